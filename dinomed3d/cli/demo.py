@@ -1,0 +1,221 @@
+"""The demo: from a synthetic phantom to masks and Dice, through nnU-Net's own commands."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import SimpleITK as sitk
+
+from dinomed3d import __version__
+from dinomed3d.cli.overlay import OverlayCase, draw_overlay
+from dinomed3d.cli.phantom import LABELS, PhantomSpec, write_phantom
+from dinomed3d.cli.stock import FOLDERS, Stock, TrainingProgress
+from dinomed3d.errors import UserError
+
+DATASET_ID = 900
+DATASET = f"Dataset{DATASET_ID}_Phantom"
+TRAINER = "DinoMed3DTrainer"
+
+_MARKER = ".dinomed3d_demo"
+_CHILDREN = (*FOLDERS, "predictions", "logs", "summary.json", "overlay.png", _MARKER)
+"""Everything the demo ever writes into its folder; nothing else in there is touched."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoSpec:
+    """Where the demo writes and how long it trains."""
+
+    out: Path
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    overwrite: bool = False
+    """Replace an earlier demo in ``out``."""
+    phantom: PhantomSpec = PhantomSpec()
+    stage1_epochs: int = 3
+    stage2_epochs: int = 7
+    iterations_per_epoch: int = 30
+    val_iterations_per_epoch: int = 4
+
+    def settings(self) -> dict[str, str]:
+        """Return the environment variables that make the training short."""
+        return {
+            "DINOMED3D_WEIGHTS": "none",
+            "DINOMED3D_ENCODER": "vit_small_patch16_dinov3",
+            "DINOMED3D_ENCODER_OVERRIDES": '{"embed_dim": 192, "depth": 4, "num_heads": 3}',
+            "DINOMED3D_STAGE1_EPOCHS": str(self.stage1_epochs),
+            "DINOMED3D_STAGE2_EPOCHS": str(self.stage2_epochs),
+            "DINOMED3D_ITERATIONS_PER_EPOCH": str(self.iterations_per_epoch),
+            "DINOMED3D_VAL_ITERATIONS_PER_EPOCH": str(self.val_iterations_per_epoch),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoResult:
+    """What the demo made."""
+
+    dice: Mapping[str, float]
+    """Mean over the test cases, by label name."""
+    masks: tuple[Path, ...]
+    overlay: Path
+    seconds: float
+
+    def report(self) -> str:
+        """Return a small table of Dice, and the paths."""
+        width = max(len(name) for name in (*self.dice, "label"))
+        mean = sum(self.dice.values()) / len(self.dice)
+        rows = [(name, f"{value:.3f}") for name, value in (*self.dice.items(), ("mean", mean))]
+        table = [f"{name:<{width}}  {value:>5}" for name, value in (("label", "Dice"), *rows)]
+        return "\n".join(
+            [
+                f"{len(self.masks)} unseen test cases, {self.seconds:.0f} s",
+                "",
+                *table,
+                "",
+                "masks:",
+                *(f"  {path}" for path in self.masks),
+                f"overlay: {self.overlay}",
+            ]
+        )
+
+
+def run_demo(spec: DemoSpec) -> DemoResult:
+    """Make the phantom; plan, preprocess, train, predict and evaluate with stock commands.
+
+    What happens is told on stderr, a line per step and per epoch.
+
+    Raises:
+        UserError: ``spec.out`` cannot be used, or one of nnU-Net's commands failed.
+    """
+    start = time.monotonic()
+    out = prepare_folder(spec.out, overwrite=spec.overwrite)
+    device = _choose_device(spec.device)
+    stock = Stock(root=out, settings=spec.settings())
+    raw = out / "nnUNet_raw" / DATASET
+    predictions = out / "predictions"
+    summary = out / "summary.json"
+
+    def step(title: str, command: str, *arguments: str, progress: bool = False) -> None:
+        _say(f"{title}: {command} {' '.join(arguments)}")
+        log = out / "logs" / f"{command}.log"
+        watch = _epoch_teller(spec) if progress else None
+        _say(f"  done in {stock.run(command, arguments, log=log, watch=watch):.0f} s")
+
+    _say(f"phantom: {spec.phantom.training_cases} training and {spec.phantom.test_cases} test cases")
+    names = write_phantom(raw, spec.phantom)
+    dataset, labels = str(DATASET_ID), [str(v) for v in LABELS.values() if v != 0]
+    common = ("-device", device)
+    step("plan", "nnUNetv2_plan_and_preprocess", "-d", dataset, "-c", "3d_fullres", "-np", "2")
+    step(
+        "train", "nnUNetv2_train", dataset, "3d_fullres", "0", "-tr", TRAINER, *common,
+        progress=True,
+    )  # fmt: skip
+    step(
+        "predict", "nnUNetv2_predict", "-i", str(raw / "imagesTs"), "-o", str(predictions),
+        "-d", dataset, "-c", "3d_fullres", "-f", "0", "-tr", TRAINER, "-npp", "1", "-nps", "1",
+        *common,
+    )  # fmt: skip
+    step(
+        "evaluate", "nnUNetv2_evaluate_simple", str(raw / "labelsTs"), str(predictions),
+        "-l", *labels, "-o", str(summary), "-np", "2",
+    )  # fmt: skip
+
+    overlay = out / "overlay.png"
+    draw_overlay(overlay, [_read_case(raw, predictions, name) for name in names], labels=LABELS)
+    return DemoResult(
+        dice=read_dice(summary),
+        masks=tuple(predictions / f"{name}.nii.gz" for name in names),
+        overlay=overlay,
+        seconds=time.monotonic() - start,
+    )
+
+
+def prepare_folder(out: Path, *, overwrite: bool) -> Path:
+    """Make the demo's folder, empty of earlier demos, and mark it as ours.
+
+    Args:
+        out: may be missing, empty, or hold an earlier demo.
+        overwrite: remove an earlier demo; files that are not the demo's stay.
+
+    Returns:
+        The folder's absolute path.
+
+    Raises:
+        UserError: ``out`` is a file, cannot be written, holds an earlier demo that may not be
+            replaced, or holds something that is not a demo.
+    """
+    out = out.expanduser().resolve()
+    try:
+        if out.exists() and not out.is_dir():
+            raise UserError(f"--out '{out}' is a file; name a folder")
+        if (out / _MARKER).is_file():
+            if not overwrite:
+                raise UserError(
+                    f"'{out}' holds an earlier demo; add --overwrite to replace it, "
+                    "or name another folder with --out"
+                )
+            for child in (out / name for name in _CHILDREN if name != _MARKER):
+                if child.is_dir() and not child.is_symlink():
+                    shutil.rmtree(child)
+                else:
+                    child.unlink(missing_ok=True)
+        elif out.exists() and any(out.iterdir()):
+            raise UserError(
+                f"'{out}' is not empty and holds no earlier demo; name another folder with --out"
+            )
+        for name in (*FOLDERS, "logs"):
+            (out / name).mkdir(parents=True, exist_ok=True)
+        marker = {"dinomed3d": __version__}
+        (out / _MARKER).write_text(json.dumps(marker) + "\n")
+    except OSError as error:
+        raise UserError(f"--out '{out}' cannot be used: {error}") from error
+    return out
+
+
+def read_dice(summary: Path) -> dict[str, float]:
+    """Read the mean Dice of each foreground label from nnU-Net's ``summary.json``."""
+    mean = json.loads(summary.read_text())["mean"]
+    return {name: float(mean[str(v)]["Dice"]) for name, v in LABELS.items() if v != 0}
+
+
+def _choose_device(name: str) -> str:
+    import torch
+
+    if name == "auto":  # mps is left to those who ask for it: it lacks some 3D operators
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: PyTorch sees no CUDA device; use --device cpu")
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise UserError("--device mps: PyTorch sees no MPS device; use --device cpu")
+    return name
+
+
+def _read_case(raw: Path, predictions: Path, name: str) -> OverlayCase:
+    image = sitk.ReadImage(str(raw / "imagesTs" / f"{name}_0000.nii.gz"))
+    x_mm, y_mm, z_mm = image.GetSpacing()
+    return OverlayCase(
+        name=name,
+        image=sitk.GetArrayFromImage(image),
+        truth=sitk.GetArrayFromImage(sitk.ReadImage(str(raw / "labelsTs" / f"{name}.nii.gz"))),
+        prediction=sitk.GetArrayFromImage(sitk.ReadImage(str(predictions / f"{name}.nii.gz"))),
+        spacing_mm=(z_mm, y_mm, x_mm),
+    )
+
+
+def _epoch_teller(spec: DemoSpec) -> Callable[[str], None]:
+    progress = TrainingProgress(spec.stage1_epochs + spec.stage2_epochs)
+
+    def tell(line: str) -> None:
+        if (text := progress.line(line)) is not None:
+            _say(f"  {text}")
+
+    return tell
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,104 @@
+"""Entry point of the console command: parse, then one library call per verb.
+
+This module imports nothing heavy, so that ``dinomed3d --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dinomed3d import __version__
+from dinomed3d.errors import UserError
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dinomed3d",
+        description="DINO-Med3D inside stock nnU-Net. Training and prediction are nnU-Net's own "
+        "commands (nnUNetv2_train ... -tr DinoMed3DTrainer); the verbs here go beside them.",
+    )
+    parser.add_argument("--version", action="version", version=f"dinomed3d {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+
+    demo = verbs.add_parser(
+        "demo",
+        help="train and predict on a synthetic phantom, from nothing to masks, in a few minutes",
+        description="Makes a synthetic phantom dataset, then runs nnU-Net's own commands on it: "
+        "plan, preprocess, train with DinoMed3DTrainer (tiny encoder, random weights), predict, "
+        "evaluate. Prints Dice per label and the paths of the masks and of an overlay picture.",
+    )
+    demo.add_argument(
+        "--out",
+        type=Path,
+        default=Path("dinomed3d_demo"),
+        metavar="DIR",
+        help="folder for everything the demo writes (default: ./dinomed3d_demo)",
+    )
+    demo.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda", "mps"),
+        default="auto",
+        help="where to train; auto takes cuda if there is one, else cpu (default: auto)",
+    )
+    demo.add_argument(
+        "--overwrite", action="store_true", help="replace an earlier demo, finished or not, in DIR"
+    )
+    demo.set_defaults(run=_run_demo)
+
+    doctor = verbs.add_parser(
+        "doctor",
+        help="say whether nnU-Net finds us and what is set up, and how to mend what is not",
+        description="Prints versions, devices, whether nnU-Net's own look-ups find our trainer "
+        "and planner, which weights are configured and the three nnU-Net folders. Exit code 0: "
+        "ready for training; 1: something needs mending.",
+    )
+    doctor.set_defaults(run=_run_doctor)
+    return parser
+
+
+def _run_demo(arguments: argparse.Namespace) -> int:
+    from dinomed3d.cli.demo import DemoSpec, run_demo
+
+    result = run_demo(
+        DemoSpec(out=arguments.out, device=arguments.device, overwrite=arguments.overwrite)
+    )
+    print(result.report())
+    return 0
+
+
+def _run_doctor(arguments: argparse.Namespace) -> int:
+    from dinomed3d.cli.doctor import examine
+
+    findings = examine()
+    for finding in findings:
+        print(finding.text())
+    return 1 if any(finding.mend for finding in findings) else 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb of the console command.
+
+    Args:
+        argv: the words after ``dinomed3d``; None takes them from the command line.
+
+    Returns:
+        Exit code: 0 done, 1 (doctor) something needs mending, 2 an error the user can mend,
+        130 interrupted.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        code: int = arguments.run(arguments)
+    except UserError as error:
+        print(f"dinomed3d {arguments.verb}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"dinomed3d {arguments.verb}: interrupted", file=sys.stderr)
+        return 130
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

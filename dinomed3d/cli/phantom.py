@@ -1,0 +1,200 @@
+"""A synthetic dataset in nnU-Net's raw format: organs with texture, tubes and thin walls.
+
+All positions and lengths are in millimetres, in the order (z, y, x); z is the slice axis.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from dinomed3d.errors import UserError
+
+LABELS = {"background": 0, "organ": 1, "vessel": 2, "wall": 3}
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhantomSpec:
+    """How many cases, on which grid, from which seed."""
+
+    seed: int = 0
+    """Case k of one seed is the same whatever the number of cases."""
+    training_cases: int = 12
+    test_cases: int = 4
+    shape_zyx: tuple[int, int, int] = (16, 64, 64)
+    """Voxels."""
+    spacing_mm: Triple = (3.0, 1.0, 1.0)
+    """Voxel size (z, y, x)."""
+
+    def __post_init__(self) -> None:
+        """Refuse grids that cannot hold the shapes."""
+        if self.training_cases < 5:
+            raise UserError(
+                "PhantomSpec: 'training_cases' must be at least 5 (nnU-Net splits into 5 folds), "
+                f"got {self.training_cases}"
+            )
+        if self.test_cases < 0:
+            raise UserError(f"PhantomSpec: 'test_cases' must be >= 0, got {self.test_cases}")
+        if min(self.shape_zyx) < 8:
+            raise UserError(
+                f"PhantomSpec: 'shape_zyx' must be at least 8 per axis, got {self.shape_zyx}"
+            )
+        if min(self.spacing_mm) <= 0:
+            raise UserError(f"PhantomSpec: 'spacing_mm' must be positive, got {self.spacing_mm}")
+
+
+def phantom_case(spec: PhantomSpec, index: int) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
+    """Draw one case.
+
+    Anatomy scales with the field of view and varies in place, size and tilt between cases.
+    Not trivial on purpose: the organ differs from the wall by its texture more than by its
+    brightness, a bright nodule without label looks like a cut vessel, and a bias field and noise
+    lie over everything.
+
+    Args:
+        spec: grid and seed.
+        index: number of the case, >= 0; training cases come first.
+
+    Returns:
+        (Z, Y, X) image, arbitrary units; (Z, Y, X) labels as in ``LABELS``.
+    """
+    rng = np.random.default_rng((spec.seed, index))
+    extent = np.multiply(spec.shape_zyx, spec.spacing_mm)
+    axes = [
+        (np.arange(n) + 0.5) * step for n, step in zip(spec.shape_zyx, spec.spacing_mm, strict=True)
+    ]
+    zyx = np.stack(np.meshgrid(*axes, indexing="ij"))  # (3, Z, Y, X) voxel centres, mm
+    scale = float(extent[1:].min()) / 64.0  # lengths below are for a 64 mm wide field
+
+    def near(fraction: Triple, jitter: float = 0.03) -> Floats:
+        return extent * (np.asarray(fraction) + rng.uniform(-jitter, jitter, 3))
+
+    body = _radius(zyx, extent / 2, (1e9, 29 * scale, 30 * scale), tilt=0.0) < 1
+    soft = 40 + 6 * _waves(rng, zyx, wavelength_mm=30 * scale)
+    image = np.where(body, soft, 2.0)
+    labels = np.zeros(spec.shape_zyx, np.uint8)
+
+    # Organ: an ellipsoid with a wavy surface, filled with fine texture.
+    size = scale * rng.uniform(0.85, 1.15, 3) * (17, 13, 10)
+    organ = _radius(zyx, near((0.5, 0.33, 0.33)), size, tilt=rng.uniform(-0.6, 0.6))
+    inside = organ + 0.05 * _waves(rng, zyx, wavelength_mm=14 * scale) < 1
+    image[inside] = 88 + (14 * _waves(rng, zyx, wavelength_mm=4.5 * scale))[inside]
+    labels[inside] = LABELS["organ"]
+
+    # Wall: a thin shell around a dark cavity.
+    size = scale * rng.uniform(0.9, 1.1, 3) * (18, 13, 12)
+    centre, tilt = near((0.5, 0.64, 0.68)), rng.uniform(-0.6, 0.6)
+    outer = _radius(zyx, centre, size, tilt=tilt) < 1
+    cavity = _radius(zyx, centre, size - 2.6 * scale, tilt=tilt) < 1
+    image[outer] = 80
+    image[cavity] = 18
+    labels[outer] = LABELS["wall"]
+    labels[cavity] = LABELS["background"]
+
+    # Vessel: a tube that winds from the first slice to the last.
+    along = np.linspace(-0.05, 1.05, 120)
+    swing, phase = rng.uniform(0.06, 0.12, 2), rng.uniform(0, 2 * np.pi, 2)
+    start = near((0.0, 0.30, 0.70)) / extent
+    line = np.stack(
+        [
+            along,
+            start[1] + swing[0] * np.sin(2 * np.pi * along + phase[0]),
+            start[2] + swing[1] * np.cos(2 * np.pi * along + phase[1]),
+        ]
+    ) * extent.reshape(3, 1)
+    vessel = _distance_to_line(zyx, line) < rng.uniform(2.8, 3.8) * scale
+    image[vessel] = 130
+    labels[vessel] = LABELS["vessel"]
+
+    # Nodule: as bright as the vessel, but a ball and without label.
+    nodule = _radius(zyx, near((0.5, 0.72, 0.26), 0.08), (5 * scale,) * 3, tilt=0.0) < 1
+    image[nodule & (labels == 0) & ~cavity] = 125
+
+    bias = np.exp(0.12 * _waves(rng, zyx, wavelength_mm=60 * scale))
+    noisy = image * bias + rng.normal(0, 7, spec.shape_zyx)
+    return np.round(noisy).astype(np.int16), labels
+
+
+def write_phantom(folder: Path, spec: PhantomSpec) -> list[str]:
+    """Write the dataset: ``imagesTr``, ``labelsTr``, ``imagesTs``, ``labelsTs``, ``dataset.json``.
+
+    Args:
+        folder: nnU-Net's ``DatasetXXX_Name`` folder; must not exist yet.
+        spec: what to draw.
+
+    Returns:
+        Names of the test cases, without channel number and file ending.
+
+    Raises:
+        UserError: the folder exists.
+    """
+    if folder.exists():
+        raise UserError(f"write_phantom: '{folder}' exists already; name a folder that does not")
+    for name in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
+        (folder / name).mkdir(parents=True)
+    names = []
+    for index in range(spec.training_cases + spec.test_cases):
+        part = "Tr" if index < spec.training_cases else "Ts"
+        name = f"phantom_{index:03d}"
+        image, labels = phantom_case(spec, index)
+        _write(folder / f"images{part}" / f"{name}_0000.nii.gz", image, spec.spacing_mm)
+        _write(folder / f"labels{part}" / f"{name}.nii.gz", labels, spec.spacing_mm)
+        if part == "Ts":
+            names.append(name)
+    description = {
+        "name": folder.name,
+        "description": "synthetic phantom of dinomed3d",
+        "channel_names": {"0": "synthetic"},
+        "labels": LABELS,
+        "numTraining": spec.training_cases,
+        "file_ending": ".nii.gz",
+    }
+    (folder / "dataset.json").write_text(json.dumps(description, indent=2) + "\n")
+    return names
+
+
+def _write(path: Path, array: NDArray[np.int16] | NDArray[np.uint8], spacing_mm: Triple) -> None:
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(spacing_mm[::-1])  # SimpleITK counts x, y, z
+    sitk.WriteImage(image, str(path))
+
+
+def _radius(zyx: Floats, centre: Floats, radii: Floats | Triple, *, tilt: float) -> Floats:
+    """Distance from an ellipsoid's centre in units of its radii: < 1 inside.
+
+    ``tilt`` turns it in plane, in radians.
+    """
+    z, y, x = zyx - centre.reshape(3, 1, 1, 1)
+    cosine, sine = np.cos(tilt), np.sin(tilt)
+    turned = np.stack([z, cosine * y + sine * x, cosine * x - sine * y])
+    return np.sqrt(((turned / np.reshape(radii, (3, 1, 1, 1))) ** 2).sum(0))
+
+
+def _waves(rng: np.random.Generator, zyx: Floats, *, wavelength_mm: float) -> Floats:
+    """A random smooth field with mean about 0 and deviation about 1: a sum of plane waves."""
+    count = 24
+    direction = rng.normal(size=(count, 3))
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    number = 2 * np.pi * direction / (wavelength_mm * rng.uniform(0.8, 1.25, (count, 1)))
+    phase = rng.uniform(0, 2 * np.pi, count)
+    field = np.zeros(zyx.shape[1:])
+    for k, shift in zip(number, phase, strict=True):
+        field += np.cos(np.tensordot(k, zyx, axes=1) + shift)
+    return field * np.sqrt(2 / count)
+
+
+def _distance_to_line(zyx: Floats, line: Floats) -> Floats:
+    """Distance (mm) of every voxel centre to the nearest of the line's points (3, N)."""
+    nearest = np.full(zyx.shape[1:], np.inf)
+    for point in line.T:
+        nearest = np.minimum(nearest, ((zyx - point.reshape(3, 1, 1, 1)) ** 2).sum(0))
+    return np.sqrt(nearest)
