@@ -1,0 +1,34 @@
+"""The feature-lifting core: images and geometry in, one feature per 3D site out."""
+
+from dinomed3d.lifting.dino import MODELS, DinoEncoder, build_encoder, default_taps
+from dinomed3d.lifting.encoder import Encoder, FeatureMap, pad_to_multiple
+from dinomed3d.lifting.fuse import Fuse, Last, Max, Mean, Nearest
+from dinomed3d.lifting.lift import Views, lift
+from dinomed3d.lifting.sample import sample_bilinear, sample_nearest
+from dinomed3d.lifting.slices import SliceStack, stack_slices, unstack_slices
+from dinomed3d.lifting.weights import WeightsError, find_weights, load_weights
+
+__all__ = [
+    "MODELS",
+    "DinoEncoder",
+    "Encoder",
+    "FeatureMap",
+    "Fuse",
+    "Last",
+    "Max",
+    "Mean",
+    "Nearest",
+    "SliceStack",
+    "Views",
+    "WeightsError",
+    "build_encoder",
+    "default_taps",
+    "find_weights",
+    "lift",
+    "load_weights",
+    "pad_to_multiple",
+    "sample_bilinear",
+    "sample_nearest",
+    "stack_slices",
+    "unstack_slices",
+]

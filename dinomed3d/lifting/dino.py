@@ -1,0 +1,188 @@
+"""DINOv3 and DINOv2 vision transformers, through timm, as encoders of the lifting core."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from dinomed3d.lifting.encoder import Encoder
+from dinomed3d.lifting.weights import load_weights
+
+# Our name -> the timm model that keeps every weight of the published files. timm's plain DINOv3
+# models have no query and value biases and would drop them; the `_qkvb` ones keep them. The 7B
+# model has none to keep.
+MODELS: Mapping[str, str] = {
+    "vit_small_patch16_dinov3": "vit_small_patch16_dinov3_qkvb",
+    "vit_small_plus_patch16_dinov3": "vit_small_plus_patch16_dinov3_qkvb",
+    "vit_base_patch16_dinov3": "vit_base_patch16_dinov3_qkvb",
+    "vit_large_patch16_dinov3": "vit_large_patch16_dinov3_qkvb",
+    "vit_huge_plus_patch16_dinov3": "vit_huge_plus_patch16_dinov3_qkvb",
+    "vit_7b_patch16_dinov3": "vit_7b_patch16_dinov3",
+    "vit_small_patch14_reg4_dinov2": "vit_small_patch14_reg4_dinov2",
+    "vit_base_patch14_reg4_dinov2": "vit_base_patch14_reg4_dinov2",
+    "vit_large_patch14_reg4_dinov2": "vit_large_patch14_reg4_dinov2",
+    "vit_giant_patch14_reg4_dinov2": "vit_giant_patch14_reg4_dinov2",
+}
+LVD_MEAN = (0.485, 0.456, 0.406)
+"""Channel means of the images that the LVD weights were trained on (values 0 to 1)."""
+LVD_STD = (0.229, 0.224, 0.225)
+"""Their standard deviations."""
+
+
+def default_taps(depth: int) -> tuple[int, ...]:
+    """Four evenly spaced blocks, the last among them: (2, 5, 8, 11) of 12, (5, 11, 17, 23) of 24."""
+    return tuple(sorted({max(0, depth * (i + 1) // 4 - 1) for i in range(4)}))
+
+
+class DinoEncoder(Encoder):
+    """A timm DINOv3 (`Eva`) or DINOv2 (`VisionTransformer`) model as an encoder.
+
+    Its blocks are offered in halves (`attend`, `feed`), so that a caller can put something between
+    attention and MLP without copying the network; `maps` goes the same way.
+    """
+
+    def __init__(
+        self, vit: nn.Module, *, taps: tuple[int, ...], norm: bool, **settings: Any
+    ) -> None:
+        """Wrap a timm model.
+
+        Args:
+            vit: the model; its classification head is not used.
+            taps: blocks whose output is given, 0-based, increasing.
+            norm: apply the final layer norm to every tap (Meta's own API does, DINO-Med3D does not).
+            settings: `chunk_mib` and `precision` of Encoder.
+        """
+        super().__init__(**settings)
+        depth = len(vit.blocks)
+        if not taps or list(taps) != sorted(set(taps)) or not 0 <= taps[0] <= taps[-1] < depth:
+            raise ValueError(
+                f"DinoEncoder: 'taps' must be increasing block numbers from 0 to {depth - 1}, got {taps}"
+            )
+        self.vit = vit
+        self.taps = tuple(taps)
+        self.norm = norm
+        self.stride = vit.patch_embed.patch_size[0]
+        self.channels = vit.embed_dim
+
+    @property
+    def depth(self) -> int:
+        """Number of transformer blocks."""
+        return len(self.vit.blocks)
+
+    def embed(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Tokens before the first block, and their rotary position embedding where there is one.
+
+        Args:
+            images: (V, 3, H, W), sides multiples of the stride.
+
+        Returns:
+            (V, P + h * w, C): prefix tokens (cls, registers), then patches row by row; rope or None.
+        """
+        embedded = self.vit._pos_embed(self.vit.patch_embed(images))
+        return embedded if isinstance(embedded, tuple) else (embedded, None)
+
+    def attend(self, block: int, tokens: Tensor, rope: Tensor | None) -> Tensor:
+        """First half of a block: tokens plus their attention. (V, N, C) -> (V, N, C)."""
+        b = self.vit.blocks[block]
+        if hasattr(b, "ls1"):  # timm's VisionTransformer
+            return tokens + b.ls1(b.attn(b.norm1(tokens)))
+        return tokens + b.gamma_1 * b.attn(b.norm1(tokens), rope=rope)
+
+    def feed(self, block: int, tokens: Tensor) -> Tensor:
+        """Second half of a block: tokens plus their MLP. (V, N, C) -> (V, N, C)."""
+        b = self.vit.blocks[block]
+        if hasattr(b, "ls2"):
+            return tokens + b.ls2(b.mlp(b.norm2(tokens)))
+        return tokens + b.gamma_2 * b.mlp(b.norm2(tokens))
+
+    def to_map(self, tokens: Tensor, height: int, width: int) -> Tensor:
+        """Patch tokens as a map, the final norm applied if so set. (V, P + N, C) -> (V, C, h, w).
+
+        Args:
+            tokens: (V, P + h * w, C) after some block.
+            height: of the images, pixels, a multiple of the stride.
+            width: likewise.
+        """
+        tokens = self.vit.norm(tokens) if self.norm else tokens
+        patches = tokens[:, self.vit.num_prefix_tokens :]
+        return patches.transpose(1, 2).unflatten(2, (height // self.stride, width // self.stride))
+
+    def maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """See Encoder.maps; blocks after the last tap are not run."""
+        tokens, rope = self.embed(images)
+        outputs = []
+        for block in range(self.taps[-1] + 1):
+            tokens = self.feed(block, self.attend(block, tokens, rope))
+            if block in self.taps:
+                outputs.append(self.to_map(tokens, images.shape[-2], images.shape[-1]))
+        return tuple(outputs)
+
+    def bytes_per_image(self, height: int, width: int) -> int:
+        """Widest point of a block (qkv beside the residual, or the MLP's hidden layer), and the taps."""
+        tokens = (height // self.stride) * (width // self.stride) + self.vit.num_prefix_tokens
+        hidden = max(
+            4, getattr(self.vit.blocks[0].mlp, "hidden_features", 4 * self.channels) / self.channels
+        )
+        return int(4 * tokens * self.channels * (4 + 2 * hidden + len(self.taps)))
+
+
+def build_encoder(
+    name: str,
+    *,
+    weights: str | os.PathLike[str],
+    taps: tuple[int, ...] | None = None,
+    norm: bool = False,
+    frozen: bool = True,
+    chunk_mib: float = 1024.0,
+    precision: torch.dtype | None = None,
+    **overrides: Any,
+) -> DinoEncoder:
+    """Build a DINOv3 or DINOv2 encoder and load its weights.
+
+    Args:
+        name: one of MODELS, for example "vit_small_patch16_dinov3".
+        weights: a file (Meta, Hugging Face, timm or our own layout), a directory with one, "hub"
+            (downloaded through the Hugging Face hub), or "none" (random: tests and demos only).
+        taps: blocks whose output is given, 0-based, increasing; None for `default_taps`.
+        norm: apply the final layer norm to every tap; off gives raw block outputs.
+        frozen: no gradients and eval mode for good; off for training.
+        chunk_mib: activations that may be held at a time without gradients, MiB.
+        precision: torch.bfloat16 or torch.float16 for autocast, None for the weights' own.
+        overrides: timm's arguments for another size: embed_dim, depth, num_heads, mlp_ratio,
+            init_values (LayerScale), swiglu_mlp, img_size, ...
+
+    Returns:
+        The encoder, on the CPU.
+
+    Raises:
+        ValueError: unknown name or override.
+        WeightsError: weights that are not there, cannot be read or do not fit in every key.
+    """
+    if name not in MODELS:
+        raise ValueError(f"build_encoder: 'name' must be one of {', '.join(MODELS)}; got {name!r}")
+    try:
+        vit = timm.create_model(MODELS[name], pretrained=False, num_classes=0, **overrides)
+    except (TypeError, AssertionError, ValueError) as error:
+        raise ValueError(
+            f"build_encoder: overrides {overrides} do not fit {name}: {error}"
+        ) from error
+    encoder = DinoEncoder(
+        vit,
+        taps=default_taps(len(vit.blocks)) if taps is None else tuple(taps),
+        norm=norm,
+        chunk_mib=chunk_mib,
+        precision=precision,
+    )
+    if str(weights) != "none":
+        load_weights(vit, weights, hub_repository=f"timm/{MODELS[name]}.{_pretraining(name)}")
+    return encoder.freeze() if frozen else encoder
+
+
+def _pretraining(name: str) -> str:
+    """timm's tag of the data that a model's published weights were trained on."""
+    return "lvd1689m" if "dinov3" in name else "lvd142m"

@@ -1,0 +1,119 @@
+"""A stack of slices as views of a volume: the geometry of medical images.
+
+Voxel (z, y, x) has its centre at z, y, x (the centre of the first voxel is 0); in the image of
+slice z it lies at pixel (x + 0.5, y + 0.5), the centre of its pixel, times the enlargement.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class SliceStack:
+    """D parallel slices of H x W voxels, each perhaps enlarged before it was encoded."""
+
+    depth: int
+    """Slices, D."""
+    height: int
+    """Voxels, H."""
+    width: int
+    """Voxels, W."""
+    image_height: int
+    """Pixels of the encoded image along y; H where nothing was enlarged."""
+    image_width: int
+    """Pixels along x."""
+
+    def __post_init__(self) -> None:
+        for name in ("depth", "height", "width", "image_height", "image_width"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"SliceStack: {name!r} must be at least 1, got {getattr(self, name)}"
+                )
+
+    def __len__(self) -> int:
+        """Number of views: one per slice."""
+        return self.depth
+
+    def project(self, view: int, sites: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Where sites lie in the image of one slice, and whether that slice shows them.
+
+        Args:
+            view: slice number, 0 to D - 1.
+            sites: (N, 3) voxel positions (z, y, x), fractions allowed.
+
+        Returns:
+            (N, 2) pixel positions (x, y); (N,) visible: this is the nearest slice (the upper one of
+            two equally near) and the site is inside the image; (N,) distance to the slice, voxels.
+        """
+        z, y, x = sites.unbind(-1)
+        uv = torch.stack(
+            [
+                (x + 0.5) * (self.image_width / self.width),
+                (y + 0.5) * (self.image_height / self.height),
+            ],
+            dim=-1,
+        )
+        inside = (x >= -0.5) & (x < self.width - 0.5) & (y >= -0.5) & (y < self.height - 0.5)
+        return uv, inside & (torch.floor(z + 0.5) == view), (z - view).abs()
+
+    def voxel_centres(self) -> Tensor:
+        """(D * H * W, 3) positions (z, y, x) of all voxels, in memory order."""
+        return torch.cartesian_prod(
+            torch.arange(self.depth, dtype=torch.float32),
+            torch.arange(self.height, dtype=torch.float32),
+            torch.arange(self.width, dtype=torch.float32),
+        )
+
+    def token_centres(self, stride: int) -> Tensor:
+        """(D * h * w, 3) positions (z, y, x) of the centres of all feature cells, in memory order.
+
+        Args:
+            stride: pixels per cell; divides both image sides.
+        """
+        h, w = self.image_height // stride, self.image_width // stride
+        return torch.cartesian_prod(
+            torch.arange(self.depth, dtype=torch.float32),
+            (torch.arange(h) + 0.5) * (self.height / h) - 0.5,
+            (torch.arange(w) + 0.5) * (self.width / w) - 0.5,
+        )
+
+
+def stack_slices(volume: Tensor, *, slices: int) -> Tensor:
+    """Every slice with its neighbours as channels; beyond the ends the end slice is repeated.
+
+    With slices = 3 the channels of slice z are slices z - 1, z, z + 1 (each with its C modalities).
+
+    Args:
+        volume: (B, C, D, H, W).
+        slices: K, odd.
+
+    Returns:
+        (B * D, K * C, H, W), all slices of a volume one after the other.
+
+    Raises:
+        ValueError: K is even or below 1.
+    """
+    if slices < 1 or slices % 2 == 0:
+        raise ValueError(f"stack_slices: 'slices' (K) must be odd and at least 1, got {slices}")
+    depth = volume.shape[2]
+    offsets = torch.arange(-(slices // 2), slices // 2 + 1, device=volume.device)
+    index = (torch.arange(depth, device=volume.device)[:, None] + offsets).clamp(0, depth - 1)
+    neighbours = volume[:, :, index]  # (B, C, D, K, H, W)
+    return neighbours.permute(0, 2, 3, 1, 4, 5).flatten(2, 3).flatten(0, 1)
+
+
+def unstack_slices(maps: Tensor, *, depth: int) -> Tensor:
+    """Feature maps of all slices as volumes: the fast path of lifting, a reshape.
+
+    Args:
+        maps: (B * D, C, h, w), all slices of a volume one after the other.
+        depth: D.
+
+    Returns:
+        (B, C, D, h, w): what `lift` gives at `SliceStack.token_centres`.
+    """
+    return maps.unflatten(0, (-1, depth)).transpose(1, 2)

@@ -1,0 +1,46 @@
+"""Light 3D adapters inside the transformer blocks: what lets slices see each other."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Adapter3D(nn.Module):
+    """Bottleneck with a convolution over three slices; starts at zero.
+
+    In plane the encoder's own attention mixes already. (Depthwise 3 x 3 x 3 has fewer weights, but
+    ran five times slower on CPUs in bfloat16.)
+    """
+
+    def __init__(self, channels: int, *, width: int) -> None:
+        """Build it.
+
+        Args:
+            channels: of the tokens.
+            width: of the bottleneck.
+        """
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+        self.down = nn.Linear(channels, width)
+        self.mix = nn.Conv3d(width, width, (3, 1, 1), padding=(1, 0, 0))
+        self.up = nn.Linear(width, channels)
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(self.up.bias)
+
+    def forward(self, tokens: Tensor, *, depth: int, grid: tuple[int, int]) -> Tensor:
+        """What is added to the tokens between a block's attention and its MLP.
+
+        Args:
+            tokens: (B * D, P + h * w, C): prefix tokens, then patches row by row.
+            depth: D, slices of each volume.
+            grid: (h, w).
+
+        Returns:
+            (B * D, P + h * w, C); zero for the prefix tokens, which have no place in the volume.
+        """
+        prefix = tokens.shape[1] - grid[0] * grid[1]
+        x = self.down(self.norm(tokens[:, prefix:]))
+        volume = x.transpose(1, 2).unflatten(2, grid).unflatten(0, (-1, depth)).transpose(1, 2)
+        mixed = F.gelu(self.mix(volume)).transpose(1, 2).flatten(0, 1).flatten(2).transpose(1, 2)
+        return F.pad(self.up(mixed), (0, 0, prefix, 0))

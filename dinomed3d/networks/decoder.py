@@ -1,0 +1,67 @@
+"""Decoder: from the coarsest level back to full resolution, with nnU-Net's deep supervision."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from dinomed3d.networks.blocks import UpInPlane, conv_norm_act
+
+
+class Decoder(nn.Module):
+    """One step per level: enlarge in plane, join what that level has, two convolutions."""
+
+    def __init__(
+        self,
+        skips: Sequence[int],
+        widths: Sequence[int],
+        *,
+        depth_kernels: Sequence[int],
+        classes: int,
+        supervised: int,
+        deep_supervision: bool,
+    ) -> None:
+        """Build it.
+
+        Args:
+            skips: channels that each level hands over, finest first; 0 for none.
+            widths: channels of the decoder at each level, finest first; the coarsest has no step
+                of its own, its skip is where the decoder begins.
+            depth_kernels: extent across slices per level.
+            classes: channels of the logits.
+            supervised: finest levels with a head, at most one less than there are levels unless one.
+            deep_supervision: whether `forward` gives all heads (a list) or the finest (a tensor).
+        """
+        super().__init__()
+        self.deep_supervision = deep_supervision
+        coarse = [*widths[1:-1], skips[-1]]  # channels of the next coarser level
+        self.ups = nn.ModuleList(UpInPlane(c, w) for c, w in zip(coarse, widths[:-1], strict=True))
+        self.steps = nn.ModuleList(
+            nn.Sequential(
+                conv_norm_act(w + s, w, depth_kernel=k), conv_norm_act(w, w, depth_kernel=k)
+            )
+            for w, s, k in zip(widths[:-1], skips[:-1], depth_kernels, strict=False)
+        )
+        self.heads = nn.ModuleList(nn.Conv3d(w, classes, 1) for w in widths[:-1][:supervised])
+
+    def forward(self, skips: Sequence[Tensor | None]) -> Tensor | list[Tensor]:
+        """Decode.
+
+        Args:
+            skips: per level, finest first, (B, skip, D, H / 2^l, W / 2^l) or None; the coarsest is there.
+
+        Returns:
+            Logits (B, classes, D, H, W), or with deep supervision a list of them, finest first.
+        """
+        x = skips[-1]
+        assert x is not None, "the coarsest level is where decoding begins"
+        logits: dict[int, Tensor] = {}
+        for level in reversed(range(len(self.steps))):
+            skip = skips[level]
+            up = self.ups[level](x)
+            x = self.steps[level](up if skip is None else torch.cat([up, skip], dim=1))
+            if level == 0 or (self.deep_supervision and level < len(self.heads)):
+                logits[level] = self.heads[level](x)
+        return [logits[i] for i in sorted(logits)] if self.deep_supervision else logits[0]

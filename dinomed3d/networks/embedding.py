@@ -1,0 +1,81 @@
+"""Multi-slice embedding: neighbouring slices enter the pretrained patch embedding as channels."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dinomed3d.lifting import DinoEncoder, stack_slices
+
+
+def inflate_kernel(kernel: Tensor, *, slices: int, modalities: int) -> Tensor:
+    """Turn an RGB patch kernel into one for K slices of C modalities.
+
+    Red, green and blue stand for the slices before, at and after the centre. For K = 3 and C = 1 the
+    kernel stays as it is. Otherwise each colour is spread over the slices around its place, linearly
+    and with weights that sum to one, and shared equally by the modalities: a volume that is constant
+    gives the same tokens as before.
+
+    Args:
+        kernel: (E, 3, P, P).
+        slices: K, odd.
+        modalities: C.
+
+    Returns:
+        (E, K * C, P, P), channels as `stack_slices` orders them (slices outside, modalities inside).
+    """
+    position = torch.linspace(0, 2, slices) if slices > 1 else torch.ones(1)
+    reach = max(
+        1.0, 2 / max(1, slices - 1)
+    )  # with fewer than three slices each colour still finds one
+    share = (1 - (position[:, None] - torch.arange(3)).abs() / reach).clamp(min=0)  # (K, 3)
+    if slices == 1:
+        share = torch.ones(1, 3)
+    share = (share / share.sum(0, keepdim=True)).to(kernel)
+    spread = torch.einsum("kc,ecpq->ekpq", share, kernel)
+    return (spread / modalities).repeat_interleave(modalities, dim=1)
+
+
+class MultiSliceEmbedding(nn.Module):
+    """Volume in, one enlarged K * C channel image per slice out, ready for the inflated encoder."""
+
+    def __init__(self, *, slices: int, modalities: int, voxels_per_token: int, patch: int) -> None:
+        """Set the geometry.
+
+        Args:
+            slices: K, odd.
+            modalities: C, channels of the volume.
+            voxels_per_token: side of a token in voxels; divides the in-plane sizes.
+            patch: side of a token in the encoder's pixels.
+        """
+        super().__init__()
+        self.slices = slices
+        self.modalities = modalities
+        self.voxels_per_token = voxels_per_token
+        self.patch = patch
+
+    def inflate(self, encoder: DinoEncoder) -> None:
+        """Replace the encoder's RGB patch embedding by the one for these slices, in place."""
+        old = encoder.vit.patch_embed.proj
+        new = nn.Conv2d(
+            self.slices * self.modalities, old.out_channels, old.kernel_size, old.stride, bias=True
+        )
+        with torch.no_grad():
+            new.weight.copy_(
+                inflate_kernel(old.weight, slices=self.slices, modalities=self.modalities)
+            )
+            new.bias.copy_(old.bias)
+        encoder.vit.patch_embed.proj = new
+        encoder.in_channels = new.in_channels
+
+    def forward(self, volume: Tensor) -> Tensor:
+        """(B, C, D, H, W) -> (B * D, K * C, H * p / t, W * p / t): p pixels for t voxels."""
+        return self.enlarge(stack_slices(volume, slices=self.slices))
+
+    def enlarge(self, stacks: Tensor) -> Tensor:
+        """(N, K * C, H, W) -> (N, K * C, H * p / t, W * p / t), bilinearly."""
+        if self.patch == self.voxels_per_token:
+            return stacks
+        height, width = (side // self.voxels_per_token * self.patch for side in stacks.shape[-2:])
+        return F.interpolate(stacks, (height, width), mode="bilinear", align_corners=False)

@@ -1,0 +1,57 @@
+"""Low-rank updates of frozen linear layers (LoRA, Hu 2021, arXiv:2106.09685)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dinomed3d.lifting import DinoEncoder
+
+TARGETS = ("qkv", "proj", "fc1", "fc1_g", "fc1_x", "fc2")
+"""Linear layers of a block that get an update; the patch embedding does not."""
+
+
+class LoRALinear(nn.Module):
+    """y = W x + b + (alpha / r) * up(down(x)); `up` starts at zero, so at first nothing is changed."""
+
+    lora_scale: Tensor
+
+    def __init__(self, base: nn.Linear, *, rank: int, alpha: float) -> None:
+        """Wrap a layer.
+
+        Args:
+            base: the layer; whether it is trained is left to its owner.
+            rank: r >= 1.
+            alpha: the update is scaled by alpha / r.
+        """
+        super().__init__()
+        if rank < 1:
+            raise ValueError(f"LoRALinear: 'rank' must be at least 1, got {rank}")
+        self.base = base
+        self.lora_down = nn.Parameter(torch.empty(rank, base.in_features))
+        self.lora_up = nn.Parameter(torch.zeros(base.out_features, rank))
+        self.register_buffer(
+            "lora_scale", torch.tensor(alpha / rank)
+        )  # kept, for merging elsewhere
+        self.scale = alpha / rank
+        nn.init.kaiming_uniform_(self.lora_down, a=math.sqrt(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out)."""
+        return self.base(x) + self.scale * F.linear(F.linear(x, self.lora_down), self.lora_up)
+
+
+def add_lora(encoder: DinoEncoder, *, rank: int, alpha: float) -> None:
+    """Give every attention and MLP layer of the encoder's blocks a low-rank update, in place."""
+    for block in encoder.vit.blocks:
+        for part in (block.attn, block.mlp):
+            for name in TARGETS:
+                layer = getattr(part, name, None)
+                if isinstance(layer, nn.Linear):
+                    setattr(part, name, LoRALinear(layer, rank=rank, alpha=alpha))
+        if hasattr(block.attn, "qkv_bias_separate"):
+            # timm's fused path reads qkv.weight past the layer's forward; this one calls the layer.
+            block.attn.qkv_bias_separate = True

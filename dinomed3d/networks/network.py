@@ -1,0 +1,246 @@
+"""DINO-Med3D: the whole network, and the one place that builds it from its spec."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dinomed3d.lifting import DinoEncoder, build_encoder, pad_to_multiple
+from dinomed3d.networks.adapter import Adapter3D
+from dinomed3d.networks.decoder import Decoder
+from dinomed3d.networks.detail import DetailStream
+from dinomed3d.networks.embedding import MultiSliceEmbedding
+from dinomed3d.networks.fusion import GatedFusion
+from dinomed3d.networks.lora import LoRALinear, add_lora
+from dinomed3d.networks.neck import Neck
+from dinomed3d.networks.proxy import ProxyHead, ProxyNetwork
+from dinomed3d.networks.spec import NetworkSpec
+from dinomed3d.networks.volume_encoder import VolumeEncoder
+
+
+class DinoMed3D(nn.Module):
+    """The figure of the paper: encoder with adapters, detail stream, gated fusion, decoder.
+
+    Parts are built outside (`build_network`); any of encoder side and detail stream may be None.
+    """
+
+    def __init__(
+        self,
+        *,
+        embedding: MultiSliceEmbedding | None,
+        encoder: VolumeEncoder | None,
+        proxy: ProxyHead | None,
+        neck: Neck | None,
+        detail: DetailStream | None,
+        fusion: GatedFusion | None,
+        decoder: Decoder,
+        spec: NetworkSpec,
+    ) -> None:
+        super().__init__()
+        self.embedding = embedding
+        self.encoder = encoder
+        self.proxy = proxy
+        self.neck = neck
+        self.detail = detail
+        self.fusion = fusion
+        self.decoder = decoder
+        self.spec = spec
+
+    def forward(self, volume: Tensor) -> Tensor | list[Tensor]:
+        """Segment.
+
+        Args:
+            volume: (B, C, D, H, W), or (B, C, H, W) for one slice each; any size.
+
+        Returns:
+            Logits (B, classes, D, H, W) or (B, classes, H, W); a list of them, at in-plane strides 1,
+            2, 4, ..., while `decoder.deep_supervision` is set.
+        """
+        flat = volume.ndim == 4
+        volume = volume.unsqueeze(2) if flat else volume
+        size = (volume.shape[-2], volume.shape[-1])
+        volume = self.pad(volume)
+        semantic = self.lift(volume)  #        {s: (B, c, D, H/s, W/s)}  s = 4, 8, ...
+        detail = self.detail(volume) if self.detail is not None else []  # s = 1, 2, 4
+        logits = self.decoder(self.fuse(semantic, detail))
+        if isinstance(logits, Tensor):
+            return self.crop(logits, size, flat)
+        return [
+            self.crop(x, (-(-size[0] // 2**i), -(-size[1] // 2**i)), flat)
+            for i, x in enumerate(logits)
+        ]
+
+    def lift(self, volume: Tensor) -> dict[int, Tensor]:
+        """(B, C, D, H, W) -> the semantic pyramid, by in-plane stride; empty without an encoder."""
+        if self.encoder is None or self.embedding is None or self.neck is None:
+            return {}
+        slices = self.embedding(volume)  #                            (B * D, K * C, H', W')
+        taps = self.encoder(slices, depth=volume.shape[2])  # 4 x (B, E, D, H/t, W/t)
+        return dict(self.neck(taps))
+
+    def fuse(self, semantic: dict[int, Tensor], detail: list[Tensor]) -> list[Tensor | None]:
+        """What each level hands to the decoder: detail where it is fine, both at the gate, else semantic."""
+        levels: list[Tensor | None] = []
+        for level in range(self.spec.levels):
+            fine = detail[level] if level < len(detail) else None
+            coarse = semantic.get(2**level)
+            if fine is not None and coarse is not None and self.fusion is not None:
+                levels.append(self.fusion(coarse, fine))
+            else:
+                levels.append(coarse if fine is None else fine)
+        while levels[-1] is None:  # without an encoder there is nothing below the detail stream
+            levels.pop()
+        return levels
+
+    def pad(self, volume: Tensor) -> Tensor:
+        """Repeat the last rows and columns until the tokens and all levels fit."""
+        return pad_to_multiple(volume.flatten(1, 2), self.spec.multiple).unflatten(
+            1, volume.shape[1:3]
+        )
+
+    @staticmethod
+    def crop(logits: Tensor, size: tuple[int, int], flat: bool) -> Tensor:
+        """Undo `pad`, and the slice axis that `forward` added."""
+        logits = logits[..., : size[0], : size[1]]
+        return logits.squeeze(2) if flat else logits
+
+    def stage_one(self) -> ProxyNetwork:
+        """Stage I's network over the same parts.
+
+        Raises:
+            ValueError: there is no encoder to adapt.
+        """
+        if self.embedding is None or self.encoder is None or self.proxy is None:
+            raise ValueError(
+                "DinoMed3D.stage_one: the network has no encoder, so there is no stage I"
+            )
+        return ProxyNetwork(self.embedding, self.encoder.encoder, self.proxy)
+
+    def begin_stage(self, stage: int) -> None:
+        """Say which parameters learn: in stage I encoder and proxy head, in stage II all the others.
+
+        The low-rank updates live inside the encoder and learn in stage II, when it is frozen.
+
+        Raises:
+            ValueError: `stage` is neither 1 nor 2, or 1 without an encoder.
+        """
+        if stage not in (1, 2) or (stage == 1 and self.encoder is None):
+            raise ValueError(f"DinoMed3D.begin_stage: no stage {stage} in this network")
+        self.requires_grad_(stage == 2)
+        if self.encoder is None or self.proxy is None:
+            return
+        self.proxy.requires_grad_(stage == 1)
+        if stage == 1:
+            self.encoder.encoder.unfreeze()
+        else:
+            self.encoder.encoder.freeze()
+        for module in self.encoder.encoder.modules():
+            if isinstance(module, LoRALinear):
+                module.lora_down.requires_grad_(stage == 2)
+                module.lora_up.requires_grad_(stage == 2)
+        # of the encoder only what a tap can see takes part: a block past the last tap never does, and
+        # in stage I the last tap alone is read, through the norm where that is set
+        encoder = self.encoder.encoder
+        for parameter in encoder.vit.norm.parameters():
+            parameter.requires_grad_(stage == 1 and encoder.norm)
+        for block in encoder.vit.blocks[encoder.taps[-1] + 1 :]:
+            block.requires_grad_(False)
+
+
+def build_network(
+    input_channels: int, num_classes: int, deep_supervision: bool = False, **spec: Any
+) -> DinoMed3D:
+    """Build the network that a plan describes; nnU-Net finds this by its dotted path.
+
+    The encoder is random here: its weights come from `take_foundation` before training, or with the
+    checkpoint. So nothing but the checkpoint is needed to predict.
+
+    Args:
+        input_channels: C, modalities of the volume.
+        num_classes: channels of the logits.
+        deep_supervision: give logits of several levels.
+        spec: fields of NetworkSpec.
+
+    Raises:
+        UserError: fields of another version, or impossible ones.
+    """
+    s = NetworkSpec.from_arch_kwargs(spec)
+    embedding = encoder = proxy = neck = detail = fusion = None
+    gate = len(s.detail_widths) - 1
+    has_detail = "detail" in s.parts
+    has_encoder = "encoder" in s.parts
+    skips = list(s.detail_widths) if has_detail else [0] * (gate + 1)
+    if has_encoder:
+        vit = build_encoder(
+            s.encoder, weights="none", taps=s.taps, norm=True, frozen=False, **s.encoder_overrides
+        )
+        embedding = MultiSliceEmbedding(
+            slices=s.slices,
+            modalities=input_channels,
+            voxels_per_token=s.voxels_per_token,
+            patch=vit.stride,
+        )
+        embedding.inflate(vit)
+        proxy = ProxyHead(vit.channels, num_classes)
+        if "lora" in s.parts:
+            add_lora(vit, rank=s.lora_rank, alpha=s.lora_rank)
+        adapters = [Adapter3D(vit.channels, width=s.adapter_width) for _ in range(vit.depth)]
+        encoder = VolumeEncoder(vit, nn.ModuleList(adapters if "adapters" in s.parts else []))
+        strides = [2**level for level in range(gate, s.levels)]
+        neck = Neck(
+            vit.channels, len(vit.taps), s.pyramid_width, token=s.voxels_per_token, strides=strides
+        )
+        skips = skips[: gate + 1] + [s.pyramid_width] * (s.levels - gate - 1)
+        if has_detail:
+            fusion = GatedFusion(s.pyramid_width, s.detail_widths[gate])
+        else:
+            skips[gate] = s.pyramid_width
+    if has_detail:
+        detail = DetailStream(input_channels, s.detail_widths, depth_kernels=s.depth_kernels)
+    widths = [*s.detail_widths, *[s.pyramid_width] * s.levels][: len(skips)]
+    decoder = Decoder(
+        skips,
+        widths,
+        depth_kernels=s.depth_kernels,
+        classes=num_classes,
+        supervised=min(s.supervised_levels, len(skips) - 1),
+        deep_supervision=deep_supervision,
+    )
+    return DinoMed3D(
+        embedding=embedding,
+        encoder=encoder,
+        proxy=proxy,
+        neck=neck,
+        detail=detail,
+        fusion=fusion,
+        decoder=decoder,
+        spec=s,
+    )
+
+
+def take_foundation(network: DinoMed3D, foundation: DinoEncoder) -> None:
+    """Copy a pretrained RGB encoder into the network's, its patch embedding inflated on the way.
+
+    Args:
+        network: its encoder is overwritten in place; low-rank updates and adapters stay.
+        foundation: of the same architecture, as `build_encoder` gives it; its own patch embedding is
+            inflated in place, so it is of no further use.
+
+    Raises:
+        ValueError: the network has no encoder, or one of another architecture.
+    """
+    if network.encoder is None or network.embedding is None:
+        raise ValueError("take_foundation: the network has no encoder")
+    network.embedding.inflate(foundation)
+    own = network.encoder.encoder.vit.state_dict(keep_vars=True)
+    places = {
+        name.replace(".base.", "."): tensor for name, tensor in own.items() if ".lora_" not in name
+    }
+    values = foundation.vit.state_dict()
+    if places.keys() != values.keys():
+        raise ValueError("take_foundation: the encoders are of different architectures")
+    with torch.no_grad():
+        for name, value in values.items():
+            places[name].copy_(value)

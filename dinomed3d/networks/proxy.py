@@ -1,0 +1,51 @@
+"""Stage I: a linear head on the 2D encoder, whose task moves it to the medical domain."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dinomed3d.lifting import DinoEncoder
+from dinomed3d.networks.embedding import MultiSliceEmbedding
+
+
+class ProxyHead(nn.Module):
+    """1 x 1 convolution on the last tap, then bilinear to the slice's own size."""
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.linear = nn.Conv2d(channels, classes, 1)
+
+    def forward(self, tap: Tensor, size: tuple[int, int]) -> Tensor:
+        """(N, E, h, w) -> (N, classes, *size)."""
+        return F.interpolate(self.linear(tap), size, mode="bilinear", align_corners=False)
+
+
+class ProxyNetwork(nn.Module):
+    """Stage I's network: embedding, encoder and proxy head, which stage II's network holds too."""
+
+    def __init__(
+        self, embedding: MultiSliceEmbedding, encoder: DinoEncoder, head: ProxyHead
+    ) -> None:
+        super().__init__()
+        self.embedding = embedding
+        self.encoder = encoder
+        self.head = head
+
+    def forward(self, stacks: Tensor) -> Tensor:
+        """Segment slices given with their neighbours.
+
+        Args:
+            stacks: (N, K * C, H, W), as `stack_slices` gives them; any H and W.
+
+        Returns:
+            (N, classes, H, W) logits.
+        """
+        height, width = stacks.shape[-2:]
+        token = self.embedding.voxels_per_token
+        padded = F.pad(stacks, (0, -width % token, 0, -height % token), mode="replicate")
+        images = self.embedding.enlarge(padded)
+        tap = self.encoder.maps(images)[-1]
+        logits = self.head(tap, (padded.shape[-2], padded.shape[-1]))
+        return logits[..., :height, :width]

@@ -1,0 +1,153 @@
+"""The network as data: every size and choice that a plan records."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from dinomed3d.errors import UserError
+from dinomed3d.lifting import MODELS
+
+PARTS = ("encoder", "lora", "adapters", "detail")
+"""What can be left out of the network for an ablation; neck and gate go with the encoder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSpec:
+    """DINO-Med3D's sizes. In-plane strides are powers of two; depth is never strided."""
+
+    encoder: str = "vit_small_patch16_dinov3"
+    """Name of the 2D encoder, one of `dinomed3d.lifting.MODELS`."""
+    encoder_overrides: Mapping[str, Any] = field(default_factory=dict)
+    """Another size of it: embed_dim, depth, num_heads, ..."""
+    taps: tuple[int, ...] | None = None
+    """Blocks that the neck reads, 0-based; None for four evenly spaced ones."""
+    slices: int = 3
+    """K, neighbouring slices in one embedding; odd."""
+    voxels_per_token: int = 8
+    """Side of one token in voxels of the patch; slices are enlarged so that this holds."""
+    lora_rank: int = 16
+    """Rank of the low-rank updates of the frozen encoder."""
+    adapter_width: int = 64
+    """Channels of the 3D adapters' bottleneck."""
+    detail_widths: tuple[int, ...] = (32, 64, 128)
+    """Channels of the detail stream at in-plane strides 1, 2, 4, ..."""
+    pyramid_width: int = 128
+    """Channels of the neck's levels, and of the decoder below the detail stream."""
+    levels: int = 4
+    """Resolutions in all, at in-plane strides 1, 2, ..., 2^(levels - 1)."""
+    depth_kernels: tuple[int, ...] = (3, 3, 3, 3)
+    """Extent across slices of each level's convolutions: 1 where slices are far apart, else 3."""
+    supervised_levels: int = 3
+    """Finest levels that have a segmentation head for deep supervision."""
+    parts: tuple[str, ...] = PARTS
+    """What the network has, of PARTS."""
+
+    def __post_init__(self) -> None:
+        """Check every field; nothing is changed."""
+        if self.encoder not in MODELS:
+            raise UserError(
+                f"NetworkSpec: 'encoder' must be one of {', '.join(MODELS)}; got {self.encoder!r}"
+            )
+        if self.slices < 1 or self.slices % 2 == 0:
+            raise UserError(
+                f"NetworkSpec: 'slices' (K, DINOMED3D_SLICES) must be odd and at least 1, got {self.slices}"
+            )
+        unknown = set(self.parts) - set(PARTS)
+        if unknown or not {"encoder", "detail"} & set(self.parts):
+            raise UserError(
+                f"NetworkSpec: 'parts' (DINOMED3D_PARTS) must be of {', '.join(PARTS)} with encoder or "
+                f"detail among them, got {', '.join(self.parts) or 'none'}"
+            )
+        if not {"lora", "adapters"}.isdisjoint(self.parts) and "encoder" not in self.parts:
+            raise UserError(
+                "NetworkSpec: 'parts' has lora or adapters, but no encoder to hold them"
+            )
+        if self.voxels_per_token < 1 or not math.log2(self.voxels_per_token).is_integer():
+            raise UserError(
+                "NetworkSpec: 'voxels_per_token' (DINOMED3D_VOXELS_PER_TOKEN) must be a power of two, "
+                f"got {self.voxels_per_token}"
+            )
+        if (
+            not 1 <= len(self.detail_widths) <= self.levels
+            or len(self.depth_kernels) != self.levels
+        ):
+            raise UserError(
+                f"NetworkSpec: {self.levels} levels need as many 'depth_kernels' and at most as many "
+                f"'detail_widths', got {len(self.depth_kernels)} and {len(self.detail_widths)}"
+            )
+        if any(k not in (1, 3, 5, 7) for k in self.depth_kernels):
+            raise UserError(
+                f"NetworkSpec: 'depth_kernels' must be odd and at most 7, got {self.depth_kernels}"
+            )
+        if not 1 <= self.supervised_levels <= self.levels:
+            raise UserError(
+                f"NetworkSpec: 'supervised_levels' must be 1 to {self.levels}, got {self.supervised_levels}"
+            )
+        for name in ("lora_rank", "adapter_width", "pyramid_width"):
+            if getattr(self, name) < 1:
+                raise UserError(
+                    f"NetworkSpec: {name!r} must be at least 1, got {getattr(self, name)}"
+                )
+
+    @property
+    def multiple(self) -> int:
+        """What in-plane sizes are padded to inside, voxels."""
+        return max(self.voxels_per_token, 2 ** (self.levels - 1))
+
+    def to_arch_kwargs(self) -> dict[str, Any]:
+        """The fields as JSON knows them, for `architecture.arch_kwargs` of an nnU-Net plan."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_arch_kwargs(cls, kwargs: Mapping[str, Any]) -> NetworkSpec:
+        """The inverse of `to_arch_kwargs`; unknown fields are refused.
+
+        Raises:
+            UserError: an unknown field (a plan of another version) or an impossible value.
+        """
+        unknown = kwargs.keys() - {f.name for f in fields(cls)}
+        if unknown:
+            raise UserError(
+                f"plan: unknown network fields {', '.join(sorted(unknown))}. The plan or checkpoint was made "
+                "by another version of dinomed3d; install that version, or plan again"
+            )
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in kwargs.items()})
+
+
+def spec_for_patch(patch_size: Sequence[int], spacing_mm: Sequence[float]) -> NetworkSpec:
+    """Sizes that suit a patch where no planner has chosen them.
+
+    Args:
+        patch_size: (D, H, W) or (H, W), voxels.
+        spacing_mm: of the same axes.
+
+    Returns:
+        A token every 4 voxels in small slices, every 8 in middling, every 16 in large ones, so that a
+        slice has some hundred tokens; levels down to about the token; no mixing across slices at
+        levels whose pixels are less than half the slice distance.
+    """
+    height, width = patch_size[-2:]
+    if min(patch_size) < 1 or min(height, width) < 4:
+        raise UserError(
+            f"plan: the patch must be at least 4 x 4 voxels in plane (a token covers 4), got {list(patch_size)}; "
+            "plan with a larger patch or a finer spacing"
+        )
+    token = 4 if max(height, width) <= 64 else 8 if max(height, width) <= 256 else 16
+    finest = max(2, min(math.log2(min(height, width) / 4), math.log2(2 * token)))
+    levels = 1 + int(finest)
+    flat = len(patch_size) == 2 or patch_size[0] == 1
+    in_plane = max(spacing_mm[-2:])
+    kernels = tuple(
+        1 if flat or spacing_mm[0] > 2 * in_plane * 2**level else 3 for level in range(levels)
+    )
+    return NetworkSpec(
+        voxels_per_token=token,
+        levels=levels,
+        depth_kernels=kernels,
+        detail_widths=(32, 64, 128)[: min(3, levels)],
+        supervised_levels=min(3, levels),
+        slices=1 if len(patch_size) == 2 else 3,
+    )

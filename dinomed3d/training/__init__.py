@@ -1,0 +1,1 @@
+"""Training: the recipe, the two stages, and the adapter to nnU-Net."""

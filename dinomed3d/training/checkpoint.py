@@ -1,0 +1,95 @@
+"""Checkpoints: plain data only, written whole or not at all; and the state of all random generators."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dinomed3d.errors import UserError
+
+
+def plain(value: Any) -> Any:
+    """The same with numpy's numbers and arrays as Python's, so that reading needs no code from it."""
+    if isinstance(value, Mapping):
+        return {plain(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(plain(v) for v in value)
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    return value
+
+
+def write_checkpoint(content: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Write a checkpoint under a temporary name and rename it: a kill leaves the old one whole.
+
+    Args:
+        content: tensors and plain data.
+        path: where; replaced if it exists.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as stream:
+            torch.save(plain(dict(content)), stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a checkpoint of ours to the CPU, without running anything from it.
+
+    Raises:
+        UserError: truncated, foreign, or of another trainer.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError) as error:
+        raise UserError(
+            f"checkpoint {path}: cannot be read as plain tensors ({type(error).__name__}). It is truncated, or "
+            "not written by DinoMed3DTrainer; continue from another checkpoint or train again"
+        ) from error
+    if not isinstance(content, dict) or content.get("dinomed3d") is None:
+        raise UserError(
+            f"checkpoint {path}: not written by DinoMed3DTrainer (no 'dinomed3d' entry); "
+            "it can be used with the trainer that wrote it"
+        )
+    return content
+
+
+def random_state() -> dict[str, Any]:
+    """The state of Python's, numpy's and torch's generators, as plain data."""
+    kind, keys, position, has_gauss, gauss = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": (
+            str(kind),
+            torch.from_numpy(np.array(keys, dtype=np.int64)),
+            position,
+            has_gauss,
+            gauss,
+        ),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_state(state: Mapping[str, Any]) -> None:
+    """Put all generators where `random_state` found them."""
+    random.setstate(state["python"])
+    kind, keys, position, has_gauss, gauss = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
+    torch.set_rng_state(state["torch"])
+    if len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(list(state["cuda"]))

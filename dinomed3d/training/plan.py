@@ -1,0 +1,39 @@
+"""How an nnU-Net plan carries our network and recipe."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
+
+from dinomed3d.networks import NetworkSpec, spec_for_patch
+
+NETWORK = "dinomed3d.networks.network.build_network"
+"""What our plans name as their network; importable, so that stock trainers can build it too."""
+RECIPE = "dinomed3d_recipe"
+"""A plan's configuration may carry a recipe under this key."""
+
+
+def plan_spec(configuration: ConfigurationManager) -> NetworkSpec:
+    """The network that a plan asks for, or one that suits its patch if it was made for another.
+
+    Raises:
+        UserError: a plan of another version, or a patch smaller than a token.
+    """
+    if configuration.network_arch_class_name == NETWORK:
+        return NetworkSpec.from_arch_kwargs(configuration.network_arch_init_kwargs)
+    return spec_for_patch(configuration.patch_size, configuration.spacing)
+
+
+def network_entry(spec: NetworkSpec) -> dict[str, Any]:
+    """A network as nnU-Net's plans hold theirs, under "architecture" of a configuration."""
+    return {
+        "network_class_name": NETWORK,
+        "arch_kwargs": spec.to_arch_kwargs(),
+        "_kw_requires_import": [],
+    }
+
+
+def write_spec(plans: dict[str, Any], configuration: str, spec: NetworkSpec) -> None:
+    """Put a network into a plan's configuration, in place."""
+    plans["configurations"][configuration]["architecture"] = network_entry(spec)

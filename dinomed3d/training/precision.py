@@ -1,0 +1,29 @@
+"""Which precision a device trains in."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+
+def fast_precision(device: torch.device) -> torch.dtype | None:
+    """bfloat16 where the device computes it natively, float16 on older CUDA devices, else None."""
+    if device.type == "cuda":
+        return (
+            torch.bfloat16
+            if torch.cuda.is_bf16_supported(including_emulation=False)
+            else torch.float16
+        )
+    if device.type == "cpu":
+        # emulated bfloat16 is slower than float32, so the instructions themselves are asked for
+        report = getattr(torch.cpu, "get_capabilities", dict)()
+        native = report.get("avx512_bf16") or report.get("amx_bf16") or report.get("arm_bf16")
+        return torch.bfloat16 if native else None
+    return None
+
+
+def autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Mixed precision on a device, or nothing where there is none worth having."""
+    precision = fast_precision(device)
+    return nullcontext() if precision is None else torch.autocast(device.type, precision)

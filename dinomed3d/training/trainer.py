@@ -1,0 +1,432 @@
+"""DinoMed3DTrainer: both stages inside nnU-Net's own training loop.
+
+nnU-Net's data loading, augmentation, losses, logging, validation and files stay as they are. What
+differs: the network, the two stages, AdamW with its schedule, and checkpoints that resume exactly.
+"""
+
+from __future__ import annotations
+
+import os
+from copy import deepcopy
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from nnunetv2.paths import nnUNet_results
+from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import Tensor, nn
+
+from dinomed3d import __version__
+from dinomed3d.errors import UserError
+from dinomed3d.lifting import DinoEncoder, WeightsError, build_encoder
+from dinomed3d.networks import NetworkSpec, take_foundation
+from dinomed3d.training.checkpoint import (
+    random_state,
+    read_checkpoint,
+    set_random_state,
+    write_checkpoint,
+)
+from dinomed3d.training.plan import NETWORK, RECIPE, plan_spec, write_spec
+from dinomed3d.training.precision import autocast, fast_precision
+from dinomed3d.training.recipe import Recipe, recipe_from, spec_from
+from dinomed3d.training.stages import FullSizeLogits, proxy_loss
+
+
+class DinoMed3DTrainer(nnUNetTrainer):
+    """nnU-Net's trainer with DINO-Med3D's network and stages; works with stock plans and our own."""
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),  # noqa: B008  nnU-Net reads this signature
+    ) -> None:
+        """Settle network and recipe, and read foundation weights, before anything is written.
+
+        Raises:
+            UserError: settings that cannot be met.
+            WeightsError: no foundation weights, or ones that do not fit.
+        """
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            raise UserError(
+                "DinoMed3DTrainer: several GPUs are not supported yet; train with -num_gpus 1"
+            )
+        plans = deepcopy(plans)
+        continued = plans["continue_training"]
+        planned = PlansManager(plans).get_configuration(configuration)
+        self.spec = spec_from(plan_spec(planned), os.environ)
+        self.recipe = self._fit_recipe(
+            recipe_from(planned.configuration.get(RECIPE, {}), os.environ)
+        )
+        self.foundation: DinoEncoder | None = None
+        folder = self._results_folder(plans, configuration)
+        if folder is not None and not continued:
+            self._check_other_folds(folder, fold)
+        finished = (
+            folder is not None and (folder / f"fold_{fold}" / "checkpoint_final.pth").is_file()
+        )
+        if not continued and not finished:  # a finished fold may only want validation (--val)
+            self.foundation = self._read_foundation()
+        write_spec(plans, configuration, self.spec)
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self._apply_recipe()
+        self.save_every = 1  # checkpoints are atomic; a kill costs at most one epoch
+        self.initial_lr = self.recipe.rate_decoder
+        self.weight_decay = self.recipe.weight_decay
+        self.resumed = False
+        self.stage = self.recipe.stage(0)
+        self.iteration = 0
+        self.pending_random_state: dict[str, Any] | None = None
+        if fast_precision(self.device) != torch.float16:
+            self.grad_scaler = None  # bfloat16 has float32's range
+
+    # ---- settings -------------------------------------------------------------------------------
+
+    @classmethod
+    def _results_folder(cls, plans: dict[str, Any], configuration: str) -> Path | None:
+        if not nnUNet_results.is_set():
+            return None
+        name = f"{cls.__name__}__{plans['plans_name']}__{configuration}"
+        return Path(os.fspath(nnUNet_results)) / plans["dataset_name"] / name
+
+    def _check_other_folds(self, folder: Path, fold: int | str) -> None:
+        """All folds share one plans.json, which predictions build the network from."""
+        others = [
+            f.parent.name
+            for f in folder.glob("fold_*/checkpoint_final.pth")
+            if f.parent.name != f"fold_{fold}"
+        ]
+        if not others or not (folder / "plans.json").is_file():
+            return
+        configuration = folder.name.rsplit("__", 1)[1]
+        stored = plan_spec(
+            PlansManager(str(folder / "plans.json")).get_configuration(configuration)
+        )
+        if stored != self.spec:
+            raise UserError(
+                f"DinoMed3DTrainer: {', '.join(others)} in {folder} were trained with another network than fold "
+                f"{fold} is asked to have ({_difference(stored, self.spec)}); all folds share one plan. Unset the "
+                "DINOMED3D_ variables that differ, or move the folder away"
+            )
+
+    def _fit_recipe(self, recipe: Recipe) -> Recipe:
+        """Without an encoder there is nothing for stage I to adapt."""
+        return recipe if "encoder" in self.spec.parts else replace(recipe, stage1_epochs=0)
+
+    def _apply_recipe(self) -> None:
+        self.num_epochs = self.recipe.stage1_epochs + self.recipe.stage2_epochs
+        self.num_iterations_per_epoch = self.recipe.iterations_per_epoch
+        self.num_val_iterations_per_epoch = self.recipe.val_iterations_per_epoch
+
+    def _read_foundation(self) -> DinoEncoder | None:
+        if "encoder" not in self.spec.parts:
+            return None
+        if self.recipe.weights == "none":
+            print("DinoMed3DTrainer: WARNING the encoder starts RANDOM (DINOMED3D_WEIGHTS=none)")
+            return None
+        try:
+            return build_encoder(
+                self.spec.encoder,
+                weights=self.recipe.weights,
+                taps=self.spec.taps,
+                norm=True,
+                **self.spec.encoder_overrides,
+            )
+        except WeightsError as error:
+            raise WeightsError(f"DinoMed3DTrainer: {error}") from error
+
+    # ---- network, optimizer, loss ---------------------------------------------------------------
+
+    @staticmethod
+    def build_network_architecture(
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> nn.Module:
+        """The network of the plan, encoder random: weights come afterwards, from a checkpoint or not."""
+        return get_network_from_plans(
+            NETWORK,
+            plan_spec(configuration_manager).to_arch_kwargs(),
+            [],
+            num_input_channels,
+            num_output_channels,
+            allow_init=False,
+            deep_supervision=enable_deep_supervision,
+        )
+
+    def initialize(self) -> None:
+        """nnU-Net's, then the foundation weights go in, unless a checkpoint brings its own."""
+        super().initialize()
+        if self.resumed:
+            return
+        foundation = self._read_foundation() if self.foundation is None else self.foundation
+        if foundation is not None:
+            take_foundation(self.network, foundation)
+            self.print_to_log_file(
+                f"encoder {self.spec.encoder}: weights from {self.recipe.weights}"
+            )
+        self.foundation = None
+
+    def _do_i_compile(self) -> bool:
+        # declined until it is shown to be safe through the change of stages
+        return False
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, None]:
+        """AdamW over what learns in the running stage; rates are set before each step, so no scheduler."""
+        self.network.begin_stage(self.stage)
+        r = self.recipe
+        groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+        for name, parameter in self.network.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            inside = name.startswith("encoder.")
+            if self.stage == 1:
+                rate = r.rate_encoder if inside else r.rate_proxy
+            else:
+                rate = r.rate_adapters if inside else r.rate_decoder
+            decayed = parameter.ndim > 1 and not name.endswith(
+                ("cls_token", "reg_token", "pos_embed")
+            )
+            groups.setdefault((rate, decayed), []).append(parameter)
+        # the first group's rate is what nnU-Net logs and plots; the largest says most
+        ordered = sorted(groups.items(), key=lambda item: -item[0][0])
+        optimizer = torch.optim.AdamW(
+            [
+                {"params": p, "peak": rate, "weight_decay": r.weight_decay if decayed else 0.0}
+                for (rate, decayed), p in ordered
+            ],
+            lr=r.rate_decoder,
+            betas=(0.9, 0.98),
+            fused=self.device.type in ("cuda", "cpu"),
+        )
+        return optimizer, None
+
+    def _get_deep_supervision_scales(self) -> list[list[float]] | None:
+        if not self.enable_deep_supervision:
+            return None
+        levels = self.spec.levels if "encoder" in self.spec.parts else len(self.spec.detail_widths)
+        heads = min(self.spec.supervised_levels, levels - 1)
+        *depth, height, width = self.configuration_manager.patch_size
+        # exactly the sizes that the network gives, also where a side is odd
+        return [
+            [1.0] * len(depth) + [-(-side // 2**head) / side for side in (height, width)]
+            for head in range(heads)
+        ]
+
+    def _build_loss(self) -> nn.Module:
+        """nnU-Net's loss at every supervised size; its plain form, over the whole batch, for stage I."""
+        deep, self.enable_deep_supervision = self.enable_deep_supervision, False
+        plain = super()._build_loss()
+        self.enable_deep_supervision = deep
+        self.proxy_loss = deepcopy(plain)
+        self.proxy_loss.dc.batch_dice = True  # a single slice often shows no foreground at all
+        scales = self._get_deep_supervision_scales()
+        if scales is None:
+            return plain
+        weights = np.array([1 / 2**i for i in range(len(scales))])
+        return DeepSupervisionWrapper(plain, weights / weights.sum())
+
+    # ---- the loop -------------------------------------------------------------------------------
+
+    def on_train_start(self) -> None:
+        """nnU-Net's, then a first checkpoint, so that a kill at any moment can be resumed."""
+        if not self.resumed:
+            self._set_aside_earlier_checkpoints()
+        super().on_train_start()
+        self.print_to_log_file(
+            f"DINO-Med3D {__version__}\n{self.spec}\n{self.recipe}", add_timestamp=False
+        )
+        if not self.resumed:
+            self.current_epoch -= 1  # save_checkpoint counts the running epoch as done
+            self.save_checkpoint(os.path.join(self.output_folder, "checkpoint_latest.pth"))
+            self.current_epoch += 1
+
+    def _set_aside_earlier_checkpoints(self) -> None:
+        """A new run in an old folder must neither lose the old checkpoints nor resume from them."""
+        for path in Path(self.output_folder).glob("checkpoint_*.pth"):
+            os.replace(path, path.with_name(path.name + ".previous"))
+            self.print_to_log_file(f"kept the checkpoint of an earlier run as {path.name}.previous")
+
+    def on_train_epoch_start(self) -> None:
+        """Change stages where it is time, restore random generators after a resume, log the rate."""
+        stage = self.recipe.stage(self.current_epoch)
+        if stage != self.stage:
+            self.stage = stage
+            self.optimizer, self.lr_scheduler = self.configure_optimizers()
+            self._best_ema = None  # the proxy head's Dice says nothing about stage II's
+        if self.pending_random_state is not None:
+            set_random_state(self.pending_random_state)
+            self.pending_random_state = None
+        self.network.train()
+        self.iteration = 0
+        self._set_rates()
+        what = "2.5D proxy task" if stage == 1 else "adapters, detail stream, decoder"
+        self.print_to_log_file("")
+        self.print_to_log_file(
+            f"Epoch {self.current_epoch} of {self.num_epochs}, stage {stage} ({what})"
+        )
+        self.print_to_log_file(f"Current learning rate: {self.optimizer.param_groups[0]['lr']:.6f}")
+        self.logger.log("lrs", self.optimizer.param_groups[0]["lr"], self.current_epoch)
+
+    def _set_rates(self) -> None:
+        factor = self.recipe.rate_factor(self.current_epoch, self.iteration)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * factor
+
+    def train_step(self, batch: dict) -> dict:
+        """One optimizer step of the running stage; raises FloatingPointError if the loss is not finite."""
+        data = batch["data"].to(self.device, non_blocking=True)
+        target = batch["target"]
+        target = target if isinstance(target, list) else [target]
+        target = [t.to(self.device, non_blocking=True) for t in target]
+        self._set_rates()
+        self.optimizer.zero_grad(set_to_none=True)
+        with autocast(self.device):
+            loss = self._loss(data, target)
+        self._step(loss)
+        self.iteration += 1
+        value = loss.detach().float().cpu().numpy()
+        if not np.isfinite(value):
+            raise FloatingPointError(
+                f"DinoMed3DTrainer: the loss became {value} in epoch {self.current_epoch}. Continue from the last "
+                "epoch with --c and lower rates (DINOMED3D_RATE_DECODER, _ADAPTERS, _ENCODER)"
+            )
+        return {"loss": value}
+
+    def _loss(self, data: Tensor, target: list[Tensor]) -> Tensor:
+        if self.stage == 1:
+            return proxy_loss(
+                self.network, data, target[0], recipe=self.recipe, loss=self.proxy_loss
+            )
+        output = self.network(data)
+        if not self.enable_deep_supervision:
+            return self.loss(output.float(), target[0])
+        return self.loss([x.float() for x in output], target)
+
+    def _step(self, loss: Tensor) -> None:
+        learning = [p for group in self.optimizer.param_groups for p in group["params"]]
+        if self.grad_scaler is None:
+            loss.backward()
+            nn.utils.clip_grad_norm_(learning, self.recipe.clip)
+            self.optimizer.step()
+            return
+        self.grad_scaler.scale(loss).backward()
+        self.grad_scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(learning, self.recipe.clip)
+        self.grad_scaler.step(self.optimizer)
+        self.grad_scaler.update()
+
+    def validation_step(self, batch: dict) -> dict:
+        """nnU-Net's, on the logits of the running stage and in its precision."""
+        network = self.network
+        scales = self._get_deep_supervision_scales() or [[]]
+        self.network = FullSizeLogits(network, stage=self.stage, heads=len(scales))
+        try:
+            with autocast(self.device):
+                return super().validation_step(batch)
+        finally:
+            self.network = network
+
+    def on_epoch_end(self) -> None:
+        """nnU-Net's; but stage I's network is never the best one to predict with."""
+        if self.stage == 1:
+            self._best_ema = float("inf")
+        super().on_epoch_end()
+        if self.stage == 1:
+            self._best_ema = None
+
+    def set_deep_supervision_enabled(self, enabled: bool) -> None:
+        """Logits of several levels, or of the finest alone."""
+        self.network.decoder.deep_supervision = enabled
+
+    # ---- checkpoints ----------------------------------------------------------------------------
+
+    def save_checkpoint(self, filename: str) -> None:
+        """Everything that training goes on with and prediction needs; atomic, plain data only."""
+        if self.local_rank != 0 or self.disable_checkpointing:
+            return
+        write_checkpoint(
+            {
+                "network_weights": self.network.state_dict(),
+                "optimizer_state": self.optimizer.state_dict(),
+                "grad_scaler_state": None
+                if self.grad_scaler is None
+                else self.grad_scaler.state_dict(),
+                "logging": self.logger.get_checkpoint(),
+                "_best_ema": self._best_ema,
+                "current_epoch": self.current_epoch + 1,
+                "init_args": self.my_init_kwargs,
+                "trainer_name": self.__class__.__name__,
+                "inference_allowed_mirroring_axes": self.inference_allowed_mirroring_axes,
+                "dinomed3d": {
+                    "version": __version__,
+                    "stage": self.stage,
+                    "spec": self.spec.to_arch_kwargs(),
+                    "recipe": asdict(self.recipe),
+                    "random_state": random_state(),
+                },
+            },
+            filename,
+        )
+
+    def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
+        """Continue exactly there: network, stage, optimizer, log, random generators.
+
+        Raises:
+            UserError: unreadable, of another trainer, or of another network than is asked for.
+        """
+        content = (
+            read_checkpoint(filename_or_checkpoint)
+            if isinstance(filename_or_checkpoint, str)
+            else filename_or_checkpoint
+        )
+        own = content["dinomed3d"]
+        self._take_settings(own, str(filename_or_checkpoint))
+        self.foundation = None
+        self.current_epoch = content["current_epoch"]
+        self.stage = own["stage"]
+        self.resumed = True
+        if not self.was_initialized:
+            self.initialize()
+        self.network.load_state_dict(content["network_weights"])
+        self.optimizer, self.lr_scheduler = self.configure_optimizers()
+        self.optimizer.load_state_dict(content["optimizer_state"])
+        if self.grad_scaler is not None and content["grad_scaler_state"] is not None:
+            self.grad_scaler.load_state_dict(content["grad_scaler_state"])
+        self.logger.load_checkpoint(content["logging"])
+        self._best_ema = content["_best_ema"]
+        self.inference_allowed_mirroring_axes = content["inference_allowed_mirroring_axes"]
+        self.pending_random_state = own["random_state"]
+
+    def _take_settings(self, own: dict[str, Any], name: str) -> None:
+        """Network and recipe of the checkpoint; the environment may change lengths and rates, not the network."""
+        stored = NetworkSpec.from_arch_kwargs(own["spec"])
+        if spec_from(stored, os.environ) != stored:
+            raise UserError(
+                f"DinoMed3DTrainer: {name} holds another network than the environment asks for "
+                f"({_difference(stored, spec_from(stored, os.environ))}); unset these DINOMED3D_ variables"
+            )
+        if self.was_initialized and stored != self.spec:
+            raise UserError(
+                f"DinoMed3DTrainer: {name} holds another network ({_difference(stored, self.spec)})"
+            )
+        self.spec = stored
+        write_spec(self.plans_manager.plans, self.configuration_name, stored)
+        self.configuration_manager = self.plans_manager.get_configuration(self.configuration_name)
+        self.recipe = self._fit_recipe(recipe_from(own["recipe"], os.environ))
+        self._apply_recipe()
+
+
+def _difference(stored: NetworkSpec, asked: NetworkSpec) -> str:
+    """Fields that differ, for messages."""
+    a, b = stored.to_arch_kwargs(), asked.to_arch_kwargs()
+    return ", ".join(f"{k}: {a[k]!r} there, {b[k]!r} asked for" for k in a if a[k] != b[k])

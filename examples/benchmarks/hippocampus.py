@@ -1,0 +1,211 @@
+"""DinoMed3DTrainer against nnU-Net's own trainer at equal wall-clock training time, on real MRI.
+
+Every arm is trained, used and evaluated through the stock commands (`nnUNetv2_train`, `_predict`,
+`_evaluate_simple`) on fold 0 of MSD Task04 and its 40 test images. Before an arm is trained, a few short
+epochs measure its seconds per epoch on this machine (keep it quiet meanwhile); its number of epochs
+follows from them, so that a schedule can end where the time ends, and a disturbance later on costs
+patience, not iterations. Measured paces and finished arms are kept: a second call adds what is missing.
+
+    python examples/benchmarks/hippocampus.py DATASET_FOLDER --work WORK_FOLDER --minutes 20
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+HERE = Path(__file__).parent
+ITERATIONS_PER_EPOCH = 10
+SMALL_ENCODER = {
+    "DINOMED3D_WEIGHTS": "none",
+    "DINOMED3D_ENCODER": "vit_small_patch16_dinov3",
+    "DINOMED3D_VAL_ITERATIONS_PER_EPOCH": "1",
+}
+# Every arm: trainer, what is set for it, and the share of its time that stage I gets.
+ARMS: dict[str, tuple[str, dict[str, str], float]] = {
+    # as users run it: its schedule made for 1000 epochs of 250 iterations, stopped when the time is up
+    "nnUNetTrainer": ("nnUNetTrainerShort", {"BENCHMARK_SCHEDULE": "stock"}, 0.0),
+    "nnUNetTrainer, short schedule": ("nnUNetTrainerShort", {"BENCHMARK_SCHEDULE": "short"}, 0.0),
+    "DinoMed3DTrainer": ("DinoMed3DTrainer", {}, 0.1),
+    "no stage I": ("DinoMed3DTrainer", {}, 0.0),
+    "no encoder": ("DinoMed3DTrainer", {"DINOMED3D_PARTS": "detail"}, 0.0),
+    "no adapters": ("DinoMed3DTrainer", {"DINOMED3D_PARTS": "encoder,lora,detail"}, 0.1),
+    "no detail stream": ("DinoMed3DTrainer", {"DINOMED3D_PARTS": "encoder,lora,adapters"}, 0.1),
+}
+
+
+def command(name: str, *arguments: str, env: dict[str, str], log: Path) -> tuple[float, float]:
+    """Run one of nnU-Net's console commands; its wall-clock seconds and the peak MiB of its process."""
+    start = time.perf_counter()
+    program = shutil.which(name, path=str(Path(sys.executable).parent)) or name
+    with open(log, "a") as stream:
+        child = psutil.Popen(
+            [program, *arguments], env=os.environ | env, stdout=stream, stderr=subprocess.STDOUT
+        )
+        peak = 0
+        while child.poll() is None:
+            with contextlib.suppress(psutil.Error):
+                peak = max(peak, child.memory_info().rss)
+            time.sleep(0.5)
+    if child.returncode:
+        raise SystemExit(f"hippocampus: {name} failed with {child.returncode}; see {log}")
+    return time.perf_counter() - start, peak / 2**20
+
+
+def epoch_seconds(results: Path, trainer: str) -> list[float]:
+    """What nnU-Net's training log says each epoch took, online validation included."""
+    log = max(results.glob(f"*/{trainer}__*/fold_0/training_log_*.txt"), key=os.path.getmtime)
+    return [float(seconds) for seconds in re.findall(r"Epoch time: ([\d.]+) s", log.read_text())]
+
+
+def train(
+    arm: str, env: dict[str, str], work: Path, stage1: int, stage2: int, results: Path
+) -> tuple[list[float], float]:
+    """Train an arm for so many epochs of each stage; the seconds of each epoch and the peak MiB."""
+    trainer, settings, _ = ARMS[arm]
+    lengths = {
+        "BENCHMARK_EPOCHS": str(stage1 + stage2),
+        "BENCHMARK_ITERATIONS_PER_EPOCH": str(ITERATIONS_PER_EPOCH),
+        "DINOMED3D_STAGE1_EPOCHS": str(stage1),
+        "DINOMED3D_STAGE2_EPOCHS": str(stage2),
+        "DINOMED3D_ITERATIONS_PER_EPOCH": str(ITERATIONS_PER_EPOCH),
+    }
+    extra = SMALL_ENCODER | settings if trainer == "DinoMed3DTrainer" else settings
+    env = env | lengths | extra | {"nnUNet_results": str(results)}
+    arguments = ["4", "3d_fullres", "0", "-tr", trainer, "-device", "cpu"]
+    _, memory = command("nnUNetv2_train", *arguments, env=env, log=work / f"{arm}.log")
+    return epoch_seconds(results, trainer), memory
+
+
+def hd95_mm(truth: Path, predicted: Path, labels: list[int]) -> dict[int, list[float]]:
+    """HD95 in millimetres of every test case, by label; infinite where one of both is empty."""
+    import numpy as np
+    import SimpleITK as sitk
+    import torch
+    from monai.metrics import compute_hausdorff_distance
+
+    values: dict[int, list[float]] = {label: [] for label in labels}
+    for path in sorted(truth.glob("*.nii.gz")):
+        image = sitk.ReadImage(str(path))
+        a = sitk.GetArrayFromImage(image).round().astype(int)
+        b = sitk.GetArrayFromImage(sitk.ReadImage(str(predicted / path.name))).round().astype(int)
+        for label in labels:
+            if not (a == label).any() or not (b == label).any():
+                values[label].append(0.0 if (a == label).any() == (b == label).any() else np.inf)
+                continue
+            pair = [torch.from_numpy(v == label)[None, None].float() for v in (b, a)]
+            distance = compute_hausdorff_distance(
+                *pair, include_background=True, percentile=95, spacing=image.GetSpacing()[::-1]
+            )
+            values[label].append(float(distance))
+    return values
+
+
+def run_arm(arm: str, minutes: float, dataset: Path, work: Path, env: dict[str, str]) -> dict:
+    """Calibrate, train for `minutes`, predict the test folder with stock commands, evaluate."""
+    import numpy as np
+
+    trainer, _, share = ARMS[arm]
+    stages = (2 if share else 0, 2)
+    pace_file = work / f"{arm} pace.json"
+    if not pace_file.exists():
+        seconds, _ = train(arm, env, work, *stages, work / "calibration" / arm)
+        pace_file.write_text(
+            json.dumps([seconds[1], seconds[-1]])
+        )  # each stage's first epoch warms up
+    pace1, pace2 = json.loads(pace_file.read_text())
+    budget = 60 * minutes
+    stage1 = max(1, round(share * budget / pace1)) if share else 0
+    stage2 = max(1, round((1 - share) * budget / pace2))
+    results = work / "results" / arm
+    _, memory = train(arm, env, work, stage1, stage2, results)
+    predicted = work / "predicted" / arm
+    env = env | {"nnUNet_results": str(results)}
+    where = ["-i", str(dataset / "imagesTs"), "-o", str(predicted)]
+    what = ["-d", "4", "-c", "3d_fullres", "-f", "0", "-tr", trainer, "-device", "cpu"]
+    seconds, _ = command("nnUNetv2_predict", *where, *what, env=env, log=work / f"{arm}.log")
+    folders = [str(dataset / "labelsTs"), str(predicted)]
+    command("nnUNetv2_evaluate_simple", *folders, "-l", "1", "2", env=env, log=work / f"{arm}.log")
+    summary = json.loads((predicted / "summary.json").read_text())
+    hd95 = hd95_mm(dataset / "labelsTs", predicted, [1, 2])
+    return {
+        "arm": arm,
+        "dice": {label: row["Dice"] for label, row in summary["mean"].items()},
+        "mean_dice": summary["foreground_mean"]["Dice"],
+        "hd95_mm": {label: float(np.mean(values)) for label, values in hd95.items()},
+        "iterations": [ITERATIONS_PER_EPOCH * stage1, ITERATIONS_PER_EPOCH * stage2],
+        "seconds_per_iteration": [
+            pace1 / ITERATIONS_PER_EPOCH if stage1 else None,
+            pace2 / ITERATIONS_PER_EPOCH,
+        ],
+        "training_minutes": (stage1 * pace1 + stage2 * pace2) / 60,
+        "peak_training_memory_mib": memory,
+        "prediction_seconds": seconds,
+    }
+
+
+def table(rows: list[dict]) -> str:
+    """The results as Markdown."""
+    lines = [
+        "| arm | Dice mean (1 / 2) | HD95 mm (1 / 2) | iterations I + II | s/iteration I, II "
+        "| minutes | peak MiB | predict 40 cases, s |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        dice = " / ".join(f"{value:.3f}" for value in row["dice"].values())
+        hd95 = " / ".join(f"{value:.2f}" for value in row["hd95_mm"].values())
+        pace = ", ".join("–" if s is None else f"{s:.2f}" for s in row["seconds_per_iteration"])
+        memory = row["peak_training_memory_mib"]
+        lines.append(
+            f"| {row['arm']} | {row['mean_dice']:.3f} ({dice}) | {hd95} "
+            f"| {' + '.join(map(str, row['iterations']))} | {pace} | {row['training_minutes']:.1f} "
+            f"| {'–' if memory is None else round(memory)} | {row['prediction_seconds']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("dataset", type=Path, help="Dataset004_Hippocampus in nnU-Net's raw form")
+    parser.add_argument("--work", type=Path, required=True, help="folder for everything written")
+    parser.add_argument("--minutes", type=float, default=20, help="training time of each arm")
+    parser.add_argument("--arms", nargs="+", default=list(ARMS)[:2], choices=list(ARMS))
+    args = parser.parse_args()
+    work = args.work.resolve()
+    raw = work / "raw" / "Dataset004_Hippocampus"
+    env = {
+        "nnUNet_raw": str(work / "raw"),
+        "nnUNet_preprocessed": str(work / "preprocessed"),
+        "nnUNet_results": str(work / "results"),
+        "nnUNet_extTrainer": str(HERE / "trainers"),
+    }
+    (work / "predicted").mkdir(parents=True, exist_ok=True)
+    if not raw.exists():
+        shutil.copytree(args.dataset, raw)
+        prepare = ["-d", "4", "-np", "2", "-c", "3d_fullres"]
+        command("nnUNetv2_plan_and_preprocess", *prepare, env=env, log=work / "prepare.log")
+    rows = []
+    for arm in args.arms:
+        file = work / f"{arm} {args.minutes:g} min.json"
+        if not file.exists():
+            row = run_arm(arm, args.minutes, raw, work, env)
+            file.write_text(json.dumps(row, indent=1))
+        rows.append(json.loads(file.read_text()))
+        print(
+            f"\n{platform.processor() or platform.machine()}, {os.cpu_count()} cores\n{table(rows)}"
+        )
+
+
+if __name__ == "__main__":
+    main()
