@@ -106,7 +106,9 @@ def run_demo(spec: DemoSpec) -> DemoResult:
         watch = _epoch_teller(spec) if progress else None
         _say(f"  done in {stock.run(command, arguments, log=log, watch=watch):.0f} s")
 
-    _say(f"phantom: {spec.phantom.training_cases} training and {spec.phantom.test_cases} test cases")
+    _say(
+        f"phantom: {spec.phantom.training_cases} training and {spec.phantom.test_cases} test cases"
+    )
     names = write_phantom(raw, spec.phantom)
     dataset, labels = str(DATASET_ID), [str(v) for v in LABELS.values() if v != 0]
     common = ("-device", device)
@@ -168,10 +170,11 @@ def prepare_folder(out: Path, *, overwrite: bool) -> Path:
             raise UserError(
                 f"'{out}' is not empty and holds no earlier demo; name another folder with --out"
             )
+        out.mkdir(parents=True, exist_ok=True)
+        # Marked before anything else, so that an interrupted demo is known as one.
+        (out / _MARKER).write_text(json.dumps({"dinomed3d": __version__}) + "\n")
         for name in (*FOLDERS, "logs"):
-            (out / name).mkdir(parents=True, exist_ok=True)
-        marker = {"dinomed3d": __version__}
-        (out / _MARKER).write_text(json.dumps(marker) + "\n")
+            (out / name).mkdir()
     except OSError as error:
         raise UserError(f"--out '{out}' cannot be used: {error}") from error
     return out

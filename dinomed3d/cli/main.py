@@ -6,9 +6,12 @@ This module imports nothing heavy, so that ``dinomed3d --help`` answers at once.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 from dinomed3d import __version__
 from dinomed3d.errors import UserError
@@ -59,9 +62,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
 def _run_demo(arguments: argparse.Namespace) -> int:
     from dinomed3d.cli.demo import DemoSpec, run_demo
 
+    # Ended in any of these ways, the demo takes nnU-Net's processes down with it.
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _interrupt)
     result = run_demo(
         DemoSpec(out=arguments.out, device=arguments.device, overwrite=arguments.overwrite)
     )
@@ -75,7 +86,7 @@ def _run_doctor(arguments: argparse.Namespace) -> int:
     findings = examine()
     for finding in findings:
         print(finding.text())
-    return 1 if any(finding.mend for finding in findings) else 0
+    return 1 if any(finding.state == "mend" for finding in findings) else 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -127,18 +127,19 @@ def last_error(output: str) -> str:
     Without one, the last line that is not blank; "no output" if there is none.
     """
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    for line in reversed(lines):
-        if _PYTHON_ERROR.match(line):
-            return line
-    return lines[-1] if lines else "no output"
+    errors = [line for line in lines if _PYTHON_ERROR.match(line)]
+    # nnU-Net's main process only says that a worker died; the worker has said why before.
+    reasons = [line for line in errors if "background worker" not in line.lower()]
+    return (reasons or errors or lines or ["no output"])[-1]
 
 
 class TrainingProgress:
-    """Turns nnU-Net's training output into one short line per epoch."""
+    """Turns the training's output into one short line per epoch."""
 
     def __init__(self, epochs: int) -> None:
         self._epochs = epochs
         self._epoch = 0
+        self._stage = ""
         self._loss = "?"
 
     def line(self, output: str) -> str | None:
@@ -148,17 +149,20 @@ class TrainingProgress:
             output: a line as nnU-Net writes it: time stamp, colon, message.
 
         Returns:
-            ``epoch 3/12, loss -0.512, 40 s left`` when an epoch has ended, else None.
+            ``epoch 3/12, stage 2, loss -0.512, about 40 s left`` when an epoch has ended, else
+            None.
         """
         message = re.sub(r"^\d{4}-\d\d-\d\d [\d:.]+:\s*", "", output.strip())
-        if found := re.match(r"Epoch (\d+)\s*$", message):
+        if found := re.match(r"Epoch (\d+)(?: of \d+, (stage \d))?", message):
             self._epoch = int(found[1])
+            self._stage = f", {found[2]}" if found[2] else ""
         elif found := re.match(r"train_loss (\S+)", message):
             self._loss = found[1]
         elif found := re.match(r"Epoch time: ([\d.]+) s", message):
             done = self._epoch + 1
             left_s = float(found[1]) * (self._epochs - done)
-            return f"epoch {done}/{self._epochs}, loss {self._loss}, {left_s:.0f} s left"
+            told = f"epoch {done}/{self._epochs}{self._stage}, loss {self._loss}"
+            return f"{told}, about {left_s:.0f} s left" if left_s else told
         return None
 
 

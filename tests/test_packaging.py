@@ -1,0 +1,182 @@
+"""What the wheel carries, and that nnU-Net's own look-ups find it after every kind of install."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SITE = Path(sysconfig.get_path("purelib"))
+SHIMS = {
+    "nnunetv2/training/nnUNetTrainer/variants/dinomed3d_trainer.py",
+    "nnunetv2/experiment_planning/experiment_planners/dinomed3d_planner.py",
+}
+# Other classes are looked for first: that must pass our modules by without loading our packages.
+LOOK_UP = """
+import json, sys
+from os.path import join
+import nnunetv2
+from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find_trainer
+
+def find_planner(name):
+    folder = join(nnunetv2.__path__[0], "experiment_planning")
+    return recursive_find_python_class(folder, name, "nnunetv2.experiment_planning")
+
+found = {"nnunetv2": nnunetv2.__path__[0]}
+find_trainer("nnUNetTrainer"), find_trainer("nnUNetTrainer_1epoch")
+assert find_planner("nnUNetPlannerResEncL") is not None
+found["ours"] = sorted({m.split(".")[0] for m in sys.modules} & {"dinomed3d", "planners"})
+try:
+    found["trainer"] = find_trainer("DinoMed3DTrainer").__module__
+except RuntimeError:
+    found["trainer"] = None
+planner = find_planner("DinoMed3DPlanner")
+found["planner"] = planner and planner.__module__
+print(json.dumps(found))
+"""
+
+
+class Environment:
+    """A virtual environment with a copy of nnU-Net, and all else from the one the tests run in."""
+
+    def __init__(self, folder: Path) -> None:
+        venv.create(folder, symlinks=sys.platform != "win32")
+        scheme = {"base": str(folder), "platbase": str(folder)}
+        self.site = Path(sysconfig.get_path("purelib", "venv", scheme))
+        self.python = (
+            Path(sysconfig.get_path("scripts", "venv", scheme)) / Path(sys.executable).name
+        )
+        # The tests' environment comes last: its own dinomed3d must not be the one that is found.
+        (self.site / "zz_tests_environment.pth").write_text(f"{SITE}\n")
+
+    def pip(self, *words: str) -> None:
+        pip = [sys.executable, "-m", "pip", "--python", str(self.python)]
+        ran = subprocess.run([*pip, *words], capture_output=True, text=True)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+
+    def install(self, *words: str) -> None:
+        self.pip("install", "--no-deps", "--no-index", "--no-build-isolation", *words)
+
+    def run(self, code: str, *words: str) -> str:
+        ran = subprocess.run(
+            [str(self.python), "-W", "ignore", "-c", code, *words],
+            cwd=self.site.parent,  # not the checkout, whose packages would be found in it
+            capture_output=True,
+            text=True,
+        )
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout
+
+
+def copy_nnunet(folder: Path) -> None:
+    spec = find_spec("nnunetv2")
+    assert spec is not None
+    assert spec.submodule_search_locations
+    ours = shutil.ignore_patterns("__pycache__", *(Path(name).name for name in SHIMS))
+    shutil.copytree(spec.submodule_search_locations[0], folder / "nnunetv2", ignore=ours)
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source tree, copied, so that an editable install leaves nothing in the checkout."""
+    folder = tmp_path_factory.mktemp("tree")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder)
+    for name in ("dinomed3d", "planners", "pointseg"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    ran = subprocess.run(command, cwd=tree, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def test_wheel_carries_packages_shims_command_and_licence(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        (info,) = {name.split("/")[0] for name in names if ".dist-info/" in name}
+        commands = archive.read(f"{info}/entry_points.txt").decode()
+    assert SHIMS <= names
+    assert {"dinomed3d/__init__.py", "planners/__init__.py", "pointseg/__init__.py"} <= names
+    assert {name.split("/")[0] for name in names} == {
+        "dinomed3d",
+        "planners",
+        "pointseg",
+        "nnunetv2",
+        "dinomed3d_editable_nnunet.pth",
+        info,
+    }
+    assert {name for name in names if name.startswith("nnunetv2/")} == SHIMS
+    assert "dinomed3d = dinomed3d.cli.main:main" in commands
+    assert f"{info}/licenses/LICENSE" in names
+
+
+@pytest.mark.parametrize("kind", ["regular", "editable"])
+def test_nnunet_finds_us_with_nothing_else_set(
+    kind: str, wheel: Path, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("nnUNet_extTrainer", raising=False)
+    environment = Environment(tmp_path / "env")
+    copy_nnunet(environment.site)
+    environment.install(*([str(wheel)] if kind == "regular" else ["-e", str(tree)]))
+    home = environment.site / "nnunetv2"
+    assert json.loads(environment.run(LOOK_UP)) == {
+        "nnunetv2": str(home),
+        "ours": [],
+        "trainer": "dinomed3d.training.trainer",
+        "planner": "planners.nnunet",
+    }
+    where = "import dinomed3d, os; print(os.path.dirname(dinomed3d.__path__[0]))"
+    from_where = environment.site if kind == "regular" else tree
+    assert environment.run(where).strip() == str(from_where)
+
+    environment.pip("uninstall", "--yes", "dinomed3d")
+    assert not list(home.rglob("dinomed3d*.py")), "uninstalling takes our modules out of nnU-Net"
+
+
+def test_an_editable_nnunet_is_not_hidden_and_finds_the_trainer_by_its_setting(
+    wheel: Path, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("setuptools")
+    clone = tmp_path / "clone"
+    copy_nnunet(clone)
+    (clone / "documentation").mkdir()  # as in nnU-Net's repository: not a lone package
+    (clone / "pyproject.toml").write_text(
+        '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n'
+        '[project]\nname = "nnunetv2"\nversion = "2.8.1"\n'
+        '[tool.setuptools.packages.find]\ninclude = ["nnunetv2*"]\n'
+    )
+    environment = Environment(tmp_path / "env")
+    environment.install("-e", str(clone))
+    environment.install(str(wheel))
+    # Our two modules under site-packages/nnunetv2 must not hide the clone; the setting may name
+    # the folder in our sources or the one in which the wheel put the module.
+    installed = environment.site / "nnunetv2" / "training" / "nnUNetTrainer" / "variants"
+    code = LOOK_UP + (
+        "import os\n"
+        "for folder in sys.argv[1:]:\n"
+        "    os.environ['nnUNet_extTrainer'] = folder\n"
+        "    print(find_trainer('DinoMed3DTrainer').__module__)\n"
+    )
+    printed = environment.run(code, str(tree / "dinomed3d" / "shims"), str(installed))
+    lines = printed.splitlines()
+    found = json.loads(lines[0])
+    assert found["nnunetv2"] == str(clone / "nnunetv2")
+    assert found["trainer"] is None
+    assert lines.count("dinomed3d.training.trainer") == 2
