@@ -129,7 +129,6 @@ class DinoMed3DTrainer(nnUNetTrainer):
         if "encoder" not in self.spec.parts:
             return None
         if self.recipe.weights == "none":
-            print("DinoMed3DTrainer: WARNING the encoder starts RANDOM (DINOMED3D_WEIGHTS=none)")
             return None
         try:
             return build_encoder(
@@ -169,6 +168,10 @@ class DinoMed3DTrainer(nnUNetTrainer):
         if self.resumed:
             return
         foundation = self._read_foundation() if self.foundation is None else self.foundation
+        if self.recipe.weights == "none" and "encoder" in self.spec.parts:
+            self.print_to_log_file(
+                "WARNING: the encoder starts RANDOM (DINOMED3D_WEIGHTS=none), for tests and demonstrations only"
+            )
         if foundation is not None:
             take_foundation(self.network, foundation)
             self.print_to_log_file(

@@ -1,0 +1,52 @@
+"""Low-rank updates: zero at first, by hand afterwards, and really in the way of timm's fused layers."""
+
+import pytest
+import torch
+from torch import nn
+
+from dinomed3d.lifting import build_encoder
+from dinomed3d.networks.lora import LoRALinear, add_lora
+
+
+def test_update_by_hand():
+    base = nn.Linear(2, 1, bias=True)
+    layer = LoRALinear(base, rank=1, alpha=2.0)
+    with torch.no_grad():
+        base.weight.copy_(torch.tensor([[1.0, 2.0]]))
+        base.bias.fill_(0.5)
+        layer.lora_down.copy_(torch.tensor([[3.0, 4.0]]))
+        layer.lora_up.copy_(torch.tensor([[5.0]]))
+    # 1 * 1 + 2 * 1 + 0.5 + (2 / 1) * 5 * (3 + 4)
+    assert layer(torch.ones(1, 2)).item() == 73.5
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("vit_small_patch16_dinov3", 4),  # qkv, proj, fc1, fc2
+        ("vit_small_plus_patch16_dinov3", 5),  # the gated MLP has two first layers
+        ("vit_small_patch14_reg4_dinov2", 4),
+    ],
+)
+def test_every_layer_of_every_block_gets_one_and_it_counts(name, layers):
+    torch.manual_seed(0)
+    encoder = build_encoder(
+        name, weights="none", frozen=False, embed_dim=24, depth=2, num_heads=2, init_values=1.0
+    )
+    images = torch.randn(1, 3, 2 * encoder.stride, 2 * encoder.stride)
+    before = encoder(images)[-1].values
+    add_lora(encoder, rank=2, alpha=2)
+    updates = [m for m in encoder.modules() if isinstance(m, LoRALinear)]
+    assert len(updates) == 2 * layers
+    assert torch.allclose(encoder(images)[-1].values, before, atol=1e-6)  # nothing changed yet
+    for update in updates:  # each single one must be on the way from image to features
+        with torch.no_grad():
+            update.lora_up.fill_(0.1)
+        assert not torch.allclose(encoder(images)[-1].values, before, atol=1e-4)
+        with torch.no_grad():
+            update.lora_up.zero_()
+
+
+def test_rank_below_one_is_refused():
+    with pytest.raises(ValueError, match="'rank' must be at least 1, got 0"):
+        LoRALinear(nn.Linear(2, 2), rank=0, alpha=1)
