@@ -62,7 +62,9 @@ def test_an_impulse_in_slice_z_answers_in_slice_z_at_every_level():
     """Depth alignment: the response to a changed slice is largest there and symmetric around it."""
     network = awaken(tiny(deep=True, slices=1)).eval()
     with torch.no_grad():
-        for kernel in network.modules():  # symmetric across slices, so that symmetry can be asked for
+        for (
+            kernel
+        ) in network.modules():  # symmetric across slices, so that symmetry can be asked for
             if isinstance(kernel, torch.nn.Conv3d) and kernel.kernel_size[0] == 3:
                 kernel.weight.copy_((kernel.weight + kernel.weight.flip(2)) / 2)
         base = torch.randn(1, 1, 1, 32, 32).expand(1, 1, 13, 32, 32)
@@ -70,9 +72,9 @@ def test_an_impulse_in_slice_z_answers_in_slice_z_at_every_level():
         changed[:, :, 6] += torch.randn(32, 32)
         padded = network.pad(changed)
         before, after = network.pad(base), padded
-        answers = list(zip(network.lift(before).values(), network.lift(after).values()))
-        answers += list(zip(network.detail(before), network.detail(after)))
-        answers += list(zip(network(base), network(changed)))
+        answers = list(zip(network.lift(before).values(), network.lift(after).values(), strict=True))
+        answers += list(zip(network.detail(before), network.detail(after), strict=True))
+        answers += list(zip(network(base), network(changed), strict=True))
     assert len(answers) == 2 + 3 + 3
     for a, b in answers:
         assert a.shape[2] == 13  # depth is kept
@@ -90,7 +92,7 @@ def test_no_slice_sees_another_where_kernels_and_parts_forbid_it():
         a, b = network.lift(network.pad(volume)), network.lift(network.pad(other))
         taps_a = network.encoder(network.embedding(volume), depth=4)
         taps_b = network.encoder(network.embedding(other), depth=4)
-    for x, y in zip(taps_a, taps_b):
+    for x, y in zip(taps_a, taps_b, strict=True):
         assert torch.allclose(x[:, :, :3], y[:, :, :3], atol=1e-6)
         assert not torch.allclose(x[:, :, 3], y[:, :, 3], atol=1e-3)
     assert a.keys() == b.keys()
@@ -117,7 +119,7 @@ def test_stage_two_starts_where_stage_one_ended():
     with torch.no_grad():
         plain = network.encoder.encoder.maps(images)
         adapted = network.encoder(images, depth=5)
-    for a, b in zip(plain, adapted):
+    for a, b in zip(plain, adapted, strict=True):
         assert torch.equal(a, b.transpose(1, 2).flatten(0, 1))
 
 
@@ -160,7 +162,13 @@ def test_frozen_encoder_stays_in_eval_mode_in_stage_two():
 
 @pytest.mark.parametrize(
     "parts",
-    [("detail",), ("encoder",), ("encoder", "detail"), ("encoder", "lora"), ("encoder", "adapters")],
+    [
+        ("detail",),
+        ("encoder",),
+        ("encoder", "detail"),
+        ("encoder", "lora"),
+        ("encoder", "adapters"),
+    ],
 )
 def test_parts_can_be_left_out(parts):
     network = tiny(deep=True, parts=parts).train()
@@ -209,7 +217,9 @@ def test_foundation_weights_arrive_in_every_place(channels):
 
 
 def test_foundation_of_another_architecture_is_refused():
-    other = build_encoder("vit_small_patch16_dinov3", weights="none", embed_dim=24, depth=2, num_heads=2)
+    other = build_encoder(
+        "vit_small_patch16_dinov3", weights="none", embed_dim=24, depth=2, num_heads=2
+    )
     with pytest.raises(ValueError, match="different architectures"):
         take_foundation(tiny(), other)
     with pytest.raises(ValueError, match="no encoder"):
@@ -230,7 +240,11 @@ def test_the_decoder_does_not_outweigh_the_encoder():
     ("patch", "spacing", "expected"),
     [
         ((40, 56, 40), (1, 1, 1), dict(voxels_per_token=4, levels=4, depth_kernels=(3, 3, 3, 3))),
-        ((16, 256, 256), (3, 1, 1), dict(voxels_per_token=8, levels=5, depth_kernels=(1, 3, 3, 3, 3))),
+        (
+            (16, 256, 256),
+            (3, 1, 1),
+            dict(voxels_per_token=8, levels=5, depth_kernels=(1, 3, 3, 3, 3)),
+        ),
         ((14, 256, 224), (10, 1.5, 1.5), dict(levels=5, depth_kernels=(1, 1, 3, 3, 3))),
         ((512, 512), (1, 1), dict(voxels_per_token=16, levels=6, depth_kernels=(1,) * 6, slices=1)),
         ((5, 8, 8), (1, 1, 1), dict(levels=3)),

@@ -1,0 +1,140 @@
+"""Time, arithmetic and memory of one stage II training step, split by the parts of the figure.
+
+Every part is run by itself, forward and backward, on inputs of its true sizes (its share of the whole
+is what counts, not the sum to the last per cent); then the whole step is run once. Memory of a part
+is what it saves for the backward pass; of the whole step also the peak of the process or the GPU.
+
+    python examples/benchmarks/step_cost.py --encoder vit_small_patch16_dinov3 --device cpu
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+
+import psutil
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from dinomed3d.networks import build_network, spec_for_patch
+from dinomed3d.training.precision import autocast, fast_precision
+
+
+def flat(output: Tensor | dict | Sequence | None) -> list[Tensor]:
+    """All tensors of a part's output."""
+    if isinstance(output, Tensor):
+        return [output]
+    if output is None:
+        return []
+    values = output.values() if isinstance(output, dict) else output
+    return [tensor for value in values for tensor in flat(value)]
+
+
+def measure(part: Callable[[], object], device: torch.device, repeats: int) -> dict[str, float]:
+    """Median seconds forward and backward, TFLOP of both, MiB saved for backward."""
+    saved: dict[int, int] = {}
+
+    def remember(tensor: Tensor) -> Tensor:
+        saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    seconds: list[float] = []
+    for repeat in range(repeats + 1):  # the first warms up, and is the one counted
+        counter = FlopCounterMode(display=False)
+        hooks = torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor)
+        start = time.perf_counter()
+        if repeat == 0:
+            with counter, hooks, autocast(device):
+                outputs = [t for t in flat(part()) if t.requires_grad]
+                if outputs:
+                    torch.autograd.backward(outputs, [torch.ones_like(t) for t in outputs])
+            flop = counter.get_total_flops()
+        else:
+            with autocast(device):
+                outputs = [t for t in flat(part()) if t.requires_grad]
+            if outputs:
+                torch.autograd.backward(outputs, [torch.ones_like(t) for t in outputs])
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - start)
+    return {
+        "seconds": sorted(seconds)[len(seconds) // 2],
+        "tflop": flop / 1e12,
+        "saved_mib": sum(saved.values()) / 2**20,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--encoder", default="vit_small_patch16_dinov3")
+    parser.add_argument(
+        "--patch", type=int, nargs=3, default=(16, 256, 256), metavar=("D", "H", "W")
+    )
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--repeats", type=int, default=2)
+    args = parser.parse_args()
+    device = torch.device(args.device)
+    torch.manual_seed(0)
+    spec = spec_for_patch(args.patch, (1, 1, 1)).to_arch_kwargs() | {"encoder": args.encoder}
+    network = build_network(1, 3, True, **spec).to(device)
+    network.begin_stage(2)
+    network.train()
+    volume = torch.randn(args.batch, 1, *args.patch, device=device)
+    with torch.no_grad(), autocast(device):
+        padded = network.pad(volume)
+        images = network.embedding(padded)
+        taps = network.encoder(images, depth=args.patch[0])
+        pyramid = network.neck(taps)
+        detail = network.detail(padded)
+        skips = network.fuse(pyramid, detail)
+    gate = len(detail) - 1
+
+    def learning(tensors: Sequence[Tensor]) -> list[Tensor]:
+        return [t.detach().requires_grad_() for t in tensors]
+
+    parts: dict[str, Callable[[], object]] = {
+        "embedding": lambda: network.embedding(padded),
+        "encoder (frozen) + LoRA + adapters": lambda: network.encoder(images, depth=args.patch[0]),
+        "neck": lambda: network.neck(learning(taps)),
+        "detail stream": lambda: network.detail(padded),
+        "gated fusion": lambda: network.fusion(*learning([pyramid[2**gate], detail[gate]])),
+        "decoder": lambda: network.decoder(learning(skips)),
+    }
+    modules = [network.embedding, network.encoder, network.neck, network.detail, network.fusion]
+    rows = {name: measure(part, device, args.repeats) for name, part in parts.items()}
+    for name, module in zip(rows, [*modules, network.decoder], strict=True):
+        rows[name]["parameters"] = sum(p.numel() for p in module.parameters()) / 1e6
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    whole = measure(lambda: network(volume), device, args.repeats)
+    peak = (
+        torch.cuda.max_memory_allocated() / 2**20
+        if device.type == "cuda"
+        else psutil.Process().memory_info().rss / 2**20
+    )
+    total = {key: sum(row[key] for row in rows.values()) for key in ("seconds", "tflop")}
+    print(f"{args.encoder}, patch {' x '.join(map(str, args.patch))}, batch {args.batch}, on")
+    print(f"{device} ({platform.machine()}, {os.cpu_count()} cores), {fast_precision(device)}\n")
+    print(
+        "| part | M parameters | s | share | TFLOP | share | saved MiB |\n|---|---|---|---|---|---|---|"
+    )
+    for name, row in rows.items():
+        print(
+            f"| {name} | {row['parameters']:.2f} | {row['seconds']:.2f} "
+            f"| {row['seconds'] / total['seconds']:.0%} | {row['tflop']:.3f} "
+            f"| {row['tflop'] / total['tflop']:.0%} | {row['saved_mib']:.0f} |"
+        )
+    count = sum(p.numel() for p in network.parameters()) / 1e6
+    print(
+        f"| **whole step** | {count:.2f} | {whole['seconds']:.2f} | | {whole['tflop']:.3f} | "
+        f"| {whole['saved_mib']:.0f} |\n\nresident after the step: {peak:.0f} MiB"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""The scripts in examples/ run as they are."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+ARGUMENTS = {
+    "lift_slices.py": [],
+    "benchmarks/hippocampus.py": ["--help"],
+    "benchmarks/step_cost.py": ["--help"],
+}
+
+
+def test_every_example_is_run():
+    found = {p.relative_to(EXAMPLES).as_posix() for p in EXAMPLES.rglob("*.py")}
+    assert found - {"benchmarks/trainers/nnUNetTrainerShort.py"} == set(ARGUMENTS)
+
+
+@pytest.mark.parametrize("script", ARGUMENTS)
+def test_example_runs(script):
+    command = [sys.executable, str(EXAMPLES / script), *ARGUMENTS[script]]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
