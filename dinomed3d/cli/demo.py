@@ -37,17 +37,22 @@ class DemoSpec:
     overwrite: bool = False
     """Replace an earlier demo in ``out``."""
     phantom: PhantomSpec = PhantomSpec()
-    stage1_epochs: int = 3
-    stage2_epochs: int = 7
-    iterations_per_epoch: int = 30
+    stage1_epochs: int = 2
+    stage2_epochs: int = 4
+    iterations_per_epoch: int = 20
     val_iterations_per_epoch: int = 4
 
     def settings(self) -> dict[str, str]:
         """Return the environment variables that make the training short."""
         return {
+            "nnUNet_def_n_proc": "2",  # each of its worker processes costs seconds to start
+            # Threads that spin while they wait for each other cost most of the time on cores that
+            # are shared with other work.
+            "OMP_WAIT_POLICY": "PASSIVE",
             "DINOMED3D_WEIGHTS": "none",
             "DINOMED3D_ENCODER": "vit_small_patch16_dinov3",
             "DINOMED3D_ENCODER_OVERRIDES": '{"embed_dim": 192, "depth": 4, "num_heads": 3}',
+            "DINOMED3D_VOXELS_PER_TOKEN": "8",
             "DINOMED3D_STAGE1_EPOCHS": str(self.stage1_epochs),
             "DINOMED3D_STAGE2_EPOCHS": str(self.stage2_epochs),
             "DINOMED3D_ITERATIONS_PER_EPOCH": str(self.iterations_per_epoch),
