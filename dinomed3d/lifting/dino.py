@@ -35,7 +35,7 @@ LVD_STD = (0.229, 0.224, 0.225)
 
 
 def default_taps(depth: int) -> tuple[int, ...]:
-    """Four evenly spaced blocks, the last among them: (2, 5, 8, 11) of 12, (5, 11, 17, 23) of 24."""
+    """Four evenly spaced blocks, the last among them: (2, 5, 8, 11) of 12, or fewer of few."""
     return tuple(sorted({max(0, depth * (i + 1) // 4 - 1) for i in range(4)}))
 
 
@@ -46,6 +46,8 @@ class DinoEncoder(Encoder):
     attention and MLP without copying the network; `maps` goes the same way.
     """
 
+    vit: Any  # timm's models have no common type with what is read from them here
+
     def __init__(
         self, vit: nn.Module, *, taps: tuple[int, ...], norm: bool, **settings: Any
     ) -> None:
@@ -54,20 +56,28 @@ class DinoEncoder(Encoder):
         Args:
             vit: the model; its classification head is not used.
             taps: blocks whose output is given, 0-based, increasing.
-            norm: apply the final layer norm to every tap (Meta's own API does, DINO-Med3D does not).
+            norm: apply the final layer norm to every tap (Meta's API does, DINO-Med3D does not).
             settings: `chunk_mib` and `precision` of Encoder.
         """
         super().__init__(**settings)
-        depth = len(vit.blocks)
+        self.vit = vit
+        depth = self.depth
         if not taps or list(taps) != sorted(set(taps)) or not 0 <= taps[0] <= taps[-1] < depth:
             raise ValueError(
-                f"DinoEncoder: 'taps' must be increasing block numbers from 0 to {depth - 1}, got {taps}"
+                f"DinoEncoder: 'taps' must be increasing block numbers from 0 to {depth - 1}, "
+                f"got {taps}"
             )
-        self.vit = vit
         self.taps = tuple(taps)
         self.norm = norm
-        self.stride = vit.patch_embed.patch_size[0]
-        self.channels = vit.embed_dim
+        self.stride = self.vit.patch_embed.patch_size[0]
+        self.channels = self.vit.embed_dim
+        self.in_channels = self.vit.patch_embed.proj.in_channels
+        # Hidden width of an MLP; of a gated one gate and value together, whether packed or not.
+        self.hidden = sum(
+            layer.out_features
+            for name, layer in self.vit.blocks[0].mlp.named_children()
+            if name.startswith("fc1")
+        )
 
     @property
     def depth(self) -> int:
@@ -81,7 +91,8 @@ class DinoEncoder(Encoder):
             images: (V, 3, H, W), sides multiples of the stride.
 
         Returns:
-            (V, P + h * w, C): prefix tokens (cls, registers), then patches row by row; rope or None.
+            (V, P + h * w, C): prefix tokens (cls, registers), then patches row by row; rope or
+            None.
         """
         embedded = self.vit._pos_embed(self.vit.patch_embed(images))
         return embedded if isinstance(embedded, tuple) else (embedded, None)
@@ -90,15 +101,15 @@ class DinoEncoder(Encoder):
         """First half of a block: tokens plus their attention. (V, N, C) -> (V, N, C)."""
         b = self.vit.blocks[block]
         if hasattr(b, "ls1"):  # timm's VisionTransformer
-            return tokens + b.ls1(b.attn(b.norm1(tokens)))
-        return tokens + b.gamma_1 * b.attn(b.norm1(tokens), rope=rope)
+            return tokens + b.drop_path1(b.ls1(b.attn(b.norm1(tokens))))
+        return tokens + b.drop_path1(b.gamma_1 * b.attn(b.norm1(tokens), rope=rope))
 
     def feed(self, block: int, tokens: Tensor) -> Tensor:
         """Second half of a block: tokens plus their MLP. (V, N, C) -> (V, N, C)."""
         b = self.vit.blocks[block]
         if hasattr(b, "ls2"):
-            return tokens + b.ls2(b.mlp(b.norm2(tokens)))
-        return tokens + b.gamma_2 * b.mlp(b.norm2(tokens))
+            return tokens + b.drop_path2(b.ls2(b.mlp(b.norm2(tokens))))
+        return tokens + b.drop_path2(b.gamma_2 * b.mlp(b.norm2(tokens)))
 
     def to_map(self, tokens: Tensor, height: int, width: int) -> Tensor:
         """Patch tokens as a map, the final norm applied if so set. (V, P + N, C) -> (V, C, h, w).
@@ -123,12 +134,12 @@ class DinoEncoder(Encoder):
         return tuple(outputs)
 
     def bytes_per_image(self, height: int, width: int) -> int:
-        """Widest point of a block (qkv beside the residual, or the MLP's hidden layer), and the taps."""
+        """The taps, and the widest point of a block: its attention or its MLP's hidden layer."""
         tokens = (height // self.stride) * (width // self.stride) + self.vit.num_prefix_tokens
-        hidden = max(
-            4, getattr(self.vit.blocks[0].mlp, "hidden_features", 4 * self.channels) / self.channels
-        )
-        return int(4 * tokens * self.channels * (4 + 2 * hidden + len(self.taps)))
+        # Attention: tokens, their norm, qkv, and queries and keys once more as they are rotated.
+        # MLP: tokens, their norm, the hidden layer before and after its activation.
+        block = max(9 * self.channels, 3 * self.channels + 2 * self.hidden)
+        return 4 * tokens * (block + len(self.taps) * self.channels)
 
 
 def build_encoder(
@@ -166,8 +177,11 @@ def build_encoder(
     if name not in MODELS:
         raise ValueError(f"build_encoder: 'name' must be one of {', '.join(MODELS)}; got {name!r}")
     try:
-        vit = timm.create_model(MODELS[name], pretrained=False, num_classes=0, **overrides)
-    except (TypeError, AssertionError, ValueError) as error:
+        vit: Any = timm.create_model(
+            MODELS[name], pretrained=False, num_classes=0, dynamic_img_size=True, **overrides
+        )
+        _check_sizes(vit)
+    except (TypeError, ValueError, AssertionError, ArithmeticError, RuntimeError) as error:
         raise ValueError(
             f"build_encoder: overrides {overrides} do not fit {name}: {error}"
         ) from error
@@ -180,9 +194,24 @@ def build_encoder(
     )
     if str(weights) != "none":
         load_weights(vit, weights, hub_repository=f"timm/{MODELS[name]}.{_pretraining(name)}")
-    return encoder.freeze() if frozen else encoder
+    if frozen:
+        encoder.freeze()
+    return encoder
+
+
+def _check_sizes(vit: Any) -> None:
+    """Sizes that timm builds without a word, though the model cannot run."""
+    if len(vit.blocks) < 1:
+        raise ValueError("there must be at least one block")
+    heads, channels = vit.blocks[0].attn.num_heads, vit.embed_dim
+    step = 4 if getattr(vit, "rope", None) is not None else 1  # rotary: sine, cosine of two axes
+    if channels % (step * heads):
+        raise ValueError(f"{channels} channels are no multiple of {step} for each of {heads} heads")
+    height, width = vit.patch_embed.patch_size
+    if height != width:
+        raise ValueError(f"patches must be square, got {height} x {width}")
 
 
 def _pretraining(name: str) -> str:
-    """timm's tag of the data that a model's published weights were trained on."""
+    """Timm's tag of the data that a model's published weights were trained on."""
     return "lvd1689m" if "dinov3" in name else "lvd142m"

@@ -17,7 +17,8 @@ class FeatureMap:
     """One tap's features of a set of images.
 
     Cell (i, j) covers the pixels [i * stride, (i + 1) * stride) x [j * stride, (j + 1) * stride) of
-    the image; the last row and column may reach past an image whose size is no multiple of `stride`.
+    the image; the last row and column may reach past an image whose size is no multiple of
+    `stride`.
     """
 
     values: Tensor
@@ -36,7 +37,7 @@ def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
         multiple: pixels, >= 1.
 
     Returns:
-        (V, C, H', W') with the images in the upper left corner; `images` itself where nothing is missing.
+        (V, C, H', W') with the images in the upper left corner; `images` itself where they fit.
     """
     height, width = images.shape[-2:]
     below, right = -height % multiple, -width % multiple

@@ -1,0 +1,57 @@
+"""What all tests share: a tiny encoder in memory, and the folder of data beside the project."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from dinomed3d.lifting import DinoEncoder, build_encoder
+
+SHARED = Path(__file__).parents[2] / "shared"
+"""Reference outputs and real data, beside the project's folder; never part of it."""
+
+
+def pytest_configure() -> None:
+    """One thread: with tensors as small as here several mostly wait for each other."""
+    torch.set_num_threads(1)
+
+
+def pytest_report_header() -> str:
+    """Say before the first test whether anything will be skipped, and why."""
+    if SHARED.is_dir():
+        return f"shared data: {SHARED}"
+    return f"shared data: none at {SHARED}; tests marked 'data' are skipped"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "shared" in getattr(item, "fixturenames", ()):
+            item.add_marker("data")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with reference outputs and data; without it a test is skipped, on CI it fails."""
+    if not SHARED.is_dir():
+        reason = f"needs the folder {SHARED} (reference outputs, data)"
+        if os.environ.get("CI", "").lower() in ("true", "1"):
+            pytest.fail(f"{reason}, and CI must have it")
+        pytest.skip(reason)
+    return SHARED
+
+
+@pytest.fixture
+def tiny_encoder() -> DinoEncoder:
+    """A random DINOv3 of four blocks, two heads of 12 channels, frozen; made anew for each test."""
+    torch.manual_seed(0)
+    return build_encoder(
+        "vit_small_patch16_dinov3",
+        weights="none",
+        embed_dim=24,
+        depth=4,
+        num_heads=2,
+        init_values=1.0,
+    )
