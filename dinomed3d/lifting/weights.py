@@ -3,7 +3,8 @@
 A checkpoint is read without running code from it, freed of wrappers and prefixes, renamed to timm's
 names, and then compared with the model key by key: anything missing, left over or of another shape
 is an error. The layouts are listed in Meta's and Hugging Face's own model definitions; what each
-carries that a model does not need (mask token, rotary periods, key-bias mask) is checked, then dropped.
+carries that a model does not need (mask token, rotary periods, key-bias mask) is checked, then
+dropped.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 
 FILE_NAMES = ("model.safetensors.index.json", "model.safetensors", "pytorch_model.bin")
 ENDINGS = (".safetensors", ".pth", ".pt", ".bin")
-# Wrappers around a state dict, outermost first: training checkpoints of DINO, timm, nnU-Net, Lightning.
+# Wrappers around a state dict, outermost first: checkpoints of DINO, timm, nnU-Net, Lightning.
 CONTAINERS = ("teacher", "model_ema", "network_weights", "model_state_dict", "state_dict", "model")
 PATCH_WEIGHTS = (
     "patch_embed.proj.weight",
@@ -74,6 +75,7 @@ def load_weights(model: nn.Module, source: str | os.PathLike[str], *, hub_reposi
     """
     path = find_weights(source, hub_repository=hub_repository)
     state = to_timm(read_checkpoint(path), model, path)
+    periods = state.pop("rope_embed.periods", None)
     wanted = model.state_dict()
     missing = sorted(wanted.keys() - state.keys())
     unexpected = sorted(state.keys() - wanted.keys())
@@ -96,6 +98,8 @@ def load_weights(model: nn.Module, source: str | os.PathLike[str], *, hub_reposi
             f"weights {path} do not fit the encoder (is it another size or architecture?): "
             + "; ".join(complaints)
         )
+    if periods is not None:
+        _check_periods(periods, model, path)
     model.load_state_dict(state)
     log.info("loaded %d tensors from %s", len(state), path)
 
@@ -115,10 +119,11 @@ def find_weights(source: str | os.PathLike[str], *, hub_repository: str) -> Path
     path = Path(source).expanduser()
     if path.is_file():
         return path
-    if not path.is_dir():
+    if not path.is_dir() or not str(source):  # an empty setting is not the current directory
         raise WeightsError(
-            f"weights {str(source)!r}: no such file or directory. Give a checkpoint file (Meta .pth, "
-            'Hugging Face or timm .safetensors), a directory with one, "hub", or "none" for random weights'
+            f"weights {str(source)!r}: no such file or directory. Give a checkpoint file (Meta "
+            '.pth, Hugging Face or timm .safetensors), a directory with one, "hub", or "none" for '
+            "random weights"
         )
     for name in FILE_NAMES:
         if (path / name).is_file():
@@ -127,8 +132,8 @@ def find_weights(source: str | os.PathLike[str], *, hub_repository: str) -> Path
     if len(files) != 1:
         found = ", ".join(f.name for f in files) or "none"
         raise WeightsError(
-            f"weights {path}: the directory must hold one checkpoint ({', '.join(ENDINGS)}), found {found}; "
-            "name the file itself"
+            f"weights {path}: the directory must hold one checkpoint ({', '.join(ENDINGS)}), "
+            f"found {found}; name the file itself"
         )
     return files[0]
 
@@ -142,11 +147,11 @@ def _download(repository: str) -> Path:
         return Path(hf_hub_download(repository, "model.safetensors", etag_timeout=10))
     except Exception as error:  # the hub's client raises many kinds, from OSError to its own
         raise WeightsError(
-            f"no weights from the hub repository {repository} ({type(error).__name__}). Ways out: connect "
-            "to the network and accept the model's licence there (then log in with `hf auth login`); or "
-            "set DINOMED3D_WEIGHTS (argument 'weights') to a checkpoint file or directory that you "
-            'downloaded (Meta .pth, Hugging Face or timm .safetensors); or to "none" for random weights, '
-            "which are for tests and demonstrations only"
+            f"no weights from the hub repository {repository} ({type(error).__name__}). Ways out: "
+            "connect to the network, accept the model's licence there and log in with `hf auth "
+            "login`; or set DINOMED3D_WEIGHTS (argument 'weights') to a checkpoint file or "
+            "directory that you downloaded (Meta .pth, Hugging Face or timm .safetensors); or set "
+            'it to "none" for random weights, which are for tests and demonstrations only'
         ) from error
 
 
@@ -160,28 +165,18 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         WeightsError: truncated, no checkpoint, or one that wants to run code.
     """
     try:
-        if path.name.endswith(".index.json"):
-            names = sorted(set(json.loads(path.read_text())["weight_map"].values()))
-            state: dict[str, object] = {}
-            for name in names:
-                if Path(name).name != name:
-                    raise WeightsError(
-                        f"weights {path}: the index names {name!r}, outside its folder"
-                    )
-                state |= load_file(path.parent / name)
-        elif path.suffix == ".safetensors":
-            state = dict(load_file(path))
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+        state = _read(path)
+    except WeightsError:
+        raise
     except pickle.UnpicklingError as error:
         raise WeightsError(
-            f"weights {path}: not a checkpoint of plain tensors (truncated, no torch file, or it wants to "
-            "run code, which is refused). Convert it to safetensors, or download it again"
+            f"weights {path}: not a checkpoint of plain tensors (truncated, no torch file, or it "
+            "wants to run code, which is refused). Convert it to safetensors, or download it again"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # what is no checkpoint makes the readers raise nearly anything
         raise WeightsError(
-            f"weights {path}: cannot be read ({error}). The file is truncated or no checkpoint; "
-            "download it again"
+            f"weights {path}: cannot be read ({type(error).__name__}: {error}). The file is "
+            "truncated or no checkpoint; download it again"
         ) from error
     while isinstance(state, Mapping):
         inner = next((state[c] for c in CONTAINERS if isinstance(state.get(c), Mapping)), None)
@@ -193,8 +188,24 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     return {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
 
 
+def _read(path: Path) -> Any:
+    """Whatever a file holds: one of tensors by name, an index of several such, or a torch file."""
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    if not path.name.endswith(".index.json"):
+        return torch.load(path, map_location="cpu", weights_only=True)
+    state: dict[str, Tensor] = {}
+    for name in sorted(set(json.loads(path.read_text())["weight_map"].values())):
+        if Path(name).name != name:
+            raise WeightsError(f"weights {path}: the index names {name!r}, outside its folder")
+        state |= load_file(path.parent / name)
+    return state
+
+
 def to_timm(state: dict[str, Tensor], model: nn.Module, path: Path) -> dict[str, Tensor]:
     """Rename a checkpoint's tensors as timm's model names them; only what is understood is changed.
+
+    The rotary periods keep Meta's name: models compute their own, but the caller can compare.
 
     Args:
         state: names and tensors in any of the layouts.
@@ -205,11 +216,13 @@ def to_timm(state: dict[str, Tensor], model: nn.Module, path: Path) -> dict[str,
         WeightsError: no vision transformer in it, or a key bias that DINO models do not have.
     """
     state = {INFIXES.sub("", key): value for key, value in state.items()}
-    anchors = sorted((key for key in state if key.endswith(PATCH_WEIGHTS)), key=len)
+    anchors = [key for key in state if key.endswith(PATCH_WEIGHTS)]
+    # Of several encoders (a teacher's and a student's) the teacher's, then the outermost one.
+    anchors.sort(key=lambda key: ("teacher" not in key, len(key)))
     if not anchors:
         raise WeightsError(
-            f"weights {path}: no patch embedding in it, so no vision transformer; its first keys are "
-            f"{', '.join(list(state)[:4]) or 'none'}"
+            f"weights {path}: no patch embedding in it, so no vision transformer; its first keys "
+            f"are {', '.join(list(state)[:4]) or 'none'}"
         )
     end = next(p for p in PATCH_WEIGHTS if anchors[0].endswith(p))
     prefix = anchors[0].removesuffix(end)
@@ -226,29 +239,28 @@ def to_timm(state: dict[str, Tensor], model: nn.Module, path: Path) -> dict[str,
         state = {_from_hugging_face(key): value for key, value in state.items()}
     wanted = model.state_dict()
     if "pos_embed" in wanted:
-        return _dinov2(state)
+        return _dinov2(state, positions=wanted["pos_embed"].shape[1])
     return _dinov3(state, wanted, path)
 
 
 def _merge_lora(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     """Fold our own low-rank updates into the weights they belong to."""
-    merged = {}
+    merged = dict(state)
     for key, value in state.items():
         name, _, part = key.rpartition(".")
-        if part in ("lora_down", "lora_up", "lora_scale"):
+        if not name.endswith(".base"):
             continue
-        if name.endswith(".base"):
-            name = name.removesuffix(".base")
-            if part == "weight":
-                down, up = state.get(f"{name}.lora_down"), state.get(f"{name}.lora_up")
-                scale = state.get(f"{name}.lora_scale")
-                if down is None or up is None or scale is None:
-                    raise WeightsError(
-                        f"weights {path}: {key} has no complete low-rank update beside it"
-                    )
-                value = value + scale * (up @ down)
-            key = f"{name}.{part}"
-        merged[key] = value
+        name = name.removesuffix(".base")
+        del merged[key]
+        if part == "weight":
+            update = [merged.pop(f"{name}.lora_{p}", None) for p in ("up", "down", "scale")]
+            if any(u is None for u in update):
+                raise WeightsError(
+                    f"weights {path}: {key} has no complete low-rank update beside it"
+                )
+            up, down, scale = (u for u in update if u is not None)
+            value = value + scale * (up @ down)
+        merged[f"{name}.{part}"] = value
     return merged
 
 
@@ -290,9 +302,6 @@ def _dinov3(
             or key.endswith(".qkv.bias_mask")
         ):
             continue  # of pretraining only; the mask is applied below
-        if key == "rope_embed.periods":
-            _check_periods(value, path)
-            continue
         if key.endswith(".attn.qkv.bias"):
             mask = state.get(f"{key}_mask")
             query, middle, last = (value if mask is None else value * mask).chunk(3)
@@ -311,7 +320,7 @@ def _dinov3(
         key = re.sub(r"\.mlp\.(w2|up)\.", ".mlp.fc1_x." if gated else ".mlp.fc1.", key)
         key = re.sub(r"\.mlp\.(w3|down)\.", ".mlp.fc2.", key)
         out[key] = value
-    # timm's plain files carry no query and value biases, because they are zero in the published models.
+    # timm's plain files carry no query and value biases: in the published models they are zero.
     if not any(key.endswith((".q_bias", ".v_bias")) for key in out):
         zeros = {
             key: torch.zeros_like(v)
@@ -324,15 +333,15 @@ def _dinov3(
     return out
 
 
-def _dinov2(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Meta's names as timm's `VisionTransformer` has them; its class position goes into the class token."""
+def _dinov2(state: dict[str, Tensor], *, positions: int) -> dict[str, Tensor]:
+    """Meta's names as timm's `VisionTransformer` has them, of so many patch positions."""
     out = {}
     state = _split_fused(state)
     if "register_tokens" in state:
         state["reg_token"] = state.pop("register_tokens")
     position = state.get("pos_embed")
-    if position is not None and position.shape[1] % 2 == 0 and "cls_token" in state:
-        # 1 + 37 * 37 positions: the first is the class token's, and timm adds it beforehand.
+    if position is not None and position.shape[1] == 1 + positions and "cls_token" in state:
+        # The first position is the class token's, and timm adds it beforehand.
         state["cls_token"] = state["cls_token"] + position[:, :1]
         state["pos_embed"] = position[:, 1:]
     for key, value in state.items():
@@ -343,11 +352,17 @@ def _dinov2(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
-def _check_periods(periods: Tensor, path: Path) -> None:
-    """The rotary periods must be the published ones, 100^(i / n), because models compute their own."""
-    count = periods.numel()
-    expected = 100.0 ** (torch.arange(count, dtype=torch.float64) / count)
-    if not torch.allclose(periods.double(), expected, rtol=1e-2):
+def _check_periods(periods: Tensor, model: Any, path: Path) -> None:
+    """They must be the model's own, 100^(i / n), and as many: no weight's shape shows the heads."""
+    count, head = periods.numel(), model.embed_dim // model.blocks[0].attn.num_heads
+    if 4 * count != head:
         raise WeightsError(
-            f"weights {path}: rotary periods {periods.tolist()[:3]}... are not DINOv3's 100^(i/{count})"
+            f"weights {path}: attention heads of {4 * count} channels (by the rotary periods), but "
+            f"the encoder has heads of {head}; is 'num_heads' right?"
+        )
+    expected = 100.0 ** (torch.arange(count, dtype=torch.float64) / count)
+    if not torch.allclose(periods.double(), expected, rtol=1e-2):  # published ones are bfloat16
+        raise WeightsError(
+            f"weights {path}: rotary periods {periods.tolist()[:3]}... are not DINOv3's "
+            f"100^(i/{count})"
         )
