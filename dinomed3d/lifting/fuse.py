@@ -9,14 +9,14 @@ from torch import Tensor
 
 
 class Fuse(ABC):
-    """Collects features view by view; memory is that of the result, whatever the number of views."""
+    """Collects features view by view; memory is that of the result, however many the views."""
 
     def __init__(self) -> None:
         self.values: Tensor | None = None
         self.seen: Tensor | None = None
 
     def start(self, sites: int, channels: int, *, like: Tensor) -> None:
-        """Forget everything; N sites of C channels, zeros, of the type and on the device of `like`."""
+        """Forget everything; N sites of C zeros, of the type and on the device of `like`."""
         self.values = like.new_zeros(sites, channels)
         self.seen = torch.zeros(sites, dtype=torch.bool, device=like.device)
 

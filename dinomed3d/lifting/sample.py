@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -9,7 +10,7 @@ from dinomed3d.lifting.encoder import FeatureMap
 
 
 def sample_bilinear(features: FeatureMap, view: int, uv: Tensor) -> Tensor:
-    """Read one image's feature map between its cells, bilinearly; at the border the outer cells are repeated.
+    """Read one image's feature map bilinearly; beyond its outermost cells these are repeated.
 
     Args:
         features: of a set of images.
@@ -23,11 +24,13 @@ def sample_bilinear(features: FeatureMap, view: int, uv: Tensor) -> Tensor:
     """
     height, width = features.values.shape[-2:]
     extent = uv.new_tensor([width * features.stride, height * features.stride])
-    grid = (2 * uv / extent - 1)[None, :, None].to(features.values.dtype)  # (1, N, 1, 2) in [-1, 1]
+    # Half precision would do for the features, but not for positions in them.
+    exact = torch.promote_types(features.values.dtype, torch.float32)
+    grid = (2 * uv / extent - 1)[None, :, None].to(exact)  # (1, N, 1, 2) in [-1, 1]
     values = F.grid_sample(
-        features.values[view, None], grid, padding_mode="border", align_corners=False
+        features.values[view, None].to(exact), grid, padding_mode="border", align_corners=False
     )
-    return values[0, :, :, 0].T
+    return values[0, :, :, 0].T.to(features.values.dtype)
 
 
 def sample_nearest(features: FeatureMap, view: int, uv: Tensor) -> Tensor:

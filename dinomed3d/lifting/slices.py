@@ -73,7 +73,15 @@ class SliceStack:
 
         Args:
             stride: pixels per cell; divides both image sides.
+
+        Raises:
+            ValueError: it does not, so that the last cells would lie partly outside.
         """
+        if self.image_height % stride or self.image_width % stride:
+            raise ValueError(
+                f"SliceStack.token_centres: 'stride' must divide the image of "
+                f"{self.image_height} x {self.image_width} pixels, got {stride}"
+            )
         h, w = self.image_height // stride, self.image_width // stride
         return torch.cartesian_prod(
             torch.arange(self.depth, dtype=torch.float32),

@@ -1,0 +1,229 @@
+"""The way through the core, and the fast volume path that equals it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import dinomed3d.lifting
+from dinomed3d.lifting import (
+    FeatureMap,
+    Last,
+    Max,
+    Mean,
+    Nearest,
+    SliceStack,
+    lift,
+    sample_nearest,
+    stack_slices,
+    unstack_slices,
+)
+
+FUSES = [Last, Nearest, Mean, Max]
+
+
+class Rails:
+    """Cameras in a row along z, each with the (y, x) plane as its image; all see z from 0 to 9."""
+
+    def __init__(self, *positions):
+        self.positions = positions
+
+    def __len__(self):
+        return len(self.positions)
+
+    def project(self, view, sites):
+        z, y, x = sites.unbind(-1)
+        return torch.stack([x, y], dim=-1), (z >= 0) & (z <= 9), (z - self.positions[view]).abs()
+
+
+@pytest.mark.parametrize(
+    ("fuse", "wanted"),
+    [
+        (Last(), [30, 30, 35]),
+        (Nearest(), [10, 30, 15]),
+        (Mean(), [20, 20, 25]),
+        (Max(), [30, 30, 35]),
+    ],
+)
+def test_three_views_by_hand(fuse, wanted):
+    maps = torch.tensor([[10.0, 20], [20, 30], [30, 40]]).view(3, 1, 1, 2)
+    features = FeatureMap(maps, 4, (4, 8))
+    sites = torch.tensor([[1.0, 2, 2], [8, 2, 2], [2, 2, 4], [10, 2, 2]])  # the last one unseen
+    values, seen = lift(features, Rails(0, 5, 9), sites, fuse=fuse)
+    torch.testing.assert_close(values, torch.tensor([*wanted, 0.0]).view(4, 1))
+    assert seen.tolist() == [True, True, True, False]
+
+
+def test_another_way_of_reading_the_maps():
+    features = FeatureMap(torch.tensor([[[[10.0, 20]]]]), 4, (4, 8))
+    sites = torch.tensor([[0.0, 2, 3], [0, 2, 5]])
+    assert lift(features, Rails(0), sites, fuse=Last(), sample=sample_nearest)[0].tolist() == [
+        [10],
+        [20],
+    ]
+    assert lift(features, Rails(0), sites, fuse=Last())[0].tolist() == [[12.5], [17.5]]
+
+
+@pytest.mark.parametrize("fuse", FUSES)
+def test_the_order_of_sites_does_not_matter(fuse):
+    features = FeatureMap(torch.randn(3, 5, 2, 2), 4, (8, 8))
+    sites = 12 * torch.rand(40, 3) - 1
+    order = torch.randperm(40)
+    straight, mixed = (
+        lift(features, Rails(0, 4, 8), s, fuse=fuse()) for s in (sites, sites[order])
+    )
+    assert 0 < straight[1].sum() < 40
+    torch.testing.assert_close(mixed[0], straight[0][order])
+    assert torch.equal(mixed[1], straight[1][order])
+
+
+@pytest.mark.parametrize("fuse", FUSES)
+def test_no_sites(fuse):
+    values, seen = lift(
+        FeatureMap(torch.randn(1, 5, 2, 2), 4, (8, 8)), Rails(0), torch.zeros(0, 3), fuse=fuse()
+    )
+    assert values.shape == (0, 5) and seen.shape == (0,)
+
+
+# --- slices: the general path and the fast one are the same
+
+
+@pytest.mark.parametrize("fuse", FUSES)
+@pytest.mark.parametrize(
+    "slices",
+    [
+        SliceStack(depth=5, height=32, width=48, image_height=32, image_width=48),
+        SliceStack(depth=5, height=8, width=12, image_height=32, image_width=48),  # enlarged
+        SliceStack(depth=1, height=7, width=100, image_height=32, image_width=48),  # unevenly
+    ],
+)
+def test_at_token_centres_lifting_is_a_reshape(slices, fuse):
+    maps = torch.randn(slices.depth, 6, 2, 3)
+    features = FeatureMap(maps, 16, (32, 48))
+    values, seen = lift(features, slices, slices.token_centres(16), fuse=fuse())
+    assert seen.all()
+    general = values.T.view(1, 6, slices.depth, 2, 3)
+    torch.testing.assert_close(general, unstack_slices(maps, depth=slices.depth))
+
+
+@pytest.mark.parametrize("fuse", FUSES)
+@pytest.mark.parametrize(
+    "slices",
+    [
+        SliceStack(depth=4, height=64, width=48, image_height=64, image_width=48),
+        SliceStack(depth=4, height=20, width=9, image_height=64, image_width=48),
+    ],
+)
+def test_at_voxel_centres_lifting_is_an_interpolation(slices, fuse):
+    maps = torch.randn(slices.depth, 6, 4, 3)
+    features = FeatureMap(maps, 16, (64, 48))
+    values, seen = lift(features, slices, slices.voxel_centres(), fuse=fuse())
+    assert seen.all()
+    size = slices.height, slices.width
+    upsampled = F.interpolate(maps, size, mode="bilinear", align_corners=False)
+    general = values.T.view(1, 6, slices.depth, *size)
+    torch.testing.assert_close(
+        general, unstack_slices(upsampled, depth=slices.depth), atol=1e-5, rtol=1e-5
+    )
+
+
+def test_from_volume_to_sites_and_back(tiny_encoder):
+    """encode -> project -> sample -> fuse, against encode -> reshape."""
+    volume = torch.randn(1, 1, 3, 32, 48)
+    slices = SliceStack(depth=3, height=32, width=48, image_height=32, image_width=48)
+    for tap in tiny_encoder(stack_slices(volume, slices=3)):
+        values, seen = lift(tap, slices, slices.token_centres(tap.stride), fuse=Nearest())
+        fast = unstack_slices(tap.values, depth=3)
+        assert seen.all()
+        torch.testing.assert_close(values.T.view_as(fast), fast, atol=1e-5, rtol=1e-5)
+
+
+def test_a_slice_answers_in_its_own_place():
+    maps = torch.zeros(4, 1, 2, 2)
+    maps[2, 0, 1, 0] = 1
+    slices = SliceStack(depth=4, height=2, width=2, image_height=2, image_width=2)
+    values, _ = lift(FeatureMap(maps, 1, (2, 2)), slices, slices.voxel_centres(), fuse=Last())
+    assert torch.nonzero(values.view(4, 2, 2)).tolist() == [[2, 1, 0]]
+
+
+def test_outside_the_volume_nothing_is_seen():
+    slices = SliceStack(depth=2, height=4, width=4, image_height=4, image_width=4)
+    outside = torch.tensor([[-1.0, 0, 0], [2, 0, 0], [0, -1, 0], [0, 4, 0], [0, 0, 4]])
+    values, seen = lift(FeatureMap(torch.ones(2, 3, 1, 1), 4, (4, 4)), slices, outside, fuse=Mean())
+    assert not seen.any() and not values.any()
+
+
+@pytest.mark.parametrize("fuse", FUSES)
+def test_gradients_reach_the_maps(fuse):
+    maps = torch.randn(3, 2, 2, 2, dtype=torch.float64, requires_grad=True)
+    slices = SliceStack(depth=3, height=5, width=5, image_height=8, image_width=8)
+    sites = slices.voxel_centres().double()
+
+    def values(m):
+        return lift(FeatureMap(m, 4, (8, 8)), slices, sites, fuse=fuse())[0]
+
+    assert torch.autograd.gradcheck(values, (maps,), fast_mode=True)
+
+
+# --- bad input
+
+
+def test_not_one_image_per_view():
+    features = FeatureMap(torch.zeros(2, 1, 1, 1), 4, (4, 4))
+    with pytest.raises(ValueError, match="lift: 3 views but features of 2 images"):
+        lift(features, Rails(0, 1, 2), torch.zeros(1, 3), fuse=Last())
+
+
+@pytest.mark.parametrize("shape", [(3,), (4, 2), (1, 4, 3)])
+def test_sites_of_another_shape(shape):
+    features = FeatureMap(torch.zeros(1, 1, 1, 1), 4, (4, 4))
+    with pytest.raises(ValueError, match=r"'sites' must be \(N, 3\), got"):
+        lift(features, Rails(0), torch.zeros(shape), fuse=Last())
+
+
+# --- the core as a package
+
+
+def test_public_names():
+    """To remove one of these is to break somebody's code: do it on purpose, here too."""
+    assert set(dinomed3d.lifting.__all__) == {
+        "MODELS",
+        "DinoEncoder",
+        "Encoder",
+        "FeatureMap",
+        "Fuse",
+        "Last",
+        "Max",
+        "Mean",
+        "Nearest",
+        "SliceStack",
+        "Views",
+        "WeightsError",
+        "build_encoder",
+        "default_taps",
+        "find_weights",
+        "lift",
+        "load_weights",
+        "pad_to_multiple",
+        "sample_bilinear",
+        "sample_nearest",
+        "stack_slices",
+        "unstack_slices",
+    }
+    assert all(hasattr(dinomed3d.lifting, name) for name in dinomed3d.lifting.__all__)
+
+
+def test_the_core_stands_alone():
+    code = "import sys, dinomed3d.lifting; print(*sys.modules)"
+    modules = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    ours = {m for m in modules if m.startswith(("dinomed3d", "planners", "pointseg"))}
+    assert "dinomed3d.lifting.weights" in ours
+    assert all(m == "dinomed3d" or m.startswith("dinomed3d.lifting") for m in ours)
+    heavy = {"nnunetv2", "monai", "torchio", "SimpleITK", "batchgenerators", "matplotlib"}
+    assert not heavy & {m.split(".")[0] for m in modules}
