@@ -11,7 +11,7 @@ from dinomed3d.networks.blocks import UpInPlane, conv_norm_act
 
 
 class Decoder(nn.Module):
-    """One step per level: enlarge in plane, join what that level has, two convolutions."""
+    """One step per level: enlarge in plane, join what that level has, one convolution."""
 
     def __init__(
         self,
@@ -39,9 +39,7 @@ class Decoder(nn.Module):
         coarse = [*widths[1:-1], skips[-1]]  # channels of the next coarser level
         self.ups = nn.ModuleList(UpInPlane(c, w) for c, w in zip(coarse, widths[:-1], strict=True))
         self.steps = nn.ModuleList(
-            nn.Sequential(
-                conv_norm_act(w + s, w, depth_kernel=k), conv_norm_act(w, w, depth_kernel=k)
-            )
+            conv_norm_act(w + s, w, depth_kernel=k)
             for w, s, k in zip(widths[:-1], skips[:-1], depth_kernels, strict=False)
         )
         self.heads = nn.ModuleList(nn.Conv3d(w, classes, 1) for w in widths[:-1][:supervised])

@@ -65,6 +65,7 @@ class MultiSliceEmbedding(nn.Module):
             new.weight.copy_(
                 inflate_kernel(old.weight, slices=self.slices, modalities=self.modalities)
             )
+            assert new.bias is not None
             new.bias.copy_(old.bias)
         encoder.vit.patch_embed.proj = new
         encoder.in_channels = new.in_channels

@@ -32,7 +32,7 @@ class NetworkSpec:
     """Rank of the low-rank updates of the frozen encoder."""
     adapter_width: int = 64
     """Channels of the 3D adapters' bottleneck."""
-    detail_widths: tuple[int, ...] = (32, 64, 128)
+    detail_widths: tuple[int, ...] = (16, 64, 128)
     """Channels of the detail stream at in-plane strides 1, 2, 4, ..."""
     pyramid_width: int = 128
     """Channels of the neck's levels, and of the decoder below the detail stream."""
@@ -114,7 +114,10 @@ class NetworkSpec:
                 f"plan: unknown network fields {', '.join(sorted(unknown))}. The plan or checkpoint was made "
                 "by another version of dinomed3d; install that version, or plan again"
             )
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in kwargs.items()})
+        values: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in kwargs.items()
+        }
+        return cls(**values)
 
 
 def spec_for_patch(patch_size: Sequence[int], spacing_mm: Sequence[float]) -> NetworkSpec:
@@ -147,7 +150,7 @@ def spec_for_patch(patch_size: Sequence[int], spacing_mm: Sequence[float]) -> Ne
         voxels_per_token=token,
         levels=levels,
         depth_kernels=kernels,
-        detail_widths=(32, 64, 128)[: min(3, levels)],
+        detail_widths=(16, 64, 128)[: min(3, levels)],
         supervised_levels=min(3, levels),
         slices=1 if len(patch_size) == 2 else 3,
     )

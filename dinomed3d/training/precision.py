@@ -17,7 +17,7 @@ def fast_precision(device: torch.device) -> torch.dtype | None:
         )
     if device.type == "cpu":
         # emulated bfloat16 is slower than float32, so the instructions themselves are asked for
-        report = getattr(torch.cpu, "get_capabilities", dict)()
+        report: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
         native = report.get("avx512_bf16") or report.get("amx_bf16") or report.get("arm_bf16")
         return torch.bfloat16 if native else None
     return None

@@ -40,6 +40,13 @@ from dinomed3d.training.stages import FullSizeLogits, proxy_loss
 class DinoMed3DTrainer(nnUNetTrainer):
     """nnU-Net's trainer with DINO-Med3D's network and stages; works with stock plans and our own."""
 
+    # nnU-Net assigns these without types
+    network: Any
+    optimizer: torch.optim.Optimizer
+    grad_scaler: torch.amp.GradScaler | None
+    enable_deep_supervision: bool
+    _best_ema: float | None
+
     def __init__(
         self,
         plans: dict,

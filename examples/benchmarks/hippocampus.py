@@ -21,6 +21,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -29,7 +30,12 @@ HERE = Path(__file__).parent
 ITERATIONS_PER_EPOCH = 10
 SMALL_ENCODER = {
     "DINOMED3D_WEIGHTS": "none",
+    # untrained weights carry nothing, so a large encoder would only take time from the others
     "DINOMED3D_ENCODER": "vit_small_patch16_dinov3",
+    "DINOMED3D_ENCODER_OVERRIDES": json.dumps(
+        {"embed_dim": 192, "depth": 6, "num_heads": 3, "init_values": 1.0}
+    ),
+    "DINOMED3D_VOXELS_PER_TOKEN": "8",
     "DINOMED3D_VAL_ITERATIONS_PER_EPOCH": "1",
 }
 # Every arm: trainer, what is set for it, and the share of its time that stage I gets.
@@ -45,10 +51,21 @@ ARMS: dict[str, tuple[str, dict[str, str], float]] = {
 }
 
 
-def command(name: str, *arguments: str, env: dict[str, str], log: Path) -> tuple[float, float]:
-    """Run one of nnU-Net's console commands; its wall-clock seconds and the peak MiB of its process."""
+def command(
+    name: str,
+    *arguments: str,
+    env: dict[str, str],
+    log: Path,
+    enough: Callable[[], bool] = lambda: False,
+) -> tuple[float, float]:
+    """Run one of nnU-Net's console commands to its end, or until it has done `enough`.
+
+    Returns:
+        Wall-clock seconds, and the peak MiB of its process.
+    """
     start = time.perf_counter()
     program = shutil.which(name, path=str(Path(sys.executable).parent)) or name
+    stopped = False
     with open(log, "a") as stream:
         child = psutil.Popen(
             [program, *arguments], env=os.environ | env, stdout=stream, stderr=subprocess.STDOUT
@@ -57,20 +74,35 @@ def command(name: str, *arguments: str, env: dict[str, str], log: Path) -> tuple
         while child.poll() is None:
             with contextlib.suppress(psutil.Error):
                 peak = max(peak, child.memory_info().rss)
+            if enough():
+                stopped = True
+                for process in [*child.children(recursive=True), child]:
+                    process.kill()
+                child.wait()
             time.sleep(0.5)
-    if child.returncode:
+    if child.returncode and not stopped:
         raise SystemExit(f"hippocampus: {name} failed with {child.returncode}; see {log}")
     return time.perf_counter() - start, peak / 2**20
 
 
 def epoch_seconds(results: Path, trainer: str) -> list[float]:
     """What nnU-Net's training log says each epoch took, online validation included."""
-    log = max(results.glob(f"*/{trainer}__*/fold_0/training_log_*.txt"), key=os.path.getmtime)
+    logs = list(results.glob(f"*/{trainer}__*/fold_0/training_log_*.txt"))
+    if not logs:
+        return []
+    log = max(logs, key=os.path.getmtime)
     return [float(seconds) for seconds in re.findall(r"Epoch time: ([\d.]+) s", log.read_text())]
 
 
 def train(
-    arm: str, env: dict[str, str], work: Path, stage1: int, stage2: int, results: Path
+    arm: str,
+    env: dict[str, str],
+    work: Path,
+    stage1: int,
+    stage2: int,
+    results: Path,
+    *,
+    validate: bool = True,
 ) -> tuple[list[float], float]:
     """Train an arm for so many epochs of each stage; the seconds of each epoch and the peak MiB."""
     trainer, settings, _ = ARMS[arm]
@@ -84,7 +116,14 @@ def train(
     extra = SMALL_ENCODER | settings if trainer == "DinoMed3DTrainer" else settings
     env = env | lengths | extra | {"nnUNet_results": str(results)}
     arguments = ["4", "3d_fullres", "0", "-tr", trainer, "-device", "cpu"]
-    _, memory = command("nnUNetv2_train", *arguments, env=env, log=work / f"{arm}.log")
+    epochs = stage1 + stage2
+    _, memory = command(
+        "nnUNetv2_train",
+        *arguments,
+        env=env,
+        log=work / f"{arm}.log",
+        enough=lambda: not validate and len(epoch_seconds(results, trainer)) >= epochs,
+    )
     return epoch_seconds(results, trainer), memory
 
 
@@ -120,7 +159,8 @@ def run_arm(arm: str, minutes: float, dataset: Path, work: Path, env: dict[str, 
     stages = (2 if share else 0, 2)
     pace_file = work / f"{arm} pace.json"
     if not pace_file.exists():
-        seconds, _ = train(arm, env, work, *stages, work / "calibration" / arm)
+        where = work / "calibration" / arm
+        seconds, _ = train(arm, env, work, *stages, where, validate=False)
         pace_file.write_text(
             json.dumps([seconds[1], seconds[-1]])
         )  # each stage's first epoch warms up

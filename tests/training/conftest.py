@@ -106,7 +106,9 @@ def nnunet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             segmentation = np.zeros((1, *SHAPE), np.int16)
             segmentation[:, 2:5, 5:15, 4:12] = 1
             segmentation[:, 3:5, 8:12, 6:9] = 2
-            data = segmentation.astype(np.float32) + 0.3 * rng.standard_normal((1, *SHAPE), np.float32)
+            data = segmentation.astype(np.float32) + 0.3 * rng.standard_normal(
+                (1, *SHAPE), np.float32
+            )
             places = {c: np.argwhere(segmentation == c) for c in (1, 2)}
             places |= {(1, 2): np.argwhere(segmentation > 0)}
             places[(-1, 0, 1, 2)] = np.argwhere(segmentation >= 0)  # annotated, for an ignore label
@@ -119,7 +121,9 @@ def nnunet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     splits = [{"train": CASES[:4], "val": CASES[4:]}] * 5
     (base / "splits_final.json").write_text(json.dumps(splits))
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")
-    monkeypatch.setattr(LocalLogger, "plot_progress_png", lambda self, folder: None)  # 3 s a picture
+    monkeypatch.setattr(
+        LocalLogger, "plot_progress_png", lambda self, folder: None
+    )  # 3 s a picture
     settings = {
         "WEIGHTS": "none",
         "ENCODER_OVERRIDES": '{"embed_dim": 24, "depth": 2, "num_heads": 2, "init_values": 1.0}',
@@ -132,7 +136,12 @@ def nnunet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setenv(f"DINOMED3D_{name}", value)
 
     def narrow(patch_size, spacing_mm):
-        widths = {"detail_widths": (4, 6, 8), "pyramid_width": 8, "adapter_width": 4, "lora_rank": 2}
+        widths = {
+            "detail_widths": (4, 6, 8),
+            "pyramid_width": 8,
+            "adapter_width": 4,
+            "lora_rank": 2,
+        }
         return replace(spec_for_patch(patch_size, spacing_mm), **widths)
 
     monkeypatch.setattr("dinomed3d.training.plan.spec_for_patch", narrow)

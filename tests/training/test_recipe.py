@@ -27,7 +27,9 @@ def test_stages_by_epoch():
 
 def test_environment_changes_the_plan_and_the_plan_the_defaults():
     plan = {"stage1_epochs": 7, "rate_decoder": 0.5}
-    found = recipe_from(plan, {"DINOMED3D_STAGE1_EPOCHS": "3", "DINOMED3D_WEIGHTS": "some/file.pth"})
+    found = recipe_from(
+        plan, {"DINOMED3D_STAGE1_EPOCHS": "3", "DINOMED3D_WEIGHTS": "some/file.pth"}
+    )
     assert (found.stage1_epochs, found.rate_decoder, found.weights) == (3, 0.5, "some/file.pth")
     assert recipe_from({}, {}) == Recipe()
 

@@ -19,7 +19,9 @@ from dinomed3d.training.trainer import DinoMed3DTrainer
 from .conftest import LABELS, REGIONS, dataset_json, plans
 
 
-def trainer(configuration="3d_fullres", fold=0, labels=LABELS, continued=False, cls=DinoMed3DTrainer):
+def trainer(
+    configuration="3d_fullres", fold=0, labels=LABELS, continued=False, cls=DinoMed3DTrainer
+):
     plan = plans() | {"continue_training": continued}
     return cls(plan, configuration, fold, dataset_json(labels), torch.device("cpu"))
 
@@ -33,7 +35,9 @@ class Killed(Exception):
     """Stands for a kill in the middle of an epoch."""
 
 
-def run(monkeypatch, *, kill_at: tuple[int, int] | None = None, continued=False) -> DinoMed3DTrainer:
+def run(
+    monkeypatch, *, kill_at: tuple[int, int] | None = None, continued=False
+) -> DinoMed3DTrainer:
     """Train from one seed; perhaps die at (epoch, iteration); perhaps continue an earlier run."""
     torch.manual_seed(5)
     np.random.seed(5)
@@ -131,7 +135,9 @@ def test_all_kinds_of_labels_and_prediction_without_foundation(
     assert logits.shape == (heads, 7, 22, 18) and torch.isfinite(logits).all()
     t.set_deep_supervision_enabled(False)
     t.network.eval()
-    patch = image[None, :, :6, :20, :16] if configuration == "3d_fullres" else image[:, :1, :20, :16]
+    patch = (
+        image[None, :, :6, :20, :16] if configuration == "3d_fullres" else image[:, :1, :20, :16]
+    )
     with torch.no_grad():
         assert torch.equal(predictor.network(patch), t.network(patch))
 
@@ -185,7 +191,9 @@ def test_bad_settings_are_refused_before_anything_is_written(
 def test_folds_with_another_network_are_refused(nnunet, monkeypatch):
     trainer().run_training()
     monkeypatch.setenv("DINOMED3D_SLICES", "5")
-    with pytest.raises(UserError, match=r"fold_0 .* another network .*slices: 3 there, 5 asked for"):
+    with pytest.raises(
+        UserError, match=r"fold_0 .* another network .*slices: 3 there, 5 asked for"
+    ):
         trainer(fold=1)
 
 
@@ -201,7 +209,10 @@ def test_a_loss_that_is_not_finite_stops_training(nnunet):
     t = trainer()
     t.initialize()
     t.on_train_epoch_start()
-    batch = {"data": torch.full((2, 1, 6, 20, 16), float("nan")), "target": [torch.zeros(2, 1, 6, 20, 16)]}
+    batch = {
+        "data": torch.full((2, 1, 6, 20, 16), float("nan")),
+        "target": [torch.zeros(2, 1, 6, 20, 16)],
+    }
     with pytest.raises(FloatingPointError, match="epoch 0.*lower rates"):
         t.train_step(batch)
 
