@@ -294,7 +294,7 @@ def _dinov3(
     """Meta's names (and what Hugging Face's became) as timm's `Eva` has them."""
     out = {}
     state = _split_fused(state)
-    gated = any(".mlp.w1." in key or ".mlp.fc1_g." in key for key in state)
+    gated = any(".mlp.w1." in key for key in state)
     for key, value in state.items():
         if (
             key == "mask_token"

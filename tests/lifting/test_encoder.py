@@ -169,6 +169,16 @@ def test_bfloat16_stays_near_float32(tiny_encoder):
         assert 0 < error < 0.01
 
 
+def test_maps_come_back_in_the_type_of_the_images():
+    class Rough(Pooled):
+        def maps(self, images: Tensor) -> tuple[Tensor, ...]:
+            return tuple(tap.bfloat16() for tap in super().maps(images))
+
+    for dtype in (torch.float32, torch.bfloat16, torch.float64):
+        images = torch.zeros(1, 3, 4, 4, dtype=dtype)
+        assert {tap.values.dtype for tap in Rough()(images)} == {dtype}
+
+
 def test_float32_precision_is_the_default():
     assert Pooled(precision=torch.float32).precision is None
 

@@ -9,9 +9,9 @@ from dinomed3d.lifting import FeatureMap, sample_bilinear, sample_nearest
 
 
 def ramp(dtype=torch.float32):
-    """Two images of 8 x 12 pixels in cells of 4; the second one holds 0 10 20 | 100 110 120."""
+    """Two images of 7 x 10 pixels in cells of 4; the second one holds 0 10 20 | 100 110 120."""
     values = torch.tensor([[0.0, 10, 20], [100, 110, 120]], dtype=dtype)
-    return FeatureMap(torch.stack([values - 1, values])[:, None], 4, (8, 12))
+    return FeatureMap(torch.stack([values - 1, values])[:, None], 4, (7, 10))
 
 
 @pytest.mark.parametrize(

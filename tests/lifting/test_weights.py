@@ -201,6 +201,13 @@ WRAPPERS = {
     "data parallel": lambda s: prefixed("module.", s),
     "compiled": lambda s: prefixed("_orig_mod.", s),
     "compiled in data parallel": lambda s: prefixed("module._orig_mod.", s),
+    "blocks compiled one by one": lambda s: {
+        re.sub(r"((?:blocks|layer)\.\d+\.)", r"\1_orig_mod.", key): value
+        for key, value in s.items()
+    },
+    "blocks sharded one by one": lambda s: {
+        re.sub(r"((?:blocks|layer)\.\d+\.)", r"\1module.", key): value for key, value in s.items()
+    },
     "self-distillation": lambda s: {
         "student": prefixed("backbone.", other(s)),
         "teacher": prefixed("backbone.", s) | {"dino_head.mlp.0.weight": noise(3, 3)},
