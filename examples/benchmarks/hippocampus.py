@@ -85,13 +85,10 @@ def command(
     return time.perf_counter() - start, peak / 2**20
 
 
-def epoch_seconds(results: Path, trainer: str) -> list[float]:
-    """What nnU-Net's training log says each epoch took, online validation included."""
+def training_log(results: Path, trainer: str) -> str:
+    """nnU-Net's log of the training that runs or ran last; empty before it has begun."""
     logs = list(results.glob(f"*/{trainer}__*/fold_0/training_log_*.txt"))
-    if not logs:
-        return []
-    log = max(logs, key=os.path.getmtime)
-    return [float(seconds) for seconds in re.findall(r"Epoch time: ([\d.]+) s", log.read_text())]
+    return max(logs, key=os.path.getmtime).read_text() if logs else ""
 
 
 def train(
@@ -101,8 +98,6 @@ def train(
     stage1: int,
     stage2: int,
     results: Path,
-    *,
-    validate: bool = True,
 ) -> tuple[list[float], float]:
     """Train an arm for so many epochs of each stage; the seconds of each epoch and the peak MiB."""
     trainer, settings, _ = ARMS[arm]
@@ -116,15 +111,16 @@ def train(
     extra = SMALL_ENCODER | settings if trainer == "DinoMed3DTrainer" else settings
     env = env | lengths | extra | {"nnUNet_results": str(results)}
     arguments = ["4", "3d_fullres", "0", "-tr", trainer, "-device", "cpu"]
-    epochs = stage1 + stage2
     _, memory = command(
         "nnUNetv2_train",
         *arguments,
         env=env,
         log=work / f"{arm}.log",
-        enough=lambda: not validate and len(epoch_seconds(results, trainer)) >= epochs,
+        # validation of the fold would follow; the test images say what is to be known
+        enough=lambda: "Training done." in training_log(results, trainer),
     )
-    return epoch_seconds(results, trainer), memory
+    log = training_log(results, trainer)
+    return [float(s) for s in re.findall(r"Epoch time: ([\d.]+) s", log)], memory
 
 
 def hd95_mm(truth: Path, predicted: Path, labels: list[int]) -> dict[int, list[float]]:
@@ -160,7 +156,7 @@ def run_arm(arm: str, minutes: float, dataset: Path, work: Path, env: dict[str, 
     pace_file = work / f"{arm} pace.json"
     if not pace_file.exists():
         where = work / "calibration" / arm
-        seconds, _ = train(arm, env, work, *stages, where, validate=False)
+        seconds, _ = train(arm, env, work, *stages, where)
         pace_file.write_text(
             json.dumps([seconds[1], seconds[-1]])
         )  # each stage's first epoch warms up

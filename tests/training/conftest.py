@@ -77,15 +77,6 @@ def dataset_json(labels: dict = LABELS) -> dict:
     return dataset | ({"regions_class_order": [1, 2]} if labels == REGIONS else {})
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tensors this small are slower on several threads, and much slower on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def nnunet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """nnU-Net's folders with a tiny preprocessed dataset, and settings for tiny, short training."""
