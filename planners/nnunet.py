@@ -10,7 +10,19 @@ from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner
 )
 
 from dinomed3d.networks import spec_for_patch
-from dinomed3d.training.plan import network_entry
+from dinomed3d.training.plan import RECIPE, network_entry
+from dinomed3d.training.recipe import Recipe
+
+PLANNED = {
+    name: getattr(Recipe(), name)
+    for name in (
+        "stage1_epochs",
+        "stage2_epochs",
+        "iterations_per_epoch",
+        "val_iterations_per_epoch",
+    )
+}
+"""What a plan says of the training; the rest are the trainer's defaults."""
 
 
 class DinoMed3DPlanner(ExperimentPlanner):
@@ -50,4 +62,4 @@ class DinoMed3DPlanner(ExperimentPlanner):
         spec = spec_for_patch(
             [int(side) for side in plan["patch_size"]], [float(s) for s in plan["spacing"]]
         )
-        return plan | {"architecture": network_entry(spec)}
+        return plan | {"architecture": network_entry(spec), RECIPE: PLANNED}

@@ -145,7 +145,10 @@ class DinoMed3D(nn.Module):
         encoder = self.encoder.encoder
         for parameter in encoder.vit.norm.parameters():
             parameter.requires_grad_(stage == 1 and encoder.norm)
-        for block in encoder.vit.blocks[encoder.taps[-1] + 1 :]:
+        for block in [
+            *encoder.vit.blocks[encoder.taps[-1] + 1 :],
+            *self.encoder.adapters[encoder.taps[-1] + 1 :],
+        ]:
             block.requires_grad_(False)
 
 

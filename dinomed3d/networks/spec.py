@@ -86,11 +86,32 @@ class NetworkSpec:
             raise UserError(
                 f"NetworkSpec: 'supervised_levels' must be 1 to {self.levels}, got {self.supervised_levels}"
             )
+        if any(width < 1 for width in self.detail_widths):
+            raise UserError(
+                f"NetworkSpec: 'detail_widths' must be positive, got {self.detail_widths}"
+            )
         for name in ("lora_rank", "adapter_width", "pyramid_width"):
             if getattr(self, name) < 1:
                 raise UserError(
                     f"NetworkSpec: {name!r} must be at least 1, got {getattr(self, name)}"
                 )
+
+    def check_patch(self, patch_size: Sequence[int]) -> None:
+        """Refuse a patch that this network cannot segment.
+
+        Args:
+            patch_size: (D, H, W) or (H, W), voxels.
+
+        Raises:
+            UserError: a slice is smaller than one token, or leaves one pixel at the coarsest level.
+        """
+        smallest = max(self.voxels_per_token, 2**self.levels)
+        if min(patch_size[-2:]) < smallest:
+            raise UserError(
+                f"plan: the patch must be at least {smallest} x {smallest} voxels in plane (a token covers "
+                f"{self.voxels_per_token}, {self.levels} levels need {2**self.levels}), got {list(patch_size)}; plan "
+                "with a larger patch or a finer spacing, or set DINOMED3D_VOXELS_PER_TOKEN lower"
+            )
 
     @property
     def multiple(self) -> int:
@@ -117,7 +138,24 @@ class NetworkSpec:
         values: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in kwargs.items()
         }
+        for f in fields(cls):
+            if f.name in values and not _fits(values[f.name], f.type):
+                raise UserError(
+                    f"plan: network field {f.name!r} must be {f.type}, got {kwargs[f.name]!r}; mend the plan, or "
+                    "plan again"
+                )
         return cls(**values)
+
+
+def _fits(value: Any, declared: Any) -> bool:
+    """Whether a value read from JSON is of the type that a field declares (as text)."""
+    if declared.endswith("| None") and value is None:
+        return True
+    if declared.startswith("tuple"):
+        item = int if "int" in declared else str
+        return isinstance(value, tuple) and all(type(v) is item for v in value)
+    kinds = {"int": int, "str": str}
+    return type(value) is kinds[declared] if declared in kinds else isinstance(value, Mapping)
 
 
 def spec_for_patch(patch_size: Sequence[int], spacing_mm: Sequence[float]) -> NetworkSpec:
@@ -133,9 +171,9 @@ def spec_for_patch(patch_size: Sequence[int], spacing_mm: Sequence[float]) -> Ne
         levels whose pixels are less than half the slice distance.
     """
     height, width = patch_size[-2:]
-    if min(patch_size) < 1 or min(height, width) < 4:
+    if min(patch_size) < 1 or min(height, width) < 8:
         raise UserError(
-            f"plan: the patch must be at least 4 x 4 voxels in plane (a token covers 4), got {list(patch_size)}; "
+            f"plan: the patch must be at least 8 x 8 voxels in plane (two tokens of 4), got {list(patch_size)}; "
             "plan with a larger patch or a finer spacing"
         )
     token = 4 if max(height, width) <= 64 else 8 if max(height, width) <= 256 else 16

@@ -14,6 +14,10 @@ import torch
 
 from dinomed3d.errors import UserError
 
+KEYS = ("network_weights", "optimizer_state", "logging", "_best_ema", "current_epoch")
+"""What a checkpoint must hold to be continued from, beside `OWN_KEYS` under "dinomed3d"."""
+OWN_KEYS = ("stage", "spec", "recipe", "random_state")
+
 
 def plain(value: Any) -> Any:
     """The same with numpy's numbers and arrays as Python's, so that reading needs no code from it."""
@@ -60,10 +64,17 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
             f"checkpoint {path}: cannot be read as plain tensors ({type(error).__name__}). It is truncated, or "
             "not written by DinoMed3DTrainer; continue from another checkpoint or train again"
         ) from error
-    if not isinstance(content, dict) or content.get("dinomed3d") is None:
+    if not isinstance(content, dict) or not isinstance(content.get("dinomed3d"), dict):
         raise UserError(
             f"checkpoint {path}: not written by DinoMed3DTrainer (no 'dinomed3d' entry); "
             "it can be used with the trainer that wrote it"
+        )
+    lacking = [key for key in KEYS if key not in content]
+    lacking += [key for key in OWN_KEYS if key not in content["dinomed3d"]]
+    if lacking:
+        raise UserError(
+            f"checkpoint {path}: lacks {', '.join(lacking)}; it was written by another version "
+            f"({content['dinomed3d'].get('version', 'unknown')}) or is damaged. Use that version, or train again"
         )
     return content
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
+from dinomed3d.errors import UserError
 from dinomed3d.networks import NetworkSpec, spec_for_patch
 
 NETWORK = "dinomed3d.networks.network.build_network"
@@ -22,6 +23,11 @@ def plan_spec(configuration: ConfigurationManager) -> NetworkSpec:
     """
     if configuration.network_arch_class_name == NETWORK:
         return NetworkSpec.from_arch_kwargs(configuration.network_arch_init_kwargs)
+    if configuration.network_arch_class_name.startswith("dinomed3d."):
+        raise UserError(
+            f"plan: its network {configuration.network_arch_class_name} is not known here; the plan was made by "
+            f"another version of dinomed3d (this one builds {NETWORK}). Install that version, or plan again"
+        )
     return spec_for_patch(configuration.patch_size, configuration.spacing)
 
 

@@ -28,6 +28,8 @@ class Recipe:
     """Validation batches per epoch (online pseudo Dice)."""
     stage1_slices: int = 96
     """Slices that stage I draws from each batch, at most."""
+    stage1_tokens: int = 16384
+    """Tokens of all these slices together, at most: what a full fine-tune keeps for backward."""
     foreground_share: float = 0.67
     """Share of these that show foreground, where there are enough."""
     rate_encoder: float = 5e-5
@@ -50,19 +52,27 @@ class Recipe:
         for name in ("stage1_epochs", "val_iterations_per_epoch"):
             if getattr(self, name) < 0:
                 raise UserError(f"recipe: {name!r} must not be negative, got {getattr(self, name)}")
-        for name in ("stage2_epochs", "iterations_per_epoch", "stage1_slices", "clip"):
-            if getattr(self, name) <= 0:
+        sizes = ["stage2_epochs", "iterations_per_epoch", "stage1_slices", "stage1_tokens", "clip"]
+        rates = ["rate_encoder", "rate_proxy", "rate_adapters", "rate_decoder"]
+        for name in [*sizes, *rates]:
+            if not 0 < getattr(self, name) < math.inf:
                 raise UserError(f"recipe: {name!r} must be positive, got {getattr(self, name)}")
         if self.val_iterations_per_epoch < 1:
             raise UserError(
                 "recipe: 'val_iterations_per_epoch' must be at least 1, nnU-Net logs it"
             )
+        if not 0 <= self.weight_decay < math.inf:
+            raise UserError(f"recipe: 'weight_decay' must not be negative, got {self.weight_decay}")
         if not 0 <= self.warmup < 1 or not 0 <= self.foreground_share <= 1:
             raise UserError("recipe: 'warmup' must be in [0, 1) and 'foreground_share' in [0, 1]")
 
     def stage(self, epoch: int) -> int:
         """1 or 2, for an epoch counted from 0."""
         return 1 if epoch < self.stage1_epochs else 2
+
+    def slices_per_step(self, tokens: int) -> int:
+        """Slices that stage I draws, of so many tokens each: within both bounds, at least 2."""
+        return max(2, min(self.stage1_slices, self.stage1_tokens // tokens))
 
     def rate_factor(self, epoch: int, iteration: int) -> float:
         """What peak rates are multiplied with at a step; a function of place alone, so it resumes.
@@ -90,6 +100,7 @@ RECIPE_VARIABLES: Mapping[str, str] = {
     "DINOMED3D_STAGE2_EPOCHS": "stage2_epochs",
     "DINOMED3D_ITERATIONS_PER_EPOCH": "iterations_per_epoch",
     "DINOMED3D_VAL_ITERATIONS_PER_EPOCH": "val_iterations_per_epoch",
+    "DINOMED3D_STAGE1_SLICES": "stage1_slices",
     "DINOMED3D_RATE_ENCODER": "rate_encoder",
     "DINOMED3D_RATE_ADAPTERS": "rate_adapters",
     "DINOMED3D_RATE_DECODER": "rate_decoder",

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from nnunetv2.paths import nnUNet_results
+from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
@@ -34,6 +34,7 @@ from dinomed3d.training.checkpoint import (
 from dinomed3d.training.plan import NETWORK, RECIPE, plan_spec, write_spec
 from dinomed3d.training.precision import autocast, fast_precision
 from dinomed3d.training.recipe import Recipe, recipe_from, spec_from
+from dinomed3d.training.slices import foreground
 from dinomed3d.training.stages import FullSizeLogits, proxy_loss
 
 
@@ -42,6 +43,7 @@ class DinoMed3DTrainer(nnUNetTrainer):
 
     # nnU-Net assigns these without types
     network: Any
+    plans_manager: PlansManager
     optimizer: torch.optim.Optimizer
     grad_scaler: torch.amp.GradScaler | None
     enable_deep_supervision: bool
@@ -65,22 +67,26 @@ class DinoMed3DTrainer(nnUNetTrainer):
             raise UserError(
                 "DinoMed3DTrainer: several GPUs are not supported yet; train with -num_gpus 1"
             )
+        if not (nnUNet_results.is_set() and nnUNet_preprocessed.is_set()):
+            raise UserError(
+                "DinoMed3DTrainer: set the environment variables nnUNet_preprocessed and nnUNet_results to the "
+                "folders that nnU-Net reads from and writes to"
+            )
         plans = deepcopy(plans)
-        continued = plans["continue_training"]
         planned = PlansManager(plans).get_configuration(configuration)
         self.spec = spec_from(plan_spec(planned), os.environ)
+        self.spec.check_patch(planned.patch_size)
         self.recipe = self._fit_recipe(
             recipe_from(planned.configuration.get(RECIPE, {}), os.environ)
         )
         self.foundation: DinoEncoder | None = None
-        folder = self._results_folder(plans, configuration)
-        if folder is not None and not continued:
-            self._check_other_folds(folder, fold)
-        finished = (
-            folder is not None and (folder / f"fold_{fold}" / "checkpoint_final.pth").is_file()
-        )
-        if not continued and not finished:  # a finished fold may only want validation (--val)
-            self.foundation = self._read_foundation()
+        name = f"{type(self).__name__}__{plans['plans_name']}__{configuration}"
+        folder = Path(nnUNet_results) / plans["dataset_name"] / name
+        earlier = {path.name for path in (folder / f"fold_{fold}").glob("checkpoint_*.pth")}
+        if not (plans["continue_training"] and earlier):  # else load_checkpoint says what it is
+            self._check_other_folds(folder, configuration, fold)
+            if "checkpoint_final.pth" not in earlier:  # a finished fold may only want --val
+                self.foundation = self._read_foundation()
         write_spec(plans, configuration, self.spec)
         super().__init__(plans, configuration, fold, dataset_json, device)
         self._apply_recipe()
@@ -96,23 +102,15 @@ class DinoMed3DTrainer(nnUNetTrainer):
 
     # ---- settings -------------------------------------------------------------------------------
 
-    @classmethod
-    def _results_folder(cls, plans: dict[str, Any], configuration: str) -> Path | None:
-        if not nnUNet_results.is_set():
-            return None
-        name = f"{cls.__name__}__{plans['plans_name']}__{configuration}"
-        return Path(os.fspath(nnUNet_results)) / plans["dataset_name"] / name
-
-    def _check_other_folds(self, folder: Path, fold: int | str) -> None:
+    def _check_other_folds(self, folder: Path, configuration: str, fold: int | str) -> None:
         """All folds share one plans.json, which predictions build the network from."""
         others = [
-            f.parent.name
-            for f in folder.glob("fold_*/checkpoint_final.pth")
-            if f.parent.name != f"fold_{fold}"
+            f.name
+            for f in sorted(folder.glob("fold_*"))
+            if f.name != f"fold_{fold}" and any(f.glob("checkpoint_*.pth"))
         ]
         if not others or not (folder / "plans.json").is_file():
             return
-        configuration = folder.name.rsplit("__", 1)[1]
         stored = plan_spec(
             PlansManager(str(folder / "plans.json")).get_configuration(configuration)
         )
@@ -133,9 +131,22 @@ class DinoMed3DTrainer(nnUNetTrainer):
         self.num_val_iterations_per_epoch = self.recipe.val_iterations_per_epoch
 
     def _read_foundation(self) -> DinoEncoder | None:
+        """The pretrained encoder, or None where none is wanted; either way its settings are tried."""
         if "encoder" not in self.spec.parts:
             return None
         if self.recipe.weights == "none":
+            try:
+                with torch.device("meta"):
+                    build_encoder(
+                        self.spec.encoder,
+                        weights="none",
+                        taps=self.spec.taps,
+                        **self.spec.encoder_overrides,
+                    )
+            except ValueError as error:
+                raise UserError(
+                    f"DinoMed3DTrainer: DINOMED3D_ENCODER_OVERRIDES: {error}"
+                ) from error
             return None
         try:
             return build_encoder(
@@ -193,32 +204,32 @@ class DinoMed3DTrainer(nnUNetTrainer):
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, None]:
         """AdamW over what learns in the running stage; rates are set before each step, so no scheduler."""
         self.network.begin_stage(self.stage)
-        r = self.recipe
-        groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
         for name, parameter in self.network.named_parameters():
-            if not parameter.requires_grad:
-                continue
-            inside = name.startswith("encoder.")
-            if self.stage == 1:
-                rate = r.rate_encoder if inside else r.rate_proxy
-            else:
-                rate = r.rate_adapters if inside else r.rate_decoder
-            decayed = parameter.ndim > 1 and not name.endswith(
-                ("cls_token", "reg_token", "pos_embed")
-            )
-            groups.setdefault((rate, decayed), []).append(parameter)
-        # the first group's rate is what nnU-Net logs and plots; the largest says most
-        ordered = sorted(groups.items(), key=lambda item: -item[0][0])
+            if parameter.requires_grad:
+                kept = name.endswith(("cls_token", "reg_token", "pos_embed"))
+                role = (name.startswith("encoder."), parameter.ndim > 1 and not kept)
+                groups.setdefault(role, []).append(parameter)
         optimizer = torch.optim.AdamW(
-            [
-                {"params": p, "peak": rate, "weight_decay": r.weight_decay if decayed else 0.0}
-                for (rate, decayed), p in ordered
-            ],
-            lr=r.rate_decoder,
+            # by role, not by rate: a resume with other rates finds its groups again. The first one's
+            # rate is what nnU-Net logs and plots: that of the parts outside the encoder
+            [{"params": groups[r], "inside": r[0], "decayed": r[1]} for r in sorted(groups)],
+            lr=self.recipe.rate_decoder,
             betas=(0.9, 0.98),
             fused=self.device.type in ("cuda", "cpu"),
         )
+        self._set_peaks(optimizer)
         return optimizer, None
+
+    def _set_peaks(self, optimizer: torch.optim.Optimizer) -> None:
+        """Peak rates and decay of every group, as the recipe has them now."""
+        r = self.recipe
+        outside, inside = (
+            (r.rate_proxy, r.rate_encoder) if self.stage == 1 else (r.rate_decoder, r.rate_adapters)
+        )
+        for group in optimizer.param_groups:
+            group["peak"] = inside if group["inside"] else outside
+            group["weight_decay"] = r.weight_decay if group["decayed"] else 0.0
 
     def _get_deep_supervision_scales(self) -> list[list[float]] | None:
         if not self.enable_deep_supervision:
@@ -249,22 +260,27 @@ class DinoMed3DTrainer(nnUNetTrainer):
 
     def on_train_start(self) -> None:
         """nnU-Net's, then a first checkpoint, so that a kill at any moment can be resumed."""
-        if not self.resumed:
-            self._set_aside_earlier_checkpoints()
         super().on_train_start()
         self.print_to_log_file(
             f"DINO-Med3D {__version__}\n{self.spec}\n{self.recipe}", add_timestamp=False
         )
-        if not self.resumed:
+        folder = Path(self.output_folder)
+        for leftover in folder.glob(".checkpoint_*.tmp"):  # of a kill while one was written
+            leftover.unlink()
+        if not self.resumed and not self.disable_checkpointing:
+            self._set_aside_earlier_checkpoints(folder)
             self.current_epoch -= 1  # save_checkpoint counts the running epoch as done
-            self.save_checkpoint(os.path.join(self.output_folder, "checkpoint_latest.pth"))
+            self.save_checkpoint(str(folder / "checkpoint_latest.pth"))
             self.current_epoch += 1
 
-    def _set_aside_earlier_checkpoints(self) -> None:
+    def _set_aside_earlier_checkpoints(self, folder: Path) -> None:
         """A new run in an old folder must neither lose the old checkpoints nor resume from them."""
-        for path in Path(self.output_folder).glob("checkpoint_*.pth"):
-            os.replace(path, path.with_name(path.name + ".previous"))
-            self.print_to_log_file(f"kept the checkpoint of an earlier run as {path.name}.previous")
+        for path in sorted(folder.glob("checkpoint_*.pth")):
+            number = 1
+            while (kept := path.with_name(f"{path.name}.previous{number}")).exists():
+                number += 1
+            os.replace(path, kept)
+            self.print_to_log_file(f"kept the checkpoint of an earlier run as {kept.name}")
 
     def on_train_epoch_start(self) -> None:
         """Change stages where it is time, restore random generators after a resume, log the rate."""
@@ -302,44 +318,53 @@ class DinoMed3DTrainer(nnUNetTrainer):
         self.optimizer.zero_grad(set_to_none=True)
         with autocast(self.device):
             loss = self._loss(data, target)
-        self._step(loss)
+        value = self._step(loss)
         self.iteration += 1
-        value = loss.detach().float().cpu().numpy()
-        if not np.isfinite(value):
-            raise FloatingPointError(
-                f"DinoMed3DTrainer: the loss became {value} in epoch {self.current_epoch}. Continue from the last "
-                "epoch with --c and lower rates (DINOMED3D_RATE_DECODER, _ADAPTERS, _ENCODER)"
-            )
         return {"loss": value}
 
     def _loss(self, data: Tensor, target: list[Tensor]) -> Tensor:
         if self.stage == 1:
+            shown = foreground(
+                target[0],
+                ignore_label=self.label_manager.ignore_label,
+                regions=self.label_manager.has_regions,
+            )
             return proxy_loss(
-                self.network, data, target[0], recipe=self.recipe, loss=self.proxy_loss
+                self.network, data, target[0], shown, recipe=self.recipe, loss=self.proxy_loss
             )
         output = self.network(data)
         if not self.enable_deep_supervision:
             return self.loss(output.float(), target[0])
         return self.loss([x.float() for x in output], target)
 
-    def _step(self, loss: Tensor) -> None:
+    def _step(self, loss: Tensor) -> np.ndarray:
+        """Backward and update; the loss as nnU-Net logs it. Nothing is updated by what is not finite."""
         learning = [p for group in self.optimizer.param_groups for p in group["params"]]
-        if self.grad_scaler is None:
-            loss.backward()
-            nn.utils.clip_grad_norm_(learning, self.recipe.clip)
+        scaler = self.grad_scaler
+        (loss if scaler is None else scaler.scale(loss)).backward()
+        if scaler is not None:
+            scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(learning, self.recipe.clip)
+        value, norm = torch.stack([loss.detach().float(), norm.float()]).cpu().numpy()
+        # with float16 an overflowing gradient is the scaler's to skip, and it lowers its scale
+        if not np.isfinite(value) or (scaler is None and not np.isfinite(norm)):
+            raise FloatingPointError(
+                f"DinoMed3DTrainer: loss {value}, gradient norm {norm} in epoch {self.current_epoch}. Continue from "
+                "the end of the epoch before with --c and lower rates (DINOMED3D_RATE_DECODER, _ADAPTERS, _ENCODER)"
+            )
+        if scaler is None:
             self.optimizer.step()
-            return
-        self.grad_scaler.scale(loss).backward()
-        self.grad_scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(learning, self.recipe.clip)
-        self.grad_scaler.step(self.optimizer)
-        self.grad_scaler.update()
+        else:
+            scaler.step(self.optimizer)
+            scaler.update()
+        return value
 
     def validation_step(self, batch: dict) -> dict:
         """nnU-Net's, on the logits of the running stage and in its precision."""
         network = self.network
-        scales = self._get_deep_supervision_scales() or [[]]
-        self.network = FullSizeLogits(network, stage=self.stage, heads=len(scales))
+        scales = self._get_deep_supervision_scales()
+        heads = None if scales is None else len(scales)
+        self.network = FullSizeLogits(network, stage=self.stage, heads=heads)
         try:
             with autocast(self.device):
                 return super().validation_step(batch)
@@ -349,7 +374,11 @@ class DinoMed3DTrainer(nnUNetTrainer):
     def on_epoch_end(self) -> None:
         """nnU-Net's; but stage I's network is never the best one to predict with."""
         if self.stage == 1:
-            self._best_ema = float("inf")
+            self._best_ema = float("inf")  # nothing is better, so no checkpoint_best
+        elif self.current_epoch == self.recipe.stage1_epochs:
+            # the moving average begins anew: the proxy head's Dice is no part of stage II's
+            averages = self.logger.get_value("ema_fg_dice", step=None)
+            averages[-1] = self.logger.get_value("mean_fg_dice", step=-1)
         super().on_epoch_end()
         if self.stage == 1:
             self._best_ema = None
@@ -372,7 +401,7 @@ class DinoMed3DTrainer(nnUNetTrainer):
                 if self.grad_scaler is None
                 else self.grad_scaler.state_dict(),
                 "logging": self.logger.get_checkpoint(),
-                "_best_ema": self._best_ema,
+                "_best_ema": self._best_so_far(),
                 "current_epoch": self.current_epoch + 1,
                 "init_args": self.my_init_kwargs,
                 "trainer_name": self.__class__.__name__,
@@ -388,6 +417,13 @@ class DinoMed3DTrainer(nnUNetTrainer):
             filename,
         )
 
+    def _best_so_far(self) -> float | None:
+        """nnU-Net updates its own mark only after the epoch's checkpoint is written."""
+        averages = self.logger.get_value("ema_fg_dice", step=None)
+        if self.stage == 1 or not averages:
+            return None
+        return float(averages[-1] if self._best_ema is None else max(self._best_ema, averages[-1]))
+
     def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
         """Continue exactly there: network, stage, optimizer, log, random generators.
 
@@ -400,16 +436,23 @@ class DinoMed3DTrainer(nnUNetTrainer):
             else filename_or_checkpoint
         )
         own = content["dinomed3d"]
-        self._take_settings(own, str(filename_or_checkpoint))
+        name = filename_or_checkpoint if isinstance(filename_or_checkpoint, str) else "checkpoint"
+        self._take_settings(own, name)
         self.foundation = None
         self.current_epoch = content["current_epoch"]
         self.stage = own["stage"]
+        if self.stage == 2 and self.recipe.stage(self.current_epoch) == 1:
+            raise UserError(
+                f"DinoMed3DTrainer: {name} is in stage II after {self.current_epoch} epochs, so stage I cannot be "
+                f"{self.recipe.stage1_epochs} epochs long any more; unset DINOMED3D_STAGE1_EPOCHS"
+            )
         self.resumed = True
         if not self.was_initialized:
             self.initialize()
         self.network.load_state_dict(content["network_weights"])
         self.optimizer, self.lr_scheduler = self.configure_optimizers()
         self.optimizer.load_state_dict(content["optimizer_state"])
+        self._set_peaks(self.optimizer)  # loading brought those of the earlier run
         if self.grad_scaler is not None and content["grad_scaler_state"] is not None:
             self.grad_scaler.load_state_dict(content["grad_scaler_state"])
         self.logger.load_checkpoint(content["logging"])
@@ -431,6 +474,9 @@ class DinoMed3DTrainer(nnUNetTrainer):
             )
         self.spec = stored
         write_spec(self.plans_manager.plans, self.configuration_name, stored)
+        self.plans_manager = PlansManager(
+            self.plans_manager.plans
+        )  # the old one remembers the old plan
         self.configuration_manager = self.plans_manager.get_configuration(self.configuration_name)
         self.recipe = self._fit_recipe(recipe_from(own["recipe"], os.environ))
         self._apply_recipe()

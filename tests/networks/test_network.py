@@ -72,7 +72,9 @@ def test_an_impulse_in_slice_z_answers_in_slice_z_at_every_level():
         changed[:, :, 6] += torch.randn(32, 32)
         padded = network.pad(changed)
         before, after = network.pad(base), padded
-        answers = list(zip(network.lift(before).values(), network.lift(after).values(), strict=True))
+        answers = list(
+            zip(network.lift(before).values(), network.lift(after).values(), strict=True)
+        )
         answers += list(zip(network.detail(before), network.detail(after), strict=True))
         answers += list(zip(network(base), network(changed), strict=True))
     assert len(answers) == 2 + 3 + 3
@@ -288,8 +290,46 @@ def test_plans_of_another_version_are_refused():
 
 
 def test_a_patch_smaller_than_a_token_is_refused():
-    with pytest.raises(UserError, match=r"at least 4 x 4 voxels in plane.*got \[8, 3, 20\]"):
-        spec_for_patch((8, 3, 20), (1, 1, 1))
+    with pytest.raises(UserError, match=r"at least 8 x 8 voxels in plane.*got \[8, 7, 20\]"):
+        spec_for_patch((8, 7, 20), (1, 1, 1))
+
+
+@pytest.mark.parametrize("patch", [(8, 8), (1, 8, 8), (3, 8, 9), (1, 16, 300), (2, 33, 12)])
+def test_the_smallest_patches_can_be_segmented_and_trained(patch):
+    spec = spec_for_patch(patch, (1.0,) * len(patch))
+    spec.check_patch(patch)
+    sizes = dict(
+        encoder_overrides=TINY["encoder_overrides"], detail_widths=[4, 6, 8], pyramid_width=8
+    )
+    network = build_network(1, 2, False, **(spec.to_arch_kwargs() | sizes)).train()
+    network.begin_stage(2)
+    logits = network(torch.randn(1, 1, *patch))
+    assert logits.shape == (1, 2, *patch) and torch.isfinite(logits).all()
+    logits.square().mean().backward()
+
+
+def test_a_token_larger_than_the_patch_is_refused():
+    with pytest.raises(
+        UserError, match="at least 32 x 32 .*a token covers 32.*VOXELS_PER_TOKEN lower"
+    ):
+        NetworkSpec(voxels_per_token=32).check_patch((40, 56, 24))
+
+
+@pytest.mark.parametrize(
+    "field", [dict(levels="4"), dict(slices=None), dict(detail_widths=[4, "x"])]
+)
+def test_plans_edited_into_another_type_are_refused(field):
+    with pytest.raises(
+        UserError, match=f"network field '{list(field)[0]}' must be .*mend the plan"
+    ):
+        build_network(1, 2, False, **field)
+
+
+def test_taps_may_leave_out_the_last_block():
+    network = awaken(tiny(taps=(0, 1), deep=True)).train()
+    network.begin_stage(2)
+    sum(x.square().mean() for x in network(torch.randn(1, 1, 3, 16, 16))).backward()
+    assert all(p.grad is not None for p in network.parameters() if p.requires_grad)
 
 
 def test_stages_that_do_not_exist_are_refused():

@@ -63,6 +63,14 @@ def plans() -> dict:
     }
 
 
+SETTINGS = {
+    "WEIGHTS": "none",
+    "ENCODER_OVERRIDES": '{"embed_dim": 24, "depth": 2, "num_heads": 2, "init_values": 1.0}',
+    "STAGE1_EPOCHS": "2",
+    "STAGE2_EPOCHS": "2",
+    "ITERATIONS_PER_EPOCH": "2",
+    "VAL_ITERATIONS_PER_EPOCH": "1",
+}
 LABELS = {"background": 0, "a": 1, "b": 2}
 REGIONS = {"background": 0, "whole": [1, 2], "b": 2}
 
@@ -115,15 +123,7 @@ def nnunet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(
         LocalLogger, "plot_progress_png", lambda self, folder: None
     )  # 3 s a picture
-    settings = {
-        "WEIGHTS": "none",
-        "ENCODER_OVERRIDES": '{"embed_dim": 24, "depth": 2, "num_heads": 2, "init_values": 1.0}',
-        "STAGE1_EPOCHS": "2",
-        "STAGE2_EPOCHS": "2",
-        "ITERATIONS_PER_EPOCH": "2",
-        "VAL_ITERATIONS_PER_EPOCH": "1",
-    }
-    for name, value in settings.items():
+    for name, value in SETTINGS.items():
         monkeypatch.setenv(f"DINOMED3D_{name}", value)
 
     def narrow(patch_size, spacing_mm):

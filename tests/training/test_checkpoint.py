@@ -9,6 +9,8 @@ import torch
 
 from dinomed3d.errors import UserError
 from dinomed3d.training.checkpoint import (
+    KEYS,
+    OWN_KEYS,
     plain,
     random_state,
     read_checkpoint,
@@ -16,9 +18,11 @@ from dinomed3d.training.checkpoint import (
     write_checkpoint,
 )
 
+COMPLETE = {key: {} for key in KEYS} | {"dinomed3d": {key: {} for key in OWN_KEYS}}
+
 
 def test_round_trip(tmp_path):
-    content = {"dinomed3d": {}, "w": torch.ones(2), "log": [np.float32(0.5), {"n": np.int64(3)}]}
+    content = COMPLETE | {"w": torch.ones(2), "log": [np.float32(0.5), {"n": np.int64(3)}]}
     write_checkpoint(content, tmp_path / "c.pth")
     found = read_checkpoint(tmp_path / "c.pth")
     assert torch.equal(found["w"], torch.ones(2)) and found["log"] == [0.5, {"n": 3}]
@@ -26,7 +30,7 @@ def test_round_trip(tmp_path):
 
 
 def test_a_failure_while_writing_leaves_the_old_one(tmp_path, monkeypatch):
-    write_checkpoint({"dinomed3d": {}, "epoch": 1}, tmp_path / "c.pth")
+    write_checkpoint(COMPLETE | {"epoch": 1}, tmp_path / "c.pth")
 
     def half(content, stream):
         stream.write(b"half a checkpoint")
@@ -34,7 +38,7 @@ def test_a_failure_while_writing_leaves_the_old_one(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch, "save", half)
     with pytest.raises(KeyboardInterrupt):
-        write_checkpoint({"dinomed3d": {}, "epoch": 2}, tmp_path / "c.pth")
+        write_checkpoint(COMPLETE | {"epoch": 2}, tmp_path / "c.pth")
     monkeypatch.undo()
     assert read_checkpoint(tmp_path / "c.pth")["epoch"] == 1
     assert [p.name for p in tmp_path.iterdir()] == ["c.pth"]
@@ -48,9 +52,10 @@ def test_random_generators_go_back():
 
 
 def test_random_state_survives_the_file(tmp_path):
-    write_checkpoint({"dinomed3d": random_state()}, tmp_path / "c.pth")
+    own = COMPLETE["dinomed3d"] | {"random_state": random_state()}
+    write_checkpoint(COMPLETE | {"dinomed3d": own}, tmp_path / "c.pth")
     first = (random.random(), np.random.rand(3).tolist(), torch.rand(3).tolist())
-    set_random_state(read_checkpoint(tmp_path / "c.pth")["dinomed3d"])
+    set_random_state(read_checkpoint(tmp_path / "c.pth")["dinomed3d"]["random_state"])
     assert first == (random.random(), np.random.rand(3).tolist(), torch.rand(3).tolist())
 
 
@@ -77,7 +82,7 @@ def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path, monkeypatch):
 
 
 def test_truncated_and_foreign_checkpoints_are_refused(tmp_path):
-    write_checkpoint({"dinomed3d": {}, "w": torch.ones(1000)}, tmp_path / "c.pth")
+    write_checkpoint(COMPLETE | {"w": torch.ones(1000)}, tmp_path / "c.pth")
     whole = (tmp_path / "c.pth").read_bytes()
     (tmp_path / "half.pth").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match="half.pth: cannot be read.*truncated"):
@@ -85,3 +90,6 @@ def test_truncated_and_foreign_checkpoints_are_refused(tmp_path):
     torch.save({"network_weights": {}}, tmp_path / "stock.pth")
     with pytest.raises(UserError, match="not written by DinoMed3DTrainer"):
         read_checkpoint(tmp_path / "stock.pth")
+    torch.save({"dinomed3d": {"version": "9.9"}, "network_weights": {}}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match="lacks optimizer_state, .* another version .9.9."):
+        read_checkpoint(tmp_path / "other.pth")

@@ -19,6 +19,11 @@ def test_rates_rise_then_fall_as_half_a_cosine_in_each_stage():
     assert second[12] == 0.5 and all(0 < rate <= 1 for rate in second)
 
 
+def test_stage_one_draws_within_both_bounds():
+    recipe = Recipe(stage1_slices=96, stage1_tokens=16384)
+    assert [recipe.slices_per_step(t) for t in (35, 170, 171, 1024, 65536)] == [96, 96, 95, 16, 2]
+
+
 def test_stages_by_epoch():
     recipe = Recipe(stage1_epochs=2, stage2_epochs=1)
     assert [recipe.stage(epoch) for epoch in range(3)] == [1, 1, 2]
@@ -62,6 +67,7 @@ def test_environment_changes_the_network():
         ({"DINOMED3D_RATE_DECODER": "fast"}, "RATE_DECODER must be a number, got 'fast'"),
         ({"DINOMED3D_STAGE2_EPOCHS": "0"}, "'stage2_epochs' must be positive, got 0"),
         ({"DINOMED3D_STAGE1_EPOCHS": "-1"}, "'stage1_epochs' must not be negative"),
+        ({"DINOMED3D_RATE_ADAPTERS": "nan"}, "'rate_adapters' must be positive, got nan"),
         ({"DINOMED3D_VAL_ITERATIONS_PER_EPOCH": "0"}, "at least 1"),
     ],
 )

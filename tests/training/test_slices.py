@@ -2,14 +2,14 @@
 
 import torch
 
-from dinomed3d.training.slices import draw_slices, slice_batch
+from dinomed3d.training.slices import draw_slices, foreground, slice_batch
 
 
 def target_with_foreground(*slices: int) -> torch.Tensor:
-    target = torch.zeros(2, 1, 5, 4, 4)
+    target = torch.zeros(2, 5, 4, 4)
     for number in slices:
-        target[number // 5, 0, number % 5, 1, 2] = 2
-    return target
+        target[number // 5, number % 5, 1, 2] = 2
+    return target > 0
 
 
 def test_foreground_slices_are_favoured():
@@ -25,16 +25,25 @@ def test_without_foreground_any_slice_is_drawn_and_never_twice():
     assert sorted(chosen.tolist()) == list(range(10))
 
 
-def test_ignored_and_background_voxels_are_no_foreground():
-    target = target_with_foreground(3)
-    target[0, 0, 0] = -1
-    assert draw_slices(target, count=1, foreground_share=1.0).tolist() == [3]
+def test_what_is_ignored_is_no_foreground():
+    labels = torch.tensor([0.0, 1.0, 2.0, 3.0]).view(1, 1, 4)
+    assert foreground(labels, ignore_label=None, regions=False).tolist() == [
+        [False, True, True, True]
+    ]
+    assert foreground(labels, ignore_label=3, regions=False).tolist() == [
+        [False, True, True, False]
+    ]
+    regions = torch.tensor([[[0.0, 1.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 1.0]]])  # last: ignored
+    assert foreground(regions, ignore_label=3, regions=True).tolist() == [[False, True, False]]
+    assert foreground(regions, ignore_label=None, regions=True).tolist() == [[False, True, True]]
 
 
 def test_input_and_target_belong_together():
     volume = torch.arange(10.0).view(2, 1, 5, 1, 1).expand(2, 1, 5, 4, 4)
     target = volume + 100
-    stacks, truth = slice_batch(volume, target, slices=3, count=6, foreground_share=0.0)
+    stacks, truth = slice_batch(
+        volume, target, target[:, 0] > 0, slices=3, count=6, foreground_share=0.0
+    )
     assert stacks.shape == (6, 3, 4, 4) and truth.shape == (6, 1, 4, 4)
     assert torch.equal(truth[:, 0], stacks[:, 1] + 100)  # the centre slice is the one labelled
     number = stacks[:, 1, 0, 0]
@@ -44,5 +53,7 @@ def test_input_and_target_belong_together():
 
 def test_images_are_slices_of_their_own():
     image, target = torch.rand(3, 2, 4, 6), torch.zeros(3, 1, 4, 6)
-    stacks, truth = slice_batch(image, target, slices=1, count=9, foreground_share=0.5)
+    stacks, truth = slice_batch(
+        image, target, target[:, 0] > 0, slices=1, count=9, foreground_share=0.5
+    )
     assert stacks.shape == (3, 2, 4, 6) and truth.shape == (3, 1, 4, 6)

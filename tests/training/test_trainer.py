@@ -16,7 +16,7 @@ from dinomed3d.training.checkpoint import read_checkpoint
 from dinomed3d.training.plan import NETWORK
 from dinomed3d.training.trainer import DinoMed3DTrainer
 
-from .conftest import LABELS, REGIONS, dataset_json, plans
+from .conftest import LABELS, REGIONS, SETTINGS, dataset_json, plans
 
 
 def trainer(
@@ -108,12 +108,108 @@ def test_a_killed_run_resumes_to_the_same_trajectory(nnunet, monkeypatch, kill_a
         assert torch.equal(value, expected[key]), key
 
 
+def test_resume_and_validation_need_none_of_the_settings(nnunet, monkeypatch):
+    """What was set for training is in the checkpoint; a later shell knows nothing of it."""
+    monkeypatch.setenv("DINOMED3D_SLICES", "5")
+    monkeypatch.setenv("DINOMED3D_VOXELS_PER_TOKEN", "8")
+    with pytest.raises(Killed):
+        run(monkeypatch, kill_at=(3, 0))
+    for name in (*SETTINGS, "SLICES", "VOXELS_PER_TOKEN"):
+        monkeypatch.delenv(f"DINOMED3D_{name}", raising=False)
+    resumed = run(monkeypatch, continued=True)
+    assert (resumed.spec.slices, resumed.spec.voxels_per_token) == (5, 8)
+    assert resumed.num_epochs == 4 and resumed.num_iterations_per_epoch == 2
+    validating = trainer()  # --val: not continued, and a finished fold is there
+    validating.load_checkpoint(str(fold_folder(nnunet) / "checkpoint_final.pth"))
+    for key, value in validating.network.state_dict().items():
+        assert torch.equal(value, resumed.network.state_dict()[key])
+
+
+@pytest.mark.parametrize("decoder", ["6e-4", "1e-4", "5e-4"])  # above, below and at the adapters'
+def test_rates_can_be_changed_on_resume(nnunet, monkeypatch, decoder):
+    with pytest.raises(Killed):
+        run(monkeypatch, kill_at=(3, 1))
+    monkeypatch.setenv("DINOMED3D_RATE_DECODER", decoder)
+    t = trainer(continued=True)
+    t.load_checkpoint(str(fold_folder(nnunet) / "checkpoint_latest.pth"))
+    peaks = {(group["inside"], group["peak"]) for group in t.optimizer.param_groups}
+    assert peaks == {(False, float(decoder)), (True, t.recipe.rate_adapters)}
+    for group in t.optimizer.param_groups:
+        for parameter in group["params"]:
+            assert t.optimizer.state[parameter]["exp_avg"].shape == parameter.shape
+
+
+def test_stage_one_cannot_grow_once_it_is_over(nnunet, monkeypatch):
+    with pytest.raises(Killed):
+        run(monkeypatch, kill_at=(3, 0))
+    monkeypatch.setenv("DINOMED3D_STAGE1_EPOCHS", "9")
+    with pytest.raises(UserError, match="in stage II after 3 epochs"):
+        run(monkeypatch, continued=True)
+
+
+def test_best_is_of_stage_two_alone_and_survives_a_resume(nnunet, monkeypatch):
+    monkeypatch.setenv("DINOMED3D_STAGE2_EPOCHS", "4")
+    dice = iter([0.9, 0.9, 0.3, 0.5, 0.7, 0.6])
+    saved = []
+
+    def scripted(t):
+        def end(outputs):
+            for key, value in (("mean_fg_dice", next(dice)), ("val_losses", 0.0)):
+                t.logger.log(key, value, t.current_epoch)
+            t.logger.log("dice_per_class_or_region", [0.5, 0.5], t.current_epoch)
+
+        save = t.save_checkpoint
+        t.on_validation_epoch_end = end
+        t.save_checkpoint = lambda name: (
+            saved.append((t.current_epoch, Path(name).stem)),
+            save(name),
+        )
+        return t
+
+    t = scripted(trainer())
+    t.run_training()
+    best = [epoch for epoch, name in saved if name == "checkpoint_best"]
+    assert best == [2, 3, 4, 5]  # averages .3, .32, .358, .382: from stage II's own first epoch on
+    content = read_checkpoint(fold_folder(nnunet) / "checkpoint_final.pth")
+    assert content["_best_ema"] == pytest.approx(0.3822)
+    again = trainer()
+    again.load_checkpoint(str(fold_folder(nnunet) / "checkpoint_final.pth"))
+    assert again._best_ema == pytest.approx(0.3822)
+
+
 def test_earlier_checkpoints_are_kept(nnunet):
     trainer().run_training()
     folder = fold_folder(nnunet)
     first = (folder / "checkpoint_final.pth").read_bytes()
     trainer().run_training()
-    assert (folder / "checkpoint_final.pth.previous").read_bytes() == first
+    second = (folder / "checkpoint_final.pth").read_bytes()
+    trainer().run_training()
+    assert (folder / "checkpoint_final.pth.previous1").read_bytes() == first
+    assert (folder / "checkpoint_final.pth.previous2").read_bytes() == second
+
+
+def test_a_run_that_cannot_start_leaves_the_old_model_alone(nnunet, monkeypatch):
+    trainer().run_training()
+    folder = fold_folder(nnunet)
+    monkeypatch.setenv("DINOMED3D_WEIGHTS", "no/such/file")
+    with pytest.raises(WeightsError):
+        trainer().run_training()
+    monkeypatch.setenv("DINOMED3D_WEIGHTS", "none")
+    dry = trainer()
+    dry.disable_checkpointing = True
+    dry.run_training()
+    assert sorted(p.name for p in folder.glob("checkpoint*")) == [
+        "checkpoint_best.pth",
+        "checkpoint_final.pth",
+    ]
+
+
+def test_leftovers_of_a_kill_while_writing_are_removed(nnunet):
+    folder = fold_folder(nnunet)
+    folder.mkdir(parents=True)
+    (folder / ".checkpoint_latest.pth.1234.tmp").write_bytes(b"half")
+    trainer().run_training()
+    assert not list(folder.glob(".checkpoint*"))
 
 
 @pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
@@ -176,6 +272,9 @@ def test_no_weights_is_one_clear_message_and_nothing_is_written(nnunet, monkeypa
         ("SLICES", "2", "must be odd"),
         ("ENCODER", "resnet50", "'encoder' must be one of"),
         ("VOXELS_PER_TOKEN", "5", "power of two"),
+        ("VOXELS_PER_TOKEN", "32", r"at least 32 x 32 voxels in plane \(a token covers 32"),
+        ("RATE_ENCODER", "-1", "'rate_encoder' must be positive, got -1"),
+        ("ENCODER_OVERRIDES", '{"embed_dim": 7}', "ENCODER_OVERRIDES: .*embed_dim"),
         ("STAGE2_EPOCHS", "soon", "must be a whole number"),
     ],
 )
@@ -188,8 +287,42 @@ def test_bad_settings_are_refused_before_anything_is_written(
     assert not list((nnunet / "results").iterdir())
 
 
-def test_folds_with_another_network_are_refused(nnunet, monkeypatch):
-    trainer().run_training()
+def test_unset_folders_are_named(nnunet, monkeypatch):
+    monkeypatch.delenv("nnUNet_results")
+    with pytest.raises(UserError, match="set the environment variables .*nnUNet_results"):
+        trainer()
+
+
+def test_continuing_nothing_is_checked_like_a_new_run(nnunet, monkeypatch):
+    monkeypatch.setenv("DINOMED3D_WEIGHTS", "no/such/file")
+    with pytest.raises(WeightsError):
+        trainer(continued=True)
+    assert not list((nnunet / "results").iterdir())
+
+
+def test_plans_of_another_version_are_refused(nnunet):
+    def planned(**architecture):
+        plan = plans()
+        plan["configurations"]["3d_fullres"]["architecture"] |= architecture
+        return DinoMed3DTrainer(plan, "3d_fullres", 0, dataset_json(), torch.device("cpu"))
+
+    with pytest.raises(
+        UserError, match="dinomed3d.networks.Old is not known here.*another version"
+    ):
+        planned(network_class_name="dinomed3d.networks.Old", arch_kwargs={})
+    with pytest.raises(UserError, match="unknown network fields wheels"):
+        planned(network_class_name=NETWORK, arch_kwargs={"wheels": 4})
+    with pytest.raises(UserError, match="'levels' must be int, got '4'"):
+        planned(network_class_name=NETWORK, arch_kwargs={"levels": "4"})
+
+
+@pytest.mark.parametrize("unfinished", [False, True])
+def test_folds_with_another_network_are_refused(nnunet, monkeypatch, unfinished):
+    if unfinished:
+        with pytest.raises(Killed):
+            run(monkeypatch, kill_at=(1, 0))
+    else:
+        trainer().run_training()
     monkeypatch.setenv("DINOMED3D_SLICES", "5")
     with pytest.raises(
         UserError, match=r"fold_0 .* another network .*slices: 3 there, 5 asked for"
@@ -213,8 +346,29 @@ def test_a_loss_that_is_not_finite_stops_training(nnunet):
         "data": torch.full((2, 1, 6, 20, 16), float("nan")),
         "target": [torch.zeros(2, 1, 6, 20, 16)],
     }
+    before = {k: v.clone() for k, v in t.network.state_dict().items()}
     with pytest.raises(FloatingPointError, match="epoch 0.*lower rates"):
         t.train_step(batch)
+    assert all(torch.equal(v, before[k]) for k, v in t.network.state_dict().items())
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing(nnunet):
+    t = trainer()
+    t.initialize()
+    t.on_train_epoch_start()
+    before = {k: v.clone() for k, v in t.network.state_dict().items()}
+    weight = t.network.proxy.linear.weight
+    loss = (weight.sum() * 0.0).sqrt()  # 0, with an infinite slope
+    with pytest.raises(FloatingPointError, match="gradient norm"):
+        t._step(loss)
+    assert all(torch.equal(v, before[k]) for k, v in t.network.state_dict().items())
+
+
+def test_without_deep_supervision(nnunet):
+    t = trainer()
+    t.enable_deep_supervision = False
+    t.run_training()
+    assert np.isfinite(t.logger.get_value("val_losses", step=None)).all()
 
 
 def test_rates_and_groups_of_both_stages(nnunet):
