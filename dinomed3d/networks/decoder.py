@@ -42,7 +42,8 @@ class Decoder(nn.Module):
             conv_norm_act(w + s, w, depth_kernel=k)
             for w, s, k in zip(widths[:-1], skips[:-1], depth_kernels, strict=False)
         )
-        self.heads = nn.ModuleList(nn.Conv3d(w, classes, 1) for w in widths[:-1][:supervised])
+        # by this name nnU-Net's -pretrained_weights knows what depends on the classes
+        self.seg_layers = nn.ModuleList(nn.Conv3d(w, classes, 1) for w in widths[:-1][:supervised])
 
     def forward(self, skips: Sequence[Tensor | None]) -> Tensor | list[Tensor]:
         """Decode.
@@ -60,6 +61,6 @@ class Decoder(nn.Module):
             skip = skips[level]
             up = self.ups[level](x)
             x = self.steps[level](up if skip is None else torch.cat([up, skip], dim=1))
-            if level == 0 or (self.deep_supervision and level < len(self.heads)):
-                logits[level] = self.heads[level](x)
+            if level == 0 or (self.deep_supervision and level < len(self.seg_layers)):
+                logits[level] = self.seg_layers[level](x)
         return [logits[i] for i in sorted(logits)] if self.deep_supervision else logits[0]

@@ -14,11 +14,12 @@ class ProxyHead(nn.Module):
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
-        self.linear = nn.Conv2d(channels, classes, 1)
+        # by this name nnU-Net's -pretrained_weights knows what depends on the classes
+        self.seg_layers = nn.Conv2d(channels, classes, 1)
 
     def forward(self, tap: Tensor, size: tuple[int, int]) -> Tensor:
         """(N, E, h, w) -> (N, classes, *size)."""
-        return F.interpolate(self.linear(tap), size, mode="bilinear", align_corners=False)
+        return F.interpolate(self.seg_layers(tap), size, mode="bilinear", align_corners=False)
 
 
 class ProxyNetwork(nn.Module):

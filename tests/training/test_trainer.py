@@ -248,6 +248,22 @@ def test_it_learns(nnunet, monkeypatch):
     assert losses[3] < losses[1] - 0.15
 
 
+def test_pretrained_weights_of_other_classes(nnunet):
+    """nnU-Net's -pretrained_weights: everything but the layers that depend on the classes."""
+    from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
+
+    trainer().run_training()
+    source = fold_folder(nnunet) / "checkpoint_final.pth"
+    t = trainer(fold=1, labels=LABELS | {"c": 3})
+    t.initialize()
+    load_pretrained_weights(t.network, str(source))
+    stored = read_checkpoint(source)["network_weights"]
+    found = t.network.state_dict()
+    same = {key for key in stored if torch.equal(stored[key], found[key])}
+    assert {key for key in stored if ".seg_layers." not in key} <= same
+    assert found["decoder.seg_layers.0.weight"].shape[0] == 4
+
+
 def test_fold_all(nnunet):
     trainer(fold="all").run_training()
     assert (fold_folder(nnunet, fold="all") / "checkpoint_final.pth").is_file()
@@ -357,7 +373,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(nnunet):
     t.initialize()
     t.on_train_epoch_start()
     before = {k: v.clone() for k, v in t.network.state_dict().items()}
-    weight = t.network.proxy.linear.weight
+    weight = t.network.proxy.seg_layers.weight
     loss = (weight.sum() * 0.0).sqrt()  # 0, with an infinite slope
     with pytest.raises(FloatingPointError, match="gradient norm"):
         t._step(loss)
