@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from dinomed3d.cli.phantom import PhantomSpec, write_phantom
@@ -74,7 +73,7 @@ def kill_in_the_middle(stock: Stock) -> None:
     program = Path(sys.executable).parent / "nnUNetv2_train"
     log = stock.root / "killed.log"
     with open(log, "w") as stream:
-        child = subprocess.Popen(
+        child = psutil.Popen(
             [str(program), *MODEL],
             env=stock.environment(),
             stdout=stream,
@@ -85,8 +84,6 @@ def kill_in_the_middle(stock: Stock) -> None:
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)
     assert child.poll() is None, log.read_text()
-    if os.name == "posix":
-        child.send_signal(signal.SIGKILL)
-    else:
-        child.kill()
+    for process in [*child.children(recursive=True), child]:  # nnU-Net's workers outlive it
+        process.kill()
     child.wait()
