@@ -79,6 +79,31 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     return content
 
 
+def set_aside_checkpoints(folder: Path) -> list[str]:
+    """Rename what an earlier run left, so that it is neither lost nor resumed from.
+
+    Args:
+        folder: of the fold.
+
+    Returns:
+        The new names: `checkpoint_final.pth.previous1` and so on, the first number that is free.
+    """
+    names = []
+    for path in sorted(folder.glob("checkpoint_*.pth")):
+        number = 1
+        while (kept := path.with_name(f"{path.name}.previous{number}")).exists():
+            number += 1
+        os.replace(path, kept)
+        names.append(kept.name)
+    return names
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what a kill left of a checkpoint that was just being written."""
+    for leftover in folder.glob(".checkpoint_*.tmp"):
+        leftover.unlink()
+
+
 def random_state() -> dict[str, Any]:
     """The state of Python's, numpy's and torch's generators, as plain data."""
     kind, keys, position, has_gauss, gauss = np.random.get_state()

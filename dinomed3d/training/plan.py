@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from dinomed3d.errors import UserError
 from dinomed3d.networks import NetworkSpec, spec_for_patch
@@ -43,3 +44,37 @@ def network_entry(spec: NetworkSpec) -> dict[str, Any]:
 def write_spec(plans: dict[str, Any], configuration: str, spec: NetworkSpec) -> None:
     """Put a network into a plan's configuration, in place."""
     plans["configurations"][configuration]["architecture"] = network_entry(spec)
+
+
+def spec_difference(stored: NetworkSpec, asked: NetworkSpec) -> str:
+    """Fields that differ, for messages."""
+    a, b = stored.to_arch_kwargs(), asked.to_arch_kwargs()
+    return ", ".join(f"{k}: {a[k]!r} there, {b[k]!r} asked for" for k in a if a[k] != b[k])
+
+
+def check_other_folds(folder: Path, configuration: str, fold: int | str, spec: NetworkSpec) -> None:
+    """All folds share one plans.json, which predictions build the network from.
+
+    Args:
+        folder: of the model: trainer, plans and configuration.
+        configuration: its name in the plan.
+        fold: that is about to be trained.
+        spec: the network it would have.
+
+    Raises:
+        UserError: another fold in it was trained with another network.
+    """
+    others = [
+        f.name
+        for f in sorted(folder.glob("fold_*"))
+        if f.name != f"fold_{fold}" and any(f.glob("checkpoint_*.pth"))
+    ]
+    if not others or not (folder / "plans.json").is_file():
+        return
+    stored = plan_spec(PlansManager(str(folder / "plans.json")).get_configuration(configuration))
+    if stored != spec:
+        raise UserError(
+            f"DinoMed3DTrainer: {', '.join(others)} in {folder} were trained with another network than fold "
+            f"{fold} is asked to have ({spec_difference(stored, spec)}); all folds share one plan. Unset the "
+            "DINOMED3D_ variables that differ, or move the folder away"
+        )

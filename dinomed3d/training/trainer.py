@@ -23,15 +23,25 @@ from torch import Tensor, nn
 
 from dinomed3d import __version__
 from dinomed3d.errors import UserError
-from dinomed3d.lifting import DinoEncoder, WeightsError, build_encoder
+from dinomed3d.lifting import DinoEncoder
 from dinomed3d.networks import NetworkSpec, take_foundation
 from dinomed3d.training.checkpoint import (
     random_state,
     read_checkpoint,
+    remove_leftovers,
+    set_aside_checkpoints,
     set_random_state,
     write_checkpoint,
 )
-from dinomed3d.training.plan import NETWORK, RECIPE, plan_spec, write_spec
+from dinomed3d.training.foundation import read_foundation
+from dinomed3d.training.plan import (
+    NETWORK,
+    RECIPE,
+    check_other_folds,
+    plan_spec,
+    spec_difference,
+    write_spec,
+)
 from dinomed3d.training.precision import autocast, fast_precision
 from dinomed3d.training.recipe import Recipe, recipe_from, spec_from
 from dinomed3d.training.slices import foreground
@@ -84,9 +94,9 @@ class DinoMed3DTrainer(nnUNetTrainer):
         folder = Path(nnUNet_results) / plans["dataset_name"] / name
         earlier = {path.name for path in (folder / f"fold_{fold}").glob("checkpoint_*.pth")}
         if not (plans["continue_training"] and earlier):  # else load_checkpoint says what it is
-            self._check_other_folds(folder, configuration, fold)
+            check_other_folds(folder, configuration, fold, self.spec)
             if "checkpoint_final.pth" not in earlier:  # a finished fold may only want --val
-                self.foundation = self._read_foundation()
+                self.foundation = read_foundation(self.spec, self.recipe.weights)
         write_spec(plans, configuration, self.spec)
         super().__init__(plans, configuration, fold, dataset_json, device)
         self._apply_recipe()
@@ -102,25 +112,6 @@ class DinoMed3DTrainer(nnUNetTrainer):
 
     # ---- settings -------------------------------------------------------------------------------
 
-    def _check_other_folds(self, folder: Path, configuration: str, fold: int | str) -> None:
-        """All folds share one plans.json, which predictions build the network from."""
-        others = [
-            f.name
-            for f in sorted(folder.glob("fold_*"))
-            if f.name != f"fold_{fold}" and any(f.glob("checkpoint_*.pth"))
-        ]
-        if not others or not (folder / "plans.json").is_file():
-            return
-        stored = plan_spec(
-            PlansManager(str(folder / "plans.json")).get_configuration(configuration)
-        )
-        if stored != self.spec:
-            raise UserError(
-                f"DinoMed3DTrainer: {', '.join(others)} in {folder} were trained with another network than fold "
-                f"{fold} is asked to have ({_difference(stored, self.spec)}); all folds share one plan. Unset the "
-                "DINOMED3D_ variables that differ, or move the folder away"
-            )
-
     def _fit_recipe(self, recipe: Recipe) -> Recipe:
         """Without an encoder there is nothing for stage I to adapt."""
         return recipe if "encoder" in self.spec.parts else replace(recipe, stage1_epochs=0)
@@ -129,35 +120,6 @@ class DinoMed3DTrainer(nnUNetTrainer):
         self.num_epochs = self.recipe.stage1_epochs + self.recipe.stage2_epochs
         self.num_iterations_per_epoch = self.recipe.iterations_per_epoch
         self.num_val_iterations_per_epoch = self.recipe.val_iterations_per_epoch
-
-    def _read_foundation(self) -> DinoEncoder | None:
-        """The pretrained encoder, or None where none is wanted; either way its settings are tried."""
-        if "encoder" not in self.spec.parts:
-            return None
-        if self.recipe.weights == "none":
-            try:
-                with torch.device("meta"):
-                    build_encoder(
-                        self.spec.encoder,
-                        weights="none",
-                        taps=self.spec.taps,
-                        **self.spec.encoder_overrides,
-                    )
-            except ValueError as error:
-                raise UserError(
-                    f"DinoMed3DTrainer: DINOMED3D_ENCODER_OVERRIDES: {error}"
-                ) from error
-            return None
-        try:
-            return build_encoder(
-                self.spec.encoder,
-                weights=self.recipe.weights,
-                taps=self.spec.taps,
-                norm=True,
-                **self.spec.encoder_overrides,
-            )
-        except WeightsError as error:
-            raise WeightsError(f"DinoMed3DTrainer: {error}") from error
 
     # ---- network, optimizer, loss ---------------------------------------------------------------
 
@@ -185,7 +147,11 @@ class DinoMed3DTrainer(nnUNetTrainer):
         super().initialize()
         if self.resumed:
             return
-        foundation = self._read_foundation() if self.foundation is None else self.foundation
+        foundation = (
+            read_foundation(self.spec, self.recipe.weights)
+            if self.foundation is None
+            else self.foundation
+        )
         if self.recipe.weights == "none" and "encoder" in self.spec.parts:
             self.print_to_log_file(
                 "WARNING: the encoder starts RANDOM (DINOMED3D_WEIGHTS=none), for tests and demonstrations only"
@@ -265,22 +231,13 @@ class DinoMed3DTrainer(nnUNetTrainer):
             f"DINO-Med3D {__version__}\n{self.spec}\n{self.recipe}", add_timestamp=False
         )
         folder = Path(self.output_folder)
-        for leftover in folder.glob(".checkpoint_*.tmp"):  # of a kill while one was written
-            leftover.unlink()
+        remove_leftovers(folder)
         if not self.resumed and not self.disable_checkpointing:
-            self._set_aside_earlier_checkpoints(folder)
+            for kept in set_aside_checkpoints(folder):
+                self.print_to_log_file(f"kept the checkpoint of an earlier run as {kept}")
             self.current_epoch -= 1  # save_checkpoint counts the running epoch as done
             self.save_checkpoint(str(folder / "checkpoint_latest.pth"))
             self.current_epoch += 1
-
-    def _set_aside_earlier_checkpoints(self, folder: Path) -> None:
-        """A new run in an old folder must neither lose the old checkpoints nor resume from them."""
-        for path in sorted(folder.glob("checkpoint_*.pth")):
-            number = 1
-            while (kept := path.with_name(f"{path.name}.previous{number}")).exists():
-                number += 1
-            os.replace(path, kept)
-            self.print_to_log_file(f"kept the checkpoint of an earlier run as {kept.name}")
 
     def on_train_epoch_start(self) -> None:
         """Change stages where it is time, restore random generators after a resume, log the rate."""
@@ -466,11 +423,11 @@ class DinoMed3DTrainer(nnUNetTrainer):
         if spec_from(stored, os.environ) != stored:
             raise UserError(
                 f"DinoMed3DTrainer: {name} holds another network than the environment asks for "
-                f"({_difference(stored, spec_from(stored, os.environ))}); unset these DINOMED3D_ variables"
+                f"({spec_difference(stored, spec_from(stored, os.environ))}); unset these DINOMED3D_ variables"
             )
         if self.was_initialized and stored != self.spec:
             raise UserError(
-                f"DinoMed3DTrainer: {name} holds another network ({_difference(stored, self.spec)})"
+                f"DinoMed3DTrainer: {name} holds another network ({spec_difference(stored, self.spec)})"
             )
         self.spec = stored
         write_spec(self.plans_manager.plans, self.configuration_name, stored)
@@ -480,9 +437,3 @@ class DinoMed3DTrainer(nnUNetTrainer):
         self.configuration_manager = self.plans_manager.get_configuration(self.configuration_name)
         self.recipe = self._fit_recipe(recipe_from(own["recipe"], os.environ))
         self._apply_recipe()
-
-
-def _difference(stored: NetworkSpec, asked: NetworkSpec) -> str:
-    """Fields that differ, for messages."""
-    a, b = stored.to_arch_kwargs(), asked.to_arch_kwargs()
-    return ", ".join(f"{k}: {a[k]!r} there, {b[k]!r} asked for" for k in a if a[k] != b[k])

