@@ -38,7 +38,7 @@ class DemoSpec:
     """Replace an earlier demo in ``out``."""
     phantom: PhantomSpec = PhantomSpec()
     stage1_epochs: int = 2
-    stage2_epochs: int = 4
+    stage2_epochs: int = 8
     iterations_per_epoch: int = 20
     val_iterations_per_epoch: int = 4
 
