@@ -40,7 +40,9 @@ class Decoder(nn.Module):
         self.ups = nn.ModuleList(UpInPlane(c, w) for c, w in zip(coarse, widths[:-1], strict=True))
         self.steps = nn.ModuleList(
             conv_norm_act(w + s, w, depth_kernel=k)
-            for w, s, k in zip(widths[:-1], skips[:-1], depth_kernels, strict=False)
+            for w, s, k in zip(
+                widths[:-1], skips[:-1], depth_kernels[: len(skips) - 1], strict=True
+            )
         )
         # by this name nnU-Net's -pretrained_weights knows what depends on the classes
         self.seg_layers = nn.ModuleList(nn.Conv3d(w, classes, 1) for w in widths[:-1][:supervised])

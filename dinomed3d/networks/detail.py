@@ -30,7 +30,7 @@ class DetailStream(nn.Module):
                 conv_norm_act(c_out, c_out, depth_kernel=k),
             )
             for level, (c_in, c_out, k) in enumerate(
-                zip(before, widths, depth_kernels, strict=False)
+                zip(before, widths, depth_kernels[: len(widths)], strict=True)
             )
         )
 
