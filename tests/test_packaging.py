@@ -193,3 +193,19 @@ def test_an_editable_nnunet_is_not_hidden_and_finds_the_trainer_by_its_setting(
     assert found["nnunetv2"] == str(clone / "nnunetv2")
     assert found["trainer"] is None
     assert lines.count("dinomed3d.training.trainer") == 2
+
+
+def test_nothing_that_is_packaged_is_ignored_by_git() -> None:
+    """A file that only this checkout has would be missing in everyone else's."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout (a source archive), so there is nothing to compare with")
+    listed = subprocess.run(
+        ["git", "ls-files", "--others", "--ignored", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    ours = ("dinomed3d/", "planners/", "pointseg/", "tests/", "examples/")
+    hidden = [line for line in listed.stdout.splitlines() if line.startswith(ours)]
+    assert [name for name in hidden if "__pycache__/" not in name] == []
