@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dinomed3d.errors import UserError
 from dinomed3d.lifting import DinoEncoder, build_encoder, pad_to_multiple
 from dinomed3d.networks.adapter import Adapter3D
 from dinomed3d.networks.decoder import Decoder
@@ -76,9 +77,13 @@ class DinoMed3D(nn.Module):
         """(B, C, D, H, W) -> the semantic pyramid, by in-plane stride; empty without an encoder."""
         if self.encoder is None or self.embedding is None or self.neck is None:
             return {}
-        slices = self.embedding(volume)  #                            (B * D, K * C, H', W')
+        slices = self.embedding(self.image(volume))  #                (B * D, K * C, H', W')
         taps = self.encoder(slices, depth=volume.shape[2])  # 4 x (B, E, D, H/t, W/t)
         return dict(self.neck(taps))
+
+    def image(self, volume: Tensor) -> Tensor:
+        """Without the channels that hold an earlier stage's segmentation."""
+        return volume[:, : volume.shape[1] - self.spec.prior_channels]
 
     def fuse(self, semantic: dict[int, Tensor], detail: list[Tensor]) -> list[Tensor | None]:
         """What each level hands to the decoder: detail where it is fine, both at the gate, else semantic."""
@@ -161,7 +166,7 @@ def build_network(
     checkpoint. So nothing but the checkpoint is needed to predict.
 
     Args:
-        input_channels: C, modalities of the volume.
+        input_channels: C, modalities of the volume, and the spec's `prior_channels` after them.
         num_classes: channels of the logits.
         deep_supervision: give logits of several levels.
         spec: fields of NetworkSpec.
@@ -170,6 +175,11 @@ def build_network(
         UserError: fields of another version, or impossible ones.
     """
     s = NetworkSpec.from_arch_kwargs(spec)
+    if input_channels <= s.prior_channels:
+        raise UserError(
+            f"build_network: {input_channels} input channels leave no image beside the spec's "
+            f"'prior_channels' = {s.prior_channels}; the plan belongs to another dataset or configuration"
+        )
     embedding = encoder = proxy = neck = detail = fusion = None
     gate = len(s.detail_widths) - 1
     has_detail = "detail" in s.parts
@@ -181,7 +191,7 @@ def build_network(
         )
         embedding = MultiSliceEmbedding(
             slices=s.slices,
-            modalities=input_channels,
+            modalities=input_channels - s.prior_channels,
             voxels_per_token=s.voxels_per_token,
             patch=vit.stride,
         )

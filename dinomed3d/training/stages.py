@@ -37,7 +37,7 @@ def proxy_loss(
     token = network.spec.voxels_per_token
     tokens = -(-volume.shape[-2] // token) * -(-volume.shape[-1] // token)
     stacks, truth = slice_batch(
-        volume,
+        network.image(volume),
         target,
         shown,
         slices=network.spec.slices,
@@ -71,7 +71,7 @@ class FullSizeLogits(nn.Module):
         flat = volume.ndim == 4
         volume = volume.unsqueeze(2) if flat else volume
         depth = volume.shape[2]
-        stacks = stack_slices(volume, slices=self.network.spec.slices)
+        stacks = stack_slices(self.network.image(volume), slices=self.network.spec.slices)
         slices = self.network.stage_one()(stacks).float()
         outputs = []
         for head in range(self.heads or 1):

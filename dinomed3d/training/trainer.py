@@ -18,6 +18,7 @@ from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor, nn
 
@@ -84,7 +85,9 @@ class DinoMed3DTrainer(nnUNetTrainer):
             )
         plans = deepcopy(plans)
         planned = PlansManager(plans).get_configuration(configuration)
-        self.spec = spec_from(plan_spec(planned), os.environ)
+        self.spec = spec_from(
+            self._with_prior(plan_spec(planned), planned, dataset_json), os.environ
+        )
         self.spec.check_patch(planned.patch_size)
         self.recipe = self._fit_recipe(
             recipe_from(planned.configuration.get(RECIPE, {}), os.environ)
@@ -111,6 +114,16 @@ class DinoMed3DTrainer(nnUNetTrainer):
             self.grad_scaler = None  # bfloat16 has float32's range
 
     # ---- settings -------------------------------------------------------------------------------
+
+    @staticmethod
+    def _with_prior(
+        spec: NetworkSpec, planned: ConfigurationManager, dataset_json: dict
+    ) -> NetworkSpec:
+        """In nnU-Net's cascade the labels of the stage before come as channels after the image's."""
+        if planned.previous_stage_name is None:
+            return spec
+        labels = LabelManager(dataset_json["labels"], dataset_json.get("regions_class_order"))
+        return replace(spec, prior_channels=len(labels.foreground_labels))
 
     def _fit_recipe(self, recipe: Recipe) -> Recipe:
         """Without an encoder there is nothing for stage I to adapt."""

@@ -8,6 +8,7 @@ import torch
 from dinomed3d.errors import UserError
 from dinomed3d.lifting import build_encoder, stack_slices
 from dinomed3d.networks import NetworkSpec, build_network, spec_for_patch, take_foundation
+from dinomed3d.training.stages import FullSizeLogits
 
 TINY = dict(
     encoder_overrides=dict(embed_dim=24, depth=4, num_heads=2, init_values=1.0),
@@ -339,3 +340,22 @@ def test_stages_that_do_not_exist_are_refused():
         tiny(parts=("detail",)).begin_stage(1)
     with pytest.raises(ValueError, match="no encoder, so there is no stage I"):
         tiny(parts=("detail",)).stage_one()
+
+
+def test_an_earlier_segmentation_reaches_the_detail_stream_but_not_the_encoder():
+    network = awaken(tiny(channels=4, prior_channels=3)).eval()
+    assert network.encoder.encoder.in_channels == 3  # three slices of the one image channel
+    volume = torch.randn(1, 4, 3, 16, 16)
+    other = torch.cat([volume[:, :1], torch.randn(1, 3, 3, 16, 16)], dim=1)
+    there = network.lift(other)
+    assert all(torch.equal(level, there[s]) for s, level in network.lift(volume).items())
+    assert not torch.equal(network(volume), network(other))
+    stage_one = FullSizeLogits(network, stage=1, heads=None)
+    assert torch.equal(stage_one(volume), stage_one(other))
+
+
+def test_an_earlier_segmentation_needs_the_detail_stream_and_an_image_beside_it():
+    with pytest.raises(UserError, match="prior_channels.*detail stream"):
+        NetworkSpec(prior_channels=2, parts=("encoder",))
+    with pytest.raises(UserError, match="2 input channels.*prior_channels"):
+        tiny(channels=2, prior_channels=2)
