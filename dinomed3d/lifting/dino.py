@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import timm
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from dinomed3d.lifting.encoder import Encoder
 from dinomed3d.lifting.weights import load_weights
@@ -47,6 +48,8 @@ class DinoEncoder(Encoder):
     """
 
     vit: Any  # timm's models have no common type with what is read from them here
+    checkpointing: bool
+    """Whether a block keeps its input alone for the backward pass and is run again there."""
 
     def __init__(
         self, vit: nn.Module, *, taps: tuple[int, ...], norm: bool, **settings: Any
@@ -69,6 +72,7 @@ class DinoEncoder(Encoder):
             )
         self.taps = tuple(taps)
         self.norm = norm
+        self.checkpointing = False
         self.stride = self.vit.patch_embed.patch_size[0]
         self.channels = self.vit.embed_dim
         self.in_channels = self.vit.patch_embed.proj.in_channels
@@ -111,6 +115,22 @@ class DinoEncoder(Encoder):
             return tokens + b.drop_path2(b.ls2(b.mlp(b.norm2(tokens))))
         return tokens + b.drop_path2(b.gamma_2 * b.mlp(b.norm2(tokens)))
 
+    def block(self, number: int, tokens: Tensor, rope: Tensor | None) -> Tensor:
+        """Both halves of a block. (V, N, C) -> (V, N, C)."""
+        return self.feed(number, self.attend(number, tokens, rope))
+
+    def recorded(self, block: Callable[..., Tensor], *inputs: Any) -> Tensor:
+        """Run a block, or a function around one; `checkpointing` decides what backward is left with.
+
+        Args:
+            block: takes the inputs, tensors or not.
+            inputs: of the block.
+        """
+        if self.checkpointing and torch.is_grad_enabled():
+            output: Tensor = checkpoint(block, *inputs, use_reentrant=False)
+            return output
+        return block(*inputs)
+
     def to_map(self, tokens: Tensor, height: int, width: int) -> Tensor:
         """Patch tokens as a map, the final norm applied if so set. (V, P + N, C) -> (V, C, h, w).
 
@@ -127,9 +147,9 @@ class DinoEncoder(Encoder):
         """See Encoder.maps; blocks after the last tap are not run."""
         tokens, rope = self.embed(images)
         outputs = []
-        for block in range(self.taps[-1] + 1):
-            tokens = self.feed(block, self.attend(block, tokens, rope))
-            if block in self.taps:
+        for number in range(self.taps[-1] + 1):
+            tokens = self.recorded(self.block, number, tokens, rope)
+            if number in self.taps:
                 outputs.append(self.to_map(tokens, images.shape[-2], images.shape[-1]))
         return tuple(outputs)
 

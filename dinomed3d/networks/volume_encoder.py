@@ -39,13 +39,19 @@ class VolumeEncoder(nn.Module):
         grid = (height // encoder.stride, width // encoder.stride)
         tokens, rope = encoder.embed(images)
         taps = []
-        for block in range(encoder.taps[-1] + 1):
-            tokens = encoder.attend(block, tokens, rope)
-            if len(self.adapters):
-                adapter = self.adapters[block]
-                assert isinstance(adapter, Adapter3D)
-                tokens = tokens + adapter(tokens, depth=depth, grid=grid)
-            tokens = encoder.feed(block, tokens)
-            if block in encoder.taps:
+        for number in range(encoder.taps[-1] + 1):
+            tokens = encoder.recorded(self.block, number, tokens, rope, depth, grid)
+            if number in encoder.taps:
                 taps.append(unstack_slices(encoder.to_map(tokens, height, width), depth=depth))
         return taps
+
+    def block(
+        self, number: int, tokens: Tensor, rope: Tensor | None, depth: int, grid: tuple[int, int]
+    ) -> Tensor:
+        """A block with its adapter between the halves. (B * D, N, E) -> (B * D, N, E)."""
+        tokens = self.encoder.attend(number, tokens, rope)
+        if len(self.adapters):
+            adapter = self.adapters[number]
+            assert isinstance(adapter, Adapter3D)
+            tokens = tokens + adapter(tokens, depth=depth, grid=grid)
+        return self.encoder.feed(number, tokens)

@@ -16,7 +16,7 @@ from dinomed3d.errors import UserError
 
 KEYS = ("network_weights", "optimizer_state", "logging", "_best_ema", "current_epoch")
 """What a checkpoint must hold to be continued from, beside `OWN_KEYS` under "dinomed3d"."""
-OWN_KEYS = ("stage", "spec", "recipe", "random_state")
+OWN_KEYS = ("stage", "spec", "recipe", "random_states")
 
 
 def plain(value: Any) -> Any:
@@ -105,7 +105,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def random_state() -> dict[str, Any]:
-    """The state of Python's, numpy's and torch's generators, as plain data."""
+    """The state of this process's generators, Python's, numpy's and torch's, as plain data."""
     kind, keys, position, has_gauss, gauss = np.random.get_state()
     return {
         "python": random.getstate(),
@@ -117,7 +117,8 @@ def random_state() -> dict[str, Any]:
             gauss,
         ),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        # of this process's GPU alone; a training without one does not wake it
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
     }
 
 
@@ -127,5 +128,5 @@ def set_random_state(state: Mapping[str, Any]) -> None:
     kind, keys, position, has_gauss, gauss = state["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
     torch.set_rng_state(state["torch"])
-    if len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(list(state["cuda"]))
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from dinomed3d.errors import UserError
 from dinomed3d.networks import NetworkSpec, spec_for_patch
+from dinomed3d.training.recipe import spec_from
 
 NETWORK = "dinomed3d.networks.network.build_network"
 """What our plans name as their network; importable, so that stock trainers can build it too."""
@@ -32,6 +37,16 @@ def plan_spec(configuration: ConfigurationManager) -> NetworkSpec:
     return spec_for_patch(configuration.patch_size, configuration.spacing)
 
 
+def with_prior(
+    spec: NetworkSpec, configuration: ConfigurationManager, dataset_json: Mapping[str, Any]
+) -> NetworkSpec:
+    """In nnU-Net's cascade the labels of the stage before come as channels after the image's."""
+    if configuration.previous_stage_name is None:
+        return spec
+    labels = LabelManager(dataset_json["labels"], dataset_json.get("regions_class_order"))
+    return replace(spec, prior_channels=len(labels.foreground_labels))
+
+
 def network_entry(spec: NetworkSpec) -> dict[str, Any]:
     """A network as nnU-Net's plans hold theirs, under "architecture" of a configuration."""
     return {
@@ -50,6 +65,31 @@ def spec_difference(stored: NetworkSpec, asked: NetworkSpec) -> str:
     """Fields that differ, for messages."""
     a, b = stored.to_arch_kwargs(), asked.to_arch_kwargs()
     return ", ".join(f"{k}: {a[k]!r} there, {b[k]!r} asked for" for k in a if a[k] != b[k])
+
+
+def stored_spec(fields: Mapping[str, Any], built: NetworkSpec | None, name: str) -> NetworkSpec:
+    """The network of a checkpoint, which neither the environment nor a built one may differ from.
+
+    Args:
+        fields: of the spec, as the checkpoint has them.
+        built: that of the network that is there already, if any.
+        name: of the checkpoint, for messages.
+
+    Raises:
+        UserError: one of them does.
+    """
+    stored = NetworkSpec.from_arch_kwargs(fields)
+    asked = spec_from(stored, os.environ)
+    if asked != stored:
+        raise UserError(
+            f"DinoMed3DTrainer: {name} holds another network than the environment asks for "
+            f"({spec_difference(stored, asked)}); unset these DINOMED3D_ variables"
+        )
+    if built is not None and stored != built:
+        raise UserError(
+            f"DinoMed3DTrainer: {name} holds another network ({spec_difference(stored, built)})"
+        )
+    return stored
 
 
 def check_other_folds(folder: Path, configuration: str, fold: int | str, spec: NetworkSpec) -> None:

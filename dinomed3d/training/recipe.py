@@ -27,9 +27,9 @@ class Recipe:
     val_iterations_per_epoch: int = 50
     """Validation batches per epoch (online pseudo Dice)."""
     stage1_slices: int = 96
-    """Slices that stage I draws from each batch, at most."""
+    """Slices that stage I draws from each batch, at most; several GPUs share them."""
     stage1_tokens: int = 16384
-    """Tokens of all these slices together, at most: what a full fine-tune keeps for backward."""
+    """Tokens of all slices on one GPU, at most: what a full fine-tune keeps for backward."""
     foreground_share: float = 0.67
     """Share of these that show foreground, where there are enough."""
     rate_encoder: float = 5e-5
@@ -46,6 +46,9 @@ class Recipe:
     """Share of a stage over which rates rise linearly; then they fall as half a cosine."""
     clip: float = 1.0
     """Largest norm of all gradients together."""
+    activation_checkpointing: bool = False
+    """Keep only the input of each transformer block for the backward pass and run the block again
+    there: in both stages much less memory, for about a third more time in the encoder."""
 
     def __post_init__(self) -> None:
         """Check every field; nothing is changed."""
@@ -61,6 +64,11 @@ class Recipe:
             raise UserError(
                 "recipe: 'val_iterations_per_epoch' must be at least 1, nnU-Net logs it"
             )
+        if not isinstance(self.activation_checkpointing, bool):
+            raise UserError(
+                "recipe: 'activation_checkpointing' must be true or false, got "
+                f"{self.activation_checkpointing!r}"
+            )
         if not 0 <= self.weight_decay < math.inf:
             raise UserError(f"recipe: 'weight_decay' must not be negative, got {self.weight_decay}")
         if not 0 <= self.warmup < 1 or not 0 <= self.foreground_share <= 1:
@@ -70,9 +78,31 @@ class Recipe:
         """1 or 2, for an epoch counted from 0."""
         return 1 if epoch < self.stage1_epochs else 2
 
-    def slices_per_step(self, tokens: int) -> int:
-        """Slices that stage I draws, of so many tokens each: within both bounds, at least 2."""
-        return max(2, min(self.stage1_slices, self.stage1_tokens // tokens))
+    def check_stage(self, stage: int, *, epoch: int, name: str) -> None:
+        """Stage I cannot grow once it is over.
+
+        Args:
+            stage: that the checkpoint is in.
+            epoch: that it goes on with.
+            name: of the checkpoint, for messages.
+
+        Raises:
+            UserError: it would.
+        """
+        if stage == 2 and self.stage(epoch) == 1:
+            raise UserError(
+                f"DinoMed3DTrainer: {name} is in stage II after {epoch} epochs, so stage I cannot be "
+                f"{self.stage1_epochs} epochs long any more; unset DINOMED3D_STAGE1_EPOCHS"
+            )
+
+    def slices_per_step(self, tokens: int, *, processes: int = 1) -> int:
+        """Slices that stage I draws: within both bounds, at least 2.
+
+        Args:
+            tokens: of each slice.
+            processes: that share the batch; the number is that of each.
+        """
+        return max(2, min(self.stage1_slices // processes, self.stage1_tokens // tokens))
 
     def rate_factor(self, epoch: int, iteration: int) -> float:
         """What peak rates are multiplied with at a step; a function of place alone, so it resumes.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,48 +30,40 @@ def draw_slices(shown: Tensor, *, count: int, foreground_share: float) -> Tensor
     """Choose slices of a batch of patches.
 
     Args:
-        shown: (B, D, H, W), where there is foreground.
+        shown: (B, D, H, W), or (B, H, W), where every image is a slice: where there is foreground, on
+            the CPU, so that no device is waited for.
         count: slices to choose; all of them where there are fewer.
         foreground_share: share of `count` drawn from slices with foreground, as far as there are any.
 
     Returns:
         (count,) numbers into the B * D slices, drawn without repetition with torch's global generator.
     """
-    shows = shown.flatten(2).any(dim=2).flatten()  # (B * D,)
-    total = shows.numel()
-    count = min(count, total)
-    order = torch.randperm(total)  # on the CPU: the same draw on every device
-    shows = shows.cpu()[order]
+    shows = shown.flatten(-2).any(dim=-1).flatten().numpy()  # (B * D,)
+    count = min(count, shows.size)
+    order = torch.randperm(shows.size).numpy()
     wanted = min(round(foreground_share * count), int(shows.sum()))
-    first, rest = order[shows][:wanted], torch.cat([order[shows][wanted:], order[~shows]])
-    rest = rest[torch.randperm(rest.numel())][: count - wanted]
-    return torch.cat([first, rest]).to(shown.device)
+    showing, others = order[shows[order]], order[~shows[order]]
+    first, rest = showing[:wanted], np.concatenate([showing[wanted:], others])
+    rest = rest[torch.randperm(rest.size).numpy()][: count - wanted]
+    return torch.from_numpy(np.concatenate([first, rest]))
 
 
 def slice_batch(
-    volume: Tensor,
-    target: Tensor,
-    shown: Tensor,
-    *,
-    slices: int,
-    count: int,
-    foreground_share: float,
+    volume: Tensor, target: Tensor, chosen: Tensor, *, slices: int
 ) -> tuple[Tensor, Tensor]:
     """Stage I's input and target out of stage II's.
 
     Args:
         volume: (B, C, D, H, W), or (B, C, H, W), where every image is a slice.
         target: (B, R, D, H, W), or (B, R, H, W).
-        shown: (B, D, H, W), or (B, H, W): where there is foreground.
+        chosen: (N,) numbers into the B * D slices, on the CPU.
         slices: K, odd.
-        count: see `draw_slices`.
-        foreground_share: likewise.
 
     Returns:
         (N, K * C, H, W) slices with neighbours; (N, R, H, W) their targets.
     """
     if volume.ndim == 4:
-        volume, target, shown = volume.unsqueeze(2), target.unsqueeze(2), shown.unsqueeze(1)
-    chosen = draw_slices(shown, count=count, foreground_share=foreground_share)
+        volume, target = volume.unsqueeze(2), target.unsqueeze(2)
+    chosen = chosen.to(volume.device, non_blocking=True)
     stacks = stack_slices(volume, slices=slices)[chosen]
     return stacks, target.transpose(1, 2).flatten(0, 1)[chosen]

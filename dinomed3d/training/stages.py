@@ -15,36 +15,43 @@ from dinomed3d.training.slices import slice_batch
 Loss = Callable[..., Tensor]
 
 
+def begin_stage(network: DinoMed3D, recipe: Recipe, *, stage: int, supervised: bool) -> None:
+    """Say what learns, and how the encoder spends its memory.
+
+    Args:
+        network: whose parameters and encoder are told.
+        recipe: whether activations are kept or computed again.
+        stage: 1 or 2.
+        supervised: whether stage II's loss sees all levels, or the finest alone.
+    """
+    network.begin_stage(stage)
+    if not supervised:
+        network.decoder.seg_layers[1:].requires_grad_(False)  # nothing comes of them
+    if network.encoder is not None:
+        network.encoder.encoder.checkpointing = recipe.activation_checkpointing
+
+
 def proxy_loss(
-    network: DinoMed3D,
-    volume: Tensor,
+    network: Callable[[Tensor], Tensor],
+    image: Tensor,
     target: Tensor,
-    shown: Tensor,
+    chosen: Tensor,
     *,
-    recipe: Recipe,
+    slices: int,
     loss: Loss,
 ) -> Tensor:
     """Stage I's loss on slices drawn from a batch.
 
     Args:
-        network: whose encoder and proxy head learn.
-        volume: (B, C, D, H, W) or (B, C, H, W).
+        network: stage I's, of slices with their neighbours.
+        image: (B, C, D, H, W) or (B, C, H, W).
         target: the same with R channels, at full size.
-        shown: (B, D, H, W) or (B, H, W), where there is foreground.
-        recipe: how many slices, and how many of them with foreground.
+        chosen: (N,) slices, as `draw_slices` numbers them.
+        slices: neighbouring ones in one embedding, K.
         loss: of logits (N, classes, H, W) against (N, R, H, W).
     """
-    token = network.spec.voxels_per_token
-    tokens = -(-volume.shape[-2] // token) * -(-volume.shape[-1] // token)
-    stacks, truth = slice_batch(
-        network.image(volume),
-        target,
-        shown,
-        slices=network.spec.slices,
-        count=recipe.slices_per_step(tokens),
-        foreground_share=recipe.foreground_share,
-    )
-    return loss(network.stage_one()(stacks).float(), truth)
+    stacks, truth = slice_batch(image, target, chosen, slices=slices)
+    return loss(network(stacks).float(), truth)
 
 
 class FullSizeLogits(nn.Module):

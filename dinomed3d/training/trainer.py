@@ -18,14 +18,13 @@ from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
-from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor, nn
 
 from dinomed3d import __version__
 from dinomed3d.errors import UserError
 from dinomed3d.lifting import DinoEncoder
-from dinomed3d.networks import NetworkSpec, take_foundation
+from dinomed3d.networks import take_foundation
 from dinomed3d.training.checkpoint import (
     random_state,
     read_checkpoint,
@@ -35,18 +34,23 @@ from dinomed3d.training.checkpoint import (
     write_checkpoint,
 )
 from dinomed3d.training.foundation import read_foundation
+from dinomed3d.training.optimizer import build_optimizer, set_peaks, set_rates
+from dinomed3d.training.parallel import check_batch, gathered, processes, rank, wait
 from dinomed3d.training.plan import (
     NETWORK,
     RECIPE,
     check_other_folds,
     plan_spec,
-    spec_difference,
+    stored_spec,
+    with_prior,
     write_spec,
 )
 from dinomed3d.training.precision import autocast, fast_precision
 from dinomed3d.training.recipe import Recipe, recipe_from, spec_from
-from dinomed3d.training.slices import foreground
-from dinomed3d.training.stages import FullSizeLogits, proxy_loss
+from dinomed3d.training.running import compiler, running_network
+from dinomed3d.training.slices import draw_slices, foreground
+from dinomed3d.training.stages import FullSizeLogits, begin_stage, proxy_loss
+from dinomed3d.training.update import Update, check_finite
 
 
 class DinoMed3DTrainer(nnUNetTrainer):
@@ -58,6 +62,7 @@ class DinoMed3DTrainer(nnUNetTrainer):
     optimizer: torch.optim.Optimizer
     grad_scaler: torch.amp.GradScaler | None
     enable_deep_supervision: bool
+    is_ddp: bool
     _best_ema: float | None
 
     def __init__(
@@ -74,10 +79,6 @@ class DinoMed3DTrainer(nnUNetTrainer):
             UserError: settings that cannot be met.
             WeightsError: no foundation weights, or ones that do not fit.
         """
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            raise UserError(
-                "DinoMed3DTrainer: several GPUs are not supported yet; train with -num_gpus 1"
-            )
         if not (nnUNet_results.is_set() and nnUNet_preprocessed.is_set()):
             raise UserError(
                 "DinoMed3DTrainer: set the environment variables nnUNet_preprocessed and nnUNet_results to the "
@@ -85,23 +86,26 @@ class DinoMed3DTrainer(nnUNetTrainer):
             )
         plans = deepcopy(plans)
         planned = PlansManager(plans).get_configuration(configuration)
-        self.spec = spec_from(
-            self._with_prior(plan_spec(planned), planned, dataset_json), os.environ
-        )
+        check_batch(planned.batch_size, batch_dice=planned.batch_dice)
+        self.spec = spec_from(with_prior(plan_spec(planned), planned, dataset_json), os.environ)
         self.spec.check_patch(planned.patch_size)
         self.recipe = self._fit_recipe(
             recipe_from(planned.configuration.get(RECIPE, {}), os.environ)
         )
         self.foundation: DinoEncoder | None = None
         name = f"{type(self).__name__}__{plans['plans_name']}__{configuration}"
-        folder = Path(nnUNet_results) / plans["dataset_name"] / name
+        folder = Path(nnUNet_results, plans["dataset_name"], name)
         earlier = {path.name for path in (folder / f"fold_{fold}").glob("checkpoint_*.pth")}
         if not (plans["continue_training"] and earlier):  # else load_checkpoint says what it is
             check_other_folds(folder, configuration, fold, self.spec)
             if "checkpoint_final.pth" not in earlier:  # a finished fold may only want --val
                 self.foundation = read_foundation(self.spec, self.recipe.weights)
         write_spec(plans, configuration, self.spec)
+        if rank() > 0:
+            os.environ["nnUNet_wandb_enabled"] = "0"  # one training is one run there
         super().__init__(plans, configuration, fold, dataset_json, device)
+        if device.type != "cuda":
+            self.device = device  # several processes mean GPUs to nnU-Net
         self._apply_recipe()
         self.save_every = 1  # checkpoints are atomic; a kill costs at most one epoch
         self.initial_lr = self.recipe.rate_decoder
@@ -109,21 +113,13 @@ class DinoMed3DTrainer(nnUNetTrainer):
         self.resumed = False
         self.stage = self.recipe.stage(0)
         self.iteration = 0
+        self.running: nn.Module | None = None  # made when a stage's first epoch begins
+        self.compile_backend = compiler(self.device)
         self.pending_random_state: dict[str, Any] | None = None
         if fast_precision(self.device) != torch.float16:
             self.grad_scaler = None  # bfloat16 has float32's range
 
     # ---- settings -------------------------------------------------------------------------------
-
-    @staticmethod
-    def _with_prior(
-        spec: NetworkSpec, planned: ConfigurationManager, dataset_json: dict
-    ) -> NetworkSpec:
-        """In nnU-Net's cascade the labels of the stage before come as channels after the image's."""
-        if planned.previous_stage_name is None:
-            return spec
-        labels = LabelManager(dataset_json["labels"], dataset_json.get("regions_class_order"))
-        return replace(spec, prior_channels=len(labels.foreground_labels))
 
     def _fit_recipe(self, recipe: Recipe) -> Recipe:
         """Without an encoder there is nothing for stage I to adapt."""
@@ -157,7 +153,13 @@ class DinoMed3DTrainer(nnUNetTrainer):
 
     def initialize(self) -> None:
         """nnU-Net's, then the foundation weights go in, unless a checkpoint brings its own."""
+        # nnU-Net would wrap the network itself, for good; `running` is what several GPUs run
+        parallel, self.is_ddp = self.is_ddp, False
         super().initialize()
+        self.is_ddp = parallel
+        if parallel:
+            self._set_batch_size_and_oversample()
+            self.loss = self._build_loss()
         if self.resumed:
             return
         foundation = (
@@ -177,38 +179,18 @@ class DinoMed3DTrainer(nnUNetTrainer):
         self.foundation = None
 
     def _do_i_compile(self) -> bool:
-        # declined until it is shown to be safe through the change of stages
+        # nnU-Net would compile the network itself, for good; `running` is what is compiled
         return False
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, None]:
         """AdamW over what learns in the running stage; rates are set before each step, so no scheduler."""
-        self.network.begin_stage(self.stage)
-        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-        for name, parameter in self.network.named_parameters():
-            if parameter.requires_grad:
-                kept = name.endswith(("cls_token", "reg_token", "pos_embed"))
-                role = (name.startswith("encoder."), parameter.ndim > 1 and not kept)
-                groups.setdefault(role, []).append(parameter)
-        optimizer = torch.optim.AdamW(
-            # by role, not by rate: a resume with other rates finds its groups again. The first one's
-            # rate is what nnU-Net logs and plots: that of the parts outside the encoder
-            [{"params": groups[r], "inside": r[0], "decayed": r[1]} for r in sorted(groups)],
-            lr=self.recipe.rate_decoder,
-            betas=(0.9, 0.98),
-            fused=self.device.type in ("cuda", "cpu"),
+        self.running = None
+        begin_stage(
+            self.network, self.recipe, stage=self.stage, supervised=self.enable_deep_supervision
         )
-        self._set_peaks(optimizer)
+        optimizer = build_optimizer(self.network, self.recipe, stage=self.stage, device=self.device)
+        self.update = Update(optimizer, clip=self.recipe.clip, scaler=self.grad_scaler)
         return optimizer, None
-
-    def _set_peaks(self, optimizer: torch.optim.Optimizer) -> None:
-        """Peak rates and decay of every group, as the recipe has them now."""
-        r = self.recipe
-        outside, inside = (
-            (r.rate_proxy, r.rate_encoder) if self.stage == 1 else (r.rate_decoder, r.rate_adapters)
-        )
-        for group in optimizer.param_groups:
-            group["peak"] = inside if group["inside"] else outside
-            group["weight_decay"] = r.weight_decay if group["decayed"] else 0.0
 
     def _get_deep_supervision_scales(self) -> list[list[float]] | None:
         if not self.enable_deep_supervision:
@@ -239,15 +221,21 @@ class DinoMed3DTrainer(nnUNetTrainer):
 
     def on_train_start(self) -> None:
         """nnU-Net's, then a first checkpoint, so that a kill at any moment can be resumed."""
+        if self.is_ddp:
+            if self.local_rank == 0:
+                self.do_split()  # perhaps writes it; the others read
+            wait()
         super().on_train_start()
         self.print_to_log_file(
             f"DINO-Med3D {__version__}\n{self.spec}\n{self.recipe}", add_timestamp=False
         )
         folder = Path(self.output_folder)
-        remove_leftovers(folder)
-        if not self.resumed and not self.disable_checkpointing:
-            for kept in set_aside_checkpoints(folder):
+        first = not self.resumed and not self.disable_checkpointing
+        if self.local_rank == 0:
+            remove_leftovers(folder)
+            for kept in set_aside_checkpoints(folder) if first else []:
                 self.print_to_log_file(f"kept the checkpoint of an earlier run as {kept}")
+        if first:
             self.current_epoch -= 1  # save_checkpoint counts the running epoch as done
             self.save_checkpoint(str(folder / "checkpoint_latest.pth"))
             self.current_epoch += 1
@@ -259,12 +247,16 @@ class DinoMed3DTrainer(nnUNetTrainer):
             self.stage = stage
             self.optimizer, self.lr_scheduler = self.configure_optimizers()
             self._best_ema = None  # the proxy head's Dice says nothing about stage II's
+        if self.running is None:
+            self.running = running_network(
+                self.network, stage=stage, device=self.device, backend=self.compile_backend
+            )
         if self.pending_random_state is not None:
             set_random_state(self.pending_random_state)
             self.pending_random_state = None
         self.network.train()
         self.iteration = 0
-        self._set_rates()
+        set_rates(self.optimizer, self.recipe.rate_factor(self.current_epoch, self.iteration))
         what = "2.5D proxy task" if stage == 1 else "adapters, detail stream, decoder"
         self.print_to_log_file("")
         self.print_to_log_file(
@@ -273,61 +265,61 @@ class DinoMed3DTrainer(nnUNetTrainer):
         self.print_to_log_file(f"Current learning rate: {self.optimizer.param_groups[0]['lr']:.6f}")
         self.logger.log("lrs", self.optimizer.param_groups[0]["lr"], self.current_epoch)
 
-    def _set_rates(self) -> None:
-        factor = self.recipe.rate_factor(self.current_epoch, self.iteration)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["peak"] * factor
-
     def train_step(self, batch: dict) -> dict:
-        """One optimizer step of the running stage; raises FloatingPointError if the loss is not finite."""
-        data = batch["data"].to(self.device, non_blocking=True)
-        target = batch["target"]
+        """One optimizer step of the running stage; loss and gradient norm stay on the device."""
+        data, target = batch["data"], batch["target"]
         target = target if isinstance(target, list) else [target]
+        chosen = None
+        if self.stage == 1:
+            chosen, target = self._draw(target[0]), target[:1]
+        data = data.to(self.device, non_blocking=True)
         target = [t.to(self.device, non_blocking=True) for t in target]
-        self._set_rates()
+        set_rates(self.optimizer, self.recipe.rate_factor(self.current_epoch, self.iteration))
         self.optimizer.zero_grad(set_to_none=True)
         with autocast(self.device):
-            loss = self._loss(data, target)
-        value = self._step(loss)
+            loss = self._loss(data, target, chosen)
+        value, norm = self.update(loss)
         self.iteration += 1
-        return {"loss": value}
+        return {"loss": value, "norm": norm}
 
-    def _loss(self, data: Tensor, target: list[Tensor]) -> Tensor:
-        if self.stage == 1:
-            shown = foreground(
-                target[0],
-                ignore_label=self.label_manager.ignore_label,
-                regions=self.label_manager.has_regions,
-            )
-            return proxy_loss(
-                self.network, data, target[0], shown, recipe=self.recipe, loss=self.proxy_loss
-            )
-        output = self.network(data)
+    def _draw(self, target: Tensor) -> Tensor:
+        """The slices that this step of stage I learns from, found before the batch leaves the CPU."""
+        shown = foreground(
+            target,
+            ignore_label=self.label_manager.ignore_label,
+            regions=self.label_manager.has_regions,
+        )
+        token = self.spec.voxels_per_token
+        tokens = -(-target.shape[-2] // token) * -(-target.shape[-1] // token)
+        count = self.recipe.slices_per_step(tokens, processes=processes())
+        # as many in each process: no more than the smallest part of the batch has
+        patches = self.configuration_manager.batch_size // processes()
+        count = min(count, patches * shown[0].shape[:-2].numel())
+        return draw_slices(shown, count=count, foreground_share=self.recipe.foreground_share)
+
+    def _loss(self, data: Tensor, target: list[Tensor], chosen: Tensor | None) -> Tensor:
+        assert self.running is not None, "on_train_epoch_start makes it"
+        if chosen is not None:
+            image = self.network.image(data)
+            slices, loss = self.spec.slices, self.proxy_loss
+            return proxy_loss(self.running, image, target[0], chosen, slices=slices, loss=loss)
+        output = self.running(data)
         if not self.enable_deep_supervision:
             return self.loss(output.float(), target[0])
         return self.loss([x.float() for x in output], target)
 
-    def _step(self, loss: Tensor) -> np.ndarray:
-        """Backward and update; the loss as nnU-Net logs it. Nothing is updated by what is not finite."""
-        learning = [p for group in self.optimizer.param_groups for p in group["params"]]
-        scaler = self.grad_scaler
-        (loss if scaler is None else scaler.scale(loss)).backward()
-        if scaler is not None:
-            scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(learning, self.recipe.clip)
-        value, norm = torch.stack([loss.detach().float(), norm.float()]).cpu().numpy()
-        # with float16 an overflowing gradient is the scaler's to skip, and it lowers its scale
-        if not np.isfinite(value) or (scaler is None and not np.isfinite(norm)):
-            raise FloatingPointError(
-                f"DinoMed3DTrainer: loss {value}, gradient norm {norm} in epoch {self.current_epoch}. Continue from "
-                "the end of the epoch before with --c and lower rates (DINOMED3D_RATE_DECODER, _ADAPTERS, _ENCODER)"
-            )
-        if scaler is None:
-            self.optimizer.step()
-        else:
-            scaler.step(self.optimizer)
-            scaler.update()
-        return value
+    def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
+        """Fetch the epoch's losses; then nnU-Net's.
+
+        Raises:
+            FloatingPointError: a loss or gradient was not finite; no checkpoint knows of this epoch.
+        """
+        steps = [torch.stack([step["loss"], step["norm"]]) for step in train_outputs]
+        values = torch.stack(steps).cpu().numpy()  # the one time that the host waits for the device
+        check_finite(
+            gathered(values), epoch=self.current_epoch, scaled=self.grad_scaler is not None
+        )
+        super().on_train_epoch_end([{"loss": loss} for loss in values[:, 0]])
 
     def validation_step(self, batch: dict) -> dict:
         """nnU-Net's, on the logits of the running stage and in its precision."""
@@ -353,6 +345,11 @@ class DinoMed3DTrainer(nnUNetTrainer):
         if self.stage == 1:
             self._best_ema = None
 
+    def on_train_end(self) -> None:
+        """nnU-Net's; no process goes on to read checkpoints before the first has written them."""
+        super().on_train_end()
+        wait()
+
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         """Logits of several levels, or of the finest alone."""
         self.network.decoder.deep_supervision = enabled
@@ -360,16 +357,21 @@ class DinoMed3DTrainer(nnUNetTrainer):
     # ---- checkpoints ----------------------------------------------------------------------------
 
     def save_checkpoint(self, filename: str) -> None:
-        """Everything that training goes on with and prediction needs; atomic, plain data only."""
-        if self.local_rank != 0 or self.disable_checkpointing:
+        """Everything that training goes on with and prediction needs; atomic, plain data only.
+
+        All processes come here, each with its random generators, and the first one writes.
+        """
+        if self.disable_checkpointing:
             return
+        random_states = gathered(random_state())
+        if self.local_rank != 0:
+            return
+        scaler = self.grad_scaler
         write_checkpoint(
             {
                 "network_weights": self.network.state_dict(),
                 "optimizer_state": self.optimizer.state_dict(),
-                "grad_scaler_state": None
-                if self.grad_scaler is None
-                else self.grad_scaler.state_dict(),
+                "grad_scaler_state": scaler.state_dict() if scaler is not None else None,
                 "logging": self.logger.get_checkpoint(),
                 "_best_ema": self._best_so_far(),
                 "current_epoch": self.current_epoch + 1,
@@ -381,7 +383,7 @@ class DinoMed3DTrainer(nnUNetTrainer):
                     "stage": self.stage,
                     "spec": self.spec.to_arch_kwargs(),
                     "recipe": asdict(self.recipe),
-                    "random_state": random_state(),
+                    "random_states": random_states,
                 },
             },
             filename,
@@ -411,42 +413,36 @@ class DinoMed3DTrainer(nnUNetTrainer):
         self.foundation = None
         self.current_epoch = content["current_epoch"]
         self.stage = own["stage"]
-        if self.stage == 2 and self.recipe.stage(self.current_epoch) == 1:
-            raise UserError(
-                f"DinoMed3DTrainer: {name} is in stage II after {self.current_epoch} epochs, so stage I cannot be "
-                f"{self.recipe.stage1_epochs} epochs long any more; unset DINOMED3D_STAGE1_EPOCHS"
-            )
+        self.recipe.check_stage(self.stage, epoch=self.current_epoch, name=name)
         self.resumed = True
         if not self.was_initialized:
             self.initialize()
         self.network.load_state_dict(content["network_weights"])
         self.optimizer, self.lr_scheduler = self.configure_optimizers()
         self.optimizer.load_state_dict(content["optimizer_state"])
-        self._set_peaks(self.optimizer)  # loading brought those of the earlier run
+        set_peaks(self.optimizer, self.recipe, stage=self.stage)  # loading brought earlier ones
         if self.grad_scaler is not None and content["grad_scaler_state"] is not None:
             self.grad_scaler.load_state_dict(content["grad_scaler_state"])
         self.logger.load_checkpoint(content["logging"])
         self._best_ema = content["_best_ema"]
         self.inference_allowed_mirroring_axes = content["inference_allowed_mirroring_axes"]
-        self.pending_random_state = own["random_state"]
+        states = own["random_states"]
+        if len(states) == processes():
+            self.pending_random_state = states[rank()]
+        else:
+            self.print_to_log_file(
+                f"{name} is of a training on {len(states)} GPUs, this one has {processes()}: "
+                "it goes on there, but draws other patches and slices"
+            )
 
     def _take_settings(self, own: dict[str, Any], name: str) -> None:
         """Network and recipe of the checkpoint; the environment may change lengths and rates, not the network."""
-        stored = NetworkSpec.from_arch_kwargs(own["spec"])
-        if spec_from(stored, os.environ) != stored:
-            raise UserError(
-                f"DinoMed3DTrainer: {name} holds another network than the environment asks for "
-                f"({spec_difference(stored, spec_from(stored, os.environ))}); unset these DINOMED3D_ variables"
-            )
-        if self.was_initialized and stored != self.spec:
-            raise UserError(
-                f"DinoMed3DTrainer: {name} holds another network ({spec_difference(stored, self.spec)})"
-            )
-        self.spec = stored
+        self.spec = stored = stored_spec(
+            own["spec"], self.spec if self.was_initialized else None, name
+        )
         write_spec(self.plans_manager.plans, self.configuration_name, stored)
-        self.plans_manager = PlansManager(
-            self.plans_manager.plans
-        )  # the old one remembers the old plan
+        # the old one remembers the old plan
+        self.plans_manager = PlansManager(self.plans_manager.plans)
         self.configuration_manager = self.plans_manager.get_configuration(self.configuration_name)
         self.recipe = self._fit_recipe(recipe_from(own["recipe"], os.environ))
         self._apply_recipe()

@@ -41,9 +41,8 @@ def test_what_is_ignored_is_no_foreground():
 def test_input_and_target_belong_together():
     volume = torch.arange(10.0).view(2, 1, 5, 1, 1).expand(2, 1, 5, 4, 4)
     target = volume + 100
-    stacks, truth = slice_batch(
-        volume, target, target[:, 0] > 0, slices=3, count=6, foreground_share=0.0
-    )
+    chosen = draw_slices(target[:, 0] > 0, count=6, foreground_share=0.0)
+    stacks, truth = slice_batch(volume, target, chosen, slices=3)
     assert stacks.shape == (6, 3, 4, 4) and truth.shape == (6, 1, 4, 4)
     assert torch.equal(truth[:, 0], stacks[:, 1] + 100)  # the centre slice is the one labelled
     number = stacks[:, 1, 0, 0]
@@ -53,7 +52,6 @@ def test_input_and_target_belong_together():
 
 def test_images_are_slices_of_their_own():
     image, target = torch.rand(3, 2, 4, 6), torch.zeros(3, 1, 4, 6)
-    stacks, truth = slice_batch(
-        image, target, target[:, 0] > 0, slices=1, count=9, foreground_share=0.5
-    )
+    chosen = draw_slices(target[:, 0] > 0, count=9, foreground_share=0.5)
+    stacks, truth = slice_batch(image, target, chosen, slices=1)
     assert stacks.shape == (3, 2, 4, 6) and truth.shape == (3, 1, 4, 6)

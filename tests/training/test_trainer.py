@@ -354,30 +354,29 @@ def test_resuming_with_another_network_is_refused(nnunet, monkeypatch):
         run(monkeypatch, continued=True)
 
 
-def test_a_loss_that_is_not_finite_stops_training(nnunet):
+@pytest.mark.parametrize("stage", [1, 2])
+def test_a_loss_that_is_not_finite_stops_training_and_is_forgotten(nnunet, monkeypatch, stage):
+    """Nothing is learned from there on, and --c goes on from the epoch before."""
+    monkeypatch.setenv("DINOMED3D_ITERATIONS_PER_EPOCH", "4")
     t = trainer()
-    t.initialize()
-    t.on_train_epoch_start()
-    batch = {
-        "data": torch.full((2, 1, 6, 20, 16), float("nan")),
-        "target": [torch.zeros(2, 1, 6, 20, 16)],
-    }
-    before = {k: v.clone() for k, v in t.network.state_dict().items()}
-    with pytest.raises(FloatingPointError, match="epoch 0.*lower rates"):
-        t.train_step(batch)
-    assert all(torch.equal(v, before[k]) for k, v in t.network.state_dict().items())
+    step, before, bad = t.train_step, {}, (2 * stage - 1, 2)  # an epoch of that stage
 
+    def stepping(batch):
+        if (t.current_epoch, t.iteration) == bad:
+            before.update({k: v.clone() for k, v in t.network.state_dict().items()})
+            batch["data"][0, :, 0, 0, 0] = float("nan")
+        return step(batch)
 
-def test_a_gradient_that_is_not_finite_changes_nothing(nnunet):
-    t = trainer()
-    t.initialize()
-    t.on_train_epoch_start()
-    before = {k: v.clone() for k, v in t.network.state_dict().items()}
-    weight = t.network.proxy.seg_layers.weight
-    loss = (weight.sum() * 0.0).sqrt()  # 0, with an infinite slope
-    with pytest.raises(FloatingPointError, match="gradient norm"):
-        t._step(loss)
+    t.train_step = stepping
+    with pytest.raises(FloatingPointError, match=f"epoch {bad[0]}, step 2.*--c and lower rates"):
+        t.run_training()
+    assert t.iteration == 4  # it is noticed at the end of the epoch
     assert all(torch.equal(v, before[k]) for k, v in t.network.state_dict().items())
+    latest = read_checkpoint(fold_folder(nnunet) / "checkpoint_latest.pth")
+    assert latest["current_epoch"] == bad[0]
+    resumed = run(monkeypatch, continued=True)
+    assert np.isfinite(resumed.logger.get_value("train_losses", step=None)).all()
+    assert len(resumed.logger.get_value("train_losses", step=None)) == 4
 
 
 def test_without_deep_supervision(nnunet):
