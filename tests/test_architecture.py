@@ -110,6 +110,7 @@ def test_public_names():
         "DinoMed3D",
         "NetworkSpec",
         "build_network",
+        "depth_kernels",
         "spec_for_patch",
         "take_foundation",
     ]

@@ -167,6 +167,21 @@ def _fits(value: Any, declared: Any) -> bool:
     return type(value) is kinds[declared] if declared in kinds else isinstance(value, Mapping)
 
 
+def depth_kernels(spacing_mm: Sequence[float], levels: int, *, flat: bool) -> tuple[int, ...]:
+    """Extent across slices of each level's convolutions.
+
+    Args:
+        spacing_mm: (D, H, W) or (H, W).
+        levels: of the network.
+        flat: there is one slice only.
+
+    Returns:
+        1 at levels whose pixels are less than half the slice distance, else 3.
+    """
+    apart, in_plane = spacing_mm[0], max(spacing_mm[-2:])
+    return tuple(1 if flat or apart > 2 * in_plane * 2**level else 3 for level in range(levels))
+
+
 def spec_for_patch(patch_size: Sequence[int], spacing_mm: Sequence[float]) -> NetworkSpec:
     """Sizes that suit a patch where no planner has chosen them.
 
@@ -189,14 +204,10 @@ def spec_for_patch(patch_size: Sequence[int], spacing_mm: Sequence[float]) -> Ne
     finest = max(2, min(math.log2(min(height, width) / 4), math.log2(2 * token)))
     levels = 1 + int(finest)
     flat = len(patch_size) == 2 or patch_size[0] == 1
-    in_plane = max(spacing_mm[-2:])
-    kernels = tuple(
-        1 if flat or spacing_mm[0] > 2 * in_plane * 2**level else 3 for level in range(levels)
-    )
     return NetworkSpec(
         voxels_per_token=token,
         levels=levels,
-        depth_kernels=kernels,
+        depth_kernels=depth_kernels(spacing_mm, levels, flat=flat),
         detail_widths=(16, 64, 128)[: min(3, levels)],
         supervised_levels=min(3, levels),
         slices=1 if len(patch_size) == 2 else 3,

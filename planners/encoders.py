@@ -1,0 +1,108 @@
+"""Sizes of the 2D encoders as data, so that one can be chosen without building any."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dinomed3d.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSize:
+    """A DINOv3 or DINOv2 vision transformer by its numbers."""
+
+    width: int
+    """Channels of a token."""
+    depth: int
+    """Transformer blocks."""
+    heads: int
+    hidden: int
+    """Width of the MLP's hidden layer; of a gated one that of each branch."""
+    gated: bool = False
+    """SwiGLU instead of one hidden layer with GELU."""
+    patch: int = 16
+    """Side of a token, pixels."""
+    prefix: int = 5
+    """Tokens before the patches: class token and registers."""
+    rotary: bool = True
+    """DINOv3's rotary positions; else DINOv2's table of positions, one per patch."""
+    positions: int = 0
+    """Entries of that table."""
+    qkv_bias: int = 2
+    """Biases of the three projections: DINOv3 has none for the keys, the 7B model none at all."""
+    packed: bool = False
+    """Both branches of a gated MLP in one layer (DINOv2 giant)."""
+
+    @property
+    def block_linears(self) -> list[tuple[int, int]]:
+        """(in, out) of a block's linear layers."""
+        e, h = self.width, self.hidden
+        first = [(e, 2 * h)] if self.packed else [(e, h)] * (2 if self.gated else 1)
+        return [(e, 3 * e), (e, e), *first, (h, e)]
+
+    @property
+    def block_parameters(self) -> int:
+        """Weights and biases of one block."""
+        linears = sum(i * o + o for i, o in self.block_linears)
+        qkv = (self.qkv_bias - 3) * self.width  # counted above with a bias for each of the three
+        norms, scales = 4 * self.width, 2 * self.width
+        return linears + qkv + norms + scales
+
+
+def _v3(width: int, depth: int, heads: int, hidden: int, **more: Any) -> EncoderSize:
+    return EncoderSize(width=width, depth=depth, heads=heads, hidden=hidden, **more)
+
+
+def _v2(width: int, depth: int, heads: int, hidden: int, **more: Any) -> EncoderSize:
+    table = dict(patch=14, rotary=False, positions=37 * 37, qkv_bias=3)
+    return EncoderSize(width=width, depth=depth, heads=heads, hidden=hidden, **(table | more))
+
+
+ENCODERS: Mapping[str, EncoderSize] = {
+    "vit_small_patch16_dinov3": _v3(384, 12, 6, 1536),
+    "vit_small_plus_patch16_dinov3": _v3(384, 12, 6, 1536, gated=True),
+    "vit_base_patch16_dinov3": _v3(768, 12, 12, 3072),
+    "vit_large_patch16_dinov3": _v3(1024, 24, 16, 4096),
+    "vit_huge_plus_patch16_dinov3": _v3(1280, 32, 20, 5120, gated=True),
+    "vit_7b_patch16_dinov3": _v3(4096, 40, 32, 8192, gated=True, qkv_bias=0),
+    "vit_small_patch14_reg4_dinov2": _v2(384, 12, 6, 1536),
+    "vit_base_patch14_reg4_dinov2": _v2(768, 12, 12, 3072),
+    "vit_large_patch14_reg4_dinov2": _v2(1024, 24, 16, 4096),
+    "vit_giant_patch14_reg4_dinov2": _v2(1536, 40, 24, 4096, gated=True, packed=True),
+}
+"""The same names as `dinomed3d.lifting.MODELS` (Siméoni 2025, arXiv:2508.10104; Oquab 2023, arXiv:2304.07193)."""
+
+
+def encoder_size(name: str, overrides: Mapping[str, Any]) -> EncoderSize:
+    """The sizes of an encoder, with what overrides change in them.
+
+    Args:
+        name: one of ENCODERS.
+        overrides: timm's arguments `embed_dim`, `depth`, `num_heads`, `mlp_ratio`; others change no
+            size that matters here.
+
+    Raises:
+        UserError: an unknown name, or an override that is not a positive number.
+    """
+    if name not in ENCODERS:
+        raise UserError(
+            f"planner: encoder {name!r} is not known; DINOMED3D_ENCODER must be one of {', '.join(ENCODERS)}"
+        )
+    size = ENCODERS[name]
+    for key in ("embed_dim", "depth", "num_heads", "mlp_ratio"):
+        value = overrides.get(key, 1)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+            raise UserError(
+                f"planner: DINOMED3D_ENCODER_OVERRIDES: {key!r} must be a positive number, got {value!r}"
+            )
+    width = int(overrides.get("embed_dim", size.width))
+    hidden = round(width * overrides.get("mlp_ratio", size.hidden / size.width))
+    return replace(
+        size,
+        width=width,
+        depth=int(overrides.get("depth", size.depth)),
+        heads=int(overrides.get("num_heads", size.heads)),
+        hidden=hidden,
+    )
