@@ -1,32 +1,46 @@
-"""DinoMed3DPlanner: nnU-Net's planning, with our network written into every configuration."""
+"""DinoMed3DPlanner: nnU-Net's planning, with our sizing in every configuration."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import (
     ExperimentPlanner,
 )
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
-from dinomed3d.networks import spec_for_patch
+from dinomed3d.networks import NetworkSpec
 from dinomed3d.training.plan import RECIPE, network_entry
-from dinomed3d.training.recipe import Recipe
+from dinomed3d.training.recipe import SPEC_VARIABLES, Recipe, spec_from
+from planners.decisions import decisions
+from planners.fingerprint import check_fingerprint
+from planners.sizing import Budget, Images, Sizing, size_configuration
+from planners.table import DECISIONS, TARGET, decision_table
 
-PLANNED = {
-    name: getattr(Recipe(), name)
-    for name in (
-        "stage1_epochs",
-        "stage2_epochs",
-        "iterations_per_epoch",
-        "val_iterations_per_epoch",
-    )
-}
-"""What a plan says of the training; the rest are the trainer's defaults."""
+PLANNED = (
+    "stage1_epochs",
+    "stage2_epochs",
+    "iterations_per_epoch",
+    "val_iterations_per_epoch",
+    "rate_adapters",
+    "rate_decoder",
+)
+"""Fields of the recipe that every plan states with their defaults, to be read and edited there."""
+LOWRES_BELOW = 0.125
+"""A patch holds whole slices, so its share of a volume is its share of the slices: below an eighth of
+them (nnU-Net with its cubes: a quarter of the voxels) a coarser configuration is added."""
 
 
 class DinoMed3DPlanner(ExperimentPlanner):
-    """Patch, batch and spacing as nnU-Net's default planner chooses them; the network is ours."""
+    """Spacing, resampling and normalisation as nnU-Net's default planner chooses them; the rest is ours.
+
+    Fields of the network that DINOMED3D_ variables set (encoder, overrides, voxels per token, slices,
+    parts) are kept as they are asked for, and the rest is sized around them.
+    """
 
     def __init__(
         self,
@@ -37,7 +51,11 @@ class DinoMed3DPlanner(ExperimentPlanner):
         overwrite_target_spacing: list[float] | tuple[float, ...] | None = None,
         suppress_transpose: bool = False,
     ) -> None:
-        """As nnU-Net's, but plans are called DinoMed3DPlans."""
+        """As nnU-Net's, but plans are called DinoMed3DPlans.
+
+        Raises:
+            UserError: settings or a dataset that nothing can be planned for.
+        """
         super().__init__(
             dataset_name_or_id,
             gpu_memory_target_in_gb,
@@ -46,6 +64,20 @@ class DinoMed3DPlanner(ExperimentPlanner):
             overwrite_target_spacing,
             suppress_transpose,
         )
+        self.memory_gib = Budget(memory_gib=gpu_memory_target_in_gb).memory_gib
+        self.forced = forced_fields(os.environ)
+        self.lowres_creation_threshold = LOWRES_BELOW
+        self.labels = LabelManager(
+            self.dataset_json["labels"], self.dataset_json.get("regions_class_order")
+        )
+        foreground = (
+            self.labels.foreground_regions
+            if self.labels.has_regions
+            else self.labels.foreground_labels
+        )
+        schemes, _ = self.determine_normalization_scheme_and_whether_mask_is_used_for_norm()
+        check_fingerprint(self.dataset_fingerprint, schemes, foreground)
+        self._fullres: Images | None = None
 
     def get_plans_for_configuration(
         self,
@@ -55,11 +87,87 @@ class DinoMed3DPlanner(ExperimentPlanner):
         approximate_n_voxels_dataset: float,
         _cache: dict[str, Any],
     ) -> dict[str, Any]:
-        """nnU-Net's plan of one configuration, its network replaced."""
-        plan: dict[str, Any] = super().get_plans_for_configuration(
-            spacing, median_shape, data_identifier, approximate_n_voxels_dataset, _cache
+        """One configuration of nnU-Net's plan.
+
+        Args:
+            spacing: target, (D, H, W) or (H, W), mm.
+            median_shape: of the training images at that spacing, voxels.
+            data_identifier: folder of the preprocessed data.
+            approximate_n_voxels_dataset: of all training images together.
+            _cache: not needed here, nothing is built.
+        """
+        lowres = data_identifier == self.generate_data_identifier("3d_lowres")
+        images = Images(
+            context=LOWRES_BELOW if lowres else 0.0,
+            spacing=tuple(float(s) for s in spacing),
+            shape=tuple(round(float(side)) for side in median_shape),
+            voxels=approximate_n_voxels_dataset,
+            channels=len(self.dataset_json.get("channel_names") or self.dataset_json["modality"]),
+            classes=self.labels.num_segmentation_heads,
         )
-        spec = spec_for_patch(
-            [int(side) for side in plan["patch_size"]], [float(s) for s in plan["spacing"]]
-        )
-        return plan | {"architecture": network_entry(spec), RECIPE: PLANNED}
+        if data_identifier == self.generate_data_identifier("3d_fullres"):
+            self._fullres = images
+        data, data_kwargs, seg, seg_kwargs = self.determine_resampling()
+        logits, logits_kwargs = self.determine_segmentation_softmax_export_fn()
+        schemes, masked = self.determine_normalization_scheme_and_whether_mask_is_used_for_norm()
+        return {
+            "data_identifier": data_identifier,
+            "preprocessor_name": self.preprocessor_name,
+            "median_image_size_in_voxels": median_shape,
+            "spacing": spacing,
+            "normalization_schemes": schemes,
+            "use_mask_for_norm": masked,
+            "resampling_fn_data": data.__name__,
+            "resampling_fn_seg": seg.__name__,
+            "resampling_fn_data_kwargs": data_kwargs,
+            "resampling_fn_seg_kwargs": seg_kwargs,
+            "resampling_fn_probabilities": logits.__name__,
+            "resampling_fn_probabilities_kwargs": logits_kwargs,
+            **self._sized(images),
+        }
+
+    def _sized(self, images: Images) -> dict[str, Any]:
+        """Patch, batch, network and recipe of a configuration, and why they are so."""
+        sizing = size_configuration(images, self.memory_gib, self.forced)
+        return sized_entry(sizing) | {
+            TARGET: self.memory_gib,
+            DECISIONS: [asdict(d) for d in decisions(images, sizing, self.memory_gib, self.forced)],
+        }
+
+    def save_plans(self, plans: dict[str, Any]) -> None:
+        """nnU-Net's; but the cascade, whose network reads labels too, is sized for itself."""
+        cascade = plans["configurations"].get("3d_cascade_fullres")
+        if cascade is not None and self._fullres is not None:
+            prior = len(self.labels.foreground_labels)
+            channels = self._fullres.channels + prior
+            images = replace(self._fullres, channels=channels, prior_channels=prior)
+            cascade |= self._sized(images)
+        super().save_plans(plans)
+        for name, configuration in plans["configurations"].items():
+            if DECISIONS in configuration:
+                print(f"\n{self.plans_identifier}, {name}, for {self.memory_gib:g} GiB:")
+                print(decision_table(configuration[DECISIONS]))
+
+
+def sized_entry(sizing: Sizing) -> dict[str, Any]:
+    """What a sizing writes into a configuration of nnU-Net's plan."""
+    recipe = {name: getattr(Recipe(), name) for name in PLANNED} | dict(sizing.recipe)
+    return {
+        "batch_size": sizing.batch,
+        "patch_size": list(sizing.patch),
+        "architecture": network_entry(sizing.spec),
+        RECIPE: recipe,
+    }
+
+
+def forced_fields(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Fields of NetworkSpec that the environment sets.
+
+    Raises:
+        UserError: a value that is no such thing, or that makes an impossible network.
+    """
+    spec = spec_from(NetworkSpec(), environ)
+    asked = {
+        field for variable, field in SPEC_VARIABLES.items() if environ.get(variable, "").strip()
+    }
+    return {field: getattr(spec, field) for field in asked}

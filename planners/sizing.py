@@ -1,9 +1,9 @@
 """The rules that size network, patch and batch to a dataset and a memory; each can be argued with.
 
-In this order: the token grid follows the slices alone. The encoder is the largest one that trains on
-whole slices of some depth in the memory and within a time. Where even the smallest does not, depth
-gives way first, then speed (activation checkpointing), depth again, the token grid, and last the
-whole slice. What memory is left goes into the batch.
+The token grid follows the slices alone. The encoder is the largest one that trains on whole slices,
+enough of them, within memory and time. Where even the smallest does not, it gives up in this order:
+speed (activation checkpointing), fine tokens, slices of a patch, whole slices, and last time. What
+memory and time are left go into slices of a patch, then into the batch.
 """
 
 from __future__ import annotations
@@ -79,6 +79,8 @@ class Images:
     """Of its logits: labels with background, or regions."""
     prior_channels: int = 0
     """How many of the channels are an earlier stage's segmentation."""
+    context: float = 0.0
+    """Share of the slices that a patch should hold: what a coarse first stage is made for."""
 
     def __post_init__(self) -> None:
         """Refuse what no plan can be made for."""
@@ -274,19 +276,24 @@ class Rules:
         self.forced = forced
         self.plane = (images.shape[-2], images.shape[-1])
         self.flat = len(images.shape) == 2 or images.shape[0] == 1
-        self.whole = len(images.shape) == 3 and images.shape[0] <= DEPTH_WHOLE
+        self.whole = len(images.shape) == 2 or images.shape[0] <= DEPTH_WHOLE
         self.token = forced.get("voxels_per_token", token_side(*self.plane))
 
     @property
     def most_slices(self) -> int:
         """Slices that a patch has where memory is no matter."""
         depth = 1 if len(self.images.shape) == 2 else self.images.shape[0]
-        return depth if depth <= DEPTH_WHOLE else DEPTH_SEEN
+        return depth if depth <= DEPTH_WHOLE else max(DEPTH_SEEN, self.context_slices)
+
+    @property
+    def context_slices(self) -> int:
+        """Slices that a first stage's patch should hold."""
+        return math.ceil(self.images.context * self.images.shape[0])
 
     @property
     def wanted_slices(self) -> int:
         """Slices that a patch should not go below for speed's or a larger encoder's sake."""
-        return min(self.most_slices, self.most_slices if self.whole else DEPTH_WANTED)
+        return self.most_slices if self.whole else max(DEPTH_WANTED, self.context_slices)
 
     def network(self, encoder: str, plane: tuple[int, int], token: int) -> NetworkSpec:
         """The network for slices of this size; decoder as wide as stays small beside the encoder."""
