@@ -85,11 +85,34 @@ def dataset_json(labels: dict = LABELS) -> dict:
     return dataset | ({"regions_class_order": [1, 2]} if labels == REGIONS else {})
 
 
+def shrink(patch: pytest.MonkeyPatch) -> None:
+    """Make networks narrow and epochs plain, in this process."""
+    from nnunetv2.training.logging.nnunet_logger import LocalLogger
+
+    patch.setattr(LocalLogger, "plot_progress_png", lambda self, folder: None)  # 3 s a picture
+
+    def narrow(patch_size, spacing_mm):
+        widths = {
+            "detail_widths": (4, 6, 8),
+            "pyramid_width": 8,
+            "adapter_width": 4,
+            "lora_rank": 2,
+        }
+        return replace(spec_for_patch(patch_size, spacing_mm), **widths)
+
+    patch.setattr("dinomed3d.training.plan.spec_for_patch", narrow)
+
+
 @pytest.fixture
 def nnunet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """nnU-Net's folders with a tiny preprocessed dataset, and settings for tiny, short training."""
+    prepare(tmp_path, monkeypatch)
+    return tmp_path
+
+
+def prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write the dataset, point nnU-Net at it, and set what makes training short."""
     from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
-    from nnunetv2.training.logging.nnunet_logger import LocalLogger
 
     for name in ("raw", "preprocessed", "results"):
         (tmp_path / name).mkdir()
@@ -120,21 +143,7 @@ def nnunet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     splits = [{"train": CASES[:4], "val": CASES[4:]}] * 5
     (base / "splits_final.json").write_text(json.dumps(splits))
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")
-    monkeypatch.setattr(
-        LocalLogger, "plot_progress_png", lambda self, folder: None
-    )  # 3 s a picture
     for name, value in SETTINGS.items():
         monkeypatch.setenv(f"DINOMED3D_{name}", value)
-
-    def narrow(patch_size, spacing_mm):
-        widths = {
-            "detail_widths": (4, 6, 8),
-            "pyramid_width": 8,
-            "adapter_width": 4,
-            "lora_rank": 2,
-        }
-        return replace(spec_for_patch(patch_size, spacing_mm), **widths)
-
-    monkeypatch.setattr("dinomed3d.training.plan.spec_for_patch", narrow)
+    shrink(monkeypatch)
     torch.manual_seed(0)
-    return tmp_path

@@ -52,10 +52,10 @@ def test_random_generators_go_back():
 
 
 def test_random_state_survives_the_file(tmp_path):
-    own = COMPLETE["dinomed3d"] | {"random_state": random_state()}
+    own = COMPLETE["dinomed3d"] | {"random_states": [random_state()]}
     write_checkpoint(COMPLETE | {"dinomed3d": own}, tmp_path / "c.pth")
     first = (random.random(), np.random.rand(3).tolist(), torch.rand(3).tolist())
-    set_random_state(read_checkpoint(tmp_path / "c.pth")["dinomed3d"]["random_state"])
+    set_random_state(read_checkpoint(tmp_path / "c.pth")["dinomed3d"]["random_states"][0])
     assert first == (random.random(), np.random.rand(3).tolist(), torch.rand(3).tolist())
 
 
