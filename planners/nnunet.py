@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -11,8 +13,10 @@ import numpy as np
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import (
     ExperimentPlanner,
 )
+from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
+from dinomed3d.errors import UserError
 from dinomed3d.networks import NetworkSpec
 from dinomed3d.training.plan import RECIPE, network_entry
 from dinomed3d.training.recipe import SPEC_VARIABLES, Recipe, spec_from
@@ -143,10 +147,12 @@ class DinoMed3DPlanner(ExperimentPlanner):
             images = replace(self._fullres, channels=channels, prior_channels=prior)
             cascade |= self._sized(images)
         super().save_plans(plans)
-        for name, configuration in plans["configurations"].items():
-            if DECISIONS in configuration:
-                print(f"\n{self.plans_identifier}, {name}, for {self.memory_gib:g} GiB:")
-                print(decision_table(configuration[DECISIONS]))
+
+    def plan_experiment(self) -> dict[str, Any]:
+        """nnU-Net's, and what was decided as a table."""
+        plans: dict[str, Any] = super().plan_experiment()
+        print(plan_table(plans))
+        return plans
 
 
 def sized_entry(sizing: Sizing) -> dict[str, Any]:
@@ -171,3 +177,58 @@ def forced_fields(environ: Mapping[str, str]) -> dict[str, Any]:
         field for variable, field in SPEC_VARIABLES.items() if environ.get(variable, "").strip()
     }
     return {field: getattr(spec, field) for field in asked}
+
+
+def plan_table(plans: Mapping[str, Any]) -> str:
+    """All decisions of a plan, by configuration."""
+    return "\n\n".join(
+        f"{plans['plans_name']}, {name}, for {configuration[TARGET]:g} GiB:\n"
+        + decision_table(configuration[DECISIONS])
+        for name, configuration in plans["configurations"].items()
+        if DECISIONS in configuration
+    )
+
+
+def plan_dataset(
+    dataset: str,
+    *,
+    memory_gib: float,
+    plans_name: str,
+    preprocessor_name: str,
+    target_spacing: list[float] | None,
+) -> str:
+    """Plan a dataset whose fingerprint nnU-Net has extracted; what it prints goes to stderr.
+
+    Args:
+        dataset: its number or name.
+        memory_gib: of the GPU.
+        plans_name: the plan is written to PLANS_NAME.json.
+        preprocessor_name: nnU-Net's class.
+        target_spacing: of 3d_fullres, mm, or None for nnU-Net's rule.
+
+    Returns:
+        The decisions as a table.
+
+    Raises:
+        UserError: folders that are not set, no such dataset, no fingerprint, or nothing that fits.
+    """
+    if not (nnUNet_raw.is_set() and nnUNet_preprocessed.is_set()):
+        raise UserError(
+            "set the environment variables nnUNet_raw and nnUNet_preprocessed to nnU-Net's folders; "
+            "'dinomed3d doctor' shows what is set"
+        )
+    with redirect_stdout(sys.stderr):
+        try:
+            planner = DinoMed3DPlanner(
+                dataset, memory_gib, preprocessor_name, plans_name, target_spacing
+            )
+            plans = ExperimentPlanner.plan_experiment(planner)  # without printing the table there
+        except UserError:
+            raise
+        except (RuntimeError, OSError, AssertionError, KeyError, ValueError) as error:
+            reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+            raise UserError(
+                f"nnU-Net cannot plan dataset {dataset!r}: {reason}. Is it in nnUNet_raw with "
+                "its dataset.json, and was its fingerprint extracted (nnUNetv2_extract_fingerprint)?"
+            ) from error
+    return plan_table(plans)

@@ -13,6 +13,7 @@ ADAPTERS = {
     "dinomed3d/training/trainer.py",
     "dinomed3d/training/plan.py",
     "dinomed3d/cli/doctor.py",
+    "planners/explain.py",
     "planners/nnunet.py",
 }
 """The only files that touch nnU-Net."""

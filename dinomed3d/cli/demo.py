@@ -13,6 +13,7 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from dinomed3d import __version__
+from dinomed3d.cli.device import choose_device
 from dinomed3d.cli.overlay import OverlayCase, draw_overlay
 from dinomed3d.cli.phantom import LABELS, PhantomSpec, write_phantom
 from dinomed3d.cli.stock import FOLDERS, Stock, TrainingProgress
@@ -99,7 +100,7 @@ def run_demo(spec: DemoSpec) -> DemoResult:
     """
     start = time.monotonic()
     out = prepare_folder(spec.out, overwrite=spec.overwrite)
-    device = _choose_device(spec.device)
+    device = choose_device(spec.device)
     stock = Stock(root=out, settings=spec.settings())
     raw = out / "nnUNet_raw" / DATASET
     predictions = out / "predictions"
@@ -189,18 +190,6 @@ def read_dice(summary: Path) -> dict[str, float]:
     """Read the mean Dice of each foreground label from nnU-Net's ``summary.json``."""
     mean = json.loads(summary.read_text())["mean"]
     return {name: float(mean[str(v)]["Dice"]) for name, v in LABELS.items() if v != 0}
-
-
-def _choose_device(name: str) -> str:
-    import torch
-
-    if name == "auto":  # mps is left to those who ask for it: it lacks some 3D operators
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: PyTorch sees no CUDA device; use --device cpu")
-    if name == "mps" and not torch.backends.mps.is_available():
-        raise UserError("--device mps: PyTorch sees no MPS device; use --device cpu")
-    return name
 
 
 def _read_case(raw: Path, predictions: Path, name: str) -> OverlayCase:

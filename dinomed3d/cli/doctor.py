@@ -158,7 +158,10 @@ def _look_ups() -> Iterator[Finding]:
         return found
 
     mend_trainer = f"export nnUNet_extTrainer='{_shim('trainer').parent}'"
-    mend_planner = f"copy '{_shim('planner')}' to '{home / _PLANNERS / 'dinomed3d_planner.py'}'"
+    mend_planner = (
+        f"plan with 'dinomed3d plan -d DATASET', or copy '{_shim('planner')}' to "
+        f"'{home / _PLANNERS / 'dinomed3d_planner.py'}'"
+    )
     yield _look_up(
         f"trainer {TRAINER}",
         lambda: recursive_find_trainer_class_by_name(TRAINER),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -59,6 +60,48 @@ def _parser() -> argparse.ArgumentParser:
         "ready for training; 1: something needs mending.",
     )
     doctor.set_defaults(run=_run_doctor)
+
+    plan = verbs.add_parser(
+        "plan",
+        help="size network, patch and batch to a dataset and a memory (as nnU-Net's -pl does)",
+        description="The same as nnUNetv2_plan_experiment -d DATASET -pl DinoMed3DPlanner, with the same "
+        "flags, also where nnU-Net is an editable clone that cannot find our planner. The fingerprint "
+        "must have been extracted (nnUNetv2_extract_fingerprint). Then: nnUNetv2_preprocess -d DATASET "
+        "-plans_name NAME and nnUNetv2_train DATASET CONFIGURATION FOLD -tr DinoMed3DTrainer -p NAME.",
+    )
+    plan.add_argument("-d", dest="dataset", required=True, metavar="DATASET", help="number or name")
+    plan.add_argument(
+        "-gpu_memory_target", type=float, default=8.0, metavar="GIB", help="memory (default: 8)"
+    )
+    plan.add_argument(
+        "-overwrite_target_spacing", type=float, nargs=3, metavar=("Z", "Y", "X"),
+        help="mm, in the order of the image's axes; for 3d_fullres and the cascade",
+    )  # fmt: skip
+    plan.add_argument(
+        "-overwrite_plans_name", default="DinoMed3DPlans", metavar="NAME",
+        help="the plan is written to NAME.json (default: DinoMed3DPlans)",
+    )  # fmt: skip
+    plan.add_argument(
+        "-preprocessor_name", default="DefaultPreprocessor", metavar="CLASS",
+        help="nnU-Net's preprocessor (default: DefaultPreprocessor)",
+    )  # fmt: skip
+    plan.set_defaults(run=_run_plan)
+
+    explain = verbs.add_parser(
+        "explain",
+        help="say what a plan decided and why, and what each part costs in memory and time",
+        description="Reads an nnU-Net plan (ours, or a stock one as our trainer would use it) with the "
+        "dataset.json beside it. Memory is counted, times are arithmetic over rates measured here.",
+    )
+    explain.add_argument("plans", type=Path, metavar="PLANS.json", help="the plan")
+    explain.add_argument("-c", dest="configuration", metavar="CONFIGURATION", help="only this one")
+    explain.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda", "mps"),
+        default="auto",
+        help="whose speed is measured; auto takes cuda if there is one, else cpu (default: auto)",
+    )
+    explain.set_defaults(run=_run_explain)
     return parser
 
 
@@ -89,6 +132,35 @@ def _run_doctor(arguments: argparse.Namespace) -> int:
     return 1 if any(finding.state == "mend" for finding in findings) else 0
 
 
+def _run_plan(arguments: argparse.Namespace) -> int:
+    from planners.nnunet import plan_dataset
+
+    print(
+        plan_dataset(
+            arguments.dataset,
+            memory_gib=arguments.gpu_memory_target,
+            plans_name=arguments.overwrite_plans_name,
+            preprocessor_name=arguments.preprocessor_name,
+            target_spacing=arguments.overwrite_target_spacing,
+        )
+    )
+    return 0
+
+
+def _run_explain(arguments: argparse.Namespace) -> int:
+    import torch
+
+    from dinomed3d.cli.device import choose_device
+    from planners.explain import explain
+
+    print(
+        explain(
+            arguments.plans, arguments.configuration, torch.device(choose_device(arguments.device))
+        )
+    )
+    return 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb of the console command.
 
@@ -100,6 +172,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         130 interrupted.
     """
     arguments = _parser().parse_args(argv)
+    # timm uses what the newest torch calls deprecated; that is nothing the user can mend
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.jit")
     try:
         code: int = arguments.run(arguments)
     except UserError as error:

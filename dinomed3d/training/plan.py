@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -45,6 +46,43 @@ def with_prior(
         return spec
     labels = LabelManager(dataset_json["labels"], dataset_json.get("regions_class_order"))
     return replace(spec, prior_channels=len(labels.foreground_labels))
+
+
+def check_configuration(configuration: Mapping[str, Any]) -> None:
+    """Refuse a configuration that was edited into something that cannot be trained.
+
+    Args:
+        configuration: of a plan, inheritance resolved.
+
+    Raises:
+        UserError: patch, spacing or batch that is no such thing.
+    """
+
+    def numbers(key: str, *, whole: bool) -> list[Any]:
+        value = configuration.get(key)
+        kinds = (int,) if whole else (int, float)
+        good = isinstance(value, list | tuple) and len(value) in (2, 3)
+        if not good or any(type(v) not in kinds or not 0 < v < math.inf for v in value or ()):
+            raise UserError(
+                f"plan: {key!r} must be 2 or 3 positive {'whole ' if whole else ''}numbers, got {value!r}; mend the "
+                "plan, or plan again"
+            )
+        return list(value or ())
+
+    patch, spacing = numbers("patch_size", whole=True), numbers("spacing", whole=False)
+    if len(patch) != len(spacing):
+        raise UserError(
+            f"plan: 'patch_size' {patch} and 'spacing' {spacing} must have the same number of axes; mend the plan, or "
+            "plan again"
+        )
+    batch = configuration.get("batch_size")
+    if type(batch) is not int or batch < 1:
+        raise UserError(
+            f"plan: 'batch_size' must be a positive whole number, got {batch!r}; mend the plan, or plan again"
+        )
+    recipe = configuration.get(RECIPE, {})
+    if not isinstance(recipe, dict):
+        raise UserError(f"plan: {RECIPE!r} must be a JSON object, got {recipe!r}; plan again")
 
 
 def network_entry(spec: NetworkSpec) -> dict[str, Any]:

@@ -1,0 +1,66 @@
+"""How fast a device multiplies: two rates that turn a plan's arithmetic into a rough time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dinomed3d.training.precision import autocast
+from planners.cost import PartCost
+
+CONVOLUTIONAL = ("neck", "detail", "fusion", "decoder")
+"""Parts whose arithmetic is convolutions; the others' is matrix products."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """Operations a second, measured."""
+
+    products: float
+    """Of matrix products as a transformer block has them."""
+    convolutions: float
+    """Of 3 x 3 x 3 convolutions as the decoder has them."""
+    device: str
+
+    def seconds(self, parts: Mapping[str, PartCost]) -> dict[str, float]:
+        """Of each part, forward and backward; norms, losses and data loading are not in it."""
+        return {
+            name: (cost.flops + cost.backward_flops)
+            / (self.convolutions if name in CONVOLUTIONAL else self.products)
+            for name, cost in parts.items()
+        }
+
+
+def measure_speed(device: torch.device, *, seconds: float = 1.0) -> Speed:
+    """Measure for about so long each, in the precision that training would use there."""
+    linear = nn.Linear(768, 3072).to(device)
+    tokens = torch.randn(2048, 768, device=device)
+    conv = nn.Conv3d(64, 64, 3, padding=1).to(device)
+    volume = torch.randn(1, 64, 16, 64, 64, device=device)
+    return Speed(
+        products=2 * 2048 * 768 * 3072 / _time(lambda: linear(tokens), device, seconds),
+        convolutions=2 * 16 * 64 * 64 * 64 * 64 * 27 / _time(lambda: conv(volume), device, seconds),
+        device=str(device),
+    )
+
+
+def _time(run: Callable[[], Tensor], device: torch.device, seconds: float) -> float:
+    """Median seconds of a call."""
+    times: list[float] = []
+    with torch.inference_mode(), autocast(device):
+        _finish(run())  # the first one warms up
+        end = time.perf_counter() + seconds
+        while not times or time.perf_counter() < end:
+            start = time.perf_counter()
+            _finish(run())
+            times.append(time.perf_counter() - start)
+    return sorted(times)[len(times) // 2]
+
+
+def _finish(result: Tensor) -> None:
+    """Wait until the device has computed it."""
+    float(result.flatten()[0])
