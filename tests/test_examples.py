@@ -9,8 +9,11 @@ import pytest
 EXAMPLES = Path(__file__).parents[1] / "examples"
 ARGUMENTS = {
     "lift_slices.py": [],
+    "benchmarks/brats.py": ["--help"],
     "benchmarks/hippocampus.py": ["--help"],
+    "benchmarks/memory_model.py": ["--quick"],
     "benchmarks/step_cost.py": ["--help"],
+    "benchmarks/stock_plans.py": ["--help"],
 }
 
 
