@@ -115,7 +115,7 @@ class DinoMed3DTrainer(nnUNetTrainer):
         self.iteration = 0
         self.running: nn.Module | None = None  # made when a stage's first epoch begins
         self.compile_backend = compiler(self.device)
-        self.pending_random_state: dict[str, Any] | None = None
+        self.pending_random_states: list[dict[str, Any]] = []  # of a checkpoint, by process
         if fast_precision(self.device) != torch.float16:
             self.grad_scaler = None  # bfloat16 has float32's range
 
@@ -227,7 +227,9 @@ class DinoMed3DTrainer(nnUNetTrainer):
             wait()
         super().on_train_start()
         self.print_to_log_file(
-            f"DINO-Med3D {__version__}\n{self.spec}\n{self.recipe}", add_timestamp=False
+            f"DINO-Med3D {__version__}\n{self.spec}\n{self.recipe}\n"
+            f"GPUs or processes: {processes()}; torch.compile: {self.compile_backend or 'off'}",
+            add_timestamp=False,
         )
         folder = Path(self.output_folder)
         first = not self.resumed and not self.disable_checkpointing
@@ -251,9 +253,14 @@ class DinoMed3DTrainer(nnUNetTrainer):
             self.running = running_network(
                 self.network, stage=stage, device=self.device, backend=self.compile_backend
             )
-        if self.pending_random_state is not None:
-            set_random_state(self.pending_random_state)
-            self.pending_random_state = None
+        states, self.pending_random_states = self.pending_random_states, []
+        if len(states) == processes():
+            set_random_state(states[rank()])
+        elif states:
+            self.print_to_log_file(
+                f"The checkpoint is of a training on {len(states)} GPUs, this one has {processes()}: it goes on "
+                "there, but draws other patches and slices"
+            )
         self.network.train()
         self.iteration = 0
         set_rates(self.optimizer, self.recipe.rate_factor(self.current_epoch, self.iteration))
@@ -426,14 +433,7 @@ class DinoMed3DTrainer(nnUNetTrainer):
         self.logger.load_checkpoint(content["logging"])
         self._best_ema = content["_best_ema"]
         self.inference_allowed_mirroring_axes = content["inference_allowed_mirroring_axes"]
-        states = own["random_states"]
-        if len(states) == processes():
-            self.pending_random_state = states[rank()]
-        else:
-            self.print_to_log_file(
-                f"{name} is of a training on {len(states)} GPUs, this one has {processes()}: "
-                "it goes on there, but draws other patches and slices"
-            )
+        self.pending_random_states = own["random_states"]
 
     def _take_settings(self, own: dict[str, Any], name: str) -> None:
         """Network and recipe of the checkpoint; the environment may change lengths and rates, not the network."""

@@ -13,7 +13,7 @@ from dinomed3d.training import parallel
 
 from . import two_processes
 from .conftest import prepare
-from .two_processes import CASES, COMPILED, gradients, joined_batch, trainer
+from .two_processes import CASES, VARIANTS, gradients, joined_batch, trainer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -43,10 +43,10 @@ def results(folder: Path, name: str) -> list[dict]:
     return [torch.load(folder / f"{name}_{rank}.pt", weights_only=True) for rank in range(2)]
 
 
-@pytest.mark.parametrize("name", [*CASES, *COMPILED])
+@pytest.mark.parametrize("name", VARIANTS)
 def test_gradients_are_those_of_one_process_on_the_whole_batch(both, name):
     first, second = (found[name] for found in results(both, "gradients"))
-    stage, labels, batch_dice = CASES[COMPILED[name][0] if name in COMPILED else name]
+    stage, labels, batch_dice = CASES[VARIANTS[name][0]]
     t = trainer(labels=labels, batch_dice=batch_dice)
     t.initialize()
     t.network.load_state_dict(first["weights"])
@@ -85,8 +85,8 @@ def test_each_resumes_to_the_same_trajectory(both, epoch):
 def test_one_process_goes_on_where_two_were(both, capsys):
     t = trainer(fold=2, continued=True)
     t.load_checkpoint(str(Path(t.output_folder) / "checkpoint_latest.pth"))
-    assert "is of a training on 2 GPUs, this one has 1" in capsys.readouterr().out
     t.run_training()
+    assert "is of a training on 2 GPUs, this one has 1" in capsys.readouterr().out
     assert len(t.logger.get_value("train_losses", step=None)) == 4
 
 
