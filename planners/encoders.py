@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -34,6 +35,8 @@ class EncoderSize:
     """Biases of the three projections: DINOv3 has none for the keys, the 7B model none at all."""
     packed: bool = False
     """Both branches of a gated MLP in one layer (DINOv2 giant)."""
+    align: int = 1
+    """What the hidden width is rounded up to a multiple of."""
 
     @property
     def block_linears(self) -> list[tuple[int, int]]:
@@ -62,11 +65,11 @@ def _v2(width: int, depth: int, heads: int, hidden: int, **more: Any) -> Encoder
 
 ENCODERS: Mapping[str, EncoderSize] = {
     "vit_small_patch16_dinov3": _v3(384, 12, 6, 1536),
-    "vit_small_plus_patch16_dinov3": _v3(384, 12, 6, 1536, gated=True),
+    "vit_small_plus_patch16_dinov3": _v3(384, 12, 6, 1536, gated=True, align=8),
     "vit_base_patch16_dinov3": _v3(768, 12, 12, 3072),
     "vit_large_patch16_dinov3": _v3(1024, 24, 16, 4096),
-    "vit_huge_plus_patch16_dinov3": _v3(1280, 32, 20, 5120, gated=True),
-    "vit_7b_patch16_dinov3": _v3(4096, 40, 32, 8192, gated=True, qkv_bias=0),
+    "vit_huge_plus_patch16_dinov3": _v3(1280, 32, 20, 5120, gated=True, align=8),
+    "vit_7b_patch16_dinov3": _v3(4096, 40, 32, 8192, gated=True, qkv_bias=0, align=64),
     "vit_small_patch14_reg4_dinov2": _v2(384, 12, 6, 1536),
     "vit_base_patch14_reg4_dinov2": _v2(768, 12, 12, 3072),
     "vit_large_patch14_reg4_dinov2": _v2(1024, 24, 16, 4096),
@@ -84,25 +87,45 @@ def encoder_size(name: str, overrides: Mapping[str, Any]) -> EncoderSize:
             size that matters here.
 
     Raises:
-        UserError: an unknown name, or an override that is not a positive number.
+        UserError: an unknown name, an override that is not a positive number, or sizes that no such
+            transformer has.
     """
     if name not in ENCODERS:
         raise UserError(
             f"planner: encoder {name!r} is not known; DINOMED3D_ENCODER must be one of {', '.join(ENCODERS)}"
         )
     size = ENCODERS[name]
-    for key in ("embed_dim", "depth", "num_heads", "mlp_ratio"):
+    variable = "planner: DINOMED3D_ENCODER_OVERRIDES"
+    for key in ("embed_dim", "depth", "num_heads"):
         value = overrides.get(key, 1)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-            raise UserError(
-                f"planner: DINOMED3D_ENCODER_OVERRIDES: {key!r} must be a positive number, got {value!r}"
-            )
-    width = int(overrides.get("embed_dim", size.width))
-    hidden = round(width * overrides.get("mlp_ratio", size.hidden / size.width))
+        if type(value) is not int or value < 1:
+            raise UserError(f"{variable}: {key!r} must be a positive whole number, got {value!r}")
+    ratio = overrides.get("mlp_ratio", 1)
+    if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 < ratio < math.inf:
+        raise UserError(f"{variable}: 'mlp_ratio' must be a positive number, got {ratio!r}")
+    width = overrides.get("embed_dim", size.width)
+    heads = overrides.get("num_heads", size.heads)
+    step = 4 if size.rotary else 1  # sine and cosine of two axes
+    if width % (step * heads):
+        raise UserError(
+            f"{variable}: {name} needs an 'embed_dim' that is a multiple of {step} for each of its 'num_heads', got "
+            f"{width} for {heads}"
+        )
+    branches = 2 if size.packed else 1  # of a packed MLP timm's ratio gives both together
+    hidden = branches * size.hidden * width // size.width
+    if "mlp_ratio" in overrides:
+        hidden = int(width * ratio)
+    if hidden < branches or hidden % branches:
+        raise UserError(
+            f"{variable}: {name} needs an even hidden width of its MLP, got {hidden}"
+            if size.packed
+            else f"{variable}: 'mlp_ratio' {ratio:g} leaves nothing of {width} channels"
+        )
+    hidden //= branches
     return replace(
         size,
         width=width,
-        depth=int(overrides.get("depth", size.depth)),
-        heads=int(overrides.get("num_heads", size.heads)),
-        hidden=hidden,
+        depth=overrides.get("depth", size.depth),
+        heads=heads,
+        hidden=-(-hidden // size.align) * size.align,
     )
