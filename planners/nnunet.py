@@ -226,7 +226,10 @@ def plan_dataset(
         except UserError:
             raise
         except (RuntimeError, OSError, AssertionError, KeyError, ValueError) as error:
-            reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+            reason = (
+                str(error).strip().partition("\n")[0].partition(". ")[0].rstrip(".")
+                or type(error).__name__
+            )
             raise UserError(
                 f"nnU-Net cannot plan dataset {dataset!r}: {reason}. Is it in nnUNet_raw with "
                 "its dataset.json, and was its fingerprint extracted (nnUNetv2_extract_fingerprint)?"

@@ -13,6 +13,9 @@ from dinomed3d.lifting import MODELS
 PARTS = ("encoder", "lora", "adapters", "detail")
 """What can be left out of the network for an ablation; neck and gate go with the encoder."""
 
+FINEST_TOKEN = 4
+"""Voxels per token below which slices would only be blown up."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSpec:
@@ -106,20 +109,27 @@ class NetworkSpec:
                 )
 
     def check_patch(self, patch_size: Sequence[int]) -> None:
-        """Refuse a patch that this network cannot segment.
+        """Refuse a patch that this network cannot segment; any other is padded inside.
 
         Args:
             patch_size: (D, H, W) or (H, W), voxels.
 
         Raises:
-            UserError: a slice is smaller than one token, or leaves one pixel at the coarsest level.
+            UserError: slices smaller than one token, though tokens could be finer; or one voxel left
+                at the coarsest level, which no norm can be taken of.
         """
-        smallest = max(self.voxels_per_token, 2**self.levels)
-        if min(patch_size[-2:]) < smallest:
+        depth, height, width = (1, *patch_size)[-3:]
+        token, step = self.voxels_per_token, self.multiple
+        if min(height, width) < token and token > FINEST_TOKEN:
             raise UserError(
-                f"plan: the patch must be at least {smallest} x {smallest} voxels in plane (a token covers "
-                f"{self.voxels_per_token}, {self.levels} levels need {2**self.levels}), got {list(patch_size)}; plan "
-                "with a larger patch or a finer spacing, or set DINOMED3D_VOXELS_PER_TOKEN lower"
+                f"plan: the patch must be at least {token} x {token} voxels in plane (a token covers {token}), got "
+                f"{list(patch_size)}; plan with a larger patch, or set DINOMED3D_VOXELS_PER_TOKEN lower"
+            )
+        if min(patch_size) < 1 or depth * -(-height // step) * -(-width // step) < 2:
+            raise UserError(
+                f"plan: the patch must leave more than one voxel at the coarsest of {self.levels} levels, where one "
+                f"stands for {step} x {step} in plane, got {list(patch_size)}; plan with a larger patch or a finer "
+                "spacing"
             )
 
     @property
@@ -194,13 +204,10 @@ def spec_for_patch(patch_size: Sequence[int], spacing_mm: Sequence[float]) -> Ne
         slice has some hundred tokens; levels down to about the token; no mixing across slices at
         levels whose pixels are less than half the slice distance.
     """
-    height, width = patch_size[-2:]
-    if min(patch_size) < 1 or min(height, width) < 8:
-        raise UserError(
-            f"plan: the patch must be at least 8 x 8 voxels in plane (two tokens of 4), got {list(patch_size)}; "
-            "plan with a larger patch or a finer spacing"
-        )
-    token = 4 if max(height, width) <= 64 else 8 if max(height, width) <= 256 else 16
+    if min(patch_size) < 1:
+        raise UserError(f"plan: the patch must have positive sides, got {list(patch_size)}")
+    height, width = (max(8, side) for side in patch_size[-2:])  # padded inside
+    token = FINEST_TOKEN if max(height, width) <= 64 else 8 if max(height, width) <= 256 else 16
     finest = max(2, min(math.log2(min(height, width) / 4), math.log2(2 * token)))
     levels = 1 + int(finest)
     flat = len(patch_size) == 2 or patch_size[0] == 1

@@ -290,12 +290,28 @@ def test_plans_of_another_version_are_refused():
         build_network(1, 2, False, wheels=4)
 
 
-def test_a_patch_smaller_than_a_token_is_refused():
-    with pytest.raises(UserError, match=r"at least 8 x 8 voxels in plane.*got \[8, 7, 20\]"):
-        spec_for_patch((8, 7, 20), (1, 1, 1))
+def test_a_patch_of_one_voxel_at_the_coarsest_level_is_refused():
+    for patch in ((4, 4), (1, 3, 4)):
+        with pytest.raises(UserError, match=r"more than one voxel at the coarsest of 3 levels"):
+            spec_for_patch(patch, (1.0,) * len(patch)).check_patch(patch)
+    with pytest.raises(UserError, match=r"positive sides, got \[0, 8, 8\]"):
+        spec_for_patch((0, 8, 8), (1, 1, 1))
 
 
-@pytest.mark.parametrize("patch", [(8, 8), (1, 8, 8), (3, 8, 9), (1, 16, 300), (2, 33, 12)])
+@pytest.mark.parametrize(
+    "patch",
+    [
+        (8, 8),
+        (1, 8, 8),
+        (3, 8, 9),
+        (1, 16, 300),
+        (2, 33, 12),
+        (3, 6, 5),
+        (6, 5),
+        (40, 5, 40),
+        (2, 1, 1),
+    ],
+)
 def test_the_smallest_patches_can_be_segmented_and_trained(patch):
     spec = spec_for_patch(patch, (1.0,) * len(patch))
     spec.check_patch(patch)
