@@ -146,7 +146,7 @@ def work(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     shrink(pytest.MonkeyPatch())
     distributed.init_process_group(
-        "gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2
+        "gloo", init_method=(folder / "meeting").as_uri(), rank=rank, world_size=2
     )
     gradients_of_half_batches(rank, folder)
     trainings(rank, folder)
