@@ -14,7 +14,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from dinomed3d.errors import UserError
 from dinomed3d.networks import NetworkSpec
-from dinomed3d.training.plan import NETWORK, RECIPE, check_configuration, plan_spec, with_prior
+from dinomed3d.training.plan import NETWORK, RECIPE, plan_spec, with_prior
 from dinomed3d.training.recipe import Recipe, recipe_from
 from planners.cost import StepCost, prediction, stage_one, stage_two
 from planners.sizing import Budget, tokens_of
@@ -176,7 +176,7 @@ def explain_configuration(
         planned = PlansManager(plans).get_configuration(name)
     except (KeyError, ValueError, RecursionError) as error:
         raise UserError(f"configuration {name!r} cannot be resolved: {error}") from error
-    check_configuration(planned.configuration)
+    spec = plan_spec(planned)
     try:
         labels = LabelManager(dataset["labels"], dataset.get("regions_class_order"))
         image_channels = len(dataset.get("channel_names") or dataset["modality"])
@@ -184,7 +184,7 @@ def explain_configuration(
         raise UserError(
             f"dataset.json beside the plan lacks what nnU-Net demands of it ({error!r})"
         ) from error
-    spec = with_prior(plan_spec(planned), planned, dict(dataset))
+    spec = with_prior(spec, planned, dict(dataset))
     patch = tuple(planned.patch_size)
     spec.check_patch(patch)
     channels, classes = image_channels + spec.prior_channels, labels.num_segmentation_heads

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Mapping
@@ -68,6 +69,11 @@ class DinoMed3DPlanner(ExperimentPlanner):
             overwrite_target_spacing,
             suppress_transpose,
         )
+        if any(not 0 < s < math.inf for s in overwrite_target_spacing or ()):
+            raise UserError(
+                "planner: -overwrite_target_spacing must be three positive numbers (mm), got "
+                f"{list(overwrite_target_spacing or ())}"
+            )
         self.memory_gib = Budget(memory_gib=gpu_memory_target_in_gb).memory_gib
         self.forced = forced_fields(os.environ)
         self.lowres_creation_threshold = LOWRES_BELOW

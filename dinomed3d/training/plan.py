@@ -26,8 +26,9 @@ def plan_spec(configuration: ConfigurationManager) -> NetworkSpec:
     """The network that a plan asks for, or one that suits its patch if it was made for another.
 
     Raises:
-        UserError: a plan of another version, or a patch smaller than a token.
+        UserError: a plan of another version, or one edited into something that cannot be trained.
     """
+    check_configuration(configuration.configuration)
     if configuration.network_arch_class_name == NETWORK:
         return NetworkSpec.from_arch_kwargs(configuration.network_arch_init_kwargs)
     if configuration.network_arch_class_name.startswith("dinomed3d."):

@@ -33,7 +33,8 @@ class Recipe:
     foreground_share: float = 0.67
     """Share of these that show foreground, where there are enough."""
     rate_encoder: float = 5e-5
-    """Peak learning rate of the encoder in stage I."""
+    """Peak learning rate of the encoder in stage I; `recipe_from` takes ten times a plan's for random
+    weights, where nothing is to be preserved."""
     rate_proxy: float = 1e-3
     """Peak learning rate of stage I's linear head."""
     rate_adapters: float = 5e-4
@@ -186,15 +187,19 @@ def recipe_from(plan: Mapping[str, Any], environ: Mapping[str, str]) -> Recipe:
             f"plan: unknown recipe fields {', '.join(sorted(unknown))}; the plan was made by another "
             "version of dinomed3d, plan again or install that version"
         )
+    for name, value in plan.items():
+        default = getattr(Recipe(), name)
+        kinds = (int, float) if type(default) is float else (type(default),)
+        if type(value) not in kinds:
+            raise UserError(
+                f"plan: recipe field {name!r} must be of type {type(default).__name__}, got {value!r}; mend "
+                "the plan, or plan again"
+            )
     recipe: Recipe = _overridden(Recipe(**plan), RECIPE_VARIABLES, environ)
-    if (
-        recipe.weights == "none"
-        and "rate_encoder" not in plan
-        and not environ.get("DINOMED3D_RATE_ENCODER")
-    ):
-        recipe = replace(
-            recipe, rate_encoder=10 * recipe.rate_encoder
-        )  # nothing there to be preserved
+    asked = environ.get("DINOMED3D_RATE_ENCODER")
+    if recipe.weights == "none" and "weights" not in plan and not asked:
+        # A checkpoint's recipe, which is read here too, names its weights: it has had this.
+        recipe = replace(recipe, rate_encoder=10 * recipe.rate_encoder)
     return recipe
 
 

@@ -86,8 +86,8 @@ class DinoMed3DTrainer(nnUNetTrainer):
             )
         plans = deepcopy(plans)
         planned = PlansManager(plans).get_configuration(configuration)
-        check_batch(planned.batch_size, batch_dice=planned.batch_dice)
         self.spec = spec_from(with_prior(plan_spec(planned), planned, dataset_json), os.environ)
+        check_batch(planned.batch_size, batch_dice=planned.batch_dice)
         self.spec.check_patch(planned.patch_size)
         self.recipe = self._fit_recipe(
             recipe_from(planned.configuration.get(RECIPE, {}), os.environ)

@@ -1,6 +1,7 @@
 """The recipe: schedule by hand, what the environment may change, and what it may not."""
 
 import math
+from dataclasses import asdict
 
 import pytest
 
@@ -43,7 +44,22 @@ def test_a_random_encoder_learns_faster_unless_told_otherwise():
     none = {"DINOMED3D_WEIGHTS": "none"}
     assert recipe_from({}, none).rate_encoder == 10 * Recipe().rate_encoder
     assert recipe_from({}, none | {"DINOMED3D_RATE_ENCODER": "0.25"}).rate_encoder == 0.25
-    assert recipe_from({"rate_encoder": 0.125}, none).rate_encoder == 0.125
+    assert (
+        recipe_from({"rate_encoder": 0.125}, none).rate_encoder == 1.25
+    )  # a plan's is for pretrained ones
+    assert recipe_from({"rate_encoder": 0.125}, {}).rate_encoder == 0.125
+    # a checkpoint's recipe has had this already
+    kept = asdict(recipe_from({}, none))
+    assert recipe_from(kept, none).rate_encoder == kept["rate_encoder"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("stage1_epochs", "fifty"), ("stage1_epochs", 1.5), ("clip", None), ("weights", 3)],
+)
+def test_a_plan_with_a_field_of_another_type_is_refused(field, value):
+    with pytest.raises(UserError, match=f"recipe field '{field}' must be of type"):
+        recipe_from({field: value}, {})
 
 
 def test_environment_changes_the_network():

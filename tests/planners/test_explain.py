@@ -1,0 +1,186 @@
+"""`dinomed3d plan` and `dinomed3d explain`: tables, and what is wrong with a plan."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dinomed3d.cli.main import main
+from dinomed3d.errors import UserError
+from planners.explain import explain, explain_configuration
+from planners.speed import Speed, measure_speed
+from tests.planners.conftest import MakeDataset
+
+SPEED = Speed(products=1e12, convolutions=5e11, device="a machine")
+
+
+@pytest.fixture
+def planned(make_dataset: MakeDataset, capsys: pytest.CaptureFixture[str]) -> Path:
+    """A plan with its dataset.json, made by the command."""
+    folder = make_dataset()
+    assert main(["plan", "-d", "902", "-gpu_memory_target", "12"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith("DinoMed3DPlans, 2d, for 12 GiB:")
+    assert "Plans were saved to" in printed.err  # nnU-Net's own output is no result
+    return folder / "DinoMed3DPlans.json"
+
+
+def read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    return json.loads(path.read_text()), json.loads(path.with_name("dataset.json").read_text())
+
+
+def test_explain_prints_reasons_parts_memory_and_time(
+    planned: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["explain", str(planned), "--device", "cpu"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    for word in ("2d: patches of 256 x 256", "3d_fullres: patches of 16 x 256 x 256", "whole slices",
+                 "encoder", "decoder", "kept MiB", "GiB in stage I,", "s a step in stage II"):  # fmt: skip
+        assert word in printed.out
+    assert max(len(line) for line in printed.out.splitlines()) < 180
+    assert main(["explain", str(planned), "-c", "2d", "--device", "cpu"]) == 0
+    assert "3d_fullres" not in capsys.readouterr().out
+
+
+def test_numbers_are_those_of_the_plan(planned: Path) -> None:
+    plans, dataset = read(planned)
+    told = explain_configuration(plans, dataset, "3d_fullres")
+    configuration = plans["configurations"]["3d_fullres"]
+    assert list(told.patch) == configuration["patch_size"]
+    assert told.slices == configuration["dinomed3d_recipe"]["stage1_slices"]
+    text = told.text(SPEED)
+    seconds = sum(
+        (p.flops + p.backward_flops)
+        / (5e11 if n in ("neck", "detail", "fusion", "decoder") else 1e12)
+        for n, p in told.two.parts.items()
+    )
+    assert f"{seconds:.0f} s a step in stage II" in text
+    assert f"{told.two.peak / 2**30:.1f} GiB in stage II" in text
+    assert "NOTE" not in text
+
+
+def test_a_batch_edited_beyond_the_memory_is_told(planned: Path) -> None:
+    plans, dataset = read(planned)
+    plans["configurations"]["3d_fullres"]["batch_size"] = 20
+    text = explain_configuration(plans, dataset, "3d_fullres").text(SPEED)
+    assert "NOTE: more than the 12 GiB that it was planned for" in text
+
+
+def test_a_stock_plan_is_explained_as_our_trainer_uses_it(planned: Path) -> None:
+    plans, dataset = read(planned)
+    full = plans["configurations"]["3d_fullres"]
+    for key in [key for key in full if key.startswith("dinomed3d")]:
+        del full[key]
+    stock = "dynamic_network_architectures.architectures.unet.PlainConvUNet"
+    full["architecture"]["network_class_name"] = stock
+    told = explain_configuration(plans, dataset, "3d_fullres")
+    assert not told.ours and told.target_gib is None
+    assert "not made by DinoMed3DPlanner" in told.text(SPEED)
+
+
+def edited(**changes: Any) -> dict[str, Any]:
+    return changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (edited(patch_size=[16, 256]), "same number of axes"),
+        (edited(patch_size=[16, -256, 256]), "'patch_size' must be 2 or 3 positive whole numbers"),
+        (edited(patch_size="large"), "'patch_size' must be"),
+        (edited(patch_size=[1, 4, 4]), "a token covers 8"),
+        (edited(spacing=[5.0, 0.0, 1.0]), "'spacing' must be"),
+        (edited(batch_size=0), "'batch_size' must be"),
+        (edited(batch_size="two"), "'batch_size' must be"),
+        (edited(dinomed3d_recipe=[1]), "'dinomed3d_recipe' must be a JSON object"),
+        (edited(dinomed3d_recipe={"stage9": 1}), "unknown recipe fields stage9"),
+        (edited(dinomed3d_recipe={"stage1_epochs": "fifty"}), "stage1_epochs"),
+        (edited(architecture={"slices": 4}), "odd"),
+        (edited(architecture={"encoder": "vit_enormous"}), "vit_enormous"),
+        (edited(architecture={"levels": "five"}), "'levels' must be"),
+        (edited(architecture={"colour": 1}), "unknown network fields colour"),
+        (edited(inherits_from="nowhere"), "nowhere"),
+    ],
+)
+def test_a_plan_edited_into_nonsense_is_refused_by_explain_and_by_the_trainer(
+    planned: Path, changes: dict[str, Any], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dinomed3d.training.trainer import DinoMed3DTrainer
+
+    plans, dataset = read(planned)
+    full = plans["configurations"]["3d_fullres"]
+    full["architecture"]["arch_kwargs"] |= changes.pop("architecture", {})
+    full |= changes
+    planned.write_text(json.dumps(plans))
+    with pytest.raises(UserError, match=says):
+        explain(planned, "3d_fullres", torch.device("cpu"))
+    if "inherits_from" in changes:
+        return  # nnU-Net's own message, before the trainer is asked
+    monkeypatch.setenv("DINOMED3D_WEIGHTS", "none")
+    with pytest.raises(UserError, match=says):
+        DinoMed3DTrainer(
+            plans | {"continue_training": False}, "3d_fullres", 0, dataset, torch.device("cpu")
+        )
+    assert not list((planned.parents[2] / "results").glob("*"))
+
+
+def test_what_is_no_plan_is_refused_in_one_line(
+    planned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cut.json").write_text('{"configurations": {')
+    (tmp_path / "other.json").write_text("{}")
+    (tmp_path / "dataset.json").write_text("{}")
+    for words, says in (
+        ([str(tmp_path / "none.json")], "there is no plan file"),
+        ([str(tmp_path / "cut.json")], "cannot be read as JSON"),
+        ([str(tmp_path / "other.json")], "no nnU-Net plan"),
+        ([str(planned), "-c", "4d"], "no configuration '4d'"),
+    ):
+        assert main(["explain", *words]) == 2
+        printed = capsys.readouterr()
+        assert printed.out == "" and printed.err.count("\n") == 1 and says in printed.err
+    planned.with_name("dataset.json").unlink()
+    assert main(["explain", str(planned)]) == 2
+    assert "there is no dataset file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["-d", "902", "-gpu_memory_target", "0.3"], "too small"),
+        (["-d", "903"], "nnU-Net cannot plan dataset '903'"),
+        (
+            ["-d", "902", "-overwrite_target_spacing", "0", "1", "1"],
+            "-overwrite_target_spacing must be three positive numbers",
+        ),
+    ],
+)
+def test_plan_tells_errors_in_one_line(
+    make_dataset: MakeDataset, capsys: pytest.CaptureFixture[str], words: list[str], says: str
+) -> None:
+    make_dataset()
+    assert main(["plan", *words]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    (line,) = [line for line in printed.err.splitlines() if line.startswith("dinomed3d plan: ")]
+    assert says in line
+
+
+def test_plan_wants_nnunets_folders(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("raw", "preprocessed"):
+        monkeypatch.delenv(f"nnUNet_{name}", raising=False)
+    assert main(["plan", "-d", "902"]) == 2
+    assert "nnUNet_raw and nnUNet_preprocessed" in capsys.readouterr().err
+
+
+def test_speed_is_measured() -> None:
+    speed = measure_speed(torch.device("cpu"), seconds=0.02)
+    assert 1e8 < speed.products < 1e16 and 1e8 < speed.convolutions < 1e16
+    assert speed.device == "cpu"
