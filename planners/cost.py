@@ -16,6 +16,7 @@ from dinomed3d.networks import NetworkSpec
 from planners.encoders import EncoderSize, encoder_size
 
 HALF, FULL = 2, 4  # bytes of bfloat16 or float16, and of float32
+ENCODER = ("embedding", "encoder", "adapters")  # parts that the backward pass comes to last
 
 
 @dataclass(kw_only=True)
@@ -62,7 +63,11 @@ class StepCost:
     inputs: float
     """Bytes of the batch and its target."""
     passing: float
-    """Bytes that come and go at the fullest moment, beside what is saved."""
+    """Bytes that come and go about the end of the forward pass, beside what is saved."""
+    block: float
+    """Bytes that come and go while a block of the encoder is passed backwards."""
+    reentry: float
+    """Gradients with which the backward pass comes to the encoder, bytes."""
     resident: int
     """Parameters that are in memory, also those the step does not touch."""
 
@@ -96,11 +101,19 @@ class StepCost:
     def peak(self) -> float:
         """Bytes at the fullest moment.
 
-        When the backward pass begins everything is saved and there is no gradient yet; at its end it
-        is the other way round. Between the two both change about evenly.
+        It is one of three. When the backward pass begins everything is saved and there is no gradient
+        yet. When it comes to the encoder the other parts have nothing left but gradients. At its end
+        there are all gradients; on the way there they grow about as evenly as the saved goes.
         """
-        gradients = FULL * self.trained
-        return self.state + self.inputs + max(self.saved + self.passing, gradients)
+        inside = [self.parts[name] for name in ENCODER if name in self.parts]
+        kept = sum(part.saved for part in inside)
+        outside = FULL * (self.trained - sum(part.trained for part in inside))
+        moments = (
+            self.saved + self.passing,
+            kept + outside + self.reentry + self.block,
+            FULL * self.trained + self.block,
+        )
+        return self.state + self.inputs + max(moments)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +203,8 @@ def _block_saved(g: Geometry, tokens: float, *, tuned: bool, updated: bool) -> f
     residual = FULL * e * 2 + 2 * 2 * FULL  # inputs of both norms, their means and deviations
     attention = HALF * (4 * e if not g.size.rotary else 6 * e) + FULL * g.size.heads
     attention += 2 * HALF * e * keeps_inputs  # inputs of qkv and of the projection
-    mlp = HALF * ((3 if g.size.gated else 1) * h + (e + h) * keeps_inputs)
+    copies = 2 if g.size.gated and not g.size.packed else 1  # each branch rounds its input itself
+    mlp = HALF * ((3 if g.size.gated else 1) * h + (copies * e + h) * keeps_inputs)
     gains = 2 * HALF * e * tuned  # what the layer scales multiply
     low_rank = HALF * g.spec.lora_rank * len(g.size.block_linears) * updated
     return tokens * (residual + attention + mlp + gains + low_rank)
@@ -223,11 +237,11 @@ def _encoder(g: Geometry, *, tuned: bool, checkpointing: bool) -> PartCost:
                 cost.linear(i, o, tokens, bias=False, trained=updated, input_grad=grads)
     for name in ("parameters", "trained", "flops", "backward_flops", "copies"):
         setattr(cost, name, getattr(cost, name) * blocks)
-    inside = _block_saved(g, tokens, tuned=tuned, updated=updated) * grads
-    cost.saved = blocks * inside
     if checkpointing and grads:
-        cost.saved = blocks * FULL * e * tokens + inside
+        cost.saved = blocks * FULL * e * tokens
         cost.backward_flops += cost.flops
+    elif grads:
+        cost.saved = blocks * _block_saved(g, tokens, tuned=tuned, updated=updated)
     idle = size.depth - blocks  # blocks past the last tap: there, but never run
     cost.parameters += idle * size.block_parameters
     return cost
@@ -242,13 +256,38 @@ def _adapters(g: Geometry, *, checkpointing: bool) -> PartCost:
     cost.linear(e, a, patches)
     cost.linear(3 * a, a, patches)
     cost.linear(a, e, patches)
-    inside = FULL * e * g.slices * g.tokens + patches * (2 * FULL + HALF * (e + 3 * a))
     for name in ("parameters", "trained", "flops", "backward_flops", "copies"):
         setattr(cost, name, getattr(cost, name) * blocks)
-    cost.saved = inside * (1 if checkpointing else blocks)
     if checkpointing:
         cost.backward_flops += cost.flops
+    else:
+        cost.saved = blocks * _adapter_saved(g)
     return cost
+
+
+def _adapter_saved(g: Geometry) -> float:
+    """Bytes that one adapter keeps."""
+    e, a = g.size.width, g.spec.adapter_width
+    bottleneck = g.slices * g.patches * (2 * FULL + HALF * (e + 3 * a))
+    return FULL * e * g.slices * g.tokens + bottleneck
+
+
+def _block_passing(g: Geometry, *, tuned: bool, checkpointing: bool) -> float:
+    """Bytes that come and go while a block is passed backwards.
+
+    The gradients of its output, of the MLP's hidden layer and of the MLP's input; with checkpointing
+    all that the block keeps elsewhere. Nothing if no gradient passes it.
+    """
+    parts, tokens = g.spec.parts, g.slices * g.tokens
+    updated = "lora" in parts and not tuned
+    adapted = "adapters" in parts and not tuned
+    if not (tuned or updated or adapted):
+        return 0.0
+    passing: float = tokens * (FULL * g.size.width + HALF * (g.size.width + g.size.hidden))
+    if checkpointing:
+        passing += _block_saved(g, tokens, tuned=tuned, updated=updated)
+        passing += _adapter_saved(g) * adapted
+    return passing
 
 
 def _conv_norm_act(
@@ -368,10 +407,13 @@ def stage_two(
     # the fullest moment is either in the loss, or in the decoder's last step once the loss is done
     in_loss = FULL * classes * 2 * g.voxels[0]
     in_step = HALF * 3 * widths[0] * g.voxels[0] - parts["loss"].saved
+    block = _block_passing(g, tuned=False, checkpointing=checkpointing) * has_encoder
     return StepCost(
         parts=parts,
         inputs=FULL * channels * g.voxels[0] + 2 * supervised,
         passing=max(in_loss, in_step),
+        block=block,
+        reentry=FULL * len(g.taps) * g.size.width * g.slices * g.patches * (block > 0),
         resident=sum(part.parameters for part in parts.values()) + proxy,
     )
 
@@ -408,10 +450,15 @@ def stage_one(
         "head": head,
         "loss": _loss(classes, g.voxels[0]),
     }
+    # the fullest moment is in the loss, or before it, while the enlarged slices are still there
+    in_loss = FULL * classes * 2 * g.voxels[0]
+    before = FULL * (g.enlarged + classes * g.voxels[0]) - parts["loss"].saved
     return StepCost(
         parts=parts,
         inputs=(FULL * spec.slices * g.channels + 2) * g.voxels[0],
-        passing=FULL * classes * 2 * g.voxels[0],
+        passing=max(in_loss, before),
+        block=_block_passing(g, tuned=True, checkpointing=checkpointing),
+        reentry=0.0,
         resident=resident,
     )
 
