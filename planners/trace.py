@@ -83,7 +83,7 @@ def trace_step(
         loss: of the inputs, by name; runs the network.
     """
     with FakeTensorMode(allow_non_fake_inputs=True), LiveMemory() as live:
-        network.to_empty(device="cpu")
+        materialise(network)
         learning = [p for p in network.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(learning, fused=True)
         batch = {name: torch.empty(shape, dtype=kind) for name, (shape, kind) in inputs.items()}
@@ -114,8 +114,27 @@ def trace_prediction(network: nn.Module, shape: tuple[int, ...]) -> int:
         shape: of its input.
     """
     with FakeTensorMode(allow_non_fake_inputs=True), LiveMemory() as live:
-        network.to_empty(device="cpu").eval()
+        materialise(network)
+        network.eval()
         volume = torch.empty(shape)
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
             network(volume)
         return live.peak
+
+
+def materialise(network: nn.Module) -> None:
+    """Move a network from the meta device to fake CPU tensors, in place.
+
+    `nn.Module.to_empty` would swap them twice where two modules share a third, as nnU-Net's U-Nets do.
+    """
+    moved: dict[Tensor, Tensor] = {}
+    for module in network.modules():
+        for own in (module._parameters, module._buffers):
+            for name, old in own.items():
+                if old is None:
+                    continue
+                if old not in moved:
+                    new = torch.empty_like(old, device="cpu")
+                    trained = isinstance(old, nn.Parameter)
+                    moved[old] = nn.Parameter(new, old.requires_grad) if trained else new
+                own[name] = moved[old]  # type: ignore[assignment]

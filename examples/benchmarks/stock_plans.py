@@ -34,11 +34,12 @@ from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from dinomed3d.networks import DinoMed3D
 from dinomed3d.training.precision import autocast
 from planners.nnunet import DinoMed3DPlanner
-from planners.trace import trace_step
+from planners.trace import materialise, trace_step
 
 PLANNERS = {
     "nnUNetPlans": ExperimentPlanner,
@@ -80,8 +81,9 @@ def loss_for(shapes: list[tuple[int, ...]], regions: bool) -> nn.Module:
 
 
 def output_shapes(network: nn.Module, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-    with torch.no_grad():
-        return [tuple(x.shape) for x in network(torch.empty(shape, device="meta"))]
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        materialise(network)
+        return [tuple(x.shape) for x in network(torch.empty(shape))]
 
 
 def seconds_per_step(
@@ -162,10 +164,11 @@ def main() -> None:
         labels = PlansManager(plans).get_label_manager(planner.dataset_json)
         planned = PlansManager(plans).get_configuration(args.configuration)
         channels = len(planner.dataset_json["channel_names"])
-        network = build(plans, args.configuration, channels, labels.num_segmentation_heads)
-        parameters = sum(p.numel() for p in network.parameters())
+        parts = (plans, args.configuration, channels, labels.num_segmentation_heads)
         shape = (planned.batch_size, channels, *planned.patch_size)
-        shapes = output_shapes(network, shape)
+        shapes = output_shapes(build(*parts), shape)
+        network = build(*parts)
+        parameters = sum(p.numel() for p in network.parameters())
         loss = loss_for(shapes, labels.has_regions)
         inputs = {"volume": (shape, torch.float32)} | {
             f"target{i}": (
@@ -180,7 +183,7 @@ def main() -> None:
             return loss(outputs, list(targets.values()))  # noqa: B023
 
         traced = trace_step(network, inputs, step)
-        network = build(plans, args.configuration, channels, labels.num_segmentation_heads)
+        network = build(*parts)
         cells = [
             name,
             " x ".join(str(s) for s in planned.patch_size),
