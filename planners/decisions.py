@@ -123,7 +123,7 @@ def _encoder(sizing: Sizing, forced: Mapping[str, Any]) -> Decision:
         return _row("encoder", "none", "left out by DINOMED3D_PARTS")
     changed = ", ".join(f"{k}={v}" for k, v in spec.encoder_overrides.items())
     value = f"{spec.encoder} ({changed})" if changed else spec.encoder
-    if "encoder" in forced:
+    if forced.keys() & {"encoder", "encoder_overrides"}:
         why = "asked for"
     elif spec.encoder == LADDER[0]:
         why = "the largest that is chosen without being asked for, and it fits"

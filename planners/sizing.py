@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dinomed3d.errors import UserError
-from dinomed3d.networks import NetworkSpec, depth_kernels
+from dinomed3d.networks import PARTS, NetworkSpec, depth_kernels
 from planners.cost import StepCost, prediction, stage_one, stage_two
 from planners.encoders import encoder_size
 
@@ -280,6 +280,13 @@ class Rules:
         self.token = forced.get("voxels_per_token", token_side(*self.plane))
 
     @property
+    def encoders(self) -> tuple[str, ...]:
+        """To choose from, largest first; one if it was asked for, by name or by its sizes."""
+        if self.forced.keys() & {"encoder", "encoder_overrides"}:
+            return (self.forced.get("encoder", NetworkSpec.encoder),)
+        return LADDER if "encoder" in self.forced.get("parts", PARTS) else LADDER[-1:]
+
+    @property
     def most_slices(self) -> int:
         """Slices that a patch has where memory is no matter."""
         depth = 1 if len(self.images.shape) == 2 else self.images.shape[0]
@@ -346,7 +353,7 @@ class Rules:
         Raises:
             UserError: even the least one does not fit.
         """
-        *larger, smallest = [self.forced["encoder"]] if "encoder" in self.forced else LADDER
+        *larger, smallest = self.encoders
         wanted = self.way(slices=self.wanted_slices)
         batch = BATCH_WANTED_2D if len(self.images.shape) == 2 else BATCH_LEAST
         candidates = [(encoder, replace(wanted, batch=batch), budget) for encoder in larger]
@@ -416,13 +423,16 @@ class Rules:
         batches = range(BATCH_LEAST + 1, most + 1)
         return BATCH_LEAST + bisect_left(batches, True, key=too_much)
 
-    def slices(self, trial: Trial, batch: int, resident: int, budget: Budget) -> int:
-        """Slices in a step of stage I: of those a batch has, what memory and time allow."""
+    def slices(self, trial: Trial, batch: int, two: StepCost, budget: Budget) -> int:
+        """Slices in a step of stage I: of those a batch has, what memory and time allow.
+
+        Where stage II's step takes longer than the budget has it, stage I's may too.
+        """
         most = min(STAGE1_SLICES, batch * math.prod(trial.patch[:-2]))
 
         def too_much(slices: int) -> bool:
-            step = trial.stage_one(self.images, slices, resident)
-            return step.peak > budget.memory or step.flops > budget.flops
+            step = trial.stage_one(self.images, slices, two.resident)
+            return step.peak > budget.memory or step.flops > max(budget.flops, two.flops)
 
         more = range(3, most + 1)
         return 2 + bisect_left(more, True, key=too_much)
@@ -449,7 +459,7 @@ def size_configuration(
     one = None
     recipe: dict[str, Any] = {"activation_checkpointing": trial.checkpointing}
     if "encoder" in trial.spec.parts:
-        slices = rules.slices(trial, batch, two.resident, budget)
+        slices = rules.slices(trial, batch, two, budget)
         one = trial.stage_one(images, slices, two.resident)
         recipe |= {
             "stage1_slices": slices,
