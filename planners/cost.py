@@ -48,6 +48,14 @@ class PartCost:
         self.flops += 2 * weights * times
         self.backward_flops += 2 * weights * times * (trained + input_grad)
 
+    def repeat(self, blocks: int, *, run: int) -> None:
+        """Turn one block's cost into that of all; those past the last tap are there, but never run."""
+        self.parameters *= blocks
+        self.trained *= run
+        self.copies *= run
+        self.flops *= run
+        self.backward_flops *= run
+
     def vector(self, values: int, *, trained: bool = True) -> None:
         """Count weights that are no matrix: norms, gains, single tokens."""
         self.parameters += values
@@ -62,6 +70,8 @@ class StepCost:
     """By the names of the figure; "loss" last."""
     inputs: float
     """Bytes of the batch and its target."""
+    lifting: float
+    """Bytes that come and go at the end of the encoder: enlarged slices, its last block or its taps."""
     passing: float
     """Bytes that come and go about the end of the forward pass, beside what is saved."""
     block: float
@@ -101,14 +111,16 @@ class StepCost:
     def peak(self) -> float:
         """Bytes at the fullest moment.
 
-        It is one of three. When the backward pass begins everything is saved and there is no gradient
-        yet. When it comes to the encoder the other parts have nothing left but gradients. At its end
-        there are all gradients; on the way there they grow about as evenly as the saved goes.
+        It is one of four. While the encoder ends its forward pass its images are still there. When
+        the backward pass begins everything is saved and there is no gradient yet. When it comes to
+        the encoder the other parts have nothing left but gradients. At its end there are all
+        gradients; on the way there they grow about as evenly as the saved goes.
         """
         inside = [self.parts[name] for name in ENCODER if name in self.parts]
         kept = sum(part.saved for part in inside)
         outside = FULL * (self.trained - sum(part.trained for part in inside))
         moments = (
+            kept + self.lifting,
             self.saved + self.passing,
             kept + outside + self.reentry + self.block,
             FULL * self.trained + self.block,
@@ -235,15 +247,14 @@ def _encoder(g: Geometry, *, tuned: bool, checkpointing: bool) -> PartCost:
         for inputs, outputs in size.block_linears:
             for i, o in ((inputs, spec.lora_rank), (spec.lora_rank, outputs)):
                 cost.linear(i, o, tokens, bias=False, trained=updated, input_grad=grads)
-    for name in ("parameters", "trained", "flops", "backward_flops", "copies"):
-        setattr(cost, name, getattr(cost, name) * blocks)
+    cost.repeat(size.depth, run=blocks)
+    if checkpointing or not grads:
+        cost.copies /= blocks  # nothing keeps those of the blocks that have been run
     if checkpointing and grads:
         cost.saved = blocks * FULL * e * tokens
         cost.backward_flops += cost.flops
     elif grads:
         cost.saved = blocks * _block_saved(g, tokens, tuned=tuned, updated=updated)
-    idle = size.depth - blocks  # blocks past the last tap: there, but never run
-    cost.parameters += idle * size.block_parameters
     return cost
 
 
@@ -256,8 +267,7 @@ def _adapters(g: Geometry, *, checkpointing: bool) -> PartCost:
     cost.linear(e, a, patches)
     cost.linear(3 * a, a, patches)
     cost.linear(a, e, patches)
-    for name in ("parameters", "trained", "flops", "backward_flops", "copies"):
-        setattr(cost, name, getattr(cost, name) * blocks)
+    cost.repeat(g.size.depth, run=blocks)
     if checkpointing:
         cost.backward_flops += cost.flops
     else:
@@ -408,12 +418,14 @@ def stage_two(
     in_loss = FULL * classes * 2 * g.voxels[0]
     in_step = HALF * 3 * widths[0] * g.voxels[0] - parts["loss"].saved
     block = _block_passing(g, tuned=False, checkpointing=checkpointing) * has_encoder
+    taps = FULL * len(g.taps) * g.size.width * g.slices * g.patches * has_encoder
     return StepCost(
         parts=parts,
         inputs=FULL * channels * g.voxels[0] + 2 * supervised,
+        lifting=FULL * g.enlarged * has_encoder + 2 * taps,  # the taps, and together
         passing=max(in_loss, in_step),
         block=block,
-        reentry=FULL * len(g.taps) * g.size.width * g.slices * g.patches * (block > 0),
+        reentry=taps * (block > 0),
         resident=sum(part.parameters for part in parts.values()) + proxy,
     )
 
@@ -450,13 +462,15 @@ def stage_one(
         "head": head,
         "loss": _loss(classes, g.voxels[0]),
     }
-    # the fullest moment is in the loss, or before it, while the enlarged slices are still there
-    in_loss = FULL * classes * 2 * g.voxels[0]
-    before = FULL * (g.enlarged + classes * g.voxels[0]) - parts["loss"].saved
+    # autocast's copies of all blocks' weights, which only the forward pass keeps with checkpointing
+    matrices = HALF * sum(i * o for i, o in g.size.block_linears) * g.taps[-1] * checkpointing
+    branches = 2 if g.size.gated else 1
+    running = 2 * FULL * g.size.width + HALF * (g.size.width + (branches + 1) * g.size.hidden)
     return StepCost(
         parts=parts,
         inputs=(FULL * spec.slices * g.channels + 2) * g.voxels[0],
-        passing=max(in_loss, before),
+        lifting=FULL * g.enlarged + g.slices * g.tokens * running + matrices,
+        passing=FULL * classes * 2 * g.voxels[0],
         block=_block_passing(g, tuned=True, checkpointing=checkpointing),
         reentry=0.0,
         resident=resident,
