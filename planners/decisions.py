@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dinomed3d.lifting import default_taps
+from dinomed3d.training.recipe import Recipe
 from planners.encoders import encoder_size
 from planners.sizing import (
     BATCH_LEAST,
@@ -90,6 +91,14 @@ def decisions(
         rows.append(
             _row("stage I's rate of the encoder", f"{sizing.recipe['rate_encoder']:g}", why)
         )
+    recipe = Recipe()
+    rates = f"{recipe.rate_decoder:g}, {recipe.rate_adapters:g}"
+    why = "what is new learns fast, what hangs in the pretrained encoder more slowly"
+    rows.append(_row("stage II's rates (decoder, adapters)", rates, why))
+    first = f"{recipe.stage1_epochs} + " if sizing.stage_one is not None else ""
+    lengths = f"{first}{recipe.stage2_epochs} epochs of {recipe.iterations_per_epoch} steps"
+    why = "half of nnU-Net's epochs, of its length; a tenth of them for the encoder"
+    rows.append(_row("stage lengths", lengths, why))
     return rows
 
 
