@@ -251,7 +251,7 @@ def _encoder(g: Geometry, *, tuned: bool, checkpointing: bool) -> PartCost:
     if checkpointing or not grads:
         cost.copies /= blocks  # nothing keeps those of the blocks that have been run
     if checkpointing and grads:
-        cost.saved = blocks * FULL * e * tokens
+        cost.saved = (blocks + (not tuned)) * FULL * e * tokens  # the last tap's too, for its norm
         cost.backward_flops += cost.flops
     elif grads:
         cost.saved = blocks * _block_saved(g, tokens, tuned=tuned, updated=updated)
