@@ -92,29 +92,32 @@ def test_the_backward_pass_is_seen() -> None:
 
 
 class Twice(nn.Module):
-    """One layer under two names, beside one of its own."""
+    """One layer under two names, and another one that shares its weight."""
 
     def __init__(self) -> None:
         super().__init__()
         self.one = nn.Linear(8, 8)
         self.other = self.one
+        self.tied = nn.Linear(8, 8)
+        self.tied.weight = self.one.weight
         self.frozen = nn.BatchNorm1d(8).requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 8) -> (N, 8)."""
-        return self.frozen(self.other(self.one(x)))
+        return self.frozen(self.tied(self.other(self.one(x))))
 
 
-def test_shared_modules_stay_shared_and_are_counted_once() -> None:
+def test_what_is_shared_stays_shared_and_is_counted_once() -> None:
     with torch.device("meta"):
         network = Twice()
     with FakeTensorMode(allow_non_fake_inputs=True), LiveMemory() as live:
         materialise(network)
-        assert network.one.weight is network.other.weight
-        assert [p.device.type for p in network.parameters()] == ["cpu"] * 4
-        assert [p.requires_grad for p in network.parameters()] == [True, True, False, False]
+        assert network.one is network.other
+        assert network.one.weight is network.tied.weight
+        assert [p.device.type for p in network.parameters()] == ["cpu"] * 5
+        assert [p.requires_grad for p in network.parameters()] == [True] * 3 + [False] * 2
         batch_norm = 4 * 4 * 8 + 8  # weight, bias, mean and variance; a count of batches
-        assert live.now == 4 * (64 + 8) + batch_norm
+        assert live.now == 4 * (64 + 8 + 8) + batch_norm
 
 
 def test_a_step_by_hand() -> None:
