@@ -506,8 +506,7 @@ def prediction(spec: NetworkSpec, patch: Sequence[int], *, channels: int, classe
         if "encoder" in spec.parts:
             held += HALF * spec.detail_widths[gate] * v[gate]
     skip = spec.detail_widths[0] if "detail" in spec.parts else 0
-    first = spec.detail_widths[0] if gate else w
-    below = spec.detail_widths[1] if gate else w
+    first, below = [*spec.detail_widths, w][:2]
     last = HALF * (v[0] * (4 * first + skip) + below * v[1])
     moments.append(held + last)
     moments.append(held + HALF * (2 * first + g.classes) * v[0])
