@@ -39,67 +39,72 @@ def decisions(
     images: Images, sizing: Sizing, memory_gib: float, forced: Mapping[str, Any]
 ) -> list[Decision]:
     """Every choice of a plan, in the order in which they were made."""
-    budget = Budget(memory_gib=memory_gib)
     rules = Rules(images, forced)
     rows = [
-        _token(images, sizing, rules),
         _encoder(sizing, forced),
         _patch(images, sizing, rules),
-        _checkpointing(sizing),
-        _batch(images, sizing, budget),
+        _batch(images, sizing, Budget(memory_gib=memory_gib)),
     ]
-    spec = sizing.spec
-    if not rules.flat or "slices" in forced:
-        why = (
-            "asked for" if "slices" in forced else "the pretrained kernel as it is: one colour each"
-        )
-        rows.append(_row("neighbouring slices (K)", spec.slices, why))
-    else:
-        rows.append(_row("neighbouring slices (K)", 1, "there is no neighbour"))
+    if "encoder" in sizing.spec.parts:
+        rows.insert(0, _token(images, sizing, rules))
+        rows.append(_checkpointing(images, sizing))
+        rows += _inside(images, sizing, rules)
+    return rows + _around(sizing, rules)
+
+
+def _inside(images: Images, sizing: Sizing, rules: Rules) -> list[Decision]:
+    """What is put into the encoder."""
+    spec, image_channels = sizing.spec, images.channels - images.prior_channels
+    why = "the pretrained kernel as it is: one colour each"
+    if rules.flat:
+        why = "there is no neighbour"
+    elif "slices" in rules.forced:
+        why = "asked for"
+    elif image_channels > 1:
+        why = f"the pretrained kernel's colours, each shared by {image_channels} channels"
+    rows = [_row("neighbouring slices", f"K = {spec.slices}", why)]
     size = encoder_size(spec.encoder, spec.encoder_overrides)
-    if "encoder" in spec.parts:
-        taps = spec.taps or default_taps(size.depth)
-        rows.append(_row("taps", _list(taps), f"four evenly spaced of {size.depth} blocks"))
+    taps = spec.taps or default_taps(size.depth)
+    rows.append(_row("taps", _list(taps), f"evenly spaced, of {size.depth} blocks"))
     if "adapters" in spec.parts:
         rows.append(_row("3D adapters", spec.adapter_width, "a sixth of the encoder's channels"))
     if "lora" in spec.parts:
         rows.append(_row("low-rank updates", spec.lora_rank, "rank of the released code"))
+    return rows
+
+
+def _around(sizing: Sizing, rules: Rules) -> list[Decision]:
+    """What stands beside the encoder, and how both stages train."""
+    spec, recipe = sizing.spec, Recipe()
     flat = [2**i for i, k in enumerate(spec.depth_kernels) if k == 1]
     why = (
-        f"flat at in-plane strides {_list(flat)}, whose pixels are small beside the slice distance"
+        f"flat at in-plane strides {_list(flat)}: pixels there are small beside the slice distance"
     )
     if rules.flat:
         why = "single slices"
     elif not flat:
         why = "slices are close, so every level mixes them"
-    rows.append(_row("kernels across slices", _list(spec.depth_kernels), why))
+    rows = [_row("kernels in depth", _list(spec.depth_kernels), why)]
     if "detail" in spec.parts:
         why = "channels at in-plane strides 1, 2, ... where tokens cannot see"
         rows.append(_row("detail stream", _list(spec.detail_widths), why))
-    why = "as wide as stays small beside the encoder"
-    rows.append(
-        _row("neck and decoder", f"{spec.levels} levels, {spec.pyramid_width} channels", why)
-    )
-    rows.append(
-        _row("deep supervision", f"{spec.supervised_levels} levels", "the finest, as in nnU-Net")
-    )
-    if sizing.stage_one is not None:
-        slices = sizing.recipe["stage1_slices"]
+    one = sizing.stage_one is not None
+    why = "as wide as stays small beside the encoder" if one else "there is no encoder beside it"
+    rows.append(_row("decoder", f"{spec.levels} levels, {spec.pyramid_width} channels", why))
+    why = "the finest, as in nnU-Net"
+    rows.append(_row("deep supervision", f"{spec.supervised_levels} levels", why))
+    if one:
         why = "of a batch's slices, as many as memory and time allow"
-        rows.append(_row("stage I", f"{slices} slices a step", why))
-        why = "5e-5 for ViT-S, less for wider encoders"
-        rows.append(
-            _row("stage I's rate of the encoder", f"{sizing.recipe['rate_encoder']:g}", why)
-        )
-    recipe = Recipe()
+        rows.append(_row("stage I", f"{sizing.recipe['stage1_slices']} slices a step", why))
+        why = "of the encoder; 5e-5 for ViT-S, less for wider ones"
+        rows.append(_row("stage I's rate", f"{sizing.recipe['rate_encoder']:g}", why))
     rates = f"{recipe.rate_decoder:g}, {recipe.rate_adapters:g}"
-    why = "what is new learns fast, what hangs in the pretrained encoder more slowly"
-    rows.append(_row("stage II's rates (decoder, adapters)", rates, why))
-    first = f"{recipe.stage1_epochs} + " if sizing.stage_one is not None else ""
-    lengths = f"{first}{recipe.stage2_epochs} epochs of {recipe.iterations_per_epoch} steps"
-    why = "half of nnU-Net's epochs, of its length; a tenth of them for the encoder"
-    rows.append(_row("stage lengths", lengths, why))
-    return rows
+    why = "decoder and adapters: what hangs in the pretrained encoder learns more slowly"
+    rows.append(_row("stage II's rates", rates, why))
+    first = f"{recipe.stage1_epochs} + " if one else ""
+    lengths = f"{first}{recipe.stage2_epochs} x {recipe.iterations_per_epoch} steps"
+    why = "half of nnU-Net's 1000 epochs" + ("; a tenth of them for the encoder" if one else "")
+    return [*rows, _row("stage lengths", lengths, why)]
 
 
 def _row(what: str, value: object, why: str) -> Decision:
@@ -133,7 +138,7 @@ def _encoder(sizing: Sizing, forced: Mapping[str, Any]) -> Decision:
     changed = ", ".join(f"{k}={v}" for k, v in spec.encoder_overrides.items())
     value = f"{spec.encoder} ({changed})" if changed else spec.encoder
     if forced.keys() & {"encoder", "encoder_overrides"}:
-        why = "asked for"
+        why = "asked for (DINOMED3D_ENCODER, or the weights at hand)"
     elif spec.encoder == LADDER[0]:
         why = "the largest that is chosen without being asked for, and it fits"
     elif spec.encoder == LADDER[-1]:
@@ -164,12 +169,15 @@ def _patch(images: Images, sizing: Sizing, rules: Rules) -> Decision:
     return _row("patch", _by(sizing.patch), why)
 
 
-def _checkpointing(sizing: Sizing) -> Decision:
-    if sizing.recipe["activation_checkpointing"]:
-        return _row(
-            "activation checkpointing", "on", "blocks are computed twice, as memory is short"
-        )
-    return _row("activation checkpointing", "off", "all activations fit")
+def _checkpointing(images: Images, sizing: Sizing) -> Decision:
+    if not sizing.recipe["activation_checkpointing"]:
+        return _row("checkpointing", "off", "all activations fit")
+    without = Trial(spec=sizing.spec, patch=sizing.patch, checkpointing=False)
+    steps = without.steps(images, sizing.batch)
+    need = Budget.for_bytes(max(step.peak for step in steps))
+    return _row(
+        "checkpointing", "on", f"blocks are computed twice; else it would need {need:.1f} GiB"
+    )
 
 
 def _batch(images: Images, sizing: Sizing, budget: Budget) -> Decision:

@@ -78,13 +78,16 @@ ENCODERS: Mapping[str, EncoderSize] = {
 """The same names as `dinomed3d.lifting.MODELS` (Siméoni 2025, arXiv:2508.10104; Oquab 2023, arXiv:2304.07193)."""
 
 
+COUNTED = {"embed_dim", "depth", "num_heads", "mlp_ratio", "init_values", "drop_path_rate"}
+"""Overrides that are known here; the last two change no size that matters."""
+
+
 def encoder_size(name: str, overrides: Mapping[str, Any]) -> EncoderSize:
     """The sizes of an encoder, with what overrides change in them.
 
     Args:
         name: one of ENCODERS.
-        overrides: timm's arguments `embed_dim`, `depth`, `num_heads`, `mlp_ratio`; others change no
-            size that matters here.
+        overrides: timm's arguments, of COUNTED.
 
     Raises:
         UserError: an unknown name, an override that is not a positive number, or sizes that no such
@@ -96,6 +99,12 @@ def encoder_size(name: str, overrides: Mapping[str, Any]) -> EncoderSize:
         )
     size = ENCODERS[name]
     variable = "planner: DINOMED3D_ENCODER_OVERRIDES"
+    unknown = overrides.keys() - COUNTED
+    if unknown:
+        raise UserError(
+            f"{variable}: what {', '.join(sorted(unknown))} would change is not counted, only "
+            f"{', '.join(sorted(COUNTED))} are; leave it out, or name the encoder that has it"
+        )
     for key in ("embed_dim", "depth", "num_heads"):
         value = overrides.get(key, 1)
         if type(value) is not int or value < 1:

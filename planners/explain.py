@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,13 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from dinomed3d.errors import UserError
 from dinomed3d.networks import NetworkSpec
 from dinomed3d.training.plan import NETWORK, RECIPE, plan_spec, with_prior
-from dinomed3d.training.recipe import Recipe, recipe_from
+from dinomed3d.training.recipe import (
+    RECIPE_VARIABLES,
+    SPEC_VARIABLES,
+    Recipe,
+    recipe_from,
+    spec_from,
+)
 from planners.cost import StepCost, prediction, stage_one, stage_two
 from planners.sizing import Budget, tokens_of
 from planners.speed import Speed, measure_speed
@@ -56,13 +63,16 @@ class Explanation:
         side = " x ".join(f"{s:g}" for s in self.spacing)
         lines = [
             f"{self.name}: patches of {' x '.join(map(str, self.patch))} voxels of {side} mm, {self.batch} in a step; "
-            f"{self.channels} channels in, {self.classes} outputs"
+            f"{self.channels} channel{'s' * (self.channels > 1)} in, {self.classes} outputs"
         ]
         if not self.ours:
             lines.append(
                 "  This plan was not made by DinoMed3DPlanner: patch and batch are not sized for our network. Below is "
                 "what -tr DinoMed3DTrainer makes of it."
             )
+        names = [n for n in (*SPEC_VARIABLES, *RECIPE_VARIABLES) if os.environ.get(n, "").strip()]
+        if names:
+            lines.append(f"  Changed by {', '.join(names)}, as the trainer would.")
         if self.decisions:
             lines += ["", decision_table(self.decisions)]
         return lines
@@ -117,12 +127,13 @@ class Explanation:
         hours = second * steps * self.recipe.stage2_epochs / 3600
         told = f"{_seconds(second)} a step in stage II"
         if self.one is not None and self.recipe.stage1_epochs:
-            first = sum(speed.seconds(self.one.parts).values())
-            hours += first * steps * self.recipe.stage1_epochs / 3600
-            told = f"{_seconds(first)} a step in stage I ({self.slices} slices), {told}"
+            slicewise = sum(speed.seconds(self.one.parts).values())
+            hours += slicewise * steps * self.recipe.stage1_epochs / 3600
+            told = f"{_seconds(slicewise)} a step in stage I ({self.slices} slices), {told}"
+        first = f"{self.recipe.stage1_epochs} + " if self.recipe.stage1_epochs else ""
         return [
-            f"  time on {speed.device}: {told}; {_hours(hours)} for {self.recipe.stage1_epochs} + "
-            f"{self.recipe.stage2_epochs} epochs of {steps} steps",
+            f"  time on {speed.device}: {told}; {_hours(hours)} for "
+            f"{first}{self.recipe.stage2_epochs} epochs of {steps} steps",
             f"  (arithmetic over measured rates: products {speed.products / TERA:.3g}, convolutions "
             f"{speed.convolutions / TERA:.3g} TFLOP/s; norms, losses, augmentation and validation come on top)",
         ]
@@ -184,11 +195,13 @@ def explain_configuration(
         raise UserError(
             f"dataset.json beside the plan lacks what nnU-Net demands of it ({error!r})"
         ) from error
-    spec = with_prior(spec, planned, dict(dataset))
+    spec = spec_from(with_prior(spec, planned, dict(dataset)), os.environ)
     patch = tuple(planned.patch_size)
     spec.check_patch(patch)
     channels, classes = image_channels + spec.prior_channels, labels.num_segmentation_heads
-    recipe = recipe_from(planned.configuration.get(RECIPE, {}), {})
+    recipe = recipe_from(planned.configuration.get(RECIPE, {}), os.environ)
+    if "encoder" not in spec.parts:
+        recipe = replace(recipe, stage1_epochs=0)  # as the trainer does
     two = stage_two(
         spec,
         patch,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import sys
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,13 +20,14 @@ from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from dinomed3d.errors import UserError
-from dinomed3d.networks import NetworkSpec
+from dinomed3d.networks import PARTS, NetworkSpec
 from dinomed3d.training.plan import RECIPE, network_entry
 from dinomed3d.training.recipe import SPEC_VARIABLES, Recipe, spec_from
 from planners.decisions import decisions
 from planners.fingerprint import check_fingerprint
 from planners.sizing import Budget, Images, Sizing, size_configuration
-from planners.table import DECISIONS, TARGET, decision_table
+from planners.table import DECISIONS, TARGET, decision_tables
+from planners.weights import encoder_of_weights
 
 PLANNED = (
     "stage1_epochs",
@@ -35,6 +38,8 @@ PLANNED = (
     "rate_decoder",
 )
 """Fields of the recipe that every plan states with their defaults, to be read and edited there."""
+STANDARD = {"2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres"}
+"""Configurations that a planning may make."""
 LOWRES_BELOW = 0.125
 """A patch holds whole slices, so its share of a volume is its share of the slices: below an eighth of
 them (nnU-Net with its cubes: a quarter of the voxels) a coarser configuration is added."""
@@ -88,6 +93,7 @@ class DinoMed3DPlanner(ExperimentPlanner):
         schemes, _ = self.determine_normalization_scheme_and_whether_mask_is_used_for_norm()
         check_fingerprint(self.dataset_fingerprint, schemes, foreground)
         self._fullres: Images | None = None
+        self._told: dict[str, dict[str, Any]] = {}
 
     def get_plans_for_configuration(
         self,
@@ -133,26 +139,60 @@ class DinoMed3DPlanner(ExperimentPlanner):
             "resampling_fn_seg_kwargs": seg_kwargs,
             "resampling_fn_probabilities": logits.__name__,
             "resampling_fn_probabilities_kwargs": logits_kwargs,
-            **self._sized(images),
+            **self._sized(images, data_identifier),
         }
 
-    def _sized(self, images: Images) -> dict[str, Any]:
-        """Patch, batch, network and recipe of a configuration, and why they are so."""
+    def _sized(self, images: Images, key: str) -> dict[str, Any]:
+        """Patch, batch, network and recipe of a configuration; why they are so is kept under a key."""
         sizing = size_configuration(images, self.memory_gib, self.forced)
-        return sized_entry(sizing) | {
-            TARGET: self.memory_gib,
-            DECISIONS: [asdict(d) for d in decisions(images, sizing, self.memory_gib, self.forced)],
-        }
+        rows = decisions(images, sizing, self.memory_gib, self.forced)
+        self._told[key] = {TARGET: self.memory_gib, DECISIONS: [asdict(row) for row in rows]}
+        return sized_entry(sizing)
 
     def save_plans(self, plans: dict[str, Any]) -> None:
-        """nnU-Net's; but the cascade, whose network reads labels too, is sized for itself."""
-        cascade = plans["configurations"].get("3d_cascade_fullres")
-        if cascade is not None and self._fullres is not None:
-            prior = len(self.labels.foreground_labels)
-            channels = self._fullres.channels + prior
-            images = replace(self._fullres, channels=channels, prior_channels=prior)
-            cascade |= self._sized(images)
+        """nnU-Net's, with the cascade sized for itself and the reasons written in."""
+        configurations = plans["configurations"]
+        if "3d_cascade_fullres" in configurations:
+            self._size_cascade(configurations)
+        for name, configuration in configurations.items():
+            # not earlier: nnU-Net prints what it has before
+            configuration |= self._told[configuration.get("data_identifier", name)]
+        self._drop_stale(set(configurations))
         super().save_plans(plans)
+
+    def _size_cascade(self, configurations: dict[str, Any]) -> None:
+        """The cascade's network reads labels too, by its detail stream."""
+        assert self._fullres is not None
+        if "detail" not in self.forced.get("parts", PARTS):
+            del configurations["3d_cascade_fullres"]
+            del configurations["3d_lowres"]["next_stage"]
+            print(
+                "3d_cascade_fullres is left out: the earlier stage's labels are read by the detail stream, which "
+                "DINOMED3D_PARTS leaves out"
+            )
+            return
+        prior = len(self.labels.foreground_labels)
+        channels = self._fullres.channels + prior
+        images = replace(self._fullres, channels=channels, prior_channels=prior)
+        configurations["3d_cascade_fullres"] |= self._sized(images, "3d_cascade_fullres")
+
+    def _drop_stale(self, planned: set[str]) -> None:
+        """nnU-Net keeps all configurations of an older file; its own names from another planning go.
+
+        They were sized for another memory or spacing. What a user added under other names stays.
+        """
+        path = Path(nnUNet_preprocessed, self.dataset_name, f"{self.plans_identifier}.json")
+        if not path.is_file():
+            return
+        old = json.loads(path.read_text(encoding="utf-8"))
+        stale = STANDARD & old["configurations"].keys() - planned
+        if stale:
+            for name in stale:
+                del old["configurations"][name]
+            temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+            temporary.write_text(json.dumps(old, indent=4), encoding="utf-8")
+            os.replace(temporary, path)
+            print(f"{path.name}: {', '.join(sorted(stale))} of an earlier planning are removed")
 
     def plan_experiment(self) -> dict[str, Any]:
         """nnU-Net's, and what was decided as a table."""
@@ -173,7 +213,7 @@ def sized_entry(sizing: Sizing) -> dict[str, Any]:
 
 
 def forced_fields(environ: Mapping[str, str]) -> dict[str, Any]:
-    """Fields of NetworkSpec that the environment sets.
+    """Fields of NetworkSpec that the environment sets, the encoder also by the weights at hand.
 
     Raises:
         UserError: a value that is no such thing, or that makes an impossible network.
@@ -182,17 +222,19 @@ def forced_fields(environ: Mapping[str, str]) -> dict[str, Any]:
     asked = {
         field for variable, field in SPEC_VARIABLES.items() if environ.get(variable, "").strip()
     }
-    return {field: getattr(spec, field) for field in asked}
+    fields: dict[str, Any] = {field: getattr(spec, field) for field in asked}
+    if "encoder" in spec.parts and asked.isdisjoint({"encoder", "encoder_overrides"}):
+        at_hand = encoder_of_weights(environ.get("DINOMED3D_WEIGHTS", "").strip())
+        fields |= {} if at_hand is None else {"encoder": at_hand}
+    return fields
 
 
 def plan_table(plans: Mapping[str, Any]) -> str:
-    """All decisions of a plan, by configuration."""
-    return "\n\n".join(
-        f"{plans['plans_name']}, {name}, for {configuration[TARGET]:g} GiB:\n"
-        + decision_table(configuration[DECISIONS])
-        for name, configuration in plans["configurations"].items()
-        if DECISIONS in configuration
-    )
+    """All decisions of a plan: those that all configurations share, then each one's own."""
+    told = {n: c for n, c in plans["configurations"].items() if DECISIONS in c}
+    targets = {f"{configuration[TARGET]:g}" for configuration in told.values()}
+    title = f"{plans['plans_name']} for {' or '.join(sorted(targets))} GiB"
+    return decision_tables(title, {name: c[DECISIONS] for name, c in told.items()})
 
 
 def plan_dataset(
@@ -238,6 +280,7 @@ def plan_dataset(
             )
             raise UserError(
                 f"nnU-Net cannot plan dataset {dataset!r}: {reason}. Is it in nnUNet_raw with "
-                "its dataset.json, and was its fingerprint extracted (nnUNetv2_extract_fingerprint)?"
+                "its dataset.json, and was its fingerprint extracted (nnUNetv2_extract_fingerprint)? If the extraction "
+                "itself fails with an IndexError, no training label shows any foreground"
             ) from error
     return plan_table(plans)

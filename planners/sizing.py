@@ -166,8 +166,8 @@ def token_side(height: int, width: int) -> int:
 
 
 def levels_for(height: int, width: int, token: int) -> int:
-    """Levels of the pyramid: down to the token's stride, and one more if that costs little padding."""
-    finest = int(math.log2(token))
+    """Levels of the pyramid: to the token's stride, at least 4, and one more if that pads little."""
+    finest = max(2, int(math.log2(token)))
     while finest > 2 and min(height, width) < 4 * 2**finest:
         finest -= 1
     fits, more = (_area(height, width, 2**f) for f in (finest, finest + 1))
@@ -310,11 +310,11 @@ class Rules:
         spec = replace(
             base,
             voxels_per_token=token,
-            slices=self.forced.get("slices", 1 if self.flat else 3),
+            slices=1 if self.flat else self.forced.get("slices", 3),
             levels=levels,
             depth_kernels=depth_kernels(self.images.spacing, levels, flat=self.flat),
             detail_widths=detail_widths_for(token, levels),
-            supervised_levels=min(3, levels),
+            supervised_levels=min(3, levels - 1),  # the coarsest has no step of the decoder
             adapter_width=adapter_width_for(
                 encoder_size(base.encoder, base.encoder_overrides).width
             ),
@@ -334,7 +334,10 @@ class Rules:
     def deepest(self, encoder: str, way: Way, budget: Budget) -> Trial | None:
         """The trial with most slices that stays within the budget; None if it would have too few."""
         spec = self.network(encoder, way.plane, way.token)
-        sides = tuple(round_up(side, spec.multiple) for side in way.plane)
+        height, width = (round_up(side, spec.multiple) for side in way.plane)
+        if self.flat and height == width == spec.multiple:
+            width *= 2  # a single voxel at the coarsest level has no norm
+        sides = (height, width)
 
         def trial(depth: int) -> Trial:
             patch = sides if len(self.images.shape) == 2 else (depth, *sides)

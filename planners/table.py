@@ -30,6 +30,25 @@ def decision_table(rows: Sequence[Mapping[str, str]]) -> str:
     return "\n".join(lines)
 
 
+def decision_tables(title: str, told: Mapping[str, Sequence[Mapping[str, str]]]) -> str:
+    """The decisions of several configurations, what they all share only once.
+
+    Args:
+        title: of the whole.
+        told: rows as `decision_table` takes them, by configuration.
+    """
+    first = next(iter(told.values()), [])
+    shared = [row for row in first if all(row in rows for rows in told.values())]
+    blocks = []
+    if shared and len(told) > 1:
+        blocks.append(f"{title}: {', '.join(told)}\n{decision_table(shared)}")
+    for name, rows in told.items():
+        own = [row for row in rows if len(told) == 1 or row not in shared]
+        if own:
+            blocks.append(f"{title}: {name}\n{decision_table(own)}")
+    return "\n\n".join(blocks)
+
+
 def grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table: the first column to the left, numbers to the right."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]

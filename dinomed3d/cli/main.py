@@ -64,8 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     plan = verbs.add_parser(
         "plan",
         help="size network, patch and batch to a dataset and a memory (as nnU-Net's -pl does)",
-        description="The same as nnUNetv2_plan_experiment -d DATASET -pl DinoMed3DPlanner, with the same "
-        "flags, also where nnU-Net is an editable clone that cannot find our planner. The fingerprint "
+        description="The same as nnUNetv2_plan_experiment -d DATASET -pl DinoMed3DPlanner for one "
+        "dataset, also where nnU-Net is an editable clone that cannot find our planner. The fingerprint "
         "must have been extracted (nnUNetv2_extract_fingerprint). Then: nnUNetv2_preprocess -d DATASET "
         "-plans_name NAME and nnUNetv2_train DATASET CONFIGURATION FOLD -tr DinoMed3DTrainer -p NAME.",
     )
@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     plan.add_argument(
         "-overwrite_target_spacing", type=float, nargs=3, metavar=("Z", "Y", "X"),
-        help="mm, in the order of the image's axes; for 3d_fullres and the cascade",
+        help="mm, in the order of the image's axes, instead of nnU-Net's rule",
     )  # fmt: skip
     plan.add_argument(
         "-overwrite_plans_name", default="DinoMed3DPlans", metavar="NAME",

@@ -196,6 +196,10 @@ def recipe_from(plan: Mapping[str, Any], environ: Mapping[str, str]) -> Recipe:
                 "the plan, or plan again"
             )
     recipe: Recipe = _overridden(Recipe(**plan), RECIPE_VARIABLES, environ)
+    if recipe.stage1_slices > (planned := Recipe(**plan)).stage1_slices:
+        # more slices than planned were asked for, so the bound that was planned for fewer goes along
+        share = planned.stage1_tokens / planned.stage1_slices
+        recipe = replace(recipe, stage1_tokens=math.ceil(share * recipe.stage1_slices))
     asked = environ.get("DINOMED3D_RATE_ENCODER")
     if recipe.weights == "none" and "weights" not in plan and not asked:
         # A checkpoint's recipe, which is read here too, names its weights: it has had this.

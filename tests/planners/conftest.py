@@ -26,7 +26,14 @@ def make_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeDataset
     """A function that writes dataset 902 and gives its folder in nnUNet_preprocessed."""
     for name in ("raw", "preprocessed", "results"):
         monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
-    for variable in ("ENCODER", "ENCODER_OVERRIDES", "VOXELS_PER_TOKEN", "SLICES", "PARTS"):
+    for variable in (
+        "ENCODER",
+        "ENCODER_OVERRIDES",
+        "VOXELS_PER_TOKEN",
+        "SLICES",
+        "PARTS",
+        "WEIGHTS",
+    ):
         monkeypatch.delenv(f"DINOMED3D_{variable}", raising=False)
 
     def make(

@@ -24,7 +24,7 @@ def planned(make_dataset: MakeDataset, capsys: pytest.CaptureFixture[str]) -> Pa
     folder = make_dataset()
     assert main(["plan", "-d", "902", "-gpu_memory_target", "12"]) == 0
     printed = capsys.readouterr()
-    assert printed.out.startswith("DinoMed3DPlans, 2d, for 12 GiB:")
+    assert printed.out.startswith("DinoMed3DPlans for 12 GiB: 2d, 3d_fullres\n")
     assert "Plans were saved to" in printed.err  # nnU-Net's own output is no result
     return folder / "DinoMed3DPlans.json"
 
@@ -69,6 +69,19 @@ def test_a_batch_edited_beyond_the_memory_is_told(planned: Path) -> None:
     plans["configurations"]["3d_fullres"]["batch_size"] = 20
     text = explain_configuration(plans, dataset, "3d_fullres").text(SPEED)
     assert "NOTE: more than the 12 GiB that it was planned for" in text
+
+
+def test_settings_change_what_is_explained_as_they_change_the_training(
+    planned: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans, dataset = read(planned)
+    before = explain_configuration(plans, dataset, "3d_fullres")
+    monkeypatch.setenv("DINOMED3D_PARTS", "detail")
+    after = explain_configuration(plans, dataset, "3d_fullres")
+    text = after.text(SPEED)
+    assert after.two.peak < before.two.peak
+    assert "Changed by DINOMED3D_PARTS" in text
+    assert "for 450 epochs of 250 steps" in text and "stage I (" not in text
 
 
 def test_a_stock_plan_is_explained_as_our_trainer_uses_it(planned: Path) -> None:

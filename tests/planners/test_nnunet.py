@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from dinomed3d.errors import UserError
 from dinomed3d.networks import NetworkSpec
 from dinomed3d.training.plan import NETWORK
 from dinomed3d.training.recipe import recipe_from
 from planners.cost import stage_two
+from planners.encoders import ENCODERS
 from planners.sizing import Budget
 from tests.planners.conftest import INTENSITY, MakeDataset
 
@@ -59,8 +61,10 @@ def test_the_table_is_printed(
 ) -> None:
     plan(make_dataset())
     printed = capsys.readouterr().out
-    assert "DinoMed3DPlans, 3d_fullres, for 8 GiB:" in printed
-    assert "whole slices" in printed
+    table = printed[printed.index("DinoMed3DPlans for 8 GiB: 2d, 3d_fullres\n") :]
+    assert "DinoMed3DPlans for 8 GiB: 3d_fullres\n" in table
+    assert table.count("taps ") == 1  # what all share is told once
+    assert table.count("patch ") == 2
 
 
 def test_stock_flags_keep_their_meaning(make_dataset: MakeDataset) -> None:
@@ -123,12 +127,13 @@ def test_large_volumes_get_a_coarse_stage_and_a_cascade_that_reads_its_labels(
 
 def test_regions_count_as_outputs(make_dataset: MakeDataset) -> None:
     labels = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": [3]}
-    from planners.nnunet import DinoMed3DPlanner
+    from planners.explain import explain_configuration
 
-    make_dataset(labels=labels)
-    planner = DinoMed3DPlanner(902)
-    assert planner.labels.num_segmentation_heads == 3
-    planner.plan_experiment()
+    folder = make_dataset(labels=labels)
+    plans, dataset = plan(folder), json.loads((folder / "dataset.json").read_text())
+    told = explain_configuration(plans, dataset, "3d_fullres")
+    assert told.classes == 3
+    assert told.two.peak <= Budget(memory_gib=8).memory
 
 
 def test_settings_in_the_environment_are_kept(
@@ -144,7 +149,85 @@ def test_settings_in_the_environment_are_kept(
     assert spec.encoder_overrides == {"depth": 4}
     assert (spec.voxels_per_token, spec.slices) == (16, 5)
     why = {row["what"]: row["why"] for row in full["dinomed3d_decisions"]}
-    assert why["encoder"] == "asked for" and why["voxels per token"].startswith("asked for")
+    assert why["encoder"].startswith("asked for") and why["voxels per token"].startswith(
+        "asked for"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("vit_base_patch16_dinov3", "blocks.{}.mlp.fc1.weight"),
+        ("vit_small_plus_patch16_dinov3", "backbone.blocks.{}.mlp.w1.weight"),
+        ("vit_small_patch16_dinov3", "model.layer.{}.mlp.up_proj.weight"),
+        ("vit_large_patch14_reg4_dinov2", "blocks.{}.mlp.fc1.weight"),
+    ],
+)
+def test_the_weights_at_hand_decide_the_encoder(
+    make_dataset: MakeDataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, keys: str
+) -> None:
+    from safetensors.torch import save_file
+
+    size = ENCODERS[name]
+    state = {keys.format(i): torch.zeros(1) for i in range(size.depth)}
+    state["cls_token"] = torch.zeros(1, 1, size.width)
+    state["patch_embed.proj.weight"] = torch.zeros(1, 1, size.patch, size.patch)
+    save_file(state, tmp_path / "weights.safetensors")
+    monkeypatch.setenv("DINOMED3D_WEIGHTS", str(tmp_path / "weights.safetensors"))
+    for configuration in plan(make_dataset(), 24)["configurations"].values():
+        assert spec_of(configuration).encoder == name
+        why = {row["what"]: row["why"] for row in configuration["dinomed3d_decisions"]}
+        assert "the weights at hand" in why["encoder"]
+
+
+def test_weights_that_cannot_be_used_are_told_before_planning(
+    make_dataset: MakeDataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from safetensors.torch import save_file
+
+    folder = make_dataset()
+    monkeypatch.setenv("DINOMED3D_WEIGHTS", str(tmp_path / "none.pth"))
+    with pytest.raises(UserError, match="DINOMED3D_WEIGHTS: .*no such file"):
+        plan(folder)
+    save_file({"cls_token": torch.zeros(1, 1, 77)}, tmp_path / "odd.safetensors")
+    monkeypatch.setenv("DINOMED3D_WEIGHTS", str(tmp_path / "odd.safetensors"))
+    with pytest.raises(UserError, match="are of none of .*DINOMED3D_ENCODER"):
+        plan(folder)
+    monkeypatch.setenv("DINOMED3D_ENCODER", "vit_small_patch16_dinov3")  # the user knows better
+    plan(folder)
+
+
+def test_without_a_detail_stream_there_is_no_cascade(
+    make_dataset: MakeDataset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DINOMED3D_PARTS", "encoder,lora,adapters")
+    plans = plan(make_dataset((500, 256, 256), (1.0, 0.8, 0.8)))
+    assert set(plans["configurations"]) == {"2d", "3d_lowres", "3d_fullres"}
+    assert "next_stage" not in plans["configurations"]["3d_lowres"]
+    assert "3d_cascade_fullres is left out" in capsys.readouterr().out
+
+
+def test_what_an_earlier_planning_had_and_this_one_has_not_is_removed(
+    make_dataset: MakeDataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_dataset((500, 256, 256), (1.0, 0.8, 0.8))
+    assert "3d_lowres" in plan(folder)["configurations"]
+    coarse = plan(folder, overwrite_target_spacing=[10.0, 2.0, 2.0])
+    assert set(coarse["configurations"]) == {"2d", "3d_fullres"}
+    assert (
+        "3d_cascade_fullres, 3d_lowres of an earlier planning are removed"
+        in capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 4), (1, 1, 1), (1, 2, 3), (3, 6, 5)])
+@pytest.mark.parametrize("token", ["1", "4", ""])
+def test_slices_of_a_few_voxels_can_be_planned_and_trained(
+    make_dataset: MakeDataset, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], token: str
+) -> None:
+    monkeypatch.setenv("DINOMED3D_VOXELS_PER_TOKEN", token)
+    for configuration in plan(make_dataset(shape))["configurations"].values():
+        spec_of(configuration).check_patch(configuration["patch_size"])
 
 
 def test_configurations_that_a_user_added_are_kept(make_dataset: MakeDataset) -> None:
@@ -187,6 +270,11 @@ def test_datasets_that_cannot_be_planned_are_refused(
         ("VOXELS_PER_TOKEN", "6", "power of two"),
         ("SLICES", "2", "odd"),
         ("ENCODER_OVERRIDES", '{"embed_dim": "wide"}', "embed_dim"),
+        (
+            "ENCODER_OVERRIDES",
+            '{"swiglu_mlp": true}',
+            "what swiglu_mlp would change is not counted",
+        ),
     ],
 )
 def test_settings_that_cannot_be_met_are_refused(
