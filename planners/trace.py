@@ -70,10 +70,16 @@ class Traced:
     """Forward and backward, as PyTorch's counter sees them."""
 
 
+def fused_adamw(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """The trainer's."""
+    return torch.optim.AdamW(parameters, fused=True)
+
+
 def trace_step(
     network: nn.Module,
     inputs: Mapping[str, tuple[tuple[int, ...], torch.dtype]],
     loss: Callable[..., Tensor],
+    optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer] = fused_adamw,
 ) -> Traced:
     """Trace one training step in mixed precision on a CPU's operators.
 
@@ -81,18 +87,19 @@ def trace_step(
         network: on the meta device; what requires a gradient learns.
         inputs: shapes and types of what `loss` gets.
         loss: of the inputs, by name; runs the network.
+        optimizer: made for what learns.
     """
     with FakeTensorMode(allow_non_fake_inputs=True), LiveMemory() as live:
         materialise(network)
         learning = [p for p in network.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(learning, fused=True)
+        updates = optimizer(learning)
         batch = {name: torch.empty(shape, dtype=kind) for name, (shape, kind) in inputs.items()}
         flops = FlopCounterMode(display=False)
         saved = 0
         # The first step makes the optimizer's moments. Operations are counted in it alone: the counter
         # holds on to what checkpointed blocks compute again, so nothing is measured beside it.
         for first in (True, False):
-            optimizer.zero_grad(set_to_none=True)
+            updates.zero_grad(set_to_none=True)
             gc.collect()
             before = live.now
             live.peak = live.now
@@ -102,7 +109,7 @@ def trace_step(
                 saved = live.now - before
                 value.backward()
             del value
-            optimizer.step()
+            updates.step()
         return Traced(peak=live.peak, saved=saved, flops=flops.get_total_flops())
 
 

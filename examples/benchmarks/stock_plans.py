@@ -1,7 +1,7 @@
 """Our planner beside nnU-Net's own: what each makes of one dataset and one memory target.
 
-For each plan: patch, batch, parameters, arithmetic and peak memory of a training step (both counted on
-fake tensors by the same tracer, in mixed precision), and the seconds of real steps on this machine, in
+For each plan: patch, batch, parameters, arithmetic and peak memory of a training step (ours: of stage II;
+both counted on fake tensors by the same tracer, in mixed precision, with the trainer's optimizer), and the seconds of real steps on this machine, in
 the precision that the plan's trainer uses there. The dataset must have its fingerprint
 (`nnUNetv2_extract_fingerprint -d ID`), and nnU-Net's folders must be set. Plans are written under
 names of their own (Benchmark...), which `--keep` leaves there.
@@ -39,7 +39,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from dinomed3d.networks import DinoMed3D
 from dinomed3d.training.precision import autocast
 from planners.nnunet import DinoMed3DPlanner
-from planners.trace import materialise, trace_step
+from planners.trace import fused_adamw, materialise, trace_step
 
 PLANNERS = {
     "nnUNetPlans": ExperimentPlanner,
@@ -86,6 +86,11 @@ def output_shapes(network: nn.Module, shape: tuple[int, ...]) -> list[tuple[int,
         return [tuple(x.shape) for x in network(torch.empty(shape))]
 
 
+def stock_sgd(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """nnU-Net's optimizer."""
+    return torch.optim.SGD(parameters, 1e-3, momentum=0.99, nesterov=True)
+
+
 def seconds_per_step(
     network: nn.Module,
     shape: tuple[int, ...],
@@ -105,11 +110,7 @@ def seconds_per_step(
                 parameter.normal_(std=0.02)
     ours = isinstance(network, DinoMed3D)
     learning = [p for p in network.parameters() if p.requires_grad]
-    optimizer: torch.optim.Optimizer = (
-        torch.optim.AdamW(learning, lr=1e-6, fused=True)
-        if ours
-        else torch.optim.SGD(learning, 1e-6, momentum=0.99, nesterov=True)
-    )
+    optimizer = (fused_adamw if ours else stock_sgd)(learning)
     volume = torch.randn(shape, device=device)
     targets = [_target(s, regions).to(device) for s in shapes]
     loss = loss_for(shapes, regions)
@@ -182,7 +183,8 @@ def main() -> None:
             outputs = [x.float() for x in network(volume)]  # noqa: B023  used at once
             return loss(outputs, list(targets.values()))  # noqa: B023
 
-        traced = trace_step(network, inputs, step)
+        ours = isinstance(network, DinoMed3D)
+        traced = trace_step(network, inputs, step, fused_adamw if ours else stock_sgd)
         network = build(*parts)
         cells = [
             name,
