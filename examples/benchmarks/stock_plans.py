@@ -1,10 +1,10 @@
 """Our planner beside nnU-Net's own: what each makes of one dataset and one memory target.
 
-For each plan: patch, batch, parameters, arithmetic and peak memory of a training step (ours: of stage II;
-both counted on fake tensors by the same tracer, in mixed precision, with the trainer's optimizer), and the seconds of real steps on this machine, in
-the precision that the plan's trainer uses there. The dataset must have its fingerprint
-(`nnUNetv2_extract_fingerprint -d ID`), and nnU-Net's folders must be set. Plans are written under
-names of their own (Benchmark...), which `--keep` leaves there.
+For each plan: patch, batch, parameters, arithmetic and peak memory of a training step (ours: of stage
+II; both counted on fake tensors by the same tracer, in mixed precision, with the trainer's optimizer),
+and the seconds of real steps on this machine, in the precision that the plan's trainer uses there. The
+dataset must have its fingerprint (`nnUNetv2_extract_fingerprint -d ID`), and nnU-Net's folders must be
+set. Plans are written under names of their own (Benchmark...), which `--keep` leaves there.
 
     python examples/benchmarks/stock_plans.py 137 --configuration 3d_fullres --memory 8
 """
