@@ -10,11 +10,12 @@ from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_lo
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from dinomed3d.networks import DinoMed3D, NetworkSpec, build_network
 from dinomed3d.training.recipe import Recipe
 from dinomed3d.training.stages import begin_stage, proxy_loss
-from planners.trace import Traced, trace_prediction, trace_step
+from planners.trace import LiveMemory, Traced, materialise, trace_prediction, trace_step
 
 Inputs = dict[str, tuple[tuple[int, ...], torch.dtype]]
 
@@ -142,6 +143,43 @@ def trace_training(
     inputs = step_inputs(network, patch, **more)
     loss = nnunet_loss(regions=regions, ignore_label=ignore_label)
     return trace_step(network, inputs, step_loss(network, stage=stage, loss=loss))
+
+
+def peak_of_first_step(
+    spec: NetworkSpec,
+    patch: Sequence[int],
+    *,
+    stage: int,
+    batch: int,
+    channels: int,
+    classes: int,
+    slices: int = 0,
+    checkpointing: bool = False,
+) -> int:
+    """Bytes at the fullest moment of the first step, when the optimizer has no moments yet.
+
+    Half the time of `trace_training`, which takes a second step and counts operations.
+    """
+    with torch.device("meta"):
+        network = build(
+            spec, channels=channels, classes=classes, stage=stage, checkpointing=checkpointing
+        )
+    inputs = step_inputs(
+        network, patch, stage=stage, batch=batch, channels=channels, slices=slices
+    )  # fmt: skip
+    compute = step_loss(network, stage=stage, loss=nnunet_loss())
+    with FakeTensorMode(allow_non_fake_inputs=True), LiveMemory() as live:
+        materialise(network)
+        learning = [p for p in network.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(learning, fused=True)
+        batch_of = {name: torch.empty(shape, dtype=kind) for name, (shape, kind) in inputs.items()}
+        with torch.autocast("cpu", torch.bfloat16):
+            value = compute(**batch_of)
+        value.backward()
+        peak = live.peak
+        optimizer.step()
+        assert all(parameter.grad is not None for parameter in learning)
+        return peak
 
 
 def trace_predicting(
