@@ -137,3 +137,9 @@ def test_rounding_up_to_a_multiple_by_hand() -> None:
     wide = {"embed_dim": 36, "num_heads": 3, "mlp_ratio": 1.3}
     assert [encoder_size(name, wide).hidden for name in (SMALL, PLUS, SEVEN)] == [46, 48, 64]
     assert encoder_size(GIANT, wide).hidden == 23  # both branches together are 46
+
+
+def test_an_override_whose_effect_is_not_counted_is_refused() -> None:
+    """Another image size would change DINOv2's table of positions."""
+    with pytest.raises(UserError, match="what img_size would change is not counted, only depth"):
+        encoder_size("vit_small_patch14_reg4_dinov2", {"img_size": 224})

@@ -14,6 +14,7 @@ import pytest
 from dinomed3d.errors import UserError
 from dinomed3d.networks import NetworkSpec, depth_kernels
 from planners.cost import stage_two
+from planners.decisions import decisions
 from planners.encoders import encoder_size
 from planners.sizing import (
     LADDER,
@@ -59,6 +60,9 @@ def images(shape: tuple[int, ...], spacing: tuple[float, ...] = (), **more: Any)
         (400, 400, 16),  # 625 tokens, 1.6 times too few; with 8 there would be 2.4 times too many
         (320, 319, 8),  # 1595 tokens, 1.6 times too many; with 16 there would be 2.6 times too few
         (64, 4096, 16),  # the area counts, not the shape
+        (181, 181, 4),  # 2048 tokens of 4, 512 of 8: a tie is broken towards the finer
+        (182, 182, 8),  # 2070 and 517: the coarser is closer by ratio
+        (3000, 3000, 32),
     ],
 )
 def test_tokens_follow_the_area_of_a_slice(height: int, width: int, token: int) -> None:
@@ -76,7 +80,9 @@ def test_tokens_follow_the_area_of_a_slice(height: int, width: int, token: int) 
         (400, 400, 16, 5),  # 400 x 400, but 416 x 416 with one more, 8 % larger
         (64, 64, 16, 5),  # 4 x 4 pixels are left at stride 16, 2 x 2 would be at 32
         (60, 200, 16, 4),  # at stride 16 fewer than 4 pixels would be left
+        (24, 200, 16, 3),  # six pixels at stride 4, three would be at 8
         (20, 20, 32, 3),  # never fewer than 3
+        (64, 64, 1, 4),  # also beside tokens finer than are chosen
     ],
 )
 def test_levels_go_down_to_the_token(height: int, width: int, token: int, levels: int) -> None:
@@ -161,6 +167,16 @@ def test_a_batch_has_at_most_64_patches() -> None:
 def test_short_volumes_are_taken_whole_and_long_ones_in_part() -> None:
     assert size_configuration(images((48, 48, 48)), 80).patch[0] == 48
     assert size_configuration(images((49, 48, 48)), 80).patch[0] == 32
+
+
+def test_a_short_memory_takes_speed_then_fine_tokens_then_slices_then_the_whole_slice() -> None:
+    data = replace(FINGERPRINTS["liver CT"].images, shape=(500, 256, 256))
+    plans = [size_configuration(data, gib) for gib in (40, 6, 2, 1.2)]
+    assert [p.recipe["activation_checkpointing"] for p in plans] == [False, True, True, True]
+    tokens = [tokens_of(p.spec, p.patch) for p in plans]
+    assert tokens[0] == tokens[1] == 1024 and tokens[2] == 256
+    assert [p.patch[-2:] == (256, 256) for p in plans] == [True, True, True, False]
+    assert plans[0].patch[0] == 32 and plans[1].patch[0] >= 16 > plans[3].patch[0]
 
 
 def test_a_first_stage_holds_its_share_of_the_slices() -> None:
@@ -316,6 +332,7 @@ def test_even_a_single_voxel_makes_a_patch_that_can_be_normalised(shape: tuple[i
 # ---- what the user has set --------------------------------------------------------------------------
 
 FORCED: dict[str, dict[str, Any]] = {
+    "an encoder that is not chosen by itself": {"encoder": "vit_huge_plus_patch16_dinov3"},
     "encoder": {"encoder": "vit_base_patch14_reg4_dinov2"},
     "sizes of the encoder": {"encoder_overrides": {"embed_dim": 192, "depth": 4, "num_heads": 3}},
     "finer tokens": {"voxels_per_token": 4},
@@ -329,12 +346,14 @@ FORCED: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("gib", [12, 80])
+@pytest.mark.parametrize("gib", [24, 80])
 @pytest.mark.parametrize("forced", FORCED.values(), ids=FORCED.keys())
 @pytest.mark.parametrize("name", ["prostate", "cine heart", "ultrasound"])
 def test_what_is_asked_for_is_kept(name: str, forced: dict[str, Any], gib: float) -> None:
     data = FINGERPRINTS[name].images
     sizing = size_configuration(data, gib, forced)
+    if "encoder_overrides" in forced:
+        assert sizing.spec.encoder == LADDER[-1]  # sizes of its own make no other name
     for field, value in forced.items():
         alone = field == "slices" and len(data.shape) == 2  # there is no neighbour to embed
         assert getattr(sizing.spec, field) == (1 if alone else value)
@@ -374,6 +393,29 @@ def test_an_earlier_stage_is_counted_and_carried() -> None:
     assert sizing.spec.prior_channels == 2
     assert size_configuration(alone, 12).spec.prior_channels == 0
     assert sizing.peak <= Budget(memory_gib=12).memory
+
+
+def test_every_decision_is_told_with_its_reason() -> None:
+    for fingerprint in FINGERPRINTS.values():
+        data = fingerprint.images
+        sizing = size_configuration(data, 12)
+        rows = {row.what: row for row in decisions(data, sizing, 12, {})}
+        assert all(row.value and row.why for row in rows.values())
+        assert {"voxels per token", "encoder", "patch", "checkpointing", "batch", "taps",
+                "neighbouring slices", "3D adapters", "detail stream", "decoder",
+                "deep supervision", "stage I", "stage lengths"} <= rows.keys()  # fmt: skip
+        assert rows["patch"].value == " x ".join(map(str, sizing.patch))
+        assert rows["encoder"].value == sizing.spec.encoder
+        assert rows["batch"].value == str(sizing.batch)
+
+
+def test_a_cropped_slice_is_told() -> None:
+    data = FINGERPRINTS["X-ray"].images
+    for gib, told in ((6, True), (24, False)):
+        rows = {
+            row.what: row.why for row in decisions(data, size_configuration(data, gib), gib, {})
+        }
+        assert ("are cropped, memory is short" in rows["patch"]) == told
 
 
 # ---- what no plan can be made for -------------------------------------------------------------------
@@ -416,3 +458,8 @@ def test_a_target_too_small_is_refused_with_one_that_is_not(
     assert sizing.peak <= Budget(memory_gib=target).memory
     with pytest.raises(UserError, match="is too small"):  # and it is not told twice what it takes
         size_configuration(DATA[name], 0.8 * target, forced)
+
+
+def test_an_encoder_asked_for_that_does_not_fit_is_named() -> None:
+    with pytest.raises(UserError, match="is too small: vit_7b_patch16_dinov3"):
+        size_configuration(DATA["cine heart"], 24, {"encoder": "vit_7b_patch16_dinov3"})
