@@ -236,10 +236,27 @@ def explain_configuration(
         one=one,
         two=two,
         prediction=prediction(spec, patch, channels=channels, classes=classes),
-        decisions=planned.configuration.get(DECISIONS, []),
-        target_gib=planned.configuration.get(TARGET),
+        decisions=_decisions(planned.configuration.get(DECISIONS, [])),
+        target_gib=_target(planned.configuration.get(TARGET)),
         ours=planned.network_arch_class_name == NETWORK,
     )
+
+
+def _decisions(rows: Any) -> list[Mapping[str, str]]:
+    texts = ("what", "value", "why")
+    good = isinstance(rows, list) and all(
+        isinstance(row, dict) and all(isinstance(row.get(key), str) for key in texts)
+        for row in rows
+    )
+    if not good:
+        raise UserError(f"plan: {DECISIONS!r} must be a list of objects with what, value and why")
+    return list(rows)
+
+
+def _target(gib: Any) -> float | None:
+    if gib is not None and (type(gib) not in (int, float) or not gib > 0):
+        raise UserError(f"plan: {TARGET!r} must be a positive number of GiB, got {gib!r}")
+    return gib  # type: ignore[no-any-return]
 
 
 def _read(path: Path, what: str) -> dict[str, Any]:

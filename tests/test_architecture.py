@@ -43,6 +43,7 @@ def test_there_are_files_to_look_at():
         ("dinomed3d/lifting", ("nnunetv2", "pointseg", "planners", "monai", "dinomed3d.networks")),
         ("dinomed3d/networks", ("nnunetv2", "pointseg", "planners", "dinomed3d.training")),
         ("dinomed3d", ("pointseg",)),
+        ("dinomed3d/training", ("planners", "dinomed3d.cli")),
         ("pointseg", ("nnunetv2", "planners")),
         ("planners", ("pointseg",)),
     ],

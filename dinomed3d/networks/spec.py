@@ -71,6 +71,14 @@ class NetworkSpec:
             raise UserError(
                 "NetworkSpec: 'parts' has lora or adapters, but no encoder to hold them"
             )
+        if not 2 <= self.levels <= 8:
+            raise UserError(f"NetworkSpec: 'levels' must be 2 to 8, got {self.levels}")
+        if self.taps is not None and (
+            not self.taps or self.taps[0] < 0 or list(self.taps) != sorted(set(self.taps))
+        ):
+            raise UserError(
+                f"NetworkSpec: 'taps' must be increasing block numbers from 0, or null, got {list(self.taps)}"
+            )
         if self.voxels_per_token < 1 or not math.log2(self.voxels_per_token).is_integer():
             raise UserError(
                 "NetworkSpec: 'voxels_per_token' (DINOMED3D_VOXELS_PER_TOKEN) must be a power of two, "
@@ -124,6 +132,12 @@ class NetworkSpec:
             raise UserError(
                 f"plan: the patch must be at least {token} x {token} voxels in plane (a token covers {token}), got "
                 f"{list(patch_size)}; plan with a larger patch, or set DINOMED3D_VOXELS_PER_TOKEN lower"
+            )
+        padded = (-(-height // step) * step) * (-(-width // step) * step)
+        if min(height, width) >= 8 and padded > 4 * height * width:
+            raise UserError(
+                f"plan: {self.levels} levels and tokens of {token} voxels would pad the patch {list(patch_size)} to "
+                f"{padded / (height * width):.0f} times its size; set fewer levels, smaller tokens or a larger patch"
             )
         if min(patch_size) < 1 or depth * -(-height // step) * -(-width // step) < 2:
             raise UserError(

@@ -29,11 +29,16 @@ def read_foundation(spec: NetworkSpec, weights: str) -> DinoEncoder | None:
                     spec.encoder, weights="none", taps=spec.taps, **spec.encoder_overrides
                 )
         except ValueError as error:
-            raise UserError(f"DinoMed3DTrainer: DINOMED3D_ENCODER_OVERRIDES: {error}") from error
+            raise UserError(
+                f"DinoMed3DTrainer: the plan's 'taps', or DINOMED3D_ENCODER_OVERRIDES: {error}"
+            ) from error
         return None
     try:
         return build_encoder(
             spec.encoder, weights=weights, taps=spec.taps, norm=True, **spec.encoder_overrides
         )
     except WeightsError as error:
-        raise WeightsError(f"DinoMed3DTrainer: {error}") from error
+        raise WeightsError(
+            f"DinoMed3DTrainer: {error}. The plan asks for {spec.encoder}; if the weights are another encoder's, plan "
+            "again with DINOMED3D_WEIGHTS or DINOMED3D_ENCODER set"
+        ) from error

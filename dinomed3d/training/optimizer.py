@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -47,6 +49,19 @@ def set_peaks(optimizer: torch.optim.Optimizer, recipe: Recipe, *, stage: int) -
     for group in optimizer.param_groups:
         group["peak"] = inside if group["inside"] else outside
         group["weight_decay"] = recipe.weight_decay if group["decayed"] else 0.0
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Put an optimizer's state back, also one from another kind of device.
+
+    Args:
+        optimizer: made for the same parameters.
+        state: of its `state_dict`; changed in place.
+    """
+    for group in state["param_groups"]:
+        # which kernels run is this device's matter, and by it torch decides where steps are counted
+        group["fused"] = optimizer.defaults["fused"]
+    optimizer.load_state_dict(state)
 
 
 def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:

@@ -45,24 +45,19 @@ def wait() -> None:
         distributed.barrier()
 
 
-def check_batch(batch_size: int, *, batch_dice: bool) -> None:
-    """A batch is split over the processes, and Dice over the whole of it needs equal parts.
+def check_batch(batch_size: int) -> None:
+    """A batch is split over the processes; unequal parts would weigh their patches unequally.
 
     Args:
         batch_size: of the plan.
-        batch_dice: whether the plan has Dice taken over the whole batch.
 
     Raises:
-        UserError: it cannot be split.
+        UserError: it cannot be split evenly.
     """
     count = processes()
-    if batch_size < count:
+    if batch_size % count:
+        fitting = max(n for n in range(1, count) if batch_size % n == 0)
         raise UserError(
-            f"DinoMed3DTrainer: the plan's batch of {batch_size} leaves some of {count} GPUs without a patch; "
-            f"train with -num_gpus {batch_size}, or raise 'batch_size' in the plan"
-        )
-    if batch_dice and batch_size % count:
-        raise UserError(
-            f"DinoMed3DTrainer: the plan's batch of {batch_size} does not split evenly over {count} GPUs, which Dice "
-            "over the whole batch ('batch_dice') needs; choose another -num_gpus, or 'batch_size' in the plan"
+            f"DinoMed3DTrainer: the plan's batch of {batch_size} does not split evenly over {count} GPUs; train with "
+            f"-num_gpus {fitting}, or set 'batch_size' in the plan to a multiple of {count}"
         )

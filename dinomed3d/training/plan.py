@@ -81,6 +81,21 @@ def check_configuration(configuration: Mapping[str, Any]) -> None:
         raise UserError(
             f"plan: 'batch_size' must be a positive whole number, got {batch!r}; mend the plan, or plan again"
         )
+    architecture = configuration.get("architecture")
+    if not (
+        isinstance(architecture, dict)
+        and isinstance(architecture.get("network_class_name"), str)
+        and isinstance(architecture.get("arch_kwargs"), dict)
+    ):
+        raise UserError(
+            "plan: 'architecture' must be an object with 'network_class_name' and 'arch_kwargs', got "
+            f"{architecture!r}; plan again"
+        )
+    if not isinstance(configuration.get("batch_dice"), bool):
+        raise UserError(
+            f"plan: 'batch_dice' must be true or false, got {configuration.get('batch_dice')!r}; mend the plan, or "
+            "plan again"
+        )
     recipe = configuration.get(RECIPE, {})
     if not isinstance(recipe, dict):
         raise UserError(f"plan: {RECIPE!r} must be a JSON object, got {recipe!r}; plan again")

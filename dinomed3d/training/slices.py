@@ -6,8 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dinomed3d.lifting import stack_slices
-
 
 def foreground(target: Tensor, *, ignore_label: int | None, regions: bool) -> Tensor:
     """Where nnU-Net's training target shows something to be learned.
@@ -65,5 +63,9 @@ def slice_batch(
     if volume.ndim == 4:
         volume, target = volume.unsqueeze(2), target.unsqueeze(2)
     chosen = chosen.to(volume.device, non_blocking=True)
-    stacks = stack_slices(volume, slices=slices)[chosen]
-    return stacks, target.transpose(1, 2).flatten(0, 1)[chosen]
+    depth = volume.shape[2]
+    offsets = torch.arange(-(slices // 2), slices // 2 + 1, device=volume.device)
+    case, place = chosen // depth, chosen % depth
+    near = (place[:, None] + offsets).clamp(0, depth - 1)  # as stack_slices has them
+    stacks = volume.transpose(1, 2)[case[:, None], near].flatten(1, 2)
+    return stacks, target.transpose(1, 2)[case, place]

@@ -24,6 +24,8 @@ def begin_stage(network: DinoMed3D, recipe: Recipe, *, stage: int, supervised: b
         stage: 1 or 2.
         supervised: whether stage II's loss sees all levels, or the finest alone.
     """
+    # the stage before leaves gradients of what no longer learns, which nothing else would free
+    network.zero_grad(set_to_none=True)
     network.begin_stage(stage)
     if not supervised:
         network.decoder.seg_layers[1:].requires_grad_(False)  # nothing comes of them

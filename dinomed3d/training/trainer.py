@@ -34,7 +34,7 @@ from dinomed3d.training.checkpoint import (
     write_checkpoint,
 )
 from dinomed3d.training.foundation import read_foundation
-from dinomed3d.training.optimizer import build_optimizer, set_peaks, set_rates
+from dinomed3d.training.optimizer import build_optimizer, load_optimizer, set_peaks, set_rates
 from dinomed3d.training.parallel import check_batch, gathered, processes, rank, wait
 from dinomed3d.training.plan import (
     NETWORK,
@@ -87,7 +87,7 @@ class DinoMed3DTrainer(nnUNetTrainer):
         plans = deepcopy(plans)
         planned = PlansManager(plans).get_configuration(configuration)
         self.spec = spec_from(with_prior(plan_spec(planned), planned, dataset_json), os.environ)
-        check_batch(planned.batch_size, batch_dice=planned.batch_dice)
+        check_batch(planned.batch_size)
         self.spec.check_patch(planned.patch_size)
         self.recipe = self._fit_recipe(
             recipe_from(planned.configuration.get(RECIPE, {}), os.environ)
@@ -426,7 +426,7 @@ class DinoMed3DTrainer(nnUNetTrainer):
             self.initialize()
         self.network.load_state_dict(content["network_weights"])
         self.optimizer, self.lr_scheduler = self.configure_optimizers()
-        self.optimizer.load_state_dict(content["optimizer_state"])
+        load_optimizer(self.optimizer, content["optimizer_state"])
         set_peaks(self.optimizer, self.recipe, stage=self.stage)  # loading brought earlier ones
         if self.grad_scaler is not None and content["grad_scaler_state"] is not None:
             self.grad_scaler.load_state_dict(content["grad_scaler_state"])

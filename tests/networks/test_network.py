@@ -285,6 +285,30 @@ def test_impossible_networks_are_refused(changes, message):
         NetworkSpec(**(TINY | changes))
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (dict(taps=()), "'taps' must be increasing"),
+        (dict(taps=(2, 1)), "'taps' must be increasing"),
+        (dict(taps=(-1, 1)), "'taps' must be increasing"),
+        (dict(taps=(1, 1)), "'taps' must be increasing"),
+        (
+            dict(levels=1, depth_kernels=(3,), detail_widths=(4,), supervised_levels=1),
+            "2 to 8, got 1",
+        ),
+        (dict(levels=9, depth_kernels=(3,) * 9), "2 to 8, got 9"),
+    ],
+)
+def test_taps_and_levels_that_make_no_network_are_refused(change, says):
+    with pytest.raises(UserError, match=says):
+        NetworkSpec(**change)
+
+
+def test_levels_that_would_mostly_pad_are_refused():
+    with pytest.raises(UserError, match="would pad the patch .* to 16 times its size"):
+        NetworkSpec(levels=8, depth_kernels=(3,) * 8).check_patch((8, 32, 32))
+
+
 def test_plans_of_another_version_are_refused():
     with pytest.raises(UserError, match="unknown network fields wheels.*another version"):
         build_network(1, 2, False, wheels=4)

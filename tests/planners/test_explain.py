@@ -117,6 +117,8 @@ def edited(**changes: Any) -> dict[str, Any]:
         (edited(architecture={"encoder": "vit_enormous"}), "vit_enormous"),
         (edited(architecture={"levels": "five"}), "'levels' must be"),
         (edited(architecture={"colour": 1}), "unknown network fields colour"),
+        (edited(architecture={"taps": []}), "'taps' must be increasing"),
+        (edited(architecture={"levels": 1}), "'levels' must be 2 to 8"),
         (edited(inherits_from="nowhere"), "nowhere"),
     ],
 )
@@ -140,6 +142,20 @@ def test_a_plan_edited_into_nonsense_is_refused_by_explain_and_by_the_trainer(
             plans | {"continue_training": False}, "3d_fullres", 0, dataset, torch.device("cpu")
         )
     assert not list((planned.parents[2] / "results").glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("memory_target_gib", "lots"), ("memory_target_gib", -8), ("decisions", "all fine"),
+     ("decisions", [{"what": "encoder"}])],
+)  # fmt: skip
+def test_notes_of_the_planner_edited_into_nonsense_are_refused(
+    planned: Path, key: str, value: Any
+) -> None:
+    plans, dataset = read(planned)
+    plans["configurations"]["3d_fullres"][f"dinomed3d_{key}"] = value
+    with pytest.raises(UserError, match=f"dinomed3d_{key}"):
+        explain_configuration(plans, dataset, "3d_fullres")
 
 
 def test_what_is_no_plan_is_refused_in_one_line(

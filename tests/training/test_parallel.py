@@ -96,13 +96,12 @@ def test_no_half_written_file_is_left(both):
     assert names == ["checkpoint_best.pth", "checkpoint_final.pth"]
 
 
-def test_batches_that_cannot_be_split_are_refused(monkeypatch):
-    monkeypatch.setattr(parallel, "processes", lambda: 2)
-    parallel.check_batch(3, batch_dice=False)
-    parallel.check_batch(2, batch_dice=True)
-    with pytest.raises(UserError, match="batch of 3 does not split evenly over 2 GPUs"):
-        parallel.check_batch(3, batch_dice=True)
+def test_batches_that_cannot_be_split_evenly_are_refused(monkeypatch):
+    monkeypatch.setattr(parallel, "processes", lambda: 4)
+    parallel.check_batch(8)
+    with pytest.raises(UserError, match="batch of 6 .* over 4 GPUs; train with -num_gpus 3, or"):
+        parallel.check_batch(6)
     with pytest.raises(
-        UserError, match="leaves some of 2 GPUs without a patch; train with -num_gpus 1"
+        UserError, match="batch of 1 .* train with -num_gpus 1, or .* multiple of 4"
     ):
-        parallel.check_batch(1, batch_dice=False)
+        parallel.check_batch(1)

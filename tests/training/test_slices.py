@@ -1,7 +1,9 @@
 """Stage I's slices: which are drawn, and that input and target belong together."""
 
+import pytest
 import torch
 
+from dinomed3d.lifting import stack_slices
 from dinomed3d.training.slices import draw_slices, foreground, slice_batch
 
 
@@ -55,3 +57,12 @@ def test_images_are_slices_of_their_own():
     chosen = draw_slices(target[:, 0] > 0, count=9, foreground_share=0.5)
     stacks, truth = slice_batch(image, target, chosen, slices=1)
     assert stacks.shape == (3, 2, 4, 6) and truth.shape == (3, 1, 4, 6)
+
+
+@pytest.mark.parametrize("slices", [1, 3, 5])
+def test_chosen_slices_are_those_of_the_whole_stack(slices):
+    volume, target = torch.randn(2, 3, 4, 5, 6), torch.arange(2 * 2 * 4 * 5 * 6).view(2, 2, 4, 5, 6)
+    chosen = torch.tensor([7, 0, 4, 3])
+    stacks, truth = slice_batch(volume, target, chosen, slices=slices)
+    assert torch.equal(stacks, stack_slices(volume, slices=slices)[chosen])
+    assert torch.equal(truth, target.transpose(1, 2).flatten(0, 1)[chosen])

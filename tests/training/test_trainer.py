@@ -108,6 +108,27 @@ def test_a_killed_run_resumes_to_the_same_trajectory(nnunet, monkeypatch, kill_a
         assert torch.equal(value, expected[key]), key
 
 
+def test_stage_two_keeps_no_gradient_of_what_learned_before(nnunet):
+    t = trainer()
+    t.run_training()
+    frozen = [p for p in t.network.parameters() if not p.requires_grad]
+    assert t.stage == 2 and frozen
+    assert all(p.grad is None for p in frozen)
+
+
+def test_a_run_goes_on_from_a_device_with_other_kernels(nnunet, monkeypatch):
+    """MPS has no fused AdamW; its checkpoints count steps elsewhere and say so."""
+    with pytest.raises(Killed):
+        run(monkeypatch, kill_at=(3, 1))
+    path = fold_folder(nnunet) / "checkpoint_latest.pth"
+    content = torch.load(path, weights_only=True)
+    for group in content["optimizer_state"]["param_groups"]:
+        assert group["fused"]
+        group["fused"] = False
+    torch.save(content, path)
+    assert run(monkeypatch, continued=True).current_epoch == 4
+
+
 def test_resume_and_validation_need_none_of_the_settings(nnunet, monkeypatch):
     """What was set for training is in the checkpoint; a later shell knows nothing of it."""
     monkeypatch.setenv("DINOMED3D_SLICES", "5")
