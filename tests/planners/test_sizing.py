@@ -179,6 +179,39 @@ def test_a_short_memory_takes_speed_then_fine_tokens_then_slices_then_the_whole_
     assert plans[0].patch[0] == 32 and plans[1].patch[0] >= 16 > plans[3].patch[0]
 
 
+def test_of_a_long_slice_the_longer_side_is_cropped_first() -> None:
+    """2400 x 150: by quarters to 1800, 1350, ... until it fits; the short side stays while it can."""
+    sizing = size_configuration(images((40, 2400, 150)), 2)
+    assert 150 <= sizing.patch[-1] < sizing.patch[-2] < 2400
+    assert sizing.patch[-1] - 150 < sizing.spec.multiple
+
+
+def test_nothing_is_cropped_below_64_voxels() -> None:
+    with pytest.raises(UserError, match=r"even for a patch of \[1, 64, 64\]"):
+        size_configuration(images((40, 500, 700)), 0.6)
+    with pytest.raises(UserError, match=r"even for a patch of \[52, 36\]"):
+        size_configuration(images((50, 35)), 0.6)
+
+
+def test_a_single_slice_of_2d_data_is_no_reason_for_a_larger_encoder() -> None:
+    """Eight of them must fit beside it: at 6 GiB the base, though the large would train on two."""
+    data = FINGERPRINTS["ultrasound"].images
+    sizing = size_configuration(data, 6)
+    assert (sizing.spec.encoder, sizing.batch) == (BASE, 8)
+    less = size_configuration(data, 5.5)
+    assert (less.spec.encoder, less.batch >= 8) == (PLUS, True)
+    assert size_configuration(data, 5.5, {"encoder": BASE}).batch < 8
+
+
+def test_what_is_asked_for_may_take_any_time_but_not_any_memory() -> None:
+    """Tokens of one voxel: the attention of 4096 of them alone is more than 2 GiB's 4 TFLOP."""
+    budget = Budget(memory_gib=2)
+    sizing = size_configuration(FINGERPRINTS["prostate"].images, 2, {"voxels_per_token": 1})
+    assert sizing.batch == 2
+    assert sizing.stage_two.flops > budget.flops
+    assert sizing.peak <= budget.memory
+
+
 def test_a_first_stage_holds_its_share_of_the_slices() -> None:
     whole = images((400, 96, 96))
     assert size_configuration(whole, 24).patch[0] == 32
@@ -263,6 +296,8 @@ def check(data: Images, sizing: Sizing, gib: float) -> None:
     assert 1 <= slices <= math.prod(data.shape[:-2])
     spec.check_patch(patch)
     assert NetworkSpec.from_arch_kwargs(spec.to_arch_kwargs()) == spec
+    assert all(p <= max(round_up(s, spec.multiple), 2 * spec.multiple) for p, s in zip(
+        patch[-2:], data.shape[-2:], strict=True))  # fmt: skip
     # nothing of a slice is lost, nor is more padded than must be
     cropped = any(p < s for p, s in zip(patch[-2:], data.shape[-2:], strict=True))
     if cropped:
