@@ -8,6 +8,7 @@ Left out: what libraries take besides (CUDA context, cuDNN workspaces, the alloc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -438,17 +439,19 @@ def stage_one(
     channels: int,
     classes: int,
     resident: int,
+    batch: int = 0,
     checkpointing: bool = False,
 ) -> StepCost:
     """A step of stage I: the encoder and its linear head learn, on slices.
 
     Args:
         spec: the network.
-        patch: (D, H, W) or (H, W), voxels; only the last two matter.
+        patch: (D, H, W) or (H, W), voxels.
         slices: in one step.
         channels: of the input.
         classes: channels of the logits.
         resident: parameters of the whole network, which is there too.
+        batch: patches that the slices are drawn from, which stay in memory meanwhile.
         checkpointing: as for `stage_two`.
     """
     g = Geometry.of(spec, patch[-2:], slices, channels, classes)
@@ -468,7 +471,8 @@ def stage_one(
     running = 2 * FULL * g.size.width + HALF * (g.size.width + (branches + 1) * g.size.hidden)
     return StepCost(
         parts=parts,
-        inputs=(FULL * spec.slices * g.channels + 2) * g.voxels[0],
+        inputs=(FULL * spec.slices * g.channels + 2) * g.voxels[0]
+        + (FULL * channels + 2) * batch * math.prod(patch),
         lifting=FULL * g.enlarged + g.slices * g.tokens * running + matrices,
         passing=FULL * classes * 2 * g.voxels[0],
         block=_block_passing(g, tuned=True, checkpointing=checkpointing),

@@ -221,6 +221,7 @@ def explain_configuration(
             channels=channels,
             classes=classes,
             resident=two.resident,
+            batch=planned.batch_size,
             checkpointing=recipe.activation_checkpointing,
         )
     return Explanation(

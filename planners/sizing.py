@@ -222,8 +222,8 @@ class Trial:
             checkpointing=self.checkpointing,
         )
 
-    def stage_one(self, images: Images, slices: int, resident: int) -> StepCost:
-        """A step of stage I on so many slices, beside so many parameters."""
+    def stage_one(self, images: Images, slices: int, batch: int, resident: int) -> StepCost:
+        """A step of stage I on so many slices of a batch, beside so many parameters."""
         return stage_one(
             self.spec,
             self.patch,
@@ -231,6 +231,7 @@ class Trial:
             channels=images.channels,
             classes=images.classes,
             resident=resident,
+            batch=batch,
             checkpointing=self.checkpointing,
         )
 
@@ -245,7 +246,7 @@ class Trial:
         if "encoder" not in self.spec.parts:
             return [two]
         slices = min(8, batch * math.prod(self.patch[:-2]))
-        return [two, self.stage_one(images, slices, two.resident)]
+        return [two, self.stage_one(images, slices, batch, two.resident)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -434,7 +435,7 @@ class Rules:
         most = min(STAGE1_SLICES, batch * math.prod(trial.patch[:-2]))
 
         def too_much(slices: int) -> bool:
-            step = trial.stage_one(self.images, slices, two.resident)
+            step = trial.stage_one(self.images, slices, batch, two.resident)
             return step.peak > budget.memory or step.flops > max(budget.flops, two.flops)
 
         more = range(3, most + 1)
@@ -463,7 +464,7 @@ def size_configuration(
     recipe: dict[str, Any] = {"activation_checkpointing": trial.checkpointing}
     if "encoder" in trial.spec.parts:
         slices = rules.slices(trial, batch, two, budget)
-        one = trial.stage_one(images, slices, two.resident)
+        one = trial.stage_one(images, slices, batch, two.resident)
         recipe |= {
             "stage1_slices": slices,
             "stage1_tokens": slices * tokens_of(trial.spec, trial.patch),
