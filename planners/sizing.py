@@ -421,8 +421,11 @@ class Rules:
         most = int(min(BATCH_MOST, max(BATCH_LEAST, round(shown))))
 
         def too_much(batch: int) -> bool:
-            step = trial.stage_two(self.images, batch)
-            return step.peak > budget.memory or step.flops > budget.flops
+            two = trial.stage_two(self.images, batch)
+            peak = two.peak
+            if "encoder" in trial.spec.parts:  # stage I holds the batch as well
+                peak = max(peak, trial.stage_one(self.images, 2, batch, two.resident).peak)
+            return peak > budget.memory or two.flops > budget.flops
 
         batches = range(BATCH_LEAST + 1, most + 1)
         return BATCH_LEAST + bisect_left(batches, True, key=too_much)
