@@ -291,7 +291,7 @@ ODD = {
 CONVOLUTIONS_ALONE = Case(spec=replace(SPEC, parts=("detail",)), patch=(16, 256, 256), batch=1)
 
 
-def check_against_trace(case: Case, stage: int) -> None:
+def check_against_trace(case: Case, stage: int, *, saved: float = 0.01) -> None:
     cost = case.cost(stage)
     traced = trace_training(
         case.spec,
@@ -307,8 +307,11 @@ def check_against_trace(case: Case, stage: int) -> None:
     # autocast's copies of weights are kept too, but for those of blocks that are computed again
     again = ("encoder", "adapters") if case.checkpointing else ()
     copies = sum(part.copies for name, part in cost.parts.items() if name not in again)
-    # a loss over regions keeps a little more than one over labels, which is what is counted
-    assert cost.saved + copies == pytest.approx(traced.saved, rel=0.08 if case.regions else 0.05)
+    # what a loss over regions keeps besides, what a checkpointed block does, and that a first block
+    # without low-rank updates has nothing to keep, is left out; all else is counted to the tensor
+    plain = stage == 1 or "lora" in case.spec.parts or "encoder" not in case.spec.parts
+    tolerance = saved if plain and not case.checkpointing and not case.regions else 0.08
+    assert cost.saved + copies == pytest.approx(traced.saved, rel=tolerance)
     assert cost.peak == pytest.approx(traced.peak, rel=0.15)
 
 
@@ -329,7 +332,8 @@ def test_a_network_without_an_encoder_takes_what_is_counted() -> None:
 
 
 def test_the_largest_encoder_that_can_be_named_takes_what_is_counted() -> None:
-    check_against_trace(Case(spec=replace(SPEC, encoder=GIANT), patch=(4, 64, 64)), 2)
+    case = Case(spec=replace(SPEC, encoder=GIANT), patch=(4, 64, 64))
+    check_against_trace(case, 2, saved=0.03)  # copies of the first block's weights are not kept
 
 
 PREDICTED = {
