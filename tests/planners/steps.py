@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -145,41 +146,55 @@ def trace_training(
     return trace_step(network, inputs, step_loss(network, stage=stage, loss=loss))
 
 
-def peak_of_first_step(
+def first_peaks(
     spec: NetworkSpec,
     patch: Sequence[int],
     *,
-    stage: int,
     batch: int,
     channels: int,
     classes: int,
-    slices: int = 0,
-    checkpointing: bool = False,
-) -> int:
-    """Bytes at the fullest moment of the first step, when the optimizer has no moments yet.
+    slices: int,
+    checkpointing: bool,
+) -> tuple[int, int, int]:
+    """Bytes at the fullest moment of each stage's first step, and of a prediction after them.
 
-    Half the time of `trace_training`, which takes a second step and counts operations.
+    The optimizer has no moments yet in them. A third of the time of `trace_training` and
+    `trace_predicting`, which build anew, take a second step and count operations.
     """
     with torch.device("meta"):
         network = build(
-            spec, channels=channels, classes=classes, stage=stage, checkpointing=checkpointing
+            spec, channels=channels, classes=classes, stage=1, checkpointing=checkpointing
         )
-    inputs = step_inputs(
-        network, patch, stage=stage, batch=batch, channels=channels, slices=slices
-    )  # fmt: skip
-    compute = step_loss(network, stage=stage, loss=nnunet_loss())
+    recipe = Recipe(activation_checkpointing=checkpointing)
+    peaks = []
     with FakeTensorMode(allow_non_fake_inputs=True), LiveMemory() as live:
         materialise(network)
-        learning = [p for p in network.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(learning, fused=True)
-        batch_of = {name: torch.empty(shape, dtype=kind) for name, (shape, kind) in inputs.items()}
-        with torch.autocast("cpu", torch.bfloat16):
-            value = compute(**batch_of)
-        value.backward()
-        peak = live.peak
-        optimizer.step()
-        assert all(parameter.grad is not None for parameter in learning)
-        return peak
+        for stage in (1, 2):
+            begin_stage(network, recipe, stage=stage, supervised=True)
+            network.train()
+            learning = [p for p in network.parameters() if p.requires_grad]
+            optimizer = torch.optim.AdamW(learning, fused=True)
+            live.peak = live.now
+            inputs = step_inputs(
+                network, patch, stage=stage, batch=batch, channels=channels, slices=slices
+            )
+            given = {name: torch.empty(shape, dtype=kind) for name, (shape, kind) in inputs.items()}
+            with torch.autocast("cpu", torch.bfloat16):
+                value = step_loss(network, stage=stage, loss=nnunet_loss())(**given)
+            value.backward()
+            peaks.append(live.peak)
+            assert all(parameter.grad is not None for parameter in learning)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            del value, given, optimizer, learning
+        network.eval().decoder.deep_supervision = False
+        gc.collect()
+        live.peak = live.now
+        volume = torch.empty(1, channels, *patch)
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            network(volume)
+        peaks.append(live.peak)
+    return peaks[0], peaks[1], peaks[2]
 
 
 def trace_predicting(
