@@ -408,7 +408,7 @@ class Rules:
         assert trial is not None
         patch = (*[1] * (len(trial.patch) - 2), *trial.patch[-2:])
         steps = replace(trial, patch=patch).steps(self.images, BATCH_LEAST)
-        need = Budget.for_bytes(max(step.peak for step in steps))
+        need = math.ceil(10 * Budget.for_bytes(max(step.peak for step in steps))) / 10
         return (
             f"planner: -gpu_memory_target {budget.memory_gib:g} (GiB) is too small: {encoder}, {self.images.channels} "
             f"channels and {self.images.classes} outputs need {need:.1f} even for a patch of {list(patch)}. Raise the "

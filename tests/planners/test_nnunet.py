@@ -293,6 +293,6 @@ def test_a_memory_too_small_for_any_encoder_says_what_would_do(make_dataset: Mak
     ) as e:
         plan(folder, 0.6)
     need = float(str(e.value).split(" need ")[1].split()[0])
-    assert plan(folder, need + 0.1)["configurations"]["3d_fullres"]["batch_size"] == 2
+    assert plan(folder, need)["configurations"]["3d_fullres"]["batch_size"] == 2
     with pytest.raises(UserError, match="positive"):
         plan(folder, -1)
