@@ -9,7 +9,9 @@ from typing import Any
 
 from dinomed3d.lifting import default_taps
 from dinomed3d.training.recipe import Recipe
+from planners.budget import Budget
 from planners.encoders import encoder_size
+from planners.images import Images
 from planners.sizing import (
     BATCH_LEAST,
     BATCH_MOST,
@@ -17,8 +19,6 @@ from planners.sizing import (
     LADDER,
     SHARE_OF_DATASET,
     TOKENS_WANTED,
-    Budget,
-    Images,
     Rules,
     Sizing,
     Trial,

@@ -23,8 +23,9 @@ from dinomed3d.training.recipe import (
     recipe_from,
     spec_from,
 )
+from planners.budget import Budget
 from planners.cost import StepCost, prediction, stage_one, stage_two
-from planners.sizing import Budget, tokens_of
+from planners.sizing import tokens_of
 from planners.speed import Speed, measure_speed
 from planners.table import DECISIONS, TARGET, decision_table, grid
 

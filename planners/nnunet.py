@@ -23,9 +23,11 @@ from dinomed3d.errors import UserError
 from dinomed3d.networks import PARTS, NetworkSpec
 from dinomed3d.training.plan import RECIPE, network_entry
 from dinomed3d.training.recipe import SPEC_VARIABLES, Recipe, spec_from
+from planners.budget import Budget
 from planners.decisions import decisions
 from planners.fingerprint import check_fingerprint
-from planners.sizing import Budget, Images, Sizing, size_configuration
+from planners.images import Images
+from planners.sizing import Sizing, size_configuration
 from planners.table import DECISIONS, TARGET, decision_tables
 from planners.weights import encoder_of_weights
 

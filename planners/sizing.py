@@ -16,8 +16,10 @@ from typing import Any
 
 from dinomed3d.errors import UserError
 from dinomed3d.networks import PARTS, NetworkSpec, depth_kernels
+from planners.budget import Budget
 from planners.cost import StepCost, prediction, stage_one, stage_two
 from planners.encoders import encoder_size
+from planners.images import Images
 
 LADDER = (
     "vit_large_patch16_dinov3",
@@ -58,48 +60,6 @@ DECODER_WIDTHS = (256, 192, 128, 96)
 """Channels of neck and decoder, widest first."""
 DECODER_SHARE = 1 / 3
 """Arithmetic of neck and decoder against the encoder's, at most."""
-TFLOP_PER_GIB = 2.0
-"""A step's arithmetic, at most, per GiB of the target: about a second on GPUs of that memory, so that
-the default lengths take a day and a half, as nnU-Net's large presets do."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Images:
-    """What a configuration trains on, after resampling and transposing."""
-
-    spacing: tuple[float, ...]
-    """(D, H, W) or (H, W), mm."""
-    shape: tuple[int, ...]
-    """Median, of the same axes, voxels."""
-    voxels: float
-    """Of all training images together."""
-    channels: int
-    """Of the network's input, an earlier stage's segmentation included."""
-    classes: int
-    """Of its logits: labels with background, or regions."""
-    prior_channels: int = 0
-    """How many of the channels are an earlier stage's segmentation."""
-    context: float = 0.0
-    """Share of the slices that a patch should hold: what a coarse first stage is made for."""
-
-    def __post_init__(self) -> None:
-        """Refuse what no plan can be made for."""
-        if any(not 0 < s < math.inf for s in self.spacing):
-            raise UserError(
-                f"planner: spacing must be positive in each axis, got {list(self.spacing)} mm. Mend the headers of the "
-                "images and extract the fingerprint again (nnUNetv2_extract_fingerprint), or give "
-                "-overwrite_target_spacing"
-            )
-        if any(side < 1 for side in self.shape) or len(self.shape) != len(self.spacing):
-            raise UserError(
-                f"planner: the median shape must have a positive side per axis of the spacing, got {list(self.shape)} "
-                "voxels; extract the fingerprint again (nnUNetv2_extract_fingerprint)"
-            )
-        if self.classes < 1 or self.channels - self.prior_channels < 1:
-            raise UserError(
-                f"planner: there must be an image channel and a label to learn, got {self.channels} channels and "
-                f"{self.classes} outputs; check 'channel_names' and 'labels' of dataset.json"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,38 +82,6 @@ class Sizing:
         """Bytes at the fullest moment of training."""
         first = 0.0 if self.stage_one is None else self.stage_one.peak
         return max(first, self.stage_two.peak)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Budget:
-    """Memory and arithmetic that a step may take."""
-
-    memory_gib: float
-    """What the user gives: nnU-Net's -gpu_memory_target."""
-    unhurried: bool = False
-    """A step may take any time."""
-
-    def __post_init__(self) -> None:
-        """Refuse what is no size."""
-        if not 0 < self.memory_gib < math.inf:
-            raise UserError(
-                f"planner: -gpu_memory_target must be a positive number of GiB, got {self.memory_gib}"
-            )
-
-    @property
-    def memory(self) -> float:
-        """Bytes for tensors: a tenth is left for the allocator's gaps, 0.5 GiB for CUDA and cuDNN."""
-        return max(0.0, 0.9 * self.memory_gib - 0.5) * 2**30
-
-    @staticmethod
-    def for_bytes(peak: float) -> float:
-        """The GiB to give for so many bytes of tensors; the inverse of `memory`."""
-        return (peak / 2**30 + 0.5) / 0.9
-
-    @property
-    def flops(self) -> float:
-        """Of a whole step."""
-        return math.inf if self.unhurried else TFLOP_PER_GIB * self.memory_gib * 1e12
 
 
 def token_side(height: int, width: int) -> int:

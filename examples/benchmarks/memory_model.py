@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from dinomed3d.networks import DinoMed3D, build_network
 from dinomed3d.training.precision import autocast
-from planners.sizing import Images, Sizing, size_configuration
+from planners.images import Images
+from planners.sizing import Sizing, size_configuration
 from planners.trace import trace_prediction, trace_step
 
 # spacing mm, median shape, cases, channels, outputs

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from planners.sizing import Images
+from planners.images import Images
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from dinomed3d.networks import PARTS, NetworkSpec, spec_for_patch
-from planners.cost import Geometry, PartCost, StepCost, prediction, stage_one, stage_two
+from planners.cost import StepCost, prediction, stage_one, stage_two
+from planners.geometry import Geometry
+from planners.parts import PartCost
 from planners.sizing import size_configuration
 
 from .fingerprints import FINGERPRINTS

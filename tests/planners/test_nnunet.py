@@ -13,9 +13,9 @@ from dinomed3d.errors import UserError
 from dinomed3d.networks import NetworkSpec
 from dinomed3d.training.plan import NETWORK
 from dinomed3d.training.recipe import recipe_from
+from planners.budget import Budget
 from planners.cost import stage_two
 from planners.encoders import ENCODERS
-from planners.sizing import Budget
 from tests.planners.conftest import INTENSITY, MakeDataset
 
 

@@ -13,13 +13,13 @@ import pytest
 
 from dinomed3d.errors import UserError
 from dinomed3d.networks import NetworkSpec, depth_kernels
+from planners.budget import Budget
 from planners.cost import stage_two
 from planners.decisions import decisions
 from planners.encoders import encoder_size
+from planners.images import Images
 from planners.sizing import (
     LADDER,
-    Budget,
-    Images,
     Rules,
     Sizing,
     Trial,
