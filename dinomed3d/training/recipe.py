@@ -65,11 +65,6 @@ class Recipe:
             raise UserError(
                 "recipe: 'val_iterations_per_epoch' must be at least 1, nnU-Net logs it"
             )
-        if not isinstance(self.activation_checkpointing, bool):
-            raise UserError(
-                "recipe: 'activation_checkpointing' must be true or false, got "
-                f"{self.activation_checkpointing!r}"
-            )
         if not 0 <= self.weight_decay < math.inf:
             raise UserError(f"recipe: 'weight_decay' must not be negative, got {self.weight_decay}")
         if not 0 <= self.warmup < 1 or not 0 <= self.foreground_share <= 1:

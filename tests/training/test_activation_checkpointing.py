@@ -78,6 +78,6 @@ def test_the_choice_is_the_plans():
     assert Recipe().activation_checkpointing is False
     assert recipe_from({"activation_checkpointing": True}, {}).activation_checkpointing is True
     with pytest.raises(
-        UserError, match="'activation_checkpointing' must be true or false, got 'yes'"
+        UserError, match="'activation_checkpointing' must be of type bool, got 'yes'"
     ):
         recipe_from({"activation_checkpointing": "yes"}, {})
