@@ -1,0 +1,180 @@
+"""Resampling as nnU-Net does it, one axis after the other and a few slices at a time.
+
+nnU-Net resamples whole volumes with splines on a regular grid. Such an operator is a product of one
+matrix per axis, so it can be applied slab by slab, in float32, as matrix products: the same numbers
+without the float64 copies of the whole volume.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor
+
+SLAB_VOXELS = 8_000_000
+"""What is worked on at once, about: 32 MB in float32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resampling:
+    """From one regular grid to another with the same corners, by splines of an order for each axis."""
+
+    shape: tuple[int, int, int]
+    """Voxels before."""
+    new_shape: tuple[int, int, int]
+    """Voxels after."""
+    orders: tuple[int, int, int]
+    """Of the spline along each axis: 0 nearest, 1 linear, 3 cubic."""
+    separate: int | None = None
+    """The axis whose planes are resampled each on its own, if that is how it is done."""
+    clip: bool = True
+    """Hold the result to the range of the input (of each plane, where they are separate)."""
+
+    @property
+    def is_identity(self) -> bool:
+        """Nothing changes."""
+        return self.shape == self.new_shape
+
+
+@lru_cache(maxsize=16)
+def axis_matrix(size: int, new_size: int, order: int) -> Tensor:
+    """Resampling of one axis as a matrix.
+
+    Args:
+        size: voxels before.
+        new_size: voxels after.
+        order: of the spline, 0 to 5.
+
+    Returns:
+        (new_size, size) float32; the last row and column meet the grid's edges, edges are repeated.
+
+    Source: scipy.ndimage.zoom with grid_mode=True, mode="nearest", which skimage's resize calls.
+    """
+    if order == 0:
+        matrix = np.zeros((new_size, size))
+        matrix[np.arange(new_size), nearest(size, new_size)] = 1
+    else:
+        # the second axis keeps its size, so the columns are the answers to single ones
+        zoom = (new_size / size, 1)
+        matrix = ndimage.zoom(np.eye(size), zoom, order=order, mode="nearest", grid_mode=True)
+    return torch.from_numpy(matrix.astype(np.float32))
+
+
+def nearest(size: int, new_size: int) -> NDArray[np.int64]:
+    """For each voxel after, the one before whose centre is nearest. (new_size,)."""
+    centres = (np.arange(new_size) + 0.5) * (size / new_size) - 0.5
+    return np.clip(np.floor(centres + 0.5).astype(np.int64), 0, size - 1)
+
+
+def linear(
+    size: int, new_size: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """For each voxel after: the voxels before on its two sides, and the weight of the second.
+
+    Returns:
+        (new_size,) first, second, weight in [0, 1); at the edges first == second.
+    """
+    centres = (np.arange(new_size) + 0.5) * (size / new_size) - 0.5
+    centres = np.clip(centres, 0, size - 1)
+    first = np.floor(centres).astype(np.int64)
+    weight = (centres - first).astype(np.float32)
+    second = np.minimum(first + (weight > 0), size - 1)
+    return first, second, weight
+
+
+def resample(
+    read: Callable[[slice], Tensor], resampling: Resampling, *, out: Tensor | None = None
+) -> Tensor:
+    """Resample a volume that is read a few planes at a time.
+
+    Args:
+        read: gives the planes of a slice along axis 0 as float32 (k, Y, X).
+        resampling: what is to be done; `separate` is None or 0 (see `resample_array` for others).
+        out: where the result goes, float32 of `new_shape`; None makes it.
+
+    Returns:
+        (Z', Y', X') float32.
+    """
+    (depth, height, width), (new_depth, new_height, new_width) = (
+        resampling.shape,
+        resampling.new_shape,
+    )
+    out = torch.empty(resampling.new_shape) if out is None else out
+    rows = axis_matrix(height, new_height, resampling.orders[1]) if height != new_height else None
+    columns = axis_matrix(width, new_width, resampling.orders[2]) if width != new_width else None
+    same_depth = depth == new_depth
+    planes = out if same_depth else torch.empty((depth, new_height, new_width))
+    low, high = torch.inf, -torch.inf
+    step = max(1, SLAB_VOXELS // (height * width))
+    clip = resampling.clip and not resampling.is_identity
+    for start in range(0, depth, step):
+        slab = read(slice(start, min(start + step, depth)))
+        if clip and resampling.separate is None:
+            low, high = min(low, slab.min().item()), max(high, slab.max().item())
+        bounds = slab.amin((1, 2), keepdim=True), slab.amax((1, 2), keepdim=True)
+        if rows is not None:
+            slab = rows @ slab
+        if columns is not None:
+            slab = slab @ columns.T
+        if clip and resampling.separate is not None:
+            slab = slab.clamp(*bounds)
+        planes[start : start + step] = slab
+    if not same_depth:
+        _along_depth(planes, resampling.orders[0], out)
+    if clip and resampling.separate is None:
+        out.clamp_(low, high)
+    return out
+
+
+def _along_depth(planes: Tensor, order: int, out: Tensor) -> None:
+    """Resample axis 0 of (Z, Y, X) into (Z', Y, X), a few planes at a time."""
+    if order == 0:
+        torch.index_select(
+            planes, 0, torch.from_numpy(nearest(len(planes), len(out))), out=out
+        )
+        return
+    matrix = axis_matrix(len(planes), len(out), order)
+    flat, result = planes.flatten(1), out.flatten(1)
+    step = max(1, SLAB_VOXELS // flat.shape[1])
+    for start in range(0, len(out), step):
+        block = matrix[start : start + step]
+        # a spline's weights fall fourfold a voxel: what is far has none that float32 could see
+        used = (block.abs() > 1e-9).any(0).nonzero().flatten()
+        span = slice(int(used[0]), int(used[-1]) + 1)
+        torch.matmul(block[:, span], flat[span], out=result[start : start + step])
+
+
+def resample_array(
+    read: Callable[[slice], Tensor], resampling: Resampling, axis: int | None
+) -> Tensor:
+    """As `resample`, with planes across any axis.
+
+    Args:
+        read: gives planes across `axis`, (k, then the other axes in their order).
+        resampling: in the volume's own axes.
+        axis: across which planes are read: `resampling.separate`, or 0.
+
+    Returns:
+        (Z', Y', X') float32.
+    """
+    axis = axis or 0
+    order = [axis, *(a for a in range(3) if a != axis)]
+
+    def turned(values: tuple[int, int, int]) -> tuple[int, int, int]:
+        return (values[order[0]], values[order[1]], values[order[2]])
+
+    there = Resampling(
+        shape=turned(resampling.shape),
+        new_shape=turned(resampling.new_shape),
+        orders=turned(resampling.orders),
+        separate=None if resampling.separate is None else 0,
+        clip=resampling.clip,
+    )
+    result = resample(read, there)
+    return result if axis == 0 else result.movedim(0, axis).contiguous()
