@@ -167,7 +167,9 @@ class Exporter:
         values = logits.permute(1, 2, 0).contiguous().cpu()
         label = self.decide.label(values)
         plane = _Plane(z, values, self.decide.key(values).numpy(), label.numpy())
-        new = logits[:, self.new :].flatten(1)[:, (label[self.new :] > 0).flatten().to(logits.device)]
+        new = logits[:, self.new :].flatten(1)[
+            :, (label[self.new :] > 0).flatten().to(logits.device)
+        ]
         self.certainty.total += self.decide.certainty(new).sum().item()
         self.certainty.count += new.shape[1]
         depth = self.taps[0]

@@ -163,7 +163,9 @@ def _sampling(configuration: Mapping[str, Any], key: str) -> Sampling:
         for unused in ("num_threads", "device", "memefficient_seg_resampling"):
             options.pop(unused, None)
     elif name != "no_resampling_hack":
-        raise _unknown("resampling", name, "resample_data_or_seg_to_shape, resample_torch_fornnunet")
+        raise _unknown(
+            "resampling", name, "resample_data_or_seg_to_shape, resample_torch_fornnunet"
+        )
     values = known | options
     order, order_separate = values.get("order", 1), values.get("order_z", 0)
     fixed = ("mode", "aniso_axis_mode")

@@ -135,9 +135,7 @@ def resample(
 def _along_depth(planes: Tensor, order: int, out: Tensor) -> None:
     """Resample axis 0 of (Z, Y, X) into (Z', Y, X), a few planes at a time."""
     if order == 0:
-        torch.index_select(
-            planes, 0, torch.from_numpy(nearest(len(planes), len(out))), out=out
-        )
+        torch.index_select(planes, 0, torch.from_numpy(nearest(len(planes), len(out))), out=out)
         return
     matrix = axis_matrix(len(planes), len(out), order)
     flat, result = planes.flatten(1), out.flatten(1)

@@ -140,9 +140,7 @@ def sweep(
     held = torch.zeros((heads, depth, rows, layers.size[2]), dtype=torch.half, device=data.device)
     total = torch.zeros((depth, rows, layers.size[2]), dtype=torch.half, device=data.device)
     firsts = [*layers.starts[0], layers.size[0]]
-    places = [
-        (y, x) for y in layers.touching(band) for x in layers.starts[2]
-    ]
+    places = [(y, x) for y in layers.touching(band) for x in layers.starts[2]]
     for first, following in zip(firsts[:-1], firsts[1:], strict=True):
         for start in range(0, len(places), batch):
             chosen = places[start : start + batch]
@@ -172,7 +170,9 @@ def _window(data: Tensor, layers: Layers, z: int, y: int, x: int) -> Tensor:
     return data[:, z : z + d, y : y + h, x : x + w]
 
 
-def _add(held: Tensor, total: Tensor, logits: Tensor, weights: Tensor, place: tuple[int, int]) -> None:
+def _add(
+    held: Tensor, total: Tensor, logits: Tensor, weights: Tensor, place: tuple[int, int]
+) -> None:
     """Add one window's weighted logits where it lies; what is outside the band is left out."""
     y, x = place
     _, height, width = weights.shape
