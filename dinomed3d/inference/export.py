@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -28,17 +28,17 @@ CHUNK = 8_000_000
 class Taps:
     """For each voxel after: the two before that it lies between, and the weight of the second."""
 
-    first: NDArray[np.int64]
-    second: NDArray[np.int64]
-    weight: NDArray[np.float32]
+    first: Tensor
+    second: Tensor
+    weight: Tensor
 
     @classmethod
-    def of(cls, size: int, new_size: int, order: int) -> Taps:
+    def of(cls, size: int, new_size: int, order: int, device: torch.device) -> Taps:
         """Along one axis, for splines of order 0 or 1."""
         if order == 0:
-            places = nearest(size, new_size)
-            return cls(places, places, np.zeros(new_size, np.float32))
-        return cls(*linear(size, new_size))
+            places = torch.from_numpy(nearest(size, new_size)).to(device)
+            return cls(places, places, torch.zeros(new_size, device=device))
+        return cls(*(torch.from_numpy(values).to(device) for values in linear(size, new_size)))
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class Labels:
         return logits.argmax(-1)
 
     def certainty(self, logits: Tensor) -> Tensor:
-        """(heads, N) -> (N,) probability of what was chosen."""
-        return torch.softmax(logits, 0).amax(0)
+        """(N, heads) -> (N,) probability of what was chosen."""
+        return torch.softmax(logits, -1).amax(-1)
 
 
 @dataclass(frozen=True)
@@ -66,22 +66,20 @@ class Regions:
     """The label that each region writes."""
 
     def key(self, logits: Tensor) -> Tensor:
-        """(..., heads) -> (...) the side of zero each logit is on, as one number."""
-        key = torch.zeros(logits.shape[:-1], dtype=torch.int64)
-        for i in range(len(self.order)):
-            key = key * 3 % 4611686018427387847 + (logits[..., i] > 0)
-        return key
+        """(..., heads) -> (...) the side of zero each logit is on, as one number; up to 62 regions."""
+        bits = 2 ** torch.arange(len(self.order), device=logits.device)
+        return ((logits > 0) * bits).sum(-1)
 
     def label(self, logits: Tensor) -> Tensor:
         """(..., heads) -> (...) int64, the label."""
-        label = torch.zeros(logits.shape[:-1], dtype=torch.int64)
+        label = torch.zeros(logits.shape[:-1], dtype=torch.int64, device=logits.device)
         for i, value in enumerate(self.order):
             label[logits[..., i] > 0] = value
         return label
 
     def certainty(self, logits: Tensor) -> Tensor:
-        """(heads, N) -> (N,) probability of the likeliest region."""
-        return torch.sigmoid(logits.amax(0))
+        """(N, heads) -> (N,) probability of the likeliest region."""
+        return torch.sigmoid(logits.amax(-1))
 
 
 @dataclass
@@ -97,14 +95,14 @@ class Certainty:
         return self.total / self.count if self.count else None
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Plane:
-    """One plane of logits: (h, w, heads), and its keys and labels (h, w)."""
+    """Plane z of the network's grid: logits (h, w, heads), keys and labels (h, w)."""
 
     z: int
     logits: Tensor
-    key: NDArray[np.int64]
-    label: NDArray[np.int64]
+    key: Tensor
+    label: Tensor
 
 
 class Exporter:
@@ -112,13 +110,14 @@ class Exporter:
 
     def __init__(
         self,
-        labels: NDArray[np.unsignedinteger],
+        labels: NDArray[Any],
         resampling: Resampling,
         rows: tuple[int, int],
         decide: Labels | Regions,
         *,
         padding: tuple[int, int, int],
         certainty: Certainty,
+        device: torch.device,
         probabilities: Callable[[int, Tensor], None] | None = None,
     ) -> None:
         """Prepare the way from one grid to the other.
@@ -129,15 +128,15 @@ class Exporter:
             rows: [start, stop) of the second axis of `labels` that this one writes.
             decide: how logits become a label.
             padding: voxels before the volume on the grid that the slabs are of.
-            certainty: what is added to, for planes and rows not seen by an earlier band.
-            probabilities: also given every plane of the scan's grid: its number, logits (heads, rows, X').
+            certainty: what is added to, for rows that no earlier band has seen.
+            device: where the slabs lie.
+            probabilities: also given every plane of these rows: its number, logits (heads, rows, X').
         """
         axes = zip(resampling.shape, resampling.new_shape, resampling.orders, strict=True)
-        self.taps = [Taps.of(*axis) for axis in axes]
-        y = self.taps[1]
-        first, second, weight = (v[slice(*rows)] for v in (y.first, y.second, y.weight))
+        self.depth, y, self.across = (Taps.of(*axis, device) for axis in axes)
+        first, second, weight = (values[slice(*rows)] for values in (y.first, y.second, y.weight))
         self.low, self.high = int(first.min()), int(second.max()) + 1
-        self.own = Taps(first - self.low, second - self.low, weight)
+        self.down = Taps(first - self.low, second - self.low, weight)
         self.new = 0 if rows[0] == 0 else int(y.second[rows[0] - 1]) + 1 - self.low
         self.labels = labels[:, slice(*rows)]
         self.size = resampling.shape
@@ -147,6 +146,10 @@ class Exporter:
         self.probabilities = probabilities
         self.before: _Plane | None = None
         self.next = 0
+        # as numbers of Python: asked for every plane
+        taps = self.depth.first, self.depth.second, self.depth.weight
+        self.depths = [values.tolist() for values in taps]
+        self.inside = not (weight.any() or self.across.weight.any())
 
     @property
     def band(self) -> tuple[int, int]:
@@ -156,70 +159,71 @@ class Exporter:
     def add(self, slab: Slab) -> None:
         """Take the next planes and write every plane of labels that they complete."""
         left = self.padding[2]
-        logits = slab.logits[..., left : left + self.size[2]]
-        for number in range(logits.shape[1]):
+        for number in range(slab.logits.shape[1]):
             z = slab.first + number - self.padding[0]
             if 0 <= z < self.size[0]:
-                self._plane(z, logits[:, number].float())
+                logits = slab.logits[:, number, :, left : left + self.size[2]]
+                self._plane(z, logits.permute(1, 2, 0).contiguous())
 
     def _plane(self, z: int, logits: Tensor) -> None:
-        """(heads, h, w) of plane z of the network's grid."""
-        values = logits.permute(1, 2, 0).contiguous().cpu()
-        label = self.decide.label(values)
-        plane = _Plane(z, values, self.decide.key(values).numpy(), label.numpy())
-        new = logits[:, self.new :].flatten(1)[
-            :, (label[self.new :] > 0).flatten().to(logits.device)
-        ]
-        self.certainty.total += self.decide.certainty(new).sum().item()
-        self.certainty.count += new.shape[1]
-        depth = self.taps[0]
-        while self.next < len(depth.first) and depth.second[self.next] <= z:
-            one = plane if depth.first[self.next] == z else self.before
+        """Plane z of the network's grid, logits (h, w, heads)."""
+        label = self.decide.label(logits)
+        key = label if isinstance(self.decide, Labels) else self.decide.key(logits)
+        plane = _Plane(z, logits, key, label)
+        certain = self.decide.certainty(logits[self.new :][label[self.new :] > 0])
+        self.certainty.total += certain.double().sum().item()
+        self.certainty.count += len(certain)
+        first, second, weight = self.depths
+        while self.next < len(first) and second[self.next] <= z:
+            one = plane if first[self.next] == z else self.before
             assert one is not None
-            self._write(self.next, one, plane, float(depth.weight[self.next]))
+            self._write(self.next, one, plane, weight[self.next])
             self.next += 1
         self.before = plane
 
     def _write(self, number: int, one: _Plane, two: _Plane, weight: float) -> None:
         """Write plane `number` of the labels, between two planes of logits."""
         logits = one.logits if weight == 0 else torch.lerp(one.logits, two.logits, weight)
-        agree = np.ones(one.key.shape, bool) if weight == 0 else one.key == two.key
-        target = self.labels[number]
-        y, x = self.own, self.taps[2]
-        if y.weight.any() or x.weight.any():
+        if self.probabilities is not None or logits.is_cuda:
+            self._write_all(number, logits)
+            return
+        agree = torch.ones_like(one.key, dtype=torch.bool) if weight == 0 else one.key == two.key
+        if not self.inside:
             agree[:, :-1] &= agree[:, 1:] & (one.key[:, :-1] == one.key[:, 1:])
             agree[:-1] &= agree[1:] & (one.key[:-1] == one.key[1:])
-        target[...] = one.label[y.first][:, x.first]
-        rows, columns = np.nonzero(~agree[y.first][:, x.first])
-        if self.probabilities is not None or len(rows) > DENSE * target.size:
+        y, x = self.down, self.across
+        # in the narrow type first: what is spread is a quarter of the size
+        narrow = one.label.to(torch.int16)
+        target = narrow[y.first][:, x.first].numpy().astype(self.labels.dtype)
+        rows, columns = torch.nonzero(~agree[y.first][:, x.first], as_tuple=True)
+        if len(rows) > DENSE * target.size:
             self._write_all(number, logits)
             return
         step = max(1, CHUNK // logits.shape[-1])
         for start in range(0, len(rows), step):
             r, c = rows[start : start + step], columns[start : start + step]
-            part = torch.from_numpy(y.weight[r])[:, None], torch.from_numpy(x.weight[c])[:, None]
-            corners = [
-                logits[torch.from_numpy(ys[r]), torch.from_numpy(xs[c])]
-                for ys in (y.first, y.second)
-                for xs in (x.first, x.second)
-            ]
-            top = torch.lerp(corners[0], corners[1], part[1])
-            bottom = torch.lerp(corners[2], corners[3], part[1])
-            target[r, c] = self.decide.label(torch.lerp(top, bottom, part[0])).numpy()
+            down, across = y.weight[r][:, None], x.weight[c][:, None]
+            top = torch.lerp(
+                logits[y.first[r], x.first[c]], logits[y.first[r], x.second[c]], across
+            )
+            bottom = torch.lerp(
+                logits[y.second[r], x.first[c]], logits[y.second[r], x.second[c]], across
+            )
+            target[r, c] = self.decide.label(torch.lerp(top, bottom, down)).numpy()
+        self.labels[number] = target
 
     def _write_all(self, number: int, logits: Tensor) -> None:
         """Write plane `number` from logits (h, w, heads), interpolated everywhere, some rows at a time."""
-        y, x = self.own, self.taps[2]
+        y, x = self.down, self.across
         height, width = self.labels.shape[1:]
-        across = torch.from_numpy(x.weight)[:, None]
-        down = torch.from_numpy(y.weight)[:, None, None]
         step = max(1, CHUNK // (width * logits.shape[-1]))
         fine = []
         for start in range(0, height, step):
             part = slice(start, start + step)
-            row = torch.lerp(logits[y.first[part]], logits[y.second[part]], down[part])
-            values = torch.lerp(row[:, x.first], row[:, x.second], across)
-            self.labels[number, part] = self.decide.label(values).numpy()
+            down = y.weight[part, None, None]
+            row = torch.lerp(logits[y.first[part]], logits[y.second[part]], down)
+            values = torch.lerp(row[:, x.first], row[:, x.second], x.weight[:, None])
+            self.labels[number, part] = self.decide.label(values).cpu().numpy()
             if self.probabilities is not None:
                 fine.append(values)
         if self.probabilities is not None:

@@ -51,8 +51,10 @@ class Sampling:
         """What to do from one grid to another, as nnU-Net would.
 
         Args:
-            shape: voxels before, and `spacing_mm` theirs.
-            new_shape: voxels after, and `new_spacing_mm` theirs.
+            shape: voxels before.
+            new_shape: voxels after.
+            spacing_mm: before.
+            new_spacing_mm: after.
         """
         from nnunetv2.preprocessing.resampling.default_resampling import (
             determine_do_sep_z_and_axis,

@@ -102,7 +102,8 @@ def nonzero_box(channels: Sequence[NDArray[np.generic]]) -> Box:
                 seen[part[axis]] |= (channel[tuple(part)] != 0).any(others)
         places = np.flatnonzero(seen)
         if not len(places):
-            return (slice(0, channels[0].shape[0]), slice(0, channels[0].shape[1]), slice(0, channels[0].shape[2]))  # fmt: skip
+            a, b, c = channels[0].shape
+            return (slice(0, a), slice(0, b), slice(0, c))
         spans.append(slice(int(places[0]), int(places[-1]) + 1))
     return (spans[0], spans[1], spans[2])
 

@@ -18,8 +18,10 @@ from torch import Tensor
 
 from dinomed3d.inference.case import CaseError
 
-SLAB_LOGITS = 16_000_000
+SLAB_LOGITS = 4_000_000
 """Logits handed on at once, about."""
+CHUNK = 1_000_000
+"""Logits added at once, about: what a CPU's cache holds."""
 
 
 def window_starts(size: int, patch: int, step: float) -> list[int]:
@@ -68,6 +70,8 @@ class Layers:
     patch: tuple[int, int, int]
     """Of a window; one plane deep where slices are predicted one by one."""
     starts: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+    flat: bool
+    """Windows are single slices without a depth of their own."""
 
     @classmethod
     def over(cls, size: Sequence[int], patch: Sequence[int], step: float) -> Layers:
@@ -75,20 +79,21 @@ class Layers:
         a, b, c = size
         d, e, f = patch if len(patch) == 3 else (1, *patch)
         starts = [
-            tuple(window_starts(n, p, step)) if p > 1 or len(patch) == 3 else tuple(range(n))
-            for n, p in zip((a, b, c), (d, e, f), strict=True)
+            tuple(window_starts(n, p, step)) for n, p in zip((a, b, c), (d, e, f), strict=True)
         ]
-        return cls(size=(a, b, c), patch=(d, e, f), starts=(starts[0], starts[1], starts[2]))
+        if len(patch) == 2:
+            starts[0] = tuple(range(a))
+        return cls(
+            size=(a, b, c),
+            patch=(d, e, f),
+            starts=(starts[0], starts[1], starts[2]),
+            flat=len(patch) == 2,
+        )
 
     @property
     def count(self) -> int:
         """Number of windows."""
         return len(self.starts[0]) * len(self.starts[1]) * len(self.starts[2])
-
-    def bands(self, number: int) -> list[tuple[int, int]]:
-        """Cut the second axis into about equal parts; each is swept on its own."""
-        edges = np.linspace(0, self.size[1], min(number, self.size[1]) + 1).round().astype(int)
-        return [(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
 
     def touching(self, band: tuple[int, int]) -> list[int]:
         """The starts along the second axis of the windows that reach into a band."""
@@ -100,7 +105,7 @@ class Slab:
     """Finished logits: planes [first, first + k) of a band of the network's grid."""
 
     logits: Tensor
-    """(heads, k, rows, X) float16."""
+    """(heads, k, rows, X) float32."""
     first: int
     band: tuple[int, int]
     """Rows [start, stop) of the second axis."""
@@ -121,7 +126,7 @@ def sweep(
         data: (C, Z, Y, X), of `layers.size`, on any device.
         layers: the windows.
         band: rows [start, stop) of the second axis.
-        predict: (B, C, *patch) -> (B, heads, *patch) in float32 on `data`'s device, as the network gives them.
+        predict: (B, C, *patch) -> (B, heads, *patch) float32 on `data`'s device.
         heads: channels of the logits.
         batch: windows that go through the network together.
 
@@ -135,34 +140,39 @@ def sweep(
     """
     depth = layers.patch[0]
     rows = band[1] - band[0]
-    weights = gaussian(layers.patch if depth > 1 else layers.patch[1:]).to(data.device)
+    flat = layers.flat
+    weights = gaussian(layers.patch[1:] if flat else layers.patch).float().to(data.device)
     weights = weights.reshape(layers.patch)
     held = torch.zeros((heads, depth, rows, layers.size[2]), dtype=torch.half, device=data.device)
-    total = torch.zeros((depth, rows, layers.size[2]), dtype=torch.half, device=data.device)
+    total = torch.zeros((1, depth, rows, layers.size[2]), dtype=torch.half, device=data.device)
+    own = weights.new_ones((1, *layers.patch))
     firsts = [*layers.starts[0], layers.size[0]]
     places = [(y, x) for y in layers.touching(band) for x in layers.starts[2]]
     for first, following in zip(firsts[:-1], firsts[1:], strict=True):
         for start in range(0, len(places), batch):
             chosen = places[start : start + batch]
             windows = torch.stack([_window(data, layers, first, y, x) for y, x in chosen])
-            for (y, x), logits in zip(chosen, predict(windows), strict=True):
-                _add(held, total, logits, weights, (y - band[0], x))
+            windows = windows.squeeze(2) if layers.flat else windows
+            predicted = predict(windows)
+            predicted = predicted.unsqueeze(2) if layers.flat else predicted
+            for (y, x), logits in zip(chosen, predicted, strict=True):
+                _add(held, logits, weights, (y - band[0], x))
+                _add(total, own, weights, (y - band[0], x))
         done = min(following - first, depth)
         planes = max(1, SLAB_LOGITS // (heads * rows * layers.size[2]))
         for begin in range(0, done, planes):
             part = slice(begin, min(begin + planes, done))
-            finished = held[:, part] / total[part]
+            finished = held[:, part].float() / total[:, part].float()
             if not torch.isfinite(finished).all():
                 raise CaseError(
                     "the network's output is not finite or larger than float16 can hold; the input may be "
                     "damaged, or the model was not trained to its end"
                 )
             yield Slab(logits=finished, first=first + begin, band=band)
-        for plane in range(depth - done):  # plane by plane: no second copy of the sums
-            held[:, plane] = held[:, plane + done]
-            total[plane] = total[plane + done]
-        held[:, depth - done :] = 0
-        total[depth - done :] = 0
+        for sums in (held, total):
+            for plane in range(depth - done):  # plane by plane: no second copy of the sums
+                sums[:, plane] = sums[:, plane + done]
+            sums[:, depth - done :] = 0
 
 
 def _window(data: Tensor, layers: Layers, z: int, y: int, x: int) -> Tensor:
@@ -170,14 +180,17 @@ def _window(data: Tensor, layers: Layers, z: int, y: int, x: int) -> Tensor:
     return data[:, z : z + d, y : y + h, x : x + w]
 
 
-def _add(
-    held: Tensor, total: Tensor, logits: Tensor, weights: Tensor, place: tuple[int, int]
-) -> None:
-    """Add one window's weighted logits where it lies; what is outside the band is left out."""
+def _add(sums: Tensor, logits: Tensor, weights: Tensor, place: tuple[int, int]) -> None:
+    """Add one window's weighted logits where it lies; what is outside the band is left out.
+
+    Some channels at a time through float32: several times faster on a CPU than mixing precisions.
+    """
     y, x = place
     _, height, width = weights.shape
-    top, bottom = max(0, -y), min(height, held.shape[2] - y)
+    top, bottom = max(0, -y), min(height, sums.shape[2] - y)
     own = weights[:, top:bottom]
-    target = (slice(None), slice(y + top, y + bottom), slice(x, x + width))
-    held[(slice(None), *target)] += logits[:, :, top:bottom] * own
-    total[target] += own
+    target = sums[:, :, y + top : y + bottom, x : x + width]
+    step = len(sums) if sums.is_cuda else max(1, CHUNK // own.numel())
+    for start in range(0, len(sums), step):
+        part = slice(start, start + step)
+        target[part] = target[part].float().addcmul_(logits[part, :, top:bottom], own)
