@@ -1,0 +1,177 @@
+"""The verb `predict`: its options, what it says while it works, and how it ends."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import threading
+import time
+from typing import Any
+
+from dinomed3d.errors import UserError
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb to the console command's parser."""
+    parser = verbs.add_parser(
+        "predict",
+        help="segment a folder of scans with any trained nnU-Net v2 model, and report",
+        description="For every scan below IN a mask on exactly its grid, a record and a preview, and for the run "
+        "a report. A scan that cannot be done costs only itself. The same command again goes on where "
+        "it was stopped. Exit code 0: all done; 1: some cases failed, listed at the end; 2: nothing can be done.",
+    )
+    parser.add_argument("-i", dest="source", required=True, metavar="IN",
+        help="folder tree of .nii .nii.gz .mha .nrrd and DICOM series (also in zips), or one file")  # fmt: skip
+    parser.add_argument("-o", dest="out", required=True, metavar="OUT",
+        help="folder for masks, records and report.html")  # fmt: skip
+    parser.add_argument("-m", dest="model", required=True, metavar="MODEL",
+        help="trained model: nnU-Net's folder, its exported zip, or one made by 'dinomed3d package'")  # fmt: skip
+    parser.add_argument("-f", dest="folds", nargs="+", metavar="FOLD",
+        help="folds to average (default: all that are there)")  # fmt: skip
+    parser.add_argument("--checkpoint", default="checkpoint_final.pth", metavar="NAME",
+        help="of a model folder (default: checkpoint_final.pth)")  # fmt: skip
+    parser.add_argument("--channels", nargs="+", metavar="NAME=PATTERN",
+        help='which files are which channel, e.g. --channels "T1=*t1*.nii.gz" "FLAIR=*flair*"; without it nnU-Net\'s '
+        "_0000 names or sub-folders named after the channels")  # fmt: skip
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto",
+        help="where the network runs; auto takes cuda if there is one, else cpu (default: auto)")  # fmt: skip
+    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16", "float16"), default="auto",
+        help="auto: what the trainer uses on the device; on a CPU bfloat16 is faster and less exact (default: auto)")  # fmt: skip
+    parser.add_argument("--step-size", type=float, default=0.5, metavar="SHARE",
+        help="of a patch from one window to the next (default: 0.5)")  # fmt: skip
+    parser.add_argument("--no-mirroring", action="store_true",
+        help="do not average mirrored copies: faster, a little less accurate")  # fmt: skip
+    parser.add_argument("--orientation", metavar="XYZ",
+        help="turn every volume to these axes for the network, e.g. RAS, and its mask back "
+        "(default: as stored, as nnU-Net does)")  # fmt: skip
+    parser.add_argument("--memory-limit", type=float, metavar="GIB",
+        help="of main memory for the process (default: four fifths of what is free)")  # fmt: skip
+    parser.add_argument("--save-probabilities", action="store_true",
+        help="also write CASE.b2nd: float16 (classes, z, y, x), compressed in chunks, to be read with blosc2")  # fmt: skip
+    parser.add_argument("--dicom-seg", action="store_true",
+        help="also write CASE.seg.dcm for DICOM input (needs the extra 'dicom')")  # fmt: skip
+    parser.add_argument("--overwrite", action="store_true", help="do all cases again")
+    parser.add_argument("--retry-failed", action="store_true", help="also try failed cases again")
+    parser.add_argument("--shard", metavar="I/N",
+        help="only the I-th of N about equal parts, for N machines with one OUT; the last to end has the whole report")  # fmt: skip
+    parser.add_argument("--engine", choices=("process", "threads", "ray"), default="process",
+        help="process: a second process works, and if it dies one case has failed; threads: everything in this one; "
+        "ray: a Ray cluster (needs the extra 'ray') (default: process)")  # fmt: skip
+    parser.add_argument("--workers", type=int, default=1, metavar="N",
+        help="of the engine ray, each with the model in its memory (default: 1)")  # fmt: skip
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Predict, and say what came of it."""
+    from pathlib import Path
+
+    from dinomed3d.inference.discovery import parse_patterns
+    from dinomed3d.inference.model import open_model
+    from dinomed3d.inference.run import predict
+    from dinomed3d.inference.spec import PredictSpec
+
+    folds = None if arguments.folds is None else tuple(arguments.folds)
+    patterns = None
+    if arguments.channels is not None:
+        model = open_model(Path(arguments.model), folds=folds, checkpoint=arguments.checkpoint)
+        patterns = parse_patterns(arguments.channels, model.channels)
+    spec = PredictSpec(
+        source=arguments.source,
+        out=arguments.out,
+        model=arguments.model,
+        folds=folds,
+        checkpoint=arguments.checkpoint,
+        patterns=patterns,
+        device=arguments.device,
+        precision=arguments.precision,
+        step_size=arguments.step_size,
+        mirroring=not arguments.no_mirroring,
+        orientation=None if arguments.orientation is None else arguments.orientation.upper(),
+        memory_limit_gib=arguments.memory_limit,
+        save_probabilities=arguments.save_probabilities,
+        dicom_seg=arguments.dicom_seg,
+        overwrite=arguments.overwrite,
+        retry_failed=arguments.retry_failed,
+        shard=parse_shard(arguments.shard),
+        engine=arguments.engine,
+        workers=arguments.workers,
+    )
+    outcome = predict(spec, Progress())
+    print(f"{len(outcome.done)} cases done, {len(outcome.failed)} failed; report: {outcome.report}")
+    for case, reason in outcome.failed.items():
+        print(f"failed: {case}: {reason}")
+    return 1 if outcome.failed or outcome.missing else 0
+
+
+def parse_shard(text: str | None) -> tuple[int, int] | None:
+    """`2/8` -> (2, 8).
+
+    Raises:
+        UserError: not of that form.
+    """
+    if text is None:
+        return None
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal()):
+        raise UserError(f"--shard must be I/N, such as 1/4, got {text!r}")
+    return int(number), int(count)
+
+
+class Progress:
+    """Says on stderr what happens: a line a case, and how long it will still take."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.total = self.ended = 0
+        self.started = time.monotonic()
+        self.live = sys.stderr.isatty()
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Take an event; from any thread."""
+        with self.lock:
+            getattr(self, event["event"])(event)
+
+    def say(self, text: str, end: str = "\n") -> None:
+        """One line, over what stood on the line before where that was only for the moment."""
+        clear = "\r\x1b[K" if self.live else ""
+        print(f"{clear}{text}", end=end, file=sys.stderr, flush=True)
+
+    def found(self, event: dict[str, Any]) -> None:
+        """Cases were found."""
+        self.total = event["todo"]
+        ignored = ", ".join(f"{count} {why}" for why, count in event["ignored"].items())
+        parts = [f"{event['cases']} cases found", f"{event['todo']} to do"]
+        parts += [f"{event['kept']} done earlier and verified"] if event["kept"] else []
+        earlier = f"{event['failed']} failed earlier (--retry-failed tries them again)"
+        parts += [earlier] if event["failed"] else []
+        parts += [f"{event['refused']} that cannot be done"] if event["refused"] else []
+        parts += [f"ignored: {ignored}"] if ignored else []
+        self.say("; ".join(parts))
+        for case, why in event["redone"].items():
+            self.say(f"again: {case}: {why}")
+
+    def start(self, event: dict[str, Any]) -> None:
+        """A case was begun."""
+
+    def progress(self, event: dict[str, Any]) -> None:
+        """A case goes on."""
+        if self.live:
+            share = f"{event['share']:.0%}"
+            self.say(f"[{self.ended + 1}/{self.total}] {event['case']}: {share}", end="")
+
+    def end(self, event: dict[str, Any]) -> None:
+        """A case ended."""
+        self.ended += 1
+        seconds = sum(event["seconds"].values())
+        told = f"{seconds:.1f} s" if event["status"] == "done" else f"FAILED: {event['reason']}"
+        left_s = (time.monotonic() - self.started) / self.ended * (self.total - self.ended)
+        more = f", about {duration(left_s)} left" if self.ended < self.total else ""
+        self.say(f"[{self.ended}/{self.total}] {event['case']}: {told}{more}")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

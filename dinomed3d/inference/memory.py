@@ -1,0 +1,185 @@
+"""How much memory a case will need, how it is made to fit, and which cases may be in work together."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from dinomed3d.inference.case import CaseError
+from dinomed3d.inference.plan import Plan
+
+GIB = 2**30
+SLABS = 200 * 2**20
+"""What the parts of volumes that are worked on at once take, all together."""
+MOST_BANDS = 16
+SHARE = 0.8
+"""Of the memory that is free at the start, where no limit is given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Footprint:
+    """Of the process and its networks, in bytes."""
+
+    base: int
+    """With everything loaded and nothing in work."""
+    window: int
+    """More while a batch of windows is in the networks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """Of one case, in bytes above the base."""
+
+    bands: int
+    """Parts in which the network's grid is swept."""
+    peak: int
+
+
+def measure(run: Callable[[], object]) -> Footprint:
+    """Run something that is like the work to come, and see what the process takes.
+
+    Args:
+        run: a batch of windows through the networks.
+    """
+    with highest_resident() as highest:
+        run()
+    base = int(resident_gib() * GIB)
+    return Footprint(base=base, window=max(0, int(highest() * GIB) - base))
+
+
+def resident_gib() -> float:
+    """What the process takes now."""
+    import psutil
+
+    return float(psutil.Process().memory_info().rss / GIB)
+
+
+def limit_bytes(limit_gib: float | None) -> int:
+    """The limit in bytes; without one, most of what is free now."""
+    if limit_gib is not None:
+        return int(limit_gib * GIB)
+    import psutil
+
+    memory = psutil.virtual_memory()
+    return int(memory.available * SHARE)
+
+
+def estimate(
+    shape: tuple[int, int, int],
+    spacing_mm: tuple[float, float, float],
+    plan: Plan,
+    footprint: Footprint,
+    limit: int,
+) -> Need:
+    """How a volume fits under a limit.
+
+    Args:
+        shape: (Z, Y, X) of the volume, in its own order of axes.
+        spacing_mm: (z, y, x).
+        plan: the model's.
+        footprint: of the process.
+        limit: bytes for the whole process.
+
+    Returns:
+        The fewest bands that fit, and the peak.
+
+    Raises:
+        CaseError: it does not fit however it is cut.
+    """
+    voxels = shape[0] * shape[1] * shape[2]
+    turned = [shape[axis] for axis in plan.transpose]
+    spacing = [spacing_mm[axis] for axis in plan.transpose]
+    target = plan.spacing_mm if len(plan.spacing_mm) == 3 else (spacing[0], *plan.spacing_mm)
+    grid = [max(1, round(n * s / t)) for n, s, t in zip(turned, spacing, target, strict=True)]
+    patch = plan.patch if len(plan.patch) == 3 else (1, *plan.patch)
+    padded = [max(n, p) for n, p in zip(grid, patch, strict=True)]
+    size = padded[0] * padded[1] * padded[2]
+    count = len(plan.channels)
+    raw = 4 * voxels * count
+    read = raw + 4 * voxels  # one channel is unpacked and converted at a time
+    data = 4 * count * grid[0] * grid[1] * grid[2]
+    planes = 4 * turned[0] * grid[1] * grid[2] if turned[0] != grid[0] else 0
+    masked = 5 * voxels if any(channel.masked for channel in plan.channels) else 0
+    prepare = raw + data + planes + masked + SLABS
+    mask = voxels * (1 if plan.largest_label < 256 else 2)
+    copies = data + (4 * count * size if padded != grid else 0)
+    write = raw + 4 * mask + SLABS
+    least = 0
+    for bands in range(1, MOST_BANDS + 1):
+        rows = min(padded[1], -(-padded[1] // bands) + 2)
+        plane = rows * padded[2]
+        held = 2 * (plan.heads + 1) * patch[0] * plane
+        export = 4 * 4 * plan.heads * plane  # two planes of logits, their mixture, a slab
+        sweep = raw + copies + held + export + mask + SLABS + footprint.window
+        least = max(read, prepare, write, sweep)
+        if footprint.base + least <= limit:
+            return Need(bands=bands, peak=least)
+    raise CaseError(
+        f"needs about {(footprint.base + least) / GIB:.1f} GiB of memory even in {MOST_BANDS} parts, and "
+        f"{limit / GIB:.1f} GiB are allowed; raise --memory-limit or use a machine with more memory"
+    )
+
+
+class Budget:
+    """Cases are let in, in order, as long as all those in work fit under the limit together."""
+
+    def __init__(self, limit: int) -> None:
+        """Start empty.
+
+        Args:
+            limit: bytes above the process's base.
+        """
+        self.limit = limit
+        self.used = 0
+        self.closed = False
+        self.changed = threading.Condition()
+
+    def enter(self, peak: int) -> None:
+        """Wait until a case with this peak fits; one alone always does.
+
+        Raises:
+            InterruptedError: the budget was closed while it waited.
+        """
+        with self.changed:
+            self.changed.wait_for(
+                lambda: self.closed or not self.used or self.used + peak <= self.limit
+            )
+            if self.closed:
+                raise InterruptedError
+            self.used += peak
+
+    def leave(self, peak: int) -> None:
+        """The case is done."""
+        with self.changed:
+            self.used -= peak
+            self.changed.notify_all()
+
+    def close(self) -> None:
+        """Let nobody in any more."""
+        with self.changed:
+            self.closed = True
+            self.changed.notify_all()
+
+
+@contextmanager
+def highest_resident() -> Iterator[Callable[[], float]]:
+    """Gives a function that says the most GiB the process has taken since the block began."""
+    import psutil
+
+    process = psutil.Process()
+    highest, ended = process.memory_info().rss, threading.Event()
+
+    def watch() -> None:
+        nonlocal highest
+        while not ended.wait(0.005):
+            highest = max(highest, process.memory_info().rss)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield lambda: max(highest, process.memory_info().rss) / GIB
+    finally:
+        ended.set()
+        watcher.join()

@@ -1,0 +1,233 @@
+"""A whole run: find cases, leave what is done, have the rest done, report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dinomed3d.errors import UserError
+from dinomed3d.inference.case import Case, Cohort, Refusal
+from dinomed3d.inference.discovery import find_cases
+from dinomed3d.inference.model import Model, open_model
+from dinomed3d.inference.record import (
+    Record,
+    describe_model,
+    failed_record,
+    outdated,
+    read_record,
+    record_path,
+    write_record,
+)
+from dinomed3d.inference.report import write_report
+from dinomed3d.inference.spec import PredictSpec
+
+Tell = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a run has to do."""
+
+    todo: tuple[Case, ...]
+    kept: tuple[str, ...]
+    """Done by an earlier run, and verified."""
+    failed: tuple[str, ...]
+    """Failed in an earlier run, not tried again."""
+    redone: Mapping[str, str]
+    """Case -> why what an earlier run left does not do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a run ended."""
+
+    done: tuple[str, ...]
+    failed: Mapping[str, str]
+    """Case -> reason, refused ones too."""
+    missing: tuple[str, ...]
+    """Neither done nor failed: interrupted, or another shard's and not yet there."""
+    report: Path
+
+
+def predict(spec: PredictSpec, tell: Tell) -> Outcome:
+    """Predict everything below the input.
+
+    Args:
+        spec: what is asked for.
+        tell: told what happens, from any thread: see `worker`, and {"event": "found", ...} before.
+
+    Returns:
+        What is there now, of this shard.
+
+    Raises:
+        UserError: nothing can be done at all; says why.
+        KeyboardInterrupt: after the report of what was done until then.
+    """
+    started = time.time()
+    out = Path(spec.out)
+    model = open_model(Path(spec.model), folds=spec.folds, checkpoint=spec.checkpoint)
+    cohort = find_cases(Path(spec.source), channels=model.channels, patterns=spec.patterns)
+    cases, refusals = take_shard(cohort, spec.shard)
+    out.mkdir(parents=True, exist_ok=True)
+    plan = compare(cases, out, model, spec)
+    for refusal in refusals:
+        refuse(refusal, out, model, spec)
+    remove_leftovers(out, [case.id for case in plan.todo])
+    tell(
+        {
+            "event": "found",
+            "cases": len(cases),
+            "todo": len(plan.todo),
+            "kept": len(plan.kept),
+            "failed": len(plan.failed),
+            "refused": len(refusals),
+            "redone": dict(plan.redone),
+            "ignored": dict(cohort.ignored),
+        }
+    )
+    try:
+        run_engine(model, spec, plan.todo, tell)
+    finally:
+        outcome = conclude(cohort, spec, model, cases, refusals, started)
+    return outcome
+
+
+def run_engine(model: Model, spec: PredictSpec, cases: tuple[Case, ...], tell: Tell) -> None:
+    """Have the cases done by the engine that was asked for."""
+    if not cases:
+        return
+    if spec.engine == "threads":
+        from dinomed3d.inference.worker import Worker
+
+        Worker(model, spec).run(cases, tell)
+    elif spec.engine == "process":
+        from dinomed3d.inference.supervise import supervise
+
+        supervise(spec, cases, tell)
+    else:
+        from dinomed3d.inference.cluster import run_cluster
+
+        run_cluster(spec, cases, tell)
+
+
+def take_shard(
+    cohort: Cohort, shard: tuple[int, int] | None
+) -> tuple[tuple[Case, ...], tuple[Refusal, ...]]:
+    """This shard's cases and refusals: the same for all that see the same input, about equal in bytes."""
+    if shard is None:
+        return cohort.cases, cohort.refusals
+    number, count = shard
+    loads = [0] * count
+    mine = []
+    for case in sorted(cohort.cases, key=lambda case: (-case.size_bytes, case.id)):
+        least = loads.index(min(loads))
+        loads[least] += max(1, case.size_bytes)
+        if least == number - 1:
+            mine.append(case)
+    mine.sort(key=lambda case: case.id)
+    return tuple(mine), cohort.refusals[number - 1 :: count]
+
+
+def compare(cases: Iterable[Case], out: Path, model: Model, spec: PredictSpec) -> Plan:
+    """What of the cases an earlier run has done, and what is to do.
+
+    Raises:
+        UserError: the output holds results of another model or of other settings.
+    """
+    todo, kept, failed, redone = [], [], [], {}
+    for case in cases:
+        record = read_record(out, case.id)
+        if record is None and record_path(out, case.id).exists() and not spec.overwrite:
+            raise UserError(
+                f"{record_path(out, case.id)} is not a record of ours, or is damaged; it would be replaced. "
+                "Move it away, use another folder for -o, or add --overwrite"
+            )
+        if record is None or spec.overwrite:
+            todo.append(case)
+            continue
+        _same_run(record, out, model, spec)
+        if record["status"] == "failed":
+            (todo if spec.retry_failed else failed).append(case)  # type: ignore[arg-type]
+            continue
+        why = outdated(record, out, case, model.channels)
+        if why is None:
+            kept.append(case.id)
+        else:
+            redone[case.id] = why
+            todo.append(case)
+    names = tuple(case.id for case in failed)
+    return Plan(todo=tuple(todo), kept=tuple(kept), failed=names, redone=redone)
+
+
+def _same_run(record: Record, out: Path, model: Model, spec: PredictSpec) -> None:
+    """Refuse to mix masks of two models or two settings in one folder."""
+    theirs = record.get("model", {}).get("hash")
+    if theirs != model.hash:
+        raise UserError(
+            f"{out} holds results of another model (case {record['case']}: {str(theirs)[:12]}, now "
+            f"{model.hash[:12]}); use another folder for -o, or --overwrite to do all cases again"
+        )
+    settings = record.get("settings", {})
+    other = [name for name, value in spec.settings.items() if settings.get(name) != value]
+    if other:
+        name = other[0]
+        raise UserError(
+            f"{out} holds results made with other settings (case {record['case']}: {name} was "
+            f"{settings.get(name)}, now {spec.settings[name]}); use another folder for -o, the settings of "
+            "then, or --overwrite to do all cases again"
+        )
+
+
+def refuse(refusal: Refusal, out: Path, model: Model, spec: PredictSpec) -> None:
+    """Write the record of what could not be a case; a mask that lies there stays."""
+    write_record(out, failed_record(refusal, refusal.reason, model, spec))
+
+
+def remove_leftovers(out: Path, cases: Iterable[str]) -> None:
+    """Delete what a killed run left of the files of these cases."""
+    for case in cases:
+        path = out / case
+        if path.parent.is_dir():
+            for leftover in path.parent.glob(f".{path.name}.*.part*"):
+                leftover.unlink(missing_ok=True)
+
+
+def conclude(
+    cohort: Cohort,
+    spec: PredictSpec,
+    model: Model,
+    mine: Iterable[Case],
+    refusals: Iterable[Refusal],
+    started: float,
+) -> Outcome:
+    """Write the report of everything that is in the output, and sum this shard up."""
+    out = Path(spec.out)
+    names = sorted([case.id for case in cohort.cases] + [r.id for r in cohort.refusals])
+    while True:
+        records = {name: read_record(out, name) for name in names}
+        there = {name: record for name, record in records.items() if record is not None}
+        run = {
+            "model": {"source": str(model.source), **describe_model(model)},
+            "spec": replace(spec, shard=None).to_json(),
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
+            "seconds": round(time.time() - started, 1),
+            "ignored": dict(cohort.ignored),
+            "missing": [name for name in names if name not in there],
+        }
+        write_report(out, list(there.values()), run)
+        # another shard may have finished a case meanwhile and read our folder before we did
+        if spec.shard is None or all(
+            record_path(out, name).exists() == (name in there) for name in names
+        ):
+            break
+    own = [case.id for case in mine] + [refusal.id for refusal in refusals]
+    failed = {n: str(there[n]["reason"]) for n in own if n in there and there[n]["status"] == "failed"}  # fmt: skip
+    return Outcome(
+        done=tuple(n for n in own if n in there and n not in failed),
+        failed=failed,
+        missing=tuple(n for n in own if n not in there),
+        report=out / "report.html",
+    )

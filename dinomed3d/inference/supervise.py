@@ -1,0 +1,195 @@
+"""The engine `process`: one process works, another sees to it that its death costs one case at most.
+
+The worker is started with the interpreter itself, not by multiprocessing. It says on its standard
+output when it begins and ends a case. If it is killed, by the system for lack of memory for instance,
+the cases it had begun are tried once more, each alone in a worker of its own; one that takes that
+down as well has failed, and all the others go on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dinomed3d.errors import UserError
+from dinomed3d.inference.case import Case
+from dinomed3d.inference.record import failed_record, write_record
+from dinomed3d.inference.spec import PredictSpec
+
+Tell = Callable[[dict[str, Any]], None]
+
+
+@dataclass
+class _Life:
+    """What became of one worker."""
+
+    begun: list[str] = field(default_factory=list)
+    """Begun and not ended."""
+    ended: set[str] = field(default_factory=set)
+    ready: bool = False
+    """It had loaded the model."""
+    error: str | None = None
+    """What the user must mend."""
+    code: int = 0
+
+
+def supervise(spec: PredictSpec, cases: Sequence[Case], tell: Tell) -> None:
+    """Have all cases done by workers, one after the other; each has a record in the end.
+
+    Raises:
+        UserError: no worker can start, or the model cannot be used.
+    """
+    left = list(cases)
+    suspects: list[Case] = []
+    while left or suspects:
+        alone = bool(suspects)
+        batch = suspects[:1] if alone else left
+        life = _run_worker(spec, batch, tell, overlap=not alone)
+        if life.error is not None:
+            raise UserError(life.error)
+        if life.code == 130:
+            raise KeyboardInterrupt
+        if life.code != 0 and not life.ready:
+            raise UserError(
+                f"the worker process ended ({exit_reason(life.code)}) before it had loaded the model; see above. "
+                "Lack of memory does this; --engine threads works without a second process"
+            )
+        left = [case for case in left if case.id not in life.ended]
+        if alone:
+            (suspect,) = batch
+            suspects = suspects[1:]
+            if suspect.id not in life.ended:
+                fail(suspect, life.code, spec, tell)
+            continue
+        suspects = [case for case in left if case.id in life.begun]
+        left = [case for case in left if case.id not in life.begun]
+        if life.code == 0 or (not suspects and not life.ended):
+            if left:
+                raise UserError(
+                    f"the worker process ended ({exit_reason(life.code)}) with {len(left)} cases left; see above"
+                )
+
+
+def fail(case: Case, code: int, spec: PredictSpec, tell: Tell) -> None:
+    """Record a case whose worker died with it, twice."""
+    from dinomed3d.inference.model import open_model
+
+    reason = (
+        f"the process that worked on it ended twice ({exit_reason(code)}), the second time with this case "
+        "alone; lower --memory-limit, or see the log"
+    )
+    model = open_model(Path(spec.model), folds=spec.folds, checkpoint=spec.checkpoint)
+    write_record(Path(spec.out), failed_record(case, reason, model, spec))
+    tell({"event": "end", "case": case.id, "status": "failed", "reason": reason, "seconds": {}})
+
+
+def _run_worker(spec: PredictSpec, cases: Sequence[Case], tell: Tell, *, overlap: bool) -> _Life:
+    life = _Life()
+    job = {"spec": spec.to_json(), "cases": [case.to_json() for case in cases], "overlap": overlap}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "job.json"
+        path.write_text(json.dumps(job), encoding="utf-8")
+        command = [sys.executable, "-m", "dinomed3d.inference.supervise", str(path)]
+        try:
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
+            )
+        except OSError as error:
+            raise UserError(
+                f"a second process cannot be started here ({error}); use --engine threads"
+            ) from error
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                _take(json.loads(line), life, tell)
+            life.code = process.wait()
+        except BaseException:
+            # with its standard input closed it ends by itself; no file can be left half-written
+            assert process.stdin is not None
+            process.stdin.close()
+            try:
+                process.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            raise
+        finally:
+            for stream in (process.stdin, process.stdout):
+                if stream is not None:
+                    stream.close()
+    return life
+
+
+def _take(event: dict[str, Any], life: _Life, tell: Tell) -> None:
+    """One line of a worker."""
+    kind = event["event"]
+    if kind == "ready":
+        life.ready = True
+    elif kind == "error":
+        life.error = event["message"]
+    else:
+        if kind == "start":
+            life.begun.append(event["case"])
+        elif kind == "end":
+            life.ended.add(event["case"])
+            if event["case"] in life.begun:
+                life.begun.remove(event["case"])
+        tell(event)
+
+
+def exit_reason(code: int) -> str:
+    """What an exit code says."""
+    if code in (-9, 137):
+        return "killed, perhaps for lack of memory"
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def work(path: Path) -> int:
+    """Be the worker: do the cases of a job file, and say on standard output what happens."""
+    lock = threading.Lock()
+    # whatever libraries print belongs with the log; events have standard output to themselves
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+    def tell(event: dict[str, Any]) -> None:
+        with lock:
+            channel.write(json.dumps(event) + "\n")
+            channel.flush()
+
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    job = json.loads(path.read_text(encoding="utf-8"))
+    spec = PredictSpec.from_json(job["spec"])
+    cases = [Case.from_json(case) for case in job["cases"]]
+    try:
+        from dinomed3d.inference.model import open_model
+        from dinomed3d.inference.worker import Worker
+
+        model = open_model(Path(spec.model), folds=spec.folds, checkpoint=spec.checkpoint)
+        worker = Worker(model, spec)
+        tell({"event": "ready"})
+        worker.run(cases, tell, overlap=job["overlap"])
+    except UserError as error:
+        tell({"event": "error", "message": str(error)})
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _end_with_parent() -> None:
+    """End this process once nobody holds the other end of its standard input."""
+    while sys.stdin.read(1):
+        pass
+    os._exit(3)  # files are renamed into place when whole, so nothing half-written can stay
+
+
+if __name__ == "__main__":
+    sys.exit(work(Path(sys.argv[1])))

@@ -1,0 +1,265 @@
+"""One process that works: reads, predicts and writes cases, the three overlapping.
+
+While one case is in the network, the next is read and prepared and the last is written, each on a
+thread of its own. Nothing a case does can reach another: whatever goes wrong is written into its
+record, and the next case goes on.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dinomed3d import __version__
+from dinomed3d.cli.device import choose_device
+from dinomed3d.inference import memory
+from dinomed3d.inference.case import Case, CaseError
+from dinomed3d.inference.image import Volume, read_case, read_grid
+from dinomed3d.inference.model import Model, fold_weights
+from dinomed3d.inference.orientation import Reorientation
+from dinomed3d.inference.plan import build_network, read_plan
+from dinomed3d.inference.predictor import Predictor
+from dinomed3d.inference.preprocess import Prepared, prepare
+from dinomed3d.inference.record import Record, describe_inputs, describe_model, write_record
+from dinomed3d.inference.results import write_results
+from dinomed3d.inference.segment import Segmentation, segment
+from dinomed3d.inference.spec import PredictSpec
+
+Tell = Callable[[dict[str, Any]], None]
+"""Told what happens: {"event": "start" | "progress" | "end", "case": id, ...}."""
+
+
+@dataclass
+class Task:
+    """One case in work."""
+
+    case: Case
+    seconds: dict[str, float] = field(default_factory=dict)
+    reason: str | None = None
+    """Why it failed, once it has."""
+    trace: str | None = None
+    """Where, if nobody foresaw it."""
+    need: memory.Need | None = None
+    volume: Volume | None = None
+    turn: Reorientation | None = None
+    prepared: Prepared | None = None
+    segmentation: Segmentation | None = None
+
+    @contextmanager
+    def step(self, name: str) -> Any:
+        """Time a step; what goes wrong in it is this case's reason and goes no further."""
+        start = time.monotonic()
+        try:
+            yield
+        except CaseError as error:
+            self.reason = str(error)
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            self.reason = _no_memory(name, error)
+        except InterruptedError:
+            self.reason = "interrupted"
+        except Exception as error:  # whatever it is, the other cases go on
+            if isinstance(error, RuntimeError) and "memory" in str(error).lower():
+                self.reason = _no_memory(name, error)
+            else:
+                first = (str(error).strip() or "no message").splitlines()[0]
+                self.reason = f"unexpected {type(error).__name__} in step '{name}': {first}"
+                self.trace = traceback.format_exc()
+        self.seconds[name] = round(time.monotonic() - start, 3)
+
+
+def _no_memory(step: str, error: BaseException) -> str:
+    return (
+        f"out of memory in step '{step}' ({type(error).__name__}); lower --memory-limit so that it is "
+        "done in more parts, or give the machine more"
+    )
+
+
+class Worker:
+    """A model in memory, and how cases go through it."""
+
+    def __init__(self, model: Model, spec: PredictSpec) -> None:
+        """Load the networks of all folds.
+
+        Raises:
+            UserError: the model or the device cannot be used.
+        """
+        self.model = model
+        self.spec = spec
+        self.out = Path(spec.out)
+        self.plan = read_plan(model)
+        self.device = torch.device(choose_device(spec.device))
+        self.precision = choose_precision(spec.precision, model.trainer, self.device)
+        networks = [build_network(model, fold_weights(model, fold)) for fold in model.folds]
+        self.predictor = Predictor(
+            networks,
+            mirroring=model.mirroring if spec.mirroring else None,
+            device=self.device,
+            precision=self.precision,
+        )
+        voxels = int(np.prod(self.plan.patch))
+        most = 2**20 if self.device.type == "cpu" else 2**22
+        self.batch = max(1, min(16, most // voxels))
+        windows = torch.zeros((self.batch, len(self.plan.channels), *self.plan.patch))
+        self.footprint = memory.measure(lambda: self.predictor(windows.to(self.device)))
+        self.limit = memory.limit_bytes(spec.memory_limit_gib)
+
+    def run(self, cases: Iterable[Case], tell: Tell, *, overlap: bool = True) -> None:
+        """Do the cases; every one of them has a record in the end.
+
+        Args:
+            cases: to do, in order.
+            tell: what is called from any thread.
+            overlap: read the next case while one is in work.
+
+        Raises:
+            KeyboardInterrupt: passed on, after the case that is being written is written.
+        """
+        budget = memory.Budget(max(0, self.limit - self.footprint.base))
+        reader, writer = ThreadPoolExecutor(1, "reader"), ThreadPoolExecutor(1, "writer")
+        waiting: list[Future[Task]] = []
+        written: Future[None] | None = None
+        coming = iter(cases)
+
+        def read_next() -> None:
+            case = next(coming, None)
+            if case is not None:
+                waiting.append(reader.submit(self.read, case, budget, tell))
+
+        try:
+            read_next()
+            while waiting:
+                if overlap:
+                    read_next()
+                task = waiting.pop(0).result()
+                self.predict(task, tell)
+                if written is not None:
+                    written.result()
+                written = writer.submit(self.write, task, budget, tell)
+                if not overlap:
+                    written.result()
+                    read_next()
+        finally:
+            budget.close()
+            reader.shutdown(wait=True, cancel_futures=True)
+            writer.shutdown(wait=True)
+        if written is not None:
+            written.result()
+
+    def read(self, case: Case, budget: memory.Budget, tell: Tell) -> Task:
+        """Read and prepare a case, once there is memory for it."""
+        task = Task(case)
+        with task.step("read"):
+            grid = read_grid(case.scans[0])
+            need = memory.estimate(
+                grid.shape_zyx, grid.spacing_mm, self.plan, self.footprint, self.limit
+            )
+            budget.enter(need.peak)
+            task.need = need
+            tell({"event": "start", "case": case.id})
+            task.volume = read_case(case, self.model.channels)
+        if task.reason is None:
+            with task.step("preprocess"):
+                self._prepare(task)
+        return task
+
+    def _prepare(self, task: Task) -> None:
+        assert task.volume is not None
+        channels: list[NDArray[Any]] = list(task.volume.channels)
+        spacing = task.volume.grid.spacing_mm
+        letters = self.spec.orientation or self.plan.orientation
+        if letters is not None:
+            task.turn = Reorientation.to(letters, task.volume.grid)
+            channels = [task.turn.apply(channel) for channel in channels]
+            spacing = task.turn.spacing_mm
+        task.prepared = prepare(channels, spacing, self.plan)
+
+    def predict(self, task: Task, tell: Tell) -> None:
+        """Bring a prepared case through the network."""
+        if task.reason is not None:
+            return
+        assert task.prepared is not None and task.need is not None
+        case = task.case.id
+        with task.step("network"):
+            task.segmentation = segment(
+                task.prepared,
+                self.plan,
+                self.predictor,
+                step=self.spec.step_size,
+                bands=task.need.bands,
+                batch=self.batch,
+                progress=lambda share: tell({"event": "progress", "case": case, "share": share}),
+            )
+            task.prepared = None
+
+    def write(self, task: Task, budget: memory.Budget, tell: Tell) -> None:
+        """Write mask, preview and, last, the record; give the memory back."""
+        try:
+            record = self.describe(task)
+            if task.reason is None:
+                with task.step("write"):
+                    record |= write_results(task, self.model, self.spec)
+            if task.reason == "interrupted":
+                return
+            record |= {"status": "failed", "reason": task.reason} if task.reason else {}
+            if task.trace is not None:
+                record["trace"] = task.trace
+            record["seconds"] = task.seconds
+            record["peak_memory_gib"] = round(memory.resident_gib(), 2)
+            write_record(self.out, record)
+            reason = task.reason
+            end = {"status": record["status"], "reason": reason, "seconds": task.seconds}
+            tell({"event": "end", "case": task.case.id, **end})
+        finally:
+            task.volume = task.prepared = task.segmentation = None
+            if task.need is not None:
+                budget.leave(task.need.peak)
+
+    def describe(self, task: Task) -> Record:
+        """What is known of a case before anything is written."""
+        return {
+            "case": task.case.id,
+            "status": "done",
+            "reason": None,
+            "inputs": describe_inputs(task.case, self.model.channels),
+            "notes": list(task.case.notes) + (task.volume.notes if task.volume else []),
+            "model": describe_model(self.model),
+            "settings": self.spec.settings,
+            "device": str(self.device),
+            "precision": str(self.precision or torch.float32).removeprefix("torch."),
+            "versions": {
+                "dinomed3d": __version__,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
+        }
+
+
+def choose_precision(name: str, trainer: str, device: torch.device) -> torch.dtype | None:
+    """The precision of autocast, None for float32.
+
+    "auto" is what the model was trained with on such a device: nnU-Net's trainers float16 on CUDA and
+    float32 elsewhere, as nnU-Net predicts; ours what `fast_precision` says.
+    """
+    from dinomed3d.training.precision import fast_precision
+
+    if name == "auto":
+        if trainer == "DinoMed3DTrainer":
+            return fast_precision(device)
+        return torch.float16 if device.type == "cuda" else None
+    chosen: dict[str, torch.dtype | None] = {
+        "float32": None,
+        "bfloat16": torch.bfloat16,
+        "float16": torch.float16,
+    }
+    return chosen[name]
