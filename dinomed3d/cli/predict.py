@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 from dinomed3d.errors import UserError
+from dinomed3d.inference.spec import ENGINES, PRECISIONS
 
 
 def add_parser(verbs: Any) -> None:
@@ -20,45 +21,118 @@ def add_parser(verbs: Any) -> None:
         "a report. A scan that cannot be done costs only itself. The same command again goes on where "
         "it was stopped. Exit code 0: all done; 1: some cases failed, listed at the end; 2: nothing can be done.",
     )
-    parser.add_argument("-i", dest="source", required=True, metavar="IN",
-        help="folder tree of .nii .nii.gz .mha .nrrd and DICOM series (also in zips), or one file")  # fmt: skip
-    parser.add_argument("-o", dest="out", required=True, metavar="OUT",
-        help="folder for masks, records and report.html")  # fmt: skip
-    parser.add_argument("-m", dest="model", required=True, metavar="MODEL",
-        help="trained model: nnU-Net's folder, its exported zip, or one made by 'dinomed3d package'")  # fmt: skip
-    parser.add_argument("-f", dest="folds", nargs="+", metavar="FOLD",
-        help="folds to average (default: all that are there)")  # fmt: skip
-    parser.add_argument("--checkpoint", default="checkpoint_final.pth", metavar="NAME",
-        help="of a model folder (default: checkpoint_final.pth)")  # fmt: skip
-    parser.add_argument("--channels", nargs="+", metavar="NAME=PATTERN",
-        help='which files are which channel, e.g. --channels "T1=*t1*.nii.gz" "FLAIR=*flair*"; without it nnU-Net\'s '
-        "_0000 names or sub-folders named after the channels")  # fmt: skip
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto",
-        help="where the network runs; auto takes cuda if there is one, else cpu (default: auto)")  # fmt: skip
-    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16", "float16"), default="auto",
-        help="auto: what the trainer uses on the device; on a CPU bfloat16 is faster and less exact (default: auto)")  # fmt: skip
-    parser.add_argument("--step-size", type=float, default=0.5, metavar="SHARE",
-        help="of a patch from one window to the next (default: 0.5)")  # fmt: skip
-    parser.add_argument("--no-mirroring", action="store_true",
-        help="do not average mirrored copies: faster, a little less accurate")  # fmt: skip
-    parser.add_argument("--orientation", metavar="XYZ",
+    paths = parser.add_argument_group("what is predicted")
+    paths.add_argument(
+        "-i",
+        dest="source",
+        required=True,
+        metavar="IN",
+        help="folder tree of .nii .nii.gz .mha .nrrd and DICOM series (also in zips), or one file",
+    )
+    paths.add_argument(
+        "-o",
+        dest="out",
+        required=True,
+        metavar="OUT",
+        help="folder for masks, records, report.html",
+    )
+    paths.add_argument(
+        "-m",
+        dest="model",
+        required=True,
+        metavar="MODEL",
+        help="trained model: nnU-Net's folder, its exported zip, or one made by 'dinomed3d package'",
+    )
+    paths.add_argument(
+        "-f",
+        dest="folds",
+        nargs="+",
+        metavar="FOLD",
+        help="folds to average (default: all there are)",
+    )
+    paths.add_argument(
+        "--checkpoint",
+        default="checkpoint_final.pth",
+        metavar="NAME",
+        help="of a model folder (default: checkpoint_final.pth)",
+    )
+    paths.add_argument(
+        "--channels",
+        nargs="+",
+        metavar="NAME=PATTERN",
+        help="which files are which channel, e.g. --channels 'T1=*t1*.nii.gz' 'FLAIR=*flair*'; without it "
+        "nnU-Net's _0000 names, or sub-folders named after the channels",
+    )
+    paths.add_argument(
+        "--orientation",
+        metavar="XYZ",
         help="turn every volume to these axes for the network, e.g. RAS, and its mask back "
-        "(default: as stored, as nnU-Net does)")  # fmt: skip
-    parser.add_argument("--memory-limit", type=float, metavar="GIB",
-        help="of main memory for the process (default: four fifths of what is free)")  # fmt: skip
-    parser.add_argument("--save-probabilities", action="store_true",
-        help="also write CASE.b2nd: float16 (classes, z, y, x), compressed in chunks, to be read with blosc2")  # fmt: skip
-    parser.add_argument("--dicom-seg", action="store_true",
-        help="also write CASE.seg.dcm for DICOM input (needs the extra 'dicom')")  # fmt: skip
-    parser.add_argument("--overwrite", action="store_true", help="do all cases again")
-    parser.add_argument("--retry-failed", action="store_true", help="also try failed cases again")
-    parser.add_argument("--shard", metavar="I/N",
-        help="only the I-th of N about equal parts, for N machines with one OUT; the last to end has the whole report")  # fmt: skip
-    parser.add_argument("--engine", choices=("process", "threads", "ray"), default="process",
-        help="process: a second process works, and if it dies one case has failed; threads: everything in this one; "
-        "ray: a Ray cluster (needs the extra 'ray') (default: process)")  # fmt: skip
-    parser.add_argument("--workers", type=int, default=1, metavar="N",
-        help="of the engine ray, each with the model in its memory (default: 1)")  # fmt: skip
+        "(default: as stored, as nnU-Net does)",
+    )
+    speed = parser.add_argument_group("speed and memory")
+    speed.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda", "mps"),
+        default="auto",
+        help="where the network runs; auto takes cuda if there is one, else cpu (default: auto)",
+    )
+    speed.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="auto",
+        help="auto: what the trainer uses on the device; on a CPU bfloat16 is faster and less exact",
+    )
+    speed.add_argument(
+        "--step-size",
+        type=float,
+        default=0.5,
+        metavar="SHARE",
+        help="of a patch from one window to the next (default: 0.5)",
+    )
+    speed.add_argument(
+        "--no-mirroring",
+        action="store_true",
+        help="do not average mirrored copies: faster, a little less accurate",
+    )
+    speed.add_argument(
+        "--memory-limit",
+        type=float,
+        metavar="GIB",
+        help="of main memory for the working process (default: four fifths of what is free)",
+    )
+    results = parser.add_argument_group("results")
+    results.add_argument(
+        "--save-probabilities",
+        action="store_true",
+        help="also CASE.b2nd: float16 (classes, z, y, x), compressed in chunks, to be read with blosc2",
+    )
+    results.add_argument(
+        "--dicom-seg",
+        action="store_true",
+        help="also CASE.seg.dcm for DICOM input (needs the extra 'dicom')",
+    )
+    results.add_argument("--overwrite", action="store_true", help="do all cases again")
+    results.add_argument("--retry-failed", action="store_true", help="try failed cases again")
+    machines = parser.add_argument_group("processes and machines")
+    machines.add_argument(
+        "--shard",
+        metavar="I/N",
+        help="only the I-th of N about equal parts, for N machines with one OUT; the last has the whole report",
+    )
+    machines.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default="process",
+        help="process: a second process works, and if it dies one case has failed; threads: all in this "
+        "one; ray: a Ray cluster (needs the extra 'ray') (default: process)",
+    )
+    machines.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="of the engine ray, each with the model in its memory (default: 1)",
+    )
     parser.set_defaults(run=run)
 
 

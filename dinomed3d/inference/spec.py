@@ -12,6 +12,12 @@ PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 ENGINES = ("process", "threads", "ray")
 
 
+def names_axes(letters: str) -> bool:
+    """Whether these are three letters, one of each pair R/L, A/P, S/I."""
+    pairs = ("RL", "AP", "SI")
+    return len(letters) == 3 and all(sum(c in pair for c in letters) == 1 for pair in pairs)
+
+
 @dataclass(frozen=True, kw_only=True)
 class PredictSpec:
     """One call of `dinomed3d predict`, as plain data."""
@@ -59,8 +65,7 @@ class PredictSpec:
             )
         if self.workers < 1:
             raise UserError(f"--workers must be 1 or more, got {self.workers}")
-        letters = (self.orientation or "RAS").upper()
-        if sorted("RAS".index({"L": "R", "P": "A", "I": "S"}.get(a, a)) for a in letters if a in "RLAPSI") != [0, 1, 2] or len(letters) != 3:  # fmt: skip
+        if self.orientation is not None and not names_axes(self.orientation):
             raise UserError(
                 f"--orientation must be three letters, one each of R/L, A/P, S/I, got {self.orientation!r}"
             )

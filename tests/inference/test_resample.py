@@ -91,7 +91,7 @@ def test_equals_nnunet(shape, new_shape, spacing, new_spacing, order, function, 
         clip=not torch_one,
     )
     ours = resample_array(reader(data[0], resampling.separate), resampling, resampling.separate)
-    np.testing.assert_allclose(ours.numpy(), expected[0], atol=1e-5 if torch_one else 2e-6)
+    np.testing.assert_allclose(ours.numpy(), expected[0], atol=3e-5 if torch_one else 2e-6)
 
 
 def test_clips_as_skimage_does():

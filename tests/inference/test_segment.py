@@ -130,7 +130,10 @@ def test_probabilities_hold_what_the_mask_says(labels):
         assert np.array_equal(mask > 0, (logits > 0).any(0))
 
 
-@pytest.mark.parametrize("scheme", ["CTNormalization", "RescaleTo01Normalization", "NoNormalization", "ZScoreNormalization"])  # fmt: skip
+@pytest.mark.parametrize(
+    "scheme",
+    ["CTNormalization", "RescaleTo01Normalization", "NoNormalization", "ZScoreNormalization"],
+)
 @pytest.mark.parametrize("masked", [False, True])
 def test_normalisation_equals_nnunet(scheme, masked):
     plans = tiny_plans(channels=2, scheme=scheme, masked=masked)
