@@ -41,7 +41,8 @@ def write_segmentation(
     overlap. Frames without voxels are left out. A mask without any gives all labels on one empty
     frame each. Patient and study are the series' own; a series of its own for each algorithm. UIDs,
     and with them the whole file, follow from what goes in: the same call gives the same bytes. As
-    a consequence the content date is the source's, not today's.
+    a consequence the content date is the source's, not today's. Takes about six times the memory of
+    the mask; where regions overlap (8 + regions) times.
 
     What a PACS needs is only this file beside the series: send it with any DICOM storage client
     (`storescu -aec ARCHIVE host port FILE`); the archive must take the SOP class 1.2.840.10008.
@@ -269,9 +270,10 @@ def _difference(
         if not np.array_equal(frame, tables[number - 1][mask[z]]):
             return f"segment {found[number - 1]!r} on slice {z}"
         seen.add((number, z))
-    for number, table in enumerate(tables, start=1):
-        for z, plane in enumerate(mask):
-            if (number, z) not in seen and table[plane].any():
+    for z, plane in enumerate(mask):
+        values = np.flatnonzero(np.bincount(plane.ravel()))
+        for number, table in enumerate(tables, start=1):
+            if (number, z) not in seen and table[values].any():
                 return f"segment {found[number - 1]!r} lacks slice {z}"
     return None
 

@@ -209,6 +209,13 @@ def test_one_label_of_16_bits(tmp_path: Path, slices: tuple[str, ...]) -> None:
     assert np.array_equal(found["Spleen"], mask == 300)
 
 
+def test_a_single_slice(tmp_path: Path, slices: tuple[str, ...]) -> None:
+    mask = np.zeros((1, 7, 9), dtype=np.uint8)
+    mask[0, 2:, 3] = 2
+    found = by_source(write(tmp_path, mask, slices[2:3]), slices[2:3])
+    assert list(found) == ["kidney_left"] and np.array_equal(found["kidney_left"], mask == 2)
+
+
 def test_the_same_call_gives_the_same_bytes(tmp_path: Path, slices: tuple[str, ...]) -> None:
     mask = np.zeros((6, 7, 9), dtype=np.uint8)
     mask[1, 2, 3] = 1
