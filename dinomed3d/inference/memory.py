@@ -26,6 +26,8 @@ class Footprint:
     """With everything loaded and nothing in work."""
     window: int
     """More while a batch of windows is in the networks."""
+    slice: int = 0
+    """Features kept for one slice at one place in the plane."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +40,7 @@ class Need:
 
 
 def measure(run: Callable[[], object]) -> Footprint:
-    """Run something that is like the work to come, and see what the process takes.
-
-    Args:
-        run: a batch of windows through the networks.
-    """
+    """Run a batch of windows through the networks, and see what the process takes."""
     with highest_resident() as highest:
         run()
     base = int(resident_gib() * GIB)
@@ -112,7 +110,10 @@ def estimate(
         plane = rows * padded[2]
         held = 2 * (plan.heads + 1) * patch[0] * plane
         export = 4 * 4 * plan.heads * plane  # two planes of logits, their mixture, a slab
-        sweep = raw + copies + held + export + mask + SLABS + footprint.window
+        # two layers of windows at each of about two places for every patch that fits side by side
+        places = (2 * rows // patch[1] + 1) * (2 * padded[2] // patch[2] + 1)
+        kept = 2 * patch[0] * places * footprint.slice
+        sweep = raw + copies + held + export + kept + mask + SLABS + footprint.window
         least = max(read, prepare, write, sweep)
         if footprint.base + least <= limit:
             return Need(bands=bands, peak=least)

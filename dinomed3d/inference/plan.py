@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from dinomed3d.errors import UserError
 from dinomed3d.inference.resample import Resampling
@@ -23,9 +23,11 @@ NORMALISATIONS = (
     "RGBTo01Normalization",
 )
 """nnU-Net's schemes, by their names in a plan."""
-READERS = {"NibabelIOWithReorient": "RAS", "SimpleITKIOWithReorient": "LPI"}
-"""Readers that turn a volume before the network sees it -> what the stored axes then point to, in the
-letters of `Grid.orientation`. ITK names an orientation by where its axes come from: its RAS is LPI."""
+READERS: dict[str, Literal["nibabel", "itk"]] = {
+    "NibabelIOWithReorient": "nibabel",
+    "SimpleITKIOWithReorient": "itk",
+}
+"""Readers that turn every volume to RAS before the network sees it, and in whose sense of the letters."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,8 +106,8 @@ class Plan:
     """Channels of the logits."""
     regions: tuple[int, ...] | None
     """Which label each region writes, in order, later ones over earlier; None without regions."""
-    orientation: str | None
-    """What the reader turns volumes to, or None: as they are stored."""
+    turned: Literal["nibabel", "itk"] | None
+    """In whose sense the reader turns volumes to RAS; None: they stay as they are stored."""
 
     @property
     def largest_label(self) -> int:
@@ -150,7 +152,7 @@ def read_plan(model: Model) -> Plan:
         logits=_sampling(configuration.configuration, "resampling_fn_probabilities"),
         heads=labels.num_segmentation_heads,
         regions=tuple(int(n) for n in labels.regions_class_order) if labels.has_regions else None,
-        orientation=READERS.get(model.plans["image_reader_writer"]),
+        turned=READERS.get(model.plans["image_reader_writer"]),
     )
 
 

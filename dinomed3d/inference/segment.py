@@ -85,6 +85,7 @@ def segment(
             device=predictor.device,
             probabilities=None if probabilities is None else partial(probabilities, rows[0]),
         )
+        predictor.begin()
         for slab in sweep(data, layers, exporter.band, predictor, heads=plan.heads, batch=batch):
             exporter.add(slab)
             if progress is not None:

@@ -78,7 +78,7 @@ def supervise(spec: PredictSpec, cases: Sequence[Case], tell: Tell) -> None:
                 )
 
 
-def fail(case: Case, code: int, spec: PredictSpec, tell: Tell) -> None:
+def fail(case: Case, code: int | None, spec: PredictSpec, tell: Tell) -> None:
     """Record a case whose worker died with it, twice."""
     from dinomed3d.inference.model import open_model
 
@@ -145,8 +145,10 @@ def _take(event: dict[str, Any], life: _Life, tell: Tell) -> None:
         tell(event)
 
 
-def exit_reason(code: int) -> str:
+def exit_reason(code: int | None) -> str:
     """What an exit code says."""
+    if code is None:
+        return "without a word, perhaps for lack of memory"
     if code in (-9, 137):
         return "killed, perhaps for lack of memory"
     return f"signal {-code}" if code < 0 else f"exit code {code}"

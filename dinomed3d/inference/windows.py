@@ -115,7 +115,7 @@ def sweep(
     data: Tensor,
     layers: Layers,
     band: tuple[int, int],
-    predict: Callable[[Tensor], Tensor],
+    predict: Callable[[Tensor, list[tuple[int, int, int]]], Tensor],
     *,
     heads: int,
     batch: int,
@@ -126,7 +126,7 @@ def sweep(
         data: (C, Z, Y, X), of `layers.size`, on any device.
         layers: the windows.
         band: rows [start, stop) of the second axis.
-        predict: (B, C, *patch) -> (B, heads, *patch) float32 on `data`'s device.
+        predict: windows (B, C, *patch) and where they begin -> (B, heads, *patch) float32.
         heads: channels of the logits.
         batch: windows that go through the network together.
 
@@ -153,7 +153,7 @@ def sweep(
             chosen = places[start : start + batch]
             windows = torch.stack([_window(data, layers, first, y, x) for y, x in chosen])
             windows = windows.squeeze(2) if layers.flat else windows
-            predicted = predict(windows)
+            predicted = predict(windows, [(first, y, x) for y, x in chosen])
             predicted = predicted.unsqueeze(2) if layers.flat else predicted
             for (y, x), logits in zip(chosen, predicted, strict=True):
                 _add(held, logits, weights, (y - band[0], x))

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ from dinomed3d.inference.orientation import Reorientation
 from dinomed3d.inference.plan import build_network, read_plan
 from dinomed3d.inference.predictor import Predictor
 from dinomed3d.inference.preprocess import Prepared, prepare
+from dinomed3d.inference.probabilities import ProbabilityFile
+from dinomed3d.inference.quality import TrainingRange
 from dinomed3d.inference.record import Record, describe_inputs, describe_model, write_record
 from dinomed3d.inference.results import write_results
 from dinomed3d.inference.segment import Segmentation, segment
@@ -111,8 +113,12 @@ class Worker:
         most = 2**20 if self.device.type == "cpu" else 2**22
         self.batch = max(1, min(16, most // voxels))
         windows = torch.zeros((self.batch, len(self.plan.channels), *self.plan.patch))
-        self.footprint = memory.measure(lambda: self.predictor(windows.to(self.device)))
+        places = [(0, 0, 0)] * self.batch
+        footprint = memory.measure(lambda: self.predictor(windows.to(self.device), places))
+        on_cpu = self.device.type == "cpu"
+        self.footprint = replace(footprint, slice=self.predictor.slice_bytes if on_cpu else 0)
         self.limit = memory.limit_bytes(spec.memory_limit_gib)
+        self.training = TrainingRange.of(model)
 
     def run(self, cases: Iterable[Case], tell: Tell, *, overlap: bool = True) -> None:
         """Do the cases; every one of them has a record in the end.
@@ -160,7 +166,8 @@ class Worker:
         """Read and prepare a case, once there is memory for it."""
         task = Task(case)
         with task.step("read"):
-            grid = read_grid(case.scans[0])
+            one_file = len(case.scans) < len(self.plan.channels)
+            grid = read_grid(case.scans[0], channels=len(self.plan.channels) if one_file else 1)
             need = memory.estimate(
                 grid.shape_zyx, grid.spacing_mm, self.plan, self.footprint, self.limit
             )
@@ -176,12 +183,15 @@ class Worker:
     def _prepare(self, task: Task) -> None:
         assert task.volume is not None
         channels: list[NDArray[Any]] = list(task.volume.channels)
-        spacing = task.volume.grid.spacing_mm
-        letters = self.spec.orientation or self.plan.orientation
-        if letters is not None:
-            task.turn = Reorientation.to(letters, task.volume.grid)
+        grid = task.volume.grid
+        spacing = grid.spacing_mm
+        if self.spec.orientation is not None:
+            task.turn = Reorientation.to(self.spec.orientation, grid)
+        elif self.plan.turned is not None:
+            task.turn = Reorientation.to("RAS", grid, like=self.plan.turned)
+        if task.turn is not None:
             channels = [task.turn.apply(channel) for channel in channels]
-            spacing = task.turn.spacing_mm
+            spacing = task.turn.spacing(spacing)
         task.prepared = prepare(channels, spacing, self.plan)
 
     def predict(self, task: Task, tell: Tell) -> None:
@@ -189,8 +199,11 @@ class Worker:
         if task.reason is not None:
             return
         assert task.prepared is not None and task.need is not None
-        case = task.case.id
+        case, file = task.case.id, None
         with task.step("network"):
+            if self.spec.save_probabilities:
+                path = self.out / f"{case}.b2nd"
+                file = ProbabilityFile(path, self.plan, task.prepared, task.turn)
             task.segmentation = segment(
                 task.prepared,
                 self.plan,
@@ -198,17 +211,33 @@ class Worker:
                 step=self.spec.step_size,
                 bands=task.need.bands,
                 batch=self.batch,
+                probabilities=None if file is None else file.add,
                 progress=lambda share: tell({"event": "progress", "case": case, "share": share}),
             )
             task.prepared = None
+            if task.turn is not None:
+                mask = task.turn.undo(task.segmentation.mask)
+                task.segmentation = replace(task.segmentation, mask=mask)
+            if file is not None:
+                file.finish()
+        if file is not None and task.reason is not None:
+            file.discard()
 
     def write(self, task: Task, budget: memory.Budget, tell: Tell) -> None:
         """Write mask, preview and, last, the record; give the memory back."""
         try:
             record = self.describe(task)
             if task.reason is None:
+                assert task.volume is not None and task.segmentation is not None
                 with task.step("write"):
-                    record |= write_results(task, self.model, self.spec)
+                    record |= write_results(
+                        task.case,
+                        task.volume,
+                        task.segmentation,
+                        self.model,
+                        self.spec,
+                        self.training,
+                    )
             if task.reason == "interrupted":
                 return
             record |= {"status": "failed", "reason": task.reason} if task.reason else {}

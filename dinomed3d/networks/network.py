@@ -49,11 +49,12 @@ class DinoMed3D(nn.Module):
         self.decoder = decoder
         self.spec = spec
 
-    def forward(self, volume: Tensor) -> Tensor | list[Tensor]:
+    def forward(self, volume: Tensor, taps: list[Tensor] | None = None) -> Tensor | list[Tensor]:
         """Segment.
 
         Args:
             volume: (B, C, D, H, W), or (B, C, H, W) for one slice each; any size.
+            taps: what `encode` gives for the padded volume, if that is known already.
 
         Returns:
             Logits (B, classes, D, H, W) or (B, classes, H, W); a list of them, at in-plane strides 1,
@@ -63,7 +64,7 @@ class DinoMed3D(nn.Module):
         volume = volume.unsqueeze(2) if flat else volume
         size = (volume.shape[-2], volume.shape[-1])
         volume = self.pad(volume)
-        semantic = self.lift(volume)  #        {s: (B, c, D, H/s, W/s)}  s = 4, 8, ...
+        semantic = self.lift(volume, taps)  #  {s: (B, c, D, H/s, W/s)}  s = 4, 8, ...
         detail = self.detail(volume) if self.detail is not None else []  # s = 1, 2, 4
         logits = self.decoder(self.fuse(semantic, detail))
         if isinstance(logits, Tensor):
@@ -73,13 +74,22 @@ class DinoMed3D(nn.Module):
             for i, x in enumerate(logits)
         ]
 
-    def lift(self, volume: Tensor) -> dict[int, Tensor]:
+    def lift(self, volume: Tensor, taps: list[Tensor] | None = None) -> dict[int, Tensor]:
         """(B, C, D, H, W) -> the semantic pyramid, by in-plane stride; empty without an encoder."""
-        if self.encoder is None or self.embedding is None or self.neck is None:
+        if self.neck is None:
             return {}
-        slices = self.embedding(self.image(volume))  #                (B * D, K * C, H', W')
-        taps = self.encoder(slices, depth=volume.shape[2])  # 4 x (B, E, D, H/t, W/t)
-        return dict(self.neck(taps))
+        return dict(self.neck(self.encode(volume) if taps is None else taps))
+
+    def encode(self, volume: Tensor) -> list[Tensor]:
+        """(B, C, D, H, W) -> the encoder's features, one (B, E, D, H/t, W/t) per tap.
+
+        Raises:
+            ValueError: there is no encoder.
+        """
+        if self.encoder is None or self.embedding is None:
+            raise ValueError("DinoMed3D.encode: the network has no encoder")
+        slices = self.embedding(self.image(volume))  # (B * D, K * C, H', W')
+        return self.encoder(slices, depth=volume.shape[2])
 
     def image(self, volume: Tensor) -> Tensor:
         """Without the channels that hold an earlier stage's segmentation."""

@@ -55,7 +55,7 @@ def whole(data, layers, predict, heads):
     return total.float() / count.float()
 
 
-def predict(window):
+def predict(window, places=None):
     """Depends on where in the window a voxel lies, so that weights matter; two heads."""
     ramp = torch.arange(window.shape[-1], dtype=torch.float32)
     return torch.cat([window * 2 + ramp, window.flip(-1) - ramp], 1)

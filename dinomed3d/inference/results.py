@@ -1,0 +1,85 @@
+"""What a finished case leaves: mask, preview, measures, flags, and DICOM-SEG where it is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dinomed3d import __version__
+from dinomed3d.inference.case import Case, CaseError
+from dinomed3d.inference.image import Volume, write_mask
+from dinomed3d.inference.model import Model
+from dinomed3d.inference.preview import draw_preview
+from dinomed3d.inference.quality import TrainingRange, flags, measure
+from dinomed3d.inference.record import sha256, write_whole
+from dinomed3d.inference.segment import Segmentation
+from dinomed3d.inference.spec import PredictSpec
+
+
+def write_results(
+    case: Case,
+    volume: Volume,
+    segmentation: Segmentation,
+    model: Model,
+    spec: PredictSpec,
+    training: TrainingRange,
+) -> dict[str, Any]:
+    """Write everything but the record.
+
+    Args:
+        case: what was predicted.
+        volume: the scan, as stored.
+        segmentation: its mask on the stored grid.
+        model: what made it.
+        spec: what was asked for.
+        training: what the model has seen, to judge by.
+
+    Returns:
+        The record's entries about the results.
+
+    Raises:
+        CaseError: a result cannot be written as it must be.
+    """
+    out, grid = Path(spec.out), volume.grid
+    mask = np.ascontiguousarray(segmentation.mask)
+    path = out / f"{case.id}{grid.ending}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_mask(mask, grid, path)
+    files: list[str] = []
+    notes: list[str] = []
+    found: list[str] = []
+    if spec.dicom_seg and case.scans[0].ending == ".dcm":
+        from dinomed3d.inference.dicom_seg import write_segmentation
+
+        seg = out / f"{case.id}.seg.dcm"
+        try:
+            notes += write_segmentation(
+                mask,
+                case.scans[0],
+                seg,
+                labels=model.labels,
+                algorithm=f"{model.trainer} {model.configuration}"[:64],
+                version=f"dinomed3d {__version__}, model {model.hash[:12]}",
+            )
+            files.append(seg.relative_to(out).as_posix())
+        except CaseError as error:  # the mask itself is right and stays
+            found.append(f"no DICOM segmentation: {error}")
+    if spec.save_probabilities:
+        files.append(f"{case.id}.b2nd")
+    labels = measure(mask, model.labels, voxel_ml=grid.voxel_ml)
+    preview = out / f"{case.id}.png"
+    image = volume.channels[0]
+    write_whole(preview, draw_preview(image, mask, spacing_mm=grid.spacing_mm, affine=grid.affine))
+    return {
+        "grid": grid.to_json(),
+        "orientation": grid.orientation,
+        "mask": {"file": path.relative_to(out).as_posix(), "sha256": sha256(path)},
+        "files": [*files, preview.relative_to(out).as_posix()],
+        "labels": labels,
+        "certainty": segmentation.certainty,
+        "flags": found
+        + flags(labels, training, volume=volume, mask=mask, certainty=segmentation.certainty),
+        "result_notes": notes,
+    }
