@@ -15,6 +15,7 @@ from types import FrameType
 from typing import NoReturn
 
 from dinomed3d import __version__
+from dinomed3d.cli import predict
 from dinomed3d.errors import UserError
 
 
@@ -60,6 +61,8 @@ def _parser() -> argparse.ArgumentParser:
         "ready for training; 1: something needs mending.",
     )
     doctor.set_defaults(run=_run_doctor)
+
+    predict.add_parser(verbs)
 
     plan = verbs.add_parser(
         "plan",
@@ -168,8 +171,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after ``dinomed3d``; None takes them from the command line.
 
     Returns:
-        Exit code: 0 done, 1 (doctor) something needs mending, 2 an error the user can mend,
-        130 interrupted.
+        Exit code: 0 done, 1 (doctor) something needs mending, (predict) some cases failed, 2 an error
+        the user can mend, 130 interrupted.
     """
     arguments = _parser().parse_args(argv)
     # timm uses what the newest torch calls deprecated; that is nothing the user can mend
