@@ -1,0 +1,135 @@
+"""Measures and flags, by hand."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from dinomed3d.inference.quality import TrainingRange, flags, measure
+from tests.inference.models import CT, tiny_plans
+
+LABELS = {"background": 0, "liver": 1, "spleen": 2, "both": [1, 2], "ignore": 3}
+
+
+def mask():
+    array = np.zeros((4, 6, 8), np.uint8)
+    array[1:3, 1:3, 1:3] = 1  # 8 voxels
+    array[1, 4, 4] = 1  # and one apart, touching nothing by a face
+    array[2, 3, 7] = 2  # at the last plane of x
+    return array
+
+
+def test_measure_by_hand():
+    measured = measure(mask(), LABELS, voxel_ml=0.5)
+    assert list(measured) == ["liver", "spleen", "both"]
+    assert measured["liver"] == {
+        "value": 1,
+        "voxels": 9,
+        "volume_ml": 4.5,
+        "components": 2,
+        "touches_border": False,
+    }
+    assert measured["spleen"]["voxels"] == 1 and measured["spleen"]["touches_border"]
+    assert measured["both"] == {
+        "value": [1, 2],
+        "voxels": 10,
+        "volume_ml": 5.0,
+        "components": 3,
+        "touches_border": True,
+    }
+
+
+def test_what_is_not_there():
+    measured = measure(np.zeros((2, 2, 2), np.uint16), LABELS, voxel_ml=1)
+    assert all(entry["voxels"] == entry["components"] == 0 for entry in measured.values())
+    assert not any(entry["touches_border"] for entry in measured.values())
+
+
+def test_a_single_plane_has_no_border_of_its_own():
+    flat = np.zeros((1, 5, 5), np.uint8)
+    flat[0, 2, 2] = 1
+    assert not measure(flat, {"a": 1}, voxel_ml=1)["a"]["touches_border"]
+
+
+def test_components_do_not_depend_on_the_order_of_axes():
+    noise = (np.random.default_rng(0).random((9, 11, 13)) > 0.6).astype(np.uint8)
+    counts = {
+        measure(noise.transpose(order), {"a": 1}, voxel_ml=1)["a"]["components"]
+        for order in ((0, 1, 2), (2, 0, 1), (1, 2, 0))
+    }
+    assert len(counts) == 1
+
+
+def judged(training=TrainingRange(), array=None, image=None, **options):
+    array = mask() if array is None else array
+    image = np.full(array.shape, 50.0) if image is None else image
+    labels = measure(array, LABELS, voxel_ml=0.5)
+    given = {"spacing_mm": (1.0, 1.0, 1.0), "certainty": 0.9} | options
+    return flags(labels, training, channels=[image], mask=array, **given)
+
+
+def test_nothing_known_nothing_judged():
+    assert judged() == []
+
+
+@pytest.mark.parametrize(
+    ("training", "options", "expected"),
+    [
+        (TrainingRange(), {"array": np.zeros((2, 2, 2), np.uint8)}, "empty mask"),
+        (TrainingRange(volumes_ml={"liver": (100.0, 200.0)}), {}, "liver: 4.5 ml, in training 100"),
+        (TrainingRange(volumes_ml={"liver": (1.0, 3.0)}), {}, "liver: 4.5 ml"),
+        (TrainingRange(spacing_mm=((1.0, 2.0),) * 3), {"spacing_mm": (5.0, 1, 1)}, "along z: 5 mm"),
+        (
+            TrainingRange(extent_mm=((40.0, 50.0),) * 3),
+            {"spacing_mm": (9.0, 9, 1)},
+            "along x: 8 mm",
+        ),
+        (TrainingRange(intensities={0: (-100.0, 40.0)}), {}, "median of 50"),
+        (TrainingRange(), {"certainty": 0.5}, "low certainty: 0.50"),
+    ],
+)
+def test_each_flag(training, options, expected):
+    (flag,) = judged(training, **options)
+    assert expected in flag
+
+
+@pytest.mark.parametrize(
+    ("training", "options"),
+    [
+        (TrainingRange(volumes_ml={"liver": (4.0, 4.4)}), {}),
+        (TrainingRange(volumes_ml={"liver": (5.0, 9.0)}), {}),
+        (TrainingRange(spacing_mm=((1.0, 2.0),) * 3), {"spacing_mm": (2.9, 0.7, 1)}),
+        (TrainingRange(intensities={0: (-100.0, 60.0)}), {}),
+        (TrainingRange(), {"certainty": None}),
+    ],
+)
+def test_near_enough_is_not_flagged(training, options):
+    assert judged(training, **options) == []
+
+
+def test_a_label_every_scan_had_and_this_one_has_not():
+    (flag,) = judged(
+        TrainingRange(volumes_ml={"spleen": (0.5, 9.0)}), array=np.where(mask() == 2, 0, mask())
+    )
+    assert "spleen: not found" in flag
+
+
+def test_range_of_a_model():
+    def model(scheme):
+        return SimpleNamespace(
+            fingerprint={
+                "spacings": [[2.0, 1.0, 1.0], [4.0, 0.5, 1.5]],
+                "shapes_after_crop": [[10, 20, 30], [10, 20, 30]],
+                "foreground_intensity_properties_per_channel": {"0": CT},
+            },
+            settings=tiny_plans(scheme=scheme)["configurations"]["3d_fullres"],
+            label_volumes_ml={"a": [1.0, 2.0]},
+        )
+
+    known = TrainingRange.of(model("CTNormalization"))
+    assert known.spacing_mm == ((2, 4), (0.5, 1), (1, 1.5))
+    assert known.extent_mm == ((20, 40), (10, 20), (30, 45))
+    assert known.intensities == {0: (-3, 4)} and known.volumes_ml == {"a": (1, 2)}
+    assert not TrainingRange.of(model("ZScoreNormalization")).intensities  # no physical unit
+    nothing = SimpleNamespace(fingerprint=None, settings=model("x").settings, label_volumes_ml=None)
+    assert TrainingRange.of(nothing) == TrainingRange()
