@@ -217,6 +217,9 @@ class Progress:
         ignored = ", ".join(f"{count} {why}" for why, count in event["ignored"].items())
         parts = [f"{event['cases']} cases found", f"{event['todo']} to do"]
         parts += [f"{event['kept']} done earlier and verified"] if event["kept"] else []
+        parts += (
+            [f"{event['edited']} of them corrected by hand, left so"] if event["edited"] else []
+        )
         earlier = f"{event['failed']} failed earlier (--retry-failed tries them again)"
         parts += [earlier] if event["failed"] else []
         parts += [f"{event['refused']} that cannot be done"] if event["refused"] else []

@@ -6,6 +6,7 @@ costs at most the case it was working on, and that only if it takes a second wor
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -65,7 +66,7 @@ def run_cluster(spec: PredictSpec, cases: Sequence[Case], tell: Tell) -> None:
     if ours:
         # on this machine it is told how many workers fit; a cluster knows by itself
         local = None if os.environ.get("RAY_ADDRESS") else max(spec.workers, os.cpu_count() or 1)
-        ray.init(num_cpus=local, include_dashboard=False, log_to_driver=False, logging_level="ERROR")  # fmt: skip
+        ray.init(num_cpus=local, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)  # fmt: skip
     try:
         _hand_out(ray, spec, cases, tell)
     finally:

@@ -60,8 +60,8 @@ class ProbabilityFile:
             planes = [slice(None)] * 3
             for number in range(shape[self.axes[0]]):
                 planes[self.axes[0]] = slice(number, number + 1)
-                size = [1 if axis == self.axes[0] else n for axis, n in enumerate(shape)]
-                self.array[(slice(0, 1), *planes)] = np.ones((1, *size), np.float16)
+                sizes = [1 if axis == self.axes[0] else n for axis, n in enumerate(shape)]
+                self.array[(slice(0, 1), *planes)] = np.ones((1, *sizes), np.float16)
 
     def add(self, row: int, plane: int, logits: Tensor) -> None:
         """Take rows of one plane of the crop, in the network's order of axes.

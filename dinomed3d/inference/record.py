@@ -39,7 +39,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def write_record(out: Path, record: Mapping[str, Any]) -> None:
-    """Write a record; it is the last file of a case, so what it tells of is there."""
+    """Write a record; "done" is written last, so what it tells of is there."""
     text = json.dumps(record, indent=1, ensure_ascii=False)
     write_whole(record_path(out, record["case"]), text.encode())
 
@@ -51,7 +51,38 @@ def read_record(out: Path, case: str) -> Record | None:
     except (OSError, ValueError):
         return None
     right = isinstance(content, dict) and content.get("case") == case
-    return content if right and content.get("status") in ("done", "failed") else None
+    return content if right and content.get("status") in ("done", "failed", "begun") else None
+
+
+def is_edited(record: Mapping[str, Any], out: Path) -> bool:
+    """Whether the mask of a finished case is no longer the one that was written: someone corrected it."""
+    mask = out / record["mask"]["file"]
+    return mask.is_file() and sha256(mask) != record["mask"]["sha256"]
+
+
+def retire(out: Path, case: str) -> None:
+    """Before a case is done again: what an earlier run left of it goes, so that nothing outdated stays.
+
+    A mask that someone corrected is kept, as `CASE.edited1.nii.gz` and so on.
+    """
+    record = read_record(out, case)
+    if record is None or record["status"] != "done":
+        return
+    mask = out / record["mask"]["file"]
+    if is_edited(record, out):
+        ending = mask.name.removeprefix(case.rsplit("/", 1)[-1])
+        number = 1
+        while (kept := out / f"{case}.edited{number}{ending}").exists():
+            number += 1
+        os.replace(mask, kept)
+    for name in (record["mask"]["file"], *record["files"]):
+        (out / name).unlink(missing_ok=True)
+
+
+def write_failure(out: Path, record: Mapping[str, Any]) -> None:
+    """Write the record of a failed case, and take away what an earlier run left of it."""
+    retire(out, record["case"])
+    write_record(out, record)
 
 
 def sha256(path: Path) -> str:
@@ -127,8 +158,6 @@ def outdated(
         mask = out / record["mask"]["file"]
         if not mask.is_file():
             return "its mask is gone"
-        if sha256(mask) != record["mask"]["sha256"]:
-            return "its mask has changed"
         wrong = check_mask(mask, Grid.from_json(record["grid"]))
         missing = [name for name in record["files"] if not (out / name).is_file()]
     except (KeyError, TypeError, ValueError, OSError):

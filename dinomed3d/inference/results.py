@@ -69,6 +69,14 @@ def write_results(
     if spec.save_probabilities:
         files.append(f"{case.id}.b2nd")
     labels = measure(mask, model.labels, voxel_ml=grid.voxel_ml)
+    seen = flags(
+        labels,
+        training,
+        channels=volume.channels,
+        mask=mask,
+        spacing_mm=grid.spacing_mm,
+        certainty=segmentation.certainty,
+    )
     preview = out / f"{case.id}.png"
     image = volume.channels[0]
     write_whole(preview, draw_preview(image, mask, spacing_mm=grid.spacing_mm, affine=grid.affine))
@@ -79,7 +87,6 @@ def write_results(
         "files": [*files, preview.relative_to(out).as_posix()],
         "labels": labels,
         "certainty": segmentation.certainty,
-        "flags": found
-        + flags(labels, training, volume=volume, mask=mask, certainty=segmentation.certainty),
+        "flags": [*found, *seen],
         "result_notes": notes,
     }

@@ -16,10 +16,11 @@ from dinomed3d.inference.record import (
     Record,
     describe_model,
     failed_record,
+    is_edited,
     outdated,
     read_record,
     record_path,
-    write_record,
+    write_failure,
 )
 from dinomed3d.inference.report import write_report
 from dinomed3d.inference.spec import PredictSpec
@@ -36,6 +37,8 @@ class Plan:
     """Done by an earlier run, and verified."""
     failed: tuple[str, ...]
     """Failed in an earlier run, not tried again."""
+    edited: tuple[str, ...]
+    """Of the kept ones, those whose mask someone has corrected; they stay as they are."""
     redone: Mapping[str, str]
     """Case -> why what an earlier run left does not do."""
 
@@ -69,9 +72,18 @@ def predict(spec: PredictSpec, tell: Tell) -> Outcome:
     started = time.time()
     out = Path(spec.out)
     model = open_model(Path(spec.model), folds=spec.folds, checkpoint=spec.checkpoint)
-    cohort = find_cases(Path(spec.source), channels=model.channels, patterns=spec.patterns)
+    if out.resolve() == Path(spec.source).resolve():
+        raise UserError(
+            f"-o must be another folder than -i: masks would take the names of scans in {out}"
+        )
+    cohort = find_cases(
+        Path(spec.source), channels=model.channels, patterns=spec.patterns, skip=[out]
+    )
     cases, refusals = take_shard(cohort, spec.shard)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"-o {out}: cannot be a folder for results ({error.strerror})") from error
     plan = compare(cases, out, model, spec)
     for refusal in refusals:
         refuse(refusal, out, model, spec)
@@ -82,6 +94,7 @@ def predict(spec: PredictSpec, tell: Tell) -> Outcome:
             "cases": len(cases),
             "todo": len(plan.todo),
             "kept": len(plan.kept),
+            "edited": len(plan.edited),
             "failed": len(plan.failed),
             "refused": len(refusals),
             "redone": dict(plan.redone),
@@ -135,31 +148,58 @@ def compare(cases: Iterable[Case], out: Path, model: Model, spec: PredictSpec) -
     """What of the cases an earlier run has done, and what is to do.
 
     Raises:
-        UserError: the output holds results of another model or of other settings.
+        UserError: the output holds results of another model or of other settings, or files that no run
+            of ours has written.
     """
-    todo, kept, failed, redone = [], [], [], {}
+    todo: list[Case] = []
+    kept: list[str] = []
+    failed: list[str] = []
+    edited: list[str] = []
+    redone: dict[str, str] = {}
     for case in cases:
         record = read_record(out, case.id)
-        if record is None and record_path(out, case.id).exists() and not spec.overwrite:
-            raise UserError(
-                f"{record_path(out, case.id)} is not a record of ours, or is damaged; it would be replaced. "
-                "Move it away, use another folder for -o, or add --overwrite"
-            )
-        if record is None or spec.overwrite:
+        if spec.overwrite:
+            todo.append(case)
+            continue
+        if record is None:
+            _nothing_foreign(case, out)
             todo.append(case)
             continue
         _same_run(record, out, model, spec)
-        if record["status"] == "failed":
-            (todo if spec.retry_failed else failed).append(case)  # type: ignore[arg-type]
+        why = None
+        if record["status"] == "begun":
+            why = "it was interrupted"
+        elif record["status"] == "done":
+            why = outdated(record, out, case, model.channels)
+        elif not spec.retry_failed:
+            failed.append(case.id)
             continue
-        why = outdated(record, out, case, model.channels)
-        if why is None:
-            kept.append(case.id)
-        else:
+        if why is not None:
             redone[case.id] = why
+        if why is not None or record["status"] == "failed":
             todo.append(case)
-    names = tuple(case.id for case in failed)
-    return Plan(todo=tuple(todo), kept=tuple(kept), failed=names, redone=redone)
+            continue
+        kept.append(case.id)
+        if is_edited(record, out):
+            edited.append(case.id)
+    return Plan(
+        todo=tuple(todo),
+        kept=tuple(kept),
+        failed=tuple(failed),
+        edited=tuple(edited),
+        redone=redone,
+    )
+
+
+def _nothing_foreign(case: Case, out: Path) -> None:
+    """Refuse to replace files that are not from a run of ours."""
+    ending = ".nii.gz" if case.scans[0].ending == ".dcm" else case.scans[0].ending
+    for path in (record_path(out, case.id), out / f"{case.id}{ending}"):
+        if path.exists():
+            raise UserError(
+                f"{path} is there already and has no record of a run of ours; it would be replaced. Move it away, "
+                "use another folder for -o, or add --overwrite"
+            )
 
 
 def _same_run(record: Record, out: Path, model: Model, spec: PredictSpec) -> None:
@@ -182,8 +222,8 @@ def _same_run(record: Record, out: Path, model: Model, spec: PredictSpec) -> Non
 
 
 def refuse(refusal: Refusal, out: Path, model: Model, spec: PredictSpec) -> None:
-    """Write the record of what could not be a case; a mask that lies there stays."""
-    write_record(out, failed_record(refusal, refusal.reason, model, spec))
+    """Write the record of what could not be a case."""
+    write_failure(out, failed_record(refusal, refusal.reason, model, spec))
 
 
 def remove_leftovers(out: Path, cases: Iterable[str]) -> None:
@@ -206,9 +246,8 @@ def conclude(
     """Write the report of everything that is in the output, and sum this shard up."""
     out = Path(spec.out)
     names = sorted([case.id for case in cohort.cases] + [r.id for r in cohort.refusals])
+    there = _finished(out, names)
     while True:
-        records = {name: read_record(out, name) for name in names}
-        there = {name: record for name, record in records.items() if record is not None}
         run = {
             "model": {"source": str(model.source), **describe_model(model)},
             "spec": replace(spec, shard=None).to_json(),
@@ -218,10 +257,9 @@ def conclude(
             "missing": [name for name in names if name not in there],
         }
         write_report(out, list(there.values()), run)
-        # another shard may have finished a case meanwhile and read our folder before we did
-        if spec.shard is None or all(
-            record_path(out, name).exists() == (name in there) for name in names
-        ):
+        # another shard may have ended a case meanwhile, and its own report may be the one replaced here
+        seen, there = there.keys(), _finished(out, names)
+        if there.keys() == seen:
             break
     own = [case.id for case in mine] + [refusal.id for refusal in refusals]
     failed = {n: str(there[n]["reason"]) for n in own if n in there and there[n]["status"] == "failed"}  # fmt: skip
@@ -231,3 +269,9 @@ def conclude(
         missing=tuple(n for n in own if n not in there),
         report=out / "report.html",
     )
+
+
+def _finished(out: Path, names: Iterable[str]) -> dict[str, Record]:
+    """The records of the cases that are done or have failed."""
+    records = {name: read_record(out, name) for name in names}
+    return {n: r for n, r in records.items() if r is not None and r["status"] != "begun"}

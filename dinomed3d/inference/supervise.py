@@ -21,7 +21,7 @@ from typing import Any
 
 from dinomed3d.errors import UserError
 from dinomed3d.inference.case import Case
-from dinomed3d.inference.record import failed_record, write_record
+from dinomed3d.inference.record import failed_record, write_failure
 from dinomed3d.inference.spec import PredictSpec
 
 Tell = Callable[[dict[str, Any]], None]
@@ -87,7 +87,7 @@ def fail(case: Case, code: int | None, spec: PredictSpec, tell: Tell) -> None:
         "alone; lower --memory-limit, or see the log"
     )
     model = open_model(Path(spec.model), folds=spec.folds, checkpoint=spec.checkpoint)
-    write_record(Path(spec.out), failed_record(case, reason, model, spec))
+    write_failure(Path(spec.out), failed_record(case, reason, model, spec))
     tell({"event": "end", "case": case.id, "status": "failed", "reason": reason, "seconds": {}})
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import platform
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from dinomed3d import __version__
 from dinomed3d.cli.device import choose_device
+from dinomed3d.errors import UserError
 from dinomed3d.inference import memory
 from dinomed3d.inference.case import Case, CaseError
 from dinomed3d.inference.image import Volume, read_case, read_grid
@@ -33,7 +34,14 @@ from dinomed3d.inference.predictor import Predictor
 from dinomed3d.inference.preprocess import Prepared, prepare
 from dinomed3d.inference.probabilities import ProbabilityFile
 from dinomed3d.inference.quality import TrainingRange
-from dinomed3d.inference.record import Record, describe_inputs, describe_model, write_record
+from dinomed3d.inference.record import (
+    Record,
+    describe_inputs,
+    describe_model,
+    retire,
+    write_failure,
+    write_record,
+)
 from dinomed3d.inference.results import write_results
 from dinomed3d.inference.segment import Segmentation, segment
 from dinomed3d.inference.spec import PredictSpec
@@ -59,7 +67,7 @@ class Task:
     segmentation: Segmentation | None = None
 
     @contextmanager
-    def step(self, name: str) -> Any:
+    def step(self, name: str) -> Iterator[None]:
         """Time a step; what goes wrong in it is this case's reason and goes no further."""
         start = time.monotonic()
         try:
@@ -142,23 +150,24 @@ class Worker:
             if case is not None:
                 waiting.append(reader.submit(self.read, case, budget, tell))
 
-        try:
-            read_next()
-            while waiting:
-                if overlap:
-                    read_next()
-                task = waiting.pop(0).result()
-                self.predict(task, tell)
-                if written is not None:
-                    written.result()
-                written = writer.submit(self.write, task, budget, tell)
-                if not overlap:
-                    written.result()
-                    read_next()
-        finally:
-            budget.close()
-            reader.shutdown(wait=True, cancel_futures=True)
-            writer.shutdown(wait=True)
+        with memory.highest_resident() as highest:
+            try:
+                read_next()
+                while waiting:
+                    if overlap:
+                        read_next()
+                    task = waiting.pop(0).result()
+                    self.predict(task, tell)
+                    if written is not None:
+                        written.result()
+                    written = writer.submit(self.write, task, budget, highest, tell)
+                    if not overlap:
+                        written.result()
+                        read_next()
+            finally:
+                budget.close()
+                reader.shutdown(wait=True, cancel_futures=True)
+                writer.shutdown(wait=True)
         if written is not None:
             written.result()
 
@@ -220,35 +229,48 @@ class Worker:
                 task.segmentation = replace(task.segmentation, mask=mask)
             if file is not None:
                 file.finish()
-        if file is not None and task.reason is not None:
-            file.discard()
+        if file is not None:
+            file.discard()  # of a finished one there is nothing left to remove
 
-    def write(self, task: Task, budget: memory.Budget, tell: Tell) -> None:
-        """Write mask, preview and, last, the record; give the memory back."""
+    def write(
+        self, task: Task, budget: memory.Budget, highest: Callable[[], float], tell: Tell
+    ) -> None:
+        """Write mask, preview and, last, the record; give the memory back.
+
+        Raises:
+            UserError: nothing can be written to the output any more.
+        """
         try:
+            if task.reason == "interrupted":
+                return
             record = self.describe(task)
             if task.reason is None:
                 assert task.volume is not None and task.segmentation is not None
+                volume, segmentation = task.volume, task.segmentation
                 with task.step("write"):
+                    retire(self.out, task.case.id)
+                    write_record(self.out, record | {"status": "begun"})
                     record |= write_results(
-                        task.case,
-                        task.volume,
-                        task.segmentation,
-                        self.model,
-                        self.spec,
-                        self.training,
+                        task.case, volume, segmentation, self.model, self.spec, self.training
                     )
-            if task.reason == "interrupted":
-                return
-            record |= {"status": "failed", "reason": task.reason} if task.reason else {}
-            if task.trace is not None:
-                record["trace"] = task.trace
-            record["seconds"] = task.seconds
-            record["peak_memory_gib"] = round(memory.resident_gib(), 2)
-            write_record(self.out, record)
-            reason = task.reason
-            end = {"status": record["status"], "reason": reason, "seconds": task.seconds}
+            record |= {
+                "seconds": task.seconds,
+                "peak_memory_gib": round(highest(), 2),
+                "reason": task.reason,
+            }
+            if task.reason is None:
+                write_record(self.out, record)
+            else:
+                trace = {} if task.trace is None else {"trace": task.trace}
+                record |= {"status": "failed"} | trace
+                write_failure(self.out, record)
+            end = {key: record[key] for key in ("status", "reason", "seconds")}
             tell({"event": "end", "case": task.case.id, **end})
+        except OSError as error:
+            raise UserError(
+                f"output {self.out}: cannot be written to any more ({error.strerror or error}); the cases "
+                "done until now are complete, and the same command goes on from there"
+            ) from error
         finally:
             task.volume = task.prepared = task.segmentation = None
             if task.need is not None:

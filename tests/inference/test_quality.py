@@ -60,7 +60,10 @@ def test_components_do_not_depend_on_the_order_of_axes():
     assert len(counts) == 1
 
 
-def judged(training=TrainingRange(), array=None, image=None, **options):
+NOTHING = TrainingRange()
+
+
+def judged(training=NOTHING, array=None, image=None, **options):
     array = mask() if array is None else array
     image = np.full(array.shape, 50.0) if image is None else image
     labels = measure(array, LABELS, voxel_ml=0.5)
