@@ -69,6 +69,11 @@ def plane(values: Mapping[str, str], name: str) -> Plane:
     colour = values.get(tags.PHOTOMETRIC, "MONOCHROME2").strip()
     if values.get(tags.SAMPLES, "1").strip() not in ("", "1") or colour == "PALETTE COLOR":
         raise CaseError(f"{name} is a colour image ({colour}); slices of one channel are needed")
+    if "MOSAIC" in values.get(tags.IMAGE_TYPE, "").upper().split("\\"):
+        raise CaseError(
+            f"{name} is a mosaic: all slices of a volume side by side in one image; "
+            "convert it to .nii.gz (for example with dcm2niix)"
+        )
     position = _numbers(values, tags.POSITION, 3, "ImagePositionPatient", name)
     cosines = _numbers(values, tags.ORIENTATION, 6, "ImageOrientationPatient", name)
     spacing = _numbers(values, tags.PIXEL_SPACING, 2, "PixelSpacing", name)

@@ -6,7 +6,7 @@ import io
 import struct
 import zlib
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import IO
 
 SOP_CLASS, SOP_INSTANCE, IMAGE_TYPE, MODALITY = "0008|0016", "0008|0018", "0008|0008", "0008|0060"
 SERIES_DESCRIPTION, SERIES_UID, SERIES_NUMBER = "0008|103e", "0020|000e", "0020|0011"
@@ -76,7 +76,7 @@ def looks_like_dicom(head: bytes, *, named_so: bool) -> bool:
     return named_so and head[:2] in (b"\x08\x00", b"\x02\x00") and head[3:4] == b"\x00"
 
 
-def read_tags(stream: BinaryIO, size: int) -> Tags:
+def read_tags(stream: IO[bytes], size: int) -> Tags:
     """Walk the elements of one file up to its pixels.
 
     Any of the transfer syntaxes of part 5: explicit or implicit VR, little or big endian, deflated;
@@ -95,7 +95,7 @@ def read_tags(stream: BinaryIO, size: int) -> Tags:
         raise BrokenDicomError(f"its DICOM header is damaged: {err}") from err
 
 
-def _read_tags(stream: BinaryIO, size: int) -> Tags:
+def _read_tags(stream: IO[bytes], size: int) -> Tags:
     values: dict[str, str] = {}
     if stream.read(132)[128:] != b"DICM":
         stream.seek(0)
@@ -119,7 +119,7 @@ def _read_tags(stream: BinaryIO, size: int) -> Tags:
 class _Walker:
     """Steps from element to element; knows byte order and whether VRs are written."""
 
-    stream: BinaryIO
+    stream: IO[bytes]
     size: int
     order: str
     explicit: bool = True
@@ -210,7 +210,7 @@ class _Walker:
         self.explicit = outer
 
 
-def is_whole(stream: BinaryIO, size: int, tags: Tags) -> bool:
+def is_whole(stream: IO[bytes], size: int, tags: Tags) -> bool:
     """Whether the pixels go on to their announced end, or their end mark where they are compressed.
 
     Decoders may fill up what a cut-off file lacks, without a word.

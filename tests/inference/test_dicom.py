@@ -17,7 +17,13 @@ from pydicom.uid import (
 )
 
 from dinomed3d.inference.case import CaseError, Scan
-from dinomed3d.inference.dicom import find_series, find_series_in_archive, read_series, series_scan
+from dinomed3d.inference.dicom import (
+    find_series,
+    find_series_in_archive,
+    read_series,
+    series_grid,
+    series_scan,
+)
 from tests.inference.dicom_series import Change, write_object, write_series
 
 OBLIQUE = (0.8, 0.6, 0.0, -0.36, 0.48, 0.8)
@@ -42,6 +48,9 @@ def test_slices_are_sorted_by_position_and_rescaled(tmp_path: Path) -> None:
     expected = [[-0.7, 0, 0, 10], [0, -0.8, 0, -20], [0, 0, 2, 30], [0, 0, 0, 1]]
     np.testing.assert_allclose(affine, expected)
     assert notes == ()
+    shape, *where = series_grid(scan)
+    assert (shape, where[0], where[2]) == ((4, 5, 6), spacing_zyx, notes)
+    np.testing.assert_array_equal(where[1], affine)
 
 
 @pytest.mark.parametrize("cosines", [(1, 0, 0, 0, 1, 0), (0, 1, 0, 0, 0, -1), OBLIQUE])
@@ -179,11 +188,16 @@ def test_archive_is_read_without_leaving_anything(
     assert found.ignored == {"hidden file": 1}
     scan = series_scan(found.series[0])
     assert (scan.archive, scan.files[0]) == (str(archive), "export/3.dcm")
+    assert series_grid(scan)[0] == (4, 5, 6)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
     np.testing.assert_array_equal(read_series(scan)[0], hounsfield)
     assert list(scratch.iterdir()) == []
+    archive.unlink()
+    for read in (read_series, series_grid):
+        with pytest.raises(CaseError, match="series.zip"):
+            read(scan)
 
 
 def shifted(*, slice_: int, by: tuple[float, float, float]) -> Change:
@@ -243,6 +257,7 @@ def copies(dataset, z) -> None:
         (without("ImageOrientationPatient"), "has no ImageOrientationPatient"),
         (without("PixelSpacing"), "has no PixelSpacing"),
         (set_to(PixelSpacing=[0, 0]), "must be > 0 mm"),
+        (set_to(ImageType=["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"]), "10.dcm is a mosaic"),
         (set_to(NumberOfFrames=2), "holds 2 frames .*dcm2niix"),
         (set_to(SamplesPerPixel=3, PhotometricInterpretation="RGB"), r"colour image \(RGB\)"),
     ],
