@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import time
 import zipfile
 from pathlib import Path
@@ -478,3 +479,36 @@ def test_real_folders(shared: Path) -> None:
     cohort = find_cases(medical / "Dataset004_Hippocampus" / "imagesTs", channels=["MR"])
     assert cohort.refusals == ()
     assert all(not case.id.endswith("_0000") for case in cohort.cases)
+
+
+def test_every_file_is_in_a_case_or_refused_or_counted(tmp_path: Path) -> None:
+    chance = random.Random(1)
+    names = ["T1", "T2", "a", "b_0000", "b_0001", "c_0002", "t1_x", "x_t2", "run", "con", "é"]
+    endings = [".nii", ".mha", ".nii.gz", ".dcm", ".zip", ""]
+    contents = [b"", b"x" * 200, b"\0" * 128 + b"DICM" + bytes(range(80))]
+    ways = [
+        (CT, None),
+        (TWO, None),
+        (TWO, {"T1": "*t1*", "T2": "*t2*"}),
+        (TWO, {"T1": "*1*", "T2": "*"}),
+    ]
+    for tree in range(60):
+        top, made = tmp_path / str(tree), set()
+        for _ in range(chance.randint(1, 10)):
+            folders = chance.choices(names, k=chance.randint(0, 2))
+            path = top.joinpath(*folders, chance.choice(names) + chance.choice(endings))
+            if not path.exists() and not any(parent.is_file() for parent in path.parents):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(chance.choice(contents))
+                made.add(path)
+        for channels, patterns in ways:
+            try:
+                cohort = find_cases(top, channels=channels, patterns=patterns)
+            except UserError:
+                continue
+            used = [file for case in cohort.cases for scan in case.scans for file in scan.files]
+            told = {file for refusal in cohort.refusals for file in refusal.files}
+            assert len(used) == len(set(used))
+            assert len({*used, *told}) + sum(cohort.ignored.values()) == len(made)
+            both = [one.id.casefold() for one in (*cohort.cases, *cohort.refusals)]
+            assert len(both) == len(set(both))
