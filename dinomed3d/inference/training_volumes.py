@@ -1,0 +1,79 @@
+"""How large each label is in the training set: what a prediction's volumes are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dinomed3d.errors import UserError
+
+
+def training_volumes(
+    folder: Path, labels: Mapping[str, int | list[int]], *, ending: str
+) -> dict[str, list[float]]:
+    """Smallest and largest volume of each label over a folder of label images.
+
+    Args:
+        folder: such as labelsTr of the data set.
+        labels: name -> value, or the values a region covers.
+        ending: of the images.
+
+    Returns:
+        Name -> [smallest, largest] in ml; background and "ignore" are left out. A label that an image
+        does not show has 0 there.
+
+    Raises:
+        UserError: no such folder, no images, or images that are no labels of this model.
+    """
+    files = sorted(f for f in folder.glob(f"*{ending}") if not f.name.startswith("."))
+    if not files:
+        raise UserError(
+            f"--training-labels {folder}: holds no {ending} files; give the folder of the training set's label "
+            "images (labelsTr)"
+        )
+    values = {n: np.atleast_1d(v) for n, v in labels.items() if n not in ("background", "ignore")}
+    largest = max(int(np.max(v)) for v in labels.values())
+    found: dict[str, list[float]] = {name: [] for name in values}
+    for file in files:
+        array, voxel_ml = _read(file)
+        counts = _count(array, largest, file)
+        for name, value in values.items():
+            found[name].append(float(counts[value].sum() * voxel_ml))
+    return {n: [round(min(v), 6), round(max(v), 6)] for n, v in found.items()}
+
+
+def _count(array: NDArray[Any], largest: int, file: Path) -> NDArray[np.int64]:
+    """Voxels of each label from 0."""
+    whole = array if array.dtype.kind in "iu" else np.rint(array)
+    if (whole is not array and not np.array_equal(whole, array)) or not array.size:
+        raise UserError(
+            f"--training-labels: {file} holds values that are no whole numbers; is it an image?"
+        )
+    if whole.min() < 0 or whole.max() > largest:
+        raise UserError(
+            f"--training-labels: {file} holds values from {whole.min():g} to {whole.max():g}, but the model's labels "
+            f"end at {largest}; is it of another data set, or an image?"
+        )
+    return np.bincount(whole.ravel().astype(np.intp), minlength=largest + 1)
+
+
+def _read(file: Path) -> tuple[NDArray[Any], float]:
+    """Voxels in any order, and the volume of one in ml."""
+    try:
+        if file.name.endswith((".nii", ".nii.gz")):
+            import nibabel
+
+            image: Any = nibabel.load(file)
+            spacing_mm = np.abs(np.asarray(image.header.get_zooms()[:3], float))
+            return np.asanyarray(image.dataobj), float(np.prod(spacing_mm)) / 1000
+        import SimpleITK
+
+        picture = SimpleITK.ReadImage(str(file))
+        return SimpleITK.GetArrayFromImage(picture), float(np.prod(picture.GetSpacing())) / 1000
+    except Exception as error:  # the readers raise nearly anything on what is no image
+        first = (str(error).strip() or type(error).__name__).splitlines()[-1]
+        raise UserError(f"--training-labels: {file} cannot be read ({first})") from error
