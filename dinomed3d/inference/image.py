@@ -29,7 +29,7 @@ _SAME_VOXELS = 0.01
 
 
 def read_grid(scan: Scan, *, channels: int = 1) -> Grid:
-    """The grid that a mask of this scan gets, from the header alone (of DICOM: all of it).
+    """The grid that a mask of this scan gets, from headers alone.
 
     Args:
         scan: The image.
@@ -39,7 +39,10 @@ def read_grid(scan: Scan, *, channels: int = 1) -> Grid:
         CaseError: It cannot be read, or cannot place a mask.
     """
     if scan.ending == ".dcm":
-        return _read_series(scan).grid
+        from dinomed3d.inference import dicom  # GDCM only where it is needed
+
+        shape, spacing_mm, affine, _ = dicom.series_grid(scan)
+        return _series_grid(scan, shape, spacing_mm, affine)[0]
     path, form = _found(scan)
     return form.read_grid(path, scan.ending, channels=channels)
 
@@ -154,22 +157,30 @@ def _read_series(scan: Scan) -> Volume:
     from dinomed3d.inference import dicom  # GDCM only where it is needed
 
     voxels, spacing_zyx, affine, notes = dicom.read_series(scan)
-    name = _told(scan)
-    spacing = tuple(float(value) for value in spacing_zyx[::-1])
-    checked_spacing(spacing, name)
-    matrix = np.array(affine, np.float64)
-    rows, more = checked_affine(matrix, spacing, name)
     z, y, x = voxels.shape
-    grid = Grid(
-        shape_zyx=(z, y, x),
-        spacing_mm=(spacing[2], spacing[1], spacing[0]),
-        affine=rows,
-        stored_shape=(x, y, z),
-        ending=".nii.gz",
-        header=nifti_header.from_affine(matrix, spacing, (x, y, z)),
-    )
-    kept, constant = watched(voxels, name)
+    grid, more = _series_grid(scan, (z, y, x), spacing_zyx, affine)
+    kept, constant = watched(voxels, _told(scan))
     return Volume(channels=[kept], grid=grid, notes=[*notes, *more, *constant])
+
+
+def _series_grid(
+    scan: Scan,
+    shape: tuple[int, int, int],
+    spacing_mm: tuple[float, float, float],
+    affine: NDArray[np.float64],
+) -> tuple[Grid, list[str]]:
+    """The grid of a NIfTI mask for a DICOM series, and notes."""
+    checked_spacing(spacing_mm[::-1], _told(scan))
+    rows, notes = checked_affine(affine, spacing_mm[::-1], _told(scan))
+    grid = Grid(
+        shape_zyx=shape,
+        spacing_mm=spacing_mm,
+        affine=rows,
+        stored_shape=shape[::-1],
+        ending=".nii.gz",
+        header=nifti_header.from_affine(affine, spacing_mm[::-1], shape[::-1]),
+    )
+    return grid, notes
 
 
 def _found(scan: Scan) -> tuple[Path, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from dinomed3d.inference import itk_header
 from dinomed3d.inference.case import CaseError
 from dinomed3d.inference.grid import (
     FLAT_SPACING,
@@ -26,13 +29,7 @@ from dinomed3d.inference.grid import (
 from dinomed3d.inference.voxels import watched
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-_HEADER_BYTES = 2**20
 _READERS = {".mha": "MetaImageIO", ".nrrd": "NrrdImageIO"}
-_KNOWN_SPACES = {
-    *("left-posterior-superior", "lps", "right-anterior-superior", "ras"),
-    *("left-anterior-superior", "las"),
-}
-"""What ITK turns into its own LPS; it takes all others for LPS without a word."""
 
 
 def read_grid(path: Path, ending: str, *, channels: int = 1) -> Grid:
@@ -41,7 +38,7 @@ def read_grid(path: Path, ending: str, *, channels: int = 1) -> Grid:
     Raises:
         CaseError: It is not there, not this format, or its header cannot place a mask.
     """
-    return _information(path, ending, channels)[1]
+    return _information(path, ending, channels).grid
 
 
 def read(path: Path, ending: str, *, channels: int = 1) -> Volume:
@@ -56,9 +53,11 @@ def read(path: Path, ending: str, *, channels: int = 1) -> Volume:
         CaseError: As `read_grid`; or it is cut off or damaged, or its values are not finite
             grey values.
     """
-    reader, grid, notes = _information(path, ending, channels)
+    found = _information(path, ending, channels)
+    grid, notes = found.grid, found.notes
+    itk_header.check_data(found.text, found.voxel_bytes)
     try:
-        image = reader.Execute()
+        image = found.reader.Execute()
     except RuntimeError as err:
         raise CaseError(f"{path}: is cut off or damaged: {_said(err)}") from err
     stored = np.asarray(_Held(image)).reshape(channels, *grid.shape_zyx)
@@ -108,11 +107,20 @@ class _Held:
         self.__array_interface__ = {**view.__array_interface__, "data": (address, False)}
 
 
-def _information(
-    path: Path, ending: str, channels: int
-) -> tuple[sitk.ImageFileReader, Grid, list[str]]:
+@dataclass(frozen=True)
+class _Information:
+    """What a header says."""
+
+    text: itk_header.HeaderText
+    reader: sitk.ImageFileReader
+    voxel_bytes: int
+    grid: Grid
+    notes: list[str]
+
+
+def _information(path: Path, ending: str, channels: int) -> _Information:
     name = str(path)
-    notes = _checked_text(_header_text(path, ending), name, ending)
+    text = itk_header.read_header(path, ending)
     reader = sitk.ImageFileReader()
     reader.SetImageIO(_READERS[ending])
     reader.SetFileName(name)
@@ -126,8 +134,10 @@ def _information(
             f"{name}: must hold one number per voxel, it holds {reader.GetNumberOfComponents()} "
             f"({kind}: colour, a list or a vector); save the volume that is meant alone"
         )
-    grid, more = _grid(reader, name, ending, channels)
-    return reader, grid, notes + more
+    grid, notes = _grid(reader, name, ending, channels)
+    voxel_bytes = math.prod(reader.GetSize()) * (int(kind.partition("-bit")[0]) // 8)
+    notes = itk_header.space_notes(text, ending) + notes
+    return _Information(text, reader, voxel_bytes, grid, notes)
 
 
 def _grid(
@@ -162,66 +172,6 @@ def _grid(
         header=encoded(json.dumps(geometry).encode()),
     )
     return grid, notes
-
-
-def _header_text(path: Path, ending: str) -> str:
-    try:
-        with open(path, "rb") as stream:
-            start = stream.read(_HEADER_BYTES)
-    except OSError as err:
-        raise CaseError(f"{path}: cannot be read: {err.strerror or err}") from err
-    if not start:
-        raise CaseError(f"{path}: is empty (0 bytes); copy it again")
-    if ending == ".nrrd":
-        if not start.startswith(b"NRRD"):
-            raise CaseError(f"{path}: is no NRRD file: it does not start with NRRD")
-        head = re.split(rb"\r?\n\r?\n", start, maxsplit=1)[0]
-    else:
-        head, found, _ = start.partition(b"ElementDataFile")
-        if not found or b"NDims" not in head:
-            raise CaseError(f"{path}: is no MetaImage: its header lacks NDims or ElementDataFile")
-    return head.decode("latin-1")
-
-
-def _checked_text(text: str, name: str, ending: str) -> list[str]:
-    """Whether the header says how large voxels are, and which way its axes point.
-
-    Raises:
-        CaseError: No voxel size, one that is not positive, or a space that ITK does not know.
-    """
-    fields = {
-        key.strip().lower(): value.strip()
-        for key, _, value in (
-            re.sub("^(.*?):=?", r"\1=", line, count=1).partition("=") for line in text.splitlines()
-        )
-    }
-    if ending == ".mha":
-        spacing = fields.get("elementspacing", fields.get("elementsize", ""))
-    else:
-        spacing = fields.get("space directions", fields.get("spacings", ""))
-    if not spacing:
-        raise CaseError(f"{name}: must say how large its voxels are, its header has no spacing")
-    if "space directions" not in fields or ending == ".mha":
-        try:
-            numbers = tuple(float(word) for word in spacing.split())
-        except ValueError as err:
-            raise CaseError(f"{name}: its voxel size must be numbers, it is {spacing!r}") from err
-        checked_spacing(numbers, name)
-    elif "none" in spacing:
-        raise CaseError(
-            f"{name}: must be one image in space, an axis of it has no direction (a list, time or "
-            "colour?); save the volume that is meant alone"
-        )
-    if ending == ".mha":
-        return []
-    space = fields.get("space", "").lower().removesuffix("-time")
-    if space and space not in _KNOWN_SPACES:
-        raise CaseError(
-            f"{name}: its space must be LPS, RAS or LAS, it is {fields['space']!r}; convert it"
-        )
-    return (
-        [] if space else ["its header names no space; axes are taken as left, posterior, superior"]
-    )
 
 
 def _said(err: RuntimeError) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from dinomed3d.inference.voxels import CHUNK_BYTES, Watch, kept_type, planes_at_
 _LONGEST_HEADER = 540
 _MOST_DEFLATE = 1040  # deflate makes a byte of at most 1032
 _TAIL_BYTES = 64 * 2**20
-_COMPRESSION = 1  # of masks: level 6 is a tenth smaller and takes three times as long
+_COMPRESSION = 3  # of masks: as fast as level 1 and a fifth smaller; level 6 takes twice as long
 
 
 def read_grid(path: Path, ending: str, *, channels: int = 1) -> Grid:
@@ -54,9 +55,7 @@ def read(path: Path, ending: str, *, channels: int = 1) -> Volume:
         stored = nifti_header.stored_type(header, name)
         scale = nifti_header.slope_intercept(header, name)
         kept = kept_type(stored, name, scaled=scale is not None)
-        needed = (
-            int(header["vox_offset"]) + channels * int(np.prod(grid.shape_zyx)) * stored.itemsize
-        )
+        needed = int(header["vox_offset"]) + channels * math.prod(grid.shape_zyx) * stored.itemsize
         size = path.stat().st_size * (_MOST_DEFLATE if ending == ".nii.gz" else 1)
         if size < needed:
             raise CaseError(f"{name}: is cut off: its header wants {needed} bytes, it has {size}")
@@ -160,7 +159,7 @@ def _fill(
     name: str,
 ) -> None:
     """Read one volume, chunk by chunk, straight into `out` where the type stays."""
-    plane = int(np.prod(out.shape[1:]))
+    plane = math.prod(out.shape[1:])
     step = planes_at_once(plane * max(stored.itemsize, 8 if scale else 0))
     direct = stored == out.dtype and scale is None
     buffer = np.empty(0 if direct else min(step, len(out)) * plane, stored)
