@@ -1,0 +1,337 @@
+"""Whole runs in this process: what they write, keep, refuse and report."""
+
+import json
+import os
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import blosc2
+import nibabel as nib
+import numpy as np
+import pytest
+
+from dinomed3d.errors import UserError
+from dinomed3d.inference.case import Case, Cohort, Refusal, Scan
+from dinomed3d.inference.run import predict, take_shard
+from dinomed3d.inference.spec import PredictSpec
+from tests.inference.models import write_model
+from tests.training.conftest import REGIONS
+
+AFFINE = np.array([[-1.1, 0, 0, 20], [0, 0.9, 0.1, -7], [0, -0.1, 1.3, 3], [0, 0, 0, 1]])
+
+
+def write_scan(path: Path, seed: int = 0, shape=(24, 20, 18), affine=AFFINE) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    coarse = rng.standard_normal([n // 3 + 1 for n in shape])
+    fine = np.kron(coarse, np.ones((3, 3, 3)))[tuple(slice(n) for n in shape)]
+    nib.save(nib.Nifti1Image((fine * 100).astype(np.int16), affine), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def spec(tmp_path, model):
+    for number in range(3):
+        write_scan(tmp_path / "in" / f"scan{number}.nii.gz", number)
+    return PredictSpec(
+        source=str(tmp_path / "in"),
+        out=str(tmp_path / "out"),
+        model=str(model),
+        engine="threads",
+        device="cpu",
+    )
+
+
+def run(spec, **changes):
+    events = []
+    return predict(replace(spec, **changes), events.append), events
+
+
+def record(spec, case):
+    return json.loads((Path(spec.out) / f"{case}.json").read_text())
+
+
+def done_in(events):
+    return {event["case"] for event in events if event["event"] == "end"}
+
+
+def test_everything_a_case_leaves(spec):
+    outcome, events = run(spec)
+    assert outcome.done == ("scan0", "scan1", "scan2") and not outcome.failed
+    out = Path(spec.out)
+    names = {path.name for path in out.iterdir()}
+    ours = {f"scan{i}{e}" for i in range(3) for e in (".nii.gz", ".json", ".png")}
+    assert names == ours | {"report.html", "report.csv", "run.json"}
+    mask = nib.load(out / "scan1.nii.gz")
+    scan = nib.load(Path(spec.source) / "scan1.nii.gz")
+    assert mask.shape == scan.shape and np.array_equal(mask.affine, scan.affine)
+    values = np.asanyarray(mask.dataobj)
+    assert mask.get_data_dtype() == np.uint8 and set(np.unique(values)) >= {1, 2}
+    written = record(spec, "scan1")
+    voxel_ml = abs(np.linalg.det(scan.affine[:3, :3])) / 1000
+    count = int((values == 1).sum())
+    assert written["labels"]["a"]["voxels"] == count
+    assert written["labels"]["a"]["volume_ml"] == pytest.approx(count * voxel_ml, rel=1e-3)
+    assert 0 < written["certainty"] <= 1
+    assert set(written["seconds"]) == {"read", "preprocess", "network", "write"}
+    assert written["orientation"] == "LAS" and written["peak_memory_gib"] > 0
+    assert written["precision"] == "float32" and written["settings"]["step_size"] == 0.5
+    starts = [event["case"] for event in events if event["event"] == "start"]
+    assert starts == ["scan0", "scan1", "scan2"]
+
+
+def test_what_is_done_is_not_done_again(spec):
+    run(spec)
+    before = {path: path.stat().st_mtime_ns for path in Path(spec.out).glob("scan*")}
+    outcome, events = run(spec)
+    assert len(outcome.done) == 3 and not done_in(events)
+    assert before == {path: path.stat().st_mtime_ns for path in Path(spec.out).glob("scan*")}
+    _, events = run(spec, overwrite=True)
+    assert done_in(events) == {"scan0", "scan1", "scan2"}
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (lambda out, _: (out / "scan1.nii.gz").unlink(), "mask is gone"),
+        (lambda out, _: os.truncate(out / "scan1.nii.gz", 60), "its mask"),
+        (lambda out, _: (out / "scan1.png").unlink(), "scan1.png is gone"),
+        (lambda _, source: write_scan(source / "scan1.nii.gz", 9), "input files have changed"),
+    ],
+)
+def test_what_no_longer_holds_is_done_again(spec, damage, why):
+    run(spec)
+    damage(Path(spec.out), Path(spec.source))
+    outcome, events = run(spec)
+    assert done_in(events) == {"scan1"} and len(outcome.done) == 3
+    assert why in events[0]["redone"]["scan1"]
+
+
+def correct(path):
+    """Someone draws into a mask."""
+    mask = nib.load(path)
+    values = np.asanyarray(mask.dataobj).copy()
+    values[0, 0, 0] = 2 - values[0, 0, 0]
+    nib.save(nib.Nifti1Image(values, mask.affine, mask.header), path)
+    return path.read_bytes()
+
+
+def test_a_corrected_mask_stays(spec):
+    run(spec)
+    out = Path(spec.out)
+    corrected = correct(out / "scan1.nii.gz")
+    _, events = run(spec)
+    assert not done_in(events) and events[0]["edited"] == 1
+    assert (out / "scan1.nii.gz").read_bytes() == corrected
+    write_scan(Path(spec.source) / "scan1.nii.gz", 9)  # another scan: the correction is set aside
+    run(spec)
+    assert (out / "scan1.edited1.nii.gz").read_bytes() == corrected
+    assert (out / "scan1.nii.gz").read_bytes() != corrected
+
+
+def test_a_failure_costs_only_itself_and_leaves_nothing_outdated(spec):
+    run(spec)
+    bad = Path(spec.source) / "scan1.nii.gz"
+    bad.write_bytes(bad.read_bytes()[:300])
+    outcome, events = run(spec)
+    assert outcome.done == ("scan0", "scan2") and list(outcome.failed) == ["scan1"]
+    out = Path(spec.out)
+    assert not (out / "scan1.nii.gz").exists() and not (out / "scan1.png").exists()
+    assert record(spec, "scan1")["status"] == "failed"
+    _, events = run(spec)
+    assert not done_in(events) and events[0]["failed"] == 1
+    write_scan(bad, 1)
+    outcome, events = run(spec, retry_failed=True)
+    assert done_in(events) == {"scan1"} and len(outcome.done) == 3
+
+
+def test_another_model_or_other_settings_do_not_mix(spec, tmp_path):
+    run(spec)
+    other = write_model(tmp_path / "other", mirroring=(0,))
+    with pytest.raises(UserError, match="results of another model"):
+        run(spec, model=str(other))
+    with pytest.raises(UserError, match="step_size was 0.5, now 0.75"):
+        run(spec, step_size=0.75)
+    outcome, _ = run(spec, step_size=0.75, overwrite=True)
+    assert len(outcome.done) == 3
+
+
+def test_foreign_files_are_not_replaced(spec):
+    out = Path(spec.out)
+    out.mkdir()
+    (out / "scan1.nii.gz").write_bytes(b"someone's work")
+    with pytest.raises(UserError, match="no record of a run of ours"):
+        run(spec)
+    assert (out / "scan1.nii.gz").read_bytes() == b"someone's work"
+    with pytest.raises(UserError, match="another folder than -i"):
+        run(spec, out=spec.source)
+    (out / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be a folder"):
+        run(spec, out=str(out / "file"))
+
+
+def test_results_below_the_input_are_not_scans(spec):
+    inside = str(Path(spec.source) / "results")
+    for _ in range(2):
+        outcome, _ = run(spec, out=inside)
+        assert outcome.done == ("scan0", "scan1", "scan2")
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (MemoryError("no"), "out of memory in step 'network'"),
+        (RuntimeError("[enforce fail] can't allocate memory: you tried"), "out of memory"),
+        (ZeroDivisionError("of ours"), "unexpected ZeroDivisionError in step 'network': of ours"),
+    ],
+)
+def test_whatever_goes_wrong_in_a_case_stays_there(spec, monkeypatch, fault, reason):
+    import dinomed3d.inference.worker as worker
+
+    real, calls = worker.segment, []
+
+    def segment(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 2:
+            raise fault
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(worker, "segment", segment)
+    outcome, _ = run(spec)
+    assert outcome.done == ("scan0", "scan2") and reason in outcome.failed["scan1"]
+    assert ("trace" in record(spec, "scan1")) == isinstance(fault, ZeroDivisionError)
+
+
+def test_memory_that_no_cut_brings_under_the_limit(spec):
+    write_scan(Path(spec.source) / "large.nii.gz", shape=(60, 50, 40))
+    outcome, _ = run(spec, memory_limit_gib=0.01)
+    assert len(outcome.failed) == 4
+    assert all("--memory-limit" in reason for reason in outcome.failed.values())
+
+
+def test_an_output_that_takes_no_more_ends_the_run(spec, monkeypatch):
+    import dinomed3d.inference.worker as worker
+
+    def full(out, record):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(worker, "write_record", full)
+    monkeypatch.setattr(worker, "write_failure", full)
+    with pytest.raises(UserError, match="cannot be written to any more .No space left"):
+        run(spec)
+
+
+def test_interrupted_between_cases(spec, monkeypatch):
+    import dinomed3d.inference.worker as worker
+
+    real, calls = worker.segment, []
+
+    def segment(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(worker, "segment", segment)
+    with pytest.raises(KeyboardInterrupt):
+        run(spec)
+    out = Path(spec.out)
+    assert record(spec, "scan0")["status"] == record(spec, "scan1")["status"] == "done"
+    assert not (out / "scan2.nii.gz").exists()
+    assert json.loads((out / "run.json").read_text())["missing"] == ["scan2"]
+    assert not [t for t in threading.enumerate() if t.name.startswith(("reader", "writer"))]
+    monkeypatch.setattr(worker, "segment", real)
+    outcome, events = run(spec)
+    assert done_in(events) == {"scan2"} and len(outcome.done) == 3
+
+
+@pytest.mark.parametrize("labels", ["plain", "regions"])
+@pytest.mark.parametrize("orientation", [None, "PIR"])
+def test_probabilities_say_what_the_mask_says(spec, tmp_path, labels, orientation):
+    model = write_model(tmp_path / labels, labels=REGIONS) if labels == "regions" else spec.model
+    outcome, _ = run(
+        spec, model=str(model), save_probabilities=True, orientation=orientation, step_size=1.0
+    )
+    assert len(outcome.done) == 3, outcome.failed
+    probabilities = blosc2.open(str(Path(spec.out) / "scan0.b2nd"))[:]
+    mask = np.asanyarray(nib.load(Path(spec.out) / "scan0.nii.gz").dataobj).T
+    assert probabilities.shape[1:] == mask.shape and probabilities.dtype == np.float16
+    if labels == "regions":
+        assert ((probabilities > 0.5).any(0) == (mask > 0)).mean() > 0.99
+    else:
+        np.testing.assert_allclose(probabilities.sum(0, dtype=np.float32), 1, atol=2e-3)
+        assert (probabilities.argmax(0) == mask).mean() > 0.99  # float16 makes ties
+    assert not list(Path(spec.out).glob(".*"))
+
+
+def test_turned_volumes_give_turned_masks(spec):
+    """The same scan stored in another order of axes: with --orientation the mask is the same in space."""
+    source = Path(spec.source)
+    straight = np.diag([1.0, 1.0, 1.0, 1.0])
+    write_scan(source / "scan0.nii.gz", affine=straight)
+    image = nib.load(source / "scan0.nii.gz")
+    turned = image.as_reoriented([[2, -1], [0, 1], [1, -1]])
+    nib.save(turned, source / "scan1.nii.gz")
+    run(spec, orientation="RAS")
+    one, two = (
+        nib.as_closest_canonical(nib.load(Path(spec.out) / f"scan{i}.nii.gz")) for i in (0, 1)
+    )
+    np.testing.assert_allclose(one.affine, two.affine)
+    assert np.array_equal(np.asanyarray(one.dataobj), np.asanyarray(two.dataobj))
+
+
+def test_shards_are_disjoint_complete_and_balanced():
+    rng = np.random.default_rng(0)
+
+    def case(i):
+        scan = Scan(files=(f"/{i}",), ending=".nii")
+        return Case(id=f"{i:03}", scans=(scan,), size_bytes=int(rng.integers(1, 1000)))
+
+    cohort = Cohort(
+        cases=tuple(case(i) for i in range(100)),
+        refusals=tuple(Refusal(id=f"r{i}", reason="") for i in range(5)),
+    )
+    shards = [take_shard(cohort, (i, 4)) for i in range(1, 5)]
+    assert sorted(c.id for cases, _ in shards for c in cases) == [c.id for c in cohort.cases]
+    assert sorted(r.id for _, refusals in shards for r in refusals) == [f"r{i}" for i in range(5)]
+    loads = [sum(case.size_bytes for case in cases) for cases, _ in shards]
+    assert max(loads) - min(loads) < 60
+    assert take_shard(cohort, None) == (cohort.cases, cohort.refusals)
+
+
+def test_shards_share_one_report(spec):
+    first, _ = run(spec, shard=(1, 2))
+    content = json.loads((Path(spec.out) / "run.json").read_text())
+    assert content["missing"] and 0 < len(first.done) < 3
+    second, _ = run(spec, shard=(2, 2))
+    assert not set(first.done) & set(second.done)
+    assert json.loads((Path(spec.out) / "run.json").read_text())["missing"] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"step_size": 0.0}, "--step-size"),
+        ({"step_size": 1.1}, "--step-size"),
+        ({"memory_limit_gib": -1.0}, "--memory-limit"),
+        ({"shard": (0, 2)}, "--shard"),
+        ({"shard": (3, 2)}, "--shard"),
+        ({"workers": 0}, "--workers"),
+        ({"orientation": "RAX"}, "--orientation"),
+        ({"orientation": "RLS"}, "--orientation"),
+    ],
+)
+def test_impossible_requests(spec, change, message):
+    with pytest.raises(UserError, match=message):
+        replace(spec, **change)
+
+
+def test_a_spec_goes_through_json(spec):
+    full = replace(spec, shard=(1, 2), folds=("0",), patterns={"a": "*"}, memory_limit_gib=2.5)
+    assert PredictSpec.from_json(json.loads(json.dumps(full.to_json()))) == full
