@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dinomed3d.errors import UserError
 from dinomed3d.inference.holdings import LARGEST_TEXT, MANIFEST, Holdings, open_holdings
-from dinomed3d.inference.manifest import Manifest, read_manifest
+from dinomed3d.inference.manifest import TEXTS, Manifest, read_manifest
 from dinomed3d.inference.vetting import (
     channel_names,
     check_architecture,
@@ -151,7 +151,6 @@ def open_model(path: Path, *, folds: Sequence[str] | None = None, checkpoint: st
     """
     holdings = open_holdings(Path(path))
     what = f"model {holdings.path}"
-    plans, dataset, fingerprint = _texts(holdings)
     if MANIFEST in holdings.sizes:
         manifest = read_manifest(holdings, checkpoint if checkpoint != FINAL else None)
         chosen = _choose(manifest.folds, folds, f"{what}: the package")
@@ -166,13 +165,14 @@ def open_model(path: Path, *, folds: Sequence[str] | None = None, checkpoint: st
         chosen = _choose(_folds(holdings, checkpoint), folds, f"{what}: {checkpoint}")
         files = [f"fold_{fold}/{checkpoint}" for fold in chosen]
         known, weights = _look(holdings, dict(zip(chosen, files, strict=True)))
+    plans, dataset, fingerprint = _texts(holdings)
     check_name(known["trainer"], f"{what}: the trainer")
     configuration = known["configuration"]
     check_dataset(dataset, f"{what}: dataset.json")
     check_plans(plans, configuration, len(channel_names(dataset)), f"{what}: plans.json")
     check_architecture(plans, configuration, f"{what}: plans.json")
     patch = configuration_of(plans, configuration, what)["patch_size"]
-    texts = [name for name in holdings.sizes if "/" not in name and name.endswith(".json")]
+    texts = [name for name in (MANIFEST, *TEXTS) if name in holdings.sizes]
     return Model(
         source=holdings.path,
         plans=plans,

@@ -9,7 +9,8 @@ import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
+from typing import Any
 
 from dinomed3d import __version__
 from dinomed3d.errors import UserError
@@ -82,12 +83,21 @@ def package_model(
         licence=None if text is None else _licence_name(text, derived),
         label_volumes_ml=volumes,
         versions={"dinomed3d": __version__, **{p: importlib.metadata.version(p) for p in packages}},
-        training=model.training,
+        training=_without_paths(model.training),
         weights={fold: model.weights[fold] for fold in model.folds},
         files={},
     )
     _write(out, model, manifest, files)
     return out
+
+
+def _without_paths(training: dict[str, Any]) -> dict[str, Any]:
+    """What the trainer noted; of where the encoder's weights lay only the file's name."""
+    recipe = training.get("recipe")
+    if not isinstance(recipe, dict) or not isinstance(recipe.get("weights"), str):
+        return training
+    file = PureWindowsPath(recipe["weights"]).name or "file"  # takes both kinds of slashes
+    return {**training, "recipe": {**recipe, "weights": file}}
 
 
 def encoder_name(model: Model) -> str | None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import pickle
 import re
 import struct
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,14 +88,17 @@ def read_torch(source: Path | IO[bytes], name: str) -> dict[str, Any]:
     import torch
 
     try:
+        _check_records(source, name)
+        mapped = isinstance(source, Path)
         with _only_numbers():
             try:
-                mapped = isinstance(source, Path)
                 content = torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
             except RuntimeError as error:
                 if "mmap" not in str(error):
                     raise
                 content = torch.load(source, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(f"checkpoint {name}: cannot be read ({error})") from error
     except Exception as error:  # what is no checkpoint makes the reader raise nearly anything
@@ -115,6 +120,21 @@ def read_torch(source: Path | IO[bytes], name: str) -> dict[str, Any]:
             f"checkpoint {name}: holds a {type(content).__name__}, not what nnU-Net saves"
         )
     return content
+
+
+def _check_records(source: Path | IO[bytes], name: str) -> None:
+    """A checkpoint is a zip, too; torch stores in it and never compresses."""
+    if zipfile.is_zipfile(source):
+        with zipfile.ZipFile(source) as archive:
+            records = archive.infolist()
+        size = source.stat().st_size if isinstance(source, Path) else source.seek(0, io.SEEK_END)
+        if sum(max(r.file_size, r.compress_size) for r in records) > size:
+            raise UserError(
+                f"checkpoint {name}: holds more bytes than it is long, which torch never writes; it is damaged or "
+                "made to fill memory"
+            )
+    if not isinstance(source, Path):
+        source.seek(0)
 
 
 def network_weights(content: Mapping[str, Any], name: str, size: int) -> dict[str, Tensor]:
@@ -230,7 +250,14 @@ def from_safetensors(content: bytes, name: str) -> dict[str, Tensor]:
         metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
         same = json.loads(metadata.get("shared", "{}"))
         return weights | {alias: weights[kept] for alias, kept in same.items()}
-    except (SafetensorError, ValueError, KeyError, AttributeError, struct.error) as error:
+    except (
+        SafetensorError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        struct.error,
+    ) as error:
         raise UserError(
             f"weights {name}: no safetensors file that this version reads ({error}); copy the package again"
         ) from error
