@@ -15,7 +15,7 @@ from types import FrameType
 from typing import NoReturn
 
 from dinomed3d import __version__
-from dinomed3d.cli import predict
+from dinomed3d.cli import package, predict
 from dinomed3d.errors import UserError
 
 
@@ -63,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor.set_defaults(run=_run_doctor)
 
     predict.add_parser(verbs)
+    package.add_parsers(verbs)
 
     plan = verbs.add_parser(
         "plan",

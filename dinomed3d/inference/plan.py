@@ -194,6 +194,25 @@ def _unknown(what: str, found: object, known: str) -> UserError:
     )
 
 
+def has_trainer(name: str) -> bool:
+    """Whether nnU-Net finds a trainer of this name here."""
+    return trainer_class(name).__name__ == name
+
+
+def trainer_class(name: str) -> Any:
+    """The trainer of this name, or nnU-Net's own where there is none: most differ in training alone.
+
+    Where one builds another network, its weights do not fit and `build_network` says so.
+    """
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+    try:
+        return recursive_find_trainer_class_by_name(name)
+    except RuntimeError:
+        return nnUNetTrainer
+
+
 def build_network(model: Model, weights: Mapping[str, Any]) -> nn.Module:
     """Build a model's network and give it one fold's weights, every key accounted for.
 
@@ -202,24 +221,16 @@ def build_network(model: Model, weights: Mapping[str, Any]) -> nn.Module:
         weights: of one fold.
 
     Raises:
-        UserError: nnU-Net does not find the trainer, or the weights do not fit.
+        UserError: the weights do not fit.
     """
-    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
     from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-    try:
-        trainer = recursive_find_trainer_class_by_name(model.trainer)
-    except RuntimeError as error:
-        raise UserError(
-            f"model {model.source}: nnU-Net finds no trainer {model.trainer!r} in this installation; install "
-            "what it was trained with, or name its folder in nnUNet_extTrainer"
-        ) from error
+    build = trainer_class(model.trainer).build_network_architecture
     manager = PlansManager(model.plans)
     configuration = manager.get_configuration(model.configuration)
     inputs = determine_num_input_channels(manager, configuration, model.dataset)
     heads = manager.get_label_manager(model.dataset).num_segmentation_heads
-    build = trainer.build_network_architecture
     if "plans_manager" in inspect.signature(build).parameters:
         network = build(manager, configuration, inputs, heads, enable_deep_supervision=False)
     else:  # a trainer written before nnU-Net 2.7
@@ -238,5 +249,10 @@ def build_network(model: Model, weights: Mapping[str, Any]) -> nn.Module:
         raise UserError(
             f"model {model.source}: the weights do not fit the network that the plan and the trainer "
             f"{model.trainer} describe ({first}); they belong to other plans or another version"
+            + (
+                ""
+                if has_trainer(model.trainer)
+                else ", or to that trainer, which is not installed here"
+            )
         ) from error
     return network.eval()

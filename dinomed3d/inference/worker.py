@@ -29,7 +29,7 @@ from dinomed3d.inference.case import Case, CaseError
 from dinomed3d.inference.image import Volume, read_case, read_grid
 from dinomed3d.inference.model import Model, fold_weights
 from dinomed3d.inference.orientation import Reorientation
-from dinomed3d.inference.plan import build_network, read_plan
+from dinomed3d.inference.plan import build_network, has_trainer, read_plan
 from dinomed3d.inference.predictor import Predictor
 from dinomed3d.inference.preprocess import Prepared, prepare
 from dinomed3d.inference.probabilities import ProbabilityFile
@@ -110,6 +110,12 @@ class Worker:
         self.plan = read_plan(model)
         self.device = torch.device(choose_device(spec.device))
         self.precision = choose_precision(spec.precision, model.trainer, self.device)
+        self.notes: list[str] = []
+        if not has_trainer(model.trainer):
+            self.notes.append(
+                f"the trainer {model.trainer} is not installed here; the network was built as nnU-Net's own "
+                "builds it, and all weights fit"
+            )
         networks = [build_network(model, fold_weights(model, fold)) for fold in model.folds]
         self.predictor = Predictor(
             networks,
@@ -283,7 +289,11 @@ class Worker:
             "status": "done",
             "reason": None,
             "inputs": describe_inputs(task.case, self.model.channels),
-            "notes": list(task.case.notes) + (task.volume.notes if task.volume else []),
+            "notes": [
+                *self.notes,
+                *task.case.notes,
+                *(task.volume.notes if task.volume else []),
+            ],
             "model": describe_model(self.model),
             "settings": self.spec.settings,
             "device": str(self.device),
