@@ -19,6 +19,8 @@ THIN_PX = 8
 """And at least, so that a scan of a single plane is seen from the side too."""
 MARGIN_PX = 14
 """Around each slice, for the letters."""
+GAP_PX = 12
+"""Between slices with their letters."""
 SAMPLE_VOXELS = 500_000
 """Voxels from which the grey window and the place of the foreground are found, about."""
 FILL = 0.3
@@ -68,8 +70,12 @@ def draw_preview(
     for across in sorted(range(3), key=lambda axis: -axes[axis][0]):  # of S, of A, of R
         # rows run along the one of the other two axes that is closest to S, else to A
         down, right = sorted({0, 1, 2} - {across}, key=lambda axis: -axes[axis][0])
-        grey, labels = (_upright(v, across, centre[across], down, right, axes) for v in (image, mask))
-        size = _panel_size([n * spacing_mm[a] for n, a in zip(grey.shape, (down, right), strict=True)])
+        grey, labels = (
+            _upright(v, across, centre[across], down, right, axes) for v in (image, mask)
+        )
+        size = _panel_size(
+            [n * spacing_mm[a] for n, a in zip(grey.shape, (down, right), strict=True)]
+        )
         letters = [_NAMES[axes[axis][0]] for axis in (down, right)]
         panels.append(_framed(_paint(grey, labels, size, low, high), letters))
     picture = Image.fromarray(_side_by_side(panels), "P")
@@ -102,7 +108,9 @@ def anatomical_axes(affine: Sequence[Sequence[float]]) -> list[tuple[int, bool]]
     """
     matrix = np.asarray(affine, float)[:3, 2::-1]  # columns of z, y, x
     cosines = matrix / np.maximum(np.linalg.norm(matrix, axis=0), 1e-12)
-    best = max(permutations(range(3)), key=lambda p: sum(abs(cosines[w, a]) for a, w in enumerate(p)))
+    best = max(
+        permutations(range(3)), key=lambda p: sum(abs(cosines[w, a]) for a, w in enumerate(p))
+    )
     return [(world, bool(cosines[world, axis] >= 0)) for axis, world in enumerate(best)]
 
 
@@ -252,8 +260,8 @@ def _side_by_side(panels: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     height = max(panel.shape[0] for panel in panels)
     padded = []
     for panel in panels:
-        above = (height - panel.shape[0]) // 2
-        padded.append(np.pad(panel, ((above, height - panel.shape[0] - above), (0, 0))))
+        spare = height - panel.shape[0]
+        padded.append(np.pad(panel, ((spare // 2, spare - spare // 2), (GAP_PX // 2, GAP_PX // 2))))
     return np.concatenate(padded, axis=1)
 
 
