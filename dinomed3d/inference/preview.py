@@ -267,10 +267,10 @@ def _side_by_side(panels: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
 
 def _palette() -> list[int]:
     """Red, green, blue of each number, one after the other."""
-    rgb = [tuple(int(c[i : i + 2], 16) for i in (1, 3, 5)) for c in COLOURS]
-    entries = [(255 * g // (_GREYS - 1),) * 3 for g in range(_GREYS)]
+    rgb = [[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in COLOURS]
+    entries = [[255 * g // (_GREYS - 1)] * 3 for g in range(_GREYS)]
     for colour in rgb:
         for shade in range(_TINTED):
             grey = 255 * shade / (_TINTED - 1)
-            entries.append(tuple(round(FILL * c + (1 - FILL) * grey) for c in colour))
+            entries.append([round(FILL * c + (1 - FILL) * grey) for c in colour])
     return [part for entry in [*entries, *rgb] for part in entry]

@@ -166,17 +166,13 @@ def _results(out: Path, records: Sequence[Mapping[str, Any]]) -> str:
         return ""
     columns = (
         ("Preview", ""),
-        ("Case", "text"),
-        ("Volume, ml", "number"),
-        ("Flags", "number"),
-        ("Certainty", "number"),
-        ("Time, s", "number"),
+        ("Case", " data-kind=text data-first=ascending aria-sort=ascending"),
+        ("Volume, ml", " data-kind=number data-first=descending"),
+        ("Flags", " data-kind=number data-first=descending"),
+        ("Certainty", " data-kind=number data-first=ascending"),
+        ("Time, s", " data-kind=number data-first=descending"),
     )
-    heads = "".join(
-        f'<th scope="col"{f" data-kind={kind}" if kind else ""}'
-        f"{' aria-sort=ascending' if name == 'Case' else ''}>{name}</th>"
-        for name, kind in columns
-    )
+    heads = "".join(f'<th scope="col"{sorting}>{name}</th>' for name, sorting in columns)
     more = (
         f" Previews of the first {MOST_EMBEDDED} cases are part of this page; the others are shown "
         "from the files beside it."

@@ -67,7 +67,7 @@ for (const table of document.querySelectorAll("table.results")) {
     head.replaceChildren(button);
     button.addEventListener("click", () => {
       const now = head.getAttribute("aria-sort");
-      const first = kind === "number" ? "descending" : "ascending";
+      const first = head.dataset.first;
       const other = first === "ascending" ? "descending" : "ascending";
       const order = now === first ? other : first;
       const sign = order === "ascending" ? 1 : -1;
