@@ -265,9 +265,10 @@ def _millilitres(value: float | None) -> str:
 def _swatches(value: object) -> str:
     """The colours of a label, of a region those of its labels."""
     values = value if isinstance(value, list) else [value]
-    return "".join(
+    squares = "".join(
         f'<i class="c{colour_of(v)[1:]}"></i>' for v in values if isinstance(v, int) and v > 0
     )
+    return f"<span>{squares}</span>"
 
 
 def _remarks(entry: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ body { margin: 0 auto; padding: 1rem 1.5rem 3rem; max-width: 110rem; color: var(
 h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.1rem; margin: 1.5rem 0 .4rem; }
 header { display: flex; flex-wrap: wrap; gap: .3rem 1rem; align-items: baseline; }
 summary { cursor: pointer; } summary h2 { display: inline-block; margin-bottom: .4rem; }
-.notice { margin: 0; color: var(--soft); }
+.notice { margin: 0; padding: .1rem .6rem; border: 1px solid var(--line); border-radius: .4rem; }
 .hint, .notes { color: var(--soft); font-size: .85em; font-weight: normal; }
 .hint { margin: .2rem 0 .6rem; } .volumes + .hint { margin: .2rem 0 0; max-width: 32rem; }
 .counts { display: flex; flex-wrap: wrap; gap: .6rem; padding: 0; margin: 1rem 0; list-style: none; }
@@ -37,18 +37,22 @@ th, td { padding: .4rem .6rem; text-align: left; vertical-align: top; }
 .results > thead th { position: sticky; top: 0; background: var(--shade); white-space: nowrap; }
 .results > tbody > tr > th { overflow-wrap: anywhere; min-width: 8rem; }
 .results > tbody > tr.flagged > * { background: var(--care-back); }
-.results img { display: block; width: 31rem; max-width: 42vw; height: auto; background: #000; }
+.results img { display: block; width: 30rem; max-width: 36vw; height: auto; background: #000; }
 .number, .volumes td:nth-child(2) { text-align: right; font-variant-numeric: tabular-nums; }
-.volumes td { padding: 0 .6rem 0 0; } .volumes td:nth-child(3) { color: var(--soft); }
+.volumes td { padding: 0 .6rem 0 0; } .volumes td:nth-child(3) { color: var(--soft);
+  white-space: nowrap; }
 .volumes i { display: inline-block; width: .7em; height: .7em; margin-right: .35em; border-radius: 2px;
   print-color-adjust: exact; }
 ul.flags, ul.notes { margin: 0; padding-left: 1.1em; } ul.notes { margin-top: .4rem; }
-ul.flags { color: var(--care); font-weight: 600; }
+ul.flags { color: var(--care); font-weight: 600; min-width: 12rem; }
 th button { all: unset; cursor: pointer; font-weight: 600; }
 th button:focus-visible { outline: 2px solid currentColor; outline-offset: 2px; }
 th[data-kind] button::after { content: " ↕"; color: var(--soft); }
 th[aria-sort=ascending] button::after { content: " ↑"; }
 th[aria-sort=descending] button::after { content: " ↓"; }
+.volumes span { white-space: nowrap; }
+@media (max-width: 1350px) { .volumes td:nth-child(3) { white-space: normal; min-width: 5.5rem; }
+  ul.flags { min-width: 8rem; } .results img { max-width: 30vw; } }
 @media print { body { padding: 0; font-size: 10px; } tr, img { break-inside: avoid; }
   .results > thead th { position: static; } .results img { width: 22rem; }
   th button::after { content: "" !important; } }
