@@ -78,8 +78,8 @@ def draw_preview(
         )
         letters = [_NAMES[axes[axis][0]] for axis in (down, right)]
         panels.append(_framed(_paint(grey, labels, size, low, high), letters))
-    picture = Image.fromarray(_side_by_side(panels), "P")
-    picture.putpalette(_palette())
+    picture = Image.fromarray(_side_by_side(panels))
+    picture.putpalette(_palette())  # from here on its numbers are colours
     stream = io.BytesIO()
     picture.save(stream, "PNG")
     return stream.getvalue()
