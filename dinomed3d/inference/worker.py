@@ -46,6 +46,7 @@ from dinomed3d.inference.results import write_results
 from dinomed3d.inference.segment import Segmentation, segment
 from dinomed3d.inference.spec import PredictSpec
 
+INTERRUPTED = "interrupted"
 Tell = Callable[[dict[str, Any]], None]
 """Told what happens: {"event": "start" | "progress" | "end", "case": id, ...}."""
 
@@ -76,8 +77,6 @@ class Task:
             self.reason = str(error)
         except (MemoryError, torch.OutOfMemoryError) as error:
             self.reason = _no_memory(name, error)
-        except InterruptedError:
-            self.reason = "interrupted"
         except Exception as error:  # whatever it is, the other cases go on
             if isinstance(error, RuntimeError) and "memory" in str(error).lower():
                 self.reason = _no_memory(name, error)
@@ -180,15 +179,23 @@ class Worker:
     def read(self, case: Case, budget: memory.Budget, tell: Tell) -> Task:
         """Read and prepare a case, once there is memory for it."""
         task = Task(case)
-        with task.step("read"):
+        with task.step("estimate"):
             one_file = len(case.scans) < len(self.plan.channels)
             grid = read_grid(case.scans[0], channels=len(self.plan.channels) if one_file else 1)
             need = memory.estimate(
                 grid.shape_zyx, grid.spacing_mm, self.plan, self.footprint, self.limit
             )
-            budget.enter(need.peak)
             task.need = need
-            tell({"event": "start", "case": case.id})
+        if task.reason is not None:
+            return task
+        assert task.need is not None
+        try:
+            budget.enter(task.need.peak)
+        except InterruptedError:
+            task.need, task.reason = None, INTERRUPTED
+            return task
+        tell({"event": "start", "case": case.id})
+        with task.step("read"):
             task.volume = read_case(case, self.model.channels)
         if task.reason is None:
             with task.step("preprocess"):
@@ -247,7 +254,7 @@ class Worker:
             UserError: nothing can be written to the output any more.
         """
         try:
-            if task.reason == "interrupted":
+            if task.reason == INTERRUPTED:
                 return
             record = self.describe(task)
             if task.reason is None:
@@ -262,6 +269,7 @@ class Worker:
             record |= {
                 "seconds": task.seconds,
                 "peak_memory_gib": round(highest(), 2),
+                **self._estimated(task),
                 "reason": task.reason,
             }
             if task.reason is None:
@@ -281,6 +289,12 @@ class Worker:
             task.volume = task.prepared = task.segmentation = None
             if task.need is not None:
                 budget.leave(task.need.peak)
+
+    def _estimated(self, task: Task) -> Record:
+        if task.need is None:
+            return {}
+        peak = (self.footprint.base + task.need.peak) / memory.GIB
+        return {"estimated_memory_gib": round(peak, 2), "bands": task.need.bands}
 
     def describe(self, task: Task) -> Record:
         """What is known of a case before anything is written."""

@@ -79,7 +79,7 @@ def test_everything_a_case_leaves(spec):
     assert written["labels"]["a"]["voxels"] == count
     assert written["labels"]["a"]["volume_ml"] == pytest.approx(count * voxel_ml, rel=1e-3)
     assert 0 < written["certainty"] <= 1
-    assert set(written["seconds"]) == {"read", "preprocess", "network", "write"}
+    assert set(written["seconds"]) == {"estimate", "read", "preprocess", "network", "write"}
     assert written["orientation"] == "LAS" and written["peak_memory_gib"] > 0
     assert written["precision"] == "float32" and written["settings"]["step_size"] == 0.5
     starts = [event["case"] for event in events if event["event"] == "start"]
