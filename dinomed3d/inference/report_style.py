@@ -51,8 +51,8 @@ th[data-kind] button::after { content: " ↕"; color: var(--soft); }
 th[aria-sort=ascending] button::after { content: " ↑"; }
 th[aria-sort=descending] button::after { content: " ↓"; }
 .volumes span { white-space: nowrap; }
-@media (max-width: 1350px) { .volumes td:nth-child(3) { white-space: normal; min-width: 5.5rem; }
-  ul.flags { min-width: 8rem; } .results img { max-width: 30vw; } }
+@media (max-width: 1600px) { .volumes td:nth-child(3) { white-space: normal; min-width: 5.5rem; }
+  ul.flags { min-width: 8rem; } .results img { max-width: 33vw; } }
 @media print { body { padding: 0; font-size: 10px; } tr, img { break-inside: avoid; }
   .results > thead th { position: static; } .results img { width: 22rem; }
   th button::after { content: "" !important; } }
