@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_COLOURS = ("#e69f00", "#56b4e9", "#cc79a7", "#009e73", "#f0e442", "#d55e00", "#0072b2")
-"""Okabe and Ito's palette: told apart with any colour vision."""
+from dinomed3d.inference.preview import COLOURS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +58,7 @@ def draw_overlay(path: Path, cases: Sequence[OverlayCase], *, labels: Mapping[st
     from matplotlib.patches import Patch
 
     values = {name: value for name, value in labels.items() if value != 0}
-    colours = {
-        value: to_rgb(_COLOURS[k % len(_COLOURS)]) for k, value in enumerate(values.values())
-    }
+    colours = {value: to_rgb(COLOURS[k % len(COLOURS)]) for k, value in enumerate(values.values())}
     figure = Figure(figsize=(9, 3 * len(cases) + 0.8), layout="constrained")
     axes = figure.subplots(len(cases), 3, squeeze=False)
     for row, case in zip(axes, cases, strict=True):

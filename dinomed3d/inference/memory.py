@@ -13,6 +13,8 @@ from dinomed3d.inference.plan import Plan
 GIB = 2**30
 SLABS = 200 * 2**20
 """What the parts of volumes that are worked on at once take, all together."""
+MARGIN = 1.15
+"""For what allocators keep and libraries take for a moment."""
 MOST_BANDS = 16
 SHARE = 0.8
 """Of the memory that is free at the start, where no limit is given."""
@@ -109,12 +111,12 @@ def estimate(
         rows = min(padded[1], -(-padded[1] // bands) + 2)
         plane = rows * padded[2]
         held = 2 * (plan.heads + 1) * patch[0] * plane
-        export = 4 * 4 * plan.heads * plane  # two planes of logits, their mixture, a slab
+        export = 8 * 4 * plan.heads * plane  # two planes of logits, their mixture, their certainty
         # two layers of windows at each of about two places for every patch that fits side by side
         places = (2 * rows // patch[1] + 1) * (2 * padded[2] // patch[2] + 1)
         kept = 2 * patch[0] * places * footprint.slice
         sweep = raw + copies + held + export + kept + mask + SLABS + footprint.window
-        least = max(read, prepare, write, sweep)
+        least = int(MARGIN * max(read, prepare, write, sweep))
         if footprint.base + least <= limit:
             return Need(bands=bands, peak=least)
     raise CaseError(

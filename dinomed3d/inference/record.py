@@ -40,8 +40,9 @@ def write_whole(path: Path, content: bytes) -> None:
 
 def write_record(out: Path, record: Mapping[str, Any]) -> None:
     """Write a record; "done" is written last, so what it tells of is there."""
-    text = json.dumps(record, indent=1, ensure_ascii=False)
-    write_whole(record_path(out, record["case"]), text.encode())
+    # plain ASCII: names of files need not be text
+    text = json.dumps(record, indent=1)
+    write_whole(record_path(out, record["case"]), text.encode("ascii"))
 
 
 def read_record(out: Path, case: str) -> Record | None:
