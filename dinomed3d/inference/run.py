@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -256,7 +257,10 @@ def conclude(
             "ignored": dict(cohort.ignored),
             "missing": [name for name in names if name not in there],
         }
-        write_report(out, list(there.values()), run)
+        shown = list(there.values())
+        if spec.orientation is None:
+            shown = flag_orientations(shown)
+        write_report(out, shown, run)
         # another shard may have ended a case meanwhile, and its own report may be the one replaced here
         seen, there = there.keys(), _finished(out, names)
         if there.keys() == seen:
@@ -269,6 +273,30 @@ def conclude(
         missing=tuple(n for n in own if n not in there),
         report=out / "report.html",
     )
+
+
+def flag_orientations(records: list[Record]) -> list[Record]:
+    """Flag the cases whose axes point elsewhere than most of the run's: a network may never have seen that.
+
+    Which way the training volumes lay, no model of nnU-Net's says; so the run is compared with itself.
+    """
+    counts = Counter(record["orientation"] for record in records if record["status"] == "done")
+    if len(counts) < 2:
+        return records
+    usual, often = counts.most_common(1)[0]
+    if often * 2 <= counts.total():
+        return records
+    flagged = []
+    for record in records:
+        own = record.get("orientation", usual)
+        if own != usual:
+            text = (
+                f"stored as {own}, most scans of this run as {usual}: this network sees voxels as they are "
+                "stored, so compare this mask with care, or use --orientation"
+            )
+            record = record | {"flags": [*record["flags"], text]}
+        flagged.append(record)
+    return flagged
 
 
 def _finished(out: Path, names: Iterable[str]) -> dict[str, Record]:

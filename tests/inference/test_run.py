@@ -13,7 +13,7 @@ import pytest
 
 from dinomed3d.errors import UserError
 from dinomed3d.inference.case import Case, Cohort, Refusal, Scan
-from dinomed3d.inference.run import predict, take_shard
+from dinomed3d.inference.run import flag_orientations, predict, take_shard
 from dinomed3d.inference.spec import PredictSpec
 from tests.inference.models import write_model
 from tests.training.conftest import REGIONS
@@ -284,6 +284,19 @@ def test_turned_volumes_give_turned_masks(spec):
     )
     np.testing.assert_allclose(one.affine, two.affine)
     assert np.array_equal(np.asanyarray(one.dataobj), np.asanyarray(two.dataobj))
+
+
+def test_the_odd_one_out_is_flagged():
+    def case(orientation):
+        return {"status": "done", "orientation": orientation, "flags": ["other"]}
+
+    failed = {"status": "failed"}
+    records = [case("RAS"), case("LPS"), failed, case("RAS")]
+    shown = flag_orientations(records)
+    assert [len(r.get("flags", [])) for r in shown] == [1, 2, 0, 1]
+    assert "stored as LPS, most scans of this run as RAS" in shown[1]["flags"][1]
+    assert len(records[1]["flags"]) == 1  # what is on disk is not touched
+    assert flag_orientations([case("RAS"), case("LPS")]) == [case("RAS"), case("LPS")]
 
 
 def test_shards_are_disjoint_complete_and_balanced():
