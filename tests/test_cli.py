@@ -26,7 +26,13 @@ def python(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("words", [["--help"], ["demo", "--help"], ["doctor", "--help"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        *([verb, "--help"] for verb in ("demo", "doctor", "predict", "package", "inspect")),
+    ],
+)
 def test_help_loads_nothing_heavy(words: list[str]) -> None:
     ran = python(
         "import sys\n"
