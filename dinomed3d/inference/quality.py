@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+
+from dinomed3d.inference.parts import count_parts
 
 if TYPE_CHECKING:
     from dinomed3d.inference.model import Model
@@ -21,8 +22,8 @@ EXTENT_RATIO = 2.0
 """How far outside the training range of extents is far."""
 VOLUME_RATIO = 1.25
 """How far outside the training range of a label's volume is far."""
-PLANES_VOXELS = 8_000_000
-"""Voxels whose intensities are looked at, about; of larger volumes only some planes."""
+LOOKED_AT_VOXELS = 8_000_000
+"""Voxels whose intensities are looked at, about: of many labelled planes only some."""
 
 
 def measure(
@@ -38,41 +39,54 @@ def measure(
     Returns:
         Name -> value, voxels, volume_ml, components (voxels that touch by a face) and touches_border:
         whether it reaches the first or last plane of an axis of several planes, so that it may be cut off.
+
+    Raises:
+        ValueError: not a volume of unsigned numbers.
     """
-    boxes = ndimage.find_objects(mask)
-    measured = {}
-    for name, value in labels.items():
-        values = [value] if isinstance(value, int | np.integer) else list(value)
-        if values == [0] or name == "ignore":
-            continue
-        there = [v for v in values if v > 0 and v <= len(boxes) and boxes[v - 1] is not None]
-        box = _union([boxes[v - 1] for v in there])
-        voxels = components = 0
-        touches = False
-        if box is not None:
-            part = mask[box]
-            inside = part == there[0] if len(there) == 1 else np.isin(part, there)
-            voxels = int(np.count_nonzero(inside))
-            components = int(ndimage.label(inside)[1])
-            touches = any(
-                size > 1 and (side.start == 0 or side.stop == size)
-                for side, size in zip(box, mask.shape, strict=True)
-            )
-        measured[name] = {
+    if mask.ndim != 3 or mask.dtype.kind != "u" or not mask.size:
+        raise ValueError(
+            "measure: 'mask' must be (Z, Y, X), unsigned, with voxels, "
+            f"got {mask.dtype} of shape {mask.shape}"
+        )
+    wanted = {name: [int(v) for v in np.atleast_1d(value)] for name, value in labels.items()}
+    wanted = {n: values for n, values in wanted.items() if values != [0] and n != "ignore"}
+    size = 1 + max(int(mask.max()), *(v for values in wanted.values() for v in values), 0)
+    voxels = np.zeros(size, np.int64)
+    for plane in mask:
+        voxels += np.bincount(plane.ravel(), minlength=size)
+    cut = _at_border(mask, size)
+    parts = _parts(mask, list(wanted.values()), size)
+    return {
+        name: {
             "value": values[0] if len(values) == 1 else values,
-            "voxels": voxels,
-            "volume_ml": round(voxels * voxel_ml, 4),
+            "voxels": int(voxels[values].sum()),
+            "volume_ml": round(int(voxels[values].sum()) * voxel_ml, 4),
             "components": components,
-            "touches_border": touches,
+            "touches_border": bool(cut[values].any()),
         }
-    return measured
+        for (name, values), components in zip(wanted.items(), parts, strict=True)
+    }
 
 
-def _union(boxes: Sequence[tuple[slice, ...]]) -> tuple[slice, ...] | None:
-    if not boxes:
-        return None
-    sides = zip(*boxes, strict=True)
-    return tuple(slice(min(s.start for s in side), max(s.stop for s in side)) for side in sides)
+def _parts(mask: NDArray[Any], wanted: Sequence[Sequence[int]], size: int) -> list[int]:
+    """Connected parts of each union of labels: single labels all at once, regions each for itself."""
+    tables = [np.arange(size)]
+    for values in wanted:
+        if len(values) > 1:
+            tables.append(np.zeros(size, np.intp))
+            tables[-1][list(values)] = 1
+    single, *regions = count_parts(mask, tables)
+    rest = iter(regions)
+    return [int(single[v[0]]) if len(v) == 1 else int(next(rest)[1]) for v in wanted]
+
+
+def _at_border(mask: NDArray[Any], size: int) -> NDArray[np.bool_]:
+    """Which labels (size,) lie in the first or last plane of an axis of several planes."""
+    found = np.zeros(size, bool)
+    for axis, planes in enumerate(mask.shape):
+        if planes > 1:
+            found[mask.take((0, -1), axis).ravel()] = True
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,29 +102,57 @@ class TrainingRange:
     volumes_ml: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """Label -> least and most."""
 
+    @property
+    def not_judged(self) -> tuple[str, ...]:
+        """What of every case is not compared with the training set, as sentences to tell once."""
+        sentences = []
+        if not (self.spacing_mm and self.extent_mm):
+            sentences.append(
+                "spacing and extent are not compared with the training set: the model comes without its "
+                "fingerprint"
+            )
+        if not self.volumes_ml:
+            sentences.append(
+                "volumes are not compared with the training set: the model comes without them "
+                "('dinomed3d package --training-labels' adds them)"
+            )
+        return tuple(sentences)
+
     @classmethod
     def of(cls, model: Model) -> TrainingRange:
         """From the fingerprint and what a package adds to it."""
         fingerprint = model.fingerprint or {}
-        spacings = np.array(fingerprint.get("spacings", []), float)
-        shapes = np.array(fingerprint.get("shapes_after_crop", []), float)
-        usable = spacings.ndim == 2 and spacings.shape[-1] == 3 and spacings.shape == shapes.shape
-        known = fingerprint.get("foreground_intensity_properties_per_channel", {})
+        spacings = _table(fingerprint.get("spacings"))
+        shapes = _table(fingerprint.get("shapes_after_crop"))
+        usable = spacings.size > 0 and spacings.shape == shapes.shape
         schemes = model.settings["normalization_schemes"]
+        known = fingerprint.get("foreground_intensity_properties_per_channel") or {}
+        percentiles = {
+            number: tuple(
+                known.get(str(number), {}).get(f"percentile_{which}") for which in ("00_5", "99_5")
+            )
+            for number, scheme in enumerate(schemes)
+            if scheme == "CTNormalization"
+        }
         volumes = model.label_volumes_ml or {}
         return cls(
             spacing_mm=_ranges(spacings) if usable else (),
             extent_mm=_ranges(spacings * shapes) if usable else (),
             intensities={
-                number: (
-                    known[str(number)]["percentile_00_5"],
-                    known[str(number)]["percentile_99_5"],
-                )
-                for number, scheme in enumerate(schemes)
-                if scheme == "CTNormalization" and str(number) in known
+                n: (low, high) for n, (low, high) in percentiles.items() if None not in (low, high)
             },
             volumes_ml={name: (least, most) for name, (least, most) in volumes.items()},
         )
+
+
+def _table(rows: Any) -> NDArray[np.float64]:
+    """Rows of three numbers (cases, 3), no row if these are none."""
+    nothing = np.zeros((0, 3))
+    try:
+        table = np.array(rows, float)
+    except (TypeError, ValueError):
+        return nothing
+    return table if table.ndim == 2 and table.shape[1] == 3 else nothing
 
 
 def _ranges(values: NDArray[np.float64]) -> tuple[tuple[float, float], ...]:
@@ -154,7 +196,7 @@ def flags(
     for number, (low, high) in training.intensities.items():
         values = _foreground(channels[number], mask)
         middle = float(np.median(values)) if len(values) else None
-        if middle is not None and not low <= middle <= high:
+        if middle is not None and (middle < low or middle > high):  # NaN compares False
             found.append(
                 f"intensity: the labelled voxels of channel {number} have a median of {middle:.4g}, in "
                 f"training {low:.4g} to {high:.4g}; is it in the same unit (Hounsfield)?"
@@ -177,7 +219,11 @@ def _outside(
 
 
 def _foreground(image: NDArray[Any], mask: NDArray[Any]) -> NDArray[Any]:
-    """Intensities where something is labelled, from some planes of a large volume."""
-    step = max(1, mask.size // PLANES_VOXELS)
-    values: NDArray[Any] = image[::step][mask[::step] > 0]
-    return values
+    """Finite intensities where something is labelled; of many labelled planes only from some."""
+    planes = [z for z, plane in enumerate(mask) if plane.any()]
+    step = 1 + len(planes) * mask[0].size // LOOKED_AT_VOXELS
+    some = planes[::step]
+    if not some:
+        return np.zeros(0)
+    values = np.concatenate([image[z][mask[z] > 0] for z in some])
+    return values[np.isfinite(values)]

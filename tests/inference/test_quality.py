@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from dinomed3d.inference import quality
 from dinomed3d.inference.quality import TrainingRange, flags, measure
 from tests.inference.models import CT, tiny_plans
 
@@ -115,6 +116,72 @@ def test_a_label_every_scan_had_and_this_one_has_not():
         TrainingRange(volumes_ml={"spleen": (0.5, 9.0)}), array=np.where(mask() == 2, 0, mask())
     )
     assert "spleen: not found" in flag
+
+
+def test_nan_is_no_reason_to_flag():
+    image = np.full(mask().shape, 50.0)
+    image[:, :, ::2] = np.nan
+    known = TrainingRange(intensities={0: (0.0, 60.0)})
+    assert judged(known, image=image) == []
+    assert judged(known, image=np.full_like(image, np.nan), certainty=np.nan) == []
+    unknown = (np.nan, np.nan)
+    unclear = TrainingRange(
+        spacing_mm=(unknown,) * 3, intensities={0: unknown}, volumes_ml={"liver": unknown}
+    )
+    assert judged(unclear) == []
+
+
+def test_intensity_is_read_where_something_is_labelled(monkeypatch):
+    monkeypatch.setattr(quality, "LOOKED_AT_VOXELS", 60)  # of 7 planes only one is looked at
+    array = np.zeros((7, 6, 8), np.uint8)
+    array[3, 1:3, 1:3] = 1
+    (flag,) = judged(TrainingRange(intensities={0: (0.0, 40.0)}), array=array)
+    assert "median of 50" in flag
+
+
+def test_measure_refuses_what_is_no_mask():
+    with pytest.raises(ValueError, match="unsigned"):
+        measure(np.zeros((2, 2, 2), np.float32), LABELS, voxel_ml=1)
+    with pytest.raises(ValueError, match="unsigned"):
+        measure(np.zeros((2, 2), np.uint8), LABELS, voxel_ml=1)
+
+
+def test_regions_of_many_labels_at_once():
+    array = np.zeros((1, 1, 9), np.uint8)
+    array[0, 0] = [1, 2, 0, 3, 0, 2, 3, 0, 1]
+    labels = {"whole": [1, 2, 3], "core": (2, 3), "one": [1], "none": 200, "background": 0}
+    measured = measure(array, labels, voxel_ml=2)
+    assert {n: (m["voxels"], m["components"]) for n, m in measured.items()} == {
+        "whole": (6, 4),
+        "core": (4, 3),
+        "one": (2, 2),
+        "none": (0, 0),
+    }
+    assert measured["whole"]["touches_border"] and not measured["core"]["touches_border"]
+    assert measured["core"]["value"] == [2, 3] and measured["one"]["value"] == 1
+
+
+@pytest.mark.parametrize(
+    "fingerprint",
+    [
+        {"spacings": [[1, 1, 1], [1, 1]], "shapes_after_crop": [[9, 9, 9], [9, 9]]},
+        {"spacings": None, "shapes_after_crop": "?"},
+        {"foreground_intensity_properties_per_channel": {"0": {"mean": 1.0}}},
+        {"foreground_intensity_properties_per_channel": None},
+    ],
+)
+def test_an_odd_fingerprint_is_not_judged_by(fingerprint):
+    settings = tiny_plans(scheme="CTNormalization")["configurations"]["3d_fullres"]
+    model = SimpleNamespace(fingerprint=fingerprint, settings=settings, label_volumes_ml=None)
+    assert TrainingRange.of(model) == TrainingRange()
+
+
+def test_what_is_not_judged_is_told_once():
+    assert len(NOTHING.not_judged) == 2
+    known = TrainingRange(
+        spacing_mm=((1.0, 2.0),) * 3, extent_mm=((1.0, 2.0),) * 3, volumes_ml={"liver": (1, 2)}
+    )
+    assert known.not_judged == ()
 
 
 def test_range_of_a_model():
