@@ -167,6 +167,7 @@ def flags(
     mask: NDArray[Any],
     spacing_mm: Sequence[float],
     certainty: float | None,
+    axes: Sequence[int] = (0, 1, 2),
 ) -> list[str]:
     """What a person should look at, as short sentences.
 
@@ -177,6 +178,8 @@ def flags(
         mask: (Z, Y, X).
         spacing_mm: of the scan, (z, y, x).
         certainty: mean probability over the foreground, None without any.
+        axes: which stored axis (of z, y, x = 0, 1, 2) the model has as its z, y, x; others than these
+            if volumes are turned for it. Sentences name the model's axes.
     """
     found = []
     if not any(entry["voxels"] for entry in labels.values()):
@@ -190,8 +193,9 @@ def flags(
             found.append(
                 f"{name}: not found; in training every scan had it, at least {least:.4g} ml"
             )
-    extent = [n * s for n, s in zip(mask.shape, spacing_mm, strict=True)]
-    found += _outside("spacing", spacing_mm, training.spacing_mm, SPACING_RATIO)
+    spacing = [spacing_mm[axis] for axis in axes]
+    extent = [mask.shape[axis] * spacing_mm[axis] for axis in axes]
+    found += _outside("spacing", spacing, training.spacing_mm, SPACING_RATIO)
     found += _outside("extent", extent, training.extent_mm, EXTENT_RATIO)
     for number, (low, high) in training.intensities.items():
         values = _foreground(channels[number], mask)

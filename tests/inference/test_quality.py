@@ -176,6 +176,22 @@ def test_an_odd_fingerprint_is_not_judged_by(fingerprint):
     assert TrainingRange.of(model) == TrainingRange()
 
 
+def test_axes_as_the_model_has_them():
+    """A scan of thick sagittal slices, x stored slowest, and a model that has turned all to thick z."""
+    known = TrainingRange(
+        spacing_mm=((5.0, 5.0), (1.0, 1.0), (1.0, 1.0)),
+        extent_mm=((40.0, 40.0), (6.0, 6.0), (4.0, 4.0)),
+    )
+    stored = {"spacing_mm": (1.0, 1.0, 5.0)}  # of 4 x 6 x 8 voxels: 4, 6, 40 mm
+    assert judged(known, **stored, axes=(2, 1, 0)) == []
+    assert [flag[:15] for flag in judged(known, **stored)] == [
+        "spacing along z",
+        "spacing along x",
+        "extent along z:",
+        "extent along x:",
+    ]
+
+
 def test_what_is_not_judged_is_told_once():
     assert len(NOTHING.not_judged) == 2
     known = TrainingRange(
