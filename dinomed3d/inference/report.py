@@ -95,6 +95,8 @@ def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.6g}" if abs(value) < 1e6 else f"{value:.1f}"
     text = str(value)
-    if isinstance(value, str) and text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
+    if isinstance(value, str) and (
+        text[:1] in ("\t", "\r", "\n") or text.lstrip().startswith(("=", "+", "-", "@", "＝"))
+    ):
         return f"'{text}"
     return text

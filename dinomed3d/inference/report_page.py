@@ -117,6 +117,7 @@ def _overview(tally: Tally, run: Mapping[str, Any]) -> str:
         "Model hash": str(model.get("hash") or "")[:12],
         "Started": run.get("started"),
         "Took": _duration(run.get("seconds")),
+        "Device": ", ".join(run.get("devices") or []),
         "Files left alone": "; ".join(
             f"{number} × {reason}" for reason, number in (run.get("ignored") or {}).items()
         ),
@@ -126,7 +127,10 @@ def _overview(tally: Tally, run: Mapping[str, Any]) -> str:
         for name, fact in facts.items()
         if fact
     )
-    return f'<ul class="counts">{counts}</ul><dl>{rows}</dl>'
+    notes = "".join(
+        f'<p class="hint">{escape(str(sentence))}.</p>' for sentence in run.get("not_judged") or []
+    )
+    return f'<ul class="counts">{counts}</ul><dl>{rows}</dl>{notes}'
 
 
 def _duration(seconds: float | None) -> str:

@@ -11,6 +11,7 @@ from dinomed3d import __version__
 from dinomed3d.inference.case import Case, CaseError
 from dinomed3d.inference.image import Volume, write_mask
 from dinomed3d.inference.model import Model
+from dinomed3d.inference.orientation import Reorientation
 from dinomed3d.inference.preview import draw_preview
 from dinomed3d.inference.quality import TrainingRange, flags, measure
 from dinomed3d.inference.record import sha256, write_whole
@@ -25,6 +26,7 @@ def write_results(
     model: Model,
     spec: PredictSpec,
     training: TrainingRange,
+    turn: Reorientation | None,
 ) -> dict[str, Any]:
     """Write everything but the record.
 
@@ -35,6 +37,7 @@ def write_results(
         model: what made it.
         spec: what was asked for.
         training: what the model has seen, to judge by.
+        turn: how the volume was turned for the model, if it was.
 
     Returns:
         The record's entries about the results.
@@ -76,6 +79,7 @@ def write_results(
         mask=mask,
         spacing_mm=grid.spacing_mm,
         certainty=segmentation.certainty,
+        axes=(0, 1, 2) if turn is None else turn.axes,
     )
     preview = out / f"{case.id}.png"
     image = volume.channels[0]

@@ -13,6 +13,7 @@ from dinomed3d.errors import UserError
 from dinomed3d.inference.case import Case, Cohort, Refusal
 from dinomed3d.inference.discovery import find_cases
 from dinomed3d.inference.model import Model, open_model
+from dinomed3d.inference.quality import TrainingRange
 from dinomed3d.inference.record import (
     Record,
     describe_model,
@@ -254,7 +255,11 @@ def conclude(
             "spec": replace(spec, shard=None).to_json(),
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
             "seconds": round(time.time() - started, 1),
+            "devices": sorted(
+                {f"{r['device']}, {r['precision']}" for r in there.values() if "device" in r}
+            ),
             "ignored": dict(cohort.ignored),
+            "not_judged": TrainingRange.of(model).not_judged,
             "missing": [name for name in names if name not in there],
         }
         shown = list(there.values())

@@ -264,7 +264,13 @@ class Worker:
                     retire(self.out, task.case.id)
                     write_record(self.out, record | {"status": "begun"})
                     record |= write_results(
-                        task.case, volume, segmentation, self.model, self.spec, self.training
+                        task.case,
+                        volume,
+                        segmentation,
+                        self.model,
+                        self.spec,
+                        self.training,
+                        task.turn,
                     )
             record |= {
                 "seconds": task.seconds,
