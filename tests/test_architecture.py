@@ -13,7 +13,7 @@ ADAPTERS = {
     "dinomed3d/training/trainer.py",
     "dinomed3d/training/plan.py",
     "dinomed3d/cli/doctor.py",
-    "dinomed3d/inference/plan.py",
+    "dinomed3d/inference/network/plan.py",
     "planners/explain.py",
     "planners/nnunet.py",
 }

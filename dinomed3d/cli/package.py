@@ -60,7 +60,7 @@ def _model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_package(arguments: argparse.Namespace) -> int:
-    from dinomed3d.inference.package import package_model
+    from dinomed3d.inference.models.package import package_model
 
     print(
         package_model(
@@ -77,8 +77,8 @@ def _run_package(arguments: argparse.Namespace) -> int:
 
 
 def _run_inspect(arguments: argparse.Namespace) -> int:
-    from dinomed3d.inference.describe import inspect_json, inspect_text
-    from dinomed3d.inference.model import open_model
+    from dinomed3d.inference.models.describe import inspect_json, inspect_text
+    from dinomed3d.inference.models.model import open_model
 
     model = open_model(arguments.model, folds=arguments.folds, checkpoint=arguments.checkpoint)
     if arguments.json:

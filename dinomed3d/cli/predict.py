@@ -140,8 +140,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Predict, and say what came of it."""
     from pathlib import Path
 
-    from dinomed3d.inference.discovery import parse_patterns
-    from dinomed3d.inference.model import open_model
+    from dinomed3d.inference.finding.discovery import parse_patterns
+    from dinomed3d.inference.models.model import open_model
     from dinomed3d.inference.run import predict
     from dinomed3d.inference.spec import PredictSpec
 

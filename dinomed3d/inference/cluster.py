@@ -25,7 +25,7 @@ class CaseWorker:
 
     def load(self, spec: dict[str, Any]) -> dict[str, Any]:
         """Load the model; what the user must mend comes back as {"error": ...}."""
-        from dinomed3d.inference.model import open_model
+        from dinomed3d.inference.models.model import open_model
         from dinomed3d.inference.worker import Worker
 
         asked = PredictSpec.from_json(spec)

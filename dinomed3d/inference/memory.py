@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from dinomed3d.inference.case import CaseError
-from dinomed3d.inference.plan import Plan
+from dinomed3d.inference.network.plan import Plan
 
 GIB = 2**30
 SLABS = 200 * 2**20

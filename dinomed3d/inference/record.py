@@ -13,7 +13,7 @@ from dinomed3d.inference.case import Case, Refusal
 from dinomed3d.inference.spec import PredictSpec
 
 if TYPE_CHECKING:
-    from dinomed3d.inference.model import Model
+    from dinomed3d.inference.models.model import Model
 
 Record = dict[str, Any]
 """Plain data, written as JSON beside the mask; see `describe_inputs` and `worker` for its entries."""
@@ -151,7 +151,7 @@ def outdated(
         case: as it is found now.
         channels: of the model.
     """
-    from dinomed3d.inference.image import Grid, check_mask
+    from dinomed3d.inference.images.image import Grid, check_mask
 
     if record.get("inputs") != json.loads(json.dumps(describe_inputs(case, channels))):
         return "the input files have changed"

@@ -9,13 +9,13 @@ import numpy as np
 
 from dinomed3d import __version__
 from dinomed3d.inference.case import Case, CaseError
-from dinomed3d.inference.image import Volume, write_mask
-from dinomed3d.inference.model import Model
-from dinomed3d.inference.orientation import Reorientation
-from dinomed3d.inference.preview import draw_preview
-from dinomed3d.inference.quality import TrainingRange, flags, measure
+from dinomed3d.inference.images.image import Volume, write_mask
+from dinomed3d.inference.images.orientation import Reorientation
+from dinomed3d.inference.models.model import Model
+from dinomed3d.inference.network.segment import Segmentation
 from dinomed3d.inference.record import sha256, write_whole
-from dinomed3d.inference.segment import Segmentation
+from dinomed3d.inference.report.preview import draw_preview
+from dinomed3d.inference.report.quality import TrainingRange, flags, measure
 from dinomed3d.inference.spec import PredictSpec
 
 
@@ -54,7 +54,7 @@ def write_results(
     notes: list[str] = []
     found: list[str] = []
     if spec.dicom_seg and case.scans[0].ending == ".dcm":
-        from dinomed3d.inference.dicom_seg import write_segmentation
+        from dinomed3d.inference.dicom.segmentation import write_segmentation
 
         seg = out / f"{case.id}.seg.dcm"
         try:

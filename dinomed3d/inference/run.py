@@ -11,9 +11,8 @@ from typing import Any
 
 from dinomed3d.errors import UserError
 from dinomed3d.inference.case import Case, Cohort, Refusal
-from dinomed3d.inference.discovery import find_cases
-from dinomed3d.inference.model import Model, open_model
-from dinomed3d.inference.quality import TrainingRange
+from dinomed3d.inference.finding.discovery import find_cases
+from dinomed3d.inference.models.model import Model, open_model
 from dinomed3d.inference.record import (
     Record,
     describe_model,
@@ -24,7 +23,8 @@ from dinomed3d.inference.record import (
     record_path,
     write_failure,
 )
-from dinomed3d.inference.report import write_report
+from dinomed3d.inference.report.quality import TrainingRange
+from dinomed3d.inference.report.run_report import write_report
 from dinomed3d.inference.spec import PredictSpec
 
 Tell = Callable[[dict[str, Any]], None]

@@ -80,7 +80,7 @@ def supervise(spec: PredictSpec, cases: Sequence[Case], tell: Tell) -> None:
 
 def fail(case: Case, code: int | None, spec: PredictSpec, tell: Tell) -> None:
     """Record a case whose worker died with it, twice."""
-    from dinomed3d.inference.model import open_model
+    from dinomed3d.inference.models.model import open_model
 
     reason = (
         f"the process that worked on it ended twice ({exit_reason(code)}), the second time with this case "
@@ -171,7 +171,7 @@ def work(path: Path) -> int:
     spec = PredictSpec.from_json(job["spec"])
     cases = [Case.from_json(case) for case in job["cases"]]
     try:
-        from dinomed3d.inference.model import open_model
+        from dinomed3d.inference.models.model import open_model
         from dinomed3d.inference.worker import Worker
 
         model = open_model(Path(spec.model), folds=spec.folds, checkpoint=spec.checkpoint)

@@ -26,14 +26,14 @@ from dinomed3d.cli.device import choose_device
 from dinomed3d.errors import UserError
 from dinomed3d.inference import memory
 from dinomed3d.inference.case import Case, CaseError
-from dinomed3d.inference.image import Volume, read_case, read_grid
-from dinomed3d.inference.model import Model, fold_weights
-from dinomed3d.inference.orientation import Reorientation
-from dinomed3d.inference.plan import build_network, has_trainer, read_plan
-from dinomed3d.inference.predictor import Predictor
-from dinomed3d.inference.preprocess import Prepared, prepare
-from dinomed3d.inference.probabilities import ProbabilityFile
-from dinomed3d.inference.quality import TrainingRange
+from dinomed3d.inference.images.image import Volume, read_case, read_grid
+from dinomed3d.inference.images.orientation import Reorientation
+from dinomed3d.inference.models.model import Model, fold_weights
+from dinomed3d.inference.network.plan import build_network, has_trainer, read_plan
+from dinomed3d.inference.network.predictor import Predictor
+from dinomed3d.inference.network.preprocess import Prepared, prepare
+from dinomed3d.inference.network.probabilities import ProbabilityFile
+from dinomed3d.inference.network.segment import Segmentation, segment
 from dinomed3d.inference.record import (
     Record,
     describe_inputs,
@@ -42,8 +42,8 @@ from dinomed3d.inference.record import (
     write_failure,
     write_record,
 )
+from dinomed3d.inference.report.quality import TrainingRange
 from dinomed3d.inference.results import write_results
-from dinomed3d.inference.segment import Segmentation, segment
 from dinomed3d.inference.spec import PredictSpec
 
 INTERRUPTED = "interrupted"

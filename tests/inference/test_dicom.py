@@ -17,7 +17,7 @@ from pydicom.uid import (
 )
 
 from dinomed3d.inference.case import CaseError, Scan
-from dinomed3d.inference.dicom import (
+from dinomed3d.inference.dicom.volume import (
     find_series,
     find_series_in_archive,
     read_series,

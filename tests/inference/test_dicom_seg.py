@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from dinomed3d.errors import UserError
 from dinomed3d.inference.case import CaseError, Scan
-from dinomed3d.inference.dicom_seg import write_segmentation
-from dinomed3d.inference.dicom_segments import describe_segment, foreground_labels
+from dinomed3d.inference.dicom.segmentation import write_segmentation
+from dinomed3d.inference.dicom.segments import describe_segment, foreground_labels
 
 pydicom = pytest.importorskip("pydicom", reason="the extra dinomed3d[dicom]")
 with warnings.catch_warnings():
@@ -368,13 +368,6 @@ def test_codes(name: str, category: str, kind: tuple[str, str], side: str | None
     assert (type_said.CodeValue, type_said.CodingSchemeDesignator) == kind
     modifiers = type_said.get("SegmentedPropertyTypeModifierCodeSequence", ())
     assert [item.CodeValue for item in modifiers] == ([side] if side else [])
-
-
-def test_colours_are_those_of_the_overlays() -> None:
-    from dinomed3d.cli import overlay
-    from dinomed3d.inference import dicom_segments
-
-    assert dicom_segments._COLOURS == overlay._COLOURS
 
 
 def test_names_that_dicom_cannot_hold() -> None:

@@ -12,9 +12,9 @@ import pytest
 
 from dinomed3d.errors import UserError
 from dinomed3d.inference.case import Case, Cohort
-from dinomed3d.inference.case_ids import case_id, settle
-from dinomed3d.inference.discovery import find_cases, parse_patterns
-from dinomed3d.inference.patterns import compile_pattern
+from dinomed3d.inference.finding.case_ids import case_id, settle
+from dinomed3d.inference.finding.discovery import find_cases, parse_patterns
+from dinomed3d.inference.finding.patterns import compile_pattern
 from tests.inference.dicom_series import write_object, write_series
 
 CT = ["CT"]

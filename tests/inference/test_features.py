@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dinomed3d.inference.features import SharedSlices, is_shareable
-from dinomed3d.inference.predictor import Predictor
-from dinomed3d.inference.windows import Layers, sweep
+from dinomed3d.inference.network.features import SharedSlices, is_shareable
+from dinomed3d.inference.network.predictor import Predictor
+from dinomed3d.inference.network.windows import Layers, sweep
 from dinomed3d.networks import build_network, spec_for_patch
 from tests.inference.models import tiny_network
 

@@ -11,8 +11,8 @@ import pytest
 import SimpleITK as sitk
 
 from dinomed3d.inference.case import CaseError, Scan
-from dinomed3d.inference.grid import Grid
-from dinomed3d.inference.image import check_mask, read_case, read_grid, read_mask, write_mask
+from dinomed3d.inference.images.grid import Grid
+from dinomed3d.inference.images.image import check_mask, read_case, read_grid, read_mask, write_mask
 from tests.inference.image_files import ORIENTATIONS, affine_of, case, numbers, save, scan
 
 
@@ -187,7 +187,7 @@ def test_types_and_byte_orders(tmp_path, dtype):
 
 
 def test_slope_and_intercept_give_what_nibabel_gives(tmp_path, monkeypatch):
-    monkeypatch.setattr("dinomed3d.inference.voxels.CHUNK_BYTES", 300)
+    monkeypatch.setattr("dinomed3d.inference.images.voxels.CHUNK_BYTES", 300)
     array = numbers(7, 6, 9)
     path = save(tmp_path / "a.nii.gz", array, scl_slope=0.37, scl_inter=-1024.5)
     (channel,) = read_case(case(path), ["x"]).channels
@@ -557,7 +557,7 @@ def test_write_mask_leaves_nothing_behind_and_keeps_what_was_there(tmp_path, mon
     out = tmp_path / "out"
     out.mkdir()
     (out / "m.nii").write_bytes(b"before")
-    monkeypatch.setattr("dinomed3d.inference.image.os.replace", raising)
+    monkeypatch.setattr("dinomed3d.inference.images.image.os.replace", raising)
     with pytest.raises(OSError, match="disk full"):
         write_mask(mask_of(grid), grid, out / "m.nii")
     assert [p.name for p in out.iterdir()] == ["m.nii"]

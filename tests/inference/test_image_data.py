@@ -9,9 +9,10 @@ import SimpleITK as sitk
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIO
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
-from dinomed3d.inference import dicom, dicom_series
 from dinomed3d.inference.case import Case, CaseError
-from dinomed3d.inference.image import check_mask, read_case, read_grid, write_mask
+from dinomed3d.inference.dicom import series as dicom_series
+from dinomed3d.inference.dicom import volume as dicom
+from dinomed3d.inference.images.image import check_mask, read_case, read_grid, write_mask
 from tests.inference.image_files import case
 from tests.inference.test_image import keeps_grid
 

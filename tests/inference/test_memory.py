@@ -21,7 +21,7 @@ from dinomed3d.inference.memory import (
     limit_bytes,
     measure,
 )
-from dinomed3d.inference.plan import read_plan
+from dinomed3d.inference.network.plan import read_plan
 from tests.inference.models import tiny_dataset, tiny_plans
 
 NOTHING = Footprint(base=0, window=0)

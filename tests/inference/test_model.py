@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from dinomed3d.errors import UserError
-from dinomed3d.inference.model import fold_weights, open_model
-from dinomed3d.inference.vetting import check_architecture
-from dinomed3d.inference.weights import read_torch
+from dinomed3d.inference.models.model import fold_weights, open_model
+from dinomed3d.inference.models.vetting import check_architecture
+from dinomed3d.inference.models.weights import read_torch
 from tests.inference.fake_models import (
     checkpoint,
     export,

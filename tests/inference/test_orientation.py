@@ -7,8 +7,8 @@ import SimpleITK as sitk
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIOWithReorient
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIOWithReorient
 
-from dinomed3d.inference.image import read_case
-from dinomed3d.inference.orientation import Reorientation
+from dinomed3d.inference.images.image import read_case
+from dinomed3d.inference.images.orientation import Reorientation
 from tests.inference.image_files import ORIENTATIONS, affine_of, case, numbers, save
 
 

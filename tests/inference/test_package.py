@@ -13,10 +13,10 @@ import torch
 
 from dinomed3d import __version__
 from dinomed3d.errors import UserError
-from dinomed3d.inference.describe import inspect_json, inspect_text
-from dinomed3d.inference.model import fold_weights, open_model
-from dinomed3d.inference.package import package_model
-from dinomed3d.inference.weights import digest, from_safetensors, to_safetensors
+from dinomed3d.inference.models.describe import inspect_json, inspect_text
+from dinomed3d.inference.models.model import fold_weights, open_model
+from dinomed3d.inference.models.package import package_model
+from dinomed3d.inference.models.weights import digest, from_safetensors, to_safetensors
 from tests.inference.fake_models import export, named_architecture, ours, write_model
 from tests.training.conftest import REGIONS
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dinomed3d.inference import preview
-from dinomed3d.inference.preview import (
+from dinomed3d.inference.report.preview import (
     anatomical_axes,
     centre_of_foreground,
     colour_of,
     draw_preview,
     grey_window,
 )
+from dinomed3d.inference.report import preview
 
 IDENTITY = np.eye(4).tolist()
 

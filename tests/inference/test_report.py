@@ -12,9 +12,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from dinomed3d.inference import report_page
-from dinomed3d.inference.report import write_report
-from dinomed3d.inference.report_page import Tally, seconds_of, total_ml
+from dinomed3d.inference.report.page import Tally, seconds_of, total_ml
+from dinomed3d.inference.report import page as report_page
+from dinomed3d.inference.report.run_report import write_report
 
 NASTY = "<script>alert('1')</script> \"x\" & y"
 PNG = b"\x89PNG not really"

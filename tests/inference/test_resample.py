@@ -9,8 +9,8 @@ from nnunetv2.preprocessing.resampling.default_resampling import (
 )
 from nnunetv2.preprocessing.resampling.resample_torch import resample_torch_fornnunet
 
-import dinomed3d.inference.resample as resample_module
-from dinomed3d.inference.resample import (
+import dinomed3d.inference.network.resample as resample_module
+from dinomed3d.inference.network.resample import (
     Resampling,
     axis_matrix,
     linear,

@@ -13,10 +13,10 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from scipy.ndimage import gaussian_filter
 
 from dinomed3d.inference.case import CaseError
-from dinomed3d.inference.plan import read_plan
-from dinomed3d.inference.predictor import Predictor
-from dinomed3d.inference.preprocess import filled, nonzero_box, prepare
-from dinomed3d.inference.segment import segment
+from dinomed3d.inference.network.plan import read_plan
+from dinomed3d.inference.network.predictor import Predictor
+from dinomed3d.inference.network.preprocess import filled, nonzero_box, prepare
+from dinomed3d.inference.network.segment import segment
 from tests.inference.models import tiny_dataset, tiny_network, tiny_plans
 from tests.training.conftest import LABELS, REGIONS
 

@@ -8,9 +8,9 @@ from nnunetv2.inference.sliding_window_prediction import (
     compute_steps_for_sliding_window,
 )
 
-import dinomed3d.inference.windows as windows
+import dinomed3d.inference.network.windows as windows
 from dinomed3d.inference.case import CaseError
-from dinomed3d.inference.windows import Layers, gaussian, sweep, window_starts
+from dinomed3d.inference.network.windows import Layers, gaussian, sweep, window_starts
 
 
 def test_starts_by_hand():

@@ -1,0 +1,105 @@
+"""All files below a folder, in a fixed order; hidden ones left out and counted."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file."""
+
+    name: str
+    path: str
+    """Absolute."""
+    size_bytes: int
+    there: bool = True
+    """False for a link that leads nowhere."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """One folder of the tree."""
+
+    parts: tuple[str, ...]
+    """Below the top."""
+    entries: tuple[Entry, ...]
+    """Its files, by name."""
+    problem: str = ""
+    """Why it could not be read."""
+
+
+def walk(top: Path, ignored: Counter[str], skip: Collection[Path] = ()) -> Iterator[Folder]:
+    """Go through a tree, folders by name; each real folder once, whatever links lead to it.
+
+    Links to folders are followed after the real folders, so that a scan keeps the name of its own.
+
+    Args:
+        top: Where to start.
+        ignored: Counted up: why a file or folder was left out.
+        skip: Folders to leave out, as the one that results go to.
+    """
+    seen = {_identity(str(path)) for path in skip} - {_identity(str(top))}
+    waiting: list[tuple[tuple[str, ...], str]] = [((), os.path.abspath(top))]
+    links: list[tuple[tuple[str, ...], str]] = []
+    while waiting or links:
+        followed = not waiting
+        parts, path = links.pop(0) if followed else waiting.pop()
+        identity = _identity(path)
+        if identity in seen:
+            ignored["folder of results, or a link to a folder seen before"] += 1
+            continue
+        seen.add(identity)
+        folder, inner, inner_links = _list(parts, path, ignored)
+        yield folder
+        waiting.extend(reversed(inner))
+        links.extend(inner_links)
+
+
+def _identity(path: str) -> str:
+    return os.path.normcase(os.path.realpath(path))
+
+
+def _list(
+    parts: tuple[str, ...], path: str, ignored: Counter[str]
+) -> tuple[Folder, list[tuple[tuple[str, ...], str]], list[tuple[tuple[str, ...], str]]]:
+    """Files of one folder, its folders, and its links to folders."""
+    try:
+        with os.scandir(path) as listing:
+            found = sorted(listing, key=lambda entry: entry.name)
+    except OSError as err:
+        return Folder(parts, (), f"cannot be opened: {err.strerror or err}"), [], []
+    entries: list[Entry] = []
+    inner: list[tuple[tuple[str, ...], str]] = []
+    links: list[tuple[tuple[str, ...], str]] = []
+    for entry in found:
+        reason = hidden(entry.name)
+        if reason is not None:
+            ignored[reason] += 1
+        elif entry.is_dir():
+            target = links if entry.is_symlink() else inner
+            target.append(((*parts, entry.name), entry.path))
+        elif entry.is_file():
+            entries.append(Entry(entry.name, entry.path, entry.stat().st_size))
+        elif entry.is_symlink():
+            entries.append(Entry(entry.name, entry.path, 0, there=False))
+        else:
+            ignored["neither file nor folder"] += 1
+    return Folder(parts, tuple(entries)), inner, links
+
+
+def hidden(name: str) -> str | None:
+    """Why a file or folder of this name is left out; None if it is not."""
+    if name.startswith("._"):
+        return "macOS '._' file"
+    if name == "__MACOSX":
+        return "macOS '__MACOSX' folder"
+    if name == ".DS_Store":
+        return "macOS '.DS_Store'"
+    if name.startswith("."):
+        return "hidden"
+    return None

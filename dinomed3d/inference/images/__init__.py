@@ -1,0 +1,1 @@
+"""Scans and masks as files, and the grids they lie on."""

@@ -1,0 +1,1 @@
+"""Trained models as folders and zips: looked through, opened, packaged."""

@@ -1,0 +1,147 @@
+"""A model in words, for `dinomed3d inspect`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dinomed3d.inference.models.model import Model
+from dinomed3d.inference.models.package import encoder_name, is_dinov3
+
+MIB = 1 << 20
+
+
+def inspect_json(model: Model) -> dict[str, Any]:
+    """All that is known of a model without its weights, as plain data.
+
+    Args:
+        model: from `open_model`.
+    """
+    manifest = model.manifest
+    training = model.training
+    recipe = training.get("recipe")
+    return {
+        "name": model.name,
+        "source": str(model.source),
+        "kind": "package" if manifest is not None else "nnU-Net model",
+        "hash": model.hash,
+        "trainer": model.trainer,
+        "plans": model.plans["plans_name"],
+        "configuration": model.configuration,
+        "folds": list(model.folds),
+        "checkpoint": model.checkpoint,
+        "channels": list(model.channels),
+        "labels": model.labels,
+        "regions_class_order": _listed(model.regions_class_order),
+        "ending": model.ending,
+        "reader": model.reader,
+        "spacing_mm": list(model.spacing),
+        "patch": list(model.patch),
+        "axes": list(model.plans["transpose_forward"]),
+        "normalization": list(model.settings["normalization_schemes"]),
+        "mirroring": _listed(model.mirroring),
+        "network": _network(model),
+        "encoder": encoder_name(model),
+        "encoder_weights": recipe.get("weights") if isinstance(recipe, dict) else None,
+        "dinov3_derived": is_dinov3(model),
+        "licence": model.licence,
+        "label_volumes_ml": model.label_volumes_ml,
+        "trained_with": training.get("version"),
+        "packed_with": manifest.versions if manifest is not None else None,
+        "files": dict(model.sizes),
+    }
+
+
+def _listed(values: tuple[int, ...] | None) -> list[int] | None:
+    return None if values is None else list(values)
+
+
+def _network(model: Model) -> str:
+    """What the plan names."""
+    architecture = model.settings.get("architecture")
+    name = architecture["network_class_name"] if architecture else model.settings["UNet_class_name"]
+    return str(name)
+
+
+def inspect_text(model: Model) -> str:
+    """The same as a table for people.
+
+    Args:
+        model: from `open_model`.
+    """
+    known = inspect_json(model)
+    rows = [
+        ("model", known["name"]),
+        ("from", f"{known['source']} ({known['kind']})"),
+        ("trainer", known["trainer"]),
+        ("plans", f"{known['plans']}, configuration {known['configuration']}"),
+        ("network", known["network"]),
+    ]
+    if known["encoder"]:
+        rows.append(("encoder", known["encoder"] + _started(known)))
+    rows += [
+        ("channels", ", ".join(f"{i} {name}" for i, name in enumerate(known["channels"]))),
+        ("normalization", ", ".join(known["normalization"])),
+        ("spacing", f"{_sides(known['spacing_mm'])} mm, axes in the order {known['axes']}"),
+        ("patch", f"{_sides(known['patch'])} voxels"),
+        ("images", f"{known['ending']}, read by {known['reader']}"),
+        ("folds", f"{', '.join(known['folds'])} ({known['checkpoint']})"),
+        ("mirroring", ", ".join(f"axis {a}" for a in known["mirroring"] or ()) or "none"),
+        ("licence", _licence(known)),
+    ]
+    if known["trained_with"]:
+        rows.append(("trained with", f"dinomed3d {known['trained_with']}"))
+    if known["packed_with"]:
+        packed = ", ".join(f"{name} {version}" for name, version in known["packed_with"].items())
+        rows.append(("packed with", packed))
+    rows.append(("hash", known["hash"]))
+    lines = [f"{name:<14}{value}" for name, value in rows]
+    lines += ["", *_labels(known), "", *_files(known)]
+    return "\n".join(_printable(line) for line in lines)
+
+
+def _started(known: dict[str, Any]) -> str:
+    weights = known["encoder_weights"]
+    if weights == "none":
+        return ", trained from random weights"
+    return ", derived from DINOv3" if known["dinov3_derived"] else ""
+
+
+def _licence(known: dict[str, Any]) -> str:
+    if known["licence"]:
+        return f"{known['licence']} (LICENSE.txt in the package)"
+    if known["dinov3_derived"]:
+        return "DINOv3 License, whose text is not with it; 'dinomed3d package --licence' adds it"
+    return "none with it"
+
+
+def _sides(values: list[float]) -> str:
+    return " x ".join(f"{value:g}" for value in values)
+
+
+def _labels(known: dict[str, Any]) -> list[str]:
+    """A table: value, or the values that a region covers, and what it writes."""
+    order = iter(known["regions_class_order"] or ())
+    volumes = known["label_volumes_ml"] or {}
+    width = max(len(name) for name in known["labels"])
+    lines = [f"{'label':<{width}}  value" + ("  in training, ml" if volumes else "")]
+    for name, value in known["labels"].items():
+        text = str(value)
+        if known["regions_class_order"] and name != "ignore" and value != 0:
+            covered = value if isinstance(value, list) else [value]
+            text = f"{next(order)} (region of {', '.join(map(str, covered))})"
+        if name in volumes:
+            text = f"{text:<5}  {volumes[name][0]:g} to {volumes[name][1]:g}"
+        lines.append(f"{name:<{width}}  {text}")
+    return lines
+
+
+def _files(known: dict[str, Any]) -> list[str]:
+    width = max(len(name) for name in known["files"])
+    total = sum(known["files"].values())
+    lines = [f"{name:<{width}}  {size / MIB:10.2f} MiB" for name, size in known["files"].items()]
+    return [f"{'file':<{width}}", *lines, f"{'all':<{width}}  {total / MIB:10.2f} MiB"]
+
+
+def _printable(line: str) -> str:
+    """Names come from elsewhere: nothing of them may steer a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in line)

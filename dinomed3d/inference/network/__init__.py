@@ -1,0 +1,1 @@
+"""From a volume to its mask: preprocessing, windows, networks, export."""
