@@ -6,9 +6,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from dinomed3d.inference.case import CaseError
 from dinomed3d.inference.network.plan import Plan
+from dinomed3d.inference.network.windows import window_starts
+from dinomed3d.inference.spec import PredictSpec
 
 GIB = 2**30
 SLABS = 200 * 2**20
@@ -62,8 +65,26 @@ def limit_bytes(limit_gib: float | None) -> int:
         return int(limit_gib * GIB)
     import psutil
 
-    memory = psutil.virtual_memory()
-    return int(memory.available * SHARE)
+    free = int(psutil.virtual_memory().available)
+    group = _group_limit()
+    if group is not None:  # of a container or a scheduler's job
+        free = min(free, group - int(psutil.Process().memory_info().rss))
+    return int(free * SHARE)
+
+
+def _group_limit() -> int | None:
+    """What Linux allows the group of processes that this one is in, if it says so."""
+    for path in (
+        Path("/sys/fs/cgroup/memory.max"),
+        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+    ):
+        try:
+            text = path.read_text(encoding="ascii").strip()
+        except OSError:
+            continue
+        if text.isdecimal() and int(text) < 2**60:
+            return int(text)
+    return None
 
 
 def estimate(
@@ -72,6 +93,9 @@ def estimate(
     plan: Plan,
     footprint: Footprint,
     limit: int,
+    *,
+    spec: PredictSpec,
+    ending: str,
 ) -> Need:
     """How a volume fits under a limit.
 
@@ -81,6 +105,8 @@ def estimate(
         plan: the model's.
         footprint: of the process.
         limit: bytes for the whole process.
+        spec: what else is to be written, and how closely windows lie.
+        ending: of the scan's files: some readers take more than others.
 
     Returns:
         The fewest bands that fit, and the peak.
@@ -98,24 +124,30 @@ def estimate(
     size = padded[0] * padded[1] * padded[2]
     count = len(plan.channels)
     raw = 4 * voxels * count
-    read = raw + 4 * voxels  # one channel is unpacked and converted at a time
+    # one channel is unpacked and converted at a time; ITK holds all of a file, up to float64
+    read = raw + (8 * voxels * count if ending in (".mha", ".nrrd") else 4 * voxels)
     data = 4 * count * grid[0] * grid[1] * grid[2]
     planes = 4 * turned[0] * grid[1] * grid[2] if turned[0] != grid[0] else 0
     masked = 5 * voxels if any(channel.masked for channel in plan.channels) else 0
     prepare = raw + data + planes + masked + SLABS
     mask = voxels * (1 if plan.largest_label < 256 else 2)
     copies = data + (4 * count * size if padded != grid else 0)
-    write = raw + 4 * mask + SLABS
+    # highdicom holds a mask several times, of regions each
+    objects = (11 if plan.regions is None else 11 + plan.heads) * mask
+    write = raw + (objects if spec.dicom_seg and ending == ".dcm" else 4 * mask) + SLABS
+    plane_out = turned[1] * turned[2]
+    fine = 16 * plan.heads * plane_out if spec.save_probabilities else 0
     least = 0
     for bands in range(1, MOST_BANDS + 1):
         rows = min(padded[1], -(-padded[1] // bands) + 2)
         plane = rows * padded[2]
         held = 2 * (plan.heads + 1) * patch[0] * plane
         export = 8 * 4 * plan.heads * plane  # two planes of logits, their mixture, their certainty
-        # two layers of windows at each of about two places for every patch that fits side by side
-        places = (2 * rows // patch[1] + 1) * (2 * padded[2] // patch[2] + 1)
+        across = len(window_starts(padded[2], patch[2], spec.step_size))
+        down = len(window_starts(padded[1], patch[1], spec.step_size))
+        places = across * min(down, -(-down // bands) + 2)
         kept = 2 * patch[0] * places * footprint.slice
-        sweep = raw + copies + held + export + kept + mask + SLABS + footprint.window
+        sweep = raw + copies + held + export + fine + kept + mask + SLABS + footprint.window
         least = int(MARGIN * max(read, prepare, write, sweep))
         if footprint.base + least <= limit:
             return Need(bands=bands, peak=least)

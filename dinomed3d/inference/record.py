@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dinomed3d.inference import writing
 from dinomed3d.inference.case import Case, Refusal
 from dinomed3d.inference.spec import PredictSpec
 
@@ -16,7 +17,11 @@ if TYPE_CHECKING:
     from dinomed3d.inference.models.model import Model
 
 Record = dict[str, Any]
-"""Plain data, written as JSON beside the mask; see `describe_inputs` and `worker` for its entries."""
+"""Plain data, written as JSON beside the mask; `worker` and `results` make its entries."""
+
+MASKS = (".nii.gz", ".nii", ".mha", ".nrrd")
+OTHERS = (".png", ".b2nd", ".seg.dcm")
+"""Endings of what a case may leave beside its mask and its record."""
 
 
 def record_path(out: Path, case: str) -> Path:
@@ -24,35 +29,48 @@ def record_path(out: Path, case: str) -> Path:
     return out / f"{case}.json"
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name and rename it: it is there complete or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(temporary, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def write_record(out: Path, record: Mapping[str, Any]) -> None:
     """Write a record; "done" is written last, so what it tells of is there."""
     # plain ASCII: names of files need not be text
     text = json.dumps(record, indent=1)
-    write_whole(record_path(out, record["case"]), text.encode("ascii"))
+    writing.write_whole(record_path(out, record["case"]), text.encode("ascii"))
 
 
 def read_record(out: Path, case: str) -> Record | None:
-    """The record of a case, or None where there is none that can be read as one."""
+    """The record of a case, or None where there is none of ours.
+
+    One of ours that does not tell all it must, of another version perhaps, counts as "damaged".
+    """
     try:
         content = json.loads(record_path(out, case).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    right = isinstance(content, dict) and content.get("case") == case
-    return content if right and content.get("status") in ("done", "failed", "begun") else None
+    if not isinstance(content, dict) or content.get("case") != case or "status" not in content:
+        return None
+    if content["status"] == "begun" or _is_whole(content, case):
+        return content
+    return {"case": case, "status": "damaged", "model": content.get("model")}
+
+
+def _is_whole(record: Record, case: str) -> bool:
+    """Whether everything is there that a run relies on, and only the case's own files are named."""
+    kinds: dict[str, type] = {"model": dict, "settings": dict, "inputs": list, "seconds": dict}
+    if record["status"] == "done":
+        kinds |= {"mask": dict, "files": list, "grid": dict, "labels": dict, "flags": list}
+        kinds |= {"orientation": str}
+    elif record["status"] != "failed":
+        return False
+    if not all(isinstance(record.get(key), kind) for key, kind in kinds.items()):
+        return False
+    if record["status"] == "failed":
+        return True
+    mask = record["mask"]
+    own = {f"{case}{ending}" for ending in OTHERS}
+    return (
+        mask.get("file") in {f"{case}{ending}" for ending in MASKS}
+        and isinstance(mask.get("sha256"), str)
+        and own.issuperset(record["files"])
+    )
 
 
 def is_edited(record: Mapping[str, Any], out: Path) -> bool:
@@ -61,29 +79,45 @@ def is_edited(record: Mapping[str, Any], out: Path) -> bool:
     return mask.is_file() and sha256(mask) != record["mask"]["sha256"]
 
 
-def retire(out: Path, case: str) -> None:
+def retire(out: Path, case: str, *, keep: str | None = None) -> None:
     """Before a case is done again: what an earlier run left of it goes, so that nothing outdated stays.
 
     A mask that someone corrected is kept, as `CASE.edited1.nii.gz` and so on.
+
+    Args:
+        out: the output folder.
+        case: its id.
+        keep: also keep a mask that nobody has touched, under this word instead of "edited".
     """
     record = read_record(out, case)
-    if record is None or record["status"] != "done":
+    if record is None or record["status"] == "failed":
         return
-    mask = out / record["mask"]["file"]
-    if is_edited(record, out):
-        ending = mask.name.removeprefix(case.rsplit("/", 1)[-1])
-        number = 1
-        while (kept := out / f"{case}.edited{number}{ending}").exists():
-            number += 1
-        os.replace(mask, kept)
-    for name in (record["mask"]["file"], *record["files"]):
-        (out / name).unlink(missing_ok=True)
+    for ending in MASKS:
+        mask = out / f"{case}{ending}"
+        if not mask.is_file():
+            continue
+        ours = record["status"] == "done" and mask == out / record["mask"]["file"]
+        touched = record["status"] == "damaged" or (ours and is_edited(record, out))
+        if touched or (ours and keep is not None):
+            word, number = "edited" if touched else keep, 1
+            while (kept := out / f"{case}.{word}{number}{ending}").exists():
+                number += 1
+            os.replace(mask, kept)
+        elif ours or record["status"] == "begun":
+            mask.unlink()
+    for ending in OTHERS:
+        (out / f"{case}{ending}").unlink(missing_ok=True)
 
 
-def write_failure(out: Path, record: Mapping[str, Any]) -> None:
-    """Write the record of a failed case, and take away what an earlier run left of it."""
-    retire(out, record["case"])
+def write_failure(out: Path, record: Mapping[str, Any], *, keep: str | None = None) -> None:
+    """Write the record of a failed case, and take away what an earlier run left of it (see `retire`)."""
+    retire(out, record["case"], keep=keep)
     write_record(out, record)
+
+
+def remove_leftovers(out: Path, cases: Iterable[str]) -> None:
+    """Delete what killed runs have left beside the results of these cases."""
+    writing.remove_leftovers({out, *((out / case).parent for case in cases)})
 
 
 def sha256(path: Path) -> str:
@@ -153,16 +187,16 @@ def outdated(
     """
     from dinomed3d.inference.images.image import Grid, check_mask
 
-    if record.get("inputs") != json.loads(json.dumps(describe_inputs(case, channels))):
+    if record["inputs"] != json.loads(json.dumps(describe_inputs(case, channels))):
         return "the input files have changed"
+    mask = out / record["mask"]["file"]
+    if not mask.is_file():
+        return "its mask is gone"
     try:
-        mask = out / record["mask"]["file"]
-        if not mask.is_file():
-            return "its mask is gone"
         wrong = check_mask(mask, Grid.from_json(record["grid"]))
-        missing = [name for name in record["files"] if not (out / name).is_file()]
     except (KeyError, TypeError, ValueError, OSError):
         return "its record is damaged"
     if wrong is not None:
         return f"its mask: {wrong}"
+    missing = [name for name in record["files"] if not (out / name).is_file()]
     return f"{missing[0]} is gone" if missing else None

@@ -8,15 +8,17 @@ from typing import Any
 import numpy as np
 
 from dinomed3d import __version__
+from dinomed3d.errors import UserError
 from dinomed3d.inference.case import Case, CaseError
 from dinomed3d.inference.images.image import Volume, write_mask
 from dinomed3d.inference.images.orientation import Reorientation
 from dinomed3d.inference.models.model import Model
 from dinomed3d.inference.network.segment import Segmentation
-from dinomed3d.inference.record import sha256, write_whole
+from dinomed3d.inference.record import sha256
 from dinomed3d.inference.report.preview import draw_preview
 from dinomed3d.inference.report.quality import TrainingRange, flags, measure
 from dinomed3d.inference.spec import PredictSpec
+from dinomed3d.inference.writing import write_whole
 
 
 def write_results(
@@ -67,7 +69,7 @@ def write_results(
                 version=f"dinomed3d {__version__}, model {model.hash[:12]}",
             )
             files.append(seg.relative_to(out).as_posix())
-        except CaseError as error:  # the mask itself is right and stays
+        except (CaseError, UserError, ValueError) as error:  # the mask itself is right and stays
             found.append(f"no DICOM segmentation: {error}")
     if spec.save_probabilities:
         files.append(f"{case.id}.b2nd")

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
+import json
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,18 +19,21 @@ from dinomed3d.inference.case import Case, Cohort, Refusal
 from dinomed3d.inference.finding.discovery import find_cases
 from dinomed3d.inference.models.model import Model, open_model
 from dinomed3d.inference.record import (
+    MASKS,
+    OTHERS,
     Record,
     describe_model,
     failed_record,
     is_edited,
     outdated,
     read_record,
-    record_path,
+    remove_leftovers,
     write_failure,
 )
 from dinomed3d.inference.report.quality import TrainingRange
 from dinomed3d.inference.report.run_report import write_report
 from dinomed3d.inference.spec import PredictSpec
+from dinomed3d.inference.writing import part_name
 
 Tell = Callable[[dict[str, Any]], None]
 
@@ -74,6 +82,8 @@ def predict(spec: PredictSpec, tell: Tell) -> Outcome:
     started = time.time()
     out = Path(spec.out)
     model = open_model(Path(spec.model), folds=spec.folds, checkpoint=spec.checkpoint)
+    if spec.dicom_seg:
+        check_segmentations(model)
     if out.resolve() == Path(spec.source).resolve():
         raise UserError(
             f"-o must be another folder than -i: masks would take the names of scans in {out}"
@@ -81,15 +91,16 @@ def predict(spec: PredictSpec, tell: Tell) -> Outcome:
     cohort = find_cases(
         Path(spec.source), channels=model.channels, patterns=spec.patterns, skip=[out]
     )
-    cases, refusals = take_shard(cohort, spec.shard)
     try:
         out.mkdir(parents=True, exist_ok=True)
+        protect(cohort, out)
+        cases, refusals = take_shard(cohort, spec.shard, out)
+        plan = compare(cases, out, model, spec)
+        remove_leftovers(out, [case.id for case in cases])
+        for refusal in refusals:
+            refuse(refusal, out, model, spec)
     except OSError as error:
-        raise UserError(f"-o {out}: cannot be a folder for results ({error.strerror})") from error
-    plan = compare(cases, out, model, spec)
-    for refusal in refusals:
-        refuse(refusal, out, model, spec)
-    remove_leftovers(out, [case.id for case in plan.todo])
+        raise UserError(f"-o {out}: cannot be written to ({error.strerror or error})") from error
     tell(
         {
             "event": "found",
@@ -105,9 +116,32 @@ def predict(spec: PredictSpec, tell: Tell) -> Outcome:
     )
     try:
         run_engine(model, spec, plan.todo, tell)
-    finally:
-        outcome = conclude(cohort, spec, model, cases, refusals, started)
-    return outcome
+    except BaseException:
+        # what stopped the run is what the user must hear of, even if there is no report then
+        with suppress(OSError):
+            conclude(cohort, spec, model, cases, refusals, plan.edited, started)
+        raise
+    try:
+        return conclude(cohort, spec, model, cases, refusals, plan.edited, started)
+    except OSError as error:
+        raise UserError(
+            f"-o {out}: the report cannot be written ({error.strerror or error}); all masks are complete"
+        ) from error
+
+
+def check_segmentations(model: Model) -> None:
+    """Whether DICOM segmentations can be written at all, before hours are spent.
+
+    Raises:
+        UserError: highdicom is not installed, or DICOM cannot hold a label's name.
+    """
+    from dinomed3d.inference.dicom.segments import foreground_labels
+
+    if any(importlib.util.find_spec(name) is None for name in ("highdicom", "pydicom")):
+        raise UserError(
+            "--dicom-seg needs highdicom, which is not installed: pip install 'dinomed3d[dicom]'"
+        )
+    foreground_labels(model.labels)
 
 
 def run_engine(model: Model, spec: PredictSpec, cases: tuple[Case, ...], tell: Tell) -> None:
@@ -128,22 +162,81 @@ def run_engine(model: Model, spec: PredictSpec, cases: tuple[Case, ...], tell: T
         run_cluster(spec, cases, tell)
 
 
+def protect(cohort: Cohort, out: Path) -> None:
+    """Make sure that no result can take the place of a scan, or of a report that is not ours.
+
+    Raises:
+        UserError: it would.
+    """
+    inputs = {
+        os.path.realpath(path)
+        for case in cohort.cases
+        for scan in case.scans
+        for path in ([scan.archive] if scan.archive is not None else scan.files)
+    }
+    inputs |= {os.path.realpath(path) for refusal in cohort.refusals for path in refusal.files}
+    for case in cohort.cases:
+        for ending in (".json", *MASKS, *OTHERS):
+            path = out / f"{case.id}{ending}"
+            if os.path.realpath(path) in inputs:
+                raise UserError(
+                    f"-o {out}: {path} is an input, and a result would take its place; use another folder"
+                )
+    reports = [out / name for name in ("run.json", "report.html", "report.csv")]
+    there = [path for path in reports if path.exists()]
+    try:
+        ours = not there or "spec" in json.loads(reports[0].read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        ours = False
+    if not ours:
+        raise UserError(
+            f"{there[0]} is there already and is not of a run of ours; use another folder for -o"
+        )
+
+
 def take_shard(
-    cohort: Cohort, shard: tuple[int, int] | None
+    cohort: Cohort, shard: tuple[int, int] | None, out: Path
 ) -> tuple[tuple[Case, ...], tuple[Refusal, ...]]:
-    """This shard's cases and refusals: the same for all that see the same input, about equal in bytes."""
+    """This shard's cases and refusals, about equal in bytes.
+
+    The first shard to start writes the division into the output, and all others keep to it, also if
+    scans have come in between.
+    """
     if shard is None:
         return cohort.cases, cohort.refusals
     number, count = shard
+    path = out / f".division-into-{count}.json"
+    with suppress(FileExistsError):
+        part = part_name(path)
+        part.write_text(json.dumps(divide(cohort.cases, count)), encoding="ascii")
+        try:
+            os.link(part, path)  # of two that start together one is first, and it is there whole
+        except (OSError, NotImplementedError) as error:
+            if isinstance(error, FileExistsError):
+                raise
+            os.replace(part, path)  # where there are no links
+        finally:
+            part.unlink(missing_ok=True)
+    division = json.loads(path.read_text(encoding="ascii"))
+
+    def place(name: str) -> int:
+        # what has come since is divided by its name alone, the same for all
+        late = int(hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest(), 16) % count
+        return int(division.get(name, late + 1))
+
+    mine = tuple(case for case in cohort.cases if place(case.id) == number)
+    return mine, tuple(refusal for refusal in cohort.refusals if place(refusal.id) == number)
+
+
+def divide(cases: Iterable[Case], count: int) -> dict[str, int]:
+    """Case -> shard from 1: the largest first, each to the shard that has least."""
     loads = [0] * count
-    mine = []
-    for case in sorted(cohort.cases, key=lambda case: (-case.size_bytes, case.id)):
+    division = {}
+    for case in sorted(cases, key=lambda case: (-case.size_bytes, case.id)):
         least = loads.index(min(loads))
         loads[least] += max(1, case.size_bytes)
-        if least == number - 1:
-            mine.append(case)
-    mine.sort(key=lambda case: case.id)
-    return tuple(mine), cohort.refusals[number - 1 :: count]
+        division[case.id] = least + 1
+    return division
 
 
 def compare(cases: Iterable[Case], out: Path, model: Model, spec: PredictSpec) -> Plan:
@@ -160,17 +253,17 @@ def compare(cases: Iterable[Case], out: Path, model: Model, spec: PredictSpec) -
     redone: dict[str, str] = {}
     for case in cases:
         record = read_record(out, case.id)
-        if spec.overwrite:
-            todo.append(case)
-            continue
         if record is None:
-            _nothing_foreign(case, out)
+            nothing_foreign(case.id, out)
+        if record is None or spec.overwrite:
             todo.append(case)
             continue
         _same_run(record, out, model, spec)
         why = None
         if record["status"] == "begun":
             why = "it was interrupted"
+        elif record["status"] == "damaged":
+            why = "its record does not tell all it must"
         elif record["status"] == "done":
             why = outdated(record, out, case, model.channels)
         elif not spec.retry_failed:
@@ -193,25 +286,31 @@ def compare(cases: Iterable[Case], out: Path, model: Model, spec: PredictSpec) -
     )
 
 
-def _nothing_foreign(case: Case, out: Path) -> None:
-    """Refuse to replace files that are not from a run of ours."""
-    ending = ".nii.gz" if case.scans[0].ending == ".dcm" else case.scans[0].ending
-    for path in (record_path(out, case.id), out / f"{case.id}{ending}"):
+def nothing_foreign(case: str, out: Path) -> None:
+    """Refuse to replace files that are not from a run of ours.
+
+    Raises:
+        UserError: there are such files.
+    """
+    for ending in (".json", *MASKS, *OTHERS):
+        path = out / f"{case}{ending}"
         if path.exists():
             raise UserError(
-                f"{path} is there already and has no record of a run of ours; it would be replaced. Move it away, "
-                "use another folder for -o, or add --overwrite"
+                f"{path} is there already and has no record of a run of ours; move it away, or use another "
+                "folder for -o"
             )
 
 
 def _same_run(record: Record, out: Path, model: Model, spec: PredictSpec) -> None:
     """Refuse to mix masks of two models or two settings in one folder."""
-    theirs = record.get("model", {}).get("hash")
+    theirs = (record.get("model") or {}).get("hash")
     if theirs != model.hash:
         raise UserError(
             f"{out} holds results of another model (case {record['case']}: {str(theirs)[:12]}, now "
             f"{model.hash[:12]}); use another folder for -o, or --overwrite to do all cases again"
         )
+    if record["status"] in ("begun", "damaged"):
+        return
     settings = record.get("settings", {})
     other = [name for name, value in spec.settings.items() if settings.get(name) != value]
     if other:
@@ -224,17 +323,11 @@ def _same_run(record: Record, out: Path, model: Model, spec: PredictSpec) -> Non
 
 
 def refuse(refusal: Refusal, out: Path, model: Model, spec: PredictSpec) -> None:
-    """Write the record of what could not be a case."""
-    write_failure(out, failed_record(refusal, refusal.reason, model, spec))
-
-
-def remove_leftovers(out: Path, cases: Iterable[str]) -> None:
-    """Delete what a killed run left of the files of these cases."""
-    for case in cases:
-        path = out / case
-        if path.parent.is_dir():
-            for leftover in path.parent.glob(f".{path.name}.*.part*"):
-                leftover.unlink(missing_ok=True)
+    """Write the record of what could not be a case; an earlier mask is kept as `CASE.earlier1...`."""
+    if read_record(out, refusal.id) is None:
+        nothing_foreign(refusal.id, out)
+    record = failed_record(refusal, refusal.reason, model, spec)
+    write_failure(out, record, keep="earlier")
 
 
 def conclude(
@@ -243,6 +336,7 @@ def conclude(
     model: Model,
     mine: Iterable[Case],
     refusals: Iterable[Refusal],
+    edited: Iterable[str],
     started: float,
 ) -> Outcome:
     """Write the report of everything that is in the output, and sum this shard up."""
@@ -262,7 +356,7 @@ def conclude(
             "not_judged": TrainingRange.of(model).not_judged,
             "missing": [name for name in names if name not in there],
         }
-        shown = list(there.values())
+        shown = [flag_edited(there[name]) if name in edited else there[name] for name in there]
         if spec.orientation is None:
             shown = flag_orientations(shown)
         write_report(out, shown, run)
@@ -278,6 +372,12 @@ def conclude(
         missing=tuple(n for n in own if n not in there),
         report=out / "report.html",
     )
+
+
+def flag_edited(record: Record) -> Record:
+    """Say that a mask has been corrected since: what was measured is of the prediction."""
+    text = "corrected by hand since; volumes, certainty and preview are those of the prediction"
+    return record | {"flags": [*record["flags"], text]} if record["status"] == "done" else record
 
 
 def flag_orientations(records: list[Record]) -> list[Record]:
@@ -307,4 +407,5 @@ def flag_orientations(records: list[Record]) -> list[Record]:
 def _finished(out: Path, names: Iterable[str]) -> dict[str, Record]:
     """The records of the cases that are done or have failed."""
     records = {name: read_record(out, name) for name in names}
-    return {n: r for n, r in records.items() if r is not None and r["status"] != "begun"}
+    ended = ("done", "failed")
+    return {n: r for n, r in records.items() if r is not None and r["status"] in ended}

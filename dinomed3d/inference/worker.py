@@ -61,11 +61,14 @@ class Task:
     """Why it failed, once it has."""
     trace: str | None = None
     """Where, if nobody foresaw it."""
+    inputs: list[dict[str, Any]] = field(default_factory=list)
+    """Its files as they were before they were read."""
     need: memory.Need | None = None
     volume: Volume | None = None
     turn: Reorientation | None = None
     prepared: Prepared | None = None
     segmentation: Segmentation | None = None
+    probabilities: ProbabilityFile | None = None
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -179,11 +182,19 @@ class Worker:
     def read(self, case: Case, budget: memory.Budget, tell: Tell) -> Task:
         """Read and prepare a case, once there is memory for it."""
         task = Task(case)
+        tell({"event": "look", "case": case.id})
         with task.step("estimate"):
+            task.inputs = describe_inputs(case, self.model.channels)
             one_file = len(case.scans) < len(self.plan.channels)
             grid = read_grid(case.scans[0], channels=len(self.plan.channels) if one_file else 1)
             need = memory.estimate(
-                grid.shape_zyx, grid.spacing_mm, self.plan, self.footprint, self.limit
+                grid.shape_zyx,
+                grid.spacing_mm,
+                self.plan,
+                self.footprint,
+                self.limit,
+                spec=self.spec,
+                ending=case.scans[0].ending,
             )
             task.need = need
         if task.reason is not None:
@@ -197,6 +208,10 @@ class Worker:
         tell({"event": "start", "case": case.id})
         with task.step("read"):
             task.volume = read_case(case, self.model.channels)
+            if describe_inputs(case, self.model.channels) != task.inputs:
+                raise CaseError(
+                    "its files changed while they were read; try again once they are complete"
+                )
         if task.reason is None:
             with task.step("preprocess"):
                 self._prepare(task)
@@ -221,29 +236,40 @@ class Worker:
         if task.reason is not None:
             return
         assert task.prepared is not None and task.need is not None
-        case, file = task.case.id, None
         with task.step("network"):
             if self.spec.save_probabilities:
-                path = self.out / f"{case}.b2nd"
-                file = ProbabilityFile(path, self.plan, task.prepared, task.turn)
-            task.segmentation = segment(
-                task.prepared,
-                self.plan,
-                self.predictor,
-                step=self.spec.step_size,
-                bands=task.need.bands,
-                batch=self.batch,
-                probabilities=None if file is None else file.add,
-                progress=lambda share: tell({"event": "progress", "case": case, "share": share}),
-            )
+                path = self.out / f"{task.case.id}.b2nd"
+                task.probabilities = ProbabilityFile(path, self.plan, task.prepared, task.turn)
+            task.segmentation = self._segment(task, tell)
             task.prepared = None
             if task.turn is not None:
                 mask = task.turn.undo(task.segmentation.mask)
                 task.segmentation = replace(task.segmentation, mask=mask)
-            if file is not None:
-                file.finish()
-        if file is not None:
-            file.discard()  # of a finished one there is nothing left to remove
+
+    def _segment(self, task: Task, tell: Tell) -> Segmentation:
+        """Sweep the volume; where a GPU's memory is too small, once more in more bands."""
+        assert task.prepared is not None and task.need is not None
+        bands, file, case = task.need.bands, task.probabilities, task.case.id
+        while True:
+            try:
+                return segment(
+                    task.prepared,
+                    self.plan,
+                    self.predictor,
+                    step=self.spec.step_size,
+                    bands=bands,
+                    batch=self.batch if bands == task.need.bands else 1,
+                    probabilities=None if file is None else file.add,
+                    progress=lambda share: tell(
+                        {"event": "progress", "case": case, "share": share}
+                    ),
+                )
+            except torch.OutOfMemoryError:
+                if bands >= memory.MOST_BANDS:
+                    raise
+                bands *= 2
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
 
     def write(
         self, task: Task, budget: memory.Budget, highest: Callable[[], float], tell: Tell
@@ -263,6 +289,8 @@ class Worker:
                 with task.step("write"):
                     retire(self.out, task.case.id)
                     write_record(self.out, record | {"status": "begun"})
+                    if task.probabilities is not None:
+                        task.probabilities.finish()
                     record |= write_results(
                         task.case,
                         volume,
@@ -292,7 +320,9 @@ class Worker:
                 "done until now are complete, and the same command goes on from there"
             ) from error
         finally:
-            task.volume = task.prepared = task.segmentation = None
+            if task.probabilities is not None:
+                task.probabilities.discard()  # of a finished one there is nothing left to remove
+            task.volume = task.prepared = task.segmentation = task.probabilities = None
             if task.need is not None:
                 budget.leave(task.need.peak)
 
@@ -308,7 +338,7 @@ class Worker:
             "case": task.case.id,
             "status": "done",
             "reason": None,
-            "inputs": describe_inputs(task.case, self.model.channels),
+            "inputs": task.inputs or describe_inputs(task.case, self.model.channels),
             "notes": [
                 *self.notes,
                 *task.case.notes,

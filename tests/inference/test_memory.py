@@ -22,9 +22,11 @@ from dinomed3d.inference.memory import (
     measure,
 )
 from dinomed3d.inference.network.plan import read_plan
+from dinomed3d.inference.spec import PredictSpec
 from tests.inference.models import tiny_dataset, tiny_plans
 
 NOTHING = Footprint(base=0, window=0)
+PLAIN = {"spec": PredictSpec(source="i", out="o", model="m"), "ending": ".nii"}
 
 
 def plan(heads=3, patch=(10, 10, 10)):
@@ -39,7 +41,7 @@ def plan(heads=3, patch=(10, 10, 10)):
 def test_by_hand():
     # 100 x 100 x 100 of 1 mm, the network's own grid: raw 4 + data 4 + mask 1 bytes a voxel,
     # sums 2 * (heads + 1) * 10 planes, export 32 * heads of one plane
-    need = estimate((100, 100, 100), (1, 1, 1), plan(), NOTHING, 10 * GIB)
+    need = estimate((100, 100, 100), (1, 1, 1), plan(), NOTHING, 10 * GIB, **PLAIN)
     plane = 100 * 100
     sweep = 9_000_000 + 2 * 4 * 10 * plane + 32 * 3 * plane + SLABS
     assert need.bands == 1
@@ -48,15 +50,17 @@ def test_by_hand():
 
 def test_more_heads_more_bands_until_nothing_helps():
     wide = plan(heads=400, patch=(50, 50, 50))
-    one = estimate((100, 400, 100), (1, 1, 1), wide, NOTHING, 100 * GIB)
+    one = estimate((100, 400, 100), (1, 1, 1), wide, NOTHING, 100 * GIB, **PLAIN)
     assert one.bands == 1
     limit = one.peak - 1
-    cut = estimate((100, 400, 100), (1, 1, 1), wide, NOTHING, limit)
+    cut = estimate((100, 400, 100), (1, 1, 1), wide, NOTHING, limit, **PLAIN)
     assert cut.bands == 2 and cut.peak <= limit
     least = 0
     for shrink in range(1, 60):
         try:
-            least = estimate((100, 400, 100), (1, 1, 1), wide, NOTHING, limit // shrink).peak
+            least = estimate(
+                (100, 400, 100), (1, 1, 1), wide, NOTHING, limit // shrink, **PLAIN
+            ).peak
         except CaseError as error:
             assert f"{MOST_BANDS} parts" in str(error) and "--memory-limit" in str(error)
             break
@@ -66,7 +70,7 @@ def test_more_heads_more_bands_until_nothing_helps():
 def test_the_base_counts():
     base = Footprint(base=5 * GIB, window=0)
     with pytest.raises(CaseError, match="needs about 5.2 GiB"):
-        estimate((100, 100, 100), (1, 1, 1), plan(), base, 5 * GIB)
+        estimate((100, 100, 100), (1, 1, 1), plan(), base, 5 * GIB, **PLAIN)
 
 
 def test_budget_lets_in_what_fits_and_one_alone_always():

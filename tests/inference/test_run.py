@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +14,11 @@ import numpy as np
 import pytest
 
 from dinomed3d.errors import UserError
+from dinomed3d.inference import writing
 from dinomed3d.inference.case import Case, Cohort, Refusal, Scan
 from dinomed3d.inference.run import flag_orientations, predict, take_shard
 from dinomed3d.inference.spec import PredictSpec
+from dinomed3d.inference.writing import part_name
 from tests.inference.models import write_model
 from tests.training.conftest import REGIONS
 
@@ -172,8 +176,177 @@ def test_foreign_files_are_not_replaced(spec):
     with pytest.raises(UserError, match="another folder than -i"):
         run(spec, out=spec.source)
     (out / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be a folder"):
+    with pytest.raises(UserError, match="cannot be written to"):
         run(spec, out=str(out / "file"))
+
+
+def test_no_result_ever_takes_the_place_of_a_scan(spec):
+    scan = Path(spec.source) / "scan1.nii.gz"
+    before = scan.read_bytes()
+    for overwrite in (False, True):
+        with pytest.raises(UserError, match="is an input"):
+            run(spec, source=str(scan), out=spec.source, overwrite=overwrite)
+    assert scan.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["scan1.json", "scan1.png", "scan1.nii.gz", "run.json"])
+def test_overwrite_is_for_our_own_files(spec, name):
+    out = Path(spec.out)
+    out.mkdir()
+    (out / name).write_text("{}")
+    with pytest.raises(UserError, match="is there already"):
+        run(spec, overwrite=True)
+    assert (out / name).read_text() == "{}"
+
+
+def test_a_refusal_keeps_the_earlier_mask_aside(spec):
+    run(spec)
+    out = Path(spec.out)
+    mask = (out / "scan1.nii.gz").read_bytes()
+    write_scan(Path(spec.source) / "scan1.nii", 5)  # now two scans would make one mask
+    outcome, _ = run(spec)
+    assert "scan1" in outcome.failed and len(outcome.done) == 2
+    assert not (out / "scan1.nii.gz").exists()
+    assert (out / "scan1.earlier1.nii.gz").read_bytes() == mask
+
+
+def change_record(spec, case, **entries):
+    path = Path(spec.out) / f"{case}.json"
+    content = json.loads(path.read_text())
+    for key, value in entries.items():
+        if value is None:
+            del content[key]
+        else:
+            content[key] = value
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [{"mask": None}, {"orientation": None}, {"mask": {}}, {"status": "later"}, {"files": ["../x"]}],
+)
+def test_a_record_that_does_not_tell_all_is_not_trusted(spec, entries):
+    run(spec)
+    victim = Path(spec.out).parent / "x"
+    victim.write_text("of another")
+    change_record(spec, "scan1", **entries)
+    outcome, events = run(spec)
+    assert done_in(events) == {"scan1"} and len(outcome.done) == 3
+    assert victim.read_text() == "of another"
+    assert list(Path(spec.out).glob("scan1.edited1.*"))  # whose mask that was nobody can say
+    assert run(spec)[1][0]["kept"] == 3
+
+
+def test_probabilities_survive_being_done_again(spec):
+    for _ in range(2):
+        run(spec, save_probabilities=True, overwrite=True)
+    assert (Path(spec.out) / "scan1.b2nd").is_file()
+    assert run(spec, save_probabilities=True)[1][0]["kept"] == 3
+
+
+def test_a_scan_that_changes_while_it_is_read_is_not_trusted(spec, monkeypatch):
+    import dinomed3d.inference.worker as worker
+
+    real = worker.read_case
+
+    def read_case(case, channels):
+        volume = real(case, channels)
+        if case.id == "scan1":
+            write_scan(Path(spec.source) / "scan1.nii.gz", 8)
+        return volume
+
+    monkeypatch.setattr(worker, "read_case", read_case)
+    outcome, _ = run(spec)
+    assert "changed while they were read" in outcome.failed["scan1"] and len(outcome.done) == 2
+
+
+def test_a_scan_that_changes_later_is_done_again(spec, monkeypatch):
+    import dinomed3d.inference.worker as worker
+
+    real = worker.segment
+
+    def segment(*arguments, **options):
+        if (Path(spec.source) / "late").exists():
+            write_scan(Path(spec.source) / "scan0.nii.gz", 8)
+            (Path(spec.source) / "late").unlink()
+        return real(*arguments, **options)
+
+    (Path(spec.source) / "late").write_text("")
+    monkeypatch.setattr(worker, "segment", segment)
+    run(spec)
+    assert "scan0" in run(spec)[1][0]["redone"]
+
+
+def test_a_failure_while_writing_leaves_no_mask(spec, monkeypatch):
+    import dinomed3d.inference.results as results
+
+    monkeypatch.setattr(results, "draw_preview", lambda *a, **o: 1 / 0)
+    outcome, _ = run(spec, save_probabilities=True)
+    assert len(outcome.failed) == 3
+    left = {path.name for path in Path(spec.out).iterdir()}
+    assert left == {
+        "scan0.json",
+        "scan1.json",
+        "scan2.json",
+        "report.html",
+        "report.csv",
+        "run.json",
+    }
+
+
+def test_segmentations_that_cannot_work_are_told_before_the_work(spec, monkeypatch, tmp_path):
+    import dinomed3d.inference.run as run_module
+
+    monkeypatch.setattr(run_module.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"dinomed3d\[dicom\]"):
+        run(spec, dicom_seg=True)
+    assert not Path(spec.out).exists()
+
+
+def test_a_report_that_cannot_be_written_does_not_hide_what_stopped_the_run(spec, monkeypatch):
+    import dinomed3d.inference.run as run_module
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    def engine(*arguments):
+        raise UserError("the real reason")
+
+    monkeypatch.setattr(run_module, "write_report", full)
+    with pytest.raises(UserError, match="the report cannot be written .No space left"):
+        run(spec)
+    monkeypatch.setattr(run_module, "run_engine", engine)
+    with pytest.raises(UserError, match="the real reason"):
+        run(spec, out=spec.out + "2")
+
+
+def test_a_corrected_mask_is_told_in_the_report(spec):
+    run(spec)
+    correct(Path(spec.out) / "scan1.nii.gz")
+    run(spec)
+    rows = (Path(spec.out) / "report.csv").read_text().splitlines()
+    assert ["corrected by hand" in row for row in rows] == [False, False, True, False]
+
+
+def test_leftovers_of_dead_writers_go_and_of_living_ones_stay(spec, tmp_path):
+    out = Path(spec.out)
+    out.mkdir()
+    mine = part_name(out / "scan1.json")
+    assert mine.name.startswith(".scan1.json.") and mine != part_name(out / "scan1.json")
+    host = mine.name.split(".")[3].split("-")[0]
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        alive = out / f".scan1.nii.gz.{host}-{process.pid}-00000000.part.nii.gz"
+        elsewhere = out / ".scan1.nii.gz.00000000-1-00000000.part.nii.gz"
+        foreign = out / ".notes.part"
+        for path in (alive, elsewhere, foreign):
+            path.write_text("")
+        writing.remove_leftovers([out])
+        assert alive.exists() and elsewhere.exists() and foreign.exists()
+    finally:
+        process.communicate()
+    writing.remove_leftovers([out])
+    assert not alive.exists() and elsewhere.exists() and foreign.exists()
 
 
 def test_results_below_the_input_are_not_scans(spec):
@@ -299,7 +472,7 @@ def test_the_odd_one_out_is_flagged():
     assert flag_orientations([case("RAS"), case("LPS")]) == [case("RAS"), case("LPS")]
 
 
-def test_shards_are_disjoint_complete_and_balanced():
+def test_shards_are_disjoint_complete_and_balanced(tmp_path):
     rng = np.random.default_rng(0)
 
     def case(i):
@@ -310,12 +483,17 @@ def test_shards_are_disjoint_complete_and_balanced():
         cases=tuple(case(i) for i in range(100)),
         refusals=tuple(Refusal(id=f"r{i}", reason="") for i in range(5)),
     )
-    shards = [take_shard(cohort, (i, 4)) for i in range(1, 5)]
+    shards = [take_shard(cohort, (i, 4), tmp_path) for i in range(1, 5)]
     assert sorted(c.id for cases, _ in shards for c in cases) == [c.id for c in cohort.cases]
     assert sorted(r.id for _, refusals in shards for r in refusals) == [f"r{i}" for i in range(5)]
     loads = [sum(case.size_bytes for case in cases) for cases, _ in shards]
     assert max(loads) - min(loads) < 60
-    assert take_shard(cohort, None) == (cohort.cases, cohort.refusals)
+    assert take_shard(cohort, None, tmp_path) == (cohort.cases, cohort.refusals)
+    # what comes later moves nothing
+    more = replace(cohort, cases=(*cohort.cases, case(100), case(101)))
+    later = [{c.id for c in take_shard(more, (i, 4), tmp_path)[0]} for i in range(1, 5)]
+    assert all({c.id for c in one} <= two for (one, _), two in zip(shards, later, strict=True))
+    assert sum(map(len, later)) == 102
 
 
 def test_shards_share_one_report(spec):

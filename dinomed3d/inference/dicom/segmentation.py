@@ -24,6 +24,7 @@ from dinomed3d.inference.dicom.source import (
     slice_normal,
     slice_positions,
 )
+from dinomed3d.inference.writing import part_name, settle
 
 
 def write_segmentation(
@@ -75,7 +76,7 @@ def write_segmentation(
     present = _present(mask, named)
     segments = present or named  # an object needs segments, also where nothing was found
     planes = slice(None) if present else slice(0, 1)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = part_name(path)
     with _quiet_libraries():
         try:
             headers = read_headers(scan)
@@ -90,6 +91,7 @@ def write_segmentation(
                 raise CaseError(
                     f"{path}: the DICOM segmentation differs when read back: {difference}"
                 )
+            settle(part)
             os.replace(part, path)
         except (CaseError, UserError):
             raise

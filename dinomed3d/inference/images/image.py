@@ -20,6 +20,7 @@ from dinomed3d.inference.images.grid import (
     corner_distance_mm,
 )
 from dinomed3d.inference.images.voxels import watched
+from dinomed3d.inference.writing import part_name, settle
 
 __all__ = ["Grid", "Volume", "check_mask", "read_case", "read_grid", "read_mask", "write_mask"]
 
@@ -100,10 +101,10 @@ def write_mask(mask: NDArray[Any], grid: Grid, path: Path) -> None:
         )
     if not path.name.endswith(grid.ending):
         raise ValueError(f"write_mask: 'path' must end in {grid.ending}, got {path.name}")
-    stem = path.name.removesuffix(grid.ending)
-    part = path.with_name(f".{stem}.{os.getpid()}.part{grid.ending}")  # ITK goes by the ending
+    part = part_name(path, grid.ending)  # ITK goes by the ending
     try:
         _FORMATS[grid.ending].write(np.ascontiguousarray(mask), grid, part)
+        settle(part)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

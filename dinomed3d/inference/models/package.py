@@ -19,6 +19,7 @@ from dinomed3d.inference.models.manifest import Manifest
 from dinomed3d.inference.models.model import FINAL, PACKED, Model, fold_weights, open_model
 from dinomed3d.inference.models.training_volumes import training_volumes
 from dinomed3d.inference.models.weights import to_safetensors
+from dinomed3d.inference.writing import part_name
 
 LICENCE = "LICENSE.txt"
 LARGEST_LICENCE = 1 << 20
@@ -166,7 +167,7 @@ def _licence_name(text: bytes, derived: bool) -> str:
 
 def _write(out: Path, model: Model, manifest: Manifest, files: dict[str, bytes]) -> None:
     """The zip, under a temporary name until it is whole; one fold in memory at a time."""
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.part")
+    temporary = part_name(out)
     described = {}
     try:
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:

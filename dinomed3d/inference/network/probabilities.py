@@ -13,6 +13,7 @@ from torch import Tensor
 from dinomed3d.inference.images.orientation import Reorientation
 from dinomed3d.inference.network.plan import Plan
 from dinomed3d.inference.network.preprocess import Prepared
+from dinomed3d.inference.writing import part_name, settle
 
 
 class ProbabilityFile:
@@ -47,8 +48,7 @@ class ProbabilityFile:
         chunk = list(shape)
         chunk[self.axes[0]] = 1
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.part = path.with_name(f".{path.name.removesuffix('.b2nd')}.{os.getpid()}.part.b2nd")
-        self.part.unlink(missing_ok=True)
+        self.part = part_name(path, ".b2nd")
         self.array: Any = blosc2.zeros(
             (plan.heads, *shape),
             dtype=np.float16,
@@ -88,6 +88,7 @@ class ProbabilityFile:
     def finish(self) -> None:
         """Give the file its name."""
         self.array = None
+        settle(self.part)
         os.replace(self.part, self.path)
 
     def discard(self) -> None:
