@@ -30,7 +30,7 @@ class Size:
     ct_planned_mm: float = 1.5
     ct_patch: int = 96
     ct_training_patch: int = 48
-    ct_steps: int = 800
+    ct_steps: int = 1200
     many: int = 117
     small_steps: int = 250
     cases: int = 4

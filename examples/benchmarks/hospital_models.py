@@ -63,10 +63,7 @@ def train_model(spec: ModelSpec, pairs: Sequence[Pair], folder: Path) -> Path:
     torch.manual_seed(spec.seed)
     plans, dataset = spec.plans(intensities_of(pairs)), spec.dataset
     network = build(plans, dataset, spec.configuration)
-    cases = [_prepared(pair, plans, dataset, spec) for pair in pairs]
-    loss = _train(network, spec, cases)
-    if not spec.regions:
-        _fit_last_layer(network, spec, cases)
+    loss = _train(network, spec, [_prepared(pair, plans, dataset, spec) for pair in pairs])
     write_model(model, network, plans, dataset, spec, pairs)
     seconds = time.perf_counter() - started
     print(f"trained {spec.name}: {seconds:.0f} s, loss {loss:.4f}", file=sys.stderr)
@@ -120,8 +117,7 @@ def _train(network: nn.Module, spec: ModelSpec, cases: Sequence[tuple[Tensor, Te
         with torch.autocast("cpu", torch.bfloat16):
             output = network(image).float()
         if regions is None:
-            counts = torch.bincount(target.flatten(), minlength=output.shape[1])
-            loss = F.cross_entropy(output, target, (counts + 1.0) ** -0.5)
+            loss = F.cross_entropy(output, target)
         else:
             wanted = [torch.isin(target, torch.tensor(region)) for region in regions]
             loss = F.binary_cross_entropy_with_logits(output, torch.stack(wanted, 1).float())
@@ -132,35 +128,6 @@ def _train(network: nn.Module, spec: ModelSpec, cases: Sequence[tuple[Tensor, Te
         losses.append(float(loss.detach()))
     network.eval()
     return float(np.mean(losses[-10:]))
-
-
-@torch.no_grad()
-def _fit_last_layer(
-    network: nn.Module, spec: ModelSpec, cases: Sequence[tuple[Tensor, Tensor]]
-) -> None:
-    """Linear discriminants of the last features: after so little training some labels never win."""
-    seen: list[Tensor] = []
-    last = list(network.get_submodule("decoder.seg_layers"))[-1]  # type: ignore[arg-type]
-    hook = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    rng = np.random.default_rng(spec.seed)
-    flat = len(spec.patch) == 2
-    targets = []
-    for image, labels in cases:
-        for _ in range(40 if flat else 8):
-            part, target = _patch(image, labels, (1,) * flat + spec.patch, None, rng)
-            network(part[None, :, 0] if flat else part[None])
-            seen[-1] = seen[-1][0].flatten(1).T[::3]
-            targets.append(target.flatten()[::3].long())
-    hook.remove()
-    x, y = torch.cat(seen).double(), torch.cat(targets)
-    counts = torch.bincount(y, minlength=spec.labels + 1).clamp(1)
-    means = torch.zeros(len(counts), x.shape[1], dtype=x.dtype).index_add_(0, y, x)
-    means /= counts[:, None]
-    apart = x - means[y]
-    covariance = apart.T @ apart / len(x) + 1e-4 * torch.eye(x.shape[1])
-    weight = torch.linalg.solve(covariance, means.T).T
-    last.weight.copy_(weight.view(last.weight.shape))
-    last.bias.copy_((counts / len(y)).log() - (weight * means).sum(1) / 2)
 
 
 def _patch(
