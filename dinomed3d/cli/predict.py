@@ -204,7 +204,9 @@ class Progress:
     def __call__(self, event: dict[str, Any]) -> None:
         """Take an event; from any thread."""
         with self.lock:
-            getattr(self, event["event"])(event)
+            told = getattr(self, event["event"], None)  # the engines tell each other more
+            if told is not None:
+                told(event)
 
     def say(self, text: str, end: str = "\n") -> None:
         """One line, over what stood on the line before where that was only for the moment."""

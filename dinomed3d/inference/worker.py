@@ -128,13 +128,27 @@ class Worker:
         voxels = int(np.prod(self.plan.patch))
         most = 2**20 if self.device.type == "cpu" else 2**22
         self.batch = max(1, min(16, most // voxels))
+        self.limit = memory.limit_bytes(spec.memory_limit_gib)
         windows = torch.zeros((self.batch, len(self.plan.channels), *self.plan.patch))
         places = [(0, 0, 0)] * self.batch
         footprint = memory.measure(lambda: self.predictor(windows.to(self.device), places))
         on_cpu = self.device.type == "cpu"
-        self.footprint = replace(footprint, slice=self.predictor.slice_bytes if on_cpu else 0)
-        self.limit = memory.limit_bytes(spec.memory_limit_gib)
+        if on_cpu:
+            self.predictor.lanes = self._lanes(footprint.window)
+        self.footprint = replace(
+            footprint,
+            # what is in the lanes, and what has come out of them and waits
+            window=footprint.window * (2 * self.predictor.lanes - 1),
+            slice=self.predictor.slice_bytes if on_cpu else 0,
+        )
         self.training = TrainingRange.of(model)
+
+    def _lanes(self, window_bytes: int) -> int:
+        """How many batches go through the networks side by side: up to four, in a fifth of the memory."""
+        if self.predictor.slice_bytes:
+            return 1
+        fit = [n for n in range(1, 5) if (2 * n - 1) * window_bytes <= self.limit / 5]
+        return max(1, min(torch.get_num_threads(), len(fit)))
 
     def run(self, cases: Iterable[Case], tell: Tell, *, overlap: bool = True) -> None:
         """Do the cases; every one of them has a record in the end.

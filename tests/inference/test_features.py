@@ -36,7 +36,7 @@ def network(parts=("encoder", "lora", "detail"), slices=3):
 def run(predictor, data):
     layers = Layers.over(data.shape[1:], PATCH, 0.5)
     predictor.begin()
-    slabs = sweep(data, layers, (0, data.shape[2]), predictor, heads=3, batch=2)
+    slabs = sweep(data, layers, (0, data.shape[2]), predictor.stream, heads=3, batch=2)
     return torch.cat([slab.logits for slab in slabs], 1)
 
 

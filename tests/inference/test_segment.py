@@ -1,5 +1,6 @@
 """From arrays to masks: preprocessing, windows and export against nnU-Net's own, voxel by voxel."""
 
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -86,6 +87,22 @@ def test_equals_nnunet(kind, labels, mirroring, folds, bands):
     # logits to whole numbers, once for each fold. A random network's labels hang on that; trained ones do not.
     assert (ours.mask == mask).mean() >= (0.9997 if folds == 1 else 0.998)
     assert 0.3 < ours.certainty <= 1 and told == sorted(told) and told[-1] == 1
+
+
+def test_lanes_change_nothing():
+    plans, dataset, image = tiny_plans(), tiny_dataset(), volume()
+    plan = plan_of(plans, dataset, "3d_fullres")
+    prepared = prepare([image[0]], SPACING, plan)
+    network = tiny_network(3, 1, 3)
+    masks = []
+    for lanes in (1, 3):
+        predictor = Predictor(
+            [network], mirroring=(0,), device=torch.device("cpu"), precision=None, lanes=lanes
+        )
+        masks.append(segment(prepared, plan, predictor, step=0.3, bands=2, batch=1).mask)
+    assert np.array_equal(*masks)
+    names = [thread.name for thread in threading.enumerate()]
+    assert not [name for name in names if name.startswith("lane")]
 
 
 def test_bands_change_nothing():

@@ -55,7 +55,11 @@ def whole(data, layers, predict, heads):
     return total.float() / count.float()
 
 
-def predict(window, places=None):
+def stream(batches):
+    return (predict(windows) for windows, _ in batches)
+
+
+def predict(window):
     """Depends on where in the window a voxel lies, so that weights matter; two heads."""
     ramp = torch.arange(window.shape[-1], dtype=torch.float32)
     return torch.cat([window * 2 + ramp, window.flip(-1) - ramp], 1)
@@ -72,7 +76,7 @@ def test_sweep_equals_the_whole(patch, step, batch, monkeypatch):
     layers = Layers.over((17, 14, 12), patch, step)
     expected = whole(data, layers, predict, 2)
     for band in ((0, 14), (0, 5), (5, 9), (9, 14)):
-        slabs = list(sweep(data, layers, band, predict, heads=2, batch=batch))
+        slabs = list(sweep(data, layers, band, stream, heads=2, batch=batch))
         assert [s.first for s in slabs] == sorted({s.first for s in slabs})
         result = torch.cat([slab.logits for slab in slabs], 1)
         assert result.shape == (2, 17, band[1] - band[0], 12)
@@ -91,4 +95,4 @@ def test_what_is_not_finite_is_an_error():
     layers = Layers.over((4, 4, 4), (4, 4, 4), 0.5)
     for value in (torch.nan, torch.inf, 1e5):
         with pytest.raises(CaseError, match="not finite"):
-            list(sweep(torch.full((1, 4, 4, 4), value), layers, (0, 4), predict, heads=2, batch=1))
+            list(sweep(torch.full((1, 4, 4, 4), value), layers, (0, 4), stream, heads=2, batch=1))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dinomed3d.inference.network.resample import Resampling, linear, nearest
-from dinomed3d.inference.network.windows import Slab
+from dinomed3d.inference.network.windows import Slab, round_half
 
 DENSE = 0.3
 """Share of voxels between differing points from which all are interpolated at once."""
@@ -209,7 +209,8 @@ class Exporter:
             bottom = torch.lerp(
                 logits[y.second[r], x.first[c]], logits[y.second[r], x.second[c]], across
             )
-            target[r, c] = self.decide.label(torch.lerp(top, bottom, down)).numpy()
+            values = round_half(torch.lerp(top, bottom, down))
+            target[r.numpy(), c.numpy()] = self.decide.label(values).numpy()
         self.labels[number] = target
 
     def _write_all(self, number: int, logits: Tensor) -> None:
@@ -222,7 +223,7 @@ class Exporter:
             part = slice(start, start + step)
             down = y.weight[part, None, None]
             row = torch.lerp(logits[y.first[part]], logits[y.second[part]], down)
-            values = torch.lerp(row[:, x.first], row[:, x.second], x.weight[:, None])
+            values = round_half(torch.lerp(row[:, x.first], row[:, x.second], x.weight[:, None]))
             self.labels[number, part] = self.decide.label(values).cpu().numpy()
             if self.probabilities is not None:
                 fine.append(values)

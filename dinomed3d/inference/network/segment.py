@@ -86,7 +86,9 @@ def segment(
             probabilities=None if probabilities is None else partial(probabilities, rows[0]),
         )
         predictor.begin()
-        for slab in sweep(data, layers, exporter.band, predictor, heads=plan.heads, batch=batch):
+        for slab in sweep(
+            data, layers, exporter.band, predictor.stream, heads=plan.heads, batch=batch
+        ):
             exporter.add(slab)
             if progress is not None:
                 done = (slab.first + slab.logits.shape[1]) / layers.size[0]

@@ -7,7 +7,7 @@ again. The logits of the whole volume never exist.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -18,6 +18,8 @@ from torch import Tensor
 
 from dinomed3d.inference.case import CaseError
 
+Batch = tuple[Tensor, list[tuple[int, int, int]]]
+"""Windows (B, C, *patch), and where in the volume each begins."""
 SLAB_LOGITS = 4_000_000
 """Logits handed on at once, about."""
 CHUNK = 1_000_000
@@ -100,6 +102,11 @@ class Layers:
         return [s for s in self.starts[1] if s < band[1] and s + self.patch[1] > band[0]]
 
 
+def round_half(logits: Tensor) -> Tensor:
+    """To float16 and back, as nnU-Net holds logits: it settles ties between classes as nnU-Net does."""
+    return logits.half().float()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Slab:
     """Finished logits: planes [first, first + k) of a band of the network's grid."""
@@ -115,7 +122,7 @@ def sweep(
     data: Tensor,
     layers: Layers,
     band: tuple[int, int],
-    predict: Callable[[Tensor, list[tuple[int, int, int]]], Tensor],
+    stream: Callable[[Iterable[Batch]], Iterator[Tensor]],
     *,
     heads: int,
     batch: int,
@@ -126,7 +133,7 @@ def sweep(
         data: (C, Z, Y, X), of `layers.size`, on any device.
         layers: the windows.
         band: rows [start, stop) of the second axis.
-        predict: windows (B, C, *patch) and where they begin -> (B, heads, *patch) float32.
+        stream: batches -> their logits (B, heads, *patch) float32, in order; may take batches ahead.
         heads: channels of the logits.
         batch: windows that go through the network together.
 
@@ -148,21 +155,22 @@ def sweep(
     own = weights.new_ones((1, *layers.patch))
     firsts = [*layers.starts[0], layers.size[0]]
     places = [(y, x) for y in layers.touching(band) for x in layers.starts[2]]
+    chunks = [places[start : start + batch] for start in range(0, len(places), batch)]
+    jobs = ((z, chunk) for z in layers.starts[0] for chunk in chunks)
+    results = stream(_batch(data, layers, z, chunk) for z, chunk in jobs)
     for first, following in zip(firsts[:-1], firsts[1:], strict=True):
-        for start in range(0, len(places), batch):
-            chosen = places[start : start + batch]
-            windows = torch.stack([_window(data, layers, first, y, x) for y, x in chosen])
-            windows = windows.squeeze(2) if layers.flat else windows
-            predicted = predict(windows, [(first, y, x) for y, x in chosen])
+        for chunk in chunks:
+            predicted = next(results)
             predicted = predicted.unsqueeze(2) if layers.flat else predicted
-            for (y, x), logits in zip(chosen, predicted, strict=True):
+            for (y, x), logits in zip(chunk, predicted, strict=True):
                 _add(held, logits, weights, (y - band[0], x))
                 _add(total, own, weights, (y - band[0], x))
+            del predicted, logits
         done = min(following - first, depth)
         planes = max(1, SLAB_LOGITS // (heads * rows * layers.size[2]))
         for begin in range(0, done, planes):
             part = slice(begin, min(begin + planes, done))
-            finished = held[:, part].float() / total[:, part].float()
+            finished = round_half(held[:, part].float() / total[:, part].float())
             if not torch.isfinite(finished).all():
                 raise CaseError(
                     "the network's output is not finite or larger than float16 can hold; the input may be "
@@ -175,9 +183,11 @@ def sweep(
             sums[:, depth - done :] = 0
 
 
-def _window(data: Tensor, layers: Layers, z: int, y: int, x: int) -> Tensor:
+def _batch(data: Tensor, layers: Layers, z: int, places: Sequence[tuple[int, int]]) -> Batch:
+    """Cut windows out."""
     d, h, w = layers.patch
-    return data[:, z : z + d, y : y + h, x : x + w]
+    windows = torch.stack([data[:, z : z + d, y : y + h, x : x + w] for y, x in places])
+    return (windows.squeeze(2) if layers.flat else windows), [(z, y, x) for y, x in places]
 
 
 def _add(sums: Tensor, logits: Tensor, weights: Tensor, place: tuple[int, int]) -> None:
