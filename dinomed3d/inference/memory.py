@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dinomed3d.inference.case import CaseError
 from dinomed3d.inference.network.plan import Plan
+from dinomed3d.inference.network.resample import new_shape
 from dinomed3d.inference.network.windows import window_starts
 from dinomed3d.inference.spec import PredictSpec
 
@@ -118,7 +119,7 @@ def estimate(
     turned = [shape[axis] for axis in plan.transpose]
     spacing = [spacing_mm[axis] for axis in plan.transpose]
     target = plan.spacing_mm if len(plan.spacing_mm) == 3 else (spacing[0], *plan.spacing_mm)
-    grid = [max(1, round(n * s / t)) for n, s, t in zip(turned, spacing, target, strict=True)]
+    grid = [max(1, n) for n in new_shape(turned, spacing, target)]
     patch = plan.patch if len(plan.patch) == 3 else (1, *plan.patch)
     padded = [max(n, p) for n, p in zip(grid, patch, strict=True)]
     size = padded[0] * padded[1] * padded[2]

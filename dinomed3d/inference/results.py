@@ -64,7 +64,7 @@ def write_results(
                 mask,
                 case.scans[0],
                 seg,
-                labels=model.labels,
+                labels=model.mask_values,
                 algorithm=f"{model.trainer} {model.configuration}"[:64],
                 version=f"dinomed3d {__version__}, model {model.hash[:12]}",
             )
@@ -73,7 +73,7 @@ def write_results(
             found.append(f"no DICOM segmentation: {error}")
     if spec.save_probabilities:
         files.append(f"{case.id}.b2nd")
-    labels = measure(mask, model.labels, voxel_ml=grid.voxel_ml)
+    labels = measure(mask, model.mask_values, voxel_ml=grid.voxel_ml)
     seen = flags(
         labels,
         training,

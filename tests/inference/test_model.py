@@ -7,6 +7,7 @@ import os
 import pickle
 import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -371,3 +372,23 @@ def test_weights_that_changed_since(folder):
     torch.save(checkpoint(network(7)), folder / "fold_0" / "checkpoint_final.pth")
     with pytest.raises(UserError, match="not the ones that belong to it"):
         fold_weights(model, "0")
+
+
+def test_values_that_make_a_region_in_the_mask(tmp_path: Path) -> None:
+    folder = make_regions(tmp_path, [300, 7])
+    assert open_model(folder).mask_values == {"whole": [7, 300], "core": [7]}
+    folder = make_regions(tmp_path / "usual", [1, 2])
+    assert open_model(folder).mask_values == {"whole": [1, 2], "core": [2]}
+
+
+def make_regions(place: Path, order: list[int]) -> Path:
+    from tests.inference.models import write_model
+    from tests.training.conftest import REGIONS
+
+    folder = write_model(place, labels=REGIONS)
+    path = folder / "dataset.json"
+    content = json.loads(path.read_text())
+    content["labels"] = {"background": 0, "whole": [1, 2], "core": 2}
+    content["regions_class_order"] = order
+    path.write_text(json.dumps(content))
+    return folder

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from dinomed3d.inference.report.parts import count_parts, find_runs
 from dinomed3d.inference.report import parts
+from dinomed3d.inference.report.parts import count_parts, find_runs
 
 
 def test_a_row_by_hand():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dinomed3d.inference.report import preview
 from dinomed3d.inference.report.preview import (
     anatomical_axes,
     centre_of_foreground,
@@ -15,7 +16,6 @@ from dinomed3d.inference.report.preview import (
     draw_preview,
     grey_window,
 )
-from dinomed3d.inference.report import preview
 
 IDENTITY = np.eye(4).tolist()
 

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from dinomed3d.inference.report.quality import TrainingRange, flags, measure
 from dinomed3d.inference.report import quality
+from dinomed3d.inference.report.quality import TrainingRange, flags, measure
 from tests.inference.models import CT, tiny_plans
 
 LABELS = {"background": 0, "liver": 1, "spleen": 2, "both": [1, 2], "ignore": 3}

@@ -12,8 +12,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from dinomed3d.inference.report.page import Tally, seconds_of, total_ml
 from dinomed3d.inference.report import page as report_page
+from dinomed3d.inference.report.page import Tally, seconds_of, total_ml
 from dinomed3d.inference.report.run_report import write_report
 
 NASTY = "<script>alert('1')</script> \"x\" & y"

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from nnunetv2.preprocessing.resampling.default_resampling import (
+    compute_new_shape,
     determine_do_sep_z_and_axis,
     resample_data_or_seg_to_shape,
 )
@@ -15,6 +16,7 @@ from dinomed3d.inference.network.resample import (
     axis_matrix,
     linear,
     nearest,
+    new_shape,
     resample,
     resample_array,
 )
@@ -38,6 +40,16 @@ def test_nearest_by_hand():
     assert nearest(2, 4).tolist() == [0, 0, 1, 1]
     assert nearest(5, 2).tolist() == [1, 3]  # centres at 0.75 and 3.25
     assert axis_matrix(2, 3, 0).tolist() == [[1, 0], [0, 1], [0, 1]]  # a centre at 0.5 goes up
+
+
+def test_shapes_are_rounded_as_nnunet_rounds_them():
+    assert new_shape((100, 10, 1), (0.7, 1.0, 3.0), (0.8, 1.0, 3.0)) == (87, 10, 1)  # not 88
+    rng = np.random.default_rng(0)
+    steps = np.round(np.arange(0.1, 5, 0.05), 2)
+    for _ in range(5000):
+        shape = tuple(int(n) for n in rng.integers(1, 600, 3))
+        old, new = rng.choice(steps, 3).tolist(), rng.choice(steps, 3).tolist()
+        assert new_shape(shape, old, new) == tuple(compute_new_shape(shape, old, new))
 
 
 @pytest.mark.parametrize("order", [0, 1, 3])

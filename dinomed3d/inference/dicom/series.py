@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from dinomed3d.inference.archive import DAMAGED
 from dinomed3d.inference.dicom import tags
 from dinomed3d.inference.dicom.kinds import is_localizer, no_slice
 
@@ -118,9 +119,7 @@ def find_series_in_archive(path: Path, members: Sequence[zipfile.ZipInfo]) -> Fo
                     slice_ = _look(
                         found, stream, member.filename, member.file_size, named_so=named_so
                     )
-            except (OSError, EOFError, RuntimeError, NotImplementedError, ValueError) as err:
-                found.broken[member.filename] = f"cannot be unpacked: {err}"
-            except (zipfile.BadZipFile, zipfile.LargeZipFile) as err:
+            except (OSError, zipfile.LargeZipFile, *DAMAGED) as err:
                 found.broken[member.filename] = f"cannot be unpacked: {err}"
             else:
                 if slice_ is not None:

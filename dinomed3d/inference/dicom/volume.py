@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinomed3d.errors import UserError
+from dinomed3d.inference.archive import DAMAGED
 from dinomed3d.inference.case import CaseError, Scan
 from dinomed3d.inference.dicom import tags
 from dinomed3d.inference.dicom.series import (
@@ -128,7 +129,7 @@ def _heads_in_archive(scan: Scan, path: str) -> list[tags.Tags]:
             for name in scan.files:
                 with archive.open(name) as stream:
                     heads.append(tags.read_tags(stream, archive.getinfo(name).file_size))
-    except (OSError, EOFError, KeyError, RuntimeError, ValueError, zipfile.BadZipFile) as err:
+    except (OSError, KeyError, *DAMAGED) as err:
         raise CaseError(f"archive {path}: {name} cannot be read ({err}); copy it again") from err
     return heads
 

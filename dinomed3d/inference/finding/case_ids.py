@@ -99,7 +99,10 @@ def _clash(members: Sequence[Case | Refusal], blocked: str | None) -> Refusal:
         reason = (
             f"its output would be a file where another case needs the folder {blocked!r}; rename it"
         )
-    return Refusal(id=min(one.id for one in members), reason=reason, files=tuple(files))
+    id_ = min(one.id for one in members)
+    # its own record must not lie where the folder must be
+    in_the_way = blocked is not None and blocked.endswith(".json")
+    return Refusal(id=f"{id_}_" if in_the_way else id_, reason=reason, files=tuple(files))
 
 
 def _files(case: Case) -> list[str]:

@@ -80,15 +80,19 @@ def _list(
         reason = hidden(entry.name)
         if reason is not None:
             ignored[reason] += 1
-        elif entry.is_dir():
-            target = links if entry.is_symlink() else inner
-            target.append(((*parts, entry.name), entry.path))
-        elif entry.is_file():
-            entries.append(Entry(entry.name, entry.path, entry.stat().st_size))
-        elif entry.is_symlink():
+            continue
+        try:
+            if entry.is_dir():
+                target = links if entry.is_symlink() else inner
+                target.append(((*parts, entry.name), entry.path))
+            elif entry.is_file():
+                entries.append(Entry(entry.name, entry.path, entry.stat().st_size))
+            elif entry.is_symlink():
+                entries.append(Entry(entry.name, entry.path, 0, there=False))
+            else:
+                ignored["neither file nor folder"] += 1
+        except OSError:  # a link to itself, a file that may not be seen, or one that has just gone
             entries.append(Entry(entry.name, entry.path, 0, there=False))
-        else:
-            ignored["neither file nor folder"] += 1
     return Folder(parts, tuple(entries)), inner, links
 
 

@@ -95,6 +95,27 @@ class Model:
         return found
 
     @property
+    def mask_values(self) -> dict[str, list[int]]:
+        """Which values of a mask make each label or region, without background and ignore label.
+
+        A region's voxels carry the value of the last region written there, so a region is made of the
+        values of all regions within it.
+        """
+        named = {
+            name: [value] if isinstance(value, int) else list(value)
+            for name, value in self.labels.items()
+            if name != "ignore" and value not in (0, [0])
+        }
+        order = self.regions_class_order
+        if order is None:
+            return named
+        written = list(zip(named.values(), order, strict=True))
+        return {
+            name: sorted({value for inner, value in written if set(inner) <= set(own)})
+            for name, own in named.items()
+        }
+
+    @property
     def regions_class_order(self) -> tuple[int, ...] | None:
         """Which value each region writes, later ones over earlier; None without regions."""
         if not any(isinstance(value, list) for value in self.labels.values()):

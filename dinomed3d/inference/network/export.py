@@ -66,7 +66,7 @@ class Regions:
     """The label that each region writes."""
 
     def key(self, logits: Tensor) -> Tensor:
-        """(..., heads) -> (...) the side of zero each logit is on, as one number; up to 62 regions."""
+        """(..., heads) -> (...) the side of zero each logit is on, as one number."""
         bits = 2 ** torch.arange(len(self.order), device=logits.device)
         return ((logits > 0) * bits).sum(-1)
 
@@ -171,7 +171,9 @@ class Exporter:
         key = label if isinstance(self.decide, Labels) else self.decide.key(logits)
         plane = _Plane(z, logits, key, label)
         certain = self.decide.certainty(logits[self.new :][label[self.new :] > 0])
-        self.certainty.total += certain.double().sum().item()
+        self.certainty.total += (
+            certain.sum().item()
+        )  # of one plane: float32 is enough, and on all devices
         self.certainty.count += len(certain)
         first, second, weight = self.depths
         while self.next < len(first) and second[self.next] <= z:
@@ -184,7 +186,7 @@ class Exporter:
     def _write(self, number: int, one: _Plane, two: _Plane, weight: float) -> None:
         """Write plane `number` of the labels, between two planes of logits."""
         logits = one.logits if weight == 0 else torch.lerp(one.logits, two.logits, weight)
-        if self.probabilities is not None or logits.is_cuda:
+        if self.probabilities is not None or logits.device.type != "cpu":
             self._write_all(number, logits)
             return
         agree = torch.ones_like(one.key, dtype=torch.bool) if weight == 0 else one.key == two.key

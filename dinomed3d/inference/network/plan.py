@@ -23,6 +23,8 @@ NORMALISATIONS = (
     "RGBTo01Normalization",
 )
 """nnU-Net's schemes, by their names in a plan."""
+MOST_REGIONS = 62
+"""As many sides of zero as fit into one number."""
 READERS: dict[str, Literal["nibabel", "itk"]] = {
     "NibabelIOWithReorient": "nibabel",
     "SimpleITKIOWithReorient": "itk",
@@ -134,6 +136,10 @@ def read_plan(model: Model) -> Plan:
     for scheme in schemes:
         if scheme not in NORMALISATIONS:
             raise _unknown("normalisation", scheme, ", ".join(NORMALISATIONS))
+    if labels.has_regions and len(labels.regions_class_order) > MOST_REGIONS:
+        raise _unknown(
+            "number of regions", len(labels.regions_class_order), f"up to {MOST_REGIONS}"
+        )
     properties = manager.foreground_intensity_properties_per_channel
     a, b, c = (int(axis) for axis in manager.transpose_forward)
     return Plan(

@@ -70,7 +70,9 @@ class Predictor:
         pool = ThreadPoolExecutor(
             self.lanes, "lane", initializer=torch.set_num_threads, initargs=(each,)
         )
-        torch.set_num_threads(1)  # what this thread does beside the lanes must not wait for their cores
+        torch.set_num_threads(
+            1
+        )  # what this thread does beside the lanes must not wait for their cores
         ahead: deque[Future[Tensor]] = deque()
         try:
             for batch in batches:

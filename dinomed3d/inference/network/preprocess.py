@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dinomed3d.inference.case import CaseError
 from dinomed3d.inference.network.plan import Channel, Plan
-from dinomed3d.inference.network.resample import SLAB_VOXELS, resample_array
+from dinomed3d.inference.network.resample import SLAB_VOXELS, new_shape, resample_array
 
 Box = tuple[slice, slice, slice]
 
@@ -64,13 +64,14 @@ def prepare(
     cropped = [channel[box] for channel in turned]
     shape = cropped[0].shape
     target = plan.spacing_mm if len(plan.spacing_mm) == 3 else (a, *plan.spacing_mm)
-    new_shape = [round(n * s / t) for n, s, t in zip(shape, spacing, target, strict=True)]
-    if min(new_shape) < 1:
+    grid = new_shape(shape, spacing, target)
+    if min(grid) < 1:
         raise CaseError(
             f"at the model's spacing of {_mm(target)} mm this volume of {_sizes(shape)} voxels of "
-            f"{_mm(spacing)} mm (z, y, x) is less than one voxel thick; it cannot be segmented by this model"
+            f"{_mm(spacing)} mm (in the order of the network's axes) is less than one voxel thick; it cannot be "
+            "segmented by this model"
         )
-    resampling = plan.data.between(shape, new_shape, spacing, target)
+    resampling = plan.data.between(shape, grid, spacing, target)
     inside = None
     if any(channel.masked for channel in plan.channels):
         inside = filled(cropped)

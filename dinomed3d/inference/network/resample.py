@@ -7,7 +7,7 @@ without the float64 copies of the whole volume.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -40,6 +40,19 @@ class Resampling:
     def is_identity(self) -> bool:
         """Nothing changes."""
         return self.shape == self.new_shape
+
+
+def new_shape(
+    shape: Sequence[int], spacing_mm: Sequence[float], new_spacing_mm: Sequence[float]
+) -> tuple[int, int, int]:
+    """Voxels of the same extent at another spacing, rounded exactly as nnU-Net rounds.
+
+    Source: nnunetv2 compute_new_shape; the order of its multiplications decides halves.
+    """
+    a, b, c = (
+        round(old / new * n) for n, old, new in zip(shape, spacing_mm, new_spacing_mm, strict=True)
+    )
+    return (a, b, c)
 
 
 @lru_cache(maxsize=16)
