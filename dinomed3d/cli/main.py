@@ -6,13 +6,10 @@ This module imports nothing heavy, so that ``dinomed3d --help`` answers at once.
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 from dinomed3d import __version__
 from dinomed3d.cli import package, predict
@@ -109,17 +106,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
-
-
 def _run_demo(arguments: argparse.Namespace) -> int:
     from dinomed3d.cli.demo import DemoSpec, run_demo
+    from dinomed3d.cli.ending import end_gently
 
-    # Ended in any of these ways, the demo takes nnU-Net's processes down with it.
-    for name in ("SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), _interrupt)
+    end_gently()  # and takes nnU-Net's processes down with it
     result = run_demo(
         DemoSpec(out=arguments.out, device=arguments.device, overwrite=arguments.overwrite)
     )

@@ -140,6 +140,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Predict, and say what came of it."""
     from pathlib import Path
 
+    from dinomed3d.cli.ending import end_gently
     from dinomed3d.inference.finding.discovery import parse_patterns
     from dinomed3d.inference.models.model import open_model
     from dinomed3d.inference.run import predict
@@ -171,6 +172,7 @@ def run(arguments: argparse.Namespace) -> int:
         engine=arguments.engine,
         workers=arguments.workers,
     )
+    end_gently()
     outcome = predict(spec, Progress())
     print(f"{len(outcome.done)} cases done, {len(outcome.failed)} failed; report: {outcome.report}")
     for case, reason in outcome.failed.items():

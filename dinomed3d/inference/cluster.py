@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from dinomed3d.inference.spec import PredictSpec
 from dinomed3d.inference.supervise import fail
 
 Tell = Callable[[dict[str, Any]], None]
+LOADING_S = 1800
 
 
 class CaseWorker:
@@ -39,7 +41,10 @@ class CaseWorker:
     def do(self, case: dict[str, Any]) -> dict[str, Any]:
         """Do one case and give its last event."""
         events: list[dict[str, Any]] = []
-        self.worker.run([Case.from_json(case)], events.append, overlap=False)
+        try:
+            self.worker.run([Case.from_json(case)], events.append, overlap=False)
+        except UserError as error:
+            return {"event": "error", "message": str(error)}
         return next(event for event in events if event["event"] == "end")
 
 
@@ -68,10 +73,30 @@ def run_cluster(spec: PredictSpec, cases: Sequence[Case], tell: Tell) -> None:
         local = None if os.environ.get("RAY_ADDRESS") else max(spec.workers, os.cpu_count() or 1)
         ray.init(num_cpus=local, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)  # fmt: skip
     try:
-        _hand_out(ray, spec, cases, tell)
+        _hand_out(ray, _placed(ray, spec), cases, tell)
     finally:
         if ours:
             ray.shutdown()
+
+
+def _placed(ray: Any, spec: PredictSpec) -> PredictSpec:
+    """The same for machines that have other current folders, and for what the cluster has.
+
+    Raises:
+        UserError: it cannot have so many workers.
+    """
+    there = ray.cluster_resources()
+    device = spec.device
+    if device == "auto":
+        device = "cuda" if there.get("GPU", 0) >= 1 else "cpu"
+    kind = "GPU" if device == "cuda" else "CPU"
+    if there.get(kind, 0) < spec.workers:
+        raise UserError(
+            f"--workers {spec.workers} need as many {kind}s, and the Ray cluster has {there.get(kind, 0):g}; "
+            "use fewer workers, or --device cpu"
+        )
+    paths = {name: os.path.abspath(getattr(spec, name)) for name in ("source", "out", "model")}
+    return replace(spec, device=device, **paths)
 
 
 def _hand_out(ray: Any, spec: PredictSpec, cases: Sequence[Case], tell: Tell) -> None:
@@ -90,7 +115,15 @@ def _hand_out(ray: Any, spec: PredictSpec, cases: Sequence[Case], tell: Tell) ->
         hire()
     died_early = 0
     while working or (waiting and loading):
-        (ended,), _ = ray.wait([*loading, *working], num_returns=1)
+        ready, _ = ray.wait(
+            [*loading, *working], num_returns=1, timeout=None if working else LOADING_S
+        )
+        if not ready:
+            raise UserError(
+                f"no worker of the Ray cluster has loaded the model within {LOADING_S // 60} minutes; is the cluster "
+                "busy with other work?"
+            )
+        (ended,) = ready
         worker = loading.pop(ended, None)
         if worker is not None:
             try:
@@ -110,7 +143,10 @@ def _hand_out(ray: Any, spec: PredictSpec, cases: Sequence[Case], tell: Tell) ->
         else:
             worker, case = working.pop(ended)
             try:
-                tell(ray.get(ended))
+                answer = ray.get(ended)
+                if answer["event"] == "error":
+                    raise UserError(answer["message"])
+                tell(answer)
             except ray.exceptions.RayError:
                 if case.id in suspects:
                     fail(case, None, spec, tell)

@@ -33,6 +33,7 @@ from dinomed3d.inference.record import (
 from dinomed3d.inference.report.quality import TrainingRange
 from dinomed3d.inference.report.run_report import write_report
 from dinomed3d.inference.spec import PredictSpec
+from dinomed3d.inference.supervise import Standby, supervise
 from dinomed3d.inference.writing import part_name
 
 Tell = Callable[[dict[str, Any]], None]
@@ -79,6 +80,15 @@ def predict(spec: PredictSpec, tell: Tell) -> Outcome:
         UserError: nothing can be done at all; says why.
         KeyboardInterrupt: after the report of what was done until then.
     """
+    standby = Standby() if spec.engine == "process" else None
+    try:
+        return _predict(spec, tell, standby)
+    finally:
+        if standby is not None:
+            standby.end()
+
+
+def _predict(spec: PredictSpec, tell: Tell, standby: Standby | None) -> Outcome:
     started = time.time()
     out = Path(spec.out)
     model = open_model(Path(spec.model), folds=spec.folds, checkpoint=spec.checkpoint)
@@ -115,7 +125,7 @@ def predict(spec: PredictSpec, tell: Tell) -> Outcome:
         }
     )
     try:
-        run_engine(model, spec, plan.todo, tell)
+        run_engine(model, spec, plan.todo, tell, standby)
     except BaseException:
         # what stopped the run is what the user must hear of, even if there is no report then
         with suppress(OSError):
@@ -144,7 +154,9 @@ def check_segmentations(model: Model) -> None:
     foreground_labels(model.labels)
 
 
-def run_engine(model: Model, spec: PredictSpec, cases: tuple[Case, ...], tell: Tell) -> None:
+def run_engine(
+    model: Model, spec: PredictSpec, cases: tuple[Case, ...], tell: Tell, standby: Standby | None
+) -> None:
     """Have the cases done by the engine that was asked for."""
     if not cases:
         return
@@ -153,9 +165,7 @@ def run_engine(model: Model, spec: PredictSpec, cases: tuple[Case, ...], tell: T
 
         Worker(model, spec).run(cases, tell)
     elif spec.engine == "process":
-        from dinomed3d.inference.supervise import supervise
-
-        supervise(spec, cases, tell)
+        supervise(spec, cases, tell, standby)
     else:
         from dinomed3d.inference.cluster import run_cluster
 

@@ -8,23 +8,35 @@ down as well has failed, and all the others go on.
 
 from __future__ import annotations
 
+import _thread
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dinomed3d.errors import UserError
 from dinomed3d.inference.case import Case
-from dinomed3d.inference.record import failed_record, write_failure
+from dinomed3d.inference.record import failed_record, remove_leftovers, write_failure
 from dinomed3d.inference.spec import PredictSpec
 
 Tell = Callable[[dict[str, Any]], None]
+PATIENCE_S = 20
+"""In which a worker that is to end finishes what it is writing."""
+_START = """
+import sys
+sys.path[:] = [path for path in sys.path if path not in ("", ".")]  # no code from beside the scans
+from dinomed3d.inference.supervise import work
+sys.exit(work())
+"""
 
 
 @dataclass
@@ -41,8 +53,66 @@ class _Life:
     code: int = 0
 
 
-def supervise(spec: PredictSpec, cases: Sequence[Case], tell: Tell) -> None:
+class Standby:
+    """A worker process; it loads what it needs while its first cases are still being looked for."""
+
+    def __init__(self) -> None:
+        """Start it.
+
+        Raises:
+            UserError: no process can be started here.
+        """
+        # everything it needs for a while goes below one folder, removed here even if it is killed
+        self.folder = tempfile.TemporaryDirectory(prefix="dinomed3d-", ignore_cleanup_errors=True)
+        place = {name: self.folder.name for name in ("TMPDIR", "TEMP", "TMP")}
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", _START],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                encoding="utf-8",
+                env=os.environ | place,
+            )
+        except OSError as error:
+            self.folder.cleanup()
+            raise UserError(
+                f"a second process cannot be started here ({error}); use --engine threads"
+            ) from error
+
+    def work(self, job: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """Give it its cases; gives its events until it ends."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        with suppress(BrokenPipeError):  # it has died already: its exit code says so
+            self.process.stdin.write(json.dumps(job) + "\n")
+            self.process.stdin.flush()
+        for line in self.process.stdout:
+            yield json.loads(line)
+        self.process.wait()
+
+    def end(self) -> None:
+        """Let it finish what it is writing, and remove what is left of it."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()  # it ends by itself then
+        try:
+            self.process.wait(timeout=PATIENCE_S + 10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
+        self.folder.cleanup()
+
+
+def supervise(
+    spec: PredictSpec, cases: Sequence[Case], tell: Tell, first: Standby | None = None
+) -> None:
     """Have all cases done by workers, one after the other; each has a record in the end.
+
+    Args:
+        spec: what is asked for.
+        cases: to do.
+        tell: told what happens.
+        first: a worker that was started before; it is ended here.
 
     Raises:
         UserError: no worker can start, or the model cannot be used.
@@ -52,7 +122,8 @@ def supervise(spec: PredictSpec, cases: Sequence[Case], tell: Tell) -> None:
     while left or suspects:
         alone = bool(suspects)
         batch = suspects[:1] if alone else left
-        life = _run_worker(spec, batch, tell, overlap=not alone)
+        life = _run_worker(first or Standby(), spec, batch, tell, overlap=not alone)
+        first = None
         if life.error is not None:
             raise UserError(life.error)
         if life.code == 130:
@@ -62,6 +133,8 @@ def supervise(spec: PredictSpec, cases: Sequence[Case], tell: Tell) -> None:
                 f"the worker process ended ({exit_reason(life.code)}) before it had loaded the model; see above. "
                 "Lack of memory does this; --engine threads works without a second process"
             )
+        if life.code != 0:
+            remove_leftovers(Path(spec.out), [case.id for case in batch])
         left = [case for case in left if case.id not in life.ended]
         if alone:
             (suspect,) = batch
@@ -71,11 +144,10 @@ def supervise(spec: PredictSpec, cases: Sequence[Case], tell: Tell) -> None:
             continue
         suspects = [case for case in left if case.id in life.begun]
         left = [case for case in left if case.id not in life.begun]
-        if life.code == 0 or (not suspects and not life.ended):
-            if left:
-                raise UserError(
-                    f"the worker process ended ({exit_reason(life.code)}) with {len(left)} cases left; see above"
-                )
+        if left and (life.code == 0 or (not suspects and not life.ended)):
+            raise UserError(
+                f"the worker process ended ({exit_reason(life.code)}) with {len(left)} cases left; see above"
+            )
 
 
 def fail(case: Case, code: int | None, spec: PredictSpec, tell: Tell) -> None:
@@ -91,40 +163,17 @@ def fail(case: Case, code: int | None, spec: PredictSpec, tell: Tell) -> None:
     tell({"event": "end", "case": case.id, "status": "failed", "reason": reason, "seconds": {}})
 
 
-def _run_worker(spec: PredictSpec, cases: Sequence[Case], tell: Tell, *, overlap: bool) -> _Life:
+def _run_worker(
+    worker: Standby, spec: PredictSpec, cases: Sequence[Case], tell: Tell, *, overlap: bool
+) -> _Life:
     life = _Life()
     job = {"spec": spec.to_json(), "cases": [case.to_json() for case in cases], "overlap": overlap}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "job.json"
-        path.write_text(json.dumps(job), encoding="utf-8")
-        command = [sys.executable, "-m", "dinomed3d.inference.supervise", str(path)]
-        try:
-            process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
-            )
-        except OSError as error:
-            raise UserError(
-                f"a second process cannot be started here ({error}); use --engine threads"
-            ) from error
-        try:
-            assert process.stdout is not None
-            for line in process.stdout:
-                _take(json.loads(line), life, tell)
-            life.code = process.wait()
-        except BaseException:
-            # with its standard input closed it ends by itself; no file can be left half-written
-            assert process.stdin is not None
-            process.stdin.close()
-            try:
-                process.wait(timeout=60)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            raise
-        finally:
-            for stream in (process.stdin, process.stdout):
-                if stream is not None:
-                    stream.close()
+    try:
+        for event in worker.work(job):
+            _take(event, life, tell)
+        life.code = worker.process.returncode
+    finally:
+        worker.end()
     return life
 
 
@@ -136,7 +185,7 @@ def _take(event: dict[str, Any], life: _Life, tell: Tell) -> None:
     elif kind == "error":
         life.error = event["message"]
     else:
-        if kind == "start":
+        if kind == "look":
             life.begun.append(event["case"])
         elif kind == "end":
             life.ended.add(event["case"])
@@ -154,8 +203,8 @@ def exit_reason(code: int | None) -> str:
     return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
-def work(path: Path) -> int:
-    """Be the worker: do the cases of a job file, and say on standard output what happens."""
+def work() -> int:
+    """Be the worker: do the cases of a job read from standard input, and say on standard output what happens."""
     lock = threading.Lock()
     # whatever libraries print belongs with the log; events have standard output to themselves
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -166,14 +215,18 @@ def work(path: Path) -> int:
             channel.write(json.dumps(event) + "\n")
             channel.flush()
 
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    job = json.loads(path.read_text(encoding="utf-8"))
-    spec = PredictSpec.from_json(job["spec"])
-    cases = [Case.from_json(case) for case in job["cases"]]
     try:
+        # takes seconds, in which the parent finds the cases
         from dinomed3d.inference.models.model import open_model
         from dinomed3d.inference.worker import Worker
 
+        line = sys.stdin.readline()
+        if not line:
+            return 0  # there was nothing to do
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+        job = json.loads(line)
+        spec = PredictSpec.from_json(job["spec"])
+        cases = [Case.from_json(case) for case in job["cases"]]
         model = open_model(Path(spec.model), folds=spec.folds, checkpoint=spec.checkpoint)
         worker = Worker(model, spec)
         tell({"event": "ready"})
@@ -190,8 +243,9 @@ def _end_with_parent() -> None:
     """End this process once nobody holds the other end of its standard input."""
     while sys.stdin.read(1):
         pass
+    if os.name == "posix":
+        os.kill(os.getpid(), signal.SIGINT)  # wakes the main thread also where it waits
+    else:
+        _thread.interrupt_main()
+    time.sleep(PATIENCE_S)
     os._exit(3)  # files are renamed into place when whole, so nothing half-written can stay
-
-
-if __name__ == "__main__":
-    sys.exit(work(Path(sys.argv[1])))

@@ -23,6 +23,7 @@ import psutil
 import pytest
 
 from dinomed3d.cli.main import main
+from dinomed3d.inference.supervise import Standby
 from tests.inference.models import write_model
 from tests.inference.test_run import correct, write_scan
 
@@ -263,9 +264,16 @@ def test_no_worker_outlives_the_command(place: Place, start: Callable[..., Comma
 
 DEADLY = """
 import os, signal, sys
-if "dinomed3d.inference.supervise" in sys.orig_argv:
+if any("dinomed3d.inference.supervise" in word for word in sys.orig_argv):
+    import dinomed3d.inference.worker as worker
     from dinomed3d.inference.worker import Worker
     predict = Worker.predict
+    read_grid = worker.read_grid
+    def fatal(scan, **options):
+        if "fatal" in scan.files[0]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return read_grid(scan, **options)
+    worker.read_grid = fatal
     def deadly(self, task, *rest):
         if "deadly" in task.case.id:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -283,6 +291,7 @@ def test_a_case_that_kills_every_worker(
     (tmp_path / "path" / "sitecustomize.py").write_text(DEADLY)
     source = tmp_path / "in"
     write_scan(source / "a_deadly.nii.gz")
+    write_scan(source / "b_fatal.nii.gz")  # as soon as its header is looked at
     os.link(made.source / "scan00.nii.gz", source / "scan00.nii.gz")
     command = start(at=Place(made.model, source, place.out), path=tmp_path / "path")
     assert command.code() == 1
@@ -290,10 +299,21 @@ def test_a_case_that_kills_every_worker(
     record = json.loads((place.out / "a_deadly.json").read_text("utf-8"))
     assert record["status"] == "failed"
     assert re.search(r"ended twice \(killed, perhaps for lack of memory\)", record["reason"])
-    assert "1 cases done, 1 failed" in command.stdout
+    assert json.loads((place.out / "b_fatal.json").read_text("utf-8"))["status"] == "failed"
+    assert "1 cases done, 2 failed" in command.stdout
     assert "failed: a_deadly: the process that worked on it" in command.stdout
     assert "a_deadly" in (place.out / "report.csv").read_text("utf-8")
     assert not place.leftovers()
+
+
+def test_no_code_from_beside_the_scans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "psutil.py").write_text("open('was-run', 'w')\nraise SystemExit(9)")
+    monkeypatch.chdir(tmp_path)
+    worker = Standby()
+    assert Path(worker.folder.name).is_dir()
+    worker.end()  # nothing to do: it goes, and what was for it
+    assert worker.process.returncode == 0
+    assert not (tmp_path / "was-run").exists() and not Path(worker.folder.name).exists()
 
 
 # --- what the command does with what is there already, in this process
