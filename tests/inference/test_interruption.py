@@ -108,8 +108,7 @@ class Command:
             env=environment,
             start_new_session=True,
         )
-        self.ended = 0
-        self.stderr = ""
+        self.ended, self.over, self.stderr = 0, False, ""
         self.changed = threading.Condition()
         self.listener = threading.Thread(target=self._listen, daemon=True)
         self.listener.start()
@@ -121,13 +120,14 @@ class Command:
                 self.stderr += line
                 self.ended += line.startswith("[")
                 self.changed.notify_all()
+        with self.changed:
+            self.over = True
+            self.changed.notify_all()
 
     def after(self, cases: int) -> bool:
         """Wait until so many cases have ended; False if the command ends before."""
         with self.changed:
-            self.changed.wait_for(
-                lambda: self.ended >= cases or not self.listener.is_alive(), WAIT_S
-            )
+            self.changed.wait_for(lambda: self.ended >= cases or self.over, WAIT_S)
         return self.process.poll() is None
 
     def send(self, number: int) -> None:
