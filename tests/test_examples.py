@@ -11,7 +11,7 @@ ARGUMENTS = {
     "lift_slices.py": [],
     "benchmarks/brats.py": ["--help"],
     "benchmarks/hippocampus.py": ["--help"],
-    "benchmarks/hospital.py": ["--tiny"],
+    "benchmarks/hospital.py": ["--tiny", "--parts", "ct"],
     "benchmarks/memory_model.py": ["--quick"],
     "benchmarks/step_cost.py": ["--help"],
     "benchmarks/stock_plans.py": ["--help"],
