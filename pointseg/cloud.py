@@ -1,0 +1,103 @@
+"""Several clouds as one batch of tensors: points concatenated, ``offset`` says where each ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cloud:
+    """A batch of B clouds with N points altogether (Pointcept's layout).
+
+    No two points of one cloud share a voxel where a sparse backbone is to read it.
+    """
+
+    coord: Tensor
+    """(N, 3) float32, metres."""
+    grid_coord: Tensor
+    """(N, 3) int64 voxel coordinates, >= 0."""
+    feat: Tensor
+    """(N, C) input features."""
+    offset: Tensor
+    """(B,) int64 cumulative counts; cloud b holds rows offset[b - 1] to offset[b]."""
+    segment: Tensor | None = None
+    """(N,) int64 labels, -1 is ignored."""
+    image_coord: Tensor | None = None
+    """(N, V, 2) float32 pixels (u right, v down) of each point in the views of its cloud."""
+    image_mask: Tensor | None = None
+    """(N, V) bool, whether the point is visible there."""
+    image_offset: Tensor | None = None
+    """(S,) int64 as ``offset``, but of the samples whose images are looked up: Mix3D merges clouds,
+    not their images. None: as ``offset``."""
+
+    def __post_init__(self) -> None:
+        count = len(self.coord)
+        for name in ("grid_coord", "feat", "segment", "image_coord", "image_mask"):
+            values = getattr(self, name)
+            if values is not None and len(values) != count:
+                raise ValueError(f"Cloud: '{name}' must have {count} rows, got {len(values)}")
+        if self.offset.dim() != 1 or len(self.offset) == 0:
+            raise ValueError(f"Cloud: 'offset' must be (B,) with B >= 1, got {self.offset.shape}")
+
+    def __len__(self) -> int:
+        return len(self.coord)
+
+    @property
+    def counts(self) -> Tensor:
+        """(B,) points of each cloud."""
+        return torch.diff(self.offset, prepend=self.offset.new_zeros(1))
+
+    @property
+    def batch(self) -> Tensor:
+        """(N,) int64 number of the cloud that each point is of."""
+        numbers = torch.arange(len(self.offset), device=self.offset.device)
+        return torch.repeat_interleave(numbers, self.counts, output_size=len(self))
+
+    def to(self, device: torch.device | str) -> Cloud:
+        """All tensors on one device."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Cloud:
+        """All tensors in pinned memory; the data loader calls this."""
+        return self._each(lambda tensor: tensor.pin_memory())
+
+    def with_feat(self, feat: Tensor) -> Cloud:
+        """The same points with other features."""
+        return replace(self, feat=feat)
+
+    def _each(self, function: Any) -> Cloud:
+        found = ((f.name, getattr(self, f.name)) for f in fields(self))
+        return replace(self, **{name: function(t) for name, t in found if t is not None})
+
+
+def collate(clouds: Sequence[Cloud]) -> Cloud:
+    """Join clouds, or batches of them, into one batch.
+
+    Raises:
+        ValueError: none given, or a field that only some of them have.
+    """
+    if not clouds:
+        raise ValueError("collate: 'clouds' must hold at least one cloud")
+    joined: dict[str, Tensor | None] = {}
+    for name in (f.name for f in fields(Cloud)):
+        values = [getattr(cloud, name) for cloud in clouds]
+        missing = sum(value is None for value in values)
+        if 0 < missing < len(values):
+            raise ValueError(
+                f"collate: '{name}' must be in all clouds or in none, {missing} lack it"
+            )
+        if missing:
+            joined[name] = None
+        elif name.endswith("offset"):
+            starts = torch.tensor([0, *(len(cloud) for cloud in clouds[:-1])]).cumsum(0)
+            joined[name] = torch.cat(
+                [v + start.to(v.device) for v, start in zip(values, starts, strict=True)]
+            )
+        else:
+            joined[name] = torch.cat(values)
+    return Cloud(**joined)  # type: ignore[arg-type]
