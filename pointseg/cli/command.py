@@ -1,0 +1,55 @@
+"""What the commands share: how one ends, and which device is meant. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import NoReturn
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def run_command(name: str, run: Callable[[], int]) -> int:
+    """Run a command's work; a user's mistake becomes one line on stderr.
+
+    Returns:
+        Exit code: what ``run`` returns, 2 for an error the user can mend, 130 when interrupted.
+    """
+    from pointseg.errors import UserError
+
+    for signal_name in ("SIGTERM", "SIGHUP"):  # what schedulers and closing terminals send
+        if hasattr(signal, signal_name):
+            signal.signal(getattr(signal, signal_name), _interrupt)
+    try:
+        return run()
+    except UserError as error:
+        print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr)
+        return 130
+
+
+def choose_device(name: str) -> str:
+    """auto, cpu, cuda or mps -> cpu, cuda or mps.
+
+    Raises:
+        UserError: a device that PyTorch does not see here.
+    """
+    import torch
+
+    from pointseg.errors import UserError
+
+    if name == "auto":  # mps is left to those who ask for it: it lacks some operators
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: PyTorch sees no CUDA device; use --device cpu")
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise UserError("--device mps: PyTorch sees no MPS device; use --device cpu")
+    return name
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
