@@ -1,0 +1,1 @@
+"""Operators on points and voxels: curves, sparse convolution, attention, pooling, grouping, sampling."""
