@@ -15,6 +15,7 @@ from typing import Any
 
 from dinomed3d.errors import UserError
 from dinomed3d.inference.case import Case
+from dinomed3d.inference.models.model import Model
 from dinomed3d.inference.spec import PredictSpec
 from dinomed3d.inference.supervise import fail
 
@@ -48,12 +49,13 @@ class CaseWorker:
         return next(event for event in events if event["event"] == "end")
 
 
-def run_cluster(spec: PredictSpec, cases: Sequence[Case], tell: Tell) -> None:
+def run_cluster(model: Model, spec: PredictSpec, cases: Sequence[Case], tell: Tell) -> None:
     """Have all cases done by `spec.workers` workers; each has a record in the end.
 
     A cluster is the one named by RAY_ADDRESS, or one of this machine's own processes.
 
     Args:
+        model: as opened here, for the records of cases that take their workers down.
         spec: its paths are reachable from all machines.
         cases: to do.
         tell: told as `worker` tells, and {"event": "worker", "pid": ...} for each worker that is ready.
@@ -73,7 +75,7 @@ def run_cluster(spec: PredictSpec, cases: Sequence[Case], tell: Tell) -> None:
         local = None if os.environ.get("RAY_ADDRESS") else max(spec.workers, os.cpu_count() or 1)
         ray.init(num_cpus=local, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)  # fmt: skip
     try:
-        _hand_out(ray, _placed(ray, spec), cases, tell)
+        _hand_out(ray, model, _placed(ray, spec), cases, tell)
     finally:
         if ours:
             ray.shutdown()
@@ -99,7 +101,7 @@ def _placed(ray: Any, spec: PredictSpec) -> PredictSpec:
     return replace(spec, device=device, **paths)
 
 
-def _hand_out(ray: Any, spec: PredictSpec, cases: Sequence[Case], tell: Tell) -> None:
+def _hand_out(ray: Any, model: Model, spec: PredictSpec, cases: Sequence[Case], tell: Tell) -> None:
     gpus = 1 if spec.device == "cuda" else 0
     actor = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=0)(CaseWorker)
     waiting = list(cases)
@@ -149,7 +151,7 @@ def _hand_out(ray: Any, spec: PredictSpec, cases: Sequence[Case], tell: Tell) ->
                 tell(answer)
             except ray.exceptions.RayError:
                 if case.id in suspects:
-                    fail(case, None, spec, tell)
+                    fail(case, None, model, spec, tell)
                 else:
                     suspects.add(case.id)
                     waiting.append(case)

@@ -80,7 +80,7 @@ def predict(spec: PredictSpec, tell: Tell) -> Outcome:
         UserError: nothing can be done at all; says why.
         KeyboardInterrupt: after the report of what was done until then.
     """
-    standby = Standby() if spec.engine == "process" else None
+    standby = Standby(spec) if spec.engine == "process" else None
     try:
         return _predict(spec, tell, standby)
     finally:
@@ -91,7 +91,10 @@ def predict(spec: PredictSpec, tell: Tell) -> Outcome:
 def _predict(spec: PredictSpec, tell: Tell, standby: Standby | None) -> Outcome:
     started = time.time()
     out = Path(spec.out)
-    model = open_model(Path(spec.model), folds=spec.folds, checkpoint=spec.checkpoint)
+    if standby is not None:
+        model = standby.model()
+    else:
+        model = open_model(Path(spec.model), folds=spec.folds, checkpoint=spec.checkpoint)
     if spec.dicom_seg:
         check_segmentations(model)
     if out.resolve() == Path(spec.source).resolve():
@@ -164,12 +167,12 @@ def run_engine(
         from dinomed3d.inference.worker import Worker
 
         Worker(model, spec).run(cases, tell)
-    elif spec.engine == "process":
-        supervise(spec, cases, tell, standby)
+    elif standby is not None:
+        supervise(model, spec, cases, tell, standby)
     else:
         from dinomed3d.inference.cluster import run_cluster
 
-        run_cluster(spec, cases, tell)
+        run_cluster(model, spec, cases, tell)
 
 
 def protect(cohort: Cohort, out: Path) -> None:

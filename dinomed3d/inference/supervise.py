@@ -25,6 +25,7 @@ from typing import Any
 
 from dinomed3d.errors import UserError
 from dinomed3d.inference.case import Case
+from dinomed3d.inference.models.model import Model
 from dinomed3d.inference.record import failed_record, remove_leftovers, write_failure
 from dinomed3d.inference.spec import PredictSpec
 
@@ -56,8 +57,8 @@ class _Life:
 class Standby:
     """A worker process; it loads what it needs while its first cases are still being looked for."""
 
-    def __init__(self) -> None:
-        """Start it.
+    def __init__(self, spec: PredictSpec) -> None:
+        """Start it, and have it open the model.
 
         Raises:
             UserError: no process can be started here.
@@ -78,16 +79,36 @@ class Standby:
             raise UserError(
                 f"a second process cannot be started here ({error}); use --engine threads"
             ) from error
+        self._give({"spec": spec.to_json()})
+
+    def model(self) -> Model:
+        """What it has found the model to be; so the process that waits for it need not load torch.
+
+        Raises:
+            UserError: the model cannot be used, or the process ended.
+        """
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise UserError(_ended_early(self.process.wait()))
+        event = json.loads(line)
+        if event["event"] == "error":
+            raise UserError(event["message"])
+        return Model.from_json(event["model"])
 
     def work(self, job: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """Give it its cases; gives its events until it ends."""
-        assert self.process.stdin is not None and self.process.stdout is not None
-        with suppress(BrokenPipeError):  # it has died already: its exit code says so
-            self.process.stdin.write(json.dumps(job) + "\n")
-            self.process.stdin.flush()
+        assert self.process.stdout is not None
+        self._give(job)
         for line in self.process.stdout:
             yield json.loads(line)
         self.process.wait()
+
+    def _give(self, what: Mapping[str, Any]) -> None:
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):  # it has died already: its exit code says so
+            self.process.stdin.write(json.dumps(what) + "\n")
+            self.process.stdin.flush()
 
     def end(self) -> None:
         """Let it finish what it is writing, and remove what is left of it."""
@@ -104,11 +125,12 @@ class Standby:
 
 
 def supervise(
-    spec: PredictSpec, cases: Sequence[Case], tell: Tell, first: Standby | None = None
+    model: Model, spec: PredictSpec, cases: Sequence[Case], tell: Tell, first: Standby
 ) -> None:
     """Have all cases done by workers, one after the other; each has a record in the end.
 
     Args:
+        model: that `first` has opened.
         spec: what is asked for.
         cases: to do.
         tell: told what happens.
@@ -119,20 +141,20 @@ def supervise(
     """
     left = list(cases)
     suspects: list[Case] = []
+    worker: Standby | None = first
     while left or suspects:
         alone = bool(suspects)
         batch = suspects[:1] if alone else left
-        life = _run_worker(first or Standby(), spec, batch, tell, overlap=not alone)
-        first = None
+        if worker is None:
+            worker = Standby(spec)
+        life = _run_worker(worker, spec, batch, tell, overlap=not alone)
+        worker = None
         if life.error is not None:
             raise UserError(life.error)
         if life.code == 130:
             raise KeyboardInterrupt
         if life.code != 0 and not life.ready:
-            raise UserError(
-                f"the worker process ended ({exit_reason(life.code)}) before it had loaded the model; see above. "
-                "Lack of memory does this; --engine threads works without a second process"
-            )
+            raise UserError(_ended_early(life.code))
         if life.code != 0:
             remove_leftovers(Path(spec.out), [case.id for case in batch])
         left = [case for case in left if case.id not in life.ended]
@@ -140,7 +162,7 @@ def supervise(
             (suspect,) = batch
             suspects = suspects[1:]
             if suspect.id not in life.ended:
-                fail(suspect, life.code, spec, tell)
+                fail(suspect, life.code, model, spec, tell)
             continue
         suspects = [case for case in left if case.id in life.begun]
         left = [case for case in left if case.id not in life.begun]
@@ -150,15 +172,12 @@ def supervise(
             )
 
 
-def fail(case: Case, code: int | None, spec: PredictSpec, tell: Tell) -> None:
+def fail(case: Case, code: int | None, model: Model, spec: PredictSpec, tell: Tell) -> None:
     """Record a case whose worker died with it, twice."""
-    from dinomed3d.inference.models.model import open_model
-
     reason = (
         f"the process that worked on it ended twice ({exit_reason(code)}), the second time with this case "
         "alone; lower --memory-limit, or see the log"
     )
-    model = open_model(Path(spec.model), folds=spec.folds, checkpoint=spec.checkpoint)
     write_failure(Path(spec.out), failed_record(case, reason, model, spec))
     tell({"event": "end", "case": case.id, "status": "failed", "reason": reason, "seconds": {}})
 
@@ -184,7 +203,7 @@ def _take(event: dict[str, Any], life: _Life, tell: Tell) -> None:
         life.ready = True
     elif kind == "error":
         life.error = event["message"]
-    else:
+    elif kind != "model":  # of a later worker, and known
         if kind == "look":
             life.begun.append(event["case"])
         elif kind == "end":
@@ -192,6 +211,13 @@ def _take(event: dict[str, Any], life: _Life, tell: Tell) -> None:
             if event["case"] in life.begun:
                 life.begun.remove(event["case"])
         tell(event)
+
+
+def _ended_early(code: int) -> str:
+    return (
+        f"the worker process ended ({exit_reason(code)}) before it had loaded the model; see above. "
+        "Lack of memory does this; --engine threads works without a second process"
+    )
 
 
 def exit_reason(code: int | None) -> str:
@@ -220,14 +246,15 @@ def work() -> int:
         from dinomed3d.inference.models.model import open_model
         from dinomed3d.inference.worker import Worker
 
+        spec = PredictSpec.from_json(json.loads(sys.stdin.readline())["spec"])
+        model = open_model(Path(spec.model), folds=spec.folds, checkpoint=spec.checkpoint)
+        tell({"event": "model", "model": model.to_json()})
         line = sys.stdin.readline()
         if not line:
             return 0  # there was nothing to do
         threading.Thread(target=_end_with_parent, daemon=True).start()
         job = json.loads(line)
-        spec = PredictSpec.from_json(job["spec"])
         cases = [Case.from_json(case) for case in job["cases"]]
-        model = open_model(Path(spec.model), folds=spec.folds, checkpoint=spec.checkpoint)
         worker = Worker(model, spec)
         tell({"event": "ready"})
         worker.run(cases, tell, overlap=job["overlap"])

@@ -61,4 +61,4 @@ def test_ray_is_an_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     spec = PredictSpec(source="a", out="b", model="c", engine="ray")
     with pytest.raises(UserError, match=r"dinomed3d\[ray\]"):
-        run_cluster(spec, [], print)
+        run_cluster(None, spec, [], print)

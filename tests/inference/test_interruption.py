@@ -23,6 +23,8 @@ import psutil
 import pytest
 
 from dinomed3d.cli.main import main
+from dinomed3d.inference.models.model import open_model
+from dinomed3d.inference.spec import PredictSpec
 from dinomed3d.inference.supervise import Standby
 from tests.inference.models import write_model
 from tests.inference.test_run import correct, write_scan
@@ -306,11 +308,14 @@ def test_a_case_that_kills_every_worker(
     assert not place.leftovers()
 
 
-def test_no_code_from_beside_the_scans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_code_from_beside_the_scans(
+    made: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "psutil.py").write_text("open('was-run', 'w')\nraise SystemExit(9)")
     monkeypatch.chdir(tmp_path)
-    worker = Standby()
+    worker = Standby(PredictSpec(source="none", out="none", model=str(made.model)))
     assert Path(worker.folder.name).is_dir()
+    assert worker.model() == open_model(made.model)
     worker.end()  # nothing to do: it goes, and what was for it
     assert worker.process.returncode == 0
     assert not (tmp_path / "was-run").exists() and not Path(worker.folder.name).exists()
