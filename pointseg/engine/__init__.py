@@ -1,0 +1,1 @@
+"""Recipes, losses and metrics; training, testing and prediction."""

@@ -1,0 +1,169 @@
+"""Cross-entropy and Lovasz-softmax over the labelled points of a batch, and class weights (section 2.11)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pointseg.scene import IGNORE
+
+_SORTED_AT_ONCE = 2**22
+"""Numbers that Lovasz-softmax sorts in one go: 50 MB of them and their order."""
+
+
+def segmentation_loss(
+    logits: Tensor, segment: Tensor, *, weights: Tensor | None = None, lovasz: float = 1.0
+) -> dict[str, Tensor]:
+    """What training lowers: cross-entropy plus ``lovasz`` times Lovasz-softmax.
+
+    Args:
+        logits: (N, K) scores of any floating type.
+        segment: (N,) labels, -1 is ignored.
+        weights: (K,) of the classes in cross-entropy; None: all alike.
+        lovasz: weight of Lovasz-softmax, >= 0; at 0 it is not computed.
+
+    Returns:
+        ``loss``, ``cross_entropy`` and, if computed, ``lovasz``: scalars. All are 0, with a gradient
+        of 0, if no point is labelled.
+
+    Raises:
+        ValueError: shapes that do not fit, a label that is neither a class nor -1.
+    """
+    points = cross_entropy(logits, segment, weights=weights)
+    if lovasz == 0:
+        return {"loss": points, "cross_entropy": points}
+    regions = lovasz_softmax(logits, segment)
+    return {"loss": points + lovasz * regions, "cross_entropy": points, "lovasz": regions}
+
+
+def cross_entropy(logits: Tensor, segment: Tensor, *, weights: Tensor | None = None) -> Tensor:
+    """The mean of -log softmax at the label, over labelled points, weighted by their class.
+
+    Arguments, errors and the case without labels as :func:`segmentation_loss`; computed in float32
+    at least.
+    """
+    _check(logits, segment, "cross_entropy")
+    logits, segment = _exact(logits), segment.long()
+    if weights is not None:
+        weights = weights.to(logits)
+    total = F.cross_entropy(logits, segment, weights, ignore_index=IGNORE, reduction="sum")
+    labelled = segment != IGNORE
+    if weights is None:
+        share = labelled.sum().to(total)
+    else:
+        share = torch.where(labelled, weights[segment.clamp(min=0)], 0).sum()
+    # Nothing labelled, or only classes of weight 0: total is 0, and so is 0 / 1.
+    return total / torch.where(share > 0, share, 1)
+
+
+def lovasz_softmax(logits: Tensor, segment: Tensor) -> Tensor:
+    """The Lovasz extension of 1 - IoU at the softmax, mean over the classes that the labels have.
+
+    Arguments, errors and the case without labels as :func:`segmentation_loss`; computed in float32
+    at least.
+    """
+    _check(logits, segment, "lovasz_softmax")
+    return lovasz_loss(torch.softmax(_exact(logits), dim=1), segment)
+
+
+def lovasz_loss(probability: Tensor, segment: Tensor) -> Tensor:
+    """The Lovasz extension of the Jaccard loss, mean over the classes that the labels have.
+
+    With all probabilities 0 or 1 it is the mean over these classes of 1 - IoU.
+
+    Args:
+        probability: (N, K) in 0 to 1.
+        segment: (N,) labels, -1 is ignored.
+
+    Source: Berman 2018, arXiv:1705.08790, algorithm 1, over the whole batch, classes present.
+    Differs: the weights of the sorted errors are had without taking differences of nearly equal numbers.
+    """
+    labelled = segment != IGNORE
+    probability, segment = probability[labelled], segment[labelled]
+    classes = torch.unique(segment)
+    if len(classes) == 0:
+        return probability.sum()  # of nothing: 0, with a gradient
+    inside = segment == classes[:, None]  # (C, N) for the C classes present
+    scores = probability.T[classes]
+    errors = torch.where(inside, 1 - scores, scores)
+    weights = torch.empty_like(errors)
+    chunk = max(1, _SORTED_AT_ONCE // len(segment))
+    for start in range(0, len(classes), chunk):
+        part = slice(start, start + chunk)
+        weights[part] = _jaccard_weights(errors.detach()[part], inside[part])
+    return (weights * errors).sum() / len(classes)
+
+
+def class_weights(
+    counts: NDArray[np.integer[Any]], kind: str, *, total: int | None = None
+) -> Tensor | None:
+    """Weights that let rare classes count more.
+
+    Args:
+        counts: (K,) labelled points of each class.
+        kind: none; auto or log: -ln f; sqrt: 1 / sqrt(f), where f is the class's share of all points.
+        total: how many points there are, if the share is to be of unlabelled ones as well (so is
+            SemanticKITTI's); None: the sum of the counts.
+
+    Returns:
+        (K,) float32, None for none. A class without points has the weight of one with one point.
+
+    Raises:
+        ValueError: an unknown kind, counts below 0 or of fewer than two classes, too small a total.
+    """
+    if kind == "none":
+        return None
+    if kind not in ("auto", "log", "sqrt"):
+        raise ValueError(f"class_weights: 'kind' must be none, auto, log or sqrt, got {kind!r}")
+    if counts.ndim != 1 or (counts < 0).any() or (counts > 0).sum() < 2:
+        raise ValueError(
+            f"class_weights: 'counts' must be >= 0 and say that two classes or more have points, got "
+            f"{counts.tolist()}; without that there is nothing to weigh: choose none"
+        )
+    every = int(counts.sum())
+    if total is not None and total < every:
+        raise ValueError(f"class_weights: 'total' must be >= {every} labelled points, got {total}")
+    share = np.maximum(counts, 1) / (every if total is None else total)
+    weights = 1 / np.sqrt(share) if kind == "sqrt" else -np.log(share)
+    return torch.from_numpy(weights.astype(np.float32))
+
+
+@torch.no_grad()
+def _jaccard_weights(errors: Tensor, inside: Tensor) -> Tensor:
+    """(C, N) what each error weighs in the Lovasz extension of 1 - IoU; a subgradient with respect to it.
+
+    Errors are taken from the largest: each point that joins the set of mistakes raises 1 - IoU by its
+    weight. With I and U, intersection and union once it has joined, a point of the class has taken
+    one from I, so that its weight is 1 / U; another has added one to U, and I / (U - 1) - I / U it is.
+    """
+    order = torch.argsort(errors, dim=1, descending=True, stable=True)
+    member = inside.gather(1, order)
+    size = inside.sum(1, keepdim=True)
+    left = size - member.cumsum(1)  # in integers, which are exact
+    union = (size + (~member).cumsum(1)).to(errors.dtype)
+    weights = torch.where(member, 1 / union, left / (union * (union - 1)).clamp(min=1))
+    return torch.empty_like(errors).scatter_(1, order, weights)
+
+
+def _exact(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def _check(logits: Tensor, segment: Tensor, who: str) -> None:
+    if logits.dim() != 2 or segment.shape != logits.shape[:1]:
+        raise ValueError(
+            f"{who}: 'logits' must be (N, K) and 'segment' (N,), got {tuple(logits.shape)} and "
+            f"{tuple(segment.shape)}"
+        )
+    # Said here, since a GPU would answer with an assertion that ends the process.
+    wrong = (segment < IGNORE) | (segment >= logits.shape[1])
+    if wrong.any():
+        raise ValueError(
+            f"{who}: 'segment' must be in 0 to {logits.shape[1] - 1}, or {IGNORE} where ignored, got "
+            f"{segment[wrong][0].item()} in {int(wrong.sum())} points"
+        )
