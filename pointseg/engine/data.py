@@ -1,0 +1,126 @@
+"""Scenes as the training and validation loops fetch them: loaded, augmented, sampled, batched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from torch.utils.data import Dataset as TorchDataset
+
+from pointseg.cloud import Cloud, collate
+from pointseg.datasets.dataset import Dataset
+from pointseg.engine.recipe import Recipe
+from pointseg.engine.sample import to_cloud
+from pointseg.errors import UserError
+from pointseg.scene import IGNORE, Scene
+from pointseg.transforms import Compose, evaluation, indoor, outdoor
+
+VALIDATION_SEED = 2**31
+"""Which point of a voxel is validated with is the same in every round and every run."""
+
+
+class Samples(TorchDataset[Cloud | UserError]):
+    """Scenes of some splits as networks see them; errors are handed over, not raised.
+
+    A data loader's worker would wrap an error's message into its traceback; handed over as a value
+    it reaches the user as it was written.
+    """
+
+    def __init__(self, dataset: Dataset, recipe: Recipe, *, training: bool, seed: int) -> None:
+        self.dataset, self.recipe, self.seed, self.training = dataset, recipe, seed, training
+        splits = recipe.train_splits if training else recipe.val_splits
+        self.scenes = [(split, name) for split in splits for name in dataset.scenes(split)]
+        if not self.scenes:
+            raise UserError(f"{dataset.name}: the splits {', '.join(splits)} hold no scene")
+        self.steps = training_steps(recipe) if training else validation_steps(recipe)
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, item: tuple[int, int]) -> Cloud | UserError:
+        """The scene with number ``item[1]``; ``item[0]`` seeds what is drawn at random."""
+        number, index = item
+        split, name = self.scenes[index]
+        seed = [self.seed, number] if self.training else [VALIDATION_SEED, index]
+        try:
+            scene = usable(self.dataset.load(split, name), self.recipe)
+            scene = self.steps(scene, np.random.default_rng(seed))
+        except UserError as error:
+            return error
+        except ValueError as error:  # what a transform says of a scene that does not fit it
+            return UserError(f"scene {split}/{name}: {error}")
+        features, scaling = self.recipe.features, self.recipe.color_range
+        return to_cloud(scene, features=features, color_range=scaling)
+
+
+def join(samples: Sequence[Cloud | UserError]) -> Cloud | UserError:
+    """One batch, or the first error among the samples."""
+    errors = [sample for sample in samples if isinstance(sample, UserError)]
+    return errors[0] if errors else collate([s for s in samples if isinstance(s, Cloud)])
+
+
+def usable(scene: Scene, recipe: Recipe) -> Scene:
+    """A scene reduced to the fields that training uses.
+
+    Raises:
+        UserError: no points, positions that are not finite, a feature or the labels are missing.
+    """
+    if len(scene) == 0:
+        raise UserError(f"scene {scene.name}: holds no points")
+    if not np.isfinite(scene.coord).all():
+        bad = int((~np.isfinite(scene.coord).all(1)).sum())
+        raise UserError(f"scene {scene.name}: {bad} points have positions that are not finite")
+    missing = [name for name in recipe.needs if name not in scene]
+    if missing:
+        raise UserError(
+            f"scene {scene.name}: lacks {', '.join(missing)}, which the recipe feeds to the network; "
+            f"leave it out with --override features=..."
+        )
+    if "segment" not in scene:
+        raise UserError(f"scene {scene.name}: has no labels ('segment') to train or validate with")
+    kept = {*recipe.needs, "segment", "image_coord", "image_mask"}
+    return scene.without(*(key for key in scene.fields if key not in kept))
+
+
+def training_steps(recipe: Recipe) -> Compose:
+    """What happens to a training scene, section 3's order."""
+    color = "color" in recipe.features
+    if recipe.setting == "indoor":
+        return Compose(
+            indoor(
+                recipe.augmentation,
+                voxel_m=recipe.voxel_m,
+                max_points=recipe.max_points,
+                sphere_fraction=recipe.sphere_fraction,
+                has_color=color,
+            )
+        )
+    return Compose(
+        outdoor(
+            recipe.augmentation,
+            voxel_m=recipe.voxel_m,
+            max_points=recipe.max_points,
+            clip_box_m=recipe.clip_box_m,
+        )
+    )
+
+
+def validation_steps(recipe: Recipe) -> Compose:
+    """One random point per voxel of the whole scene, nothing augmented."""
+    return Compose(
+        evaluation(
+            voxel_m=recipe.voxel_m,
+            center=recipe.setting == "indoor",
+            clip_box_m=recipe.clip_box_m,
+        )
+    )
+
+
+def label_counts(dataset: Dataset, splits: Sequence[str]) -> np.ndarray:
+    """(K,) labelled points of each class over all scenes of some splits."""
+    counts = np.zeros(len(dataset.classes.names), np.int64)
+    for split in splits:
+        for name in dataset.scenes(split):
+            segment = dataset.load(split, name)["segment"]
+            counts += np.bincount(segment[segment != IGNORE], minlength=len(counts))
+    return counts

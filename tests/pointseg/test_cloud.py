@@ -1,0 +1,77 @@
+"""Batches of clouds: rows of several clouds one after the other."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from pointseg import Cloud, collate
+
+
+def cloud(count: int, *, start: int = 0) -> Cloud:
+    row = torch.arange(start, start + count)
+    return Cloud(
+        coord=row[:, None].expand(-1, 3).float(),
+        grid_coord=row[:, None].expand(-1, 3),
+        feat=row[:, None].float(),
+        offset=torch.tensor([count]),
+        segment=row,
+    )
+
+
+def test_joined_clouds_follow_each_other() -> None:
+    both = collate([cloud(2), cloud(3, start=10)])
+    assert both.feat[:, 0].tolist() == [0, 1, 10, 11, 12]
+    assert both.offset.tolist() == [2, 5]
+    assert both.counts.tolist() == [2, 3]
+    assert both.batch.tolist() == [0, 0, 1, 1, 1]
+    assert both.segment is not None and both.segment.tolist() == [0, 1, 10, 11, 12]
+    assert both.image_coord is None
+
+
+def test_batches_can_be_joined_again() -> None:
+    both = collate([cloud(2), cloud(3)])
+    three = collate([cloud(1), both, replace(both, image_offset=None)])
+    assert three.offset.tolist() == [1, 3, 6, 8, 11]
+
+
+def test_image_offsets_are_shifted_as_offsets_are() -> None:
+    one = replace(cloud(5), image_offset=torch.tensor([2, 5]))
+    both = collate([one, one])
+    assert both.offset.tolist() == [5, 10]
+    assert both.image_offset is not None and both.image_offset.tolist() == [2, 5, 7, 10]
+
+
+def test_an_empty_cloud_in_a_batch_has_no_rows() -> None:
+    both = collate([cloud(0), cloud(2)])
+    assert both.batch.tolist() == [1, 1]
+
+
+def test_joining_one_cloud_changes_nothing() -> None:
+    one = cloud(3)
+    joined = collate([one])
+    assert torch.equal(joined.feat, one.feat) and torch.equal(joined.offset, one.offset)
+
+
+def test_nothing_to_join() -> None:
+    with pytest.raises(ValueError, match="at least one cloud"):
+        collate([])
+
+
+def test_a_field_of_some_only() -> None:
+    with pytest.raises(ValueError, match="'segment' must be in all clouds or in none, 1 lack it"):
+        collate([cloud(2), replace(cloud(2), segment=None)])
+
+
+def test_rows_must_agree() -> None:
+    with pytest.raises(ValueError, match="'feat' must have 3 rows, got 2"):
+        replace(cloud(3), feat=torch.zeros(2, 1))
+    with pytest.raises(ValueError, match="'offset' must be"):
+        replace(cloud(3), offset=torch.tensor(3))
+
+
+def test_features_are_replaced_alone() -> None:
+    changed = cloud(2).with_feat(torch.ones(2, 8))
+    assert changed.feat.shape == (2, 8) and changed.grid_coord.tolist() == [[0] * 3, [1] * 3]

@@ -1,0 +1,77 @@
+"""One cloud on the CPU: its fields belong to its points, whatever is selected."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pointseg import Scene
+
+
+def scene(count: int = 4) -> Scene:
+    row = np.arange(count)
+    return Scene(
+        coord=np.stack([row, 10 * row, 100 * row], 1).astype(np.float32),
+        fields={"segment": row.astype(np.int32), "row": row},
+        origin=np.array([4e5, 5e6, 0.0]),
+        name="four",
+    )
+
+
+def test_selecting_by_number_takes_all_fields_and_keeps_the_origin() -> None:
+    taken = scene().select(np.array([2, 0, 2]))
+    assert taken.coord.tolist() == [[2, 20, 200], [0, 0, 0], [2, 20, 200]]
+    assert taken["segment"].tolist() == [2, 0, 2]
+    assert taken["row"].tolist() == [2, 0, 2]
+    assert taken.origin.tolist() == [4e5, 5e6, 0]
+
+
+def test_selecting_by_truth() -> None:
+    assert scene().select(np.array([True, False, False, True]))["row"].tolist() == [0, 3]
+
+
+def test_fields_come_and_go() -> None:
+    more = scene().with_fields(normal=np.zeros((4, 3), np.float32))
+    assert "normal" in more and "normal" not in more.without("normal", "never there")
+    assert len(more) == 4
+
+
+def test_moving_keeps_fields() -> None:
+    moved = scene().moved(scene().coord.astype(np.float64) + 1)
+    assert moved.coord.dtype == np.float32
+    assert moved.coord[1].tolist() == [2, 11, 101]
+    assert moved["row"].tolist() == [0, 1, 2, 3]
+
+
+def test_a_missing_field_is_named() -> None:
+    with pytest.raises(KeyError, match="four: there is no field 'color'; there are: segment, row"):
+        scene()["color"]
+
+
+def test_coordinates_must_be_rows_of_three_in_single_precision() -> None:
+    with pytest.raises(ValueError, match=r"'coord' must be \(N, 3\) float32, got \(4, 2\)"):
+        Scene(coord=np.zeros((4, 2), np.float32))
+    with pytest.raises(ValueError, match="float64"):
+        Scene(coord=np.zeros((4, 3)))
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("segment", np.zeros(3, np.int32), "a row for each of the 4 points, got 3"),
+        ("segment", np.zeros(4, np.int64), "int32"),
+        ("color", np.zeros((4, 3), np.uint8), "float32"),
+        ("color", np.zeros((4, 4), np.float32), r"\(4, 4\)"),
+        ("image_coord", np.zeros((4, 2), np.float32), r"\(N, None, 2\)"),
+    ],
+)
+def test_fields_must_be_as_agreed(name: str, values: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        scene().with_fields(**{name: values})
+
+
+def test_any_number_of_views_is_a_field() -> None:
+    seen = scene().with_fields(
+        image_coord=np.zeros((4, 7, 2), np.float32), image_mask=np.zeros((4, 7), np.bool_)
+    )
+    assert seen.select(np.array([1]))["image_coord"].shape == (1, 7, 2)
