@@ -173,10 +173,9 @@ def _voxelize(coord: NDArray[np.floating[Any]], size_m: float, max_cells: int) -
                 f"voxelize: 'coord' must be finite, {bad} of {len(coord)} points have NaN or infinite "
                 f"{AXES}; drop them first"
             )
-        with np.errstate(over="ignore"):  # what overflows is refused by the next lines
-            first, last = np.floor(low / size_m), np.floor(high / size_m)
+        first, last = float(np.floor(low / size_m)), float(np.floor(high / size_m))
         cells = last - first + 1
-        if not cells <= max_cells:  # so that NaN, from infinities, is refused
+        if not cells <= max_cells:  # in this form NaN, from what overflowed, is refused as well
             raise ValueError(
                 f"voxelize: voxels of {size_m:g} m would cut the extent of {high - low:g} m along "
                 f"{name} into {cells:,.0f} cells, at most {max_cells:,} are possible; positions must be in "
