@@ -1,0 +1,248 @@
+"""Named columns of a file and the fields of a scene: which is which, in both directions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pointseg.files.errors import CloudFileError
+from pointseg.files.origin import split_origin
+from pointseg.scene import FIELDS, IGNORE, Scene
+
+# Names are compared in small letters and without CloudCompare's "scalar_". Of several names the
+# first found counts. Single columns that belong together, or one array of three columns.
+POSITION = (("x", "y", "z"),)
+POSITION_ARRAYS = ("coord", "coords", "xyz", "points", "pos")
+COLOR = (
+    ("red", "green", "blue"),
+    ("r", "g", "b"),
+    ("diffuse_red", "diffuse_green", "diffuse_blue"),
+)
+COLOR_ARRAYS = ("color", "colors", "colour", "rgb")
+NORMAL = (
+    ("nx", "ny", "nz"),
+    ("normal_x", "normal_y", "normal_z"),
+    ("normalx", "normaly", "normalz"),
+)
+NORMAL_ARRAYS = ("normal", "normals")
+STRENGTH = ("strength", "intensity", "reflectance", "remission")
+SEGMENT = ("pointseg_class", "class", "label", "segment", "classification")
+INSTANCE = ("instance",)
+
+CLASS_FIELD, SPARE_CLASS_FIELD = "class", "pointseg_class"
+UNLABELLED_COLOR = (128, 128, 128)
+
+
+def scene_of(path: Path, columns: Mapping[str, NDArray[Any]], *, name: str) -> Scene:
+    """The columns of a file as a scene.
+
+    Positions, colours, normals, intensities and labels are recognised by name and brought into the
+    form that scenes have; intensities and labels also stay as they were, under the file's own names,
+    and so does every column that is not recognised.
+
+    Args:
+        path: the file, for messages.
+        columns: (N,) or (N, k) arrays by the names that the file gives them.
+        name: of the scene.
+
+    Raises:
+        CloudFileError: no columns x, y and z, or not of numbers.
+    """
+    rest = dict(columns)
+    xyz = _triple(rest, POSITION, POSITION_ARRAYS)
+    if xyz is None:
+        has = ", ".join(columns) or "none"
+        raise CloudFileError(path, f"has no columns x, y and z; it has: {has}")
+    if xyz.dtype.kind not in "fiu":
+        raise CloudFileError(path, f"positions must be numbers, they are {xyz.dtype}")
+    coord, origin = split_origin(xyz if xyz.dtype.kind == "f" else xyz.astype(np.float64))
+    color = _triple(rest, COLOR, COLOR_ARRAYS)
+    normal = _triple(rest, NORMAL, NORMAL_ARRAYS)
+    fields: dict[str, NDArray[Any]] = {}
+    if color is not None:
+        fields["color"] = to_color(color)
+    if normal is not None:
+        fields["normal"] = to_normal(normal)
+    strength = _single(rest, STRENGTH)
+    if strength is not None:
+        fields["strength"] = to_strength(strength)
+    for field, names in (("segment", SEGMENT), ("instance", INSTANCE)):
+        values = _single(rest, names)
+        labels = None if values is None else to_labels(values)
+        if labels is not None:
+            fields[field] = labels
+    for key, values in rest.items():
+        if key in fields and key in FIELDS:
+            continue  # the file's own values, but for their type
+        fields[f"file_{key}" if key in FIELDS else key] = values
+    return Scene(coord=coord, fields=fields, origin=origin, name=name)
+
+
+def columns_of(scene: Scene) -> dict[str, NDArray[Any]]:
+    """A scene as named (N,) columns, in the order in which files are written.
+
+    Positions are float64 where the scene has an origin. A field of k columns becomes k columns with a number
+    behind the name.
+    """
+    columns: dict[str, NDArray[Any]] = {}
+    for axis, name in enumerate("xyz"):
+        column = scene.coord[:, axis]
+        columns[name] = column + scene.origin[axis] if scene.origin.any() else column
+    if "color" in scene:
+        color = np.clip(np.rint(scene["color"]), 0, 255).astype(np.uint8)
+        columns.update(zip(("red", "green", "blue"), color.T, strict=True))
+    if "normal" in scene:
+        columns.update(zip(("nx", "ny", "nz"), scene["normal"].T, strict=True))
+    own = {key for key in scene.fields if key not in FIELDS}
+    if "strength" in scene and not own & set(STRENGTH):
+        columns["intensity"] = scene["strength"][:, 0]
+    if "segment" in scene:
+        columns[CLASS_FIELD] = scene["segment"]
+        own -= {CLASS_FIELD, SPARE_CLASS_FIELD}
+    if "instance" in scene:
+        columns["instance"] = scene["instance"]
+    for key in scene.fields:
+        if key in own:
+            values = scene[key].reshape(len(scene), -1) if len(scene) else np.empty((0, 1))
+            many = values.shape[1] > 1
+            for number in range(values.shape[1]):
+                columns[f"{key}_{number}" if many else key] = values[:, number]
+    return columns
+
+
+def to_color(values: NDArray[Any]) -> NDArray[np.float32]:
+    """(N, 3) colours of a file as float32, 0 to 255; NaN becomes 0.
+
+    Floats up to 1 are taken as 0 to 1; values above 255, as LAS files have them, as 0 to 65535.
+    """
+    color = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    largest = color.max(initial=0)
+    if values.dtype.kind == "f" and largest <= 1:
+        color *= 255
+    elif largest > 255:
+        color *= np.float32(255 / 65535)
+    return np.clip(color, 0, 255, out=color)
+
+
+def to_normal(values: NDArray[Any]) -> NDArray[np.float32]:
+    """(N, 3) normals of a file with unit length; what has no direction becomes 0."""
+    normal = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    length = np.linalg.norm(normal, axis=1, keepdims=True)
+    return np.divide(normal, length, out=np.zeros_like(normal), where=length > 0)
+
+
+def to_strength(values: NDArray[Any]) -> NDArray[np.float32]:
+    """(N,) intensities of a file as (N, 1) float32, 0 to 1; NaN becomes 0.
+
+    Files seldom say what their largest value means. It is taken to be 1 (floats only), 255, 4095 or
+    65535: the smallest of these that 99 % of the points stay below.
+    """
+    strength = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    usual = np.percentile(strength, 99) if len(strength) else 0
+    scales = (1, 255, 4095, 65535) if values.dtype.kind == "f" else (255, 4095, 65535)
+    scale = next((scale for scale in scales if usual <= scale), scales[-1])
+    return np.clip(strength / np.float32(scale), 0, 1)[:, None]
+
+
+def to_labels(values: NDArray[Any]) -> NDArray[np.int32] | None:
+    """(N,) labels of a file as int32, NaN as ``IGNORE``; None if they are not whole numbers."""
+    if values.dtype.kind == "f":
+        missing = np.isnan(values)
+        whole = np.where(missing, IGNORE, values) if missing.any() else values
+        if (np.floor(whole) != whole).any():
+            return None
+        values = whole
+    elif values.dtype.kind not in "iub":
+        return None
+    limits = np.iinfo(np.int32)
+    if len(values) and (values.min() < limits.min or values.max() > limits.max):
+        return None
+    return values.astype(np.int32)
+
+
+def class_field(path: Path, existing: Iterable[str], wanted: str | None) -> str:
+    """The name of the field that predicted classes are written to.
+
+    ``class``, unless the file has a field of that name (which is kept): then ``pointseg_class``.
+
+    Raises:
+        CloudFileError: ``wanted`` is no name that every kind of file can hold.
+    """
+    if wanted is not None and not re.fullmatch(r"[A-Za-z_]\w{0,30}", wanted, re.ASCII):
+        raise CloudFileError(
+            path,
+            f"the class field must be a name of up to 31 letters, digits and _, got {wanted!r}",
+        )
+    if wanted is not None:
+        return wanted
+    return SPARE_CLASS_FIELD if CLASS_FIELD in existing else CLASS_FIELD
+
+
+def storable(values: NDArray[Any]) -> NDArray[Any]:
+    """In a type that PLY and PCD share: floats of 4 or 8 bytes, integers of up to 4.
+
+    Larger integers become doubles where 4 bytes do not hold them.
+    """
+    if values.dtype.kind == "b":
+        return values.astype(np.uint8)
+    if values.dtype.kind == "f":
+        return values if values.dtype.itemsize in (4, 8) else values.astype(np.float32)
+    if values.dtype.itemsize < 8:
+        return values
+    fits = len(values) == 0 or (values.min() >= -(2**31) and values.max() < 2**31)
+    return values.astype(np.int32 if fits else np.float64)
+
+
+def paint(segment: NDArray[Any], colors: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(N, 3) the colour of each point's class; grey where it has none."""
+    table = np.concatenate([colors, np.array([UNLABELLED_COLOR], np.uint8)])
+    return table[np.where((segment >= 0) & (segment < len(colors)), segment, len(colors))]
+
+
+def checked_segment(path: Path, segment: NDArray[Any], count: int) -> NDArray[np.int32]:
+    """Predicted classes that fit a file.
+
+    Raises:
+        CloudFileError: not one whole number for each of its points.
+    """
+    if segment.shape != (count,) or segment.dtype.kind not in "iu":
+        raise CloudFileError(
+            path,
+            f"has {count} points, so that 'segment' must be ({count},) integers, "
+            f"got {segment.shape} {segment.dtype}",
+        )
+    return segment.astype(np.int32)
+
+
+def _key(name: str) -> str:
+    return name.strip().lower().removeprefix("scalar_")
+
+
+def _triple(
+    rest: dict[str, NDArray[Any]], singles: Sequence[tuple[str, ...]], arrays: Sequence[str]
+) -> NDArray[Any] | None:
+    """Three columns, taken out of ``rest``, as one array; None if they are not there."""
+    by_key = {_key(name): name for name in reversed(rest)}
+    for key in arrays:
+        name = by_key.get(key)
+        if name is not None and rest[name].ndim == 2 and rest[name].shape[1] == 3:
+            return rest.pop(name)
+    for keys in singles:
+        if all(key in by_key and rest[by_key[key]].ndim == 1 for key in keys):
+            return np.stack([rest.pop(by_key[key]) for key in keys], axis=1)
+    return None
+
+
+def _single(rest: dict[str, NDArray[Any]], names: Sequence[str]) -> NDArray[Any] | None:
+    """The first column found, (N,); one of shape (N, 1) counts as well."""
+    by_key = {_key(name): name for name in reversed(rest)}
+    for key in names:
+        values = rest.get(by_key.get(key, ""))
+        if values is not None and values.size == len(values):
+            return values.reshape(-1)
+    return None

@@ -1,0 +1,162 @@
+"""The header of a PCD file: its fields, how many points, in which form.
+
+Source: Point Cloud Library, The PCD (Point Cloud Data) file format, version 0.7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pointseg.files.errors import CloudFileError
+
+KEYS = ("VERSION", "FIELDS", "SIZE", "TYPE", "COUNT", "WIDTH", "HEIGHT", "VIEWPOINT", "POINTS", "DATA")  # fmt: skip
+FORMS = ("ascii", "binary", "binary_compressed")
+SIZES = {"F": (4, 8), "I": (1, 2, 4, 8), "U": (1, 2, 4, 8)}
+HEADER_LIMIT = 1_000_000  # bytes; a longer header is no header
+PADDING = "_"
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of a point."""
+
+    name: str
+    """"_" is padding."""
+    kind: str
+    """numpy's code without byte order (files are little-endian)."""
+    count: int = 1
+    """Values per point."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What stands before the data."""
+
+    path: Path
+    fields: tuple[Field, ...]
+    points: int
+    form: str
+    """One of ``FORMS``."""
+    lines: tuple[bytes, ...]
+    """All lines as they are, with their ends."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the header."""
+        return sum(map(len, self.lines))
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of one point, packed; fields are named by their number, since padding repeats its name."""
+        return np.dtype([(str(i), "<" + f.kind, (f.count,)) for i, f in enumerate(self.fields)])
+
+
+def read_header(path: Path) -> Header:
+    """What a PCD file says of itself.
+
+    Raises:
+        CloudFileError: it is not one, or says what cannot be.
+    """
+    lines: list[bytes] = []
+    size = 0
+    with open(path, "rb") as stream:
+        while not lines or lines[-1].split()[:1] != [b"DATA"]:
+            line = stream.readline(HEADER_LIMIT)
+            size += len(line)
+            if not line or size > HEADER_LIMIT:
+                raise CloudFileError(
+                    path, "is not a PCD file, or cut off: no line begins with DATA"
+                )
+            words = line.split()
+            if words and not words[0].startswith(b"#") and _text(words[0]) not in KEYS:
+                raise CloudFileError(
+                    path, f"line {len(lines) + 1} is not of a PCD header: {_text(line[:80])!r}"
+                )
+            lines.append(line)
+    return _parse(path, lines)
+
+
+def extended(header: Header, added: Sequence[Field]) -> Header:
+    """The same with these fields added, or changed in type where they exist."""
+    fields = {f.name: f for f in header.fields if f.name != PADDING} | {f.name: f for f in added}
+    known = [f.name for f in header.fields]
+    new = [fields.get(f.name, f) for f in header.fields]
+    new += [f for f in added if f.name not in known]
+    words = {
+        b"FIELDS": [f.name for f in new],
+        b"SIZE": [f.kind[1] for f in new],
+        b"TYPE": [f.kind[0].upper() for f in new],
+        b"COUNT": [str(f.count) for f in new],
+    }
+    lines = []
+    for line in header.lines:
+        key = line.split()[0] if line.split() else b""
+        if key in words:
+            end = line[len(line.rstrip(b"\r\n")) :]
+            line = key + b" " + " ".join(words[key]).encode("utf-8", "surrogateescape") + end
+        lines.append(line)
+    return _parse(header.path, lines)
+
+
+def _parse(path: Path, lines: Sequence[bytes]) -> Header:
+    found: dict[str, list[str]] = {}
+    for line in lines:
+        words = _text(line).split()
+        if words and not words[0].startswith("#"):
+            if words[0] in found:
+                raise CloudFileError(path, f"its header has two lines {words[0]}")
+            found[words[0]] = words[1:]
+    missing = [key for key in ("FIELDS", "SIZE", "TYPE", "DATA") if key not in found]
+    if missing:
+        raise CloudFileError(path, f"its header lacks {', '.join(missing)}")
+    names = found["FIELDS"]
+    sizes, kinds = found["SIZE"], found["TYPE"]
+    counts = found.get("COUNT", ["1"] * len(names))
+    if not len(names) == len(sizes) == len(kinds) == len(counts):
+        raise CloudFileError(
+            path,
+            f"its header names {len(names)} FIELDS, but {len(sizes)} SIZE, {len(kinds)} TYPE and "
+            f"{len(counts)} COUNT",
+        )
+    fields = []
+    for name, size, kind, count in zip(names, sizes, kinds, counts, strict=True):
+        if size not in map(str, SIZES.get(kind, ())) or not count.isdecimal() or int(count) < 1:
+            raise CloudFileError(
+                path, f"field '{name}' cannot have TYPE {kind}, SIZE {size} and COUNT {count}"
+            )
+        fields.append(Field(name, kind.lower() + size, int(count)))
+    used = [name for name in names if name != PADDING]
+    if len(set(used)) != len(used):
+        raise CloudFileError(path, f"its header names a field twice: {', '.join(used)}")
+    if found["DATA"] not in ([form] for form in FORMS):
+        raise CloudFileError(
+            path, f"DATA must be {', '.join(FORMS)}, got {' '.join(found['DATA'])!r}"
+        )
+    return Header(path, tuple(fields), _points(path, found), found["DATA"][0], tuple(lines))
+
+
+def _points(path: Path, found: dict[str, list[str]]) -> int:
+    numbers = {}
+    for key in ("WIDTH", "HEIGHT", "POINTS"):
+        words = found.get(key)
+        if words is None:
+            continue
+        if len(words) != 1 or not words[0].isdecimal():
+            raise CloudFileError(path, f"{key} must be a whole number, got {' '.join(words)!r}")
+        numbers[key] = int(words[0])
+    if "POINTS" not in numbers and "WIDTH" not in numbers:
+        raise CloudFileError(path, "its header says neither POINTS nor WIDTH")
+    area = numbers.get("WIDTH", 0) * numbers.get("HEIGHT", 1)
+    points = numbers.get("POINTS", area)
+    if "WIDTH" in numbers and area != points:
+        raise CloudFileError(path, f"WIDTH times HEIGHT is {area}, but POINTS is {points}")
+    return points
+
+
+def _text(line: bytes) -> str:
+    return line.decode("utf-8", "surrogateescape")

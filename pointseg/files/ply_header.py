@@ -1,0 +1,160 @@
+"""The header of a PLY file: which tables it holds, of which properties, in which form.
+
+Source: G. Turk, The PLY Polygon File Format, 1994.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pointseg.files.errors import CloudFileError
+
+TYPES = {
+    "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2",
+    "ushort": "u2", "uint16": "u2", "int": "i4", "int32": "i4", "uint": "u4", "uint32": "u4",
+    "float": "f4", "float32": "f4", "double": "f8", "float64": "f8",
+}  # fmt: skip
+NAMES = {
+    "i1": "char", "u1": "uchar", "i2": "short", "u2": "ushort", "i4": "int", "u4": "uint",
+    "f4": "float", "f8": "double",
+}  # fmt: skip
+ORDERS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
+HEADER_LIMIT = 1_000_000  # bytes; a longer header is no header
+
+
+@dataclass(frozen=True)
+class Property:
+    """One value of each row of an element, or a list of values."""
+
+    name: str
+    kind: str
+    """numpy's code without byte order: i1, u1, ... f8."""
+    length_kind: str | None = None
+    """For lists: the code of the length that stands before the values."""
+    line: int = -1
+    """Number of its header line."""
+
+
+@dataclass(frozen=True)
+class Element:
+    """A table: vertex, face, ..."""
+
+    name: str
+    count: int
+    line: int
+    """Number of its header line."""
+    properties: tuple[Property, ...] = ()
+
+    @property
+    def has_lists(self) -> bool:
+        """Whether rows may differ in size."""
+        return any(p.length_kind is not None for p in self.properties)
+
+    def dtype(self, order: str) -> np.dtype[Any]:
+        """Of one row of a binary file, packed."""
+        return np.dtype([(p.name, order + p.kind) for p in self.properties])
+
+
+@dataclass(frozen=True)
+class Header:
+    """What stands before the data."""
+
+    path: Path
+    order: str
+    """Byte order "<" or ">"; "" for text."""
+    elements: tuple[Element, ...]
+    lines: tuple[bytes, ...]
+    """All lines as they are, with their ends."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the header."""
+        return sum(map(len, self.lines))
+
+    @property
+    def vertex(self) -> Element:
+        """The table of points."""
+        for element in self.elements:
+            if element.name == "vertex":
+                return element
+        raise CloudFileError(self.path, "has no element 'vertex', thus no points")
+
+
+def read_header(path: Path) -> Header:
+    """What a PLY file says of itself.
+
+    Raises:
+        CloudFileError: it is not one, or says what cannot be.
+    """
+    lines: list[bytes] = []
+    size = 0
+    with open(path, "rb") as stream:
+        while not lines or lines[-1].strip() != b"end_header":
+            line = stream.readline(HEADER_LIMIT)
+            if not lines and line.rstrip(b"\r\n") != b"ply":
+                raise CloudFileError(path, "is not a PLY file: its first line is not 'ply'")
+            size += len(line)
+            if not line or size > HEADER_LIMIT:
+                raise CloudFileError(path, "its header has no line 'end_header'")
+            lines.append(line)
+    return _parse(path, lines)
+
+
+def extended(header: Header, added: Sequence[Property]) -> Header:
+    """The same with these properties of the vertices added, or changed in type where they exist."""
+    vertex = header.vertex
+    end = b"\r\n" if header.lines[0].endswith(b"\r\n") else b"\n"
+    known = {p.name: p for p in vertex.properties}
+    lines = list(header.lines)
+    for found in added:
+        if found.name in known:
+            lines[known[found.name].line] = _line(found) + end
+    after = max([vertex.line, *(p.line for p in vertex.properties)]) + 1
+    lines[after:after] = [_line(p) + end for p in added if p.name not in known]
+    return _parse(header.path, lines)
+
+
+def _parse(path: Path, lines: Sequence[bytes]) -> Header:
+    order: str | None = None
+    elements: list[Element] = []
+    for number, raw in enumerate(lines):
+        words = raw.decode("utf-8", "surrogateescape").split()
+        if number == 0 or not words or words[0] in ("comment", "obj_info", "end_header"):
+            continue
+        if words[0] == "format" and len(words) == 3 and words[1] in ORDERS:
+            order = ORDERS[words[1]]
+        elif words[0] == "element" and len(words) == 3 and words[2].isdecimal():
+            elements.append(Element(words[1], int(words[2]), number))
+        elif words[0] == "property" and elements and (found := _property(words)) is not None:
+            last = elements.pop()
+            elements.append(
+                replace(last, properties=(*last.properties, replace(found, line=number)))
+            )
+        else:
+            raise CloudFileError(
+                path, f"line {number + 1} of its header is not PLY: {' '.join(words)[:80]!r}"
+            )
+    if order is None:
+        raise CloudFileError(path, f"its header must have a line 'format' with {', '.join(ORDERS)}")
+    for names in [[e.name for e in elements], *([p.name for p in e.properties] for e in elements)]:
+        if len(set(names)) != len(names):
+            raise CloudFileError(path, f"its header holds a name twice: {', '.join(names)}")
+    return Header(path, order, tuple(elements), tuple(lines))
+
+
+def _property(words: list[str]) -> Property | None:
+    if len(words) == 3 and words[1] in TYPES:
+        return Property(words[2], TYPES[words[1]])
+    is_list = len(words) == 5 and words[1] == "list"
+    if is_list and words[2] in TYPES and words[3] in TYPES and TYPES[words[2]][0] != "f":
+        return Property(words[4], TYPES[words[3]], TYPES[words[2]])
+    return None
+
+
+def _line(found: Property) -> bytes:
+    return f"property {NAMES[found.kind]} {found.name}".encode("utf-8", "surrogateescape")
