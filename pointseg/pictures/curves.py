@@ -1,0 +1,107 @@
+"""A training run as curves: losses, learning rate, what validation found."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_COLORS = {"loss": "#1f4e79", "cross_entropy": "#e08214", "lovasz": "#35978f"}
+_LABELS = {"cross_entropy": "cross-entropy", "lovasz": "Lovász"}
+
+
+def draw_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw the rows of ``metrics.csv``; written under a temporary name first.
+
+    Args:
+        rows: each has ``step``; of loss, cross_entropy, lovasz, lr, val_voxel_miou and
+            val_voxel_accuracy what was measured there. Values are numbers or their text; empty and
+            missing ones are skipped.
+        path: PNG to write.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.2), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    losses, quality = figure.subplots(1, 2)
+    top = 0.0
+    for name, color in _COLORS.items():
+        step, value = _series(rows, name)
+        if not len(step):
+            continue
+        label = _LABELS.get(name, name)
+        losses.plot(step, value, color=color, linewidth=0.8, alpha=0.3)
+        losses.plot(step, _smoothed(value), color=color, linewidth=1.8, label=label)
+        top = max(top, float(np.percentile(value, 98)))
+    _finish(losses, "training loss")
+    if top > 0:
+        losses.set_ylim(0, 1.08 * top)  # a few wild first steps do not flatten the rest
+    step, rate = _series(rows, "lr")
+    if len(step):
+        right = losses.twinx()
+        right.plot(step, rate, color="0.6", linewidth=1, linestyle="--", label="learning rate")
+        right.set_ylim(bottom=0)
+        right.set_ylabel("learning rate", color="0.45")
+        right.tick_params(axis="y", colors="0.45")
+        right.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
+    for name, color in (("val_voxel_miou", "#1f4e79"), ("val_voxel_accuracy", "#9aa5b1")):
+        step, value = _series(rows, name)
+        if not len(step):
+            continue
+        quality.plot(step, 100 * value, color=color, linewidth=1.8, marker="o", markersize=3.5,
+                     label=f"{name} (best {100 * value.max():.1f})")  # fmt: skip
+    quality.set_ylim(0, 100)
+    last = max([1.0, *(float(row["step"]) for row in rows)])
+    for axes in (losses, quality):
+        axes.set_xlim(0, 1.03 * last)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    _finish(quality, "validation, one point per voxel (per cent)")
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        figure.savefig(part, format="png")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _finish(axes: Any, title: str) -> None:
+    axes.set_title(title, fontsize=11)
+    axes.set_xlabel("step")
+    axes.grid(color="0.92")
+    axes.spines[["top", "right"]].set_visible(False)
+    handles, _ = axes.get_legend_handles_labels()
+    if handles:
+        axes.legend(frameon=False, fontsize=9)
+    else:
+        axes.text(0.5, 0.5, "nothing yet", ha="center", va="center", color="0.5",
+                  transform=axes.transAxes)  # fmt: skip
+
+
+def _series(
+    rows: Sequence[Mapping[str, Any]], name: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Steps and values of the rows that have this one, finite ones only."""
+    found = [(float(row["step"]), float(row[name])) for row in rows if _given(row.get(name))]
+    table = np.array(found, np.float64).reshape(-1, 2)
+    table = table[np.isfinite(table[:, 1])]
+    return table[:, 0], table[:, 1]
+
+
+def _given(value: Any) -> bool:
+    return value is not None and value != ""
+
+
+def _smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean over a window of about a thirtieth of the curve, shorter at its ends."""
+    reach = len(values) // 60
+    if reach < 1:
+        return values
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    places = np.arange(len(values))
+    low, high = np.maximum(places - reach, 0), np.minimum(places + reach + 1, len(values))
+    return np.asarray((total[high] - total[low]) / (high - low))
