@@ -1,0 +1,213 @@
+"""LAS and LAZ files through laspy: every dimension kept, scale, offset and coordinate system untouched."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import laspy
+import numpy as np
+from numpy.typing import NDArray
+
+from pointseg.files.columns import (
+    CLASS_FIELD,
+    SPARE_CLASS_FIELD,
+    checked_segment,
+    class_field,
+    columns_of,
+    paint,
+    scene_of,
+)
+from pointseg.files.errors import CloudFileError
+from pointseg.files.writing import new_file
+from pointseg.scene import Scene
+
+CHUNK = 1_000_000
+"""Points that are decompressed at once: a header that lies about their number costs no more memory."""
+STEP_M = 1e-4
+"""Resolution of files that are written anew; coarser for clouds of more than 200 km."""
+WITH_COLOR = {0: 2, 1: 3, 4: 5, 6: 7, 9: 10}
+"""Point formats without colour, and the same with it."""
+CLASSIFICATION = "classification"
+FULL_COLOR = 257  # from 8 to 16 bits
+
+
+def read_las(path: Path) -> Scene:
+    """All points of a LAS or LAZ file.
+
+    Raises:
+        CloudFileError: not such a file, malformed, damaged or cut off.
+    """
+    las = _load(path)
+    with _errors_of(path, "is damaged"):
+        names = [name for name in las.point_format.dimension_names if name not in ("X", "Y", "Z")]
+        columns = {name: np.array(las[name]) for name in names}
+        xyz = np.empty((len(las.points), 3))
+        for axis, raw in enumerate((las.X, las.Y, las.Z)):
+            xyz[:, axis] = raw * las.header.scales[axis] + las.header.offsets[axis]
+    return scene_of(path, {"xyz": xyz, **columns}, name=path.stem)
+
+
+def write_las(path: Path, scene: Scene) -> None:
+    """A scene as LAS 1.4, to a tenth of a millimetre; ``.laz`` is compressed.
+
+    Colours and intensities take the range of 16 bits; fields that LAS does not know become extra
+    dimensions, the classes the extra dimension ``pointseg_class``.
+
+    Raises:
+        CloudFileError: positions that are not finite, or a field that does not fit.
+    """
+    columns = columns_of(scene)
+    xyz = np.stack([columns.pop(axis).astype(np.float64) for axis in "xyz"], axis=1)
+    if not np.isfinite(xyz).all():
+        raise CloudFileError(
+            path, "LAS holds no positions that are NaN or infinite; leave them out"
+        )
+    if CLASS_FIELD in columns:
+        columns[SPARE_CLASS_FIELD] = columns.pop(CLASS_FIELD)
+    if "strength" in scene and columns.get("intensity", xyz).dtype.kind == "f":
+        columns["intensity"] = np.rint(scene["strength"][:, 0] * 65535).astype(np.uint16)
+    for color in ("red", "green", "blue"):
+        if color in columns:
+            columns[color] = columns[color].astype(np.uint16) * FULL_COLOR
+    with _errors_of(path, "could not be made"):
+        header = laspy.LasHeader(point_format=7 if "red" in columns else 6, version="1.4")
+        header.offsets = scene.origin
+        reach = float(np.abs(xyz - scene.origin).max(initial=0))
+        header.scales = np.full(3, max(STEP_M, reach / 2e9))
+        known = set(header.point_format.dimension_names)
+        for name, values in columns.items():
+            if name not in known:
+                kind = np.uint8 if values.dtype == bool else values.dtype
+                header.add_extra_dim(laspy.ExtraBytesParams(name, kind))
+        las = laspy.LasData(header, laspy.ScaleAwarePointRecord.zeros(len(scene), header=header))
+        las.x, las.y, las.z = xyz.T
+        for name, values in columns.items():
+            las[name] = values
+    _store(las, path)
+
+
+def label_las(
+    source: Path,
+    target: Path,
+    segment: NDArray[Any],
+    *,
+    colors: NDArray[np.uint8] | None = None,
+    field: str | None = None,
+) -> None:
+    """Copy a LAS or LAZ file with a class for each point.
+
+    The classes stand in an extra dimension ``pointseg_class``: LAS gives the numbers in
+    ``classification`` meanings of their own (2 is ground), which are not those of a trained model's
+    classes, and what the file says there is kept. ``field="classification"`` puts them there.
+
+    Args:
+        source: the file that was read.
+        target: the file to be; compressed if it ends in ``.laz``.
+        segment: (N,) classes.
+        colors: (K, 3) colours of the classes; given, they replace those of the points, and a point
+            format without colour becomes the same with it.
+        field: dimension for the classes.
+
+    Raises:
+        CloudFileError: as ``read_las``; ``segment`` does not fit; ``field`` is another dimension of LAS.
+    """
+    las = _load(source)
+    segment = checked_segment(source, segment, len(las.points))
+    name = class_field(source, (CLASS_FIELD,), field)
+    with _errors_of(source, "could not be labelled"):
+        if colors is not None and las.point_format.id in WITH_COLOR:
+            las = laspy.convert(las, point_format_id=WITH_COLOR[las.point_format.id])
+        if name in las.point_format.standard_dimension_names and name != CLASSIFICATION:
+            raise CloudFileError(source, f"classes cannot stand in the dimension '{name}' of LAS")
+        if name == CLASSIFICATION:
+            largest = 31 if las.point_format.id < 6 else 255
+            if len(segment) and not 0 <= segment.min() <= segment.max() <= largest:
+                raise CloudFileError(
+                    source,
+                    f"its classification holds 0 to {largest}, the classes are {segment.min()} to "
+                    f"{segment.max()}; let them stand in {SPARE_CLASS_FIELD}",
+                )
+        else:
+            if name in las.point_format.extra_dimension_names:
+                las.remove_extra_dim(name)
+            small = len(segment) == 0 or (segment.min() >= 0 and segment.max() <= 255)
+            las.add_extra_dim(laspy.ExtraBytesParams(name, np.uint8 if small else np.int32))
+        las[name] = segment
+        if colors is not None:
+            painted = paint(segment, colors).astype(np.uint16) * FULL_COLOR
+            las.red, las.green, las.blue = painted.T
+    _store(las, target)
+
+
+def _load(path: Path) -> laspy.LasData:
+    """Header, points and all records of a file."""
+    _check_header(path)
+    with _errors_of(path, "is damaged or cut off"), laspy.open(path) as reader:
+        scales = np.asarray(reader.header.scales)
+        if not np.isfinite([*scales, *reader.header.offsets]).all() or (scales == 0).any():
+            raise CloudFileError(
+                path, "its header has a scale of 0, or an offset that is not finite"
+            )
+        parts = []
+        while reader.points_read < reader.header.point_count:
+            parts.append(reader.read_points(CHUNK).array)
+            if len(parts[-1]) == 0:
+                raise CloudFileError(path, f"is cut off after {sum(map(len, parts))} points")
+        points = laspy.ScaleAwarePointRecord.zeros(0, header=reader.header)
+        if parts:
+            points.array = np.concatenate(parts) if len(parts) > 1 else parts[0]
+        las = laspy.LasData(reader.header, points)
+        las.evlrs = reader.evlrs
+        return las
+
+
+def _check_header(path: Path) -> None:
+    """Refuse what its reader would believe: numbers of records and points that the file cannot hold."""
+    size = path.stat().st_size
+    with open(path, "rb") as stream:
+        head = stream.read(375)
+    if head[:4] != b"LASF" or len(head) < 227:
+        raise CloudFileError(path, "is not a LAS file, or cut off: it must begin with LASF")
+    header_size, points_at, records = struct.unpack_from("<HII", head, 94)
+    form, row, count = struct.unpack_from("<BHI", head, 104)
+    extended_at = extended = 0
+    if head[25] >= 4:
+        if len(head) < 375:
+            raise CloudFileError(path, "is cut off within its header")
+        extended_at, extended, count = struct.unpack_from("<QIQ", head, 235)
+    if not header_size + 54 * records <= points_at <= size:
+        raise CloudFileError(
+            path,
+            f"is cut off or damaged: {records} records and a header do not fit before the points",
+        )
+    if extended and extended_at + 60 * extended > size:
+        raise CloudFileError(
+            path, f"is cut off: {extended} extended records at {extended_at} are missing"
+        )
+    compressed = form >= 64
+    if not compressed and points_at + count * row > size:
+        raise CloudFileError(
+            path,
+            f"is cut off: {count} points take {count * row} bytes, {size - points_at} are left; "
+            f"copy or export it again",
+        )
+
+
+def _store(las: laspy.LasData, path: Path) -> None:
+    with new_file(path) as part, _errors_of(path, "could not be written"):
+        las.write(part)
+
+
+@contextmanager
+def _errors_of(path: Path, what: str) -> Iterator[None]:
+    """Whatever laspy and lazrs raise, as our error: a damaged file makes them raise many things."""
+    try:
+        yield
+    except (CloudFileError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise CloudFileError(path, f"{what}: {error or type(error).__name__}") from error
