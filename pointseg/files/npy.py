@@ -100,7 +100,7 @@ def read_npz(path: Path) -> Scene:
 def write_npz(path: Path, scene: Scene) -> None:
     """A scene as compressed ``.npz``."""
     with new_file(path) as part, open(part, "wb") as stream:
-        np.savez_compressed(stream, **_arrays_of(scene))
+        _save_npz(stream, _arrays_of(scene), zipfile.ZIP_DEFLATED)
 
 
 def label_npz(
@@ -120,9 +120,9 @@ def label_npz(
     _per_point(source, arrays)
     new = _labelled(source, arrays, segment, colors, field)
     with zipfile.ZipFile(source) as archive:
-        packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
+        method = max(entry.compress_type for entry in archive.infolist())
     with new_file(target) as part, open(part, "wb") as stream:
-        (np.savez_compressed if packed else np.savez)(stream, **new)
+        _save_npz(stream, new, method)
 
 
 def read_npy(path: Path) -> Scene:
@@ -309,6 +309,13 @@ def _color_like(color: NDArray[np.uint8], old: NDArray[Any]) -> NDArray[Any]:
         largest = old.max(initial=0)
         return (color / (255 if largest <= 1 else 1)).astype(old.dtype)
     return (color * np.uint16(257 if old.max(initial=0) > 255 else 1)).astype(old.dtype)
+
+
+def _save_npz(stream: IO[bytes], arrays: Mapping[str, NDArray[Any]], method: int) -> None:
+    with zipfile.ZipFile(stream, "w", method) as archive:
+        for name, values in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, np.asanyarray(values), allow_pickle=False)
 
 
 def _save(path: Path, values: NDArray[Any]) -> None:

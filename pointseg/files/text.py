@@ -105,18 +105,11 @@ def label_text(
     segment = checked_segment(source, segment, len(table))
     values: dict[str, NDArray[Any]] = {}
     if colors is not None:
-        lower = [name.lower() for name in names]
-        found = next((c for c in COLOR if all(name in lower for name in c)), COLOR[0])
-        painted = paint(segment, colors)
-        for column, color in enumerate(found):
-            at = lower.index(color) if color in lower else None
-            values[color if at is None else names[at]] = _color_like(
-                painted[:, column], None if at is None else table[:, at]
-            )
+        values = _painted(names, table, paint(segment, colors))
     values[class_field(source, names, field)] = segment
-    texts = {name: as_texts(found) for name, found in values.items()}
-    replaced = {names.index(name): found for name, found in texts.items() if name in names}
-    added = {name: found for name, found in texts.items() if name not in names}
+    texts = {name: as_texts(column) for name, column in values.items()}
+    replaced = {names.index(name): new for name, new in texts.items() if name in names}
+    added = {name: new for name, new in texts.items() if name not in names}
     delimiter = form.delimiter or " "
     with new_file(target) as part, _open(source) as old, \
             open(part, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream:  # fmt: skip
@@ -133,10 +126,10 @@ def label_text(
                 stream.write(_header_line(target, [*names, *added], delimiter) + end)
             if replaced:
                 words = _split(body, form.delimiter)
-                for column, found in replaced.items():
-                    words[column] = found[row]
+                for column, new in replaced.items():
+                    words[column] = new[row]
                 body = delimiter.join(words)
-            stream.write(delimiter.join([body, *(found[row] for found in added.values())]) + end)
+            stream.write(delimiter.join([body, *(new[row] for new in added.values())]) + end)
             row += 1
 
 
@@ -182,7 +175,8 @@ def _named(
         if len(names) != columns:  # "# x y z" above "1,2,3"
             names = tuple(word for word in re.split(r"[\s,;]+", found[1]) if word)
         distinct = len(set(names)) == len(names)
-        if len(names) == columns and distinct:
+        of_points = not is_comment or {"x", "y", "z"} <= {name.lower() for name in names}
+        if len(names) == columns and distinct and of_points:
             return Form(delimiter, decimal_comma, found[0], names, columns)
         if not is_comment:
             problem = f"names {len(names)} columns" if distinct else "names a column twice"
@@ -257,10 +251,18 @@ def _kind(values: NDArray[np.float64]) -> str:
     return "color" if fits else "neither"
 
 
-def _color_like(color: NDArray[np.uint8], old: NDArray[np.float64] | None) -> NDArray[Any]:
-    """In the range of the colours that are replaced."""
-    is_unit = old is not None and len(old) > 0 and bool((np.floor(old) != old).any())
-    return np.round(color / 255, 4) if is_unit else color
+def _painted(
+    names: Sequence[str], table: NDArray[np.float64], painted: NDArray[np.uint8]
+) -> dict[str, NDArray[Any]]:
+    """Columns of colour by name, in the range of those that they replace."""
+    lower = [name.lower() for name in names]
+    keys = next((c for c in COLOR if all(name in lower for name in c)), None)
+    if keys is None:
+        return dict(zip(COLOR[0], painted.T, strict=True))
+    columns = [lower.index(name) for name in keys]
+    is_unit = table[:, columns].max(initial=0) <= 1
+    new = np.round(painted / 255, 4) if is_unit else painted
+    return {names[column]: new[:, i] for i, column in enumerate(columns)}
 
 
 def _open(path: Path) -> Any:
