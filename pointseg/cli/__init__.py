@@ -1,0 +1,1 @@
+"""The commands: parse, make one specification, call the library once."""
