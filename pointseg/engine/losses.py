@@ -83,20 +83,14 @@ def lovasz_loss(probability: Tensor, segment: Tensor) -> Tensor:
     Source: Berman 2018, arXiv:1705.08790, algorithm 1, over the whole batch, classes present.
     Differs: the weights of the sorted errors are had without taking differences of nearly equal numbers.
     """
-    labelled = segment != IGNORE
-    probability, segment = probability[labelled], segment[labelled]
     classes = torch.unique(segment)
+    classes = classes[classes != IGNORE]
     if len(classes) == 0:
-        return probability.sum()  # of nothing: 0, with a gradient
-    inside = segment == classes[:, None]  # (C, N) for the C classes present
-    scores = probability.T[classes]
-    errors = torch.where(inside, 1 - scores, scores)
-    weights = torch.empty_like(errors)
-    chunk = max(1, _SORTED_AT_ONCE // len(segment))
-    for start in range(0, len(classes), chunk):
-        part = slice(start, start + chunk)
-        weights[part] = _jaccard_weights(errors.detach()[part], inside[part])
-    return (weights * errors).sum() / len(classes)
+        return (probability * 0).sum()
+    value, gradient = _lovasz_and_gradient(probability.detach(), segment, classes)
+    # Linear near where it is: this has the value, and the gradient, in one product.
+    change = (probability * gradient).sum()
+    return value + (change - change.detach())
 
 
 def class_weights(
@@ -134,6 +128,23 @@ def class_weights(
 
 
 @torch.no_grad()
+def _lovasz_and_gradient(
+    probability: Tensor, segment: Tensor, classes: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The loss, and (N, K) its gradient with respect to the probabilities."""
+    value, gradient = probability.new_zeros(()), torch.zeros_like(probability)
+    ignored = segment == IGNORE
+    for part in classes.split(max(1, _SORTED_AT_ONCE // len(segment))):
+        inside = segment == part[:, None]  # (C, N)
+        scores = probability[:, part].T
+        # Below all others, ignored points join last, when there is nothing left to lose.
+        errors = torch.where(inside, 1 - scores, scores).masked_fill_(ignored, -1)
+        weights = _jaccard_weights(errors, inside)
+        value += (weights * errors).sum()
+        gradient[:, part] = torch.where(inside, -weights, weights).T
+    return value / len(classes), gradient / len(classes)
+
+
 def _jaccard_weights(errors: Tensor, inside: Tensor) -> Tensor:
     """(C, N) what each error weighs in the Lovasz extension of 1 - IoU; a subgradient with respect to it.
 
@@ -141,13 +152,28 @@ def _jaccard_weights(errors: Tensor, inside: Tensor) -> Tensor:
     weight. With I and U, intersection and union once it has joined, a point of the class has taken
     one from I, so that its weight is 1 / U; another has added one to U, and I / (U - 1) - I / U it is.
     """
-    order = torch.argsort(errors, dim=1, descending=True, stable=True)
+    order = _from_the_largest(errors)
     member = inside.gather(1, order)
     size = inside.sum(1, keepdim=True)
-    left = size - member.cumsum(1)  # in integers, which are exact
-    union = (size + (~member).cumsum(1)).to(errors.dtype)
-    weights = torch.where(member, 1 / union, left / (union * (union - 1)).clamp(min=1))
+    joined = member.cumsum(1)  # in integers, which are exact
+    rank = torch.arange(1, errors.shape[1] + 1, device=errors.device)
+    union = (size + rank - joined).to(errors.dtype)
+    weights = torch.where(member, 1 / union, (size - joined) / (union * (union - 1)).clamp(min=1))
     return torch.empty_like(errors).scatter_(1, order, weights)
+
+
+def _from_the_largest(errors: Tensor) -> Tensor:
+    """(C, N) order of each row, equal ones as they come; errors are -1, or 0 and more."""
+    if errors.device.type != "cpu" or errors.dtype != torch.float32:
+        return torch.argsort(errors, dim=1, descending=True, stable=True)
+    # Ten times faster on CPU: the bits of such floats are integers in the same order, inverted here
+    # by ~; with the place below them, sorting numbers gives the order.
+    packed = (~errors.view(torch.int32)).numpy().astype(np.int64, order="C")
+    packed <<= 31
+    packed |= np.arange(packed.shape[1])
+    packed.sort(axis=1)
+    packed &= (1 << 31) - 1
+    return torch.from_numpy(packed)
 
 
 def _exact(logits: Tensor) -> Tensor:

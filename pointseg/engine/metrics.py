@@ -175,10 +175,14 @@ class Confusion:
 
 
 def _tensor(values: Labels, name: str) -> Tensor:
-    tensor = values if isinstance(values, Tensor) else torch.from_numpy(np.asarray(values))
-    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
-        raise ValueError(f"Confusion.add: '{name}' must be integers, got {tensor.dtype}")
-    return tensor
+    """As integers; arrays of any integer type, byte order and protection."""
+    if isinstance(values, Tensor):
+        fits = not (values.is_floating_point() or values.is_complex() or values.dtype == torch.bool)
+    else:
+        fits = values.dtype.kind in "iu"
+    if not fits:
+        raise ValueError(f"Confusion.add: '{name}' must be integers, got {values.dtype}")
+    return values if isinstance(values, Tensor) else torch.from_numpy(values.astype(np.int64))
 
 
 def _ratio(part: Any, whole: Any) -> NDArray[np.float64]:

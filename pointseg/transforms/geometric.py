@@ -173,10 +173,9 @@ def flip(scene: Scene, *, x: bool, y: bool) -> Scene:
 
 def _mapped(scene: Scene, matrix: NDArray[np.float64]) -> Scene:
     """Points and normals times an orthogonal matrix."""
-    moved = scene.moved((scene.coord @ matrix.T).astype(np.float32))
-    if "normal" not in scene:
-        return moved
-    return moved.with_fields(normal=(scene["normal"] @ matrix.T).astype(np.float32))
+    transposed = matrix.T.astype(np.float32)
+    moved = scene.moved(scene.coord @ transposed)
+    return moved.with_fields(normal=scene["normal"] @ transposed) if "normal" in scene else moved
 
 
 def _smooth_noise(

@@ -160,6 +160,25 @@ def test_lovasz_in_parts_is_lovasz_at_once(monkeypatch):
     torch.testing.assert_close(torch.autograd.grad(parts, logits)[0], gradient)
 
 
+def test_the_fast_order_is_that_of_argsort():
+    generator = torch.Generator().manual_seed(0)
+    errors = torch.rand(4, 1000, generator=generator)
+    errors[1] = (errors[1] * 8).round() / 8  # many equal ones
+    errors[2, ::3] = -1
+    errors[3, :4] = torch.tensor([0.0, 1.0, 1e-45, 1.4e-38])
+    wanted = torch.argsort(errors, dim=1, descending=True, stable=True)
+    assert torch.equal(losses._from_the_largest(errors), wanted)
+    assert torch.equal(losses._from_the_largest(errors.T.contiguous().T), wanted)
+
+
+def test_gradients_in_single_precision_are_those_in_double():
+    logits, segment = batch(count=4000, classes=8)
+    found = []
+    for values in (logits.float().requires_grad_(), logits.clone().requires_grad_()):
+        found += torch.autograd.grad(lovasz_softmax(values, segment), values)
+    torch.testing.assert_close(found[0].double(), found[1], rtol=1e-3, atol=1e-8)
+
+
 @pytest.mark.parametrize("weights", [None, torch.tensor([1.0, 2.0, 3.0])])
 @pytest.mark.parametrize("count", [0, 7])
 def test_without_labels_the_loss_is_zero_and_so_is_its_gradient(weights, count):

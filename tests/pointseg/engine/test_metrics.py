@@ -126,8 +126,10 @@ def test_tensors_and_arrays_alike(dtype):
     np.testing.assert_array_equal(confusion.matrix, counted(guess, label, classes=6).matrix)
 
 
-def test_labels_of_small_types_do_not_overflow():
-    label = np.full(300, 199, np.uint8)
+@pytest.mark.parametrize("dtype", ["u1", "<u2", ">i4", "i8"])
+def test_arrays_of_any_integer_type(dtype):
+    label = np.full(300, 199, dtype)
+    label.setflags(write=False)
     assert counted(label, label, classes=200).matrix[199, 199] == 300
 
 
