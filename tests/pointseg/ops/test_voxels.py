@@ -194,3 +194,15 @@ def test_refused(coord, size, match):
 def test_a_limit_below_one_is_refused():
     with pytest.raises(ValueError, match="'limit' must be >= 1"):
         fragments(POINTS, 0.5, limit=0)
+
+
+def test_missing_returns_at_the_origin_do_not_ask_for_a_pass_each(shared):
+    """A real scan with 53,000 of its points at the origin."""
+    raw = np.fromfile(shared / "data/points/rellis3d/000104.bin", np.float32).reshape(-1, 4)
+    whole = scene(np.ascontiguousarray(raw[:, :3]))
+    parts = fragments(whole.coord, 0.05)
+    assert len(parts) > 50_000  # made when asked for: this takes no memory
+    assert len(fragments(whole.coord, 0.05, limit=8)) == 8
+    thinned, inverse = thin(whole, 0.01)
+    assert len(fragments(thinned.coord, 0.05)) < 50
+    assert (np.abs(thinned.coord[inverse] - whole.coord) < 0.01 + 1e-5).all()
