@@ -237,7 +237,9 @@ def work() -> int:
     os.dup2(2, 1)
 
     def tell(event: dict[str, Any]) -> None:
-        with lock:
+        # a parent that was killed does not listen; that is no fault of the case this process is at, and
+        # `_end_with_parent` ends it
+        with lock, suppress(BrokenPipeError):
             channel.write(json.dumps(event) + "\n")
             channel.flush()
 

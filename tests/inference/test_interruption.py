@@ -23,6 +23,7 @@ import psutil
 import pytest
 
 from dinomed3d.cli.main import main
+from dinomed3d.inference.finding.discovery import find_cases
 from dinomed3d.inference.models.model import open_model
 from dinomed3d.inference.spec import PredictSpec
 from dinomed3d.inference.supervise import Standby
@@ -319,6 +320,23 @@ def test_no_code_from_beside_the_scans(
     worker.end()  # nothing to do: it goes, and what was for it
     assert worker.process.returncode == 0
     assert not (tmp_path / "was-run").exists() and not Path(worker.folder.name).exists()
+
+
+def test_a_case_does_not_fail_because_nobody_listens(made: Place, tmp_path: Path) -> None:
+    """The command was killed while its worker was in the middle of a case."""
+    spec = PredictSpec(source=str(made.source), out=str(tmp_path), model=str(made.model))
+    cohort = find_cases(made.source, channels=open_model(made.model).channels)
+    worker = Standby(spec)
+    worker.model()
+    cases = [case.to_json() for case in cohort.cases[:2]]
+    worker._give({"spec": spec.to_json(), "cases": cases, "overlap": True})
+    assert worker.process.stdout is not None and worker.process.stdin is not None
+    worker.process.stdout.close()
+    worker.process.wait(timeout=WAIT_S)
+    worker.process.stdin.close()
+    worker.folder.cleanup()
+    records = [json.loads((tmp_path / f"{case['id']}.json").read_text("utf-8")) for case in cases]
+    assert [record["status"] for record in records] == ["done", "done"]
 
 
 # --- what the command does with what is there already, in this process
