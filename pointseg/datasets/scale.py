@@ -38,7 +38,7 @@ def check_scale(scene: Scene, voxel_m: float) -> str | None:
     coord = scene.coord[np.isfinite(scene.coord).all(1)]
     if len(coord) < FEW_POINTS:
         return None
-    extent = float((coord.max(0) - coord.min(0)).max())
+    extent = float((coord.max(0).astype(float) - coord.min(0)).max())
     who = (
         f"scene {scene.name}: spans {extent:.3g} m, {extent / voxel_m:.3g} voxels of {voxel_m:g} m"
     )
@@ -70,7 +70,7 @@ def point_spacing(coord: NDArray[np.float32]) -> float:
     gaps = []
     for quarter in (1, 2, 3):
         centre = coord[quarter * (len(coord) - 1) // 4]
-        distance = np.square(coord - centre).sum(1)
+        distance = np.square(coord - centre.astype(float)).sum(1)
         count = min(len(coord), NEIGHBOURHOOD)
         near = np.unique(coord[np.argpartition(distance, count - 1)[:count]], axis=0)
         if len(near) > 1:

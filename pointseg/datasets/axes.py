@@ -1,0 +1,45 @@
+"""Coordinates in other units, or with another axis up, as the networks want them: metres, z up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pointseg.scene import Scene
+
+Kind = TypeVar("Kind", np.float32, np.float64)
+
+
+def upright(scene: Scene, *, unit_m: float = 1.0, up: str = "z") -> Scene:
+    """The same cloud in metres with z up.
+
+    Args:
+        scene: its ``coord`` and ``origin`` in the unit and with the axis given.
+        unit_m: metres per unit.
+        up: the vertical axis, "z" or "y". With y up a cloud is turned about x: (x, y, z) becomes
+            (x, -z, y), as do normals.
+
+    Raises:
+        ValueError: another axis, or a unit that is not above 0.
+    """
+    if up not in ("z", "y") or not 0 < unit_m < float("inf"):
+        raise ValueError(
+            f"upright: 'up' must be z or y and 'unit_m' above 0 metres, got {up!r}, {unit_m}"
+        )
+    if unit_m == 1 and up == "z":
+        return scene
+    coord, origin, fields = scene.coord * np.float32(unit_m), scene.origin * unit_m, scene.fields
+    if up == "y":
+        coord, origin = _turned(coord), _turned(origin)
+        if "normal" in fields:
+            fields = {**fields, "normal": _turned(fields["normal"])}
+    return replace(scene, coord=coord, origin=origin, fields=fields)
+
+
+def _turned(vectors: NDArray[Kind]) -> NDArray[Kind]:
+    """(..., 3)."""
+    x, y, z = (vectors[..., axis] for axis in range(3))
+    return np.stack([x, -z, y], axis=-1)

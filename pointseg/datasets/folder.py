@@ -1,0 +1,173 @@
+"""A person's own clouds: a folder of files and a short description, ``dataset.yaml``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pointseg.datasets.axes import upright
+from pointseg.datasets.dataset import DatasetError, require_scene, require_split
+from pointseg.datasets.description import EXAMPLE, Description, map_labels, read_description
+from pointseg.datasets.scale import check_scale
+from pointseg.files import SUFFIXES, cloud_suffix, finite_points, read_cloud
+from pointseg.files.columns import to_labels
+from pointseg.scene import FIELDS, Scene
+
+DESCRIPTION = "dataset.yaml"
+USUAL_SPLITS = ("train", "val", "test")
+MUST_BE_LABELLED = ("train", "val")
+
+
+class Folder:
+    """Clouds of any type that ``pointseg.files`` reads, below one folder.
+
+    Points without a position are left out; coordinates are brought to metres with z up. Scenes keep
+    the features that the description names, and their labels.
+    """
+
+    def __init__(self, root: Path, config: Path | None = None) -> None:
+        """Read the description and find the files.
+
+        Raises:
+            DatasetError: the description does not fit, a pattern finds nothing, a file is both in
+                train and in another split.
+        """
+        self.root = root
+        self.description: Description = read_description(
+            config if config is not None else root / DESCRIPTION, default_name=root.resolve().name
+        )
+        self.name = self.description.name
+        self.classes = self.description.classes
+        self.fields = self.description.features
+        self.voxel_m = self.description.voxel_m
+        self._files = {split: _by_name(root, files) for split, files in self._found().items()}
+        self._scale_checked = False
+
+    def splits(self) -> tuple[str, ...]:
+        """Names of its splits."""
+        return tuple(self._files)
+
+    def scenes(self, split: str) -> tuple[str, ...]:
+        """Names of the clouds of a split: those of their files, with folders where these repeat.
+
+        Raises:
+            DatasetError: there is no such split.
+        """
+        require_split(self.name, split, self.splits())
+        return tuple(self._files[split])
+
+    def path(self, split: str, scene: str) -> Path:
+        """The file of a cloud.
+
+        Raises:
+            DatasetError: there is no such cloud.
+        """
+        require_scene(self.name, split, scene, self.scenes(split))
+        return self._files[split][scene]
+
+    def load(self, split: str, scene: str) -> Scene:
+        """One cloud in metres, z up, with ``segment`` unless it is outside train and val and has none.
+
+        Raises:
+            CloudFileError: its file is damaged.
+            DatasetError: it has no points, lacks a feature or its labels, holds labels that are in
+                no class, or its scale does not fit the voxel size.
+        """
+        path = self.path(split, scene)
+        file = path.relative_to(self.root).as_posix()
+        is_text = cloud_suffix(path) in (".txt", ".xyz", ".csv", ".asc")
+        read, _ = finite_points(
+            read_cloud(path, columns=self.description.columns if is_text else None)
+        )
+        if len(read) == 0:
+            raise DatasetError(f"{path}: holds no points with a position; remove it from its split")
+        missing = sorted(self.fields - set(read.fields))
+        if missing:
+            has = ", ".join(key for key in read.fields if key in FIELDS) or "positions only"
+            raise DatasetError(
+                f"{path}: lacks {', '.join(missing)}, which 'features' in the description promises of "
+                f"every cloud; it has: {has}"
+            )
+        fields = {key: read[key] for key in self.fields}
+        labels = self._labels(read, path, needed=split in MUST_BE_LABELLED)
+        if labels is not None:
+            fields["segment"] = map_labels(labels, self.description, file=file)
+        kept = Scene(coord=read.coord, fields=fields, origin=read.origin, name=scene)
+        found = upright(kept, unit_m=self.description.unit_m, up=self.description.up)
+        if self.description.check_scale and not self._scale_checked:
+            problem = check_scale(found, self.voxel_m)
+            if problem is not None:
+                raise DatasetError(
+                    f"{path}: {problem} (in dataset.yaml; 'check_scale: false' if it is right as it is)"
+                )
+            self._scale_checked = True  # clouds of one folder are of one scale
+        return found
+
+    def _labels(self, scene: Scene, path: Path, *, needed: bool) -> NDArray[np.int32] | None:
+        name = self.description.label or "segment"
+        if name in scene:
+            labels = to_labels(scene[name].reshape(len(scene), -1)[:, 0])
+            if labels is None:
+                raise DatasetError(f"{path}: its labels '{name}' must be whole numbers")
+            return labels
+        if needed:
+            has = ", ".join(scene.fields) or "positions only"
+            raise DatasetError(
+                f"{path}: has no labels '{name}'; name their field with 'label' in the description; it has: {has}"
+            )
+        return None
+
+    def _found(self) -> dict[str, list[Path]]:
+        splits = dict(self.description.splits)
+        if not splits:
+            splits = {name: (name,) for name in USUAL_SPLITS if (self.root / name).is_dir()}
+        if not splits:
+            raise DatasetError(
+                f"{self.root}: has no folder train, val or test; name the files of each split in its "
+                f"description, for example: {EXAMPLE}"
+            )
+        found = {split: self._matching(split, patterns) for split, patterns in splits.items()}
+        for split, files in found.items():
+            both = sorted(set(files) & set(found.get("train", ()))) if split != "train" else []
+            if both:
+                raise DatasetError(
+                    f"{self.root}: {both[0].relative_to(self.root)} is in train and in {split}; a split that "
+                    f"is trained on says nothing about other clouds"
+                )
+        return found
+
+    def _matching(self, split: str, patterns: tuple[str, ...]) -> list[Path]:
+        files: dict[Path, None] = {}
+        for pattern in patterns:
+            hits = [path for path in sorted(self.root.glob(pattern)) if path.name[0] != "."]
+            folders = [path for path in hits if path.is_dir() and cloud_suffix(path) is None]
+            hits += [
+                path
+                for folder in folders
+                for path in sorted(folder.iterdir())
+                if path.name[0] != "."
+            ]
+            clouds = [path for path in hits if cloud_suffix(path) is not None]
+            if not clouds:
+                raise DatasetError(
+                    f"{self.root}: split '{split}': '{pattern}' finds no clouds (files that end in "
+                    f"{', '.join(SUFFIXES)}, or folders with coord.npy); for example: {EXAMPLE}"
+                )
+            files |= dict.fromkeys(clouds)
+        return list(files)
+
+
+def _by_name(root: Path, files: list[Path]) -> dict[str, Path]:
+    """Files by name without ending; with the folders above them where names would repeat."""
+    stems = [path.name[: len(path.name) - len(cloud_suffix(path) or "")] for path in files]
+    if len(set(stems)) == len(stems):
+        return dict(zip(stems, files, strict=True))
+    named = {
+        "__".join((*path.relative_to(root).parent.parts, stem)): path
+        for path, stem in zip(files, stems, strict=True)
+    }
+    if len(named) == len(files):
+        return named
+    return {"__".join(path.relative_to(root).parts): path for path in files}
