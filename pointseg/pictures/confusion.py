@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import csv
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pointseg.files.writing import new_file
 
 _WRITTEN = 26
 """Classes up to which the shares stand in the cells."""
@@ -42,13 +42,13 @@ def write_confusion(
         )
     counts = matrix.sum(1)
     shares = matrix / np.maximum(counts, 1)[:, None]
-    with _new_file(table) as part, part.open("w", newline="", encoding="utf-8") as file:
+    with new_file(table) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["labelled", "points", *names, *(f"{name} (share)" for name in names)])
         for name, count, row, share in zip(names, counts, matrix, shares, strict=True):
             told = [f"{value:.6f}" if count else "" for value in share]
             writer.writerow([name, int(count), *map(int, row), *told])
-    with _new_file(picture) as part:
+    with new_file(picture) as part:
         _draw(shares, counts, names, part)
 
 
@@ -101,13 +101,3 @@ def _short(count: int) -> str:
         if count >= unit:
             return f"{count / unit:.3g} {name}"
     return str(count)
-
-
-@contextmanager
-def _new_file(path: Path) -> Iterator[Path]:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pointseg.files.writing import new_file
 
 _COLORS = {"loss": "#1f4e79", "cross_entropy": "#e08214", "lovasz": "#35978f"}
 _LABELS = {"cross_entropy": "cross-entropy", "lovasz": "Lovász"}
@@ -61,12 +62,8 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         axes.set_xlim(0, 1.03 * last)
         axes.xaxis.get_major_locator().set_params(integer=True)
     _finish(quality, "validation, one point per voxel (per cent)")
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with new_file(path) as part:
         figure.savefig(part, format="png")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _finish(axes: Any, title: str) -> None:
