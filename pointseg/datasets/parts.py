@@ -1,0 +1,179 @@
+"""What generated rooms are made of: boxes, cylinders and panels with a class, a colour and a pattern.
+
+A room stays a list of such parts; points are drawn from their surfaces, and cameras may look at them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pointseg.scene import IGNORE
+
+Vectors = NDArray[np.float64]
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Box:
+    """Its edges lie along x, y and z before it is turned about the vertical through its centre."""
+
+    center: Triple
+    size: Triple
+    yaw: float = 0.0
+    """Radians, counter-clockwise seen from above."""
+
+    @property
+    def area(self) -> float:
+        """Square metres of its surface."""
+        x, y, z = self.size
+        return 2 * (x * y + y * z + z * x)
+
+    def sample(self, count: int, rng: np.random.Generator) -> tuple[Vectors, Vectors]:
+        """(count, 3) points spread evenly over the surface, and (count, 3) unit normals outwards."""
+        size = np.array(self.size)
+        faces = np.prod(size) / size  # of the pair of faces across each axis
+        axis = rng.choice(3, count, p=faces / faces.sum())
+        side = rng.integers(0, 2, count) * 2 - 1
+        local = rng.uniform(-0.5, 0.5, (count, 3))
+        rows = np.arange(count)
+        local[rows, axis] = side / 2
+        normal = np.zeros((count, 3))
+        normal[rows, axis] = side
+        return _turned(local * size, self.yaw) + self.center, _turned(normal, self.yaw)
+
+    def contains(self, points: Vectors, margin: float) -> NDArray[np.bool_]:
+        """(N,) whether points are more than ``margin`` below the surface."""
+        local = np.abs(_turned(points - self.center, -self.yaw))
+        return (local < np.array(self.size) / 2 - margin).all(1)
+
+    def placed(self, x: float, y: float, yaw: float) -> Box:
+        """Turned about the origin, then moved."""
+        cx, cy, cz = _turned(np.array([self.center]), yaw)[0].tolist()
+        return replace(self, center=(cx + x, cy + y, cz), yaw=self.yaw + yaw)
+
+
+@dataclass(frozen=True)
+class Cylinder:
+    """An upright cylinder with bottom and top."""
+
+    base: Triple
+    """Centre of its bottom."""
+    radius: float
+    height: float
+
+    @property
+    def area(self) -> float:
+        """Square metres of its surface."""
+        return 2 * np.pi * self.radius * (self.height + self.radius)
+
+    def sample(self, count: int, rng: np.random.Generator) -> tuple[Vectors, Vectors]:
+        """(count, 3) points spread evenly over the surface, and (count, 3) unit normals outwards."""
+        angle = rng.uniform(0, 2 * np.pi, count)
+        around = np.stack([np.cos(angle), np.sin(angle), np.zeros(count)], axis=1)
+        where = rng.uniform(0, self.height + self.radius, count)
+        on_side = where < self.height
+        up = np.where(rng.random(count) < 0.5, 1.0, -1.0)
+        reach = np.where(on_side, 1.0, np.sqrt(rng.random(count)))[:, None] * self.radius
+        level = np.where(on_side, where, np.where(up > 0, self.height, 0.0))
+        points = np.array(self.base) + around * reach
+        points[:, 2] += level
+        caps = np.stack([np.zeros(count), np.zeros(count), up], axis=1)
+        return points, np.where(on_side[:, None], around, caps)
+
+    def contains(self, points: Vectors, margin: float) -> NDArray[np.bool_]:
+        """(N,) whether points are more than ``margin`` below the surface."""
+        away = points - self.base
+        inside = np.square(away[:, :2]).sum(1) < max(self.radius - margin, 0) ** 2
+        return inside & (away[:, 2] > margin) & (away[:, 2] < self.height - margin)
+
+    def placed(self, x: float, y: float, yaw: float) -> Cylinder:
+        """Turned about the origin, then moved."""
+        cx, cy, cz = _turned(np.array([self.base]), yaw)[0].tolist()
+        return replace(self, base=(cx + x, cy + y, cz))
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A flat rectangle seen from one side, perhaps with rectangular openings."""
+
+    corner: Triple
+    along: Triple
+    """One edge; ``along`` x ``across`` points to the side that is seen."""
+    across: Triple
+    openings: tuple[tuple[float, float, float, float], ...] = ()
+    """From and to in shares of ``along``, then of ``across``: (a0, c0, a1, c1)."""
+
+    @property
+    def area(self) -> float:
+        """Square metres of what is left beside the openings."""
+        whole = float(np.linalg.norm(np.cross(self.along, self.across)))
+        return whole * (1 - sum((a1 - a0) * (c1 - c0) for a0, c0, a1, c1 in self.openings))
+
+    def sample(self, count: int, rng: np.random.Generator) -> tuple[Vectors, Vectors]:
+        """(count, 3) points spread evenly beside the openings, and (count, 3) unit normals."""
+        shares = rng.random((0, 2))
+        while len(shares) < count:
+            more = rng.random((count, 2))
+            for a0, c0, a1, c1 in self.openings:
+                more = more[~((more >= (a0, c0)) & (more < (a1, c1))).all(1)]
+            shares = np.concatenate([shares, more])
+        points = np.array(self.corner) + shares[:count] @ np.array([self.along, self.across])
+        normal = np.cross(self.along, self.across)
+        return points, np.tile(normal / np.linalg.norm(normal), (count, 1))
+
+    def contains(self, points: Vectors, margin: float) -> NDArray[np.bool_]:
+        """(N,) False: a panel has no inside."""
+        return np.zeros(len(points), bool)
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Stripes, or squares where there are two directions."""
+
+    directions: tuple[Triple, ...]
+    """Across which the colour changes."""
+    period_m: float
+    contrast: float
+    """By which share of itself the colour is darker in every other stripe."""
+
+    def factor(self, points: Vectors) -> Vectors:
+        """(N,) what colours at these points are multiplied by."""
+        stripes = np.zeros(len(points), np.int64)
+        for direction in self.directions:
+            stripes += np.floor(points @ np.array(direction) / self.period_m).astype(np.int64)
+        return 1 - self.contrast * (stripes % 2)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One shape of one object."""
+
+    shape: Box | Cylinder | Panel
+    label: int
+    color: Triple
+    """Red, green, blue, 0 to 255, in full light."""
+    pattern: Pattern | None = None
+    instance: int = IGNORE
+    """Number of the object it belongs to."""
+    glow: float = 0.0
+    """How much light of its own it gives: 0 to 1, for lamps and windows."""
+
+    def placed(self, x: float, y: float, yaw: float, instance: int) -> Part:
+        """Turned about the origin, then moved; of the object with this number."""
+        if isinstance(self.shape, Panel):
+            raise TypeError("Part.placed: panels are part of the room and stay where they are")
+        return replace(self, shape=self.shape.placed(x, y, yaw), instance=instance)
+
+
+def _turned(vectors: Vectors, yaw: float) -> Vectors:
+    """(N, 3) turned about the vertical."""
+    if yaw == 0:
+        return vectors
+    c, s = np.cos(yaw), np.sin(yaw)
+    turned = vectors.copy()
+    turned[:, 0] = c * vectors[:, 0] - s * vectors[:, 1]
+    turned[:, 1] = s * vectors[:, 0] + c * vectors[:, 1]
+    return turned
