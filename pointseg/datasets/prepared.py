@@ -110,6 +110,12 @@ def find_index(root: Path) -> Index | None:
         ) from error
 
 
+def relative_source(source: Path, out: Path) -> str:
+    """How the index refers to the official files: relative where they lie below it, so that both can move."""
+    base, folder = source.resolve(), out.resolve()
+    return base.relative_to(folder).as_posix() if base.is_relative_to(folder) else str(base)
+
+
 class PreparedScenes:
     """A dataset whose scenes are folders of arrays; all but the names is the dataset's own."""
 

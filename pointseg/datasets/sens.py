@@ -103,7 +103,7 @@ class SensFrame:
                         f"got {image.size[0]} x {image.size[1]}"
                     )
                 return np.asarray(image.convert("RGB"))
-        except (OSError, SyntaxError, ValueError) as error:
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             if isinstance(error, DatasetError):
                 raise
             raise DatasetError(f"{self._who} its colour image is damaged: {error}") from error

@@ -1,0 +1,67 @@
+"""S3DIS: 272 rooms in six areas with 13 classes; tested on Area 5, or on each area in turn.
+
+Reads what ``pointseg-prepare --dataset s3dis`` wrote (``s3dis_prepare``). Each area is a split. The score of
+the six folds is that of their summed confusion matrices: ``evaluation.sum_folds``.
+
+Source: Armeni 2016, 3D Semantic Parsing of Large-Scale Indoor Spaces.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pointseg.datasets.dataset import ClassList
+from pointseg.datasets.prepared import PreparedScenes
+
+NAME = "s3dis"
+AREAS = ("Area_1", "Area_2", "Area_3", "Area_4", "Area_5", "Area_6")
+
+CLASSES = ClassList(
+    names=(
+        "ceiling", "floor", "wall", "beam", "column", "window", "door", "table", "chair", "sofa",
+        "bookcase", "board", "clutter",
+    ),
+    colors=np.array(
+        [
+            [0, 255, 0], [0, 0, 255], [0, 255, 255], [255, 255, 0], [255, 0, 255], [100, 100, 255],
+            [200, 200, 100], [170, 120, 200], [255, 0, 0], [200, 100, 100], [10, 200, 100],
+            [200, 200, 200], [50, 50, 50],
+        ],
+        np.uint8,
+    ),
+)  # fmt: skip
+"""The classes, with the colours that most publications use. Every point has one."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One way to divide the areas."""
+
+    train: tuple[str, ...]
+    test: str
+
+
+def fold(test_area: str) -> Fold:
+    """Training on all areas but one; ``fold("Area_5")`` is the usual single test.
+
+    Raises:
+        ValueError: an area that is not there.
+    """
+    if test_area not in AREAS:
+        raise ValueError(f"fold: 'test_area' must be one of {', '.join(AREAS)}, got {test_area!r}")
+    return Fold(tuple(area for area in AREAS if area != test_area), test_area)
+
+
+def six_folds() -> tuple[Fold, ...]:
+    """Each area is tested once; confusion matrices are summed before the IoU is taken."""
+    return tuple(fold(area) for area in AREAS)
+
+
+class S3DIS(PreparedScenes):
+    """The prepared rooms; splits are the areas."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root, name=NAME, prepared_as=NAME, classes=CLASSES)
