@@ -1,0 +1,175 @@
+"""MinkUNet as Pointcept's SparseUNet: a U-Net of residual blocks of sparse convolutions."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+
+from pointseg.backbones.features import Backbone, Features, Level
+from pointseg.cloud import Cloud
+from pointseg.ops.convolution import InverseConv3d, StridedConv3d, SubmanifoldConv3d
+from pointseg.ops.grid import Grid
+
+
+class MinkUNet(Backbone):
+    """Encoder of strided convolutions and residual blocks, decoder with skip connections.
+
+    Parameters have the names and shapes of Pointcept's ``SpUNet-v1m1``, whose checkpoints therefore
+    load; the defaults are its MinkUNet34C. It reads colours scaled to -1 to 1.
+
+    Source: Choy 2019, arXiv:1904.08755, figure 5; layout of weights and the order of operations as
+    in Pointcept. Differs: it also returns the features of every level.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        num_classes: int = 0,
+        base_channels: int = 32,
+        channels: tuple[int, ...] = (32, 64, 128, 256, 256, 128, 96, 96),
+        layers: tuple[int, ...] = (2, 3, 4, 6, 2, 2, 2, 2),
+    ) -> None:
+        """Begin with random weights.
+
+        Args:
+            in_channels: features per point.
+            num_classes: outputs of a last linear layer; 0: none, the decoder's features come out.
+            base_channels: width of the stem.
+            channels: widths of the encoder's stages, then of the decoder's, coarsest first.
+            layers: residual blocks of each of them.
+
+        Raises:
+            ValueError: ``channels`` and ``layers`` that are not equally long and even.
+        """
+        super().__init__()
+        channels, layers = tuple(channels), tuple(layers)
+        if len(channels) != len(layers) or len(channels) % 2 or not channels:
+            raise ValueError(
+                "MinkUNet: 'channels' and 'layers' must be equally many, the encoder's and as many of "
+                f"the decoder's, got {channels} and {layers}"
+            )
+        stages = len(layers) // 2
+        self.in_channels = in_channels
+        self.out_channels = num_classes or channels[-1]
+        self.level_channels = (self.out_channels, *channels[-2 : stages - 2 : -1])
+        self.conv_input = _Unit(SubmanifoldConv3d(in_channels, base_channels, 5, bias=False))
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        self.enc, self.dec = nn.ModuleList(), nn.ModuleList()
+        fine = (base_channels, *channels[: stages - 1])  # widths of the skip connections
+        for stage in range(stages):
+            width, depth = channels[stage], layers[stage]
+            self.down.append(_Unit(StridedConv3d(fine[stage], width, bias=False)))
+            self.enc.append(_Stage(width, width, depth))
+            back, below = channels[-1 - stage], channels[-2 - stage]
+            self.up.append(_Unit(InverseConv3d(below, back, bias=False)))
+            self.dec.append(_Stage(back + fine[stage], back, layers[-1 - stage]))
+        self.final: nn.Module = (
+            SubmanifoldConv3d(channels[-1], num_classes, 1) if num_classes else nn.Identity()
+        )
+        for module in self.modules():
+            if isinstance(module, SubmanifoldConv3d):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, cloud: Cloud) -> Features:
+        """Features of the points, and the decoder's of every level.
+
+        Args:
+            cloud: a batch without two points in one voxel; ``feat`` (N, in_channels).
+
+        Raises:
+            ValueError: other features than the network reads, or points that share a voxel.
+        """
+        if cloud.feat.shape[1:] != (self.in_channels,):
+            raise ValueError(
+                f"MinkUNet: the cloud's 'feat' must be (N, {self.in_channels}), "
+                f"got {tuple(cloud.feat.shape)}"
+            )
+        grids = [Grid(cloud.grid_coord, cloud.batch)]
+        feat = self.conv_input(cloud.feat, grids[0])  # (N, base_channels)
+        skips = []
+        for down, enc in zip(self.down, self.enc, strict=True):
+            skips.append(feat)
+            feat = enc(down(feat, grids[-1]), grids[-1].coarser()[0])  # (N / 2^dim, channels)
+            grids.append(grids[-1].coarser()[0])
+        feats = [feat]
+        for stage in reversed(range(len(skips))):
+            back = self.up[stage](feat, grids[stage])
+            feat = self.dec[stage](torch.cat([back, skips.pop()], 1), grids[stage])
+            feats.append(feat)
+        feats[-1] = (
+            self.final(feat) if isinstance(self.final, nn.Identity) else self.final(feat, grids[0])
+        )
+        return Features(feats[-1], _levels(cloud, grids, feats[::-1]))
+
+
+class _Unit(nn.Sequential):
+    """Sparse convolution, normalisation, activation."""
+
+    def __init__(self, convolution: SubmanifoldConv3d | StridedConv3d | InverseConv3d) -> None:
+        super().__init__(convolution, _norm(convolution.out_channels), nn.ReLU(inplace=True))
+
+    def forward(self, feat: Tensor, grid: Grid) -> Tensor:  # type: ignore[override]
+        convolution, norm, activation = self
+        return activation(norm(convolution(feat, grid)))  # type: ignore[no-any-return]
+
+
+class _Block(nn.Module):
+    """Two convolutions and a way around them."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.proj = nn.Sequential()
+        if in_channels != channels:
+            self.proj.append(SubmanifoldConv3d(in_channels, channels, 1, bias=False))
+            self.proj.append(_norm(channels))
+        self.conv1 = SubmanifoldConv3d(in_channels, channels, 3, bias=False)
+        self.bn1 = _norm(channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = SubmanifoldConv3d(channels, channels, 3, bias=False)
+        self.bn2 = _norm(channels)
+
+    def forward(self, feat: Tensor, grid: Grid) -> Tensor:
+        around = feat
+        if len(self.proj):
+            around = self.proj[1](self.proj[0](feat, grid))
+        feat = self.relu(self.bn1(self.conv1(feat, grid)))
+        feat = self.bn2(self.conv2(feat, grid))
+        return self.relu(feat + around)  # type: ignore[no-any-return]
+
+
+class _Stage(nn.Sequential):
+    """Residual blocks at one resolution, the first of which may change the width."""
+
+    def __init__(self, in_channels: int, channels: int, depth: int) -> None:
+        blocks = (_Block(in_channels if i == 0 else channels, channels) for i in range(depth))
+        super().__init__(OrderedDict((f"block{i}", block) for i, block in enumerate(blocks)))
+
+    def forward(self, feat: Tensor, grid: Grid) -> Tensor:  # type: ignore[override]
+        for block in self:
+            feat = block(feat, grid)
+        return feat
+
+
+def _norm(channels: int) -> nn.BatchNorm1d:
+    return nn.BatchNorm1d(channels, eps=1e-3, momentum=0.01)
+
+
+def _levels(cloud: Cloud, grids: list[Grid], feats: list[Tensor]) -> tuple[Level, ...]:
+    levels = []
+    coord, offset = cloud.coord, cloud.offset
+    for number, (grid, feat) in enumerate(zip(grids, feats, strict=True)):
+        last = number == len(grids) - 1
+        parent = None if last else grid.parent()
+        levels.append(Level(coord, grid.coord, offset, feat, parent))
+        if parent is not None:
+            coarse = grids[number + 1]
+            count = torch.bincount(parent, minlength=len(coarse))
+            sums = coord.new_zeros(len(coarse), 3).index_add_(0, parent, coord)
+            coord = sums / count[:, None]
+            offset = torch.bincount(coarse.batch, minlength=len(offset)).cumsum(0)
+    return tuple(levels)

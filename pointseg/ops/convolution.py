@@ -1,0 +1,296 @@
+"""Sparse convolution in plain torch: values at occupied voxels only, outputs only where asked for.
+
+A kernel map says which rows meet under which offset of the kernel. On a CPU the work goes tile by
+tile of the output: per offset the rows are gathered into a small buffer and multiplied, then each
+output row sums its products in one pass, so that nothing is scattered and every thread owns its
+rows. Elsewhere the neighbourhoods of a block of rows are gathered and multiplied at once. Both are
+deterministic, and their memory beyond input and output does not grow with the cloud.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.grad import conv2d_weight
+
+from pointseg.ops.grid import Grid
+from pointseg.ops.kernel_map import KernelMap
+
+_BLOCK = 2**25
+"""Gathered numbers at a time on devices other than CPUs."""
+_PLANES = 16
+"""Rows are handed to ``conv2d`` as a batch of so many images; see ``_multiply``."""
+_WIDE = 512
+"""Fewer rows are multiplied by ``mm``, which starts faster."""
+
+
+def convolve(feat: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
+    """Sum, over the kernel's offsets, what each output row reads through them, times its weights.
+
+    Under autocast it computes as matrix products do.
+
+    Args:
+        feat: (S, Cin) rows of the map's sources.
+        weight: (Cout, ..., Cin), the axes between counting the map's K offsets.
+        kernel_map: which rows meet.
+
+    Returns:
+        (T, Cout) rows of the map's targets; 0 where nothing is read.
+
+    Raises:
+        ValueError: rows, channels or offsets that do not fit.
+    """
+    if feat.dim() != 2 or len(feat) != kernel_map.sources:
+        raise ValueError(
+            f"convolve: 'feat' must have the {kernel_map.sources} rows of the grid, got {tuple(feat.shape)}"
+        )
+    stacked = weight.flatten(1, -2).transpose(0, 1)  # (K, Cout, Cin)
+    if stacked.shape[0] != kernel_map.size or stacked.shape[2] != feat.shape[1]:
+        raise ValueError(
+            f"convolve: 'weight' must be for {kernel_map.size} offsets and {feat.shape[1]} channels, "
+            f"got {tuple(weight.shape)}"
+        )
+    kind = feat.device.type
+    if torch.is_autocast_enabled(kind) and feat.dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(kind)
+        feat, stacked = feat.to(dtype), stacked.to(dtype)
+    return _apply(feat, stacked, kernel_map)
+
+
+@torch.compiler.disable  # loops over tiles, whose shapes are the cloud's
+def _apply(feat: Tensor, stacked: Tensor, kernel_map: KernelMap) -> Tensor:
+    with torch.autocast(feat.device.type, enabled=False):
+        return _Convolution.apply(feat, stacked, kernel_map)  # type: ignore[no-any-return]
+
+
+class _Convolution(torch.autograd.Function):
+    """Keeps its inputs alone for the backward pass, which goes the transposed map."""
+
+    @staticmethod
+    def forward(ctx: Any, feat: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
+        ctx.save_for_backward(feat, weight)
+        ctx.kernel_map = kernel_map
+        if feat.device.type == "cpu":
+            return _gather_tiles(feat, weight.contiguous(), kernel_map, None)[0]  # type: ignore[return-value]
+        return _gather_table(feat, weight.transpose(1, 2), kernel_map)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        feat, weight = ctx.saved_tensors
+        kernel_map: KernelMap = ctx.kernel_map
+        to_feat, to_weight, _ = ctx.needs_input_grad
+        grad = grad.contiguous()
+        with torch.autocast(feat.device.type, enabled=False):
+            if feat.device.type == "cpu":
+                turned = weight.transpose(1, 2).contiguous() if to_feat else None
+                beside = feat if to_weight else None
+                grad_feat, grad_weight = _gather_tiles(grad, turned, kernel_map.transposed, beside)
+                return grad_feat, grad_weight, None
+            grad_feat = _gather_table(grad, weight, kernel_map.transposed) if to_feat else None
+            grad_weight = _table_weight_grad(feat, grad, kernel_map) if to_weight else None
+            return grad_feat, grad_weight, None
+
+
+def _gather_tiles(
+    rows: Tensor, weight: Tensor | None, kernel_map: KernelMap, beside: Tensor | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """Go through the tiles once, for one or both of two things.
+
+    Args:
+        rows: (S, C) what is read.
+        weight: (K, D, C); if given, the rows are multiplied and summed at the targets.
+        kernel_map: its tiles are gone through.
+        beside: (T, E) rows at the targets; if given, their products with what is read are summed
+            per offset: the gradient of the weights, when ``rows`` is the gradient of the output.
+
+    Returns:
+        (T, D) or None; (K, C, E) or None.
+    """
+    tiles = kernel_map.tiles
+    width = max((s.rows for tile in tiles for s in tile.sections), default=0)
+    gathered = rows.new_empty(width, rows.shape[1])
+    # Sums are taken in float32 where the rows are of fewer bits.
+    wide = torch.promote_types(rows.dtype, torch.float32)
+    out = products = sums = own = None
+    if weight is not None:
+        out = rows.new_empty(kernel_map.targets, weight.shape[1])
+        most = max((tile.rows for tile in tiles), default=0)
+        products = rows.new_empty(most, weight.shape[1], dtype=wide)
+    if beside is not None:
+        own = beside.new_empty(width, beside.shape[1])
+        sums = rows.new_zeros(kernel_map.size, rows.shape[1], beside.shape[1], dtype=wide)
+    for tile in tiles:
+        for s in tile.sections:
+            read = gathered[: s.rows]
+            torch.index_select(rows, 0, tile.source[s.start : s.stop], out=read[: s.count])
+            if weight is not None and products is not None:
+                _multiply(read, weight[s.offset], products[s.row : s.row + s.rows])
+            if own is not None and beside is not None and sums is not None:
+                met = own[: s.rows]
+                torch.index_select(beside, 0, tile.target[s.start : s.stop], out=met[: s.count])
+                # padding must not count, nor meet what memory happens to hold
+                read[s.count :].zero_()
+                met[s.count :].zero_()
+                sums[s.offset] += _correlate(read, met)
+        if out is not None and products is not None:
+            out[tile.first : tile.last] = F.embedding_bag(
+                tile.bag, products, tile.bag_starts, mode="sum", include_last_offset=True
+            )
+    return out, None if sums is None else sums.to(rows.dtype)
+
+
+def _multiply(rows: Tensor, weight: Tensor, out: Tensor) -> None:
+    """Write rows @ weight.T, (R, C) with (D, C), to ``out``.
+
+    Torch multiplies float32 matrices by the BLAS it was built with, which on some processors leaves
+    half of the vector unit idle; its convolutions go through oneDNN, which does not. A 1 x 1
+    convolution of channels-last images is the same product. Measured in examples/benchmarks.
+    """
+    if len(rows) > _WIDE and len(rows) % _PLANES == 0 and _by_convolution(rows):
+        out.copy_(
+            F.conv2d(_as_images(rows), weight[:, :, None, None])
+            .permute(0, 2, 3, 1)
+            .reshape(out.shape)
+        )
+    elif out.dtype == rows.dtype:
+        torch.mm(rows, weight.T, out=out)
+    else:
+        out.copy_(rows @ weight.T)
+
+
+def _correlate(rows: Tensor, others: Tensor) -> Tensor:
+    """rows.T @ others, (R, C) with (R, E), as ``_multiply``: the gradient of such a convolution."""
+    if len(rows) > _WIDE and len(rows) % _PLANES == 0 and _by_convolution(rows):
+        shape = (rows.shape[1], others.shape[1], 1, 1)
+        return conv2d_weight(_as_images(others), shape, _as_images(rows))[:, :, 0, 0]
+    return rows.T @ others
+
+
+def _by_convolution(rows: Tensor) -> bool:
+    return rows.dtype == torch.float32 and torch.backends.mkldnn.is_available()
+
+
+def _as_images(rows: Tensor) -> Tensor:
+    """(R, C) as (16, C, R / 16, 1) in channels-last layout, without a copy."""
+    return rows.view(_PLANES, -1, 1, rows.shape[1]).permute(0, 3, 1, 2)
+
+
+def _gather_table(rows: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
+    """(S, C) with (K, C, D) -> (T, D): neighbourhoods side by side, one product per block."""
+    size, width, out_width = weight.shape
+    table = kernel_map.table
+    padded = torch.cat([rows, rows.new_zeros(1, width)])
+    flat = weight.reshape(size * width, out_width)
+    step = max(1, _BLOCK // (size * width))
+    blocks = [
+        padded.index_select(0, part.flatten()).view(len(part), size * width) @ flat
+        for part in table.split(step)
+    ]
+    return torch.cat(blocks) if blocks else rows.new_empty(0, out_width)
+
+
+def _table_weight_grad(feat: Tensor, grad: Tensor, kernel_map: KernelMap) -> Tensor:
+    """(S, C) and (T, D) -> (K, D, C), summed in float32 over blocks."""
+    size, width = kernel_map.size, feat.shape[1]
+    padded = torch.cat([feat, feat.new_zeros(1, width)])
+    wide = torch.promote_types(feat.dtype, torch.float32)
+    sums = feat.new_zeros(grad.shape[1], size * width, dtype=wide)
+    step = max(1, _BLOCK // (size * width))
+    for part, grads in zip(kernel_map.table.split(step), grad.split(step), strict=True):
+        sums += grads.T @ padded.index_select(0, part.flatten()).view(len(part), size * width)
+    return sums.view(grad.shape[1], size, width).transpose(0, 1).to(feat.dtype)
+
+
+class _SparseConv3d(nn.Module):
+    """Weights in the layout that spconv saves, (out, x, y, z, in), and an optional bias."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, bias: bool) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.kernel_size = kernel_size
+        self.weight = nn.Parameter(torch.empty(out_channels, *(kernel_size,) * 3, in_channels))
+        self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """As torch's convolutions begin: uniform, by the number of values that are summed."""
+        bound = (self.in_channels * self.kernel_size**3) ** -0.5
+        nn.init.uniform_(self.weight, -bound, bound)
+        if self.bias is not None:
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    def extra_repr(self) -> str:
+        """What ``print`` shows."""
+        bias = "" if self.bias is not None else ", bias=False"
+        return f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}{bias}"
+
+    def _along(self, feat: Tensor, kernel_map: KernelMap) -> Tensor:
+        out = convolve(feat, self.weight, kernel_map)
+        return out if self.bias is None else out + self.bias.to(out.dtype)
+
+
+class SubmanifoldConv3d(_SparseConv3d):
+    """Convolution whose outputs are at the voxels of its inputs: (N, Cin) -> (N, Cout).
+
+    Source: Graham 2018, arXiv:1711.10275, section 3. As in spconv, the weights of a kernel of one
+    voxel, though of shape (out, 1, 1, 1, in), are an (in, out) matrix in memory.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int = 3, bias: bool = True
+    ) -> None:
+        """Begin with random weights.
+
+        Args:
+            in_channels: Cin.
+            out_channels: Cout.
+            kernel_size: voxels along each axis, odd.
+            bias: whether one is added.
+
+        Raises:
+            ValueError: an even or negative kernel size.
+        """
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise ValueError(
+                f"SubmanifoldConv3d: 'kernel_size' must be odd and positive, got {kernel_size}"
+            )
+        super().__init__(in_channels, out_channels, kernel_size, bias)
+
+    def forward(self, feat: Tensor, grid: Grid) -> Tensor:
+        """(N, Cin) rows of the grid's voxels -> (N, Cout)."""
+        if self.kernel_size == 1:
+            # spconv multiplies by the same numbers read in the order (in, out), whatever shape it
+            # saves them in, and published weights were trained so
+            matrix = self.weight.reshape(self.in_channels, self.out_channels)
+            return F.linear(feat, matrix.T, self.bias)
+        return self._along(feat, grid.kernel_map(self.kernel_size))
+
+
+class StridedConv3d(_SparseConv3d):
+    """Convolution with kernel 2 and stride 2: (N, Cin) at voxels -> (M, Cout) at cells of 2^3 voxels."""
+
+    def __init__(self, in_channels: int, out_channels: int, bias: bool = True) -> None:
+        super().__init__(in_channels, out_channels, 2, bias)
+
+    def forward(self, feat: Tensor, grid: Grid) -> Tensor:
+        """Rows of the grid's voxels -> rows of ``grid.coarser()``."""
+        return self._along(feat, grid.coarser(2)[1])
+
+
+class InverseConv3d(_SparseConv3d):
+    """The way back of a StridedConv3d: (M, Cin) at cells -> (N, Cout) at their voxels.
+
+    Each voxel reads its cell through the weights of its place in it.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, bias: bool = True) -> None:
+        super().__init__(in_channels, out_channels, 2, bias)
+
+    def forward(self, feat: Tensor, grid: Grid) -> Tensor:
+        """Rows of ``grid.coarser()`` -> rows of the grid's voxels; ``grid`` is the finer one."""
+        return self._along(feat, grid.coarser(2)[1].transposed)

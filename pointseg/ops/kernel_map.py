@@ -1,0 +1,205 @@
+"""Which rows a sparse convolution reads and writes through each offset of its kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+PAIRS_PER_TILE = 65536
+"""Products of rows and weights that are held at a time on a CPU: few enough for its last-level cache."""
+ROW_STEP = 256
+"""Long sections begin and end at multiples of this, so that few shapes of matrix product occur."""
+
+Pairs = tuple[Tensor, Tensor]
+"""Source rows and target rows, both (P,), of one kernel offset; no target twice."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """The pairs of one kernel offset within a tile."""
+
+    offset: int
+    """Which of the kernel's offsets."""
+    start: int
+    """Of the tile's pairs, the first one."""
+    stop: int
+    row: int
+    """Of the tile's products, the first one."""
+    rows: int
+    """Products, padded to a multiple of ROW_STEP where there are many."""
+
+    @property
+    def count(self) -> int:
+        """Pairs."""
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Consecutive target rows and all that is summed into them, for output-stationary convolution.
+
+    The pairs are sorted by kernel offset, so that one matrix product serves a section; the sum over
+    sections then reads the products row by row of the target:
+
+        pairs      | offset 0: 7 9 | offset 1: 7 8 9 | ...      (targets)
+        products   | 0 1 . .       | 4 5 6 .         |          (. is padding)
+        bag            7: 0 4      8: 5      9: 1 6
+    """
+
+    first: int
+    """The first target row."""
+    last: int
+    """One past the last."""
+    sections: tuple[Section, ...]
+    source: Tensor
+    """(P,) int32 source row of each pair."""
+    target: Tensor
+    """(P,) int32 target row of each pair."""
+    bag: Tensor
+    """(P,) int32 products, sorted by target row."""
+    bag_starts: Tensor
+    """(last - first + 1,) int32 where each target's products begin in ``bag``."""
+
+    @property
+    def rows(self) -> int:
+        """Rows of products, padding included."""
+        return self.sections[-1].row + self.sections[-1].rows if self.sections else 0
+
+
+class KernelMap:
+    """Pairs of source and target rows for every offset of a kernel; immutable.
+
+    On a CPU they are kept as tiles, on other devices as a table; each is made when first asked for
+    and kept. ``transposed`` is the map of the adjoint, with the same numbering of offsets.
+    """
+
+    def __init__(
+        self, pairs: Sequence[Pairs], *, sources: int, targets: int, symmetric: bool = False
+    ) -> None:
+        """Keep the pairs.
+
+        Args:
+            pairs: of each kernel offset.
+            sources: number of rows that are read.
+            targets: number of rows that are written.
+            symmetric: whether the pairs of the last offset are those of the first, swapped, and so on.
+        """
+        self.sources = sources
+        self.targets = targets
+        self.size = len(pairs)
+        self.symmetric = symmetric
+        self.device = pairs[0][0].device
+        self._pairs: Sequence[Pairs] | None = pairs
+
+    @cached_property
+    def count(self) -> int:
+        """Number of pairs altogether."""
+        return sum(len(source) for source, _ in self._kept())
+
+    @cached_property
+    def transposed(self) -> KernelMap:
+        """Targets become sources."""
+        if self.symmetric:
+            return _Mirrored(self)
+        pairs = [(target, source) for source, target in self._kept()]
+        turned = KernelMap(pairs, sources=self.targets, targets=self.sources)
+        turned.__dict__["transposed"] = self
+        return turned
+
+    @cached_property
+    def tiles(self) -> tuple[Tile, ...]:
+        """The pairs, cut so that each tile has about PAIRS_PER_TILE of them."""
+        pairs = [_ascending(source, target, self.targets) for source, target in self._kept()]
+        count = max(1, -(-sum(len(source) for source, _ in pairs) // PAIRS_PER_TILE))
+        step = -(-self.targets // count)
+        step = max(1, -(-step // ROW_STEP) * ROW_STEP if step > ROW_STEP else step)
+        firsts = list(range(0, self.targets, step))
+        bounds = torch.tensor([*firsts, self.targets])
+        cuts = [torch.searchsorted(target, bounds).tolist() for _, target in pairs]
+        tiles = []
+        for number, first in enumerate(firsts):
+            last = min(first + step, self.targets)
+            parts = [
+                (source[cut[number] : cut[number + 1]], target[cut[number] : cut[number + 1]])
+                for (source, target), cut in zip(pairs, cuts, strict=True)
+            ]
+            tiles.append(_tile(parts, first, last))
+        return tuple(tiles)
+
+    @cached_property
+    def table(self) -> Tensor:
+        """(targets, K) int64 source row of each target through each offset; ``sources`` where none."""
+        table = torch.full((self.targets, self.size), self.sources, device=self.device)
+        for offset, (source, target) in enumerate(self._kept()):
+            table[target.long(), offset] = source.long()
+        return table
+
+    def _kept(self) -> Sequence[Pairs]:
+        assert self._pairs is not None
+        return self._pairs
+
+
+class _Mirrored(KernelMap):
+    """The adjoint of a symmetric map: the same pairs, the offsets counted from the end."""
+
+    def __init__(self, original: KernelMap) -> None:
+        super().__init__(
+            list(reversed(original._kept())),
+            sources=original.targets,
+            targets=original.sources,
+            symmetric=True,
+        )
+        self.original = original
+        self.__dict__["transposed"] = original
+
+    @cached_property
+    def tiles(self) -> tuple[Tile, ...]:
+        """Those of the original, renumbered; they share its tensors."""
+        last = self.size - 1
+        return tuple(
+            replace(t, sections=tuple(replace(s, offset=last - s.offset) for s in t.sections))
+            for t in self.original.tiles
+        )
+
+    @cached_property
+    def table(self) -> Tensor:
+        """As ``KernelMap.table``."""
+        return self.original.table.flip(1)
+
+
+def _ascending(source: Tensor, target: Tensor, targets: int) -> Pairs:
+    """The same pairs sorted by target, in linear time: no target occurs twice."""
+    if len(target) < 2 or bool((target[1:] > target[:-1]).all()):
+        return source, target
+    column = source.new_full((targets,), -1)
+    column[target.long()] = source
+    found = (column >= 0).nonzero()[:, 0]
+    return column[found], found.to(target.dtype)
+
+
+def _tile(parts: Sequence[Pairs], first: int, last: int) -> Tile:
+    sections: list[Section] = []
+    start = row = 0
+    for offset, (source, _) in enumerate(parts):
+        count = len(source)
+        if not count:
+            continue
+        rows = -(-count // ROW_STEP) * ROW_STEP if count > 2 * ROW_STEP else count
+        sections.append(Section(offset, start, start + count, row, rows))
+        start, row = start + count, row + rows
+    source = torch.cat([source for source, _ in parts]).int()
+    target = torch.cat([target for _, target in parts]).int()
+    # Row by row of the target, where among the products its terms are: as a table with a column
+    # for each section, whose filled cells are then read in order.
+    cells = torch.full((last - first, len(sections)), -1, dtype=torch.int32)
+    for column, s in enumerate(sections):
+        local = target[s.start : s.stop].long() - first
+        cells[local, column] = torch.arange(s.row, s.row + s.count, dtype=torch.int32)
+    filled = cells >= 0
+    starts = torch.zeros(last - first + 1, dtype=torch.int32)
+    torch.cumsum(filled.sum(1), 0, out=starts[1:])
+    return Tile(first, last, tuple(sections), source, target, cells[filled], starts)
