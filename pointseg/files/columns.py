@@ -92,7 +92,10 @@ def columns_of(scene: Scene) -> dict[str, NDArray[Any]]:
     columns: dict[str, NDArray[Any]] = {}
     for axis, name in enumerate("xyz"):
         column = scene.coord[:, axis]
-        columns[name] = column + scene.origin[axis] if scene.origin.any() else column
+        if scene.origin.any():
+            columns[name] = column.astype(np.float64) + scene.origin[axis]
+        else:
+            columns[name] = column
     if "color" in scene:
         color = np.clip(np.rint(scene["color"]), 0, 255).astype(np.uint8)
         columns.update(zip(("red", "green", "blue"), color.T, strict=True))
@@ -120,7 +123,7 @@ def to_color(values: NDArray[Any]) -> NDArray[np.float32]:
 
     Floats up to 1 are taken as 0 to 1; values above 255, as LAS files have them, as 0 to 65535.
     """
-    color = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    color = _finite(values)
     largest = color.max(initial=0)
     if values.dtype.kind == "f" and largest <= 1:
         color *= 255
@@ -131,9 +134,9 @@ def to_color(values: NDArray[Any]) -> NDArray[np.float32]:
 
 def to_normal(values: NDArray[Any]) -> NDArray[np.float32]:
     """(N, 3) normals of a file with unit length; what has no direction becomes 0."""
-    normal = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    normal = _finite(values).astype(np.float64)  # whose squares float32 may not hold
     length = np.linalg.norm(normal, axis=1, keepdims=True)
-    return np.divide(normal, length, out=np.zeros_like(normal), where=length > 0)
+    return np.divide(normal, length, out=np.zeros_like(normal), where=length > 0).astype(np.float32)
 
 
 def to_strength(values: NDArray[Any]) -> NDArray[np.float32]:
@@ -142,7 +145,7 @@ def to_strength(values: NDArray[Any]) -> NDArray[np.float32]:
     Files seldom say what their largest value means. It is taken to be 1 (floats only), 255, 4095 or
     65535: the smallest of these that 99 % of the points stay below.
     """
-    strength = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    strength = _finite(values)
     usual = np.percentile(strength, 99) if len(strength) else 0
     scales = (1, 255, 4095, 65535) if values.dtype.kind == "f" else (255, 4095, 65535)
     scale = next((scale for scale in scales if usual <= scale), scales[-1])
@@ -217,6 +220,12 @@ def checked_segment(path: Path, segment: NDArray[Any], count: int) -> NDArray[np
             f"got {segment.shape} {segment.dtype}",
         )
     return segment.astype(np.int32)
+
+
+def _finite(values: NDArray[Any]) -> NDArray[np.float32]:
+    """As float32, 0 where that is not a finite number."""
+    with np.errstate(over="ignore"):
+        return np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _key(name: str) -> str:

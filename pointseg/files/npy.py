@@ -159,7 +159,8 @@ def label_npy(
         source: the file that was read.
         target: the file to be.
         segment: (N,) classes.
-        colors: (K, 3) colours of the classes; only structured arrays have a place for new ones.
+        colors: (K, 3) colours of the classes; given, they replace those of the points. Only structured
+            arrays have a place for new ones.
         field: name of the field, of structured arrays only; see ``class_field``.
 
     Raises:
@@ -185,11 +186,7 @@ def label_npy(
     new: dict[str, NDArray[Any]] = {name: array[name] for name in array.dtype.names}
     new[class_field(source, new, field)] = segment
     if colors is not None:
-        painted = paint(segment, colors)
-        for i, name in enumerate(("red", "green", "blue")):
-            new[name] = (
-                _color_like(painted[:, i], array[name]) if name in columns else painted[:, i]
-            )
+        new |= _painted(new, paint(segment, colors))
     rows = np.empty(len(array), [(k, v.dtype, v.shape[1:]) for k, v in new.items()])
     for name, values in new.items():
         rows[name] = values
@@ -226,7 +223,11 @@ def _read(path: Path, stream: IO[bytes], size: int, inner: str = "") -> NDArray[
             raise ValueError(f"it is cut off: {needed} bytes announced, {left} are left")
         data = stream.read(needed)
         values = np.frombuffer(data, dtype, count).reshape(shape, order="F" if fortran else "C")
-    except (ValueError, EOFError, OverflowError, SyntaxError, zipfile.BadZipFile) as error:
+    except (OSError, MemoryError):
+        raise
+    except (
+        Exception
+    ) as error:  # numpy, tokenize, zlib: a damaged header makes them raise many things
         raise CloudFileError(path, f"is no readable numpy file{where}: {error}") from error
     return values.astype(dtype.newbyteorder("="))
 
@@ -240,7 +241,9 @@ def _load_npz(path: Path) -> dict[str, NDArray[Any]]:
                     with archive.open(entry) as stream:
                         name = entry.filename.removesuffix(".npy")
                         arrays[name] = _read(path, stream, entry.file_size, name)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
+        if isinstance(error, CloudFileError):
+            raise
         raise CloudFileError(path, f"is no readable npz file: {error}") from error
     return arrays
 
@@ -282,9 +285,7 @@ def _labelled(
     new = dict(arrays)
     new[class_field(path, arrays, field)] = segment
     if colors is not None:
-        name = next((name for name in arrays if name.lower() in COLOR_NAMES), "color")
-        painted = paint(segment, colors)
-        new[name] = _color_like(painted, arrays[name]) if name in arrays else painted
+        new |= _painted(arrays, paint(segment, colors))
     return new
 
 
@@ -301,6 +302,19 @@ def _table_columns(path: Path, array: NDArray[Any]) -> dict[str, NDArray[Any]]:
         name: np.ascontiguousarray(array[:, i])
         for i, name in enumerate(TABLE_NAMES[array.shape[1]])
     }
+
+
+def _painted(
+    arrays: Mapping[str, NDArray[Any]], painted: NDArray[np.uint8]
+) -> dict[str, NDArray[Any]]:
+    """Arrays of colour by name: those that are replaced, or a new one."""
+    by_name = {name.lower(): name for name in arrays}
+    if {"red", "green", "blue"} <= set(by_name):
+        names = [by_name[key] for key in ("red", "green", "blue")]
+        new = _color_like(painted, np.stack([arrays[name] for name in names], axis=1))
+        return dict(zip(names, new.T, strict=True))
+    name = next((by_name[key] for key in COLOR_NAMES if key in by_name), "color")
+    return {name: _color_like(painted, arrays[name]) if name in arrays else painted}
 
 
 def _color_like(color: NDArray[np.uint8], old: NDArray[Any]) -> NDArray[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ class Form:
     names: tuple[str, ...]
     """One for each column; empty where the file names none."""
     columns: int
+    is_empty: bool = False
+    """No points at all."""
 
 
 def read_text(path: Path, columns: Sequence[str] | None = None) -> Scene:
@@ -157,7 +159,12 @@ def _form(path: Path) -> Form:
                 header = (number, text)
             elif text:
                 raise CloudFileError(path, f"line {number + 1} holds no numbers: {text[:60]!r}")
-    return Form(None, False, None, (), 0)  # nothing but blanks and names: no points
+    named = comment if header is None else header
+    delimiter = next((d for d in (";", ",", "\t") if named is not None and d in named[1]), None)
+    columns = 3 if named is None else len(_split(named[1], delimiter))
+    return replace(
+        _named(path, header, comment, delimiter, False, columns), columns=columns, is_empty=True
+    )
 
 
 def _named(
@@ -188,8 +195,8 @@ def _named(
 
 def _table(path: Path, form: Form) -> NDArray[np.float64]:
     """(N, C) all points."""
-    if form.columns == 0:
-        return np.empty((0, 3))
+    if form.is_empty:
+        return np.empty((0, form.columns))
 
     def lines() -> Iterator[str]:
         for number, line in enumerate(stream):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pointseg.files.errors import CloudFileError
@@ -30,4 +30,5 @@ def new_file(path: Path) -> Iterator[Path]:
         reason = error.strerror or str(error)
         raise CloudFileError(path, f"could not be written: {reason}") from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
