@@ -73,7 +73,7 @@ class _Convolution(torch.autograd.Function):
     def forward(ctx: Any, feat: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
         ctx.save_for_backward(feat, weight)
         ctx.kernel_map = kernel_map
-        if feat.device.type == "cpu":
+        if _tiled(feat):
             return _gather_tiles(feat, weight.contiguous(), kernel_map, None)[0]  # type: ignore[return-value]
         return _gather_table(feat, weight.transpose(1, 2), kernel_map)
 
@@ -85,7 +85,7 @@ class _Convolution(torch.autograd.Function):
         to_feat, to_weight, _ = ctx.needs_input_grad
         grad = grad.contiguous()
         with torch.autocast(feat.device.type, enabled=False):
-            if feat.device.type == "cpu":
+            if _tiled(feat):
                 turned = weight.transpose(1, 2).contiguous() if to_feat else None
                 beside = feat if to_weight else None
                 grad_feat, grad_weight = _gather_tiles(grad, turned, kernel_map.transposed, beside)
@@ -93,6 +93,10 @@ class _Convolution(torch.autograd.Function):
             grad_feat = _gather_table(grad, weight, kernel_map.transposed) if to_feat else None
             grad_weight = _table_weight_grad(feat, grad, kernel_map) if to_weight else None
             return grad_feat, grad_weight, None
+
+
+def _tiled(rows: Tensor) -> bool:
+    return rows.device.type == "cpu"
 
 
 def _gather_tiles(

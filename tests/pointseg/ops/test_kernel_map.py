@@ -1,0 +1,71 @@
+"""Tiles of a kernel map: every pair once, every product summed where it belongs."""
+
+import pytest
+import torch
+
+from pointseg.ops import kernel_map as module
+from pointseg.ops.kernel_map import KernelMap
+
+
+def pairs(*lists):
+    return [
+        (torch.tensor(source, dtype=torch.int32), torch.tensor(target, dtype=torch.int32))
+        for source, target in lists
+    ]
+
+
+def test_tile_by_hand():
+    # targets 0, 1, 2; the pairs of the second offset come unsorted
+    kernel_map = KernelMap(
+        pairs(([5, 6], [0, 2]), ([], []), ([8, 7], [1, 0])), sources=9, targets=3
+    )
+    (tile,) = kernel_map.tiles
+    assert [(s.offset, s.start, s.stop, s.row, s.rows) for s in tile.sections] == [
+        (0, 0, 2, 0, 2),
+        (2, 2, 4, 2, 2),
+    ]
+    assert tile.source.tolist() == [5, 6, 7, 8]
+    assert tile.target.tolist() == [0, 2, 0, 1]
+    assert tile.bag.tolist() == [0, 2, 3, 1]
+    assert tile.bag_starts.tolist() == [0, 2, 3, 4]
+    assert kernel_map.table.tolist() == [[5, 9, 7], [9, 9, 8], [6, 9, 9]]
+
+
+def random_map(targets=3000, size=4, symmetric=False):
+    generator = torch.Generator().manual_seed(0)
+    lists = []
+    for offset in range(size):
+        count = targets // (offset + 1)
+        source = torch.randperm(targets, generator=generator)[:count].int()
+        target = torch.randperm(targets, generator=generator)[:count].int()
+        lists.append((source, target))
+    return KernelMap(lists, sources=targets, targets=targets, symmetric=symmetric)
+
+
+@pytest.mark.parametrize("per_tile", [500, 2000, 100_000])
+def test_tiles_hold_every_pair_once(per_tile, monkeypatch):
+    monkeypatch.setattr(module, "PAIRS_PER_TILE", per_tile)
+    kernel_map = random_map()
+    tiles = kernel_map.tiles
+    assert [t.first for t in tiles] + [3000] == [0] + [t.last for t in tiles]
+    assert (len(tiles) > 1) == (per_tile < kernel_map.count)
+    table = torch.full_like(kernel_map.table, kernel_map.sources)
+    for tile in tiles:
+        owner = torch.full((tile.rows,), -1)
+        for s in tile.sections:
+            assert s.rows >= s.count
+            inside = slice(s.start, s.stop)
+            table[tile.target[inside].long(), s.offset] = tile.source[inside].long()
+            owner[s.row : s.row + s.count] = tile.target[inside].long()
+        # what the bag of a row names are products for that row, each once
+        counts = tile.bag_starts.diff()
+        rows = torch.repeat_interleave(torch.arange(tile.first, tile.last), counts)
+        assert torch.equal(owner[tile.bag.long()], rows)
+        assert len(tile.bag.unique()) == len(tile.source)
+    assert torch.equal(table, kernel_map.table)
+
+
+def test_long_sections_are_padded():
+    (tile,) = random_map().tiles
+    assert [s.count for s in tile.sections] == [3000, 1500, 1000, 750]
+    assert [s.rows for s in tile.sections] == [3072, 1536, 1024, 768]
