@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Dataset as TorchDataset
 
 from pointseg.cloud import Cloud, collate
@@ -116,11 +117,12 @@ def validation_steps(recipe: Recipe) -> Compose:
     )
 
 
-def label_counts(dataset: Dataset, splits: Sequence[str]) -> np.ndarray:
-    """(K,) labelled points of each class over all scenes of some splits."""
-    counts = np.zeros(len(dataset.classes.names), np.int64)
+def label_counts(dataset: Dataset, splits: Sequence[str]) -> tuple[NDArray[np.int64], int]:
+    """(K,) labelled points of each class over all scenes of some splits; and all points, labelled or not."""
+    counts, points = np.zeros(len(dataset.classes), np.int64), 0
     for split in splits:
         for name in dataset.scenes(split):
             segment = dataset.load(split, name)["segment"]
             counts += np.bincount(segment[segment != IGNORE], minlength=len(counts))
-    return counts
+            points += len(segment)
+    return counts, points

@@ -13,12 +13,12 @@ from pointseg.transforms.augmentation import Augmentation
 
 _INDOOR = OptimizerSpec(
     name="adamw", lr=6e-3, block_lr_scale=0.1, weight_decay=0.05,
-    warmup_fraction=0.05, div=10, final_div=1000,
+    warmup_fraction=0.05, div=10.0, final_div=1000.0,
 )  # fmt: skip
-_OUTDOOR = replace(_INDOOR, lr=2e-3, weight_decay=0.005, warmup_fraction=0.04, final_div=100)
+_OUTDOOR = replace(_INDOOR, lr=2e-3, weight_decay=0.005, warmup_fraction=0.04, final_div=100.0)
 _MINKUNET = OptimizerSpec(
     name="sgd", lr=0.05, block_lr_scale=1.0, weight_decay=1e-4, momentum=0.9, nesterov=True,
-    warmup_fraction=0.05, div=10, final_div=1e4,
+    warmup_fraction=0.05, div=10.0, final_div=1e4,
 )  # fmt: skip
 
 SCANNET = Recipe(

@@ -1,0 +1,179 @@
+"""``pointseg-train``: parse, make one TrainSpec, train, show a prediction. Heavy imports come late."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pointseg.cli.command import DEVICES, choose_device, run_command
+
+if TYPE_CHECKING:
+    from pointseg.datasets.dataset import Dataset
+    from pointseg.engine.recipe import Recipe
+    from pointseg.engine.train import TrainSpec
+
+NAME = "pointseg-train"
+DATASETS = ("synthetic", "folder", "scannet", "scannet200", "s3dis", "semantickitti", "nuscenes")
+BACKBONES = ("ptv3", "minkunet", "pointnext")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=NAME,
+        description="Trains a 3D backbone to name the points of clouds. 'synthetic' needs no data. "
+        "Writes last.pt, best.pt, metrics.csv, curves.png, pictures and TensorBoard's files into --out. "
+        "Several devices: torchrun --nproc-per-node N -m pointseg.cli.train ..., or --devices N.",
+    )
+    parser.add_argument("--dataset", required=True, choices=DATASETS)
+    parser.add_argument(
+        "--root",
+        type=Path,
+        metavar="DIR",
+        help="the prepared data (pointseg-prepare), or your folder",
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="YAML",
+        help="folder: its description (default: ROOT/dataset.yaml)",
+    )
+    parser.add_argument("--backbone", default="ptv3", choices=BACKBONES, help="(default: ptv3)")
+    parser.add_argument(
+        "--size", choices=("small", "full"),
+        help="of the backbone (default: small for synthetic, else full)",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, metavar="DIR", help="(default: runs/DATASET-BACKBONE)")
+    begin = parser.add_mutually_exclusive_group()
+    begin.add_argument("--resume", action="store_true", help="go on from last.pt in --out")
+    begin.add_argument(
+        "--overwrite", action="store_true", help="begin anew although --out holds a run"
+    )
+    begin.add_argument(
+        "--init", type=Path, metavar="FILE",
+        help="start from these weights: of pointseg-train, or a backbone in Pointcept's format",
+    )  # fmt: skip
+    parser.add_argument(
+        "--override", action="append", default=[], metavar="KEY=VALUE",
+        help="change the recipe, such as epochs=100 or optimizer.lr=0.001 (see --show-recipe)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--class-weights", choices=("none", "auto", "sqrt"), help="against rare classes"
+    )
+    parser.add_argument("--show-recipe", action="store_true", help="print the recipe and stop")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="(default: auto)")
+    parser.add_argument("--devices", type=int, default=1, metavar="N", help="GPUs (default: 1)")
+    parser.add_argument(
+        "--precision", choices=("auto", "float32", "float16", "bfloat16"), default="auto",
+        help="auto: float16 mixed on CUDA, else float32 (default: auto)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--parts", type=int, default=1, metavar="N",
+        help="cut a batch into N parts and accumulate gradients, for less memory (default: 1)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="processes that load data (default: by cores)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="(default: 0)")
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from pointseg.engine.recipe import override
+    from pointseg.engine.recipes import recipe_for
+
+    size = arguments.size or ("small" if arguments.dataset == "synthetic" else "full")
+    recipe = recipe_for(arguments.dataset, arguments.backbone, size)
+    dataset = None
+    if arguments.dataset == "folder" or not arguments.show_recipe:
+        dataset = _open(arguments)
+        recipe = fitted(recipe, dataset)
+    if arguments.class_weights:
+        recipe = replace(recipe, class_weights=arguments.class_weights)
+    recipe = override(recipe, arguments.override)
+    if dataset is None or arguments.show_recipe:
+        print(recipe.to_json())
+        return 0
+    return _train(_spec(arguments, recipe, dataset))
+
+
+def _open(arguments: argparse.Namespace) -> Dataset:
+    from pointseg.datasets import open_dataset
+
+    return open_dataset(arguments.dataset, arguments.root, config=arguments.config)
+
+
+def fitted(recipe: Recipe, dataset: Dataset) -> Recipe:
+    """A recipe with what only the data knows: for a person's own clouds, features and voxel size."""
+    if recipe.dataset != "folder":
+        return recipe
+    from pointseg.datasets.folder import Folder
+
+    assert isinstance(dataset, Folder)
+    known = [name for name in ("color", "normal", "strength") if name in dataset.fields]
+    return replace(recipe, features=tuple(known) or ("coord",), voxel_m=dataset.voxel_m)
+
+
+def _spec(arguments: argparse.Namespace, recipe: Recipe, dataset: Dataset) -> TrainSpec:
+    from pointseg.engine.initial import initial_weights
+    from pointseg.engine.train import LAST, TrainSpec
+    from pointseg.errors import UserError
+
+    out = arguments.out or Path("runs") / f"{arguments.dataset}-{arguments.backbone}"
+    held = (out / LAST).exists()
+    if arguments.resume and not held:
+        raise UserError(f"--resume: {out / LAST} does not exist; leave --resume out to begin a run")
+    if held and not (arguments.resume or arguments.overwrite):
+        raise UserError(f"--out {out}: holds a run; add --resume to go on with it, or --overwrite")
+    device = choose_device(arguments.device)
+    world, local = (int(os.environ.get(k, 0)) for k in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    cores = os.cpu_count() or 1
+    automatic = "float16" if device == "cuda" else "float32"
+    precision = automatic if arguments.precision == "auto" else arguments.precision
+    names = {"float32": "32-true", "float16": "16-mixed", "bfloat16": "bf16-mixed"}
+    if precision == "float16" and device == "cpu":
+        raise UserError("--precision float16: a CPU trains in float32 or bfloat16")
+    return TrainSpec(
+        dataset=dataset,
+        recipe=recipe,
+        out=out,
+        resume=arguments.resume,
+        init=None if arguments.init is None else initial_weights(arguments.init),
+        accelerator=device,
+        devices=local or arguments.devices,
+        nodes=world // local if local else 1,
+        precision=names[precision],
+        parts=arguments.parts,
+        workers=min(8, cores - 1) if arguments.workers is None else arguments.workers,
+        seed=arguments.seed,
+        log=lambda text: print(text, file=sys.stderr),
+    )
+
+
+def _train(spec: TrainSpec) -> int:
+    from pointseg.engine.showcase import show_predictions
+    from pointseg.engine.train import train
+
+    result = train(spec)
+    if int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0))):
+        return 0  # the main process alone reports
+    pictures = show_predictions(result.best, spec.dataset, spec.out, device=spec.accelerator)
+    print(f"best model   {result.best} (val_voxel_miou {result.val_voxel_miou:.4f})")
+    print(f"curves       {spec.out / 'curves.png'}")
+    for picture in pictures:
+        print(f"prediction   {picture}")
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    arguments = _parser().parse_args(argv)
+    return run_command(NAME, lambda: _run(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""Trained models as files: weights and everything needed to use them, read without running code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pointseg.backbones import build_backbone
+from pointseg.datasets.dataset import ClassList
+from pointseg.engine.recipe import Recipe, read_recipe
+from pointseg.errors import UserError
+from pointseg.segmenter import Segmenter
+
+FORMAT = "pointseg-1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedSpec:
+    """What a trained model is and needs."""
+
+    recipe: Recipe
+    classes: ClassList
+    sha256: str
+    """Of the file."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Scene fields it reads, beside positions."""
+        return self.recipe.needs
+
+
+def build_segmenter(recipe: Recipe, num_classes: int) -> Segmenter:
+    """The network of a recipe, with random weights.
+
+    Raises:
+        ValueError: ``backbone_config`` holds what the backbone does not take.
+    """
+    backbone = build_backbone(
+        recipe.backbone, **{"in_channels": recipe.in_channels, **recipe.backbone_config}
+    )
+    return Segmenter(backbone, num_classes)
+
+
+def save_checkpoint(
+    path: Path,
+    model: Mapping[str, torch.Tensor],
+    *,
+    recipe: Recipe,
+    classes: ClassList,
+    training: Mapping[str, Any] | None = None,
+) -> None:
+    """Write weights, recipe and classes under a temporary name, then rename.
+
+    Args:
+        path: where to.
+        model: the segmenter's state dict.
+        recipe: how it was trained.
+        classes: what its outputs mean.
+        training: what a resumed run needs, tensors and plain values only; None in models to pass on.
+    """
+    content: dict[str, Any] = {
+        "format": FORMAT,
+        "recipe": recipe.to_json(),
+        "classes": list(classes.names),
+        "colors": np.asarray(classes.colors).tolist(),
+        "groups": json.dumps({name: list(rows) for name, rows in classes.groups.items()}),
+        "model": {key: value.detach().cpu() for key, value in model.items()},
+    }
+    if training is not None:
+        content["training"] = dict(training)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        torch.save(content, temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a file that :func:`save_checkpoint` wrote.
+
+    Raises:
+        UserError: no file, not readable, or not ours.
+    """
+    if not path.is_file():
+        raise UserError(f"checkpoint {path}: there is no such file")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch, zipfile and pickle each have errors of their own
+        raise UserError(
+            f"checkpoint {path}: cannot be read as a file of tensors ({error!s:.200}); "
+            "is it complete, and did pointseg-train write it?"
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(
+            f"checkpoint {path}: must be a model that pointseg-train wrote ({FORMAT}); backbones of "
+            "other programs are loaded by pointseg-train --init"
+        )
+    return content
+
+
+def load_model(path: Path, device: torch.device | str) -> tuple[Segmenter, TrainedSpec]:
+    """A trained model, ready to predict.
+
+    Raises:
+        UserError: the file is missing, not ours, or its weights do not fit its recipe.
+    """
+    content = read_checkpoint(path)
+    recipe = read_recipe(content["recipe"])
+    classes = _classes(content)
+    model = build_segmenter(recipe, len(classes.names))
+    try:
+        model.load_state_dict(content["model"])
+    except RuntimeError as error:
+        raise UserError(f"checkpoint {path}: weights do not fit the recipe: {error}") from error
+    spec = TrainedSpec(recipe=recipe, classes=classes, sha256=_sha256(path))
+    return model.to(device).eval(), spec
+
+
+def _classes(content: Mapping[str, Any]) -> ClassList:
+    groups = {name: tuple(rows) for name, rows in json.loads(content["groups"]).items()}
+    colors = np.asarray(content["colors"], np.uint8)
+    return ClassList(names=tuple(content["classes"]), colors=colors, groups=groups)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,335 @@
+"""The training loop: one device or many, resumable at any step to the same trajectory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from pointseg.cloud import Cloud
+from pointseg.datasets.dataset import Dataset
+from pointseg.engine.checkpoint import build_segmenter, read_checkpoint, save_checkpoint
+from pointseg.engine.data import Samples, join, label_counts
+from pointseg.engine.journal import Journal
+from pointseg.engine.losses import class_weights, segmentation_loss
+from pointseg.engine.memory import OutOfMemory, ran_out_of_memory
+from pointseg.engine.metrics import Confusion
+from pointseg.engine.mix3d import mix3d
+from pointseg.engine.optimizer import build_optimizer, build_scheduler
+from pointseg.engine.recipe import Recipe
+from pointseg.engine.schedule import Batches, Schedule
+from pointseg.errors import UserError
+from pointseg.segmenter import Segmenter
+
+LAST, BEST = "last.pt", "best.pt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSpec:
+    """One training run."""
+
+    dataset: Dataset
+    recipe: Recipe
+    out: Path
+    """Folder of the run; made if need be."""
+    resume: bool = False
+    """Go on from ``last.pt`` in ``out``."""
+    init: Callable[[Segmenter], str] | None = None
+    """Sets the weights a new run starts from; returns what it did, for the log."""
+    accelerator: str = "cpu"
+    devices: int = 1
+    nodes: int = 1
+    precision: str = "32-true"
+    """As Fabric names it: 32-true, 16-mixed, bf16-mixed."""
+    parts: int = 1
+    """Parts that each device's share of a batch is cut into, against lack of memory."""
+    workers: int = 0
+    seed: int = 0
+    log: Callable[[str], None] = print
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """What a finished run has."""
+
+    best: Path
+    last: Path
+    val_voxel_miou: float
+    steps: int
+
+
+def train(spec: TrainSpec) -> TrainResult:
+    """Train to the end of the recipe, validating on the way; writes ``last.pt``, ``best.pt``, ``metrics.csv``.
+
+    Raises:
+        UserError: a scene or label that does not fit, a batch that does not fit the memory, a loss
+            that is not finite, a checkpoint of another recipe.
+        KeyboardInterrupt: after ``last.pt`` was written.
+    """
+    many = spec.devices * spec.nodes > 1
+    fabric = Fabric(
+        accelerator=spec.accelerator,
+        devices=spec.devices,
+        num_nodes=spec.nodes,
+        strategy="ddp" if many else "auto",
+        precision=spec.precision,  # type: ignore[arg-type]
+    )
+    fabric.launch()
+    run = _Run(spec, fabric)
+    try:
+        run.to_the_end()
+    except KeyboardInterrupt:
+        run.save(LAST)
+        raise
+    return TrainResult(
+        best=spec.out / BEST, last=spec.out / LAST, val_voxel_miou=run.best, steps=run.steps
+    )
+
+
+class _Run:
+    """The state of a run between steps."""
+
+    def __init__(self, spec: TrainSpec, fabric: Fabric) -> None:
+        self.spec, self.fabric, self.recipe = spec, fabric, spec.recipe
+        self.names = spec.dataset.classes.names
+        self.samples = Samples(spec.dataset, spec.recipe, training=True, seed=spec.seed)
+        self.validation = Samples(spec.dataset, spec.recipe, training=False, seed=spec.seed)
+        self.schedule = Schedule(
+            scenes=len(self.samples),
+            batch_size=spec.recipe.batch_size,
+            seed=spec.seed,
+            devices=fabric.world_size,
+            parts=spec.parts,
+        )
+        self.steps = self.schedule.steps(spec.recipe.epochs)
+        torch.manual_seed(spec.seed)
+        model = build_segmenter(spec.recipe, len(self.names))
+        resumed = self._resumed() if spec.resume else None
+        if resumed is not None:
+            model.load_state_dict(resumed["model"])
+        elif spec.init is not None:
+            spec.log(spec.init(model))
+        _settle_norms(model, self.steps)
+        self.segmenter = model
+        optimizer = build_optimizer(model, spec.recipe.optimizer)
+        self.scheduler = build_scheduler(optimizer, spec.recipe.optimizer, steps=self.steps)
+        self.model, self.optimizer = fabric.setup(_Reader(model), optimizer)
+        self.step, self.best, self.largest = 0, -1.0, 0
+        self.journal = Journal(spec.out, main=fabric.is_global_zero)
+        self.weights: Tensor | None = None
+        if resumed is not None:
+            self._restore(resumed["training"])
+        elif spec.recipe.class_weights != "none":
+            counts, points = label_counts(spec.dataset, spec.recipe.train_splits)
+            self.weights = class_weights(counts, spec.recipe.class_weights, total=points)
+        if self.weights is not None:
+            self.weights = self.weights.to(fabric.device)
+
+    def to_the_end(self) -> None:
+        """All steps that are left."""
+        rounds = min(self.recipe.evaluations, self.steps)
+        evaluate_at = {round((k + 1) * self.steps / rounds) for k in range(rounds)}
+        batches = self._batches()
+        with self.journal.progress(self.step, self.steps) as progress:
+            while self.step < self.steps:
+                started = time.perf_counter()
+                numbers = self._one_step(batches)
+                self.step += 1
+                numbers["seconds"] = time.perf_counter() - started
+                progress.update(numbers["loss"])
+                self.journal.training(self.step, numbers)
+                if self.step in evaluate_at:
+                    self._evaluate()
+        self.journal.close()
+
+    def _one_step(self, batches: Iterator[Cloud | UserError]) -> dict[str, float]:
+        # The generators follow from seed and step alone: a resumed run draws what it would have drawn.
+        seeds = np.random.SeedSequence([self.spec.seed, self.step, self.fabric.global_rank])
+        torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+        self.model.train()
+        self.optimizer.zero_grad()
+        total: dict[str, Tensor] = {}
+        points = 0
+        for part in range(self.spec.parts):
+            cloud = _or_raise(next(batches))
+            draw = [self.spec.seed, 1, self.step, self.fabric.global_rank, part]
+            cloud = mix3d(cloud, self.recipe.mix3d, np.random.default_rng(draw))
+            points += len(cloud)
+            last = part == self.spec.parts - 1
+            try:
+                with self.fabric.no_backward_sync(self.model, enabled=not last):  # type: ignore[arg-type]
+                    losses = self._losses(cloud.to(self.fabric.device))
+                    self.fabric.backward(losses["loss"].div(self.spec.parts))
+            except (RuntimeError, MemoryError) as error:
+                if ran_out_of_memory(error):
+                    raise OutOfMemory(points=len(cloud), fitted=self.largest) from error
+                raise
+            self.largest = max(self.largest, len(cloud))
+            for name, value in losses.items():
+                total[name] = (
+                    total.get(name, torch.zeros(())) + value.detach().cpu() / self.spec.parts
+                )
+        numbers = {name: float(value) for name, value in total.items()}
+        if not np.isfinite(numbers["loss"]):
+            raise UserError(
+                f"step {self.step}: the loss is {numbers['loss']}; lower the rate "
+                "(--override optimizer.lr=...) or train in another precision (--precision)"
+            )
+        clip = self.recipe.optimizer.clip_norm
+        if clip is not None:
+            self.fabric.clip_gradients(self.model, self.optimizer, max_norm=clip)
+        self.optimizer.step()
+        numbers["lr"] = float(self.scheduler.get_last_lr()[0])
+        self.scheduler.step()
+        return numbers | {"points": float(points)}
+
+    def _losses(self, cloud: Cloud) -> dict[str, Tensor]:
+        logits = self.model(_Held(cloud))
+        assert cloud.segment is not None  # Samples gives labelled clouds only
+        return segmentation_loss(
+            logits.float(), cloud.segment, weights=self.weights, lovasz=self.recipe.lovasz
+        )
+
+    def _evaluate(self) -> None:
+        """One round of validation, then both checkpoints."""
+        confusion = self.validate()
+        miou = confusion.miou()
+        self.journal.validation(self.step, confusion, self.names)
+        if miou > self.best:
+            self.best = miou
+            self.save(BEST)
+        self.save(LAST)
+
+    @torch.no_grad()
+    def validate(self) -> Confusion:
+        """Every validation scene once, one point per voxel; devices share the scenes."""
+        self.model.eval()
+        confusion = Confusion(len(self.names))
+        mine = range(self.fabric.global_rank, len(self.validation), self.fabric.world_size)
+        loader = self._loader(self.validation, [[(0, index)] for index in mine])
+        for found in loader:
+            cloud = _or_raise(found).to(self.fabric.device)
+            logits = self.model(_Held(cloud))
+            assert cloud.segment is not None
+            confusion.add(logits.argmax(1), cloud.segment)
+        matrix = torch.as_tensor(confusion.matrix, device=self.fabric.device)
+        total = self.fabric.all_reduce(matrix, reduce_op="sum")
+        assert isinstance(total, Tensor)
+        return Confusion.of(total.cpu().numpy())
+
+    def save(self, name: str) -> None:
+        """``last.pt`` with all that resuming needs, ``best.pt`` without it."""
+        if not self.fabric.is_global_zero:
+            return
+        scaler = getattr(self.fabric.strategy.precision, "scaler", None)
+        training = {
+            "step": self.step,
+            "best": self.best,
+            "seed": self.spec.seed,
+            "devices": self.fabric.world_size,
+            "parts": self.spec.parts,
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": None if scaler is None else scaler.state_dict(),
+            "weights": None if self.weights is None else self.weights.cpu(),
+        }
+        save_checkpoint(
+            self.spec.out / name,
+            self.segmenter.state_dict(),
+            recipe=self.recipe,
+            classes=self.spec.dataset.classes,
+            training=training if name == LAST else None,
+        )
+
+    def _resumed(self) -> dict[str, Any]:
+        content = read_checkpoint(self.spec.out / LAST)
+        if "training" not in content:
+            raise UserError(f"{self.spec.out / LAST}: holds no state to resume from")
+        if content["recipe"] != self.recipe.to_json():
+            raise UserError(
+                f"--resume: {self.spec.out / LAST} was trained by another recipe; "
+                "give the options of the first call, or another --out"
+            )
+        if tuple(content["classes"]) != tuple(self.names):
+            raise UserError(f"--resume: {self.spec.out / LAST} was trained on other classes")
+        for name in ("seed", "parts"):
+            if content["training"][name] != getattr(self.spec, name):
+                raise UserError(
+                    f"--resume: the run was begun with {name} {content['training'][name]}, "
+                    f"not {getattr(self.spec, name)}; the trajectory would not be the same"
+                )
+        return content
+
+    def _restore(self, training: dict[str, Any]) -> None:
+        self.step, self.best = training["step"], training["best"]
+        self.optimizer.load_state_dict(training["optimizer"])
+        self.scheduler.load_state_dict(training["scheduler"])
+        self.weights = training["weights"]
+        scaler = getattr(self.fabric.strategy.precision, "scaler", None)
+        if scaler is not None and training["scaler"] is not None:
+            scaler.load_state_dict(training["scaler"])
+        self.journal.rewind(self.step)
+        if training["devices"] != self.fabric.world_size:
+            self.spec.log(
+                f"resumed on {self.fabric.world_size} devices, begun on {training['devices']}: "
+                "the batches are the same, batch statistics and random numbers are not"
+            )
+
+    def _batches(self) -> Iterator[Cloud | UserError]:
+        batches = Batches(
+            self.schedule, device=self.fabric.global_rank, start=self.step, stop=self.steps
+        )
+        return iter(self._loader(self.samples, batches))
+
+    def _loader(self, samples: Samples, batches: Any) -> DataLoader[Cloud | UserError]:
+        return DataLoader(
+            samples,
+            batch_sampler=batches,
+            num_workers=self.spec.workers,
+            collate_fn=join,
+            pin_memory=self.fabric.device.type == "cuda",
+        )
+
+
+class _Held:
+    """A cloud that Fabric does not look into: it would rebuild it field by field, which is frozen."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self.cloud = cloud
+
+
+class _Reader(nn.Module):
+    """A segmenter that reads held clouds."""
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        super().__init__()
+        self.segmenter = segmenter
+
+    def forward(self, held: _Held) -> Tensor:
+        logits: Tensor = self.segmenter(held.cloud)
+        return logits
+
+
+def _settle_norms(model: nn.Module, steps: int) -> None:
+    """Let batch norms remember a twentieth of a short run.
+
+    Published backbones average over about a hundred steps (momentum 0.01). In a run of some dozen
+    steps their running statistics, which validation uses, would still be the initial ones.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d) and module.momentum is not None:
+            module.momentum = max(module.momentum, min(0.1, 20 / steps))
+
+
+def _or_raise(found: Cloud | UserError) -> Cloud:
+    if isinstance(found, UserError):
+        raise found
+    return found
