@@ -186,11 +186,10 @@ def _tables(direction: str, device: torch.device) -> tuple[Tensor, ...]:
     for levels in range(1, _LEVELS):
         # one halving, then as many as the last table translates
         first = step[:, :, None]
-        rest = tables[-1].view(len(states), 1, -1).expand(-1, 8, -1)
-        rest = rest.gather(0, (first >> 3).expand(-1, -1, 8**levels))
+        rest = tables[-1].view(len(states), -1)[step >> 3]
         bits = 3 * levels
-        last, written = rest >> bits, rest & ((1 << bits) - 1)
-        tables.append((last << bits + 3 | (first & 7) << bits | written).flatten())
+        reached, digits = rest >> bits, rest & ((1 << bits) - 1)
+        tables.append((reached << bits + 3 | (first & 7) << bits | digits).flatten())
     return tuple(table.to(device) for table in tables)
 
 
