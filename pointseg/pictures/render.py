@@ -102,18 +102,21 @@ def _splat(
     depth: NDArray[np.float32], owner: NDArray[np.int64], radius: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Let every pixel's point cover a disc; the nearest point wins, as if each point had been drawn so."""
-    height, width = depth.shape
-    wide, taken = depth.copy(), owner.copy()
+    wide, taken = (np.pad(a, radius, constant_values=v) for a, v in ((depth, np.inf), (owner, -1)))
+    inner = (slice(radius, -radius),) * 2
+    stride = wide.shape[1]
+    wide, taken = wide.ravel(), taken.ravel()
+    held = np.flatnonzero(taken >= 0)  # no pixel twice: what is written below does not collide
+    near, mine = wide[held], taken[held]
     for down in range(-radius, radius + 1):
         for right in range(-radius, radius + 1):
             if (down, right) == (0, 0) or down * down + right * right > radius * radius:
                 continue
-            to = (_span(down, height), _span(right, width))
-            source = (_span(-down, height), _span(-right, width))
-            nearer = depth[source] < wide[to]
-            wide[to][nearer] = depth[source][nearer]
-            taken[to][nearer] = owner[source][nearer]
-    return wide, taken
+            to = held + (down * stride + right)
+            wins = near < wide[to]
+            to = to[wins]
+            wide[to], taken[to] = near[wins], mine[wins]
+    return wide.reshape(-1, stride)[inner], taken.reshape(-1, stride)[inner]
 
 
 def _shade(depth: NDArray[np.float32]) -> NDArray[np.float32]:

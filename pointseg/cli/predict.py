@@ -1,0 +1,104 @@
+"""``pointseg-predict``: parse, make one PredictSpec, predict, say what came of it. Heavy imports come late."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pointseg.cli.command import choose_device, run_command
+from pointseg.cli.progress import Bar, bar
+from pointseg.cli.testing import add_machine, add_protocol, choose_precision, protocol_changes
+
+NAME = "pointseg-predict"
+UNITS = ("metre", "centimetre", "millimetre", "foot")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=NAME,
+        description="Names the points of clouds. For each PLY, PCD, LAS, LAZ, BIN, text or numpy file the "
+        "same file comes out with a field for the class, everything else in it kept; beside it a record "
+        "(.json) and pictures from above and from the side. Results that are there already are kept. Exit "
+        "code 0: all done; 1: some files failed, listed at the end; 2: nothing can be done.",
+    )
+    parser.add_argument(
+        "inputs", nargs="+", type=Path, metavar="FILES", help="clouds, or folders that are walked"
+    )
+    parser.add_argument(
+        "-o", "--out", type=Path, required=True, metavar="OUT",
+        help="folder for the results; or the result itself, for one file",
+    )  # fmt: skip
+    parser.add_argument(
+        "-m", "--model", type=Path, required=True, metavar="FILE", help="best.pt of pointseg-train"
+    )
+    parser.add_argument(
+        "--colors", action="store_true", help="give the points the colours of their classes"
+    )
+    parser.add_argument("--no-pictures", action="store_true", help="only the files")
+    parser.add_argument("--overwrite", action="store_true", help="predict again what is there")
+    cloud = parser.add_argument_group("what the clouds are like")
+    cloud.add_argument(
+        "--unit", choices=UNITS, default="metre", help="of their coordinates (default: metre)"
+    )
+    cloud.add_argument(
+        "--up", choices=("z", "y"), default="z", help="their vertical axis (default: z)"
+    )
+    cloud.add_argument(
+        "--any-scale", action="store_true",
+        help="predict, too, what does not seem to fit the model's voxels",
+    )  # fmt: skip
+    passes = parser.add_argument_group("how they are predicted")
+    passes.add_argument(
+        "--full", action="store_true",
+        help="as in tests: all views of the recipe, every point; without it one pass, in which one point "
+        "of each voxel names the others",
+    )  # fmt: skip
+    add_protocol(parser)
+    add_machine(parser)
+    return parser
+
+
+def _run(arguments: argparse.Namespace, shown: Bar) -> int:
+    from pointseg.datasets.description import UNITS as METRES
+    from pointseg.engine.predict import PredictSpec, predict, table
+
+    device = choose_device(arguments.device)
+    results = predict(
+        PredictSpec(
+            inputs=tuple(arguments.inputs),
+            out=arguments.out,
+            model=arguments.model,
+            protocol=protocol_changes(arguments),
+            full=arguments.full or arguments.views is not None,
+            unit_m=METRES[arguments.unit],
+            up=arguments.up,
+            any_scale=arguments.any_scale,
+            colors=arguments.colors,
+            pictures=not arguments.no_pictures,
+            overwrite=arguments.overwrite,
+            device=device,
+            precision=choose_precision(arguments.precision, device),
+            log=shown.say,
+            progress=shown,
+        )
+    )
+    shown.close()
+    print(table(results))
+    failed = [result for result in results if result.status == "failed"]
+    for result in failed:
+        print(f"failed: {result.source}: {result.reason}")
+    print(f"{len(results) - len(failed)} of {len(results)} done; results in {arguments.out}")
+    return 1 if failed else 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    arguments = _parser().parse_args(argv)
+    with bar() as shown:
+        return run_command(NAME, lambda: _run(arguments, shown))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

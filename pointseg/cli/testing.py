@@ -1,0 +1,166 @@
+"""``pointseg-test``: parse, make one ScoreSpec, test, print the table. Heavy imports come late."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pointseg.cli.command import DEVICES, choose_device, run_command
+from pointseg.cli.progress import Bar, bar
+
+if TYPE_CHECKING:
+    from pointseg.engine.recipe import Protocol
+
+NAME = "pointseg-test"
+DATASETS = ("synthetic", "folder", "scannet", "scannet200", "s3dis", "semantickitti", "nuscenes")
+VIEWS = ("single", "scannet", "s3dis", "nuscenes", "semantickitti")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=NAME,
+        description="Tests a trained model: every point of every scene is predicted and counted "
+        "(test_point_miou, not to be compared with training's val_voxel_miou). Writes metrics.json, "
+        "confusion.png and .csv, labels and pictures into --out. The same command again goes on where "
+        "it was stopped.",
+    )
+    parser.add_argument(
+        "-m", "--model", type=Path, required=True, metavar="FILE", help="best.pt of pointseg-train"
+    )
+    parser.add_argument("--dataset", required=True, choices=DATASETS)
+    parser.add_argument(
+        "--root",
+        type=Path,
+        metavar="DIR",
+        help="the prepared data (pointseg-prepare), or your folder",
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="YAML",
+        help="folder: its description (default: ROOT/dataset.yaml)",
+    )
+    parser.add_argument(
+        "-o", "--out", type=Path, metavar="DIR", help="(default: 'test' beside the model)"
+    )
+    parser.add_argument(
+        "--split", action="append", metavar="NAME", help="may be repeated (default: the recipe's)"
+    )
+    parser.add_argument(
+        "--fast", action="store_true",
+        help="one pass: one view, one point of each voxel, which names the others",
+    )  # fmt: skip
+    add_protocol(parser)
+    parser.add_argument(
+        "--pictures", type=int, default=4, metavar="N", help="draw the first N scenes (default: 4)"
+    )
+    parser.add_argument(
+        "--submit", type=Path, metavar="DIR", help="also write the files that the benchmark takes"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="predict all scenes again")
+    add_machine(parser)
+    return parser
+
+
+def add_protocol(parser: argparse.ArgumentParser) -> None:
+    """Options that change how a scene is predicted."""
+    parser.add_argument(
+        "--views", choices=VIEWS, help="which set of views is summed (default: the recipe's)"
+    )
+    parser.add_argument(
+        "--max-points", type=int, metavar="N",
+        help="voxels at once; larger clouds are cut into tiles (default: the recipe's)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--margin",
+        type=float,
+        metavar="M",
+        help="how far tiles overlap, metres (default: the recipe's)",
+    )
+
+
+def add_machine(parser: argparse.ArgumentParser) -> None:
+    """Options that say where the network runs."""
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="(default: auto)")
+    parser.add_argument(
+        "--precision", choices=("auto", "float32", "float16", "bfloat16"), default="auto",
+        help="auto: float16 on CUDA, else float32 (default: auto)",
+    )  # fmt: skip
+
+
+def protocol_changes(arguments: argparse.Namespace) -> Callable[[Protocol], Protocol]:
+    """What the options change of a recipe's protocol."""
+    given = {
+        "views": arguments.views, "max_points": arguments.max_points, "margin_m": arguments.margin,
+    }  # fmt: skip
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    return lambda protocol: replace(protocol, **changes)
+
+
+def choose_precision(name: str, device: str) -> str:
+    """auto, float32, float16 or bfloat16 -> one of the last three.
+
+    Raises:
+        UserError: float16 on a CPU.
+    """
+    from pointseg.errors import UserError
+
+    if name == "auto":
+        return "float16" if device == "cuda" else "float32"
+    if name == "float16" and device == "cpu":
+        raise UserError("--precision float16: a CPU predicts in float32 or bfloat16")
+    return name
+
+
+def _run(arguments: argparse.Namespace, shown: Bar) -> int:
+    from pointseg.datasets import open_dataset
+    from pointseg.engine.testing import ScoreSpec, score
+
+    device = choose_device(arguments.device)
+    out = arguments.out or arguments.model.parent / "test"
+    found = score(
+        ScoreSpec(
+            model=arguments.model,
+            dataset=open_dataset(arguments.dataset, arguments.root, config=arguments.config),
+            out=out,
+            splits=None if arguments.split is None else tuple(arguments.split),
+            protocol=protocol_changes(arguments),
+            fast=arguments.fast,
+            device=device,
+            precision=choose_precision(arguments.precision, device),
+            pictures=arguments.pictures,
+            submit=arguments.submit,
+            overwrite=arguments.overwrite,
+            log=shown.say,
+            progress=shown,
+        )
+    )
+    shown.close()
+    metrics = found.metrics
+    if metrics["labelled_points"]:
+        print(found.confusion.table(list(metrics["test_point_iou"])))
+        for name, means in metrics["test_point_miou_by_group"].items():
+            print(f"{name}: {100 * means['absent_as_0']:.2f}, absent classes as 0")
+        print(f"test_point_miou {metrics['test_point_miou']:.4f}  (absent classes as 0)")
+        print(f"test_point_miou_present {metrics['test_point_miou_present']:.4f}  (without them)")
+    else:
+        print("no scene has labels: predicted, not scored")
+    print(f"{metrics['scenes']} scenes, {metrics['predicted_points']:,} points; results in {out}")
+    if arguments.submit is not None:
+        print(f"submission   {arguments.submit}")
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    arguments = _parser().parse_args(argv)
+    with bar() as shown:
+        return run_command(NAME, lambda: _run(arguments, shown))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,301 @@
+"""Files of unlabelled clouds in, the same files with a class for every point out; a bad one costs only itself."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pointseg.datasets.axes import upright
+from pointseg.datasets.scale import check_scale
+from pointseg.engine.checkpoint import TrainedSpec, load_model
+from pointseg.engine.recipe import Protocol
+from pointseg.engine.sources import Source, find_sources
+from pointseg.engine.voting import Passes, Voter
+from pointseg.errors import UserError
+from pointseg.files import CloudFileError, finite_points, read_cloud, write_labelled
+from pointseg.files.writing import new_file
+from pointseg.pictures import labelled
+from pointseg.pictures.views import VIEWS
+from pointseg.scene import IGNORE, Scene
+
+VERSION = 1
+"""Of the way files are predicted; results of another one are made again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictSpec:
+    """Which files are predicted, and how."""
+
+    inputs: tuple[Path, ...]
+    """Files, and folders that are walked."""
+    out: Path
+    """Folder for the results; or a file, where the input is one file."""
+    model: Path
+    protocol: Callable[[Protocol], Protocol] = lambda protocol: protocol
+    """Changes the protocol of the model's recipe."""
+    full: bool = False
+    """All views and every point, as in tests, instead of one pass over one point per voxel."""
+    unit_m: float = 1.0
+    """Metres per unit of the coordinates."""
+    up: str = "z"
+    """The axis that points up."""
+    any_scale: bool = False
+    """Predict clouds, too, whose scale does not seem to fit the model's voxels."""
+    colors: bool = False
+    """Give the points the colours of their classes."""
+    pictures: bool = True
+    overwrite: bool = False
+    """Predict again what is there."""
+    device: str = "cpu"
+    precision: str = "float32"
+    log: Callable[[str], None] = print
+    progress: Callable[[float, int, str], None] = lambda done, total, name: None
+    """Told how many files are done, in fractions, of how many, and which one is begun."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What has become of one file."""
+
+    source: str
+    status: str
+    """done, kept (was there and is what it should be) or failed."""
+    target: str = ""
+    points: int = 0
+    unlabelled: int = 0
+    """Points without a position, which have class -1."""
+    classes: dict[str, int] | None = None
+    """Points of each class that there is."""
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+    """What the reader should know."""
+    reason: str = ""
+    """Why it failed."""
+
+
+def predict(spec: PredictSpec) -> list[Prediction]:
+    """Predict all files; writes, beside each, a record (``.json``) and two pictures, and ``summary.json``.
+
+    Results that are there already are kept if they can be read, and were made from the same file by
+    the same model in the same way.
+
+    Raises:
+        UserError: no model, no files, or results that would lie on top of each other.
+    """
+    sources = find_sources(spec.inputs, spec.out)
+    model, trained = load_model(spec.model, spec.device)
+    protocol = spec.protocol(trained.recipe.test)
+    voter = Voter(
+        model,
+        trained.recipe,
+        len(trained.classes),
+        Passes(protocol=protocol, fast=not spec.full),
+        device=spec.device,
+        precision=spec.precision,
+        say=spec.log,
+    )
+    way = _way(spec, trained, voter.passes)
+    results = []
+    for number, source in enumerate(sources):
+        spec.progress(number, len(sources), source.path.name)
+        told = _told(spec, number, len(sources))
+        results.append(_one(spec, voter, trained, way, source, told))
+    spec.progress(len(sources), len(sources), "")
+    if not (len(sources) == 1 and sources[0].target == spec.out):
+        summary = {"model": str(spec.model), **way, "files": [asdict(result) for result in results]}
+        _write_json(spec.out / "summary.json", summary)
+    return results
+
+
+def _told(spec: PredictSpec, done: int, total: int) -> Callable[[float], None]:
+    return lambda share: spec.progress(done + share, total, "")
+
+
+def record_file(target: Path) -> Path:
+    """Where it stands how a result came about."""
+    return target.with_name(f"{target.name}.json")
+
+
+def picture_file(target: Path, view: str) -> Path:
+    """Where a result's picture lies."""
+    return target.with_name(f"{target.name}.{view}.png")
+
+
+def _way(spec: PredictSpec, trained: TrainedSpec, passes: Passes) -> dict[str, Any]:
+    """All that decides what a file's result is."""
+    return {
+        "version": VERSION,
+        "checkpoint_sha256": trained.sha256,
+        "class_names": list(trained.classes.names),
+        "voxel_m": trained.recipe.voxel_m,
+        "full": spec.full,
+        "prevoxel_m": passes.protocol.prevoxel_m if spec.full else None,
+        "views": [asdict(view) for view in passes.views],
+        "max_points": passes.protocol.max_points,
+        "margin_m": passes.protocol.margin_m,
+        "precision": spec.precision,
+        "unit_m": spec.unit_m,
+        "up": spec.up,
+        "colors": spec.colors,
+    }
+
+
+def _one(
+    spec: PredictSpec,
+    voter: Voter,
+    trained: TrainedSpec,
+    way: dict[str, Any],
+    source: Source,
+    progress: Callable[[float], None],
+) -> Prediction:
+    began = time.monotonic()
+    try:
+        stamp = _stamp(source.path)
+        if not spec.overwrite:
+            kept = _kept(spec, source, {**way, **stamp})
+            if kept is not None:
+                return kept
+        scene = read_cloud(source.path)
+        labels, notes = _named(spec, voter, trained, scene, progress)
+        for note in notes:
+            spec.log(f"{source.path.name}: {note}")
+        _write(spec, trained, source, scene, labels)
+    except UserError as error:
+        return _failed(source, " ".join(str(error).split()))
+    except Exception as error:  # whatever it is, the other files are not to wait for its cure
+        return _failed(source, f"{type(error).__name__}: {' '.join(str(error).split())}")
+    counts = np.bincount(labels[labels != IGNORE], minlength=len(trained.classes))
+    result = Prediction(
+        source=str(source.path),
+        status="done",
+        target=str(source.target),
+        points=len(labels),
+        unlabelled=int((labels == IGNORE).sum()),
+        classes={n: int(c) for n, c in zip(trained.classes.names, counts, strict=True) if c},
+        seconds=round(time.monotonic() - began, 3),
+        notes=tuple(notes),
+    )
+    _write_json(record_file(source.target), {**way, **stamp, "result": asdict(result)})
+    return result
+
+
+def _failed(source: Source, reason: str) -> Prediction:
+    return Prediction(source=str(source.path), status="failed", reason=reason)
+
+
+def _named(
+    spec: PredictSpec,
+    voter: Voter,
+    trained: TrainedSpec,
+    scene: Scene,
+    progress: Callable[[float], None],
+) -> tuple[NDArray[np.int32], list[str]]:
+    """(N,) classes, and what is to be said about them."""
+    notes = []
+    cloud, index = finite_points(upright(scene, unit_m=spec.unit_m, up=spec.up))
+    if len(cloud) == 0:
+        raise UserError("holds no points" if len(scene) == 0 else "no point has a position")
+    if len(cloud) < len(scene):
+        notes.append(f"{len(scene) - len(cloud)} points have no position; their class is -1")
+    doubt = check_scale(cloud, trained.recipe.voxel_m)
+    if doubt is not None:
+        if not spec.any_scale:
+            raise UserError(f"{doubt} (--unit millimetre; --any-scale predicts it as it is)")
+        notes.append(doubt)
+    missing = [name for name in trained.needs if name not in cloud]
+    if "normal" in missing:
+        from pointseg.ops.normals import estimate_normals
+
+        notes.append("has no normals; they were estimated from neighbouring points")
+        cloud = cloud.with_fields(normal=estimate_normals(cloud.coord))
+        missing.remove("normal")
+    if missing:
+        raise UserError(
+            f"lacks {', '.join(missing)}, which the model reads at every point; it needs "
+            f"{', '.join(trained.needs)}: take a cloud that has them, or a model that was trained without"
+        )
+    labels = np.full(len(scene), IGNORE, np.int32)
+    labels[index] = voter.name_points(cloud, progress)
+    return labels, notes
+
+
+def _write(
+    spec: PredictSpec,
+    trained: TrainedSpec,
+    source: Source,
+    scene: Scene,
+    labels: NDArray[np.int32],
+) -> None:
+    source.target.parent.mkdir(parents=True, exist_ok=True)
+    record_file(source.target).unlink(missing_ok=True)  # it would vouch for what is replaced now
+    colors = trained.classes.colors
+    write_labelled(source.path, source.target, labels, colors=colors if spec.colors else None)
+    if not spec.pictures:
+        return
+    coord = upright(replace(scene, fields={}), unit_m=spec.unit_m, up=spec.up).coord
+    for view in VIEWS:
+        picture = labelled(coord, labels, trained.classes.names, colors, view=view)
+        with new_file(picture_file(source.target, view)) as part:
+            picture.save(part, format="PNG")
+
+
+def _stamp(path: Path) -> dict[str, Any]:
+    """What tells one state of a file, or of a folder's files, from another."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    try:
+        stats = [file.stat() for file in files]
+    except OSError as error:
+        raise CloudFileError(path, f"could not be read: {error.strerror or error}") from error
+    return {
+        "source_bytes": sum(stat.st_size for stat in stats),
+        "source_changed_ns": max((stat.st_mtime_ns for stat in stats), default=0),
+    }
+
+
+def _kept(spec: PredictSpec, source: Source, way: dict[str, Any]) -> Prediction | None:
+    """The result that is there, if it is whole and what would be made now."""
+    try:
+        told = json.loads(record_file(source.target).read_text(encoding="utf-8"))
+        result = told.pop("result")
+        if told != way or result["source"] != str(source.path):
+            return None
+        if spec.pictures and not all(picture_file(source.target, v).is_file() for v in VIEWS):
+            return None
+        if len(read_cloud(source.target)) != result["points"]:
+            return None
+        return Prediction(**{**result, "status": "kept", "notes": tuple(result["notes"])})
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None  # no record, or not one of ours: it is made again
+
+
+def table(results: Sequence[Prediction]) -> str:
+    """One line per file: points, seconds, the most frequent classes."""
+    rows = [("file", "points", "seconds", "classes")]
+    for result in results:
+        if result.status == "failed":
+            rows.append((Path(result.source).name, "-", "-", "failed"))
+            continue
+        counts = sorted((result.classes or {}).items(), key=lambda item: -item[1])
+        named = max(1, sum(count for _, count in counts))
+        told = ", ".join(f"{name} {100 * count / named:.0f} %" for name, count in counts[:4])
+        seconds = "kept" if result.status == "kept" else f"{result.seconds:.1f}"
+        rows.append((Path(result.target).name, f"{result.points:,}", seconds, told))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        f"{row[0].ljust(widths[0])}  {row[1].rjust(widths[1])}  {row[2].rjust(widths[2])}  {row[3]}"
+        for row in rows
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with new_file(path) as part:
+        part.write_text(json.dumps(content, indent=1), encoding="utf-8")

@@ -1,0 +1,244 @@
+"""Files in, the same files with classes out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pointseg.engine import predict as module
+from pointseg.engine.predict import PredictSpec, picture_file, predict, record_file, table
+from pointseg.errors import UserError
+from pointseg.files import read_cloud, write_cloud
+from pointseg.scene import Scene
+
+from .answers import CLASSES, RECIPE, ByColor, colored, trained
+
+
+@pytest.fixture
+def model(monkeypatch):
+    made = ByColor()
+    monkeypatch.setattr(module, "load_model", lambda path, device: (made, trained()))
+    return made
+
+
+def spec_of(tmp_path, *inputs, **changes):
+    made = PredictSpec(
+        inputs=inputs, out=tmp_path / "out", model=tmp_path / "best.pt", log=lambda text: None
+    )
+    return replace(made, **changes)
+
+
+def write(path, scene):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_cloud(path, scene)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".ply", ".pcd", ".las", ".laz", ".npz", ".txt"])
+def test_each_type_comes_out_as_it_went_in_with_a_class(tmp_path, model, suffix):
+    source = write(tmp_path / f"cloud{suffix}", colored([0, 1, 2, 2]))
+    (result,) = predict(spec_of(tmp_path, source, full=True))
+    assert result.status == "done", result.reason
+    assert result.classes == {"floor": 100, "wall": 100, "thing": 200}
+    target = tmp_path / "out" / source.name
+    before, after = read_cloud(source), read_cloud(target)
+    np.testing.assert_array_equal(after.coord, before.coord)
+    np.testing.assert_array_equal(after["color"], before["color"])
+    field = "pointseg_class" if suffix in (".las", ".laz") else "class"
+    np.testing.assert_array_equal(after[field], np.resize([0, 1, 2, 2], 400))
+    record = json.loads(record_file(target).read_text())
+    assert record["checkpoint_sha256"] == "abc"
+    assert record["class_names"] == list(CLASSES.names)
+    for view in ("top", "oblique"):
+        with Image.open(picture_file(target, view)) as picture:
+            assert picture.width == 960 and np.asarray(picture).std() > 5
+
+
+def test_without_being_asked_for_more_it_is_one_pass(tmp_path, model):
+    source = write(tmp_path / "cloud.ply", colored([0, 1, 2, 2]))
+    predict(spec_of(tmp_path, source, pictures=False))
+    assert model.asked == 1
+    found = read_cloud(tmp_path / "out" / "cloud.ply")["class"]
+    assert (found != np.resize([0, 1, 2, 2], 400)).mean() > 0.2  # one point names its voxel
+
+
+def test_colors_of_the_classes(tmp_path, model):
+    source = write(tmp_path / "cloud.ply", colored([1]))
+    predict(spec_of(tmp_path, source, colors=True))
+    found = read_cloud(tmp_path / "out" / "cloud.ply")["color"]
+    np.testing.assert_array_equal(np.unique(found, axis=0), [CLASSES.colors[1]])
+
+
+def test_one_bad_file_costs_only_itself(tmp_path, model):
+    folder = tmp_path / "in"
+    write(folder / "a.ply", colored([0]))
+    write(folder / "deep" / "b.ply", colored([1]))
+    whole = (folder / "a.ply").read_bytes()
+    (folder / "cut.ply").write_bytes(whole[: len(whole) // 2])
+    write(folder / "bare.ply", Scene(coord=colored([0]).coord))
+    write(folder / "none.ply", colored([], count=0))
+    results = predict(spec_of(tmp_path, folder))
+    by_name = {result.source.rsplit("/", 1)[-1]: result for result in results}
+    states = {name: result.status for name, result in by_name.items()}
+    assert states == {
+        "a.ply": "done", "b.ply": "done", "cut.ply": "failed", "bare.ply": "failed",
+        "none.ply": "failed",
+    }  # fmt: skip
+    assert "lacks color" in by_name["bare.ply"].reason
+    assert "holds no points" in by_name["none.ply"].reason
+    assert str(folder / "cut.ply") in by_name["cut.ply"].reason
+    assert (tmp_path / "out" / "deep" / "b.ply").is_file()
+    assert not list((tmp_path / "out").rglob("*cut*"))
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert [f["status"] for f in summary["files"]] == [result.status for result in results]
+    lines = table(results).splitlines()
+    assert len(lines) == 6 and "floor 100 %" in table(results)
+    assert sum("failed" in line for line in lines) == 3
+
+
+def test_a_fault_of_ours_costs_one_file_too(tmp_path, model, monkeypatch):
+    first = write(tmp_path / "a.ply", colored([0]))
+    second = write(tmp_path / "b.ply", colored([1]))
+    forward = model.forward
+
+    def once(cloud):
+        monkeypatch.setattr(model, "forward", forward)
+        raise IndexError("out of range")
+
+    monkeypatch.setattr(model, "forward", once)
+    results = predict(spec_of(tmp_path, first, second))
+    assert [r.status for r in results] == ["failed", "done"]
+    assert results[0].reason == "IndexError: out of range"
+
+
+def test_what_is_there_is_kept_and_what_is_not_whole_is_made_again(tmp_path, model):
+    source = write(tmp_path / "cloud.ply", colored([0, 1]))
+    spec = spec_of(tmp_path, source)
+    (first,) = predict(spec)
+    model.asked = 0
+    (again,) = predict(spec)
+    assert again == replace(first, status="kept") and model.asked == 0
+    target = tmp_path / "out" / "cloud.ply"
+    whole = target.read_bytes()
+    for spoil in (
+        lambda: target.write_bytes(whole[:-10]),
+        lambda: record_file(target).write_text("{}"),
+        lambda: record_file(target).write_text("[]"),
+        lambda: record_file(target).unlink(),
+        lambda: picture_file(target, "top").unlink(),
+        lambda: write(source, colored([1, 1])),
+    ):
+        spoil()
+        model.asked = 0
+        assert predict(spec)[0].status == "done" and model.asked == 1
+        assert predict(spec)[0].status == "kept"
+    model.asked = 0
+    predict(replace(spec, overwrite=True))
+    predict(replace(spec, full=True))
+    assert model.asked == 2
+
+
+def test_points_without_a_position_stay_with_class_minus_one(tmp_path, model):
+    scene = colored([0])
+    scene.coord[3], scene.coord[7, 1] = np.nan, np.inf
+    source, said = write(tmp_path / "cloud.ply", scene), []
+    (result,) = predict(spec_of(tmp_path, source, log=said.append))
+    assert result.points == 400 and result.unlabelled == 2
+    found = read_cloud(tmp_path / "out" / "cloud.ply")["class"]
+    np.testing.assert_array_equal(np.flatnonzero(found == -1), [3, 7])
+    assert said == ["cloud.ply: 2 points have no position; their class is -1"]
+    scene.coord[:] = np.nan
+    (result,) = predict(spec_of(tmp_path, write(tmp_path / "nan.ply", scene)))
+    assert result.reason == "no point has a position"
+
+
+def test_a_georeference_is_kept(tmp_path, model):
+    scene = replace(colored([0, 1]), origin=np.array([4.5e6, 5.3e6, 400.0]))
+    source = write(tmp_path / "cloud.laz", scene)
+    predict(spec_of(tmp_path, source))
+    before, after = read_cloud(source), read_cloud(tmp_path / "out" / "cloud.laz")
+    np.testing.assert_array_equal(after.origin, before.origin)
+    np.testing.assert_array_equal(after.coord, before.coord)
+
+
+def test_millimetres_under_a_model_in_metres_are_told(tmp_path, model):
+    scene = colored([0, 1], count=3000)
+    source = write(tmp_path / "cloud.ply", scene.moved(scene.coord * 1000))
+    (result,) = predict(spec_of(tmp_path, source))
+    assert result.status == "failed" and "--unit millimetre" in result.reason
+    assert predict(spec_of(tmp_path, source, unit_m=0.001))[0].status == "done"
+    after = read_cloud(tmp_path / "out" / "cloud.ply")
+    np.testing.assert_array_equal(after.coord, read_cloud(source).coord)
+    (result,) = predict(spec_of(tmp_path, source, any_scale=True))
+    assert result.status == "done" and "voxels" in result.notes[0]
+
+
+def test_missing_normals_are_estimated(tmp_path, monkeypatch):
+    recipe = replace(RECIPE, features=("color", "normal"))
+    monkeypatch.setattr(
+        module, "load_model", lambda path, device: (ByColor(), trained(recipe=recipe))
+    )
+    said = []
+    source = write(tmp_path / "cloud.ply", colored([0, 1]))
+    (result,) = predict(spec_of(tmp_path, source, log=said.append))
+    assert result.status == "done", result.reason
+    assert said == ["cloud.ply: has no normals; they were estimated from neighbouring points"]
+
+
+def test_one_file_to_one_file(tmp_path, model):
+    source = write(tmp_path / "cloud.ply", colored([0, 1]))
+    (result,) = predict(spec_of(tmp_path, source, out=tmp_path / "named.ply", pictures=False))
+    assert result.status == "done"
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "cloud.ply", "named.ply", "named.ply.json",
+    ]  # fmt: skip
+    (result,) = predict(spec_of(tmp_path, source, out=tmp_path / "other.pcd"))
+    assert "same type" in result.reason
+
+
+def test_a_folder_of_arrays_is_one_cloud(tmp_path, model):
+    write(tmp_path / "in" / "room", colored([0, 1]))
+    (result,) = predict(spec_of(tmp_path, tmp_path / "in"))
+    assert result.status == "done", result.reason
+    assert len(read_cloud(tmp_path / "out" / "room")) == 400
+    assert predict(spec_of(tmp_path, tmp_path / "in"))[0].status == "kept"
+
+
+def test_progress_is_told(tmp_path, model):
+    files = [write(tmp_path / f"{k}.ply", colored([k])) for k in range(2)]
+    told = []
+    predict(spec_of(tmp_path, *files, progress=lambda *state: told.append(state)))
+    assert told[0] == (0, 2, "0.ply") and told[-1] == (2, 2, "")
+    assert [state[0] for state in told] == sorted(state[0] for state in told)
+
+
+def test_what_cannot_be_begun_is_refused(tmp_path, model):
+    source = write(tmp_path / "in" / "a.ply", colored([0]))
+    twin = write(tmp_path / "other" / "a.ply", colored([0]))
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (tmp_path / "file").write_text("")
+    for inputs, out, message in (
+        ([tmp_path / "lost.ply"], "out", "is not there"),
+        ([empty], "out", "no clouds in this folder"),
+        ([source, twin], "out", "would both become"),
+        ([source, twin], "one.ply", "must be a folder, for there are 2 clouds"),
+        ([source], "in", "the result would replace it"),
+        ([source], "file", "must be a folder, or end as"),
+    ):
+        with pytest.raises(UserError, match=message):
+            predict(spec_of(tmp_path, *inputs, out=tmp_path / out))
+    assert model.asked == 0
+
+
+def test_results_and_hidden_files_are_no_sources(tmp_path, model):
+    folder = tmp_path / "in"
+    write(folder / "a.ply", colored([0]))
+    (folder / ".hidden.ply").write_text("")
+    spec = spec_of(tmp_path, folder, out=folder / "out")
+    assert [r.status for r in predict(spec)] == ["done"]
+    assert [r.status for r in predict(spec)] == ["kept"]
