@@ -1,0 +1,170 @@
+"""Reductions over segments, and cells of voxels along curves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from pointseg.ops.curves import ORDERS, encode_orders
+from pointseg.ops.pooling import Segments, pool_cells, segment_reduce
+
+VALUES = torch.tensor([[1.0, -1.0], [2.0, -2.0], [4.0, -4.0], [2.0, -5.0]])
+INDEX = torch.tensor([2, 0, 2, 0])
+REDUCTIONS = ("max", "mean", "sum")
+
+
+def rows(count=60, channels=3, segments=7, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randn(count, channels, generator=generator)
+    return values, torch.randint(0, segments, (count,), generator=generator)
+
+
+@pytest.mark.parametrize(
+    ("reduction", "wanted"),
+    [
+        ("max", [[2, -2], [0, 0], [4, -1]]),
+        ("mean", [[2, -3.5], [0, 0], [2.5, -2.5]]),
+        ("sum", [[4, -7], [0, 0], [5, -5]]),
+    ],
+)
+def test_by_hand(reduction, wanted):
+    assert segment_reduce(VALUES, INDEX, 3, reduction).tolist() == wanted
+
+
+def test_gradient_by_hand():
+    values = VALUES.clone().requires_grad_()
+    out = segment_reduce(values, INDEX, 3, "max")
+    out.backward(torch.tensor([[6.0, 5.0], [1.0, 1.0], [3.0, 2.0]]))
+    # rows 1 and 3 both reach 2 in the first channel of segment 0 and share its gradient
+    assert values.grad is not None
+    assert values.grad.tolist() == [[0, 2], [3, 5], [3, 0], [3, 0]]
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_as_a_loop(reduction):
+    values, index = rows()
+    out = segment_reduce(values, index, 9, reduction)
+    for segment in range(9):
+        own = values[index == segment]
+        if len(own):
+            wanted = own.amax(0) if reduction == "max" else getattr(own, reduction)(0)
+        else:
+            wanted = torch.zeros(3)
+        torch.testing.assert_close(out[segment], wanted)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_the_order_of_rows_does_not_matter(reduction):
+    values, index = rows()
+    shuffle = torch.randperm(len(index), generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(
+        segment_reduce(values[shuffle], index[shuffle], 7, reduction),
+        segment_reduce(values, index, 7, reduction),
+    )
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_gradients_are_those_of_finite_differences(reduction):
+    values, index = rows(20)
+    values = values.double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda v: segment_reduce(v, index, 8, reduction), (values,))
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_few_bits_are_summed_in_many(reduction, dtype):
+    values, index = rows(5000, 2, 2)
+    values = values.to(dtype).requires_grad_()
+    out = segment_reduce(values, index, 2, reduction)
+    wanted = segment_reduce(values.float(), index, 2, reduction).to(dtype)
+    assert out.dtype == dtype and torch.equal(out, wanted)
+    out.sum().backward()
+    assert values.grad is not None and values.grad.dtype == dtype
+
+
+def test_elsewhere_than_on_cpu_and_cuda(monkeypatch):
+    # the branch of devices without torch.segment_reduce, run here by hiding where the rows are
+    values, index = rows()
+    segments = Segments.of(index, 9)
+    expected = {kind: segments.reduce(values, kind) for kind in REDUCTIONS}
+
+    monkeypatch.delattr(torch, "segment_reduce")
+
+    class Elsewhere(torch.Tensor):
+        device = torch.device("mps")  # type: ignore[assignment]
+
+    for kind in REDUCTIONS:
+        out = segments.reduce(values.as_subclass(Elsewhere), kind)
+        torch.testing.assert_close(out.as_subclass(torch.Tensor), expected[kind])
+
+
+def test_spread_gives_each_row_its_segment_and_sums_gradients():
+    segments = Segments.of(INDEX, 3)
+    values = torch.tensor([[1.0], [2.0], [3.0]], requires_grad=True)
+    out = segments.spread(values)
+    assert out.flatten().tolist() == [3, 1, 3, 1]
+    out.backward(torch.tensor([[1.0], [2.0], [4.0], [8.0]]))
+    assert values.grad is not None and values.grad.flatten().tolist() == [10, 0, 5]
+
+
+def test_segments_by_hand():
+    segments = Segments.of(INDEX, 3)
+    assert segments.order.tolist() == [1, 3, 0, 2]
+    assert segments.starts.tolist() == [0, 2, 2, 4]
+    assert segments.counts.tolist() == [2, 0, 2] and len(segments) == 3
+
+
+def test_no_rows():
+    none = torch.zeros(0, 2)
+    assert (
+        segment_reduce(none, torch.zeros(0, dtype=torch.int64), 2, "max").tolist() == [[0, 0]] * 2
+    )
+
+
+def test_what_is_refused():
+    with pytest.raises(ValueError, match="'reduction' must be max, mean or sum, got 'min'"):
+        segment_reduce(VALUES, INDEX, 3, "min")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"'values' must be \(4, C\)"):
+        segment_reduce(VALUES[:2], INDEX, 3, "sum")
+    with pytest.raises(ValueError, match="'index' must be in 0 to 1, got 0 to 2"):
+        segment_reduce(VALUES, INDEX, 2, "sum")
+    with pytest.raises(ValueError, match="'index' must be in 0 to 2, got -1"):
+        segment_reduce(VALUES, INDEX - 1, 3, "sum")
+    with pytest.raises(ValueError, match=r"must be \(N,\) int64"):
+        segment_reduce(VALUES, INDEX.float(), 3, "sum")
+
+
+def voxels(count, depth, seed=0):
+    rng = np.random.default_rng(seed)
+    places = rng.choice(2 * 8**depth, count, replace=False)  # two clouds
+    cells, batch = places % 8**depth, places // 8**depth
+    coord = np.stack([cells >> 2 * depth, cells >> depth, cells], 1) & (2**depth - 1)
+    return torch.from_numpy(coord), torch.from_numpy(batch)
+
+
+@pytest.mark.parametrize("halvings", [0, 1, 2])
+def test_cells_are_those_that_sorting_finds(halvings):
+    coord, batch = voxels(300, 4)
+    codes = encode_orders(coord, batch, 4)
+    pooled = pool_cells(codes, [torch.argsort(code) for code in codes], halvings)
+    for number in range(len(ORDERS)):
+        cells = codes[number] >> 3 * halvings
+        wanted, inverse = torch.unique(cells, return_inverse=True)
+        if number == 0:  # cells are numbered along the first curve
+            assert torch.equal(pooled.codes[0], wanted)
+            assert torch.equal(pooled.segments.index, inverse)
+        assert torch.equal(pooled.codes[number][pooled.orders[number]], wanted)
+        assert torch.equal(pooled.codes[number][pooled.segments.index], cells)
+    assert torch.equal(pooled.segments.index[pooled.heads], torch.arange(len(pooled.heads)))
+    again = Segments.of(pooled.segments.index, len(pooled.heads))
+    assert torch.equal(pooled.segments.starts, again.starts)
+    members = torch.cat([coord >> halvings, batch[:, None]], 1)
+    assert torch.equal(members[pooled.heads][pooled.segments.index], members)
+
+
+def test_one_voxel():
+    code = [torch.tensor([5])]
+    pooled = pool_cells(code, [torch.tensor([0])], 1)
+    assert pooled.segments.index.tolist() == [0] and pooled.codes[0].tolist() == [0]
+    assert pooled.segments.starts.tolist() == [0, 1]
