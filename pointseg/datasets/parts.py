@@ -173,7 +173,7 @@ def _turned(vectors: Vectors, yaw: float) -> Vectors:
     if yaw == 0:
         return vectors
     c, s = np.cos(yaw), np.sin(yaw)
-    turned = vectors.copy()
+    turned = np.array(vectors, np.float64)
     turned[:, 0] = c * vectors[:, 0] - s * vectors[:, 1]
     turned[:, 1] = s * vectors[:, 0] + c * vectors[:, 1]
     return turned

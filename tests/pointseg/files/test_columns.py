@@ -1,0 +1,143 @@
+"""Columns and fields: what is recognised, into which range it is brought."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pointseg.files import CloudFileError
+from pointseg.files.columns import (
+    class_field,
+    paint,
+    scene_of,
+    storable,
+    to_color,
+    to_labels,
+    to_normal,
+    to_strength,
+)
+
+PATH = Path("a.ply")
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "found"),
+    [
+        ([0, 128, 255], "u1", [0, 128, 255]),
+        ([0, 1, 1], "u1", [0, 1, 1]),  # whole numbers: 1 is nearly black
+        ([0, 257, 65535], "u2", [0, 1, 255]),
+        ([0, 128, 255], "u2", [0, 128, 255]),
+        ([0, 0.5, 1], "f4", [0, 127.5, 255]),
+        ([0, 128, 255], "f8", [0, 128, 255]),
+        ([0, 257, 65535], "f4", [0, 1, 255]),
+        ([-5, np.nan, 255], "f4", [0, 0, 255]),
+        ([1e300, np.inf, 0.5], "f8", [0, 0, 127.5]),
+    ],
+)
+def test_colours(values, kind, found):
+    color = to_color(np.array([values], kind))
+    assert color.dtype == np.float32
+    np.testing.assert_allclose(color, [found], atol=1e-4)
+
+
+def test_normals():
+    raw = np.array([[0, 0, 2], [3, 4, 0], [0, 0, 0], [np.nan, 1, 0], [3e38, 3e38, 0]])
+    root = np.sqrt(0.5)
+    wanted = [[0, 0, 1], [0.6, 0.8, 0], [0, 0, 0], [0, 1, 0], [root, root, 0]]
+    np.testing.assert_allclose(to_normal(raw), wanted, atol=1e-7)
+    assert to_normal(raw).dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "found"),
+    [
+        ([0, 0.25, 1], "f4", [0, 0.25, 1]),
+        ([0, 51, 255], "u1", [0, 0.2, 1]),
+        ([0, 1, 1], "u2", [0, 1 / 255, 1 / 255]),
+        ([0, 819, 4095], "u2", [0, 0.2, 1]),
+        ([0, 13107, 65535], "u2", [0, 0.2, 1]),
+        ([0, 51, 255], "f8", [0, 0.2, 1]),
+        ([-3, np.nan, 1], "f4", [0, 0, 1]),
+    ],
+)
+def test_intensities(values, kind, found):
+    strength = to_strength(np.array(values, kind))
+    assert strength.dtype == np.float32 and strength.shape == (3, 1)
+    np.testing.assert_allclose(strength[:, 0], found, atol=1e-6)
+
+
+def test_a_few_glints_do_not_change_the_scale_of_intensities():
+    values = np.full(1000, 51, np.uint16)
+    values[:5] = 3000
+    strength = to_strength(values)
+    np.testing.assert_allclose(strength[5:], 0.2)
+    assert strength[:5].tolist() == [[1]] * 5
+
+
+def test_labels():
+    assert to_labels(np.array([3.0, np.nan, -1])).tolist() == [3, -1, -1]  # type: ignore[union-attr]
+    assert to_labels(np.array([3, 250], np.uint8)).dtype == np.int32  # type: ignore[union-attr]
+    assert to_labels(np.array([], np.float32)).tolist() == []  # type: ignore[union-attr]
+    for wrong in ([0.5], [np.inf], [1e12], [2**40], ["wall"]):
+        assert to_labels(np.array(wrong)) is None
+
+
+def test_names_are_recognised_in_any_writing():
+    columns = {
+        name: np.arange(2.0) for name in ("X", "y", "Z", "Red", "GREEN", "blue", "scalar_Label")
+    }
+    scene = scene_of(PATH, columns, name="a")
+    assert set(scene.fields) == {"color", "segment", "scalar_Label"}
+
+
+def test_of_several_labels_ours_count_first():
+    columns = {name: np.full(2, number) for number, name in enumerate(
+        ("x", "y", "z", "classification", "label", "class", "pointseg_class")
+    )}  # fmt: skip
+    assert scene_of(PATH, columns, name="a")["segment"].tolist() == [6, 6]
+    del columns["pointseg_class"]
+    assert scene_of(PATH, columns, name="a")["segment"].tolist() == [5, 5]
+
+
+def test_fields_that_only_share_a_name_are_kept_under_another():
+    columns = {name: np.arange(2.0) for name in ("x", "y", "z", "color", "grid_coord")}
+    columns["segment"] = np.array([0.5, 1])
+    scene = scene_of(PATH, columns, name="a")
+    assert set(scene.fields) == {"file_color", "file_grid_coord", "file_segment"}
+
+
+def test_positions_must_be_there_and_be_numbers():
+    with pytest.raises(CloudFileError, match=r"a\.ply: has no columns x, y and z; it has: none"):
+        scene_of(PATH, {}, name="a")
+    with pytest.raises(CloudFileError, match=r"a\.ply: positions must be numbers, they are <U1"):
+        scene_of(PATH, {"xyz": np.full((2, 3), "a")}, name="a")
+
+
+def test_the_field_of_classes():
+    assert class_field(PATH, ["x", "y"], None) == "class"
+    assert class_field(PATH, ["x", "class"], None) == "pointseg_class"
+    assert class_field(PATH, ["x", "class"], "class") == "class"
+
+
+def test_points_without_a_class_are_grey():
+    colors = np.array([[1, 2, 3], [4, 5, 6]], np.uint8)
+    painted = paint(np.array([1, -1, 0, 2]), colors)
+    assert painted.tolist() == [[4, 5, 6], [128, 128, 128], [1, 2, 3], [128, 128, 128]]
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (np.array([True]), "u1"),
+        (np.array([1], np.float16), "f4"),
+        (np.array([1.0]), "f8"),
+        (np.array([1], np.int16), "i2"),
+        (np.array([1], np.int64), "i4"),
+        (np.array([2**40]), "f8"),
+        (np.array([], np.uint64), "i4"),
+    ],
+)
+def test_types_that_files_hold(values, kind):
+    assert storable(values).dtype == np.dtype(kind)

@@ -1,0 +1,124 @@
+"""Bare scans: columns, labels beside them, sizes that do not fit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pointseg.files import CloudFileError, read_cloud, write_cloud, write_labelled
+from pointseg.scene import Scene
+
+POINTS = [[1, 2, 3, 0.5], [4, 5, 6, 1.0], [np.nan, 8, 9, 0.0]]
+
+
+def scan(path, labels=None):
+    np.array(POINTS, "<f4").tofile(path)
+    if labels is not None:
+        np.array(labels, "<u4").tofile(path.with_suffix(".label"))
+    return path
+
+
+def test_a_scan_by_hand(tmp_path):
+    scene = read_cloud(scan(tmp_path / "a.bin"))
+    np.testing.assert_array_equal(scene.coord, np.array(POINTS, np.float32)[:, :3])
+    assert scene["strength"].tolist() == [[0.5], [1], [0]]
+    assert scene["remission"].tolist() == [0.5, 1, 0] and "segment" not in scene
+
+
+def test_labels_beside_a_scan(tmp_path):
+    scene = read_cloud(scan(tmp_path / "a.bin", [40, 7 << 16 | 10, 0xFFFF]))
+    assert scene["segment"].tolist() == [40, 10, -1]
+    assert scene["instance"].tolist() == [0, 7, 0]
+
+
+def test_a_scan_of_nuscenes(tmp_path):
+    np.array([[1, 2, 3, 51, 4], [4, 5, 6, 255, 31]], "<f4").tofile(tmp_path / "a.pcd.bin")
+    scene = read_cloud(tmp_path / "a.pcd.bin")
+    assert scene.name == "a" and scene.coord.tolist() == [[1, 2, 3], [4, 5, 6]]
+    np.testing.assert_allclose(scene["strength"], [[0.2], [1]])
+    assert scene["intensity"].tolist() == [51, 255] and scene["ring"].tolist() == [4, 31]
+    write_labelled(tmp_path / "a.pcd.bin", tmp_path / "out" / "a.pcd.bin", np.array([3, 4]))
+    assert read_cloud(tmp_path / "out" / "a.pcd.bin")["segment"].tolist() == [3, 4]
+    assert (tmp_path / "out" / "a.label").exists()
+    write_cloud(tmp_path / "b.pcd.bin", scene)
+    copy = read_cloud(tmp_path / "b.pcd.bin")
+    np.testing.assert_allclose(copy["intensity"], [51, 255], rtol=1e-6)
+    assert copy["ring"].tolist() == [4, 31]
+
+
+def test_a_labelled_copy_is_the_scan_and_its_labels(tmp_path):
+    source = scan(tmp_path / "a.bin", [1, 2, 3])
+    write_labelled(source, tmp_path / "out" / "a.bin", np.array([5, 6, -1]))
+    assert (tmp_path / "out" / "a.bin").read_bytes() == source.read_bytes()
+    assert np.fromfile(tmp_path / "out" / "a.label", "<u4").tolist() == [5, 6, 0xFFFF]
+    assert read_cloud(tmp_path / "out" / "a.bin")["segment"].tolist() == [5, 6, -1]
+
+
+def test_objects_are_written_beside_classes(tmp_path):
+    fields = {"segment": np.array([4, -1], np.int32), "instance": np.array([-1, 9], np.int32)}
+    write_cloud(tmp_path / "a.bin", Scene(coord=np.ones((2, 3), np.float32), fields=fields))
+    assert np.fromfile(tmp_path / "a.label", "<u4").tolist() == [4, 9 << 16 | 0xFFFF]
+
+
+def test_labels_of_a_scan_are_not_overwritten(tmp_path):
+    source = scan(tmp_path / "a.bin", [1, 2, 3])
+    with pytest.raises(CloudFileError, match=r"a\.label: exists; write to another folder"):
+        write_labelled(source, source, np.array([5, 6, 7]))
+    (tmp_path / "a.label").unlink()
+    write_labelled(source, source, np.array([5, 6, 7]))
+    assert read_cloud(source)["segment"].tolist() == [5, 6, 7]
+
+
+def test_colours_and_names_have_no_place(tmp_path):
+    source = scan(tmp_path / "a.bin")
+    classes = np.zeros(3, int)
+    with pytest.raises(CloudFileError, match="has no place for colours or named fields"):
+        write_labelled(source, tmp_path / "b.bin", classes, colors=np.zeros((1, 3), np.uint8))
+    with pytest.raises(CloudFileError, match="has no place for colours or named fields"):
+        write_labelled(source, tmp_path / "b.bin", classes, field="class")
+
+
+def test_classes_beyond_16_bits_are_refused(tmp_path):
+    with pytest.raises(CloudFileError, match=r"b\.label: classes must be -1 to 65534"):
+        write_labelled(scan(tmp_path / "a.bin"), tmp_path / "b.bin", np.array([0, 1, 65535]))
+
+
+def test_far_positions_cannot_be_written(tmp_path):
+    scene = Scene(coord=np.zeros((1, 3), np.float32), origin=np.array([1e6, 0, 0]))
+    with pytest.raises(CloudFileError, match="float32 cannot hold positions around"):
+        write_cloud(tmp_path / "a.bin", scene)
+
+
+def test_a_size_that_is_no_whole_number_of_points_is_refused(tmp_path):
+    (tmp_path / "a.bin").write_bytes(bytes(18))
+    with pytest.raises(
+        CloudFileError, match=r"has 18 bytes, no whole number of points of 4 float32"
+    ):
+        read_cloud(tmp_path / "a.bin")
+    (tmp_path / "a.bin").write_bytes(bytes(20))
+    with pytest.raises(
+        CloudFileError, match=r"nuScenes' scans of 5 columns must end in \.pcd\.bin"
+    ):
+        read_cloud(tmp_path / "a.bin")
+
+
+def test_labels_of_another_length_are_refused(tmp_path):
+    source = scan(tmp_path / "a.bin", [1, 2])
+    with pytest.raises(CloudFileError, match=r"a\.label: must have 12 bytes.*it has 8"):
+        read_cloud(source)
+
+
+def test_a_real_scan(shared, tmp_path):
+    source = shared / "data/points/semantickitti_scan/000000.bin"
+    scene = read_cloud(source)
+    assert len(scene) == 123_389 and len(np.unique(scene["segment"])) == 19
+    assert 0 <= scene["strength"].min() and 0.9 < scene["strength"].max() <= 1
+    write_labelled(source, tmp_path / "a.bin", scene["segment"])
+    np.testing.assert_array_equal(read_cloud(tmp_path / "a.bin")["segment"], scene["segment"])
+
+
+def test_a_real_scan_of_nuscenes(shared):
+    (source,) = (shared / "data/points/nuscenes_sample").glob("*.pcd.bin")
+    scene = read_cloud(source)
+    assert len(scene) == 34_688 and np.unique(scene["ring"]).tolist() == list(range(32))
+    assert scene["strength"].max() <= 1

@@ -1,0 +1,141 @@
+"""Text: delimiters, names, guesses, copies that leave lines as they are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pointseg.files import CloudFileError, read_cloud, write_labelled
+
+
+def write(path, text):
+    path.write_bytes(text.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1 2 3\n4 5 6\n",
+        "1,2,3\n4,5,6\n",
+        "1;2;3\n4;5;6\n",
+        "1,0;2,0;3,0\n4;5;6\n",  # decimal commas
+        "1\t2\t3\n4\t5\t6\n",
+        "  1   2 \t 3 \n\n\n 4 5 6",
+        "1, 2, 3,\n4, 5, 6,\n",
+        "x y z\n1 2 3\n4 5 6\n",
+        "X,Y,Z\r\n1,2,3\r\n4,5,6\r\n",
+        '"x";"y";"z"\n1;2;3\n4;5;6\n',
+        "# x y z\n1,2,3\n4,5,6\n",
+        "//X Y Z\n1 2 3\n# between\n4 5 6\n",
+        "# a letter to the reader\n1 2 3\n4 5 6\n",
+        "\ufeffx,y,z\n1,2,3\n4,5,6\n",
+        "z y x\n3 2 1\n6 5 4\n",
+    ],
+)
+def test_lines_of_all_kinds(tmp_path, text):
+    scene = read_cloud(write(tmp_path / "a.txt", text))
+    assert scene.coord.tolist() == [[1, 2, 3], [4, 5, 6]] and not scene.fields
+    write_labelled(tmp_path / "a.txt", tmp_path / "b.txt", np.array([7, -1]))
+    copy = read_cloud(tmp_path / "b.txt")
+    assert copy.coord.tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert copy["segment"].tolist() == [7, -1] and list(copy.fields) == ["segment", "class"]
+
+
+def test_named_columns(tmp_path):
+    text = "x,y,z,R,G,B,scalar_Label,height,Intensity\n" + "1,2,3,255,0,1,4,0.5,51\n" * 2
+    scene = read_cloud(write(tmp_path / "a.csv", text))
+    assert scene["color"].tolist() == [[255, 0, 1]] * 2
+    assert scene["segment"].tolist() == [4, 4] and scene["height"].tolist() == [0.5, 0.5]
+    np.testing.assert_allclose(scene["strength"], 0.2)
+
+
+@pytest.mark.parametrize(
+    ("row", "found"),
+    [
+        ("1 2 3 0.5", {"intensity", "strength"}),
+        ("1 2 3 255 0 7", {"color"}),
+        ("1 2 3 0.6 0 0.8", {"normal"}),
+        ("1 2 3 300 -5 7", {"column4", "column5", "column6"}),
+        ("1 2 3 255 0 7 0 0 1", {"color", "normal"}),
+        ("1 2 3 255 0 7 12", {"color", "column7"}),
+        ("1 2 3 -1800 255 0 7", {"intensity", "strength", "color"}),  # Semantic3D
+        ("1 2 3 0.5 0 0.25", {"color"}),
+        ("1 2 3 4 5", {"column4", "column5"}),
+    ],
+)
+def test_columns_without_names(tmp_path, row, found):
+    assert set(read_cloud(write(tmp_path / "a.xyz", f"{row}\n{row}\n")).fields) == found
+
+
+def test_names_that_are_given(tmp_path):
+    path = write(tmp_path / "a.txt", "7 1 2 3\n8 4 5 6\n")
+    scene = read_cloud(path, columns=["label", "x", "y", "z"])
+    assert scene.coord.tolist() == [[1, 2, 3], [4, 5, 6]] and scene["segment"].tolist() == [7, 8]
+    with pytest.raises(CloudFileError, match="has 4 columns, the names given are x, y, z"):
+        read_cloud(path, columns=["x", "y", "z"])
+
+
+def test_a_copy_leaves_lines_as_they_are(tmp_path):
+    text = "# made by hand\r\n# x y z n\r\n1.10 2.0 3e0 1\r\n\r\n4 5 6 2\r\n"
+    write_labelled(write(tmp_path / "a.txt", text), tmp_path / "b.txt", np.array([7, 8]))
+    new = "# made by hand\r\n# x y z n class\r\n1.10 2.0 3e0 1 7\r\n\r\n4 5 6 2 8\r\n"
+    assert (tmp_path / "b.txt").read_bytes().decode() == new
+
+
+def test_a_copy_without_names_gets_them(tmp_path):
+    write_labelled(
+        write(tmp_path / "a.csv", "1,2,3\n4,5,6\n"), tmp_path / "b.csv", np.array([7, 8])
+    )
+    assert (tmp_path / "b.csv").read_text() == "x,y,z,class\n1,2,3,7\n4,5,6,8\n"
+    write_labelled(
+        write(tmp_path / "a.xyz", "1 2 3\n4 5 6\n"), tmp_path / "b.xyz", np.array([7, 8])
+    )
+    assert (tmp_path / "b.xyz").read_text() == "# x y z class\n1 2 3 7\n4 5 6 8\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "new"),
+    [
+        ("x,y,z,r,g,b\n1,2,3,9,9,9\n", "x,y,z,r,g,b,class\n1,2,3,255,0,51,0\n"),
+        ("x,y,z,red,green,blue,n\n1,2,3,.5,.5,.5,8\n", "x,y,z,red,green,blue,n,class\n1,2,3,1.0,0.0,0.2,8,0\n"),
+        ("x,y,z\n1,2,3\n", "x,y,z,red,green,blue,class\n1,2,3,255,0,51,0\n"),
+    ],
+)  # fmt: skip
+def test_colours_replace_colours(tmp_path, text, new):
+    colors = np.array([[255, 0, 51]], np.uint8)
+    write_labelled(
+        write(tmp_path / "a.csv", text), tmp_path / "b.csv", np.array([0]), colors=colors
+    )
+    assert (tmp_path / "b.csv").read_text() == new
+    assert read_cloud(tmp_path / "b.csv")["color"].tolist() == [[255, 0, 51]]
+
+
+def test_bytes_that_are_no_text_are_carried_along(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"# caf\xe9\n1 2 3\n")
+    write_labelled(tmp_path / "a.txt", tmp_path / "b.txt", np.array([1]))
+    assert (tmp_path / "b.txt").read_bytes().startswith(b"# caf\xe9\n")
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "# x y z\n", "x,y,z\n"])
+def test_no_points(tmp_path, text):
+    assert len(read_cloud(write(tmp_path / "a.csv", text))) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x y\n1 2 3\n", "line 1 names 2 columns, the first point has 3 values"),
+        ("x y y\n1 2 3\n", "line 1 names a column twice, the first point has 3 values"),
+        ("dear reader\nthis is a letter\n1 2 3", "line 2 holds no numbers: 'this is a letter'"),
+        ("1 2\n3 4\n", "has 2 numbers a line; a point needs at least x, y and z"),
+        ("1 2 3\n4 5\n", "is malformed: .*row 2"),
+        ("1 2 3\n4 five 6\n", "is malformed: .*five"),
+        ("a b c\n1 2 3\n", "has no columns x, y and z; it has: a, b, c"),
+        ("1" * 200_000, "line 1 is too long"),
+    ],
+)
+def test_what_is_no_cloud_is_refused(tmp_path, text, message):
+    with pytest.raises(CloudFileError, match=message) as caught:
+        read_cloud(write(tmp_path / "a.txt", text))
+    assert str(tmp_path / "a.txt") in str(caught.value)
