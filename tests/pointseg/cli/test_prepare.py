@@ -1,0 +1,143 @@
+"""pointseg-prepare: what it prints, how it ends."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pointseg.cli.prepare import Progress, duration, main
+from pointseg.datasets import open_dataset
+from tests.pointseg.datasets.official import (
+    object_rows,
+    write_kitti,
+    write_nuscenes,
+    write_room,
+    write_scan,
+    write_scannet,
+)
+
+
+def run(*arguments: object) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+def test_scannet_twice_and_again_with_what_was_mended(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    write_scannet(raw)
+    scan = write_scan(raw, "scene0001_00", groups=None)
+    command = ("--dataset", "scannet", "--source", raw, "--out", out, "--workers", 1)
+    assert run(*command) == 1
+    told = capsys.readouterr()
+    assert told.out.splitlines()[:2] == ["train    1 ready", "val      1 ready"]
+    assert "pointseg-prepare: 1 failed; mend them and run the command again:" in told.err
+    assert "  train/scene0001_00: " in told.err and "has no labels" in told.err
+    assert "4/4 scenes in " in told.err
+
+    write_scan(raw, scan.name)
+    assert run(*command) == 0
+    told = capsys.readouterr()
+    assert "4/4 scenes (3 were ready before) in " in told.err and "failed" not in told.err
+    assert f"prepared {out}" in told.out
+    # One preparation serves both class lists, under either name.
+    assert run(*("scannet200" if a == "scannet" else a for a in command)) == 0
+    assert open_dataset("scannet200", out).scenes("train") == ("scene0000_00", "scene0001_00")
+
+
+def test_the_other_datasets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_room(tmp_path / "s3dis", "Area_1", "office_1", {"floor_1": object_rows(30)})
+    write_kitti(tmp_path / "semantickitti")
+    write_nuscenes(tmp_path / "nuscenes")
+    for name, options in (
+        ("s3dis", ("--normals", "none")),
+        ("semantickitti", ()),
+        ("nuscenes", ("--version", "v1.0-mini")),
+    ):
+        out = tmp_path / "out" / name
+        assert run("--dataset", name, "--source", tmp_path / name, "--out", out, *options) == 0
+        dataset = open_dataset(name, out)
+        split = dataset.splits()[0]
+        assert "segment" in dataset.load(split, dataset.scenes(split)[0])
+    assert "Area_2: is not there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--source", "nowhere"), "--source nowhere: is no folder"),
+        (("--source", "{raw}", "--align"), "--align: is only for --dataset s3dis"),
+        (("--source", "{raw}", "--normals", "none"), "--normals: is only for --dataset s3dis"),
+        (("--source", "{raw}", "--version", "x"), "--version: is only for --dataset nuscenes"),
+        (("--source", "{raw}", "--workers", "0"), "--workers: must be >= 1, got 0"),
+        (("--source", "{raw}", "--out", "{file}"), "is a file; name a folder"),
+        (("--source", "{raw}"), "must be the folder of ScanNet's download"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "file").touch()
+    places = {"raw": tmp_path / "raw", "file": tmp_path / "file"}
+    given = [argument.format(**places) for argument in arguments]
+    code = run("--dataset", "scannet", "--out", tmp_path / "out", *given)
+    told = capsys.readouterr().err
+    assert code == 2 and told.startswith("pointseg-prepare: ") and message in told
+    assert told.count("\n") == 1
+
+
+def test_a_place_that_cannot_be_written_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_scannet(tmp_path / "raw")
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "out"
+    assert run("--dataset", "scannet", "--source", tmp_path / "raw", "--out", out) == 2
+    told = capsys.readouterr().err
+    assert "file" in told and told.count("\n") == 1
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, runpy\nsys.argv = ['pointseg-prepare', '--help']\n"
+        "try:\n    runpy.run_module('pointseg.cli.prepare', run_name='__main__')\n"
+        "except SystemExit as end:\n    assert end.code == 0\n"
+        "heavy = {'numpy', 'torch', 'scipy', 'PIL'} & set(sys.modules)\nassert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "--source DIR" in done.stdout and "Exit codes" in done.stdout
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_on_a_terminal_and_in_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr("pointseg.cli.prepare.time.monotonic", lambda: next(clock))
+    terminal, log = Terminal(), io.StringIO()
+    progress = Progress("scenes", terminal)
+    progress(2, 2, 6)
+    progress(3, 2, 6)  # one of four in 20 seconds
+    progress(6, 2, 6)
+    progress.close()
+    first, second, third = terminal.getvalue().split("\r")[1:]
+    assert first == "2/6 scenes (2 were ready before)"
+    assert second == "3/6 scenes (2 were ready before), 1 min left"
+    assert third.rstrip() == "6/6 scenes (2 were ready before) in 30 s" and third.endswith("\n")
+    progress = Progress("rooms", log)
+    for done in range(6):
+        progress(done, 0, 6)
+    progress.close()
+    assert log.getvalue() == "0/6 rooms\n3/6 rooms, 40 s left\n"
+
+
+def test_durations() -> None:
+    assert [duration(s) for s in (5.4, 59.4, 240, 7500)] == ["5 s", "59 s", "4 min", "2 h 05 min"]
