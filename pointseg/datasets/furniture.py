@@ -42,7 +42,7 @@ class Piece:
 
 def tint(colors: Sequence[Triple], rng: np.random.Generator) -> Triple:
     """One of some colours, a little off."""
-    chosen = np.array(colors[rng.integers(len(colors))]) + rng.normal(0, 12, 3)
+    chosen = np.array(colors[int(rng.integers(len(colors)))]) + rng.normal(0, 12, 3)
     red, green, blue = np.clip(chosen, 10, 245).tolist()
     return red, green, blue
 

@@ -47,7 +47,8 @@ class Box:
     def contains(self, points: Vectors, margin: float) -> NDArray[np.bool_]:
         """(N,) whether points are more than ``margin`` below the surface."""
         local = np.abs(_turned(points - self.center, -self.yaw))
-        return (local < np.array(self.size) / 2 - margin).all(1)
+        inside: NDArray[np.bool_] = local < np.array(self.size) / 2 - margin
+        return np.logical_and.reduce(inside, axis=1)
 
     def placed(self, x: float, y: float, yaw: float) -> Box:
         """Turned about the origin, then moved."""
@@ -144,7 +145,7 @@ class Pattern:
         stripes = np.zeros(len(points), np.int64)
         for direction in self.directions:
             stripes += np.floor(points @ np.array(direction) / self.period_m).astype(np.int64)
-        return 1 - self.contrast * (stripes % 2)
+        return np.float64(1) - self.contrast * (stripes % 2)
 
 
 @dataclass(frozen=True)

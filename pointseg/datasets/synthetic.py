@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from pointseg.datasets.building import build_room
 from pointseg.datasets.dataset import ClassList, DatasetError, require_scene, require_split
 from pointseg.datasets.furniture import COLORS, NAMES
-from pointseg.datasets.rooms import Room, build_room, sample_room
+from pointseg.datasets.rooms import Room, sample_room
 from pointseg.scene import Scene
 
 FIRST_ROOM = {"train": 0, "val": 1_000_000, "test": 2_000_000}

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from pointseg.datasets import DatasetError, open_dataset
+from pointseg.datasets.building import build_room
 from pointseg.datasets.furniture import CEILING, FLOOR, NAMES, WALL
-from pointseg.datasets.parts import Panel
-from pointseg.datasets.rooms import Room, build_room, sample_room
+from pointseg.datasets.parts import Panel, Part
+from pointseg.datasets.rooms import Room, sample_room
 from pointseg.datasets.synthetic import Synthetic
 
 
@@ -102,8 +103,6 @@ def test_furniture_stands_in_the_room_and_not_in_other_furniture():
 
 
 def test_a_room_of_one_wall_by_hand():
-    from pointseg.datasets.parts import Part
-
     floor = Part(Panel((0, 0, 0), (2, 0, 0), (0, 2, 0)), FLOOR, (100, 100, 100))
     scene = sample_room(Room(2, 2, 2.5, (floor,)), 500, np.random.default_rng(0), name="bare")
     assert len(scene) <= 500 and scene.name == "bare" and set(scene["segment"]) == {FLOOR}
