@@ -89,9 +89,10 @@ def prepare_scenes(
             full or not writable. Scenes that are finished by then are kept.
     """
     check_index(out, index)
-    write_index(out, replace(index, complete=False))
     ready = {job.name for job in jobs if is_saved(out / job.split / job.scene, job.arrays)}
     open_jobs = [job for job in jobs if job.name not in ready]
+    if open_jobs:  # otherwise those who read it meanwhile need not notice
+        write_index(out, replace(index, complete=False))
     found: list[str] = list(notes)
     failed: dict[str, str] = {}
     count = len(ready)
