@@ -115,7 +115,9 @@ def fitted(recipe: Recipe, dataset: Dataset) -> Recipe:
 
     assert isinstance(dataset, Folder)
     known = [name for name in ("color", "normal", "strength") if name in dataset.fields]
-    return replace(recipe, features=tuple(known) or ("coord",), voxel_m=dataset.voxel_m)
+    tests = ("test",) if "test" in dataset.splits() else recipe.val_splits
+    features = tuple(known) or ("coord",)
+    return replace(recipe, features=features, voxel_m=dataset.voxel_m, test_splits=tests)
 
 
 def _spec(arguments: argparse.Namespace, recipe: Recipe, dataset: Dataset) -> TrainSpec:

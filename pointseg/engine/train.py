@@ -18,6 +18,7 @@ from pointseg.cloud import Cloud
 from pointseg.datasets.dataset import Dataset
 from pointseg.engine.checkpoint import build_segmenter, read_checkpoint, save_checkpoint
 from pointseg.engine.data import Samples, join, label_counts
+from pointseg.engine.interruption import Interruption, leave_signals_to_parent
 from pointseg.engine.journal import Journal
 from pointseg.engine.losses import class_weights, segmentation_loss
 from pointseg.engine.memory import OutOfMemory, ran_out_of_memory
@@ -84,11 +85,7 @@ def train(spec: TrainSpec) -> TrainResult:
     )
     fabric.launch()
     run = _Run(spec, fabric)
-    try:
-        run.to_the_end()
-    except KeyboardInterrupt:
-        run.save(LAST)
-        raise
+    run.to_the_end()
     return TrainResult(
         best=spec.out / BEST, last=spec.out / LAST, val_voxel_miou=run.best, steps=run.steps
     )
@@ -138,7 +135,7 @@ class _Run:
         rounds = min(self.recipe.evaluations, self.steps)
         evaluate_at = {round((k + 1) * self.steps / rounds) for k in range(rounds)}
         batches = self._batches()
-        with self.journal.progress(self.step, self.steps) as progress:
+        with Interruption() as stop, self.journal.progress(self.step, self.steps) as progress:
             while self.step < self.steps:
                 started = time.perf_counter()
                 numbers = self._one_step(batches)
@@ -148,7 +145,19 @@ class _Run:
                 self.journal.training(self.step, numbers)
                 if self.step in evaluate_at:
                     self._evaluate()
+                if self._agreed(stop.asked):
+                    self.save(LAST)
+                    raise KeyboardInterrupt
         self.journal.close()
+
+    def _agreed(self, asked: bool) -> bool:
+        """Whether to stop: all devices after the same step, whichever was asked."""
+        if self.fabric.world_size == 1:
+            return asked
+        flag = torch.tensor(int(asked), device=self.fabric.device)
+        found = self.fabric.all_reduce(flag, reduce_op="max")
+        assert isinstance(found, Tensor)
+        return bool(found)
 
     def _one_step(self, batches: Iterator[Cloud | UserError]) -> dict[str, float]:
         # The generators follow from seed and step alone: a resumed run draws what it would have drawn.
@@ -295,6 +304,7 @@ class _Run:
             batch_sampler=batches,
             num_workers=self.spec.workers,
             collate_fn=join,
+            worker_init_fn=leave_signals_to_parent,
             pin_memory=self.fabric.device.type == "cuda",
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -67,8 +68,8 @@ def test_an_interrupted_run_ends_where_it_would_have(
     step = loop._Run._one_step
 
     def interrupted(run: Any, batches: Any) -> dict[str, float]:
-        if run.step == at:
-            raise KeyboardInterrupt
+        if run.step == at - 1:
+            signal.raise_signal(signal.SIGINT)  # in the middle of a step, which is done first
         return step(run, batches)
 
     with monkeypatch.context() as patched:
@@ -82,6 +83,20 @@ def test_an_interrupted_run_ends_where_it_would_have(
     assert result.val_voxel_miou == whole.val_voxel_miou
     with (tmp_path / "metrics.csv").open(newline="") as file:
         assert [row["step"] for row in csv.DictReader(file)][-1] == "10"
+
+
+def test_asked_twice_it_stops_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(run: Any, batches: Any) -> dict[str, float]:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("still here")
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(loop._Run, "_one_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(spec(tmp_path))
+    assert signal.getsignal(signal.SIGINT) is before
+    assert not (tmp_path / LAST).exists()
 
 
 def test_workers_change_nothing(whole: TrainResult, tmp_path: Path) -> None:
