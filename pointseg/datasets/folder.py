@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -141,7 +141,7 @@ class Folder:
     def _matching(self, split: str, patterns: tuple[str, ...]) -> list[Path]:
         files: dict[Path, None] = {}
         for pattern in patterns:
-            hits = [path for path in sorted(self.root.glob(pattern)) if path.name[0] != "."]
+            hits = self._hits(split, pattern)
             folders = [path for path in hits if path.is_dir() and cloud_suffix(path) is None]
             hits += [
                 path
@@ -157,6 +157,14 @@ class Folder:
                 )
             files |= dict.fromkeys(clouds)
         return list(files)
+
+    def _hits(self, split: str, pattern: str) -> list[Path]:
+        if not PurePosixPath(pattern).parts:  # ".": the root itself
+            return [self.root]
+        try:
+            return sorted(self.root.glob(pattern))
+        except ValueError as error:
+            raise DatasetError(f"{self.root}: split '{split}': '{pattern}': {error}") from error
 
 
 def _by_name(root: Path, files: list[Path]) -> dict[str, Path]:

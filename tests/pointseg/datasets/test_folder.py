@@ -223,6 +223,21 @@ def test_splits_that_find_nothing_are_refused(tmp_path):
         open_dataset("folder", tmp_path / "b")
 
 
+def test_clouds_may_lie_in_the_root(tmp_path):
+    make(tmp_path, scenes=("a.ply", "val/c.ply"), splits={"train": ["."], "val": ["val"]})
+    assert open_dataset("folder", tmp_path).scenes("train") == ("a",)
+
+
+def test_a_pattern_that_cannot_be_is_refused(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise ValueError("Invalid pattern")
+
+    make(tmp_path)
+    monkeypatch.setattr(Path, "glob", refuse)
+    with pytest.raises(DatasetError, match="split 'train': 'train': Invalid pattern"):
+        open_dataset("folder", tmp_path)
+
+
 def test_a_file_in_train_and_val_is_refused(tmp_path):
     make(tmp_path, splits={"train": ["train"], "val": ["*/a.ply"]})
     with pytest.raises(DatasetError, match=r"train/a\.ply is in train and in val"):
