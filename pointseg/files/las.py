@@ -146,7 +146,10 @@ def label_las(
 def _load(path: Path) -> laspy.LasData:
     """Header, points and all records of a file."""
     _check_header(path)
-    with _errors_of(path, "is damaged or cut off"), laspy.open(path) as reader:
+    # One thread: the parallel reader believes the table of chunks at the end of a file, and a damaged
+    # table makes it ask for memory until the system ends the whole process.
+    backend = laspy.LazBackend.Lazrs
+    with _errors_of(path, "is damaged or cut off"), laspy.open(path, laz_backend=backend) as reader:
         scales = np.asarray(reader.header.scales)
         if not np.isfinite([*scales, *reader.header.offsets]).all() or (scales == 0).any():
             raise CloudFileError(
@@ -209,5 +212,8 @@ def _errors_of(path: Path, what: str) -> Iterator[None]:
         yield
     except (CloudFileError, OSError, MemoryError):
         raise
-    except Exception as error:
+    except BaseException as error:
+        # What panics in lazrs (it is written in Rust) comes as no Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise CloudFileError(path, f"{what}: {error or type(error).__name__}") from error
