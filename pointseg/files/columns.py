@@ -174,13 +174,15 @@ def class_field(path: Path, existing: Iterable[str], wanted: str | None) -> str:
     ``class``, unless the file has a field of that name (which is kept): then ``pointseg_class``.
 
     Raises:
-        CloudFileError: ``wanted`` is no name that every kind of file can hold.
+        CloudFileError: ``wanted`` is no name that every kind of file can hold, or holds the positions.
     """
     if wanted is not None and not re.fullmatch(r"[A-Za-z_]\w{0,30}", wanted, re.ASCII):
         raise CloudFileError(
             path,
             f"the class field must be a name of up to 31 letters, digits and _, got {wanted!r}",
         )
+    if wanted is not None and _key(wanted) in {*POSITION[0], *POSITION_ARRAYS}:
+        raise CloudFileError(path, f"classes cannot stand in '{wanted}': it holds the positions")
     if wanted is not None:
         return wanted
     return SPARE_CLASS_FIELD if CLASS_FIELD in existing else CLASS_FIELD

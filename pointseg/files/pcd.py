@@ -102,6 +102,8 @@ def label_pcd(
     segment = checked_segment(source, segment, header.points)
     known = {f.name: number for number, f in enumerate(header.fields)}
     name = class_field(source, known, field)
+    if name in known and header.fields[known[name]].count > 1:
+        raise CloudFileError(source, f"field '{name}' holds several values a point, not a class")
     added = {name: (Field(name, "i4"), segment)}
     if colors is not None:
         red, green, blue = paint(segment, colors).astype("u4").T

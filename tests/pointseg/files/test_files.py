@@ -291,3 +291,12 @@ def test_names_that_not_every_type_holds_are_refused(tmp_path, field):
     write_cloud(tmp_path / "a.ply", scene())
     with pytest.raises(CloudFileError, match="the class field must be a name of up to 31 letters"):
         write_labelled(tmp_path / "a.ply", tmp_path / "b.ply", np.zeros(50, int), field=field)
+
+
+@pytest.mark.parametrize("field", ["x", "Y", "coord"])
+def test_classes_do_not_take_the_place_of_positions(tmp_path, field):
+    write_cloud(tmp_path / "a.ply", scene())
+    with pytest.raises(
+        CloudFileError, match=f"classes cannot stand in '{field}': it holds the pos"
+    ):
+        write_labelled(tmp_path / "a.ply", tmp_path / "b.ply", np.zeros(50, int), field=field)

@@ -95,6 +95,14 @@ def test_classes_may_stand_in_a_field_that_is_there(tmp_path, form):
     assert scene["code"].tolist() == [[-5, 6], [7, -8]]
 
 
+def test_a_field_of_several_values_takes_no_class(tmp_path):
+    (tmp_path / "a.pcd").write_bytes(content("binary"))
+    with pytest.raises(
+        CloudFileError, match="field 'code' holds several values a point, not a class"
+    ):
+        write_labelled(tmp_path / "a.pcd", tmp_path / "b.pcd", np.array([1, 2]), field="code")
+
+
 @pytest.mark.parametrize("kind", ["U", "I", "F"])
 @pytest.mark.parametrize("name", ["rgb", "rgba"])
 def test_packed_colours_of_all_types(tmp_path, kind, name):
