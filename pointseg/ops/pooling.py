@@ -107,7 +107,7 @@ def segment_reduce(values: Tensor, index: Tensor, count: int, reduction: Reducti
 
 @dataclass(frozen=True)
 class CellPooling:
-    """Voxels pooled into cells, which are numbered along the first curve."""
+    """Voxels pooled into cells, which are numbered along one of the curves."""
 
     segments: Segments
     """Cell of each voxel."""
@@ -119,7 +119,9 @@ class CellPooling:
     """Cells sorted along each curve, (M,) int64."""
 
 
-def pool_cells(codes: Sequence[Tensor], orders: Sequence[Tensor], halvings: int) -> CellPooling:
+def pool_cells(
+    codes: Sequence[Tensor], orders: Sequence[Tensor], *, halvings: int = 1, first: int = 0
+) -> CellPooling:
     """Pool voxels that share a cell of 2^halvings voxels along each axis, in linear time.
 
     A cell is a run of voxels along every curve, so the cells need no sorting of their own.
@@ -128,32 +130,33 @@ def pool_cells(codes: Sequence[Tensor], orders: Sequence[Tensor], halvings: int)
         codes: along each curve, (N,) int64 each, as of ``curves.encode``; all different.
         orders: voxels sorted along each curve, (N,) int64 each.
         halvings: of the cube that are dropped; 0 keeps the voxels and numbers them along the curve.
+        first: along which curve the cells are numbered.
 
     Returns:
         The cells.
 
     Source: Point Transformer V3, arXiv:2312.10035, section 4.3 (grid pooling).
     """
-    shift, first = 3 * halvings, orders[0]
-    cells = codes[0][first] >> shift
+    shift, order = 3 * halvings, orders[first]
+    cells = codes[first][order] >> shift
     begins = torch.ones_like(cells, dtype=torch.bool)
     torch.ne(cells[1:], cells[:-1], out=begins[1:])
-    index = torch.empty_like(first)
-    index[first] = begins.cumsum(0) - 1
+    index = torch.empty_like(order)
+    index[order] = begins.cumsum(0) - 1
     starts = begins.nonzero()[:, 0]
-    heads = first[starts]
-    ends = torch.full_like(starts[:1], len(first))
-    sorted_cells = [torch.arange(len(heads), device=first.device)]
-    for order in orders[1:]:
-        runs = index[order]
-        torch.ne(runs[1:], runs[:-1], out=begins[1:])
-        sorted_cells.append(runs[begins])
+    heads = order[starts]
+    end = torch.full_like(starts[:1], len(order))
     return CellPooling(
-        Segments(index, first, torch.cat([starts, ends])),
+        Segments(index, order, torch.cat([starts, end])),
         heads,
         tuple(code[heads] >> shift for code in codes),
-        tuple(sorted_cells),
+        tuple(_runs(index[order]) for order in orders),
     )
+
+
+def _runs(values: Tensor) -> Tensor:
+    """Each value once where it stands several times in a row."""
+    return values[torch.cat([torch.ones_like(values[:1], dtype=torch.bool), values.diff() != 0])]
 
 
 class _Reduce(torch.autograd.Function):

@@ -143,16 +143,19 @@ def voxels(count, depth, seed=0):
     return torch.from_numpy(coord), torch.from_numpy(batch)
 
 
+@pytest.mark.parametrize("first", range(len(ORDERS)))
 @pytest.mark.parametrize("halvings", [0, 1, 2])
-def test_cells_are_those_that_sorting_finds(halvings):
+def test_cells_are_those_that_sorting_finds(halvings, first):
     coord, batch = voxels(300, 4)
     codes = encode_orders(coord, batch, 4)
-    pooled = pool_cells(codes, [torch.argsort(code) for code in codes], halvings)
+    pooled = pool_cells(
+        codes, [torch.argsort(code) for code in codes], halvings=halvings, first=first
+    )
     for number in range(len(ORDERS)):
         cells = codes[number] >> 3 * halvings
         wanted, inverse = torch.unique(cells, return_inverse=True)
-        if number == 0:  # cells are numbered along the first curve
-            assert torch.equal(pooled.codes[0], wanted)
+        if number == first:  # cells are numbered along this curve
+            assert torch.equal(pooled.codes[first], wanted)
             assert torch.equal(pooled.segments.index, inverse)
         assert torch.equal(pooled.codes[number][pooled.orders[number]], wanted)
         assert torch.equal(pooled.codes[number][pooled.segments.index], cells)
@@ -165,6 +168,6 @@ def test_cells_are_those_that_sorting_finds(halvings):
 
 def test_one_voxel():
     code = [torch.tensor([5])]
-    pooled = pool_cells(code, [torch.tensor([0])], 1)
+    pooled = pool_cells(code, [torch.tensor([0])])
     assert pooled.segments.index.tolist() == [0] and pooled.codes[0].tolist() == [0]
     assert pooled.segments.starts.tolist() == [0, 1]

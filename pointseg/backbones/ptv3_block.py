@@ -1,0 +1,175 @@
+"""The block of Point Transformer V3: a convolution for position, attention in windows, an MLP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pointseg.backbones.ptv3_sites import Sites
+from pointseg.ops.attention import RelativePositions, attend, attend_explicitly
+from pointseg.ops.convolution import SubmanifoldConv3d
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockSpec:
+    """What all blocks of a network have in common; the names are Pointcept's."""
+
+    mlp_ratio: float = 4
+    """Hidden channels of the MLP per channel."""
+    qkv_bias: bool = True
+    qk_scale: float | None = None
+    """Of the scores; None: one over the root of the channels per head."""
+    attn_drop: float = 0.0
+    """Probability with which a weight of the attention is dropped."""
+    proj_drop: float = 0.0
+    """Probability with which an output of attention or MLP is dropped."""
+    pre_norm: bool = True
+    """Whether attention and MLP read normalised features, or give them."""
+    enable_rpe: bool = False
+    """Whether relative positions are added to the scores."""
+    enable_flash: bool = True
+    """Whether a cloud smaller than the window is a window of its own. Otherwise the smallest cloud
+    of the batch sets the size of all windows."""
+    upcast_attention: bool = False
+    upcast_softmax: bool = False
+
+    def __post_init__(self) -> None:
+        explicit = ("enable_rpe", "upcast_attention", "upcast_softmax")
+        asked = [name for name in explicit if getattr(self, name)]
+        if self.enable_flash and asked:
+            raise ValueError(
+                f"PointTransformerV3: 'enable_flash' must be False with {', '.join(asked)}: "
+                "fused attention does not do that"
+            )
+
+
+class Attention(nn.Module):
+    """Multi-head attention in windows of sites that follow each other along a curve.
+
+    Which curve depends on the block's number within its stage.
+    """
+
+    def __init__(
+        self, channels: int, heads: int, window: int, number: int, spec: BlockSpec
+    ) -> None:
+        super().__init__()
+        if channels % heads:
+            raise ValueError(
+                f"PointTransformerV3: {channels} channels must be a multiple of the heads, got {heads}"
+            )
+        self.heads = heads
+        self.window = window
+        self.number = number
+        self.spec = spec
+        self.qkv = nn.Linear(channels, 3 * channels, bias=spec.qkv_bias)
+        self.proj = nn.Linear(channels, channels)
+        self.proj_drop = nn.Dropout(spec.proj_drop)
+        self.rpe = RelativePositions(window, heads) if spec.enable_rpe else None
+
+    def forward(self, feat: Tensor, sites: Sites) -> Tensor:
+        """(M, C) -> (M, C)."""
+        spec, size = self.spec, self.window
+        if not spec.enable_flash:
+            size = min(size, *(count for count in sites.counts if count))
+        windows = sites.windows(self.number, size)
+        qkv = self.qkv(feat)  # (M, 3 C)
+        drop = spec.attn_drop if self.training else 0.0
+        if spec.enable_rpe or spec.upcast_attention or spec.upcast_softmax:
+            out = attend_explicitly(
+                qkv,
+                windows,
+                heads=self.heads,
+                scale=spec.qk_scale,
+                dropout=drop,
+                bias=self.rpe,
+                grid_coord=sites.grid_coord,
+                upcast_attention=spec.upcast_attention,
+                upcast_softmax=spec.upcast_softmax,
+            )
+        else:
+            out = attend(qkv, windows, heads=self.heads, scale=spec.qk_scale, dropout=drop)
+        projected: Tensor = self.proj_drop(self.proj(out))
+        return projected
+
+
+class Mlp(nn.Module):
+    """Two linear layers with GELU between."""
+
+    def __init__(self, channels: int, spec: BlockSpec) -> None:
+        super().__init__()
+        hidden = int(channels * spec.mlp_ratio)
+        self.fc1 = nn.Linear(channels, hidden)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(hidden, channels)
+        self.drop = nn.Dropout(spec.proj_drop)
+
+    def forward(self, feat: Tensor) -> Tensor:
+        """(M, C) -> (M, C)."""
+        hidden = self.drop(self.act(self.fc1(feat)))
+        out: Tensor = self.drop(self.fc2(hidden))
+        return out
+
+
+class DropPath(nn.Module):
+    """Drops whole rows in training, and scales the others so that the mean stays.
+
+    Source: Huang 2016, arXiv:1603.09382.
+    """
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, feat: Tensor) -> Tensor:
+        """(M, C) -> (M, C)."""
+        if not self.training or self.probability == 0:
+            return feat
+        kept = 1 - self.probability
+        return feat * torch.empty_like(feat[:, :1]).bernoulli_(kept).div_(kept)
+
+
+class Block(nn.Module):
+    """Position, attention, MLP, each added to what it reads."""
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        heads: int,
+        window: int,
+        number: int,
+        drop_path: float,
+        spec: BlockSpec,
+    ) -> None:
+        super().__init__()
+        self.pre_norm = spec.pre_norm
+        # The lists only give the parameters Pointcept's names.
+        self.cpe = nn.ModuleList(
+            [
+                SubmanifoldConv3d(channels, channels, 3, bias=True),
+                nn.Linear(channels, channels),
+                nn.LayerNorm(channels),
+            ]
+        )
+        self.norm1 = nn.Sequential(nn.LayerNorm(channels))
+        self.attn = Attention(channels, heads, window, number, spec)
+        self.norm2 = nn.Sequential(nn.LayerNorm(channels))
+        self.mlp = nn.Sequential(Mlp(channels, spec))
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, feat: Tensor, sites: Sites, nearby: Tensor | None = None) -> Tensor:
+        """(M, C) -> (M, C); the convolution reads ``nearby``, (M, C), where that is given."""
+        convolution, linear, norm = self.cpe
+        nearby = feat if nearby is None else nearby
+        feat = feat + norm(linear(convolution(nearby, sites.grid)))
+        feat = self._add(feat, self.norm1, lambda rows: self.attn(rows, sites))
+        return self._add(feat, self.norm2, self.mlp)
+
+    def _add(self, feat: Tensor, norm: nn.Module, branch: Callable[[Tensor], Tensor]) -> Tensor:
+        if self.pre_norm:
+            return feat + self.drop_path(branch(norm(feat)))
+        normalised: Tensor = norm(feat + self.drop_path(branch(feat)))
+        return normalised
