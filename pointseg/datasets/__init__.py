@@ -81,5 +81,5 @@ def _existing_root(name: str, root: Path | None) -> Path:
         )
     raise DatasetError(
         f"dataset '{name}': --root must name the prepared data, {found}; prepare it from the official "
-        f"download with: pointseg-prepare {name} DOWNLOADED PREPARED"
+        f"download with: pointseg-prepare --dataset {name} --source DOWNLOADED --out PREPARED"
     )

@@ -66,7 +66,11 @@ def test_an_unknown_name_is_refused():
 
 @pytest.mark.parametrize("name", [name for name in DATASETS if name != "synthetic"])
 def test_a_missing_root_says_what_to_do(tmp_path, name):
-    hint = "dataset.yaml" if name == "folder" else f"pointseg-prepare {name}"
+    hint = (
+        "dataset.yaml"
+        if name == "folder"
+        else f"pointseg-prepare --dataset {name} --source DOWNLOADED --out PREPARED"
+    )
     with pytest.raises(
         DatasetError, match=f"'{name}': --root must name .*none was given.*"
     ) as caught:
