@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from dinomed3d.cli.demo import DemoResult, prepare_folder, read_dice
+from dinomed3d.cli.demo import DemoResult, prepare_folder, read_dice, read_miou
 from dinomed3d.cli.overlay import OverlayCase, _paint, draw_overlay
 from dinomed3d.cli.phantom import LABELS, PhantomSpec, phantom_case, write_phantom
 from dinomed3d.errors import UserError
@@ -153,6 +153,8 @@ def test_report_lists_dice_and_paths(tmp_path: Path) -> None:
         dice=read_dice(summary),
         masks=(tmp_path / "a.nii.gz",),
         overlay=tmp_path / "overlay.png",
+        room_miou=0.25,
+        room=tmp_path / "room.png",
         seconds=61.4,
     )
     assert result.report().splitlines() == [
@@ -167,4 +169,13 @@ def test_report_lists_dice_and_paths(tmp_path: Path) -> None:
         "masks:",
         f"  {tmp_path / 'a.nii.gz'}",
         f"overlay: {tmp_path / 'overlay.png'}",
+        "",
+        "point clouds of rooms: val_voxel_miou 0.250",
+        f"room: {tmp_path / 'room.png'}",
     ]
+
+
+def test_miou_is_the_last_one(tmp_path: Path) -> None:
+    metrics = tmp_path / "metrics.csv"
+    metrics.write_text("step,loss,val_voxel_miou\n5,1.0,0.1\n10,0.9,0.2\n11,0.9,\n")
+    assert read_miou(metrics) == 0.2
