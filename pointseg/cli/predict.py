@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pointseg.cli.command import choose_device, run_command
 from pointseg.cli.progress import Bar, bar
-from pointseg.cli.testing import add_machine, add_protocol, choose_precision, protocol_changes
+from pointseg.cli.test import add_machine, add_protocol, choose_precision, protocol_changes
 
 NAME = "pointseg-predict"
 UNITS = ("metre", "centimetre", "millimetre", "foot")

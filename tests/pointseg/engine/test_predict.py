@@ -14,8 +14,7 @@ from pointseg.engine.predict import PredictSpec, picture_file, predict, record_f
 from pointseg.errors import UserError
 from pointseg.files import read_cloud, write_cloud
 from pointseg.scene import Scene
-
-from .answers import CLASSES, RECIPE, ByColor, colored, trained
+from tests.pointseg.engine.answers import CLASSES, RECIPE, ByColor, colored, trained
 
 
 @pytest.fixture

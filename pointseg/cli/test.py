@@ -118,7 +118,7 @@ def choose_precision(name: str, device: str) -> str:
 
 def _run(arguments: argparse.Namespace, shown: Bar) -> int:
     from pointseg.datasets import open_dataset
-    from pointseg.engine.testing import ScoreSpec, score
+    from pointseg.engine.test import ScoreSpec, score
 
     device = choose_device(arguments.device)
     out = arguments.out or arguments.model.parent / "test"

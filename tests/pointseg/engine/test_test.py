@@ -9,17 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pointseg.engine import testing
-from pointseg.engine.testing import ScoreSpec, labels_file, score
+from pointseg.engine import test as module
+from pointseg.engine.test import ScoreSpec, labels_file, score
 from pointseg.errors import UserError
-
-from .answers import CLASSES, ByColor, Clouds, colored, trained
+from tests.pointseg.engine.answers import CLASSES, ByColor, Clouds, colored, trained
 
 
 @pytest.fixture
 def model(monkeypatch):
     made = ByColor()
-    monkeypatch.setattr(testing, "load_model", lambda path, device: (made, trained()))
+    monkeypatch.setattr(module, "load_model", lambda path, device: (made, trained()))
     return made
 
 
@@ -122,7 +121,7 @@ def test_another_model_or_another_way_predicts_again(tmp_path, model, monkeypatc
     assert model.asked == 2
     score(spec_of(tmp_path, fast=True, protocol=lambda p: replace(p, margin_m=1.0)))
     assert model.asked == 4
-    monkeypatch.setattr(testing, "load_model", lambda path, device: (model, trained("other")))
+    monkeypatch.setattr(module, "load_model", lambda path, device: (model, trained("other")))
     score(spec_of(tmp_path, fast=True, protocol=lambda p: replace(p, margin_m=1.0)))
     assert model.asked == 6
 

@@ -1,0 +1,153 @@
+"""pointseg-predict: what it prints, how it ends."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pointseg.cli.predict import UNITS, main
+from pointseg.datasets.description import UNITS as METRES
+from pointseg.engine import predict as engine
+from pointseg.files import read_cloud, write_cloud
+from tests.pointseg.engine.answers import RECIPE, ByColor, colored, trained
+
+
+@pytest.fixture(autouse=True)
+def model(monkeypatch):
+    made = ByColor()
+    monkeypatch.setattr(engine, "load_model", lambda path, device: (made, trained()))
+    return made
+
+
+def run(tmp_path, *arguments):
+    return main(["-m", str(tmp_path / "best.pt"), *map(str, arguments)])
+
+
+def test_files_and_folders_and_a_bad_one(tmp_path, capsys):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write_cloud(folder / "room.ply", colored([0, 1]))
+    write_cloud(tmp_path / "hall.pcd", colored([2]))
+    (folder / "broken.ply").write_bytes(b"ply\nformat binary")
+    assert (
+        run(tmp_path, folder, tmp_path / "hall.pcd", "-o", tmp_path / "out", "--no-pictures") == 1
+    )
+    told = capsys.readouterr()
+    lines = told.out.splitlines()
+    assert lines[0].split() == ["file", "points", "seconds", "classes"]
+    assert [line.split()[0] for line in lines[1:4]] == ["broken.ply", "room.ply", "hall.pcd"]
+    assert "thing 100 %" in lines[3] and "failed" in lines[1]
+    assert lines[4].startswith(f"failed: {folder / 'broken.ply'}: ")
+    assert lines[5] == f"2 of 3 done; results in {tmp_path / 'out'}"
+    assert told.err.splitlines() == ["[1/3] broken.ply", "[2/3] room.ply", "[3/3] hall.pcd"]
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert [file["status"] for file in summary["files"]] == ["failed", "done", "done"]
+
+
+def test_the_same_command_again_keeps_what_is_there(tmp_path, capsys, model):
+    write_cloud(tmp_path / "room.ply", colored([0, 1]))
+    command = (tmp_path / "room.ply", "-o", tmp_path / "out", "--no-pictures")
+    assert run(tmp_path, *command) == 0
+    asked = model.asked
+    assert run(tmp_path, *command) == 0
+    assert model.asked == asked and " kept " in capsys.readouterr().out
+    assert run(tmp_path, *command, "--overwrite", "--colors") == 0
+    found = read_cloud(tmp_path / "out" / "room.ply")
+    assert {tuple(row) for row in found["color"].astype(int)} == {(200, 30, 30), (30, 200, 30)}
+
+
+def test_views_ask_for_the_whole_protocol(tmp_path, model):
+    write_cloud(tmp_path / "room.ply", colored([0, 1]))
+    assert run(tmp_path, tmp_path / "room.ply", "-o", tmp_path / "out", "--views", "s3dis") == 0
+    assert model.asked >= 10
+    np.testing.assert_array_equal(
+        read_cloud(tmp_path / "out" / "room.ply")["class"], np.resize([0, 1], 400)
+    )
+
+
+def test_millimetres(tmp_path, capsys):
+    scene = colored([0, 1], count=3000)
+    write_cloud(tmp_path / "room.ply", scene.moved(scene.coord * 1000))
+    command = (tmp_path / "room.ply", "-o", tmp_path / "out", "--no-pictures")
+    assert run(tmp_path, *command) == 1
+    assert "--unit millimetre" in capsys.readouterr().out
+    assert run(tmp_path, *command, "--unit", "millimetre") == 0
+
+
+def test_units_are_those_of_datasets():
+    assert UNITS == tuple(METRES)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("lost.ply", "-o", "out"), "lost.ply: is not there"),
+        (("{room}", "-o", "{folder}"), "the result would replace it"),
+        (("{room}", "-o", "out", "--max-points", "0"), "'max_points' must be >= 1"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(tmp_path, capsys, options, message):
+    write_cloud(tmp_path / "room.ply", colored([0]))
+    places = {"room": tmp_path / "room.ply", "folder": tmp_path}
+    assert run(tmp_path, *(option.format(**places) for option in options)) == 2
+    told = capsys.readouterr()
+    assert message in told.err and told.err.count("\n") == 1
+    assert told.err.startswith("pointseg-predict: ")
+
+
+SLOW = """
+import sys, time
+from pointseg.engine import predict
+from tests.pointseg.engine.answers import ByColor, trained
+class Slow(ByColor):
+    def forward(self, cloud):
+        print("working", file=sys.stderr, flush=True)
+        time.sleep(60)
+predict.load_model = lambda path, device: (Slow(), trained())
+from pointseg.cli.predict import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_ends_at_once_and_leaves_no_halves(tmp_path, number):
+    write_cloud(tmp_path / "room.ply", colored([0, 1]))
+    command = ["room.ply", "-o", "out", "-m", "best.pt"]
+    root = Path(__file__).parents[3]
+    environment = {"PYTHONPATH": str(root), "PATH": "", "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOW, *command],
+        cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        try:
+            assert process.stderr is not None
+            while "working" not in process.stderr.readline():
+                assert process.poll() is None
+            began = time.monotonic()
+            process.send_signal(number)
+            rest = process.communicate(timeout=20)[1]
+        finally:
+            process.kill()
+    assert process.returncode == 130 and time.monotonic() - began < 10
+    assert rest == "pointseg-predict: interrupted\n"
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def test_what_the_model_reads_and_the_cloud_lacks_is_told(tmp_path, monkeypatch, capsys):
+    recipe = replace(RECIPE, features=("color", "strength"))
+    monkeypatch.setattr(
+        engine, "load_model", lambda path, device: (ByColor(), trained(recipe=recipe))
+    )
+    write_cloud(tmp_path / "room.ply", colored([0, 1]))
+    assert run(tmp_path, tmp_path / "room.ply", "-o", tmp_path / "out") == 1
+    told = capsys.readouterr().out
+    assert "lacks strength" in told and "it needs color, strength" in told

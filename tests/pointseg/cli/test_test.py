@@ -1,0 +1,96 @@
+"""pointseg-test: what it prints, how it ends."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from pointseg.cli.test import main
+from pointseg.engine import test as engine
+from tests.pointseg.engine.answers import ByColor, Clouds, colored, trained
+
+
+@pytest.fixture
+def scenes(monkeypatch):
+    """A model that knows the answers, and a dataset in place of any that is asked for."""
+    held = {"test": {"a": colored([0, 1, 2], truth=[0, 1, 1])}, "blank": {"b": colored([0])}}
+    monkeypatch.setattr(engine, "load_model", lambda path, device: (ByColor(), trained()))
+    monkeypatch.setattr("pointseg.datasets.open_dataset", lambda *_, **__: Clouds(held))
+    return held
+
+
+def run(tmp_path, *arguments):
+    return main(["-m", str(tmp_path / "best.pt"), "--dataset", "synthetic", *map(str, arguments)])
+
+
+def test_a_table_and_both_means(tmp_path, scenes, capsys):
+    assert run(tmp_path, "--pictures", 0) == 0
+    told = capsys.readouterr()
+    lines = told.out.splitlines()
+    assert lines[0].split() == ["class", "IoU", "recall", "points"]
+    assert lines[2].split() == ["floor", "100.00", "100.00", "134"]
+    assert any(line.startswith("test_point_miou 0.5") for line in lines)
+    assert any(line.startswith("structure: 75.") for line in lines)  # a group of classes
+    assert lines[-1] == f"1 scenes, 400 points; results in {tmp_path / 'test'}"
+    assert told.err == "[1/1] test/a\n"  # no terminal, no bar
+    assert (tmp_path / "test" / "metrics.json").is_file()
+
+
+def test_options_reach_the_protocol(tmp_path, scenes):
+    out = tmp_path / "elsewhere"
+    options = (
+        "--views",
+        "nuscenes",
+        "--max-points",
+        123,
+        "--margin",
+        0.5,
+        "--precision",
+        "bfloat16",
+    )
+    assert run(tmp_path, "-o", out, "--pictures", 0, *options) == 0
+    protocol = json.loads((out / "metrics.json").read_text())["protocol"]
+    assert len(protocol["views"]) == 10
+    assert protocol["max_points"] == 123 and protocol["margin_m"] == 0.5
+    assert protocol["precision"] == "bfloat16"
+    assert run(tmp_path, "-o", out, "--pictures", 0, "--fast", "--split", "test") == 0
+    protocol = json.loads((out / "metrics.json").read_text())["protocol"]
+    assert protocol["fragments"] == "one point of each voxel" and len(protocol["views"]) == 1
+
+
+def test_without_labels_nothing_is_scored(tmp_path, scenes, capsys):
+    assert run(tmp_path, "--split", "blank", "--pictures", 0) == 0
+    assert "no scene has labels: predicted, not scored" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--split", "lost"), "no split 'lost'"),
+        (("--submit", "there"), "no benchmark"),
+        (("--max-points", "0"), "'max_points' must be >= 1"),
+        (("--precision", "float16", "--device", "cpu"), "a CPU predicts in float32 or bfloat16"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(tmp_path, scenes, capsys, options, message):
+    assert run(tmp_path, *options) == 2
+    told = capsys.readouterr()
+    assert message in told.err and told.err.count("\n") == 1
+    assert told.err.startswith("pointseg-test: ") and not told.out
+
+
+@pytest.mark.parametrize("module", ["test", "predict"])
+def test_help_comes_at_once(module):
+    code = (
+        f"import sys, pointseg.cli.{module} as m\n"
+        "try: m.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'scipy', 'matplotlib', 'PIL', 'tqdm'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"usage: pointseg-{module}")
