@@ -1,7 +1,36 @@
-"""Point cloud segmentation with lifted 2D features (DITR, D-DITR); to come.
+"""Point cloud segmentation that installs and runs anywhere; with lifted 2D features to come.
 
-It will stand on ``dinomed3d.lifting``, as the volume side does.
+Names load when first used, so that ``import pointseg`` costs nothing.
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pointseg.backbones import build_backbone
+    from pointseg.cloud import Cloud, collate
+    from pointseg.scene import Scene
+    from pointseg.segmenter import Segmenter
+
 __version__ = "0.1.0"
-__all__ = ["__version__"]
+__all__ = ["Cloud", "Scene", "Segmenter", "__version__", "build_backbone", "collate"]
+
+_HOMES = {
+    "Cloud": "pointseg.cloud",
+    "Scene": "pointseg.scene",
+    "Segmenter": "pointseg.segmenter",
+    "build_backbone": "pointseg.backbones",
+    "collate": "pointseg.cloud",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pointseg' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -193,11 +193,6 @@ class PointTransformerV3(Backbone):
             coarser, segments = sites[-1].pooled(stride, sequence)
             sites.append(coarser)
             cells.append(segments)
-        if self.training and len(sites[-1]) < 2:
-            raise ValueError(
-                "PointTransformerV3: in training the coarsest stage must have at least two cells, for "
-                f"its batch statistics, but {len(cloud)} points give one; use larger crops or batches"
-            )
         return sites, cells
 
     def _check(

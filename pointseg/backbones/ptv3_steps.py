@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from pointseg.backbones.norm import BatchNorm
 from pointseg.backbones.ptv3_sites import Sites
 from pointseg.ops.convolution import SubmanifoldConv3d
 from pointseg.ops.pooling import Segments
@@ -17,7 +18,7 @@ class Stem(nn.Module):
         self.stem = nn.ModuleDict(
             {
                 "conv": SubmanifoldConv3d(in_channels, channels, 5, bias=False),
-                "norm": _batch_norm(channels),
+                "norm": BatchNorm(channels),
                 "act": nn.GELU(),
             }
         )
@@ -34,7 +35,7 @@ class Pooling(nn.Module):
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
         self.proj = nn.Linear(in_channels, channels)
-        self.norm = nn.Sequential(_batch_norm(channels))
+        self.norm = nn.Sequential(BatchNorm(channels))
         self.act = nn.GELU()
 
     def forward(self, feat: Tensor, cells: Segments) -> Tensor:
@@ -55,11 +56,9 @@ class Unpooling(nn.Module):
         image_drop: float,
     ) -> None:
         super().__init__()
-        self.proj = nn.Sequential(
-            nn.Linear(in_channels, channels), _batch_norm(channels), nn.GELU()
-        )
+        self.proj = nn.Sequential(nn.Linear(in_channels, channels), BatchNorm(channels), nn.GELU())
         self.proj_skip = nn.Sequential(
-            nn.Linear(skip_channels, channels), _batch_norm(channels), nn.GELU()
+            nn.Linear(skip_channels, channels), BatchNorm(channels), nn.GELU()
         )
         self.proj_image_feat = None
         if image_channels is not None:
@@ -67,7 +66,7 @@ class Unpooling(nn.Module):
             self.proj_image_feat = nn.Sequential(
                 nn.Dropout1d(image_drop),
                 nn.Linear(image_channels, channels),
-                _batch_norm(channels),
+                BatchNorm(channels),
                 nn.GELU(),
             )
 
@@ -80,7 +79,3 @@ class Unpooling(nn.Module):
         if self.proj_image_feat is not None and image is not None:
             out = out + self.proj_image_feat(image)
         return out, projected
-
-
-def _batch_norm(channels: int) -> nn.BatchNorm1d:
-    return nn.BatchNorm1d(channels, eps=1e-3, momentum=0.01)

@@ -1,0 +1,96 @@
+"""The one place that knows backbones by name."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+from pointseg.backbones.checkpoint import load_backbone
+from pointseg.backbones.features import Backbone
+from pointseg.errors import UserError
+
+BACKBONES = ("ptv3", "minkunet", "pointnext")
+
+# What Pointcept's configurations of Point Transformer V3 say beside what the network here takes:
+# these choose other networks unless they are False,
+_OTHER_NETWORKS = ("cls_mode", "enc_mode", "pdnorm_bn", "pdnorm_ln")
+# and these belong to those and mean nothing here.
+_OF_OTHER_NETWORKS = ("pdnorm_decouple", "pdnorm_adaptive", "pdnorm_affine", "pdnorm_conditions")
+
+
+def build_backbone(name: str, checkpoint: Path | str | None = None, **config: Any) -> Backbone:
+    """Build a 3D backbone, with random or published weights.
+
+    Args:
+        name: "ptv3" (``PointTransformerV3``), "minkunet" (``MinkUNet``) or "pointnext" (``PointNeXt``).
+        checkpoint: weights in Pointcept's format, see ``backbones.checkpoint`` for what is understood
+            and which colours they expect; None: random weights.
+        config: arguments of that class; lists stand for tuples.
+
+    Returns:
+        The backbone, in training mode.
+
+    Raises:
+        UserError: an unknown name; arguments that the class does not take, or that are missing; weights
+            that do not fit.
+    """
+    kind = _class_of(name)
+    config = _known(name, kind, config)
+    backbone = kind(**config)
+    if checkpoint is not None:
+        load_backbone(backbone, Path(checkpoint))
+    return backbone
+
+
+def _class_of(name: str) -> type[Backbone]:
+    # imported here, since each brings operators that the others do without
+    if name == "ptv3":
+        from pointseg.backbones.ptv3 import PointTransformerV3
+
+        return PointTransformerV3
+    if name == "minkunet":
+        from pointseg.backbones.minkunet import MinkUNet
+
+        return MinkUNet
+    if name == "pointnext":
+        from pointseg.backbones.pointnext import PointNeXt
+
+        return PointNeXt
+    raise UserError(f"build_backbone: 'name' must be one of {', '.join(BACKBONES)}, got {name!r}")
+
+
+def _known(name: str, kind: type[Backbone], config: dict[str, Any]) -> dict[str, Any]:
+    """The arguments as the class takes them.
+
+    Raises:
+        UserError: see ``build_backbone``.
+    """
+    config = dict(config)
+    if name == "ptv3":
+        for key in _OTHER_NETWORKS:
+            if config.pop(key, False):
+                raise UserError(
+                    f"build_backbone: '{key}' must be False, its network for other tasks is not here"
+                )
+        for key in _OF_OTHER_NETWORKS:
+            config.pop(key, None)
+    parameters = list(inspect.signature(kind).parameters.values())
+    names = [parameter.name for parameter in parameters]
+    unknown = [key for key in config if key not in names]
+    if "num_classes" in unknown:
+        raise UserError(
+            f"build_backbone: {name} takes no 'num_classes'; its features get a head in pointseg.Segmenter"
+        )
+    if unknown:
+        raise UserError(
+            f"build_backbone: {name} takes no {', '.join(map(repr, unknown))}; it takes {', '.join(names)}"
+        )
+    missing = [
+        parameter.name
+        for parameter in parameters
+        if parameter.default is inspect.Parameter.empty and parameter.name not in config
+    ]
+    if missing:
+        raise UserError(f"build_backbone: {name} needs {', '.join(map(repr, missing))}")
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in config.items()}
