@@ -139,12 +139,15 @@ def _spec(arguments: argparse.Namespace, recipe: Recipe, dataset: Dataset) -> Tr
     names = {"float32": "32-true", "float16": "16-mixed", "bfloat16": "bf16-mixed"}
     if precision == "float16" and device == "cpu":
         raise UserError("--precision float16: a CPU trains in float32 or bfloat16")
+    start = None
+    if arguments.init is not None:
+        start = initial_weights(arguments.init, dataset.classes.names)
     return TrainSpec(
         dataset=dataset,
         recipe=recipe,
         out=out,
         resume=arguments.resume,
-        init=None if arguments.init is None else initial_weights(arguments.init),
+        init=start,
         accelerator=device,
         devices=local or arguments.devices,
         nodes=world // local if local else 1,
