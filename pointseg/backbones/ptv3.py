@@ -273,7 +273,8 @@ class Stage(nn.Module):
 
 def _drop_paths(last: float, depths: Sequence[int]) -> list[list[float]]:
     """From 0 at the first block to ``last``, by stage."""
-    every = iter(torch.linspace(0, last, sum(depths)).tolist())
+    steps = max(1, sum(depths) - 1)
+    every = iter([last * step / steps for step in range(sum(depths))])
     return [[next(every) for _ in range(depth)] for depth in depths]
 
 

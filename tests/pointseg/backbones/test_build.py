@@ -1,0 +1,82 @@
+"""Backbones by name."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import pointseg
+from pointseg.backbones import BACKBONES, build_backbone
+from pointseg.backbones.minkunet import MinkUNet
+from pointseg.backbones.ptv3 import PointTransformerV3
+from pointseg.errors import UserError
+from tests.pointseg.backbones.test_ptv3 import TINY
+
+
+def test_by_name():
+    lists = {key: list(value) for key, value in TINY.items()}
+    assert isinstance(build_backbone("ptv3", in_channels=4, **lists), PointTransformerV3)
+    small = build_backbone("minkunet", in_channels=4, channels=[8, 8], layers=[1, 1])
+    assert isinstance(small, MinkUNet)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_each_states_its_channels(name):
+    with torch.device("meta"):
+        backbone = build_backbone(name, in_channels=4)
+    assert backbone.in_channels == 4
+    assert backbone.level_channels[0] == backbone.out_channels
+
+
+def test_weights_go_in(tmp_path):
+    backbone = build_backbone("ptv3", **TINY)
+    torch.save({"state_dict": backbone.state_dict()}, tmp_path / "weights.pth")
+    again = build_backbone("ptv3", tmp_path / "weights.pth", **TINY)
+    for key, value in backbone.state_dict().items():
+        assert torch.equal(again.state_dict()[key], value)
+
+
+def test_configurations_of_pointcept():
+    off = {"cls_mode": False, "enc_mode": False, "pdnorm_bn": False, "pdnorm_ln": False}
+    build_backbone("ptv3", pdnorm_conditions=("ScanNet",), pdnorm_affine=True, **off, **TINY)
+    with pytest.raises(UserError, match="'enc_mode' must be False"):
+        build_backbone("ptv3", enc_mode=True, **TINY)
+
+
+def test_what_is_refused():
+    with pytest.raises(UserError, match="must be one of ptv3, minkunet, pointnext, got 'ptv4'"):
+        build_backbone("ptv4")
+    with pytest.raises(
+        UserError, match="ptv3 takes no 'depth', 'width'; it takes in_channels, order,"
+    ):
+        build_backbone("ptv3", depth=3, width=4)
+    with pytest.raises(UserError, match="takes no 'num_classes'; its features get a head"):
+        build_backbone("ptv3", num_classes=20)
+    with pytest.raises(UserError, match="minkunet needs 'in_channels'"):
+        build_backbone("minkunet")
+    with pytest.raises(UserError, match="minkunet takes no 'enc_mode'"):
+        build_backbone("minkunet", in_channels=3, enc_mode=False)
+
+
+def test_the_package_loads_nothing_until_asked():
+    code = "import sys, pointseg; print(sorted({'torch', 'numpy'} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_names_of_the_package():
+    assert pointseg.__all__ == [
+        "Cloud",
+        "Scene",
+        "Segmenter",
+        "__version__",
+        "build_backbone",
+        "collate",
+    ]
+    for name in pointseg.__all__:
+        assert getattr(pointseg, name) is not None and name in dir(pointseg)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        pointseg.nothing  # noqa: B018
