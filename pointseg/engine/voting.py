@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pointseg.cloud import Cloud, collate
+from pointseg.engine.budget import affordable_voxels
 from pointseg.engine.chunks import tiles
 from pointseg.engine.memory import ran_out_of_memory
 from pointseg.engine.recipe import Protocol, Recipe
@@ -84,6 +85,9 @@ class Voter:
         self.device, self.precision, self.say = torch.device(device), precision, say
         self.max_points = passes.protocol.max_points
         """Voxels that go through the network at once."""
+        if self.device.type == "cpu" and affordable_voxels() < self.max_points:
+            self.max_points = min(self.max_points, max(FEWEST, affordable_voxels()))
+            say(f"the free memory has room for {self.max_points} voxels at once")
 
     def name_points(
         self, scene: Scene, progress: Callable[[float], None] = lambda share: None

@@ -202,6 +202,18 @@ def test_when_memory_runs_out_half_as_many_voxels_are_tried(monkeypatch):
     assert model.failed == halved  # it has learned
 
 
+def test_what_the_free_memory_has_no_room_for_is_not_tried(monkeypatch):
+    monkeypatch.setattr(voting, "affordable_voxels", lambda: 9000)
+    said = []
+    passes = Passes(protocol=Protocol(max_points=20_000))
+    made = Voter(ByColor(), RECIPE, CLASSES, passes, say=said.append)
+    assert made.max_points == 9000
+    assert said == ["the free memory has room for 9000 voxels at once"]
+    monkeypatch.setattr(voting, "affordable_voxels", lambda: 30)
+    assert voter(ByColor()).max_points == voting.FEWEST
+    assert voter(ByColor(), max_points=10).max_points == 10
+
+
 def test_no_memory_at_all_is_told(monkeypatch):
     monkeypatch.setattr(voting, "FEWEST", 50)
     coord, classes = scattered(500)
