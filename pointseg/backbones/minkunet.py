@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import OrderedDict
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pointseg.backbones.features import Backbone, Features, Level
 from pointseg.cloud import Cloud
 from pointseg.ops.convolution import InverseConv3d, StridedConv3d, SubmanifoldConv3d
 from pointseg.ops.grid import Grid
+from pointseg.ops.pooling import segment_reduce
 
 
 class MinkUNet(Backbone):
@@ -89,8 +91,9 @@ class MinkUNet(Backbone):
                 f"MinkUNet: the cloud's 'feat' must be (N, {self.in_channels}), "
                 f"got {tuple(cloud.feat.shape)}"
             )
-        grids = [Grid(cloud.grid_coord, cloud.batch)]
-        feat = self.conv_input(cloud.feat, grids[0])  # (N, base_channels)
+        grid, order = Grid(cloud.grid_coord, cloud.batch).sorted()
+        grids = [grid]
+        feat = self.conv_input(cloud.feat.index_select(0, order), grid)  # (N, base_channels)
         skips = []
         for down, enc in zip(self.down, self.enc, strict=True):
             skips.append(feat)
@@ -101,17 +104,19 @@ class MinkUNet(Backbone):
             back = self.up[stage](feat, grids[stage])
             feat = self.dec[stage](torch.cat([back, skips.pop()], 1), grids[stage])
             feats.append(feat)
-        feats[-1] = (
-            self.final(feat) if isinstance(self.final, nn.Identity) else self.final(feat, grids[0])
-        )
-        return Features(feats[-1], _levels(cloud, grids, feats[::-1]))
+        if isinstance(self.final, SubmanifoldConv3d):
+            feats[-1] = self.final(feat, grid)
+        place = torch.empty_like(order)
+        place[order] = torch.arange(len(order), device=order.device)  # where each point has gone
+        feats[-1] = feats[-1].index_select(0, place)
+        return Features(feats[-1], _levels(cloud, grids, feats[::-1], place))
 
 
 class _Unit(nn.Sequential):
     """Sparse convolution, normalisation, activation."""
 
     def __init__(self, convolution: SubmanifoldConv3d | StridedConv3d | InverseConv3d) -> None:
-        super().__init__(convolution, _norm(convolution.out_channels), nn.ReLU(inplace=True))
+        super().__init__(convolution, _Norm(convolution.out_channels), nn.ReLU(inplace=True))
 
     def forward(self, feat: Tensor, grid: Grid) -> Tensor:  # type: ignore[override]
         convolution, norm, activation = self
@@ -126,12 +131,12 @@ class _Block(nn.Module):
         self.proj = nn.Sequential()
         if in_channels != channels:
             self.proj.append(SubmanifoldConv3d(in_channels, channels, 1, bias=False))
-            self.proj.append(_norm(channels))
+            self.proj.append(_Norm(channels))
         self.conv1 = SubmanifoldConv3d(in_channels, channels, 3, bias=False)
-        self.bn1 = _norm(channels)
+        self.bn1 = _Norm(channels)
         self.relu = nn.ReLU(inplace=True)
         self.conv2 = SubmanifoldConv3d(channels, channels, 3, bias=False)
-        self.bn2 = _norm(channels)
+        self.bn2 = _Norm(channels)
 
     def forward(self, feat: Tensor, grid: Grid) -> Tensor:
         around = feat
@@ -155,21 +160,30 @@ class _Stage(nn.Sequential):
         return feat
 
 
-def _norm(channels: int) -> nn.BatchNorm1d:
-    return nn.BatchNorm1d(channels, eps=1e-3, momentum=0.01)
+class _Norm(nn.BatchNorm1d):
+    """Batch normalisation that takes its running statistics where one row has none of its own."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=1e-3, momentum=0.01)
+
+    def forward(self, feat: Tensor) -> Tensor:
+        if len(feat) > 1:
+            return super().forward(feat)
+        mean, var = self.running_mean, self.running_var
+        return F.batch_norm(feat, mean, var, self.weight, self.bias, eps=self.eps)
 
 
-def _levels(cloud: Cloud, grids: list[Grid], feats: list[Tensor]) -> tuple[Level, ...]:
+def _levels(
+    cloud: Cloud, grids: list[Grid], feats: list[Tensor], place: Tensor
+) -> tuple[Level, ...]:
+    """All levels; ``place`` are the rows of the finest grid at which the cloud's points are."""
+    coord, voxels, offset = cloud.coord, cloud.grid_coord, cloud.offset
     levels = []
-    coord, offset = cloud.coord, cloud.offset
-    for number, (grid, feat) in enumerate(zip(grids, feats, strict=True)):
-        last = number == len(grids) - 1
-        parent = None if last else grid.parent()
-        levels.append(Level(coord, grid.coord, offset, feat, parent))
-        if parent is not None:
-            coarse = grids[number + 1]
-            count = torch.bincount(parent, minlength=len(coarse))
-            sums = coord.new_zeros(len(coarse), 3).index_add_(0, parent, coord)
-            coord = sums / count[:, None]
-            offset = torch.bincount(coarse.batch, minlength=len(offset)).cumsum(0)
+    for number, (grid, feat) in enumerate(zip(grids[:-1], feats[:-1], strict=True)):
+        parent = grid.parent() if number else grid.parent().index_select(0, place)
+        levels.append(Level(coord, voxels, offset, feat, parent))
+        coarse = grids[number + 1]
+        coord, voxels = segment_reduce(coord, parent, len(coarse), "mean"), coarse.coord
+        offset = torch.bincount(coarse.batch, minlength=len(offset)).cumsum(0)
+    levels.append(Level(coord, voxels, offset, feats[-1], None))
     return tuple(levels)

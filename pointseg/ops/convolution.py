@@ -23,8 +23,8 @@ _BLOCK = 2**25
 """Gathered numbers at a time on devices other than CPUs."""
 _PLANES = 16
 """Rows are handed to ``conv2d`` as a batch of so many images; see ``_multiply``."""
-_WIDE = 512
-"""Fewer rows are multiplied by ``mm``, which starts faster."""
+_WORTH = 2**21
+"""Smaller products (rows by channels by channels) are left to ``mm``, which starts faster."""
 
 
 def convolve(feat: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
@@ -154,7 +154,7 @@ def _multiply(rows: Tensor, weight: Tensor, out: Tensor) -> None:
     half of the vector unit idle; its convolutions go through oneDNN, which does not. A 1 x 1
     convolution of channels-last images is the same product. Measured in examples/benchmarks.
     """
-    if len(rows) > _WIDE and len(rows) % _PLANES == 0 and _by_convolution(rows):
+    if _by_convolution(rows, len(weight)):
         out.copy_(
             F.conv2d(_as_images(rows), weight[:, :, None, None])
             .permute(0, 2, 3, 1)
@@ -168,14 +168,19 @@ def _multiply(rows: Tensor, weight: Tensor, out: Tensor) -> None:
 
 def _correlate(rows: Tensor, others: Tensor) -> Tensor:
     """rows.T @ others, (R, C) with (R, E), as ``_multiply``: the gradient of such a convolution."""
-    if len(rows) > _WIDE and len(rows) % _PLANES == 0 and _by_convolution(rows):
+    if _by_convolution(rows, others.shape[1]):
         shape = (rows.shape[1], others.shape[1], 1, 1)
         return conv2d_weight(_as_images(others), shape, _as_images(rows))[:, :, 0, 0]
     return rows.T @ others
 
 
-def _by_convolution(rows: Tensor) -> bool:
-    return rows.dtype == torch.float32 and torch.backends.mkldnn.is_available()
+def _by_convolution(rows: Tensor, width: int) -> bool:
+    return (
+        rows.dtype == torch.float32
+        and rows.numel() * width >= _WORTH
+        and len(rows) % _PLANES == 0
+        and torch.backends.mkldnn.is_available()
+    )
 
 
 def _as_images(rows: Tensor) -> Tensor:

@@ -50,9 +50,21 @@ class Grid:
                 f"Grid: every voxel must occur once, {int((keys[1:] == keys[:-1]).sum())} rows repeat "
                 "another one; sample one point per voxel first"
             )
+        self._ordered = bool((self._order[1:] > self._order[:-1]).all())
 
     def __len__(self) -> int:
         return len(self.coord)
+
+    def sorted(self) -> tuple[Grid, Tensor]:
+        """The same voxels in the order of batch, x, y, z, where neighbours are near in memory too.
+
+        Returns:
+            The sorted grid; (N,) int64 the row here of each of its rows.
+        """
+        order = self._order
+        if self._ordered:
+            return self, order
+        return Grid(self.coord.index_select(0, order), self.batch.index_select(0, order)), order
 
     def kernel_map(self, size: int) -> KernelMap:
         """Pairs of voxels for a submanifold convolution: outputs at the inputs' voxels.
@@ -116,12 +128,10 @@ class Grid:
         return ((batch * x + coord[:, 0]) * y + coord[:, 1]) * z + coord[:, 2]
 
     def _neighbours(self, size: int) -> list[Pairs]:
-        reach, count = size // 2, len(self)
-        order = self._order
-        ordered = bool((order == torch.arange(count, device=order.device)).all())
-        coord, batch = (
-            (self.coord, self.batch) if ordered else (self.coord[order], self.batch[order])
-        )
+        reach, count, order = size // 2, len(self), self._order
+        coord, batch = self.coord, self.batch
+        if not self._ordered:
+            coord, batch = coord.index_select(0, order), batch.index_select(0, order)
         keys = self._keys(coord, batch, reach)
         _, _, y, z = (n + reach for n in self._extent)
         padded = torch.cat([keys, keys.new_full((1,), _MAX_KEY)])
@@ -131,7 +141,7 @@ class Grid:
             for b in range(size):
                 shift = (a - reach) * y * z + (b - reach) * z
                 if shift < 0:
-                    continue
+                    continue  # the pairs of the opposite offset, swapped
                 # Along z the neighbours of one voxel follow each other in the sorted keys: one
                 # search finds where they begin, comparing with the next key finds each.
                 if shift:
@@ -141,13 +151,15 @@ class Grid:
                     at = torch.arange(1, count + 1, device=keys.device)
                     depths = range(1, reach + 1)
                 for c in depths:
-                    found = padded[at] == keys + (shift + c)
+                    found = padded.index_select(0, at) == keys + (shift + c)
                     here = found.nonzero()[:, 0]
-                    there = at[here]
+                    there = at.index_select(0, here)
                     at += found
-                    target, source = (here, there) if ordered else (order[here], order[there])
+                    if self._ordered:
+                        target, source = here.int(), there.int()
+                    else:
+                        target, source = rows.index_select(0, here), rows.index_select(0, there)
                     offset = (a * size + b) * size + c + reach
-                    target, source = target.int(), source.int()
                     pairs[offset] = (source, target)
                     pairs[size**3 - 1 - offset] = (target, source)
         return [pairs[offset] for offset in range(size**3)]

@@ -11,8 +11,9 @@ from torch import Tensor
 
 PAIRS_PER_TILE = 65536
 """Products of rows and weights that are held at a time on a CPU: few enough for its last-level cache."""
-ROW_STEP = 256
-"""Long sections begin and end at multiples of this, so that few shapes of matrix product occur."""
+ROW_STEP = 64
+"""Long sections are padded to multiples of this, and very long ones to coarser multiples, so that few
+shapes of matrix product occur: each has to be prepared once."""
 
 Pairs = tuple[Tensor, Tensor]
 """Source rows and target rows, both (P,), of one kernel offset; no target twice."""
@@ -30,7 +31,7 @@ class Section:
     row: int
     """Of the tile's products, the first one."""
     rows: int
-    """Products, padded to a multiple of ROW_STEP where there are many."""
+    """Products, padding included."""
 
     @property
     def count(self) -> int:
@@ -116,7 +117,7 @@ class KernelMap:
         pairs = [_ascending(source, target, self.targets) for source, target in self._kept()]
         count = max(1, -(-sum(len(source) for source, _ in pairs) // PAIRS_PER_TILE))
         step = -(-self.targets // count)
-        step = max(1, -(-step // ROW_STEP) * ROW_STEP if step > ROW_STEP else step)
+        step = max(1, _padded(step))
         firsts = list(range(0, self.targets, step))
         bounds = torch.tensor([*firsts, self.targets])
         cuts = [torch.searchsorted(target, bounds).tolist() for _, target in pairs]
@@ -176,9 +177,17 @@ def _ascending(source: Tensor, target: Tensor, targets: int) -> Pairs:
     if len(target) < 2 or bool((target[1:] > target[:-1]).all()):
         return source, target
     column = source.new_full((targets,), -1)
-    column[target.long()] = source
+    column.scatter_(0, target.long(), source)
     found = (column >= 0).nonzero()[:, 0]
-    return column[found], found.to(target.dtype)
+    return column.index_select(0, found), found.to(target.dtype)
+
+
+def _padded(count: int) -> int:
+    """Rows of a section: a sixteenth more at most, and as they are where there are few."""
+    if count < 4 * ROW_STEP:
+        return count
+    step = max(ROW_STEP, 2 ** (count.bit_length() - 5))
+    return -(-count // step) * step
 
 
 def _tile(parts: Sequence[Pairs], first: int, last: int) -> Tile:
@@ -188,18 +197,16 @@ def _tile(parts: Sequence[Pairs], first: int, last: int) -> Tile:
         count = len(source)
         if not count:
             continue
-        rows = -(-count // ROW_STEP) * ROW_STEP if count > 2 * ROW_STEP else count
+        rows = _padded(count)
         sections.append(Section(offset, start, start + count, row, rows))
         start, row = start + count, row + rows
     source = torch.cat([source for source, _ in parts]).int()
     target = torch.cat([target for _, target in parts]).int()
-    # Row by row of the target, where among the products its terms are: as a table with a column
-    # for each section, whose filled cells are then read in order.
-    cells = torch.full((last - first, len(sections)), -1, dtype=torch.int32)
-    for column, s in enumerate(sections):
-        local = target[s.start : s.stop].long() - first
-        cells[local, column] = torch.arange(s.row, s.row + s.count, dtype=torch.int32)
-    filled = cells >= 0
-    starts = torch.zeros(last - first + 1, dtype=torch.int32)
-    torch.cumsum(filled.sum(1), 0, out=starts[1:])
-    return Tile(first, last, tuple(sections), source, target, cells[filled], starts)
+    place = [torch.arange(s.row, s.row + s.count, dtype=torch.int32) for s in sections]
+    # fewer bytes are sorted faster; of one row, the sections stay in order
+    local = (target - first).to(torch.int16 if last - first < 2**15 else torch.int32)
+    local, order = torch.sort(local, stable=True)
+    bag = torch.cat(place).index_select(0, order) if place else source
+    bounds = torch.arange(last - first + 1, dtype=local.dtype)
+    starts = torch.searchsorted(local, bounds, out_int32=True)
+    return Tile(first, last, tuple(sections), source, target, bag, starts)

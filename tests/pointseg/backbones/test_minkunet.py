@@ -115,9 +115,12 @@ def test_every_parameter_learns():
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_tiny_clouds(count):
-    cloud = cloud_of(torch.full((count, 3), 5), torch.ones(count, 3))
-    assert tiny()(cloud).feat.shape == (count, 5)
+@pytest.mark.parametrize("training", [False, True])
+def test_tiny_clouds(count, training):
+    net, cloud = tiny().train(training), cloud_of(torch.full((count, 3), 5), torch.ones(count, 3))
+    feat = net(cloud).feat
+    feat.sum().backward()
+    assert feat.shape == (count, 5) and torch.isfinite(feat).all()
 
 
 def test_bad_arguments_are_refused():

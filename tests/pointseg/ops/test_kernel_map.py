@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pointseg.ops import kernel_map as module
+from pointseg.ops import kernel_map
 from pointseg.ops.kernel_map import KernelMap
 
 
@@ -16,10 +16,8 @@ def pairs(*lists):
 
 def test_tile_by_hand():
     # targets 0, 1, 2; the pairs of the second offset come unsorted
-    kernel_map = KernelMap(
-        pairs(([5, 6], [0, 2]), ([], []), ([8, 7], [1, 0])), sources=9, targets=3
-    )
-    (tile,) = kernel_map.tiles
+    found = KernelMap(pairs(([5, 6], [0, 2]), ([], []), ([8, 7], [1, 0])), sources=9, targets=3)
+    (tile,) = found.tiles
     assert [(s.offset, s.start, s.stop, s.row, s.rows) for s in tile.sections] == [
         (0, 0, 2, 0, 2),
         (2, 2, 4, 2, 2),
@@ -28,7 +26,7 @@ def test_tile_by_hand():
     assert tile.target.tolist() == [0, 2, 0, 1]
     assert tile.bag.tolist() == [0, 2, 3, 1]
     assert tile.bag_starts.tolist() == [0, 2, 3, 4]
-    assert kernel_map.table.tolist() == [[5, 9, 7], [9, 9, 8], [6, 9, 9]]
+    assert found.table.tolist() == [[5, 9, 7], [9, 9, 8], [6, 9, 9]]
 
 
 def random_map(targets=3000, size=4, symmetric=False):
@@ -44,12 +42,12 @@ def random_map(targets=3000, size=4, symmetric=False):
 
 @pytest.mark.parametrize("per_tile", [500, 2000, 100_000])
 def test_tiles_hold_every_pair_once(per_tile, monkeypatch):
-    monkeypatch.setattr(module, "PAIRS_PER_TILE", per_tile)
-    kernel_map = random_map()
-    tiles = kernel_map.tiles
+    monkeypatch.setattr(kernel_map, "PAIRS_PER_TILE", per_tile)
+    found = random_map()
+    tiles = found.tiles
     assert [t.first for t in tiles] + [3000] == [0] + [t.last for t in tiles]
-    assert (len(tiles) > 1) == (per_tile < kernel_map.count)
-    table = torch.full_like(kernel_map.table, kernel_map.sources)
+    assert (len(tiles) > 1) == (per_tile < found.count)
+    table = torch.full_like(found.table, found.sources)
     for tile in tiles:
         owner = torch.full((tile.rows,), -1)
         for s in tile.sections:
@@ -62,10 +60,11 @@ def test_tiles_hold_every_pair_once(per_tile, monkeypatch):
         rows = torch.repeat_interleave(torch.arange(tile.first, tile.last), counts)
         assert torch.equal(owner[tile.bag.long()], rows)
         assert len(tile.bag.unique()) == len(tile.source)
-    assert torch.equal(table, kernel_map.table)
+    assert torch.equal(table, found.table)
 
 
 def test_long_sections_are_padded():
     (tile,) = random_map().tiles
     assert [s.count for s in tile.sections] == [3000, 1500, 1000, 750]
     assert [s.rows for s in tile.sections] == [3072, 1536, 1024, 768]
+    assert [kernel_map._padded(count) for count in (0, 255, 257, 40_000)] == [0, 255, 320, 40_960]
