@@ -12,6 +12,7 @@ from pointseg.cli.progress import Bar, bar
 from pointseg.cli.test import add_machine, add_protocol, choose_precision, protocol_changes
 
 NAME = "pointseg-predict"
+SEEN_FROM = ("middle", "origin", "up")
 UNITS = ("metre", "centimetre", "millimetre", "foot")
 
 
@@ -46,6 +47,13 @@ def _parser() -> argparse.ArgumentParser:
         "--up", choices=("z", "y"), default="z", help="their vertical axis (default: z)"
     )
     cloud.add_argument(
+        "--seen-from",
+        choices=SEEN_FROM,
+        help="where normals point to that had to be estimated: the middle of the cloud (default for "
+        "models of rooms), the origin, where LiDAR scans and depth images have their sensor (default for "
+        "outdoor models), or up",
+    )
+    cloud.add_argument(
         "--any-scale", action="store_true",
         help="predict, too, what does not seem to fit the model's voxels",
     )  # fmt: skip
@@ -74,6 +82,7 @@ def _run(arguments: argparse.Namespace, shown: Bar) -> int:
             full=arguments.full or arguments.views is not None,
             unit_m=METRES[arguments.unit],
             up=arguments.up,
+            seen_from=arguments.seen_from,
             any_scale=arguments.any_scale,
             colors=arguments.colors,
             pictures=not arguments.no_pictures,

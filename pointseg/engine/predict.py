@@ -29,6 +29,15 @@ VERSION = 1
 """Of the way files are predicted; results of another one are made again."""
 
 
+SEEN_FROM = {
+    "middle": "pointing to the middle of the cloud",
+    "origin": "pointing to the origin of the coordinates",
+    "up": "pointing up",
+}
+"""Where estimated normals can point to."""
+DEFAULT_SEEN_FROM = {"indoor": "middle", "outdoor": "origin"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class PredictSpec:
     """Which files are predicted, and how."""
@@ -46,6 +55,9 @@ class PredictSpec:
     """Metres per unit of the coordinates."""
     up: str = "z"
     """The axis that points up."""
+    seen_from: str | None = None
+    """Where estimated normals point to, one of ``SEEN_FROM``. None: to the middle of rooms, outdoors to
+    the origin, where LiDAR scans have their sensor."""
     any_scale: bool = False
     """Predict clouds, too, whose scale does not seem to fit the model's voxels."""
     colors: bool = False
@@ -143,6 +155,7 @@ def _way(spec: PredictSpec, trained: TrainedSpec, passes: Passes) -> dict[str, A
         "precision": spec.precision,
         "unit_m": spec.unit_m,
         "up": spec.up,
+        "seen_from": spec.seen_from,
         "colors": spec.colors,
     }
 
@@ -213,8 +226,10 @@ def _named(
     if "normal" in missing:
         from pointseg.ops.normals import estimate_normals
 
-        notes.append("has no normals; they were estimated from neighbouring points")
-        cloud = cloud.with_fields(normal=estimate_normals(cloud.coord))
+        seen_from = spec.seen_from or DEFAULT_SEEN_FROM[trained.recipe.setting]
+        towards = _viewpoint(cloud, seen_from)
+        cloud = cloud.with_fields(normal=estimate_normals(cloud.coord, viewpoint=towards))
+        notes.append(f"has no normals; they were estimated, {SEEN_FROM[seen_from]}")
         missing.remove("normal")
     if missing:
         raise UserError(
@@ -224,6 +239,16 @@ def _named(
     labels = np.full(len(scene), IGNORE, np.int32)
     labels[index] = voter.name_points(cloud, progress)
     return labels, notes
+
+
+def _viewpoint(scene: Scene, seen_from: str) -> NDArray[np.float64] | None:
+    """(3,) where normals point to, as the scene's ``coord`` has it; None: upwards."""
+    if seen_from == "up":
+        return None
+    if seen_from == "origin":
+        return -scene.origin
+    low, high = np.percentile(scene.coord, [1, 99], axis=0)  # a few strays do not move the middle
+    return np.asarray((low + high) / 2)
 
 
 def _write(

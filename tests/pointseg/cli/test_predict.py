@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pointseg.cli.predict import UNITS, main
+from pointseg.cli.predict import SEEN_FROM, UNITS, main
 from pointseg.datasets.description import UNITS as METRES
 from pointseg.engine import predict as engine
 from pointseg.files import read_cloud, write_cloud
@@ -82,8 +82,9 @@ def test_millimetres(tmp_path, capsys):
     assert run(tmp_path, *command, "--unit", "millimetre") == 0
 
 
-def test_units_are_those_of_datasets():
+def test_choices_are_those_of_the_engine():
     assert UNITS == tuple(METRES)
+    assert SEEN_FROM == tuple(engine.SEEN_FROM)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
 from pointseg.engine import predict as module
 from pointseg.engine.predict import PredictSpec, picture_file, predict, record_file, table
@@ -176,16 +178,46 @@ def test_millimetres_under_a_model_in_metres_are_told(tmp_path, model):
     assert result.status == "done" and "voxels" in result.notes[0]
 
 
-def test_missing_normals_are_estimated(tmp_path, monkeypatch):
-    recipe = replace(RECIPE, features=("color", "normal"))
+class ByNormal(nn.Module):
+    """floor where the normal points up, wall where down, thing elsewhere."""
+
+    def forward(self, cloud):
+        up = cloud.feat[:, 2]
+        return torch.stack([up > 0.9, up < -0.9, up.abs() <= 0.9], 1).float()
+
+
+def sheets():
+    """A floor at z = 1 and a ceiling at z = 3."""
+    rng = np.random.default_rng(0)
+    coord = (rng.random((600, 3)) * [4, 3, 0]).astype(np.float32)
+    coord[:, 2] = np.repeat([1, 3], 300)
+    return Scene(coord=coord)
+
+
+@pytest.mark.parametrize(
+    ("setting", "seen_from", "floor", "ceiling"),
+    [
+        ("indoor", None, 0, 1),  # both face the middle of the room
+        ("outdoor", None, 1, 1),  # both are above the origin
+        ("indoor", "up", 0, 0),
+    ],
+)
+def test_missing_normals_are_estimated_and_face_where_they_are_told(
+    tmp_path, monkeypatch, setting, seen_from, floor, ceiling
+):
+    recipe = replace(RECIPE, features=("normal",), setting=setting, voxel_m=0.05)
     monkeypatch.setattr(
-        module, "load_model", lambda path, device: (ByColor(), trained(recipe=recipe))
+        module, "load_model", lambda path, device: (ByNormal(), trained(recipe=recipe))
     )
     said = []
-    source = write(tmp_path / "cloud.ply", colored([0, 1]))
-    (result,) = predict(spec_of(tmp_path, source, log=said.append))
+    source = write(tmp_path / "cloud.ply", sheets())
+    (result,) = predict(
+        spec_of(tmp_path, source, log=said.append, seen_from=seen_from, pictures=False)
+    )
     assert result.status == "done", result.reason
-    assert said == ["cloud.ply: has no normals; they were estimated from neighbouring points"]
+    assert said[0].startswith("cloud.ply: has no normals; they were estimated, pointing ")
+    found = read_cloud(tmp_path / "out" / "cloud.ply")["class"]
+    assert (found[:300] == floor).all() and (found[300:] == ceiling).all()
 
 
 def test_one_file_to_one_file(tmp_path, model):
