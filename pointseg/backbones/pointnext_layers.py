@@ -183,10 +183,10 @@ class Abstraction(nn.Module):
 
     def _second_layer(self, source: Tensor, query: Tensor, indices: Tensor) -> Tensor:
         assert self.second is not None
-        near = source.index_select(0, indices.flatten()).view(*indices.shape, -1)
+        near = source.index_select(0, indices.flatten()).unflatten(0, indices.shape)
         hidden = F.relu(near - query[:, None], inplace=True)  # (n, k, middle)
-        found: Tensor = self.second(hidden.flatten(0, 1)).view(*indices.shape, -1)
-        return found.amax(1)
+        found: Tensor = self.second(hidden.flatten(0, 1))
+        return found.unflatten(0, indices.shape).amax(1)
 
 
 class InvertedResidual(nn.Module):
