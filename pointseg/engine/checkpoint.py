@@ -41,11 +41,16 @@ def build_segmenter(recipe: Recipe, num_classes: int) -> Segmenter:
     """The network of a recipe, with random weights.
 
     Raises:
-        ValueError: ``backbone_config`` holds what the backbone does not take.
+        UserError: ``backbone_config`` holds what the backbone does not take.
     """
-    backbone = build_backbone(
-        recipe.backbone, **{"in_channels": recipe.in_channels, **recipe.backbone_config}
-    )
+    try:
+        backbone = build_backbone(
+            recipe.backbone, **{"in_channels": recipe.in_channels, **recipe.backbone_config}
+        )
+    except UserError:
+        raise
+    except (ValueError, TypeError) as error:  # of the backbone's own constructor
+        raise UserError(f"recipe: 'backbone_config' does not fit: {error}") from error
     return Segmenter(backbone, num_classes)
 
 

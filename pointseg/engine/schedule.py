@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from torch.utils.data import Sampler
 
+from pointseg.errors import UserError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
@@ -29,7 +31,7 @@ class Schedule:
         if self.scenes < 1:
             raise ValueError(f"Schedule: 'scenes' must be >= 1, got {self.scenes}")
         if self.batch_size % (self.devices * self.parts):
-            raise ValueError(
+            raise UserError(
                 f"Schedule: 'batch_size' {self.batch_size} must be a multiple of devices times "
                 f"accumulated parts, {self.devices} x {self.parts}"
             )

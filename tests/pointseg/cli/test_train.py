@@ -1,0 +1,94 @@
+"""``pointseg-train``: what it prints, what it refuses, how it ends."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pointseg.cli.train import main
+from pointseg.engine.train import LAST
+
+TINY = [
+    *("--backbone", "minkunet", "--device", "cpu", "--workers", "0"),
+    *("--override", 'backbone_config={"base_channels": 4, "channels": [4,4,4,4,4,4,4,4], "layers": [1,1,1,1,1,1,1,1]}'),
+    *("--override", "voxel_m=0.3", "--override", "epochs=1", "--override", "evaluations=1"),
+    *("--override", "batch_size=5", "--override", "train_splits=test", "--override", "max_points=2000"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["train", "test", "predict", "prepare"])
+def test_help_is_instant(command: str) -> None:
+    code = (
+        "import sys\n"
+        f"from pointseg.cli.{command} import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        "heavy = {'torch', 'numpy', 'scipy', 'matplotlib', 'tqdm'} & sys.modules.keys()\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert f"pointseg-{command}" in done.stdout
+
+
+def test_the_recipe_can_be_looked_at(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--dataset", "scannet", "--show-recipe", "--class-weights", "sqrt"]
+    assert main([*words, "--override", "optimizer.lr=0.001"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["optimizer"]["lr"] == 0.001 and shown["class_weights"] == "sqrt"
+    assert shown["backbone"] == "ptv3" and shown["voxel_m"] == 0.02
+
+
+def test_a_run_from_nothing_to_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--dataset", "synthetic", *TINY, "--out", str(tmp_path / "run")]
+    assert main(words) == 0
+    said = capsys.readouterr()
+    lines = dict(line.split(maxsplit=1) for line in said.out.splitlines())
+    assert lines["best"].startswith(f"model   {tmp_path / 'run' / 'best.pt'} (val_voxel_miou 0.")
+    assert Path(lines["curves"]).read_bytes().startswith(b"\x89PNG")
+    assert Path(lines["prediction"]).read_bytes().startswith(b"\x89PNG")
+    assert "step 4: val_voxel_miou" in said.err
+    # once more: it is neither overwritten nor begun anew without being asked
+    before = (tmp_path / "run" / LAST).read_bytes()
+    assert main(words) == 2
+    assert "holds a run; add --resume to go on with it, or --overwrite" in capsys.readouterr().err
+    assert main([*words, "--resume", "--seed", "1"]) == 2
+    assert "begun with seed 0" in capsys.readouterr().err
+    assert (tmp_path / "run" / LAST).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--dataset", "scannet"], "--root must name the prepared data, none was given"),
+        (["--dataset", "synthetic", "--root", "."], "takes no folder"),
+        (["--dataset", "synthetic", "--override", "epoch=1"], "'epoch' is none of dataset"),
+        (["--dataset", "synthetic", "--resume"], "last.pt does not exist"),
+        (["--dataset", "synthetic", "--init", "none.pt"], "there is no such file"),
+        (
+            ["--dataset", "synthetic", "--device", "cpu", "--precision", "float16"],
+            "a CPU trains in",
+        ),
+        (
+            ["--dataset", "synthetic", "--override", "backbone_config.depth=3"],
+            "ptv3 takes no 'depth'; it takes in_channels",
+        ),
+        (["--dataset", "folder"], "--root must name the folder with your clouds"),
+        (["--dataset", "synthetic", "--parts", "3"], "'batch_size' 4 must be a multiple"),
+    ],
+)
+def test_mistakes_are_one_line(
+    words: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("pointseg-train: ") and said.count("\n") == 1 and message in said
+    assert not list(tmp_path.rglob("*.pt"))
