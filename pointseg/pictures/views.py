@@ -132,12 +132,13 @@ def below_ceiling(coord: NDArray[np.float32]) -> NDArray[np.bool_]:
     roof = held[:, 7:-1] | held[:, 8:]
     gap = ~(held[:, 5:-3] | held[:, 4:-4])
     under = np.cumsum(held, axis=1)[:, :-8] > 0
-    cover = np.zeros(layers)
-    cover[7:-1] = (roof & gap & under)[plan].mean(0)
-    cover[: layers // 2] = 0
-    if cover.max() < 0.5:
+    # Cells with a wall in them have no gap, and there may be many of them: others must be a quarter.
+    most, open_below = (np.mean(a[plan], axis=0) for a in (roof & under, roof & gap & under))
+    candidates = 7 + np.flatnonzero((most >= 0.5) & (open_below >= 0.25))
+    candidates = candidates[candidates >= layers // 2]
+    if not len(candidates):
         return everything
-    lowest = int(np.flatnonzero(cover >= 0.5)[0])
+    lowest = int(candidates[0])
     return np.asarray(coord[:, 2] < low[2] + height * lowest / layers)
 
 

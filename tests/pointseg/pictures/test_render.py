@@ -125,6 +125,18 @@ def test_a_ceiling_is_lifted_off_and_the_rest_stays():
     assert kept[coord[:, 2] < 2.2].all()
 
 
+def test_the_ceilings_of_many_small_rooms_are_lifted_off_together():
+    rng = np.random.default_rng(0)
+    parts = [rng.random((60_000, 3)) * [24, 24, 0] + [0, 0, z] for z in (0, 2.8)]
+    for k in range(7):
+        wall = rng.random((6000, 3)) * [0, 24, 2.8] + [4 * k, 0, 0]
+        parts += [wall, wall[:, [1, 0, 2]]]
+    coord = np.concatenate(parts).astype(np.float32)
+    coord += rng.normal(0, 0.003, coord.shape).astype(np.float32)
+    kept = below_ceiling(coord)
+    assert not kept[coord[:, 2] > 2.78].any() and kept[coord[:, 2] < 2.5].all()
+
+
 def test_what_is_no_ceiling_stays():
     rng = np.random.default_rng(0)
     table = rng.random((5000, 3)) * [1.5, 1, 0.01] + [0, 0, 0.7]
