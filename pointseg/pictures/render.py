@@ -102,10 +102,10 @@ def _splat(
     depth: NDArray[np.float32], owner: NDArray[np.int64], radius: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Let every pixel's point cover a disc; the nearest point wins, as if each point had been drawn so."""
-    wide, taken = (np.pad(a, radius, constant_values=v) for a, v in ((depth, np.inf), (owner, -1)))
     inner = (slice(radius, -radius),) * 2
-    stride = wide.shape[1]
-    wide, taken = wide.ravel(), taken.ravel()
+    stride = depth.shape[1] + 2 * radius
+    wide = np.pad(depth, radius, constant_values=np.inf).ravel()
+    taken = np.pad(owner, radius, constant_values=-1).ravel()
     held = np.flatnonzero(taken >= 0)  # no pixel twice: what is written below does not collide
     near, mine = wide[held], taken[held]
     for down in range(-radius, radius + 1):
