@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from pointseg.backbones.ptv3_sites import Sites
 from pointseg.ops.attention import RelativePositions, attend, attend_explicitly
 from pointseg.ops.convolution import SubmanifoldConv3d
+from pointseg.ops.linear import Linear
+
+_MLP_ROWS = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +67,8 @@ class Attention(nn.Module):
         self.window = window
         self.number = number
         self.spec = spec
-        self.qkv = nn.Linear(channels, 3 * channels, bias=spec.qkv_bias)
-        self.proj = nn.Linear(channels, channels)
+        self.qkv = Linear(channels, 3 * channels, bias=spec.qkv_bias)
+        self.proj = Linear(channels, channels)
         self.proj_drop = nn.Dropout(spec.proj_drop)
         self.rpe = RelativePositions(window, heads) if spec.enable_rpe else None
 
@@ -101,13 +104,25 @@ class Mlp(nn.Module):
     def __init__(self, channels: int, spec: BlockSpec) -> None:
         super().__init__()
         hidden = int(channels * spec.mlp_ratio)
-        self.fc1 = nn.Linear(channels, hidden)
+        self.fc1 = Linear(channels, hidden)
         self.act = nn.GELU()
-        self.fc2 = nn.Linear(hidden, channels)
+        self.fc2 = Linear(hidden, channels)
         self.drop = nn.Dropout(spec.proj_drop)
 
     def forward(self, feat: Tensor) -> Tensor:
         """(M, C) -> (M, C)."""
+        if torch.is_grad_enabled() or feat.device.type != "cpu":
+            return self._rows(feat)
+        # nothing is kept for gradients: so few rows at a time that the hidden layer stays in the cache
+        first, *others = feat.split(_MLP_ROWS)
+        done = self._rows(first)
+        out = done.new_empty(feat.shape)
+        out[: len(done)] = done
+        for number, rows in enumerate(others, 1):
+            out[number * _MLP_ROWS :][: len(rows)] = self._rows(rows)
+        return out
+
+    def _rows(self, feat: Tensor) -> Tensor:
         hidden = self.drop(self.act(self.fc1(feat)))
         out: Tensor = self.drop(self.fc2(hidden))
         return out
@@ -150,7 +165,7 @@ class Block(nn.Module):
         self.cpe = nn.ModuleList(
             [
                 SubmanifoldConv3d(channels, channels, 3, bias=True),
-                nn.Linear(channels, channels),
+                Linear(channels, channels),
                 nn.LayerNorm(channels),
             ]
         )

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from pointseg.backbones.norm import BatchNorm
 from pointseg.backbones.ptv3_sites import Sites
 from pointseg.ops.convolution import SubmanifoldConv3d
+from pointseg.ops.linear import Linear
 from pointseg.ops.pooling import Segments
 
 
@@ -34,7 +35,7 @@ class Pooling(nn.Module):
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
-        self.proj = nn.Linear(in_channels, channels)
+        self.proj = Linear(in_channels, channels)
         self.norm = nn.Sequential(BatchNorm(channels))
         self.act = nn.GELU()
 
@@ -56,16 +57,16 @@ class Unpooling(nn.Module):
         image_drop: float,
     ) -> None:
         super().__init__()
-        self.proj = nn.Sequential(nn.Linear(in_channels, channels), BatchNorm(channels), nn.GELU())
+        self.proj = nn.Sequential(Linear(in_channels, channels), BatchNorm(channels), nn.GELU())
         self.proj_skip = nn.Sequential(
-            nn.Linear(skip_channels, channels), BatchNorm(channels), nn.GELU()
+            Linear(skip_channels, channels), BatchNorm(channels), nn.GELU()
         )
         self.proj_image_feat = None
         if image_channels is not None:
             # of a (N, C) input the dropout takes whole rows
             self.proj_image_feat = nn.Sequential(
                 nn.Dropout1d(image_drop),
-                nn.Linear(image_channels, channels),
+                Linear(image_channels, channels),
                 BatchNorm(channels),
                 nn.GELU(),
             )

@@ -206,6 +206,14 @@ def test_autocast():
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
 
 
+def test_without_gradients_the_same(monkeypatch):
+    points, network = cloud((90, 60)), tiny()
+    monkeypatch.setattr("pointseg.backbones.ptv3_block._MLP_ROWS", 32)
+    with torch.no_grad():
+        out = network(points).feat
+    torch.testing.assert_close(out, network(points).feat, rtol=0, atol=1e-5)
+
+
 def test_drop_path_drops_rows_and_keeps_the_mean():
     torch.manual_seed(0)
     drop = DropPath(0.3)
