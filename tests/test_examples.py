@@ -13,6 +13,7 @@ ARGUMENTS = {
     "benchmarks/hippocampus.py": ["--help"],
     "benchmarks/hospital.py": ["--tiny", "--parts", "ct"],
     "benchmarks/memory_model.py": ["--quick"],
+    "benchmarks/real_clouds.py": ["--tiny", "--backbones", "minkunet"],
     "benchmarks/sparse_convolution.py": ["--tiny"],
     "benchmarks/step_cost.py": ["--help"],
     "benchmarks/stock_plans.py": ["--help"],

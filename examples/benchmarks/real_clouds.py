@@ -1,0 +1,169 @@
+"""Small networks on real clouds through pointseg's own commands: train, then test every point.
+
+Parts (--parts, both by default):
+
+- `tabletop`: 16 RGB-D scenes to train on, 8 to test; classes table, box, cylinder;
+- `lidar`: one labelled LiDAR scan in SemanticKITTI's form; trained on the half to the left of the car,
+  tested on the half to its right. It shows that the path lives, not how good a network is.
+
+    python examples/benchmarks/real_clouds.py --data FOLDER --work WORK
+
+FOLDER holds `tabletop_rgbd` (`train/*.pcd`, `test/*.pcd`) and `semantickitti_scan` (`000000.bin` and
+`.label`). Without it (`--tiny`) both are made up, and nothing is learnt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pointseg.files import write_cloud
+from pointseg.scene import Scene
+
+BACKBONES = ("ptv3", "minkunet", "pointnext")
+TABLETOP = Path(__file__).parents[1] / "tabletop.yaml"
+EPOCHS = {"tabletop": 30, "lidar": 60}
+RECIPE = {
+    "tabletop": (
+        "max_points=20000",
+        "batch_size=2",
+        "mix3d=0",
+        "augmentation.elastic_probability=0",
+    ),
+    "lidar": ("batch_size=1", "mix3d=0", "voxel_m=0.1", "max_points=40000"),
+}
+
+
+def run(command: str, *words: str) -> None:
+    """One of pointseg's commands; its progress goes to this script's stderr."""
+    whole = [sys.executable, "-m", f"pointseg.cli.{command}", *words]
+    if subprocess.run(whole, stdout=subprocess.DEVNULL).returncode:
+        raise SystemExit(f"failed: {' '.join(whole)}")
+
+
+def made_up_scenes(folder: Path) -> None:
+    """Two scenes to train on and two to test, in the form of the real ones."""
+    rng = np.random.default_rng(0)
+    for name in ("train/learn0", "train/learn33", "test/test0", "test/test31"):
+        coord = rng.uniform(0, 0.5, (4000, 3)) * [1, 1, 0.01]
+        coord[3000:] += [0, 0, 0.05]
+        labels = np.where(np.arange(4000) < 3000, 1, 20).astype(np.int32)
+        color = rng.uniform(0, 255, (4000, 3)).astype(np.float32)
+        path = folder / f"{name}.pcd"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fields = {"color": color, "label": labels}
+        write_cloud(path, Scene(coord=coord.astype(np.float32), fields=fields, name=path.stem))
+
+
+def made_up_scan(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    points = rng.uniform(-10, 10, (4000, 4)).astype("<f4")
+    points[:, 2:] = rng.uniform(0, 1, (4000, 2))
+    points.tofile(folder / "000000.bin")
+    np.where(points[:, 2] > 0.5, 70, 40).astype("<u4").tofile(folder / "000000.label")
+
+
+def split_scan(scan: Path, out: Path) -> None:
+    """The left half as sequence 00, which is trained on, the right half as 08, which is tested."""
+    points = np.fromfile(scan / "000000.bin", "<f4").reshape(-1, 4)
+    labels = np.fromfile(scan / "000000.label", "<u4")
+    left = points[:, 1] > 0  # azimuths of 0 to 180 degrees
+    for sequence, half in (("00", left), ("08", ~left)):
+        folder = out / "sequences" / sequence
+        (folder / "velodyne").mkdir(parents=True, exist_ok=True)
+        (folder / "labels").mkdir(exist_ok=True)
+        points[half].tofile(folder / "velodyne" / "000000.bin")
+        labels[half].tofile(folder / "labels" / "000000.label")
+
+
+def measure(part: str, backbone: str, data: Sequence[str], out: Path, epochs: int) -> list[str]:
+    """Train and test once: a row of the table."""
+    changes = [f"epochs={epochs}", "evaluations=3", *RECIPE[part]]
+    words = [word for change in changes for word in ("--override", change)]
+    small = ("--backbone", backbone, "--size", "small", "--device", "cpu", "--workers", "1")
+    began = time.monotonic()
+    run("train", *data, *small, "--out", str(out), "--overwrite", *words)
+    minutes = (time.monotonic() - began) / 60
+    began = time.monotonic()
+    run("test", "-m", str(out / "best.pt"), *data, "--device", "cpu", "--overwrite")
+    seconds = time.monotonic() - began
+    found = json.loads((out / "test" / "metrics.json").read_text())
+    with (out / "metrics.csv").open(newline="") as file:
+        voxel = [row["val_voxel_miou"] for row in csv.DictReader(file) if row["val_voxel_miou"]]
+    each = ", ".join(f"{n} {v:.3f}" for n, v in found["test_point_iou"].items() if v is not None)
+    numbers = (found["test_point_miou"], found["test_point_miou_present"], float(voxel[-1]))
+    return [backbone, f"{minutes:.1f}", f"{seconds:.0f}", *(f"{n:.3f}" for n in numbers), each]
+
+
+def tabletop(data: Path, work: Path, backbones: Sequence[str], epochs: int) -> None:
+    words = (
+        "--dataset",
+        "folder",
+        "--root",
+        str(data / "tabletop_rgbd"),
+        "--config",
+        str(TABLETOP),
+    )
+    rows = [
+        measure("tabletop", name, words, work / f"tabletop-{name}", epochs) for name in backbones
+    ]
+    show("tabletop: 8 test scenes", rows)
+
+
+def lidar(data: Path, work: Path, backbones: Sequence[str], epochs: int) -> None:
+    halves, prepared = work / "halves", work / "prepared"
+    split_scan(data / "semantickitti_scan", halves)
+    names = ("--dataset", "semantickitti")
+    run("prepare", *names, "--source", str(halves), "--out", str(prepared))
+    words = (*names, "--root", str(prepared))
+    rows = [measure("lidar", name, words, work / f"lidar-{name}", epochs) for name in backbones]
+    show("lidar: the right half of one scan", rows)
+
+
+def show(title: str, rows: Sequence[Sequence[str]]) -> None:
+    header = ["backbone", "training, min", "test, s", "test_point_miou", "of present classes",
+              "val_voxel_miou", "IoU of classes"]  # fmt: skip
+    lines = [header, ["---"] * len(header), *rows]
+    print(f"\n{title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines), flush=True)
+
+
+PARTS = {"tabletop": tabletop, "lidar": lidar}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, help="folder of tabletop_rgbd and semantickitti_scan")
+    parser.add_argument("--work", type=Path, help="folder for everything written (default: none)")
+    parser.add_argument("--parts", default=",".join(PARTS), help="which, with commas between")
+    parser.add_argument("--backbones", default=",".join(BACKBONES), help="with commas between")
+    parser.add_argument("--epochs", type=int, help="passes over the training scenes")
+    parser.add_argument(
+        "--tiny", action="store_true", help="made-up clouds, one pass, of no meaning"
+    )
+    args = parser.parse_args()
+    if (args.data is None) != args.tiny:
+        parser.error("give --data FOLDER, or --tiny")
+    with tempfile.TemporaryDirectory() as temporary:
+        work = (args.work or Path(temporary)).resolve()
+        data = args.data
+        if args.tiny:
+            data = Path(temporary) / "made-up"
+            made_up_scenes(data / "tabletop_rgbd")
+            made_up_scan(data / "semantickitti_scan")
+        for name in args.parts.split(","):
+            epochs = args.epochs or (1 if args.tiny else EPOCHS[name])
+            PARTS[name](data.resolve(), work, args.backbones.split(","), epochs)
+
+
+if __name__ == "__main__":
+    main()
