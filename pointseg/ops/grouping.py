@@ -151,7 +151,8 @@ def neighbour_max(values: Tensor, indices: Tensor) -> Tensor:
     """Maximum over neighbours, channel by channel.
 
     Memory is linear in (N + M) C: of the (M, k, C) gathered values only a piece is held at once, and
-    for the gradient only who was the maximum (the first neighbour of those that reach it).
+    for the gradient only who was the maximum (the first neighbour of those that reach it). On CUDA
+    gradients are summed in any order unless torch is told to use deterministic algorithms.
 
     Args:
         values: (N, C) of the sources.
