@@ -158,8 +158,12 @@ def _run(arguments: argparse.Namespace, shown: Bar) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     arguments = _parser().parse_args(argv)
-    with bar() as shown:
-        return run_command(NAME, lambda: _run(arguments, shown))
+
+    def run() -> int:
+        with bar() as shown:
+            return _run(arguments, shown)
+
+    return run_command(NAME, run)
 
 
 if __name__ == "__main__":

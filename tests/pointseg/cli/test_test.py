@@ -8,8 +8,10 @@ import sys
 
 import pytest
 
-from pointseg.cli.test import main
+from pointseg.cli.test import DATASETS, VIEWS, main
+from pointseg.datasets import DATASETS as KNOWN
 from pointseg.engine import test as engine
+from pointseg.transforms import VIEWS as TEST_VIEWS
 from tests.pointseg.engine.answers import ByColor, Clouds, colored, trained
 
 
@@ -80,6 +82,11 @@ def test_mistakes_are_one_line_and_exit_code_2(tmp_path, scenes, capsys, options
     told = capsys.readouterr()
     assert message in told.err and told.err.count("\n") == 1
     assert told.err.startswith("pointseg-test: ") and not told.out
+
+
+def test_choices_are_those_of_the_packages():
+    assert tuple(TEST_VIEWS) == VIEWS
+    assert KNOWN == DATASETS
 
 
 @pytest.mark.parametrize("module", ["test", "predict"])
