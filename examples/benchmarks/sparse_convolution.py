@@ -134,11 +134,11 @@ class PeerConvolution(nn.Module):
 
 def with_spconv(network: nn.Module) -> nn.Module:
     """Replace our sparse convolutions; those of one voxel are matrix products in both."""
-    for module in list(network.modules()):
-        for name, child in list(module.named_children()):
-            layers = (SubmanifoldConv3d, StridedConv3d, InverseConv3d)
-            if isinstance(child, layers) and child.kernel_size > 1:
-                setattr(module, name, PeerConvolution(child))
+    layers = (SubmanifoldConv3d, StridedConv3d, InverseConv3d)
+    if isinstance(network, layers):
+        return PeerConvolution(network) if network.kernel_size > 1 else network
+    for name, child in network.named_children():
+        setattr(network, name, with_spconv(child))
     return network
 
 
@@ -177,7 +177,7 @@ def prepare(job: Job) -> tuple[nn.Module, Callable[[], Tensor]]:
 
         if not torch.cuda.is_available():  # its backward asks for a stream even on a CPU
             spconv.pytorch.ops.get_current_stream = lambda: 0
-        with_spconv(network)
+        network = with_spconv(network)
         for module in (m for m in list(sys.modules.values()) if hasattr(m, "Grid")):
             if module.__name__.startswith("pointseg.backbones"):
                 module.Grid = PeerGrid

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import OrderedDict
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pointseg.backbones.features import Backbone, Features, Level
+from pointseg.backbones.norm import BatchNorm
 from pointseg.cloud import Cloud
 from pointseg.ops.convolution import InverseConv3d, StridedConv3d, SubmanifoldConv3d
 from pointseg.ops.grid import Grid
@@ -116,7 +116,7 @@ class _Unit(nn.Sequential):
     """Sparse convolution, normalisation, activation."""
 
     def __init__(self, convolution: SubmanifoldConv3d | StridedConv3d | InverseConv3d) -> None:
-        super().__init__(convolution, _Norm(convolution.out_channels), nn.ReLU(inplace=True))
+        super().__init__(convolution, BatchNorm(convolution.out_channels), nn.ReLU(inplace=True))
 
     def forward(self, feat: Tensor, grid: Grid) -> Tensor:  # type: ignore[override]
         convolution, norm, activation = self
@@ -131,12 +131,12 @@ class _Block(nn.Module):
         self.proj = nn.Sequential()
         if in_channels != channels:
             self.proj.append(SubmanifoldConv3d(in_channels, channels, 1, bias=False))
-            self.proj.append(_Norm(channels))
+            self.proj.append(BatchNorm(channels))
         self.conv1 = SubmanifoldConv3d(in_channels, channels, 3, bias=False)
-        self.bn1 = _Norm(channels)
+        self.bn1 = BatchNorm(channels)
         self.relu = nn.ReLU(inplace=True)
         self.conv2 = SubmanifoldConv3d(channels, channels, 3, bias=False)
-        self.bn2 = _Norm(channels)
+        self.bn2 = BatchNorm(channels)
 
     def forward(self, feat: Tensor, grid: Grid) -> Tensor:
         around = feat
@@ -158,19 +158,6 @@ class _Stage(nn.Sequential):
         for block in self:
             feat = block(feat, grid)
         return feat
-
-
-class _Norm(nn.BatchNorm1d):
-    """Batch normalisation that takes its running statistics where one row has none of its own."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, eps=1e-3, momentum=0.01)
-
-    def forward(self, feat: Tensor) -> Tensor:
-        if len(feat) > 1:
-            return super().forward(feat)
-        mean, var = self.running_mean, self.running_var
-        return F.batch_norm(feat, mean, var, self.weight, self.bias, eps=self.eps)
 
 
 def _levels(

@@ -119,28 +119,29 @@ def _gather_tiles(
     gathered = rows.new_empty(width, rows.shape[1])
     # Sums are taken in float32 where the rows are of fewer bits.
     wide = torch.promote_types(rows.dtype, torch.float32)
-    out = products = sums = own = None
+    out = sums = None
     if weight is not None:
         out = rows.new_empty(kernel_map.targets, weight.shape[1])
         most = max((tile.rows for tile in tiles), default=0)
         products = rows.new_empty(most, weight.shape[1], dtype=wide)
+        matrices = weight.unbind()
     if beside is not None:
         own = beside.new_empty(width, beside.shape[1])
         sums = rows.new_zeros(kernel_map.size, rows.shape[1], beside.shape[1], dtype=wide)
     for tile in tiles:
         for s in tile.sections:
-            read = gathered[: s.rows]
-            torch.index_select(rows, 0, tile.source[s.start : s.stop], out=read[: s.count])
-            if weight is not None and products is not None:
-                _multiply(read, weight[s.offset], products[s.row : s.row + s.rows])
-            if own is not None and beside is not None and sums is not None:
+            count, read = len(s.source), gathered[: s.rows]
+            torch.index_select(rows, 0, s.source, out=read[:count])
+            if weight is not None:
+                _multiply(read, matrices[s.offset], products[s.row : s.row + s.rows])
+            if beside is not None and sums is not None:
                 met = own[: s.rows]
-                torch.index_select(beside, 0, tile.target[s.start : s.stop], out=met[: s.count])
-                # padding must not count, nor meet what memory happens to hold
-                read[s.count :].zero_()
-                met[s.count :].zero_()
+                torch.index_select(beside, 0, s.target, out=met[:count])
+                if count < s.rows:  # padding must not count, nor meet what memory happens to hold
+                    read[count:].zero_()
+                    met[count:].zero_()
                 sums[s.offset] += _correlate(read, met)
-        if out is not None and products is not None:
+        if out is not None:
             out[tile.first : tile.last] = F.embedding_bag(
                 tile.bag, products, tile.bag_starts, mode="sum", include_last_offset=True
             )
@@ -152,14 +153,11 @@ def _multiply(rows: Tensor, weight: Tensor, out: Tensor) -> None:
 
     Torch multiplies float32 matrices by the BLAS it was built with, which on some processors leaves
     half of the vector unit idle; its convolutions go through oneDNN, which does not. A 1 x 1
-    convolution of channels-last images is the same product. Measured in examples/benchmarks.
+    convolution of channels-last images is the same product.
     """
     if _by_convolution(rows, len(weight)):
-        out.copy_(
-            F.conv2d(_as_images(rows), weight[:, :, None, None])
-            .permute(0, 2, 3, 1)
-            .reshape(out.shape)
-        )
+        product = torch.conv2d(_as_images(rows), weight[:, :, None, None])
+        _as_images(out).copy_(product)
     elif out.dtype == rows.dtype:
         torch.mm(rows, weight.T, out=out)
     else:

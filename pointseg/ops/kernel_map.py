@@ -11,12 +11,14 @@ from torch import Tensor
 
 PAIRS_PER_TILE = 65536
 """Products of rows and weights that are held at a time on a CPU: few enough for its last-level cache."""
+PAIRS_PER_SECTION = 1024
+"""Kernels of many offsets have larger tiles, so that each offset finds about so many pairs in one."""
 ROW_STEP = 64
 """Long sections are padded to multiples of this, and very long ones to coarser multiples, so that few
 shapes of matrix product occur: each has to be prepared once."""
 
 Pairs = tuple[Tensor, Tensor]
-"""Source rows and target rows, both (P,), of one kernel offset; no target twice."""
+"""Source rows and target rows, both (P,) int32, of one kernel offset; no target twice."""
 
 
 @dataclass(frozen=True)
@@ -25,18 +27,14 @@ class Section:
 
     offset: int
     """Which of the kernel's offsets."""
-    start: int
-    """Of the tile's pairs, the first one."""
-    stop: int
     row: int
     """Of the tile's products, the first one."""
     rows: int
     """Products, padding included."""
-
-    @property
-    def count(self) -> int:
-        """Pairs."""
-        return self.stop - self.start
+    source: Tensor
+    """(P,) int32 source row of each pair."""
+    target: Tensor
+    """(P,) int32 target row of each pair, ascending."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +54,8 @@ class Tile:
     last: int
     """One past the last."""
     sections: tuple[Section, ...]
-    source: Tensor
-    """(P,) int32 source row of each pair."""
-    target: Tensor
-    """(P,) int32 target row of each pair."""
     bag: Tensor
-    """(P,) int32 products, sorted by target row."""
+    """(P,) int32 products of all sections, sorted by target row."""
     bag_starts: Tensor
     """(last - first + 1,) int32 where each target's products begin in ``bag``."""
 
@@ -115,7 +109,8 @@ class KernelMap:
     def tiles(self) -> tuple[Tile, ...]:
         """The pairs, cut so that each tile has about PAIRS_PER_TILE of them."""
         pairs = [_ascending(source, target, self.targets) for source, target in self._kept()]
-        count = max(1, -(-sum(len(source) for source, _ in pairs) // PAIRS_PER_TILE))
+        per_tile = max(PAIRS_PER_TILE, PAIRS_PER_SECTION * self.size)
+        count = max(1, -(-sum(len(source) for source, _ in pairs) // per_tile))
         step = -(-self.targets // count)
         step = max(1, _padded(step))
         firsts = list(range(0, self.targets, step))
@@ -191,22 +186,22 @@ def _padded(count: int) -> int:
 
 
 def _tile(parts: Sequence[Pairs], first: int, last: int) -> Tile:
+    source = torch.cat([source for source, _ in parts])
+    target = torch.cat([target for _, target in parts])
     sections: list[Section] = []
+    places: list[Tensor] = []  # of each pair among the products
     start = row = 0
-    for offset, (source, _) in enumerate(parts):
-        count = len(source)
-        if not count:
+    for offset, (_, here) in enumerate(parts):
+        if not len(here):
             continue
-        rows = _padded(count)
-        sections.append(Section(offset, start, start + count, row, rows))
-        start, row = start + count, row + rows
-    source = torch.cat([source for source, _ in parts]).int()
-    target = torch.cat([target for _, target in parts]).int()
-    place = [torch.arange(s.row, s.row + s.count, dtype=torch.int32) for s in sections]
+        stop, rows = start + len(here), _padded(len(here))
+        sections.append(Section(offset, row, rows, source[start:stop], target[start:stop]))
+        places.append(torch.arange(row, row + len(here), dtype=torch.int32))
+        start, row = stop, row + rows
     # fewer bytes are sorted faster; of one row, the sections stay in order
     local = (target - first).to(torch.int16 if last - first < 2**15 else torch.int32)
     local, order = torch.sort(local, stable=True)
-    bag = torch.cat(place).index_select(0, order) if place else source
+    bag = torch.cat(places).index_select(0, order) if places else source
     bounds = torch.arange(last - first + 1, dtype=local.dtype)
     starts = torch.searchsorted(local, bounds, out_int32=True)
-    return Tile(first, last, tuple(sections), source, target, bag, starts)
+    return Tile(first, last, tuple(sections), bag, starts)

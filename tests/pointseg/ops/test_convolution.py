@@ -46,6 +46,7 @@ def way(request, monkeypatch):
     """The ways through: tiles of a CPU, also where they are many, and other devices' table."""
     if request.param == "small tiles":
         monkeypatch.setattr(kernel_map, "PAIRS_PER_TILE", 50)
+        monkeypatch.setattr(kernel_map, "PAIRS_PER_SECTION", 1)
     if request.param == "table":
         monkeypatch.setattr(convolution, "_tiled", lambda tensor: False)
         monkeypatch.setattr(convolution, "_BLOCK", 400)
