@@ -43,10 +43,11 @@ def build_segmenter(recipe: Recipe, num_classes: int) -> Segmenter:
     Raises:
         UserError: ``backbone_config`` holds what the backbone does not take.
     """
+    fitting: dict[str, Any] = {"in_channels": recipe.in_channels}
+    if recipe.backbone == "pointnext":  # whose balls are given in metres, not in voxels
+        fitting["radius_m"] = 2.5 * recipe.voxel_m
     try:
-        backbone = build_backbone(
-            recipe.backbone, **{"in_channels": recipe.in_channels, **recipe.backbone_config}
-        )
+        backbone = build_backbone(recipe.backbone, **{**fitting, **recipe.backbone_config})
     except UserError:
         raise
     except (ValueError, TypeError) as error:  # of the backbone's own constructor

@@ -123,7 +123,7 @@ SIZES: Mapping[str, Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         },
         "pointnext": {
             "full": {"width": 64, "blocks": [3, 6, 3, 3]},
-            "small": {"width": 16, "blocks": [0, 0, 0, 0]},
+            "small": {"width": 32, "blocks": [1, 1, 1, 1]},
         },
     }
 )
