@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         help="as in tests: all views of the recipe, every point; without it one pass, in which one point "
         "of each voxel names the others",
     )  # fmt: skip
-    add_protocol(parser)
+    add_protocol(passes, views="; asks for --full")
     add_machine(parser)
     return parser
 

@@ -66,10 +66,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def add_protocol(parser: argparse.ArgumentParser) -> None:
-    """Options that change how a scene is predicted."""
+def add_protocol(parser: Any, *, views: str = "") -> None:
+    """Options that change how a scene is predicted, for a parser or a group of options.
+
+    Args:
+        parser: gets the options.
+        views: what else is to be said of the views.
+    """
     parser.add_argument(
-        "--views", choices=VIEWS, help="which set of views is summed (default: the recipe's)"
+        "--views",
+        choices=VIEWS,
+        help=f"which set of views is summed{views} (default: the recipe's)",
     )
     parser.add_argument(
         "--max-points", type=int, metavar="N",

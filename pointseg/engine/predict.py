@@ -184,14 +184,13 @@ def _one(
         return _failed(source, " ".join(str(error).split()))
     except Exception as error:  # whatever it is, the other files are not to wait for its cure
         return _failed(source, f"{type(error).__name__}: {' '.join(str(error).split())}")
-    counts = np.bincount(labels[labels != IGNORE], minlength=len(trained.classes))
     result = Prediction(
         source=str(source.path),
         status="done",
         target=str(source.target),
         points=len(labels),
         unlabelled=int((labels == IGNORE).sum()),
-        classes={n: int(c) for n, c in zip(trained.classes.names, counts, strict=True) if c},
+        classes=_counts(labels, trained.classes.names),
         seconds=round(time.monotonic() - began, 3),
         notes=tuple(notes),
     )
@@ -293,11 +292,21 @@ def _kept(spec: PredictSpec, source: Source, way: dict[str, Any]) -> Prediction 
             return None
         if spec.pictures and not all(picture_file(source.target, v).is_file() for v in VIEWS):
             return None
-        if len(read_cloud(source.target)) != result["points"]:
+        found = read_cloud(source.target)["segment"]
+        if [len(found), _counts(found, way["class_names"])] != [
+            result["points"],
+            result["classes"],
+        ]:
             return None
         return Prediction(**{**result, "status": "kept", "notes": tuple(result["notes"])})
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None  # no record, or not one of ours: it is made again
+
+
+def _counts(labels: NDArray[np.int32], names: Sequence[str]) -> dict[str, int]:
+    """Points of each class that there is."""
+    counts = np.bincount(labels[labels != IGNORE], minlength=len(names))
+    return {name: int(count) for name, count in zip(names, counts, strict=True) if count}
 
 
 def table(results: Sequence[Prediction]) -> str:

@@ -39,24 +39,44 @@ def write(path, scene):
     return path
 
 
-@pytest.mark.parametrize("suffix", [".ply", ".pcd", ".las", ".laz", ".npz", ".txt"])
+@pytest.mark.parametrize("suffix", [".ply", ".pcd", ".las", ".laz", ".npz", ".npy", ".txt", ""])
 def test_each_type_comes_out_as_it_went_in_with_a_class(tmp_path, model, suffix):
     source = write(tmp_path / f"cloud{suffix}", colored([0, 1, 2, 2]))
-    (result,) = predict(spec_of(tmp_path, source, full=True))
+    spec = spec_of(tmp_path, source, full=True)
+    (result,) = predict(spec)
     assert result.status == "done", result.reason
+    assert predict(spec)[0].status == "kept"
     assert result.classes == {"floor": 100, "wall": 100, "thing": 200}
     target = tmp_path / "out" / source.name
     before, after = read_cloud(source), read_cloud(target)
     np.testing.assert_array_equal(after.coord, before.coord)
     np.testing.assert_array_equal(after["color"], before["color"])
-    field = "pointseg_class" if suffix in (".las", ".laz") else "class"
-    np.testing.assert_array_equal(after[field], np.resize([0, 1, 2, 2], 400))
+    np.testing.assert_array_equal(after["segment"], np.resize([0, 1, 2, 2], 400))
     record = json.loads(record_file(target).read_text())
     assert record["checkpoint_sha256"] == "abc"
     assert record["class_names"] == list(CLASSES.names)
     for view in ("top", "oblique"):
         with Image.open(picture_file(target, view)) as picture:
             assert picture.width == 960 and np.asarray(picture).std() > 5
+
+
+@pytest.mark.parametrize("suffix", [".bin", ".pcd.bin"])
+def test_scans_get_a_file_of_labels_beside_their_copy(tmp_path, monkeypatch, suffix):
+    recipe = replace(RECIPE, features=("coord", "strength"), setting="outdoor")
+    monkeypatch.setattr(
+        module, "load_model", lambda path, device: (ByColor(), trained(recipe=recipe))
+    )
+    coord = np.array([[9, 1, 1], [1, 9, 1], [1, 1, 9]], np.float32)
+    scan = Scene(coord=coord, fields={"strength": np.full((3, 1), 0.5, np.float32)})
+    source = write(tmp_path / f"000000{suffix}", scan)
+    (result,) = predict(spec_of(tmp_path, source))
+    assert result.status == "done", result.reason
+    target = tmp_path / "out" / source.name
+    assert target.read_bytes() == source.read_bytes()
+    np.testing.assert_array_equal(read_cloud(target)["segment"], [0, 1, 2])
+    assert predict(spec_of(tmp_path, source))[0].status == "kept"
+    (tmp_path / "out" / "000000.label").unlink(missing_ok=True)
+    assert predict(spec_of(tmp_path, source))[0].status == "done"
 
 
 def test_without_being_asked_for_more_it_is_one_pass(tmp_path, model):
