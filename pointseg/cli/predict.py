@@ -41,10 +41,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--overwrite", action="store_true", help="predict again what is there")
     cloud = parser.add_argument_group("what the clouds are like")
     cloud.add_argument(
-        "--unit", choices=UNITS, default="metre", help="of their coordinates (default: metre)"
+        "--unit", choices=UNITS, help="of their coordinates (default: as in training, else metre)"
     )
     cloud.add_argument(
-        "--up", choices=("z", "y"), default="z", help="their vertical axis (default: z)"
+        "--up",
+        choices=("z", "y", "-y"),
+        help="their vertical axis; --up=-y for camera coordinates (default: as in training, else z)",
     )
     cloud.add_argument(
         "--seen-from",
@@ -80,7 +82,7 @@ def _run(arguments: argparse.Namespace, shown: Bar) -> int:
             model=arguments.model,
             protocol=protocol_changes(arguments),
             full=arguments.full or arguments.views is not None,
-            unit_m=METRES[arguments.unit],
+            unit_m=None if arguments.unit is None else METRES[arguments.unit],
             up=arguments.up,
             seen_from=arguments.seen_from,
             any_scale=arguments.any_scale,

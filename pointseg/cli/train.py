@@ -112,12 +112,20 @@ def fitted(recipe: Recipe, dataset: Dataset) -> Recipe:
     if recipe.dataset != "folder":
         return recipe
     from pointseg.datasets.folder import Folder
+    from pointseg.engine.recipe import Form
 
     assert isinstance(dataset, Folder)
     known = [name for name in ("color", "normal", "strength") if name in dataset.fields]
     tests = ("test",) if "test" in dataset.splits() else recipe.val_splits
     features = tuple(known) or ("coord",)
-    return replace(recipe, features=features, voxel_m=dataset.voxel_m, test_splits=tests)
+    told = dataset.description
+    return replace(
+        recipe,
+        features=features,
+        voxel_m=dataset.voxel_m,
+        test_splits=tests,
+        form=Form(unit_m=told.unit_m, up=told.up),
+    )
 
 
 def _spec(arguments: argparse.Namespace, recipe: Recipe, dataset: Dataset) -> TrainSpec:

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from pointseg.scene import Scene
 
+UPS = ("z", "y", "-y")
+"""Axes that can point up."""
 Kind = TypeVar("Kind", np.float32, np.float64)
 
 
@@ -19,27 +21,27 @@ def upright(scene: Scene, *, unit_m: float = 1.0, up: str = "z") -> Scene:
     Args:
         scene: its ``coord`` and ``origin`` in the unit and with the axis given.
         unit_m: metres per unit.
-        up: the vertical axis, "z" or "y". With y up a cloud is turned about x: (x, y, z) becomes
-            (x, -z, y), as do normals.
+        up: the vertical axis: "z", "y", or "-y", as of cameras. With y up a cloud is turned about x:
+            (x, y, z) becomes (x, -z, y), with y down (x, z, -y); so do normals.
 
     Raises:
         ValueError: another axis, or a unit that is not above 0.
     """
-    if up not in ("z", "y") or not 0 < unit_m < float("inf"):
+    if up not in UPS or not 0 < unit_m < float("inf"):
         raise ValueError(
-            f"upright: 'up' must be z or y and 'unit_m' above 0 metres, got {up!r}, {unit_m}"
+            f"upright: 'up' must be z, y or -y and 'unit_m' above 0 metres, got {up!r}, {unit_m}"
         )
     if unit_m == 1 and up == "z":
         return scene
     coord, origin, fields = scene.coord * np.float32(unit_m), scene.origin * unit_m, scene.fields
-    if up == "y":
-        coord, origin = _turned(coord), _turned(origin)
+    if up != "z":
+        coord, origin = _turned(coord, up), _turned(origin, up)
         if "normal" in fields:
-            fields = {**fields, "normal": _turned(fields["normal"])}
+            fields = {**fields, "normal": _turned(fields["normal"], up)}
     return replace(scene, coord=coord, origin=origin, fields=fields)
 
 
-def _turned(vectors: NDArray[Kind]) -> NDArray[Kind]:
+def _turned(vectors: NDArray[Kind], up: str) -> NDArray[Kind]:
     """(..., 3)."""
     x, y, z = (vectors[..., axis] for axis in range(3))
-    return np.stack([x, -z, y], axis=-1)
+    return np.stack([x, -z, y] if up == "y" else [x, z, -y], axis=-1)

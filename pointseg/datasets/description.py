@@ -12,6 +12,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from pointseg.datasets.axes import UPS
 from pointseg.datasets.dataset import ClassList, DatasetError, distinct_colors
 from pointseg.scene import IGNORE
 
@@ -53,7 +54,7 @@ class Description:
     unit_m: float
     """Metres per unit of the coordinates."""
     up: str
-    """z or y."""
+    """z, y or -y."""
     label: str | None
     """Field of the labels; None: the one that readers recognise."""
     labels: tuple[LabelRule, ...]
@@ -105,7 +106,7 @@ class _Parser:
             voxel_m=self.voxel(),
             splits=self.splits(),
             unit_m=UNITS[self.choice("unit", "metre", tuple(UNITS))],
-            up=self.choice("up", "z", ("z", "y")),
+            up=self.choice("up", "z", UPS),
             label=None if label is None else self.text("label", label),
             labels=self.labels(classes.names),
             columns=None if columns is None else self.texts("columns", columns),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pointseg.datasets.axes import upright
 from pointseg.datasets.scale import check_scale
 from pointseg.engine.checkpoint import TrainedSpec, load_model
-from pointseg.engine.recipe import Protocol
+from pointseg.engine.recipe import Form, Protocol
 from pointseg.engine.sources import Source, find_sources
 from pointseg.engine.voting import Passes, Voter
 from pointseg.errors import UserError
@@ -51,10 +51,10 @@ class PredictSpec:
     """Changes the protocol of the model's recipe."""
     full: bool = False
     """All views and every point, as in tests, instead of one pass over one point per voxel."""
-    unit_m: float = 1.0
-    """Metres per unit of the coordinates."""
-    up: str = "z"
-    """The axis that points up."""
+    unit_m: float | None = None
+    """Metres per unit of the coordinates; None: as of the clouds that the model was trained on."""
+    up: str | None = None
+    """The axis that points up: z, y or -y; None: as of the clouds that the model was trained on."""
     seen_from: str | None = None
     """Where estimated normals point to, one of ``SEEN_FROM``. None: to the middle of rooms, outdoors to
     the origin, where LiDAR scans have their sensor."""
@@ -140,6 +140,13 @@ def picture_file(target: Path, view: str) -> Path:
     return target.with_name(f"{target.name}.{view}.png")
 
 
+def _form(spec: PredictSpec, trained: TrainedSpec) -> Form:
+    """How the clouds lie in their files."""
+    form = trained.recipe.form
+    unit_m = form.unit_m if spec.unit_m is None else spec.unit_m
+    return replace(form, unit_m=unit_m, up=form.up if spec.up is None else spec.up)
+
+
 def _way(spec: PredictSpec, trained: TrainedSpec, passes: Passes) -> dict[str, Any]:
     """All that decides what a file's result is."""
     return {
@@ -153,8 +160,7 @@ def _way(spec: PredictSpec, trained: TrainedSpec, passes: Passes) -> dict[str, A
         "max_points": passes.protocol.max_points,
         "margin_m": passes.protocol.margin_m,
         "precision": spec.precision,
-        "unit_m": spec.unit_m,
-        "up": spec.up,
+        "form": asdict(_form(spec, trained)),
         "seen_from": spec.seen_from,
         "colors": spec.colors,
     }
@@ -211,7 +217,8 @@ def _named(
 ) -> tuple[NDArray[np.int32], list[str]]:
     """(N,) classes, and what is to be said about them."""
     notes = []
-    cloud, index = finite_points(upright(scene, unit_m=spec.unit_m, up=spec.up))
+    form = _form(spec, trained)
+    cloud, index = finite_points(upright(scene, unit_m=form.unit_m, up=form.up))
     if len(cloud) == 0:
         raise UserError("holds no points" if len(scene) == 0 else "no point has a position")
     if len(cloud) < len(scene):
@@ -263,7 +270,8 @@ def _write(
     write_labelled(source.path, source.target, labels, colors=colors if spec.colors else None)
     if not spec.pictures:
         return
-    coord = upright(replace(scene, fields={}), unit_m=spec.unit_m, up=spec.up).coord
+    form = _form(spec, trained)
+    coord = upright(replace(scene, fields={}), unit_m=form.unit_m, up=form.up).coord
     for view in VIEWS:
         picture = labelled(coord, labels, trained.classes.names, colors, view=view)
         with new_file(picture_file(source.target, view)) as part:

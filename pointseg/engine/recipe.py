@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
+from pointseg.datasets.axes import UPS
 from pointseg.engine.optimizer import OptimizerSpec
 from pointseg.errors import UserError
 from pointseg.transforms.augmentation import Augmentation
@@ -39,6 +40,20 @@ class Protocol:
         _require("Protocol", "margin_m", self.margin_m, self.margin_m >= 0, ">= 0 metres")
         thin = self.prevoxel_m
         _require("Protocol", "prevoxel_m", thin, thin is None or thin > 0, "> 0 metres, or null")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """How the clouds lay in their files: what prediction takes for granted of others."""
+
+    unit_m: float = 1.0
+    """Metres per unit of the coordinates."""
+    up: str = "z"
+    """The vertical axis: z, y or -y."""
+
+    def __post_init__(self) -> None:
+        _require("Form", "unit_m", self.unit_m, self.unit_m > 0, "> 0 metres")
+        _require("Form", "up", self.up, self.up in UPS, f"one of {', '.join(UPS)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +95,7 @@ class Recipe:
     augmentation: Augmentation = field(default_factory=Augmentation)
     optimizer: OptimizerSpec = field(default_factory=OptimizerSpec)
     test: Protocol = field(default_factory=Protocol)
+    form: Form = field(default_factory=Form)
 
     def __post_init__(self) -> None:
         who = f"Recipe {self.dataset}"

@@ -47,8 +47,6 @@ class ScoreSpec:
     precision: str = "float32"
     pictures: int = 4
     """How many scenes are drawn."""
-    up: str = "z"
-    """The axis that points up in pictures."""
     submit: Path | None = None
     """Where the benchmark's files go."""
     overwrite: bool = False
@@ -223,10 +221,10 @@ def _draw(
     predicted = labels.astype(np.int32)
     truth = scene.fields.get("segment")
     if truth is None or not (truth != IGNORE).any():
-        picture = labelled(scene.coord, predicted, names, colors, up=spec.up)
+        picture = labelled(scene.coord, predicted, names, colors)
     else:
         photo = scene.fields.get("color")
-        picture = comparison(scene.coord, truth, predicted, names, colors, photo=photo, up=spec.up)
+        picture = comparison(scene.coord, truth, predicted, names, colors, photo=photo)
     with new_file(path) as part:
         picture.save(part, format="PNG")
     return path

@@ -31,6 +31,14 @@ def test_y_up():
     assert np.linalg.det(upright(Scene(coord=frame), up="y").coord) == pytest.approx(1)
 
 
+def test_y_down():
+    found = upright(scene(), up="-y")
+    assert found.coord.tolist() == [[1, 3, -2]]
+    assert found.origin.tolist() == [100, 0, -200] and found["normal"].tolist() == [[0, 0, -1]]
+    frame = np.eye(3, dtype=np.float32)
+    assert np.linalg.det(upright(Scene(coord=frame), up="-y").coord) == pytest.approx(1)
+
+
 def test_metres_with_z_up_stay():
     given = scene()
     assert upright(given) is given
@@ -38,5 +46,5 @@ def test_metres_with_z_up_stay():
 
 @pytest.mark.parametrize("wrong", [{"up": "x"}, {"unit_m": 0.0}, {"unit_m": float("inf")}])
 def test_other_axes_and_units_are_refused(wrong):
-    with pytest.raises(ValueError, match="'up' must be z or y and 'unit_m' above 0"):
+    with pytest.raises(ValueError, match="'up' must be z, y or -y and 'unit_m' above 0"):
         upright(scene(), **wrong)

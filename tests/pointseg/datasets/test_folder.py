@@ -280,7 +280,7 @@ def test_a_missing_description_is_refused(tmp_path):
         ({"colors": {"tree": "green"}}, "the color of 'tree' must be"),
         ({"unit": "inch"}, "'unit' must be one of metre, centimetre, millimetre, foot, got 'inch'"),
         ({"unit": ["metre"]}, "'unit' must be one of metre"),
-        ({"up": "x"}, "'up' must be one of z, y, got 'x'"),
+        ({"up": "x"}, "'up' must be one of z, y, -y, got 'x'"),
         ({"name": 5}, "'name' must be text"),
         ({"label": 5}, "'label' must be text"),
         ({"columns": 5}, "'columns' must be a list, got 5"),

@@ -13,6 +13,7 @@ from torch import nn
 
 from pointseg.engine import predict as module
 from pointseg.engine.predict import PredictSpec, picture_file, predict, record_file, table
+from pointseg.engine.recipe import Form
 from pointseg.errors import UserError
 from pointseg.files import read_cloud, write_cloud
 from pointseg.scene import Scene
@@ -196,6 +197,18 @@ def test_millimetres_under_a_model_in_metres_are_told(tmp_path, model):
     np.testing.assert_array_equal(after.coord, read_cloud(source).coord)
     (result,) = predict(spec_of(tmp_path, source, any_scale=True))
     assert result.status == "done" and "voxels" in result.notes[0]
+
+
+def test_clouds_are_taken_as_those_of_training_were(tmp_path, model, monkeypatch):
+    scene = colored([0, 1], count=3000)
+    source = write(tmp_path / "cloud.ply", scene.moved(scene.coord * 1000))
+    recipe = replace(RECIPE, form=Form(unit_m=0.001, up="y"))
+    monkeypatch.setattr(module, "load_model", lambda path, device: (model, trained(recipe=recipe)))
+    assert predict(spec_of(tmp_path, source))[0].status == "done"
+    told = json.loads((tmp_path / "out" / "cloud.ply.json").read_text())
+    assert told["form"] == {"unit_m": 0.001, "up": "y"}
+    (result,) = predict(spec_of(tmp_path, source, unit_m=1.0))
+    assert result.status == "failed" and "--unit millimetre" in result.reason
 
 
 class ByNormal(nn.Module):

@@ -118,3 +118,10 @@ def test_unknown_names(words: tuple[str, str, str], message: str) -> None:
 def test_features_make_channels() -> None:
     recipe = replace(Recipe(dataset="x"), features=("coord", "strength", "normal"))
     assert recipe.in_channels == 7 and recipe.needs == ("strength", "normal")
+
+
+def test_what_training_files_were_like_is_part_of_a_recipe() -> None:
+    recipe = override(RECIPES["folder"], ["form.up=-y", "form.unit_m=0.001"])
+    assert read_recipe(recipe.to_json()).form == recipe.form
+    with pytest.raises(RecipeError, match="'up' must be one of z, y, -y, got 'x'"):
+        override(recipe, ["form.up=x"])
