@@ -9,6 +9,9 @@ from types import FrameType
 from typing import NoReturn
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+# Named here once more, since the packages that own them take a second to import.
+DATASETS = ("synthetic", "folder", "scannet", "scannet200", "s3dis", "semantickitti", "nuscenes")
+BACKBONES = ("ptv3", "minkunet", "pointnext")
 
 
 def run_command(name: str, run: Callable[[], int]) -> int:

@@ -9,14 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pointseg.cli.command import DEVICES, choose_device, run_command
+from pointseg.cli.command import DATASETS, DEVICES, choose_device, run_command
 from pointseg.cli.progress import Bar, bar
 
 if TYPE_CHECKING:
     from pointseg.engine.recipe import Protocol
 
 NAME = "pointseg-test"
-DATASETS = ("synthetic", "folder", "scannet", "scannet200", "s3dis", "semantickitti", "nuscenes")
 VIEWS = ("single", "scannet", "s3dis", "nuscenes", "semantickitti")
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pointseg.cli.command import DEVICES, choose_device, run_command
+from pointseg.cli.command import BACKBONES, DATASETS, DEVICES, choose_device, run_command
 
 if TYPE_CHECKING:
     from pointseg.datasets.dataset import Dataset
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from pointseg.engine.train import TrainSpec
 
 NAME = "pointseg-train"
-DATASETS = ("synthetic", "folder", "scannet", "scannet200", "s3dis", "semantickitti", "nuscenes")
-BACKBONES = ("ptv3", "minkunet", "pointnext")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from pointseg import backbones, datasets
+from pointseg.cli import command
 from pointseg.cli.train import main
 from pointseg.engine.train import LAST
 
@@ -32,6 +34,11 @@ def test_help_is_instant(command: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert f"pointseg-{command}" in done.stdout
+
+
+def test_names_are_those_of_their_packages() -> None:
+    assert command.DATASETS == datasets.DATASETS
+    assert command.BACKBONES == backbones.BACKBONES
 
 
 def test_the_recipe_can_be_looked_at(capsys: pytest.CaptureFixture[str]) -> None:
