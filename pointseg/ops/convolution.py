@@ -1,14 +1,15 @@
 """Sparse convolution in plain torch: values at occupied voxels only, outputs only where asked for.
 
 A kernel map says which rows meet under which offset of the kernel. On a CPU the work goes tile by
-tile of the output: per offset the rows are gathered into a small buffer and multiplied, then each
-output row sums its products in one pass, so that nothing is scattered and every thread owns its
-rows. Elsewhere the neighbourhoods of a block of rows are gathered and multiplied at once. Both are
-deterministic, and their memory beyond input and output does not grow with the cloud.
+tile of the output, each thread at its own tiles: per offset the rows are gathered into a small
+buffer and multiplied, then each output row sums its products in one pass, so that nothing is
+scattered. Elsewhere the neighbourhoods of a block of rows are gathered and multiplied at once. Both
+are deterministic, and their memory beyond input and output does not grow with the cloud.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 
 from pointseg.ops.grid import Grid
-from pointseg.ops.kernel_map import KernelMap
+from pointseg.ops.kernel_map import KernelMap, Tile
+from pointseg.ops.threads import count_threads, for_each
 
 _BLOCK = 2**25
 """Gathered numbers at a time on devices other than CPUs."""
@@ -114,20 +116,44 @@ def _gather_tiles(
     Returns:
         (T, D) or None; (K, C, E) or None.
     """
-    tiles = kernel_map.tiles
-    width = max((s.rows for tile in tiles for s in tile.sections), default=0)
+    out = None if weight is None else rows.new_empty(kernel_map.targets, weight.shape[1])
+    sums = None
+    if beside is not None:
+        # sums are taken in float32 where the rows are of fewer bits
+        shape = (kernel_map.size, rows.shape[1], beside.shape[1])
+        sums = rows.new_zeros(shape, dtype=torch.promote_types(rows.dtype, torch.float32))
+    tiles, threads = kernel_map.tiles, count_threads()
+    shares = [tiles[first::threads] for first in range(min(threads, len(tiles)))]
+    parts = [None if sums is None else torch.zeros_like(sums) for _ in shares]
+
+    def go(number: int) -> None:
+        _gather_share(rows, weight, shares[number], beside, out, parts[number])
+
+    for_each(go, range(len(shares)))
+    for part in parts:  # always in this order, so that the sum is the same every time
+        if sums is not None and part is not None:
+            sums += part
+    return out, None if sums is None else sums.to(rows.dtype)
+
+
+def _gather_share(
+    rows: Tensor,
+    weight: Tensor | None,
+    tiles: Sequence[Tile],
+    beside: Tensor | None,
+    out: Tensor | None,
+    sums: Tensor | None,
+) -> None:
+    """What ``_gather_tiles`` does, of some tiles: writes their rows of ``out``, adds to ``sums``."""
+    width = max(s.rows for tile in tiles for s in tile.sections)
     gathered = rows.new_empty(width, rows.shape[1])
-    # Sums are taken in float32 where the rows are of fewer bits.
-    wide = torch.promote_types(rows.dtype, torch.float32)
-    out = sums = None
     if weight is not None:
-        out = rows.new_empty(kernel_map.targets, weight.shape[1])
-        most = max((tile.rows for tile in tiles), default=0)
+        most = max(tile.rows for tile in tiles)
+        wide = torch.promote_types(rows.dtype, torch.float32)
         products = rows.new_empty(most, weight.shape[1], dtype=wide)
         matrices = weight.unbind()
     if beside is not None:
         own = beside.new_empty(width, beside.shape[1])
-        sums = rows.new_zeros(kernel_map.size, rows.shape[1], beside.shape[1], dtype=wide)
     for tile in tiles:
         for s in tile.sections:
             count, read = len(s.source), gathered[: s.rows]
@@ -145,7 +171,6 @@ def _gather_tiles(
             out[tile.first : tile.last] = F.embedding_bag(
                 tile.bag, products, tile.bag_starts, mode="sum", include_last_offset=True
             )
-    return out, None if sums is None else sums.to(rows.dtype)
 
 
 def _multiply(rows: Tensor, weight: Tensor, out: Tensor) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pointseg.ops.kernel_map import KernelMap, Pairs
+from pointseg.ops.threads import for_each
 
 _MAX_KEY = 2**62
 
@@ -128,7 +129,7 @@ class Grid:
         return ((batch * x + coord[:, 0]) * y + coord[:, 1]) * z + coord[:, 2]
 
     def _neighbours(self, size: int) -> list[Pairs]:
-        reach, count, order = size // 2, len(self), self._order
+        reach, order = size // 2, self._order
         coord, batch = self.coord, self.batch
         if not self._ordered:
             coord, batch = coord.index_select(0, order), batch.index_select(0, order)
@@ -137,31 +138,35 @@ class Grid:
         padded = torch.cat([keys, keys.new_full((1,), _MAX_KEY)])
         rows = order.int()
         pairs: dict[int, Pairs] = {size**3 // 2: (rows, rows)}
-        for a in range(size):
-            for b in range(size):
-                shift = (a - reach) * y * z + (b - reach) * z
-                if shift < 0:
-                    continue  # the pairs of the opposite offset, swapped
-                # Along z the neighbours of one voxel follow each other in the sorted keys: one
-                # search finds where they begin, comparing with the next key finds each.
-                if shift:
-                    at = torch.searchsorted(keys, keys + (shift - reach))
-                    depths = range(-reach, reach + 1)
-                else:
-                    at = torch.arange(1, count + 1, device=keys.device)
-                    depths = range(1, reach + 1)
-                for c in depths:
-                    found = padded.index_select(0, at) == keys + (shift + c)
-                    here = found.nonzero()[:, 0]
-                    there = at.index_select(0, here)
-                    at += found
-                    if self._ordered:
-                        target, source = here.int(), there.int()
-                    else:
-                        target, source = rows.index_select(0, here), rows.index_select(0, there)
-                    offset = (a * size + b) * size + c + reach
-                    pairs[offset] = (source, target)
-                    pairs[size**3 - 1 - offset] = (target, source)
+
+        def search(column: tuple[int, int]) -> None:
+            # Along z the neighbours of one voxel follow each other in the sorted keys: one search
+            # finds where they begin, comparing with the next key finds each.
+            a, b = column
+            shift = (a - reach) * y * z + (b - reach) * z
+            if shift:
+                at = torch.searchsorted(keys, keys + (shift - reach))
+            else:
+                at = torch.arange(1, len(keys) + 1, device=keys.device)
+            for c in range(-reach if shift else 1, reach + 1):
+                found = padded.index_select(0, at) == keys + (shift + c)
+                target = found.nonzero()[:, 0]
+                source = at.index_select(0, target)
+                at += found
+                if not self._ordered:
+                    target, source = order.index_select(0, target), order.index_select(0, source)
+                target, source = target.int(), source.int()
+                offset = (a * size + b) * size + c + reach
+                pairs[offset] = (source, target)
+                pairs[size**3 - 1 - offset] = (target, source)
+
+        # The other half of the columns has the pairs of the opposite offsets, swapped.
+        columns = [(a, b) for a in range(size) for b in range(size) if (a, b) >= (reach, reach)]
+        if keys.device.type == "cpu":
+            for_each(search, columns)
+        else:
+            for column in columns:
+                search(column)
         return [pairs[offset] for offset in range(size**3)]
 
     def _coarsen(self, stride: int) -> tuple[Grid, KernelMap, Tensor]:

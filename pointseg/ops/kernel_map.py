@@ -9,10 +9,14 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from pointseg.ops.threads import count_threads, for_each
+
 PAIRS_PER_TILE = 65536
 """Products of rows and weights that are held at a time on a CPU: few enough for its last-level cache."""
 PAIRS_PER_SECTION = 1024
 """Kernels of many offsets have larger tiles, so that each offset finds about so many pairs in one."""
+FEW_PAIRS = 4096
+"""Per thread; fewer are not cut for the threads' sake."""
 ROW_STEP = 64
 """Long sections are padded to multiples of this, and very long ones to coarser multiples, so that few
 shapes of matrix product occur: each has to be prepared once."""
@@ -107,24 +111,27 @@ class KernelMap:
 
     @cached_property
     def tiles(self) -> tuple[Tile, ...]:
-        """The pairs, cut so that each tile has about PAIRS_PER_TILE of them."""
+        """The pairs, cut so that each tile has about PAIRS_PER_TILE of them; of few, one for each thread."""
         pairs = [_ascending(source, target, self.targets) for source, target in self._kept()]
-        per_tile = max(PAIRS_PER_TILE, PAIRS_PER_SECTION * self.size)
-        count = max(1, -(-sum(len(source) for source, _ in pairs) // per_tile))
-        step = -(-self.targets // count)
-        step = max(1, _padded(step))
-        firsts = list(range(0, self.targets, step))
-        bounds = torch.tensor([*firsts, self.targets])
-        cuts = [torch.searchsorted(target, bounds).tolist() for _, target in pairs]
-        tiles = []
-        for number, first in enumerate(firsts):
-            last = min(first + step, self.targets)
+        count = sum(len(source) for source, _ in pairs)
+        most = max(PAIRS_PER_TILE, PAIRS_PER_SECTION * self.size)
+        threads = count_threads()
+        tiles = -(-count // most)
+        if count > FEW_PAIRS * threads:
+            tiles = -(-tiles // threads) * threads
+        step = max(1, _padded(-(-self.targets // max(1, tiles))))
+        bounds = [*range(0, self.targets, step), self.targets]
+        edges = torch.tensor(bounds, dtype=torch.int32)
+        cuts = [torch.searchsorted(target, edges).tolist() for _, target in pairs]
+
+        def cut(number: int) -> Tile:
             parts = [
-                (source[cut[number] : cut[number + 1]], target[cut[number] : cut[number + 1]])
-                for (source, target), cut in zip(pairs, cuts, strict=True)
+                (source[at[number] : at[number + 1]], target[at[number] : at[number + 1]])
+                for (source, target), at in zip(pairs, cuts, strict=True)
             ]
-            tiles.append(_tile(parts, first, last))
-        return tuple(tiles)
+            return _tile(parts, bounds[number], bounds[number + 1])
+
+        return tuple(for_each(cut, range(len(bounds) - 1)))
 
     @cached_property
     def table(self) -> Tensor:

@@ -182,14 +182,45 @@ def test_clouds_of_a_batch_do_not_meet():
         assert torch.allclose(together[rows], alone)
 
 
-def test_same_numbers_every_time():
-    grid = scattered(0.5, shape=(20, 20, 20))
-    feat, layer = random(len(grid), 16).float().requires_grad_(), SubmanifoldConv3d(16, 16)
-    runs = []
-    for _ in range(2):
-        out = layer(feat, grid)
-        runs.append((out, *torch.autograd.grad(out.square().sum(), (feat, layer.weight))))
+@pytest.mark.parametrize("threads", [1, 2])
+def test_same_numbers_every_time(threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        grid = scattered(0.5, shape=(30, 30, 30))
+        feat, layer = random(len(grid), 16).float().requires_grad_(), SubmanifoldConv3d(16, 16)
+        runs = []
+        for _ in range(2):
+            out = layer(feat, grid)
+            runs.append((out, *torch.autograd.grad(out.square().sum(), (feat, layer.weight))))
+        assert len(grid.kernel_map(3).tiles) > threads
+    finally:
+        torch.set_num_threads(before)
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
+
+
+def test_number_of_threads_changes_nothing():
+    """Beyond the order of sums over tiles: more tiles in two threads than in one."""
+    grid = scattered(0.5, shape=(30, 30, 30))
+    feat, weight = random(len(grid), 8).requires_grad_(), random(8, 3, 3, 3, 8).requires_grad_()
+    before, runs = torch.get_num_threads(), []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        try:
+            fresh = Grid(grid.coord, grid.batch).kernel_map(3)
+            out = convolve(feat, weight, fresh)
+            runs.append((out, *torch.autograd.grad(out.square().sum(), (feat, weight))))
+        finally:
+            torch.set_num_threads(before)
+    assert all(torch.allclose(a, b) for a, b in zip(*runs, strict=True))
+
+
+def test_under_inference_mode():
+    grid, layer = scattered(), SubmanifoldConv3d(3, 4)
+    feat = random(len(grid), 3).float()
+    with torch.inference_mode():
+        out = layer(feat, grid)
+    assert torch.equal(out, layer(feat, grid))
 
 
 def test_one_voxel_and_none(way):

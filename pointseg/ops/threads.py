@@ -1,0 +1,84 @@
+"""Work on a CPU that is cut into pieces by hand: one thread takes a piece from beginning to end.
+
+Torch cuts every operation among its threads and waits for all of them at its end. Where a piece of
+work is thousands of short operations, much of the time is that waiting, and on cores that other
+programs use too nearly all of it. Here torch's threads are lent to the pieces instead.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import cache
+from typing import TypeVar
+
+import torch
+
+MOST_THREADS = 16
+"""Beyond these, threads mostly wait for the interpreter's lock."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_turn = threading.Lock()
+_pools: dict[int, ThreadPoolExecutor] = {}
+
+
+def count_threads() -> int:
+    """How many items ``for_each`` works on at a time."""
+    return min(torch.get_num_threads(), MOST_THREADS) if _adjustable() else 1
+
+
+def for_each(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """Call ``work`` on every item, in as many threads as torch would use for one operation.
+
+    There, each operation runs in the thread that calls it alone, and records no gradients. Within
+    ``work``, or while another thread is in here, items are worked on one after another.
+
+    Args:
+        work: must not depend on the order of items; what it raises is raised here.
+        items: of about the same size.
+
+    Returns:
+        What ``work`` made of each item, in order.
+    """
+    threads = count_threads()
+    if threads < 2 or len(items) < 2 or not _turn.acquire(blocking=False):
+        with torch.no_grad():
+            return [work(item) for item in items]
+    inference, before = torch.is_inference_mode_enabled(), torch.get_num_threads()
+
+    def alone(item: Item) -> Result:
+        with torch.inference_mode(inference), torch.no_grad():
+            return work(item)
+
+    try:
+        # the pool's threads take this number when they first run something, and then keep it
+        torch.set_num_threads(1)
+        if threads not in _pools:
+            _pools[threads] = ThreadPoolExecutor(threads, "pointseg")
+        futures = [_pools[threads].submit(alone, item) for item in items]
+        wait(futures)
+    finally:
+        torch.set_num_threads(before)
+        _turn.release()
+    return [future.result() for future in futures]
+
+
+@cache
+def _adjustable() -> bool:
+    """Whether threads can differ in how many they use, as they can where OpenMP is behind torch."""
+    return "parallel backend: OpenMP" in torch.__config__.parallel_info()
+
+
+def _forget() -> None:
+    """A forked process has none of its parent's threads, nor anyone who gives the turn back."""
+    global _turn
+    _turn = threading.Lock()
+    _pools.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
