@@ -93,7 +93,10 @@ class MinkUNet(Backbone):
             )
         grid, order = Grid(cloud.grid_coord, cloud.batch).sorted()
         grids = [grid]
-        feat = self.conv_input(cloud.feat.index_select(0, order), grid)  # (N, base_channels)
+        # The stem alone has a kernel of 125 offsets; on a grid of its own its map goes when it is done.
+        stem = Grid(grid.coord, grid.batch)
+        feat = self.conv_input(cloud.feat.index_select(0, order), stem)  # (N, base_channels)
+        del stem
         skips = []
         for down, enc in zip(self.down, self.enc, strict=True):
             skips.append(feat)
@@ -144,7 +147,8 @@ class _Block(nn.Module):
             around = self.proj[1](self.proj[0](feat, grid))
         feat = self.relu(self.bn1(self.conv1(feat, grid)))
         feat = self.bn2(self.conv2(feat, grid))
-        return self.relu(feat + around)  # type: ignore[no-any-return]
+        feat += around  # in place: normalisation needs its input again, not its output
+        return self.relu(feat)  # type: ignore[no-any-return]
 
 
 class _Stage(nn.Sequential):

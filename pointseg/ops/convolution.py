@@ -10,6 +10,7 @@ are deterministic, and their memory beyond input and output does not grow with t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -116,61 +117,68 @@ def _gather_tiles(
     Returns:
         (T, D) or None; (K, C, E) or None.
     """
-    out = None if weight is None else rows.new_empty(kernel_map.targets, weight.shape[1])
-    sums = None
-    if beside is not None:
-        # sums are taken in float32 where the rows are of fewer bits
-        shape = (kernel_map.size, rows.shape[1], beside.shape[1])
-        sums = rows.new_zeros(shape, dtype=torch.promote_types(rows.dtype, torch.float32))
     tiles, threads = kernel_map.tiles, count_threads()
-    shares = [tiles[first::threads] for first in range(min(threads, len(tiles)))]
-    parts = [None if sums is None else torch.zeros_like(sums) for _ in shares]
+    width = max((s.rows for tile in tiles for s in tile.sections), default=0)
+    wide = torch.promote_types(rows.dtype, torch.float32)  # of what is summed
+    out = None if weight is None else rows.new_empty(kernel_map.targets, weight.shape[1])
+    shares = []
+    for first in range(min(threads, len(tiles))):
+        # made here and not in the threads, where memory would stay with each of them
+        share = _Share(tiles[first::threads], rows.new_empty(width, rows.shape[1]))
+        if weight is not None:
+            most = max(tile.rows for tile in share.tiles)
+            share.products = rows.new_empty(most, weight.shape[1], dtype=wide)
+        if beside is not None:
+            share.beside = beside.new_empty(width, beside.shape[1])
+            shape = (kernel_map.size, rows.shape[1], beside.shape[1])
+            share.sums = rows.new_zeros(shape, dtype=wide)
+        shares.append(share)
+    for_each(lambda share: share.go(rows, weight, beside, out), shares)
+    if beside is None:
+        return out, None
+    sums = rows.new_zeros(kernel_map.size, rows.shape[1], beside.shape[1], dtype=wide)
+    for share in shares:  # always in this order, so that the sum is the same every time
+        if share.sums is not None:
+            sums += share.sums
+    return out, sums.to(rows.dtype)
 
-    def go(number: int) -> None:
-        _gather_share(rows, weight, shares[number], beside, out, parts[number])
 
-    for_each(go, range(len(shares)))
-    for part in parts:  # always in this order, so that the sum is the same every time
-        if sums is not None and part is not None:
-            sums += part
-    return out, None if sums is None else sums.to(rows.dtype)
+@dataclass
+class _Share:
+    """The tiles that one thread goes through, and its buffers."""
 
+    tiles: Sequence[Tile]
+    read: Tensor
+    """Rows of one section."""
+    products: Tensor | None = None
+    """Of one tile."""
+    beside: Tensor | None = None
+    """Rows of one section."""
+    sums: Tensor | None = None
+    """Of all tiles."""
 
-def _gather_share(
-    rows: Tensor,
-    weight: Tensor | None,
-    tiles: Sequence[Tile],
-    beside: Tensor | None,
-    out: Tensor | None,
-    sums: Tensor | None,
-) -> None:
-    """What ``_gather_tiles`` does, of some tiles: writes their rows of ``out``, adds to ``sums``."""
-    width = max(s.rows for tile in tiles for s in tile.sections)
-    gathered = rows.new_empty(width, rows.shape[1])
-    if weight is not None:
-        most = max(tile.rows for tile in tiles)
-        wide = torch.promote_types(rows.dtype, torch.float32)
-        products = rows.new_empty(most, weight.shape[1], dtype=wide)
-        matrices = weight.unbind()
-    if beside is not None:
-        own = beside.new_empty(width, beside.shape[1])
-    for tile in tiles:
-        for s in tile.sections:
-            count, read = len(s.source), gathered[: s.rows]
-            torch.index_select(rows, 0, s.source, out=read[:count])
-            if weight is not None:
-                _multiply(read, matrices[s.offset], products[s.row : s.row + s.rows])
-            if beside is not None and sums is not None:
-                met = own[: s.rows]
-                torch.index_select(beside, 0, s.target, out=met[:count])
-                if count < s.rows:  # padding must not count, nor meet what memory happens to hold
-                    read[count:].zero_()
-                    met[count:].zero_()
-                sums[s.offset] += _correlate(read, met)
-        if out is not None:
-            out[tile.first : tile.last] = F.embedding_bag(
-                tile.bag, products, tile.bag_starts, mode="sum", include_last_offset=True
-            )
+    def go(
+        self, rows: Tensor, weight: Tensor | None, beside: Tensor | None, out: Tensor | None
+    ) -> None:
+        """Fill these tiles' rows of ``out``, and ``sums``."""
+        matrices = () if weight is None else weight.unbind()
+        for tile in self.tiles:
+            for s in tile.sections:
+                count, read = len(s.source), self.read[: s.rows]
+                torch.index_select(rows, 0, s.source, out=read[:count])
+                if self.products is not None:
+                    _multiply(read, matrices[s.offset], self.products[s.row : s.row + s.rows])
+                if beside is not None and self.beside is not None and self.sums is not None:
+                    met = self.beside[: s.rows]
+                    torch.index_select(beside, 0, s.target, out=met[:count])
+                    if count < s.rows:  # padding must not count, nor meet what memory held before
+                        read[count:].zero_()
+                        met[count:].zero_()
+                    self.sums[s.offset] += _correlate(read, met)
+            if out is not None and self.products is not None:
+                out[tile.first : tile.last] = F.embedding_bag(
+                    tile.bag, self.products, tile.bag_starts, mode="sum", include_last_offset=True
+                )
 
 
 def _multiply(rows: Tensor, weight: Tensor, out: Tensor) -> None:

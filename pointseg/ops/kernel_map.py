@@ -12,9 +12,10 @@ from torch import Tensor
 from pointseg.ops.threads import count_threads, for_each
 
 PAIRS_PER_TILE = 65536
-"""Products of rows and weights that are held at a time on a CPU: few enough for its last-level cache."""
+"""Products of rows and weights that are held at a time on a CPU, by all threads together: few enough for
+its last-level cache."""
 PAIRS_PER_SECTION = 1024
-"""Kernels of many offsets have larger tiles, so that each offset finds about so many pairs in one."""
+"""But each kernel offset should find so many pairs in a tile, on average: fewer are slow to multiply."""
 FEW_PAIRS = 4096
 """Per thread; fewer are not cut for the threads' sake."""
 ROW_STEP = 64
@@ -70,10 +71,10 @@ class Tile:
 
 
 class KernelMap:
-    """Pairs of source and target rows for every offset of a kernel; immutable.
+    """Pairs of source and target rows for every offset of a kernel.
 
-    On a CPU they are kept as tiles, on other devices as a table; each is made when first asked for
-    and kept. ``transposed`` is the map of the adjoint, with the same numbering of offsets.
+    On a CPU they are kept as tiles, on other devices as a table, made when first asked for.
+    ``transposed`` is the map of the adjoint, with the same numbering of offsets.
     """
 
     def __init__(
@@ -90,21 +91,31 @@ class KernelMap:
         self.sources = sources
         self.targets = targets
         self.size = len(pairs)
+        self.count = sum(len(source) for source, _ in pairs)
         self.symmetric = symmetric
-        self.device = pairs[0][0].device
         self._pairs: Sequence[Pairs] | None = pairs
 
-    @cached_property
-    def count(self) -> int:
-        """Number of pairs altogether."""
-        return sum(len(source) for source, _ in self._kept())
+    @property
+    def pairs(self) -> Sequence[Pairs]:
+        """Of each kernel offset."""
+        if self._pairs is not None:
+            return self._pairs
+        found: list[list[Section]] = [[] for _ in range(self.size)]
+        for tile in self.tiles:
+            for section in tile.sections:
+                found[section.offset].append(section)
+        none = torch.empty(0, dtype=torch.int32)
+        return [
+            (torch.cat([none, *(s.source for s in of)]), torch.cat([none, *(s.target for s in of)]))
+            for of in found
+        ]
 
     @cached_property
     def transposed(self) -> KernelMap:
         """Targets become sources."""
         if self.symmetric:
             return _Mirrored(self)
-        pairs = [(target, source) for source, target in self._kept()]
+        pairs = [(target, source) for source, target in self.pairs]
         turned = KernelMap(pairs, sources=self.targets, targets=self.sources)
         turned.__dict__["transposed"] = self
         return turned
@@ -112,51 +123,53 @@ class KernelMap:
     @cached_property
     def tiles(self) -> tuple[Tile, ...]:
         """The pairs, cut so that each tile has about PAIRS_PER_TILE of them; of few, one for each thread."""
-        pairs = [_ascending(source, target, self.targets) for source, target in self._kept()]
-        count = sum(len(source) for source, _ in pairs)
-        most = max(PAIRS_PER_TILE, PAIRS_PER_SECTION * self.size)
+        pairs = [_ascending(source, target, self.targets) for source, target in self.pairs]
         threads = count_threads()
-        tiles = -(-count // most)
-        if count > FEW_PAIRS * threads:
+        most = max(PAIRS_PER_TILE // threads, PAIRS_PER_SECTION * self.size)
+        tiles = -(-self.count // most)
+        if self.count > FEW_PAIRS * threads:
             tiles = -(-tiles // threads) * threads
         step = max(1, _padded(-(-self.targets // max(1, tiles))))
         bounds = [*range(0, self.targets, step), self.targets]
         edges = torch.tensor(bounds, dtype=torch.int32)
         cuts = [torch.searchsorted(target, edges).tolist() for _, target in pairs]
 
+        # All tiles in a few large pieces of memory: many small ones that stay would keep what is freed
+        # between them from being given back.
+        kept = torch.empty(3, self.count, dtype=torch.int32)
+        starts = torch.empty(self.targets + len(bounds) - 1, dtype=torch.int32)
+        ends = torch.tensor(cuts).sum(0).tolist()
+
         def cut(number: int) -> Tile:
             parts = [
                 (source[at[number] : at[number + 1]], target[at[number] : at[number + 1]])
                 for (source, target), at in zip(pairs, cuts, strict=True)
             ]
-            return _tile(parts, bounds[number], bounds[number + 1])
+            first, last = bounds[number], bounds[number + 1]
+            storage = kept[:, ends[number] : ends[number + 1]]
+            return _tile(parts, first, last, storage, starts[first + number : last + number + 1])
 
-        return tuple(for_each(cut, range(len(bounds) - 1)))
+        found = tuple(for_each(cut, range(len(bounds) - 1)))
+        self._pairs = None  # the tiles have them now
+        return found
 
     @cached_property
     def table(self) -> Tensor:
         """(targets, K) int64 source row of each target through each offset; ``sources`` where none."""
-        table = torch.full((self.targets, self.size), self.sources, device=self.device)
-        for offset, (source, target) in enumerate(self._kept()):
+        pairs = self.pairs
+        table = torch.full((self.targets, self.size), self.sources, device=pairs[0][0].device)
+        for offset, (source, target) in enumerate(pairs):
             table[target.long(), offset] = source.long()
         return table
-
-    def _kept(self) -> Sequence[Pairs]:
-        assert self._pairs is not None
-        return self._pairs
 
 
 class _Mirrored(KernelMap):
     """The adjoint of a symmetric map: the same pairs, the offsets counted from the end."""
 
     def __init__(self, original: KernelMap) -> None:
-        super().__init__(
-            list(reversed(original._kept())),
-            sources=original.targets,
-            targets=original.sources,
-            symmetric=True,
-        )
-        self.original = original
+        super().__init__([], sources=original.targets, targets=original.sources, symmetric=True)
+        self.size, self.count = original.size, original.count
+        self._pairs = None
         self.__dict__["transposed"] = original
 
     @cached_property
@@ -165,13 +178,13 @@ class _Mirrored(KernelMap):
         last = self.size - 1
         return tuple(
             replace(t, sections=tuple(replace(s, offset=last - s.offset) for s in t.sections))
-            for t in self.original.tiles
+            for t in self.transposed.tiles
         )
 
     @cached_property
     def table(self) -> Tensor:
         """As ``KernelMap.table``."""
-        return self.original.table.flip(1)
+        return self.transposed.table.flip(1)
 
 
 def _ascending(source: Tensor, target: Tensor, targets: int) -> Pairs:
@@ -192,9 +205,11 @@ def _padded(count: int) -> int:
     return -(-count // step) * step
 
 
-def _tile(parts: Sequence[Pairs], first: int, last: int) -> Tile:
-    source = torch.cat([source for source, _ in parts])
-    target = torch.cat([target for _, target in parts])
+def _tile(parts: Sequence[Pairs], first: int, last: int, storage: Tensor, starts: Tensor) -> Tile:
+    """Fill ``storage`` (3, P) and ``starts`` (last - first + 1,), which the tile then holds."""
+    source, target, bag = storage
+    torch.cat([source for source, _ in parts], out=source)
+    torch.cat([target for _, target in parts], out=target)
     sections: list[Section] = []
     places: list[Tensor] = []  # of each pair among the products
     start = row = 0
@@ -208,7 +223,8 @@ def _tile(parts: Sequence[Pairs], first: int, last: int) -> Tile:
     # fewer bytes are sorted faster; of one row, the sections stay in order
     local = (target - first).to(torch.int16 if last - first < 2**15 else torch.int32)
     local, order = torch.sort(local, stable=True)
-    bag = torch.cat(places).index_select(0, order) if places else source
+    if places:
+        torch.index_select(torch.cat(places), 0, order, out=bag)
     bounds = torch.arange(last - first + 1, dtype=local.dtype)
-    starts = torch.searchsorted(local, bounds, out_int32=True)
+    torch.searchsorted(local, bounds, out_int32=True, out=starts)
     return Tile(first, last, tuple(sections), bag, starts)
