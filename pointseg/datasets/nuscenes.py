@@ -164,7 +164,7 @@ class NuScenes:
         out: Path,
         results: Results,
         *,
-        split: str = "test",
+        split: str,
         use_camera: bool = False,
         use_external: bool = False,
     ) -> list[Path]:

@@ -15,7 +15,7 @@ from types import MappingProxyType
 import numpy as np
 
 from pointseg.datasets import scannet200
-from pointseg.datasets.dataset import ClassList
+from pointseg.datasets.dataset import ClassList, require_split
 from pointseg.datasets.prepared import PreparedScenes
 from pointseg.datasets.submission import Results, checked_prediction
 from pointseg.files.writing import new_file
@@ -95,12 +95,13 @@ class ScanNet(PreparedScenes):
             unlabelled=("test",),
         )
 
-    def write_submission(self, out: Path, results: Results) -> list[Path]:
+    def write_submission(self, out: Path, results: Results, *, split: str) -> list[Path]:
         """Write one text file per scene: the raw id of each vertex, in the order of the mesh.
 
         Raises:
             DatasetError: a vertex without a class.
         """
+        require_split(self.name, split, self.splits())
         return _write_ids(self, out, results)
 
 
@@ -120,12 +121,13 @@ class ScanNet200(PreparedScenes):
             unlabelled=("test",),
         )
 
-    def write_submission(self, out: Path, results: Results) -> list[Path]:
+    def write_submission(self, out: Path, results: Results, *, split: str) -> list[Path]:
         """Write one text file per scene: the raw id of each vertex, in the order of the mesh.
 
         Raises:
             DatasetError: a vertex without a class.
         """
+        require_split(self.name, split, self.splits())
         return _write_ids(self, out, results)
 
 

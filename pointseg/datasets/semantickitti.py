@@ -180,12 +180,13 @@ class SemanticKITTI:
         """
         return read_poses(self.source / "sequences" / sequence / "poses.txt")
 
-    def write_submission(self, out: Path, results: Results) -> list[Path]:
+    def write_submission(self, out: Path, results: Results, *, split: str) -> list[Path]:
         """Write ``sequences/XX/predictions/NNNNNN.label``: a raw id for each point, to be zipped.
 
         Raises:
             DatasetError: a point without a class.
         """
+        require_split(NAME, split, tuple(SPLITS))
         raw_ids = np.array(RAW_IDS, "<u4")
         written = []
         for name, scene, predicted in results:

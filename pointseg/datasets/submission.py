@@ -20,8 +20,8 @@ Results = Iterable[tuple[str, Scene, NDArray[Any]]]
 class Submits(Protocol):
     """A dataset whose benchmark takes submissions."""
 
-    def write_submission(self, out: Path, results: Results) -> list[Path]:
-        """Write the files of a submission below ``out``; returns them.
+    def write_submission(self, out: Path, results: Results, *, split: str) -> list[Path]:
+        """Write the files of a submission for one split below ``out``; returns them.
 
         Raises:
             DatasetError: a prediction is missing for a point, or is no class.

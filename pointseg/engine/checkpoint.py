@@ -120,11 +120,13 @@ def load_model(path: Path, device: torch.device | str) -> tuple[Segmenter, Train
         UserError: the file is missing, not ours, or its weights do not fit its recipe.
     """
     content = read_checkpoint(path)
-    recipe = read_recipe(content["recipe"])
-    classes = _classes(content)
-    model = build_segmenter(recipe, len(classes.names))
     try:
+        recipe = read_recipe(content["recipe"])
+        classes = _classes(content)
+        model = build_segmenter(recipe, len(classes.names))
         model.load_state_dict(content["model"])
+    except UserError as error:
+        raise UserError(f"checkpoint {path}: {error}") from error
     except RuntimeError as error:
         raise UserError(f"checkpoint {path}: weights do not fit the recipe: {error}") from error
     spec = TrainedSpec(recipe=recipe, classes=classes, sha256=_sha256(path))

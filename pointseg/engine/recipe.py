@@ -6,7 +6,7 @@ import json
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 from pointseg.datasets.axes import UPS
@@ -206,7 +206,12 @@ def _parse(kind: type[T], found: Any, who: str) -> T:
     if unknown := [key for key in found if key not in types_of]:
         raise RecipeError(f"{who}: unknown keys {', '.join(unknown)}; known: {', '.join(types_of)}")
     values = {key: _value(types_of[key], value, f"{who}: '{key}'") for key, value in found.items()}
-    missing = [f.name for f in fields(kind) if f.name not in found]  # type: ignore[arg-type]
+    # what a recipe that was written before a key was known lacks has its default
+    missing = [
+        f.name
+        for f in fields(kind)  # type: ignore[arg-type]
+        if f.name not in found and f.default is MISSING and f.default_factory is MISSING
+    ]
     if missing:
         raise RecipeError(f"{who}: lacks {', '.join(missing)}")
     try:

@@ -86,6 +86,10 @@ def score(spec: ScoreSpec) -> Score:
         device=spec.device, precision=spec.precision, say=spec.log,
     )  # fmt: skip
     splits = trained.recipe.test_splits if spec.splits is None else spec.splits
+    if spec.submit is not None and len(splits) != 1:
+        raise UserError(
+            f"--submit: a submission is for one split, give --split once; got {', '.join(splits)}"
+        )
     scenes = [(split, name) for split in splits for name in spec.dataset.scenes(split)]
     if not scenes:
         raise UserError(f"{spec.dataset.name}: the splits {', '.join(splits)} hold no scene")
@@ -117,7 +121,8 @@ def score(spec: ScoreSpec) -> Score:
         )
     if spec.submit is not None:
         assert isinstance(spec.dataset, Submits)  # checked above
-        spec.dataset.write_submission(spec.submit, _results(spec, scenes))
+        (split,) = splits  # checked above
+        spec.dataset.write_submission(spec.submit, _results(spec, scenes), split=split)
     metrics = _metrics(confusion, trained)
     metrics["scenes"], metrics["predicted_points"] = len(scenes), points
     metrics["protocol"] = {"dataset": spec.dataset.name, "splits": list(splits), **way}

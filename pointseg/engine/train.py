@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,7 +27,7 @@ from pointseg.engine.memory import OutOfMemory, ran_out_of_memory
 from pointseg.engine.metrics import Confusion
 from pointseg.engine.mix3d import mix3d
 from pointseg.engine.optimizer import build_optimizer, build_scheduler
-from pointseg.engine.recipe import Recipe
+from pointseg.engine.recipe import Recipe, read_recipe
 from pointseg.engine.schedule import Batches, Schedule
 from pointseg.errors import UserError
 from pointseg.segmenter import Segmenter
@@ -208,14 +210,15 @@ class _Run:
         )
 
     def _evaluate(self) -> None:
-        """One round of validation, then both checkpoints."""
+        """One round of validation, with a checkpoint before and, where it was the best, after it."""
+        self.save(LAST)  # so that a validation that fails costs nothing
         confusion = self.validate()
         miou = confusion.miou()
         self.journal.validation(self.step, confusion, self.names)
         if miou > self.best:
             self.best = miou
             self.save(BEST)
-        self.save(LAST)
+            self.save(LAST)
 
     @torch.no_grad()
     def validate(self) -> Confusion:
@@ -225,10 +228,20 @@ class _Run:
         mine = range(self.fabric.global_rank, len(self.validation), self.fabric.world_size)
         loader = self._loader(self.validation, [[(0, index)] for index in mine])
         for found in loader:
-            cloud = _or_raise(found).to(self.fabric.device)
-            logits = self.model(_Held(cloud))
+            cloud = _or_raise(found)
+            try:
+                cloud = cloud.to(self.fabric.device)
+                named = self.model(_Held(cloud)).argmax(1)
+            except (RuntimeError, MemoryError) as error:
+                if ran_out_of_memory(error):
+                    raise UserError(
+                        f"out of memory with the {len(cloud)} voxels of a whole validation scene; the run "
+                        "is kept: --resume it where there is more memory, or begin one with a coarser grid "
+                        "(--override voxel_m=...)"
+                    ) from error
+                raise
             assert cloud.segment is not None
-            confusion.add(logits.argmax(1), cloud.segment)
+            confusion.add(named, cloud.segment)
         matrix = torch.as_tensor(confusion.matrix, device=self.fabric.device)
         total = self.fabric.all_reduce(matrix, reduce_op="sum")
         assert isinstance(total, Tensor)
@@ -245,6 +258,7 @@ class _Run:
             "seed": self.spec.seed,
             "devices": self.fabric.world_size,
             "parts": self.spec.parts,
+            "scenes": self._scenes(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "scaler": None if scaler is None else scaler.state_dict(),
@@ -258,17 +272,27 @@ class _Run:
             training=training if name == LAST else None,
         )
 
+    def _scenes(self) -> str:
+        """Stands for which scenes are trained on and validated with, in which order."""
+        names = json.dumps([self.samples.scenes, self.validation.scenes])
+        return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
+
     def _resumed(self) -> dict[str, Any]:
         content = read_checkpoint(self.spec.out / LAST)
         if "training" not in content:
             raise UserError(f"{self.spec.out / LAST}: holds no state to resume from")
-        if content["recipe"] != self.recipe.to_json():
+        if read_recipe(content["recipe"]) != self.recipe:
             raise UserError(
                 f"--resume: {self.spec.out / LAST} was trained by another recipe; "
                 "give the options of the first call, or another --out"
             )
         if tuple(content["classes"]) != tuple(self.names):
             raise UserError(f"--resume: {self.spec.out / LAST} was trained on other classes")
+        if content["training"]["scenes"] != self._scenes():
+            raise UserError(
+                f"--resume: {self.spec.dataset.name} holds other scenes than when the run was begun; "
+                "the trajectory would not be the same: begin anew, perhaps with --init from its best.pt"
+            )
         for name in ("seed", "parts"):
             if content["training"][name] != getattr(self.spec, name):
                 raise UserError(

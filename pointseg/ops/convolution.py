@@ -10,6 +10,7 @@ are deterministic, and their memory beyond input and output does not grow with t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch.nn.grad import conv2d_weight
 
 from pointseg.ops.grid import Grid
 from pointseg.ops.kernel_map import KernelMap, Tile
+from pointseg.ops.linear import linear
 from pointseg.ops.threads import count_threads, for_each
 
 _BLOCK = 2**25
@@ -57,16 +59,25 @@ def convolve(feat: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
             f"got {tuple(weight.shape)}"
         )
     kind = feat.device.type
-    if torch.is_autocast_enabled(kind) and feat.dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(kind)
-        feat, stacked = feat.to(dtype), stacked.to(dtype)
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        if feat.dtype != torch.float64:
+            dtype = torch.get_autocast_dtype(kind)
+            feat, stacked = feat.to(dtype), stacked.to(dtype)
     return _apply(feat, stacked, kernel_map)
 
 
 @torch.compiler.disable  # loops over tiles, whose shapes are the cloud's
 def _apply(feat: Tensor, stacked: Tensor, kernel_map: KernelMap) -> Tensor:
-    with torch.autocast(feat.device.type, enabled=False):
+    with _as_given(feat):
         return _Convolution.apply(feat, stacked, kernel_map)  # type: ignore[no-any-return]
+
+
+def _as_given(rows: Tensor) -> AbstractContextManager[object]:
+    """No autocast: types have been chosen."""
+    kind = rows.device.type
+    if torch.amp.is_autocast_available(kind):
+        return torch.autocast(kind, enabled=False)
+    return nullcontext()
 
 
 class _Convolution(torch.autograd.Function):
@@ -87,7 +98,7 @@ class _Convolution(torch.autograd.Function):
         kernel_map: KernelMap = ctx.kernel_map
         to_feat, to_weight, _ = ctx.needs_input_grad
         grad = grad.contiguous()
-        with torch.autocast(feat.device.type, enabled=False):
+        with _as_given(feat):
             if _tiled(feat):
                 turned = weight.transpose(1, 2).contiguous() if to_feat else None
                 beside = feat if to_weight else None
@@ -307,7 +318,7 @@ class SubmanifoldConv3d(_SparseConv3d):
             # spconv multiplies by the same numbers read in the order (in, out), whatever shape it
             # saves them in, and published weights were trained so
             matrix = self.weight.reshape(self.in_channels, self.out_channels)
-            return F.linear(feat, matrix.T, self.bias)
+            return linear(feat, matrix.T, self.bias)
         return self._along(feat, grid.kernel_map(self.kernel_size))
 
 

@@ -155,11 +155,11 @@ class KernelMap:
 
     @cached_property
     def table(self) -> Tensor:
-        """(targets, K) int64 source row of each target through each offset; ``sources`` where none."""
+        """(targets, K) int32 source row of each target through each offset; ``sources`` where none."""
         pairs = self.pairs
-        table = torch.full((self.targets, self.size), self.sources, device=pairs[0][0].device)
+        table = pairs[0][0].new_full((self.targets, self.size), self.sources)
         for offset, (source, target) in enumerate(pairs):
-            table[target.long(), offset] = source.long()
+            table[target.long(), offset] = source
         return table
 
 

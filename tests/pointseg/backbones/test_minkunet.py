@@ -114,6 +114,17 @@ def test_every_parameter_learns():
     assert not [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()]
 
 
+def test_under_autocast():
+    net, cloud = tiny().train(), blob()
+    exact = net(cloud).feat
+    with torch.autocast("cpu", torch.bfloat16):
+        feat = net(cloud).feat
+    assert feat.dtype == torch.bfloat16
+    assert (feat - exact).abs().max() < 0.05 * exact.abs().max()
+    feat.float().square().sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in net.parameters())
+
+
 @pytest.mark.parametrize("count", [0, 1])
 @pytest.mark.parametrize("training", [False, True])
 def test_tiny_clouds(count, training):

@@ -67,6 +67,14 @@ def test_a_run_from_nothing_to_pictures(tmp_path: Path, capsys: pytest.CaptureFi
     assert (tmp_path / "run" / LAST).read_bytes() == before
 
 
+def test_a_folder_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("in the way")
+    words = ["--dataset", "synthetic", *TINY, "--out", str(tmp_path / "file" / "run")]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("pointseg-train: ") and said.count("\n") == 1 and "file" in said
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -257,7 +257,9 @@ def test_submissions_hold_class_plus_one_and_say_what_was_used(tmp_path: Path) -
     assert meta["use_camera"] and meta["use_lidar"] and not meta["use_external"]
     assert set(meta) == {"use_camera", "use_lidar", "use_radar", "use_map", "use_external"}
     with pytest.raises(DatasetError, match="must be 0 to 15"):
-        dataset.write_submission(tmp_path / "sub", [(token, sweep, np.array([0, 16, 3]))])
+        dataset.write_submission(
+            tmp_path / "sub", [(token, sweep, np.array([0, 16, 3]))], split="val"
+        )
 
 
 def test_a_real_sweep(tmp_path: Path, shared: Path) -> None:

@@ -225,12 +225,14 @@ def test_submissions_hold_the_raw_id_of_each_vertex(tmp_path: Path) -> None:
         predicted = np.array([0, 1, 19, 12, 0])
         if kind is ScanNet200:
             predicted = np.array([0, 1, 19, 13, 0])
-        paths = dataset.write_submission(tmp_path / kind.__name__, [(scene.name, scene, predicted)])
+        paths = dataset.write_submission(
+            tmp_path / kind.__name__, [(scene.name, scene, predicted)], split="val"
+        )
         assert [path.name for path in paths] == ["scene0707_00.txt"]
         assert paths[0].read_text() == expected
         for wrong in (predicted[:3], np.full(5, -1), predicted.astype(float), np.full(5, 200)):
             with pytest.raises(DatasetError, match="scene0707_00|scene 'scene0707_00'"):
-                dataset.write_submission(tmp_path / "no", [(scene.name, scene, wrong)])
+                dataset.write_submission(tmp_path / "no", [(scene.name, scene, wrong)], split="val")
 
 
 def test_a_mesh_with_large_faces_numbers_is_refused(tmp_path: Path) -> None:

@@ -184,12 +184,14 @@ def test_submissions_hold_raw_ids(tmp_path: Path) -> None:
     assert isinstance(dataset, Submits)
     scan = dataset.load("test", "11/000000")
     paths = dataset.write_submission(
-        tmp_path / "sub", [("11/000000", scan, np.array([0, 18, 7, 8]))]
+        tmp_path / "sub", [("11/000000", scan, np.array([0, 18, 7, 8]))], split="test"
     )
     assert paths == [tmp_path / "sub" / "sequences" / "11" / "predictions" / "000000.label"]
     assert np.fromfile(paths[0], np.uint32).tolist() == [10, 81, 32, 40]
     with pytest.raises(DatasetError, match="needs a class for each of its 4 points"):
-        dataset.write_submission(tmp_path / "sub", [("11/000000", scan, np.zeros(3, int))])
+        dataset.write_submission(
+            tmp_path / "sub", [("11/000000", scan, np.zeros(3, int))], split="test"
+        )
 
 
 def test_a_real_scan(tmp_path: Path, shared: Path) -> None:

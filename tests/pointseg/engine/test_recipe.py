@@ -86,13 +86,19 @@ def test_changes_that_do_not_fit(change: str, message: str) -> None:
     [
         ("{", "not JSON"),
         ("[]", "must be an object"),
-        ('{"dataset": "x"}', "lacks backbone"),
+        ("{}", "lacks dataset"),
         ('{"datasets": "x"}', "unknown keys datasets"),
     ],
 )
 def test_texts_that_are_no_recipe(text: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         read_recipe(text)
+
+
+def test_what_an_older_recipe_lacks_has_its_default() -> None:
+    content = json.loads(RECIPES["scannet"].to_json())
+    del content["form"], content["optimizer"]["cycle_momentum"]
+    assert read_recipe(json.dumps(content)) == RECIPES["scannet"]
 
 
 def test_a_written_recipe_with_a_foreign_key_is_refused() -> None:

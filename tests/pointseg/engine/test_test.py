@@ -171,7 +171,8 @@ def test_progress_and_the_number_of_pictures(tmp_path, model):
 class Benchmark(Clouds):
     """One whose results can be submitted."""
 
-    def write_submission(self, out, results):
+    def write_submission(self, out, results, *, split):
+        assert split == "test"
         out.mkdir()
         for name, scene, predicted in results:
             assert len(scene) == len(predicted)
@@ -185,6 +186,16 @@ def test_results_are_handed_in(tmp_path, model):
     assert sorted(p.name for p in (tmp_path / "submit").iterdir()) == ["a.txt", "b-1.txt"]
     found = np.loadtxt(tmp_path / "submit" / "a.txt", dtype=int)
     np.testing.assert_array_equal(found, np.resize([0, 0, 1], 400))
+
+
+def test_a_submission_is_for_one_split(tmp_path, model):
+    held = {**two_scenes().held, "val": {"c": colored([0], truth=[0])}}
+    both = spec_of(tmp_path, dataset=Benchmark(held), splits=("val", "test"))
+    with pytest.raises(
+        UserError, match="--submit: a submission is for one split, .* got val, test"
+    ):
+        score(replace(both, submit=tmp_path / "submit"))
+    assert model.asked == 0
 
 
 def test_where_there_is_no_benchmark_nothing_is_begun(tmp_path, model):

@@ -135,6 +135,31 @@ def test_what_cannot_be_resumed(whole: TrainResult) -> None:
         train(spec(folder, resume=True, parts=2))
 
 
+def test_other_scenes_are_another_run(whole: TrainResult) -> None:
+    with pytest.raises(UserError, match="--resume: boxes holds other scenes than when the run was"):
+        train(spec(whole.last.parent, resume=True, dataset=Boxes(count=4)))
+
+
+def test_a_validation_scene_too_large_costs_no_training(
+    whole: TrainResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = Segmenter.forward
+
+    def crowded(model: Segmenter, cloud: Any) -> torch.Tensor:
+        if not model.training:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return forward(model, cloud)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Segmenter, "forward", crowded)
+        with pytest.raises(
+            UserError, match=r"the \d+ voxels of a whole validation scene; the run is"
+        ):
+            train(spec(tmp_path))
+    assert read_checkpoint(tmp_path / LAST)["training"]["step"] == 5
+    assert same(train(spec(tmp_path, resume=True)).last, whole.last)
+
+
 def test_a_finished_run_resumed_stays_as_it_is(whole: TrainResult) -> None:
     before = whole.last.read_bytes()
     assert train(spec(whole.last.parent, resume=True)).val_voxel_miou == whole.val_voxel_miou

@@ -49,7 +49,7 @@ def test_tiles_hold_every_pair_once(per_tile, monkeypatch):
         owner = torch.full((tile.rows,), -1)
         for s in tile.sections:
             assert s.rows >= len(s.source)
-            table[s.target.long(), s.offset] = s.source.long()
+            table[s.target.long(), s.offset] = s.source
             owner[s.row : s.row + len(s.target)] = s.target.long()
         # what the bag of a row names are products for that row, each once
         counts = tile.bag_starts.diff()
