@@ -222,8 +222,14 @@ class _Run:
 
     @torch.no_grad()
     def validate(self) -> Confusion:
-        """Every validation scene once, one point per voxel; devices share the scenes."""
+        """Every validation scene once, one point per voxel; devices share the scenes.
+
+        The bare network is asked, not the wrapped one, which would wait for devices that have no scene.
+        """
         self.model.eval()
+        if self.fabric.world_size > 1:  # all see what is saved: the first device's statistics
+            for buffer in self.segmenter.buffers():
+                torch.distributed.broadcast(buffer, src=0)
         confusion = Confusion(len(self.names))
         mine = range(self.fabric.global_rank, len(self.validation), self.fabric.world_size)
         loader = self._loader(self.validation, [[(0, index)] for index in mine])
@@ -231,7 +237,8 @@ class _Run:
             cloud = _or_raise(found)
             try:
                 cloud = cloud.to(self.fabric.device)
-                named = self.model(_Held(cloud)).argmax(1)
+                with self.fabric.autocast():
+                    named = self.segmenter(cloud).argmax(1)
             except (RuntimeError, MemoryError) as error:
                 if ran_out_of_memory(error):
                     raise UserError(

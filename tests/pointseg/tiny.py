@@ -26,6 +26,7 @@ class Boxes:
 
     broken: tuple[str, ...] = ()
     count: int = 5
+    validated: int = 2
     name: str = "boxes"
     classes: ClassList = CLASSES
     fields: frozenset[str] = frozenset({"color"})
@@ -34,7 +35,9 @@ class Boxes:
         return ("train", "val")
 
     def scenes(self, split: str) -> tuple[str, ...]:
-        return tuple(f"{split}{k}" for k in range(self.count if split == "train" else 2))
+        return tuple(
+            f"{split}{k}" for k in range(self.count if split == "train" else self.validated)
+        )
 
     def load(self, split: str, scene: str) -> Scene:
         if scene in self.broken:
