@@ -10,7 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pointseg.cli.command import BACKBONES, DATASETS, DEVICES, choose_device, run_command
+from pointseg.cli.command import (
+    BACKBONES,
+    DATASETS,
+    DEVICES,
+    at_least,
+    choose_device,
+    run_command,
+)
 
 if TYPE_CHECKING:
     from pointseg.datasets.dataset import Dataset
@@ -64,19 +71,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--show-recipe", action="store_true", help="print the recipe and stop")
     parser.add_argument("--device", choices=DEVICES, default="auto", help="(default: auto)")
-    parser.add_argument("--devices", type=int, default=1, metavar="N", help="GPUs (default: 1)")
+    parser.add_argument(
+        "--devices", type=at_least(1), default=1, metavar="N", help="GPUs (default: 1)"
+    )
     parser.add_argument(
         "--precision", choices=("auto", "float32", "float16", "bfloat16"), default="auto",
         help="auto: float16 mixed on CUDA, else float32 (default: auto)",
     )  # fmt: skip
     parser.add_argument(
-        "--parts", type=int, default=1, metavar="N",
+        "--parts", type=at_least(1), default=1, metavar="N",
         help="cut a batch into N parts and accumulate gradients, for less memory (default: 1)",
     )  # fmt: skip
     parser.add_argument(
-        "--workers", type=int, metavar="N", help="processes that load data (default: by cores)"
+        "--workers",
+        type=at_least(0),
+        metavar="N",
+        help="processes that load data (default: by cores)",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="(default: 0)")
+    parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="(default: 0)")
     return parser
 
 
@@ -106,7 +118,7 @@ def _open(arguments: argparse.Namespace) -> Dataset:
 
 
 def fitted(recipe: Recipe, dataset: Dataset) -> Recipe:
-    """A recipe with what only the data knows: for a person's own clouds, features and voxel size."""
+    """A recipe with what only the data knows: of a person's own clouds features, voxels, unit and axis."""
     if recipe.dataset != "folder":
         return recipe
     from pointseg.datasets.folder import Folder
@@ -117,10 +129,22 @@ def fitted(recipe: Recipe, dataset: Dataset) -> Recipe:
     tests = ("test",) if "test" in dataset.splits() else recipe.val_splits
     features = tuple(known) or ("coord",)
     told = dataset.description
+    finer = (
+        dataset.voxel_m / recipe.voxel_m
+    )  # what is varied is as large beside a voxel as in rooms
+    varied = recipe.augmentation
+    augmentation = replace(
+        varied,
+        jitter_m=varied.jitter_m * finer,
+        jitter_clip_m=varied.jitter_clip_m * finer,
+        elastic=tuple((cell * finer, size * finer) for cell, size in varied.elastic),
+    )
     return replace(
         recipe,
         features=features,
         voxel_m=dataset.voxel_m,
+        augmentation=augmentation,
+        test=replace(recipe.test, margin_m=recipe.test.margin_m * finer),
         test_splits=tests,
         form=Form(unit_m=told.unit_m, up=told.up),
     )

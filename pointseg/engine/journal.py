@@ -69,6 +69,8 @@ class Journal:
 
     def write(self) -> None:
         """``metrics.csv`` and ``curves.png``, each under a temporary name first."""
+        if not self.main:
+            return
         temporary = self.folder / f".metrics.{os.getpid()}.part"
         with temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=[*COLUMNS, *VALIDATED], restval="")

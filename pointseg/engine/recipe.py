@@ -13,6 +13,7 @@ from pointseg.datasets.axes import UPS
 from pointseg.engine.optimizer import OptimizerSpec
 from pointseg.errors import UserError
 from pointseg.transforms.augmentation import Augmentation
+from pointseg.transforms.views import VIEWS
 
 FEATURES = {"color": 3, "normal": 3, "strength": 1, "coord": 3}
 """What can be fed to a network, and how many channels it takes."""
@@ -36,6 +37,7 @@ class Protocol:
     """How far tiles overlap."""
 
     def __post_init__(self) -> None:
+        _require("Protocol", "views", self.views, self.views in VIEWS, f"one of {', '.join(VIEWS)}")
         _require("Protocol", "max_points", self.max_points, self.max_points >= 1, ">= 1")
         _require("Protocol", "margin_m", self.margin_m, self.margin_m >= 0, ">= 0 metres")
         thin = self.prevoxel_m

@@ -99,13 +99,14 @@ def score(spec: ScoreSpec) -> Score:
         spec.progress(number, len(scenes), f"{split}/{name}")
         scene = spec.dataset.load(split, name)
         place = labels_file(spec.out, split, name)
-        found = None if spec.overwrite else _verified(place, way, len(scene))
+        made = {**way, "cloud_sha256": _digest(scene, trained)}
+        found = None if spec.overwrite else _verified(place, made, len(scene))
         kept += found is not None
         if found is None:
             began = time.monotonic()
             labels = _predicted(voter, scene, _told(spec, number, len(scenes)))
             seconds += time.monotonic() - began
-            _keep(place, labels, way, scene)
+            _keep(place, labels, made, scene)
         else:
             labels = found
         points += len(scene)
@@ -187,6 +188,15 @@ def _predicted(
     labels = voter.name_points(scene, progress)
     small = voter.classes <= np.iinfo(np.uint16).max
     return labels.astype(np.uint16) if small else labels
+
+
+def _digest(scene: Scene, trained: TrainedSpec) -> str:
+    """Of everything that a prediction is made from."""
+    digest = hashlib.sha256(np.ascontiguousarray(scene.coord).tobytes())
+    for name in trained.needs:
+        if name in scene:
+            digest.update(np.ascontiguousarray(scene[name]).tobytes())
+    return digest.hexdigest()
 
 
 def _keep(place: Path, labels: NDArray[np.integer[Any]], way: dict[str, Any], scene: Scene) -> None:

@@ -33,6 +33,8 @@ from pointseg.errors import UserError
 from pointseg.segmenter import Segmenter
 
 LAST, BEST = "last.pt", "best.pt"
+MOST_LEFT_OUT = 20
+"""Steps in a row whose loss overflowed in float16, before the run is given up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,14 +123,17 @@ class _Run:
         optimizer = build_optimizer(model, spec.recipe.optimizer)
         self.scheduler = build_scheduler(optimizer, spec.recipe.optimizer, steps=self.steps)
         self.model, self.optimizer = fabric.setup(_Reader(model), optimizer)
-        self.step, self.best, self.largest = 0, -1.0, 0
+        self.step, self.best, self.largest, self.not_finite = 0, -1.0, 0, 0
         self.journal = Journal(spec.out, main=fabric.is_global_zero)
         self.weights: Tensor | None = None
         if resumed is not None:
             self._restore(resumed["training"])
         elif spec.recipe.class_weights != "none":
             counts, points = label_counts(spec.dataset, spec.recipe.train_splits)
-            self.weights = class_weights(counts, spec.recipe.class_weights, total=points)
+            try:
+                self.weights = class_weights(counts, spec.recipe.class_weights, total=points)
+            except ValueError as error:
+                raise UserError(f"--class-weights {spec.recipe.class_weights}: {error}") from error
         if self.weights is not None:
             self.weights = self.weights.to(fabric.device)
 
@@ -149,6 +154,7 @@ class _Run:
                     self._evaluate()
                 if self._agreed(stop.asked):
                     self.save(LAST)
+                    self.journal.write()
                     raise KeyboardInterrupt
         self.journal.close()
 
@@ -189,7 +195,9 @@ class _Run:
                     total.get(name, torch.zeros(())) + value.detach().cpu() / self.spec.parts
                 )
         numbers = {name: float(value) for name, value in total.items()}
-        if not np.isfinite(numbers["loss"]):
+        self.not_finite = 0 if np.isfinite(numbers["loss"]) else self.not_finite + 1
+        # a scaler leaves out steps that overflow, and lowers its scale
+        if self.not_finite > (0 if self._scaler is None else MOST_LEFT_OUT):
             raise UserError(
                 f"step {self.step}: the loss is {numbers['loss']}; lower the rate "
                 "(--override optimizer.lr=...) or train in another precision (--precision)"
@@ -258,7 +266,7 @@ class _Run:
         """``last.pt`` with all that resuming needs, ``best.pt`` without it."""
         if not self.fabric.is_global_zero:
             return
-        scaler = getattr(self.fabric.strategy.precision, "scaler", None)
+        scaler = self._scaler
         training = {
             "step": self.step,
             "best": self.best,
@@ -313,7 +321,7 @@ class _Run:
         self.optimizer.load_state_dict(training["optimizer"])
         self.scheduler.load_state_dict(training["scheduler"])
         self.weights = training["weights"]
-        scaler = getattr(self.fabric.strategy.precision, "scaler", None)
+        scaler = self._scaler
         if scaler is not None and training["scaler"] is not None:
             scaler.load_state_dict(training["scaler"])
         self.journal.rewind(self.step)
@@ -322,6 +330,11 @@ class _Run:
                 f"resumed on {self.fabric.world_size} devices, begun on {training['devices']}: "
                 "the batches are the same, batch statistics and random numbers are not"
             )
+
+    @property
+    def _scaler(self) -> Any:
+        """Of gradients in float16; else None."""
+        return getattr(self.fabric.strategy.precision, "scaler", None)
 
     def _batches(self) -> Iterator[Cloud | UserError]:
         batches = Batches(

@@ -48,9 +48,6 @@ class Passes:
     """Of one view; points in none of them take the scores of a point of their voxel."""
 
     def __post_init__(self) -> None:
-        if self.protocol.views not in VIEWS:
-            known = ", ".join(VIEWS)
-            raise UserError(f"views '{self.protocol.views}': unknown; there are: {known}")
         if self.most_fragments < 1:
             raise UserError(f"'most_fragments' must be >= 1, got {self.most_fragments}")
 

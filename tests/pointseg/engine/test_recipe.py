@@ -72,6 +72,7 @@ def test_changes_reach_inside() -> None:
         ("backbone_config=3", "must be an object"),
         ("backbone_config.in_channels=3", "must not set in_channels"),
         ("test.margin_m=-1", "'margin_m' must be >= 0 metres"),
+        ("test.views=many", "'views' must be one of single, scannet"),
         ("mix3d=2", "'mix3d' must be a probability"),
         ("dataset=3", "must be text"),
     ],

@@ -188,6 +188,13 @@ def test_results_are_handed_in(tmp_path, model):
     np.testing.assert_array_equal(found, np.resize([0, 0, 1], 400))
 
 
+def test_a_scene_that_changed_is_predicted_again(tmp_path, model):
+    score(spec_of(tmp_path, dataset=Clouds({"test": {"a": colored([0], truth=[0])}})))
+    asked = model.asked
+    found = score(spec_of(tmp_path, dataset=Clouds({"test": {"a": colored([1], truth=[1])}})))
+    assert model.asked > asked and found.metrics["test_point_accuracy"] == 1
+
+
 def test_a_submission_is_for_one_split(tmp_path, model):
     held = {**two_scenes().held, "val": {"c": colored([0], truth=[0])}}
     both = spec_of(tmp_path, dataset=Benchmark(held), splits=("val", "test"))

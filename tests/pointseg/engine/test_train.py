@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,6 +16,7 @@ from pointseg.engine import train as loop
 from pointseg.engine.checkpoint import load_model, read_checkpoint
 from pointseg.engine.train import LAST, TrainResult, train
 from pointseg.errors import UserError
+from pointseg.scene import Scene
 from pointseg.segmenter import Segmenter
 from tests.pointseg.tiny import CLASSES, RECIPE, Boxes, spec
 
@@ -190,6 +192,16 @@ def test_a_loss_that_is_not_finite(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(loop._Run, "_losses", broken)
     with pytest.raises(UserError, match="step 1: the loss is nan; lower the rate"):
         train(spec(tmp_path))
+
+
+def test_nothing_to_weigh(tmp_path: Path) -> None:
+    class Floors(Boxes):
+        def load(self, split: str, scene: str) -> Scene:
+            found = super().load(split, scene)
+            return found.with_fields(segment=np.zeros(len(found), np.int32))
+
+    with pytest.raises(UserError, match="--class-weights sqrt: .* two classes or more"):
+        train(spec(tmp_path, dataset=Floors(), recipe=replace(RECIPE, class_weights="sqrt")))
 
 
 def test_memory_that_does_not_suffice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

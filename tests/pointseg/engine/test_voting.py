@@ -291,7 +291,7 @@ def test_bfloat16_runs():
 def test_settings_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match="'precision' must be one of float32"):
         Voter(ByColor(), RECIPE, 3, Passes(protocol=Protocol()), precision="int8")
-    with pytest.raises(UserError, match="views 'all': unknown; there are: single, scannet"):
+    with pytest.raises(UserError, match="'views' must be one of single, scannet"):
         Passes(protocol=Protocol(views="all"))
     with pytest.raises(UserError, match="'most_fragments' must be >= 1"):
         Passes(protocol=Protocol(), most_fragments=0)
