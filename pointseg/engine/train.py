@@ -123,7 +123,8 @@ class _Run:
         optimizer = build_optimizer(model, spec.recipe.optimizer)
         self.scheduler = build_scheduler(optimizer, spec.recipe.optimizer, steps=self.steps)
         self.model, self.optimizer = fabric.setup(_Reader(model), optimizer)
-        self.step, self.best, self.largest, self.not_finite = 0, -1.0, 0, 0
+        self.step, self.validated, self.best = 0, 0, -1.0
+        self.largest, self.not_finite = 0, 0
         self.journal = Journal(spec.out, main=fabric.is_global_zero)
         self.weights: Tensor | None = None
         if resumed is not None:
@@ -142,6 +143,8 @@ class _Run:
         rounds = min(self.recipe.evaluations, self.steps)
         evaluate_at = {round((k + 1) * self.steps / rounds) for k in range(rounds)}
         batches = self._batches()
+        if self.step in evaluate_at and self.validated != self.step:
+            self._evaluate()
         with Interruption() as stop, self.journal.progress(self.step, self.steps) as progress:
             while self.step < self.steps:
                 started = time.perf_counter()
@@ -219,14 +222,15 @@ class _Run:
 
     def _evaluate(self) -> None:
         """One round of validation, with a checkpoint before and, where it was the best, after it."""
-        self.save(LAST)  # so that a validation that fails costs nothing
+        self.save(LAST)  # so that a validation that fails costs nothing; resuming begins with it
         confusion = self.validate()
+        self.validated = self.step
         miou = confusion.miou()
         self.journal.validation(self.step, confusion, self.names)
         if miou > self.best:
             self.best = miou
             self.save(BEST)
-            self.save(LAST)
+        self.save(LAST)
 
     @torch.no_grad()
     def validate(self) -> Confusion:
@@ -269,6 +273,7 @@ class _Run:
         scaler = self._scaler
         training = {
             "step": self.step,
+            "validated": self.validated,
             "best": self.best,
             "seed": self.spec.seed,
             "devices": self.fabric.world_size,
@@ -303,7 +308,7 @@ class _Run:
             )
         if tuple(content["classes"]) != tuple(self.names):
             raise UserError(f"--resume: {self.spec.out / LAST} was trained on other classes")
-        if content["training"]["scenes"] != self._scenes():
+        if content["training"].get("scenes", self._scenes()) != self._scenes():
             raise UserError(
                 f"--resume: {self.spec.dataset.name} holds other scenes than when the run was begun; "
                 "the trajectory would not be the same: begin anew, perhaps with --init from its best.pt"
@@ -318,6 +323,7 @@ class _Run:
 
     def _restore(self, training: dict[str, Any]) -> None:
         self.step, self.best = training["step"], training["best"]
+        self.validated = training.get("validated", self.step)
         self.optimizer.load_state_dict(training["optimizer"])
         self.scheduler.load_state_dict(training["scheduler"])
         self.weights = training["weights"]
