@@ -179,8 +179,8 @@ def prepare(job: Job) -> tuple[nn.Module, Callable[[], Tensor]]:
         if not torch.cuda.is_available():  # its backward asks for a stream even on a CPU
             spconv.pytorch.ops.get_current_stream = lambda: 0
         network = with_spconv(network)
-        for module in (m for m in list(sys.modules.values()) if hasattr(m, "Grid")):
-            if module.__name__.startswith("pointseg.backbones"):
+        for name, module in sys.modules.items():
+            if name.startswith("pointseg.backbones") and hasattr(module, "Grid"):
                 module.Grid = PeerGrid
         minkunet._levels = lambda *_: ()
     cloud = cloud_of(job.count)
