@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from copy import copy
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -70,11 +70,21 @@ class Tile:
         return self.sections[-1].row + self.sections[-1].rows if self.sections else 0
 
 
+@dataclass
+class _Kept:
+    """What a map and its transpose share; [0] is of the map, [1] of the transpose."""
+
+    pairs: Sequence[Pairs] | None
+    """Of the map; None once there are tiles, which hold them too."""
+    tiles: list[tuple[Tile, ...] | None] = field(default_factory=lambda: [None, None])
+    tables: list[Tensor | None] = field(default_factory=lambda: [None, None])
+
+
 class KernelMap:
     """Pairs of source and target rows for every offset of a kernel.
 
-    On a CPU they are kept as tiles, on other devices as a table, made when first asked for.
-    ``transposed`` is the map of the adjoint, with the same numbering of offsets.
+    On a CPU they are read as tiles, on other devices as a table; each is made when first asked for,
+    and kept.
     """
 
     def __init__(
@@ -93,37 +103,67 @@ class KernelMap:
         self.size = len(pairs)
         self.count = sum(len(source) for source, _ in pairs)
         self.symmetric = symmetric
-        self._pairs: Sequence[Pairs] | None = pairs
+        self._turned = False
+        self._kept = _Kept(pairs)
 
     @property
-    def pairs(self) -> Sequence[Pairs]:
-        """Of each kernel offset."""
-        if self._pairs is not None:
-            return self._pairs
-        found: list[list[Section]] = [[] for _ in range(self.size)]
-        for tile in self.tiles:
-            for section in tile.sections:
-                found[section.offset].append(section)
-        none = torch.empty(0, dtype=torch.int32)
-        return [
-            (torch.cat([none, *(s.source for s in of)]), torch.cat([none, *(s.target for s in of)]))
-            for of in found
-        ]
-
-    @cached_property
     def transposed(self) -> KernelMap:
-        """Targets become sources."""
-        if self.symmetric:
-            return _Mirrored(self)
-        pairs = [(target, source) for source, target in self.pairs]
-        turned = KernelMap(pairs, sources=self.targets, targets=self.sources)
-        turned.__dict__["transposed"] = self
-        return turned
+        """The map of the adjoint: targets become sources, offsets keep their numbers.
 
-    @cached_property
+        Neither of the two holds the other, but both what they share: memory is free as soon as
+        nobody holds either.
+        """
+        other = copy(self)
+        other.sources, other.targets = self.targets, self.sources
+        other._turned = not self._turned
+        return other
+
+    @property
     def tiles(self) -> tuple[Tile, ...]:
         """The pairs, cut so that each tile has about PAIRS_PER_TILE of them; of few, one for each thread."""
-        pairs = [_ascending(source, target, self.targets) for source, target in self.pairs]
+        tiles = self._kept.tiles[self._turned]
+        if tiles is None:
+            tiles = self._mirrored() if self.symmetric and self._turned else self._cut()
+            self._kept.tiles[self._turned] = tiles
+            self._kept.pairs = None
+        return tiles
+
+    @property
+    def table(self) -> Tensor:
+        """(targets, K) int32 source row of each target through each offset; ``sources`` where none."""
+        table = self._kept.tables[self._turned]
+        if table is None:
+            if self.symmetric and self._turned:
+                table = self.transposed.table.flip(1)
+            else:
+                pairs = self._pairs()
+                table = pairs[0][0].new_full((self.targets, self.size), self.sources)
+                for offset, (source, target) in enumerate(pairs):
+                    table[target.long(), offset] = source
+            self._kept.tables[self._turned] = table
+        return table
+
+    def _pairs(self) -> Sequence[Pairs]:
+        """In this direction, from wherever they are."""
+        kept, turned = self._kept, self._turned
+        if kept.pairs is None:
+            at = 0 if kept.tiles[0] is not None else 1
+            pairs = _pairs_of(kept.tiles[at] or (), self.size)
+            turned = turned != bool(at)
+        else:
+            pairs = kept.pairs
+        return [(target, source) for source, target in pairs] if turned else pairs
+
+    def _mirrored(self) -> tuple[Tile, ...]:
+        """Tiles of the adjoint of a symmetric map: the same, the offsets counted from the end."""
+        last = self.size - 1
+        return tuple(
+            replace(t, sections=tuple(replace(s, offset=last - s.offset) for s in t.sections))
+            for t in self.transposed.tiles
+        )
+
+    def _cut(self) -> tuple[Tile, ...]:
+        pairs = [_ascending(source, target, self.targets) for source, target in self._pairs()]
         threads = count_threads()
         most = max(PAIRS_PER_TILE // threads, PAIRS_PER_SECTION * self.size)
         tiles = -(-self.count // most)
@@ -133,7 +173,6 @@ class KernelMap:
         bounds = [*range(0, self.targets, step), self.targets]
         edges = torch.tensor(bounds, dtype=torch.int32)
         cuts = [torch.searchsorted(target, edges).tolist() for _, target in pairs]
-
         # All tiles in a few large pieces of memory: many small ones that stay would keep what is freed
         # between them from being given back.
         kept = torch.empty(3, self.count, dtype=torch.int32)
@@ -149,42 +188,19 @@ class KernelMap:
             storage = kept[:, ends[number] : ends[number + 1]]
             return _tile(parts, first, last, storage, starts[first + number : last + number + 1])
 
-        found = tuple(for_each(cut, range(len(bounds) - 1)))
-        self._pairs = None  # the tiles have them now
-        return found
-
-    @cached_property
-    def table(self) -> Tensor:
-        """(targets, K) int32 source row of each target through each offset; ``sources`` where none."""
-        pairs = self.pairs
-        table = pairs[0][0].new_full((self.targets, self.size), self.sources)
-        for offset, (source, target) in enumerate(pairs):
-            table[target.long(), offset] = source
-        return table
+        return tuple(for_each(cut, range(len(bounds) - 1)))
 
 
-class _Mirrored(KernelMap):
-    """The adjoint of a symmetric map: the same pairs, the offsets counted from the end."""
-
-    def __init__(self, original: KernelMap) -> None:
-        super().__init__([], sources=original.targets, targets=original.sources, symmetric=True)
-        self.size, self.count = original.size, original.count
-        self._pairs = None
-        self.__dict__["transposed"] = original
-
-    @cached_property
-    def tiles(self) -> tuple[Tile, ...]:
-        """Those of the original, renumbered; they share its tensors."""
-        last = self.size - 1
-        return tuple(
-            replace(t, sections=tuple(replace(s, offset=last - s.offset) for s in t.sections))
-            for t in self.transposed.tiles
-        )
-
-    @cached_property
-    def table(self) -> Tensor:
-        """As ``KernelMap.table``."""
-        return self.transposed.table.flip(1)
+def _pairs_of(tiles: Sequence[Tile], size: int) -> list[Pairs]:
+    found: list[list[Section]] = [[] for _ in range(size)]
+    for tile in tiles:
+        for section in tile.sections:
+            found[section.offset].append(section)
+    none = torch.empty(0, dtype=torch.int32)
+    return [
+        (torch.cat([none, *(s.source for s in of)]), torch.cat([none, *(s.target for s in of)]))
+        for of in found
+    ]
 
 
 def _ascending(source: Tensor, target: Tensor, targets: int) -> Pairs:

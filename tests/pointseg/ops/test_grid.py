@@ -1,6 +1,8 @@
 """Voxel grids: neighbours worked by hand and by dictionary, borders, coarser grids, errors."""
 
+import gc
 import itertools
+import weakref
 
 import pytest
 import torch
@@ -75,8 +77,33 @@ def test_maps_are_kept():
     g = random_grid()
     assert g.kernel_map(3) is g.kernel_map(3)
     assert g.coarser() is not None and g.coarser()[0] is g.coarser()[0]
-    assert g.coarser()[1].transposed is g.coarser()[1].transposed
-    assert g.kernel_map(3).transposed.transposed is g.kernel_map(3)
+    for kernel_map in (g.kernel_map(3), g.coarser()[1]):
+        back = kernel_map.transposed
+        assert (
+            back.tiles is kernel_map.transposed.tiles and back.table is kernel_map.transposed.table
+        )
+        assert back.transposed.tiles is kernel_map.tiles
+
+
+def test_maps_are_freed_at_once():
+    """Without waiting for the collector of cycles: they are the largest things beside features."""
+    g = random_grid()
+    maps = [g.kernel_map(3), g.coarser()[1]]
+    tiles = [weakref.ref(m.transposed.tiles[0].bag) for m in maps] + [weakref.ref(m) for m in maps]
+    gc.disable()
+    try:
+        del g, maps
+        assert not any(reference() is not None for reference in tiles)
+    finally:
+        gc.enable()
+
+
+def test_pairs_come_back_from_tiles():
+    for kernel_map in (random_grid().kernel_map(3), random_grid().coarser()[1]):
+        fresh = {t: found(m) for t, m in enumerate((kernel_map, kernel_map.transposed))}
+        kernel_map._kept.tables = [None, None]
+        assert kernel_map.transposed.tiles  # made first, and then the pairs are dropped
+        assert {t: found(m) for t, m in enumerate((kernel_map, kernel_map.transposed))} == fresh
 
 
 @pytest.mark.parametrize("which", ["submanifold", "strided"])
