@@ -22,7 +22,11 @@ def python(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
     ours = ("DINOMED3D_", "nnUNet_", "HF_HUB_OFFLINE")
     environment = {k: v for k, v in os.environ.items() if not k.startswith(ours)} | variables
     return subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        encoding="utf-8",
     )
 
 

@@ -29,6 +29,6 @@ def test_every_example_is_run():
 @pytest.mark.parametrize("script", ARGUMENTS)
 def test_example_runs(script):
     command = [sys.executable, str(EXAMPLES / script), *ARGUMENTS[script]]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout

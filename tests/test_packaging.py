@@ -74,7 +74,7 @@ class Environment:
 
     def pip(self, *words: str) -> None:
         pip = [sys.executable, "-m", "pip", "--python", str(self.python)]
-        ran = subprocess.run([*pip, *words], capture_output=True, text=True)
+        ran = subprocess.run([*pip, *words], capture_output=True, encoding="utf-8")
         assert ran.returncode == 0, ran.stdout + ran.stderr
 
     def install(self, *words: str) -> None:
@@ -85,7 +85,7 @@ class Environment:
             [str(self.python), "-W", "ignore", "-c", code, *words],
             cwd=self.site.parent,  # not the checkout, whose packages would be found in it
             capture_output=True,
-            text=True,
+            encoding="utf-8",
         )
         assert ran.returncode == 0, ran.stderr
         return ran.stdout
@@ -114,7 +114,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def wheel(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    ran = subprocess.run(command, cwd=tree, capture_output=True, text=True)
+    ran = subprocess.run(command, cwd=tree, capture_output=True, encoding="utf-8")
     assert ran.returncode == 0, ran.stderr
     (built,) = folder.glob("*.whl")
     return built
@@ -203,7 +203,7 @@ def test_nothing_that_is_packaged_is_ignored_by_git() -> None:
         ["git", "ls-files", "--others", "--ignored", "--exclude-standard"],
         cwd=ROOT,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=True,
     )
     ours = ("dinomed3d/", "planners/", "pointseg/", "tests/", "examples/")

@@ -230,7 +230,7 @@ def measured(job: Job, threads: int) -> dict[str, Any]:
     """``run`` in a process of its own."""
     command = [sys.executable, __file__, "--job", json.dumps(vars(job))]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment)
     if done.returncode:
         raise RuntimeError(f"{job}: {done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])

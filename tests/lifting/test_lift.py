@@ -190,7 +190,10 @@ def test_sites_of_another_shape(shape):
 def test_the_core_stands_alone():
     code = "import sys, dinomed3d.lifting; print(*sys.modules)"
     modules = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True
+        [sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
     ).stdout.split()
     ours = {m for m in modules if m.startswith(("dinomed3d", "planners", "pointseg"))}
     assert "dinomed3d.lifting.weights" in ours

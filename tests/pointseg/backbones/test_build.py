@@ -63,7 +63,9 @@ def test_what_is_refused():
 
 def test_the_package_loads_nothing_until_asked():
     code = "import sys, pointseg; print(sorted({'torch', 'numpy'} & sys.modules.keys()))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True
+    )
     assert done.stdout.strip() == "[]"
 
 

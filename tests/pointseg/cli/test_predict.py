@@ -127,7 +127,7 @@ def test_interrupted_it_ends_at_once_and_leaves_no_halves(tmp_path, number):
     environment = {"PYTHONPATH": str(root), "PATH": "", "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         [sys.executable, "-c", SLOW, *command],
-        cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True,
+        cwd=tmp_path, env=environment, stderr=subprocess.PIPE, encoding="utf-8",
     ) as process:  # fmt: skip
         try:
             assert process.stderr is not None

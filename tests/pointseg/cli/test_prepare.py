@@ -109,7 +109,9 @@ def test_help_imports_nothing_heavy() -> None:
         "except SystemExit as end:\n    assert end.code == 0\n"
         "heavy = {'numpy', 'torch', 'scipy', 'PIL'} & set(sys.modules)\nassert not heavy, heavy\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", timeout=60
+    )
     assert done.returncode == 0, done.stderr
     assert "--source DIR" in done.stdout and "Exit codes" in done.stdout
 

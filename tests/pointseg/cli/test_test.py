@@ -98,6 +98,8 @@ def test_help_comes_at_once(module):
         "heavy = {'torch', 'numpy', 'scipy', 'matplotlib', 'PIL', 'tqdm'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"usage: pointseg-{module}")

@@ -31,7 +31,9 @@ def test_help_is_instant(command: str) -> None:
         "heavy = {'torch', 'numpy', 'scipy', 'matplotlib', 'tqdm'} & sys.modules.keys()\n"
         "assert not heavy, heavy"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", timeout=60
+    )
     assert done.returncode == 0, done.stderr
     assert f"pointseg-{command}" in done.stdout
 

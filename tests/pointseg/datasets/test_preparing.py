@@ -154,7 +154,7 @@ def test_an_interrupt_leaves_whole_scenes_only_and_no_process(
         [sys.executable, script, out, str(workers)],
         env={**os.environ, "PYTHONPATH": str(root)},
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
     )
     part = out / "train" / ".slow.0000.part"
     end = time.monotonic() + 60

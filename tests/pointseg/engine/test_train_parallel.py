@@ -63,7 +63,7 @@ def run_both(out: Path, how: str) -> None:
             env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
             cwd=Path(__file__).parents[3],
             stderr=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
         )
         for rank in range(2)
     ]
