@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+PER_POINT = ("coord", "grid_coord", "feat", "segment", "image_coord", "image_mask")
+"""Fields of a Cloud with a row for each of its points."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cloud:
@@ -34,15 +37,26 @@ class Cloud:
     image_offset: Tensor | None = None
     """(S,) int64 as ``offset``, but of the samples whose images are looked up: Mix3D merges clouds,
     not their images. None: as ``offset``."""
+    images: Tensor | None = None
+    """(S, V, 3, H, W) uint8, the V views of each of the S samples; black where there are fewer."""
+    image_maps: Tensor | None = None
+    """(S, V, C, h, w) features of these images, where they are known already."""
 
     def __post_init__(self) -> None:
         count = len(self.coord)
-        for name in ("grid_coord", "feat", "segment", "image_coord", "image_mask"):
+        for name in PER_POINT:
             values = getattr(self, name)
             if values is not None and len(values) != count:
                 raise ValueError(f"Cloud: '{name}' must have {count} rows, got {len(values)}")
         if self.offset.dim() != 1 or len(self.offset) == 0:
             raise ValueError(f"Cloud: 'offset' must be (B,) with B >= 1, got {self.offset.shape}")
+        samples = len(self.offset if self.image_offset is None else self.image_offset)
+        for name in ("images", "image_maps"):
+            values = getattr(self, name)
+            if values is not None and (values.dim() != 5 or len(values) != samples):
+                raise ValueError(
+                    f"Cloud: '{name}' must be ({samples}, V, C, H, W), got {tuple(values.shape)}"
+                )
 
     def __len__(self) -> int:
         return len(self.coord)

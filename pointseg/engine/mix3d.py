@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pointseg.cloud import Cloud
+from pointseg.cloud import PER_POINT, Cloud
 
 
 def mix3d(cloud: Cloud, probability: float, rng: np.random.Generator) -> Cloud:
@@ -40,7 +40,7 @@ def mix3d(cloud: Cloud, probability: float, rng: np.random.Generator) -> Cloud:
     rows = {
         field.name: getattr(cloud, field.name)[kept]
         for field in fields(cloud)
-        if not field.name.endswith("offset") and getattr(cloud, field.name) is not None
+        if field.name in PER_POINT and getattr(cloud, field.name) is not None
     }
     # Rows that stay, up to each of the old ends.
     before = torch.cat([kept.new_zeros(1, dtype=torch.int64), kept.cumsum(0)])
@@ -49,7 +49,7 @@ def mix3d(cloud: Cloud, probability: float, rng: np.random.Generator) -> Cloud:
     merged = offset[1::2]
     if len(offset) % 2:
         merged = torch.cat([merged, offset[-1:]])
-    return Cloud(**rows, offset=merged, image_offset=images)
+    return replace(cloud, **rows, offset=merged, image_offset=images)
 
 
 def _one_per_voxel(cloud: Cloud, rng: np.random.Generator) -> Tensor:

@@ -75,3 +75,12 @@ def test_rows_must_agree() -> None:
 def test_features_are_replaced_alone() -> None:
     changed = cloud(2).with_feat(torch.ones(2, 8))
     assert changed.feat.shape == (2, 8) and changed.grid_coord.tolist() == [[0] * 3, [1] * 3]
+
+
+def test_images_of_each_sample_are_joined_and_counted():
+    one = replace(cloud(3), images=torch.zeros(1, 2, 3, 4, 5, dtype=torch.uint8))
+    two = replace(cloud(2), images=torch.ones(1, 2, 3, 4, 5, dtype=torch.uint8))
+    made = collate([one, two])
+    assert made.images is not None and made.images[:, 0, 0, 0, 0].tolist() == [0, 1]
+    with pytest.raises(ValueError, match="'image_maps' must be"):
+        replace(made, image_maps=torch.zeros(1, 2, 3, 4, 5))

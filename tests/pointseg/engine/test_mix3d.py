@@ -107,6 +107,8 @@ def test_fields_that_are_not_there_stay_away():
     assert {f.name for f in fields(made) if getattr(made, f.name) is None} == {
         "image_coord",
         "image_mask",
+        "images",
+        "image_maps",
     }
 
 
