@@ -64,7 +64,7 @@ def labelled(
     """
     points = class_colors(segment, colors)
     picture = render(coord, points, view=view, size=size, up=up, cut_ceiling=cut_ceiling)
-    return _stacked([picture, legend(names, colors, size[0], counts=_counts(segment, len(names)))])
+    return stacked([picture, legend(names, colors, size[0], counts=_counts(segment, len(names)))])
 
 
 def comparison(
@@ -106,12 +106,12 @@ def comparison(
         (f"errors: {share:.1%} of the labelled points", errors),
     ]
     pictures = [
-        _titled(render(coord, shown, view=view, size=size, up=up, cut_ceiling=cut_ceiling), title)
+        titled(render(coord, shown, view=view, size=size, up=up, cut_ceiling=cut_ceiling), title)
         for title, shown in panels
     ]
     counts = _counts(truth, len(names)) + _counts(predicted, len(names))
     sheet = beside(pictures)
-    return _stacked([sheet, legend(names, colors, sheet.width, counts=counts)])
+    return stacked([sheet, legend(names, colors, sheet.width, counts=counts)])
 
 
 def legend(
@@ -169,15 +169,17 @@ def beside(pictures: Sequence[Image.Image]) -> Image.Image:
     return sheet
 
 
-def _titled(picture: Image.Image, title: str) -> Image.Image:
+def titled(picture: Image.Image, title: str) -> Image.Image:
+    """A picture under a line of text, which is cut off where it is too long."""
     font = ImageFont.load_default(20)
     bar = Image.new("RGB", (picture.width, 34), PAPER)
     text = _shortened(title, font, picture.width - 24)
     ImageDraw.Draw(bar).text((picture.width // 2, 19), text, INK, font, anchor="mm")
-    return _stacked([bar, picture])
+    return stacked([bar, picture])
 
 
-def _stacked(pictures: Sequence[Image.Image]) -> Image.Image:
+def stacked(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Pictures, at least one, above each other, aligned at the left."""
     sheet = Image.new(
         "RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), PAPER
     )
