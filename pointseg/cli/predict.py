@@ -56,6 +56,11 @@ def _parser() -> argparse.ArgumentParser:
         "outdoor models), or up",
     )
     cloud.add_argument(
+        "--strength-max", type=float, metavar="MAX",
+        help="their intensity that counts as 1, such as 255 or 65535 (default: as in training, else "
+        "guessed for each file, which is said)",
+    )  # fmt: skip
+    cloud.add_argument(
         "--any-scale", action="store_true",
         help="predict, too, what does not seem to fit the model's voxels",
     )  # fmt: skip
@@ -84,6 +89,7 @@ def _run(arguments: argparse.Namespace, shown: Bar) -> int:
             full=arguments.full or arguments.views is not None,
             unit_m=None if arguments.unit is None else METRES[arguments.unit],
             up=arguments.up,
+            strength_max=arguments.strength_max,
             seen_from=arguments.seen_from,
             any_scale=arguments.any_scale,
             colors=arguments.colors,

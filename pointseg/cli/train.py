@@ -21,6 +21,7 @@ from pointseg.cli.command import (
 
 if TYPE_CHECKING:
     from pointseg.datasets.dataset import Dataset
+    from pointseg.datasets.description import Description
     from pointseg.engine.recipe import Recipe
     from pointseg.engine.train import TrainSpec
 
@@ -108,6 +109,12 @@ def _run(arguments: argparse.Namespace) -> int:
     if dataset is None or arguments.show_recipe:
         print(recipe.to_json())
         return 0
+    if _guesses_strength(recipe) and _is_main():
+        print(
+            f"{NAME}: the scale of the intensities is guessed file by file; say it with 'strength_max' in "
+            "dataset.yaml, so that all files, and those that are predicted later, are read alike",
+            file=sys.stderr,
+        )
     return _train(_spec(arguments, recipe, dataset))
 
 
@@ -146,8 +153,23 @@ def fitted(recipe: Recipe, dataset: Dataset) -> Recipe:
         augmentation=augmentation,
         test=replace(recipe.test, margin_m=recipe.test.margin_m * finer),
         test_splits=tests,
-        form=Form(unit_m=told.unit_m, up=told.up),
+        form=Form(
+            unit_m=told.unit_m, up=told.up, strength_max=told.strength_max, columns=_columns(told)
+        ),
     )
+
+
+def _columns(told: Description) -> tuple[str, ...] | None:
+    """Of text without names; the labels', which other clouds may lack, under a name that says so."""
+    if told.columns is None or told.label is None or "label" in told.columns:
+        return told.columns
+    return tuple("label" if name == told.label else name for name in told.columns)
+
+
+def _guesses_strength(recipe: Recipe) -> bool:
+    """Whether intensities are read by a guess of their scale, which may differ from file to file."""
+    is_guessed = recipe.dataset == "folder" and recipe.form.strength_max is None
+    return is_guessed and "strength" in recipe.features
 
 
 def _spec(arguments: argparse.Namespace, recipe: Recipe, dataset: Dataset) -> TrainSpec:
@@ -189,12 +211,16 @@ def _spec(arguments: argparse.Namespace, recipe: Recipe, dataset: Dataset) -> Tr
     )
 
 
+def _is_main() -> bool:
+    return not int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0)))
+
+
 def _train(spec: TrainSpec) -> int:
     from pointseg.engine.showcase import show_predictions
     from pointseg.engine.train import train
 
     result = train(spec)
-    if int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0))):
+    if not _is_main():
         return 0  # the main process alone reports
     pictures = show_predictions(result.best, spec.dataset, spec.out, device=spec.accelerator)
     print(f"best model   {result.best} (val_voxel_miou {result.val_voxel_miou:.4f})")

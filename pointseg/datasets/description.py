@@ -22,7 +22,7 @@ EXAMPLE = (
 )
 """The least a description must hold, on one line; examples/folder.yaml shows all of it."""
 KEYS = ("name", "classes", "colors", "features", "voxel_m", "splits", "unit", "up", "label", "labels",
-        "columns", "check_scale")  # fmt: skip
+        "columns", "check_scale", "strength_max")  # fmt: skip
 UNITS = {"metre": 1.0, "centimetre": 0.01, "millimetre": 0.001, "foot": 0.3048}
 FEATURES = ("color", "normal", "strength")
 
@@ -61,6 +61,8 @@ class Description:
     """The first that applies to a file counts; none: labels are class indices already."""
     columns: tuple[str, ...] | None
     check_scale: bool
+    strength_max: float | None
+    """The intensity that becomes 1; None: guessed for each file."""
 
 
 def read_description(path: Path, *, default_name: str) -> Description:
@@ -103,7 +105,7 @@ class _Parser:
             name=self.text("name", self.found.get("name", default_name)),
             classes=classes,
             features=self.features(),
-            voxel_m=self.voxel(),
+            voxel_m=self.above_0("voxel_m", "a number of metres"),
             splits=self.splits(),
             unit_m=UNITS[self.choice("unit", "metre", tuple(UNITS))],
             up=self.choice("up", "z", UPS),
@@ -111,6 +113,7 @@ class _Parser:
             labels=self.labels(classes.names),
             columns=None if columns is None else self.texts("columns", columns),
             check_scale=self.flag("check_scale", True),
+            strength_max=self.above_0("strength_max") if "strength_max" in self.found else None,
         )
 
     def error(self, problem: str) -> DatasetError:
@@ -156,14 +159,14 @@ class _Parser:
                 raise self.error(f"'features' must be some of {', '.join(FEATURES)}, got '{value}'")
         return frozenset(values)
 
-    def voxel(self) -> float:
-        value = self.found["voxel_m"]
+    def above_0(self, key: str, what: str = "a number") -> float:
+        value = self.found[key]
         try:  # YAML takes 1e-2 for text
             size = float(value) if isinstance(value, (int, float, str)) else float("nan")
         except ValueError:
             size = float("nan")
         if not 0 < size < float("inf") or isinstance(value, bool):
-            raise self.error(f"'voxel_m' must be a number of metres above 0, got {value!r}")
+            raise self.error(f"'{key}' must be {what} above 0, got {value!r}")
         return size
 
     def classes(self) -> ClassList:

@@ -77,9 +77,9 @@ class Folder:
         """
         path = self.path(split, scene)
         file = path.relative_to(self.root).as_posix()
-        is_text = cloud_suffix(path) in (".txt", ".xyz", ".csv", ".asc")
+        told = self.description
         read, _ = finite_points(
-            read_cloud(path, columns=self.description.columns if is_text else None)
+            read_cloud(path, columns=told.columns, strength_max=told.strength_max)
         )
         if len(read) == 0:
             raise DatasetError(f"{path}: holds no points with a position; remove it from its split")

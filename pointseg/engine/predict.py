@@ -19,7 +19,16 @@ from pointseg.engine.recipe import Form, Protocol
 from pointseg.engine.sources import Source, find_sources
 from pointseg.engine.voting import Passes, Voter
 from pointseg.errors import UserError
-from pointseg.files import CloudFileError, finite_points, read_cloud, write_labelled
+from pointseg.files import (
+    TEXT,
+    CloudFileError,
+    cloud_suffix,
+    finite_points,
+    read_cloud,
+    write_labelled,
+)
+from pointseg.files.columns import file_strength, strength_scale, usual_strength
+from pointseg.files.text import fitting_columns
 from pointseg.files.writing import new_file
 from pointseg.pictures import labelled
 from pointseg.pictures.views import VIEWS
@@ -35,6 +44,8 @@ SEEN_FROM = {
     "up": "pointing up",
 }
 """Where estimated normals can point to."""
+SCALED = (".bin", ".pcd.bin")
+"""Types of files that say what their intensities mean."""
 DEFAULT_SEEN_FROM = {"indoor": "middle", "outdoor": "origin"}
 
 
@@ -53,6 +64,8 @@ class PredictSpec:
     """All views and every point, as in tests, instead of one pass over one point per voxel."""
     unit_m: float | None = None
     """Metres per unit of the coordinates; None: as of the clouds that the model was trained on."""
+    strength_max: float | None = None
+    """The intensity that becomes 1; None: as of the clouds that the model was trained on, else guessed."""
     up: str | None = None
     """The axis that points up: z, y or -y; None: as of the clouds that the model was trained on."""
     seen_from: str | None = None
@@ -143,8 +156,9 @@ def picture_file(target: Path, view: str) -> Path:
 def _form(spec: PredictSpec, trained: TrainedSpec) -> Form:
     """How the clouds lie in their files."""
     form = trained.recipe.form
-    unit_m = form.unit_m if spec.unit_m is None else spec.unit_m
-    return replace(form, unit_m=unit_m, up=form.up if spec.up is None else spec.up)
+    given = {"unit_m": spec.unit_m, "up": spec.up, "strength_max": spec.strength_max}
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    return replace(form, **changes)
 
 
 def _way(spec: PredictSpec, trained: TrainedSpec, passes: Passes) -> dict[str, Any]:
@@ -181,11 +195,17 @@ def _one(
             kept = _kept(spec, source, {**way, **stamp})
             if kept is not None:
                 return kept
-        scene = read_cloud(source.path)
+        form = _form(spec, trained)
+        columns = None
+        if form.columns is not None and cloud_suffix(source.path) in TEXT:
+            columns = fitting_columns(source.path, form.columns)
+        scene = read_cloud(source.path, columns=columns, strength_max=form.strength_max)
         labels, notes = _named(spec, voter, trained, scene, progress)
+        if "strength" in trained.needs:
+            notes += _of_strength(source.path, scene, form.strength_max)
         for note in notes:
             spec.log(f"{source.path.name}: {note}")
-        _write(spec, trained, source, scene, labels)
+        _write(spec, trained, source, scene, labels, columns)
     except UserError as error:
         return _failed(source, " ".join(str(error).split()))
     except Exception as error:  # whatever it is, the other files are not to wait for its cure
@@ -247,6 +267,19 @@ def _named(
     return labels, notes
 
 
+def _of_strength(path: Path, scene: Scene, strength_max: float | None) -> list[str]:
+    """What is to be said about the scale of the intensities."""
+    values = file_strength(scene)
+    if values is None:
+        return []
+    if strength_max is None and cloud_suffix(path) not in SCALED:
+        taken = strength_scale(values)
+        return [f"its intensities were taken to reach {taken} (--strength-max says otherwise)"]
+    if strength_max is not None and usual_strength(values) > strength_max:
+        return [f"more than 1 % of its intensities lie above {strength_max:g} (--strength-max)"]
+    return []
+
+
 def _viewpoint(scene: Scene, seen_from: str) -> NDArray[np.float64] | None:
     """(3,) where normals point to, as the scene's ``coord`` has it; None: upwards."""
     if seen_from == "up":
@@ -263,11 +296,13 @@ def _write(
     source: Source,
     scene: Scene,
     labels: NDArray[np.int32],
+    columns: Sequence[str] | None,
 ) -> None:
     source.target.parent.mkdir(parents=True, exist_ok=True)
     record_file(source.target).unlink(missing_ok=True)  # it would vouch for what is replaced now
     colors = trained.classes.colors
-    write_labelled(source.path, source.target, labels, colors=colors if spec.colors else None)
+    painted = colors if spec.colors else None
+    write_labelled(source.path, source.target, labels, colors=painted, columns=columns)
     if not spec.pictures:
         return
     form = _form(spec, trained)
@@ -296,7 +331,7 @@ def _kept(spec: PredictSpec, source: Source, way: dict[str, Any]) -> Prediction 
     try:
         told = json.loads(record_file(source.target).read_text(encoding="utf-8"))
         result = told.pop("result")
-        if told != way or result["source"] != str(source.path):
+        if told != json.loads(json.dumps(way)) or result["source"] != str(source.path):
             return None
         if spec.pictures and not all(picture_file(source.target, v).is_file() for v in VIEWS):
             return None

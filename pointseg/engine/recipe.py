@@ -7,6 +7,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
+from math import inf
 from typing import Any, TypeVar
 
 from pointseg.datasets.axes import UPS
@@ -52,10 +53,16 @@ class Form:
     """Metres per unit of the coordinates."""
     up: str = "z"
     """The vertical axis: z, y or -y."""
+    strength_max: float | None = None
+    """The intensity that becomes 1; None: what the type of a file says, else a guess for each file."""
+    columns: tuple[str, ...] | None = None
+    """Names of the columns of text that has no line of names."""
 
     def __post_init__(self) -> None:
         _require("Form", "unit_m", self.unit_m, self.unit_m > 0, "> 0 metres")
         _require("Form", "up", self.up, self.up in UPS, f"one of {', '.join(UPS)}")
+        most = self.strength_max
+        _require("Form", "strength_max", most, most is None or 0 < most < inf, "> 0, or null")
 
 
 @dataclass(frozen=True, kw_only=True)

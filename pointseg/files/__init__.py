@@ -78,7 +78,12 @@ def cloud_suffix(path: Path) -> str | None:
     return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), None)
 
 
-def read_cloud(path: Path, *, columns: Sequence[str] | None = None) -> Scene:
+def read_cloud(
+    path: Path,
+    *,
+    columns: Sequence[str] | None = None,
+    strength_max: float | None = None,
+) -> Scene:
     """A cloud with everything that its file holds.
 
     Positions that lie far from zero (over 10 km) are given relative to a round ``origin``, so that
@@ -88,7 +93,9 @@ def read_cloud(path: Path, *, columns: Sequence[str] | None = None) -> Scene:
 
     Args:
         path: a file, its ending says of which type (see ``SUFFIXES``), or a folder of ``.npy`` files.
-        columns: names of the columns, for text without a line of names.
+        columns: names of the columns, for text without a line of names; other files have names.
+        strength_max: the intensity that becomes a ``strength`` of 1, > 0; None: the scans of KITTI and
+            nuScenes have theirs, others are guessed: see ``columns.strength_scale``.
 
     Raises:
         CloudFileError: it is not there, of no known type, or not what its ending says; malformed,
@@ -97,10 +104,10 @@ def read_cloud(path: Path, *, columns: Sequence[str] | None = None) -> Scene:
     suffix = _known_suffix(path)
     try:
         if suffix == "":
-            return npy.read_npy_folder(path)
+            return npy.read_npy_folder(path, strength_max=strength_max)
         if suffix in TEXT:
-            return text.read_text(path, columns)
-        return READERS[suffix](path)
+            return text.read_text(path, columns, strength_max=strength_max)
+        return READERS[suffix](path, strength_max=strength_max)
     except OSError as error:
         raise CloudFileError(path, f"could not be read: {error.strerror or error}") from error
 
@@ -125,6 +132,7 @@ def write_labelled(
     *,
     colors: NDArray[np.uint8] | None = None,
     field: str | None = None,
+    columns: Sequence[str] | None = None,
 ) -> None:
     """Copy a cloud's file with a class for each point; every other field and the georeference stay.
 
@@ -138,6 +146,7 @@ def write_labelled(
         segment: (N,) integers, a class for each point of the file, -1 where there is none.
         colors: (K, 3) colours of the classes; given, they replace the colours of the points.
         field: another name for the field of the classes.
+        columns: as for ``read_cloud``; text that had no names gets these.
 
     Raises:
         CloudFileError: as ``read_cloud`` and ``write_cloud``; ``segment`` does not fit the file;
@@ -151,6 +160,8 @@ def write_labelled(
     try:
         if suffix == "":
             npy.label_npy_folder(source, target, segment, colors=colors, field=field)
+        elif suffix in TEXT:
+            text.label_text(source, target, segment, colors=colors, field=field, columns=columns)
         else:
             LABELLERS[suffix](source, target, segment, colors=colors, field=field)
     except OSError as error:

@@ -38,7 +38,13 @@ CLASS_FIELD, SPARE_CLASS_FIELD = "class", "pointseg_class"
 UNLABELLED_COLOR = (128, 128, 128)
 
 
-def scene_of(path: Path, columns: Mapping[str, NDArray[Any]], *, name: str) -> Scene:
+def scene_of(
+    path: Path,
+    columns: Mapping[str, NDArray[Any]],
+    *,
+    name: str,
+    strength_max: float | None = None,
+) -> Scene:
     """The columns of a file as a scene.
 
     Positions, colours, normals, intensities and labels are recognised by name and brought into the
@@ -49,6 +55,7 @@ def scene_of(path: Path, columns: Mapping[str, NDArray[Any]], *, name: str) -> S
         path: the file, for messages.
         columns: (N,) or (N, k) arrays by the names that the file gives them.
         name: of the scene.
+        strength_max: the intensity that becomes 1; None: as ``strength_scale`` guesses it.
 
     Raises:
         CloudFileError: no columns x, y and z, or not of numbers.
@@ -70,7 +77,7 @@ def scene_of(path: Path, columns: Mapping[str, NDArray[Any]], *, name: str) -> S
         fields["normal"] = to_normal(normal)
     strength = _single(rest, STRENGTH)
     if strength is not None:
-        fields["strength"] = to_strength(strength)
+        fields["strength"] = to_strength(strength, strength_max)
     for field, names in (("segment", SEGMENT), ("instance", INSTANCE)):
         values = _single(rest, names)
         labels = None if values is None else to_labels(values)
@@ -139,17 +146,36 @@ def to_normal(values: NDArray[Any]) -> NDArray[np.float32]:
     return np.divide(normal, length, out=np.zeros_like(normal), where=length > 0).astype(np.float32)
 
 
-def to_strength(values: NDArray[Any]) -> NDArray[np.float32]:
+def to_strength(values: NDArray[Any], strength_max: float | None = None) -> NDArray[np.float32]:
     """(N,) intensities of a file as (N, 1) float32, 0 to 1; NaN becomes 0.
 
-    Files seldom say what their largest value means. It is taken to be 1 (floats only), 255, 4095 or
-    65535: the smallest of these that 99 % of the points stay below.
+    Args:
+        values: as the file has them.
+        strength_max: the one that becomes 1, as all above it do; None: ``strength_scale``'s guess.
     """
-    strength = _finite(values)
-    usual = np.percentile(strength, 99) if len(strength) else 0
+    scale = strength_scale(values) if strength_max is None else strength_max
+    return np.clip(_finite(values) / np.float32(scale), 0, 1)[:, None]
+
+
+def strength_scale(values: NDArray[Any]) -> int:
+    """What the largest possible intensity of a file seems to be: files seldom say it.
+
+    It is taken to be 1 (floats only), 255, 4095 or 65535: the smallest of these that 99 % of the
+    points stay below. A dark scan beside bright ones may so be taken for one of another scale.
+    """
+    usual = usual_strength(values)
     scales = (1, 255, 4095, 65535) if values.dtype.kind == "f" else (255, 4095, 65535)
-    scale = next((scale for scale in scales if usual <= scale), scales[-1])
-    return np.clip(strength / np.float32(scale), 0, 1)[:, None]
+    return next((scale for scale in scales if usual <= scale), scales[-1])
+
+
+def usual_strength(values: NDArray[Any]) -> float:
+    """The intensity that 99 % of the points stay below: glints reach far above it."""
+    return float(np.percentile(_finite(values), 99)) if len(values) else 0.0
+
+
+def file_strength(scene: Scene) -> NDArray[Any] | None:
+    """(N,) intensities of a scene as its file had them; None where they are not kept apart."""
+    return _single({k: v for k, v in scene.fields.items() if k not in FIELDS}, STRENGTH)
 
 
 def to_labels(values: NDArray[Any]) -> NDArray[np.int32] | None:
@@ -166,6 +192,11 @@ def to_labels(values: NDArray[Any]) -> NDArray[np.int32] | None:
     if len(values) and (values.min() < limits.min or values.max() > limits.max):
         return None
     return values.astype(np.int32)
+
+
+def names_labels(name: str) -> bool:
+    """Whether readers take a column of this name for the labels."""
+    return _key(name) in SEGMENT
 
 
 def class_field(path: Path, existing: Iterable[str], wanted: str | None) -> str:

@@ -21,7 +21,7 @@ NUSCENES_SUFFIX = ".pcd.bin"
 UNLABELLED = 0xFFFF
 
 
-def read_bin(path: Path) -> Scene:
+def read_bin(path: Path, *, strength_max: float | None = None) -> Scene:
     """All points of a scan, with the labels of the ``.label`` file beside it, if there is one.
 
     ``remission`` (0 to 1) or ``intensity`` (0 to 255) also become ``strength``. A label holds the
@@ -41,8 +41,8 @@ def read_bin(path: Path) -> Scene:
         )
     table = np.fromfile(path, "<f4").reshape(-1, len(names)).astype(np.float32, copy=False)
     columns = {name: np.ascontiguousarray(table[:, i]) for i, name in enumerate(names)}
-    scene = scene_of(path, columns, name=_stem(path))
-    scale = 1 if names is KITTI else NUSCENES_INTENSITY
+    scene = scene_of(path, columns, name=_stem(path), strength_max=strength_max)
+    scale = (1 if names is KITTI else NUSCENES_INTENSITY) if strength_max is None else strength_max
     strength = np.nan_to_num(table[:, 3:4], nan=0.0, posinf=0.0, neginf=0.0) / np.float32(scale)
     scene = scene.with_fields(strength=np.clip(strength, 0, 1))
     labels = label_path(path)

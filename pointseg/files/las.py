@@ -35,7 +35,7 @@ CLASSIFICATION = "classification"
 FULL_COLOR = 257  # from 8 to 16 bits
 
 
-def read_las(path: Path) -> Scene:
+def read_las(path: Path, *, strength_max: float | None = None) -> Scene:
     """All points of a LAS or LAZ file.
 
     Raises:
@@ -48,7 +48,7 @@ def read_las(path: Path) -> Scene:
         xyz = np.empty((len(las.points), 3))
         for axis, raw in enumerate((las.X, las.Y, las.Z)):
             xyz[:, axis] = raw * las.header.scales[axis] + las.header.offsets[axis]
-    return scene_of(path, {"xyz": xyz, **columns}, name=path.stem)
+    return scene_of(path, {"xyz": xyz, **columns}, name=path.stem, strength_max=strength_max)
 
 
 def write_las(path: Path, scene: Scene) -> None:

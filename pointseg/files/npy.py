@@ -37,7 +37,7 @@ def is_npy_folder(path: Path) -> bool:
     return (path / "coord.npy").is_file()
 
 
-def read_npy_folder(path: Path) -> Scene:
+def read_npy_folder(path: Path, *, strength_max: float | None = None) -> Scene:
     """A cloud from a folder of ``.npy`` files.
 
     Raises:
@@ -46,7 +46,7 @@ def read_npy_folder(path: Path) -> Scene:
     if not is_npy_folder(path):
         raise CloudFileError(path, "is a folder without coord.npy, thus not a cloud")
     arrays = {file.stem: read_array(file) for file in sorted(path.glob("*.npy"))}
-    return scene_of(path, _per_point(path, arrays), name=path.name)
+    return scene_of(path, _per_point(path, arrays), name=path.name, strength_max=strength_max)
 
 
 def write_npy_folder(path: Path, scene: Scene) -> None:
@@ -88,13 +88,15 @@ def label_npy_folder(
                 shutil.copyfile(source / f"{name}.npy", part)
 
 
-def read_npz(path: Path) -> Scene:
+def read_npz(path: Path, *, strength_max: float | None = None) -> Scene:
     """A cloud from the arrays of an ``.npz`` file.
 
     Raises:
         CloudFileError: not such a file, damaged, no positions, arrays of different lengths.
     """
-    return scene_of(path, _per_point(path, _load_npz(path)), name=path.stem)
+    return scene_of(
+        path, _per_point(path, _load_npz(path)), name=path.stem, strength_max=strength_max
+    )
 
 
 def write_npz(path: Path, scene: Scene) -> None:
@@ -125,13 +127,15 @@ def label_npz(
         _save_npz(stream, new, method)
 
 
-def read_npy(path: Path) -> Scene:
+def read_npy(path: Path, *, strength_max: float | None = None) -> Scene:
     """A cloud from one array: structured, or with columns x, y, z, then intensity or colour.
 
     Raises:
         CloudFileError: damaged, or of another shape.
     """
-    return scene_of(path, _table_columns(path, read_array(path)), name=path.stem)
+    return scene_of(
+        path, _table_columns(path, read_array(path)), name=path.stem, strength_max=strength_max
+    )
 
 
 def write_npy(path: Path, scene: Scene) -> None:

@@ -29,7 +29,7 @@ PACKED = ("rgb", "rgba")
 """Fields that hold a colour in one value of four bytes: 0xAARRGGBB, be it called float or integer."""
 
 
-def read_pcd(path: Path) -> Scene:
+def read_pcd(path: Path, *, strength_max: float | None = None) -> Scene:
     """All points of a PCD file; those of organised clouds row by row.
 
     Raises:
@@ -46,7 +46,7 @@ def read_pcd(path: Path) -> Scene:
             columns.update(zip(("red", "green", "blue"), channels, strict=True))
         else:
             columns[field.name] = values[:, 0] if field.count == 1 else values
-    return scene_of(path, columns, name=path.stem)
+    return scene_of(path, columns, name=path.stem, strength_max=strength_max)
 
 
 def write_pcd(path: Path, scene: Scene) -> None:

@@ -28,7 +28,7 @@ from pointseg.scene import Scene
 COLORS = ("red", "green", "blue")
 
 
-def read_ply(path: Path) -> Scene:
+def read_ply(path: Path, *, strength_max: float | None = None) -> Scene:
     """The vertices of a PLY file.
 
     Raises:
@@ -37,7 +37,7 @@ def read_ply(path: Path) -> Scene:
     rows = _read_vertices(read_header(path))
     names = rows.dtype.names or ()
     columns = {name: rows[name].astype(rows[name].dtype.newbyteorder("=")) for name in names}
-    return scene_of(path, columns, name=path.stem)
+    return scene_of(path, columns, name=path.stem, strength_max=strength_max)
 
 
 def write_ply(path: Path, scene: Scene) -> None:

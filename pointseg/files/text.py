@@ -16,6 +16,7 @@ from pointseg.files.columns import (
     checked_segment,
     class_field,
     columns_of,
+    names_labels,
     paint,
     scene_of,
 )
@@ -44,7 +45,12 @@ class Form:
     """No points at all."""
 
 
-def read_text(path: Path, columns: Sequence[str] | None = None) -> Scene:
+def read_text(
+    path: Path,
+    columns: Sequence[str] | None = None,
+    *,
+    strength_max: float | None = None,
+) -> Scene:
     """A cloud from text.
 
     The names of the columns stand in the first line, or in a comment (``#`` or ``//``) before the
@@ -55,6 +61,7 @@ def read_text(path: Path, columns: Sequence[str] | None = None) -> Scene:
     Args:
         path: the file.
         columns: names instead of those, one for each column.
+        strength_max: the intensity that becomes 1; None: it is guessed.
 
     Raises:
         CloudFileError: no numbers, lines of different lengths, another number of names.
@@ -63,7 +70,34 @@ def read_text(path: Path, columns: Sequence[str] | None = None) -> Scene:
     table = _table(path, form)
     names = _names(path, form, table, columns)
     named = {name: np.ascontiguousarray(table[:, i]) for i, name in enumerate(names)}
-    return scene_of(path, named, name=path.stem)
+    return scene_of(path, named, name=path.stem, strength_max=strength_max)
+
+
+def fitting_columns(path: Path, columns: Sequence[str]) -> Sequence[str] | None:
+    """Which of the columns of other files those of this one are, if it does not name them itself.
+
+    Args:
+        path: a file of text.
+        columns: of the clouds that a model was trained on; this one may lack their labels.
+
+    Returns:
+        Names, one for each column; None where the file has its own.
+
+    Raises:
+        CloudFileError: as ``read_text``; another number of columns.
+    """
+    form = _form(path)
+    bare = [name for name in columns if not names_labels(name)]
+    if form.names:
+        return None
+    for names in (columns, bare):
+        if len(names) == form.columns:
+            return names
+    raise CloudFileError(
+        path,
+        f"has {form.columns} columns without names, the model's training clouds had "
+        f"{len(columns)} ({', '.join(columns)}); name those of this file in its first line",
+    )
 
 
 def write_text(path: Path, scene: Scene) -> None:

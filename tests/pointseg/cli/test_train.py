@@ -109,3 +109,30 @@ def test_mistakes_are_one_line(
     said = capsys.readouterr().err
     assert said.startswith("pointseg-train: ") and said.count("\n") == 1 and message in said
     assert not list(tmp_path.rglob("*.pt"))
+
+
+def test_what_the_description_says_of_files_is_kept_for_prediction(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = "".join(f"{k / 9} 0 0 {k} {k % 2}\n" for k in range(100))
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / f"{split}.xyz").write_text(rows)
+    told = (
+        "classes: [a, b]\nfeatures: [strength]\nvoxel_m: 0.05\nlabel: kind\n"
+        "columns: [x, y, z, intensity, kind]\n"
+    )
+    (tmp_path / "dataset.yaml").write_text(told + "strength_max: 50\n")
+    words = ["--dataset", "folder", "--root", str(tmp_path)]
+    assert main([*words, "--show-recipe"]) == 0
+    form = json.loads(capsys.readouterr().out)["form"]
+    assert form["strength_max"] == 50
+    assert form["columns"] == ["x", "y", "z", "intensity", "label"]
+    # where nothing is said of the scale, that is said, before anything else can go wrong
+    (tmp_path / "dataset.yaml").write_text(told)
+    tiny = [*TINY, "--init", "none.pt", "--override", "train_splits=train"]
+    assert main([*words, *tiny]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert "guessed file by file; say it with 'strength_max'" in lines[0] and len(lines) == 2
+    assert main([*words, *tiny, "--override", "form.strength_max=9"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1

@@ -123,6 +123,16 @@ def test_columns_of_text(tmp_path):
     assert len(dataset.load("val", "c")) == 200
 
 
+@pytest.mark.parametrize(("strength_max", "found"), [(None, 0.784), (1000, 0.2)])
+def test_the_scale_of_intensities(tmp_path, strength_max, found):
+    make(tmp_path, features=["strength"], strength_max=strength_max)
+    rows = "".join(f"{k / 200},0,0,200,{k % 2}\n" for k in range(200))
+    (tmp_path / "train" / "a.csv").write_text("x,y,z,intensity,label\n" + rows)
+    (tmp_path / "train" / "a.ply").unlink()
+    scene = open_dataset("folder", tmp_path).load("train", "a")
+    np.testing.assert_allclose(scene["strength"], found, atol=1e-3)
+
+
 def test_test_clouds_may_have_no_labels(tmp_path):
     write_cloud(tmp_path / "test/d.ply", cloud().without("segment"))
     make(tmp_path, splits={"train": ["train"], "val": ["val"], "test": ["test"]})

@@ -99,7 +99,6 @@ def test_angles_are_read(tmp_path: Path) -> None:
 
 
 def test_normals_of_flat_walls_point_into_the_room(tmp_path: Path) -> None:
-    pytest.importorskip("pointseg.ops.normals")
     grid = np.stack(np.meshgrid(np.arange(20), np.arange(20)), -1).reshape(-1, 2) / 10
     floor = "".join(f"{x} {y} 0 1 1 1\n" for x, y in grid)
     ceiling = "".join(f"{x} {y} 3 1 1 1\n" for x, y in grid)

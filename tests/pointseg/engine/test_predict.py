@@ -206,7 +206,7 @@ def test_clouds_are_taken_as_those_of_training_were(tmp_path, model, monkeypatch
     monkeypatch.setattr(module, "load_model", lambda path, device: (model, trained(recipe=recipe)))
     assert predict(spec_of(tmp_path, source))[0].status == "done"
     told = json.loads((tmp_path / "out" / "cloud.ply.json").read_text())
-    assert told["form"] == {"unit_m": 0.001, "up": "y"}
+    assert (told["form"]["unit_m"], told["form"]["up"]) == (0.001, "y")
     (result,) = predict(spec_of(tmp_path, source, unit_m=1.0))
     assert result.status == "failed" and "--unit millimetre" in result.reason
 
@@ -306,3 +306,75 @@ def test_results_and_hidden_files_are_no_sources(tmp_path, model):
     spec = spec_of(tmp_path, folder, out=folder / "out")
     assert [r.status for r in predict(spec)] == ["done"]
     assert [r.status for r in predict(spec)] == ["kept"]
+
+
+STRENGTH = replace(RECIPE, features=("coord", "strength"), setting="outdoor")
+
+
+class ByStrength(nn.Module):
+    """Class 1 where the intensity is above 0.5."""
+
+    def forward(self, cloud):
+        strong = cloud.feat[:, 3:] - 0.5
+        return torch.cat([-strong, strong, torch.full_like(strong, -9)], 1)
+
+
+def intensities(tmp_path, *values):
+    """A LAS file of 100 points for each of these intensities, and those as read when 500 is the most."""
+    scene = colored([0], count=100 * len(values)).without("color")
+    raw = np.repeat(np.array(values, np.uint16), 100)
+    return write(tmp_path / "scan.las", scene.with_fields(intensity=raw))
+
+
+@pytest.mark.parametrize(
+    ("trained_with", "given", "counts", "note"),
+    [
+        (None, None, {"floor": 100, "wall": 100}, "its intensities were taken to reach 255 (--str"),
+        (500.0, None, {"floor": 200}, None),
+        (None, 250.0, {"floor": 100, "wall": 100}, None),
+        (500.0, 150.0, {"wall": 200}, "more than 1 % of its intensities lie above 150"),
+    ],
+)
+def test_the_scale_of_intensities(tmp_path, monkeypatch, trained_with, given, counts, note):
+    recipe = replace(STRENGTH, form=Form(strength_max=trained_with))
+    model = ByStrength(), trained(recipe=recipe)
+    monkeypatch.setattr(module, "load_model", lambda path, device: model)
+    said = []
+    spec = spec_of(tmp_path, intensities(tmp_path, 100, 200), log=said.append, full=True)
+    (result,) = predict(replace(spec, strength_max=given))
+    assert result.status == "done", result.reason
+    assert result.classes == counts
+    assert [note in line for line in said] == ([] if note is None else [True])
+    assert predict(replace(spec, strength_max=given))[0].status == "kept"
+    assert predict(replace(spec, strength_max=180.0))[0].status == "done"
+
+
+def test_a_scale_that_cannot_be(tmp_path, model):
+    source = write(tmp_path / "a.ply", colored([0]))
+    with pytest.raises(UserError, match="'strength_max' must be > 0, or null, got 0"):
+        predict(spec_of(tmp_path, source, strength_max=0.0))
+
+
+COLUMNS = ("x", "y", "z", "red", "spare", "green", "blue", "label")
+
+
+@pytest.mark.parametrize("columns", [8, 7, 6])
+def test_text_without_names_is_read_as_in_training(tmp_path, monkeypatch, columns):
+    model = ByColor(), trained(recipe=replace(RECIPE, form=Form(columns=COLUMNS)))
+    monkeypatch.setattr(module, "load_model", lambda path, device: model)
+    scene = colored([0, 1, 2])
+    rows = np.c_[scene.coord, scene["color"], np.zeros((400, 2))][:, [0, 1, 2, 3, 6, 4, 5, 7]]
+    np.savetxt(tmp_path / "a.xyz", rows[:, :columns], fmt="%g")
+    spec = spec_of(tmp_path, tmp_path / "a.xyz", full=True)
+    (result,) = predict(spec)
+    if columns == 6:
+        assert "has 6 columns without names, the model's training clouds had 8" in result.reason
+        return
+    assert result.classes == {"floor": 134, "wall": 133, "thing": 133}, result.reason
+    target = tmp_path / "out" / "a.xyz"
+    assert target.read_text().splitlines()[0].split()[1:] == [*COLUMNS[:columns], "class"]
+    assert predict(spec)[0].status == "kept"
+    # what names its columns is read by these names
+    names = "x y z b1 b2 b3 b4 b5".split()[:columns]
+    np.savetxt(tmp_path / "a.xyz", rows[:, :columns], fmt="%g", header=" ".join(names))
+    assert "lacks color" in predict(spec)[0].reason

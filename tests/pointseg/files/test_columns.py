@@ -76,6 +76,12 @@ def test_a_few_glints_do_not_change_the_scale_of_intensities():
     assert strength[:5].tolist() == [[1]] * 5
 
 
+def test_a_scale_that_is_said_counts_for_dark_files_and_bright_ones():
+    for values in ([0, 100, 254], [0, 300, 600]):  # of which the first would be taken for 8 bits
+        found = to_strength(np.array(values, np.uint16), 500)[:, 0]
+        np.testing.assert_allclose(found, np.minimum(np.array(values) / 500, 1), rtol=1e-6)
+
+
 def test_labels():
     assert to_labels(np.array([3.0, np.nan, -1])).tolist() == [3, -1, -1]  # type: ignore[union-attr]
     assert to_labels(np.array([3, 250], np.uint8)).dtype == np.int32  # type: ignore[union-attr]

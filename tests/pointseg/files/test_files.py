@@ -269,13 +269,13 @@ def test_another_type_is_refused(tmp_path):
 def test_a_file_that_may_not_be_read_is_refused(tmp_path, monkeypatch):
     write_cloud(tmp_path / "a.ply", scene())
 
-    def refuse(*_):
+    def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("pointseg.files.READERS", {".ply": refuse})
     with pytest.raises(CloudFileError, match=r"a\.ply: could not be read: Permission denied"):
         read_cloud(tmp_path / "a.ply")
-    monkeypatch.setattr("pointseg.files.LABELLERS", {".ply": lambda *_, **__: refuse()})
+    monkeypatch.setattr("pointseg.files.LABELLERS", {".ply": refuse})
     with pytest.raises(CloudFileError, match=r"a\.ply: could not be read: Permission denied"):
         write_labelled(tmp_path / "a.ply", tmp_path / "b.ply", np.zeros(50, int))
 
@@ -300,3 +300,16 @@ def test_classes_do_not_take_the_place_of_positions(tmp_path, field):
         CloudFileError, match=f"classes cannot stand in '{field}': it holds the pos"
     ):
         write_labelled(tmp_path / "a.ply", tmp_path / "b.ply", np.zeros(50, int), field=field)
+
+
+@pytest.mark.parametrize(
+    "suffix", [".ply", ".pcd", ".las", ".npz", ".npy", ".csv", "", ".bin", ".pcd.bin"]
+)
+def test_every_reader_takes_the_scale_of_intensities_that_is_said(tmp_path, suffix):
+    strength = np.array([[0.2], [0.4], [0.8]], np.float32)
+    path = tmp_path / f"a{suffix}"
+    write_cloud(path, Scene(np.eye(3, dtype=np.float32), {"strength": strength}))
+    own = {".las": 65535, ".pcd.bin": 255}.get(suffix, 1)  # what 1 is written as
+    np.testing.assert_allclose(read_cloud(path)["strength"], strength, atol=1e-4)
+    found = read_cloud(path, strength_max=own / 2)["strength"]
+    np.testing.assert_allclose(found, np.minimum(strength * 2, 1), atol=1e-4)
