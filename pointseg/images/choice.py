@@ -1,0 +1,34 @@
+"""Which images of a scene are used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+
+def choose(
+    frames: Sequence[Any], count: int | None, rng: np.random.Generator | None = None
+) -> tuple[int, ...]:
+    """Indices of the frames to use.
+
+    Args:
+        frames: F of them.
+        count: V, how many at most; None: all, in their order.
+        rng: for training: V drawn without replacement, in random order, so that no frame always comes
+            last. None: evenly spread and always the same, i * floor(F / V).
+
+    Raises:
+        ValueError: ``count`` below 1.
+
+    Source: section 2.3 of the method's description.
+    """
+    if count is None:
+        return tuple(range(len(frames)))
+    if count < 1:
+        raise ValueError(f"choose: 'count' must be at least 1, got {count}")
+    if rng is not None:
+        return tuple(rng.permutation(len(frames))[:count].tolist())
+    count = min(count, len(frames))
+    return tuple(number * (len(frames) // count) for number in range(count))

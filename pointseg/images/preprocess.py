@@ -1,0 +1,100 @@
+"""Images as the encoder is given them: one size, in training with other colours and some mirrored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageEnhance
+
+from pointseg.images.frame import Frame
+from pointseg.scene import Scene
+
+BRIGHTNESS, CONTRAST, SATURATION, HUE = 0.4, 0.4, 0.2, 0.1
+JITTER_PROBABILITY = FLIP_PROBABILITY = 0.5
+
+
+def load_images(
+    frames: Sequence[Frame], size: tuple[int, int], *, rng: np.random.Generator | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Read the images of the chosen views.
+
+    Args:
+        frames: V of them.
+        size: height and width to which they are resized, bilinearly, smoothed where they shrink.
+        rng: for training: each image on its own has its colours varied (probability 1/2), and is mirrored
+            left to right (1/2). None: neither.
+
+    Returns:
+        (V, 3, H, W) uint8 red, green, blue; (V,) whether each was mirrored, for ``flip_coordinates``.
+
+    Raises:
+        UserError: an image is missing, damaged or not of its camera's size.
+
+    Source: section 2.4 of the method's description.
+    """
+    height, width = size
+    images = np.empty((len(frames), 3, height, width), np.uint8)
+    flipped = np.zeros(len(frames), np.bool_)
+    for number, frame in enumerate(frames):
+        image = Image.fromarray(frame.read_image())
+        if image.size != (width, height):
+            image = image.resize((width, height), Image.Resampling.BILINEAR)
+        if rng is not None:
+            image = jitter(image, rng)
+            flipped[number] = rng.random() < FLIP_PROBABILITY
+        pixels = np.asarray(image)
+        images[number] = (pixels[:, ::-1] if flipped[number] else pixels).transpose(2, 0, 1)
+    return images, flipped
+
+
+def jitter(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Brightness, contrast, saturation and hue varied in random order, or the image as it is."""
+    if rng.random() >= JITTER_PROBABILITY:
+        return image
+    factors = 1 + rng.uniform(-1, 1, 3) * (BRIGHTNESS, CONTRAST, SATURATION)
+    turn = rng.uniform(-HUE, HUE)
+    enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
+    for step in rng.permutation(4).tolist():
+        if step == 3:
+            image = turn_hue(image, turn)
+        else:
+            image = enhancers[step](image).enhance(float(factors[step]))
+    return image
+
+
+def turn_hue(image: Image.Image, turns: float) -> Image.Image:
+    """All hues moved along the colour circle; 1 goes once around."""
+    hue, saturation, value = image.convert("HSV").split()
+    step = round(turns * 256) % 256
+    moved = hue.point([(level + step) % 256 for level in range(256)])
+    return Image.merge("HSV", (moved, saturation, value)).convert("RGB")
+
+
+def flip_coordinates(scene: Scene, flipped: NDArray[np.bool_], width: int) -> Scene:
+    """The positions of points in images of which some were mirrored.
+
+    Args:
+        scene: with ``image_coord`` and ``image_mask`` in the pixels of the images.
+        flipped: (V,) which.
+        width: of the images, pixels.
+
+    Raises:
+        ValueError: not one entry per view.
+    """
+    coord = scene["image_coord"]
+    if flipped.shape != (coord.shape[1],):
+        raise ValueError(
+            f"flip_coordinates: 'flipped' must be ({coord.shape[1]},), one per view of scene {scene.name}, "
+            f"got {flipped.shape}"
+        )
+    if not flipped.any():
+        return scene
+    u = coord[:, :, 0]
+    mirrored = np.where(flipped, np.float32(width) - u, u)
+    inside = (mirrored >= 0) & (mirrored < width)  # what lay at 0 is now at the edge
+    return scene.with_fields(
+        image_coord=np.stack([mirrored, coord[:, :, 1]], axis=2),
+        image_mask=scene["image_mask"] & inside,
+    )

@@ -1,0 +1,108 @@
+"""Which points of a scene its images show, and where: computed first, from points that nothing has moved yet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from dinomed3d.lifting import Cameras
+from pointseg.images.diagnosis import depth_problem, why_unseen
+from pointseg.images.frame import Frame, ImagesError
+from pointseg.images.recipe import OCCLUSIONS
+from pointseg.scene import Scene
+
+CHUNK = 1 << 18
+"""Points that are projected at a time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Visibility:
+    """When a camera sees a point that lies in its image.
+
+    Source: section 2.2 of the method's description; the z-buffer goes beyond it.
+    """
+
+    near_m: float = 0.0
+    """Points are seen beyond this distance along the camera's axis."""
+    far_m: float | None = None
+    """Points are seen before this distance; None: however far."""
+    margin_m: float = 0.2
+    """How far a point may lie before or behind what the depth map has there."""
+    occlusion: str = "depth"
+    """depth: by the depth maps of the frames that have one; z-buffer: by these, and by the cloud itself
+    where there are none; none: all points in the image are seen."""
+
+    def __post_init__(self) -> None:
+        if self.occlusion not in OCCLUSIONS:
+            raise ValueError(
+                f"Visibility: 'occlusion' must be one of {', '.join(OCCLUSIONS)}, got {self.occlusion!r}"
+            )
+
+    @property
+    def far(self) -> float:
+        """Metres, perhaps infinite."""
+        return float("inf") if self.far_m is None else self.far_m
+
+
+def see(
+    scene: Scene,
+    frames: Sequence[Frame],
+    rule: Visibility,
+    size: tuple[int, int],
+    *,
+    allow_unseen: bool = False,
+) -> Scene:
+    """The scene with ``image_coord`` and ``image_mask``: where its points lie in each of V images.
+
+    Only depth maps are read, one at a time; memory is that of the result.
+
+    Args:
+        scene: as its dataset loads it: ``coord + origin`` are the world that the cameras stand in.
+        frames: V views.
+        rule: when a point is visible.
+        size: height and width of the images that positions refer to, whatever size they are stored in.
+        allow_unseen: a scene without images, or that none of them shows, is no error.
+
+    Returns:
+        ``image_coord`` (N, V, 2) float32 pixels (u right, v down), 0 where not visible; ``image_mask``
+        (N, V).
+
+    Raises:
+        UserError: no point is visible in any view; a depth map is missing, damaged, or in another unit.
+    """
+    count, views = len(scene), len(frames)
+    coord = np.zeros((count, views, 2), np.float32)
+    mask = np.zeros((count, views), np.bool_)
+    points = torch.from_numpy(np.ascontiguousarray(scene.coord))
+    origin = torch.from_numpy(np.asarray(scene.origin, np.float64))
+    edge = torch.tensor([size[1], size[0]])
+    cameras = [frame.camera.moved(origin).resized(*size) for frame in frames]
+    for view, (frame, camera) in enumerate(zip(frames, cameras, strict=True)):
+        read = None if rule.occlusion == "none" else frame.read_depth()
+        depth = None if read is None else torch.from_numpy(read)
+        occluder = depth
+        if depth is None and rule.occlusion == "z-buffer":
+            from dinomed3d.lifting import z_buffer
+
+            occluder = z_buffer(camera, points)
+        seeing = Cameras(
+            [camera], depths=[occluder], near=rule.near_m, far=rule.far, margin=rule.margin_m
+        )
+        for start in range(0, count, CHUNK):
+            uv, visible, _ = seeing.project(0, points[start : start + CHUNK])
+            exact = uv.to(torch.float32)
+            visible = visible & (exact < edge).all(1)  # what rounding moved onto the edge
+            coord[start : start + CHUNK, view] = torch.where(visible[:, None], exact, 0).numpy()
+            mask[start : start + CHUNK, view] = visible.numpy()
+        if depth is not None and not mask[:, view].any():
+            problem = depth_problem(camera, depth, points)
+            if problem:
+                raise ImagesError(f"{frame.depth}: {problem} (scene {scene.name})")
+    if not allow_unseen and count and not mask.any():
+        raise ImagesError(
+            f"scene {scene.name}: {why_unseen(points, cameras, [f.name for f in frames], rule)}"
+        )
+    return scene.with_fields(image_coord=coord, image_mask=mask)
