@@ -86,6 +86,8 @@ def test_public_names():
     """Removing one of these is a breaking change: edit the list on purpose or not at all."""
     assert dinomed3d.lifting.__all__ == [
         "MODELS",
+        "Camera",
+        "Cameras",
         "DinoEncoder",
         "Encoder",
         "FeatureMap",
@@ -98,6 +100,7 @@ def test_public_names():
         "Views",
         "WeightsError",
         "build_encoder",
+        "check_rigid",
         "default_taps",
         "find_weights",
         "lift",

@@ -6,10 +6,13 @@ from dinomed3d.lifting.fuse import Fuse, Last, Max, Mean, Nearest
 from dinomed3d.lifting.lift import Views, lift
 from dinomed3d.lifting.sample import sample_bilinear, sample_nearest
 from dinomed3d.lifting.slices import SliceStack, stack_slices, unstack_slices
+from dinomed3d.lifting.views import Camera, Cameras, check_rigid
 from dinomed3d.lifting.weights import WeightsError, find_weights, load_weights
 
 __all__ = [
     "MODELS",
+    "Camera",
+    "Cameras",
     "DinoEncoder",
     "Encoder",
     "FeatureMap",
@@ -22,6 +25,7 @@ __all__ = [
     "Views",
     "WeightsError",
     "build_encoder",
+    "check_rigid",
     "default_taps",
     "find_weights",
     "lift",
