@@ -223,7 +223,7 @@ def _train(spec: TrainSpec) -> int:
     if not _is_main():
         return 0  # the main process alone reports
     pictures = show_predictions(result.best, spec.dataset, spec.out, device=spec.accelerator)
-    print(f"best model   {result.best} (val_voxel_miou {result.val_voxel_miou:.4f})")
+    print(f"best model   {result.best} (val_voxel_miou {result.score:.4f})")
     print(f"curves       {spec.out / 'curves.png'}")
     for picture in pictures:
         print(f"prediction   {picture}")

@@ -5,19 +5,27 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from pointseg.backbones import build_backbone
+from pointseg.backbones import Backbone, build_backbone
 from pointseg.datasets.dataset import ClassList
 from pointseg.engine.recipe import Recipe, read_recipe
 from pointseg.errors import UserError
+from pointseg.images.recipe import ImageRecipe
 from pointseg.segmenter import Segmenter
+
+if TYPE_CHECKING:
+    from dinomed3d.lifting import Encoder
+    from pointseg.ditr import PointImages
+
+EncoderSource = Callable[[ImageRecipe], "Encoder"]
+"""Opens the image encoder that a recipe names."""
 
 FORMAT = "pointseg-1"
 
@@ -37,22 +45,72 @@ class TrainedSpec:
         return self.recipe.needs
 
 
-def build_segmenter(recipe: Recipe, num_classes: int) -> Segmenter:
+def build_segmenter(recipe: Recipe, num_classes: int, encoder: Encoder | None = None) -> Segmenter:
     """The network of a recipe, with random weights.
+
+    Args:
+        recipe: says which.
+        num_classes: outputs.
+        encoder: of images, where the recipe has them; None: their features will be given.
 
     Raises:
         UserError: ``backbone_config`` holds what the backbone does not take.
     """
-    fitting: dict[str, Any] = {"in_channels": recipe.in_channels}
+    fitting: dict[str, Any] = {}
+    images = recipe.images
+    if images is not None:
+        fitting["image_channels"] = images.channels
+        fitting["image_drop"], fitting["image_pooling"] = images.point_drop, images.pooling
+    backbone = backbone_of(recipe, **fitting)
+    if images is None:
+        return Segmenter(backbone, num_classes)
+    return Segmenter(backbone, num_classes, point_images(images, encoder))
+
+
+def backbone_of(recipe: Recipe, **fitting: Any) -> Backbone:
+    """The 3D network of a recipe, with random weights.
+
+    Raises:
+        UserError: ``backbone_config`` holds what the backbone does not take.
+    """
+    fitting = {"in_channels": recipe.in_channels, **fitting}
     if recipe.backbone == "pointnext":  # whose balls are given in metres, not in voxels
         fitting["radius_m"] = 2.5 * recipe.voxel_m
     try:
-        backbone = build_backbone(recipe.backbone, **{**fitting, **recipe.backbone_config})
+        return build_backbone(recipe.backbone, **{**fitting, **recipe.backbone_config})
     except UserError:
         raise
     except (ValueError, TypeError) as error:  # of the backbone's own constructor
         raise UserError(f"recipe: 'backbone_config' does not fit: {error}") from error
-    return Segmenter(backbone, num_classes)
+
+
+def point_images(images: ImageRecipe, encoder: Encoder | None) -> PointImages:
+    """What makes features on points of images, as a recipe says.
+
+    Raises:
+        UserError: an encoder with other features than the recipe was made for.
+    """
+    from pointseg.ditr import PointImages
+
+    if encoder is not None and (encoder.channels, encoder.stride) != (
+        images.channels,
+        images.stride,
+    ):
+        raise UserError(
+            f"the model reads {images.channels} features of {images.stride}-pixel patches "
+            f"({images.encoder}); the encoder given makes {encoder.channels} of {encoder.stride} pixels"
+        )
+    height, width = images.size
+    return PointImages(
+        encoder,
+        channels=images.channels,
+        stride=images.stride,
+        image_size=(height, width),
+        fuse=images.fuse,
+        sample=images.sample,
+        missing_token=images.missing_token,
+        view_drop=images.view_drop,
+    )
 
 
 def save_checkpoint(
@@ -113,8 +171,16 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
-def load_model(path: Path, device: torch.device | str) -> tuple[Segmenter, TrainedSpec]:
+def load_model(
+    path: Path, device: torch.device | str, *, encoder: EncoderSource | None = None
+) -> tuple[Segmenter, TrainedSpec]:
     """A trained model, ready to predict.
+
+    Args:
+        path: a file that :func:`save_checkpoint` wrote.
+        device: where to.
+        encoder: makes the image encoder that the recipe names, for models that read images; None: their
+            features will be given.
 
     Raises:
         UserError: the file is missing, not ours, or its weights do not fit its recipe.
@@ -123,7 +189,8 @@ def load_model(path: Path, device: torch.device | str) -> tuple[Segmenter, Train
     try:
         recipe = read_recipe(content["recipe"])
         classes = _classes(content)
-        model = build_segmenter(recipe, len(classes.names))
+        opened = None if encoder is None or recipe.images is None else encoder(recipe.images)
+        model = build_segmenter(recipe, len(classes.names), opened)
         model.load_state_dict(content["model"])
     except UserError as error:
         raise UserError(f"checkpoint {path}: {error}") from error

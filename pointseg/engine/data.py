@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,11 +11,15 @@ from torch.utils.data import Dataset as TorchDataset
 
 from pointseg.cloud import Cloud, collate
 from pointseg.datasets.dataset import Dataset
+from pointseg.engine.imagery import Imagery, pad_views
 from pointseg.engine.recipe import Recipe
 from pointseg.engine.sample import to_cloud
 from pointseg.errors import UserError
 from pointseg.scene import IGNORE, Scene
 from pointseg.transforms import Compose, evaluation, indoor, outdoor
+
+if TYPE_CHECKING:
+    from pointseg.images.cache import FeatureCache
 
 VALIDATION_SEED = 2**31
 """Which point of a voxel is validated with is the same in every round and every run."""
@@ -27,8 +32,19 @@ class Samples(TorchDataset[Cloud | UserError]):
     it reaches the user as it was written.
     """
 
-    def __init__(self, dataset: Dataset, recipe: Recipe, *, training: bool, seed: int) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        recipe: Recipe,
+        *,
+        training: bool,
+        seed: int,
+        cache: FeatureCache | None = None,
+        labelled: bool = True,
+    ) -> None:
         self.dataset, self.recipe, self.seed, self.training = dataset, recipe, seed, training
+        self.labelled = labelled
+        self.imagery = None if recipe.images is None else Imagery(recipe.images, dataset, cache)
         splits = recipe.train_splits if training else recipe.val_splits
         self.scenes = [(split, name) for split in splits for name in dataset.scenes(split)]
         if not self.scenes:
@@ -43,24 +59,29 @@ class Samples(TorchDataset[Cloud | UserError]):
         number, index = item
         split, name = self.scenes[index]
         seed = [self.seed, number] if self.training else [VALIDATION_SEED, index]
+        rng, views = np.random.default_rng(seed), None
         try:
-            scene = usable(self.dataset.load(split, name), self.recipe)
-            scene = self.steps(scene, np.random.default_rng(seed))
+            scene = usable(self.dataset.load(split, name), self.recipe, labelled=self.labelled)
+            if self.imagery is not None:  # before anything moves
+                drawn = rng if self.training else None
+                scene, views = self.imagery.attach(split, name, scene, drawn)
+            scene = self.steps(scene, rng)
         except UserError as error:
             return error
         except ValueError as error:  # what a transform says of a scene that does not fit it
             return UserError(f"scene {split}/{name}: {error}")
         features, scaling = self.recipe.features, self.recipe.color_range
-        return to_cloud(scene, features=features, color_range=scaling)
+        cloud = to_cloud(scene, features=features, color_range=scaling)
+        return cloud if views is None else views.given_to(cloud)
 
 
 def join(samples: Sequence[Cloud | UserError]) -> Cloud | UserError:
     """One batch, or the first error among the samples."""
     errors = [sample for sample in samples if isinstance(sample, UserError)]
-    return errors[0] if errors else collate([s for s in samples if isinstance(s, Cloud)])
+    return errors[0] if errors else collate(pad_views([s for s in samples if isinstance(s, Cloud)]))
 
 
-def usable(scene: Scene, recipe: Recipe) -> Scene:
+def usable(scene: Scene, recipe: Recipe, *, labelled: bool = True) -> Scene:
     """A scene reduced to the fields that training uses.
 
     Raises:
@@ -77,9 +98,9 @@ def usable(scene: Scene, recipe: Recipe) -> Scene:
             f"scene {scene.name}: lacks {', '.join(missing)}, which the recipe feeds to the network; "
             f"leave it out with --override features=..."
         )
-    if "segment" not in scene:
+    if labelled and "segment" not in scene:
         raise UserError(f"scene {scene.name}: has no labels ('segment') to train or validate with")
-    kept = {*recipe.needs, "segment", "image_coord", "image_mask"}
+    kept = {*recipe.needs, *(("segment",) if labelled else ())}
     return scene.without(*(key for key in scene.fields if key not in kept))
 
 

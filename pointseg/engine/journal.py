@@ -12,11 +12,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from pointseg.engine.metrics import Confusion
-
-COLUMNS = ("step", "loss", "cross_entropy", "lovasz", "lr", "points", "seconds")
-"""Of training rows; validation adds ``val_voxel_miou`` and ``val_voxel_accuracy``."""
-VALIDATED = ("val_voxel_miou", "val_voxel_accuracy")
 EVERY = 10
 """Training rows are means over this many steps."""
 
@@ -24,8 +19,20 @@ EVERY = 10
 class Journal:
     """Collects rows; only the main process writes."""
 
-    def __init__(self, folder: Path, *, main: bool) -> None:
+    def __init__(
+        self, folder: Path, *, main: bool, losses: Sequence[str], scores: Sequence[str]
+    ) -> None:
+        """Begin without rows.
+
+        Args:
+            folder: of the run.
+            main: whether this process writes.
+            losses: what the loss is made of.
+            scores: what validation gives.
+        """
         self.folder, self.main = folder, main
+        self.columns = ("loss", *losses, "lr", "points", "seconds")
+        self.scores = tuple(scores)
         self.rows: list[dict[str, Any]] = []
         self._recent: list[Mapping[str, float]] = []
         self._board: Any = None
@@ -49,22 +56,20 @@ class Journal:
         if step % EVERY == 0:
             self._flush(step)
 
-    def validation(self, step: int, confusion: Confusion, names: Sequence[str]) -> None:
-        """One round; the whole history is written and drawn anew."""
+    def validation(
+        self, step: int, values: Mapping[str, float], details: Mapping[str, float]
+    ) -> None:
+        """One round; the whole history is written and drawn anew. Details are for TensorBoard alone."""
         if self._recent:
             self._flush(step)
-        values = {"val_voxel_miou": confusion.miou(), "val_voxel_accuracy": confusion.accuracy()}
         if self.rows and int(self.rows[-1]["step"]) == step:
             self.rows[-1].update(values)
         else:
             self.rows.append({"step": step, **values})
-        self._show(step, values)
-        per_class = dict(zip(names, confusion.iou(), strict=True))
-        self._show(step, {f"val_voxel_iou/{name}": value for name, value in per_class.items()})
+        self._show(step, {**values, **details})
         if self.main:
-            tqdm.write(
-                f"step {step}: val_voxel_miou {values['val_voxel_miou']:.4f}", file=sys.stderr
-            )
+            name = self.scores[0]
+            tqdm.write(f"step {step}: {name} {values[name]:.4f}", file=sys.stderr)
             self.write()
 
     def write(self) -> None:
@@ -72,8 +77,9 @@ class Journal:
         if not self.main:
             return
         temporary = self.folder / f".metrics.{os.getpid()}.part"
+        fields = ["step", *self.columns, *self.scores]
         with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=[*COLUMNS, *VALIDATED], restval="")
+            writer = csv.DictWriter(file, fieldnames=fields, restval="")
             writer.writeheader()
             writer.writerows(self.rows)
         temporary.replace(self._file)
@@ -96,7 +102,7 @@ class Journal:
     def _flush(self, step: int) -> None:
         count = len(self._recent)
         means = {name: sum(n[name] for n in self._recent) / count for name in self._recent[0]}
-        self.rows.append({"step": step, **{name: means[name] for name in COLUMNS[1:]}})
+        self.rows.append({"step": step, **{name: means[name] for name in self.columns}})
         self._show(step, {f"train/{name}": value for name, value in means.items()})
         self._recent = []
 

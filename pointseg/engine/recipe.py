@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from pointseg.datasets.axes import UPS
 from pointseg.engine.optimizer import OptimizerSpec
 from pointseg.errors import UserError
+from pointseg.images.recipe import ImageRecipe
 from pointseg.transforms.augmentation import Augmentation
 from pointseg.transforms.views import VIEWS
 
@@ -103,6 +104,8 @@ class Recipe:
     """Weight of the Lovasz-softmax loss; cross-entropy has weight 1."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     optimizer: OptimizerSpec = field(default_factory=OptimizerSpec)
+    images: ImageRecipe | None = None
+    """How images take part; None: they do not."""
     test: Protocol = field(default_factory=Protocol)
     form: Form = field(default_factory=Form)
 

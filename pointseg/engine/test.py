@@ -6,16 +6,18 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pointseg.datasets.dataset import Dataset
+from pointseg.datasets.dataset import ClassList, Dataset
 from pointseg.datasets.submission import Submits
-from pointseg.engine.checkpoint import TrainedSpec, load_model
+from pointseg.engine.checkpoint import EncoderSource, TrainedSpec, load_model
+from pointseg.engine.degradation import Degradation
+from pointseg.engine.imagery import Imagery, Views
 from pointseg.engine.metrics import Confusion
 from pointseg.engine.recipe import Protocol
 from pointseg.engine.voting import Passes, Voter
@@ -24,6 +26,9 @@ from pointseg.files.writing import new_file
 from pointseg.pictures.confusion import write_confusion
 from pointseg.pictures.sheets import comparison, labelled
 from pointseg.scene import IGNORE, Scene
+
+if TYPE_CHECKING:
+    from pointseg.images.cache import FeatureCache
 
 VERSION = 1
 """Of the way scenes are predicted; results of another one are not taken up."""
@@ -51,6 +56,12 @@ class ScoreSpec:
     """Where the benchmark's files go."""
     overwrite: bool = False
     """Predict again what is there."""
+    encoder: EncoderSource | None = None
+    """Opens the image encoder, for models that read images."""
+    cache: FeatureCache | None = None
+    """Instead of it: where the features of all images are."""
+    degradation: Degradation = field(default_factory=Degradation)
+    """What is done to scenes and cameras before they are predicted."""
     log: Callable[[str], None] = print
     progress: Callable[[float, int, str], None] = lambda done, total, name: None
     """Told how many scenes are done, in fractions, of how many, and which one is begun."""
@@ -78,7 +89,8 @@ def score(spec: ScoreSpec) -> Score:
     """
     if spec.submit is not None and not isinstance(spec.dataset, Submits):
         raise UserError(f"--submit: there is no benchmark for results on {spec.dataset.name}")
-    model, trained = load_model(spec.model, spec.device)
+    model, trained = load_model(spec.model, spec.device, encoder=spec.encoder)
+    imagery = _imagery(spec, trained)
     _check_classes(spec.dataset, trained)
     protocol = spec.protocol(trained.recipe.test)
     voter = Voter(
@@ -95,16 +107,20 @@ def score(spec: ScoreSpec) -> Score:
         raise UserError(f"{spec.dataset.name}: the splits {', '.join(splits)} hold no scene")
     way = _way(spec, trained, protocol)
     confusion, drawn, kept, seconds, points = Confusion(len(trained.classes)), [], 0, 0.0, 0
+    by_sight = {name: Confusion(len(trained.classes)) for name in ("seen", "unseen")}
     for number, (split, name) in enumerate(scenes):
         spec.progress(number, len(scenes), f"{split}/{name}")
-        scene = spec.dataset.load(split, name)
+        scene = spec.degradation.scene(spec.dataset.load(split, name))
+        views = None
+        if imagery is not None:
+            scene, views = imagery.attach(split, name, scene)
         place = labels_file(spec.out, split, name)
-        made = {**way, "cloud_sha256": _digest(scene, trained)}
+        made = {**way, "cloud_sha256": _digest(scene, trained, views)}
         found = None if spec.overwrite else _verified(place, made, len(scene))
         kept += found is not None
         if found is None:
             began = time.monotonic()
-            labels = _predicted(voter, scene, _told(spec, number, len(scenes)))
+            labels = _predicted(voter, scene, views, _told(spec, number, len(scenes)))
             seconds += time.monotonic() - began
             _keep(place, labels, made, scene)
         else:
@@ -113,6 +129,10 @@ def score(spec: ScoreSpec) -> Score:
         truth = scene.fields.get("segment")
         if truth is not None:
             confusion.add(labels, truth)
+            if views is not None:
+                seen = scene["image_mask"].any(1)
+                by_sight["seen"].add(labels[seen], truth[seen])
+                by_sight["unseen"].add(labels[~seen], truth[~seen])
         if number < spec.pictures:
             drawn.append(_draw(spec, trained, scene, labels, split, name))
     spec.progress(len(scenes), len(scenes), "")
@@ -124,7 +144,10 @@ def score(spec: ScoreSpec) -> Score:
         assert isinstance(spec.dataset, Submits)  # checked above
         (split,) = splits  # checked above
         spec.dataset.write_submission(spec.submit, _results(spec, scenes), split=split)
-    metrics = _metrics(confusion, trained)
+    metrics = point_metrics(confusion, trained.classes)
+    metrics["groups"] = {name: list(rows) for name, rows in trained.classes.groups.items()}
+    if imagery is not None:
+        metrics["test_point_miou_by_sight"] = _by_sight(by_sight)
     metrics["scenes"], metrics["predicted_points"] = len(scenes), points
     metrics["protocol"] = {"dataset": spec.dataset.name, "splits": list(splits), **way}
     metrics["checkpoint"] = str(spec.model)
@@ -134,6 +157,40 @@ def score(spec: ScoreSpec) -> Score:
         pictured, table = spec.out / "confusion.png", spec.out / "confusion.csv"
         write_confusion(confusion.matrix, trained.classes.names, pictured, table)
     return Score(metrics=metrics, confusion=confusion, pictures=tuple(drawn))
+
+
+def _imagery(spec: ScoreSpec, trained: TrainedSpec) -> Imagery | None:
+    """Where the scenes' images come from, for a model that reads them.
+
+    Raises:
+        UserError: neither an encoder nor a cache for a model that needs one; lost cameras for one that has none.
+    """
+    images = trained.recipe.images
+    if images is None:
+        if spec.degradation.of_cameras:
+            raise UserError(f"model {spec.model}: reads no images, so cameras cannot fail")
+        return None
+    if spec.encoder is None and spec.cache is None:
+        raise UserError(
+            f"model {spec.model}: reads features of {images.encoder}; give the weights it was trained "
+            "with (--weights FILE), or features made by pointseg-cache-features (--image-cache DIR)"
+        )
+    change = spec.degradation.frames if spec.degradation.of_cameras else None
+    if change is not None:
+        images = replace(images, allow_unseen=True)
+    return Imagery(images, spec.dataset, spec.cache, change)
+
+
+def _by_sight(found: dict[str, Confusion]) -> dict[str, Any]:
+    """Scores of the points that some view shows, and of those that none does."""
+    return {
+        name: {
+            "points": int(confusion.matrix.sum()),
+            "miou_present": _number(confusion.miou_present()),
+            "accuracy": _number(confusion.accuracy()),
+        }
+        for name, confusion in found.items()
+    }
 
 
 def labels_file(out: Path, split: str, scene: str) -> Path:
@@ -161,7 +218,9 @@ def _some(names: Sequence[str]) -> str:
 def _way(spec: ScoreSpec, trained: TrainedSpec, protocol: Protocol) -> dict[str, Any]:
     """All that decides what is predicted for a scene."""
     passes = Passes(protocol=protocol, fast=spec.fast)
+    damage = {} if spec.degradation == Degradation() else asdict(spec.degradation)
     return {
+        **damage,
         "version": VERSION,
         "checkpoint_sha256": trained.sha256,
         "backbone": trained.recipe.backbone,
@@ -177,7 +236,7 @@ def _way(spec: ScoreSpec, trained: TrainedSpec, protocol: Protocol) -> dict[str,
 
 
 def _predicted(
-    voter: Voter, scene: Scene, progress: Callable[[float], None]
+    voter: Voter, scene: Scene, views: Views | None, progress: Callable[[float], None]
 ) -> NDArray[np.integer[Any]]:
     lost = int((~np.isfinite(scene.coord).all(1)).sum())
     if lost:
@@ -185,17 +244,20 @@ def _predicted(
             f"scene {scene.name}: {lost} points have positions that are not finite: they can be neither "
             "predicted nor counted; drop them when the dataset is prepared"
         )
-    labels = voter.name_points(scene, progress)
+    labels = voter.name_points(scene, progress, views)
     small = voter.classes <= np.iinfo(np.uint16).max
     return labels.astype(np.uint16) if small else labels
 
 
-def _digest(scene: Scene, trained: TrainedSpec) -> str:
+def _digest(scene: Scene, trained: TrainedSpec, views: Views | None) -> str:
     """Of everything that a prediction is made from."""
     digest = hashlib.sha256(np.ascontiguousarray(scene.coord).tobytes())
-    for name in trained.needs:
+    for name in (*trained.needs, "image_coord", "image_mask"):
         if name in scene:
             digest.update(np.ascontiguousarray(scene[name]).tobytes())
+    if views is not None:
+        known = views.images if views.maps is None else views.maps.contiguous().numpy()
+        digest.update(np.ascontiguousarray(known).tobytes())
     return digest.hexdigest()
 
 
@@ -253,9 +315,9 @@ def _results(
         yield name, spec.dataset.load(split, name), labels.astype(np.int32)
 
 
-def _metrics(confusion: Confusion, trained: TrainedSpec) -> dict[str, Any]:
-    """Named for what they are; None where nothing was labelled."""
-    found = confusion.as_dict(trained.classes.names)
+def point_metrics(confusion: Confusion, classes: ClassList) -> dict[str, Any]:
+    """Scores named for what they are; None where nothing was labelled."""
+    found = confusion.as_dict(classes.names)
     means = ("miou", "miou_present", "accuracy", "mean_accuracy", "mean_accuracy_present")
     labelled_points = found["points"]
     metrics = {f"test_point_{key}": found[key] if labelled_points else None for key in means}
@@ -265,7 +327,7 @@ def _metrics(confusion: Confusion, trained: TrainedSpec) -> dict[str, Any]:
             "absent_as_0": confusion.miou(rows),
             "present": _number(confusion.miou_present(rows)),
         }
-        for group, rows in trained.classes.groups.items()
+        for group, rows in classes.groups.items()
         if labelled_points
     }
     return {**metrics, "labelled_points": labelled_points}

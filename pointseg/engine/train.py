@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,19 +18,21 @@ from torch.utils.data import DataLoader
 
 from pointseg.cloud import Cloud
 from pointseg.datasets.dataset import Dataset
-from pointseg.engine.checkpoint import build_segmenter, read_checkpoint, save_checkpoint
-from pointseg.engine.data import Samples, join, label_counts
+from pointseg.engine.checkpoint import read_checkpoint
+from pointseg.engine.data import Samples, join
 from pointseg.engine.interruption import Interruption, leave_signals_to_parent
 from pointseg.engine.journal import Journal
-from pointseg.engine.losses import class_weights, segmentation_loss
 from pointseg.engine.memory import OutOfMemory, ran_out_of_memory
-from pointseg.engine.metrics import Confusion
 from pointseg.engine.mix3d import mix3d
+from pointseg.engine.objective import Objective
 from pointseg.engine.optimizer import build_optimizer, build_scheduler
 from pointseg.engine.recipe import Recipe, read_recipe
 from pointseg.engine.schedule import Batches, Schedule
+from pointseg.engine.segmentation import Segmentation
 from pointseg.errors import UserError
-from pointseg.segmenter import Segmenter
+
+if TYPE_CHECKING:
+    from pointseg.images.cache import FeatureCache
 
 LAST, BEST = "last.pt", "best.pt"
 MOST_LEFT_OUT = 20
@@ -45,9 +47,13 @@ class TrainSpec:
     recipe: Recipe
     out: Path
     """Folder of the run; made if need be."""
+    objective: Objective | None = None
+    """What is learned; None: the classes of the labels."""
+    cache: FeatureCache | None = None
+    """Where the features of images are, for recipes with images; None: images are read and encoded."""
     resume: bool = False
     """Go on from ``last.pt`` in ``out``."""
-    init: Callable[[Segmenter], str] | None = None
+    init: Callable[[nn.Module], str] | None = None
     """Sets the weights a new run starts from; returns what it did, for the log."""
     accelerator: str = "cpu"
     devices: int = 1
@@ -67,7 +73,8 @@ class TrainResult:
 
     best: Path
     last: Path
-    val_voxel_miou: float
+    score: float
+    """The best that validation found: of segmentation its mIoU over voxels."""
     steps: int
 
 
@@ -90,9 +97,7 @@ def train(spec: TrainSpec) -> TrainResult:
     fabric.launch()
     run = _Run(spec, fabric)
     run.to_the_end()
-    return TrainResult(
-        best=spec.out / BEST, last=spec.out / LAST, val_voxel_miou=run.best, steps=run.steps
-    )
+    return TrainResult(best=spec.out / BEST, last=spec.out / LAST, score=run.best, steps=run.steps)
 
 
 class _Run:
@@ -100,9 +105,18 @@ class _Run:
 
     def __init__(self, spec: TrainSpec, fabric: Fabric) -> None:
         self.spec, self.fabric, self.recipe = spec, fabric, spec.recipe
-        self.names = spec.dataset.classes.names
-        self.samples = Samples(spec.dataset, spec.recipe, training=True, seed=spec.seed)
-        self.validation = Samples(spec.dataset, spec.recipe, training=False, seed=spec.seed)
+        self.objective = spec.objective or Segmentation(spec.dataset, spec.recipe)
+        self.samples, self.validation = (
+            Samples(
+                spec.dataset,
+                spec.recipe,
+                training=training,
+                seed=spec.seed,
+                cache=spec.cache,
+                labelled=self.objective.labelled,
+            )
+            for training in (True, False)
+        )
         self.schedule = Schedule(
             scenes=len(self.samples),
             batch_size=spec.recipe.batch_size,
@@ -112,31 +126,29 @@ class _Run:
         )
         self.steps = self.schedule.steps(spec.recipe.epochs)
         torch.manual_seed(spec.seed)
-        model = build_segmenter(spec.recipe, len(self.names))
+        model = self.objective.build()
         resumed = self._resumed() if spec.resume else None
         if resumed is not None:
             model.load_state_dict(resumed["model"])
         elif spec.init is not None:
             spec.log(spec.init(model))
         _settle_norms(model, self.steps)
-        self.segmenter = model
+        self.network = model
         optimizer = build_optimizer(model, spec.recipe.optimizer)
         self.scheduler = build_scheduler(optimizer, spec.recipe.optimizer, steps=self.steps)
         self.model, self.optimizer = fabric.setup(_Reader(model), optimizer)
-        self.step, self.validated, self.best = 0, 0, -1.0
+        self.step, self.validated, self.best = 0, 0, float("-inf")
         self.largest, self.not_finite = 0, 0
-        self.journal = Journal(spec.out, main=fabric.is_global_zero)
-        self.weights: Tensor | None = None
+        self.journal = Journal(
+            spec.out,
+            main=fabric.is_global_zero,
+            losses=self.objective.losses_named,
+            scores=self.objective.scores_named,
+        )
         if resumed is not None:
             self._restore(resumed["training"])
-        elif spec.recipe.class_weights != "none":
-            counts, points = label_counts(spec.dataset, spec.recipe.train_splits)
-            try:
-                self.weights = class_weights(counts, spec.recipe.class_weights, total=points)
-            except ValueError as error:
-                raise UserError(f"--class-weights {spec.recipe.class_weights}: {error}") from error
-        if self.weights is not None:
-            self.weights = self.weights.to(fabric.device)
+        else:
+            self.objective.begin()
 
     def to_the_end(self) -> None:
         """All steps that are left."""
@@ -214,43 +226,39 @@ class _Run:
         return numbers | {"points": float(points)}
 
     def _losses(self, cloud: Cloud) -> dict[str, Tensor]:
-        logits = self.model(_Held(cloud))
-        assert cloud.segment is not None  # Samples gives labelled clouds only
-        return segmentation_loss(
-            logits.float(), cloud.segment, weights=self.weights, lovasz=self.recipe.lovasz
-        )
+        return self.objective.losses(self.model(_Held(cloud)), cloud)
 
     def _evaluate(self) -> None:
         """One round of validation, with a checkpoint before and, where it was the best, after it."""
         self.save(LAST)  # so that a validation that fails costs nothing; resuming begins with it
-        confusion = self.validate()
+        scores, details = self.objective.scores(self.validate())
         self.validated = self.step
-        miou = confusion.miou()
-        self.journal.validation(self.step, confusion, self.names)
-        if miou > self.best:
-            self.best = miou
+        score = scores[self.objective.scores_named[0]]
+        self.journal.validation(self.step, scores, details)
+        if score > self.best:
+            self.best = score
             self.save(BEST)
         self.save(LAST)
 
     @torch.no_grad()
-    def validate(self) -> Confusion:
-        """Every validation scene once, one point per voxel; devices share the scenes.
+    def validate(self) -> Tensor:
+        """The objective's measures of every validation scene, one point per voxel; devices share the scenes.
 
         The bare network is asked, not the wrapped one, which would wait for devices that have no scene.
         """
         self.model.eval()
         if self.fabric.world_size > 1:  # all see what is saved: the first device's statistics
-            for buffer in self.segmenter.buffers():
+            for buffer in self.network.buffers():
                 torch.distributed.broadcast(buffer, src=0)
-        confusion = Confusion(len(self.names))
+        total: Tensor | None = None
         mine = range(self.fabric.global_rank, len(self.validation), self.fabric.world_size)
         loader = self._loader(self.validation, [[(0, index)] for index in mine])
-        for found in loader:
-            cloud = _or_raise(found)
+        for sample in loader:
+            cloud = _or_raise(sample)
             try:
                 cloud = cloud.to(self.fabric.device)
                 with self.fabric.autocast():
-                    named = self.segmenter(cloud).argmax(1)
+                    found = self.objective.measure(self.network(cloud), cloud)
             except (RuntimeError, MemoryError) as error:
                 if ran_out_of_memory(error):
                     raise UserError(
@@ -259,12 +267,12 @@ class _Run:
                         "(--override voxel_m=...)"
                     ) from error
                 raise
-            assert cloud.segment is not None
-            confusion.add(named, cloud.segment)
-        matrix = torch.as_tensor(confusion.matrix, device=self.fabric.device)
-        total = self.fabric.all_reduce(matrix, reduce_op="sum")
-        assert isinstance(total, Tensor)
-        return Confusion.of(total.cpu().numpy())
+            total = found.cpu() if total is None else total + found.cpu()
+        if total is None:  # a device without a scene
+            total = self.objective.nothing()
+        summed = self.fabric.all_reduce(total.to(self.fabric.device), reduce_op="sum")
+        assert isinstance(summed, Tensor)
+        return summed.cpu()
 
     def save(self, name: str) -> None:
         """``last.pt`` with all that resuming needs, ``best.pt`` without it."""
@@ -282,14 +290,10 @@ class _Run:
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "scaler": None if scaler is None else scaler.state_dict(),
-            "weights": None if self.weights is None else self.weights.cpu(),
+            **self.objective.state(),
         }
-        save_checkpoint(
-            self.spec.out / name,
-            self.segmenter.state_dict(),
-            recipe=self.recipe,
-            classes=self.spec.dataset.classes,
-            training=training if name == LAST else None,
+        self.objective.save(
+            self.spec.out / name, self.network.state_dict(), training if name == LAST else None
         )
 
     def _scenes(self) -> str:
@@ -306,8 +310,7 @@ class _Run:
                 f"--resume: {self.spec.out / LAST} was trained by another recipe; "
                 "give the options of the first call, or another --out"
             )
-        if tuple(content["classes"]) != tuple(self.names):
-            raise UserError(f"--resume: {self.spec.out / LAST} was trained on other classes")
+        self.objective.check(self.spec.out / LAST, content)
         if content["training"].get("scenes", self._scenes()) != self._scenes():
             raise UserError(
                 f"--resume: {self.spec.dataset.name} holds other scenes than when the run was begun; "
@@ -326,7 +329,7 @@ class _Run:
         self.validated = training.get("validated", self.step)
         self.optimizer.load_state_dict(training["optimizer"])
         self.scheduler.load_state_dict(training["scheduler"])
-        self.weights = training["weights"]
+        self.objective.restore(training)
         scaler = self._scaler
         if scaler is not None and training["scaler"] is not None:
             scaler.load_state_dict(training["scaler"])
@@ -367,15 +370,14 @@ class _Held:
 
 
 class _Reader(nn.Module):
-    """A segmenter that reads held clouds."""
+    """A network that reads held clouds."""
 
-    def __init__(self, segmenter: Segmenter) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.segmenter = segmenter
+        self.network = network
 
-    def forward(self, held: _Held) -> Tensor:
-        logits: Tensor = self.segmenter(held.cloud)
-        return logits
+    def forward(self, held: _Held) -> Any:
+        return self.network(held.cloud)
 
 
 def _settle_norms(model: nn.Module, steps: int) -> None:

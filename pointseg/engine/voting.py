@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from pointseg.cloud import Cloud, collate
 from pointseg.engine.budget import affordable_voxels
 from pointseg.engine.chunks import tiles
+from pointseg.engine.imagery import Views
 from pointseg.engine.memory import ran_out_of_memory
 from pointseg.engine.recipe import Protocol, Recipe
 from pointseg.engine.sample import to_cloud
@@ -87,13 +88,18 @@ class Voter:
             say(f"the free memory has room for {self.max_points} voxels at once")
 
     def name_points(
-        self, scene: Scene, progress: Callable[[float], None] = lambda share: None
+        self,
+        scene: Scene,
+        progress: Callable[[float], None] = lambda share: None,
+        views: Views | None = None,
     ) -> NDArray[np.int32]:
         """The class of every point.
 
         Args:
-            scene: N points with the fields that the recipe's features are made of.
+            scene: N points with the fields that the recipe's features are made of, and, where the recipe
+                has images, with ``image_coord`` and ``image_mask``.
             progress: told now and then which share of the work is done.
+            views: what ``image_coord`` is of, where the recipe has images. Each image is encoded once.
 
         Returns:
             (N,) classes; IGNORE for points whose position is not finite.
@@ -103,6 +109,12 @@ class Voter:
                 thousand voxels, or the voxels are too fine for the cloud.
         """
         needed = self.recipe.needs
+        if self.recipe.images is not None:
+            needed = (*needed, "image_coord", "image_mask")
+            if views is None:
+                raise UserError(
+                    f"scene {scene.name}: has no images, which the model reads beside the points"
+                )
         if missing := [name for name in needed if name not in scene]:
             raise UserError(
                 f"scene {scene.name}: lacks {', '.join(missing)}, which the model needs"
@@ -115,7 +127,7 @@ class Voter:
                 raise UserError(f"scene {scene.name}: '{name}' has values that are not finite")
         if len(index):
             try:
-                labels[index] = self._whole(finite, progress)
+                labels[index] = self._whole(finite, progress, self._encoded(views))
             except UserError:
                 raise
             except (
@@ -125,14 +137,26 @@ class Voter:
         progress(1.0)
         return labels
 
-    def _whole(self, scene: Scene, progress: Callable[[float], None]) -> NDArray[np.int32]:
+    def _encoded(self, views: Views | None) -> Tensor | None:
+        """(V, C, h, w) features of a scene's images, shared by all that is cut from it."""
+        if views is None:
+            return None
+        if views.maps is not None:
+            return views.maps.to(self.device)
+        images = torch.from_numpy(views.images).to(self.device)
+        with torch.inference_mode(), self._autocast():
+            return self.model.images.encode(images)  # type: ignore[union-attr, operator, no-any-return]
+
+    def _whole(
+        self, scene: Scene, progress: Callable[[float], None], maps: Tensor | None
+    ) -> NDArray[np.int32]:
         """(N,) classes of a scene whose points are all finite."""
         scene = self._placed(scene)
         thinned_to = self.passes.protocol.prevoxel_m
         if thinned_to is not None and not self.passes.fast:
             scene, inverse = thin(scene, thinned_to)
-            return self._tiled(scene, progress)[inverse]
-        return self._tiled(scene, progress)
+            return self._tiled(scene, progress, maps)[inverse]
+        return self._tiled(scene, progress, maps)
 
     def _placed(self, scene: Scene) -> Scene:
         """Where training would have put it: rooms centred, LiDAR scans within their box."""
@@ -142,7 +166,9 @@ class Voter:
         box = self.recipe.clip_box_m
         return scene if box is None else ClampToBox(box_m=box)(scene, rng)
 
-    def _tiled(self, scene: Scene, progress: Callable[[float], None]) -> NDArray[np.int32]:
+    def _tiled(
+        self, scene: Scene, progress: Callable[[float], None], maps: Tensor | None
+    ) -> NDArray[np.int32]:
         # Voxels are never cut: a point is where the first point of its voxel is.
         places, inverse = thin(Scene(coord=scene.coord, name=scene.name), self.recipe.voxel_m)
         counts = np.bincount(inverse)
@@ -173,7 +199,7 @@ class Voter:
                     progress(min(1.0, named + share * of_tile))
 
                 try:
-                    found = self._tile(scene.select(points), told)
+                    found = self._tile(scene.select(points), told, maps)
                 except (RuntimeError, MemoryError) as error:
                     if not ran_out_of_memory(error):
                         raise
@@ -202,9 +228,11 @@ class Voter:
             f"(--max-points {self.max_points} does so from the start)"
         )
 
-    def _tile(self, tile: Scene, progress: Callable[[float], None]) -> NDArray[np.int32]:
+    def _tile(
+        self, tile: Scene, progress: Callable[[float], None], maps: Tensor | None
+    ) -> NDArray[np.int32]:
         if self.passes.fast:
-            return self._by_voxel(tile)
+            return self._by_voxel(tile, maps)
         scores = torch.zeros(len(tile), self.classes, device=self.device)
         views = self.passes.views
         for number, view in enumerate(views):
@@ -216,7 +244,7 @@ class Voter:
             at_once = max(1, self.max_points // len(voxels))
             for first in range(0, len(fragments), at_once):
                 group = fragments[first : first + at_once]
-                found = self._probabilities([self._sample(seen, f, voxels) for f in group])
+                found = self._probabilities([self._sample(seen, f, voxels) for f in group], maps)
                 for fragment, values in zip(group, found.split(len(voxels)), strict=True):
                     sums.index_add_(0, torch.from_numpy(fragment).to(self.device), values)
                 done = min(1.0, (first + at_once) / len(fragments))
@@ -225,12 +253,12 @@ class Voter:
                 scores += sums[torch.from_numpy(fragments.stand_in).to(self.device)]
         return scores.argmax(1).cpu().numpy().astype(np.int32)
 
-    def _by_voxel(self, tile: Scene) -> NDArray[np.int32]:
+    def _by_voxel(self, tile: Scene, maps: Tensor | None) -> NDArray[np.int32]:
         (view,) = self.passes.views
         seen = view.apply(tile)
         voxels = voxelize(seen.coord, self.recipe.voxel_m)
         chosen = nearest_to_centre(seen.coord, voxels, self.recipe.voxel_m)
-        found = self._probabilities([self._sample(seen, chosen, voxels)])
+        found = self._probabilities([self._sample(seen, chosen, voxels)], maps)
         return found.argmax(1).cpu().numpy().astype(np.int32)[voxels.inverse]
 
     def _sample(self, scene: Scene, index: NDArray[np.int64], voxels: Voxels) -> Cloud:
@@ -239,9 +267,11 @@ class Voter:
             sample = CenterShift(floor=False)(sample, np.random.default_rng(0))
         return to_cloud(sample, features=self.recipe.features, color_range=self.recipe.color_range)
 
-    def _probabilities(self, clouds: list[Cloud]) -> Tensor:
+    def _probabilities(self, clouds: list[Cloud], maps: Tensor | None) -> Tensor:
         """(N, K) float32, of all clouds' points."""
         cloud = collate(clouds).to(self.device)
+        if maps is not None:  # the same for all, and only once in memory
+            cloud = replace(cloud, image_maps=maps.expand(len(clouds), *maps.shape))
         with torch.inference_mode(), self._autocast():
             logits: Tensor = self.model(cloud)
         return logits.float().softmax(1)

@@ -11,16 +11,23 @@ from numpy.typing import NDArray
 
 from pointseg.files.writing import new_file
 
-_COLORS = {"loss": "#1f4e79", "cross_entropy": "#e08214", "lovasz": "#35978f"}
+_COLORS = {
+    "loss": "#1f4e79",
+    "cross_entropy": "#e08214",
+    "lovasz": "#35978f",
+    "of_points": "#e08214",
+    "of_images": "#35978f",
+}
 _LABELS = {"cross_entropy": "cross-entropy", "lovasz": "Lovász"}
+_SCORES = {"val_voxel_miou": "#1f4e79", "val_voxel_accuracy": "#9aa5b1", "val_cosine": "#1f4e79"}
 
 
 def draw_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draw the rows of ``metrics.csv``; written under a temporary name first.
 
     Args:
-        rows: each has ``step``; of loss, cross_entropy, lovasz, lr, val_voxel_miou and
-            val_voxel_accuracy what was measured there. Values are numbers or their text; empty and
+        rows: each has ``step``; of the losses, lr and what validation gave, such as val_voxel_miou,
+            what was measured there. Values are numbers or their text; empty and
             missing ones are skipped.
         path: PNG to write.
     """
@@ -50,7 +57,7 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         right.set_ylabel("learning rate", color="0.45")
         right.tick_params(axis="y", colors="0.45")
         right.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
-    for name, color in (("val_voxel_miou", "#1f4e79"), ("val_voxel_accuracy", "#9aa5b1")):
+    for name, color in _SCORES.items():
         step, value = _series(rows, name)
         if not len(step):
             continue

@@ -23,7 +23,7 @@ from tests.pointseg.engine.answers import RECIPE, ByColor, colored, trained
 @pytest.fixture(autouse=True)
 def model(monkeypatch):
     made = ByColor()
-    monkeypatch.setattr(engine, "load_model", lambda path, device: (made, trained()))
+    monkeypatch.setattr(engine, "load_model", lambda path, device, **_: (made, trained()))
     return made
 
 
@@ -112,7 +112,7 @@ class Slow(ByColor):
     def forward(self, cloud):
         print("working", file=sys.stderr, flush=True)
         time.sleep(60)
-predict.load_model = lambda path, device: (Slow(), trained())
+predict.load_model = lambda path, device, **_: (Slow(), trained())
 from pointseg.cli.predict import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -146,7 +146,7 @@ def test_interrupted_it_ends_at_once_and_leaves_no_halves(tmp_path, number):
 def test_what_the_model_reads_and_the_cloud_lacks_is_told(tmp_path, monkeypatch, capsys):
     recipe = replace(RECIPE, features=("color", "strength"))
     monkeypatch.setattr(
-        engine, "load_model", lambda path, device: (ByColor(), trained(recipe=recipe))
+        engine, "load_model", lambda path, device, **_: (ByColor(), trained(recipe=recipe))
     )
     write_cloud(tmp_path / "room.ply", colored([0, 1]))
     assert run(tmp_path, tmp_path / "room.ply", "-o", tmp_path / "out") == 1

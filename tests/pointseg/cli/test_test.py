@@ -19,7 +19,7 @@ from tests.pointseg.engine.answers import ByColor, Clouds, colored, trained
 def scenes(monkeypatch):
     """A model that knows the answers, and a dataset in place of any that is asked for."""
     held = {"test": {"a": colored([0, 1, 2], truth=[0, 1, 1])}, "blank": {"b": colored([0])}}
-    monkeypatch.setattr(engine, "load_model", lambda path, device: (ByColor(), trained()))
+    monkeypatch.setattr(engine, "load_model", lambda path, device, **_: (ByColor(), trained()))
     monkeypatch.setattr("pointseg.datasets.open_dataset", lambda *_, **__: Clouds(held))
     return held
 
@@ -103,3 +103,31 @@ def test_help_comes_at_once(module):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"usage: pointseg-{module}")
+
+
+def test_finished_tests_are_summed(tmp_path, scenes, capsys):
+    scenes["more"] = {"c": colored([1], truth=[1])}
+    for split in ("test", "more"):
+        assert run(tmp_path, "--split", split, "--pictures", 0, "-o", tmp_path / split) == 0
+    capsys.readouterr()
+    tests = ["--sum", str(tmp_path / "test"), str(tmp_path / "more")]
+    assert main([*tests, "-o", str(tmp_path / "sum")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == f"2 scenes, 800 points; results in {tmp_path / 'sum'}"
+    assert (tmp_path / "sum" / "metrics.json").is_file()
+    assert main(tests) == 2
+    assert "name a folder for the report" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["-m", "best.pt"], "arguments are required: --dataset"),
+        ([], "arguments are required: --model, --dataset"),
+        (["--sum", "a", "b", "-m", "best.pt"], "and neither --model nor --dataset"),
+    ],
+)
+def test_a_test_or_a_sum(words, message, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code == 2 and message in capsys.readouterr().err

@@ -23,7 +23,7 @@ from tests.pointseg.engine.answers import CLASSES, RECIPE, ByColor, colored, tra
 @pytest.fixture
 def model(monkeypatch):
     made = ByColor()
-    monkeypatch.setattr(module, "load_model", lambda path, device: (made, trained()))
+    monkeypatch.setattr(module, "load_model", lambda path, device, **_: (made, trained()))
     return made
 
 
@@ -65,7 +65,7 @@ def test_each_type_comes_out_as_it_went_in_with_a_class(tmp_path, model, suffix)
 def test_scans_get_a_file_of_labels_beside_their_copy(tmp_path, monkeypatch, suffix):
     recipe = replace(RECIPE, features=("coord", "strength"), setting="outdoor")
     monkeypatch.setattr(
-        module, "load_model", lambda path, device: (ByColor(), trained(recipe=recipe))
+        module, "load_model", lambda path, device, **_: (ByColor(), trained(recipe=recipe))
     )
     coord = np.array([[9, 1, 1], [1, 9, 1], [1, 1, 9]], np.float32)
     scan = Scene(coord=coord, fields={"strength": np.full((3, 1), 0.5, np.float32)})
@@ -203,7 +203,9 @@ def test_clouds_are_taken_as_those_of_training_were(tmp_path, model, monkeypatch
     scene = colored([0, 1], count=3000)
     source = write(tmp_path / "cloud.ply", scene.moved(scene.coord * 1000))
     recipe = replace(RECIPE, form=Form(unit_m=0.001, up="y"))
-    monkeypatch.setattr(module, "load_model", lambda path, device: (model, trained(recipe=recipe)))
+    monkeypatch.setattr(
+        module, "load_model", lambda path, device, **_: (model, trained(recipe=recipe))
+    )
     assert predict(spec_of(tmp_path, source))[0].status == "done"
     told = json.loads((tmp_path / "out" / "cloud.ply.json").read_text())
     assert (told["form"]["unit_m"], told["form"]["up"]) == (0.001, "y")
@@ -240,7 +242,7 @@ def test_missing_normals_are_estimated_and_face_where_they_are_told(
 ):
     recipe = replace(RECIPE, features=("normal",), setting=setting, voxel_m=0.05)
     monkeypatch.setattr(
-        module, "load_model", lambda path, device: (ByNormal(), trained(recipe=recipe))
+        module, "load_model", lambda path, device, **_: (ByNormal(), trained(recipe=recipe))
     )
     said = []
     source = write(tmp_path / "cloud.ply", sheets())
@@ -338,7 +340,7 @@ def intensities(tmp_path, *values):
 def test_the_scale_of_intensities(tmp_path, monkeypatch, trained_with, given, counts, note):
     recipe = replace(STRENGTH, form=Form(strength_max=trained_with))
     model = ByStrength(), trained(recipe=recipe)
-    monkeypatch.setattr(module, "load_model", lambda path, device: model)
+    monkeypatch.setattr(module, "load_model", lambda path, device, **_: model)
     said = []
     spec = spec_of(tmp_path, intensities(tmp_path, 100, 200), log=said.append, full=True)
     (result,) = predict(replace(spec, strength_max=given))
@@ -361,7 +363,7 @@ COLUMNS = ("x", "y", "z", "red", "spare", "green", "blue", "label")
 @pytest.mark.parametrize("columns", [8, 7, 6])
 def test_text_without_names_is_read_as_in_training(tmp_path, monkeypatch, columns):
     model = ByColor(), trained(recipe=replace(RECIPE, form=Form(columns=COLUMNS)))
-    monkeypatch.setattr(module, "load_model", lambda path, device: model)
+    monkeypatch.setattr(module, "load_model", lambda path, device, **_: model)
     scene = colored([0, 1, 2])
     rows = np.c_[scene.coord, scene["color"], np.zeros((400, 2))][:, [0, 1, 2, 3, 6, 4, 5, 7]]
     np.savetxt(tmp_path / "a.xyz", rows[:, :columns], fmt="%g")

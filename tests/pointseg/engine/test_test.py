@@ -18,7 +18,7 @@ from tests.pointseg.engine.answers import CLASSES, ByColor, Clouds, colored, tra
 @pytest.fixture
 def model(monkeypatch):
     made = ByColor()
-    monkeypatch.setattr(module, "load_model", lambda path, device: (made, trained()))
+    monkeypatch.setattr(module, "load_model", lambda path, device, **_: (made, trained()))
     return made
 
 
@@ -121,7 +121,7 @@ def test_another_model_or_another_way_predicts_again(tmp_path, model, monkeypatc
     assert model.asked == 2
     score(spec_of(tmp_path, fast=True, protocol=lambda p: replace(p, margin_m=1.0)))
     assert model.asked == 4
-    monkeypatch.setattr(module, "load_model", lambda path, device: (model, trained("other")))
+    monkeypatch.setattr(module, "load_model", lambda path, device, **_: (model, trained("other")))
     score(spec_of(tmp_path, fast=True, protocol=lambda p: replace(p, margin_m=1.0)))
     assert model.asked == 6
 

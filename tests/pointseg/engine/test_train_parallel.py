@@ -35,8 +35,8 @@ train(spec(out, dataset=Boxes(validated=1), recipe=recipe, devices=2, resume=res
 (run,) = kept
 validated = run.validate()
 rank = os.environ["RANK"]
-found = {"weights": dict(run.segmenter.named_parameters())}
-found["matrix"] = torch.tensor(validated.matrix)
+found = {"weights": dict(run.network.named_parameters())}
+found["matrix"] = validated
 torch.save(found, out / f"rank{rank}.pt")
 """
 

@@ -1,0 +1,155 @@
+"""Scenes with their images: which views, what each shows, and the images or what is known of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pointseg.cloud import Cloud
+from pointseg.datasets.dataset import Dataset
+from pointseg.errors import UserError
+from pointseg.images.recipe import ImageRecipe
+from pointseg.scene import Scene
+
+if TYPE_CHECKING:
+    from pointseg.images.cache import FeatureCache
+    from pointseg.images.frame import Frame, HasFrames
+
+Change = Callable[[Sequence["Frame"]], Sequence["Frame"]]
+"""Of the chosen frames; tests make cameras fail with it."""
+
+
+@dataclass(frozen=True)
+class Views:
+    """The V views of a scene: their images, or the feature maps of these."""
+
+    images: NDArray[np.uint8] | None
+    """(V, 3, H, W)"""
+    maps: Tensor | None
+    """(V, C, h, w)"""
+
+    def given_to(self, cloud: Cloud) -> Cloud:
+        """A batch of one cloud with these views."""
+        if self.maps is not None:
+            return replace(cloud, image_maps=self.maps[None])
+        return replace(cloud, images=torch.from_numpy(self.images)[None])
+
+
+@dataclass(frozen=True)
+class Imagery:
+    """Gives the scenes of a dataset their views."""
+
+    recipe: ImageRecipe
+    dataset: Dataset
+    cache: FeatureCache | None = None
+    """Where the features of all images are; None: the images themselves are read."""
+    change: Change | None = None
+
+    def __post_init__(self) -> None:
+        if not hasattr(self.dataset, "frames"):
+            raise UserError(f"--images: the dataset {self.dataset.name} has no images")
+
+    def attach(
+        self, split: str, name: str, scene: Scene, rng: np.random.Generator | None = None
+    ) -> tuple[Scene, Views]:
+        """A scene as it lies in the dataset with ``image_coord`` and ``image_mask``, and its views.
+
+        Args:
+            split: of the dataset.
+            name: of the scene.
+            scene: with coordinates as the dataset gives them, not varied yet.
+            rng: draws views and varies images, for training; None: views evenly spread, images as they are.
+
+        Raises:
+            UserError: no images or no point seen, unless the recipe allows that; an image that cannot be
+                read or is not in the cache.
+        """
+        from pointseg.images.choice import choose
+        from pointseg.images.preprocess import flip_coordinates, load_images
+        from pointseg.images.projection import see
+
+        frames = cast("HasFrames", self.dataset).frames(split, name)
+        chosen = [frames[i] for i in choose(frames, self.recipe.views, rng)]
+        if self.change is not None:
+            chosen = list(self.change(chosen))
+        if not chosen:
+            return self._unseen(split, name, scene)
+        height, width = self.recipe.size
+        scene = see(scene, chosen, self.recipe.visibility, (height, width))
+        if not self.recipe.allow_unseen and not scene["image_mask"].any():
+            raise UserError(
+                f"scene {split}/{name}: none of its {len(chosen)} views shows a point; look at them with "
+                "pointseg-check-cameras, or allow such scenes with --override images.allow_unseen=true"
+            )
+        if self.cache is not None:
+            return scene, Views(None, self._maps(split, name, chosen))
+        varied = rng if self.recipe.augment else None
+        images, flipped = load_images(chosen, (height, width), rng=varied)
+        return flip_coordinates(scene, flipped, width), Views(images, None)
+
+    def _maps(self, split: str, name: str, chosen: Sequence[Frame]) -> Tensor:
+        assert self.cache is not None
+        maps = []
+        for frame in chosen:
+            found = self.cache.get(frame)
+            if found is None:
+                raise UserError(
+                    f"scene {split}/{name}: the cache {self.cache.root} has no features of the image "
+                    f"{frame.name} as it is now; add them with pointseg-cache-features"
+                )
+            maps.append(found)
+        return torch.stack(maps)
+
+    def _unseen(self, split: str, name: str, scene: Scene) -> tuple[Scene, Views]:
+        """One black view that shows nothing."""
+        if not self.recipe.allow_unseen:
+            raise UserError(
+                f"scene {split}/{name}: has no images; leave it out, or allow such scenes with "
+                "--override images.allow_unseen=true"
+            )
+        scene = scene.with_fields(
+            image_coord=np.zeros((len(scene), 1, 2), np.float32),
+            image_mask=np.zeros((len(scene), 1), bool),
+        )
+        height, width = self.recipe.size
+        if self.cache is None:
+            return scene, Views(np.zeros((1, 3, height, width), np.uint8), None)
+        stride, channels = self.recipe.stride, self.recipe.channels
+        shape = (1, channels, -(-height // stride), -(-width // stride))
+        return scene, Views(None, torch.zeros(shape, dtype=torch.float16))
+
+
+def pad_views(clouds: Sequence[Cloud]) -> list[Cloud]:
+    """Clouds with equally many views: black ones that show nothing are added.
+
+    Source: section 2.1 of the method's description.
+    """
+    most = max((0 if c.image_mask is None else c.image_mask.shape[1] for c in clouds), default=0)
+    return [_padded(cloud, most) for cloud in clouds]
+
+
+def _padded(cloud: Cloud, views: int) -> Cloud:
+    mask, coord = cloud.image_mask, cloud.image_coord
+    if mask is None or coord is None or mask.shape[1] == views:
+        return cloud
+    more = views - mask.shape[1]
+
+    def longer(values: Tensor | None) -> Tensor | None:
+        if values is None:
+            return None
+        shape = (values.shape[0], more, *values.shape[2:])
+        return torch.cat([values, values.new_zeros(shape)], 1)
+
+    return replace(
+        cloud,
+        image_coord=longer(coord),
+        image_mask=longer(mask),
+        images=longer(cloud.images),
+        image_maps=longer(cloud.image_maps),
+    )
