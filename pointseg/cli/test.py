@@ -14,6 +14,7 @@ from pointseg.cli.progress import Bar, bar
 
 if TYPE_CHECKING:
     from pointseg.engine.recipe import Protocol
+    from pointseg.engine.test import Score
 
 NAME = "pointseg-test"
 VIEWS = ("single", "scannet", "s3dis", "nuscenes", "semantickitti")
@@ -28,9 +29,9 @@ def _parser() -> argparse.ArgumentParser:
         "it was stopped.",
     )
     parser.add_argument(
-        "-m", "--model", type=Path, required=True, metavar="FILE", help="best.pt of pointseg-train"
+        "-m", "--model", type=Path, metavar="FILE", help="best.pt of pointseg-train"
     )
-    parser.add_argument("--dataset", required=True, choices=DATASETS)
+    parser.add_argument("--dataset", choices=DATASETS)
     parser.add_argument(
         "--root",
         type=Path,
@@ -61,6 +62,11 @@ def _parser() -> argparse.ArgumentParser:
         "--submit", type=Path, metavar="DIR", help="also write the files that the benchmark takes"
     )
     parser.add_argument("--overwrite", action="store_true", help="predict all scenes again")
+    parser.add_argument(
+        "--sum", nargs="+", type=Path, metavar="DIR",
+        help="test nothing, but add the counts of finished tests, such as those of the six folds of "
+        "S3DIS, and report them as one test in --out",
+    )  # fmt: skip
     add_machine(parser)
     return parser
 
@@ -122,6 +128,16 @@ def choose_precision(name: str, device: str) -> str:
     return name
 
 
+def _sum(arguments: argparse.Namespace, shown: Bar) -> int:
+    from pointseg.engine.folds import sum_tests
+    from pointseg.errors import UserError
+
+    if arguments.out is None:
+        raise UserError("--sum: name a folder for the report of all folds with --out")
+    _report(sum_tests(arguments.sum, arguments.out, log=shown.say), arguments.out)
+    return 0
+
+
 def _run(arguments: argparse.Namespace, shown: Bar) -> int:
     from pointseg.datasets import open_dataset
     from pointseg.engine.test import ScoreSpec, score
@@ -146,6 +162,13 @@ def _run(arguments: argparse.Namespace, shown: Bar) -> int:
         )
     )
     shown.close()
+    _report(found, out)
+    if arguments.submit is not None:
+        print(f"submission   {arguments.submit}")
+    return 0
+
+
+def _report(found: Score, out: Path) -> None:
     metrics = found.metrics
     if metrics["labelled_points"]:
         print(found.confusion.table(list(metrics["test_point_iou"])))
@@ -156,18 +179,21 @@ def _run(arguments: argparse.Namespace, shown: Bar) -> int:
     else:
         print("no scene has labels: predicted, not scored")
     print(f"{metrics['scenes']} scenes, {metrics['predicted_points']:,} points; results in {out}")
-    if arguments.submit is not None:
-        print(f"submission   {arguments.submit}")
-    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    missing = [name for name in ("--model", "--dataset") if getattr(arguments, name[2:]) is None]
+    if arguments.sum is None and missing:
+        parser.error(f"the following arguments are required: {', '.join(missing)}")
+    if arguments.sum is not None and len(missing) < 2:
+        parser.error("--sum takes the folders of finished tests, and neither --model nor --dataset")
 
     def run() -> int:
         with bar() as shown:
-            return _run(arguments, shown)
+            return (_run if arguments.sum is None else _sum)(arguments, shown)
 
     return run_command(NAME, run)
 

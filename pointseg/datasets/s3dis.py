@@ -1,7 +1,7 @@
 """S3DIS: 272 rooms in six areas with 13 classes; tested on Area 5, or on each area in turn.
 
 Reads what ``pointseg-prepare --dataset s3dis`` wrote (``s3dis_prepare``). Each area is a split. The score of
-the six folds is that of their summed confusion matrices: ``evaluation.sum_folds``.
+the six folds is that of their summed confusion matrices: ``pointseg-test --sum``.
 
 Source: Armeni 2016, 3D Semantic Parsing of Large-Scale Indoor Spaces.
 """
