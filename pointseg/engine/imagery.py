@@ -81,12 +81,13 @@ class Imagery:
         if not chosen:
             return self._unseen(split, name, scene)
         height, width = self.recipe.size
-        scene = see(scene, chosen, self.recipe.visibility, (height, width))
-        if not self.recipe.allow_unseen and not scene["image_mask"].any():
-            raise UserError(
-                f"scene {split}/{name}: none of its {len(chosen)} views shows a point; look at them with "
-                "pointseg-check-cameras, or allow such scenes with --override images.allow_unseen=true"
-            )
+        scene = see(
+            scene,
+            chosen,
+            self.recipe.visibility,
+            (height, width),
+            allow_unseen=self.recipe.allow_unseen,
+        )
         if self.cache is not None:
             return scene, Views(None, self._maps(split, name, chosen))
         varied = rng if self.recipe.augment else None

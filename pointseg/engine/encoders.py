@@ -1,0 +1,82 @@
+"""The image encoder of a run or of a trained model: opened from weights, and held against the recipe."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from dinomed3d.lifting import Encoder
+from pointseg.engine.checkpoint import EncoderSource
+from pointseg.errors import UserError
+from pointseg.images.recipe import ImageRecipe
+
+if TYPE_CHECKING:
+    from pointseg.images.cache import FeatureCache
+
+
+def open_for(
+    images: ImageRecipe, weights: str, *, precision: torch.dtype | None = None
+) -> tuple[Encoder, ImageRecipe]:
+    """The encoder that a recipe names, and the recipe with what only the encoder knows.
+
+    Args:
+        images: of a new run.
+        weights: as ``open_encoder`` takes them.
+        precision: for autocast; None: as the weights are.
+
+    Raises:
+        UserError: see ``open_encoder``.
+    """
+    from pointseg.images.encoding import open_encoder, weights_digest
+
+    encoder = open_encoder(images.encoder, weights, images.encoder_config, precision=precision)
+    known = replace(
+        images,
+        channels=encoder.channels,
+        stride=encoder.stride,
+        weights_sha256=weights_digest(encoder),
+    )
+    return encoder, known
+
+
+def known_from(images: ImageRecipe, cache: FeatureCache) -> ImageRecipe:
+    """A new run's recipe with what a cache of features knows of their encoder.
+
+    Raises:
+        UserError: the cache was made with another encoder or other sizes.
+    """
+    if (cache.encoder, tuple(cache.size)) != (images.encoder, tuple(images.size)):
+        raise UserError(
+            f"--image-cache {cache.root}: holds features of {cache.encoder} for images of "
+            f"{cache.size[0]} x {cache.size[1]} pixels; the recipe asks for {images.encoder} and "
+            f"{images.size[0]} x {images.size[1]}"
+        )
+    return replace(
+        images,
+        channels=cache.channels,
+        stride=cache.stride,
+        weights_sha256=cache.weights_sha256,
+        augment=False,  # the features are of the images as they are
+    )
+
+
+def trained_with(weights: str) -> EncoderSource:
+    """Opens the encoder of a trained model, and refuses other weights than it was trained with.
+
+    Raises:
+        UserError: raised by the function: see ``open_encoder``; other weights.
+    """
+
+    def opened(images: ImageRecipe) -> Encoder:
+        encoder, known = open_for(images, weights)
+        if images.weights_sha256 and known.weights_sha256 != images.weights_sha256:
+            raise UserError(
+                f"--weights {weights}: are not the weights of {images.encoder} that the model was trained "
+                f"with (their digest begins with {known.weights_sha256[:12]}, not "
+                f"{images.weights_sha256[:12]}); give the file that pointseg-train was given"
+            )
+        return encoder
+
+    return opened
