@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor, nn
 
 from pointseg.backbones.features import Backbone
 from pointseg.cloud import Cloud
+from pointseg.errors import UserError
+
+if TYPE_CHECKING:
+    from pointseg.ditr import PointImages
 
 
 class Segmenter(nn.Module):
@@ -14,14 +20,43 @@ class Segmenter(nn.Module):
     The names of the parameters are Pointcept's (``backbone.``, ``seg_head.``).
     """
 
-    def __init__(self, backbone: Backbone, num_classes: int) -> None:
+    def __init__(
+        self, backbone: Backbone, num_classes: int, images: PointImages | None = None
+    ) -> None:
+        """Put them together.
+
+        Args:
+            backbone: gives points their features.
+            num_classes: K.
+            images: gives points what images show there, for a backbone that takes it.
+
+        Raises:
+            ValueError: no classes.
+            UserError: images for a backbone that takes none, or takes other ones; none where it does.
+        """
         super().__init__()
         if num_classes < 1:
             raise ValueError(f"Segmenter: 'num_classes' must be >= 1, got {num_classes}")
+        taken, given = backbone.image_channels, None if images is None else images.channels
+        if taken != given:
+            raise UserError(
+                f"Segmenter: the backbone takes {_features(taken)}, 'images' gives {_features(given)}; build "
+                "the one with 'image_channels' of the other's 'channels'"
+            )
         self.backbone = backbone
         self.seg_head = nn.Linear(backbone.out_channels, num_classes)
+        self.images = images
 
     def forward(self, cloud: Cloud) -> Tensor:
-        """(N, K) logits of the N points of the batch."""
-        logits: Tensor = self.seg_head(self.backbone(cloud).feat)
+        """(N, K) logits of the N points of the batch.
+
+        Raises:
+            UserError: a model that reads images is given a cloud without.
+        """
+        shown = () if self.images is None else self.images(cloud)
+        logits: Tensor = self.seg_head(self.backbone(cloud, *shown).feat)
         return logits
+
+
+def _features(channels: int | None) -> str:
+    return "no features of images" if channels is None else f"{channels} features of images"

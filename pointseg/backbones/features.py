@@ -44,7 +44,18 @@ class Backbone(nn.Module):
     """Of ``Features.feat``."""
     level_channels: tuple[int, ...]
     """Of ``Features.levels``, the finest first."""
+    image_channels: int | None = None
+    """Of the features of images that it is given with each cloud; None: it takes none."""
 
-    def forward(self, cloud: Cloud) -> Features:
-        """Features of the cloud's points, and of all levels."""
+    def forward(
+        self, cloud: Cloud, image_feat: Tensor | None = None, image_seen: Tensor | None = None
+    ) -> Features:
+        """Features of the cloud's points, and of all levels.
+
+        Args:
+            cloud: N points.
+            image_feat: (N, image_channels) what images show at each point, 0 where none does; given
+                where, and only where, the network takes it.
+            image_seen: (N,) bool, whether one does; needed for masked pooling.
+        """
         raise NotImplementedError

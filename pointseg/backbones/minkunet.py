@@ -8,11 +8,18 @@ import torch
 from torch import Tensor, nn
 
 from pointseg.backbones.features import Backbone, Features, Level
+from pointseg.backbones.image_pooling import (
+    ImageBranch,
+    ImagePooling,
+    check_images,
+    check_pooling,
+    pool_images,
+)
 from pointseg.backbones.norm import BatchNorm
 from pointseg.cloud import Cloud
 from pointseg.ops.convolution import InverseConv3d, StridedConv3d, SubmanifoldConv3d
 from pointseg.ops.grid import Grid
-from pointseg.ops.pooling import segment_reduce
+from pointseg.ops.pooling import Segments
 
 
 class MinkUNet(Backbone):
@@ -33,6 +40,9 @@ class MinkUNet(Backbone):
         base_channels: int = 32,
         channels: tuple[int, ...] = (32, 64, 128, 256, 256, 128, 96, 96),
         layers: tuple[int, ...] = (2, 3, 4, 6, 2, 2, 2, 2),
+        image_channels: int | None = None,
+        image_drop: float = 0.0,
+        image_pooling: ImagePooling = "max",
     ) -> None:
         """Begin with random weights.
 
@@ -42,9 +52,12 @@ class MinkUNet(Backbone):
             base_channels: width of the stem.
             channels: widths of the encoder's stages, then of the decoder's, coarsest first.
             layers: residual blocks of each of them.
+            image_channels: of image features given with each cloud; None: it takes none.
+            image_drop: probability with which a point's image features are dropped in training.
+            image_pooling: how they go to coarser levels, see ``image_pooling.ImagePooling``.
 
         Raises:
-            ValueError: ``channels`` and ``layers`` that are not equally long and even.
+            ValueError: ``channels`` and ``layers`` that are not equally long and even, an unknown pooling.
         """
         super().__init__()
         channels, layers = tuple(channels), tuple(layers)
@@ -53,7 +66,9 @@ class MinkUNet(Backbone):
                 "MinkUNet: 'channels' and 'layers' must be equally many, the encoder's and as many of "
                 f"the decoder's, got {channels} and {layers}"
             )
+        check_pooling("MinkUNet", image_pooling)
         stages = len(layers) // 2
+        self.image_channels, self.image_pooling = image_channels, image_pooling
         self.in_channels = in_channels
         self.out_channels = num_classes or channels[-1]
         self.level_channels = (self.out_channels, *channels[-2 : stages - 2 : -1])
@@ -76,21 +91,39 @@ class MinkUNet(Backbone):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+        # last, so that the other weights of a seed are the same without them
+        self.image = nn.ModuleList()
+        if image_channels is not None:
+            self.image.extend(ImageBranch(image_channels, width, image_drop) for width in fine)
 
-    def forward(self, cloud: Cloud) -> Features:
+    def forward(
+        self, cloud: Cloud, image_feat: Tensor | None = None, image_seen: Tensor | None = None
+    ) -> Features:
         """Features of the points, and the decoder's of every level.
 
         Args:
             cloud: a batch without two points in one voxel; ``feat`` (N, in_channels).
+            image_feat: (N, image_channels) what images show at each point, 0 where none does; pooled
+                along with the voxels and added to each skip connection.
+            image_seen: (N,) bool, whether one does; needed for masked pooling.
 
         Raises:
-            ValueError: other features than the network reads, or points that share a voxel.
+            ValueError: other features than the network reads, image features where none are taken or
+                none where they are, or points that share a voxel.
         """
         if cloud.feat.shape[1:] != (self.in_channels,):
             raise ValueError(
                 f"MinkUNet: the cloud's 'feat' must be (N, {self.in_channels}), "
                 f"got {tuple(cloud.feat.shape)}"
             )
+        check_images(
+            "MinkUNet",
+            len(cloud),
+            self.image_channels,
+            self.image_pooling,
+            image_feat,
+            image_seen,
+        )
         grid, order = Grid(cloud.grid_coord, cloud.batch).sorted()
         grids = [grid]
         # The stem alone has a kernel of 125 offsets; on a grid of its own its map goes when it is done.
@@ -102,17 +135,26 @@ class MinkUNet(Backbone):
             skips.append(feat)
             feat = enc(down(feat, grids[-1]), grids[-1].coarser()[0])  # (N / 2^dim, channels)
             grids.append(grids[-1].coarser()[0])
+        place = torch.empty_like(order)
+        place[order] = torch.arange(len(order), device=order.device)  # where each point has gone
+        cells = _cells(grids, place)
+        images: list[Tensor] = []
+        if image_feat is not None:
+            images = pool_images(image_feat, image_seen, cells[:-1], self.image_pooling)
         feats = [feat]
         for stage in reversed(range(len(skips))):
+            skip = skips.pop()
+            if images:
+                shown = self.image[stage](images.pop())
+                # the wide features of the points themselves are never sorted
+                skip = skip + (shown if stage else shown.index_select(0, order))
             back = self.up[stage](feat, grids[stage])
-            feat = self.dec[stage](torch.cat([back, skips.pop()], 1), grids[stage])
+            feat = self.dec[stage](torch.cat([back, skip], 1), grids[stage])
             feats.append(feat)
         if isinstance(self.final, SubmanifoldConv3d):
             feats[-1] = self.final(feat, grid)
-        place = torch.empty_like(order)
-        place[order] = torch.arange(len(order), device=order.device)  # where each point has gone
         feats[-1] = feats[-1].index_select(0, place)
-        return Features(feats[-1], _levels(cloud, grids, feats[::-1], place))
+        return Features(feats[-1], _levels(cloud, grids, feats[::-1], cells))
 
 
 class _Unit(nn.Sequential):
@@ -164,17 +206,26 @@ class _Stage(nn.Sequential):
         return feat
 
 
+def _cells(grids: list[Grid], place: Tensor) -> list[Segments]:
+    """In which cell of the next grid each row of a level is.
+
+    The rows of the finest level are the cloud's points, which are at ``place`` in the finest grid.
+    """
+    cells = []
+    for number, (fine, coarse) in enumerate(zip(grids, grids[1:], strict=False)):
+        parent = fine.parent() if number else fine.parent().index_select(0, place)
+        cells.append(Segments.of(parent, len(coarse)))
+    return cells
+
+
 def _levels(
-    cloud: Cloud, grids: list[Grid], feats: list[Tensor], place: Tensor
+    cloud: Cloud, grids: list[Grid], feats: list[Tensor], cells: list[Segments]
 ) -> tuple[Level, ...]:
-    """All levels; ``place`` are the rows of the finest grid at which the cloud's points are."""
     coord, voxels, offset = cloud.coord, cloud.grid_coord, cloud.offset
     levels = []
-    for number, (grid, feat) in enumerate(zip(grids[:-1], feats[:-1], strict=True)):
-        parent = grid.parent() if number else grid.parent().index_select(0, place)
-        levels.append(Level(coord, voxels, offset, feat, parent))
-        coarse = grids[number + 1]
-        coord, voxels = segment_reduce(coord, parent, len(coarse), "mean"), coarse.coord
+    for segments, coarse, feat in zip(cells, grids[1:], feats[:-1], strict=True):
+        levels.append(Level(coord, voxels, offset, feat, segments.index))
+        coord, voxels = segments.reduce(coord, "mean"), coarse.coord
         offset = torch.bincount(coarse.batch, minlength=len(offset)).cumsum(0)
     levels.append(Level(coord, voxels, offset, feats[-1], None))
     return tuple(levels)

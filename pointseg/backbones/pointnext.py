@@ -17,12 +17,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isqrt
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
 from pointseg.backbones.features import Backbone, Features, Level
+from pointseg.backbones.image_pooling import ImagePooling, check_images, check_pooling, pool_images
 from pointseg.backbones.pointnext_layers import (
     Abstraction,
     InvertedResidual,
@@ -64,6 +65,7 @@ class PointNeXt(Backbone):
         subsampling: Subsampling = "grid",
         image_channels: int | None = None,
         image_drop: float = 0.0,
+        image_pooling: ImagePooling = "max",
     ) -> None:
         """Build it with random weights.
 
@@ -82,6 +84,7 @@ class PointNeXt(Backbone):
             subsampling: grid (linear in points), or farthest (the paper's; quadratic, for small clouds).
             image_channels: of image features given with each cloud; None: it takes none.
             image_drop: probability with which a point's image features are dropped in training.
+            image_pooling: how they go to coarser levels, see ``image_pooling.ImagePooling``.
 
         Raises:
             ValueError: values that do not fit.
@@ -90,8 +93,10 @@ class PointNeXt(Backbone):
         blocks, strides = tuple(blocks), tuple(strides)
         self.blocks, self.strides = blocks, strides
         self.radius_m, self.neighbours = radius_m, neighbours
-        self.subsampling, self.image_channels = subsampling, image_channels
+        self.subsampling = subsampling
+        self.image_channels, self.image_pooling = image_channels, image_pooling
         self._check(in_channels, width, expansion, abstraction_layers)
+        check_pooling("PointNeXt", image_pooling)
         widths = [width * 2**s for s in range(len(strides) + 1)]
         self.in_channels = in_channels
         self.out_channels = width
@@ -108,7 +113,9 @@ class PointNeXt(Backbone):
                 Propagation(widths[s + 1], widths[s], widths[s], image_channels, image_drop)
             )
 
-    def forward(self, cloud: Cloud, image_feat: Tensor | None = None) -> Features:
+    def forward(
+        self, cloud: Cloud, image_feat: Tensor | None = None, image_seen: Tensor | None = None
+    ) -> Features:
         """Features of the points and of all levels.
 
         A coarser level holds some of the points of the finer one; the ``parent`` of a point is the
@@ -117,20 +124,35 @@ class PointNeXt(Backbone):
         Args:
             cloud: N points.
             image_feat: (N, image_channels) what images show at each point, 0 where none does; pooled
-                by maximum over the children of a parent and added in each propagation.
+                over the children of a parent and added in each propagation.
+            image_seen: (N,) bool, whether one does; needed for masked pooling.
 
         Raises:
             ValueError: channels that do not fit; image features where none are taken, or none where
                 they are; negative voxels or coordinates that are not finite.
         """
-        self._check_input(cloud, image_feat)
+        self._check_input(cloud)
+        check_images(
+            "PointNeXt",
+            len(cloud),
+            self.image_channels,
+            self.image_pooling,
+            image_feat,
+            image_seen,
+        )
         # Sorted by voxel, points near each other are near in memory, and nothing depends on their order.
         order = torch.argsort(voxel_keys(cloud.grid_coord, cloud.batch), stable=True)
         back = torch.empty_like(order)
         back[order] = torch.arange(len(order), device=order.device)
         points = Points(cloud.coord[order].float(), cloud.grid_coord[order], cloud.offset, 1)
         links = self._links(points)
-        images = _pool_images(None if image_feat is None else image_feat[order], links)
+        images: list[Tensor] = []
+        if image_feat is not None:
+            cells = [Segments.of(k.parent, len(k.coarse.coord)) for k in links[1:-1]]
+            if len(links) > 1:  # the wide features of the points themselves are never sorted
+                parent, count = links[0].parent[back], len(links[0].coarse.coord)
+                cells.insert(0, Segments.of(parent, count))
+            images = pool_images(image_feat, image_seen, cells, self.image_pooling)
 
         feat = self.stem(cloud.feat.index_select(0, order))  # (N, width)
         skips = []
@@ -139,8 +161,11 @@ class PointNeXt(Backbone):
             feat = stage(feat, link)  # (N / stride, 2 width)
         levels = [links[-1].coarse.level(feat, None)]
         for s in reversed(range(len(links))):
-            up, link = self.decoder[s], links[s]
-            feat = up(feat, skips[s], link.indices, link.distances, images[s])  # (N, width)
+            up, link = cast(Propagation, self.decoder[s]), links[s]
+            shown = None if up.image is None else up.image(images.pop())  # (N, width)
+            if shown is not None and s == 0:
+                shown = shown.index_select(0, order)
+            feat = up(feat, skips[s], link.indices, link.distances, shown)  # (N, width)
             if s > 0:
                 levels.insert(0, link.fine.level(feat, link.parent))
         feat = feat.index_select(0, back)
@@ -192,16 +217,12 @@ class PointNeXt(Backbone):
             kind = "square numbers (1, 4, 9, ...), for a grid," if square else ">= 1"
             raise ValueError(f"PointNeXt: 'strides' must be {kind}, got {list(self.strides)}")
 
-    def _check_input(self, cloud: Cloud, image_feat: Tensor | None) -> None:
+    def _check_input(self, cloud: Cloud) -> None:
         if cloud.feat.shape[1:] != (self.in_channels,):
             raise ValueError(
                 f"PointNeXt: the cloud's 'feat' must be (N, {self.in_channels}), got "
                 f"{tuple(cloud.feat.shape)}"
             )
-        shape = None if image_feat is None else tuple(image_feat.shape)
-        wanted = None if self.image_channels is None else (len(cloud), self.image_channels)
-        if shape != wanted:
-            raise ValueError(f"PointNeXt: 'image_feat' must be {wanted or 'left out'}, got {shape}")
 
 
 class Stage(nn.Module):
@@ -286,14 +307,3 @@ class Link:
     def parent(self) -> Tensor:
         """(N,) the coarse point nearest to each fine one."""
         return self.indices[:, 0]
-
-
-def _pool_images(image: Tensor | None, links: Sequence[Link]) -> list[Tensor | None]:
-    """Image features of all levels but the coarsest. Zeros of points that no image shows count."""
-    images = [image]
-    for link in links[:-1]:
-        last = images[-1]
-        if last is not None:
-            last = Segments.of(link.parent, len(link.coarse.coord)).reduce(last, "max")
-        images.append(last)
-    return images

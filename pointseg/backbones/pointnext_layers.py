@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pointseg.backbones.image_pooling import ImageBranch
 from pointseg.backbones.norm import BatchNorm
 from pointseg.ops.grouping import interpolate, neighbour_max
 
@@ -223,13 +224,7 @@ class Propagation(nn.Module):
         self.mix = Unit(channels, channels)
         self.image = None
         if image_channels is not None:
-            # of a (N, C) input the dropout takes whole rows
-            self.image = nn.Sequential(
-                nn.Dropout1d(image_drop),
-                nn.Linear(image_channels, channels),
-                BatchNorm(channels),  # with the constants that it has in DITR
-                nn.ReLU(),
-            )
+            self.image = ImageBranch(image_channels, channels, image_drop)
 
     def forward(
         self,
@@ -239,12 +234,15 @@ class Propagation(nn.Module):
         distances: Tensor,
         image: Tensor | None,
     ) -> Tensor:
-        """(M, in_channels), (N, skip_channels), (N, 3), (N, 3), (N, image_channels) -> (N, channels)."""
+        """(M, in_channels), (N, skip_channels), (N, 3), (N, 3), (N, channels) -> (N, channels).
+
+        ``image`` is what ``self.image`` made of the images.
+        """
         linear, norm, activation = self.fuse
         weight: Tensor = linear.weight  # type: ignore[assignment]
         of_feat, of_skip = weight.split([feat.shape[1], skip.shape[1]], dim=1)
         coarse = F.linear(feat, of_feat)
         out = activation(norm(interpolate(coarse, indices, distances) + F.linear(skip, of_skip)))
-        if self.image is not None and image is not None:
-            out = out + self.image(image)
+        if image is not None:
+            out = out + image
         return self.mix(out)  # type: ignore[no-any-return]

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from pointseg.backbones.features import Backbone, Features, Level
+from pointseg.backbones.image_pooling import ImagePooling, check_images, check_pooling, pool_images
 from pointseg.backbones.ptv3_block import Block, BlockSpec
 from pointseg.backbones.ptv3_sites import Sites
 from pointseg.backbones.ptv3_steps import Pooling, Stem, Unpooling
@@ -59,6 +60,7 @@ class PointTransformerV3(Backbone):
         upcast_softmax: bool = False,
         image_channels: int | None = None,
         image_drop: float = 0.0,
+        image_pooling: ImagePooling = "max",
     ) -> None:
         """Build it with random weights.
 
@@ -91,6 +93,7 @@ class PointTransformerV3(Backbone):
             upcast_softmax: see there.
             image_channels: of image features given with each cloud; None: it takes none.
             image_drop: probability with which a point's image features are dropped in training.
+            image_pooling: how they go to coarser levels, see ``image_pooling.ImagePooling``.
 
         Raises:
             ValueError: lists of other lengths, or values that do not fit.
@@ -99,7 +102,8 @@ class PointTransformerV3(Backbone):
         self.order = (order,) if isinstance(order, str) else tuple(order)
         self.stride = tuple(stride)
         self.shuffle_orders = shuffle_orders
-        self.image_channels = image_channels
+        self.image_channels, self.image_pooling = image_channels, image_pooling
+        check_pooling("PointTransformerV3", image_pooling)
         self._check(enc_depths, enc_channels, enc_num_head, enc_patch_size, "enc")
         self._check(dec_depths, dec_channels, dec_num_head, dec_patch_size, "dec")
         spec = BlockSpec(
@@ -143,21 +147,34 @@ class PointTransformerV3(Backbone):
                 up=Unpooling(below, enc_channels[s], channels, image_channels, image_drop),
             )
 
-    def forward(self, cloud: Cloud, image_feat: Tensor | None = None) -> Features:
+    def forward(
+        self, cloud: Cloud, image_feat: Tensor | None = None, image_seen: Tensor | None = None
+    ) -> Features:
         """Features of the points and of all levels.
 
         Args:
             cloud: N points, each in a voxel of its own.
             image_feat: (N, image_channels) what images show at each point, 0 where none does; pooled
-                by maximum along with the points and added at each decoder stage.
+                along with the points and added at each decoder stage.
+            image_seen: (N,) bool, whether one does; needed for masked pooling.
 
         Raises:
             ValueError: channels that do not fit; image features where none are taken, or none where
                 they are; a voxel that holds two points of a cloud.
         """
-        self._check_input(cloud, image_feat)
+        self._check_input(cloud)
+        check_images(
+            "PointTransformerV3",
+            len(cloud),
+            self.image_channels,
+            self.image_pooling,
+            image_feat,
+            image_seen,
+        )
         sites, cells = self._resolutions(cloud)
-        images = _pool_images(image_feat, cells)
+        images: list[Tensor] = []
+        if image_feat is not None:
+            images = pool_images(image_feat, image_seen, cells[:-1], self.image_pooling)
 
         feat = self.embedding(cloud.feat, sites[0])  # (N, C0)
         skips = []
@@ -173,7 +190,8 @@ class PointTransformerV3(Backbone):
             stage = cast(Stage, self.dec[f"dec{s}"])
             nearby = None
             if stage.up is not None:
-                feat, nearby = stage.up(feat, skips[s], segments, images[s])  # (N, C) both
+                image = images.pop() if images else None
+                feat, nearby = stage.up(feat, skips[s], segments, image)  # (N, C) both
             feat = stage(feat, sites[s], nearby)
             levels.insert(0, _level(sites[s], feat, segments.index))
         return Features(feat, tuple(levels))
@@ -221,17 +239,11 @@ class PointTransformerV3(Backbone):
                 f"PointTransformerV3: 'stride' must be powers of two, got {list(self.stride)}"
             )
 
-    def _check_input(self, cloud: Cloud, image_feat: Tensor | None) -> None:
+    def _check_input(self, cloud: Cloud) -> None:
         if cloud.feat.shape[1] != self.in_channels:
             raise ValueError(
                 f"PointTransformerV3: 'feat' must have {self.in_channels} channels, got "
                 f"{cloud.feat.shape[1]}"
-            )
-        shape = None if image_feat is None else tuple(image_feat.shape)
-        wanted = None if self.image_channels is None else (len(cloud), self.image_channels)
-        if shape != wanted:
-            raise ValueError(
-                f"PointTransformerV3: 'image_feat' must be {wanted or 'left out'}, got {shape}"
             )
 
 
@@ -276,14 +288,6 @@ def _drop_paths(last: float, depths: Sequence[int]) -> list[list[float]]:
     steps = max(1, sum(depths) - 1)
     every = iter([last * step / steps for step in range(sum(depths))])
     return [[next(every) for _ in range(depth)] for depth in depths]
-
-
-def _pool_images(image: Tensor | None, cells: Sequence[Segments]) -> list[Tensor | None]:
-    """Image features of all stages but the coarsest. Zeros of points that no image shows count."""
-    images = [image]
-    for segments in cells[:-1]:
-        images.append(None if images[-1] is None else segments.reduce(images[-1], "max"))
-    return images
 
 
 def _level(sites: Sites, feat: Tensor, parent: Tensor | None) -> Level:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from pointseg.backbones.image_pooling import ImageBranch
 from pointseg.backbones.norm import BatchNorm
 from pointseg.backbones.ptv3_sites import Sites
 from pointseg.ops.convolution import SubmanifoldConv3d
@@ -63,13 +64,7 @@ class Unpooling(nn.Module):
         )
         self.proj_image_feat = None
         if image_channels is not None:
-            # of a (N, C) input the dropout takes whole rows
-            self.proj_image_feat = nn.Sequential(
-                nn.Dropout1d(image_drop),
-                Linear(image_channels, channels),
-                BatchNorm(channels),
-                nn.GELU(),
-            )
+            self.proj_image_feat = ImageBranch(image_channels, channels, image_drop)
 
     def forward(
         self, feat: Tensor, skip: Tensor, cells: Segments, image: Tensor | None

@@ -153,5 +153,6 @@ def test_propagation(feat, training, images):
     other = theirs.fuse(torch.cat([interpolate(feat, indices, distances), skip], 1))
     if images:
         other = other + theirs.image(seen)
-    mine = ours(feat, skip, indices, distances, seen if images else None)
+    shown = ours.image(seen) if images else None
+    mine = ours(feat, skip, indices, distances, shown)
     assert_same(ours, theirs, mine, theirs.mix(other))

@@ -1,0 +1,130 @@
+"""Features of images on their way through a backbone: pooled from level to level, and injected in the decoder.
+
+Source: Abou Zeid 2025, arXiv:2503.18944, section 3.2; sections 2.7 and 2.8 of the method's description.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from pointseg.backbones.norm import BatchNorm
+from pointseg.ops.linear import Linear
+from pointseg.ops.pooling import Segments
+
+ImagePooling = Literal["max", "masked_max", "masked_mean"]
+"""max: over all points of a cell, the zeros of unseen ones among them, as the reference does. masked_max and
+masked_mean: over the seen points alone."""
+
+
+class ImageBranch(nn.Sequential):
+    """What a decoder level makes of the image features of its points: (N, image_channels) -> (N, C).
+
+    The numbers 1 and 2 of the linear layer and its normalisation are DITR's names of them.
+    """
+
+    def __init__(self, image_channels: int, channels: int, drop: float) -> None:
+        """Begin with random weights.
+
+        Args:
+            image_channels: of the image features.
+            channels: of what they are added to.
+            drop: probability with which a point's image features are dropped in training.
+        """
+        super().__init__(
+            nn.Dropout1d(drop),  # of a (N, C) input it takes whole rows
+            Linear(image_channels, channels),
+            BatchNorm(channels),
+            nn.GELU(),
+        )
+
+
+def pool_images(
+    feat: Tensor, seen: Tensor | None, cells: Sequence[Segments], pooling: ImagePooling
+) -> list[Tensor]:
+    """Image features of the points, and of the cells of all coarser levels.
+
+    Args:
+        feat: (N, C) what images show at each point; 0, or one learned vector, where none does.
+        seen: (N,) whether one does; the masked poolings need it.
+        cells: in which cell of the next level each row of a level is; as many as coarser levels.
+        pooling: how the rows of a cell become one. A masked pooling gives a cell without seen rows
+            what its unseen rows have, and it is unseen on the next level too.
+
+    Returns:
+        One (M, C) per level, the finest, ``feat`` itself, first.
+    """
+    levels = [feat]
+    for segments in cells:
+        if pooling == "max":
+            feat = segments.reduce(feat, "max")
+        else:
+            assert seen is not None, "check_images() comes first"
+            feat, seen = _pool_seen(feat, seen, segments, pooling)
+        levels.append(feat)
+    return levels
+
+
+def _pool_seen(
+    feat: Tensor, seen: Tensor, segments: Segments, pooling: ImagePooling
+) -> tuple[Tensor, Tensor]:
+    """(M, C) and (M,) of (N, C) and (N,)."""
+    cell_seen = seen.new_zeros(len(segments))
+    cell_seen[segments.index[seen]] = True
+    counts = seen | ~cell_seen.index_select(0, segments.index)
+    rows = counts.nonzero()[:, 0]
+    if len(rows) < len(feat):  # no cell is left without rows
+        feat = feat.index_select(0, rows)
+        segments = Segments.of(segments.index.index_select(0, rows), len(segments))
+    return segments.reduce(feat, "max" if pooling == "masked_max" else "mean"), cell_seen
+
+
+def check_pooling(who: str, pooling: str) -> None:
+    """Refuse what is no way of pooling.
+
+    Raises:
+        ValueError: an unknown one.
+    """
+    if pooling not in get_args(ImagePooling):
+        raise ValueError(
+            f"{who}: 'image_pooling' must be {', '.join(get_args(ImagePooling))}, got {pooling!r}"
+        )
+
+
+def check_images(
+    who: str,
+    points: int,
+    channels: int | None,
+    pooling: ImagePooling,
+    feat: Tensor | None,
+    seen: Tensor | None,
+) -> None:
+    """Refuse image features that a backbone does not take, or lacks.
+
+    Args:
+        who: the backbone.
+        points: N of the batch.
+        channels: that it takes; None: it takes none.
+        pooling: its own.
+        feat: what it is given, (N, channels).
+        seen: what it is given, (N,) bool.
+
+    Raises:
+        ValueError: shapes or types that do not fit, features missing or too many.
+    """
+    shape = None if feat is None else tuple(feat.shape)
+    wanted = None if channels is None else (points, channels)
+    if shape != wanted:
+        raise ValueError(f"{who}: 'image_feat' must be {wanted or 'left out'}, got {shape}")
+    if seen is None and (channels is None or pooling == "max"):
+        return
+    found = None if seen is None else (tuple(seen.shape), seen.dtype)
+    if channels is None or found != ((points,), torch.bool):
+        must = "left out" if channels is None else f"({points},) bool"
+        got = "none" if seen is None else f"{tuple(seen.shape)} {seen.dtype}"
+        raise ValueError(
+            f"{who}: 'image_seen' must be {must} with image_pooling {pooling!r}, got {got}"
+        )

@@ -1,0 +1,319 @@
+"""DITR: what a frozen 2D foundation encoder sees at each point of a cloud.
+
+    images -> encoder -> maps \
+                               lift -> (N, C) features on points, (N,) seen -> backbone
+    pixels of points, visible /
+
+Source: Abou Zeid 2025, arXiv:2503.18944, section 3; sections 2.3 to 2.6 of the method's description.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dinomed3d.lifting import (
+    Encoder,
+    FeatureMap,
+    Fuse,
+    Last,
+    Max,
+    Mean,
+    lift,
+    sample_bilinear,
+    sample_nearest,
+)
+from dinomed3d.lifting.dino import LVD_MEAN, LVD_STD
+from pointseg.cloud import Cloud
+from pointseg.errors import UserError
+
+_FUSES: dict[str, type[Fuse]] = {"last": Last, "random": Last, "mean": Mean, "max": Max}
+_SAMPLES: dict[str, Callable[[FeatureMap, int, Tensor], Tensor]] = {
+    "nearest": sample_nearest,
+    "bilinear": sample_bilinear,
+}
+_IMAGES = 32
+"""So many are normalised and encoded at a time; their maps alone are kept."""
+
+
+class PointImages(nn.Module):
+    """Images of a batch in, features on its points out.
+
+    The encoder is frozen and no part of the state dict, so that checkpoints stay small and read the
+    same whoever makes the features; it goes along with ``.to()``. A missing token is all that is
+    learned here.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder | None,
+        *,
+        channels: int,
+        stride: int,
+        image_size: tuple[int, int],
+        fuse: str = "last",
+        sample: str = "nearest",
+        missing_token: bool = False,
+        view_drop: float = 0.0,
+    ) -> None:
+        """Take an encoder, which is frozen.
+
+        Args:
+            encoder: its last tap is read; give it the final norm and the last block. None: clouds must
+                come with ``image_maps``.
+            channels: of its features.
+            stride: side of one of its patches, pixels.
+            image_size: (H, W) of all images, pixels.
+            fuse: which feature a point takes of the views that see it: last; random (one of them in
+                training, the last otherwise, so that predictions do not vary); mean; max.
+            sample: how a feature map is read: nearest patch, or bilinear.
+            missing_token: whether points that no view sees get a learned vector instead of zeros.
+            view_drop: probability with which a whole view is left out in training; drawn from torch's
+                generator.
+
+        Raises:
+            ValueError: values that do not fit.
+            UserError: an encoder with other features than ``channels`` and ``stride`` say.
+        """
+        super().__init__()
+        if fuse not in _FUSES:
+            raise ValueError(
+                f"PointImages: 'fuse' must be one of {', '.join(_FUSES)}, got {fuse!r}"
+            )
+        if sample not in _SAMPLES:
+            raise ValueError(
+                f"PointImages: 'sample' must be one of {', '.join(_SAMPLES)}, got {sample!r}"
+            )
+        if not 0 <= view_drop <= 1:
+            raise ValueError(f"PointImages: 'view_drop' must be in 0 to 1, got {view_drop}")
+        if min(channels, stride, *image_size) < 1:
+            raise ValueError(
+                "PointImages: 'channels', 'stride' and 'image_size' must be >= 1, got "
+                f"{channels}, {stride} and {tuple(image_size)}"
+            )
+        if encoder is not None and (encoder.channels, encoder.stride) != (channels, stride):
+            raise UserError(
+                f"the model takes {channels} channels of images in patches of {stride} pixels, the encoder "
+                f"gives {encoder.channels} in patches of {encoder.stride}; give the encoder that it was "
+                "trained with"
+            )
+        height, width = image_size
+        self.channels, self.stride, self.image_size = channels, stride, (height, width)
+        self.fuse, self.sample, self.view_drop = fuse, sample, view_drop
+        # beside the modules, so that its weights are neither saved nor trained
+        self.__dict__["encoder"] = None if encoder is None else encoder.freeze()
+        self.missing_token = None
+        if missing_token:
+            self.missing_token = nn.Parameter(torch.empty(channels))
+            nn.init.trunc_normal_(self.missing_token, std=0.02)
+
+    encoder: Encoder | None
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PointImages:
+        """As of nn.Module; the encoder, too."""
+        if self.encoder is not None:
+            self.encoder._apply(fn, recurse)
+        return super()._apply(fn, recurse)
+
+    def forward(self, cloud: Cloud) -> tuple[Tensor, Tensor]:
+        """Features of a batch's points.
+
+        Only views that give some point its feature are encoded, each once.
+
+        Args:
+            cloud: N points with ``image_coord``, ``image_mask``, and ``images`` (S, V, 3, H, W) or, instead
+                of these, ``image_maps`` (S, V, C, h, w).
+
+        Returns:
+            (N, C) in autocast's type, else that of ``cloud.feat``; 0 or the missing token where unseen.
+            (N,) bool, whether a view sees the point.
+
+        Raises:
+            UserError: no images, images of another size, no encoder for them; maps of another encoder.
+        """
+        coord, mask = self._check(cloud)
+        offset = cloud.offset if cloud.image_offset is None else cloud.image_offset
+        ends = offset.tolist()
+        samples = list(zip([0, *ends[:-1]], ends, strict=True))
+        mask = self._kept(mask & self._on_map(coord), samples)
+        used = torch.stack([mask[start:end].any(0) for start, end in samples])  # (S, V)
+        maps = self._maps(cloud, used)
+
+        views = []
+        for (start, end), shown in zip(samples, used.tolist(), strict=True):
+            numbers = [number for number, shows in enumerate(shown) if shows]
+            views.append(_PixelViews(coord[start:end], mask[start:end], numbers))
+        each = map(self._lifted, maps.split([len(v) for v in views]), views)
+        if len(views) == 1:
+            feat, seen = next(each)
+        else:
+            feat, seen = maps.new_empty(len(cloud), self.channels), mask.new_empty(len(cloud))
+            for start, end in samples:
+                feat[start:end], seen[start:end] = next(each)
+        if self.missing_token is not None:
+            feat[~seen] = self.missing_token.to(feat.dtype)
+        return feat, seen
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """Feature maps of images, normalised as the encoder was trained.
+
+        Args:
+            images: (K, 3, H, W) uint8.
+
+        Returns:
+            (K, C, h, w) in autocast's type, else that of the encoder's weights.
+
+        Raises:
+            UserError: there is no encoder.
+        """
+        if self.encoder is None:
+            raise UserError(
+                "the model reads images, but there is no encoder to read them with: give --weights of its "
+                "encoder, or features that pointseg-cache-features made"
+            )
+        own = next((p.dtype for p in self.encoder.parameters()), torch.float32)
+        dtype = _autocast_type(images.device) or own
+        mean, std = (
+            torch.tensor(values, device=images.device)[:, None, None]
+            for values in (LVD_MEAN, LVD_STD)
+        )
+        parts = []
+        for some in images.split(_IMAGES):
+            normalised = ((some / 255 - mean) / std).to(own)
+            parts.append(self.encoder(normalised)[-1].values.to(dtype))
+        return torch.cat(parts)
+
+    def extra_repr(self) -> str:
+        """What ``print`` shows."""
+        return (
+            f"channels={self.channels}, stride={self.stride}, image_size={self.image_size}, "
+            f"fuse={self.fuse}, sample={self.sample}, view_drop={self.view_drop}"
+        )
+
+    def _lifted(self, maps: Tensor, views: _PixelViews) -> tuple[Tensor, Tensor]:
+        """(n, C) and (n,) of one sample, of (V, C, h, w) of its views."""
+        return lift(
+            FeatureMap(maps, self.stride, self.image_size),
+            views,
+            views.sites(),
+            fuse=_FUSES[self.fuse](),
+            sample=_SAMPLES[self.sample],
+        )
+
+    @property
+    def _cells(self) -> tuple[int, int]:
+        """Rows and columns of a feature map."""
+        height, width = self.image_size
+        return -(-height // self.stride), -(-width // self.stride)
+
+    def _on_map(self, coord: Tensor) -> Tensor:
+        """(N, V) whether positions are in a cell of the map; a coordinate rounded up may be beyond."""
+        rows, columns = self._cells
+        column, row = (coord / self.stride).floor().unbind(-1)
+        return (column >= 0) & (column < columns) & (row >= 0) & (row < rows)
+
+    def _kept(self, mask: Tensor, samples: list[tuple[int, int]]) -> Tensor:
+        """(N, V) the views that a point takes its feature of: with last and random one at most."""
+        if self.training and self.view_drop > 0:
+            drawn = torch.rand(len(samples), mask.shape[1]) >= self.view_drop
+            counts = torch.tensor([end - start for start, end in samples], device=mask.device)
+            mask = mask & drawn.to(mask.device).repeat_interleave(counts, 0, output_size=len(mask))
+        if self.fuse == "random" and self.training:
+            number = torch.rand(mask.shape, device=mask.device).masked_fill_(~mask, -1)
+        elif self.fuse in ("last", "random"):
+            number = torch.arange(1, mask.shape[1] + 1, device=mask.device) * mask
+        else:
+            return mask
+        # What would be overwritten is never read.
+        one = torch.zeros_like(mask)
+        if mask.shape[1]:
+            one.scatter_(1, number.argmax(1, keepdim=True), True)
+        return one & mask
+
+    def _maps(self, cloud: Cloud, used: Tensor) -> Tensor:
+        """(U, C, h, w) of the views that are used, sample after sample."""
+        dtype = _autocast_type(cloud.feat.device) or cloud.feat.dtype
+        if cloud.image_maps is not None:
+            return cloud.image_maps[used].to(dtype)
+        assert cloud.images is not None
+        images = cloud.images[used]
+        if not len(images):
+            return cloud.feat.new_empty(0, self.channels, *self._cells, dtype=dtype)
+        maps = self.encode(images).to(dtype)
+        if maps.shape[1:] != (self.channels, *self._cells):
+            raise UserError(
+                f"PointImages: the encoder must give maps of {(self.channels, *self._cells)}, gave "
+                f"{tuple(maps.shape[1:])}"
+            )
+        return maps
+
+    def _check(self, cloud: Cloud) -> tuple[Tensor, Tensor]:
+        """``image_coord`` and ``image_mask``.
+
+        Raises:
+            UserError: see ``forward``.
+        """
+        coord, mask = cloud.image_coord, cloud.image_mask
+        given = cloud.images if cloud.image_maps is None else cloud.image_maps
+        if coord is None or mask is None or given is None:
+            raise UserError(
+                "the model reads images, and the cloud has none: it must have 'image_coord', 'image_mask', "
+                "and 'images' or 'image_maps'"
+            )
+        if coord.shape != (*mask.shape, 2) or mask.shape[1] != given.shape[1]:
+            raise UserError(
+                f"PointImages: the cloud has {given.shape[1]} views, so 'image_coord' must be "
+                f"(N, {given.shape[1]}, 2) and 'image_mask' (N, {given.shape[1]}), got "
+                f"{tuple(coord.shape)} and {tuple(mask.shape)}"
+            )
+        if cloud.image_maps is None and given.shape[2:] != (3, *self.image_size):
+            raise UserError(
+                f"PointImages: 'images' must be (S, V, 3, {self.image_size[0]}, {self.image_size[1]}), "
+                f"got {tuple(given.shape)}; resize them as the model's recipe says"
+            )
+        if cloud.image_maps is not None and given.shape[2:] != (self.channels, *self._cells):
+            raise UserError(
+                f"PointImages: 'image_maps' must be (S, V, {self.channels}, {self._cells[0]}, "
+                f"{self._cells[1]}), got {tuple(given.shape)}; they are of another encoder or image size"
+            )
+        return coord, mask
+
+
+@dataclass(frozen=True)
+class _PixelViews:
+    """Views of the core of which is known where they show each point; sites are numbers of points."""
+
+    coord: Tensor
+    """(n, V, 2) pixels."""
+    mask: Tensor
+    """(n, V) bool."""
+    numbers: list[int]
+    """Which of the V there are images of."""
+
+    def sites(self) -> Tensor:
+        """(n, 3) int64, the number of each point three times."""
+        rows = torch.arange(len(self.mask), device=self.mask.device)
+        return rows[:, None].expand(len(rows), 3)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def project(self, view: int, sites: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As Views.project; distances are not known."""
+        number, rows = self.numbers[view], sites[:, 0]
+        coord, mask = self.coord[:, number], self.mask[:, number]
+        if len(rows) < len(mask):
+            coord, mask = coord[rows], mask[rows]
+        return coord, mask, coord.new_zeros(1).expand(len(mask))
+
+
+def _autocast_type(device: torch.device) -> torch.dtype | None:
+    kind: Any = device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
+    return None
