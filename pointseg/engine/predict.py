@@ -28,6 +28,7 @@ from pointseg.files import (
     write_labelled,
 )
 from pointseg.files.columns import file_strength, strength_scale, usual_strength
+from pointseg.files.las import is_copc
 from pointseg.files.text import fitting_columns
 from pointseg.files.writing import new_file
 from pointseg.pictures import labelled
@@ -201,6 +202,8 @@ def _one(
             columns = fitting_columns(source.path, form.columns)
         scene = read_cloud(source.path, columns=columns, strength_max=form.strength_max)
         labels, notes = _named(spec, voter, trained, scene, progress)
+        if cloud_suffix(source.path) == ".laz" and is_copc(source.path):
+            notes.append("is cloud-optimised (COPC); the result is plain LAZ")
         if "strength" in trained.needs:
             notes += _of_strength(source.path, scene, form.strength_max)
         for note in notes:

@@ -10,6 +10,8 @@ from pathlib import Path
 from pointseg.errors import UserError
 from pointseg.files import SUFFIXES, cloud_suffix
 
+COPC_SUFFIX = ".copc.laz"
+
 
 @dataclass(frozen=True)
 class Source:
@@ -35,7 +37,7 @@ def find_sources(inputs: Sequence[Path], out: Path) -> list[Source]:
         if not path.exists():
             raise UserError(f"{path}: is not there")
         if path.is_dir() and cloud_suffix(path) is None:
-            clouds = [(cloud, cloud.relative_to(path)) for cloud in _walk(path, out)]
+            clouds = [(cloud, _name(cloud.relative_to(path))) for cloud in _walk(path, out)]
             if not clouds:
                 raise UserError(
                     f"{path}: no clouds in this folder and those below it (files that end in "
@@ -43,7 +45,7 @@ def find_sources(inputs: Sequence[Path], out: Path) -> list[Source]:
                 )
             found += clouds
         else:
-            found.append((path, Path(path.resolve().name)))
+            found.append((path, _name(Path(path.resolve().name))))
     if cloud_suffix(out) and not out.is_dir():
         if len(found) > 1:
             raise UserError(
@@ -62,6 +64,13 @@ def find_sources(inputs: Sequence[Path], out: Path) -> list[Source]:
             )
         by_target[target] = path
     return [_checked(Source(path, target)) for target, path in by_target.items()]
+
+
+def _name(path: Path) -> Path:
+    """What a result is called: as its source, but that cloud-optimised LAZ becomes plain LAZ."""
+    if not path.name.lower().endswith(COPC_SUFFIX):
+        return path
+    return path.with_name(path.name[: -len(COPC_SUFFIX)] + path.suffix)
 
 
 def _checked(source: Source) -> Source:

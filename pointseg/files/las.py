@@ -32,6 +32,7 @@ STEP_M = 1e-4
 WITH_COLOR = {0: 2, 1: 3, 4: 5, 6: 7, 9: 10}
 """Point formats without colour, and the same with it."""
 CLASSIFICATION = "classification"
+COPC = "copc"
 FULL_COLOR = 257  # from 8 to 16 bits
 
 
@@ -98,7 +99,7 @@ def label_las(
     colors: NDArray[np.uint8] | None = None,
     field: str | None = None,
 ) -> None:
-    """Copy a LAS or LAZ file with a class for each point.
+    """Copy a LAS or LAZ file with a class for each point; cloud-optimised LAZ (COPC) becomes plain LAZ.
 
     The classes stand in an extra dimension ``pointseg_class``: LAS gives the numbers in
     ``classification`` meanings of their own (2 is ground), which are not those of a trained model's
@@ -116,6 +117,8 @@ def label_las(
         CloudFileError: as ``read_las``; ``segment`` does not fit; ``field`` is another dimension of LAS.
     """
     las = _load(source)
+    for records in (las.header.vlrs, las.evlrs or []):  # an index of chunks that will be others
+        records[:] = [record for record in records if record.user_id != COPC]
     segment = checked_segment(source, segment, len(las.points))
     name = class_field(source, (CLASS_FIELD,), field)
     with _errors_of(source, "could not be labelled"):
@@ -141,6 +144,16 @@ def label_las(
             painted = paint(segment, colors).astype(np.uint16) * FULL_COLOR
             las.red, las.green, las.blue = painted.T
     _store(las, target)
+
+
+def is_copc(path: Path) -> bool:
+    """Whether a file is cloud-optimised LAZ: its first record, right behind the header, says so.
+
+    Source: COPC specification 1.0.
+    """
+    with open(path, "rb") as stream:
+        head = stream.read(377 + 16)
+    return head[:4] == b"LASF" and head[377:].rstrip(b"\0") == COPC.encode()
 
 
 def _load(path: Path) -> laspy.LasData:

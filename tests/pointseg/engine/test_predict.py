@@ -18,6 +18,7 @@ from pointseg.errors import UserError
 from pointseg.files import read_cloud, write_cloud
 from pointseg.scene import Scene
 from tests.pointseg.engine.answers import CLASSES, RECIPE, ByColor, colored, trained
+from tests.pointseg.files.test_las import copc
 
 
 @pytest.fixture
@@ -380,3 +381,12 @@ def test_text_without_names_is_read_as_in_training(tmp_path, monkeypatch, column
     names = "x y z b1 b2 b3 b4 b5".split()[:columns]
     np.savetxt(tmp_path / "a.xyz", rows[:, :columns], fmt="%g", header=" ".join(names))
     assert "lacks color" in predict(spec)[0].reason
+
+
+def test_cloud_optimised_files_come_out_plain(tmp_path, model):
+    copc(tmp_path / "a.copc.laz")
+    (result,) = predict(spec_of(tmp_path, tmp_path / "a.copc.laz"))
+    assert result.status == "done", result.reason
+    assert result.notes == ("is cloud-optimised (COPC); the result is plain LAZ",)
+    assert result.target == str(tmp_path / "out" / "a.laz")
+    assert read_cloud(tmp_path / "out" / "a.laz")["color"].any()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pointseg.files import CloudFileError, read_cloud, write_cloud, write_labelled
+from pointseg.files.las import is_copc
 from pointseg.scene import Scene
 
 WKT = 'PROJCS["somewhere"]'
@@ -109,6 +110,30 @@ def test_extended_records_are_kept(tmp_path, suffix):
     write_labelled(tmp_path / f"a{suffix}", tmp_path / f"b{suffix}", np.zeros(4, int))
     (kept,) = laspy.read(tmp_path / f"b{suffix}").evlrs
     assert (kept.user_id, kept.record_id, kept.record_data) == ("me", 7, b"last words")
+
+
+def copc(path, **options):
+    """A file with the records that COPC has: its own first, its tree last."""
+    plain = las(path, point_format=7, **options)
+    plain.header.vlrs.insert(0, laspy.VLR("copc", 1, "COPC info VLR", bytes(160)))
+    tree = laspy.VLR("copc", 1000, "EPT hierarchy", bytes(32))
+    plain.evlrs = laspy.vlrs.vlrlist.VLRList([*(plain.evlrs or []), tree])
+    plain.write(path)
+    assert isinstance(laspy.read(path).header.vlrs[0], laspy.copc.CopcInfoVlr)
+    return plain
+
+
+def test_cloud_optimised_files_become_plain_ones(tmp_path):
+    before = copc(tmp_path / "a.copc.laz", evlr=True)
+    assert is_copc(tmp_path / "a.copc.laz")
+    assert read_cloud(tmp_path / "a.copc.laz")["segment"].tolist() == [2, 3, 4, 5]
+    write_labelled(tmp_path / "a.copc.laz", tmp_path / "b.laz", np.array([0, 1, 2, 1]))
+    assert not is_copc(tmp_path / "b.laz")
+    after = laspy.read(tmp_path / "b.laz")
+    same(before, after)
+    assert after.pointseg_class.tolist() == [0, 1, 2, 1]
+    assert [record.user_id for record in after.evlrs] == ["me"]
+    assert "copc" not in [record.user_id for record in after.header.vlrs]
 
 
 def test_classes_may_stand_in_the_classification(tmp_path):
