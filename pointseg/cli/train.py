@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pointseg.cli.command import (
     BACKBONES,
@@ -20,10 +20,13 @@ from pointseg.cli.command import (
 )
 
 if TYPE_CHECKING:
+    from dinomed3d.lifting import Encoder
     from pointseg.datasets.dataset import Dataset
     from pointseg.datasets.description import Description
     from pointseg.engine.recipe import Recipe
     from pointseg.engine.train import TrainSpec
+    from pointseg.images.cache import FeatureCache
+    from pointseg.images.recipe import ImageRecipe
 
 NAME = "pointseg-train"
 
@@ -53,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         "--size", choices=("small", "full"),
         help="of the backbone (default: small for synthetic, else full)",
     )  # fmt: skip
+    add_images(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="(default: runs/DATASET-BACKBONE)")
     begin = parser.add_mutually_exclusive_group()
     begin.add_argument("--resume", action="store_true", help="go on from last.pt in --out")
@@ -93,9 +97,35 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def add_images(parser: argparse.ArgumentParser) -> None:
+    """Options of images that points are given features of."""
+    group = parser.add_argument_group("images (DITR)")
+    group.add_argument(
+        "--images", action="store_true", help="give the points features of the dataset's images"
+    )
+    group.add_argument(
+        "--encoder", default="vit_small_patch16_dinov3", metavar="NAME",
+        help="DINOv3 or DINOv2 (default: vit_small_patch16_dinov3)",
+    )  # fmt: skip
+    add_encoder_weights(group)
+
+
+def add_encoder_weights(group: Any) -> None:
+    """Where the encoder of images, or what it makes, comes from."""
+    group.add_argument(
+        "--weights", metavar="FILE",
+        help="of the image encoder: a file or folder, 'hub' (downloads), or 'none' (random, for trials)",
+    )  # fmt: skip
+    group.add_argument(
+        "--image-cache", type=Path, metavar="DIR",
+        help="instead: features that pointseg-cache-features made",
+    )  # fmt: skip
+
+
 def _run(arguments: argparse.Namespace) -> int:
     from pointseg.engine.recipe import override
-    from pointseg.engine.recipes import recipe_for
+    from pointseg.engine.recipes import images_for, recipe_for
+    from pointseg.errors import UserError
 
     size = arguments.size or ("small" if arguments.dataset == "synthetic" else "full")
     recipe = recipe_for(arguments.dataset, arguments.backbone, size)
@@ -105,6 +135,10 @@ def _run(arguments: argparse.Namespace) -> int:
         recipe = fitted(recipe, dataset)
     if arguments.class_weights:
         recipe = replace(recipe, class_weights=arguments.class_weights)
+    if arguments.images:
+        recipe = replace(recipe, images=images_for(recipe.dataset, arguments.encoder))
+    elif arguments.weights or arguments.image_cache:
+        raise UserError("--weights and --image-cache are for --images; add that, or leave them out")
     recipe = override(recipe, arguments.override)
     if dataset is None or arguments.show_recipe:
         print(recipe.to_json())
@@ -115,7 +149,7 @@ def _run(arguments: argparse.Namespace) -> int:
             "dataset.yaml, so that all files, and those that are predicted later, are read alike",
             file=sys.stderr,
         )
-    return _train(_spec(arguments, recipe, dataset))
+    return _train(_spec(arguments, recipe, dataset), arguments)
 
 
 def _open(arguments: argparse.Namespace) -> Dataset:
@@ -174,6 +208,7 @@ def _guesses_strength(recipe: Recipe) -> bool:
 
 def _spec(arguments: argparse.Namespace, recipe: Recipe, dataset: Dataset) -> TrainSpec:
     from pointseg.engine.initial import initial_weights
+    from pointseg.engine.segmentation import Segmentation
     from pointseg.engine.train import LAST, TrainSpec
     from pointseg.errors import UserError
 
@@ -194,10 +229,16 @@ def _spec(arguments: argparse.Namespace, recipe: Recipe, dataset: Dataset) -> Tr
     start = None
     if arguments.init is not None:
         start = initial_weights(arguments.init, dataset.classes.names)
+    encoder, cache = None, None
+    if recipe.images is not None:
+        encoder, cache, images = seen_by(recipe.images, arguments)
+        recipe = replace(recipe, images=images)
     return TrainSpec(
         dataset=dataset,
         recipe=recipe,
         out=out,
+        objective=Segmentation(dataset, recipe, encoder),
+        cache=cache,
         resume=arguments.resume,
         init=start,
         accelerator=device,
@@ -211,18 +252,49 @@ def _spec(arguments: argparse.Namespace, recipe: Recipe, dataset: Dataset) -> Tr
     )
 
 
+def seen_by(
+    images: ImageRecipe, arguments: argparse.Namespace
+) -> tuple[Encoder | None, FeatureCache | None, ImageRecipe]:
+    """The encoder or the cache of its features, and the recipe with what they know.
+
+    Raises:
+        UserError: neither or both are given; they cannot be read or do not fit.
+    """
+    from pointseg.engine.encoders import cached_for, open_for
+    from pointseg.errors import UserError
+
+    if (arguments.weights is None) == (arguments.image_cache is None):
+        raise UserError(
+            f"--images: give either --weights with a file of {images.encoder} (download it from Meta or the "
+            "Hugging Face hub; 'hub' does so, 'none' takes random ones for a trial), or --image-cache"
+        )
+    if arguments.image_cache is not None:
+        cache, known = cached_for(images, arguments.image_cache)
+        return None, cache, known
+    encoder, known = open_for(images, arguments.weights)
+    return encoder, None, known
+
+
 def _is_main() -> bool:
     return not int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0)))
 
 
-def _train(spec: TrainSpec) -> int:
+def _train(spec: TrainSpec, arguments: argparse.Namespace) -> int:
+    from pointseg.engine.encoders import trained_with
     from pointseg.engine.showcase import show_predictions
     from pointseg.engine.train import train
 
     result = train(spec)
     if not _is_main():
         return 0  # the main process alone reports
-    pictures = show_predictions(result.best, spec.dataset, spec.out, device=spec.accelerator)
+    pictures = show_predictions(
+        result.best,
+        spec.dataset,
+        spec.out,
+        device=spec.accelerator,
+        encoder=None if arguments.weights is None else trained_with(arguments.weights),
+        cache=spec.cache,
+    )
     print(f"best model   {result.best} (val_voxel_miou {result.score:.4f})")
     print(f"curves       {spec.out / 'curves.png'}")
     for picture in pictures:

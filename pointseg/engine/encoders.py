@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -41,24 +42,35 @@ def open_for(
     return encoder, known
 
 
-def known_from(images: ImageRecipe, cache: FeatureCache) -> ImageRecipe:
-    """A new run's recipe with what a cache of features knows of their encoder.
+def cached_for(images: ImageRecipe, root: Path) -> tuple[FeatureCache, ImageRecipe]:
+    """The features of a new run's images, and its recipe with what they know of their encoder.
 
     Raises:
-        UserError: the cache was made with another encoder or other sizes.
+        UserError: there are none for the encoder and the size that the recipe names.
     """
-    if (cache.encoder, tuple(cache.size)) != (images.encoder, tuple(images.size)):
-        raise UserError(
-            f"--image-cache {cache.root}: holds features of {cache.encoder} for images of "
-            f"{cache.size[0]} x {cache.size[1]} pixels; the recipe asks for {images.encoder} and "
-            f"{images.size[0]} x {images.size[1]}"
-        )
-    return replace(
+    from pointseg.images.cache import find_cache
+
+    cache = find_cache(root, encoder=images.encoder, size=images.size)
+    known = replace(
         images,
         channels=cache.channels,
-        stride=cache.stride,
+        stride=14 if "patch14" in images.encoder else 16,
         weights_sha256=cache.weights_sha256,
         augment=False,  # the features are of the images as they are
+    )
+    return cache, known
+
+
+def cache_of(images: ImageRecipe, root: Path) -> FeatureCache:
+    """The features that a trained model reads.
+
+    Raises:
+        UserError: there are none of its encoder, weights and size of images.
+    """
+    from pointseg.images.cache import find_cache
+
+    return find_cache(
+        root, encoder=images.encoder, size=images.size, weights_sha256=images.weights_sha256
     )
 
 

@@ -75,6 +75,8 @@ class Imagery:
         from pointseg.images.projection import see
 
         frames = cast("HasFrames", self.dataset).frames(split, name)
+        if self.cache is not None:
+            frames = self.cache.pool(frames)
         chosen = [frames[i] for i in choose(frames, self.recipe.views, rng)]
         if self.change is not None:
             chosen = list(self.change(chosen))

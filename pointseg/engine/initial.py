@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from pointseg.backbones import load_backbone
 from pointseg.engine.checkpoint import FORMAT, read_checkpoint
@@ -13,7 +14,7 @@ from pointseg.errors import UserError
 from pointseg.segmenter import Segmenter
 
 
-def initial_weights(path: Path, classes: Sequence[str]) -> Callable[[Segmenter], str]:
+def initial_weights(path: Path, classes: Sequence[str]) -> Callable[[nn.Module], str]:
     """What sets a segmenter's weights from a file.
 
     A model of ours gives its backbone, and its head if it names the same classes; weights in
@@ -32,7 +33,8 @@ def initial_weights(path: Path, classes: Sequence[str]) -> Callable[[Segmenter],
     if not path.is_file():
         raise UserError(f"--init {path}: there is no such file")
 
-    def load(segmenter: Segmenter) -> str:
+    def load(segmenter: nn.Module) -> str:
+        assert isinstance(segmenter, Segmenter)
         if not _is_ours(path):
             load_backbone(segmenter.backbone, path)
             return f"backbone from {path}; the head starts anew"

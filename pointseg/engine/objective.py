@@ -14,12 +14,17 @@ from pointseg.cloud import Cloud
 class Objective(Protocol):
     """A network to be trained, its losses, and how good it is."""
 
-    losses_named: tuple[str, ...]
-    """What :meth:`losses` gives beside ``loss``."""
-    scores_named: tuple[str, ...]
-    """What :meth:`scores` gives; the first decides which checkpoint is the best: larger is better."""
-    labelled: bool
-    """Whether scenes must have labels."""
+    @property
+    def losses_named(self) -> tuple[str, ...]:
+        """What :meth:`losses` gives beside ``loss``."""
+
+    @property
+    def scores_named(self) -> tuple[str, ...]:
+        """What :meth:`scores` gives; the first decides which checkpoint is the best: larger is better."""
+
+    @property
+    def labelled(self) -> bool:
+        """Whether scenes must have labels."""
 
     def build(self) -> nn.Module:
         """The network, with random weights drawn from torch's generator. It reads a Cloud."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from pointseg.engine.optimizer import OptimizerSpec
 from pointseg.engine.recipe import Protocol, Recipe, RecipeError
+from pointseg.images.recipe import ImageRecipe
 from pointseg.transforms.augmentation import Augmentation
 
 _INDOOR = OptimizerSpec(
@@ -95,6 +96,43 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         )
     }
 )
+
+# Of patches of 16 pixels; sections 2.2 and 2.3 of the method's description.
+_IMAGES: Mapping[str, ImageRecipe] = MappingProxyType(
+    {
+        "scannet": ImageRecipe(near_m=1.0, far_m=4.0),
+        "scannet200": ImageRecipe(near_m=1.0, far_m=4.0),
+        "s3dis": ImageRecipe(size=(512, 512)),
+        "nuscenes": ImageRecipe(size=(384, 672), views=None, occlusion="none"),
+        "semantickitti": ImageRecipe(size=(384, 1248), views=None, occlusion="none"),
+        "folder": ImageRecipe(),
+    }
+)
+# The paper's, where patches have 14.
+_SIZES_OF_14 = {
+    (480, 640): (420, 560), (512, 512): (518, 518), (384, 672): (378, 672), (384, 1248): (378, 1246),
+}  # fmt: skip
+
+
+def images_for(dataset: str, encoder: str) -> ImageRecipe:
+    """How the images of a dataset take part, for one encoder.
+
+    Raises:
+        RecipeError: a dataset without images, an unknown encoder.
+    """
+    from dinomed3d.lifting import MODELS
+
+    if dataset not in _IMAGES:
+        raise RecipeError(
+            f"--images: the dataset {dataset} has none; there are: {', '.join(_IMAGES)}"
+        )
+    if encoder not in MODELS:
+        raise RecipeError(f"--encoder {encoder}: must be one of {', '.join(MODELS)}")
+    images = replace(_IMAGES[dataset], encoder=encoder)
+    if "patch14" in encoder:
+        images = replace(images, size=_SIZES_OF_14[images.size[0], images.size[1]])
+    return images
+
 
 # Constructor arguments that differ from the full size.
 SIZES: Mapping[str, Mapping[str, Mapping[str, Any]]] = MappingProxyType(

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pointseg.datasets.dataset import Dataset
-from pointseg.engine.checkpoint import load_model
+from pointseg.engine.checkpoint import EncoderSource, load_model
+from pointseg.engine.imagery import Imagery
 from pointseg.engine.voting import Passes, Voter
 from pointseg.pictures import comparison
+
+if TYPE_CHECKING:
+    from pointseg.images.cache import FeatureCache
 
 SCENES = 2
 """Pictures of so many scenes are made."""
 
 
 def show_predictions(
-    checkpoint: Path, dataset: Dataset, out: Path, *, device: str = "cpu"
+    checkpoint: Path,
+    dataset: Dataset,
+    out: Path,
+    *,
+    device: str = "cpu",
+    encoder: EncoderSource | None = None,
+    cache: FeatureCache | None = None,
 ) -> list[Path]:
     """Colours, truth, prediction and errors of the first test scenes, one PNG each.
 
@@ -24,21 +35,26 @@ def show_predictions(
         dataset: what it was trained on.
         out: folder of the run; pictures go into ``pictures`` below it.
         device: where to predict.
+        encoder: opens the image encoder, for models that read images.
+        cache: instead of it, where the features of images are.
 
     Returns:
         The files.
     """
-    model, spec = load_model(checkpoint, device)
+    model, spec = load_model(checkpoint, device, encoder=encoder)
     recipe = spec.recipe
     passes = Passes(protocol=replace(recipe.test, views="single"), fast=True)
     voter = Voter(model, recipe, len(spec.classes), passes, device=device)
+    imagery = None if recipe.images is None else Imagery(recipe.images, dataset, cache)
     split = recipe.test_splits[0]
     folder = out / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name in dataset.scenes(split)[:SCENES]:
-        scene = dataset.load(split, name)
-        predicted = voter.name_points(scene)
+        scene, views = dataset.load(split, name), None
+        if imagery is not None:
+            scene, views = imagery.attach(split, name, scene)
+        predicted = voter.name_points(scene, views=views)
         truth = scene.fields.get("segment", predicted)
         picture = comparison(
             scene.coord,
