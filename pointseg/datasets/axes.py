@@ -41,6 +41,11 @@ def upright(scene: Scene, *, unit_m: float = 1.0, up: str = "z") -> Scene:
     return replace(scene, coord=coord, origin=origin, fields=fields)
 
 
+def turn_of(up: str) -> NDArray[np.float64]:
+    """(3, 3) the rotation that ``upright`` applies to column vectors."""
+    return np.eye(3) if up == "z" else np.ascontiguousarray(_turned(np.eye(3), up).T)
+
+
 def _turned(vectors: NDArray[Kind], up: str) -> NDArray[Kind]:
     """(..., 3)."""
     x, y, z = (vectors[..., axis] for axis in range(3))

@@ -13,6 +13,7 @@ import yaml
 from numpy.typing import NDArray
 
 from pointseg.datasets.axes import UPS
+from pointseg.datasets.cameras import CameraRule, parse_cameras
 from pointseg.datasets.dataset import ClassList, DatasetError, distinct_colors
 from pointseg.scene import IGNORE
 
@@ -22,7 +23,7 @@ EXAMPLE = (
 )
 """The least a description must hold, on one line; examples/folder.yaml shows all of it."""
 KEYS = ("name", "classes", "colors", "features", "voxel_m", "splits", "unit", "up", "label", "labels",
-        "columns", "check_scale", "strength_max")  # fmt: skip
+        "columns", "check_scale", "strength_max", "cameras")  # fmt: skip
 UNITS = {"metre": 1.0, "centimetre": 0.01, "millimetre": 0.001, "foot": 0.3048}
 FEATURES = ("color", "normal", "strength")
 
@@ -63,6 +64,8 @@ class Description:
     check_scale: bool
     strength_max: float | None
     """The intensity that becomes 1; None: guessed for each file."""
+    cameras: CameraRule | None = None
+    """Where the posed images of the clouds are; None: there are none."""
 
 
 def read_description(path: Path, *, default_name: str) -> Description:
@@ -114,6 +117,7 @@ class _Parser:
             columns=None if columns is None else self.texts("columns", columns),
             check_scale=self.flag("check_scale", True),
             strength_max=self.above_0("strength_max") if "strength_max" in self.found else None,
+            cameras=self.cameras(),
         )
 
     def error(self, problem: str) -> DatasetError:
@@ -195,6 +199,13 @@ class _Parser:
                 if parts.is_absolute() or ".." in parts.parts:
                     raise self.error(f"splits: {name}: '{pattern}' must lie below the root")
         return splits
+
+    def cameras(self) -> CameraRule | None:
+        value = self.found.get("cameras")
+        try:
+            return None if value is None else parse_cameras(value)
+        except ValueError as error:
+            raise self.error(str(error)) from error
 
     def labels(self, names: Sequence[str]) -> tuple[LabelRule, ...]:
         value = self.found.get("labels")

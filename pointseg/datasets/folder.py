@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pointseg.datasets.axes import upright
+from pointseg.datasets.cameras import CameraRule
 from pointseg.datasets.dataset import DatasetError, require_scene, require_split
 from pointseg.datasets.description import EXAMPLE, Description, map_labels, read_description
 from pointseg.datasets.scale import check_scale
 from pointseg.files import SUFFIXES, cloud_suffix, finite_points, read_cloud
 from pointseg.files.columns import to_labels
 from pointseg.scene import FIELDS, Scene
+
+if TYPE_CHECKING:
+    from pointseg.images.frame import Frame
 
 DESCRIPTION = "dataset.yaml"
 USUAL_SPLITS = ("train", "val", "test")
@@ -104,6 +109,42 @@ class Folder:
                 )
             self._scale_checked = True  # clouds of one folder are of one scale
         return found
+
+    def frames(self, split: str, scene: str) -> tuple[Frame, ...]:
+        """The posed images of a cloud, in metres with z up as its points; () if none are described.
+
+        Raises:
+            UserError: there is no such cloud, or what describes its cameras does not fit; the description
+                says where these are, and no scene has any.
+        """
+        path, rule = self.path(split, scene), self.description.cameras
+        if rule is None:
+            return ()
+        place = rule.place(self.root, self._relative(path), split, scene)
+        if not place.exists():
+            self._require_cameras(rule, place)
+            return ()
+        return rule.frames(
+            self.root,
+            self._relative(path),
+            split,
+            scene,
+            unit_m=self.description.unit_m,
+            up=self.description.up,
+        )
+
+    def _relative(self, path: Path) -> PurePosixPath:
+        return PurePosixPath(path.relative_to(self.root).as_posix())
+
+    def _require_cameras(self, rule: CameraRule, missing: Path) -> None:
+        """A scene may lack its images; if all do, the pattern is wrong."""
+        for split, files in self._files.items():
+            for scene, path in files.items():
+                if rule.place(self.root, self._relative(path), split, scene).exists():
+                    return
+        raise DatasetError(
+            f"{missing}: is not there, nor is that of any other scene; see 'cameras' in the description"
+        )
 
     def _labels(self, scene: Scene, path: Path, *, needed: bool) -> NDArray[np.int32] | None:
         name = self.description.label or "segment"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -91,6 +91,24 @@ class Frame:
                 f"view '{self.name}' with {width} x {height} does; align the depths with the image first"
             )
         return depth
+
+
+def carried(
+    frame: Frame, turn: NDArray[np.float64], shift: NDArray[np.float64], *, scale: float = 1.0
+) -> Frame:
+    """The same frame where all points were moved: x became ``scale`` turn x + ``shift``.
+
+    Args:
+        frame: its pose in the unit of the points before; its depths are metres before and after.
+        turn: (3, 3) rotation.
+        shift: (3,) in the new unit.
+        scale: new units per old one.
+    """
+    pose = frame.camera.world_to_camera.numpy()
+    moved = np.eye(4)
+    moved[:3, :3] = pose[:3, :3] @ turn.T
+    moved[:3, 3] = scale * pose[:3, 3] - moved[:3, :3] @ shift
+    return replace(frame, camera=replace(frame.camera, world_to_camera=torch.from_numpy(moved)))
 
 
 class HasFrames(Protocol):
