@@ -1,0 +1,148 @@
+"""``pointseg-cache-features``: parse, make one CacheSpec, encode, print what is held. Heavy imports come late."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pointseg.cli.command import DATASETS, DEVICES, at_least, choose_device, run_command
+from pointseg.cli.progress import Bar, bar
+
+if TYPE_CHECKING:
+    from pointseg.images.filling import Filled
+
+NAME = "pointseg-cache-features"
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=NAME,
+        description="Encodes the images of a dataset once and keeps their features, in float16 and one file "
+        "per image, for training and testing with --cache. Says how many bytes it will write before it "
+        "begins. The same command again goes on where it was stopped, and encodes anew what has changed. "
+        "Other weights, another encoder or another size have a folder of their own in --out.",
+    )
+    parser.add_argument("--dataset", required=True, choices=DATASETS)
+    parser.add_argument(
+        "--root",
+        type=Path,
+        metavar="DIR",
+        help="the prepared data (pointseg-prepare), or your folder",
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="YAML",
+        help="folder: its description (default: ROOT/dataset.yaml)",
+    )
+    parser.add_argument(
+        "--encoder", default="vit_small_patch16_dinov3", metavar="NAME",
+        help="as for training (default: vit_small_patch16_dinov3)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--weights", required=True, metavar="FILE",
+        help="of the encoder: a file, a folder with one, hub, or none (random: for tests)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--size", type=at_least(1), nargs=2, default=(480, 640), metavar=("H", "W"),
+        help="to which images are resized, pixels; that of the recipe (default: 480 640)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--views", type=_views, default=10, metavar="N",
+        help="images of one scene, evenly spread, or 'all'; training draws from these (default: 10)",
+    )  # fmt: skip
+    parser.add_argument(
+        "-o", "--out", type=Path, required=True, metavar="DIR", help="where caches are kept"
+    )
+    parser.add_argument("--splits", nargs="+", metavar="NAME", help="(default: all of the dataset)")
+    parser.add_argument(
+        "--batch", type=at_least(1), default=8, metavar="N", help="images at once (default: 8)"
+    )
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="(default: auto)")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="float32",
+        help="in which the encoder computes; features are kept in float16 (default: float32)",
+    )  # fmt: skip
+    return parser
+
+
+def _views(text: str) -> int | None:
+    return None if text == "all" else at_least(1)(text)
+
+
+_views.__name__ = "number of views"
+
+
+def _run(arguments: argparse.Namespace, shown: Bar) -> int:
+    import torch
+
+    from pointseg.datasets import open_dataset
+    from pointseg.errors import UserError
+    from pointseg.images.encoding import open_encoder
+    from pointseg.images.filling import CacheSpec, cache_features
+
+    device = choose_device(arguments.device)
+    if arguments.precision == "float16" and device == "cpu":
+        raise UserError("--precision float16: a CPU encodes in float32 or bfloat16")
+    precision: torch.dtype | None = {
+        "float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16,
+    }[arguments.precision]  # fmt: skip
+    dataset = open_dataset(arguments.dataset, arguments.root, config=arguments.config)
+    if arguments.weights == "none":
+        shown.say("random weights: features for tests, which say nothing about images")
+    height, width = arguments.size
+    found = cache_features(
+        CacheSpec(
+            dataset=dataset,
+            encoder=open_encoder(arguments.encoder, arguments.weights, precision=precision),
+            name=arguments.encoder,
+            size=(height, width),
+            out=arguments.out,
+            views=arguments.views,
+            splits=None if arguments.splits is None else tuple(arguments.splits),
+            batch=arguments.batch,
+            device=device,
+            log=shown.say,
+            progress=shown,
+        )
+    )
+    shown.close()
+    _show(found)
+    return 0
+
+
+def _show(found: Filled) -> None:
+    print(
+        f"{'split':<12}{'scenes':>8}{'no images':>11}{'images':>9}{'kept':>8}{'made':>8}{'stale':>8}"
+    )
+    for split in found.splits:
+        print(
+            f"{split.split:<12}{split.scenes:>8}{split.without_images:>11}{split.kept + split.made:>9}"
+            f"{split.kept:>8}{split.made:>8}{split.stale:>8}"
+        )
+    images = sum(split.kept + split.made for split in found.splits)
+    made = sum(split.made for split in found.splits)
+    speed = f", {made / found.seconds:.2g} images/s" if made and found.seconds > 0 else ""
+    print(
+        f"{images:,} images of {found.channels} channels, {images * found.bytes_per_image / 1e9:.3g} GB in "
+        f"{found.folder}{speed}"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    arguments = _parser().parse_args(argv)
+
+    def run() -> int:
+        with bar() as shown:
+            return _run(arguments, shown)
+
+    return run_command(NAME, run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

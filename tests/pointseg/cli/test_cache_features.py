@@ -1,0 +1,59 @@
+"""pointseg-cache-features: what it prints, how it ends."""
+
+from __future__ import annotations
+
+import pytest
+
+from pointseg.cli.cache_features import main
+from pointseg.images import encoding
+from tests.pointseg.images.posed import ENCODER, photographed, tiny_encoder
+
+
+@pytest.fixture
+def dataset(tmp_path, monkeypatch):
+    held = photographed(tmp_path / "images")
+    monkeypatch.setattr("pointseg.datasets.open_dataset", lambda *_, **__: held)
+    monkeypatch.setattr(encoding, "open_encoder", lambda *_, **__: tiny_encoder())
+    return held
+
+
+def run(tmp_path, *options):
+    fixed = ("--dataset", "scannet", "--weights", "none", "-o", tmp_path / "cache")
+    return main([str(word) for word in (*fixed, "--size", 32, 48, *options)])
+
+
+def test_a_table_of_what_is_held(tmp_path, dataset, capsys):
+    assert run(tmp_path, "--views", 3, "--batch", 4) == 0
+    told = capsys.readouterr()
+    lines = [line.split() for line in told.out.splitlines()]
+    assert lines[0] == ["split", "scenes", "no", "images", "images", "kept", "made", "stale"]
+    assert lines[1] == ["train", "2", "0", "6", "0", "6", "0"]
+    assert lines[2] == ["test", "2", "1", "1", "0", "1", "0"]
+    assert told.out.splitlines()[3].startswith("7 images of 24 channels, ")
+    assert "random weights" in told.err and "7 images to encode" in told.err
+    assert "[1/7] train/s0" in told.err  # no terminal, no bar
+    assert run(tmp_path, "--views", "all", "--splits", "train") == 0
+    assert capsys.readouterr().out.splitlines()[1].split() == [
+        "train", "2", "0", "10", "6", "4", "0",
+    ]  # fmt: skip
+    (folder,) = (tmp_path / "cache").iterdir()
+    assert folder.name.startswith(ENCODER) and folder.name.endswith("-32x48")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--splits", "lost"), "no split 'lost'"),
+        (("--precision", "float16", "--device", "cpu"), "a CPU encodes in float32 or bfloat16"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(tmp_path, dataset, capsys, options, message):
+    assert run(tmp_path, *options) == 2
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("pointseg-")]
+    assert message in line
+
+
+def test_views_are_a_number_or_all(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run(tmp_path, "--views", "0")
+    assert "must be at least 1" in capsys.readouterr().err
