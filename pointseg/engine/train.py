@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from pointseg.cloud import Cloud
 from pointseg.datasets.dataset import Dataset
+from pointseg.engine.budget import crowded
 from pointseg.engine.checkpoint import read_checkpoint
 from pointseg.engine.data import Samples, join
 from pointseg.engine.interruption import Interruption, leave_signals_to_parent
@@ -195,6 +196,8 @@ class _Run:
             draw = [self.spec.seed, 1, self.step, self.fabric.global_rank, part]
             cloud = mix3d(cloud, self.recipe.mix3d, np.random.default_rng(draw))
             points += len(cloud)
+            if self.largest == 0:
+                self._foresee(cloud)
             last = part == self.spec.parts - 1
             try:
                 with self.fabric.no_backward_sync(self.model, enabled=not last):  # type: ignore[arg-type]
@@ -224,6 +227,21 @@ class _Run:
         numbers["lr"] = float(self.scheduler.get_last_lr()[0])
         self.scheduler.step()
         return numbers | {"points": float(points)}
+
+    def _foresee(self, cloud: Cloud) -> None:
+        """Say before the first step on a CPU that it may not fit: the system will not."""
+        if self.fabric.device.type != "cpu" or not self.fabric.is_global_zero:
+            return
+        doubt = crowded(
+            self.recipe.backbone,
+            parameters=sum(p.numel() for p in self.network.parameters() if p.requires_grad),
+            voxels=len(cloud),
+            samples=self.recipe.batch_size // (self.spec.parts * self.fabric.world_size),
+            parts=self.spec.parts,
+            devices=self.spec.devices,
+        )
+        if doubt is not None:
+            self.spec.log(doubt)
 
     def _losses(self, cloud: Cloud) -> dict[str, Tensor]:
         return self.objective.losses(self.model(_Held(cloud)), cloud)

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
+from pointseg.backbones import BACKBONES
 from pointseg.engine import budget
 
 
@@ -32,3 +33,42 @@ def test_limits_of_containers_count(machine, limit, usage, free):
     machine[0].write_text(limit)
     machine[1].write_text(usage)
     assert budget.free_bytes() == free
+
+
+FULL = {"ptv3": 46_200_000, "minkunet": 39_200_000, "pointnext": 41_600_000}
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_every_backbone_was_measured(machine, backbone):
+    of_voxel, parameters = budget.TRAINING[backbone]
+    assert parameters == FULL[backbone]
+    expected = 1000 * of_voxel + 12 * parameters
+    assert budget.training_bytes(backbone, 1000, FULL[backbone]) == expected
+
+
+def crowded(voxels, **changes):
+    made = {"parameters": 46_200_000, "samples": 6, "parts": 2, **changes}
+    return budget.crowded("ptv3", voxels=voxels, **made)
+
+
+def test_a_step_that_may_not_fit_is_told_with_what_would(machine):
+    # 8 GB free, less 0.55 GB for 46 million parameters: room for 112,000 voxels of 66 kB.
+    assert crowded(110_000) is None
+    said = crowded(240_000)
+    assert said.startswith(
+        "a training step with 240000 voxels takes about 16.4 GB, 8.0 GB are free"
+    )
+    # 240,000 * 0.7 * 8.0 / 16.4 = 81,979: a third has 80,000, and 6 crops of 13,663 as much
+    assert "--parts 6 or --override max_points=13663 would" in said
+
+
+def test_processes_share_the_memory(machine):
+    assert crowded(100_000) is None
+    assert "4.0 GB are free" in crowded(100_000, devices=2)
+
+
+def test_what_no_cut_would_help_is_told_without_one(machine):
+    machine[0].write_text("100")
+    machine[1].write_text("99")
+    said = crowded(5, samples=1)
+    assert "--parts" not in said and "max_points" not in said and "0.0 GB are free" in said

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from pointseg.engine import budget
 from pointseg.engine import train as loop
 from pointseg.engine.checkpoint import load_model, read_checkpoint
 from pointseg.engine.train import LAST, TrainResult, train
@@ -207,6 +208,17 @@ def test_nothing_to_weigh(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match="--class-weights sqrt: .* two classes or more"):
         train(spec(tmp_path, dataset=Floors(), recipe=replace(RECIPE, class_weights="sqrt")))
+
+
+def test_memory_that_may_not_suffice_is_told_once_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "free_bytes", lambda: 400_000)
+    said: list[str] = []
+    recipe = replace(RECIPE, epochs=1, mix3d=0.0)
+    assert train(spec(tmp_path, recipe=recipe, log=said.append)).steps == 3  # and yet it fitted
+    assert len(said) == 1
+    assert "may not fit; --parts 2 or --override max_points=" in said[0]
 
 
 def test_memory_that_does_not_suffice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
