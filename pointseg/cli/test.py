@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pointseg.cli.command import DATASETS, DEVICES, choose_device, run_command
+from pointseg.cli.images import add_encoder_weights
 from pointseg.cli.progress import Bar, bar
 
 if TYPE_CHECKING:
@@ -67,8 +68,31 @@ def _parser() -> argparse.ArgumentParser:
         help="test nothing, but add the counts of finished tests, such as those of the six folds of "
         "S3DIS, and report them as one test in --out",
     )  # fmt: skip
+    add_encoder_weights(parser.add_argument_group("models that read images"))
+    add_degradation(parser)
     add_machine(parser)
     return parser
+
+
+def add_degradation(parser: argparse.ArgumentParser) -> None:
+    """Options that make scenes worse on purpose."""
+    group = parser.add_argument_group("what may go wrong, done on purpose")
+    group.add_argument(
+        "--drop-views",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="so many views are lost; 1: all",
+    )
+    group.add_argument(
+        "--pixel-noise", type=float, default=0.0, metavar="PX",
+        help="cameras' principal points are off by so much (standard deviation)",
+    )  # fmt: skip
+    group.add_argument(
+        "--angle-noise", type=float, default=0.0, metavar="DEG",
+        help="cameras are turned by so much about each axis (standard deviation)",
+    )  # fmt: skip
+    group.add_argument("--drop-color", action="store_true", help="all points are grey")
 
 
 def add_protocol(parser: Any, *, views: str = "") -> None:
@@ -140,6 +164,8 @@ def _sum(arguments: argparse.Namespace, shown: Bar) -> int:
 
 def _run(arguments: argparse.Namespace, shown: Bar) -> int:
     from pointseg.datasets import open_dataset
+    from pointseg.engine.degradation import Degradation
+    from pointseg.engine.encoders import trained_with
     from pointseg.engine.test import ScoreSpec, score
 
     device = choose_device(arguments.device)
@@ -157,6 +183,14 @@ def _run(arguments: argparse.Namespace, shown: Bar) -> int:
             pictures=arguments.pictures,
             submit=arguments.submit,
             overwrite=arguments.overwrite,
+            encoder=None if arguments.weights is None else trained_with(arguments.weights),
+            image_cache=arguments.image_cache,
+            degradation=Degradation(
+                drop_views=arguments.drop_views,
+                pixel_noise=arguments.pixel_noise,
+                angle_noise_deg=arguments.angle_noise,
+                drop_color=arguments.drop_color,
+            ),
             log=shown.say,
             progress=shown,
         )
@@ -176,6 +210,12 @@ def _report(found: Score, out: Path) -> None:
             print(f"{name}: {100 * means['absent_as_0']:.2f}, absent classes as 0")
         print(f"test_point_miou {metrics['test_point_miou']:.4f}  (absent classes as 0)")
         print(f"test_point_miou_present {metrics['test_point_miou_present']:.4f}  (without them)")
+        for name, part in metrics.get("test_point_miou_by_sight", {}).items():
+            if part["miou_present"] is not None:
+                print(
+                    f"{name} by a camera: {part['points']:,} labelled points, miou_present "
+                    f"{part['miou_present']:.4f}"
+                )
     else:
         print("no scene has labels: predicted, not scored")
     print(f"{metrics['scenes']} scenes, {metrics['predicted_points']:,} points; results in {out}")

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pointseg.cli.command import (
     BACKBONES,
@@ -18,15 +18,13 @@ from pointseg.cli.command import (
     choose_device,
     run_command,
 )
+from pointseg.cli.images import add_images, seen_by
 
 if TYPE_CHECKING:
-    from dinomed3d.lifting import Encoder
     from pointseg.datasets.dataset import Dataset
     from pointseg.datasets.description import Description
     from pointseg.engine.recipe import Recipe
     from pointseg.engine.train import TrainSpec
-    from pointseg.images.cache import FeatureCache
-    from pointseg.images.recipe import ImageRecipe
 
 NAME = "pointseg-train"
 
@@ -95,31 +93,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="(default: 0)")
     return parser
-
-
-def add_images(parser: argparse.ArgumentParser) -> None:
-    """Options of images that points are given features of."""
-    group = parser.add_argument_group("images (DITR)")
-    group.add_argument(
-        "--images", action="store_true", help="give the points features of the dataset's images"
-    )
-    group.add_argument(
-        "--encoder", default="vit_small_patch16_dinov3", metavar="NAME",
-        help="DINOv3 or DINOv2 (default: vit_small_patch16_dinov3)",
-    )  # fmt: skip
-    add_encoder_weights(group)
-
-
-def add_encoder_weights(group: Any) -> None:
-    """Where the encoder of images, or what it makes, comes from."""
-    group.add_argument(
-        "--weights", metavar="FILE",
-        help="of the image encoder: a file or folder, 'hub' (downloads), or 'none' (random, for trials)",
-    )  # fmt: skip
-    group.add_argument(
-        "--image-cache", type=Path, metavar="DIR",
-        help="instead: features that pointseg-cache-features made",
-    )  # fmt: skip
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -250,29 +223,6 @@ def _spec(arguments: argparse.Namespace, recipe: Recipe, dataset: Dataset) -> Tr
         seed=arguments.seed,
         log=lambda text: print(text, file=sys.stderr),
     )
-
-
-def seen_by(
-    images: ImageRecipe, arguments: argparse.Namespace
-) -> tuple[Encoder | None, FeatureCache | None, ImageRecipe]:
-    """The encoder or the cache of its features, and the recipe with what they know.
-
-    Raises:
-        UserError: neither or both are given; they cannot be read or do not fit.
-    """
-    from pointseg.engine.encoders import cached_for, open_for
-    from pointseg.errors import UserError
-
-    if (arguments.weights is None) == (arguments.image_cache is None):
-        raise UserError(
-            f"--images: give either --weights with a file of {images.encoder} (download it from Meta or the "
-            "Hugging Face hub; 'hub' does so, 'none' takes random ones for a trial), or --image-cache"
-        )
-    if arguments.image_cache is not None:
-        cache, known = cached_for(images, arguments.image_cache)
-        return None, cache, known
-    encoder, known = open_for(images, arguments.weights)
-    return encoder, None, known
 
 
 def _is_main() -> bool:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from pointseg.datasets.dataset import ClassList, Dataset
 from pointseg.datasets.submission import Submits
 from pointseg.engine.checkpoint import EncoderSource, TrainedSpec, load_model
 from pointseg.engine.degradation import Degradation
+from pointseg.engine.encoders import cache_of
 from pointseg.engine.imagery import Imagery, Views
 from pointseg.engine.metrics import Confusion
 from pointseg.engine.recipe import Protocol
@@ -26,9 +27,6 @@ from pointseg.files.writing import new_file
 from pointseg.pictures.confusion import write_confusion
 from pointseg.pictures.sheets import comparison, labelled
 from pointseg.scene import IGNORE, Scene
-
-if TYPE_CHECKING:
-    from pointseg.images.cache import FeatureCache
 
 VERSION = 1
 """Of the way scenes are predicted; results of another one are not taken up."""
@@ -58,8 +56,8 @@ class ScoreSpec:
     """Predict again what is there."""
     encoder: EncoderSource | None = None
     """Opens the image encoder, for models that read images."""
-    cache: FeatureCache | None = None
-    """Instead of it: where the features of all images are."""
+    image_cache: Path | None = None
+    """Instead of it: the folder with the features of all images."""
     degradation: Degradation = field(default_factory=Degradation)
     """What is done to scenes and cameras before they are predicted."""
     log: Callable[[str], None] = print
@@ -170,7 +168,7 @@ def _imagery(spec: ScoreSpec, trained: TrainedSpec) -> Imagery | None:
         if spec.degradation.of_cameras:
             raise UserError(f"model {spec.model}: reads no images, so cameras cannot fail")
         return None
-    if spec.encoder is None and spec.cache is None:
+    if spec.encoder is None and spec.image_cache is None:
         raise UserError(
             f"model {spec.model}: reads features of {images.encoder}; give the weights it was trained "
             "with (--weights FILE), or features made by pointseg-cache-features (--image-cache DIR)"
@@ -178,7 +176,8 @@ def _imagery(spec: ScoreSpec, trained: TrainedSpec) -> Imagery | None:
     change = spec.degradation.frames if spec.degradation.of_cameras else None
     if change is not None:
         images = replace(images, allow_unseen=True)
-    return Imagery(images, spec.dataset, spec.cache, change)
+    cache = None if spec.image_cache is None else cache_of(images, spec.image_cache)
+    return Imagery(images, spec.dataset, cache, change)
 
 
 def _by_sight(found: dict[str, Confusion]) -> dict[str, Any]:

@@ -1,0 +1,194 @@
+"""Training and testing with images, from posed views to scores."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from pointseg.engine.checkpoint import load_model, read_checkpoint
+from pointseg.engine.data import Samples
+from pointseg.engine.degradation import Degradation
+from pointseg.engine.encoders import trained_with
+from pointseg.engine.imagery import Imagery
+from pointseg.engine.recipe import read_recipe
+from pointseg.engine.test import ScoreSpec, score
+from pointseg.engine.train import TrainResult, train
+from pointseg.errors import UserError
+from tests.pointseg.painted import IMAGES, SEEING, Painted, spec
+from tests.pointseg.tiny import Boxes
+
+
+@pytest.fixture(scope="module")
+def seeing(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
+    return train(spec(tmp_path_factory.mktemp("seeing")))
+
+
+def scored(run: TrainResult, out: Path, **changes: object) -> dict[str, object]:
+    made = ScoreSpec(
+        model=run.best, dataset=Painted(), out=out, pictures=0, encoder=trained_with("none")
+    )
+    return score(replace(made, **changes)).metrics  # type: ignore[arg-type]
+
+
+def test_what_only_images_show_is_learned(seeing: TrainResult, tmp_path: Path) -> None:
+    assert seeing.score > 0.8
+    blind = replace(SEEING, images=None)
+    without = train(replace(spec(tmp_path), recipe=blind, objective=None))
+    assert without.score < 0.6
+
+
+def test_the_checkpoint_says_what_it_reads_and_holds_no_encoder(seeing: TrainResult) -> None:
+    content = read_checkpoint(seeing.best)
+    images = read_recipe(content["recipe"]).images
+    assert images is not None and images.channels == 24 and images.stride == 16
+    assert len(images.weights_sha256) == 64
+    assert not [key for key in content["model"] if "vit" in key or "encoder" in key]
+
+
+def test_tested_with_its_encoder_it_scores_by_sight(seeing: TrainResult, tmp_path: Path) -> None:
+    metrics = scored(seeing, tmp_path)
+    assert metrics["test_point_miou"] > 0.8  # type: ignore[operator]
+    by_sight = metrics["test_point_miou_by_sight"]
+    assert by_sight["seen"]["points"] == 1200 and by_sight["unseen"]["points"] == 0  # type: ignore[index]
+    assert by_sight["unseen"]["miou_present"] is None  # type: ignore[index]
+
+
+def test_each_image_is_encoded_once_for_all_passes(
+    seeing: TrainResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pointseg.ditr import PointImages
+
+    encoded, encode = [], PointImages.encode
+    monkeypatch.setattr(
+        PointImages,
+        "encode",
+        lambda self, images: (encoded.append(len(images)), encode(self, images))[1],
+    )
+    many = scored(
+        seeing,
+        tmp_path,
+        protocol=lambda protocol: replace(protocol, views="nuscenes", max_points=100),
+    )
+    assert encoded == [2, 2]  # two scenes of two views
+    assert many["test_point_miou"] > 0.8  # type: ignore[operator]
+
+
+def test_lost_cameras_and_bad_calibration_cost(seeing: TrainResult, tmp_path: Path) -> None:
+    whole = scored(seeing, tmp_path / "a")["test_point_miou"]
+    lost = scored(seeing, tmp_path / "b", degradation=Degradation(drop_views=1.0))
+    assert lost["test_point_miou_by_sight"]["seen"]["points"] == 0  # type: ignore[index]
+    off = scored(seeing, tmp_path / "c", degradation=Degradation(pixel_noise=20.0))
+    turned = scored(seeing, tmp_path / "d", degradation=Degradation(angle_noise_deg=10.0))
+    grey = scored(seeing, tmp_path / "e", degradation=Degradation(drop_color=True))
+    assert (
+        max(lost["test_point_miou"], off["test_point_miou"], turned["test_point_miou"])
+        < whole - 0.1
+    )  # type: ignore[operator, type-var]
+    assert grey["test_point_miou"] is not None
+    again = scored(seeing, tmp_path / "c2", degradation=Degradation(pixel_noise=20.0))
+    assert again["test_point_miou"] == off["test_point_miou"]
+
+
+def test_degradations_of_other_sizes_are_refused() -> None:
+    for wrong in ({"drop_views": 1.5}, {"pixel_noise": -1.0}, {"angle_noise_deg": float("inf")}):
+        with pytest.raises(UserError, match="--"):
+            Degradation(**wrong)
+
+
+def test_resumed_it_is_the_same_run(seeing: TrainResult, tmp_path: Path) -> None:
+    import pointseg.engine.train as loop
+
+    class Stopped(Exception):
+        pass
+
+    step = loop._Run._one_step
+
+    def until(run: object, batches: object) -> dict[str, float]:
+        if run.step == 20:  # type: ignore[attr-defined]
+            run.save(loop.LAST)  # type: ignore[attr-defined]
+            raise Stopped
+        return step(run, batches)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop._Run, "_one_step", until)
+        with pytest.raises(Stopped):
+            train(spec(tmp_path))
+    resumed = train(spec(tmp_path, resume=True))
+    one, two = (read_checkpoint(run.last)["model"] for run in (seeing, resumed))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_other_weights_are_refused(seeing: TrainResult, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    from pointseg.images.encoding import open_encoder
+
+    other = open_encoder(IMAGES.encoder, "none", IMAGES.encoder_config)
+    state = {key.removeprefix("vit."): 2 * value for key, value in other.state_dict().items()}
+    save_file({k: v.contiguous() for k, v in state.items()}, tmp_path / "other.safetensors")
+    with pytest.raises(UserError, match="are not the weights of vit_small_patch16_dinov3 that"):
+        scored(seeing, tmp_path, encoder=trained_with(str(tmp_path / "other.safetensors")))
+    with pytest.raises(UserError, match="give the weights it was trained with"):
+        scored(seeing, tmp_path, encoder=None)
+
+
+def test_cameras_cannot_fail_where_there_are_none(tmp_path: Path) -> None:
+    from tests.pointseg.tiny import spec as boxes
+
+    run = train(boxes(tmp_path / "run"))
+    with pytest.raises(UserError, match="reads no images"):
+        score(
+            ScoreSpec(
+                model=run.best,
+                dataset=Boxes(),
+                out=tmp_path,
+                degradation=Degradation(drop_views=0.5),
+            )
+        )
+    grey = ScoreSpec(
+        model=run.best, dataset=Boxes(), out=tmp_path, degradation=Degradation(drop_color=True)
+    )
+    assert score(grey).metrics["labelled_points"] > 0
+
+
+def test_scenes_without_images_are_refused_or_unseen(tmp_path: Path) -> None:
+    dataset = Painted(blind=("train1",))
+    with pytest.raises(UserError, match="train1: has no images; leave it out, or allow"):
+        train(spec(tmp_path / "refused", dataset=dataset))
+    assert SEEING.images is not None
+    allowed = replace(SEEING, epochs=1, images=replace(SEEING.images, allow_unseen=True))
+    train(spec(tmp_path / "allowed", dataset=dataset, recipe=allowed))
+
+
+def test_views_are_padded_to_the_most(tmp_path: Path) -> None:
+    from pointseg.engine.data import join
+
+    samples = [
+        Samples(Painted(views=views), SEEING, training=False, seed=0)[0, 0] for views in (1, 3)
+    ]
+    both = join(samples)
+    assert not isinstance(both, UserError)
+    assert both.images is not None and both.images.shape == (2, 2, 3, 64, 64)  # at most two
+    assert both.image_mask is not None and both.images[0, 1].sum() == 0
+    assert not both.image_mask[: int(both.offset[0]), 1].any()
+
+
+def test_a_dataset_without_images_is_refused() -> None:
+    with pytest.raises(UserError, match="the dataset boxes has no images"):
+        Imagery(IMAGES, Boxes())
+
+
+def test_validation_sees_the_same_views_each_time() -> None:
+    samples = Samples(Painted(views=5), SEEING, training=False, seed=0)
+    one, two = samples[0, 0], samples[5, 0]
+    assert not isinstance(one, UserError) and not isinstance(two, UserError)
+    assert torch.equal(one.images, two.images) and torch.equal(one.image_coord, two.image_coord)  # type: ignore[arg-type]
+
+
+def test_a_model_can_be_loaded_without_its_encoder(seeing: TrainResult) -> None:
+    model, trained = load_model(seeing.best, "cpu")
+    assert trained.recipe.images is not None and model.images is not None
+    assert model.images.encoder is None
