@@ -36,32 +36,89 @@ class Fuse(ABC):
         return self.values, self.seen
 
 
-class Last(Fuse):
-    """The last view that sees a site wins."""
-
-    def add(self, index: Tensor, features: Tensor, distance: Tensor) -> None:
-        """See Fuse.add."""
-        assert self.values is not None and self.seen is not None
-        self.values[index] = features
-        self.seen[index] = True
-
-
-class Nearest(Fuse):
-    """The view nearest to a site wins; of equally near ones the first."""
+class Choice(Fuse):
+    """One view per site: only that one need be sampled, and ``lift`` samples no other."""
 
     def start(self, sites: int, channels: int, *, like: Tensor) -> None:
         """See Fuse.start."""
         super().start(sites, channels, like=like)
-        self.distance = torch.full((sites,), float("inf"), device=like.device)
+        self.begin(sites, like.device)
+
+    def begin(self, sites: int, device: torch.device) -> None:
+        """Forget what was chosen for N sites; features need not be known yet."""
+
+    @abstractmethod
+    def choose(self, index: Tensor, distance: Tensor) -> Tensor:
+        """Take in that a view sees some sites.
+
+        Args:
+            index: (M,) sites, each once.
+            distance: (M,) from the view, in its own unit.
+
+        Returns:
+            (M,) whether the site takes this view, in place of the one it had.
+        """
 
     def add(self, index: Tensor, features: Tensor, distance: Tensor) -> None:
         """See Fuse.add."""
         assert self.values is not None and self.seen is not None
-        nearer = distance < self.distance[index]
-        index = index[nearer]
-        self.values[index] = features[nearer]
-        self.distance[index] = distance[nearer].to(self.distance.dtype)
+        taken = self.choose(index, distance)
+        self.values[index[taken]] = features[taken]
         self.seen[index] = True
+
+
+class Last(Choice):
+    """The last view that sees a site wins."""
+
+    def choose(self, index: Tensor, distance: Tensor) -> Tensor:
+        """See Choice.choose."""
+        return torch.ones_like(index, dtype=torch.bool)
+
+
+class Nearest(Choice):
+    """The view nearest to a site wins; of equally near ones (in float32) the first."""
+
+    def begin(self, sites: int, device: torch.device) -> None:
+        """See Choice.begin."""
+        self.distance = torch.full((sites,), float("inf"), device=device)
+
+    def choose(self, index: Tensor, distance: Tensor) -> Tensor:
+        """See Choice.choose."""
+        distance = distance.detach().to(self.distance.dtype)
+        nearer = distance < self.distance[index]
+        self.distance[index[nearer]] = distance[nearer]
+        return nearer
+
+
+class Random(Choice):
+    """Each of the views that see a site wins equally often, whatever their number.
+
+    What is drawn depends on the generator and on a site's place among the sites alone, not on the
+    device nor on how much is computed at a time.
+
+    Source: reservoir sampling of one item (Waterman, in Knuth, The Art of Computer Programming 2,
+    section 3.4.2, algorithm R); each site's numbers by the generator of MMIX (section 3.3.4).
+    """
+
+    def __init__(self, generator: torch.Generator) -> None:
+        """Take draws from ``generator`` (on the CPU), as many for every ``start``."""
+        super().__init__()
+        self.generator = generator
+
+    def begin(self, sites: int, device: torch.device) -> None:
+        """See Choice.begin."""
+        limit = torch.iinfo(torch.int64)
+        state = torch.randint(limit.min, limit.max, (sites,), generator=self.generator)
+        self.state = state.to(device)
+        self.count = torch.zeros(sites, dtype=torch.int64, device=device)
+
+    def choose(self, index: Tensor, distance: Tensor) -> Tensor:
+        """See Choice.choose."""
+        count = self.count[index] + 1
+        state = self.state[index] * 6364136223846793005 + 1442695040888963407  # modulo 2^64
+        self.count[index], self.state[index] = count, state
+        # The upper 31 bits as a fraction of 1, below 1 / count.
+        return ((state >> 33) & 0x7FFFFFFF) * count < 2**31
 
 
 class Mean(Fuse):
