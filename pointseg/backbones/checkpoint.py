@@ -6,6 +6,12 @@ of another shape is an error. The segmentation head, which names the classes of 
 taken off and handed back. Weights of sparse convolutions are kept as spconv 2 stores them,
 (out, x, y, z, in); those of spconv 1, (x, y, z, in, out), are told by their shape and turned.
 
+DITR's checkpoints are such files: below ``module.backbone.`` the names of Pointcept's Point Transformer
+V3, and in each decoder stage ``up.proj_image_feat.1`` (linear, (C, channels of the encoder)) and
+``.2`` (its normalisation); ``module.seg_head.`` beside them. The frozen image encoder is not in them.
+Where a file holds one all the same, below ``dinov2.`` or ``backbone.dinov2.``, it is left out and reported:
+the encoder has weights of its own. The width of the image features must be the encoder's.
+
 What no key says: which colours the weights were trained on. Newer Pointcept scales them to 0 to 1
 (c / 255), DITR and the Pointcept it began from to -1 to 1 (c / 127.5 - 1). Neither kind of weights
 works with the other's colours.
@@ -16,6 +22,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import pickle
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +39,17 @@ log = logging.getLogger(__name__)
 
 _CONTAINERS = ("state_dict", "model")
 _HEADS = ("seg_head", "final")  # of Pointcept's segmentors, and of its SparseUNet
+_ENCODERS = ("dinov2.",)  # of DITR
+_IMAGE_LAYER = re.compile(r"(^|\.)proj_image_feat(\.\d+)?\.1\.weight$")
+_WIDTHS = {
+    384: "vit_small",
+    768: "vit_base",
+    1024: "vit_large",
+    1280: "vit_huge_plus",
+    1536: "vit_giant",
+    4096: "vit_7b",
+}
+"""Whose features have so many channels."""
 
 
 class BackboneWeightsError(UserError):
@@ -48,12 +66,13 @@ class Head:
     """(K,)."""
 
 
-def load_backbone(backbone: nn.Module, path: Path) -> Head | None:
+def load_backbone(backbone: nn.Module, path: Path, *, encoder: str | None = None) -> Head | None:
     """Load published weights into a backbone; all of them or none.
 
     Args:
         backbone: changed in place.
         path: a torch file or a ``.safetensors`` file in Pointcept's format; see above.
+        encoder: whose features of images the backbone is built for; for messages.
 
     Returns:
         The segmentation head in the file, which the backbone has no place for; None if there is none.
@@ -65,6 +84,8 @@ def load_backbone(backbone: nn.Module, path: Path) -> Head | None:
     state = read_state(path)
     wanted = backbone.state_dict()
     head = _take_head(state, wanted, path)
+    _take_encoder(state, path)
+    _check_image_channels(state, wanted, path, encoder)
     state = _to_our_layout(state, wanted, path)
     missing = [key for key in wanted if key not in state]
     unexpected = [key for key in state if key not in wanted]
@@ -177,6 +198,39 @@ def _take_head(state: dict[str, Tensor], wanted: Mapping[str, Tensor], path: Pat
             )
         return Head(weight, bias)
     return None
+
+
+def _take_encoder(state: dict[str, Tensor], path: Path) -> None:
+    """Remove a frozen image encoder."""
+    keys = [key for key in state if key.startswith(_ENCODERS)]
+    for key in keys:
+        del state[key]
+    if keys:
+        log.info(
+            "weights %s: the %d tensors of its image encoder (%s, ...) are left out; the encoder has weights "
+            "of its own",
+            path,
+            len(keys),
+            keys[0],
+        )
+
+
+def _check_image_channels(
+    state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path, encoder: str | None
+) -> None:
+    """Refuse a backbone built for another image encoder, whose layers fit apart from that."""
+    for key, value in wanted.items():
+        if not _IMAGE_LAYER.search(key) or key not in state or state[key].dim() != 2:
+            continue
+        taken, given = state[key].shape[1], value.shape[1]
+        if taken == given:
+            continue
+        size = f" (as of {_WIDTHS[taken]})" if taken in _WIDTHS else ""
+        source = f"the encoder {encoder} gives {given}" if encoder else f"the encoder gives {given}"
+        raise BackboneWeightsError(
+            f"weights {path}: the checkpoint takes {taken} channels of image features{size}, {source}; "
+            "give the encoder that it was trained with"
+        )
 
 
 def _to_our_layout(

@@ -92,9 +92,10 @@ class MinkUNet(Backbone):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         # last, so that the other weights of a seed are the same without them
-        self.image = nn.ModuleList()
+        self.proj_image_feat = nn.ModuleList()
         if image_channels is not None:
-            self.image.extend(ImageBranch(image_channels, width, image_drop) for width in fine)
+            for width in fine:
+                self.proj_image_feat.append(ImageBranch(image_channels, width, image_drop))
 
     def forward(
         self, cloud: Cloud, image_feat: Tensor | None = None, image_seen: Tensor | None = None
@@ -145,7 +146,7 @@ class MinkUNet(Backbone):
         for stage in reversed(range(len(skips))):
             skip = skips.pop()
             if images:
-                shown = self.image[stage](images.pop())
+                shown = self.proj_image_feat[stage](images.pop())
                 # the wide features of the points themselves are never sorted
                 skip = skip + (shown if stage else shown.index_select(0, order))
             back = self.up[stage](feat, grids[stage])

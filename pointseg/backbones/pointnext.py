@@ -162,9 +162,10 @@ class PointNeXt(Backbone):
         levels = [links[-1].coarse.level(feat, None)]
         for s in reversed(range(len(links))):
             up, link = cast(Propagation, self.decoder[s]), links[s]
-            shown = None if up.image is None else up.image(images.pop())  # (N, width)
-            if shown is not None and s == 0:
-                shown = shown.index_select(0, order)
+            shown = None
+            if up.proj_image_feat is not None:
+                shown = up.proj_image_feat(images.pop())  # (N, width)
+                shown = shown if s else shown.index_select(0, order)
             feat = up(feat, skips[s], link.indices, link.distances, shown)  # (N, width)
             if s > 0:
                 levels.insert(0, link.fine.level(feat, link.parent))

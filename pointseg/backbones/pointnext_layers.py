@@ -222,9 +222,9 @@ class Propagation(nn.Module):
         super().__init__()
         self.fuse = Unit(in_channels + skip_channels, channels)
         self.mix = Unit(channels, channels)
-        self.image = None
+        self.proj_image_feat = None
         if image_channels is not None:
-            self.image = ImageBranch(image_channels, channels, image_drop)
+            self.proj_image_feat = ImageBranch(image_channels, channels, image_drop)
 
     def forward(
         self,
@@ -236,7 +236,7 @@ class Propagation(nn.Module):
     ) -> Tensor:
         """(M, in_channels), (N, skip_channels), (N, 3), (N, 3), (N, channels) -> (N, channels).
 
-        ``image`` is what ``self.image`` made of the images.
+        ``image`` is what ``self.proj_image_feat`` made of the images.
         """
         linear, norm, activation = self.fuse
         weight: Tensor = linear.weight  # type: ignore[assignment]

@@ -152,7 +152,7 @@ def test_propagation(feat, training, images):
     indices, distances = near(k=3).indices[:, :3], torch.rand(30, 3)
     other = theirs.fuse(torch.cat([interpolate(feat, indices, distances), skip], 1))
     if images:
-        other = other + theirs.image(seen)
-    shown = ours.image(seen) if images else None
+        other = other + theirs.proj_image_feat(seen)
+    shown = ours.proj_image_feat(seen) if images else None
     mine = ours(feat, skip, indices, distances, shown)
     assert_same(ours, theirs, mine, theirs.mix(other))
