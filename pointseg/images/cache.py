@@ -65,9 +65,8 @@ class FeatureCache:
         if not (self.folder / DESCRIPTION).is_file():
             if not writable:
                 raise UserError(self._none())
-            self._describe(None, None)
-            return
-        told = _described(self.folder)
+            self._describe({})
+        told = self._told = _described(self.folder)
         for key, value in self._identity().items():
             if told.get(key) != value:
                 raise UserError(
@@ -78,34 +77,47 @@ class FeatureCache:
     @property
     def views(self) -> int | None:
         """Images of a scene that are held at most; None: all of them."""
-        views: int | None = _described(self.folder).get("views")
+        views: int | None = self._told.get("views")
         return views
 
     @property
     def channels(self) -> int:
-        """Of its maps."""
-        channels: int = _described(self.folder).get("channels", 0)
-        return channels
+        """Of the maps.
+
+        Raises:
+            UserError: nothing was put yet.
+        """
+        return self._number("channels")
+
+    @property
+    def stride(self) -> int:
+        """Side of a map's cells, pixels.
+
+        Raises:
+            UserError: nothing was put yet.
+        """
+        return self._number("stride")
 
     def pool(self, frames: Sequence[Item]) -> tuple[Item, ...]:
         """Those of a scene's frames that the cache is meant to hold; what views are chosen from."""
         return tuple(frames[index] for index in choose(frames, self.views))
 
-    def keep(self, views: int | None, channels: int) -> None:
-        """Say what is going to be put: so many views of each scene, maps of so many channels.
+    def keep(self, views: int | None, *, channels: int, stride: int) -> None:
+        """Say what is going to be put: so many views of each scene; maps of what form.
 
         Raises:
             UserError: not writable; it holds more views of each scene already.
         """
         self._check_writable()
-        told = _described(self.folder)
+        told = self._told = _described(self.folder)
         if "views" in told and _fewer(views, told["views"]):
             raise UserError(
                 f"{self.folder}: holds {_count(told['views'])} of each scene; give as many or more (--views), "
                 f"or another --out, for fewer"
             )
-        if told.get("views", 0) != views or told.get("channels") != channels:
-            self._describe(views, channels)
+        form = {"views": views, "channels": channels, "stride": stride}
+        if any(key not in told or told[key] != value for key, value in form.items()):
+            self._describe(form)
 
     def place(self, frame: Frame) -> Path:
         """The file of an image, by where the image lies and not by what it shows."""
@@ -185,21 +197,25 @@ class FeatureCache:
             "size": list(self.size),
         }
 
-    def _describe(self, views: int | None, channels: int | None) -> None:
-        told = self._identity() | {"dtype": "float16"}
-        if channels is not None:
-            told |= {"views": views, "channels": channels}
+    def _describe(self, form: dict[str, Any]) -> None:
+        self._told = {**self._identity(), "dtype": "float16", **form}
         with new_file(self.folder / DESCRIPTION) as part:
-            part.write_text(json.dumps(told, indent=1), encoding="utf-8")
+            part.write_text(json.dumps(self._told, indent=1), encoding="utf-8")
+
+    def _number(self, key: str) -> int:
+        number = self._told.get(key)
+        if not isinstance(number, int):
+            raise UserError(f"{self.folder}: holds no features yet; run pointseg-cache-features")
+        return number
 
     def _none(self) -> str:
         """Why there is no such cache."""
         start = f"{self.root}: holds no features"
         wanted = (
-            f"of {self.encoder} with weights {self.weights_sha256[:16]} for images of {self.size[0]} x "
+            f"of {self.encoder} with {self.weights_sha256[:16]} weights for images of {self.size[0]} x "
             f"{self.size[1]} (height x width)"
         )
-        found = sorted(path.parent for path in self.root.glob(f"*/{DESCRIPTION}"))
+        found = _folders(self.root)
         if not found:
             return f"{start}; make them with pointseg-cache-features"
         told = [_described(folder) for folder in found]
@@ -212,12 +228,48 @@ class FeatureCache:
         what = "another encoder"
         if any(t.get("weights_sha256") == self.weights_sha256 for t in alike):
             what = "another size of images"
-        elif alike:
+        elif any(t.get("size") == list(self.size) for t in alike):
             what = "other weights of this encoder: it is stale"
+        elif alike:
+            what = "another size of images"
         return (
             f"{start} {wanted}. What is there is for {what} ({held}); run pointseg-cache-features "
             f"again with these weights and this size"
         )
+
+
+def find_cache(
+    root: Path, *, encoder: str, size: Sequence[int], weights_sha256: str | None = None
+) -> FeatureCache:
+    """The one cache below a folder that has features of an encoder for a size of images, to read.
+
+    Args:
+        root: where caches lie.
+        encoder: its name.
+        size: height and width of the images.
+        weights_sha256: of the encoder; None: whichever are there.
+
+    Raises:
+        UserError: there is none; without ``weights_sha256``, there are several.
+    """
+    if weights_sha256 is None:
+        alike = [
+            told
+            for told in map(_described, _folders(root))
+            if (told.get("encoder"), told.get("size")) == (encoder, list(size))
+        ]
+        if len(alike) > 1:
+            found = ", ".join(str(told.get("weights_sha256"))[:16] for told in alike)
+            raise UserError(
+                f"{root}: holds features of several sets of weights of {encoder} ({found}); keep one of its "
+                f"folders, or give each a place of its own (--out of pointseg-cache-features)"
+            )
+        weights_sha256 = str(alike[0].get("weights_sha256")) if alike else "any"
+    return FeatureCache(root, encoder=encoder, weights_sha256=weights_sha256, size=size)
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(path.parent for path in Path(root).glob(f"*/{DESCRIPTION}"))
 
 
 def _described(folder: Path) -> dict[str, Any]:
@@ -239,29 +291,3 @@ def _fewer(views: int | None, held: int | None) -> bool:
 
 def _count(views: int | None) -> str:
     return "all images" if views is None else f"{views} images"
-
-
-def find_cache(
-    root: Path, *, encoder: str, size: Sequence[int], weights_sha256: str | None = None
-) -> FeatureCache:
-    """The cache below a folder that fits.
-
-    Args:
-        root: where caches lie.
-        encoder: whose features are wanted.
-        size: height and width of the images that were encoded.
-        weights_sha256: of the encoder; None: there must be features of one set of weights only.
-
-    Raises:
-        UserError: there is none, or there are features of several sets of weights.
-    """
-    if weights_sha256 is None:
-        told = [_described(path.parent) for path in sorted(Path(root).glob(f"*/{DESCRIPTION}"))]
-        wanted = [t for t in told if (t.get("encoder"), t.get("size")) == (encoder, list(size))]
-        if len(wanted) > 1:
-            raise UserError(
-                f"{root}: holds features of several sets of weights of {encoder}; keep one of its folders, or "
-                "give each a place of its own (--out of pointseg-cache-features)"
-            )
-        weights_sha256 = str(wanted[0].get("weights_sha256")) if wanted else ""
-    return FeatureCache(root, encoder=encoder, weights_sha256=weights_sha256, size=size)

@@ -138,7 +138,7 @@ def cache_features(spec: CacheSpec) -> Filled:
         size=spec.size,
         writable=True,
     )
-    cache.keep(spec.views, spec.encoder.channels)
+    cache.keep(spec.views, channels=spec.encoder.channels, stride=spec.encoder.stride)
     splits = [_Split(name) for name in (spec.splits or spec.dataset.splits())]
     tasks = [task for split in splits for task in _tasks(spec, cache, split)]
     if not any(split.kept for split in splits) and not tasks:

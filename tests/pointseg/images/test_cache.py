@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pointseg.errors import UserError
-from pointseg.images.cache import DESCRIPTION, FeatureCache
+from pointseg.images.cache import DESCRIPTION, FeatureCache, find_cache
 from tests.pointseg.images.posed import frame, photo
 
 NAMES = {"encoder": "vit_small_patch16_dinov3", "weights_sha256": "ab" * 32, "size": (32, 48)}
@@ -84,6 +84,22 @@ def test_a_cache_for_something_else_is_told(tmp_path, image, cache, other, messa
     assert new.get(image) is None and cache.get(image) is not None  # beside each other
 
 
+def test_a_cache_is_found_without_its_weights(tmp_path, cache):
+    names = {"encoder": NAMES["encoder"], "size": (32, 48)}
+    with pytest.raises(UserError, match="holds no features yet"):
+        find_cache(tmp_path / "cache", **names).stride  # noqa: B018
+    cache.keep(5, channels=24, stride=16)
+    found = find_cache(tmp_path / "cache", **names)
+    assert (found.channels, found.stride, found.views) == (24, 16, 5)
+    assert found.weights_sha256 == "ab" * 32 and not found.writable
+    with pytest.raises(UserError, match="another size of images"):
+        find_cache(tmp_path / "cache", encoder=NAMES["encoder"], size=(16, 16))
+    FeatureCache(tmp_path / "cache", **{**NAMES, "weights_sha256": "ef" * 32}, writable=True)
+    with pytest.raises(UserError, match="several sets of weights"):
+        find_cache(tmp_path / "cache", **names)
+    assert find_cache(tmp_path / "cache", **names, weights_sha256="ab" * 32).channels == 24
+
+
 def test_no_cache_at_all(tmp_path):
     with pytest.raises(UserError, match="holds no features; make them with pointseg-cache"):
         FeatureCache(tmp_path, **NAMES)
@@ -92,16 +108,16 @@ def test_no_cache_at_all(tmp_path):
 def test_pools_grow_and_do_not_shrink(cache):
     frames = list(range(100))
     assert cache.pool(frames) == tuple(frames)
-    cache.keep(4, 24)
+    cache.keep(4, channels=24, stride=16)
     assert cache.pool(frames) == (0, 25, 50, 75) and cache.pool([7]) == (7,)
-    cache.keep(4, 24)
-    cache.keep(10, 24)
+    cache.keep(4, channels=24, stride=16)
+    cache.keep(10, channels=24, stride=16)
     with pytest.raises(UserError, match="holds 10 images of each scene"):
-        cache.keep(4, 24)
-    cache.keep(None, 24)
+        cache.keep(4, channels=24, stride=16)
+    cache.keep(None, channels=24, stride=16)
     assert cache.pool(frames) == tuple(frames)
     with pytest.raises(UserError, match="holds all images of each scene"):
-        cache.keep(10, 24)
+        cache.keep(10, channels=24, stride=16)
 
 
 def test_what_must_not_be_put(tmp_path, image, cache):
