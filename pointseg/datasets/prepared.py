@@ -42,6 +42,8 @@ class Index:
     """How it was prepared; scenes prepared otherwise must not be mixed with these."""
     source: str | None = None
     """Where the official files lie, if they are read as they are; relative to the index, or absolute."""
+    images: str | None = None
+    """Where the official images lie, if they are read as they are and lie elsewhere."""
     files: Mapping[str, Any] = field(default_factory=dict)
     """What is known of each scene's files, if they are read as they are."""
     failed: Mapping[str, str] = field(default_factory=dict)

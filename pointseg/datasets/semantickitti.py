@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,9 @@ from pointseg.datasets.submission import Results, checked_prediction
 from pointseg.files.kitti import read_bin
 from pointseg.files.writing import new_file
 from pointseg.scene import IGNORE, Scene
+
+if TYPE_CHECKING:
+    from pointseg.images.frame import Frame
 
 NAME = "semantickitti"
 
@@ -40,6 +43,8 @@ OFFICIAL_COUNTS: Mapping[str, int] = MappingProxyType(
 )
 """Scans of each split in the whole dataset."""
 UNLABELLED = ("test",)
+CAMERA = 2
+"""The left colour camera; its images lie in image_2."""
 
 CLASSES = ClassList(
     names=(
@@ -126,6 +131,7 @@ class SemanticKITTI:
                 f"dataset '{NAME}': {root} refers to the official files in {self.source / 'sequences'}, "
                 f"which are not there; prepare it again from where they are now"
             )
+        self.images = self.source if self.index.images is None else root / self.index.images
         self._members = {split: frozenset(names) for split, names in self.index.splits.items()}
 
     def splits(self) -> tuple[str, ...]:
@@ -149,10 +155,7 @@ class SemanticKITTI:
         Raises:
             DatasetError: there is no such scan, its files are missing, cut off, or do not fit.
         """
-        names = self.scenes(split)
-        if scene not in self._members[split]:
-            require_scene(NAME, split, scene, names)
-        sequence, number = scene.split("/")
+        sequence, number = self._parts(split, scene)
         folder = self.source / "sequences" / sequence
         points = folder / "velodyne" / f"{number}.bin"
         if not points.is_file():
@@ -163,6 +166,43 @@ class SemanticKITTI:
             return cloud
         segment, instance = read_labels(folder / "labels" / f"{number}.label", len(cloud))
         return cloud.with_fields(segment=segment, instance=instance)
+
+    def frames(self, split: str, scene: str) -> tuple[Frame, ...]:
+        """The image of the left colour camera, which sees what lies ahead; () if its sequence has none.
+
+        Raises:
+            UserError: there is no such scan; its image or the calibration is missing or damaged.
+        """
+        from pointseg.images.frame import Frame, make_camera
+        from pointseg.images.sources import ImageFile, image_size
+
+        sequence, number = self._parts(split, scene)
+        folder = self.images / "sequences" / sequence / f"image_{CAMERA}"
+        if not folder.is_dir():
+            return ()
+        image = folder / f"{number}.png"
+        intrinsics, pose = self.calibration(sequence).camera(CAMERA)
+        size = image_size(image)
+        camera = make_camera(
+            f"{image} with {self.source / 'sequences' / sequence / 'calib.txt'}",
+            intrinsics=intrinsics,
+            size=size,
+            world_to_camera=pose,
+        )
+        if not (0 < intrinsics[0, 2] < size[1] and 0 < intrinsics[1, 2] < size[0]):
+            raise DatasetError(
+                f"{image}: is {size[1]} x {size[0]} pixels (width x height), but calib.txt has the middle at "
+                f"{intrinsics[0, 2]:.0f}, {intrinsics[1, 2]:.0f}; use the images as they were downloaded"
+            )
+        return (Frame(name=f"image_{CAMERA}", camera=camera, image=ImageFile(image)),)
+
+    def _parts(self, split: str, scene: str) -> tuple[str, str]:
+        """Sequence and number of a scan that is in a split."""
+        names = self.scenes(split)
+        if scene not in self._members[split]:
+            require_scene(NAME, split, scene, names)
+        sequence, number = scene.split("/")
+        return sequence, number
 
     def calibration(self, sequence: str) -> Calibration:
         """Where the cameras of a sequence are.

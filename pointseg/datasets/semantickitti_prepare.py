@@ -12,23 +12,38 @@ from pointseg.datasets.semantickitti import NAME, OFFICIAL_COUNTS, SPLITS, UNLAB
 POINT_BYTES, LABEL_BYTES = 16, 4
 
 
-def prepare(source: Path, out: Path, *, report: Report | None = None) -> Preparation:
+def prepare(
+    source: Path, out: Path, *, images: Path | None = None, report: Report | None = None
+) -> Preparation:
     """Check the sizes of all files and index the scans.
 
     Args:
         source: the folder with ``sequences``, or the one above it (``dataset``'s).
         out: where the index goes; it may be ``source``.
+        images: the folder with ``sequences/00/image_2`` and so on, or the one above it; None: they lie in
+            ``source``, if there are any.
         report: told about progress, by sequences.
 
     Raises:
-        DatasetError: ``source`` is not SemanticKITTI; ``out`` holds another dataset.
+        DatasetError: ``source`` is not SemanticKITTI; ``images`` has none; ``out`` holds another dataset.
     """
-    base = source / "dataset" if (source / "dataset" / "sequences").is_dir() else source
+    base = _with_sequences(source)
     if not (base / "sequences").is_dir():
         raise DatasetError(
             f"{source}: must be the folder of the official download with sequences/00 and so on"
         )
-    index = Index(dataset=NAME, splits={}, fields=("strength",), source=relative_source(base, out))
+    pictures = base if images is None else _with_sequences(images)
+    if images is not None and not any(pictures.glob("sequences/*/image_2")):
+        raise DatasetError(
+            f"{images}: must hold sequences/00/image_2 and so on, the odometry benchmark's colour images"
+        )
+    index = Index(
+        dataset=NAME,
+        splits={},
+        fields=("strength",),
+        source=relative_source(base, out),
+        images=None if images is None else relative_source(pictures, out),
+    )
     check_index(out, index)
     splits: dict[str, tuple[str, ...]] = {}
     failed: dict[str, str] = {}
@@ -38,6 +53,12 @@ def prepare(source: Path, out: Path, *, report: Report | None = None) -> Prepara
         for sequence in sequences:
             folder = base / "sequences" / sequence
             names = sorted(path.stem for path in (folder / "velodyne").glob("*.bin"))
+            shown = {
+                path.stem for path in (pictures / "sequences" / sequence / "image_2").glob("*.png")
+            }
+            unseen = len(set(names) - shown)
+            if shown and unseen:
+                notes.append(f"{split}: sequence {sequence}: {unseen} scans have no image")
             if not names:
                 notes.append(f"{split}: sequence {sequence} is not there")
             for name in names:
@@ -63,10 +84,15 @@ def prepare(source: Path, out: Path, *, report: Report | None = None) -> Prepara
             splits=splits,
             fields=index.fields,
             source=index.source,
+            images=index.images,
             failed=failed,
         ),
     )
     return Preparation(splits, 0, failed, tuple(notes))
+
+
+def _with_sequences(folder: Path) -> Path:
+    return folder / "dataset" if (folder / "dataset" / "sequences").is_dir() else folder
 
 
 def _problem(folder: Path, name: str, *, labelled: bool) -> str:
