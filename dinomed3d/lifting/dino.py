@@ -145,13 +145,22 @@ class DinoEncoder(Encoder):
 
     def maps(self, images: Tensor) -> tuple[Tensor, ...]:
         """See Encoder.maps; blocks after the last tap are not run."""
+        return self._run(images)[0]
+
+    def maps_and_summary(self, images: Tensor) -> tuple[Tensor, ...]:
+        """See Encoder.maps_and_summary: the cls token after the last tap and the final norm."""
+        maps, tokens = self._run(images)
+        return (*maps, self.vit.norm(tokens[:, :1])[:, 0])
+
+    def _run(self, images: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """The maps, and the last tap's tokens."""
         tokens, rope = self.embed(images)
         outputs = []
         for number in range(self.taps[-1] + 1):
             tokens = self.recorded(self.block, number, tokens, rope)
             if number in self.taps:
                 outputs.append(self.to_map(tokens, images.shape[-2], images.shape[-1]))
-        return tuple(outputs)
+        return tuple(outputs), tokens
 
     def bytes_per_image(self, height: int, width: int) -> int:
         """The taps, and the widest point of a block: its attention or its MLP's hidden layer."""

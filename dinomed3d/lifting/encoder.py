@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -97,6 +97,10 @@ class Encoder(nn.Module, ABC):
     def maps(self, images: Tensor) -> tuple[Tensor, ...]:
         """One (V, C, H / stride, W / stride) per tap, of images whose sides are multiples of it."""
 
+    def maps_and_summary(self, images: Tensor) -> tuple[Tensor, ...]:
+        """As `maps`, and last one (V, C) vector that stands for each image as a whole."""
+        raise NotImplementedError(f"{type(self).__name__} gives no summary of an image")
+
     @abstractmethod
     def bytes_per_image(self, height: int, width: int) -> int:
         """Estimate of the activations that one image needs without gradients."""
@@ -113,6 +117,20 @@ class Encoder(nn.Module, ABC):
         Raises:
             ValueError: `images` is not (V, 3, H, W) or is empty.
         """
+        maps = self._encoded(images, self.maps)
+        size = (images.shape[-2], images.shape[-1])
+        return tuple(FeatureMap(tap, self.stride, size) for tap in maps)
+
+    def summarised(self, images: Tensor) -> tuple[tuple[FeatureMap, ...], Tensor]:
+        """As calling it, and (V, C) what stands for each image as a whole, in the same pass."""
+        *maps, summary = self._encoded(images, self.maps_and_summary)
+        size = (images.shape[-2], images.shape[-1])
+        return tuple(FeatureMap(tap, self.stride, size) for tap in maps), summary
+
+    def _encoded(
+        self, images: Tensor, run: Callable[[Tensor], tuple[Tensor, ...]]
+    ) -> tuple[Tensor, ...]:
+        """What `run` gives of padded images, chunk by chunk, in the type of `images`."""
         if images.ndim != 4 or images.shape[1] != self.in_channels or 0 in images.shape:
             raise ValueError(
                 f"Encoder: 'images' must be (V, {self.in_channels}, H, W) and not empty, "
@@ -120,12 +138,8 @@ class Encoder(nn.Module, ABC):
             )
         padded = pad_to_multiple(images, self.stride)
         with self._autocast(images.device), torch.set_grad_enabled(self._records_gradients(images)):
-            parts = [self.maps(chunk) for chunk in self._chunks(padded)]
-        size = (images.shape[-2], images.shape[-1])
-        return tuple(
-            FeatureMap(torch.cat(tap).to(images.dtype), self.stride, size)
-            for tap in zip(*parts, strict=True)
-        )
+            parts = [run(chunk) for chunk in self._chunks(padded)]
+        return tuple(torch.cat(tap).to(images.dtype) for tap in zip(*parts, strict=True))
 
     def _records_gradients(self, images: Tensor) -> bool:
         trained = not self.frozen and any(p.requires_grad for p in self.parameters())

@@ -256,3 +256,24 @@ def test_overrides_that_do_not_fit_dinov2():
 def test_taps_that_are_not_increasing_block_numbers(taps):
     with pytest.raises(ValueError, match="'taps' must be increasing .* from 0 to 1, got"):
         tiny(V3, taps=taps)
+
+
+def test_the_summary_is_the_class_token_and_costs_no_second_pass(monkeypatch):
+    encoder = build_encoder(
+        "vit_small_patch16_dinov3", weights="none", embed_dim=24, depth=2, num_heads=2, norm=True
+    )
+    images = torch.randn(3, 3, 40, 33)
+    runs = []
+    whole = type(encoder)._run
+    monkeypatch.setattr(
+        type(encoder), "_run", lambda self, x: (runs.append(len(x)), whole(self, x))[1]
+    )
+    maps, summary = encoder.summarised(images)
+    assert sum(runs) == 3
+    assert summary.shape == (3, 24)
+    padded = torch.nn.functional.pad(images, (0, 15, 0, 8), mode="replicate")
+    expected = encoder.vit.forward_features(padded)[:, 0]
+    torch.testing.assert_close(summary, expected, atol=1e-5, rtol=1e-5)
+    for one, two in zip(maps, encoder(images), strict=True):
+        assert torch.equal(one.values, two.values)
+        assert (one.stride, one.image_size) == (two.stride, two.image_size)
