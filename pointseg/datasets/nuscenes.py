@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,9 @@ from pointseg.datasets.submission import Results, checked_prediction
 from pointseg.files.kitti import read_bin
 from pointseg.files.writing import new_file
 from pointseg.scene import IGNORE, Scene
+
+if TYPE_CHECKING:
+    from pointseg.images.frame import Frame
 
 NAME = "nuscenes"
 VERSIONS = ("v1.0-trainval", "v1.0-mini", "v1.0-test")
@@ -118,6 +122,7 @@ class NuScenes:
         Raises:
             DatasetError: ``root`` is not prepared, or the official files are no longer there.
         """
+        self.root = root
         self.index = read_index(root, NAME)
         self.source = root / (self.index.source or "")
         if not (self.source / "samples").is_dir():
@@ -145,11 +150,7 @@ class NuScenes:
         Raises:
             DatasetError: there is no such keyframe, its files are missing, cut off, or do not fit.
         """
-        names = self.scenes(split)
-        files = self.index.files.get(scene)
-        if files is None or files["split"] != split:
-            require_scene(NAME, split, scene, names)
-            raise DatasetError(f"dataset '{NAME}': its index does not name the files of '{scene}'")
+        files = self._files(split, scene)
         points = self.source / files["points"]
         if not points.is_file():
             raise DatasetError(f"{points}: is missing")
@@ -158,6 +159,30 @@ class NuScenes:
         if files["labels"] is None:
             return cloud
         return cloud.with_fields(segment=read_labels(self.source / files["labels"], len(cloud)))
+
+    def frames(self, split: str, scene: str) -> tuple[Frame, ...]:
+        """The images of the six cameras, front, front right, front left, back, back left, back right.
+
+        Raises:
+            UserError: there is no such keyframe; the dataset was prepared without images; what is known of
+                its cameras is damaged.
+        """
+        from pointseg.datasets.nuscenes_cameras import read_frames
+
+        files = self._files(split, scene)
+        if self.index.images is None:
+            raise DatasetError(
+                f"dataset '{NAME}': {self.root} was prepared without images; prepare it again with --images"
+            )
+        return read_frames(self.root, files["scene"], scene, self.root / self.index.images)
+
+    def _files(self, split: str, scene: str) -> Mapping[str, Any]:
+        names = self.scenes(split)
+        files = self.index.files.get(scene)
+        if files is None or files["split"] != split:
+            require_scene(NAME, split, scene, names)
+            raise DatasetError(f"dataset '{NAME}': its index does not name the files of '{scene}'")
+        return files
 
     def write_submission(
         self,

@@ -7,8 +7,9 @@ from typing import Any
 
 from pointseg.datasets.dataset import DatasetError
 from pointseg.datasets.nuscenes import NAME, OFFICIAL_COUNTS, RAW_NAMES, VERSIONS, split_of
+from pointseg.datasets.nuscenes_cameras import CHANNELS, read_cameras, write_cameras
 from pointseg.datasets.nuscenes_tables import Keyframe, read_keyframes, read_table
-from pointseg.datasets.prepared import Index, relative_source, write_index
+from pointseg.datasets.prepared import Index, find_index, relative_source, write_index
 from pointseg.datasets.preparing import Preparation, Report, check_index
 
 POINT_BYTES = 20
@@ -16,7 +17,12 @@ SPLITS = ("train", "val", "test")
 
 
 def prepare(
-    source: Path, out: Path, *, version: str | None = None, report: Report | None = None
+    source: Path,
+    out: Path,
+    *,
+    version: str | None = None,
+    images: Path | None = None,
+    report: Report | None = None,
 ) -> Preparation:
     """Index the keyframes, and check the sizes of their files.
 
@@ -25,6 +31,8 @@ def prepare(
         out: where the index goes; it may be ``source``.
         version: v1.0-trainval, v1.0-mini or v1.0-test; None: trainval and test as far as they are
             there, otherwise mini.
+        images: the folder with ``samples/CAM_FRONT`` and so on, which may be ``source``: where the cameras of
+            the keyframes stand is written beside the index; None: not, unless it was before.
         report: told about progress, by keyframes.
 
     Raises:
@@ -40,6 +48,14 @@ def prepare(
         source=relative_source(source, out),
     )
     check_index(out, start)
+    before = find_index(out)
+    pictures = None if before is None else before.images
+    if images is not None:
+        if not (images / "samples" / CHANNELS[0]).is_dir():
+            raise DatasetError(
+                f"{images}: must hold the images in samples/{CHANNELS[0]} and so on; unpack the camera blobs"
+            )
+        pictures = relative_source(images, out)
     keyframes: list[tuple[str, Keyframe]] = []
     notes: list[str] = []
     for each in versions:
@@ -47,12 +63,22 @@ def prepare(
             _require_lidarseg(source, each)
         _check_categories(source / each / "category.json")
         strangers = set()
+        own: list[Keyframe] = []
         for keyframe in read_keyframes(source, each):
             split = split_of(each, keyframe.scene)
             if split is None:
                 strangers.add(keyframe.scene)
             else:
                 keyframes.append((split, keyframe))
+                own.append(keyframe)
+        if images is not None and own:
+            cameras, lacking = read_cameras(source, each, own)
+            write_cameras(out, own, cameras)
+            if lacking:
+                token, what = next(iter(lacking.items()))
+                notes.append(
+                    f"{each}: {len(lacking)} keyframes lack images, such as {token}: it {what}"
+                )
         if strangers:
             notes.append(
                 f"{each}: left out scenes that are not in its lists: {', '.join(sorted(strangers))}"
@@ -92,6 +118,7 @@ def prepare(
             fields=start.fields,
             options=start.options,
             source=start.source,
+            images=pictures,
             files=files,
             failed=failed,
         ),

@@ -67,10 +67,27 @@ def read_manifest(path: Path) -> tuple[Frame, ...]:
     if not isinstance(views, list) or not all(isinstance(view, dict) for view in views):
         raise ImagesError(f"{path}: 'views' must be a list of objects, one for each image")
     shared = {key: found[key] for key in SHARED if key in found}
+    return frames_of(path, views, base=path.parent, shared=shared)
+
+
+def frames_of(
+    path: Path, views: Sequence[Mapping[str, Any]], *, base: Path, shared: Mapping[str, Any]
+) -> tuple[Frame, ...]:
+    """The frames that entries of ``views`` describe.
+
+    Args:
+        path: where they stand, for messages.
+        views: V of them.
+        base: the folder that their files are relative to.
+        shared: what is said for all of them.
+
+    Raises:
+        ImagesError: see ``read_manifest``.
+    """
     frames: dict[str, Frame] = {}
     for number, view in enumerate(views):
         _refuse_unknown(f"{path}: view {number}", view, OWN + SHARED)
-        frame = _View(path, number, {**shared, **view}).frame()
+        frame = _View(path, number, {**shared, **view}, base).frame()
         if frame.name in frames:
             raise ImagesError(
                 f"{path}: two views are called '{frame.name}'; give each its own 'name'"
@@ -140,8 +157,8 @@ def _written(folder: Path, path: Path) -> str:
 class _View:
     """One entry of ``views`` with what is said for all of them."""
 
-    def __init__(self, path: Path, number: int, found: Mapping[str, Any]) -> None:
-        self.path, self.found = path, found
+    def __init__(self, path: Path, number: int, found: Mapping[str, Any], base: Path) -> None:
+        self.base, self.found = base, found
         image = found.get("image")
         shown = found.get("name", image)
         self.who = f"{path}: view {number}" + (f" ({shown})" if isinstance(shown, str) else "")
@@ -159,7 +176,7 @@ class _View:
         return Frame(
             name=name,
             camera=self.camera(),
-            image=ImageFile(self.path.parent / image),
+            image=ImageFile(self.base / image),
             depth=self.depth(),
         )
 
@@ -204,9 +221,7 @@ class _View:
             isinstance(value, (int, float)) and not isinstance(value, bool) for value in missing
         ):
             raise self.error("depth_missing", "a list of numbers")
-        return DepthFile(
-            self.path.parent / self.text("depth"), scale=float(scale), missing=tuple(missing)
-        )
+        return DepthFile(self.base / self.text("depth"), scale=float(scale), missing=tuple(missing))
 
     def error(self, key: str, what: str) -> ImagesError:
         return ImagesError(f"{self.who}: '{key}' must be {what}, got {self.found[key]!r}")
