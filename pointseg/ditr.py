@@ -28,11 +28,12 @@ from dinomed3d.lifting import (
     sample_nearest,
 )
 from dinomed3d.lifting.dino import LVD_MEAN, LVD_STD
+from dinomed3d.lifting.fuse import Random
 from pointseg.cloud import Cloud
 from pointseg.errors import UserError
 
-_FUSES: dict[str, type[Fuse]] = {"last": Last, "random": Last, "mean": Mean, "max": Max}
-_SAMPLES: dict[str, Callable[[FeatureMap, int, Tensor], Tensor]] = {
+_FUSES: dict[str, Callable[[], Fuse]] = {"last": Last, "random": Last, "mean": Mean, "max": Max}
+_SAMPLES: dict[str, Callable[[FeatureMap, int | Tensor, Tensor], Tensor]] = {
     "nearest": sample_nearest,
     "bilinear": sample_bilinear,
 }
@@ -122,7 +123,7 @@ class PointImages(nn.Module):
     def forward(self, cloud: Cloud) -> tuple[Tensor, Tensor]:
         """Features of a batch's points.
 
-        Only views that give some point its feature are encoded, each once.
+        Only views that see a point are encoded, each once.
 
         Args:
             cloud: N points with ``image_coord``, ``image_mask``, and ``images`` (S, V, 3, H, W) or, instead
@@ -139,7 +140,7 @@ class PointImages(nn.Module):
         offset = cloud.offset if cloud.image_offset is None else cloud.image_offset
         ends = offset.tolist()
         samples = list(zip([0, *ends[:-1]], ends, strict=True))
-        mask = self._kept(mask & self._on_map(coord), samples)
+        mask = self._left(mask & self._on_map(coord), samples)
         used = torch.stack([mask[start:end].any(0) for start, end in samples])  # (S, V)
         maps = self._maps(cloud, used)
 
@@ -171,6 +172,24 @@ class PointImages(nn.Module):
         Raises:
             UserError: there is no encoder.
         """
+        (maps,) = self._encoded(images, lambda encoder, some: (encoder(some)[-1].values,))
+        return maps
+
+    @torch.no_grad()
+    def encode_summarised(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """As ``encode``, and (K, C) the encoder's summary of each image, its class token."""
+
+        def both(encoder: Encoder, some: Tensor) -> tuple[Tensor, ...]:
+            found, summary = encoder.summarised(some)
+            return found[-1].values, summary
+
+        maps, summaries = self._encoded(images, both)
+        return maps, summaries
+
+    def _encoded(
+        self, images: Tensor, run: Callable[[Encoder, Tensor], tuple[Tensor, ...]]
+    ) -> tuple[Tensor, ...]:
+        """What ``run`` gives of normalised images, some at a time."""
         if self.encoder is None:
             raise UserError(
                 "the model reads images, but there is no encoder to read them with: give --weights of its "
@@ -185,8 +204,8 @@ class PointImages(nn.Module):
         parts = []
         for some in images.split(_IMAGES):
             normalised = ((some / 255 - mean) / std).to(own)
-            parts.append(self.encoder(normalised)[-1].values.to(dtype))
-        return torch.cat(parts)
+            parts.append([values.to(dtype) for values in run(self.encoder, normalised)])
+        return tuple(torch.cat(part) for part in zip(*parts, strict=True))
 
     def extra_repr(self) -> str:
         """What ``print`` shows."""
@@ -197,11 +216,13 @@ class PointImages(nn.Module):
 
     def _lifted(self, maps: Tensor, views: _PixelViews) -> tuple[Tensor, Tensor]:
         """(n, C) and (n,) of one sample, of (V, C, h, w) of its views."""
+        if not len(views):
+            return maps.new_zeros(len(views.mask), self.channels), views.mask.any(1)
         return lift(
             FeatureMap(maps, self.stride, self.image_size),
             views,
             views.sites(),
-            fuse=_FUSES[self.fuse](),
+            fuse=self._fuse(),
             sample=_SAMPLES[self.sample],
         )
 
@@ -217,23 +238,18 @@ class PointImages(nn.Module):
         column, row = (coord / self.stride).floor().unbind(-1)
         return (column >= 0) & (column < columns) & (row >= 0) & (row < rows)
 
-    def _kept(self, mask: Tensor, samples: list[tuple[int, int]]) -> Tensor:
-        """(N, V) the views that a point takes its feature of: with last and random one at most."""
-        if self.training and self.view_drop > 0:
-            drawn = torch.rand(len(samples), mask.shape[1]) >= self.view_drop
-            counts = torch.tensor([end - start for start, end in samples], device=mask.device)
-            mask = mask & drawn.to(mask.device).repeat_interleave(counts, 0, output_size=len(mask))
-        if self.fuse == "random" and self.training:
-            number = torch.rand(mask.shape, device=mask.device).masked_fill_(~mask, -1)
-        elif self.fuse in ("last", "random"):
-            number = torch.arange(1, mask.shape[1] + 1, device=mask.device) * mask
-        else:
+    def _left(self, mask: Tensor, samples: list[tuple[int, int]]) -> Tensor:
+        """(N, V) without the views that are dropped."""
+        if not self.training or self.view_drop == 0:
             return mask
-        # What would be overwritten is never read.
-        one = torch.zeros_like(mask)
-        if mask.shape[1]:
-            one.scatter_(1, number.argmax(1, keepdim=True), True)
-        return one & mask
+        left = torch.rand(len(samples), mask.shape[1]) >= self.view_drop
+        counts = torch.tensor([end - start for start, end in samples], device=mask.device)
+        return mask & left.to(mask.device).repeat_interleave(counts, 0, output_size=len(mask))
+
+    def _fuse(self) -> Fuse:
+        if self.fuse == "random" and self.training:
+            return Random(torch.default_generator)
+        return _FUSES[self.fuse]()
 
     def _maps(self, cloud: Cloud, used: Tensor) -> Tensor:
         """(U, C, h, w) of the views that are used, sample after sample."""

@@ -1,0 +1,473 @@
+"""DITR: images onto points, by hand and as the reference; segmenters that read them."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import nn
+
+from dinomed3d.lifting import Encoder, build_encoder
+from dinomed3d.lifting.dino import LVD_MEAN, LVD_STD
+from pointseg.backbones import BackboneWeightsError, build_backbone, load_backbone
+from pointseg.backbones.ptv3 import PointTransformerV3
+from pointseg.cloud import Cloud, collate
+from pointseg.ditr import PointImages
+from pointseg.engine.mix3d import mix3d
+from pointseg.errors import UserError
+from pointseg.segmenter import Segmenter
+from tests.pointseg.backbones.clouds import cloud
+from tests.pointseg.backbones.test_image_pooling import CONFIGS
+from tests.pointseg.backbones.test_ptv3 import DRAWN, TINY
+
+STRIDE, SIZE = 4, (8, 12)  # 2 x 3 patches
+
+
+class Colours(Encoder):
+    """Gives each patch its mean colour, through a weight that could be trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stride, self.channels, self.taps = STRIDE, 3, (0,)
+        self.gain = nn.Parameter(torch.ones(()))
+        self.encoded: list[int] = []
+
+    def maps(self, images):
+        self.encoded.append(len(images))
+        return (F.avg_pool2d(images, STRIDE) * self.gain,)
+
+    def bytes_per_image(self, height, width):
+        return 1
+
+
+def point_images(encoder=None, **settings):
+    config = {"channels": 3, "stride": STRIDE, "image_size": SIZE, **settings}
+    return PointImages(Colours() if encoder is None else encoder, **config)
+
+
+def of_maps(**settings):
+    return PointImages(None, channels=3, stride=STRIDE, image_size=SIZE, **settings)
+
+
+def seen_cloud(count=40, views=3, seed=0, share=0.5, samples=1):
+    """Samples whose points lie anywhere in their random images."""
+    parts = []
+    for number in range(samples):
+        points = cloud((count,), seed=seed + number)
+        rng = torch.Generator().manual_seed(seed + number)
+        uv = torch.rand(count, views, 2, generator=rng) * torch.tensor([SIZE[1], SIZE[0]])
+        mask = torch.rand(count, views, generator=rng) < share
+        images = torch.randint(256, (1, views, 3, *SIZE), generator=rng, dtype=torch.uint8)
+        parts.append(replace(points, image_coord=uv, image_mask=mask, images=images))
+    return collate(parts)
+
+
+def normalised(images):
+    mean, std = (torch.tensor(v)[:, None, None] for v in (LVD_MEAN, LVD_STD))
+    return (images / 255 - mean) / std
+
+
+def by_loop(points, fuse="last"):
+    """Nearest patches, point after point."""
+    feat = torch.zeros(len(points), 3)
+    ends = points.offset if points.image_offset is None else points.image_offset
+    for i in range(len(points)):
+        sample = int((ends <= i).sum())
+        maps = F.avg_pool2d(normalised(points.images[sample]), STRIDE)
+        views = points.image_mask[i].nonzero()[:, 0].tolist()
+        found = []
+        for view in views:
+            u, v = points.image_coord[i, view].tolist()
+            found.append(maps[view, :, int(v // STRIDE), int(u // STRIDE)])
+        if found:
+            rows = torch.stack(found)
+            feat[i] = {"last": rows[-1], "mean": rows.mean(0), "max": rows.amax(0)}[fuse]
+    return feat
+
+
+def numbered(coord, mask, maps):
+    """A cloud of the given pixels; maps of one channel per view are given three."""
+    coord, mask = torch.tensor(coord), torch.tensor(mask)
+    maps = torch.tensor(maps)[None, :, None].expand(-1, -1, 3, -1, -1).float()
+    points = cloud((len(coord),), extent=20)
+    return replace(points, image_coord=coord, image_mask=mask, image_maps=maps)
+
+
+# Two views of 2 x 3 patches. Point 0 is in patch (0, 0) of view 0; point 1 in (1, 2) of view 0 and (0, 1)
+# of view 1; point 2 nowhere; point 3 in patch (1, 0) of view 1; points 4 and 5 just beyond the maps.
+COORD = [
+    [[0.0, 0.0], [5.0, 5.0]],
+    [[11.9, 7.9], [4.0, 3.9]],
+    [[1.0, 1.0], [1.0, 1.0]],
+    [[1.0, 1.0], [3.9, 4.0]],
+    [[12.0, 1.0], [1.0, 8.0]],
+    [[-0.1, 1.0], [float("nan"), 1.0]],
+]
+MASK = [[True, False], [True, True], [False, False], [False, True], [True, True], [True, True]]
+MAPS = [[[1, 2, 3], [4, 5, 6]], [[10, 20, 30], [40, 50, 60]]]
+
+
+@pytest.mark.parametrize(
+    ("fuse", "second"), [("last", 20), ("random", 20), ("mean", 13), ("max", 20)]
+)
+def test_by_hand(fuse, second):
+    feat, seen = of_maps(fuse=fuse).eval()(numbered(COORD, MASK, MAPS))
+    assert feat[:, 0].tolist() == [1, second, 0, 40, 0, 0]
+    assert torch.equal(feat, feat[:, :1].expand(-1, 3))
+    assert seen.tolist() == [True, True, False, True, False, False]
+
+
+def test_bilinear_by_hand():
+    # from the centre of a patch to that of its neighbour
+    points = numbered([[[2.0, 2.0]], [[5.0, 2.0]], [[6.0, 4.0]]], [[True]] * 3, MAPS[:1])
+    feat, _ = of_maps(sample="bilinear")(points)
+    torch.testing.assert_close(feat[:, 0], torch.tensor([1, 1.75, 3.5]))
+
+
+def test_random_takes_each_view_as_often_and_no_unseen_one():
+    rows = 3000
+    points = numbered(
+        [[[1.0, 1.0]] * 3] * rows, [[True, False, True]] * rows, [[[1]], [[10]], [[100]]]
+    )
+    images = PointImages(None, channels=3, stride=16, image_size=SIZE, fuse="random").train()
+    torch.manual_seed(0)
+    first = images(points)[0][:, 0]
+    assert set(first.tolist()) == {1, 100} and abs((first == 1).float().mean() - 0.5) < 0.05
+    torch.manual_seed(0)
+    assert torch.equal(images(points)[0][:, 0], first)
+    assert set(images.eval()(points)[0][:, 0].tolist()) == {100}
+
+
+@pytest.mark.parametrize("fuse", ["last", "mean", "max"])
+@pytest.mark.parametrize("samples", [1, 3])
+def test_as_a_loop_over_points(fuse, samples):
+    points = seen_cloud(samples=samples)
+    feat, seen = point_images(fuse=fuse)(points)
+    torch.testing.assert_close(feat, by_loop(points, fuse), atol=1e-6, rtol=1e-5)
+    assert torch.equal(seen, points.image_mask.any(1))
+    assert not feat[~seen].any()
+
+
+def test_the_order_of_points_does_not_matter():
+    points, rows = seen_cloud(), torch.randperm(40)
+    moved = replace(
+        points,
+        image_coord=points.image_coord[rows],
+        image_mask=points.image_mask[rows],
+    )
+    assert torch.equal(point_images()(moved)[0], point_images()(points)[0][rows])
+
+
+def test_unseen_points_do_not_depend_on_images():
+    points = seen_cloud(share=0.2)
+    images = point_images(missing_token=True)
+    feat, seen = images(points)
+    other, _ = images(replace(points, images=255 - points.images))
+    assert torch.equal(feat[~seen], other[~seen]) and not torch.equal(feat[seen], other[seen])
+
+
+def test_each_image_that_shows_a_point_is_encoded_once():
+    points = seen_cloud(views=5, samples=2)
+    mask = points.image_mask.clone()
+    mask[:40, 3:] = False  # the first sample has three views, the others are black
+    mask[40:, 1] = False  # of the second, one shows no point
+    images = point_images()
+    images(replace(points, image_mask=mask))
+    assert images.encoder.encoded == [7]
+    images.encoder.encoded.clear()
+    feat, seen = images(replace(points, image_mask=torch.zeros_like(mask)))
+    assert not images.encoder.encoded and not seen.any() and not feat.any()
+
+
+def test_many_images_are_encoded_in_parts(monkeypatch):
+    points, images = seen_cloud(views=7), point_images(fuse="mean")
+    wanted = images(points)[0]
+    monkeypatch.setattr("pointseg.ditr._IMAGES", 2)
+    torch.testing.assert_close(images(points)[0], wanted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_maps_that_are_known_are_used(dtype):
+    points, images = seen_cloud(samples=2), point_images()
+    wanted, seen = images(points)
+    images.encoder.encoded.clear()
+    maps = images.encode(points.images.flatten(0, 1)).unflatten(0, (2, 3)).to(dtype)
+    images.encoder.encoded.clear()
+    feat, seen_too = images(replace(points, image_maps=maps))
+    assert not images.encoder.encoded and feat.dtype == torch.float32
+    torch.testing.assert_close(feat, wanted, atol=0.02, rtol=0.02)
+    assert torch.equal(seen, seen_too)
+    without, _ = of_maps()(replace(points, image_maps=maps, images=None))
+    assert torch.equal(without, feat)
+
+
+def test_images_of_merged_clouds_are_their_own():
+    points = seen_cloud(samples=3)
+    mixed = mix3d(points, 1.0, np.random.default_rng(0))
+    assert len(mixed.offset) == 2 and len(mixed.image_offset) == 3
+    feat, _ = point_images()(mixed)
+    torch.testing.assert_close(feat, by_loop(mixed), atol=1e-6, rtol=1e-5)
+
+
+def test_the_encoder_is_frozen_and_not_saved():
+    images = point_images(missing_token=True).train()
+    assert [name for name, _ in images.named_parameters()] == ["missing_token"]
+    assert list(images.state_dict()) == ["missing_token"]
+    assert not images.encoder.training and not images.encoder.gain.requires_grad
+    feat, seen = images(seen_cloud())
+    feat.sum().backward()
+    assert images.encoder.gain.grad is None
+    assert images.missing_token.grad.tolist() == [float((~seen).sum())] * 3
+    assert list(of_maps().state_dict()) == []
+    assert "fuse=last" in repr(images)
+
+
+def test_the_encoder_moves_along():
+    images = nn.ModuleList([point_images()])
+    images.double()
+    assert images[0].encoder.gain.dtype == torch.float64
+    points = seen_cloud()
+    assert images[0](points)[0].dtype == torch.float32  # as the cloud's features are
+    assert images.to("meta")[0].encoder.gain.device.type == "meta"
+    assert copy.deepcopy(point_images()).encoder is not None
+
+
+def test_views_are_dropped_in_training_alone():
+    points = seen_cloud(views=4, samples=3)
+    images = point_images(view_drop=1.0)
+    feat, seen = images.train()(points)
+    assert not seen.any() and not feat.any() and not images.encoder.encoded
+    torch.testing.assert_close(images.eval()(points)[0], by_loop(points), atol=1e-6, rtol=1e-5)
+    images.view_drop = 0.5
+    torch.manual_seed(0)
+    images.train()
+    shares = torch.tensor([images(points)[1].float().mean() for _ in range(100)])
+    assert 0 < shares.mean() < point_images()(points)[1].float().mean()
+    # whole views: a point is seen as long as one of its own is left
+    torch.manual_seed(3)
+    left = torch.rand(3, 4) >= 0.5
+    torch.manual_seed(3)
+    expected = (points.image_mask & left.repeat_interleave(40, 0)).any(1)
+    assert torch.equal(images(points)[1], expected)
+
+
+def test_autocast_decides_the_type():
+    points = seen_cloud()
+    with torch.autocast("cpu", torch.bfloat16):
+        feat, _ = point_images()(points)
+    assert feat.dtype == torch.bfloat16
+    torch.testing.assert_close(feat.float(), by_loop(points), atol=0.02, rtol=0.02)
+
+
+def test_a_vision_transformer():
+    encoder = build_encoder(
+        "vit_small_patch14_reg4_dinov2",
+        weights="none",
+        taps=(1,),
+        norm=True,
+        embed_dim=24,
+        depth=2,
+        num_heads=2,
+        img_size=28,
+    )
+    images = PointImages(encoder, channels=24, stride=14, image_size=(28, 42))
+    points = seen_cloud()
+    points = replace(points, images=F.pad(points.images, (0, 30, 0, 20)))
+    feat, seen = images(points)
+    tokens = encoder.vit.forward_features(normalised(points.images[0]))
+    patches = tokens[:, 5:].unflatten(1, (2, 3))
+    for i in (0, 17, 39):
+        if seen[i]:
+            view = int(points.image_mask[i].nonzero()[-1])
+            u, v = points.image_coord[i, view]
+            torch.testing.assert_close(feat[i], patches[view, int(v) // 14, int(u) // 14])
+
+
+@pytest.fixture
+def golden(shared):
+    folder = shared / "golden" / "ditr"
+    return folder, {key: torch.from_numpy(v) for key, v in np.load(folder / "io.npz").items()}
+
+
+def golden_cloud(golden):
+    names = ("coord", "grid_coord", "feat", "offset", "image_coord", "image_mask")
+    points = Cloud(**{name: golden[name] for name in names})
+    return replace(points, image_maps=golden["feature_maps"])
+
+
+def golden_images():
+    return PointImages(None, channels=24, stride=14, image_size=(12 * 14, 16 * 14))
+
+
+def test_as_the_reference(golden):
+    folder, values = golden
+    points, images = golden_cloud(values), golden_images()
+    lifted, seen = images(points)
+    assert torch.equal(lifted, values["lifted"])
+    # some pixels of the fixture are beyond the image; nothing is seen there
+    inside = (values["image_coord"] >= 0) & (values["image_coord"] < torch.tensor([224, 168]))
+    assert torch.equal(seen, (values["image_mask"] & inside.all(2)).any(1))
+    network = PointTransformerV3(**json.loads((folder / "config.json").read_text())).eval()
+    network.load_state_dict(load_file(folder / "weights.safetensors"))
+    network.curve_sequences = lambda: DRAWN["ditr"]
+    found = {}
+    stages = [key.removeprefix("at:") for key in values if key.startswith("at:")]
+    for stage in stages:
+        network.get_submodule(stage).register_forward_hook(
+            lambda _, __, out, stage=stage: found.setdefault(stage, out)
+        )
+    segmenter = Segmenter(network, 4, images).eval()
+    with torch.no_grad():
+        features = network(points, lifted, seen)
+        scores = segmenter(points)
+    for stage in stages:
+        torch.testing.assert_close(found[stage], values[f"at:{stage}"], rtol=0, atol=1e-4)
+    torch.testing.assert_close(features.feat, values["out"], rtol=0, atol=1e-4)
+    torch.testing.assert_close(scores, segmenter.seg_head(values["out"]), rtol=0, atol=1e-4)
+
+
+def published(path, network, head, extra=()):
+    """A file as DITR's training writes it."""
+    state = {f"module.backbone.{key}": value for key, value in network.state_dict().items()}
+    state |= {f"module.seg_head.{key}": value for key, value in head.state_dict().items()}
+    state |= dict(extra)
+    best = {"epoch": 100, "best_metric_value": np.float64(0.805), "optimizer": {}, "scaler": None}
+    torch.save({"state_dict": state, **best}, path)
+
+
+def ditr(channels=24, seed=0):
+    torch.manual_seed(seed)
+    return build_backbone("ptv3", **TINY, image_channels=channels)
+
+
+def test_published_checkpoints_load(tmp_path):
+    source, target, head = ditr(), ditr(seed=1), nn.Linear(12, 20)
+    published(tmp_path / "model_best.pth", source, head)
+    found = load_backbone(target, tmp_path / "model_best.pth")
+    assert found is not None and torch.equal(found.weight, head.weight)
+    assert all(torch.equal(v, target.state_dict()[k]) for k, v in source.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "prefix", ["module.dinov2.", "module.backbone.dinov2.", "dinov2._orig_mod."]
+)
+def test_an_encoder_in_the_file_is_left_out_and_reported(tmp_path, caplog, prefix):
+    source, target = ditr(), ditr(seed=1)
+    extra = {f"{prefix}blocks.{i}.norm1.weight": torch.ones(24) for i in range(3)}
+    published(tmp_path / "model_best.pth", source, nn.Linear(12, 20), extra.items())
+    with caplog.at_level("INFO"):
+        load_backbone(target, tmp_path / "model_best.pth")
+    assert "the 3 tensors of its image encoder (dinov2." in caplog.text
+    assert all(torch.equal(v, target.state_dict()[k]) for k, v in source.state_dict().items())
+
+
+@pytest.mark.parametrize("name", list(CONFIGS))
+def test_a_checkpoint_for_another_encoder_is_refused(tmp_path, name):
+    source = build_backbone(name, **CONFIGS[name], image_channels=1024)
+    torch.save(source.state_dict(), tmp_path / "weights.pth")
+    target = build_backbone(name, **CONFIGS[name], image_channels=384)
+    wanted = r"takes 1024 channels of image features \(as of vit_large\), the encoder vit_small gives 384"
+    with pytest.raises(BackboneWeightsError, match=wanted):
+        load_backbone(target, tmp_path / "weights.pth", encoder="vit_small")
+    with pytest.raises(BackboneWeightsError, match="the encoder gives 384; give the encoder that"):
+        load_backbone(target, tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize("name", list(CONFIGS))
+@pytest.mark.parametrize("pooling", ["max", "masked_mean"])
+def test_a_segmenter_learns_and_its_encoder_does_not(name, pooling):
+    torch.manual_seed(0)
+    backbone = build_backbone(name, **CONFIGS[name], image_channels=3, image_pooling=pooling)
+    segmenter = Segmenter(backbone, 4, point_images(missing_token=True)).train()
+    points = seen_cloud(samples=2)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = segmenter(points)
+    F.cross_entropy(logits.float(), torch.randint(4, (80,))).backward()
+    assert not [key for key in segmenter.state_dict() if "gain" in key]
+    assert segmenter.images.encoder.gain.grad is None
+    assert segmenter.images.missing_token.grad.any()
+    branches = [p for n, p in segmenter.named_parameters() if "proj_image_feat" in n]
+    assert branches and all(p.grad.isfinite().all() for p in branches)
+
+
+@pytest.mark.parametrize("name", list(CONFIGS))
+def test_without_any_view_left_as_without_images(name):
+    torch.manual_seed(0)
+    backbone = build_backbone(name, **CONFIGS[name], image_channels=3)
+    segmenter = Segmenter(backbone, 4, point_images(view_drop=1.0)).eval()
+    points = seen_cloud()
+    with torch.no_grad():
+        segmenter.images.train()
+        dropped = segmenter(points)
+        unseen = segmenter(replace(points, image_mask=torch.zeros_like(points.image_mask)))
+        segmenter.images.eval()
+        assert torch.equal(dropped, unseen)
+        assert not torch.allclose(dropped, segmenter(points))
+
+
+def test_segmenters_without_images_are_as_ever():
+    segmenter = Segmenter(build_backbone("ptv3", **TINY), 4)
+    assert {key.split(".")[0] for key in segmenter.state_dict()} == {"backbone", "seg_head"}
+    assert segmenter(cloud()).shape == (170, 4)
+
+
+def test_segmenters_that_do_not_fit_are_refused():
+    plain, reading = build_backbone("ptv3", **TINY), ditr(3)
+    with pytest.raises(ValueError, match="'num_classes' must be >= 1"):
+        Segmenter(plain, 0)
+    with pytest.raises(UserError, match="takes no features of images, 'images' gives 3"):
+        Segmenter(plain, 4, point_images())
+    with pytest.raises(UserError, match="takes 3 features of images, 'images' gives no features"):
+        Segmenter(reading, 4)
+    with pytest.raises(UserError, match="the model reads images, and the cloud has none"):
+        Segmenter(reading, 4, point_images())(cloud())
+
+
+def test_clouds_that_are_refused():
+    points, images = seen_cloud(), point_images()
+    with pytest.raises(UserError, match="must have 'image_coord', 'image_mask', and 'images'"):
+        images(replace(points, images=None))
+    with pytest.raises(UserError, match=r"has 3 views, so .* \(N, 3\), got .* \(40, 2\)"):
+        images(replace(points, image_mask=points.image_mask[:, :2]))
+    with pytest.raises(
+        UserError, match=r"'images' must be \(S, V, 3, 8, 12\), got \(1, 3, 3, 8, 8\)"
+    ):
+        images(replace(points, images=points.images[..., :8]))
+    maps = torch.zeros(1, 3, 5, 2, 3)
+    with pytest.raises(
+        UserError, match=r"'image_maps' must be \(S, V, 3, 2, 3\), .* another encoder"
+    ):
+        images(replace(points, image_maps=maps))
+    with pytest.raises(UserError, match="there is no encoder to read them with: give --weights"):
+        of_maps()(points)
+
+
+def test_settings_that_are_refused():
+    with pytest.raises(
+        ValueError, match="'fuse' must be one of last, random, mean, max, got 'first'"
+    ):
+        of_maps(fuse="first")
+    with pytest.raises(ValueError, match="'sample' must be one of nearest, bilinear, got 'cubic'"):
+        of_maps(sample="cubic")
+    with pytest.raises(ValueError, match="'view_drop' must be in 0 to 1, got 1.5"):
+        of_maps(view_drop=1.5)
+    with pytest.raises(ValueError, match="must be >= 1, got 3, 0"):
+        PointImages(None, channels=3, stride=0, image_size=SIZE)
+    with pytest.raises(UserError, match="takes 1024 channels .* of 4 pixels, the encoder gives 3"):
+        point_images(channels=1024)
+
+
+class Wrong(Colours):
+    def maps(self, images):
+        return (super().maps(images)[0][:, :2],)
+
+
+def test_an_encoder_that_does_not_give_what_it_states():
+    with pytest.raises(UserError, match=r"must give maps of \(3, 2, 3\), gave \(2, 2, 3\)"):
+        point_images(Wrong())(seen_cloud())
