@@ -274,7 +274,7 @@ def map_labels(
             raise DatasetError(
                 f"{file}: no entry of 'labels' in the description is for this file; add one, or widen 'files'"
             )
-        rules = rule.ranges
+        rules = [(IGNORE, IGNORE, IGNORE), *rule.ranges]  # -1 stays ignored unless it is mapped
     raw, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     table = np.full(len(raw), -2, np.int32)
     for first, last, index in rules:

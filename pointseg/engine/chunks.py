@@ -49,7 +49,8 @@ def tiles(
     The ground plan is halved at the median of its longer side, whichever that is, until each part
     fits; so tiles come out nearly square, and as many as the density asks for. Where a part gets
     smaller than two margins, its margin shrinks with it: a cloud that is too dense for the whole
-    margin is cut nevertheless.
+    margin is cut nevertheless. Where a part is too long for its side, and more than half of it empty, it
+    is cut there: strays far off do not cut up the rest.
 
     Args:
         coord: (N, 3) finite positions, N >= 1.
@@ -98,7 +99,9 @@ def tiles(
             found.append(Tile(low, high, (x0, y0), (x1, y1)))
             continue
         values = here[core][:, axis]
-        cut = float(np.median(values))
+        cut = _middle_of_gap(values) if side[axis] > max_side_m else None
+        if cut is None:
+            cut = float(np.median(values))
         if cut <= first[axis]:  # half of the points or more lie at the very edge
             cut = float(values[values > first[axis]].min())
         below, above = list(high), list(low)
@@ -106,3 +109,13 @@ def tiles(
         pending.append((index, (above[0], above[1]), high, margin))
         pending.append((index, low, (below[0], below[1]), margin))
     return found
+
+
+def _middle_of_gap(values: NDArray[np.float64]) -> float | None:
+    """Of the one that is longer than all the rest; None where there is no such gap."""
+    ordered = np.sort(values)
+    gaps = np.diff(ordered)
+    widest = int(gaps.argmax())
+    if gaps[widest] <= (ordered[-1] - ordered[0]) / 2:
+        return None
+    return float(ordered[widest] + gaps[widest] / 2)

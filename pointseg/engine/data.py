@@ -123,6 +123,7 @@ def training_steps(recipe: Recipe) -> Compose:
             voxel_m=recipe.voxel_m,
             max_points=recipe.max_points,
             clip_box_m=recipe.clip_box_m,
+            drop_outside=recipe.drop_outside,
         )
     )
 
@@ -134,6 +135,7 @@ def validation_steps(recipe: Recipe) -> Compose:
             voxel_m=recipe.voxel_m,
             center=recipe.setting == "indoor",
             clip_box_m=recipe.clip_box_m,
+            drop_outside=recipe.drop_outside,
         )
     )
 

@@ -22,6 +22,7 @@ from pointseg.errors import UserError
 from pointseg.files import (
     TEXT,
     CloudFileError,
+    check_labelled,
     cloud_suffix,
     finite_points,
     read_cloud,
@@ -191,6 +192,7 @@ def _one(
 ) -> Prediction:
     began = time.monotonic()
     try:
+        check_labelled(source.path, source.target, colored=spec.colors)
         stamp = _stamp(source.path)
         if not spec.overwrite:
             kept = _kept(spec, source, {**way, **stamp})

@@ -87,6 +87,8 @@ class Recipe:
     """Share of a sample's voxels that its sphere crop keeps, at most."""
     clip_box_m: tuple[float, ...] | None = None
     """x, y, z minima and maxima outdoors; points outside are moved onto the box (as the references do)."""
+    drop_outside: bool = False
+    """Points outside the box are left out of training and validation instead, and tested where they are."""
     epochs: int = 800
     """Passes over the training scenes."""
     evaluations: int = 100

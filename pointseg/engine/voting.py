@@ -161,10 +161,17 @@ class Voter:
     def _placed(self, scene: Scene) -> Scene:
         """Where training would have put it: rooms centred, LiDAR scans within their box."""
         rng = np.random.default_rng(0)  # neither draws from it
-        if self.recipe.setting == "indoor":
-            return CenterShift()(scene, rng)
+        if self.recipe.setting == "indoor":  # float32 has no room for the middle of strays far off
+            return scene if self._is_wide(scene) else CenterShift()(scene, rng)
         box = self.recipe.clip_box_m
-        return scene if box is None else ClampToBox(box_m=box)(scene, rng)
+        if box is None or self.recipe.drop_outside:  # whose points are to have a class, too
+            return scene
+        return ClampToBox(box_m=box)(scene, rng)
+
+    def _is_wide(self, scene: Scene) -> bool:
+        """Whether it is cut, and each tile placed by itself, for its extent alone."""
+        low, high = scene.coord.min(0).astype(np.float64), scene.coord.max(0).astype(np.float64)
+        return bool((high - low > WIDEST * self.recipe.voxel_m).any())
 
     def _tiled(
         self, scene: Scene, progress: Callable[[float], None], maps: Tensor | None
@@ -172,6 +179,7 @@ class Voter:
         # Voxels are never cut: a point is where the first point of its voxel is.
         places, inverse = thin(Scene(coord=scene.coord, name=scene.name), self.recipe.voxel_m)
         counts = np.bincount(inverse)
+        wide = self.recipe.setting == "indoor" and self._is_wide(scene)
         labels = np.full(len(scene), IGNORE, np.int32)
         while True:
             parts = tiles(
@@ -198,8 +206,11 @@ class Voter:
                 def told(of_tile: float, named: float = named, share: float = share) -> None:
                     progress(min(1.0, named + share * of_tile))
 
+                tile = scene.select(points)
+                if wide:
+                    tile = CenterShift()(tile, np.random.default_rng(0))
                 try:
-                    found = self._tile(scene.select(points), told, maps)
+                    found = self._tile(tile, told, maps)
                 except (RuntimeError, MemoryError) as error:
                     if not ran_out_of_memory(error):
                         raise

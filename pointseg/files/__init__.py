@@ -24,6 +24,7 @@ __all__ = [
     "SUFFIXES",
     "UNLABELLED_COLOR",
     "CloudFileError",
+    "check_labelled",
     "cloud_suffix",
     "finite_points",
     "read_cloud",
@@ -66,6 +67,7 @@ LABELLERS: dict[str, Callable[..., None]] = {
     ".npy": npy.label_npy,
     **dict.fromkeys(TEXT, text.label_text),
 }
+UNCOLORED = (".bin", ".pcd.bin")
 SUFFIXES = tuple(READERS)
 """Endings of files that hold clouds; longer ones come before those that they end in."""
 
@@ -125,6 +127,25 @@ def write_cloud(path: Path, scene: Scene) -> None:
         WRITERS[suffix](path, scene)
 
 
+def check_labelled(source: Path, target: Path, *, colored: bool = False) -> None:
+    """Refuse what ``write_labelled`` could not write, before classes are found at some expense.
+
+    Raises:
+        CloudFileError: ``source`` is no cloud; ``target`` is of another type; colours, which its type
+            cannot hold.
+    """
+    suffix = _known_suffix(source)
+    wanted = _target_suffix(target) if suffix else ""
+    alike = {suffix, wanted} <= {".las", ".laz"} or {suffix, wanted} <= set(TEXT)
+    if suffix != wanted and not alike:
+        kind = f"end in {suffix}" if suffix else "be a folder"
+        raise CloudFileError(target, f"must {kind}, as {source.name} is of this type")
+    if colored and suffix in UNCOLORED:  # nor for names, as its writer says
+        raise CloudFileError(
+            source, "a .bin scan has no place for colours or named fields; leave them out"
+        )
+
+
 def write_labelled(
     source: Path,
     target: Path,
@@ -152,11 +173,8 @@ def write_labelled(
         CloudFileError: as ``read_cloud`` and ``write_cloud``; ``segment`` does not fit the file;
             ``target`` is of another type.
     """
+    check_labelled(source, target, colored=colors is not None)
     suffix = _known_suffix(source)
-    wanted = _target_suffix(target) if suffix else ""
-    alike = {suffix, wanted} <= {".las", ".laz"} or {suffix, wanted} <= set(TEXT)
-    if suffix != wanted and not alike:
-        raise CloudFileError(target, f"must be of the same type as {source.name}")
     try:
         if suffix == "":
             npy.label_npy_folder(source, target, segment, colors=colors, field=field)

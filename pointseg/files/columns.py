@@ -202,7 +202,8 @@ def names_labels(name: str) -> bool:
 def class_field(path: Path, existing: Iterable[str], wanted: str | None) -> str:
     """The name of the field that predicted classes are written to.
 
-    ``class``, unless the file has a field of that name (which is kept): then ``pointseg_class``.
+    ``class``, unless the file has a field of that name (which is kept): then ``pointseg_class``. A
+    field of this name is of an earlier prediction; it is replaced, for readers take it first.
 
     Raises:
         CloudFileError: ``wanted`` is no name that every kind of file can hold, or holds the positions.
@@ -216,7 +217,10 @@ def class_field(path: Path, existing: Iterable[str], wanted: str | None) -> str:
         raise CloudFileError(path, f"classes cannot stand in '{wanted}': it holds the positions")
     if wanted is not None:
         return wanted
-    return SPARE_CLASS_FIELD if CLASS_FIELD in existing else CLASS_FIELD
+    by_key = {_key(name): name for name in existing}  # as readers compare them
+    if SPARE_CLASS_FIELD in by_key:
+        return by_key[SPARE_CLASS_FIELD]
+    return SPARE_CLASS_FIELD if CLASS_FIELD in by_key else CLASS_FIELD
 
 
 def storable(values: NDArray[Any]) -> NDArray[Any]:

@@ -120,7 +120,7 @@ def label_las(
     for records in (las.header.vlrs, las.evlrs or []):  # an index of chunks that will be others
         records[:] = [record for record in records if record.user_id != COPC]
     segment = checked_segment(source, segment, len(las.points))
-    name = class_field(source, (CLASS_FIELD,), field)
+    name = class_field(source, (CLASS_FIELD, *las.point_format.extra_dimension_names), field)
     with _errors_of(source, "could not be labelled"):
         if colors is not None and las.point_format.id in WITH_COLOR:
             las = laspy.convert(las, point_format_id=WITH_COLOR[las.point_format.id])

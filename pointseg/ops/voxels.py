@@ -143,7 +143,7 @@ def thin(scene: Scene, size_m: float) -> tuple[Scene, NDArray[np.int64]]:
 
     Args:
         scene: N points.
-        size_m: edge of a voxel, metres. Up to 2,097,152 cells along an axis.
+        size_m: edge of a voxel, metres. Up to 2,097,152 occupied cells along an axis, however far apart.
 
     Returns:
         M points; (N,) for each point of ``scene`` the row of the one that stands for it.
@@ -151,11 +151,14 @@ def thin(scene: Scene, size_m: float) -> tuple[Scene, NDArray[np.int64]]:
     Raises:
         ValueError: as :func:`voxelize`.
     """
-    voxels = _voxelize(scene.coord, size_m, _MAX_CELLS_THINNED)
+    voxels = _voxelize(scene.coord, size_m, _MAX_CELLS_THINNED, with_gaps=False)
     return scene.select(voxels.first), voxels.inverse
 
 
-def _voxelize(coord: NDArray[np.floating[Any]], size_m: float, max_cells: int) -> Voxels:
+def _voxelize(
+    coord: NDArray[np.floating[Any]], size_m: float, max_cells: int, *, with_gaps: bool = True
+) -> Voxels:
+    """As voxelize; without gaps, cells along an axis that hold no point do not count where they are many."""
     if coord.ndim != 2 or coord.shape[1] != 3:
         raise ValueError(f"voxelize: 'coord' must be (N, 3), got {coord.shape}")
     if len(coord) == 0:
@@ -175,6 +178,14 @@ def _voxelize(coord: NDArray[np.floating[Any]], size_m: float, max_cells: int) -
             )
         first, last = float(np.floor(low / size_m)), float(np.floor(high / size_m))
         cells = last - first + 1
+        if not (with_gaps or cells <= max_cells) and np.isfinite(cells):
+            found, values = np.unique(np.floor(values / size_m), return_inverse=True)
+            cells = len(found)
+            if cells <= max_cells:
+                key *= cells
+                key += values
+                shape.append(cells)
+                continue
         if not cells <= max_cells:  # in this form NaN, from what overflowed, is refused as well
             raise ValueError(
                 f"voxelize: voxels of {size_m:g} m would cut the extent of {high - low:g} m along "

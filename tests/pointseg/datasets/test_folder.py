@@ -101,6 +101,17 @@ def test_labels_are_mapped_by_file(tmp_path):
     assert dataset.load("train", "b")["segment"].tolist() == [1, -1] * 100
 
 
+def test_minus_one_is_ignored_unless_it_is_mapped(tmp_path):
+    make(tmp_path, labels={"map": {0: "tree", 1: "ground"}})
+    assert set(np.unique(open_dataset("folder", tmp_path).load("train", "a")["segment"])) == {
+        -1,
+        0,
+        1,
+    }
+    make(tmp_path, labels={"map": {0: "tree", 1: "ground", -1: "tree"}})
+    assert set(np.unique(open_dataset("folder", tmp_path).load("train", "a")["segment"])) == {0, 1}
+
+
 def test_units_and_axes(tmp_path):
     make(tmp_path, unit="millimetre", up="y", features=["color", "normal"])
     normal = np.tile(np.array([[0, 1, 0]], np.float32), (200, 1))

@@ -107,3 +107,15 @@ def test_what_cannot_be_tiled_is_refused(changes, message):
     given = {"coord": cloud(10), "max_points": 5, "margin_m": 1.0} | changes
     with pytest.raises(ValueError, match=message):
         tiles(**given)
+
+
+def test_strays_far_off_do_not_cut_up_the_rest():
+    rng = np.random.default_rng(0)
+    coord = np.concatenate([rng.random((500, 3)) * 9, [[-7e5, 3, 0], [2, 5e6, 0], [-7e5, 4, 0]]])
+    found = tiles(coord, max_points=10**6, margin_m=2, max_side_m=100)
+    assert sorted(int(tile.select(coord)[1].sum()) for tile in found) == [1, 2, 500]
+    # a corridor that is evenly filled is halved, not peeled
+    long = np.zeros((400, 3))
+    long[:, 0] = np.arange(400)
+    found = tiles(long, max_points=10**6, margin_m=0, max_side_m=100)
+    assert sorted(int(tile.select(long)[1].sum()) for tile in found) == [100] * 4

@@ -264,7 +264,7 @@ def test_one_file_to_one_file(tmp_path, model):
         "cloud.ply", "named.ply", "named.ply.json",
     ]  # fmt: skip
     (result,) = predict(spec_of(tmp_path, source, out=tmp_path / "other.pcd"))
-    assert "same type" in result.reason
+    assert "must end in .ply" in result.reason
 
 
 def test_a_folder_of_arrays_is_one_cloud(tmp_path, model):
@@ -390,3 +390,15 @@ def test_cloud_optimised_files_come_out_plain(tmp_path, model):
     assert result.notes == ("is cloud-optimised (COPC); the result is plain LAZ",)
     assert result.target == str(tmp_path / "out" / "a.laz")
     assert read_cloud(tmp_path / "out" / "a.laz")["color"].any()
+
+
+def test_what_could_not_be_written_is_not_predicted(tmp_path, model):
+    pcd, bin_ = (write(tmp_path / f"a{s}", colored([0]).without("color")) for s in (".pcd", ".bin"))
+    (result,) = predict(spec_of(tmp_path, pcd, out=tmp_path / "b.ply"))
+    assert result.reason == f"{tmp_path / 'b.ply'}: must end in .pcd, as a.pcd is of this type"
+    (result,) = predict(spec_of(tmp_path, bin_, colors=True))
+    assert (
+        result.reason
+        == f"{bin_}: a .bin scan has no place for colours or named fields; leave them out"
+    )
+    assert model.asked == 0

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from pointseg.engine.recipe import Recipe, RecipeError, override, read_recipe
+from pointseg.engine.data import training_steps, validation_steps
+from pointseg.engine.recipe import Form, Recipe, RecipeError, override, read_recipe
 from pointseg.engine.recipes import RECIPES, SIZES, recipe_for
+from pointseg.scene import Scene
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -132,3 +135,22 @@ def test_what_training_files_were_like_is_part_of_a_recipe() -> None:
     assert read_recipe(recipe.to_json()).form == recipe.form
     with pytest.raises(RecipeError, match="'up' must be one of z, y, -y, got 'x'"):
         override(recipe, ["form.up=x"])
+
+
+def test_scales_and_columns_of_files_survive_being_written() -> None:
+    form = Form(strength_max=4095.0, columns=("x", "y", "z", "label"))
+    recipe = replace(RECIPES["folder"], form=form)
+    assert read_recipe(recipe.to_json()).form == form
+
+
+def test_points_outside_the_box_may_be_left_out() -> None:
+    recipe = override(
+        RECIPES["semantickitti"], ["drop_outside=true", "clip_box_m=[-1,-1,-1,1,1,1]"]
+    )
+    recipe = replace(recipe, augmentation=recipe.augmentation.none())
+    coord = np.array([[0, 0, 0], [0.5, 0.5, 0.5], [9, 0, 0]], np.float32)
+    rng = np.random.default_rng(0)
+    for steps in (training_steps, validation_steps):
+        assert np.abs(steps(recipe)(Scene(coord), rng).coord).max() <= 0.5
+        kept = steps(replace(recipe, drop_outside=False))(Scene(coord), rng)
+        assert len(kept) == 3 and np.abs(kept.coord).max() == 1

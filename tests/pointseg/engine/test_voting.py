@@ -124,6 +124,8 @@ def test_rooms_are_centred_and_scans_are_not():
     boxed = replace(indoor, setting="outdoor", clip_box_m=(0, 0, 0, 11, 5, 8))
     voter(ByPlace(rule), boxed).name_points(scene)
     torch.testing.assert_close(places[2], torch.tensor([[10.0, 4, 7], [11, 5, 8]]))
+    voter(ByPlace(rule), replace(boxed, drop_outside=True)).name_points(scene)
+    torch.testing.assert_close(places[3], places[1])  # every point is to have a class
 
 
 def test_thinned_points_come_back_as_the_one_that_stood_for_them():
@@ -263,7 +265,25 @@ def test_what_the_model_needs_must_be_there_and_finite():
 
 def test_clouds_too_large_for_their_voxels_are_told():
     with pytest.raises(UserError, match="scene s: .*divide them by 1000"):
-        voter(ByColor()).name_points(colored([[0, 0, 0], [3e6, 0, 0]], [0, 1]))
+        voter(ByColor()).name_points(colored([[0, 0, 0], [0, 0, 3e6]], [0, 1]))
+
+
+@pytest.mark.parametrize("setting", ["indoor", "outdoor"])
+@pytest.mark.parametrize("prevoxel_m", [None, 0.001])
+def test_a_stray_point_far_off_changes_nothing(setting, prevoxel_m):
+    recipe = replace(RECIPE, setting=setting, voxel_m=0.05)
+    coord, classes = scattered(600, size=(4.0, 4.0, 2.0))
+    alone, beside = ByColor(), ByColor()
+    expected = voter(alone, recipe, prevoxel_m=prevoxel_m).name_points(colored(coord, classes))
+    coord = np.concatenate([coord, [[-684_900, -5_200_000, -150]]])
+    scene = colored(coord, np.append(classes, 1))
+    found = voter(beside, recipe, prevoxel_m=prevoxel_m).name_points(scene)
+    np.testing.assert_array_equal(found, [*expected, 1])
+    ours = [cloud for cloud in beside.seen if len(cloud) > 1]
+    assert [len(cloud) for cloud in ours] == [len(cloud) for cloud in alone.seen]
+    for one, two in zip(alone.seen, ours, strict=True):
+        assert torch.equal(one.grid_coord, two.grid_coord)
+        torch.testing.assert_close(one.coord, two.coord, atol=1e-6, rtol=0)
 
 
 def test_a_wide_cloud_of_few_points_is_cut():

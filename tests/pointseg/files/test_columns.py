@@ -125,6 +125,11 @@ def test_the_field_of_classes():
     assert class_field(PATH, ["x", "y"], None) == "class"
     assert class_field(PATH, ["x", "class"], None) == "pointseg_class"
     assert class_field(PATH, ["x", "class"], "class") == "class"
+    for name in ("Class", "scalar_class", "scalar_Class"):  # which readers take for it
+        assert class_field(PATH, ["x", name], None) == "pointseg_class"
+    for name in ("pointseg_class", "scalar_pointseg_class"):  # which readers take first
+        assert class_field(PATH, ["x", name, "class"], None) == name
+        assert class_field(PATH, ["x", name], None) == name
 
 
 def test_points_without_a_class_are_grey():

@@ -262,7 +262,7 @@ def test_a_folder_without_coord_is_refused(tmp_path):
 
 def test_another_type_is_refused(tmp_path):
     write_cloud(tmp_path / "a.ply", scene())
-    with pytest.raises(CloudFileError, match=r"b\.pcd: must be of the same type as a\.ply"):
+    with pytest.raises(CloudFileError, match=r"b\.pcd: must end in .ply, as a\.ply"):
         write_labelled(tmp_path / "a.ply", tmp_path / "b.pcd", np.zeros(50, int))
 
 
@@ -313,3 +313,16 @@ def test_every_reader_takes_the_scale_of_intensities_that_is_said(tmp_path, suff
     np.testing.assert_allclose(read_cloud(path)["strength"], strength, atol=1e-4)
     found = read_cloud(path, strength_max=own / 2)["strength"]
     np.testing.assert_allclose(found, np.minimum(strength * 2, 1), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["Class", "scalar_class", "scalar_pointseg_class"])
+@pytest.mark.parametrize("suffix", [".ply", ".pcd", ".csv", ".npz", ".npy", ".las"])
+def test_what_is_read_back_are_the_classes_that_were_written(tmp_path, suffix, name):
+    fields = {name: np.array([7, 8], np.int32)}
+    write_cloud(tmp_path / f"a{suffix}", Scene(np.eye(3, dtype=np.float32)[:2], fields))
+    assert read_cloud(tmp_path / f"a{suffix}")["segment"].tolist() == [7, 8]
+    write_labelled(tmp_path / f"a{suffix}", tmp_path / f"b{suffix}", np.array([1, 0]))
+    found = read_cloud(tmp_path / f"b{suffix}")
+    assert found["segment"].tolist() == [1, 0]
+    if "pointseg" not in name:
+        assert found[name].tolist() == [7, 8]

@@ -206,3 +206,17 @@ def test_missing_returns_at_the_origin_do_not_ask_for_a_pass_each(shared):
     thinned, inverse = thin(whole, 0.01)
     assert len(fragments(thinned.coord, 0.05)) < 50
     assert (np.abs(thinned.coord[inverse] - whole.coord) < 0.01 + 1e-5).all()
+
+
+def test_thinning_does_not_mind_strays_however_far():
+    rng = np.random.default_rng(0)
+    coord = rng.random((500, 3)).astype(np.float32)
+    expected, inverse = thin(scene(coord), 0.1)
+    far = np.array([[3e8, 0.5, 0.5], [0.5, -3e30, 0.5], [-1e7, 2e7, 3e12]], np.float32)
+    found, standing = thin(scene(np.concatenate([coord, far])), 0.1)
+    assert len(found) == len(expected) + 3
+    for one in range(500):  # the same points share a voxel as without them
+        assert found.coord[standing[one]].tolist() == expected.coord[inverse[one]].tolist()
+    assert found.coord[standing[500:]].tolist() == far.tolist()
+    with pytest.raises(ValueError, match="at most 65,536 are possible"):
+        voxelize(np.concatenate([coord, far]), 0.1)
