@@ -41,6 +41,8 @@ class Cloud:
     """(S, V, 3, H, W) uint8, the V views of each of the S samples; black where there are fewer."""
     image_maps: Tensor | None = None
     """(S, V, C, h, w) features of these images, where they are known already."""
+    source: Tensor | None = None
+    """(S,) int64 which of several datasets each sample is of."""
 
     def __post_init__(self) -> None:
         count = len(self.coord)

@@ -201,7 +201,7 @@ def _spec(arguments: argparse.Namespace, recipe: Recipe, dataset: Dataset) -> Tr
         raise UserError("--precision float16: a CPU trains in float32 or bfloat16")
     start = None
     if arguments.init is not None:
-        start = initial_weights(arguments.init, dataset.classes.names)
+        start = initial_weights(arguments.init, dataset.classes.names, recipe)
     encoder, cache = None, None
     if recipe.images is not None:
         encoder, cache, images = seen_by(recipe.images, arguments)

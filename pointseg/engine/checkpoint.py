@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 EncoderSource = Callable[[ImageRecipe], "Encoder"]
 """Opens the image encoder that a recipe names."""
 
-FORMAT = "pointseg-1"
+FORMAT, DISTILLED = "pointseg-1", "pointseg-distilled-1"
+"""Of models that name points, and of backbones that learned from images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,16 +141,25 @@ def save_checkpoint(
     }
     if training is not None:
         content["training"] = dict(training)
+    write_content(path, content)
+
+
+def write_content(path: Path, content: Mapping[str, Any]) -> None:
+    """A file of tensors and plain values, under a temporary name first."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        torch.save(content, temporary)
+        torch.save(dict(content), temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a file that :func:`save_checkpoint` wrote.
+def read_checkpoint(path: Path, formats: Sequence[str] = (FORMAT,)) -> dict[str, Any]:
+    """The content of a file that :func:`write_content` wrote.
+
+    Args:
+        path: the file.
+        formats: those that will do.
 
     Raises:
         UserError: no file, not readable, or not ours.
@@ -163,7 +173,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"checkpoint {path}: cannot be read as a file of tensors ({error!s:.200}); "
             "is it complete, and did pointseg-train write it?"
         ) from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    found = content.get("format") if isinstance(content, dict) else None
+    if found == DISTILLED and found not in formats:
+        raise UserError(
+            f"checkpoint {path}: is a backbone that learned from images and names no classes yet; train it on "
+            "labels with pointseg-train --init"
+        )
+    if not isinstance(content, dict) or found not in formats:
         raise UserError(
             f"checkpoint {path}: must be a model that pointseg-train wrote ({FORMAT}); backbones of "
             "other programs are loaded by pointseg-train --init"

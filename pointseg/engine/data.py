@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset as TorchDataset
 
 from pointseg.cloud import Cloud, collate
 from pointseg.datasets.dataset import Dataset
+from pointseg.datasets.mixture import Mixture
 from pointseg.engine.imagery import Imagery, pad_views
 from pointseg.engine.recipe import Recipe
 from pointseg.engine.sample import to_cloud
@@ -72,6 +75,8 @@ class Samples(TorchDataset[Cloud | UserError]):
             return UserError(f"scene {split}/{name}: {error}")
         features, scaling = self.recipe.features, self.recipe.color_range
         cloud = to_cloud(scene, features=features, color_range=scaling)
+        if isinstance(self.dataset, Mixture):
+            cloud = replace(cloud, source=torch.tensor([self.dataset.source(split, name)]))
         return cloud if views is None else views.given_to(cloud)
 
 

@@ -9,20 +9,25 @@ import torch
 from torch import nn
 
 from pointseg.backbones import load_backbone
-from pointseg.engine.checkpoint import FORMAT, read_checkpoint
+from pointseg.engine.checkpoint import DISTILLED, FORMAT, read_checkpoint
+from pointseg.engine.recipe import Recipe, read_recipe
 from pointseg.errors import UserError
 from pointseg.segmenter import Segmenter
 
 
-def initial_weights(path: Path, classes: Sequence[str]) -> Callable[[nn.Module], str]:
+def initial_weights(
+    path: Path, classes: Sequence[str], recipe: Recipe
+) -> Callable[[nn.Module], str]:
     """What sets a segmenter's weights from a file.
 
     A model of ours gives its backbone, and its head if it names the same classes; weights in
-    Pointcept's format give the backbone alone. All keys of the backbone must fit.
+    Pointcept's format, and those that ``pointseg-distill`` wrote, give the backbone alone. All keys of
+    the backbone must fit.
 
     Args:
         path: a file of ``pointseg-train``, or one that ``backbones.load_backbone`` reads.
         classes: that the new run's head is to name.
+        recipe: of the new run.
 
     Returns:
         A function that changes a segmenter in place and says what it did.
@@ -38,13 +43,15 @@ def initial_weights(path: Path, classes: Sequence[str]) -> Callable[[nn.Module],
         if not _is_ours(path):
             load_backbone(segmenter.backbone, path)
             return f"backbone from {path}; the head starts anew"
-        content = read_checkpoint(path)
-        state = content["model"]
-        same = list(content["classes"]) == list(classes)
-        head = {k: v for k, v in state.items() if k.startswith("seg_head.")}
-        wanted = segmenter.state_dict()
+        content = read_checkpoint(path, (FORMAT, DISTILLED))
+        state, wanted = content["model"], segmenter.state_dict()
+        distilled = content["format"] == DISTILLED
+        same = not distilled and list(content["classes"]) == list(classes)
+        if distilled:
+            _check_student(path, read_recipe(content["recipe"]), recipe)
+            state = {k: v for k, v in state.items() if k.startswith("backbone.")}
         if not same:
-            state = {**state, **{key: wanted[key] for key in head}}
+            state = {**state, **{k: v for k, v in wanted.items() if k.startswith("seg_head.")}}
         try:
             segmenter.load_state_dict(state)
         except RuntimeError as error:
@@ -52,9 +59,29 @@ def initial_weights(path: Path, classes: Sequence[str]) -> Callable[[nn.Module],
                 f"--init {path}: its backbone is another than this run's ({str(error):.300}); give the "
                 "same --backbone, --size and features"
             ) from error
-        return f"backbone from {path}; " + ("its head, too" if same else "the head starts anew")
+        what = "distilled backbone" if distilled else "backbone"
+        return f"{what} from {path}; " + ("its head, too" if same else "the head starts anew")
 
     return load
+
+
+def _check_student(path: Path, learned: Recipe, run: Recipe) -> None:
+    """Refuse a student for points that would mean something else to it.
+
+    Raises:
+        UserError: other features, colours, voxels or another backbone; a run that reads images.
+    """
+    if run.images is not None:
+        raise UserError(
+            f"--init {path}: is distilled and reads no images; train it without --images"
+        )
+    for name in ("backbone", "features", "color_range", "voxel_m"):
+        theirs, ours = getattr(learned, name), getattr(run, name)
+        if theirs != ours:
+            raise UserError(
+                f"--init {path}: was distilled with {name} {theirs}, this run has {ours}; give the same "
+                f"(--backbone, or --override {name}=...)"
+            )
 
 
 def _is_ours(path: Path) -> bool:
@@ -64,4 +91,4 @@ def _is_ours(path: Path) -> bool:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception:  # load_backbone reads it once more and says what is wrong
         return False
-    return isinstance(content, dict) and content.get("format") == FORMAT
+    return isinstance(content, dict) and content.get("format") in (FORMAT, DISTILLED)

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from pointseg.cloud import Cloud
 from pointseg.datasets.dataset import Dataset
 from pointseg.engine.budget import crowded
-from pointseg.engine.checkpoint import read_checkpoint
+from pointseg.engine.checkpoint import DISTILLED, FORMAT, read_checkpoint
 from pointseg.engine.data import Samples, join
 from pointseg.engine.interruption import Interruption, leave_signals_to_parent
 from pointseg.engine.journal import Journal
@@ -288,6 +288,8 @@ class _Run:
             total = found.cpu() if total is None else total + found.cpu()
         if total is None:  # a device without a scene
             total = self.objective.nothing()
+        if self.fabric.world_size == 1:
+            return total
         summed = self.fabric.all_reduce(total.to(self.fabric.device), reduce_op="sum")
         assert isinstance(summed, Tensor)
         return summed.cpu()
@@ -320,7 +322,7 @@ class _Run:
         return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
 
     def _resumed(self) -> dict[str, Any]:
-        content = read_checkpoint(self.spec.out / LAST)
+        content = read_checkpoint(self.spec.out / LAST, (FORMAT, DISTILLED))
         if "training" not in content:
             raise UserError(f"{self.spec.out / LAST}: holds no state to resume from")
         if read_recipe(content["recipe"]) != self.recipe:

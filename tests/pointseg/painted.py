@@ -71,6 +71,8 @@ class Painted:
 
     blind: tuple[str, ...] = ()
     views: int = 2
+    colored: bool = False
+    """Whether the points show the paint, too."""
     name: str = "painted"
     classes: ClassList = CLASSES
     fields: frozenset[str] = frozenset({"color"})
@@ -86,8 +88,10 @@ class Painted:
             raise DatasetError(f"{scene}: is not there")
         rng = np.random.default_rng([3, self._number(split, scene)])
         coord = (rng.uniform(0, 2, (600, 3)) * [1, 1, 0.001]).astype(np.float32)
-        color = np.full((600, 3), 100, np.float32)
         segment = tiles(self._number(split, scene), coord[:, :2])
+        color = np.full((600, 3), 100, np.float32)
+        if self.colored:
+            color = CLASSES.colors[segment].astype(np.float32)
         return Scene(coord=coord, fields={"segment": segment, "color": color}, name=scene)
 
     def frames(self, split: str, scene: str) -> tuple[Frame, ...]:

@@ -25,7 +25,7 @@ def trained(tmp_path: Path) -> tuple[Path, dict[str, torch.Tensor]]:
 def test_the_same_classes_keep_their_head(trained) -> None:
     path, state = trained
     model = build_segmenter(RECIPE, 2)
-    assert "its head, too" in initial_weights(path, CLASSES.names)(model)
+    assert "its head, too" in initial_weights(path, CLASSES.names, RECIPE)(model)
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
 
 
@@ -34,7 +34,7 @@ def test_other_classes_get_a_new_head(trained, names: tuple[str, ...]) -> None:
     path, state = trained
     model = build_segmenter(RECIPE, len(names))
     head = model.seg_head.weight.clone()
-    assert "the head starts anew" in initial_weights(path, names)(model)
+    assert "the head starts anew" in initial_weights(path, names, RECIPE)(model)
     assert torch.equal(model.seg_head.weight, head)
     found = model.state_dict()
     backbone = [key for key in state if key.startswith("backbone.")]
@@ -48,7 +48,7 @@ def test_published_backbones(trained, prefix: str, tmp_path: Path) -> None:
     path = tmp_path / "model_best.pth"
     torch.save({"state_dict": {prefix + key: value for key, value in own.items()}}, path)
     model = build_segmenter(RECIPE, 2)
-    assert "the head starts anew" in initial_weights(path, CLASSES.names)(model)
+    assert "the head starts anew" in initial_weights(path, CLASSES.names, RECIPE)(model)
     assert all(torch.equal(model.backbone.state_dict()[key], value) for key, value in own.items())
 
 
@@ -56,15 +56,15 @@ def test_another_backbone_is_refused(trained) -> None:
     path, _ = trained
     wider = override(RECIPE, ["backbone_config.base_channels=8"])
     with pytest.raises(UserError, match="its backbone is another than this run's"):
-        initial_weights(path, CLASSES.names)(build_segmenter(wider, 2))
+        initial_weights(path, CLASSES.names, RECIPE)(build_segmenter(wider, 2))
 
 
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--init .*none.pt: there is no such file"):
-        initial_weights(tmp_path / "none.pt", CLASSES.names)
+        initial_weights(tmp_path / "none.pt", CLASSES.names, RECIPE)
 
 
 def test_no_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "x.pt").write_bytes(b"nothing of ours")
     with pytest.raises(UserError, match="x.pt"):
-        initial_weights(tmp_path / "x.pt", CLASSES.names)(build_segmenter(RECIPE, 2))
+        initial_weights(tmp_path / "x.pt", CLASSES.names, RECIPE)(build_segmenter(RECIPE, 2))

@@ -1,0 +1,110 @@
+"""The distiller: worked by hand, and what it leaves alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from pointseg.cloud import Cloud, collate
+from pointseg.distill import Distiller, cosine_distance
+from pointseg.ditr import PointImages
+from pointseg.engine.checkpoint import backbone_of
+from pointseg.errors import UserError
+from tests.pointseg.painted import SEEING
+
+BARE = replace(SEEING, images=None)
+
+
+def test_cosine_distance_by_hand() -> None:
+    said = torch.tensor([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]], requires_grad=True)
+    shown = torch.tensor([[3.0, 0.0], [0.0, -1.0], [0.0, 5.0]])
+    seen = torch.tensor([True, True, False])
+    assert cosine_distance(said, shown, seen).item() == pytest.approx((0 + 2) / 2)
+    whole = cosine_distance(said, shown)
+    assert whole.item() == pytest.approx((0 + 2 + 1 - 0.5**0.5) / 3, abs=1e-6)
+    none = cosine_distance(said, shown, torch.zeros(3, dtype=torch.bool))
+    none.backward()
+    assert none.item() == 0 and said.grad is not None and not said.grad.any()
+
+
+def cloud(seed: int, *, maps: torch.Tensor) -> Cloud:
+    random = torch.Generator().manual_seed(seed)
+    coord = torch.rand(40, 3, generator=random)
+    grid = torch.unique((coord * 10).long(), dim=0)
+    n = len(grid)
+    return Cloud(
+        coord=grid.float() / 10,
+        grid_coord=grid,
+        feat=torch.rand(n, 3, generator=random),
+        offset=torch.tensor([n]),
+        image_coord=torch.rand(n, 2, 2, generator=random) * 64,
+        image_mask=torch.rand(n, 2, generator=random) > 0.3,
+        image_maps=maps[None],
+    )
+
+
+def distiller(**changes: int) -> Distiller:
+    torch.manual_seed(0)
+    images = PointImages(None, channels=5, stride=16, image_size=(64, 64))
+    return Distiller(backbone_of(BARE), images, **changes)  # type: ignore[arg-type]
+
+
+def test_targets_are_what_images_show_and_get_no_gradient() -> None:
+    maps = torch.rand(2, 5, 4, 4, requires_grad=True)
+    model, given = distiller(), cloud(0, maps=maps)
+    taught = model(given)
+    assert taught.said.shape == taught.shown.shape == (len(given), 5)
+    shown, seen = model.images(given)
+    assert torch.equal(taught.shown, shown) and torch.equal(taught.seen, seen)
+    assert not taught.shown.requires_grad
+    cosine_distance(taught.said, taught.shown, taught.seen).backward()
+    assert maps.grad is None
+    assert all(p.grad is not None for p in model.heads.parameters())
+
+
+def test_each_sample_has_the_head_of_its_dataset() -> None:
+    maps = torch.rand(2, 5, 4, 4)
+    model = distiller(datasets=2).eval()
+    one, two = (replace(cloud(k, maps=maps), source=torch.tensor([k])) for k in (0, 1))
+    both = model(collate([one, two]))
+    feat = model.backbone(collate([one, two])).feat
+    torch.testing.assert_close(both.said[: len(one)], model.heads[0](feat[: len(one)]))
+    torch.testing.assert_close(both.said[len(one) :], model.heads[1](feat[len(one) :]))
+    alone = model(two)
+    alone.said.sum().backward()
+    unused = model.heads[0].weight.grad
+    assert unused is not None and not unused.any()  # in the sum over devices all the same
+    with pytest.raises(UserError, match="must say which of 2 datasets"):
+        model(replace(two, source=None))
+
+
+def test_refused() -> None:
+    images = PointImages(None, channels=5, stride=16, image_size=(64, 64))
+    with pytest.raises(UserError, match="must not read images"):
+        Distiller(backbone_of(BARE, image_channels=5), images)
+    with pytest.raises(ValueError, match="'datasets' must be >= 1"):
+        distiller(datasets=0)
+    with pytest.raises(UserError, match="needs the images; a cache holds"):
+        distiller(summaries=True)(cloud(0, maps=torch.rand(2, 5, 4, 4)))
+
+
+def test_summaries_are_of_the_views_that_show_their_cloud() -> None:
+    from dinomed3d.lifting import build_encoder
+
+    encoder = build_encoder(
+        "vit_small_patch16_dinov3", weights="none", embed_dim=24, depth=1, num_heads=2, norm=True
+    )
+    images = PointImages(encoder, channels=24, stride=16, image_size=(64, 64))
+    model = Distiller(backbone_of(BARE), images, summaries=True).eval()
+    given = cloud(0, maps=torch.rand(2, 5, 4, 4))
+    pictures = torch.randint(0, 256, (1, 2, 3, 64, 64), dtype=torch.uint8)
+    mask = given.image_mask.clone()  # type: ignore[union-attr]
+    mask[:, 0] = False
+    taught = model(replace(given, image_maps=None, images=pictures, image_mask=mask))
+    _, summaries = images.encode_summarised(pictures[0])
+    assert taught.shown_of_images is not None and taught.said_of_images is not None
+    torch.testing.assert_close(taught.shown_of_images, summaries[1:])
+    mean = model.backbone(given).levels[-1].feat.mean(0)
+    torch.testing.assert_close(taught.said_of_images[0], model.summary_head(mean))  # type: ignore[misc]
