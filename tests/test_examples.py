@@ -22,7 +22,7 @@ ARGUMENTS = {
 
 def test_every_example_is_run():
     found = {p.relative_to(EXAMPLES).as_posix() for p in EXAMPLES.rglob("*.py")}
-    parts = {name for name in found if name.startswith("benchmarks/hospital_")}
+    parts = {n for n in found if n.startswith(("benchmarks/hospital_", "benchmarks/textured_"))}
     assert found - parts - {"benchmarks/trainers/nnUNetTrainerShort.py"} == set(ARGUMENTS)
 
 

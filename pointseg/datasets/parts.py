@@ -50,6 +50,25 @@ class Box:
         inside: NDArray[np.bool_] = local < np.array(self.size) / 2 - margin
         return np.logical_and.reduce(inside, axis=1)
 
+    def hit(self, origin: Vectors, rays: Vectors) -> Vectors:
+        """(N,) how far along rays (N, 3) from ``origin`` (3,) they meet it, in lengths of the ray; inf: never."""
+        start = _turned((origin - self.center)[None], -self.yaw)[0]
+        steps = _turned(rays, -self.yaw)
+        inverse = 1 / np.where(steps == 0, 1e-300, steps)  # so that 0 times it is a number
+        middle, half = -start * inverse, np.abs(inverse) * np.array(self.size) / 2
+        near, far = (middle - half).max(1), (middle + half).min(1)
+        return np.where((near < far) & (near > 0), near, np.inf)
+
+    def surface(self, points: Vectors) -> tuple[Vectors, Vectors]:
+        """Of (N, 3) points on it: (N, 3) normals outwards; (N, 2) metres along and up their face."""
+        local = _turned(points - self.center, -self.yaw)
+        axis = (np.abs(local) / np.array(self.size)).argmax(1)
+        rows = np.arange(len(points))
+        normal = np.zeros(local.shape)
+        normal[rows, axis] = np.where(local[rows, axis] < 0, -1.0, 1.0)
+        others = np.array([[1, 2], [0, 2], [0, 1]])[axis]
+        return _turned(normal, self.yaw), local[rows[:, None], others]
+
     def placed(self, x: float, y: float, yaw: float) -> Box:
         """Turned about the origin, then moved."""
         cx, cy, cz = _turned(np.array([self.center]), yaw)[0].tolist()
@@ -90,6 +109,36 @@ class Cylinder:
         inside = np.square(away[:, :2]).sum(1) < max(self.radius - margin, 0) ** 2
         return inside & (away[:, 2] > margin) & (away[:, 2] < self.height - margin)
 
+    def hit(self, origin: Vectors, rays: Vectors) -> Vectors:
+        """(N,) as Box.hit."""
+        start = origin - self.base
+        (x, y), (u, v) = start[:2], rays[:, :2].T
+        square, slope = u**2 + v**2, u * x + v * y
+        inside = slope**2 - square * (x**2 + y**2 - self.radius**2)
+        found = np.full(len(rays), np.inf)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            side = (-slope - np.sqrt(inside)) / square
+            level = start[2] + side * rays[:, 2]
+            met = (side > 0) & (level >= 0) & (level <= self.height)
+            found[met] = side[met]
+            for cap in (0.0, self.height):
+                away = (cap - start[2]) / rays[:, 2]
+                near = (x + away * u) ** 2 + (y + away * v) ** 2 <= self.radius**2
+                met = (away > 0) & near & (away < found)
+                found[met] = away[met]
+        return found
+
+    def surface(self, points: Vectors) -> tuple[Vectors, Vectors]:
+        """As Box.surface; around and up the side, along x and y of the ends."""
+        away = points - self.base
+        off = self.radius - np.hypot(away[:, 0], away[:, 1])
+        ends = np.minimum(np.abs(away[:, 2]), np.abs(away[:, 2] - self.height)) < np.abs(off)
+        around = away * (1, 1, 0) / self.radius
+        up = np.where(away[:, 2] > self.height / 2, 1.0, -1.0)[:, None] * np.array([0.0, 0, 1])
+        angle = np.arctan2(away[:, 1], away[:, 0])
+        side = np.stack([angle * self.radius, away[:, 2]], axis=1)
+        return np.where(ends[:, None], up, around), np.where(ends[:, None], away[:, :2], side)
+
     def placed(self, x: float, y: float, yaw: float) -> Cylinder:
         """Turned about the origin, then moved."""
         cx, cy, cz = _turned(np.array([self.base]), yaw)[0].tolist()
@@ -128,6 +177,30 @@ class Panel:
     def contains(self, points: Vectors, margin: float) -> NDArray[np.bool_]:
         """(N,) False: a panel has no inside."""
         return np.zeros(len(points), bool)
+
+    def hit(self, origin: Vectors, rays: Vectors) -> Vectors:
+        """(N,) as Box.hit; from the side that is seen, beside the openings."""
+        normal = np.cross(self.along, self.across)
+        toward = rays @ normal
+        with np.errstate(divide="ignore", invalid="ignore"):
+            away = (self.corner - origin) @ normal / toward
+            shares = self._shares(origin + away[:, None] * rays)
+        met = (toward < 0) & (away > 0) & ((shares >= 0) & (shares <= 1)).all(1)
+        for a0, c0, a1, c1 in self.openings:
+            met &= ~((shares >= (a0, c0)) & (shares < (a1, c1))).all(1)
+        return np.where(met, away, np.inf)
+
+    def surface(self, points: Vectors) -> tuple[Vectors, Vectors]:
+        """As Box.surface; metres along both edges."""
+        normal = np.cross(self.along, self.across)
+        edges = np.linalg.norm([self.along, self.across], axis=1)
+        normals = np.tile(normal / np.linalg.norm(normal), (len(points), 1))
+        return normals, self._shares(points) * edges
+
+    def _shares(self, points: Vectors) -> Vectors:
+        """(N, 2) where points lie, in shares of the two edges, which are at right angles."""
+        edges = np.array([self.along, self.across])
+        return (points - self.corner) @ (edges / np.square(edges).sum(1, keepdims=True)).T
 
 
 @dataclass(frozen=True)

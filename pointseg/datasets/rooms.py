@@ -48,7 +48,7 @@ def sample_room(room: Room, points: int, rng: np.random.Generator, *, name: str)
     seen = ~_hidden(room, coord, normal, owner) & ~_in_holes(coord, rng)
     index = rng.permutation(np.flatnonzero(seen))[:points]
     coord, normal, owner = coord[index], normal[index], owner[index]
-    color = _lit(room, coord, normal, owner) + rng.normal(0, COLOR_NOISE, coord.shape)
+    color = lit(room, coord, normal, owner) + rng.normal(0, COLOR_NOISE, coord.shape)
     coord = coord + rng.normal(0, SENSOR_NOISE_M, coord.shape)
     normal = normal + rng.normal(0, NORMAL_NOISE, normal.shape)
     normal /= np.linalg.norm(normal, axis=1, keepdims=True)
@@ -101,7 +101,7 @@ def _in_holes(coord: NDArray[np.float64], rng: np.random.Generator) -> NDArray[n
     return inside
 
 
-def _lit(
+def lit(
     room: Room, coord: NDArray[np.float64], normal: NDArray[np.float64], owner: NDArray[np.intp]
 ) -> NDArray[np.float64]:
     """(N, 3) colours in the light of a lamp below the middle of the ceiling."""
