@@ -9,7 +9,7 @@ Source: Abou Zeid 2025, arXiv:2503.18944, section 3; sections 2.3 to 2.6 of the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -178,7 +178,7 @@ class PointImages(nn.Module):
 
     @torch.no_grad()
     def encode_summarised(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """As ``encode``, and (K, C) the encoder's summary of each image, its class token."""
+        """As ``encode``, and in the same pass (K, C) the encoder's summary of each image."""
 
         def both(encoder: Encoder, some: Tensor) -> tuple[Tensor, ...]:
             found, summary = encoder.summarised(some)
@@ -191,30 +191,22 @@ class PointImages(nn.Module):
         self, images: Tensor, run: Callable[[Encoder, Tensor], tuple[Tensor, ...]]
     ) -> tuple[Tensor, ...]:
         """What ``run`` gives of normalised images, some at a time."""
-        encoder = self._encoder()
-        parts = [encoder(some)[-1].values for some in self._normalised(images)]
-        return torch.cat(parts).to(self._type(images))
-
-    @torch.no_grad()
-    def encode_summarised(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """As ``encode``, and in the same pass what stands for each image as a whole.
-
-        Args:
-            images: (K, 3, H, W) uint8, K >= 1.
-
-        Returns:
-            (K, C, h, w) and (K, C).
-
-        Raises:
-            UserError: there is no encoder.
-        """
-        encoder = self._encoder()
-        each = [encoder.summarised(some) for some in self._normalised(images)]
-        maps, summaries = (
-            torch.cat([m[-1].values for m, _ in each]),
-            torch.cat([s for _, s in each]),
+        if self.encoder is None:
+            raise UserError(
+                "the model reads images, but there is no encoder to read them with: give --weights of its "
+                "encoder, or features that pointseg-cache-features made"
+            )
+        own = next((p.dtype for p in self.encoder.parameters()), torch.float32)
+        dtype = _autocast_type(images.device) or own
+        mean, std = (
+            torch.tensor(values, device=images.device)[:, None, None]
+            for values in (LVD_MEAN, LVD_STD)
         )
-        return maps.to(self._type(images)), summaries.to(self._type(images))
+        parts = []
+        for some in images.split(_IMAGES):
+            normalised = ((some / 255 - mean) / std).to(own)
+            parts.append([out.to(dtype) for out in run(self.encoder, normalised)])
+        return tuple(torch.cat(part) for part in zip(*parts, strict=True))
 
     def extra_repr(self) -> str:
         """What ``print`` shows."""
@@ -234,28 +226,6 @@ class PointImages(nn.Module):
             fuse=self._fuse(),
             sample=_SAMPLES[self.sample],
         )
-
-    def _encoder(self) -> Encoder:
-        if self.encoder is None:
-            raise UserError(
-                "the model reads images, but there is no encoder to read them with: give --weights of its "
-                "encoder, or features that pointseg-cache-features made"
-            )
-        return self.encoder
-
-    def _normalised(self, images: Tensor) -> Iterator[Tensor]:
-        """As the encoder was trained on, so many at a time."""
-        mean, std = (torch.tensor(values, device=images.device) for values in (LVD_MEAN, LVD_STD))
-        for some in images.split(_IMAGES):
-            normalised = (some / 255 - mean[:, None, None]) / std[:, None, None]
-            yield normalised.to(self._own_type())
-
-    def _own_type(self) -> torch.dtype:
-        return next((p.dtype for p in self._encoder().parameters()), torch.float32)
-
-    def _type(self, images: Tensor) -> torch.dtype:
-        """Of feature maps."""
-        return _autocast_type(images.device) or self._own_type()
 
     @property
     def _cells(self) -> tuple[int, int]:
