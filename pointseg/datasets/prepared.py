@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,12 @@ from pointseg.files.npy import read_array
 from pointseg.files.writing import new_file
 from pointseg.scene import IGNORE, Scene
 
+if TYPE_CHECKING:
+    from pointseg.images.frame import Frame
+
 INDEX = "dataset.json"
+CAMERAS = "cameras.json"
+"""In the folder of a scene: its images, in the format of ``pointseg.images.manifest``."""
 FORMAT = "pointseg-dataset-1"
 
 
@@ -43,7 +48,8 @@ class Index:
     source: str | None = None
     """Where the official files lie, if they are read as they are; relative to the index, or absolute."""
     images: str | None = None
-    """Where the official images lie, if they are read as they are and lie elsewhere."""
+    """Where the official images lie that were prepared, too, or that are read as they are; None: none were
+    asked for, or they lie with the official files."""
     files: Mapping[str, Any] = field(default_factory=dict)
     """What is known of each scene's files, if they are read as they are."""
     failed: Mapping[str, str] = field(default_factory=dict)
@@ -184,6 +190,26 @@ class PreparedScenes:
             found["segment"] = segment
             found["instance"] = _rows(folder, "instance", len(coord), None).astype(np.int32)
         return Scene(coord=coord, fields=found, name=scene)
+
+    def frames(self, split: str, scene: str) -> tuple[Frame, ...]:
+        """The posed images of a scene; () where there are none.
+
+        Raises:
+            UserError: there is no such scene; the dataset was prepared without images; the description of
+                the cameras is damaged.
+        """
+        from pointseg.images.manifest import read_manifest
+
+        require_scene(self.name, split, scene, self.scenes(split))
+        path = self.root / split / scene / CAMERAS
+        if path.is_file():
+            return read_manifest(path)
+        if self.index.images is None:
+            raise DatasetError(
+                f"dataset '{self.name}': {self.root} was prepared without images; add them with: "
+                f"pointseg-prepare --dataset {self.index.dataset} --source DOWNLOADED --out {self.root} --images"
+            )
+        return ()
 
     def _check_labels(self, folder: Path, segment: NDArray[np.int32]) -> None:
         wrong = (segment < IGNORE) | (segment >= len(self.classes))

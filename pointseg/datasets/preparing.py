@@ -52,7 +52,9 @@ class Job(Generic[Task]):
     task: Task
     """What the work is given, with the folder to write as second argument."""
     arrays: tuple[str, ...]
-    """The files that the scene has when it is ready."""
+    """The arrays that the scene has when it is ready."""
+    files: tuple[str, ...] = ()
+    """Other files that it has then."""
 
     @property
     def name(self) -> str:
@@ -89,7 +91,7 @@ def prepare_scenes(
             full or not writable. Scenes that are finished by then are kept.
     """
     check_index(out, index)
-    ready = {job.name for job in jobs if is_saved(out / job.split / job.scene, job.arrays)}
+    ready = {job.name for job in jobs if _is_ready(job, out / job.split / job.scene)}
     open_jobs = [job for job in jobs if job.name not in ready]
     if open_jobs:  # otherwise those who read it meanwhile need not notice
         write_index(out, replace(index, complete=False))
@@ -114,6 +116,10 @@ def prepare_scenes(
     failed = {job.name: failed[job.name] for job in jobs if job.name in failed}
     write_index(out, replace(index, splits=splits, failed=failed))
     return Preparation(splits, len(ready), failed, tuple(found))
+
+
+def _is_ready(job: Job[Task], folder: Path) -> bool:
+    return is_saved(folder, job.arrays) and all((folder / name).is_file() for name in job.files)
 
 
 def check_index(out: Path, index: Index) -> None:

@@ -61,6 +61,8 @@ TEST_ROOMS = range(707, 807)
 """Rooms for the test; there is one scan of each."""
 OFFICIAL_COUNTS: Mapping[str, int] = MappingProxyType({"train": 1201, "val": 312, "test": 100})
 """Scans of each split in the whole dataset."""
+IMAGE_SIZE = (480, 640)
+"""Height and width of exported images: what encoders of patches of 16 pixels are given."""
 
 
 def split_of(scene: str) -> str | None:

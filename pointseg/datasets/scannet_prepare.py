@@ -12,19 +12,29 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pointseg.datasets import scannet200
 from pointseg.datasets.dataset import DatasetError
-from pointseg.datasets.prepared import Index, save_scene
+from pointseg.datasets.prepared import (
+    CAMERAS,
+    Index,
+    find_index,
+    is_saved,
+    relative_source,
+    save_scene,
+)
 from pointseg.datasets.preparing import Job, Preparation, Report, prepare_scenes
-from pointseg.datasets.scannet import NAME, NYU40_IDS, OFFICIAL_COUNTS, split_of
+from pointseg.datasets.scannet import IMAGE_SIZE, NAME, NYU40_IDS, OFFICIAL_COUNTS, split_of
 from pointseg.files.ply import read_ply
 from pointseg.files.ply_lists import read_faces
 from pointseg.scene import IGNORE
+
+if TYPE_CHECKING:
+    from pointseg.datasets.scannet_images import ImageTask
 
 LABEL_TABLE = "scannetv2-labels.combined.tsv"
 FOLDERS = ("scans", "scans_test")
@@ -44,16 +54,27 @@ class ScanTask:
     """Where its official files lie."""
     classes: Classes | None
     """None for scans without labels."""
+    images: ImageTask | None = None
+    """What to do about its images; None: nothing."""
 
 
 def prepare(
-    source: Path, out: Path, *, workers: int = 1, report: Report | None = None
+    source: Path,
+    out: Path,
+    *,
+    images: Path | None = None,
+    image_size: tuple[int, int] | None = IMAGE_SIZE,
+    workers: int = 1,
+    report: Report | None = None,
 ) -> Preparation:
     """Prepare ScanNet for both class lists.
 
     Args:
         source: the folder with ``scans``, ``scans_test`` and the label table.
         out: root of the prepared dataset.
+        images: where the ``.sens`` streams or the extracted frames of the scans lie, which may be ``source``;
+            of streams every tenth frame is exported, about 25 GB. None: images are not prepared.
+        image_size: height and width of exported images; None: as they are.
         workers: processes.
         report: told about progress.
 
@@ -74,25 +95,42 @@ def prepare(
             f"{source}: must be the folder of ScanNet's download with scans/scene0000_00 and so on, holds none"
         )
     classes = read_label_table(source / LABEL_TABLE)
-    jobs = []
+    jobs: list[Job[ScanTask]] = []
+    without: list[str] = []
     for split in OFFICIAL_COUNTS:
         for name, folder in sorted(scans.items()):
             if split_of(name) == split:
                 labelled = split != "test"
-                task = ScanTask(folder, classes if labelled else None)
-                jobs.append(Job(split, name, task, POINTS + LABELS if labelled else POINTS))
+                shown = _images_of(folder, images, image_size)
+                if images is not None and shown is None:
+                    without.append(name)
+                task = ScanTask(folder, classes if labelled else None, shown)
+                arrays = POINTS + LABELS if labelled else POINTS
+                files = () if shown is None else (CAMERAS,)
+                jobs.append(Job(split, name, task, arrays, files))
+    if images is not None and len(without) == len(jobs):
+        raise DatasetError(
+            f"{images}: holds neither .sens streams nor extracted frames (color, pose, intrinsic) of any scan; "
+            f"name the folder that holds those of {jobs[0].scene}"
+        )
+    before = find_index(out)
     index = Index(
         dataset=NAME,
         splits={
             split: tuple(j.scene for j in jobs if j.split == split) for split in OFFICIAL_COUNTS
         },
         fields=("color", "normal"),
+        images=(before.images if before else None)
+        if images is None
+        else relative_source(images, out),
     )
     notes = [
         f"{split}: {len(index.splits[split])} of the official {count} scans are there"
         for split, count in OFFICIAL_COUNTS.items()
         if len(index.splits[split]) != count
     ]
+    if without:
+        notes.append(f"{len(without)} scans have no images: {', '.join(without[:10])}")
     if strangers:
         notes.append(
             f"left out {len(strangers)} folders that are not in the official lists, or twice: "
@@ -105,11 +143,32 @@ def prepare(
 
 
 def prepare_scan(task: ScanTask, target: Path) -> list[str]:
-    """Write the arrays of one scan; returns notes.
+    """Write what is not there yet of the arrays and images of one scan; returns notes.
 
     Raises:
         DatasetError, CloudFileError: a file is missing, damaged, or does not fit the others.
     """
+    labelled = task.classes is not None
+    notes: list[str] = []
+    if not is_saved(target, POINTS + LABELS if labelled else POINTS):
+        notes += _prepare_points(task, target)
+    if task.images is not None and not (target / CAMERAS).is_file():
+        from pointseg.datasets.scannet_images import prepare_images
+
+        notes += prepare_images(task.images, target)
+    return notes
+
+
+def _images_of(scan: Path, images: Path | None, size: tuple[int, int] | None) -> ImageTask | None:
+    if images is None:
+        return None
+    from pointseg.datasets.scannet_images import ImageTask, find_images
+
+    found = find_images(scan, images)
+    return None if found is None else ImageTask(found, size)
+
+
+def _prepare_points(task: ScanTask, target: Path) -> list[str]:
     stem = task.folder / task.folder.name
     mesh = Path(f"{stem}{MESH}")
     if not mesh.is_file():

@@ -149,13 +149,15 @@ def make_camera(
     if pose.shape == (3, 4):
         pose = np.vstack([pose, [0.0, 0.0, 0.0, 1.0]])
     try:
-        check_rigid(torch.from_numpy(pose), "its pose")
+        if (
+            camera_to_world is not None
+        ):  # before it is inverted, so that messages show what was given
+            check_rigid(torch.from_numpy(pose), "its pose (camera to world)")
+            pose = np.linalg.inv(pose)
         return Camera(
             intrinsics=torch.from_numpy(matrix.copy()),
             size=size,
-            world_to_camera=torch.from_numpy(
-                pose.copy() if camera_to_world is None else np.linalg.inv(pose)
-            ),
+            world_to_camera=torch.from_numpy(pose.copy()),
             distortion=None
             if distortion is None
             else torch.tensor(list(distortion), dtype=torch.float64),
