@@ -180,15 +180,20 @@ def _guesses_strength(recipe: Recipe) -> bool:
 
 
 def _spec(arguments: argparse.Namespace, recipe: Recipe, dataset: Dataset) -> TrainSpec:
+    from pointseg.engine.aside import LAST, REPLACED
     from pointseg.engine.initial import initial_weights
     from pointseg.engine.segmentation import Segmentation
-    from pointseg.engine.train import LAST, TrainSpec
+    from pointseg.engine.train import TrainSpec
     from pointseg.errors import UserError
 
     out = arguments.out or Path("runs") / f"{arguments.dataset}-{arguments.backbone}"
     held = (out / LAST).exists()
     if arguments.resume and not held:
-        raise UserError(f"--resume: {out / LAST} does not exist; leave --resume out to begin a run")
+        before = out / REPLACED
+        hint = f", or move the run in {before} back" if before.is_dir() else ""
+        raise UserError(
+            f"--resume: {out / LAST} does not exist; leave --resume out to begin a run{hint}"
+        )
     if held and not (arguments.resume or arguments.overwrite):
         raise UserError(f"--out {out}: holds a run; add --resume to go on with it, or --overwrite")
     device = choose_device(arguments.device)

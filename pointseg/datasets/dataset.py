@@ -5,7 +5,7 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,6 +81,19 @@ class Dataset(Protocol):
         Raises:
             DatasetError: there is no such scene, or it does not fit the dataset.
         """
+
+
+@runtime_checkable
+class KnowsShares(Protocol):
+    """A dataset whose shares of the classes are published, and need not be counted."""
+
+    @property
+    def class_shares(self) -> tuple[float, ...]:
+        """Of each class among all points of these splits, labelled or not."""
+
+    @property
+    def shares_of(self) -> tuple[str, ...]:
+        """The splits."""
 
 
 def distinct_colors(count: int) -> NDArray[np.uint8]:

@@ -114,6 +114,8 @@ class SemanticKITTI:
     name = NAME
     classes = CLASSES
     fields = frozenset({"strength"})
+    class_shares = CLASS_SHARES
+    shares_of = ("train",)
 
     def __init__(self, root: Path) -> None:
         """Open the dataset.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -145,12 +145,13 @@ def validation_steps(recipe: Recipe) -> Compose:
     )
 
 
-def label_counts(dataset: Dataset, splits: Sequence[str]) -> tuple[NDArray[np.int64], int]:
-    """(K,) labelled points of each class over all scenes of some splits; and all points, labelled or not."""
+def label_counts(
+    dataset: Dataset, scenes: Iterable[tuple[str, str]]
+) -> tuple[NDArray[np.int64], int]:
+    """(K,) labelled points of each class over scenes (split, name); and all points, labelled or not."""
     counts, points = np.zeros(len(dataset.classes), np.int64), 0
-    for split in splits:
-        for name in dataset.scenes(split):
-            segment = dataset.load(split, name)["segment"]
-            counts += np.bincount(segment[segment != IGNORE], minlength=len(counts))
-            points += len(segment)
+    for split, name in scenes:
+        segment = dataset.load(split, name)["segment"]
+        counts += np.bincount(segment[segment != IGNORE], minlength=len(counts))
+        points += len(segment)
     return counts, points

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from tqdm import tqdm
 
 from dinomed3d.lifting import Encoder
 from pointseg.cloud import Cloud
-from pointseg.datasets.dataset import Dataset
+from pointseg.datasets.dataset import Dataset, KnowsShares
 from pointseg.engine.checkpoint import build_segmenter, save_checkpoint
 from pointseg.engine.data import label_counts
 from pointseg.engine.losses import class_weights, segmentation_loss
@@ -19,6 +23,9 @@ from pointseg.engine.metrics import Confusion
 from pointseg.engine.recipe import Recipe
 from pointseg.errors import UserError
 from pointseg.segmenter import Segmenter
+
+WHOLE = 10**12
+"""Points in place of a published share of 1."""
 
 
 class Segmentation:
@@ -53,11 +60,30 @@ class Segmentation:
         kind = self.recipe.class_weights
         if kind == "none":
             return
-        counts, points = label_counts(self.dataset, self.recipe.train_splits)
+        counts, points = self._label_counts()
         try:
             self.weights = class_weights(counts, kind, total=points)
         except ValueError as error:
             raise UserError(f"--class-weights {kind}: {error}") from error
+
+    def _label_counts(self) -> tuple[NDArray[np.int64], int]:
+        """Points of each class, and of all: as published, or counted, the devices sharing the scenes."""
+        splits = self.recipe.train_splits
+        if isinstance(self.dataset, KnowsShares) and splits == self.dataset.shares_of:
+            return np.rint(np.array(self.dataset.class_shares) * WHOLE).astype(np.int64), WHOLE
+        many = torch.distributed.is_available() and torch.distributed.is_initialized()
+        rank = torch.distributed.get_rank() if many else 0
+        world = torch.distributed.get_world_size() if many else 1
+        scenes = [(split, name) for split in splits for name in self.dataset.scenes(split)]
+        shown = tqdm(
+            scenes[rank::world], "counting labels", file=sys.stderr, disable=rank > 0, delay=2
+        )
+        found = label_counts(self.dataset, shown)
+        if not many:
+            return found
+        parts: list[Any] = [None] * world
+        torch.distributed.all_gather_object(parts, found)
+        return sum(counts for counts, _ in parts), sum(points for _, points in parts)
 
     def state(self) -> dict[str, Any]:
         """As Objective.state."""

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from pointseg.cloud import Cloud
 from pointseg.datasets.dataset import Dataset
+from pointseg.engine.aside import BEST, LAST, drop_replaced, set_aside
 from pointseg.engine.budget import crowded
 from pointseg.engine.checkpoint import DISTILLED, FORMAT, read_checkpoint
 from pointseg.engine.data import Samples, join
@@ -35,7 +36,6 @@ from pointseg.errors import UserError
 if TYPE_CHECKING:
     from pointseg.images.cache import FeatureCache
 
-LAST, BEST = "last.pt", "best.pt"
 MOST_LEFT_OUT = 20
 """Steps in a row whose loss overflowed in float16, before the run is given up."""
 
@@ -150,6 +150,15 @@ class _Run:
             self._restore(resumed["training"])
         else:
             self.objective.begin()
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Set aside the run that was in the folder."""
+        kept = set_aside(self.spec.out) if self.fabric.is_global_zero else None
+        if kept is not None:
+            self.spec.log(
+                f"the run that was in {self.spec.out} lies in {kept} until this one has its first {BEST}"
+            )
 
     def to_the_end(self) -> None:
         """All steps that are left."""
@@ -256,6 +265,8 @@ class _Run:
         if score > self.best:
             self.best = score
             self.save(BEST)
+            if self.fabric.is_global_zero:
+                drop_replaced(self.spec.out)
         self.save(LAST)
 
     @torch.no_grad()

@@ -179,11 +179,11 @@ def _voxelize(
         first, last = float(np.floor(low / size_m)), float(np.floor(high / size_m))
         cells = last - first + 1
         if not (with_gaps or cells <= max_cells) and np.isfinite(cells):
-            found, values = np.unique(np.floor(values / size_m), return_inverse=True)
+            found, rank = np.unique(np.floor(values / size_m), return_inverse=True)
             cells = len(found)
             if cells <= max_cells:
                 key *= cells
-                key += values
+                key += rank
                 shape.append(cells)
                 continue
         if not cells <= max_cells:  # in this form NaN, from what overflowed, is refused as well

@@ -136,3 +136,12 @@ def test_what_the_description_says_of_files_is_kept_for_prediction(
     assert "guessed file by file; say it with 'strength_max'" in lines[0] and len(lines) == 2
     assert main([*words, *tiny, "--override", "form.strength_max=9"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_run_that_was_set_aside_is_pointed_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "replaced").mkdir()
+    assert main(["--dataset", "synthetic", *TINY, "--out", str(tmp_path), "--resume"]) == 2
+    said = capsys.readouterr().err
+    assert f"or move the run in {tmp_path / 'replaced'} back" in said
