@@ -93,14 +93,22 @@ def write_sens(
     depth_codec: str = "zlib",
     depth_per_m: float = 1000.0,
     version: int = 4,
+    intrinsics: tuple[NDArray[Any], NDArray[Any]] | None = None,
 ) -> None:
-    """A ``.sens`` stream of (camera to world, (H, W, 3) colour, (h, w) uint16 depth)."""
+    """A ``.sens`` stream of (camera to world, (H, W, 3) colour, (h, w) uint16 depth).
+
+    ``intrinsics`` are (3, 3) of the colour and of the depth camera.
+    """
     color, depth = frames[0][1], frames[0][2]
-    intrinsic = np.diag([500.0, 510.0, 1, 1]).astype("<f4")
+    color_k = np.diag([500.0, 510.0, 1, 1]).astype("<f4")
+    depth_k = color_k / 2
+    if intrinsics is not None:
+        color_k, depth_k = (np.eye(4, dtype="<f4") for _ in range(2))
+        color_k[:3, :3], depth_k[:3, :3] = intrinsics
     name = b"StructureSensor"
     data = [struct.pack("<IQ", version, len(name)), name]
-    data += [intrinsic.tobytes(), np.eye(4, dtype="<f4").tobytes()]
-    data += [(intrinsic / 2).tobytes(), np.eye(4, dtype="<f4").tobytes()]
+    data += [color_k.tobytes(), np.eye(4, dtype="<f4").tobytes()]
+    data += [depth_k.tobytes(), np.eye(4, dtype="<f4").tobytes()]
     codecs = (
         {"raw": 0, "png": 1, "jpeg": 2}[color_codec],
         {"raw": 0, "zlib": 1, "occi": 2}[depth_codec],
