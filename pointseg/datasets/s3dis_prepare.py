@@ -6,17 +6,28 @@ import io
 import math
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pointseg.datasets.dataset import DatasetError
-from pointseg.datasets.prepared import Index, save_scene
+from pointseg.datasets.prepared import (
+    CAMERAS,
+    Index,
+    find_index,
+    is_saved,
+    relative_source,
+    save_scene,
+)
 from pointseg.datasets.preparing import Job, Preparation, Report, prepare_scenes
 from pointseg.datasets.s3dis import AREAS, CLASSES, NAME
+
+if TYPE_CHECKING:
+    from pointseg.datasets.s3dis_images import RoomImages
 
 RELEASE = "Stanford3dDataset_v1.2"
 ANNOTATIONS = "Annotations"
@@ -42,6 +53,8 @@ class RoomTask:
     """Degrees by which the room is turned against the axes; None: it stays so."""
     normals: bool
     """Whether normals are estimated."""
+    images: RoomImages | None = None
+    """Its images; None: nothing is done about them."""
 
 
 def prepare(
@@ -50,6 +63,7 @@ def prepare(
     *,
     align: bool = False,
     normals: str = "estimate",
+    images: Path | None = None,
     workers: int = 1,
     report: Report | None = None,
 ) -> Preparation:
@@ -60,6 +74,7 @@ def prepare(
         out: root of the prepared dataset.
         align: turn each room so that its walls follow the axes.
         normals: estimate (from the points), or none.
+        images: the folder of 2D-3D-S with ``area_1`` and so on; None: images are not prepared.
         workers: processes.
         report: told about progress.
 
@@ -71,7 +86,10 @@ def prepare(
         raise ValueError(f"prepare: 'normals' must be one of {', '.join(NORMALS)}, got {normals!r}")
     base = source / RELEASE if (source / RELEASE).is_dir() else source
     fields = ("color", "normal") if normals == "estimate" else ("color",)
-    jobs, notes = [], []
+    shown = _images_of_rooms(images)
+    jobs: list[Job[RoomTask]] = []
+    notes: list[str] = []
+    without: list[str] = []
     for area in AREAS:
         rooms = sorted(p for p in (base / area).glob("*") if (p / ANNOTATIONS).is_dir())
         if not rooms:
@@ -83,22 +101,33 @@ def prepare(
                 raise DatasetError(
                     f"{base / area}: {area}_alignmentAngle.txt has no angle for room '{folder.name}'"
                 )
+            own = shown(area, folder.name, angles.get(folder.name))
+            if images is not None and own is None:
+                without.append(f"{area}/{folder.name}")
             task = RoomTask(
                 area=area,
                 room=folder.name,
                 files=_object_files(folder / ANNOTATIONS),
                 angle=angles.get(folder.name),
                 normals=normals == "estimate",
+                images=own,
             )
-            jobs.append(Job(area, folder.name, task, ("coord", *fields, *LABELS)))
+            files = () if own is None else (CAMERAS,)
+            jobs.append(Job(area, folder.name, task, ("coord", *fields, *LABELS), files))
     if not jobs:
         raise DatasetError(
             f"{source}: must be {RELEASE} with Area_1/<room>/{ANNOTATIONS} and so on, holds no room"
         )
+    if without:
+        notes.append(f"{len(without)} rooms have no images: {', '.join(without[:10])}")
+    before = find_index(out)
     index = Index(
         dataset=NAME,
         splits={area: tuple(j.scene for j in jobs if j.split == area) for area in AREAS},
         fields=fields,
+        images=(before.images if before else None)
+        if images is None
+        else relative_source(images, out),
         options={"align": align, "normals": normals},
     )
     return prepare_scenes(
@@ -107,11 +136,23 @@ def prepare(
 
 
 def prepare_room(task: RoomTask, target: Path) -> list[str]:
-    """Write the arrays of one room; returns notes.
+    """Write what is not there yet of the arrays and the cameras of one room; returns notes.
 
     Raises:
-        DatasetError: an annotation is damaged, or there is none.
+        UserError: an annotation is damaged, or there is none; a camera's pose is damaged.
     """
+    arrays = ("coord", "color", *(("normal",) if task.normals else ()), *LABELS)
+    notes: list[str] = []
+    if not is_saved(target, arrays):
+        notes += _prepare_points(task, target)
+    if task.images is not None and not (target / CAMERAS).is_file():
+        from pointseg.datasets.s3dis_images import prepare_images
+
+        notes += prepare_images(task.images, target)
+    return notes
+
+
+def _prepare_points(task: RoomTask, target: Path) -> list[str]:
     tables, segment, instance = [], [], []
     notes: list[str] = []
     others: Counter[str] = Counter()
@@ -221,12 +262,31 @@ def read_angles(path: Path) -> dict[str, int]:
 
 def align_room(xyz: NDArray[np.float64], angle: int) -> NDArray[np.float64]:
     """(N, 3) positions turned about z by (2 - angle / 180) pi around the middle of their box."""
+    centre = (xyz.min(0) + xyz.max(0)) / 2
+    return (xyz - centre) @ turn_of_room(angle).T + centre
+
+
+def turn_of_room(angle: int) -> NDArray[np.float64]:
+    """(3, 3) the rotation that ``align_room`` applies."""
     theta = (2 - angle / 180) * math.pi
     # Multiples of a right angle: rounding keeps walls exactly on the axes.
     cos, sin = round(math.cos(theta)), round(math.sin(theta))
-    turn = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]], np.float64)
-    centre = (xyz.min(0) + xyz.max(0)) / 2
-    return (xyz - centre) @ turn.T + centre
+    return np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]], np.float64)
+
+
+def _images_of_rooms(images: Path | None) -> Callable[[str, str, int | None], RoomImages | None]:
+    """Which images a room has, by area, room and angle."""
+    if images is None:
+        return lambda area, room, angle: None
+    from pointseg.datasets.s3dis_images import RoomImages, find_rooms
+
+    found = find_rooms(images)
+
+    def of_room(area: str, room: str, angle: int | None) -> RoomImages | None:
+        files = found.get((area, room))
+        return None if files is None else RoomImages(files, angle)
+
+    return of_room
 
 
 def _object_files(folder: Path) -> tuple[Path, ...]:
