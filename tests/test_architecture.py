@@ -88,6 +88,7 @@ def test_public_names():
         "MODELS",
         "Camera",
         "Cameras",
+        "Choice",
         "DinoEncoder",
         "Encoder",
         "FeatureMap",
@@ -96,6 +97,7 @@ def test_public_names():
         "Max",
         "Mean",
         "Nearest",
+        "Random",
         "SliceStack",
         "Views",
         "WeightsError",
@@ -110,6 +112,7 @@ def test_public_names():
         "sample_nearest",
         "stack_slices",
         "unstack_slices",
+        "z_buffer",
     ]
     assert dinomed3d.networks.__all__ == [
         "PARTS",

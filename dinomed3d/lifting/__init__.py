@@ -2,8 +2,9 @@
 
 from dinomed3d.lifting.dino import MODELS, DinoEncoder, build_encoder, default_taps
 from dinomed3d.lifting.encoder import Encoder, FeatureMap, pad_to_multiple
-from dinomed3d.lifting.fuse import Fuse, Last, Max, Mean, Nearest
+from dinomed3d.lifting.fuse import Choice, Fuse, Last, Max, Mean, Nearest, Random
 from dinomed3d.lifting.lift import Views, lift
+from dinomed3d.lifting.occlusion import z_buffer
 from dinomed3d.lifting.sample import sample_bilinear, sample_nearest
 from dinomed3d.lifting.slices import SliceStack, stack_slices, unstack_slices
 from dinomed3d.lifting.views import Camera, Cameras, check_rigid
@@ -13,6 +14,7 @@ __all__ = [
     "MODELS",
     "Camera",
     "Cameras",
+    "Choice",
     "DinoEncoder",
     "Encoder",
     "FeatureMap",
@@ -21,6 +23,7 @@ __all__ = [
     "Max",
     "Mean",
     "Nearest",
+    "Random",
     "SliceStack",
     "Views",
     "WeightsError",
@@ -35,4 +38,5 @@ __all__ = [
     "sample_nearest",
     "stack_slices",
     "unstack_slices",
+    "z_buffer",
 ]

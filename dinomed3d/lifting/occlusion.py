@@ -1,0 +1,123 @@
+"""A depth map of the cloud itself, where no sensor says what hides what."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dinomed3d.lifting.views import Camera
+
+_OCTAVES = 16
+_NEAREST = 2.0**-4
+"""Depths of one octave share a gap; the first octave begins here, metres, and takes all before it."""
+_STILL_GROWING = 1.5
+"""Points on a surface still have gaps while cells of twice the side cover so many times the area."""
+
+
+def z_buffer(
+    camera: Camera,
+    points: Tensor,
+    *,
+    cell: float | None = None,
+    limit: int = 64,
+    chunk: int = 1 << 17,
+) -> Tensor:
+    """How far away the nearest surface is at each pixel, as far as the points of a cloud tell.
+
+    Points have gaps between them, so each stands for a square that closes them. A pixel is behind
+    a surface where in all four quadrants around it, no farther than one gap, there is a nearer
+    point: surfaces seen at a grazing angle, whose points are nearer on one side and farther on the
+    other, do not hide themselves, and outlines do not grow. A point's own pixel is never beyond it,
+    so that with ``Cameras(..., depths=...)`` points are seen unless others are before them by more
+    than the margin.
+
+    Takes memory of about 20 maps of the image with its surroundings, and that of ``chunk`` points.
+    For large images a smaller map does: ``z_buffer(camera.resized(h, w), ...)``.
+
+    Args:
+        camera: the view.
+        points: (N, 3) of the whole cloud, in the camera's world.
+        cell: metres between neighbouring points (the size of the voxels of a sampled cloud). None:
+            estimated from how the points lie in the image, for each octave of depth by itself, as
+            the gaps of a LiDAR scan grow with the distance.
+        limit: largest gap that is closed, pixels; points so far outside the image take part.
+        chunk: points at a time.
+
+    Returns:
+        (H, W) float32 depth along z; 0 where nothing is known.
+
+    Raises:
+        ValueError: ``cell`` or ``limit`` is not positive.
+    """
+    if cell is not None and not 0 < cell < math.inf:
+        raise ValueError(f"z_buffer: 'cell' must be positive or None, got {cell}")
+    if limit < 1:
+        raise ValueError(f"z_buffer: 'limit' must be at least 1, got {limit}")
+    height, width = camera.size
+    layers = _layers(camera, points, limit, chunk)
+    focal = float(torch.stack([camera.intrinsics[0, 0], camera.intrinsics[1, 1]]).abs().max())
+    quadrants = torch.full((4, *layers.shape[1:]), math.inf, device=points.device)
+    for octave, layer in enumerate(layers):
+        known = layer.isfinite()
+        if not known.any():
+            continue
+        if cell is None:
+            gap = _gap(known, limit)
+        else:
+            gap = min(limit, math.ceil(cell * focal / (_NEAREST * 2**octave)))
+        for side in (False, True):
+            rows = _least(layer, gap, 0, after=side)
+            for other in (False, True):
+                quadrant = quadrants[2 * side + other]
+                torch.minimum(quadrant, _least(rows, gap, 1, after=other), out=quadrant)
+    depth = quadrants.amax(0)[limit : limit + height, limit : limit + width]
+    return torch.where(depth.isfinite(), depth, 0)
+
+
+def _layers(camera: Camera, points: Tensor, limit: int, chunk: int) -> Tensor:
+    """(octaves, H + 2 limit, W + 2 limit) depths of the nearest points themselves, else infinite."""
+    height, width = camera.size[0] + 2 * limit, camera.size[1] + 2 * limit
+    layers = torch.full((_OCTAVES * height * width,), math.inf, device=points.device)
+    for part in points.split(chunk):
+        uv, depth = camera.project(part)
+        column, row = (uv.floor() + limit).unbind(-1)
+        inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+        index = torch.nonzero(inside).squeeze(1)
+        depth = depth[index].float()
+        octave = (depth / _NEAREST).log2().floor().clamp(0, _OCTAVES - 1).long()
+        cells = (octave * height + row[index].long()) * width + column[index].long()
+        layers.scatter_reduce_(0, cells, depth, "amin")
+    return layers.view(_OCTAVES, height, width)
+
+
+def _gap(known: Tensor, limit: int) -> int:
+    """Pixels between neighbours on the surfaces that the points of one layer sample.
+
+    Cells of a side below the gap cover more the larger they are; above it, all of them cover the
+    same surface.
+    """
+    cells = known[None, None].float()
+    gap, area = 1, float(cells.sum())
+    while 2 * gap <= limit:
+        cells = F.max_pool2d(cells, 2, ceil_mode=True)
+        larger = float(cells.sum()) * (2 * gap) ** 2
+        if larger < _STILL_GROWING * area:
+            break
+        gap, area = 2 * gap, larger
+    return gap
+
+
+def _least(image: Tensor, reach: int, dim: int, *, after: bool) -> Tensor:
+    """Minimum over each place and the ``reach`` places after (or before) it along ``dim``."""
+    covered = 1
+    size = image.shape[dim]
+    while covered < reach + 1:
+        step = min(covered, reach + 1 - covered)
+        first, second = image.narrow(dim, 0, size - step), image.narrow(dim, step, size - step)
+        image = image.clone()
+        image.narrow(dim, 0 if after else step, size - step).copy_(torch.minimum(first, second))
+        covered += step
+    return image
