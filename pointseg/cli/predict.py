@@ -6,10 +6,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pointseg.cli.command import choose_device, run_command
 from pointseg.cli.progress import Bar, bar
 from pointseg.cli.test import add_machine, add_protocol, choose_precision, protocol_changes
+
+if TYPE_CHECKING:
+    from pointseg.datasets.cameras import CameraRule
 
 NAME = "pointseg-predict"
 SEEN_FROM = ("middle", "origin", "up")
@@ -64,6 +68,17 @@ def _parser() -> argparse.ArgumentParser:
         "--any-scale", action="store_true",
         help="predict, too, what does not seem to fit the model's voxels",
     )  # fmt: skip
+    seen = parser.add_argument_group("models that read images")
+    seen.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="of the image encoder, those that the model was trained with",
+    )
+    seen.add_argument(
+        "--cameras", metavar="WHERE",
+        help="the posed images of each cloud: 'organised' for RGB-D .pcd files, which hold their image, or a "
+        "manifest beside the cloud, such as '{scene}.cameras.json'",
+    )  # fmt: skip
     passes = parser.add_argument_group("how they are predicted")
     passes.add_argument(
         "--full", action="store_true",
@@ -77,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(arguments: argparse.Namespace, shown: Bar) -> int:
     from pointseg.datasets.description import UNITS as METRES
+    from pointseg.engine.encoders import trained_with
     from pointseg.engine.predict import PredictSpec, predict, table
 
     device = choose_device(arguments.device)
@@ -91,6 +107,8 @@ def _run(arguments: argparse.Namespace, shown: Bar) -> int:
             up=arguments.up,
             strength_max=arguments.strength_max,
             seen_from=arguments.seen_from,
+            encoder=None if arguments.weights is None else trained_with(arguments.weights),
+            cameras=_cameras(arguments.cameras),
             any_scale=arguments.any_scale,
             colors=arguments.colors,
             pictures=not arguments.no_pictures,
@@ -108,6 +126,18 @@ def _run(arguments: argparse.Namespace, shown: Bar) -> int:
         print(f"failed: {result.source}: {result.reason}")
     print(f"{len(results) - len(failed)} of {len(results)} done; results in {arguments.out}")
     return 1 if failed else 0
+
+
+def _cameras(text: str | None) -> CameraRule | None:
+    from pointseg.datasets.cameras import parse_cameras
+    from pointseg.errors import UserError
+
+    if text is None:
+        return None
+    try:
+        return parse_cameras(text)
+    except ValueError as error:
+        raise UserError(f"--cameras {text}: {error}") from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset as TorchDataset
 from pointseg.cloud import Cloud, collate
 from pointseg.datasets.dataset import Dataset
 from pointseg.datasets.mixture import Mixture
-from pointseg.engine.imagery import Imagery, pad_views
+from pointseg.engine.imagery import Imagery, Showing, pad_views
 from pointseg.engine.recipe import Recipe
 from pointseg.engine.sample import to_cloud
 from pointseg.errors import UserError
@@ -47,7 +47,9 @@ class Samples(TorchDataset[Cloud | UserError]):
     ) -> None:
         self.dataset, self.recipe, self.seed, self.training = dataset, recipe, seed, training
         self.labelled = labelled
-        self.imagery = None if recipe.images is None else Imagery(recipe.images, dataset, cache)
+        self.imagery = (
+            None if recipe.images is None else Imagery(dataset, Showing(recipe.images, cache))
+        )
         splits = recipe.train_splits if training else recipe.val_splits
         self.scenes = [(split, name) for split in splits for name in dataset.scenes(split)]
         if not self.scenes:

@@ -42,14 +42,97 @@ class Views:
 
 
 @dataclass(frozen=True)
-class Imagery:
-    """Gives the scenes of a dataset their views."""
+class Showing:
+    """Gives scenes their views."""
 
     recipe: ImageRecipe
-    dataset: Dataset
     cache: FeatureCache | None = None
     """Where the features of all images are; None: the images themselves are read."""
     change: Change | None = None
+    """What happens to frames before they are used."""
+
+    def of(
+        self,
+        who: str,
+        scene: Scene,
+        frames: Sequence[Frame],
+        rng: np.random.Generator | None = None,
+    ) -> tuple[Scene, Views]:
+        """A scene with ``image_coord`` and ``image_mask``, and its views.
+
+        Args:
+            who: its name in messages.
+            scene: with coordinates as its file gives them, not varied yet.
+            frames: its posed images.
+            rng: draws views and varies images, for training; None: views evenly spread, images as they are.
+
+        Raises:
+            UserError: no images or no point seen, unless the recipe allows that; an image that cannot be
+                read or is not in the cache.
+        """
+        from pointseg.images.choice import choose
+        from pointseg.images.preprocess import flip_coordinates, load_images
+        from pointseg.images.projection import see
+
+        if self.cache is not None:
+            frames = self.cache.pool(frames)
+        chosen = [frames[i] for i in choose(frames, self.recipe.views, rng)]
+        if self.change is not None:
+            chosen = list(self.change(chosen))
+        if not chosen:
+            return self._unseen(who, scene)
+        height, width = self.recipe.size
+        scene = see(
+            scene,
+            chosen,
+            self.recipe.visibility,
+            (height, width),
+            allow_unseen=self.recipe.allow_unseen,
+        )
+        if self.cache is not None:
+            return scene, Views(None, self._maps(who, chosen))
+        varied = rng if self.recipe.augment else None
+        images, flipped = load_images(chosen, (height, width), rng=varied)
+        return flip_coordinates(scene, flipped, width), Views(images, None)
+
+    def _maps(self, who: str, chosen: Sequence[Frame]) -> Tensor:
+        assert self.cache is not None
+        maps = []
+        for frame in chosen:
+            found = self.cache.get(frame)
+            if found is None:
+                raise UserError(
+                    f"scene {who}: the cache {self.cache.root} has no features of the image "
+                    f"{frame.name} as it is now; add them with pointseg-cache-features"
+                )
+            maps.append(found)
+        return torch.stack(maps)
+
+    def _unseen(self, who: str, scene: Scene) -> tuple[Scene, Views]:
+        """One black view that shows nothing."""
+        if not self.recipe.allow_unseen:
+            raise UserError(
+                f"scene {who}: has no images; leave it out, or allow such scenes with "
+                "--override images.allow_unseen=true"
+            )
+        scene = scene.with_fields(
+            image_coord=np.zeros((len(scene), 1, 2), np.float32),
+            image_mask=np.zeros((len(scene), 1), bool),
+        )
+        height, width = self.recipe.size
+        if self.cache is None:
+            return scene, Views(np.zeros((1, 3, height, width), np.uint8), None)
+        stride, channels = self.recipe.stride, self.recipe.channels
+        shape = (1, channels, -(-height // stride), -(-width // stride))
+        return scene, Views(None, torch.zeros(shape, dtype=torch.float16))
+
+
+@dataclass(frozen=True)
+class Imagery:
+    """Gives the scenes of a dataset their views."""
+
+    dataset: Dataset
+    showing: Showing
 
     def __post_init__(self) -> None:
         if not hasattr(self.dataset, "frames"):
@@ -70,62 +153,8 @@ class Imagery:
             UserError: no images or no point seen, unless the recipe allows that; an image that cannot be
                 read or is not in the cache.
         """
-        from pointseg.images.choice import choose
-        from pointseg.images.preprocess import flip_coordinates, load_images
-        from pointseg.images.projection import see
-
         frames = cast("HasFrames", self.dataset).frames(split, name)
-        if self.cache is not None:
-            frames = self.cache.pool(frames)
-        chosen = [frames[i] for i in choose(frames, self.recipe.views, rng)]
-        if self.change is not None:
-            chosen = list(self.change(chosen))
-        if not chosen:
-            return self._unseen(split, name, scene)
-        height, width = self.recipe.size
-        scene = see(
-            scene,
-            chosen,
-            self.recipe.visibility,
-            (height, width),
-            allow_unseen=self.recipe.allow_unseen,
-        )
-        if self.cache is not None:
-            return scene, Views(None, self._maps(split, name, chosen))
-        varied = rng if self.recipe.augment else None
-        images, flipped = load_images(chosen, (height, width), rng=varied)
-        return flip_coordinates(scene, flipped, width), Views(images, None)
-
-    def _maps(self, split: str, name: str, chosen: Sequence[Frame]) -> Tensor:
-        assert self.cache is not None
-        maps = []
-        for frame in chosen:
-            found = self.cache.get(frame)
-            if found is None:
-                raise UserError(
-                    f"scene {split}/{name}: the cache {self.cache.root} has no features of the image "
-                    f"{frame.name} as it is now; add them with pointseg-cache-features"
-                )
-            maps.append(found)
-        return torch.stack(maps)
-
-    def _unseen(self, split: str, name: str, scene: Scene) -> tuple[Scene, Views]:
-        """One black view that shows nothing."""
-        if not self.recipe.allow_unseen:
-            raise UserError(
-                f"scene {split}/{name}: has no images; leave it out, or allow such scenes with "
-                "--override images.allow_unseen=true"
-            )
-        scene = scene.with_fields(
-            image_coord=np.zeros((len(scene), 1, 2), np.float32),
-            image_mask=np.zeros((len(scene), 1), bool),
-        )
-        height, width = self.recipe.size
-        if self.cache is None:
-            return scene, Views(np.zeros((1, 3, height, width), np.uint8), None)
-        stride, channels = self.recipe.stride, self.recipe.channels
-        shape = (1, channels, -(-height // stride), -(-width // stride))
-        return scene, Views(None, torch.zeros(shape, dtype=torch.float16))
+        return self.showing.of(f"{split}/{name}", scene, frames, rng)
 
 
 def pad_views(clouds: Sequence[Cloud]) -> list[Cloud]:

@@ -6,15 +6,17 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pointseg.datasets.axes import upright
+from pointseg.datasets.cameras import CameraRule
 from pointseg.datasets.scale import check_scale
-from pointseg.engine.checkpoint import TrainedSpec, load_model
+from pointseg.engine.checkpoint import EncoderSource, TrainedSpec, load_model
+from pointseg.engine.imagery import Showing
 from pointseg.engine.recipe import Form, Protocol
 from pointseg.engine.sources import Source, find_sources
 from pointseg.engine.voting import Passes, Voter
@@ -35,6 +37,9 @@ from pointseg.files.writing import new_file
 from pointseg.pictures import labelled
 from pointseg.pictures.views import VIEWS
 from pointseg.scene import IGNORE, Scene
+
+if TYPE_CHECKING:
+    from pointseg.images.frame import Frame
 
 VERSION = 1
 """Of the way files are predicted; results of another one are made again."""
@@ -73,6 +78,10 @@ class PredictSpec:
     seen_from: str | None = None
     """Where estimated normals point to, one of ``SEEN_FROM``. None: to the middle of rooms, outdoors to
     the origin, where LiDAR scans have their sensor."""
+    encoder: EncoderSource | None = None
+    """Opens the image encoder, for models that read images."""
+    cameras: CameraRule | None = None
+    """Where the posed images of each cloud are, below its folder; None: a cloud has none."""
     any_scale: bool = False
     """Predict clouds, too, whose scale does not seem to fit the model's voxels."""
     colors: bool = False
@@ -117,7 +126,8 @@ def predict(spec: PredictSpec) -> list[Prediction]:
         UserError: no model, no files, or results that would lie on top of each other.
     """
     sources = find_sources(spec.inputs, spec.out)
-    model, trained = load_model(spec.model, spec.device)
+    model, trained = load_model(spec.model, spec.device, encoder=spec.encoder)
+    _check_images(spec, trained)
     protocol = spec.protocol(trained.recipe.test)
     voter = Voter(
         model,
@@ -176,6 +186,7 @@ def _way(spec: PredictSpec, trained: TrainedSpec, passes: Passes) -> dict[str, A
         "max_points": passes.protocol.max_points,
         "margin_m": passes.protocol.margin_m,
         "precision": spec.precision,
+        "cameras": None if spec.cameras is None else asdict(spec.cameras),
         "form": asdict(_form(spec, trained)),
         "seen_from": spec.seen_from,
         "colors": spec.colors,
@@ -203,7 +214,7 @@ def _one(
         if form.columns is not None and cloud_suffix(source.path) in TEXT:
             columns = fitting_columns(source.path, form.columns)
         scene = read_cloud(source.path, columns=columns, strength_max=form.strength_max)
-        labels, notes = _named(spec, voter, trained, scene, progress)
+        labels, notes = _named(spec, voter, trained, source.path, scene, progress)
         if cloud_suffix(source.path) == ".laz" and is_copc(source.path):
             notes.append("is cloud-optimised (COPC); the result is plain LAZ")
         if "strength" in trained.needs:
@@ -237,6 +248,7 @@ def _named(
     spec: PredictSpec,
     voter: Voter,
     trained: TrainedSpec,
+    path: Path,
     scene: Scene,
     progress: Callable[[float], None],
 ) -> tuple[NDArray[np.int32], list[str]]:
@@ -268,7 +280,13 @@ def _named(
             f"{', '.join(trained.needs)}: take a cloud that has them, or a model that was trained without"
         )
     labels = np.full(len(scene), IGNORE, np.int32)
-    labels[index] = voter.name_points(cloud, progress)
+    views = None
+    if trained.recipe.images is not None:
+        frames = _frames(spec, path, form)
+        cloud, views = Showing(trained.recipe.images).of(path.name, cloud, frames)
+        seen = cloud["image_mask"].any(1).mean()
+        notes.append(f"its images show {100 * seen:.0f} % of the points")
+    labels[index] = voter.name_points(cloud, progress, views)
     return labels, notes
 
 
@@ -283,6 +301,37 @@ def _of_strength(path: Path, scene: Scene, strength_max: float | None) -> list[s
     if strength_max is not None and usual_strength(values) > strength_max:
         return [f"more than 1 % of its intensities lie above {strength_max:g} (--strength-max)"]
     return []
+
+
+def _check_images(spec: PredictSpec, trained: TrainedSpec) -> None:
+    """Refuse images for a model that reads none, and none for one that does.
+
+    Raises:
+        UserError: either of these, or no encoder for the images.
+    """
+    images = trained.recipe.images
+    if images is None:
+        if spec.cameras is not None:
+            raise UserError(f"--cameras: the model {spec.model} reads no images; leave it out")
+        return
+    if spec.encoder is None:
+        raise UserError(
+            f"model {spec.model}: reads features of {images.encoder}; give the weights it was trained with "
+            "(--weights FILE)"
+        )
+    if spec.cameras is None and not images.allow_unseen:
+        raise UserError(
+            f"model {spec.model}: reads images; say where those of a cloud are with --cameras "
+            "('organised' for RGB-D clouds, or a manifest such as '{scene}.cameras.json')"
+        )
+
+
+def _frames(spec: PredictSpec, path: Path, form: Form) -> tuple[Frame, ...]:
+    """The posed images of a cloud."""
+    if spec.cameras is None:
+        return ()
+    file = PurePosixPath(path.name)
+    return spec.cameras.frames(path.parent, file, "", path.stem, unit_m=form.unit_m, up=form.up)
 
 
 def _viewpoint(scene: Scene, seen_from: str) -> NDArray[np.float64] | None:

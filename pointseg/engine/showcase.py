@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pointseg.datasets.dataset import Dataset
 from pointseg.engine.checkpoint import EncoderSource, load_model
-from pointseg.engine.imagery import Imagery
+from pointseg.engine.imagery import Imagery, Showing
 from pointseg.engine.voting import Passes, Voter
 from pointseg.pictures import comparison
 
@@ -45,7 +45,7 @@ def show_predictions(
     recipe = spec.recipe
     passes = Passes(protocol=replace(recipe.test, views="single"), fast=True)
     voter = Voter(model, recipe, len(spec.classes), passes, device=device)
-    imagery = None if recipe.images is None else Imagery(recipe.images, dataset, cache)
+    imagery = None if recipe.images is None else Imagery(dataset, Showing(recipe.images, cache))
     split = recipe.test_splits[0]
     folder = out / "pictures"
     folder.mkdir(parents=True, exist_ok=True)

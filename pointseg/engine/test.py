@@ -18,7 +18,7 @@ from pointseg.datasets.submission import Submits
 from pointseg.engine.checkpoint import EncoderSource, TrainedSpec, load_model
 from pointseg.engine.degradation import Degradation
 from pointseg.engine.encoders import cache_of
-from pointseg.engine.imagery import Imagery, Views
+from pointseg.engine.imagery import Imagery, Showing, Views
 from pointseg.engine.metrics import Confusion
 from pointseg.engine.recipe import Protocol
 from pointseg.engine.voting import Passes, Voter
@@ -177,7 +177,7 @@ def _imagery(spec: ScoreSpec, trained: TrainedSpec) -> Imagery | None:
     if change is not None:
         images = replace(images, allow_unseen=True)
     cache = None if spec.image_cache is None else cache_of(images, spec.image_cache)
-    return Imagery(images, spec.dataset, cache, change)
+    return Imagery(spec.dataset, Showing(images, cache, change))
 
 
 def _by_sight(found: dict[str, Confusion]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pointseg.engine.checkpoint import load_model, read_checkpoint
 from pointseg.engine.data import Samples
 from pointseg.engine.degradation import Degradation
 from pointseg.engine.encoders import trained_with
-from pointseg.engine.imagery import Imagery
+from pointseg.engine.imagery import Imagery, Showing
 from pointseg.engine.recipe import read_recipe
 from pointseg.engine.test import ScoreSpec, score
 from pointseg.engine.train import TrainResult, train
@@ -178,7 +178,7 @@ def test_views_are_padded_to_the_most(tmp_path: Path) -> None:
 
 def test_a_dataset_without_images_is_refused() -> None:
     with pytest.raises(UserError, match="the dataset boxes has no images"):
-        Imagery(IMAGES, Boxes())
+        Imagery(Boxes(), Showing(IMAGES))
 
 
 def test_validation_sees_the_same_views_each_time() -> None:

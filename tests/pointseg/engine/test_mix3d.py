@@ -109,6 +109,7 @@ def test_fields_that_are_not_there_stay_away():
         "image_mask",
         "images",
         "image_maps",
+        "source",
     }
 
 
