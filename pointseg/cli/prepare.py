@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 NAME = "pointseg-prepare"
 DATASETS = ("scannet", "scannet200", "s3dis", "semantickitti", "nuscenes")
+IN_SOURCE = Path("in --source")
+NATIVE = "native"
 SHOWN = 20
 """Failures and notes that are printed one by one; the rest is in dataset.json, or counted."""
 
@@ -40,6 +42,17 @@ def _parser() -> argparse.ArgumentParser:
         help="where the prepared data goes; later commands' --root",
     )  # fmt: skip
     parser.add_argument(
+        "--images", nargs="?", type=Path, const=IN_SOURCE, metavar="DIR",
+        help="prepare the images, too (also later, beside scenes that are ready), for --images of later "
+        "commands. DIR: where they lie, if not in --source: ScanNet's .sens streams or extracted frames, "
+        "2D-3D-S for s3dis (needed there), the odometry benchmark's colour images for semantickitti, nuScenes' "
+        "camera blobs",
+    )  # fmt: skip
+    parser.add_argument(
+        "--image-size", type=image_size, metavar="HxW",
+        help="scannet: size of images that are exported from streams, such as 480x640 (default), or native",
+    )  # fmt: skip
+    parser.add_argument(
         "--workers",
         type=int,
         metavar="N",
@@ -57,6 +70,16 @@ def _parser() -> argparse.ArgumentParser:
         help="nuscenes: v1.0-trainval, v1.0-mini or v1.0-test (default: what is there, mini last)",
     )  # fmt: skip
     return parser
+
+
+def image_size(text: str) -> tuple[int, int] | str:
+    """480x640 as height and width; native stays as it is."""
+    if text == NATIVE:
+        return NATIVE
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        raise argparse.ArgumentTypeError(f"must be height x width such as 480x640, got {text!r}")
+    return int(height), int(width)
 
 
 class Progress:
@@ -125,6 +148,13 @@ def _check(arguments: argparse.Namespace) -> None:
     for option, dataset in (("align", "s3dis"), ("normals", "s3dis"), ("version", "nuscenes")):
         if getattr(arguments, option) and arguments.dataset != dataset:
             raise UserError(f"--{option}: is only for --dataset {dataset}")
+    images = arguments.images
+    if arguments.image_size and (images is None or not arguments.dataset.startswith("scannet")):
+        raise UserError("--image-size: is only for --dataset scannet with --images")
+    if images is IN_SOURCE and arguments.dataset == "s3dis":
+        raise UserError("--images: must name the folder of 2D-3D-S for s3dis, with area_1/data/rgb")
+    if images not in (None, IN_SOURCE) and not images.is_dir():
+        raise UserError(f"--images {images}: is no folder; name the one that the images lie in")
     if arguments.workers is not None and arguments.workers < 1:
         raise UserError(f"--workers: must be >= 1, got {arguments.workers}")
     if not arguments.source.is_dir():
@@ -138,10 +168,20 @@ def _check(arguments: argparse.Namespace) -> None:
 def _prepare(arguments: argparse.Namespace, progress: Progress) -> Preparation:
     source, out = arguments.source, arguments.out
     workers = arguments.workers or min(8, os.cpu_count() or 1)
+    images = source if arguments.images is IN_SOURCE else arguments.images
     if arguments.dataset in ("scannet", "scannet200"):
         from pointseg.datasets import scannet_prepare
+        from pointseg.datasets.scannet import IMAGE_SIZE
 
-        return scannet_prepare.prepare(source, out, workers=workers, report=progress)
+        size = arguments.image_size or IMAGE_SIZE
+        return scannet_prepare.prepare(
+            source,
+            out,
+            images=images,
+            image_size=None if size == NATIVE else size,
+            workers=workers,
+            report=progress,
+        )
     if arguments.dataset == "s3dis":
         from pointseg.datasets import s3dis_prepare
 
@@ -150,16 +190,19 @@ def _prepare(arguments: argparse.Namespace, progress: Progress) -> Preparation:
             out,
             align=arguments.align,
             normals=arguments.normals or "estimate",
+            images=images,
             workers=workers,
             report=progress,
         )
     if arguments.dataset == "semantickitti":
         from pointseg.datasets import semantickitti_prepare
 
-        return semantickitti_prepare.prepare(source, out, report=progress)
+        return semantickitti_prepare.prepare(source, out, images=images, report=progress)
     from pointseg.datasets import nuscenes_prepare
 
-    return nuscenes_prepare.prepare(source, out, version=arguments.version, report=progress)
+    return nuscenes_prepare.prepare(
+        source, out, version=arguments.version, images=images, report=progress
+    )
 
 
 def _show(result: Preparation, out: Path) -> int:

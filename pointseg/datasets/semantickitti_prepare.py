@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pointseg.datasets.dataset import DatasetError
-from pointseg.datasets.prepared import Index, relative_source, write_index
+from pointseg.datasets.prepared import Index, find_index, relative_source, write_index
 from pointseg.datasets.preparing import Preparation, Report, check_index
 from pointseg.datasets.semantickitti import NAME, OFFICIAL_COUNTS, SPLITS, UNLABELLED
 
@@ -37,12 +37,15 @@ def prepare(
         raise DatasetError(
             f"{images}: must hold sequences/00/image_2 and so on, the odometry benchmark's colour images"
         )
+    before = find_index(out)
     index = Index(
         dataset=NAME,
         splits={},
         fields=("strength",),
         source=relative_source(base, out),
-        images=None if images is None else relative_source(pictures, out),
+        images=(before.images if before else None)
+        if images is None
+        else relative_source(pictures, out),
     )
     check_index(out, index)
     splits: dict[str, tuple[str, ...]] = {}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from pointseg.cli.prepare import Progress, duration, main
+from pointseg.cli.prepare import Progress, duration, image_size, main
 from pointseg.datasets import open_dataset
 from tests.pointseg.datasets.official import (
     object_rows,
@@ -18,7 +20,10 @@ from tests.pointseg.datasets.official import (
     write_room,
     write_scan,
     write_scannet,
+    write_sens,
 )
+from tests.pointseg.datasets.official_images import add_cameras, write_picture
+from tests.pointseg.datasets.test_s3dis_images import write_image
 
 
 def run(*arguments: object) -> int:
@@ -73,6 +78,15 @@ def test_the_other_datasets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         (("--source", "{raw}", "--align"), "--align: is only for --dataset s3dis"),
         (("--source", "{raw}", "--normals", "none"), "--normals: is only for --dataset s3dis"),
         (("--source", "{raw}", "--version", "x"), "--version: is only for --dataset nuscenes"),
+        (
+            ("--source", "{raw}", "--image-size", "9x9"),
+            "--image-size: is only for --dataset scannet",
+        ),
+        (("--source", "{raw}", "--images", "nowhere"), "--images nowhere: is no folder"),
+        (
+            ("--source", "{raw}", "--images", "--dataset", "s3dis"),
+            "must name the folder of 2D-3D-S",
+        ),
         (("--source", "{raw}", "--workers", "0"), "--workers: must be >= 1, got 0"),
         (("--source", "{raw}", "--out", "{file}"), "is a file; name a folder"),
         (("--source", "{raw}"), "must be the folder of ScanNet's download"),
@@ -89,6 +103,43 @@ def test_mistakes_are_one_line_and_exit_code_2(
     told = capsys.readouterr().err
     assert code == 2 and told.startswith("pointseg-prepare: ") and message in told
     assert told.count("\n") == 1
+
+
+def test_images_are_prepared_where_they_are_asked_for(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    write_scannet(raw / "scannet")
+    pixels, depth = np.zeros((9, 12, 3), np.uint8), np.full((9, 12), 1000, np.uint16)
+    intrinsics = np.array([[9.0, 0, 6], [0, 9, 4.5], [0, 0, 1]])
+    write_sens(
+        raw / "scannet/scans/scene0000_00/scene0000_00.sens",
+        [(np.eye(4), pixels, depth)],
+        intrinsics=(intrinsics, intrinsics),
+    )
+    write_kitti(raw / "semantickitti")
+    write_picture(tmp_path / "color" / "sequences" / "00" / "image_2" / "000000.png", 360, 1200)
+    write_nuscenes(raw / "nuscenes")
+    add_cameras(raw / "nuscenes", "v1.0-mini", lidar=(np.eye(4), np.eye(4)), cameras={})
+    write_room(raw / "s3dis", "Area_1", "office_1", {"floor_1": object_rows(30)})
+    write_image(tmp_path / "2d3ds", "area_1", "office_1")
+    for name, options, scene, views in (
+        ("scannet", ("--images", "--image-size", "native"), ("train", "scene0000_00"), 1),
+        ("semantickitti", ("--images", tmp_path / "color"), ("train", "00/000000"), 1),
+        ("nuscenes", ("--images",), ("train", "lidar0scene-0061"), 0),
+        ("s3dis", ("--normals", "none", "--images", tmp_path / "2d3ds"), ("Area_1", "office_1"), 0),
+    ):
+        out = tmp_path / "out" / name
+        assert run("--dataset", name, "--source", raw / name, "--out", out, *options) == 0
+        frames = open_dataset(name, out).frames(*scene)  # type: ignore[attr-defined]
+        assert len(frames) == views, name
+        if name == "scannet":
+            assert frames[0].camera.size == (9, 12)
+
+
+def test_sizes_of_images() -> None:
+    assert image_size("480x640") == (480, 640) and image_size("native") == "native"
+    for wrong in ("480", "0x5", "x", "4x-5"):
+        with pytest.raises(argparse.ArgumentTypeError, match="height x width"):
+            image_size(wrong)
 
 
 def test_a_place_that_cannot_be_written_is_told(
