@@ -18,11 +18,16 @@ def add_images(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--images", action="store_true", help="give the points features of the dataset's images"
     )
+    add_encoder(group)
+    add_encoder_weights(group)
+
+
+def add_encoder(group: Any) -> None:
+    """Which encoder of images, for new runs."""
     group.add_argument(
         "--encoder", default="vit_small_patch16_dinov3", metavar="NAME",
         help="DINOv3 or DINOv2 (default: vit_small_patch16_dinov3)",
     )  # fmt: skip
-    add_encoder_weights(group)
 
 
 def add_encoder_weights(group: Any) -> None:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pointseg.cli.command import (
     BACKBONES,
@@ -36,6 +36,22 @@ def _parser() -> argparse.ArgumentParser:
         "Writes last.pt, best.pt, metrics.csv, curves.png, pictures and TensorBoard's files into --out. "
         "Several devices: torchrun --nproc-per-node N -m pointseg.cli.train ..., or --devices N.",
     )
+    add_data(parser)
+    add_images(parser)
+    begin = add_run(parser)
+    begin.add_argument(
+        "--init", type=Path, metavar="FILE",
+        help="start from these weights: of pointseg-train or pointseg-distill, or a backbone in "
+        "Pointcept's format",
+    )  # fmt: skip
+    parser.add_argument(
+        "--class-weights", choices=("none", "auto", "sqrt"), help="against rare classes"
+    )
+    return parser
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Options that say what is learned from."""
     parser.add_argument("--dataset", required=True, choices=DATASETS)
     parser.add_argument(
         "--root",
@@ -49,29 +65,25 @@ def _parser() -> argparse.ArgumentParser:
         metavar="YAML",
         help="folder: its description (default: ROOT/dataset.yaml)",
     )
+
+
+def add_run(parser: argparse.ArgumentParser) -> Any:
+    """Options of a run, whatever it learns; returns the group of how it begins."""
     parser.add_argument("--backbone", default="ptv3", choices=BACKBONES, help="(default: ptv3)")
     parser.add_argument(
         "--size", choices=("small", "full"),
         help="of the backbone (default: small for synthetic, else full)",
     )  # fmt: skip
-    add_images(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="(default: runs/DATASET-BACKBONE)")
     begin = parser.add_mutually_exclusive_group()
     begin.add_argument("--resume", action="store_true", help="go on from last.pt in --out")
     begin.add_argument(
         "--overwrite", action="store_true", help="begin anew although --out holds a run"
     )
-    begin.add_argument(
-        "--init", type=Path, metavar="FILE",
-        help="start from these weights: of pointseg-train, or a backbone in Pointcept's format",
-    )  # fmt: skip
     parser.add_argument(
         "--override", action="append", default=[], metavar="KEY=VALUE",
         help="change the recipe, such as epochs=100 or optimizer.lr=0.001 (see --show-recipe)",
     )  # fmt: skip
-    parser.add_argument(
-        "--class-weights", choices=("none", "auto", "sqrt"), help="against rare classes"
-    )
     parser.add_argument("--show-recipe", action="store_true", help="print the recipe and stop")
     parser.add_argument("--device", choices=DEVICES, default="auto", help="(default: auto)")
     parser.add_argument(
@@ -92,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
         help="processes that load data (default: by cores)",
     )
     parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="(default: 0)")
-    return parser
+    return begin
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -116,7 +128,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if dataset is None or arguments.show_recipe:
         print(recipe.to_json())
         return 0
-    if _guesses_strength(recipe) and _is_main():
+    if _guesses_strength(recipe) and is_main():
         print(
             f"{NAME}: the scale of the intensities is guessed file by file; say it with 'strength_max' in "
             "dataset.yaml, so that all files, and those that are predicted later, are read alike",
@@ -180,13 +192,34 @@ def _guesses_strength(recipe: Recipe) -> bool:
 
 
 def _spec(arguments: argparse.Namespace, recipe: Recipe, dataset: Dataset) -> TrainSpec:
-    from pointseg.engine.aside import LAST, REPLACED
     from pointseg.engine.initial import initial_weights
     from pointseg.engine.segmentation import Segmentation
+
+    out = arguments.out or Path("runs") / f"{arguments.dataset}-{arguments.backbone}"
+    start = None
+    if arguments.init is not None:
+        start = initial_weights(arguments.init, dataset.classes.names, recipe)
+    spec = run_spec(arguments, recipe, dataset, out)
+    encoder, cache = None, None
+    if recipe.images is not None:
+        encoder, cache, images = seen_by(recipe.images, arguments)
+        recipe = replace(recipe, images=images)
+    objective = Segmentation(dataset, recipe, encoder)
+    return replace(spec, recipe=recipe, objective=objective, cache=cache, init=start)
+
+
+def run_spec(
+    arguments: argparse.Namespace, recipe: Recipe, dataset: Dataset, out: Path
+) -> TrainSpec:
+    """A run by the options of ``add_run``.
+
+    Raises:
+        UserError: the folder holds a run, or none; a precision that the device has not.
+    """
+    from pointseg.engine.aside import LAST, REPLACED
     from pointseg.engine.train import TrainSpec
     from pointseg.errors import UserError
 
-    out = arguments.out or Path("runs") / f"{arguments.dataset}-{arguments.backbone}"
     held = (out / LAST).exists()
     if arguments.resume and not held:
         before = out / REPLACED
@@ -204,21 +237,11 @@ def _spec(arguments: argparse.Namespace, recipe: Recipe, dataset: Dataset) -> Tr
     names = {"float32": "32-true", "float16": "16-mixed", "bfloat16": "bf16-mixed"}
     if precision == "float16" and device == "cpu":
         raise UserError("--precision float16: a CPU trains in float32 or bfloat16")
-    start = None
-    if arguments.init is not None:
-        start = initial_weights(arguments.init, dataset.classes.names, recipe)
-    encoder, cache = None, None
-    if recipe.images is not None:
-        encoder, cache, images = seen_by(recipe.images, arguments)
-        recipe = replace(recipe, images=images)
     return TrainSpec(
         dataset=dataset,
         recipe=recipe,
         out=out,
-        objective=Segmentation(dataset, recipe, encoder),
-        cache=cache,
         resume=arguments.resume,
-        init=start,
         accelerator=device,
         devices=local or arguments.devices,
         nodes=world // local if local else 1,
@@ -230,7 +253,8 @@ def _spec(arguments: argparse.Namespace, recipe: Recipe, dataset: Dataset) -> Tr
     )
 
 
-def _is_main() -> bool:
+def is_main() -> bool:
+    """Whether this process reports, of those that torchrun started."""
     return not int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0)))
 
 
@@ -240,7 +264,7 @@ def _train(spec: TrainSpec, arguments: argparse.Namespace) -> int:
     from pointseg.engine.train import train
 
     result = train(spec)
-    if not _is_main():
+    if not is_main():
         return 0  # the main process alone reports
     pictures = show_predictions(
         result.best,

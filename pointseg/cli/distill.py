@@ -1,0 +1,118 @@
+"""``pointseg-distill``: parse, make one TrainSpec, distil, show features. Heavy imports come late."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pointseg.cli.command import DATASETS, run_command
+from pointseg.cli.images import add_encoder, add_encoder_weights, seen_by
+from pointseg.cli.train import add_data, add_run, fitted, is_main, run_spec
+
+if TYPE_CHECKING:
+    from pointseg.datasets.mixture import Mixture, Part
+    from pointseg.engine.recipe import Recipe
+
+NAME = "pointseg-distill"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=NAME,
+        description="Teaches a 3D backbone, without labels, what a 2D foundation encoder sees in the images "
+        "of a dataset (D-DITR). 'pointseg-train --init OUT/last.pt' then needs fewer labels, and no image. "
+        "Writes last.pt, best.pt, metrics.csv, curves.png and pictures of features into --out.",
+    )
+    add_data(parser)
+    parser.add_argument(
+        "--also", action="append", default=[], metavar="NAME=DIR",
+        help="another dataset to learn from, and its folder; may be repeated",
+    )  # fmt: skip
+    teacher = parser.add_argument_group("the teacher")
+    add_encoder(teacher)
+    add_encoder_weights(teacher)
+    teacher.add_argument(
+        "--heads", choices=("shared", "each"), default="shared",
+        help="from the student to the teacher: one for all datasets, or one for each (default: shared)",
+    )  # fmt: skip
+    teacher.add_argument(
+        "--summary-loss", type=float, default=0.0, metavar="WEIGHT",
+        help="also learn the encoder's class token of each image (default: 0, not)",
+    )  # fmt: skip
+    add_run(parser)
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from pointseg.datasets import open_dataset
+    from pointseg.datasets.mixture import Mixture, Part
+    from pointseg.engine.recipe import override
+    from pointseg.engine.recipes import images_for, recipe_for
+
+    recipe = recipe_for(arguments.dataset, arguments.backbone, arguments.size or "full")
+    images = images_for(arguments.dataset, arguments.encoder)
+    dataset = open_dataset(arguments.dataset, arguments.root, config=arguments.config)
+    recipe = override(replace(fitted(recipe, dataset), images=images), arguments.override)
+    parts = [Part(dataset, recipe.train_splits, recipe.val_splits)]
+    parts += [_other(text, arguments) for text in arguments.also]
+    mixture = Mixture(parts)
+    recipe = replace(recipe, train_splits=("train",), val_splits=("val",))
+    if arguments.show_recipe:
+        print(recipe.to_json())
+        return 0
+    return _distil(arguments, recipe, mixture)
+
+
+def _other(text: str, arguments: argparse.Namespace) -> Part:
+    from pointseg.datasets import open_dataset
+    from pointseg.datasets.mixture import Part
+    from pointseg.engine.recipes import recipe_for
+    from pointseg.errors import UserError
+
+    name, equals, folder = text.partition("=")
+    if not equals or name not in DATASETS:
+        raise UserError(f"--also {text}: must be NAME=DIR with NAME of {', '.join(DATASETS)}")
+    recipe = recipe_for(name, arguments.backbone, arguments.size or "full")
+    return Part(open_dataset(name, Path(folder)), recipe.train_splits, recipe.val_splits)
+
+
+def _distil(arguments: argparse.Namespace, recipe: Recipe, dataset: Mixture) -> int:
+    from pointseg.engine.distillation import Distillation
+    from pointseg.engine.feature_showcase import show_features
+    from pointseg.engine.train import train
+
+    assert recipe.images is not None
+    out = arguments.out or Path("runs") / f"distilled-{arguments.dataset}-{arguments.backbone}"
+    spec = run_spec(arguments, recipe, dataset, out)
+    encoder, cache, images = seen_by(recipe.images, arguments)
+    recipe = replace(recipe, images=images)
+    datasets = len(dataset.parts) if arguments.heads == "each" else 1
+    objective = Distillation(
+        recipe, encoder, datasets=datasets, summary_loss=arguments.summary_loss
+    )
+    result = train(replace(spec, recipe=recipe, objective=objective, cache=cache))
+    if not is_main():
+        return 0  # the main process alone reports
+    pictures = show_features(
+        result.last, dataset, recipe, objective, out, device=spec.accelerator, cache=cache
+    )
+    print(f"student      {result.last} (val_cosine {result.score:.4f} at its best)")
+    print(f"curves       {out / 'curves.png'}")
+    for picture in pictures:
+        print(f"features     {picture}")
+    print(f"go on with   pointseg-train --init {result.last} ...")
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    arguments = _parser().parse_args(argv)
+    return run_command(NAME, lambda: _run(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
