@@ -1,0 +1,264 @@
+"""``pointseg-check-cameras``: parse, make one CheckSpec, check, print what was found. Heavy imports come late."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pointseg.cli.command import DATASETS, at_least, run_command
+from pointseg.cli.progress import Bar, bar
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from pointseg.images.frame import Frame, HasFrames
+    from pointseg.images.inspect import CheckSpec, Inspection
+    from pointseg.scene import Scene
+
+NAME = "pointseg-check-cameras"
+UPS = ("z", "-z", "y", "-y", "x", "-x")
+OCCLUSIONS = ("z-buffer", "depth", "none")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=NAME,
+        description="Shows whether the images of a scene and its points meet: draws points over each image "
+        "(by depth) and the images onto the points, prints the share of points that each view sees and how "
+        "well depths and colours agree, and says when poses look inverted, when depths are in another unit, "
+        "when K does not fit an image or when a view sees nothing.",
+        epilog="Exit codes: 0 checked, whatever was found; 1 with --strict, something looks wrong; 2 nothing "
+        "could be checked; 130 interrupted.",
+    )
+    parser.add_argument(
+        "cloud", nargs="?", type=Path, metavar="CLOUD",
+        help="a file; without --cameras an organised .pcd, which is its own image",
+    )  # fmt: skip
+    parser.add_argument(
+        "--cameras", type=Path, metavar="PATH",
+        help="for CLOUD: a manifest (cameras.json), or a folder with COLMAP's cameras.txt and images.txt",
+    )  # fmt: skip
+    parser.add_argument(
+        "--images", type=Path, metavar="DIR",
+        help="for COLMAP: the folder of its images (default: 'images' beside its model)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--dataset", choices=DATASETS, help="instead of CLOUD: a scene of a dataset"
+    )
+    parser.add_argument("--root", type=Path, metavar="DIR", help="of the dataset")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="YAML",
+        help="folder: its description (default: ROOT/dataset.yaml)",
+    )
+    parser.add_argument("--split", metavar="NAME", help="(default: the dataset's first)")
+    parser.add_argument("--scene", metavar="NAME", help="(default: the first that has images)")
+    parser.add_argument(
+        "-o", "--out", type=Path, required=True, metavar="DIR", help="where pictures go"
+    )
+    parser.add_argument(
+        "--views", type=at_least(1), default=8, metavar="N",
+        help="images, evenly spread over those of the scene (default: 8)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--up", choices=UPS,
+        help="axis of the points that points up, for pictures (default: z; -y where a cloud is its own image)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--occlusion", choices=OCCLUSIONS, default="z-buffer",
+        help="what hides points: depth maps, and the cloud itself where there are none (z-buffer, the "
+        "default); depth maps alone; nothing",
+    )  # fmt: skip
+    parser.add_argument(
+        "--near",
+        type=float,
+        default=0.0,
+        metavar="M",
+        help="nearer points are not seen (default: 0)",
+    )
+    parser.add_argument("--far", type=float, metavar="M", help="farther points are not seen")
+    parser.add_argument(
+        "--margin", type=float, default=0.2, metavar="M",
+        help="how far points may be off a depth map, metres (default: 0.2)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--strict", action="store_true", help="exit code 1 if something looks wrong"
+    )
+    return parser
+
+
+def _spec(arguments: argparse.Namespace, shown: Bar) -> CheckSpec:
+    from pointseg.errors import UserError
+    from pointseg.images.choice import choose
+    from pointseg.images.inspect import CheckSpec
+    from pointseg.images.projection import Visibility
+
+    if (arguments.cloud is None) == (arguments.dataset is None):
+        raise UserError("give either the file of a cloud, or --dataset with --root")
+    far, near = arguments.far, arguments.near
+    if near < 0 or (far is not None and far <= near) or not arguments.margin > 0:
+        raise UserError("--near must be >= 0, --far above it, and --margin above 0 metres")
+    turn, up = None, arguments.up or "z"
+    if arguments.dataset is not None:
+        scene, frames, turn = _of_dataset(arguments)
+    else:
+        scene, frames = _of_cloud(arguments)
+        if arguments.cameras is None:
+            up = arguments.up or "-y"
+    return CheckSpec(
+        scene=_told_points(scene, shown),
+        frames=[frames[i] for i in choose(frames, arguments.views)],
+        out=arguments.out,
+        rule=Visibility(
+            near_m=near, far_m=far, margin_m=arguments.margin, occlusion=arguments.occlusion
+        ),
+        up=up,
+        turn=turn,
+        progress=shown,
+    )
+
+
+def _of_dataset(
+    arguments: argparse.Namespace,
+) -> tuple[Scene, Sequence[Frame], NDArray[np.float64] | None]:
+    """A scene, its frames, and how its dataset turned both."""
+    from typing import cast
+
+    from pointseg.datasets import open_dataset
+    from pointseg.datasets.axes import turn_of
+    from pointseg.errors import UserError
+
+    if arguments.cameras is not None or arguments.images is not None:
+        raise UserError("--cameras, --images: are for the file of a cloud; a dataset has its own")
+    dataset = open_dataset(arguments.dataset, arguments.root, config=arguments.config)
+    if not hasattr(dataset, "frames"):
+        raise UserError(f"--dataset {arguments.dataset}: has no images")
+    split = arguments.split or dataset.splits()[0]
+    names = dataset.scenes(split) if arguments.scene is None else (arguments.scene,)
+    for name in names:
+        frames = cast("HasFrames", dataset).frames(split, name)
+        if frames:
+            description = getattr(dataset, "description", None)
+            turn = None if description is None else turn_of(description.up)
+            return dataset.load(split, name), frames, turn
+    which = f"scene {split}/{names[0]}" if len(names) == 1 else f"no scene of the split {split}"
+    raise UserError(f"{dataset.name}: {which} has {'no ' if len(names) == 1 else ''}images")
+
+
+def _of_cloud(arguments: argparse.Namespace) -> tuple[Scene, Sequence[Frame]]:
+    from pointseg.errors import UserError
+    from pointseg.files import read_cloud
+
+    for option in ("root", "config", "split", "scene"):
+        if getattr(arguments, option) is not None:
+            raise UserError(f"--{option}: is for --dataset")
+    path, cameras = arguments.cloud, arguments.cameras
+    frames: Sequence[Frame]
+    if cameras is None:
+        if path.suffix.lower() != ".pcd":
+            raise UserError(
+                f"{path}: say where its images are: --cameras with a manifest, or with a folder of COLMAP's "
+                "text files; only an organised .pcd is its own image"
+            )
+        from pointseg.images.organised import organised_frame
+
+        frames = (organised_frame(path),)
+    elif cameras.is_dir():
+        from pointseg.images.colmap import read_colmap
+
+        frames = read_colmap(cameras, arguments.images or cameras.parent / "images")
+    else:
+        from pointseg.images.manifest import read_manifest
+
+        frames = read_manifest(cameras)
+    return read_cloud(path), frames
+
+
+def _told_points(scene: Scene, shown: Bar) -> Scene:
+    """The points that were measured: neither NaN nor a scanner's mark for no return."""
+    import numpy as np
+
+    finite = np.isfinite(scene.coord).all(1)
+    nowhere = np.asarray(finite & ~(scene.coord + scene.origin).any(1))
+    kept = np.ones(len(scene), bool)
+    for lost, what in ((~finite, "have no position"), (nowhere, "lie at 0, 0, 0: no returns")):
+        if lost.sum() > (lost is nowhere):  # one point may well be there
+            shown.say(f"{lost.sum()} of {len(scene)} points are left out: they {what}")
+            kept &= ~lost
+    return scene if kept.all() else scene.select(kept)
+
+
+def _table(found: Inspection) -> str:
+    """A line per view; in brackets the same with the pose inverted, and with pixels shuffled."""
+    from pointseg.images.alternatives import INVERTED
+    from pointseg.images.evidence import Evidence
+
+    def told(view: Evidence | None, name: str, digits: int) -> str:
+        value = None if view is None else getattr(view, name)
+        return "-" if value is None else f"{value:.{digits}f}"
+
+    rows = [
+        ("", "", "", "depth off, m", "colour off, of 255", "lower is nearer"),
+        ("view", "inside", "visible", "(inverted)", "(inverted, chance)", "(inverted)"),
+    ]
+    for view in found.views:
+        own, other = view.stated, view.others.get(INVERTED)
+        colors = f"{told(other, 'color_off', 1)}, {told(own, 'color_chance', 1)}"
+        rows.append((
+            view.name if len(view.name) <= 28 else f"...{view.name[-25:]}",
+            f"{own.inside / own.points:.1%}",
+            f"{own.visible / own.points:.1%}",
+            f"{told(own, 'depth_off_m', 3)} ({told(other, 'depth_off_m', 3)})",
+            f"{told(own, 'color_off', 1)} ({colors})",
+            f"{told(own, 'lower_is_nearer', 2)} ({told(other, 'lower_is_nearer', 2)})",
+        ))  # fmt: skip
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            [
+                row[0].ljust(widths[0]),
+                *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True)),
+            ]
+        ).rstrip()
+        for row in rows
+    )
+
+
+def _run(arguments: argparse.Namespace, shown: Bar) -> int:
+    from pointseg.images.inspect import check_cameras
+
+    found = check_cameras(_spec(arguments, shown))
+    shown.close()
+    print(_table(found))
+    print(f"{found.inside:.1%} of the points lie in at least one image, {found.seen:.1%} are seen")
+    if found.verdict.other is None:
+        reason = found.verdict.reason
+        print(
+            f"poses: fine as stated; {reason}" if reason else
+            "poses: neither depth maps, nor colours of points, nor ground below upright cameras tell whether they "
+            "are right: look at the pictures"
+        )  # fmt: skip
+    for finding in found.findings:
+        print(f"problem: {finding}")
+    print(f"look at {arguments.out / 'cloud.png'} and {arguments.out / 'views'}")
+    return int(arguments.strict and bool(found.findings))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    arguments = _parser().parse_args(argv)
+
+    def run() -> int:
+        with bar() as shown:
+            return _run(arguments, shown)
+
+    return run_command(NAME, run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""Clouds over the images that they are seen in, and images on the clouds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from pointseg.pictures.render import render
+from pointseg.pictures.sheets import INK, beside, stacked, titled
+
+UNSEEN = (205, 205, 205)
+"""Points that no image shows."""
+LARGEST = 1600
+"""Width of pictures over images, pixels; larger ones are made smaller."""
+_FADED = 0.55
+"""How much of the image is left under the points."""
+
+
+def over_image(
+    image: NDArray[np.uint8],
+    uv: NDArray[np.floating[Any]],
+    depth: NDArray[np.floating[Any]],
+    *,
+    title: str = "",
+) -> Image.Image:
+    """Points over an image, from red (near) through green to violet (far), with a scale in metres.
+
+    Args:
+        image: (H, W, 3).
+        uv: (N, 2) pixels; points outside of the image are left out.
+        depth: (N,) metres, above 0; of points in one place the nearest is drawn.
+        title: a line above.
+    """
+    height, width = image.shape[:2]
+    scale = min(1.0, LARGEST / width)
+    small = Image.fromarray(image)
+    if scale < 1:
+        small = small.resize((LARGEST, max(1, round(height * scale))), Image.Resampling.BILINEAR)
+    canvas = np.asarray(small, np.float32) * _FADED
+    inside = (uv >= 0).all(1) & (uv[:, 0] < width) & (uv[:, 1] < height) & (depth > 0)
+    shape = (canvas.shape[0], canvas.shape[1])
+    grid = np.array([shape[1] / width, shape[0] / height])
+    place = np.minimum((uv[inside] * grid).astype(np.int64), np.array(shape[::-1]) - 1)
+    near, far = _range(depth[inside])
+    colors = depth_colors(depth[inside], near, far)
+    # Points as squares that fill about a third of the image at most.
+    most = np.sqrt(0.35 * shape[0] * shape[1] / max(1, len(place)))
+    reach = int(np.clip(most / 2, 0, 2))
+    order = np.argsort(-depth[inside], kind="stable")
+    for down in range(-reach, reach + 1):
+        for right in range(-reach, reach + 1):
+            rows = np.clip(place[order, 1] + down, 0, shape[0] - 1)
+            columns = np.clip(place[order, 0] + right, 0, shape[1] - 1)
+            canvas[rows, columns] = colors[order]
+    drawn = Image.fromarray(np.clip(canvas + 0.5, 0, 255).astype(np.uint8))
+    sheet = stacked([drawn, _scale(drawn.width, near, far)])
+    return titled(sheet, title) if title else sheet
+
+
+def depth_colors(depth: NDArray[np.floating[Any]], near: float, far: float) -> NDArray[np.uint8]:
+    """(N,) depths as (N, 3) colours, by their logarithm: red at ``near``, violet at ``far``."""
+    from matplotlib import colormaps  # slow to import
+
+    place = np.log(np.maximum(depth, near) / near) / max(np.log(far / near), 1e-9)
+    colors = colormaps["turbo"](1 - np.clip(place, 0, 1))[:, :3]
+    return np.asarray(np.round(255 * colors), np.uint8)
+
+
+def from_images(
+    coord: NDArray[np.floating[Any]],
+    colors: NDArray[Any],
+    seen: NDArray[np.bool_],
+    *,
+    own: NDArray[Any] | None = None,
+    up: str = "z",
+    size: tuple[int, int] = (800, 640),
+) -> Image.Image:
+    """A cloud in the colours of its images, from above and from the side.
+
+    Args:
+        coord: (N, 3).
+        colors: (N, 3) what the images show there, 0 to 255.
+        seen: (N,) whether any does.
+        own: (N, 3) the cloud's own colours, shown below for comparison.
+        up: the axis that points up.
+        size: of each picture.
+    """
+    shown = np.where(seen[:, None], colors, np.array(UNSEEN))
+    rows = [(f"colours of the images ({seen.mean():.1%} of the points; grey: unseen)", shown)]
+    if own is not None:
+        rows.append(("colours of the cloud itself", np.asarray(own)))
+    sheets = []
+    for title, painted in rows:
+        pictures = [
+            titled(render(coord, painted, view=view, size=size, up=up), f"{title}, {words}")
+            for view, words in (("top", "from above"), ("oblique", "from the side"))
+        ]
+        sheets.append(beside(pictures))
+    return stacked(sheets)
+
+
+def _range(depth: NDArray[np.floating[Any]]) -> tuple[float, float]:
+    """What is drawn in the first and in the last colour, metres."""
+    if not len(depth):
+        return 1.0, 10.0
+    near, far = np.percentile(depth, [1, 99])
+    return float(near), float(max(far, near * 1.05))
+
+
+def _scale(width: int, near: float, far: float) -> Image.Image:
+    """The colours of depths, with numbers below."""
+    bar = np.broadcast_to(
+        depth_colors(near * (far / near) ** np.linspace(0, 1, width), near, far), (12, width, 3)
+    )
+    picture = Image.new("RGB", (width, 38), (255, 255, 255))
+    picture.paste(Image.fromarray(np.ascontiguousarray(bar)), (0, 4))
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(14)
+    steps = 5 if width >= 400 else 2
+    for step in range(steps + 1):
+        share = step / steps
+        anchor = "lt" if step == 0 else "rt" if step == steps else "mt"
+        draw.text(
+            (round(share * (width - 1)), 20), f"{near * (far / near) ** share:.3g} m", INK, font,
+            anchor=anchor,
+        )  # fmt: skip
+    return picture
