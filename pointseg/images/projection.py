@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from dinomed3d.lifting import Cameras
+from dinomed3d.lifting import Cameras, z_buffer
 from pointseg.images.diagnosis import depth_problem, why_unseen
 from pointseg.images.frame import Frame, ImagesError
 from pointseg.images.recipe import OCCLUSIONS
@@ -85,8 +85,6 @@ def see(
         depth = None if read is None else torch.from_numpy(read)
         occluder = depth
         if depth is None and rule.occlusion == "z-buffer":
-            from dinomed3d.lifting import z_buffer
-
             occluder = z_buffer(camera, points)
         seeing = Cameras(
             [camera], depths=[occluder], near=rule.near_m, far=rule.far, margin=rule.margin_m

@@ -1,0 +1,154 @@
+"""What images show: positions by hand, the tests of visibility, and messages where nothing is seen."""
+
+from __future__ import annotations
+
+import pickle
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from pointseg.images.diagnosis import depth_problem
+from pointseg.images.frame import ImagesError
+from pointseg.images.projection import CHUNK, Visibility, see
+from pointseg.images.recipe import ImageRecipe
+from tests.pointseg.images.given import SIZE, frame, scene, shifted, wall
+
+ALL = Visibility()
+
+
+def test_positions_by_hand_in_the_pixels_of_the_size_asked_for() -> None:
+    found = see(wall(), [frame(), frame(shifted(0, 0, 2))], ALL, (80, 60))
+    u, v = np.meshgrid([15, 30, 45], [10, 40, 70])  # twice as high
+    assert found["image_coord"].dtype == np.float32
+    assert found["image_coord"][:, 0].tolist() == np.stack([u.ravel(), v.ravel()], 1).tolist()
+    u, v = np.meshgrid([22.5, 30, 37.5], [25, 40, 55])  # twice as far away
+    assert found["image_coord"][:, 1].tolist() == np.stack([u.ravel(), v.ravel()], 1).tolist()
+    assert found["image_mask"].all() and found["image_mask"].shape == (9, 2)
+
+
+def test_only_what_lies_in_the_image_and_ahead_is_visible() -> None:
+    # On the left edge, on the right edge (outside), behind, above, far right.
+    points = scene([[-2, 0, 2], [2, 0, 2], [0, 0, -2], [0, -2, 2], [9, 0, 2], [0, 0, 0]])
+    found = see(points, [frame()], ALL, SIZE)
+    assert found["image_mask"][:, 0].tolist() == [True] + [False] * 5
+    assert found["image_coord"][0, 0].tolist() == [0, 20] and not found["image_coord"][1:].any()
+
+
+def test_ranges_are_exclusive() -> None:
+    points = scene([[0, 0, 1], [0, 0, 1.5], [0, 0, 4], [0, 0, 5]])
+    found = see(points, [frame()], Visibility(near_m=1, far_m=4), SIZE)
+    assert found["image_mask"][:, 0].tolist() == [False, True, False, False]
+
+
+def test_depth_maps_hide_what_is_not_there_of_any_size_and_where_they_know_nothing() -> None:
+    depth = np.full((20, 30), 2.0)
+    depth[:, 20:] = 1.7  # something stands before the right column
+    depth[:7] = 0  # and nothing is known of the upper row
+    found = see(wall(), [frame(depth=depth)], ALL, SIZE)["image_mask"][:, 0].reshape(3, 3)
+    assert found.tolist() == [[False] * 3, [True, True, False], [True, True, False]]
+    wide = see(wall(), [frame(depth=depth)], Visibility(margin_m=0.31), SIZE)["image_mask"]
+    assert wide[:, 0].reshape(3, 3)[1:].all()
+    ignored = see(wall(), [frame(depth=depth)], Visibility(occlusion="none"), SIZE)
+    assert ignored["image_mask"].all()
+
+
+def test_the_cloud_hides_itself_where_a_z_buffer_is_asked_for() -> None:
+    x, y = np.meshgrid(np.linspace(-1, 1, 41), np.linspace(-1, 1, 41))
+    near = np.stack([x.ravel() / 4, y.ravel() / 4, np.full(x.size, 1.0)], 1)
+    far = np.stack([x.ravel(), y.ravel(), np.full(x.size, 3.0)], 1)
+    points = scene(np.concatenate([near, far]))
+    behind = slice(len(near), None)
+    reach = np.abs(far[:, :2]).max(1)  # the near wall covers 0.75 m of the far one
+    found = see(points, [frame()], Visibility(occlusion="z-buffer"), SIZE)["image_mask"][:, 0]
+    assert found[: len(near)].all()
+    assert not found[behind][reach < 0.7].any() and found[behind][reach > 0.81].mean() > 0.9
+    assert see(points, [frame()], ALL, SIZE)["image_mask"].all()  # no depth map, no test
+
+
+def test_the_origin_is_part_of_the_world_and_millimetres_survive_it() -> None:
+    origin = np.array([4_500_000.0, 5_400_000.0, 300.0])
+    here = wall()
+    there = replace(here, origin=origin)
+    moved = frame(shifted(*-origin))
+    one, two = see(here, [frame()], ALL, SIZE), see(there, [moved], ALL, SIZE)
+    assert two["image_coord"] == pytest.approx(one["image_coord"], abs=1e-4)
+    assert two["image_mask"].all()
+
+
+def test_positions_travel_with_their_points() -> None:
+    found = see(wall(), [frame()], ALL, SIZE).select(np.array([4, 4, 0]))
+    assert found["image_coord"][:, 0].tolist() == [[30, 20], [30, 20], [15, 5]]
+
+
+def test_large_clouds_go_in_pieces_and_fast() -> None:
+    rng = np.random.default_rng(0)
+    points = scene(rng.uniform([-1, -1, 1], [1, 1, 3], (CHUNK + 1000, 3)))
+    start = time.perf_counter()
+    found = see(points, [frame()] * 4, ALL, SIZE)
+    assert time.perf_counter() - start < 5
+    some = see(points.select(np.arange(CHUNK - 5, CHUNK + 5)), [frame()] * 4, ALL, SIZE)
+    assert (found["image_coord"][CHUNK - 5 : CHUNK + 5] == some["image_coord"]).all()
+
+
+def test_rounding_does_not_move_points_onto_the_edge() -> None:
+    below = np.nextafter(np.float32(2), np.float32(0))  # in float64 just inside the image
+    found = see(scene([[below, 0, 2], [0, 0, 2]]), [frame()], ALL, SIZE)
+    assert (found["image_coord"][found["image_mask"]] < [60, 40]).all()
+
+
+def test_no_points_are_no_error() -> None:
+    assert see(scene([]), [frame()], ALL, SIZE)["image_mask"].shape == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("frames", "rule", "message"),
+    [
+        ([], ALL, "has no images; add them, or allow"),
+        ([frame(shifted(0, 0, -4))], ALL, "with the poses inverted 100.0% would be"),
+        ([frame(shifted(0, 0, 4000))], Visibility(far_m=100), "look at near_m and far_m"),
+        ([frame(shifted(9000, 0, 0))], ALL, "the nearest camera stands 9000 m from"),
+        ([frame(np.diag([1.0, -1, -1, 1]))], ALL, "0.0% lie before the cameras"),
+        ([frame(depth=np.full(SIZE, 1.0))], ALL, "the depths say that something else stands before"),
+        ([frame(), frame()], Visibility(far_m=1), "within the images, but none between 0 m and 1 m"),
+        ([frame()], Visibility(near_m=3), "none between 3 m and any distance"),
+    ],
+)  # fmt: skip
+def test_why_nothing_is_seen_is_told_unless_it_is_allowed(frames, rule, message) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ImagesError) as error:
+        see(wall(), frames, rule, SIZE)
+    assert str(error.value).startswith("scene room: ") and message in str(error.value)
+    found = see(wall(), frames, rule, SIZE, allow_unseen=True)
+    assert found["image_mask"].shape == (9, len(frames)) and not found["image_mask"].any()
+
+
+@pytest.mark.parametrize(("factor", "hint"), [(1000, "of 1000"), (0.001, "of 1000"), (0.08, None)])
+def test_depths_in_another_unit_are_refused_even_beside_good_views(
+    factor: float, hint: str | None
+) -> None:
+    bad = frame(depth=np.full(SIZE, 2.0 * factor), name="bad")
+    if hint is None:  # merely wrong: nothing is visible there
+        assert see(wall(), [bad, frame()], ALL, SIZE)["image_mask"].any(0).tolist() == [False, True]
+        return
+    with pytest.raises(ImagesError, match=f"bad_depth.png: its depths have a median.*{hint}"):
+        see(wall(), [bad, frame()], ALL, SIZE, allow_unseen=True)
+
+
+def test_an_empty_depth_map_is_no_other_unit() -> None:
+    camera = frame().camera
+    assert depth_problem(camera, torch.zeros(SIZE), torch.tensor([[0.0, 0, 2]])) == ""
+
+
+def test_rules_are_checked() -> None:
+    with pytest.raises(ValueError, match="'occlusion' must be one of depth, z-buffer, none"):
+        Visibility(occlusion="depths")
+    assert ImageRecipe(far_m=4.0).visibility.far == 4 and ALL.far == float("inf")
+
+
+def test_frames_go_to_other_processes() -> None:
+    one = frame(depth=np.full(SIZE, 2.0))
+    two = pickle.loads(pickle.dumps(one))
+    assert two.name == one.name and torch.equal(two.camera.intrinsics, one.camera.intrinsics)
+    assert see(wall(), [two], ALL, SIZE)["image_mask"].all()
