@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +53,7 @@ def seen_by(
     """
     from pointseg.engine.encoders import cached_for, open_for
     from pointseg.errors import UserError
+    from pointseg.images.encoding import RANDOM
 
     if (arguments.weights is None) == (arguments.image_cache is None):
         raise UserError(
@@ -61,5 +63,10 @@ def seen_by(
     if arguments.image_cache is not None:
         cache, known = cached_for(images, arguments.image_cache)
         return None, cache, known
+    if arguments.weights == RANDOM:
+        print(
+            f"random weights for {images.encoder}: a trial of the way, whose features mean little",
+            file=sys.stderr,
+        )
     encoder, known = open_for(images, arguments.weights)
     return encoder, None, known

@@ -97,7 +97,9 @@ class ScanNet(PreparedScenes):
             unlabelled=("test",),
         )
 
-    def write_submission(self, out: Path, results: Results, *, split: str) -> list[Path]:
+    def write_submission(
+        self, out: Path, results: Results, *, split: str, use_camera: bool = False
+    ) -> list[Path]:
         """Write one text file per scene: the raw id of each vertex, in the order of the mesh.
 
         Raises:
@@ -123,7 +125,9 @@ class ScanNet200(PreparedScenes):
             unlabelled=("test",),
         )
 
-    def write_submission(self, out: Path, results: Results, *, split: str) -> list[Path]:
+    def write_submission(
+        self, out: Path, results: Results, *, split: str, use_camera: bool = False
+    ) -> list[Path]:
         """Write one text file per scene: the raw id of each vertex, in the order of the mesh.
 
         Raises:

@@ -222,7 +222,9 @@ class SemanticKITTI:
         """
         return read_poses(self.source / "sequences" / sequence / "poses.txt")
 
-    def write_submission(self, out: Path, results: Results, *, split: str) -> list[Path]:
+    def write_submission(
+        self, out: Path, results: Results, *, split: str, use_camera: bool = False
+    ) -> list[Path]:
         """Write ``sequences/XX/predictions/NNNNNN.label``: a raw id for each point, to be zipped.
 
         Raises:

@@ -20,8 +20,16 @@ Results = Iterable[tuple[str, Scene, NDArray[Any]]]
 class Submits(Protocol):
     """A dataset whose benchmark takes submissions."""
 
-    def write_submission(self, out: Path, results: Results, *, split: str) -> list[Path]:
+    def write_submission(
+        self, out: Path, results: Results, *, split: str, use_camera: bool = False
+    ) -> list[Path]:
         """Write the files of a submission for one split below ``out``; returns them.
+
+        Args:
+            out: the folder.
+            results: of all scenes of the split.
+            split: which.
+            use_camera: whether images were used; benchmarks that ask for it are told.
 
         Raises:
             DatasetError: a prediction is missing for a point, or is no class.

@@ -41,7 +41,8 @@ def initial_weights(
     def load(segmenter: nn.Module) -> str:
         assert isinstance(segmenter, Segmenter)
         if not _is_ours(path):
-            load_backbone(segmenter.backbone, path)
+            encoder = None if recipe.images is None else recipe.images.encoder
+            load_backbone(segmenter.backbone, path, encoder=encoder)
             return f"backbone from {path}; the head starts anew"
         content = read_checkpoint(path, (FORMAT, DISTILLED))
         state, wanted = content["model"], segmenter.state_dict()

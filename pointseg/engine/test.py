@@ -141,7 +141,10 @@ def score(spec: ScoreSpec) -> Score:
     if spec.submit is not None:
         assert isinstance(spec.dataset, Submits)  # checked above
         (split,) = splits  # checked above
-        spec.dataset.write_submission(spec.submit, _results(spec, scenes), split=split)
+        results = _results(spec, scenes)
+        spec.dataset.write_submission(
+            spec.submit, results, split=split, use_camera=imagery is not None
+        )
     metrics = point_metrics(confusion, trained.classes)
     metrics["groups"] = {name: list(rows) for name, rows in trained.classes.groups.items()}
     if imagery is not None:

@@ -171,7 +171,7 @@ def test_progress_and_the_number_of_pictures(tmp_path, model):
 class Benchmark(Clouds):
     """One whose results can be submitted."""
 
-    def write_submission(self, out, results, *, split):
+    def write_submission(self, out, results, *, split, use_camera=False):
         assert split == "test"
         out.mkdir()
         for name, scene, predicted in results:

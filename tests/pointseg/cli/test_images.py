@@ -1,0 +1,194 @@
+"""The commands with images: train, test, distil, cache, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import pointseg.datasets as datasets
+from pointseg.cli import cache_features, distill, predict, test, train
+from pointseg.engine.checkpoint import DISTILLED, read_checkpoint
+from tests.pointseg.painted import Painted
+
+TINY = [
+    'images.encoder_config={"embed_dim": 24, "depth": 1, "num_heads": 2}',
+    "images.size=[64,64]",
+    "images.near_m=0",
+    "images.views=2",
+    "features=color",
+    "voxel_m=0.1",
+    "epochs=1",
+    "evaluations=1",
+    "batch_size=2",
+    "mix3d=0",
+    "augmentation.elastic_probability=0",
+    'backbone_config={"base_channels":4,"channels":[4,4,4,4,4,4,4,4],"layers":[1,1,1,1,1,1,1,1]}',
+]
+DATA = ["--dataset", "scannet", "--backbone", "minkunet", "--workers", "0", "--device", "cpu"]
+RUN = [*DATA, *(word for change in TINY for word in ("--override", change))]
+BARE = [*DATA, *(w for c in TINY if not c.startswith("images.") for w in ("--override", c))]
+
+
+@pytest.fixture(autouse=True)
+def painted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets, "open_dataset", lambda *_, **__: Painted())
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("model")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets, "open_dataset", lambda *_, **__: Painted())
+        assert train.main([*RUN, "--images", "--weights", "none", "--out", str(out)]) == 0
+    return out / "best.pt"
+
+
+def refused(main: object, words: list[str], capsys: pytest.CaptureFixture[str], *told: str) -> None:
+    capsys.readouterr()
+    assert main(words) == 2  # type: ignore[operator]
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert all(text in lines[-1] for text in told), lines
+
+
+def test_trained_and_tested(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["-m", str(model), "--dataset", "scannet", "-o", str(tmp_path), "--split", "val"]
+    words += ["--fast", "--device", "cpu", "--pictures", "0"]
+    assert test.main([*words, "--weights", "none"]) == 0
+    assert "seen by a camera: 1,200 labelled points" in capsys.readouterr().out
+    assert test.main([*words, "--weights", "none", "--drop-views", "1"]) == 0
+    assert "unseen by a camera: 1,200 labelled points" in capsys.readouterr().out
+    refused(test.main, words, capsys, "give the weights it was trained with (--weights FILE)")
+    refused(
+        test.main,
+        [*words, "--weights", "none", "--pixel-noise=-1"],
+        capsys,
+        "--pixel-noise must be",
+    )
+
+
+def test_random_weights_are_said_loudly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train.main([*RUN, "--images", "--weights", "none", "--show-recipe"])
+    capsys.readouterr()
+    assert train.main([*RUN, "--images", "--weights", "none", "--out", str(tmp_path)]) == 0
+    assert "random weights for vit_small_patch16_dinov3" in capsys.readouterr().err
+
+
+def test_what_training_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--out", str(tmp_path)]
+    refused(
+        train.main, [*RUN, "--images", *out], capsys, "give either --weights with a file of vit_"
+    )
+    refused(train.main, [*BARE, "--weights", "none", *out], capsys, "are for --images; add that")
+    refused(
+        train.main, [*RUN, "--images", "--encoder", "vit_huge", *out], capsys, "must be one of vit_"
+    )
+    missing = str(tmp_path / "missing.pth")
+    refused(train.main, [*RUN, "--images", "--weights", missing, *out], capsys, "missing.pth")
+    refused(
+        train.main,
+        [*DATA[2:], "--dataset", "synthetic", "--images", "--weights", "none", *out],
+        capsys,
+        "the dataset synthetic has none",
+    )
+    refused(
+        train.main,
+        [*RUN, "--images", "--image-cache", str(tmp_path / "none"), *out],
+        capsys,
+        "holds no features",
+    )
+
+
+def test_features_from_a_cache_are_those_of_the_images(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pointseg.images import encoding
+
+    whole = encoding.open_encoder
+
+    def tiny(name: str, weights: str, config: object = None, **settings: object) -> object:
+        return whole(name, weights, {"embed_dim": 24, "depth": 1, "num_heads": 2}, **settings)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(encoding, "open_encoder", tiny)
+    cache = ["--dataset", "scannet", "--weights", "none", "--size", "64", "64", "--views", "2"]
+    assert cache_features.main([*cache, "-o", str(tmp_path / "cache"), "--device", "cpu"]) == 0
+    words = ["-m", str(model), "--dataset", "scannet", "--split", "val", "--device", "cpu"]
+    kept = ["--image-cache", str(tmp_path / "cache")]
+    assert test.main([*words, *kept, "-o", str(tmp_path / "a"), "--pictures", "0"]) == 0
+    assert (
+        test.main([*words, "--weights", "none", "-o", str(tmp_path / "b"), "--pictures", "0"]) == 0
+    )
+    one, two = (
+        json.loads((tmp_path / name / "metrics.json").read_text(encoding="utf-8")) for name in "ab"
+    )
+    assert one["test_point_miou"] == pytest.approx(two["test_point_miou"], abs=0.02)
+    out = ["--out", str(tmp_path / "run")]
+    assert train.main([*RUN, "--images", *kept, *out]) == 0
+    refused(
+        train.main,
+        [
+            *RUN,
+            "--images",
+            *kept,
+            "--override",
+            "images.size=[32,64]",
+            "--out",
+            str(tmp_path / "c"),
+        ],
+        capsys,
+        "another size of images",
+    )
+
+
+def test_distilled_then_trained_without_images(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    student = tmp_path / "student"
+    words = [*RUN, "--weights", "none", "--out", str(student), "--summary-loss", "0.5"]
+    assert distill.main(words) == 0
+    said = capsys.readouterr().out
+    assert "go on with   pointseg-train --init" in said
+    assert len(list((student / "pictures").glob("features-*.png"))) == 2
+    started = ["--init", str(student / "last.pt"), "--out", str(tmp_path / "tuned")]
+    assert train.main([*BARE, *started]) == 0
+    assert "distilled backbone from" in capsys.readouterr().err
+    refused(distill.main, [*RUN, "--out", str(tmp_path / "x")], capsys, "give either --weights")
+    refused(
+        distill.main, [*RUN, "--also", "nothing", "--weights", "none"], capsys, "must be NAME=DIR"
+    )
+    refused(
+        test.main,
+        ["-m", str(student / "last.pt"), "--dataset", "scannet"],
+        capsys,
+        "train it on labels with pointseg-train --init",
+    )
+
+
+def test_several_datasets_are_distilled_together(tmp_path: Path) -> None:
+    words = [*RUN, "--weights", "none", "--out", str(tmp_path), "--also", "s3dis=somewhere"]
+    with pytest.raises(SystemExit):
+        distill.main([*words, "--heads", "none"])
+    assert distill.main([*words, "--heads", "each"]) == 0
+    state = read_checkpoint(tmp_path / "last.pt", (DISTILLED,))["model"]
+    assert {key for key in state if key.startswith("heads.")} == {
+        f"heads.{number}.{name}" for number in (0, 1) for name in ("weight", "bias")
+    }
+
+
+def test_prediction_with_cameras(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pointseg.files import write_cloud
+
+    scene = Painted().load("val", "val0").without("segment")
+    write_cloud(tmp_path / "room.ply", scene)
+    words = [str(tmp_path / "room.ply"), "-m", str(model), "-o", str(tmp_path / "out")]
+    refused(predict.main, words, capsys, "give the weights it was trained with")
+    refused(predict.main, [*words, "--weights", "none"], capsys, "say where those of a cloud are")
+    capsys.readouterr()
+    manifest = ["--weights", "none", "--cameras", "{scene}.cameras.json"]
+    assert predict.main([*words, *manifest]) == 1  # there is no such manifest: this cloud fails
+    assert "room.cameras.json" in capsys.readouterr().out
