@@ -10,6 +10,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 ARGUMENTS = {
     "lift_slices.py": [],
     "benchmarks/brats.py": ["--help"],
+    "benchmarks/encoded_once.py": ["--tiny"],
     "benchmarks/hippocampus.py": ["--help"],
     "benchmarks/hospital.py": ["--tiny", "--parts", "ct"],
     "benchmarks/memory_model.py": ["--quick"],

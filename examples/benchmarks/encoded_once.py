@@ -1,0 +1,121 @@
+"""Images encoded for a test scene: once for all fragments and passes, and as the reference does, for each.
+
+One scene with images and one network with random weights are tested twice in one run by the protocol
+of section 2.13: every point of every voxel, several views of the cloud. Ours encodes each image once;
+the reference scheme runs the encoder again for every fragment of every pass. Labels and summed scores
+must be the same.
+
+    python examples/benchmarks/encoded_once.py [--encoder vit_small_patch16_dinov3] [--tests nuscenes]
+
+Weights are random: neither time nor agreement depends on them. `--tiny` takes a tiny encoder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import replace
+
+import numpy as np
+import torch
+from textured_rooms import TexturedRooms
+from torch import Tensor
+
+from pointseg.cloud import Cloud, collate
+from pointseg.ditr import PointImages
+from pointseg.engine.checkpoint import build_segmenter
+from pointseg.engine.encoders import open_for
+from pointseg.engine.imagery import Imagery, Showing, Views
+from pointseg.engine.recipe import Protocol
+from pointseg.engine.recipes import recipe_for
+from pointseg.engine.voting import Passes, Voter
+from pointseg.images.recipe import ImageRecipe
+
+
+class EachTime(Voter):
+    """The reference scheme: fragments come with images, which the network encodes."""
+
+    images: Tensor
+
+    def _encoded(self, views: Views | None) -> Tensor | None:
+        assert views is not None and views.images is not None
+        self.images = torch.from_numpy(views.images)
+        return None
+
+    def _probabilities(self, clouds: list[Cloud], maps: Tensor | None) -> Tensor:
+        found = []
+        for cloud in clouds:  # a fragment at a time
+            with torch.inference_mode():
+                seeing = replace(collate([cloud]), images=self.images[None])
+                found.append(self.model(seeing).float().softmax(1))
+        return torch.cat(found)
+
+
+class OneByOne(Voter):
+    """Ours, but a fragment at a time, too, so that nothing else differs."""
+
+    def _probabilities(self, clouds: list[Cloud], maps: Tensor | None) -> Tensor:
+        whole = super()._probabilities
+        return torch.cat([whole([cloud], maps) for cloud in clouds])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--encoder", default="vit_small_patch16_dinov3")
+    parser.add_argument("--tests", default="nuscenes", help="set of views of the cloud (10 passes)")
+    parser.add_argument("--views", type=int, default=6)
+    parser.add_argument("--points", type=int, default=40_000)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--tiny", action="store_true")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    torch.manual_seed(0)
+    if given.tiny:
+        given.points, given.views, given.tests = 2000, 2, "semantickitti"
+    config = {"embed_dim": 24, "depth": 1, "num_heads": 2} if given.tiny else {}
+    size = (60, 80) if given.tiny else (240, 320)
+    encoder, images = open_for(
+        ImageRecipe(encoder=given.encoder, encoder_config=config, size=size, views=given.views),
+        "none",
+    )
+    recipe = replace(
+        recipe_for("folder", "pointnext", "small"),
+        features=("color",), voxel_m=0.08, images=images, test=Protocol(views=given.tests),
+    )  # fmt: skip
+    rooms = TexturedRooms(views=given.views, points=given.points)
+    name = rooms.scenes("test")[0]
+    scene, views = Imagery(rooms, Showing(images)).attach("test", name, rooms.load("test", name))
+    model = build_segmenter(recipe, len(rooms.classes), encoder).eval()
+
+    encoded, encode = [0], PointImages.encode
+
+    def counted(self: PointImages, some: Tensor) -> Tensor:
+        encoded[0] += len(some)
+        return encode(self, some)
+
+    PointImages.encode = counted  # type: ignore[method-assign]
+    some = scene.select(np.arange(min(500, len(scene))))
+    Voter(model, recipe, len(rooms.classes), Passes(protocol=recipe.test, fast=True)).name_points(
+        some,
+        views=views,  # so that the first one measured is not the first one run
+    )
+    rows, labels = [], []
+    for title, kind in (("once (ours)", OneByOne), ("for each fragment and pass", EachTime)):
+        voter = kind(model, recipe, len(rooms.classes), Passes(protocol=recipe.test))
+        encoded[0], began = 0, time.perf_counter()
+        labels.append(voter.name_points(scene, views=views))
+        rows.append((title, encoded[0], time.perf_counter() - began))
+    same = float((labels[0] == labels[1]).mean())
+    print(f"{len(scene)} points, {given.views} images of {size[0]} x {size[1]}, {given.encoder}")
+    print("| images are encoded | times | test of the scene, s |")
+    print("| --- | --- | --- |")
+    for title, times, seconds in rows:
+        print(f"| {title} | {times} | {seconds:.1f} |")
+    print(f"images {rows[1][1] / rows[0][1]:.1f} times fewer, {rows[1][2] / rows[0][2]:.1f} times "
+          f"faster; labels equal at {100 * same:.4f} % of the points")  # fmt: skip
+    if not np.array_equal(*labels):
+        raise SystemExit("labels differ")
+
+
+if __name__ == "__main__":
+    main()
