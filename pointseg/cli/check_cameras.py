@@ -107,7 +107,7 @@ def _spec(arguments: argparse.Namespace, shown: Bar) -> CheckSpec:
     if arguments.dataset is not None:
         scene, frames, turn = _of_dataset(arguments)
     else:
-        scene, frames = _of_cloud(arguments)
+        scene, frames = _of_cloud(arguments, shown)
         if arguments.cameras is None:
             up = arguments.up or "-y"
     return CheckSpec(
@@ -150,7 +150,7 @@ def _of_dataset(
     raise UserError(f"{dataset.name}: {which} has {'no ' if len(names) == 1 else ''}images")
 
 
-def _of_cloud(arguments: argparse.Namespace) -> tuple[Scene, Sequence[Frame]]:
+def _of_cloud(arguments: argparse.Namespace, shown: Bar) -> tuple[Scene, Sequence[Frame]]:
     from pointseg.errors import UserError
     from pointseg.files import read_cloud
 
@@ -168,6 +168,9 @@ def _of_cloud(arguments: argparse.Namespace) -> tuple[Scene, Sequence[Frame]]:
         from pointseg.images.organised import organised_frame
 
         frames = (organised_frame(path),)
+        shown.say(
+            "the camera is the one that fits the points: figures show the file, not a calibration"
+        )
     elif cameras.is_dir():
         from pointseg.images.colmap import read_colmap
 

@@ -17,6 +17,7 @@ from pointseg.files.writing import new_file
 from pointseg.images.alternatives import alternatives
 from pointseg.images.diagnosis import why_unseen
 from pointseg.images.evidence import Evidence, Shown, look, pixels_of, weigh
+from pointseg.images.findings import Finding, Findings
 from pointseg.images.frame import Frame
 from pointseg.images.projection import Visibility
 from pointseg.images.sources import DepthFile
@@ -51,6 +52,8 @@ class CheckSpec:
     """The axis of the points that points up, for pictures."""
     turn: NDArray[np.float64] | None = None
     """(3, 3) rotation that brought the world of the files to that of the points; None: none."""
+    size: tuple[int, int] = (800, 640)
+    """Width and height of each picture of the cloud, pixels."""
     progress: Callable[[float, int, str], None] = lambda done, total, name: None
 
 
@@ -62,21 +65,6 @@ class View:
     stated: Evidence
     others: Mapping[str, Evidence]
     """With the pose read in other ways."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something that is wrong."""
-
-    text: str
-    views: tuple[str, ...] = ()
-    """Of which it is told; none: of all together."""
-
-    def __str__(self) -> str:
-        if not self.views:
-            return self.text
-        more = f" and {len(self.views) - 3} more" if len(self.views) > 3 else ""
-        return f"{', '.join(self.views[:3])}{more}: {self.text}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +95,7 @@ def check_cameras(spec: CheckSpec) -> Inspection:
         what = "no points" if not len(scene) else "no images"
         raise UserError(f"scene {scene.name}: has {what}; there is nothing to check")
     world = _World(spec)
-    findings, views, pictures = _Findings(), [], []
+    findings, views, pictures = Findings(), [], []
     errors: list[UserError] = []
     for number, frame in enumerate(spec.frames):
         spec.progress(number, len(spec.frames), frame.name)
@@ -148,7 +136,12 @@ def check_cameras(spec: CheckSpec) -> Inspection:
         names = [frame.name for frame in spec.frames]
         findings.say(f"scene {scene.name}: {why_unseen(world.points, cameras, names, spec.rule)}")
     picture = from_images(
-        world.points.numpy(), world.colors(), world.seen, own=world.color, up=spec.up
+        world.points.numpy(),
+        world.colors(),
+        world.seen,
+        own=world.color,
+        up=spec.up,
+        size=spec.size,
     )
     _save(picture, out / "cloud.png")
     return Inspection(
@@ -188,19 +181,25 @@ class _World:
     ) -> tuple[Shown, View]:
         """Look at one image, with its pose and with other readings of it."""
         shown, stated = self.weighed(frame.camera, image, depth)
+        hiding = self.color is not None  # nothing else of other readings asks what is hidden
         others = {
-            name: self.weighed(camera, image, depth)[1]
+            name: self.weighed(camera, image, depth, hiding=hiding)[1]
             for name, camera in alternatives(frame.camera, self.turn).items()
         }
         return shown, View(frame.name, stated, others)
 
     def weighed(
-        self, camera: Camera, image: NDArray[np.uint8], depth: Tensor | None
+        self,
+        camera: Camera,
+        image: NDArray[np.uint8],
+        depth: Tensor | None,
+        *,
+        hiding: bool = True,
     ) -> tuple[Shown, Evidence]:
         """What a camera sees, and the figures."""
         camera = self.near(camera)
         occluder = None if self.rule.occlusion == "none" else depth
-        if depth is None and self.rule.occlusion == "z-buffer":
+        if depth is None and hiding and self.rule.occlusion == "z-buffer":
             from dinomed3d.lifting import z_buffer
 
             occluder = z_buffer(camera, self.all)
@@ -223,32 +222,7 @@ class _World:
         return np.asarray(self._sum / np.maximum(self._count, 1))
 
 
-class _Findings:
-    """Collects what is wrong; the same of several views becomes one."""
-
-    def __init__(self) -> None:
-        self._held: dict[str, tuple[str, list[str]]] = {}
-
-    def add(self, kind: str, frame: Frame, text: str) -> None:
-        self._held.setdefault(kind, (text, []))[1].append(frame.name)
-
-    def drop(self, *kinds: str) -> None:
-        for kind in kinds:
-            self._held.pop(kind, None)
-
-    def __contains__(self, kind: str) -> bool:
-        return kind in self._held
-
-    def say(self, text: str) -> None:
-        self._held[text] = (text, [])
-
-    def told(self) -> tuple[Finding, ...]:
-        return tuple(Finding(text, tuple(views)) for text, views in self._held.values())
-
-
-def _tell(
-    findings: _Findings, frame: Frame, view: View, shown: Shown, depth: Tensor | None
-) -> None:
+def _tell(findings: Findings, frame: Frame, view: View, shown: Shown, depth: Tensor | None) -> None:
     """What is wrong with one image, its pose aside."""
     lens = lens_problem(frame.camera)
     if lens:
@@ -283,10 +257,11 @@ def _unit_words(frame: Frame, factor: float) -> str:
     return told
 
 
-def _single_poses(findings: _Findings, views: Sequence[View]) -> None:
+def _single_poses(findings: Findings, views: Sequence[View]) -> None:
     """Views whose own pose fits worse than another reading of it, where most fit."""
     for view in views:
-        verdict = judge([view.stated], {name: [found] for name, found in view.others.items()})
+        others = {name: [found] for name, found in view.others.items()}
+        verdict = judge([view.stated], others, by_share=False)
         if verdict.other is not None:
             text = f"{view.name}: {pose_words(verdict)} (of this view alone)"
             findings.say(text)

@@ -29,7 +29,12 @@ class Verdict:
     """The figures that say so; "" where nothing does."""
 
 
-def judge(stated: Sequence[Evidence], others: Mapping[str, Sequence[Evidence]]) -> Verdict:
+def judge(
+    stated: Sequence[Evidence],
+    others: Mapping[str, Sequence[Evidence]],
+    *,
+    by_share: bool = True,
+) -> Verdict:
     """Whether poses fit, and if not, what would.
 
     Asked in this order, until one can tell: depth maps, colours, whether what lies lower in the images
@@ -38,11 +43,15 @@ def judge(stated: Sequence[Evidence], others: Mapping[str, Sequence[Evidence]]) 
     Args:
         stated: of the views with the poses as they are.
         others: the same views with each of the alternatives.
+        by_share: whether more points in view speak for a reading; of one view among many they do not:
+            some cameras look out of the window.
     """
     for measure in MEASURES:
-        own = measure.figure(stated)
-        if own is None:
+        value = measure.figure(stated)
+        if value is None and not measure.decisive:
             continue
+        # where nothing is in view it is as bad as can be
+        own = measure.ideal + measure.near + measure.gain if value is None else value
         found = {name: measure.figure(views) for name, views in others.items()}
         able = {n: v for n, v in found.items() if v is not None and measure.speaks(v)}
         if measure.speaks(own) and not any(measure.as_good(v, own) for v in able.values()):
@@ -50,7 +59,10 @@ def judge(stated: Sequence[Evidence], others: Mapping[str, Sequence[Evidence]]) 
         able = {name: value for name, value in able.items() if measure.better(value, own)}
         if able:
             best = min(able, key=lambda name: abs(able[name] - measure.ideal))
-            return Verdict(best, f"{measure.words(able[best])}, as stated {measure.short(own)}")
+            as_stated = "none" if value is None else measure.short(value)
+            return Verdict(best, f"{measure.words(able[best])}, as stated {as_stated}")
+    if not by_share:
+        return Verdict(None, "")
     own_share = _share(stated)
     shares = {name: _share(views) for name, views in others.items()}
     best = max(shares, key=lambda name: shares[name], default="")
@@ -164,6 +176,8 @@ class Measure:
     """In a sentence; {} is the value."""
     form: str
     """Of the value."""
+    decisive: bool
+    """Whether it speaks for a reading although as stated nothing is in view to compare with."""
 
     def speaks(self, value: float) -> bool:
         """Whether it says that poses are right."""
@@ -189,15 +203,15 @@ class Measure:
 MEASURES = (
     Measure(
         _depth_share, 1.0, 1 - FITTING, 0.2,
-        "of the points that the depth maps know {} are as far away as these say", ".0%",
+        "of the points that the depth maps know {} are as far away as these say", ".0%", True,
     ),
     Measure(
         _color_ratio, 0.0, 0.75, 0.2,
-        "colours of points and pixels differ {} times as much as by chance", ".2f",
+        "colours of points and pixels differ {} times as much as by chance", ".2f", True,
     ),
     Measure(
         _ground, -1.0, 0.5, 0.4,
-        "what is lower in the images is nearer, as over ground (rank correlation {})", ".2f",
+        "what is lower in the images is nearer, as over ground (rank correlation {})", ".2f", False,
     ),
 )  # fmt: skip
 """The most telling first."""

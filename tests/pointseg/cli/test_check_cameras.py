@@ -1,0 +1,210 @@
+"""pointseg-check-cameras: what it finds in real frames and in wrong ones, how it ends."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from scipy.spatial.transform import Rotation
+
+from pointseg.cli.check_cameras import main
+from pointseg.files import write_cloud
+from pointseg.scene import Scene
+from tests.pointseg.engine.answers import CLASSES
+from tests.pointseg.images.street import frame, inverted, photo, street
+
+
+def run(*arguments):
+    return main([str(argument) for argument in arguments])
+
+
+def view(image, intrinsics, pose, **more):
+    with Image.open(image) as held:
+        width, height = held.size
+    return {
+        "image": str(image),
+        "K": np.asarray(intrinsics).tolist(),
+        "pose": np.asarray(pose).tolist(),
+        "width": width,
+        "height": height,
+        **more,
+    }
+
+
+def manifest(path, views, **shared):
+    told = {"format": "pointseg-cameras-1", "pose_direction": "world_to_camera", **shared}
+    path.write_text(json.dumps({**told, "views": views}))
+    return path
+
+
+def written(folder, views, scene):
+    """Frames and a cloud in files."""
+    images = []
+    for number, each in enumerate(views):
+        image = folder / f"{number}.png"
+        Image.fromarray(photo()).save(image)
+        camera = each.camera
+        images.append(view(image, camera.intrinsics, camera.world_to_camera))
+    write_cloud(folder / "street.ply", scene)
+    return folder / "street.ply", manifest(folder / "cameras.json", images)
+
+
+def rellis(shared):
+    """Cloud, image, K and the pose that the data set's transform means: it must be inverted."""
+    folder = shared / "data/points/rellis3d"
+    told = yaml.safe_load((folder / "transforms.yaml").read_text())
+    ((_, found),) = told.items()
+    turn, shift = found["q"], found["t"]
+    stated = np.eye(4)
+    stated[:3, :3] = Rotation.from_quat([turn[axis] for axis in "xyzw"]).as_matrix()
+    stated[:3, 3] = [shift[axis] for axis in "xyz"]
+    fx, fy, cx, cy = map(float, (folder / "camera_info.txt").read_text().split())
+    (image,) = folder.glob("*.jpg")
+    return folder / "000104.bin", image, [[fx, 0, cx], [0, fy, cy], [0, 0, 1]], stated
+
+
+def test_rellis_right_and_wrong_are_told_apart_without_labels(shared, tmp_path, capsys):
+    cloud, image, intrinsics, stated = rellis(shared)
+    wrong = manifest(tmp_path / "wrong.json", [view(image, intrinsics, stated)])
+    assert run(cloud, "--cameras", wrong, "-o", tmp_path / "wrong", "--strict") == 1
+    told = capsys.readouterr()
+    assert "problem: the poses look inverted" in told.out and "'pose_direction'" in told.out
+    assert "(rank correlation -0.89), as stated 0.03" in told.out
+    assert "53364 of 131072 points are left out: they lie at 0, 0, 0" in told.err
+    assert len(list((tmp_path / "wrong/views").iterdir())) == 2  # as stated, and as it seems
+    right = manifest(tmp_path / "right.json", [view(image, intrinsics, np.linalg.inv(stated))])
+    assert run(cloud, "--cameras", right, "-o", tmp_path / "right", "--strict") == 0
+    told = capsys.readouterr().out
+    assert "poses: fine as stated; what is lower in the images is nearer" in told
+    assert "problem" not in told
+    assert told.startswith(" ") and " 9.6% " in told
+    assert (tmp_path / "right/cloud.png").is_file()
+
+
+def test_nuscenes_shares(shared, tmp_path, capsys):
+    folder = shared / "data/points/nuscenes_sample"
+    (table,) = folder.glob("*.pkl")
+    (found,) = pickle.loads(table.read_bytes())["data_list"]
+    views = [
+        view(folder / each["img_path"], each["cam2img"], each["lidar2cam"], name=name)
+        for name, each in found["images"].items()
+    ]
+    cloud = folder / found["lidar_points"]["lidar_path"]
+    path = manifest(tmp_path / "cameras.json", views)
+    assert run(cloud, "--cameras", path, "-o", tmp_path, "--occlusion", "none") == 0
+    told = capsys.readouterr().out
+    lines = {line.split()[0]: line.split()[1] for line in told.splitlines() if "CAM_" in line}
+    assert lines == {
+        "CAM_FRONT": "8.8%",
+        "CAM_FRONT_RIGHT": "8.9%",
+        "CAM_FRONT_LEFT": "10.7%",
+        "CAM_BACK": "13.9%",
+        "CAM_BACK_LEFT": "11.8%",
+        "CAM_BACK_RIGHT": "9.7%",
+    }
+    assert "58.3% of the points lie in at least one image, 58.3% are seen" in told
+    assert "fine as stated" in told
+
+
+def test_an_organised_cloud_is_its_own_image(shared, tmp_path, capsys):
+    cloud = shared / "data/points/tabletop_rgbd/test/test5.pcd"
+    assert run(cloud, "-o", tmp_path, "--strict") == 0
+    told = capsys.readouterr()
+    assert "100.0% of the points lie in at least one image, 100.0% are seen" in told.out
+    assert "figures show the file, not a calibration" in told.err
+    assert "110746 of 307200 points are left out: they have no position" in told.err
+
+
+def test_a_cloud_with_a_manifest(tmp_path, capsys):
+    cloud, cameras = written(tmp_path, [frame(), frame()], street())
+    assert run(cloud, "--cameras", cameras, "-o", tmp_path / "out") == 0
+    told = capsys.readouterr()
+    assert [line.split()[0] for line in told.out.splitlines()[2:4]] == ["0", "1"]
+    assert "colours of points and pixels differ 0.00 times as much as by chance" in told.out
+    assert told.err == "[1/2] 0\n[2/2] 1\n"
+    assert run(cloud, "--cameras", cameras, "-o", tmp_path / "out", "--views", 1) == 0
+    assert capsys.readouterr().err == "[1/1] 0\n"
+
+
+def test_findings_do_not_end_badly_unless_strict(tmp_path, capsys):
+    cloud, cameras = written(tmp_path, [inverted(frame())], street())
+    assert run(cloud, "--cameras", cameras, "-o", tmp_path / "out") == 0
+    assert run(cloud, "--cameras", cameras, "-o", tmp_path / "out", "--strict") == 1
+    assert capsys.readouterr().out.count("problem: the poses look inverted") == 2
+
+
+def test_when_nothing_tells_that_is_said(tmp_path, capsys):
+    scene = street(colored=False)
+    scene = scene.select(scene.coord[:, 2] > 0.01)  # the wall alone
+    cloud, cameras = written(tmp_path, [frame()], scene)
+    assert run(cloud, "--cameras", cameras, "-o", tmp_path / "out") == 0
+    assert "look at the pictures" in capsys.readouterr().out
+
+
+class Streets:
+    """A dataset of one street, and of one scene without images."""
+
+    name, classes, fields = "streets", CLASSES, frozenset({"color"})
+
+    def splits(self):
+        return ("train",)
+
+    def scenes(self, split):
+        return ("blind", "street")
+
+    def load(self, split, scene):
+        return street()
+
+    def frames(self, split, scene):
+        return (frame(depth=True),) if scene == "street" else ()
+
+
+@pytest.fixture
+def dataset(monkeypatch):
+    monkeypatch.setattr("pointseg.datasets.open_dataset", lambda *_, **__: Streets())
+
+
+def test_a_scene_of_a_dataset(tmp_path, dataset, capsys):
+    assert run("--dataset", "scannet", "-o", tmp_path) == 0
+    told = capsys.readouterr().out
+    assert "ahead" in told and "100% are as far away as these say" in told
+    assert run("--dataset", "scannet", "--scene", "blind", "-o", tmp_path) == 2
+    assert "scene train/blind has no images" in capsys.readouterr().err
+
+
+def test_mistakes_are_one_line_and_exit_code_2(tmp_path, dataset, capsys, monkeypatch):
+    cloud, cameras = written(tmp_path, [frame()], street())
+    write_cloud(tmp_path / "empty.ply", Scene(coord=np.zeros((0, 3), np.float32)))
+    out = ("-o", tmp_path / "out")
+    for arguments, message in (
+        ((), "give either the file of a cloud, or --dataset"),
+        ((cloud, "--dataset", "scannet"), "give either the file of a cloud, or --dataset"),
+        ((cloud,), "say where its images are"),
+        ((cloud, "--cameras", tmp_path / "lost.json"), "lost.json"),
+        ((tmp_path / "lost.ply", "--cameras", cameras), "is not there"),
+        ((cloud, "--cameras", cameras, "--split", "train"), "--split: is for --dataset"),
+        (("--dataset", "scannet", "--cameras", cameras), "a dataset has its own"),
+        ((cloud, "--cameras", cameras, "--near", 5, "--far", 2), "--far above it"),
+    ):
+        assert run(*arguments, *out) == 2, arguments
+        (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("pointseg-")]
+        assert message in line, (arguments, line)
+    blind = type("Blind", (), {"name": "blind", "splits": lambda self: ("train",)})
+    monkeypatch.setattr("pointseg.datasets.open_dataset", lambda *_, **__: blind())
+    assert run("--dataset", "scannet", *out) == 2
+    assert "--dataset scannet: has no images" in capsys.readouterr().err
+
+
+def test_an_image_of_another_size_is_told_and_ends_badly_when_it_is_the_only_one(tmp_path, capsys):
+    small = replace(frame(), camera=frame().camera.resized(30, 40))
+    cloud, cameras = written(tmp_path, [small], street())
+    told = json.loads(cameras.read_text())
+    told["views"][0] |= {"width": 40, "height": 30}
+    cameras.write_text(json.dumps(told))
+    assert run(cloud, "--cameras", cameras, "-o", tmp_path / "out") == 2
+    assert "is 80 x 60 pixels (width x height), but the intrinsics" in capsys.readouterr().err

@@ -1,0 +1,245 @@
+"""What is found where images and points do not meet."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pointseg.errors import UserError
+from pointseg.images.alternatives import BOTH, FORWARD_X, INVERTED, OPENGL, alternatives
+from pointseg.images.evidence import Evidence, look, weigh
+from pointseg.images.findings import Finding
+from pointseg.images.frame import ImagesError
+from pointseg.images.inspect import CheckSpec, check_cameras
+from pointseg.images.projection import Visibility
+from pointseg.images.verdicts import depth_unit, half_pixel, judge, lens_problem
+from tests.pointseg.images.street import (
+    Held,
+    camera,
+    depth_map,
+    frame,
+    inverted,
+    photo,
+    posed,
+    street,
+)
+
+RULE = Visibility(occlusion="depth")
+FLIP = torch.diag(torch.tensor([1.0, -1, -1, 1], dtype=torch.float64))
+POSE = camera().world_to_camera
+
+
+def check(tmp_path, view, scene=None, **settings):
+    frames = view if isinstance(view, list) else [view]
+    scene = street() if scene is None else scene
+    spec = CheckSpec(
+        scene=scene, frames=frames, out=tmp_path, size=(80, 60), **{"rule": RULE, **settings}
+    )
+    return check_cameras(spec)
+
+
+def test_figures_of_a_view_that_fits():
+    shown = look(camera(), torch.from_numpy(street().coord), RULE)
+    assert shown.inside.all() and shown.visible.all()
+    found = weigh(
+        shown,
+        camera(),
+        image=photo(),
+        depth=torch.from_numpy(depth_map()),
+        color=street()["color"],
+        margin_m=0.1,
+    )
+    assert (found.points, found.inside, found.visible) == (4800, 4800, 4800)
+    assert (found.depth_known, found.depth_fits) == (4800, 4800)
+    assert found.depth_off_m < 1e-5 and found.color_off == 0
+    assert 40 < found.color_chance < 90
+    assert found.lower_is_nearer < -0.7
+
+
+def test_a_fitting_view_is_called_so(tmp_path):
+    found = check(tmp_path, frame(depth=True))
+    assert found.verdict.other is None and "100%" in found.verdict.reason
+    assert found.findings == () and found.seen == found.inside == 1
+    assert {path.relative_to(tmp_path).as_posix() for path in found.pictures} == {
+        "cloud.png",
+        "views/ahead.png",
+    }
+    with Image.open(tmp_path / "cloud.png") as picture:
+        assert picture.width == 2 * 80 + 8
+
+
+@pytest.mark.parametrize("depth", [True, False])
+@pytest.mark.parametrize("colored", [True, False])
+@pytest.mark.parametrize(
+    ("pose", "other"),
+    [
+        (torch.linalg.inv(POSE), INVERTED),
+        (FLIP @ POSE, OPENGL),
+        (torch.linalg.inv(FLIP @ POSE), BOTH),
+    ],
+)
+def test_poses_the_other_way_are_told_whatever_the_evidence(tmp_path, depth, colored, pose, other):
+    found = check(tmp_path, posed(frame(depth=depth), pose), street(colored=colored))
+    assert found.verdict.other == other
+    assert len(found.findings) == 1  # not all that follows from it
+    if other != OPENGL:
+        assert "inverted" in str(found.findings[0])
+    assert (tmp_path / "views" / "ahead.other.png").is_file()
+
+
+def test_axes_of_a_vehicle(tmp_path):
+    vehicle = torch.tensor([[0.0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
+    found = check(tmp_path, posed(frame(), vehicle.double() @ POSE))
+    assert found.verdict.other == FORWARD_X
+
+
+def test_worlds_that_were_turned_are_turned_back_before_poses_are_inverted(tmp_path):
+    turn = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
+    world = torch.eye(4, dtype=torch.float64)
+    world[:3, :3] = torch.from_numpy(turn)
+    wrong = posed(frame(), torch.linalg.inv(POSE) @ world.T)
+    scene = street().moved(street().coord @ turn.T.astype(np.float32))
+    assert check(tmp_path, wrong, scene, turn=turn).verdict.other == INVERTED
+
+
+def test_georeferenced_points_and_poses(tmp_path):
+    origin = np.array([4.5e5, 5.3e6, 200.0])
+    away = torch.eye(4, dtype=torch.float64)
+    away[:3, 3] = -torch.from_numpy(origin)
+    scene = replace(street(), origin=origin)
+    good = posed(frame(depth=True), POSE @ away)
+    assert check(tmp_path, good, scene).verdict.other is None
+    assert check(tmp_path, inverted(good), scene).verdict.other == INVERTED
+
+
+def test_one_view_of_several_is_told_alone(tmp_path):
+    views = [replace(frame(), name=f"v{i}") for i in range(3)]
+    views[1] = inverted(views[1])
+    found = check(tmp_path, views)
+    assert found.verdict.other is None
+    (finding,) = [f for f in found.findings if "inverted" in f.text]
+    assert finding.text.startswith("v1: the poses look inverted")
+
+
+def test_depths_in_another_unit(tmp_path):
+    view = replace(frame(), depth=Held(depth_map() * 1000, "depth"))
+    found = check(tmp_path, view)
+    (finding,) = found.findings
+    assert "says 1000 times the distance" in str(finding)
+    shown = look(camera(), torch.from_numpy(street().coord), RULE)
+    for factor in (1000.0, 0.2, 0.3048):
+        depth = torch.from_numpy(depth_map() * factor)
+        assert depth_unit(shown, camera(), depth) == pytest.approx(factor, rel=0.01)
+    assert depth_unit(shown, camera(), torch.from_numpy(depth_map() + 0.05)) is None
+    assert depth_unit(shown, camera(), torch.zeros(60, 80)) is None
+    anything = torch.rand(60, 80, generator=torch.Generator().manual_seed(0)) * 50 + 1
+    assert depth_unit(shown, camera(), anything) is None
+
+
+def test_pixel_centres(tmp_path):
+    half = torch.tensor([[70.0, 0, 39.5], [0, 70, 29.5], [0, 0, 1]])
+    found = check(tmp_path, frame(depth=True, intrinsics=half))
+    assert ["corners of pixels" in f.text for f in found.findings] == [True]
+    points = torch.from_numpy(street().coord)
+    assert half_pixel(look(camera(intrinsics=half), points, RULE))
+    assert not half_pixel(look(camera(), points, RULE))
+    anywhere = points + 0.1 * torch.rand(4800, 3, generator=torch.Generator().manual_seed(0))
+    assert not half_pixel(look(camera(intrinsics=half), anywhere, RULE))
+    assert not half_pixel(look(camera(intrinsics=half), points[:10], RULE))
+
+
+@pytest.mark.parametrize(
+    ("rows", "problem"),
+    [
+        ([[70, 0, 40], [0, 70, 30]], ""),
+        ([[70, 0, 34], [0, 72, 33]], ""),
+        ([[35, 0, 20], [0, 35, 15]], "about 40 x 30: K is for another size, multiply .* by 2"),
+        ([[140, 0, 80], [0, 140, 60]], "about 160 x 120: .* by 0.5"),
+        ([[70, 0, 5], [0, 70, 30]], "far from the middle"),
+        ([[70, 0, 40], [0, 140, 30]], "focal lengths differ"),
+        ([[4, 0, 40], [0, 4, 30]], "field of view would be 169 degrees"),
+        ([[4000, 0, 40], [0, 4000, 30]], "field of view would be 1.15 degrees"),
+    ],
+)
+def test_lenses_that_do_not_fit(rows, problem):
+    matrix = torch.tensor([*rows, [0, 0, 1]], dtype=torch.float64)
+    told = lens_problem(camera(intrinsics=matrix))
+    assert (told == "") == (problem == "")
+    if problem:
+        with pytest.raises(ValueError, match=problem):
+            raise ValueError(told)
+
+
+def test_a_view_that_sees_nothing_and_one_where_all_is_hidden(tmp_path):
+    away = POSE.clone()
+    away[0, 3] = 500  # far to the side
+    depth = np.random.default_rng(0).uniform(0.1, 1.2, (60, 80)).astype(np.float32)
+    wall = replace(frame(), name="wall", depth=Held(depth))
+    views = [replace(posed(frame(), away), name="aside"), wall, frame()]
+    told = [str(finding) for finding in check(tmp_path, views).findings]
+    assert "aside: no point lies in the image" in told
+    assert "wall: 4800 points lie in the image, and all of them are hidden" in told
+
+
+def test_no_view_sees_anything(tmp_path):
+    found = check(tmp_path, frame(), rule=Visibility(far_m=0.5))
+    (finding,) = found.findings
+    assert "none of its 4800 points is visible" in finding.text and "0.5 m" in finding.text
+    assert found.seen == 0
+
+
+def test_images_that_cannot_be_read(tmp_path):
+    small = replace(frame(), name="small", image=Held(photo()[:30]))
+    found = check(tmp_path, [small, frame()])
+    assert len(found.views) == 1
+    assert "is 80 x 30 pixels" in str(found.findings[0])
+    with pytest.raises(ImagesError, match="is 80 x 30 pixels"):
+        check(tmp_path, small)
+    narrow = replace(frame(), depth=Held(np.ones((60, 20), np.float32)))
+    assert "does not show what" in str(check(tmp_path, narrow).findings[0])
+
+
+def test_nothing_to_check(tmp_path):
+    with pytest.raises(UserError, match="has no images"):
+        check(tmp_path, [])
+    with pytest.raises(UserError, match="has no points"):
+        check(tmp_path, frame(), street().select(np.zeros(0, np.int64)))
+
+
+def evidence(**figures):
+    return Evidence(**{"points": 1000, "inside": 300, "visible": 300, **figures})
+
+
+def test_what_tells_most_is_asked_first():
+    depth = {"depth_known": 300, "depth_off_m": 0.0}
+    good = evidence(**depth, depth_fits=290, color_off=50.0, color_chance=50.0)
+    bad = evidence(**depth, depth_fits=3, color_off=5.0, color_chance=50.0)
+    assert judge([good], {INVERTED: [bad]}).other is None
+    assert judge([bad], {INVERTED: [good]}).other == INVERTED
+
+
+def test_evidence_that_both_readings_have_tells_nothing():
+    alike = evidence(lower_is_nearer=-0.8)
+    verdict = judge([alike], {INVERTED: [evidence(lower_is_nearer=-0.75)]})
+    assert verdict.other is None and verdict.reason == ""
+    assert judge([evidence()], {}).reason == ""
+
+
+def test_many_more_points_in_view():
+    few, many = evidence(inside=1), evidence(inside=400)
+    assert judge([few], {INVERTED: [many]}).other == INVERTED
+    assert judge([evidence(inside=100)], {INVERTED: [many]}).other is None
+
+
+def test_a_pose_that_is_its_own_inverse_has_no_alternative():
+    still = camera(world_to_camera=torch.eye(4))
+    assert INVERTED not in alternatives(still) and OPENGL in alternatives(still)
+
+
+def test_findings_name_some_of_their_views():
+    assert str(Finding("odd", ("a", "b", "c", "d"))) == "a, b, c and 1 more: odd"
+    assert str(Finding("odd")) == "odd"
