@@ -16,8 +16,12 @@ if TYPE_CHECKING:
 
 SAMPLE = 20_000
 """Points that are looked at, at most."""
-UNIT_RATIO = 30.0
+UNIT_RATIO = 300.0
 """Depths that are so many times larger or smaller than distances are in another unit."""
+TOO_NEAR_M = 0.1
+"""Nearer points are stray; the ratio of depths to their distances says nothing."""
+AWAY_RATIO = 30.0
+"""Cameras so many times farther away than the cloud is large are of another place, or in another unit."""
 NOTABLE = 0.01
 """The share of points that says that a guess is right."""
 
@@ -31,7 +35,7 @@ def depth_problem(camera: Camera, depth: Tensor, points: Tensor) -> str:
         points: (N, 3) in the world of the camera.
     """
     uv, distance = camera.project(_sampled(points))
-    inside = _inside(camera, uv, distance)
+    inside = _inside(camera, uv, distance) & (distance > TOO_NEAR_M)
     scale = torch.tensor([depth.shape[1] / camera.size[1], depth.shape[0] / camera.size[0]])
     column, row = (uv[inside] * scale).long().unbind(1)
     found = depth[row.clamp(max=depth.shape[0] - 1), column.clamp(max=depth.shape[1] - 1)]
@@ -92,7 +96,7 @@ def why_unseen(
     middle = sample.double().mean(0)
     extent = float((sample.double() - middle).norm(dim=1).max())
     away = min(float((camera.centre - middle).norm()) for camera in cameras)
-    if extent > 0 and away > UNIT_RATIO * extent:
+    if extent > 0 and away > AWAY_RATIO * extent:
         return start + (
             f"the nearest camera stands {away:.4g} m from the middle of the cloud, which reaches only "
             f"{extent:.4g} m: poses and points are in different units, or of different places"

@@ -58,6 +58,14 @@ class Frame:
     image: ImageSource
     depth: DepthSource | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Tensors would go to other processes as open files, of which there are too few for many frames.
+        camera = self.camera
+        bent = None if camera.distortion is None else camera.distortion.tolist()
+        pose = camera.world_to_camera.tolist()
+        plain = (camera.intrinsics.tolist(), camera.size, pose, bent)
+        return _restored, (self.name, plain, self.image, self.depth)
+
     def read_image(self) -> NDArray[np.uint8]:
         """(H, W, 3) the image, of the size that the camera has.
 
@@ -91,6 +99,23 @@ class Frame:
                 f"view '{self.name}' with {width} x {height} does; align the depths with the image first"
             )
         return depth
+
+
+def _restored(
+    name: str, camera: tuple[Any, ...], image: ImageSource, depth: DepthSource | None
+) -> Frame:
+    intrinsics, size, pose, bent = camera
+    return Frame(
+        name=name,
+        camera=Camera(
+            intrinsics=torch.tensor(intrinsics, dtype=torch.float64),
+            size=size,
+            world_to_camera=torch.tensor(pose, dtype=torch.float64),
+            distortion=None if bent is None else torch.tensor(bent, dtype=torch.float64),
+        ),
+        image=image,
+        depth=depth,
+    )
 
 
 def carried(
@@ -144,7 +169,9 @@ def make_camera(
     Raises:
         ImagesError: numbers that are not finite, a pose that is not rigid, intrinsics that are none.
     """
-    pose = np.asarray(camera_to_world if world_to_camera is None else world_to_camera, np.float64)
+    pose: NDArray[Any] = np.asarray(
+        camera_to_world if world_to_camera is None else world_to_camera, np.float64
+    )
     matrix = np.asarray(intrinsics, np.float64)[:3, :3]
     if pose.shape == (3, 4):
         pose = np.vstack([pose, [0.0, 0.0, 0.0, 1.0]])

@@ -122,10 +122,20 @@ def test_images_are_prepared_where_they_are_asked_for(tmp_path: Path) -> None:
     write_room(raw / "s3dis", "Area_1", "office_1", {"floor_1": object_rows(30)})
     write_image(tmp_path / "2d3ds", "area_1", "office_1")
     for name, options, scene, views in (
-        ("scannet", ("--images", "--image-size", "native"), ("train", "scene0000_00"), 1),
+        (
+            "scannet",
+            ("--images", "--image-size", "native", "--workers", 1),
+            ("train", "scene0000_00"),
+            1,
+        ),
         ("semantickitti", ("--images", tmp_path / "color"), ("train", "00/000000"), 1),
         ("nuscenes", ("--images",), ("train", "lidar0scene-0061"), 0),
-        ("s3dis", ("--normals", "none", "--images", tmp_path / "2d3ds"), ("Area_1", "office_1"), 0),
+        (
+            "s3dis",
+            ("--normals", "none", "--images", tmp_path / "2d3ds", "--workers", 1),
+            ("Area_1", "office_1"),
+            0,
+        ),
     ):
         out = tmp_path / "out" / name
         assert run("--dataset", name, "--source", raw / name, "--out", out, *options) == 0

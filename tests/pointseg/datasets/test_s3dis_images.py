@@ -54,7 +54,9 @@ def frames_of(root: Path, area: str, room: str) -> tuple[Frame, ...]:
 def seen(root: Path, area: str, room: str) -> tuple[list[list[float]], list[bool]]:
     scene = open_dataset("s3dis", root).load(area, room)
     found = see(scene, frames_of(root, area, room), Visibility(), (80, 80))
-    return found["image_coord"][:, 0].astype(float).round(3).tolist(), found["image_mask"][:, 0].tolist()
+    return found["image_coord"][:, 0].astype(float).round(3).tolist(), found["image_mask"][
+        :, 0
+    ].tolist()
 
 
 # 20 + 10 x / 3 pixels of 40, twice enlarged; the last point is far outside.

@@ -95,6 +95,15 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
         write_manifest(path, [frame()])
 
 
+def test_the_example() -> None:
+    frames = read_manifest(Path(__file__).parents[3] / "examples" / "cameras.json")
+    ahead = torch.tensor([[0.5, 1.0, 1.2], [1.0, 0.5, 1.2]])  # before the first, before the second
+    for number, found in enumerate(frames):
+        uv, distance = found.camera.project(ahead[number : number + 1])
+        assert uv[0].tolist() == pytest.approx([320, 240]) and distance[0] == pytest.approx(3)
+        assert found.depth is not None
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

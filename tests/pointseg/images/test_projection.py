@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import time
 from dataclasses import replace
+from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import pytest
@@ -136,6 +137,16 @@ def test_depths_in_another_unit_are_refused_even_beside_good_views(
         see(wall(), [bad, frame()], ALL, SIZE, allow_unseen=True)
 
 
+def test_walls_and_stray_points_are_no_other_unit() -> None:
+    """A wall before the camera that is not in the cloud; a point almost at the camera."""
+    close = frame(depth=np.full(SIZE, 0.5))
+    assert not see(wall(60), [close], ALL, SIZE, allow_unseen=True)["image_mask"].any()
+    stray = scene([[0, 0, 0.004], [90, 0, 1]])
+    assert not see(stray, [frame(depth=np.full(SIZE, 5))], ALL, SIZE, allow_unseen=True)[
+        "image_mask"
+    ].any()
+
+
 def test_an_empty_depth_map_is_no_other_unit() -> None:
     camera = frame().camera
     assert depth_problem(camera, torch.zeros(SIZE), torch.tensor([[0.0, 0, 2]])) == ""
@@ -149,6 +160,11 @@ def test_rules_are_checked() -> None:
 
 def test_frames_go_to_other_processes() -> None:
     one = frame(depth=np.full(SIZE, 2.0))
-    two = pickle.loads(pickle.dumps(one))
+    bent = torch.tensor([0.1, 0, 0, 0, 0], dtype=torch.float64)
+    one = replace(one, camera=replace(one.camera, distortion=bent))
+    data = bytes(ForkingPickler.dumps(one))
+    assert b"rebuild" not in data  # no tensors, which would go as open files
+    two = pickle.loads(data)
+    assert two.camera.distortion is not None and torch.equal(two.camera.distortion, bent)
     assert two.name == one.name and torch.equal(two.camera.intrinsics, one.camera.intrinsics)
     assert see(wall(), [two], ALL, SIZE)["image_mask"].all()
