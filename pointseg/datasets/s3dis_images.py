@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from pointseg.datasets.dataset import DatasetError
@@ -22,7 +21,9 @@ from pointseg.datasets.prepared import CAMERAS
 from pointseg.datasets.s3dis import AREAS
 from pointseg.images.frame import Frame, carried, make_camera
 from pointseg.images.manifest import write_manifest
+from pointseg.images.projection import in_view
 from pointseg.images.sources import DepthFile, ImageFile, image_size
+from pointseg.scene import Scene
 
 DEPTH_PER_M = 512.0
 MISSING = 65535.0
@@ -81,8 +82,8 @@ def prepare_images(task: RoomImages, target: Path) -> list[str]:
     """
     coord = np.load(target / "coord.npy", allow_pickle=False)
     frames = [carried_along(frame, coord, task.angle) for frame in map(read_frame, task.files)]
-    sample = torch.from_numpy(coord[:: max(1, -(-len(coord) // SAMPLE))])
-    seeing = [frame for frame in frames if _sees(frame, sample)]
+    room = Scene(coord=coord.astype(np.float32, copy=False), name=target.name)
+    seeing = [frames[number] for number in in_view(room, frames, sample=SAMPLE)]
     write_manifest(target / CAMERAS, seeing)
     blind = len(frames) - len(seeing)
     return [f"{blind} of {len(frames)} images see nothing of the room"] if blind else []
@@ -134,9 +135,3 @@ def carried_along(frame: Frame, coord: NDArray[np.floating], angle: int | None) 
     low, high = coord.min(0).astype(np.float64), coord.max(0).astype(np.float64)
     turn, middle = turn_of_room(angle), (low + high) / 2
     return carried(frame, turn, middle - turn @ middle)
-
-
-def _sees(frame: Frame, points: torch.Tensor) -> bool:
-    height, width = frame.camera.size
-    u, v = frame.camera.project(points)[0].unbind(1)
-    return bool(((u >= 0) & (u < width) & (v >= 0) & (v < height)).any())

@@ -104,3 +104,23 @@ def see(
             f"scene {scene.name}: {why_unseen(points, cameras, [f.name for f in frames], rule)}"
         )
     return scene.with_fields(image_coord=coord, image_mask=mask)
+
+
+def in_view(scene: Scene, frames: Sequence[Frame], *, sample: int = 2000) -> tuple[int, ...]:
+    """Indices of the frames that some points of a scene lie in; whether these are hidden is not asked.
+
+    Views are better chosen from these where a scene is a small part of what its images show.
+
+    Args:
+        scene: as for ``see``.
+        frames: any number.
+        sample: how many of its points are looked at, evenly spread in their order.
+    """
+    points = torch.from_numpy(scene.coord[:: max(1, -(-len(scene) // sample))])
+    origin = torch.from_numpy(np.asarray(scene.origin, np.float64))
+    found = []
+    for number, frame in enumerate(frames):
+        _, inside, _ = Cameras([frame.camera.moved(origin)]).project(0, points)
+        if bool(inside.any()):
+            found.append(number)
+    return tuple(found)

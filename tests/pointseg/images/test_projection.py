@@ -13,7 +13,7 @@ import torch
 
 from pointseg.images.diagnosis import depth_problem
 from pointseg.images.frame import ImagesError
-from pointseg.images.projection import CHUNK, Visibility, see
+from pointseg.images.projection import CHUNK, Visibility, in_view, see
 from pointseg.images.recipe import ImageRecipe
 from tests.pointseg.images.given import SIZE, frame, scene, shifted, wall
 
@@ -156,6 +156,13 @@ def test_rules_are_checked() -> None:
     with pytest.raises(ValueError, match="'occlusion' must be one of depth, z-buffer, none"):
         Visibility(occlusion="depths")
     assert ImageRecipe(far_m=4.0).visibility.far == 4 and ALL.far == float("inf")
+
+
+def test_frames_that_look_elsewhere_can_be_left_out() -> None:
+    frames = [frame(shifted(9, 0, 0)), frame(), frame(shifted(0, 0, -9)), frame(shifted(1, 0, 0))]
+    assert in_view(wall(), frames) == (1, 3)
+    assert in_view(replace(wall(), origin=np.array([-9.0, 0, 0])), frames) == (0,)
+    assert in_view(scene([]), frames) == ()
 
 
 def test_frames_go_to_other_processes() -> None:
