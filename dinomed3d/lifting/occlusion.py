@@ -13,7 +13,7 @@ from dinomed3d.lifting.views import Camera
 _OCTAVES = 16
 _NEAREST = 2.0**-4
 """Depths of one octave share a gap; the first octave begins here, metres, and takes all before it."""
-_STILL_GROWING = 1.5
+_STILL_GROWING = 1.25
 """Points on a surface still have gaps while cells of twice the side cover so many times the area."""
 
 
@@ -32,7 +32,8 @@ def z_buffer(
     point: surfaces seen at a grazing angle, whose points are nearer on one side and farther on the
     other, do not hide themselves, and outlines do not grow. A point's own pixel is never beyond it,
     so that with ``Cameras(..., depths=...)`` points are seen unless others are before them by more
-    than the margin.
+    than the margin. As a pixel has one depth, ground that recedes by more than the margin within
+    one pixel hides its farther points: there, a larger map (``camera.resized``) tells more.
 
     Takes memory of about 20 maps of the image with its surroundings, and that of ``chunk`` points.
     For large images a smaller map does: ``z_buffer(camera.resized(h, w), ...)``.
@@ -68,12 +69,23 @@ def z_buffer(
             gap = _gap(known, limit)
         else:
             gap = min(limit, math.ceil(cell * focal / (_NEAREST * 2**octave)))
-        for side in (False, True):
-            rows = _least(layer, gap, 0, after=side)
-            for other in (False, True):
-                quadrant = quadrants[2 * side + other]
-                torch.minimum(quadrant, _least(rows, gap, 1, after=other), out=quadrant)
-    depth = quadrants.amax(0)[limit : limit + height, limit : limit + width]
+        # Each quadrant has one of the four half axes, so that no point lies in two of them.
+        above, left = (_least(layer, gap, dim, after=False) for dim in (0, 1))
+        below, right = (_least(layer, gap, dim, after=True) for dim in (0, 1))
+        for quadrant, part in zip(
+            quadrants,
+            (
+                _beside(_least(above, gap, 1, after=False), 0, after=False),
+                _beside(_least(right, gap, 0, after=False), 1, after=True),
+                _beside(_least(below, gap, 1, after=True), 0, after=True),
+                _beside(_least(left, gap, 0, after=True), 1, after=False),
+            ),
+            strict=True,
+        ):
+            torch.minimum(quadrant, part, out=quadrant)
+    depth = torch.minimum(layers.amin(0), quadrants.amax(0))
+    inner = slice(limit, limit + height), slice(limit, limit + width)
+    depth = depth[inner]
     return torch.where(depth.isfinite(), depth, 0)
 
 
@@ -111,13 +123,18 @@ def _gap(known: Tensor, limit: int) -> int:
 
 
 def _least(image: Tensor, reach: int, dim: int, *, after: bool) -> Tensor:
-    """Minimum over each place and the ``reach`` places after (or before) it along ``dim``."""
+    """Minimum over ``reach`` places along ``dim``: each place and those after (or before) it."""
     covered = 1
     size = image.shape[dim]
-    while covered < reach + 1:
-        step = min(covered, reach + 1 - covered)
+    while covered < reach:
+        step = min(covered, reach - covered)
         first, second = image.narrow(dim, 0, size - step), image.narrow(dim, step, size - step)
         image = image.clone()
         image.narrow(dim, 0 if after else step, size - step).copy_(torch.minimum(first, second))
         covered += step
     return image
+
+
+def _beside(image: Tensor, dim: int, *, after: bool) -> Tensor:
+    """What the next (or previous) place holds; the last one is out of the image's surroundings."""
+    return image.roll(-1 if after else 1, dim)
