@@ -5,9 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dinomed3d.lifting import Last, Max, Mean, Nearest
+from dinomed3d.lifting import Last, Max, Mean, Nearest, Random
 
-ALL = [Last, Nearest, Mean, Max]
+
+class Drawn(Random):
+    """Random, always of the same seed."""
+
+    def __init__(self, seed=0):
+        super().__init__(torch.Generator().manual_seed(seed))
+
+
+BY_HAND = [Last, Nearest, Mean, Max]
+ALL = [*BY_HAND, Drawn]
 
 # Three views of four sites: site 0 is seen by all, 1 by the first two, 2 by the last, 3 by none.
 VIEWS = [
@@ -30,14 +39,14 @@ def fused(fuse, views, *, dtype=torch.float32):
     return fuse.result()
 
 
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", BY_HAND)
 def test_by_hand(kind):
     values, seen = fused(kind(), VIEWS)
     torch.testing.assert_close(values, torch.tensor(WANTED[kind], dtype=torch.float32))
     assert seen.tolist() == [True, True, True, False]
 
 
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", BY_HAND)
 def test_nothing_is_kept_from_the_sites_before(kind):
     fuse = kind()
     fused(fuse, [([0, 1, 2, 3], [[50.0, 50.0]] * 4, [0.1] * 4)])
@@ -64,7 +73,7 @@ def test_without_views_nothing_is_seen(kind):
 def test_the_type_of_the_features_is_kept(kind, dtype):
     values, _ = fused(kind(), VIEWS, dtype=dtype)
     assert values.dtype == dtype
-    assert values.tolist() == WANTED[kind]
+    assert kind is Drawn or values.tolist() == WANTED[kind]
 
 
 @pytest.mark.parametrize("kind", ALL)
@@ -86,6 +95,56 @@ def test_gradients_reach_the_views_by_their_share(kind, shares):
         fuse.add(torch.tensor([0]), part, torch.tensor([distance]))
     fuse.result()[0].sum().backward()
     torch.testing.assert_close(features.grad.flatten(), torch.tensor(shares, dtype=torch.float32))
+
+
+# --- one of the views at random
+
+
+def draws(seed, views, *, sites=60_000):
+    """Which view each site took, of as many as it is seen by."""
+    fuse = Drawn(seed)
+    fuse.start(sites, 1, like=torch.zeros(()))
+    for view in range(views):
+        index = torch.randperm(sites)
+        fuse.add(index, torch.full((sites, 1), float(view)), torch.zeros(sites))
+    return fuse.result()[0].flatten().long()
+
+
+@pytest.mark.parametrize("views", [1, 2, 3, 7, 40])
+def test_every_view_is_taken_equally_often(views):
+    counts = torch.bincount(draws(0, views), minlength=views)
+    wanted = 60_000 / views
+    # Pearson's statistic: views - 1 on average, with a deviation of sqrt(2 (views - 1)).
+    statistic = ((counts - wanted) ** 2 / wanted).sum()
+    assert len(counts) == views and statistic < views - 1 + 4 * (2 * views) ** 0.5
+
+
+def test_sites_draw_apart_from_each_other():
+    first, second = draws(3, 2).view(2, -1)
+    together = torch.bincount(2 * first + second, minlength=4)
+    assert (together / len(first) - 0.25).abs().max() < 0.01
+
+
+def test_only_views_that_see_a_site_are_drawn():
+    taken = set()
+    for seed in range(60):
+        values, seen = fused(Drawn(seed), VIEWS)
+        assert seen.tolist() == [True, True, True, False]
+        first, second, third, none = values[:, 0].tolist()
+        assert third == 7 and none == 0
+        taken |= {("first", first), ("second", second)}
+    assert taken == {("first", v) for v in (1.0, 4.0)} | {("second", v) for v in (5.0, 9.0)}
+
+
+def test_the_same_seed_draws_the_same_and_the_next_lifting_something_else():
+    assert torch.equal(draws(5, 4), draws(5, 4))
+    assert not torch.equal(draws(5, 4), draws(6, 4))
+    fuse = Drawn()
+    one, two = (
+        fused(fuse, [([0, 1, 2, 3], [[float(v)] * 2] * 4, [0.0] * 4) for v in range(50)])[0]
+        for _ in range(2)
+    )
+    assert not torch.equal(one, two)
 
 
 def test_a_result_needs_a_start():

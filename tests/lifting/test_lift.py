@@ -15,14 +15,24 @@ from dinomed3d.lifting import (
     Max,
     Mean,
     Nearest,
+    Random,
     SliceStack,
     lift,
+    sample_bilinear,
     sample_nearest,
     stack_slices,
     unstack_slices,
 )
 
-FUSES = [Last, Nearest, Mean, Max]
+
+class Drawn(Random):
+    """Random, always of the same seed."""
+
+    def __init__(self):
+        super().__init__(torch.Generator().manual_seed(7))
+
+
+FUSES = [Last, Nearest, Mean, Max, Drawn]
 
 
 class Rails:
@@ -67,7 +77,7 @@ def test_another_way_of_reading_the_maps():
     assert lift(features, Rails(0), sites, fuse=Last())[0].tolist() == [[12.5], [17.5]]
 
 
-@pytest.mark.parametrize("fuse", FUSES)
+@pytest.mark.parametrize("fuse", [Last, Nearest, Mean, Max])
 def test_the_order_of_sites_does_not_matter(fuse):
     features = FeatureMap(torch.randn(3, 5, 2, 2), 4, (8, 8))
     sites = 12 * torch.rand(40, 3) - 1
@@ -86,6 +96,99 @@ def test_no_sites(fuse):
         FeatureMap(torch.randn(1, 5, 2, 2), 4, (8, 8)), Rails(0), torch.zeros(0, 3), fuse=fuse()
     )
     assert values.shape == (0, 5) and seen.shape == (0,)
+
+
+@pytest.mark.parametrize("fuse", FUSES)
+def test_constant_in_constant_out(fuse):
+    features = FeatureMap(torch.full((3, 5, 2, 3), 0.7), 4, (8, 12))
+    values, seen = lift(features, Rails(0, 4, 8), 12 * torch.rand(40, 3) - 1, fuse=fuse())
+    assert 0 < seen.sum() < 40
+    assert (values[seen] == 0.7).all() and (values[~seen] == 0).all()
+
+
+# --- however it is cut into pieces
+
+
+@pytest.fixture
+def rails():
+    """Seven views of 500 sites."""
+    random = torch.Generator().manual_seed(0)
+    features = FeatureMap(torch.randn(7, 5, 3, 4, generator=random), 4, (12, 16))
+    return features, Rails(*range(7)), 14 * torch.rand(500, 3, generator=random) - 2
+
+
+def one_by_one(features):
+    for view in range(len(features.values)):
+        yield FeatureMap(features.values[view : view + 1], features.stride, features.image_size)
+
+
+@pytest.mark.parametrize("sample", [sample_bilinear, sample_nearest])
+@pytest.mark.parametrize("fuse", FUSES)
+def test_views_one_by_one_or_all_at_once(fuse, sample, rails):
+    features, views, sites = rails
+    whole = lift(features, views, sites, fuse=fuse(), sample=sample)
+    for given in (
+        one_by_one(features),
+        list(one_by_one(features)),
+        [FeatureMap(part, 4, (12, 16)) for part in features.values.split([3, 0, 4])],
+    ):
+        values, seen = lift(given, views, sites, fuse=fuse(), sample=sample)
+        assert torch.equal(values, whole[0]) and torch.equal(seen, whole[1])
+
+
+@pytest.mark.parametrize("sample", [sample_bilinear, sample_nearest])
+@pytest.mark.parametrize("fuse", FUSES)
+def test_chunks_of_any_size(fuse, sample, rails, monkeypatch):
+    features, views, sites = rails
+    whole = lift(features, views, sites, fuse=fuse(), sample=sample)
+    monkeypatch.setattr(sys.modules["dinomed3d.lifting.lift"], "MAPS_MIB", 500 / 2**20)  # two maps
+    values, seen = lift(features, views, sites, fuse=fuse(), sample=sample, chunk_mib=700 / 2**20)
+    assert torch.equal(values, whole[0]) and torch.equal(seen, whole[1])
+
+
+@pytest.mark.parametrize("fuse", FUSES)
+def test_the_fused_result_stays_with_the_fuse(fuse, rails):
+    kind = fuse()
+    values, seen = lift(*rails, fuse=kind)
+    assert kind.result()[0] is values and kind.result()[1] is seen
+
+
+@pytest.mark.parametrize("sample", [sample_bilinear, sample_nearest])
+@pytest.mark.parametrize("fuse", FUSES)
+def test_against_adding_every_view_to_the_fuse(fuse, sample, rails):
+    """The choice before the samples gives what sampling everything gave."""
+    features, views, sites = rails
+    kind = fuse()
+    kind.start(len(sites), 5, like=features.values)
+    for view in range(7):
+        uv, visible, distance = views.project(view, sites)
+        index = torch.nonzero(visible).squeeze(1)
+        kind.add(index, sample(features, view, uv[index]), distance[index])
+    values, seen = lift(features, views, sites, fuse=fuse(), sample=sample)
+    assert torch.equal(values, kind.result()[0]) and torch.equal(seen, kind.result()[1])
+
+
+def test_where_one_view_is_chosen_nothing_else_is_sampled(rails):
+    features, views, sites = rails
+    rows = []
+
+    def counted(maps, view, uv):
+        rows.append(len(uv))
+        return sample_nearest(maps, view, uv)
+
+    _, seen = lift(features, views, sites, fuse=Last(), sample=counted)
+    assert sum(rows) == seen.sum()
+
+
+def test_gradients_of_views_one_by_one(rails):
+    features, views, sites = rails
+    grads = []
+    for given in ((lambda f: f), (lambda f: list(one_by_one(f)))):
+        maps = features.values.clone().requires_grad_()
+        values, _ = lift(given(FeatureMap(maps, 4, (12, 16))), views, sites, fuse=Nearest())
+        values.square().sum().backward()
+        grads.append(maps.grad)
+    torch.testing.assert_close(*grads)
 
 
 # --- slices: the general path and the fast one are the same
@@ -175,6 +278,30 @@ def test_not_one_image_per_view():
     features = FeatureMap(torch.zeros(2, 1, 1, 1), 4, (4, 4))
     with pytest.raises(ValueError, match="lift: 3 views but features of 2 images"):
         lift(features, Rails(0, 1, 2), torch.zeros(1, 3), fuse=Last())
+
+
+@pytest.mark.parametrize(("counts", "found"), [([2], "2"), ([1, 1], "2"), ([2, 2], "4 or more")])
+def test_not_one_map_per_view(counts, found):
+    maps = [FeatureMap(torch.zeros(count, 1, 1, 1), 4, (4, 4)) for count in counts]
+    with pytest.raises(ValueError, match=f"lift: 3 views but features of {found} images"):
+        lift(iter(maps), Rails(0, 1, 2), torch.zeros(1, 3), fuse=Last())
+
+
+def test_no_map_at_all():
+    with pytest.raises(ValueError, match="lift: 'features' holds no map"):
+        lift([], Rails(), torch.zeros(1, 3), fuse=Mean())
+
+
+def test_maps_of_several_encoders():
+    maps = [FeatureMap(torch.zeros(1, channels, 1, 1), 4, (4, 4)) for channels in (3, 4)]
+    with pytest.raises(ValueError, match="lift: all maps must have as many channels, got 3 and 4"):
+        lift(maps, Rails(0, 1), torch.zeros(1, 3), fuse=Mean())
+
+
+def test_chunks_of_nothing():
+    features = FeatureMap(torch.zeros(1, 1, 1, 1), 4, (4, 4))
+    with pytest.raises(ValueError, match="lift: 'chunk_mib' must be positive, got 0"):
+        lift(features, Rails(0), torch.zeros(1, 3), fuse=Last(), chunk_mib=0)
 
 
 @pytest.mark.parametrize("shape", [(3,), (4, 2), (1, 4, 3)])

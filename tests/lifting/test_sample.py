@@ -51,6 +51,24 @@ def test_the_view_and_every_channel_are_read(sample):
 
 
 @pytest.mark.parametrize("sample", [sample_bilinear, sample_nearest])
+def test_every_position_in_an_image_of_its_own(sample):
+    features = FeatureMap(torch.randn(4, 3, 5, 6), 16, (80, 96))
+    view, uv = torch.randint(4, (50,)), 100 * torch.rand(50, 2)
+    alone = torch.cat([sample(features, int(v), at[None]) for v, at in zip(view, uv, strict=True)])
+    assert torch.equal(sample(features, view, uv), alone)
+
+
+def test_bilinear_is_that_of_torch():
+    features = FeatureMap(torch.randn(1, 3, 5, 6), 16, (80, 96))
+    uv = 140 * torch.rand(200, 2) - 20
+    grid = (2 * uv / torch.tensor([96.0, 80]) - 1)[None, None]
+    wanted = torch.nn.functional.grid_sample(
+        features.values, grid, padding_mode="border", align_corners=False
+    )
+    torch.testing.assert_close(sample_bilinear(features, 0, uv), wanted[0, :, 0].T)
+
+
+@pytest.mark.parametrize("sample", [sample_bilinear, sample_nearest])
 def test_constant_in_constant_out(sample):
     features = FeatureMap(torch.full((1, 2, 3, 4), 7.0), 16, (40, 60))
     sampled = sample(features, 0, 80 * torch.rand(50, 2))
