@@ -22,8 +22,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=NAME,
         description="Encodes the images of a dataset once and keeps their features, in float16 and one file "
-        "per image, for training and testing with --cache. Says how many bytes it will write before it "
-        "begins. The same command again goes on where it was stopped, and encodes anew what has changed. "
+        "per image, for the --image-cache of pointseg-train and its siblings. Says how many bytes it will "
+        "write before it begins. The same command again goes on where it was stopped, and encodes anew what has changed. "
         "Other weights, another encoder or another size have a folder of their own in --out.",
     )
     parser.add_argument("--dataset", required=True, choices=DATASETS)
@@ -116,6 +116,8 @@ def _run(arguments: argparse.Namespace, shown: Bar) -> int:
 
 
 def _show(found: Filled) -> None:
+    from pointseg.images.filling import told_bytes
+
     print(
         f"{'split':<12}{'scenes':>8}{'no images':>11}{'images':>9}{'kept':>8}{'made':>8}{'stale':>8}"
     )
@@ -128,7 +130,7 @@ def _show(found: Filled) -> None:
     made = sum(split.made for split in found.splits)
     speed = f", {made / found.seconds:.2g} images/s" if made and found.seconds > 0 else ""
     print(
-        f"{images:,} images of {found.channels} channels, {images * found.bytes_per_image / 1e9:.3g} GB in "
+        f"{images:,} images of {found.channels} channels, {told_bytes(images * found.bytes_per_image)} in "
         f"{found.folder}{speed}"
     )
 

@@ -229,9 +229,7 @@ def _announce(spec: CacheSpec, splits: Sequence[_Split], count: int, size: int) 
     """Say what comes, and whether the disk has room."""
     free = shutil.disk_usage(spec.out).free
     kept, stale = sum(s.kept for s in splits), sum(s.stale for s in splits)
-    told = (
-        f"{count} images to encode, {size * count / 1e9:.3g} GB to write; {free / 1e9:.4g} GB free"
-    )
+    told = f"{count} images to encode, {told_bytes(size * count)} to write; {told_bytes(free)} free"
     if kept:
         told += f"; {kept} are there"
     if stale:
@@ -239,6 +237,14 @@ def _announce(spec: CacheSpec, splits: Sequence[_Split], count: int, size: int) 
     spec.log(told)
     if size * count + SPARE > free:
         raise UserError(
-            f"{spec.out}: needs {size * count / 1e9:.3g} GB for the features of {count} images, but the disk "
-            f"has {free / 1e9:.3g} GB free; take fewer --views, a smaller --size or another --out"
+            f"{spec.out}: needs {told_bytes(size * count)} for the features of {count} images, but the disk "
+            f"has {told_bytes(free)} free; take fewer --views, a smaller --size or another --out"
         )
+
+
+def told_bytes(count: float) -> str:
+    """1500000 -> 1.5 MB."""
+    for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
+        if count >= unit:
+            return f"{count / unit:.3g} {name}"
+    return f"{count / 1e3:.3g} kB"
