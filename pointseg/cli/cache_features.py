@@ -23,8 +23,8 @@ def _parser() -> argparse.ArgumentParser:
         prog=NAME,
         description="Encodes the images of a dataset once and keeps their features, in float16 and one file "
         "per image, for the --image-cache of pointseg-train and its siblings. Says how many bytes it will "
-        "write before it begins. The same command again goes on where it was stopped, and encodes anew what has changed. "
-        "Other weights, another encoder or another size have a folder of their own in --out.",
+        "write before it begins. The same command again goes on where it was stopped, and encodes anew what "
+        "has changed. Other weights, another encoder or another size have a folder of their own in --out.",
     )
     parser.add_argument("--dataset", required=True, choices=DATASETS)
     parser.add_argument(
@@ -141,7 +141,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def run() -> int:
         with bar() as shown:
-            return _run(arguments, shown)
+            try:
+                return _run(arguments, shown)
+            except KeyboardInterrupt:
+                shown.say("what was encoded is kept; the same command goes on with the rest")
+                raise
 
     return run_command(NAME, run)
 

@@ -57,3 +57,12 @@ def test_views_are_a_number_or_all(tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         run(tmp_path, "--views", "0")
     assert "must be at least 1" in capsys.readouterr().err
+
+
+def test_interrupted(tmp_path, dataset, capsys, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pointseg.images.filling.FeatureCache.put", stop)
+    assert run(tmp_path) == 130
+    assert "is kept; the same command goes on" in capsys.readouterr().err
