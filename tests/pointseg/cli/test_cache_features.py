@@ -60,7 +60,7 @@ def test_views_are_a_number_or_all(tmp_path, capsys):
 
 
 def test_interrupted(tmp_path, dataset, capsys, monkeypatch):
-    def stop(*_):
+    def stop(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("pointseg.images.filling.FeatureCache.put", stop)
