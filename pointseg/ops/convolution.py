@@ -3,15 +3,15 @@
 A kernel map says which rows meet under which offset of the kernel. On a CPU the work goes tile by
 tile of the output, each thread at its own tiles: per offset the rows are gathered into a small
 buffer and multiplied, then each output row sums its products in one pass, so that nothing is
-scattered. Elsewhere the neighbourhoods of a block of rows are gathered and multiplied at once. Both
-are deterministic, and their memory beyond input and output does not grow with the cloud.
+scattered. The weights' gradient goes offset by offset, each thread at its own. Elsewhere the
+neighbourhoods of a block of rows are gathered and multiplied at once. All of this is deterministic,
+and the memory beyond input and output does not grow with the cloud.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 
 from pointseg.ops.grid import Grid
-from pointseg.ops.kernel_map import KernelMap, Tile
+from pointseg.ops.kernel_map import KernelMap, Section, Tile, padded
 from pointseg.ops.linear import linear
 from pointseg.ops.threads import count_threads, for_each
 
@@ -28,6 +28,8 @@ _BLOCK = 2**25
 """Gathered numbers at a time on devices other than CPUs."""
 _PLANES = 16
 """Rows are handed to ``conv2d`` as a batch of so many images; see ``_multiply``."""
+_ROWS = 8192
+"""Rows whose share of the weights' gradient is computed at a time on a CPU."""
 _WORTH = 2**21
 """Smaller products (rows by channels by channels) are left to ``mm``, which starts faster."""
 
@@ -88,7 +90,7 @@ class _Convolution(torch.autograd.Function):
         ctx.save_for_backward(feat, weight)
         ctx.kernel_map = kernel_map
         if _tiled(feat):
-            return _gather_tiles(feat, weight.contiguous(), kernel_map, None)[0]  # type: ignore[return-value]
+            return _sum_tiles(feat, weight, kernel_map)
         return _gather_table(feat, weight.transpose(1, 2), kernel_map)
 
     @staticmethod
@@ -100,9 +102,9 @@ class _Convolution(torch.autograd.Function):
         grad = grad.contiguous()
         with _as_given(feat):
             if _tiled(feat):
-                turned = weight.transpose(1, 2).contiguous() if to_feat else None
-                beside = feat if to_weight else None
-                grad_feat, grad_weight = _gather_tiles(grad, turned, kernel_map.transposed, beside)
+                turned = weight.transpose(1, 2)
+                grad_feat = _sum_tiles(grad, turned, kernel_map.transposed) if to_feat else None
+                grad_weight = _tiles_weight_grad(feat, grad, kernel_map) if to_weight else None
                 return grad_feat, grad_weight, None
             grad_feat = _gather_table(grad, weight, kernel_map.transposed) if to_feat else None
             grad_weight = _table_weight_grad(feat, grad, kernel_map) if to_weight else None
@@ -113,83 +115,70 @@ def _tiled(rows: Tensor) -> bool:
     return rows.device.type == "cpu"
 
 
-def _gather_tiles(
-    rows: Tensor, weight: Tensor | None, kernel_map: KernelMap, beside: Tensor | None
-) -> tuple[Tensor | None, Tensor | None]:
-    """Go through the tiles once, for one or both of two things.
-
-    Args:
-        rows: (S, C) what is read.
-        weight: (K, D, C); if given, the rows are multiplied and summed at the targets.
-        kernel_map: its tiles are gone through.
-        beside: (T, E) rows at the targets; if given, their products with what is read are summed
-            per offset: the gradient of the weights, when ``rows`` is the gradient of the output.
-
-    Returns:
-        (T, D) or None; (K, C, E) or None.
-    """
+def _sum_tiles(rows: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
+    """(S, C) with (K, D, C) -> (T, D); each thread takes whole tiles, or sections of the only one."""
     tiles, threads = kernel_map.tiles, count_threads()
+    if len(tiles) > 1:  # every tile reads all matrices
+        weight = weight.contiguous()
+    matrices = weight.unbind()
+    out = rows.new_empty(kernel_map.targets, weight.shape[1])
+    # Buffers are made here and not in the threads, where memory would stay with each of them.
     width = max((s.rows for tile in tiles for s in tile.sections), default=0)
+    reads = rows.new_empty(threads, width, rows.shape[1]).unbind()
+    shape = (min(threads, len(tiles)), max((t.rows for t in tiles), default=0), weight.shape[1])
     wide = torch.promote_types(rows.dtype, torch.float32)  # of what is summed
-    out = None if weight is None else rows.new_empty(kernel_map.targets, weight.shape[1])
-    shares = []
-    for first in range(min(threads, len(tiles))):
-        # made here and not in the threads, where memory would stay with each of them
-        share = _Share(tiles[first::threads], rows.new_empty(width, rows.shape[1]))
-        if weight is not None:
-            most = max(tile.rows for tile in share.tiles)
-            share.products = rows.new_empty(most, weight.shape[1], dtype=wide)
-        if beside is not None:
-            share.beside = beside.new_empty(width, beside.shape[1])
-            shape = (kernel_map.size, rows.shape[1], beside.shape[1])
-            share.sums = rows.new_zeros(shape, dtype=wide)
-        shares.append(share)
-    for_each(lambda share: share.go(rows, weight, beside, out), shares)
-    if beside is None:
-        return out, None
-    sums = rows.new_zeros(kernel_map.size, rows.shape[1], beside.shape[1], dtype=wide)
-    for share in shares:  # always in this order, so that the sum is the same every time
-        if share.sums is not None:
-            sums += share.sums
-    return out, sums.to(rows.dtype)
+    products = rows.new_empty(shape, dtype=wide).unbind()
+
+    def multiply(sections: Sequence[Section], read: Tensor, products: Tensor) -> None:
+        for s in sections:
+            torch.index_select(rows, 0, s.source, out=read[: len(s.source)])
+            _multiply(read[: s.rows], matrices[s.offset], products[s.row : s.row + s.rows])
+
+    def add(tile: Tile, products: Tensor) -> None:
+        out[tile.first : tile.last] = F.embedding_bag(
+            tile.bag, products, tile.bag_starts, mode="sum", include_last_offset=True
+        )
+
+    def go(first: int) -> None:
+        for tile in tiles[first::threads]:
+            multiply(tile.sections, reads[first], products[first])
+            add(tile, products[first])
+
+    if len(tiles) == 1:
+        sections = tiles[0].sections
+        for_each(lambda n: multiply(sections[n::threads], reads[n], products[0]), range(threads))
+        add(tiles[0], products[0])
+    else:
+        for_each(go, range(len(products)))
+    return out
 
 
-@dataclass
-class _Share:
-    """The tiles that one thread goes through, and its buffers."""
+def _tiles_weight_grad(feat: Tensor, grad: Tensor, kernel_map: KernelMap) -> Tensor:
+    """(S, C) and (T, D) -> (K, D, C), in memory as the parameter is; each thread takes whole offsets."""
+    threads, pairs = count_threads(), kernel_map.pairs()
+    # those of most pairs first, so that each thread has about as much to do
+    offsets = sorted(range(len(pairs)), key=lambda offset: -len(pairs[offset][0]))
+    width = padded(min(_ROWS, len(pairs[offsets[0]][0])))
+    reads = feat.new_empty(threads, width, feat.shape[1]).unbind()
+    others = grad.new_empty(threads, width, grad.shape[1]).unbind()
+    wide = torch.promote_types(feat.dtype, torch.float32)
+    sums = feat.new_empty(grad.shape[1], len(pairs), feat.shape[1], dtype=wide)
 
-    tiles: Sequence[Tile]
-    read: Tensor
-    """Rows of one section."""
-    products: Tensor | None = None
-    """Of one tile."""
-    beside: Tensor | None = None
-    """Rows of one section."""
-    sums: Tensor | None = None
-    """Of all tiles."""
+    def go(first: int) -> None:
+        for offset in offsets[first::threads]:
+            source, target = (rows.split(_ROWS) for rows in pairs[offset])
+            for number, (at_feat, at_grad) in enumerate(zip(source, target, strict=True)):
+                count, rows = len(at_feat), padded(len(at_feat))
+                read, met = reads[first][:rows], others[first][:rows]
+                torch.index_select(feat, 0, at_feat, out=read[:count])
+                torch.index_select(grad, 0, at_grad, out=met[:count])
+                if count < rows:  # padding must not count, nor meet what memory held before
+                    read[count:].zero_()
+                    met[count:].zero_()
+                _correlate(met, read, sums[:, offset], add=number > 0)
 
-    def go(
-        self, rows: Tensor, weight: Tensor | None, beside: Tensor | None, out: Tensor | None
-    ) -> None:
-        """Fill these tiles' rows of ``out``, and ``sums``."""
-        matrices = () if weight is None else weight.unbind()
-        for tile in self.tiles:
-            for s in tile.sections:
-                count, read = len(s.source), self.read[: s.rows]
-                torch.index_select(rows, 0, s.source, out=read[:count])
-                if self.products is not None:
-                    _multiply(read, matrices[s.offset], self.products[s.row : s.row + s.rows])
-                if beside is not None and self.beside is not None and self.sums is not None:
-                    met = self.beside[: s.rows]
-                    torch.index_select(beside, 0, s.target, out=met[:count])
-                    if count < s.rows:  # padding must not count, nor meet what memory held before
-                        read[count:].zero_()
-                        met[count:].zero_()
-                    self.sums[s.offset] += _correlate(read, met)
-            if out is not None and self.products is not None:
-                out[tile.first : tile.last] = F.embedding_bag(
-                    tile.bag, self.products, tile.bag_starts, mode="sum", include_last_offset=True
-                )
+    for_each(go, range(threads))
+    return sums.to(feat.dtype).transpose(0, 1)
 
 
 def _multiply(rows: Tensor, weight: Tensor, out: Tensor) -> None:
@@ -208,12 +197,23 @@ def _multiply(rows: Tensor, weight: Tensor, out: Tensor) -> None:
         out.copy_(rows @ weight.T)
 
 
-def _correlate(rows: Tensor, others: Tensor) -> Tensor:
-    """rows.T @ others, (R, C) with (R, E), as ``_multiply``: the gradient of such a convolution."""
+def _correlate(rows: Tensor, others: Tensor, out: Tensor, *, add: bool) -> None:
+    """Write rows.T @ others, (R, C) with (R, E), to ``out``, or add it.
+
+    As ``_multiply``: it is the gradient of the weights of such a convolution.
+    """
     if _by_convolution(rows, others.shape[1]):
         shape = (rows.shape[1], others.shape[1], 1, 1)
-        return conv2d_weight(_as_images(others), shape, _as_images(rows))[:, :, 0, 0]
-    return rows.T @ others
+        product = conv2d_weight(_as_images(others), shape, _as_images(rows))[:, :, 0, 0]
+    elif out.dtype == rows.dtype:
+        torch.addmm(out, rows.T, others, beta=int(add), out=out)
+        return
+    else:
+        product = rows.T @ others
+    if add:
+        out += product
+    else:
+        out.copy_(product)
 
 
 def _by_convolution(rows: Tensor, width: int) -> bool:

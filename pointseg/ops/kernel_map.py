@@ -136,22 +136,21 @@ class KernelMap:
             if self.symmetric and self._turned:
                 table = self.transposed.table.flip(1)
             else:
-                pairs = self._pairs()
+                pairs = self.pairs()
                 table = pairs[0][0].new_full((self.targets, self.size), self.sources)
                 for offset, (source, target) in enumerate(pairs):
                     table[target.long(), offset] = source
             self._kept.tables[self._turned] = table
         return table
 
-    def _pairs(self) -> Sequence[Pairs]:
-        """In this direction, from wherever they are."""
+    def pairs(self) -> Sequence[Pairs]:
+        """Of each kernel offset, from wherever they are; once there are tiles, in their order."""
         kept, turned = self._kept, self._turned
-        if kept.pairs is None:
+        pairs = kept.pairs
+        if pairs is None:
             at = 0 if kept.tiles[0] is not None else 1
             pairs = _pairs_of(kept.tiles[at] or (), self.size)
             turned = turned != bool(at)
-        else:
-            pairs = kept.pairs
         return [(target, source) for source, target in pairs] if turned else pairs
 
     def _mirrored(self) -> tuple[Tile, ...]:
@@ -163,13 +162,13 @@ class KernelMap:
         )
 
     def _cut(self) -> tuple[Tile, ...]:
-        pairs = [_ascending(source, target, self.targets) for source, target in self._pairs()]
+        pairs = [_ascending(*rows, self.targets) for rows in self.pairs()]
         threads = count_threads()
         most = max(PAIRS_PER_TILE // threads, PAIRS_PER_SECTION * self.size)
         tiles = -(-self.count // most)
         if self.count > FEW_PAIRS * threads:
             tiles = -(-tiles // threads) * threads
-        step = max(1, _padded(-(-self.targets // max(1, tiles))))
+        step = max(1, padded(-(-self.targets // max(1, tiles))))
         bounds = [*range(0, self.targets, step), self.targets]
         edges = torch.tensor(bounds, dtype=torch.int32)
         cuts = [torch.searchsorted(target, edges).tolist() for _, target in pairs]
@@ -213,7 +212,7 @@ def _ascending(source: Tensor, target: Tensor, targets: int) -> Pairs:
     return column.index_select(0, found), found.to(target.dtype)
 
 
-def _padded(count: int) -> int:
+def padded(count: int) -> int:
     """Rows of a section: a sixteenth more at most, and as they are where there are few."""
     if count < 4 * ROW_STEP:
         return count
@@ -232,7 +231,7 @@ def _tile(parts: Sequence[Pairs], first: int, last: int, storage: Tensor, starts
     for offset, (_, here) in enumerate(parts):
         if not len(here):
             continue
-        stop, rows = start + len(here), _padded(len(here))
+        stop, rows = start + len(here), padded(len(here))
         sections.append(Section(offset, row, rows, source[start:stop], target[start:stop]))
         places.append(torch.arange(row, row + len(here), dtype=torch.int32))
         start, row = stop, row + rows

@@ -45,6 +45,7 @@ def random(*shape, seed=1):
 def way(request, monkeypatch):
     """The ways through: tiles of a CPU, also where they are many, and other devices' table."""
     if request.param == "small tiles":
+        monkeypatch.setattr(convolution, "_ROWS", 7)
         monkeypatch.setattr(kernel_map, "PAIRS_PER_TILE", 50)
         monkeypatch.setattr(kernel_map, "PAIRS_PER_SECTION", 1)
     if request.param == "table":
@@ -111,6 +112,24 @@ def test_gradients(which, way):
     feat = random(rows, 2).requires_grad_()
     weight = random(3, size, size, size, 2, seed=2).requires_grad_()
     assert gradcheck(lambda f, w: convolve(f, w, along), (feat, weight))
+
+
+@pytest.mark.parametrize("density", [0.02, 0.4])
+def test_gradients_do_not_depend_on_threads(density, request):
+    """Of one tile and of several, also where an offset finds no pairs."""
+    grids = [scattered(density, shape=(20, 20, 20)) for _ in range(2)]
+    feat, weight = random(len(grids[0]), 8), random(8, 3, 3, 3, 8, seed=2)
+    found = []
+    request.addfinalizer(lambda before=torch.get_num_threads(): torch.set_num_threads(before))
+    for threads, grid in zip((1, 2), grids, strict=True):
+        torch.set_num_threads(threads)
+        f, w = (t.clone().requires_grad_() for t in (feat, weight))
+        out = convolve(f, w, grid.kernel_map(3))
+        again = [torch.autograd.grad(out, (f, w), out, retain_graph=True) for _ in range(2)]
+        assert all(torch.equal(one, other) for one, other in zip(*again, strict=True))
+        found.append((out, *again[0]))
+    for one, two in zip(*found, strict=True):
+        assert torch.allclose(one, two)
 
 
 @pytest.mark.parametrize("frozen", ["feat", "weight"])

@@ -63,4 +63,4 @@ def test_long_sections_are_padded():
     (tile,) = random_map().tiles
     assert [len(s.source) for s in tile.sections] == [3000, 1500, 1000, 750]
     assert [s.rows for s in tile.sections] == [3072, 1536, 1024, 768]
-    assert [kernel_map._padded(count) for count in (0, 255, 257, 40_000)] == [0, 255, 320, 40_960]
+    assert [kernel_map.padded(count) for count in (0, 255, 257, 40_000)] == [0, 255, 320, 40_960]
