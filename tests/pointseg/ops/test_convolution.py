@@ -120,7 +120,8 @@ def test_gradients_do_not_depend_on_threads(density, request):
     grids = [scattered(density, shape=(20, 20, 20)) for _ in range(2)]
     feat, weight = random(len(grids[0]), 8), random(8, 3, 3, 3, 8, seed=2)
     found = []
-    request.addfinalizer(lambda before=torch.get_num_threads(): torch.set_num_threads(before))
+    before = torch.get_num_threads()
+    request.addfinalizer(lambda: torch.set_num_threads(before))
     for threads, grid in zip((1, 2), grids, strict=True):
         torch.set_num_threads(threads)
         f, w = (t.clone().requires_grad_() for t in (feat, weight))
