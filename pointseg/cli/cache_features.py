@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pointseg.cli.command import DATASETS, DEVICES, at_least, choose_device, run_command
+from pointseg.cli.command import DEVICES, add_data, at_least, choose_device, run_command
 from pointseg.cli.progress import Bar, bar
 
 if TYPE_CHECKING:
@@ -26,19 +26,7 @@ def _parser() -> argparse.ArgumentParser:
         "write before it begins. The same command again goes on where it was stopped, and encodes anew what "
         "has changed. Other weights, another encoder or another size have a folder of their own in --out.",
     )
-    parser.add_argument("--dataset", required=True, choices=DATASETS)
-    parser.add_argument(
-        "--root",
-        type=Path,
-        metavar="DIR",
-        help="the prepared data (pointseg-prepare), or your folder",
-    )
-    parser.add_argument(
-        "--config",
-        type=Path,
-        metavar="YAML",
-        help="folder: its description (default: ROOT/dataset.yaml)",
-    )
+    add_data(parser)
     parser.add_argument(
         "--encoder", default="vit_small_patch16_dinov3", metavar="NAME",
         help="as for training (default: vit_small_patch16_dinov3)",

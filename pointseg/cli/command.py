@@ -6,6 +6,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -37,6 +38,23 @@ def run_command(name: str, run: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
         return 130
+
+
+def add_data(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """Options that say which dataset is read."""
+    parser.add_argument("--dataset", required=required, choices=DATASETS)
+    parser.add_argument(
+        "--root",
+        type=Path,
+        metavar="DIR",
+        help="the prepared data (pointseg-prepare), or your folder",
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="YAML",
+        help="folder: its description (default: ROOT/dataset.yaml)",
+    )
 
 
 def at_least(least: int) -> Callable[[str], int]:

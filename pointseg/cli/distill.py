@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pointseg.cli.command import DATASETS, run_command
+from pointseg.cli.command import DATASETS, add_data, run_command
 from pointseg.cli.images import add_encoder, add_encoder_weights, seen_by
-from pointseg.cli.train import add_data, add_run, fitted, is_main, run_spec
+from pointseg.cli.train import add_run, fitted, is_main, run_spec
 
 if TYPE_CHECKING:
     from pointseg.datasets.mixture import Mixture, Part

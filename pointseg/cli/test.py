@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pointseg.cli.command import DATASETS, DEVICES, choose_device, run_command
+from pointseg.cli.command import DEVICES, add_data, choose_device, run_command
 from pointseg.cli.images import add_encoder_weights
 from pointseg.cli.progress import Bar, bar
 
@@ -32,19 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-m", "--model", type=Path, metavar="FILE", help="best.pt of pointseg-train"
     )
-    parser.add_argument("--dataset", choices=DATASETS)
-    parser.add_argument(
-        "--root",
-        type=Path,
-        metavar="DIR",
-        help="the prepared data (pointseg-prepare), or your folder",
-    )
-    parser.add_argument(
-        "--config",
-        type=Path,
-        metavar="YAML",
-        help="folder: its description (default: ROOT/dataset.yaml)",
-    )
+    add_data(parser, required=False)  # --sum needs none
     parser.add_argument(
         "-o", "--out", type=Path, metavar="DIR", help="(default: 'test' beside the model)"
     )

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from pointseg.cli.command import (
     BACKBONES,
-    DATASETS,
     DEVICES,
+    add_data,
     at_least,
     choose_device,
     run_command,
@@ -48,23 +48,6 @@ def _parser() -> argparse.ArgumentParser:
         "--class-weights", choices=("none", "auto", "sqrt"), help="against rare classes"
     )
     return parser
-
-
-def add_data(parser: argparse.ArgumentParser) -> None:
-    """Options that say what is learned from."""
-    parser.add_argument("--dataset", required=True, choices=DATASETS)
-    parser.add_argument(
-        "--root",
-        type=Path,
-        metavar="DIR",
-        help="the prepared data (pointseg-prepare), or your folder",
-    )
-    parser.add_argument(
-        "--config",
-        type=Path,
-        metavar="YAML",
-        help="folder: its description (default: ROOT/dataset.yaml)",
-    )
 
 
 def add_run(parser: argparse.ArgumentParser) -> Any:
