@@ -27,7 +27,7 @@ def z_buffer(
 ) -> Tensor:
     """How far away the nearest surface is at each pixel, as far as the points of a cloud tell.
 
-    Points have gaps between them, so each stands for a square that closes them. A pixel is behind
+    Points have gaps between them, so each stands for a rectangle that closes them. A pixel is behind
     a surface where in all four quadrants around it, no farther than one gap, there is a nearer
     point: surfaces seen at a grazing angle, whose points are nearer on one side and farther on the
     other, do not hide themselves, and outlines do not grow. A point's own pixel is never beyond it,
@@ -35,15 +35,16 @@ def z_buffer(
     than the margin. As a pixel has one depth, ground that recedes by more than the margin within
     one pixel hides its farther points: there, a larger map (``camera.resized``) tells more.
 
-    Takes memory of about 20 maps of the image with its surroundings, and that of ``chunk`` points.
+    Takes memory of about 30 maps of the image with its surroundings, and that of ``chunk`` points.
     For large images a smaller map does: ``z_buffer(camera.resized(h, w), ...)``.
 
     Args:
         camera: the view.
         points: (N, 3) of the whole cloud, in the camera's world.
         cell: metres between neighbouring points (the size of the voxels of a sampled cloud). None:
-            estimated from how the points lie in the image, for each octave of depth by itself, as
-            the gaps of a LiDAR scan grow with the distance.
+            estimated from how the points lie in the image, for each octave of depth by itself, and
+            apart for rows and columns: the gaps of a LiDAR scan grow with the distance, and are
+            wider across its rings than along.
         limit: largest gap that is closed, pixels; points so far outside the image take part.
         chunk: points at a time.
 
@@ -66,19 +67,19 @@ def z_buffer(
         if not known.any():
             continue
         if cell is None:
-            gap = _gap(known, limit)
+            rows, columns = _gaps(known, limit)
         else:
-            gap = min(limit, math.ceil(cell * focal / (_NEAREST * 2**octave)))
+            rows = columns = min(limit, math.ceil(cell * focal / (_NEAREST * 2**octave)))
         # Each quadrant has one of the four half axes, so that no point lies in two of them.
-        above, left = (_least(layer, gap, dim, after=False) for dim in (0, 1))
-        below, right = (_least(layer, gap, dim, after=True) for dim in (0, 1))
+        above, left = _least(layer, rows, 0, after=False), _least(layer, columns, 1, after=False)
+        below, right = _least(layer, rows, 0, after=True), _least(layer, columns, 1, after=True)
         for quadrant, part in zip(
             quadrants,
             (
-                _beside(_least(above, gap, 1, after=False), 0, after=False),
-                _beside(_least(right, gap, 0, after=False), 1, after=True),
-                _beside(_least(below, gap, 1, after=True), 0, after=True),
-                _beside(_least(left, gap, 0, after=True), 1, after=False),
+                _beside(_least(above, columns, 1, after=False), 0, after=False),
+                _beside(_least(right, rows, 0, after=False), 1, after=True),
+                _beside(_least(below, columns, 1, after=True), 0, after=True),
+                _beside(_least(left, rows, 0, after=True), 1, after=False),
             ),
             strict=True,
         ):
@@ -105,21 +106,26 @@ def _layers(camera: Camera, points: Tensor, limit: int, chunk: int) -> Tensor:
     return layers.view(_OCTAVES, height, width)
 
 
-def _gap(known: Tensor, limit: int) -> int:
-    """Pixels between neighbours on the surfaces that the points of one layer sample.
+def _gaps(known: Tensor, limit: int) -> tuple[int, int]:
+    """Rows and columns between neighbours on the surfaces that the points of one layer sample.
 
-    Cells of a side below the gap cover more the larger they are; above it, all of them cover the
-    same surface.
+    Cells that are smaller than the gaps cover more the larger they are; larger ones all cover the
+    same surface. Cells grow where it helps most, as the rings of a LiDAR are dense along and sparse
+    across.
     """
     cells = known[None, None].float()
-    gap, area = 1, float(cells.sum())
-    while 2 * gap <= limit:
-        cells = F.max_pool2d(cells, 2, ceil_mode=True)
-        larger = float(cells.sum()) * (2 * gap) ** 2
-        if larger < _STILL_GROWING * area:
-            break
-        gap, area = 2 * gap, larger
-    return gap
+    gaps = [1, 1]
+    while True:
+        covered = float(cells.sum())
+        growth, _, dim, larger = max(
+            (2 * float(larger.sum()) / covered, -gaps[dim], dim, larger)
+            for dim, sides in enumerate(((2, 1), (1, 2)))
+            for larger in (F.max_pool2d(cells, sides, ceil_mode=True),)
+        )
+        if growth < _STILL_GROWING or 2 * gaps[dim] > limit:
+            return min(gaps[0] + 1, limit), min(gaps[1] + 1, limit)  # neighbours are not in line
+        gaps[dim] *= 2
+        cells = larger
 
 
 def _least(image: Tensor, reach: int, dim: int, *, after: bool) -> Tensor:
