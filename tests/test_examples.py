@@ -13,6 +13,7 @@ ARGUMENTS = {
     "benchmarks/encoded_once.py": ["--tiny"],
     "benchmarks/hippocampus.py": ["--help"],
     "benchmarks/hospital.py": ["--tiny", "--parts", "ct"],
+    "benchmarks/lifting.py": ["--tiny"],
     "benchmarks/memory_model.py": ["--quick"],
     "benchmarks/real_clouds.py": ["--tiny", "--backbones", "minkunet"],
     "benchmarks/sparse_convolution.py": ["--tiny"],
