@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -164,23 +165,23 @@ class _Run:
         """All steps that are left."""
         rounds = min(self.recipe.evaluations, self.steps)
         evaluate_at = {round((k + 1) * self.steps / rounds) for k in range(rounds)}
-        batches = self._batches()
-        if self.step in evaluate_at and self.validated != self.step:
-            self._evaluate()
-        with Interruption() as stop, self.journal.progress(self.step, self.steps) as progress:
-            while self.step < self.steps:
-                started = time.perf_counter()
-                numbers = self._one_step(batches)
-                self.step += 1
-                numbers["seconds"] = time.perf_counter() - started
-                progress.update(numbers["loss"])
-                self.journal.training(self.step, numbers)
-                if self.step in evaluate_at:
-                    self._evaluate()
-                if self._agreed(stop.asked):
-                    self.save(LAST)
-                    self.journal.write()
-                    raise KeyboardInterrupt
+        with closing(self._batches()) as batches:
+            if self.step in evaluate_at and self.validated != self.step:
+                self._evaluate()
+            with Interruption() as stop, self.journal.progress(self.step, self.steps) as progress:
+                while self.step < self.steps:
+                    started = time.perf_counter()
+                    numbers = self._one_step(batches)
+                    self.step += 1
+                    numbers["seconds"] = time.perf_counter() - started
+                    progress.update(numbers["loss"])
+                    self.journal.training(self.step, numbers)
+                    if self.step in evaluate_at:
+                        self._evaluate()
+                    if self._agreed(stop.asked):
+                        self.save(LAST)
+                        self.journal.write()
+                        raise KeyboardInterrupt
         self.journal.close()
 
     def _agreed(self, asked: bool) -> bool:
@@ -282,21 +283,22 @@ class _Run:
         total: Tensor | None = None
         mine = range(self.fabric.global_rank, len(self.validation), self.fabric.world_size)
         loader = self._loader(self.validation, [[(0, index)] for index in mine])
-        for sample in loader:
-            cloud = _or_raise(sample)
-            try:
-                cloud = cloud.to(self.fabric.device)
-                with self.fabric.autocast():
-                    found = self.objective.measure(self.network(cloud), cloud)
-            except (RuntimeError, MemoryError) as error:
-                if ran_out_of_memory(error):
-                    raise UserError(
-                        f"out of memory with the {len(cloud)} voxels of a whole validation scene; the run "
-                        "is kept: --resume it where there is more memory, or begin one with a coarser grid "
-                        "(--override voxel_m=...)"
-                    ) from error
-                raise
-            total = found.cpu() if total is None else total + found.cpu()
+        with closing(_Stream(loader)) as samples:
+            for sample in samples:
+                cloud = _or_raise(sample)
+                try:
+                    cloud = cloud.to(self.fabric.device)
+                    with self.fabric.autocast():
+                        found = self.objective.measure(self.network(cloud), cloud)
+                except (RuntimeError, MemoryError) as error:
+                    if ran_out_of_memory(error):
+                        raise UserError(
+                            f"out of memory with the {len(cloud)} voxels of a whole validation scene; the run "
+                            "is kept: --resume it where there is more memory, or begin one with a coarser grid "
+                            "(--override voxel_m=...)"
+                        ) from error
+                    raise
+                total = found.cpu() if total is None else total + found.cpu()
         if total is None:  # a device without a scene
             total = self.objective.nothing()
         if self.fabric.world_size == 1:
@@ -376,11 +378,11 @@ class _Run:
         """Of gradients in float16; else None."""
         return getattr(self.fabric.strategy.precision, "scaler", None)
 
-    def _batches(self) -> Iterator[Cloud | UserError]:
+    def _batches(self) -> _Stream:
         batches = Batches(
             self.schedule, device=self.fabric.global_rank, start=self.step, stop=self.steps
         )
-        return iter(self._loader(self.samples, batches))
+        return _Stream(self._loader(self.samples, batches))
 
     def _loader(self, samples: Samples, batches: Any) -> DataLoader[Cloud | UserError]:
         return DataLoader(
@@ -391,6 +393,28 @@ class _Run:
             worker_init_fn=leave_signals_to_parent,
             pin_memory=self.fabric.device.type == "cuda",
         )
+
+
+class _Stream:
+    """What a data loader gives. Closed, it ends the workers.
+
+    Its iterator would end them when it is forgotten, which an error on its way through the loop puts off;
+    and at the end of the program they are asked by a signal, which they leave to their parent.
+    """
+
+    def __init__(self, loader: DataLoader[Cloud | UserError]) -> None:
+        self._iterator = iter(loader)
+
+    def __iter__(self) -> Iterator[Cloud | UserError]:
+        return self
+
+    def __next__(self) -> Cloud | UserError:
+        found: Cloud | UserError = next(self._iterator)
+        return found
+
+    def close(self) -> None:
+        """End the workers."""
+        del self._iterator
 
 
 class _Held:

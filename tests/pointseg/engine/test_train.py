@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import multiprocessing
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -176,8 +177,16 @@ def test_a_finished_run_resumed_stays_as_it_is(whole: TrainResult) -> None:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_scene_that_cannot_be_read_is_named(workers: int, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="^train3: is truncated; copy it again$"):
+    with pytest.raises(UserError, match="^train3: is truncated; copy it again$") as error:
         train(spec(tmp_path, dataset=Boxes(broken=("train3",)), workers=workers))
+    # although the error holds on to all that was there: a worker that is left keeps the program from ending
+    assert error.tb is not None and not multiprocessing.active_children()
+
+
+def test_workers_end_with_a_validation_that_fails(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="^val1: is truncated") as error:
+        train(spec(tmp_path, dataset=Boxes(broken=("val1",)), workers=1))
+    assert error.tb is not None and not multiprocessing.active_children()
 
 
 def test_a_feature_that_scenes_lack(tmp_path: Path) -> None:
