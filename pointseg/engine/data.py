@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from pointseg.cloud import Cloud, collate
@@ -86,6 +87,39 @@ def join(samples: Sequence[Cloud | UserError]) -> Cloud | UserError:
     """One batch, or the first error among the samples."""
     errors = [sample for sample in samples if isinstance(sample, UserError)]
     return errors[0] if errors else collate(pad_views([s for s in samples if isinstance(s, Cloud)]))
+
+
+def or_raise(found: Cloud | UserError) -> Cloud:
+    """A cloud, or the error that took its place.
+
+    Raises:
+        UserError: it is one.
+    """
+    if isinstance(found, UserError):
+        raise found
+    return found
+
+
+class Stream:
+    """What a data loader gives. Closed, it ends the workers.
+
+    Its iterator would end them when it is forgotten, which an error on its way through the loop puts off;
+    and at the end of the program they are asked by a signal, which they leave to their parent.
+    """
+
+    def __init__(self, loader: DataLoader[Cloud | UserError]) -> None:
+        self._iterator = iter(loader)
+
+    def __iter__(self) -> Iterator[Cloud | UserError]:
+        return self
+
+    def __next__(self) -> Cloud | UserError:
+        found: Cloud | UserError = next(self._iterator)
+        return found
+
+    def close(self) -> None:
+        """End the workers."""
+        del self._iterator
 
 
 def usable(scene: Scene, recipe: Recipe, *, labelled: bool = True) -> Scene:

@@ -22,7 +22,8 @@ from pointseg.datasets.dataset import Dataset
 from pointseg.engine.aside import BEST, LAST, drop_replaced, set_aside
 from pointseg.engine.budget import crowded
 from pointseg.engine.checkpoint import DISTILLED, FORMAT, read_checkpoint
-from pointseg.engine.data import Samples, join
+from pointseg.engine.data import Samples, Stream, join, or_raise
+from pointseg.engine.held import Held, Reader
 from pointseg.engine.interruption import Interruption, leave_signals_to_parent
 from pointseg.engine.journal import Journal
 from pointseg.engine.memory import OutOfMemory, ran_out_of_memory
@@ -138,7 +139,7 @@ class _Run:
         self.network = model
         optimizer = build_optimizer(model, spec.recipe.optimizer)
         self.scheduler = build_scheduler(optimizer, spec.recipe.optimizer, steps=self.steps)
-        self.model, self.optimizer = fabric.setup(_Reader(model), optimizer)
+        self.model, self.optimizer = fabric.setup(Reader(model), optimizer)
         self.step, self.validated, self.best = 0, 0, float("-inf")
         self.largest, self.not_finite = 0, 0
         self.journal = Journal(
@@ -202,7 +203,7 @@ class _Run:
         total: dict[str, Tensor] = {}
         points = 0
         for part in range(self.spec.parts):
-            cloud = _or_raise(next(batches))
+            cloud = or_raise(next(batches))
             draw = [self.spec.seed, 1, self.step, self.fabric.global_rank, part]
             cloud = mix3d(cloud, self.recipe.mix3d, np.random.default_rng(draw))
             points += len(cloud)
@@ -254,7 +255,7 @@ class _Run:
             self.spec.log(doubt)
 
     def _losses(self, cloud: Cloud) -> dict[str, Tensor]:
-        return self.objective.losses(self.model(_Held(cloud)), cloud)
+        return self.objective.losses(self.model(Held(cloud)), cloud)
 
     def _evaluate(self) -> None:
         """One round of validation, with a checkpoint before and, where it was the best, after it."""
@@ -283,9 +284,9 @@ class _Run:
         total: Tensor | None = None
         mine = range(self.fabric.global_rank, len(self.validation), self.fabric.world_size)
         loader = self._loader(self.validation, [[(0, index)] for index in mine])
-        with closing(_Stream(loader)) as samples:
+        with closing(Stream(loader)) as samples:
             for sample in samples:
-                cloud = _or_raise(sample)
+                cloud = or_raise(sample)
                 try:
                     cloud = cloud.to(self.fabric.device)
                     with self.fabric.autocast():
@@ -378,11 +379,11 @@ class _Run:
         """Of gradients in float16; else None."""
         return getattr(self.fabric.strategy.precision, "scaler", None)
 
-    def _batches(self) -> _Stream:
+    def _batches(self) -> Stream:
         batches = Batches(
             self.schedule, device=self.fabric.global_rank, start=self.step, stop=self.steps
         )
-        return _Stream(self._loader(self.samples, batches))
+        return Stream(self._loader(self.samples, batches))
 
     def _loader(self, samples: Samples, batches: Any) -> DataLoader[Cloud | UserError]:
         return DataLoader(
@@ -395,46 +396,6 @@ class _Run:
         )
 
 
-class _Stream:
-    """What a data loader gives. Closed, it ends the workers.
-
-    Its iterator would end them when it is forgotten, which an error on its way through the loop puts off;
-    and at the end of the program they are asked by a signal, which they leave to their parent.
-    """
-
-    def __init__(self, loader: DataLoader[Cloud | UserError]) -> None:
-        self._iterator = iter(loader)
-
-    def __iter__(self) -> Iterator[Cloud | UserError]:
-        return self
-
-    def __next__(self) -> Cloud | UserError:
-        found: Cloud | UserError = next(self._iterator)
-        return found
-
-    def close(self) -> None:
-        """End the workers."""
-        del self._iterator
-
-
-class _Held:
-    """A cloud that Fabric does not look into: it would rebuild it field by field, which is frozen."""
-
-    def __init__(self, cloud: Cloud) -> None:
-        self.cloud = cloud
-
-
-class _Reader(nn.Module):
-    """A network that reads held clouds."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, held: _Held) -> Any:
-        return self.network(held.cloud)
-
-
 def _settle_norms(model: nn.Module, steps: int) -> None:
     """Let batch norms remember a twentieth of a short run.
 
@@ -444,9 +405,3 @@ def _settle_norms(model: nn.Module, steps: int) -> None:
     for module in model.modules():
         if isinstance(module, nn.BatchNorm1d) and module.momentum is not None:
             module.momentum = max(module.momentum, min(0.1, 20 / steps))
-
-
-def _or_raise(found: Cloud | UserError) -> Cloud:
-    if isinstance(found, UserError):
-        raise found
-    return found
