@@ -59,12 +59,26 @@ def for_each(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Resu
         torch.set_num_threads(1)
         if threads not in _pools:
             _pools[threads] = ThreadPoolExecutor(threads, "pointseg")
+            _pools[threads].submit(_outnumber_cores).result()
         futures = [_pools[threads].submit(alone, item) for item in items]
         wait(futures)
     finally:
         torch.set_num_threads(before)
         _turn.release()
     return [future.result() for future in futures]
+
+
+def _outnumber_cores() -> None:
+    """Let torch's threads sleep while they wait, so that the pool's have the cores.
+
+    They would spin for milliseconds after each operation. GNU's OpenMP lets them do so only as long
+    as it has no more threads than there are cores: so this thread, which stays, has it start another.
+
+    Source: the manual of libgomp, GOMP_SPINCOUNT.
+    """
+    torch.set_num_threads(2)
+    torch.ones(2**18)  # filled by two threads
+    torch.set_num_threads(1)
 
 
 @cache
