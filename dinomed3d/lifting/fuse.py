@@ -127,13 +127,17 @@ class Mean(Fuse):
     def start(self, sites: int, channels: int, *, like: Tensor) -> None:
         """See Fuse.start."""
         super().start(sites, channels, like=like)
-        self.count = torch.zeros(sites, 1, dtype=like.dtype, device=like.device)
+        # In half precision counting would end at 256 (bfloat16) or 2048.
+        exact = torch.promote_types(like.dtype, torch.float32)
+        self.count = torch.zeros(sites, 1, dtype=exact, device=like.device)
 
     def add(self, index: Tensor, features: Tensor, distance: Tensor) -> None:
         """See Fuse.add."""
         assert self.values is not None and self.seen is not None
         self.count[index] += 1
-        self.values[index] += (features - self.values[index]) / self.count[index]
+        share = 1 / self.count[index]
+        before = self.values.index_select(0, index)
+        self.values[index] = torch.lerp(before, features, share.to(features.dtype))
         self.seen[index] = True
 
 
@@ -143,8 +147,7 @@ class Max(Fuse):
     def add(self, index: Tensor, features: Tensor, distance: Tensor) -> None:
         """See Fuse.add."""
         assert self.values is not None and self.seen is not None
-        known = self.seen[index, None]
-        self.values[index] = torch.where(
-            known, torch.maximum(self.values[index], features), features
-        )
+        before = self.values.index_select(0, index)
+        larger = torch.maximum(before, features)
+        self.values[index] = torch.where(self.seen[index, None], larger, features)
         self.seen[index] = True

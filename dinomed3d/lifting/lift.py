@@ -105,7 +105,8 @@ def _lift_chosen(
     values: Tensor | None = None
     for first, maps in groups:
         if values is None:
-            values = maps.values.new_zeros(count, maps.values.shape[1])
+            values = maps.values.new_empty(count, maps.values.shape[1])
+            values.index_fill_(0, torch.nonzero(chosen < 0).squeeze(1), 0)
         index = torch.nonzero((chosen >= first) & (chosen < first + len(maps.values))).squeeze(1)
         for part in index.split(_rows(maps.values, chunk)):
             assert at is not None
@@ -125,11 +126,19 @@ def _lift_all(
     for first, maps in groups:
         if first == 0:
             fuse.start(len(sites), maps.values.shape[1], like=maps.values)
-        for start, part in _parts(sites, _rows(maps.values, chunk)):
+        rows = _rows(maps.values, chunk)
+        for start, part in _parts(sites, max(rows, chunk // BYTES_PER_SITE)):
+            ends = torch.arange(0, len(part) + rows, rows, device=sites.device)
+            found = []
             for view in range(len(maps.values)):
                 uv, visible, distance = views.project(first + view, part)
                 index = torch.nonzero(visible).squeeze(1)
-                fuse.add(index + start, sample(maps, view, uv[index]), distance[index])
+                cuts = torch.searchsorted(index, ends).tolist()
+                found.append((view, index + start, uv[index], distance[index], cuts))
+            for number in range(len(ends) - 1):
+                for view, index, uv, distance, cuts in found:
+                    some = slice(cuts[number], cuts[number + 1])
+                    fuse.add(index[some], sample(maps, view, uv[some]), distance[some])
 
 
 def _groups(
@@ -166,7 +175,7 @@ def _parts(sites: Tensor, rows: int) -> Iterator[tuple[int, Tensor]]:
 def _rows(values: Tensor, chunk: int) -> int:
     """Sites whose features fit into ``chunk`` bytes; all where gradients are recorded."""
     if torch.is_grad_enabled() and values.requires_grad:
-        return 2**62
+        return 2**31
     return max(1, chunk // max(1, values.shape[1] * values.element_size()))
 
 

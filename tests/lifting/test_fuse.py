@@ -83,6 +83,16 @@ def test_equal_features_stay_what_they_are(kind):
     torch.testing.assert_close(values, torch.tensor([[0.1, 0.7]] * 4))
 
 
+def test_the_mean_of_many_views_in_half_precision():
+    fuse = Mean()
+    fuse.start(1, 1, like=torch.zeros((), dtype=torch.bfloat16))
+    for view in range(600):
+        part = torch.full((1, 1), float(view % 2), dtype=torch.bfloat16)
+        fuse.add(torch.tensor([0]), part, torch.zeros(1))
+    assert fuse.count.item() == 600
+    assert abs(fuse.result()[0].item() - 0.5) < 0.01
+
+
 @pytest.mark.parametrize(
     ("kind", "shares"),
     [(Last, [0, 0, 1]), (Nearest, [0, 1, 0]), (Mean, [1 / 3, 1 / 3, 1 / 3]), (Max, [0, 1, 0])],
