@@ -79,7 +79,9 @@ def _run(arguments: argparse.Namespace, shown: Bar) -> int:
     precision: torch.dtype | None = {
         "float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16,
     }[arguments.precision]  # fmt: skip
-    dataset = open_dataset(arguments.dataset, arguments.root, config=arguments.config)
+    dataset = open_dataset(
+        arguments.dataset, arguments.root, config=arguments.config, labelled=False
+    )
     if arguments.weights == "none":
         shown.say("random weights: features for tests, which say nothing about images")
     height, width = arguments.size

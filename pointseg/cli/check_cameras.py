@@ -135,7 +135,9 @@ def _of_dataset(
 
     if arguments.cameras is not None or arguments.images is not None:
         raise UserError("--cameras, --images: are for the file of a cloud; a dataset has its own")
-    dataset = open_dataset(arguments.dataset, arguments.root, config=arguments.config)
+    dataset = open_dataset(
+        arguments.dataset, arguments.root, config=arguments.config, labelled=False
+    )
     if not hasattr(dataset, "frames"):
         raise UserError(f"--dataset {arguments.dataset}: has no images")
     split = arguments.split or dataset.splits()[0]

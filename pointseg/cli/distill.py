@@ -55,7 +55,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
     recipe = recipe_for(arguments.dataset, arguments.backbone, arguments.size or "full")
     images = images_for(arguments.dataset, arguments.encoder)
-    dataset = open_dataset(arguments.dataset, arguments.root, config=arguments.config)
+    dataset = open_dataset(
+        arguments.dataset, arguments.root, config=arguments.config, labelled=False
+    )
     recipe = override(replace(fitted(recipe, dataset), images=images), arguments.override)
     parts = [Part(dataset, recipe.train_splits, recipe.val_splits)]
     parts += [_other(text, arguments) for text in arguments.also]
@@ -77,7 +79,9 @@ def _other(text: str, arguments: argparse.Namespace) -> Part:
     if not equals or name not in DATASETS:
         raise UserError(f"--also {text}: must be NAME=DIR with NAME of {', '.join(DATASETS)}")
     recipe = recipe_for(name, arguments.backbone, arguments.size or "full")
-    return Part(open_dataset(name, Path(folder)), recipe.train_splits, recipe.val_splits)
+    return Part(
+        open_dataset(name, Path(folder), labelled=False), recipe.train_splits, recipe.val_splits
+    )
 
 
 def _distil(arguments: argparse.Namespace, recipe: Recipe, dataset: Mixture) -> int:

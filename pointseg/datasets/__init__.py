@@ -21,13 +21,16 @@ DATASETS = (
 """What :func:`open_dataset` knows."""
 
 
-def open_dataset(name: str, root: Path | None = None, *, config: Path | None = None) -> Dataset:
+def open_dataset(
+    name: str, root: Path | None = None, *, config: Path | None = None, labelled: bool = True
+) -> Dataset:
     """A dataset by name.
 
     Args:
         name: one of ``DATASETS``.
         root: its folder, as ``pointseg-prepare`` left it, or one's own; ``synthetic`` has none.
         config: for ``folder``: its description, where that is not ``root``/dataset.yaml.
+        labelled: whether what is learned from must have labels: False for learning from images.
 
     Raises:
         DatasetError: an unknown name, a root that is missing or was not prepared, a description that
@@ -47,7 +50,7 @@ def open_dataset(name: str, root: Path | None = None, *, config: Path | None = N
     if name == "folder":
         from pointseg.datasets.folder import Folder
 
-        return Folder(root, config)
+        return Folder(root, config, labelled=labelled)
     if name == "scannet":
         from pointseg.datasets.scannet import ScanNet
 

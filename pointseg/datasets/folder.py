@@ -32,14 +32,19 @@ class Folder:
     the features that the description names, and their labels.
     """
 
-    def __init__(self, root: Path, config: Path | None = None) -> None:
+    def __init__(self, root: Path, config: Path | None = None, *, labelled: bool = True) -> None:
         """Read the description and find the files.
+
+        Args:
+            root: the folder.
+            config: the description; None: dataset.yaml in it.
+            labelled: whether clouds of train and val must have labels.
 
         Raises:
             DatasetError: the description does not fit, a pattern finds nothing, a file is both in
                 train and in another split.
         """
-        self.root = root
+        self.root, self.labelled = root, labelled
         self.description: Description = read_description(
             config if config is not None else root / DESCRIPTION, default_name=root.resolve().name
         )
@@ -96,7 +101,7 @@ class Folder:
                 f"every cloud; it has: {has}"
             )
         fields = {key: read[key] for key in self.fields}
-        labels = self._labels(read, path, needed=split in MUST_BE_LABELLED)
+        labels = self._labels(read, path, needed=self.labelled and split in MUST_BE_LABELLED)
         if labels is not None:
             fields["segment"] = map_labels(labels, self.description, file=file)
         kept = Scene(coord=read.coord, fields=fields, origin=read.origin, name=scene)

@@ -55,13 +55,16 @@ class Degradation:
             return scene
         return scene.with_fields(color=np.full_like(scene["color"], GREY))
 
-    def frames(self, frames: Sequence[Frame]) -> list[Frame]:
-        """What happens to views: the same each time, for it follows from their names."""
-        names = "\n".join(frame.name for frame in frames).encode("utf-8", "surrogateescape")
-        seed = int.from_bytes(hashlib.sha256(names).digest()[:8], "little")
+    def frames(self, scene: str, frames: Sequence[Frame]) -> list[Frame]:
+        """What happens to a scene's views: the same each time, for it follows from the names."""
+        names = "\n".join([scene, *(frame.name for frame in frames)])
+        told = names.encode("utf-8", "surrogateescape")
+        seed = int.from_bytes(hashlib.sha256(told).digest()[:8], "little")
         rng = np.random.default_rng(seed)
         order = rng.permutation(len(frames))
-        kept = np.sort(order[: len(frames) - round(self.drop_views * len(frames))])
+        # a share of a view is lost with that probability
+        lost = int(np.floor(self.drop_views * len(frames) + rng.random()))
+        kept = np.sort(order[: len(frames) - lost])
         return [self._shaken(frames[i], rng) for i in kept]
 
     def _shaken(self, frame: Frame, rng: np.random.Generator) -> Frame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,9 @@ class Distillation:
             raise UserError("Distillation: the recipe must have images, which the teacher sees")
         if summary_loss < 0:
             raise UserError(f"--summary-loss must be >= 0, got {summary_loss}")
-        self.recipe, self.images, self.encoder = recipe, recipe.images, encoder
+        # The teacher learns nothing: points that it does not see are left out, not given a token.
+        self.images = replace(recipe.images, missing_token=False, view_drop=0.0)
+        self.recipe, self.encoder = recipe, encoder
         self.datasets, self.summary_loss = datasets, summary_loss
 
     @property

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from pointseg.images.cache import FeatureCache
     from pointseg.images.frame import Frame, HasFrames
 
-Change = Callable[[Sequence["Frame"]], Sequence["Frame"]]
-"""Of the chosen frames; tests make cameras fail with it."""
+Change = Callable[[str, Sequence["Frame"]], Sequence["Frame"]]
+"""Of a scene's chosen frames; tests make cameras fail with it."""
 
 
 @dataclass(frozen=True)
@@ -76,19 +76,25 @@ class Showing:
 
         if self.cache is not None:
             frames = self.cache.pool(frames)
-        chosen = [frames[i] for i in choose(frames, self.recipe.views, rng)]
-        if self.change is not None:
-            chosen = list(self.change(chosen))
+        height, width = self.recipe.size
+
+        def seeing(rng: np.random.Generator | None, *, allow_unseen: bool) -> list[Frame]:
+            nonlocal scene
+            chosen = [frames[i] for i in choose(frames, self.recipe.views, rng)]
+            if self.change is not None:
+                chosen = list(self.change(who, chosen))
+            rule = self.recipe.visibility
+            if chosen:
+                scene = see(scene, chosen, rule, (height, width), allow_unseen=allow_unseen)
+            return chosen
+
+        allowed = self.recipe.allow_unseen
+        chosen = seeing(rng, allow_unseen=allowed or rng is not None)
+        if chosen and not allowed and not scene["image_mask"].any():
+            # An unlucky draw is no fault of the scene; that even views all over it see nothing is.
+            chosen = seeing(None, allow_unseen=False)
         if not chosen:
             return self._unseen(who, scene)
-        height, width = self.recipe.size
-        scene = see(
-            scene,
-            chosen,
-            self.recipe.visibility,
-            (height, width),
-            allow_unseen=self.recipe.allow_unseen,
-        )
         if self.cache is not None:
             return scene, Views(None, self._maps(who, chosen))
         varied = rng if self.recipe.augment else None

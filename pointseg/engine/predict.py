@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -204,7 +205,7 @@ def _one(
     began = time.monotonic()
     try:
         check_labelled(source.path, source.target, colored=spec.colors)
-        stamp = _stamp(source.path)
+        stamp = {**_stamp(source.path), **_shown(spec, trained, source.path)}
         if not spec.overwrite:
             kept = _kept(spec, source, {**way, **stamp})
             if kept is not None:
@@ -378,6 +379,20 @@ def _stamp(path: Path) -> dict[str, Any]:
         "source_bytes": sum(stat.st_size for stat in stats),
         "source_changed_ns": max((stat.st_mtime_ns for stat in stats), default=0),
     }
+
+
+def _shown(spec: PredictSpec, trained: TrainedSpec, path: Path) -> dict[str, Any]:
+    """What tells one state of a cloud's cameras and images from another."""
+    if spec.cameras is None:
+        return {}
+    digest = hashlib.sha256()
+    for frame in _frames(spec, path, _form(spec, trained)):
+        camera = frame.camera
+        numbers = [camera.intrinsics, camera.world_to_camera, camera.distortion]
+        told = [None if values is None else values.tolist() for values in numbers]
+        depth = "" if frame.depth is None else str(frame.depth)
+        digest.update(json.dumps([frame.name, frame.image.key(), depth, told]).encode())
+    return {"cameras_sha256": digest.hexdigest()}
 
 
 def _kept(spec: PredictSpec, source: Source, way: dict[str, Any]) -> Prediction | None:

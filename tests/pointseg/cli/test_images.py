@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
 
 import pointseg.datasets as datasets
 from pointseg.cli import cache_features, distill, predict, test, train
 from pointseg.engine.checkpoint import DISTILLED, read_checkpoint
+from pointseg.files import write_cloud
+from pointseg.images.manifest import write_manifest
+from pointseg.images.sources import ImageFile
 from tests.pointseg.painted import Painted
 
 TINY = [
@@ -181,8 +187,6 @@ def test_several_datasets_are_distilled_together(tmp_path: Path) -> None:
 def test_prediction_with_cameras(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from pointseg.files import write_cloud
-
     scene = Painted().load("val", "val0").without("segment")
     write_cloud(tmp_path / "room.ply", scene)
     words = [str(tmp_path / "room.ply"), "-m", str(model), "-o", str(tmp_path / "out")]
@@ -192,3 +196,33 @@ def test_prediction_with_cameras(
     manifest = ["--weights", "none", "--cameras", "{scene}.cameras.json"]
     assert predict.main([*words, *manifest]) == 1  # there is no such manifest: this cloud fails
     assert "room.cameras.json" in capsys.readouterr().out
+
+
+def test_results_are_kept_until_a_camera_or_an_image_changes(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene = Painted().load("val", "val0").without("segment")
+    write_cloud(tmp_path / "room.ply", scene)
+    (frame,) = Painted(views=1).frames("val", "val0")
+    Image.fromarray(frame.read_image()).save(tmp_path / "view.png")
+    manifest = tmp_path / "room.cameras.json"
+    write_manifest(manifest, [replace(frame, image=ImageFile(tmp_path / "view.png"))])
+    words = [str(tmp_path / "room.ply"), "-m", str(model), "-o", str(tmp_path / "out")]
+    words += ["--weights", "none", "--cameras", "{scene}.cameras.json", "--device", "cpu"]
+
+    def kept() -> bool:
+        assert predict.main(words) == 0
+        told = capsys.readouterr()
+        again = "of the points" in told.err
+        assert again != (" kept " in told.out)
+        return not again
+
+    assert not kept() and kept()
+    Image.fromarray(255 - frame.read_image()).save(tmp_path / "view.png")
+    assert not kept() and kept()
+    text = manifest.read_text(encoding="utf-8")
+    camera = replace(frame.camera, intrinsics=frame.camera.intrinsics * torch.tensor([1, 1.01, 1]))
+    turned = replace(frame, camera=camera, image=ImageFile(tmp_path / "view.png"))
+    write_manifest(manifest, [turned])
+    assert manifest.read_text(encoding="utf-8") != text
+    assert not kept() and kept()

@@ -60,6 +60,14 @@ def test_clouds_are_found_and_read(tmp_path):
         assert set(np.unique(scene["segment"])) == {-1, 0, 1}
 
 
+def test_labels_are_needed_only_where_they_are_learned(tmp_path):
+    make(tmp_path)
+    write_cloud(tmp_path / "train/a.ply", cloud().without("segment"))
+    with pytest.raises(DatasetError, match="has no labels 'segment'"):
+        open_dataset("folder", tmp_path).load("train", "a")
+    assert "segment" not in open_dataset("folder", tmp_path, labelled=False).load("train", "a")
+
+
 def test_folders_are_splits_where_none_are_named(tmp_path):
     make(tmp_path, splits=None, scenes=("train/a.ply", "test/b.ply"))
     dataset = open_dataset("folder", tmp_path)

@@ -88,6 +88,16 @@ def test_what_does_not_fit_is_refused(taught: TrainResult, tmp_path: Path) -> No
         Distillation(BARE, None)
 
 
+def test_the_teacher_learns_nothing_whatever_the_recipe_says(tmp_path: Path) -> None:
+    """A parameter that no gradient reaches would end a run on several devices."""
+    made = spec(tmp_path)
+    assert made.recipe.images is not None
+    images = replace(made.recipe.images, missing_token=True, view_drop=0.5)
+    network = Distillation(replace(made.recipe, images=images), None).build()
+    assert [name for name, _ in network.named_parameters() if name.startswith("images.")] == []
+    assert network.images.view_drop == 0
+
+
 def test_resumed_it_is_the_same_run(taught: TrainResult) -> None:
     before = taught.last.read_bytes()
     again = spec(taught.last.parent)

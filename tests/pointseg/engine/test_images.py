@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,6 +18,7 @@ from pointseg.engine.recipe import read_recipe
 from pointseg.engine.test import ScoreSpec, score
 from pointseg.engine.train import TrainResult, train
 from pointseg.errors import UserError
+from pointseg.images.frame import Frame
 from tests.pointseg.painted import IMAGES, SEEING, Painted, spec
 from tests.pointseg.tiny import Boxes
 
@@ -90,6 +92,45 @@ def test_lost_cameras_and_bad_calibration_cost(seeing: TrainResult, tmp_path: Pa
     assert grey["test_point_miou"] is not None
     again = scored(seeing, tmp_path / "c2", degradation=Degradation(pixel_noise=20.0))
     assert again["test_point_miou"] == off["test_point_miou"]
+
+
+def test_each_scene_fails_in_its_own_way_and_always_the_same() -> None:
+    frames = Painted(views=1).frames("val", "val0")
+    shaken = Degradation(pixel_noise=3.0, angle_noise_deg=2.0)
+    one, two = (shaken.frames(scene, frames)[0].camera for scene in ("val/a", "val/b"))
+    assert not torch.equal(one.intrinsics, two.intrinsics)
+    assert not torch.equal(one.world_to_camera, two.world_to_camera)
+    again = shaken.frames("val/a", frames)[0].camera
+    assert torch.equal(one.intrinsics, again.intrinsics)
+    half = Degradation(drop_views=0.5)
+    left = [len(half.frames(f"val/{number}", frames)) for number in range(200)]
+    assert 70 < sum(left) < 130  # of one camera each
+    assert [len(half.frames(f"val/{n}", frames * 4)) for n in range(9)] == [2] * 9
+    assert not Degradation(drop_views=1.0).frames("val/a", frames)
+    assert len(Degradation().frames("val/a", frames * 4)) == 4
+
+
+def test_an_unlucky_draw_of_views_is_no_error() -> None:
+    class Turned(Painted):
+        """Five cameras look away; those that are evenly spread over all do not all."""
+
+        def frames(self, split: str, scene: str) -> tuple[Frame, ...]:
+            (good,) = Painted(views=1).frames(split, scene)
+            away = good.camera.world_to_camera.clone()
+            away[:3, 3] = torch.tensor([100.0, 0, 2])
+            bad = replace(good, camera=replace(good.camera, world_to_camera=away))
+            return (good, *(bad,) * 5)
+
+    assert SEEING.images is not None
+    showing = Showing(replace(SEEING.images, views=1))
+    dataset = Turned()
+    scene = dataset.load("train", "train0")
+    for seed in range(5):
+        drawn = np.random.default_rng(seed)
+        seen, _ = showing.of("x", scene, dataset.frames("train", "train0"), drawn)
+        assert seen["image_mask"].any()
+    with pytest.raises(UserError, match="scene"):
+        showing.of("x", scene, dataset.frames("train", "train0")[1:], np.random.default_rng(0))
 
 
 def test_degradations_of_other_sizes_are_refused() -> None:
