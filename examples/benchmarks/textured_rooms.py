@@ -34,7 +34,12 @@ from pointseg.scene import Scene
 
 FIRST_ROOM = {"train": 0, "val": 1_000_000, "test": 2_000_000}
 """Number of the first room of each split: no room is in two."""
-PERIOD_M, CONTRAST = (0.05, 0.08), (0.3, 0.5)
+PERIOD_M, CONTRAST = (0.05, 0.08), (0.4, 0.6)
+PAINTS = tuple(
+    (100 + 0.4 * red, 100 + 0.4 * green, 100 + 0.4 * blue)
+    for red, green, blue in furniture.WOODS + furniture.FABRICS
+)
+"""Colours of all objects alike."""
 LEFT_OUT = (furniture.LAMP, furniture.PICTURE)
 """Shapes that are too small to tell."""
 
@@ -68,7 +73,7 @@ def textured_room(rng: np.random.Generator) -> TexturedRoom:
         thing = (part.label, part.instance if part.instance >= 0 else f"panel {number}")
         if thing not in looks:
             name = CHOICES[part.label][int(rng.integers(len(CHOICES[part.label])))]
-            color = furniture.tint(furniture.WOODS + furniture.FABRICS, rng)
+            color = furniture.tint(PAINTS, rng)
             looks[thing] = (
                 NAMES.index(name),
                 color,

@@ -1,0 +1,207 @@
+"""A small image encoder that learns from images alone, in place of a foundation model.
+
+It is given images of which some patches are blank, and says for every patch, blank or not, how its
+brightness varies: the spectrum, which tells a texture wherever in the patch it begins. No labels, no
+depths, no poses. What it is worth is told afterwards by a linear layer that names patches.
+
+Source: masked prediction of described patches as in Wei 2022, arXiv:2112.09133. Differs: spectra
+instead of histograms of gradients; patches that are shown count, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from dinomed3d.lifting import DinoEncoder, build_encoder
+from dinomed3d.lifting.dino import LVD_MEAN, LVD_STD
+
+NAME = "vit_small_patch16_dinov3"
+CONFIG: dict[str, Any] = {
+    "embed_dim": 64, "depth": 3, "num_heads": 2, "mlp_ratio": 4, "init_values": 1.0,
+}  # fmt: skip
+PATCH = 16
+BATCH, BLANK, LR = 8, 0.3, 2e-3
+TARGETS = 40
+"""So many principal components of the description of a patch are predicted."""
+
+
+def patches(image: NDArray[Any]) -> NDArray[Any]:
+    """(n, 16, 16) of (H, W), row by row."""
+    height, width = (side // PATCH for side in image.shape)
+    cut = image[: height * PATCH, : width * PATCH].reshape(height, PATCH, width, PATCH)
+    return cut.swapaxes(1, 2).reshape(-1, PATCH, PATCH)
+
+
+def described(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(n, D) of each patch: amplitudes of its waves, and how uneven and how lopsided its brightness is."""
+    grey = patches(image.astype(np.float32).mean(2))
+    contrast = grey / (grey.mean((1, 2), keepdims=True) + 5) - 1
+    window = np.hanning(PATCH + 2)[1:-1]
+    waves = np.abs(np.fft.rfft2(contrast * np.outer(window, window)))
+    steps = [np.abs(np.diff(contrast, axis=axis)).mean((1, 2)) for axis in (1, 2)]
+    uneven = np.log(np.stack([contrast.std((1, 2)), *steps], 1) + 0.02)
+    lopsided = np.cbrt((contrast**3).mean((1, 2)))[:, None]
+    rows = [np.log(waves + 0.3).reshape(len(grey), -1), uneven, lopsided]
+    return np.concatenate(rows, 1).astype(np.float32)
+
+
+class Targets:
+    """Descriptions as few numbers of about equal size."""
+
+    def __init__(self, images: NDArray[np.uint8]) -> None:
+        rows = np.concatenate([described(image) for image in images])
+        self.mean, self.scale = rows.mean(0), rows.std(0) + 1e-6
+        self.scale[-4:] /= 4  # four against a hundred and more
+        self.axes = np.linalg.svd(self.of(rows), full_matrices=False)[2][:TARGETS].T
+        self.sizes = np.sqrt((self.of(rows) @ self.axes).std(0))
+
+    def of(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        return (rows - self.mean) / self.scale
+
+    def __call__(self, image: NDArray[np.uint8]) -> Tensor:
+        """(n, TARGETS) float32."""
+        found = self.of(described(image)) @ self.axes / self.sizes
+        return torch.from_numpy(found.astype(np.float32))
+
+
+def new_encoder(weights: str | Path = "none") -> DinoEncoder:
+    """The last block's patch tokens after the final norm, as pointseg reads them."""
+    return build_encoder(
+        NAME, weights=weights, norm=True, frozen=False, taps=(CONFIG["depth"] - 1,), **CONFIG
+    )
+
+
+def pretrain(
+    images: NDArray[np.uint8], *, steps: int, seed: int, log: Callable[[str], None]
+) -> DinoEncoder:
+    """An encoder that knows images of this kind.
+
+    Args:
+        images: (M, H, W, 3).
+        steps: of BATCH images.
+        seed: of the weights and of what is drawn.
+        log: told how it goes.
+    """
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    targets = Targets(images[:: max(1, len(images) // 40)])
+    encoder, head = new_encoder(), nn.Linear(CONFIG["embed_dim"], TARGETS)
+    _start(encoder)
+    weights = [*encoder.parameters(), *head.parameters()]
+    optimizer = torch.optim.AdamW(weights, LR, weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=steps, pct_start=0.1)
+    losses = []
+    for step in range(steps):
+        drawn = images[rng.integers(len(images), size=BATCH)]
+        shown = torch.stack([_normalised(image, rng) for image in drawn])
+        keep = torch.from_numpy(rng.random((BATCH, 1, *_grid(drawn[0]))) > BLANK)
+        shown = shown * keep.float().repeat_interleave(PATCH, 2).repeat_interleave(PATCH, 3)
+        said = head(_tokens(encoder, shown))
+        loss = F.mse_loss(said, torch.stack([targets(image) for image in drawn]))
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.item())
+        if (step + 1) % max(1, steps // 5) == 0:
+            log(f"encoder: step {step + 1} of {steps}, loss {np.mean(losses[-50:]):.3f}")
+    encoder.freeze()
+    return encoder
+
+
+def save(encoder: DinoEncoder, path: Path) -> None:
+    """As a file of weights that ``build_encoder`` reads."""
+    state = {name: values.contiguous() for name, values in encoder.vit.state_dict().items()}
+    save_file(state, path)
+
+
+def named_patches(
+    encoder: DinoEncoder, images: NDArray[np.uint8], segments: NDArray[np.int32]
+) -> tuple[Tensor, Tensor]:
+    """(n, C) features and (n,) classes of the patches of which half or more is one class."""
+    features, labels = [], []
+    for image, segment in zip(images, segments, strict=True):
+        with torch.inference_mode():
+            features.append(_tokens(encoder, _normalised(image)[None])[0])
+        rows = patches(segment).reshape(-1, PATCH * PATCH)
+        counts = np.stack([(rows == label).sum(1) for label in range(segments.max() + 1)], 1)
+        most = np.where(counts.max(1) >= PATCH * PATCH / 2, counts.argmax(1), -1)
+        labels.append(torch.from_numpy(most))
+    found, named = torch.cat(features).clone(), torch.cat(labels)
+    return found[named >= 0], named[named >= 0]
+
+
+def probe(
+    learn: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], *, classes: int, seed: int = 0
+) -> float:
+    """Share of the patches that a linear layer names rightly; it alone has learned from labels."""
+    torch.manual_seed(seed)
+    mean, scale = learn[0].mean(0), learn[0].std(0) + 1e-6
+    layer = nn.Linear(learn[0].shape[1], classes)
+    optimizer = torch.optim.AdamW(layer.parameters(), 1e-2)
+    for _ in range(300):
+        rows = torch.randint(len(learn[0]), (4096,))
+        loss = F.cross_entropy(layer((learn[0][rows] - mean) / scale), learn[1][rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.inference_mode():
+        right = layer((test[0] - mean) / scale).argmax(1) == test[1]
+    return float(right.float().mean())
+
+
+def _start(encoder: DinoEncoder) -> None:
+    """Weights that so small a network learns from: patches are taken apart into waves, blocks speak up."""
+    with torch.no_grad():
+        encoder.vit.patch_embed.proj.weight.copy_(_waves(CONFIG["embed_dim"]))
+    for layer in encoder.vit.blocks.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_normal_(layer.weight)
+
+
+def _waves(count: int) -> Tensor:
+    """(count, 3, 16, 16) grey waves of six directions and several lengths, each as sine and cosine; colours."""
+    y, x = (np.mgrid[:PATCH, :PATCH] + 0.5) - PATCH / 2
+    window = np.sqrt(np.outer(np.hanning(PATCH + 2)[1:-1], np.hanning(PATCH + 2)[1:-1]))
+    found = []
+    lengths = np.geomspace(2.5, 9.0, (count - 4) // 12)
+    for angle in np.arange(6) * np.pi / 6:
+        for length in lengths:
+            phase = 2 * np.pi * (x * np.cos(angle) + y * np.sin(angle)) / length
+            for wave in (np.cos(phase) * window, np.sin(phase) * window):
+                wave = wave - wave.mean()
+                found.append(np.tile(wave / np.linalg.norm(wave) / 3, (3, 1, 1)))
+    while len(found) < count:
+        flat = np.zeros((3, PATCH, PATCH))
+        flat[len(found) % 3] = 0.1 / PATCH
+        found.append(flat)
+    return torch.from_numpy(np.stack(found)).float()
+
+
+def _normalised(image: NDArray[np.uint8], rng: np.random.Generator | None = None) -> Tensor:
+    """(3, H, W) as encoders are given them; with ``rng`` in other colours."""
+    shown = torch.from_numpy(image.astype(np.float32) / 255).permute(2, 0, 1)
+    if rng is not None:
+        gain = torch.from_numpy(rng.uniform(0.7, 1.3, (3, 1, 1))).float()
+        shown = (shown[torch.from_numpy(rng.permutation(3))] * gain).clamp(0, 1)
+        shown = shown ** float(rng.uniform(0.7, 1.4))
+    return (shown - torch.tensor(LVD_MEAN)[:, None, None]) / torch.tensor(LVD_STD)[:, None, None]
+
+
+def _tokens(encoder: DinoEncoder, images: Tensor) -> Tensor:
+    """(V, h * w, C)"""
+    return encoder.maps(images)[0].flatten(2).transpose(1, 2)
+
+
+def _grid(image: NDArray[Any]) -> tuple[int, int]:
+    return image.shape[0] // PATCH, image.shape[1] // PATCH
