@@ -39,6 +39,9 @@ class Fuse(ABC):
 class Choice(Fuse):
     """One view per site: only that one need be sampled, and ``lift`` samples no other."""
 
+    last_decides = False
+    """Whether every view takes all sites that it sees: begun with the last view, sites are settled."""
+
     def start(self, sites: int, channels: int, *, like: Tensor) -> None:
         """See Fuse.start."""
         super().start(sites, channels, like=like)
@@ -69,6 +72,8 @@ class Choice(Fuse):
 
 class Last(Choice):
     """The last view that sees a site wins."""
+
+    last_decides = True
 
     def choose(self, index: Tensor, distance: Tensor) -> Tensor:
         """See Choice.choose."""

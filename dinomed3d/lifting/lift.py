@@ -93,15 +93,20 @@ def _lift_chosen(
     fuse.begin(count, sites.device)
     chosen = torch.full((count,), -1, device=sites.device)
     at: Tensor | None = None
-    for view in range(len(views)):
+    for view in reversed(range(len(views))) if fuse.last_decides else range(len(views)):
         for start, part in _parts(sites, chunk // BYTES_PER_SITE):
+            number = torch.arange(start, start + len(part), device=sites.device)
+            if fuse.last_decides:
+                number = number[chosen[start : start + len(part)] < 0]
+                part = sites.index_select(0, number)
             uv, visible, distance = views.project(view, part)
             index = torch.nonzero(visible).squeeze(1)
-            index = index[fuse.choose(index + start, distance[index])]
+            index = index[fuse.choose(number[index], distance[index])]
             if at is None:
                 at = uv.new_zeros(count, 2)
-            at[start + index] = uv[index]
-            chosen[start + index] = view
+            number = number[index]
+            at[number] = uv.index_select(0, index)
+            chosen[number] = view
     values: Tensor | None = None
     for first, maps in groups:
         if values is None:
@@ -110,7 +115,7 @@ def _lift_chosen(
         index = torch.nonzero((chosen >= first) & (chosen < first + len(maps.values))).squeeze(1)
         for part in index.split(_rows(maps.values, chunk)):
             assert at is not None
-            values[part] = sample(maps, chosen[part] - first, at[part])
+            values[part] = sample(maps, chosen[part] - first, at.index_select(0, part))
     fuse.values, fuse.seen = values, chosen >= 0
 
 
