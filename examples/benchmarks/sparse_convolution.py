@@ -182,7 +182,7 @@ def prepare(job: Job) -> tuple[nn.Module, Callable[[], Tensor]]:
         for name, module in sys.modules.items():
             if name.startswith("pointseg.backbones") and hasattr(module, "Grid"):
                 module.Grid = PeerGrid
-        minkunet._levels = lambda *_: ()
+        minkunet._cells, minkunet._levels = (lambda *_: []), (lambda *_: ())
     cloud = cloud_of(job.count)
     if isinstance(network, Backbone):
         return network, lambda: network(cloud).feat

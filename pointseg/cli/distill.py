@@ -101,14 +101,13 @@ def _distil(arguments: argparse.Namespace, recipe: Recipe, dataset: Mixture) -> 
     result = train(replace(spec, recipe=recipe, objective=objective, cache=cache))
     if not is_main():
         return 0  # the main process alone reports
-    pictures = show_features(
-        result.last, dataset, recipe, objective, out, device=spec.accelerator, cache=cache
-    )
     print(f"student      {result.last} (val_cosine {result.score:.4f} at its best)")
     print(f"curves       {out / 'curves.png'}")
-    for picture in pictures:
-        print(f"features     {picture}")
     print(f"go on with   pointseg-train --init {result.last} ...")
+    for picture in show_features(
+        result.last, dataset, recipe, objective, out, device=spec.accelerator, cache=cache
+    ):
+        print(f"features     {picture}")
     return 0
 
 

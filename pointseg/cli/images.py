@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pointseg.cli.command import at_least, choose_device
+
 if TYPE_CHECKING:
+    import torch
+
     from dinomed3d.lifting import Encoder
+    from pointseg.engine.checkpoint import EncoderSource
     from pointseg.images.cache import FeatureCache
     from pointseg.images.recipe import ImageRecipe
+
+
+DEFAULT = "vit_small_patch16_dinov3"
+"""The image encoder where none is named."""
 
 
 def add_images(parser: argparse.ArgumentParser) -> None:
@@ -26,8 +37,8 @@ def add_images(parser: argparse.ArgumentParser) -> None:
 def add_encoder(group: Any) -> None:
     """Which encoder of images, for new runs."""
     group.add_argument(
-        "--encoder", default="vit_small_patch16_dinov3", metavar="NAME",
-        help="DINOv3 or DINOv2 (default: vit_small_patch16_dinov3)",
+        "--encoder", default=DEFAULT, metavar="NAME",
+        help="DINOv3 or DINOv2 (default: %(default)s)",
     )  # fmt: skip
 
 
@@ -41,6 +52,30 @@ def add_encoder_weights(group: Any) -> None:
         "--image-cache", type=Path, metavar="DIR",
         help="instead: features that pointseg-cache-features made",
     )  # fmt: skip
+
+
+def add_seeing(group: Any) -> None:
+    """How the images of clouds are used by a trained model."""
+    group.add_argument(
+        "--image-views",
+        type=at_least(1),
+        metavar="N",
+        help="images of one cloud (default: the recipe's)",
+    )
+    group.add_argument(
+        "--allow-unseen", action="store_true",
+        help="clouds without images, or whose images show no point, are predicted without",
+    )  # fmt: skip
+
+
+def seeing_changes(arguments: argparse.Namespace) -> Callable[[ImageRecipe], ImageRecipe]:
+    """What the options of ``add_seeing`` change."""
+    changes: dict[str, Any] = {}
+    if arguments.image_views is not None:
+        changes["views"] = arguments.image_views
+    if arguments.allow_unseen:
+        changes["allow_unseen"] = True
+    return lambda images: replace(images, **changes)
 
 
 def seen_by(
@@ -62,11 +97,43 @@ def seen_by(
         )
     if arguments.image_cache is not None:
         cache, known = cached_for(images, arguments.image_cache)
+        if known.pool is not None and (images.views is None or known.pool <= images.views):
+            print(
+                f"the cache holds {known.pool} images of each scene: all training sees; more vary more "
+                "(--views of pointseg-cache-features)",
+                file=sys.stderr,
+            )
         return None, cache, known
     if arguments.weights == RANDOM:
         print(
             f"random weights for {images.encoder}: a trial of the way, whose features mean little",
             file=sys.stderr,
         )
-    encoder, known = open_for(images, arguments.weights)
+    encoder, known = open_for(
+        images,
+        arguments.weights,
+        precision=encoder_precision(arguments.device, arguments.precision),
+    )
     return encoder, None, known
+
+
+def model_encoder(arguments: argparse.Namespace) -> EncoderSource | None:
+    """Opens the encoder of a trained model, if weights are given."""
+    from pointseg.engine.encoders import trained_with
+
+    if arguments.weights is None:
+        return None
+    precision = encoder_precision(arguments.device, arguments.precision)
+    return trained_with(arguments.weights, precision=precision)
+
+
+def encoder_precision(device: str, precision: str) -> torch.dtype | None:
+    """In which an encoder computes: on CUDA bfloat16 unless float32 is asked for, else as the rest does.
+
+    The largest activations of DINOv3 do not fit float16.
+    """
+    import torch
+
+    if choose_device(device) == "cuda" and precision != "float32":
+        return torch.bfloat16
+    return None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pointseg.cli.command import choose_device, run_command
+from pointseg.cli.images import add_seeing, model_encoder, seeing_changes
 from pointseg.cli.progress import Bar, bar
 from pointseg.cli.test import add_machine, add_protocol, choose_precision, protocol_changes
 
@@ -74,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="of the image encoder, those that the model was trained with",
     )
+    add_seeing(seen)
     seen.add_argument(
         "--cameras", metavar="WHERE",
         help="the posed images of each cloud: 'organised' for RGB-D .pcd files, which hold their image, or a "
@@ -92,8 +94,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(arguments: argparse.Namespace, shown: Bar) -> int:
     from pointseg.datasets.description import UNITS as METRES
-    from pointseg.engine.encoders import trained_with
-    from pointseg.engine.predict import PredictSpec, predict, table
+    from pointseg.engine.predict import PredictSpec, predict
+    from pointseg.engine.prediction_table import table
 
     device = choose_device(arguments.device)
     results = predict(
@@ -107,7 +109,8 @@ def _run(arguments: argparse.Namespace, shown: Bar) -> int:
             up=arguments.up,
             strength_max=arguments.strength_max,
             seen_from=arguments.seen_from,
-            encoder=None if arguments.weights is None else trained_with(arguments.weights),
+            encoder=model_encoder(arguments),
+            seeing=seeing_changes(arguments),
             cameras=_cameras(arguments.cameras),
             any_scale=arguments.any_scale,
             colors=arguments.colors,

@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pointseg.cli.command import DEVICES, add_data, choose_device, run_command
-from pointseg.cli.images import add_encoder_weights
+from pointseg.cli.images import (
+    DEFAULT,
+    add_encoder_weights,
+    add_seeing,
+    model_encoder,
+    seeing_changes,
+)
 from pointseg.cli.progress import Bar, bar
 
 if TYPE_CHECKING:
@@ -34,7 +40,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_data(parser, required=False)  # --sum needs none
     parser.add_argument(
-        "-o", "--out", type=Path, metavar="DIR", help="(default: 'test' beside the model)"
+        "-o",
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="(default: 'test' beside the model, 'test-...' for scenes made worse)",
     )
     parser.add_argument(
         "--split", action="append", metavar="NAME", help="may be repeated (default: the recipe's)"
@@ -56,7 +66,13 @@ def _parser() -> argparse.ArgumentParser:
         help="test nothing, but add the counts of finished tests, such as those of the six folds of "
         "S3DIS, and report them as one test in --out",
     )  # fmt: skip
-    add_encoder_weights(parser.add_argument_group("models that read images"))
+    seeing = parser.add_argument_group("images")
+    add_encoder_weights(seeing)
+    add_seeing(seeing)
+    seeing.add_argument(
+        "--by-sight", action="store_true",
+        help="score seen and unseen points apart, for a model that reads no images, too",
+    )  # fmt: skip
     add_degradation(parser)
     add_machine(parser)
     return parser
@@ -153,11 +169,20 @@ def _sum(arguments: argparse.Namespace, shown: Bar) -> int:
 def _run(arguments: argparse.Namespace, shown: Bar) -> int:
     from pointseg.datasets import open_dataset
     from pointseg.engine.degradation import Degradation
-    from pointseg.engine.encoders import trained_with
+    from pointseg.engine.recipes import images_for
     from pointseg.engine.test import ScoreSpec, score
+    from pointseg.errors import UserError
 
     device = choose_device(arguments.device)
-    out = arguments.out or arguments.model.parent / "test"
+    degradation = Degradation(
+        drop_views=arguments.drop_views,
+        pixel_noise=arguments.pixel_noise,
+        angle_noise_deg=arguments.angle_noise,
+        drop_color=arguments.drop_color,
+    )
+    out = arguments.out or arguments.model.parent / f"test{degradation.suffix}"
+    if arguments.submit is not None and degradation.suffix:
+        raise UserError("--submit: results on scenes made worse on purpose are none to hand in")
     found = score(
         ScoreSpec(
             model=arguments.model,
@@ -171,14 +196,11 @@ def _run(arguments: argparse.Namespace, shown: Bar) -> int:
             pictures=arguments.pictures,
             submit=arguments.submit,
             overwrite=arguments.overwrite,
-            encoder=None if arguments.weights is None else trained_with(arguments.weights),
+            encoder=model_encoder(arguments),
+            seeing=seeing_changes(arguments),
+            sight=images_for(arguments.dataset, DEFAULT) if arguments.by_sight else None,
             image_cache=arguments.image_cache,
-            degradation=Degradation(
-                drop_views=arguments.drop_views,
-                pixel_noise=arguments.pixel_noise,
-                angle_noise_deg=arguments.angle_noise,
-                drop_color=arguments.drop_color,
-            ),
+            degradation=degradation,
             log=shown.say,
             progress=shown,
         )

@@ -18,7 +18,7 @@ from pointseg.cli.command import (
     choose_device,
     run_command,
 )
-from pointseg.cli.images import add_images, seen_by
+from pointseg.cli.images import add_images, model_encoder, seen_by
 
 if TYPE_CHECKING:
     from pointseg.datasets.dataset import Dataset
@@ -92,7 +92,7 @@ def add_run(parser: argparse.ArgumentParser) -> Any:
 
 def _run(arguments: argparse.Namespace) -> int:
     from pointseg.engine.recipe import override
-    from pointseg.engine.recipes import images_for, recipe_for
+    from pointseg.engine.recipes import RECIPES, images_for, recipe_for
     from pointseg.errors import UserError
 
     size = arguments.size or ("small" if arguments.dataset == "synthetic" else "full")
@@ -104,7 +104,11 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.class_weights:
         recipe = replace(recipe, class_weights=arguments.class_weights)
     if arguments.images:
-        recipe = replace(recipe, images=images_for(recipe.dataset, arguments.encoder))
+        images = images_for(recipe.dataset, arguments.encoder)
+        if recipe.dataset == "folder":  # beside small voxels 0.2 m would hide nothing
+            finer = min(1.0, recipe.voxel_m / RECIPES["scannet"].voxel_m)
+            images = replace(images, margin_m=images.margin_m * finer)
+        recipe = replace(recipe, images=images)
     elif arguments.weights or arguments.image_cache:
         raise UserError("--weights and --image-cache are for --images; add that, or leave them out")
     recipe = override(recipe, arguments.override)
@@ -180,13 +184,13 @@ def _spec(arguments: argparse.Namespace, recipe: Recipe, dataset: Dataset) -> Tr
 
     out = arguments.out or Path("runs") / f"{arguments.dataset}-{arguments.backbone}"
     start = None
-    if arguments.init is not None:
-        start = initial_weights(arguments.init, dataset.classes.names, recipe)
     spec = run_spec(arguments, recipe, dataset, out)
     encoder, cache = None, None
     if recipe.images is not None:
         encoder, cache, images = seen_by(recipe.images, arguments)
         recipe = replace(recipe, images=images)
+    if arguments.init is not None:
+        start = initial_weights(arguments.init, dataset.classes.names, recipe)
     objective = Segmentation(dataset, recipe, encoder)
     return replace(spec, recipe=recipe, objective=objective, cache=cache, init=start)
 
@@ -242,23 +246,27 @@ def is_main() -> bool:
 
 
 def _train(spec: TrainSpec, arguments: argparse.Namespace) -> int:
-    from pointseg.engine.encoders import trained_with
     from pointseg.engine.showcase import show_predictions
     from pointseg.engine.train import train
+    from pointseg.errors import UserError
 
     result = train(spec)
     if not is_main():
         return 0  # the main process alone reports
-    pictures = show_predictions(
-        result.best,
-        spec.dataset,
-        spec.out,
-        device=spec.accelerator,
-        encoder=None if arguments.weights is None else trained_with(arguments.weights),
-        cache=spec.cache,
-    )
     print(f"best model   {result.best} (val_voxel_miou {result.score:.4f})")
     print(f"curves       {spec.out / 'curves.png'}")
+    try:
+        pictures = show_predictions(
+            result.best,
+            spec.dataset,
+            spec.out,
+            device=spec.accelerator,
+            encoder=model_encoder(arguments),
+            cache=spec.cache,
+        )
+    except UserError as error:  # of a test scene, which takes nothing from the model
+        spec.log(f"no pictures of predictions: {error}")
+        return 0
     for picture in pictures:
         print(f"prediction   {picture}")
     return 0

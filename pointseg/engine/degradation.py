@@ -45,6 +45,17 @@ class Degradation:
                 raise UserError(f"{option} must be >= 0, got {value}")
 
     @property
+    def suffix(self) -> str:
+        """For names of results, such as -pixel-noise-5; empty where nothing is made worse."""
+        parts = {
+            "drop-views": self.drop_views,
+            "pixel-noise": self.pixel_noise,
+            "angle-noise": self.angle_noise_deg,
+        }
+        words = [f"-{name}-{value:g}" for name, value in parts.items() if value]
+        return "".join(words) + ("-drop-color" if self.drop_color else "")
+
+    @property
     def of_cameras(self) -> bool:
         """Whether anything happens to views."""
         return bool(self.drop_views or self.pixel_noise or self.angle_noise_deg)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from pointseg.distill import Distiller, Taught, cosine_distance
 from pointseg.engine.checkpoint import DISTILLED, backbone_of, point_images, write_content
 from pointseg.engine.recipe import Recipe
 from pointseg.errors import UserError
+from pointseg.images.recipe import ImageRecipe
 
 
 class Distillation:
@@ -48,9 +48,15 @@ class Distillation:
             raise UserError("Distillation: the recipe must have images, which the teacher sees")
         if summary_loss < 0:
             raise UserError(f"--summary-loss must be >= 0, got {summary_loss}")
-        # The teacher learns nothing: points that it does not see are left out, not given a token.
-        self.images = replace(recipe.images, missing_token=False, view_drop=0.0)
-        self.recipe, self.encoder = recipe, encoder
+        # The teacher learns nothing, and what it does not see is left out.
+        plain = ImageRecipe()
+        for name in ("missing_token", "view_drop", "point_drop", "pooling"):
+            value = getattr(recipe.images, name)
+            if value != getattr(plain, name):
+                raise UserError(
+                    f"images.{name} {value!r} means nothing to a teacher; leave it out when distilling"
+                )
+        self.recipe, self.images, self.encoder = recipe, recipe.images, encoder
         self.datasets, self.summary_loss = datasets, summary_loss
 
     @property

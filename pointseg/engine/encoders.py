@@ -54,7 +54,8 @@ def cached_for(images: ImageRecipe, root: Path) -> tuple[FeatureCache, ImageReci
     known = replace(
         images,
         channels=cache.channels,
-        stride=14 if "patch14" in images.encoder else 16,
+        stride=cache.stride,
+        pool=cache.views,
         weights_sha256=cache.weights_sha256,
         augment=False,  # the features are of the images as they are
     )
@@ -74,15 +75,19 @@ def cache_of(images: ImageRecipe, root: Path) -> FeatureCache:
     )
 
 
-def trained_with(weights: str) -> EncoderSource:
+def trained_with(weights: str, *, precision: torch.dtype | None = None) -> EncoderSource:
     """Opens the encoder of a trained model, and refuses other weights than it was trained with.
+
+    Args:
+        weights: as ``open_encoder`` takes them.
+        precision: for autocast; None: as the weights are.
 
     Raises:
         UserError: raised by the function: see ``open_encoder``; other weights.
     """
 
     def opened(images: ImageRecipe) -> Encoder:
-        encoder, known = open_for(images, weights)
+        encoder, known = open_for(images, weights, precision=precision)
         if images.weights_sha256 and known.weights_sha256 != images.weights_sha256:
             raise UserError(
                 f"--weights {weights}: are not the weights of {images.encoder} that the model was trained "

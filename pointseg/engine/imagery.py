@@ -70,36 +70,57 @@ class Showing:
             UserError: no images or no point seen, unless the recipe allows that; an image that cannot be
                 read or is not in the cache.
         """
-        from pointseg.images.choice import choose
         from pointseg.images.preprocess import flip_coordinates, load_images
-        from pointseg.images.projection import see
 
-        if self.cache is not None:
-            frames = self.cache.pool(frames)
-        height, width = self.recipe.size
-
-        def seeing(rng: np.random.Generator | None, *, allow_unseen: bool) -> list[Frame]:
-            nonlocal scene
-            chosen = [frames[i] for i in choose(frames, self.recipe.views, rng)]
-            if self.change is not None:
-                chosen = list(self.change(who, chosen))
-            rule = self.recipe.visibility
-            if chosen:
-                scene = see(scene, chosen, rule, (height, width), allow_unseen=allow_unseen)
-            return chosen
-
-        allowed = self.recipe.allow_unseen
-        chosen = seeing(rng, allow_unseen=allowed or rng is not None)
-        if chosen and not allowed and not scene["image_mask"].any():
-            # An unlucky draw is no fault of the scene; that even views all over it see nothing is.
-            chosen = seeing(None, allow_unseen=False)
+        scene, chosen = self.seen(who, scene, frames, rng)
         if not chosen:
             return self._unseen(who, scene)
+        height, width = self.recipe.size
         if self.cache is not None:
             return scene, Views(None, self._maps(who, chosen))
         varied = rng if self.recipe.augment else None
         images, flipped = load_images(chosen, (height, width), rng=varied)
         return flip_coordinates(scene, flipped, width), Views(images, None)
+
+    def seen(
+        self,
+        who: str,
+        scene: Scene,
+        frames: Sequence[Frame],
+        rng: np.random.Generator | None = None,
+    ) -> tuple[Scene, list[Frame]]:
+        """A scene with ``image_coord`` and ``image_mask`` in the views that are used, and these.
+
+        Arguments and errors as of ``of``; no image is read. Without any view the scene is as it was.
+        """
+        from pointseg.images.choice import choose
+        from pointseg.images.projection import in_view, see
+
+        recipe = self.recipe
+        if recipe.pool is not None:
+            frames = [frames[i] for i in choose(frames, recipe.pool)]
+        if recipe.views is not None and len(frames) > recipe.views:
+            # Views that see none of the points, as of a photo flight over many tiles, are no choice.
+            frames = [frames[i] for i in in_view(scene, frames)] or frames
+        allowed = recipe.allow_unseen
+        chosen: list[Frame] = []
+        for drawn in (rng, None) if rng is not None else (None,):
+            chosen = [frames[i] for i in choose(frames, recipe.views, drawn)]
+            if self.change is not None:
+                chosen = list(self.change(who, chosen))
+            if not chosen:
+                break
+            # A blind draw is no fault of the scene; that views all over it see nothing is.
+            scene = see(
+                scene,
+                chosen,
+                recipe.visibility,
+                (recipe.size[0], recipe.size[1]),
+                allow_unseen=allowed or drawn is not None,
+            )
+            if allowed or scene["image_mask"].any():
+                break
+        return scene, chosen
 
     def _maps(self, who: str, chosen: Sequence[Frame]) -> Tensor:
         assert self.cache is not None
@@ -118,8 +139,8 @@ class Showing:
         """One black view that shows nothing."""
         if not self.recipe.allow_unseen:
             raise UserError(
-                f"scene {who}: has no images; leave it out, or allow such scenes with "
-                "--override images.allow_unseen=true"
+                f"scene {who}: has no images; leave it out, or allow such scenes with --allow-unseen (in "
+                "training --override images.allow_unseen=true)"
             )
         scene = scene.with_fields(
             image_coord=np.zeros((len(scene), 1, 2), np.float32),
@@ -159,8 +180,18 @@ class Imagery:
             UserError: no images or no point seen, unless the recipe allows that; an image that cannot be
                 read or is not in the cache.
         """
-        frames = cast("HasFrames", self.dataset).frames(split, name)
+        frames = self._frames(split, name)
         return self.showing.of(f"{split}/{name}", scene, frames, rng)
+
+    def shown(self, split: str, name: str, scene: Scene) -> NDArray[np.bool_]:
+        """(N,) whether some view shows a point of a scene; no image is read."""
+        seen, _ = self.showing.seen(f"{split}/{name}", scene, self._frames(split, name))
+        if "image_mask" not in seen:
+            return np.zeros(len(scene), np.bool_)
+        return np.asarray(seen["image_mask"].any(1))
+
+    def _frames(self, split: str, name: str) -> Sequence[Frame]:
+        return cast("HasFrames", self.dataset).frames(split, name)
 
 
 def pad_views(clouds: Sequence[Cloud]) -> list[Cloud]:

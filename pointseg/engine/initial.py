@@ -12,6 +12,7 @@ from pointseg.backbones import load_backbone
 from pointseg.engine.checkpoint import DISTILLED, FORMAT, read_checkpoint
 from pointseg.engine.recipe import Recipe, read_recipe
 from pointseg.errors import UserError
+from pointseg.images.recipe import ImageRecipe
 from pointseg.segmenter import Segmenter
 
 
@@ -51,6 +52,8 @@ def initial_weights(
         if distilled:
             _check_student(path, read_recipe(content["recipe"]), recipe)
             state = {k: v for k, v in state.items() if k.startswith("backbone.")}
+        else:
+            _check_images(path, read_recipe(content["recipe"]).images, recipe.images)
         if not same:
             state = {**state, **{k: v for k, v in wanted.items() if k.startswith("seg_head.")}}
         try:
@@ -82,6 +85,23 @@ def _check_student(path: Path, learned: Recipe, run: Recipe) -> None:
             raise UserError(
                 f"--init {path}: was distilled with {name} {theirs}, this run has {ours}; give the same "
                 f"(--backbone, or --override {name}=...)"
+            )
+
+
+def _check_images(path: Path, theirs: ImageRecipe | None, ours: ImageRecipe | None) -> None:
+    """Refuse weights that read features of another encoder.
+
+    Raises:
+        UserError: another encoder, or other weights of it.
+    """
+    if theirs is None or ours is None:
+        return  # that one has images and the other has none, the weights' names tell
+    for name, what in (("encoder", "the encoder"), ("weights_sha256", "weights with the digest")):
+        one, two = getattr(theirs, name), getattr(ours, name)
+        if one != two:
+            raise UserError(
+                f"--init {path}: reads features of {what} {one[:40]}, this run's are of {two[:40]}; features "
+                "of another encoder mean nothing to it: give the same --encoder and --weights"
             )
 
 

@@ -35,6 +35,7 @@ from pointseg.files.columns import file_strength, strength_scale, usual_strength
 from pointseg.files.las import is_copc
 from pointseg.files.text import fitting_columns
 from pointseg.files.writing import new_file
+from pointseg.images.recipe import ImageRecipe
 from pointseg.pictures import labelled
 from pointseg.pictures.views import VIEWS
 from pointseg.scene import IGNORE, Scene
@@ -81,6 +82,8 @@ class PredictSpec:
     the origin, where LiDAR scans have their sensor."""
     encoder: EncoderSource | None = None
     """Opens the image encoder, for models that read images."""
+    seeing: Callable[[ImageRecipe], ImageRecipe] = lambda images: images
+    """Changes how the recipe's images are used, such as how many."""
     cameras: CameraRule | None = None
     """Where the posed images of each cloud are, below its folder; None: a cloud has none."""
     any_scale: bool = False
@@ -176,6 +179,7 @@ def _form(spec: PredictSpec, trained: TrainedSpec) -> Form:
 
 def _way(spec: PredictSpec, trained: TrainedSpec, passes: Passes) -> dict[str, Any]:
     """All that decides what a file's result is."""
+    images = trained.recipe.images
     return {
         "version": VERSION,
         "checkpoint_sha256": trained.sha256,
@@ -187,6 +191,7 @@ def _way(spec: PredictSpec, trained: TrainedSpec, passes: Passes) -> dict[str, A
         "max_points": passes.protocol.max_points,
         "margin_m": passes.protocol.margin_m,
         "precision": spec.precision,
+        "images": None if images is None else asdict(spec.seeing(images)),
         "cameras": None if spec.cameras is None else asdict(spec.cameras),
         "form": asdict(_form(spec, trained)),
         "seen_from": spec.seen_from,
@@ -284,7 +289,7 @@ def _named(
     views = None
     if trained.recipe.images is not None:
         frames = _frames(spec, path, form)
-        cloud, views = Showing(trained.recipe.images).of(path.name, cloud, frames)
+        cloud, views = Showing(spec.seeing(trained.recipe.images)).of(path.name, cloud, frames)
         seen = cloud["image_mask"].any(1).mean()
         notes.append(f"its images show {100 * seen:.0f} % of the points")
     labels[index] = voter.name_points(cloud, progress, views)
@@ -320,10 +325,11 @@ def _check_images(spec: PredictSpec, trained: TrainedSpec) -> None:
             f"model {spec.model}: reads features of {images.encoder}; give the weights it was trained with "
             "(--weights FILE)"
         )
-    if spec.cameras is None and not images.allow_unseen:
+    if spec.cameras is None and not spec.seeing(images).allow_unseen:
         raise UserError(
             f"model {spec.model}: reads images; say where those of a cloud are with --cameras "
-            "('organised' for RGB-D clouds, or a manifest such as '{scene}.cameras.json')"
+            "('organised' for RGB-D clouds, or a manifest such as '{scene}.cameras.json'), or predict without "
+            "(--allow-unseen)"
         )
 
 
@@ -385,12 +391,16 @@ def _shown(spec: PredictSpec, trained: TrainedSpec, path: Path) -> dict[str, Any
     """What tells one state of a cloud's cameras and images from another."""
     if spec.cameras is None:
         return {}
+    from pointseg.images.sources import file_key
+
     digest = hashlib.sha256()
     for frame in _frames(spec, path, _form(spec, trained)):
         camera = frame.camera
         numbers = [camera.intrinsics, camera.world_to_camera, camera.distortion]
         told = [None if values is None else values.tolist() for values in numbers]
-        depth = "" if frame.depth is None else str(frame.depth)
+        depth = [repr(frame.depth)]  # its file, and how it is read
+        if isinstance(place := getattr(frame.depth, "path", None), Path):
+            depth.append(file_key(place))
         digest.update(json.dumps([frame.name, frame.image.key(), depth, told]).encode())
     return {"cameras_sha256": digest.hexdigest()}
 
@@ -419,26 +429,6 @@ def _counts(labels: NDArray[np.int32], names: Sequence[str]) -> dict[str, int]:
     """Points of each class that there is."""
     counts = np.bincount(labels[labels != IGNORE], minlength=len(names))
     return {name: int(count) for name, count in zip(names, counts, strict=True) if count}
-
-
-def table(results: Sequence[Prediction]) -> str:
-    """One line per file: points, seconds, the most frequent classes."""
-    rows = [("file", "points", "seconds", "classes")]
-    for result in results:
-        if result.status == "failed":
-            rows.append((Path(result.source).name, "-", "-", "failed"))
-            continue
-        counts = sorted((result.classes or {}).items(), key=lambda item: -item[1])
-        named = max(1, sum(count for _, count in counts))
-        told = ", ".join(f"{name} {100 * count / named:.0f} %" for name, count in counts[:4])
-        seconds = "kept" if result.status == "kept" else f"{result.seconds:.1f}"
-        rows.append((Path(result.target).name, f"{result.points:,}", seconds, told))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        f"{row[0].ljust(widths[0])}  {row[1].rjust(widths[1])}  {row[2].rjust(widths[2])}  {row[3]}"
-        for row in rows
-    ]
-    return "\n".join(line.rstrip() for line in lines)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

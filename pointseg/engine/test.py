@@ -24,6 +24,7 @@ from pointseg.engine.recipe import Protocol
 from pointseg.engine.voting import Passes, Voter
 from pointseg.errors import UserError
 from pointseg.files.writing import new_file
+from pointseg.images.recipe import ImageRecipe
 from pointseg.pictures.confusion import write_confusion
 from pointseg.pictures.sheets import comparison, labelled
 from pointseg.scene import IGNORE, Scene
@@ -58,6 +59,10 @@ class ScoreSpec:
     """Opens the image encoder, for models that read images."""
     image_cache: Path | None = None
     """Instead of it: the folder with the features of all images."""
+    seeing: Callable[[ImageRecipe], ImageRecipe] = lambda images: images
+    """Changes how the recipe's images are used, such as how many."""
+    sight: ImageRecipe | None = None
+    """For models that read no images: which points the dataset's images show, for scores by sight."""
     degradation: Degradation = field(default_factory=Degradation)
     """What is done to scenes and cameras before they are predicted."""
     log: Callable[[str], None] = print
@@ -109,9 +114,12 @@ def score(spec: ScoreSpec) -> Score:
     for number, (split, name) in enumerate(scenes):
         spec.progress(number, len(scenes), f"{split}/{name}")
         scene = spec.degradation.scene(spec.dataset.load(split, name))
-        views = None
+        views, shown = None, None
         if imagery is not None:
             scene, views = imagery.attach(split, name, scene)
+            shown = scene["image_mask"].any(1)
+        elif spec.sight is not None:
+            shown = _sight(spec.dataset, spec.sight).shown(split, name, scene)
         place = labels_file(spec.out, split, name)
         made = {**way, "cloud_sha256": _digest(scene, trained, views)}
         found = None if spec.overwrite else _verified(place, made, len(scene))
@@ -127,10 +135,9 @@ def score(spec: ScoreSpec) -> Score:
         truth = scene.fields.get("segment")
         if truth is not None:
             confusion.add(labels, truth)
-            if views is not None:
-                seen = scene["image_mask"].any(1)
-                by_sight["seen"].add(labels[seen], truth[seen])
-                by_sight["unseen"].add(labels[~seen], truth[~seen])
+            if shown is not None:
+                by_sight["seen"].add(labels[shown], truth[shown])
+                by_sight["unseen"].add(labels[~shown], truth[~shown])
         if number < spec.pictures:
             drawn.append(_draw(spec, trained, scene, labels, split, name))
     spec.progress(len(scenes), len(scenes), "")
@@ -147,7 +154,7 @@ def score(spec: ScoreSpec) -> Score:
         )
     metrics = point_metrics(confusion, trained.classes)
     metrics["groups"] = {name: list(rows) for name, rows in trained.classes.groups.items()}
-    if imagery is not None:
+    if imagery is not None or spec.sight is not None:
         metrics["test_point_miou_by_sight"] = _by_sight(by_sight)
     metrics["scenes"], metrics["predicted_points"] = len(scenes), points
     metrics["protocol"] = {"dataset": spec.dataset.name, "splits": list(splits), **way}
@@ -166,6 +173,8 @@ def _imagery(spec: ScoreSpec, trained: TrainedSpec) -> Imagery | None:
     Raises:
         UserError: neither an encoder nor a cache for a model that needs one; lost cameras for one that has none.
     """
+    if spec.degradation.drop_color and "color" not in trained.needs:
+        raise UserError(f"--drop-color: the model {spec.model} reads no colours")
     images = trained.recipe.images
     if images is None:
         if spec.degradation.of_cameras:
@@ -176,11 +185,17 @@ def _imagery(spec: ScoreSpec, trained: TrainedSpec) -> Imagery | None:
             f"model {spec.model}: reads features of {images.encoder}; give the weights it was trained "
             "with (--weights FILE), or features made by pointseg-cache-features (--image-cache DIR)"
         )
+    images = spec.seeing(images)
     change = spec.degradation.frames if spec.degradation.of_cameras else None
     if change is not None:
         images = replace(images, allow_unseen=True)
     cache = None if spec.image_cache is None else cache_of(images, spec.image_cache)
     return Imagery(spec.dataset, Showing(images, cache, change))
+
+
+def _sight(dataset: Dataset, images: ImageRecipe) -> Imagery:
+    """Which points some view shows; scenes may have none."""
+    return Imagery(dataset, Showing(replace(images, allow_unseen=True)))
 
 
 def _by_sight(found: dict[str, Confusion]) -> dict[str, Any]:
@@ -223,6 +238,11 @@ def _way(spec: ScoreSpec, trained: TrainedSpec, protocol: Protocol) -> dict[str,
     damage = {} if spec.degradation == Degradation() else asdict(spec.degradation)
     return {
         **damage,
+        **(
+            {}
+            if trained.recipe.images is None
+            else {"images": asdict(spec.seeing(trained.recipe.images))}
+        ),
         "version": VERSION,
         "checkpoint_sha256": trained.sha256,
         "backbone": trained.recipe.backbone,

@@ -38,6 +38,8 @@ from pointseg.errors import UserError
 if TYPE_CHECKING:
     from pointseg.images.cache import FeatureCache
 
+LEAST_SEEN = 0.05
+"""Share of the points; where images show fewer, that is said."""
 MOST_LEFT_OUT = 20
 """Steps in a row whose loss overflowed in float16, before the run is given up."""
 
@@ -142,10 +144,12 @@ class _Run:
         self.model, self.optimizer = fabric.setup(Reader(model), optimizer)
         self.step, self.validated, self.best = 0, 0, float("-inf")
         self.largest, self.not_finite = 0, 0
+        self.shown = (0, 0)
+        """Points that images showed, and all points, since the last validation."""
         self.journal = Journal(
             spec.out,
             main=fabric.is_global_zero,
-            losses=self.objective.losses_named,
+            losses=(*self.objective.losses_named, *(("seen",) if self._shows else ())),
             scores=self.objective.scores_named,
         )
         if resumed is not None:
@@ -201,12 +205,14 @@ class _Run:
         self.model.train()
         self.optimizer.zero_grad()
         total: dict[str, Tensor] = {}
-        points = 0
+        points, seen = 0, 0
         for part in range(self.spec.parts):
             cloud = or_raise(next(batches))
             draw = [self.spec.seed, 1, self.step, self.fabric.global_rank, part]
             cloud = mix3d(cloud, self.recipe.mix3d, np.random.default_rng(draw))
             points += len(cloud)
+            if cloud.image_mask is not None:
+                seen += int(cloud.image_mask.any(1).sum())
             if self.largest == 0:
                 self._foresee(cloud)
             last = part == self.spec.parts - 1
@@ -224,6 +230,9 @@ class _Run:
                     total.get(name, torch.zeros(())) + value.detach().cpu() / self.spec.parts
                 )
         numbers = {name: float(value) for name, value in total.items()}
+        if self._shows:
+            numbers["seen"] = seen / max(1, points)
+            self.shown = (self.shown[0] + seen, self.shown[1] + points)
         self.not_finite = 0 if np.isfinite(numbers["loss"]) else self.not_finite + 1
         # a scaler leaves out steps that overflow, and lowers its scale
         if self.not_finite > (0 if self._scaler is None else MOST_LEFT_OUT):
@@ -238,6 +247,21 @@ class _Run:
         numbers["lr"] = float(self.scheduler.get_last_lr()[0])
         self.scheduler.step()
         return numbers | {"points": float(points)}
+
+    @property
+    def _shows(self) -> bool:
+        """Whether there are images."""
+        return self.recipe.images is not None
+
+    def _doubt_images(self) -> None:
+        """Say once that images show hardly a point: a wrong calibration trains without an error."""
+        seen, points = self.shown
+        if points and seen < LEAST_SEEN * points and self.fabric.is_global_zero:
+            self.spec.log(
+                f"the images show {100 * seen / points:.1f} % of the points: are poses and units right? "
+                "Look with pointseg-check-cameras"
+            )
+        self.shown = (0, 0)
 
     def _foresee(self, cloud: Cloud) -> None:
         """Say before the first step on a CPU that it may not fit: the system will not."""
@@ -259,6 +283,7 @@ class _Run:
 
     def _evaluate(self) -> None:
         """One round of validation, with a checkpoint before and, where it was the best, after it."""
+        self._doubt_images()
         self.save(LAST)  # so that a validation that fails costs nothing; resuming begins with it
         scores, details = self.objective.scores(self.validate())
         self.validated = self.step

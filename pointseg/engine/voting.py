@@ -144,8 +144,16 @@ class Voter:
         if views.maps is not None:
             return views.maps.to(self.device)
         images = torch.from_numpy(views.images).to(self.device)
-        with torch.inference_mode(), self._autocast():
-            return self.model.images.encode(images)  # type: ignore[union-attr, operator, no-any-return]
+        try:
+            with torch.inference_mode(), self._autocast():
+                return self.model.images.encode(images)  # type: ignore[union-attr, operator, no-any-return]
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out_of_memory(error):
+                raise
+        raise UserError(
+            f"out of memory while {len(images)} images of {images.shape[2]} x {images.shape[3]} pixels were "
+            "encoded; use fewer (--image-views), features made before (pointseg-cache-features), or --device cpu"
+        )
 
     def _whole(
         self, scene: Scene, progress: Callable[[float], None], maps: Tensor | None
@@ -281,8 +289,9 @@ class Voter:
     def _probabilities(self, clouds: list[Cloud], maps: Tensor | None) -> Tensor:
         """(N, K) float32, of all clouds' points."""
         cloud = collate(clouds).to(self.device)
-        if maps is not None:  # the same for all, and only once in memory
-            cloud = replace(cloud, image_maps=maps.expand(len(clouds), *maps.shape))
+        if maps is not None:  # all look at the same images, thus as one sample of these
+            whole = cloud.offset[-1:]
+            cloud = replace(cloud, image_maps=maps[None], image_offset=whole)
         with torch.inference_mode(), self._autocast():
             logits: Tensor = self.model(cloud)
         return logits.float().softmax(1)

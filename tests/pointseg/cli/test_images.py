@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 import pointseg.datasets as datasets
 from pointseg.cli import cache_features, distill, predict, test, train
-from pointseg.engine.checkpoint import DISTILLED, read_checkpoint
+from pointseg.engine.checkpoint import DISTILLED, load_model, read_checkpoint
+from pointseg.engine.encoders import trained_with
 from pointseg.files import write_cloud
+from pointseg.images.cache import find_cache
 from pointseg.images.manifest import write_manifest
 from pointseg.images.sources import ImageFile
 from tests.pointseg.painted import Painted
@@ -128,9 +130,18 @@ def test_features_from_a_cache_are_those_of_the_images(
         test.main([*words, "--weights", "none", "-o", str(tmp_path / "b"), "--pictures", "0"]) == 0
     )
     one, two = (
-        json.loads((tmp_path / name / "metrics.json").read_text(encoding="utf-8")) for name in "ab"
+        np.load(tmp_path / name / "labels" / "val" / "val0.npy", allow_pickle=False)
+        for name in "ab"
     )
-    assert one["test_point_miou"] == pytest.approx(two["test_point_miou"], abs=0.02)
+    assert (one == two).mean() > 0.99
+    held = find_cache(tmp_path / "cache", encoder="vit_small_patch16_dinov3", size=(64, 64))
+    images = load_model(model, "cpu", encoder=trained_with("none"))[0].images
+    assert images is not None
+    for frame in Painted().frames("val", "val0"):
+        pixels = torch.from_numpy(frame.read_image().transpose(2, 0, 1).copy())[None]
+        found = held.get(frame)
+        assert found is not None and found.abs().max() > 0.1
+        torch.testing.assert_close(found.float(), images.encode(pixels)[0], atol=2e-3, rtol=2e-3)
     out = ["--out", str(tmp_path / "run")]
     assert train.main([*RUN, "--images", *kept, *out]) == 0
     refused(
@@ -226,3 +237,73 @@ def test_results_are_kept_until_a_camera_or_an_image_changes(
     write_manifest(manifest, [turned])
     assert manifest.read_text(encoding="utf-8") != text
     assert not kept() and kept()
+
+
+def test_scenes_without_images_can_be_allowed_and_a_run_ends_well_without_pictures(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [
+        "-m",
+        str(model),
+        "--dataset",
+        "scannet",
+        "--split",
+        "val",
+        "--fast",
+        "--device",
+        "cpu",
+    ]
+    words += ["--weights", "none", "--pictures", "0", "-o", str(tmp_path / "test")]
+    monkeypatch.setattr(datasets, "open_dataset", lambda *_, **__: Painted(blind=("val0",)))
+    refused(test.main, words, capsys, "val/val0: has no images", "--allow-unseen")
+    assert test.main([*words, "--allow-unseen"]) == 0
+    assert "unseen by a camera: 600 labelled points" in capsys.readouterr().out
+    assert test.main([*words, "--allow-unseen", "--image-views", "1"]) == 0
+
+    class NoPictures(Painted):
+        """Its first test scene has no images, which training never looks at."""
+
+        def scenes(self, split: str) -> tuple[str, ...]:
+            return ("test0",) if split == "test" else super().scenes(split)
+
+    blind = NoPictures(blind=("test0",))
+    monkeypatch.setattr(datasets, "open_dataset", lambda *_, **__: blind)
+    out = tmp_path / "run"
+    more = ["--override", "test_splits=test", "--images", "--weights", "none", "--out", str(out)]
+    capsys.readouterr()
+    assert train.main([*RUN, *more]) == 0
+    said = capsys.readouterr()
+    assert "best model" in said.out and "no pictures of predictions" in said.err
+
+
+def test_scores_by_sight_are_for_models_without_images_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train.main([*BARE, "--out", str(tmp_path / "run")]) == 0
+    words = ["-m", str(tmp_path / "run" / "best.pt"), "--dataset", "scannet", "--split", "val"]
+    words += ["--fast", "--device", "cpu", "--pictures", "0", "-o", str(tmp_path / "test")]
+    capsys.readouterr()
+    assert test.main([*words, "--by-sight"]) == 0
+    assert "seen by a camera: 1,200 labelled points" in capsys.readouterr().out
+    assert test.main([*words, "--drop-color"]) == 0
+    refused(test.main, [*words, "--drop-views", "0.5"], capsys, "reads no images")
+
+
+def test_an_own_model_starts_only_where_its_encoder_is(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seeing = [*RUN, "--images", "--weights", "none", "--init", str(model), "--out"]
+    assert train.main([*seeing, str(tmp_path / "same")]) == 0
+    assert "its head, too" in capsys.readouterr().err
+    wider = [w.replace('"depth": 1', '"depth": 2') for w in seeing]
+    refused(train.main, [*wider, str(tmp_path / "other")], capsys, "features", "of another encoder")
+
+
+def test_hardly_a_point_seen_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    near = [*RUN, "--override", "images.near_m=2.00195", "--images", "--weights", "none"]
+    assert train.main([*near, "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr().err
+    header, row = (tmp_path / "metrics.csv").read_text(encoding="utf-8").splitlines()[:2]
+    share = float(dict(zip(header.split(","), row.split(","), strict=True))["seen"])
+    assert 0 < share < 0.05
+    assert "of the points: are poses and units right?" in said

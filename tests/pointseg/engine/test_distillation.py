@@ -43,7 +43,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
 def test_the_student_says_what_images_show(taught: TrainResult) -> None:
     assert taught.score > 0.6  # 0.0 at the start
     with (taught.last.parent / "metrics.csv").open(encoding="utf-8") as file:
-        assert file.readline().strip() == "step,loss,of_points,lr,points,seconds,val_cosine"
+        assert file.readline().strip() == "step,loss,of_points,seen,lr,points,seconds,val_cosine"
 
 
 def test_a_segmenter_starts_from_it_and_needs_no_image(taught: TrainResult, tmp_path: Path) -> None:
@@ -88,14 +88,15 @@ def test_what_does_not_fit_is_refused(taught: TrainResult, tmp_path: Path) -> No
         Distillation(BARE, None)
 
 
-def test_the_teacher_learns_nothing_whatever_the_recipe_says(tmp_path: Path) -> None:
-    """A parameter that no gradient reaches would end a run on several devices."""
-    made = spec(tmp_path)
-    assert made.recipe.images is not None
-    images = replace(made.recipe.images, missing_token=True, view_drop=0.5)
-    network = Distillation(replace(made.recipe, images=images), None).build()
-    assert [name for name, _ in network.named_parameters() if name.startswith("images.")] == []
-    assert network.images.view_drop == 0
+@pytest.mark.parametrize(
+    "changes", [{"missing_token": True}, {"view_drop": 0.5}, {"pooling": "masked_max"}]
+)
+def test_what_means_nothing_to_a_teacher_is_refused(changes: dict[str, Any]) -> None:
+    """A token, for one, would get no gradient, which ends a run on several devices."""
+    assert STUDENT.images is not None
+    recipe = replace(STUDENT, images=replace(STUDENT.images, **changes))
+    with pytest.raises(UserError, match="means nothing to a teacher"):
+        Distillation(recipe, None)
 
 
 def test_resumed_it_is_the_same_run(taught: TrainResult) -> None:

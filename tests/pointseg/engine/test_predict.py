@@ -12,7 +12,8 @@ from PIL import Image
 from torch import nn
 
 from pointseg.engine import predict as module
-from pointseg.engine.predict import PredictSpec, picture_file, predict, record_file, table
+from pointseg.engine.predict import PredictSpec, picture_file, predict, record_file
+from pointseg.engine.prediction_table import table
 from pointseg.engine.recipe import Form
 from pointseg.errors import UserError
 from pointseg.files import read_cloud, write_cloud
