@@ -325,7 +325,8 @@ class Cameras:
                     raise ValueError(
                         f"Cameras: depth map {view} must be (h, w), got {tuple(depth.shape)}"
                     )
-                depth = depth.to(device)
+                double = depth.dtype == torch.float64
+                depth = depth.to(_exact(device) if double else depth.dtype).to(device)
             self._known = view, device, depth
         return self._known[2]
 

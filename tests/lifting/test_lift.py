@@ -180,6 +180,42 @@ def test_where_one_view_is_chosen_nothing_else_is_sampled(rails):
     assert sum(rows) == seen.sum()
 
 
+@pytest.mark.parametrize("fuse", FUSES)
+def test_no_more_is_computed_at_a_time_than_the_chunk_holds(fuse, rails):
+    features, _, sites = rails
+    projected, sampled = [], []
+
+    class Counted(Rails):
+        def project(self, view, sites):
+            projected.append(len(sites))
+            return super().project(view, sites)
+
+    def counted(maps, view, uv):
+        sampled.append(len(uv))
+        return sample_nearest(maps, view, uv)
+
+    views, chunk = Counted(*range(7)), 2000 / 2**20  # of 5 channels in float32
+    lift(features, views, sites, fuse=fuse(), sample=counted, chunk_mib=chunk)
+    assert len(projected) >= 7 and max(projected) <= 2000 // 20
+    assert len(sampled) >= 4 and max(sampled) <= 2000 // 20
+
+
+def test_begun_with_the_last_view_settled_sites_are_passed_over():
+    asked = []
+
+    class Counted(Rails):
+        def project(self, view, sites):
+            asked.append((view, len(sites)))
+            uv, visible, distance = super().project(view, sites)
+            return uv, visible & (distance < 3), distance
+
+    features = FeatureMap(torch.arange(3.0).view(3, 1, 1, 1), 4, (4, 4))
+    sites = torch.tensor([[0.0, 1, 1], [3, 1, 1], [4, 1, 1], [9, 1, 1]])
+    values, seen = lift(features, Counted(1, 2, 5), sites, fuse=Last())
+    assert values.flatten().tolist() == [1, 2, 2, 0] and seen.tolist() == [True, True, True, False]
+    assert asked == [(2, 4), (1, 2), (0, 1)]
+
+
 def test_gradients_of_views_one_by_one(rails):
     features, views, sites = rails
     grads = []
