@@ -21,7 +21,7 @@ from pointseg.images.projection import Visibility, see  # noqa: E402
 
 @pytest.fixture(scope="module")
 def data():
-    return rooms.TexturedRooms(rooms=(2, 1, 1), views=3, points=4000)
+    return rooms.TexturedRooms(rooms=(2, 1, 1, 1), views=3, points=4000)
 
 
 def test_rooms_are_the_same_again_and_others_elsewhere(data):
@@ -35,7 +35,7 @@ def test_rooms_are_the_same_again_and_others_elsewhere(data):
         np.testing.assert_array_equal(one.depth, two.depth)
     assert len(data.load("train", other)) != len(first[0])
     assert not {n for s in data.splits() for n in data.scenes(s)} - {
-        "room0000000", "room0000001", "room1000000", "room2000000",
+        "room0000000", "room0000001", "room1000000", "room2000000", "room3000000",
     }  # fmt: skip
 
 
@@ -48,7 +48,7 @@ def test_points_lie_where_the_images_show_their_class(data):
     for view, shot in enumerate(data.shots("train", name)):
         u, v = found["image_coord"][mask[:, view], view].astype(int).T
         agree = shot.segment[v, u] == scene["segment"][mask[:, view]]
-        assert agree.mean() > 0.97  # edges aside
+        assert agree.mean() > 0.95  # edges aside
 
 
 def test_depths_are_those_of_the_shapes(data):
@@ -76,7 +76,7 @@ def test_frames_travel_to_other_processes_and_have_keys(data):
 
 def test_points_do_not_tell_classes_of_one_shape_apart():
     """Colours of planks and carpet, plaster and brick, wood and stone: the same distribution."""
-    data = rooms.TexturedRooms(rooms=(12, 1, 1), views=1, points=3000)
+    data = rooms.TexturedRooms(rooms=(12, 1, 1, 1), views=1, points=3000)
     found: dict[int, list[float]] = {}
     for name in data.scenes("train"):
         scene = data.load("train", name)

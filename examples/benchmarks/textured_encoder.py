@@ -1,8 +1,9 @@
-"""A small image encoder that learns from images alone, in place of a foundation model.
+"""A small image encoder, in place of a foundation model, that learns from images of rooms of its own.
 
 It is given images of which some patches are blank, and says for every patch, blank or not, how its
-brightness varies: the spectrum, which tells a texture wherever in the patch it begins. No labels, no
-depths, no poses. What it is worth is told afterwards by a linear layer that names patches.
+brightness varies (the spectrum, which tells a texture wherever in the patch it begins), and how much
+of it each class covers. The rooms it learns from are not among those that 3D networks learn from:
+as with a foundation model, what it was shown are other images, and the labels were other labels.
 
 Source: masked prediction of described patches as in Wei 2022, arXiv:2112.09133. Differs: spectra
 instead of histograms of gradients; patches that are shown count, too.
@@ -81,32 +82,45 @@ def new_encoder(weights: str | Path = "none") -> DinoEncoder:
 
 
 def pretrain(
-    images: NDArray[np.uint8], *, steps: int, seed: int, log: Callable[[str], None]
+    images: NDArray[np.uint8],
+    segments: NDArray[np.int32],
+    *,
+    steps: int,
+    seed: int,
+    log: Callable[[str], None],
 ) -> DinoEncoder:
     """An encoder that knows images of this kind.
 
     Args:
         images: (M, H, W, 3).
+        segments: (M, H, W) classes, -1 where there is none.
         steps: of BATCH images.
         seed: of the weights and of what is drawn.
         log: told how it goes.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    targets = Targets(images[:: max(1, len(images) // 40)])
-    encoder, head = new_encoder(), nn.Linear(CONFIG["embed_dim"], TARGETS)
+    describe = Targets(images[:: max(1, len(images) // 40)])
+    targets = torch.stack([describe(image) for image in images])
+    shares = np.stack([covered(segment, segments.max() + 1) for segment in segments])
+    rarity = torch.from_numpy(1 / np.sqrt(shares.mean((0, 1)) + 1e-3)).float()
+    encoder, head = new_encoder(), nn.Linear(CONFIG["embed_dim"], TARGETS + shares.shape[2])
     _start(encoder)
     weights = [*encoder.parameters(), *head.parameters()]
     optimizer = torch.optim.AdamW(weights, LR, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=steps, pct_start=0.1)
     losses = []
     for step in range(steps):
-        drawn = images[rng.integers(len(images), size=BATCH)]
+        rows = rng.integers(len(images), size=BATCH)
+        drawn, truth = images[rows], torch.from_numpy(shares[rows])
         shown = torch.stack([_normalised(image, rng) for image in drawn])
         keep = torch.from_numpy(rng.random((BATCH, 1, *_grid(drawn[0]))) > BLANK)
         shown = shown * keep.float().repeat_interleave(PATCH, 2).repeat_interleave(PATCH, 3)
-        said = head(_tokens(encoder, shown))
-        loss = F.mse_loss(said, torch.stack([targets(image) for image in drawn]))
+        said, named = head(_tokens(encoder, shown)).split([TARGETS, shares.shape[2]], -1)
+        of_spectra = F.mse_loss(said, targets[rows])
+        weighted = truth * rarity
+        of_names = -(weighted * named.log_softmax(-1)).sum() / weighted.sum()
+        loss = of_spectra + of_names
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(weights, 1.0)
@@ -117,6 +131,12 @@ def pretrain(
             log(f"encoder: step {step + 1} of {steps}, loss {np.mean(losses[-50:]):.3f}")
     encoder.freeze()
     return encoder
+
+
+def covered(segment: NDArray[np.int32], classes: int) -> NDArray[np.float32]:
+    """(n, classes) the share of each patch that each class has."""
+    rows = patches(segment).reshape(-1, PATCH * PATCH)
+    return np.stack([(rows == label).mean(1) for label in range(classes)], 1).astype(np.float32)
 
 
 def save(encoder: DinoEncoder, path: Path) -> None:
@@ -133,9 +153,8 @@ def named_patches(
     for image, segment in zip(images, segments, strict=True):
         with torch.inference_mode():
             features.append(_tokens(encoder, _normalised(image)[None])[0])
-        rows = patches(segment).reshape(-1, PATCH * PATCH)
-        counts = np.stack([(rows == label).sum(1) for label in range(segments.max() + 1)], 1)
-        most = np.where(counts.max(1) >= PATCH * PATCH / 2, counts.argmax(1), -1)
+        shares = covered(segment, segments.max() + 1)
+        most = np.where(shares.max(1) >= 0.5, shares.argmax(1), -1)
         labels.append(torch.from_numpy(most))
     found, named = torch.cat(features).clone(), torch.cat(labels)
     return found[named >= 0], named[named >= 0]

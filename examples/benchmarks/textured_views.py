@@ -217,6 +217,12 @@ def crosses(s: Array, t: Array) -> Array:
     return np.where((np.minimum(s, t) < 0.1) & (np.maximum(s, t) < 0.35), 1.6, -0.5)
 
 
+def spots(s: Array, t: Array) -> Array:
+    """Dark ones, far from each other."""
+    s, t = _cells(s / 1.6, t / 1.6)
+    return np.where(s**2 + t**2 < 0.06, -1.9, 0.44)
+
+
 def speckle(s: Array, t: Array) -> Array:
     """Small squares, bright or dark at random."""
     seed = np.floor(2 * s) * 12.9898 + np.floor(2 * t) * 78.233
