@@ -48,7 +48,7 @@ def test_points_lie_where_the_images_show_their_class(data):
     for view, shot in enumerate(data.shots("train", name)):
         u, v = found["image_coord"][mask[:, view], view].astype(int).T
         agree = shot.segment[v, u] == scene["segment"][mask[:, view]]
-        assert agree.mean() > 0.95  # edges aside
+        assert agree.mean() > 0.97  # edges aside
 
 
 def test_depths_are_those_of_the_shapes(data):

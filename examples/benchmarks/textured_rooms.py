@@ -35,6 +35,8 @@ from pointseg.scene import Scene
 FIRST_ROOM = {"train": 0, "val": 1_000_000, "test": 2_000_000, "other": 3_000_000}
 """Number of the first room of each split: no room is in two."""
 PERIOD_M, CONTRAST = (0.05, 0.08), (0.4, 0.6)
+UNSEEN = 0.05
+"""Share of the points that no image shows which are in the cloud nevertheless."""
 PAINTS = tuple(
     (100 + 0.4 * red, 100 + 0.4 * green, 100 + 0.4 * blue)
     for red, green, blue in furniture.WOODS + furniture.FABRICS
@@ -95,7 +97,7 @@ def _room(seed: int, number: int, views: int, points: int) -> tuple[Scene, tuple
     cameras = place_cameras(textured.room, views, rng)
     shots = tuple(render(textured, camera, rng) for camera in cameras)
     scene = sample_room(textured.room, points, rng, name=f"room{number:07d}")
-    kept = seen(scene.coord, shots) | (rng.random(len(scene)) < 0.1)  # a scanner saw little more
+    kept = seen(scene, shots) | (rng.random(len(scene)) < UNSEEN)
     return scene.select(kept), shots
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from dinomed3d.lifting import Camera
 from pointseg.datasets.parts import Box, Cylinder, Panel
 from pointseg.datasets.rooms import Room, lit
+from pointseg.scene import Scene
 
 Array = NDArray[np.float64]
 Texture = Callable[[Array, Array], Array]
@@ -21,7 +22,7 @@ SIZE = (240, 320)
 FOCAL = 0.6 * SIZE[1]
 IMAGE_NOISE, DEPTH_NOISE = 4.0, 0.002
 SEEN_M = 0.05
-"""How far a point may lie behind what a view shows there and be seen."""
+"""How far a point may lie before or behind what a view shows there and be seen."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def _window(shape: Box | Cylinder | Panel, camera: Camera) -> tuple[slice, slice
     uv, depth = camera.project(torch.from_numpy(middle + signs * half))
     if (depth <= 0).all():
         return None
-    if (depth < 0.05).any():
+    if (depth < SEEN_M).any():
         return whole
     low, high = uv.min(0).values.tolist(), uv.max(0).values.tolist()
     rows = slice(max(int(low[1]) - 1, 0), min(int(high[1]) + 2, height))
@@ -142,19 +143,22 @@ def _window(shape: Box | Cylinder | Panel, camera: Camera) -> tuple[slice, slice
     return (rows, columns) if rows.start < rows.stop and columns.start < columns.stop else None
 
 
-def seen(coord: NDArray[np.float32], views: Sequence[View]) -> NDArray[np.bool_]:
-    """(N,) whether any view shows a point."""
-    found = np.zeros(len(coord), bool)
+def seen(scene: Scene, views: Sequence[View]) -> NDArray[np.bool_]:
+    """(N,) whether any view shows a point: something of its class, about as far away as it is."""
+    found = np.zeros(len(scene), bool)
+    coord, segment = torch.from_numpy(scene.coord), scene["segment"]
     for view in views:
-        uv, depth = (values.numpy() for values in view.camera.project(torch.from_numpy(coord)))
+        uv, depth = (values.numpy() for values in view.camera.project(coord))
         height, width = view.depth.shape
-        rows = np.flatnonzero((depth > 0.05) & (uv >= 0).all(1) & (uv < (width, height)).all(1))
-        shown = view.depth[uv[rows, 1].astype(int), uv[rows, 0].astype(int)]
-        found[rows] |= np.abs(shown - depth[rows]) < SEEN_M
+        rows = np.flatnonzero((depth > SEEN_M) & (uv >= 0).all(1) & (uv < (width, height)).all(1))
+        u, v = uv[rows].astype(int).T
+        near = np.abs(view.depth[v, u] - depth[rows]) < SEEN_M
+        found[rows] |= near & (view.segment[v, u] == segment[rows])
     return found
 
 
 def _cells(s: Array, t: Array) -> tuple[Array, Array]:
+    """Positions from the middle of their square."""
     return s % 1 - 0.5, t % 1 - 0.5
 
 
