@@ -11,6 +11,7 @@ ARGUMENTS = {
     "lift_slices.py": [],
     "benchmarks/brats.py": ["--help"],
     "benchmarks/encoded_once.py": ["--tiny"],
+    "benchmarks/ditr.py": ["--tiny"],
     "benchmarks/hippocampus.py": ["--help"],
     "benchmarks/hospital.py": ["--tiny", "--parts", "ct"],
     "benchmarks/lifting.py": ["--tiny"],
