@@ -27,26 +27,26 @@ from dinomed3d.lifting.dino import LVD_MEAN, LVD_STD
 
 NAME = "vit_small_patch16_dinov3"
 CONFIG: dict[str, Any] = {
-    "embed_dim": 64, "depth": 3, "num_heads": 2, "mlp_ratio": 4, "init_values": 1.0,
+    "patch_size": 8, "embed_dim": 64, "depth": 3, "num_heads": 2, "mlp_ratio": 4, "init_values": 1.0,
 }  # fmt: skip
-PATCH = 16
+PATCH = CONFIG["patch_size"]
+AROUND = 16
+"""Side of the square around a patch that is described, pixels."""
 BATCH, BLANK, LR = 8, 0.3, 2e-3
+CROP = (15, 20)
+"""Patches down and across of the cut-outs that it learns from; every fourth batch is of whole images."""
 TARGETS = 40
 """So many principal components of the description of a patch are predicted."""
 
 
-def patches(image: NDArray[Any]) -> NDArray[Any]:
-    """(n, 16, 16) of (H, W), row by row."""
-    height, width = (side // PATCH for side in image.shape)
-    cut = image[: height * PATCH, : width * PATCH].reshape(height, PATCH, width, PATCH)
-    return cut.swapaxes(1, 2).reshape(-1, PATCH, PATCH)
-
-
 def described(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """(n, D) of each patch: amplitudes of its waves, and how uneven and how lopsided its brightness is."""
-    grey = patches(image.astype(np.float32).mean(2))
+    """(n, D) of the square around each patch: its waves, and how uneven and how lopsided its brightness is."""
+    edge = (AROUND - PATCH) // 2
+    wide = np.pad(image.astype(np.float32).mean(2), edge, mode="reflect")
+    squares = np.lib.stride_tricks.sliding_window_view(wide, (AROUND, AROUND))
+    grey = squares[::PATCH, ::PATCH].reshape(-1, AROUND, AROUND)
     contrast = grey / (grey.mean((1, 2), keepdims=True) + 5) - 1
-    window = np.hanning(PATCH + 2)[1:-1]
+    window = np.hanning(AROUND + 2)[1:-1]
     waves = np.abs(np.fft.rfft2(contrast * np.outer(window, window)))
     steps = [np.abs(np.diff(contrast, axis=axis)).mean((1, 2)) for axis in (1, 2)]
     uneven = np.log(np.stack([contrast.std((1, 2)), *steps], 1) + 0.02)
@@ -94,33 +94,33 @@ def pretrain(
     Args:
         images: (M, H, W, 3).
         segments: (M, H, W) classes, -1 where there is none.
-        steps: of BATCH images.
+        steps: of BATCH cut-outs.
         seed: of the weights and of what is drawn.
         log: told how it goes.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     describe = Targets(images[:: max(1, len(images) // 40)])
-    targets = torch.stack([describe(image) for image in images])
-    shares = np.stack([covered(segment, segments.max() + 1) for segment in segments])
-    rarity = torch.from_numpy(1 / np.sqrt(shares.mean((0, 1)) + 1e-3)).float()
-    encoder, head = new_encoder(), nn.Linear(CONFIG["embed_dim"], TARGETS + shares.shape[2])
+    grid = tuple(side // PATCH for side in images.shape[1:3])
+    targets = torch.stack([describe(image) for image in images]).unflatten(1, grid)
+    shares = torch.stack([covered(s, segments.max() + 1) for s in segments]).unflatten(1, grid)
+    rarity = 1 / (shares.mean((0, 1, 2)) + 1e-3).sqrt()
+    encoder, head = new_encoder(), nn.Linear(CONFIG["embed_dim"], TARGETS + shares.shape[3])
     _start(encoder)
     weights = [*encoder.parameters(), *head.parameters()]
     optimizer = torch.optim.AdamW(weights, LR, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=steps, pct_start=0.1)
     losses = []
     for step in range(steps):
-        rows = rng.integers(len(images), size=BATCH)
-        drawn, truth = images[rows], torch.from_numpy(shares[rows])
-        shown = torch.stack([_normalised(image, rng) for image in drawn])
-        keep = torch.from_numpy(rng.random((BATCH, 1, *_grid(drawn[0]))) > BLANK)
+        cuts = _cuts(rng, len(images), grid, whole=step % 4 == 0)
+        shown = torch.stack([_normalised(_pixels(images, cut), rng) for cut in cuts])
+        target, truth = (torch.stack([values[cut] for cut in cuts]) for values in (targets, shares))
+        keep = torch.from_numpy(rng.random((len(cuts), 1, *target.shape[1:3])) > BLANK)
         shown = shown * keep.float().repeat_interleave(PATCH, 2).repeat_interleave(PATCH, 3)
-        said, named = head(_tokens(encoder, shown)).split([TARGETS, shares.shape[2]], -1)
-        of_spectra = F.mse_loss(said, targets[rows])
-        weighted = truth * rarity
+        said, named = head(_tokens(encoder, shown)).split([TARGETS, shares.shape[3]], -1)
+        weighted = truth.flatten(1, 2) * rarity
         of_names = -(weighted * named.log_softmax(-1)).sum() / weighted.sum()
-        loss = of_spectra + of_names
+        loss = F.mse_loss(said, target.flatten(1, 2)) + of_names
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(weights, 1.0)
@@ -133,10 +133,12 @@ def pretrain(
     return encoder
 
 
-def covered(segment: NDArray[np.int32], classes: int) -> NDArray[np.float32]:
+def covered(segment: NDArray[np.int32], classes: int) -> Tensor:
     """(n, classes) the share of each patch that each class has."""
-    rows = patches(segment).reshape(-1, PATCH * PATCH)
-    return np.stack([(rows == label).mean(1) for label in range(classes)], 1).astype(np.float32)
+    height, width = (side // PATCH for side in segment.shape)
+    cut = segment[: height * PATCH, : width * PATCH].reshape(height, PATCH, width, PATCH)
+    rows = torch.from_numpy(cut.swapaxes(1, 2).reshape(-1, PATCH * PATCH))
+    return torch.stack([(rows == label).float().mean(1) for label in range(classes)], 1)
 
 
 def save(encoder: DinoEncoder, path: Path) -> None:
@@ -153,9 +155,8 @@ def named_patches(
     for image, segment in zip(images, segments, strict=True):
         with torch.inference_mode():
             features.append(_tokens(encoder, _normalised(image)[None])[0])
-        shares = covered(segment, segments.max() + 1)
-        most = np.where(shares.max(1) >= 0.5, shares.argmax(1), -1)
-        labels.append(torch.from_numpy(most))
+        share, most = covered(segment, segments.max() + 1).max(1)
+        labels.append(torch.where(share >= 0.5, most, -1))
     found, named = torch.cat(features).clone(), torch.cat(labels)
     return found[named >= 0], named[named >= 0]
 
@@ -222,5 +223,25 @@ def _tokens(encoder: DinoEncoder, images: Tensor) -> Tensor:
     return encoder.maps(images)[0].flatten(2).transpose(1, 2)
 
 
-def _grid(image: NDArray[Any]) -> tuple[int, int]:
-    return image.shape[0] // PATCH, image.shape[1] // PATCH
+Cut = tuple[int, slice, slice]
+"""An image, and rows and columns of its patches."""
+
+
+def _cuts(
+    rng: np.random.Generator, images: int, grid: tuple[int, ...], *, whole: bool
+) -> list[Cut]:
+    """Two whole images, or BATCH pieces."""
+    height, width = grid if whole else np.minimum(CROP, grid).tolist()
+    found = []
+    for row in rng.integers(images, size=2 if whole else BATCH).tolist():
+        top, left = (
+            int(rng.integers(a - b + 1)) for a, b in zip(grid, (height, width), strict=True)
+        )
+        found.append((row, slice(top, top + height), slice(left, left + width)))
+    return found
+
+
+def _pixels(images: NDArray[np.uint8], cut: Cut) -> NDArray[np.uint8]:
+    row, down, across = cut
+    down, across = (slice(s.start * PATCH, s.stop * PATCH) for s in (down, across))
+    return images[row, down, across]
