@@ -59,8 +59,8 @@ class Plan:
     views: int = 8
     points: int = 20_000
     encoder_steps: int = 2000
-    epochs: int = 8
-    distil_epochs: int = 16
+    epochs: int = 16
+    distil_epochs: int = 40
     few_epochs: int = 100
     labelled: int = 2
     """Rooms whose labels are known, 5 % of those to train on."""
