@@ -12,6 +12,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "benchmarks"))
 
+import ditr  # noqa: E402
+import textured_encoder as encoding  # noqa: E402
 import textured_rooms as rooms  # noqa: E402
 import textured_views as look  # noqa: E402
 
@@ -108,3 +110,50 @@ def test_refuses_what_it_cannot_make(data):
         data.frames("val", "x")
     with pytest.raises(DatasetError, match="no split 'x'"):
         data.scenes("x")
+
+
+def test_patches_are_described_wherever_their_texture_begins():
+    v, u = np.mgrid[:64, :64]
+
+    def picture(length, shift, turned=False):
+        wave = np.sin(2 * np.pi * ((v if turned else u) + shift) / length)
+        return np.repeat((120 + 60 * wave)[:, :, None], 3, axis=2).astype(np.uint8)
+
+    one, moved, longer, turned = (
+        encoding.described(picture(*how)).reshape(8, 8, -1)[2:6, 2:6].mean((0, 1))
+        for how in ((4, 0), (4, 1.3), (7, 0), (4, 0, True))
+    )
+    assert np.abs(one - moved).mean() < 0.25 * np.abs(one - longer).mean()
+    assert np.abs(one - moved).mean() < 0.25 * np.abs(one - turned).mean()
+
+
+def test_share_of_a_patch_that_a_class_covers():
+    segment = np.full((16, 16), 2, np.int32)
+    segment[:4, :8], segment[8:, 8:] = 0, -1
+    shares = encoding.covered(segment, 3).numpy()
+    np.testing.assert_allclose(shares, [[0.5, 0, 0.5], [0, 0, 1], [0, 0, 1], [0, 0, 0]])
+
+
+def test_weights_of_an_encoder_are_read_again(data, tmp_path):
+    shot = data.shots("other", data.scenes("other")[0])[0]
+    arguments = {"steps": 2, "seed": 0, "log": lambda line: None}
+    made = encoding.pretrain(shot.image[None], shot.segment[None], **arguments)
+    encoding.save(made, tmp_path / "encoder.safetensors")
+    read = encoding.new_encoder(tmp_path / "encoder.safetensors")
+    for name, values in read.state_dict().items():
+        assert torch.equal(values, made.state_dict()[name])
+
+
+def test_labelled_rooms_are_drawn_until_all_classes_are_there():
+    data = rooms.TexturedRooms(rooms=(8, 1, 1, 1), views=1, points=1500)
+    few = ditr.few_labels(data, 3, seed=1)
+    assert len(set(few.scenes("train"))) == 3
+    assert set(few.scenes("train")) < set(data.scenes("train"))
+    assert few.scenes("test") == data.scenes("test")
+    assert few.scenes("train") == ditr.few_labels(data, 3, seed=1).scenes("train")
+
+    def classes(names):
+        return {label for name in names for label in data.load("train", name)["segment"].tolist()}
+
+    missing = classes(data.scenes("train")) - classes(few.scenes("train"))
+    assert len(missing) <= 1  # three of eight rooms may not have all between them
