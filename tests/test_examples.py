@@ -12,6 +12,7 @@ ARGUMENTS = {
     "benchmarks/brats.py": ["--help"],
     "benchmarks/encoded_once.py": ["--tiny"],
     "benchmarks/ditr.py": ["--tiny"],
+    "benchmarks/ditr_tabletop.py": ["--tiny"],
     "benchmarks/hippocampus.py": ["--help"],
     "benchmarks/hospital.py": ["--tiny", "--parts", "ct"],
     "benchmarks/lifting.py": ["--tiny"],
@@ -26,6 +27,7 @@ ARGUMENTS = {
 def test_every_example_is_run():
     found = {p.relative_to(EXAMPLES).as_posix() for p in EXAMPLES.rglob("*.py")}
     parts = {n for n in found if n.startswith(("benchmarks/hospital_", "benchmarks/textured_"))}
+    parts.add("benchmarks/ditr_methods.py")
     assert found - parts - {"benchmarks/trainers/nnUNetTrainerShort.py"} == set(ARGUMENTS)
 
 

@@ -12,7 +12,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "benchmarks"))
 
-import ditr  # noqa: E402
+import ditr_methods  # noqa: E402
 import textured_encoder as encoding  # noqa: E402
 import textured_rooms as rooms  # noqa: E402
 import textured_views as look  # noqa: E402
@@ -146,11 +146,11 @@ def test_weights_of_an_encoder_are_read_again(data, tmp_path):
 
 def test_labelled_rooms_are_drawn_until_all_classes_are_there():
     data = rooms.TexturedRooms(rooms=(8, 1, 1, 1), views=1, points=1500)
-    few = ditr.few_labels(data, 3, seed=1)
+    few = ditr_methods.few_labels(data, 3, seed=1)
     assert len(set(few.scenes("train"))) == 3
     assert set(few.scenes("train")) < set(data.scenes("train"))
     assert few.scenes("test") == data.scenes("test")
-    assert few.scenes("train") == ditr.few_labels(data, 3, seed=1).scenes("train")
+    assert few.scenes("train") == ditr_methods.few_labels(data, 3, seed=1).scenes("train")
 
     def classes(names):
         return {label for name in names for label in data.load("train", name)["segment"].tolist()}

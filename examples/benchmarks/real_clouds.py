@@ -51,17 +51,24 @@ def run(command: str, *words: str) -> None:
 
 
 def made_up_scenes(folder: Path) -> None:
-    """Two scenes to train on and two to test, in the form of the real ones."""
+    """Organised clouds, two to train on and two to test, in the form of the real ones."""
     rng = np.random.default_rng(0)
+    height, width, focal = 48, 64, 52.5
+    v, u = np.mgrid[:height, :width].astype(np.float64)
     for name in ("train/learn0", "train/learn33", "test/test0", "test/test31"):
-        coord = rng.uniform(0, 0.5, (4000, 3)) * [1, 1, 0.01]
-        coord[3000:] += [0, 0, 0.05]
-        labels = np.where(np.arange(4000) < 3000, 1, 20).astype(np.int32)
-        color = rng.uniform(0, 255, (4000, 3)).astype(np.float32)
+        depth = rng.uniform(0.8, 0.9, (height, width))
+        sides = (u - width / 2 + 0.5, v - height / 2 + 0.5)
+        coord = np.stack([side * depth / focal for side in sides] + [depth], -1).reshape(-1, 3)
+        labels = np.where(u.ravel() < 40, 1, 20).astype(np.int32)
+        color = rng.uniform(0, 255, (height * width, 3)).astype(np.float32)
         path = folder / f"{name}.pcd"
         path.parent.mkdir(parents=True, exist_ok=True)
         fields = {"color": color, "label": labels}
-        write_cloud(path, Scene(coord=coord.astype(np.float32), fields=fields, name=path.stem))
+        scene = Scene(coord=coord.astype(np.float32), fields=fields, name=path.stem)
+        write_cloud(path, scene)
+        head, data = path.read_bytes().split(b"DATA ", 1)
+        head = head.replace(b"WIDTH %d" % (height * width), b"WIDTH %d" % width)
+        path.write_bytes(head.replace(b"HEIGHT 1", b"HEIGHT %d" % height) + b"DATA " + data)
 
 
 def made_up_scan(folder: Path) -> None:

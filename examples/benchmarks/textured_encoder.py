@@ -83,7 +83,7 @@ def new_encoder(weights: str | Path = "none") -> DinoEncoder:
 
 def pretrain(
     images: NDArray[np.uint8],
-    segments: NDArray[np.int32],
+    segments: NDArray[np.int32] | None,
     *,
     steps: int,
     seed: int,
@@ -93,7 +93,7 @@ def pretrain(
 
     Args:
         images: (M, H, W, 3).
-        segments: (M, H, W) classes, -1 where there is none.
+        segments: (M, H, W) classes, -1 where there is none; None: it learns without.
         steps: of BATCH cut-outs.
         seed: of the weights and of what is drawn.
         log: told how it goes.
@@ -103,7 +103,9 @@ def pretrain(
     describe = Targets(images[:: max(1, len(images) // 40)])
     grid = tuple(side // PATCH for side in images.shape[1:3])
     targets = torch.stack([describe(image) for image in images]).unflatten(1, grid)
-    shares = torch.stack([covered(s, segments.max() + 1) for s in segments]).unflatten(1, grid)
+    shares = targets[..., :0]
+    if segments is not None:
+        shares = torch.stack([covered(s, segments.max() + 1) for s in segments]).unflatten(1, grid)
     rarity = 1 / (shares.mean((0, 1, 2)) + 1e-3).sqrt()
     encoder, head = new_encoder(), nn.Linear(CONFIG["embed_dim"], TARGETS + shares.shape[3])
     _start(encoder)
@@ -118,9 +120,10 @@ def pretrain(
         keep = torch.from_numpy(rng.random((len(cuts), 1, *target.shape[1:3])) > BLANK)
         shown = shown * keep.float().repeat_interleave(PATCH, 2).repeat_interleave(PATCH, 3)
         said, named = head(_tokens(encoder, shown)).split([TARGETS, shares.shape[3]], -1)
-        weighted = truth.flatten(1, 2) * rarity
-        of_names = -(weighted * named.log_softmax(-1)).sum() / weighted.sum()
-        loss = F.mse_loss(said, target.flatten(1, 2)) + of_names
+        loss = F.mse_loss(said, target.flatten(1, 2))
+        if segments is not None:
+            weighted = truth.flatten(1, 2) * rarity
+            loss = loss - (weighted * named.log_softmax(-1)).sum() / weighted.sum()
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(weights, 1.0)

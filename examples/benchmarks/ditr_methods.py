@@ -1,0 +1,195 @@
+"""DITR and D-DITR against the same network without images, on any dataset that has frames.
+
+For every seed, with one 3D network and one recipe: without images; with them (DITR); from scratch on the
+labels of a few training scenes alone; and the same after learning from all training images without labels
+(D-DITR). Nothing is chosen by looking at scores: models are tested as their last step left them. The
+labelled scenes are drawn anew for every seed, until each class is in one of them.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pointseg.datasets.dataset import Dataset
+from pointseg.engine.distillation import Distillation
+from pointseg.engine.encoders import cached_for
+from pointseg.engine.feature_showcase import show_features
+from pointseg.engine.initial import initial_weights
+from pointseg.engine.recipe import Recipe
+from pointseg.engine.segmentation import Segmentation
+from pointseg.engine.test import ScoreSpec, score
+from pointseg.engine.train import TrainSpec, train
+from pointseg.images.recipe import ImageRecipe
+
+METHODS = ("without images", "DITR", "few labels", "few labels, D-DITR")
+
+
+class FewLabels:
+    """A dataset of which some training scenes have labels, and the others are not looked at."""
+
+    def __init__(self, whole: Dataset, scenes: Sequence[str]) -> None:
+        self.whole, self.few = whole, tuple(scenes)
+        self.name, self.classes, self.fields = whole.name, whole.classes, whole.fields
+        self.splits, self.load = whole.splits, whole.load
+
+    def scenes(self, split: str) -> tuple[str, ...]:
+        """See Dataset.scenes."""
+        return self.few if split == "train" else self.whole.scenes(split)
+
+
+def few_labels(data: Dataset, count: int, seed: int) -> FewLabels:
+    """So many scenes, drawn until each class that the training scenes have is in one of them."""
+    scenes = data.scenes("train")
+    there = {
+        name: set(np.unique(data.load("train", name)["segment"]).tolist()) - {-1} for name in scenes
+    }
+    every = set().union(*there.values())
+    rng = np.random.default_rng(seed)
+    best: tuple[str, ...] = ()
+    for _ in range(1000):
+        drawn = tuple(rng.permutation(scenes)[:count].tolist())
+        if not best or _classes(there, drawn) > _classes(there, best):
+            best = drawn
+        if _classes(there, best) == len(every):
+            break
+    return FewLabels(data, best)
+
+
+def _classes(there: dict[str, set[int]], names: Sequence[str]) -> int:
+    return len(set().union(*(there[name] for name in names)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """What all runs share, and how long each learns."""
+
+    data: Dataset
+    recipe: Recipe
+    """The same for all methods, but for how often the scenes are seen."""
+    images: ImageRecipe
+    work: Path
+    """Features of the images are in ``features`` below it."""
+    epochs: int
+    distil_epochs: int
+    few_epochs: int
+    labelled: int
+    """Scenes whose labels are known."""
+
+    def run(
+        self,
+        name: str,
+        epochs: int,
+        seed: int,
+        *,
+        seeing: bool = False,
+        few: FewLabels | None = None,
+        init: Path | None = None,
+        distil: bool = False,
+    ) -> Path:
+        """Train; the last checkpoint."""
+        cache, images = cached_for(self.images, self.work / "features")
+        recipe = replace(self.recipe, epochs=epochs, images=images if seeing else None)
+        out = self.work / f"seed{seed}" / name
+        data: Any = few or self.data
+        objective: Any = Distillation(recipe, None) if distil else Segmentation(data, recipe)
+        names = self.data.classes.names
+        done = train(
+            TrainSpec(
+                dataset=data,
+                recipe=recipe,
+                out=out,
+                objective=objective,
+                cache=cache if seeing else None,
+                init=initial_weights(init, names, recipe) if init else None,
+                seed=seed,
+                log=lambda line: None,
+            )
+        )
+        if distil:
+            show_features(done.last, data, recipe, objective, self.work, cache=cache)
+        return done.last
+
+    def test(self, model: Path, *, images: bool) -> dict[str, float]:
+        """MIoU of every point of the test scenes: of all classes, of groups of them; IoU of each."""
+        found = score(
+            ScoreSpec(
+                model=model,
+                dataset=self.data,
+                out=model.parent / "test",
+                image_cache=self.work / "features" if images else None,
+                overwrite=True,
+                log=lambda line: None,
+            )
+        )
+        each, names = found.metrics["test_point_iou"], self.data.classes.names
+        groups = {"all": range(len(names)), **self.data.classes.groups}
+        scores = {
+            group: statistics.fmean(each[names[index]] or 0.0 for index in members)
+            for group, members in groups.items()
+        }
+        return scores | {name: each[name] or 0.0 for name in names}
+
+    def seed(self, seed: int) -> dict[str, dict[str, float]]:
+        """Scores of each method."""
+        few = few_labels(self.data, self.labelled, seed)
+        long, short = self.epochs, self.few_epochs
+        steps: dict[str, Callable[[], Path]] = {
+            METHODS[0]: lambda: self.run("plain", long, seed),
+            METHODS[1]: lambda: self.run("ditr", long, seed, seeing=True),
+            METHODS[2]: lambda: self.run("few", short, seed, few=few),
+            METHODS[3]: lambda: self.run("few-distilled", short, seed, few=few, init=student()),
+        }
+
+        def student() -> Path:
+            return self.run("distilled", self.distil_epochs, seed, seeing=True, distil=True)
+
+        found = {}
+        for method, step in steps.items():
+            began = time.monotonic()
+            model = step()
+            minutes = (time.monotonic() - began) / 60
+            scores = self.test(model, images=method == METHODS[1])
+            told = ", ".join(f"{row} {100 * value:.1f}" for row, value in scores.items())
+            print(f"seed {seed}, {method}: {told}", flush=True)
+            found[method] = scores | {"minutes": minutes}
+        return found
+
+    def seeds(self, count: int, told: dict[str, Any]) -> list[dict[str, dict[str, float]]]:
+        """So many; with ``told`` in WORK/results.json, which is written after each."""
+        results: list[dict[str, dict[str, float]]] = []
+        for seed in range(count):
+            results.append(self.seed(seed))
+            content = told | {"recipe": json.loads(self.recipe.to_json()), "seeds": results}
+            (self.work / "results.json").write_text(json.dumps(content, indent=1))
+        return results
+
+
+def show(results: Sequence[dict[str, dict[str, float]]], columns: Sequence[str]) -> str:
+    """The table: mean and spread over seeds, and what images and distillation bring, seed by seed."""
+    rows = [["mean IoU, %", *columns, "training, min"]]
+    rows.append(["---"] * len(rows[0]))
+    for method in METHODS:
+        cells = [_spread([100 * seed[method][name] for seed in results]) for name in columns]
+        rows.append(
+            [method, *cells, f"{statistics.fmean(s[method]['minutes'] for s in results):.1f}"]
+        )
+    for one, other in (METHODS[1::-1], METHODS[:1:-1]):
+        cells = [
+            _spread([100 * (seed[one][name] - seed[other][name]) for seed in results])
+            for name in columns
+        ]
+        rows.append([f"{one} over {other}", *cells, ""])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _spread(values: Sequence[float]) -> str:
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.fmean(values):.1f} ± {spread:.1f}"
