@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pointseg.cli.command import DATASETS, at_least, run_command
 from pointseg.cli.progress import Bar, bar
+from pointseg.images.recipe import OCCLUSIONS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 NAME = "pointseg-check-cameras"
 UPS = ("z", "-z", "y", "-y", "x", "-x")
-OCCLUSIONS = ("z-buffer", "depth", "none")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pointseg.cloud import Cloud
 from pointseg.datasets.dataset import Dataset
+from pointseg.engine.budget import free_bytes
 from pointseg.errors import UserError
 from pointseg.images.recipe import ImageRecipe
 from pointseg.scene import Scene
@@ -20,6 +21,9 @@ from pointseg.scene import Scene
 if TYPE_CHECKING:
     from pointseg.images.cache import FeatureCache
     from pointseg.images.frame import Frame, HasFrames
+
+BYTES_PER_SIGHT = 9
+"""Two float32 and a flag: where one view shows one point."""
 
 Change = Callable[[str, Sequence["Frame"]], Sequence["Frame"]]
 """Of a scene's chosen frames; tests make cameras fail with it."""
@@ -68,7 +72,7 @@ class Showing:
 
         Raises:
             UserError: no images or no point seen, unless the recipe allows that; an image that cannot be
-                read or is not in the cache.
+                read or is not in the cache; more views than the memory has room for.
         """
         from pointseg.images.preprocess import flip_coordinates, load_images
 
@@ -110,6 +114,7 @@ class Showing:
                 chosen = list(self.change(who, chosen))
             if not chosen:
                 break
+            self._require_room(who, len(scene), len(chosen))
             # A blind draw is no fault of the scene; that views all over it see nothing is.
             scene = see(
                 scene,
@@ -121,6 +126,24 @@ class Showing:
             if allowed or scene["image_mask"].any():
                 break
         return scene, chosen
+
+    def _require_room(self, who: str, points: int, views: int) -> None:
+        """Refuse what is sure not to fit: systems end a program for lack of memory without a word."""
+        height, width = self.recipe.size
+        if self.cache is None:
+            image = 3 * height * width
+        else:
+            cells = -(-height // self.recipe.stride) * -(-width // self.recipe.stride)
+            image = 2 * cells * self.recipe.channels
+        each = BYTES_PER_SIGHT * points + image
+        free = free_bytes()
+        if views * each > free:
+            raise UserError(
+                f"scene {who}: where {points} points lie in {views} images, and these, take "
+                f"{views * each / 1e9:.1f} GB, {free / 1e9:.1f} GB are free: take {max(1, free // each)} "
+                "images or fewer (--image-views; in training --override images.views=...), or cut the "
+                "scene into smaller ones"
+            )
 
     def _maps(self, who: str, chosen: Sequence[Frame]) -> Tensor:
         assert self.cache is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,12 +16,15 @@ from torch import nn
 
 from dinomed3d.lifting import Encoder, build_encoder
 from dinomed3d.lifting.dino import LVD_MEAN, LVD_STD
+from pointseg import ditr as lifting_of_images
 from pointseg.backbones import BackboneWeightsError, build_backbone, load_backbone
+from pointseg.backbones.image_pooling import ImagePooling
 from pointseg.backbones.ptv3 import PointTransformerV3
 from pointseg.cloud import Cloud, collate
 from pointseg.ditr import PointImages
 from pointseg.engine.mix3d import mix3d
 from pointseg.errors import UserError
+from pointseg.images import recipe
 from pointseg.segmenter import Segmenter
 from tests.pointseg.backbones.clouds import cloud
 from tests.pointseg.backbones.test_image_pooling import CONFIGS
@@ -462,6 +466,12 @@ def test_clouds_that_are_refused():
         images(replace(points, image_maps=maps))
     with pytest.raises(UserError, match="there is no encoder to read them with: give --weights"):
         of_maps()(points)
+
+
+def test_recipes_name_all_that_there_is_and_nothing_else():
+    assert set(recipe.FUSES) == set(lifting_of_images._FUSES)
+    assert set(recipe.SAMPLES) == set(lifting_of_images._SAMPLES)
+    assert set(recipe.POOLINGS) == set(get_args(ImagePooling))
 
 
 def test_settings_that_are_refused():

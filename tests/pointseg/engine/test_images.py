@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from pointseg.engine import imagery
 from pointseg.engine.checkpoint import load_model, read_checkpoint
 from pointseg.engine.data import Samples
 from pointseg.engine.degradation import Degradation
@@ -131,6 +132,21 @@ def test_an_unlucky_draw_of_views_is_no_error() -> None:
         assert seen["image_mask"].any()
     with pytest.raises(UserError, match="scene"):
         showing.of("x", scene, dataset.frames("train", "train0")[1:], np.random.default_rng(0))
+
+
+def test_more_views_than_the_memory_has_room_for_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = Painted()
+    name = data.scenes("val")[0]
+    scene = data.load("val", name)
+    sight, image = 9 * len(scene), 3 * SEEING.images.size[0] * SEEING.images.size[1]
+    images = Imagery(data, Showing(replace(SEEING.images, channels=24, stride=16)))
+    monkeypatch.setattr(imagery, "free_bytes", lambda: 2 * (sight + image))
+    images.attach("val", name, scene)
+    monkeypatch.setattr(imagery, "free_bytes", lambda: 2 * (sight + image) - 1)
+    with pytest.raises(UserError, match="600 points lie in 2 images.* take 1 images or fewer"):
+        images.attach("val", name, scene)
 
 
 def test_degradations_of_other_sizes_are_refused() -> None:
