@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +16,7 @@ from pointseg.datasets.axes import upright
 from pointseg.datasets.cameras import CameraRule
 from pointseg.datasets.scale import check_scale
 from pointseg.engine.checkpoint import EncoderSource, TrainedSpec, load_model
-from pointseg.engine.imagery import Showing
+from pointseg.engine.cloud_images import CloudImages
 from pointseg.engine.recipe import Form, Protocol
 from pointseg.engine.sources import Source, find_sources
 from pointseg.engine.voting import Passes, Voter
@@ -39,9 +38,6 @@ from pointseg.images.recipe import ImageRecipe
 from pointseg.pictures import labelled
 from pointseg.pictures.views import VIEWS
 from pointseg.scene import IGNORE, Scene
-
-if TYPE_CHECKING:
-    from pointseg.images.frame import Frame
 
 VERSION = 1
 """Of the way files are predicted; results of another one are made again."""
@@ -113,6 +109,8 @@ class Prediction:
     """Points without a position, which have class -1."""
     classes: dict[str, int] | None = None
     """Points of each class that there is."""
+    seen: float | None = None
+    """Share of the points that images show, for models that read such."""
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
     """What the reader should know."""
@@ -210,17 +208,21 @@ def _one(
     began = time.monotonic()
     try:
         check_labelled(source.path, source.target, colored=spec.colors)
-        stamp = {**_stamp(source.path), **_shown(spec, trained, source.path)}
+        form, images = _form(spec, trained), _images(spec, trained, source.path)
+        stamp = _stamp(source.path)
+        if images is not None and spec.cameras is not None:
+            stamp["cameras_sha256"] = images.digest()
         if not spec.overwrite:
             kept = _kept(spec, source, {**way, **stamp})
             if kept is not None:
                 return kept
-        form = _form(spec, trained)
         columns = None
         if form.columns is not None and cloud_suffix(source.path) in TEXT:
             columns = fitting_columns(source.path, form.columns)
         scene = read_cloud(source.path, columns=columns, strength_max=form.strength_max)
-        labels, notes = _named(spec, voter, trained, source.path, scene, progress)
+        labels, notes, seen = _named(
+            spec, voter, trained, images, scene, progress, source.path.name
+        )
         if cloud_suffix(source.path) == ".laz" and is_copc(source.path):
             notes.append("is cloud-optimised (COPC); the result is plain LAZ")
         if "strength" in trained.needs:
@@ -239,6 +241,7 @@ def _one(
         points=len(labels),
         unlabelled=int((labels == IGNORE).sum()),
         classes=_counts(labels, trained.classes.names),
+        seen=seen,
         seconds=round(time.monotonic() - began, 3),
         notes=tuple(notes),
     )
@@ -254,11 +257,12 @@ def _named(
     spec: PredictSpec,
     voter: Voter,
     trained: TrainedSpec,
-    path: Path,
+    images: CloudImages | None,
     scene: Scene,
     progress: Callable[[float], None],
-) -> tuple[NDArray[np.int32], list[str]]:
-    """(N,) classes, and what is to be said about them."""
+    name: str,
+) -> tuple[NDArray[np.int32], list[str], float | None]:
+    """(N,) classes, what is to be said about them, and the share of the points that images show."""
     notes = []
     form = _form(spec, trained)
     cloud, index = finite_points(upright(scene, unit_m=form.unit_m, up=form.up))
@@ -286,14 +290,12 @@ def _named(
             f"{', '.join(trained.needs)}: take a cloud that has them, or a model that was trained without"
         )
     labels = np.full(len(scene), IGNORE, np.int32)
-    views = None
-    if trained.recipe.images is not None:
-        frames = _frames(spec, path, form)
-        cloud, views = Showing(spec.seeing(trained.recipe.images)).of(path.name, cloud, frames)
-        seen = cloud["image_mask"].any(1).mean()
-        notes.append(f"its images show {100 * seen:.0f} % of the points")
+    views, seen = None, None
+    if images is not None:
+        cloud, views, seen = images.given_to(name, cloud)
+        notes.append(images.note(seen))
     labels[index] = voter.name_points(cloud, progress, views)
-    return labels, notes
+    return labels, notes, seen
 
 
 def _of_strength(path: Path, scene: Scene, strength_max: float | None) -> list[str]:
@@ -333,12 +335,12 @@ def _check_images(spec: PredictSpec, trained: TrainedSpec) -> None:
         )
 
 
-def _frames(spec: PredictSpec, path: Path, form: Form) -> tuple[Frame, ...]:
-    """The posed images of a cloud."""
-    if spec.cameras is None:
-        return ()
-    file = PurePosixPath(path.name)
-    return spec.cameras.frames(path.parent, file, "", path.stem, unit_m=form.unit_m, up=form.up)
+def _images(spec: PredictSpec, trained: TrainedSpec, path: Path) -> CloudImages | None:
+    """Those of a cloud, for a model that reads images."""
+    if trained.recipe.images is None:
+        return None
+    recipe = spec.seeing(trained.recipe.images)
+    return CloudImages.find(path, recipe, spec.cameras, _form(spec, trained))
 
 
 def _viewpoint(scene: Scene, seen_from: str) -> NDArray[np.float64] | None:
@@ -385,24 +387,6 @@ def _stamp(path: Path) -> dict[str, Any]:
         "source_bytes": sum(stat.st_size for stat in stats),
         "source_changed_ns": max((stat.st_mtime_ns for stat in stats), default=0),
     }
-
-
-def _shown(spec: PredictSpec, trained: TrainedSpec, path: Path) -> dict[str, Any]:
-    """What tells one state of a cloud's cameras and images from another."""
-    if spec.cameras is None:
-        return {}
-    from pointseg.images.sources import file_key
-
-    digest = hashlib.sha256()
-    for frame in _frames(spec, path, _form(spec, trained)):
-        camera = frame.camera
-        numbers = [camera.intrinsics, camera.world_to_camera, camera.distortion]
-        told = [None if values is None else values.tolist() for values in numbers]
-        depth = [repr(frame.depth)]  # its file, and how it is read
-        if isinstance(place := getattr(frame.depth, "path", None), Path):
-            depth.append(file_key(place))
-        digest.update(json.dumps([frame.name, frame.image.key(), depth, told]).encode())
-    return {"cameras_sha256": digest.hexdigest()}
 
 
 def _kept(spec: PredictSpec, source: Source, way: dict[str, Any]) -> Prediction | None:

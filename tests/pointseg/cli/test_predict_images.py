@@ -1,0 +1,76 @@
+"""pointseg-predict with models that read images: where these are, and clouds that have none."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pointseg.cli import predict
+from pointseg.engine.train import train
+from pointseg.files import write_cloud
+from pointseg.images.manifest import write_manifest
+from pointseg.images.sources import ImageFile
+from tests.pointseg.painted import SEEING, Painted, spec
+
+MANIFEST = "{scene}.cameras.json"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("model")
+    return train(spec(out, recipe=replace(SEEING, epochs=1))).best
+
+
+@pytest.fixture
+def clouds(tmp_path: Path) -> Path:
+    """Two of them; room0 has an image."""
+    folder = tmp_path / "clouds"
+    for number in (0, 1):
+        write_cloud(folder / f"room{number}.ply", Painted().load("val", f"val{number}"))
+    (frame,) = Painted(views=1).frames("val", "val0")
+    Image.fromarray(frame.read_image()).save(folder / "view.png")
+    found = replace(frame, image=ImageFile(folder / "view.png"))
+    write_manifest(folder / "room0.cameras.json", [found])
+    return folder
+
+
+def run(model: Path, out: Path, *words: object) -> int:
+    given = ["-m", model, "-o", out, "--weights", "none", "--device", "cpu", "--no-pictures"]
+    return predict.main([str(word) for word in (*given, *words)])
+
+
+def test_clouds_without_a_manifest_can_be_allowed(
+    model: Path, clouds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = (clouds, "--cameras", MANIFEST)
+    assert run(model, tmp_path / "out", *words) == 1
+    told = capsys.readouterr()
+    assert f"{clouds / 'room1.cameras.json'}: is missing" in told.out
+    assert run(model, tmp_path / "out", *words, "--allow-unseen") == 0
+    told = capsys.readouterr()
+    assert "room0.ply: its images show 100 % of the points" in told.err
+    missing = clouds / "room1.cameras.json"
+    assert f"room1.ply: has no images ({missing} is not there); it is predicted without" in told.err
+    header, first, second = (line.split() for line in told.out.splitlines()[:3])
+    assert header == ["file", "points", "seconds", "seen", "classes"]
+    assert first[3:5] == ["100", "%"] and second[3:5] == ["0", "%"]
+    files = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))["files"]
+    assert [file["seen"] for file in files] == [1.0, 0.0] and "has no images" in files[1]["notes"][
+        0
+    ]
+    text = (clouds / "room0.cameras.json").read_text(encoding="utf-8")
+    missing.write_text(text, encoding="utf-8")  # images that come later are read
+    assert run(model, tmp_path / "out", *words, "--allow-unseen") == 0
+    told = capsys.readouterr()
+    assert "room1.ply: its images show 100 % of the points" in told.err and " kept " in told.out
+
+
+def test_clouds_without_images_at_all(
+    model: Path, clouds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(model, tmp_path / "out", clouds, "--allow-unseen") == 0
+    assert capsys.readouterr().err.count("has no images (--cameras would say where they are)") == 2
