@@ -97,9 +97,9 @@ def seen_by(
         )
     if arguments.image_cache is not None:
         cache, known = cached_for(images, arguments.image_cache)
-        if known.pool is not None and (images.views is None or known.pool <= images.views):
+        if cache.views is not None and (images.views is None or cache.views <= images.views):
             print(
-                f"the cache holds {known.pool} images of each scene: all training sees; more vary more "
+                f"the cache holds {cache.views} images of each scene: all training sees; more vary more "
                 "(--views of pointseg-cache-features)",
                 file=sys.stderr,
             )

@@ -55,7 +55,6 @@ def cached_for(images: ImageRecipe, root: Path) -> tuple[FeatureCache, ImageReci
         images,
         channels=cache.channels,
         stride=cache.stride,
-        pool=cache.views,
         weights_sha256=cache.weights_sha256,
         augment=False,  # the features are of the images as they are
     )

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 BYTES_PER_SIGHT = 9
 """Two float32 and a flag: where one view shows one point."""
+ALWAYS_FREE = 100_000_000
+"""Less is never refused for lack of memory: what systems say is free, is so only roughly."""
 
 Change = Callable[[str, Sequence["Frame"]], Sequence["Frame"]]
 """Of a scene's chosen frames; tests make cameras fail with it."""
@@ -98,11 +100,11 @@ class Showing:
         Arguments and errors as of ``of``; no image is read. Without any view the scene is as it was.
         """
         from pointseg.images.choice import choose
-        from pointseg.images.projection import in_view, see
+        from pointseg.images.projection import in_view, pool, see
 
         recipe = self.recipe
-        if recipe.pool is not None:
-            frames = [frames[i] for i in choose(frames, recipe.pool)]
+        if self.cache is not None:
+            frames = pool(scene, frames, self.cache.views)
         if recipe.views is not None and len(frames) > recipe.views:
             # Views that see none of the points, as of a photo flight over many tiles, are no choice.
             frames = [frames[i] for i in in_view(scene, frames)] or frames
@@ -137,7 +139,7 @@ class Showing:
             image = 2 * cells * self.recipe.channels
         each = BYTES_PER_SIGHT * points + image
         free = free_bytes()
-        if views * each > free:
+        if views * each > max(free, ALWAYS_FREE):
             raise UserError(
                 f"scene {who}: where {points} points lie in {views} images, and these, take "
                 f"{views * each / 1e9:.1f} GB, {free / 1e9:.1f} GB are free: take {max(1, free // each)} "
@@ -151,10 +153,7 @@ class Showing:
         for frame in chosen:
             found = self.cache.get(frame)
             if found is None:
-                raise UserError(
-                    f"scene {who}: the cache {self.cache.root} has no features of the image "
-                    f"{frame.name} as it is now; add them with pointseg-cache-features"
-                )
+                raise UserError(f"scene {who}: {self.cache.lack(frame)}")
             maps.append(found)
         return torch.stack(maps)
 

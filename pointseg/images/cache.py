@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,14 +16,11 @@ from torch import Tensor
 
 from pointseg.errors import UserError
 from pointseg.files.writing import new_file
-from pointseg.images.choice import choose
 from pointseg.images.frame import Frame
 
 FORMAT = "pointseg-features-1"
 DESCRIPTION = "cache.json"
 THERE, STALE, MISSING = "there", "stale", "missing"
-
-Item = TypeVar("Item")
 
 
 class FeatureCache:
@@ -98,10 +95,6 @@ class FeatureCache:
         """
         return self._number("stride")
 
-    def pool(self, frames: Sequence[Item]) -> tuple[Item, ...]:
-        """Those of a scene's frames that the cache is meant to hold; what views are chosen from."""
-        return tuple(frames[index] for index in choose(frames, self.views))
-
     def keep(self, views: int | None, *, channels: int, stride: int) -> None:
         """Say what is going to be put: so many views of each scene; maps of what form.
 
@@ -154,6 +147,23 @@ class FeatureCache:
         except (OSError, SafetensorError):
             return None
         return values
+
+    def lack(self, frame: Frame) -> str:
+        """Why there are no features of an image, and what to do.
+
+        Raises:
+            UserError: the image itself is missing.
+        """
+        again = "add them with pointseg-cache-features (the same command again keeps the others)"
+        if self.state(frame) == STALE:
+            return (
+                f"{self.folder}: its features of the image {frame.name} are of another content or time of "
+                f"{frame.image}; {again}"
+            )
+        return (
+            f"{self.folder}: holds no features of the image {frame.name} ({frame.image}), and nothing made at "
+            f"this place; if the data was moved or copied, images are to be encoded again: {again}"
+        )
 
     def put(self, frame: Frame, features: Tensor, *, key: str | None = None) -> None:
         """Keep the features of an image, in place of any that are there.

@@ -16,10 +16,10 @@ import torch
 from pointseg.ditr import PointImages
 from pointseg.errors import UserError
 from pointseg.images.cache import MISSING, STALE, THERE, FeatureCache
-from pointseg.images.choice import choose
 from pointseg.images.encoding import weights_digest
 from pointseg.images.frame import Frame
 from pointseg.images.preprocess import load_images
+from pointseg.images.projection import pool
 
 if TYPE_CHECKING:
     from dinomed3d.lifting import Encoder
@@ -181,8 +181,9 @@ def _tasks(spec: CacheSpec, cache: FeatureCache, split: _Split) -> Iterator[_Tas
         split.scenes += 1
         frames = cast(HasFrames, spec.dataset).frames(split.name, scene)
         split.without_images += not frames
-        for index in choose(frames, spec.views):
-            frame = frames[index]
+        if spec.views is not None and len(frames) > spec.views:
+            frames = pool(spec.dataset.load(split.name, scene), frames, spec.views)
+        for frame in frames:
             place = cache.place(frame)
             if place in begun:  # shared by scenes
                 continue

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from dinomed3d.lifting import Cameras, z_buffer
+from pointseg.images.choice import choose
 from pointseg.images.diagnosis import depth_problem, why_unseen
 from pointseg.images.frame import Frame, ImagesError
 from pointseg.images.recipe import OCCLUSIONS
@@ -104,6 +105,23 @@ def see(
             f"scene {scene.name}: {why_unseen(points, cameras, [f.name for f in frames], rule)}"
         )
     return scene.with_fields(image_coord=coord, image_mask=mask)
+
+
+def pool(scene: Scene, frames: Sequence[Frame], count: int | None) -> tuple[Frame, ...]:
+    """The frames of a scene that its views are chosen from where not all can be kept, as in a cache.
+
+    Args:
+        scene: as for ``see``.
+        frames: all of its.
+        count: how many at most; None: all.
+
+    Returns:
+        All where there are no more; else evenly spread ones of those that some of its points lie in.
+    """
+    if count is None or len(frames) <= count:
+        return tuple(frames)
+    showing = [frames[index] for index in in_view(scene, frames)] or frames
+    return tuple(showing[index] for index in choose(showing, count))
 
 
 def in_view(scene: Scene, frames: Sequence[Frame], *, sample: int = 2000) -> tuple[int, ...]:

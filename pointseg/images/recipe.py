@@ -38,8 +38,6 @@ class ImageRecipe:
     """Height and width to which images are resized."""
     views: int | None = 10
     """Images of one scene, at most: drawn at random in training, evenly spread otherwise; None: all."""
-    pool: int | None = None
-    """Views of a scene, evenly spread, that others are chosen from, as of a cache; None: all that see it."""
     near_m: float = 0.0
     """What is nearer to a camera is not seen by it."""
     far_m: float | None = None
@@ -75,8 +73,6 @@ class ImageRecipe:
         _require("size", size, len(size) == 2 and min(size) >= 1, "height and width in pixels")
         views, far = self.views, self.far_m
         _require("views", views, views is None or views >= 1, ">= 1, or null for all")
-        pool = self.pool
-        _require("pool", pool, pool is None or pool >= 1, ">= 1, or null for all")
         _require("near_m", self.near_m, self.near_m >= 0, ">= 0 metres")
         _require("far_m", far, far is None or far > self.near_m, "above near_m, or null")
         _require("margin_m", self.margin_m, self.margin_m > 0, "> 0 metres")

@@ -16,7 +16,7 @@ def machine(monkeypatch, tmp_path):
     """8 GB free, and a group of processes that may have what the test says."""
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=8 * 10**9))
     limit, usage = tmp_path / "max", tmp_path / "current"
-    monkeypatch.setattr(budget, "LIMITS", ((limit, usage),))
+    monkeypatch.setattr(budget, "LIMITS", ((limit, usage, "total_"),))
     return limit, usage
 
 
@@ -33,6 +33,18 @@ def test_limits_of_containers_count(machine, limit, usage, free):
     machine[0].write_text(limit)
     machine[1].write_text(usage)
     assert budget.free_bytes() == free
+
+
+def test_files_that_were_read_make_room_when_asked(machine):
+    machine[0].write_text("3000000000")
+    machine[1].write_text("2900000000")
+    stat = (
+        "cache 9000\ninactive_file 7\ntotal_inactive_file 300000000\ntotal_active_file 600000000\n"
+    )
+    machine[1].with_name("memory.stat").write_text(stat)
+    assert budget.free_bytes() == 10**9
+    machine[1].with_name("memory.stat").write_text("cache 9000\n")
+    assert budget.free_bytes() == 10**8
 
 
 FULL = {"ptv3": 46_200_000, "minkunet": 39_200_000, "pointnext": 41_600_000}

@@ -13,14 +13,16 @@ from pointseg.engine import imagery
 from pointseg.engine.checkpoint import load_model, read_checkpoint
 from pointseg.engine.data import Samples
 from pointseg.engine.degradation import Degradation
-from pointseg.engine.encoders import trained_with
+from pointseg.engine.encoders import cached_for, trained_with
 from pointseg.engine.imagery import Imagery, Showing
 from pointseg.engine.recipe import read_recipe
 from pointseg.engine.test import ScoreSpec, score
 from pointseg.engine.train import TrainResult, train
 from pointseg.errors import UserError
+from pointseg.images.encoding import open_encoder
+from pointseg.images.filling import CacheSpec, cache_features
 from pointseg.images.frame import Frame
-from tests.pointseg.painted import IMAGES, SEEING, Painted, spec
+from tests.pointseg.painted import IMAGES, SEEING, SIZE, Painted, above, spec
 from tests.pointseg.tiny import Boxes
 
 
@@ -134,19 +136,51 @@ def test_an_unlucky_draw_of_views_is_no_error() -> None:
         showing.of("x", scene, dataset.frames("train", "train0")[1:], np.random.default_rng(0))
 
 
+def test_views_are_chosen_from_what_a_cache_holds(tmp_path: Path) -> None:
+    class Turned(Painted):
+        """The first four cameras of nine look away."""
+
+        def frames(self, split: str, scene: str) -> tuple[Frame, ...]:
+            frames = [above(f"{scene}-{k}", 7 + k) for k in range(9)]
+            away = frames[0].camera.world_to_camera.clone()
+            away[:3, 3] = torch.tensor([100.0, 0, 2])
+            blind = [replace(f, camera=replace(f.camera, world_to_camera=away)) for f in frames[:4]]
+            return (*blind, *frames[4:])
+
+    assert SEEING.images is not None
+    data, recipe = Turned(), SEEING.images
+    encoder = open_encoder(recipe.encoder, "none", recipe.encoder_config)
+    cache_features(
+        CacheSpec(
+            dataset=data, encoder=encoder, name=recipe.encoder, size=(SIZE, SIZE), out=tmp_path,
+            views=3, splits=("val",), log=lambda line: None,
+        )
+    )  # fmt: skip
+    for views, rng in ((2, None), (2, np.random.default_rng(0)), (10, None), (None, None)):
+        cache, known = cached_for(replace(recipe, views=views), tmp_path)
+        scene, found = Imagery(data, Showing(known, cache)).attach(
+            "val", "val0", data.load("val", "val0"), rng
+        )
+        assert scene["image_mask"].all() and found.maps is not None
+        assert len(found.maps) == min(views or 3, 3)
+
+
 def test_more_views_than_the_memory_has_room_for_are_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     data = Painted()
     name = data.scenes("val")[0]
     scene = data.load("val", name)
-    sight, image = 9 * len(scene), 3 * SEEING.images.size[0] * SEEING.images.size[1]
+    size = SEEING.images.size
+    each = 9 * len(scene) + 3 * size[0] * size[1]
     images = Imagery(data, Showing(replace(SEEING.images, channels=24, stride=16)))
-    monkeypatch.setattr(imagery, "free_bytes", lambda: 2 * (sight + image))
-    images.attach("val", name, scene)
-    monkeypatch.setattr(imagery, "free_bytes", lambda: 2 * (sight + image) - 1)
+    monkeypatch.setattr(imagery, "free_bytes", lambda: 2 * each - 1)
+    images.attach("val", name, scene)  # so little is never refused
+    monkeypatch.setattr(imagery, "ALWAYS_FREE", 0)
     with pytest.raises(UserError, match="600 points lie in 2 images.* take 1 images or fewer"):
         images.attach("val", name, scene)
+    monkeypatch.setattr(imagery, "free_bytes", lambda: 2 * each)
+    images.attach("val", name, scene)
 
 
 def test_degradations_of_other_sizes_are_refused() -> None:

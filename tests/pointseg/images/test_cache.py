@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 
 import pytest
 import torch
@@ -61,6 +62,15 @@ def test_a_damaged_entry_is_stale(image, cache):
     assert cache.state(image) == "stale" and cache.get(image) is None
 
 
+def test_why_an_image_has_none_is_told(image, cache):
+    assert re.search(
+        r"holds no features of the image .*moved or copied.*pointseg-cache", cache.lack(image)
+    )
+    cache.put(image, FEATURES)
+    os.utime(image.image.path, ns=(5, 5))
+    assert re.search(r"are of another content or time of .*pointseg-cache", cache.lack(image))
+
+
 def test_an_image_that_is_gone_is_an_error(image, cache):
     cache.put(image, FEATURES)
     image.image.path.unlink()
@@ -106,16 +116,15 @@ def test_no_cache_at_all(tmp_path):
 
 
 def test_pools_grow_and_do_not_shrink(cache):
-    frames = list(range(100))
-    assert cache.pool(frames) == tuple(frames)
+    assert cache.views is None
     cache.keep(4, channels=24, stride=16)
-    assert cache.pool(frames) == (0, 25, 50, 75) and cache.pool([7]) == (7,)
     cache.keep(4, channels=24, stride=16)
+    assert cache.views == 4
     cache.keep(10, channels=24, stride=16)
     with pytest.raises(UserError, match="holds 10 images of each scene"):
         cache.keep(4, channels=24, stride=16)
     cache.keep(None, channels=24, stride=16)
-    assert cache.pool(frames) == tuple(frames)
+    assert cache.views is None
     with pytest.raises(UserError, match="holds all images of each scene"):
         cache.keep(10, channels=24, stride=16)
 

@@ -19,7 +19,7 @@ from pointseg.images.cache import FeatureCache
 from pointseg.images.encoding import weights_digest
 from pointseg.images.filling import CacheSpec, cache_features
 from pointseg.images.preprocess import load_images
-from tests.pointseg.images.posed import ENCODER, Posed, photo, photographed, tiny_encoder
+from tests.pointseg.images.posed import ENCODER, Posed, camera, photo, photographed, tiny_encoder
 
 SIZE = (32, 48)
 
@@ -55,7 +55,7 @@ def test_kept_features_are_those_that_a_network_would_make(spec, dataset):
         ("test", 2, 1, 1),
     ]
     cache = reader(spec)
-    frames = cache.pool(dataset.frames("train", "s1"))
+    frames = dataset.frames("train", "s1")[:3]
     assert [frame.name for frame in frames] == ["0", "1", "2"]  # 5 // 3 is 1
     images = torch.from_numpy(load_images(frames, SIZE)[0])
     network = PointImages(tiny_encoder(), channels=24, stride=16, image_size=SIZE)
@@ -121,6 +121,19 @@ def test_bytes_are_said_first_and_are_true(spec, dataset):
     assert len(sizes) == 11 and found.bytes_per_image == 2 * 24 * 2 * 3
     assert all(found.bytes_per_image < size < found.bytes_per_image + 500 for size in sizes)
     assert json.loads((found.folder / "cache.json").read_text())["channels"] == 24
+
+
+def test_a_pool_is_of_images_that_show_the_scene(spec, dataset):
+    frames = dataset.held["train"]["s0"]
+    away = torch.eye(4)
+    away[0, 3] = 100
+    blind = [replace(f, camera=camera(world_to_camera=away)) for f in frames[:3]]
+    dataset.held = {"train": {"a": (*blind, *frames[3:])}}
+    assert cache_features(spec).splits[0].made == 2
+    cache = reader(spec)
+    assert [cache.get(f) is not None for f in dataset.frames("train", "a")] == [False] * 3 + [
+        True
+    ] * 2
 
 
 def test_an_image_of_two_scenes_is_encoded_once(spec, dataset):

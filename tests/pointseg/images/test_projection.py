@@ -13,7 +13,7 @@ import torch
 
 from pointseg.images.diagnosis import depth_problem
 from pointseg.images.frame import ImagesError
-from pointseg.images.projection import CHUNK, Visibility, in_view, see
+from pointseg.images.projection import CHUNK, Visibility, in_view, pool, see
 from pointseg.images.recipe import ImageRecipe
 from tests.pointseg.images.given import SIZE, frame, scene, shifted, wall
 
@@ -163,6 +163,13 @@ def test_frames_that_look_elsewhere_can_be_left_out() -> None:
     assert in_view(wall(), frames) == (1, 3)
     assert in_view(replace(wall(), origin=np.array([-9.0, 0, 0])), frames) == (0,)
     assert in_view(scene([]), frames) == ()
+
+
+def test_pools_are_evenly_spread_over_frames_that_show_something() -> None:
+    frames = [frame(shifted(9, 0, 0)), *(frame(shifted(k / 10, 0, 0)) for k in range(5))]
+    assert pool(wall(), frames, None) == pool(wall(), frames, 6) == tuple(frames)
+    assert pool(wall(), frames, 2) == (frames[1], frames[3])
+    assert pool(wall(), frames[:1] * 3, 2) == (frames[0],) * 2  # there is no better choice
 
 
 def test_frames_go_to_other_processes() -> None:
