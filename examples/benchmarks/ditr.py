@@ -3,8 +3,8 @@
     python examples/benchmarks/ditr.py --work WORK
 
 1. Rooms are rendered (`textured_rooms.py`): clouds, and posed RGB-D views.
-2. A small encoder learns from the images of rooms of its own (`textured_encoder.py`). It stands for a
-   foundation model: no pretrained weights are at hand, and none of the rooms below taught it.
+2. A small encoder learns from the images and the labels of rooms of its own (`textured_encoder.py`). It
+   stands for a foundation model: no pretrained weights are at hand, and none of the rooms below taught it.
 3. DITR and D-DITR are held against networks without images (`ditr_methods.py`) on rooms that nothing else
    has seen; labels of 5 % of the training rooms are few.
 
