@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dinomed3d.lifting import Camera, Cameras
+from dinomed3d.lifting import Camera, Cameras, z_buffer
 
 if TYPE_CHECKING:
     from pointseg.images.projection import Visibility
@@ -19,6 +20,8 @@ ENOUGH = 200
 """Points that a figure must rest on."""
 RANKED = 20_000
 """Points whose order is looked at, roughly."""
+LARGEST_MAP = 1 << 21
+"""Pixels of the depth map that is made of a cloud; those of a full HD image fit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +82,26 @@ def look(
         )
         visible = behind.project(0, points)[1]
     return Shown(uv=uv, depth=depth, inside=inside, visible=visible)
+
+
+def own_depth(camera: Camera, points: Tensor) -> Tensor:
+    """A depth map of the cloud itself, for ``look``: smaller than the image where that is large.
+
+    What is hidden is the same but for outlines, to a pixel of the map; time and memory go with its pixels.
+
+    Args:
+        camera: of the points' world.
+        points: (N, 3), all of them.
+
+    Returns:
+        (h, w) metres, ``LARGEST_MAP`` pixels at most, with the field of view of the image; 0 where nothing
+        is known.
+    """
+    height, width = camera.size
+    ratio = math.sqrt(LARGEST_MAP / (height * width))
+    if ratio < 1:
+        camera = camera.resized(max(1, int(height * ratio)), max(1, int(width * ratio)))
+    return z_buffer(camera, points)
 
 
 def weigh(

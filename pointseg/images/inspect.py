@@ -16,7 +16,7 @@ from pointseg.errors import UserError
 from pointseg.files.writing import new_file
 from pointseg.images.alternatives import alternatives
 from pointseg.images.diagnosis import why_unseen
-from pointseg.images.evidence import Evidence, Shown, look, pixels_of, weigh
+from pointseg.images.evidence import Evidence, Shown, look, own_depth, pixels_of, weigh
 from pointseg.images.findings import Finding, Findings
 from pointseg.images.frame import Frame
 from pointseg.images.projection import Visibility
@@ -200,9 +200,7 @@ class _World:
         camera = self.near(camera)
         occluder = None if self.rule.occlusion == "none" else depth
         if depth is None and hiding and self.rule.occlusion == "z-buffer":
-            from dinomed3d.lifting import z_buffer
-
-            occluder = z_buffer(camera, self.all)
+            occluder = own_depth(camera, self.all)
         shown = look(camera, self.points, self.rule, occluder=occluder)
         evidence = weigh(
             shown, camera, image=image, depth=depth, color=self.color, margin_m=self.rule.margin_m

@@ -9,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
+from dinomed3d.lifting import Cameras, z_buffer
 from pointseg.errors import UserError
 from pointseg.images.alternatives import BOTH, FORWARD_X, INVERTED, OPENGL, alternatives
-from pointseg.images.evidence import Evidence, look, weigh
+from pointseg.images.evidence import Evidence, look, own_depth, weigh
 from pointseg.images.findings import Finding
 from pointseg.images.frame import ImagesError
 from pointseg.images.inspect import CheckSpec, check_cameras
@@ -95,6 +96,52 @@ def test_axes_of_a_vehicle(tmp_path):
     vehicle = torch.tensor([[0.0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
     found = check(tmp_path, posed(frame(), vehicle.double() @ POSE))
     assert found.verdict.other == FORWARD_X
+
+
+def before_a_wall():
+    """Points of a square of 1 m, 2 m away, and of a wall 6 m away."""
+    sides = np.arange(-0.5, 0.51, 0.025), np.arange(-4, 4.01, 0.05)
+    parts = [
+        np.stack([*map(np.ravel, np.meshgrid(side, side)), np.full(len(side) ** 2, depth)], 1)
+        for side, depth in zip(sides, (2.0, 6.0), strict=True)
+    ]
+    return torch.from_numpy(np.concatenate(parts).astype(np.float32)), len(parts[0])
+
+
+def test_large_images_get_a_smaller_map_that_hides_the_same(monkeypatch):
+    large = camera(
+        intrinsics=torch.tensor([[900.0, 0, 480], [0, 900, 360], [0, 0, 1]]),
+        size=(720, 960),
+        world_to_camera=torch.eye(4),
+    )
+    points, before = before_a_wall()
+    whole = own_depth(large, points)
+    monkeypatch.setattr("pointseg.images.evidence.LARGEST_MAP", 100_000)
+    small = own_depth(large, points)
+    assert whole.shape == (720, 960) and small.shape == (273, 365)
+    uv, inside, _ = Cameras([large]).project(0, points)
+    found = [look(large, points, RULE, occluder=depth).visible for depth in (whole, small)]
+    assert found[0][:before].all() and found[1][:before].all()
+    assert (inside[before:] & ~found[1][before:]).sum() > 500
+    # Apart from the square's outline, whose gap between points and a pixel of the map count.
+    off = (uv - torch.tensor([480, 360])).abs().amax(1) - 225
+    assert torch.equal(found[0][off.abs() > 18], found[1][off.abs() > 18])
+
+
+def test_a_check_makes_no_larger_map(tmp_path, monkeypatch):
+    made = []
+
+    def kept(camera, points):
+        made.append(camera.size)
+        return z_buffer(camera, points)
+
+    monkeypatch.setattr("pointseg.images.evidence.z_buffer", kept)
+    monkeypatch.setattr("pointseg.images.evidence.LARGEST_MAP", 1200)
+    found = check(tmp_path, frame(), rule=Visibility(occlusion="z-buffer"))
+    assert set(made) == {(30, 40)}
+    assert (
+        found.seen > 0.9
+    )  # far ground recedes by more than the margin within one pixel of the map
 
 
 def test_worlds_that_were_turned_are_turned_back_before_poses_are_inverted(tmp_path):
