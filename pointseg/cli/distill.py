@@ -51,14 +51,15 @@ def _run(arguments: argparse.Namespace) -> int:
     from pointseg.datasets import open_dataset
     from pointseg.datasets.mixture import Mixture, Part
     from pointseg.engine.recipe import override
-    from pointseg.engine.recipes import images_for, recipe_for
+    from pointseg.engine.recipes import images_of, recipe_for
 
     recipe = recipe_for(arguments.dataset, arguments.backbone, arguments.size or "full")
-    images = images_for(arguments.dataset, arguments.encoder)
     dataset = open_dataset(
         arguments.dataset, arguments.root, config=arguments.config, labelled=False
     )
-    recipe = override(replace(fitted(recipe, dataset), images=images), arguments.override)
+    recipe = fitted(recipe, dataset)
+    images = images_of(recipe, arguments.encoder)
+    recipe = override(replace(recipe, images=images), arguments.override)
     parts = [Part(dataset, recipe.train_splits, recipe.val_splits)]
     parts += [_other(text, arguments) for text in arguments.also]
     mixture = Mixture(parts)

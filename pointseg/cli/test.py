@@ -18,12 +18,17 @@ from pointseg.cli.images import (
     seeing_changes,
 )
 from pointseg.cli.progress import Bar, bar
+from pointseg.cli.train import fitted
 
 if TYPE_CHECKING:
+    from pointseg.datasets.dataset import Dataset
     from pointseg.engine.recipe import Protocol
     from pointseg.engine.test import Score
+    from pointseg.images.recipe import ImageRecipe
 
 NAME = "pointseg-test"
+OF_DATASET = ""
+"""Of --by-sight: no model is named."""
 VIEWS = ("single", "scannet", "s3dis", "nuscenes", "semantickitti")
 
 
@@ -70,8 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     add_encoder_weights(seeing)
     add_seeing(seeing)
     seeing.add_argument(
-        "--by-sight", action="store_true",
-        help="score seen and unseen points apart, for a model that reads no images, too",
+        "--by-sight", nargs="?", const=OF_DATASET, metavar="FILE",
+        help="score seen and unseen points apart for a model that reads no images, too: as the images of the "
+        "model FILE show points, to compare with it, or as the recipe of the dataset says",
     )  # fmt: skip
     add_degradation(parser)
     add_machine(parser)
@@ -169,11 +175,12 @@ def _sum(arguments: argparse.Namespace, shown: Bar) -> int:
 def _run(arguments: argparse.Namespace, shown: Bar) -> int:
     from pointseg.datasets import open_dataset
     from pointseg.engine.degradation import Degradation
-    from pointseg.engine.recipes import images_for
     from pointseg.engine.test import ScoreSpec, score
     from pointseg.errors import UserError
 
+    _check_options(arguments)
     device = choose_device(arguments.device)
+    dataset = open_dataset(arguments.dataset, arguments.root, config=arguments.config)
     degradation = Degradation(
         drop_views=arguments.drop_views,
         pixel_noise=arguments.pixel_noise,
@@ -186,7 +193,7 @@ def _run(arguments: argparse.Namespace, shown: Bar) -> int:
     found = score(
         ScoreSpec(
             model=arguments.model,
-            dataset=open_dataset(arguments.dataset, arguments.root, config=arguments.config),
+            dataset=dataset,
             out=out,
             splits=None if arguments.split is None else tuple(arguments.split),
             protocol=protocol_changes(arguments),
@@ -198,7 +205,7 @@ def _run(arguments: argparse.Namespace, shown: Bar) -> int:
             overwrite=arguments.overwrite,
             encoder=model_encoder(arguments),
             seeing=seeing_changes(arguments),
-            sight=images_for(arguments.dataset, DEFAULT) if arguments.by_sight else None,
+            sight=_sight(arguments, dataset),
             image_cache=arguments.image_cache,
             degradation=degradation,
             log=shown.say,
@@ -210,6 +217,74 @@ def _run(arguments: argparse.Namespace, shown: Bar) -> int:
     if arguments.submit is not None:
         print(f"submission   {arguments.submit}")
     return 0
+
+
+def _check_options(arguments: argparse.Namespace) -> None:
+    """Refuse options of images that would do nothing.
+
+    Raises:
+        UserError: there are some.
+    """
+    from pointseg.errors import UserError
+
+    if arguments.weights is not None and arguments.image_cache is not None:
+        raise UserError(
+            "--weights and --image-cache: features are either made of the images or read; give one of them"
+        )
+    given = {
+        "--weights": arguments.weights is not None,
+        "--image-cache": arguments.image_cache is not None,
+        "--image-views": arguments.image_views is not None,
+        "--allow-unseen": arguments.allow_unseen,
+    }
+    like = arguments.by_sight  # None, OF_DATASET or a file
+    if not (any(given.values()) or like):
+        return
+    if _images_of(arguments.model) is not None:
+        if like:
+            raise UserError(
+                f"--by-sight {like}: the model {arguments.model} reads images, and its own tell which points "
+                f"are seen; leave {like} out"
+            )
+        return
+    useful = set() if like is None else {"--image-views"} | ({"--image-cache"} if like else set())
+    needless = [name for name, is_given in given.items() if is_given and name not in useful]
+    if needless:
+        hint = "; to score seen and unseen points apart, add --by-sight" if like is None else ""
+        if like == OF_DATASET and "--image-cache" in needless:
+            hint = "; --image-cache goes with --by-sight FILE, whose features it holds"
+        raise UserError(
+            f"model {arguments.model}: reads no images, so {', '.join(needless)} would do nothing; leave "
+            f"{'it' if len(needless) == 1 else 'them'} out{hint}"
+        )
+
+
+def _sight(arguments: argparse.Namespace, dataset: Dataset) -> ImageRecipe | None:
+    """By which rule seen and unseen points are told apart, if that is asked for."""
+    from pointseg.engine.recipes import RECIPES, images_of
+    from pointseg.errors import UserError
+
+    if arguments.by_sight is None:
+        return None
+    if arguments.by_sight == OF_DATASET:
+        images = images_of(fitted(RECIPES[arguments.dataset], dataset), DEFAULT)
+    else:
+        found = _images_of(Path(arguments.by_sight))
+        if found is None:
+            raise UserError(
+                f"--by-sight {arguments.by_sight}: must be a model that reads images, and this one reads none; "
+                f"name another, or none to see by the recipe of {arguments.dataset}"
+            )
+        images = found
+    return seeing_changes(arguments)(images)
+
+
+def _images_of(model: Path) -> ImageRecipe | None:
+    """How images take part in a trained model."""
+    from pointseg.engine.checkpoint import read_checkpoint
+    from pointseg.engine.recipe import read_recipe
+
+    return read_recipe(read_checkpoint(model)["recipe"]).images
 
 
 def _report(found: Score, out: Path) -> None:

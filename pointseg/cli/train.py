@@ -92,7 +92,7 @@ def add_run(parser: argparse.ArgumentParser) -> Any:
 
 def _run(arguments: argparse.Namespace) -> int:
     from pointseg.engine.recipe import override
-    from pointseg.engine.recipes import RECIPES, images_for, recipe_for
+    from pointseg.engine.recipes import images_of, recipe_for
     from pointseg.errors import UserError
 
     size = arguments.size or ("small" if arguments.dataset == "synthetic" else "full")
@@ -104,11 +104,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.class_weights:
         recipe = replace(recipe, class_weights=arguments.class_weights)
     if arguments.images:
-        images = images_for(recipe.dataset, arguments.encoder)
-        if recipe.dataset == "folder":  # beside small voxels 0.2 m would hide nothing
-            finer = min(1.0, recipe.voxel_m / RECIPES["scannet"].voxel_m)
-            images = replace(images, margin_m=images.margin_m * finer)
-        recipe = replace(recipe, images=images)
+        recipe = replace(recipe, images=images_of(recipe, arguments.encoder))
     elif arguments.weights or arguments.image_cache:
         raise UserError("--weights and --image-cache are for --images; add that, or leave them out")
     recipe = override(recipe, arguments.override)

@@ -114,8 +114,26 @@ _SIZES_OF_14 = {
 }  # fmt: skip
 
 
+def images_of(recipe: Recipe, encoder: str) -> ImageRecipe:
+    """How the images of a recipe's dataset take part, for one encoder; of one's own clouds by their voxels.
+
+    Args:
+        recipe: of ``folder`` with the voxels that the data was found to have.
+        encoder: as for ``images_for``.
+
+    Raises:
+        RecipeError: a dataset without images, an unknown encoder.
+    """
+    images = images_for(recipe.dataset, encoder)
+    if recipe.dataset != "folder":
+        return images
+    # What hides a point must be large beside a voxel, and no more: 0.2 m would hide nothing in small objects.
+    finer = min(1.0, recipe.voxel_m / SCANNET.voxel_m)
+    return replace(images, margin_m=images.margin_m * finer)
+
+
 def images_for(dataset: str, encoder: str) -> ImageRecipe:
-    """How the images of a dataset take part, for one encoder.
+    """How the images of a dataset take part, for one encoder, whatever its voxels.
 
     Raises:
         RecipeError: a dataset without images, an unknown encoder.
@@ -124,7 +142,7 @@ def images_for(dataset: str, encoder: str) -> ImageRecipe:
 
     if dataset not in _IMAGES:
         raise RecipeError(
-            f"--images: the dataset {dataset} has none; there are: {', '.join(_IMAGES)}"
+            f"the dataset {dataset} has no images; those that do: {', '.join(_IMAGES)}"
         )
     if encoder not in MODELS:
         raise RecipeError(f"--encoder {encoder}: must be one of {', '.join(MODELS)}")

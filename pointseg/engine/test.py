@@ -21,6 +21,7 @@ from pointseg.engine.encoders import cache_of
 from pointseg.engine.imagery import Imagery, Showing, Views
 from pointseg.engine.metrics import Confusion
 from pointseg.engine.recipe import Protocol
+from pointseg.engine.sight import rule_in_words, rule_of
 from pointseg.engine.voting import Passes, Voter
 from pointseg.errors import UserError
 from pointseg.files.writing import new_file
@@ -62,7 +63,8 @@ class ScoreSpec:
     seeing: Callable[[ImageRecipe], ImageRecipe] = lambda images: images
     """Changes how the recipe's images are used, such as how many."""
     sight: ImageRecipe | None = None
-    """For models that read no images: which points the dataset's images show, for scores by sight."""
+    """For models that read no images: by which rule the dataset's images show points, for scores by sight.
+    With ``image_cache`` of the views that it holds."""
     degradation: Degradation = field(default_factory=Degradation)
     """What is done to scenes and cameras before they are predicted."""
     log: Callable[[str], None] = print
@@ -94,6 +96,7 @@ def score(spec: ScoreSpec) -> Score:
         raise UserError(f"--submit: there is no benchmark for results on {spec.dataset.name}")
     model, trained = load_model(spec.model, spec.device, encoder=spec.encoder)
     imagery = _imagery(spec, trained)
+    sight = None if imagery is not None else _sight(spec)
     _check_classes(spec.dataset, trained)
     protocol = spec.protocol(trained.recipe.test)
     voter = Voter(
@@ -118,8 +121,8 @@ def score(spec: ScoreSpec) -> Score:
         if imagery is not None:
             scene, views = imagery.attach(split, name, scene)
             shown = scene["image_mask"].any(1)
-        elif spec.sight is not None:
-            shown = _sight(spec.dataset, spec.sight).shown(split, name, scene)
+        elif sight is not None:
+            shown = sight.shown(split, name, scene)
         place = labels_file(spec.out, split, name)
         made = {**way, "cloud_sha256": _digest(scene, trained, views)}
         found = None if spec.overwrite else _verified(place, made, len(scene))
@@ -154,10 +157,12 @@ def score(spec: ScoreSpec) -> Score:
         )
     metrics = point_metrics(confusion, trained.classes)
     metrics["groups"] = {name: list(rows) for name, rows in trained.classes.groups.items()}
-    if imagery is not None or spec.sight is not None:
+    if imagery is not None or sight is not None:
         metrics["test_point_miou_by_sight"] = _by_sight(by_sight)
     metrics["scenes"], metrics["predicted_points"] = len(scenes), points
     metrics["protocol"] = {"dataset": spec.dataset.name, "splits": list(splits), **way}
+    if sight is not None:  # of which the predictions do not know
+        metrics["protocol"]["sight"] = rule_of(sight.showing.recipe)
     metrics["checkpoint"] = str(spec.model)
     metrics["seconds"] = round(seconds, 3)
     _write_json(spec.out / "metrics.json", metrics)
@@ -193,9 +198,13 @@ def _imagery(spec: ScoreSpec, trained: TrainedSpec) -> Imagery | None:
     return Imagery(spec.dataset, Showing(images, cache, change))
 
 
-def _sight(dataset: Dataset, images: ImageRecipe) -> Imagery:
-    """Which points some view shows; scenes may have none."""
-    return Imagery(dataset, Showing(replace(images, allow_unseen=True)))
+def _sight(spec: ScoreSpec) -> Imagery | None:
+    """Which points some view shows, by the rule that is asked for; scenes may have none."""
+    if spec.sight is None:
+        return None
+    spec.log(f"seen and unseen points: {rule_in_words(spec.sight)}")
+    cache = None if spec.image_cache is None else cache_of(spec.sight, spec.image_cache)
+    return Imagery(spec.dataset, Showing(replace(spec.sight, allow_unseen=True), cache))
 
 
 def _by_sight(found: dict[str, Confusion]) -> dict[str, Any]:

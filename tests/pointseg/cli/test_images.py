@@ -100,7 +100,7 @@ def test_what_training_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str
         train.main,
         [*DATA[2:], "--dataset", "synthetic", "--images", "--weights", "none", *out],
         capsys,
-        "the dataset synthetic has none",
+        "the dataset synthetic has no images",
     )
     refused(
         train.main,
