@@ -98,6 +98,7 @@ def _run(arguments: argparse.Namespace, shown: Bar) -> int:
     from pointseg.engine.prediction_table import table
 
     device = choose_device(arguments.device)
+    changed = arguments.image_views is not None or arguments.allow_unseen
     results = predict(
         PredictSpec(
             inputs=tuple(arguments.inputs),
@@ -110,7 +111,7 @@ def _run(arguments: argparse.Namespace, shown: Bar) -> int:
             strength_max=arguments.strength_max,
             seen_from=arguments.seen_from,
             encoder=model_encoder(arguments),
-            seeing=seeing_changes(arguments),
+            seeing=seeing_changes(arguments) if changed else None,
             cameras=_cameras(arguments.cameras),
             any_scale=arguments.any_scale,
             colors=arguments.colors,

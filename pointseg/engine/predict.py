@@ -78,7 +78,7 @@ class PredictSpec:
     the origin, where LiDAR scans have their sensor."""
     encoder: EncoderSource | None = None
     """Opens the image encoder, for models that read images."""
-    seeing: Callable[[ImageRecipe], ImageRecipe] = lambda images: images
+    seeing: Callable[[ImageRecipe], ImageRecipe] | None = None
     """Changes how the recipe's images are used, such as how many."""
     cameras: CameraRule | None = None
     """Where the posed images of each cloud are, below its folder; None: a cloud has none."""
@@ -177,7 +177,7 @@ def _form(spec: PredictSpec, trained: TrainedSpec) -> Form:
 
 def _way(spec: PredictSpec, trained: TrainedSpec, passes: Passes) -> dict[str, Any]:
     """All that decides what a file's result is."""
-    images = trained.recipe.images
+    images = _seeing(spec, trained)
     return {
         "version": VERSION,
         "checkpoint_sha256": trained.sha256,
@@ -189,7 +189,7 @@ def _way(spec: PredictSpec, trained: TrainedSpec, passes: Passes) -> dict[str, A
         "max_points": passes.protocol.max_points,
         "margin_m": passes.protocol.margin_m,
         "precision": spec.precision,
-        "images": None if images is None else asdict(spec.seeing(images)),
+        "images": None if images is None else asdict(images),
         "cameras": None if spec.cameras is None else asdict(spec.cameras),
         "form": asdict(_form(spec, trained)),
         "seen_from": spec.seen_from,
@@ -317,17 +317,24 @@ def _check_images(spec: PredictSpec, trained: TrainedSpec) -> None:
     Raises:
         UserError: either of these, or no encoder for the images.
     """
-    images = trained.recipe.images
+    images = _seeing(spec, trained)
     if images is None:
-        if spec.cameras is not None:
-            raise UserError(f"--cameras: the model {spec.model} reads no images; leave it out")
+        given = {
+            "--weights": spec.encoder, "--cameras": spec.cameras,
+            "--image-views, --allow-unseen": spec.seeing,
+        }  # fmt: skip
+        idle = [option for option, value in given.items() if value is not None]
+        if idle:
+            raise UserError(
+                f"{', '.join(idle)}: the model {spec.model} reads no images; leave out what is for such"
+            )
         return
     if spec.encoder is None:
         raise UserError(
             f"model {spec.model}: reads features of {images.encoder}; give the weights it was trained with "
             "(--weights FILE)"
         )
-    if spec.cameras is None and not spec.seeing(images).allow_unseen:
+    if spec.cameras is None and not images.allow_unseen:
         raise UserError(
             f"model {spec.model}: reads images; say where those of a cloud are with --cameras "
             "('organised' for RGB-D clouds, or a manifest such as '{scene}.cameras.json'), or predict without "
@@ -335,11 +342,17 @@ def _check_images(spec: PredictSpec, trained: TrainedSpec) -> None:
         )
 
 
+def _seeing(spec: PredictSpec, trained: TrainedSpec) -> ImageRecipe | None:
+    """How images are used, by a model that reads such."""
+    images = trained.recipe.images
+    return images if images is None or spec.seeing is None else spec.seeing(images)
+
+
 def _images(spec: PredictSpec, trained: TrainedSpec, path: Path) -> CloudImages | None:
     """Those of a cloud, for a model that reads images."""
-    if trained.recipe.images is None:
+    recipe = _seeing(spec, trained)
+    if recipe is None:
         return None
-    recipe = spec.seeing(trained.recipe.images)
     return CloudImages.find(path, recipe, spec.cameras, _form(spec, trained))
 
 

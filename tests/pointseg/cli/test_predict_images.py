@@ -15,6 +15,8 @@ from pointseg.files import write_cloud
 from pointseg.images.manifest import write_manifest
 from pointseg.images.sources import ImageFile
 from tests.pointseg.painted import SEEING, Painted, spec
+from tests.pointseg.tiny import RECIPE
+from tests.pointseg.tiny import spec as boxes
 
 MANIFEST = "{scene}.cameras.json"
 
@@ -23,6 +25,13 @@ MANIFEST = "{scene}.cameras.json"
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("model")
     return train(spec(out, recipe=replace(SEEING, epochs=1))).best
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that reads no images."""
+    out = tmp_path_factory.mktemp("plain")
+    return train(boxes(out, recipe=replace(RECIPE, epochs=1))).best
 
 
 @pytest.fixture
@@ -74,3 +83,23 @@ def test_clouds_without_images_at_all(
 ) -> None:
     assert run(model, tmp_path / "out", clouds, "--allow-unseen") == 0
     assert capsys.readouterr().err.count("has no images (--cameras would say where they are)") == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--weights", "nonsense"], "--weights: "),
+        (["--image-views", "1"], "--image-views, --allow-unseen: "),
+        (["--allow-unseen"], "--image-views, --allow-unseen: "),
+        (["--weights", "none", "--cameras", MANIFEST], "--weights, --cameras: "),
+    ],
+)
+def test_what_is_for_images_is_refused_for_models_that_read_none(
+    plain: Path, clouds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    words: list[str], named: str,
+) -> None:  # fmt: skip
+    out = tmp_path / "out"
+    assert predict.main([str(clouds), "-m", str(plain), "-o", str(out), *words]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"pointseg-predict: {named}the model {plain} reads no images; leave")
+    assert told.count("\n") == 1 and not out.exists()
