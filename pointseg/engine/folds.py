@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pointseg.datasets.dataset import ClassList, distinct_colors
 from pointseg.datasets.evaluation import sum_folds
+from pointseg.engine.by_sight import sum_by_sight
 from pointseg.engine.metrics import Confusion
 from pointseg.engine.test import Score, point_metrics
 from pointseg.errors import UserError
@@ -21,13 +22,15 @@ from pointseg.pictures.confusion import write_confusion
 
 OF_ONE_FOLD = ("checkpoint_sha256", "splits")
 """Entries of a test's protocol that differ from fold to fold, as they should."""
+BY_SIGHT = "test_point_miou_by_sight"
 
 
 def sum_tests(folders: Sequence[Path], out: Path, *, log: Callable[[str], None] = print) -> Score:
     """Add the confusion matrices of finished tests, and write what a test of all their scenes would have found.
 
-    ``out`` gets ``metrics.json`` (with the score of each fold under ``folds``), ``confusion.png`` and
-    ``.csv``. S3DIS is scored so: each of its six areas by a model that was trained on the five others.
+    ``out`` gets ``metrics.json`` (with the score of each fold under ``folds``, and in what its way differs
+    from the others'), ``confusion.png`` and ``.csv``. S3DIS is scored so: each of its six areas by a model
+    that was trained on the five others.
 
     Args:
         folders: results of ``pointseg-test``, two or more.
@@ -50,7 +53,7 @@ def sum_tests(folders: Sequence[Path], out: Path, *, log: Callable[[str], None] 
                 f"--sum: {folder} has {len(others)} classes ({_some(others)}), {folders[0]} has "
                 f"{len(names)} ({_some(names)}); only tests on the same classes can be added"
             )
-    protocol = _protocol(folders, tests, log)
+    protocol, differing = _protocol(folders, tests, log)
     confusion = Confusion.of(sum_folds([matrix for _, matrix in matrices]))
     groups = tests[0].get("groups", {})
     classes = ClassList(
@@ -62,7 +65,11 @@ def sum_tests(folders: Sequence[Path], out: Path, *, log: Callable[[str], None] 
     for total in ("scenes", "predicted_points", "seconds"):
         metrics[total] = sum(test[total] for test in tests)
     metrics["protocol"] = protocol
-    metrics["folds"] = [_fold(folder, test) for folder, test in zip(folders, tests, strict=True)]
+    both = zip(folders, tests, strict=True)
+    metrics["folds"] = [_fold(folder, test, differing) for folder, test in both]
+    by_sight = _by_sight(folders, tests, names, log)
+    if by_sight is not None:
+        metrics[BY_SIGHT] = by_sight
     out.mkdir(parents=True, exist_ok=True)
     write_confusion(confusion.matrix, names, out / "confusion.png", out / "confusion.csv")
     with new_file(out / "metrics.json") as part:
@@ -107,8 +114,8 @@ def _matrix(folder: Path) -> tuple[tuple[str, ...], NDArray[np.int64]]:
 
 def _protocol(
     folders: Sequence[Path], tests: Sequence[dict[str, Any]], log: Callable[[str], None]
-) -> dict[str, Any]:
-    """How all of them were made."""
+) -> tuple[dict[str, Any], list[str]]:
+    """How all of them were made, and entries that are not the same for all or not in all."""
     held: dict[tuple[str, str], Path] = {}
     for folder, test in zip(folders, tests, strict=True):
         dataset = test["protocol"]["dataset"]
@@ -119,22 +126,55 @@ def _protocol(
                     "points would count twice"
                 )
             held[dataset, split] = folder
-    first = tests[0]["protocol"]
-    keys = [key for key in first if key not in OF_ONE_FOLD]
-    same = [key for key in keys if all(test["protocol"].get(key) == first[key] for test in tests)]
-    if len(same) < len(keys):
-        log(f"the tests differ in {', '.join(key for key in keys if key not in same)}")
+    protocols = [test["protocol"] for test in tests]
+    first = protocols[0]
+    keys = dict.fromkeys(key for each in protocols for key in each if key not in OF_ONE_FOLD)
+    same = [
+        key
+        for key in keys
+        if all(key in each and each[key] == first.get(key) for each in protocols)
+    ]
+    differing = [key for key in keys if key not in same]
+    if differing:
+        log(f"the tests differ in {', '.join(differing)}")
     shared = {key: first[key] for key in same}
-    return {**shared, "splits": [split for _, split in held]}
+    if differing:  # so that it is not read as that of a test without them
+        shared["differing"] = differing
+    return {**shared, "splits": [split for _, split in held]}, differing
 
 
-def _fold(folder: Path, test: dict[str, Any]) -> dict[str, Any]:
-    return {
+def _by_sight(
+    folders: Sequence[Path],
+    tests: Sequence[dict[str, Any]],
+    names: Sequence[str],
+    log: Callable[[str], None],
+) -> dict[str, Any] | None:
+    """Scores of seen and of unseen points, if all tests have them."""
+    lacking = [
+        folder for folder, test in zip(folders, tests, strict=True) if test.get(BY_SIGHT) is None
+    ]
+    if len(lacking) == len(folders):
+        return None
+    found = None if lacking else sum_by_sight([test[BY_SIGHT] for test in tests], names)
+    if found is None:
+        which = ", ".join(map(str, lacking or folders))
+        log(
+            f"no scores of seen and unseen points: {which} lacks their counts; test again with images or "
+            "--by-sight (labels are kept)"
+        )
+    return found
+
+
+def _fold(folder: Path, test: dict[str, Any], differing: Sequence[str]) -> dict[str, Any]:
+    found = {
         "folder": str(folder),
         "checkpoint": test["checkpoint"],
         "splits": test["protocol"]["splits"],
         "test_point_miou": test["test_point_miou"],
     }
+    if differing:
+        found["differing"] = {key: test["protocol"].get(key) for key in differing}
+    return found
 
 
 def _some(names: Sequence[str]) -> str:

@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 
 from pointseg.engine import test as module
-from pointseg.engine.folds import sum_tests
+from pointseg.engine.by_sight import scores_by_sight
+from pointseg.engine.degradation import Degradation
+from pointseg.engine.folds import BY_SIGHT, sum_tests
+from pointseg.engine.metrics import Confusion
 from pointseg.engine.test import ScoreSpec, score
 from pointseg.errors import UserError
-from tests.pointseg.engine.answers import ByColor, Clouds, colored, trained
+from tests.pointseg.engine.answers import CLASSES, ByColor, Clouds, colored, trained
 
 ONE = colored([0, 0, 1], truth=[0, 0, 1])
 TWO = colored([0, 1, 1, 2], seed=1, count=800, truth=[0, 1, 0, 2])
@@ -63,6 +66,73 @@ def test_other_ways_of_testing_are_told(tmp_path, tested):
     found = sum_tests([*tested.folders, third], tmp_path / "sum", log=said.append)
     assert len(said) == 1 and said[0].startswith("the tests differ in ")
     assert "fragments" in said[0] and "fragments" not in found.metrics["protocol"]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_test_on_scenes_made_worse_is_told_from_a_clean_one(tmp_path, tested, order):
+    worse = tested("worse", "Area_3", ONE, degradation=Degradation(drop_color=True))
+    said = []
+    folders = [*tested.folders, worse][::order]
+    found = sum_tests(folders, tmp_path / "sum", log=said.append).metrics
+    damage = {"drop_views", "pixel_noise", "angle_noise_deg", "drop_color"}
+    assert len(said) == 1 and all(name in said[0] for name in damage)
+    assert not damage & found["protocol"].keys()
+    assert damage <= set(found["protocol"]["differing"])
+    assert [fold["differing"]["drop_color"] for fold in found["folds"]][::order] == [
+        None,
+        None,
+        True,
+    ]
+
+
+def by_sight(folder, *counted):
+    """Add counts of seen and unseen points to a test's results."""
+    path = folder / "metrics.json"
+    groups = zip(("seen", "unseen"), map(Confusion.of, map(np.array, counted)), strict=True)
+    found = json.loads(path.read_text()) | {BY_SIGHT: scores_by_sight(dict(groups), CLASSES.names)}
+    path.write_text(json.dumps(found))
+    return found[BY_SIGHT]
+
+
+def test_counts_of_seen_and_unseen_points_are_summed(tmp_path, tested):
+    none, two, mixed = np.zeros((3, 3), int), np.diag([2, 0, 0]), [[1, 1, 0], [0, 4, 0], [0, 0, 0]]
+    first = by_sight(tested.folders[0], two, none)
+    assert first["seen"]["confusion"] == {"floor": {"floor": 2}}
+    assert first["unseen"] == {
+        "points": 0, "miou_present": None, "accuracy": None, "confusion": {}
+    }  # fmt: skip
+    by_sight(tested.folders[1], mixed, two)
+    said = []
+    found = sum_tests(tested.folders, tmp_path / "sum", log=said.append).metrics
+    seen, unseen = (found[BY_SIGHT][name] for name in ("seen", "unseen"))
+    # By hand: floor 3 of 4, wall 4 of 5.
+    assert seen["points"] == 8 and seen["accuracy"] == pytest.approx(7 / 8) and said == []
+    assert seen["miou_present"] == pytest.approx((3 / 4 + 4 / 5) / 2)
+    assert unseen["points"] == 2 and unseen["miou_present"] == 1
+    assert json.loads((tmp_path / "sum" / "metrics.json").read_text())[BY_SIGHT] == found[BY_SIGHT]
+
+
+def without_counts(folder):
+    path = folder / "metrics.json"
+    found = json.loads(path.read_text())
+    del found[BY_SIGHT]["seen"]["confusion"]
+    path.write_text(json.dumps(found))
+
+
+def without_scores(folder):
+    path = folder / "metrics.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), BY_SIGHT: None}))
+
+
+@pytest.mark.parametrize("change", [without_counts, without_scores])
+def test_scores_by_sight_need_the_counts_of_all(tmp_path, tested, change):
+    for folder in tested.folders:
+        by_sight(folder, np.eye(3, dtype=int), np.eye(3, dtype=int))
+    change(tested.folders[1])
+    said = []
+    found = sum_tests(tested.folders, tmp_path / "sum", log=said.append).metrics
+    assert BY_SIGHT not in found and len(said) == 1
+    assert "no scores of seen and unseen points: " in said[0] and str(tested.folders[1]) in said[0]
 
 
 def other_classes(folder):
