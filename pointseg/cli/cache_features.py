@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pointseg.images.filling import Filled
 
 NAME = "pointseg-cache-features"
+ALL = "all"
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
@@ -36,12 +37,14 @@ def _parser() -> argparse.ArgumentParser:
         help="of the encoder: a file, a folder with one, hub, or none (random: for tests)",
     )  # fmt: skip
     parser.add_argument(
-        "--size", type=at_least(1), nargs=2, default=(480, 640), metavar=("H", "W"),
-        help="to which images are resized, pixels; that of the recipe (default: 480 640)",
+        "--size", type=at_least(1), nargs=2, metavar=("H", "W"),
+        help="to which images are resized, pixels (default: as training does with this dataset and encoder, "
+        "such as 480 640 for scannet and patches of 16; of several datasets as with the first)",
     )  # fmt: skip
     parser.add_argument(
-        "--views", type=_views, default=10, metavar="N",
-        help="images of one scene, evenly spread, or 'all'; training draws from these (default: 10)",
+        "--views", type=_views, metavar="N",
+        help="images of one scene, evenly spread, or 'all'; training draws from these (default: as many as it "
+        "draws, such as 10 for scannet and all for nuscenes)",
     )  # fmt: skip
     parser.add_argument(
         "-o", "--out", type=Path, required=True, metavar="DIR", help="where caches are kept"
@@ -58,8 +61,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _views(text: str) -> int | None:
-    return None if text == "all" else at_least(1)(text)
+def _views(text: str) -> int | str:
+    return ALL if text == ALL else at_least(1)(text)
 
 
 _views.__name__ = "number of views"
@@ -69,6 +72,7 @@ def _run(arguments: argparse.Namespace, shown: Bar) -> int:
     import torch
 
     from pointseg.datasets import open_dataset
+    from pointseg.engine.recipes import images_for
     from pointseg.errors import UserError
     from pointseg.images.encoding import open_encoder
     from pointseg.images.filling import CacheSpec, cache_features
@@ -79,12 +83,16 @@ def _run(arguments: argparse.Namespace, shown: Bar) -> int:
     precision: torch.dtype | None = {
         "float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16,
     }[arguments.precision]  # fmt: skip
+    usual = images_for(arguments.dataset, arguments.encoder)
     dataset = open_dataset(
         arguments.dataset, arguments.root, config=arguments.config, labelled=False
     )
     if arguments.weights == "none":
         shown.say("random weights: features for tests, which say nothing about images")
-    height, width = arguments.size
+    height, width = arguments.size or usual.size
+    views = usual.views if arguments.views is None else arguments.views
+    told = f"{ALL} images" if views in (None, ALL) else f"up to {views} images"
+    shown.say(f"{told} of each scene, resized to {height} x {width} pixels")
     found = cache_features(
         CacheSpec(
             dataset=dataset,
@@ -92,7 +100,7 @@ def _run(arguments: argparse.Namespace, shown: Bar) -> int:
             name=arguments.encoder,
             size=(height, width),
             out=arguments.out,
-            views=arguments.views,
+            views=None if views == ALL else views,
             splits=None if arguments.splits is None else tuple(arguments.splits),
             batch=arguments.batch,
             device=device,

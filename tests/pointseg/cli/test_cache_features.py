@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pointseg.cli.cache_features import main
+from pointseg.errors import UserError
 from pointseg.images import encoding
 from tests.pointseg.images.posed import ENCODER, photographed, tiny_encoder
 
@@ -66,3 +67,45 @@ def test_interrupted(tmp_path, dataset, capsys, monkeypatch):
     monkeypatch.setattr("pointseg.images.filling.FeatureCache.put", stop)
     assert run(tmp_path) == 130
     assert "is kept; the same command goes on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "encoder", "size", "views"),
+    [
+        ("scannet", ENCODER, (480, 640), 10),
+        ("s3dis", ENCODER, (512, 512), 10),
+        ("nuscenes", ENCODER, (384, 672), None),
+        ("semantickitti", ENCODER, (384, 1248), None),
+        ("s3dis", "vit_small_patch14_reg4_dinov2", (518, 518), 10),
+        ("folder", "vit_small_patch14_reg4_dinov2", (420, 560), 10),
+    ],
+)
+def test_images_are_encoded_as_training_reads_them(
+    tmp_path, dataset, capsys, monkeypatch, name, encoder, size, views
+):
+    from pointseg.engine.recipes import images_for
+
+    asked = []
+
+    def stop(spec):
+        asked.append(spec)
+        raise UserError("enough")
+
+    monkeypatch.setattr("pointseg.images.filling.cache_features", stop)
+    fixed = ["--dataset", name, "--encoder", encoder, "--weights", "none", "-o", str(tmp_path)]
+    assert main(fixed) == 2
+    recipe = images_for(name, encoder)
+    assert (asked[0].size, asked[0].views) == (size, views) == (recipe.size, recipe.views)
+    assert f"resized to {size[0]} x {size[1]} pixels" in capsys.readouterr().err
+    assert main([*fixed, "--size", "32", "48", "--views", "all"]) == 2
+    assert (asked[1].size, asked[1].views) == ((32, 48), None)
+    assert main([*fixed, "--views", "3"]) == 2
+    assert (asked[2].size, asked[2].views) == (size, 3)
+
+
+def test_a_dataset_without_images_and_an_unknown_encoder(tmp_path, dataset, capsys):
+    fixed = ["--weights", "none", "-o", str(tmp_path)]
+    assert main(["--dataset", "synthetic", *fixed]) == 2
+    assert "the dataset synthetic has no images; those that do: scannet" in capsys.readouterr().err
+    assert main(["--dataset", "scannet", "--encoder", "vit", *fixed]) == 2
+    assert "--encoder vit: must be one of " in capsys.readouterr().err
