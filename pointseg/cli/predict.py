@@ -78,8 +78,13 @@ def _parser() -> argparse.ArgumentParser:
     add_seeing(seen)
     seen.add_argument(
         "--cameras", metavar="WHERE",
-        help="the posed images of each cloud: 'organised' for RGB-D .pcd files, which hold their image, or a "
-        "manifest beside the cloud, such as '{scene}.cameras.json'",
+        help="the posed images of each cloud: 'organised' for RGB-D .pcd files, which hold their image; a "
+        "manifest beside the cloud, such as '{scene}.cameras.json'; or a folder with COLMAP's cameras.txt and "
+        "images.txt, one for all clouds, or with --images one beside each, such as '{scene}/sparse'",
+    )  # fmt: skip
+    seen.add_argument(
+        "--images", metavar="DIR",
+        help="for COLMAP: the folder of its images (default: 'images' beside its model)",
     )  # fmt: skip
     passes = parser.add_argument_group("how they are predicted")
     passes.add_argument(
@@ -112,7 +117,7 @@ def _run(arguments: argparse.Namespace, shown: Bar) -> int:
             seen_from=arguments.seen_from,
             encoder=model_encoder(arguments),
             seeing=seeing_changes(arguments) if changed else None,
-            cameras=_cameras(arguments.cameras),
+            cameras=_cameras(arguments.cameras, arguments.images),
             any_scale=arguments.any_scale,
             colors=arguments.colors,
             pictures=not arguments.no_pictures,
@@ -132,16 +137,27 @@ def _run(arguments: argparse.Namespace, shown: Bar) -> int:
     return 1 if failed else 0
 
 
-def _cameras(text: str | None) -> CameraRule | None:
-    from pointseg.datasets.cameras import parse_cameras
+def _cameras(text: str | None, images: str | None) -> CameraRule | None:
+    """Where images are: a folder that is there is COLMAP's model for all clouds, other paths are below each's."""
+    from pointseg.datasets.cameras import ORGANISED, literal, parse_cameras
     from pointseg.errors import UserError
 
-    if text is None:
+    if text is None or (text == ORGANISED and images is not None):
+        if images is not None:
+            raise UserError("--images: is for COLMAP, whose model is given with --cameras FOLDER")
         return None
+    rule = None if images is None else {"colmap": text, "images": images}
+    if text != ORGANISED and Path(text).is_dir():
+        folder = Path(text).absolute()
+        beside = folder.parent / "images" if images is None else Path(images)
+        rule = {"colmap": literal(folder), "images": literal(beside)}
     try:
-        return parse_cameras(text)
+        return parse_cameras(rule or text)
     except ValueError as error:
-        raise UserError(f"--cameras {text}: {error}") from error
+        raise UserError(
+            f"--cameras {text}: {error}; for COLMAP give the folder of its text model, and that of its images "
+            "with --images"
+        ) from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:

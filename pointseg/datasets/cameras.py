@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import string
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -100,6 +101,11 @@ def parse_cameras(value: Any) -> CameraRule:
         "'cameras' must be the path of each scene's manifest below the root, such as "
         f"'{{scene}}/cameras.json', or {ORGANISED}, or {{colmap: FOLDER, images: FOLDER}}, got {value!r}"
     )
+
+
+def literal(path: Path) -> str:
+    """A pattern that stands for one path, wherever a cloud lies."""
+    return os.path.abspath(path).replace("{", "{{").replace("}", "}}")
 
 
 def _checked(pattern: str) -> str:

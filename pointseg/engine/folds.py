@@ -159,8 +159,8 @@ def _by_sight(
     if found is None:
         which = ", ".join(map(str, lacking or folders))
         log(
-            f"no scores of seen and unseen points: {which} lacks their counts; test again with images or "
-            "--by-sight (labels are kept)"
+            f"no scores of seen and unseen points: their counts are not in {which}; test again with images "
+            "or --by-sight (labels are kept)"
         )
     return found
 

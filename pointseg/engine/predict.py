@@ -337,8 +337,8 @@ def _check_images(spec: PredictSpec, trained: TrainedSpec) -> None:
     if spec.cameras is None and not images.allow_unseen:
         raise UserError(
             f"model {spec.model}: reads images; say where those of a cloud are with --cameras "
-            "('organised' for RGB-D clouds, or a manifest such as '{scene}.cameras.json'), or predict without "
-            "(--allow-unseen)"
+            "('organised' for RGB-D clouds, a manifest such as '{scene}.cameras.json', or the folder of COLMAP's "
+            "text model), or predict without (--allow-unseen)"
         )
 
 

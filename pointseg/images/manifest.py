@@ -57,6 +57,11 @@ def read_manifest(path: Path) -> tuple[Frame, ...]:
         raise ImagesError(
             f"{path}: is missing; describe the cameras of the scene in it ({FORMAT})"
         ) from error
+    except IsADirectoryError as error:
+        raise ImagesError(
+            f"{path}: must be a manifest, a file ({FORMAT}), is a folder; of COLMAP's model name its images, too "
+            "(--images DIR; in dataset.yaml {colmap: FOLDER, images: FOLDER})"
+        ) from error
     except (OSError, ValueError, RecursionError) as error:
         raise ImagesError(f"{path}: cannot be read as JSON: {error}") from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:

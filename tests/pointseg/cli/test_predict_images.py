@@ -103,3 +103,63 @@ def test_what_is_for_images_is_refused_for_models_that_read_none(
     told = capsys.readouterr().err
     assert told.startswith(f"pointseg-predict: {named}the model {plain} reads no images; leave")
     assert told.count("\n") == 1 and not out.exists()
+
+
+def colmap(model: Path, images: Path) -> None:
+    """The camera above val0 as COLMAP writes it, and its image."""
+    model.mkdir(parents=True)
+    images.mkdir(parents=True)
+    (model / "cameras.txt").write_text("1 PINHOLE 64 64 64 64 32 32\n", encoding="utf-8")
+    (model / "images.txt").write_text("1 1 0 0 0 -1 -1 2 1 v.png\n\n", encoding="utf-8")
+    (frame,) = Painted(views=1).frames("val", "val0")
+    Image.fromarray(frame.read_image()).save(images / "v.png")
+
+
+def test_colmap_for_all_clouds(
+    model: Path, clouds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    site = tmp_path / "a {site}"
+    colmap(site / "sparse", site / "images")
+    room = clouds / "room0.ply"
+    assert run(model, tmp_path / "whole", room, "--cameras", site / "sparse") == 0
+    assert "its images show 100 % of the points" in capsys.readouterr().err
+    (site / "images").rename(site / "photos")
+    monkeypatch.chdir(site)  # as other paths of the command, not below the cloud's folder
+    words = (room, "--cameras", "sparse", "--images")
+    assert run(model, tmp_path / "moved", *words, "photos") == 0
+    assert "its images show 100 % of the points" in capsys.readouterr().err
+    assert run(model, tmp_path / "lost", *words, "images") == 1
+    assert f"{site / 'images' / 'v.png'}: this image is missing" in capsys.readouterr().out
+
+
+def test_colmap_beside_each_cloud(
+    model: Path, clouds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    colmap(clouds / "room0" / "sparse", clouds / "room0" / "photos")
+    rooms = sorted(clouds.glob("*.ply"))
+    words = (*rooms, "--cameras", "{scene}/sparse", "--images", "{scene}/photos")
+    assert run(model, tmp_path / "out", *words) == 1
+    missing = clouds / "room1" / "sparse"
+    assert f"{missing / 'cameras.txt'}: is missing" in capsys.readouterr().out
+    assert run(model, tmp_path / "out", *words, "--allow-unseen") == 0
+    told = capsys.readouterr().err
+    assert "its images show 100 %" in told and f"({missing} is not there)" in told
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--images", "photos"], "--images: is for COLMAP, whose model is given with --cameras FOLDER"),
+        (["--images", "photos", "--cameras", "organised"], "--images: is for COLMAP, whose model"),
+        (["--cameras", "{colmap: a, images: b}"], "for COLMAP give the folder of its text model, and"),
+        ([], "or the folder of COLMAP's text model), or predict without"),
+    ],
+)  # fmt: skip
+def test_cameras_that_are_none(
+    model: Path, clouds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    words: list[str], message: str,
+) -> None:  # fmt: skip
+    assert run(model, tmp_path / "out", clouds, *words) == 2
+    told = capsys.readouterr().err
+    assert message in told and told.count("\n") == 1
