@@ -89,13 +89,23 @@ def _check_student(path: Path, learned: Recipe, run: Recipe) -> None:
 
 
 def _check_images(path: Path, theirs: ImageRecipe | None, ours: ImageRecipe | None) -> None:
-    """Refuse weights that read features of another encoder.
+    """Refuse weights that read features of another encoder, or none where this run does.
 
     Raises:
-        UserError: another encoder, or other weights of it.
+        UserError: one has images and the other has none; another encoder, or other weights of it.
     """
+    if theirs is None and ours is not None:
+        raise UserError(
+            f"--init {path}: was trained without images; leave out --images, or start from a model trained "
+            "with them"
+        )
+    if theirs is not None and ours is None:
+        raise UserError(
+            f"--init {path}: was trained with --images; add that (--encoder {theirs.encoder}), or start from a "
+            "model trained without"
+        )
     if theirs is None or ours is None:
-        return  # that one has images and the other has none, the weights' names tell
+        return
     for name, what in (("encoder", "the encoder"), ("weights_sha256", "weights with the digest")):
         one, two = getattr(theirs, name), getattr(ours, name)
         if one != two:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from pointseg.engine.checkpoint import build_segmenter, save_checkpoint
 from pointseg.engine.initial import initial_weights
 from pointseg.engine.recipe import override
 from pointseg.errors import UserError
+from tests.pointseg.painted import IMAGES
 from tests.pointseg.tiny import CLASSES, RECIPE
 
 
@@ -57,6 +59,19 @@ def test_another_backbone_is_refused(trained) -> None:
     wider = override(RECIPE, ["backbone_config.base_channels=8"])
     with pytest.raises(UserError, match="its backbone is another than this run's"):
         initial_weights(path, CLASSES.names, RECIPE)(build_segmenter(wider, 2))
+
+
+def test_models_with_and_without_images_are_told_apart(trained, tmp_path: Path) -> None:
+    path, _ = trained
+    seeing = replace(RECIPE, images=replace(IMAGES, channels=24, stride=16))
+    model = build_segmenter(seeing, 2)
+    with pytest.raises(UserError, match=r"best.pt: was trained without images; leave out --images"):
+        initial_weights(path, CLASSES.names, seeing)(model)
+    save_checkpoint(tmp_path / "ditr.pt", model.state_dict(), recipe=seeing, classes=CLASSES)
+    with pytest.raises(
+        UserError, match=r"was trained with --images; add that \(--encoder vit_small"
+    ):
+        initial_weights(tmp_path / "ditr.pt", CLASSES.names, RECIPE)(build_segmenter(RECIPE, 2))
 
 
 def test_no_file(tmp_path: Path) -> None:
