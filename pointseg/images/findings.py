@@ -9,11 +9,13 @@ from pointseg.images.frame import Frame
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong."""
+    """Something that is wrong, or worth a look."""
 
     text: str
     views: tuple[str, ...] = ()
     """Of which it is told; none: of all together."""
+    note: bool = False
+    """Right calibrations have that, too."""
 
     def __str__(self) -> str:
         if not self.views:
@@ -26,11 +28,11 @@ class Findings:
     """Collects what is wrong; the same of several views becomes one."""
 
     def __init__(self) -> None:
-        self._held: dict[str, tuple[str, list[str]]] = {}
+        self._held: dict[str, tuple[str, list[str], bool]] = {}
 
-    def add(self, kind: str, frame: Frame, text: str) -> None:
+    def add(self, kind: str, frame: Frame, text: str, *, note: bool = False) -> None:
         """Of one view; of several with the same kind the first one's text stands for all."""
-        self._held.setdefault(kind, (text, []))[1].append(frame.name)
+        self._held.setdefault(kind, (text, [], note))[1].append(frame.name)
 
     def drop(self, *kinds: str) -> None:
         """Forget what was added of some kinds."""
@@ -42,8 +44,8 @@ class Findings:
 
     def say(self, text: str) -> None:
         """Of all views together."""
-        self._held[text] = (text, [])
+        self._held[text] = (text, [], False)
 
     def told(self) -> tuple[Finding, ...]:
         """All of them."""
-        return tuple(Finding(text, tuple(views)) for text, views in self._held.values())
+        return tuple(Finding(text, tuple(views), note) for text, views, note in self._held.values())

@@ -15,11 +15,12 @@ from dinomed3d.lifting import Camera
 from pointseg.errors import UserError
 from pointseg.files.writing import new_file
 from pointseg.images.alternatives import alternatives
+from pointseg.images.choice import choose
 from pointseg.images.diagnosis import why_unseen
-from pointseg.images.evidence import Evidence, Shown, look, own_depth, pixels_of, weigh
+from pointseg.images.evidence import ENOUGH, Evidence, Shown, look, own_depth, pixels_of, weigh
 from pointseg.images.findings import Finding, Findings
 from pointseg.images.frame import Frame
-from pointseg.images.projection import Visibility
+from pointseg.images.projection import Visibility, in_view
 from pointseg.images.sources import DepthFile
 from pointseg.images.verdicts import (
     Verdict,
@@ -27,6 +28,7 @@ from pointseg.images.verdicts import (
     half_pixel,
     judge,
     lens_problem,
+    looked_through,
     pose_words,
 )
 from pointseg.pictures.overlay import from_images, over_image
@@ -34,7 +36,13 @@ from pointseg.scene import Scene
 
 SAMPLE = 1_000_000
 """Points that figures and pictures are made of, at most; hidden points are told from all of them."""
+SEARCHED = 20_000
+"""Points, roughly, by which it is told whether an image shows the scene."""
 
+NOTHING_SEEN = ("nothing", "hidden", "through")
+"""Kinds of findings about views that see no point."""
+STRAY = 0.01
+"""Share of the points that wrong poses, too, may have in view of an image."""
 HARDLY_ANY = 0.02
 """Share of the points in an image that must be visible for the hidden ones not to be drawn."""
 
@@ -45,8 +53,11 @@ class CheckSpec:
 
     scene: Scene
     frames: Sequence[Frame]
+    """All that the scene has."""
     out: Path
     """Folder of the pictures; made if need be."""
+    count: int | None = None
+    """How many frames are looked at, evenly spread over those that have points in view; None: all frames."""
     rule: Visibility = field(default_factory=lambda: Visibility(occlusion="z-buffer"))
     up: str = "z"
     """The axis of the points that points up, for pictures."""
@@ -72,12 +83,15 @@ class Inspection:
     """What was found."""
 
     views: tuple[View, ...]
+    """Of the images that were looked at."""
+    showing: int
+    """How many of all images have some of the points in view."""
     verdict: Verdict
     findings: tuple[Finding, ...]
     seen: float
     """Share of the points that at least one view sees."""
     inside: float
-    """Share that lies in at least one image."""
+    """Share that lies in at least one image that was looked at."""
     pictures: tuple[Path, ...]
 
 
@@ -94,11 +108,12 @@ def check_cameras(spec: CheckSpec) -> Inspection:
     if not len(scene) or not spec.frames:
         what = "no points" if not len(scene) else "no images"
         raise UserError(f"scene {scene.name}: has {what}; there is nothing to check")
+    looked, able = _looked_at(spec)
     world = _World(spec)
     findings, views, pictures = Findings(), [], []
     errors: list[UserError] = []
-    for number, frame in enumerate(spec.frames):
-        spec.progress(number, len(spec.frames), frame.name)
+    for number, frame in enumerate(looked):
+        spec.progress(number, len(looked), frame.name)
         try:
             image = frame.read_image()
         except UserError as error:
@@ -113,27 +128,27 @@ def check_cameras(spec: CheckSpec) -> Inspection:
             findings.add("depth map", frame, str(error))
         shown, view = world.view(frame, image, depth)
         views.append(view)
-        _tell(findings, frame, view, shown, depth)
+        _tell(findings, frame, view, shown, depth, spec.rule.margin_m)
         world.paint(shown, image)
         path = out / "views" / f"{_file(frame.name)}.png"
         _save(over_image(image, *_drawn(shown), title=_title(frame, view)), path)
         pictures.append(path)
-    spec.progress(len(spec.frames), len(spec.frames), "")
+    spec.progress(len(looked), len(looked), "")
     if not views:
         raise errors[0]
-    verdict = judge([v.stated for v in views], _by_reading(views))
+    verdict = judge([v.stated for v in views], _by_reading(views), by_share=world.hardly_in(able))
     if verdict.other is not None:
-        findings.drop("unit", "half a pixel", "nothing", "hidden")  # they follow from that
+        findings.drop("unit", "half a pixel", *NOTHING_SEEN)  # they follow from that
         findings.say(pose_words(verdict))
-        pictures += _draw_other(spec, world, verdict.other)
+        pictures += _draw_other(spec, looked, world, verdict.other)
     else:
         _single_poses(findings, views)
     if "unit" in findings:
-        findings.drop("hidden")
+        findings.drop("hidden", "through")
     elif not world.seen.any() and verdict.other is None:
-        findings.drop("nothing", "hidden")
-        cameras = [world.near(frame.camera) for frame in spec.frames]
-        names = [frame.name for frame in spec.frames]
+        findings.drop(*NOTHING_SEEN)
+        asked = looked if able else spec.frames
+        cameras, names = [world.near(frame.camera) for frame in asked], [f.name for f in asked]
         findings.say(f"scene {scene.name}: {why_unseen(world.points, cameras, names, spec.rule)}")
     picture = from_images(
         world.points.numpy(),
@@ -146,12 +161,25 @@ def check_cameras(spec: CheckSpec) -> Inspection:
     _save(picture, out / "cloud.png")
     return Inspection(
         views=tuple(views),
+        showing=len(able),
         verdict=verdict,
         findings=findings.told(),
         seen=float(world.seen.mean()),
         inside=float(world.inside.mean()),
         pictures=(out / "cloud.png", *pictures),
     )
+
+
+def _looked_at(spec: CheckSpec) -> tuple[Sequence[Frame], Sequence[Frame]]:
+    """The frames to look at, and all that have points in view.
+
+    Most photos of a site do not show one tile of it, and say nothing about whether poses are right.
+    """
+    able = [spec.frames[number] for number in in_view(spec.scene, spec.frames, sample=SEARCHED)]
+    if spec.count is None or len(spec.frames) <= spec.count:
+        return spec.frames, able
+    among = able or spec.frames
+    return [among[number] for number in choose(among, spec.count)], able
 
 
 class _World:
@@ -171,6 +199,16 @@ class _World:
         self.inside = np.zeros(len(index), bool)
         self._sum = np.zeros((len(index), 3))
         self._count = np.zeros((len(index), 1))
+
+    def hardly_in(self, frames: Sequence[Frame]) -> bool:
+        """Whether none of the frames has more than a few stray points in view."""
+        step = -(-len(self.points) // SEARCHED)
+        few = min(ENOUGH, STRAY * len(self.points)) / step
+        for frame in frames:
+            shown = look(self.near(frame.camera), self.points[::step], Visibility())
+            if shown.inside.sum() > few:
+                return False
+        return True
 
     def near(self, camera: Camera) -> Camera:
         """For the points as they are held."""
@@ -220,7 +258,14 @@ class _World:
         return np.asarray(self._sum / np.maximum(self._count, 1))
 
 
-def _tell(findings: Findings, frame: Frame, view: View, shown: Shown, depth: Tensor | None) -> None:
+def _tell(
+    findings: Findings,
+    frame: Frame,
+    view: View,
+    shown: Shown,
+    depth: Tensor | None,
+    margin_m: float,
+) -> None:
     """What is wrong with one image, its pose aside."""
     lens = lens_problem(frame.camera)
     if lens:
@@ -236,13 +281,14 @@ def _tell(findings: Findings, frame: Frame, view: View, shown: Shown, depth: Ten
             "numbers (in a manifest: \"pixel_centre\": 0)",
         )  # fmt: skip
     if not view.stated.inside:
-        findings.add("nothing", frame, "no point lies in the image")
+        findings.add("nothing", frame, "no point lies in the image", note=True)
     elif not view.stated.visible:
-        findings.add(
-            "hidden",
-            frame,
-            f"{view.stated.inside} points lie in the image, and all of them are hidden",
-        )
+        told = f"{view.stated.inside} points lie in the image, and all of them are hidden"
+        if depth is not None and looked_through(shown, frame.camera, depth, margin_m):
+            told += ", many although they are nearer than the depth map: is it of this image?"
+            findings.add("through", frame, told)
+        else:  # by a wall, perhaps
+            findings.add("hidden", frame, told, note=True)
 
 
 def _unit_words(frame: Frame, factor: float) -> str:
@@ -271,9 +317,9 @@ def _by_reading(views: Sequence[View]) -> dict[str, list[Evidence]]:
     return {name: [view.others.get(name, view.stated) for view in views] for name in names}
 
 
-def _draw_other(spec: CheckSpec, world: _World, other: str) -> list[Path]:
+def _draw_other(spec: CheckSpec, looked: Sequence[Frame], world: _World, other: str) -> list[Path]:
     paths = []
-    for frame in spec.frames:
+    for frame in looked:
         camera = alternatives(frame.camera, world.turn).get(other)
         if camera is None:
             continue

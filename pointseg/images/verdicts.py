@@ -43,8 +43,8 @@ def judge(
     Args:
         stated: of the views with the poses as they are.
         others: the same views with each of the alternatives.
-        by_share: whether more points in view speak for a reading; of one view among many they do not:
-            some cameras look out of the window.
+        by_share: whether more points in view speak for a reading. They do not if some image of the scene shows
+            it as stated: the others may look out of the window, or at other tiles of a site.
     """
     for measure in MEASURES:
         value = measure.figure(stated)
@@ -97,6 +97,19 @@ def depth_unit(shown: Shown, camera: Camera, depth: Tensor) -> float | None:
     if near.mean() < FITTING or 0.9 < factor < 1.1:
         return None
     return factor
+
+
+def looked_through(shown: Shown, camera: Camera, depth: Tensor, margin_m: float) -> bool:
+    """Whether a depth map has something behind many points: no wall hides these, the map does not fit.
+
+    Args:
+        shown: what the camera sees.
+        camera: its size counts.
+        depth: (h, w) metres, 0 where unknown.
+        margin_m: how far points may be off the depth map.
+    """
+    said, true = measured(shown, camera, depth)
+    return bool(len(said)) and float((said > true + margin_m).float().mean()) > FITTING
 
 
 def lens_problem(camera: Camera) -> str:

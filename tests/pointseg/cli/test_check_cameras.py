@@ -16,7 +16,7 @@ from pointseg.cli.check_cameras import main
 from pointseg.files import write_cloud
 from pointseg.scene import Scene
 from tests.pointseg.engine.answers import CLASSES
-from tests.pointseg.images.street import frame, inverted, photo, street
+from tests.pointseg.images.street import frame, inverted, photo, posed, street
 
 
 def run(*arguments):
@@ -128,7 +128,24 @@ def test_a_cloud_with_a_manifest(tmp_path, capsys):
     assert "colours of points and pixels differ 0.00 times as much as by chance" in told.out
     assert told.err == "[1/2] 0\n[2/2] 1\n"
     assert run(cloud, "--cameras", cameras, "-o", tmp_path / "out", "--views", 1) == 0
-    assert capsys.readouterr().err == "[1/1] 0\n"
+    told = capsys.readouterr()
+    assert told.err == "[1/1] 0\n"
+    assert "\n2 of 2 images show the scene; 1 were looked at (--views)\n" in told.out
+
+
+def test_right_poses_of_which_few_show_the_scene_are_no_problem(tmp_path, capsys):
+    aside = frame().camera.world_to_camera.clone()
+    aside[0, 3] += 500
+    views = [posed(frame(), aside)] * 12
+    views[7] = frame()
+    cloud, cameras = written(tmp_path, views, street())
+    told = (cloud, "--cameras", cameras, "-o", tmp_path / "out", "--strict")
+    assert run(*told) == 0
+    found = capsys.readouterr()
+    assert "\n1 of 12 images show the scene\n" in found.out and found.err == "[1/1] 7\n"
+    assert run(*told, "--views", 12) == 0
+    told = capsys.readouterr().out
+    assert "note: 0, 1, 2 and 8 more: no point lies in the image" in told and "problem" not in told
 
 
 def test_findings_do_not_end_badly_unless_strict(tmp_path, capsys):

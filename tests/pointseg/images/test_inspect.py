@@ -227,9 +227,52 @@ def test_a_view_that_sees_nothing_and_one_where_all_is_hidden(tmp_path):
     depth = np.random.default_rng(0).uniform(0.1, 1.2, (60, 80)).astype(np.float32)
     wall = replace(frame(), name="wall", depth=Held(depth))
     views = [replace(posed(frame(), away), name="aside"), wall, frame()]
-    told = [str(finding) for finding in check(tmp_path, views).findings]
-    assert "aside: no point lies in the image" in told
-    assert "wall: 4800 points lie in the image, and all of them are hidden" in told
+    found = check(tmp_path, views)
+    told = {str(finding): finding.note for finding in found.findings}
+    assert told == {  # as right calibrations have it
+        "aside: no point lies in the image": True,
+        "wall: 4800 points lie in the image, and all of them are hidden": True,
+    }
+    assert found.showing == 2
+
+
+def test_a_depth_map_that_looks_through_the_points_is_a_problem(tmp_path):
+    depth = np.random.default_rng(0).uniform(20, 60, (60, 80)).astype(np.float32)
+    other = replace(frame(), name="other", depth=Held(depth))
+    (finding,) = check(tmp_path, [other, frame()]).findings
+    assert "other: 4800 points lie in the image, and all of them are hidden, many" in str(finding)
+    assert "is it of this image?" in finding.text and not finding.note
+
+
+def photos(showing):
+    """40 photos beside each other, few of which show the street; some would if they looked right."""
+    found = []
+    for number in range(40):
+        pose = POSE.clone()
+        pose[0, 3] += 0 if number in showing else 15 * (number - 21)
+        found.append(replace(posed(frame(), pose), name=f"v{number}"))
+    return found
+
+
+@pytest.mark.parametrize("count", [8, 2, None])
+def test_most_images_may_show_other_parts_of_a_site(tmp_path, count):
+    wall = street(colored=False)
+    wall = wall.select(wall.coord[:, 2] > 0.01)  # where nothing tells but what is in view
+    for number, showing in enumerate([(21, 22, 23), (21,)]):
+        found = check(tmp_path / str(number), photos(showing), wall, count=count)
+        assert found.verdict.other is None and found.showing == len(showing)
+        assert all(finding.note for finding in found.findings)
+        if count is not None:
+            names = [f"v{each}" for each in showing][:count]
+            assert [view.name for view in found.views] == names and found.inside == 1
+
+
+def test_where_no_image_shows_the_scene_what_would_is_told(tmp_path):
+    wall = street(colored=False)
+    wall = wall.select(wall.coord[:, 2] > 0.01)
+    views = [posed(each, torch.linalg.inv(FLIP @ POSE)) for each in photos(())]
+    found = check(tmp_path, views, wall, count=8)
+    assert found.verdict.other == BOTH and found.showing == 0 and len(found.views) == 8
 
 
 def test_no_view_sees_anything(tmp_path):
