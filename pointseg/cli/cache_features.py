@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--views", type=_views, metavar="N",
         help="images of one scene, evenly spread, or 'all'; training draws from these (default: as many as it "
-        "draws, such as 10 for scannet and all for nuscenes)",
+        "draws, such as 10 for scannet and all for nuscenes); of several datasets in one --out the same",
     )  # fmt: skip
     parser.add_argument(
         "-o", "--out", type=Path, required=True, metavar="DIR", help="where caches are kept"

@@ -30,7 +30,9 @@ def _parser() -> argparse.ArgumentParser:
     add_data(parser)
     parser.add_argument(
         "--also", action="append", default=[], metavar="NAME=DIR",
-        help="another dataset to learn from, and its folder; may be repeated",
+        help="another dataset to learn from, and its folder; may be repeated. Each is seen by its own rule, as "
+        "near, as far, in as many views as pointseg-train sees it, unless --override images... says otherwise; "
+        "images of all have the size of the first",
     )  # fmt: skip
     teacher = parser.add_argument_group("the teacher")
     add_encoder(teacher)
@@ -63,6 +65,8 @@ def _run(arguments: argparse.Namespace) -> int:
     parts = [Part(dataset, recipe.train_splits, recipe.val_splits)]
     parts += [_other(text, arguments) for text in arguments.also]
     mixture = Mixture(parts)
+    if arguments.also and is_main():
+        _say_rules(parts, recipe)
     recipe = replace(recipe, train_splits=("train",), val_splits=("val",))
     if arguments.show_recipe:
         print(recipe.to_json())
@@ -73,16 +77,36 @@ def _run(arguments: argparse.Namespace) -> int:
 def _other(text: str, arguments: argparse.Namespace) -> Part:
     from pointseg.datasets import open_dataset
     from pointseg.datasets.mixture import Part
-    from pointseg.engine.recipes import recipe_for
+    from pointseg.engine.recipe import override
+    from pointseg.engine.recipes import images_of, recipe_for
     from pointseg.errors import UserError
 
     name, equals, folder = text.partition("=")
     if not equals or name not in DATASETS:
         raise UserError(f"--also {text}: must be NAME=DIR with NAME of {', '.join(DATASETS)}")
     recipe = recipe_for(name, arguments.backbone, arguments.size or "full")
-    return Part(
-        open_dataset(name, Path(folder), labelled=False), recipe.train_splits, recipe.val_splits
+    dataset = open_dataset(name, Path(folder), labelled=False)
+    images = images_of(fitted(recipe, dataset), arguments.encoder)
+    asked = [change for change in arguments.override if change.startswith("images.")]
+    seen = override(replace(recipe, images=images), asked).images
+    return Part(dataset, recipe.train_splits, recipe.val_splits, seen)
+
+
+def _say_rules(parts: Sequence[Part], recipe: Recipe) -> None:
+    """What the datasets have in common of how they are seen, and what not."""
+    from pointseg.engine.sight import by_rule_of, rule_in_words
+
+    first, images = parts[0].dataset.name, recipe.images
+    assert images is not None
+    height, width = images.size
+    print(
+        f"the images of all datasets are resized to {height} x {width} pixels, as of {first} "
+        "(--override images.size=[H,W] for another size); beside that each is seen by its own rule:",
+        file=sys.stderr,
     )
+    for part in parts:
+        rule = images if part.images is None else by_rule_of(images, part.images)
+        print(f"{part.dataset.name}: {rule_in_words(rule)}", file=sys.stderr)
 
 
 def _distil(arguments: argparse.Namespace, recipe: Recipe, dataset: Mixture) -> int:

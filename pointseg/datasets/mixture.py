@@ -13,6 +13,7 @@ from pointseg.scene import Scene
 
 if TYPE_CHECKING:
     from pointseg.images.frame import Frame
+    from pointseg.images.recipe import ImageRecipe
 
 SPLITS = ("train", "val")
 
@@ -25,6 +26,8 @@ class Part:
     train: tuple[str, ...]
     """Its splits that are learned from."""
     val: tuple[str, ...]
+    images: ImageRecipe | None = None
+    """By whose rule its images show points; None: the run's."""
 
 
 class Mixture:
@@ -82,6 +85,10 @@ class Mixture:
         number, inner, name = self._place(split, scene)
         found: tuple[Frame, ...] = self.parts[number].dataset.frames(inner, name)  # type: ignore[attr-defined]
         return found
+
+    def seen_by(self, split: str, scene: str) -> ImageRecipe | None:
+        """By whose rule a scene's images show its points: that of its dataset; None: the run's."""
+        return self.parts[self.source(split, scene)].images
 
     def source(self, split: str, scene: str) -> int:
         """Number of the dataset that a scene is of."""

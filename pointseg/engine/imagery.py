@@ -13,7 +13,9 @@ from torch import Tensor
 
 from pointseg.cloud import Cloud
 from pointseg.datasets.dataset import Dataset
+from pointseg.datasets.mixture import Mixture
 from pointseg.engine.budget import free_bytes
+from pointseg.engine.sight import by_rule_of
 from pointseg.errors import UserError
 from pointseg.images.recipe import ImageRecipe
 from pointseg.scene import Scene
@@ -185,7 +187,7 @@ class Imagery:
 
     def __post_init__(self) -> None:
         if not hasattr(self.dataset, "frames"):
-            raise UserError(f"--images: the dataset {self.dataset.name} has no images")
+            raise UserError(f"the dataset {self.dataset.name} has no images")
 
     def attach(
         self, split: str, name: str, scene: Scene, rng: np.random.Generator | None = None
@@ -203,14 +205,22 @@ class Imagery:
                 read or is not in the cache.
         """
         frames = self._frames(split, name)
-        return self.showing.of(f"{split}/{name}", scene, frames, rng)
+        return self._showing(split, name).of(f"{split}/{name}", scene, frames, rng)
 
     def shown(self, split: str, name: str, scene: Scene) -> NDArray[np.bool_]:
         """(N,) whether some view shows a point of a scene; no image is read."""
-        seen, _ = self.showing.seen(f"{split}/{name}", scene, self._frames(split, name))
+        frames = self._frames(split, name)
+        seen, _ = self._showing(split, name).seen(f"{split}/{name}", scene, frames)
         if "image_mask" not in seen:
             return np.zeros(len(scene), np.bool_)
         return np.asarray(seen["image_mask"].any(1))
+
+    def _showing(self, split: str, name: str) -> Showing:
+        """By the rule of the dataset that a scene is of, where there are several."""
+        rule = self.dataset.seen_by(split, name) if isinstance(self.dataset, Mixture) else None
+        if rule is None:
+            return self.showing
+        return replace(self.showing, recipe=by_rule_of(self.showing.recipe, rule))
 
     def _frames(self, split: str, name: str) -> Sequence[Frame]:
         return cast("HasFrames", self.dataset).frames(split, name)

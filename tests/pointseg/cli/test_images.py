@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ from PIL import Image
 
 import pointseg.datasets as datasets
 from pointseg.cli import cache_features, distill, predict, test, train
+from pointseg.datasets.mixture import Mixture
 from pointseg.engine.checkpoint import DISTILLED, load_model, read_checkpoint
 from pointseg.engine.encoders import trained_with
+from pointseg.engine.recipe import Recipe
 from pointseg.files import write_cloud
 from pointseg.images.cache import find_cache
 from pointseg.images.manifest import write_manifest
@@ -193,6 +196,42 @@ def test_several_datasets_are_distilled_together(tmp_path: Path) -> None:
     assert {key for key in state if key.startswith("heads.")} == {
         f"heads.{number}.{name}" for number in (0, 1) for name in ("weight", "bias")
     }
+
+
+def test_several_datasets_are_seen_by_their_own_rules(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets, "open_dataset", lambda name, *_, **__: Painted(name=name))
+    caught: list[Any] = []
+
+    def stop(_: object, recipe: Recipe, mixture: Mixture) -> int:
+        caught.append((recipe, mixture))
+        return 0
+
+    monkeypatch.setattr(distill, "_distil", stop)
+    words = [*DATA, "--also", "s3dis=a", "--also", "nuscenes=b", "--weights", "none"]
+    assert distill.main(words) == 0
+    common = "resized to 480 x 640 pixels, as of scannet (--override images.size=[H,W]"
+    said = capsys.readouterr().err.splitlines()
+    assert [common in line for line in said] == [True, False, False, False]
+    depth = "depth maps, where there are any, within 0.2 m"
+    assert said[1] == f"scannet: up to 10 images of 480 x 640 pixels, 1 to 4 m away, {depth}"
+    assert said[2] == f"s3dis: up to 10 images of 480 x 640 pixels, at any distance, {depth}"
+    assert said[3].startswith(
+        "nuscenes: all images of 480 x 640 pixels, at any distance, nothing hides"
+    )
+    recipe, mixture = caught[0]
+    seen = [part.images for part in mixture.parts]
+    assert (recipe.images.near_m, recipe.images.far_m, seen[0]) == (1.0, 4.0, None)
+    assert (seen[1].near_m, seen[1].far_m, seen[1].occlusion) == (0.0, None, "depth")
+    assert (seen[2].views, seen[2].occlusion) == (None, "none")
+    assert (
+        distill.main([*words, "--override", "images.views=3", "--override", "images.far_m=9"]) == 0
+    )
+    recipe, mixture = caught[1]  # what is asked for is asked for of all
+    assert {(p.images or recipe.images).views for p in mixture.parts} == {3}
+    assert [(p.images or recipe.images).far_m for p in mixture.parts] == [9.0] * 3
+    refused(distill.main, [*words, "--also", "synthetic=c"], capsys, "synthetic has no images")
 
 
 def test_prediction_with_cameras(

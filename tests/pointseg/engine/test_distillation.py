@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +14,7 @@ from pointseg.datasets.mixture import Mixture, Part
 from pointseg.engine.checkpoint import build_segmenter, load_model, read_checkpoint
 from pointseg.engine.distillation import Distillation
 from pointseg.engine.encoders import open_for
+from pointseg.engine.imagery import Imagery, Showing
 from pointseg.engine.initial import initial_weights
 from pointseg.engine.train import TrainResult, TrainSpec, train
 from pointseg.errors import UserError
@@ -124,6 +126,25 @@ def test_several_datasets_share_the_student(tmp_path: Path) -> None:
     state = read_checkpoint(run.last, ("pointseg-distilled-1",))["model"]
     assert state["heads.0.weight"].shape == state["heads.1.weight"].shape == (24, 4)
     assert not torch.equal(state["heads.0.weight"], state["heads.1.weight"])
+
+
+def test_each_of_several_datasets_is_seen_by_its_own_rule() -> None:
+    assert STUDENT.images is not None
+    near = replace(STUDENT.images, far_m=1.0, views=1, size=(32, 32), fuse="mean")
+    some = [("train",), ("val",)]
+    mixture = Mixture([Part(Painted(views=3), *some), Part(Painted(views=3), *some, near)])
+    showing = Showing(replace(STUDENT.images, allow_unseen=True))
+    imagery = Imagery(mixture, showing)
+    for number, views, seen in ((0, 2, 600), (1, 1, 0)):
+        name = f"{number}/train/train0"
+        scene = mixture.load("train", name)
+        for rng in (None, np.random.default_rng(0)):
+            attached, shown = imagery.attach("train", name, scene, rng)
+            assert attached["image_mask"].shape == (600, views)
+            assert attached["image_mask"].any(1).sum() == seen
+            assert shown.images is not None and shown.images.shape[2:] == (64, 64)  # in common
+        assert imagery.shown("train", name, scene).sum() == seen
+    assert imagery.showing is showing
 
 
 def test_whole_images_can_be_learned_too(tmp_path: Path) -> None:
