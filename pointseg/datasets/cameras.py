@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 ORGANISED = "organised"
 PLACES = ("scene", "split", "folder")
 """What stands in braces in a pattern: the name of the scene, of its split, and the folder of its file."""
+KINDS = (
+    "the path of each scene's manifest below the root, such as '{scene}/cameras.json', or "
+    f"{ORGANISED}, or {{colmap: FOLDER, images: FOLDER}}"
+)
+"""What ``cameras`` may be, in words."""
 
 
 @dataclass(frozen=True)
@@ -97,10 +102,7 @@ def parse_cameras(value: Any) -> CameraRule:
     if isinstance(value, dict) and set(value) == {"colmap", "images"}:
         if all(isinstance(each, str) and each for each in value.values()):
             return CameraRule("colmap", _checked(value["colmap"]), _checked(value["images"]))
-    raise ValueError(
-        "'cameras' must be the path of each scene's manifest below the root, such as "
-        f"'{{scene}}/cameras.json', or {ORGANISED}, or {{colmap: FOLDER, images: FOLDER}}, got {value!r}"
-    )
+    raise ValueError(f"'cameras' must be {KINDS}, got {value!r}")
 
 
 def literal(path: Path) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pointseg.datasets.axes import upright
-from pointseg.datasets.cameras import CameraRule
+from pointseg.datasets.cameras import KINDS, CameraRule
 from pointseg.datasets.dataset import DatasetError, require_scene, require_split
 from pointseg.datasets.description import EXAMPLE, Description, map_labels, read_description
 from pointseg.datasets.scale import check_scale
@@ -45,8 +45,9 @@ class Folder:
                 train and in another split.
         """
         self.root, self.labelled = root, labelled
+        self._description_file = root / DESCRIPTION if config is None else config
         self.description: Description = read_description(
-            config if config is not None else root / DESCRIPTION, default_name=root.resolve().name
+            self._description_file, default_name=root.resolve().name
         )
         self.name = self.description.name
         self.classes = self.description.classes
@@ -116,15 +117,17 @@ class Folder:
         return found
 
     def frames(self, split: str, scene: str) -> tuple[Frame, ...]:
-        """The posed images of a cloud, in metres with z up as its points; () if none are described.
+        """The posed images of a cloud, in metres with z up as its points; () if it has none.
 
         Raises:
             UserError: there is no such cloud, or what describes its cameras does not fit; the description
-                says where these are, and no scene has any.
+                does not say where these are, or it does and no scene has any.
         """
         path, rule = self.path(split, scene), self.description.cameras
         if rule is None:
-            return ()
+            raise DatasetError(
+                f"{self._description_file}: says of no scene where its images are; describe 'cameras' in it: {KINDS}"
+            )
         place = rule.place(self.root, self._relative(path), split, scene)
         if not place.exists():
             self._require_cameras(rule, place)

@@ -12,10 +12,12 @@ import yaml
 
 from pointseg.datasets import DatasetError, open_dataset
 from pointseg.datasets.cameras import CameraRule, parse_cameras
+from pointseg.engine.imagery import Imagery, Showing
 from pointseg.files import write_cloud
 from pointseg.images.frame import Frame, ImagesError, make_camera
 from pointseg.images.manifest import read_manifest, write_manifest
 from pointseg.images.projection import Visibility, see
+from pointseg.images.recipe import ImageRecipe
 from pointseg.images.sources import DepthFile, ImageFile
 from pointseg.scene import Scene
 from tests.pointseg.images.test_organised import surface
@@ -123,10 +125,22 @@ def test_scenes_may_lack_images_but_not_all_of_them(tmp_path: Path) -> None:
     assert len(found.frames("train", "a")) == 1 and found.frames("train", "b") == ()
     with pytest.raises(DatasetError, match="has no scene 'c'"):
         found.frames("train", "c")
-    assert dataset(tmp_path / "plain", WALL, None).frames("train", "a") == ()
     (tmp_path / "cams" / "train_a.json").write_text("{}")
     with pytest.raises(ImagesError, match="'format' must be"):
         found.frames("train", "a")
+
+
+def test_a_description_without_cameras_is_to_be_completed(tmp_path: Path) -> None:
+    found = dataset(tmp_path, WALL, None)
+    with pytest.raises(
+        DatasetError, match=r"dataset.yaml: .*describe 'cameras' in it: the path of"
+    ):
+        found.frames("train", "a")
+    with pytest.raises(DatasetError, match="has no scene 'c'"):
+        found.frames("train", "c")
+    images = Imagery(found, Showing(ImageRecipe()))
+    with pytest.raises(DatasetError, match="organised, or {colmap: FOLDER, images: FOLDER}"):
+        images.attach("train", "a", found.load("train", "a"))
 
 
 @pytest.mark.parametrize(
