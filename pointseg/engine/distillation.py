@@ -77,8 +77,8 @@ class Distillation:
         """Nothing."""
 
     def state(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
+        """The loss's weights, which the recipe does not name."""
+        return {"summary_loss": self.summary_loss}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Nothing."""
@@ -122,6 +122,14 @@ class Distillation:
 
     def check(self, path: Path, content: Mapping[str, Any]) -> None:
         """As Objective.check."""
+        # what was written before the weight was kept does not say it
+        before = content.get("training", {}).get("summary_loss", self.summary_loss)
+        if before != self.summary_loss:
+            raise UserError(
+                f"--resume: {path} was distilled with --summary-loss {before:g}, this run has "
+                f"{self.summary_loss:g}; the trajectory would not be the same: give --summary-loss {before:g}, or "
+                "another --out"
+            )
         heads = {key for key in content["model"] if key.startswith(("heads.", "summary_head."))}
         wanted = {f"heads.{k}.{name}" for k in range(self.datasets) for name in ("weight", "bias")}
         if self.summary_loss:

@@ -159,6 +159,26 @@ def test_whole_images_can_be_learned_too(tmp_path: Path) -> None:
     )
 
 
+def test_the_weight_of_whole_images_stays_when_resumed(tmp_path: Path) -> None:
+    made = spec(tmp_path, summary_loss=0.5)
+    recipe = replace(made.recipe, epochs=1)
+    objective = replace_recipe(made, recipe)
+    train(replace(made, recipe=recipe, objective=objective))
+    for other in (50.0, 0.0):
+        changed = Distillation(recipe, objective.encoder, summary_loss=other)
+        again = replace(made, recipe=recipe, objective=changed, resume=True)
+        with pytest.raises(
+            UserError,
+            match=f"with --summary-loss 0.5, this run has {other:g}; .* --summary-loss 0.5, or",
+        ):
+            train(again)
+    train(replace(made, recipe=recipe, objective=objective, resume=True))
+    content = read_checkpoint(tmp_path / "last.pt", ("pointseg-distilled-1",))
+    objective.check(tmp_path / "last.pt", content)
+    before = {**content, "training": {}}  # a file that does not say it
+    objective.check(tmp_path / "last.pt", before)
+
+
 def replace_recipe(made: TrainSpec, recipe: Any) -> Distillation:
     assert isinstance(made.objective, Distillation)
     return Distillation(recipe, made.objective.encoder, summary_loss=made.objective.summary_loss)
