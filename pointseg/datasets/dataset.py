@@ -50,6 +50,10 @@ class ClassList:
         return len(self.names)
 
 
+UNLABELLED = ClassList(("unlabelled",), np.zeros((1, 3), np.uint8))
+"""Of clouds that are learned from without labels, where nothing says which classes these would have."""
+
+
 class Dataset(Protocol):
     """Labelled clouds by split and name; read when they are asked for."""
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pointseg.datasets.axes import UPS
 from pointseg.datasets.cameras import CameraRule, parse_cameras
-from pointseg.datasets.dataset import ClassList, DatasetError, distinct_colors
+from pointseg.datasets.dataset import UNLABELLED, ClassList, DatasetError, distinct_colors
 from pointseg.scene import IGNORE
 
 EXAMPLE = (
@@ -68,8 +68,13 @@ class Description:
     """Where the posed images of the clouds are; None: there are none."""
 
 
-def read_description(path: Path, *, default_name: str) -> Description:
+def read_description(path: Path, *, default_name: str, labelled: bool = True) -> Description:
     """Parse and check a description.
+
+    Args:
+        path: of the file.
+        default_name: where it says none.
+        labelled: whether it must name classes; UNLABELLED stands for those that it does not name.
 
     Raises:
         DatasetError: it is missing, is not YAML, has an unknown key or a value that does not fit.
@@ -82,14 +87,14 @@ def read_description(path: Path, *, default_name: str) -> Description:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DatasetError(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
-    return _Parser(path, found).description(default_name)
+    return _Parser(path, found, labelled).description(default_name)
 
 
 class _Parser:
     """Reads one description; its methods refuse what does not fit, naming file and key."""
 
-    def __init__(self, path: Path, found: Any) -> None:
-        self.path = path
+    def __init__(self, path: Path, found: Any, labelled: bool) -> None:
+        self.path, self.labelled = path, labelled
         self.found = self.mapping("the file", found)
 
     def description(self, default_name: str) -> Description:
@@ -98,7 +103,8 @@ class _Parser:
             near = difflib.get_close_matches(unknown[0], KEYS, 1)
             hint = f"; did you mean '{near[0]}'?" if near else f"; known are {', '.join(KEYS)}"
             raise self.error(f"unknown key '{unknown[0]}'{hint}")
-        missing = [key for key in ("classes", "features", "voxel_m") if key not in self.found]
+        needed = (*(("classes",) if self.labelled else ()), "features", "voxel_m")
+        missing = [key for key in needed if key not in self.found]
         if missing:
             raise self.error(f"lacks {', '.join(missing)}; for example: {EXAMPLE}")
         classes = self.classes()
@@ -174,7 +180,9 @@ class _Parser:
         return size
 
     def classes(self) -> ClassList:
-        names = self.texts("classes", self.found["classes"])
+        names = self.texts("classes", self.found.get("classes", []))
+        if not names and not self.labelled:
+            names = UNLABELLED.names
         if not names or len(set(names)) != len(names):
             raise self.error(f"'classes' must be distinct names, at least one, got {list(names)}")
         colors = distinct_colors(len(names))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pointseg.datasets.axes import upright
 from pointseg.datasets.cameras import KINDS, CameraRule
-from pointseg.datasets.dataset import DatasetError, require_scene, require_split
+from pointseg.datasets.dataset import UNLABELLED, DatasetError, require_scene, require_split
 from pointseg.datasets.description import EXAMPLE, Description, map_labels, read_description
 from pointseg.datasets.scale import check_scale
 from pointseg.files import SUFFIXES, cloud_suffix, finite_points, read_cloud
@@ -38,7 +38,7 @@ class Folder:
         Args:
             root: the folder.
             config: the description; None: dataset.yaml in it.
-            labelled: whether clouds of train and val must have labels.
+            labelled: whether clouds of train and val must have labels, and the description classes.
 
         Raises:
             DatasetError: the description does not fit, a pattern finds nothing, a file is both in
@@ -47,7 +47,7 @@ class Folder:
         self.root, self.labelled = root, labelled
         self._description_file = root / DESCRIPTION if config is None else config
         self.description: Description = read_description(
-            self._description_file, default_name=root.resolve().name
+            self._description_file, default_name=root.resolve().name, labelled=labelled
         )
         self.name = self.description.name
         self.classes = self.description.classes
@@ -102,7 +102,9 @@ class Folder:
                 f"every cloud; it has: {has}"
             )
         fields = {key: read[key] for key in self.fields}
-        labels = self._labels(read, path, needed=self.labelled and split in MUST_BE_LABELLED)
+        labels = None
+        if self.labelled or self.classes != UNLABELLED:  # else labels would mean nothing
+            labels = self._labels(read, path, needed=self.labelled and split in MUST_BE_LABELLED)
         if labels is not None:
             fields["segment"] = map_labels(labels, self.description, file=file)
         kept = Scene(coord=read.coord, fields=fields, origin=read.origin, name=scene)

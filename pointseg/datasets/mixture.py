@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from pointseg.datasets.dataset import ClassList, Dataset, DatasetError, require_split
+from pointseg.datasets.dataset import UNLABELLED, Dataset, DatasetError, require_split
 from pointseg.scene import Scene
 
 if TYPE_CHECKING:
@@ -46,7 +44,7 @@ class Mixture:
                 raise DatasetError(f"the dataset {part.dataset.name} has no images to learn from")
         self.parts = tuple(parts)
         self.name = "+".join(part.dataset.name for part in parts)
-        self.classes = ClassList(("unlabelled",), np.zeros((1, 3), np.uint8))
+        self.classes = UNLABELLED
         self._scenes = {
             split: {
                 f"{number}/{inner}/{name}": (number, inner, name)

@@ -104,6 +104,26 @@ def test_small_voxels_are_seen_alike_by_training_distilling_and_testing(
     assert "up to 10 images of 480 x 640 pixels, at any distance" in capsys.readouterr().err
 
 
+def test_clouds_without_classes_teach_and_are_no_use_to_training(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = tmp_path / "bare.yaml"
+    lines = [line for line in DESCRIPTION.splitlines() if not line.startswith(("classes", "label"))]
+    bare.write_text("\n".join(lines), encoding="utf-8")
+    words = [
+        *options(root),
+        "--config",
+        str(bare),
+        "--weights",
+        "none",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    refused(train.main, [*words, "--images"], capsys, "bare.yaml: lacks classes; for example")
+    assert distill.main(words) == 0
+    assert (tmp_path / "run" / "last.pt").is_file()
+
+
 def test_points_are_told_apart_as_another_model_sees_them(
     root: Path, models: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -60,6 +60,24 @@ def test_clouds_are_found_and_read(tmp_path):
         assert set(np.unique(scene["segment"])) == {-1, 0, 1}
 
 
+@pytest.mark.parametrize("classes", [None, []])
+def test_classes_are_needed_only_where_they_are_learned(tmp_path, classes):
+    make(tmp_path, classes=classes)  # its files hold labels all the same
+    loaded = open_dataset("folder", tmp_path, labelled=False)
+    assert loaded.classes.names == ("unlabelled",)
+    for split, name in (("train", "a"), ("val", "c")):
+        assert set(loaded.load(split, name).fields) == {"color"}
+    problem = "lacks classes" if classes is None else "'classes' must be distinct names"
+    with pytest.raises(DatasetError, match=problem):
+        open_dataset("folder", tmp_path)
+    (tmp_path / "dataset.yaml").write_text(description(classes=None, voxel_m=None))
+    with pytest.raises(DatasetError, match="lacks voxel_m"):
+        open_dataset("folder", tmp_path, labelled=False)
+    (tmp_path / "dataset.yaml").write_text(description(classes=None, colors={"tree": [1, 2, 3]}))
+    with pytest.raises(DatasetError, match="'colors' names 'tree', which is not among the classes"):
+        open_dataset("folder", tmp_path, labelled=False)
+
+
 def test_labels_are_needed_only_where_they_are_learned(tmp_path):
     make(tmp_path)
     write_cloud(tmp_path / "train/a.ply", cloud().without("segment"))
