@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,47 @@ def file_key(path: Path) -> str:
     except OSError as error:
         raise _unreadable(path, error, "image") from error
     return f"{os.path.abspath(path)}|{found.st_size}|{found.st_mtime_ns}"
+
+
+def moved_since(key: str, held: Iterable[str]) -> str:
+    """In words, what has become of a file whose key is not among those that are held.
+
+    Args:
+        key: of the file as it lies now (``file_key``).
+        held: keys of the files that something was made from.
+
+    Returns:
+        That it was written or copied again, or that one of its name and length lay elsewhere (of several
+        the one with most folders in common, from the file upwards); "" if nothing looks like it.
+    """
+    now = _parted(key)
+    if now is None:
+        return ""
+    path, size, _ = now
+    best, most = None, 0
+    for each in held:
+        found = _parted(each)
+        if found is None or each == key:
+            continue
+        if found[0] == path:
+            what = "was copied or touched" if found[1] == size else "has another content"
+            return f"{path} {what} since it was encoded"
+        alike = _common_end(path, found[0])
+        if found[1] == size and alike > most:
+            best, most = found[0], alike
+    return "" if best is None else f"the data was moved or copied since: it was encoded as {best}"
+
+
+def _parted(key: str) -> tuple[Path, str, str] | None:
+    """Path, bytes and time of a key."""
+    parts = key.rsplit("|", 2)
+    return (Path(parts[0]), parts[1], parts[2]) if len(parts) == 3 else None
+
+
+def _common_end(one: Path, two: Path) -> int:
+    """How many names both paths end with."""
+    pairs = list(zip(reversed(one.parts), reversed(two.parts), strict=False))
+    return next((number for number, (a, b) in enumerate(pairs) if a != b), len(pairs))
 
 
 def _unreadable(path: Path, error: BaseException, what: str) -> ImagesError:

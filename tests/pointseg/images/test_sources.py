@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from pointseg.images.frame import Frame, ImagesError, carried, make_camera
-from pointseg.images.sources import DepthFile, ImageFile, image_size
+from pointseg.images.sources import DepthFile, ImageFile, image_size, moved_since
 from tests.pointseg.images.given import Given, K, frame, shifted
 
 
@@ -46,6 +46,29 @@ def test_another_image_has_another_key(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(ImagesError, match="a.png: this image is missing"):
         ImageFile(path).key()
+
+
+def test_what_has_become_of_a_file_is_told(tmp_path: Path) -> None:
+    def write(name: str, side: int = 4) -> str:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (side, side)).save(path)
+        return ImageFile(path).key()
+
+    one, other = write("old/a/0.png"), write("old/b/0.png")
+    longer, another = write("far/a/0.png", 99), write("old/a/1.png")
+    told = moved_since(write("new/a/0.png"), [other, one, longer, another, "a tape"])
+    assert (
+        told == f"the data was moved or copied since: it was encoded as {tmp_path / 'old/a/0.png'}"
+    )
+    assert moved_since(write("new/a/2.png"), [one, other, longer, another]) == ""
+    assert moved_since(one, [one]) == "" and moved_since("a tape", [one]) == ""
+    os.utime(tmp_path / "old/a/0.png", (1, 1))
+    now = ImageFile(tmp_path / "old/a/0.png").key()
+    assert moved_since(now, [other, one]).endswith(
+        "0.png was copied or touched since it was encoded"
+    )
+    assert "has another content since" in moved_since(write("old/a/0.png", 99), [one])
 
 
 def test_images_that_cannot_be_read_are_named(tmp_path: Path) -> None:
