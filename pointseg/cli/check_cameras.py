@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pointseg.cli.command import DATASETS, at_least, run_command
+from pointseg.cli.predict import UNITS
 from pointseg.cli.progress import Bar, bar
 from pointseg.images.recipe import OCCLUSIONS
 
@@ -66,8 +67,14 @@ def _parser() -> argparse.ArgumentParser:
         help="images to look at, evenly spread over those that have points in view (default: 8)",
     )  # fmt: skip
     parser.add_argument(
+        "--unit", choices=UNITS,
+        help="for CLOUD: of its coordinates and of its cameras' poses; depth maps have their own, depth_scale "
+        "(default: metre)",
+    )  # fmt: skip
+    parser.add_argument(
         "--up", choices=UPS,
-        help="axis of the points that points up, for pictures (default: z; -y where a cloud is its own image)",
+        help="axis of the points that points up, for pictures; --up=-y for camera coordinates (default: z; -y "
+        "where a cloud is its own image)",
     )  # fmt: skip
     parser.add_argument(
         "--occlusion", choices=OCCLUSIONS, default="z-buffer",
@@ -93,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _spec(arguments: argparse.Namespace, shown: Bar) -> CheckSpec:
+    from pointseg.datasets.description import UNITS as METRES
     from pointseg.errors import UserError
     from pointseg.images.inspect import CheckSpec
     from pointseg.images.projection import Visibility
@@ -104,9 +112,10 @@ def _spec(arguments: argparse.Namespace, shown: Bar) -> CheckSpec:
         raise UserError("--near must be >= 0, --far above it, and --margin above 0 metres")
     turn, up = None, arguments.up or "z"
     if arguments.dataset is not None:
-        scene, frames, turn = _of_dataset(arguments)
+        scene, frames, turn, unit_m = _of_dataset(arguments)
     else:
-        scene, frames = _of_cloud(arguments, shown)
+        unit_m = METRES[arguments.unit or "metre"]
+        scene, frames = _of_cloud(arguments, unit_m, shown)
         if arguments.cameras is None:
             up = arguments.up or "-y"
     return CheckSpec(
@@ -119,14 +128,16 @@ def _spec(arguments: argparse.Namespace, shown: Bar) -> CheckSpec:
         ),
         up=up,
         turn=turn,
+        unit_m=unit_m,
+        units=METRES,
         progress=shown,
     )
 
 
 def _of_dataset(
     arguments: argparse.Namespace,
-) -> tuple[Scene, Sequence[Frame], NDArray[np.float64] | None]:
-    """A scene, its frames, and how its dataset turned both."""
+) -> tuple[Scene, Sequence[Frame], NDArray[np.float64] | None, float | None]:
+    """A scene, its frames, how its dataset turned both, and metres per unit, where it says these."""
     from typing import cast
 
     from pointseg.datasets import open_dataset
@@ -135,6 +146,10 @@ def _of_dataset(
 
     if arguments.cameras is not None or arguments.images is not None:
         raise UserError("--cameras, --images: are for the file of a cloud; a dataset has its own")
+    if arguments.unit is not None:
+        raise UserError(
+            "--unit: is for the file of a cloud; say that of a dataset in its dataset.yaml ('unit')"
+        )
     dataset = open_dataset(
         arguments.dataset, arguments.root, config=arguments.config, labelled=False
     )
@@ -146,15 +161,24 @@ def _of_dataset(
         frames = cast("HasFrames", dataset).frames(split, name)
         if frames:
             description = getattr(dataset, "description", None)
-            turn = None if description is None else turn_of(description.up)
-            return dataset.load(split, name), frames, turn
+            if description is None:
+                return dataset.load(split, name), frames, None, None
+            turn = turn_of(description.up)
+            return dataset.load(split, name), frames, turn, description.unit_m
     which = f"scene {split}/{names[0]}" if len(names) == 1 else f"no scene of the split {split}"
     raise UserError(f"{dataset.name}: {which} has {'no ' if len(names) == 1 else ''}images")
 
 
-def _of_cloud(arguments: argparse.Namespace, shown: Bar) -> tuple[Scene, Sequence[Frame]]:
+def _of_cloud(
+    arguments: argparse.Namespace, unit_m: float, shown: Bar
+) -> tuple[Scene, Sequence[Frame]]:
+    """A cloud and its frames, in metres."""
+    import numpy as np
+
+    from pointseg.datasets.axes import upright
     from pointseg.errors import UserError
     from pointseg.files import read_cloud
+    from pointseg.images.frame import carried
 
     for option in ("root", "config", "split", "scene"):
         if getattr(arguments, option) is not None:
@@ -169,7 +193,7 @@ def _of_cloud(arguments: argparse.Namespace, shown: Bar) -> tuple[Scene, Sequenc
             )
         from pointseg.images.organised import organised_frame
 
-        frames = (organised_frame(path),)
+        frames = (organised_frame(path, unit_m=unit_m),)
         shown.say(
             "the camera is the one that fits the points: figures show the file, not a calibration"
         )
@@ -181,7 +205,11 @@ def _of_cloud(arguments: argparse.Namespace, shown: Bar) -> tuple[Scene, Sequenc
         from pointseg.images.manifest import read_manifest
 
         frames = read_manifest(cameras)
-    return read_cloud(path), frames
+    still = np.eye(3), np.zeros(3)
+    return (
+        upright(read_cloud(path), unit_m=unit_m),
+        [carried(frame, *still, scale=unit_m) for frame in frames],
+    )
 
 
 def _told_points(scene: Scene, shown: Bar) -> Scene:

@@ -46,10 +46,15 @@ def depth_problem(camera: Camera, depth: Tensor, points: Tensor) -> str:
     ratio = measured / true
     if 1 / UNIT_RATIO < ratio < UNIT_RATIO:
         return ""
-    return (
+    told = (
         f"its depths have a median of {measured:.4g} m where the points are {true:.4g} m away, "
         f"{_times(ratio)}: they are in another unit; say how many units make a metre (depth_scale: 1000 for "
         f"millimetres)"
+    )
+    if ratio > 1:
+        return told
+    return (
+        f"{told}; or the points and poses are (unit: millimetre in dataset.yaml, --unit millimetre)"
     )
 
 

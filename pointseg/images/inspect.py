@@ -30,6 +30,7 @@ from pointseg.images.verdicts import (
     lens_problem,
     looked_through,
     pose_words,
+    unit_words,
 )
 from pointseg.pictures.overlay import from_images, over_image
 from pointseg.scene import Scene
@@ -63,6 +64,10 @@ class CheckSpec:
     """The axis of the points that points up, for pictures."""
     turn: NDArray[np.float64] | None = None
     """(3, 3) rotation that brought the world of the files to that of the points; None: none."""
+    unit_m: float | None = None
+    """Metres per unit that the points and poses have in their files, as someone says; None: no one does."""
+    units: Mapping[str, float] = field(default_factory=dict)
+    """The units that could be said, metres by name."""
     size: tuple[int, int] = (800, 640)
     """Width and height of each picture of the cloud, pixels."""
     progress: Callable[[float, int, str], None] = lambda done, total, name: None
@@ -128,7 +133,7 @@ def check_cameras(spec: CheckSpec) -> Inspection:
             findings.add("depth map", frame, str(error))
         shown, view = world.view(frame, image, depth)
         views.append(view)
-        _tell(findings, frame, view, shown, depth, spec.rule.margin_m)
+        _tell(findings, frame, view, shown, depth, spec)
         world.paint(shown, image)
         path = out / "views" / f"{_file(frame.name)}.png"
         _save(over_image(image, *_drawn(shown), title=_title(frame, view)), path)
@@ -264,7 +269,7 @@ def _tell(
     view: View,
     shown: Shown,
     depth: Tensor | None,
-    margin_m: float,
+    spec: CheckSpec,
 ) -> None:
     """What is wrong with one image, its pose aside."""
     lens = lens_problem(frame.camera)
@@ -273,7 +278,9 @@ def _tell(
     if depth is not None:
         factor = depth_unit(shown, frame.camera, depth)
         if factor is not None:
-            findings.add("unit", frame, _unit_words(frame, factor))
+            scale = frame.depth.scale if isinstance(frame.depth, DepthFile) else None
+            told = unit_words(factor, scale=scale, unit_m=spec.unit_m, units=spec.units)
+            findings.add("unit", frame, told)
     if half_pixel(shown):
         findings.add(
             "half a pixel", frame,
@@ -284,21 +291,11 @@ def _tell(
         findings.add("nothing", frame, "no point lies in the image", note=True)
     elif not view.stated.visible:
         told = f"{view.stated.inside} points lie in the image, and all of them are hidden"
-        if depth is not None and looked_through(shown, frame.camera, depth, margin_m):
+        if depth is not None and looked_through(shown, frame.camera, depth, spec.rule.margin_m):
             told += ", many although they are nearer than the depth map: is it of this image?"
             findings.add("through", frame, told)
         else:  # by a wall, perhaps
             findings.add("hidden", frame, told, note=True)
-
-
-def _unit_words(frame: Frame, factor: float) -> str:
-    times = f"{factor:.4g} times" if factor > 1 else f"1/{1 / factor:.4g} of"
-    told = f"the depth map says {times} the distance of the points that lie on it: it is in another unit"
-    if isinstance(frame.depth, DepthFile):
-        told += (
-            f" (depth_scale {frame.depth.scale * factor:.4g} would fit, not {frame.depth.scale:g})"
-        )
-    return told
 
 
 def _single_poses(findings: Findings, views: Sequence[View]) -> None:

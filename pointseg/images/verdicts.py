@@ -99,6 +99,46 @@ def depth_unit(shown: Shown, camera: Camera, depth: Tensor) -> float | None:
     return factor
 
 
+def unit_words(
+    factor: float, *, scale: float | None, unit_m: float | None, units: Mapping[str, float]
+) -> str:
+    """A finding, for a depth map whose depths are ``factor`` times the distances of the points.
+
+    Args:
+        factor: as of ``depth_unit``.
+        scale: units of the depth map per metre, as stated; None: there is nothing to state.
+        unit_m: metres per unit of points and poses, as stated; None: there is nothing to state.
+        units: what they may be in, by name, metres.
+    """
+    times = f"{factor:.4g} times" if factor > 1 else f"1/{1 / factor:.4g} of"
+    told = f"the depth map says {times} the distance of the points that lie on it: "
+    points = depths = ""
+    if unit_m is not None:
+        names = {metres: name for name, metres in units.items()}
+        meant = min(units, key=lambda name: abs(np.log(unit_m * factor / units[name])), default="")
+        if meant and units[meant] != unit_m and 0.9 < unit_m * factor / units[meant] < 1.1:
+            stated = names.get(unit_m, f"{unit_m:g} m")
+            points = (
+                f"the unit of points and poses is {meant}, not {stated} (--unit {meant}, or 'unit: {meant}' "
+                "in dataset.yaml)"
+            )
+    if scale is not None:
+        fitting = scale * factor
+        power = 10.0 ** round(np.log10(fitting))
+        if abs(fitting / power - 1) < 0.05:
+            fitting = power
+        if 1 <= fitting < 1e7:  # as manifests take it
+            fit = f"{float(f'{fitting:.4g}'):.8g}"
+            depths = f"the map is in another unit (depth_scale {fit} would fit, not {scale:g})"
+    if points and depths:
+        return f"{told}either {points}, or {depths}"
+    return told + (
+        points
+        or depths
+        or "the map is in another unit, or points and poses are; look at what is said of both"
+    )
+
+
 def looked_through(shown: Shown, camera: Camera, depth: Tensor, margin_m: float) -> bool:
     """Whether a depth map has something behind many points: no wall hides these, the map does not fit.
 

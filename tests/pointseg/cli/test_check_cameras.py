@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,8 +24,8 @@ def run(*arguments):
     return main([str(argument) for argument in arguments])
 
 
-def view(image, intrinsics, pose, **more):
-    with Image.open(image) as held:
+def view(image, intrinsics, pose, at="", **more):
+    with Image.open(Path(at, image)) as held:
         width, height = held.size
     return {
         "image": str(image),
@@ -133,6 +134,28 @@ def test_a_cloud_with_a_manifest(tmp_path, capsys):
     assert "\n2 of 2 images show the scene; 1 were looked at (--views)\n" in told.out
 
 
+def test_a_cloud_in_millimetres(tmp_path, capsys):
+    scene = street()
+    seen = frame(depth=True)
+    Image.fromarray(photo()).save(tmp_path / "0.png")
+    depth = np.round(seen.read_depth() * 1000).astype(np.uint16)
+    Image.fromarray(depth).save(tmp_path / "depth.png")
+    pose = seen.camera.world_to_camera.numpy().copy()
+    pose[:3, 3] *= 1000
+    held = view("0.png", seen.camera.intrinsics, pose, at=tmp_path, depth="depth.png")
+    cameras = manifest(tmp_path / "cameras.json", [held], depth_scale=1000)
+    cloud = tmp_path / "street.ply"
+    write_cloud(cloud, scene.moved(scene.coord * np.float32(1000)))
+    told = (cloud, "--cameras", cameras, "-o", tmp_path / "out", "--strict")
+    assert run(*told) == 1
+    found = capsys.readouterr().out
+    assert "the unit of points and poses is millimetre, not metre (--unit millimetre" in found
+    assert run(*told, "--unit", "millimetre") == 0
+    found = capsys.readouterr().out
+    assert "100% are as far away as these say" in found and "problem" not in found
+    assert "100.0% are seen" in found
+
+
 def test_right_poses_of_which_few_show_the_scene_are_no_problem(tmp_path, capsys):
     aside = frame().camera.world_to_camera.clone()
     aside[0, 3] += 500
@@ -206,6 +229,7 @@ def test_mistakes_are_one_line_and_exit_code_2(tmp_path, dataset, capsys, monkey
         ((tmp_path / "lost.ply", "--cameras", cameras), "is not there"),
         ((cloud, "--cameras", cameras, "--split", "train"), "--split: is for --dataset"),
         (("--dataset", "scannet", "--cameras", cameras), "a dataset has its own"),
+        (("--dataset", "scannet", "--unit", "foot"), "--unit: is for the file of a cloud"),
         ((cloud, "--cameras", cameras, "--near", 5, "--far", 2), "--far above it"),
     ):
         assert run(*arguments, *out) == 2, arguments

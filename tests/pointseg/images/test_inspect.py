@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +18,7 @@ from pointseg.images.findings import Finding
 from pointseg.images.frame import ImagesError
 from pointseg.images.inspect import CheckSpec, check_cameras
 from pointseg.images.projection import Visibility
-from pointseg.images.verdicts import depth_unit, half_pixel, judge, lens_problem
+from pointseg.images.verdicts import depth_unit, half_pixel, judge, lens_problem, unit_words
 from tests.pointseg.images.street import (
     Held,
     camera,
@@ -185,6 +186,29 @@ def test_depths_in_another_unit(tmp_path):
     assert depth_unit(shown, camera(), torch.zeros(60, 80)) is None
     anything = torch.rand(60, 80, generator=torch.Generator().manual_seed(0)) * 50 + 1
     assert depth_unit(shown, camera(), anything) is None
+
+
+METRES = {"metre": 1.0, "millimetre": 0.001, "foot": 0.3048}
+
+
+@pytest.mark.parametrize(
+    ("factor", "scale", "unit_m", "told"),
+    [
+        (0.2, 5000.0, 1.0, "1/5 of the dist.*: the map is in another unit .depth_scale 1000 would fit, not 5000.$"),
+        (1000.0, 1.0, 1.0, "says 1000 times .*: the map is in another unit .depth_scale 1000 would fit, not 1.$"),
+        (0.0009995, 1000.0, 1.0, "either the unit of points and poses is millimetre, not metre .--unit milli.*"
+         "or the map is in another unit .depth_scale 1 would fit, not 1000.$"),
+        (0.001, 50.0, 1.0, "lie on it: the unit of points and poses is millimetre, not metre .*yaml.$"),
+        (0.3, None, 1.0, "lie on it: the unit of points and poses is foot, not metre .*yaml.$"),
+        (1000.0, 1000.0, 0.001, "either the unit of points and poses is metre, not milli.*depth_scale 1000000 would"),
+        (1e5, 1000.0, 1.0, "the map is in another unit, or points and poses are; look at what"),
+        (0.01, 50.0, 1.0, "the map is in another unit, or points and poses are; look at what"),
+        (0.001, 1000.0, None, "lie on it: the map is in another unit .depth_scale 1 would fit"),
+    ],
+)  # fmt: skip
+def test_of_what_is_in_another_unit_what_can_be_said_is_told(factor, scale, unit_m, told):
+    words = unit_words(factor, scale=scale, unit_m=unit_m, units=METRES)
+    assert re.search(told, words), words
 
 
 def test_pixel_centres(tmp_path):

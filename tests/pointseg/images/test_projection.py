@@ -152,6 +152,12 @@ def test_an_empty_depth_map_is_no_other_unit() -> None:
     assert depth_problem(camera, torch.zeros(SIZE), torch.tensor([[0.0, 0, 2]])) == ""
 
 
+def test_points_in_millimetres_may_be_what_is_in_another_unit() -> None:
+    camera, far = frame().camera, torch.tensor([[0.0, 0, 2000]])
+    assert "--unit millimetre" in depth_problem(camera, torch.full(SIZE, 2.0), far)
+    assert "--unit" not in depth_problem(camera, torch.full(SIZE, 2000.0), far / 1000)
+
+
 def test_rules_are_checked() -> None:
     with pytest.raises(ValueError, match="'occlusion' must be one of depth, z-buffer, none"):
         Visibility(occlusion="depths")
