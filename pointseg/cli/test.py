@@ -283,8 +283,13 @@ def _images_of(model: Path) -> ImageRecipe | None:
     """How images take part in a trained model."""
     from pointseg.engine.checkpoint import read_checkpoint
     from pointseg.engine.recipe import read_recipe
+    from pointseg.errors import UserError
 
-    return read_recipe(read_checkpoint(model)["recipe"]).images
+    content = read_checkpoint(model)
+    try:
+        return read_recipe(content["recipe"]).images
+    except UserError as error:
+        raise UserError(f"checkpoint {model}: {error}") from error
 
 
 def _report(found: Score, out: Path) -> None:

@@ -162,7 +162,9 @@ def score(spec: ScoreSpec) -> Score:
     metrics["scenes"], metrics["predicted_points"] = len(scenes), points
     metrics["protocol"] = {"dataset": spec.dataset.name, "splits": list(splits), **way}
     if sight is not None:  # of which the predictions do not know
-        metrics["protocol"]["sight"] = rule_of(sight.showing.recipe)
+        cache = sight.showing.cache
+        told = {} if cache is None else {"cached_views": cache.views}
+        metrics["protocol"]["sight"] = rule_of(sight.showing.recipe) | told
     metrics["checkpoint"] = str(spec.model)
     metrics["seconds"] = round(seconds, 3)
     _write_json(spec.out / "metrics.json", metrics)

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pointseg.cli import distill, test, train
+from pointseg.cli import cache_features, distill, test, train
+from pointseg.engine.checkpoint import read_checkpoint, write_content
 from pointseg.files import write_cloud
 from pointseg.images.manifest import write_manifest
 from pointseg.images.sources import DepthFile, ImageFile
@@ -31,7 +32,10 @@ CHANGES = [c for c in TINY if not c.startswith(("images.near_m", "images.views",
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Small voxels; half of each scene's 600 points lie 0.1 m behind what the depth maps show."""
+    """Small voxels; half of each scene's 600 points lie 0.1 m behind what the depth maps show.
+
+    Of three cameras the first looks aside, at half of the floor.
+    """
     root = tmp_path_factory.mktemp("folder")
     data = Painted(views=3)
     for split, count in (("train", 2), ("val", 1), ("test", 1)):
@@ -50,7 +54,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 )
                 Image.fromarray(frame.read_image()).save(image)
                 Image.fromarray(np.full((SIZE, SIZE), 2000, np.uint16)).save(depth)
-                kept = {"image": ImageFile(image), "depth": DepthFile(depth, scale=1000.0)}
+                pose = frame.camera.world_to_camera.clone()
+                pose[0, 3] += float(view == 0)
+                kept: dict[str, Any] = {
+                    "image": ImageFile(image),
+                    "depth": DepthFile(depth, scale=1000.0),
+                }
+                kept["camera"] = replace(frame.camera, world_to_camera=pose)
                 frames.append(replace(frame, name=f"v{view}", **kept))
             write_manifest(folder / f"{split}{number}.cameras.json", frames)
     (root / "dataset.yaml").write_text(DESCRIPTION, encoding="utf-8")
@@ -175,3 +185,34 @@ def test_a_model_that_reads_images_is_scored_by_its_own(
     seeing = str(models["seeing"])
     words = ["-m", seeing, "--dataset", "folder", "--root", str(root), "--weights", "none"]
     refused(test.main, [*words, "--by-sight", seeing], capsys, "reads images, and its own tell")
+
+
+def test_points_are_told_apart_by_the_views_that_a_cache_holds(
+    root: Path, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pointseg.images import encoding
+
+    whole, config = encoding.open_encoder, {"embed_dim": 24, "depth": 1, "num_heads": 2}
+    monkeypatch.setattr(
+        encoding, "open_encoder", lambda *words, **more: whole(*words, config, **more)
+    )
+    cache = ["--dataset", "folder", "--root", str(root), "--weights", "none", "--size", "64", "64"]
+    kept = ["--image-cache", str(tmp_path / "cache")]
+    assert cache_features.main([*cache, "--views", "1", "-o", kept[1], "--device", "cpu"]) == 0
+    monkeypatch.undo()
+    own = scored(root, models["seeing"], tmp_path / "own", *kept)
+    like = scored(
+        root, models["plain"], tmp_path / "like", "--by-sight", str(models["seeing"]), *kept
+    )
+    assert points(like) == points(own) and 200 < points(own)[0] < 400
+    assert like["protocol"]["sight"]["cached_views"] == 1
+
+
+def test_a_checkpoint_that_cannot_be_read_is_named(
+    root: Path, models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = read_checkpoint(models["seeing"])
+    other = tmp_path / "other.pt"
+    write_content(other, {**content, "recipe": content["recipe"].replace('"near_m"', '"nearest"')})
+    words = ["-m", str(models["plain"]), "--dataset", "folder", "--root", str(root)]
+    refused(test.main, [*words, "--by-sight", str(other)], capsys, f"checkpoint {other}: recipe")
