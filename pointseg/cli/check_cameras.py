@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pointseg.cli.command import DATASETS, at_least, run_command
+from pointseg.cli.images import DEFAULT
 from pointseg.cli.predict import UNITS
 from pointseg.cli.progress import Bar, bar
+from pointseg.cli.train import fitted
 from pointseg.images.recipe import OCCLUSIONS
 
 if TYPE_CHECKING:
@@ -90,8 +92,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--far", type=float, metavar="M", help="farther points are not seen")
     parser.add_argument(
-        "--margin", type=float, default=0.2, metavar="M",
-        help="how far points may be off a depth map, metres (default: 0.2)",
+        "--margin", type=float, metavar="M",
+        help="how far points may be off a depth map, metres (default: as pointseg-train has it for the dataset, "
+        "0.2 for the file of a cloud)",
     )  # fmt: skip
     parser.add_argument(
         "--strict", action="store_true", help="exit code 1 if something looks wrong"
@@ -107,13 +110,14 @@ def _spec(arguments: argparse.Namespace, shown: Bar) -> CheckSpec:
 
     if (arguments.cloud is None) == (arguments.dataset is None):
         raise UserError("give either the file of a cloud, or --dataset with --root")
-    far, near = arguments.far, arguments.near
-    if near < 0 or (far is not None and far <= near) or not arguments.margin > 0:
+    far, near, margin = arguments.far, arguments.near, arguments.margin
+    if near < 0 or (far is not None and far <= near) or (margin is not None and not margin > 0):
         raise UserError("--near must be >= 0, --far above it, and --margin above 0 metres")
     turn, up = None, arguments.up or "z"
     if arguments.dataset is not None:
-        scene, frames, turn, unit_m = _of_dataset(arguments)
+        scene, frames, turn, unit_m, usual = _of_dataset(arguments)
     else:
+        usual = Visibility.margin_m
         unit_m = METRES[arguments.unit or "metre"]
         scene, frames = _of_cloud(arguments, unit_m, shown)
         if arguments.cameras is None:
@@ -124,7 +128,10 @@ def _spec(arguments: argparse.Namespace, shown: Bar) -> CheckSpec:
         out=arguments.out,
         count=arguments.views,
         rule=Visibility(
-            near_m=near, far_m=far, margin_m=arguments.margin, occlusion=arguments.occlusion
+            near_m=near,
+            far_m=far,
+            margin_m=usual if margin is None else margin,
+            occlusion=arguments.occlusion,
         ),
         up=up,
         turn=turn,
@@ -136,12 +143,13 @@ def _spec(arguments: argparse.Namespace, shown: Bar) -> CheckSpec:
 
 def _of_dataset(
     arguments: argparse.Namespace,
-) -> tuple[Scene, Sequence[Frame], NDArray[np.float64] | None, float | None]:
-    """A scene, its frames, how its dataset turned both, and metres per unit, where it says these."""
+) -> tuple[Scene, Sequence[Frame], NDArray[np.float64] | None, float | None, float]:
+    """A scene, its frames, how its dataset turned both, and metres per unit, where it says these; the margin."""
     from typing import cast
 
     from pointseg.datasets import open_dataset
     from pointseg.datasets.axes import turn_of
+    from pointseg.engine.recipes import RECIPES, images_of
     from pointseg.errors import UserError
 
     if arguments.cameras is not None or arguments.images is not None:
@@ -155,6 +163,7 @@ def _of_dataset(
     )
     if not hasattr(dataset, "frames"):
         raise UserError(f"--dataset {arguments.dataset}: has no images")
+    margin_m = images_of(fitted(RECIPES[arguments.dataset], dataset), DEFAULT).margin_m
     split = arguments.split or dataset.splits()[0]
     names = dataset.scenes(split) if arguments.scene is None else (arguments.scene,)
     for name in names:
@@ -162,9 +171,9 @@ def _of_dataset(
         if frames:
             description = getattr(dataset, "description", None)
             if description is None:
-                return dataset.load(split, name), frames, None, None
+                return dataset.load(split, name), frames, None, None, margin_m
             turn = turn_of(description.up)
-            return dataset.load(split, name), frames, turn, description.unit_m
+            return dataset.load(split, name), frames, turn, description.unit_m, margin_m
     which = f"scene {split}/{names[0]}" if len(names) == 1 else f"no scene of the split {split}"
     raise UserError(f"{dataset.name}: {which} has {'no ' if len(names) == 1 else ''}images")
 

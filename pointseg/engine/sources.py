@@ -11,6 +11,8 @@ from pointseg.errors import UserError
 from pointseg.files import SUFFIXES, cloud_suffix
 
 COPC_SUFFIX = ".copc.laz"
+COLMAP = ("cameras.txt", "images.txt", "points3D.txt")
+"""Files of a text model, which are no clouds where the first two lie together."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ def find_sources(inputs: Sequence[Path], out: Path) -> list[Source]:
 
     A result has the name of its file, below ``out``; below folders also the folders in between. ``out``
     is itself the result where there is one file, and ``out`` ends as a cloud's file does. What is below
-    ``out`` is no source, and neither is what is hidden.
+    ``out`` is no source, and neither is what is hidden or of a COLMAP model.
 
     Raises:
         UserError: a path that is not there, no cloud at all, two results with one name, a result
@@ -81,9 +83,13 @@ def _checked(source: Source) -> Source:
 
 def _walk(folder: Path, out: Path) -> Iterator[Path]:
     spared = out.resolve()
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+    entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    is_model = set(COLMAP[:2]) <= {entry.name for entry in entries}
+    for entry in entries:
         path = Path(entry.path)
         if entry.name.startswith(".") or path.resolve() == spared:
+            continue
+        if is_model and entry.name in COLMAP:
             continue
         if cloud_suffix(path) is not None:
             yield path

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pointseg.datasets.dataset import ClassList, Dataset
 from pointseg.datasets.submission import Submits
+from pointseg.engine.by_sight import scores_by_sight
 from pointseg.engine.checkpoint import EncoderSource, TrainedSpec, load_model
 from pointseg.engine.degradation import Degradation
 from pointseg.engine.encoders import cache_of
@@ -158,7 +159,7 @@ def score(spec: ScoreSpec) -> Score:
     metrics = point_metrics(confusion, trained.classes)
     metrics["groups"] = {name: list(rows) for name, rows in trained.classes.groups.items()}
     if imagery is not None or sight is not None:
-        metrics["test_point_miou_by_sight"] = _by_sight(by_sight)
+        metrics["test_point_miou_by_sight"] = scores_by_sight(by_sight, trained.classes.names)
     metrics["scenes"], metrics["predicted_points"] = len(scenes), points
     metrics["protocol"] = {"dataset": spec.dataset.name, "splits": list(splits), **way}
     if sight is not None:  # of which the predictions do not know
@@ -192,11 +193,17 @@ def _imagery(spec: ScoreSpec, trained: TrainedSpec) -> Imagery | None:
             f"model {spec.model}: reads features of {images.encoder}; give the weights it was trained "
             "with (--weights FILE), or features made by pointseg-cache-features (--image-cache DIR)"
         )
-    images = spec.seeing(images)
+    stated, images = images, spec.seeing(images)
     change = spec.degradation.frames if spec.degradation.of_cameras else None
     if change is not None:
         images = replace(images, allow_unseen=True)
     cache = None if spec.image_cache is None else cache_of(images, spec.image_cache)
+    held = None if cache is None else cache.views
+    if cache and held and images.views != stated.views and (images.views or held + 1) > held:
+        raise UserError(
+            f"--image-views {images.views}: the cache {cache.root} holds {held} images of each scene; ask for "
+            "so many, or add more with pointseg-cache-features --views"
+        )
     return Imagery(spec.dataset, Showing(images, cache, change))
 
 
@@ -207,18 +214,6 @@ def _sight(spec: ScoreSpec) -> Imagery | None:
     spec.log(f"seen and unseen points: {rule_in_words(spec.sight)}")
     cache = None if spec.image_cache is None else cache_of(spec.sight, spec.image_cache)
     return Imagery(spec.dataset, Showing(replace(spec.sight, allow_unseen=True), cache))
-
-
-def _by_sight(found: dict[str, Confusion]) -> dict[str, Any]:
-    """Scores of the points that some view shows, and of those that none does."""
-    return {
-        name: {
-            "points": int(confusion.matrix.sum()),
-            "miou_present": _number(confusion.miou_present()),
-            "accuracy": _number(confusion.accuracy()),
-        }
-        for name, confusion in found.items()
-    }
 
 
 def labels_file(out: Path, split: str, scene: str) -> Path:

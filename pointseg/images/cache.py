@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ from torch import Tensor
 from pointseg.errors import UserError
 from pointseg.files.writing import new_file
 from pointseg.images.frame import Frame
+from pointseg.images.sources import moved_since
 
 FORMAT = "pointseg-features-1"
 DESCRIPTION = "cache.json"
 THERE, STALE, MISSING = "there", "stale", "missing"
+LOOKED_AT = 20_000
+"""Entries, at most, to say where an image was when it was encoded."""
 
 
 class FeatureCache:
@@ -160,10 +164,21 @@ class FeatureCache:
                 f"{self.folder}: its features of the image {frame.name} are of another content or time of "
                 f"{frame.image}; {again}"
             )
+        moved = moved_since(frame.image.key(), self._held_keys())
+        why = moved or "if the data was moved or copied, images are to be encoded again"
         return (
             f"{self.folder}: holds no features of the image {frame.name} ({frame.image}), and nothing made at "
-            f"this place; if the data was moved or copied, images are to be encoded again: {again}"
+            f"this place; {why}: {again}"
         )
+
+    def _held_keys(self) -> Iterator[str]:
+        """Of some images that there are features of."""
+        for path in itertools.islice(self.folder.glob("*/*.safetensors"), LOOKED_AT):
+            try:
+                with safe_open(path, framework="pt") as held:
+                    yield (held.metadata() or {}).get("image", "")
+            except (OSError, SafetensorError):
+                continue
 
     def put(self, frame: Frame, features: Tensor, *, key: str | None = None) -> None:
         """Keep the features of an image, in place of any that are there.

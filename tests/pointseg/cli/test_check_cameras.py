@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -154,6 +155,32 @@ def test_a_cloud_in_millimetres(tmp_path, capsys):
     found = capsys.readouterr().out
     assert "100% are as far away as these say" in found and "problem" not in found
     assert "100.0% are seen" in found
+
+
+def test_points_may_be_off_as_far_as_in_training(tmp_path, monkeypatch, capsys):
+    """Voxels of 4 mm are a fifth of ScanNet's, so the margin is a fifth of 0.2 m, unless it is stated."""
+    held = []
+    monkeypatch.setattr(
+        "pointseg.images.inspect.check_cameras", lambda spec: held.append(spec) or sys.exit(0)
+    )
+    Image.fromarray(photo()).save(tmp_path / "0.png")
+    seen = frame().camera
+    manifest(
+        tmp_path / "street.json",
+        [view("0.png", seen.intrinsics, seen.world_to_camera, at=tmp_path)],
+    )
+    write_cloud(tmp_path / "street.ply", street())
+    told = {
+        "name": "small", "features": ["color"], "voxel_m": 0.004, "check_scale": False, "splits": {"train": ["*.ply"]},
+        "cameras": "{scene}.json",
+    }  # fmt: skip
+    (tmp_path / "dataset.yaml").write_text(yaml.safe_dump(told))
+    for more in ((), ("--margin", 0.3)):
+        with pytest.raises(SystemExit):
+            run("--dataset", "folder", "--root", tmp_path, "-o", tmp_path / "out", *more)
+    with pytest.raises(SystemExit):
+        run(tmp_path / "street.ply", "--cameras", tmp_path / "street.json", "-o", tmp_path / "out")
+    assert [spec.rule.margin_m for spec in held] == pytest.approx([0.04, 0.3, 0.2])
 
 
 def test_right_poses_of_which_few_show_the_scene_are_no_problem(tmp_path, capsys):

@@ -165,6 +165,23 @@ def test_views_are_chosen_from_what_a_cache_holds(tmp_path: Path) -> None:
         assert len(found.maps) == min(views or 3, 3)
 
 
+def test_a_model_trained_with_its_encoder_is_tested_with_a_smaller_cache(
+    seeing: TrainResult, tmp_path: Path
+) -> None:
+    data = Painted(views=3)
+    encoder = open_encoder(IMAGES.encoder, "none", IMAGES.encoder_config)
+    cache_features(
+        CacheSpec(
+            dataset=data, encoder=encoder, name=IMAGES.encoder, size=(SIZE, SIZE), views=1,
+            out=tmp_path / "cache", splits=("val",), log=lambda line: None,
+        )
+    )  # fmt: skip
+    given = {"dataset": data, "encoder": None, "image_cache": tmp_path / "cache"}
+    assert scored(seeing, tmp_path / "a", **given)["test_point_miou"] > 0.8  # type: ignore[operator]
+    with pytest.raises(UserError, match="--image-views 3: the cache .* holds 1 images"):
+        scored(seeing, tmp_path / "b", **given, seeing=lambda images: replace(images, views=3))
+
+
 def test_more_views_than_the_memory_has_room_for_are_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

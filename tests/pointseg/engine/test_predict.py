@@ -15,6 +15,7 @@ from pointseg.engine import predict as module
 from pointseg.engine.predict import PredictSpec, picture_file, predict, record_file
 from pointseg.engine.prediction_table import table
 from pointseg.engine.recipe import Form
+from pointseg.engine.sources import find_sources
 from pointseg.errors import UserError
 from pointseg.files import read_cloud, write_cloud
 from pointseg.scene import Scene
@@ -301,6 +302,15 @@ def test_what_cannot_be_begun_is_refused(tmp_path, model):
         with pytest.raises(UserError, match=message):
             predict(spec_of(tmp_path, *inputs, out=tmp_path / out))
     assert model.asked == 0
+
+
+def test_the_texts_of_a_colmap_model_are_no_clouds(tmp_path):
+    (tmp_path / "sparse").mkdir()
+    for name in ("cameras.txt", "images.txt", "points3D.txt"):
+        (tmp_path / "sparse" / name).write_text("# of COLMAP")
+    (tmp_path / "images.txt").write_text("0 0 0")
+    found = find_sources([tmp_path], tmp_path / "out")
+    assert [source.path for source in found] == [tmp_path / "images.txt"]  # alone it is a cloud
 
 
 def test_results_and_hidden_files_are_no_sources(tmp_path, model):
