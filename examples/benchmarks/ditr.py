@@ -29,8 +29,6 @@ from textured_views import SIZE
 
 from pointseg.engine.recipe import override
 from pointseg.engine.recipes import recipe_for
-from pointseg.images.encoding import open_encoder
-from pointseg.images.filling import CacheSpec, cache_features
 from pointseg.images.recipe import ImageRecipe
 
 CHANGES = ("voxel_m=0.08", "batch_size=2", "evaluations=1")
@@ -102,14 +100,6 @@ def benchmark(plan: Plan, work: Path) -> None:
     images = ImageRecipe(
         encoder=name, encoder_config=config, size=SIZE, views=plan.views, margin_m=0.05, fuse="mean"
     )
-    encoder = open_encoder(name, work / "encoder.safetensors", config)
-    splits = ("train", "val", "test")
-    cache_features(
-        CacheSpec(
-            dataset=data, encoder=encoder, name=name, size=SIZE, out=work / "features", views=None,
-            splits=splits, log=lambda line: None,
-        )
-    )  # fmt: skip
     recipe = replace(recipe_for("synthetic", plan.backbone, "small"), dataset=data.name)
     bench = Bench(
         data=data,
@@ -121,6 +111,7 @@ def benchmark(plan: Plan, work: Path) -> None:
         few_epochs=plan.few_epochs,
         labelled=plan.labelled,
     )
+    bench.encode(work / "encoder.safetensors")
     results = bench.seeds(plan.seeds, {"plan": asdict(plan), "encoder": told})
     minutes = (time.monotonic() - began) / 60
     print(f"\n{show(results, ('all', *data.classes.groups))}\n\n{minutes:.0f} minutes altogether")

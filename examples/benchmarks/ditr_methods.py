@@ -27,6 +27,8 @@ from pointseg.engine.recipe import Recipe
 from pointseg.engine.segmentation import Segmentation
 from pointseg.engine.test import ScoreSpec, score
 from pointseg.engine.train import TrainSpec, train
+from pointseg.images.encoding import open_encoder
+from pointseg.images.filling import CacheSpec, cache_features
 from pointseg.images.recipe import ImageRecipe
 
 METHODS = ("without images", "DITR", "few labels", "few labels, D-DITR")
@@ -82,6 +84,24 @@ class Bench:
     few_epochs: int
     labelled: int
     """Scenes whose labels are known."""
+
+    def encode(self, weights: Path) -> None:
+        """All images of the scenes that are learned from or tested on, once for all runs."""
+        recipe, images = self.recipe, self.images
+        encoder = open_encoder(images.encoder, weights, images.encoder_config)
+        splits = dict.fromkeys((*recipe.train_splits, *recipe.val_splits, *recipe.test_splits))
+        cache_features(
+            CacheSpec(
+                dataset=self.data,
+                encoder=encoder,
+                name=images.encoder,
+                size=(images.size[0], images.size[1]),
+                out=self.work / "features",
+                views=None,
+                splits=tuple(splits),
+                log=lambda line: None,
+            )
+        )
 
     def run(
         self,

@@ -30,8 +30,6 @@ from pointseg.cli.train import fitted
 from pointseg.datasets.folder import Folder
 from pointseg.engine.recipe import override
 from pointseg.engine.recipes import images_for, recipe_for
-from pointseg.images.encoding import open_encoder
-from pointseg.images.filling import CacheSpec, cache_features
 
 SIZE = (240, 320)
 CHANGES = (
@@ -75,12 +73,6 @@ def benchmark(plan: Plan, root: Path, work: Path) -> None:
         training_images(data), None, steps=plan.encoder_steps, seed=0, log=print
     )
     textured_encoder.save(encoder, weights)
-    cache_features(
-        CacheSpec(
-            dataset=data, encoder=open_encoder(name, weights, textured_encoder.CONFIG), name=name,
-            size=SIZE, out=work / "features", views=None, splits=data.splits(), log=lambda line: None,
-        )
-    )  # fmt: skip
     images = replace(
         images_for("folder", name),
         encoder_config=textured_encoder.CONFIG, size=SIZE, margin_m=0.02, fuse="mean",
@@ -96,6 +88,7 @@ def benchmark(plan: Plan, root: Path, work: Path) -> None:
         few_epochs=plan.few_epochs,
         labelled=plan.labelled,
     )
+    bench.encode(weights)
     results = bench.seeds(plan.seeds, {"plan": asdict(plan)})
     minutes = (time.monotonic() - began) / 60
     print(f"\n{show(results, ('all', *data.classes.names))}\n\n{minutes:.0f} minutes altogether")
