@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from dinomed3d.errors import UserError
+from dinomed3d.runtime.errors import UserError
 
 TFLOP_PER_GIB = 2.0
 """A step's arithmetic, at most, per GiB of the target: about a second on GPUs of that memory, so that

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dinomed3d.networks import NetworkSpec
-from planners import parts as parts_of
+from planners import layer_costs
 from planners.geometry import Geometry
-from planners.parts import FULL, HALF, PartCost
+from planners.layer_costs import FULL, HALF, PartCost
 
 ENCODER = ("embedding", "encoder", "adapters")  # parts that the backward pass comes to last
 
@@ -111,28 +111,28 @@ def stage_two(
     skips = list(spec.detail_widths) if has_detail else [0] * (gate + 1)
     parts: dict[str, PartCost] = {}
     if has_encoder:
-        parts["embedding"] = parts_of.embedding(g, trained=False)
-        parts["encoder"] = parts_of.encoder(g, tuned=False, checkpointing=checkpointing)
+        parts["embedding"] = layer_costs.embedding(g, trained=False)
+        parts["encoder"] = layer_costs.encoder(g, tuned=False, checkpointing=checkpointing)
         if "adapters" in spec.parts:
-            parts["adapters"] = parts_of.adapters(g, checkpointing=checkpointing)
-        parts["neck"] = parts_of.neck(g, gate)
+            parts["adapters"] = layer_costs.adapters(g, checkpointing=checkpointing)
+        parts["neck"] = layer_costs.neck(g, gate)
         skips += [spec.pyramid_width] * (spec.levels - gate - 1)
         if has_detail:
-            parts["fusion"] = parts_of.fusion(g, gate)
+            parts["fusion"] = layer_costs.fusion(g, gate)
         else:
             skips[gate] = spec.pyramid_width
     if has_detail:
-        parts["detail"] = parts_of.detail(g, channels)
+        parts["detail"] = layer_costs.detail(g, channels)
     widths = [*spec.detail_widths, *[spec.pyramid_width] * spec.levels][: len(skips)]
     heads = min(spec.supervised_levels, len(skips) - 1)
-    parts["decoder"] = parts_of.decoder(g, skips, widths, heads)
+    parts["decoder"] = layer_costs.decoder(g, skips, widths, heads)
     supervised = sum(g.voxels[:heads])
-    parts["loss"] = parts_of.loss(classes, supervised)
+    parts["loss"] = layer_costs.loss(classes, supervised)
     proxy = (g.size.width + 1) * classes if has_encoder else 0
     # the fullest moment is either in the loss, or in the decoder's last step once the loss is done
     in_loss = FULL * classes * 2 * g.voxels[0]
     in_step = HALF * 3 * widths[0] * g.voxels[0] - parts["loss"].saved
-    block = parts_of.block_passing(g, tuned=False, checkpointing=checkpointing) * has_encoder
+    block = layer_costs.block_passing(g, tuned=False, checkpointing=checkpointing) * has_encoder
     taps = FULL * len(g.taps) * g.size.width * g.slices * g.patches * has_encoder
     return StepCost(
         parts=parts,
@@ -174,10 +174,10 @@ def stage_one(
     head.linear(g.size.width, classes, tokens)
     head.saved = g.size.width * (FULL * g.slices * g.tokens + HALF * tokens)
     parts = {
-        "embedding": parts_of.embedding(g, trained=True),
-        "encoder": parts_of.encoder(g, tuned=True, checkpointing=checkpointing),
+        "embedding": layer_costs.embedding(g, trained=True),
+        "encoder": layer_costs.encoder(g, tuned=True, checkpointing=checkpointing),
         "head": head,
-        "loss": parts_of.loss(classes, g.voxels[0]),
+        "loss": layer_costs.loss(classes, g.voxels[0]),
     }
     # autocast's copies of all blocks' weights, which only the forward pass keeps with checkpointing
     matrices = HALF * sum(i * o for i, o in g.size.block_linears) * g.taps[-1] * checkpointing
@@ -189,7 +189,7 @@ def stage_one(
         + (FULL * channels + 2) * batch * math.prod(patch),
         lifting=FULL * g.enlarged + g.slices * g.tokens * running + matrices,
         passing=FULL * classes * 2 * g.voxels[0],
-        block=parts_of.block_passing(g, tuned=True, checkpointing=checkpointing),
+        block=layer_costs.block_passing(g, tuned=True, checkpointing=checkpointing),
         reentry=0.0,
         resident=resident,
     )

@@ -10,8 +10,8 @@ from typing import Any
 from dinomed3d.lifting import default_taps
 from dinomed3d.training.recipe import Recipe
 from planners.budget import Budget
+from planners.dataset_stats import Images
 from planners.encoders import encoder_size
-from planners.images import Images
 from planners.sizing import (
     BATCH_LEAST,
     BATCH_MOST,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dinomed3d.errors import UserError
+from dinomed3d.runtime.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)

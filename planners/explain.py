@@ -13,8 +13,8 @@ import torch
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from dinomed3d.errors import UserError
 from dinomed3d.networks import NetworkSpec
+from dinomed3d.runtime.errors import UserError
 from dinomed3d.training.plan import NETWORK, RECIPE, plan_spec, with_prior
 from dinomed3d.training.recipe import (
     RECIPE_VARIABLES,

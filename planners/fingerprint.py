@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dinomed3d.errors import UserError
+from dinomed3d.runtime.errors import UserError
 
 _AGAIN = "extract the fingerprint again (nnUNetv2_extract_fingerprint -d ID --clean)"
 

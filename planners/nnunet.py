@@ -19,17 +19,17 @@ from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
-from dinomed3d.errors import UserError
 from dinomed3d.networks import PARTS, NetworkSpec
+from dinomed3d.runtime.errors import UserError
 from dinomed3d.training.plan import RECIPE, network_entry
 from dinomed3d.training.recipe import SPEC_VARIABLES, Recipe, spec_from
 from planners.budget import Budget
+from planners.dataset_stats import Images
 from planners.decisions import decisions
 from planners.fingerprint import check_fingerprint
-from planners.images import Images
+from planners.identify_encoder import encoder_of_weights
 from planners.sizing import Sizing, size_configuration
 from planners.table import DECISIONS, TARGET, decision_tables
-from planners.weights import encoder_of_weights
 
 PLANNED = (
     "stage1_epochs",

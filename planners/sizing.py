@@ -14,12 +14,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dinomed3d.errors import UserError
 from dinomed3d.networks import PARTS, NetworkSpec, depth_kernels
+from dinomed3d.runtime.errors import UserError
 from planners.budget import Budget
 from planners.cost import StepCost, prediction, stage_one, stage_two
+from planners.dataset_stats import Images
 from planners.encoders import encoder_size
-from planners.images import Images
 
 LADDER = (
     "vit_large_patch16_dinov3",

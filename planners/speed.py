@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dinomed3d.training.precision import autocast
-from planners.parts import PartCost
+from planners.layer_costs import PartCost
 
 CONVOLUTIONAL = ("neck", "detail", "fusion", "decoder")
 """Parts whose arithmetic is convolutions; the others' is matrix products."""

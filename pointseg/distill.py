@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dinomed3d.runtime.errors import UserError
 from pointseg.backbones.features import Backbone, Features
 from pointseg.cloud import Cloud
 from pointseg.ditr import PointImages
-from pointseg.errors import UserError
 
 
 class Taught(NamedTuple):

@@ -28,9 +28,9 @@ from dinomed3d.lifting import (
     sample_nearest,
 )
 from dinomed3d.lifting.dino import LVD_MEAN, LVD_STD
-from dinomed3d.lifting.fuse import Random
+from dinomed3d.lifting.fusion import Random
+from dinomed3d.runtime.errors import UserError
 from pointseg.cloud import Cloud
-from pointseg.errors import UserError
 
 _FUSES: dict[str, Callable[[], Fuse]] = {"last": Last, "random": Last, "mean": Mean, "max": Max}
 _SAMPLES: dict[str, Callable[[FeatureMap, int | Tensor, Tensor], Tensor]] = {

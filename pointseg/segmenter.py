@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from dinomed3d.runtime.errors import UserError
 from pointseg.backbones.features import Backbone
 from pointseg.cloud import Cloud
-from pointseg.errors import UserError
 
 if TYPE_CHECKING:
     from pointseg.ditr import PointImages

@@ -1,0 +1,6 @@
+"""What the tests share: where the checkout lies."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+"""The checkout."""

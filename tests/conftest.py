@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from dinomed3d.lifting import DinoEncoder, build_encoder
+from tests import ROOT
 
-SHARED = Path(__file__).parents[2] / "shared"
+SHARED = ROOT.parent / "shared"
 """Reference outputs and real data, beside the project's folder; never part of it."""
 
 

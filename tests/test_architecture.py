@@ -7,13 +7,13 @@ import pytest
 
 import dinomed3d.lifting
 import dinomed3d.networks
+from tests import ROOT
 
-ROOT = Path(__file__).parents[1]
 ADAPTERS = {
     "dinomed3d/training/trainer.py",
     "dinomed3d/training/plan.py",
     "dinomed3d/cli/doctor.py",
-    "dinomed3d/inference/network/plan.py",
+    "dinomed3d/inference/nnunet/plan.py",
     "planners/explain.py",
     "planners/nnunet.py",
 }

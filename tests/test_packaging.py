@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests import ROOT
+
 SITE = Path(sysconfig.get_path("purelib"))
 SHIMS = {
     "nnunetv2/training/nnUNetTrainer/variants/dinomed3d_trainer.py",

@@ -14,11 +14,11 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from dinomed3d import __version__
-from dinomed3d.cli.device import choose_device
+from dinomed3d.cli.nnunet_commands import FOLDERS, Stock, TrainingProgress
 from dinomed3d.cli.overlay import OverlayCase, draw_overlay
 from dinomed3d.cli.phantom import LABELS, PhantomSpec, write_phantom
-from dinomed3d.cli.stock import FOLDERS, Stock, TrainingProgress
-from dinomed3d.errors import UserError
+from dinomed3d.runtime.device import choose_device
+from dinomed3d.runtime.errors import UserError
 
 DATASET_ID = 900
 DATASET = f"Dataset{DATASET_ID}_Phantom"

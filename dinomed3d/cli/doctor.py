@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 import dinomed3d
-from dinomed3d.cli.stock import FOLDERS
+from dinomed3d.cli.nnunet_commands import FOLDERS
 
 TRAINER = "DinoMed3DTrainer"
 PLANNER = "DinoMed3DPlanner"

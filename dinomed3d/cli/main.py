@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dinomed3d import __version__
 from dinomed3d.cli import package, predict
-from dinomed3d.errors import UserError
+from dinomed3d.runtime.errors import UserError
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run_demo(arguments: argparse.Namespace) -> int:
     from dinomed3d.cli.demo import DemoSpec, run_demo
-    from dinomed3d.cli.ending import end_gently
+    from dinomed3d.runtime.signals import end_gently
 
     end_gently()  # and takes nnU-Net's processes down with it
     result = run_demo(
@@ -145,7 +145,7 @@ def _run_plan(arguments: argparse.Namespace) -> int:
 def _run_explain(arguments: argparse.Namespace) -> int:
     import torch
 
-    from dinomed3d.cli.device import choose_device
+    from dinomed3d.runtime.device import choose_device
     from planners.explain import explain
 
     print(

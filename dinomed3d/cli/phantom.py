@@ -13,7 +13,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from dinomed3d.errors import UserError
+from dinomed3d.runtime.errors import UserError
 
 LABELS = {"background": 0, "organ": 1, "vessel": 2, "wall": 3}
 

@@ -8,8 +8,8 @@ import threading
 import time
 from typing import Any
 
-from dinomed3d.errors import UserError
-from dinomed3d.inference.spec import ENGINES, PRECISIONS
+from dinomed3d.inference.cohort.spec import ENGINES, PRECISIONS
+from dinomed3d.runtime.errors import UserError
 
 
 def add_parser(verbs: Any) -> None:
@@ -140,11 +140,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Predict, and say what came of it."""
     from pathlib import Path
 
-    from dinomed3d.cli.ending import end_gently
-    from dinomed3d.inference.finding.discovery import parse_patterns
+    from dinomed3d.inference.cohort.run import predict
+    from dinomed3d.inference.cohort.spec import PredictSpec
+    from dinomed3d.inference.discovery.find_cases import parse_patterns
     from dinomed3d.inference.models.model import open_model
-    from dinomed3d.inference.run import predict
-    from dinomed3d.inference.spec import PredictSpec
+    from dinomed3d.runtime.signals import end_gently
 
     folds = None if arguments.folds is None else tuple(arguments.folds)
     patterns = None

@@ -1,13 +1,13 @@
 """The feature-lifting core: images and geometry in, one feature per 3D site out."""
 
+from dinomed3d.lifting.cameras import Camera, Cameras, check_rigid
 from dinomed3d.lifting.dino import MODELS, DinoEncoder, build_encoder, default_taps
 from dinomed3d.lifting.encoder import Encoder, FeatureMap, pad_to_multiple
-from dinomed3d.lifting.fuse import Choice, Fuse, Last, Max, Mean, Nearest, Random
+from dinomed3d.lifting.fusion import Choice, Fuse, Last, Max, Mean, Nearest, Random
 from dinomed3d.lifting.lift import Views, lift
 from dinomed3d.lifting.occlusion import z_buffer
 from dinomed3d.lifting.sample import sample_bilinear, sample_nearest
 from dinomed3d.lifting.slices import SliceStack, stack_slices, unstack_slices
-from dinomed3d.lifting.views import Camera, Cameras, check_rigid
 from dinomed3d.lifting.weights import WeightsError, find_weights, load_weights
 
 __all__ = [

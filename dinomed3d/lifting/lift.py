@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dinomed3d.lifting.encoder import FeatureMap
-from dinomed3d.lifting.fuse import Choice, Fuse
+from dinomed3d.lifting.fusion import Choice, Fuse
 from dinomed3d.lifting.sample import sample_bilinear
 
 Sample = Callable[[FeatureMap, "int | Tensor", Tensor], Tensor]

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dinomed3d.lifting.views import Camera
+from dinomed3d.lifting.cameras import Camera
 
 _OCTAVES = 16
 _NEAREST = 2.0**-4

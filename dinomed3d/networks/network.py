@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dinomed3d.errors import UserError
 from dinomed3d.lifting import DinoEncoder, build_encoder, pad_to_multiple
 from dinomed3d.networks.adapter import Adapter3D
 from dinomed3d.networks.decoder import Decoder
@@ -19,6 +18,7 @@ from dinomed3d.networks.neck import Neck
 from dinomed3d.networks.proxy import ProxyHead, ProxyNetwork
 from dinomed3d.networks.spec import NetworkSpec
 from dinomed3d.networks.volume_encoder import VolumeEncoder
+from dinomed3d.runtime.errors import UserError
 
 
 class DinoMed3D(nn.Module):

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from dinomed3d.errors import UserError
 from dinomed3d.lifting import MODELS
+from dinomed3d.runtime.errors import UserError
 
 PARTS = ("encoder", "lora", "adapters", "detail")
 """What can be left out of the network for an ablation; neck and gate go with the encoder."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dinomed3d.errors import UserError
+from dinomed3d.runtime.errors import UserError
 
 KEYS = ("network_weights", "optimizer_state", "logging", "_best_ema", "current_epoch")
 """What a checkpoint must hold to be continued from, beside `OWN_KEYS` under "dinomed3d"."""

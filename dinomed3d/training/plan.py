@@ -12,8 +12,8 @@ from typing import Any
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
-from dinomed3d.errors import UserError
 from dinomed3d.networks import NetworkSpec, spec_for_patch
+from dinomed3d.runtime.errors import UserError
 from dinomed3d.training.recipe import spec_from
 
 NETWORK = "dinomed3d.networks.network.build_network"

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from dinomed3d.errors import UserError
 from dinomed3d.networks import NetworkSpec
+from dinomed3d.runtime.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)

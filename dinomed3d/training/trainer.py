@@ -22,9 +22,9 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import Tensor, nn
 
 from dinomed3d import __version__
-from dinomed3d.errors import UserError
 from dinomed3d.lifting import DinoEncoder
 from dinomed3d.networks import take_foundation
+from dinomed3d.runtime.errors import UserError
 from dinomed3d.training.checkpoint import (
     random_state,
     read_checkpoint,
@@ -33,9 +33,9 @@ from dinomed3d.training.checkpoint import (
     set_random_state,
     write_checkpoint,
 )
-from dinomed3d.training.foundation import read_foundation
+from dinomed3d.training.distributed import check_batch, gathered, processes, rank, wait
 from dinomed3d.training.optimizer import build_optimizer, load_optimizer, set_peaks, set_rates
-from dinomed3d.training.parallel import check_batch, gathered, processes, rank, wait
+from dinomed3d.training.optimizer_step import Update, check_finite
 from dinomed3d.training.plan import (
     NETWORK,
     RECIPE,
@@ -46,11 +46,11 @@ from dinomed3d.training.plan import (
     write_spec,
 )
 from dinomed3d.training.precision import autocast, fast_precision
+from dinomed3d.training.pretrained import read_foundation
 from dinomed3d.training.recipe import Recipe, recipe_from, spec_from
-from dinomed3d.training.running import compiler, running_network
 from dinomed3d.training.slices import draw_slices, foreground
 from dinomed3d.training.stages import FullSizeLogits, begin_stage, proxy_loss
-from dinomed3d.training.update import Update, check_finite
+from dinomed3d.training.wrap_ddp_compile import compiler, running_network
 
 
 class DinoMed3DTrainer(nnUNetTrainer):

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
-from dinomed3d.cli.stock import Stock
+from dinomed3d.cli.nnunet_commands import Stock
 
 DATASET = "Dataset137_BrainTumour"
 CHANNELS = {"Flair": "Flair_subtrMeanDivStd.nii.gz", "T1c": "T1c_subtrMeanDivStd.nii.gz"}

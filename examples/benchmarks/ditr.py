@@ -27,9 +27,9 @@ from PIL import Image
 from textured_rooms import NAMES, TexturedRooms
 from textured_views import SIZE
 
-from pointseg.engine.recipe import override
-from pointseg.engine.recipes import recipe_for
-from pointseg.images.recipe import ImageRecipe
+from pointseg.config.presets import recipe_for
+from pointseg.config.recipe import override
+from pointseg.images.config import ImageRecipe
 
 CHANGES = ("voxel_m=0.08", "batch_size=2", "evaluations=1")
 

@@ -18,18 +18,18 @@ from typing import Any
 
 import numpy as np
 
+from pointseg.config.recipe import Recipe
 from pointseg.datasets.dataset import Dataset
-from pointseg.engine.distillation import Distillation
-from pointseg.engine.encoders import cached_for
-from pointseg.engine.feature_showcase import show_features
-from pointseg.engine.initial import initial_weights
-from pointseg.engine.recipe import Recipe
-from pointseg.engine.segmentation import Segmentation
-from pointseg.engine.test import ScoreSpec, score
-from pointseg.engine.train import TrainSpec, train
-from pointseg.images.encoding import open_encoder
-from pointseg.images.filling import CacheSpec, cache_features
-from pointseg.images.recipe import ImageRecipe
+from pointseg.evaluation.evaluate import ScoreSpec, score
+from pointseg.evaluation.visualize_features import show_features
+from pointseg.images.config import ImageRecipe
+from pointseg.images.features.encoder import open_encoder
+from pointseg.loading.build_feature_cache import CacheSpec, cache_features
+from pointseg.training.distillation_task import Distillation
+from pointseg.training.image_encoder import cached_for
+from pointseg.training.pretrained import initial_weights
+from pointseg.training.segmentation_task import Segmentation
+from pointseg.training.train import TrainSpec, train
 
 METHODS = ("without images", "DITR", "few labels", "few labels, D-DITR")
 

@@ -27,9 +27,9 @@ from PIL import Image
 from real_clouds import TABLETOP, made_up_scenes
 
 from pointseg.cli.train import fitted
-from pointseg.datasets.folder import Folder
-from pointseg.engine.recipe import override
-from pointseg.engine.recipes import images_for, recipe_for
+from pointseg.config.presets import images_for, recipe_for
+from pointseg.config.recipe import override
+from pointseg.datasets.folder.dataset import Folder
 
 SIZE = (240, 320)
 CHANGES = (

@@ -22,14 +22,14 @@ from textured_rooms import TexturedRooms
 from torch import Tensor
 
 from pointseg.cloud import Cloud, collate
+from pointseg.config.presets import recipe_for
+from pointseg.config.recipe import Protocol
 from pointseg.ditr import PointImages
-from pointseg.engine.checkpoint import build_segmenter
-from pointseg.engine.encoders import open_for
-from pointseg.engine.imagery import Imagery, Showing, Views
-from pointseg.engine.recipe import Protocol
-from pointseg.engine.recipes import recipe_for
-from pointseg.engine.voting import Passes, Voter
-from pointseg.images.recipe import ImageRecipe
+from pointseg.evaluation.tta import Passes, Voter
+from pointseg.images.config import ImageRecipe
+from pointseg.loading.scene_images import Imagery, Showing, Views
+from pointseg.training.checkpoint import build_segmenter
+from pointseg.training.image_encoder import open_for
 
 
 class EachTime(Voter):

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from dinomed3d.networks import DinoMed3D, build_network
 from dinomed3d.training.precision import autocast
-from planners.images import Images
+from planners.dataset_stats import Images
 from planners.sizing import Sizing, size_configuration
 from planners.trace import trace_prediction, trace_step
 

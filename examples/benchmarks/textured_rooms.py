@@ -18,8 +18,6 @@ import textured_views as look
 from numpy.typing import NDArray
 from textured_views import Texture, TexturedRoom, View, place_cameras, render, seen
 
-from pointseg.datasets import furniture
-from pointseg.datasets.building import build_room
 from pointseg.datasets.dataset import (
     ClassList,
     DatasetError,
@@ -27,9 +25,11 @@ from pointseg.datasets.dataset import (
     require_scene,
     require_split,
 )
-from pointseg.datasets.parts import Part, Triple
-from pointseg.datasets.rooms import sample_room
-from pointseg.images.frame import Frame
+from pointseg.datasets.synthetic import furniture
+from pointseg.datasets.synthetic.layout import build_room
+from pointseg.datasets.synthetic.primitives import Part, Triple
+from pointseg.datasets.synthetic.rooms import sample_room
+from pointseg.images.readers.frame import Frame
 from pointseg.scene import Scene
 
 FIRST_ROOM = {"train": 0, "val": 1_000_000, "test": 2_000_000, "other": 3_000_000}

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from dinomed3d.lifting import Camera
-from pointseg.datasets.parts import Box, Cylinder, Panel
-from pointseg.datasets.rooms import Room, lit
+from pointseg.datasets.synthetic.primitives import Box, Cylinder, Panel
+from pointseg.datasets.synthetic.rooms import Room, lit
 from pointseg.scene import Scene
 
 Array = NDArray[np.float64]

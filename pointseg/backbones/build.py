@@ -6,9 +6,9 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-from pointseg.backbones.checkpoint import load_backbone
+from dinomed3d.runtime.errors import UserError
 from pointseg.backbones.features import Backbone
-from pointseg.errors import UserError
+from pointseg.backbones.published_weights import load_backbone
 
 BACKBONES = ("ptv3", "minkunet", "pointnext")
 

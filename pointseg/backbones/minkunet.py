@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pointseg.backbones.features import Backbone, Features, Level
-from pointseg.backbones.image_pooling import (
+from pointseg.backbones.image_injection import (
     ImageBranch,
     ImagePooling,
     check_images,

@@ -23,7 +23,12 @@ import torch
 from torch import Tensor, nn
 
 from pointseg.backbones.features import Backbone, Features, Level
-from pointseg.backbones.image_pooling import ImagePooling, check_images, check_pooling, pool_images
+from pointseg.backbones.image_injection import (
+    ImagePooling,
+    check_images,
+    check_pooling,
+    pool_images,
+)
 from pointseg.backbones.pointnext_layers import (
     Abstraction,
     InvertedResidual,

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pointseg.backbones.image_pooling import ImageBranch
+from pointseg.backbones.image_injection import ImageBranch
 from pointseg.backbones.norm import BatchNorm
 from pointseg.ops.grouping import interpolate, neighbour_max
 

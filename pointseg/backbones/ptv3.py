@@ -20,13 +20,18 @@ import torch
 from torch import Tensor, nn
 
 from pointseg.backbones.features import Backbone, Features, Level
-from pointseg.backbones.image_pooling import ImagePooling, check_images, check_pooling, pool_images
+from pointseg.backbones.image_injection import (
+    ImagePooling,
+    check_images,
+    check_pooling,
+    pool_images,
+)
 from pointseg.backbones.ptv3_block import Block, BlockSpec
-from pointseg.backbones.ptv3_sites import Sites
-from pointseg.backbones.ptv3_steps import Pooling, Stem, Unpooling
+from pointseg.backbones.ptv3_pooling import Pooling, Stem, Unpooling
+from pointseg.backbones.ptv3_serialization import Sites
 from pointseg.cloud import Cloud
-from pointseg.ops.curves import ORDERS
 from pointseg.ops.pooling import Segments
+from pointseg.ops.space_filling_curves import ORDERS
 
 
 class PointTransformerV3(Backbone):

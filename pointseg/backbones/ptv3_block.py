@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pointseg.backbones.ptv3_sites import Sites
+from pointseg.backbones.ptv3_serialization import Sites
 from pointseg.ops.attention import RelativePositions, attend, attend_explicitly
 from pointseg.ops.convolution import SubmanifoldConv3d
 from pointseg.ops.linear import Linear

@@ -12,7 +12,7 @@ from pointseg.cli.command import DEVICES, add_data, at_least, choose_device, run
 from pointseg.cli.progress import Bar, bar
 
 if TYPE_CHECKING:
-    from pointseg.images.filling import Filled
+    from pointseg.loading.build_feature_cache import Filled
 
 NAME = "pointseg-cache-features"
 ALL = "all"
@@ -71,11 +71,11 @@ _views.__name__ = "number of views"
 def _run(arguments: argparse.Namespace, shown: Bar) -> int:
     import torch
 
+    from dinomed3d.runtime.errors import UserError
+    from pointseg.config.presets import images_for
     from pointseg.datasets import open_dataset
-    from pointseg.engine.recipes import images_for
-    from pointseg.errors import UserError
-    from pointseg.images.encoding import open_encoder
-    from pointseg.images.filling import CacheSpec, cache_features
+    from pointseg.images.features.encoder import open_encoder
+    from pointseg.loading.build_feature_cache import CacheSpec, cache_features
 
     device = choose_device(arguments.device)
     if arguments.precision == "float16" and device == "cpu":
@@ -114,7 +114,7 @@ def _run(arguments: argparse.Namespace, shown: Bar) -> int:
 
 
 def _show(found: Filled) -> None:
-    from pointseg.images.filling import told_bytes
+    from pointseg.loading.build_feature_cache import told_bytes
 
     print(
         f"{'split':<12}{'scenes':>8}{'no images':>11}{'images':>9}{'kept':>8}{'made':>8}{'stale':>8}"

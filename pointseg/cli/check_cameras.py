@@ -13,14 +13,14 @@ from pointseg.cli.images import DEFAULT
 from pointseg.cli.predict import UNITS
 from pointseg.cli.progress import Bar, bar
 from pointseg.cli.train import fitted
-from pointseg.images.recipe import OCCLUSIONS
+from pointseg.images.config import OCCLUSIONS
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from pointseg.images.frame import Frame, HasFrames
-    from pointseg.images.inspect import CheckSpec, Inspection
+    from pointseg.images.calibration.check import CheckSpec, Inspection
+    from pointseg.images.readers.frame import Frame, HasFrames
     from pointseg.scene import Scene
 
 NAME = "pointseg-check-cameras"
@@ -103,9 +103,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _spec(arguments: argparse.Namespace, shown: Bar) -> CheckSpec:
-    from pointseg.datasets.description import UNITS as METRES
-    from pointseg.errors import UserError
-    from pointseg.images.inspect import CheckSpec
+    from dinomed3d.runtime.errors import UserError
+    from pointseg.datasets.folder.description import UNITS as METRES
+    from pointseg.images.calibration.check import CheckSpec
     from pointseg.images.projection import Visibility
 
     if (arguments.cloud is None) == (arguments.dataset is None):
@@ -147,10 +147,10 @@ def _of_dataset(
     """A scene, its frames, how its dataset turned both, and metres per unit, where it says these; the margin."""
     from typing import cast
 
+    from dinomed3d.runtime.errors import UserError
+    from pointseg.config.presets import RECIPES, images_of
     from pointseg.datasets import open_dataset
     from pointseg.datasets.axes import turn_of
-    from pointseg.engine.recipes import RECIPES, images_of
-    from pointseg.errors import UserError
 
     if arguments.cameras is not None or arguments.images is not None:
         raise UserError("--cameras, --images: are for the file of a cloud; a dataset has its own")
@@ -184,10 +184,10 @@ def _of_cloud(
     """A cloud and its frames, in metres."""
     import numpy as np
 
+    from dinomed3d.runtime.errors import UserError
     from pointseg.datasets.axes import upright
-    from pointseg.errors import UserError
     from pointseg.files import read_cloud
-    from pointseg.images.frame import carried
+    from pointseg.images.readers.frame import carried
 
     for option in ("root", "config", "split", "scene"):
         if getattr(arguments, option) is not None:
@@ -200,18 +200,18 @@ def _of_cloud(
                 f"{path}: say where its images are: --cameras with a manifest, or with a folder of COLMAP's "
                 "text files; only an organised .pcd is its own image"
             )
-        from pointseg.images.organised import organised_frame
+        from pointseg.images.readers.organised import organised_frame
 
         frames = (organised_frame(path, unit_m=unit_m),)
         shown.say(
             "the camera is the one that fits the points: figures show the file, not a calibration"
         )
     elif cameras.is_dir():
-        from pointseg.images.colmap import read_colmap
+        from pointseg.images.readers.colmap import read_colmap
 
         frames = read_colmap(cameras, arguments.images or cameras.parent / "images")
     else:
-        from pointseg.images.manifest import read_manifest
+        from pointseg.images.readers.manifest import read_manifest
 
         frames = read_manifest(cameras)
     still = np.eye(3), np.zeros(3)
@@ -237,8 +237,8 @@ def _told_points(scene: Scene, shown: Bar) -> Scene:
 
 def _table(found: Inspection) -> str:
     """A line per view; in brackets the same with the pose inverted, and with pixels shuffled."""
-    from pointseg.images.alternatives import INVERTED
-    from pointseg.images.evidence import Evidence
+    from pointseg.images.calibration.agreement import Evidence
+    from pointseg.images.calibration.pose_conventions import INVERTED
 
     def told(view: Evidence | None, name: str, digits: int) -> str:
         value = None if view is None else getattr(view, name)
@@ -272,7 +272,7 @@ def _table(found: Inspection) -> str:
 
 
 def _run(arguments: argparse.Namespace, shown: Bar) -> int:
-    from pointseg.images.inspect import check_cameras
+    from pointseg.images.calibration.check import check_cameras
 
     spec = _spec(arguments, shown)
     found = check_cameras(spec)

@@ -22,7 +22,7 @@ def run_command(name: str, run: Callable[[], int]) -> int:
     Returns:
         Exit code: what ``run`` returns, 2 for an error the user can mend, 130 when interrupted.
     """
-    from pointseg.errors import UserError
+    from dinomed3d.runtime.errors import UserError
 
     for signal_name in ("SIGTERM", "SIGHUP"):  # what schedulers and closing terminals send
         if hasattr(signal, signal_name):
@@ -78,7 +78,7 @@ def choose_device(name: str) -> str:
     """
     import torch
 
-    from pointseg.errors import UserError
+    from dinomed3d.runtime.errors import UserError
 
     if name == "auto":  # mps is left to those who ask for it: it lacks some operators
         return "cuda" if torch.cuda.is_available() else "cpu"

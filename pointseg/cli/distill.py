@@ -14,8 +14,8 @@ from pointseg.cli.images import add_encoder, add_encoder_weights, seen_by
 from pointseg.cli.train import add_run, fitted, is_main, run_spec
 
 if TYPE_CHECKING:
+    from pointseg.config.recipe import Recipe
     from pointseg.datasets.mixture import Mixture, Part
-    from pointseg.engine.recipe import Recipe
 
 NAME = "pointseg-distill"
 
@@ -50,10 +50,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from pointseg.config.presets import images_of, recipe_for
+    from pointseg.config.recipe import override
     from pointseg.datasets import open_dataset
     from pointseg.datasets.mixture import Mixture, Part
-    from pointseg.engine.recipe import override
-    from pointseg.engine.recipes import images_of, recipe_for
 
     recipe = recipe_for(arguments.dataset, arguments.backbone, arguments.size or "full")
     dataset = open_dataset(
@@ -75,11 +75,11 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _other(text: str, arguments: argparse.Namespace) -> Part:
+    from dinomed3d.runtime.errors import UserError
+    from pointseg.config.presets import images_of, recipe_for
+    from pointseg.config.recipe import override
     from pointseg.datasets import open_dataset
     from pointseg.datasets.mixture import Part
-    from pointseg.engine.recipe import override
-    from pointseg.engine.recipes import images_of, recipe_for
-    from pointseg.errors import UserError
 
     name, equals, folder = text.partition("=")
     if not equals or name not in DATASETS:
@@ -94,7 +94,7 @@ def _other(text: str, arguments: argparse.Namespace) -> Part:
 
 def _say_rules(parts: Sequence[Part], recipe: Recipe) -> None:
     """What the datasets have in common of how they are seen, and what not."""
-    from pointseg.engine.sight import by_rule_of, rule_in_words
+    from pointseg.images.visibility_rule import by_rule_of, rule_in_words
 
     first, images = parts[0].dataset.name, recipe.images
     assert images is not None
@@ -110,9 +110,9 @@ def _say_rules(parts: Sequence[Part], recipe: Recipe) -> None:
 
 
 def _distil(arguments: argparse.Namespace, recipe: Recipe, dataset: Mixture) -> int:
-    from pointseg.engine.distillation import Distillation
-    from pointseg.engine.feature_showcase import show_features
-    from pointseg.engine.train import train
+    from pointseg.evaluation.visualize_features import show_features
+    from pointseg.training.distillation_task import Distillation
+    from pointseg.training.train import train
 
     assert recipe.images is not None
     out = arguments.out or Path("runs") / f"distilled-{arguments.dataset}-{arguments.backbone}"

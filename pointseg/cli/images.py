@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     import torch
 
     from dinomed3d.lifting import Encoder
-    from pointseg.engine.checkpoint import EncoderSource
-    from pointseg.images.cache import FeatureCache
-    from pointseg.images.recipe import ImageRecipe
+    from pointseg.images.config import ImageRecipe
+    from pointseg.images.features.feature_cache import FeatureCache
+    from pointseg.training.checkpoint import EncoderSource
 
 
 DEFAULT = "vit_small_patch16_dinov3"
@@ -86,9 +86,9 @@ def seen_by(
     Raises:
         UserError: neither or both are given; they cannot be read or do not fit.
     """
-    from pointseg.engine.encoders import cached_for, open_for
-    from pointseg.errors import UserError
-    from pointseg.images.encoding import RANDOM
+    from dinomed3d.runtime.errors import UserError
+    from pointseg.images.features.encoder import RANDOM
+    from pointseg.training.image_encoder import cached_for, open_for
 
     if (arguments.weights is None) == (arguments.image_cache is None):
         raise UserError(
@@ -119,7 +119,7 @@ def seen_by(
 
 def model_encoder(arguments: argparse.Namespace) -> EncoderSource | None:
     """Opens the encoder of a trained model, if weights are given."""
-    from pointseg.engine.encoders import trained_with
+    from pointseg.training.image_encoder import trained_with
 
     if arguments.weights is None:
         return None

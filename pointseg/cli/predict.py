@@ -14,7 +14,7 @@ from pointseg.cli.progress import Bar, bar
 from pointseg.cli.test import add_machine, add_protocol, choose_precision, protocol_changes
 
 if TYPE_CHECKING:
-    from pointseg.datasets.cameras import CameraRule
+    from pointseg.datasets.folder.cameras import CameraRule
 
 NAME = "pointseg-predict"
 SEEN_FROM = ("middle", "origin", "up")
@@ -98,9 +98,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace, shown: Bar) -> int:
-    from pointseg.datasets.description import UNITS as METRES
-    from pointseg.engine.predict import PredictSpec, predict
-    from pointseg.engine.prediction_table import table
+    from pointseg.datasets.folder.description import UNITS as METRES
+    from pointseg.prediction.predict import PredictSpec, predict
+    from pointseg.prediction.summary_table import table
 
     device = choose_device(arguments.device)
     changed = arguments.image_views is not None or arguments.allow_unseen
@@ -139,8 +139,8 @@ def _run(arguments: argparse.Namespace, shown: Bar) -> int:
 
 def _cameras(text: str | None, images: str | None) -> CameraRule | None:
     """Where images are: a folder that is there is COLMAP's model for all clouds, other paths are below each's."""
-    from pointseg.datasets.cameras import ORGANISED, literal, parse_cameras
-    from pointseg.errors import UserError
+    from dinomed3d.runtime.errors import UserError
+    from pointseg.datasets.folder.cameras import ORGANISED, literal, parse_cameras
 
     if text is None or (text == ORGANISED and images is not None):
         if images is not None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 from pointseg.cli.command import run_command
 
 if TYPE_CHECKING:
-    from pointseg.datasets.preparing import Preparation
+    from pointseg.datasets.prepare_scenes import Preparation
 
 NAME = "pointseg-prepare"
 DATASETS = ("scannet", "scannet200", "s3dis", "semantickitti", "nuscenes")
@@ -128,7 +128,7 @@ def duration(seconds: float) -> str:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from pointseg.errors import UserError
+    from dinomed3d.runtime.errors import UserError
 
     _check(arguments)
     unit = {"s3dis": "rooms", "semantickitti": "sequences", "nuscenes": "keyframes"}
@@ -143,7 +143,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    from pointseg.errors import UserError
+    from dinomed3d.runtime.errors import UserError
 
     for option, dataset in (("align", "s3dis"), ("normals", "s3dis"), ("version", "nuscenes")):
         if getattr(arguments, option) and arguments.dataset != dataset:
@@ -170,8 +170,8 @@ def _prepare(arguments: argparse.Namespace, progress: Progress) -> Preparation:
     workers = arguments.workers or min(8, os.cpu_count() or 1)
     images = source if arguments.images is IN_SOURCE else arguments.images
     if arguments.dataset in ("scannet", "scannet200"):
-        from pointseg.datasets import scannet_prepare
-        from pointseg.datasets.scannet import IMAGE_SIZE
+        from pointseg.datasets.scannet import prepare as scannet_prepare
+        from pointseg.datasets.scannet.dataset import IMAGE_SIZE
 
         size = arguments.image_size or IMAGE_SIZE
         return scannet_prepare.prepare(
@@ -183,7 +183,7 @@ def _prepare(arguments: argparse.Namespace, progress: Progress) -> Preparation:
             report=progress,
         )
     if arguments.dataset == "s3dis":
-        from pointseg.datasets import s3dis_prepare
+        from pointseg.datasets.s3dis import prepare as s3dis_prepare
 
         return s3dis_prepare.prepare(
             source,
@@ -195,10 +195,10 @@ def _prepare(arguments: argparse.Namespace, progress: Progress) -> Preparation:
             report=progress,
         )
     if arguments.dataset == "semantickitti":
-        from pointseg.datasets import semantickitti_prepare
+        from pointseg.datasets.semantickitti import prepare as semantickitti_prepare
 
         return semantickitti_prepare.prepare(source, out, images=images, report=progress)
-    from pointseg.datasets import nuscenes_prepare
+    from pointseg.datasets.nuscenes import prepare as nuscenes_prepare
 
     return nuscenes_prepare.prepare(
         source, out, version=arguments.version, images=images, report=progress

@@ -21,10 +21,10 @@ from pointseg.cli.progress import Bar, bar
 from pointseg.cli.train import fitted
 
 if TYPE_CHECKING:
+    from pointseg.config.recipe import Protocol
     from pointseg.datasets.dataset import Dataset
-    from pointseg.engine.recipe import Protocol
-    from pointseg.engine.test import Score
-    from pointseg.images.recipe import ImageRecipe
+    from pointseg.evaluation.evaluate import Score
+    from pointseg.images.config import ImageRecipe
 
 NAME = "pointseg-test"
 OF_DATASET = ""
@@ -153,7 +153,7 @@ def choose_precision(name: str, device: str) -> str:
     Raises:
         UserError: float16 on a CPU.
     """
-    from pointseg.errors import UserError
+    from dinomed3d.runtime.errors import UserError
 
     if name == "auto":
         return "float16" if device == "cuda" else "float32"
@@ -163,8 +163,8 @@ def choose_precision(name: str, device: str) -> str:
 
 
 def _sum(arguments: argparse.Namespace, shown: Bar) -> int:
-    from pointseg.engine.folds import sum_tests
-    from pointseg.errors import UserError
+    from dinomed3d.runtime.errors import UserError
+    from pointseg.evaluation.cross_validation import sum_tests
 
     if arguments.out is None:
         raise UserError("--sum: name a folder for the report of all folds with --out")
@@ -173,10 +173,10 @@ def _sum(arguments: argparse.Namespace, shown: Bar) -> int:
 
 
 def _run(arguments: argparse.Namespace, shown: Bar) -> int:
+    from dinomed3d.runtime.errors import UserError
     from pointseg.datasets import open_dataset
-    from pointseg.engine.degradation import Degradation
-    from pointseg.engine.test import ScoreSpec, score
-    from pointseg.errors import UserError
+    from pointseg.evaluation.evaluate import ScoreSpec, score
+    from pointseg.evaluation.robustness import Degradation
 
     _check_options(arguments)
     device = choose_device(arguments.device)
@@ -225,7 +225,7 @@ def _check_options(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: there are some.
     """
-    from pointseg.errors import UserError
+    from dinomed3d.runtime.errors import UserError
 
     if arguments.weights is not None and arguments.image_cache is not None:
         raise UserError(
@@ -261,8 +261,8 @@ def _check_options(arguments: argparse.Namespace) -> None:
 
 def _sight(arguments: argparse.Namespace, dataset: Dataset) -> ImageRecipe | None:
     """By which rule seen and unseen points are told apart, if that is asked for."""
-    from pointseg.engine.recipes import RECIPES, images_of
-    from pointseg.errors import UserError
+    from dinomed3d.runtime.errors import UserError
+    from pointseg.config.presets import RECIPES, images_of
 
     if arguments.by_sight is None:
         return None
@@ -281,9 +281,9 @@ def _sight(arguments: argparse.Namespace, dataset: Dataset) -> ImageRecipe | Non
 
 def _images_of(model: Path) -> ImageRecipe | None:
     """How images take part in a trained model."""
-    from pointseg.engine.checkpoint import read_checkpoint
-    from pointseg.engine.recipe import read_recipe
-    from pointseg.errors import UserError
+    from dinomed3d.runtime.errors import UserError
+    from pointseg.config.recipe import read_recipe
+    from pointseg.training.checkpoint import read_checkpoint
 
     content = read_checkpoint(model)
     try:

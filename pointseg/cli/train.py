@@ -21,10 +21,10 @@ from pointseg.cli.command import (
 from pointseg.cli.images import add_images, model_encoder, seen_by
 
 if TYPE_CHECKING:
+    from pointseg.config.recipe import Recipe
     from pointseg.datasets.dataset import Dataset
-    from pointseg.datasets.description import Description
-    from pointseg.engine.recipe import Recipe
-    from pointseg.engine.train import TrainSpec
+    from pointseg.datasets.folder.description import Description
+    from pointseg.training.train import TrainSpec
 
 NAME = "pointseg-train"
 
@@ -91,9 +91,9 @@ def add_run(parser: argparse.ArgumentParser) -> Any:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from pointseg.engine.recipe import override
-    from pointseg.engine.recipes import images_of, recipe_for
-    from pointseg.errors import UserError
+    from dinomed3d.runtime.errors import UserError
+    from pointseg.config.presets import images_of, recipe_for
+    from pointseg.config.recipe import override
 
     size = arguments.size or ("small" if arguments.dataset == "synthetic" else "full")
     recipe = recipe_for(arguments.dataset, arguments.backbone, size)
@@ -130,8 +130,8 @@ def fitted(recipe: Recipe, dataset: Dataset) -> Recipe:
     """A recipe with what only the data knows: of a person's own clouds features, voxels, unit and axis."""
     if recipe.dataset != "folder":
         return recipe
-    from pointseg.datasets.folder import Folder
-    from pointseg.engine.recipe import Form
+    from pointseg.config.recipe import Form
+    from pointseg.datasets.folder.dataset import Folder
 
     assert isinstance(dataset, Folder)
     known = [name for name in ("color", "normal", "strength") if name in dataset.fields]
@@ -175,8 +175,8 @@ def _guesses_strength(recipe: Recipe) -> bool:
 
 
 def _spec(arguments: argparse.Namespace, recipe: Recipe, dataset: Dataset) -> TrainSpec:
-    from pointseg.engine.initial import initial_weights
-    from pointseg.engine.segmentation import Segmentation
+    from pointseg.training.pretrained import initial_weights
+    from pointseg.training.segmentation_task import Segmentation
 
     out = arguments.out or Path("runs") / f"{arguments.dataset}-{arguments.backbone}"
     start = None
@@ -199,9 +199,9 @@ def run_spec(
     Raises:
         UserError: the folder holds a run, or none; a precision that the device has not.
     """
-    from pointseg.engine.aside import LAST, REPLACED
-    from pointseg.engine.train import TrainSpec
-    from pointseg.errors import UserError
+    from dinomed3d.runtime.errors import UserError
+    from pointseg.training.run_dir import LAST, REPLACED
+    from pointseg.training.train import TrainSpec
 
     held = (out / LAST).exists()
     if arguments.resume and not held:
@@ -242,9 +242,9 @@ def is_main() -> bool:
 
 
 def _train(spec: TrainSpec, arguments: argparse.Namespace) -> int:
-    from pointseg.engine.showcase import show_predictions
-    from pointseg.engine.train import train
-    from pointseg.errors import UserError
+    from dinomed3d.runtime.errors import UserError
+    from pointseg.evaluation.visualize_predictions import show_predictions
+    from pointseg.training.train import train
 
     result = train(spec)
     if not is_main():

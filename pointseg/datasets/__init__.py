@@ -41,33 +41,33 @@ def open_dataset(
     if config is not None and name != "folder":
         raise DatasetError(f"dataset '{name}': has no description to give; only 'folder' takes one")
     if name == "synthetic":
-        from pointseg.datasets.synthetic import Synthetic
+        from pointseg.datasets.synthetic.dataset import Synthetic
 
         if root is not None:
             raise DatasetError("dataset 'synthetic': is generated on the fly and takes no folder")
         return Synthetic()
     root = _existing_root(name, root)
     if name == "folder":
-        from pointseg.datasets.folder import Folder
+        from pointseg.datasets.folder.dataset import Folder
 
         return Folder(root, config, labelled=labelled)
     if name == "scannet":
-        from pointseg.datasets.scannet import ScanNet
+        from pointseg.datasets.scannet.dataset import ScanNet
 
         return ScanNet(root)
     if name == "scannet200":
-        from pointseg.datasets.scannet import ScanNet200
+        from pointseg.datasets.scannet.dataset import ScanNet200
 
         return ScanNet200(root)
     if name == "s3dis":
-        from pointseg.datasets.s3dis import S3DIS
+        from pointseg.datasets.s3dis.dataset import S3DIS
 
         return S3DIS(root)
     if name == "semantickitti":
-        from pointseg.datasets.semantickitti import SemanticKITTI
+        from pointseg.datasets.semantickitti.dataset import SemanticKITTI
 
         return SemanticKITTI(root)
-    from pointseg.datasets.nuscenes import NuScenes
+    from pointseg.datasets.nuscenes.dataset import NuScenes
 
     return NuScenes(root)
 

@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from pointseg.errors import UserError
+from dinomed3d.runtime.errors import UserError
 from pointseg.scene import Scene
 
 

@@ -10,8 +10,8 @@ from pointseg.datasets.dataset import UNLABELLED, Dataset, DatasetError, require
 from pointseg.scene import Scene
 
 if TYPE_CHECKING:
-    from pointseg.images.frame import Frame
-    from pointseg.images.recipe import ImageRecipe
+    from pointseg.images.config import ImageRecipe
+    from pointseg.images.readers.frame import Frame
 
 SPLITS = ("train", "val")
 

@@ -26,11 +26,11 @@ from pointseg.files.writing import new_file
 from pointseg.scene import IGNORE, Scene
 
 if TYPE_CHECKING:
-    from pointseg.images.frame import Frame
+    from pointseg.images.readers.frame import Frame
 
 INDEX = "dataset.json"
 CAMERAS = "cameras.json"
-"""In the folder of a scene: its images, in the format of ``pointseg.images.manifest``."""
+"""In the folder of a scene: its images, in the format of ``pointseg.images.readers.manifest``."""
 FORMAT = "pointseg-dataset-1"
 
 
@@ -198,7 +198,7 @@ class PreparedScenes:
             UserError: there is no such scene; the dataset was prepared without images; the description of
                 the cameras is damaged.
         """
-        from pointseg.images.manifest import read_manifest
+        from pointseg.images.readers.manifest import read_manifest
 
         require_scene(self.name, split, scene, self.scenes(split))
         path = self.root / split / scene / CAMERAS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pointseg.errors import UserError
+from dinomed3d.runtime.errors import UserError
 
 
 class CloudFileError(UserError):

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from dinomed3d.lifting import Cameras, z_buffer
-from pointseg.images.choice import choose
-from pointseg.images.diagnosis import depth_problem, why_unseen
-from pointseg.images.frame import Frame, ImagesError
-from pointseg.images.recipe import OCCLUSIONS
+from pointseg.images.calibration.explain_unseen import depth_problem, why_unseen
+from pointseg.images.config import OCCLUSIONS
+from pointseg.images.readers.frame import Frame, ImagesError
+from pointseg.images.select_views import choose
 from pointseg.scene import Scene
 
 CHUNK = 1 << 18

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pointseg.pictures.views import Projected, below_ceiling, project, upright
+from pointseg.pictures.viewpoints import Projected, below_ceiling, project, upright
 
 PAPER = (255, 255, 255)
 """Where no point is."""

@@ -13,7 +13,7 @@ from pointseg.transforms.geometric import (
 )
 from pointseg.transforms.pipeline import Compose, Transform, evaluation, indoor, outdoor
 from pointseg.transforms.select import DropOutside, GridSample, RandomDrop, SphereCrop
-from pointseg.transforms.views import (
+from pointseg.transforms.test_time_augmentation import (
     KITTI_VIEWS,
     NUSCENES_VIEWS,
     S3DIS_VIEWS,

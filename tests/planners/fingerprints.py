@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from planners.images import Images
+from planners.dataset_stats import Images
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from dinomed3d.networks import PARTS, NetworkSpec, spec_for_patch
 from planners.cost import StepCost, prediction, stage_one, stage_two
 from planners.geometry import Geometry
-from planners.parts import PartCost
+from planners.layer_costs import PartCost
 from planners.sizing import size_configuration
-
-from .fingerprints import FINGERPRINTS
-from .steps import build, nnunet_loss, trace_predicting, trace_training
+from tests.planners.fingerprints import FINGERPRINTS
+from tests.planners.steps import build, nnunet_loss, trace_predicting, trace_training
 
 SMALL, BASE = "vit_small_patch16_dinov3", "vit_base_patch16_dinov3"
 PLUS, GIANT = "vit_small_plus_patch16_dinov3", "vit_giant_patch14_reg4_dinov2"

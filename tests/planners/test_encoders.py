@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from dinomed3d.errors import UserError
 from dinomed3d.lifting import MODELS, DinoEncoder, build_encoder
+from dinomed3d.runtime.errors import UserError
 from planners.encoders import ENCODERS, EncoderSize, encoder_size
 
 SMALL, PLUS = "vit_small_patch16_dinov3", "vit_small_plus_patch16_dinov3"

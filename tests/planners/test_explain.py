@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dinomed3d.cli.main import main
-from dinomed3d.errors import UserError
+from dinomed3d.runtime.errors import UserError
 from planners.explain import explain, explain_configuration
 from planners.speed import Speed, measure_speed
 from tests.planners.conftest import MakeDataset

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from dinomed3d.errors import UserError
 from dinomed3d.networks import NetworkSpec
+from dinomed3d.runtime.errors import UserError
 from dinomed3d.training.plan import NETWORK
 from dinomed3d.training.recipe import recipe_from
 from planners.budget import Budget

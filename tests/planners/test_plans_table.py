@@ -14,12 +14,11 @@ import torch
 
 from dinomed3d.networks import NetworkSpec
 from dinomed3d.training.optimizer import build_optimizer, set_rates
+from dinomed3d.training.optimizer_step import Update
 from dinomed3d.training.recipe import Recipe
-from dinomed3d.training.update import Update
 from planners.sizing import LADDER, Sizing, size_configuration
-
-from .fingerprints import FINGERPRINTS, TARGETS
-from .steps import (
+from tests.planners.fingerprints import FINGERPRINTS, TARGETS
+from tests.planners.steps import (
     build,
     first_peaks,
     make_inputs,

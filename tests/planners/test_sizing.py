@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dinomed3d.errors import UserError
 from dinomed3d.networks import NetworkSpec, depth_kernels
+from dinomed3d.runtime.errors import UserError
 from planners.budget import Budget
 from planners.cost import stage_two
+from planners.dataset_stats import Images
 from planners.decisions import decisions
 from planners.encoders import encoder_size
-from planners.images import Images
 from planners.sizing import (
     LADDER,
     Rules,
@@ -32,8 +32,7 @@ from planners.sizing import (
     token_side,
     tokens_of,
 )
-
-from .fingerprints import FINGERPRINTS, TARGETS
+from tests.planners.fingerprints import FINGERPRINTS, TARGETS
 
 LARGE, BASE, PLUS, SMALL = LADDER
 GIANT = "vit_giant_patch14_reg4_dinov2"

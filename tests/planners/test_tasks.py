@@ -21,8 +21,8 @@ import torch
 from skimage import io
 
 from dinomed3d.training.plan import NETWORK
-
-from .datasets import RawTask, case_name, draw, write_dataset
+from tests import ROOT
+from tests.planners.datasets import RawTask, case_name, draw, write_dataset
 
 DATASET = "Dataset903_Task"
 PLANS = "DinoMed3DPlans"
@@ -246,7 +246,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeWorkspace:
         monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
     for name, value in SETTINGS.items():
         monkeypatch.setenv(name, value)
-    shims = Path(__file__).parents[2] / "dinomed3d" / "shims"
+    shims = ROOT / "dinomed3d" / "shims"
     monkeypatch.setenv("nnUNet_extTrainer", str(shims))  # where the package itself is not installed
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")
     here = SimpleNamespace(Pool=PoolHere)

@@ -13,8 +13,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from dinomed3d.networks import NetworkSpec, build_network
 from planners.cost import stage_one, stage_two
 from planners.trace import LiveMemory, materialise, trace_prediction, trace_step
-
-from .steps import build, make_inputs, nnunet_loss, step_inputs, step_loss, trace_training
+from tests.planners.steps import (
+    build,
+    make_inputs,
+    nnunet_loss,
+    step_inputs,
+    step_loss,
+    trace_training,
+)
 
 SPEC = NetworkSpec(
     encoder_overrides={"embed_dim": 96, "depth": 4, "num_heads": 4},

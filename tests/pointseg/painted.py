@@ -11,14 +11,14 @@ import torch
 from numpy.typing import NDArray
 
 from dinomed3d.lifting import Camera
+from pointseg.config.recipe import Recipe
 from pointseg.datasets.dataset import ClassList, DatasetError
-from pointseg.engine.encoders import open_for
-from pointseg.engine.recipe import Recipe
-from pointseg.engine.segmentation import Segmentation
-from pointseg.engine.train import TrainSpec
-from pointseg.images.frame import Frame
-from pointseg.images.recipe import ImageRecipe
+from pointseg.images.config import ImageRecipe
+from pointseg.images.readers.frame import Frame
 from pointseg.scene import Scene
+from pointseg.training.image_encoder import open_for
+from pointseg.training.segmentation_task import Segmentation
+from pointseg.training.train import TrainSpec
 from tests.pointseg.tiny import RECIPE
 
 CLASSES = ClassList(

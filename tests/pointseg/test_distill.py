@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from dinomed3d.runtime.errors import UserError
 from pointseg.cloud import Cloud, collate
 from pointseg.distill import Distiller, cosine_distance
 from pointseg.ditr import PointImages
-from pointseg.engine.checkpoint import backbone_of
-from pointseg.errors import UserError
+from pointseg.training.checkpoint import backbone_of
 from tests.pointseg.painted import SEEING
 
 BARE = replace(SEEING, images=None)

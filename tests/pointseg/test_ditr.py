@@ -16,18 +16,18 @@ from torch import nn
 
 from dinomed3d.lifting import Encoder, build_encoder
 from dinomed3d.lifting.dino import LVD_MEAN, LVD_STD
+from dinomed3d.runtime.errors import UserError
 from pointseg import ditr as lifting_of_images
 from pointseg.backbones import BackboneWeightsError, build_backbone, load_backbone
-from pointseg.backbones.image_pooling import ImagePooling
+from pointseg.backbones.image_injection import ImagePooling
 from pointseg.backbones.ptv3 import PointTransformerV3
 from pointseg.cloud import Cloud, collate
 from pointseg.ditr import PointImages
-from pointseg.engine.mix3d import mix3d
-from pointseg.errors import UserError
-from pointseg.images import recipe
+from pointseg.images import config as recipe
 from pointseg.segmenter import Segmenter
+from pointseg.training.mix3d import mix3d
 from tests.pointseg.backbones.clouds import cloud
-from tests.pointseg.backbones.test_image_pooling import CONFIGS
+from tests.pointseg.backbones.test_image_injection import CONFIGS
 from tests.pointseg.backbones.test_ptv3 import DRAWN, TINY
 
 STRIDE, SIZE = 4, (8, 12)  # 2 x 3 patches

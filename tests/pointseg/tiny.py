@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from pointseg.config.presets import RECIPES
+from pointseg.config.recipe import Recipe
 from pointseg.datasets.dataset import ClassList, DatasetError
-from pointseg.engine.recipe import Recipe
-from pointseg.engine.recipes import RECIPES
-from pointseg.engine.train import TrainSpec
 from pointseg.scene import Scene
+from pointseg.training.train import TrainSpec
 from pointseg.transforms import Augmentation
 
 CLASSES = ClassList(

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from dinomed3d.inference.archive import DAMAGED
 from dinomed3d.inference.dicom import tags
 from dinomed3d.inference.dicom.kinds import is_localizer, no_slice
+from dinomed3d.runtime.safe_zip import DAMAGED
 
 DICOM_ENDINGS = ("", ".dcm", ".dicom", ".dic", ".ima")
 """Names that speak for DICOM; files with the magic word count whatever they are called."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dinomed3d.inference.case import CaseError, Scan
+from dinomed3d.inference.cohort.case import CaseError, Scan
 
 _REQUIRED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID") + (
     *("FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient"),
@@ -42,7 +42,7 @@ def read_headers(scan: Scan) -> list[Any]:
     with contextlib.ExitStack() as stack:
         files = [Path(file) for file in scan.files]
         if scan.archive is not None:
-            from dinomed3d.inference.archive import extract
+            from dinomed3d.runtime.safe_zip import extract
 
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="dinomed3d-"))
             files = extract(Path(scan.archive), scan.files, Path(folder))

@@ -13,9 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dinomed3d.errors import UserError
-from dinomed3d.inference.archive import DAMAGED
-from dinomed3d.inference.case import CaseError, Scan
+from dinomed3d.inference.cohort.case import CaseError, Scan
 from dinomed3d.inference.dicom import tags
 from dinomed3d.inference.dicom.series import (
     Found,
@@ -25,6 +23,8 @@ from dinomed3d.inference.dicom.series import (
     find_series_in_archive,
 )
 from dinomed3d.inference.dicom.stack import Stack, plane, stack
+from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.safe_zip import DAMAGED
 
 __all__ = [
     "Found",
@@ -149,7 +149,7 @@ def _on_disk(scan: Scan) -> Iterator[list[Path]]:
     if scan.archive is None:
         yield [Path(file) for file in scan.files]
         return
-    from dinomed3d.inference.archive import extract
+    from dinomed3d.runtime.safe_zip import extract
 
     with tempfile.TemporaryDirectory(prefix="dinomed3d-") as folder:
         try:

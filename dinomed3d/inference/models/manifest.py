@@ -7,9 +7,9 @@ import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from dinomed3d.errors import UserError
-from dinomed3d.inference.models.holdings import LARGEST_TEXT, MANIFEST, Holdings
-from dinomed3d.inference.models.vetting import parse
+from dinomed3d.inference.models.model_files import LARGEST_TEXT, MANIFEST, Holdings
+from dinomed3d.inference.models.validate_plans import parse
+from dinomed3d.runtime.errors import UserError
 
 FORMAT = "dinomed3d model"
 VERSION = 1

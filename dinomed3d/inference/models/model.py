@@ -10,10 +10,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dinomed3d.errors import UserError
-from dinomed3d.inference.models.holdings import LARGEST_TEXT, MANIFEST, Holdings, open_holdings
 from dinomed3d.inference.models.manifest import TEXTS, Manifest, read_manifest
-from dinomed3d.inference.models.vetting import (
+from dinomed3d.inference.models.model_files import LARGEST_TEXT, MANIFEST, Holdings, open_holdings
+from dinomed3d.inference.models.network_weights import (
+    digest,
+    from_safetensors,
+    network_weights,
+    read_torch,
+)
+from dinomed3d.inference.models.validate_plans import (
     channel_names,
     check_architecture,
     check_dataset,
@@ -22,7 +27,7 @@ from dinomed3d.inference.models.vetting import (
     configuration_of,
     parse,
 )
-from dinomed3d.inference.models.weights import digest, from_safetensors, network_weights, read_torch
+from dinomed3d.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor

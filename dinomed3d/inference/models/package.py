@@ -13,13 +13,13 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from dinomed3d import __version__
-from dinomed3d.errors import UserError
-from dinomed3d.inference.models.holdings import MANIFEST, open_holdings
 from dinomed3d.inference.models.manifest import Manifest
 from dinomed3d.inference.models.model import FINAL, PACKED, Model, fold_weights, open_model
+from dinomed3d.inference.models.model_files import MANIFEST, open_holdings
+from dinomed3d.inference.models.network_weights import to_safetensors
 from dinomed3d.inference.models.training_volumes import training_volumes
-from dinomed3d.inference.models.weights import to_safetensors
-from dinomed3d.inference.writing import part_name
+from dinomed3d.runtime.atomic_files import part_name
+from dinomed3d.runtime.errors import UserError
 
 LICENCE = "LICENSE.txt"
 LARGEST_LICENCE = 1 << 20

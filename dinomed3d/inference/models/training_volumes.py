@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dinomed3d.errors import UserError
+from dinomed3d.runtime.errors import UserError
 
 
 def training_volumes(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dinomed3d.inference.report.parts import count_parts
+from dinomed3d.inference.report.connected_components import count_parts
 
 if TYPE_CHECKING:
     from dinomed3d.inference.models.model import Model

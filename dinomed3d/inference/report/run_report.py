@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dinomed3d.inference.report.page import Tally, render_page, seconds_of
-from dinomed3d.inference.writing import write_whole
+from dinomed3d.inference.report.html_report import Tally, render_page, seconds_of
+from dinomed3d.runtime.atomic_files import write_whole
 
 _COLUMNS = (
     "case",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dinomed3d.inference.palette import COLOURS
+from dinomed3d.inference.report.palette import COLOURS
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --paper: #fff; --soft: #5c6670; --line: #d5dae0;

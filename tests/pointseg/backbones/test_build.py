@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import pointseg
+from dinomed3d.runtime.errors import UserError
 from pointseg.backbones import BACKBONES, build_backbone
 from pointseg.backbones.minkunet import MinkUNet
 from pointseg.backbones.ptv3 import PointTransformerV3
-from pointseg.errors import UserError
 from tests.pointseg.backbones.test_ptv3 import TINY
 
 

@@ -180,7 +180,7 @@ def test_without_flash_the_smallest_cloud_sets_the_window():
 
 
 def sites(points):
-    from pointseg.backbones.ptv3_sites import Sites
+    from pointseg.backbones.ptv3_serialization import Sites
 
     return Sites.of(points, ("z", "hilbert"), (0, 1))
 

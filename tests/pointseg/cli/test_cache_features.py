@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from dinomed3d.runtime.errors import UserError
 from pointseg.cli.cache_features import main
-from pointseg.errors import UserError
-from pointseg.images import encoding
+from pointseg.images.features import encoder as encoding
 from tests.pointseg.images.posed import ENCODER, photographed, tiny_encoder
 
 
@@ -64,7 +64,7 @@ def test_interrupted(tmp_path, dataset, capsys, monkeypatch):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pointseg.images.filling.FeatureCache.put", stop)
+    monkeypatch.setattr("pointseg.loading.build_feature_cache.FeatureCache.put", stop)
     assert run(tmp_path) == 130
     assert "is kept; the same command goes on" in capsys.readouterr().err
 
@@ -83,7 +83,7 @@ def test_interrupted(tmp_path, dataset, capsys, monkeypatch):
 def test_images_are_encoded_as_training_reads_them(
     tmp_path, dataset, capsys, monkeypatch, name, encoder, size, views
 ):
-    from pointseg.engine.recipes import images_for
+    from pointseg.config.presets import images_for
 
     asked = []
 
@@ -91,7 +91,7 @@ def test_images_are_encoded_as_training_reads_them(
         asked.append(spec)
         raise UserError("enough")
 
-    monkeypatch.setattr("pointseg.images.filling.cache_features", stop)
+    monkeypatch.setattr("pointseg.loading.build_feature_cache.cache_features", stop)
     fixed = ["--dataset", name, "--encoder", encoder, "--weights", "none", "-o", str(tmp_path)]
     assert main(fixed) == 2
     recipe = images_for(name, encoder)

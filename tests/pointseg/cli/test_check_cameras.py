@@ -17,7 +17,7 @@ from scipy.spatial.transform import Rotation
 from pointseg.cli.check_cameras import main
 from pointseg.files import write_cloud
 from pointseg.scene import Scene
-from tests.pointseg.engine.answers import CLASSES
+from tests.pointseg.evaluation.answers import CLASSES
 from tests.pointseg.images.street import frame, inverted, photo, posed, street
 
 
@@ -161,7 +161,8 @@ def test_points_may_be_off_as_far_as_in_training(tmp_path, monkeypatch, capsys):
     """Voxels of 4 mm are a fifth of ScanNet's, so the margin is a fifth of 0.2 m, unless it is stated."""
     held = []
     monkeypatch.setattr(
-        "pointseg.images.inspect.check_cameras", lambda spec: held.append(spec) or sys.exit(0)
+        "pointseg.images.calibration.check.check_cameras",
+        lambda spec: held.append(spec) or sys.exit(0),
     )
     Image.fromarray(photo()).save(tmp_path / "0.png")
     seen = frame().camera

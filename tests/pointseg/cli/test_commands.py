@@ -11,13 +11,13 @@ import torch
 
 from pointseg.cli.predict import main as predict
 from pointseg.cli.test import main as score
+from pointseg.config.presets import recipe_for
+from pointseg.config.recipe import Protocol
 from pointseg.datasets.dataset import ClassList
-from pointseg.engine.checkpoint import build_segmenter, load_model, save_checkpoint
-from pointseg.engine.recipe import Protocol
-from pointseg.engine.recipes import recipe_for
-from pointseg.engine.voting import Passes, Voter
+from pointseg.evaluation.tta import Passes, Voter
 from pointseg.files import read_cloud, write_cloud
 from pointseg.scene import IGNORE, Scene
+from pointseg.training.checkpoint import build_segmenter, load_model, save_checkpoint
 
 BACKBONES = ("ptv3", "minkunet", "pointnext")
 CLASSES = ClassList(names=("low", "high"), colors=np.array([[200, 60, 0], [0, 60, 200]], np.uint8))

@@ -13,14 +13,14 @@ from PIL import Image
 
 import pointseg.datasets as datasets
 from pointseg.cli import cache_features, distill, predict, test, train
+from pointseg.config.recipe import Recipe
 from pointseg.datasets.mixture import Mixture
-from pointseg.engine.checkpoint import DISTILLED, load_model, read_checkpoint
-from pointseg.engine.encoders import trained_with
-from pointseg.engine.recipe import Recipe
 from pointseg.files import write_cloud
-from pointseg.images.cache import find_cache
-from pointseg.images.manifest import write_manifest
-from pointseg.images.sources import ImageFile
+from pointseg.images.features.feature_cache import find_cache
+from pointseg.images.readers.image_files import ImageFile
+from pointseg.images.readers.manifest import write_manifest
+from pointseg.training.checkpoint import DISTILLED, load_model, read_checkpoint
+from pointseg.training.image_encoder import trained_with
 from tests.pointseg.painted import Painted
 
 TINY = [
@@ -116,7 +116,7 @@ def test_what_training_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_features_from_a_cache_are_those_of_the_images(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pointseg.images import encoding
+    from pointseg.images.features import encoder as encoding
 
     whole = encoding.open_encoder
 

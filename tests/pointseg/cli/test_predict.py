@@ -8,16 +8,16 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pointseg.cli.predict import SEEN_FROM, UNITS, main
-from pointseg.datasets.description import UNITS as METRES
-from pointseg.engine import predict as engine
+from pointseg.datasets.folder.description import UNITS as METRES
 from pointseg.files import read_cloud, write_cloud
-from tests.pointseg.engine.answers import RECIPE, ByColor, colored, trained
+from pointseg.prediction import predict as engine
+from tests import ROOT
+from tests.pointseg.evaluation.answers import RECIPE, ByColor, colored, trained
 
 
 @pytest.fixture(autouse=True)
@@ -106,8 +106,8 @@ def test_mistakes_are_one_line_and_exit_code_2(tmp_path, capsys, options, messag
 
 SLOW = """
 import sys, time
-from pointseg.engine import predict
-from tests.pointseg.engine.answers import ByColor, trained
+from pointseg.prediction import predict
+from tests.pointseg.evaluation.answers import ByColor, trained
 class Slow(ByColor):
     def forward(self, cloud):
         print("working", file=sys.stderr, flush=True)
@@ -123,8 +123,7 @@ sys.exit(main(sys.argv[1:]))
 def test_interrupted_it_ends_at_once_and_leaves_no_halves(tmp_path, number):
     write_cloud(tmp_path / "room.ply", colored([0, 1]))
     command = ["room.ply", "-o", "out", "-m", "best.pt"]
-    root = Path(__file__).parents[3]
-    environment = {"PYTHONPATH": str(root), "PATH": "", "OMP_NUM_THREADS": "1"}
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "", "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         [sys.executable, "-c", SLOW, *command],
         cwd=tmp_path, env=environment, stderr=subprocess.PIPE, encoding="utf-8",

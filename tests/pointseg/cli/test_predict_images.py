@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from pointseg.cli import predict
-from pointseg.engine.train import train
 from pointseg.files import write_cloud
-from pointseg.images.manifest import write_manifest
-from pointseg.images.sources import ImageFile
+from pointseg.images.readers.image_files import ImageFile
+from pointseg.images.readers.manifest import write_manifest
+from pointseg.training.train import train
 from tests.pointseg.painted import SEEING, Painted, spec
 from tests.pointseg.tiny import RECIPE
 from tests.pointseg.tiny import spec as boxes

@@ -23,7 +23,7 @@ from tests.pointseg.datasets.official import (
     write_sens,
 )
 from tests.pointseg.datasets.official_images import add_cameras, write_picture
-from tests.pointseg.datasets.test_s3dis_images import write_image
+from tests.pointseg.datasets.s3dis.test_images import write_image
 
 
 def run(*arguments: object) -> int:

@@ -9,9 +9,9 @@ import sys
 import pytest
 
 from pointseg.cli.test import VIEWS, main
-from pointseg.engine import test as engine
+from pointseg.evaluation import evaluate as engine
 from pointseg.transforms import VIEWS as TEST_VIEWS
-from tests.pointseg.engine.answers import ByColor, Clouds, colored, trained
+from tests.pointseg.evaluation.answers import ByColor, Clouds, colored, trained
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from pointseg import backbones, datasets
 from pointseg.cli import command
 from pointseg.cli.train import main
-from pointseg.engine.train import LAST
+from pointseg.training.train import LAST
 
 TINY = [
     *("--backbone", "minkunet", "--device", "cpu", "--workers", "0"),

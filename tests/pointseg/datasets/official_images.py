@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pointseg.datasets.nuscenes_cameras import CHANNELS
+from pointseg.datasets.nuscenes.cameras import CHANNELS
 
 
 def quaternion(rotation: NDArray[np.float64]) -> list[float]:

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dinomed3d.runtime.errors import UserError
 from pointseg.datasets import DATASETS, ClassList, DatasetError, open_dataset
 from pointseg.datasets.dataset import distinct_colors, require_scene, require_split
-from pointseg.errors import UserError
 
 
 def test_a_class_list():

@@ -7,7 +7,7 @@ import pytest
 
 from pointseg.datasets import check_scale
 from pointseg.datasets.scale import point_spacing
-from pointseg.datasets.synthetic import Synthetic
+from pointseg.datasets.synthetic.dataset import Synthetic
 from pointseg.files import finite_points, read_cloud
 from pointseg.scene import Scene
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pointseg.images.frame import Frame, make_camera
+from pointseg.images.readers.frame import Frame, make_camera
 from pointseg.scene import Scene
 
 K = np.array([[30.0, 0, 30], [0, 30, 20], [0, 0, 1]])

@@ -8,11 +8,11 @@ from PIL import Image
 
 from dinomed3d.lifting import Camera
 from pointseg.datasets.dataset import require_scene, require_split
-from pointseg.images.encoding import open_encoder
-from pointseg.images.frame import Frame
-from pointseg.images.sources import ImageFile
+from pointseg.images.features.encoder import open_encoder
+from pointseg.images.readers.frame import Frame
+from pointseg.images.readers.image_files import ImageFile
 from pointseg.scene import Scene
-from tests.pointseg.engine.answers import CLASSES
+from tests.pointseg.evaluation.answers import CLASSES
 
 TINY = dict(embed_dim=24, depth=2, num_heads=2, init_values=1.0)
 ENCODER = "vit_small_patch16_dinov3"

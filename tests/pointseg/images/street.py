@@ -9,7 +9,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from dinomed3d.lifting import Camera
-from pointseg.images.frame import Frame
+from pointseg.images.readers.frame import Frame
 from pointseg.scene import Scene
 
 SIZE = (60, 80)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pointseg.images.frame import ImagesError
 from pointseg.images.preprocess import flip_coordinates, load_images, turn_hue
 from pointseg.images.projection import Visibility, see
+from pointseg.images.readers.frame import ImagesError
 from tests.pointseg.images.given import SIZE, frame, wall
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from pointseg.ops.curves import ORDERS, encode_orders
 from pointseg.ops.pooling import Segments, pool_cells, segment_reduce
+from pointseg.ops.space_filling_curves import ORDERS, encode_orders
 
 VALUES = torch.tensor([[1.0, -1.0], [2.0, -2.0], [4.0, -4.0], [2.0, -5.0]])
 INDEX = torch.tensor([2, 0, 2, 0])

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from pointseg.pictures.confusion import write_confusion
-from pointseg.pictures.curves import draw_curves
+from pointseg.pictures.training_curves import draw_curves
 
 
 def test_the_table_has_counts_and_shares(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pointseg.pictures.render import PAPER, render
-from pointseg.pictures.views import below_ceiling, project, upright
+from pointseg.pictures.viewpoints import below_ceiling, project, upright
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 

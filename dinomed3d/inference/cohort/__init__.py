@@ -1,0 +1,1 @@
+"""A run over many cases: workers, records, resume, memory, Ray."""

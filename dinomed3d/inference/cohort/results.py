@@ -1,0 +1,98 @@
+"""What a finished case leaves: mask, preview, measures, flags, and DICOM-SEG where it is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dinomed3d import __version__
+from dinomed3d.inference.cohort.case import Case, CaseError
+from dinomed3d.inference.cohort.record import sha256
+from dinomed3d.inference.cohort.spec import PredictSpec
+from dinomed3d.inference.io.image import Volume, write_mask
+from dinomed3d.inference.io.orientation import Reorientation
+from dinomed3d.inference.models.model import Model
+from dinomed3d.inference.nnunet.segment import Segmentation
+from dinomed3d.inference.report.preview import draw_preview
+from dinomed3d.inference.report.quality import TrainingRange, flags, measure
+from dinomed3d.runtime.atomic_files import write_whole
+from dinomed3d.runtime.errors import UserError
+
+
+def write_results(
+    case: Case,
+    volume: Volume,
+    segmentation: Segmentation,
+    model: Model,
+    spec: PredictSpec,
+    training: TrainingRange,
+    turn: Reorientation | None,
+) -> dict[str, Any]:
+    """Write everything but the record.
+
+    Args:
+        case: what was predicted.
+        volume: the scan, as stored.
+        segmentation: its mask on the stored grid.
+        model: what made it.
+        spec: what was asked for.
+        training: what the model has seen, to judge by.
+        turn: how the volume was turned for the model, if it was.
+
+    Returns:
+        The record's entries about the results.
+
+    Raises:
+        CaseError: a result cannot be written as it must be.
+    """
+    out, grid = Path(spec.out), volume.grid
+    mask = np.ascontiguousarray(segmentation.mask)
+    path = out / f"{case.id}{grid.ending}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_mask(mask, grid, path)
+    files: list[str] = []
+    notes: list[str] = []
+    found: list[str] = []
+    if spec.dicom_seg and case.scans[0].ending == ".dcm":
+        from dinomed3d.inference.dicom.dicom_seg import write_segmentation
+
+        seg = out / f"{case.id}.seg.dcm"
+        try:
+            notes += write_segmentation(
+                mask,
+                case.scans[0],
+                seg,
+                labels=model.mask_values,
+                algorithm=f"{model.trainer} {model.configuration}"[:64],
+                version=f"dinomed3d {__version__}, model {model.hash[:12]}",
+            )
+            files.append(seg.relative_to(out).as_posix())
+        except (CaseError, UserError, ValueError) as error:  # the mask itself is right and stays
+            found.append(f"no DICOM segmentation: {error}")
+    if spec.save_probabilities:
+        files.append(f"{case.id}.b2nd")
+    labels = measure(mask, model.mask_values, voxel_ml=grid.voxel_ml)
+    seen = flags(
+        labels,
+        training,
+        channels=volume.channels,
+        mask=mask,
+        spacing_mm=grid.spacing_mm,
+        certainty=segmentation.certainty,
+        axes=(0, 1, 2) if turn is None else turn.axes,
+    )
+    preview = out / f"{case.id}.png"
+    image = volume.channels[0]
+    write_whole(preview, draw_preview(image, mask, spacing_mm=grid.spacing_mm, affine=grid.affine))
+    return {
+        "grid": grid.to_json(),
+        "orientation": grid.orientation,
+        "mask": {"file": path.relative_to(out).as_posix(), "sha256": sha256(path)},
+        "files": [*files, preview.relative_to(out).as_posix()],
+        "labels": labels,
+        "certainty": segmentation.certainty,
+        "flags": [*found, *seen],
+        "result_notes": notes,
+    }

@@ -1,0 +1,292 @@
+"""A mask as a DICOM Segmentation object that refers to the series it was made from."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import uuid
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dinomed3d.inference.cohort.case import CaseError, Scan
+from dinomed3d.inference.dicom.segments import describe_segment, foreground_labels
+from dinomed3d.inference.dicom.source import (
+    check_headers,
+    read_headers,
+    series_place,
+    slice_normal,
+    slice_positions,
+)
+from dinomed3d.runtime.atomic_files import part_name, settle
+from dinomed3d.runtime.errors import UserError
+
+
+def write_segmentation(
+    mask: NDArray[np.unsignedinteger[Any]],
+    scan: Scan,
+    path: Path,
+    *,
+    labels: Mapping[str, int | Sequence[int]],
+    algorithm: str,
+    version: str,
+) -> list[str]:
+    """Write the mask of a DICOM series as a DICOM Segmentation object, and read it back.
+
+    One binary segment for each label that has voxels, in the order of `labels`; regions may
+    overlap. Frames without voxels are left out. A mask without any gives all labels on one empty
+    frame each. Patient and study are the series' own; a series of its own for each algorithm. UIDs,
+    and with them the whole file, follow from what goes in: the same call gives the same bytes. As
+    a consequence the content date is the source's, not today's. Takes about six times the memory of
+    the mask; where regions overlap (8 + regions) times.
+
+    What a PACS needs is only this file beside the series: send it with any DICOM storage client
+    (`storescu -aec ARCHIVE host port FILE`); the archive must take the SOP class 1.2.840.10008.
+    5.1.4.1.1.66.4, and the study must be there under the same UIDs (not those of an anonymised
+    copy).
+
+    Args:
+        mask: (Z, Y, X) uint8 or uint16; mask[z] lies on scan.files[z], rows Y, columns X.
+        scan: A DICOM series, its files in the order of their positions; maybe in a zip.
+        path: Of the file, which is written under another name and renamed once it is right.
+        labels: Name to value, or to the values of a region.
+        algorithm: What made the mask, at most 64 characters: told in each segment.
+        version: Of the algorithm, at most 64 characters.
+
+    Returns:
+        What the user should be told: labels that were left out.
+
+    Raises:
+        CaseError: The series cannot be referred to: no UIDs or positions, files out of order, another
+            size than the mask; or what was read back differs from the mask.
+        UserError: highdicom is not installed; a label's name that DICOM cannot hold.
+        ValueError: A mask that is not (Z, Y, X) uint8 or uint16, or has values without a label.
+    """
+    if mask.ndim != 3 or mask.dtype not in (np.uint8, np.uint16):
+        raise ValueError(
+            "write_segmentation: 'mask' must be (Z, Y, X) uint8 or uint16, "
+            f"got {mask.shape} {mask.dtype}"
+        )
+    named = foreground_labels(labels)
+    present = _present(mask, named)
+    segments = present or named  # an object needs segments, also where nothing was found
+    planes = slice(None) if present else slice(0, 1)
+    part = part_name(path)
+    with _quiet_libraries():
+        try:
+            headers = read_headers(scan)
+            check_headers(headers, scan, mask.shape)
+            content = _build(
+                mask[planes], headers, planes, segments, list(named), (algorithm, version)
+            )
+            path.parent.mkdir(parents=True, exist_ok=True)
+            content.save_as(part)
+            del content
+            if difference := _difference(part, mask, headers, segments):
+                raise CaseError(
+                    f"{path}: the DICOM segmentation differs when read back: {difference}"
+                )
+            settle(part)
+            os.replace(part, path)
+        except (CaseError, UserError):
+            raise
+        except (AttributeError, KeyError, TypeError, ValueError, NotImplementedError) as err:
+            raise CaseError(
+                f"{series_place(scan)}: no DICOM segmentation can be made for this series: "
+                f"{' '.join(str(err).split())}; the mask itself is not concerned"
+            ) from err
+        finally:
+            part.unlink(missing_ok=True)
+    left_out = [name for name in named if name not in segments]
+    return [f"no voxels, not in the DICOM segmentation: {', '.join(left_out)}"] if left_out else []
+
+
+@contextlib.contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Import pydicom and highdicom; their remarks about values in the source's headers unsaid."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            import highdicom  # noqa: F401
+            import pydicom  # noqa: F401
+        except ImportError as err:
+            raise UserError(
+                f'DICOM segmentations need highdicom ({err}): pip install "dinomed3d[dicom]"'
+            ) from err
+        yield
+
+
+def _present(
+    mask: NDArray[Any], named: Mapping[str, tuple[int, ...]]
+) -> dict[str, tuple[int, ...]]:
+    """The labels that have voxels."""
+    counts = np.zeros(np.iinfo(mask.dtype).max + 1, dtype=np.int64)
+    for plane in mask:
+        counts += np.bincount(plane.ravel(), minlength=len(counts))
+    known = {0}.union(*named.values())
+    if strange := sorted(set(np.flatnonzero(counts).tolist()) - known):
+        raise ValueError(f"write_segmentation: 'mask' has values without a label: {strange}")
+    return {name: values for name, values in named.items() if counts[list(values)].any()}
+
+
+def _build(
+    mask: NDArray[Any],
+    headers: Sequence[Any],
+    planes: slice,
+    segments: Mapping[str, tuple[int, ...]],
+    names: Sequence[str],
+    made_by: tuple[str, str],
+) -> Any:
+    """Make highdicom's object of the mask; `planes` are the slices that the mask is of."""
+    import highdicom
+    from pydicom.sr.codedict import codes
+
+    first = headers[0]
+    algorithm, version = made_by
+    identification = highdicom.AlgorithmIdentificationSequence(
+        name=algorithm, family=codes.cid7162.ArtificialIntelligence, version=version
+    )
+    series_uid = _uid(first.SeriesInstanceUID, algorithm, version)
+    sources = [str(header.SOPInstanceUID) for header in headers]
+    digest = hashlib.sha256(np.ascontiguousarray(mask).data).hexdigest()
+    ascii_only = "".join((*names, *made_by)).isascii()
+    content = highdicom.seg.Segmentation(
+        source_images=headers[planes],
+        pixel_array=_pixels(mask, segments),
+        segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=[
+            describe_segment(k, name, names.index(name), algorithm=identification)
+            for k, name in enumerate(segments, start=1)
+        ],
+        series_instance_uid=series_uid,
+        series_number=1000 + max(0, int(first.get("SeriesNumber") or 0)) % 1_000_000,
+        sop_instance_uid=_uid(series_uid, *sources, mask.shape, digest, dict(segments)),
+        instance_number=1,
+        manufacturer="dinomed3d",
+        manufacturer_model_name=algorithm,
+        software_versions=version,
+        device_serial_number=version,
+        omit_empty_frames=bool(mask.any()),
+        pixel_measures=_pixel_measures(headers),
+        series_description="Segmentation (dinomed3d)",
+        content_label="SEGMENTATION",
+        content_description="Automatic segmentation, not reviewed; not a medical device",
+        content_date=_first_of(first, "Date") or "19000101",
+        content_time=_first_of(first, "Time") or "000000",
+        specific_character_set=first.get("SpecificCharacterSet") if ascii_only else "ISO_IR 192",
+    )
+    # What highdicom draws by chance or takes from the clock
+    del content.InstanceCreationDate, content.InstanceCreationTime
+    for equipment in content.get("ContributingEquipmentSequence", ()):
+        if equipment.get("ManufacturerModelName") == "highdicom":
+            equipment.pop("ContributionDateTime", None)
+    for item in (*content.DimensionOrganizationSequence, *content.DimensionIndexSequence):
+        item.DimensionOrganizationUID = _uid(content.SOPInstanceUID, "dimensions")
+    return content
+
+
+def _uid(*parts: object) -> str:
+    """A UID that follows from the parts: under 2.25, where DICOM takes UUIDs without registration."""
+    return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, '|'.join(map(str, parts))).int}"
+
+
+def _first_of(header: Any, kind: str) -> str:
+    moments = ("Content", "Acquisition", "Series", "Study")
+    return next((str(v) for m in moments if (v := header.get(f"{m}{kind}"))), "")
+
+
+def _pixel_measures(headers: Sequence[Any]) -> Any:
+    """Spacing of rows and columns as stated, of slices from their positions."""
+    import highdicom
+
+    positions = slice_positions(headers) @ slice_normal(headers[0])
+    gap = float(abs(positions[-1] - positions[0]) / max(1, len(headers) - 1)) or None
+    thickness = headers[0].get("SliceThickness") or gap
+    return highdicom.PixelMeasuresSequence(
+        pixel_spacing=headers[0].PixelSpacing,
+        slice_thickness=thickness,
+        spacing_between_slices=None if gap is None else round(gap, 6),
+    )
+
+
+def _pixels(mask: NDArray[Any], segments: Mapping[str, tuple[int, ...]]) -> NDArray[Any]:
+    """(Z, Y, X) of segment numbers; where segments share values (Z, Y, X, segments) of 0 and 1."""
+    values = [value for group in segments.values() for value in group]
+    if len(set(values)) == len(values):
+        numbers = np.zeros(np.iinfo(mask.dtype).max + 1, dtype=mask.dtype)
+        for number, group in enumerate(segments.values(), start=1):
+            numbers[list(group)] = number
+        return numbers[mask]
+    stack = np.empty((len(segments), *mask.shape), dtype=np.uint8)
+    for belongs, plane in zip(_belonging(segments, mask.dtype), stack, strict=True):
+        np.take(belongs, mask, out=plane, mode="clip")
+    return np.moveaxis(stack, 0, -1)
+
+
+def _belonging(
+    segments: Mapping[str, tuple[int, ...]], dtype: np.dtype[Any]
+) -> list[NDArray[np.uint8]]:
+    """For each segment a table: value of the mask to 1 where it belongs."""
+    tables = np.zeros((len(segments), np.iinfo(dtype).max + 1), dtype=np.uint8)
+    for table, group in zip(tables, segments.values(), strict=True):
+        table[list(group)] = 1
+    return list(tables)
+
+
+def _difference(
+    part: Path,
+    mask: NDArray[Any],
+    headers: Sequence[Any],
+    segments: Mapping[str, tuple[int, ...]],
+) -> str | None:
+    """Compare the file with the mask voxel by voxel; None if they are the same.
+
+    Reads without the library that wrote it, a frame at a time, so that nothing is taken on trust:
+    each frame's segment, source slice and position, and that no frame is missing.
+    """
+    from pydicom import dcmread
+
+    content = dcmread(part)
+    found = [str(item.SegmentLabel) for item in content.SegmentSequence]
+    if found != list(segments):
+        return f"segments {found} instead of {list(segments)}"
+    place = {str(header.SOPInstanceUID): z for z, header in enumerate(headers)}
+    positions = slice_positions(headers)
+    tables = _belonging(segments, mask.dtype)
+    seen: set[tuple[int, int]] = set()
+    shared = content.SharedFunctionalGroupsSequence[0]  # holds the number of an only segment
+    groups = content.PerFrameFunctionalGroupsSequence
+    for group, frame in zip(groups, _frames(content), strict=True):
+        numbered = group if "SegmentIdentificationSequence" in group else shared
+        number = int(numbered.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+        source = group.DerivationImageSequence[0].SourceImageSequence[0]
+        z = place[str(source.ReferencedSOPInstanceUID)]
+        position = np.array(group.PlanePositionSequence[0].ImagePositionPatient, dtype=float)
+        if np.abs(position - positions[z]).max() > 1e-3:
+            return f"slice {z} lies at {position.tolist()} instead of {positions[z].tolist()}"
+        if not np.array_equal(frame, tables[number - 1][mask[z]]):
+            return f"segment {found[number - 1]!r} on slice {z}"
+        seen.add((number, z))
+    for z, plane in enumerate(mask):
+        values = np.flatnonzero(np.bincount(plane.ravel()))
+        for number, table in enumerate(tables, start=1):
+            if (number, z) not in seen and table[values].any():
+                return f"segment {found[number - 1]!r} lacks slice {z}"
+    return None
+
+
+def _frames(content: Any) -> Iterator[NDArray[np.uint8]]:
+    """(Y, X) of 0 and 1, one after the other; they follow each other bit by bit, lowest bit first.
+
+    Source: DICOM part 5, 8.1.1. pydicom 3.0.1 fails where a frame starts within a byte.
+    """
+    size = int(content.Rows) * int(content.Columns)
+    packed = np.frombuffer(content.PixelData, dtype=np.uint8)
+    for start in range(0, int(content.NumberOfFrames) * size, size):
+        bits = np.unpackbits(packed[start // 8 : -(-(start + size) // 8)], bitorder="little")
+        yield bits[start % 8 : start % 8 + size].reshape(int(content.Rows), int(content.Columns))

@@ -1,0 +1,1 @@
+"""Finding the cases in folders and archives of scans."""

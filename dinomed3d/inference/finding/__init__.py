@@ -1,1 +1,0 @@
-"""Cases below a folder: scans of any format, under any names, told apart or refused."""

@@ -1,1 +1,0 @@
-"""Scans and masks as files, and the grids they lie on."""

@@ -1,0 +1,1 @@
+"""Reading scans and writing masks: NIfTI and the formats of ITK."""

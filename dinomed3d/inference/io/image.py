@@ -1,0 +1,230 @@
+"""Images in, masks out: the channels of a case on one grid, and a mask on exactly that grid."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dinomed3d.inference.cohort.case import Case, CaseError, Scan
+from dinomed3d.inference.io import itk, nifti, nifti_header
+from dinomed3d.inference.io.grid import (
+    Grid,
+    Volume,
+    checked_affine,
+    checked_spacing,
+    corner_distance_mm,
+)
+from dinomed3d.inference.io.voxels import watched
+from dinomed3d.runtime.atomic_files import part_name, settle
+
+__all__ = ["Grid", "Volume", "check_mask", "read_case", "read_grid", "read_mask", "write_mask"]
+
+_FORMATS = {".nii": nifti, ".nii.gz": nifti, ".mha": itk, ".nrrd": itk}
+_SAME_MM = 1e-3
+_SAME_VOXELS = 0.01
+
+
+def read_grid(scan: Scan, *, channels: int = 1) -> Grid:
+    """The grid that a mask of this scan gets, from headers alone.
+
+    Args:
+        scan: The image.
+        channels: How many it must hold; more than one along the last of four axes.
+
+    Raises:
+        CaseError: It cannot be read, or cannot place a mask.
+    """
+    if scan.ending == ".dcm":
+        from dinomed3d.inference.dicom import volume as series  # GDCM only where it is needed
+
+        shape, spacing_mm, affine, _ = series.series_grid(scan)
+        return _series_grid(scan, shape, spacing_mm, affine)[0]
+    path, form = _found(scan)
+    return form.read_grid(path, scan.ending, channels=channels)
+
+
+def read_case(case: Case, channel_names: Sequence[str]) -> Volume:
+    """All channels of a case on one grid.
+
+    Args:
+        case: A scan for each channel, or one 4D scan that holds them all.
+        channel_names: The model's, in order.
+
+    Returns:
+        The channels in that order, on the grid of the first scan.
+
+    Raises:
+        CaseError: A scan cannot be read, or they lie on different grids.
+    """
+    names = list(channel_names)
+    if len(case.scans) not in (1, len(names)):
+        raise CaseError(
+            f"{case.id}: must have {len(names)} scans ({', '.join(names)}), it has {len(case.scans)}"
+        )
+    per_scan = len(names) // len(case.scans)
+    volumes = [_read_scan(scan, channels=per_scan) for scan in case.scans]
+    first = volumes[0]
+    notes = []
+    for index, volume in enumerate(volumes):
+        label = f"{names[index]}: " if len(volumes) > 1 else ""
+        notes += [label + note for note in volume.notes]
+        if index:
+            notes += _same_grid(case, names, first.grid, volume.grid, index)
+    channels = [channel for volume in volumes for channel in volume.channels]
+    return Volume(channels=channels, grid=first.grid, notes=notes)
+
+
+def write_mask(mask: NDArray[Any], grid: Grid, path: Path) -> None:
+    """A mask on exactly the grid of its scan, in the format `grid.ending`.
+
+    It appears under its name only when it is complete.
+
+    Args:
+        mask: (Z, Y, X) of `grid.shape_zyx`, uint8 or uint16.
+        grid: As `read_grid` or `read_case` gave it.
+        path: Ends in `grid.ending`; its folder exists.
+
+    Raises:
+        ValueError: Another shape, type or ending.
+        CaseError: The format cannot keep this geometry.
+        OSError: It cannot be written.
+    """
+    if mask.shape != grid.shape_zyx or mask.dtype not in (np.uint8, np.uint16):
+        raise ValueError(
+            f"write_mask: 'mask' must be uint8 or uint16 of {grid.shape_zyx}, "
+            f"got {mask.dtype} of {mask.shape}"
+        )
+    if not path.name.endswith(grid.ending):
+        raise ValueError(f"write_mask: 'path' must end in {grid.ending}, got {path.name}")
+    part = part_name(path, grid.ending)  # ITK goes by the ending
+    try:
+        _FORMATS[grid.ending].write(np.ascontiguousarray(mask), grid, part)
+        settle(part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read_mask(path: Path) -> NDArray[Any]:
+    """A mask's labels (Z, Y, X), in the stored order of voxels.
+
+    Raises:
+        CaseError: It cannot be read.
+    """
+    scan = Scan(files=(str(path),), ending=_ending(path))
+    return _read_scan(scan, channels=1).channels[0]
+
+
+def check_mask(path: Path, grid: Grid) -> str | None:
+    """Whether a mask opens completely and lies on this grid.
+
+    Returns:
+        None if so, else what is wrong with it, in one line.
+    """
+    try:
+        volume = _read_scan(Scan(files=(str(path),), ending=_ending(path)), channels=1)
+    except CaseError as err:
+        return str(err)
+    found = volume.grid
+    if volume.channels[0].dtype not in (np.uint8, np.uint16):
+        return f"{path}: must hold uint8 or uint16, it holds {volume.channels[0].dtype}"
+    if found.ending != grid.ending or found.stored_shape != grid.stored_shape:
+        return (
+            f"{path}: must be {grid.ending} of {grid.stored_shape}, "
+            f"it is {found.ending} of {found.stored_shape}"
+        )
+    if not np.allclose(found.matrix, grid.matrix, rtol=1e-6, atol=1e-4):
+        return f"{path}: lies {corner_distance_mm(found, grid):.3g} mm off its scan's grid"
+    if grid.ending in (".nii", ".nii.gz") and found.header != grid.header:
+        return f"{path}: its qform, sform or voxel size are not those of its scan"
+    return None
+
+
+def _read_scan(scan: Scan, *, channels: int) -> Volume:
+    if scan.ending == ".dcm":
+        if channels > 1:
+            raise CaseError(f"{_told(scan)}: one DICOM series cannot hold {channels} channels")
+        return _read_series(scan)
+    path, form = _found(scan)
+    return form.read(path, scan.ending, channels=channels)
+
+
+def _read_series(scan: Scan) -> Volume:
+    from dinomed3d.inference.dicom import volume as series  # GDCM only where it is needed
+
+    voxels, spacing_zyx, affine, notes = series.read_series(scan)
+    z, y, x = voxels.shape
+    grid, more = _series_grid(scan, (z, y, x), spacing_zyx, affine)
+    kept, constant = watched(voxels, _told(scan))
+    return Volume(channels=[kept], grid=grid, notes=[*notes, *more, *constant])
+
+
+def _series_grid(
+    scan: Scan,
+    shape: tuple[int, int, int],
+    spacing_mm: tuple[float, float, float],
+    affine: NDArray[np.float64],
+) -> tuple[Grid, list[str]]:
+    """The grid of a NIfTI mask for a DICOM series, and notes."""
+    checked_spacing(spacing_mm[::-1], _told(scan))
+    rows, notes = checked_affine(affine, spacing_mm[::-1], _told(scan))
+    grid = Grid(
+        shape_zyx=shape,
+        spacing_mm=spacing_mm,
+        affine=rows,
+        stored_shape=shape[::-1],
+        ending=".nii.gz",
+        header=nifti_header.from_affine(affine, spacing_mm[::-1], shape[::-1]),
+    )
+    return grid, notes
+
+
+def _found(scan: Scan) -> tuple[Path, Any]:
+    """The file of a scan, and the module that reads it."""
+    path = Path(scan.files[0])
+    if scan.archive is not None:
+        raise CaseError(
+            f"{scan.archive}: holds {path.name}; only DICOM is read from zips: unpack it"
+        )
+    if scan.ending not in _FORMATS:
+        raise CaseError(f"{path}: must end in one of {', '.join(_FORMATS)}, it is {scan.ending!r}")
+    if path.is_dir():
+        raise CaseError(f"{path}: must be a file, it is a folder")
+    return path, _FORMATS[scan.ending]
+
+
+def _same_grid(case: Case, names: list[str], first: Grid, other: Grid, index: int) -> list[str]:
+    """Notes about two grids that count as one."""
+    files = f"{_told(case.scans[index])} ({names[index]}) and {_told(case.scans[0])} ({names[0]})"
+    if other.shape_zyx != first.shape_zyx:
+        raise CaseError(
+            f"{files} must lie on one grid, their shapes (z, y, x) are {other.shape_zyx} and "
+            f"{first.shape_zyx}; resample one to the other"
+        )
+    apart_mm = corner_distance_mm(first, other)
+    if apart_mm > max(_SAME_MM, _SAME_VOXELS * min(first.spacing_mm)):
+        raise CaseError(
+            f"{files} must lie on one grid, they are up to {apart_mm:.3g} mm apart; "
+            "resample one to the other"
+        )
+    if apart_mm > _SAME_MM:
+        return [f"{names[index]}: lies up to {apart_mm:.2g} mm off {names[0]}; taken as one grid"]
+    return []
+
+
+def _told(scan: Scan) -> str:
+    if scan.archive is not None:
+        return scan.archive
+    return scan.files[0] if len(scan.files) == 1 else str(Path(scan.files[0]).parent)
+
+
+def _ending(path: Path) -> str:
+    name = path.name.lower()
+    return next(
+        (e for e in sorted(_FORMATS, key=len, reverse=True) if name.endswith(e)), path.suffix
+    )

@@ -1,1 +1,0 @@
-"""From a volume to its mask: preprocessing, windows, networks, export."""

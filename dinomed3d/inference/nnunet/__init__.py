@@ -1,0 +1,1 @@
+"""nnU-Net's preprocessing, sliding window and export, in bounded memory."""

@@ -1,0 +1,233 @@
+"""From logits on the network's grid to labels on the scan's, slab by slab.
+
+Between grid points logits are interpolated linearly. Where all points around a voxel agree on the
+label, every mixture of them has that label too; so only voxels between differing points need the
+logits of all classes. The same holds for regions and the side of zero their logits are on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dinomed3d.inference.nnunet.resample import Resampling, linear, nearest
+from dinomed3d.inference.nnunet.sliding_window import Slab, round_half
+
+DENSE = 0.3
+"""Share of voxels between differing points from which all are interpolated at once."""
+CHUNK = 8_000_000
+"""Logits interpolated at once, about."""
+
+
+@dataclass(frozen=True)
+class Taps:
+    """For each voxel after: the two before that it lies between, and the weight of the second."""
+
+    first: Tensor
+    second: Tensor
+    weight: Tensor
+
+    @classmethod
+    def of(cls, size: int, new_size: int, order: int, device: torch.device) -> Taps:
+        """Along one axis, for splines of order 0 or 1."""
+        if order == 0:
+            places = torch.from_numpy(nearest(size, new_size)).to(device)
+            return cls(places, places, torch.zeros(new_size, device=device))
+        return cls(*(torch.from_numpy(values).to(device) for values in linear(size, new_size)))
+
+
+@dataclass(frozen=True)
+class Labels:
+    """One label per voxel: the class with the largest logit."""
+
+    def key(self, logits: Tensor) -> Tensor:
+        """(..., heads) -> (...) what neighbours must share so that all between them is decided."""
+        return self.label(logits)
+
+    def label(self, logits: Tensor) -> Tensor:
+        """(..., heads) -> (...) int64, the label."""
+        return logits.argmax(-1)
+
+    def certainty(self, logits: Tensor) -> Tensor:
+        """(N, heads) -> (N,) probability of what was chosen."""
+        return torch.softmax(logits, -1).amax(-1)
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Overlapping regions, each of its own sigmoid; later ones write over earlier ones."""
+
+    order: tuple[int, ...]
+    """The label that each region writes."""
+
+    def key(self, logits: Tensor) -> Tensor:
+        """(..., heads) -> (...) the side of zero each logit is on, as one number."""
+        bits = 2 ** torch.arange(len(self.order), device=logits.device)
+        return ((logits > 0) * bits).sum(-1)
+
+    def label(self, logits: Tensor) -> Tensor:
+        """(..., heads) -> (...) int64, the label."""
+        label = torch.zeros(logits.shape[:-1], dtype=torch.int64, device=logits.device)
+        for i, value in enumerate(self.order):
+            label[logits[..., i] > 0] = value
+        return label
+
+    def certainty(self, logits: Tensor) -> Tensor:
+        """(N, heads) -> (N,) probability of the likeliest region."""
+        return torch.sigmoid(logits.amax(-1))
+
+
+@dataclass
+class Certainty:
+    """The mean probability of what was chosen, over the foreground."""
+
+    total: float = 0.0
+    count: int = 0
+
+    @property
+    def mean(self) -> float | None:
+        """In [0, 1], None without foreground."""
+        return self.total / self.count if self.count else None
+
+
+@dataclass(frozen=True)
+class _Plane:
+    """Plane z of the network's grid: logits (h, w, heads), keys and labels (h, w)."""
+
+    z: int
+    logits: Tensor
+    key: Tensor
+    label: Tensor
+
+
+class Exporter:
+    """Takes slabs of logits in the order of their planes and writes labels."""
+
+    def __init__(
+        self,
+        labels: NDArray[Any],
+        resampling: Resampling,
+        rows: tuple[int, int],
+        decide: Labels | Regions,
+        *,
+        padding: tuple[int, int, int],
+        certainty: Certainty,
+        device: torch.device,
+        probabilities: Callable[[int, Tensor], None] | None = None,
+    ) -> None:
+        """Prepare the way from one grid to the other.
+
+        Args:
+            labels: (Z', Y', X') the scan's grid, in the network's order of axes; written in place.
+            resampling: from the network's grid to it, orders 0 or 1.
+            rows: [start, stop) of the second axis of `labels` that this one writes.
+            decide: how logits become a label.
+            padding: voxels before the volume on the grid that the slabs are of.
+            certainty: what is added to, for rows that no earlier band has seen.
+            device: where the slabs lie.
+            probabilities: also given every plane of these rows: its number, logits (heads, rows, X').
+        """
+        axes = zip(resampling.shape, resampling.new_shape, resampling.orders, strict=True)
+        self.depth, y, self.across = (Taps.of(*axis, device) for axis in axes)
+        first, second, weight = (values[slice(*rows)] for values in (y.first, y.second, y.weight))
+        self.low, self.high = int(first.min()), int(second.max()) + 1
+        self.down = Taps(first - self.low, second - self.low, weight)
+        self.new = 0 if rows[0] == 0 else int(y.second[rows[0] - 1]) + 1 - self.low
+        self.labels = labels[:, slice(*rows)]
+        self.size = resampling.shape
+        self.padding = padding
+        self.decide = decide
+        self.certainty = certainty
+        self.probabilities = probabilities
+        self.before: _Plane | None = None
+        self.next = 0
+        # as numbers of Python: asked for every plane
+        taps = self.depth.first, self.depth.second, self.depth.weight
+        self.depths = [values.tolist() for values in taps]
+        self.inside = not (weight.any() or self.across.weight.any())
+
+    @property
+    def band(self) -> tuple[int, int]:
+        """Rows of the padded network grid that are needed."""
+        return self.low + self.padding[1], self.high + self.padding[1]
+
+    def add(self, slab: Slab) -> None:
+        """Take the next planes and write every plane of labels that they complete."""
+        left = self.padding[2]
+        for number in range(slab.logits.shape[1]):
+            z = slab.first + number - self.padding[0]
+            if 0 <= z < self.size[0]:
+                logits = slab.logits[:, number, :, left : left + self.size[2]]
+                self._plane(z, logits.permute(1, 2, 0).contiguous())
+
+    def _plane(self, z: int, logits: Tensor) -> None:
+        """Plane z of the network's grid, logits (h, w, heads)."""
+        label = self.decide.label(logits)
+        key = label if isinstance(self.decide, Labels) else self.decide.key(logits)
+        plane = _Plane(z, logits, key, label)
+        certain = self.decide.certainty(logits[self.new :][label[self.new :] > 0])
+        self.certainty.total += (
+            certain.sum().item()
+        )  # of one plane: float32 is enough, and on all devices
+        self.certainty.count += len(certain)
+        first, second, weight = self.depths
+        while self.next < len(first) and second[self.next] <= z:
+            one = plane if first[self.next] == z else self.before
+            assert one is not None
+            self._write(self.next, one, plane, weight[self.next])
+            self.next += 1
+        self.before = plane
+
+    def _write(self, number: int, one: _Plane, two: _Plane, weight: float) -> None:
+        """Write plane `number` of the labels, between two planes of logits."""
+        logits = one.logits if weight == 0 else torch.lerp(one.logits, two.logits, weight)
+        if self.probabilities is not None or logits.device.type != "cpu":
+            self._write_all(number, logits)
+            return
+        agree = torch.ones_like(one.key, dtype=torch.bool) if weight == 0 else one.key == two.key
+        if not self.inside:
+            agree[:, :-1] &= agree[:, 1:] & (one.key[:, :-1] == one.key[:, 1:])
+            agree[:-1] &= agree[1:] & (one.key[:-1] == one.key[1:])
+        y, x = self.down, self.across
+        # in the narrow type first: what is spread is a quarter of the size
+        narrow = one.label.to(torch.int16)
+        target = narrow[y.first][:, x.first].numpy().astype(self.labels.dtype)
+        rows, columns = torch.nonzero(~agree[y.first][:, x.first], as_tuple=True)
+        if len(rows) > DENSE * target.size:
+            self._write_all(number, logits)
+            return
+        step = max(1, CHUNK // logits.shape[-1])
+        for start in range(0, len(rows), step):
+            r, c = rows[start : start + step], columns[start : start + step]
+            down, across = y.weight[r][:, None], x.weight[c][:, None]
+            top = torch.lerp(
+                logits[y.first[r], x.first[c]], logits[y.first[r], x.second[c]], across
+            )
+            bottom = torch.lerp(
+                logits[y.second[r], x.first[c]], logits[y.second[r], x.second[c]], across
+            )
+            values = round_half(torch.lerp(top, bottom, down))
+            target[r.numpy(), c.numpy()] = self.decide.label(values).numpy()
+        self.labels[number] = target
+
+    def _write_all(self, number: int, logits: Tensor) -> None:
+        """Write plane `number` from logits (h, w, heads), interpolated everywhere, some rows at a time."""
+        y, x = self.down, self.across
+        height, width = self.labels.shape[1:]
+        step = max(1, CHUNK // (width * logits.shape[-1]))
+        fine = []
+        for start in range(0, height, step):
+            part = slice(start, start + step)
+            down = y.weight[part, None, None]
+            row = torch.lerp(logits[y.first[part]], logits[y.second[part]], down)
+            values = round_half(torch.lerp(row[:, x.first], row[:, x.second], x.weight[:, None]))
+            self.labels[number, part] = self.decide.label(values).cpu().numpy()
+            if self.probabilities is not None:
+                fine.append(values)
+        if self.probabilities is not None:
+            self.probabilities(number, torch.cat(fine).permute(2, 0, 1))

@@ -1,0 +1,208 @@
+"""From a volume as it lies there to what the network reads: turn, crop, normalise, resample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor
+
+from dinomed3d.inference.cohort.case import CaseError
+from dinomed3d.inference.nnunet.plan import Channel, Plan
+from dinomed3d.inference.nnunet.resample import SLAB_VOXELS, new_shape, resample_array
+
+Box = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A volume on the network's grid, and the way back."""
+
+    data: Tensor
+    """(C, Z, Y, X) float32, in the network's order of axes."""
+    shape: tuple[int, int, int]
+    """Of the whole volume, in the network's order of axes."""
+    box: Box
+    """Where in it the crop lies."""
+    spacing_mm: tuple[float, float, float]
+    """Of the volume, in the network's order of axes."""
+    network_spacing_mm: tuple[float, float, float]
+
+    @property
+    def crop_shape(self) -> tuple[int, int, int]:
+        """Voxels of the crop."""
+        a, b, c = (s.stop - s.start for s in self.box)
+        return (a, b, c)
+
+
+def prepare(
+    channels: Sequence[NDArray[np.generic]], spacing_mm: Sequence[float], plan: Plan
+) -> Prepared:
+    """Do what nnU-Net's DefaultPreprocessor does, a few planes at a time.
+
+    Args:
+        channels: one (Z, Y, X) each, in any real type.
+        spacing_mm: (z, y, x).
+        plan: the model's.
+
+    Returns:
+        The network's input and the way back.
+
+    Raises:
+        CaseError: intensities that the model's normalisation cannot take, or a grid that comes out empty.
+
+    Source: nnunetv2 DefaultPreprocessor.run_case_npy.
+    """
+    turned = [np.transpose(channel, plan.transpose) for channel in channels]
+    a, b, c = (float(spacing_mm[axis]) for axis in plan.transpose)
+    spacing = (a, b, c)
+    box = nonzero_box(turned)
+    cropped = [channel[box] for channel in turned]
+    shape = cropped[0].shape
+    target = plan.spacing_mm if len(plan.spacing_mm) == 3 else (a, *plan.spacing_mm)
+    grid = new_shape(shape, spacing, target)
+    if min(grid) < 1:
+        raise CaseError(
+            f"at the model's spacing of {_mm(target)} mm this volume of {_sizes(shape)} voxels of "
+            f"{_mm(spacing)} mm (in the order of the network's axes) is less than one voxel thick; it cannot be "
+            "segmented by this model"
+        )
+    resampling = plan.data.between(shape, grid, spacing, target)
+    inside = None
+    if any(channel.masked for channel in plan.channels):
+        inside = filled(cropped)
+    data = torch.empty((len(cropped), *resampling.new_shape))
+    for i, (array, channel) in enumerate(zip(cropped, plan.channels, strict=True)):
+        mask = inside if channel.masked else None
+        read = normalised(array, channel, mask, axis=resampling.separate or 0)
+        data[i] = resample_array(read, resampling, resampling.separate)
+    return Prepared(
+        data=data,
+        shape=turned[0].shape,  # type: ignore[arg-type]
+        box=box,
+        spacing_mm=spacing,
+        network_spacing_mm=(float(target[0]), float(target[1]), float(target[2])),
+    )
+
+
+def nonzero_box(channels: Sequence[NDArray[np.generic]]) -> Box:
+    """The smallest box around what is not zero in some channel; everything if all is zero."""
+    spans = []
+    for axis in range(3):
+        others = tuple(a for a in range(3) if a != axis)
+        seen = np.zeros(channels[0].shape[axis], bool)
+        for channel in channels:
+            step = max(1, SLAB_VOXELS // (channel.size // channel.shape[axis]))
+            for start in range(0, channel.shape[axis], step):
+                part: list[slice] = [slice(None)] * 3
+                part[axis] = slice(start, start + step)
+                seen[part[axis]] |= (channel[tuple(part)] != 0).any(others)
+        places = np.flatnonzero(seen)
+        if not len(places):
+            a, b, c = channels[0].shape
+            return (slice(0, a), slice(0, b), slice(0, c))
+        spans.append(slice(int(places[0]), int(places[-1]) + 1))
+    return (spans[0], spans[1], spans[2])
+
+
+def filled(channels: Sequence[NDArray[np.generic]]) -> NDArray[np.bool_]:
+    """Where some channel is not zero, and the holes in there: zeros that no path leads out of."""
+    inside = np.zeros(channels[0].shape, bool)
+    for channel in channels:
+        inside |= channel != 0
+    if inside.all():
+        return inside
+    regions, count = ndimage.label(~inside)
+    outside = np.zeros(count + 1, bool)
+    for axis in range(3):
+        for end in (0, -1):
+            outside[np.unique(np.take(regions, end, axis))] = True
+    outside[0] = False
+    return ~outside[regions]
+
+
+def normalised(
+    array: NDArray[np.generic], channel: Channel, mask: NDArray[np.bool_] | None, *, axis: int
+) -> Callable[[slice], Tensor]:
+    """A reader of normalised planes.
+
+    Args:
+        array: (Z, Y, X).
+        channel: how.
+        mask: the voxels that count, and alone are changed; None for all.
+        axis: planes are read across this axis, which comes first in them.
+
+    Returns:
+        Gives float32 planes of a slice along the axis.
+
+    Raises:
+        CaseError: RGB values outside 0 to 255.
+
+    Source: nnunetv2 default_normalization_schemes; statistics are summed in float64 here.
+    """
+    planes = np.moveaxis(array, axis, 0)
+    inside = None if mask is None else np.moveaxis(mask, axis, 0)
+    low, high, shift, scale = _constants(planes, channel, inside)
+
+    def read(part: slice) -> Tensor:
+        slab = np.array(planes[part], np.float32, order="C")
+        if low is not None or high is not None:
+            np.clip(slab, low, high, out=slab)
+        change = (slab - np.float32(shift)) / np.float32(scale)
+        if inside is not None and channel.scheme == "ZScoreNormalization":
+            change = np.where(inside[part], change, slab)
+        return torch.from_numpy(change)
+
+    return read
+
+
+def _constants(
+    planes: NDArray[np.generic], channel: Channel, inside: NDArray[np.bool_] | None
+) -> tuple[float | None, float | None, float, float]:
+    """Lower and upper bound, shift and scale: (clip(x) - shift) / scale."""
+    known = channel.intensities
+    if channel.scheme == "CTNormalization":
+        low, high = known["percentile_00_5"], known["percentile_99_5"]
+        return low, high, known["mean"], max(known["std"], 1e-8)
+    if channel.scheme == "NoNormalization":
+        return None, None, 0.0, 1.0
+    if channel.scheme == "ZScoreNormalization":
+        return (None, None, *_mean_and_std(planes, inside))
+    least, most = float(planes.min()), float(planes.max())
+    if channel.scheme == "RGBTo01Normalization":
+        if least < 0 or most > 255:
+            raise CaseError(
+                f"the model was trained on colour values of 0 to 255; this image has {least:g} to {most:g}"
+            )
+        return None, None, 0.0, 255.0
+    return None, None, least, max(most - least, 1e-8)
+
+
+def _mean_and_std(
+    planes: NDArray[np.generic], inside: NDArray[np.bool_] | None
+) -> tuple[float, float]:
+    step = max(1, SLAB_VOXELS // (planes.size // len(planes)))
+    parts = [slice(start, start + step) for start in range(0, len(planes), step)]
+
+    def values(part: slice) -> NDArray[np.float64]:
+        slab = planes[part] if inside is None else planes[part][inside[part]]
+        return slab.astype(np.float64)
+
+    count = planes.size if inside is None else int(inside.sum())
+    if count == 0:  # an empty volume stays as it is
+        return 0.0, 1.0
+    mean = sum(values(part).sum() for part in parts) / count
+    variance = sum(np.square(values(part) - mean).sum() for part in parts) / count
+    return float(mean), max(float(np.sqrt(variance)), 1e-8)
+
+
+def _mm(spacing: Sequence[float]) -> str:
+    return " x ".join(f"{s:.3g}" for s in spacing)
+
+
+def _sizes(shape: Sequence[int]) -> str:
+    return " x ".join(str(n) for n in shape)

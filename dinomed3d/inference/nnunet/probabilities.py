@@ -1,0 +1,97 @@
+"""The probabilities of all classes on the scan's grid, compressed plane by plane as they come."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dinomed3d.inference.io.orientation import Reorientation
+from dinomed3d.inference.nnunet.plan import Plan
+from dinomed3d.inference.nnunet.preprocess import Prepared
+from dinomed3d.runtime.atomic_files import part_name, settle
+
+
+class ProbabilityFile:
+    """A blosc2 array (heads, Z, Y, X) of float16 in the scan's stored order of voxels.
+
+    Softmax over the classes, or a sigmoid for each region. Outside what the network saw the
+    background is certain. Read it with `blosc2.open(path)[:, z]`.
+    """
+
+    def __init__(
+        self, path: Path, plan: Plan, prepared: Prepared, turn: Reorientation | None
+    ) -> None:
+        """Begin the file, under another name.
+
+        Args:
+            path: ends in `.b2nd`; its folder is made.
+            plan: the model's.
+            prepared: the volume, for its crop.
+            turn: what was done to the stored volume before it was prepared.
+        """
+        import blosc2
+
+        self.path, self.plan, self.box = path, plan, prepared.box
+        axes = turn.axes if turn is not None else (0, 1, 2)
+        flipped = turn.flipped if turn is not None else (False, False, False)
+        self.axes = [axes[axis] for axis in plan.transpose]  # stored axis of each network axis
+        self.flipped = [flipped[axis] for axis in plan.transpose]
+        self.sizes = prepared.shape
+        shape = [0, 0, 0]
+        for axis, size in zip(self.axes, self.sizes, strict=True):
+            shape[axis] = size
+        chunk = list(shape)
+        chunk[self.axes[0]] = 1
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.part = part_name(path, ".b2nd")
+        self.array: Any = blosc2.zeros(
+            (plan.heads, *shape),
+            dtype=np.float16,
+            chunks=(min(16, plan.heads), *chunk),
+            urlpath=str(self.part),
+            mode="w",
+        )
+        if plan.regions is None:
+            planes = [slice(None)] * 3
+            for number in range(shape[self.axes[0]]):
+                planes[self.axes[0]] = slice(number, number + 1)
+                sizes = [1 if axis == self.axes[0] else n for axis, n in enumerate(shape)]
+                self.array[(slice(0, 1), *planes)] = np.ones((1, *sizes), np.float16)
+
+    def add(self, row: int, plane: int, logits: Tensor) -> None:
+        """Take rows of one plane of the crop, in the network's order of axes.
+
+        Args:
+            row: the first.
+            plane: its number.
+            logits: (heads, rows, X).
+        """
+        rule = torch.softmax(logits, 0) if self.plan.regions is None else torch.sigmoid(logits)
+        values = rule.cpu().numpy().astype(np.float16)[:, None]  # (heads, 1, rows, X)
+        starts = (plane, row, 0)
+        place: list[slice] = [slice(0)] * 3
+        for k in range(3):
+            start = self.box[k].start + starts[k]
+            stop = start + values.shape[k + 1]
+            if self.flipped[k]:
+                start, stop = self.sizes[k] - stop, self.sizes[k] - start
+                values = np.flip(values, k + 1)
+            place[self.axes[k]] = slice(start, stop)
+        order = [1 + self.axes.index(axis) for axis in range(3)]
+        self.array[(slice(None), *place)] = np.ascontiguousarray(values.transpose(0, *order))
+
+    def finish(self) -> None:
+        """Give the file its name."""
+        self.array = None
+        settle(self.part)
+        os.replace(self.part, self.path)
+
+    def discard(self) -> None:
+        """Remove what there is of it."""
+        self.array = None
+        self.part.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Errors, devices, memory limits, atomic files and safe readers, shared by all packages."""

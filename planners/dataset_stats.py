@@ -1,0 +1,47 @@
+"""What a configuration trains on, in the numbers that sizing needs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from dinomed3d.runtime.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images:
+    """What a configuration trains on, after resampling and transposing."""
+
+    spacing: tuple[float, ...]
+    """(D, H, W) or (H, W), mm."""
+    shape: tuple[int, ...]
+    """Median, of the same axes, voxels."""
+    voxels: float
+    """Of all training images together."""
+    channels: int
+    """Of the network's input, an earlier stage's segmentation included."""
+    classes: int
+    """Of its logits: labels with background, or regions."""
+    prior_channels: int = 0
+    """How many of the channels are an earlier stage's segmentation."""
+    context: float = 0.0
+    """Share of the slices that a patch should hold: what a coarse first stage is made for."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no plan can be made for."""
+        if any(not 0 < s < math.inf for s in self.spacing):
+            raise UserError(
+                f"planner: spacing must be positive in each axis, got {list(self.spacing)} mm. Mend the headers of the "
+                "images and extract the fingerprint again (nnUNetv2_extract_fingerprint), or give "
+                "-overwrite_target_spacing"
+            )
+        if any(side < 1 for side in self.shape) or len(self.shape) != len(self.spacing):
+            raise UserError(
+                f"planner: the median shape must have a positive side per axis of the spacing, got {list(self.shape)} "
+                "voxels; extract the fingerprint again (nnUNetv2_extract_fingerprint)"
+            )
+        if self.classes < 1 or self.channels - self.prior_channels < 1:
+            raise UserError(
+                f"planner: there must be an image channel and a label to learn, got {self.channels} channels and "
+                f"{self.classes} outputs; check 'channel_names' and 'labels' of dataset.json"
+            )

@@ -1,0 +1,77 @@
+"""Into Point Transformer V3, and from one resolution to the next."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from pointseg.backbones.image_injection import ImageBranch
+from pointseg.backbones.norm import BatchNorm
+from pointseg.backbones.ptv3_serialization import Sites
+from pointseg.ops.convolution import SubmanifoldConv3d
+from pointseg.ops.linear import Linear
+from pointseg.ops.pooling import Segments
+
+
+class Stem(nn.Module):
+    """A 5 x 5 x 5 convolution with normalisation."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.stem = nn.ModuleDict(
+            {
+                "conv": SubmanifoldConv3d(in_channels, channels, 5, bias=False),
+                "norm": BatchNorm(channels),
+                "act": nn.GELU(),
+            }
+        )
+
+    def forward(self, feat: Tensor, sites: Sites) -> Tensor:
+        """(N, in_channels) -> (N, C)."""
+        out: Tensor = self.stem["act"](self.stem["norm"](self.stem["conv"](feat, sites.grid)))
+        return out
+
+
+class Pooling(nn.Module):
+    """The way down: a linear layer, the maximum over each cell, normalisation."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.proj = Linear(in_channels, channels)
+        self.norm = nn.Sequential(BatchNorm(channels))
+        self.act = nn.GELU()
+
+    def forward(self, feat: Tensor, cells: Segments) -> Tensor:
+        """(N, in_channels) -> (M, C)."""
+        out: Tensor = self.act(self.norm(cells.reduce(self.proj(feat), "max")))
+        return out
+
+
+class Unpooling(nn.Module):
+    """The way up: what the cell has, what the encoder had, and what images show, added."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        skip_channels: int,
+        channels: int,
+        image_channels: int | None,
+        image_drop: float,
+    ) -> None:
+        super().__init__()
+        self.proj = nn.Sequential(Linear(in_channels, channels), BatchNorm(channels), nn.GELU())
+        self.proj_skip = nn.Sequential(
+            Linear(skip_channels, channels), BatchNorm(channels), nn.GELU()
+        )
+        self.proj_image_feat = None
+        if image_channels is not None:
+            self.proj_image_feat = ImageBranch(image_channels, channels, image_drop)
+
+    def forward(
+        self, feat: Tensor, skip: Tensor, cells: Segments, image: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """(M, in_channels), (N, skip_channels), (N, image_channels) -> the sum and the skip, (N, C)."""
+        projected: Tensor = self.proj_skip(skip)
+        out = projected + cells.spread(self.proj(feat))
+        if self.proj_image_feat is not None and image is not None:
+            out = out + self.proj_image_feat(image)
+        return out, projected

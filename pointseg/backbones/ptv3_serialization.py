@@ -1,0 +1,122 @@
+"""The occupied voxels at one resolution of Point Transformer V3, and what all its blocks share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from pointseg.cloud import Cloud
+from pointseg.ops.attention import Windows
+from pointseg.ops.grid import Grid
+from pointseg.ops.pooling import Segments, pool_cells
+from pointseg.ops.space_filling_curves import MAX_DEPTH, encode_orders
+
+
+@dataclass(frozen=True)
+class Sites:
+    """M voxels of a batch, serialised along several curves; windows and kernel maps are kept."""
+
+    coord: Tensor
+    """(M, 3) metres, the mean of the points that were pooled."""
+    grid_coord: Tensor
+    """(M, 3) int64."""
+    batch: Tensor
+    """(M,) int64 number of the cloud."""
+    offset: Tensor
+    """(B,) int64 cumulative counts."""
+    depth: int
+    """Halvings of the cube that is left at this resolution."""
+    codes: tuple[Tensor, ...]
+    """Along each curve, (M,) int64."""
+    orders: tuple[Tensor, ...]
+    """Sites sorted along each curve, (M,) int64; cloud after cloud."""
+    sequence: tuple[int, ...]
+    """In which the curves are gone along: block i along number ``sequence[i]``."""
+    _windows: dict[tuple[int | None, int], Windows] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, cloud: Cloud, orders: Sequence[str], sequence: Sequence[int]) -> Sites:
+        """The points of a batch, each in a voxel of its own.
+
+        Args:
+            cloud: N points.
+            orders: names of curves, of ``curves.ORDERS``.
+            sequence: in which they are gone along.
+
+        Raises:
+            ValueError: no points, points of a cloud that are not in one run, or coordinates that
+                the curves cannot hold.
+        """
+        if not len(cloud):
+            raise ValueError("PointTransformerV3: 'cloud' must hold at least one point, got none")
+        depth = int(cloud.grid_coord.max()).bit_length()
+        if depth > MAX_DEPTH:
+            raise ValueError(
+                f"PointTransformerV3: 'grid_coord' must be below {2**MAX_DEPTH}, got "
+                f"{int(cloud.grid_coord.max())}: use a larger voxel, or crop"
+            )
+        batch = cloud.batch
+        codes = encode_orders(cloud.grid_coord, batch, depth, orders).unbind(0)
+        return cls(
+            coord=cloud.coord,
+            grid_coord=cloud.grid_coord,
+            batch=batch,
+            offset=cloud.offset,
+            depth=depth,
+            codes=codes,
+            orders=tuple(torch.argsort(code) for code in codes),
+            sequence=tuple(sequence),
+        )
+
+    def __len__(self) -> int:
+        return len(self.coord)
+
+    @cached_property
+    def grid(self) -> Grid:
+        """Neighbours, for convolutions."""
+        return Grid(self.grid_coord, self.batch)
+
+    @cached_property
+    def counts(self) -> tuple[int, ...]:
+        """Sites of each cloud."""
+        return tuple(torch.diff(self.offset, prepend=self.offset.new_zeros(1)).tolist())
+
+    def windows(self, block: int, size: int) -> Windows:
+        """Windows of ``size`` sites along the curve of a block; made when first asked for."""
+        curve = self.sequence[block % len(self.sequence)]
+        if (None, size) not in self._windows:
+            self._windows[None, size] = Windows.of(self.counts, size, self.coord.device)
+        if (curve, size) not in self._windows:
+            self._windows[curve, size] = self._windows[None, size].along(self.orders[curve])
+        return self._windows[curve, size]
+
+    def pooled(self, stride: int, sequence: Sequence[int]) -> tuple[Sites, Segments]:
+        """Cells of ``stride`` voxels along each axis, numbered along the first curve gone along.
+
+        Args:
+            stride: a power of two.
+            sequence: in which the cells' curves are gone along.
+
+        Returns:
+            The coarser sites, and the cell of each site.
+        """
+        halvings = stride.bit_length() - 1
+        if halvings > self.depth:  # nothing left to halve: each site is a cell
+            halvings = 0
+        cells = pool_cells(self.codes, self.orders, halvings=halvings, first=self.sequence[0])
+        batch = self.batch[cells.heads]
+        coarser = Sites(
+            coord=cells.segments.reduce(self.coord, "mean"),
+            grid_coord=self.grid_coord[cells.heads] >> halvings,
+            batch=batch,
+            offset=torch.bincount(batch, minlength=len(self.offset)).cumsum(0),
+            depth=self.depth - halvings,
+            codes=cells.codes,
+            orders=cells.orders,
+            sequence=tuple(sequence),
+        )
+        return coarser, cells.segments

@@ -1,0 +1,283 @@
+"""Published 3D backbones: Pointcept's checkpoints and those of projects built on it.
+
+A file is read without running code from it, freed of wrappers and prefixes (``state_dict``,
+``module.``, ``backbone.``), and compared with the network key by key; anything missing, left over or
+of another shape is an error. The segmentation head, which names the classes of another data set, is
+taken off and handed back. Weights of sparse convolutions are kept as spconv 2 stores them,
+(out, x, y, z, in); those of spconv 1, (x, y, z, in, out), are told by their shape and turned.
+
+DITR's checkpoints are such files: below ``module.backbone.`` the names of Pointcept's Point Transformer
+V3, and in each decoder stage ``up.proj_image_feat.1`` (linear, (C, channels of the encoder)) and
+``.2`` (its normalisation); ``module.seg_head.`` beside them. The frozen image encoder is not in them.
+Where a file holds one all the same, below ``dinov2.`` or ``backbone.dinov2.``, it is left out and reported:
+the encoder has weights of its own. The width of the image features must be the encoder's.
+
+What no key says: which colours the weights were trained on. Newer Pointcept scales them to 0 to 1
+(c / 255), DITR and the Pointcept it began from to -1 to 1 (c / 127.5 - 1). Neither kind of weights
+works with the other's colours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import pickle
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from dinomed3d.runtime.errors import UserError
+
+log = logging.getLogger(__name__)
+
+_CONTAINERS = ("state_dict", "model")
+_HEADS = ("seg_head", "final")  # of Pointcept's segmentors, and of its SparseUNet
+_ENCODERS = ("dinov2.",)  # of DITR
+_IMAGE_LAYER = re.compile(r"(^|\.)proj_image_feat(\.\d+)?\.1\.weight$")
+_WIDTHS = {
+    384: "vit_small",
+    768: "vit_base",
+    1024: "vit_large",
+    1280: "vit_huge_plus",
+    1536: "vit_giant",
+    4096: "vit_7b",
+}
+"""Whose features have so many channels."""
+
+
+class BackboneWeightsError(UserError):
+    """Weights that cannot be read, or do not fit the backbone in every key."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """The last layer that came with published weights: scores of K classes."""
+
+    weight: Tensor
+    """(K, C)."""
+    bias: Tensor | None
+    """(K,)."""
+
+
+def load_backbone(backbone: nn.Module, path: Path, *, encoder: str | None = None) -> Head | None:
+    """Load published weights into a backbone; all of them or none.
+
+    Args:
+        backbone: changed in place.
+        path: a torch file or a ``.safetensors`` file in Pointcept's format; see above.
+        encoder: whose features of images the backbone is built for; for messages.
+
+    Returns:
+        The segmentation head in the file, which the backbone has no place for; None if there is none.
+
+    Raises:
+        BackboneWeightsError: no such file, not readable without running code, keys missing or left
+            over, shapes that differ, a layout of convolution weights that cannot be told.
+    """
+    state = read_state(path)
+    wanted = backbone.state_dict()
+    head = _take_head(state, wanted, path)
+    _take_encoder(state, path)
+    _check_image_channels(state, wanted, path, encoder)
+    state = _to_our_layout(state, wanted, path)
+    missing = [key for key in wanted if key not in state]
+    unexpected = [key for key in state if key not in wanted]
+    shapes = [
+        f"{key} is {tuple(state[key].shape)}, must be {tuple(value.shape)}"
+        for key, value in wanted.items()
+        if key in state and state[key].shape != value.shape
+    ]
+    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
+    complaints = [
+        f"{len(keys)} {kind}: {', '.join(keys[:4])}{', ...' if len(keys) > 4 else ''}"
+        for kind, keys in kinds.items()
+        if keys
+    ]
+    if complaints:
+        raise BackboneWeightsError(
+            f"weights {path} do not fit this {type(backbone).__name__}; {_advice(state, wanted)}: "
+            + "; ".join(complaints)
+        )
+    backbone.load_state_dict(state)
+    log.info(
+        "loaded %d tensors from %s; %s",
+        len(state),
+        path,
+        "no segmentation head in it"
+        if head is None
+        else f"its segmentation head for {len(head.weight)} classes is left out",
+    )
+    return head
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file by name, without wrappers and without ``module.`` and ``backbone.``.
+
+    Raises:
+        BackboneWeightsError: no such file, no checkpoint, or one that wants to run code.
+    """
+    content = _read(Path(path))
+    for name in _CONTAINERS:
+        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
+            content = content[name]
+            break
+    if not isinstance(content, Mapping):
+        raise BackboneWeightsError(
+            f"weights {path}: must hold named tensors, holds a {type(content).__name__}"
+        )
+    state = {}
+    for key, value in content.items():
+        if not isinstance(value, Tensor):
+            raise BackboneWeightsError(
+                f"weights {path}: entry {key!r} must be a tensor, is a {type(value).__name__}; the "
+                f"file must be a state dict, or hold one as {' or '.join(map(repr, _CONTAINERS))}"
+            )
+        state[str(key).removeprefix("module.").removeprefix("backbone.")] = value
+    if len(state) < len(content):
+        raise BackboneWeightsError(
+            f"weights {path}: {len(content) - len(state)} names occur twice once 'module.' and "
+            "'backbone.' are removed; the file must hold one network"
+        )
+    return state
+
+
+def _read(path: Path) -> Any:
+    if not path.is_file():
+        raise BackboneWeightsError(f"weights {path}: must be a file, there is none")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        with _numpy_numbers_allowed():
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise BackboneWeightsError(
+            f"weights {path}: must hold plain tensors, but is truncated, no torch file, or wants to run "
+            "code, which is refused; download it again, or save its state_dict alone"
+        ) from error
+    except Exception as error:  # what is no checkpoint makes the readers raise nearly anything
+        raise BackboneWeightsError(
+            f"weights {path}: cannot be read ({type(error).__name__}: {error}); the file is truncated "
+            "or no checkpoint, download it again"
+        ) from error
+
+
+@contextlib.contextmanager
+def _numpy_numbers_allowed() -> Iterator[None]:
+    """Pointcept saves the best score beside the weights, a numpy number: data, not code."""
+    if torch.__version__ < "2.6":  # cannot allow one function under two names
+        yield
+        return
+    scalar = np.float64(0).__reduce__()[0]  # what makes a number of a type and its bytes
+    kinds = [type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64)]
+    names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
+    allowed: list[Any] = [(scalar, name) for name in names]
+    with torch.serialization.safe_globals([*allowed, np.dtype, *kinds]):
+        yield
+
+
+def _take_head(state: dict[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> Head | None:
+    """Remove the segmentation head, unless the network has one itself."""
+    for name in _HEADS:
+        if f"{name}.weight" not in state or f"{name}.weight" in wanted:
+            continue
+        weight, bias = state.pop(f"{name}.weight"), state.pop(f"{name}.bias", None)
+        if weight.dim() == 5 and weight.shape[1:4] == (1, 1, 1):
+            # spconv reads the weights of one voxel as an (in, out) matrix, whatever shape they have
+            weight = weight.reshape(weight.shape[4], weight.shape[0]).T
+        if weight.dim() != 2 or bias is not None and bias.shape != weight.shape[:1]:
+            raise BackboneWeightsError(
+                f"weights {path}: '{name}.weight' must be (classes, channels) with a bias for each class, "
+                f"got {tuple(weight.shape)} and {None if bias is None else tuple(bias.shape)}"
+            )
+        return Head(weight, bias)
+    return None
+
+
+def _take_encoder(state: dict[str, Tensor], path: Path) -> None:
+    """Remove a frozen image encoder."""
+    keys = [key for key in state if key.startswith(_ENCODERS)]
+    for key in keys:
+        del state[key]
+    if keys:
+        log.info(
+            "weights %s: the %d tensors of its image encoder (%s, ...) are left out; the encoder has weights "
+            "of its own",
+            path,
+            len(keys),
+            keys[0],
+        )
+
+
+def _check_image_channels(
+    state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path, encoder: str | None
+) -> None:
+    """Refuse a backbone built for another image encoder, whose layers fit apart from that."""
+    for key, value in wanted.items():
+        if not _IMAGE_LAYER.search(key) or key not in state or state[key].dim() != 2:
+            continue
+        taken, given = state[key].shape[1], value.shape[1]
+        if taken == given:
+            continue
+        size = f" (as of {_WIDTHS[taken]})" if taken in _WIDTHS else ""
+        source = f"the encoder {encoder} gives {given}" if encoder else f"the encoder gives {given}"
+        raise BackboneWeightsError(
+            f"weights {path}: the checkpoint takes {taken} channels of image features{size}, {source}; "
+            "give the encoder that it was trained with"
+        )
+
+
+def _to_our_layout(
+    state: dict[str, Tensor], wanted: Mapping[str, Tensor], path: Path
+) -> dict[str, Tensor]:
+    """Turn the weights of sparse convolutions where they are stored as (x, y, z, in, out)."""
+    ours, turned, both = [], [], []
+    for key, value in wanted.items():
+        if value.dim() != 5 or key not in state:
+            continue
+        found, here = tuple(state[key].shape), tuple(value.shape)
+        there = (*here[1:4], here[4], here[0])
+        if found == here == there:
+            both.append(key)
+        elif found == here:
+            ours.append(key)
+        elif found == there:
+            turned.append(key)
+    if ours and turned:
+        raise BackboneWeightsError(
+            f"weights {path}: {ours[0]} is stored as (out, x, y, z, in), {turned[0]} as "
+            "(x, y, z, in, out); all must be stored alike"
+        )
+    if both and not ours and not turned:
+        raise BackboneWeightsError(
+            f"weights {path}: whether {both[0]} is (out, x, y, z, in) or (x, y, z, in, out) cannot be told "
+            f"from its shape {tuple(state[both[0]].shape)}; save it in the first layout with another "
+            "convolution that tells"
+        )
+    if not turned:
+        return state
+    state = dict(state)
+    for key in turned + both:
+        weight, shape = state[key], wanted[key].shape
+        # one voxel: (in, out) in memory in either layout, see SubmanifoldConv3d
+        one = shape[1:4] == (1, 1, 1)
+        state[key] = weight.reshape(shape) if one else weight.permute(4, 0, 1, 2, 3).contiguous()
+    log.info("weights %s: turned %d convolutions of spconv 1's layout", path, len(turned + both))
+    return state
+
+
+def _advice(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    image = "proj_image_feat"
+    if any(image in key for key in state) and not any(image in key for key in wanted):
+        return "they take features of images: build the backbone with 'image_channels'"
+    if any(image in key for key in wanted) and not any(image in key for key in state):
+        return "they take no features of images: build the backbone without 'image_channels'"
+    if any("rpe_table" in key for key in state) and not any("rpe_table" in key for key in wanted):
+        return "they have relative positions: build it with enable_rpe=True, enable_flash=False"
+    return "build it in the size that they were trained in, and check that they are of this network"

@@ -1,0 +1,1 @@
+"""Recipes as data, and the presets of the published trainings."""

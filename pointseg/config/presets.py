@@ -1,0 +1,206 @@
+"""The recipes of section 3 of the method's description, as values; and smaller sizes of the backbones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+from pointseg.config.recipe import Protocol, Recipe, RecipeError
+from pointseg.images.config import ImageRecipe
+from pointseg.training.optimizer import OptimizerSpec
+from pointseg.transforms.augmentation import Augmentation
+
+_INDOOR = OptimizerSpec(
+    name="adamw", lr=6e-3, block_lr_scale=0.1, weight_decay=0.05,
+    warmup_fraction=0.05, div=10.0, final_div=1000.0,
+)  # fmt: skip
+_OUTDOOR = replace(_INDOOR, lr=2e-3, weight_decay=0.005, warmup_fraction=0.04, final_div=100.0)
+_MINKUNET = OptimizerSpec(
+    name="sgd", lr=0.05, block_lr_scale=1.0, weight_decay=1e-4, momentum=0.9, nesterov=True,
+    warmup_fraction=0.05, div=10.0, final_div=1e4,
+)  # fmt: skip
+
+SCANNET = Recipe(
+    dataset="scannet",
+    optimizer=_INDOOR,
+    test=Protocol(views="scannet"),
+)
+S3DIS = Recipe(
+    dataset="s3dis",
+    epochs=3000,
+    max_points=204_800,
+    sphere_fraction=0.6,
+    train_splits=("Area_1", "Area_2", "Area_3", "Area_4", "Area_6"),
+    val_splits=("Area_5",),
+    test_splits=("Area_5",),
+    augmentation=replace(Augmentation(), elastic_probability=0.0),
+    optimizer=_INDOOR,
+    test=Protocol(views="s3dis"),
+)
+_LIDAR = Augmentation.lidar()
+NUSCENES = Recipe(
+    dataset="nuscenes",
+    setting="outdoor",
+    features=("coord", "strength"),
+    voxel_m=0.05,
+    max_points=None,
+    epochs=50,
+    evaluations=50,
+    augmentation=_LIDAR,
+    optimizer=_OUTDOOR,
+    test=Protocol(views="nuscenes", prevoxel_m=0.025),
+)
+SEMANTICKITTI = replace(
+    NUSCENES,
+    dataset="semantickitti",
+    clip_box_m=(-35.2, -35.2, -4.0, 35.2, 35.2, 2.0),
+    class_weights="auto",
+    test=Protocol(views="semantickitti", prevoxel_m=0.01),
+)
+SYNTHETIC = Recipe(
+    dataset="synthetic",
+    voxel_m=0.06,
+    max_points=12_000,
+    epochs=6,
+    evaluations=3,
+    batch_size=4,
+    mix3d=0.0,
+    augmentation=replace(Augmentation(), elastic_probability=0.0),
+    optimizer=replace(_INDOOR, block_lr_scale=1.0),
+    test_splits=("test",),
+    test=Protocol(views="single"),
+)
+FOLDER = Recipe(
+    dataset="folder",
+    epochs=100,
+    evaluations=20,
+    batch_size=4,
+    mix3d=0.0,
+    optimizer=_INDOOR,
+    test_splits=("test",),
+)
+
+RECIPES: Mapping[str, Recipe] = MappingProxyType(
+    {
+        recipe.dataset: recipe
+        for recipe in (
+            SCANNET,
+            replace(SCANNET, dataset="scannet200"),
+            S3DIS,
+            NUSCENES,
+            SEMANTICKITTI,
+            SYNTHETIC,
+            FOLDER,
+        )
+    }
+)
+
+# Of patches of 16 pixels; sections 2.2 and 2.3 of the method's description.
+_IMAGES: Mapping[str, ImageRecipe] = MappingProxyType(
+    {
+        "scannet": ImageRecipe(near_m=1.0, far_m=4.0),
+        "scannet200": ImageRecipe(near_m=1.0, far_m=4.0),
+        "s3dis": ImageRecipe(size=(512, 512)),
+        "nuscenes": ImageRecipe(size=(384, 672), views=None, occlusion="none"),
+        "semantickitti": ImageRecipe(size=(384, 1248), views=None, occlusion="none"),
+        "folder": ImageRecipe(),
+    }
+)
+# The paper's, where patches have 14.
+_SIZES_OF_14 = {
+    (480, 640): (420, 560), (512, 512): (518, 518), (384, 672): (378, 672), (384, 1248): (378, 1246),
+}  # fmt: skip
+
+
+def images_of(recipe: Recipe, encoder: str) -> ImageRecipe:
+    """How the images of a recipe's dataset take part, for one encoder; of one's own clouds by their voxels.
+
+    Args:
+        recipe: of ``folder`` with the voxels that the data was found to have.
+        encoder: as for ``images_for``.
+
+    Raises:
+        RecipeError: a dataset without images, an unknown encoder.
+    """
+    images = images_for(recipe.dataset, encoder)
+    if recipe.dataset != "folder":
+        return images
+    # What hides a point must be large beside a voxel, and no more: 0.2 m would hide nothing in small objects.
+    finer = min(1.0, recipe.voxel_m / SCANNET.voxel_m)
+    return replace(images, margin_m=images.margin_m * finer)
+
+
+def images_for(dataset: str, encoder: str) -> ImageRecipe:
+    """How the images of a dataset take part, for one encoder, whatever its voxels.
+
+    Raises:
+        RecipeError: a dataset without images, an unknown encoder.
+    """
+    from dinomed3d.lifting import MODELS
+
+    if dataset not in _IMAGES:
+        raise RecipeError(
+            f"the dataset {dataset} has no images; those that do: {', '.join(_IMAGES)}"
+        )
+    if encoder not in MODELS:
+        raise RecipeError(f"--encoder {encoder}: must be one of {', '.join(MODELS)}")
+    images = replace(_IMAGES[dataset], encoder=encoder)
+    if "patch14" in encoder:
+        images = replace(images, size=_SIZES_OF_14[images.size[0], images.size[1]])
+    return images
+
+
+# Constructor arguments that differ from the full size.
+SIZES: Mapping[str, Mapping[str, Mapping[str, Any]]] = MappingProxyType(
+    {
+        "ptv3": {
+            "full": {},
+            "small": {
+                "enc_depths": [1, 1, 1, 2, 1],
+                "enc_channels": [32, 32, 64, 128, 128],
+                "enc_num_head": [2, 2, 4, 8, 8],
+                "enc_patch_size": [256] * 5,
+                "dec_depths": [1, 1, 1, 1],
+                "dec_channels": [32, 32, 64, 128],
+                "dec_num_head": [2, 2, 4, 8],
+                "dec_patch_size": [256] * 4,
+                "drop_path": 0.0,
+            },
+        },
+        "minkunet": {
+            "full": {},
+            "small": {
+                "base_channels": 16,
+                "channels": [16, 32, 64, 64, 64, 48, 32, 32],
+                "layers": [1, 1, 1, 1, 1, 1, 1, 1],
+            },
+        },
+        "pointnext": {
+            "full": {"width": 64, "blocks": [3, 6, 3, 3]},
+            "small": {"width": 32, "blocks": [1, 1, 1, 1]},
+        },
+    }
+)
+
+
+def recipe_for(dataset: str, backbone: str, size: str) -> Recipe:
+    """The recipe of a dataset with a backbone of one size.
+
+    Raises:
+        RecipeError: an unknown dataset, backbone or size.
+    """
+    if dataset not in RECIPES:
+        raise RecipeError(f"recipe_for: dataset '{dataset}' is none of {', '.join(RECIPES)}")
+    if backbone not in SIZES:
+        raise RecipeError(f"recipe_for: backbone '{backbone}' is none of {', '.join(SIZES)}")
+    if size not in SIZES[backbone]:
+        raise RecipeError(f"recipe_for: size '{size}' is none of {', '.join(SIZES[backbone])}")
+    recipe = RECIPES[dataset]
+    optimizer = recipe.optimizer
+    if backbone == "minkunet" and size == "full":
+        optimizer = _MINKUNET  # the method's own for this backbone
+    return replace(
+        recipe, backbone=backbone, backbone_config=dict(SIZES[backbone][size]), optimizer=optimizer
+    )

@@ -1,0 +1,1 @@
+"""Your own clouds, described by a dataset.yaml."""

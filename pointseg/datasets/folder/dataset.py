@@ -1,0 +1,232 @@
+"""A person's own clouds: a folder of files and a short description, ``dataset.yaml``."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pointseg.datasets.axes import upright
+from pointseg.datasets.dataset import UNLABELLED, DatasetError, require_scene, require_split
+from pointseg.datasets.folder.cameras import KINDS, CameraRule
+from pointseg.datasets.folder.description import EXAMPLE, Description, map_labels, read_description
+from pointseg.datasets.scale import check_scale
+from pointseg.files import SUFFIXES, cloud_suffix, finite_points, read_cloud
+from pointseg.files.columns import to_labels
+from pointseg.scene import FIELDS, Scene
+
+if TYPE_CHECKING:
+    from pointseg.images.readers.frame import Frame
+
+DESCRIPTION = "dataset.yaml"
+USUAL_SPLITS = ("train", "val", "test")
+MUST_BE_LABELLED = ("train", "val")
+
+
+class Folder:
+    """Clouds of any type that ``pointseg.files`` reads, below one folder.
+
+    Points without a position are left out; coordinates are brought to metres with z up. Scenes keep
+    the features that the description names, and their labels.
+    """
+
+    def __init__(self, root: Path, config: Path | None = None, *, labelled: bool = True) -> None:
+        """Read the description and find the files.
+
+        Args:
+            root: the folder.
+            config: the description; None: dataset.yaml in it.
+            labelled: whether clouds of train and val must have labels, and the description classes.
+
+        Raises:
+            DatasetError: the description does not fit, a pattern finds nothing, a file is both in
+                train and in another split.
+        """
+        self.root, self.labelled = root, labelled
+        self._description_file = root / DESCRIPTION if config is None else config
+        self.description: Description = read_description(
+            self._description_file, default_name=root.resolve().name, labelled=labelled
+        )
+        self.name = self.description.name
+        self.classes = self.description.classes
+        self.fields = self.description.features
+        self.voxel_m = self.description.voxel_m
+        self._files = {split: _by_name(root, files) for split, files in self._found().items()}
+        self._scale_checked = False
+
+    def splits(self) -> tuple[str, ...]:
+        """Names of its splits."""
+        return tuple(self._files)
+
+    def scenes(self, split: str) -> tuple[str, ...]:
+        """Names of the clouds of a split: those of their files, with folders where these repeat.
+
+        Raises:
+            DatasetError: there is no such split.
+        """
+        require_split(self.name, split, self.splits())
+        return tuple(self._files[split])
+
+    def path(self, split: str, scene: str) -> Path:
+        """The file of a cloud.
+
+        Raises:
+            DatasetError: there is no such cloud.
+        """
+        require_scene(self.name, split, scene, self.scenes(split))
+        return self._files[split][scene]
+
+    def load(self, split: str, scene: str) -> Scene:
+        """One cloud in metres, z up, with ``segment`` unless it is outside train and val and has none.
+
+        Raises:
+            CloudFileError: its file is damaged.
+            DatasetError: it has no points, lacks a feature or its labels, holds labels that are in
+                no class, or its scale does not fit the voxel size.
+        """
+        path = self.path(split, scene)
+        file = path.relative_to(self.root).as_posix()
+        told = self.description
+        read, _ = finite_points(
+            read_cloud(path, columns=told.columns, strength_max=told.strength_max)
+        )
+        if len(read) == 0:
+            raise DatasetError(f"{path}: holds no points with a position; remove it from its split")
+        missing = sorted(self.fields - set(read.fields))
+        if missing:
+            has = ", ".join(key for key in read.fields if key in FIELDS) or "positions only"
+            raise DatasetError(
+                f"{path}: lacks {', '.join(missing)}, which 'features' in the description promises of "
+                f"every cloud; it has: {has}"
+            )
+        fields = {key: read[key] for key in self.fields}
+        labels = None
+        if self.labelled or self.classes != UNLABELLED:  # else labels would mean nothing
+            labels = self._labels(read, path, needed=self.labelled and split in MUST_BE_LABELLED)
+        if labels is not None:
+            fields["segment"] = map_labels(labels, self.description, file=file)
+        kept = Scene(coord=read.coord, fields=fields, origin=read.origin, name=scene)
+        found = upright(kept, unit_m=self.description.unit_m, up=self.description.up)
+        if self.description.check_scale and not self._scale_checked:
+            problem = check_scale(found, self.voxel_m)
+            if problem is not None:
+                raise DatasetError(
+                    f"{path}: {problem} (in dataset.yaml; 'check_scale: false' if it is right as it is)"
+                )
+            self._scale_checked = True  # clouds of one folder are of one scale
+        return found
+
+    def frames(self, split: str, scene: str) -> tuple[Frame, ...]:
+        """The posed images of a cloud, in metres with z up as its points; () if it has none.
+
+        Raises:
+            UserError: there is no such cloud, or what describes its cameras does not fit; the description
+                does not say where these are, or it does and no scene has any.
+        """
+        path, rule = self.path(split, scene), self.description.cameras
+        if rule is None:
+            raise DatasetError(
+                f"{self._description_file}: says of no scene where its images are; describe 'cameras' in it: {KINDS}"
+            )
+        place = rule.place(self.root, self._relative(path), split, scene)
+        if not place.exists():
+            self._require_cameras(rule, place)
+            return ()
+        return rule.frames(
+            self.root,
+            self._relative(path),
+            split,
+            scene,
+            unit_m=self.description.unit_m,
+            up=self.description.up,
+        )
+
+    def _relative(self, path: Path) -> PurePosixPath:
+        return PurePosixPath(path.relative_to(self.root).as_posix())
+
+    def _require_cameras(self, rule: CameraRule, missing: Path) -> None:
+        """A scene may lack its images; if all do, the pattern is wrong."""
+        for split, files in self._files.items():
+            for scene, path in files.items():
+                if rule.place(self.root, self._relative(path), split, scene).exists():
+                    return
+        raise DatasetError(
+            f"{missing}: is not there, nor is that of any other scene; see 'cameras' in the description"
+        )
+
+    def _labels(self, scene: Scene, path: Path, *, needed: bool) -> NDArray[np.int32] | None:
+        name = self.description.label or "segment"
+        if name in scene:
+            labels = to_labels(scene[name].reshape(len(scene), -1)[:, 0])
+            if labels is None:
+                raise DatasetError(f"{path}: its labels '{name}' must be whole numbers")
+            return labels
+        if needed:
+            has = ", ".join(scene.fields) or "positions only"
+            raise DatasetError(
+                f"{path}: has no labels '{name}'; name their field with 'label' in the description; it has: {has}"
+            )
+        return None
+
+    def _found(self) -> dict[str, list[Path]]:
+        splits = dict(self.description.splits)
+        if not splits:
+            splits = {name: (name,) for name in USUAL_SPLITS if (self.root / name).is_dir()}
+        if not splits:
+            raise DatasetError(
+                f"{self.root}: has no folder train, val or test; name the files of each split in its "
+                f"description, for example: {EXAMPLE}"
+            )
+        found = {split: self._matching(split, patterns) for split, patterns in splits.items()}
+        for split, files in found.items():
+            both = sorted(set(files) & set(found.get("train", ()))) if split != "train" else []
+            if both:
+                raise DatasetError(
+                    f"{self.root}: {both[0].relative_to(self.root)} is in train and in {split}; a split that "
+                    f"is trained on says nothing about other clouds"
+                )
+        return found
+
+    def _matching(self, split: str, patterns: tuple[str, ...]) -> list[Path]:
+        files: dict[Path, None] = {}
+        for pattern in patterns:
+            hits = self._hits(split, pattern)
+            folders = [path for path in hits if path.is_dir() and cloud_suffix(path) is None]
+            hits += [
+                path
+                for folder in folders
+                for path in sorted(folder.iterdir())
+                if path.name[0] != "."
+            ]
+            clouds = [path for path in hits if cloud_suffix(path) is not None]
+            if not clouds:
+                raise DatasetError(
+                    f"{self.root}: split '{split}': '{pattern}' finds no clouds (files that end in "
+                    f"{', '.join(SUFFIXES)}, or folders with coord.npy); for example: {EXAMPLE}"
+                )
+            files |= dict.fromkeys(clouds)
+        return list(files)
+
+    def _hits(self, split: str, pattern: str) -> list[Path]:
+        if not PurePosixPath(pattern).parts:  # ".": the root itself
+            return [self.root]
+        try:
+            return sorted(self.root.glob(pattern))
+        except ValueError as error:
+            raise DatasetError(f"{self.root}: split '{split}': '{pattern}': {error}") from error
+
+
+def _by_name(root: Path, files: list[Path]) -> dict[str, Path]:
+    """Files by name without ending; with the folders above them where names would repeat."""
+    stems = [path.name[: len(path.name) - len(cloud_suffix(path) or "")] for path in files]
+    if len(set(stems)) == len(stems):
+        return dict(zip(stems, files, strict=True))
+    named = {
+        "__".join((*path.relative_to(root).parent.parts, stem)): path
+        for path, stem in zip(files, stems, strict=True)
+    }
+    if len(named) == len(files):
+        return named
+    return {"__".join(path.relative_to(root).parts): path for path in files}

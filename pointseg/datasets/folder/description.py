@@ -1,0 +1,298 @@
+"""What ``dataset.yaml`` says about a folder of clouds: every key checked, none guessed."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from pointseg.datasets.axes import UPS
+from pointseg.datasets.dataset import UNLABELLED, ClassList, DatasetError, distinct_colors
+from pointseg.datasets.folder.cameras import CameraRule, parse_cameras
+from pointseg.scene import IGNORE
+
+EXAMPLE = (
+    "{classes: [ground, tree], features: [color], voxel_m: 0.05, "
+    "splits: {train: [train], val: ['val/*.ply']}}"
+)
+"""The least a description must hold, on one line; examples/folder.yaml shows all of it."""
+KEYS = ("name", "classes", "colors", "features", "voxel_m", "splits", "unit", "up", "label", "labels",
+        "columns", "check_scale", "strength_max", "cameras")  # fmt: skip
+UNITS = {"metre": 1.0, "centimetre": 0.01, "millimetre": 0.001, "foot": 0.3048}
+FEATURES = ("color", "normal", "strength")
+
+
+@dataclass(frozen=True)
+class LabelRule:
+    """What the labels of some files mean."""
+
+    files: tuple[str, ...]
+    """Patterns; a file is meant whose last parts match one. Empty: all files."""
+    ranges: tuple[tuple[int, int, int], ...]
+    """First value, last value, class (IGNORE where they are to be ignored)."""
+
+    def applies(self, file: str) -> bool:
+        """Whether a file is meant, by its path below the root."""
+        return not self.files or any(PurePosixPath(file).match(each) for each in self.files)
+
+
+@dataclass(frozen=True)
+class Description:
+    """A folder of clouds, as its owner describes it."""
+
+    name: str
+    classes: ClassList
+    features: frozenset[str]
+    voxel_m: float
+    splits: Mapping[str, tuple[str, ...]]
+    """Patterns below the root; empty where the file names none."""
+    unit_m: float
+    """Metres per unit of the coordinates."""
+    up: str
+    """z, y or -y."""
+    label: str | None
+    """Field of the labels; None: the one that readers recognise."""
+    labels: tuple[LabelRule, ...]
+    """The first that applies to a file counts; none: labels are class indices already."""
+    columns: tuple[str, ...] | None
+    check_scale: bool
+    strength_max: float | None
+    """The intensity that becomes 1; None: guessed for each file."""
+    cameras: CameraRule | None = None
+    """Where the posed images of the clouds are; None: there are none."""
+
+
+def read_description(path: Path, *, default_name: str, labelled: bool = True) -> Description:
+    """Parse and check a description.
+
+    Args:
+        path: of the file.
+        default_name: where it says none.
+        labelled: whether it must name classes; UNLABELLED stands for those that it does not name.
+
+    Raises:
+        DatasetError: it is missing, is not YAML, has an unknown key or a value that does not fit.
+    """
+    if not path.is_file():
+        raise DatasetError(
+            f"{path}: is not there; describe your clouds in it (or name another with --config), such as: {EXAMPLE}"
+        )
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
+    return _Parser(path, found, labelled).description(default_name)
+
+
+class _Parser:
+    """Reads one description; its methods refuse what does not fit, naming file and key."""
+
+    def __init__(self, path: Path, found: Any, labelled: bool) -> None:
+        self.path, self.labelled = path, labelled
+        self.found = self.mapping("the file", found)
+
+    def description(self, default_name: str) -> Description:
+        unknown = [str(key) for key in self.found if key not in KEYS]
+        if unknown:
+            near = difflib.get_close_matches(unknown[0], KEYS, 1)
+            hint = f"; did you mean '{near[0]}'?" if near else f"; known are {', '.join(KEYS)}"
+            raise self.error(f"unknown key '{unknown[0]}'{hint}")
+        needed = (*(("classes",) if self.labelled else ()), "features", "voxel_m")
+        missing = [key for key in needed if key not in self.found]
+        if missing:
+            raise self.error(f"lacks {', '.join(missing)}; for example: {EXAMPLE}")
+        classes = self.classes()
+        columns = self.found.get("columns")
+        label = self.found.get("label")
+        return Description(
+            name=self.text("name", self.found.get("name", default_name)),
+            classes=classes,
+            features=self.features(),
+            voxel_m=self.above_0("voxel_m", "a number of metres"),
+            splits=self.splits(),
+            unit_m=UNITS[self.choice("unit", "metre", tuple(UNITS))],
+            up=self.choice("up", "z", UPS),
+            label=None if label is None else self.text("label", label),
+            labels=self.labels(classes.names),
+            columns=None if columns is None else self.texts("columns", columns),
+            check_scale=self.flag("check_scale", True),
+            strength_max=self.above_0("strength_max") if "strength_max" in self.found else None,
+            cameras=self.cameras(),
+        )
+
+    def error(self, problem: str) -> DatasetError:
+        return DatasetError(f"{self.path}: {problem}")
+
+    def mapping(self, what: str, value: Any) -> dict[Any, Any]:
+        if not isinstance(value, dict):
+            kind = type(value).__name__
+            raise self.error(
+                f"{what} must hold 'key: value' lines, got {kind}; for example: {EXAMPLE}"
+            )
+        return value
+
+    def text(self, key: str, value: Any) -> str:
+        if not isinstance(value, str) or not value.strip():
+            raise self.error(
+                f"'{key}' must be text (in quotes, if YAML takes it for more), got {value!r}"
+            )
+        return value
+
+    def texts(self, key: str, value: Any) -> tuple[str, ...]:
+        values = [value] if isinstance(value, str) else value
+        if not isinstance(values, list):
+            raise self.error(f"'{key}' must be a list, got {value!r}")
+        return tuple(self.text(key, each) for each in values)
+
+    def choice(self, key: str, default: str, choices: Sequence[str]) -> str:
+        value = self.found.get(key, default)
+        if value not in choices:
+            raise self.error(f"'{key}' must be one of {', '.join(choices)}, got {value!r}")
+        return value
+
+    def flag(self, key: str, default: bool) -> bool:
+        value = self.found.get(key, default)
+        if not isinstance(value, bool):
+            raise self.error(f"'{key}' must be true or false, got {value!r}")
+        return value
+
+    def features(self) -> frozenset[str]:
+        values = self.texts("features", self.found["features"])
+        for value in values:
+            if value not in FEATURES:
+                raise self.error(f"'features' must be some of {', '.join(FEATURES)}, got '{value}'")
+        return frozenset(values)
+
+    def above_0(self, key: str, what: str = "a number") -> float:
+        value = self.found[key]
+        try:  # YAML takes 1e-2 for text
+            size = float(value) if isinstance(value, (int, float, str)) else float("nan")
+        except ValueError:
+            size = float("nan")
+        if not 0 < size < float("inf") or isinstance(value, bool):
+            raise self.error(f"'{key}' must be {what} above 0, got {value!r}")
+        return size
+
+    def classes(self) -> ClassList:
+        names = self.texts("classes", self.found.get("classes", []))
+        if not names and not self.labelled:
+            names = UNLABELLED.names
+        if not names or len(set(names)) != len(names):
+            raise self.error(f"'classes' must be distinct names, at least one, got {list(names)}")
+        colors = distinct_colors(len(names))
+        for name, color in self.mapping("'colors'", self.found.get("colors", {})).items():
+            if name not in names:
+                raise self.error(f"'colors' names '{name}', which is not among the classes")
+            parts = color if isinstance(color, list) else []
+            if len(parts) != 3 or not all(type(c) is int and 0 <= c <= 255 for c in parts):
+                raise self.error(
+                    f"the color of '{name}' must be [red, green, blue], 0 to 255, got {color!r}"
+                )
+            colors[names.index(name)] = parts
+        return ClassList(names=names, colors=colors)
+
+    def splits(self) -> dict[str, tuple[str, ...]]:
+        splits = {}
+        for split, patterns in self.mapping("'splits'", self.found.get("splits", {})).items():
+            name = self.text("splits", split)
+            splits[name] = self.texts(f"splits: {name}", patterns)
+            for pattern in splits[name]:
+                parts = PurePosixPath(pattern)
+                if parts.is_absolute() or ".." in parts.parts:
+                    raise self.error(f"splits: {name}: '{pattern}' must lie below the root")
+        return splits
+
+    def cameras(self) -> CameraRule | None:
+        value = self.found.get("cameras")
+        try:
+            return None if value is None else parse_cameras(value)
+        except ValueError as error:
+            raise self.error(str(error)) from error
+
+    def labels(self, names: Sequence[str]) -> tuple[LabelRule, ...]:
+        value = self.found.get("labels")
+        if value is None:
+            return ()
+        rules = value if isinstance(value, list) else [value]
+        return tuple(self.rule(self.mapping("'labels'", rule), names) for rule in rules)
+
+    def rule(self, rule: dict[Any, Any], names: Sequence[str]) -> LabelRule:
+        unknown = [str(key) for key in rule if key not in ("files", "map", "ignore")]
+        if unknown:
+            raise self.error(f"'labels' takes files, map and ignore, got '{unknown[0]}'")
+        ranges = []
+        for key, name in self.mapping("'labels: map'", rule.get("map", {})).items():
+            if name not in names:
+                raise self.error(
+                    f"'labels: map' leads {key} to {name!r}, which is not among the classes"
+                )
+            ranges.append((*self.span(key), names.index(name)))
+        ignored = rule.get("ignore", [])
+        for key in ignored if isinstance(ignored, list) else [ignored]:
+            ranges.append((*self.span(key), IGNORE))
+        ordered = sorted(ranges)
+        for one, two in zip(ordered, ordered[1:], strict=False):
+            if two[0] <= one[1]:
+                raise self.error(f"'labels' says twice what {two[0]} means")
+        return LabelRule(self.texts("labels: files", rule.get("files", [])), tuple(ordered))
+
+    def span(self, key: Any) -> tuple[int, int]:
+        """5 or "5-9" as the first and last value."""
+        first, dash, last = (
+            str(key).partition("-") if not str(key).startswith("-") else (key, "", "")
+        )
+        try:
+            if isinstance(key, (bool, float)):
+                raise ValueError
+            span = int(first), int(last if dash else first)
+        except ValueError:
+            span = (1, 0)
+        if span[0] > span[1]:
+            raise self.error(
+                f"'labels' must map whole numbers or ranges such as 20-29, got {key!r}"
+            )
+        return span
+
+
+def map_labels(
+    values: NDArray[np.int32], description: Description, *, file: str
+) -> NDArray[np.int32]:
+    """Labels of a file as indices into the class list.
+
+    Args:
+        values: (N,) as the file has them.
+        description: what they mean.
+        file: path below the root, to choose the rule.
+
+    Raises:
+        DatasetError: a value that nothing is said about; the message names file, value and count.
+    """
+    count = len(description.classes)
+    rules: Sequence[tuple[int, int, int]] = [(IGNORE, IGNORE, IGNORE)]
+    rules = [*rules, *((index, index, index) for index in range(count))]
+    if description.labels:
+        rule = next((each for each in description.labels if each.applies(file)), None)
+        if rule is None:
+            raise DatasetError(
+                f"{file}: no entry of 'labels' in the description is for this file; add one, or widen 'files'"
+            )
+        rules = [(IGNORE, IGNORE, IGNORE), *rule.ranges]  # -1 stays ignored unless it is mapped
+    raw, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    table = np.full(len(raw), -2, np.int32)
+    for first, last, index in rules:
+        table[(raw >= first) & (raw <= last)] = index
+    wrong = np.flatnonzero(table == -2)
+    if len(wrong):
+        listed = ", ".join(f"{raw[i]} ({counts[i]} points)" for i in wrong[:5])
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise DatasetError(
+            f"{file}: holds labels that are in no class: {listed}{more}; with {count} classes labels are "
+            f"0 to {count - 1} or -1, unless 'labels' in the description maps or ignores others"
+        )
+    return table[inverse.reshape(-1)]

@@ -1,0 +1,241 @@
+"""nuScenes-lidarseg: keyframes of a 32-beam scanner on a car, 16 classes.
+
+The official files are read where they lie, without the devkit; ``pointseg-prepare --dataset nuscenes`` reads the
+tables once and writes an index of the keyframes (``nuscenes_prepare``).
+
+Source: Caesar 2020, arXiv:1903.11027; Fong 2021, arXiv:2109.03805.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pointseg.datasets.dataset import ClassList, DatasetError, require_scene, require_split
+from pointseg.datasets.labels import LabelMap
+from pointseg.datasets.prepared import read_index
+from pointseg.datasets.submission import Results, checked_prediction
+from pointseg.files.kitti import read_bin
+from pointseg.files.writing import new_file
+from pointseg.scene import IGNORE, Scene
+
+if TYPE_CHECKING:
+    from pointseg.images.readers.frame import Frame
+
+NAME = "nuscenes"
+VERSIONS = ("v1.0-trainval", "v1.0-mini", "v1.0-test")
+
+CLASSES = ClassList(
+    names=(
+        "barrier", "bicycle", "bus", "car", "construction_vehicle", "motorcycle", "pedestrian",
+        "traffic_cone", "trailer", "truck", "driveable_surface", "other_flat", "sidewalk", "terrain",
+        "manmade", "vegetation",
+    ),
+    colors=np.array(
+        [
+            [112, 128, 144], [220, 20, 60], [255, 127, 80], [255, 158, 0], [233, 150, 70],
+            [255, 61, 99], [0, 0, 230], [47, 79, 79], [255, 140, 0], [255, 99, 71], [0, 207, 191],
+            [175, 0, 75], [75, 0, 75], [112, 180, 60], [222, 184, 135], [0, 175, 0],
+        ],
+        np.uint8,
+    ),
+)  # fmt: skip
+"""The classes of the challenge, with its colours."""
+
+RAW_NAMES = (
+    "noise", "animal", "human.pedestrian.adult", "human.pedestrian.child",
+    "human.pedestrian.construction_worker", "human.pedestrian.personal_mobility",
+    "human.pedestrian.police_officer", "human.pedestrian.stroller", "human.pedestrian.wheelchair",
+    "movable_object.barrier", "movable_object.debris", "movable_object.pushable_pullable",
+    "movable_object.trafficcone", "static_object.bicycle_rack", "vehicle.bicycle",
+    "vehicle.bus.bendy", "vehicle.bus.rigid", "vehicle.car", "vehicle.construction",
+    "vehicle.emergency.ambulance", "vehicle.emergency.police", "vehicle.motorcycle",
+    "vehicle.trailer", "vehicle.truck", "flat.driveable_surface", "flat.other", "flat.sidewalk",
+    "flat.terrain", "static.manmade", "static.other", "static.vegetation", "vehicle.ego",
+)  # fmt: skip
+"""What the ids in label files mean."""
+
+_USED = {
+    9: 0, 14: 1, 15: 2, 16: 2, 17: 3, 18: 4, 21: 5, 2: 6, 3: 6, 4: 6, 6: 6, 12: 7, 22: 8, 23: 9,
+    24: 10, 25: 11, 26: 12, 27: 13, 28: 14, 30: 15,
+}  # fmt: skip
+LABEL_MAP = LabelMap(NAME, {raw: _USED.get(raw, IGNORE) for raw in range(len(RAW_NAMES))})
+"""Training index of every id in the label files."""
+
+
+def _numbers(text: str) -> frozenset[int]:
+    found: set[int] = set()
+    for part in text.replace("\n", "").split(","):
+        first, _, last = part.strip().partition("-")
+        found.update(range(int(first), int(last or first) + 1))
+    return frozenset(found)
+
+
+VAL_SCENES = _numbers(
+    "3,12-18,35-36,38-39,92-110,221,268-278,329-332,344-346,519-524,552-565,625-627,629-630,632-638,"
+    "770-771,775,777-778,780-784,794-800,802,904-917,919-931,962-963,966-969,971-972,1059-1073"
+)
+"""Numbers of the validation scenes of v1.0-trainval; all its others are for training."""
+MINI_SPLITS: Mapping[str, frozenset[int]] = MappingProxyType(
+    {"train": _numbers("61,553,655,757,796,1077,1094,1100"), "val": _numbers("103,916")}
+)
+"""Numbers of the scenes of v1.0-mini."""
+OFFICIAL_COUNTS: Mapping[str, int] = MappingProxyType(
+    {"train": 28_130, "val": 6_019, "test": 6_008}
+)
+"""Keyframes of each split in the whole dataset."""
+
+
+def split_of(version: str, scene: str) -> str | None:
+    """train, val or test, by the official lists; None for a scene that is not in them."""
+    if version == "v1.0-test":
+        return "test"
+    match = re.fullmatch(r"scene-(\d{4})", scene)
+    if match is None:
+        return None
+    number = int(match[1])
+    if version == "v1.0-mini":
+        return next((split for split, members in MINI_SPLITS.items() if number in members), None)
+    return "val" if number in VAL_SCENES else "train"
+
+
+class NuScenes:
+    """The keyframes, named by the tokens of their lidar sample_data."""
+
+    name = NAME
+    classes = CLASSES
+    fields = frozenset({"strength"})
+
+    def __init__(self, root: Path) -> None:
+        """Open the dataset.
+
+        Args:
+            root: what ``pointseg-prepare`` wrote.
+
+        Raises:
+            DatasetError: ``root`` is not prepared, or the official files are no longer there.
+        """
+        self.root = root
+        self.index = read_index(root, NAME)
+        self.source = root / (self.index.source or "")
+        if not (self.source / "samples").is_dir():
+            raise DatasetError(
+                f"dataset '{NAME}': {root} refers to the official files in {self.source / 'samples'}, "
+                f"which are not there; prepare it again from where they are now"
+            )
+
+    def splits(self) -> tuple[str, ...]:
+        """Those that were prepared, of train, val and test."""
+        return tuple(self.index.splits)
+
+    def scenes(self, split: str) -> tuple[str, ...]:
+        """Keyframes of a split, by scene and time.
+
+        Raises:
+            DatasetError: there is no such split.
+        """
+        require_split(NAME, split, self.splits())
+        return self.index.splits[split]
+
+    def load(self, split: str, scene: str) -> Scene:
+        """One sweep, scanner at the origin. Keyframes of the test have no labels.
+
+        Raises:
+            DatasetError: there is no such keyframe, its files are missing, cut off, or do not fit.
+        """
+        files = self._files(split, scene)
+        points = self.source / files["points"]
+        if not points.is_file():
+            raise DatasetError(f"{points}: is missing")
+        found = read_bin(points)
+        cloud = Scene(coord=found.coord, fields={"strength": found["strength"]}, name=scene)
+        if files["labels"] is None:
+            return cloud
+        return cloud.with_fields(segment=read_labels(self.source / files["labels"], len(cloud)))
+
+    def frames(self, split: str, scene: str) -> tuple[Frame, ...]:
+        """The images of the six cameras, front, front right, front left, back, back left, back right.
+
+        Raises:
+            UserError: there is no such keyframe; the dataset was prepared without images; what is known of
+                its cameras is damaged.
+        """
+        from pointseg.datasets.nuscenes.cameras import read_frames
+
+        files = self._files(split, scene)
+        if self.index.images is None:
+            raise DatasetError(
+                f"dataset '{NAME}': {self.root} was prepared without images; prepare it again with --images"
+            )
+        return read_frames(self.root, files["scene"], scene, self.root / self.index.images)
+
+    def _files(self, split: str, scene: str) -> Mapping[str, Any]:
+        names = self.scenes(split)
+        files = self.index.files.get(scene)
+        if files is None or files["split"] != split:
+            require_scene(NAME, split, scene, names)
+            raise DatasetError(f"dataset '{NAME}': its index does not name the files of '{scene}'")
+        return files
+
+    def write_submission(
+        self,
+        out: Path,
+        results: Results,
+        *,
+        split: str,
+        use_camera: bool = False,
+        use_external: bool = False,
+    ) -> list[Path]:
+        """Write ``lidarseg/<split>/<token>_lidarseg.bin`` and ``<split>/submission.json``, to be zipped.
+
+        Args:
+            out: the folder for both.
+            results: predictions for the keyframes.
+            split: test or val.
+            use_camera: whether images were used, at prediction; the rules want it said.
+            use_external: whether other data were used, such as pretrained image encoders.
+
+        Raises:
+            DatasetError: a point without a class.
+        """
+        written = []
+        for name, scene, predicted in results:
+            classes = checked_prediction(NAME, name, len(scene), predicted, len(CLASSES))
+            path = out / "lidarseg" / split / f"{name}_lidarseg.bin"
+            with new_file(path) as part:
+                part.write_bytes((classes + 1).astype(np.uint8).tobytes())
+            written.append(path)
+        meta = {
+            "use_camera": use_camera,
+            "use_lidar": True,
+            "use_radar": False,
+            "use_map": False,
+            "use_external": use_external,
+        }
+        path = out / split / "submission.json"
+        with new_file(path) as part:
+            part.write_text(json.dumps({"meta": meta}, indent=1) + "\n")
+        return [*written, path]
+
+
+def read_labels(path: Path, count: int) -> NDArray[np.int32]:
+    """(count,) training indices of a sweep's points, from a ``_lidarseg.bin`` of one byte each.
+
+    Raises:
+        DatasetError: the file is missing, of another length, or holds ids that are not official.
+    """
+    if not path.is_file():
+        raise DatasetError(f"{path}: is missing; unpack nuScenes-lidarseg so that it lies there")
+    size = path.stat().st_size
+    if size != count:
+        raise DatasetError(
+            f"{path}: must have a byte for each of the sweep's {count} points, got {size}"
+        )
+    return LABEL_MAP(np.fromfile(path, np.uint8), str(path))

@@ -1,0 +1,301 @@
+"""From S3DIS's annotations to arrays: one text file per object becomes one cloud per room."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pointseg.datasets.dataset import DatasetError
+from pointseg.datasets.prepare_scenes import Job, Preparation, Report, prepare_scenes
+from pointseg.datasets.prepared import (
+    CAMERAS,
+    Index,
+    find_index,
+    is_saved,
+    relative_source,
+    save_scene,
+)
+from pointseg.datasets.s3dis.dataset import AREAS, CLASSES, NAME
+
+if TYPE_CHECKING:
+    from pointseg.datasets.s3dis.images import RoomImages
+
+RELEASE = "Stanford3dDataset_v1.2"
+ANNOTATIONS = "Annotations"
+ANGLES = (0, 90, 180, 270)
+CLUTTER = CLASSES.names.index("clutter")
+LABELS = ("segment", "instance")
+NORMALS = ("estimate", "none")
+
+# Two files of the release have one control byte too much within a number, in some copies.
+DAMAGED = {("Area_5", "office_19", "ceiling"), ("Area_5", "hallway_6", "ceiling")}
+CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+
+@dataclass(frozen=True)
+class RoomTask:
+    """One room to prepare."""
+
+    area: str
+    room: str
+    files: tuple[Path, ...]
+    """The points of each object."""
+    angle: int | None
+    """Degrees by which the room is turned against the axes; None: it stays so."""
+    normals: bool
+    """Whether normals are estimated."""
+    images: RoomImages | None = None
+    """Its images; None: nothing is done about them."""
+
+
+def prepare(
+    source: Path,
+    out: Path,
+    *,
+    align: bool = False,
+    normals: str = "estimate",
+    images: Path | None = None,
+    workers: int = 1,
+    report: Report | None = None,
+) -> Preparation:
+    """Prepare S3DIS.
+
+    Args:
+        source: the folder with ``Area_1`` to ``Area_6``, or the one above it.
+        out: root of the prepared dataset.
+        align: turn each room so that its walls follow the axes.
+        normals: estimate (from the points), or none.
+        images: the folder of 2D-3D-S with ``area_1`` and so on; None: images are not prepared.
+        workers: processes.
+        report: told about progress.
+
+    Raises:
+        DatasetError: ``source`` is not S3DIS, its angles are missing; see also ``prepare_scenes``.
+        ValueError: ``normals`` is something else.
+    """
+    if normals not in NORMALS:
+        raise ValueError(f"prepare: 'normals' must be one of {', '.join(NORMALS)}, got {normals!r}")
+    base = source / RELEASE if (source / RELEASE).is_dir() else source
+    fields = ("color", "normal") if normals == "estimate" else ("color",)
+    shown = _images_of_rooms(images)
+    jobs: list[Job[RoomTask]] = []
+    notes: list[str] = []
+    without: list[str] = []
+    for area in AREAS:
+        rooms = sorted(p for p in (base / area).glob("*") if (p / ANNOTATIONS).is_dir())
+        if not rooms:
+            notes.append(f"{area}: is not there")
+            continue
+        angles = read_angles(base / area / f"{area}_alignmentAngle.txt") if align else {}
+        for folder in rooms:
+            if align and folder.name not in angles:
+                raise DatasetError(
+                    f"{base / area}: {area}_alignmentAngle.txt has no angle for room '{folder.name}'"
+                )
+            own = shown(area, folder.name, angles.get(folder.name))
+            if images is not None and own is None:
+                without.append(f"{area}/{folder.name}")
+            task = RoomTask(
+                area=area,
+                room=folder.name,
+                files=_object_files(folder / ANNOTATIONS),
+                angle=angles.get(folder.name),
+                normals=normals == "estimate",
+                images=own,
+            )
+            files = () if own is None else (CAMERAS,)
+            jobs.append(Job(area, folder.name, task, ("coord", *fields, *LABELS), files))
+    if not jobs:
+        raise DatasetError(
+            f"{source}: must be {RELEASE} with Area_1/<room>/{ANNOTATIONS} and so on, holds no room"
+        )
+    if without:
+        notes.append(f"{len(without)} rooms have no images: {', '.join(without[:10])}")
+    before = find_index(out)
+    index = Index(
+        dataset=NAME,
+        splits={area: tuple(j.scene for j in jobs if j.split == area) for area in AREAS},
+        fields=fields,
+        images=(before.images if before else None)
+        if images is None
+        else relative_source(images, out),
+        options={"align": align, "normals": normals},
+    )
+    return prepare_scenes(
+        prepare_room, jobs, out, index, workers=workers, report=report, notes=notes
+    )
+
+
+def prepare_room(task: RoomTask, target: Path) -> list[str]:
+    """Write what is not there yet of the arrays and the cameras of one room; returns notes.
+
+    Raises:
+        UserError: an annotation is damaged, or there is none; a camera's pose is damaged.
+    """
+    arrays = ("coord", "color", *(("normal",) if task.normals else ()), *LABELS)
+    notes: list[str] = []
+    if not is_saved(target, arrays):
+        notes += _prepare_points(task, target)
+    if task.images is not None and not (target / CAMERAS).is_file():
+        from pointseg.datasets.s3dis.images import prepare_images
+
+        notes += prepare_images(task.images, target)
+    return notes
+
+
+def _prepare_points(task: RoomTask, target: Path) -> list[str]:
+    tables, segment, instance = [], [], []
+    notes: list[str] = []
+    others: Counter[str] = Counter()
+    for number, path in enumerate(task.files):
+        name = path.stem.rpartition("_")[0] or path.stem
+        kind = CLASSES.names.index(name) if name in CLASSES.names else CLUTTER
+        if name not in CLASSES.names:
+            others[name] += 1
+        table, repaired = read_annotation(path, task.area, task.room, name)
+        notes += repaired
+        tables.append(table)
+        segment.append(np.full(len(table), kind, np.int16))
+        instance.append(np.full(len(table), number, np.int16))
+    if not tables:
+        raise DatasetError(f"{task.area}/{task.room}: holds no annotations, thus no points")
+    if others:
+        names = ", ".join(f"{name} ({count})" for name, count in others.items())
+        notes.append(f"objects of no class of their own become clutter: {names}")
+    rows = np.concatenate(tables)
+    xyz = rows[:, :3] if task.angle is None else align_room(rows[:, :3], task.angle)
+    arrays: dict[str, NDArray[Any]] = {
+        "coord": xyz.astype(np.float32),
+        "color": np.rint(rows[:, 3:]).astype(np.uint8),
+        "segment": np.concatenate(segment),
+        "instance": np.concatenate(instance),
+    }
+    if task.normals:
+        from pointseg.ops.normals import estimate_normals
+
+        inside = (xyz.min(0) + xyz.max(0)) / 2  # normals of walls point into the room
+        arrays["normal"] = estimate_normals(arrays["coord"], viewpoint=inside)
+    save_scene(target, arrays)
+    return notes
+
+
+def read_annotation(
+    path: Path, area: str, room: str, name: str
+) -> tuple[NDArray[np.float64], list[str]]:
+    """The points of one object.
+
+    Args:
+        path: its file: lines of x, y, z, red, green, blue.
+        area: for the one known defect of the release, which is repaired: a control byte within a number,
+            in the ceilings of two rooms of Area 5.
+        room: the same.
+        name: the object's.
+
+    Returns:
+        (N, 6) values, N >= 1, and notes on what was repaired.
+
+    Raises:
+        DatasetError: any other defect.
+    """
+    data, notes = path.read_bytes(), []
+    found = list(CONTROL.finditer(data))
+    if found:
+        line = data.count(b"\n", 0, found[0].start()) + 1
+        if len(found) > 1 or (area, room, name) not in DAMAGED:
+            raise DatasetError(
+                f"{path}: is damaged: line {line} holds byte 0x{data[found[0].start()]:02x}, there are "
+                f"{len(found)} of the kind; download it again"
+            )
+        at = found[0].start()
+        data = data[:at] + data[at + 1 :]
+        notes.append(f"{path.name}, line {line}: a stray control byte was removed (known defect)")
+    if not data.strip():
+        raise DatasetError(f"{path}: is empty; download it again")
+    try:
+        table = np.loadtxt(io.BytesIO(data), comments=None, ndmin=2, encoding="ascii")
+    except ValueError as error:
+        raise DatasetError(f"{path}: is damaged: {error}; download it again") from error
+    if table.shape[1] != 6 or not np.isfinite(table).all():
+        raise DatasetError(
+            f"{path}: each line must have six finite numbers, x y z r g b, it has {table.shape[1]} columns"
+            + ("" if np.isfinite(table).all() else " with numbers that are not finite")
+        )
+    if table[:, 3:].min() < 0 or table[:, 3:].max() > 255:
+        raise DatasetError(
+            f"{path}: colours must be 0 to 255, got {table[:, 3:].min():g} to {table[:, 3:].max():g}"
+        )
+    return table, notes
+
+
+def read_angles(path: Path) -> dict[str, int]:
+    """By how many degrees each room of an area is turned against the axes.
+
+    Raises:
+        DatasetError: the file is missing, or holds other things than rooms and 0, 90, 180, 270.
+    """
+    if not path.is_file():
+        raise DatasetError(
+            f"{path}: is missing, so that rooms cannot be aligned; take it from the official release, "
+            f"or leave --align out"
+        )
+    angles = {}
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        if len(words) != 2 or not words[1].isdecimal() or int(words[1]) not in ANGLES:
+            raise DatasetError(
+                f"{path}: lines must be a room and one of {ANGLES}, got {line[:60]!r}"
+            )
+        angles[words[0]] = int(words[1])
+    return angles
+
+
+def align_room(xyz: NDArray[np.float64], angle: int) -> NDArray[np.float64]:
+    """(N, 3) positions turned about z by (2 - angle / 180) pi around the middle of their box."""
+    centre = (xyz.min(0) + xyz.max(0)) / 2
+    return (xyz - centre) @ turn_of_room(angle).T + centre
+
+
+def turn_of_room(angle: int) -> NDArray[np.float64]:
+    """(3, 3) the rotation that ``align_room`` applies."""
+    theta = (2 - angle / 180) * math.pi
+    # Multiples of a right angle: rounding keeps walls exactly on the axes.
+    cos, sin = round(math.cos(theta)), round(math.sin(theta))
+    return np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]], np.float64)
+
+
+def _images_of_rooms(images: Path | None) -> Callable[[str, str, int | None], RoomImages | None]:
+    """Which images a room has, by area, room and angle."""
+    if images is None:
+        return lambda area, room, angle: None
+    from pointseg.datasets.s3dis.images import RoomImages, find_rooms
+
+    found = find_rooms(images)
+
+    def of_room(area: str, room: str, angle: int | None) -> RoomImages | None:
+        files = found.get((area, room))
+        return None if files is None else RoomImages(files, angle)
+
+    return of_room
+
+
+def _object_files(folder: Path) -> tuple[Path, ...]:
+    """In a fixed order; what some systems hide beside the files is left out."""
+    files = (path for path in folder.glob("*.txt") if not path.name.startswith("."))
+    return tuple(sorted(files, key=_natural))
+
+
+def _natural(path: Path) -> tuple[str, int]:
+    """chair_2 before chair_10."""
+    name, _, number = path.stem.rpartition("_")
+    return name, int(number) if number.isdecimal() else -1

@@ -1,0 +1,1 @@
+"""ScanNet and ScanNet200."""

@@ -1,0 +1,239 @@
+"""ScanNet's images: every tenth frame of a ``.sens`` stream as files, or frames that were extracted before.
+
+Poses are those of the stream, camera to world of the mesh; frames whose tracking was lost are left out.
+The colour camera's intrinsics hold for both: depths are brought into its field of view, which differs by
+half a percent from that of the depth camera. Both are taken to stand at one place, as the stream has it.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pointseg.datasets.dataset import DatasetError
+from pointseg.datasets.prepared import CAMERAS
+from pointseg.datasets.scannet.dataset import IMAGE_SIZE
+from pointseg.datasets.scannet.sens import SensFile, SensFrame, SensHeader
+from pointseg.images.readers.frame import Frame, make_camera
+from pointseg.images.readers.image_files import DepthFile, ImageFile, image_size
+from pointseg.images.readers.manifest import write_manifest
+
+EVERY = 10
+"""One frame of so many is exported."""
+QUALITY = 95
+SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+@dataclass(frozen=True)
+class ImageTask:
+    """The images of one scan."""
+
+    source: Path
+    """A ``.sens`` stream, or a folder with ``color``, ``pose``, ``intrinsic`` and perhaps ``depth``."""
+    size: tuple[int, int] | None = IMAGE_SIZE
+    """To which images of a stream are resized; None: as they are."""
+
+
+def find_images(scan: Path, elsewhere: Path | None) -> Path | None:
+    """The stream or the extracted frames of a scan; None if it has neither.
+
+    Args:
+        scan: its folder in the official download.
+        elsewhere: another folder, with one for each scan, itself or below ``scans`` or ``scans_test``.
+    """
+    name = scan.name
+    folders = [scan]
+    if elsewhere is not None:
+        below = (elsewhere / name, elsewhere / "scans" / name, elsewhere / "scans_test" / name)
+        folders = [*below, scan]
+    for folder in folders:
+        if (folder / "color").is_dir() and (folder / "pose").is_dir():
+            return folder
+        if (folder / f"{name}.sens").is_file():
+            return folder / f"{name}.sens"
+    return None
+
+
+def prepare_images(task: ImageTask, target: Path) -> list[str]:
+    """Write ``cameras.json`` into the folder of a scene, and for a stream its images; returns notes.
+
+    Raises:
+        UserError: a file is missing or damaged, a pose is not rigid, images are not of the size of K.
+    """
+    if task.source.is_dir():
+        frames, lost = extracted_frames(task.source)
+    else:
+        frames, lost = export(task.source, target, size=task.size)
+    write_manifest(target / CAMERAS, frames)
+    total = len(frames) + lost
+    if not frames:
+        return [f"{task.source.name}: none of its {total} images has a pose"]
+    return (
+        [f"{task.source.name}: {lost} of {total} images have no pose"] if lost > total / 4 else []
+    )
+
+
+def export(
+    path: Path, target: Path, *, size: tuple[int, int] | None = IMAGE_SIZE, every: int = EVERY
+) -> tuple[list[Frame], int]:
+    """Write frames of a stream as ``color/000000.jpg`` and ``depth/000000.png`` (millimetres).
+
+    Args:
+        path: the ``.sens`` stream.
+        target: the folder of the scene; what it holds of an export before is replaced.
+        size: height and width of the images, None: theirs, and JPEGs are copied as they are.
+        every: one frame of so many.
+
+    Returns:
+        The frames, and how many were left out since their tracking was lost.
+
+    Raises:
+        UserError: the stream is damaged or cut off, a pose is not rigid.
+    """
+    for folder in ("color", "depth"):
+        shutil.rmtree(target / folder, ignore_errors=True)
+        (target / folder).mkdir(parents=True)
+    frames: list[Frame] = []
+    lost = 0
+    with SensFile(path) as stream:
+        header = stream.header
+        native = (header.color_size[1], header.color_size[0])
+        rows, columns = depth_pixels(header)
+        for found in stream.frames(every):
+            if not found.is_tracked:
+                lost += 1
+                continue
+            name = f"{found.number:06d}"
+            camera = make_camera(
+                f"{path}: frame {found.number}",
+                intrinsics=header.intrinsic_color,
+                size=native,
+                camera_to_world=found.camera_to_world,
+            )
+            image, depth = target / "color" / f"{name}.jpg", target / "depth" / f"{name}.png"
+            image.write_bytes(_jpeg(found, size))
+            aligned = np.pad(found.depth_m(), ((0, 1), (0, 1)))[rows, columns]  # 0 beyond its edge
+            units = np.rint(aligned * 1000).clip(0, 0xFFFF).astype(np.uint16)
+            Image.fromarray(units).save(depth, compress_level=3)
+            frames.append(
+                Frame(
+                    name=name,
+                    camera=camera if size is None else camera.resized(*size),
+                    image=ImageFile(image),
+                    depth=DepthFile(depth, scale=1000.0),
+                )
+            )
+    return frames, lost
+
+
+def depth_pixels(header: SensHeader) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Which pixels of a depth image lie where the colour camera sees them.
+
+    Returns:
+        (h, 1) rows and (1, w) columns of the depth image for a map of its size with the field of view of the
+        colour image; h and w stand for what the depth camera does not see.
+
+    Raises:
+        DatasetError: intrinsics without focal lengths.
+    """
+    places: list[NDArray[np.int64]] = []
+    for axis, (color, depth) in enumerate(zip(header.color_size, header.depth_size, strict=True)):
+        of_color, of_depth = header.intrinsic_color, header.intrinsic_depth
+        if not (of_color[axis, axis] > 0 and of_depth[axis, axis] > 0):
+            raise DatasetError(f"sensor {header.sensor}: its header has no focal lengths")
+        pixel = (np.arange(depth) + 0.5) * (color / depth)
+        tangent = (pixel - of_color[axis, 2]) / of_color[axis, axis]
+        place = np.floor(tangent * of_depth[axis, axis] + of_depth[axis, 2])
+        seen = (place >= 0) & (place < depth)
+        places.append(np.where(seen, place, depth).astype(np.int64))
+    return places[1][:, None], places[0][None]
+
+
+def _jpeg(frame: SensFrame, size: tuple[int, int] | None) -> bytes:
+    native = frame.header.color_size
+    wanted = native if size is None else (size[1], size[0])
+    pixels = frame.color()
+    if wanted == native and frame.header.color_codec == "jpeg":
+        return frame.color_bytes
+    image = Image.fromarray(pixels)
+    if wanted != native:
+        image = image.resize(wanted, Image.Resampling.BILINEAR)
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=QUALITY)
+    return stream.getvalue()
+
+
+def extracted_frames(folder: Path) -> tuple[list[Frame], int]:
+    """Frames that were extracted with the dataset's own tools or others' that follow them; nothing is copied.
+
+    Args:
+        folder: with ``color/N.jpg``, ``pose/N.txt`` (camera to world), ``intrinsic/intrinsic_color.txt`` and
+            perhaps ``depth/N.png`` (millimetres).
+
+    Returns:
+        The frames in order of their numbers, and how many were left out since their tracking was lost.
+
+    Raises:
+        UserError: a file is missing or malformed, a pose is not rigid, images are not of the size of K.
+    """
+    images = {p.stem: p for p in (folder / "color").iterdir() if p.suffix.lower() in SUFFIXES}
+    intrinsics = _matrix(folder / "intrinsic" / "intrinsic_color.txt")
+    frames: list[Frame] = []
+    lost, size = 0, (0, 0)
+    for name in sorted(images, key=lambda stem: (len(stem), stem)):
+        if not frames:
+            size = image_size(images[name])
+            _check_centre(folder, intrinsics, size, images[name])
+        pose = _matrix(folder / "pose" / f"{name}.txt")
+        if not np.isfinite(pose).all():
+            lost += 1
+            continue
+        depth = folder / "depth" / f"{name}.png"
+        frames.append(
+            Frame(
+                name=name,
+                camera=make_camera(
+                    str(folder / "pose" / f"{name}.txt"),
+                    intrinsics=intrinsics,
+                    size=size,
+                    camera_to_world=pose,
+                ),
+                image=ImageFile(images[name]),
+                depth=DepthFile(depth, scale=1000.0) if depth.is_file() else None,
+            )
+        )
+    return frames, lost
+
+
+def _check_centre(
+    folder: Path, intrinsics: NDArray[np.float64], size: tuple[int, int], image: Path
+) -> None:
+    """The middle of ScanNet's images is that of their camera to a few percent: K of another size shows."""
+    share = intrinsics[0, 2] / size[1], intrinsics[1, 2] / size[0]
+    if not all(0.4 < each < 0.6 for each in share):
+        raise DatasetError(
+            f"{folder / 'intrinsic' / 'intrinsic_color.txt'}: has the middle of the image at "
+            f"{intrinsics[0, 2]:.0f}, {intrinsics[1, 2]:.0f}, but {image.name} is {size[1]} x {size[0]} pixels "
+            f"(width x height): scale the intrinsics with the images"
+        )
+
+
+def _matrix(path: Path) -> NDArray[np.float64]:
+    """(4, 4) of a text file."""
+    try:
+        words: list[Any] = path.read_text(encoding="ascii").split()
+        values = np.array([float(word) for word in words])
+    except FileNotFoundError as error:
+        raise DatasetError(f"{path}: is missing; extract the frames of this scan again") from error
+    except ValueError as error:
+        raise DatasetError(f"{path}: must hold 16 numbers: {error}") from error
+    if values.size != 16:
+        raise DatasetError(f"{path}: must hold 16 numbers, a 4 x 4 matrix, holds {values.size}")
+    return values.reshape(4, 4)

@@ -1,0 +1,319 @@
+"""SemanticKITTI: 360 degree scans of a car in traffic, 19 classes.
+
+The official files are read where they lie; ``pointseg-prepare --dataset semantickitti`` checks them and
+writes an index of the scans (``semantickitti_prepare``).
+
+Source: Behley 2019, arXiv:1904.01416; Geiger 2012, the KITTI odometry benchmark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pointseg.datasets.dataset import ClassList, DatasetError, require_scene, require_split
+from pointseg.datasets.labels import LabelMap
+from pointseg.datasets.prepared import read_index
+from pointseg.datasets.submission import Results, checked_prediction
+from pointseg.files.kitti import read_bin
+from pointseg.files.writing import new_file
+from pointseg.scene import IGNORE, Scene
+
+if TYPE_CHECKING:
+    from pointseg.images.readers.frame import Frame
+
+NAME = "semantickitti"
+
+SPLITS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "train": ("00", "01", "02", "03", "04", "05", "06", "07", "09", "10"),
+        "val": ("08",),
+        "test": tuple(f"{number:02d}" for number in range(11, 22)),
+    }
+)
+"""The sequences of each split."""
+OFFICIAL_COUNTS: Mapping[str, int] = MappingProxyType(
+    {"train": 19_130, "val": 4_071, "test": 20_351}
+)
+"""Scans of each split in the whole dataset."""
+UNLABELLED = ("test",)
+CAMERA = 2
+"""The left colour camera; its images lie in image_2."""
+
+CLASSES = ClassList(
+    names=(
+        "car", "bicycle", "motorcycle", "truck", "other-vehicle", "person", "bicyclist",
+        "motorcyclist", "road", "parking", "sidewalk", "other-ground", "building", "fence",
+        "vegetation", "trunk", "terrain", "pole", "traffic-sign",
+    ),
+    colors=np.array(
+        [
+            [100, 150, 245], [100, 230, 245], [30, 60, 150], [80, 30, 180], [100, 80, 250],
+            [255, 30, 30], [255, 40, 200], [150, 30, 90], [255, 0, 255], [255, 150, 255],
+            [75, 0, 75], [175, 0, 75], [255, 200, 0], [255, 120, 50], [0, 175, 0], [135, 60, 0],
+            [150, 240, 80], [255, 240, 150], [255, 0, 0],
+        ],
+        np.uint8,
+    ),
+)  # fmt: skip
+"""The classes of the benchmark, with its colours."""
+
+RAW_IDS = (10, 11, 15, 18, 20, 30, 31, 32, 40, 44, 48, 49, 50, 51, 70, 71, 72, 80, 81)
+"""What submissions call the classes, by training index."""
+
+LABEL_MAP = LabelMap(
+    NAME,
+    {
+        **dict.fromkeys((0, 1, 52, 99), IGNORE),
+        **dict.fromkeys((10, 252), 0), 11: 1, 15: 2, **dict.fromkeys((18, 258), 3),
+        **dict.fromkeys((13, 16, 20, 256, 257, 259), 4), **dict.fromkeys((30, 254), 5),
+        **dict.fromkeys((31, 253), 6), **dict.fromkeys((32, 255), 7),
+        **dict.fromkeys((40, 60), 8), 44: 9, 48: 10, 49: 11, 50: 12, 51: 13, 70: 14, 71: 15, 72: 16,
+        80: 17, 81: 18,
+    },
+)  # fmt: skip
+"""Training index of every id in the label files; moving things count as their kind."""
+
+CLASS_SHARES = (
+    0.0426, 0.000166, 0.000398, 0.00216, 0.00181, 0.000338, 0.000127, 0.0000375, 0.1988, 0.0147,
+    0.1439, 0.0039, 0.1327, 0.0724, 0.2668, 0.00604, 0.0781, 0.00286, 0.000616,
+)  # fmt: skip
+"""Each class's share of all training points (3.15 % are ignored); -ln of it is its usual weight."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Where the laser scanner and the cameras of a sequence are."""
+
+    projections: Mapping[str, NDArray[np.float64]]
+    """P0 to P3: (3, 4) rectified camera 0 to the pixels of each camera."""
+    velodyne_to_camera0: NDArray[np.float64]
+    """(4, 4)."""
+
+    def camera(self, number: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Intrinsics (3, 3) of a camera and its pose (4, 4): scanner to camera.
+
+        The offset of the camera is solved from the projection, P = K [I | t], exactly.
+        """
+        projection = self.projections[f"P{number}"]
+        intrinsic = projection[:, :3]
+        shift = np.eye(4)
+        shift[:3, 3] = np.linalg.solve(intrinsic, projection[:, 3])
+        return intrinsic, shift @ self.velodyne_to_camera0
+
+
+class SemanticKITTI:
+    """The scans, named ``sequence/number``."""
+
+    name = NAME
+    classes = CLASSES
+    fields = frozenset({"strength"})
+    class_shares = CLASS_SHARES
+    shares_of = ("train",)
+
+    def __init__(self, root: Path) -> None:
+        """Open the dataset.
+
+        Args:
+            root: what ``pointseg-prepare`` wrote.
+
+        Raises:
+            DatasetError: ``root`` is not prepared, or the official files are no longer there.
+        """
+        self.index = read_index(root, NAME)
+        self.source = root / (self.index.source or "")
+        if not (self.source / "sequences").is_dir():
+            raise DatasetError(
+                f"dataset '{NAME}': {root} refers to the official files in {self.source / 'sequences'}, "
+                f"which are not there; prepare it again from where they are now"
+            )
+        self.images = self.source if self.index.images is None else root / self.index.images
+        self._members = {split: frozenset(names) for split, names in self.index.splits.items()}
+
+    def splits(self) -> tuple[str, ...]:
+        """Train, val, test."""
+        return tuple(self.index.splits)
+
+    def scenes(self, split: str) -> tuple[str, ...]:
+        """Scans of a split, in order of time.
+
+        Raises:
+            DatasetError: there is no such split.
+        """
+        require_split(NAME, split, self.splits())
+        return self.index.splits[split]
+
+    def load(self, split: str, scene: str) -> Scene:
+        """One scan, scanner at the origin. Scans of the test have no labels.
+
+        ``instance`` is the number that the label file gives an object, through its whole sequence.
+
+        Raises:
+            DatasetError: there is no such scan, its files are missing, cut off, or do not fit.
+        """
+        sequence, number = self._parts(split, scene)
+        folder = self.source / "sequences" / sequence
+        points = folder / "velodyne" / f"{number}.bin"
+        if not points.is_file():
+            raise DatasetError(f"{points}: is missing")
+        found = read_bin(points)
+        cloud = Scene(coord=found.coord, fields={"strength": found["strength"]}, name=scene)
+        if split in UNLABELLED:
+            return cloud
+        segment, instance = read_labels(folder / "labels" / f"{number}.label", len(cloud))
+        return cloud.with_fields(segment=segment, instance=instance)
+
+    def frames(self, split: str, scene: str) -> tuple[Frame, ...]:
+        """The image of the left colour camera, which sees what lies ahead; () if its sequence has none.
+
+        Raises:
+            UserError: there is no such scan; its image or the calibration is missing or damaged.
+        """
+        from pointseg.images.readers.frame import Frame, make_camera
+        from pointseg.images.readers.image_files import ImageFile, image_size
+
+        sequence, number = self._parts(split, scene)
+        folder = self.images / "sequences" / sequence / f"image_{CAMERA}"
+        if not folder.is_dir():
+            return ()
+        image = folder / f"{number}.png"
+        intrinsics, pose = self.calibration(sequence).camera(CAMERA)
+        size = image_size(image)
+        camera = make_camera(
+            f"{image} with {self.source / 'sequences' / sequence / 'calib.txt'}",
+            intrinsics=intrinsics,
+            size=size,
+            world_to_camera=pose,
+        )
+        if not (0 < intrinsics[0, 2] < size[1] and 0 < intrinsics[1, 2] < size[0]):
+            raise DatasetError(
+                f"{image}: is {size[1]} x {size[0]} pixels (width x height), but calib.txt has the middle at "
+                f"{intrinsics[0, 2]:.0f}, {intrinsics[1, 2]:.0f}; use the images as they were downloaded"
+            )
+        return (Frame(name=f"image_{CAMERA}", camera=camera, image=ImageFile(image)),)
+
+    def _parts(self, split: str, scene: str) -> tuple[str, str]:
+        """Sequence and number of a scan that is in a split."""
+        names = self.scenes(split)
+        if scene not in self._members[split]:
+            require_scene(NAME, split, scene, names)
+        sequence, number = scene.split("/")
+        return sequence, number
+
+    def calibration(self, sequence: str) -> Calibration:
+        """Where the cameras of a sequence are.
+
+        Raises:
+            DatasetError: ``calib.txt`` is missing or malformed.
+        """
+        return read_calibration(self.source / "sequences" / sequence / "calib.txt")
+
+    def poses(self, sequence: str) -> NDArray[np.float64]:
+        """(S, 4, 4) camera 0 of each scan in the frame of the sequence's first.
+
+        Raises:
+            DatasetError: ``poses.txt`` is missing or malformed.
+        """
+        return read_poses(self.source / "sequences" / sequence / "poses.txt")
+
+    def write_submission(
+        self, out: Path, results: Results, *, split: str, use_camera: bool = False
+    ) -> list[Path]:
+        """Write ``sequences/XX/predictions/NNNNNN.label``: a raw id for each point, to be zipped.
+
+        Raises:
+            DatasetError: a point without a class.
+        """
+        require_split(NAME, split, tuple(SPLITS))
+        raw_ids = np.array(RAW_IDS, "<u4")
+        written = []
+        for name, scene, predicted in results:
+            classes = checked_prediction(NAME, name, len(scene), predicted, len(raw_ids))
+            sequence, number = name.split("/")
+            path = out / "sequences" / sequence / "predictions" / f"{number}.label"
+            with new_file(path) as part:
+                part.write_bytes(raw_ids[classes].tobytes())
+            written.append(path)
+        return written
+
+
+def read_labels(path: Path, count: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Classes and objects of a scan's points.
+
+    Args:
+        path: a ``.label`` file: uint32 per point, the class in the low, the object in the high 16 bits.
+        count: points of the scan.
+
+    Returns:
+        (count,) training indices, and (count,) numbers of objects; ``IGNORE`` where there is none.
+
+    Raises:
+        DatasetError: the file is missing, of another length, or holds ids that are not official.
+    """
+    if not path.is_file():
+        raise DatasetError(
+            f"{path}: is missing; scans of the train and val splits must have labels, download them"
+        )
+    size = path.stat().st_size
+    if size != 4 * count:
+        raise DatasetError(
+            f"{path}: must have 4 bytes for each of the scan's {count} points, {4 * count}, got {size}"
+        )
+    raw = np.fromfile(path, "<u4")
+    segment = LABEL_MAP(raw & 0xFFFF, str(path))
+    instance = (raw >> 16).astype(np.int32)
+    return segment, np.where(instance > 0, instance, np.int32(IGNORE))
+
+
+def read_calibration(path: Path) -> Calibration:
+    """``calib.txt``: lines ``P0:`` to ``P3:`` and ``Tr:`` with 12 numbers each, rows of 3 x 4 matrices.
+
+    Raises:
+        DatasetError: the file is missing or malformed, or a matrix is not there.
+    """
+    found: dict[str, NDArray[np.float64]] = {}
+    for line in _lines(path):
+        key, colon, rest = line.partition(":")
+        if colon and key.strip() in ("P0", "P1", "P2", "P3", "Tr"):
+            found[key.strip()] = _matrix(path, rest)
+    missing = [key for key in ("P0", "P1", "P2", "P3", "Tr") if key not in found]
+    if missing:
+        raise DatasetError(f"{path}: lacks {', '.join(missing)}; is it the odometry benchmark's?")
+    pose = np.vstack([found.pop("Tr"), [0, 0, 0, 1]])
+    return Calibration(found, pose)
+
+
+def read_poses(path: Path) -> NDArray[np.float64]:
+    """``poses.txt``: (S, 4, 4), one line of 12 numbers for each scan.
+
+    Raises:
+        DatasetError: the file is missing or malformed.
+    """
+    poses = [np.vstack([_matrix(path, line), [0, 0, 0, 1]]) for line in _lines(path)]
+    return np.array(poses, np.float64).reshape(-1, 4, 4)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="ascii")
+    except FileNotFoundError as error:
+        raise DatasetError(f"{path}: is missing") from error
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path}: is not text") from error
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def _matrix(path: Path, text: str) -> NDArray[np.float64]:
+    try:
+        values: NDArray[Any] = np.array([float(word) for word in text.split()])
+    except ValueError as error:
+        raise DatasetError(f"{path}: holds what is no number: {error}") from error
+    if values.size != 12 or not np.isfinite(values).all():
+        raise DatasetError(f"{path}: each line must have 12 finite numbers, got {values.size}")
+    return values.reshape(3, 4)

@@ -1,0 +1,79 @@
+"""Furnished rooms generated on the fly: a dataset that needs no data."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pointseg.datasets.dataset import ClassList, DatasetError, require_scene, require_split
+from pointseg.datasets.synthetic.furniture import COLORS, NAMES
+from pointseg.datasets.synthetic.layout import build_room
+from pointseg.datasets.synthetic.rooms import Room, sample_room
+from pointseg.scene import Scene
+
+FIRST_ROOM = {"train": 0, "val": 1_000_000, "test": 2_000_000}
+"""Number of the first room of each split: no room is in two."""
+
+
+class Synthetic:
+    """Rooms of 12 classes with colour and normals; the same seed gives the same rooms, anywhere.
+
+    Args:
+        seed: another one, other rooms.
+        rooms: how many rooms train, val and test have.
+        points: points of a room.
+
+    Raises:
+        DatasetError: fewer than one room or point.
+    """
+
+    def __init__(
+        self, *, seed: int = 0, rooms: tuple[int, int, int] = (200, 20, 20), points: int = 40_000
+    ) -> None:
+        if min(rooms) < 1 or points < 1 or seed < 0:
+            raise DatasetError(
+                f"Synthetic: 'rooms' and 'points' must be at least 1, 'seed' at least 0, "
+                f"got {rooms}, {points}, {seed}"
+            )
+        self.name = "synthetic"
+        self.classes = ClassList(NAMES, np.array(COLORS, np.uint8))
+        self.fields = frozenset({"color", "normal"})
+        self.seed, self.points = seed, points
+        self._scenes = {
+            split: tuple(f"room{FIRST_ROOM[split] + number:07d}" for number in range(count))
+            for split, count in zip(FIRST_ROOM, rooms, strict=True)
+        }
+
+    def splits(self) -> tuple[str, ...]:
+        """train, val, test."""
+        return tuple(self._scenes)
+
+    def scenes(self, split: str) -> tuple[str, ...]:
+        """Names of the rooms of a split.
+
+        Raises:
+            DatasetError: there is no such split.
+        """
+        require_split(self.name, split, self.splits())
+        return self._scenes[split]
+
+    def load(self, split: str, scene: str) -> Scene:
+        """Build a room and scan it.
+
+        Raises:
+            DatasetError: there is no such room.
+        """
+        room, rng = self._room(split, scene)
+        return sample_room(room, self.points, rng, name=scene)
+
+    def room(self, split: str, scene: str) -> Room:
+        """The parts that a room is made of, before it is scanned.
+
+        Raises:
+            DatasetError: there is no such room.
+        """
+        return self._room(split, scene)[0]
+
+    def _room(self, split: str, scene: str) -> tuple[Room, np.random.Generator]:
+        require_scene(self.name, split, scene, self.scenes(split))
+        rng = np.random.default_rng([self.seed, int(scene.removeprefix("room"))])
+        return build_room(rng), rng

@@ -1,1 +1,0 @@
-"""Recipes, losses and metrics; training, testing and prediction."""

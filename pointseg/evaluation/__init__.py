@@ -1,0 +1,1 @@
+"""Testing: test-time augmentation, tiling, scores, cross-validation, robustness."""

@@ -1,0 +1,1 @@
+"""Checking cameras: do the poses and depths agree with the cloud?"""

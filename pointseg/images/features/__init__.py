@@ -1,0 +1,1 @@
+"""The image encoder and the cache of its features."""

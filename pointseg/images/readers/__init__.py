@@ -1,0 +1,1 @@
+"""Cameras and images from manifests, COLMAP models and organised clouds."""

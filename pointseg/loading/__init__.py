@@ -1,0 +1,1 @@
+"""From scenes on disk to batches: augmentation, sampling, images and their features."""

@@ -1,0 +1,193 @@
+"""Scenes as the training and validation loops fetch them: loaded, augmented, sampled, batched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from dinomed3d.runtime.errors import UserError
+from pointseg.cloud import Cloud, collate
+from pointseg.config.recipe import Recipe
+from pointseg.datasets.dataset import Dataset
+from pointseg.datasets.mixture import Mixture
+from pointseg.loading.scene_images import Imagery, Showing, pad_views
+from pointseg.loading.to_cloud import to_cloud
+from pointseg.scene import IGNORE, Scene
+from pointseg.transforms import Compose, evaluation, indoor, outdoor
+
+if TYPE_CHECKING:
+    from pointseg.images.features.feature_cache import FeatureCache
+
+VALIDATION_SEED = 2**31
+"""Which point of a voxel is validated with is the same in every round and every run."""
+
+
+class Samples(TorchDataset[Cloud | UserError]):
+    """Scenes of some splits as networks see them; errors are handed over, not raised.
+
+    A data loader's worker would wrap an error's message into its traceback; handed over as a value
+    it reaches the user as it was written.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        recipe: Recipe,
+        *,
+        training: bool,
+        seed: int,
+        cache: FeatureCache | None = None,
+        labelled: bool = True,
+    ) -> None:
+        self.dataset, self.recipe, self.seed, self.training = dataset, recipe, seed, training
+        self.labelled = labelled
+        self.imagery = (
+            None if recipe.images is None else Imagery(dataset, Showing(recipe.images, cache))
+        )
+        splits = recipe.train_splits if training else recipe.val_splits
+        self.scenes = [(split, name) for split in splits for name in dataset.scenes(split)]
+        if not self.scenes:
+            raise UserError(f"{dataset.name}: the splits {', '.join(splits)} hold no scene")
+        self.steps = training_steps(recipe) if training else validation_steps(recipe)
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, item: tuple[int, int]) -> Cloud | UserError:
+        """The scene with number ``item[1]``; ``item[0]`` seeds what is drawn at random."""
+        number, index = item
+        split, name = self.scenes[index]
+        seed = [self.seed, number] if self.training else [VALIDATION_SEED, index]
+        rng, views = np.random.default_rng(seed), None
+        try:
+            scene = usable(self.dataset.load(split, name), self.recipe, labelled=self.labelled)
+            if self.imagery is not None:  # before anything moves
+                drawn = rng if self.training else None
+                scene, views = self.imagery.attach(split, name, scene, drawn)
+            scene = self.steps(scene, rng)
+        except UserError as error:
+            return error
+        except ValueError as error:  # what a transform says of a scene that does not fit it
+            return UserError(f"scene {split}/{name}: {error}")
+        features, scaling = self.recipe.features, self.recipe.color_range
+        cloud = to_cloud(scene, features=features, color_range=scaling)
+        if isinstance(self.dataset, Mixture):
+            cloud = replace(cloud, source=torch.tensor([self.dataset.source(split, name)]))
+        return cloud if views is None else views.given_to(cloud)
+
+
+def join(samples: Sequence[Cloud | UserError]) -> Cloud | UserError:
+    """One batch, or the first error among the samples."""
+    errors = [sample for sample in samples if isinstance(sample, UserError)]
+    return errors[0] if errors else collate(pad_views([s for s in samples if isinstance(s, Cloud)]))
+
+
+def or_raise(found: Cloud | UserError) -> Cloud:
+    """A cloud, or the error that took its place.
+
+    Raises:
+        UserError: it is one.
+    """
+    if isinstance(found, UserError):
+        raise found
+    return found
+
+
+class Stream:
+    """What a data loader gives. Closed, it ends the workers.
+
+    Its iterator would end them when it is forgotten, which an error on its way through the loop puts off;
+    and at the end of the program they are asked by a signal, which they leave to their parent.
+    """
+
+    def __init__(self, loader: DataLoader[Cloud | UserError]) -> None:
+        self._iterator = iter(loader)
+
+    def __iter__(self) -> Iterator[Cloud | UserError]:
+        return self
+
+    def __next__(self) -> Cloud | UserError:
+        found: Cloud | UserError = next(self._iterator)
+        return found
+
+    def close(self) -> None:
+        """End the workers."""
+        del self._iterator
+
+
+def usable(scene: Scene, recipe: Recipe, *, labelled: bool = True) -> Scene:
+    """A scene reduced to the fields that training uses.
+
+    Raises:
+        UserError: no points, positions that are not finite, a feature or the labels are missing.
+    """
+    if len(scene) == 0:
+        raise UserError(f"scene {scene.name}: holds no points")
+    if not np.isfinite(scene.coord).all():
+        bad = int((~np.isfinite(scene.coord).all(1)).sum())
+        raise UserError(f"scene {scene.name}: {bad} points have positions that are not finite")
+    missing = [name for name in recipe.needs if name not in scene]
+    if missing:
+        raise UserError(
+            f"scene {scene.name}: lacks {', '.join(missing)}, which the recipe feeds to the network; "
+            f"leave it out with --override features=..."
+        )
+    if labelled and "segment" not in scene:
+        raise UserError(f"scene {scene.name}: has no labels ('segment') to train or validate with")
+    kept = {*recipe.needs, *(("segment",) if labelled else ())}
+    return scene.without(*(key for key in scene.fields if key not in kept))
+
+
+def training_steps(recipe: Recipe) -> Compose:
+    """What happens to a training scene, section 3's order."""
+    color = "color" in recipe.features
+    if recipe.setting == "indoor":
+        return Compose(
+            indoor(
+                recipe.augmentation,
+                voxel_m=recipe.voxel_m,
+                max_points=recipe.max_points,
+                sphere_fraction=recipe.sphere_fraction,
+                has_color=color,
+            )
+        )
+    return Compose(
+        outdoor(
+            recipe.augmentation,
+            voxel_m=recipe.voxel_m,
+            max_points=recipe.max_points,
+            clip_box_m=recipe.clip_box_m,
+            drop_outside=recipe.drop_outside,
+        )
+    )
+
+
+def validation_steps(recipe: Recipe) -> Compose:
+    """One random point per voxel of the whole scene, nothing augmented."""
+    return Compose(
+        evaluation(
+            voxel_m=recipe.voxel_m,
+            center=recipe.setting == "indoor",
+            clip_box_m=recipe.clip_box_m,
+            drop_outside=recipe.drop_outside,
+        )
+    )
+
+
+def label_counts(
+    dataset: Dataset, scenes: Iterable[tuple[str, str]]
+) -> tuple[NDArray[np.int64], int]:
+    """(K,) labelled points of each class over scenes (split, name); and all points, labelled or not."""
+    counts, points = np.zeros(len(dataset.classes), np.int64), 0
+    for split, name in scenes:
+        segment = dataset.load(split, name)["segment"]
+        counts += np.bincount(segment[segment != IGNORE], minlength=len(counts))
+        points += len(segment)
+    return counts, points

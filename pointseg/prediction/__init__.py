@@ -1,0 +1,1 @@
+"""Predicting files of clouds."""

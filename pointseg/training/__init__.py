@@ -1,0 +1,1 @@
+"""Training a segmenter or a student of distillation."""

@@ -1,0 +1,230 @@
+"""Trained models as files: weights and everything needed to use them, read without running code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from dinomed3d.runtime.errors import UserError
+from pointseg.backbones import Backbone, build_backbone
+from pointseg.config.recipe import Recipe, read_recipe
+from pointseg.datasets.dataset import ClassList
+from pointseg.images.config import ImageRecipe
+from pointseg.segmenter import Segmenter
+
+if TYPE_CHECKING:
+    from dinomed3d.lifting import Encoder
+    from pointseg.ditr import PointImages
+
+EncoderSource = Callable[[ImageRecipe], "Encoder"]
+"""Opens the image encoder that a recipe names."""
+
+FORMAT, DISTILLED = "pointseg-1", "pointseg-distilled-1"
+"""Of models that name points, and of backbones that learned from images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedSpec:
+    """What a trained model is and needs."""
+
+    recipe: Recipe
+    classes: ClassList
+    sha256: str
+    """Of the file."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Scene fields it reads, beside positions."""
+        return self.recipe.needs
+
+
+def build_segmenter(recipe: Recipe, num_classes: int, encoder: Encoder | None = None) -> Segmenter:
+    """The network of a recipe, with random weights.
+
+    Args:
+        recipe: says which.
+        num_classes: outputs.
+        encoder: of images, where the recipe has them; None: their features will be given.
+
+    Raises:
+        UserError: ``backbone_config`` holds what the backbone does not take.
+    """
+    fitting: dict[str, Any] = {}
+    images = recipe.images
+    if images is not None:
+        fitting["image_channels"] = images.channels
+        fitting["image_drop"], fitting["image_pooling"] = images.point_drop, images.pooling
+    backbone = backbone_of(recipe, **fitting)
+    if images is None:
+        return Segmenter(backbone, num_classes)
+    return Segmenter(backbone, num_classes, point_images(images, encoder))
+
+
+def backbone_of(recipe: Recipe, **fitting: Any) -> Backbone:
+    """The 3D network of a recipe, with random weights.
+
+    Raises:
+        UserError: ``backbone_config`` holds what the backbone does not take.
+    """
+    fitting = {"in_channels": recipe.in_channels, **fitting}
+    if recipe.backbone == "pointnext":  # whose balls are given in metres, not in voxels
+        fitting["radius_m"] = 2.5 * recipe.voxel_m
+    try:
+        return build_backbone(recipe.backbone, **{**fitting, **recipe.backbone_config})
+    except UserError:
+        raise
+    except (ValueError, TypeError) as error:  # of the backbone's own constructor
+        raise UserError(f"recipe: 'backbone_config' does not fit: {error}") from error
+
+
+def point_images(images: ImageRecipe, encoder: Encoder | None) -> PointImages:
+    """What makes features on points of images, as a recipe says.
+
+    Raises:
+        UserError: an encoder with other features than the recipe was made for.
+    """
+    from pointseg.ditr import PointImages
+
+    if encoder is not None and (encoder.channels, encoder.stride) != (
+        images.channels,
+        images.stride,
+    ):
+        raise UserError(
+            f"the model reads {images.channels} features of {images.stride}-pixel patches "
+            f"({images.encoder}); the encoder given makes {encoder.channels} of {encoder.stride} pixels"
+        )
+    height, width = images.size
+    return PointImages(
+        encoder,
+        channels=images.channels,
+        stride=images.stride,
+        image_size=(height, width),
+        fuse=images.fuse,
+        sample=images.sample,
+        missing_token=images.missing_token,
+        view_drop=images.view_drop,
+    )
+
+
+def save_checkpoint(
+    path: Path,
+    model: Mapping[str, torch.Tensor],
+    *,
+    recipe: Recipe,
+    classes: ClassList,
+    training: Mapping[str, Any] | None = None,
+) -> None:
+    """Write weights, recipe and classes under a temporary name, then rename.
+
+    Args:
+        path: where to.
+        model: the segmenter's state dict.
+        recipe: how it was trained.
+        classes: what its outputs mean.
+        training: what a resumed run needs, tensors and plain values only; None in models to pass on.
+    """
+    content: dict[str, Any] = {
+        "format": FORMAT,
+        "recipe": recipe.to_json(),
+        "classes": list(classes.names),
+        "colors": np.asarray(classes.colors).tolist(),
+        "groups": json.dumps({name: list(rows) for name, rows in classes.groups.items()}),
+        "model": {key: value.detach().cpu() for key, value in model.items()},
+    }
+    if training is not None:
+        content["training"] = dict(training)
+    write_content(path, content)
+
+
+def write_content(path: Path, content: Mapping[str, Any]) -> None:
+    """A file of tensors and plain values, under a temporary name first."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        torch.save(dict(content), temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_checkpoint(path: Path, formats: Sequence[str] = (FORMAT,)) -> dict[str, Any]:
+    """The content of a file that :func:`write_content` wrote.
+
+    Args:
+        path: the file.
+        formats: those that will do.
+
+    Raises:
+        UserError: no file, not readable, or not ours.
+    """
+    if not path.is_file():
+        raise UserError(f"checkpoint {path}: there is no such file")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch, zipfile and pickle each have errors of their own
+        raise UserError(
+            f"checkpoint {path}: cannot be read as a file of tensors ({error!s:.200}); "
+            "is it complete, and did pointseg-train write it?"
+        ) from error
+    found = content.get("format") if isinstance(content, dict) else None
+    if found == DISTILLED and found not in formats:
+        raise UserError(
+            f"checkpoint {path}: is a backbone that learned from images and names no classes yet; train it on "
+            "labels with pointseg-train --init"
+        )
+    if not isinstance(content, dict) or found not in formats:
+        raise UserError(
+            f"checkpoint {path}: must be a model that pointseg-train wrote ({FORMAT}); backbones of "
+            "other programs are loaded by pointseg-train --init"
+        )
+    return content
+
+
+def load_model(
+    path: Path, device: torch.device | str, *, encoder: EncoderSource | None = None
+) -> tuple[Segmenter, TrainedSpec]:
+    """A trained model, ready to predict.
+
+    Args:
+        path: a file that :func:`save_checkpoint` wrote.
+        device: where to.
+        encoder: makes the image encoder that the recipe names, for models that read images; None: their
+            features will be given.
+
+    Raises:
+        UserError: the file is missing, not ours, or its weights do not fit its recipe.
+    """
+    content = read_checkpoint(path)
+    try:
+        recipe = read_recipe(content["recipe"])
+        classes = _classes(content)
+        opened = None if encoder is None or recipe.images is None else encoder(recipe.images)
+        model = build_segmenter(recipe, len(classes.names), opened)
+        model.load_state_dict(content["model"])
+    except UserError as error:
+        raise UserError(f"checkpoint {path}: {error}") from error
+    except RuntimeError as error:
+        raise UserError(f"checkpoint {path}: weights do not fit the recipe: {error}") from error
+    spec = TrainedSpec(recipe=recipe, classes=classes, sha256=_sha256(path))
+    return model.to(device).eval(), spec
+
+
+def _classes(content: Mapping[str, Any]) -> ClassList:
+    groups = {name: tuple(rows) for name, rows in json.loads(content["groups"]).items()}
+    colors = np.asarray(content["colors"], np.uint8)
+    return ClassList(names=tuple(content["classes"]), colors=colors, groups=groups)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,132 @@
+"""What a training run tells: ``metrics.csv``, TensorBoard, a progress bar, curves as a picture."""
+
+from __future__ import annotations
+
+import csv
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+EVERY = 10
+"""Training rows are means over this many steps."""
+
+
+class Journal:
+    """Collects rows; only the main process writes."""
+
+    def __init__(
+        self, folder: Path, *, main: bool, losses: Sequence[str], scores: Sequence[str]
+    ) -> None:
+        """Begin without rows.
+
+        Args:
+            folder: of the run.
+            main: whether this process writes.
+            losses: what the loss is made of.
+            scores: what validation gives.
+        """
+        self.folder, self.main = folder, main
+        self.columns = ("loss", *losses, "lr", "points", "seconds")
+        self.scores = tuple(scores)
+        self.rows: list[dict[str, Any]] = []
+        self._recent: list[Mapping[str, float]] = []
+        self._board: Any = None
+        if main:
+            folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def _file(self) -> Path:
+        return self.folder / "metrics.csv"
+
+    def rewind(self, step: int) -> None:
+        """Take up the rows of an interrupted run up to ``step``; later ones will come again."""
+        if self.main and self._file.is_file():
+            with self._file.open(newline="") as file:
+                rows = list(csv.DictReader(file))
+            self.rows = [dict(row) for row in rows if int(row["step"]) <= step]
+
+    def training(self, step: int, numbers: Mapping[str, float]) -> None:
+        """One step's losses, rate, points and seconds."""
+        self._recent.append(numbers)
+        if step % EVERY == 0:
+            self._flush(step)
+
+    def validation(
+        self, step: int, values: Mapping[str, float], details: Mapping[str, float]
+    ) -> None:
+        """One round; the whole history is written and drawn anew. Details are for TensorBoard alone."""
+        if self._recent:
+            self._flush(step)
+        if self.rows and int(self.rows[-1]["step"]) == step:
+            self.rows[-1].update(values)
+        else:
+            self.rows.append({"step": step, **values})
+        self._show(step, {**values, **details})
+        if self.main:
+            name = self.scores[0]
+            tqdm.write(f"step {step}: {name} {values[name]:.4f}", file=sys.stderr)
+            self.write()
+
+    def write(self) -> None:
+        """``metrics.csv`` and ``curves.png``, each under a temporary name first."""
+        if not self.main:
+            return
+        temporary = self.folder / f".metrics.{os.getpid()}.part"
+        fields = ["step", *self.columns, *self.scores]
+        with temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=fields, restval="")
+            writer.writeheader()
+            writer.writerows(self.rows)
+        temporary.replace(self._file)
+        from pointseg.pictures.training_curves import (
+            draw_curves,  # matplotlib loads when first needed
+        )
+
+        draw_curves(self.rows, self.folder / "curves.png")
+
+    @contextmanager
+    def progress(self, done: int, steps: int) -> Iterator[Progress]:
+        """A bar with time left on stderr."""
+        hidden = not self.main
+        with tqdm(total=steps, initial=done, unit="step", file=sys.stderr, disable=hidden) as bar:
+            yield Progress(bar)
+
+    def close(self) -> None:
+        """End TensorBoard's file."""
+        if self._board is not None:
+            self._board.close()
+
+    def _flush(self, step: int) -> None:
+        count = len(self._recent)
+        means = {name: sum(n[name] for n in self._recent) / count for name in self._recent[0]}
+        self.rows.append({"step": step, **{name: means[name] for name in self.columns}})
+        self._show(step, {f"train/{name}": value for name, value in means.items()})
+        self._recent = []
+
+    def _show(self, step: int, values: Mapping[str, float]) -> None:
+        if not self.main:
+            return
+        if self._board is None:
+            from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+            self._board = SummaryWriter(str(self.folder / "tensorboard"))
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+
+
+class Progress:
+    """The bar, with a loss that does not flicker."""
+
+    def __init__(self, bar: tqdm[Any]) -> None:
+        self._bar, self._loss = bar, float("nan")
+
+    def update(self, loss: float) -> None:
+        """One more step."""
+        self._loss = loss if self._loss != self._loss else 0.95 * self._loss + 0.05 * loss
+        self._bar.set_postfix_str(f"loss {self._loss:.3f}", refresh=False)
+        self._bar.update()

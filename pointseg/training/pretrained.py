@@ -1,0 +1,125 @@
+"""Where a new run's weights come from: a model of ours, or a published backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from dinomed3d.runtime.errors import UserError
+from pointseg.backbones import load_backbone
+from pointseg.config.recipe import Recipe, read_recipe
+from pointseg.images.config import ImageRecipe
+from pointseg.segmenter import Segmenter
+from pointseg.training.checkpoint import DISTILLED, FORMAT, read_checkpoint
+
+
+def initial_weights(
+    path: Path, classes: Sequence[str], recipe: Recipe
+) -> Callable[[nn.Module], str]:
+    """What sets a segmenter's weights from a file.
+
+    A model of ours gives its backbone, and its head if it names the same classes; weights in
+    Pointcept's format, and those that ``pointseg-distill`` wrote, give the backbone alone. All keys of
+    the backbone must fit.
+
+    Args:
+        path: a file of ``pointseg-train``, or one that ``backbones.load_backbone`` reads.
+        classes: that the new run's head is to name.
+        recipe: of the new run.
+
+    Returns:
+        A function that changes a segmenter in place and says what it did.
+
+    Raises:
+        UserError: no such file; raised by the function: weights that do not fit.
+    """
+    if not path.is_file():
+        raise UserError(f"--init {path}: there is no such file")
+
+    def load(segmenter: nn.Module) -> str:
+        assert isinstance(segmenter, Segmenter)
+        if not _is_ours(path):
+            encoder = None if recipe.images is None else recipe.images.encoder
+            load_backbone(segmenter.backbone, path, encoder=encoder)
+            return f"backbone from {path}; the head starts anew"
+        content = read_checkpoint(path, (FORMAT, DISTILLED))
+        state, wanted = content["model"], segmenter.state_dict()
+        distilled = content["format"] == DISTILLED
+        same = not distilled and list(content["classes"]) == list(classes)
+        if distilled:
+            _check_student(path, read_recipe(content["recipe"]), recipe)
+            state = {k: v for k, v in state.items() if k.startswith("backbone.")}
+        else:
+            _check_images(path, read_recipe(content["recipe"]).images, recipe.images)
+        if not same:
+            state = {**state, **{k: v for k, v in wanted.items() if k.startswith("seg_head.")}}
+        try:
+            segmenter.load_state_dict(state)
+        except RuntimeError as error:
+            raise UserError(
+                f"--init {path}: its backbone is another than this run's ({str(error):.300}); give the "
+                "same --backbone, --size and features"
+            ) from error
+        what = "distilled backbone" if distilled else "backbone"
+        return f"{what} from {path}; " + ("its head, too" if same else "the head starts anew")
+
+    return load
+
+
+def _check_student(path: Path, learned: Recipe, run: Recipe) -> None:
+    """Refuse a student for points that would mean something else to it.
+
+    Raises:
+        UserError: other features, colours, voxels or another backbone; a run that reads images.
+    """
+    if run.images is not None:
+        raise UserError(
+            f"--init {path}: is distilled and reads no images; train it without --images"
+        )
+    for name in ("backbone", "features", "color_range", "voxel_m"):
+        theirs, ours = getattr(learned, name), getattr(run, name)
+        if theirs != ours:
+            raise UserError(
+                f"--init {path}: was distilled with {name} {theirs}, this run has {ours}; give the same "
+                f"(--backbone, or --override {name}=...)"
+            )
+
+
+def _check_images(path: Path, theirs: ImageRecipe | None, ours: ImageRecipe | None) -> None:
+    """Refuse weights that read features of another encoder, or none where this run does.
+
+    Raises:
+        UserError: one has images and the other has none; another encoder, or other weights of it.
+    """
+    if theirs is None and ours is not None:
+        raise UserError(
+            f"--init {path}: was trained without images; leave out --images, or start from a model trained "
+            "with them"
+        )
+    if theirs is not None and ours is None:
+        raise UserError(
+            f"--init {path}: was trained with --images; add that (--encoder {theirs.encoder}), or start from a "
+            "model trained without"
+        )
+    if theirs is None or ours is None:
+        return
+    for name, what in (("encoder", "the encoder"), ("weights_sha256", "weights with the digest")):
+        one, two = getattr(theirs, name), getattr(ours, name)
+        if one != two:
+            raise UserError(
+                f"--init {path}: reads features of {what} {one[:40]}, this run's are of {two[:40]}; features "
+                "of another encoder mean nothing to it: give the same --encoder and --weights"
+            )
+
+
+def _is_ours(path: Path) -> bool:
+    if path.suffix == ".safetensors":
+        return False
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:  # load_backbone reads it once more and says what is wrong
+        return False
+    return isinstance(content, dict) and content.get("format") in (FORMAT, DISTILLED)

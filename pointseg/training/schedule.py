@@ -1,0 +1,68 @@
+"""Which scenes each step of a training run sees: a function of seed and step alone, so that runs resume exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from dinomed3d.runtime.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """An endless series of scenes, cut into steps, devices and accumulated parts.
+
+    Item n of the series is scene ``permutation(epoch)[n % scenes]`` with epoch = n // scenes: every
+    scene is seen once per epoch, also where an epoch does not end with a batch.
+    """
+
+    scenes: int
+    batch_size: int
+    """Scenes per step, over all devices and parts."""
+    seed: int
+    devices: int = 1
+    parts: int = 1
+    """Parts that a device's share of a step is cut into; their gradients are accumulated."""
+
+    def __post_init__(self) -> None:
+        if self.scenes < 1:
+            raise ValueError(f"Schedule: 'scenes' must be >= 1, got {self.scenes}")
+        if self.batch_size % (self.devices * self.parts):
+            raise UserError(
+                f"Schedule: 'batch_size' {self.batch_size} must be a multiple of devices times "
+                f"accumulated parts, {self.devices} x {self.parts}"
+            )
+
+    def steps(self, epochs: int) -> int:
+        """Steps that see every scene at least ``epochs`` times."""
+        return -(-epochs * self.scenes // self.batch_size)
+
+    def items(self, step: int, device: int, part: int) -> list[tuple[int, int]]:
+        """(number in the series, scene) of what one device computes in one part of a step."""
+        share = self.batch_size // (self.devices * self.parts)
+        first = step * self.batch_size + (part * self.devices + device) * share
+        return [(n, self._scene(n)) for n in range(first, first + share)]
+
+    def _scene(self, number: int) -> int:
+        epoch, place = divmod(number, self.scenes)
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.scenes)
+        return int(order[place])
+
+
+class Batches(Sampler[list[tuple[int, int]]]):
+    """What a data loader of one device fetches from ``start`` to ``stop``, part by part."""
+
+    def __init__(self, schedule: Schedule, *, device: int, start: int, stop: int) -> None:
+        self.schedule, self.device = schedule, device
+        self.start, self.stop = start, stop
+
+    def __len__(self) -> int:
+        return (self.stop - self.start) * self.schedule.parts
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for step in range(self.start, self.stop):
+            for part in range(self.schedule.parts):
+                yield self.schedule.items(step, self.device, part)

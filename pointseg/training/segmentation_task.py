@@ -1,0 +1,136 @@
+"""Training a segmenter on labels: cross-entropy and Lovász-softmax, validated by mIoU over voxels."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from dinomed3d.lifting import Encoder
+from dinomed3d.runtime.errors import UserError
+from pointseg.cloud import Cloud
+from pointseg.config.recipe import Recipe
+from pointseg.datasets.dataset import Dataset, KnowsShares
+from pointseg.loading.samples import label_counts
+from pointseg.metrics import Confusion
+from pointseg.segmenter import Segmenter
+from pointseg.training.checkpoint import build_segmenter, save_checkpoint
+from pointseg.training.losses import class_weights, segmentation_loss
+
+WHOLE = 10**12
+"""Points in place of a published share of 1."""
+
+
+class Segmentation:
+    """See ``Objective``; section 2.11 of the method's description."""
+
+    losses_named = ("cross_entropy", "lovasz")
+    scores_named = ("val_voxel_miou", "val_voxel_accuracy")
+    labelled = True
+
+    def __init__(self, dataset: Dataset, recipe: Recipe, encoder: Encoder | None = None) -> None:
+        """Say what is to be learned.
+
+        Args:
+            dataset: with labels.
+            recipe: which network, which losses.
+            encoder: of images, where the recipe has them and no cache of their features is given.
+        """
+        self.dataset, self.recipe, self.encoder = dataset, recipe, encoder
+        self.names = dataset.classes.names
+        self.weights: Tensor | None = None
+
+    def build(self) -> Segmenter:
+        """As Objective.build."""
+        return build_segmenter(self.recipe, len(self.names), self.encoder)
+
+    def begin(self) -> None:
+        """Class weights, from the labels of all training scenes.
+
+        Raises:
+            UserError: there are none to be had.
+        """
+        kind = self.recipe.class_weights
+        if kind == "none":
+            return
+        counts, points = self._label_counts()
+        try:
+            self.weights = class_weights(counts, kind, total=points)
+        except ValueError as error:
+            raise UserError(f"--class-weights {kind}: {error}") from error
+
+    def _label_counts(self) -> tuple[NDArray[np.int64], int]:
+        """Points of each class, and of all: as published, or counted, the devices sharing the scenes."""
+        splits = self.recipe.train_splits
+        if isinstance(self.dataset, KnowsShares) and splits == self.dataset.shares_of:
+            return np.rint(np.array(self.dataset.class_shares) * WHOLE).astype(np.int64), WHOLE
+        many = torch.distributed.is_available() and torch.distributed.is_initialized()
+        rank = torch.distributed.get_rank() if many else 0
+        world = torch.distributed.get_world_size() if many else 1
+        scenes = [(split, name) for split in splits for name in self.dataset.scenes(split)]
+        shown = tqdm(
+            scenes[rank::world], "counting labels", file=sys.stderr, disable=rank > 0, delay=2
+        )
+        found = label_counts(self.dataset, shown)
+        if not many:
+            return found
+        parts: list[Any] = [None] * world
+        torch.distributed.all_gather_object(parts, found)
+        return sum(counts for counts, _ in parts), sum(points for _, points in parts)
+
+    def state(self) -> dict[str, Any]:
+        """As Objective.state."""
+        return {"weights": None if self.weights is None else self.weights.cpu()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """As Objective.restore."""
+        self.weights = state["weights"]
+
+    def losses(self, output: Tensor, cloud: Cloud) -> dict[str, Tensor]:
+        """Of (N, K) logits."""
+        assert cloud.segment is not None  # scenes without labels are refused before
+        weights = None if self.weights is None else self.weights.to(output.device)
+        return segmentation_loss(
+            output.float(), cloud.segment, weights=weights, lovasz=self.recipe.lovasz
+        )
+
+    def measure(self, output: Tensor, cloud: Cloud) -> Tensor:
+        """(K, K) confusion matrix."""
+        assert cloud.segment is not None
+        confusion = Confusion(len(self.names))
+        confusion.add(output.argmax(1), cloud.segment)
+        return torch.as_tensor(confusion.matrix)
+
+    def nothing(self) -> Tensor:
+        """As Objective.nothing."""
+        return torch.as_tensor(Confusion(len(self.names)).matrix)
+
+    def scores(self, total: Tensor) -> tuple[dict[str, float], dict[str, float]]:
+        """As Objective.scores; also the IoU of each class."""
+        confusion = Confusion.of(total.cpu().numpy())
+        values = (confusion.miou(), confusion.accuracy())
+        each = zip(self.names, confusion.iou(), strict=True)
+        return (
+            dict(zip(self.scores_named, values, strict=True)),
+            {f"val_voxel_iou/{name}": float(value) for name, value in each},
+        )
+
+    def save(
+        self, path: Path, model: Mapping[str, Tensor], training: Mapping[str, Any] | None
+    ) -> None:
+        """As Objective.save."""
+        save_checkpoint(
+            path, model, recipe=self.recipe, classes=self.dataset.classes, training=training
+        )
+
+    def check(self, path: Path, content: Mapping[str, Any]) -> None:
+        """As Objective.check."""
+        if tuple(content.get("classes", ())) != tuple(self.names):
+            raise UserError(f"--resume: {path} was trained on other classes")

@@ -1,0 +1,181 @@
+"""The demo's parts; the whole of it is what .ci/run executes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from dinomed3d.cli.demo import DemoResult, prepare_folder, read_dice, read_miou
+from dinomed3d.cli.overlay import OverlayCase, _paint, draw_overlay
+from dinomed3d.cli.phantom import LABELS, PhantomSpec, phantom_case, write_phantom
+from dinomed3d.runtime.errors import UserError
+
+
+def test_phantom_depends_on_seed_and_case_only() -> None:
+    image, labels = phantom_case(PhantomSpec(seed=3), 2)
+    again, same = phantom_case(PhantomSpec(seed=3, training_cases=7), 2)
+    assert np.array_equal(image, again)
+    assert np.array_equal(labels, same)
+    assert not np.array_equal(image, phantom_case(PhantomSpec(seed=4), 2)[0])
+    assert not np.array_equal(image, phantom_case(PhantomSpec(seed=3), 3)[0])
+
+
+@pytest.mark.parametrize("index", range(16))
+def test_phantom_has_every_structure_in_every_case(index: int) -> None:
+    image, labels = phantom_case(PhantomSpec(), index)
+    assert image.shape == labels.shape == (16, 64, 64)
+    voxels = np.bincount(labels.ravel(), minlength=4)
+    assert len(voxels) == len(LABELS)
+    assert voxels[1:].min() > 200
+    assert 0.8 < voxels[0] / labels.size < 0.97
+    assert (labels == LABELS["vessel"]).any((1, 2)).all(), "the tube runs through every slice"
+    # Labels cannot be read off the brightness: some background is brighter than the organ.
+    organ = image[labels == LABELS["organ"]].mean()
+    assert (image[labels == 0] > organ).sum() > 100
+
+
+def test_wall_is_thin() -> None:
+    _, labels = phantom_case(PhantomSpec(), 0)
+    wall = labels[8] == LABELS["wall"]
+    row = wall[int(np.flatnonzero(wall.any(1)).mean())].astype(int)  # through the middle
+    starts, ends = np.flatnonzero(np.diff(row) == 1), np.flatnonzero(np.diff(row) == -1)
+    assert len(starts) == 2, "left and right of the cavity"
+    assert (ends - starts).max() <= 4  # voxels of 1 mm
+
+
+def test_phantom_is_written_as_nnunet_expects(tmp_path: Path) -> None:
+    spec = PhantomSpec(training_cases=5, test_cases=1, shape_zyx=(8, 16, 20))
+    folder = tmp_path / "Dataset900_Phantom"
+    assert write_phantom(folder, spec) == ["phantom_005"]
+    assert len(list((folder / "imagesTr").iterdir())) == 5
+    image = sitk.ReadImage(str(folder / "imagesTs" / "phantom_005_0000.nii.gz"))
+    labels = sitk.ReadImage(str(folder / "labelsTs" / "phantom_005.nii.gz"))
+    assert image.GetSpacing() == labels.GetSpacing() == (1.0, 1.0, 3.0)
+    assert image.GetSize() == labels.GetSize() == (20, 16, 8)
+    expected = phantom_case(spec, 5)
+    assert np.array_equal(sitk.GetArrayFromImage(image), expected[0])
+    assert np.array_equal(sitk.GetArrayFromImage(labels), expected[1])
+    description = json.loads((folder / "dataset.json").read_text())
+    assert description["numTraining"] == 5
+    assert description["labels"] == LABELS
+    with pytest.raises(UserError, match="exists already"):
+        write_phantom(folder, spec)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"training_cases": 4},
+        {"test_cases": -1},
+        {"shape_zyx": (16, 4, 64)},
+        {"spacing_mm": (0.0, 1.0, 1.0)},
+    ],
+)
+def test_phantom_refuses(wrong: dict[str, object]) -> None:
+    (name,) = wrong
+    with pytest.raises(UserError, match=name):
+        PhantomSpec(**wrong)  # type: ignore[arg-type]
+
+
+def overlay_case() -> OverlayCase:
+    truth = np.zeros((3, 4, 5), np.uint8)
+    truth[0, 0, 0] = 1
+    truth[2, 1:3, 1:3] = 2
+    image = np.arange(60, dtype=float).reshape(3, 4, 5)
+    return OverlayCase(name="case", image=image, truth=truth, prediction=np.zeros_like(truth))
+
+
+def test_overlay_shows_the_slice_with_most_foreground(tmp_path: Path) -> None:
+    case = overlay_case()
+    assert case.slice_index == 2
+    empty = OverlayCase(
+        name="empty", image=case.image, truth=case.prediction, prediction=case.truth
+    )
+    assert empty.slice_index == 1
+    picture = tmp_path / "overlay.png"
+    draw_overlay(picture, [case, empty], labels={"background": 0, "one": 1, "two": 2})
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert picture.stat().st_size > 5000
+
+
+def test_overlay_paints_labels_and_leaves_background_clear() -> None:
+    painted = _paint(np.array([[0, 2]]), {2: (1.0, 0.0, 0.5)})
+    assert painted.tolist() == [[[0, 0, 0, 0], [1.0, 0.0, 0.5, 0.65]]]
+
+
+def test_overlay_refuses(tmp_path: Path) -> None:
+    case = overlay_case()
+    with pytest.raises(ValueError, match="at least one case"):
+        draw_overlay(tmp_path / "x.png", [], labels=LABELS)
+    with pytest.raises(ValueError, match="one shape"):
+        OverlayCase(name="", image=case.image[:2], truth=case.truth, prediction=case.prediction)
+
+
+def test_folder_is_made_and_marked(tmp_path: Path) -> None:
+    out = prepare_folder(tmp_path / "new" / "demo", overwrite=False)
+    assert out.is_absolute()
+    assert {"nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"} <= {
+        p.name for p in out.iterdir()
+    }
+
+
+def test_earlier_demo_is_replaced_only_when_told_and_nothing_else_is_touched(
+    tmp_path: Path,
+) -> None:
+    out = prepare_folder(tmp_path, overwrite=False)
+    (out / "nnUNet_results" / "old.pth").write_text("old")
+    (out / "notes.txt").write_text("the user's")
+    with pytest.raises(UserError, match="--overwrite"):
+        prepare_folder(tmp_path, overwrite=False)
+    prepare_folder(tmp_path, overwrite=True)
+    assert not (out / "nnUNet_results" / "old.pth").exists()
+    assert (out / "notes.txt").read_text() == "the user's"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_that_is_not_a_demo_is_left_alone(tmp_path: Path, overwrite: bool) -> None:
+    (tmp_path / "nnUNet_results").mkdir()
+    with pytest.raises(UserError, match="holds no earlier demo"):
+        prepare_folder(tmp_path, overwrite=overwrite)
+    assert [p.name for p in tmp_path.iterdir()] == ["nnUNet_results"]
+
+
+def test_report_lists_dice_and_paths(tmp_path: Path) -> None:
+    summary = tmp_path / "summary.json"
+    dice = {"1": {"Dice": 0.9}, "2": {"Dice": 0.8}, "3": {"Dice": 0.7}}
+    summary.write_text(json.dumps({"mean": dice}))
+    assert read_dice(summary) == {"organ": 0.9, "vessel": 0.8, "wall": 0.7}
+    result = DemoResult(
+        dice=read_dice(summary),
+        masks=(tmp_path / "a.nii.gz",),
+        overlay=tmp_path / "overlay.png",
+        room_miou=0.25,
+        room=tmp_path / "room.png",
+        seconds=61.4,
+    )
+    assert result.report().splitlines() == [
+        "1 unseen test cases, 61 s",
+        "",
+        "label    Dice",
+        "organ   0.900",
+        "vessel  0.800",
+        "wall    0.700",
+        "mean    0.800",
+        "",
+        "masks:",
+        f"  {tmp_path / 'a.nii.gz'}",
+        f"overlay: {tmp_path / 'overlay.png'}",
+        "",
+        "point clouds of rooms: val_voxel_miou 0.250",
+        f"room: {tmp_path / 'room.png'}",
+    ]
+
+
+def test_miou_is_the_last_one(tmp_path: Path) -> None:
+    metrics = tmp_path / "metrics.csv"
+    metrics.write_text("step,loss,val_voxel_miou\n5,1.0,0.1\n10,0.9,0.2\n11,0.9,\n")
+    assert read_miou(metrics) == 0.2

@@ -1,0 +1,129 @@
+"""The verbs predict, package and inspect, as they are typed."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dinomed3d.cli.main import main
+from dinomed3d.cli.predict import Progress, duration, parse_shard
+from dinomed3d.runtime.errors import UserError
+from tests.dinomed3d.inference.cohort.test_run import write_scan
+from tests.dinomed3d.inference.models.write_model import write_model
+
+
+@pytest.fixture
+def model(tmp_path):
+    return write_model(tmp_path)
+
+
+@pytest.fixture
+def scans(tmp_path):
+    for number in range(2):
+        write_scan(tmp_path / "in" / f"scan{number}.nii.gz", number)
+    return tmp_path / "in"
+
+
+def words(scans, model, *more):
+    out = scans.parent / "out"
+    fixed = ["predict", "-i", scans, "-o", out, "-m", model, "--engine", "threads", *more]
+    return [str(word) for word in fixed]
+
+
+def test_predict_package_and_inspect(scans, model, tmp_path, capsys):
+    assert main(["package", str(model), "-o", str(tmp_path / "model.zip")]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "model.zip")
+    assert main(["inspect", str(tmp_path / "model.zip")]) == 0
+    table = capsys.readouterr().out
+    assert "nnUNetTrainer" in table and "3d_fullres" in table and "sha256" not in table
+    assert main(["inspect", str(model), "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert main(words(scans, tmp_path / "model.zip", "--device", "cpu")) == 0
+    told = capsys.readouterr()
+    assert told.out.startswith("2 cases done, 0 failed; report: ")
+    assert "2 cases found" in told.err and "[2/2] scan1: " in told.err
+    record = json.loads((scans.parent / "out" / "scan0.json").read_text())
+    assert record["model"]["hash"] == content["hash"]
+    # the folder is the same model as the package made of it: nothing is done again
+    assert main(words(scans, model, "--device", "cpu")) == 0
+    assert "2 done earlier and verified" in capsys.readouterr().err
+
+
+def test_one_bad_case_is_exit_code_1(scans, model, capsys):
+    (scans / "bad.nii.gz").write_bytes(b"nothing")
+    (scans / "notes.txt").write_text("")
+    assert main(words(scans, model)) == 1
+    told = capsys.readouterr()
+    assert "2 cases done, 1 failed" in told.out and "failed: bad: " in told.out
+    assert "ignored: 1 " in told.err and "FAILED" in told.err
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--step-size", "2"], "--step-size"),
+        (["--shard", "3"], "--shard must be I/N"),
+        (["--channels", "T9=*"], "T9"),
+        (["-f", "7"], "7"),
+        (["-i", "/nowhere"], "no such file or folder"),
+        (["-m", "/nowhere"], "/nowhere"),
+        (["--device", "mps"], "--device mps"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(scans, model, more, message, capsys):
+    assert main(words(scans, model, *more)) == 2
+    told = capsys.readouterr()
+    *before, line = told.err.strip().splitlines()
+    assert (
+        not before or more[0] == "--device"
+    )  # which the worker looks at, after the cases are found
+    assert line.startswith("dinomed3d predict: ") and message in line and not told.out
+
+
+def test_channels_by_patterns(tmp_path, capsys):
+    model = write_model(tmp_path, channels=("T1", "FLAIR"))
+    for kind in ("t1", "flair"):
+        for number in range(2):
+            write_scan(tmp_path / "in" / f"p{number}_{kind}_x.nii.gz", number)
+    assert main(words(tmp_path / "in", model, "--channels", "T1=*_t1*", "FLAIR=*_flair*")) == 0
+    assert "2 cases done" in capsys.readouterr().out
+
+
+def test_interrupted_is_exit_code_130(scans, model, monkeypatch, capsys):
+    def stop(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dinomed3d.inference.cohort.worker.segment", stop)
+    assert main(words(scans, model)) == 130
+    assert capsys.readouterr().err.strip().splitlines()[-1] == "dinomed3d predict: interrupted"
+    assert Path(scans.parent / "out" / "report.html").is_file()
+
+
+def test_shard():
+    assert parse_shard("2/8") == (2, 8) and parse_shard(None) is None
+    for wrong in ("2", "/8", "2/", "a/b", "-1/2"):
+        with pytest.raises(UserError, match="--shard must be I/N"):
+            parse_shard(wrong)
+
+
+def test_what_progress_says(capsys):
+    tell = Progress()
+    counts = {"cases": 9, "todo": 2, "kept": 4, "edited": 1, "failed": 2, "refused": 1}
+    tell(
+        {"event": "found", **counts, "redone": {"a": "its mask is gone"}, "ignored": {"hidden": 3}}
+    )
+    tell({"event": "start", "case": "a"})
+    tell({"event": "progress", "case": "a", "share": 0.5})  # nothing where nobody watches
+    tell({"event": "end", "case": "a", "status": "done", "reason": None, "seconds": {"x": 2.0}})
+    tell({"event": "end", "case": "b", "status": "failed", "reason": "why", "seconds": {}})
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == (
+        "9 cases found; 2 to do; 4 done earlier and verified; 1 of them corrected by hand, left so; "
+        "2 failed earlier (--retry-failed tries them again); 1 that cannot be done; ignored: 3 hidden"
+    )
+    assert lines[1] == "again: a: its mask is gone"
+    assert lines[2].startswith("[1/2] a: 2.0 s, about") and lines[3] == "[2/2] b: FAILED: why"
+
+
+def test_durations():
+    assert [duration(s) for s in (5, 89, 300, 7200)] == ["5 s", "89 s", "5 min", "2.0 h"]

@@ -1,0 +1,528 @@
+"""Whole runs in this process: what they write, keep, refuse and report."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import blosc2
+import nibabel as nib
+import numpy as np
+import pytest
+
+from dinomed3d.inference.cohort.case import Case, Cohort, Refusal, Scan
+from dinomed3d.inference.cohort.run import flag_orientations, predict, take_shard
+from dinomed3d.inference.cohort.spec import PredictSpec
+from dinomed3d.runtime import atomic_files
+from dinomed3d.runtime.atomic_files import part_name
+from dinomed3d.runtime.errors import UserError
+from tests.dinomed3d.inference.models.write_model import write_model
+from tests.dinomed3d.training.conftest import REGIONS
+
+AFFINE = np.array([[-1.1, 0, 0, 20], [0, 0.9, 0.1, -7], [0, -0.1, 1.3, 3], [0, 0, 0, 1]])
+
+
+def write_scan(path: Path, seed: int = 0, shape=(24, 20, 18), affine=AFFINE) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    coarse = rng.standard_normal([n // 3 + 1 for n in shape])
+    fine = np.kron(coarse, np.ones((3, 3, 3)))[tuple(slice(n) for n in shape)]
+    nib.save(nib.Nifti1Image((fine * 100).astype(np.int16), affine), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def spec(tmp_path, model):
+    for number in range(3):
+        write_scan(tmp_path / "in" / f"scan{number}.nii.gz", number)
+    return PredictSpec(
+        source=str(tmp_path / "in"),
+        out=str(tmp_path / "out"),
+        model=str(model),
+        engine="threads",
+        device="cpu",
+    )
+
+
+def run(spec, **changes):
+    events = []
+    return predict(replace(spec, **changes), events.append), events
+
+
+def record(spec, case):
+    return json.loads((Path(spec.out) / f"{case}.json").read_text())
+
+
+def done_in(events):
+    return {event["case"] for event in events if event["event"] == "end"}
+
+
+def test_everything_a_case_leaves(spec):
+    outcome, events = run(spec)
+    assert outcome.done == ("scan0", "scan1", "scan2") and not outcome.failed
+    out = Path(spec.out)
+    names = {path.name for path in out.iterdir()}
+    ours = {f"scan{i}{e}" for i in range(3) for e in (".nii.gz", ".json", ".png")}
+    assert names == ours | {"report.html", "report.csv", "run.json"}
+    mask = nib.load(out / "scan1.nii.gz")
+    scan = nib.load(Path(spec.source) / "scan1.nii.gz")
+    assert mask.shape == scan.shape and np.array_equal(mask.affine, scan.affine)
+    values = np.asanyarray(mask.dataobj)
+    assert mask.get_data_dtype() == np.uint8 and set(np.unique(values)) >= {1, 2}
+    written = record(spec, "scan1")
+    voxel_ml = abs(np.linalg.det(scan.affine[:3, :3])) / 1000
+    count = int((values == 1).sum())
+    assert written["labels"]["a"]["voxels"] == count
+    assert written["labels"]["a"]["volume_ml"] == pytest.approx(count * voxel_ml, rel=1e-3)
+    assert 0 < written["certainty"] <= 1
+    assert set(written["seconds"]) == {"estimate", "read", "preprocess", "network", "write"}
+    assert written["orientation"] == "LAS" and written["peak_memory_gib"] > 0
+    assert written["precision"] == "float32" and written["settings"]["step_size"] == 0.5
+    starts = [event["case"] for event in events if event["event"] == "start"]
+    assert starts == ["scan0", "scan1", "scan2"]
+
+
+def test_what_is_done_is_not_done_again(spec):
+    run(spec)
+    before = {path: path.stat().st_mtime_ns for path in Path(spec.out).glob("scan*")}
+    outcome, events = run(spec)
+    assert len(outcome.done) == 3 and not done_in(events)
+    assert before == {path: path.stat().st_mtime_ns for path in Path(spec.out).glob("scan*")}
+    _, events = run(spec, overwrite=True)
+    assert done_in(events) == {"scan0", "scan1", "scan2"}
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (lambda out, _: (out / "scan1.nii.gz").unlink(), "mask is gone"),
+        (lambda out, _: os.truncate(out / "scan1.nii.gz", 60), "its mask"),
+        (lambda out, _: (out / "scan1.png").unlink(), "scan1.png is gone"),
+        (lambda _, source: write_scan(source / "scan1.nii.gz", 9), "input files have changed"),
+    ],
+)
+def test_what_no_longer_holds_is_done_again(spec, damage, why):
+    run(spec)
+    damage(Path(spec.out), Path(spec.source))
+    outcome, events = run(spec)
+    assert done_in(events) == {"scan1"} and len(outcome.done) == 3
+    assert why in events[0]["redone"]["scan1"]
+
+
+def correct(path):
+    """Someone draws into a mask."""
+    mask = nib.load(path)
+    values = np.asanyarray(mask.dataobj).copy()
+    values[0, 0, 0] = 2 - values[0, 0, 0]
+    nib.save(nib.Nifti1Image(values, mask.affine, mask.header), path)
+    return path.read_bytes()
+
+
+def test_a_corrected_mask_stays(spec):
+    run(spec)
+    out = Path(spec.out)
+    corrected = correct(out / "scan1.nii.gz")
+    _, events = run(spec)
+    assert not done_in(events) and events[0]["edited"] == 1
+    assert (out / "scan1.nii.gz").read_bytes() == corrected
+    write_scan(Path(spec.source) / "scan1.nii.gz", 9)  # another scan: the correction is set aside
+    run(spec)
+    assert (out / "scan1.edited1.nii.gz").read_bytes() == corrected
+    assert (out / "scan1.nii.gz").read_bytes() != corrected
+
+
+def test_a_failure_costs_only_itself_and_leaves_nothing_outdated(spec):
+    run(spec)
+    bad = Path(spec.source) / "scan1.nii.gz"
+    bad.write_bytes(bad.read_bytes()[:300])
+    outcome, events = run(spec)
+    assert outcome.done == ("scan0", "scan2") and list(outcome.failed) == ["scan1"]
+    out = Path(spec.out)
+    assert not (out / "scan1.nii.gz").exists() and not (out / "scan1.png").exists()
+    assert record(spec, "scan1")["status"] == "failed"
+    _, events = run(spec)
+    assert not done_in(events) and events[0]["failed"] == 1
+    write_scan(bad, 1)
+    outcome, events = run(spec, retry_failed=True)
+    assert done_in(events) == {"scan1"} and len(outcome.done) == 3
+
+
+def test_another_model_or_other_settings_do_not_mix(spec, tmp_path):
+    run(spec)
+    other = write_model(tmp_path / "other", mirroring=(0,))
+    with pytest.raises(UserError, match="results of another model"):
+        run(spec, model=str(other))
+    with pytest.raises(UserError, match="step_size was 0.5, now 0.75"):
+        run(spec, step_size=0.75)
+    outcome, _ = run(spec, step_size=0.75, overwrite=True)
+    assert len(outcome.done) == 3
+
+
+def test_foreign_files_are_not_replaced(spec):
+    out = Path(spec.out)
+    out.mkdir()
+    (out / "scan1.nii.gz").write_bytes(b"someone's work")
+    with pytest.raises(UserError, match="no record of a run of ours"):
+        run(spec)
+    assert (out / "scan1.nii.gz").read_bytes() == b"someone's work"
+    with pytest.raises(UserError, match="another folder than -i"):
+        run(spec, out=spec.source)
+    (out / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written to"):
+        run(spec, out=str(out / "file"))
+
+
+def test_no_result_ever_takes_the_place_of_a_scan(spec):
+    scan = Path(spec.source) / "scan1.nii.gz"
+    before = scan.read_bytes()
+    for overwrite in (False, True):
+        with pytest.raises(UserError, match="is an input"):
+            run(spec, source=str(scan), out=spec.source, overwrite=overwrite)
+    assert scan.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["scan1.json", "scan1.png", "scan1.nii.gz", "run.json"])
+def test_overwrite_is_for_our_own_files(spec, name):
+    out = Path(spec.out)
+    out.mkdir()
+    (out / name).write_text("{}")
+    with pytest.raises(UserError, match="is there already"):
+        run(spec, overwrite=True)
+    assert (out / name).read_text() == "{}"
+
+
+def test_a_refusal_keeps_the_earlier_mask_aside(spec):
+    run(spec)
+    out = Path(spec.out)
+    mask = (out / "scan1.nii.gz").read_bytes()
+    write_scan(Path(spec.source) / "scan1.nii", 5)  # now two scans would make one mask
+    outcome, _ = run(spec)
+    assert "scan1" in outcome.failed and len(outcome.done) == 2
+    assert not (out / "scan1.nii.gz").exists()
+    assert (out / "scan1.earlier1.nii.gz").read_bytes() == mask
+
+
+def change_record(spec, case, **entries):
+    path = Path(spec.out) / f"{case}.json"
+    content = json.loads(path.read_text())
+    for key, value in entries.items():
+        if value is None:
+            del content[key]
+        else:
+            content[key] = value
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [{"mask": None}, {"orientation": None}, {"mask": {}}, {"status": "later"}, {"files": ["../x"]}],
+)
+def test_a_record_that_does_not_tell_all_is_not_trusted(spec, entries):
+    run(spec)
+    victim = Path(spec.out).parent / "x"
+    victim.write_text("of another")
+    change_record(spec, "scan1", **entries)
+    outcome, events = run(spec)
+    assert done_in(events) == {"scan1"} and len(outcome.done) == 3
+    assert victim.read_text() == "of another"
+    assert list(Path(spec.out).glob("scan1.edited1.*"))  # whose mask that was nobody can say
+    assert run(spec)[1][0]["kept"] == 3
+
+
+def test_probabilities_survive_being_done_again(spec):
+    for _ in range(2):
+        run(spec, save_probabilities=True, overwrite=True)
+    assert (Path(spec.out) / "scan1.b2nd").is_file()
+    assert run(spec, save_probabilities=True)[1][0]["kept"] == 3
+
+
+def test_a_scan_that_changes_while_it_is_read_is_not_trusted(spec, monkeypatch):
+    import dinomed3d.inference.cohort.worker as worker
+
+    real = worker.read_case
+
+    def read_case(case, channels):
+        volume = real(case, channels)
+        if case.id == "scan1":
+            write_scan(Path(spec.source) / "scan1.nii.gz", 8)
+        return volume
+
+    monkeypatch.setattr(worker, "read_case", read_case)
+    outcome, _ = run(spec)
+    assert "changed while they were read" in outcome.failed["scan1"] and len(outcome.done) == 2
+
+
+def test_a_scan_that_changes_later_is_done_again(spec, monkeypatch):
+    import dinomed3d.inference.cohort.worker as worker
+
+    real = worker.segment
+
+    def segment(*arguments, **options):
+        if (Path(spec.source) / "late").exists():
+            write_scan(Path(spec.source) / "scan0.nii.gz", 8)
+            (Path(spec.source) / "late").unlink()
+        return real(*arguments, **options)
+
+    (Path(spec.source) / "late").write_text("")
+    monkeypatch.setattr(worker, "segment", segment)
+    run(spec)
+    assert "scan0" in run(spec)[1][0]["redone"]
+
+
+def test_a_failure_while_writing_leaves_no_mask(spec, monkeypatch):
+    import dinomed3d.inference.cohort.results as results
+
+    monkeypatch.setattr(results, "draw_preview", lambda *a, **o: 1 / 0)
+    outcome, _ = run(spec, save_probabilities=True)
+    assert len(outcome.failed) == 3
+    left = {path.name for path in Path(spec.out).iterdir()}
+    assert left == {
+        "scan0.json",
+        "scan1.json",
+        "scan2.json",
+        "report.html",
+        "report.csv",
+        "run.json",
+    }
+
+
+def test_segmentations_that_cannot_work_are_told_before_the_work(spec, monkeypatch, tmp_path):
+    import dinomed3d.inference.cohort.run as run_module
+
+    monkeypatch.setattr(run_module.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"dinomed3d\[dicom\]"):
+        run(spec, dicom_seg=True)
+    assert not Path(spec.out).exists()
+
+
+def test_a_report_that_cannot_be_written_does_not_hide_what_stopped_the_run(spec, monkeypatch):
+    import dinomed3d.inference.cohort.run as run_module
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    def engine(*arguments):
+        raise UserError("the real reason")
+
+    monkeypatch.setattr(run_module, "write_report", full)
+    with pytest.raises(UserError, match="the report cannot be written .No space left"):
+        run(spec)
+    monkeypatch.setattr(run_module, "run_engine", engine)
+    with pytest.raises(UserError, match="the real reason"):
+        run(spec, out=spec.out + "2")
+
+
+def test_a_corrected_mask_is_told_in_the_report(spec):
+    run(spec)
+    correct(Path(spec.out) / "scan1.nii.gz")
+    run(spec)
+    rows = (Path(spec.out) / "report.csv").read_text().splitlines()
+    assert ["corrected by hand" in row for row in rows] == [False, False, True, False]
+
+
+def test_leftovers_of_dead_writers_go_and_of_living_ones_stay(spec, tmp_path):
+    out = Path(spec.out)
+    out.mkdir()
+    mine = part_name(out / "scan1.json")
+    assert mine.name.startswith(".scan1.json.") and mine != part_name(out / "scan1.json")
+    host = mine.name.split(".")[3].split("-")[0]
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        alive = out / f".scan1.nii.gz.{host}-{process.pid}-00000000.part.nii.gz"
+        elsewhere = out / ".scan1.nii.gz.00000000-1-00000000.part.nii.gz"
+        foreign = out / ".notes.part"
+        for path in (alive, elsewhere, foreign):
+            path.write_text("")
+        atomic_files.remove_leftovers([out])
+        assert alive.exists() and elsewhere.exists() and foreign.exists()
+    finally:
+        process.communicate()
+    atomic_files.remove_leftovers([out])
+    assert not alive.exists() and elsewhere.exists() and foreign.exists()
+
+
+def test_results_below_the_input_are_not_scans(spec):
+    inside = str(Path(spec.source) / "results")
+    for _ in range(2):
+        outcome, _ = run(spec, out=inside)
+        assert outcome.done == ("scan0", "scan1", "scan2")
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (MemoryError("no"), "out of memory in step 'network'"),
+        (RuntimeError("[enforce fail] can't allocate memory: you tried"), "out of memory"),
+        (ZeroDivisionError("of ours"), "unexpected ZeroDivisionError in step 'network': of ours"),
+    ],
+)
+def test_whatever_goes_wrong_in_a_case_stays_there(spec, monkeypatch, fault, reason):
+    import dinomed3d.inference.cohort.worker as worker
+
+    real, calls = worker.segment, []
+
+    def segment(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 2:
+            raise fault
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(worker, "segment", segment)
+    outcome, _ = run(spec)
+    assert outcome.done == ("scan0", "scan2") and reason in outcome.failed["scan1"]
+    assert ("trace" in record(spec, "scan1")) == isinstance(fault, ZeroDivisionError)
+
+
+def test_memory_that_no_cut_brings_under_the_limit(spec):
+    write_scan(Path(spec.source) / "large.nii.gz", shape=(60, 50, 40))
+    outcome, _ = run(spec, memory_limit_gib=0.01)
+    assert len(outcome.failed) == 4
+    assert all("--memory-limit" in reason for reason in outcome.failed.values())
+
+
+def test_an_output_that_takes_no_more_ends_the_run(spec, monkeypatch):
+    import dinomed3d.inference.cohort.worker as worker
+
+    def full(out, record):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(worker, "write_record", full)
+    monkeypatch.setattr(worker, "write_failure", full)
+    with pytest.raises(UserError, match="cannot be written to any more .No space left"):
+        run(spec)
+
+
+def test_interrupted_between_cases(spec, monkeypatch):
+    import dinomed3d.inference.cohort.worker as worker
+
+    real, calls = worker.segment, []
+
+    def segment(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(worker, "segment", segment)
+    with pytest.raises(KeyboardInterrupt):
+        run(spec)
+    out = Path(spec.out)
+    assert record(spec, "scan0")["status"] == record(spec, "scan1")["status"] == "done"
+    assert not (out / "scan2.nii.gz").exists()
+    assert json.loads((out / "run.json").read_text())["missing"] == ["scan2"]
+    assert not [t for t in threading.enumerate() if t.name.startswith(("reader", "writer"))]
+    monkeypatch.setattr(worker, "segment", real)
+    outcome, events = run(spec)
+    assert done_in(events) == {"scan2"} and len(outcome.done) == 3
+
+
+@pytest.mark.parametrize("labels", ["plain", "regions"])
+@pytest.mark.parametrize("orientation", [None, "PIR"])
+def test_probabilities_say_what_the_mask_says(spec, tmp_path, labels, orientation):
+    model = write_model(tmp_path / labels, labels=REGIONS) if labels == "regions" else spec.model
+    outcome, _ = run(
+        spec, model=str(model), save_probabilities=True, orientation=orientation, step_size=1.0
+    )
+    assert len(outcome.done) == 3, outcome.failed
+    probabilities = blosc2.open(str(Path(spec.out) / "scan0.b2nd"))[:]
+    mask = np.asanyarray(nib.load(Path(spec.out) / "scan0.nii.gz").dataobj).T
+    assert probabilities.shape[1:] == mask.shape and probabilities.dtype == np.float16
+    if labels == "regions":
+        assert ((probabilities > 0.5).any(0) == (mask > 0)).mean() > 0.99
+    else:
+        np.testing.assert_allclose(probabilities.sum(0, dtype=np.float32), 1, atol=2e-3)
+        assert (probabilities.argmax(0) == mask).mean() > 0.99  # float16 makes ties
+    assert not list(Path(spec.out).glob(".*"))
+
+
+def test_turned_volumes_give_turned_masks(spec):
+    """The same scan stored in another order of axes: with --orientation the mask is the same in space."""
+    source = Path(spec.source)
+    straight = np.diag([1.0, 1.0, 1.0, 1.0])
+    write_scan(source / "scan0.nii.gz", affine=straight)
+    image = nib.load(source / "scan0.nii.gz")
+    turned = image.as_reoriented([[2, -1], [0, 1], [1, -1]])
+    nib.save(turned, source / "scan1.nii.gz")
+    run(spec, orientation="RAS")
+    one, two = (
+        nib.as_closest_canonical(nib.load(Path(spec.out) / f"scan{i}.nii.gz")) for i in (0, 1)
+    )
+    np.testing.assert_allclose(one.affine, two.affine)
+    assert np.array_equal(np.asanyarray(one.dataobj), np.asanyarray(two.dataobj))
+
+
+def test_the_odd_one_out_is_flagged():
+    def case(orientation):
+        return {"status": "done", "orientation": orientation, "flags": ["other"]}
+
+    failed = {"status": "failed"}
+    records = [case("RAS"), case("LPS"), failed, case("RAS")]
+    shown = flag_orientations(records)
+    assert [len(r.get("flags", [])) for r in shown] == [1, 2, 0, 1]
+    assert "stored as LPS, most scans of this run as RAS" in shown[1]["flags"][1]
+    assert len(records[1]["flags"]) == 1  # what is on disk is not touched
+    assert flag_orientations([case("RAS"), case("LPS")]) == [case("RAS"), case("LPS")]
+
+
+def test_shards_are_disjoint_complete_and_balanced(tmp_path):
+    rng = np.random.default_rng(0)
+
+    def case(i):
+        scan = Scan(files=(f"/{i}",), ending=".nii")
+        return Case(id=f"{i:03}", scans=(scan,), size_bytes=int(rng.integers(1, 1000)))
+
+    cohort = Cohort(
+        cases=tuple(case(i) for i in range(100)),
+        refusals=tuple(Refusal(id=f"r{i}", reason="") for i in range(5)),
+    )
+    shards = [take_shard(cohort, (i, 4), tmp_path) for i in range(1, 5)]
+    assert sorted(c.id for cases, _ in shards for c in cases) == [c.id for c in cohort.cases]
+    assert sorted(r.id for _, refusals in shards for r in refusals) == [f"r{i}" for i in range(5)]
+    loads = [sum(case.size_bytes for case in cases) for cases, _ in shards]
+    assert max(loads) - min(loads) < 60
+    assert take_shard(cohort, None, tmp_path) == (cohort.cases, cohort.refusals)
+    # what comes later moves nothing
+    more = replace(cohort, cases=(*cohort.cases, case(100), case(101)))
+    later = [{c.id for c in take_shard(more, (i, 4), tmp_path)[0]} for i in range(1, 5)]
+    assert all({c.id for c in one} <= two for (one, _), two in zip(shards, later, strict=True))
+    assert sum(map(len, later)) == 102
+
+
+def test_shards_share_one_report(spec):
+    first, _ = run(spec, shard=(1, 2))
+    content = json.loads((Path(spec.out) / "run.json").read_text())
+    assert content["missing"] and 0 < len(first.done) < 3
+    second, _ = run(spec, shard=(2, 2))
+    assert not set(first.done) & set(second.done)
+    assert json.loads((Path(spec.out) / "run.json").read_text())["missing"] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"step_size": 0.0}, "--step-size"),
+        ({"step_size": 1.1}, "--step-size"),
+        ({"memory_limit_gib": -1.0}, "--memory-limit"),
+        ({"shard": (0, 2)}, "--shard"),
+        ({"shard": (3, 2)}, "--shard"),
+        ({"workers": 0}, "--workers"),
+        ({"orientation": "RAX"}, "--orientation"),
+        ({"orientation": "RLS"}, "--orientation"),
+    ],
+)
+def test_impossible_requests(spec, change, message):
+    with pytest.raises(UserError, match=message):
+        replace(spec, **change)
+
+
+def test_a_spec_goes_through_json(spec):
+    full = replace(spec, shard=(1, 2), folds=("0",), patterns={"a": "*"}, memory_limit_gib=2.5)
+    assert PredictSpec.from_json(json.loads(json.dumps(full.to_json()))) == full

@@ -1,0 +1,359 @@
+"""DICOM series: grouped by header, ordered by position, read as GDCM reads them, or refused."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+    generate_uid,
+)
+
+from dinomed3d.inference.cohort.case import CaseError, Scan
+from dinomed3d.inference.dicom.volume import (
+    find_series,
+    find_series_in_archive,
+    read_series,
+    series_grid,
+    series_scan,
+)
+from tests.dinomed3d.inference.dicom.dicom_series import Change, write_object, write_series
+
+OBLIQUE = (0.8, 0.6, 0.0, -0.36, 0.48, 0.8)
+
+
+def scan_of(folder: Path) -> Scan:
+    found = find_series(sorted(folder.iterdir()))
+    assert len(found.series) == 1
+    return series_scan(found.series[0])
+
+
+def test_slices_are_sorted_by_position_and_rescaled(tmp_path: Path) -> None:
+    hounsfield = write_series(tmp_path)
+    scan = scan_of(tmp_path)
+    assert [Path(file).name for file in scan.files] == ["3.dcm", "10.dcm", "6.dcm", "2.dcm"]
+    assert (scan.ending, scan.series) == (".dcm", "series 3, axial, 4 files")
+    voxels, spacing_zyx, affine, notes = read_series(scan)
+    np.testing.assert_array_equal(voxels, hounsfield)
+    assert voxels.dtype == np.int16
+    assert spacing_zyx == pytest.approx((2.0, 0.8, 0.7))
+    # LPS origin (-10, 20, 30) is RAS (10, -20, 30); x and y run against R and A
+    expected = [[-0.7, 0, 0, 10], [0, -0.8, 0, -20], [0, 0, 2, 30], [0, 0, 0, 1]]
+    np.testing.assert_allclose(affine, expected)
+    assert notes == ()
+    shape, *where = series_grid(scan)
+    assert (shape, where[0], where[2]) == ((4, 5, 6), spacing_zyx, notes)
+    np.testing.assert_array_equal(where[1], affine)
+
+
+@pytest.mark.parametrize("cosines", [(1, 0, 0, 0, 1, 0), (0, 1, 0, 0, 0, -1), OBLIQUE])
+def test_grid_equals_the_one_of_itk(tmp_path: Path, cosines: tuple[float, ...]) -> None:
+    write_series(tmp_path, cosines=cosines)
+    assert_as_itk(scan_of(tmp_path))
+
+
+def assert_as_itk(scan: Scan) -> None:
+    """Voxels, spacing, and where the corners lie."""
+    voxels, spacing_zyx, affine, _ = read_series(scan)
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(scan.files)
+    image = reader.Execute()
+    np.testing.assert_array_equal(voxels, sitk.GetArrayFromImage(image))
+    np.testing.assert_allclose(spacing_zyx, image.GetSpacing()[::-1], rtol=1e-6)
+    z, y, x = voxels.shape
+    for corner in [(0, 0, 0), (x - 1, 0, 0), (0, y - 1, 0), (x - 1, y - 1, z - 1)]:
+        left, posterior, up = image.TransformIndexToPhysicalPoint(corner)
+        np.testing.assert_allclose(affine[:3] @ (*corner, 1), (-left, -posterior, up), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "spacing"),
+    [
+        ("totalseg_samples/ct_dicom", (20, 512, 512), (2.0, 0.9765625, 0.9765625)),
+        ("dicom_torchio_ct", (17, 128, 88), (2.0, 2.0, 2.0)),
+        ("hippocrop_dicom/Study1_13_HCropVolume", (32, 51, 35), (1.0, 1.0, 1.0)),
+        ("hippocrop_dicom/Study2_14_HCropVolume", (35, 48, 36), (1.0, 1.0, 1.0)),
+        ("hippocrop_dicom/Study3_11_HCropVolume", (40, 50, 34), (1.0, 1.0, 1.0)),
+    ],
+)
+def test_real_series_equal_itk(
+    shared: Path, name: str, shape: tuple[int, ...], spacing: tuple[float, ...]
+) -> None:
+    scan = scan_of(shared / "data" / "medical" / name)
+    voxels, spacing_zyx, _, _ = read_series(scan)
+    assert (voxels.shape, spacing_zyx) == (shape, spacing)
+    assert_as_itk(scan)
+
+
+def test_tilted_real_series_is_refused(shared: Path) -> None:
+    with pytest.raises(CaseError, match=r"1\.081 to 6\.999 mm.*gantry is tilted by 18\.5 degrees"):
+        scan_of(shared / "data" / "medical" / "dicom_ge_tilt_ct")
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    [ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian],
+)
+def test_transfer_syntaxes(tmp_path: Path, syntax: str) -> None:
+    def change(dataset, z):
+        if syntax == ExplicitVRBigEndian:
+            dataset.PixelData = np.frombuffer(dataset.PixelData, "<u2").astype(">u2").tobytes()
+
+    hounsfield = write_series(tmp_path, syntax=syntax, change=change)
+    np.testing.assert_array_equal(read_series(scan_of(tmp_path))[0], hounsfield)
+
+
+def test_without_preamble(tmp_path: Path) -> None:
+    hounsfield = write_series(tmp_path, name=lambda z: f"slice{z}")
+    for path in tmp_path.iterdir():
+        content = path.read_bytes()
+        path.write_bytes(content[content.index(b"\x08\x00\x08\x00") :])
+    np.testing.assert_array_equal(read_series(scan_of(tmp_path))[0], hounsfield)
+
+
+def test_fractional_slopes_of_each_slice_are_kept(tmp_path: Path) -> None:
+    def change(dataset, z):  # as in PET; the first slice alone would be read as integers
+        dataset.RescaleSlope, dataset.RescaleIntercept = 1 + z / 4, 0
+
+    hounsfield = write_series(tmp_path, change=change)
+    voxels = read_series(scan_of(tmp_path))[0]
+    factors = np.array([1, 1.25, 1.5, 1.75])[:, None, None]
+    np.testing.assert_allclose(voxels, (hounsfield + 1024.0) * factors)
+    assert voxels.dtype == np.float32
+
+
+def test_series_are_told_apart_and_objects_without_slices_counted(tmp_path: Path) -> None:
+    for number, name in ((4, "thick"), (3, "thin")):
+        write_series(tmp_path, number=number, description=name, name=lambda z, n=name: f"{n}{z}")
+
+    def scout(dataset, z):
+        dataset.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+
+    def turned(dataset, z):
+        dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0] if z % 2 else [0, 1, 0, 0, 0, -1]
+
+    write_series(tmp_path, slices=1, name=lambda z: "scout", change=scout)
+    write_series(
+        tmp_path, description="3-plane loc", name=lambda z: f"loc{z}", slices=3, change=turned
+    )
+    storage = "1.2.840.10008.5.1.4.1.1."
+    write_object(tmp_path, "report", SOPClassUID=storage + "88.33", Modality="SR")
+    write_object(tmp_path, "seg", SOPClassUID=storage + "66.4", Modality="SEG", Rows=4, Columns=4)
+    write_object(tmp_path, "rt", SOPClassUID=storage + "481.3", Modality="RTSTRUCT")
+    write_object(tmp_path, "pr", SOPClassUID=storage + "11.1", Modality="PR")
+    write_object(tmp_path, "dose", SOPClassUID=storage + "7", Modality="OT", Rows=4, Columns=4)
+    (tmp_path / "notes.txt").write_text("none of this is DICOM")
+    found = find_series(sorted(tmp_path.iterdir()))
+    assert [series.words for series in found.series] == [
+        "series 3, thin, 4 files",
+        "series 4, thick, 4 files",
+    ]
+    assert found.ignored == {
+        "DICOM localizer": 4,
+        "DICOM structured report": 1,
+        "DICOM segmentation": 1,
+        "DICOM radiotherapy structure set": 1,
+        "DICOM presentation state": 1,
+        "DICOM secondary capture (screenshot)": 1,
+    }
+    assert [Path(path).name for path in found.others] == ["notes.txt"]
+    assert found.broken == {}
+
+
+def test_removed_uids_are_no_series_of_their_own(tmp_path: Path) -> None:
+    write_series(tmp_path, uid="", number=1, name=lambda z: f"a{z}")
+    write_series(tmp_path, uid="", number=2, name=lambda z: f"b{z}")
+    found = find_series(sorted(tmp_path.iterdir()))
+    assert [(series.number, len(series.slices)) for series in found.series] == [("1", 4), ("2", 4)]
+
+
+def test_archive_is_read_without_leaving_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hounsfield = write_series(tmp_path / "series")
+    archive = tmp_path / "series.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as content:
+        for path in sorted((tmp_path / "series").iterdir()):
+            content.write(path, f"export/{path.name}")
+        content.writestr("__MACOSX/export/._1.dcm", b"x")
+    with zipfile.ZipFile(archive) as content:
+        found = find_series_in_archive(archive, content.infolist())
+    assert found.ignored == {"hidden file": 1}
+    scan = series_scan(found.series[0])
+    assert (scan.archive, scan.files[0]) == (str(archive), "export/3.dcm")
+    assert series_grid(scan)[0] == (4, 5, 6)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    np.testing.assert_array_equal(read_series(scan)[0], hounsfield)
+    assert list(scratch.iterdir()) == []
+    archive.unlink()
+    for read in (read_series, series_grid):
+        with pytest.raises(CaseError, match="series.zip"):
+            read(scan)
+
+
+def shifted(*, slice_: int, by: tuple[float, float, float]) -> Change:
+    def change(dataset, z):
+        if z == slice_:
+            position = np.add(dataset.ImagePositionPatient, by)
+            dataset.ImagePositionPatient = [float(v) for v in position]
+
+    return change
+
+
+def set_to(**elements) -> Change:
+    """In the second slice."""
+
+    def change(dataset, z):
+        if z == 1:
+            for key, value in elements.items():
+                setattr(dataset, key, value)
+
+    return change
+
+
+def without(keyword: str) -> Change:
+    def change(dataset, z):
+        delattr(dataset, keyword)
+
+    return change
+
+
+def tilted(dataset, z) -> None:
+    dataset.ImagePositionPatient = [-10.0, 20.0 + z, 30.0 + 2 * z]
+
+
+def echoes(dataset, z) -> None:
+    dataset.ImagePositionPatient = [-10.0, 20.0, 30.0 + 2 * (z // 2)]
+    dataset.EchoTime = 10 + 20 * (z % 2)
+
+
+def copies(dataset, z) -> None:
+    dataset.ImagePositionPatient = [-10.0, 20.0, 30.0 + 2 * (z // 2)]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (shifted(slice_=3, by=(0, 0, 2)), r"uneven: 2 to 4 mm.*a slice may be missing there"),
+        (shifted(slice_=1, by=(0, 0, 0.03)), "uneven: 1.97 to 2.03 mm"),
+        (shifted(slice_=1, by=(0.5, 0, 0)), "10.dcm is 0.5 mm beside it"),
+        (tilted, "gantry tilt: .* 26.6 degrees"),
+        (echoes, "4 slices at only 2 positions.*EchoTime 30.0 and 10.0"),
+        (copies, "4 slices at only 2 positions.*the same slice twice"),
+        (set_to(Rows=6, Columns=5), "several sizes.* 6 x 5 pixels, 2.dcm 5 x 6"),
+        (set_to(PixelSpacing=[0.9, 0.7]), "several pixel spacings"),
+        (set_to(ImageOrientationPatient=[0, 1, 0, 0, 0, -1]), "several orientations"),
+        (set_to(ImageOrientationPatient=[1, 0, 0, 1, 0, 0]), "not two unit vectors at right"),
+        (set_to(ImagePositionPatient=None), "10.dcm has no ImagePositionPatient"),
+        (without("ImageOrientationPatient"), "has no ImageOrientationPatient"),
+        (without("PixelSpacing"), "has no PixelSpacing"),
+        (set_to(PixelSpacing=[0, 0]), "must be > 0 mm"),
+        (set_to(ImageType=["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"]), "10.dcm is a mosaic"),
+        (set_to(NumberOfFrames=2), "holds 2 frames .*dcm2niix"),
+        (set_to(SamplesPerPixel=3, PhotometricInterpretation="RGB"), r"colour image \(RGB\)"),
+    ],
+)
+def test_what_is_no_grid_is_refused(tmp_path: Path, change: Change, reason: str) -> None:
+    write_series(tmp_path, change=change)
+    with pytest.raises(CaseError, match=reason) as caught:
+        scan_of(tmp_path)
+    assert str(caught.value).startswith("series 3, axial, 4 files: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_rounded_positions_and_cosines_are_a_grid(tmp_path: Path) -> None:
+    def change(dataset, z):  # a hundredth of a millimetre, three decimals
+        dataset.ImagePositionPatient = [round(float(v), 2) for v in dataset.ImagePositionPatient]
+        dataset.ImageOrientationPatient = [0.866, 0.5, 0, 0, 0, -1]
+
+    cosines = (3**0.5 / 2, 0.5, 0, 0, 0, -1)
+    write_series(tmp_path, slices=9, cosines=cosines, change=change)
+    scan = scan_of(tmp_path)
+    affine = read_series(scan)[2]
+    last = affine[:3] @ (0, 0, 8, 1)
+    expected = np.add((-10, 20, 30), 8 * 2 * np.cross(cosines[:3], cosines[3:]))
+    np.testing.assert_allclose(last, expected * (-1, -1, 1), atol=0.01)
+
+
+def test_single_slice(tmp_path: Path) -> None:
+    hounsfield = write_series(tmp_path / "thick", slices=1)
+    voxels, spacing_zyx, _, notes = read_series(scan_of(tmp_path / "thick"))
+    np.testing.assert_array_equal(voxels, hounsfield)
+    assert spacing_zyx[0] == pytest.approx(2)
+    assert "its thickness of 2 mm" in notes[0]
+    write_series(tmp_path / "no", slices=1, change=without("SliceThickness"))
+    with pytest.raises(CaseError, match="a single slice without SliceThickness"):
+        scan_of(tmp_path / "no")
+
+
+@pytest.mark.parametrize("kept", [0, 60, 140, 400, 0.97])
+def test_cut_off_files_are_told(tmp_path: Path, kept: float) -> None:
+    write_series(tmp_path)
+    path = tmp_path / "6.dcm"
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content)) if 0 < kept < 1 else int(kept)])
+    found = find_series(sorted(tmp_path.iterdir()))
+    if kept == 0.97:  # its header says where it belongs
+        with pytest.raises(CaseError, match="6.dcm is cut off within its pixels"):
+            series_scan(found.series[0])
+    else:
+        assert list(found.broken) == [str(path)]
+
+
+def test_cut_off_later_or_changed(tmp_path: Path) -> None:
+    write_series(tmp_path)
+    scan = scan_of(tmp_path)
+    path = Path(scan.files[1])
+    content = path.read_bytes()
+    path.write_bytes(content[:-8])
+    with pytest.raises(CaseError, match="cut off within its pixels"):
+        read_series(scan)
+    path.unlink()
+    with pytest.raises(CaseError, match="cannot be opened"):
+        read_series(scan)
+    path.write_bytes(content)
+    with pytest.raises(CaseError, match="have changed"):
+        read_series(Scan(files=scan.files[::-1], ending=".dcm", series="series 3"))
+
+
+def test_cut_off_compressed_pixels(tmp_path: Path) -> None:
+    def change(dataset, z):
+        dataset.compress(RLELossless, generate_instance_uid=False)
+
+    hounsfield = write_series(tmp_path, change=change, shape=(32, 32))
+    scan = scan_of(tmp_path)
+    np.testing.assert_array_equal(read_series(scan)[0], hounsfield)
+    path = Path(scan.files[1])
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(CaseError, match="cut off within its pixels"):
+        read_series(scan)
+
+
+def test_pixels_that_are_no_code(tmp_path: Path) -> None:
+    def change(dataset, z):
+        dataset.compress(RLELossless, generate_instance_uid=False)
+
+    write_series(tmp_path, change=change, shape=(32, 32))
+    scan = scan_of(tmp_path)
+    path = Path(scan.files[1])
+    content = path.read_bytes()
+    start = content.index(b"\xe0\x7f\x10\x00") + 12  # behind the tag, the table of frames
+    start += 8 + int.from_bytes(content[start + 4 : start + 8], "little") + 8
+    path.write_bytes(content[:start] + b"\xff" * 64 + content[start + 64 :])  # not RLE's header
+    with pytest.raises(CaseError, match="cannot be decoded"):
+        read_series(scan)
+
+
+def test_nothing_is_said_on_stderr(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_series(tmp_path, change=lambda dataset, z: setattr(dataset, "PatientID", generate_uid()))
+    read_series(scan_of(tmp_path))
+    assert capfd.readouterr().err == ""

@@ -1,0 +1,377 @@
+"""DICOM segmentations: read back by other routes than the writer's, with masks no flip leaves equal."""
+
+from __future__ import annotations
+
+import builtins
+import sys
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from dinomed3d.inference.cohort.case import CaseError, Scan
+from dinomed3d.inference.dicom.dicom_seg import write_segmentation
+from dinomed3d.inference.dicom.segments import describe_segment, foreground_labels
+from dinomed3d.runtime.errors import UserError
+
+pydicom = pytest.importorskip("pydicom", reason="the extra dinomed3d[dicom]")
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    highdicom = pytest.importorskip("highdicom", reason="the extra dinomed3d[dicom]")
+
+LABELS = {"background": 0, "Liver": 1, "kidney_left": 2, "cyst 3": 3}
+MADE_BY = {"algorithm": "nnUNetTrainer 3d_fullres", "version": "0123abc"}
+SERIES = ("dicom_torchio_ct", "hippocrop_dicom/Study1_13_HCropVolume")
+
+
+def sorted_by_itk(folder: Path) -> tuple[str, ...]:
+    return sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder))
+
+
+def lopsided(shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """Blocks in one corner, voxels on another: every flip and every swap of axes changes it."""
+    mask = np.zeros(shape, dtype=np.uint8)
+    mask[1:4, 2:9, 3:7] = 1
+    mask[3:, 5:15, 10:12] = 2
+    mask[0, 0, -1] = mask[2, -1, 0] = 2
+    mask[-2, 1, 1:3] = 3
+    return mask
+
+
+def scan_of(files: tuple[str, ...], **more: Any) -> Scan:
+    return Scan(files=files, ending=".dcm", **more)
+
+
+def write(folder: Path, mask: NDArray[Any], files: tuple[str, ...], **more: Any) -> Path:
+    path = folder / "01.seg.dcm"
+    write_segmentation(mask, scan_of(files), path, **{"labels": LABELS, **MADE_BY, **more})
+    assert [p.name for p in folder.iterdir() if "seg" in p.name] == ["01.seg.dcm"]
+    return path
+
+
+@pytest.fixture
+def slices(tmp_path: Path) -> tuple[str, ...]:
+    """A series of our own: oblique, 6 slices of 7 x 9 voxels, 2.5 mm apart, along the normal."""
+    return write_series(tmp_path / "series")
+
+
+def write_series(folder: Path, **changes: Any) -> tuple[str, ...]:
+    folder.mkdir()
+    row, column = np.array([0.8, 0.6, 0.0]), np.array([0.0, 0.0, -1.0])
+    files = []
+    for z in range(6):
+        header = pydicom.Dataset()
+        header.SOPClassUID = "1.2.840.10008.5.1.4.1.1.4"
+        header.SOPInstanceUID = f"1.2.3.4.{z + 1}"
+        header.StudyInstanceUID, header.SeriesInstanceUID = "1.2.3", "1.2.3.4"
+        header.FrameOfReferenceUID = "1.2.3.5"
+        header.Modality, header.PatientName = "MR", "Test^Case"
+        header.Rows, header.Columns = 7, 9
+        header.PixelSpacing, header.SliceThickness = [0.75, 0.5], 2
+        header.ImageOrientationPatient = [*row, *column]
+        position = np.array([10.0, -20.0, 30.0]) + 2.5 * z * np.cross(row, column)
+        header.ImagePositionPatient = position.round(6).tolist()
+        for tag, value in changes.items():
+            setattr(header, tag, value[z] if isinstance(value, list) else value)
+        header.file_meta = pydicom.dataset.FileMetaDataset()
+        header.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        header.file_meta.MediaStorageSOPClassUID = header.SOPClassUID
+        header.file_meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID or "1.2"
+        header.save_as(folder / f"{z}.dcm", enforce_file_format=True)
+        files.append(str(folder / f"{z}.dcm"))
+    return tuple(files)
+
+
+def by_source(path: Path, files: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+    """Each segment (Z, Y, X) as highdicom's reader finds it from the instances of the series."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        content = highdicom.seg.segread(path)
+        uids = [pydicom.dcmread(f, stop_before_pixels=True).SOPInstanceUID for f in files]
+        stack = content.get_pixels_by_source_instance(uids, assert_missing_frames_are_empty=True)
+    names = [item.SegmentLabel for item in content.SegmentSequence]
+    return {name: stack[..., k] for k, name in enumerate(names)}
+
+
+@pytest.mark.parametrize("series", SERIES)
+@pytest.mark.parametrize("backwards", [False, True])
+def test_each_label_is_found_again_from_the_slices(
+    shared: Path, tmp_path: Path, series: str, backwards: bool
+) -> None:
+    files = sorted_by_itk(shared / "data" / "medical" / series)
+    mask = lopsided(sitk.ReadImage(files).GetSize()[::-1])
+    if backwards:
+        files, mask = files[::-1], mask[::-1]
+    found = by_source(write(tmp_path, mask, files), files)
+    assert list(found) == ["Liver", "kidney_left", "cyst 3"]
+    for value, plane in enumerate(found.values(), start=1):
+        assert np.array_equal(plane, mask == value)
+
+
+@pytest.mark.parametrize("series", SERIES)
+def test_voxels_lie_where_simpleitk_reads_the_series(
+    shared: Path, tmp_path: Path, series: str
+) -> None:
+    files = sorted_by_itk(shared / "data" / "medical" / series)
+    image = sitk.ReadImage(files)
+    mask = lopsided(image.GetSize()[::-1])
+    content = pydicom.dcmread(write(tmp_path, mask, files))
+    check_places(content, image, mask)
+
+
+def check_places(content: Any, image: sitk.Image, mask: NDArray[Any]) -> None:
+    """Every voxel of every frame, through DICOM's equation C.7.6.2.1-1, on the image's grid."""
+    shared_groups = content.SharedFunctionalGroupsSequence[0]
+    orientation = shared_groups.PlaneOrientationSequence[0].ImageOrientationPatient
+    right, down = np.reshape(np.array(orientation, dtype=float), (2, 3))
+    measures = shared_groups.PixelMeasuresSequence[0]
+    down_mm, right_mm = (float(v) for v in measures.PixelSpacing)
+    assert float(measures.SpacingBetweenSlices) == pytest.approx(image.GetSpacing()[2], abs=1e-3)
+    rebuilt = np.zeros_like(mask)
+    frames = np.atleast_3d(content.pixel_array)
+    for group, frame in zip(content.PerFrameFunctionalGroupsSequence, frames, strict=True):
+        number = group.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        corner = np.array(group.PlanePositionSequence[0].ImagePositionPatient, dtype=float)
+        for row, column in np.argwhere(frame):
+            point = corner + column * right_mm * right + row * down_mm * down
+            x, y, z = image.TransformPhysicalPointToIndex(point.tolist())
+            rebuilt[z, y, x] = number
+    assert np.array_equal(rebuilt, mask)
+
+
+def test_an_oblique_series_keeps_its_geometry(tmp_path: Path, slices: tuple[str, ...]) -> None:
+    mask = np.zeros((6, 7, 9), dtype=np.uint8)
+    mask[1, 2, 3], mask[4, 6, 0], mask[2:4, 0, 7] = 1, 2, 3
+    image = sitk.Image((9, 7, 6), sitk.sitkUInt8)
+    image.SetSpacing((0.5, 0.75, 2.5))
+    image.SetOrigin((10, -20, 30))
+    image.SetDirection([0.8, 0.0, -0.6, 0.6, 0.0, 0.8, 0.0, -1.0, 0.0])  # columns: x, y, z
+    content = pydicom.dcmread(write(tmp_path, mask, slices))
+    check_places(content, image, mask)
+    assert content.PatientName == "Test^Case"
+    assert content.ReferencedSeriesSequence[0].SeriesInstanceUID == "1.2.3.4"
+    assert len(content.ReferencedSeriesSequence[0].ReferencedInstanceSequence) == 6
+
+
+def test_a_jpeg_2000_series(shared: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "restored"
+    folder.mkdir()
+    source = shared / "data" / "medical" / "totalseg_samples" / "ct_dicom"
+    for file in source.iterdir():  # anonymisation has taken the UIDs out: put them in again
+        header = pydicom.dcmread(file)
+        header.SOPClassUID = header.file_meta.MediaStorageSOPClassUID
+        header.SOPInstanceUID = header.file_meta.MediaStorageSOPInstanceUID
+        header.StudyInstanceUID, header.SeriesInstanceUID = "1.2.3", "1.2.3.4"
+        header.save_as(folder / f"{header.InstanceNumber}.dcm")
+    assert header.file_meta.TransferSyntaxUID == pydicom.uid.JPEG2000Lossless
+    files = sorted_by_itk(folder)
+    mask = lopsided((20, 512, 512))
+    path = write(tmp_path, mask, files)
+    check_places(pydicom.dcmread(path), sitk.ReadImage(files), mask)
+    anonymous = tuple(str(file) for file in sorted(source.iterdir()))
+    with pytest.raises(CaseError, match="no SOPClassUID, SOPInstanceUID, StudyInstanceUID"):
+        write(tmp_path, mask, anonymous)
+
+
+def test_regions_overlap(tmp_path: Path, slices: tuple[str, ...]) -> None:
+    mask = np.zeros((6, 7, 9), dtype=np.uint8)
+    mask[1:4, 2, 3:8], mask[2, 2, 5] = 1, 2
+    labels = {"background": 0, "whole tumor": [1, 2], "core": [2], "absent": [3]}
+    path = tmp_path / "01.seg.dcm"
+    notes = write_segmentation(mask, scan_of(slices), path, labels=labels, **MADE_BY)
+    assert notes == ["no voxels, not in the DICOM segmentation: absent"]
+    found = by_source(path, slices)
+    assert np.array_equal(found["whole tumor"], mask > 0)
+    assert np.array_equal(found["core"], mask == 2)
+    assert pydicom.dcmread(path).SegmentsOverlap == "YES"
+
+
+@pytest.mark.parametrize("labels", [LABELS, {"background": 0, "a": [1, 2], "b": [2], "ignore": 3}])
+def test_an_empty_mask_is_a_valid_object(
+    tmp_path: Path, slices: tuple[str, ...], labels: Any
+) -> None:
+    path = write(tmp_path, np.zeros((6, 7, 9), dtype=np.uint8), slices, labels=labels)
+    content = pydicom.dcmread(path)
+    names = [item.SegmentLabel for item in content.SegmentSequence]
+    assert names == [name for name in labels if name not in ("background", "ignore")]
+    assert int(content.NumberOfFrames) == len(names) and not content.pixel_array.any()
+
+
+def test_one_label_of_16_bits(tmp_path: Path, slices: tuple[str, ...]) -> None:
+    mask = np.zeros((6, 7, 9), dtype=np.uint16)
+    mask[5, 6, 8] = 300
+    found = by_source(write(tmp_path, mask, slices, labels={"Spleen": 300}), slices)
+    assert np.array_equal(found["Spleen"], mask == 300)
+
+
+def test_a_single_slice(tmp_path: Path, slices: tuple[str, ...]) -> None:
+    mask = np.zeros((1, 7, 9), dtype=np.uint8)
+    mask[0, 2:, 3] = 2
+    found = by_source(write(tmp_path, mask, slices[2:3]), slices[2:3])
+    assert list(found) == ["kidney_left"] and np.array_equal(found["kidney_left"], mask == 2)
+
+
+def test_the_same_call_gives_the_same_bytes(tmp_path: Path, slices: tuple[str, ...]) -> None:
+    mask = np.zeros((6, 7, 9), dtype=np.uint8)
+    mask[1, 2, 3] = 1
+    path = write(tmp_path, mask, slices)
+    first, one = path.read_bytes(), pydicom.dcmread(path)
+    assert write(tmp_path, mask, slices).read_bytes() == first
+    mask[1, 2, 4] = 1
+    other = pydicom.dcmread(write(tmp_path, mask, slices))
+    assert one.SeriesInstanceUID == other.SeriesInstanceUID
+    assert one.SOPInstanceUID != other.SOPInstanceUID
+    newer = pydicom.dcmread(write(tmp_path, mask, slices, version="2"))
+    assert newer.SeriesInstanceUID != other.SeriesInstanceUID
+
+
+def test_names_beyond_ascii_and_odd_headers(tmp_path: Path) -> None:
+    changes = {"SpecificCharacterSet": "ISO_IR 100", "PatientName": "Müller^Zoë"}
+    files = write_series(tmp_path / "odd", **changes, PatientSex="X", SeriesNumber=12)
+    mask = np.full((6, 7, 9), 1, dtype=np.uint8)
+    content = pydicom.dcmread(write(tmp_path, mask, files, labels={"Zähne": 1}))
+    assert content.SegmentSequence[0].SegmentLabel == "Zähne"
+    assert content.PatientName == "Müller^Zoë" and content.PatientSex == ""
+    assert content.SeriesNumber == 1012
+
+
+def test_a_series_in_a_zip(
+    tmp_path: Path, slices: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("dinomed3d.runtime.safe_zip")
+    archive = tmp_path / "study.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for k, name in enumerate(slices):
+            file.write(name, f"a/{9 - k}.dcm")
+    members = tuple(f"a/{9 - k}.dcm" for k in range(6))
+    mask = np.zeros((6, 7, 9), dtype=np.uint8)
+    mask[1, 2, 3] = 1
+    path = tmp_path / "01.seg.dcm"
+    scan = scan_of(members, archive=str(archive))
+    write_segmentation(mask, scan, path, labels=LABELS, **MADE_BY)
+    assert path.read_bytes() == write(tmp_path, mask, slices).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"SOPInstanceUID": "1.2.3.9"}, "same SOPInstanceUID"),
+        ({"FrameOfReferenceUID": ""}, "no FrameOfReferenceUID"),
+        ({"NumberOfFrames": 4}, "holds 4 frames"),
+        ({"Columns": 8}, r"the mask is \(6, 7, 9\), the series .* \[\(6, 7, 8\)\]"),
+        ({"ImageOrientationPatient": [[1, 0, 0, 0, 1, 0]] * 5 + [[0, 1, 0, 1, 0, 0]]}, "differ in"),
+        ({"SeriesInstanceUID": [f"1.{z + 1}" for z in range(6)]}, "part of the same series"),
+        ({"StudyDate": "long ago"}, "no DICOM segmentation can be made .*; the mask itself"),
+    ],
+)
+def test_series_that_cannot_be_referred_to(
+    tmp_path: Path, changes: dict[str, Any], reason: str
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        files = write_series(tmp_path / "bad", **changes)
+    with pytest.raises(CaseError, match=reason) as caught:
+        write(tmp_path, np.ones((6, 7, 9), dtype=np.uint8), files)
+    assert "\n" not in str(caught.value)
+    assert [p.name for p in tmp_path.iterdir()] == ["bad"]
+
+
+def test_files_out_of_order(tmp_path: Path, slices: tuple[str, ...]) -> None:
+    shuffled = (slices[0], slices[2], slices[1], *slices[3:])
+    with pytest.raises(CaseError, match=r"2\.dcm and 1\.dcm do not \(-2\.5 mm\)"):
+        write(tmp_path, np.ones((6, 7, 9), dtype=np.uint8), shuffled)
+
+
+def test_a_lost_file(tmp_path: Path, slices: tuple[str, ...]) -> None:
+    Path(slices[3]).unlink()
+    with pytest.raises(CaseError, match=r"3\.dcm: cannot be read as DICOM"):
+        write(tmp_path, np.ones((6, 7, 9), dtype=np.uint8), slices)
+
+
+@pytest.mark.parametrize("damage", ["bit", "position", "frame"])
+def test_what_reads_back_otherwise_is_not_kept(
+    tmp_path: Path, slices: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    """The comparison is put to the test: a writer that errs in one bit, place or frame."""
+    save = pydicom.Dataset.save_as
+
+    def save_damaged(content: Any, path: Path, **more: Any) -> None:
+        groups = content.PerFrameFunctionalGroupsSequence
+        if damage == "bit":
+            content.PixelData = bytes([content.PixelData[0] ^ 4]) + content.PixelData[1:]
+        elif damage == "position":
+            places = [group.PlanePositionSequence for group in groups]
+            groups[0].PlanePositionSequence, groups[1].PlanePositionSequence = places[1], places[0]
+        else:
+            content.PerFrameFunctionalGroupsSequence = list(groups)[:-1]
+            content.NumberOfFrames = len(groups) - 1
+            content.PixelData = content.PixelData[: (63 * (len(groups) - 1) + 7) // 8 + 1]
+        save(content, path, **more)
+
+    monkeypatch.setattr(highdicom.seg.Segmentation, "save_as", save_damaged)
+    mask = np.zeros((6, 7, 9), dtype=np.uint8)
+    mask[1:5, 2, 3] = 1
+    with pytest.raises(CaseError, match="differs when read back: (segment 'Liver'|slice 4 lies)"):
+        write(tmp_path, mask, slices)
+    assert [p.name for p in tmp_path.iterdir()] == ["series"]
+
+
+def test_masks_that_are_none(tmp_path: Path, slices: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match=r"uint8 or uint16, got \(6, 7, 9\) float64"):
+        write(tmp_path, np.zeros((6, 7, 9)), slices)
+    with pytest.raises(ValueError, match=r"values without a label: \[9\]"):
+        write(tmp_path, np.full((6, 7, 9), 9, dtype=np.uint8), slices)
+
+
+def test_without_the_extra(
+    tmp_path: Path, slices: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ordinary = builtins.__import__
+
+    def refuse(name: str, *rest: Any) -> Any:
+        if name == "highdicom":
+            raise ImportError("No module named 'highdicom'")
+        return ordinary(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    monkeypatch.delitem(sys.modules, "highdicom")
+    with pytest.raises(UserError, match=r'pip install "dinomed3d\[dicom\]"'):
+        write(tmp_path, np.ones((6, 7, 9), dtype=np.uint8), slices)
+
+
+@pytest.mark.parametrize(
+    ("name", "category", "kind", "side"),
+    [
+        ("liver", "91723000", ("10200004", "SCT"), None),
+        ("kidney_left", "91723000", ("64033007", "SCT"), "7771000"),
+        ("Right Kidney", "91723000", ("64033007", "SCT"), "24028007"),
+        ("LeftAtrium", "91723000", ("82471001", "SCT"), None),
+        ("edema", "49755003", ("79654002", "SCT"), None),
+        ("whole tumor", "49755003", ("whole tumor", "99DINOMED3D"), None),
+        ("Anterior", "91723000", ("Anterior", "99DINOMED3D"), None),
+        ("lung_upper_lobe_left", "91723000", ("27E7A27057EEE8C8", "99DINOMED3D"), None),
+    ],
+)
+def test_codes(name: str, category: str, kind: tuple[str, str], side: str | None) -> None:
+    algorithm = highdicom.AlgorithmIdentificationSequence(
+        name="a", family=pydicom.sr.codedict.codes.cid7162.ArtificialIntelligence, version="1"
+    )
+    said = describe_segment(1, name, 0, algorithm=algorithm)
+    assert said.SegmentLabel == name
+    assert said.SegmentedPropertyCategoryCodeSequence[0].CodeValue == category
+    type_said = said.SegmentedPropertyTypeCodeSequence[0]
+    assert (type_said.CodeValue, type_said.CodingSchemeDesignator) == kind
+    modifiers = type_said.get("SegmentedPropertyTypeModifierCodeSequence", ())
+    assert [item.CodeValue for item in modifiers] == ([side] if side else [])
+
+
+def test_names_that_dicom_cannot_hold() -> None:
+    assert foreground_labels({"background": 0, "a": 1, "b": [1, 2]}) == {"a": (1,), "b": (1, 2)}
+    for name in ("x" * 65, "a\\b", "a\nb", " "):
+        with pytest.raises(UserError, match="rename it"):
+            foreground_labels({name: 1})

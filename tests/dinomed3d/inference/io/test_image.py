@@ -1,0 +1,600 @@
+"""Images in and masks out: the same grid in every case, or one line that says why not."""
+
+import gzip
+import json
+import struct
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from dinomed3d.inference.cohort.case import CaseError, Scan
+from dinomed3d.inference.io.grid import Grid
+from dinomed3d.inference.io.image import check_mask, read_case, read_grid, read_mask, write_mask
+from tests.dinomed3d.inference.image_files import ORIENTATIONS, affine_of, case, numbers, save, scan
+
+
+def patched(path: Path, to: Path, **fields) -> Path:
+    """A copy of an unpacked NIfTI-1 file with header fields changed."""
+    content = path.read_bytes()
+    header = nib.Nifti1Header(content[:348], check=False)
+    for name, value in fields.items():
+        header[name] = value
+    to.write_bytes(header.binaryblock + content[348:])
+    return to
+
+
+def mask_of(grid: Grid) -> np.ndarray:
+    return (np.arange(np.prod(grid.shape_zyx)) % 3).astype(np.uint8).reshape(grid.shape_zyx)
+
+
+def keeps_grid(path: Path, out: Path) -> Grid:
+    """Write a mask for this image and compare what independent readers see of both."""
+    volume = read_case(case(path), ["image"])
+    grid = volume.grid
+    assert volume.channels[0].shape == grid.shape_zyx
+    assert read_grid(scan(path)) == grid
+    assert Grid.from_json(json.loads(json.dumps(grid.to_json()))) == grid
+    target = out / f"mask{grid.ending}"
+    mask = mask_of(grid)
+    write_mask(mask, grid, target)
+    assert check_mask(target, grid) is None
+    np.testing.assert_array_equal(read_mask(target), mask)
+    assert [p.name for p in out.iterdir() if p.name.endswith("part" + grid.ending)] == []
+    if grid.ending.startswith(".nii"):
+        same_nifti(path, target, grid)
+    else:
+        same_itk(path, target)
+    return grid
+
+
+def same_nifti(path: Path, target: Path, grid: Grid) -> None:
+    before, after = nib.load(path), nib.load(target)
+    assert type(before) is type(after)
+    assert after.shape == grid.stored_shape == before.shape[: len(grid.stored_shape)]
+    np.testing.assert_array_equal(before.affine, after.affine)
+    for key in ("qform_code", "sform_code", "xyzt_units", "srow_x", "qoffset_x", "quatern_b"):
+        np.testing.assert_array_equal(before.header[key], after.header[key])
+    np.testing.assert_array_equal(before.header["pixdim"][:4], after.header["pixdim"][:4])
+    assert after.get_data_dtype() == np.uint8
+    assert after.header.get_intent()[0] == "label"
+    assert after.dataobj.slope == 1 and after.dataobj.inter == 0
+    np.testing.assert_array_equal(
+        np.asarray(after.dataobj).reshape(grid.shape_zyx[::-1]).T, mask_of(grid)
+    )
+
+
+def same_itk(path: Path, target: Path) -> None:
+    before, after = sitk.ReadImage(str(path)), sitk.ReadImage(str(target))
+    assert before.GetSize() == after.GetSize()
+    np.testing.assert_allclose(before.GetSpacing(), after.GetSpacing(), rtol=1e-12)
+    np.testing.assert_allclose(before.GetOrigin(), after.GetOrigin(), rtol=1e-12)
+    np.testing.assert_allclose(before.GetDirection(), after.GetDirection(), atol=1e-12)
+
+
+def test_the_first_voxel_and_its_millimetres_by_hand(tmp_path):
+    array = np.zeros((4, 3, 2), np.int16)
+    array[3, 1, 0] = 7
+    path = save(tmp_path / "a.nii", array, np.diag([-2.0, 3, 4, 1]))
+    volume = read_case(case(path), ["CT"])
+    assert volume.channels[0].shape == (2, 3, 4) and volume.channels[0][0, 1, 3] == 7
+    assert volume.channels[0].dtype == np.int16
+    assert volume.grid.spacing_mm == (4, 3, 2)
+    assert volume.grid.orientation == "LAS"
+    assert volume.grid.voxel_ml == pytest.approx(0.024)
+    assert volume.notes == []
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_all_48_orientations_oblique_and_sheared(tmp_path, ending, kind):
+    array = numbers(3, 4, 5)
+    for index, (order, signs) in enumerate(ORIENTATIONS):
+        for angle, shear in ((0, 0), (0.3, 0), (0.3, 0.2)):
+            affine = affine_of(order, signs, angle=angle, shear=shear)
+            path = save(tmp_path / f"a{ending}", array, affine, kind=kind)
+            grid = keeps_grid(path, tmp_path)
+            np.testing.assert_allclose(grid.matrix, affine, atol=1e-4)
+            np.testing.assert_array_equal(read_case(case(path), ["x"]).channels[0], array.T)
+            if index > 3 and ending == ".nii.gz":
+                break
+
+
+@pytest.mark.parametrize("ending", [".mha", ".nrrd"])
+def test_all_48_orientations_through_itk(tmp_path, ending):
+    array = numbers(5, 4, 3)
+    for order, signs in ORIENTATIONS:
+        for angle, shear in ((0, 0), (0.3, 0), (0.3, 0.2)):
+            affine = affine_of(order, signs, angle=angle, shear=shear)
+            image = sitk.GetImageFromArray(array)
+            lps = np.diag([-1, -1, 1]) @ affine[:3]
+            spacing = np.linalg.norm(lps[:, :3], axis=0)
+            image.SetSpacing(spacing.tolist())
+            image.SetOrigin(lps[:, 3].tolist())
+            image.SetDirection((lps[:, :3] / spacing).ravel().tolist())
+            path = tmp_path / f"a{ending}"
+            sitk.WriteImage(image, str(path))
+            grid = keeps_grid(path, tmp_path)
+            np.testing.assert_allclose(grid.matrix, affine, atol=1e-9)
+            np.testing.assert_array_equal(read_case(case(path), ["x"]).channels[0], array)
+
+
+@pytest.mark.parametrize("codes", [(0, 0), (1, 0), (0, 2), (2, 4), (1, 1)])
+def test_codes_and_both_matrices_are_kept(tmp_path, codes):
+    path = save(tmp_path / "a.nii", numbers(3, 4, 5), codes=codes)
+    keeps_grid(path, tmp_path)
+    notes = read_case(case(path), ["x"]).notes
+    assert any("no orientation" in note for note in notes) == (codes == (0, 0))
+
+
+def test_two_affines_that_differ_are_both_kept_and_told(tmp_path):
+    path = save(tmp_path / "a.nii", numbers(3, 4, 5))
+    moved = patched(path, tmp_path / "b.nii", qoffset_x=20.0)
+    keeps_grid(moved, tmp_path)
+    (note,) = read_case(case(moved), ["x"]).notes
+    assert "32.5 mm apart" in note
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 5), (4, 1, 5), (4, 5, 1), (1, 1, 1), (4, 5, 6, 1, 1)])
+def test_axes_of_one_voxel(tmp_path, shape):
+    grid = keeps_grid(save(tmp_path / "a.nii.gz", numbers(*shape)), tmp_path)
+    assert grid.stored_shape == shape
+    assert grid.shape_zyx == shape[2::-1]
+    assert grid.spacing_mm == pytest.approx((2.5, 1.1, 0.7))
+
+
+@pytest.mark.parametrize("third", [0.0, 1.0, -2.0])
+def test_a_nifti_file_of_two_axes(tmp_path, third):
+    path = save(tmp_path / "a.nii", numbers(4, 5), affine_of())
+    raw = patched(path, tmp_path / "b.nii", pixdim=[1, 0.7, 1.1, third, 0, 0, 0, 0])
+    grid = read_grid(scan(raw))
+    assert grid.shape_zyx == (1, 5, 4) and grid.stored_shape == (4, 5)
+    assert grid.spacing_mm == pytest.approx((999 * 1.1, 1.1, 0.7))
+    assert grid.voxel_ml == pytest.approx(0.77e-3)
+    write_mask(mask_of(grid), grid, tmp_path / "m.nii")
+    assert check_mask(tmp_path / "m.nii", grid) is None
+    assert nib.load(tmp_path / "m.nii").shape == (4, 5)
+
+
+@pytest.mark.parametrize("ending", [".mha", ".nrrd"])
+def test_an_itk_file_of_two_axes(tmp_path, ending):
+    image = sitk.GetImageFromArray(numbers(5, 4))
+    image.SetSpacing([0.5, 2.0])
+    sitk.WriteImage(image, str(tmp_path / f"a{ending}"))
+    grid = keeps_grid(tmp_path / f"a{ending}", tmp_path)
+    assert grid.spacing_mm == (1998.0, 2.0, 0.5) and grid.stored_shape == (4, 5)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["u1", "i1", "<i2", ">i2", ">u2", "<i4", ">f4", "<f8", ">f8", "<i8", "<u8", ">u4"]
+)
+def test_types_and_byte_orders(tmp_path, dtype):
+    array = numbers(3, 4, 5, dtype=dtype)
+    path = tmp_path / "a.nii"
+    image = nib.Nifti1Image(array, affine_of(), dtype=array.dtype)
+    header = nib.Nifti1Header(endianness=array.dtype.str[0] if array.dtype.str[0] in "<>" else "<")
+    for key in ("dim", "pixdim", "sform_code", "srow_x", "srow_y", "srow_z", "datatype", "bitpix"):
+        header[key] = image.header[key]
+    header["vox_offset"], header["scl_slope"] = 352, 1
+    path.write_bytes(header.binaryblock + bytes(4) + array.tobytes("F"))
+    (channel,) = read_case(case(path), ["x"]).channels
+    wide = array.dtype.itemsize == 8
+    assert channel.dtype == (np.float32 if wide else array.dtype.newbyteorder("="))
+    np.testing.assert_array_equal(channel, array.T)
+    keeps_grid(path, tmp_path)
+
+
+def test_slope_and_intercept_give_what_nibabel_gives(tmp_path, monkeypatch):
+    monkeypatch.setattr("dinomed3d.inference.io.voxels.CHUNK_BYTES", 300)
+    array = numbers(7, 6, 9)
+    path = save(tmp_path / "a.nii.gz", array, scl_slope=0.37, scl_inter=-1024.5)
+    (channel,) = read_case(case(path), ["x"]).channels
+    assert channel.dtype == np.float32
+    np.testing.assert_array_equal(channel, nib.load(path).get_fdata().astype(np.float32).T)
+    keeps_grid(path, tmp_path)
+    unscaled = save(tmp_path / "b.nii", array, scl_slope=0.0, scl_inter=5.0)
+    assert read_case(case(unscaled), ["x"]).channels[0].dtype == np.int16
+
+
+def test_other_units_become_millimetres_and_stay_in_the_mask(tmp_path):
+    affine = affine_of(spacing=(700, 1100, 2500))
+    affine[:3, 3] *= 1000
+    path = save(tmp_path / "a.nii", numbers(3, 4, 5), affine, xyzt_units=3)
+    grid = keeps_grid(path, tmp_path)
+    assert grid.spacing_mm == pytest.approx((2.5, 1.1, 0.7))
+    np.testing.assert_allclose(grid.matrix, affine_of(), atol=1e-4)
+    image = sitk.ReadImage(str(path))
+    assert image.GetSpacing() == pytest.approx(grid.spacing_mm[::-1])
+    assert np.diag([-1, -1, 1]) @ image.GetOrigin() == pytest.approx(grid.matrix[:3, 3])
+
+
+def test_four_axes_hold_the_channels(tmp_path):
+    array = numbers(3, 4, 5, 2)
+    path = save(tmp_path / "a.nii.gz", array)
+    volume = read_case(case(path), ["T1", "T2"])
+    for index, channel in enumerate(volume.channels):
+        np.testing.assert_array_equal(channel, array[..., index].T)
+    assert volume.grid.stored_shape == (3, 4, 5)
+    write_mask(mask_of(volume.grid), volume.grid, tmp_path / "m.nii.gz")
+    assert check_mask(tmp_path / "m.nii.gz", volume.grid) is None
+    np.testing.assert_array_equal(nib.load(tmp_path / "m.nii.gz").affine, nib.load(path).affine)
+    assert read_grid(scan(path), channels=2) == volume.grid
+    with pytest.raises(CaseError, match="3 x 4 x 5 x 2.*save the volume"):
+        read_case(case(path), ["T1"])
+    with pytest.raises(CaseError, match="4D with 3 channels"):
+        read_case(case(path), ["T1", "T2", "T3"])
+    image = sitk.GetImageFromArray(array.T, isVector=False)
+    sitk.WriteImage(image, str(tmp_path / "b.mha"))
+    volume = read_case(case(tmp_path / "b.mha"), ["T1", "T2"])
+    np.testing.assert_array_equal(volume.channels[1], array[..., 1].T)
+    write_mask(mask_of(volume.grid), volume.grid, tmp_path / "m.mha")
+    assert sitk.ReadImage(str(tmp_path / "m.mha")).GetSize() == (3, 4, 5)
+
+
+def test_several_scans_on_one_grid(tmp_path):
+    array = numbers(3, 4, 5)
+    first = save(tmp_path / "a.nii", array)
+    moved = [affine_of() for _ in range(3)]
+    for affine, by in zip(moved, (5e-4, 5e-3, 0.5), strict=True):
+        affine[2, 3] = -1.0 + by
+        affine[:2, 3] = 0
+    base = affine_of()
+    base[:3, 3] = (0, 0, -1)
+    first = save(tmp_path / "a.nii", array, base)
+    files = [save(tmp_path / f"{i}.nii", array + 1, moved[i]) for i in range(3)]
+    volume = read_case(case(first, files[0]), ["T1", "T2"])
+    assert volume.notes == [] and [c[0, 0, 0] for c in volume.channels] == [0, 1]
+    assert volume.grid == read_grid(scan(first))
+    (note,) = read_case(case(first, files[1]), ["T1", "T2"]).notes
+    assert "T2" in note and "0.005 mm" in note
+    with pytest.raises(CaseError, match="0.5 mm apart"):
+        read_case(case(first, files[2]), ["T1", "T2"])
+    other = save(tmp_path / "o.nii", numbers(3, 4, 6), base)
+    with pytest.raises(CaseError, match="shapes"):
+        read_case(case(first, other), ["T1", "T2"])
+    with pytest.raises(CaseError, match="must have 3 scans"):
+        read_case(case(first, other), ["T1", "T2", "T3"])
+
+
+def header_refusals():
+    yield "zero", dict(pixdim=[1, 0, 1, 1, 1, 1, 1, 1]), "voxel size must be positive"
+    yield "negative", dict(pixdim=[1, 1, -1, 1, 1, 1, 1, 1]), "voxel size must be positive"
+    yield "nan", dict(pixdim=[1, 1, np.nan, 1, 1, 1, 1, 1]), "voxel size must be positive"
+    yield "disagrees", dict(pixdim=[1, 1, 1.02, 1, 1, 1, 1, 1]), r"1.02 mm, but 1 mm by its affine"
+    yield "nan affine", dict(srow_x=[1, 0, 0, np.nan]), "affine must be finite"
+    yield "singular", dict(srow_x=[1, 1, 0, 0], srow_y=0), "two of its axes point the same way"
+    yield "zero affine", dict(srow_x=0, srow_y=0, srow_z=0), "disagrees with itself"
+    yield "no rotation", dict(sform_code=0, quatern_b=2, quatern_c=2), "no rotation"
+    yield "code", dict(sform_code=77), "sform_code must be 0 to 5"
+    yield "rgb", dict(datatype=128, bitpix=24), "they are colours"
+    yield "complex", dict(datatype=32, bitpix=64), "they are complex numbers"
+    yield "bits", dict(datatype=1, bitpix=1), "data type"
+    yield "long double", dict(datatype=1536, bitpix=128), "must be grey values|data type"
+    yield "type", dict(datatype=999), "data type must .*, it is 999"
+    yield "one axis", dict(dim=[1, 60, 1, 1, 1, 1, 1, 1]), "two or three axes"
+    yield "no axis", dict(dim=[0, 3, 4, 5, 1, 1, 1, 1]), "1 to 7 axes"
+    yield "empty axis", dict(dim=[3, 3, 0, 5, 1, 1, 1, 1]), "must hold voxels"
+    yield "five axes", dict(dim=[5, 3, 4, 5, 1, 3, 1, 1]), "must be one 3D image"
+    yield "huge", dict(dim=[3, 32767, 32767, 32767, 1, 1, 1, 1]), "is cut off"
+    yield "offset", dict(vox_offset=np.nan), "voxels must lie behind the header"
+    yield "early", dict(vox_offset=0), "voxels must lie behind the header"
+    yield "pair", dict(magic=b"ni1"), "half of a pair"
+    yield "analyze", dict(magic=b""), "is no NIfTI file"
+    yield "intercept", dict(scl_slope=2, scl_inter=np.nan), "scl_inter must be finite"
+    yield "overflow", dict(scl_slope=3e38, scl_inter=0), "58 infinite|59 infinite|infinite"
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+@pytest.mark.parametrize(
+    ("fields", "reason"), [pytest.param(*rest, id=name) for name, *rest in header_refusals()]
+)
+def test_headers_that_are_refused(tmp_path, fields, reason, ending):
+    path = patched(
+        save(tmp_path / "a.nii", numbers(3, 4, 5), np.eye(4)), tmp_path / "b.nii", **fields
+    )
+    if ending == ".nii.gz":
+        path = tmp_path / "b.nii.gz"
+        path.write_bytes(gzip.compress((tmp_path / "b.nii").read_bytes()))
+    with pytest.raises(CaseError, match=reason) as caught:
+        read_case(case(path), ["x"])
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def refused_files():
+    def whole(folder):
+        return save(folder / "whole.nii", numbers(30, 20, 10)).read_bytes()
+
+    def flipped(data, at):
+        return data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :]
+
+    yield "empty.nii", lambda f: b"", "0 bytes"
+    yield "empty.nii.gz", lambda f: b"", "0 bytes"
+    yield "empty.nrrd", lambda f: b"", "0 bytes"
+    yield "text.nii", lambda f: b"hello, this is no image", "does not start with a NIfTI header"
+    yield "short.nii", lambda f: whole(f)[:200], "does not start with a NIfTI header"
+    yield "cut.nii", lambda f: whole(f)[:-1], "is cut off"
+    yield "cut.nii.gz", lambda f: gzip.compress(whole(f))[:-20], "is cut off"
+    yield "head.nii.gz", lambda f: gzip.compress(whole(f))[:40], "is cut off"
+    yield (
+        "inner.nii.gz",
+        lambda f: gzip.compress(whole(f)[:-9]),
+        "9 bytes of its voxels are missing",
+    )
+    yield "crc.nii.gz", lambda f: flipped(gzip.compress(whole(f)), -6), "damaged"
+    yield "bits.nii.gz", lambda f: flipped(gzip.compress(whole(f)), 60), "damaged|cut off|NIfTI"
+    yield "packed.nii", lambda f: gzip.compress(whole(f)), "must end in .nii.gz"
+    yield "plain.nii.gz", whole, "must not end in .gz"
+    yield "nifti.mha", whole, "is no MetaImage"
+    yield "nifti.nrrd", whole, "is no NRRD file"
+    yield (
+        "nan.nii",
+        lambda f: save(
+            f / "n.nii", np.array([[[np.nan, 1, np.inf, -np.inf]]], np.float32)
+        ).read_bytes(),
+        "1 are NaN and 2 infinite",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"), [pytest.param(*each, id=each[0]) for each in refused_files()]
+)
+def test_files_that_are_refused(tmp_path, name, content, reason):
+    path = tmp_path / name
+    path.write_bytes(content(tmp_path))
+    with pytest.raises(CaseError, match=reason) as caught:
+        read_case(case(path), ["x"])
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_is_no_file_at_all(tmp_path):
+    (tmp_path / "folder.nii").mkdir()
+    for path, reason in (
+        (tmp_path / "folder.nii", "is a folder"),
+        (tmp_path / "no.nii", "No such"),
+    ):
+        with pytest.raises(CaseError, match=reason):
+            read_grid(scan(path))
+    with pytest.raises(CaseError, match="must end in one of"):
+        read_grid(scan(tmp_path / "a.mgz", ".mgz"))
+    with pytest.raises(CaseError, match="unpack it"):
+        read_grid(Scan(files=("a.nii",), ending=".nii", archive="b.zip"))
+
+
+def itk_text_files():
+    nrrd = "NRRD0004\ntype: int16\ndimension: {}\nsizes: {}\nencoding: raw\nendian: little\n{}\n\n"
+    mha = (
+        "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\n"
+        "CompressedData = False\n{}DimSize = 4 3 2\nElementType = MET_SHORT\n"
+        "ElementDataFile = LOCAL\n"
+    )
+    axes = "space directions: (2,0,0) (0,3,0) (0,0,4)"
+    three = (3, "4 3 2")
+    yield "n.nrrd", nrrd.format(*three, "space: LPS\n" + axes), None
+    yield "n.nrrd", nrrd.format(*three, "spacings: 2 3 4"), None
+    yield "n.nrrd", nrrd.format(*three, "kinds: domain domain domain"), "has no spacing"
+    yield "n.nrrd", nrrd.format(*three, "spacings: 2 3 NaN"), "must be positive"
+    yield "n.nrrd", nrrd.format(*three, "spacings: 2 3 -4"), "must be positive"
+    yield "n.nrrd", nrrd.format(*three, "spacings: 2 3 0"), "must be positive"
+    yield "n.nrrd", nrrd.format(*three, "space: scanner-xyz\n" + axes), "must be LPS, RAS or LAS"
+    yield "n.nrrd", nrrd.format(*three, "space: LPS\n" + axes.replace("(0,3,0)", "(2,0,0)")), "."
+    yield "n.nrrd", nrrd.format(*three, "space: LPS\n" + axes.replace("(0,3,0)", "none")), "."
+    yield (
+        "n.nrrd",
+        nrrd.format(
+            4,
+            "2 4 3 1",
+            "kinds: list domain domain domain\nspace: LPS\n" + axes.replace(":", ": none"),
+        ),
+        "has no direction",
+    )
+    yield (
+        "n.nrrd",
+        nrrd.format(4, "3 4 2 1", "kinds: RGB-color domain domain domain\nspacings: NaN 2 3 4"),
+        "positive",
+    )
+    yield "n.nrrd", nrrd.format(4, "4 3 1 2", "spacings: 1 2 3 4"), "4 x 3 x 1 x 2"
+    yield "n.nrrd", nrrd.format(4, "4 3 2 1", "spacings: 1 2 3 4"), None
+    yield "n.nrrd", nrrd.format(*three, "spacings: two 3 4"), "must be numbers"
+    yield "m.mha", mha.format("ElementSpacing = 2 3 4\n"), None
+    yield "m.mha", mha.format("ElementSize = 2 3 4\n"), None
+    yield "m.mha", mha.format(""), "has no spacing"
+    yield "m.mha", mha.format("ElementSpacing = 2 3 0\n"), "must be positive"
+    yield "m.mha", mha.format("ElementSpacing = 2 3 -4\n"), "must be positive"
+    yield "m.mha", mha.format("ElementSpacing = 2 3 nan\n"), "must be positive"
+    yield "m.mha", mha.format("ElementSpacing = 2 3 4\nTransformMatrix = 1 0 0 1 0 0 0 0 1\n"), "."
+    yield "m.mha", mha.format("ElementSpacing = 2 3 4\nElementNumberOfChannels = 3\n"), "."
+
+
+@pytest.mark.parametrize(("name", "text", "reason"), list(itk_text_files()))
+def test_itk_headers(tmp_path, name, text, reason):
+    path = tmp_path / name
+    path.write_bytes(text.encode() + np.arange(24, dtype="<i2").tobytes())
+    if reason is None:
+        keeps_grid(path, tmp_path)
+        return
+    with pytest.raises(CaseError, match=reason) as caught:
+        read_case(case(path), ["x"])
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("space", ["LPS", "RAS", "LAS", "right-anterior-superior"])
+def test_nrrd_spaces(tmp_path, space):
+    text = (
+        "NRRD0004\ntype: int16\ndimension: 3\nsizes: 4 3 2\nencoding: raw\nendian: little\n"
+        f"space: {space}\nspace directions: (2,0,0) (0,3,0) (0,0,4)\nspace origin: (10,20,30)\n\n"
+    )
+    path = tmp_path / "n.nrrd"
+    path.write_bytes(text.encode() + np.arange(24, dtype="<i2").tobytes())
+    grid = keeps_grid(path, tmp_path)
+    signs = {"LPS": (-1, -1), "LAS": (-1, 1)}.get(space, (1, 1))
+    expected = np.array([[2 * signs[0], 0, 0, 10 * signs[0]], [0, 3 * signs[1], 0, 20 * signs[1]]])
+    np.testing.assert_array_equal(grid.matrix[:2], expected)
+
+
+@pytest.mark.parametrize("ending", [".mha", ".nrrd"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_itk_files_that_are_cut_off(tmp_path, ending, packed, capfd):
+    image = sitk.GetImageFromArray(numbers(20, 30, 40))
+    path = tmp_path / f"a{ending}"
+    sitk.WriteImage(image, str(path), packed)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CaseError, match="is cut off"):
+        read_case(case(path), ["x"])
+
+
+@pytest.mark.parametrize("ending", [".mha", ".nrrd"])
+def test_itk_files_whose_packed_voxels_are_damaged(tmp_path, ending):
+    """SimpleITK alone gives other voxels for such a MetaImage, and no error."""
+    rng = np.random.default_rng(0)
+    array = rng.integers(0, 50, (9, 10, 11)).astype(np.int16)
+    path = tmp_path / f"a{ending}"
+    sitk.WriteImage(sitk.GetImageFromArray(array), str(path), True)
+    content = path.read_bytes()
+    for at in rng.integers(len(content) // 2, len(content), 40):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :])
+        with pytest.raises(CaseError, match="damaged|cut off"):
+            read_case(case(path), ["x"])
+
+
+def test_itk_files_with_voxels_elsewhere(tmp_path):
+    image = sitk.GetImageFromArray(numbers(2, 3, 4))
+    for detached, name in (("a.mhd", "b.mha"), ("a.nhdr", "b.nrrd")):
+        sitk.WriteImage(image, str(tmp_path / detached))
+        (tmp_path / name).write_bytes((tmp_path / detached).read_bytes())
+        with pytest.raises(CaseError, match="in another file"):
+            read_case(case(tmp_path / name), ["x"])
+
+
+def test_values_of_itk_files(tmp_path):
+    for array in (numbers(2, 3, 4, dtype=np.float64), numbers(2, 3, 4, dtype=np.uint64)):
+        sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / "a.mha"))
+        (channel,) = read_case(case(tmp_path / "a.mha"), ["x"]).channels
+        assert channel.dtype == np.float32
+        np.testing.assert_array_equal(channel, array)
+    array[0] = 0
+    values = array.astype(np.float32)
+    values[0, 0, 0] = np.nan
+    sitk.WriteImage(sitk.GetImageFromArray(values), str(tmp_path / "a.mha"))
+    with pytest.raises(CaseError, match="1 are NaN"):
+        read_case(case(tmp_path / "a.mha"), ["x"])
+
+
+def test_a_constant_image_is_told(tmp_path):
+    path = save(tmp_path / "a.nii", np.full((3, 4, 5), -1000, np.int16))
+    assert read_case(case(path), ["x"]).notes == ["all voxels have the value -1000"]
+
+
+def test_bytes_behind_the_end(tmp_path):
+    path = save(tmp_path / "a.nii.gz", numbers(3, 4, 5))
+    whole = path.read_bytes()
+    path.write_bytes(whole + bytes(512))  # padding of tapes and archives
+    assert read_case(case(path), ["x"]).notes == []
+    path.write_bytes(whole + b"garbage")
+    with pytest.raises(CaseError, match="damaged"):
+        read_case(case(path), ["x"])
+    unpacked = save(tmp_path / "a.nii", numbers(3, 4, 5))
+    unpacked.write_bytes(unpacked.read_bytes() + b"garbage")
+    assert read_case(case(unpacked), ["x"]).notes == []
+
+
+def test_extensions_and_a_later_offset_are_passed_over(tmp_path):
+    array = numbers(3, 4, 5)
+    path = save(tmp_path / "a.nii", array, vox_offset=352 + 64)
+    content = path.read_bytes()
+    extended = content[:348] + b"\1\0\0\0" + struct.pack("<ii", 64, 6) + b"John Doe".ljust(56)
+    path.write_bytes(extended + content[352:])
+    np.testing.assert_array_equal(read_case(case(path), ["x"]).channels[0], array.T)
+    keeps_grid(path, tmp_path)
+    assert b"John" not in (tmp_path / "mask.nii").read_bytes()
+
+
+def test_no_free_text_of_the_scan_reaches_grid_or_mask(tmp_path):
+    path = save(tmp_path / "a.nii", numbers(3, 4, 5), descrip=b"John Doe", db_name=b"J. Doe")
+    grid = keeps_grid(path, tmp_path)
+    content = (tmp_path / "mask.nii").read_bytes()
+    assert b"Doe" not in content
+    assert grid == read_grid(scan(save(tmp_path / "b.nii", numbers(3, 4, 5))))
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".mha", ".nrrd"])
+def test_masks_are_deterministic_and_hold_large_labels(tmp_path, ending):
+    image = sitk.GetImageFromArray(numbers(5, 4, 3))
+    path = tmp_path / f"a{ending}"
+    sitk.WriteImage(image, str(path))
+    grid = read_grid(scan(path))
+    mask = mask_of(grid).astype(np.uint16) * 300
+    write_mask(mask, grid, tmp_path / f"one{ending}")
+    write_mask(mask[::-1].copy()[::-1], grid, tmp_path / f"two{ending}")
+    np.testing.assert_array_equal(read_mask(tmp_path / f"one{ending}"), mask)
+    one = (tmp_path / f"one{ending}").read_bytes()
+    assert one == (tmp_path / f"two{ending}").read_bytes()
+
+
+def test_check_mask_says_what_is_wrong(tmp_path):
+    path = save(tmp_path / "a.nii.gz", numbers(3, 4, 5))
+    grid = read_grid(scan(path))
+    good = tmp_path / "m.nii.gz"
+    write_mask(mask_of(grid), grid, good)
+    assert check_mask(good, grid) is None
+    assert "must hold uint8" in check_mask(path, grid)
+    assert "No such" in check_mask(tmp_path / "no.nii.gz", grid)
+    affine = affine_of()
+    affine[0, 3] += 1
+    save(tmp_path / "moved.nii.gz", mask_of(grid).T, affine)
+    assert "lies 1 mm off" in check_mask(tmp_path / "moved.nii.gz", grid)
+    save(tmp_path / "codes.nii.gz", mask_of(grid).T, codes=(1, 2))
+    assert "qform, sform" in check_mask(tmp_path / "codes.nii.gz", grid)
+    save(tmp_path / "shape.nii.gz", np.ones((3, 4, 6), np.uint8))
+    assert "(3, 4, 6)" in check_mask(tmp_path / "shape.nii.gz", grid)
+    good.write_bytes(good.read_bytes()[:-8])
+    assert "cut off" in check_mask(good, grid)
+
+
+def test_write_mask_leaves_nothing_behind_and_keeps_what_was_there(tmp_path, monkeypatch):
+    grid = read_grid(scan(save(tmp_path / "a.nii", numbers(3, 4, 5))))
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "m.nii").write_bytes(b"before")
+    monkeypatch.setattr("dinomed3d.inference.io.image.os.replace", raising)
+    with pytest.raises(OSError, match="disk full"):
+        write_mask(mask_of(grid), grid, out / "m.nii")
+    assert [p.name for p in out.iterdir()] == ["m.nii"]
+    assert (out / "m.nii").read_bytes() == b"before"
+    for mask, path in (
+        (mask_of(grid)[1:], out / "m.nii"),
+        (mask_of(grid).astype(float), out / "m.nii"),
+        (mask_of(grid), out / "m.nii.gz"),
+    ):
+        with pytest.raises(ValueError, match="write_mask"):
+            write_mask(mask, grid, path)
+
+
+def raising(*_):
+    raise OSError("disk full")
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".mha", ".nrrd"])
+def test_headers_with_random_bytes_are_read_or_refused(tmp_path, ending):
+    rng = np.random.default_rng(1)
+    path = tmp_path / f"a{ending}"
+    if ending.startswith(".nii"):
+        save(path, numbers(5, 4, 3), affine_of(angle=0.2))
+    else:
+        sitk.WriteImage(sitk.GetImageFromArray(numbers(3, 4, 5)), str(path))
+    packed = ending == ".nii.gz"
+    whole = gzip.decompress(path.read_bytes()) if packed else path.read_bytes()
+    for _ in range(100):
+        content = bytearray(whole)
+        for at in rng.integers(0, 348, rng.integers(1, 4)):
+            content[at] = rng.integers(256)
+        path.write_bytes(gzip.compress(content) if packed else content)
+        try:
+            grid = read_case(case(path), ["x"]).grid
+        except CaseError as err:
+            assert "\n" not in str(err)
+            continue
+        target = tmp_path / f"mask{ending}"
+        write_mask(mask_of(grid), grid, target)
+        assert check_mask(target, grid) is None

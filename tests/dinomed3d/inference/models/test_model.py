@@ -1,0 +1,394 @@
+"""Models from elsewhere: what is read of them, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dinomed3d.inference.models.model import fold_weights, open_model
+from dinomed3d.inference.models.network_weights import read_torch
+from dinomed3d.inference.models.validate_plans import check_architecture
+from dinomed3d.runtime.errors import UserError
+from tests.dinomed3d.inference.fake_models import (
+    checkpoint,
+    export,
+    named_architecture,
+    network,
+    ours,
+    stock_plans,
+    write_model,
+)
+from tests.dinomed3d.training.conftest import LABELS, REGIONS
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_model(tmp_path / "nnUNetTrainer__nnUNetPlans__3d_fullres")
+
+
+def same(a, b) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def change(path, **entries):
+    """Replace entries of a JSON file; None removes."""
+    content = json.loads(path.read_text()) | entries
+    path.write_text(json.dumps({k: v for k, v in content.items() if v is not None}))
+
+
+def test_a_stock_folder(folder):
+    model = open_model(folder)
+    assert (model.trainer, model.configuration, model.name) == (
+        "nnUNetTrainer",
+        "3d_fullres",
+        "Dataset901_Tiny",
+    )
+    assert model.folds == ("0", "1") and model.mirroring == (0, 1, 2)
+    assert model.channels == ("MRI",) and model.labels == LABELS
+    assert model.regions_class_order is None and model.ending == ".nii.gz"
+    assert model.spacing == (2.0, 1.0, 1.0) and model.patch == (6, 20, 16)
+    assert model.reader == "SimpleITKIO" and model.licence is None
+    assert model.fingerprint == {"spacings": [[2.0, 1.0, 1.0]]}
+    assert same(fold_weights(model, "1"), network(1))
+    assert pickle.loads(pickle.dumps(model)) == model  # goes to other processes
+
+
+def test_a_folder_by_another_name_and_its_zip_are_the_same_model(folder, tmp_path):
+    hash = open_model(folder).hash
+    zipped = export(folder, tmp_path / "m.zip")
+    folder = folder.rename(tmp_path / "my model")
+    assert open_model(folder).hash == open_model(zipped).hash == hash
+    assert open_model(folder, folds=["1"]).hash != hash
+    assert same(fold_weights(open_model(zipped), "0"), network(0))
+    change(folder / "dataset.json", labels={"background": 0, "b": 1, "a": 2})
+    assert open_model(folder).hash != hash
+
+
+def test_the_hash_is_of_values_not_of_files(folder):
+    hash = open_model(folder).hash
+    state = {f"_orig_mod.module.{k}": v.clone() for k, v in network(0).items()}  # nothing shared
+    torch.save({**checkpoint(state), "optimizer_state": {}}, folder / "fold_0/checkpoint_final.pth")
+    assert open_model(folder).hash == hash
+    state["_orig_mod.module.seg"] = torch.zeros(1)
+    torch.save(checkpoint(state), folder / "fold_0/checkpoint_final.pth")
+    assert open_model(folder).hash != hash
+
+
+def test_our_own_checkpoint(tmp_path):
+    model = open_model(write_model(tmp_path / "m", folds=("0",), **ours("hub")))
+    assert model.trainer == "DinoMed3DTrainer" and model.training["recipe"] == {"weights": "hub"}
+
+
+def test_regions(tmp_path):
+    model = open_model(write_model(tmp_path / "m", folds=("0",), labels=REGIONS))
+    assert model.labels == {"background": 0, "whole": [1, 2], "b": 2}
+    assert model.regions_class_order == (1, 2)
+
+
+def test_folds(folder):
+    assert open_model(folder, folds=["fold_1"]).folds == ("1",)
+    assert open_model(folder, folds=["1", "0", "1"]).folds == ("0", "1")
+    with pytest.raises(UserError, match="for folds 0, 1, not for 4"):
+        open_model(folder, folds=["4"])
+    write_model(folder, folds=("all",))
+    assert open_model(folder).folds == ("0", "1")
+    assert open_model(folder, folds=["all"]).folds == ("all",)
+
+
+def test_fold_all_alone(tmp_path):
+    assert open_model(write_model(tmp_path / "m", folds=("all",))).folds == ("all",)
+
+
+def test_only_another_checkpoint(tmp_path):
+    folder = write_model(tmp_path / "m", folds=("0",), name="checkpoint_best.pth")
+    with pytest.raises(
+        UserError, match=r"no fold has checkpoint_final.pth; there is checkpoint_best.pth"
+    ):
+        open_model(folder)
+    model = open_model(folder, checkpoint="checkpoint_best.pth")
+    assert same(fold_weights(model, "0"), network(0))
+    with pytest.raises(UserError, match="--checkpoint must be a name"):
+        open_model(folder, checkpoint="../../x.pth")
+
+
+def test_where_no_model_is(folder, tmp_path):
+    for path, reason in (
+        (tmp_path / "none", "no such folder"),
+        (tmp_path, "holds models in nnUNetTrainer__nnUNetPlans__3d_fullres"),
+        (folder / "fold_0", "give the folder above it, and --folds 0"),
+        (folder / "fold_0" / "checkpoint_final.pth", "is one file of a model"),
+    ):
+        with pytest.raises(UserError, match=reason):
+            open_model(path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="holds no plans.json"):
+        open_model(tmp_path / "empty")
+
+
+def test_a_zip_of_several_models(folder, tmp_path):
+    path = export(folder, tmp_path / "m.zip")
+    export(folder, path, root="Dataset901_Tiny/nnUNetTrainer__P__2d/")
+    with pytest.raises(UserError, match="holds 2 models .*unpack it"):
+        open_model(path)
+
+
+@pytest.mark.parametrize(
+    ("file", "entries", "reason"),
+    [
+        ("dataset.json", {"labels": {"background": 0, "a": 2}}, "without a gap"),
+        ("dataset.json", {"labels": {"a": 1}}, "without a gap"),
+        ("dataset.json", {"labels": {"0": "background", "1": "a"}}, "from numbers to names"),
+        ("dataset.json", {"labels": {"background": 0, "a": 1.5}}, "whole numbers"),
+        ("dataset.json", {"labels": {"background": 0, "a": [1, 2]}}, "regions_class_order"),
+        ("dataset.json", {"labels": {"background": 0, "ignore": 1, "a": 2}}, "'ignore'"),
+        ("dataset.json", {"labels": None}, "'labels'"),
+        ("dataset.json", {"channel_names": {"1": "CT"}}, "'channel_names'"),
+        ("dataset.json", {"channel_names": {"0": "a", "1": "b"}}, "one for each channel"),
+        ("dataset.json", {"file_ending": None}, "'file_ending'"),
+        ("plans.json", {"dataset_name": None}, "'dataset_name'"),
+        ("plans.json", {"configurations": None}, "'configurations'"),
+        ("plans.json", {"configurations": {}}, "not in the plan"),
+        ("plans.json", {"image_reader_writer": "os.system"}, "plain name"),
+        ("plans.json", {"label_manager": "../x"}, "plain name"),
+        ("plans.json", {"transpose_forward": [0, 0, 1]}, "order of the axes"),
+        ("plans.json", {"foreground_intensity_properties_per_channel": None}, "intensity"),
+    ],
+)
+def test_malformed(folder, file, entries, reason):
+    change(folder / file, **entries)
+    with pytest.raises(UserError, match=reason):
+        open_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("entries", "reason"),
+    [
+        ({"previous_stage": "3d_lowres"}, "cascade.*nnUNetv2_predict"),
+        ({"inherits_from": "3d_fullres"}, "inherits from itself"),
+        ({"inherits_from": "nothing"}, "not in the plan"),
+        ({"spacing": [1.0, 1.0]}, "3 positive numbers"),
+        ({"patch_size": [0, 20, 16]}, "positive whole numbers"),
+        ({"preprocessor_name": "os.path"}, "plain name"),
+        ({"resampling_fn_data": "a b"}, "plain name"),
+        ({"resampling_fn_data_kwargs": 3}, "an object"),
+        ({"normalization_schemes": ["os.x"]}, "plain name"),
+        ({"architecture": None}, "must be an object with"),
+    ],
+)
+def test_malformed_configuration(tmp_path, entries, reason):
+    plan = stock_plans()
+    plan["configurations"]["3d_fullres"] |= entries
+    with pytest.raises(UserError, match=reason):
+        open_model(write_model(tmp_path / "m", folds=("0",), plan=plan))
+
+
+def test_no_json(folder):
+    for content in ("{", "[1]", "[" * 100_000, "\xff"):
+        (folder / "plans.json").write_text(content, encoding="latin-1")
+        with pytest.raises(UserError, match="plans.json"):
+            open_model(folder)
+    (folder / "plans.json").unlink()
+    with pytest.raises(UserError, match="holds no plans.json"):
+        open_model(folder)
+
+
+def test_inherited_settings(tmp_path):
+    plan = stock_plans()
+    configurations = plan["configurations"]
+    configurations["base"] = configurations["3d_fullres"]
+    configurations["3d_fullres"] = {"inherits_from": "base", "patch_size": [6, 24, 16]}
+    model = open_model(write_model(tmp_path / "m", folds=("0",), plan=plan))
+    assert model.patch == (6, 24, 16) and model.spacing == (2.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        {"network_class_name": "subprocess.Popen"},
+        {"network_class_name": "os.system"},
+        {"network_class_name": "torch.hub.load"},
+        {"network_class_name": "torch.nnx.Evil"},
+        {"network_class_name": "torch.nn.parallel.distributed.os.system"},
+        {"network_class_name": "torch.nn.functional.warnings.sys.exit"},
+        {"network_class_name": "torch.nn.functional.relu"},
+        {"network_class_name": "torch.nn.Module.__class__"},
+        {"network_class_name": "dynamic_network_architectures"},
+        {"network_class_name": "dinomed3d.networks.network.build_encoder"},
+        {"network_class_name": "dinomed3d.cli.main.main"},
+        {"network_class_name": "../torch.nn.Linear"},
+        {"network_class_name": 3},
+        {"conv_op": "subprocess.Popen"},
+        {"norm_op": "torch.nn.modules.module.warnings.warn"},
+    ],
+)
+def test_code_that_is_no_network(paths):
+    with pytest.raises(UserError, match="names the code.*nothing else is run"):
+        check_architecture(named_architecture(**paths), "3d_fullres")
+
+
+def test_a_foreign_module_is_not_even_imported(tmp_path, monkeypatch):
+    (tmp_path / "evil_module.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match="names the code"):
+        check_architecture(
+            named_architecture(network_class_name="evil_module.Network"), "3d_fullres"
+        )
+    assert "evil_module" not in sys.modules
+
+
+def test_networks_that_may_be_named_architecture():
+    moved = "dynamic_network_architectures.architectures.moved.PlainConvUNet"
+    for name in ("dinomed3d.networks.network.build_network", "torch.nn.Identity", moved):
+        check_architecture(named_architecture(network_class_name=name), "3d_fullres")
+    with pytest.raises(UserError, match="does not exist in this installation"):
+        check_architecture(named_architecture(conv_op="torch.nn.Conv9d"), "3d_fullres")
+    plan = named_architecture(encoder_overrides={"embed_dim": 24, "checkpoint_path": "evil.pth"})
+    with pytest.raises(UserError, match="encoder_overrides"):
+        check_architecture(plan, "3d_fullres")
+
+
+def test_early_plans():
+    plan = stock_plans()
+    configuration = plan["configurations"]["3d_fullres"]
+    del configuration["architecture"]
+    for name in ("PlainConvUNet", "ResidualEncoderUNet"):
+        configuration["UNet_class_name"] = name
+        check_architecture(plan, "3d_fullres")
+    configuration["UNet_class_name"] = "Popen"
+    with pytest.raises(UserError, match="nnU-Net's first networks"):
+        check_architecture(plan, "3d_fullres")
+
+
+class Evil:
+    """Runs a command where it is unpickled."""
+
+    def __init__(self, command):
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_that_wants_code(folder, tmp_path, zipped):
+    mark = tmp_path / "it_ran"
+    content = checkpoint(network(0), logging=Evil(f"echo x > {mark}"))
+    path = folder / "fold_0" / "checkpoint_final.pth"
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(UserError, match=r"wants to run (posix|nt)\.system|cannot be read as plain"):
+        open_model(folder)
+    with pytest.raises(UserError, match="refused|cannot be read as plain"):
+        open_model(export(folder, tmp_path / "m.zip"))
+    assert not mark.exists()
+
+
+def test_numpy_numbers_and_nothing_else_of_numpy(folder):
+    path = folder / "fold_0" / "checkpoint_final.pth"
+    before = set(torch.serialization.get_safe_globals())
+    numbers = [np.float16(0.5), np.int64(3), np.uint8(4), np.bool_(True), np.float32(2)]
+    torch.save(checkpoint(network(0), logging=numbers), path)
+    assert open_model(folder).trainer == "nnUNetTrainer"
+    for value in (np.zeros(3), np.str_("a"), np.datetime64("2020-01-01")):
+        torch.save(checkpoint(network(0), logging=value), path)
+        with pytest.raises(UserError, match="wants to run numpy|cannot be read as plain"):
+            open_model(folder)
+    assert set(torch.serialization.get_safe_globals()) == before
+
+
+def test_numpy_1_wrote_it(folder):
+    """numpy 1 has its constructor of numbers elsewhere."""
+    old = folder / "old.pth"
+    torch.save({"x": np.float64(0.25)}, old, _use_new_zipfile_serialization=False)
+    content = old.read_bytes()
+    assert b"numpy._core.multiarray" in content or b"numpy.core.multiarray" in content
+    old.write_bytes(content.replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
+    assert read_torch(old, "old.pth") == {"x": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("entries", "reason"),
+    [
+        ({"network_weights": None}, "has no 'network_weights'"),
+        ({"network_weights": {"a": 1}}, "no plain tensor"),
+        ({"network_weights": {"a": torch.eye(3).to_sparse()}}, "plain tensor"),
+        ({"network_weights": {"a": torch.zeros(1).expand(1 << 40)}}, "made to fill memory"),
+        ({"init_args": None}, "'init_args'"),
+        ({"trainer_name": None}, "'trainer_name'"),
+        ({"trainer_name": "a.b"}, "plain name"),
+        ({"inference_allowed_mirroring_axes": (0, 7)}, "mirrored axes"),
+    ],
+)
+def test_checkpoints_that_are_none(folder, entries, reason):
+    torch.save(checkpoint(network(0), **entries), folder / "fold_0" / "checkpoint_final.pth")
+    with pytest.raises(UserError, match=reason):
+        open_model(folder)
+
+
+def test_truncated_and_empty(folder):
+    path = folder / "fold_0" / "checkpoint_final.pth"
+    whole = path.read_bytes()
+    for content in (whole[: len(whole) // 2], b"", b"PK", b"no checkpoint"):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="checkpoint .*cannot be read"):
+            open_model(folder)
+    torch.save([1], path)
+    with pytest.raises(UserError, match="holds a list"):
+        open_model(folder)
+
+
+def test_a_bomb_inside_a_checkpoint(folder):
+    """Torch stores what it writes; its reader would unpack what somebody compressed."""
+    path = folder / "fold_0" / "checkpoint_final.pth"
+    torch.save(checkpoint({"a": torch.zeros(1 << 20)}), path)
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    with pytest.raises(UserError, match="holds more bytes than it is long"):
+        open_model(folder)
+    with pytest.raises(UserError, match="holds more bytes than it is long"):
+        open_model(export(folder, folder.parent / "m.zip"))
+
+
+def test_folds_of_two_configurations(folder):
+    arguments = {"configuration": "2d"}
+    path = folder / "fold_1" / "checkpoint_final.pth"
+    torch.save(checkpoint(network(0), init_args=arguments), path)
+    with pytest.raises(UserError, match="fold 1 is of configuration 2d"):
+        open_model(folder)
+
+
+def test_weights_that_changed_since(folder):
+    model = open_model(folder)
+    torch.save(checkpoint(network(7)), folder / "fold_0" / "checkpoint_final.pth")
+    with pytest.raises(UserError, match="not the ones that belong to it"):
+        fold_weights(model, "0")
+
+
+def test_values_that_make_a_region_in_the_mask(tmp_path: Path) -> None:
+    folder = make_regions(tmp_path, [300, 7])
+    assert open_model(folder).mask_values == {"whole": [7, 300], "core": [7]}
+    folder = make_regions(tmp_path / "usual", [1, 2])
+    assert open_model(folder).mask_values == {"whole": [1, 2], "core": [2]}
+
+
+def make_regions(place: Path, order: list[int]) -> Path:
+    from tests.dinomed3d.inference.models.write_model import write_model
+    from tests.dinomed3d.training.conftest import REGIONS
+
+    folder = write_model(place, labels=REGIONS)
+    path = folder / "dataset.json"
+    content = json.loads(path.read_text())
+    content["labels"] = {"background": 0, "whole": [1, 2], "core": 2}
+    content["regions_class_order"] = order
+    path.write_text(json.dumps(content))
+    return folder

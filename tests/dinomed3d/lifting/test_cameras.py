@@ -1,0 +1,368 @@
+"""Posed cameras: where points lie in images, and which are seen."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from dinomed3d.lifting import Camera, Cameras, cameras, check_rigid
+
+K = torch.tensor([[500.0, 0, 320], [0, 400, 240], [0, 0, 1]])
+LENS = torch.tensor([-0.3, 0.1, 0.002, -0.001, 0.01])
+
+
+def turned(x: float, y: float, z: float, at=(0.0, 0, 0)) -> torch.Tensor:
+    """World to camera of a camera somewhere, its axes turned by a rotation vector."""
+    skew = torch.tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]], dtype=torch.float64)
+    pose = torch.eye(4, dtype=torch.float64)
+    pose[:3, :3] = torch.linalg.matrix_exp(skew)
+    pose[:3, 3] = -pose[:3, :3] @ torch.tensor(at, dtype=torch.float64)
+    return pose
+
+
+def camera(pose=None, **changes) -> Camera:
+    given = dict(intrinsics=K, size=(480, 640), world_to_camera=torch.eye(4))
+    if pose is not None:
+        given["world_to_camera"] = pose
+    return Camera(**(given | changes))
+
+
+POSES = [turned(0, 0, 0), turned(0.3, -1.2, 2, (1, 2, 3)), turned(-2, 0.1, 0.4, (-50, 7, 0.2))]
+
+
+# --- projection
+
+
+def test_by_hand():
+    points = torch.tensor([[0.0, 0, 2], [1, 0, 2], [0, 1, 2], [-1.28, -1.2, 2], [1, 1, 1000]])
+    uv, depth = camera().project(points)
+    wanted = [[320, 240], [570, 240], [320, 440], [0, 0], [320.5, 240.4]]
+    torch.testing.assert_close(uv, torch.tensor(wanted, dtype=torch.float64), atol=1e-5, rtol=0)
+    assert depth.tolist() == [2, 2, 2, 2, 1000]
+
+
+def test_a_pose_by_hand():
+    # At x = 10, looking along the world's x; the image's right is the world's -y, its down is -z.
+    pose = torch.tensor([[0.0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, -10], [0, 0, 0, 1]])
+    uv, depth = camera(pose).project(torch.tensor([[14.0, 0, 0], [14, 1, 0], [14, 0, 1]]))
+    assert uv.tolist() == [[320, 240], [320 - 125, 240], [320, 240 - 100]]
+    assert depth.tolist() == [4, 4, 4]
+    assert camera(pose).centre.tolist() == [10, 0, 0]
+
+
+def test_skew():
+    skewed = K.clone()
+    skewed[0, 1] = 10
+    uv, _ = camera(intrinsics=skewed).project(torch.tensor([[0.0, 1, 2]]))
+    assert uv.tolist() == [[325, 440]]
+
+
+def test_distortion_by_hand():
+    # At x = y = 0.5: r2 = 0.5, radial = 1 + 0.05 + 0.05 + 0.05 = 1.15;
+    # x' = 0.575 + 2 p1 0.25 + p2 (0.5 + 0.5), y' = 0.575 + p1 + 0.5 p2
+    lens = torch.tensor([0.1, 0.2, 0.01, 0.02, 0.4])
+    uv, _ = camera(distortion=lens).project(torch.tensor([[1.0, 1, 2]]))
+    wanted = [320 + 500 * (0.575 + 0.005 + 0.02), 240 + 400 * (0.575 + 0.01 + 0.01)]
+    torch.testing.assert_close(uv, torch.tensor([wanted], dtype=torch.float64), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("lens", [None, LENS])
+@pytest.mark.parametrize("pose", POSES)
+def test_there_and_back(pose, lens):
+    one = camera(pose, distortion=lens)
+    depth = 1 + 9 * torch.rand(480, 640, dtype=torch.float64)
+    points = one.unproject(depth)
+    uv, found = one.project(points.view(-1, 3))
+    v, u = torch.meshgrid(torch.arange(480) + 0.5, torch.arange(640) + 0.5, indexing="ij")
+    pixels = torch.stack([u, v], dim=-1).view(-1, 2).double()
+    torch.testing.assert_close(uv, pixels, atol=1e-8, rtol=0)
+    torch.testing.assert_close(found, depth.view(-1))
+
+
+def test_unprojection_by_hand():
+    depth = torch.zeros(480, 640)
+    depth[240, 320] = 4.0
+    depth[0, 0], depth[0, 1] = math.nan, math.inf
+    points = camera().unproject(depth)
+    torch.testing.assert_close(
+        points[240, 320], torch.tensor([0.5 / 500 * 4, 0.5 / 400 * 4, 4]).double()
+    )
+    assert points.isfinite().all(-1).sum() == 1  # unknown depth, unknown place
+
+
+def test_beyond_what_a_lens_model_says_nothing_is_seen():
+    # r (1 - 0.3 r^2) grows to r = 1.054 and falls to 0 at r = 1.83: there it is no lens any more.
+    lens = torch.tensor([-0.3, 0, 0, 0, 0])
+    points = torch.tensor([[1.0, 0, 1], [1.1, 0, 1], [1.8, 0, 1]])
+    uv, _ = camera(distortion=lens).project(points)
+    assert uv[:, 0].isnan().tolist() == [False, True, True]
+    assert Cameras([camera(distortion=lens)]).project(0, points)[1].tolist() == [False] * 3
+    assert not camera(distortion=0 * lens).project(points)[0].isnan().any()
+    assert not camera(distortion=-lens).project(points)[0].isnan().any()
+
+
+def test_pixels_that_no_ray_comes_to():
+    lens = torch.tensor([-0.3, 0, 0, 0, 0])  # radii up to 0.703 of the image plane
+    points = camera(distortion=lens, size=(480, 2000)).unproject(torch.ones(480, 2000))
+    reached = points[240, :, 2].isfinite()
+    radius = (torch.arange(2000) + 0.5 - 320).abs() / 500
+    assert reached[radius < 0.7].all() and not reached[radius > 0.71].any()
+
+
+def test_far_from_the_origin_nothing_is_lost():
+    near = camera(turned(0.3, -1.2, 2, (1, 2, 3)))
+    points = near.unproject(torch.full((480, 640), 5.0)).view(-1, 3)[::997]
+    wanted = near.project(points)[0]
+    origin = torch.tensor([5e6, -1e7, 400.0], dtype=torch.float64)
+    shift = torch.eye(4, dtype=torch.float64)
+    shift[:3, 3] = -origin
+    far = camera(near.world_to_camera @ shift)
+    torch.testing.assert_close(far.project(points + origin)[0], wanted, atol=1e-4, rtol=0)
+    # Relative to an origin, float32 is enough for a hundredth of a pixel.
+    moved = far.moved(origin)
+    torch.testing.assert_close(moved.project(points.float())[0], wanted, atol=1e-2, rtol=0)
+    torch.testing.assert_close(moved.centre, near.centre, atol=1e-6, rtol=0)
+
+
+def test_without_float64_geometry_is_relative_to_the_camera(monkeypatch):
+    # Points on a grid that float32 holds exactly, 1e6 m away; the camera stands between its values.
+    at = (1e6 + 0.0123, -2e6, 7.0)
+    points = torch.tensor(at).round() + 0.25 * torch.randint(-40, 40, (200, 3))
+    one = camera(turned(0.2, 0.5, -0.1, at))
+    exact, depth = one.project(points.double())
+    monkeypatch.setattr(cameras, "_exact", lambda device: torch.float32)
+    rough, rough_depth = one.project(points.float())
+    assert rough.dtype == torch.float32
+    front = depth > 1
+    assert front.sum() > 50
+    torch.testing.assert_close(rough[front].double(), exact[front], atol=0.01, rtol=1e-5)
+    torch.testing.assert_close(rough_depth.double(), depth, atol=1e-4, rtol=0)
+
+
+# --- the image changes, the camera with it
+
+
+@pytest.mark.parametrize("lens", [None, LENS])
+def test_positions_follow_a_resized_image(lens):
+    one = camera(POSES[1], distortion=lens)
+    points = one.unproject(torch.full((480, 640), 3.0)).view(-1, 3)[::1001]
+    small = one.resized(120, 320)
+    assert small.size == (120, 320)
+    torch.testing.assert_close(
+        small.project(points)[0], one.project(points)[0] * torch.tensor([0.5, 0.25]).double()
+    )
+
+
+@pytest.mark.parametrize("lens", [None, LENS])
+def test_positions_follow_a_mirrored_image(lens):
+    one = camera(POSES[1], distortion=lens)
+    points = one.unproject(torch.full((480, 640), 3.0)).view(-1, 3)[::1001]
+    (u, v), (mirrored, same) = one.project(points)[0].T, one.flipped().project(points)[0].T
+    torch.testing.assert_close(mirrored, 640 - u)
+    torch.testing.assert_close(same, v)
+    torch.testing.assert_close(one.flipped().flipped().intrinsics, one.intrinsics)
+
+
+def test_the_content_of_an_image_is_found_after_resizing_and_mirroring():
+    """A picture of the points' own world x: looked up, whatever was done to the image."""
+    one = camera()
+    x = one.unproject(torch.full((480, 640), 2.0))[..., 0].float()
+    points = torch.tensor([[-0.9, 0.3, 2], [0.2, -0.5, 2], [1.1, 0.1, 2]])
+    half = torch.nn.functional.avg_pool2d(x[None], 2)[0]
+    cases = (one, x), (one.resized(240, 320), half), (one.resized(240, 320).flipped(), half.flip(1))
+    for changed, image in cases:
+        u, v = changed.project(points)[0].floor().long().T
+        torch.testing.assert_close(image[v, u], points[:, 0], atol=0.01, rtol=0)
+
+
+# --- what is seen
+
+
+def test_exact_borders():
+    # fx = 512, fy = 256, cx = cy = 0: at depth 1, u = 512 x and v = 256 y without rounding.
+    lens = torch.tensor([[512.0, 0, 0], [0, 256, 0], [0, 0, 1]])
+    one = camera(intrinsics=lens, size=(256, 512))
+    inner = 1 - 2**-20
+    points = torch.tensor(
+        [[0, 0, 1], [inner, inner, 1], [1, 0, 1], [0, 1, 1], [-1e-9, 0, 1], [0, -1e-9, 1]]
+    )
+    uv, visible, _ = Cameras([one]).project(0, points)
+    assert visible.tolist() == [True, True, False, False, False, False]
+    assert uv[1].tolist() == [512 * inner, 256 * inner]
+
+
+def test_behind_the_camera_nothing_is_seen():
+    points = torch.tensor([[0.0, 0, -2], [0, 0, 0], [0.1, 0.1, -0.0], [0, 0, 1e-3]])
+    uv, visible, distance = Cameras([camera()]).project(0, points)
+    assert visible.tolist() == [False, False, False, True]
+    assert uv[:3].isnan().all()
+    assert distance.tolist() == pytest.approx([-2, 0, 0, 1e-3])
+
+
+def test_limits_of_depth_are_exclusive():
+    points = torch.tensor([[0.0, 0, z] for z in (0.5, 1, 1.5, 4, 5)])
+    seen = Cameras([camera()], near=1, far=4).project(0, points)[1]
+    assert seen.tolist() == [False, False, True, False, False]
+
+
+def test_depth_maps_hide_what_lies_behind_or_before():
+    depth = torch.full((480, 640), 2.0)
+    points = torch.tensor([[0.0, 0, z] for z in (1.5, 1.75, 2, 2.25, 2.5)])
+    seen = Cameras([camera()], depths=[depth], margin=0.25).project(0, points)[1]
+    assert seen.tolist() == [False, True, True, True, False]  # the margin belongs to it
+
+
+@pytest.mark.parametrize("unknown", [0.0, math.nan, math.inf, -1.0])
+def test_unknown_depth_is_not_seen(unknown):
+    depth = torch.full((480, 640), unknown)
+    points = torch.tensor([[0.0, 0, z] for z in (0.1, 2, 1000)])
+    assert not Cameras([camera()], depths=[depth]).project(0, points)[1].any()
+
+
+def test_depth_of_the_pixel_that_a_point_falls_into():
+    depth = torch.full((480, 640), 9.0)
+    depth[100, 200] = 2.0
+    uv = torch.tensor([[200, 100], [200.999, 100.999], [201, 100], [199.999, 100], [200, 99.999]])
+    x = (uv.double() - torch.tensor([320.0, 240])) / torch.tensor([500.0, 400])
+    points = torch.cat([2 * x, torch.full((5, 1), 2.0)], dim=1)
+    points[:, :2] += 1e-9  # no rounding below a border
+    seen = Cameras([camera()], depths=[depth]).project(0, points)[1]
+    assert seen.tolist() == [True, True, False, False, False]
+
+
+def test_a_depth_map_of_another_resolution():
+    depth = torch.tensor([[2.0, 9], [9, 9]])  # the upper left quarter of the image
+    points = camera().unproject(torch.full((480, 640), 2.0)).view(-1, 3)
+    seen = Cameras([camera()], depths=[depth]).project(0, points)[1].view(480, 640)
+    assert seen[:240, :320].all() and seen.sum() == 240 * 320
+
+
+def test_views_with_and_without_depth():
+    asked = []
+
+    class Lazy(list):
+        def __getitem__(self, index):
+            asked.append(index)
+            return super().__getitem__(index)
+
+    maps = Lazy([None, torch.full((480, 640), 5.0)])
+    both = Cameras([camera(), camera()], depths=maps)
+    points = torch.tensor([[0.0, 0, 2]])
+    for _ in range(3):
+        assert both.project(0, points)[1].tolist() == [True]
+    for _ in range(3):
+        assert both.project(1, points)[1].tolist() == [False]
+    assert asked == [0, 1]  # read once while they are used
+
+
+@pytest.mark.parametrize("lens", [None, LENS])
+def test_against_a_loop_over_points(lens):
+    """In numpy, one point at a time, straight from the textbook."""
+    random = np.random.default_rng(5)
+    pose, depth = POSES[1].numpy(), random.uniform(0.5, 6, (480, 640)).astype(np.float32)
+    points = random.normal(size=(400, 3)) * 4
+    one = camera(POSES[1], distortion=lens)
+    seen = Cameras([one], depths=[torch.from_numpy(depth)], near=0.3, far=7, margin=2)
+    uv, visible, distance = seen.project(0, torch.from_numpy(points))
+    for point, found, sees, far in zip(
+        points, uv.tolist(), visible, distance.tolist(), strict=True
+    ):
+        x, y, z = pose[:3, :3] @ point + pose[:3, 3]
+        assert far == pytest.approx(z)
+        if z <= 0 or (x * x + y * y) / (z * z) > 0.6:
+            assert not (z <= 0 and sees)
+            continue
+        x, y = x / z, y / z
+        if lens is not None:
+            k1, k2, p1, p2, k3 = lens.double().tolist()
+            r2 = x * x + y * y
+            radial = 1 + k1 * r2 + k2 * r2**2 + k3 * r2**3
+            x, y = (
+                x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x),
+                y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y,
+            )
+        u, v = 500 * x + 320, 400 * y + 240
+        assert found == pytest.approx([u, v])
+        inside = 0 <= u < 640 and 0 <= v < 480 and 0.3 < z < 7
+        assert bool(sees) == (inside and abs(z - depth[int(v), int(u)]) <= 2)
+
+
+# --- bad input
+
+
+@pytest.mark.parametrize(
+    ("matrix", "message"),
+    [
+        (torch.eye(3), r"must be a \(4, 4\) matrix, got \(3, 3\)"),
+        (torch.full((4, 4), -math.inf), "not finite.*tracking"),
+        (turned(1, 2, 3, (4, 5, 6)).T, "last row must be 0, 0, 0, 1, got .*transposed"),
+        (torch.diag(torch.tensor([1.0, 1, 1, 2])), "last row must be 0, 0, 0, 1, got 0, 0, 0, 2$"),
+        (torch.diag(torch.tensor([2.0, 2, 2, 1])), "scaled by 2, determinant 8"),
+        (torch.diag(torch.tensor([1.0, 1, 0, 1])), "not orthonormal"),
+        (torch.diag(torch.tensor([1.0, 1.1, 1, 1])), r"not orthonormal \(off by 0.21\)"),
+        (torch.diag(torch.tensor([1.0, -1, 1, 1])), "mirrors .determinant -1.; camera axes"),
+    ],
+)
+def test_no_rigid_transform(matrix, message):
+    with pytest.raises(ValueError, match=f"pose of a.png .*{message}"):
+        check_rigid(matrix, "pose of a.png")
+    if tuple(matrix.shape) == (4, 4):
+        with pytest.raises(ValueError, match="Camera: 'world_to_camera' is not a rigid transform"):
+            camera(matrix)
+
+
+def test_poses_with_few_digits_are_rigid():
+    check_rigid(torch.round(turned(1, 2, 3, (4, 5, 6)), decimals=4), "pose")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"intrinsics": K.T}, r"'intrinsics' must have rows \(fx, skew, cx\)"),
+        ({"intrinsics": K[:2]}, "'intrinsics' must be a finite"),
+        ({"intrinsics": K * math.nan}, "'intrinsics' must be a finite"),
+        ({"intrinsics": K * torch.tensor([[0.0], [1], [1]])}, "'intrinsics' must have rows"),
+        ({"intrinsics": 2 * K}, "'intrinsics' must have rows"),
+        ({"size": (0, 640)}, "'size' must be"),
+        ({"distortion": torch.zeros(4)}, "'distortion' must be five finite numbers"),
+        ({"distortion": torch.full((5,), math.inf)}, "'distortion' must be five finite numbers"),
+    ],
+)
+def test_no_camera(changes, message):
+    with pytest.raises(ValueError, match=f"Camera: {message}"):
+        camera(**changes)
+
+
+def test_a_depth_map_of_another_size_is_not_unprojected():
+    with pytest.raises(ValueError, match=r"size \(480, 640\), got \(240, 320\); use .*resized"):
+        camera().unproject(torch.ones(240, 320))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"depths": []}, "1 cameras but 0 depth maps"),
+        ({"near": 2, "far": 2}, "0 <= near < far, got 2 and 2"),
+        ({"near": -1}, "0 <= near < far, got -1"),
+        ({"margin": -0.1}, "'margin' must not be negative"),
+        ({"margin": math.nan}, "'margin' must not be negative"),
+    ],
+)
+def test_views_that_do_not_fit(settings, message):
+    with pytest.raises(ValueError, match=f"Cameras: .*{message}"):
+        Cameras([camera()], **settings)
+
+
+def test_a_depth_map_of_another_shape():
+    with pytest.raises(ValueError, match=r"Cameras: depth map 0 must be \(h, w\), got \(1, 4, 4\)"):
+        Cameras([camera()], depths=[torch.ones(1, 4, 4)]).project(0, torch.zeros(1, 3))
+
+
+def test_cameras_travel_between_processes():
+    import pickle
+
+    copy = pickle.loads(pickle.dumps(camera(POSES[1], distortion=LENS)))
+    assert torch.equal(copy.world_to_camera, POSES[1]) and copy.size == (480, 640)

@@ -1,0 +1,603 @@
+"""Foreign checkpoints: every layout, every wrapper, every key; and everything that is refused."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pickle
+import random
+import re
+
+import huggingface_hub
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from timm.models import eva, vision_transformer
+
+from dinomed3d.lifting import WeightsError, build_encoder, find_weights, load_weights
+from tests.dinomed3d.lifting.layouts import (
+    ALL,
+    V2,
+    V2_GIANT,
+    V3,
+    V3_7B,
+    V3_PLUS,
+    as_hugging_face,
+    as_meta,
+    as_timm,
+    noise,
+    randomised,
+    tiny,
+)
+
+
+def write(path, state):
+    if path.suffix == ".safetensors":
+        save_file({key: value.contiguous() for key, value in state.items()}, path)
+    else:
+        torch.save(state, path)
+    return path
+
+
+def prefixed(prefix, state):
+    return {prefix + key: value for key, value in state.items()}
+
+
+def assert_same(encoder, other):
+    """Both hold the same tensors under the same names, bit for bit."""
+    ours, theirs = encoder.vit.state_dict(), other.vit.state_dict()
+    assert ours.keys() == theirs.keys()
+    different = [key for key in ours if not torch.equal(ours[key], theirs[key])]
+    assert not different
+
+
+# --- layouts
+
+LAYOUTS = {
+    "timm.safetensors": as_timm,
+    "meta.pth": as_meta,
+    "hugging_face_4.safetensors": as_hugging_face,
+    "hugging_face_5.safetensors": lambda vit: as_hugging_face(vit, blocks="model.layer."),
+}
+
+
+@pytest.mark.parametrize("file", LAYOUTS)
+@pytest.mark.parametrize("name", ALL)
+def test_every_layout_is_loaded_to_the_last_tensor(name, file, tmp_path):
+    source = randomised(name)
+    path = write(tmp_path / file, LAYOUTS[file](source.vit))
+    loaded = tiny(name, weights=path)
+    if "dinov2" in name and file != "timm.safetensors":  # cls token = (token - position) + position
+        before, after = source.vit.cls_token.data, loaded.vit.cls_token.data
+        torch.testing.assert_close(after, before, atol=1e-6, rtol=0)
+        after.copy_(before)
+    assert_same(loaded, source)
+
+
+@pytest.mark.parametrize("img_size", [28, 42])
+@pytest.mark.parametrize("layout", [as_timm, as_meta])
+def test_stored_positions_even_and_odd(layout, img_size, tmp_path):
+    source = randomised(V2, img_size=img_size)  # 4 or 9 positions, with the class token's 5 or 10
+    path = write(tmp_path / "w.pth", layout(source.vit))
+    loaded = tiny(V2, weights=path, img_size=img_size)
+    images = torch.randn(1, 3, 28, 42)
+    for a, b in zip(loaded(images), source(images), strict=True):
+        torch.testing.assert_close(a.values, b.values, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_meta_files_are_read_as_timm_reads_them(name, tmp_path):
+    source = randomised(name)
+    path = write(tmp_path / "meta.pth", as_meta(source.vit))
+    loaded, reference = tiny(name, weights=path), tiny(name)
+    read = (vision_transformer if "dinov2" in name else eva).checkpoint_filter_fn
+    state = read(torch.load(path, weights_only=True), reference.vit)
+    reference.vit.load_state_dict(state, strict=True)
+    assert_same(loaded, reference)
+
+
+def linear(state, name):
+    return lambda x: F.linear(x, state[f"{name}.weight"], state[f"{name}.bias"])
+
+
+def test_meta_gated_mlp_by_its_formula(tmp_path):
+    meta = as_meta(randomised(V3_PLUS).vit)
+    encoder = tiny(V3_PLUS, weights=write(tmp_path / "meta.pth", meta))
+    w1, w2, w3 = (linear(meta, f"blocks.1.mlp.w{i}") for i in (1, 2, 3))
+    x = noise(2, 7, 24)
+    wanted = w3(F.silu(w1(x)) * w2(x))
+    torch.testing.assert_close(encoder.vit.blocks[1].mlp(x), wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_hugging_face_gated_mlp_by_its_formula(tmp_path):
+    state = as_hugging_face(randomised(V3_PLUS).vit)
+    encoder = tiny(V3_PLUS, weights=write(tmp_path / "model.safetensors", state))
+    gate, up, down = (linear(state, f"layer.1.mlp.{n}_proj") for n in ("gate", "up", "down"))
+    x = noise(2, 7, 24)
+    wanted = down(F.silu(gate(x)) * up(x))
+    torch.testing.assert_close(encoder.vit.blocks[1].mlp(x), wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_giant_gated_mlp_by_its_formula(tmp_path):
+    meta = as_meta(randomised(V2_GIANT).vit)
+    encoder = tiny(V2_GIANT, weights=write(tmp_path / "meta.pth", meta))
+    x = noise(2, 7, 24)
+    gate, value = linear(meta, "blocks.1.mlp.w12")(x).chunk(2, dim=-1)
+    wanted = linear(meta, "blocks.1.mlp.w3")(F.silu(gate) * value)
+    torch.testing.assert_close(encoder.vit.blocks[1].mlp(x), wanted, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("blocks", ["layer.", "model.layer."])
+def test_hugging_face_reference_in_both_nestings(shared, blocks, tmp_path):
+    folder = shared / "golden" / "dinov3_hf_mlp"
+    sizes = dict(embed_dim=96, depth=4, num_heads=3)
+    plain = build_encoder(V3, weights=folder / "model.safetensors", **sizes)
+    state = {
+        key.removeprefix("model.").replace("layer.", blocks, 1) if "layer." in key else key: value
+        for key, value in load_file(folder / "model.safetensors").items()
+    }
+    assert sum(key.startswith(blocks) for key in state) == 4 * 17
+    nested = build_encoder(V3, weights=write(tmp_path / "w.safetensors", state), **sizes)
+    assert_same(nested, plain)
+
+
+def test_half_precision_files_are_read_in_the_models_precision(tmp_path):
+    source = randomised(V3)
+    state = {key: value.half() for key, value in as_meta(source.vit).items()}
+    loaded = tiny(V3, weights=write(tmp_path / "meta.pth", state))
+    assert loaded.vit.norm.weight.dtype == torch.float32
+    assert torch.equal(loaded.vit.norm.weight, source.vit.norm.weight.half().float())
+
+
+def without_biases(encoder):
+    for block in encoder.vit.blocks:
+        torch.nn.init.zeros_(block.attn.q_bias)
+        torch.nn.init.zeros_(block.attn.v_bias)
+    return encoder
+
+
+def test_timms_plain_files_have_no_biases_and_get_zeros(tmp_path, caplog):
+    source = randomised(V3)
+    state = as_timm(source.vit)
+    state = {k: v for k, v in state.items() if not k.endswith(("q_bias", "v_bias"))}
+    with caplog.at_level(logging.INFO):
+        loaded = tiny(V3, weights=write(tmp_path / "w.safetensors", state))
+    assert "no query and value biases in it, zeros are used" in caplog.text
+    assert_same(loaded, without_biases(source))
+
+
+def test_zero_biases_fit_a_model_without_any(tmp_path):
+    source = without_biases(randomised(V3))
+    plain = tiny(
+        V3_7B, weights=write(tmp_path / "w.pth", as_meta(source.vit)), swiglu_mlp=False, mlp_ratio=4
+    )
+    assert torch.equal(plain.vit.blocks[1].attn.qkv.weight, source.vit.blocks[1].attn.qkv.weight)
+
+
+def test_other_biases_do_not_fit_a_model_without_any(tmp_path):
+    path = write(tmp_path / "w.pth", as_meta(randomised(V3).vit))
+    with pytest.raises(WeightsError, match=r"4 unexpected: blocks\.0\.attn\.q_bias, .*v_bias"):
+        tiny(V3_7B, weights=path, swiglu_mlp=False, mlp_ratio=4)
+
+
+def test_says_what_it_loaded(tmp_path, caplog):
+    source = randomised(V3)
+    path = write(tmp_path / "w.safetensors", as_timm(source.vit))
+    with caplog.at_level(logging.INFO):
+        tiny(V3, weights=path)
+    assert f"loaded {len(source.vit.state_dict())} tensors from {path}" in caplog.text
+
+
+# --- wrappers and prefixes
+
+
+def other(state):
+    return {key: -value for key, value in state.items()}
+
+
+WRAPPERS = {
+    "data parallel": lambda s: prefixed("module.", s),
+    "compiled": lambda s: prefixed("_orig_mod.", s),
+    "compiled in data parallel": lambda s: prefixed("module._orig_mod.", s),
+    "blocks compiled one by one": lambda s: {
+        re.sub(r"((?:blocks|layer)\.\d+\.)", r"\1_orig_mod.", key): value
+        for key, value in s.items()
+    },
+    "blocks sharded one by one": lambda s: {
+        re.sub(r"((?:blocks|layer)\.\d+\.)", r"\1module.", key): value for key, value in s.items()
+    },
+    "self-distillation": lambda s: {
+        "student": prefixed("backbone.", other(s)),
+        "teacher": prefixed("backbone.", s) | {"dino_head.mlp.0.weight": noise(3, 3)},
+        "iteration": 7,
+    },
+    "student and teacher side by side": lambda s: (
+        prefixed("student.backbone.", other(s)) | prefixed("teacher.backbone.", s)
+    ),
+    "DINO-Med3D stage I": lambda s: {
+        "epoch": 3,
+        "model_state_dict": prefixed("backbone.model.", s) | {"head.weight": noise(2, 24)},
+    },
+    "timm training": lambda s: {"epoch": 1, "arch": "vit", "state_dict": s},
+    "average of weights": lambda s: {"model": other(s), "model_ema": prefixed("module.", s)},
+    "two wrappers": lambda s: {"model": {"state_dict": s}},
+}
+
+
+@pytest.mark.parametrize("layout", [as_meta, as_hugging_face])
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_wrappers(wrapper, layout, tmp_path):
+    source = randomised(V3)
+    path = write(tmp_path / "w.pth", WRAPPERS[wrapper](layout(source.vit)))
+    assert_same(tiny(V3, weights=path), source)
+
+
+def test_what_is_outside_the_encoder_is_mentioned(tmp_path, caplog):
+    state = prefixed("backbone.", as_meta(randomised(V3).vit)) | {"dino_head.weight": noise(2)}
+    with caplog.at_level(logging.INFO):
+        tiny(V3, weights=write(tmp_path / "w.pth", {"teacher": state}))
+    assert "1 tensors outside 'backbone.' are not the encoder's" in caplog.text
+
+
+def with_lora(state, layers, *, rank=2):
+    """Our own checkpoints' form of linear layers with a low-rank update."""
+    out = {}
+    for key, value in state.items():
+        name, _, kind = key.rpartition(".")
+        if name.endswith(layers):
+            out[f"{name}.base.{kind}"] = value
+            if kind == "weight":
+                out[f"{name}.lora_down"] = noise(rank, value.shape[1])
+                out[f"{name}.lora_up"] = noise(value.shape[0], rank)
+                out[f"{name}.lora_scale"] = torch.tensor(0.5)
+        else:
+            out[key] = value
+    return out
+
+
+def test_our_own_checkpoint_with_its_low_rank_updates(tmp_path):
+    source = randomised(V3)
+    state = with_lora(as_timm(source.vit), ("s.0.attn.qkv", "s.0.mlp.fc1"))
+    assert sum("lora_up" in key for key in state) == 2
+    weights = prefixed("encoder.encoder.vit.", state) | {
+        "encoder.adapters.0.down.weight": noise(2, 2),
+        "decoder.head.weight": noise(2, 2),
+    }
+    path = write(tmp_path / "checkpoint_final.pth", {"network_weights": weights, "epoch": 5})
+    loaded = tiny(V3, weights=path)
+
+    first, second = source.vit.blocks
+    update = 0.5 * noise(72, 2) @ noise(2, 24)
+    torch.testing.assert_close(
+        loaded.vit.blocks[0].attn.qkv.weight, first.attn.qkv.weight + update, atol=1e-6, rtol=0
+    )
+    update = 0.5 * noise(96, 2) @ noise(2, 24)
+    torch.testing.assert_close(
+        loaded.vit.blocks[0].mlp.fc1.weight, first.mlp.fc1.weight + update, atol=1e-6, rtol=0
+    )
+    assert torch.equal(loaded.vit.blocks[0].mlp.fc1.bias, first.mlp.fc1.bias)
+    assert torch.equal(loaded.vit.blocks[1].mlp.fc1.weight, second.mlp.fc1.weight)
+
+
+@pytest.mark.parametrize("part", ["lora_down", "lora_up", "lora_scale"])
+def test_an_incomplete_low_rank_update_is_refused(part, tmp_path):
+    state = with_lora(as_timm(randomised(V3).vit), (".qkv",))
+    del state[f"blocks.1.attn.qkv.{part}"]
+    path = write(tmp_path / "w.pth", state)
+    with pytest.raises(WeightsError, match=r"blocks\.1\.attn\.qkv.* no complete low-rank update"):
+        tiny(V3, weights=path)
+
+
+def test_a_low_rank_update_of_nothing_is_refused(tmp_path):
+    state = as_timm(randomised(V3).vit) | {"blocks.1.attn.qkv.lora_up": noise(72, 2)}
+    path = write(tmp_path / "w.pth", state)
+    with pytest.raises(WeightsError, match=r"1 unexpected: blocks\.1\.attn\.qkv\.lora_up"):
+        tiny(V3, weights=path)
+
+
+@pytest.mark.parametrize("layout", [as_meta, as_hugging_face])
+def test_peft_names(layout, tmp_path):
+    source = randomised(V3)
+    adapted = re.compile(r"(attn\.qkv|attn\.proj|[qkvo]_proj)\.")
+    state = {adapted.sub(r"\1.base_layer.", k): v for k, v in layout(source.vit).items()}
+    assert sum(".base_layer." in key for key in state) >= 8
+    path = write(tmp_path / "w.pth", prefixed("base_model.model.", state))
+    assert_same(tiny(V3, weights=path), source)
+
+
+def test_unmerged_peft_updates_are_not_dropped_in_silence(tmp_path):
+    state = as_meta(randomised(V3).vit) | {"blocks.0.attn.qkv.lora_A.default.weight": noise(2, 24)}
+    path = write(tmp_path / "w.pth", prefixed("base_model.model.", state))
+    with pytest.raises(WeightsError, match=r"1 unexpected: blocks\.0\.attn\.qkv\.lora_A"):
+        tiny(V3, weights=path)
+
+
+# --- files, directories, the hub
+
+
+def test_a_directory_with_one_checkpoint(tmp_path):
+    source = randomised(V3)
+    write(tmp_path / "teacher.pth", as_meta(source.vit))
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / ".hidden.pth").write_text("not this one")
+    assert_same(tiny(V3, weights=tmp_path), source)
+
+
+def test_a_hugging_face_directory_may_hold_other_files(tmp_path):
+    source = randomised(V3)
+    write(tmp_path / "model.safetensors", as_hugging_face(source.vit))
+    (tmp_path / "training_args.bin").write_text("not this one")
+    assert_same(tiny(V3, weights=str(tmp_path)), source)
+
+
+def test_home_is_understood(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "w.pth").touch()
+    assert find_weights("~/w.pth", hub_repository="") == tmp_path / "w.pth"
+
+
+@pytest.mark.parametrize(
+    ("files", "found"), [([], "found none"), (["b.pth", "a.pt"], "a.pt, b.pth")]
+)
+def test_a_directory_with_none_or_several(files, found, tmp_path):
+    for file in files:
+        (tmp_path / file).touch()
+    with pytest.raises(WeightsError, match=f"must hold one checkpoint .*{found}.* name the file"):
+        tiny(V3, weights=tmp_path)
+
+
+@pytest.mark.parametrize("source", ["nowhere.pth", "", "None"])
+def test_a_file_that_is_not_there(source, tmp_path, monkeypatch):
+    write(tmp_path / "w.pth", as_meta(randomised(V3).vit))
+    monkeypatch.chdir(tmp_path)  # an empty setting must not mean the current directory
+    with pytest.raises(WeightsError, match=f'weights \'{source}\': no such file.*"hub", or "none"'):
+        tiny(V3, weights=source)
+
+
+def sharded(folder, state, names=("a.safetensors", "b.safetensors")):
+    """A checkpoint in two files and the index that names them."""
+    keys = sorted(state)
+    shards = {key: names[i % 2] for i, key in enumerate(keys)}
+    for name in names:
+        write(folder / name, {key: state[key] for key in keys if shards[key] == name})
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": shards}))
+    return index
+
+
+def test_a_sharded_checkpoint(tmp_path):
+    source = randomised(V3)
+    index = sharded(tmp_path, as_hugging_face(source.vit))
+    assert_same(tiny(V3, weights=index), source)
+    assert_same(tiny(V3, weights=tmp_path), source)
+
+
+@pytest.mark.parametrize("outside", ["../b.safetensors", "sub/b.safetensors", "{absolute}"])
+def test_an_index_reads_nothing_outside_its_folder(outside, tmp_path):
+    folder = tmp_path / "model"
+    (folder / "sub").mkdir(parents=True)
+    state = as_hugging_face(randomised(V3).vit)
+    outside = outside.format(absolute=tmp_path / "b.safetensors")
+    index = sharded(folder, state, names=("a.safetensors", outside))
+    with pytest.raises(WeightsError, match=r"the index names '.*b\.safetensors', outside") as error:
+        tiny(V3, weights=index)
+    assert "truncated" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "{}", '{"weight_map": []}', '{"weight_map": {"a": 1}}', '{"weight_map": 3}'],
+)
+def test_an_index_that_is_none(text, tmp_path):
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(text)
+    with pytest.raises(WeightsError, match="index.json"):
+        tiny(V3, weights=index)
+
+
+def test_a_shard_that_is_missing(tmp_path):
+    index = sharded(tmp_path, as_hugging_face(randomised(V3).vit))
+    (tmp_path / "b.safetensors").unlink()
+    with pytest.raises(WeightsError, match=r"cannot be read \(.*b\.safetensors"):
+        tiny(V3, weights=index)
+
+
+@pytest.mark.parametrize(
+    ("name", "repository"),
+    [
+        (V3, "timm/vit_small_patch16_dinov3_qkvb.lvd1689m"),
+        (V3_7B, "timm/vit_7b_patch16_dinov3.lvd1689m"),
+        (V2, "timm/vit_small_patch14_reg4_dinov2.lvd142m"),
+    ],
+)
+def test_the_hub(name, repository, tmp_path, monkeypatch, caplog):
+    source = randomised(name)
+    path = write(tmp_path / "model.safetensors", as_timm(source.vit))
+    asked = []
+    monkeypatch.setattr(
+        huggingface_hub, "hf_hub_download", lambda *a, **_: asked.append(a) or str(path)
+    )
+    assert_same(tiny(name, weights="hub"), source)
+    assert asked == [(repository, "model.safetensors")]
+    assert f"taking encoder weights from the hub: {repository}" in caplog.text
+
+
+@pytest.mark.parametrize("error", [OSError("no route"), RuntimeError("odd"), ValueError("gated")])
+def test_a_hub_that_cannot_be_reached_names_the_ways_out(error, monkeypatch):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
+    with pytest.raises(WeightsError) as caught:
+        tiny(V3, weights="hub")
+    for part in (
+        "timm/vit_small_patch16_dinov3_qkvb.lvd1689m",
+        type(error).__name__,
+        "accept the model's licence",
+        "DINOMED3D_WEIGHTS",
+        "checkpoint file or directory",
+        '"none"',
+    ):
+        assert part in str(caught.value)
+
+
+# --- what is refused
+
+
+def refused(path, match):
+    """Loading fails with that message, and the model is left as it was."""
+    encoder = randomised(V3, seed=5)
+    before = as_timm(encoder.vit)
+    with pytest.raises(WeightsError, match=match):
+        load_weights(encoder.vit, path, hub_repository="")
+    after = encoder.vit.state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_a_missing_tensor(tmp_path):
+    state = as_meta(randomised(V3).vit)
+    del state["blocks.1.mlp.fc2.weight"]
+    refused(write(tmp_path / "w.pth", state), r"do not fit .*: 1 missing: blocks\.1\.mlp\.fc2")
+
+
+@pytest.mark.parametrize("part", ["q_proj", "k_proj", "v_proj"])
+def test_a_missing_part_of_attention(part, tmp_path):
+    state = as_hugging_face(randomised(V3).vit)
+    del state[f"layer.1.attention.{part}.weight"]
+    refused(write(tmp_path / "w.pth", state), r"\d missing: .*blocks\.1\.attn\.qkv\.weight")
+
+
+def test_an_unexpected_tensor(tmp_path):
+    state = as_meta(randomised(V3).vit) | {"blocks.7.what": noise(3), "neck.bias": noise(3)}
+    refused(write(tmp_path / "w.pth", state), r"2 unexpected: blocks\.7\.what, neck\.bias$")
+
+
+def test_everything_wrong_is_listed(tmp_path):
+    state = as_meta(randomised(V3, depth=1).vit) | {"neck.bias": noise(3)}
+    state["norm.weight"] = noise(25)
+    path = write(tmp_path / "w.pth", state)
+    refused(
+        path, r"\d+ missing: blocks\.1\..*, \.\.\.; 1 unexpected: neck\.bias; 1 of wrong shape: "
+    )
+    refused(path, r"norm\.weight is \(25,\), must be \(24,\)")
+
+
+def test_another_size(tmp_path):
+    path = write(tmp_path / "w.pth", as_meta(randomised(V3, embed_dim=32).vit))
+    with pytest.raises(WeightsError, match=r"another size.*bias is \(32,\), must be \(24,\)"):
+        tiny(V3, weights=path, num_heads=1)
+
+
+def test_another_number_of_heads_shows_in_the_rotary_periods_alone(tmp_path):
+    path = write(tmp_path / "w.pth", as_meta(randomised(V3, num_heads=3).vit))
+    refused(path, r"heads of 8 channels.* has heads of 12")
+
+
+def test_rotary_periods_of_another_base(tmp_path):
+    state = as_meta(randomised(V3).vit)
+    state["rope_embed.periods"] = 10 ** (torch.arange(3) / 3)
+    refused(write(tmp_path / "w.pth", state), r"rotary periods \[1\.0, .* are not DINOv3's 100")
+
+
+def test_rotary_periods_rounded_to_bfloat16(tmp_path):
+    source = randomised(V3)
+    state = as_meta(source.vit)
+    state["rope_embed.periods"] = state["rope_embed.periods"].bfloat16()  # as published
+    assert_same(tiny(V3, weights=write(tmp_path / "w.pth", state)), source)
+
+
+def test_another_architecture(tmp_path):
+    refused(write(tmp_path / "w.pth", as_meta(randomised(V3_PLUS).vit)), r"missing: .*mlp\.fc1\.")
+    v2 = write(tmp_path / "v2.pth", as_timm(randomised(V2).vit))
+    refused(v2, "has a key bias, which DINOv3 does not have")
+
+
+def test_a_key_bias(tmp_path):
+    state = as_meta(randomised(V3).vit)
+    del state["blocks.1.attn.qkv.bias_mask"]
+    refused(write(tmp_path / "w.pth", state), r"blocks\.1\.attn\.qkv\.bias has a key bias")
+
+
+def test_a_key_bias_of_zeros_is_none(tmp_path):
+    source = randomised(V3)
+    state = as_meta(source.vit)
+    for block in range(2):
+        del state[f"blocks.{block}.attn.qkv.bias_mask"]
+        state[f"blocks.{block}.attn.qkv.bias"][24:48] = 0
+    assert_same(tiny(V3, weights=write(tmp_path / "w.pth", state)), source)
+
+
+def test_a_hugging_face_key_bias(tmp_path):
+    state = as_hugging_face(randomised(V3).vit) | {"layer.0.attention.k_proj.bias": noise(24)}
+    refused(write(tmp_path / "w.safetensors", state), r"blocks\.0\.attn\.qkv\.bias has a key bias")
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        ({"conv1.weight": torch.zeros(2)}, "no patch embedding .* first keys are conv1.weight"),
+        ({"epoch": 3}, "no patch embedding .* first keys are none"),
+        (torch.zeros(3), "holds a Tensor, not named tensors"),
+        ([torch.zeros(3)], "holds a list, not named tensors"),
+    ],
+)
+def test_no_vision_transformer_in_it(content, match, tmp_path):
+    torch.save(content, tmp_path / "w.pth")
+    refused(tmp_path / "w.pth", match)
+
+
+class RunsCode:
+    """A pickle of this makes a directory when it is read without care."""
+
+    def __init__(self, target):
+        self.target = str(target)
+
+    def __reduce__(self):
+        return os.mkdir, (self.target,)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("save", ["torch", "legacy torch", "pickle"])
+def test_a_pickle_that_wants_to_run_code_does_not(save, wrapped, tmp_path):
+    target = tmp_path / "it_ran"
+    content = RunsCode(target)
+    if wrapped:
+        content = {"model": as_meta(randomised(V3).vit), "extra": content}
+    with open(tmp_path / "w.pth", "wb") as file:
+        if save == "pickle":
+            pickle.dump(content, file)
+        else:
+            torch.save(content, file, _use_new_zipfile_serialization=save == "torch")
+    refused(tmp_path / "w.pth", "wants to run code, which is refused")
+    assert not target.exists()
+    with open(tmp_path / "w.pth", "rb") as file:
+        pickle.load(file) if save == "pickle" else torch.load(file, weights_only=False)
+    assert target.exists()  # it would have run
+
+
+@pytest.mark.parametrize("file", ["w.pth", "legacy.pth", "w.safetensors"])
+def test_a_truncated_file(file, tmp_path):
+    path = tmp_path / file
+    state = as_meta(randomised(V3, depth=1).vit)
+    if file == "legacy.pth":
+        torch.save(state, path, _use_new_zipfile_serialization=False)
+    else:
+        write(path, state)
+    whole = path.read_bytes()
+    rng = random.Random(0)
+    for end in (0, 1, 7, len(whole) // 2, len(whole) - 1, *rng.sample(range(1, len(whole)), 20)):
+        path.write_bytes(whole[:end])
+        with pytest.raises(WeightsError, match=f"weights .*{file}: "):
+            tiny(V3, weights=path, depth=1)
+
+
+def test_a_file_of_noise(tmp_path):
+    rng, path = random.Random(0), tmp_path / "w.pth"
+    for start in (b"", b"\x80\x02") * 40:  # the second begins as a pickle does
+        path.write_bytes(start + rng.randbytes(rng.randrange(1, 200)))
+        with pytest.raises(WeightsError, match=r"weights .*w\.pth: "):
+            tiny(V3, weights=path, depth=1)

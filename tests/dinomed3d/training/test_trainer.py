@@ -1,0 +1,420 @@
+"""DinoMed3DTrainer inside nnU-Net's own loop, on a tiny dataset: both stages, resume, prediction, refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+from dinomed3d.lifting import WeightsError
+from dinomed3d.runtime.errors import UserError
+from dinomed3d.training.checkpoint import read_checkpoint
+from dinomed3d.training.plan import NETWORK
+from dinomed3d.training.trainer import DinoMed3DTrainer
+from tests.dinomed3d.training.conftest import LABELS, REGIONS, SETTINGS, dataset_json, plans
+
+
+def trainer(
+    configuration="3d_fullres", fold=0, labels=LABELS, continued=False, cls=DinoMed3DTrainer
+):
+    plan = plans() | {"continue_training": continued}
+    return cls(plan, configuration, fold, dataset_json(labels), torch.device("cpu"))
+
+
+def fold_folder(nnunet: Path, configuration="3d_fullres", fold=0) -> Path:
+    name = f"DinoMed3DTrainer__nnUNetPlans__{configuration}"
+    return nnunet / "results" / "Dataset901_Tiny" / name / f"fold_{fold}"
+
+
+class Killed(Exception):
+    """Stands for a kill in the middle of an epoch."""
+
+
+def run(
+    monkeypatch, *, kill_at: tuple[int, int] | None = None, continued=False
+) -> DinoMed3DTrainer:
+    """Train from one seed; perhaps die at (epoch, iteration); perhaps continue an earlier run."""
+    torch.manual_seed(5)
+    np.random.seed(5)
+    t = trainer(continued=continued)
+    if continued:
+        t.load_checkpoint(str(Path(t.output_folder) / "checkpoint_latest.pth"))
+    step = t.train_step
+
+    def stepping(batch):
+        if kill_at == (t.current_epoch, t.iteration):
+            raise Killed
+        return step(batch)
+
+    monkeypatch.setattr(t, "train_step", stepping)
+    t.run_training()
+    return t
+
+
+def test_both_stages_in_one_run(nnunet):
+    t = trainer()
+    t.run_training()
+    folder = fold_folder(nnunet)
+    assert not (folder / "checkpoint_latest.pth").exists()
+    final = read_checkpoint(folder / "checkpoint_final.pth")
+    assert final["current_epoch"] == 4 and final["dinomed3d"]["stage"] == 2
+    best = read_checkpoint(folder / "checkpoint_best.pth")
+    assert best["dinomed3d"]["stage"] == 2  # stage I has no network worth predicting with
+    assert len(final["logging"]["train_losses"]) == 4
+    stored = json.loads((folder.parent / "plans.json").read_text())
+    architecture = stored["configurations"]["3d_fullres"]["architecture"]
+    assert architecture["network_class_name"] == NETWORK
+    assert architecture["arch_kwargs"]["encoder_overrides"]["embed_dim"] == 24
+    frozen = [n for n, p in t.network.named_parameters() if not p.requires_grad]
+    held = sum(len(group["params"]) for group in final["optimizer_state"]["param_groups"])
+    assert held == len(list(t.network.parameters())) - len(frozen)  # no moments of frozen weights
+    names = set(final["network_weights"])
+    assert len(names) == len(t.network.state_dict())  # and each weight once
+
+
+def test_stage_one_moves_the_encoder_and_stage_two_keeps_it(nnunet):
+    t = trainer()
+    t.initialize()
+    name = "encoder.encoder.vit.blocks.0.mlp.fc1.base.weight"
+    weights = {0: t.network.state_dict()[name].clone()}
+    begin = t.on_epoch_start
+
+    def remember():
+        weights[t.current_epoch] = t.network.state_dict()[name].clone()
+        begin()
+
+    t.on_epoch_start = remember
+    t.run_training()
+    assert not torch.equal(weights[0], weights[1])
+    assert torch.equal(weights[2], t.network.state_dict()[name])
+
+
+@pytest.mark.parametrize("kill_at", [(0, 1), (1, 1), (2, 0), (3, 1)])
+def test_a_killed_run_resumes_to_the_same_trajectory(nnunet, monkeypatch, kill_at):
+    whole = run(monkeypatch)
+    expected = {k: v.clone() for k, v in whole.network.state_dict().items()}
+    losses = whole.logger.get_value("train_losses", step=None)
+    with pytest.raises(Killed):
+        run(monkeypatch, kill_at=kill_at)
+    monkeypatch.setenv("DINOMED3D_WEIGHTS", "no/such/file")  # the checkpoint holds everything
+    resumed = run(monkeypatch, continued=True)
+    assert resumed.logger.get_value("train_losses", step=None) == pytest.approx(losses, abs=0)
+    for key, value in resumed.network.state_dict().items():
+        assert torch.equal(value, expected[key]), key
+
+
+def test_stage_two_keeps_no_gradient_of_what_learned_before(nnunet):
+    t = trainer()
+    t.run_training()
+    frozen = [p for p in t.network.parameters() if not p.requires_grad]
+    assert t.stage == 2 and frozen
+    assert all(p.grad is None for p in frozen)
+
+
+def test_a_run_goes_on_from_a_device_with_other_kernels(nnunet, monkeypatch):
+    """MPS has no fused AdamW; its checkpoints count steps elsewhere and say so."""
+    with pytest.raises(Killed):
+        run(monkeypatch, kill_at=(3, 1))
+    path = fold_folder(nnunet) / "checkpoint_latest.pth"
+    content = torch.load(path, weights_only=True)
+    for group in content["optimizer_state"]["param_groups"]:
+        assert group["fused"]
+        group["fused"] = False
+    torch.save(content, path)
+    assert run(monkeypatch, continued=True).current_epoch == 4
+
+
+def test_resume_and_validation_need_none_of_the_settings(nnunet, monkeypatch):
+    """What was set for training is in the checkpoint; a later shell knows nothing of it."""
+    monkeypatch.setenv("DINOMED3D_SLICES", "5")
+    monkeypatch.setenv("DINOMED3D_VOXELS_PER_TOKEN", "8")
+    with pytest.raises(Killed):
+        run(monkeypatch, kill_at=(3, 0))
+    for name in (*SETTINGS, "SLICES", "VOXELS_PER_TOKEN"):
+        monkeypatch.delenv(f"DINOMED3D_{name}", raising=False)
+    resumed = run(monkeypatch, continued=True)
+    assert (resumed.spec.slices, resumed.spec.voxels_per_token) == (5, 8)
+    assert resumed.num_epochs == 4 and resumed.num_iterations_per_epoch == 2
+    validating = trainer()  # --val: not continued, and a finished fold is there
+    validating.load_checkpoint(str(fold_folder(nnunet) / "checkpoint_final.pth"))
+    for key, value in validating.network.state_dict().items():
+        assert torch.equal(value, resumed.network.state_dict()[key])
+
+
+@pytest.mark.parametrize("decoder", ["6e-4", "1e-4", "5e-4"])  # above, below and at the adapters'
+def test_rates_can_be_changed_on_resume(nnunet, monkeypatch, decoder):
+    with pytest.raises(Killed):
+        run(monkeypatch, kill_at=(3, 1))
+    monkeypatch.setenv("DINOMED3D_RATE_DECODER", decoder)
+    t = trainer(continued=True)
+    t.load_checkpoint(str(fold_folder(nnunet) / "checkpoint_latest.pth"))
+    peaks = {(group["inside"], group["peak"]) for group in t.optimizer.param_groups}
+    assert peaks == {(False, float(decoder)), (True, t.recipe.rate_adapters)}
+    for group in t.optimizer.param_groups:
+        for parameter in group["params"]:
+            assert t.optimizer.state[parameter]["exp_avg"].shape == parameter.shape
+
+
+def test_stage_one_cannot_grow_once_it_is_over(nnunet, monkeypatch):
+    with pytest.raises(Killed):
+        run(monkeypatch, kill_at=(3, 0))
+    monkeypatch.setenv("DINOMED3D_STAGE1_EPOCHS", "9")
+    with pytest.raises(UserError, match="in stage II after 3 epochs"):
+        run(monkeypatch, continued=True)
+
+
+def test_best_is_of_stage_two_alone_and_survives_a_resume(nnunet, monkeypatch):
+    monkeypatch.setenv("DINOMED3D_STAGE2_EPOCHS", "4")
+    dice = iter([0.9, 0.9, 0.3, 0.5, 0.7, 0.6])
+    saved = []
+
+    def scripted(t):
+        def end(outputs):
+            for key, value in (("mean_fg_dice", next(dice)), ("val_losses", 0.0)):
+                t.logger.log(key, value, t.current_epoch)
+            t.logger.log("dice_per_class_or_region", [0.5, 0.5], t.current_epoch)
+
+        save = t.save_checkpoint
+        t.on_validation_epoch_end = end
+        t.save_checkpoint = lambda name: (
+            saved.append((t.current_epoch, Path(name).stem)),
+            save(name),
+        )
+        return t
+
+    t = scripted(trainer())
+    t.run_training()
+    best = [epoch for epoch, name in saved if name == "checkpoint_best"]
+    assert best == [2, 3, 4, 5]  # averages .3, .32, .358, .382: from stage II's own first epoch on
+    content = read_checkpoint(fold_folder(nnunet) / "checkpoint_final.pth")
+    assert content["_best_ema"] == pytest.approx(0.3822)
+    again = trainer()
+    again.load_checkpoint(str(fold_folder(nnunet) / "checkpoint_final.pth"))
+    assert again._best_ema == pytest.approx(0.3822)
+
+
+def test_earlier_checkpoints_are_kept(nnunet):
+    trainer().run_training()
+    folder = fold_folder(nnunet)
+    first = (folder / "checkpoint_final.pth").read_bytes()
+    trainer().run_training()
+    second = (folder / "checkpoint_final.pth").read_bytes()
+    trainer().run_training()
+    assert (folder / "checkpoint_final.pth.previous1").read_bytes() == first
+    assert (folder / "checkpoint_final.pth.previous2").read_bytes() == second
+
+
+def test_a_run_that_cannot_start_leaves_the_old_model_alone(nnunet, monkeypatch):
+    trainer().run_training()
+    folder = fold_folder(nnunet)
+    monkeypatch.setenv("DINOMED3D_WEIGHTS", "no/such/file")
+    with pytest.raises(WeightsError):
+        trainer().run_training()
+    monkeypatch.setenv("DINOMED3D_WEIGHTS", "none")
+    dry = trainer()
+    dry.disable_checkpointing = True
+    dry.run_training()
+    assert sorted(p.name for p in folder.glob("checkpoint*")) == [
+        "checkpoint_best.pth",
+        "checkpoint_final.pth",
+    ]
+
+
+def test_leftovers_of_a_kill_while_writing_are_removed(nnunet):
+    folder = fold_folder(nnunet)
+    folder.mkdir(parents=True)
+    (folder / ".checkpoint_latest.pth.1234.tmp").write_bytes(b"half")
+    trainer().run_training()
+    assert not list(folder.glob(".checkpoint*"))
+
+
+@pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
+@pytest.mark.parametrize("labels", [LABELS, REGIONS, LABELS | {"ignore": 3}])
+def test_all_kinds_of_labels_and_prediction_without_foundation(
+    nnunet, monkeypatch, configuration, labels
+):
+    t = trainer(configuration, labels=labels)
+    t.run_training()
+    monkeypatch.setenv("DINOMED3D_WEIGHTS", "no/such/file")
+    for name in ("ENCODER_OVERRIDES", "STAGE1_EPOCHS"):
+        monkeypatch.delenv(f"DINOMED3D_{name}")  # a predicting machine knows nothing of these
+    predictor = nnUNetPredictor(device=torch.device("cpu"), use_mirroring=False, allow_tqdm=False)
+    folder = fold_folder(nnunet, configuration).parent
+    predictor.initialize_from_trained_model_folder(str(folder), (0,), "checkpoint_final.pth")
+    image = torch.randn(1, 7, 22, 18)
+    logits = predictor.predict_sliding_window_return_logits(image)
+    heads = 2 if labels == REGIONS else 3
+    assert logits.shape == (heads, 7, 22, 18) and torch.isfinite(logits).all()
+    t.set_deep_supervision_enabled(False)
+    t.network.eval()
+    patch = (
+        image[None, :, :6, :20, :16] if configuration == "3d_fullres" else image[:, :1, :20, :16]
+    )
+    with torch.no_grad():
+        assert torch.equal(predictor.network(patch), t.network(patch))
+
+
+def test_it_learns(nnunet, monkeypatch):
+    """A bright box on noise: after some steps the loss is far below where it began."""
+    for name, value in {"STAGE1_EPOCHS": 1, "STAGE2_EPOCHS": 3, "ITERATIONS_PER_EPOCH": 25}.items():
+        monkeypatch.setenv(f"DINOMED3D_{name}", str(value))
+    t = trainer()
+    t.run_training()
+    losses = t.logger.get_value("train_losses", step=None)
+    assert losses[3] < losses[1] - 0.15
+
+
+def test_pretrained_weights_of_other_classes(nnunet):
+    """nnU-Net's -pretrained_weights: everything but the layers that depend on the classes."""
+    from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
+
+    trainer().run_training()
+    source = fold_folder(nnunet) / "checkpoint_final.pth"
+    t = trainer(fold=1, labels=LABELS | {"c": 3})
+    t.initialize()
+    load_pretrained_weights(t.network, str(source))
+    stored = read_checkpoint(source)["network_weights"]
+    found = t.network.state_dict()
+    same = {key for key in stored if torch.equal(stored[key], found[key])}
+    assert {key for key in stored if ".seg_layers." not in key} <= same
+    assert found["decoder.seg_layers.0.weight"].shape[0] == 4
+
+
+def test_fold_all(nnunet):
+    trainer(fold="all").run_training()
+    assert (fold_folder(nnunet, fold="all") / "checkpoint_final.pth").is_file()
+
+
+def test_no_weights_is_one_clear_message_and_nothing_is_written(nnunet, monkeypatch):
+    def unreachable(*args, **kwargs):
+        raise OSError("no network")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", unreachable)
+    monkeypatch.delenv("DINOMED3D_WEIGHTS")
+    monkeypatch.delenv("DINOMED3D_ENCODER_OVERRIDES")
+    with pytest.raises(WeightsError, match="DINOMED3D_WEIGHTS .* file or directory"):
+        trainer()
+    assert not list((nnunet / "results").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("WEIGHTS", "no/such/file.pth", "no such file or directory"),
+        ("SLICES", "2", "must be odd"),
+        ("ENCODER", "resnet50", "'encoder' must be one of"),
+        ("VOXELS_PER_TOKEN", "5", "power of two"),
+        ("VOXELS_PER_TOKEN", "32", r"at least 32 x 32 voxels in plane \(a token covers 32"),
+        ("RATE_ENCODER", "-1", "'rate_encoder' must be positive, got -1"),
+        ("ENCODER_OVERRIDES", '{"embed_dim": 7}', "ENCODER_OVERRIDES: .*embed_dim"),
+        ("STAGE2_EPOCHS", "soon", "must be a whole number"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_is_written(
+    nnunet, monkeypatch, variable, value, message
+):
+    monkeypatch.setenv(f"DINOMED3D_{variable}", value)
+    with pytest.raises(ValueError, match=message):
+        trainer()
+    assert not list((nnunet / "results").iterdir())
+
+
+def test_unset_folders_are_named(nnunet, monkeypatch):
+    monkeypatch.delenv("nnUNet_results")
+    with pytest.raises(UserError, match="set the environment variables .*nnUNet_results"):
+        trainer()
+
+
+def test_continuing_nothing_is_checked_like_a_new_run(nnunet, monkeypatch):
+    monkeypatch.setenv("DINOMED3D_WEIGHTS", "no/such/file")
+    with pytest.raises(WeightsError):
+        trainer(continued=True)
+    assert not list((nnunet / "results").iterdir())
+
+
+def test_plans_of_another_version_are_refused(nnunet):
+    def planned(**architecture):
+        plan = plans()
+        plan["configurations"]["3d_fullres"]["architecture"] |= architecture
+        return DinoMed3DTrainer(plan, "3d_fullres", 0, dataset_json(), torch.device("cpu"))
+
+    with pytest.raises(
+        UserError, match="dinomed3d.networks.Old is not known here.*another version"
+    ):
+        planned(network_class_name="dinomed3d.networks.Old", arch_kwargs={})
+    with pytest.raises(UserError, match="unknown network fields wheels"):
+        planned(network_class_name=NETWORK, arch_kwargs={"wheels": 4})
+    with pytest.raises(UserError, match="'levels' must be int, got '4'"):
+        planned(network_class_name=NETWORK, arch_kwargs={"levels": "4"})
+
+
+@pytest.mark.parametrize("unfinished", [False, True])
+def test_folds_with_another_network_are_refused(nnunet, monkeypatch, unfinished):
+    if unfinished:
+        with pytest.raises(Killed):
+            run(monkeypatch, kill_at=(1, 0))
+    else:
+        trainer().run_training()
+    monkeypatch.setenv("DINOMED3D_SLICES", "5")
+    with pytest.raises(
+        UserError, match=r"fold_0 .* another network .*slices: 3 there, 5 asked for"
+    ):
+        trainer(fold=1)
+
+
+def test_resuming_with_another_network_is_refused(nnunet, monkeypatch):
+    with pytest.raises(Killed):
+        run(monkeypatch, kill_at=(1, 0))
+    monkeypatch.setenv("DINOMED3D_SLICES", "5")
+    with pytest.raises(UserError, match="slices: 3 there, 5 asked for"):
+        run(monkeypatch, continued=True)
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_a_loss_that_is_not_finite_stops_training_and_is_forgotten(nnunet, monkeypatch, stage):
+    """Nothing is learned from there on, and --c goes on from the epoch before."""
+    monkeypatch.setenv("DINOMED3D_ITERATIONS_PER_EPOCH", "4")
+    t = trainer()
+    step, before, bad = t.train_step, {}, (2 * stage - 1, 2)  # an epoch of that stage
+
+    def stepping(batch):
+        if (t.current_epoch, t.iteration) == bad:
+            before.update({k: v.clone() for k, v in t.network.state_dict().items()})
+            batch["data"][0, :, 0, 0, 0] = float("nan")
+        return step(batch)
+
+    t.train_step = stepping
+    with pytest.raises(FloatingPointError, match=f"epoch {bad[0]}, step 2.*--c and lower rates"):
+        t.run_training()
+    assert t.iteration == 4  # it is noticed at the end of the epoch
+    assert all(torch.equal(v, before[k]) for k, v in t.network.state_dict().items())
+    latest = read_checkpoint(fold_folder(nnunet) / "checkpoint_latest.pth")
+    assert latest["current_epoch"] == bad[0]
+    resumed = run(monkeypatch, continued=True)
+    assert np.isfinite(resumed.logger.get_value("train_losses", step=None)).all()
+    assert len(resumed.logger.get_value("train_losses", step=None)) == 4
+
+
+def test_without_deep_supervision(nnunet):
+    t = trainer()
+    t.enable_deep_supervision = False
+    t.run_training()
+    assert np.isfinite(t.logger.get_value("val_losses", step=None)).all()
+
+
+def test_rates_and_groups_of_both_stages(nnunet):
+    t = trainer()
+    t.initialize()
+    by_peak = {g["peak"]: g["params"] for g in t.optimizer.param_groups}
+    assert set(by_peak) == {t.recipe.rate_encoder, t.recipe.rate_proxy}
+    t.stage = 2
+    optimizer, _ = t.configure_optimizers()
+    assert {g["peak"] for g in optimizer.param_groups} == {
+        t.recipe.rate_adapters,
+        t.recipe.rate_decoder,
+    }
+    assert {g["weight_decay"] for g in optimizer.param_groups if g["params"][0].ndim < 2} == {0.0}

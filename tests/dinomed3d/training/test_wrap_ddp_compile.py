@@ -1,0 +1,132 @@
+"""The running stage's network: every parameter learns, and compiled it gives the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+from dinomed3d.networks import build_network
+from dinomed3d.training.checkpoint import read_checkpoint
+from dinomed3d.training.recipe import Recipe
+from dinomed3d.training.stages import begin_stage
+from dinomed3d.training.wrap_ddp_compile import compiler, running_network
+from tests.dinomed3d.training.test_trainer import fold_folder, trainer
+
+CPU = torch.device("cpu")
+TINY = {
+    "encoder_overrides": {"embed_dim": 24, "depth": 3, "num_heads": 2, "init_values": 1.0},
+    "voxels_per_token": 4,
+    "lora_rank": 2,
+    "adapter_width": 8,
+    "detail_widths": (4, 6, 8),
+    "pyramid_width": 8,
+}
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler():
+    torch._dynamo.reset()
+    counters.clear()
+    yield
+    torch._dynamo.reset()
+
+
+def network(stage, *, supervised=True, recipe=None, **changes):
+    torch.manual_seed(0)
+    net = build_network(1, 3, supervised, **(TINY | changes))
+    begin_stage(net, recipe or Recipe(), stage=stage, supervised=supervised)
+    return net.train()
+
+
+def example(stage, flat=False):
+    torch.manual_seed(1)
+    if stage == 1:
+        return torch.randn(4, 3, 24, 20)
+    return torch.randn(2, 1, 24, 20) if flat else torch.randn(2, 1, 3, 24, 20)
+
+
+def loss(output):
+    output = output if isinstance(output, list) else [output]
+    return sum(x.square().mean() for x in output)
+
+
+@pytest.mark.parametrize("supervised", [True, False])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"taps": (0, 1)},  # the last block is of no use then
+        {"encoder": "vit_small_patch14_reg4_dinov2"},
+        {"parts": ("encoder", "lora", "adapters")},
+        {"parts": ("encoder", "lora", "detail")},
+        {"parts": ("encoder", "adapters", "detail")},
+        {"parts": ("encoder", "detail")},
+        {"parts": ("detail",)},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("stage", [1, 2])
+def test_all_that_learns_takes_part(stage, changes, supervised):
+    """Or several processes would wait for a gradient that never comes."""
+    if stage == 1 and changes.get("parts") == ("detail",):
+        with pytest.raises(ValueError, match="no stage 1"):
+            network(stage, **changes)
+        return
+    net = network(stage, supervised=supervised, **changes)
+    loss(running_network(net, stage=stage, device=CPU, backend=None)(example(stage))).backward()
+    for name, parameter in net.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("stage", [1, 2])
+def test_compiled_it_is_one_graph_and_gives_the_same(stage, checkpointing):
+    recipe = Recipe(activation_checkpointing=checkpointing)
+    results = []
+    for backend in (None, "aot_eager"):
+        net = network(stage, recipe=recipe)
+        value = loss(running_network(net, stage=stage, device=CPU, backend=backend)(example(stage)))
+        value.backward()
+        results.append((value.detach(), {n: p.grad for n, p in net.named_parameters()}))
+    assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]
+    (value, gradients), (compiled, found) = results
+    assert torch.allclose(value, compiled, rtol=1e-5)
+    for name, gradient in gradients.items():
+        if gradient is not None:
+            assert torch.allclose(gradient, found[name], rtol=1e-3, atol=1e-6), name
+
+
+def test_a_compiled_training_is_the_same_training(nnunet):
+    """Both stages, validation, the switch of deep supervision, and keys that know nothing of it."""
+    weights, losses = [], []
+    for fold, backend in enumerate((None, "eager")):
+        torch.manual_seed(2)
+        np.random.seed(2)
+        t = trainer(fold=fold)
+        t.compile_backend = backend
+        t.run_training()
+        losses.append(t.logger.get_value("train_losses", step=None))
+        t.set_deep_supervision_enabled(False)
+        assert isinstance(t.network(torch.randn(1, 1, 6, 20, 16)), torch.Tensor)
+        weights.append(
+            read_checkpoint(fold_folder(nnunet, fold=fold) / "checkpoint_final.pth")[
+                "network_weights"
+            ]
+        )
+    assert counters["stats"]["unique_graphs"] >= 2
+    assert weights[0].keys() == weights[1].keys()
+    assert np.allclose(losses[0], losses[1], rtol=1e-3)
+    for name, value in weights[0].items():
+        assert torch.allclose(value, weights[1][name], rtol=1e-2, atol=1e-3), name
+
+
+def test_compiling_is_asked_for_and_for_cuda_alone(monkeypatch):
+    monkeypatch.delenv("nnUNet_compile", raising=False)
+    assert compiler(torch.device("cuda")) is None
+    monkeypatch.setenv("nnUNet_compile", "true")
+    assert compiler(torch.device("cuda", 1)) == "inductor"
+    assert compiler(CPU) is None and compiler(torch.device("mps")) is None
+    monkeypatch.setenv("nnUNet_compile", "f")
+    assert compiler(torch.device("cuda")) is None

@@ -1,0 +1,40 @@
+"""The scripts in examples/ run as they are."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests import ROOT
+
+EXAMPLES = ROOT / "examples"
+ARGUMENTS = {
+    "lift_slices.py": [],
+    "benchmarks/brats.py": ["--help"],
+    "benchmarks/encoded_once.py": ["--tiny"],
+    "benchmarks/ditr.py": ["--tiny"],
+    "benchmarks/ditr_tabletop.py": ["--tiny"],
+    "benchmarks/hippocampus.py": ["--help"],
+    "benchmarks/hospital.py": ["--tiny", "--parts", "ct"],
+    "benchmarks/lifting.py": ["--tiny"],
+    "benchmarks/memory_model.py": ["--quick"],
+    "benchmarks/real_clouds.py": ["--tiny", "--backbones", "minkunet"],
+    "benchmarks/sparse_convolution.py": ["--tiny"],
+    "benchmarks/step_cost.py": ["--help"],
+    "benchmarks/stock_plans.py": ["--help"],
+}
+
+
+def test_every_example_is_run():
+    found = {p.relative_to(EXAMPLES).as_posix() for p in EXAMPLES.rglob("*.py")}
+    parts = {n for n in found if n.startswith(("benchmarks/hospital_", "benchmarks/textured_"))}
+    parts.add("benchmarks/ditr_methods.py")
+    assert found - parts - {"benchmarks/trainers/nnUNetTrainerShort.py"} == set(ARGUMENTS)
+
+
+@pytest.mark.parametrize("script", ARGUMENTS)
+def test_example_runs(script):
+    command = [sys.executable, str(EXAMPLES / script), *ARGUMENTS[script]]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout

@@ -1,0 +1,156 @@
+"""Recipes are data: written, read back, changed by key=value, refused where they cannot be."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pointseg.config.presets import RECIPES, SIZES, recipe_for
+from pointseg.config.recipe import Form, Recipe, RecipeError, override, read_recipe
+from pointseg.loading.samples import training_steps, validation_steps
+from pointseg.scene import Scene
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("backbone", SIZES)
+def test_recipes_survive_being_written(name: str, backbone: str) -> None:
+    for size in SIZES[backbone]:
+        recipe = recipe_for(name, backbone, size)
+        assert read_recipe(recipe.to_json()) == recipe
+
+
+def test_the_numbers_of_section_3() -> None:
+    scannet, s3dis, kitti = (recipe_for(n, "ptv3", "full") for n in ("scannet", "s3dis", "semantickitti"))  # fmt: skip
+    assert (scannet.optimizer.lr, scannet.optimizer.block_lr_scale) == (6e-3, 0.1)
+    assert (scannet.voxel_m, scannet.max_points, scannet.epochs) == (0.02, 102_400, 800)
+    assert scannet.in_channels == 6 and scannet.needs == ("color", "normal")
+    assert (s3dis.max_points, s3dis.sphere_fraction, s3dis.epochs) == (204_800, 0.6, 3000)
+    assert s3dis.augmentation.elastic_probability == 0
+    assert (kitti.optimizer.lr, kitti.optimizer.weight_decay) == (2e-3, 0.005)
+    assert kitti.clip_box_m == (-35.2, -35.2, -4, 35.2, 35.2, 2)
+    assert kitti.in_channels == 4 and kitti.needs == ("strength",)
+    assert kitti.class_weights == "auto" and kitti.batch_size == 12
+    assert recipe_for("scannet", "minkunet", "full").optimizer.name == "sgd"
+
+
+def test_changes_reach_inside() -> None:
+    recipe = override(
+        RECIPES["scannet"],
+        [
+            "epochs=5",
+            "optimizer.lr=1",  # whole numbers are numbers
+            "features=coord,color",
+            "augmentation.elastic=[[0.1, 0.2]]",
+            "max_points=null",
+            "backbone_config.enc_depths=[1, 1, 1, 1, 1]",
+            "test.views=single",
+        ],
+    )
+    assert (recipe.epochs, recipe.optimizer.lr, recipe.features) == (5, 1.0, ("coord", "color"))
+    assert recipe.augmentation.elastic == ((0.1, 0.2),)
+    assert recipe.max_points is None
+    assert recipe.backbone_config == {"enc_depths": [1, 1, 1, 1, 1]}
+    assert recipe.test.views == "single"
+    assert RECIPES["scannet"].epochs == 800
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("epochs", "must be key=value"),
+        ("epoch=3", "'epoch' is none of dataset, backbone"),
+        ("optimizer.rate=3", "'rate' is none of name, lr"),
+        ("epochs.x=3", "'epochs' has nothing inside"),
+        ("epochs=many", "'epochs': must be int, got 'many'"),
+        ("epochs=2.5", "must be int, got 2.5"),
+        ("epochs=true", "must be int, got True"),
+        ("epochs=0", "'epochs' must be >= 1, got 0"),
+        ("features=color,colour", "'features' must be some of color, normal, strength, coord"),
+        ("clip_box_m=[1, 2]", "'clip_box_m' must be x, y, z minima"),
+        ("augmentation.scale_low=-1", "'scale_low' must be above 0"),
+        ("optimizer.name=adam", "'name' must be adamw or sgd"),
+        ("backbone_config=3", "must be an object"),
+        ("backbone_config.in_channels=3", "must not set in_channels"),
+        ("test.margin_m=-1", "'margin_m' must be >= 0 metres"),
+        ("test.views=many", "'views' must be one of single, scannet"),
+        ("mix3d=2", "'mix3d' must be a probability"),
+        ("dataset=3", "must be text"),
+    ],
+)
+def test_changes_that_do_not_fit(change: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        override(RECIPES["scannet"], [change])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not JSON"),
+        ("[]", "must be an object"),
+        ("{}", "lacks dataset"),
+        ('{"datasets": "x"}', "unknown keys datasets"),
+    ],
+)
+def test_texts_that_are_no_recipe(text: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        read_recipe(text)
+
+
+def test_what_an_older_recipe_lacks_has_its_default() -> None:
+    content = json.loads(RECIPES["scannet"].to_json())
+    del content["form"], content["optimizer"]["cycle_momentum"]
+    assert read_recipe(json.dumps(content)) == RECIPES["scannet"]
+
+
+def test_a_written_recipe_with_a_foreign_key_is_refused() -> None:
+    content = json.loads(RECIPES["s3dis"].to_json())
+    content["optimizer"]["amsgrad"] = True
+    with pytest.raises(RecipeError, match="'optimizer': unknown keys amsgrad"):
+        read_recipe(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("kitty", "ptv3", "full"), "dataset 'kitty' is none of scannet"),
+        (("s3dis", "ptv2", "full"), "backbone 'ptv2' is none of ptv3"),
+        (("s3dis", "ptv3", "huge"), "size 'huge' is none of full, small"),
+    ],
+)
+def test_unknown_names(words: tuple[str, str, str], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        recipe_for(*words)
+
+
+def test_features_make_channels() -> None:
+    recipe = replace(Recipe(dataset="x"), features=("coord", "strength", "normal"))
+    assert recipe.in_channels == 7 and recipe.needs == ("strength", "normal")
+
+
+def test_what_training_files_were_like_is_part_of_a_recipe() -> None:
+    recipe = override(RECIPES["folder"], ["form.up=-y", "form.unit_m=0.001"])
+    assert read_recipe(recipe.to_json()).form == recipe.form
+    with pytest.raises(RecipeError, match="'up' must be one of z, y, -y, got 'x'"):
+        override(recipe, ["form.up=x"])
+
+
+def test_scales_and_columns_of_files_survive_being_written() -> None:
+    form = Form(strength_max=4095.0, columns=("x", "y", "z", "label"))
+    recipe = replace(RECIPES["folder"], form=form)
+    assert read_recipe(recipe.to_json()).form == form
+
+
+def test_points_outside_the_box_may_be_left_out() -> None:
+    recipe = override(
+        RECIPES["semantickitti"], ["drop_outside=true", "clip_box_m=[-1,-1,-1,1,1,1]"]
+    )
+    recipe = replace(recipe, augmentation=recipe.augmentation.none())
+    coord = np.array([[0, 0, 0], [0.5, 0.5, 0.5], [9, 0, 0]], np.float32)
+    rng = np.random.default_rng(0)
+    for steps in (training_steps, validation_steps):
+        assert np.abs(steps(recipe)(Scene(coord), rng).coord).max() <= 0.5
+        kept = steps(replace(recipe, drop_outside=False))(Scene(coord), rng)
+        assert len(kept) == 3 and np.abs(kept.coord).max() == 1

@@ -1,0 +1,400 @@
+"""A person's own clouds: descriptions, splits, labels, units, and what goes wrong with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from pointseg.datasets import DatasetError, open_dataset
+from pointseg.datasets.folder.description import EXAMPLE, read_description
+from pointseg.files import CloudFileError, write_cloud
+from pointseg.scene import Scene
+from tests import ROOT
+
+EXAMPLES = ROOT / "examples"
+BASE = {
+    "classes": ["ground", "tree"],
+    "features": ["color"],
+    "voxel_m": 0.05,
+    "splits": {"train": ["train"], "val": ["val/*.ply"]},
+}
+
+
+def cloud(count=200, *, seed=0, labels=(0, 1, -1), span=1.0, **fields):
+    rng = np.random.default_rng(seed)
+    known = {
+        "color": rng.integers(0, 256, (count, 3)).astype(np.float32),
+        "segment": rng.choice(np.array(labels, np.int32), count),
+    }
+    coord = (rng.random((count, 3)) * span).astype(np.float32)
+    return Scene(coord=coord, fields={**known, **fields})
+
+
+def description(**changes):
+    """BASE with changes, those to None left out."""
+    found = {key: value for key, value in {**BASE, **changes}.items() if value is not None}
+    return yaml.safe_dump(found)
+
+
+def make(root, scenes=("train/a.ply", "train/b.pcd", "val/c.ply"), **changes):
+    for number, name in enumerate(scenes):
+        write_cloud(root / name, cloud(seed=number))
+    (root / "dataset.yaml").write_text(description(**changes))
+    return root
+
+
+def test_clouds_are_found_and_read(tmp_path):
+    make(tmp_path, scenes=("train/a.ply", "train/b.pcd", "train/d", "train/e.laz", "val/c.ply"))
+    (tmp_path / "train" / "notes.md").write_text("not a cloud")
+    (tmp_path / "train" / ".hidden.ply").write_text("not a cloud")
+    dataset = open_dataset("folder", tmp_path)
+    assert dataset.name == tmp_path.name and dataset.classes.names == ("ground", "tree")
+    assert dataset.fields == {"color"} and dataset.voxel_m == 0.05  # type: ignore[attr-defined]
+    assert dataset.splits() == ("train", "val")
+    assert dataset.scenes("train") == ("a", "b", "d", "e") and dataset.scenes("val") == ("c",)
+    for name in dataset.scenes("train"):
+        scene = dataset.load("train", name)
+        assert scene.name == name and set(scene.fields) == {"color", "segment"}
+        assert set(np.unique(scene["segment"])) == {-1, 0, 1}
+
+
+@pytest.mark.parametrize("classes", [None, []])
+def test_classes_are_needed_only_where_they_are_learned(tmp_path, classes):
+    make(tmp_path, classes=classes)  # its files hold labels all the same
+    loaded = open_dataset("folder", tmp_path, labelled=False)
+    assert loaded.classes.names == ("unlabelled",)
+    for split, name in (("train", "a"), ("val", "c")):
+        assert set(loaded.load(split, name).fields) == {"color"}
+    problem = "lacks classes" if classes is None else "'classes' must be distinct names"
+    with pytest.raises(DatasetError, match=problem):
+        open_dataset("folder", tmp_path)
+    (tmp_path / "dataset.yaml").write_text(description(classes=None, voxel_m=None))
+    with pytest.raises(DatasetError, match="lacks voxel_m"):
+        open_dataset("folder", tmp_path, labelled=False)
+    (tmp_path / "dataset.yaml").write_text(description(classes=None, colors={"tree": [1, 2, 3]}))
+    with pytest.raises(DatasetError, match="'colors' names 'tree', which is not among the classes"):
+        open_dataset("folder", tmp_path, labelled=False)
+
+
+def test_labels_are_needed_only_where_they_are_learned(tmp_path):
+    make(tmp_path)
+    write_cloud(tmp_path / "train/a.ply", cloud().without("segment"))
+    with pytest.raises(DatasetError, match="has no labels 'segment'"):
+        open_dataset("folder", tmp_path).load("train", "a")
+    assert "segment" not in open_dataset("folder", tmp_path, labelled=False).load("train", "a")
+
+
+def test_folders_are_splits_where_none_are_named(tmp_path):
+    make(tmp_path, splits=None, scenes=("train/a.ply", "test/b.ply"))
+    dataset = open_dataset("folder", tmp_path)
+    assert dataset.splits() == ("train", "test")
+
+
+def test_names_that_repeat_get_their_folders(tmp_path):
+    make(tmp_path, scenes=("train/1/a.ply", "train/2/a.ply", "val/a.ply", "val/a.pcd"),
+         splits={"train": ["train/*/*"], "val": ["val"]})  # fmt: skip
+    dataset = open_dataset("folder", tmp_path)
+    assert dataset.scenes("train") == ("train__1__a", "train__2__a")
+    assert dataset.scenes("val") == ("val__a.pcd", "val__a.ply")
+
+
+def test_points_without_a_position_are_left_out(tmp_path):
+    make(tmp_path)
+    scene = cloud()
+    scene.coord[:50] = np.nan
+    write_cloud(tmp_path / "train/a.ply", scene)
+    loaded = open_dataset("folder", tmp_path).load("train", "a")
+    assert len(loaded) == 150
+    np.testing.assert_array_equal(loaded["segment"], scene["segment"][50:])
+
+
+def test_labels_are_mapped_by_file(tmp_path):
+    make(
+        tmp_path,
+        label="object",
+        labels=[
+            {"files": ["a*.ply"], "map": {1: "ground", "20-29": "tree"}, "ignore": [0, "90-99"]},
+            {"map": {1: "tree"}, "ignore": -5},
+        ],
+    )
+    first, second = np.resize([1, 20, 29, 0, 95], 200), np.resize([1, -5], 200)
+    write_cloud(tmp_path / "train/a.ply", cloud(object=first))
+    write_cloud(tmp_path / "train/b.pcd", cloud(object=second))
+    dataset = open_dataset("folder", tmp_path)
+    assert dataset.load("train", "a")["segment"].tolist() == [0, 1, 1, -1, -1] * 40
+    assert dataset.load("train", "b")["segment"].tolist() == [1, -1] * 100
+
+
+def test_minus_one_is_ignored_unless_it_is_mapped(tmp_path):
+    make(tmp_path, labels={"map": {0: "tree", 1: "ground"}})
+    assert set(np.unique(open_dataset("folder", tmp_path).load("train", "a")["segment"])) == {
+        -1,
+        0,
+        1,
+    }
+    make(tmp_path, labels={"map": {0: "tree", 1: "ground", -1: "tree"}})
+    assert set(np.unique(open_dataset("folder", tmp_path).load("train", "a")["segment"])) == {0, 1}
+
+
+def test_units_and_axes(tmp_path):
+    make(tmp_path, unit="millimetre", up="y", features=["color", "normal"])
+    normal = np.tile(np.array([[0, 1, 0]], np.float32), (200, 1))
+    scene = cloud(span=3000, normal=normal)
+    write_cloud(tmp_path / "train/a.ply", scene)
+    loaded = open_dataset("folder", tmp_path).load("train", "a")
+    x, y, z = scene.coord.T
+    np.testing.assert_allclose(loaded.coord, np.stack([x, -z, y], 1) / 1000, rtol=1e-6)
+    assert loaded["normal"].tolist() == [[0, 0, 1]] * 200
+
+
+def test_columns_of_text(tmp_path):
+    make(tmp_path, columns=["label", "x", "y", "z", "red", "green", "blue"], scenes=["val/c.ply"],
+         splits={"train": ["*.txt"], "val": ["val"]})  # fmt: skip
+    rows = "".join(f"1 {i / 100} 0 0 255 0 {i}\n" for i in range(150))
+    (tmp_path / "a.txt").write_text(rows)
+    dataset = open_dataset("folder", tmp_path)
+    scene = dataset.load("train", "a")
+    assert scene["segment"].tolist() == [1] * 150 and scene["color"][7].tolist() == [255, 0, 7]
+    assert len(dataset.load("val", "c")) == 200
+
+
+@pytest.mark.parametrize(("strength_max", "found"), [(None, 0.784), (1000, 0.2)])
+def test_the_scale_of_intensities(tmp_path, strength_max, found):
+    make(tmp_path, features=["strength"], strength_max=strength_max)
+    rows = "".join(f"{k / 200},0,0,200,{k % 2}\n" for k in range(200))
+    (tmp_path / "train" / "a.csv").write_text("x,y,z,intensity,label\n" + rows)
+    (tmp_path / "train" / "a.ply").unlink()
+    scene = open_dataset("folder", tmp_path).load("train", "a")
+    np.testing.assert_allclose(scene["strength"], found, atol=1e-3)
+
+
+def test_test_clouds_may_have_no_labels(tmp_path):
+    write_cloud(tmp_path / "test/d.ply", cloud().without("segment"))
+    make(tmp_path, splits={"train": ["train"], "val": ["val"], "test": ["test"]})
+    assert set(open_dataset("folder", tmp_path).load("test", "d").fields) == {"color"}
+
+
+def test_millimetres_are_noticed(tmp_path):
+    make(tmp_path)
+    write_cloud(tmp_path / "train/a.ply", cloud(span=3000))
+    dataset = open_dataset("folder", tmp_path)
+    with pytest.raises(DatasetError, match=r"a\.ply: .*if the coordinates are millimetres, say so"):
+        dataset.load("train", "a")
+    make(tmp_path, scenes=(), check_scale=False)
+    assert len(open_dataset("folder", tmp_path).load("train", "a")) == 200
+
+
+def test_a_label_outside_the_list_is_refused(tmp_path):
+    make(tmp_path)
+    write_cloud(tmp_path / "train/a.ply", cloud(segment=np.resize(np.int32([0, 1, 2, 7]), 200)))
+    message = r"train/a\.ply: holds labels that are in no class: 2 \(50 points\), 7 \(50 points\)"
+    with pytest.raises(DatasetError, match=message):
+        open_dataset("folder", tmp_path).load("train", "a")
+    many = np.arange(200, dtype=np.int32)
+    write_cloud(tmp_path / "train/a.ply", cloud(segment=many))
+    with pytest.raises(
+        DatasetError, match=r"6 \(1 points\) and 193 more; with 2 classes labels are"
+    ):
+        open_dataset("folder", tmp_path).load("train", "a")
+
+
+def test_files_that_no_rule_is_for_are_refused(tmp_path):
+    make(tmp_path, labels=[{"files": "x*", "map": {0: "ground"}}])
+    with pytest.raises(
+        DatasetError, match=r"train/a\.ply: no entry of 'labels' .* is for this file"
+    ):
+        open_dataset("folder", tmp_path).load("train", "a")
+
+
+def test_missing_features_and_labels_are_refused(tmp_path):
+    make(tmp_path, features=["color", "normal"])
+    with pytest.raises(
+        DatasetError, match=r"a\.ply: lacks normal, which 'features' .*it has: color, segment"
+    ):
+        open_dataset("folder", tmp_path).load("train", "a")
+    make(tmp_path, scenes=())
+    write_cloud(tmp_path / "train/a.ply", cloud().without("segment"))
+    with pytest.raises(DatasetError, match=r"a\.ply: has no labels 'segment'; name their field"):
+        open_dataset("folder", tmp_path).load("train", "a")
+    make(tmp_path, scenes=(), label="color_of_leaves")
+    with pytest.raises(
+        DatasetError, match="has no labels 'color_of_leaves'.*it has: color, segment"
+    ):
+        open_dataset("folder", tmp_path).load("val", "c")
+
+
+def test_labels_that_are_no_whole_numbers_are_refused(tmp_path):
+    make(tmp_path, label="height")
+    write_cloud(tmp_path / "train/a.ply", cloud(height=np.linspace(0, 1, 200)))
+    with pytest.raises(DatasetError, match="its labels 'height' must be whole numbers"):
+        open_dataset("folder", tmp_path).load("train", "a")
+
+
+def test_a_cloud_without_points_is_refused(tmp_path):
+    make(tmp_path)
+    write_cloud(tmp_path / "train/a.ply", cloud().select(np.zeros(200, bool)))
+    with pytest.raises(DatasetError, match=r"a\.ply: holds no points with a position"):
+        open_dataset("folder", tmp_path).load("train", "a")
+
+
+def test_damaged_files_and_wrong_lengths_are_told_by_the_reader(tmp_path):
+    make(tmp_path, scenes=("train/a.ply", "train/d", "val/c.ply"))
+    data = (tmp_path / "train/a.ply").read_bytes()
+    (tmp_path / "train/a.ply").write_bytes(data[:-5])
+    np.save(tmp_path / "train/d/segment.npy", np.zeros(7))
+    dataset = open_dataset("folder", tmp_path)
+    with pytest.raises(CloudFileError, match=r"a\.ply: is cut off"):
+        dataset.load("train", "a")
+    with pytest.raises(CloudFileError, match="d: 'segment' has 7 rows, 'coord' 200"):
+        dataset.load("train", "d")
+
+
+def test_unknown_splits_and_scenes_are_refused(tmp_path):
+    dataset = open_dataset("folder", make(tmp_path, name="mine"))
+    with pytest.raises(DatasetError, match="mine: there is no split 'test'; there are: train, val"):
+        dataset.scenes("test")
+    with pytest.raises(DatasetError, match="mine: split 'train' has no scene 'z' among its 2"):
+        dataset.load("train", "z")
+
+
+def test_splits_that_find_nothing_are_refused(tmp_path):
+    make(tmp_path, splits={"train": ["train"], "val": ["validation/*.ply"]})
+    message = r"split 'val': 'validation/\*\.ply' finds no clouds .*\.laz"
+    with pytest.raises(DatasetError, match=message) as caught:
+        open_dataset("folder", tmp_path)
+    assert EXAMPLE in str(caught.value)
+    make(tmp_path / "b", splits=None, scenes=("somewhere/a.ply",))
+    with pytest.raises(DatasetError, match="has no folder train, val or test; name the files"):
+        open_dataset("folder", tmp_path / "b")
+
+
+def test_clouds_may_lie_in_the_root(tmp_path):
+    make(tmp_path, scenes=("a.ply", "val/c.ply"), splits={"train": ["."], "val": ["val"]})
+    assert open_dataset("folder", tmp_path).scenes("train") == ("a",)
+
+
+def test_a_pattern_that_cannot_be_is_refused(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise ValueError("Invalid pattern")
+
+    make(tmp_path)
+    monkeypatch.setattr(Path, "glob", refuse)
+    with pytest.raises(DatasetError, match="split 'train': 'train': Invalid pattern"):
+        open_dataset("folder", tmp_path)
+
+
+def test_a_file_in_train_and_val_is_refused(tmp_path):
+    make(tmp_path, splits={"train": ["train"], "val": ["*/a.ply"]})
+    with pytest.raises(DatasetError, match=r"train/a\.ply is in train and in val"):
+        open_dataset("folder", tmp_path)
+
+
+def test_a_missing_description_is_refused(tmp_path):
+    with pytest.raises(
+        DatasetError, match=r"dataset\.yaml: is not there; describe your clouds"
+    ) as caught:
+        open_dataset("folder", tmp_path)
+    example = str(caught.value).split("such as: ")[1]
+    assert yaml.safe_load(example)["voxel_m"] == 0.05  # one line, and YAML
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("voxel_m: [", "is not YAML: "),
+        ("- a", "the file must hold 'key: value' lines, got list"),
+        ("", "the file must hold 'key: value' lines, got NoneType"),
+        ({"voxle_m": 1}, "unknown key 'voxle_m'; did you mean 'voxel_m'?"),
+        ({"zzz": 1}, "unknown key 'zzz'; known are name, classes"),
+        ({"voxel_m": None, "features": None}, "lacks features, voxel_m; for example: {classes"),
+        ({"voxel_m": 0}, "'voxel_m' must be a number of metres above 0, got 0"),
+        ({"voxel_m": "two"}, "'voxel_m' must be a number of metres above 0, got 'two'"),
+        ({"voxel_m": [1]}, r"'voxel_m' must be a number of metres above 0, got \[1\]"),
+        ({"voxel_m": True}, "'voxel_m' must be a number of metres above 0, got True"),
+        ({"classes": []}, "'classes' must be distinct names, at least one"),
+        ({"classes": ["a", "a"]}, "'classes' must be distinct names"),
+        ({"classes": ["yes", False]}, "'classes' must be text .in quotes.*got False"),
+        ({"classes": {"a": 0}}, "'classes' must be a list, got"),
+        (
+            {"features": ["colour"]},
+            "'features' must be some of color, normal, strength, got 'colour'",
+        ),
+        ({"colors": {"x": [1, 2, 3]}}, "'colors' names 'x', which is not among the classes"),
+        ({"colors": {"tree": [1, 2]}}, "the color of 'tree' must be"),
+        ({"colors": {"tree": [1, 2, 300]}}, "the color of 'tree' must be"),
+        ({"colors": {"tree": "green"}}, "the color of 'tree' must be"),
+        ({"unit": "inch"}, "'unit' must be one of metre, centimetre, millimetre, foot, got 'inch'"),
+        ({"unit": ["metre"]}, "'unit' must be one of metre"),
+        ({"up": "x"}, "'up' must be one of z, y, -y, got 'x'"),
+        ({"name": 5}, "'name' must be text"),
+        ({"label": 5}, "'label' must be text"),
+        ({"columns": 5}, "'columns' must be a list, got 5"),
+        ({"check_scale": "no"}, "'check_scale' must be true or false, got 'no'"),
+        ({"splits": ["train"]}, "'splits' must hold 'key: value' lines, got list"),
+        ({"splits": {"train": 5}}, "'splits: train' must be a list, got 5"),
+        ({"splits": {"train": ["/etc/*"]}}, r"splits: train: '/etc/\*' must lie below the root"),
+        ({"splits": {"train": ["../a"]}}, r"splits: train: '../a' must lie below the root"),
+        ({"labels": 5}, "'labels' must hold 'key: value' lines, got int"),
+        ({"labels": {"maps": {}}}, "'labels' takes files, map and ignore, got 'maps'"),
+        ({"labels": {"map": {1: "bush"}}}, "'labels: map' leads 1 to 'bush', which is not among"),
+        (
+            {"labels": {"map": {"a": "tree"}}},
+            "'labels' must map whole numbers or ranges .* got 'a'",
+        ),
+        (
+            {"labels": {"map": {"9-5": "tree"}}},
+            "'labels' must map whole numbers or ranges .* got '9-5'",
+        ),
+        (
+            {"labels": {"map": {1.5: "tree"}}},
+            "'labels' must map whole numbers or ranges .* got 1.5",
+        ),
+        ({"labels": {"map": {1: "tree"}, "ignore": [1]}}, "'labels' says twice what 1 means"),
+        ({"labels": {"map": {1: "tree", "0-5": "ground"}}}, "'labels' says twice what 1 means"),
+    ],
+)
+def test_descriptions_that_do_not_fit_are_refused(tmp_path, change, message):
+    path = tmp_path / "dataset.yaml"
+    path.write_text(description(**change) if isinstance(change, dict) else change)
+    with pytest.raises(DatasetError, match=message) as caught:
+        read_description(path, default_name="x")
+    assert str(caught.value).startswith(str(path))
+
+
+def test_small_things_that_yaml_takes_otherwise(tmp_path):
+    (tmp_path / "a.yaml").write_text(
+        "{classes: [tree], features: [], voxel_m: 1e-2, colors: {tree: [1, 2, 3]}, splits: {train: a}}"
+    )
+    found = read_description(tmp_path / "a.yaml", default_name="x")
+    assert found.voxel_m == 0.01 and found.name == "x" and found.features == frozenset()
+    assert found.splits == {"train": ("a",)} and found.classes.colors.tolist() == [[1, 2, 3]]
+
+
+@pytest.mark.parametrize("optional", [False, True])
+def test_the_example_is_a_description(tmp_path, optional):
+    text = (EXAMPLES / "folder.yaml").read_text()
+    if optional:  # with all that is commented out
+        head, tail = text.split("\n\n# name:")
+        text = head + "\n" + "\n".join(line[2:] for line in ("# name:" + tail).splitlines())
+    (tmp_path / "dataset.yaml").write_text(text)
+    found = read_description(tmp_path / "dataset.yaml", default_name="x")
+    assert found.name == ("my-clouds" if optional else "x") and len(found.classes) == 3
+    assert found.unit_m == (0.001 if optional else 1) and found.check_scale != optional
+
+
+def test_real_scenes_by_their_description(shared):
+    root = shared / "data/points/tabletop_rgbd"
+    dataset = open_dataset("folder", root, config=EXAMPLES / "tabletop.yaml")
+    assert dataset.name == "tabletop" and dataset.classes.names == ("table", "box", "cylinder")
+    assert len(dataset.scenes("train")) == 16 and len(dataset.scenes("val")) == 8
+    for split, name, present in (
+        ("train", "learn9", {0, 1}), ("train", "learn33", {0, 2}), ("train", "learn22", {0, 1}),
+        ("val", "test17", {0, 1}), ("val", "test40", {0, 2}),
+    ):  # fmt: skip
+        scene = dataset.load(split, name)
+        assert set(np.unique(scene["segment"])) == present
+        assert np.isfinite(scene.coord).all() and 150_000 < len(scene) < 220_000
+        assert set(scene.fields) == {"color", "segment"}

@@ -1,0 +1,371 @@
+"""What is found where images and points do not meet."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dinomed3d.lifting import Cameras, z_buffer
+from dinomed3d.runtime.errors import UserError
+from pointseg.images.calibration.agreement import Evidence, look, own_depth, weigh
+from pointseg.images.calibration.check import CheckSpec, check_cameras
+from pointseg.images.calibration.issues import Finding
+from pointseg.images.calibration.pose_check import (
+    depth_unit,
+    half_pixel,
+    judge,
+    lens_problem,
+    unit_words,
+)
+from pointseg.images.calibration.pose_conventions import (
+    BOTH,
+    FORWARD_X,
+    INVERTED,
+    OPENGL,
+    alternatives,
+)
+from pointseg.images.projection import Visibility
+from pointseg.images.readers.frame import ImagesError
+from tests.pointseg.images.street import (
+    Held,
+    camera,
+    depth_map,
+    frame,
+    inverted,
+    photo,
+    posed,
+    street,
+)
+
+RULE = Visibility(occlusion="depth")
+FLIP = torch.diag(torch.tensor([1.0, -1, -1, 1], dtype=torch.float64))
+POSE = camera().world_to_camera
+
+
+def check(tmp_path, view, scene=None, **settings):
+    frames = view if isinstance(view, list) else [view]
+    scene = street() if scene is None else scene
+    spec = CheckSpec(
+        scene=scene, frames=frames, out=tmp_path, size=(80, 60), **{"rule": RULE, **settings}
+    )
+    return check_cameras(spec)
+
+
+def test_figures_of_a_view_that_fits():
+    shown = look(camera(), torch.from_numpy(street().coord), RULE)
+    assert shown.inside.all() and shown.visible.all()
+    found = weigh(
+        shown,
+        camera(),
+        image=photo(),
+        depth=torch.from_numpy(depth_map()),
+        color=street()["color"],
+        margin_m=0.1,
+    )
+    assert (found.points, found.inside, found.visible) == (4800, 4800, 4800)
+    assert (found.depth_known, found.depth_fits) == (4800, 4800)
+    assert found.depth_off_m < 1e-5 and found.color_off == 0
+    assert 40 < found.color_chance < 90
+    assert found.lower_is_nearer < -0.7
+
+
+def test_a_fitting_view_is_called_so(tmp_path):
+    found = check(tmp_path, frame(depth=True))
+    assert found.verdict.other is None and "100%" in found.verdict.reason
+    assert found.findings == () and found.seen == found.inside == 1
+    assert {path.relative_to(tmp_path).as_posix() for path in found.pictures} == {
+        "cloud.png",
+        "views/ahead.png",
+    }
+    with Image.open(tmp_path / "cloud.png") as picture:
+        assert picture.width == 2 * 80 + 8
+
+
+@pytest.mark.parametrize("depth", [True, False])
+@pytest.mark.parametrize("colored", [True, False])
+@pytest.mark.parametrize(
+    ("pose", "other"),
+    [
+        (torch.linalg.inv(POSE), INVERTED),
+        (FLIP @ POSE, OPENGL),
+        (torch.linalg.inv(FLIP @ POSE), BOTH),
+    ],
+)
+def test_poses_the_other_way_are_told_whatever_the_evidence(tmp_path, depth, colored, pose, other):
+    found = check(tmp_path, posed(frame(depth=depth), pose), street(colored=colored))
+    assert found.verdict.other == other
+    assert len(found.findings) == 1  # not all that follows from it
+    if other != OPENGL:
+        assert "inverted" in str(found.findings[0])
+    assert (tmp_path / "views" / "ahead.other.png").is_file()
+
+
+def test_axes_of_a_vehicle(tmp_path):
+    vehicle = torch.tensor([[0.0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
+    found = check(tmp_path, posed(frame(), vehicle.double() @ POSE))
+    assert found.verdict.other == FORWARD_X
+
+
+def before_a_wall():
+    """Points of a square of 1 m, 2 m away, and of a wall 6 m away."""
+    sides = np.arange(-0.5, 0.51, 0.025), np.arange(-4, 4.01, 0.05)
+    parts = [
+        np.stack([*map(np.ravel, np.meshgrid(side, side)), np.full(len(side) ** 2, depth)], 1)
+        for side, depth in zip(sides, (2.0, 6.0), strict=True)
+    ]
+    return torch.from_numpy(np.concatenate(parts).astype(np.float32)), len(parts[0])
+
+
+def test_large_images_get_a_smaller_map_that_hides_the_same(monkeypatch):
+    large = camera(
+        intrinsics=torch.tensor([[900.0, 0, 480], [0, 900, 360], [0, 0, 1]]),
+        size=(720, 960),
+        world_to_camera=torch.eye(4),
+    )
+    points, before = before_a_wall()
+    whole = own_depth(large, points)
+    monkeypatch.setattr("pointseg.images.calibration.agreement.LARGEST_MAP", 100_000)
+    small = own_depth(large, points)
+    assert whole.shape == (720, 960) and small.shape == (273, 365)
+    uv, inside, _ = Cameras([large]).project(0, points)
+    found = [look(large, points, RULE, occluder=depth).visible for depth in (whole, small)]
+    assert found[0][:before].all() and found[1][:before].all()
+    assert (inside[before:] & ~found[1][before:]).sum() > 500
+    # Apart from the square's outline, whose gap between points and a pixel of the map count.
+    off = (uv - torch.tensor([480, 360])).abs().amax(1) - 225
+    assert torch.equal(found[0][off.abs() > 18], found[1][off.abs() > 18])
+
+
+def test_a_check_makes_no_larger_map(tmp_path, monkeypatch):
+    made = []
+
+    def kept(camera, points):
+        made.append(camera.size)
+        return z_buffer(camera, points)
+
+    monkeypatch.setattr("pointseg.images.calibration.agreement.z_buffer", kept)
+    monkeypatch.setattr("pointseg.images.calibration.agreement.LARGEST_MAP", 1200)
+    found = check(tmp_path, frame(), rule=Visibility(occlusion="z-buffer"))
+    assert set(made) == {(30, 40)}
+    assert (
+        found.seen > 0.9
+    )  # far ground recedes by more than the margin within one pixel of the map
+
+
+def test_worlds_that_were_turned_are_turned_back_before_poses_are_inverted(tmp_path):
+    turn = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
+    world = torch.eye(4, dtype=torch.float64)
+    world[:3, :3] = torch.from_numpy(turn)
+    wrong = posed(frame(), torch.linalg.inv(POSE) @ world.T)
+    scene = street().moved(street().coord @ turn.T.astype(np.float32))
+    assert check(tmp_path, wrong, scene, turn=turn).verdict.other == INVERTED
+
+
+def test_georeferenced_points_and_poses(tmp_path):
+    origin = np.array([4.5e5, 5.3e6, 200.0])
+    away = torch.eye(4, dtype=torch.float64)
+    away[:3, 3] = -torch.from_numpy(origin)
+    scene = replace(street(), origin=origin)
+    good = posed(frame(depth=True), POSE @ away)
+    assert check(tmp_path, good, scene).verdict.other is None
+    assert check(tmp_path, inverted(good), scene).verdict.other == INVERTED
+
+
+def test_one_view_of_several_is_told_alone(tmp_path):
+    views = [replace(frame(), name=f"v{i}") for i in range(3)]
+    views[1] = inverted(views[1])
+    found = check(tmp_path, views)
+    assert found.verdict.other is None
+    (finding,) = [f for f in found.findings if "inverted" in f.text]
+    assert finding.text.startswith("v1: the poses look inverted")
+
+
+def test_depths_in_another_unit(tmp_path):
+    view = replace(frame(), depth=Held(depth_map() * 1000, "depth"))
+    found = check(tmp_path, view)
+    (finding,) = found.findings
+    assert "says 1000 times the distance" in str(finding)
+    shown = look(camera(), torch.from_numpy(street().coord), RULE)
+    for factor in (1000.0, 0.2, 0.3048):
+        depth = torch.from_numpy(depth_map() * factor)
+        assert depth_unit(shown, camera(), depth) == pytest.approx(factor, rel=0.01)
+    assert depth_unit(shown, camera(), torch.from_numpy(depth_map() + 0.05)) is None
+    assert depth_unit(shown, camera(), torch.zeros(60, 80)) is None
+    anything = torch.rand(60, 80, generator=torch.Generator().manual_seed(0)) * 50 + 1
+    assert depth_unit(shown, camera(), anything) is None
+
+
+METRES = {"metre": 1.0, "millimetre": 0.001, "foot": 0.3048}
+
+
+@pytest.mark.parametrize(
+    ("factor", "scale", "unit_m", "told"),
+    [
+        (0.2, 5000.0, 1.0, "1/5 of the dist.*: the map is in another unit .depth_scale 1000 would fit, not 5000.$"),
+        (1000.0, 1.0, 1.0, "says 1000 times .*: the map is in another unit .depth_scale 1000 would fit, not 1.$"),
+        (0.0009995, 1000.0, 1.0, "either the unit of points and poses is millimetre, not metre .--unit milli.*"
+         "or the map is in another unit .depth_scale 1 would fit, not 1000.$"),
+        (0.001, 50.0, 1.0, "lie on it: the unit of points and poses is millimetre, not metre .*yaml.$"),
+        (0.3, None, 1.0, "lie on it: the unit of points and poses is foot, not metre .*yaml.$"),
+        (1000.0, 1000.0, 0.001, "either the unit of points and poses is metre, not milli.*depth_scale 1000000 would"),
+        (1e5, 1000.0, 1.0, "the map is in another unit, or points and poses are; look at what"),
+        (0.01, 50.0, 1.0, "the map is in another unit, or points and poses are; look at what"),
+        (0.001, 1000.0, None, "lie on it: the map is in another unit .depth_scale 1 would fit"),
+    ],
+)  # fmt: skip
+def test_of_what_is_in_another_unit_what_can_be_said_is_told(factor, scale, unit_m, told):
+    words = unit_words(factor, scale=scale, unit_m=unit_m, units=METRES)
+    assert re.search(told, words), words
+
+
+def test_pixel_centres(tmp_path):
+    half = torch.tensor([[70.0, 0, 39.5], [0, 70, 29.5], [0, 0, 1]])
+    found = check(tmp_path, frame(depth=True, intrinsics=half))
+    assert ["corners of pixels" in f.text for f in found.findings] == [True]
+    points = torch.from_numpy(street().coord)
+    assert half_pixel(look(camera(intrinsics=half), points, RULE))
+    assert not half_pixel(look(camera(), points, RULE))
+    anywhere = points + 0.1 * torch.rand(4800, 3, generator=torch.Generator().manual_seed(0))
+    assert not half_pixel(look(camera(intrinsics=half), anywhere, RULE))
+    assert not half_pixel(look(camera(intrinsics=half), points[:10], RULE))
+
+
+@pytest.mark.parametrize(
+    ("rows", "problem"),
+    [
+        ([[70, 0, 40], [0, 70, 30]], ""),
+        ([[70, 0, 34], [0, 72, 33]], ""),
+        ([[35, 0, 20], [0, 35, 15]], "about 40 x 30: K is for another size, multiply .* by 2"),
+        ([[140, 0, 80], [0, 140, 60]], "about 160 x 120: .* by 0.5"),
+        ([[70, 0, 5], [0, 70, 30]], "far from the middle"),
+        ([[70, 0, 40], [0, 140, 30]], "focal lengths differ"),
+        ([[4, 0, 40], [0, 4, 30]], "field of view would be 169 degrees"),
+        ([[4000, 0, 40], [0, 4000, 30]], "field of view would be 1.15 degrees"),
+    ],
+)
+def test_lenses_that_do_not_fit(rows, problem):
+    matrix = torch.tensor([*rows, [0, 0, 1]], dtype=torch.float64)
+    told = lens_problem(camera(intrinsics=matrix))
+    assert (told == "") == (problem == "")
+    if problem:
+        with pytest.raises(ValueError, match=problem):
+            raise ValueError(told)
+
+
+def test_a_view_that_sees_nothing_and_one_where_all_is_hidden(tmp_path):
+    away = POSE.clone()
+    away[0, 3] = 500  # far to the side
+    depth = np.random.default_rng(0).uniform(0.1, 1.2, (60, 80)).astype(np.float32)
+    wall = replace(frame(), name="wall", depth=Held(depth))
+    views = [replace(posed(frame(), away), name="aside"), wall, frame()]
+    found = check(tmp_path, views)
+    told = {str(finding): finding.note for finding in found.findings}
+    assert told == {  # as right calibrations have it
+        "aside: no point lies in the image": True,
+        "wall: 4800 points lie in the image, and all of them are hidden": True,
+    }
+    assert found.showing == 2
+
+
+def test_a_depth_map_that_looks_through_the_points_is_a_problem(tmp_path):
+    depth = np.random.default_rng(0).uniform(20, 60, (60, 80)).astype(np.float32)
+    other = replace(frame(), name="other", depth=Held(depth))
+    (finding,) = check(tmp_path, [other, frame()]).findings
+    assert "other: 4800 points lie in the image, and all of them are hidden, many" in str(finding)
+    assert "is it of this image?" in finding.text and not finding.note
+
+
+def photos(showing):
+    """40 photos beside each other, few of which show the street; some would if they looked right."""
+    found = []
+    for number in range(40):
+        pose = POSE.clone()
+        pose[0, 3] += 0 if number in showing else 15 * (number - 21)
+        found.append(replace(posed(frame(), pose), name=f"v{number}"))
+    return found
+
+
+@pytest.mark.parametrize("count", [8, 2, None])
+def test_most_images_may_show_other_parts_of_a_site(tmp_path, count):
+    wall = street(colored=False)
+    wall = wall.select(wall.coord[:, 2] > 0.01)  # where nothing tells but what is in view
+    for number, showing in enumerate([(21, 22, 23), (21,)]):
+        found = check(tmp_path / str(number), photos(showing), wall, count=count)
+        assert found.verdict.other is None and found.showing == len(showing)
+        assert all(finding.note for finding in found.findings)
+        if count is not None:
+            names = [f"v{each}" for each in showing][:count]
+            assert [view.name for view in found.views] == names and found.inside == 1
+
+
+def test_where_no_image_shows_the_scene_what_would_is_told(tmp_path):
+    wall = street(colored=False)
+    wall = wall.select(wall.coord[:, 2] > 0.01)
+    views = [posed(each, torch.linalg.inv(FLIP @ POSE)) for each in photos(())]
+    found = check(tmp_path, views, wall, count=8)
+    assert found.verdict.other == BOTH and found.showing == 0 and len(found.views) == 8
+
+
+def test_no_view_sees_anything(tmp_path):
+    found = check(tmp_path, frame(), rule=Visibility(far_m=0.5))
+    (finding,) = found.findings
+    assert "none of its 4800 points is visible" in finding.text and "0.5 m" in finding.text
+    assert found.seen == 0
+
+
+def test_images_that_cannot_be_read(tmp_path):
+    small = replace(frame(), name="small", image=Held(photo()[:30]))
+    found = check(tmp_path, [small, frame()])
+    assert len(found.views) == 1
+    assert "is 80 x 30 pixels" in str(found.findings[0])
+    with pytest.raises(ImagesError, match="is 80 x 30 pixels"):
+        check(tmp_path, small)
+    narrow = replace(frame(), depth=Held(np.ones((60, 20), np.float32)))
+    assert "does not show what" in str(check(tmp_path, narrow).findings[0])
+
+
+def test_nothing_to_check(tmp_path):
+    with pytest.raises(UserError, match="has no images"):
+        check(tmp_path, [])
+    with pytest.raises(UserError, match="has no points"):
+        check(tmp_path, frame(), street().select(np.zeros(0, np.int64)))
+
+
+def evidence(**figures):
+    return Evidence(**{"points": 1000, "inside": 300, "visible": 300, **figures})
+
+
+def test_what_tells_most_is_asked_first():
+    depth = {"depth_known": 300, "depth_off_m": 0.0}
+    good = evidence(**depth, depth_fits=290, color_off=50.0, color_chance=50.0)
+    bad = evidence(**depth, depth_fits=3, color_off=5.0, color_chance=50.0)
+    assert judge([good], {INVERTED: [bad]}).other is None
+    assert judge([bad], {INVERTED: [good]}).other == INVERTED
+
+
+def test_evidence_that_both_readings_have_tells_nothing():
+    alike = evidence(lower_is_nearer=-0.8)
+    verdict = judge([alike], {INVERTED: [evidence(lower_is_nearer=-0.75)]})
+    assert verdict.other is None and verdict.reason == ""
+    assert judge([evidence()], {}).reason == ""
+
+
+def test_many_more_points_in_view():
+    few, many = evidence(inside=1), evidence(inside=400)
+    assert judge([few], {INVERTED: [many]}).other == INVERTED
+    assert judge([evidence(inside=100)], {INVERTED: [many]}).other is None
+
+
+def test_a_pose_that_is_its_own_inverse_has_no_alternative():
+    still = camera(world_to_camera=torch.eye(4))
+    assert INVERTED not in alternatives(still) and OPENGL in alternatives(still)
+
+
+def test_findings_name_some_of_their_views():
+    assert str(Finding("odd", ("a", "b", "c", "d"))) == "a, b, c and 1 more: odd"
+    assert str(Finding("odd")) == "odd"

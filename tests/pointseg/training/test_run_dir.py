@@ -1,0 +1,83 @@
+"""What becomes of a run that another one replaces."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dinomed3d.runtime.errors import UserError
+from pointseg.training import train as loop
+from pointseg.training.run_dir import REPLACED, drop_replaced, set_aside
+from pointseg.training.train import train
+from tests.pointseg.tiny import Boxes, spec
+
+
+def made(folder: Path, mark: str, *names: str) -> None:
+    """Files and folders of a run that say whose they are."""
+    for name in names:
+        path = folder / name / "events" if name in ("tensorboard", "pictures") else folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(mark)
+
+
+def held(folder: Path) -> dict[str, str]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in files}
+
+
+WHOLE = ("last.pt", "best.pt", "metrics.csv", "curves.png", "tensorboard", "pictures")
+
+
+def test_a_run_is_moved_and_what_is_not_its_own_stays(tmp_path: Path) -> None:
+    assert set_aside(tmp_path / "none") is None and set_aside(tmp_path) is None
+    made(tmp_path, "old", *WHOLE, "notes.txt")
+    assert set_aside(tmp_path) == tmp_path / REPLACED
+    assert {path.name for path in tmp_path.iterdir()} == {REPLACED, "notes.txt"}
+    moved = {f"{n}/events" if n in ("tensorboard", "pictures") else n for n in WHOLE}
+    assert held(tmp_path / REPLACED) == dict.fromkeys(moved, "old")
+    assert set_aside(tmp_path) is None  # a run that wrote nothing leaves nothing to move
+    assert len(held(tmp_path / REPLACED)) == len(WHOLE)
+    drop_replaced(tmp_path)
+    drop_replaced(tmp_path)
+    assert held(tmp_path) == {"notes.txt": "old"}
+
+
+def test_a_run_without_a_best_model_does_not_push_out_one_that_has_it(tmp_path: Path) -> None:
+    made(tmp_path, "old", *WHOLE)
+    set_aside(tmp_path)
+    made(tmp_path, "stopped early", "last.pt", "tensorboard")
+    assert set_aside(tmp_path) is None
+    assert not (tmp_path / "last.pt").exists() and not (tmp_path / "tensorboard").exists()
+    assert set(held(tmp_path / REPLACED).values()) == {"old"}
+    made(tmp_path, "newer", *WHOLE)
+    assert set_aside(tmp_path) == tmp_path / REPLACED
+    assert set(held(tmp_path / REPLACED).values()) == {"newer"}
+
+
+def test_a_new_run_that_fails_leaves_the_old_one_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = train(spec(tmp_path)).best.read_bytes()
+    said: list[str] = []
+    with pytest.raises(UserError, match="is truncated"):
+        train(spec(tmp_path, dataset=Boxes(broken=("train3",)), log=said.append))
+    assert said == [
+        f"the run that was in {tmp_path} lies in {tmp_path / REPLACED} until this one has its first best.pt"
+    ]
+    assert not (tmp_path / "best.pt").exists() and not (tmp_path / "last.pt").exists()
+    assert (tmp_path / REPLACED / "best.pt").read_bytes() == old
+    # the next one, which gets as far as its first validation, takes its place
+    there: list[bool] = []
+    validate = loop._Run.validate
+
+    def looked(run: Any) -> Any:
+        there.append((tmp_path / REPLACED / "best.pt").is_file())
+        return validate(run)
+
+    monkeypatch.setattr(loop._Run, "validate", looked)
+    train(spec(tmp_path, seed=1))
+    assert there == [True, False]
+    assert not (tmp_path / REPLACED).exists() and (tmp_path / "best.pt").read_bytes() != old
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 1

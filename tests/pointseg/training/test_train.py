@@ -1,0 +1,245 @@
+"""The training loop: it learns, writes what it promises, resumes exactly, and says what went wrong."""
+
+from __future__ import annotations
+
+import csv
+import multiprocessing
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dinomed3d.runtime.errors import UserError
+from pointseg.scene import Scene
+from pointseg.segmenter import Segmenter
+from pointseg.training import memory
+from pointseg.training import train as loop
+from pointseg.training.checkpoint import load_model, read_checkpoint
+from pointseg.training.train import LAST, TrainResult, train
+from tests.pointseg.tiny import CLASSES, RECIPE, Boxes, spec
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return read_checkpoint(path)["model"]
+
+
+def same(one: Path, two: Path) -> bool:
+    a, b = weights(one), weights(two)
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
+    """A run that nobody disturbed."""
+    return train(spec(tmp_path_factory.mktemp("whole")))
+
+
+def test_a_run_leaves_what_it_promises(whole: TrainResult) -> None:
+    folder = whole.last.parent
+    with (folder / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["5", "10"]
+    assert float(rows[1]["loss"]) < float(rows[0]["loss"])
+    assert float(rows[1]["val_voxel_miou"]) <= whole.score
+    assert (folder / "curves.png").stat().st_size > 5000
+    assert list((folder / "tensorboard").iterdir())
+    assert whole.steps == 10
+    assert not list(folder.glob(".*"))
+
+
+def test_its_model_can_be_used_without_the_run(whole: TrainResult) -> None:
+    model, trained = load_model(whole.best, "cpu")
+    assert isinstance(model, Segmenter) and not model.training
+    assert trained.recipe == RECIPE and trained.needs == ("color",)
+    assert trained.classes == CLASSES and trained.classes.colors.tolist() == CLASSES.colors.tolist()
+    assert len(trained.sha256) == 64
+    assert "training" not in read_checkpoint(whole.best)
+
+
+def test_it_learns(tmp_path: Path) -> None:
+    still = replace(RECIPE, epochs=24, mix3d=0.0, augmentation=RECIPE.augmentation.none())
+    assert train(spec(tmp_path, recipe=still)).score > 0.9
+
+
+@pytest.mark.parametrize("at", [3, 5, 9])
+def test_an_interrupted_run_ends_where_it_would_have(
+    at: int, whole: TrainResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = loop._Run._one_step
+
+    def interrupted(run: Any, batches: Any) -> dict[str, float]:
+        if run.step == at - 1:
+            signal.raise_signal(signal.SIGINT)  # in the middle of a step, which is done first
+        return step(run, batches)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop._Run, "_one_step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(spec(tmp_path))
+    assert read_checkpoint(tmp_path / LAST)["training"]["step"] == at
+    torch.rand(7)  # what happened meanwhile does not matter
+    result = train(spec(tmp_path, resume=True))
+    assert same(result.last, whole.last) and same(result.best, whole.best)
+    assert result.score == whole.score
+    with (tmp_path / "metrics.csv").open(newline="") as file:
+        assert [row["step"] for row in csv.DictReader(file)][-1] == "10"
+
+
+def test_asked_twice_it_stops_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(run: Any, batches: Any) -> dict[str, float]:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("still here")
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(loop._Run, "_one_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(spec(tmp_path))
+    assert signal.getsignal(signal.SIGINT) is before
+    assert not (tmp_path / LAST).exists()
+
+
+def test_workers_change_nothing(whole: TrainResult, tmp_path: Path) -> None:
+    assert same(train(spec(tmp_path, workers=1)).last, whole.last)
+
+
+def test_seeds_change_the_run(whole: TrainResult, tmp_path: Path) -> None:
+    assert not same(train(spec(tmp_path, seed=1)).last, whole.last)
+
+
+def test_parts_of_a_batch_see_the_same_scenes(tmp_path: Path) -> None:
+    recipe = replace(RECIPE, mix3d=0.0, epochs=1)
+    result = train(spec(tmp_path, recipe=recipe, parts=2))
+    assert result.steps == 3
+
+
+def test_bfloat16(tmp_path: Path) -> None:
+    result = train(spec(tmp_path, recipe=replace(RECIPE, epochs=1), precision="bf16-mixed"))
+    assert {value.dtype for value in weights(result.last).values()} == {torch.float32, torch.int64}
+
+
+def test_class_weights_are_part_of_a_run(tmp_path: Path) -> None:
+    recipe = replace(RECIPE, class_weights="auto", epochs=1)
+    result = train(spec(tmp_path, recipe=recipe))
+    kept = read_checkpoint(result.last)["training"]["weights"]
+    assert kept[1] > kept[0] > 0
+
+
+def test_what_cannot_be_resumed(whole: TrainResult) -> None:
+    folder = whole.last.parent
+    with pytest.raises(UserError, match="was trained by another recipe"):
+        train(spec(folder, resume=True, recipe=replace(RECIPE, epochs=5)))
+    with pytest.raises(UserError, match="begun with seed 0, not 3"):
+        train(spec(folder, resume=True, seed=3))
+    with pytest.raises(UserError, match="begun with parts 1, not 2"):
+        train(spec(folder, resume=True, parts=2))
+
+
+def test_other_scenes_are_another_run(whole: TrainResult) -> None:
+    with pytest.raises(UserError, match="--resume: boxes holds other scenes than when the run was"):
+        train(spec(whole.last.parent, resume=True, dataset=Boxes(count=4)))
+
+
+@pytest.mark.parametrize("at", [5, 10])
+def test_a_validation_scene_too_large_costs_no_training(
+    at: int, whole: TrainResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = Segmenter.forward
+    calls = iter(range(100))
+
+    def crowded(model: Segmenter, cloud: Any) -> torch.Tensor:
+        # two scenes a round
+        if not model.training and next(calls) >= 2 * (at // 5 - 1):
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return forward(model, cloud)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Segmenter, "forward", crowded)
+        with pytest.raises(
+            UserError, match=r"the \d+ voxels of a whole validation scene; the run is"
+        ):
+            train(spec(tmp_path))
+    assert read_checkpoint(tmp_path / LAST)["training"]["step"] == at
+    result = train(spec(tmp_path, resume=True))
+    assert same(result.last, whole.last) and same(result.best, whole.best)
+    assert result.score == whole.score
+
+
+def test_a_finished_run_resumed_stays_as_it_is(whole: TrainResult) -> None:
+    before = whole.last.read_bytes()
+    assert train(spec(whole.last.parent, resume=True)).score == whole.score
+    assert whole.last.read_bytes() == before
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_scene_that_cannot_be_read_is_named(workers: int, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="^train3: is truncated; copy it again$") as error:
+        train(spec(tmp_path, dataset=Boxes(broken=("train3",)), workers=workers))
+    # although the error holds on to all that was there: a worker that is left keeps the program from ending
+    assert error.tb is not None and not multiprocessing.active_children()
+
+
+def test_workers_end_with_a_validation_that_fails(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="^val1: is truncated") as error:
+        train(spec(tmp_path, dataset=Boxes(broken=("val1",)), workers=1))
+    assert error.tb is not None and not multiprocessing.active_children()
+
+
+def test_a_feature_that_scenes_lack(tmp_path: Path) -> None:
+    recipe = replace(RECIPE, features=("color", "normal"))
+    with pytest.raises(UserError, match=r"scene train\d: lacks normal, .* features="):
+        train(spec(tmp_path, recipe=recipe))
+
+
+def test_a_loss_that_is_not_finite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = loop._Run._losses
+
+    def broken(run: Any, cloud: Any) -> dict[str, torch.Tensor]:
+        found = losses(run, cloud)
+        return (
+            {key: value * float("nan") for key, value in found.items()} if run.step == 1 else found
+        )
+
+    monkeypatch.setattr(loop._Run, "_losses", broken)
+    with pytest.raises(UserError, match="step 1: the loss is nan; lower the rate"):
+        train(spec(tmp_path))
+
+
+def test_nothing_to_weigh(tmp_path: Path) -> None:
+    class Floors(Boxes):
+        def load(self, split: str, scene: str) -> Scene:
+            found = super().load(split, scene)
+            return found.with_fields(segment=np.zeros(len(found), np.int32))
+
+    with pytest.raises(UserError, match="--class-weights sqrt: .* two classes or more"):
+        train(spec(tmp_path, dataset=Floors(), recipe=replace(RECIPE, class_weights="sqrt")))
+
+
+def test_memory_that_may_not_suffice_is_told_once_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "free_bytes", lambda: 400_000)
+    said: list[str] = []
+    recipe = replace(RECIPE, epochs=1, mix3d=0.0)
+    assert train(spec(tmp_path, recipe=recipe, log=said.append)).steps == 3  # and yet it fitted
+    assert len(said) == 1
+    assert "may not fit; --parts 2 or --override max_points=" in said[0]
+
+
+def test_memory_that_does_not_suffice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = loop._Run._losses
+
+    def crowded(run: Any, cloud: Any) -> dict[str, torch.Tensor]:
+        if run.step == 2:
+            raise RuntimeError(
+                "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate"
+            )
+        return losses(run, cloud)
+
+    monkeypatch.setattr(loop._Run, "_losses", crowded)
+    with pytest.raises(UserError, match=r"out of memory with \d+ voxels .*max_points=\d+"):
+        train(spec(tmp_path))
