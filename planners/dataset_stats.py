@@ -22,7 +22,7 @@ class Images:
     """Of the network's input, an earlier stage's segmentation included."""
     classes: int
     """Of its logits: labels with background, or regions."""
-    prior_channels: int = 0
+    cascade_channels: int = 0
     """How many of the channels are an earlier stage's segmentation."""
     context: float = 0.0
     """Share of the slices that a patch should hold: what a coarse first stage is made for."""
@@ -40,7 +40,7 @@ class Images:
                 f"planner: the median shape must have a positive side per axis of the spacing, got {list(self.shape)} "
                 "voxels; extract the fingerprint again (nnUNetv2_extract_fingerprint)"
             )
-        if self.classes < 1 or self.channels - self.prior_channels < 1:
+        if self.classes < 1 or self.channels - self.cascade_channels < 1:
             raise UserError(
                 f"planner: there must be an image channel and a label to learn, got {self.channels} channels and "
                 f"{self.classes} outputs; check 'channel_names' and 'labels' of dataset.json"

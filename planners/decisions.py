@@ -16,7 +16,7 @@ from planners.sizing import (
     BATCH_LEAST,
     BATCH_MOST,
     DEPTH_SEEN,
-    LADDER,
+    ENCODER_CANDIDATES,
     SHARE_OF_DATASET,
     TOKENS_WANTED,
     Rules,
@@ -54,7 +54,7 @@ def decisions(
 
 def _inside(images: Images, sizing: Sizing, rules: Rules) -> list[Decision]:
     """What is put into the encoder."""
-    spec, image_channels = sizing.spec, images.channels - images.prior_channels
+    spec, image_channels = sizing.spec, images.channels - images.cascade_channels
     why = "the pretrained kernel as it is: one colour each"
     if rules.flat:
         why = "there is no neighbour"
@@ -139,9 +139,9 @@ def _encoder(sizing: Sizing, forced: Mapping[str, Any]) -> Decision:
     value = f"{spec.encoder} ({changed})" if changed else spec.encoder
     if forced.keys() & {"encoder", "encoder_overrides"}:
         why = "asked for (DINOMED3D_ENCODER, or the weights at hand)"
-    elif spec.encoder == LADDER[0]:
+    elif spec.encoder == ENCODER_CANDIDATES[0]:
         why = "the largest that is chosen without being asked for, and it fits"
-    elif spec.encoder == LADDER[-1]:
+    elif spec.encoder == ENCODER_CANDIDATES[-1]:
         why = "the next larger is too much for memory or time"
     else:
         why = "the largest that fits memory and time with enough of each volume"

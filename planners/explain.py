@@ -199,7 +199,7 @@ def explain_configuration(
     spec = spec_from(with_prior(spec, planned, dict(dataset)), os.environ)
     patch = tuple(planned.patch_size)
     spec.check_patch(patch)
-    channels, classes = image_channels + spec.prior_channels, labels.num_segmentation_heads
+    channels, classes = image_channels + spec.cascade_channels, labels.num_segmentation_heads
     recipe = recipe_from(planned.configuration.get(RECIPE, {}), os.environ)
     if "encoder" not in spec.parts:
         recipe = replace(recipe, stage1_epochs=0)  # as the trainer does

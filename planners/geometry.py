@@ -45,7 +45,7 @@ class Geometry:
             depth=depth,
             height=height,
             width=width,
-            channels=channels - spec.prior_channels,
+            channels=channels - spec.cascade_channels,
             classes=classes,
             voxels=voxels,
         )

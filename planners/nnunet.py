@@ -175,7 +175,7 @@ class DinoMed3DPlanner(ExperimentPlanner):
             return
         prior = len(self.labels.foreground_labels)
         channels = self._fullres.channels + prior
-        images = replace(self._fullres, channels=channels, prior_channels=prior)
+        images = replace(self._fullres, channels=channels, cascade_channels=prior)
         configurations["3d_cascade_fullres"] |= self._sized(images, "3d_cascade_fullres")
 
     def _drop_stale(self, planned: set[str]) -> None:

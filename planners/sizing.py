@@ -21,7 +21,7 @@ from planners.cost import StepCost, prediction, stage_one, stage_two
 from planners.dataset_stats import Images
 from planners.encoders import encoder_size
 
-LADDER = (
+ENCODER_CANDIDATES = (
     "vit_large_patch16_dinov3",
     "vit_base_patch16_dinov3",
     "vit_small_plus_patch16_dinov3",
@@ -213,7 +213,11 @@ class Rules:
         """To choose from, largest first; one if it was asked for, by name or by its sizes."""
         if self.forced.keys() & {"encoder", "encoder_overrides"}:
             return (self.forced.get("encoder", NetworkSpec.encoder),)
-        return LADDER if "encoder" in self.forced.get("parts", PARTS) else LADDER[-1:]
+        return (
+            ENCODER_CANDIDATES
+            if "encoder" in self.forced.get("parts", PARTS)
+            else ENCODER_CANDIDATES[-1:]
+        )
 
     @property
     def most_slices(self) -> int:
@@ -247,7 +251,7 @@ class Rules:
             adapter_width=adapter_width_for(
                 encoder_size(base.encoder, base.encoder_overrides).width
             ),
-            prior_channels=self.images.prior_channels,
+            cascade_channels=self.images.cascade_channels,
         )
         if "encoder" not in spec.parts:
             return spec
@@ -289,7 +293,7 @@ class Rules:
         wanted = self.way(slices=self.wanted_slices)
         batch = BATCH_WANTED_2D if len(self.images.shape) == 2 else BATCH_LEAST
         candidates = [(encoder, replace(wanted, batch=batch), budget) for encoder in larger]
-        ways = [wanted, *self.concessions()]
+        ways = [wanted, *self.fallbacks()]
         candidates += [(smallest, way, budget) for way in ways]
         candidates += [(smallest, way, replace(budget, unhurried=True)) for way in ways]
         trials = (self.deepest(*candidate) for candidate in candidates)
@@ -308,7 +312,7 @@ class Rules:
             plane=plane or self.plane,
         )
 
-    def concessions(self) -> Iterator[Way]:
+    def fallbacks(self) -> Iterator[Way]:
         """What the smallest encoder gives up, in this order, where memory or time is short."""
         fixed = "voxels_per_token" in self.forced
         tokens = [self.token]

@@ -21,7 +21,7 @@ from pointseg.cloud import Cloud
 from pointseg.ditr import PointImages
 
 
-class Taught(NamedTuple):
+class DistillationOutput(NamedTuple):
     """What the student says and what the teacher sees."""
 
     said: Tensor
@@ -76,7 +76,7 @@ class Distiller(nn.Module):
         if summaries:
             self.summary_head = nn.Linear(backbone.level_channels[-1], images.channels)
 
-    def forward(self, cloud: Cloud) -> Taught:
+    def forward(self, cloud: Cloud) -> DistillationOutput:
         """What both make of a batch.
 
         Args:
@@ -101,9 +101,9 @@ class Distiller(nn.Module):
         found = self.backbone(cloud)
         said = self._said(found.feat, cloud)
         if summaries is None:
-            return Taught(said, shown, seen)
+            return DistillationOutput(said, shown, seen)
         of_images, targets = self._of_images(found, cloud, summaries)
-        return Taught(said, shown, seen, of_images, targets)
+        return DistillationOutput(said, shown, seen, of_images, targets)
 
     def _said(self, feat: Tensor, cloud: Cloud) -> Tensor:
         """(N, C') by the head of each sample's dataset."""

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from dinomed3d.lifting import (
     Encoder,
     FeatureMap,
-    Fuse,
     Last,
     Max,
     Mean,
+    ViewFusion,
     lift,
     sample_bilinear,
     sample_nearest,
@@ -32,7 +32,12 @@ from dinomed3d.lifting.fusion import Random
 from dinomed3d.runtime.errors import UserError
 from pointseg.cloud import Cloud
 
-_FUSES: dict[str, Callable[[], Fuse]] = {"last": Last, "random": Last, "mean": Mean, "max": Max}
+_FUSES: dict[str, Callable[[], ViewFusion]] = {
+    "last": Last,
+    "random": Last,
+    "mean": Mean,
+    "max": Max,
+}
 _SAMPLES: dict[str, Callable[[FeatureMap, int | Tensor, Tensor], Tensor]] = {
     "nearest": sample_nearest,
     "bilinear": sample_bilinear,
@@ -247,7 +252,7 @@ class PointImages(nn.Module):
         counts = torch.tensor([end - start for start, end in samples], device=mask.device)
         return mask & left.to(mask.device).repeat_interleave(counts, 0, output_size=len(mask))
 
-    def _fuse(self) -> Fuse:
+    def _fuse(self) -> ViewFusion:
         if self.fuse == "random" and self.training:
             return Random(torch.default_generator)
         return _FUSES[self.fuse]()

@@ -3,7 +3,7 @@
 from dinomed3d.lifting.cameras import Camera, Cameras, check_rigid
 from dinomed3d.lifting.dino import MODELS, DinoEncoder, build_encoder, default_taps
 from dinomed3d.lifting.encoder import Encoder, FeatureMap, pad_to_multiple
-from dinomed3d.lifting.fusion import Choice, Fuse, Last, Max, Mean, Nearest, Random
+from dinomed3d.lifting.fusion import Last, Max, Mean, Nearest, Random, SelectView, ViewFusion
 from dinomed3d.lifting.lift import Views, lift
 from dinomed3d.lifting.occlusion import z_buffer
 from dinomed3d.lifting.sample import sample_bilinear, sample_nearest
@@ -14,17 +14,17 @@ __all__ = [
     "MODELS",
     "Camera",
     "Cameras",
-    "Choice",
     "DinoEncoder",
     "Encoder",
     "FeatureMap",
-    "Fuse",
     "Last",
     "Max",
     "Mean",
     "Nearest",
     "Random",
+    "SelectView",
     "SliceStack",
+    "ViewFusion",
     "Views",
     "WeightsError",
     "build_encoder",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-class Fuse(ABC):
+class ViewFusion(ABC):
     """Collects features view by view; memory is that of the result, however many the views."""
 
     def __init__(self) -> None:
@@ -36,10 +36,10 @@ class Fuse(ABC):
         return self.values, self.seen
 
 
-class Choice(Fuse):
+class SelectView(ViewFusion):
     """One view per site: only that one need be sampled, and ``lift`` samples no other."""
 
-    last_decides = False
+    last_wins = False
     """Whether every view takes all sites that it sees: begun with the last view, sites are settled."""
 
     def start(self, sites: int, channels: int, *, like: Tensor) -> None:
@@ -70,17 +70,17 @@ class Choice(Fuse):
         self.seen[index] = True
 
 
-class Last(Choice):
+class Last(SelectView):
     """The last view that sees a site wins."""
 
-    last_decides = True
+    last_wins = True
 
     def choose(self, index: Tensor, distance: Tensor) -> Tensor:
         """See Choice.choose."""
         return torch.ones_like(index, dtype=torch.bool)
 
 
-class Nearest(Choice):
+class Nearest(SelectView):
     """The view nearest to a site wins; of equally near ones (in float32) the first."""
 
     def begin(self, sites: int, device: torch.device) -> None:
@@ -95,7 +95,7 @@ class Nearest(Choice):
         return nearer
 
 
-class Random(Choice):
+class Random(SelectView):
     """Each of the views that see a site wins equally often, whatever their number.
 
     What is drawn depends on the generator and on a site's place among the sites alone, not on the
@@ -126,7 +126,7 @@ class Random(Choice):
         return ((state >> 33) & 0x7FFFFFFF) * count < 2**31
 
 
-class Mean(Fuse):
+class Mean(ViewFusion):
     """The mean of all views that see a site."""
 
     def start(self, sites: int, channels: int, *, like: Tensor) -> None:
@@ -146,7 +146,7 @@ class Mean(Fuse):
         self.seen[index] = True
 
 
-class Max(Fuse):
+class Max(ViewFusion):
     """The largest value of every channel over the views that see a site."""
 
     def add(self, index: Tensor, features: Tensor, distance: Tensor) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dinomed3d.lifting.encoder import FeatureMap
-from dinomed3d.lifting.fusion import Choice, Fuse
+from dinomed3d.lifting.fusion import SelectView, ViewFusion
 from dinomed3d.lifting.sample import sample_bilinear
 
 Sample = Callable[[FeatureMap, "int | Tensor", Tensor], Tensor]
@@ -39,13 +39,13 @@ def lift(
     views: Views,
     sites: Tensor,
     *,
-    fuse: Fuse,
+    fuse: ViewFusion,
     sample: Sample = sample_bilinear,
     chunk_mib: float = 4.0,
 ) -> tuple[Tensor, Tensor]:
     """One feature per 3D site, and whether any view saw it.
 
-    Where one view is chosen for each site (a ``Choice``), the choice comes first and each site is
+    Where one view is chosen for each site (a ``SelectView``), the choice comes first and each site is
     sampled once. Without gradients the memory taken beside the arguments is that of the result, 80
     bytes per site, eight times ``chunk_mib`` and twice the greater of one map and 64 MiB, however
     many the views. Where gradients are recorded, nothing is done in chunks.
@@ -73,7 +73,7 @@ def lift(
     if chunk_mib <= 0:
         raise ValueError(f"lift: 'chunk_mib' must be positive, got {chunk_mib}")
     groups = _groups(features, len(views))
-    if isinstance(fuse, Choice):
+    if isinstance(fuse, SelectView):
         _lift_chosen(groups, views, sites, fuse, sample, int(chunk_mib * 2**20))
     else:
         _lift_all(groups, views, sites, fuse, sample, int(chunk_mib * 2**20))
@@ -84,7 +84,7 @@ def _lift_chosen(
     groups: Iterator[tuple[int, FeatureMap]],
     views: Views,
     sites: Tensor,
-    fuse: Choice,
+    fuse: SelectView,
     sample: Sample,
     chunk: int,
 ) -> None:
@@ -93,10 +93,10 @@ def _lift_chosen(
     fuse.begin(count, sites.device)
     chosen = torch.full((count,), -1, device=sites.device)
     at: Tensor | None = None
-    for view in reversed(range(len(views))) if fuse.last_decides else range(len(views)):
+    for view in reversed(range(len(views))) if fuse.last_wins else range(len(views)):
         for start, part in _parts(sites, chunk // BYTES_PER_SITE):
             number = torch.arange(start, start + len(part), device=sites.device)
-            if fuse.last_decides:
+            if fuse.last_wins:
                 number = number[chosen[start : start + len(part)] < 0]
                 part = sites.index_select(0, number)
             uv, visible, distance = views.project(view, part)
@@ -123,7 +123,7 @@ def _lift_all(
     groups: Iterator[tuple[int, FeatureMap]],
     views: Views,
     sites: Tensor,
-    fuse: Fuse,
+    fuse: ViewFusion,
     sample: Sample,
     chunk: int,
 ) -> None:

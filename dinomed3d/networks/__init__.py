@@ -1,6 +1,6 @@
 """DINO-Med3D's network, one file per box of its figure."""
 
-from dinomed3d.networks.network import DinoMed3D, build_network, take_foundation
+from dinomed3d.networks.network import DinoMed3D, build_network, load_pretrained_encoder
 from dinomed3d.networks.spec import PARTS, NetworkSpec, depth_kernels, spec_for_patch
 
 __all__ = [
@@ -9,6 +9,6 @@ __all__ = [
     "NetworkSpec",
     "build_network",
     "depth_kernels",
+    "load_pretrained_encoder",
     "spec_for_patch",
-    "take_foundation",
 ]

@@ -93,7 +93,7 @@ class DinoMed3D(nn.Module):
 
     def image(self, volume: Tensor) -> Tensor:
         """Without the channels that hold an earlier stage's segmentation."""
-        return volume[:, : volume.shape[1] - self.spec.prior_channels]
+        return volume[:, : volume.shape[1] - self.spec.cascade_channels]
 
     def fuse(self, semantic: dict[int, Tensor], detail: list[Tensor]) -> list[Tensor | None]:
         """What each level hands to the decoder: detail where it is fine, both at the gate, else semantic."""
@@ -172,11 +172,11 @@ def build_network(
 ) -> DinoMed3D:
     """Build the network that a plan describes; nnU-Net finds this by its dotted path.
 
-    The encoder is random here: its weights come from `take_foundation` before training, or with the
+    The encoder is random here: its weights come from `load_pretrained_encoder` before training, or with the
     checkpoint. So nothing but the checkpoint is needed to predict.
 
     Args:
-        input_channels: C, modalities of the volume, and the spec's `prior_channels` after them.
+        input_channels: C, modalities of the volume, and the spec's `cascade_channels` after them.
         num_classes: channels of the logits.
         deep_supervision: give logits of several levels.
         spec: fields of NetworkSpec.
@@ -185,10 +185,10 @@ def build_network(
         UserError: fields of another version, or impossible ones.
     """
     s = NetworkSpec.from_arch_kwargs(spec)
-    if input_channels <= s.prior_channels:
+    if input_channels <= s.cascade_channels:
         raise UserError(
             f"build_network: {input_channels} input channels leave no image beside the spec's "
-            f"'prior_channels' = {s.prior_channels}; the plan belongs to another dataset or configuration"
+            f"'cascade_channels' = {s.cascade_channels}; the plan belongs to another dataset or configuration"
         )
     embedding = encoder = proxy = neck = detail = fusion = None
     gate = len(s.detail_widths) - 1
@@ -201,7 +201,7 @@ def build_network(
         )
         embedding = MultiSliceEmbedding(
             slices=s.slices,
-            modalities=input_channels - s.prior_channels,
+            modalities=input_channels - s.cascade_channels,
             voxels_per_token=s.voxels_per_token,
             patch=vit.stride,
         )
@@ -243,7 +243,7 @@ def build_network(
     )
 
 
-def take_foundation(network: DinoMed3D, foundation: DinoEncoder) -> None:
+def load_pretrained_encoder(network: DinoMed3D, foundation: DinoEncoder) -> None:
     """Copy a pretrained RGB encoder into the network's, its patch embedding inflated on the way.
 
     Args:
@@ -255,7 +255,7 @@ def take_foundation(network: DinoMed3D, foundation: DinoEncoder) -> None:
         ValueError: the network has no encoder, or one of another architecture.
     """
     if network.encoder is None or network.embedding is None:
-        raise ValueError("take_foundation: the network has no encoder")
+        raise ValueError("load_pretrained_encoder: the network has no encoder")
     network.embedding.inflate(foundation)
     own = network.encoder.encoder.vit.state_dict(keep_vars=True)
     places = {
@@ -263,7 +263,7 @@ def take_foundation(network: DinoMed3D, foundation: DinoEncoder) -> None:
     }
     values = foundation.vit.state_dict()
     if places.keys() != values.keys():
-        raise ValueError("take_foundation: the encoders are of different architectures")
+        raise ValueError("load_pretrained_encoder: the encoders are of different architectures")
     with torch.no_grad():
         for name, value in values.items():
             places[name].copy_(value)

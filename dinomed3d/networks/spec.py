@@ -43,7 +43,7 @@ class NetworkSpec:
     """Resolutions in all, at in-plane strides 1, 2, ..., 2^(levels - 1)."""
     depth_kernels: tuple[int, ...] = (3, 3, 3, 3)
     """Extent across slices of each level's convolutions: 1 where slices are far apart, else 3."""
-    prior_channels: int = 0
+    cascade_channels: int = 0
     """Last channels of the input that hold an earlier stage's segmentation (nnU-Net's cascade): the
     detail stream reads them, the encoder, which knows images, does not."""
     supervised_levels: int = 3
@@ -100,11 +100,11 @@ class NetworkSpec:
             raise UserError(
                 f"NetworkSpec: 'supervised_levels' must be 1 to {self.levels}, got {self.supervised_levels}"
             )
-        if self.prior_channels < 0 or (self.prior_channels and "detail" not in self.parts):
+        if self.cascade_channels < 0 or (self.cascade_channels and "detail" not in self.parts):
             raise UserError(
-                "NetworkSpec: 'prior_channels' must not be negative, and what an earlier stage segmented is "
+                "NetworkSpec: 'cascade_channels' must not be negative, and what an earlier stage segmented is "
                 f"read by the detail stream, which 'parts' (DINOMED3D_PARTS) must hold; got "
-                f"{self.prior_channels} and {', '.join(self.parts)}"
+                f"{self.cascade_channels} and {', '.join(self.parts)}"
             )
         if any(width < 1 for width in self.detail_widths):
             raise UserError(

@@ -14,7 +14,7 @@ _HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 _PART = re.compile(r"^\..+\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.part(\.[a-z0-9.]+)?$")
 
 
-def part_name(path: Path, ending: str = "") -> Path:
+def temp_path(path: Path, ending: str = "") -> Path:
     """A name beside `path` that nobody else uses, on any machine; it tells who writes it.
 
     Args:
@@ -24,10 +24,10 @@ def part_name(path: Path, ending: str = "") -> Path:
     return path.with_name(f".{path.name}.{_HOST}-{os.getpid()}-{secrets.token_hex(4)}.part{ending}")
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def atomic_write(path: Path, content: bytes) -> None:
     """Write a file and give it its name once it is on the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = part_name(path)
+    part = temp_path(path)
     try:
         with open(part, "wb") as stream:
             stream.write(content)

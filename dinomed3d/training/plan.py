@@ -46,7 +46,7 @@ def with_prior(
     if configuration.previous_stage_name is None:
         return spec
     labels = LabelManager(dataset_json["labels"], dataset_json.get("regions_class_order"))
-    return replace(spec, prior_channels=len(labels.foreground_labels))
+    return replace(spec, cascade_channels=len(labels.foreground_labels))
 
 
 def check_configuration(configuration: Mapping[str, Any]) -> None:

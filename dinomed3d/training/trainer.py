@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from dinomed3d import __version__
 from dinomed3d.lifting import DinoEncoder
-from dinomed3d.networks import take_foundation
+from dinomed3d.networks import load_pretrained_encoder
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.training.checkpoint import (
     random_state,
@@ -172,7 +172,7 @@ class DinoMed3DTrainer(nnUNetTrainer):
                 "WARNING: the encoder starts RANDOM (DINOMED3D_WEIGHTS=none), for tests and demonstrations only"
             )
         if foundation is not None:
-            take_foundation(self.network, foundation)
+            load_pretrained_encoder(self.network, foundation)
             self.print_to_log_file(
                 f"encoder {self.spec.encoder}: weights from {self.recipe.weights}"
             )

@@ -25,14 +25,14 @@ from pointseg.cloud import Cloud, collate
 from pointseg.config.presets import recipe_for
 from pointseg.config.recipe import Protocol
 from pointseg.ditr import PointImages
-from pointseg.evaluation.tta import Passes, Voter
+from pointseg.evaluation.tta import InferenceProtocol, TestTimePredictor
 from pointseg.images.config import ImageRecipe
-from pointseg.loading.scene_images import Imagery, Showing, Views
+from pointseg.loading.scene_images import SceneImageLoader, Showing, Views
 from pointseg.training.checkpoint import build_segmenter
 from pointseg.training.image_encoder import open_for
 
 
-class EachTime(Voter):
+class EachTime(TestTimePredictor):
     """The reference scheme: fragments come with images, which the network encodes."""
 
     images: Tensor
@@ -51,7 +51,7 @@ class EachTime(Voter):
         return torch.cat(found)
 
 
-class OneByOne(Voter):
+class OneByOne(TestTimePredictor):
     """Ours, but a fragment at a time, too, so that nothing else differs."""
 
     def _probabilities(self, clouds: list[Cloud], maps: Tensor | None) -> Tensor:
@@ -84,7 +84,9 @@ def main() -> None:
     )  # fmt: skip
     rooms = TexturedRooms(views=given.views, points=given.points)
     name = rooms.scenes("test")[0]
-    scene, views = Imagery(rooms, Showing(images)).attach("test", name, rooms.load("test", name))
+    scene, views = SceneImageLoader(rooms, Showing(images)).attach(
+        "test", name, rooms.load("test", name)
+    )
     model = build_segmenter(recipe, len(rooms.classes), encoder).eval()
 
     encoded, encode = [0], PointImages.encode
@@ -95,15 +97,17 @@ def main() -> None:
 
     PointImages.encode = counted  # type: ignore[method-assign]
     some = scene.select(np.arange(min(500, len(scene))))
-    Voter(model, recipe, len(rooms.classes), Passes(protocol=recipe.test, fast=True)).name_points(
+    TestTimePredictor(
+        model, recipe, len(rooms.classes), InferenceProtocol(protocol=recipe.test, fast=True)
+    ).predict_labels(
         some,
         views=views,  # so that the first one measured is not the first one run
     )
     rows, labels = [], []
     for title, kind in (("once (ours)", OneByOne), ("for each fragment and pass", EachTime)):
-        voter = kind(model, recipe, len(rooms.classes), Passes(protocol=recipe.test))
+        voter = kind(model, recipe, len(rooms.classes), InferenceProtocol(protocol=recipe.test))
         encoded[0], began = 0, time.perf_counter()
-        labels.append(voter.name_points(scene, views=views))
+        labels.append(voter.predict_labels(scene, views=views))
         rows.append((title, encoded[0], time.perf_counter() - began))
     same = float((labels[0] == labels[1]).mean())
     print(f"{len(scene)} points, {given.views} images of {size[0]} x {size[1]}, {given.encoder}")

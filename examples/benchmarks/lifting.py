@@ -34,11 +34,11 @@ from dinomed3d.lifting import (
     Camera,
     Cameras,
     FeatureMap,
-    Fuse,
     Last,
     Max,
     Mean,
     Nearest,
+    ViewFusion,
     lift,
     sample_bilinear,
     sample_nearest,
@@ -46,7 +46,7 @@ from dinomed3d.lifting import (
 )
 
 STRIDE, MARGIN = 16, 0.2
-FUSES: dict[str, Callable[[], Fuse]] = {
+FUSES: dict[str, Callable[[], ViewFusion]] = {
     "last": Last,
     "nearest": Nearest,
     "mean": Mean,

@@ -13,14 +13,14 @@ from pointseg.cli.images import DEFAULT
 from pointseg.cli.predict import UNITS
 from pointseg.cli.progress import Bar, bar
 from pointseg.cli.train import fitted
-from pointseg.images.config import OCCLUSIONS
+from pointseg.images.visibility import OCCLUSIONS
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from pointseg.images.calibration.check import CheckSpec, Inspection
-    from pointseg.images.readers.frame import Frame, HasFrames
+    from pointseg.images.readers.frame import Frame, ProvidesFrames
     from pointseg.scene import Scene
 
 NAME = "pointseg-check-cameras"
@@ -106,7 +106,7 @@ def _spec(arguments: argparse.Namespace, shown: Bar) -> CheckSpec:
     from dinomed3d.runtime.errors import UserError
     from pointseg.datasets.folder.description import UNITS as METRES
     from pointseg.images.calibration.check import CheckSpec
-    from pointseg.images.projection import Visibility
+    from pointseg.images.visibility import Visibility
 
     if (arguments.cloud is None) == (arguments.dataset is None):
         raise UserError("give either the file of a cloud, or --dataset with --root")
@@ -167,7 +167,7 @@ def _of_dataset(
     split = arguments.split or dataset.splits()[0]
     names = dataset.scenes(split) if arguments.scene is None else (arguments.scene,)
     for name in names:
-        frames = cast("HasFrames", dataset).frames(split, name)
+        frames = cast("ProvidesFrames", dataset).frames(split, name)
         if frames:
             description = getattr(dataset, "description", None)
             if description is None:
@@ -187,7 +187,7 @@ def _of_cloud(
     from dinomed3d.runtime.errors import UserError
     from pointseg.datasets.axes import upright
     from pointseg.files import read_cloud
-    from pointseg.images.readers.frame import carried
+    from pointseg.images.readers.frame import transform_frame
 
     for option in ("root", "config", "split", "scene"):
         if getattr(arguments, option) is not None:
@@ -217,7 +217,7 @@ def _of_cloud(
     still = np.eye(3), np.zeros(3)
     return (
         upright(read_cloud(path), unit_m=unit_m),
-        [carried(frame, *still, scale=unit_m) for frame in frames],
+        [transform_frame(frame, *still, scale=unit_m) for frame in frames],
     )
 
 

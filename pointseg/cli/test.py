@@ -164,11 +164,11 @@ def choose_precision(name: str, device: str) -> str:
 
 def _sum(arguments: argparse.Namespace, shown: Bar) -> int:
     from dinomed3d.runtime.errors import UserError
-    from pointseg.evaluation.cross_validation import sum_tests
+    from pointseg.evaluation.cross_validation import merge_results
 
     if arguments.out is None:
         raise UserError("--sum: name a folder for the report of all folds with --out")
-    _report(sum_tests(arguments.sum, arguments.out, log=shown.say), arguments.out)
+    _report(merge_results(arguments.sum, arguments.out, log=shown.say), arguments.out)
     return 0
 
 

@@ -25,7 +25,9 @@ OF_ONE_FOLD = ("checkpoint_sha256", "splits")
 BY_SIGHT = "test_point_miou_by_sight"
 
 
-def sum_tests(folders: Sequence[Path], out: Path, *, log: Callable[[str], None] = print) -> Score:
+def merge_results(
+    folders: Sequence[Path], out: Path, *, log: Callable[[str], None] = print
+) -> Score:
     """Add the confusion matrices of finished tests, and write what a test of all their scenes would have found.
 
     ``out`` gets ``metrics.json`` (with the score of each fold under ``folds``, and in what its way differs

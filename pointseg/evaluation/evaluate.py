@@ -18,12 +18,12 @@ from pointseg.config.recipe import Protocol
 from pointseg.datasets.dataset import ClassList, Dataset
 from pointseg.datasets.submission import Submits
 from pointseg.evaluation.robustness import Degradation
-from pointseg.evaluation.tta import Passes, Voter
+from pointseg.evaluation.tta import InferenceProtocol, TestTimePredictor
 from pointseg.evaluation.visibility_breakdown import scores_by_sight
 from pointseg.files.writing import new_file
 from pointseg.images.config import ImageRecipe
 from pointseg.images.visibility_rule import rule_in_words, rule_of
-from pointseg.loading.scene_images import Imagery, Showing, Views
+from pointseg.loading.scene_images import SceneImageLoader, Showing, Views
 from pointseg.metrics import Confusion
 from pointseg.pictures.confusion import write_confusion
 from pointseg.pictures.sheets import comparison, labelled
@@ -100,8 +100,8 @@ def score(spec: ScoreSpec) -> Score:
     sight = None if imagery is not None else _sight(spec)
     _check_classes(spec.dataset, trained)
     protocol = spec.protocol(trained.recipe.test)
-    voter = Voter(
-        model, trained.recipe, len(trained.classes), Passes(protocol=protocol, fast=spec.fast),
+    voter = TestTimePredictor(
+        model, trained.recipe, len(trained.classes), InferenceProtocol(protocol=protocol, fast=spec.fast),
         device=spec.device, precision=spec.precision, say=spec.log,
     )  # fmt: skip
     splits = trained.recipe.test_splits if spec.splits is None else spec.splits
@@ -175,7 +175,7 @@ def score(spec: ScoreSpec) -> Score:
     return Score(metrics=metrics, confusion=confusion, pictures=tuple(drawn))
 
 
-def _imagery(spec: ScoreSpec, trained: TrainedSpec) -> Imagery | None:
+def _imagery(spec: ScoreSpec, trained: TrainedSpec) -> SceneImageLoader | None:
     """Where the scenes' images come from, for a model that reads them.
 
     Raises:
@@ -204,16 +204,16 @@ def _imagery(spec: ScoreSpec, trained: TrainedSpec) -> Imagery | None:
             f"--image-views {images.views}: the cache {cache.root} holds {held} images of each scene; ask for "
             "so many, or add more with pointseg-cache-features --views"
         )
-    return Imagery(spec.dataset, Showing(images, cache, change))
+    return SceneImageLoader(spec.dataset, Showing(images, cache, change))
 
 
-def _sight(spec: ScoreSpec) -> Imagery | None:
+def _sight(spec: ScoreSpec) -> SceneImageLoader | None:
     """Which points some view shows, by the rule that is asked for; scenes may have none."""
     if spec.sight is None:
         return None
     spec.log(f"seen and unseen points: {rule_in_words(spec.sight)}")
     cache = None if spec.image_cache is None else cache_of(spec.sight, spec.image_cache)
-    return Imagery(spec.dataset, Showing(replace(spec.sight, allow_unseen=True), cache))
+    return SceneImageLoader(spec.dataset, Showing(replace(spec.sight, allow_unseen=True), cache))
 
 
 def labels_file(out: Path, split: str, scene: str) -> Path:
@@ -240,7 +240,7 @@ def _some(names: Sequence[str]) -> str:
 
 def _way(spec: ScoreSpec, trained: TrainedSpec, protocol: Protocol) -> dict[str, Any]:
     """All that decides what is predicted for a scene."""
-    passes = Passes(protocol=protocol, fast=spec.fast)
+    passes = InferenceProtocol(protocol=protocol, fast=spec.fast)
     damage = {} if spec.degradation == Degradation() else asdict(spec.degradation)
     return {
         **damage,
@@ -264,7 +264,7 @@ def _way(spec: ScoreSpec, trained: TrainedSpec, protocol: Protocol) -> dict[str,
 
 
 def _predicted(
-    voter: Voter, scene: Scene, views: Views | None, progress: Callable[[float], None]
+    voter: TestTimePredictor, scene: Scene, views: Views | None, progress: Callable[[float], None]
 ) -> NDArray[np.integer[Any]]:
     lost = int((~np.isfinite(scene.coord).all(1)).sum())
     if lost:
@@ -272,7 +272,7 @@ def _predicted(
             f"scene {scene.name}: {lost} points have positions that are not finite: they can be neither "
             "predicted nor counted; drop them when the dataset is prepared"
         )
-    labels = voter.name_points(scene, progress, views)
+    labels = voter.predict_labels(scene, progress, views)
     small = voter.classes <= np.iinfo(np.uint16).max
     return labels.astype(np.uint16) if small else labels
 

@@ -23,7 +23,7 @@ from pointseg.loading.scene_images import Views
 from pointseg.loading.to_cloud import to_cloud
 from pointseg.ops.voxels import Fragments, Voxels, thin, voxelize
 from pointseg.scene import IGNORE, Scene
-from pointseg.training.memory import affordable_voxels
+from pointseg.training.memory import max_voxels
 from pointseg.transforms import VIEWS, CenterShift, ClampToBox, TestView
 
 FEWEST = 4096
@@ -39,7 +39,7 @@ PRECISIONS = ("float32", "float16", "bfloat16")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Passes:
+class InferenceProtocol:
     """Which passes through the network a scene takes."""
 
     protocol: Protocol
@@ -58,7 +58,7 @@ class Passes:
         return VIEWS["single" if self.fast else self.protocol.views]
 
 
-class Voter:
+class TestTimePredictor:
     """A trained network that names the points of whole scenes, in tiles where they are large.
 
     When memory runs out, the number of voxels at once is halved, and stays so for the scenes to come.
@@ -69,7 +69,7 @@ class Voter:
         model: nn.Module,
         recipe: Recipe,
         classes: int,
-        passes: Passes,
+        passes: InferenceProtocol,
         *,
         device: str = "cpu",
         precision: str = "float32",
@@ -83,11 +83,11 @@ class Voter:
         self.device, self.precision, self.say = torch.device(device), precision, say
         self.max_points = passes.protocol.max_points
         """Voxels that go through the network at once."""
-        if self.device.type == "cpu" and affordable_voxels() < self.max_points:
-            self.max_points = min(self.max_points, max(FEWEST, affordable_voxels()))
+        if self.device.type == "cpu" and max_voxels() < self.max_points:
+            self.max_points = min(self.max_points, max(FEWEST, max_voxels()))
             say(f"the free memory has room for {self.max_points} voxels at once")
 
-    def name_points(
+    def predict_labels(
         self,
         scene: Scene,
         progress: Callable[[float], None] = lambda share: None,
@@ -198,7 +198,7 @@ class Voter:
                 max_count=max(1, SCORES // self.classes),
                 max_side_m=WIDEST * self.recipe.voxel_m,
             )
-            crowded = False
+            insufficient_memory_warning = False
             for part in parts:
                 member = np.zeros(len(places), np.uint8)
                 index, core = part.select(places.coord)
@@ -222,14 +222,14 @@ class Voter:
                 except (RuntimeError, MemoryError) as error:
                     if not ran_out_of_memory(error):
                         raise
-                    crowded = True
+                    insufficient_memory_warning = True
                 if (
-                    crowded
+                    insufficient_memory_warning
                 ):  # outside of the except block, whose error holds on to what is to be freed
                     self._halve(scene.name)
                     break
                 labels[points[wanted]] = found[wanted]
-            if not crowded:
+            if not insufficient_memory_warning:
                 return labels
 
     def _halve(self, name: str) -> None:
@@ -269,7 +269,7 @@ class Voter:
                 done = min(1.0, (first + at_once) / len(fragments))
                 progress((number + done) / len(views))
             if cut_short:
-                scores += sums[torch.from_numpy(fragments.stand_in).to(self.device)]
+                scores += sums[torch.from_numpy(fragments.representative_index).to(self.device)]
         return scores.argmax(1).cpu().numpy().astype(np.int32)
 
     def _by_voxel(self, tile: Scene, maps: Tensor | None) -> NDArray[np.int32]:

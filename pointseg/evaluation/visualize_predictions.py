@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pointseg.datasets.dataset import Dataset
-from pointseg.evaluation.tta import Passes, Voter
-from pointseg.loading.scene_images import Imagery, Showing
+from pointseg.evaluation.tta import InferenceProtocol, TestTimePredictor
+from pointseg.loading.scene_images import SceneImageLoader, Showing
 from pointseg.pictures import comparison
 from pointseg.training.checkpoint import EncoderSource, load_model
 
@@ -43,9 +43,11 @@ def show_predictions(
     """
     model, spec = load_model(checkpoint, device, encoder=encoder)
     recipe = spec.recipe
-    passes = Passes(protocol=replace(recipe.test, views="single"), fast=True)
-    voter = Voter(model, recipe, len(spec.classes), passes, device=device)
-    imagery = None if recipe.images is None else Imagery(dataset, Showing(recipe.images, cache))
+    passes = InferenceProtocol(protocol=replace(recipe.test, views="single"), fast=True)
+    voter = TestTimePredictor(model, recipe, len(spec.classes), passes, device=device)
+    imagery = (
+        None if recipe.images is None else SceneImageLoader(dataset, Showing(recipe.images, cache))
+    )
     split = recipe.test_splits[0]
     folder = out / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
@@ -54,7 +56,7 @@ def show_predictions(
         scene, views = dataset.load(split, name), None
         if imagery is not None:
             scene, views = imagery.attach(split, name, scene)
-        predicted = voter.name_points(scene, views=views)
+        predicted = voter.predict_labels(scene, views=views)
         truth = scene.fields.get("segment", predicted)
         picture = comparison(
             scene.coord,

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dinomed3d.runtime.errors import UserError
-
-if TYPE_CHECKING:
-    from pointseg.images.projection import Visibility
+from pointseg.images.visibility import OCCLUSIONS, Visibility
 
 FUSES = ("last", "random", "mean", "max")
 SAMPLES = ("nearest", "bilinear")
 POOLINGS = ("max", "masked_max", "masked_mean")
-OCCLUSIONS = ("depth", "z-buffer", "none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +80,6 @@ class ImageRecipe:
     @property
     def visibility(self) -> Visibility:
         """When a camera sees a point."""
-        from pointseg.images.projection import Visibility
-
         return Visibility(
             near_m=self.near_m,
             far_m=self.far_m,

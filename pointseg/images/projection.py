@@ -3,49 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from dinomed3d.lifting import Cameras, z_buffer
-from pointseg.images.calibration.explain_unseen import depth_problem, why_unseen
-from pointseg.images.config import OCCLUSIONS
+from pointseg.images.explain_unseen import depth_problem, explain_no_visible_points
 from pointseg.images.readers.frame import Frame, ImagesError
 from pointseg.images.select_views import choose
+from pointseg.images.visibility import Visibility
 from pointseg.scene import Scene
 
 CHUNK = 1 << 18
 """Points that are projected at a time."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Visibility:
-    """When a camera sees a point that lies in its image.
-
-    Source: section 2.2 of the method's description; the z-buffer goes beyond it.
-    """
-
-    near_m: float = 0.0
-    """Points are seen beyond this distance along the camera's axis."""
-    far_m: float | None = None
-    """Points are seen before this distance; None: however far."""
-    margin_m: float = 0.2
-    """How far a point may lie before or behind what the depth map has there."""
-    occlusion: str = "depth"
-    """depth: by the depth maps of the frames that have one; z-buffer: by these, and by the cloud itself
-    where there are none; none: all points in the image are seen."""
-
-    def __post_init__(self) -> None:
-        if self.occlusion not in OCCLUSIONS:
-            raise ValueError(
-                f"Visibility: 'occlusion' must be one of {', '.join(OCCLUSIONS)}, got {self.occlusion!r}"
-            )
-
-    @property
-    def far(self) -> float:
-        """Metres, perhaps infinite."""
-        return float("inf") if self.far_m is None else self.far_m
 
 
 def see(
@@ -102,7 +72,7 @@ def see(
                 raise ImagesError(f"{frame.depth}: {problem} (scene {scene.name})")
     if not allow_unseen and count and not mask.any():
         raise ImagesError(
-            f"scene {scene.name}: {why_unseen(points, cameras, [f.name for f in frames], rule)}"
+            f"scene {scene.name}: {explain_no_visible_points(points, cameras, [f.name for f in frames], rule)}"
         )
     return scene.with_fields(image_coord=coord, image_mask=mask)
 

@@ -174,12 +174,12 @@ def cache_features(spec: CacheSpec) -> Filled:
 
 def _tasks(spec: CacheSpec, cache: FeatureCache, split: _Split) -> Iterator[_Task]:
     """The images of a split that have no features yet, each once."""
-    from pointseg.images.readers.frame import HasFrames
+    from pointseg.images.readers.frame import ProvidesFrames
 
     begun: set[Path] = set()
     for scene in spec.dataset.scenes(split.name):
         split.scenes += 1
-        frames = cast(HasFrames, spec.dataset).frames(split.name, scene)
+        frames = cast(ProvidesFrames, spec.dataset).frames(split.name, scene)
         split.without_images += not frames
         if spec.views is not None and len(frames) > spec.views:
             frames = pool(spec.dataset.load(split.name, scene), frames, spec.views)

@@ -17,7 +17,7 @@ from pointseg.cloud import Cloud, collate
 from pointseg.config.recipe import Recipe
 from pointseg.datasets.dataset import Dataset
 from pointseg.datasets.mixture import Mixture
-from pointseg.loading.scene_images import Imagery, Showing, pad_views
+from pointseg.loading.scene_images import SceneImageLoader, Showing, pad_views
 from pointseg.loading.to_cloud import to_cloud
 from pointseg.scene import IGNORE, Scene
 from pointseg.transforms import Compose, evaluation, indoor, outdoor
@@ -49,7 +49,9 @@ class Samples(TorchDataset[Cloud | UserError]):
         self.dataset, self.recipe, self.seed, self.training = dataset, recipe, seed, training
         self.labelled = labelled
         self.imagery = (
-            None if recipe.images is None else Imagery(dataset, Showing(recipe.images, cache))
+            None
+            if recipe.images is None
+            else SceneImageLoader(dataset, Showing(recipe.images, cache))
         )
         splits = recipe.train_splits if training else recipe.val_splits
         self.scenes = [(split, name) for split in splits for name in dataset.scenes(split)]

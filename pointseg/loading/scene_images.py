@@ -22,7 +22,7 @@ from pointseg.training.memory import free_bytes
 
 if TYPE_CHECKING:
     from pointseg.images.features.feature_cache import FeatureCache
-    from pointseg.images.readers.frame import Frame, HasFrames
+    from pointseg.images.readers.frame import Frame, ProvidesFrames
 
 BYTES_PER_SIGHT = 9
 """Two float32 and a flag: where one view shows one point."""
@@ -179,7 +179,7 @@ class Showing:
 
 
 @dataclass(frozen=True)
-class Imagery:
+class SceneImageLoader:
     """Gives the scenes of a dataset their views."""
 
     dataset: Dataset
@@ -223,7 +223,7 @@ class Imagery:
         return replace(self.showing, recipe=by_rule_of(self.showing.recipe, rule))
 
     def _frames(self, split: str, name: str) -> Sequence[Frame]:
-        return cast("HasFrames", self.dataset).frames(split, name)
+        return cast("ProvidesFrames", self.dataset).frames(split, name)
 
 
 def pad_views(clouds: Sequence[Cloud]) -> list[Cloud]:

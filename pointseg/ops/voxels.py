@@ -79,11 +79,11 @@ class Fragments(Sequence[NDArray[np.int64]]):
         return self.voxels.order[self.voxels.starts + numbers % self.voxels.counts]
 
     @property
-    def stand_in(self) -> NDArray[np.int64]:
+    def representative_index(self) -> NDArray[np.int64]:
         """(N,) the point of the same voxel whose scores each point takes, always one of a fragment.
 
         A point stands for itself, except that with L fragments the points after the first L of a
-        voxel are stood for by these, in turn: ``scores[fragments.stand_in]`` has scores everywhere.
+        voxel are stood for by these, in turn: ``scores[fragments.representative_index]`` has scores everywhere.
         """
         voxels = self.voxels
         starts = np.repeat(voxels.starts, voxels.counts)
@@ -130,7 +130,7 @@ def fragments(
         size_m: edge of a voxel, metres.
         limit: at most so many fragments, >= 1: a voxel with thousands of points (say, the missing
             returns of a scanner, all at the origin) would else ask for thousands of passes over the
-            whole cloud. Points in none of them take the scores of their ``Fragments.stand_in``.
+            whole cloud. Points in none of them take the scores of their ``Fragments.representative_index``.
 
     Raises:
         ValueError: as :func:`voxelize`, or a limit below 1.

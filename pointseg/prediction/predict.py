@@ -17,7 +17,7 @@ from pointseg.config.recipe import Form, Protocol
 from pointseg.datasets.axes import upright
 from pointseg.datasets.folder.cameras import CameraRule
 from pointseg.datasets.scale import check_scale
-from pointseg.evaluation.tta import Passes, Voter
+from pointseg.evaluation.tta import InferenceProtocol, TestTimePredictor
 from pointseg.files import (
     TEXT,
     CloudFileError,
@@ -131,11 +131,11 @@ def predict(spec: PredictSpec) -> list[Prediction]:
     model, trained = load_model(spec.model, spec.device, encoder=spec.encoder)
     _check_images(spec, trained)
     protocol = spec.protocol(trained.recipe.test)
-    voter = Voter(
+    voter = TestTimePredictor(
         model,
         trained.recipe,
         len(trained.classes),
-        Passes(protocol=protocol, fast=not spec.full),
+        InferenceProtocol(protocol=protocol, fast=not spec.full),
         device=spec.device,
         precision=spec.precision,
         say=spec.log,
@@ -175,7 +175,7 @@ def _form(spec: PredictSpec, trained: TrainedSpec) -> Form:
     return replace(form, **changes)
 
 
-def _way(spec: PredictSpec, trained: TrainedSpec, passes: Passes) -> dict[str, Any]:
+def _way(spec: PredictSpec, trained: TrainedSpec, passes: InferenceProtocol) -> dict[str, Any]:
     """All that decides what a file's result is."""
     images = _seeing(spec, trained)
     return {
@@ -199,7 +199,7 @@ def _way(spec: PredictSpec, trained: TrainedSpec, passes: Passes) -> dict[str, A
 
 def _one(
     spec: PredictSpec,
-    voter: Voter,
+    voter: TestTimePredictor,
     trained: TrainedSpec,
     way: dict[str, Any],
     source: Source,
@@ -255,7 +255,7 @@ def _failed(source: Source, reason: str) -> Prediction:
 
 def _named(
     spec: PredictSpec,
-    voter: Voter,
+    voter: TestTimePredictor,
     trained: TrainedSpec,
     images: CloudImages | None,
     scene: Scene,
@@ -294,7 +294,7 @@ def _named(
     if images is not None:
         cloud, views, seen = images.given_to(name, cloud)
         notes.append(images.note(seen))
-    labels[index] = voter.name_points(cloud, progress, views)
+    labels[index] = voter.predict_labels(cloud, progress, views)
     return labels, notes, seen
 
 

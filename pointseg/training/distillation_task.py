@@ -14,15 +14,15 @@ from dinomed3d.lifting import Encoder
 from dinomed3d.runtime.errors import UserError
 from pointseg.cloud import Cloud
 from pointseg.config.recipe import Recipe
-from pointseg.distill import Distiller, Taught, cosine_distance
+from pointseg.distill import DistillationOutput, Distiller, cosine_distance
 from pointseg.images.config import ImageRecipe
 from pointseg.training.checkpoint import DISTILLED, backbone_of, point_images, write_content
 
 
 class Distillation:
-    """See ``Objective``; section 2.12 of the method's description."""
+    """See ``TrainingTask``; section 2.12 of the method's description."""
 
-    scores_named = ("val_cosine",)
+    metric_names = ("val_cosine",)
     labelled = False
 
     def __init__(
@@ -83,7 +83,7 @@ class Distillation:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Nothing."""
 
-    def losses(self, output: Taught, cloud: Cloud) -> dict[str, Tensor]:
+    def losses(self, output: DistillationOutput, cloud: Cloud) -> dict[str, Tensor]:
         """1 - cos over seen points, and over views where these count."""
         of_points = cosine_distance(output.said, output.shown, output.seen)
         if output.said_of_images is None or output.shown_of_images is None:
@@ -92,7 +92,7 @@ class Distillation:
         loss = of_points + self.summary_loss * of_images
         return {"loss": loss, "of_points": of_points, "of_images": of_images}
 
-    def measure(self, output: Taught, cloud: Cloud) -> Tensor:
+    def measure(self, output: DistillationOutput, cloud: Cloud) -> Tensor:
         """(2,) sum of cosines over seen voxels, and their number."""
         said, shown = output.said[output.seen], output.shown[output.seen]
         cosine = F.cosine_similarity(said.float(), shown.float(), dim=1).cpu().double()

@@ -16,7 +16,7 @@ EVERY = 10
 """Training rows are means over this many steps."""
 
 
-class Journal:
+class TrainingLogger:
     """Collects rows; only the main process writes."""
 
     def __init__(

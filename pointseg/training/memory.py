@@ -28,7 +28,7 @@ LIMITS = (
 read, and how lines of ``memory.stat`` beside these begin that count whole jobs."""
 
 
-def affordable_voxels() -> int:
+def max_voxels() -> int:
     """Voxels that can go through a network on the CPU at once, with the memory that is free now."""
     return int(free_bytes() * SHARE) // BYTES_PER_VOXEL
 
@@ -39,7 +39,7 @@ def training_bytes(backbone: str, voxels: int, parameters: int) -> int:
     return int(of_voxel * (parameters / full) ** 0.4 * voxels) + BYTES_PER_PARAMETER * parameters
 
 
-def crowded(
+def insufficient_memory_warning(
     backbone: str, *, parameters: int, voxels: int, samples: int, parts: int, devices: int = 1
 ) -> str | None:
     """What to say before a first training step on the CPU that may not fit into the free memory.

@@ -11,7 +11,7 @@ OF_A_RUN = (BEST, LAST, "metrics.csv", "curves.png", "tensorboard", "pictures")
 REPLACED = "replaced"
 
 
-def set_aside(folder: Path) -> Path | None:
+def backup_previous_run(folder: Path) -> Path | None:
     """Move the files of the run in a folder, if there is one, into ``replaced`` below it.
 
     So neither ``--resume`` nor TensorBoard takes it for a part of the new one, and if that one comes to
@@ -36,7 +36,7 @@ def set_aside(folder: Path) -> Path | None:
     return kept
 
 
-def drop_replaced(folder: Path) -> None:
+def delete_backup(folder: Path) -> None:
     """Remove what was set aside: the new run has a best model of its own."""
     _remove(folder / REPLACED)
 

@@ -29,10 +29,10 @@ WHOLE = 10**12
 
 
 class Segmentation:
-    """See ``Objective``; section 2.11 of the method's description."""
+    """See ``TrainingTask``; section 2.11 of the method's description."""
 
     losses_named = ("cross_entropy", "lovasz")
-    scores_named = ("val_voxel_miou", "val_voxel_accuracy")
+    metric_names = ("val_voxel_miou", "val_voxel_accuracy")
     labelled = True
 
     def __init__(self, dataset: Dataset, recipe: Recipe, encoder: Encoder | None = None) -> None:
@@ -118,7 +118,7 @@ class Segmentation:
         values = (confusion.miou(), confusion.accuracy())
         each = zip(self.names, confusion.iou(), strict=True)
         return (
-            dict(zip(self.scores_named, values, strict=True)),
+            dict(zip(self.metric_names, values, strict=True)),
             {f"val_voxel_iou/{name}": float(value) for name, value in each},
         )
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pointseg.cloud import Cloud
 
 
-class Objective(Protocol):
+class TrainingTask(Protocol):
     """A network to be trained, its losses, and how good it is."""
 
     @property
@@ -19,7 +19,7 @@ class Objective(Protocol):
         """What :meth:`losses` gives beside ``loss``."""
 
     @property
-    def scores_named(self) -> tuple[str, ...]:
+    def metric_names(self) -> tuple[str, ...]:
         """What :meth:`scores` gives; the first decides which checkpoint is the best: larger is better."""
 
     @property
@@ -48,7 +48,7 @@ class Objective(Protocol):
         """What :meth:`measure` gives of no scene."""
 
     def scores(self, total: Tensor) -> tuple[dict[str, float], dict[str, float]]:
-        """From the sums: those of ``scores_named``, and others for TensorBoard."""
+        """From the sums: those of ``metric_names``, and others for TensorBoard."""
 
     def save(
         self, path: Path, model: Mapping[str, Tensor], training: Mapping[str, Any] | None

@@ -26,14 +26,14 @@ from pointseg.loading.samples import Samples, Stream, join, or_raise
 from pointseg.training.checkpoint import DISTILLED, FORMAT, read_checkpoint
 from pointseg.training.fabric_batch import Held, Reader
 from pointseg.training.graceful_stop import Interruption, leave_signals_to_parent
-from pointseg.training.logger import Journal
-from pointseg.training.memory import crowded
+from pointseg.training.logger import TrainingLogger
+from pointseg.training.memory import insufficient_memory_warning
 from pointseg.training.mix3d import mix3d
 from pointseg.training.optimizer import build_optimizer, build_scheduler
-from pointseg.training.run_dir import BEST, LAST, drop_replaced, set_aside
+from pointseg.training.run_dir import BEST, LAST, backup_previous_run, delete_backup
 from pointseg.training.schedule import Batches, Schedule
 from pointseg.training.segmentation_task import Segmentation
-from pointseg.training.task import Objective
+from pointseg.training.task import TrainingTask
 
 if TYPE_CHECKING:
     from pointseg.images.features.feature_cache import FeatureCache
@@ -52,7 +52,7 @@ class TrainSpec:
     recipe: Recipe
     out: Path
     """Folder of the run; made if need be."""
-    objective: Objective | None = None
+    objective: TrainingTask | None = None
     """What is learned; None: the classes of the labels."""
     cache: FeatureCache | None = None
     """Where the features of images are, for recipes with images; None: images are read and encoded."""
@@ -146,11 +146,11 @@ class _Run:
         self.largest, self.not_finite = 0, 0
         self.shown = (0, 0)
         """Points that images showed, and all points, since the last validation."""
-        self.journal = Journal(
+        self.journal = TrainingLogger(
             spec.out,
             main=fabric.is_global_zero,
             losses=(*self.objective.losses_named, *(("seen",) if self._shows else ())),
-            scores=self.objective.scores_named,
+            scores=self.objective.metric_names,
         )
         if resumed is not None:
             self._restore(resumed["training"])
@@ -160,7 +160,7 @@ class _Run:
 
     def _make_room(self) -> None:
         """Set aside the run that was in the folder."""
-        kept = set_aside(self.spec.out) if self.fabric.is_global_zero else None
+        kept = backup_previous_run(self.spec.out) if self.fabric.is_global_zero else None
         if kept is not None:
             self.spec.log(
                 f"the run that was in {self.spec.out} lies in {kept} until this one has its first {BEST}"
@@ -214,7 +214,7 @@ class _Run:
             if cloud.image_mask is not None:
                 seen += int(cloud.image_mask.any(1).sum())
             if self.largest == 0:
-                self._foresee(cloud)
+                self._warn_memory(cloud)
             last = part == self.spec.parts - 1
             try:
                 with self.fabric.no_backward_sync(self.model, enabled=not last):  # type: ignore[arg-type]
@@ -263,11 +263,11 @@ class _Run:
             )
         self.shown = (0, 0)
 
-    def _foresee(self, cloud: Cloud) -> None:
+    def _warn_memory(self, cloud: Cloud) -> None:
         """Say before the first step on a CPU that it may not fit: the system will not."""
         if self.fabric.device.type != "cpu" or not self.fabric.is_global_zero:
             return
-        doubt = crowded(
+        doubt = insufficient_memory_warning(
             self.recipe.backbone,
             parameters=sum(p.numel() for p in self.network.parameters() if p.requires_grad),
             voxels=len(cloud),
@@ -287,13 +287,13 @@ class _Run:
         self.save(LAST)  # so that a validation that fails costs nothing; resuming begins with it
         scores, details = self.objective.scores(self.validate())
         self.validated = self.step
-        score = scores[self.objective.scores_named[0]]
+        score = scores[self.objective.metric_names[0]]
         self.journal.validation(self.step, scores, details)
         if score > self.best:
             self.best = score
             self.save(BEST)
             if self.fabric.is_global_zero:
-                drop_replaced(self.spec.out)
+                delete_backup(self.spec.out)
         self.save(LAST)
 
     @torch.no_grad()

@@ -19,7 +19,8 @@ import textured_rooms as rooms  # noqa: E402
 import textured_views as look  # noqa: E402
 
 from pointseg.datasets.dataset import DatasetError  # noqa: E402
-from pointseg.images.projection import Visibility, see  # noqa: E402
+from pointseg.images.projection import see  # noqa: E402
+from pointseg.images.visibility import Visibility
 
 
 @pytest.fixture(scope="module")

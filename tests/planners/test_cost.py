@@ -82,7 +82,7 @@ NETWORKS = {
     "overridden sizes": Case(spec=replace(SPEC, encoder_overrides=NARROW)),
     "two taps": Case(spec=replace(SPEC, taps=(3, 11))),
     "taps before the last block": Case(spec=replace(SPEC, taps=(2, 5))),
-    "an earlier stage": Case(spec=replace(SPEC, prior_channels=2), channels=4),
+    "an earlier stage": Case(spec=replace(SPEC, cascade_channels=2), channels=4),
     "one slice in the embedding": Case(spec=replace(SPEC, slices=1)),
     "five slices in the embedding": Case(spec=replace(SPEC, slices=5), channels=2),
     "widths": Case(
@@ -266,7 +266,7 @@ ODD = {
         spec=replace(SPEC, voxels_per_token=4, slices=5), channels=4, checkpointing=True
     ),
     "an earlier stage, regions": Case(
-        spec=replace(SPEC, prior_channels=2), channels=3, regions=True
+        spec=replace(SPEC, cascade_channels=2), channels=3, regions=True
     ),
     "eight regions, checkpointed": Case(classes=8, regions=True, checkpointing=True),
     "SwiGLU": Case(spec=replace(SPEC, encoder=PLUS), batch=4, slices=32),

@@ -111,8 +111,8 @@ def test_large_volumes_get_a_coarse_stage_and_a_cascade_that_reads_its_labels(
     # whole slices of an eighth of the body
     share = low["patch_size"][0] / low["median_image_size_in_voxels"][0]
     assert 0.12 < share < 0.2
-    assert spec_of(low).prior_channels == spec_of(full).prior_channels == 0
-    assert spec_of(cascade).prior_channels == 2
+    assert spec_of(low).cascade_channels == spec_of(full).cascade_channels == 0
+    assert spec_of(cascade).cascade_channels == 2
     for configuration, channels in ((low, 1), (full, 1), (cascade, 3)):
         cost = stage_two(
             spec_of(configuration),

@@ -16,7 +16,7 @@ from dinomed3d.networks import NetworkSpec
 from dinomed3d.training.optimizer import build_optimizer, set_rates
 from dinomed3d.training.optimizer_step import Update
 from dinomed3d.training.recipe import Recipe
-from planners.sizing import LADDER, Sizing, size_configuration
+from planners.sizing import ENCODER_CANDIDATES, Sizing, size_configuration
 from tests.planners.fingerprints import FINGERPRINTS, TARGETS
 from tests.planners.steps import (
     build,
@@ -27,7 +27,7 @@ from tests.planners.steps import (
     step_loss,
 )
 
-ENCODERS = dict(zip(LADDER, ("large", "base", "small+", "small"), strict=True))
+ENCODERS = dict(zip(ENCODER_CANDIDATES, ("large", "base", "small+", "small"), strict=True))
 
 # "again": blocks of the encoder are computed again in the backward pass (activation checkpointing)
 TABLE = """
@@ -144,7 +144,7 @@ def reduced(spec: NetworkSpec) -> NetworkSpec:
     """The same grid of levels and tokens, as narrow as can be."""
     return replace(
         spec,
-        encoder=LADDER[-1],
+        encoder=ENCODER_CANDIDATES[-1],
         encoder_overrides={"embed_dim": 24, "depth": 2, "num_heads": 2},
         detail_widths=tuple(range(3, 3 + len(spec.detail_widths))),
         pyramid_width=6,

@@ -19,7 +19,7 @@ from planners.dataset_stats import Images
 from planners.decisions import decisions
 from planners.encoders import encoder_size
 from planners.sizing import (
-    LADDER,
+    ENCODER_CANDIDATES,
     Rules,
     Sizing,
     Trial,
@@ -34,7 +34,7 @@ from planners.sizing import (
 )
 from tests.planners.fingerprints import FINGERPRINTS, TARGETS
 
-LARGE, BASE, PLUS, SMALL = LADDER
+LARGE, BASE, PLUS, SMALL = ENCODER_CANDIDATES
 GIANT = "vit_giant_patch14_reg4_dinov2"
 GIB = 2**30
 
@@ -276,7 +276,7 @@ DATA = {name: fingerprint.images for name, fingerprint in FINGERPRINTS.items()} 
 
 def smallest_whole(rules: Rules, budget: Budget) -> Trial | None:
     """The smallest network's trial with whole slices, whatever else is given up for them."""
-    ways = [way for way in rules.concessions() if way.plane == rules.plane]
+    ways = [way for way in rules.fallbacks() if way.plane == rules.plane]
     trials = [rules.deepest(rules.encoders[-1], way, budget) for way in ways]
     return next((trial for trial in trials if trial is not None), None)
 
@@ -300,14 +300,14 @@ def check(data: Images, sizing: Sizing, gib: float) -> None:
     # nothing of a slice is lost, nor is more padded than must be
     cropped = any(p < s for p, s in zip(patch[-2:], data.shape[-2:], strict=True))
     if cropped:
-        assert spec.encoder == LADDER[-1]
+        assert spec.encoder == ENCODER_CANDIDATES[-1]
         assert sizing.recipe["activation_checkpointing"]
         assert smallest_whole(Rules(data, {}), budget) is None
     else:
         assert patch[-2:] == tuple(round_up(s, spec.multiple) for s in data.shape[-2:])
     assert 1 <= spec.supervised_levels < spec.levels
     # the encoder is larger than the smallest only where nothing had to be given up for it
-    if spec.encoder != LADDER[-1]:
+    if spec.encoder != ENCODER_CANDIDATES[-1]:
         assert not sizing.recipe["activation_checkpointing"]
         assert spec.voxels_per_token == token_side(*data.shape[-2:])
         assert slices >= min(16, math.prod(data.shape[:-2]))
@@ -339,7 +339,8 @@ def test_every_plan_keeps_its_promises(name: str, gib: float) -> None:
 def test_more_memory_never_gives_a_smaller_encoder(name: str) -> None:
     targets = [4, 5, 6, 8, 10, 11, 12, 14, 16, 20, 24, 32, 40, 48, 64, 80, 96, 141]
     sizes = [
-        LADDER[::-1].index(size_configuration(DATA[name], gib).spec.encoder) for gib in targets
+        ENCODER_CANDIDATES[::-1].index(size_configuration(DATA[name], gib).spec.encoder)
+        for gib in targets
     ]
     assert sizes == sorted(sizes)
 
@@ -387,7 +388,7 @@ def test_what_is_asked_for_is_kept(name: str, forced: dict[str, Any], gib: float
     data = FINGERPRINTS[name].images
     sizing = size_configuration(data, gib, forced)
     if "encoder_overrides" in forced:
-        assert sizing.spec.encoder == LADDER[-1]  # sizes of its own make no other name
+        assert sizing.spec.encoder == ENCODER_CANDIDATES[-1]  # sizes of its own make no other name
     for field, value in forced.items():
         alone = field == "slices" and len(data.shape) == 2  # there is no neighbour to embed
         assert getattr(sizing.spec, field) == (1 if alone else value)
@@ -422,10 +423,10 @@ def test_without_an_encoder_there_is_no_first_stage() -> None:
 
 def test_an_earlier_stage_is_counted_and_carried() -> None:
     alone = FINGERPRINTS["brain tumour"].images
-    after = replace(alone, channels=alone.channels + 2, prior_channels=2)
+    after = replace(alone, channels=alone.channels + 2, cascade_channels=2)
     sizing = size_configuration(after, 12)
-    assert sizing.spec.prior_channels == 2
-    assert size_configuration(alone, 12).spec.prior_channels == 0
+    assert sizing.spec.cascade_channels == 2
+    assert size_configuration(alone, 12).spec.cascade_channels == 0
     assert sizing.peak <= Budget(memory_gib=12).memory
 
 
@@ -471,7 +472,7 @@ def test_an_empty_shape_is_refused(shape: tuple[int, ...], spacing: tuple[float,
 
 
 @pytest.mark.parametrize(
-    "fields", [{"classes": 0}, {"channels": 0}, {"channels": 2, "prior_channels": 2}]
+    "fields", [{"classes": 0}, {"channels": 0}, {"channels": 2, "cascade_channels": 2}]
 )
 def test_nothing_to_see_or_to_learn_is_refused(fields: dict[str, int]) -> None:
     with pytest.raises(UserError, match="there must be an image channel and a label to learn"):

@@ -490,7 +490,7 @@ def test_cascade(
     assert sorted(p.stem for p in handed_on.iterdir()) == [case_name(k) for k in range(task.train)]
     fold_0 = w.train("3d_cascade_fullres")
     content = torch.load(fold_0 / "checkpoint_final.pth", weights_only=True)
-    assert content["dinomed3d"]["spec"]["prior_channels"] == len(task.classes)
+    assert content["dinomed3d"]["spec"]["cascade_channels"] == len(task.classes)
     with pytest.raises(AssertionError, match="requires the segmentations of the previous stage"):
         w.predict("3d_cascade_fullres", "alone")
     w.check_masks(w.predict("3d_lowres", "coarse", folds=(0, 1)))

@@ -66,7 +66,7 @@ class Case:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Refusal:
+class RejectedInput:
     """Something that was to be a case and cannot be one; it is reported like a failed case."""
 
     id: str
@@ -75,11 +75,11 @@ class Refusal:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cohort:
+class CaseList:
     """All that was found below the input."""
 
     cases: tuple[Case, ...]
     """Sorted by id; ids differ also where capitals are not told apart."""
-    refusals: tuple[Refusal, ...] = ()
+    refusals: tuple[RejectedInput, ...] = ()
     ignored: Mapping[str, int] = field(default_factory=dict)
     """Files left alone: why -> how many (hidden, macOS `._`, not an image, ...)."""

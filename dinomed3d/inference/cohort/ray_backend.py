@@ -19,7 +19,7 @@ from dinomed3d.inference.cohort.worker_process import fail
 from dinomed3d.inference.models.model import Model
 from dinomed3d.runtime.errors import UserError
 
-Tell = Callable[[dict[str, Any]], None]
+ProgressCallback = Callable[[dict[str, Any]], None]
 LOADING_S = 1800
 
 
@@ -49,7 +49,9 @@ class CaseWorker:
         return next(event for event in events if event["event"] == "end")
 
 
-def run_cluster(model: Model, spec: PredictSpec, cases: Sequence[Case], tell: Tell) -> None:
+def run_cluster(
+    model: Model, spec: PredictSpec, cases: Sequence[Case], tell: ProgressCallback
+) -> None:
     """Have all cases done by `spec.workers` workers; each has a record in the end.
 
     A cluster is the one named by RAY_ADDRESS, or one of this machine's own processes.
@@ -101,7 +103,9 @@ def _placed(ray: Any, spec: PredictSpec) -> PredictSpec:
     return replace(spec, device=device, **paths)
 
 
-def _hand_out(ray: Any, model: Model, spec: PredictSpec, cases: Sequence[Case], tell: Tell) -> None:
+def _hand_out(
+    ray: Any, model: Model, spec: PredictSpec, cases: Sequence[Case], tell: ProgressCallback
+) -> None:
     gpus = 1 if spec.device == "cuda" else 0
     actor = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=0)(CaseWorker)
     waiting = list(cases)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dinomed3d.inference.cohort.case import Case, Refusal
+from dinomed3d.inference.cohort.case import Case, RejectedInput
 from dinomed3d.inference.cohort.spec import PredictSpec
 from dinomed3d.runtime import atomic_files
 
@@ -33,7 +33,7 @@ def write_record(out: Path, record: Mapping[str, Any]) -> None:
     """Write a record; "done" is written last, so what it tells of is there."""
     # plain ASCII: names of files need not be text
     text = json.dumps(record, indent=1)
-    atomic_files.write_whole(record_path(out, record["case"]), text.encode("ascii"))
+    atomic_files.atomic_write(record_path(out, record["case"]), text.encode("ascii"))
 
 
 def read_record(out: Path, case: str) -> Record | None:
@@ -129,9 +129,9 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def describe_inputs(case: Case | Refusal, channels: Sequence[str]) -> list[dict[str, Any]]:
+def describe_inputs(case: Case | RejectedInput, channels: Sequence[str]) -> list[dict[str, Any]]:
     """Which files a case is made of, as they are now: size and time of change tell when they differ."""
-    if isinstance(case, Refusal):
+    if isinstance(case, RejectedInput):
         return [{"channel": "", "files": list(case.files), "archive": None, "series": ""}]
     names = list(channels) if len(case.scans) == len(channels) else [", ".join(channels)]
     described = []
@@ -161,7 +161,9 @@ def describe_model(model: Model) -> dict[str, Any]:
     }
 
 
-def failed_record(case: Case | Refusal, reason: str, model: Model, spec: PredictSpec) -> Record:
+def failed_record(
+    case: Case | RejectedInput, reason: str, model: Model, spec: PredictSpec
+) -> Record:
     """The record of a case that nothing could be done with."""
     return {
         "case": case.id,

@@ -17,7 +17,7 @@ from dinomed3d.inference.models.model import Model
 from dinomed3d.inference.nnunet.segment import Segmentation
 from dinomed3d.inference.report.preview import draw_preview
 from dinomed3d.inference.report.quality import TrainingRange, flags, measure
-from dinomed3d.runtime.atomic_files import write_whole
+from dinomed3d.runtime.atomic_files import atomic_write
 from dinomed3d.runtime.errors import UserError
 
 
@@ -85,7 +85,7 @@ def write_results(
     )
     preview = out / f"{case.id}.png"
     image = volume.channels[0]
-    write_whole(preview, draw_preview(image, mask, spacing_mm=grid.spacing_mm, affine=grid.affine))
+    atomic_write(preview, draw_preview(image, mask, spacing_mm=grid.spacing_mm, affine=grid.affine))
     return {
         "grid": grid.to_json(),
         "orientation": grid.orientation,

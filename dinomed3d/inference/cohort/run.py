@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dinomed3d.inference.cohort.case import Case, Cohort, Refusal
+from dinomed3d.inference.cohort.case import Case, CaseList, RejectedInput
 from dinomed3d.inference.cohort.record import (
     MASKS,
     OTHERS,
@@ -28,15 +28,15 @@ from dinomed3d.inference.cohort.record import (
     write_failure,
 )
 from dinomed3d.inference.cohort.spec import PredictSpec
-from dinomed3d.inference.cohort.worker_process import Standby, supervise
+from dinomed3d.inference.cohort.worker_process import WorkerProcess, supervise
 from dinomed3d.inference.discovery.find_cases import find_cases
 from dinomed3d.inference.models.model import Model, open_model
 from dinomed3d.inference.report.quality import TrainingRange
 from dinomed3d.inference.report.run_report import write_report
-from dinomed3d.runtime.atomic_files import part_name
+from dinomed3d.runtime.atomic_files import temp_path
 from dinomed3d.runtime.errors import UserError
 
-Tell = Callable[[dict[str, Any]], None]
+ProgressCallback = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ class Outcome:
     report: Path
 
 
-def predict(spec: PredictSpec, tell: Tell) -> Outcome:
+def predict(spec: PredictSpec, tell: ProgressCallback) -> Outcome:
     """Predict everything below the input.
 
     Args:
@@ -80,7 +80,7 @@ def predict(spec: PredictSpec, tell: Tell) -> Outcome:
         UserError: nothing can be done at all; says why.
         KeyboardInterrupt: after the report of what was done until then.
     """
-    standby = Standby(spec) if spec.engine == "process" else None
+    standby = WorkerProcess(spec) if spec.engine == "process" else None
     try:
         return _predict(spec, tell, standby)
     finally:
@@ -88,7 +88,7 @@ def predict(spec: PredictSpec, tell: Tell) -> Outcome:
             standby.end()
 
 
-def _predict(spec: PredictSpec, tell: Tell, standby: Standby | None) -> Outcome:
+def _predict(spec: PredictSpec, tell: ProgressCallback, standby: WorkerProcess | None) -> Outcome:
     started = time.time()
     out = Path(spec.out)
     if standby is not None:
@@ -158,7 +158,11 @@ def check_segmentations(model: Model) -> None:
 
 
 def run_engine(
-    model: Model, spec: PredictSpec, cases: tuple[Case, ...], tell: Tell, standby: Standby | None
+    model: Model,
+    spec: PredictSpec,
+    cases: tuple[Case, ...],
+    tell: ProgressCallback,
+    standby: WorkerProcess | None,
 ) -> None:
     """Have the cases done by the engine that was asked for."""
     if not cases:
@@ -175,7 +179,7 @@ def run_engine(
         run_cluster(model, spec, cases, tell)
 
 
-def protect(cohort: Cohort, out: Path) -> None:
+def protect(cohort: CaseList, out: Path) -> None:
     """Make sure that no result can take the place of a scan, or of a report that is not ours.
 
     Raises:
@@ -208,8 +212,8 @@ def protect(cohort: Cohort, out: Path) -> None:
 
 
 def take_shard(
-    cohort: Cohort, shard: tuple[int, int] | None, out: Path
-) -> tuple[tuple[Case, ...], tuple[Refusal, ...]]:
+    cohort: CaseList, shard: tuple[int, int] | None, out: Path
+) -> tuple[tuple[Case, ...], tuple[RejectedInput, ...]]:
     """This shard's cases and refusals, about equal in bytes.
 
     The first shard to start writes the division into the output, and all others keep to it, also if
@@ -220,7 +224,7 @@ def take_shard(
     number, count = shard
     path = out / f".division-into-{count}.json"
     with suppress(FileExistsError):
-        part = part_name(path)
+        part = temp_path(path)
         part.write_text(json.dumps(divide(cohort.cases, count)), encoding="ascii")
         try:
             os.link(part, path)  # of two that start together one is first, and it is there whole
@@ -335,7 +339,7 @@ def _same_run(record: Record, out: Path, model: Model, spec: PredictSpec) -> Non
         )
 
 
-def refuse(refusal: Refusal, out: Path, model: Model, spec: PredictSpec) -> None:
+def refuse(refusal: RejectedInput, out: Path, model: Model, spec: PredictSpec) -> None:
     """Write the record of what could not be a case; an earlier mask is kept as `CASE.earlier1...`."""
     if read_record(out, refusal.id) is None:
         nothing_foreign(refusal.id, out)
@@ -344,11 +348,11 @@ def refuse(refusal: Refusal, out: Path, model: Model, spec: PredictSpec) -> None
 
 
 def conclude(
-    cohort: Cohort,
+    cohort: CaseList,
     spec: PredictSpec,
     model: Model,
     mine: Iterable[Case],
-    refusals: Iterable[Refusal],
+    refusals: Iterable[RejectedInput],
     edited: Iterable[str],
     started: float,
 ) -> Outcome:

@@ -47,7 +47,7 @@ from dinomed3d.runtime.device import choose_device
 from dinomed3d.runtime.errors import UserError
 
 INTERRUPTED = "interrupted"
-Tell = Callable[[dict[str, Any]], None]
+ProgressCallback = Callable[[dict[str, Any]], None]
 """Told what happens: {"event": "start" | "progress" | "end", "case": id, ...}."""
 
 
@@ -150,7 +150,7 @@ class Worker:
         fit = [n for n in range(1, 5) if (2 * n - 1) * window_bytes <= self.limit / 5]
         return max(1, min(torch.get_num_threads(), len(fit)))
 
-    def run(self, cases: Iterable[Case], tell: Tell, *, overlap: bool = True) -> None:
+    def run(self, cases: Iterable[Case], tell: ProgressCallback, *, overlap: bool = True) -> None:
         """Do the cases; every one of them has a record in the end.
 
         Args:
@@ -193,7 +193,7 @@ class Worker:
         if written is not None:
             written.result()
 
-    def read(self, case: Case, budget: memory.Budget, tell: Tell) -> Task:
+    def read(self, case: Case, budget: memory.Budget, tell: ProgressCallback) -> Task:
         """Read and prepare a case, once there is memory for it."""
         task = Task(case)
         tell({"event": "look", "case": case.id})
@@ -245,7 +245,7 @@ class Worker:
             spacing = task.turn.spacing(spacing)
         task.prepared = prepare(channels, spacing, self.plan)
 
-    def predict(self, task: Task, tell: Tell) -> None:
+    def predict(self, task: Task, tell: ProgressCallback) -> None:
         """Bring a prepared case through the network."""
         if task.reason is not None:
             return
@@ -260,7 +260,7 @@ class Worker:
                 mask = task.turn.undo(task.segmentation.mask)
                 task.segmentation = replace(task.segmentation, mask=mask)
 
-    def _segment(self, task: Task, tell: Tell) -> Segmentation:
+    def _segment(self, task: Task, tell: ProgressCallback) -> Segmentation:
         """Sweep the volume; where a GPU's memory is too small, once more in more bands."""
         assert task.prepared is not None and task.need is not None
         bands, file, case = task.need.bands, task.probabilities, task.case.id
@@ -286,7 +286,11 @@ class Worker:
                 torch.cuda.empty_cache()
 
     def write(
-        self, task: Task, budget: memory.Budget, highest: Callable[[], float], tell: Tell
+        self,
+        task: Task,
+        budget: memory.Budget,
+        highest: Callable[[], float],
+        tell: ProgressCallback,
     ) -> None:
         """Write mask, preview and, last, the record; give the memory back.
 

@@ -29,7 +29,7 @@ from dinomed3d.inference.cohort.spec import PredictSpec
 from dinomed3d.inference.models.model import Model
 from dinomed3d.runtime.errors import UserError
 
-Tell = Callable[[dict[str, Any]], None]
+ProgressCallback = Callable[[dict[str, Any]], None]
 PATIENCE_S = 20
 """In which a worker that is to end finishes what it is writing."""
 _START = """
@@ -41,7 +41,7 @@ sys.exit(work())
 
 
 @dataclass
-class _Life:
+class WorkerState:
     """What became of one worker."""
 
     begun: list[str] = field(default_factory=list)
@@ -54,7 +54,7 @@ class _Life:
     code: int = 0
 
 
-class Standby:
+class WorkerProcess:
     """A worker process; it loads what it needs while its first cases are still being looked for."""
 
     def __init__(self, spec: PredictSpec) -> None:
@@ -125,7 +125,11 @@ class Standby:
 
 
 def supervise(
-    model: Model, spec: PredictSpec, cases: Sequence[Case], tell: Tell, first: Standby
+    model: Model,
+    spec: PredictSpec,
+    cases: Sequence[Case],
+    tell: ProgressCallback,
+    first: WorkerProcess,
 ) -> None:
     """Have all cases done by workers, one after the other; each has a record in the end.
 
@@ -141,12 +145,12 @@ def supervise(
     """
     left = list(cases)
     suspects: list[Case] = []
-    worker: Standby | None = first
+    worker: WorkerProcess | None = first
     while left or suspects:
         alone = bool(suspects)
         batch = suspects[:1] if alone else left
         if worker is None:
-            worker = Standby(spec)
+            worker = WorkerProcess(spec)
         life = _run_worker(worker, spec, batch, tell, overlap=not alone)
         worker = None
         if life.error is not None:
@@ -172,7 +176,9 @@ def supervise(
             )
 
 
-def fail(case: Case, code: int | None, model: Model, spec: PredictSpec, tell: Tell) -> None:
+def fail(
+    case: Case, code: int | None, model: Model, spec: PredictSpec, tell: ProgressCallback
+) -> None:
     """Record a case whose worker died with it, twice."""
     reason = (
         f"the process that worked on it ended twice ({exit_reason(code)}), the second time with this case "
@@ -183,9 +189,14 @@ def fail(case: Case, code: int | None, model: Model, spec: PredictSpec, tell: Te
 
 
 def _run_worker(
-    worker: Standby, spec: PredictSpec, cases: Sequence[Case], tell: Tell, *, overlap: bool
-) -> _Life:
-    life = _Life()
+    worker: WorkerProcess,
+    spec: PredictSpec,
+    cases: Sequence[Case],
+    tell: ProgressCallback,
+    *,
+    overlap: bool,
+) -> WorkerState:
+    life = WorkerState()
     job = {"spec": spec.to_json(), "cases": [case.to_json() for case in cases], "overlap": overlap}
     try:
         for event in worker.work(job):
@@ -196,7 +207,7 @@ def _run_worker(
     return life
 
 
-def _take(event: dict[str, Any], life: _Life, tell: Tell) -> None:
+def _take(event: dict[str, Any], life: WorkerState, tell: ProgressCallback) -> None:
     """One line of a worker."""
     kind = event["event"]
     if kind == "ready":

@@ -23,7 +23,7 @@ from dinomed3d.inference.dicom.source import (
     slice_normal,
     slice_positions,
 )
-from dinomed3d.runtime.atomic_files import part_name, settle
+from dinomed3d.runtime.atomic_files import settle, temp_path
 from dinomed3d.runtime.errors import UserError
 
 
@@ -76,7 +76,7 @@ def write_segmentation(
     present = _present(mask, named)
     segments = present or named  # an object needs segments, also where nothing was found
     planes = slice(None) if present else slice(0, 1)
-    part = part_name(path)
+    part = temp_path(path)
     with _quiet_libraries():
         try:
             headers = read_headers(scan)

@@ -8,7 +8,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from dinomed3d.inference.cohort.case import Case, Refusal
+from dinomed3d.inference.cohort.case import Case, RejectedInput
 
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f-\x9f\ud800-\udfff]')
 _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])(\.|$)", re.I)
@@ -48,19 +48,21 @@ def _safe(part: str) -> str:
     return name
 
 
-def settle(cases: Iterable[Case], refusals: Iterable[Refusal]) -> tuple[list[Case], list[Refusal]]:
+def settle(
+    cases: Iterable[Case], refusals: Iterable[RejectedInput]
+) -> tuple[list[Case], list[RejectedInput]]:
     """Refuse all cases whose outputs would lie on each other's; both lists sorted by id.
 
     Cases differ only if their ids do where capitals are not told apart, and if no file of one has
     to be the folder of another (`a` with its `a.json`, and `a.json/b`).
     """
-    groups: dict[str, list[Case | Refusal]] = defaultdict(list)
-    ones: list[Case | Refusal] = [*cases, *refusals]
+    groups: dict[str, list[Case | RejectedInput]] = defaultdict(list)
+    ones: list[Case | RejectedInput] = [*cases, *refusals]
     for one in ones:
         groups[_key(one.id)].append(one)
     folders = {key[:i] for key in groups for i, sign in enumerate(key) if sign == "/"}
     kept: list[Case] = []
-    refused: list[Refusal] = []
+    refused: list[RejectedInput] = []
     for key, members in groups.items():
         blocked = next(
             (key + ending for ending in _OUTPUT_ENDINGS if key + ending in folders), None
@@ -77,12 +79,12 @@ def _key(id_: str) -> str:
     return unicodedata.normalize("NFC", id_).casefold()
 
 
-def _clash(members: Sequence[Case | Refusal], blocked: str | None) -> Refusal:
+def _clash(members: Sequence[Case | RejectedInput], blocked: str | None) -> RejectedInput:
     """Why none of these can be done."""
     files: list[str] = []
     names = []
     for one in members:
-        own = list(one.files) if isinstance(one, Refusal) else _files(one)
+        own = list(one.files) if isinstance(one, RejectedInput) else _files(one)
         files.extend(own)
         names.append(own[0] if own else one.id)
     names = sorted(names)
@@ -92,7 +94,7 @@ def _clash(members: Sequence[Case | Refusal], blocked: str | None) -> Refusal:
             f"{len(members)} inputs would write the same output {members[0].id!r}: "
             f"{', '.join(names[:4])}{more}; rename all but one, or move them apart"
         )
-        own_reasons = [one.reason for one in members if isinstance(one, Refusal)]
+        own_reasons = [one.reason for one in members if isinstance(one, RejectedInput)]
         if own_reasons:
             reason += f" (besides: {own_reasons[0]})"
     else:
@@ -102,7 +104,7 @@ def _clash(members: Sequence[Case | Refusal], blocked: str | None) -> Refusal:
     id_ = min(one.id for one in members)
     # its own record must not lie where the folder must be
     in_the_way = blocked is not None and blocked.endswith(".json")
-    return Refusal(id=f"{id_}_" if in_the_way else id_, reason=reason, files=tuple(files))
+    return RejectedInput(id=f"{id_}_" if in_the_way else id_, reason=reason, files=tuple(files))
 
 
 def _files(case: Case) -> list[str]:

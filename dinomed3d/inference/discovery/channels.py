@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from dinomed3d.inference.cohort.case import Case, Refusal
+from dinomed3d.inference.cohort.case import Case, RejectedInput
 from dinomed3d.inference.discovery.case_ids import case_id
 from dinomed3d.inference.discovery.scans import Item
 
@@ -20,7 +20,7 @@ class Grouped:
     """Cases, and what cannot be one."""
 
     cases: list[Case] = field(default_factory=list)
-    refusals: list[Refusal] = field(default_factory=list)
+    refusals: list[RejectedInput] = field(default_factory=list)
 
     def add(
         self,
@@ -52,7 +52,7 @@ class Grouped:
     def refuse(self, parts: Sequence[str], reason: str, items: Sequence[Item]) -> None:
         """One refusal for all these items."""
         files = tuple(dict.fromkeys(file for item in items for file in item.files))
-        self.refusals.append(Refusal(id=case_id(parts), reason=reason, files=files))
+        self.refusals.append(RejectedInput(id=case_id(parts), reason=reason, files=files))
 
 
 def number_of(item: Item) -> tuple[str, int] | None:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from dinomed3d.inference.cohort.case import Cohort, Refusal
+from dinomed3d.inference.cohort.case import CaseList, RejectedInput
 from dinomed3d.inference.dicom.volume import Series
 from dinomed3d.inference.discovery.case_ids import case_id, settle
 from dinomed3d.inference.discovery.channels import (
@@ -39,7 +39,7 @@ def find_cases(
     channels: Sequence[str],
     patterns: Mapping[str, str] | None = None,
     skip: Collection[Path] = (),
-) -> Cohort:
+) -> CaseList:
     """Find everything that can be predicted, and what looks like it and cannot.
 
     Images are not opened; of DICOM files the headers are read.
@@ -83,7 +83,7 @@ def _cohort(
     grouped: Grouped,
     channels: Sequence[str],
     patterns: Mapping[str, str] | None,
-) -> Cohort:
+) -> CaseList:
     cases, refusals = settle(grouped.cases, [*inventory.refusals, *grouped.refusals])
     if not cases and not refusals:
         counts = ", ".join(f"{count} x {why}" for why, count in sorted(inventory.ignored.items()))
@@ -94,7 +94,7 @@ def _cohort(
             else "images are .nii, .nii.gz, .mha, .nrrd, DICOM series and zips of them"
         )
         raise UserError(f"input {source}: no image found{seen} ({advice})")
-    return Cohort(
+    return CaseList(
         cases=tuple(cases),
         refusals=tuple(refusals),
         ignored=dict(sorted(inventory.ignored.items())),
@@ -111,7 +111,9 @@ def _look_through(source: Path, name: str, skip: Collection[Path]) -> Inventory:
                 raise UserError(f"input {source}: {folder.problem}")
             path = str(source.joinpath(*folder.parts))
             inventory.refusals.append(
-                Refusal(id=case_id(folder.parts), reason=f"{path} {folder.problem}", files=(path,))
+                RejectedInput(
+                    id=case_id(folder.parts), reason=f"{path} {folder.problem}", files=(path,)
+                )
             )
             continue
         series = add_folder(inventory, folder.parts, folder.entries, name=name)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from dinomed3d.inference.cohort.case import CaseError, Refusal, Scan
+from dinomed3d.inference.cohort.case import CaseError, RejectedInput, Scan
 from dinomed3d.inference.dicom.volume import (
     Found,
     Series,
@@ -71,7 +71,7 @@ class Inventory:
     """Everything below the input."""
 
     items: list[Item] = field(default_factory=list)
-    refusals: list[Refusal] = field(default_factory=list)
+    refusals: list[RejectedInput] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
 
 
@@ -142,7 +142,7 @@ def _account(inventory: Inventory, found: Found, place: tuple[str, ...]) -> None
         )
         more = f"; and {len(names) - 3} more" if len(names) > 3 else ""
         inventory.refusals.append(
-            Refusal(
+            RejectedInput(
                 id=case_id((*place, "unreadable-dicom") if found.series else place),
                 reason=f"{len(names)} DICOM file(s) cannot be read, copy them again: {shown}{more}",
                 files=tuple(found.broken),
@@ -160,7 +160,7 @@ def add_archive(inventory: Inventory, folder: tuple[str, ...], entry: Entry) -> 
         found = find_series_in_archive(Path(entry.path), members)
     except (UserError, OSError) as err:
         reason = str(err).replace("\n", " ")
-        refusal = Refusal(id=case_id((*folder, stem)), reason=reason, files=(entry.path,))
+        refusal = RejectedInput(id=case_id((*folder, stem)), reason=reason, files=(entry.path,))
         inventory.refusals.append(refusal)
         return
     _account(inventory, replace_files(found, entry.path), (*folder, stem))

@@ -20,7 +20,7 @@ from dinomed3d.inference.io.grid import (
     corner_distance_mm,
 )
 from dinomed3d.inference.io.voxels import watched
-from dinomed3d.runtime.atomic_files import part_name, settle
+from dinomed3d.runtime.atomic_files import settle, temp_path
 
 __all__ = ["Grid", "Volume", "check_mask", "read_case", "read_grid", "read_mask", "write_mask"]
 
@@ -101,7 +101,7 @@ def write_mask(mask: NDArray[Any], grid: Grid, path: Path) -> None:
         )
     if not path.name.endswith(grid.ending):
         raise ValueError(f"write_mask: 'path' must end in {grid.ending}, got {path.name}")
-    part = part_name(path, grid.ending)  # ITK goes by the ending
+    part = temp_path(path, grid.ending)  # ITK goes by the ending
     try:
         _FORMATS[grid.ending].write(np.ascontiguousarray(mask), grid, part)
         settle(part)

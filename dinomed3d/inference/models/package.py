@@ -18,7 +18,7 @@ from dinomed3d.inference.models.model import FINAL, PACKED, Model, fold_weights,
 from dinomed3d.inference.models.model_files import MANIFEST, open_holdings
 from dinomed3d.inference.models.network_weights import to_safetensors
 from dinomed3d.inference.models.training_volumes import training_volumes
-from dinomed3d.runtime.atomic_files import part_name
+from dinomed3d.runtime.atomic_files import temp_path
 from dinomed3d.runtime.errors import UserError
 
 LICENCE = "LICENSE.txt"
@@ -167,7 +167,7 @@ def _licence_name(text: bytes, derived: bool) -> str:
 
 def _write(out: Path, model: Model, manifest: Manifest, files: dict[str, bytes]) -> None:
     """The zip, under a temporary name until it is whole; one fold in memory at a time."""
-    temporary = part_name(out)
+    temporary = temp_path(out)
     described = {}
     try:
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dinomed3d.inference.nnunet.resample import Resampling, linear, nearest
-from dinomed3d.inference.nnunet.sliding_window import Slab, round_half
+from dinomed3d.inference.nnunet.sliding_window import LogitsChunk, round_half
 
 DENSE = 0.3
 """Share of voxels between differing points from which all are interpolated at once."""
@@ -156,7 +156,7 @@ class Exporter:
         """Rows of the padded network grid that are needed."""
         return self.low + self.padding[1], self.high + self.padding[1]
 
-    def add(self, slab: Slab) -> None:
+    def add(self, slab: LogitsChunk) -> None:
         """Take the next planes and write every plane of labels that they complete."""
         left = self.padding[2]
         for number in range(slab.logits.shape[1]):

@@ -13,7 +13,7 @@ from torch import Tensor
 from dinomed3d.inference.io.orientation import Reorientation
 from dinomed3d.inference.nnunet.plan import Plan
 from dinomed3d.inference.nnunet.preprocess import Prepared
-from dinomed3d.runtime.atomic_files import part_name, settle
+from dinomed3d.runtime.atomic_files import settle, temp_path
 
 
 class ProbabilityFile:
@@ -48,7 +48,7 @@ class ProbabilityFile:
         chunk = list(shape)
         chunk[self.axes[0]] = 1
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.part = part_name(path, ".b2nd")
+        self.part = temp_path(path, ".b2nd")
         self.array: Any = blosc2.zeros(
             (plan.heads, *shape),
             dtype=np.float16,

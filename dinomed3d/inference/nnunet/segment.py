@@ -16,7 +16,7 @@ from dinomed3d.inference.nnunet.label_export import Certainty, Exporter, Labels,
 from dinomed3d.inference.nnunet.plan import Plan
 from dinomed3d.inference.nnunet.predictor import Predictor
 from dinomed3d.inference.nnunet.preprocess import Prepared
-from dinomed3d.inference.nnunet.sliding_window import Layers, sweep
+from dinomed3d.inference.nnunet.sliding_window import WindowGrid, sweep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ def segment(
     labels = whole[prepared.box]
     size = prepared.data.shape[1:]
     data, before = _pad(prepared.data, plan.patch)
-    layers = Layers.over(data.shape[1:], plan.patch, step)
+    layers = WindowGrid.over(data.shape[1:], plan.patch, step)
     resampling = plan.logits.between(
         size, prepared.crop_shape, prepared.network_spacing_mm, prepared.spacing_mm
     )

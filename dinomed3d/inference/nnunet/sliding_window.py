@@ -64,7 +64,7 @@ def gaussian(patch: tuple[int, ...]) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layers:
+class WindowGrid:
     """The windows over one volume, in layers along the first axis."""
 
     size: tuple[int, int, int]
@@ -76,7 +76,7 @@ class Layers:
     """Windows are single slices without a depth of their own."""
 
     @classmethod
-    def over(cls, size: Sequence[int], patch: Sequence[int], step: float) -> Layers:
+    def over(cls, size: Sequence[int], patch: Sequence[int], step: float) -> WindowGrid:
         """Cover a volume (Z, Y, X), at least as large as the patch; a patch of two axes is one plane."""
         a, b, c = size
         d, e, f = patch if len(patch) == 3 else (1, *patch)
@@ -108,7 +108,7 @@ def round_half(logits: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Slab:
+class LogitsChunk:
     """Finished logits: planes [first, first + k) of a band of the network's grid."""
 
     logits: Tensor
@@ -120,13 +120,13 @@ class Slab:
 
 def sweep(
     data: Tensor,
-    layers: Layers,
+    layers: WindowGrid,
     band: tuple[int, int],
     stream: Callable[[Iterable[Batch]], Iterator[Tensor]],
     *,
     heads: int,
     batch: int,
-) -> Iterator[Slab]:
+) -> Iterator[LogitsChunk]:
     """Predict all windows that touch a band and give the band's logits, plane after plane.
 
     Args:
@@ -176,14 +176,14 @@ def sweep(
                     "the network's output is not finite or larger than float16 can hold; the input may be "
                     "damaged, or the model was not trained to its end"
                 )
-            yield Slab(logits=finished, first=first + begin, band=band)
+            yield LogitsChunk(logits=finished, first=first + begin, band=band)
         for sums in (held, total):
             for plane in range(depth - done):  # plane by plane: no second copy of the sums
                 sums[:, plane] = sums[:, plane + done]
             sums[:, depth - done :] = 0
 
 
-def _batch(data: Tensor, layers: Layers, z: int, places: Sequence[tuple[int, int]]) -> Batch:
+def _batch(data: Tensor, layers: WindowGrid, z: int, places: Sequence[tuple[int, int]]) -> Batch:
     """Cut windows out."""
     d, h, w = layers.patch
     windows = torch.stack([data[:, z : z + d, y : y + h, x : x + w] for y, x in places])

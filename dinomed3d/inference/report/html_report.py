@@ -23,7 +23,7 @@ NOTICE = "Research software, not a medical device."
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tally:
+class CaseCounts:
     """The cases of a run by how they ended."""
 
     done: tuple[Mapping[str, Any], ...]
@@ -32,11 +32,11 @@ class Tally:
     """Not yet done: interrupted, or another machine's."""
 
     @staticmethod
-    def of(records: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> Tally:
+    def of(records: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> CaseCounts:
         """Sort records, and the run's missing cases; each by name."""
         ordered = sorted(records, key=lambda record: str(record["case"]))
         begun = {str(r["case"]) for r in ordered if r["status"] not in ("done", "failed")}
-        return Tally(
+        return CaseCounts(
             done=tuple(r for r in ordered if r["status"] == "done"),
             failed=tuple(r for r in ordered if r["status"] == "failed"),
             missing=tuple(sorted({*map(str, run.get("missing") or ()), *begun})),
@@ -71,7 +71,7 @@ def total_ml(labels: Mapping[str, Mapping[str, Any]]) -> float:
     return max(volumes, default=0.0) if regions else sum(volumes)
 
 
-def render_page(out: Path, tally: Tally, run: Mapping[str, Any]) -> str:
+def render_page(out: Path, tally: CaseCounts, run: Mapping[str, Any]) -> str:
     """The whole page.
 
     Args:
@@ -102,7 +102,7 @@ def render_page(out: Path, tally: Tally, run: Mapping[str, Any]) -> str:
     return "\n".join(part for part in parts if part)
 
 
-def _overview(tally: Tally, run: Mapping[str, Any]) -> str:
+def _overview(tally: CaseCounts, run: Mapping[str, Any]) -> str:
     """Counts, and what made them with which model."""
     words = {"done": "done", "failed": "failed", "missing": "not yet done", "flagged": "flagged"}
     counts = "".join(

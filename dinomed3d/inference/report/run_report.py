@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dinomed3d.inference.report.html_report import Tally, render_page, seconds_of
-from dinomed3d.runtime.atomic_files import write_whole
+from dinomed3d.inference.report.html_report import CaseCounts, render_page, seconds_of
+from dinomed3d.runtime.atomic_files import atomic_write
 
 _COLUMNS = (
     "case",
@@ -36,10 +36,10 @@ def write_report(out: Path, records: Sequence[Mapping[str, Any]], run: Mapping[s
     Raises:
         OSError: the folder cannot be written to.
     """
-    tally = Tally.of(records, run)
-    write_whole(out / "run.json", _encode(_summary(tally, run)))
-    write_whole(out / "report.csv", _encode(_table(tally)))
-    write_whole(out / "report.html", _encode(render_page(out, tally, run)))
+    tally = CaseCounts.of(records, run)
+    atomic_write(out / "run.json", _encode(_summary(tally, run)))
+    atomic_write(out / "report.csv", _encode(_table(tally)))
+    atomic_write(out / "report.html", _encode(render_page(out, tally, run)))
 
 
 def _encode(text: str) -> bytes:
@@ -47,7 +47,7 @@ def _encode(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
-def _summary(tally: Tally, run: Mapping[str, Any]) -> str:
+def _summary(tally: CaseCounts, run: Mapping[str, Any]) -> str:
     """The run as JSON, with counts, and the cases to look at."""
     content = {
         **run,
@@ -61,7 +61,7 @@ def _summary(tally: Tally, run: Mapping[str, Any]) -> str:
     return json.dumps(content, indent=1, ensure_ascii=False)
 
 
-def _table(tally: Tally) -> str:
+def _table(tally: CaseCounts) -> str:
     """A row per case as CSV; millilitres of each label that any case has."""
     records = sorted([*tally.failed, *tally.done], key=lambda record: str(record["case"]))
     labels = list(dict.fromkeys(name for r in records for name in r.get("labels") or {}))

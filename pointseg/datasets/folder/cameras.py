@@ -66,7 +66,7 @@ class CameraRule:
         Raises:
             UserError: what describes the cameras is damaged or does not fit.
         """
-        from pointseg.images.readers.frame import carried
+        from pointseg.images.readers.frame import transform_frame
 
         place = self.place(root, file, split, scene)
         if self.kind == ORGANISED:
@@ -86,7 +86,7 @@ class CameraRule:
 
             found = read_manifest(place)
         turn = turn_of(up)
-        return tuple(carried(frame, turn, np.zeros(3), scale=unit_m) for frame in found)
+        return tuple(transform_frame(frame, turn, np.zeros(3), scale=unit_m) for frame in found)
 
 
 def parse_cameras(value: Any) -> CameraRule:

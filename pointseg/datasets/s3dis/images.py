@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from pointseg.datasets.dataset import DatasetError
 from pointseg.datasets.prepared import CAMERAS
 from pointseg.datasets.s3dis.dataset import AREAS
+from pointseg.datasets.s3dis.rooms import turn_of_room
 from pointseg.images.projection import in_view
-from pointseg.images.readers.frame import Frame, carried, make_camera
+from pointseg.images.readers.frame import Frame, make_camera, transform_frame
 from pointseg.images.readers.image_files import DepthFile, ImageFile, image_size
 from pointseg.images.readers.manifest import write_manifest
 from pointseg.scene import Scene
@@ -130,8 +131,6 @@ def carried_along(frame: Frame, coord: NDArray[np.floating], angle: int | None) 
     """
     if angle is None:
         return frame
-    from pointseg.datasets.s3dis.prepare import turn_of_room
-
     low, high = coord.min(0).astype(np.float64), coord.max(0).astype(np.float64)
     turn, middle = turn_of_room(angle), (low + high) / 2
-    return carried(frame, turn, middle - turn @ middle)
+    return transform_frame(frame, turn, middle - turn @ middle)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from pointseg.datasets.prepared import (
     save_scene,
 )
 from pointseg.datasets.s3dis.dataset import AREAS, CLASSES, NAME
+from pointseg.datasets.s3dis.rooms import turn_of_room
 
 if TYPE_CHECKING:
     from pointseg.datasets.s3dis.images import RoomImages
@@ -264,14 +264,6 @@ def align_room(xyz: NDArray[np.float64], angle: int) -> NDArray[np.float64]:
     """(N, 3) positions turned about z by (2 - angle / 180) pi around the middle of their box."""
     centre = (xyz.min(0) + xyz.max(0)) / 2
     return (xyz - centre) @ turn_of_room(angle).T + centre
-
-
-def turn_of_room(angle: int) -> NDArray[np.float64]:
-    """(3, 3) the rotation that ``align_room`` applies."""
-    theta = (2 - angle / 180) * math.pi
-    # Multiples of a right angle: rounding keeps walls exactly on the axes.
-    cos, sin = round(math.cos(theta)), round(math.sin(theta))
-    return np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]], np.float64)
 
 
 def _images_of_rooms(images: Path | None) -> Callable[[str, str, int | None], RoomImages | None]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from dinomed3d.lifting import Camera, Cameras, z_buffer
 
 if TYPE_CHECKING:
-    from pointseg.images.projection import Visibility
+    from pointseg.images.visibility import Visibility
 
 ENOUGH = 200
 """Points that a figure must rest on."""
@@ -25,7 +25,7 @@ LARGEST_MAP = 1 << 21
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shown:
+class ProjectedPoints:
     """Which points of a cloud one camera sees, and where."""
 
     uv: Tensor
@@ -64,7 +64,7 @@ class Evidence:
 
 def look(
     camera: Camera, points: Tensor, rule: Visibility, *, occluder: Tensor | None = None
-) -> Shown:
+) -> ProjectedPoints:
     """Project a cloud into a view.
 
     Args:
@@ -81,7 +81,7 @@ def look(
             [camera], depths=[occluder], near=rule.near_m, far=rule.far, margin=rule.margin_m
         )
         visible = behind.project(0, points)[1]
-    return Shown(uv=uv, depth=depth, inside=inside, visible=visible)
+    return ProjectedPoints(uv=uv, depth=depth, inside=inside, visible=visible)
 
 
 def own_depth(camera: Camera, points: Tensor) -> Tensor:
@@ -104,8 +104,8 @@ def own_depth(camera: Camera, points: Tensor) -> Tensor:
     return z_buffer(camera, points)
 
 
-def weigh(
-    shown: Shown,
+def compute_agreement(
+    shown: ProjectedPoints,
     camera: Camera,
     *,
     image: NDArray[np.uint8] | None,
@@ -144,7 +144,7 @@ def weigh(
     )
 
 
-def pixels_of(shown: Shown, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+def pixels_of(shown: ProjectedPoints, image: NDArray[np.uint8]) -> NDArray[np.float32]:
     """(M, 3) colours of the pixels that the visible points fall into."""
     height, width = image.shape[:2]
     column, row = shown.uv[shown.visible].long().unbind(1)
@@ -152,7 +152,7 @@ def pixels_of(shown: Shown, image: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.asarray(image[rows, columns], np.float32)
 
 
-def measured(shown: Shown, camera: Camera, depth: Tensor) -> tuple[Tensor, Tensor]:
+def measured(shown: ProjectedPoints, camera: Camera, depth: Tensor) -> tuple[Tensor, Tensor]:
     """(M,) what a depth map says and (M,) what the points do, where both are known."""
     rows, columns = depth.shape
     height, width = camera.size
@@ -164,14 +164,14 @@ def measured(shown: Shown, camera: Camera, depth: Tensor) -> tuple[Tensor, Tenso
     return said[known], shown.depth[shown.inside][known].double()
 
 
-def _depth_off(shown: Shown, camera: Camera, depth: Tensor | None) -> tuple[int, Tensor]:
+def _depth_off(shown: ProjectedPoints, camera: Camera, depth: Tensor | None) -> tuple[int, Tensor]:
     if depth is None:
         return 0, torch.zeros(0)
     said, true = measured(shown, camera, depth)
     return len(said), (said - true).abs()
 
 
-def _rank_correlation(shown: Shown) -> float | None:
+def _rank_correlation(shown: ProjectedPoints) -> float | None:
     """Spearman's, of rows and depths of all points in the image."""
     step = max(1, int(shown.inside.sum()) // RANKED)
     row = shown.uv[shown.inside][::step, 1].numpy()

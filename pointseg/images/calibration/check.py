@@ -17,29 +17,30 @@ from pointseg.files.writing import new_file
 from pointseg.images.calibration.agreement import (
     ENOUGH,
     Evidence,
-    Shown,
+    ProjectedPoints,
+    compute_agreement,
     look,
     own_depth,
     pixels_of,
-    weigh,
 )
-from pointseg.images.calibration.explain_unseen import why_unseen
-from pointseg.images.calibration.issues import Finding, Findings
+from pointseg.images.calibration.issues import Finding, IssueList
 from pointseg.images.calibration.pose_check import (
-    Verdict,
+    PoseCheckResult,
+    compare_pose_hypotheses,
     depth_unit,
     half_pixel,
-    judge,
     lens_problem,
     looked_through,
     pose_words,
     unit_words,
 )
 from pointseg.images.calibration.pose_conventions import alternatives
-from pointseg.images.projection import Visibility, in_view
+from pointseg.images.explain_unseen import explain_no_visible_points
+from pointseg.images.projection import in_view
 from pointseg.images.readers.frame import Frame
 from pointseg.images.readers.image_files import DepthFile
 from pointseg.images.select_views import choose
+from pointseg.images.visibility import Visibility
 from pointseg.pictures.overlay import from_images, over_image
 from pointseg.scene import Scene
 
@@ -99,7 +100,7 @@ class Inspection:
     """Of the images that were looked at."""
     showing: int
     """How many of all images have some of the points in view."""
-    verdict: Verdict
+    verdict: PoseCheckResult
     findings: tuple[Finding, ...]
     seen: float
     """Share of the points that at least one view sees."""
@@ -123,7 +124,7 @@ def check_cameras(spec: CheckSpec) -> Inspection:
         raise UserError(f"scene {scene.name}: has {what}; there is nothing to check")
     looked, able = _looked_at(spec)
     world = _World(spec)
-    findings, views, pictures = Findings(), [], []
+    findings, views, pictures = IssueList(), [], []
     errors: list[UserError] = []
     for number, frame in enumerate(looked):
         spec.progress(number, len(looked), frame.name)
@@ -149,7 +150,9 @@ def check_cameras(spec: CheckSpec) -> Inspection:
     spec.progress(len(looked), len(looked), "")
     if not views:
         raise errors[0]
-    verdict = judge([v.stated for v in views], _by_reading(views), by_share=world.hardly_in(able))
+    verdict = compare_pose_hypotheses(
+        [v.stated for v in views], _by_reading(views), by_share=world.hardly_in(able)
+    )
     if verdict.other is not None:
         findings.drop("unit", "half a pixel", *NOTHING_SEEN)  # they follow from that
         findings.say(pose_words(verdict))
@@ -162,7 +165,9 @@ def check_cameras(spec: CheckSpec) -> Inspection:
         findings.drop(*NOTHING_SEEN)
         asked = looked if able else spec.frames
         cameras, names = [world.near(frame.camera) for frame in asked], [f.name for f in asked]
-        findings.say(f"scene {scene.name}: {why_unseen(world.points, cameras, names, spec.rule)}")
+        findings.say(
+            f"scene {scene.name}: {explain_no_visible_points(world.points, cameras, names, spec.rule)}"
+        )
     picture = from_images(
         world.points.numpy(),
         world.colors(),
@@ -229,7 +234,7 @@ class _World:
 
     def view(
         self, frame: Frame, image: NDArray[np.uint8], depth: Tensor | None
-    ) -> tuple[Shown, View]:
+    ) -> tuple[ProjectedPoints, View]:
         """Look at one image, with its pose and with other readings of it."""
         shown, stated = self.weighed(frame.camera, image, depth)
         hiding = self.color is not None  # nothing else of other readings asks what is hidden
@@ -246,19 +251,19 @@ class _World:
         depth: Tensor | None,
         *,
         hiding: bool = True,
-    ) -> tuple[Shown, Evidence]:
+    ) -> tuple[ProjectedPoints, Evidence]:
         """What a camera sees, and the figures."""
         camera = self.near(camera)
         occluder = None if self.rule.occlusion == "none" else depth
         if depth is None and hiding and self.rule.occlusion == "z-buffer":
             occluder = own_depth(camera, self.all)
         shown = look(camera, self.points, self.rule, occluder=occluder)
-        evidence = weigh(
+        evidence = compute_agreement(
             shown, camera, image=image, depth=depth, color=self.color, margin_m=self.rule.margin_m
         )
         return shown, evidence
 
-    def paint(self, shown: Shown, image: NDArray[np.uint8]) -> None:
+    def paint(self, shown: ProjectedPoints, image: NDArray[np.uint8]) -> None:
         """Give the visible points the colours of an image."""
         visible = shown.visible.numpy()
         self._sum[visible] += pixels_of(shown, image)
@@ -272,10 +277,10 @@ class _World:
 
 
 def _tell(
-    findings: Findings,
+    findings: IssueList,
     frame: Frame,
     view: View,
-    shown: Shown,
+    shown: ProjectedPoints,
     depth: Tensor | None,
     spec: CheckSpec,
 ) -> None:
@@ -306,11 +311,11 @@ def _tell(
             findings.add("hidden", frame, told, note=True)
 
 
-def _single_poses(findings: Findings, views: Sequence[View]) -> None:
+def _single_poses(findings: IssueList, views: Sequence[View]) -> None:
     """Views whose own pose fits worse than another reading of it, where most fit."""
     for view in views:
         others = {name: [found] for name, found in view.others.items()}
-        verdict = judge([view.stated], others, by_share=False)
+        verdict = compare_pose_hypotheses([view.stated], others, by_share=False)
         if verdict.other is not None:
             text = f"{view.name}: {pose_words(verdict)} (of this view alone)"
             findings.say(text)
@@ -339,7 +344,7 @@ def _draw_other(spec: CheckSpec, looked: Sequence[Frame], world: _World, other: 
     return paths
 
 
-def _drawn(shown: Shown) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _drawn(shown: ProjectedPoints) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Pixels and depths of the points that are visible, or, where hardly any are, of all in the image."""
     which = shown.visible
     if which.sum() < HARDLY_ANY * shown.inside.sum():

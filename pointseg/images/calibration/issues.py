@@ -24,7 +24,7 @@ class Finding:
         return f"{', '.join(self.views[:3])}{more}: {self.text}"
 
 
-class Findings:
+class IssueList:
     """Collects what is wrong; the same of several views becomes one."""
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dinomed3d.lifting import Camera
-from pointseg.images.calibration.agreement import ENOUGH, Evidence, Shown, measured
+from pointseg.images.calibration.agreement import ENOUGH, Evidence, ProjectedPoints, measured
 from pointseg.images.calibration.pose_conventions import WORDS
 
 FITTING = 0.3
@@ -20,7 +20,7 @@ IN_VIEW = 0.05
 
 
 @dataclass(frozen=True)
-class Verdict:
+class PoseCheckResult:
     """What is held of some poses."""
 
     other: str | None
@@ -29,12 +29,12 @@ class Verdict:
     """The figures that say so; "" where nothing does."""
 
 
-def judge(
+def compare_pose_hypotheses(
     stated: Sequence[Evidence],
     others: Mapping[str, Sequence[Evidence]],
     *,
     by_share: bool = True,
-) -> Verdict:
+) -> PoseCheckResult:
     """Whether poses fit, and if not, what would.
 
     Asked in this order, until one can tell: depth maps, colours, whether what lies lower in the images
@@ -53,34 +53,34 @@ def judge(
         # where nothing is in view it is as bad as can be
         own = measure.ideal + measure.near + measure.gain if value is None else value
         found = {name: measure.figure(views) for name, views in others.items()}
-        able = {n: v for n, v in found.items() if v is not None and measure.speaks(v)}
-        if measure.speaks(own) and not any(measure.as_good(v, own) for v in able.values()):
-            return Verdict(None, measure.words(own))
+        able = {n: v for n, v in found.items() if v is not None and measure.is_plausible(v)}
+        if measure.is_plausible(own) and not any(measure.as_good(v, own) for v in able.values()):
+            return PoseCheckResult(None, measure.words(own))
         able = {name: value for name, value in able.items() if measure.better(value, own)}
         if able:
             best = min(able, key=lambda name: abs(able[name] - measure.ideal))
             as_stated = "none" if value is None else measure.short(value)
-            return Verdict(best, f"{measure.words(able[best])}, as stated {as_stated}")
+            return PoseCheckResult(best, f"{measure.words(able[best])}, as stated {as_stated}")
     if not by_share:
-        return Verdict(None, "")
+        return PoseCheckResult(None, "")
     own_share = _share(stated)
     shares = {name: _share(views) for name, views in others.items()}
     best = max(shares, key=lambda name: shares[name], default="")
     if best and shares[best] >= IN_VIEW and own_share <= shares[best] / 10:
-        return Verdict(
+        return PoseCheckResult(
             best,
             f"{shares[best]:.1%} of the points lie in the images, as stated {own_share:.2%}",
         )
-    return Verdict(None, "")
+    return PoseCheckResult(None, "")
 
 
-def pose_words(verdict: Verdict) -> str:
+def pose_words(verdict: PoseCheckResult) -> str:
     """A finding, for poses that another reading fits better."""
     assert verdict.other is not None
     return f"{WORDS[verdict.other]}; so read, {verdict.reason}"
 
 
-def depth_unit(shown: Shown, camera: Camera, depth: Tensor) -> float | None:
+def depth_unit(shown: ProjectedPoints, camera: Camera, depth: Tensor) -> float | None:
     """How many times too large the depths of a map are; None: not so many times.
 
     Points that lie on what the map shows all have the same ratio to it, whatever the unit is; those that
@@ -139,7 +139,7 @@ def unit_words(
     )
 
 
-def looked_through(shown: Shown, camera: Camera, depth: Tensor, margin_m: float) -> bool:
+def looked_through(shown: ProjectedPoints, camera: Camera, depth: Tensor, margin_m: float) -> bool:
     """Whether a depth map has something behind many points: no wall hides these, the map does not fit.
 
     Args:
@@ -178,7 +178,7 @@ def lens_problem(camera: Camera) -> str:
     return ""
 
 
-def half_pixel(shown: Shown) -> bool:
+def half_pixel(shown: ProjectedPoints) -> bool:
     """Whether points lie on the corners of pixels: their centres were taken as whole numbers.
 
     Points that were made from the pixels of this very image all lie at one place within their pixels;
@@ -214,7 +214,7 @@ def _ground(views: Sequence[Evidence]) -> float | None:
 
 
 @dataclass(frozen=True)
-class Measure:
+class AgreementMetric:
     """One kind of evidence."""
 
     figure: Callable[[Sequence[Evidence]], float | None]
@@ -232,7 +232,7 @@ class Measure:
     decisive: bool
     """Whether it speaks for a reading although as stated nothing is in view to compare with."""
 
-    def speaks(self, value: float) -> bool:
+    def is_plausible(self, value: float) -> bool:
         """Whether it says that poses are right."""
         return abs(value - self.ideal) <= self.near
 
@@ -254,15 +254,15 @@ class Measure:
 
 
 MEASURES = (
-    Measure(
+    AgreementMetric(
         _depth_share, 1.0, 1 - FITTING, 0.2,
         "of the points that the depth maps know {} are as far away as these say", ".0%", True,
     ),
-    Measure(
+    AgreementMetric(
         _color_ratio, 0.0, 0.75, 0.2,
         "colours of points and pixels differ {} times as much as by chance", ".2f", True,
     ),
-    Measure(
+    AgreementMetric(
         _ground, -1.0, 0.5, 0.4,
         "what is lower in the images is nearer, as over ground (rank correlation {})", ".2f", False,
     ),

@@ -118,7 +118,7 @@ def _restored(
     )
 
 
-def carried(
+def transform_frame(
     frame: Frame, turn: NDArray[np.float64], shift: NDArray[np.float64], *, scale: float = 1.0
 ) -> Frame:
     """The same frame where all points were moved: x became ``scale`` turn x + ``shift``.
@@ -136,7 +136,7 @@ def carried(
     return replace(frame, camera=replace(frame.camera, world_to_camera=torch.from_numpy(moved)))
 
 
-class HasFrames(Protocol):
+class ProvidesFrames(Protocol):
     """A dataset that has images."""
 
     def frames(self, split: str, scene: str) -> tuple[Frame, ...]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dinomed3d.lifting import build_encoder, stack_slices
-from dinomed3d.networks import NetworkSpec, build_network, spec_for_patch, take_foundation
+from dinomed3d.networks import NetworkSpec, build_network, load_pretrained_encoder, spec_for_patch
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.training.stages import FullSizeLogits
 
@@ -213,7 +213,7 @@ def test_foundation_weights_arrive_in_every_place(channels):
     volume = torch.full((1, channels, 3, 16, 16), 0.3)
     constant = torch.full((1, 3, 64, 64), 0.3)
     expected = foundation(constant)[-1].values
-    take_foundation(network, foundation)
+    load_pretrained_encoder(network, foundation)
     with torch.no_grad():
         found = network.encoder(network.embedding(volume), depth=3)[-1][:, :, 1]
     assert torch.allclose(found, expected, atol=1e-4)
@@ -224,9 +224,9 @@ def test_foundation_of_another_architecture_is_refused():
         "vit_small_patch16_dinov3", weights="none", embed_dim=24, depth=2, num_heads=2
     )
     with pytest.raises(ValueError, match="different architectures"):
-        take_foundation(tiny(), other)
+        load_pretrained_encoder(tiny(), other)
     with pytest.raises(ValueError, match="no encoder"):
-        take_foundation(tiny(parts=("detail",)), other)
+        load_pretrained_encoder(tiny(parts=("detail",)), other)
 
 
 def test_the_decoder_does_not_outweigh_the_encoder():
@@ -383,7 +383,7 @@ def test_stages_that_do_not_exist_are_refused():
 
 
 def test_an_earlier_segmentation_reaches_the_detail_stream_but_not_the_encoder():
-    network = awaken(tiny(channels=4, prior_channels=3)).eval()
+    network = awaken(tiny(channels=4, cascade_channels=3)).eval()
     assert network.encoder.encoder.in_channels == 3  # three slices of the one image channel
     volume = torch.randn(1, 4, 3, 16, 16)
     other = torch.cat([volume[:, :1], torch.randn(1, 3, 3, 16, 16)], dim=1)
@@ -395,7 +395,7 @@ def test_an_earlier_segmentation_reaches_the_detail_stream_but_not_the_encoder()
 
 
 def test_an_earlier_segmentation_needs_the_detail_stream_and_an_image_beside_it():
-    with pytest.raises(UserError, match="prior_channels.*detail stream"):
-        NetworkSpec(prior_channels=2, parts=("encoder",))
-    with pytest.raises(UserError, match="2 input channels.*prior_channels"):
-        tiny(channels=2, prior_channels=2)
+    with pytest.raises(UserError, match="cascade_channels.*detail stream"):
+        NetworkSpec(cascade_channels=2, parts=("encoder",))
+    with pytest.raises(UserError, match="2 input channels.*cascade_channels"):
+        tiny(channels=2, cascade_channels=2)

@@ -14,7 +14,7 @@ from pointseg.cli.test import main as score
 from pointseg.config.presets import recipe_for
 from pointseg.config.recipe import Protocol
 from pointseg.datasets.dataset import ClassList
-from pointseg.evaluation.tta import Passes, Voter
+from pointseg.evaluation.tta import InferenceProtocol, TestTimePredictor
 from pointseg.files import read_cloud, write_cloud
 from pointseg.scene import IGNORE, Scene
 from pointseg.training.checkpoint import build_segmenter, load_model, save_checkpoint
@@ -70,8 +70,8 @@ def test_a_folder_is_tested_and_one_of_its_clouds_predicted(weights, tmp_path, c
 
 def voter_of(weights, **protocol):
     model, spec = load_model(weights, "cpu")
-    passes = Passes(protocol=Protocol(**protocol))
-    return Voter(model, spec.recipe, len(spec.classes), passes)
+    passes = InferenceProtocol(protocol=Protocol(**protocol))
+    return TestTimePredictor(model, spec.recipe, len(spec.classes), passes)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
@@ -79,13 +79,13 @@ def voter_of(weights, **protocol):
 def test_clouds_of_a_few_points(weights, count, together):
     scene = room(count)
     scene = scene.moved(np.zeros((count, 3), np.float32)) if together else scene
-    labels = voter_of(weights, views="scannet").name_points(scene.without("segment"))
+    labels = voter_of(weights, views="scannet").predict_labels(scene.without("segment"))
     assert labels.shape == (count,) and (labels != IGNORE).all()
 
 
 def test_fragments_together_or_one_by_one(weights):
     scene = room().without("segment")
-    together = voter_of(weights).name_points(scene)
+    together = voter_of(weights).predict_labels(scene)
     voxels = 10 * 15 * 5
-    alone = voter_of(weights, max_points=voxels).name_points(scene)
+    alone = voter_of(weights, max_points=voxels).predict_labels(scene)
     assert (together == alone).mean() > 0.99  # clouds of a batch do not see each other

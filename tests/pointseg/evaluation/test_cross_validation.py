@@ -11,7 +11,7 @@ import pytest
 
 from dinomed3d.runtime.errors import UserError
 from pointseg.evaluation import evaluate as module
-from pointseg.evaluation.cross_validation import BY_SIGHT, sum_tests
+from pointseg.evaluation.cross_validation import BY_SIGHT, merge_results
 from pointseg.evaluation.evaluate import ScoreSpec, score
 from pointseg.evaluation.robustness import Degradation
 from pointseg.evaluation.visibility_breakdown import scores_by_sight
@@ -41,7 +41,7 @@ def tested(tmp_path, monkeypatch):
 
 def test_the_sum_is_the_test_of_all_scenes(tmp_path, tested):
     said = []
-    found = sum_tests(tested.folders, tmp_path / "sum", log=said.append)
+    found = merge_results(tested.folders, tmp_path / "sum", log=said.append)
     both = Clouds({"all": {"a": ONE, "b": TWO}})
     whole = tested("both", "all", ONE, dataset=both)
     expected = json.loads((whole / "metrics.json").read_text())
@@ -63,7 +63,7 @@ def test_the_sum_is_the_test_of_all_scenes(tmp_path, tested):
 def test_other_ways_of_testing_are_told(tmp_path, tested):
     third = tested("three", "Area_3", ONE, fast=True)
     said = []
-    found = sum_tests([*tested.folders, third], tmp_path / "sum", log=said.append)
+    found = merge_results([*tested.folders, third], tmp_path / "sum", log=said.append)
     assert len(said) == 1 and said[0].startswith("the tests differ in ")
     assert "fragments" in said[0] and "fragments" not in found.metrics["protocol"]
 
@@ -73,7 +73,7 @@ def test_a_test_on_scenes_made_worse_is_told_from_a_clean_one(tmp_path, tested, 
     worse = tested("worse", "Area_3", ONE, degradation=Degradation(drop_color=True))
     said = []
     folders = [*tested.folders, worse][::order]
-    found = sum_tests(folders, tmp_path / "sum", log=said.append).metrics
+    found = merge_results(folders, tmp_path / "sum", log=said.append).metrics
     damage = {"drop_views", "pixel_noise", "angle_noise_deg", "drop_color"}
     assert len(said) == 1 and all(name in said[0] for name in damage)
     assert not damage & found["protocol"].keys()
@@ -103,7 +103,7 @@ def test_counts_of_seen_and_unseen_points_are_summed(tmp_path, tested):
     }  # fmt: skip
     by_sight(tested.folders[1], mixed, two)
     said = []
-    found = sum_tests(tested.folders, tmp_path / "sum", log=said.append).metrics
+    found = merge_results(tested.folders, tmp_path / "sum", log=said.append).metrics
     seen, unseen = (found[BY_SIGHT][name] for name in ("seen", "unseen"))
     # By hand: floor 3 of 4, wall 4 of 5.
     assert seen["points"] == 8 and seen["accuracy"] == pytest.approx(7 / 8) and said == []
@@ -130,7 +130,7 @@ def test_scores_by_sight_need_the_counts_of_all(tmp_path, tested, change):
         by_sight(folder, np.eye(3, dtype=int), np.eye(3, dtype=int))
     change(tested.folders[1])
     said = []
-    found = sum_tests(tested.folders, tmp_path / "sum", log=said.append).metrics
+    found = merge_results(tested.folders, tmp_path / "sum", log=said.append).metrics
     assert BY_SIGHT not in found and len(said) == 1
     assert "no scores of seen and unseen points: " in said[0] and str(tested.folders[1]) in said[0]
 
@@ -163,12 +163,12 @@ def same_split(folder):
 def test_what_cannot_be_added(tmp_path, tested, change, message):
     change(tested.folders[1])
     with pytest.raises(UserError, match=message):
-        sum_tests(tested.folders, tmp_path / "sum")
+        merge_results(tested.folders, tmp_path / "sum")
     assert not (tmp_path / "sum").exists()
 
 
 def test_folders_that_cannot_be(tmp_path, tested):
     with pytest.raises(UserError, match="two tests or more, got 1"):
-        sum_tests(tested.folders[:1], tmp_path / "sum")
+        merge_results(tested.folders[:1], tmp_path / "sum")
     with pytest.raises(UserError, match="is one of the tests that are summed"):
-        sum_tests(tested.folders, tested.folders[0])
+        merge_results(tested.folders, tested.folders[0])

@@ -12,7 +12,7 @@ from torch import nn
 from dinomed3d.runtime.errors import UserError
 from pointseg.config.recipe import Protocol, Recipe
 from pointseg.evaluation import tta
-from pointseg.evaluation.tta import Passes, Voter, nearest_to_centre
+from pointseg.evaluation.tta import InferenceProtocol, TestTimePredictor, nearest_to_centre
 from pointseg.ops.voxels import voxelize
 from pointseg.scene import IGNORE, Scene
 
@@ -54,8 +54,10 @@ def colored(coord, classes):
 
 
 def voter(model, recipe=RECIPE, *, fast=False, most_fragments=100, **protocol):
-    passes = Passes(protocol=Protocol(**protocol), fast=fast, most_fragments=most_fragments)
-    return Voter(model, recipe, CLASSES, passes)
+    passes = InferenceProtocol(
+        protocol=Protocol(**protocol), fast=fast, most_fragments=most_fragments
+    )
+    return TestTimePredictor(model, recipe, CLASSES, passes)
 
 
 def scattered(count=3000, size=(8.0, 6.0, 2.0), seed=0):
@@ -66,7 +68,7 @@ def scattered(count=3000, size=(8.0, 6.0, 2.0), seed=0):
 def test_every_point_has_its_own_say():
     coord, classes = scattered()
     model = ByColor()
-    labels = voter(model).name_points(colored(coord, classes))
+    labels = voter(model).predict_labels(colored(coord, classes))
     np.testing.assert_array_equal(labels, classes)
     assert labels.dtype == np.int32
     for cloud in model.seen:  # never two points of a voxel in one cloud of a batch
@@ -78,7 +80,7 @@ def test_fragments_go_through_together_up_to_the_budget():
     coord, classes = scattered()
     voxels = len(voxelize(coord, 1.0))
     model = ByColor()
-    voter(model, max_points=3 * voxels).name_points(colored(coord, classes))
+    voter(model, max_points=3 * voxels).predict_labels(colored(coord, classes))
     assert max(len(cloud.offset) for cloud in model.seen) == 3
     assert max(len(cloud) for cloud in model.seen) <= 3 * voxels
 
@@ -87,7 +89,7 @@ def test_one_pass_names_a_voxel_by_the_point_nearest_to_its_centre():
     coord = [[0.1, 0.1, 0.1], [0.4, 0.5, 0.5], [0.9, 0.5, 0.5], [1.2, 0, 0]]
     recipe = replace(RECIPE, setting="outdoor")  # which leaves positions as they are
     model = ByColor()
-    labels = voter(model, recipe, fast=True).name_points(colored(coord, [0, 1, 2, 2]))
+    labels = voter(model, recipe, fast=True).predict_labels(colored(coord, [0, 1, 2, 2]))
     np.testing.assert_array_equal(labels, [1, 1, 1, 2])
     assert len(model.seen) == 1 and len(model.seen[0]) == 2
 
@@ -100,11 +102,11 @@ def test_probabilities_are_summed_over_views():
 
     recipe = replace(RECIPE, features=("coord",), setting="outdoor")
     scene = scene_of([[2, 0, 0], [-3, 0, 0]])
-    single = voter(ByPlace(rule), recipe).name_points(scene)
+    single = voter(ByPlace(rule), recipe).predict_labels(scene)
     np.testing.assert_array_equal(single, [0, 1])
     first = torch.tensor([[1.0, 0, 0.3], [0, 0.9, 0.3]]).softmax(1)
     expected = (first + first.flip(0)).argmax(1)  # by hand: as many views mirrored as not
-    mixed = voter(ByPlace(rule), recipe, views="nuscenes").name_points(scene)
+    mixed = voter(ByPlace(rule), recipe, views="nuscenes").predict_labels(scene)
     np.testing.assert_array_equal(mixed, expected)
 
 
@@ -117,14 +119,14 @@ def test_rooms_are_centred_and_scans_are_not():
 
     scene = scene_of([[10, 4, 7], [12, 8, 9]])
     indoor = replace(RECIPE, features=("coord",))
-    voter(ByPlace(rule), indoor).name_points(scene)
+    voter(ByPlace(rule), indoor).predict_labels(scene)
     torch.testing.assert_close(places[0], torch.tensor([[-1.0, -2, 0], [1, 2, 2]]))
-    voter(ByPlace(rule), replace(indoor, setting="outdoor")).name_points(scene)
+    voter(ByPlace(rule), replace(indoor, setting="outdoor")).predict_labels(scene)
     torch.testing.assert_close(places[1], torch.tensor([[10.0, 4, 7], [12, 8, 9]]))
     boxed = replace(indoor, setting="outdoor", clip_box_m=(0, 0, 0, 11, 5, 8))
-    voter(ByPlace(rule), boxed).name_points(scene)
+    voter(ByPlace(rule), boxed).predict_labels(scene)
     torch.testing.assert_close(places[2], torch.tensor([[10.0, 4, 7], [11, 5, 8]]))
-    voter(ByPlace(rule), replace(boxed, drop_outside=True)).name_points(scene)
+    voter(ByPlace(rule), replace(boxed, drop_outside=True)).predict_labels(scene)
     torch.testing.assert_close(places[3], places[1])  # every point is to have a class
 
 
@@ -132,7 +134,7 @@ def test_thinned_points_come_back_as_the_one_that_stood_for_them():
     coord = [[0.01, 0, 0], [0.02, 0, 0], [0.31, 0, 0], [3, 0, 0]]
     recipe = replace(RECIPE, setting="outdoor")
     model = ByColor()
-    labels = voter(model, recipe, prevoxel_m=0.1).name_points(colored(coord, [0, 1, 2, 1]))
+    labels = voter(model, recipe, prevoxel_m=0.1).predict_labels(colored(coord, [0, 1, 2, 1]))
     np.testing.assert_array_equal(labels, [0, 0, 2, 1])
     assert sum(len(cloud) for cloud in model.seen) == 4  # two fragments of two voxels
 
@@ -142,7 +144,7 @@ def test_heaps_of_points_are_bounded():
     coord[-1] = 4
     classes = np.r_[np.zeros(250, int), np.ones(249, int), 2]
     model = ByColor()
-    labels = voter(model, most_fragments=2, max_points=2).name_points(colored(coord, classes))
+    labels = voter(model, most_fragments=2, max_points=2).predict_labels(colored(coord, classes))
     assert len(model.seen) == 2
     assert (labels[:-1] == 0).all() and labels[-1] == 2
 
@@ -156,8 +158,8 @@ def test_tiles_make_no_difference_to_a_network_that_sees_points_alone(fast, monk
     coord, classes = scattered(6000, size=(40, 30, 2))
     scene = colored(coord, classes)
     whole, parts = ByColor(), ByColor()
-    expected = voter(whole, fast=fast).name_points(scene)
-    found = voter(parts, fast=fast, max_points=500, margin_m=1.0).name_points(scene)
+    expected = voter(whole, fast=fast).predict_labels(scene)
+    found = voter(parts, fast=fast, max_points=500, margin_m=1.0).predict_labels(scene)
     np.testing.assert_array_equal(found, expected)
     assert len(parts.seen) > len(whole.seen)
     assert max(len(cloud) for cloud in parts.seen) <= 500
@@ -167,7 +169,7 @@ def test_tiles_are_also_small_enough_for_the_sums(monkeypatch):
     monkeypatch.setattr(tta, "SCORES", 3000)
     coord, classes = scattered(3000)
     model = ByColor()
-    labels = voter(model, margin_m=0).name_points(colored(coord, classes))
+    labels = voter(model, margin_m=0).predict_labels(colored(coord, classes))
     np.testing.assert_array_equal(labels, classes)
     assert len({float(cloud.coord.sum()) for cloud in model.seen}) > 3
 
@@ -192,26 +194,26 @@ def test_when_memory_runs_out_half_as_many_voxels_are_tried(monkeypatch):
     model, said = Small(700), []
     made = voter(model, fast=True, max_points=4000, margin_m=1.0)
     made.say = said.append
-    labels = made.name_points(colored(coord, classes))
+    labels = made.predict_labels(colored(coord, classes))
     halved = len(said)
     assert halved == model.failed >= 2
     assert made.max_points == 4000 // 2**halved
     assert f"--max-points {made.max_points}" in said[-1]
     np.testing.assert_array_equal(
-        labels, voter(ByColor(), fast=True).name_points(colored(coord, classes))
+        labels, voter(ByColor(), fast=True).predict_labels(colored(coord, classes))
     )
-    made.name_points(colored(coord, classes))
+    made.predict_labels(colored(coord, classes))
     assert model.failed == halved  # it has learned
 
 
 def test_what_the_free_memory_has_no_room_for_is_not_tried(monkeypatch):
-    monkeypatch.setattr(tta, "affordable_voxels", lambda: 9000)
+    monkeypatch.setattr(tta, "max_voxels", lambda: 9000)
     said = []
-    passes = Passes(protocol=Protocol(max_points=20_000))
-    made = Voter(ByColor(), RECIPE, CLASSES, passes, say=said.append)
+    passes = InferenceProtocol(protocol=Protocol(max_points=20_000))
+    made = TestTimePredictor(ByColor(), RECIPE, CLASSES, passes, say=said.append)
     assert made.max_points == 9000
     assert said == ["the free memory has room for 9000 voxels at once"]
-    monkeypatch.setattr(tta, "affordable_voxels", lambda: 30)
+    monkeypatch.setattr(tta, "max_voxels", lambda: 30)
     assert voter(ByColor()).max_points == tta.FEWEST
     assert voter(ByColor(), max_points=10).max_points == 10
 
@@ -220,7 +222,7 @@ def test_no_memory_at_all_is_told(monkeypatch):
     monkeypatch.setattr(tta, "FEWEST", 50)
     coord, classes = scattered(500)
     with pytest.raises(UserError, match="out of memory with 50 voxels at once; free some"):
-        voter(Small(0), max_points=90).name_points(colored(coord, classes))
+        voter(Small(0), max_points=90).predict_labels(colored(coord, classes))
 
 
 def test_other_errors_of_the_network_pass_through():
@@ -229,19 +231,21 @@ def test_other_errors_of_the_network_pass_through():
             raise RuntimeError("shapes do not match")
 
     with pytest.raises(RuntimeError, match="shapes"):
-        voter(Broken()).name_points(colored([[0, 0, 0]], [0]))
+        voter(Broken()).predict_labels(colored([[0, 0, 0]], [0]))
 
 
 def test_points_without_a_position_have_no_class():
     coord = np.array([[0, 0, 0], [np.nan, 0, 0], [3, 0, 0], [0, np.inf, 0]], np.float32)
-    labels = voter(ByColor()).name_points(colored(coord, [1, 1, 2, 1]))
+    labels = voter(ByColor()).predict_labels(colored(coord, [1, 1, 2, 1]))
     np.testing.assert_array_equal(labels, [1, IGNORE, 2, IGNORE])
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_no_point_and_one(count):
     shares = []
-    labels = voter(ByColor()).name_points(colored(np.zeros((count, 3)), [2][:count]), shares.append)
+    labels = voter(ByColor()).predict_labels(
+        colored(np.zeros((count, 3)), [2][:count]), shares.append
+    )
     np.testing.assert_array_equal(labels, [2][:count])
     assert shares[-1] == 1.0
 
@@ -249,7 +253,7 @@ def test_no_point_and_one(count):
 def test_progress_rises_to_one():
     coord, classes = scattered(4000, size=(40, 30, 2))
     shares = []
-    voter(ByColor(), views="nuscenes", max_points=600, margin_m=1).name_points(
+    voter(ByColor(), views="nuscenes", max_points=600, margin_m=1).predict_labels(
         colored(coord, classes), shares.append
     )
     assert len(shares) > 20 and shares == sorted(shares) and shares[-1] == 1.0
@@ -257,15 +261,15 @@ def test_progress_rises_to_one():
 
 def test_what_the_model_needs_must_be_there_and_finite():
     with pytest.raises(UserError, match="scene s: lacks color, which the model needs"):
-        voter(ByColor()).name_points(scene_of([[0, 0, 0]]))
+        voter(ByColor()).predict_labels(scene_of([[0, 0, 0]]))
     bad = scene_of([[0, 0, 0]], color=np.full((1, 3), np.nan, np.float32))
     with pytest.raises(UserError, match="'color' has values that are not finite"):
-        voter(ByColor()).name_points(bad)
+        voter(ByColor()).predict_labels(bad)
 
 
 def test_clouds_too_large_for_their_voxels_are_told():
     with pytest.raises(UserError, match="scene s: .*divide them by 1000"):
-        voter(ByColor()).name_points(colored([[0, 0, 0], [0, 0, 3e6]], [0, 1]))
+        voter(ByColor()).predict_labels(colored([[0, 0, 0], [0, 0, 3e6]], [0, 1]))
 
 
 @pytest.mark.parametrize("setting", ["indoor", "outdoor"])
@@ -274,10 +278,10 @@ def test_a_stray_point_far_off_changes_nothing(setting, prevoxel_m):
     recipe = replace(RECIPE, setting=setting, voxel_m=0.05)
     coord, classes = scattered(600, size=(4.0, 4.0, 2.0))
     alone, beside = ByColor(), ByColor()
-    expected = voter(alone, recipe, prevoxel_m=prevoxel_m).name_points(colored(coord, classes))
+    expected = voter(alone, recipe, prevoxel_m=prevoxel_m).predict_labels(colored(coord, classes))
     coord = np.concatenate([coord, [[-684_900, -5_200_000, -150]]])
     scene = colored(coord, np.append(classes, 1))
-    found = voter(beside, recipe, prevoxel_m=prevoxel_m).name_points(scene)
+    found = voter(beside, recipe, prevoxel_m=prevoxel_m).predict_labels(scene)
     np.testing.assert_array_equal(found, [*expected, 1])
     ours = [cloud for cloud in beside.seen if len(cloud) > 1]
     assert [len(cloud) for cloud in ours] == [len(cloud) for cloud in alone.seen]
@@ -287,13 +291,13 @@ def test_a_stray_point_far_off_changes_nothing(setting, prevoxel_m):
 
 
 def test_a_wide_cloud_of_few_points_is_cut():
-    labels = voter(ByColor()).name_points(colored([[0, 0, 0], [1e6, 0, 0]], [0, 1]))
+    labels = voter(ByColor()).predict_labels(colored([[0, 0, 0], [1e6, 0, 0]], [0, 1]))
     np.testing.assert_array_equal(labels, [0, 1])
 
 
 def test_bfloat16_runs():
     coord, classes = scattered(300)
-    passes = Passes(protocol=Protocol())
+    passes = InferenceProtocol(protocol=Protocol())
 
     class Linear(nn.Linear):
         def forward(self, cloud):
@@ -302,7 +306,7 @@ def test_bfloat16_runs():
     model = Linear(3, 3, bias=False)
     with torch.no_grad():
         model.weight.copy_(8 * torch.eye(3))
-    labels = Voter(model, RECIPE, 3, passes, precision="bfloat16").name_points(
+    labels = TestTimePredictor(model, RECIPE, 3, passes, precision="bfloat16").predict_labels(
         colored(coord, classes)
     )
     np.testing.assert_array_equal(labels, classes)
@@ -310,11 +314,13 @@ def test_bfloat16_runs():
 
 def test_settings_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match="'precision' must be one of float32"):
-        Voter(ByColor(), RECIPE, 3, Passes(protocol=Protocol()), precision="int8")
+        TestTimePredictor(
+            ByColor(), RECIPE, 3, InferenceProtocol(protocol=Protocol()), precision="int8"
+        )
     with pytest.raises(UserError, match="'views' must be one of single, scannet"):
-        Passes(protocol=Protocol(views="all"))
+        InferenceProtocol(protocol=Protocol(views="all"))
     with pytest.raises(UserError, match="'most_fragments' must be >= 1"):
-        Passes(protocol=Protocol(), most_fragments=0)
+        InferenceProtocol(protocol=Protocol(), most_fragments=0)
 
 
 def test_the_point_nearest_to_the_centre_against_a_loop():

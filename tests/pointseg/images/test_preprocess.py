@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from pointseg.images.preprocess import flip_coordinates, load_images, turn_hue
-from pointseg.images.projection import Visibility, see
+from pointseg.images.projection import see
 from pointseg.images.readers.frame import ImagesError
+from pointseg.images.visibility import Visibility
 from tests.pointseg.images.given import SIZE, frame, wall
 
 

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from pointseg.images.calibration.explain_unseen import depth_problem
 from pointseg.images.config import ImageRecipe
-from pointseg.images.projection import CHUNK, Visibility, in_view, pool, see
+from pointseg.images.explain_unseen import depth_problem
+from pointseg.images.projection import CHUNK, in_view, pool, see
 from pointseg.images.readers.frame import ImagesError
+from pointseg.images.visibility import Visibility
 from tests.pointseg.images.given import SIZE, frame, scene, shifted, wall
 
 ALL = Visibility()

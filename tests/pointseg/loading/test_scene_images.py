@@ -18,7 +18,7 @@ from pointseg.images.readers.frame import Frame
 from pointseg.loading import scene_images
 from pointseg.loading.build_feature_cache import CacheSpec, cache_features
 from pointseg.loading.samples import Samples
-from pointseg.loading.scene_images import Imagery, Showing
+from pointseg.loading.scene_images import SceneImageLoader, Showing
 from pointseg.training.checkpoint import load_model, read_checkpoint
 from pointseg.training.image_encoder import cached_for, trained_with
 from pointseg.training.train import TrainResult, train
@@ -158,7 +158,7 @@ def test_views_are_chosen_from_what_a_cache_holds(tmp_path: Path) -> None:
     )  # fmt: skip
     for views, rng in ((2, None), (2, np.random.default_rng(0)), (10, None), (None, None)):
         cache, known = cached_for(replace(recipe, views=views), tmp_path)
-        scene, found = Imagery(data, Showing(known, cache)).attach(
+        scene, found = SceneImageLoader(data, Showing(known, cache)).attach(
             "val", "val0", data.load("val", "val0"), rng
         )
         assert scene["image_mask"].all() and found.maps is not None
@@ -190,7 +190,7 @@ def test_more_views_than_the_memory_has_room_for_are_refused(
     scene = data.load("val", name)
     size = SEEING.images.size
     each = 9 * len(scene) + 3 * size[0] * size[1]
-    images = Imagery(data, Showing(replace(SEEING.images, channels=24, stride=16)))
+    images = SceneImageLoader(data, Showing(replace(SEEING.images, channels=24, stride=16)))
     monkeypatch.setattr(scene_images, "free_bytes", lambda: 2 * each - 1)
     images.attach("val", name, scene)  # so little is never refused
     monkeypatch.setattr(scene_images, "ALWAYS_FREE", 0)
@@ -286,7 +286,7 @@ def test_views_are_padded_to_the_most(tmp_path: Path) -> None:
 
 def test_a_dataset_without_images_is_refused() -> None:
     with pytest.raises(UserError, match="the dataset boxes has no images"):
-        Imagery(Boxes(), Showing(IMAGES))
+        SceneImageLoader(Boxes(), Showing(IMAGES))
 
 
 def test_validation_sees_the_same_views_each_time() -> None:

@@ -120,7 +120,7 @@ def test_fragments_by_hand():
     parts = fragments(coord, 1.0)  # three points in the first voxel, two in the second
     assert [part.tolist() for part in parts] == [[0, 1], [2, 4], [3, 1]]
     assert parts[-1].tolist() == [3, 1] and [p.tolist() for p in parts[1:]] == [[2, 4], [3, 1]]
-    assert parts.stand_in.tolist() == [0, 1, 2, 3, 4]
+    assert parts.representative_index.tolist() == [0, 1, 2, 3, 4]
     with pytest.raises(IndexError):
         parts[3]
 
@@ -140,7 +140,7 @@ def test_with_a_limit_every_point_has_scores_of_its_own_voxel(limit):
     voxels, parts = voxelize(coord, 0.4), fragments(coord, 0.4, limit=limit)
     assert len(parts) == min(limit, voxels.counts.max())
     predicted = set(np.concatenate(list(parts)))
-    standing = parts.stand_in
+    standing = parts.representative_index
     assert set(standing) == predicted
     np.testing.assert_array_equal(voxels.inverse[standing], voxels.inverse)
     mine = np.array(sorted(predicted))

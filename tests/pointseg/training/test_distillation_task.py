@@ -12,7 +12,7 @@ import torch
 
 from dinomed3d.runtime.errors import UserError
 from pointseg.datasets.mixture import Mixture, Part
-from pointseg.loading.scene_images import Imagery, Showing
+from pointseg.loading.scene_images import SceneImageLoader, Showing
 from pointseg.training.checkpoint import build_segmenter, load_model, read_checkpoint
 from pointseg.training.distillation_task import Distillation
 from pointseg.training.image_encoder import open_for
@@ -134,7 +134,7 @@ def test_each_of_several_datasets_is_seen_by_its_own_rule() -> None:
     some = [("train",), ("val",)]
     mixture = Mixture([Part(Painted(views=3), *some), Part(Painted(views=3), *some, near)])
     showing = Showing(replace(STUDENT.images, allow_unseen=True))
-    imagery = Imagery(mixture, showing)
+    imagery = SceneImageLoader(mixture, showing)
     for number, views, seen in ((0, 2, 600), (1, 1, 0)):
         name = f"{number}/train/train0"
         scene = mixture.load("train", name)

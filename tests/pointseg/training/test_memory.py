@@ -22,7 +22,7 @@ def machine(monkeypatch, tmp_path):
 
 def test_seven_tenths_of_what_is_free_at_eight_kilobytes_a_voxel(machine):
     assert memory.free_bytes() == 8 * 10**9
-    assert memory.affordable_voxels() == 700_000
+    assert memory.max_voxels() == 700_000
 
 
 @pytest.mark.parametrize(
@@ -58,15 +58,15 @@ def test_every_backbone_was_measured(machine, backbone):
     assert memory.training_bytes(backbone, 1000, FULL[backbone]) == expected
 
 
-def crowded(voxels, **changes):
+def insufficient_memory_warning(voxels, **changes):
     made = {"parameters": 46_200_000, "samples": 6, "parts": 2, **changes}
-    return memory.crowded("ptv3", voxels=voxels, **made)
+    return memory.insufficient_memory_warning("ptv3", voxels=voxels, **made)
 
 
 def test_a_step_that_may_not_fit_is_told_with_what_would(machine):
     # 8 GB free, less 0.55 GB for 46 million parameters: room for 112,000 voxels of 66 kB.
-    assert crowded(110_000) is None
-    said = crowded(240_000)
+    assert insufficient_memory_warning(110_000) is None
+    said = insufficient_memory_warning(240_000)
     assert said.startswith(
         "a training step with 240000 voxels takes about 16.4 GB, 8.0 GB are free"
     )
@@ -75,12 +75,12 @@ def test_a_step_that_may_not_fit_is_told_with_what_would(machine):
 
 
 def test_processes_share_the_memory(machine):
-    assert crowded(100_000) is None
-    assert "4.0 GB are free" in crowded(100_000, devices=2)
+    assert insufficient_memory_warning(100_000) is None
+    assert "4.0 GB are free" in insufficient_memory_warning(100_000, devices=2)
 
 
 def test_what_no_cut_would_help_is_told_without_one(machine):
     machine[0].write_text("100")
     machine[1].write_text("99")
-    said = crowded(5, samples=1)
+    said = insufficient_memory_warning(5, samples=1)
     assert "--parts" not in said and "max_points" not in said and "0.0 GB are free" in said

@@ -9,7 +9,7 @@ import pytest
 
 from dinomed3d.runtime.errors import UserError
 from pointseg.training import train as loop
-from pointseg.training.run_dir import REPLACED, drop_replaced, set_aside
+from pointseg.training.run_dir import REPLACED, backup_previous_run, delete_backup
 from pointseg.training.train import train
 from tests.pointseg.tiny import Boxes, spec
 
@@ -31,28 +31,28 @@ WHOLE = ("last.pt", "best.pt", "metrics.csv", "curves.png", "tensorboard", "pict
 
 
 def test_a_run_is_moved_and_what_is_not_its_own_stays(tmp_path: Path) -> None:
-    assert set_aside(tmp_path / "none") is None and set_aside(tmp_path) is None
+    assert backup_previous_run(tmp_path / "none") is None and backup_previous_run(tmp_path) is None
     made(tmp_path, "old", *WHOLE, "notes.txt")
-    assert set_aside(tmp_path) == tmp_path / REPLACED
+    assert backup_previous_run(tmp_path) == tmp_path / REPLACED
     assert {path.name for path in tmp_path.iterdir()} == {REPLACED, "notes.txt"}
     moved = {f"{n}/events" if n in ("tensorboard", "pictures") else n for n in WHOLE}
     assert held(tmp_path / REPLACED) == dict.fromkeys(moved, "old")
-    assert set_aside(tmp_path) is None  # a run that wrote nothing leaves nothing to move
+    assert backup_previous_run(tmp_path) is None  # a run that wrote nothing leaves nothing to move
     assert len(held(tmp_path / REPLACED)) == len(WHOLE)
-    drop_replaced(tmp_path)
-    drop_replaced(tmp_path)
+    delete_backup(tmp_path)
+    delete_backup(tmp_path)
     assert held(tmp_path) == {"notes.txt": "old"}
 
 
 def test_a_run_without_a_best_model_does_not_push_out_one_that_has_it(tmp_path: Path) -> None:
     made(tmp_path, "old", *WHOLE)
-    set_aside(tmp_path)
+    backup_previous_run(tmp_path)
     made(tmp_path, "stopped early", "last.pt", "tensorboard")
-    assert set_aside(tmp_path) is None
+    assert backup_previous_run(tmp_path) is None
     assert not (tmp_path / "last.pt").exists() and not (tmp_path / "tensorboard").exists()
     assert set(held(tmp_path / REPLACED).values()) == {"old"}
     made(tmp_path, "newer", *WHOLE)
-    assert set_aside(tmp_path) == tmp_path / REPLACED
+    assert backup_previous_run(tmp_path) == tmp_path / REPLACED
     assert set(held(tmp_path / REPLACED).values()) == {"newer"}
 
 

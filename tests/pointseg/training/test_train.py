@@ -151,14 +151,14 @@ def test_a_validation_scene_too_large_costs_no_training(
     forward = Segmenter.forward
     calls = iter(range(100))
 
-    def crowded(model: Segmenter, cloud: Any) -> torch.Tensor:
+    def insufficient_memory_warning(model: Segmenter, cloud: Any) -> torch.Tensor:
         # two scenes a round
         if not model.training and next(calls) >= 2 * (at // 5 - 1):
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
         return forward(model, cloud)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Segmenter, "forward", crowded)
+        patched.setattr(Segmenter, "forward", insufficient_memory_warning)
         with pytest.raises(
             UserError, match=r"the \d+ voxels of a whole validation scene; the run is"
         ):
@@ -233,13 +233,13 @@ def test_memory_that_may_not_suffice_is_told_once_before(
 def test_memory_that_does_not_suffice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     losses = loop._Run._losses
 
-    def crowded(run: Any, cloud: Any) -> dict[str, torch.Tensor]:
+    def insufficient_memory_warning(run: Any, cloud: Any) -> dict[str, torch.Tensor]:
         if run.step == 2:
             raise RuntimeError(
                 "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate"
             )
         return losses(run, cloud)
 
-    monkeypatch.setattr(loop._Run, "_losses", crowded)
+    monkeypatch.setattr(loop._Run, "_losses", insufficient_memory_warning)
     with pytest.raises(UserError, match=r"out of memory with \d+ voxels .*max_points=\d+"):
         train(spec(tmp_path))

@@ -24,12 +24,13 @@ import pytest
 
 from dinomed3d.cli.main import main
 from dinomed3d.inference.cohort.spec import PredictSpec
-from dinomed3d.inference.cohort.worker_process import Standby
+from dinomed3d.inference.cohort.worker_process import WorkerProcess
 from dinomed3d.inference.discovery.find_cases import find_cases
 from dinomed3d.inference.models.model import open_model
 from tests import ROOT
 from tests.dinomed3d.inference.cohort.test_run import correct, write_scan
 from tests.dinomed3d.inference.models.write_model import write_model
+
 CASES = [f"scan{i:02}" for i in range(10)] + ["sub/x", "sub/y"]
 KILLS = int(os.environ.get("DINOMED3D_TEST_KILLS", "2"))
 """How often the command is killed; more for a longer look."""
@@ -313,7 +314,7 @@ def test_no_code_from_beside_the_scans(
 ) -> None:
     (tmp_path / "psutil.py").write_text("open('was-run', 'w')\nraise SystemExit(9)")
     monkeypatch.chdir(tmp_path)
-    worker = Standby(PredictSpec(source="none", out="none", model=str(made.model)))
+    worker = WorkerProcess(PredictSpec(source="none", out="none", model=str(made.model)))
     assert Path(worker.folder.name).is_dir()
     assert worker.model() == open_model(made.model)
     worker.end()  # nothing to do: it goes, and what was for it
@@ -325,7 +326,7 @@ def test_a_case_does_not_fail_because_nobody_listens(made: Place, tmp_path: Path
     """The command was killed while its worker was in the middle of a case."""
     spec = PredictSpec(source=str(made.source), out=str(tmp_path), model=str(made.model))
     cohort = find_cases(made.source, channels=open_model(made.model).channels)
-    worker = Standby(spec)
+    worker = WorkerProcess(spec)
     worker.model()
     cases = [case.to_json() for case in cohort.cases[:2]]
     worker._give({"spec": spec.to_json(), "cases": cases, "overlap": True})

@@ -13,11 +13,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from dinomed3d.inference.cohort.case import Case, Cohort, Refusal, Scan
+from dinomed3d.inference.cohort.case import Case, CaseList, RejectedInput, Scan
 from dinomed3d.inference.cohort.run import flag_orientations, predict, take_shard
 from dinomed3d.inference.cohort.spec import PredictSpec
 from dinomed3d.runtime import atomic_files
-from dinomed3d.runtime.atomic_files import part_name
+from dinomed3d.runtime.atomic_files import temp_path
 from dinomed3d.runtime.errors import UserError
 from tests.dinomed3d.inference.models.write_model import write_model
 from tests.dinomed3d.training.conftest import REGIONS
@@ -331,8 +331,8 @@ def test_a_corrected_mask_is_told_in_the_report(spec):
 def test_leftovers_of_dead_writers_go_and_of_living_ones_stay(spec, tmp_path):
     out = Path(spec.out)
     out.mkdir()
-    mine = part_name(out / "scan1.json")
-    assert mine.name.startswith(".scan1.json.") and mine != part_name(out / "scan1.json")
+    mine = temp_path(out / "scan1.json")
+    assert mine.name.startswith(".scan1.json.") and mine != temp_path(out / "scan1.json")
     host = mine.name.split(".")[3].split("-")[0]
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
@@ -479,9 +479,9 @@ def test_shards_are_disjoint_complete_and_balanced(tmp_path):
         scan = Scan(files=(f"/{i}",), ending=".nii")
         return Case(id=f"{i:03}", scans=(scan,), size_bytes=int(rng.integers(1, 1000)))
 
-    cohort = Cohort(
+    cohort = CaseList(
         cases=tuple(case(i) for i in range(100)),
-        refusals=tuple(Refusal(id=f"r{i}", reason="") for i in range(5)),
+        refusals=tuple(RejectedInput(id=f"r{i}", reason="") for i in range(5)),
     )
     shards = [take_shard(cohort, (i, 4), tmp_path) for i in range(1, 5)]
     assert sorted(c.id for cases, _ in shards for c in cases) == [c.id for c in cohort.cases]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dinomed3d.inference.cohort.case import Case, Cohort
+from dinomed3d.inference.cohort.case import Case, CaseList
 from dinomed3d.inference.discovery.case_ids import case_id, settle
 from dinomed3d.inference.discovery.find_cases import find_cases, parse_patterns
 from dinomed3d.inference.discovery.patterns import compile_pattern
@@ -29,7 +29,7 @@ def touch(folder: Path, *names: str) -> None:
         path.write_bytes(b"abc")
 
 
-def ids(cohort: Cohort) -> list[str]:
+def ids(cohort: CaseList) -> list[str]:
     return [case.id for case in cohort.cases]
 
 
@@ -37,7 +37,7 @@ def files(case: Case, folder: Path) -> list[str]:
     return [Path(scan.files[0]).relative_to(folder).as_posix() for scan in case.scans]
 
 
-def refused(cohort: Cohort) -> dict[str, str]:
+def refused(cohort: CaseList) -> dict[str, str]:
     return {one.id: one.reason for one in cohort.refusals}
 
 

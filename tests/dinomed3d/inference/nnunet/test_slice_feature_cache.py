@@ -7,7 +7,7 @@ import torch
 
 from dinomed3d.inference.nnunet.predictor import Predictor
 from dinomed3d.inference.nnunet.slice_feature_cache import SharedSlices, is_shareable
-from dinomed3d.inference.nnunet.sliding_window import Layers, sweep
+from dinomed3d.inference.nnunet.sliding_window import WindowGrid, sweep
 from dinomed3d.networks import build_network, spec_for_patch
 from tests.dinomed3d.inference.models.write_model import tiny_network
 
@@ -34,7 +34,7 @@ def network(parts=("encoder", "lora", "detail"), slices=3):
 
 
 def run(predictor, data):
-    layers = Layers.over(data.shape[1:], PATCH, 0.5)
+    layers = WindowGrid.over(data.shape[1:], PATCH, 0.5)
     predictor.begin()
     slabs = sweep(data, layers, (0, data.shape[2]), predictor.stream, heads=3, batch=2)
     return torch.cat([slab.logits for slab in slabs], 1)

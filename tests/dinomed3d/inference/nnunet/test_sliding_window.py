@@ -10,7 +10,7 @@ from nnunetv2.inference.sliding_window_prediction import (
 
 import dinomed3d.inference.nnunet.sliding_window as windows
 from dinomed3d.inference.cohort.case import CaseError
-from dinomed3d.inference.nnunet.sliding_window import Layers, gaussian, sweep, window_starts
+from dinomed3d.inference.nnunet.sliding_window import WindowGrid, gaussian, sweep, window_starts
 
 
 def test_starts_by_hand():
@@ -73,7 +73,7 @@ def test_sweep_equals_the_whole(patch, step, batch, monkeypatch):
     monkeypatch.setattr(windows, "CHUNK", 300)
     torch.manual_seed(0)
     data = torch.randn(1, 17, 14, 12)
-    layers = Layers.over((17, 14, 12), patch, step)
+    layers = WindowGrid.over((17, 14, 12), patch, step)
     expected = whole(data, layers, predict, 2)
     for band in ((0, 14), (0, 5), (5, 9), (9, 14)):
         slabs = list(sweep(data, layers, band, stream, heads=2, batch=batch))
@@ -84,7 +84,7 @@ def test_sweep_equals_the_whole(patch, step, batch, monkeypatch):
 
 
 def test_a_band_meets_only_windows_that_touch_it():
-    layers = Layers.over((6, 20, 6), (6, 8, 6), 0.5)
+    layers = WindowGrid.over((6, 20, 6), (6, 8, 6), 0.5)
     assert layers.starts[1] == (0, 4, 8, 12)
     assert layers.touching((0, 4)) == [0]
     assert layers.touching((4, 5)) == [0, 4]
@@ -92,7 +92,7 @@ def test_a_band_meets_only_windows_that_touch_it():
 
 
 def test_what_is_not_finite_is_an_error():
-    layers = Layers.over((4, 4, 4), (4, 4, 4), 0.5)
+    layers = WindowGrid.over((4, 4, 4), (4, 4, 4), 0.5)
     for value in (torch.nan, torch.inf, 1e5):
         with pytest.raises(CaseError, match="not finite"):
             list(sweep(torch.full((1, 4, 4, 4), value), layers, (0, 4), stream, heads=2, batch=1))

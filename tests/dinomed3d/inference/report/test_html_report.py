@@ -13,7 +13,7 @@ from html.parser import HTMLParser
 import pytest
 
 from dinomed3d.inference.report import html_report
-from dinomed3d.inference.report.html_report import Tally, seconds_of, total_ml
+from dinomed3d.inference.report.html_report import CaseCounts, seconds_of, total_ml
 from dinomed3d.inference.report.run_report import write_report
 
 NASTY = "<script>alert('1')</script> \"x\" & y"
@@ -189,7 +189,7 @@ def test_totals_by_hand():
 
 def test_tally_sorts_and_counts():
     records = [done("b"), failed("c"), {"case": "d", "status": "begun"}, done("a", flags=["x"])]
-    tally = Tally.of(records, {"missing": ["d", "e"]})
+    tally = CaseCounts.of(records, {"missing": ["d", "e"]})
     assert [r["case"] for r in tally.done] == ["a", "b"] and tally.missing == ("d", "e")
     assert tally.counts == {"done": 2, "failed": 1, "missing": 2, "flagged": 1}
 

@@ -14,11 +14,12 @@ from pointseg.datasets import DatasetError, open_dataset
 from pointseg.datasets.folder.cameras import CameraRule, parse_cameras
 from pointseg.files import write_cloud
 from pointseg.images.config import ImageRecipe
-from pointseg.images.projection import Visibility, see
+from pointseg.images.projection import see
 from pointseg.images.readers.frame import Frame, ImagesError, make_camera
 from pointseg.images.readers.image_files import DepthFile, ImageFile
 from pointseg.images.readers.manifest import read_manifest, write_manifest
-from pointseg.loading.scene_images import Imagery, Showing
+from pointseg.images.visibility import Visibility
+from pointseg.loading.scene_images import SceneImageLoader, Showing
 from pointseg.scene import Scene
 from tests import ROOT
 from tests.pointseg.images.readers.test_organised import surface
@@ -139,7 +140,7 @@ def test_a_description_without_cameras_is_to_be_completed(tmp_path: Path) -> Non
         found.frames("train", "a")
     with pytest.raises(DatasetError, match="has no scene 'c'"):
         found.frames("train", "c")
-    images = Imagery(found, Showing(ImageRecipe()))
+    images = SceneImageLoader(found, Showing(ImageRecipe()))
     with pytest.raises(DatasetError, match="organised, or {colmap: FOLDER, images: FOLDER}"):
         images.attach("train", "a", found.load("train", "a"))
 

@@ -15,8 +15,9 @@ from pointseg.datasets import open_dataset
 from pointseg.datasets.dataset import DatasetError
 from pointseg.datasets.nuscenes.cameras import CHANNELS
 from pointseg.datasets.nuscenes.prepare import prepare
-from pointseg.images.projection import Visibility, see
+from pointseg.images.projection import see
 from pointseg.images.readers.frame import ImagesError
+from pointseg.images.visibility import Visibility
 from tests.pointseg.datasets.official import write_nuscenes
 from tests.pointseg.datasets.official_images import add_cameras, quaternion, turn_z
 

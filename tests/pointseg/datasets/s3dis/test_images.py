@@ -14,8 +14,9 @@ from pointseg.datasets import open_dataset
 from pointseg.datasets.dataset import DatasetError
 from pointseg.datasets.s3dis.images import AREA_5B, find_rooms
 from pointseg.datasets.s3dis.prepare import align_room, prepare
-from pointseg.images.projection import Visibility, see
+from pointseg.images.projection import see
 from pointseg.images.readers.frame import Frame, ImagesError
+from pointseg.images.visibility import Visibility
 from tests.pointseg.datasets.official import write_angles, write_room
 from tests.pointseg.datasets.official_images import write_depth, write_picture
 

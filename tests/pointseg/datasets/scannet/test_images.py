@@ -14,8 +14,9 @@ from PIL import Image
 from pointseg.datasets import open_dataset
 from pointseg.datasets.dataset import DatasetError
 from pointseg.datasets.scannet.prepare import prepare
-from pointseg.images.projection import Visibility, see
+from pointseg.images.projection import see
 from pointseg.images.readers.frame import Frame, ImagesError
+from pointseg.images.visibility import Visibility
 from tests.pointseg.datasets.official import write_scannet, write_sens
 from tests.pointseg.datasets.official_images import write_depth, write_picture
 

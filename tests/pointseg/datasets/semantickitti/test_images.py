@@ -12,8 +12,9 @@ import torch
 from pointseg.datasets import open_dataset
 from pointseg.datasets.dataset import DatasetError
 from pointseg.datasets.semantickitti.prepare import prepare
-from pointseg.images.projection import Visibility, see
+from pointseg.images.projection import see
 from pointseg.images.readers.frame import Frame, ImagesError
+from pointseg.images.visibility import Visibility
 from tests.pointseg.datasets.official import write_kitti
 from tests.pointseg.datasets.official_images import write_picture
 

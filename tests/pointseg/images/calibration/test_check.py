@@ -12,13 +12,13 @@ from PIL import Image
 
 from dinomed3d.lifting import Cameras, z_buffer
 from dinomed3d.runtime.errors import UserError
-from pointseg.images.calibration.agreement import Evidence, look, own_depth, weigh
+from pointseg.images.calibration.agreement import Evidence, compute_agreement, look, own_depth
 from pointseg.images.calibration.check import CheckSpec, check_cameras
 from pointseg.images.calibration.issues import Finding
 from pointseg.images.calibration.pose_check import (
+    compare_pose_hypotheses,
     depth_unit,
     half_pixel,
-    judge,
     lens_problem,
     unit_words,
 )
@@ -29,8 +29,8 @@ from pointseg.images.calibration.pose_conventions import (
     OPENGL,
     alternatives,
 )
-from pointseg.images.projection import Visibility
 from pointseg.images.readers.frame import ImagesError
+from pointseg.images.visibility import Visibility
 from tests.pointseg.images.street import (
     Held,
     camera,
@@ -59,7 +59,7 @@ def check(tmp_path, view, scene=None, **settings):
 def test_figures_of_a_view_that_fits():
     shown = look(camera(), torch.from_numpy(street().coord), RULE)
     assert shown.inside.all() and shown.visible.all()
-    found = weigh(
+    found = compute_agreement(
         shown,
         camera(),
         image=photo(),
@@ -344,21 +344,21 @@ def test_what_tells_most_is_asked_first():
     depth = {"depth_known": 300, "depth_off_m": 0.0}
     good = evidence(**depth, depth_fits=290, color_off=50.0, color_chance=50.0)
     bad = evidence(**depth, depth_fits=3, color_off=5.0, color_chance=50.0)
-    assert judge([good], {INVERTED: [bad]}).other is None
-    assert judge([bad], {INVERTED: [good]}).other == INVERTED
+    assert compare_pose_hypotheses([good], {INVERTED: [bad]}).other is None
+    assert compare_pose_hypotheses([bad], {INVERTED: [good]}).other == INVERTED
 
 
 def test_evidence_that_both_readings_have_tells_nothing():
     alike = evidence(lower_is_nearer=-0.8)
-    verdict = judge([alike], {INVERTED: [evidence(lower_is_nearer=-0.75)]})
+    verdict = compare_pose_hypotheses([alike], {INVERTED: [evidence(lower_is_nearer=-0.75)]})
     assert verdict.other is None and verdict.reason == ""
-    assert judge([evidence()], {}).reason == ""
+    assert compare_pose_hypotheses([evidence()], {}).reason == ""
 
 
 def test_many_more_points_in_view():
     few, many = evidence(inside=1), evidence(inside=400)
-    assert judge([few], {INVERTED: [many]}).other == INVERTED
-    assert judge([evidence(inside=100)], {INVERTED: [many]}).other is None
+    assert compare_pose_hypotheses([few], {INVERTED: [many]}).other == INVERTED
+    assert compare_pose_hypotheses([evidence(inside=100)], {INVERTED: [many]}).other is None
 
 
 def test_a_pose_that_is_its_own_inverse_has_no_alternative():

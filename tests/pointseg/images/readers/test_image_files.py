@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pointseg.images.readers.frame import Frame, ImagesError, carried, make_camera
+from pointseg.images.readers.frame import Frame, ImagesError, make_camera, transform_frame
 from pointseg.images.readers.image_files import DepthFile, ImageFile, image_size, moved_since
 from tests.pointseg.images.given import Given, K, frame, shifted
 
@@ -164,7 +164,7 @@ def test_cameras_are_carried_with_their_points() -> None:
     turn = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
     points = rng.uniform([-1, -1, 1], [1, 1, 3], (50, 3))
     before = frame(shifted(0.2, 0.1, 1))
-    after = carried(before, turn, np.array([5.0, 6, 7]), scale=0.01)
+    after = transform_frame(before, turn, np.array([5.0, 6, 7]), scale=0.01)
     moved = 0.01 * points @ turn.T + [5, 6, 7]
     (one, near), (two, far) = (
         each.camera.project(torch.from_numpy(at)) for each, at in ((before, points), (after, moved))

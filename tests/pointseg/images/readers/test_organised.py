@@ -9,9 +9,10 @@ import pytest
 from numpy.typing import NDArray
 
 from pointseg.files.errors import CloudFileError
-from pointseg.images.projection import Visibility, see
+from pointseg.images.projection import see
 from pointseg.images.readers.frame import ImagesError
 from pointseg.images.readers.organised import fit_pinhole, grid_size, organised_frame, read_grid
+from pointseg.images.visibility import Visibility
 from tests.pointseg.images.given import scene
 
 HEIGHT, WIDTH = 24, 32

@@ -12,7 +12,7 @@ from torch import Tensor
 from dinomed3d.lifting import Camera
 
 if TYPE_CHECKING:
-    from pointseg.images.projection import Visibility
+    from pointseg.images.visibility import Visibility
 
 SAMPLE = 20_000
 """Points that are looked at, at most."""
@@ -58,7 +58,7 @@ def depth_problem(camera: Camera, depth: Tensor, points: Tensor) -> str:
     )
 
 
-def why_unseen(
+def explain_no_visible_points(
     points: Tensor, cameras: Sequence[Camera], names: Sequence[str], rule: Visibility
 ) -> str:
     """Why no point is visible in any view, and what to look at."""
