@@ -91,7 +91,6 @@ def test_public_names():
         "DinoEncoder",
         "Encoder",
         "FeatureMap",
-        "ViewFusion",
         "Last",
         "Max",
         "Mean",
