@@ -10,6 +10,7 @@ from tests import ROOT
 EXAMPLES = ROOT / "examples"
 ARGUMENTS = {
     "lift_slices.py": [],
+    "structure.py": [],
     "benchmarks/brats.py": ["--help"],
     "benchmarks/encoded_once.py": ["--tiny"],
     "benchmarks/ditr.py": ["--tiny"],

@@ -1,0 +1,33 @@
+"""The script that counts this repository, on a tree small enough to count by hand."""
+
+from __future__ import annotations
+
+from examples.structure import measure, read_checkout
+
+TREE = {
+    "pointseg/__init__.py": '"""A package."""\n',
+    "pointseg/one.py": "from pointseg import two\n",
+    "pointseg/two.py": "def later():\n    from .sub.three import x\n    return x\n",
+    "pointseg/sub/three.py": "from .. import one\nfrom pointseg.cli.run import main\nx = one, main\n",
+    "pointseg/cli/run.py": "import pointseg.two\n\n\ndef main():\n" + "    pass\n" * 60,
+    "tests/test_one.py": "import pointseg.cli.run\n",
+}
+
+
+def test_counts_of_a_small_tree():
+    found = measure(TREE)
+    assert found.lines["pointseg"] == 1 + 1 + 3 + 3 + 64
+    assert found.lines["tests"] == 1
+    assert (found.files["pointseg"], found.files["pointseg/sub"]) == (3, 1)
+    assert found.long_functions == [(61, "pointseg/cli/run.py:main")]
+    (circle,) = found.circles
+    assert circle == [
+        "pointseg/cli/run.py", "pointseg/one.py", "pointseg/sub/three.py", "pointseg/two.py",
+    ]  # fmt: skip
+    assert found.cli_imports == ["pointseg/sub/three.py -> pointseg/cli/run.py"]
+
+
+def test_this_checkout_has_no_circles_and_no_import_of_a_cli():
+    found = measure(read_checkout())
+    assert found.circles == []
+    assert found.cli_imports == []
