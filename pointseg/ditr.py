@@ -23,6 +23,7 @@ from dinomed3d.lifting import (
     Max,
     Mean,
     ViewFusion,
+    in_image,
     lift,
     sample_bilinear,
     sample_nearest,
@@ -240,9 +241,7 @@ class PointImages(nn.Module):
 
     def _on_map(self, coord: Tensor) -> Tensor:
         """(N, V) whether positions are in a cell of the map; a coordinate rounded up may be beyond."""
-        rows, columns = self._cells
-        column, row = (coord / self.stride).floor().unbind(-1)
-        return (column >= 0) & (column < columns) & (row >= 0) & (row < rows)
+        return in_image((coord / self.stride).floor(), self._cells)
 
     def _left(self, mask: Tensor, samples: list[tuple[int, int]]) -> Tensor:
         """(N, V) without the views that are dropped."""

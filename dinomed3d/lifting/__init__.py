@@ -1,13 +1,13 @@
 """The feature-lifting core: images and geometry in, one feature per 3D site out."""
 
-from dinomed3d.lifting.cameras import Camera, Cameras, check_rigid
+from dinomed3d.lifting.cameras import Camera, Cameras, check_rigid, depth_at, in_image
 from dinomed3d.lifting.dino import MODELS, DinoEncoder, build_encoder, default_taps
 from dinomed3d.lifting.encoder import Encoder, FeatureMap, pad_to_multiple
 from dinomed3d.lifting.fusion import Last, Max, Mean, Nearest, Random, SelectView, ViewFusion
 from dinomed3d.lifting.lift import Views, lift
 from dinomed3d.lifting.occlusion import z_buffer
 from dinomed3d.lifting.sample import sample_bilinear, sample_nearest
-from dinomed3d.lifting.slices import SliceStack, stack_slices, unstack_slices
+from dinomed3d.lifting.slices import SliceStack, neighbour_slices, stack_slices, unstack_slices
 from dinomed3d.lifting.weights import WeightsError, find_weights, load_weights
 
 __all__ = [
@@ -30,9 +30,12 @@ __all__ = [
     "build_encoder",
     "check_rigid",
     "default_taps",
+    "depth_at",
     "find_weights",
+    "in_image",
     "lift",
     "load_weights",
+    "neighbour_slices",
     "pad_to_multiple",
     "sample_bilinear",
     "sample_nearest",

@@ -66,6 +66,39 @@ def check_rigid(matrix: Tensor, who: str) -> None:
         )
 
 
+def in_image(uv: Tensor, size: tuple[int, int]) -> Tensor:
+    """Whether positions lie in an image.
+
+    Args:
+        uv: (N, 2) or (..., 2) pixels (u, v); the first pixel covers [0, 1).
+        size: (H, W) pixels.
+
+    Returns:
+        (N,) or (...) True where 0 <= u < W and 0 <= v < H; never for NaN.
+    """
+    height, width = size
+    u, v = uv.unbind(-1)
+    return (u >= 0) & (u < width) & (v >= 0) & (v < height)
+
+
+def depth_at(depth: Tensor, uv: Tensor, size: tuple[int, int]) -> Tensor:
+    """Read a depth map at positions in an image, which may have another resolution.
+
+    Args:
+        depth: (h, w) with the field of view of the image.
+        uv: (N, 2) pixels (u, v) of the image, inside it (`in_image`).
+        size: (H, W) of the image, pixels.
+
+    Returns:
+        (N,) the depth of the cell that each position falls into, as the map holds it.
+    """
+    (rows, columns), (height, width) = depth.shape, size
+    u, v = uv.unbind(-1)
+    row = (v * (rows / height)).long().clamp(max=rows - 1)
+    column = (u * (columns / width)).long().clamp(max=columns - 1)
+    return depth[row, column]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Camera:
     """One posed pinhole view, with or without lens distortion. Held on the CPU in float64."""
@@ -295,10 +328,8 @@ class Cameras:
             which the size of things in the image goes.
         """
         camera = self.cameras[view]
-        height, width = camera.size
         uv, distance = camera.project(sites)
-        u, v = uv.unbind(-1)
-        visible = (u >= 0) & (u < width) & (v >= 0) & (v < height)  # never of NaN
+        visible = in_image(uv, camera.size)
         if self.near > 0:
             visible &= distance > self.near
         if self.far < math.inf:
@@ -306,10 +337,7 @@ class Cameras:
         depth = self._depth(view, sites.device)
         if depth is not None:
             index = torch.nonzero(visible).squeeze(1)
-            rows, columns = depth.shape
-            row = (v[index] * (rows / height)).long().clamp(max=rows - 1)
-            column = (u[index] * (columns / width)).long().clamp(max=columns - 1)
-            found = depth[row, column]
+            found = depth_at(depth, uv[index], camera.size)
             near = (distance[index] - found).abs() <= self.margin
             visible[index] = near & (found > 0)
         return uv, visible, distance

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dinomed3d.lifting.cameras import Camera
+from dinomed3d.lifting.cameras import Camera, in_image
 
 _OCTAVES = 16
 _NEAREST = 2.0**-4
@@ -96,9 +96,9 @@ def _layers(camera: Camera, points: Tensor, limit: int, chunk: int) -> Tensor:
     layers = torch.full((_OCTAVES * height * width,), math.inf, device=points.device)
     for part in points.split(chunk):
         uv, depth = camera.project(part)
-        column, row = (uv.floor() + limit).unbind(-1)
-        inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-        index = torch.nonzero(inside).squeeze(1)
+        places = uv.floor() + limit
+        index = torch.nonzero(in_image(places, (height, width))).squeeze(1)
+        column, row = places.unbind(-1)
         depth = depth[index].float()
         octave = (depth / _NEAREST).log2().floor().clamp(0, _OCTAVES - 1).long()
         cells = (octave * height + row[index].long()) * width + column[index].long()

@@ -90,8 +90,28 @@ class SliceStack:
         )
 
 
+def neighbour_slices(centres: Tensor, *, slices: int, depth: int) -> Tensor:
+    """Which slices are read together with each slice; beyond the ends the end slice is repeated.
+
+    Args:
+        centres: (N,) int64 slice numbers, 0 to D - 1.
+        slices: K, odd.
+        depth: D.
+
+    Returns:
+        (N, K) slice numbers in increasing order, the slice itself in the middle.
+
+    Raises:
+        ValueError: K is even or below 1.
+    """
+    if slices < 1 or slices % 2 == 0:
+        raise ValueError(f"neighbour_slices: 'slices' (K) must be odd and at least 1, got {slices}")
+    offsets = torch.arange(-(slices // 2), slices // 2 + 1, device=centres.device)
+    return (centres[:, None] + offsets).clamp(0, depth - 1)
+
+
 def stack_slices(volume: Tensor, *, slices: int) -> Tensor:
-    """Every slice with its neighbours as channels; beyond the ends the end slice is repeated.
+    """Every slice with its neighbours (`neighbour_slices`) as channels.
 
     With slices = 3 the channels of slice z are slices z - 1, z, z + 1 (each with its C modalities).
 
@@ -105,11 +125,9 @@ def stack_slices(volume: Tensor, *, slices: int) -> Tensor:
     Raises:
         ValueError: K is even or below 1.
     """
-    if slices < 1 or slices % 2 == 0:
-        raise ValueError(f"stack_slices: 'slices' (K) must be odd and at least 1, got {slices}")
     depth = volume.shape[2]
-    offsets = torch.arange(-(slices // 2), slices // 2 + 1, device=volume.device)
-    index = (torch.arange(depth, device=volume.device)[:, None] + offsets).clamp(0, depth - 1)
+    centres = torch.arange(depth, device=volume.device)
+    index = neighbour_slices(centres, slices=slices, depth=depth)
     neighbours = volume[:, :, index]  # (B, C, D, K, H, W)
     return neighbours.permute(0, 2, 3, 1, 4, 5).flatten(2, 3).flatten(0, 1)
 

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dinomed3d.lifting import neighbour_slices
+
 
 def foreground(target: Tensor, *, ignore_label: int | None, regions: bool) -> Tensor:
     """Where nnU-Net's training target shows something to be learned.
@@ -64,8 +66,7 @@ def slice_batch(
         volume, target = volume.unsqueeze(2), target.unsqueeze(2)
     chosen = chosen.to(volume.device, non_blocking=True)
     depth = volume.shape[2]
-    offsets = torch.arange(-(slices // 2), slices // 2 + 1, device=volume.device)
     case, place = chosen // depth, chosen % depth
-    near = (place[:, None] + offsets).clamp(0, depth - 1)  # as stack_slices has them
-    stacks = volume.transpose(1, 2)[case[:, None], near].flatten(1, 2)
+    neighbours = neighbour_slices(place, slices=slices, depth=depth)
+    stacks = volume.transpose(1, 2)[case[:, None], neighbours].flatten(1, 2)
     return stacks, target.transpose(1, 2)[case, place]

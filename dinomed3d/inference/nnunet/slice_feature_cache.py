@@ -13,6 +13,7 @@ from typing import TypeGuard
 import torch
 from torch import Tensor, nn
 
+from dinomed3d.lifting import neighbour_slices
 from dinomed3d.networks import DinoMed3D
 
 Key = tuple[tuple[int, ...], int, int, tuple[int, ...]]
@@ -77,11 +78,13 @@ class SharedSlices:
     def _one(self, window: Tensor, place: tuple[int, int, int], flip: tuple[int, ...]) -> Tensor:
         network = self.network
         assert network.encoder is not None and network.embedding is not None
-        first, depth, reach = place[0], window.shape[2], network.embedding.slices // 2
+        first, depth = place[0], window.shape[2]
+        neighbours = neighbour_slices(
+            torch.arange(depth), slices=network.embedding.slices, depth=depth
+        )
         keys: list[Key] = []
-        for number in range(depth):
+        for read in neighbours.tolist():
             # a window's ends repeat its last slice, so the neighbours really read are part of the key
-            read = [min(max(number + k, 0), depth - 1) for k in range(-reach, reach + 1)]
             slices = [first + (depth - 1 - n if 2 in flip else n) for n in read]
             keys.append((tuple(slices), place[1], place[2], flip))
         missing = [number for number, key in enumerate(keys) if key not in self.kept]
