@@ -15,7 +15,7 @@ from pointseg.datasets.axes import UPS
 from pointseg.images.config import ImageRecipe
 from pointseg.training.optimizer import OptimizerSpec
 from pointseg.transforms.augmentation import Augmentation
-from pointseg.transforms.test_time_augmentation import VIEWS
+from pointseg.transforms.test_time_augmentation import TTA_SETS
 
 FEATURES = {"color": 3, "normal": 3, "strength": 1, "coord": 3}
 """What can be fed to a network, and how many channels it takes."""
@@ -39,7 +39,9 @@ class Protocol:
     """How far tiles overlap."""
 
     def __post_init__(self) -> None:
-        _require("Protocol", "views", self.views, self.views in VIEWS, f"one of {', '.join(VIEWS)}")
+        _require(
+            "Protocol", "views", self.views, self.views in TTA_SETS, f"one of {', '.join(TTA_SETS)}"
+        )
         _require("Protocol", "max_points", self.max_points, self.max_points >= 1, ">= 1")
         _require("Protocol", "margin_m", self.margin_m, self.margin_m >= 0, ">= 0 metres")
         thin = self.prevoxel_m

@@ -50,7 +50,7 @@ def tiles(
     fits; so tiles come out nearly square, and as many as the density asks for. Where a part gets
     smaller than two margins, its margin shrinks with it: a cloud that is too dense for the whole
     margin is cut nevertheless. Where a part is too long for its side, and more than half of it empty, it
-    is cut there: strays far off do not cut up the rest.
+    is cut there: far outliers do not cut up the rest.
 
     Args:
         coord: (N, 3) finite positions, N >= 1.

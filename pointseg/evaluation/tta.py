@@ -21,10 +21,10 @@ from pointseg.evaluation.tiling import tiles
 from pointseg.files.origin import finite_points
 from pointseg.loading.scene_images import Views
 from pointseg.loading.to_cloud import to_cloud
-from pointseg.ops.voxels import Fragments, Voxels, thin, voxelize
+from pointseg.ops.voxels import Fragments, Voxels, voxel_downsample, voxelize
 from pointseg.scene import IGNORE, Scene
 from pointseg.training.memory import max_voxels
-from pointseg.transforms import VIEWS, CenterShift, ClampToBox, TestView
+from pointseg.transforms import TTA_SETS, CenterShift, ClampToBox, TestAugmentation
 
 FEWEST = 4096
 """Voxels at once below which memory is not tried any further."""
@@ -53,9 +53,9 @@ class InferenceProtocol:
             raise UserError(f"'most_fragments' must be >= 1, got {self.most_fragments}")
 
     @property
-    def views(self) -> tuple[TestView, ...]:
+    def views(self) -> tuple[TestAugmentation, ...]:
         """What is done to the scene, one after the other."""
-        return VIEWS["single" if self.fast else self.protocol.views]
+        return TTA_SETS["single" if self.fast else self.protocol.views]
 
 
 class TestTimePredictor:
@@ -63,6 +63,8 @@ class TestTimePredictor:
 
     When memory runs out, the number of voxels at once is halved, and stays so for the scenes to come.
     """
+
+    __test__ = False  # pytest would take the class for a test
 
     def __init__(
         self,
@@ -162,14 +164,14 @@ class TestTimePredictor:
         scene = self._placed(scene)
         thinned_to = self.passes.protocol.prevoxel_m
         if thinned_to is not None and not self.passes.fast:
-            scene, inverse = thin(scene, thinned_to)
+            scene, inverse = voxel_downsample(scene, thinned_to)
             return self._tiled(scene, progress, maps)[inverse]
         return self._tiled(scene, progress, maps)
 
     def _placed(self, scene: Scene) -> Scene:
         """Where training would have put it: rooms centred, LiDAR scans within their box."""
         rng = np.random.default_rng(0)  # neither draws from it
-        if self.recipe.setting == "indoor":  # float32 has no room for the middle of strays far off
+        if self.recipe.setting == "indoor":  # float32 has no room for the middle of far outliers
             return scene if self._is_wide(scene) else CenterShift()(scene, rng)
         box = self.recipe.clip_box_m
         if box is None or self.recipe.drop_outside:  # whose points are to have a class, too
@@ -185,7 +187,9 @@ class TestTimePredictor:
         self, scene: Scene, progress: Callable[[float], None], maps: Tensor | None
     ) -> NDArray[np.int32]:
         # Voxels are never cut: a point is where the first point of its voxel is.
-        places, inverse = thin(Scene(coord=scene.coord, name=scene.name), self.recipe.voxel_m)
+        places, inverse = voxel_downsample(
+            Scene(coord=scene.coord, name=scene.name), self.recipe.voxel_m
+        )
         counts = np.bincount(inverse)
         wide = self.recipe.setting == "indoor" and self._is_wide(scene)
         labels = np.full(len(scene), IGNORE, np.int32)

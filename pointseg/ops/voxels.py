@@ -138,7 +138,7 @@ def fragments(
     return Fragments(voxelize(coord, size_m), limit=limit)
 
 
-def thin(scene: Scene, size_m: float) -> tuple[Scene, NDArray[np.int64]]:
+def voxel_downsample(scene: Scene, size_m: float) -> tuple[Scene, NDArray[np.int64]]:
     """The first point of each voxel of a grid much finer than the network's, to bound work (section 2.13).
 
     Args:

@@ -95,8 +95,10 @@ def from_images(
     sheets = []
     for title, painted in rows:
         pictures = [
-            titled(render(coord, painted, view=view, size=size, up=up), f"{title}, {words}")
-            for view, words in (("top", "from above"), ("oblique", "from the side"))
+            titled(
+                render(coord, painted, viewpoint=viewpoint, size=size, up=up), f"{title}, {words}"
+            )
+            for viewpoint, words in (("top", "from above"), ("oblique", "from the side"))
         ]
         sheets.append(beside(pictures))
     return stacked(sheets)

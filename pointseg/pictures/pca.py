@@ -126,7 +126,7 @@ def draw_features(
     *,
     photo: NDArray[Any] | None = None,
     directions: bool = True,
-    view: str = "oblique",
+    viewpoint: str = "oblique",
     size: tuple[int, int] = (640, 520),
     up: str = "z",
     cut_ceiling: bool = True,
@@ -138,7 +138,7 @@ def draw_features(
         panels: what is shown, at least one.
         photo: (N, 3) the points' own colours, 0 to 255, shown first if given.
         directions: as ``components``.
-        view: as :func:`~pointseg.pictures.render.render`, like what follows.
+        viewpoint: as :func:`~pointseg.pictures.render.render`, like what follows.
         size: of each picture, width and height.
         up: the axis that points up.
         cut_ceiling: whether rooms are shown without their ceiling.
@@ -156,7 +156,9 @@ def draw_features(
             )
     pictures = []
     if photo is not None:
-        points = render(coord, photo, view=view, size=size, up=up, cut_ceiling=cut_ceiling)
+        points = render(
+            coord, photo, viewpoint=viewpoint, size=size, up=up, cut_ceiling=cut_ceiling
+        )
         pictures.append(titled(points, "colours"))
     shared: dict[int, Components] = {}
     for panel in panels:
@@ -170,7 +172,9 @@ def draw_features(
             )
         colors = shared[channels].colors(panel.features, panel.seen)
         if panel.shape is None:
-            picture = render(coord, colors, view=view, size=size, up=up, cut_ceiling=cut_ceiling)
+            picture = render(
+                coord, colors, viewpoint=viewpoint, size=size, up=up, cut_ceiling=cut_ceiling
+            )
         else:
             picture = _map_picture(colors.reshape(*panel.shape, 3), size)
         pictures.append(titled(picture, panel.title))

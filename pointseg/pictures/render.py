@@ -24,26 +24,26 @@ def render(
     coord: NDArray[np.floating[Any]],
     colors: NDArray[Any],
     *,
-    view: str = "oblique",
+    viewpoint: str = "oblique",
     size: tuple[int, int] = (960, 720),
     up: str = "z",
     cut_ceiling: bool = True,
 ) -> Image.Image:
     """Draw a cloud.
 
-    The frame follows the points; a few per mille of strays may fall outside. Splats are as large as
+    The frame follows the points; a few per mille of outliers may fall outside. Splats are as large as
     closes the gaps between neighbouring points, and points behind an edge are darkened.
 
     Args:
         coord: (N, 3) positions in any unit; those that are not finite are left out.
         colors: (N, 3) red, green, blue, 0 to 255.
-        view: top (x to the right, y up) or oblique (from the front right, above).
+        viewpoint: top (x to the right, y up) or oblique (from the front right, above).
         size: width and height, pixels.
         up: the axis that points up: x, y or z, with a minus if it points down.
         cut_ceiling: whether rooms are shown without their ceiling.
 
     Raises:
-        ValueError: wrong shapes, an unknown view or axis.
+        ValueError: wrong shapes, an unknown viewpoint or axis.
 
     Source: shading after Boucheny 2009, eye-dome lighting.
     """
@@ -59,7 +59,7 @@ def render(
         shown = shown[below_ceiling(turned[shown])]
     if not len(shown):
         return Image.new("RGB", size, PAPER)
-    points = project(turned[shown], view, (size[0] * _FINER, size[1] * _FINER))
+    points = project(turned[shown], viewpoint, (size[0] * _FINER, size[1] * _FINER))
     fine = _draw(
         points, np.asarray(colors[shown], np.float32), (size[1] * _FINER, size[0] * _FINER)
     )

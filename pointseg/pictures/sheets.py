@@ -45,7 +45,7 @@ def labelled(
     names: Sequence[str],
     colors: NDArray[np.uint8],
     *,
-    view: str = "oblique",
+    viewpoint: str = "oblique",
     size: tuple[int, int] = (960, 720),
     up: str = "z",
     cut_ceiling: bool = True,
@@ -57,13 +57,13 @@ def labelled(
         segment: (N,) classes, negative where there is none.
         names: K names.
         colors: (K, 3) colours.
-        view: as :func:`~pointseg.pictures.render.render`.
+        viewpoint: as :func:`~pointseg.pictures.render.render`.
         size: of the cloud's picture; the legend comes below it.
         up: as :func:`~pointseg.pictures.render.render`.
         cut_ceiling: whether rooms are shown without their ceiling.
     """
     points = class_colors(segment, colors)
-    picture = render(coord, points, view=view, size=size, up=up, cut_ceiling=cut_ceiling)
+    picture = render(coord, points, viewpoint=viewpoint, size=size, up=up, cut_ceiling=cut_ceiling)
     return stacked([picture, legend(names, colors, size[0], counts=_counts(segment, len(names)))])
 
 
@@ -75,7 +75,7 @@ def comparison(
     colors: NDArray[np.uint8],
     *,
     photo: NDArray[Any] | None = None,
-    view: str = "oblique",
+    viewpoint: str = "oblique",
     size: tuple[int, int] = (640, 520),
     up: str = "z",
     cut_ceiling: bool = True,
@@ -89,7 +89,7 @@ def comparison(
         names: K names.
         colors: (K, 3) colours.
         photo: (N, 3) the points' own colours, 0 to 255, shown first if given.
-        view: as :func:`~pointseg.pictures.render.render`.
+        viewpoint: as :func:`~pointseg.pictures.render.render`.
         size: of each of the pictures.
         up: as :func:`~pointseg.pictures.render.render`.
         cut_ceiling: whether rooms are shown without their ceiling.
@@ -106,7 +106,10 @@ def comparison(
         (f"errors: {share:.1%} of the labelled points", errors),
     ]
     pictures = [
-        titled(render(coord, shown, view=view, size=size, up=up, cut_ceiling=cut_ceiling), title)
+        titled(
+            render(coord, shown, viewpoint=viewpoint, size=size, up=up, cut_ceiling=cut_ceiling),
+            title,
+        )
         for title, shown in panels
     ]
     counts = _counts(truth, len(names)) + _counts(predicted, len(names))

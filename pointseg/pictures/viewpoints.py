@@ -1,4 +1,4 @@
-"""From where a cloud is looked at: two views, what of it is in the frame, and rooms without their ceiling."""
+"""From where a cloud is looked at: two viewpoints, what of it is in the frame, and rooms without their ceiling."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-VIEWS = ("top", "oblique")
+VIEWPOINTS = ("top", "oblique")
 
 # Which axis, and with which sign, becomes the first, second and third. Turns only, no mirrors.
 _TURNS: Mapping[str, tuple[tuple[int, int], ...]] = {
@@ -28,7 +28,7 @@ _AZIMUTH, _ELEVATION = np.radians(-62.0), np.radians(48.0)
 _DISTANCE = 2.6
 """Of the oblique camera from the middle, in radii of the cloud: close enough for some perspective."""
 _TRIM = 0.4
-"""Per cent of the points that may fall outside of the frame on each side: strays, far returns."""
+"""Per cent of the points that may fall outside of the frame on each side: outliers, far returns."""
 _AIR = 0.03
 """Of the picture's sides that stay empty around the points."""
 _SAMPLE = 200_000
@@ -60,7 +60,7 @@ def upright(coord: NDArray[np.floating[Any]], up: str) -> NDArray[np.float32]:
     return np.stack([sign * coord[:, axis] for axis, sign in _TURNS[up]], axis=1, dtype=np.float32)
 
 
-def project(coord: NDArray[np.float32], view: str, size: tuple[int, int]) -> Projected:
+def project(coord: NDArray[np.float32], viewpoint: str, size: tuple[int, int]) -> Projected:
     """Put a cloud into a picture so that it fills the frame.
 
     ``top`` looks down on the cloud: x to the right, y up, parallel. ``oblique`` looks from the front
@@ -68,26 +68,28 @@ def project(coord: NDArray[np.float32], view: str, size: tuple[int, int]) -> Pro
 
     Args:
         coord: (N, 3) finite, N >= 1, the third axis up.
-        view: one of ``VIEWS``.
+        viewpoint: one of ``VIEWPOINTS``.
         size: width and height, pixels.
 
     Raises:
-        ValueError: not one of ``VIEWS``.
+        ValueError: not one of ``VIEWPOINTS``.
     """
-    if view not in VIEWS:
-        raise ValueError(f"project: 'view' must be one of {', '.join(VIEWS)}, got {view!r}")
+    if viewpoint not in VIEWPOINTS:
+        raise ValueError(
+            f"project: 'viewpoint' must be one of {', '.join(VIEWPOINTS)}, got {viewpoint!r}"
+        )
     sample = coord[:: max(1, len(coord) // _SAMPLE)]
     low, high = np.percentile(sample, [_TRIM, 100 - _TRIM], axis=0)
     middle = ((low + high) / 2).astype(np.float32)
     radius = float(np.linalg.norm(high - low) / 2) or 1.0
     centred = (coord - middle) / np.float32(radius)
-    if view == "top":
+    if viewpoint == "top":
         plane, depth = centred[:, :2], -centred[:, 2]
         index = np.arange(len(coord))
     else:
         right, upward, away = _camera()
         depth = np.float32(_DISTANCE) + centred @ away
-        index = np.flatnonzero(depth > 0.2)  # strays behind the camera are not seen
+        index = np.flatnonzero(depth > 0.2)  # outliers behind the camera are not seen
         depth = depth[index]
         plane = centred[index] @ np.stack([right, upward], axis=1) / depth[:, None]
     pixels = _framed(plane, size)

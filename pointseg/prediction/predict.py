@@ -33,7 +33,7 @@ from pointseg.files.text import fitting_columns
 from pointseg.files.writing import new_file
 from pointseg.images.config import ImageRecipe
 from pointseg.pictures import labelled
-from pointseg.pictures.viewpoints import VIEWS
+from pointseg.pictures.viewpoints import VIEWPOINTS
 from pointseg.prediction.cloud_images import CloudImages
 from pointseg.prediction.input_files import Source, find_sources
 from pointseg.scene import IGNORE, Scene
@@ -162,9 +162,9 @@ def record_file(target: Path) -> Path:
     return target.with_name(f"{target.name}.json")
 
 
-def picture_file(target: Path, view: str) -> Path:
+def picture_file(target: Path, viewpoint: str) -> Path:
     """Where a result's picture lies."""
-    return target.with_name(f"{target.name}.{view}.png")
+    return target.with_name(f"{target.name}.{viewpoint}.png")
 
 
 def _form(spec: PredictSpec, trained: TrainedSpec) -> Form:
@@ -362,7 +362,7 @@ def _viewpoint(scene: Scene, seen_from: str) -> NDArray[np.float64] | None:
         return None
     if seen_from == "origin":
         return -scene.origin
-    low, high = np.percentile(scene.coord, [1, 99], axis=0)  # a few strays do not move the middle
+    low, high = np.percentile(scene.coord, [1, 99], axis=0)  # a few outliers do not move the middle
     return np.asarray((low + high) / 2)
 
 
@@ -383,9 +383,9 @@ def _write(
         return
     form = _form(spec, trained)
     coord = upright(replace(scene, fields={}), unit_m=form.unit_m, up=form.up).coord
-    for view in VIEWS:
-        picture = labelled(coord, labels, trained.classes.names, colors, view=view)
-        with new_file(picture_file(source.target, view)) as part:
+    for viewpoint in VIEWPOINTS:
+        picture = labelled(coord, labels, trained.classes.names, colors, viewpoint=viewpoint)
+        with new_file(picture_file(source.target, viewpoint)) as part:
             picture.save(part, format="PNG")
 
 
@@ -409,7 +409,7 @@ def _kept(spec: PredictSpec, source: Source, way: dict[str, Any]) -> Prediction 
         result = told.pop("result")
         if told != json.loads(json.dumps(way)) or result["source"] != str(source.path):
             return None
-        if spec.pictures and not all(picture_file(source.target, v).is_file() for v in VIEWS):
+        if spec.pictures and not all(picture_file(source.target, v).is_file() for v in VIEWPOINTS):
             return None
         found = read_cloud(source.target)["segment"]
         if [len(found), _counts(found, way["class_names"])] != [

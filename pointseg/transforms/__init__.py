@@ -13,15 +13,7 @@ from pointseg.transforms.geometric import (
 )
 from pointseg.transforms.pipeline import Compose, Transform, evaluation, indoor, outdoor
 from pointseg.transforms.select import DropOutside, GridSample, RandomDrop, SphereCrop
-from pointseg.transforms.test_time_augmentation import (
-    KITTI_VIEWS,
-    NUSCENES_VIEWS,
-    S3DIS_VIEWS,
-    SCANNET_VIEWS,
-    SINGLE,
-    VIEWS,
-    TestView,
-)
+from pointseg.transforms.test_time_augmentation import TTA_SETS, TestAugmentation
 
 __all__ = [
     "Augmentation",
@@ -34,20 +26,15 @@ __all__ = [
     "DropOutside",
     "ElasticDistortion",
     "GridSample",
-    "KITTI_VIEWS",
-    "NUSCENES_VIEWS",
     "RandomDrop",
     "RandomFlip",
     "RandomJitter",
     "RandomRotate",
     "RandomScale",
-    "S3DIS_VIEWS",
-    "SCANNET_VIEWS",
-    "SINGLE",
     "SphereCrop",
-    "TestView",
+    "TTA_SETS",
+    "TestAugmentation",
     "Transform",
-    "VIEWS",
     "evaluation",
     "indoor",
     "outdoor",

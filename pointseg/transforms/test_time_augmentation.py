@@ -1,4 +1,8 @@
-"""The variants of a scene whose predictions are summed at test time (section 2.13 of the method's description)."""
+"""Test-time augmentation: the variants of a scene whose predicted scores are summed.
+
+Source: the sets are those of the test configurations of DITR (Knaebel 2025, arXiv:2503.18944) and of
+Point Transformer V3 (Wu 2024, arXiv:2312.10035).
+"""
 
 from __future__ import annotations
 
@@ -14,22 +18,26 @@ from pointseg.transforms.geometric import flip, rotate
 
 
 @dataclass(frozen=True, kw_only=True)
-class TestView:
-    """A scene turned, scaled and mirrored, in this order, about the origin; its points stay in order."""
+class TestAugmentation:
+    """One variant of a scene: rotated, scaled and flipped about the origin, in this order."""
 
-    __test__: ClassVar[bool] = False  # for pytest, which takes the name for that of a test
+    __test__: ClassVar[bool] = False  # pytest would take the class for a test
 
     rotation_z_deg: float = 0.0
+    """The scene is rotated about z by so many degrees."""
     scale: float = 1.0
+    """Coordinates are multiplied by this factor, above 0."""
     flip_x: bool = False
+    """Whether x becomes -x."""
     flip_y: bool = False
+    """Whether y becomes -y."""
 
     def __post_init__(self) -> None:
         if not self.scale > 0:
-            raise ValueError(f"TestView: 'scale' must be above 0, got {self.scale}")
+            raise ValueError(f"TestAugmentation: 'scale' must be above 0, got {self.scale}")
 
     def apply(self, scene: Scene) -> Scene:
-        """The scene as this view has it, normals included; images are not touched."""
+        """The augmented scene: points (in the same order) and normals; images are not touched."""
         scene = rotate(scene, "z", self.rotation_z_deg) if self.rotation_z_deg else scene
         if self.scale != 1:
             scene = scene.moved(scene.coord * np.float32(self.scale))
@@ -37,26 +45,26 @@ class TestView:
 
 
 _QUARTERS = (0.0, 90.0, 180.0, 270.0)
-_SCALES = (0.9, 0.95, 1.0, 1.05, 1.1)
-
-SINGLE = (TestView(),)
-SCANNET_VIEWS = (
-    *(TestView(rotation_z_deg=r, scale=s) for s in (1.0, 0.95, 1.05) for r in _QUARTERS),
-    TestView(flip_x=True, flip_y=True),
+_SCALED_AND_FLIPPED = tuple(
+    TestAugmentation(scale=scale, flip_x=both, flip_y=both)
+    for both in (False, True)
+    for scale in (0.9, 0.95, 1.0, 1.05, 1.1)
 )
-S3DIS_VIEWS = tuple(
-    TestView(scale=scale, flip_x=both, flip_y=both) for both in (False, True) for scale in _SCALES
-)
-NUSCENES_VIEWS = S3DIS_VIEWS
-KITTI_VIEWS = tuple(TestView(rotation_z_deg=degrees) for degrees in _QUARTERS)
 
-VIEWS: Mapping[str, tuple[TestView, ...]] = MappingProxyType(
+TTA_SETS: Mapping[str, tuple[TestAugmentation, ...]] = MappingProxyType(
     {
-        "single": SINGLE,
-        "scannet": SCANNET_VIEWS,
-        "s3dis": S3DIS_VIEWS,
-        "nuscenes": NUSCENES_VIEWS,
-        "semantickitti": KITTI_VIEWS,
+        "single": (TestAugmentation(),),
+        "scannet": (
+            *(
+                TestAugmentation(rotation_z_deg=degrees, scale=scale)
+                for scale in (1.0, 0.95, 1.05)
+                for degrees in _QUARTERS
+            ),
+            TestAugmentation(flip_x=True, flip_y=True),
+        ),
+        "s3dis": _SCALED_AND_FLIPPED,
+        "nuscenes": _SCALED_AND_FLIPPED,
+        "semantickitti": tuple(TestAugmentation(rotation_z_deg=degrees) for degrees in _QUARTERS),
     }
 )
-"""The sets by name."""
+"""The sets of augmentations by name; "single" is one pass over the scene as it is."""

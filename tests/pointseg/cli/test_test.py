@@ -10,7 +10,7 @@ import pytest
 
 from pointseg.cli.test import VIEWS, main
 from pointseg.evaluation import evaluate as engine
-from pointseg.transforms import VIEWS as TEST_VIEWS
+from pointseg.transforms import TTA_SETS
 from tests.pointseg.evaluation.answers import ByColor, Clouds, colored, trained
 
 
@@ -84,7 +84,7 @@ def test_mistakes_are_one_line_and_exit_code_2(tmp_path, scenes, capsys, options
 
 
 def test_choices_are_those_of_the_packages():
-    assert tuple(TEST_VIEWS) == VIEWS
+    assert tuple(TTA_SETS) == VIEWS
 
 
 @pytest.mark.parametrize("module", ["test", "predict"])

@@ -109,7 +109,7 @@ def test_what_cannot_be_tiled_is_refused(changes, message):
         tiles(**given)
 
 
-def test_strays_far_off_do_not_cut_up_the_rest():
+def test_far_outliers_do_not_cut_up_the_rest():
     rng = np.random.default_rng(0)
     coord = np.concatenate([rng.random((500, 3)) * 9, [[-7e5, 3, 0], [2, 5e6, 0], [-7e5, 4, 0]]])
     found = tiles(coord, max_points=10**6, margin_m=2, max_side_m=100)

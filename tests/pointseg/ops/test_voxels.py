@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pointseg.ops.voxels import MAX_CELLS, fragments, sample_random, thin, voxelize
+from pointseg.ops.voxels import MAX_CELLS, fragments, sample_random, voxel_downsample, voxelize
 from pointseg.scene import Scene
 
 # Along x in voxels of 0.5 m: cells -1, -1, 0, 2; the second of them higher by one cell.
@@ -149,7 +149,7 @@ def test_with_a_limit_every_point_has_scores_of_its_own_voxel(limit):
 
 def test_thinning_keeps_the_first_point_and_knows_whom_it_stands_for():
     coord = cloud()
-    thinned, inverse = thin(scene(coord), 0.3)
+    thinned, inverse = voxel_downsample(scene(coord), 0.3)
     voxels = voxelize(coord, 0.3)
     np.testing.assert_array_equal(thinned["row"], voxels.first)
     np.testing.assert_array_equal(inverse, voxels.inverse)
@@ -159,7 +159,7 @@ def test_thinning_keeps_the_first_point_and_knows_whom_it_stands_for():
 
 def test_thinning_takes_more_cells_than_a_network():
     coord = np.array([[0, 0, 0], [MAX_CELLS, 0, 0]], np.float32)
-    assert len(thin(scene(coord), 1.0)[0]) == 2
+    assert len(voxel_downsample(scene(coord), 1.0)[0]) == 2
     with pytest.raises(ValueError, match="65,537 cells, at most 65,536"):
         voxelize(coord, 1.0)
 
@@ -203,17 +203,17 @@ def test_missing_returns_at_the_origin_do_not_ask_for_a_pass_each(shared):
     parts = fragments(whole.coord, 0.05)
     assert len(parts) > 50_000  # made when asked for: this takes no memory
     assert len(fragments(whole.coord, 0.05, limit=8)) == 8
-    thinned, inverse = thin(whole, 0.01)
+    thinned, inverse = voxel_downsample(whole, 0.01)
     assert len(fragments(thinned.coord, 0.05)) < 50
     assert (np.abs(thinned.coord[inverse] - whole.coord) < 0.01 + 1e-5).all()
 
 
-def test_thinning_does_not_mind_strays_however_far():
+def test_outliers_however_far_do_not_change_downsampling():
     rng = np.random.default_rng(0)
     coord = rng.random((500, 3)).astype(np.float32)
-    expected, inverse = thin(scene(coord), 0.1)
+    expected, inverse = voxel_downsample(scene(coord), 0.1)
     far = np.array([[3e8, 0.5, 0.5], [0.5, -3e30, 0.5], [-1e7, 2e7, 3e12]], np.float32)
-    found, standing = thin(scene(np.concatenate([coord, far])), 0.1)
+    found, standing = voxel_downsample(scene(np.concatenate([coord, far])), 0.1)
     assert len(found) == len(expected) + 3
     for one in range(500):  # the same points share a voxel as without them
         assert found.coord[standing[one]].tolist() == expected.coord[inverse[one]].tolist()

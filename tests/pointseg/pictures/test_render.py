@@ -26,7 +26,7 @@ def centre_of(picture, color):
 
 def test_from_above_x_goes_right_and_y_up():
     coord, colors = colored(((0, 0, 0), RED), ((4, 0, 0), GREEN), ((0, 3, 0), BLUE))
-    picture = render(coord, colors, view="top", size=(200, 160))
+    picture = render(coord, colors, viewpoint="top", size=(200, 160))
     red, green, blue = (centre_of(picture, color) for color in (RED, GREEN, BLUE))
     assert green[0] > red[0] + 100 and abs(green[1] - red[1]) < 2
     assert blue[1] < red[1] - 100 and abs(blue[0] - red[0]) < 2
@@ -44,7 +44,7 @@ def plate(z, color, count=40, side=1.0):
 def test_higher_points_hide_lower_ones_in_whatever_order(reverse):
     parts = [plate(0, RED), plate(1, GREEN)]
     coord, colors = (np.concatenate(p) for p in zip(*parts[:: -1 if reverse else 1], strict=True))
-    picture = render(coord, colors, view="top", size=(120, 120), cut_ceiling=False)
+    picture = render(coord, colors, viewpoint="top", size=(120, 120), cut_ceiling=False)
     pixels = np.asarray(picture).reshape(-1, 3)
     drawn = pixels[(pixels != PAPER).any(1)]
     assert len(drawn) > 3000
@@ -66,14 +66,14 @@ def test_from_the_side_a_wall_in_front_hides_the_one_behind_it():
 def test_a_plane_has_no_holes():
     for count in (30, 100, 300):
         coord, colors = plate(0, BLUE, count)
-        pixels = np.asarray(render(coord, colors, view="top", size=(200, 200)))
+        pixels = np.asarray(render(coord, colors, viewpoint="top", size=(200, 200)))
         assert (pixels[20:180, 20:180, 2] > pixels[20:180, 20:180, 0] + 100).all(), count
 
 
 def test_what_lies_behind_an_edge_is_darker():
     low, high = plate(0, (200, 200, 200), 150), plate(0.3, (200, 200, 200), 60, side=0.4)
     coord, colors = np.concatenate([low[0], high[0]]), np.concatenate([low[1], high[1]])
-    pixels = np.asarray(render(coord, colors, view="top", size=(300, 300), cut_ceiling=False))
+    pixels = np.asarray(render(coord, colors, viewpoint="top", size=(300, 300), cut_ceiling=False))
     inner = pixels[15:285, 15:285, 0]
     assert inner.min() < 170 and np.median(inner) == 200
 
@@ -87,12 +87,14 @@ def test_points_moved_and_scaled_make_the_same_picture():
     assert (np.abs(first - second).max(2) > 8).mean() < 0.01
 
 
-def test_strays_do_not_shrink_the_picture_and_points_without_position_are_left_out():
+def test_outliers_do_not_shrink_the_picture_and_points_without_position_are_left_out():
     coord, colors = plate(0, BLUE, 100)
     coord = np.concatenate([coord, [[500, 500, 3], [np.nan, 0, 0], [np.inf, 1, 0]]])
     colors = np.concatenate([colors, np.tile(np.uint8(RED), (3, 1))])
-    for view in ("top", "oblique"):
-        pixels = np.asarray(render(coord.astype(np.float32), colors, view=view, size=(200, 200)))
+    for viewpoint in ("top", "oblique"):
+        pixels = np.asarray(
+            render(coord.astype(np.float32), colors, viewpoint=viewpoint, size=(200, 200))
+        )
         assert ((pixels != PAPER).any(2)).mean() > 0.3
 
 
@@ -168,7 +170,7 @@ def test_turning_upright_mirrors_nothing(up):
     [
         ({"colors": np.zeros((2, 3))}, r"must both be \(N, 3\)"),
         ({"coord": np.zeros((3, 2))}, r"must both be \(N, 3\)"),
-        ({"view": "below"}, "'view' must be one of top, oblique"),
+        ({"viewpoint": "below"}, "'viewpoint'"),
         ({"up": "w"}, "'up' must be one of z"),
         ({"size": (0, 3)}, "'size' must be at least 1 pixel"),
     ],
@@ -179,6 +181,6 @@ def test_what_cannot_be_drawn_is_refused(changes, message):
         render(**given)
 
 
-def test_projection_refuses_unknown_views():
+def test_projection_refuses_unknown_viewpoints():
     with pytest.raises(ValueError, match="must be one of"):
         project(np.zeros((1, 3), np.float32), "left", (4, 4))
