@@ -1,1 +1,1 @@
-"""What a person looks at: measures, flags, previews, the page of a run."""
+"""The report of a run: measures, flags, previews, HTML page, CSV table."""

@@ -1,4 +1,4 @@
-"""A small picture of a segmentation: one slice per direction, upright for a radiologist."""
+"""A small picture of a segmentation: an axial, a coronal and a sagittal slice with labels."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from PIL import Image, ImageDraw, ImageFont
 from dinomed3d.inference.report.palette import COLOURS
 
 PANEL_PX = 228
-"""Height and width of a slice at most."""
+"""A slice is at most this high and wide."""
 THIN_PX = 8
-"""And at least, so that a scan of a single plane is seen from the side too."""
+"""A slice is at least this high and wide, so that a single plane is visible from the side."""
 MARGIN_PX = 14
-"""Around each slice, for the letters."""
+"""Border around each slice, for the letters."""
 GAP_PX = 12
-"""Between slices with their letters."""
+"""Distance between slices."""
 SAMPLE_VOXELS = 500_000
-"""Voxels from which the grey window and the place of the foreground are found, about."""
+"""About this many voxels decide the grey window and the position of the slices."""
 FILL = 0.3
-"""How much of a label's colour covers the grey."""
+"""Opacity of the colour of a label."""
 
-# A pixel is a number of the palette: greys, then tinted greys per colour, then the pure colours.
+# Pixels are palette indices: greys, then tinted greys for each colour, then the pure colours.
 _GREYS = 64
 _TINTED = 24
 _PURE = _GREYS + _TINTED * len(COLOURS)
 _NAMES = (("L", "R"), ("P", "A"), ("I", "S"))
-"""What lies towards lower and higher x, y, z in mm (RAS)."""
+"""Letters of the lower and higher end of x, y, z in mm (RAS)."""
 
 
 def draw_preview(
@@ -41,22 +41,22 @@ def draw_preview(
     spacing_mm: Sequence[float],
     affine: Sequence[Sequence[float]],
 ) -> bytes:
-    """Draw a scan and its mask: axial, coronal and sagittal side by side, as far as stored so.
+    """Draw a scan and its mask: axial, coronal and sagittal slices side by side.
 
-    Anterior or superior is up; the patient's right, or else anterior, is on the left. Axes are shown
-    as stored, each under the letters of the direction it is closest to: nothing is resliced.
+    Anterior or superior is up; the patient's right, or else anterior, is on the left. Slices run along
+    the stored axes, labelled with the direction each is closest to: nothing is resampled.
 
     Args:
         image: (Z, Y, X), any real type, as stored; NaN is drawn black.
-        mask: (Z, Y, X), unsigned; 0 is the background and left clear.
+        mask: (Z, Y, X), unsigned; 0 is background.
         spacing_mm: (z, y, x).
         affine: 4 rows of 4, voxel (x, y, z) -> mm, RAS.
 
     Returns:
-        A PNG, some 20 to 80 KB.
+        A PNG of 20 to 80 KB.
 
     Raises:
-        ValueError: not two volumes of one shape with at least one voxel.
+        ValueError: different shapes, or no voxels.
     """
     if image.ndim != 3 or image.shape != mask.shape or image.size == 0:
         raise ValueError(
@@ -79,25 +79,14 @@ def draw_preview(
         letters = [_NAMES[axes[axis][0]] for axis in (down, right)]
         panels.append(_framed(_paint(grey, labels, size, low, high), letters))
     picture = Image.fromarray(_side_by_side(panels))
-    picture.putpalette(_palette())  # from here on its numbers are colours
+    picture.putpalette(_palette())
     stream = io.BytesIO()
     picture.save(stream, "PNG")
     return stream.getvalue()
 
 
-def colour_of(value: int) -> str:
-    """The colour of a label in previews, such as `#e69f00`; background has none.
-
-    Raises:
-        ValueError: value < 1.
-    """
-    if value < 1:
-        raise ValueError(f"colour_of: 'value' must be at least 1, got {value}")
-    return COLOURS[(value - 1) % len(COLOURS)]
-
-
 def anatomical_axes(affine: Sequence[Sequence[float]]) -> list[tuple[int, bool]]:
-    """Which direction each stored axis is closest to; no two axes share one.
+    """Find the direction each stored axis is closest to; no two axes get the same.
 
     Args:
         affine: 4 rows of 4, voxel (x, y, z) -> mm, RAS.
@@ -115,9 +104,10 @@ def anatomical_axes(affine: Sequence[Sequence[float]]) -> list[tuple[int, bool]]
 
 
 def centre_of_foreground(mask: NDArray[Any]) -> list[int]:
-    """Where to cut: per axis the centre of mass, or the fullest plane where little lies at the centre.
+    """Choose the slices: per axis the centre of mass of the foreground.
 
-    Between two kidneys is the centre of both, but neither. The middle of the volume if it is empty.
+    Where the plane at the centre shows little, as between two kidneys, the plane with most foreground;
+    without foreground the middle of the volume.
 
     Args:
         mask: (Z, Y, X), unsigned.
@@ -127,7 +117,7 @@ def centre_of_foreground(mask: NDArray[Any]) -> list[int]:
     """
     steps = _steps(mask.shape)
     counts = _foreground_counts(mask[tuple(slice(None, None, step) for step in steps)])
-    if not counts[0].any():  # maybe too small for the sample
+    if not counts[0].any():  # the subsample may have missed it
         steps, counts = [1, 1, 1], _foreground_counts(mask)
     if not counts[0].any():
         return [n // 2 for n in mask.shape]
@@ -141,7 +131,7 @@ def centre_of_foreground(mask: NDArray[Any]) -> list[int]:
 
 
 def grey_window(image: NDArray[Any]) -> tuple[float, float]:
-    """Percentiles 1 and 99 of a sample of the finite intensities; (0, 0) if there is none."""
+    """Percentiles 1 and 99 of a subsample of the finite intensities; (0, 0) without any."""
     steps = _steps(image.shape)
     sample = image[tuple(slice(None, None, step) for step in steps)].astype(np.float64)
     finite = sample[np.isfinite(sample)]
@@ -152,7 +142,7 @@ def grey_window(image: NDArray[Any]) -> tuple[float, float]:
 
 
 def _steps(shape: Sequence[int]) -> list[int]:
-    """Strides that leave about SAMPLE_VOXELS, least along short axes."""
+    """Strides that leave about SAMPLE_VOXELS, smallest along short axes."""
     steps = [1, 1, 1]
     while np.prod([-(-n // s) for n, s in zip(shape, steps, strict=True)]) > SAMPLE_VOXELS:
         longest = max(range(3), key=lambda axis: shape[axis] / steps[axis])
@@ -161,7 +151,7 @@ def _steps(shape: Sequence[int]) -> list[int]:
 
 
 def _foreground_counts(mask: NDArray[Any]) -> list[NDArray[np.int64]]:
-    """Labelled voxels in each plane across z, y, x; one plane is looked at at a time."""
+    """Number of foreground voxels in each plane across z, y, x."""
     counts = [np.zeros(n, np.int64) for n in mask.shape]
     for z, plane in enumerate(mask):
         if not plane.any():
@@ -181,14 +171,14 @@ def _upright(
     right: int,
     axes: Sequence[tuple[int, bool]],
 ) -> NDArray[Any]:
-    """One slice with `down` as rows and `right` as columns, both away from S, A, R; a view."""
+    """One slice with `down` as rows and `right` as columns, starting at S, A or R."""
     cut = volume[tuple(plane if axis == across else slice(None) for axis in range(3))]
     cut = cut if down < right else cut.T
     return cut[:: -1 if axes[down][1] else 1, :: -1 if axes[right][1] else 1]
 
 
 def _panel_size(extent_mm: Sequence[float]) -> tuple[int, int]:
-    """Height and width in pixels, in proportion, within PANEL_PX and THIN_PX."""
+    """Height and width in pixels, in proportion to mm, within THIN_PX and PANEL_PX."""
     scale = PANEL_PX / max(extent_mm)
     height, width = (min(PANEL_PX, max(THIN_PX, round(mm * scale))) for mm in extent_mm)
     return height, width
@@ -197,25 +187,22 @@ def _panel_size(extent_mm: Sequence[float]) -> tuple[int, int]:
 def _paint(
     grey: NDArray[Any], labels: NDArray[Any], size: tuple[int, int], low: float, high: float
 ) -> NDArray[np.uint8]:
-    """A slice as numbers of the palette.
+    """Draw a slice as palette indices.
 
     Args:
         grey: (H, W) intensities.
         labels: (H, W).
         size: of the result, pixels.
-        low: drawn black.
-        high: drawn white.
-
-    Returns:
-        Pixels of `size`.
+        low: intensity drawn black.
+        high: intensity drawn white.
     """
     values = np.nan_to_num(grey.astype(np.float64), nan=low, posinf=high, neginf=low)
-    half = max(high / 2 - low / 2, np.finfo(float).tiny)  # halves: the difference may overflow
+    half = max(high / 2 - low / 2, np.finfo(float).tiny)  # halves: high - low may overflow
     shade = 255 * ((np.clip(values, low, high) / 2 - low / 2) / half)
     small = Image.fromarray(shade.astype(np.uint8)).resize(size[::-1], Image.Resampling.BILINEAR)
     shades = np.asarray(small).astype(np.uint16)
     shown = labels
-    for axis in (0, 1):  # of the labels that fall into one pixel the highest: none is lost
+    for axis in (0, 1):  # of all labels in one pixel the highest, so that small ones stay
         starts = np.arange(size[axis]) * labels.shape[axis] // size[axis]
         shown = np.maximum.reduceat(shown, starts, axis=axis)
     inside = shown > 0
@@ -226,15 +213,14 @@ def _paint(
 
 
 def _outline(labels: NDArray[Any]) -> NDArray[np.bool_]:
-    """Pixels that share a side with another label, or with the rim of the picture."""
-    rim = np.pad(labels, 1)
-    middle = rim[1:-1, 1:-1]
-    beside = (rim[:-2, 1:-1], rim[2:, 1:-1], rim[1:-1, :-2], rim[1:-1, 2:])
-    return np.logical_or.reduce([middle != other for other in beside])
+    """Pixels that share a side with another label or with the border of the picture."""
+    padded = np.pad(labels, 1)
+    neighbours = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
+    return np.logical_or.reduce([labels != other for other in neighbours])
 
 
 def _framed(panel: NDArray[np.uint8], letters: Sequence[tuple[str, str]]) -> NDArray[np.uint8]:
-    """A slice in a black frame with the letters of (bottom, top) and (right, left)."""
+    """Add a black border with the letters (bottom, top) and (right, left)."""
     (bottom, top), (right, left) = letters
     height, width = (n + 2 * MARGIN_PX for n in panel.shape)
     frame = Image.new("L", (width, height))
@@ -256,7 +242,7 @@ def _framed(panel: NDArray[np.uint8], letters: Sequence[tuple[str, str]]) -> NDA
 
 
 def _side_by_side(panels: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """One picture, panels centred in height, black between."""
+    """Join panels, centred in height."""
     height = max(panel.shape[0] for panel in panels)
     padded = []
     for panel in panels:
@@ -266,7 +252,7 @@ def _side_by_side(panels: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
 
 
 def _palette() -> list[int]:
-    """Red, green, blue of each number, one after the other."""
+    """Red, green, blue of each palette index, flattened."""
     rgb = [[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in COLOURS]
     entries = [[255 * g // (_GREYS - 1)] * 3 for g in range(_GREYS)]
     for colour in rgb:

@@ -1,4 +1,4 @@
-"""What a mask holds, and what about it a person should look at."""
+"""Measures of a mask, and flags for what a person should review."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dinomed3d.inference.report.connected_components import count_parts
+from dinomed3d.inference.report.connected_components import count_components
 
 if TYPE_CHECKING:
     from dinomed3d.inference.models.model import Model
 
 LOW_CERTAINTY = 0.7
-"""Mean probability of the foreground below which a person should look."""
+"""A mean probability of the foreground below this is flagged."""
 SPACING_RATIO = 1.5
-"""How far outside the training range of spacings is far."""
+"""A spacing is flagged if it is this factor outside the range of the training set."""
 EXTENT_RATIO = 2.0
-"""How far outside the training range of extents is far."""
+"""The same for the extent of the volume."""
 VOLUME_RATIO = 1.25
-"""How far outside the training range of a label's volume is far."""
-LOOKED_AT_VOXELS = 8_000_000
-"""Voxels whose intensities are looked at, about: of many labelled planes only some."""
+"""The same for the volume of a label."""
+SAMPLED_VOXELS = 8_000_000
+"""About this many voxels are read for intensities: of many labelled planes only some."""
 
 
 def measure(
@@ -38,7 +38,7 @@ def measure(
 
     Returns:
         Name -> value, voxels, volume_ml, components (voxels that touch by a face) and touches_border:
-        whether it reaches the first or last plane of an axis of several planes, so that it may be cut off.
+        whether it reaches the first or last plane of an axis of several planes and may be cut off there.
 
     Raises:
         ValueError: not a volume of unsigned numbers.
@@ -55,27 +55,27 @@ def measure(
     for plane in mask:
         voxels += np.bincount(plane.ravel(), minlength=size)
     cut = _at_border(mask, size)
-    parts = _parts(mask, list(wanted.values()), size)
+    components = _count_components(mask, list(wanted.values()), size)
     return {
         name: {
             "value": values[0] if len(values) == 1 else values,
             "voxels": int(voxels[values].sum()),
             "volume_ml": round(int(voxels[values].sum()) * voxel_ml, 4),
-            "components": components,
+            "components": count,
             "touches_border": bool(cut[values].any()),
         }
-        for (name, values), components in zip(wanted.items(), parts, strict=True)
+        for (name, values), count in zip(wanted.items(), components, strict=True)
     }
 
 
-def _parts(mask: NDArray[Any], wanted: Sequence[Sequence[int]], size: int) -> list[int]:
-    """Connected parts of each union of labels: single labels all at once, regions each for itself."""
+def _count_components(mask: NDArray[Any], wanted: Sequence[Sequence[int]], size: int) -> list[int]:
+    """Connected components of each union of labels: single labels in one count, each region in its own."""
     tables = [np.arange(size)]
     for values in wanted:
         if len(values) > 1:
             tables.append(np.zeros(size, np.intp))
             tables[-1][list(values)] = 1
-    single, *regions = count_parts(mask, tables)
+    single, *regions = count_components(mask, tables)
     rest = iter(regions)
     return [int(single[v[0]]) if len(v) == 1 else int(next(rest)[1]) for v in wanted]
 
@@ -91,20 +91,20 @@ def _at_border(mask: NDArray[Any], size: int) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRange:
-    """What a model has seen; what is not known is not judged."""
+    """The range of the training set; what is unknown is not compared."""
 
     spacing_mm: tuple[tuple[float, float], ...] = ()
-    """Least and most for z, y, x."""
+    """Smallest and largest spacing along z, y, x."""
     extent_mm: tuple[tuple[float, float], ...] = ()
-    """Least and most for z, y, x."""
+    """Smallest and largest extent of a volume along z, y, x."""
     intensities: Mapping[int, tuple[float, float]] = field(default_factory=dict)
     """Channel -> percentiles 0.5 and 99.5 of the foreground, for channels in physical units."""
     volumes_ml: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    """Label -> least and most."""
+    """Label -> smallest and largest volume."""
 
     @property
     def not_judged(self) -> tuple[str, ...]:
-        """What of every case is not compared with the training set, as sentences to tell once."""
+        """What is not compared with the training set in any case, as sentences for the report."""
         sentences = []
         if not (self.spacing_mm and self.extent_mm):
             sentences.append(
@@ -120,7 +120,7 @@ class TrainingRange:
 
     @classmethod
     def of(cls, model: Model) -> TrainingRange:
-        """From the fingerprint and what a package adds to it."""
+        """Take the range from nnU-Net's fingerprint and from the label volumes of a package."""
         fingerprint = model.fingerprint or {}
         spacings = _table(fingerprint.get("spacings"))
         shapes = _table(fingerprint.get("shapes_after_crop"))
@@ -146,13 +146,11 @@ class TrainingRange:
 
 
 def _table(rows: Any) -> NDArray[np.float64]:
-    """Rows of three numbers (cases, 3), no row if these are none."""
-    nothing = np.zeros((0, 3))
+    """(cases, 3) numbers; (0, 3) if they are malformed."""
     try:
-        table = np.array(rows, float)
+        return np.array(rows, float).reshape(len(rows), 3)
     except (TypeError, ValueError):
-        return nothing
-    return table if table.ndim == 2 and table.shape[1] == 3 else nothing
+        return np.zeros((0, 3))
 
 
 def _ranges(values: NDArray[np.float64]) -> tuple[tuple[float, float], ...]:
@@ -169,17 +167,17 @@ def flags(
     certainty: float | None,
     axes: Sequence[int] = (0, 1, 2),
 ) -> list[str]:
-    """What a person should look at, as short sentences.
+    """List what a person should review, as short sentences.
 
     Args:
         labels: as `measure` gives them.
-        training: what the model has seen.
+        training: ranges to compare with.
         channels: of the scan, (Z, Y, X) each.
         mask: (Z, Y, X).
         spacing_mm: of the scan, (z, y, x).
         certainty: mean probability over the foreground, None without any.
-        axes: which stored axis (of z, y, x = 0, 1, 2) the model has as its z, y, x; others than these
-            if volumes are turned for it. Sentences name the model's axes.
+        axes: the stored axes (z, y, x = 0, 1, 2) that are the model's z, y, x; not (0, 1, 2) if the
+            volume is reoriented for the model. Sentences name the model's axes.
     """
     found = []
     if not any(entry["voxels"] for entry in labels.values()):
@@ -223,9 +221,9 @@ def _outside(
 
 
 def _foreground(image: NDArray[Any], mask: NDArray[Any]) -> NDArray[Any]:
-    """Finite intensities where something is labelled; of many labelled planes only from some."""
+    """Finite intensities of labelled voxels, of a subset of the planes where there are many."""
     planes = [z for z, plane in enumerate(mask) if plane.any()]
-    step = 1 + len(planes) * mask[0].size // LOOKED_AT_VOXELS
+    step = 1 + len(planes) * mask[0].size // SAMPLED_VOXELS
     some = planes[::step]
     if not some:
         return np.zeros(0)

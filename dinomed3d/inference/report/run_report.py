@@ -10,18 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dinomed3d.inference.report.html_report import CaseCounts, render_page, seconds_of
+from dinomed3d.inference.report.case_counts import CaseCounts, total_seconds
+from dinomed3d.inference.report.html_report import render_page
 from dinomed3d.runtime.atomic_files import atomic_write
-
-_COLUMNS = (
-    "case",
-    "status",
-    "reason",
-    "flags",
-    "certainty",
-    "seconds_total",
-    "peak_memory_gib",
-)
 
 
 def write_report(out: Path, records: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> None:
@@ -36,57 +27,49 @@ def write_report(out: Path, records: Sequence[Mapping[str, Any]], run: Mapping[s
     Raises:
         OSError: the folder cannot be written to.
     """
-    tally = CaseCounts.of(records, run)
-    atomic_write(out / "run.json", _encode(_summary(tally, run)))
-    atomic_write(out / "report.csv", _encode(_table(tally)))
-    atomic_write(out / "report.html", _encode(render_page(out, tally, run)))
+    cases = CaseCounts.of(records, run)
+    texts = {
+        "run.json": _summary(cases, run),
+        "report.csv": _table(cases),
+        "report.html": render_page(out, cases, run),
+    }
+    for name, text in texts.items():
+        # bytes of a file name that are no UTF-8 are shown as escapes
+        atomic_write(out / name, text.encode("utf-8", "backslashreplace"))
 
 
-def _encode(text: str) -> bytes:
-    """UTF-8; what a file name holds that is no text is shown as an escape."""
-    return text.encode("utf-8", "backslashreplace")
-
-
-def _summary(tally: CaseCounts, run: Mapping[str, Any]) -> str:
-    """The run as JSON, with counts, and the cases to look at."""
+def _summary(cases: CaseCounts, run: Mapping[str, Any]) -> str:
+    """The run as JSON, with counts and the cases that failed, are flagged, or missing."""
     content = {
         **run,
-        "counts": tally.counts,
-        "failed": [
-            {"case": record["case"], "reason": record.get("reason")} for record in tally.failed
-        ],
-        "flagged": [record["case"] for record in tally.flagged],
-        "missing": list(tally.missing),
+        "counts": cases.counts,
+        "failed": [{"case": r["case"], "reason": r.get("reason")} for r in cases.failed],
+        "flagged": [record["case"] for record in cases.flagged],
+        "missing": list(cases.missing),
     }
     return json.dumps(content, indent=1, ensure_ascii=False)
 
 
-def _table(tally: CaseCounts) -> str:
+def _table(cases: CaseCounts) -> str:
     """A row per case as CSV; millilitres of each label that any case has."""
-    records = sorted([*tally.failed, *tally.done], key=lambda record: str(record["case"]))
-    labels = list(dict.fromkeys(name for r in records for name in r.get("labels") or {}))
+    columns = ["case", "status", "reason", "flags", "certainty", "seconds_total", "peak_memory_gib"]
+    rows = []
+    for record in sorted([*cases.failed, *cases.done], key=lambda record: str(record["case"])):
+        labels = record.get("labels") or {}
+        volumes = {_cell(f"{name}_ml"): entry.get("volume_ml") for name, entry in labels.items()}
+        columns += [name for name in volumes if name not in columns]
+        flags, seconds = "; ".join(record.get("flags") or []), total_seconds(record)
+        row = {**record, "flags": flags, "seconds_total": seconds, **volumes}
+        rows.append({name: _cell(row.get(name)) for name in columns})
     stream = io.StringIO()
-    writer = csv.writer(stream)
-    writer.writerow([*_COLUMNS, *(_cell(f"{name}_ml") for name in labels)])
-    for record in records:
-        measured = record.get("labels") or {}
-        writer.writerow(
-            [
-                _cell(record["case"]),
-                _cell(record["status"]),
-                _cell(record.get("reason")),
-                _cell("; ".join(record.get("flags") or [])),
-                _cell(record.get("certainty")),
-                _cell(seconds_of(record)),
-                _cell(record.get("peak_memory_gib")),
-                *(_cell(measured.get(name, {}).get("volume_ml")) for name in labels),
-            ]
-        )
+    writer = csv.DictWriter(stream, columns)
+    writer.writeheader()
+    writer.writerows(rows)
     return stream.getvalue()
 
 
 def _cell(value: object) -> str:
-    """As a spreadsheet shall show it: text that it would take for a formula gets an apostrophe.
+    """Text of a cell; what a spreadsheet would run as a formula gets an apostrophe before it.
 
     Source: OWASP, CSV injection.
     """
@@ -95,8 +78,5 @@ def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.6g}" if abs(value) < 1e6 else f"{value:.1f}"
     text = str(value)
-    if isinstance(value, str) and (
-        text[:1] in ("\t", "\r", "\n") or text.lstrip().startswith(("=", "+", "-", "@", "＝"))
-    ):
-        return f"'{text}"
-    return text
+    formula = text[:1] in ("\t", "\r", "\n") or text.lstrip().startswith(("=", "+", "-", "@", "＝"))
+    return f"'{text}" if formula and isinstance(value, str) else text

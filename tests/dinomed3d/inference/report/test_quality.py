@@ -132,7 +132,7 @@ def test_nan_is_no_reason_to_flag():
 
 
 def test_intensity_is_read_where_something_is_labelled(monkeypatch):
-    monkeypatch.setattr(quality, "LOOKED_AT_VOXELS", 60)  # of 7 planes only one is looked at
+    monkeypatch.setattr(quality, "SAMPLED_VOXELS", 60)  # of 7 planes only one is looked at
     array = np.zeros((7, 6, 8), np.uint8)
     array[3, 1:3, 1:3] = 1
     (flag,) = judged(TrainingRange(intensities={0: (0.0, 40.0)}), array=array)
