@@ -59,10 +59,17 @@ def test_arrows(package, forbidden):
     assert not wrong
 
 
-def test_lifting_imports_nothing_else_of_ours():
-    for file in files("dinomed3d/lifting"):
-        ours = {n for n in imports(file) if n.startswith("dinomed3d")}
-        assert all(n.startswith("dinomed3d.lifting") for n in ours), file
+@pytest.mark.parametrize(
+    ("room", "allowed"),
+    [
+        ("dinomed3d/lifting", ("dinomed3d.lifting", "dinomed3d.runtime")),
+        ("dinomed3d/runtime", ("dinomed3d.runtime",)),
+    ],
+)
+def test_the_lowest_rooms_import_nothing_else_of_ours(room, allowed):
+    for file in files(room):
+        ours = {n for n in imports(file) if n.startswith(("dinomed3d", "pointseg", "planners"))}
+        assert all(n.startswith(allowed) for n in ours), file
 
 
 def test_only_adapters_touch_nnunet():

@@ -12,15 +12,16 @@ from __future__ import annotations
 import json
 import logging
 import os
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.tensor_files import TensorFileError, read_safetensors, read_tensor_file
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ HUGGING_FACE = (  # patterns -> timm's names, tried in order
 )
 
 
-class WeightsError(ValueError):
+class WeightsError(UserError):
     """Weights that are not there, cannot be read, or do not fit the model in every key."""
 
 
@@ -166,18 +167,8 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """
     try:
         state = _read(path)
-    except WeightsError:
-        raise
-    except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"weights {path}: not a checkpoint of plain tensors (truncated, no torch file, or it "
-            "wants to run code, which is refused). Convert it to safetensors, or download it again"
-        ) from error
-    except Exception as error:  # what is no checkpoint makes the readers raise nearly anything
-        raise WeightsError(
-            f"weights {path}: cannot be read ({type(error).__name__}: {error}). The file is "
-            "truncated or no checkpoint; download it again"
-        ) from error
+    except TensorFileError as error:
+        raise WeightsError(f"weights {error}") from error
     while isinstance(state, Mapping):
         inner = next((state[c] for c in CONTAINERS if isinstance(state.get(c), Mapping)), None)
         if inner is None:
@@ -190,15 +181,22 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
 
 def _read(path: Path) -> Any:
     """Whatever a file holds: one of tensors by name, an index of several such, or a torch file."""
-    if path.suffix == ".safetensors":
-        return load_file(path)
     if not path.name.endswith(".index.json"):
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return read_tensor_file(path)
+    try:
+        names = sorted(
+            {os.fspath(name) for name in json.loads(path.read_text())["weight_map"].values()}
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(
+            f"weights {path}: must be an index of Hugging Face with a 'weight_map' "
+            f"({type(error).__name__}); download it again"
+        ) from error
     state: dict[str, Tensor] = {}
-    for name in sorted(set(json.loads(path.read_text())["weight_map"].values())):
+    for name in names:
         if Path(name).name != name:
             raise WeightsError(f"weights {path}: the index names {name!r}, outside its folder")
-        state |= load_file(path.parent / name)
+        state |= read_safetensors(path.parent / name)
     return state
 
 

@@ -215,7 +215,9 @@ class _Storages(pickle._Unpickler):  # in Python: the C one allocates as much as
         self._folder, self._sizes, self._name = folder, sizes, name
 
     def find_class(self, module: str, name: str) -> Any:
-        return type(name, (_Anything,), {"itemsize": ITEM_BYTES.get(name.removesuffix("Storage"), 1)})
+        return type(
+            name, (_Anything,), {"itemsize": ITEM_BYTES.get(name.removesuffix("Storage"), 1)}
+        )
 
     def persistent_load(self, pid: Any) -> Any:
         _, kind, key, _, count = pid

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import random
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.tensor_files import TensorFileError, read_torch
 
 KEYS = ("network_weights", "optimizer_state", "logging", "_best_ema", "current_epoch")
 """What a checkpoint must hold to be continued from, beside `OWN_KEYS` under "dinomed3d"."""
@@ -58,11 +58,10 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         UserError: truncated, foreign, or of another trainer.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError) as error:
+        content = read_torch(Path(path))
+    except TensorFileError as error:
         raise UserError(
-            f"checkpoint {path}: cannot be read as plain tensors ({type(error).__name__}). It is truncated, or "
-            "not written by DinoMed3DTrainer; continue from another checkpoint or train again"
+            f"checkpoint {error}, continue from another checkpoint, or train again"
         ) from error
     if not isinstance(content, dict) or not isinstance(content.get("dinomed3d"), dict):
         raise UserError(

@@ -19,21 +19,16 @@ works with the other's colours.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import pickle
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.tensor_files import TensorFileError, read_tensor_file
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +118,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
     Raises:
         BackboneWeightsError: no such file, no checkpoint, or one that wants to run code.
     """
-    content = _read(Path(path))
+    try:
+        content = read_tensor_file(Path(path))
+    except TensorFileError as error:
+        raise BackboneWeightsError(f"weights {error}") from error
     for name in _CONTAINERS:
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
             content = content[name]
@@ -146,40 +144,6 @@ def read_state(path: Path) -> dict[str, Tensor]:
             "'backbone.' are removed; the file must hold one network"
         )
     return state
-
-
-def _read(path: Path) -> Any:
-    if not path.is_file():
-        raise BackboneWeightsError(f"weights {path}: must be a file, there is none")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with _numpy_numbers_allowed():
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise BackboneWeightsError(
-            f"weights {path}: must hold plain tensors, but is truncated, no torch file, or wants to run "
-            "code, which is refused; download it again, or save its state_dict alone"
-        ) from error
-    except Exception as error:  # what is no checkpoint makes the readers raise nearly anything
-        raise BackboneWeightsError(
-            f"weights {path}: cannot be read ({type(error).__name__}: {error}); the file is truncated "
-            "or no checkpoint, download it again"
-        ) from error
-
-
-@contextlib.contextmanager
-def _numpy_numbers_allowed() -> Iterator[None]:
-    """Pointcept saves the best score beside the weights, a numpy number: data, not code."""
-    if torch.__version__ < "2.6":  # cannot allow one function under two names
-        yield
-        return
-    scalar = np.float64(0).__reduce__()[0]  # what makes a number of a type and its bytes
-    kinds = [type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64)]
-    names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
-    allowed: list[Any] = [(scalar, name) for name in names]
-    with torch.serialization.safe_globals([*allowed, np.dtype, *kinds]):
-        yield
 
 
 def _take_head(state: dict[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> Head | None:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.tensor_files import TensorFileError, read_torch
 from pointseg.backbones import Backbone, build_backbone
 from pointseg.config.recipe import Recipe, read_recipe
 from pointseg.datasets.dataset import ClassList
@@ -164,15 +165,10 @@ def read_checkpoint(path: Path, formats: Sequence[str] = (FORMAT,)) -> dict[str,
     Raises:
         UserError: no file, not readable, or not ours.
     """
-    if not path.is_file():
-        raise UserError(f"checkpoint {path}: there is no such file")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch, zipfile and pickle each have errors of their own
-        raise UserError(
-            f"checkpoint {path}: cannot be read as a file of tensors ({error!s:.200}); "
-            "is it complete, and did pointseg-train write it?"
-        ) from error
+        content = read_torch(path)
+    except TensorFileError as error:
+        raise UserError(f"checkpoint {error}") from error
     found = content.get("format") if isinstance(content, dict) else None
     if found == DISTILLED and found not in formats:
         raise UserError(

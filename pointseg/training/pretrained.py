@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.tensor_files import TensorFileError, read_torch
 from pointseg.backbones import load_backbone
 from pointseg.config.recipe import Recipe, read_recipe
 from pointseg.images.config import ImageRecipe
@@ -119,7 +119,7 @@ def _is_ours(path: Path) -> bool:
     if path.suffix == ".safetensors":
         return False
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception:  # load_backbone reads it once more and says what is wrong
+        content = read_torch(path, mapped=True)
+    except TensorFileError:  # load_backbone reads it once more and says what is wrong
         return False
     return isinstance(content, dict) and content.get("format") in (FORMAT, DISTILLED)

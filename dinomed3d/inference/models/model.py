@@ -16,7 +16,7 @@ from dinomed3d.inference.models.network_weights import (
     digest,
     from_safetensors,
     network_weights,
-    read_torch,
+    read_nnunet_checkpoint,
 )
 from dinomed3d.inference.models.validate_plans import (
     channel_names,
@@ -307,7 +307,7 @@ def _choose(there: Sequence[str], asked: Sequence[str] | None, what: str) -> tup
 def _read_fold(holdings: Holdings, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """A checkpoint of nnU-Net: all of it, and the network's weights."""
     where = f"{holdings.path}: {name}"
-    content = read_torch(holdings.source(name), where)
+    content = read_nnunet_checkpoint(holdings.source(name), where)
     return content, network_weights(content, where, holdings.sizes[name])
 
 

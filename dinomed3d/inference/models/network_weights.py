@@ -1,81 +1,31 @@
-"""A network's weights in files: torch's and safetensors', read without running anything in them."""
+"""A network's weights: taken out of nnU-Net's checkpoints, and packed as safetensors."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import pickle
-import re
-import struct
-import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.tensor_files import (
+    TensorFileError,
+    read_safetensors,
+    read_torch,
+    safetensors_metadata,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 PREFIXES = ("module.", "_orig_mod.")
 """What DistributedDataParallel and torch.compile put before every name."""
-NUMBERS = {"f2": "e", "f4": "f", "f8": "d", "i1": "b", "i2": "h", "i4": "i", "i8": "q"}
-NUMBERS |= {"u1": "B", "u2": "H", "u4": "I", "u8": "Q", "b1": "?"}
-"""numpy's kinds of numbers -> struct's."""
 ROOM = 1 << 30
 """Bytes that a checkpoint's tensors may always take; beyond, they may be four times the file."""
 
 
-class _Kind:
-    """Stands for numpy's dtype while a checkpoint is read: nnU-Net's logs hold numpy's numbers."""
-
-    def __init__(self, code: str, *_: object) -> None:
-        self.code, self.order = code, "<"
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.order = ">" if state[1] == ">" else "<"
-
-
-def _constructor(module: str) -> Any:
-    """Stands for numpy's constructor of one number, which lies elsewhere in numpy 1 than in 2."""
-
-    def scalar(kind: _Kind, content: bytes) -> float | int | bool:
-        if not isinstance(kind, _Kind) or kind.code not in NUMBERS:
-            raise pickle.UnpicklingError("a numpy value that is not a number")
-        value: float | int | bool = struct.unpack(kind.order + NUMBERS[kind.code], content)[0]
-        return value
-
-    scalar.__module__, scalar.__qualname__ = module, "scalar"
-    return scalar
-
-
-_Kind.__module__, _Kind.__qualname__, _Kind.__name__ = "numpy", "dtype", "dtype"
-STAND_INS = [
-    _Kind,
-    _constructor("numpy.core.multiarray"),
-    _constructor("numpy._core.multiarray"),
-]
-"""Torch lets code pass by the name that it says it has; so nothing of numpy is run either."""
-
-
-@contextmanager
-def _only_numbers() -> Iterator[None]:
-    """Torch's own reader, and numpy's numbers beside; nothing that others have allowed."""
-    from torch import serialization
-
-    before = serialization.get_safe_globals()
-    serialization.clear_safe_globals()
-    serialization.add_safe_globals(STAND_INS)
-    try:
-        yield
-    finally:
-        serialization.clear_safe_globals()
-        serialization.add_safe_globals(before)
-
-
-def read_torch(source: Path | IO[bytes], name: str) -> dict[str, Any]:
+def read_nnunet_checkpoint(source: Path | IO[bytes], name: str) -> dict[str, Any]:
     """A checkpoint of nnU-Net or ours, on the CPU; the tensors of a file stay there until they are used.
 
     Args:
@@ -85,56 +35,15 @@ def read_torch(source: Path | IO[bytes], name: str) -> dict[str, Any]:
     Raises:
         UserError: truncated, no checkpoint, or one that wants code.
     """
-    import torch
-
     try:
-        _check_records(source, name)
-        mapped = isinstance(source, Path)
-        with _only_numbers():
-            try:
-                content = torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
-            except RuntimeError as error:
-                if "mmap" not in str(error):
-                    raise
-                content = torch.load(source, map_location="cpu", weights_only=True)
-    except UserError:
-        raise
-    except OSError as error:
-        raise UserError(f"checkpoint {name}: cannot be read ({error})") from error
-    except Exception as error:  # what is no checkpoint makes the reader raise nearly anything
-        wanted = re.search(r"GLOBAL (\S+)|call reduce for unrecognized function (.+)", str(error))
-        if wanted:
-            code = wanted[1] or wanted[2].splitlines()[0]
-            raise UserError(
-                f"checkpoint {name}: wants to run {code} when it is opened, which is refused; a checkpoint can be made "
-                "to do anything that way. If you know where it comes from, open it there with torch.load(..., "
-                "weights_only=False) and save it again with its tensors and plain numbers only"
-            ) from error
-        kind = type(error).__name__
-        raise UserError(
-            f"checkpoint {name}: cannot be read as plain tensors ({kind}); it is truncated or no checkpoint. Copy "
-            "it again"
-        ) from error
+        content = read_torch(source, name=name, mapped=True)
+    except TensorFileError as error:
+        raise UserError(f"checkpoint {error}") from error
     if not isinstance(content, dict):
         raise UserError(
             f"checkpoint {name}: holds a {type(content).__name__}, not what nnU-Net saves"
         )
     return content
-
-
-def _check_records(source: Path | IO[bytes], name: str) -> None:
-    """A checkpoint is a zip, too; torch stores in it and never compresses."""
-    if zipfile.is_zipfile(source):
-        with zipfile.ZipFile(source) as archive:
-            records = archive.infolist()
-        size = source.stat().st_size if isinstance(source, Path) else source.seek(0, io.SEEK_END)
-        if sum(max(r.file_size, r.compress_size) for r in records) > size:
-            raise UserError(
-                f"checkpoint {name}: holds more bytes than it is long, which torch never writes; it is damaged or "
-                "made to fill memory"
-            )
-    if not isinstance(source, Path):
-        source.seek(0)
 
 
 def network_weights(content: Mapping[str, Any], name: str, size: int) -> dict[str, Tensor]:
@@ -241,23 +150,11 @@ def from_safetensors(content: bytes, name: str) -> dict[str, Tensor]:
     Raises:
         UserError: it is none.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
     try:
-        weights: dict[str, Tensor] = load(content)
-        length = struct.unpack("<Q", content[:8])[0]
-        metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
-        same = json.loads(metadata.get("shared", "{}"))
+        weights = read_safetensors(content, name=name)
+        same = json.loads(safetensors_metadata(content, name=name).get("shared", "{}"))
         return weights | {alias: weights[kept] for alias, kept in same.items()}
-    except (
-        SafetensorError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        struct.error,
-    ) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"weights {name}: no safetensors file that this version reads ({error}); copy the package again"
         ) from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 
 import numpy as np
 import pytest
@@ -162,16 +161,14 @@ class Malicious:
 
 
 def test_code_is_not_run(tmp_path, capsys):
-    (tmp_path / "bad.pth").write_bytes(pickle.dumps(Malicious(), protocol=2))
-    torch.save({"state_dict": {}, "extra": Malicious()}, tmp_path / "worse.pth")
-    for name in ("bad.pth", "worse.pth"):
-        with pytest.raises(BackboneWeightsError, match="wants to run code, which is refused"):
-            read_state(tmp_path / name)
+    torch.save({"state_dict": {}, "extra": Malicious()}, tmp_path / "bad.pth")
+    with pytest.raises(BackboneWeightsError, match=r"bad\.pth: wants to run"):
+        read_state(tmp_path / "bad.pth")
     assert capsys.readouterr().out == ""
 
 
 def test_files_that_are_no_checkpoints(tmp_path):
-    with pytest.raises(BackboneWeightsError, match="must be a file, there is none"):
+    with pytest.raises(BackboneWeightsError, match="no such file"):
         read_state(tmp_path / "absent.pth")
     whole = tmp_path / "whole.pth"
     torch.save(network().state_dict(), whole)

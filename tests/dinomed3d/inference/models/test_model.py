@@ -9,12 +9,10 @@ import sys
 import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from dinomed3d.inference.models.model import fold_weights, open_model
-from dinomed3d.inference.models.network_weights import read_torch
 from dinomed3d.inference.models.validate_plans import check_architecture
 from dinomed3d.runtime.errors import UserError
 from tests.dinomed3d.inference.fake_models import (
@@ -277,40 +275,16 @@ class Evil:
         return os.system, (self.command,)
 
 
-@pytest.mark.parametrize("zipped", [True, False])
-def test_a_pickle_that_wants_code(folder, tmp_path, zipped):
+def test_a_pickle_that_wants_code(folder, tmp_path):
     mark = tmp_path / "it_ran"
     content = checkpoint(network(0), logging=Evil(f"echo x > {mark}"))
     path = folder / "fold_0" / "checkpoint_final.pth"
-    torch.save(content, path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(UserError, match=r"wants to run (posix|nt)\.system|cannot be read as plain"):
+    torch.save(content, path)
+    with pytest.raises(UserError, match=r"wants to run (posix|nt)\.system"):
         open_model(folder)
-    with pytest.raises(UserError, match="refused|cannot be read as plain"):
+    with pytest.raises(UserError, match="refused"):
         open_model(export(folder, tmp_path / "m.zip"))
     assert not mark.exists()
-
-
-def test_numpy_numbers_and_nothing_else_of_numpy(folder):
-    path = folder / "fold_0" / "checkpoint_final.pth"
-    before = set(torch.serialization.get_safe_globals())
-    numbers = [np.float16(0.5), np.int64(3), np.uint8(4), np.bool_(True), np.float32(2)]
-    torch.save(checkpoint(network(0), logging=numbers), path)
-    assert open_model(folder).trainer == "nnUNetTrainer"
-    for value in (np.zeros(3), np.str_("a"), np.datetime64("2020-01-01")):
-        torch.save(checkpoint(network(0), logging=value), path)
-        with pytest.raises(UserError, match="wants to run numpy|cannot be read as plain"):
-            open_model(folder)
-    assert set(torch.serialization.get_safe_globals()) == before
-
-
-def test_numpy_1_wrote_it(folder):
-    """numpy 1 has its constructor of numbers elsewhere."""
-    old = folder / "old.pth"
-    torch.save({"x": np.float64(0.25)}, old, _use_new_zipfile_serialization=False)
-    content = old.read_bytes()
-    assert b"numpy._core.multiarray" in content or b"numpy.core.multiarray" in content
-    old.write_bytes(content.replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
-    assert read_torch(old, "old.pth") == {"x": 0.25}
 
 
 @pytest.mark.parametrize(
@@ -326,6 +300,7 @@ def test_numpy_1_wrote_it(folder):
         ({"inference_allowed_mirroring_axes": (0, 7)}, "mirrored axes"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor")
 def test_checkpoints_that_are_none(folder, entries, reason):
     torch.save(checkpoint(network(0), **entries), folder / "fold_0" / "checkpoint_final.pth")
     with pytest.raises(UserError, match=reason):
@@ -353,9 +328,9 @@ def test_a_bomb_inside_a_checkpoint(folder):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in files.items():
             archive.writestr(name, content)
-    with pytest.raises(UserError, match="holds more bytes than it is long"):
+    with pytest.raises(UserError, match="is compressed"):
         open_model(folder)
-    with pytest.raises(UserError, match="holds more bytes than it is long"):
+    with pytest.raises(UserError, match="is compressed"):
         open_model(export(folder, folder.parent / "m.zip"))
 
 
