@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dinomed3d.inference.report.palette import COLOURS
+from dinomed3d.inference.palette import COLOURS
 
 
 @dataclass(frozen=True, kw_only=True)

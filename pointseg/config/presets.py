@@ -7,9 +7,9 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
+from pointseg.config.optimizer import OptimizerSpec
 from pointseg.config.recipe import Protocol, Recipe, RecipeError
 from pointseg.images.config import ImageRecipe
-from pointseg.training.optimizer import OptimizerSpec
 from pointseg.transforms.augmentation import Augmentation
 
 _INDOOR = OptimizerSpec(

@@ -11,9 +11,9 @@ from math import inf
 from typing import Any, TypeVar
 
 from dinomed3d.runtime.errors import UserError
+from pointseg.config.optimizer import OptimizerSpec
 from pointseg.datasets.axes import UPS
 from pointseg.images.config import ImageRecipe
-from pointseg.training.optimizer import OptimizerSpec
 from pointseg.transforms.augmentation import Augmentation
 from pointseg.transforms.test_time_augmentation import TTA_SETS
 

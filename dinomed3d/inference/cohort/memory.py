@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dinomed3d.inference.cohort.case import CaseError
+from dinomed3d.inference.case import CaseError
 from dinomed3d.inference.cohort.spec import PredictSpec
 from dinomed3d.inference.nnunet.plan import Plan
 from dinomed3d.inference.nnunet.resample import new_shape

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dinomed3d.inference.cohort.case import Case
+from dinomed3d.inference.case import Case
 from dinomed3d.inference.cohort.spec import PredictSpec
 from dinomed3d.inference.cohort.worker_process import fail
 from dinomed3d.inference.models.model import Model

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dinomed3d.inference.cohort.case import Case, RejectedInput
+from dinomed3d.inference.case import Case, RejectedInput
 from dinomed3d.inference.cohort.spec import PredictSpec
 from dinomed3d.runtime import atomic_files
 

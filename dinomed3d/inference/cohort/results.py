@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dinomed3d import __version__
-from dinomed3d.inference.cohort.case import Case, CaseError
+from dinomed3d.inference.case import Case, CaseError
 from dinomed3d.inference.cohort.record import sha256
 from dinomed3d.inference.cohort.spec import PredictSpec
 from dinomed3d.inference.io.image import Volume, write_mask

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dinomed3d.inference.cohort.case import Case, CaseList, RejectedInput
+from dinomed3d.inference.case import Case, CaseList, RejectedInput
 from dinomed3d.inference.cohort.record import (
     MASKS,
     OTHERS,

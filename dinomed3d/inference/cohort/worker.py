@@ -22,8 +22,8 @@ import torch
 from numpy.typing import NDArray
 
 from dinomed3d import __version__
+from dinomed3d.inference.case import Case, CaseError
 from dinomed3d.inference.cohort import memory
-from dinomed3d.inference.cohort.case import Case, CaseError
 from dinomed3d.inference.cohort.record import (
     Record,
     describe_inputs,

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dinomed3d.inference.cohort.case import Case
+from dinomed3d.inference.case import Case
 from dinomed3d.inference.cohort.record import failed_record, remove_leftovers, write_failure
 from dinomed3d.inference.cohort.spec import PredictSpec
 from dinomed3d.inference.models.model import Model

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dinomed3d.inference.cohort.case import CaseError, Scan
+from dinomed3d.inference.case import CaseError, Scan
 from dinomed3d.inference.dicom.segments import describe_segment, foreground_labels
 from dinomed3d.inference.dicom.source import (
     check_headers,

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from dinomed3d.inference.report.palette import COLOURS
+from dinomed3d.inference.palette import COLOURS
 from dinomed3d.runtime.errors import UserError
 
 _ANATOMY, _LESIONS = "cid7192", "cid7194"

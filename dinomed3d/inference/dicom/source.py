@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dinomed3d.inference.cohort.case import CaseError, Scan
+from dinomed3d.inference.case import CaseError, Scan
 
 _REQUIRED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID") + (
     *("FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient"),

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from dinomed3d.inference.cohort.case import Case, RejectedInput
+from dinomed3d.inference.case import Case, RejectedInput
 from dinomed3d.inference.discovery.case_ids import case_id
 from dinomed3d.inference.discovery.scans import Item
 

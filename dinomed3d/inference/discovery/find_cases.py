@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from dinomed3d.inference.cohort.case import CaseList, RejectedInput
+from dinomed3d.inference.case import CaseList, RejectedInput
 from dinomed3d.inference.dicom.volume import Series
 from dinomed3d.inference.discovery.case_ids import case_id, settle
 from dinomed3d.inference.discovery.channels import (

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from dinomed3d.inference.cohort.case import CaseError, RejectedInput, Scan
+from dinomed3d.inference.case import CaseError, RejectedInput, Scan
 from dinomed3d.inference.dicom.volume import (
     Found,
     Series,

@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from dinomed3d.inference.cohort.case import CaseError
+from dinomed3d.inference.case import CaseError
 
 FLAT_SPACING = 999
 """A 2D file's slice is this many times thicker than its larger pixel side, as in nnU-Net."""

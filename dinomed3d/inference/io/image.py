@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dinomed3d.inference.cohort.case import Case, CaseError, Scan
+from dinomed3d.inference.case import Case, CaseError, Scan
 from dinomed3d.inference.io import itk, nifti, nifti_header
 from dinomed3d.inference.io.grid import (
     Grid,

@@ -13,7 +13,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from dinomed3d.inference.cohort.case import CaseError
+from dinomed3d.inference.case import CaseError
 from dinomed3d.inference.io import itk_header
 from dinomed3d.inference.io.grid import (
     FLAT_SPACING,

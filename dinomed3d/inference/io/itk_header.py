@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dinomed3d.inference.cohort.case import CaseError
+from dinomed3d.inference.case import CaseError
 from dinomed3d.inference.io.grid import checked_spacing
 
 _LONGEST_HEADER = 2**20

@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dinomed3d.inference.cohort.case import CaseError
+from dinomed3d.inference.case import CaseError
 from dinomed3d.inference.io import nifti_header
 from dinomed3d.inference.io.grid import Grid, Volume, shape_zyx
 from dinomed3d.inference.io.voxels import CHUNK_BYTES, Watch, kept_type, planes_at_once

@@ -14,7 +14,7 @@ import numpy as np
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
-from dinomed3d.inference.cohort.case import CaseError
+from dinomed3d.inference.case import CaseError
 from dinomed3d.inference.io.grid import (
     FLAT_SPACING,
     Grid,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from dinomed3d.inference.cohort.case import CaseError
+from dinomed3d.inference.case import CaseError
 
 CHUNK_BYTES = 16 * 2**20
 """How much of a volume is converted and looked at in one go."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from dinomed3d.inference.cohort.case import CaseError
+from dinomed3d.inference.case import CaseError
 from dinomed3d.inference.nnunet.plan import Channel, Plan
 from dinomed3d.inference.nnunet.resample import SLAB_VOXELS, new_shape, resample_array
 

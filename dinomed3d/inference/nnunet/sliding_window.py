@@ -16,7 +16,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from dinomed3d.inference.cohort.case import CaseError
+from dinomed3d.inference.case import CaseError
 
 Batch = tuple[Tensor, list[tuple[int, int, int]]]
 """Windows (B, C, *patch), and where in the volume each begins."""

@@ -14,8 +14,8 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
+from dinomed3d.inference.palette import COLOURS
 from dinomed3d.inference.report.case_counts import CaseCounts, total_ml, total_seconds
-from dinomed3d.inference.report.palette import COLOURS
 
 MOST_EMBEDDED = 300
 """Previews of this many cases are inside the page; of the others the page shows the file."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from dinomed3d.inference.report.palette import COLOURS
+from dinomed3d.inference.palette import COLOURS
 
 PANEL_PX = 228
 """A slice is at most this high and wide."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from dinomed3d.inference.cohort.case import Case, Scan
+from dinomed3d.inference.case import Case, Scan
 
 ORIENTATIONS = [
     (order, signs)

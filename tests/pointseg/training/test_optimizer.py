@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from pointseg.training.optimizer import OptimizerSpec, build_optimizer, build_scheduler
+from pointseg.config.optimizer import OptimizerSpec
+from pointseg.training.optimizer import build_optimizer, build_scheduler
 
 SPEC = OptimizerSpec()
 

@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from dinomed3d.inference.cohort.case import Case, CaseList, RejectedInput, Scan
+from dinomed3d.inference.case import Case, CaseList, RejectedInput, Scan
 from dinomed3d.inference.cohort.run import flag_orientations, predict, take_shard
 from dinomed3d.inference.cohort.spec import PredictSpec
 from dinomed3d.runtime import atomic_files

@@ -16,7 +16,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from dinomed3d.inference.cohort.case import CaseError, Scan
+from dinomed3d.inference.case import CaseError, Scan
 from dinomed3d.inference.dicom.volume import (
     find_series,
     find_series_in_archive,

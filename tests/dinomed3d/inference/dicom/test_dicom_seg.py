@@ -14,7 +14,7 @@ import pytest
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from dinomed3d.inference.cohort.case import CaseError, Scan
+from dinomed3d.inference.case import CaseError, Scan
 from dinomed3d.inference.dicom.dicom_seg import write_segmentation
 from dinomed3d.inference.dicom.segments import describe_segment, foreground_labels
 from dinomed3d.runtime.errors import UserError

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dinomed3d.inference.cohort.case import Case, CaseList
+from dinomed3d.inference.case import Case, CaseList
 from dinomed3d.inference.discovery.case_ids import case_id, settle
 from dinomed3d.inference.discovery.find_cases import find_cases, parse_patterns
 from dinomed3d.inference.discovery.patterns import compile_pattern

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from dinomed3d.inference.cohort.case import CaseError, Scan
+from dinomed3d.inference.case import CaseError, Scan
 from dinomed3d.inference.io.grid import Grid
 from dinomed3d.inference.io.image import check_mask, read_case, read_grid, read_mask, write_mask
 from tests.dinomed3d.inference.image_files import ORIENTATIONS, affine_of, case, numbers, save, scan

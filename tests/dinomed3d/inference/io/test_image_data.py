@@ -9,7 +9,7 @@ import SimpleITK as sitk
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIO
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
-from dinomed3d.inference.cohort.case import Case, CaseError
+from dinomed3d.inference.case import Case, CaseError
 from dinomed3d.inference.dicom import series as dicom_series
 from dinomed3d.inference.dicom import volume as dicom
 from dinomed3d.inference.io.image import check_mask, read_case, read_grid, write_mask

@@ -13,7 +13,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from scipy.ndimage import gaussian_filter
 
-from dinomed3d.inference.cohort.case import CaseError
+from dinomed3d.inference.case import CaseError
 from dinomed3d.inference.nnunet.plan import read_plan
 from dinomed3d.inference.nnunet.predictor import Predictor
 from dinomed3d.inference.nnunet.preprocess import filled, nonzero_box, prepare

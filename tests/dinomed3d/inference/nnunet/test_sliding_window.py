@@ -9,7 +9,7 @@ from nnunetv2.inference.sliding_window_prediction import (
 )
 
 import dinomed3d.inference.nnunet.sliding_window as windows
-from dinomed3d.inference.cohort.case import CaseError
+from dinomed3d.inference.case import CaseError
 from dinomed3d.inference.nnunet.sliding_window import WindowGrid, gaussian, sweep, window_starts
 
 
