@@ -23,7 +23,7 @@ print("token volume", tuple(tokens.shape))
 
 # the general path: one feature at any position, here at three voxels (z, y, x)
 stack = SliceStack(depth=5, height=64, width=48, image_height=64, image_width=48)
-sites = torch.tensor([[0.0, 7.5, 7.5], [2.0, 30.0, 20.0], [9.0, 0.0, 0.0]])
-features, seen = lift(last, stack, sites, fuse=Nearest())
+points = torch.tensor([[0.0, 7.5, 7.5], [2.0, 30.0, 20.0], [9.0, 0.0, 0.0]])
+features, seen = lift(last, stack, points, fuse=Nearest())
 print("features at voxels", tuple(features.shape), "seen", seen.tolist())
 assert torch.allclose(features[0], tokens[0, :, 0, 0, 0], atol=1e-5)  # a token's own centre

@@ -92,7 +92,7 @@ class Distiller(nn.Module):
                     "the loss on whole images needs the images; a cache holds features of their patches "
                     "only: leave out --image-cache, or the loss"
                 )
-            maps, flat = self.images.encode_summarised(cloud.images.flatten(0, 1))
+            maps, flat = self.images.encode_with_cls(cloud.images.flatten(0, 1))
             shape = cloud.images.shape[:2]
             summaries = flat.unflatten(0, shape)
             cloud = replace(cloud, images=None, image_maps=maps.unflatten(0, shape))

@@ -1,16 +1,15 @@
 """DITR: what a frozen 2D foundation encoder sees at each point of a cloud.
 
     images -> encoder -> maps \
-                               lift -> (N, C) features on points, (N,) seen -> backbone
+                               sample_and_fuse -> (N, C) features on points, (N,) seen -> backbone
     pixels of points, visible /
 
-Source: Abou Zeid 2025, arXiv:2503.18944, section 3; sections 2.3 to 2.6 of the method's description.
+Source: Knaebel et al. 2025, "DINO in the Room" (DITR), arXiv:2503.18944, section 3.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,7 +23,7 @@ from dinomed3d.lifting import (
     Mean,
     ViewFusion,
     in_image,
-    lift,
+    sample_and_fuse,
     sample_bilinear,
     sample_nearest,
 )
@@ -44,19 +43,19 @@ _SAMPLES: dict[str, Callable[[FeatureMap, int | Tensor, Tensor], Tensor]] = {
     "bilinear": sample_bilinear,
 }
 _IMAGES = 32
-"""So many are normalised and encoded at a time; their maps alone are kept."""
+"""Number of images normalised and encoded at a time; only their maps are kept."""
 
 
 class PointImages(nn.Module):
     """Images of a batch in, features on its points out.
 
-    The encoder is frozen and no part of the state dict, so that checkpoints stay small and read the
-    same whoever makes the features; it goes along with ``.to()``. A missing token is all that is
-    learned here.
+    The encoder is frozen and not part of the state dict, so that checkpoints stay small and are the
+    same whether features are computed here or cached; ``.to()`` moves it along. The only learned
+    parameter is the missing token.
     """
 
     encoder: Encoder | None
-    """None: clouds come with feature maps."""
+    """The frozen image encoder; None if clouds come with feature maps."""
 
     def __init__(
         self,
@@ -70,24 +69,23 @@ class PointImages(nn.Module):
         missing_token: bool = False,
         view_drop: float = 0.0,
     ) -> None:
-        """Take an encoder, which is frozen.
+        """Freeze the encoder and check its sizes.
 
         Args:
-            encoder: its last tap is read; give it the final norm and the last block. None: clouds must
-                come with ``image_maps``.
-            channels: of its features.
-            stride: side of one of its patches, pixels.
+            encoder: its last tap is read, which should be the last block, after the final norm. None if
+                clouds come with ``image_maps``.
+            channels: of the encoder's features.
+            stride: side of a patch, pixels.
             image_size: (H, W) of all images, pixels.
-            fuse: which feature a point takes of the views that see it: last; random (one of them in
-                training, the last otherwise, so that predictions do not vary); mean; max.
+            fuse: how the features of the views that see a point become one: last; random (one of them in
+                training, the last otherwise, so that predictions are deterministic); mean; max.
             sample: how a feature map is read: nearest patch, or bilinear.
             missing_token: whether points that no view sees get a learned vector instead of zeros.
-            view_drop: probability with which a whole view is left out in training; drawn from torch's
-                generator.
+            view_drop: probability of leaving out a whole view in training, from torch's generator.
 
         Raises:
-            ValueError: values that do not fit.
-            UserError: an encoder with other features than ``channels`` and ``stride`` say.
+            ValueError: an argument is out of range.
+            UserError: the encoder's features differ from ``channels`` and ``stride``.
         """
         super().__init__()
         if fuse not in _FUSES:
@@ -114,7 +112,7 @@ class PointImages(nn.Module):
         height, width = image_size
         self.channels, self.stride, self.image_size = channels, stride, (height, width)
         self.fuse, self.sample, self.view_drop = fuse, sample, view_drop
-        # beside the modules, so that its weights are neither saved nor trained
+        # bypasses nn.Module, so that its weights are neither saved nor trained
         self.__dict__["encoder"] = None if encoder is None else encoder.freeze()
         self.missing_token = None
         if missing_token:
@@ -122,7 +120,7 @@ class PointImages(nn.Module):
             nn.init.trunc_normal_(self.missing_token, std=0.02)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PointImages:
-        """As of nn.Module; the encoder, too."""
+        """As nn.Module, and the encoder with it."""
         if self.encoder is not None:
             self.encoder._apply(fn, recurse)
         return super()._apply(fn, recurse)
@@ -133,30 +131,32 @@ class PointImages(nn.Module):
         Only views that see a point are encoded, each once.
 
         Args:
-            cloud: N points with ``image_coord``, ``image_mask``, and ``images`` (S, V, 3, H, W) or, instead
-                of these, ``image_maps`` (S, V, C, h, w).
+            cloud: N points with ``image_coord``, ``image_mask``, and either ``images`` (S, V, 3, H, W) or
+                ``image_maps`` (S, V, C, h, w).
 
         Returns:
             (N, C) in autocast's type, else that of ``cloud.feat``; 0 or the missing token where unseen.
             (N,) bool, whether a view sees the point.
 
         Raises:
-            UserError: no images, images of another size, no encoder for them; maps of another encoder.
+            UserError: the cloud has no images, images of another size, or maps of another encoder; or there
+                is no encoder.
         """
         coord, mask = self._check(cloud)
         offset = cloud.offset if cloud.image_offset is None else cloud.image_offset
         ends = offset.tolist()
         samples = list(zip([0, *ends[:-1]], ends, strict=True))
-        mask = self._left(mask & self._on_map(coord), samples)
+        mask = self._drop_views(mask & self._on_map(coord), samples)
         used = torch.stack([mask[start:end].any(0) for start, end in samples])  # (S, V)
         maps = self._maps(cloud, used)
 
-        views = []
-        for (start, end), shown in zip(samples, used.tolist(), strict=True):
-            numbers = [number for number, shows in enumerate(shown) if shows]
-            views.append(_PixelViews(coord[start:end], mask[start:end], numbers))
-        each = map(self._lifted, maps.split([len(v) for v in views]), views)
-        if len(views) == 1:
+        each = (
+            self._lifted(some, coord[start:end], mask[start:end], shown)
+            for some, (start, end), shown in zip(
+                maps.split(used.sum(1).tolist()), samples, used, strict=True
+            )
+        )
+        if len(samples) == 1:
             feat, seen = next(each)
         else:
             feat, seen = maps.new_empty(len(cloud), self.channels), mask.new_empty(len(cloud))
@@ -183,20 +183,20 @@ class PointImages(nn.Module):
         return maps
 
     @torch.no_grad()
-    def encode_summarised(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """As ``encode``, and in the same pass (K, C) the encoder's summary of each image."""
+    def encode_with_cls(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """As ``encode``, and the (K, C) class tokens of the images from the same pass."""
 
         def both(encoder: Encoder, some: Tensor) -> tuple[Tensor, ...]:
-            found, summary = encoder.summarised(some)
-            return found[-1].values, summary
+            found, cls_tokens = encoder.forward_with_cls(some)
+            return found[-1].values, cls_tokens
 
-        maps, summaries = self._encoded(images, both)
-        return maps, summaries
+        maps, cls_tokens = self._encoded(images, both)
+        return maps, cls_tokens
 
     def _encoded(
         self, images: Tensor, run: Callable[[Encoder, Tensor], tuple[Tensor, ...]]
     ) -> tuple[Tensor, ...]:
-        """What ``run`` gives of normalised images, some at a time."""
+        """Apply ``run`` to normalised images, a few at a time."""
         if self.encoder is None:
             raise UserError(
                 "the model reads images, but there is no encoder to read them with: give --weights of its "
@@ -221,14 +221,25 @@ class PointImages(nn.Module):
             f"fuse={self.fuse}, sample={self.sample}, view_drop={self.view_drop}"
         )
 
-    def _lifted(self, maps: Tensor, views: _PixelViews) -> tuple[Tensor, Tensor]:
-        """(n, C) and (n,) of one sample, of (V, C, h, w) of its views."""
-        if not len(views):
-            return maps.new_zeros(len(views.mask), self.channels), views.mask.any(1)
-        return lift(
+    def _lifted(
+        self, maps: Tensor, coord: Tensor, mask: Tensor, used: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(n, C) features and (n,) seen of one sample.
+
+        Args:
+            maps: (U, C, h, w) of the views that are used.
+            coord: (n, V, 2) pixels.
+            mask: (n, V) visible.
+            used: (V,) which views have maps.
+        """
+        if not len(maps):
+            return maps.new_zeros(len(mask), self.channels), mask.any(1)
+        if len(maps) < len(used):
+            coord, mask = coord[:, used], mask[:, used]
+        return sample_and_fuse(
             FeatureMap(maps, self.stride, self.image_size),
-            views,
-            views.sites(),
+            coord,
+            mask,
             fuse=self._fuse(),
             sample=_SAMPLES[self.sample],
         )
@@ -240,16 +251,16 @@ class PointImages(nn.Module):
         return -(-height // self.stride), -(-width // self.stride)
 
     def _on_map(self, coord: Tensor) -> Tensor:
-        """(N, V) whether positions are in a cell of the map; a coordinate rounded up may be beyond."""
+        """(N, V) whether positions lie in a cell of the map; a rounded coordinate may lie on its edge."""
         return in_image((coord / self.stride).floor(), self._cells)
 
-    def _left(self, mask: Tensor, samples: list[tuple[int, int]]) -> Tensor:
-        """(N, V) without the views that are dropped."""
+    def _drop_views(self, mask: Tensor, samples: list[tuple[int, int]]) -> Tensor:
+        """(N, V) visible, without the views that are dropped."""
         if not self.training or self.view_drop == 0:
             return mask
-        left = torch.rand(len(samples), mask.shape[1]) >= self.view_drop
+        kept = torch.rand(len(samples), mask.shape[1]) >= self.view_drop
         counts = torch.tensor([end - start for start, end in samples], device=mask.device)
-        return mask & left.to(mask.device).repeat_interleave(counts, 0, output_size=len(mask))
+        return mask & kept.to(mask.device).repeat_interleave(counts, 0, output_size=len(mask))
 
     def _fuse(self) -> ViewFusion:
         if self.fuse == "random" and self.training:
@@ -303,34 +314,6 @@ class PointImages(nn.Module):
                 f"{self._cells[1]}), got {tuple(given.shape)}; they are of another encoder or image size"
             )
         return coord, mask
-
-
-@dataclass(frozen=True)
-class _PixelViews:
-    """Views of the core of which is known where they show each point; sites are numbers of points."""
-
-    coord: Tensor
-    """(n, V, 2) pixels."""
-    mask: Tensor
-    """(n, V) bool."""
-    numbers: list[int]
-    """Which of the V there are images of."""
-
-    def sites(self) -> Tensor:
-        """(n, 3) int64, the number of each point three times."""
-        rows = torch.arange(len(self.mask), device=self.mask.device)
-        return rows[:, None].expand(len(rows), 3)
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def project(self, view: int, sites: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """As Views.project; distances are not known."""
-        number, rows = self.numbers[view], sites[:, 0]
-        coord, mask = self.coord[:, number], self.mask[:, number]
-        if len(rows) < len(mask):
-            coord, mask = coord[rows], mask[rows]
-        return coord, mask, coord.new_zeros(1).expand(len(mask))
 
 
 def _autocast_type(device: torch.device) -> torch.dtype | None:

@@ -1,10 +1,10 @@
-"""The feature-lifting core: images and geometry in, one feature per 3D site out."""
+"""The feature-lifting core: images and geometry in, one feature per 3D point out."""
 
 from dinomed3d.lifting.cameras import Camera, Cameras, check_rigid, depth_at, in_image
 from dinomed3d.lifting.dino import MODELS, DinoEncoder, build_encoder, default_taps
 from dinomed3d.lifting.encoder import Encoder, FeatureMap, pad_to_multiple
 from dinomed3d.lifting.fusion import Last, Max, Mean, Nearest, Random, SelectView, ViewFusion
-from dinomed3d.lifting.lift import Views, lift
+from dinomed3d.lifting.lift import Projector, lift, sample_and_fuse
 from dinomed3d.lifting.occlusion import z_buffer
 from dinomed3d.lifting.sample import sample_bilinear, sample_nearest
 from dinomed3d.lifting.slices import SliceStack, neighbour_slices, stack_slices, unstack_slices
@@ -21,11 +21,11 @@ __all__ = [
     "Max",
     "Mean",
     "Nearest",
+    "Projector",
     "Random",
     "SelectView",
     "SliceStack",
     "ViewFusion",
-    "Views",
     "WeightsError",
     "build_encoder",
     "check_rigid",
@@ -37,6 +37,7 @@ __all__ = [
     "load_weights",
     "neighbour_slices",
     "pad_to_multiple",
+    "sample_and_fuse",
     "sample_bilinear",
     "sample_nearest",
     "stack_slices",

@@ -1,11 +1,11 @@
-"""Posed pinhole cameras as views of a cloud of points.
+"""Posed pinhole cameras: the geometry of images of a point cloud.
 
 Pixels: u to the right, v down; the first pixel covers [0, 1), its centre is 0.5. Camera axes: x right,
-y down, z forward. Lengths in metres (in any one unit, really).
+y down, z forward. Lengths in metres (or any other unit, if the same everywhere).
 
 All geometry is computed in float64, also from float32 points. Where a device has none (MPS), it is
 computed in float32 relative to the camera, whose position is subtracted first and in two parts:
-coordinates of 1e7 m lose nothing that the points still had.
+coordinates of 1e7 m then lose no precision that the points still had.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ import torch
 from torch import Tensor
 
 RIGID_TOLERANCE = 1e-3
-"""How far the products of a rotation's columns may be from 0 and 1: poses are often written with few digits."""
+"""Largest deviation of R^T R from the identity: poses are often written with few digits."""
 
 
 def check_rigid(matrix: Tensor, who: str) -> None:
-    """Refuse what is no rotation with a translation.
+    """Refuse a matrix that is not a rotation with a translation.
 
     Args:
         matrix: (4, 4).
-        who: whose matrix, the beginning of the message.
+        who: owner of the matrix, with which the message begins.
 
     Raises:
         ValueError: not (4, 4), not finite, another last row than 0 0 0 1, scaled, sheared or a
@@ -110,7 +110,7 @@ class Camera:
     world_to_camera: Tensor
     """(4, 4) rigid."""
     distortion: Tensor | None = None
-    """(5,) k1, k2, p1, p2, k3 as OpenCV has them; None: none."""
+    """(5,) k1, k2, p1, p2, k3 in OpenCV's order; None for no distortion."""
 
     def __post_init__(self) -> None:
         for name in ("intrinsics", "world_to_camera", "distortion"):
@@ -143,7 +143,7 @@ class Camera:
 
     @property
     def centre(self) -> Tensor:
-        """(3,) float64: where the camera is in the world."""
+        """(3,) float64 position of the camera in the world."""
         return -torch.linalg.solve(self.world_to_camera[:3, :3], self.world_to_camera[:3, 3])
 
     def resized(self, height: int, width: int) -> Camera:
@@ -171,7 +171,7 @@ class Camera:
         return replace(self, world_to_camera=matrix)
 
     def project(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Where points lie in the image plane, inside the image or not.
+        """Project points into the image plane, inside the image or not.
 
         Args:
             points: (N, 3) in the world, any float type.
@@ -201,7 +201,7 @@ class Camera:
         return plane, depth
 
     def unproject(self, depth: Tensor) -> Tensor:
-        """Where the pixels of a depth map lie in the world.
+        """Back-project the pixels of a depth map into the world.
 
         Args:
             depth: (H, W) along z, of the camera's size (``resized`` first where it is not); not
@@ -209,7 +209,7 @@ class Camera:
 
         Returns:
             (H, W, 3) float64 (float32 on devices without) for the pixels' centres; NaN where the
-            depth is unknown or no ray comes to a pixel.
+            depth is unknown or the distortion maps no ray to the pixel.
 
         Raises:
             ValueError: the depth map has another size.
@@ -271,13 +271,13 @@ class Camera:
 
 
 class Cameras:
-    """V posed cameras as the views of ``lift``.
+    """V posed cameras as the projector of ``lift``.
 
     A camera sees a point whose depth is within (``near``, ``far``), whose image is within
-    [0, W) x [0, H) and, where there is a depth map, whose depth is that of the map to within
-    ``margin``. Depth maps may have another resolution than the images, never another field of
-    view; 0, NaN and infinity in them are unknown, and what is unknown is not seen. They are asked
-    for one at a time, so that a sequence may read them when asked.
+    [0, W) x [0, H) and, where there is a depth map, whose depth differs from that of the map by at
+    most ``depth_tolerance``. Depth maps may have another resolution than the images, but must have
+    the same field of view; 0, NaN and infinity in them mean unknown, and a point whose depth is
+    unknown there is not visible. Maps are requested one at a time, so a sequence may read them lazily.
     """
 
     def __init__(
@@ -287,16 +287,16 @@ class Cameras:
         depths: Sequence[Tensor | None] | None = None,
         near: float = 0.0,
         far: float = math.inf,
-        margin: float = 0.2,
+        depth_tolerance: float = 0.2,
     ) -> None:
-        """Check how things fit together.
+        """Check that cameras, depth maps and limits fit together.
 
         Args:
             cameras: V.
             depths: V maps (h, w) of depths along z, or None for views without occlusion test.
             near: metres, exclusive.
             far: metres, exclusive.
-            margin: metres, inclusive.
+            depth_tolerance: metres by which a point may lie before or behind the depth map, inclusive.
 
         Raises:
             ValueError: not one depth (or None) per camera, or limits that leave nothing.
@@ -305,45 +305,46 @@ class Cameras:
             raise ValueError(f"Cameras: {len(cameras)} cameras but {len(depths)} depth maps")
         if not 0 <= near < far:
             raise ValueError(f"Cameras: must be 0 <= near < far, got {near} and {far}")
-        if not margin >= 0:
-            raise ValueError(f"Cameras: 'margin' must not be negative, got {margin}")
+        if not depth_tolerance >= 0:
+            raise ValueError(
+                f"Cameras: 'depth_tolerance' must not be negative, got {depth_tolerance}"
+            )
         self.cameras = cameras
         self.depths = depths
-        self.near, self.far, self.margin = near, far, margin
+        self.near, self.far, self.depth_tolerance = near, far, depth_tolerance
         self._known: tuple[int, torch.device, Tensor | None] | None = None
 
     def __len__(self) -> int:
         """Number of views, V."""
         return len(self.cameras)
 
-    def project(self, view: int, sites: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Where points lie in one view, and whether it sees them.
+    def project(self, view: int, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Project points into one view and test whether it sees them.
 
         Args:
             view: 0 to V - 1.
-            sites: (N, 3) in the world.
+            points: (N, 3) in the world.
 
         Returns:
-            (N, 2) pixels (u, v), as of ``Camera.project``; (N,) visible; (N,) depth along z, by
-            which the size of things in the image goes.
+            (N, 2) pixels (u, v), as of ``Camera.project``; (N,) visible; (N,) depth along z.
         """
         camera = self.cameras[view]
-        uv, distance = camera.project(sites)
+        uv, distance = camera.project(points)
         visible = in_image(uv, camera.size)
         if self.near > 0:
             visible &= distance > self.near
         if self.far < math.inf:
             visible &= distance < self.far
-        depth = self._depth(view, sites.device)
+        depth = self._depth(view, points.device)
         if depth is not None:
             index = torch.nonzero(visible).squeeze(1)
             found = depth_at(depth, uv[index], camera.size)
-            near = (distance[index] - found).abs() <= self.margin
+            near = (distance[index] - found).abs() <= self.depth_tolerance
             visible[index] = near & (found > 0)
         return uv, visible, distance
 
     def _depth(self, view: int, device: torch.device) -> Tensor | None:
-        """One depth map, kept until another one is asked for."""
+        """One depth map on a device, kept until another one is requested."""
         if self.depths is None:
             return None
         if self._known is None or self._known[:2] != (view, device):

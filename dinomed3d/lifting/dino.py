@@ -14,9 +14,9 @@ from torch.utils.checkpoint import checkpoint
 from dinomed3d.lifting.encoder import Encoder
 from dinomed3d.lifting.weights import load_weights
 
-# Our name -> the timm model that keeps every weight of the published files. timm's plain DINOv3
-# models have no query and value biases and would drop them; the `_qkvb` ones keep them. The 7B
-# model has none to keep.
+# Our name -> the timm model that holds every weight of the published files. timm's plain DINOv3
+# models have no query and value biases and would drop them; the `_qkvb` ones have them. The 7B
+# model has no such biases.
 MODELS: Mapping[str, str] = {
     "vit_small_patch16_dinov3": "vit_small_patch16_dinov3_qkvb",
     "vit_small_plus_patch16_dinov3": "vit_small_plus_patch16_dinov3_qkvb",
@@ -43,13 +43,13 @@ def default_taps(depth: int) -> tuple[int, ...]:
 class DinoEncoder(Encoder):
     """A timm DINOv3 (`Eva`) or DINOv2 (`VisionTransformer`) model as an encoder.
 
-    Its blocks are offered in halves (`attend`, `feed`), so that a caller can put something between
-    attention and MLP without copying the network; `maps` goes the same way.
+    Its blocks are exposed in halves (`attention_half`, `mlp_half`), so that a caller can insert a
+    module between attention and MLP without copying the network; `maps` uses the same halves.
     """
 
     vit: Any  # timm's models have no common type with what is read from them here
     checkpointing: bool
-    """Whether a block keeps its input alone for the backward pass and is run again there."""
+    """Activation checkpointing: a block keeps only its input and is recomputed in the backward pass."""
 
     def __init__(
         self, vit: nn.Module, *, taps: tuple[int, ...], norm: bool, **settings: Any
@@ -58,8 +58,8 @@ class DinoEncoder(Encoder):
 
         Args:
             vit: the model; its classification head is not used.
-            taps: blocks whose output is given, 0-based, increasing.
-            norm: apply the final layer norm to every tap (Meta's API does, DINO-Med3D does not).
+            taps: blocks whose output is returned, 0-based, increasing.
+            norm: see `build_encoder`.
             settings: `chunk_mib` and `precision` of Encoder.
         """
         super().__init__(**settings)
@@ -101,14 +101,14 @@ class DinoEncoder(Encoder):
         embedded = self.vit._pos_embed(self.vit.patch_embed(images))
         return embedded if isinstance(embedded, tuple) else (embedded, None)
 
-    def attend(self, block: int, tokens: Tensor, rope: Tensor | None) -> Tensor:
+    def attention_half(self, block: int, tokens: Tensor, rope: Tensor | None) -> Tensor:
         """First half of a block: tokens plus their attention. (V, N, C) -> (V, N, C)."""
         b = self.vit.blocks[block]
         if hasattr(b, "ls1"):  # timm's VisionTransformer
             return tokens + b.drop_path1(b.ls1(b.attn(b.norm1(tokens))))
         return tokens + b.drop_path1(b.gamma_1 * b.attn(b.norm1(tokens), rope=rope))
 
-    def feed(self, block: int, tokens: Tensor) -> Tensor:
+    def mlp_half(self, block: int, tokens: Tensor) -> Tensor:
         """Second half of a block: tokens plus their MLP. (V, N, C) -> (V, N, C)."""
         b = self.vit.blocks[block]
         if hasattr(b, "ls2"):
@@ -117,14 +117,14 @@ class DinoEncoder(Encoder):
 
     def block(self, number: int, tokens: Tensor, rope: Tensor | None) -> Tensor:
         """Both halves of a block. (V, N, C) -> (V, N, C)."""
-        return self.feed(number, self.attend(number, tokens, rope))
+        return self.mlp_half(number, self.attention_half(number, tokens, rope))
 
-    def recorded(self, block: Callable[..., Tensor], *inputs: Any) -> Tensor:
-        """Run a block, or a function around one; `checkpointing` decides what backward is left with.
+    def checkpointed(self, block: Callable[..., Tensor], *inputs: Any) -> Tensor:
+        """Run a block, or a function around one, with activation checkpointing if `checkpointing` is set.
 
         Args:
-            block: takes the inputs, tensors or not.
-            inputs: of the block.
+            block: the function.
+            inputs: its arguments, tensors or not.
         """
         if self.checkpointing and torch.is_grad_enabled():
             output: Tensor = checkpoint(block, *inputs, use_reentrant=False)
@@ -132,12 +132,12 @@ class DinoEncoder(Encoder):
         return block(*inputs)
 
     def to_map(self, tokens: Tensor, height: int, width: int) -> Tensor:
-        """Patch tokens as a map, the final norm applied if so set. (V, P + N, C) -> (V, C, h, w).
+        """Patch tokens as a map, after the final norm if `norm`. (V, P + N, C) -> (V, C, h, w).
 
         Args:
-            tokens: (V, P + h * w, C) after some block.
+            tokens: (V, P + h * w, C) after a block.
             height: of the images, pixels, a multiple of the stride.
-            width: likewise.
+            width: of the images, pixels, a multiple of the stride.
         """
         tokens = self.vit.norm(tokens) if self.norm else tokens
         patches = tokens[:, self.vit.num_prefix_tokens :]
@@ -147,23 +147,23 @@ class DinoEncoder(Encoder):
         """See Encoder.maps; blocks after the last tap are not run."""
         return self._run(images)[0]
 
-    def maps_and_summary(self, images: Tensor) -> tuple[Tensor, ...]:
-        """See Encoder.maps_and_summary: the cls token after the last tap and the final norm."""
+    def maps_and_cls_token(self, images: Tensor) -> tuple[Tensor, ...]:
+        """See Encoder.maps_and_cls_token; class tokens after the last tap and the final norm."""
         maps, tokens = self._run(images)
         return (*maps, self.vit.norm(tokens[:, :1])[:, 0])
 
     def _run(self, images: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """The maps, and the last tap's tokens."""
+        """The maps of all taps, and the tokens after the last tap."""
         tokens, rope = self.embed(images)
         outputs = []
         for number in range(self.taps[-1] + 1):
-            tokens = self.recorded(self.block, number, tokens, rope)
+            tokens = self.checkpointed(self.block, number, tokens, rope)
             if number in self.taps:
                 outputs.append(self.to_map(tokens, images.shape[-2], images.shape[-1]))
         return tuple(outputs), tokens
 
     def bytes_per_image(self, height: int, width: int) -> int:
-        """The taps, and the widest point of a block: its attention or its MLP's hidden layer."""
+        """See Encoder.bytes_per_image: the taps and a block's widest point, attention or hidden layer."""
         tokens = (height // self.stride) * (width // self.stride) + self.vit.num_prefix_tokens
         # Attention: tokens, their norm, qkv, and queries and keys once more as they are rotated.
         # MLP: tokens, their norm, the hidden layer before and after its activation.
@@ -176,7 +176,7 @@ def build_encoder(
     *,
     weights: str | os.PathLike[str],
     taps: tuple[int, ...] | None = None,
-    norm: bool = False,
+    norm: bool = True,
     frozen: bool = True,
     chunk_mib: float = 1024.0,
     precision: torch.dtype | None = None,
@@ -188,10 +188,11 @@ def build_encoder(
         name: one of MODELS, for example "vit_small_patch16_dinov3".
         weights: a file (Meta, Hugging Face, timm or our own layout), a directory with one, "hub"
             (downloaded through the Hugging Face hub), or "none" (random: tests and demos only).
-        taps: blocks whose output is given, 0-based, increasing; None for `default_taps`.
-        norm: apply the final layer norm to every tap; off gives raw block outputs.
-        frozen: no gradients and eval mode for good; off for training.
-        chunk_mib: activations that may be held at a time without gradients, MiB.
+        taps: blocks whose output is returned, 0-based, increasing; None for `default_taps`.
+        norm: apply the final layer norm to every tap, as Meta's and Hugging Face's APIs do; off
+            returns raw block outputs, as the released code of DINO-Med3D reads them.
+        frozen: no gradients, and eval mode permanently; off for training.
+        chunk_mib: see `Encoder`.
         precision: torch.bfloat16 or torch.float16 for autocast, None for the weights' own.
         overrides: timm's arguments for another size: embed_dim, depth, num_heads, mlp_ratio,
             init_values (LayerScale), swiglu_mlp, img_size, ...
@@ -201,7 +202,7 @@ def build_encoder(
 
     Raises:
         ValueError: unknown name or override.
-        WeightsError: weights that are not there, cannot be read or do not fit in every key.
+        WeightsError: weights are missing, cannot be read or do not match the model in every key.
     """
     if name not in MODELS:
         raise ValueError(f"build_encoder: 'name' must be one of {', '.join(MODELS)}; got {name!r}")
@@ -229,7 +230,7 @@ def build_encoder(
 
 
 def _check_sizes(vit: Any) -> None:
-    """Sizes that timm builds without a word, though the model cannot run."""
+    """Refuse sizes that timm builds without an error, although the model cannot run."""
     if len(vit.blocks) < 1:
         raise ValueError("there must be at least one block")
     heads, channels = vit.blocks[0].attn.num_heads, vit.embed_dim

@@ -1,4 +1,4 @@
-"""What an image encoder promises: feature maps of images, one per tap, each with its stride."""
+"""The interface of image encoders: one feature map per tap, each with its stride."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class FeatureMap:
     stride: int
     """Side of one cell, pixels."""
     image_size: tuple[int, int]
-    """(H, W) of the images as they were given, pixels."""
+    """(H, W) of the images before padding, pixels."""
 
 
 def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
@@ -47,7 +47,7 @@ def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
 class Encoder(nn.Module, ABC):
     """Images in, feature maps out. A frozen encoder stays in eval mode and records no gradients.
 
-    Subclasses hold the network and say how it turns padded images into maps.
+    Subclasses hold the network and define how padded images become maps.
     """
 
     stride: int
@@ -63,9 +63,9 @@ class Encoder(nn.Module, ABC):
         """Set how much is encoded at a time and in which precision.
 
         Args:
-            chunk_mib: estimate of the activations that one chunk of images may hold, MiB. Chunks
-                bound memory only where no gradient is recorded, so they are used only there.
-            precision: None (as the weights are), or torch.bfloat16 / torch.float16 for autocast.
+            chunk_mib: activations that one chunk of images may hold by estimate, MiB. Chunks bound
+                memory only where no gradient is recorded, so they are used only there.
+            precision: None (that of the weights), or torch.bfloat16 / torch.float16 for autocast.
         """
         super().__init__()
         if chunk_mib <= 0:
@@ -97,9 +97,9 @@ class Encoder(nn.Module, ABC):
     def maps(self, images: Tensor) -> tuple[Tensor, ...]:
         """One (V, C, H / stride, W / stride) per tap, of images whose sides are multiples of it."""
 
-    def maps_and_summary(self, images: Tensor) -> tuple[Tensor, ...]:
-        """As `maps`, and last one (V, C) vector that stands for each image as a whole."""
-        raise NotImplementedError(f"{type(self).__name__} gives no summary of an image")
+    def maps_and_cls_token(self, images: Tensor) -> tuple[Tensor, ...]:
+        """As `maps`, followed by the (V, C) class tokens, which describe each image as a whole."""
+        raise NotImplementedError(f"{type(self).__name__} has no class token")
 
     @abstractmethod
     def bytes_per_image(self, height: int, width: int) -> int:
@@ -109,7 +109,7 @@ class Encoder(nn.Module, ABC):
         """Encode images of any size.
 
         Args:
-            images: (V, 3, H, W), normalised as the encoder's weights want it.
+            images: (V, 3, H, W), normalised as for the encoder's weights.
 
         Returns:
             One FeatureMap per tap; values in the type of `images`.
@@ -121,16 +121,16 @@ class Encoder(nn.Module, ABC):
         size = (images.shape[-2], images.shape[-1])
         return tuple(FeatureMap(tap, self.stride, size) for tap in maps)
 
-    def summarised(self, images: Tensor) -> tuple[tuple[FeatureMap, ...], Tensor]:
-        """As calling it, and (V, C) what stands for each image as a whole, in the same pass."""
-        *maps, summary = self._encoded(images, self.maps_and_summary)
+    def forward_with_cls(self, images: Tensor) -> tuple[tuple[FeatureMap, ...], Tensor]:
+        """As `forward`, and the (V, C) class tokens from the same pass."""
+        *maps, cls_token = self._encoded(images, self.maps_and_cls_token)
         size = (images.shape[-2], images.shape[-1])
-        return tuple(FeatureMap(tap, self.stride, size) for tap in maps), summary
+        return tuple(FeatureMap(tap, self.stride, size) for tap in maps), cls_token
 
     def _encoded(
         self, images: Tensor, run: Callable[[Tensor], tuple[Tensor, ...]]
     ) -> tuple[Tensor, ...]:
-        """What `run` gives of padded images, chunk by chunk, in the type of `images`."""
+        """Apply `run` to padded images, chunk by chunk; results in the type of `images`."""
         if images.ndim != 4 or images.shape[1] != self.in_channels or 0 in images.shape:
             raise ValueError(
                 f"Encoder: 'images' must be (V, {self.in_channels}, H, W) and not empty, "

@@ -1,4 +1,4 @@
-"""Making one feature per site out of the views that see it, one view at a time."""
+"""Fusing the features of several views into one per point, one view at a time."""
 
 from __future__ import annotations
 
@@ -9,86 +9,87 @@ from torch import Tensor
 
 
 class ViewFusion(ABC):
-    """Collects features view by view; memory is that of the result, however many the views."""
+    """Collects features view by view; memory is that of the result, for any number of views."""
 
     def __init__(self) -> None:
         self.values: Tensor | None = None
         self.seen: Tensor | None = None
 
-    def start(self, sites: int, channels: int, *, like: Tensor) -> None:
-        """Forget everything; N sites of C zeros, of the type and on the device of `like`."""
-        self.values = like.new_zeros(sites, channels)
-        self.seen = torch.zeros(sites, dtype=torch.bool, device=like.device)
+    def start(self, points: int, channels: int, *, like: Tensor) -> None:
+        """Reset to N points of C zeros, of the type and on the device of `like`."""
+        self.values = like.new_zeros(points, channels)
+        self.seen = torch.zeros(points, dtype=torch.bool, device=like.device)
 
     @abstractmethod
     def add(self, index: Tensor, features: Tensor, distance: Tensor) -> None:
-        """Take in what one view shows.
+        """Add the features of one view.
 
         Args:
-            index: (M,) sites that the view sees, each once.
-            features: (M, C) at these sites.
+            index: (M,) points that the view sees, each once.
+            features: (M, C) at these points.
             distance: (M,) from the view, in its own unit.
         """
 
     def result(self) -> tuple[Tensor, Tensor]:
-        """(N, C) fused features, 0 where unseen; (N,) seen."""
+        """(N, C) fused features, 0 where no view sees the point; (N,) whether any view does."""
         assert self.values is not None and self.seen is not None, "start() comes first"
         return self.values, self.seen
 
 
 class SelectView(ViewFusion):
-    """One view per site: only that one need be sampled, and ``lift`` samples no other."""
+    """Selects one view per point; ``lift`` samples that view alone."""
 
     last_wins = False
-    """Whether every view takes all sites that it sees: begun with the last view, sites are settled."""
+    """True if later views overwrite earlier ones; then views are visited last to first and each point
+    is assigned once."""
 
-    def start(self, sites: int, channels: int, *, like: Tensor) -> None:
-        """See Fuse.start."""
-        super().start(sites, channels, like=like)
-        self.begin(sites, like.device)
+    def start(self, points: int, channels: int, *, like: Tensor) -> None:
+        """See ViewFusion.start."""
+        super().start(points, channels, like=like)
+        self.reset(points, like.device)
 
-    def begin(self, sites: int, device: torch.device) -> None:
-        """Forget what was chosen for N sites; features need not be known yet."""
+    def reset(self, points: int, device: torch.device) -> None:
+        """Forget the selection for N points; features need not be known yet."""
 
     @abstractmethod
-    def choose(self, index: Tensor, distance: Tensor) -> Tensor:
-        """Take in that a view sees some sites.
+    def update(self, index: Tensor, distance: Tensor) -> Tensor:
+        """Offer a view to the points that it sees.
 
         Args:
-            index: (M,) sites, each once.
+            index: (M,) points, each once.
             distance: (M,) from the view, in its own unit.
 
         Returns:
-            (M,) whether the site takes this view, in place of the one it had.
+            (M,) whether the point now selects this view.
         """
 
     def add(self, index: Tensor, features: Tensor, distance: Tensor) -> None:
-        """See Fuse.add."""
+        """See ViewFusion.add."""
         assert self.values is not None and self.seen is not None
-        taken = self.choose(index, distance)
-        self.values[index[taken]] = features[taken]
+        selected = self.update(index, distance)
+        self.values[index[selected]] = features[selected]
         self.seen[index] = True
 
 
 class Last(SelectView):
-    """The last view that sees a site wins."""
+    """Selects the last view that sees a point."""
 
     last_wins = True
 
-    def choose(self, index: Tensor, distance: Tensor) -> Tensor:
-        """See Choice.choose."""
+    def update(self, index: Tensor, distance: Tensor) -> Tensor:
+        """See SelectView.update."""
         return torch.ones_like(index, dtype=torch.bool)
 
 
 class Nearest(SelectView):
-    """The view nearest to a site wins; of equally near ones (in float32) the first."""
+    """Selects the view nearest to a point; of equally near ones (in float32) the first."""
 
-    def begin(self, sites: int, device: torch.device) -> None:
-        """See Choice.begin."""
-        self.distance = torch.full((sites,), float("inf"), device=device)
+    def reset(self, points: int, device: torch.device) -> None:
+        """See SelectView.reset."""
+        self.distance = torch.full((points,), float("inf"), device=device)
 
-    def choose(self, index: Tensor, distance: Tensor) -> Tensor:
-        """See Choice.choose."""
+    def update(self, index: Tensor, distance: Tensor) -> Tensor:
+        """See SelectView.update."""
         distance = distance.detach().to(self.distance.dtype)
         nearer = distance < self.distance[index]
         self.distance[index[nearer]] = distance[nearer]
@@ -96,29 +97,29 @@ class Nearest(SelectView):
 
 
 class Random(SelectView):
-    """Each of the views that see a site wins equally often, whatever their number.
+    """Selects each of the views that see a point with equal probability.
 
-    What is drawn depends on the generator and on a site's place among the sites alone, not on the
-    device nor on how much is computed at a time.
+    The selection depends only on the generator and on a point's row, not on the device or on the
+    chunk size.
 
     Source: reservoir sampling of one item (Waterman, in Knuth, The Art of Computer Programming 2,
-    section 3.4.2, algorithm R); each site's numbers by the generator of MMIX (section 3.3.4).
+    section 3.4.2, algorithm R); each point's numbers by the generator of MMIX (section 3.3.4).
     """
 
     def __init__(self, generator: torch.Generator) -> None:
-        """Take draws from ``generator`` (on the CPU), as many for every ``start``."""
+        """Take a generator (on the CPU); every ``start`` draws once for each point."""
         super().__init__()
         self.generator = generator
 
-    def begin(self, sites: int, device: torch.device) -> None:
-        """See Choice.begin."""
+    def reset(self, points: int, device: torch.device) -> None:
+        """See SelectView.reset."""
         limit = torch.iinfo(torch.int64)
-        state = torch.randint(limit.min, limit.max, (sites,), generator=self.generator)
+        state = torch.randint(limit.min, limit.max, (points,), generator=self.generator)
         self.state = state.to(device)
-        self.count = torch.zeros(sites, dtype=torch.int64, device=device)
+        self.count = torch.zeros(points, dtype=torch.int64, device=device)
 
-    def choose(self, index: Tensor, distance: Tensor) -> Tensor:
-        """See Choice.choose."""
+    def update(self, index: Tensor, distance: Tensor) -> Tensor:
+        """See SelectView.update."""
         count = self.count[index] + 1
         state = self.state[index] * 6364136223846793005 + 1442695040888963407  # modulo 2^64
         self.count[index], self.state[index] = count, state
@@ -127,17 +128,17 @@ class Random(SelectView):
 
 
 class Mean(ViewFusion):
-    """The mean of all views that see a site."""
+    """The mean over all views that see a point."""
 
-    def start(self, sites: int, channels: int, *, like: Tensor) -> None:
-        """See Fuse.start."""
-        super().start(sites, channels, like=like)
+    def start(self, points: int, channels: int, *, like: Tensor) -> None:
+        """See ViewFusion.start."""
+        super().start(points, channels, like=like)
         # In half precision counting would end at 256 (bfloat16) or 2048.
         exact = torch.promote_types(like.dtype, torch.float32)
-        self.count = torch.zeros(sites, 1, dtype=exact, device=like.device)
+        self.count = torch.zeros(points, 1, dtype=exact, device=like.device)
 
     def add(self, index: Tensor, features: Tensor, distance: Tensor) -> None:
-        """See Fuse.add."""
+        """See ViewFusion.add."""
         assert self.values is not None and self.seen is not None
         self.count[index] += 1
         share = 1 / self.count[index]
@@ -147,10 +148,10 @@ class Mean(ViewFusion):
 
 
 class Max(ViewFusion):
-    """The largest value of every channel over the views that see a site."""
+    """The largest value of every channel over the views that see a point."""
 
     def add(self, index: Tensor, features: Tensor, distance: Tensor) -> None:
-        """See Fuse.add."""
+        """See ViewFusion.add."""
         assert self.values is not None and self.seen is not None
         before = self.values.index_select(0, index)
         larger = torch.maximum(before, features)

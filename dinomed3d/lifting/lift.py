@@ -1,9 +1,9 @@
-"""The way through the core: encode -> project -> sample -> fuse."""
+"""The path through the core: encode -> project -> sample -> fuse."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -14,148 +14,221 @@ from dinomed3d.lifting.fusion import SelectView, ViewFusion
 from dinomed3d.lifting.sample import sample_bilinear
 
 Sample = Callable[[FeatureMap, "int | Tensor", Tensor], Tensor]
-"""How maps are read: of which image (or of which for each position), where, (N, C)."""
+"""Reads maps at (N, 2) pixels of one view, or of a view for each position: (N, C)."""
 
-BYTES_PER_SITE = 160
-"""Of what is known of a site in one view while it is projected."""
+BYTES_PER_POINT = 160
+"""Intermediate results of projecting one point into one view."""
 MAPS_MIB = 64.0
-"""Of the maps that are laid out for reading at a time, or one map, whatever its size."""
+"""Maps that are laid out for reading at a time; at least one map, whatever its size."""
 
 
-class Views(Protocol):
-    """What a slice stack and a set of posed cameras have in common."""
+class Projector(Protocol):
+    """The geometry of V views: a stack of slices (`SliceStack`) or posed cameras (`Cameras`)."""
 
     def __len__(self) -> int:
-        """Number of views."""
+        """Number of views, V."""
         ...
 
-    def project(self, view: int, sites: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of (N, 3) sites: (N, 2) pixels (x, y); (N,) visible; (N,) distance from the view."""
+    def project(self, view: int, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(N, 3) points -> (N, 2) pixels (x, y); (N,) visible; (N,) distance from the view."""
         ...
 
 
 def lift(
     features: FeatureMap | Iterable[FeatureMap],
-    views: Views,
-    sites: Tensor,
+    projector: Projector,
+    points: Tensor,
     *,
     fuse: ViewFusion,
     sample: Sample = sample_bilinear,
     chunk_mib: float = 4.0,
 ) -> tuple[Tensor, Tensor]:
-    """One feature per 3D site, and whether any view saw it.
+    """One feature per 3D point: project the points into every view, then sample and fuse.
 
-    Where one view is chosen for each site (a ``SelectView``), the choice comes first and each site is
-    sampled once. Without gradients the memory taken beside the arguments is that of the result, 80
-    bytes per site, eight times ``chunk_mib`` and twice the greater of one map and 64 MiB, however
-    many the views. Where gradients are recorded, nothing is done in chunks.
+    If the fusion selects one view per point (a ``SelectView``), views are selected first and each
+    point is sampled once. Without gradients the memory needed besides the arguments is that of the
+    result, 80 bytes per point, eight times ``chunk_mib`` and twice the greater of one map and 64 MiB,
+    independent of the number of views. Where gradients are recorded, nothing is done in chunks.
 
     Args:
-        features: of the V images of the views, in their order: all in one; or one after the other,
-            each of one or several images, made or read when their turn comes.
-        views: the geometry.
-        sites: (N, 3) positions in the coordinates of the views, on the device of the features.
-        fuse: how several views become one feature.
+        features: of the V images, in the order of the views: all in one FeatureMap, or an iterable of
+            FeatureMaps of one or several images each, which may be computed or read on demand.
+        projector: the geometry.
+        points: (N, 3) in the coordinates of the projector, on the device of the features.
+        fuse: how the features of several views become one.
         sample: how a map is read.
-        chunk_mib: about how much is computed at a time, MiB; what fits into a processor's cache.
+        chunk_mib: roughly how much is computed at a time, MiB; best what fits into a processor's cache.
 
     Returns:
-        (N, C) features, 0 where unseen; (N,) seen.
+        (N, C) features, 0 where no view sees the point; (N,) whether any view does.
 
     Raises:
         ValueError: not one image per view, maps with different numbers of channels, no map at all,
-            or `sites` is not (N, 3).
+            or `points` is not (N, 3).
     """
-    if isinstance(features, FeatureMap) and len(views) != features.values.shape[0]:
-        raise ValueError(_not_one_each(len(views), features.values.shape[0]))
-    if sites.ndim != 2 or sites.shape[1] != 3:
-        raise ValueError(f"lift: 'sites' must be (N, 3), got {tuple(sites.shape)}")
+    if points.ndim != 2 or points.shape[1] != 3:
+        raise ValueError(f"lift: 'points' must be (N, 3), got {tuple(points.shape)}")
+
+    def project(view: int, rows: slice | Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        some = points[rows] if isinstance(rows, slice) else points.index_select(0, rows)
+        return projector.project(view, some)
+
+    pixels = _Pixels(len(projector), len(points), points.device, project)
+    return _sample_and_fuse(features, pixels, fuse, sample, chunk_mib)
+
+
+def sample_and_fuse(
+    features: FeatureMap | Iterable[FeatureMap],
+    uv: Tensor,
+    visible: Tensor,
+    *,
+    fuse: ViewFusion,
+    distance: Tensor | None = None,
+    sample: Sample = sample_bilinear,
+    chunk_mib: float = 4.0,
+) -> tuple[Tensor, Tensor]:
+    """One feature per 3D point whose pixels are known already; what `lift` does after projection.
+
+    Args:
+        features: as of `lift`.
+        uv: (N, V, 2) pixels (x, y) of each point in each view.
+        visible: (N, V) whether a view sees a point; pixels are read only there.
+        fuse: how the features of several views become one.
+        distance: (N, V) of the points from the views; None if the fusion does not use it.
+        sample: how a map is read.
+        chunk_mib: as of `lift`.
+
+    Returns:
+        (N, C) features, 0 where no view sees the point; (N,) whether any view does.
+
+    Raises:
+        ValueError: as of `lift`, or `uv`, `visible` and `distance` do not belong together.
+    """
+    count, views = visible.shape
+    if uv.shape != (count, views, 2) or (distance is not None and distance.shape != visible.shape):
+        raise ValueError(
+            f"sample_and_fuse: 'uv' must be (N, V, 2), 'visible' and 'distance' (N, V), got "
+            f"{tuple(uv.shape)}, {tuple(visible.shape)}"
+            + (f" and {tuple(distance.shape)}" if distance is not None else "")
+        )
+
+    def look_up(view: int, rows: slice | Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        some = visible[rows, view]
+        away = uv.new_zeros(1).expand(len(some)) if distance is None else distance[rows, view]
+        return uv[rows, view], some, away
+
+    pixels = _Pixels(views, count, visible.device, look_up)
+    return _sample_and_fuse(features, pixels, fuse, sample, chunk_mib)
+
+
+@dataclass(frozen=True)
+class _Pixels:
+    """Where N points lie in V views, computed for some of the points at a time."""
+
+    views: int
+    points: int
+    device: torch.device
+    of: Callable[[int, slice | Tensor], tuple[Tensor, Tensor, Tensor]]
+    """(view, n rows) -> (n, 2) pixels; (n,) visible; (n,) distance."""
+
+    def chunks(self, rows: int) -> Iterator[slice]:
+        rows = max(1, rows)
+        for start in range(0, max(1, self.points), rows):
+            yield slice(start, min(start + rows, self.points))
+
+
+def _sample_and_fuse(
+    features: FeatureMap | Iterable[FeatureMap],
+    pixels: _Pixels,
+    fuse: ViewFusion,
+    sample: Sample,
+    chunk_mib: float,
+) -> tuple[Tensor, Tensor]:
+    if isinstance(features, FeatureMap):
+        if pixels.views != features.values.shape[0]:
+            raise ValueError(_not_one_each(pixels.views, features.values.shape[0]))
+        features = (features,)
     if chunk_mib <= 0:
         raise ValueError(f"lift: 'chunk_mib' must be positive, got {chunk_mib}")
-    groups = _groups(features, len(views))
+    groups, chunk = _groups(features, pixels.views), int(chunk_mib * 2**20)
     if isinstance(fuse, SelectView):
-        _lift_chosen(groups, views, sites, fuse, sample, int(chunk_mib * 2**20))
+        _select_then_sample(groups, pixels, fuse, sample, chunk)
     else:
-        _lift_all(groups, views, sites, fuse, sample, int(chunk_mib * 2**20))
+        _sample_all(groups, pixels, fuse, sample, chunk)
     return fuse.result()
 
 
-def _lift_chosen(
+def _select_then_sample(
     groups: Iterator[tuple[int, FeatureMap]],
-    views: Views,
-    sites: Tensor,
+    pixels: _Pixels,
     fuse: SelectView,
     sample: Sample,
     chunk: int,
 ) -> None:
-    """First a view for each site, then what this view shows there."""
-    count = len(sites)
-    fuse.begin(count, sites.device)
-    chosen = torch.full((count,), -1, device=sites.device)
+    """Select a view for each point first, then sample each point once."""
+    count, device = pixels.points, pixels.device
+    fuse.reset(count, device)
+    selected = torch.full((count,), -1, device=device)
     at: Tensor | None = None
-    for view in reversed(range(len(views))) if fuse.last_wins else range(len(views)):
-        for start, part in _parts(sites, chunk // BYTES_PER_SITE):
-            number = torch.arange(start, start + len(part), device=sites.device)
+    for view in reversed(range(pixels.views)) if fuse.last_wins else range(pixels.views):
+        for rows in pixels.chunks(chunk // BYTES_PER_POINT):
+            number = torch.arange(rows.start, rows.stop, device=device)
             if fuse.last_wins:
-                number = number[chosen[start : start + len(part)] < 0]
-                part = sites.index_select(0, number)
-            uv, visible, distance = views.project(view, part)
+                number = number[selected[rows] < 0]
+            uv, visible, distance = pixels.of(view, number if fuse.last_wins else rows)
             index = torch.nonzero(visible).squeeze(1)
-            index = index[fuse.choose(number[index], distance[index])]
+            index = index[fuse.update(number[index], distance[index])]
             if at is None:
                 at = uv.new_zeros(count, 2)
             number = number[index]
             at[number] = uv.index_select(0, index)
-            chosen[number] = view
+            selected[number] = view
     values: Tensor | None = None
     for first, maps in groups:
         if values is None:
             values = maps.values.new_empty(count, maps.values.shape[1])
-            values.index_fill_(0, torch.nonzero(chosen < 0).squeeze(1), 0)
-        index = torch.nonzero((chosen >= first) & (chosen < first + len(maps.values))).squeeze(1)
-        for part in index.split(_rows(maps.values, chunk)):
+            values.index_fill_(0, torch.nonzero(selected < 0).squeeze(1), 0)
+        index = torch.nonzero((selected >= first) & (selected < first + len(maps.values)))
+        for part in index.squeeze(1).split(_rows(maps.values, chunk)):
             assert at is not None
-            values[part] = sample(maps, chosen[part] - first, at.index_select(0, part))
-    fuse.values, fuse.seen = values, chosen >= 0
+            values[part] = sample(maps, selected[part] - first, at.index_select(0, part))
+    fuse.values, fuse.seen = values, selected >= 0
 
 
-def _lift_all(
+def _sample_all(
     groups: Iterator[tuple[int, FeatureMap]],
-    views: Views,
-    sites: Tensor,
+    pixels: _Pixels,
     fuse: ViewFusion,
     sample: Sample,
     chunk: int,
 ) -> None:
-    """Every view of a group of maps at some sites, then at the next: these stay in the cache."""
+    """All views of a group for some points, then for the next points: these stay in the cache."""
     for first, maps in groups:
         if first == 0:
-            fuse.start(len(sites), maps.values.shape[1], like=maps.values)
-        rows = _rows(maps.values, chunk)
-        for start, part in _parts(sites, max(rows, chunk // BYTES_PER_SITE)):
-            ends = torch.arange(0, len(part) + rows, rows, device=sites.device)
+            fuse.start(pixels.points, maps.values.shape[1], like=maps.values)
+        step = _rows(maps.values, chunk)
+        for rows in pixels.chunks(max(step, chunk // BYTES_PER_POINT)):
+            ends = torch.arange(0, rows.stop - rows.start + step, step, device=pixels.device)
             found = []
             for view in range(len(maps.values)):
-                uv, visible, distance = views.project(first + view, part)
+                uv, visible, distance = pixels.of(first + view, rows)
                 index = torch.nonzero(visible).squeeze(1)
                 cuts = torch.searchsorted(index, ends).tolist()
-                found.append((view, index + start, uv[index], distance[index], cuts))
+                found.append((view, index + rows.start, uv[index], distance[index], cuts))
             for number in range(len(ends) - 1):
                 for view, index, uv, distance, cuts in found:
                     some = slice(cuts[number], cuts[number + 1])
                     fuse.add(index[some], sample(maps, view, uv[some]), distance[some])
 
 
-def _groups(
-    features: FeatureMap | Iterable[FeatureMap], views: int
-) -> Iterator[tuple[int, FeatureMap]]:
-    """Maps with the number of their first view, channels last in memory, not too many at a time."""
+def _groups(features: Iterable[FeatureMap], views: int) -> Iterator[tuple[int, FeatureMap]]:
+    """Maps with the number of their first view, channels last in memory, at most MAPS_MIB each."""
     first, channels = 0, None
-    for given in (features,) if isinstance(features, FeatureMap) else features:
+    for given in features:
         count, *shape = given.values.shape
         if channels not in (None, shape[0]):
             raise ValueError(
-                f"lift: all maps must have as many channels, got {channels} and {shape[0]}"
+                f"lift: all maps must have the same channels, got {channels} and {shape[0]}"
             )
         channels = shape[0]
         if first + count > views:
@@ -171,14 +244,8 @@ def _groups(
         raise ValueError(_not_one_each(views, first))
 
 
-def _parts(sites: Tensor, rows: int) -> Iterator[tuple[int, Tensor]]:
-    rows = max(1, rows)
-    for start in range(0, max(1, len(sites)), rows):
-        yield start, sites[start : start + rows]
-
-
 def _rows(values: Tensor, chunk: int) -> int:
-    """Sites whose features fit into ``chunk`` bytes; all where gradients are recorded."""
+    """Points whose features fit into ``chunk`` bytes; all points where gradients are recorded."""
     if torch.is_grad_enabled() and values.requires_grad:
         return 2**31
     return max(1, chunk // max(1, values.shape[1] * values.element_size()))

@@ -1,4 +1,4 @@
-"""A stack of slices as views of a volume: the geometry of medical images.
+"""A stack of slices as the views of a volume: the geometry of medical images.
 
 Voxel (z, y, x) has its centre at z, y, x (the centre of the first voxel is 0); in the image of
 slice z it lies at pixel (x + 0.5, y + 0.5), the centre of its pixel, times the enlargement.
@@ -14,18 +14,18 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class SliceStack:
-    """D parallel slices of H x W voxels, each perhaps enlarged before it was encoded."""
+    """D parallel slices of H x W voxels, each possibly enlarged before it was encoded."""
 
     depth: int
-    """Slices, D."""
+    """Number of slices, D."""
     height: int
-    """Voxels, H."""
+    """Rows of voxels in a slice, H."""
     width: int
-    """Voxels, W."""
+    """Columns of voxels in a slice, W."""
     image_height: int
-    """Pixels of the encoded image along y; H where nothing was enlarged."""
+    """Rows of pixels of the encoded image; H if slices were not enlarged."""
     image_width: int
-    """Pixels along x."""
+    """Columns of pixels of the encoded image."""
 
     def __post_init__(self) -> None:
         for name in ("depth", "height", "width", "image_height", "image_width"):
@@ -38,18 +38,18 @@ class SliceStack:
         """Number of views: one per slice."""
         return self.depth
 
-    def project(self, view: int, sites: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Where sites lie in the image of one slice, and whether that slice shows them.
+    def project(self, view: int, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Project voxel positions into the image of one slice and test whether it shows them.
 
         Args:
             view: slice number, 0 to D - 1.
-            sites: (N, 3) voxel positions (z, y, x), fractions allowed.
+            points: (N, 3) voxel positions (z, y, x), fractions allowed.
 
         Returns:
             (N, 2) pixel positions (x, y); (N,) visible: this is the nearest slice (the upper one of
-            two equally near) and the site is inside the image; (N,) distance to the slice, voxels.
+            two equally near) and the point is inside the image; (N,) distance to the slice, voxels.
         """
-        z, y, x = sites.unbind(-1)
+        z, y, x = points.unbind(-1)
         uv = torch.stack(
             [
                 (x + 0.5) * (self.image_width / self.width),

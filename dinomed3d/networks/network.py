@@ -197,7 +197,7 @@ def build_network(
     skips = list(s.detail_widths) if has_detail else [0] * (gate + 1)
     if has_encoder:
         vit = build_encoder(
-            s.encoder, weights="none", taps=s.taps, norm=True, frozen=False, **s.encoder_overrides
+            s.encoder, weights="none", taps=s.taps, frozen=False, **s.encoder_overrides
         )
         embedding = MultiSliceEmbedding(
             slices=s.slices,

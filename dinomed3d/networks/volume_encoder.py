@@ -40,7 +40,7 @@ class VolumeEncoder(nn.Module):
         tokens, rope = encoder.embed(images)
         taps = []
         for number in range(encoder.taps[-1] + 1):
-            tokens = encoder.recorded(self.block, number, tokens, rope, depth, grid)
+            tokens = encoder.checkpointed(self.block, number, tokens, rope, depth, grid)
             if number in encoder.taps:
                 taps.append(unstack_slices(encoder.to_map(tokens, height, width), depth=depth))
         return taps
@@ -49,9 +49,9 @@ class VolumeEncoder(nn.Module):
         self, number: int, tokens: Tensor, rope: Tensor | None, depth: int, grid: tuple[int, int]
     ) -> Tensor:
         """A block with its adapter between the halves. (B * D, N, E) -> (B * D, N, E)."""
-        tokens = self.encoder.attend(number, tokens, rope)
+        tokens = self.encoder.attention_half(number, tokens, rope)
         if len(self.adapters):
             adapter = self.adapters[number]
             assert isinstance(adapter, Adapter3D)
             tokens = tokens + adapter(tokens, depth=depth, grid=grid)
-        return self.encoder.feed(number, tokens)
+        return self.encoder.mlp_half(number, tokens)

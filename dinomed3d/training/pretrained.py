@@ -35,7 +35,7 @@ def read_foundation(spec: NetworkSpec, weights: str) -> DinoEncoder | None:
         return None
     try:
         return build_encoder(
-            spec.encoder, weights=weights, taps=spec.taps, norm=True, **spec.encoder_overrides
+            spec.encoder, weights=weights, taps=spec.taps, **spec.encoder_overrides
         )
     except WeightsError as error:
         raise WeightsError(

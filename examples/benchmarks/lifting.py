@@ -45,7 +45,7 @@ from dinomed3d.lifting import (
     z_buffer,
 )
 
-STRIDE, MARGIN = 16, 0.2
+STRIDE, DEPTH_TOLERANCE = 16, 0.2
 FUSES: dict[str, Callable[[], ViewFusion]] = {
     "last": Last,
     "nearest": Nearest,
@@ -123,7 +123,7 @@ def lifted(job: Job, given: Input) -> tuple[Tensor, Tensor]:
         features = (FeatureMap(part, STRIDE, job.size) for part in given.maps.split(1))
     return lift(
         features,
-        Cameras(given.cameras, depths=given.depths, margin=MARGIN),
+        Cameras(given.cameras, depths=given.depths, depth_tolerance=DEPTH_TOLERANCE),
         given.points,
         fuse=FUSES[job.fuse](),
         sample=sample_nearest if job.sample == "nearest" else sample_bilinear,
@@ -148,7 +148,7 @@ def looped(job: Job, given: Input) -> tuple[Tensor, Tensor]:
         if given.depths is not None:
             index = np.flatnonzero(visible)
             found = given.depths[view].numpy()[v[index].astype(int), u[index].astype(int)]
-            visible[index] = (np.abs(z[index] - found) <= MARGIN) & (found > 0)
+            visible[index] = (np.abs(z[index] - found) <= DEPTH_TOLERANCE) & (found > 0)
         if job.fuse == "nearest":
             visible &= z.astype(np.float32) < best
             best[visible] = z[visible]

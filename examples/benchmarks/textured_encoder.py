@@ -76,9 +76,7 @@ class Targets:
 
 def new_encoder(weights: str | Path = "none") -> DinoEncoder:
     """The last block's patch tokens after the final norm, as pointseg reads them."""
-    return build_encoder(
-        NAME, weights=weights, norm=True, frozen=False, taps=(CONFIG["depth"] - 1,), **CONFIG
-    )
+    return build_encoder(NAME, weights=weights, frozen=False, taps=(CONFIG["depth"] - 1,), **CONFIG)
 
 
 def pretrain(

@@ -58,7 +58,11 @@ def see(
         if depth is None and rule.occlusion == "z-buffer":
             occluder = z_buffer(camera, points)
         seeing = Cameras(
-            [camera], depths=[occluder], near=rule.near_m, far=rule.far, margin=rule.margin_m
+            [camera],
+            depths=[occluder],
+            near=rule.near_m,
+            far=rule.far,
+            depth_tolerance=rule.margin_m,
         )
         for start in range(0, count, CHUNK):
             uv, visible, _ = seeing.project(0, points[start : start + CHUNK])

@@ -103,7 +103,7 @@ def test_summaries_are_of_the_views_that_show_their_cloud() -> None:
     mask = given.image_mask.clone()  # type: ignore[union-attr]
     mask[:, 0] = False
     taught = model(replace(given, image_maps=None, images=pictures, image_mask=mask))
-    _, summaries = images.encode_summarised(pictures[0])
+    _, summaries = images.encode_with_cls(pictures[0])
     assert taught.shown_of_images is not None and taught.said_of_images is not None
     torch.testing.assert_close(taught.shown_of_images, summaries[1:])
     mean = model.backbone(given).levels[-1].feat.mean(0)

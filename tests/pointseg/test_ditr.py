@@ -46,7 +46,7 @@ class Colours(Encoder):
         self.encoded.append(len(images))
         return (F.avg_pool2d(images, STRIDE) * self.gain,)
 
-    def maps_and_summary(self, images):
+    def maps_and_cls_token(self, images):
         return (*self.maps(images), images.mean((2, 3)))
 
     def bytes_per_image(self, height, width):
@@ -202,14 +202,14 @@ def test_many_images_are_encoded_in_parts(monkeypatch):
 def test_whole_images_are_summarised_in_the_same_pass(monkeypatch):
     monkeypatch.setattr("pointseg.ditr._IMAGES", 2)
     images, given = point_images(), seen_cloud().images[0]
-    maps, summaries = images.encode_summarised(given)
+    maps, summaries = images.encode_with_cls(given)
     assert images.encoder.encoded == [2, 1]
     assert torch.equal(maps, images.encode(given))
     torch.testing.assert_close(summaries, normalised(given).mean((2, 3)))
     with torch.autocast("cpu", torch.bfloat16):
-        assert {t.dtype for t in images.encode_summarised(given)} == {torch.bfloat16}
+        assert {t.dtype for t in images.encode_with_cls(given)} == {torch.bfloat16}
     with pytest.raises(UserError, match="there is no encoder"):
-        of_maps().encode_summarised(given)
+        of_maps().encode_with_cls(given)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])

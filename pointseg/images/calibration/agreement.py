@@ -73,12 +73,16 @@ def look(
         rule: the range of depths, and the margin.
         occluder: (h, w) depths that hide what lies elsewhere; None: nothing is hidden.
     """
-    views = Cameras([camera], near=rule.near_m, far=rule.far, margin=rule.margin_m)
+    views = Cameras([camera], near=rule.near_m, far=rule.far, depth_tolerance=rule.margin_m)
     uv, inside, depth = views.project(0, points)
     visible = inside
     if occluder is not None:
         behind = Cameras(
-            [camera], depths=[occluder], near=rule.near_m, far=rule.far, margin=rule.margin_m
+            [camera],
+            depths=[occluder],
+            near=rule.near_m,
+            far=rule.far,
+            depth_tolerance=rule.margin_m,
         )
         visible = behind.project(0, points)[1]
     return ProjectedPoints(uv=uv, depth=depth, inside=inside, visible=visible)

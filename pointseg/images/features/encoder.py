@@ -39,9 +39,7 @@ def open_encoder(
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            encoder = build_encoder(
-                name, weights=weights, norm=True, precision=precision, **(config or {})
-            )
+            encoder = build_encoder(name, weights=weights, precision=precision, **(config or {}))
     except (ValueError, WeightsError) as error:
         raise UserError(f"--encoder {name}, --weights {os.fspath(weights)}: {error}") from error
     encoder.taps = encoder.taps[-1:]

@@ -211,8 +211,8 @@ def test_limits_of_depth_are_exclusive():
 def test_depth_maps_hide_what_lies_behind_or_before():
     depth = torch.full((480, 640), 2.0)
     points = torch.tensor([[0.0, 0, z] for z in (1.5, 1.75, 2, 2.25, 2.5)])
-    seen = Cameras([camera()], depths=[depth], margin=0.25).project(0, points)[1]
-    assert seen.tolist() == [False, True, True, True, False]  # the margin belongs to it
+    seen = Cameras([camera()], depths=[depth], depth_tolerance=0.25).project(0, points)[1]
+    assert seen.tolist() == [False, True, True, True, False]  # the tolerance is inclusive
 
 
 @pytest.mark.parametrize("unknown", [0.0, math.nan, math.inf, -1.0])
@@ -265,7 +265,7 @@ def test_against_a_loop_over_points(lens):
     pose, depth = POSES[1].numpy(), random.uniform(0.5, 6, (480, 640)).astype(np.float32)
     points = random.normal(size=(400, 3)) * 4
     one = camera(POSES[1], distortion=lens)
-    seen = Cameras([one], depths=[torch.from_numpy(depth)], near=0.3, far=7, margin=2)
+    seen = Cameras([one], depths=[torch.from_numpy(depth)], near=0.3, far=7, depth_tolerance=2)
     uv, visible, distance = seen.project(0, torch.from_numpy(points))
     for point, found, sees, far in zip(
         points, uv.tolist(), visible, distance.tolist(), strict=True
@@ -347,8 +347,8 @@ def test_a_depth_map_of_another_size_is_not_unprojected():
         ({"depths": []}, "1 cameras but 0 depth maps"),
         ({"near": 2, "far": 2}, "0 <= near < far, got 2 and 2"),
         ({"near": -1}, "0 <= near < far, got -1"),
-        ({"margin": -0.1}, "'margin' must not be negative"),
-        ({"margin": math.nan}, "'margin' must not be negative"),
+        ({"depth_tolerance": -0.1}, "'depth_tolerance' must not be negative"),
+        ({"depth_tolerance": math.nan}, "'depth_tolerance' must not be negative"),
     ],
 )
 def test_views_that_do_not_fit(settings, message):

@@ -62,7 +62,7 @@ def room():
     return cameras, depths, points, FeatureMap(maps, STRIDE, SIZE)
 
 
-def loop(cameras, depths, points, maps, *, fuse, margin=0.2):
+def loop(cameras, depths, points, maps, *, fuse, depth_tolerance=0.2):
     """What lifting is, view by view and point by point, in numpy; nearest cell."""
     found = [[] for _ in points]
     for camera, depth, values in zip(cameras, depths, maps, strict=True):
@@ -75,7 +75,7 @@ def loop(cameras, depths, points, maps, *, fuse, margin=0.2):
             if not (0 <= u < SIZE[1] and 0 <= v < SIZE[0]):
                 continue
             before = depth[int(v), int(u)]
-            if before > 0 and abs(q[2] - before) <= margin:
+            if before > 0 and abs(q[2] - before) <= depth_tolerance:
                 found[number].append((q[2], values[:, int(v) // STRIDE, int(u) // STRIDE]))
     out = np.zeros((len(points), maps.shape[1]), np.float32)
     for row, seen in zip(out, found, strict=True):
@@ -154,7 +154,7 @@ def test_a_cloud_of_voxel_centres_seen_by_slices(tiny_encoder):
 
 
 class Pixels:
-    """Views that are known by where they show each point; sites are numbers of points."""
+    """Views that are known by where they show each point; points are numbers of points."""
 
     def __init__(self, coord, mask):
         self.coord, self.mask = coord, mask
@@ -162,8 +162,8 @@ class Pixels:
     def __len__(self):
         return self.mask.shape[1]
 
-    def project(self, view, sites):
-        row = sites[:, 0].long()
+    def project(self, view, points):
+        row = points[:, 0].long()
         return self.coord[row, view], self.mask[row, view], torch.zeros(len(row))
 
 
@@ -181,9 +181,9 @@ def test_the_reference_lifts_the_same(shared):
     ends = io["offset"].tolist()
     for cloud, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
         views = Pixels(coord[start:end], mask[start:end])
-        sites = torch.arange(end - start)[:, None].expand(-1, 3)
+        points = torch.arange(end - start)[:, None].expand(-1, 3)
         values, seen = lift(
-            FeatureMap(maps[cloud], 14, size), views, sites, fuse=Last(), sample=sample_nearest
+            FeatureMap(maps[cloud], 14, size), views, points, fuse=Last(), sample=sample_nearest
         )
         assert torch.equal(values, lifted[start:end])
         assert torch.equal(seen, mask[start:end].any(1))

@@ -87,7 +87,7 @@ def test_both_halves_of_a_block_are_the_block(name):
     assert tokens.shape == (1, 5 + 6, 24)
     block = encoder.vit.blocks[1]
     whole = block(tokens) if rope is None else block(tokens, rope=rope)
-    halves = encoder.feed(1, encoder.attend(1, tokens, rope))
+    halves = encoder.mlp_half(1, encoder.attention_half(1, tokens, rope))
     torch.testing.assert_close(halves, whole, atol=1e-5, rtol=1e-5)
 
 
@@ -95,13 +95,14 @@ def test_the_map_lies_as_the_image_does(tiny_encoder):
     tokens = torch.zeros(1, 5 + 6, 24)
     tokens[0, 5:, 0] = torch.arange(6.0)  # row by row
     tokens[0, :5, 0] = 99  # cls and registers
+    tiny_encoder.norm = False
     assert tiny_encoder.to_map(tokens, 32, 48)[0, 0].tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
 def test_blocks_after_the_last_tap_are_not_run(tiny_encoder, monkeypatch):
     encoder = DinoEncoder(tiny_encoder.vit, taps=(1,), norm=False)
-    run, feed = [], encoder.feed
-    monkeypatch.setattr(encoder, "feed", lambda block, t: run.append(block) or feed(block, t))
+    run, half = [], encoder.mlp_half
+    monkeypatch.setattr(encoder, "mlp_half", lambda block, t: run.append(block) or half(block, t))
     encoder(torch.ones(1, 3, 16, 16))
     assert run == [0, 1]
 
@@ -135,7 +136,7 @@ def test_meta_reference(shared):
     folder = shared / "golden" / "dinov3_mlp"
     io = {key: torch.from_numpy(value) for key, value in np.load(folder / "io.npz").items()}
     weights = folder / "meta_checkpoint.pth"
-    raw = build_encoder(V3, weights=weights, taps=(0, 1, 2, 3), **GOLDEN)
+    raw = build_encoder(V3, weights=weights, taps=(0, 1, 2, 3), norm=False, **GOLDEN)
     for block, tap in enumerate(raw(io["x"])):
         torch.testing.assert_close(tap.values, io[f"block{block}"], atol=1e-5, rtol=0)
 
@@ -151,7 +152,7 @@ def all_tokens(encoder, images):
     with torch.no_grad():
         tokens, rope = encoder.embed(images)
         for block in range(encoder.depth):
-            tokens = encoder.feed(block, encoder.attend(block, tokens, rope))
+            tokens = encoder.mlp_half(block, encoder.attention_half(block, tokens, rope))
         return encoder.vit.norm(tokens)
 
 
@@ -268,7 +269,7 @@ def test_the_summary_is_the_class_token_and_costs_no_second_pass(monkeypatch):
     monkeypatch.setattr(
         type(encoder), "_run", lambda self, x: (runs.append(len(x)), whole(self, x))[1]
     )
-    maps, summary = encoder.summarised(images)
+    maps, summary = encoder.forward_with_cls(images)
     assert sum(runs) == 3
     assert summary.shape == (3, 24)
     padded = torch.nn.functional.pad(images, (0, 15, 0, 8), mode="replicate")

@@ -149,8 +149,7 @@ def test_unfrozen_trains_again(tiny_encoder):
     assert tiny_encoder.unfreeze() is tiny_encoder
     assert tiny_encoder.train().training
     sum(tap.values.square().sum() for tap in tiny_encoder(torch.randn(2, 3, 32, 32))).backward()
-    without = [n for n, p in tiny_encoder.named_parameters() if p.grad is None]
-    assert without == ["vit.norm.weight", "vit.norm.bias"]  # taps are raw block outputs
+    assert all(p.grad is not None for p in tiny_encoder.parameters())
 
 
 def test_no_gradient_under_no_grad(tiny_encoder):

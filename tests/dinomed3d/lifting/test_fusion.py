@@ -18,7 +18,7 @@ class Drawn(Random):
 BY_HAND = [Last, Nearest, Mean, Max]
 ALL = [*BY_HAND, Drawn]
 
-# Three views of four sites: site 0 is seen by all, 1 by the first two, 2 by the last, 3 by none.
+# Three views of four points: point 0 is seen by all, 1 by the first two, 2 by the last, 3 by none.
 VIEWS = [
     ([0, 1], [[1.0, -8.0], [5.0, -5.0]], [2.0, 3.0]),
     ([1, 0], [[9.0, -9.0], [4.0, -4.0]], [3.0, 1.0]),  # in another order
@@ -110,13 +110,13 @@ def test_gradients_reach_the_views_by_their_share(kind, shares):
 # --- one of the views at random
 
 
-def draws(seed, views, *, sites=60_000):
-    """Which view each site took, of as many as it is seen by."""
+def draws(seed, views, *, points=60_000):
+    """Which view each point took, of as many as it is seen by."""
     fuse = Drawn(seed)
-    fuse.start(sites, 1, like=torch.zeros(()))
+    fuse.start(points, 1, like=torch.zeros(()))
     for view in range(views):
-        index = torch.randperm(sites)
-        fuse.add(index, torch.full((sites, 1), float(view)), torch.zeros(sites))
+        index = torch.randperm(points)
+        fuse.add(index, torch.full((points, 1), float(view)), torch.zeros(points))
     return fuse.result()[0].flatten().long()
 
 

@@ -44,8 +44,8 @@ class Rails:
     def __len__(self):
         return len(self.positions)
 
-    def project(self, view, sites):
-        z, y, x = sites.unbind(-1)
+    def project(self, view, points):
+        z, y, x = points.unbind(-1)
         return torch.stack([x, y], dim=-1), (z >= 0) & (z <= 9), (z - self.positions[view]).abs()
 
 
@@ -61,29 +61,29 @@ class Rails:
 def test_three_views_by_hand(fuse, wanted):
     maps = torch.tensor([[10.0, 20], [20, 30], [30, 40]]).view(3, 1, 1, 2)
     features = FeatureMap(maps, 4, (4, 8))
-    sites = torch.tensor([[1.0, 2, 2], [8, 2, 2], [2, 2, 4], [10, 2, 2]])  # the last one unseen
-    values, seen = lift(features, Rails(0, 5, 9), sites, fuse=fuse)
+    points = torch.tensor([[1.0, 2, 2], [8, 2, 2], [2, 2, 4], [10, 2, 2]])  # the last one unseen
+    values, seen = lift(features, Rails(0, 5, 9), points, fuse=fuse)
     torch.testing.assert_close(values, torch.tensor([*wanted, 0.0]).view(4, 1))
     assert seen.tolist() == [True, True, True, False]
 
 
 def test_another_way_of_reading_the_maps():
     features = FeatureMap(torch.tensor([[[[10.0, 20]]]]), 4, (4, 8))
-    sites = torch.tensor([[0.0, 2, 3], [0, 2, 5]])
-    assert lift(features, Rails(0), sites, fuse=Last(), sample=sample_nearest)[0].tolist() == [
+    points = torch.tensor([[0.0, 2, 3], [0, 2, 5]])
+    assert lift(features, Rails(0), points, fuse=Last(), sample=sample_nearest)[0].tolist() == [
         [10],
         [20],
     ]
-    assert lift(features, Rails(0), sites, fuse=Last())[0].tolist() == [[12.5], [17.5]]
+    assert lift(features, Rails(0), points, fuse=Last())[0].tolist() == [[12.5], [17.5]]
 
 
 @pytest.mark.parametrize("fuse", [Last, Nearest, Mean, Max])
 def test_the_order_of_sites_does_not_matter(fuse):
     features = FeatureMap(torch.randn(3, 5, 2, 2), 4, (8, 8))
-    sites = 12 * torch.rand(40, 3) - 1
+    points = 12 * torch.rand(40, 3) - 1
     order = torch.randperm(40)
     straight, mixed = (
-        lift(features, Rails(0, 4, 8), s, fuse=fuse()) for s in (sites, sites[order])
+        lift(features, Rails(0, 4, 8), s, fuse=fuse()) for s in (points, points[order])
     )
     assert 0 < straight[1].sum() < 40
     torch.testing.assert_close(mixed[0], straight[0][order])
@@ -111,7 +111,7 @@ def test_constant_in_constant_out(fuse):
 
 @pytest.fixture
 def rails():
-    """Seven views of 500 sites."""
+    """Seven views of 500 points."""
     random = torch.Generator().manual_seed(0)
     features = FeatureMap(torch.randn(7, 5, 3, 4, generator=random), 4, (12, 16))
     return features, Rails(*range(7)), 14 * torch.rand(500, 3, generator=random) - 2
@@ -125,24 +125,24 @@ def one_by_one(features):
 @pytest.mark.parametrize("sample", [sample_bilinear, sample_nearest])
 @pytest.mark.parametrize("fuse", FUSES)
 def test_views_one_by_one_or_all_at_once(fuse, sample, rails):
-    features, views, sites = rails
-    whole = lift(features, views, sites, fuse=fuse(), sample=sample)
+    features, views, points = rails
+    whole = lift(features, views, points, fuse=fuse(), sample=sample)
     for given in (
         one_by_one(features),
         list(one_by_one(features)),
         [FeatureMap(part, 4, (12, 16)) for part in features.values.split([3, 0, 4])],
     ):
-        values, seen = lift(given, views, sites, fuse=fuse(), sample=sample)
+        values, seen = lift(given, views, points, fuse=fuse(), sample=sample)
         assert torch.equal(values, whole[0]) and torch.equal(seen, whole[1])
 
 
 @pytest.mark.parametrize("sample", [sample_bilinear, sample_nearest])
 @pytest.mark.parametrize("fuse", FUSES)
 def test_chunks_of_any_size(fuse, sample, rails, monkeypatch):
-    features, views, sites = rails
-    whole = lift(features, views, sites, fuse=fuse(), sample=sample)
+    features, views, points = rails
+    whole = lift(features, views, points, fuse=fuse(), sample=sample)
     monkeypatch.setattr(sys.modules["dinomed3d.lifting.lift"], "MAPS_MIB", 500 / 2**20)  # two maps
-    values, seen = lift(features, views, sites, fuse=fuse(), sample=sample, chunk_mib=700 / 2**20)
+    values, seen = lift(features, views, points, fuse=fuse(), sample=sample, chunk_mib=700 / 2**20)
     assert torch.equal(values, whole[0]) and torch.equal(seen, whole[1])
 
 
@@ -157,45 +157,45 @@ def test_the_fused_result_stays_with_the_fuse(fuse, rails):
 @pytest.mark.parametrize("fuse", FUSES)
 def test_against_adding_every_view_to_the_fuse(fuse, sample, rails):
     """The choice before the samples gives what sampling everything gave."""
-    features, views, sites = rails
+    features, views, points = rails
     kind = fuse()
-    kind.start(len(sites), 5, like=features.values)
+    kind.start(len(points), 5, like=features.values)
     for view in range(7):
-        uv, visible, distance = views.project(view, sites)
+        uv, visible, distance = views.project(view, points)
         index = torch.nonzero(visible).squeeze(1)
         kind.add(index, sample(features, view, uv[index]), distance[index])
-    values, seen = lift(features, views, sites, fuse=fuse(), sample=sample)
+    values, seen = lift(features, views, points, fuse=fuse(), sample=sample)
     assert torch.equal(values, kind.result()[0]) and torch.equal(seen, kind.result()[1])
 
 
 def test_where_one_view_is_chosen_nothing_else_is_sampled(rails):
-    features, views, sites = rails
+    features, views, points = rails
     rows = []
 
     def counted(maps, view, uv):
         rows.append(len(uv))
         return sample_nearest(maps, view, uv)
 
-    _, seen = lift(features, views, sites, fuse=Last(), sample=counted)
+    _, seen = lift(features, views, points, fuse=Last(), sample=counted)
     assert sum(rows) == seen.sum()
 
 
 @pytest.mark.parametrize("fuse", FUSES)
 def test_no_more_is_computed_at_a_time_than_the_chunk_holds(fuse, rails):
-    features, _, sites = rails
+    features, _, points = rails
     projected, sampled = [], []
 
     class Counted(Rails):
-        def project(self, view, sites):
-            projected.append(len(sites))
-            return super().project(view, sites)
+        def project(self, view, points):
+            projected.append(len(points))
+            return super().project(view, points)
 
     def counted(maps, view, uv):
         sampled.append(len(uv))
         return sample_nearest(maps, view, uv)
 
     views, chunk = Counted(*range(7)), 2000 / 2**20  # of 5 channels in float32
-    lift(features, views, sites, fuse=fuse(), sample=counted, chunk_mib=chunk)
+    lift(features, views, points, fuse=fuse(), sample=counted, chunk_mib=chunk)
     assert len(projected) >= 7 and max(projected) <= 2000 // 20
     assert len(sampled) >= 4 and max(sampled) <= 2000 // 20
 
@@ -204,24 +204,24 @@ def test_begun_with_the_last_view_settled_sites_are_passed_over():
     asked = []
 
     class Counted(Rails):
-        def project(self, view, sites):
-            asked.append((view, len(sites)))
-            uv, visible, distance = super().project(view, sites)
+        def project(self, view, points):
+            asked.append((view, len(points)))
+            uv, visible, distance = super().project(view, points)
             return uv, visible & (distance < 3), distance
 
     features = FeatureMap(torch.arange(3.0).view(3, 1, 1, 1), 4, (4, 4))
-    sites = torch.tensor([[0.0, 1, 1], [3, 1, 1], [4, 1, 1], [9, 1, 1]])
-    values, seen = lift(features, Counted(1, 2, 5), sites, fuse=Last())
+    points = torch.tensor([[0.0, 1, 1], [3, 1, 1], [4, 1, 1], [9, 1, 1]])
+    values, seen = lift(features, Counted(1, 2, 5), points, fuse=Last())
     assert values.flatten().tolist() == [1, 2, 2, 0] and seen.tolist() == [True, True, True, False]
     assert asked == [(2, 4), (1, 2), (0, 1)]
 
 
 def test_gradients_of_views_one_by_one(rails):
-    features, views, sites = rails
+    features, views, points = rails
     grads = []
     for given in ((lambda f: f), (lambda f: list(one_by_one(f)))):
         maps = features.values.clone().requires_grad_()
-        values, _ = lift(given(FeatureMap(maps, 4, (12, 16))), views, sites, fuse=Nearest())
+        values, _ = lift(given(FeatureMap(maps, 4, (12, 16))), views, points, fuse=Nearest())
         values.square().sum().backward()
         grads.append(maps.grad)
     torch.testing.assert_close(*grads)
@@ -299,10 +299,10 @@ def test_outside_the_volume_nothing_is_seen():
 def test_gradients_reach_the_maps(fuse):
     maps = torch.randn(3, 2, 2, 2, dtype=torch.float64, requires_grad=True)
     slices = SliceStack(depth=3, height=5, width=5, image_height=8, image_width=8)
-    sites = slices.voxel_centres().double()
+    points = slices.voxel_centres().double()
 
     def values(m):
-        return lift(FeatureMap(m, 4, (8, 8)), slices, sites, fuse=fuse())[0]
+        return lift(FeatureMap(m, 4, (8, 8)), slices, points, fuse=fuse())[0]
 
     assert torch.autograd.gradcheck(values, (maps,), fast_mode=True)
 
@@ -330,7 +330,7 @@ def test_no_map_at_all():
 
 def test_maps_of_several_encoders():
     maps = [FeatureMap(torch.zeros(1, channels, 1, 1), 4, (4, 4)) for channels in (3, 4)]
-    with pytest.raises(ValueError, match="lift: all maps must have as many channels, got 3 and 4"):
+    with pytest.raises(ValueError, match="the same channels, got 3 and 4"):
         lift(maps, Rails(0, 1), torch.zeros(1, 3), fuse=Mean())
 
 
@@ -343,7 +343,7 @@ def test_chunks_of_nothing():
 @pytest.mark.parametrize("shape", [(3,), (4, 2), (1, 4, 3)])
 def test_sites_of_another_shape(shape):
     features = FeatureMap(torch.zeros(1, 1, 1, 1), 4, (4, 4))
-    with pytest.raises(ValueError, match=r"'sites' must be \(N, 3\), got"):
+    with pytest.raises(ValueError, match=r"'points' must be \(N, 3\), got"):
         lift(features, Rails(0), torch.zeros(shape), fuse=Last())
 
 
@@ -360,6 +360,7 @@ def test_the_core_stands_alone():
     ).stdout.split()
     ours = {m for m in modules if m.startswith(("dinomed3d", "planners", "pointseg"))}
     assert "dinomed3d.lifting.weights" in ours
-    assert all(m == "dinomed3d" or m.startswith("dinomed3d.lifting") for m in ours)
+    allowed = ("dinomed3d.lifting", "dinomed3d.runtime")
+    assert all(m == "dinomed3d" or m.startswith(allowed) for m in ours)
     heavy = {"nnunetv2", "monai", "torchio", "SimpleITK", "batchgenerators", "matplotlib"}
     assert not heavy & {m.split(".")[0] for m in modules}

@@ -58,10 +58,12 @@ def street(start: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
     return torch.minimum(torch.minimum(facade, ground), torch.where(hit, box, torch.inf))
 
 
-def seen(view: Camera, cloud: torch.Tensor, *, margin: float = 0.2, **settings) -> torch.Tensor:
-    return Cameras([view], depths=[z_buffer(view, cloud, **settings)], margin=margin).project(
-        0, cloud
-    )[1]
+def seen(
+    view: Camera, cloud: torch.Tensor, *, depth_tolerance: float = 0.2, **settings
+) -> torch.Tensor:
+    return Cameras(
+        [view], depths=[z_buffer(view, cloud, **settings)], depth_tolerance=depth_tolerance
+    ).project(0, cloud)[1]
 
 
 def in_image(view: Camera, cloud: torch.Tensor) -> torch.Tensor:

@@ -218,7 +218,7 @@ def test_posed_frames_agree(frames):
 def test_points_of_one_frame_lie_on_the_surface_that_another_measured(frames):
     depths, *both = frames
     for cameras, wanted in zip(both, (0.95, 0.56), strict=True):
-        views = Cameras(cameras[:1], depths=depths[:1], margin=0.05)
+        views = Cameras(cameras[:1], depths=depths[:1], depth_tolerance=0.05)
         visible = views.project(0, measured(cameras[4], depths[4]))[1]
         assert visible.float().mean().item() == pytest.approx(wanted, abs=0.01)
 
@@ -254,5 +254,7 @@ def test_an_organised_cloud_is_exactly_pinhole(points):
         back = camera.unproject(torch.where(known, grid[..., 2], 0))
         torch.testing.assert_close(back[known].float(), grid[known], atol=1e-5, rtol=1e-5)
         assert back[~known].isnan().all()
-        seen = Cameras([camera], depths=[grid[..., 2]], margin=1e-4).project(0, grid.view(-1, 3))[1]
+        seen = Cameras([camera], depths=[grid[..., 2]], depth_tolerance=1e-4).project(
+            0, grid.view(-1, 3)
+        )[1]
         assert torch.equal(seen.view(480, 640), known)

@@ -15,8 +15,8 @@ def stack(**changes):
 
 
 def test_projection_by_hand():
-    sites = torch.tensor([[1.0, 0, 0], [1, 1, 3], [1, 0.5, -0.5], [1.2, 0, 0]])
-    uv, visible, distance = stack().project(1, sites)
+    points = torch.tensor([[1.0, 0, 0], [1, 1, 3], [1, 0.5, -0.5], [1.2, 0, 0]])
+    uv, visible, distance = stack().project(1, points)
     # (x + 0.5) * 2, (y + 0.5) * 3
     torch.testing.assert_close(uv, torch.tensor([[1.0, 1.5], [7, 4.5], [0, 3], [1, 1.5]]))
     assert visible.tolist() == [True] * 4
@@ -50,8 +50,8 @@ def test_a_site_is_seen_by_its_nearest_slice_alone(zyx, view):
 
 def test_every_voxel_is_seen_once():
     slices = stack()
-    sites = slices.voxel_centres()
-    seen = sum(slices.project(view, sites)[1].long() for view in range(len(slices)))
+    points = slices.voxel_centres()
+    seen = sum(slices.project(view, points)[1].long() for view in range(len(slices)))
     assert seen.tolist() == [1] * (3 * 2 * 4)
 
 

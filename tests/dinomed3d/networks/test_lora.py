@@ -31,7 +31,14 @@ def test_update_by_hand():
 def test_every_layer_of_every_block_gets_one_and_it_counts(name, layers):
     torch.manual_seed(0)
     encoder = build_encoder(
-        name, weights="none", frozen=False, embed_dim=24, depth=2, num_heads=2, init_values=1.0
+        name,
+        weights="none",
+        norm=False,
+        frozen=False,
+        embed_dim=24,
+        depth=2,
+        num_heads=2,
+        init_values=1.0,
     )
     images = torch.randn(1, 3, 2 * encoder.stride, 2 * encoder.stride)
     before = encoder(images)[-1].values
