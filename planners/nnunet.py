@@ -20,6 +20,7 @@ from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from dinomed3d.networks import PARTS, NetworkSpec
+from dinomed3d.runtime.atomic_files import atomic_write
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.training.plan import RECIPE, network_entry
 from dinomed3d.training.recipe import SPEC_VARIABLES, Recipe, spec_from
@@ -191,9 +192,7 @@ class DinoMed3DPlanner(ExperimentPlanner):
         if stale:
             for name in stale:
                 del old["configurations"][name]
-            temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-            temporary.write_text(json.dumps(old, indent=4), encoding="utf-8")
-            os.replace(temporary, path)
+            atomic_write(path, json.dumps(old, indent=4).encode())
             print(f"{path.name}: {', '.join(sorted(stale))} of an earlier planning are removed")
 
     def plan_experiment(self) -> dict[str, Any]:

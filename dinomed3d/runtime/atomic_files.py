@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: written under another name, then renamed."""
+"""Files that appear complete or not at all: written under a temporary name, flushed to disk, then renamed."""
 
 from __future__ import annotations
 
@@ -7,52 +7,139 @@ import os
 import platform
 import re
 import secrets
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from dinomed3d.runtime.errors import UserError
+
 _HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
-_PART = re.compile(r"^\..+\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.part(\.[a-z0-9.]+)?$")
+_TEMPORARY = re.compile(r"^\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.part\.")
 
 
-def temp_path(path: Path, ending: str = "") -> Path:
-    """A name beside `path` that nobody else uses, on any machine; it tells who writes it.
+class WriteError(OSError, UserError):
+    """The system refuses to write a file: its `filename`, `errno` and `strerror`."""
+
+    def __str__(self) -> str:
+        return f"{self.filename}: could not be written: {self.strerror}"
+
+
+def temp_path(path: Path) -> Path:
+    """A unique temporary name in the folder of `path`, with its ending; it holds machine and process.
 
     Args:
-        path: what it will be renamed to.
-        ending: what libraries that go by the ending need to see.
+        path: the name that the file or folder will get.
     """
-    return path.with_name(f".{path.name}.{_HOST}-{os.getpid()}-{secrets.token_hex(4)}.part{ending}")
+    unique = f"{_HOST}-{os.getpid()}-{secrets.token_hex(4)}"
+    return path.with_name(f".{unique}.part.{path.name}")
 
 
-def atomic_write(path: Path, content: bytes) -> None:
-    """Write a file and give it its name once it is on the disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = temp_path(path)
-    try:
-        with open(part, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def settle(path: Path) -> None:
-    """Have a file that a library wrote on the disk, so that what is said of it later is true."""
+def fsync_path(path: Path) -> None:
+    """Flush a file that a library has written to the disk."""
     with open(path, "rb+") as stream:
         os.fsync(stream.fileno())
 
 
+def move_into_place(part: Path, path: Path) -> None:
+    """Flush a complete temporary file to the disk and give it its name, replacing an older file."""
+    fsync_path(part)
+    os.replace(part, path)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A temporary name to write to; it becomes `path` when the block ends, and is removed if it fails.
+
+    Args:
+        path: the file to write, in a folder that is made if need be; it may be the file that is read.
+
+    Raises:
+        WriteError: the system refuses to write there.
+    """
+    part = temp_path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        move_into_place(part, path)
+    except WriteError:
+        raise
+    except OSError as error:
+        raise WriteError(error.errno, error.strerror or str(error), str(path)) from error
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder to write files into; it becomes `path` when the block ends, as `new_file`.
+
+    Args:
+        path: the folder to make; an older one is replaced.
+
+    Raises:
+        WriteError: the system refuses to write there.
+    """
+    part = temp_path(path)
+    try:
+        part.mkdir(parents=True)
+        yield part
+        for file in part.iterdir():
+            fsync_path(file)
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(part, path)
+    except WriteError:
+        raise
+    except OSError as error:
+        raise WriteError(error.errno, error.strerror or str(error), str(path)) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def atomic_write(path: Path, content: bytes) -> None:
+    """Write a file, which appears under its name only when it is complete and on the disk.
+
+    Raises:
+        WriteError: the system refuses to write there.
+    """
+    with new_file(path) as part:
+        part.write_bytes(content)
+
+
+def write_once(path: Path, content: bytes) -> None:
+    """Write a file unless it exists; of several processes that do so at once, the first one's stays.
+
+    Raises:
+        OSError: the system refuses to write there.
+    """
+    if path.exists():
+        return
+    part = temp_path(path)
+    try:
+        part.write_bytes(content)
+        fsync_path(part)
+        with suppress(FileExistsError):
+            try:
+                os.link(part, path)
+            except (OSError, NotImplementedError) as error:
+                if isinstance(error, FileExistsError):
+                    raise
+                os.replace(part, path)  # a file system without links
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def remove_leftovers(folders: Iterable[Path]) -> None:
-    """Delete what killed writers of this machine have left; those of living ones stay."""
+    """Delete temporary files of killed processes of this machine; those of running ones stay."""
     import psutil
 
     for folder in folders:
         if not folder.is_dir():
             continue
         for path in list(folder.iterdir()):
-            found = _PART.match(path.name)
+            found = _TEMPORARY.match(path.name)
             if found is None or found[1] != _HOST or int(found[2]) == os.getpid():
                 continue
             if not psutil.pid_exists(int(found[2])):

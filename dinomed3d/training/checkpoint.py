@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dinomed3d.runtime.atomic_files import new_file
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.tensor_files import TensorFileError, read_torch
 
@@ -39,16 +40,8 @@ def write_checkpoint(content: Mapping[str, Any], path: str | os.PathLike[str]) -
         content: tensors and plain data.
         path: where; replaced if it exists.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as stream:
-            torch.save(plain(dict(content)), stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with new_file(Path(path)) as part, open(part, "wb") as stream:
+        torch.save(plain(dict(content)), stream)
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -92,14 +85,14 @@ def set_aside_checkpoints(folder: Path) -> list[str]:
         number = 1
         while (kept := path.with_name(f"{path.name}.previous{number}")).exists():
             number += 1
-        os.replace(path, kept)
+        path.rename(kept)
         names.append(kept.name)
     return names
 
 
 def remove_leftovers(folder: Path) -> None:
     """Delete what a kill left of a checkpoint that was just being written."""
-    for leftover in folder.glob(".checkpoint_*.tmp"):
+    for leftover in folder.glob(".*.part.checkpoint_*"):
         leftover.unlink()
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -19,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dinomed3d.runtime.atomic_files import new_file, new_folder
 from pointseg.datasets.dataset import ClassList, DatasetError, require_scene, require_split
 from pointseg.files.errors import CloudFileError
 from pointseg.files.npy import read_array
-from pointseg.files.writing import new_file
 from pointseg.scene import IGNORE, Scene
 
 if TYPE_CHECKING:
@@ -225,25 +224,17 @@ def save_scene(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write the arrays of a scene; ``folder`` appears when all are written, replacing an older one.
 
     Raises:
-        OSError: the system refuses to write; nothing is left behind then.
+        WriteError: the system refuses to write; nothing is left behind then.
     """
     remove_parts(folder)
-    part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
-    try:
-        part.mkdir(parents=True)
+    with new_folder(folder) as part:
         for name, values in arrays.items():
-            with open(part / f"{name}.npy", "wb") as stream:
-                np.save(stream, np.ascontiguousarray(values), allow_pickle=False)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(part, folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+            np.save(part / f"{name}.npy", np.ascontiguousarray(values), allow_pickle=False)
 
 
 def remove_parts(folder: Path) -> None:
     """Remove what a process that was killed left of this scene."""
-    for part in folder.parent.glob(f".{folder.name}.*.part"):
+    for part in folder.parent.glob(f".*.part.{folder.name}"):
         shutil.rmtree(part, ignore_errors=True)
 
 

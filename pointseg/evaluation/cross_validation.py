@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dinomed3d.runtime.atomic_files import new_file
 from dinomed3d.runtime.errors import UserError
 from pointseg.datasets.dataset import ClassList, distinct_colors
 from pointseg.datasets.evaluation import sum_folds
 from pointseg.evaluation.evaluate import Score, point_metrics
 from pointseg.evaluation.visibility_breakdown import sum_by_sight
-from pointseg.files.writing import new_file
 from pointseg.metrics import Confusion
 from pointseg.pictures.confusion import write_confusion
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dinomed3d.runtime.atomic_files import new_file
 from dinomed3d.runtime.errors import UserError
 from pointseg.config.recipe import Protocol
 from pointseg.datasets.dataset import ClassList, Dataset
@@ -20,7 +21,6 @@ from pointseg.datasets.submission import Submits
 from pointseg.evaluation.robustness import Degradation
 from pointseg.evaluation.tta import InferenceProtocol, TestTimePredictor
 from pointseg.evaluation.visibility_breakdown import scores_by_sight
-from pointseg.files.writing import new_file
 from pointseg.images.config import ImageRecipe
 from pointseg.images.visibility_rule import rule_in_words, rule_of
 from pointseg.loading.scene_images import SceneImageLoader, Showing, Views

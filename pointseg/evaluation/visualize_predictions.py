@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dinomed3d.runtime.atomic_files import new_file
 from pointseg.datasets.dataset import Dataset
 from pointseg.evaluation.tta import InferenceProtocol, TestTimePredictor
 from pointseg.loading.scene_images import SceneImageLoader, Showing
@@ -68,8 +69,7 @@ def show_predictions(
             cut_ceiling=recipe.setting == "indoor",
         )
         path = folder / f"{split}-{name.replace('/', '-')}.png"
-        temporary = path.with_name(f".{path.name}")
-        picture.save(temporary, format="png")
-        temporary.replace(path)
+        with new_file(path) as part:
+            picture.save(part, format="png")
         written.append(path)
     return written

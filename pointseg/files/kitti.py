@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dinomed3d.runtime.atomic_files import new_file
 from pointseg.files.columns import checked_segment, scene_of
 from pointseg.files.errors import CloudFileError
-from pointseg.files.writing import new_file
 from pointseg.scene import IGNORE, Scene
 
 KITTI = ("x", "y", "z", "remission")

@@ -12,6 +12,7 @@ import laspy
 import numpy as np
 from numpy.typing import NDArray
 
+from dinomed3d.runtime.atomic_files import new_file
 from pointseg.files.columns import (
     CLASS_FIELD,
     SPARE_CLASS_FIELD,
@@ -22,7 +23,6 @@ from pointseg.files.columns import (
     scene_of,
 )
 from pointseg.files.errors import CloudFileError
-from pointseg.files.writing import new_file
 from pointseg.scene import Scene
 
 CHUNK = 1_000_000

@@ -15,9 +15,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dinomed3d.runtime.atomic_files import new_file
 from pointseg.files.columns import checked_segment, class_field, paint, scene_of
 from pointseg.files.errors import CloudFileError
-from pointseg.files.writing import new_file
 from pointseg.scene import FIELDS, Scene
 
 COORD_NAMES = ("coord", "coords", "xyz", "points", "pos")

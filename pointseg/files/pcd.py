@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dinomed3d.runtime.atomic_files import new_file
 from pointseg.files.columns import (
     checked_segment,
     class_field,
@@ -22,7 +23,6 @@ from pointseg.files.errors import CloudFileError
 from pointseg.files.lzf import MAX_RATIO, compress, decompress
 from pointseg.files.pcd_header import PADDING, Field, Header, extended, read_header
 from pointseg.files.rows import as_texts, copy_rows, parse_rows
-from pointseg.files.writing import new_file
 from pointseg.scene import Scene
 
 PACKED = ("rgb", "rgba")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dinomed3d.runtime.atomic_files import new_file
 from pointseg.files.columns import (
     COLOR,
     checked_segment,
@@ -22,7 +23,6 @@ from pointseg.files.columns import (
 )
 from pointseg.files.errors import CloudFileError
 from pointseg.files.rows import as_texts
-from pointseg.files.writing import new_file
 from pointseg.scene import Scene
 
 COMMENTS = ("#", "//")

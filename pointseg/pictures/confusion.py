@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pointseg.files.writing import new_file
+from dinomed3d.runtime.atomic_files import new_file
 
 _WRITTEN = 26
 """Classes up to which the shares stand in the cells."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from pointseg.files.writing import new_file
+from dinomed3d.runtime.atomic_files import new_file
 from pointseg.pictures.render import render
 from pointseg.pictures.sheets import UNNAMED, beside, titled
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pointseg.files.writing import new_file
+from dinomed3d.runtime.atomic_files import new_file
 
 _COLORS = {
     "loss": "#1f4e79",

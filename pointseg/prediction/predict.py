@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dinomed3d.runtime.atomic_files import new_file
 from dinomed3d.runtime.errors import UserError
 from pointseg.config.recipe import Form, Protocol
 from pointseg.datasets.axes import upright
@@ -30,7 +31,6 @@ from pointseg.files import (
 from pointseg.files.columns import file_strength, strength_scale, usual_strength
 from pointseg.files.las import is_copc
 from pointseg.files.text import fitting_columns
-from pointseg.files.writing import new_file
 from pointseg.images.config import ImageRecipe
 from pointseg.pictures import labelled
 from pointseg.pictures.viewpoints import VIEWPOINTS

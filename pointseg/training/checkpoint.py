@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from dinomed3d.runtime.atomic_files import new_file
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.tensor_files import TensorFileError, read_torch
 from pointseg.backbones import Backbone, build_backbone
@@ -147,12 +147,8 @@ def save_checkpoint(
 
 def write_content(path: Path, content: Mapping[str, Any]) -> None:
     """A file of tensors and plain values, under a temporary name first."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        torch.save(dict(content), temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with new_file(path) as part, open(part, "wb") as stream:
+        torch.save(dict(content), stream)
 
 
 def read_checkpoint(path: Path, formats: Sequence[str] = (FORMAT,)) -> dict[str, Any]:

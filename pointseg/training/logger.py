@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
+
+from dinomed3d.runtime.atomic_files import new_file
 
 EVERY = 10
 """Training rows are means over this many steps."""
@@ -76,13 +77,11 @@ class TrainingLogger:
         """``metrics.csv`` and ``curves.png``, each under a temporary name first."""
         if not self.main:
             return
-        temporary = self.folder / f".metrics.{os.getpid()}.part"
         fields = ["step", *self.columns, *self.scores]
-        with temporary.open("w", newline="") as file:
+        with new_file(self._file) as part, part.open("w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=fields, restval="")
             writer.writeheader()
             writer.writerows(self.rows)
-        temporary.replace(self._file)
         from pointseg.pictures.training_curves import (
             draw_curves,  # matplotlib loads when first needed
         )

@@ -102,7 +102,7 @@ def retire(out: Path, case: str, *, keep: str | None = None) -> None:
             word, number = "edited" if touched else keep, 1
             while (kept := out / f"{case}.{word}{number}{ending}").exists():
                 number += 1
-            os.replace(mask, kept)
+            mask.rename(kept)
         elif ours or record["status"] == "begun":
             mask.unlink()
     for ending in OTHERS:

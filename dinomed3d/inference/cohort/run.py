@@ -33,7 +33,7 @@ from dinomed3d.inference.discovery.find_cases import find_cases
 from dinomed3d.inference.models.model import Model, open_model
 from dinomed3d.inference.report.quality import TrainingRange
 from dinomed3d.inference.report.run_report import write_report
-from dinomed3d.runtime.atomic_files import temp_path
+from dinomed3d.runtime.atomic_files import write_once
 from dinomed3d.runtime.errors import UserError
 
 ProgressCallback = Callable[[dict[str, Any]], None]
@@ -223,17 +223,7 @@ def take_shard(
         return cohort.cases, cohort.refusals
     number, count = shard
     path = out / f".division-into-{count}.json"
-    with suppress(FileExistsError):
-        part = temp_path(path)
-        part.write_text(json.dumps(divide(cohort.cases, count)), encoding="ascii")
-        try:
-            os.link(part, path)  # of two that start together one is first, and it is there whole
-        except (OSError, NotImplementedError) as error:
-            if isinstance(error, FileExistsError):
-                raise
-            os.replace(part, path)  # where there are no links
-        finally:
-            part.unlink(missing_ok=True)
+    write_once(path, json.dumps(divide(cohort.cases, count)).encode("ascii"))
     division = json.loads(path.read_text(encoding="ascii"))
 
     def place(name: str) -> int:

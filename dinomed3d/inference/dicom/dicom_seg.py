@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ from dinomed3d.inference.dicom.source import (
     slice_normal,
     slice_positions,
 )
-from dinomed3d.runtime.atomic_files import settle, temp_path
+from dinomed3d.runtime.atomic_files import new_file
 from dinomed3d.runtime.errors import UserError
 
 
@@ -76,7 +75,6 @@ def write_segmentation(
     present = _present(mask, named)
     segments = present or named  # an object needs segments, also where nothing was found
     planes = slice(None) if present else slice(0, 1)
-    part = temp_path(path)
     with _quiet_libraries():
         try:
             headers = read_headers(scan)
@@ -84,15 +82,13 @@ def write_segmentation(
             content = _build(
                 mask[planes], headers, planes, segments, list(named), (algorithm, version)
             )
-            path.parent.mkdir(parents=True, exist_ok=True)
-            content.save_as(part)
-            del content
-            if difference := _difference(part, mask, headers, segments):
-                raise CaseError(
-                    f"{path}: the DICOM segmentation differs when read back: {difference}"
-                )
-            settle(part)
-            os.replace(part, path)
+            with new_file(path) as part:
+                content.save_as(part)
+                del content
+                if difference := _difference(part, mask, headers, segments):
+                    raise CaseError(
+                        f"{path}: the DICOM segmentation differs when read back: {difference}"
+                    )
         except (CaseError, UserError):
             raise
         except (AttributeError, KeyError, TypeError, ValueError, NotImplementedError) as err:
@@ -100,8 +96,6 @@ def write_segmentation(
                 f"{series_place(scan)}: no DICOM segmentation can be made for this series: "
                 f"{' '.join(str(err).split())}; the mask itself is not concerned"
             ) from err
-        finally:
-            part.unlink(missing_ok=True)
     left_out = [name for name in named if name not in segments]
     return [f"no voxels, not in the DICOM segmentation: {', '.join(left_out)}"] if left_out else []
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from dinomed3d.inference.io.grid import (
     corner_distance_mm,
 )
 from dinomed3d.inference.io.voxels import watched
-from dinomed3d.runtime.atomic_files import settle, temp_path
+from dinomed3d.runtime.atomic_files import new_file
 
 __all__ = ["Grid", "Volume", "check_mask", "read_case", "read_grid", "read_mask", "write_mask"]
 
@@ -92,7 +91,7 @@ def write_mask(mask: NDArray[Any], grid: Grid, path: Path) -> None:
     Raises:
         ValueError: Another shape, type or ending.
         CaseError: The format cannot keep this geometry.
-        OSError: It cannot be written.
+        WriteError: It cannot be written.
     """
     if mask.shape != grid.shape_zyx or mask.dtype not in (np.uint8, np.uint16):
         raise ValueError(
@@ -101,13 +100,8 @@ def write_mask(mask: NDArray[Any], grid: Grid, path: Path) -> None:
         )
     if not path.name.endswith(grid.ending):
         raise ValueError(f"write_mask: 'path' must end in {grid.ending}, got {path.name}")
-    part = temp_path(path, grid.ending)  # ITK goes by the ending
-    try:
+    with new_file(path) as part:
         _FORMATS[grid.ending].write(np.ascontiguousarray(mask), grid, part)
-        settle(part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def read_mask(path: Path) -> NDArray[Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -18,7 +17,7 @@ from dinomed3d.inference.models.model import FINAL, PACKED, Model, fold_weights,
 from dinomed3d.inference.models.model_files import MANIFEST, open_holdings
 from dinomed3d.inference.models.network_weights import to_safetensors
 from dinomed3d.inference.models.training_volumes import training_volumes
-from dinomed3d.runtime.atomic_files import temp_path
+from dinomed3d.runtime.atomic_files import new_file
 from dinomed3d.runtime.errors import UserError
 
 LICENCE = "LICENSE.txt"
@@ -167,28 +166,19 @@ def _licence_name(text: bytes, derived: bool) -> str:
 
 def _write(out: Path, model: Model, manifest: Manifest, files: dict[str, bytes]) -> None:
     """The zip, under a temporary name until it is whole; one fold in memory at a time."""
-    temporary = temp_path(out)
     described = {}
-    try:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+    with new_file(out) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
 
-            def add(name: str, content: bytes) -> None:
-                member = zipfile.ZipInfo(name, MOMENT)
-                member.create_system, member.external_attr = 3, 0o100644 << 16
-                archive.writestr(member, content)
-                sha256 = hashlib.sha256(content).hexdigest()
-                described[name] = {"sha256": sha256, "bytes": len(content)}
+        def add(name: str, content: bytes) -> None:
+            member = zipfile.ZipInfo(name, MOMENT)
+            member.create_system, member.external_attr = 3, 0o100644 << 16
+            archive.writestr(member, content)
+            sha256 = hashlib.sha256(content).hexdigest()
+            described[name] = {"sha256": sha256, "bytes": len(content)}
 
-            for name in sorted(files):
-                add(name, files[name])
-            for fold in model.folds:
-                add(f"fold_{fold}/{PACKED}", to_safetensors(fold_weights(model, fold)))
-            whole = Manifest(**{**asdict(manifest), "files": dict(described)})
-            add(MANIFEST, whole.to_bytes())
-        with open(temporary, "rb+") as stream:
-            os.fsync(stream.fileno())
-        os.replace(temporary, out)
-    except OSError as error:
-        raise UserError(f"-o {out}: cannot be written ({error})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        for name in sorted(files):
+            add(name, files[name])
+        for fold in model.folds:
+            add(f"fold_{fold}/{PACKED}", to_safetensors(fold_weights(model, fold)))
+        whole = Manifest(**{**asdict(manifest), "files": dict(described)})
+        add(MANIFEST, whole.to_bytes())

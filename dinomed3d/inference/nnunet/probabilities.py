@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import Tensor
 from dinomed3d.inference.io.orientation import Reorientation
 from dinomed3d.inference.nnunet.plan import Plan
 from dinomed3d.inference.nnunet.preprocess import Prepared
-from dinomed3d.runtime.atomic_files import settle, temp_path
+from dinomed3d.runtime.atomic_files import move_into_place, temp_path
 
 
 class ProbabilityFile:
@@ -48,7 +47,7 @@ class ProbabilityFile:
         chunk = list(shape)
         chunk[self.axes[0]] = 1
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.part = temp_path(path, ".b2nd")
+        self.part = temp_path(path)
         self.array: Any = blosc2.zeros(
             (plan.heads, *shape),
             dtype=np.float16,
@@ -88,8 +87,7 @@ class ProbabilityFile:
     def finish(self) -> None:
         """Give the file its name."""
         self.array = None
-        settle(self.part)
-        os.replace(self.part, self.path)
+        move_into_place(self.part, self.path)
 
     def discard(self) -> None:
         """Remove what there is of it."""

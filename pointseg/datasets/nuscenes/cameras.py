@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dinomed3d.runtime.atomic_files import new_file
 from pointseg.datasets.dataset import DatasetError
 from pointseg.datasets.nuscenes.tables import Keyframe, read_table
-from pointseg.files.writing import new_file
 
 if TYPE_CHECKING:
     from pointseg.images.readers.frame import Frame

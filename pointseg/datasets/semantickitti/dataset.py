@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dinomed3d.runtime.atomic_files import new_file
 from pointseg.datasets.dataset import ClassList, DatasetError, require_scene, require_split
 from pointseg.datasets.labels import LabelMap
 from pointseg.datasets.prepared import read_index
 from pointseg.datasets.submission import Results, checked_prediction
 from pointseg.files.kitti import read_bin
-from pointseg.files.writing import new_file
 from pointseg.scene import IGNORE, Scene
 
 if TYPE_CHECKING:

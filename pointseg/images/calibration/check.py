@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dinomed3d.lifting import Camera
+from dinomed3d.runtime.atomic_files import new_file
 from dinomed3d.runtime.errors import UserError
-from pointseg.files.writing import new_file
 from pointseg.images.calibration.agreement import (
     ENOUGH,
     Evidence,

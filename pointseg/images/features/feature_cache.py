@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from dinomed3d.runtime.atomic_files import new_file
 from dinomed3d.runtime.errors import UserError
-from pointseg.files.writing import new_file
 from pointseg.images.readers.frame import Frame
 from pointseg.images.readers.image_files import moved_since
 

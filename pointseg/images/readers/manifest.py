@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinomed3d.lifting import Camera
-from pointseg.files.writing import new_file
+from dinomed3d.runtime.atomic_files import new_file
 from pointseg.images.readers.frame import Frame, ImagesError, make_camera
 from pointseg.images.readers.image_files import DepthFile, ImageFile
 

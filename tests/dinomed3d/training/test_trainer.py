@@ -227,7 +227,7 @@ def test_a_run_that_cannot_start_leaves_the_old_model_alone(nnunet, monkeypatch)
 def test_leftovers_of_a_kill_while_writing_are_removed(nnunet):
     folder = fold_folder(nnunet)
     folder.mkdir(parents=True)
-    (folder / ".checkpoint_latest.pth.1234.tmp").write_bytes(b"half")
+    (folder / ".00000000-1-00000000.part.checkpoint_latest.pth").write_bytes(b"half")
     trainer().run_training()
     assert not list(folder.glob(".checkpoint*"))
 

@@ -40,7 +40,7 @@ def write(task: str, folder: Path) -> list[str]:
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
     if task == "slow":
-        part = folder.with_name(f".{folder.name}.0000.part")
+        part = folder.with_name(f".0000.part.{folder.name}")
         part.mkdir(parents=True)
         try:
             time.sleep(60)
@@ -157,7 +157,7 @@ def test_an_interrupt_leaves_whole_scenes_only_and_no_process(
         stderr=subprocess.PIPE,
         encoding="utf-8",
     )
-    part = out / "train" / ".slow.0000.part"
+    part = out / "train" / ".0000.part.slow"
     end = time.monotonic() + 60
     while not (part.exists() and (out / "train" / "a" / "coord.npy").exists()):
         assert time.monotonic() < end and child.poll() is None

@@ -160,8 +160,8 @@ def test_a_full_disk_leaves_no_half_scene(tmp_path: Path, monkeypatch: pytest.Mo
 def test_saving_replaces_a_scene_and_what_a_killed_process_left(tmp_path: Path) -> None:
     folder = written(tmp_path) / "train" / "one"
     (folder / "old.npy").touch()
-    left = tmp_path / "train" / ".one.1234abcd.part"
-    other = tmp_path / "train" / ".one_more.1234abcd.part"
+    left = tmp_path / "train" / ".1234abcd.part.one"
+    other = tmp_path / "train" / ".1234abcd.part.one_more"
     left.mkdir()
     other.mkdir()
     save_scene(folder, ARRAYS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from dinomed3d.runtime.atomic_files import WriteError
 from pointseg.files import (
     SUFFIXES,
     CloudFileError,
@@ -282,7 +283,7 @@ def test_a_file_that_may_not_be_read_is_refused(tmp_path, monkeypatch):
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(CloudFileError, match=r"a\.ply: could not be written: "):
+    with pytest.raises(WriteError, match=r"a\.ply: could not be written: "):
         write_cloud(tmp_path / "file" / "a.ply", scene())
 
 

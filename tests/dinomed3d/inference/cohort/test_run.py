@@ -332,13 +332,13 @@ def test_leftovers_of_dead_writers_go_and_of_living_ones_stay(spec, tmp_path):
     out = Path(spec.out)
     out.mkdir()
     mine = temp_path(out / "scan1.json")
-    assert mine.name.startswith(".scan1.json.") and mine != temp_path(out / "scan1.json")
-    host = mine.name.split(".")[3].split("-")[0]
+    assert mine.name.endswith(".part.scan1.json") and mine != temp_path(out / "scan1.json")
+    host = mine.name[1:].split("-")[0]
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
-        alive = out / f".scan1.nii.gz.{host}-{process.pid}-00000000.part.nii.gz"
-        elsewhere = out / ".scan1.nii.gz.00000000-1-00000000.part.nii.gz"
-        foreign = out / ".notes.part"
+        alive = out / f".{host}-{process.pid}-00000000.part.scan1.nii.gz"
+        elsewhere = out / ".00000000-1-00000000.part.scan1.nii.gz"
+        foreign = out / ".part.notes"
         for path in (alive, elsewhere, foreign):
             path.write_text("")
         atomic_files.remove_leftovers([out])

@@ -72,7 +72,7 @@ def test_round_trip(folder, tmp_path):
     assert manifest["versions"].keys() == {"dinomed3d", "nnunetv2", "torch"}
     assert manifest["versions"]["dinomed3d"] == __version__
     assert manifest["licence"] is None and manifest["dinov3_derived"] is False
-    assert not [p for p in tmp_path.iterdir() if p.name.endswith(".part")]
+    assert not [p for p in tmp_path.iterdir() if ".part." in p.name]
 
 
 def test_no_optimizer_and_each_memory_once(folder, tmp_path):
@@ -205,8 +205,8 @@ def test_an_existing_file_is_kept(folder, tmp_path):
     assert open_model(package_model(folder, out, overwrite=True)).folds == ("0", "1")
     with pytest.raises(UserError, match="must name a .zip"):
         package_model(folder, tmp_path / "m.tar")
-    with pytest.raises(UserError, match="cannot be written"):
-        package_model(folder, tmp_path / "none" / "m.zip")
+    with pytest.raises(UserError, match="could not be written"):
+        package_model(folder, out / "m.zip")
 
 
 def labels_folder(folder):
