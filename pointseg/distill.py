@@ -1,9 +1,9 @@
-"""D-DITR: a 3D network learns to say what a frozen 2D encoder sees at each point; then images can go.
+"""D-DITR: distils 2D features into a 3D backbone, which then needs no images.
 
-    points -> backbone -> (N, C) features -> linear -> what images would show there
-    images -> encoder  -> lift -> (N, C') what they show                    (cosine)
+    points -> backbone -> (N, C) -> linear -> (N, C') prediction
+    images -> encoder  -> lift             -> (N, C') target       cosine distance where visible
 
-Source: Abou Zeid 2025, arXiv:2503.18944, section 3; section 2.12 of the method's description.
+Source: D-DITR (Knaebel et al. 2025, "DINO in the Room", arXiv:2503.18944), section 3.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from pointseg.ditr import PointImages
 
 
 class DistillationOutput(NamedTuple):
-    """What the student says and what the teacher sees."""
+    """Student prediction and teacher target."""
 
-    said: Tensor
-    """(N, C) of each point."""
-    shown: Tensor
-    """(N, C) what the images show there."""
-    seen: Tensor
-    """(N,) whether they do."""
-    said_of_images: Tensor | None = None
-    """(M, C) of each view that shows something of its cloud."""
-    shown_of_images: Tensor | None = None
-    """(M, C) the encoder's summary of that view."""
+    prediction: Tensor
+    """(N, C') the student's prediction for each point."""
+    target: Tensor
+    """(N, C') the image feature of each point; zeros where it is visible in no view."""
+    visible: Tensor
+    """(N,) bool, whether the point is visible in some view."""
+    image_prediction: Tensor | None = None
+    """(M, C') the student's prediction for each view that shows some of its cloud; None without that loss."""
+    image_target: Tensor | None = None
+    """(M, C') the encoder's class token of these views."""
 
 
 class Distiller(nn.Module):
-    """A student backbone that reads no images, and the teacher that does.
+    """Student backbone (points only) and teacher (frozen image encoder).
 
-    The names of the student's parameters (``backbone.``) are those of a segmenter, which starts from them.
+    The student's parameters are named ``backbone.``, as in a segmenter, which can be initialised from them.
     """
 
     def __init__(
@@ -50,22 +50,24 @@ class Distiller(nn.Module):
         datasets: int = 1,
         summaries: bool = False,
     ) -> None:
-        """Put them together.
+        """Combine student and teacher.
 
         Args:
             backbone: the student.
             images: the teacher.
-            datasets: each has a linear layer of its own from student to teacher.
-            summaries: whether the student also learns what the encoder says of each image as a whole, from
-                the mean of its coarsest features.
+            datasets: number of datasets; each has its own linear head.
+            summaries: whether the student also predicts each image's class token, from the mean of its
+                coarsest features.
 
         Raises:
-            UserError: a student that is given images itself.
-            ValueError: no dataset.
+            UserError: the student reads images itself.
+            ValueError: ``datasets`` is below 1.
         """
         super().__init__()
         if backbone.image_channels is not None:
-            raise UserError("Distiller: the student must not read images; build it without")
+            raise UserError(
+                "Distiller: the student 'backbone' must not read images; build it without"
+            )
         if datasets < 1:
             raise ValueError(f"Distiller: 'datasets' must be >= 1, got {datasets}")
         self.backbone, self.images = backbone, images
@@ -77,84 +79,87 @@ class Distiller(nn.Module):
             self.summary_head = nn.Linear(backbone.level_channels[-1], images.channels)
 
     def forward(self, cloud: Cloud) -> DistillationOutput:
-        """What both make of a batch.
+        """Student prediction and teacher target of a batch.
 
         Args:
-            cloud: N points with their images; with ``source`` where there are several datasets.
+            cloud: N points with their images or feature maps; with ``source`` if there are several datasets.
 
         Raises:
-            UserError: no images, or, for summaries, features of them instead.
+            UserError: there are no images, or only feature maps where class tokens are needed.
         """
         summaries = None
         if self.summary_head is not None:
             if cloud.images is None:
                 raise UserError(
-                    "the loss on whole images needs the images; a cache holds features of their patches "
-                    "only: leave out --image-cache, or the loss"
+                    "the loss on class tokens needs the images, a cache holds patch features only; leave out "
+                    "--image-cache or the loss"
                 )
             maps, flat = self.images.encode_with_cls(cloud.images.flatten(0, 1))
             shape = cloud.images.shape[:2]
             summaries = flat.unflatten(0, shape)
             cloud = replace(cloud, images=None, image_maps=maps.unflatten(0, shape))
         with torch.no_grad():
-            shown, seen = self.images(cloud)
+            target, visible = self.images(cloud)
         found = self.backbone(cloud)
-        said = self._said(found.feat, cloud)
+        prediction = self._predict_points(found.feat, cloud)
         if summaries is None:
-            return DistillationOutput(said, shown, seen)
-        of_images, targets = self._of_images(found, cloud, summaries)
-        return DistillationOutput(said, shown, seen, of_images, targets)
+            return DistillationOutput(prediction, target, visible)
+        return DistillationOutput(
+            prediction, target, visible, *self._predict_images(found, cloud, summaries)
+        )
 
-    def _said(self, feat: Tensor, cloud: Cloud) -> Tensor:
-        """(N, C') by the head of each sample's dataset."""
+    def _predict_points(self, feat: Tensor, cloud: Cloud) -> Tensor:
+        """(N, C') from the head of each sample's dataset."""
         if len(self.heads) == 1:
-            said: Tensor = self.heads[0](feat)
-            return said
+            prediction: Tensor = self.heads[0](feat)
+            return prediction
         if cloud.source is None:
             raise UserError(
-                f"Distiller: clouds must say which of {len(self.heads)} datasets they are of"
+                f"Distiller: 'cloud.source' must name one of {len(self.heads)} datasets per sample, is None"
             )
-        parts = feat.split(_counts(_sample_ends(cloud)).tolist())
-        said = torch.cat(
+        samples = feat.split(_counts(_sample_ends(cloud)).tolist())
+        prediction = torch.cat(
             [
-                self.heads[source](part)
-                for source, part in zip(cloud.source.tolist(), parts, strict=True)
+                self.heads[k](sample)
+                for k, sample in zip(cloud.source.tolist(), samples, strict=True)
             ]
         )
-        # Heads of datasets that are not in the batch take part with nothing: gradients are summed over
-        # devices, which wait for all of them.
+        # Heads of datasets that are not in the batch contribute zero, so that all have gradients: DDP
+        # waits for every parameter.
         idle = torch.stack([p.sum() for p in self.heads.parameters()]).sum()
-        return said + 0 * idle.to(said.dtype)
+        return prediction + 0 * idle.to(prediction.dtype)
 
-    def _of_images(self, found: Features, cloud: Cloud, summaries: Tensor) -> tuple[Tensor, Tensor]:
-        """What is said of each view that shows something, and its summary."""
+    def _predict_images(
+        self, found: Features, cloud: Cloud, summaries: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(M, C') predicted and true class tokens of the views that show some point."""
         assert self.summary_head is not None and cloud.image_mask is not None
         coarse = found.levels[-1]
         means = torch.stack(
-            [part.float().mean(0) for part in coarse.feat.split(_counts(coarse.offset).tolist())]
+            [cell.float().mean(0) for cell in coarse.feat.split(_counts(coarse.offset).tolist())]
         )  # (B, C)
-        said = self.summary_head(means.to(coarse.feat.dtype))  # (B, C')
+        prediction = self.summary_head(means.to(coarse.feat.dtype))  # (B, C')
         ends = _sample_ends(cloud)
-        cloud_of = torch.searchsorted(cloud.offset, ends)  # (S,) which merged cloud a sample is in
+        cloud_of = torch.searchsorted(cloud.offset, ends)  # (S,) the Mix3D cloud of each sample
         masks = cloud.image_mask.split(_counts(ends).tolist())
         shows = torch.stack([mask.any(0) for mask in masks])  # (S, V)
         sample, _ = torch.nonzero(shows, as_tuple=True)
-        return said[cloud_of[sample]], summaries[shows]
+        return prediction[cloud_of[sample]], summaries[shows]
 
 
-def cosine_distance(said: Tensor, shown: Tensor, seen: Tensor | None = None) -> Tensor:
-    """Mean of 1 - cos over rows; 0, still with gradients, where there are none.
+def cosine_distance(prediction: Tensor, target: Tensor, visible: Tensor | None = None) -> Tensor:
+    """Mean over rows of 1 - cos(prediction, target); 0, still with gradients, without rows.
 
     Args:
-        said: (N, C).
-        shown: (N, C), not all 0 in a row.
-        seen: (N,) bool, the rows that count; None: all.
+        prediction: (N, C).
+        target: (N, C), no row all zeros.
+        visible: (N,) bool, the rows that count; None: all.
     """
-    if seen is not None:
-        said, shown = said[seen], shown[seen]
-    if not len(said):
-        return said.sum()
-    return (1 - F.cosine_similarity(said.float(), shown.float(), dim=1)).mean()
+    if visible is not None:
+        prediction, target = prediction[visible], target[visible]
+    if not len(prediction):
+        return prediction.sum()
+    return (1 - F.cosine_similarity(prediction.float(), target.float(), dim=1)).mean()
 
 
 def _sample_ends(cloud: Cloud) -> Tensor:

@@ -29,7 +29,8 @@ from textured_views import SIZE
 
 from pointseg.config.presets import recipe_for
 from pointseg.config.recipe import override
-from pointseg.images.config import ImageRecipe
+from pointseg.images.config import ImageConfig
+from pointseg.images.visibility import VisibilityConfig
 
 CHANGES = ("voxel_m=0.08", "batch_size=2", "evaluations=1")
 
@@ -97,8 +98,13 @@ def benchmark(plan: Plan, work: Path) -> None:
         f"a linear layer on the encoder names {told['patches_named_rightly']:.3f} of the patches rightly"
     )
     name, config = textured_encoder.NAME, textured_encoder.CONFIG
-    images = ImageRecipe(
-        encoder=name, encoder_config=config, size=SIZE, views=plan.views, margin_m=0.05, fuse="mean"
+    images = ImageConfig(
+        encoder=name,
+        encoder_config=config,
+        size=SIZE,
+        views=plan.views,
+        visibility=VisibilityConfig(depth_tolerance_m=0.05),
+        fuse="mean",
     )
     recipe = replace(recipe_for("synthetic", plan.backbone, "small"), dataset=data.name)
     bench = Bench(

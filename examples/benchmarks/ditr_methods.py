@@ -22,7 +22,7 @@ from pointseg.config.recipe import Recipe
 from pointseg.datasets.dataset import Dataset
 from pointseg.evaluation.evaluate import ScoreSpec, score
 from pointseg.evaluation.visualize_features import show_features
-from pointseg.images.config import ImageRecipe
+from pointseg.images.config import ImageConfig
 from pointseg.images.features.encoder import open_encoder
 from pointseg.loading.build_feature_cache import CacheSpec, cache_features
 from pointseg.training.distillation_task import Distillation
@@ -76,7 +76,7 @@ class Bench:
     data: Dataset
     recipe: Recipe
     """The same for all methods, but for how often the scenes are seen."""
-    images: ImageRecipe
+    images: ImageConfig
     work: Path
     """Features of the images are in ``features`` below it."""
     epochs: int

@@ -30,6 +30,7 @@ from pointseg.cli.train import fitted
 from pointseg.config.presets import images_for, recipe_for
 from pointseg.config.recipe import override
 from pointseg.datasets.folder.dataset import Folder
+from pointseg.images.visibility import VisibilityConfig
 
 SIZE = (240, 320)
 CHANGES = (
@@ -75,8 +76,11 @@ def benchmark(plan: Plan, root: Path, work: Path) -> None:
     textured_encoder.save(encoder, weights)
     images = replace(
         images_for("folder", name),
-        encoder_config=textured_encoder.CONFIG, size=SIZE, margin_m=0.02, fuse="mean",
-    )  # fmt: skip
+        encoder_config=textured_encoder.CONFIG,
+        size=SIZE,
+        visibility=VisibilityConfig(depth_tolerance_m=0.02),
+        fuse="mean",
+    )
     recipe = override(fitted(recipe_for("folder", plan.backbone, "small"), data), CHANGES)
     bench = Bench(
         data=data,

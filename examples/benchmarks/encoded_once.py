@@ -26,7 +26,7 @@ from pointseg.config.presets import recipe_for
 from pointseg.config.recipe import Protocol
 from pointseg.ditr import PointImages
 from pointseg.evaluation.tta import InferenceProtocol, TestTimePredictor
-from pointseg.images.config import ImageRecipe
+from pointseg.images.config import ImageConfig
 from pointseg.loading.scene_images import SceneImageLoader, Showing, Views
 from pointseg.training.checkpoint import build_segmenter
 from pointseg.training.image_encoder import open_for
@@ -75,7 +75,7 @@ def main() -> None:
     config = {"embed_dim": 24, "depth": 1, "num_heads": 2} if given.tiny else {}
     size = (60, 80) if given.tiny else (240, 320)
     encoder, images = open_for(
-        ImageRecipe(encoder=given.encoder, encoder_config=config, size=size, views=given.views),
+        ImageConfig(encoder=given.encoder, encoder_config=config, size=size, views=given.views),
         "none",
     )
     recipe = replace(

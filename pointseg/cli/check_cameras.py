@@ -8,23 +8,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pointseg.cli.command import DATASETS, at_least, run_command
+from pointseg.cli.command import at_least, run_command
 from pointseg.cli.images import DEFAULT
-from pointseg.cli.predict import UNITS
 from pointseg.cli.progress import Bar, bar
 from pointseg.cli.train import fitted
+from pointseg.datasets.conventions import DATASETS, PICTURE_UP_AXES, UNITS_M
 from pointseg.images.visibility import OCCLUSIONS
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from pointseg.images.calibration.check import CheckSpec, Inspection
+    from pointseg.images.calibration.check import CameraCheck, CheckSpec
     from pointseg.images.readers.frame import Frame, ProvidesFrames
     from pointseg.scene import Scene
 
 NAME = "pointseg-check-cameras"
-UPS = ("z", "-z", "y", "-y", "x", "-x")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -69,12 +68,12 @@ def _parser() -> argparse.ArgumentParser:
         help="images to look at, evenly spread over those that have points in view (default: 8)",
     )  # fmt: skip
     parser.add_argument(
-        "--unit", choices=UNITS,
+        "--unit", choices=tuple(UNITS_M),
         help="for CLOUD: of its coordinates and of its cameras' poses; depth maps have their own, depth_scale "
         "(default: metre)",
     )  # fmt: skip
     parser.add_argument(
-        "--up", choices=UPS,
+        "--up", choices=PICTURE_UP_AXES,
         help="axis of the points that points up, for pictures; --up=-y for camera coordinates (default: z; -y "
         "where a cloud is its own image)",
     )  # fmt: skip
@@ -104,9 +103,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _spec(arguments: argparse.Namespace, shown: Bar) -> CheckSpec:
     from dinomed3d.runtime.errors import UserError
-    from pointseg.datasets.folder.description import UNITS as METRES
     from pointseg.images.calibration.check import CheckSpec
-    from pointseg.images.visibility import Visibility
+    from pointseg.images.visibility import VisibilityConfig
 
     if (arguments.cloud is None) == (arguments.dataset is None):
         raise UserError("give either the file of a cloud, or --dataset with --root")
@@ -117,8 +115,8 @@ def _spec(arguments: argparse.Namespace, shown: Bar) -> CheckSpec:
     if arguments.dataset is not None:
         scene, frames, turn, unit_m, usual = _of_dataset(arguments)
     else:
-        usual = Visibility.margin_m
-        unit_m = METRES[arguments.unit or "metre"]
+        usual = VisibilityConfig.depth_tolerance_m
+        unit_m = UNITS_M[arguments.unit or "metre"]
         scene, frames = _of_cloud(arguments, unit_m, shown)
         if arguments.cameras is None:
             up = arguments.up or "-y"
@@ -127,16 +125,16 @@ def _spec(arguments: argparse.Namespace, shown: Bar) -> CheckSpec:
         frames=frames,
         out=arguments.out,
         count=arguments.views,
-        rule=Visibility(
+        visibility=VisibilityConfig(
             near_m=near,
             far_m=far,
-            margin_m=usual if margin is None else margin,
+            depth_tolerance_m=usual if margin is None else margin,
             occlusion=arguments.occlusion,
         ),
         up=up,
         turn=turn,
         unit_m=unit_m,
-        units=METRES,
+        units=UNITS_M,
         progress=shown,
     )
 
@@ -163,7 +161,8 @@ def _of_dataset(
     )
     if not hasattr(dataset, "frames"):
         raise UserError(f"--dataset {arguments.dataset}: has no images")
-    margin_m = images_of(fitted(RECIPES[arguments.dataset], dataset), DEFAULT).margin_m
+    images = images_of(fitted(RECIPES[arguments.dataset], dataset), DEFAULT)
+    tolerance_m = images.visibility.depth_tolerance_m
     split = arguments.split or dataset.splits()[0]
     names = dataset.scenes(split) if arguments.scene is None else (arguments.scene,)
     for name in names:
@@ -171,9 +170,9 @@ def _of_dataset(
         if frames:
             description = getattr(dataset, "description", None)
             if description is None:
-                return dataset.load(split, name), frames, None, None, margin_m
+                return dataset.load(split, name), frames, None, None, tolerance_m
             turn = turn_of(description.up)
-            return dataset.load(split, name), frames, turn, description.unit_m, margin_m
+            return dataset.load(split, name), frames, turn, description.unit_m, tolerance_m
     which = f"scene {split}/{names[0]}" if len(names) == 1 else f"no scene of the split {split}"
     raise UserError(f"{dataset.name}: {which} has {'no ' if len(names) == 1 else ''}images")
 
@@ -235,12 +234,12 @@ def _told_points(scene: Scene, shown: Bar) -> Scene:
     return scene if kept.all() else scene.select(kept)
 
 
-def _table(found: Inspection) -> str:
+def _table(found: CameraCheck) -> str:
     """A line per view; in brackets the same with the pose inverted, and with pixels shuffled."""
-    from pointseg.images.calibration.agreement import Evidence
+    from pointseg.images.calibration.agreement import Agreement
     from pointseg.images.calibration.pose_conventions import INVERTED
 
-    def told(view: Evidence | None, name: str, digits: int) -> str:
+    def told(view: Agreement | None, name: str, digits: int) -> str:
         value = None if view is None else getattr(view, name)
         return "-" if value is None else f"{value:.{digits}f}"
 
@@ -290,10 +289,10 @@ def _run(arguments: argparse.Namespace, shown: Bar) -> int:
             "poses: neither depth maps, nor colours of points, nor ground below upright cameras tell whether they "
             "are right: look at the pictures"
         )  # fmt: skip
-    for finding in found.findings:
-        print(f"{'note' if finding.note else 'problem'}: {finding}")
+    for issue in found.issues:
+        print(f"{'note' if issue.note else 'problem'}: {issue}")
     print(f"look at {arguments.out / 'cloud.png'} and {arguments.out / 'views'}")
-    return int(arguments.strict and not all(finding.note for finding in found.findings))
+    return int(arguments.strict and not all(issue.note for issue in found.issues))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

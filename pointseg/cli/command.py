@@ -10,9 +10,9 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from pointseg.datasets.conventions import DATASETS
+
 DEVICES = ("auto", "cpu", "cuda", "mps")
-# Named here once more, since the packages that own them take a second to import.
-DATASETS = ("synthetic", "folder", "scannet", "scannet200", "s3dis", "semantickitti", "nuscenes")
 BACKBONES = ("ptv3", "minkunet", "pointnext")
 
 

@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pointseg.cli.command import DATASETS, add_data, run_command
+from pointseg.cli.command import add_data, run_command
 from pointseg.cli.images import add_encoder, add_encoder_weights, seen_by
 from pointseg.cli.train import add_run, fitted, is_main, run_spec
+from pointseg.datasets.conventions import DATASETS
 
 if TYPE_CHECKING:
     from pointseg.config.recipe import Recipe
@@ -94,8 +95,6 @@ def _other(text: str, arguments: argparse.Namespace) -> Part:
 
 def _say_rules(parts: Sequence[Part], recipe: Recipe) -> None:
     """What the datasets have in common of how they are seen, and what not."""
-    from pointseg.images.visibility_rule import by_rule_of, rule_in_words
-
     first, images = parts[0].dataset.name, recipe.images
     assert images is not None
     height, width = images.size
@@ -105,8 +104,8 @@ def _say_rules(parts: Sequence[Part], recipe: Recipe) -> None:
         file=sys.stderr,
     )
     for part in parts:
-        rule = images if part.images is None else by_rule_of(images, part.images)
-        print(f"{part.dataset.name}: {rule_in_words(rule)}", file=sys.stderr)
+        rule = images if part.images is None else images.with_visibility_of(part.images)
+        print(f"{part.dataset.name}: {rule.viewing_in_words()}", file=sys.stderr)
 
 
 def _distil(arguments: argparse.Namespace, recipe: Recipe, dataset: Mixture) -> int:

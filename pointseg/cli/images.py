@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from dinomed3d.lifting import Encoder
-    from pointseg.images.config import ImageRecipe
+    from pointseg.images.config import ImageConfig
     from pointseg.images.features.feature_cache import FeatureCache
     from pointseg.training.checkpoint import EncoderSource
 
@@ -68,7 +68,7 @@ def add_seeing(group: Any) -> None:
     )  # fmt: skip
 
 
-def seeing_changes(arguments: argparse.Namespace) -> Callable[[ImageRecipe], ImageRecipe]:
+def seeing_changes(arguments: argparse.Namespace) -> Callable[[ImageConfig], ImageConfig]:
     """What the options of ``add_seeing`` change."""
     changes: dict[str, Any] = {}
     if arguments.image_views is not None:
@@ -79,8 +79,8 @@ def seeing_changes(arguments: argparse.Namespace) -> Callable[[ImageRecipe], Ima
 
 
 def seen_by(
-    images: ImageRecipe, arguments: argparse.Namespace
-) -> tuple[Encoder | None, FeatureCache | None, ImageRecipe]:
+    images: ImageConfig, arguments: argparse.Namespace
+) -> tuple[Encoder | None, FeatureCache | None, ImageConfig]:
     """The encoder or the cache of its features, and the recipe with what they know.
 
     Raises:

@@ -12,13 +12,13 @@ from pointseg.cli.command import choose_device, run_command
 from pointseg.cli.images import add_seeing, model_encoder, seeing_changes
 from pointseg.cli.progress import Bar, bar
 from pointseg.cli.test import add_machine, add_protocol, choose_precision, protocol_changes
+from pointseg.datasets.conventions import UNITS_M
 
 if TYPE_CHECKING:
     from pointseg.datasets.folder.cameras import CameraRule
 
 NAME = "pointseg-predict"
 SEEN_FROM = ("middle", "origin", "up")
-UNITS = ("metre", "centimetre", "millimetre", "foot")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -46,7 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--overwrite", action="store_true", help="predict again what is there")
     cloud = parser.add_argument_group("what the clouds are like")
     cloud.add_argument(
-        "--unit", choices=UNITS, help="of their coordinates (default: as in training, else metre)"
+        "--unit",
+        choices=tuple(UNITS_M),
+        help="of their coordinates (default: as in training, else metre)",
     )
     cloud.add_argument(
         "--up",
@@ -98,7 +100,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace, shown: Bar) -> int:
-    from pointseg.datasets.folder.description import UNITS as METRES
     from pointseg.prediction.predict import PredictSpec, predict
     from pointseg.prediction.summary_table import table
 
@@ -111,7 +112,7 @@ def _run(arguments: argparse.Namespace, shown: Bar) -> int:
             model=arguments.model,
             protocol=protocol_changes(arguments),
             full=arguments.full or arguments.views is not None,
-            unit_m=None if arguments.unit is None else METRES[arguments.unit],
+            unit_m=None if arguments.unit is None else UNITS_M[arguments.unit],
             up=arguments.up,
             strength_max=arguments.strength_max,
             seen_from=arguments.seen_from,

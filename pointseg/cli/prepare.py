@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from pointseg.cli.command import run_command
+from pointseg.datasets.conventions import PREPARED_DATASETS
 
 if TYPE_CHECKING:
     from pointseg.datasets.prepare_scenes import Preparation
 
 NAME = "pointseg-prepare"
-DATASETS = ("scannet", "scannet200", "s3dis", "semantickitti", "nuscenes")
 IN_SOURCE = Path("in --source")
 NATIVE = "native"
 SHOWN = 20
@@ -33,7 +33,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit codes: 0 all scenes are ready; 1 some failed, they are listed, and the others are "
         "ready; 2 nothing could be done; 130 interrupted.",
     )
-    parser.add_argument("--dataset", required=True, choices=DATASETS)
+    parser.add_argument("--dataset", required=True, choices=PREPARED_DATASETS)
     parser.add_argument(
         "--source", required=True, type=Path, metavar="DIR", help="the official download, unpacked"
     )

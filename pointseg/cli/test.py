@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pointseg.config.recipe import Protocol
     from pointseg.datasets.dataset import Dataset
     from pointseg.evaluation.evaluate import Score
-    from pointseg.images.config import ImageRecipe
+    from pointseg.images.config import ImageConfig
 
 NAME = "pointseg-test"
 OF_DATASET = ""
@@ -259,7 +259,7 @@ def _check_options(arguments: argparse.Namespace) -> None:
         )
 
 
-def _sight(arguments: argparse.Namespace, dataset: Dataset) -> ImageRecipe | None:
+def _sight(arguments: argparse.Namespace, dataset: Dataset) -> ImageConfig | None:
     """By which rule seen and unseen points are told apart, if that is asked for."""
     from dinomed3d.runtime.errors import UserError
     from pointseg.config.presets import RECIPES, images_of
@@ -279,7 +279,7 @@ def _sight(arguments: argparse.Namespace, dataset: Dataset) -> ImageRecipe | Non
     return seeing_changes(arguments)(images)
 
 
-def _images_of(model: Path) -> ImageRecipe | None:
+def _images_of(model: Path) -> ImageConfig | None:
     """How images take part in a trained model."""
     from dinomed3d.runtime.errors import UserError
     from pointseg.config.recipe import read_recipe

@@ -9,7 +9,8 @@ from typing import Any
 
 from pointseg.config.optimizer import OptimizerSpec
 from pointseg.config.recipe import Protocol, Recipe, RecipeError
-from pointseg.images.config import ImageRecipe
+from pointseg.images.config import ImageConfig
+from pointseg.images.visibility import VisibilityConfig
 from pointseg.transforms.augmentation import Augmentation
 
 _INDOOR = OptimizerSpec(
@@ -98,14 +99,18 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
 )
 
 # Of patches of 16 pixels; sections 2.2 and 2.3 of the method's description.
-_IMAGES: Mapping[str, ImageRecipe] = MappingProxyType(
+_IMAGES: Mapping[str, ImageConfig] = MappingProxyType(
     {
-        "scannet": ImageRecipe(near_m=1.0, far_m=4.0),
-        "scannet200": ImageRecipe(near_m=1.0, far_m=4.0),
-        "s3dis": ImageRecipe(size=(512, 512)),
-        "nuscenes": ImageRecipe(size=(384, 672), views=None, occlusion="none"),
-        "semantickitti": ImageRecipe(size=(384, 1248), views=None, occlusion="none"),
-        "folder": ImageRecipe(),
+        "scannet": ImageConfig(visibility=VisibilityConfig(near_m=1.0, far_m=4.0)),
+        "scannet200": ImageConfig(visibility=VisibilityConfig(near_m=1.0, far_m=4.0)),
+        "s3dis": ImageConfig(size=(512, 512)),
+        "nuscenes": ImageConfig(
+            size=(384, 672), views=None, visibility=VisibilityConfig(occlusion="none")
+        ),
+        "semantickitti": ImageConfig(
+            size=(384, 1248), views=None, visibility=VisibilityConfig(occlusion="none")
+        ),
+        "folder": ImageConfig(),
     }
 )
 # The paper's, where patches have 14.
@@ -114,7 +119,7 @@ _SIZES_OF_14 = {
 }  # fmt: skip
 
 
-def images_of(recipe: Recipe, encoder: str) -> ImageRecipe:
+def images_of(recipe: Recipe, encoder: str) -> ImageConfig:
     """How the images of a recipe's dataset take part, for one encoder; of one's own clouds by their voxels.
 
     Args:
@@ -129,10 +134,12 @@ def images_of(recipe: Recipe, encoder: str) -> ImageRecipe:
         return images
     # What hides a point must be large beside a voxel, and no more: 0.2 m would hide nothing in small objects.
     finer = min(1.0, recipe.voxel_m / SCANNET.voxel_m)
-    return replace(images, margin_m=images.margin_m * finer)
+    visibility = images.visibility
+    tolerance = visibility.depth_tolerance_m * finer
+    return replace(images, visibility=replace(visibility, depth_tolerance_m=tolerance))
 
 
-def images_for(dataset: str, encoder: str) -> ImageRecipe:
+def images_for(dataset: str, encoder: str) -> ImageConfig:
     """How the images of a dataset take part, for one encoder, whatever its voxels.
 
     Raises:

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 from dinomed3d.runtime.errors import UserError
 from pointseg.config.optimizer import OptimizerSpec
-from pointseg.datasets.axes import UPS
-from pointseg.images.config import ImageRecipe
+from pointseg.datasets.conventions import UP_AXES
+from pointseg.images.config import ImageConfig
 from pointseg.transforms.augmentation import Augmentation
 from pointseg.transforms.test_time_augmentation import TTA_SETS
 
@@ -63,7 +63,7 @@ class Form:
 
     def __post_init__(self) -> None:
         _require("Form", "unit_m", self.unit_m, self.unit_m > 0, "> 0 metres")
-        _require("Form", "up", self.up, self.up in UPS, f"one of {', '.join(UPS)}")
+        _require("Form", "up", self.up, self.up in UP_AXES, f"one of {', '.join(UP_AXES)}")
         most = self.strength_max
         _require("Form", "strength_max", most, most is None or 0 < most < inf, "> 0, or null")
 
@@ -108,7 +108,7 @@ class Recipe:
     """Weight of the Lovasz-softmax loss; cross-entropy has weight 1."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     optimizer: OptimizerSpec = field(default_factory=OptimizerSpec)
-    images: ImageRecipe | None = None
+    images: ImageConfig | None = None
     """How images take part; None: they do not."""
     test: Protocol = field(default_factory=Protocol)
     form: Form = field(default_factory=Form)
@@ -165,7 +165,19 @@ def read_recipe(text: str) -> Recipe:
         found = json.loads(text)
     except json.JSONDecodeError as error:
         raise RecipeError(f"read_recipe: not JSON: {error}") from error
-    return _parse(Recipe, found, "recipe")
+    return _parse(Recipe, _with_visibility(found), "recipe")
+
+
+def _with_visibility(found: Any) -> Any:
+    """A recipe of checkpoints written before ``images.visibility``, with the keys that are in it now."""
+    images = found.get("images") if isinstance(found, dict) else None
+    if not isinstance(images, dict) or "visibility" in images:
+        return found
+    moved = {name: name for name in ("near_m", "far_m", "occlusion")}
+    moved["margin_m"] = "depth_tolerance_m"
+    visibility = {moved[key]: value for key, value in images.items() if key in moved}
+    kept = {key: value for key, value in images.items() if key not in moved}
+    return {**found, "images": {**kept, "visibility": visibility}}
 
 
 def override(recipe: Recipe, changes: Sequence[str]) -> Recipe:

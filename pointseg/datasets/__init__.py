@@ -1,64 +1,49 @@
-"""Labelled clouds: public datasets, a person's own, and rooms generated on the fly."""
+"""Labelled point clouds: public datasets, your own folder, and rooms generated on the fly."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pointseg.datasets.dataset import ClassList, Dataset, DatasetError
-from pointseg.datasets.scale import check_scale
+from pointseg.datasets.conventions import DATASETS
+from pointseg.datasets.errors import DatasetError
 
-__all__ = ["DATASETS", "ClassList", "Dataset", "DatasetError", "check_scale", "open_dataset"]
+if TYPE_CHECKING:
+    from pointseg.datasets.dataset import Dataset
 
-DATASETS = (
-    "synthetic",
-    "folder",
-    "scannet",
-    "scannet200",
-    "s3dis",
-    "semantickitti",
-    "nuscenes",
-)
-"""What :func:`open_dataset` knows."""
+__all__ = ["DATASETS", "DatasetError", "open_dataset"]
 
 
 def open_dataset(
     name: str, root: Path | None = None, *, config: Path | None = None, labelled: bool = True
 ) -> Dataset:
-    """A dataset by name.
+    """Open a dataset by name.
 
     Args:
         name: one of ``DATASETS``.
-        root: its folder, as ``pointseg-prepare`` left it, or one's own; ``synthetic`` has none.
-        config: for ``folder``: its description, where that is not ``root``/dataset.yaml.
-        labelled: whether what is learned from must have labels: False for learning from images.
+        root: its folder, as ``pointseg-prepare`` wrote it, or your own; None for ``synthetic``.
+        config: the description of a ``folder`` dataset, where that is not ``root``/dataset.yaml.
+        labelled: whether training and validation clouds must have labels; False to learn from images alone.
 
     Raises:
-        DatasetError: an unknown name, a root that is missing or was not prepared, a description that
+        DatasetError: an unknown name, a root that is missing or was not prepared, or a description that
             does not fit.
     """
     if name not in DATASETS:
-        raise DatasetError(f"dataset '{name}': unknown; there are: {', '.join(DATASETS)}")
+        raise DatasetError(f"dataset '{name}': must be one of {', '.join(DATASETS)}")
     if config is not None and name != "folder":
-        raise DatasetError(f"dataset '{name}': has no description to give; only 'folder' takes one")
+        raise DatasetError(f"dataset '{name}': takes no description (config); only 'folder' does")
     if name == "synthetic":
         from pointseg.datasets.synthetic.dataset import Synthetic
 
         if root is not None:
-            raise DatasetError("dataset 'synthetic': is generated on the fly and takes no folder")
+            raise DatasetError(f"dataset 'synthetic': is generated and takes no folder, got {root}")
         return Synthetic()
     root = _existing_root(name, root)
     if name == "folder":
         from pointseg.datasets.folder.dataset import Folder
 
         return Folder(root, config, labelled=labelled)
-    if name == "scannet":
-        from pointseg.datasets.scannet.dataset import ScanNet
-
-        return ScanNet(root)
-    if name == "scannet200":
-        from pointseg.datasets.scannet.dataset import ScanNet200
-
-        return ScanNet200(root)
     if name == "s3dis":
         from pointseg.datasets.s3dis.dataset import S3DIS
 
@@ -67,22 +52,24 @@ def open_dataset(
         from pointseg.datasets.semantickitti.dataset import SemanticKITTI
 
         return SemanticKITTI(root)
-    from pointseg.datasets.nuscenes.dataset import NuScenes
+    if name == "nuscenes":
+        from pointseg.datasets.nuscenes.dataset import NuScenes
 
-    return NuScenes(root)
+        return NuScenes(root)
+    from pointseg.datasets.scannet.dataset import ScanNet, ScanNet200
+
+    return ScanNet(root) if name == "scannet" else ScanNet200(root)
 
 
 def _existing_root(name: str, root: Path | None) -> Path:
-    found = "none was given" if root is None else f"{root} is not there"
     if root is not None and root.is_dir():
         return root
-    if root is not None and root.exists():
-        found = f"{root} is a file"
+    found = "got none" if root is None else f"{root} is {'a file' if root.exists() else 'missing'}"
     if name == "folder":
         raise DatasetError(
-            f"dataset 'folder': --root must name the folder with your clouds and its dataset.yaml, {found}"
+            f"dataset 'folder': --root must be the folder with your clouds and dataset.yaml, {found}"
         )
     raise DatasetError(
-        f"dataset '{name}': --root must name the prepared data, {found}; prepare it from the official "
-        f"download with: pointseg-prepare --dataset {name} --source DOWNLOADED --out PREPARED"
+        f"dataset '{name}': --root must be the prepared data, {found}; prepare the official download with: "
+        f"pointseg-prepare --dataset {name} --source DOWNLOADED --out PREPARED"
     )

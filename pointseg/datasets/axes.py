@@ -8,10 +8,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pointseg.datasets.conventions import UP_AXES
 from pointseg.scene import Scene
 
-UPS = ("z", "y", "-y")
-"""Axes that can point up."""
 Kind = TypeVar("Kind", np.float32, np.float64)
 
 
@@ -27,7 +26,7 @@ def upright(scene: Scene, *, unit_m: float = 1.0, up: str = "z") -> Scene:
     Raises:
         ValueError: another axis, or a unit that is not above 0.
     """
-    if up not in UPS or not 0 < unit_m < float("inf"):
+    if up not in UP_AXES or not 0 < unit_m < float("inf"):
         raise ValueError(
             f"upright: 'up' must be z, y or -y and 'unit_m' above 0 metres, got {up!r}, {unit_m}"
         )

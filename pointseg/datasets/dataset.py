@@ -10,12 +10,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from dinomed3d.runtime.errors import UserError
+from pointseg.datasets.errors import DatasetError
 from pointseg.scene import Scene
-
-
-class DatasetError(UserError):
-    """A dataset that is not there, is not complete or holds what it must not."""
 
 
 @dataclass(frozen=True)

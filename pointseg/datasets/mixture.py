@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pointseg.datasets.dataset import UNLABELLED, Dataset, DatasetError, require_split
+from pointseg.datasets.dataset import UNLABELLED, Dataset, require_split
+from pointseg.datasets.errors import DatasetError
 from pointseg.scene import Scene
 
 if TYPE_CHECKING:
-    from pointseg.images.config import ImageRecipe
+    from pointseg.images.config import ImageConfig
     from pointseg.images.readers.frame import Frame
 
 SPLITS = ("train", "val")
@@ -24,7 +25,7 @@ class Part:
     train: tuple[str, ...]
     """Its splits that are learned from."""
     val: tuple[str, ...]
-    images: ImageRecipe | None = None
+    images: ImageConfig | None = None
     """By whose rule its images show points; None: the run's."""
 
 
@@ -84,7 +85,7 @@ class Mixture:
         found: tuple[Frame, ...] = self.parts[number].dataset.frames(inner, name)  # type: ignore[attr-defined]
         return found
 
-    def seen_by(self, split: str, scene: str) -> ImageRecipe | None:
+    def seen_by(self, split: str, scene: str) -> ImageConfig | None:
         """By whose rule a scene's images show its points: that of its dataset; None: the run's."""
         return self.parts[self.source(split, scene)].images
 

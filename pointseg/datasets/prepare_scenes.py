@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any, Generic, TypeVar
 
 from dinomed3d.runtime.errors import UserError
-from pointseg.datasets.dataset import DatasetError
+from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.prepared import INDEX, Index, find_index, is_saved, write_index
 
 Task = TypeVar("Task")

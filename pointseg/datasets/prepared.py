@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinomed3d.runtime.atomic_files import new_file, new_folder
-from pointseg.datasets.dataset import ClassList, DatasetError, require_scene, require_split
+from pointseg.datasets.dataset import ClassList, require_scene, require_split
+from pointseg.datasets.errors import DatasetError
 from pointseg.files.errors import CloudFileError
 from pointseg.files.npy import read_array
 from pointseg.scene import IGNORE, Scene

@@ -21,8 +21,7 @@ from pointseg.datasets.submission import Submits
 from pointseg.evaluation.robustness import Degradation
 from pointseg.evaluation.tta import InferenceProtocol, TestTimePredictor
 from pointseg.evaluation.visibility_breakdown import scores_by_sight
-from pointseg.images.config import ImageRecipe
-from pointseg.images.visibility_rule import rule_in_words, rule_of
+from pointseg.images.config import ImageConfig
 from pointseg.loading.scene_images import SceneImageLoader, Showing, Views
 from pointseg.metrics import Confusion
 from pointseg.pictures.confusion import write_confusion
@@ -61,9 +60,9 @@ class ScoreSpec:
     """Opens the image encoder, for models that read images."""
     image_cache: Path | None = None
     """Instead of it: the folder with the features of all images."""
-    seeing: Callable[[ImageRecipe], ImageRecipe] = lambda images: images
+    seeing: Callable[[ImageConfig], ImageConfig] = lambda images: images
     """Changes how the recipe's images are used, such as how many."""
-    sight: ImageRecipe | None = None
+    sight: ImageConfig | None = None
     """For models that read no images: by which rule the dataset's images show points, for scores by sight.
     With ``image_cache`` of the views that it holds."""
     degradation: Degradation = field(default_factory=Degradation)
@@ -165,7 +164,7 @@ def score(spec: ScoreSpec) -> Score:
     if sight is not None:  # of which the predictions do not know
         cache = sight.showing.cache
         told = {} if cache is None else {"cached_views": cache.views}
-        metrics["protocol"]["sight"] = rule_of(sight.showing.recipe) | told
+        metrics["protocol"]["sight"] = sight.showing.recipe.viewing_as_dict() | told
     metrics["checkpoint"] = str(spec.model)
     metrics["seconds"] = round(seconds, 3)
     _write_json(spec.out / "metrics.json", metrics)
@@ -211,7 +210,7 @@ def _sight(spec: ScoreSpec) -> SceneImageLoader | None:
     """Which points some view shows, by the rule that is asked for; scenes may have none."""
     if spec.sight is None:
         return None
-    spec.log(f"seen and unseen points: {rule_in_words(spec.sight)}")
+    spec.log(f"seen and unseen points: {spec.sight.viewing_in_words()}")
     cache = None if spec.image_cache is None else cache_of(spec.sight, spec.image_cache)
     return SceneImageLoader(spec.dataset, Showing(replace(spec.sight, allow_unseen=True), cache))
 

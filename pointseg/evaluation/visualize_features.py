@@ -67,8 +67,8 @@ def show_features(
         split, name = samples.scenes[index]
         path = folder / f"features-{split}-{name.replace('/', '-')}.png"
         panels = [
-            Panel(title="what images show", features=taught.shown, seen=taught.seen),
-            Panel(title="what the student says", features=taught.said),
+            Panel(title="what images show", features=taught.target, seen=taught.visible),
+            Panel(title="what the student says", features=taught.prediction),
             Panel(title="its own features", features=own),
         ]
         write_features(

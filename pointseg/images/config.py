@@ -1,13 +1,13 @@
-"""How a network is given images: which encoder, which views, what a point sees; written into every checkpoint."""
+"""How a network uses images: the encoder, the views, visibility and fusion. Part of every checkpoint's recipe."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dinomed3d.runtime.errors import UserError
-from pointseg.images.visibility import OCCLUSIONS, Visibility
+from pointseg.images.visibility import VisibilityConfig
 
 FUSES = ("last", "random", "mean", "max")
 SAMPLES = ("nearest", "bilinear")
@@ -15,79 +15,76 @@ POOLINGS = ("max", "masked_max", "masked_mean")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageRecipe:
-    """Everything about images that decides what a network learns; the defaults are the reference's.
+class ImageConfig:
+    """All settings of images that change what a network learns; the defaults are those of DITR.
 
-    Source: sections 2.2 to 2.8 of the method's description.
+    Raises:
+        UserError: a value is out of its range.
+
+    Source: DITR (Knaebel et al. 2025), section 3, and its published configurations.
     """
 
     encoder: str = "vit_small_patch16_dinov3"
-    """One of ``dinomed3d.lifting.MODELS``."""
+    """Name of the image encoder, one of ``dinomed3d.lifting.MODELS``."""
     encoder_config: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments for another size of it."""
+    """Arguments for timm that give the encoder another size."""
     weights_sha256: str = ""
-    """Stands for the encoder's weights (``encoding.weights_digest``); set when they are opened."""
+    """Digest of the encoder's weights (``weights_digest``); filled in when the encoder is opened."""
     channels: int = 0
-    """Of its features; set likewise."""
+    """Channels of the encoder's features; filled in when the encoder is opened."""
     stride: int = 0
-    """Pixels along the side of one of its patches; set likewise."""
+    """Side of the encoder's patches in pixels; filled in when the encoder is opened."""
     size: tuple[int, ...] = (480, 640)
-    """Height and width to which images are resized."""
+    """Height and width in pixels to which images are resized before they are encoded."""
     views: int | None = 10
-    """Images of one scene, at most: drawn at random in training, evenly spread otherwise; None: all."""
-    near_m: float = 0.0
-    """What is nearer to a camera is not seen by it."""
-    far_m: float | None = None
-    """What is farther away is not seen; None: it is."""
-    margin_m: float = 0.2
-    """How far a point may lie behind what the depth map shows, or before it."""
-    occlusion: str = "depth"
-    """depth: by depth maps, where there are any; z-buffer: by the cloud itself where there are none; none."""
+    """Most views of one scene: drawn at random in training, evenly spaced otherwise; None: all."""
+    visibility: VisibilityConfig = field(default_factory=VisibilityConfig)
+    """When a point is visible in a view."""
     fuse: str = "last"
-    """Which feature a point takes of several views: last (of views in random order), random, mean, max."""
+    """Whose feature a point visible in several views takes: last (of views in random order), random,
+    mean or max."""
     sample: str = "nearest"
-    """How a feature map is read: nearest patch or bilinear."""
+    """How a feature map is read at a projected point: nearest (patch) or bilinear."""
     pooling: str = "max"
-    """How features go to coarser levels: max (of zeros, too, as the reference does), masked_max, masked_mean."""
+    """How features are pooled to coarser levels: max (zeros of invisible points included, as in DITR's
+    code), masked_max or masked_mean (visible points only)."""
     missing_token: bool = False
-    """Points that no view shows are given a learned feature instead of zeros."""
+    """Whether points visible in no view take a learned feature instead of zeros."""
     view_drop: float = 0.0
-    """Probability in training that a view is left out as a whole: so a network learns to lose cameras."""
+    """Probability in training that a whole view is dropped, which makes the network robust to lost cameras."""
     point_drop: float = 0.0
-    """Probability in training that a point's features are left out."""
+    """Probability in training that the image feature of a point is dropped."""
     allow_unseen: bool = False
-    """Scenes without images, or whose images show no point, are taken as unseen instead of refused."""
+    """Whether scenes without images, or whose images show none of their points, are accepted."""
     augment: bool = True
-    """Images are varied in training: colours, and mirrored."""
+    """Whether images are augmented in training (colour jitter and mirroring)."""
 
     def __post_init__(self) -> None:
-        for name, known in (
-            ("fuse", FUSES), ("sample", SAMPLES), ("pooling", POOLINGS), ("occlusion", OCCLUSIONS),
-        ):  # fmt: skip
+        for name, known in (("fuse", FUSES), ("sample", SAMPLES), ("pooling", POOLINGS)):
             value = getattr(self, name)
             _require(name, value, value in known, f"one of {', '.join(known)}")
-        size = self.size
+        size, views = self.size, self.views
         _require("size", size, len(size) == 2 and min(size) >= 1, "height and width in pixels")
-        views, far = self.views, self.far_m
         _require("views", views, views is None or views >= 1, ">= 1, or null for all")
-        _require("near_m", self.near_m, self.near_m >= 0, ">= 0 metres")
-        _require("far_m", far, far is None or far > self.near_m, "above near_m, or null")
-        _require("margin_m", self.margin_m, self.margin_m > 0, "> 0 metres")
         for name in ("view_drop", "point_drop"):
             value = getattr(self, name)
             _require(name, value, 0 <= value < 1, "a probability below 1")
 
-    @property
-    def visibility(self) -> Visibility:
-        """When a camera sees a point."""
-        return Visibility(
-            near_m=self.near_m,
-            far_m=self.far_m,
-            margin_m=self.margin_m,
-            occlusion=self.occlusion,
-        )
+    def with_visibility_of(self, other: ImageConfig) -> ImageConfig:
+        """The same settings with the number of views and the visibility of another configuration."""
+        return replace(self, views=other.views, visibility=other.visibility)
+
+    def viewing_as_dict(self) -> dict[str, Any]:
+        """All that decides which points are visible (image size, number of views, visibility), for reports."""
+        return {"size": list(self.size), "views": self.views, **self.visibility.as_dict()}
+
+    def viewing_in_words(self) -> str:
+        """The same on one line."""
+        height, width = self.size
+        views = "all images" if self.views is None else f"up to {self.views} images"
+        return f"{views} of {height} x {width} pixels; points {self.visibility}"
 
 
 def _require(name: str, value: Any, holds: bool, what: str) -> None:
     if not holds:
-        raise UserError(f"ImageRecipe: '{name}' must be {what}, got {value!r}")
+        raise UserError(f"ImageConfig: '{name}' must be {what}, got {value!r}")

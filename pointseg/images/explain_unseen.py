@@ -12,7 +12,7 @@ from torch import Tensor
 from dinomed3d.lifting import Camera
 
 if TYPE_CHECKING:
-    from pointseg.images.visibility import Visibility
+    from pointseg.images.visibility import VisibilityConfig
 
 SAMPLE = 20_000
 """Points that are looked at, at most."""
@@ -59,7 +59,7 @@ def depth_problem(camera: Camera, depth: Tensor, points: Tensor) -> str:
 
 
 def explain_no_visible_points(
-    points: Tensor, cameras: Sequence[Camera], names: Sequence[str], rule: Visibility
+    points: Tensor, cameras: Sequence[Camera], names: Sequence[str], rule: VisibilityConfig
 ) -> str:
     """Why no point is visible in any view, and what to look at."""
     if not cameras:
@@ -84,8 +84,8 @@ def explain_no_visible_points(
     if in_range > 0:
         return start + (
             f"{in_range:.1%} lie within the images, but the depths say that something else stands before or "
-            f"behind them; look at the unit of the depth maps (depth_scale), at margin_m "
-            f"({rule.margin_m:g} m), and whether images and depths are of this scene"
+            f"behind them; look at the unit of the depth maps (depth_scale), at depth_tolerance_m "
+            f"({rule.depth_tolerance_m:g} m), and whether images and depths are of this scene"
         )
     if within > 0:
         far = "any distance" if rule.far_m is None else f"{rule.far_m:g} m"

@@ -10,18 +10,18 @@ import torch
 from dinomed3d.lifting import Cameras, z_buffer
 from pointseg.images.explain_unseen import depth_problem, explain_no_visible_points
 from pointseg.images.readers.frame import Frame, ImagesError
-from pointseg.images.select_views import choose
-from pointseg.images.visibility import Visibility
+from pointseg.images.select_views import select_views
+from pointseg.images.visibility import VisibilityConfig
 from pointseg.scene import Scene
 
 CHUNK = 1 << 18
 """Points that are projected at a time."""
 
 
-def see(
+def compute_visibility(
     scene: Scene,
     frames: Sequence[Frame],
-    rule: Visibility,
+    rule: VisibilityConfig,
     size: tuple[int, int],
     *,
     allow_unseen: bool = False,
@@ -62,7 +62,7 @@ def see(
             depths=[occluder],
             near=rule.near_m,
             far=rule.far,
-            depth_tolerance=rule.margin_m,
+            depth_tolerance=rule.depth_tolerance_m,
         )
         for start in range(0, count, CHUNK):
             uv, visible, _ = seeing.project(0, points[start : start + CHUNK])
@@ -81,11 +81,11 @@ def see(
     return scene.with_fields(image_coord=coord, image_mask=mask)
 
 
-def pool(scene: Scene, frames: Sequence[Frame], count: int | None) -> tuple[Frame, ...]:
+def candidate_frames(scene: Scene, frames: Sequence[Frame], count: int | None) -> tuple[Frame, ...]:
     """The frames of a scene that its views are chosen from where not all can be kept, as in a cache.
 
     Args:
-        scene: as for ``see``.
+        scene: as for ``compute_visibility``.
         frames: all of its.
         count: how many at most; None: all.
 
@@ -94,17 +94,17 @@ def pool(scene: Scene, frames: Sequence[Frame], count: int | None) -> tuple[Fram
     """
     if count is None or len(frames) <= count:
         return tuple(frames)
-    showing = [frames[index] for index in in_view(scene, frames)] or frames
-    return tuple(showing[index] for index in choose(showing, count))
+    showing = [frames[index] for index in frames_in_view(scene, frames)] or frames
+    return tuple(showing[index] for index in select_views(showing, count))
 
 
-def in_view(scene: Scene, frames: Sequence[Frame], *, sample: int = 2000) -> tuple[int, ...]:
+def frames_in_view(scene: Scene, frames: Sequence[Frame], *, sample: int = 2000) -> tuple[int, ...]:
     """Indices of the frames that some points of a scene lie in; whether these are hidden is not asked.
 
     Views are better chosen from these where a scene is a small part of what its images show.
 
     Args:
-        scene: as for ``see``.
+        scene: as for ``compute_visibility``.
         frames: any number.
         sample: how many of its points are looked at, evenly spread in their order.
     """

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 
-def choose(
+def select_views(
     frames: Sequence[Any], count: int | None, rng: np.random.Generator | None = None
 ) -> tuple[int, ...]:
     """Indices of the frames to use.
@@ -27,7 +27,7 @@ def choose(
     if count is None:
         return tuple(range(len(frames)))
     if count < 1:
-        raise ValueError(f"choose: 'count' must be at least 1, got {count}")
+        raise ValueError(f"select_views: 'count' must be at least 1, got {count}")
     if rng is not None:
         return tuple(rng.permutation(len(frames))[:count].tolist())
     count = min(count, len(frames))

@@ -16,9 +16,9 @@ import torch
 from dinomed3d.runtime.errors import UserError
 from pointseg.ditr import PointImages
 from pointseg.images.features.encoder import weights_digest
-from pointseg.images.features.feature_cache import MISSING, STALE, THERE, FeatureCache
+from pointseg.images.features.feature_cache import MISSING, STALE, VALID, FeatureCache
 from pointseg.images.preprocess import load_images
-from pointseg.images.projection import pool
+from pointseg.images.projection import candidate_frames
 from pointseg.images.readers.frame import Frame
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def cache_features(spec: CacheSpec) -> Filled:
         size=spec.size,
         writable=True,
     )
-    cache.keep(spec.views, channels=spec.encoder.channels, stride=spec.encoder.stride)
+    cache.set_metadata(spec.views, channels=spec.encoder.channels, stride=spec.encoder.stride)
     splits = [_Split(name) for name in (spec.splits or spec.dataset.splits())]
     tasks = [task for split in splits for task in _tasks(spec, cache, split)]
     if not any(split.kept for split in splits) and not tasks:
@@ -182,17 +182,17 @@ def _tasks(spec: CacheSpec, cache: FeatureCache, split: _Split) -> Iterator[_Tas
         frames = cast(ProvidesFrames, spec.dataset).frames(split.name, scene)
         split.without_images += not frames
         if spec.views is not None and len(frames) > spec.views:
-            frames = pool(spec.dataset.load(split.name, scene), frames, spec.views)
+            frames = candidate_frames(spec.dataset.load(split.name, scene), frames, spec.views)
         for frame in frames:
-            place = cache.place(frame)
+            place = cache.path_of(frame)
             if place in begun:  # shared by scenes
                 continue
             begun.add(place)
             state = cache.state(frame)
-            assert state in (THERE, STALE, MISSING)
-            split.kept += state == THERE
+            assert state in (VALID, STALE, MISSING)
+            split.kept += state == VALID
             split.stale += state == STALE
-            if state != THERE:
+            if state != VALID:
                 yield _Task(split, scene, frame)
 
 

@@ -15,8 +15,7 @@ from dinomed3d.runtime.errors import UserError
 from pointseg.cloud import Cloud
 from pointseg.datasets.dataset import Dataset
 from pointseg.datasets.mixture import Mixture
-from pointseg.images.config import ImageRecipe
-from pointseg.images.visibility_rule import by_rule_of
+from pointseg.images.config import ImageConfig
 from pointseg.scene import Scene
 from pointseg.training.memory import free_bytes
 
@@ -53,7 +52,7 @@ class Views:
 class Showing:
     """Gives scenes their views."""
 
-    recipe: ImageRecipe
+    recipe: ImageConfig
     cache: FeatureCache | None = None
     """Where the features of all images are; None: the images themselves are read."""
     change: Change | None = None
@@ -101,26 +100,26 @@ class Showing:
 
         Arguments and errors as of ``of``; no image is read. Without any view the scene is as it was.
         """
-        from pointseg.images.projection import in_view, pool, see
-        from pointseg.images.select_views import choose
+        from pointseg.images.projection import candidate_frames, compute_visibility, frames_in_view
+        from pointseg.images.select_views import select_views
 
         recipe = self.recipe
         if self.cache is not None:
-            frames = pool(scene, frames, self.cache.views)
+            frames = candidate_frames(scene, frames, self.cache.views)
         if recipe.views is not None and len(frames) > recipe.views:
             # Views that see none of the points, as of a photo flight over many tiles, are no choice.
-            frames = [frames[i] for i in in_view(scene, frames)] or frames
+            frames = [frames[i] for i in frames_in_view(scene, frames)] or frames
         allowed = recipe.allow_unseen
         chosen: list[Frame] = []
         for drawn in (rng, None) if rng is not None else (None,):
-            chosen = [frames[i] for i in choose(frames, recipe.views, drawn)]
+            chosen = [frames[i] for i in select_views(frames, recipe.views, drawn)]
             if self.change is not None:
                 chosen = list(self.change(who, chosen))
             if not chosen:
                 break
             self._require_room(who, len(scene), len(chosen))
             # A blind draw is no fault of the scene; that views all over it see nothing is.
-            scene = see(
+            scene = compute_visibility(
                 scene,
                 chosen,
                 recipe.visibility,
@@ -155,7 +154,7 @@ class Showing:
         for frame in chosen:
             found = self.cache.get(frame)
             if found is None:
-                raise UserError(f"scene {who}: {self.cache.lack(frame)}")
+                raise UserError(f"scene {who}: {self.cache.explain_missing(frame)}")
             maps.append(found)
         return torch.stack(maps)
 
@@ -220,7 +219,7 @@ class SceneImageLoader:
         rule = self.dataset.seen_by(split, name) if isinstance(self.dataset, Mixture) else None
         if rule is None:
             return self.showing
-        return replace(self.showing, recipe=by_rule_of(self.showing.recipe, rule))
+        return replace(self.showing, recipe=self.showing.recipe.with_visibility_of(rule))
 
     def _frames(self, split: str, name: str) -> Sequence[Frame]:
         return cast("ProvidesFrames", self.dataset).frames(split, name)

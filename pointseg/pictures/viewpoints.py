@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pointseg.datasets.conventions import PICTURE_UP_AXES
+
 VIEWPOINTS = ("top", "oblique")
 
 # Which axis, and with which sign, becomes the first, second and third. Turns only, no mirrors.
@@ -20,8 +22,6 @@ _TURNS: Mapping[str, tuple[tuple[int, int], ...]] = {
     "x": ((1, 1), (2, 1), (0, 1)),
     "-x": ((1, 1), (2, -1), (0, -1)),
 }
-UPS = tuple(_TURNS)
-"""Which axis of the coordinates can point up; that of depth cameras is -y."""
 
 _AZIMUTH, _ELEVATION = np.radians(-62.0), np.radians(48.0)
 """Where the oblique camera stands: in front, a little to the right, high enough to look over a wall."""
@@ -50,13 +50,13 @@ class Projected:
 
 
 def upright(coord: NDArray[np.floating[Any]], up: str) -> NDArray[np.float32]:
-    """Turn (N, 3) coordinates so that ``up``, one of ``UPS``, is the third axis; nothing is mirrored.
+    """Turn (N, 3) coordinates so that ``up``, one of ``PICTURE_UP_AXES``, is the third axis; nothing is mirrored.
 
     Raises:
-        ValueError: not one of ``UPS``.
+        ValueError: not one of ``PICTURE_UP_AXES``.
     """
-    if up not in UPS:
-        raise ValueError(f"upright: 'up' must be one of {', '.join(UPS)}, got {up!r}")
+    if up not in PICTURE_UP_AXES:
+        raise ValueError(f"upright: 'up' must be one of {', '.join(PICTURE_UP_AXES)}, got {up!r}")
     return np.stack([sign * coord[:, axis] for axis, sign in _TURNS[up]], axis=1, dtype=np.float32)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pointseg.config.recipe import Form
 from pointseg.datasets.folder.cameras import CameraRule
-from pointseg.images.config import ImageRecipe
+from pointseg.images.config import ImageConfig
 from pointseg.images.readers.image_files import file_key
 from pointseg.loading.scene_images import Showing, Views
 from pointseg.scene import Scene
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class CloudImages:
     """The images of one cloud, for a model that reads such."""
 
-    recipe: ImageRecipe
+    recipe: ImageConfig
     """How the model uses them."""
     frames: tuple[Frame, ...]
     """Brought to metres with z up, as the cloud is; none if there are no images."""
@@ -32,7 +32,7 @@ class CloudImages:
 
     @classmethod
     def find(
-        cls, path: Path, recipe: ImageRecipe, rule: CameraRule | None, form: Form
+        cls, path: Path, recipe: ImageConfig, rule: CameraRule | None, form: Form
     ) -> CloudImages:
         """The images of a cloud; none of them is read.
 

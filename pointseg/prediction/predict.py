@@ -31,7 +31,7 @@ from pointseg.files import (
 from pointseg.files.columns import file_strength, strength_scale, usual_strength
 from pointseg.files.las import is_copc
 from pointseg.files.text import fitting_columns
-from pointseg.images.config import ImageRecipe
+from pointseg.images.config import ImageConfig
 from pointseg.pictures import labelled
 from pointseg.pictures.viewpoints import VIEWPOINTS
 from pointseg.prediction.cloud_images import CloudImages
@@ -78,7 +78,7 @@ class PredictSpec:
     the origin, where LiDAR scans have their sensor."""
     encoder: EncoderSource | None = None
     """Opens the image encoder, for models that read images."""
-    seeing: Callable[[ImageRecipe], ImageRecipe] | None = None
+    seeing: Callable[[ImageConfig], ImageConfig] | None = None
     """Changes how the recipe's images are used, such as how many."""
     cameras: CameraRule | None = None
     """Where the posed images of each cloud are, below its folder; None: a cloud has none."""
@@ -342,7 +342,7 @@ def _check_images(spec: PredictSpec, trained: TrainedSpec) -> None:
         )
 
 
-def _seeing(spec: PredictSpec, trained: TrainedSpec) -> ImageRecipe | None:
+def _seeing(spec: PredictSpec, trained: TrainedSpec) -> ImageConfig | None:
     """How images are used, by a model that reads such."""
     images = trained.recipe.images
     return images if images is None or spec.seeing is None else spec.seeing(images)

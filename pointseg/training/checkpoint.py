@@ -18,14 +18,14 @@ from dinomed3d.runtime.tensor_files import TensorFileError, read_torch
 from pointseg.backbones import Backbone, build_backbone
 from pointseg.config.recipe import Recipe, read_recipe
 from pointseg.datasets.dataset import ClassList
-from pointseg.images.config import ImageRecipe
+from pointseg.images.config import ImageConfig
 from pointseg.segmenter import Segmenter
 
 if TYPE_CHECKING:
     from dinomed3d.lifting import Encoder
     from pointseg.ditr import PointImages
 
-EncoderSource = Callable[[ImageRecipe], "Encoder"]
+EncoderSource = Callable[[ImageConfig], "Encoder"]
 """Opens the image encoder that a recipe names."""
 
 FORMAT, DISTILLED = "pointseg-1", "pointseg-distilled-1"
@@ -86,7 +86,7 @@ def backbone_of(recipe: Recipe, **fitting: Any) -> Backbone:
         raise UserError(f"recipe: 'backbone_config' does not fit: {error}") from error
 
 
-def point_images(images: ImageRecipe, encoder: Encoder | None) -> PointImages:
+def point_images(images: ImageConfig, encoder: Encoder | None) -> PointImages:
     """What makes features on points of images, as a recipe says.
 
     Raises:

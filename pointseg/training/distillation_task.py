@@ -15,7 +15,7 @@ from dinomed3d.runtime.errors import UserError
 from pointseg.cloud import Cloud
 from pointseg.config.recipe import Recipe
 from pointseg.distill import DistillationOutput, Distiller, cosine_distance
-from pointseg.images.config import ImageRecipe
+from pointseg.images.config import ImageConfig
 from pointseg.training.checkpoint import DISTILLED, backbone_of, point_images, write_content
 
 
@@ -49,7 +49,7 @@ class Distillation:
         if summary_loss < 0:
             raise UserError(f"--summary-loss must be >= 0, got {summary_loss}")
         # The teacher learns nothing, and what it does not see is left out.
-        plain = ImageRecipe()
+        plain = ImageConfig()
         for name in ("missing_token", "view_drop", "point_drop", "pooling"):
             value = getattr(recipe.images, name)
             if value != getattr(plain, name):
@@ -85,16 +85,16 @@ class Distillation:
 
     def losses(self, output: DistillationOutput, cloud: Cloud) -> dict[str, Tensor]:
         """1 - cos over seen points, and over views where these count."""
-        of_points = cosine_distance(output.said, output.shown, output.seen)
-        if output.said_of_images is None or output.shown_of_images is None:
+        of_points = cosine_distance(output.prediction, output.target, output.visible)
+        if output.image_prediction is None or output.image_target is None:
             return {"loss": of_points, "of_points": of_points}
-        of_images = cosine_distance(output.said_of_images, output.shown_of_images)
+        of_images = cosine_distance(output.image_prediction, output.image_target)
         loss = of_points + self.summary_loss * of_images
         return {"loss": loss, "of_points": of_points, "of_images": of_images}
 
     def measure(self, output: DistillationOutput, cloud: Cloud) -> Tensor:
         """(2,) sum of cosines over seen voxels, and their number."""
-        said, shown = output.said[output.seen], output.shown[output.seen]
+        said, shown = output.prediction[output.visible], output.target[output.visible]
         cosine = F.cosine_similarity(said.float(), shown.float(), dim=1).cpu().double()
         return torch.stack([cosine.sum(), torch.tensor(float(len(cosine)), dtype=torch.float64)])
 

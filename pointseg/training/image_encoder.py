@@ -10,7 +10,7 @@ import torch
 
 from dinomed3d.lifting import Encoder
 from dinomed3d.runtime.errors import UserError
-from pointseg.images.config import ImageRecipe
+from pointseg.images.config import ImageConfig
 from pointseg.training.checkpoint import EncoderSource
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 def open_for(
-    images: ImageRecipe, weights: str, *, precision: torch.dtype | None = None
-) -> tuple[Encoder, ImageRecipe]:
+    images: ImageConfig, weights: str, *, precision: torch.dtype | None = None
+) -> tuple[Encoder, ImageConfig]:
     """The encoder that a recipe names, and the recipe with what only the encoder knows.
 
     Args:
@@ -42,7 +42,7 @@ def open_for(
     return encoder, known
 
 
-def cached_for(images: ImageRecipe, root: Path) -> tuple[FeatureCache, ImageRecipe]:
+def cached_for(images: ImageConfig, root: Path) -> tuple[FeatureCache, ImageConfig]:
     """The features of a new run's images, and its recipe with what they know of their encoder.
 
     Raises:
@@ -61,7 +61,7 @@ def cached_for(images: ImageRecipe, root: Path) -> tuple[FeatureCache, ImageReci
     return cache, known
 
 
-def cache_of(images: ImageRecipe, root: Path) -> FeatureCache:
+def cache_of(images: ImageConfig, root: Path) -> FeatureCache:
     """The features that a trained model reads.
 
     Raises:
@@ -85,7 +85,7 @@ def trained_with(weights: str, *, precision: torch.dtype | None = None) -> Encod
         UserError: raised by the function: see ``open_encoder``; other weights.
     """
 
-    def opened(images: ImageRecipe) -> Encoder:
+    def opened(images: ImageConfig) -> Encoder:
         encoder, known = open_for(images, weights, precision=precision)
         if images.weights_sha256 and known.weights_sha256 != images.weights_sha256:
             raise UserError(

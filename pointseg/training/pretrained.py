@@ -11,7 +11,7 @@ from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.tensor_files import TensorFileError, read_torch
 from pointseg.backbones import load_backbone
 from pointseg.config.recipe import Recipe, read_recipe
-from pointseg.images.config import ImageRecipe
+from pointseg.images.config import ImageConfig
 from pointseg.segmenter import Segmenter
 from pointseg.training.checkpoint import DISTILLED, FORMAT, read_checkpoint
 
@@ -88,7 +88,7 @@ def _check_student(path: Path, learned: Recipe, run: Recipe) -> None:
             )
 
 
-def _check_images(path: Path, theirs: ImageRecipe | None, ours: ImageRecipe | None) -> None:
+def _check_images(path: Path, theirs: ImageConfig | None, ours: ImageConfig | None) -> None:
     """Refuse weights that read features of another encoder, or none where this run does.
 
     Raises:

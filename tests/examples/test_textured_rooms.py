@@ -18,9 +18,9 @@ import textured_encoder as encoding  # noqa: E402
 import textured_rooms as rooms  # noqa: E402
 import textured_views as look  # noqa: E402
 
-from pointseg.datasets.dataset import DatasetError  # noqa: E402
+from pointseg.datasets.errors import DatasetError  # noqa: E402
 from pointseg.images.projection import see  # noqa: E402
-from pointseg.images.visibility import Visibility
+from pointseg.images.visibility import VisibilityConfig
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_rooms_are_the_same_again_and_others_elsewhere(data):
 def test_points_lie_where_the_images_show_their_class(data):
     name = data.scenes("train")[0]
     scene, frames = data.load("train", name), data.frames("train", name)
-    found = see(scene, frames, Visibility(margin_m=0.05), look.SIZE)
+    found = see(scene, frames, VisibilityConfig(depth_tolerance_m=0.05), look.SIZE)
     mask = found["image_mask"]
     assert mask.any(1).mean() > 0.85  # the rest are the points that no scanner was to see
     for view, shot in enumerate(data.shots("train", name)):

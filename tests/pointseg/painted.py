@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from dinomed3d.lifting import Camera
 from pointseg.config.recipe import Recipe
-from pointseg.datasets.dataset import ClassList, DatasetError
-from pointseg.images.config import ImageRecipe
+from pointseg.datasets.dataset import ClassList
+from pointseg.datasets.errors import DatasetError
+from pointseg.images.config import ImageConfig
 from pointseg.images.readers.frame import Frame
 from pointseg.scene import Scene
 from pointseg.training.image_encoder import open_for
@@ -104,7 +105,7 @@ class Painted:
         return int(scene.removeprefix(split)) + (100 if split == "val" else 0)
 
 
-IMAGES = ImageRecipe(
+IMAGES = ImageConfig(
     encoder_config={"embed_dim": 24, "depth": 1, "num_heads": 2},
     size=(SIZE, SIZE),
     views=2,

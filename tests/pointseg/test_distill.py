@@ -18,15 +18,15 @@ BARE = replace(SEEING, images=None)
 
 
 def test_cosine_distance_by_hand() -> None:
-    said = torch.tensor([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]], requires_grad=True)
-    shown = torch.tensor([[3.0, 0.0], [0.0, -1.0], [0.0, 5.0]])
+    prediction = torch.tensor([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]], requires_grad=True)
+    target = torch.tensor([[3.0, 0.0], [0.0, -1.0], [0.0, 5.0]])
     seen = torch.tensor([True, True, False])
-    assert cosine_distance(said, shown, seen).item() == pytest.approx((0 + 2) / 2)
-    whole = cosine_distance(said, shown)
+    assert cosine_distance(prediction, target, seen).item() == pytest.approx((0 + 2) / 2)
+    whole = cosine_distance(prediction, target)
     assert whole.item() == pytest.approx((0 + 2 + 1 - 0.5**0.5) / 3, abs=1e-6)
-    none = cosine_distance(said, shown, torch.zeros(3, dtype=torch.bool))
+    none = cosine_distance(prediction, target, torch.zeros(3, dtype=torch.bool))
     none.backward()
-    assert none.item() == 0 and said.grad is not None and not said.grad.any()
+    assert none.item() == 0 and prediction.grad is not None and not prediction.grad.any()
 
 
 def cloud(seed: int, *, maps: torch.Tensor) -> Cloud:
@@ -55,11 +55,11 @@ def test_targets_are_what_images_show_and_get_no_gradient() -> None:
     maps = torch.rand(2, 5, 4, 4, requires_grad=True)
     model, given = distiller(), cloud(0, maps=maps)
     taught = model(given)
-    assert taught.said.shape == taught.shown.shape == (len(given), 5)
-    shown, seen = model.images(given)
-    assert torch.equal(taught.shown, shown) and torch.equal(taught.seen, seen)
-    assert not taught.shown.requires_grad
-    cosine_distance(taught.said, taught.shown, taught.seen).backward()
+    assert taught.prediction.shape == taught.target.shape == (len(given), 5)
+    target, seen = model.images(given)
+    assert torch.equal(taught.target, target) and torch.equal(taught.visible, seen)
+    assert not taught.target.requires_grad
+    cosine_distance(taught.prediction, taught.target, taught.visible).backward()
     assert maps.grad is None
     assert all(p.grad is not None for p in model.heads.parameters())
 
@@ -70,23 +70,23 @@ def test_each_sample_has_the_head_of_its_dataset() -> None:
     one, two = (replace(cloud(k, maps=maps), source=torch.tensor([k])) for k in (0, 1))
     both = model(collate([one, two]))
     feat = model.backbone(collate([one, two])).feat
-    torch.testing.assert_close(both.said[: len(one)], model.heads[0](feat[: len(one)]))
-    torch.testing.assert_close(both.said[len(one) :], model.heads[1](feat[len(one) :]))
+    torch.testing.assert_close(both.prediction[: len(one)], model.heads[0](feat[: len(one)]))
+    torch.testing.assert_close(both.prediction[len(one) :], model.heads[1](feat[len(one) :]))
     alone = model(two)
-    alone.said.sum().backward()
+    alone.prediction.sum().backward()
     unused = model.heads[0].weight.grad
     assert unused is not None and not unused.any()  # in the sum over devices all the same
-    with pytest.raises(UserError, match="must say which of 2 datasets"):
+    with pytest.raises(UserError, match="'cloud.source'"):
         model(replace(two, source=None))
 
 
 def test_refused() -> None:
     images = PointImages(None, channels=5, stride=16, image_size=(64, 64))
-    with pytest.raises(UserError, match="must not read images"):
+    with pytest.raises(UserError, match="'backbone'"):
         Distiller(backbone_of(BARE, image_channels=5), images)
-    with pytest.raises(ValueError, match="'datasets' must be >= 1"):
+    with pytest.raises(ValueError, match="'datasets'"):
         distiller(datasets=0)
-    with pytest.raises(UserError, match="needs the images; a cache holds"):
+    with pytest.raises(UserError, match="--image-cache"):
         distiller(summaries=True)(cloud(0, maps=torch.rand(2, 5, 4, 4)))
 
 
@@ -104,7 +104,7 @@ def test_summaries_are_of_the_views_that_show_their_cloud() -> None:
     mask[:, 0] = False
     taught = model(replace(given, image_maps=None, images=pictures, image_mask=mask))
     _, summaries = images.encode_with_cls(pictures[0])
-    assert taught.shown_of_images is not None and taught.said_of_images is not None
-    torch.testing.assert_close(taught.shown_of_images, summaries[1:])
+    assert taught.image_target is not None and taught.image_prediction is not None
+    torch.testing.assert_close(taught.image_target, summaries[1:])
     mean = model.backbone(given).levels[-1].feat.mean(0)
-    torch.testing.assert_close(taught.said_of_images[0], model.summary_head(mean))  # type: ignore[misc]
+    torch.testing.assert_close(taught.image_prediction[0], model.summary_head(mean))  # type: ignore[misc]

@@ -10,7 +10,8 @@ import numpy as np
 
 from pointseg.config.presets import RECIPES
 from pointseg.config.recipe import Recipe
-from pointseg.datasets.dataset import ClassList, DatasetError
+from pointseg.datasets.dataset import ClassList
+from pointseg.datasets.errors import DatasetError
 from pointseg.scene import Scene
 from pointseg.training.train import TrainSpec
 from pointseg.transforms import Augmentation

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pointseg.datasets.axes import turn_of
-from pointseg.datasets.dataset import DatasetError
+from pointseg.datasets.errors import DatasetError
 
 if TYPE_CHECKING:
     from pointseg.images.readers.frame import Frame

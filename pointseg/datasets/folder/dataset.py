@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pointseg.datasets.axes import upright
-from pointseg.datasets.dataset import UNLABELLED, DatasetError, require_scene, require_split
+from pointseg.datasets.dataset import UNLABELLED, require_scene, require_split
+from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.folder.cameras import KINDS, CameraRule
 from pointseg.datasets.folder.description import EXAMPLE, Description, map_labels, read_description
 from pointseg.datasets.scale import check_scale

@@ -12,8 +12,9 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from pointseg.datasets.axes import UPS
-from pointseg.datasets.dataset import UNLABELLED, ClassList, DatasetError, distinct_colors
+from pointseg.datasets.conventions import UNITS_M, UP_AXES
+from pointseg.datasets.dataset import UNLABELLED, ClassList, distinct_colors
+from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.folder.cameras import CameraRule, parse_cameras
 from pointseg.scene import IGNORE
 
@@ -24,7 +25,6 @@ EXAMPLE = (
 """The least a description must hold, on one line; examples/folder.yaml shows all of it."""
 KEYS = ("name", "classes", "colors", "features", "voxel_m", "splits", "unit", "up", "label", "labels",
         "columns", "check_scale", "strength_max", "cameras")  # fmt: skip
-UNITS = {"metre": 1.0, "centimetre": 0.01, "millimetre": 0.001, "foot": 0.3048}
 FEATURES = ("color", "normal", "strength")
 
 
@@ -116,8 +116,8 @@ class _Parser:
             features=self.features(),
             voxel_m=self.above_0("voxel_m", "a number of metres"),
             splits=self.splits(),
-            unit_m=UNITS[self.choice("unit", "metre", tuple(UNITS))],
-            up=self.choice("up", "z", UPS),
+            unit_m=UNITS_M[self.choice("unit", "metre", tuple(UNITS_M))],
+            up=self.choice("up", "z", UP_AXES),
             label=None if label is None else self.text("label", label),
             labels=self.labels(classes.names),
             columns=None if columns is None else self.texts("columns", columns),

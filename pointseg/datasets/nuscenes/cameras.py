@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinomed3d.runtime.atomic_files import new_file
-from pointseg.datasets.dataset import DatasetError
+from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.nuscenes.tables import Keyframe, read_table
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pointseg.datasets.dataset import DatasetError
+from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.nuscenes.cameras import CHANNELS, read_cameras, write_cameras
 from pointseg.datasets.nuscenes.dataset import NAME, OFFICIAL_COUNTS, RAW_NAMES, VERSIONS, split_of
 from pointseg.datasets.nuscenes.tables import Keyframe, read_keyframes, read_table

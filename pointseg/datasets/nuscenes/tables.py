@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pointseg.datasets.dataset import DatasetError
+from pointseg.datasets.errors import DatasetError
 
 CHUNK = 1 << 22  # characters
 LONGEST_ROW = 1 << 24  # characters; what does not end by then is no row

@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pointseg.datasets.dataset import DatasetError
+from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.prepared import CAMERAS
 from pointseg.datasets.s3dis.dataset import AREAS
 from pointseg.datasets.s3dis.rooms import turn_of_room
-from pointseg.images.projection import in_view
+from pointseg.images.projection import frames_in_view
 from pointseg.images.readers.frame import Frame, make_camera, transform_frame
 from pointseg.images.readers.image_files import DepthFile, ImageFile, image_size
 from pointseg.images.readers.manifest import write_manifest
@@ -84,7 +84,7 @@ def prepare_images(task: RoomImages, target: Path) -> list[str]:
     coord = np.load(target / "coord.npy", allow_pickle=False)
     frames = [carried_along(frame, coord, task.angle) for frame in map(read_frame, task.files)]
     room = Scene(coord=coord.astype(np.float32, copy=False), name=target.name)
-    seeing = [frames[number] for number in in_view(room, frames, sample=SAMPLE)]
+    seeing = [frames[number] for number in frames_in_view(room, frames, sample=SAMPLE)]
     write_manifest(target / CAMERAS, seeing)
     blind = len(frames) - len(seeing)
     return [f"{blind} of {len(frames)} images see nothing of the room"] if blind else []

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pointseg.datasets.dataset import DatasetError
+from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.prepared import CAMERAS
 from pointseg.datasets.scannet.dataset import IMAGE_SIZE
 from pointseg.datasets.scannet.sens import SensFile, SensFrame, SensHeader

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pointseg.datasets.dataset import DatasetError
+from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.prepare_scenes import Job, Preparation, Report, prepare_scenes
 from pointseg.datasets.prepared import (
     CAMERAS,

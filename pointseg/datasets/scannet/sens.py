@@ -23,7 +23,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from pointseg.datasets.dataset import DatasetError
+from pointseg.datasets.errors import DatasetError
 
 VERSION = 4
 COLOR_CODECS = {0: "raw", 1: "png", 2: "jpeg"}

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinomed3d.runtime.atomic_files import new_file
-from pointseg.datasets.dataset import ClassList, DatasetError, require_scene, require_split
+from pointseg.datasets.dataset import ClassList, require_scene, require_split
+from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.labels import LabelMap
 from pointseg.datasets.prepared import read_index
 from pointseg.datasets.submission import Results, checked_prediction

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pointseg.datasets.dataset import DatasetError
+from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.prepare_scenes import Preparation, Report, check_index
 from pointseg.datasets.prepared import Index, find_index, relative_source, write_index
 from pointseg.datasets.semantickitti.dataset import NAME, OFFICIAL_COUNTS, SPLITS, UNLABELLED

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from pointseg.datasets.dataset import ClassList, DatasetError, require_scene, require_split
+from pointseg.datasets.dataset import ClassList, require_scene, require_split
+from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.synthetic.furniture import COLORS, NAMES
 from pointseg.datasets.synthetic.layout import build_room
 from pointseg.datasets.synthetic.rooms import Room, sample_room

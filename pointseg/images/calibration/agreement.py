@@ -14,7 +14,7 @@ from torch import Tensor
 from dinomed3d.lifting import Camera, Cameras, z_buffer
 
 if TYPE_CHECKING:
-    from pointseg.images.visibility import Visibility
+    from pointseg.images.visibility import VisibilityConfig
 
 ENOUGH = 200
 """Points that a figure must rest on."""
@@ -39,7 +39,7 @@ class ProjectedPoints:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evidence:
+class Agreement:
     """Figures of one view under one pose; None where there is nothing to tell them from."""
 
     points: int
@@ -62,34 +62,39 @@ class Evidence:
     """Rank correlation of rows and depths: near -1 where an upright camera stands over ground."""
 
 
-def look(
-    camera: Camera, points: Tensor, rule: Visibility, *, occluder: Tensor | None = None
+def project_points(
+    camera: Camera, points: Tensor, visibility: VisibilityConfig, *, occluder: Tensor | None = None
 ) -> ProjectedPoints:
     """Project a cloud into a view.
 
     Args:
         camera: of the points' world.
         points: (N, 3).
-        rule: the range of depths, and the margin.
+        visibility: the range of depths, and the margin.
         occluder: (h, w) depths that hide what lies elsewhere; None: nothing is hidden.
     """
-    views = Cameras([camera], near=rule.near_m, far=rule.far, depth_tolerance=rule.margin_m)
+    views = Cameras(
+        [camera],
+        near=visibility.near_m,
+        far=visibility.far,
+        depth_tolerance=visibility.depth_tolerance_m,
+    )
     uv, inside, depth = views.project(0, points)
     visible = inside
     if occluder is not None:
         behind = Cameras(
             [camera],
             depths=[occluder],
-            near=rule.near_m,
-            far=rule.far,
-            depth_tolerance=rule.margin_m,
+            near=visibility.near_m,
+            far=visibility.far,
+            depth_tolerance=visibility.depth_tolerance_m,
         )
         visible = behind.project(0, points)[1]
     return ProjectedPoints(uv=uv, depth=depth, inside=inside, visible=visible)
 
 
-def own_depth(camera: Camera, points: Tensor) -> Tensor:
-    """A depth map of the cloud itself, for ``look``: smaller than the image where that is large.
+def render_depth_map(camera: Camera, points: Tensor) -> Tensor:
+    """A depth map of the cloud itself, for ``project_points``: smaller than the image where that is large.
 
     What is hidden is the same but for outlines, to a pixel of the map; time and memory go with its pixels.
 
@@ -115,8 +120,8 @@ def compute_agreement(
     image: NDArray[np.uint8] | None,
     depth: Tensor | None,
     color: NDArray[np.float32] | None,
-    margin_m: float,
-) -> Evidence:
+    depth_tolerance_m: float,
+) -> Agreement:
     """The figures of one view.
 
     Args:
@@ -125,7 +130,7 @@ def compute_agreement(
         image: (H, W, 3) of that size.
         depth: (h, w) metres, 0 where unknown.
         color: (N, 3) of the points, 0 to 255.
-        margin_m: how far points may be off the depth map.
+        depth_tolerance_m: how far points may be off the depth map.
     """
     known, off = _depth_off(shown, camera, depth)
     color_off = chance = None
@@ -135,12 +140,12 @@ def compute_agreement(
         color_off = float(np.median(np.abs(pixels - mine).mean(1)))
         order = np.random.default_rng(0).permutation(len(pixels))
         chance = float(np.median(np.abs(pixels[order] - mine).mean(1)))
-    return Evidence(
+    return Agreement(
         points=len(shown.inside),
         inside=int(shown.inside.sum()),
         visible=int(shown.visible.sum()),
         depth_known=known,
-        depth_fits=int((off <= margin_m).sum()),
+        depth_fits=int((off <= depth_tolerance_m).sum()),
         depth_off_m=float(off.median()) if known >= ENOUGH else None,
         color_off=color_off,
         color_chance=chance,
@@ -156,7 +161,7 @@ def pixels_of(shown: ProjectedPoints, image: NDArray[np.uint8]) -> NDArray[np.fl
     return np.asarray(image[rows, columns], np.float32)
 
 
-def measured(shown: ProjectedPoints, camera: Camera, depth: Tensor) -> tuple[Tensor, Tensor]:
+def depth_pairs(shown: ProjectedPoints, camera: Camera, depth: Tensor) -> tuple[Tensor, Tensor]:
     """(M,) what a depth map says and (M,) what the points do, where both are known."""
     rows, columns = depth.shape
     height, width = camera.size
@@ -171,7 +176,7 @@ def measured(shown: ProjectedPoints, camera: Camera, depth: Tensor) -> tuple[Ten
 def _depth_off(shown: ProjectedPoints, camera: Camera, depth: Tensor | None) -> tuple[int, Tensor]:
     if depth is None:
         return 0, torch.zeros(0)
-    said, true = measured(shown, camera, depth)
+    said, true = depth_pairs(shown, camera, depth)
     return len(said), (said - true).abs()
 
 

@@ -1,4 +1,4 @@
-"""Whether images and points of a scene meet: figures, pictures and findings in plain words."""
+"""Whether images and points of a scene meet: figures, pictures and issues in plain words."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from dinomed3d.runtime.atomic_files import new_file
 from dinomed3d.runtime.errors import UserError
 from pointseg.images.calibration.agreement import (
     ENOUGH,
-    Evidence,
+    Agreement,
     ProjectedPoints,
     compute_agreement,
-    look,
-    own_depth,
     pixels_of,
+    project_points,
+    render_depth_map,
 )
-from pointseg.images.calibration.issues import Finding, IssueList
+from pointseg.images.calibration.issues import Issue, IssueList
 from pointseg.images.calibration.pose_check import (
     PoseCheckResult,
     compare_pose_hypotheses,
@@ -34,13 +34,13 @@ from pointseg.images.calibration.pose_check import (
     pose_words,
     unit_words,
 )
-from pointseg.images.calibration.pose_conventions import alternatives
+from pointseg.images.calibration.pose_conventions import alternative_poses
 from pointseg.images.explain_unseen import explain_no_visible_points
-from pointseg.images.projection import in_view
+from pointseg.images.projection import frames_in_view
 from pointseg.images.readers.frame import Frame
 from pointseg.images.readers.image_files import DepthFile
-from pointseg.images.select_views import choose
-from pointseg.images.visibility import Visibility
+from pointseg.images.select_views import select_views
+from pointseg.images.visibility import VisibilityConfig
 from pointseg.pictures.overlay import from_images, over_image
 from pointseg.scene import Scene
 
@@ -50,7 +50,7 @@ SEARCHED = 20_000
 """Points, roughly, by which it is told whether an image shows the scene."""
 
 NOTHING_SEEN = ("nothing", "hidden", "through")
-"""Kinds of findings about views that see no point."""
+"""Kinds of issues about views that see no point."""
 STRAY = 0.01
 """Share of the points that wrong poses, too, may have in view of an image."""
 HARDLY_ANY = 0.02
@@ -68,7 +68,9 @@ class CheckSpec:
     """Folder of the pictures; made if need be."""
     count: int | None = None
     """How many frames are looked at, evenly spread over those that have points in view; None: all frames."""
-    rule: Visibility = field(default_factory=lambda: Visibility(occlusion="z-buffer"))
+    visibility: VisibilityConfig = field(
+        default_factory=lambda: VisibilityConfig(occlusion="z-buffer")
+    )
     up: str = "z"
     """The axis of the points that points up, for pictures."""
     turn: NDArray[np.float64] | None = None
@@ -87,13 +89,13 @@ class View:
     """What was found of one image."""
 
     name: str
-    stated: Evidence
-    others: Mapping[str, Evidence]
+    stated: Agreement
+    others: Mapping[str, Agreement]
     """With the pose read in other ways."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inspection:
+class CameraCheck:
     """What was found."""
 
     views: tuple[View, ...]
@@ -101,7 +103,7 @@ class Inspection:
     showing: int
     """How many of all images have some of the points in view."""
     verdict: PoseCheckResult
-    findings: tuple[Finding, ...]
+    issues: tuple[Issue, ...]
     seen: float
     """Share of the points that at least one view sees."""
     inside: float
@@ -109,7 +111,7 @@ class Inspection:
     pictures: tuple[Path, ...]
 
 
-def check_cameras(spec: CheckSpec) -> Inspection:
+def check_cameras(spec: CheckSpec) -> CameraCheck:
     """Project a scene into its images, draw both onto each other, and tell what looks wrong.
 
     Writes ``views/NAME.png`` (points over each image, by depth), ``cloud.png`` (the cloud in the colours of
@@ -124,14 +126,14 @@ def check_cameras(spec: CheckSpec) -> Inspection:
         raise UserError(f"scene {scene.name}: has {what}; there is nothing to check")
     looked, able = _looked_at(spec)
     world = _World(spec)
-    findings, views, pictures = IssueList(), [], []
+    issues, views, pictures = IssueList(), [], []
     errors: list[UserError] = []
     for number, frame in enumerate(looked):
         spec.progress(number, len(looked), frame.name)
         try:
             image = frame.read_image()
         except UserError as error:
-            findings.add("image", frame, str(error))
+            issues.add("image", frame, str(error))
             errors.append(error)
             continue
         depth = None
@@ -139,10 +141,10 @@ def check_cameras(spec: CheckSpec) -> Inspection:
             read = frame.read_depth()
             depth = None if read is None else torch.from_numpy(read)
         except UserError as error:
-            findings.add("depth map", frame, str(error))
+            issues.add("depth map", frame, str(error))
         shown, view = world.view(frame, image, depth)
         views.append(view)
-        _tell(findings, frame, view, shown, depth, spec)
+        _tell(issues, frame, view, shown, depth, spec)
         world.paint(shown, image)
         path = out / "views" / f"{_file(frame.name)}.png"
         _save(over_image(image, *_drawn(shown), title=_title(frame, view)), path)
@@ -154,19 +156,19 @@ def check_cameras(spec: CheckSpec) -> Inspection:
         [v.stated for v in views], _by_reading(views), by_share=world.hardly_in(able)
     )
     if verdict.other is not None:
-        findings.drop("unit", "half a pixel", *NOTHING_SEEN)  # they follow from that
-        findings.say(pose_words(verdict))
+        issues.drop("unit", "half a pixel", *NOTHING_SEEN)  # they follow from that
+        issues.add_general(pose_words(verdict))
         pictures += _draw_other(spec, looked, world, verdict.other)
     else:
-        _single_poses(findings, views)
-    if "unit" in findings:
-        findings.drop("hidden", "through")
+        _single_poses(issues, views)
+    if "unit" in issues:
+        issues.drop("hidden", "through")
     elif not world.seen.any() and verdict.other is None:
-        findings.drop(*NOTHING_SEEN)
+        issues.drop(*NOTHING_SEEN)
         asked = looked if able else spec.frames
         cameras, names = [world.near(frame.camera) for frame in asked], [f.name for f in asked]
-        findings.say(
-            f"scene {scene.name}: {explain_no_visible_points(world.points, cameras, names, spec.rule)}"
+        issues.add_general(
+            f"scene {scene.name}: {explain_no_visible_points(world.points, cameras, names, spec.visibility)}"
         )
     picture = from_images(
         world.points.numpy(),
@@ -177,11 +179,11 @@ def check_cameras(spec: CheckSpec) -> Inspection:
         size=spec.size,
     )
     _save(picture, out / "cloud.png")
-    return Inspection(
+    return CameraCheck(
         views=tuple(views),
         showing=len(able),
         verdict=verdict,
-        findings=findings.told(),
+        issues=issues.items(),
         seen=float(world.seen.mean()),
         inside=float(world.inside.mean()),
         pictures=(out / "cloud.png", *pictures),
@@ -193,18 +195,20 @@ def _looked_at(spec: CheckSpec) -> tuple[Sequence[Frame], Sequence[Frame]]:
 
     Most photos of a site do not show one tile of it, and say nothing about whether poses are right.
     """
-    able = [spec.frames[number] for number in in_view(spec.scene, spec.frames, sample=SEARCHED)]
+    able = [
+        spec.frames[number] for number in frames_in_view(spec.scene, spec.frames, sample=SEARCHED)
+    ]
     if spec.count is None or len(spec.frames) <= spec.count:
         return spec.frames, able
     among = able or spec.frames
-    return [among[number] for number in choose(among, spec.count)], able
+    return [among[number] for number in select_views(among, spec.count)], able
 
 
 class _World:
     """The points of a scene, a part of them to look at, and what images show there."""
 
     def __init__(self, spec: CheckSpec) -> None:
-        scene, self.rule = spec.scene, spec.rule
+        scene, self.visibility = spec.scene, spec.visibility
         self.turn = None if spec.turn is None else torch.from_numpy(spec.turn).double()
         self.origin = torch.from_numpy(np.asarray(scene.origin, np.float64))
         self.all = torch.from_numpy(np.ascontiguousarray(scene.coord))
@@ -223,7 +227,7 @@ class _World:
         step = -(-len(self.points) // SEARCHED)
         few = min(ENOUGH, STRAY * len(self.points)) / step
         for frame in frames:
-            shown = look(self.near(frame.camera), self.points[::step], Visibility())
+            shown = project_points(self.near(frame.camera), self.points[::step], VisibilityConfig())
             if shown.inside.sum() > few:
                 return False
         return True
@@ -240,7 +244,7 @@ class _World:
         hiding = self.color is not None  # nothing else of other readings asks what is hidden
         others = {
             name: self.weighed(camera, image, depth, hiding=hiding)[1]
-            for name, camera in alternatives(frame.camera, self.turn).items()
+            for name, camera in alternative_poses(frame.camera, self.turn).items()
         }
         return shown, View(frame.name, stated, others)
 
@@ -251,15 +255,20 @@ class _World:
         depth: Tensor | None,
         *,
         hiding: bool = True,
-    ) -> tuple[ProjectedPoints, Evidence]:
+    ) -> tuple[ProjectedPoints, Agreement]:
         """What a camera sees, and the figures."""
         camera = self.near(camera)
-        occluder = None if self.rule.occlusion == "none" else depth
-        if depth is None and hiding and self.rule.occlusion == "z-buffer":
-            occluder = own_depth(camera, self.all)
-        shown = look(camera, self.points, self.rule, occluder=occluder)
+        occluder = None if self.visibility.occlusion == "none" else depth
+        if depth is None and hiding and self.visibility.occlusion == "z-buffer":
+            occluder = render_depth_map(camera, self.all)
+        shown = project_points(camera, self.points, self.visibility, occluder=occluder)
         evidence = compute_agreement(
-            shown, camera, image=image, depth=depth, color=self.color, margin_m=self.rule.margin_m
+            shown,
+            camera,
+            image=image,
+            depth=depth,
+            color=self.color,
+            depth_tolerance_m=self.visibility.depth_tolerance_m,
         )
         return shown, evidence
 
@@ -277,7 +286,7 @@ class _World:
 
 
 def _tell(
-    findings: IssueList,
+    issues: IssueList,
     frame: Frame,
     view: View,
     shown: ProjectedPoints,
@@ -287,41 +296,43 @@ def _tell(
     """What is wrong with one image, its pose aside."""
     lens = lens_problem(frame.camera)
     if lens:
-        findings.add("lens", frame, lens)
+        issues.add("lens", frame, lens)
     if depth is not None:
         factor = depth_unit(shown, frame.camera, depth)
         if factor is not None:
             scale = frame.depth.scale if isinstance(frame.depth, DepthFile) else None
             told = unit_words(factor, scale=scale, unit_m=spec.unit_m, units=spec.units)
-            findings.add("unit", frame, told)
+            issues.add("unit", frame, told)
     if half_pixel(shown):
-        findings.add(
+        issues.add(
             "half a pixel", frame,
             "the points lie on the corners of pixels, not in their middle: K has pixel centres at whole "
             "numbers (in a manifest: \"pixel_centre\": 0)",
         )  # fmt: skip
     if not view.stated.inside:
-        findings.add("nothing", frame, "no point lies in the image", note=True)
+        issues.add("nothing", frame, "no point lies in the image", note=True)
     elif not view.stated.visible:
         told = f"{view.stated.inside} points lie in the image, and all of them are hidden"
-        if depth is not None and looked_through(shown, frame.camera, depth, spec.rule.margin_m):
+        if depth is not None and looked_through(
+            shown, frame.camera, depth, spec.visibility.depth_tolerance_m
+        ):
             told += ", many although they are nearer than the depth map: is it of this image?"
-            findings.add("through", frame, told)
+            issues.add("through", frame, told)
         else:  # by a wall, perhaps
-            findings.add("hidden", frame, told, note=True)
+            issues.add("hidden", frame, told, note=True)
 
 
-def _single_poses(findings: IssueList, views: Sequence[View]) -> None:
+def _single_poses(issues: IssueList, views: Sequence[View]) -> None:
     """Views whose own pose fits worse than another reading of it, where most fit."""
     for view in views:
         others = {name: [found] for name, found in view.others.items()}
         verdict = compare_pose_hypotheses([view.stated], others, by_share=False)
         if verdict.other is not None:
             text = f"{view.name}: {pose_words(verdict)} (of this view alone)"
-            findings.say(text)
+            issues.add_general(text)
 
 
-def _by_reading(views: Sequence[View]) -> dict[str, list[Evidence]]:
+def _by_reading(views: Sequence[View]) -> dict[str, list[Agreement]]:
     """The alternatives that all views have; views that are the same either way count as stated."""
     names = list(dict.fromkeys(name for view in views for name in view.others))
     return {name: [view.others.get(name, view.stated) for view in views] for name in names}
@@ -330,14 +341,14 @@ def _by_reading(views: Sequence[View]) -> dict[str, list[Evidence]]:
 def _draw_other(spec: CheckSpec, looked: Sequence[Frame], world: _World, other: str) -> list[Path]:
     paths = []
     for frame in looked:
-        camera = alternatives(frame.camera, world.turn).get(other)
+        camera = alternative_poses(frame.camera, world.turn).get(other)
         if camera is None:
             continue
         try:
             image = frame.read_image()
         except UserError:
             continue
-        shown = look(world.near(camera), world.points, spec.rule)
+        shown = project_points(world.near(camera), world.points, spec.visibility)
         path = spec.out / "views" / f"{_file(frame.name)}.other.png"
         _save(over_image(image, *_drawn(shown), title=f"{frame.name}: pose read as {other}"), path)
         paths.append(path)

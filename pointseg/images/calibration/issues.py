@@ -8,7 +8,7 @@ from pointseg.images.readers.frame import Frame
 
 
 @dataclass(frozen=True)
-class Finding:
+class Issue:
     """Something that is wrong, or worth a look."""
 
     text: str
@@ -42,10 +42,10 @@ class IssueList:
     def __contains__(self, kind: str) -> bool:
         return kind in self._held
 
-    def say(self, text: str) -> None:
+    def add_general(self, text: str) -> None:
         """Of all views together."""
         self._held[text] = (text, [], False)
 
-    def told(self) -> tuple[Finding, ...]:
+    def items(self) -> tuple[Issue, ...]:
         """All of them."""
-        return tuple(Finding(text, tuple(views), note) for text, views, note in self._held.values())
+        return tuple(Issue(text, tuple(views), note) for text, views, note in self._held.values())

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dinomed3d.lifting import Camera
-from pointseg.images.calibration.agreement import ENOUGH, Evidence, ProjectedPoints, measured
+from pointseg.images.calibration.agreement import ENOUGH, Agreement, ProjectedPoints, depth_pairs
 from pointseg.images.calibration.pose_conventions import WORDS
 
 FITTING = 0.3
@@ -30,8 +30,8 @@ class PoseCheckResult:
 
 
 def compare_pose_hypotheses(
-    stated: Sequence[Evidence],
-    others: Mapping[str, Sequence[Evidence]],
+    stated: Sequence[Agreement],
+    others: Mapping[str, Sequence[Agreement]],
     *,
     by_share: bool = True,
 ) -> PoseCheckResult:
@@ -86,7 +86,7 @@ def depth_unit(shown: ProjectedPoints, camera: Camera, depth: Tensor) -> float |
     Points that lie on what the map shows all have the same ratio to it, whatever the unit is; those that
     are hidden have any.
     """
-    said, true = measured(shown, camera, depth)
+    said, true = depth_pairs(shown, camera, depth)
     if len(said) < ENOUGH:
         return None
     ratio = torch.log(said / true).numpy()
@@ -139,17 +139,19 @@ def unit_words(
     )
 
 
-def looked_through(shown: ProjectedPoints, camera: Camera, depth: Tensor, margin_m: float) -> bool:
+def looked_through(
+    shown: ProjectedPoints, camera: Camera, depth: Tensor, depth_tolerance_m: float
+) -> bool:
     """Whether a depth map has something behind many points: no wall hides these, the map does not fit.
 
     Args:
         shown: what the camera sees.
         camera: its size counts.
         depth: (h, w) metres, 0 where unknown.
-        margin_m: how far points may be off the depth map.
+        depth_tolerance_m: how far points may be off the depth map.
     """
-    said, true = measured(shown, camera, depth)
-    return bool(len(said)) and float((said > true + margin_m).float().mean()) > FITTING
+    said, true = depth_pairs(shown, camera, depth)
+    return bool(len(said)) and float((said > true + depth_tolerance_m).float().mean()) > FITTING
 
 
 def lens_problem(camera: Camera) -> str:
@@ -192,23 +194,23 @@ def half_pixel(shown: ProjectedPoints) -> bool:
     return bool((turns.abs() > 0.15).all() and (offset.abs() < 0.1).all())
 
 
-def _share(views: Sequence[Evidence]) -> float:
+def _share(views: Sequence[Agreement]) -> float:
     return sum(v.inside for v in views) / max(1, sum(v.points for v in views))
 
 
-def _depth_share(views: Sequence[Evidence]) -> float | None:
+def _depth_share(views: Sequence[Agreement]) -> float | None:
     known = sum(v.depth_known for v in views)
     return sum(v.depth_fits for v in views) / known if known >= ENOUGH else None
 
 
-def _color_ratio(views: Sequence[Evidence]) -> float | None:
+def _color_ratio(views: Sequence[Agreement]) -> float | None:
     found = [
         v.color_off / v.color_chance for v in views if v.color_off is not None and v.color_chance
     ]
     return float(np.median(found)) if found else None
 
 
-def _ground(views: Sequence[Evidence]) -> float | None:
+def _ground(views: Sequence[Agreement]) -> float | None:
     found = [v.lower_is_nearer for v in views if v.lower_is_nearer is not None]
     return float(np.median(found)) if found else None
 
@@ -217,7 +219,7 @@ def _ground(views: Sequence[Evidence]) -> float | None:
 class AgreementMetric:
     """One kind of evidence."""
 
-    figure: Callable[[Sequence[Evidence]], float | None]
+    figure: Callable[[Sequence[Agreement]], float | None]
     """Of all views; None where there is nothing to tell it from."""
     ideal: float
     """Its value for poses that are right."""

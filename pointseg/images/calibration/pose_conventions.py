@@ -33,7 +33,7 @@ _VEHICLE = torch.tensor(
 )
 
 
-def alternatives(camera: Camera, turn: Tensor | None = None) -> dict[str, Camera]:
+def alternative_poses(camera: Camera, turn: Tensor | None = None) -> dict[str, Camera]:
     """The same camera with its pose read in other ways; those that differ from it.
 
     Args:

@@ -22,7 +22,7 @@ from pointseg.images.readers.image_files import moved_since
 
 FORMAT = "pointseg-features-1"
 DESCRIPTION = "cache.json"
-THERE, STALE, MISSING = "there", "stale", "missing"
+VALID, STALE, MISSING = "valid", "stale", "missing"
 LOOKED_AT = 20_000
 """Entries, at most, to say where an image was when it was encoded."""
 
@@ -99,7 +99,7 @@ class FeatureCache:
         """
         return self._number("stride")
 
-    def keep(self, views: int | None, *, channels: int, stride: int) -> None:
+    def set_metadata(self, views: int | None, *, channels: int, stride: int) -> None:
         """Say what is going to be put: so many views of each scene; maps of what form.
 
         Raises:
@@ -116,18 +116,18 @@ class FeatureCache:
         if any(key not in told or told[key] != value for key, value in form.items()):
             self._describe(form)
 
-    def place(self, frame: Frame) -> Path:
+    def path_of(self, frame: Frame) -> Path:
         """The file of an image, by where the image lies and not by what it shows."""
         digest = hashlib.sha256(os.path.abspath(str(frame.image)).encode()).hexdigest()
         return self.folder / digest[:2] / f"{digest[2:34]}.safetensors"
 
     def state(self, frame: Frame) -> str:
-        """there, stale (made from another content of this image, or damaged) or missing.
+        """valid, stale (made from another content of this image, or damaged) or missing.
 
         Raises:
             UserError: the image itself is missing.
         """
-        path = self.place(frame)
+        path = self.path_of(frame)
         if not path.is_file():
             return MISSING
         try:
@@ -135,7 +135,7 @@ class FeatureCache:
                 fits = (held.metadata() or {}).get("image") == frame.image.key()
         except (OSError, SafetensorError):
             return STALE
-        return THERE if fits else STALE
+        return VALID if fits else STALE
 
     def get(self, frame: Frame) -> Tensor | None:
         """(C, h, w) float16 features of an image; None where missing or stale.
@@ -144,7 +144,7 @@ class FeatureCache:
             UserError: the image itself is missing.
         """
         try:
-            with safe_open(self.place(frame), framework="pt") as held:
+            with safe_open(self.path_of(frame), framework="pt") as held:
                 if (held.metadata() or {}).get("image") != frame.image.key():
                     return None
                 values: Tensor = held.get_tensor("features")
@@ -152,7 +152,7 @@ class FeatureCache:
             return None
         return values
 
-    def lack(self, frame: Frame) -> str:
+    def explain_missing(self, frame: Frame) -> str:
         """Why there are no features of an image, and what to do.
 
         Raises:
@@ -204,7 +204,7 @@ class FeatureCache:
                 f"the right weights?"
             )
         told = {"format": FORMAT, "image": key or frame.image.key(), "frame": frame.name}
-        with new_file(self.place(frame)) as part:
+        with new_file(self.path_of(frame)) as part:
             try:
                 save_file({"features": values}, part, told)
             except SafetensorError as error:  # what the system refuses comes in this form, too

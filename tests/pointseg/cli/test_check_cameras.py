@@ -181,7 +181,7 @@ def test_points_may_be_off_as_far_as_in_training(tmp_path, monkeypatch, capsys):
             run("--dataset", "folder", "--root", tmp_path, "-o", tmp_path / "out", *more)
     with pytest.raises(SystemExit):
         run(tmp_path / "street.ply", "--cameras", tmp_path / "street.json", "-o", tmp_path / "out")
-    assert [spec.rule.margin_m for spec in held] == pytest.approx([0.04, 0.3, 0.2])
+    assert [spec.visibility.depth_tolerance_m for spec in held] == pytest.approx([0.04, 0.3, 0.2])
 
 
 def test_right_poses_of_which_few_show_the_scene_are_no_problem(tmp_path, capsys):

@@ -19,6 +19,7 @@ from pointseg.files import write_cloud
 from pointseg.images.features.feature_cache import find_cache
 from pointseg.images.readers.image_files import ImageFile
 from pointseg.images.readers.manifest import write_manifest
+from pointseg.images.visibility import VisibilityConfig
 from pointseg.training.checkpoint import DISTILLED, load_model, read_checkpoint
 from pointseg.training.image_encoder import trained_with
 from tests.pointseg.painted import Painted
@@ -26,7 +27,7 @@ from tests.pointseg.painted import Painted
 TINY = [
     'images.encoder_config={"embed_dim": 24, "depth": 1, "num_heads": 2}',
     "images.size=[64,64]",
-    "images.near_m=0",
+    "images.visibility.near_m=0",
     "images.views=2",
     "features=color",
     "voxel_m=0.1",
@@ -214,23 +215,23 @@ def test_several_datasets_are_seen_by_their_own_rules(
     common = "resized to 480 x 640 pixels, as of scannet (--override images.size=[H,W]"
     said = capsys.readouterr().err.splitlines()
     assert [common in line for line in said] == [True, False, False, False]
-    depth = "depth maps, where there are any, within 0.2 m"
-    assert said[1] == f"scannet: up to 10 images of 480 x 640 pixels, 1 to 4 m away, {depth}"
-    assert said[2] == f"s3dis: up to 10 images of 480 x 640 pixels, at any distance, {depth}"
-    assert said[3].startswith(
-        "nuscenes: all images of 480 x 640 pixels, at any distance, nothing hides"
-    )
+    assert said[1].startswith("scannet: up to 10 images of 480 x 640 pixels; points 1 to 4 m away")
+    assert said[2].startswith("s3dis: up to 10 images of 480 x 640 pixels; points at any distance")
+    assert said[3].startswith("nuscenes: all images of 480 x 640 pixels; points at any distance")
     recipe, mixture = caught[0]
     seen = [part.images for part in mixture.parts]
-    assert (recipe.images.near_m, recipe.images.far_m, seen[0]) == (1.0, 4.0, None)
-    assert (seen[1].near_m, seen[1].far_m, seen[1].occlusion) == (0.0, None, "depth")
-    assert (seen[2].views, seen[2].occlusion) == (None, "none")
+    assert recipe.images.visibility == VisibilityConfig(near_m=1.0, far_m=4.0)
+    assert seen[0] is None and seen[1].visibility == VisibilityConfig()
+    assert (seen[2].views, seen[2].visibility.occlusion) == (None, "none")
     assert (
-        distill.main([*words, "--override", "images.views=3", "--override", "images.far_m=9"]) == 0
+        distill.main(
+            [*words, "--override", "images.views=3", "--override", "images.visibility.far_m=9"]
+        )
+        == 0
     )
     recipe, mixture = caught[1]  # what is asked for is asked for of all
     assert {(p.images or recipe.images).views for p in mixture.parts} == {3}
-    assert [(p.images or recipe.images).far_m for p in mixture.parts] == [9.0] * 3
+    assert [(p.images or recipe.images).visibility.far_m for p in mixture.parts] == [9.0] * 3
     refused(distill.main, [*words, "--also", "synthetic=c"], capsys, "synthetic has no images")
 
 
@@ -339,7 +340,7 @@ def test_an_own_model_starts_only_where_its_encoder_is(
 
 
 def test_hardly_a_point_seen_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    near = [*RUN, "--override", "images.near_m=2.00195", "--images", "--weights", "none"]
+    near = [*RUN, "--override", "images.visibility.near_m=2.00195", "--images", "--weights", "none"]
     assert train.main([*near, "--out", str(tmp_path)]) == 0
     said = capsys.readouterr().err
     header, row = (tmp_path / "metrics.csv").read_text(encoding="utf-8").splitlines()[:2]

@@ -12,8 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pointseg.cli.predict import SEEN_FROM, UNITS, main
-from pointseg.datasets.folder.description import UNITS as METRES
+from pointseg.cli.predict import SEEN_FROM, main
 from pointseg.files import read_cloud, write_cloud
 from pointseg.prediction import predict as engine
 from tests import ROOT
@@ -83,7 +82,6 @@ def test_millimetres(tmp_path, capsys):
 
 
 def test_choices_are_those_of_the_engine():
-    assert UNITS == tuple(METRES)
     assert SEEN_FROM == tuple(engine.SEEN_FROM)
 
 

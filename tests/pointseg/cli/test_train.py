@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pointseg import backbones, datasets
+from pointseg import backbones
 from pointseg.cli import command
 from pointseg.cli.train import main
 from pointseg.training.train import LAST
@@ -39,7 +39,6 @@ def test_help_is_instant(command: str) -> None:
 
 
 def test_names_are_those_of_their_packages() -> None:
-    assert command.DATASETS == datasets.DATASETS
     assert command.BACKBONES == backbones.BACKBONES
 
 

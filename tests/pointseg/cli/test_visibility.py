@@ -27,7 +27,9 @@ label: segment
 cameras: "{folder}/{scene}.cameras.json"
 check_scale: false
 """
-CHANGES = [c for c in TINY if not c.startswith(("images.near_m", "images.views", "features"))]
+CHANGES = [
+    c for c in TINY if not c.startswith(("images.visibility.near_m", "images.views", "features"))
+]
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +81,12 @@ def options(root: Path, *changes: str, seeing: bool = True) -> list[str]:
 def models(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One that reads images, by a rule of its own, and one that reads none."""
     out = tmp_path_factory.mktemp("models")
-    seeing = options(root, "images.views=2", "images.near_m=1.5", "images.margin_m=0.15")
+    seeing = options(
+        root,
+        "images.views=2",
+        "images.visibility.near_m=1.5",
+        "images.visibility.depth_tolerance_m=0.15",
+    )
     seeing += ["--images", "--weights", "none"]
     assert train.main([*seeing, "--out", str(out / "seeing")]) == 0
     assert train.main([*options(root, seeing=False), "--out", str(out / "plain")]) == 0
@@ -106,12 +113,14 @@ def test_small_voxels_are_seen_alike_by_training_distilling_and_testing(
     for main, more in ((train.main, ["--images"]), (distill.main, [])):
         capsys.readouterr()
         assert main([*options(root), *more, "--show-recipe"]) == 0
-        margins.append(json.loads(capsys.readouterr().out)["images"]["margin_m"])
+        margins.append(
+            json.loads(capsys.readouterr().out)["images"]["visibility"]["depth_tolerance_m"]
+        )
     assert margins == pytest.approx([0.04, 0.04])  # a fifth of that of 2 cm
     found = scored(root, models["plain"], tmp_path, "--by-sight")
     assert points(found) == (300, 300)
-    assert found["protocol"]["sight"]["margin_m"] == pytest.approx(0.04)
-    assert "up to 10 images of 480 x 640 pixels, at any distance" in capsys.readouterr().err
+    assert found["protocol"]["sight"]["depth_tolerance_m"] == pytest.approx(0.04)
+    assert "up to 10 images of 480 x 640 pixels; points at any distance" in capsys.readouterr().err
 
 
 def test_clouds_without_classes_teach_and_are_no_use_to_training(
@@ -142,7 +151,7 @@ def test_points_are_told_apart_as_another_model_sees_them(
     found = scored(root, models["plain"], tmp_path / "like", *like)
     assert points(found) == points(own) == (600, 0)
     assert found["protocol"]["sight"] == {
-        "size": [64, 64], "views": 2, "near_m": 1.5, "far_m": None, "margin_m": 0.15, "occlusion": "depth",
+        "size": [64, 64], "views": 2, "near_m": 1.5, "far_m": None, "depth_tolerance_m": 0.15, "occlusion": "depth",
     }  # fmt: skip
     assert "sight" not in own["protocol"]
     fewer = scored(root, models["plain"], tmp_path / "one", *like, "--image-views", "1")

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pointseg.config.presets import RECIPES, SIZES, recipe_for
+from pointseg.config.presets import RECIPES, SIZES, images_for, recipe_for
 from pointseg.config.recipe import Form, Recipe, RecipeError, override, read_recipe
 from pointseg.loading.samples import training_steps, validation_steps
 from pointseg.scene import Scene
@@ -103,6 +103,15 @@ def test_what_an_older_recipe_lacks_has_its_default() -> None:
     content = json.loads(RECIPES["scannet"].to_json())
     del content["form"], content["optimizer"]["cycle_momentum"]
     assert read_recipe(json.dumps(content)) == RECIPES["scannet"]
+
+
+def test_visibility_of_older_checkpoints_is_read() -> None:
+    recipe = replace(RECIPES["scannet"], images=images_for("scannet", "vit_small_patch16_dinov3"))
+    content = json.loads(recipe.to_json())
+    visibility = content["images"].pop("visibility")
+    visibility["margin_m"] = visibility.pop("depth_tolerance_m")
+    content["images"] |= visibility
+    assert read_recipe(json.dumps(content)) == recipe
 
 
 def test_a_written_recipe_with_a_foreign_key_is_refused() -> None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from dinomed3d.runtime.errors import UserError
-from pointseg.datasets import DATASETS, ClassList, DatasetError, open_dataset
-from pointseg.datasets.dataset import distinct_colors, require_scene, require_split
+from pointseg.datasets import DATASETS, DatasetError, open_dataset
+from pointseg.datasets.dataset import ClassList, distinct_colors, require_scene, require_split
 
 
 def test_a_class_list():
@@ -48,43 +45,27 @@ def test_unknown_splits_and_scenes():
         require_scene("rooms", "val", "x", ("a", "b"))
 
 
-def test_the_embedded_dataset():
+def test_the_synthetic_dataset_needs_no_folder():
     dataset = open_dataset("synthetic")
     assert dataset.name == "synthetic" and dataset.splits() == ("train", "val", "test")
-    with pytest.raises(
-        DatasetError, match="'synthetic': is generated on the fly and takes no folder"
-    ):
-        open_dataset("synthetic", Path("."))
 
 
-def test_an_unknown_name_is_refused():
-    with pytest.raises(
-        UserError, match="dataset 'kitti': unknown; there are: synthetic, folder, scannet"
-    ):
-        open_dataset("kitti")
-
-
-@pytest.mark.parametrize("name", [name for name in DATASETS if name != "synthetic"])
-def test_a_missing_root_says_what_to_do(tmp_path, name):
-    hint = (
-        "dataset.yaml"
-        if name == "folder"
-        else f"pointseg-prepare --dataset {name} --source DOWNLOADED --out PREPARED"
-    )
-    with pytest.raises(
-        DatasetError, match=f"'{name}': --root must name .*none was given.*"
-    ) as caught:
-        open_dataset(name)
-    assert hint in str(caught.value)
-    with pytest.raises(DatasetError, match="nowhere is not there") as caught:
-        open_dataset(name, tmp_path / "nowhere")
-    assert hint in str(caught.value)
-    (tmp_path / "file").touch()
-    with pytest.raises(DatasetError, match="file is a file"):
-        open_dataset(name, tmp_path / "file")
-
-
-@pytest.mark.parametrize("name", [name for name in DATASETS if name != "folder"])
-def test_only_a_folder_has_a_description(tmp_path, name):
-    with pytest.raises(DatasetError, match=f"'{name}': has no description to give"):
-        open_dataset(name, tmp_path, config=tmp_path / "a.yaml")
+@pytest.mark.parametrize(
+    ("name", "root", "config"),
+    [
+        ("kitti", None, None),
+        ("synthetic", ".", None),
+        *((name, None, None) for name in DATASETS if name != "synthetic"),
+        *((name, "nowhere", None) for name in DATASETS if name != "synthetic"),
+        *((name, "a_file", None) for name in DATASETS if name != "synthetic"),
+        *((name, ".", "a.yaml") for name in DATASETS if name != "folder"),
+    ],
+)
+def test_what_cannot_be_opened_is_named(tmp_path, name, root, config):
+    (tmp_path / "a_file").touch()
+    given = [None if each is None else tmp_path / each for each in (root, config)]
+    with pytest.raises(DatasetError, match=f"dataset '{name}'") as caught:
+        open_dataset(name, given[0], config=given[1])
+    if root == "nowhere":
+        assert "nowhere" in str(caught.value)
+        assert (f"pointseg-prepare --dataset {name} " in str(caught.value)) == (name != "folder")

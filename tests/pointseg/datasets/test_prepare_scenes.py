@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pointseg.datasets.dataset import DatasetError
+from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.prepare_scenes import Job, prepare_scenes
 from pointseg.datasets.prepared import Index, find_index, save_scene
 from pointseg.files.errors import CloudFileError

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pointseg.datasets.dataset import ClassList, DatasetError
+from pointseg.datasets.dataset import ClassList
+from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.prepared import (
     Index,
     PreparedScenes,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pointseg.datasets import check_scale
-from pointseg.datasets.scale import point_spacing
+from pointseg.datasets.scale import check_scale, point_spacing
 from pointseg.datasets.synthetic.dataset import Synthetic
 from pointseg.files import finite_points, read_cloud
 from pointseg.scene import Scene

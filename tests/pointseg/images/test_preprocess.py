@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from pointseg.images.preprocess import flip_coordinates, load_images, turn_hue
-from pointseg.images.projection import see
+from pointseg.images.projection import compute_visibility
 from pointseg.images.readers.frame import ImagesError
-from pointseg.images.visibility import Visibility
+from pointseg.images.visibility import VisibilityConfig
 from tests.pointseg.images.given import SIZE, frame, wall
 
 
@@ -40,7 +40,7 @@ def test_shrinking_averages_and_enlarging_interpolates() -> None:
 def test_mirrored_images_and_positions_agree() -> None:
     """A point keeps the colour of its pixel, however its image was mirrored."""
     frames = [frame(image=picture(seed)) for seed in range(12)]
-    scene = see(wall(), frames, Visibility(), SIZE)
+    scene = compute_visibility(wall(), frames, VisibilityConfig(), SIZE)
     plain, _ = load_images(frames, SIZE)
     rng = np.random.default_rng(1)
     images, flipped = load_images(frames, SIZE, rng=rng)
@@ -81,13 +81,13 @@ def test_hues_turn() -> None:
 
 
 def test_a_point_on_the_left_edge_leaves_the_image_when_it_is_mirrored() -> None:
-    scene = see(wall(), [frame()], Visibility(), SIZE)
+    scene = compute_visibility(wall(), [frame()], VisibilityConfig(), SIZE)
     edge = scene.with_fields(image_coord=np.zeros((9, 1, 2), np.float32))
     assert not flip_coordinates(edge, np.ones(1, bool), 60)["image_mask"].any()
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    scene = see(wall(), [frame()], Visibility(), SIZE)
+    scene = compute_visibility(wall(), [frame()], VisibilityConfig(), SIZE)
     with pytest.raises(ValueError, match=r"'flipped' must be \(1,\), one per view of scene room"):
         flip_coordinates(scene, np.ones(2, bool), 60)
     with pytest.raises(ImagesError, match=r"given.png: is 8 x 4 pixels .*for 60 x 40"):

@@ -11,18 +11,19 @@ import numpy as np
 import pytest
 import torch
 
-from pointseg.images.config import ImageRecipe
+from dinomed3d.runtime.errors import UserError
+from pointseg.images.config import ImageConfig
 from pointseg.images.explain_unseen import depth_problem
-from pointseg.images.projection import CHUNK, in_view, pool, see
+from pointseg.images.projection import CHUNK, candidate_frames, compute_visibility, frames_in_view
 from pointseg.images.readers.frame import ImagesError
-from pointseg.images.visibility import Visibility
+from pointseg.images.visibility import VisibilityConfig
 from tests.pointseg.images.given import SIZE, frame, scene, shifted, wall
 
-ALL = Visibility()
+ALL = VisibilityConfig()
 
 
 def test_positions_by_hand_in_the_pixels_of_the_size_asked_for() -> None:
-    found = see(wall(), [frame(), frame(shifted(0, 0, 2))], ALL, (80, 60))
+    found = compute_visibility(wall(), [frame(), frame(shifted(0, 0, 2))], ALL, (80, 60))
     u, v = np.meshgrid([15, 30, 45], [10, 40, 70])  # twice as high
     assert found["image_coord"].dtype == np.float32
     assert found["image_coord"][:, 0].tolist() == np.stack([u.ravel(), v.ravel()], 1).tolist()
@@ -34,14 +35,14 @@ def test_positions_by_hand_in_the_pixels_of_the_size_asked_for() -> None:
 def test_only_what_lies_in_the_image_and_ahead_is_visible() -> None:
     # On the left edge, on the right edge (outside), behind, above, far right.
     points = scene([[-2, 0, 2], [2, 0, 2], [0, 0, -2], [0, -2, 2], [9, 0, 2], [0, 0, 0]])
-    found = see(points, [frame()], ALL, SIZE)
+    found = compute_visibility(points, [frame()], ALL, SIZE)
     assert found["image_mask"][:, 0].tolist() == [True] + [False] * 5
     assert found["image_coord"][0, 0].tolist() == [0, 20] and not found["image_coord"][1:].any()
 
 
 def test_ranges_are_exclusive() -> None:
     points = scene([[0, 0, 1], [0, 0, 1.5], [0, 0, 4], [0, 0, 5]])
-    found = see(points, [frame()], Visibility(near_m=1, far_m=4), SIZE)
+    found = compute_visibility(points, [frame()], VisibilityConfig(near_m=1, far_m=4), SIZE)
     assert found["image_mask"][:, 0].tolist() == [False, True, False, False]
 
 
@@ -49,11 +50,17 @@ def test_depth_maps_hide_what_is_not_there_of_any_size_and_where_they_know_nothi
     depth = np.full((20, 30), 2.0)
     depth[:, 20:] = 1.7  # something stands before the right column
     depth[:7] = 0  # and nothing is known of the upper row
-    found = see(wall(), [frame(depth=depth)], ALL, SIZE)["image_mask"][:, 0].reshape(3, 3)
+    found = compute_visibility(wall(), [frame(depth=depth)], ALL, SIZE)["image_mask"][:, 0].reshape(
+        3, 3
+    )
     assert found.tolist() == [[False] * 3, [True, True, False], [True, True, False]]
-    wide = see(wall(), [frame(depth=depth)], Visibility(margin_m=0.31), SIZE)["image_mask"]
+    wide = compute_visibility(
+        wall(), [frame(depth=depth)], VisibilityConfig(depth_tolerance_m=0.31), SIZE
+    )["image_mask"]
     assert wide[:, 0].reshape(3, 3)[1:].all()
-    ignored = see(wall(), [frame(depth=depth)], Visibility(occlusion="none"), SIZE)
+    ignored = compute_visibility(
+        wall(), [frame(depth=depth)], VisibilityConfig(occlusion="none"), SIZE
+    )
     assert ignored["image_mask"].all()
 
 
@@ -64,10 +71,14 @@ def test_the_cloud_hides_itself_where_a_z_buffer_is_asked_for() -> None:
     points = scene(np.concatenate([near, far]))
     behind = slice(len(near), None)
     reach = np.abs(far[:, :2]).max(1)  # the near wall covers 0.75 m of the far one
-    found = see(points, [frame()], Visibility(occlusion="z-buffer"), SIZE)["image_mask"][:, 0]
+    found = compute_visibility(points, [frame()], VisibilityConfig(occlusion="z-buffer"), SIZE)[
+        "image_mask"
+    ][:, 0]
     assert found[: len(near)].all()
     assert not found[behind][reach < 0.7].any() and found[behind][reach > 0.81].mean() > 0.9
-    assert see(points, [frame()], ALL, SIZE)["image_mask"].all()  # no depth map, no test
+    assert compute_visibility(points, [frame()], ALL, SIZE)[
+        "image_mask"
+    ].all()  # no depth map, no test
 
 
 def test_the_origin_is_part_of_the_world_and_millimetres_survive_it() -> None:
@@ -75,13 +86,16 @@ def test_the_origin_is_part_of_the_world_and_millimetres_survive_it() -> None:
     here = wall()
     there = replace(here, origin=origin)
     moved = frame(shifted(*-origin))
-    one, two = see(here, [frame()], ALL, SIZE), see(there, [moved], ALL, SIZE)
+    one, two = (
+        compute_visibility(here, [frame()], ALL, SIZE),
+        compute_visibility(there, [moved], ALL, SIZE),
+    )
     assert two["image_coord"] == pytest.approx(one["image_coord"], abs=1e-4)
     assert two["image_mask"].all()
 
 
 def test_positions_travel_with_their_points() -> None:
-    found = see(wall(), [frame()], ALL, SIZE).select(np.array([4, 4, 0]))
+    found = compute_visibility(wall(), [frame()], ALL, SIZE).select(np.array([4, 4, 0]))
     assert found["image_coord"][:, 0].tolist() == [[30, 20], [30, 20], [15, 5]]
 
 
@@ -89,20 +103,22 @@ def test_large_clouds_go_in_pieces_and_fast() -> None:
     rng = np.random.default_rng(0)
     points = scene(rng.uniform([-1, -1, 1], [1, 1, 3], (CHUNK + 1000, 3)))
     start = time.perf_counter()
-    found = see(points, [frame()] * 4, ALL, SIZE)
+    found = compute_visibility(points, [frame()] * 4, ALL, SIZE)
     assert time.perf_counter() - start < 5
-    some = see(points.select(np.arange(CHUNK - 5, CHUNK + 5)), [frame()] * 4, ALL, SIZE)
+    some = compute_visibility(
+        points.select(np.arange(CHUNK - 5, CHUNK + 5)), [frame()] * 4, ALL, SIZE
+    )
     assert (found["image_coord"][CHUNK - 5 : CHUNK + 5] == some["image_coord"]).all()
 
 
 def test_rounding_does_not_move_points_onto_the_edge() -> None:
     below = np.nextafter(np.float32(2), np.float32(0))  # in float64 just inside the image
-    found = see(scene([[below, 0, 2], [0, 0, 2]]), [frame()], ALL, SIZE)
+    found = compute_visibility(scene([[below, 0, 2], [0, 0, 2]]), [frame()], ALL, SIZE)
     assert (found["image_coord"][found["image_mask"]] < [60, 40]).all()
 
 
 def test_no_points_are_no_error() -> None:
-    assert see(scene([]), [frame()], ALL, SIZE)["image_mask"].shape == (0, 1)
+    assert compute_visibility(scene([]), [frame()], ALL, SIZE)["image_mask"].shape == (0, 1)
 
 
 @pytest.mark.parametrize(
@@ -110,19 +126,19 @@ def test_no_points_are_no_error() -> None:
     [
         ([], ALL, "has no images; add them, or allow"),
         ([frame(shifted(0, 0, -4))], ALL, "with the poses inverted 100.0% would be"),
-        ([frame(shifted(0, 0, 4000))], Visibility(far_m=100), "look at near_m and far_m"),
+        ([frame(shifted(0, 0, 4000))], VisibilityConfig(far_m=100), "look at near_m and far_m"),
         ([frame(shifted(9000, 0, 0))], ALL, "the nearest camera stands 9000 m from"),
         ([frame(np.diag([1.0, -1, -1, 1]))], ALL, "0.0% lie before the cameras"),
         ([frame(depth=np.full(SIZE, 1.0))], ALL, "the depths say that something else stands before"),
-        ([frame(), frame()], Visibility(far_m=1), "within the images, but none between 0 m and 1 m"),
-        ([frame()], Visibility(near_m=3), "none between 3 m and any distance"),
+        ([frame(), frame()], VisibilityConfig(far_m=1), "within the images, but none between 0 m and 1 m"),
+        ([frame()], VisibilityConfig(near_m=3), "none between 3 m and any distance"),
     ],
 )  # fmt: skip
 def test_why_nothing_is_seen_is_told_unless_it_is_allowed(frames, rule, message) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ImagesError) as error:
-        see(wall(), frames, rule, SIZE)
+        compute_visibility(wall(), frames, rule, SIZE)
     assert str(error.value).startswith("scene room: ") and message in str(error.value)
-    found = see(wall(), frames, rule, SIZE, allow_unseen=True)
+    found = compute_visibility(wall(), frames, rule, SIZE, allow_unseen=True)
     assert found["image_mask"].shape == (9, len(frames)) and not found["image_mask"].any()
 
 
@@ -132,20 +148,24 @@ def test_depths_in_another_unit_are_refused_even_beside_good_views(
 ) -> None:
     bad = frame(depth=np.full(SIZE, 2.0 * factor), name="bad")
     if hint is None:  # merely wrong: nothing is visible there
-        assert see(wall(), [bad, frame()], ALL, SIZE)["image_mask"].any(0).tolist() == [False, True]
+        assert compute_visibility(wall(), [bad, frame()], ALL, SIZE)["image_mask"].any(
+            0
+        ).tolist() == [False, True]
         return
     with pytest.raises(ImagesError, match=f"bad_depth.png: its depths have a median.*{hint}"):
-        see(wall(), [bad, frame()], ALL, SIZE, allow_unseen=True)
+        compute_visibility(wall(), [bad, frame()], ALL, SIZE, allow_unseen=True)
 
 
 def test_walls_and_stray_points_are_no_other_unit() -> None:
     """A wall before the camera that is not in the cloud; a point almost at the camera."""
     close = frame(depth=np.full(SIZE, 0.5))
-    assert not see(wall(60), [close], ALL, SIZE, allow_unseen=True)["image_mask"].any()
-    stray = scene([[0, 0, 0.004], [90, 0, 1]])
-    assert not see(stray, [frame(depth=np.full(SIZE, 5))], ALL, SIZE, allow_unseen=True)[
+    assert not compute_visibility(wall(60), [close], ALL, SIZE, allow_unseen=True)[
         "image_mask"
     ].any()
+    stray = scene([[0, 0, 0.004], [90, 0, 1]])
+    assert not compute_visibility(
+        stray, [frame(depth=np.full(SIZE, 5))], ALL, SIZE, allow_unseen=True
+    )["image_mask"].any()
 
 
 def test_an_empty_depth_map_is_no_other_unit() -> None:
@@ -159,24 +179,44 @@ def test_points_in_millimetres_may_be_what_is_in_another_unit() -> None:
     assert "--unit" not in depth_problem(camera, torch.full(SIZE, 2000.0), far / 1000)
 
 
-def test_rules_are_checked() -> None:
-    with pytest.raises(ValueError, match="'occlusion' must be one of depth, z-buffer, none"):
-        Visibility(occlusion="depths")
-    assert ImageRecipe(far_m=4.0).visibility.far == 4 and ALL.far == float("inf")
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("near_m", -1.0), ("far_m", 0.0), ("depth_tolerance_m", 0.0), ("occlusion", "depths")],
+)
+def test_values_out_of_range_are_refused(key: str, value: object) -> None:
+    with pytest.raises(UserError, match=f"'{key}'"):
+        VisibilityConfig(**{key: value})
+
+
+def test_visibility_of_another_configuration() -> None:
+    other = ImageConfig(views=3, size=(32, 32), visibility=VisibilityConfig(near_m=1, far_m=4))
+    found = ImageConfig().with_visibility_of(other)
+    assert (found.views, found.size, found.visibility) == (3, (480, 640), other.visibility)
+    assert found.visibility.far == 4 and ALL.far == float("inf")
+    assert found.viewing_as_dict() == {
+        "size": [480, 640], "views": 3, "near_m": 1, "far_m": 4, "depth_tolerance_m": 0.2, "occlusion": "depth",
+    }  # fmt: skip
+    assert "up to 3 images of 480 x 640 pixels; points 1 to 4 m away" in found.viewing_in_words()
 
 
 def test_frames_that_look_elsewhere_can_be_left_out() -> None:
     frames = [frame(shifted(9, 0, 0)), frame(), frame(shifted(0, 0, -9)), frame(shifted(1, 0, 0))]
-    assert in_view(wall(), frames) == (1, 3)
-    assert in_view(replace(wall(), origin=np.array([-9.0, 0, 0])), frames) == (0,)
-    assert in_view(scene([]), frames) == ()
+    assert frames_in_view(wall(), frames) == (1, 3)
+    assert frames_in_view(replace(wall(), origin=np.array([-9.0, 0, 0])), frames) == (0,)
+    assert frames_in_view(scene([]), frames) == ()
 
 
 def test_pools_are_evenly_spread_over_frames_that_show_something() -> None:
     frames = [frame(shifted(9, 0, 0)), *(frame(shifted(k / 10, 0, 0)) for k in range(5))]
-    assert pool(wall(), frames, None) == pool(wall(), frames, 6) == tuple(frames)
-    assert pool(wall(), frames, 2) == (frames[1], frames[3])
-    assert pool(wall(), frames[:1] * 3, 2) == (frames[0],) * 2  # there is no better choice
+    assert (
+        candidate_frames(wall(), frames, None)
+        == candidate_frames(wall(), frames, 6)
+        == tuple(frames)
+    )
+    assert candidate_frames(wall(), frames, 2) == (frames[1], frames[3])
+    assert (
+        candidate_frames(wall(), frames[:1] * 3, 2) == (frames[0],) * 2
+    )  # there is no better choice
 
 
 def test_frames_go_to_other_processes() -> None:
@@ -188,4 +228,4 @@ def test_frames_go_to_other_processes() -> None:
     two = pickle.loads(data)
     assert two.camera.distortion is not None and torch.equal(two.camera.distortion, bent)
     assert two.name == one.name and torch.equal(two.camera.intrinsics, one.camera.intrinsics)
-    assert see(wall(), [two], ALL, SIZE)["image_mask"].all()
+    assert compute_visibility(wall(), [two], ALL, SIZE)["image_mask"].all()

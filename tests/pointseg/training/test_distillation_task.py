@@ -12,6 +12,7 @@ import torch
 
 from dinomed3d.runtime.errors import UserError
 from pointseg.datasets.mixture import Mixture, Part
+from pointseg.images.visibility import VisibilityConfig
 from pointseg.loading.scene_images import SceneImageLoader, Showing
 from pointseg.training.checkpoint import build_segmenter, load_model, read_checkpoint
 from pointseg.training.distillation_task import Distillation
@@ -130,7 +131,9 @@ def test_several_datasets_share_the_student(tmp_path: Path) -> None:
 
 def test_each_of_several_datasets_is_seen_by_its_own_rule() -> None:
     assert STUDENT.images is not None
-    near = replace(STUDENT.images, far_m=1.0, views=1, size=(32, 32), fuse="mean")
+    near = replace(
+        STUDENT.images, visibility=VisibilityConfig(far_m=1.0), views=1, size=(32, 32), fuse="mean"
+    )
     some = [("train",), ("val",)]
     mixture = Mixture([Part(Painted(views=3), *some), Part(Painted(views=3), *some, near)])
     showing = Showing(replace(STUDENT.images, allow_unseen=True))

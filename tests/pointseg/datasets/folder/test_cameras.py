@@ -13,12 +13,12 @@ import yaml
 from pointseg.datasets import DatasetError, open_dataset
 from pointseg.datasets.folder.cameras import CameraRule, parse_cameras
 from pointseg.files import write_cloud
-from pointseg.images.config import ImageRecipe
-from pointseg.images.projection import see
+from pointseg.images.config import ImageConfig
+from pointseg.images.projection import compute_visibility
 from pointseg.images.readers.frame import Frame, ImagesError, make_camera
 from pointseg.images.readers.image_files import DepthFile, ImageFile
 from pointseg.images.readers.manifest import read_manifest, write_manifest
-from pointseg.images.visibility import Visibility
+from pointseg.images.visibility import VisibilityConfig
 from pointseg.loading.scene_images import SceneImageLoader, Showing
 from pointseg.scene import Scene
 from tests import ROOT
@@ -60,7 +60,9 @@ def manifest(path: Path, pose: np.ndarray, **changes: Any) -> None:
 
 
 def positions(found: Any) -> list[list[float]]:
-    scene = see(found.load("train", "a"), found.frames("train", "a"), Visibility(), (40, 60))
+    scene = compute_visibility(
+        found.load("train", "a"), found.frames("train", "a"), VisibilityConfig(), (40, 60)
+    )
     assert scene["image_mask"].all()
     return scene["image_coord"][:, 0].astype(float).round(3).tolist()
 
@@ -112,7 +114,9 @@ def test_organised_clouds_are_their_own_images(tmp_path: Path) -> None:
     write_pcd(tmp_path / "test" / "b.pcd", surface())
     found = dataset(tmp_path, WALL, "organised", up="-y")
     (frame,) = found.frames("test", "b")
-    scene = see(found.load("test", "b"), [frame], Visibility(margin_m=1e-3), (24, 32))
+    scene = compute_visibility(
+        found.load("test", "b"), [frame], VisibilityConfig(depth_tolerance_m=1e-3), (24, 32)
+    )
     assert scene["image_mask"].all()
     with pytest.raises(DatasetError, match="a.ply: 'cameras: organised' is for .pcd files"):
         found.frames("train", "a")
@@ -140,7 +144,7 @@ def test_a_description_without_cameras_is_to_be_completed(tmp_path: Path) -> Non
         found.frames("train", "a")
     with pytest.raises(DatasetError, match="has no scene 'c'"):
         found.frames("train", "c")
-    images = SceneImageLoader(found, Showing(ImageRecipe()))
+    images = SceneImageLoader(found, Showing(ImageConfig()))
     with pytest.raises(DatasetError, match="organised, or {colmap: FOLDER, images: FOLDER}"):
         images.attach("train", "a", found.load("train", "a"))
 
@@ -169,7 +173,7 @@ def test_real_organised_scenes(shared: Path) -> None:
     root = shared / "data" / "points" / "tabletop_rgbd"
     found = open_dataset("folder", root, config=EXAMPLES / "tabletop.yaml")
     scene, (frame,) = found.load("val", "test31"), found.frames("val", "test31")  # type: ignore[attr-defined]
-    scene = see(scene, [frame], Visibility(), (480, 640))
+    scene = compute_visibility(scene, [frame], VisibilityConfig(), (480, 640))
     assert scene["image_mask"].all()
     u, v = scene["image_coord"][:, 0].T.astype(int)
     assert (frame.read_image()[v, u] == scene["color"]).all()
@@ -198,12 +202,12 @@ def test_real_posed_frames_agree_in_space(tmp_path: Path, shared: Path) -> None:
     first, last = read_manifest(tmp_path / "cameras.json")
     depth = last.read_depth()
     assert depth is not None
-    rule = Visibility(margin_m=0.02)
+    rule = VisibilityConfig(depth_tolerance_m=0.02)
 
     def share(placed: Frame, seen_by: Frame) -> float:
         points = placed.camera.unproject(torch.from_numpy(depth)).reshape(-1, 3).numpy()
         cloud = Scene(coord=points[np.isfinite(points).all(1)].astype(np.float32))
-        return float(see(cloud, [seen_by], rule, (480, 640))["image_mask"].mean())
+        return float(compute_visibility(cloud, [seen_by], rule, (480, 640))["image_mask"].mean())
 
     assert share(last, last) > 0.999
     assert share(last, first) > 0.88  # the cameras are not at one place: a tenth is out of view

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from pointseg.datasets import open_dataset
-from pointseg.datasets.dataset import DatasetError
+from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.nuscenes.cameras import CHANNELS
 from pointseg.datasets.nuscenes.prepare import prepare
-from pointseg.images.projection import see
+from pointseg.images.projection import compute_visibility
 from pointseg.images.readers.frame import ImagesError
-from pointseg.images.visibility import Visibility
+from pointseg.images.visibility import VisibilityConfig
 from tests.pointseg.datasets.official import write_nuscenes
 from tests.pointseg.datasets.official_images import add_cameras, quaternion, turn_z
 
@@ -121,7 +121,7 @@ def test_a_real_keyframe_is_seen_as_it_must_be(tmp_path: Path, shared: Path) -> 
     dataset = open_dataset("nuscenes", tmp_path)
     frames = dataset.frames("train", token)  # type: ignore[attr-defined]
     assert frames[3].read_image().shape == (900, 1600, 3)
-    scene = see(dataset.load("train", token), frames, Visibility(), (384, 672))
+    scene = compute_visibility(dataset.load("train", token), frames, VisibilityConfig(), (384, 672))
     shares = 100 * scene["image_mask"].mean(0)
     assert shares == pytest.approx([8.8, 8.9, 10.7, 13.9, 11.8, 9.7], abs=0.06)
     assert 100 * scene["image_mask"].any(1).mean() == pytest.approx(58.3, abs=0.06)

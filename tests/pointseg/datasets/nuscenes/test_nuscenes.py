@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pointseg.datasets import open_dataset
-from pointseg.datasets.dataset import DatasetError
+from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.nuscenes import tables
 from pointseg.datasets.nuscenes.dataset import (
     CLASSES,

@@ -11,12 +11,12 @@ import pytest
 from numpy.typing import NDArray
 
 from pointseg.datasets import open_dataset
-from pointseg.datasets.dataset import DatasetError
+from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.s3dis.images import AREA_5B, find_rooms
 from pointseg.datasets.s3dis.prepare import align_room, prepare
-from pointseg.images.projection import see
+from pointseg.images.projection import compute_visibility
 from pointseg.images.readers.frame import Frame, ImagesError
-from pointseg.images.visibility import Visibility
+from pointseg.images.visibility import VisibilityConfig
 from tests.pointseg.datasets.official import write_angles, write_room
 from tests.pointseg.datasets.official_images import write_depth, write_picture
 
@@ -54,7 +54,7 @@ def frames_of(root: Path, area: str, room: str) -> tuple[Frame, ...]:
 
 def seen(root: Path, area: str, room: str) -> tuple[list[list[float]], list[bool]]:
     scene = open_dataset("s3dis", root).load(area, room)
-    found = see(scene, frames_of(root, area, room), Visibility(), (80, 80))
+    found = compute_visibility(scene, frames_of(root, area, room), VisibilityConfig(), (80, 80))
     return found["image_coord"][:, 0].astype(float).round(3).tolist(), found["image_mask"][
         :, 0
     ].tolist()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pointseg.datasets import open_dataset
-from pointseg.datasets.dataset import DatasetError
+from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.s3dis.dataset import AREAS, CLASSES, fold, six_folds
 from pointseg.datasets.s3dis.prepare import align_room, prepare, read_angles, read_annotation
 from tests.pointseg.datasets.official import object_rows, write_angles, write_room

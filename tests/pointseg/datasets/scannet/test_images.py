@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pointseg.datasets import open_dataset
-from pointseg.datasets.dataset import DatasetError
+from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.scannet.prepare import prepare
-from pointseg.images.projection import see
+from pointseg.images.projection import compute_visibility
 from pointseg.images.readers.frame import Frame, ImagesError
-from pointseg.images.visibility import Visibility
+from pointseg.images.visibility import VisibilityConfig
 from tests.pointseg.datasets.official import write_scannet, write_sens
 from tests.pointseg.datasets.official_images import write_depth, write_picture
 
@@ -25,7 +25,7 @@ POSE = np.array([[1, 0, 0, 0.5], [0, -1, 0, 0.5], [0, 0, -1, 2], [0, 0, 0, 1.0]]
 COLOR_K = np.array([[40.0, 0, 32], [0, 40, 24], [0, 0, 1]])
 LOST = np.full((4, 4), -np.inf)
 SCENE = "scene0000_00"
-ROOM = Visibility(near_m=1, far_m=4)
+ROOM = VisibilityConfig(near_m=1, far_m=4)
 
 
 def stream(
@@ -61,7 +61,9 @@ def test_every_tenth_frame_becomes_files_and_sees_the_roof(tmp_path: Path) -> No
     assert frames[1].camera.size == (480, 640) and frames[1].read_image().shape == (480, 640, 3)
     depth = frames[1].read_depth()
     assert depth is not None and depth.shape == (24, 32) and (depth == 2).all()
-    scene = see(open_dataset("scannet", root).load("train", SCENE), frames, ROOM, (480, 640))
+    scene = compute_visibility(
+        open_dataset("scannet", root).load("train", SCENE), frames, ROOM, (480, 640)
+    )
     # The corners of the square, 20 of 64 pixels across, ten times enlarged; the last vertex is far off.
     expected = [[220, 340], [420, 340], [420, 140], [220, 140], [0, 0]]
     assert scene["image_coord"][:, 0] == pytest.approx(np.array(expected))
@@ -116,7 +118,7 @@ def test_depths_in_another_unit_are_told_by_the_points(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"depth_scale": 1000.0', '"depth_scale": 1'))
     scene = open_dataset("scannet", root).load("train", SCENE)
     with pytest.raises(ImagesError, match="000000.png: its depths.*factor of 1000"):
-        see(scene, frames_of(root), ROOM, (480, 640))
+        compute_visibility(scene, frames_of(root), ROOM, (480, 640))
 
 
 def test_a_pose_that_is_not_rigid_costs_its_scene_and_is_named(tmp_path: Path) -> None:
@@ -149,7 +151,7 @@ def test_extracted_frames_are_used_as_they_lie(tmp_path: Path) -> None:
     assert [frame.name for frame in frames] == ["0", "100"]
     assert str(frames[1].image) == str(tmp_path / "frames" / SCENE / "color" / "100.jpg")
     assert not (tmp_path / "out" / "train" / SCENE / "color").exists()
-    scene = see(
+    scene = compute_visibility(
         open_dataset("scannet", tmp_path / "out").load("train", SCENE), frames, ROOM, (48, 64)
     )
     assert scene["image_mask"].any(1).tolist() == [True] * 4 + [False]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pointseg.datasets import open_dataset
-from pointseg.datasets.dataset import DatasetError
+from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.scannet import classes200
 from pointseg.datasets.scannet import dataset as scannet
 from pointseg.datasets.scannet.dataset import ScanNet, ScanNet200, split_of

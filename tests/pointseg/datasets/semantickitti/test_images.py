@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from pointseg.datasets import open_dataset
-from pointseg.datasets.dataset import DatasetError
+from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.semantickitti.prepare import prepare
-from pointseg.images.projection import see
+from pointseg.images.projection import compute_visibility
 from pointseg.images.readers.frame import Frame, ImagesError
-from pointseg.images.visibility import Visibility
+from pointseg.images.visibility import VisibilityConfig
 from tests.pointseg.datasets.official import write_kitti
 from tests.pointseg.datasets.official_images import write_picture
 
@@ -115,7 +115,9 @@ def test_real_frames_share_and_boxes(tmp_path: Path, shared: Path) -> None:
     for split, sequence, share in (("train", "00", 17.6), ("val", "08", 15.5)):
         scan = f"{sequence}/000000"
         (frame,) = frames_of(tmp_path, scan, split)
-        scene = see(dataset.load(split, scan), [frame], Visibility(), frame.camera.size)
+        scene = compute_visibility(
+            dataset.load(split, scan), [frame], VisibilityConfig(), frame.camera.size
+        )
         mask = scene["image_mask"][:, 0]
         assert 100 * mask.mean() == pytest.approx(share, abs=0.1)
         # Points in a 3D box (in rectified camera 0) fall into the 2D box that was drawn by hand.

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pointseg.datasets import open_dataset
-from pointseg.datasets.dataset import DatasetError
+from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.labels import LabelMap
 from pointseg.datasets.semantickitti.dataset import (
     CLASS_SHARES,

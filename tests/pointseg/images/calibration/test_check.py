@@ -12,9 +12,14 @@ from PIL import Image
 
 from dinomed3d.lifting import Cameras, z_buffer
 from dinomed3d.runtime.errors import UserError
-from pointseg.images.calibration.agreement import Evidence, compute_agreement, look, own_depth
+from pointseg.images.calibration.agreement import (
+    Agreement,
+    compute_agreement,
+    project_points,
+    render_depth_map,
+)
 from pointseg.images.calibration.check import CheckSpec, check_cameras
-from pointseg.images.calibration.issues import Finding
+from pointseg.images.calibration.issues import Issue
 from pointseg.images.calibration.pose_check import (
     compare_pose_hypotheses,
     depth_unit,
@@ -27,10 +32,10 @@ from pointseg.images.calibration.pose_conventions import (
     FORWARD_X,
     INVERTED,
     OPENGL,
-    alternatives,
+    alternative_poses,
 )
 from pointseg.images.readers.frame import ImagesError
-from pointseg.images.visibility import Visibility
+from pointseg.images.visibility import VisibilityConfig
 from tests.pointseg.images.street import (
     Held,
     camera,
@@ -42,7 +47,7 @@ from tests.pointseg.images.street import (
     street,
 )
 
-RULE = Visibility(occlusion="depth")
+RULE = VisibilityConfig(occlusion="depth")
 FLIP = torch.diag(torch.tensor([1.0, -1, -1, 1], dtype=torch.float64))
 POSE = camera().world_to_camera
 
@@ -51,13 +56,13 @@ def check(tmp_path, view, scene=None, **settings):
     frames = view if isinstance(view, list) else [view]
     scene = street() if scene is None else scene
     spec = CheckSpec(
-        scene=scene, frames=frames, out=tmp_path, size=(80, 60), **{"rule": RULE, **settings}
+        scene=scene, frames=frames, out=tmp_path, size=(80, 60), **{"visibility": RULE, **settings}
     )
     return check_cameras(spec)
 
 
 def test_figures_of_a_view_that_fits():
-    shown = look(camera(), torch.from_numpy(street().coord), RULE)
+    shown = project_points(camera(), torch.from_numpy(street().coord), RULE)
     assert shown.inside.all() and shown.visible.all()
     found = compute_agreement(
         shown,
@@ -65,7 +70,7 @@ def test_figures_of_a_view_that_fits():
         image=photo(),
         depth=torch.from_numpy(depth_map()),
         color=street()["color"],
-        margin_m=0.1,
+        depth_tolerance_m=0.1,
     )
     assert (found.points, found.inside, found.visible) == (4800, 4800, 4800)
     assert (found.depth_known, found.depth_fits) == (4800, 4800)
@@ -77,7 +82,7 @@ def test_figures_of_a_view_that_fits():
 def test_a_fitting_view_is_called_so(tmp_path):
     found = check(tmp_path, frame(depth=True))
     assert found.verdict.other is None and "100%" in found.verdict.reason
-    assert found.findings == () and found.seen == found.inside == 1
+    assert found.issues == () and found.seen == found.inside == 1
     assert {path.relative_to(tmp_path).as_posix() for path in found.pictures} == {
         "cloud.png",
         "views/ahead.png",
@@ -99,9 +104,9 @@ def test_a_fitting_view_is_called_so(tmp_path):
 def test_poses_the_other_way_are_told_whatever_the_evidence(tmp_path, depth, colored, pose, other):
     found = check(tmp_path, posed(frame(depth=depth), pose), street(colored=colored))
     assert found.verdict.other == other
-    assert len(found.findings) == 1  # not all that follows from it
+    assert len(found.issues) == 1  # not all that follows from it
     if other != OPENGL:
-        assert "inverted" in str(found.findings[0])
+        assert "inverted" in str(found.issues[0])
     assert (tmp_path / "views" / "ahead.other.png").is_file()
 
 
@@ -128,12 +133,14 @@ def test_large_images_get_a_smaller_map_that_hides_the_same(monkeypatch):
         world_to_camera=torch.eye(4),
     )
     points, before = before_a_wall()
-    whole = own_depth(large, points)
+    whole = render_depth_map(large, points)
     monkeypatch.setattr("pointseg.images.calibration.agreement.LARGEST_MAP", 100_000)
-    small = own_depth(large, points)
+    small = render_depth_map(large, points)
     assert whole.shape == (720, 960) and small.shape == (273, 365)
     uv, inside, _ = Cameras([large]).project(0, points)
-    found = [look(large, points, RULE, occluder=depth).visible for depth in (whole, small)]
+    found = [
+        project_points(large, points, RULE, occluder=depth).visible for depth in (whole, small)
+    ]
     assert found[0][:before].all() and found[1][:before].all()
     assert (inside[before:] & ~found[1][before:]).sum() > 500
     # Apart from the square's outline, whose gap between points and a pixel of the map count.
@@ -150,7 +157,7 @@ def test_a_check_makes_no_larger_map(tmp_path, monkeypatch):
 
     monkeypatch.setattr("pointseg.images.calibration.agreement.z_buffer", kept)
     monkeypatch.setattr("pointseg.images.calibration.agreement.LARGEST_MAP", 1200)
-    found = check(tmp_path, frame(), rule=Visibility(occlusion="z-buffer"))
+    found = check(tmp_path, frame(), visibility=VisibilityConfig(occlusion="z-buffer"))
     assert set(made) == {(30, 40)}
     assert (
         found.seen > 0.9
@@ -181,16 +188,16 @@ def test_one_view_of_several_is_told_alone(tmp_path):
     views[1] = inverted(views[1])
     found = check(tmp_path, views)
     assert found.verdict.other is None
-    (finding,) = [f for f in found.findings if "inverted" in f.text]
-    assert finding.text.startswith("v1: the poses look inverted")
+    (issue,) = [f for f in found.issues if "inverted" in f.text]
+    assert issue.text.startswith("v1: the poses look inverted")
 
 
 def test_depths_in_another_unit(tmp_path):
     view = replace(frame(), depth=Held(depth_map() * 1000, "depth"))
     found = check(tmp_path, view)
-    (finding,) = found.findings
-    assert "says 1000 times the distance" in str(finding)
-    shown = look(camera(), torch.from_numpy(street().coord), RULE)
+    (issue,) = found.issues
+    assert "says 1000 times the distance" in str(issue)
+    shown = project_points(camera(), torch.from_numpy(street().coord), RULE)
     for factor in (1000.0, 0.2, 0.3048):
         depth = torch.from_numpy(depth_map() * factor)
         assert depth_unit(shown, camera(), depth) == pytest.approx(factor, rel=0.01)
@@ -226,13 +233,13 @@ def test_of_what_is_in_another_unit_what_can_be_said_is_told(factor, scale, unit
 def test_pixel_centres(tmp_path):
     half = torch.tensor([[70.0, 0, 39.5], [0, 70, 29.5], [0, 0, 1]])
     found = check(tmp_path, frame(depth=True, intrinsics=half))
-    assert ["corners of pixels" in f.text for f in found.findings] == [True]
+    assert ["corners of pixels" in f.text for f in found.issues] == [True]
     points = torch.from_numpy(street().coord)
-    assert half_pixel(look(camera(intrinsics=half), points, RULE))
-    assert not half_pixel(look(camera(), points, RULE))
+    assert half_pixel(project_points(camera(intrinsics=half), points, RULE))
+    assert not half_pixel(project_points(camera(), points, RULE))
     anywhere = points + 0.1 * torch.rand(4800, 3, generator=torch.Generator().manual_seed(0))
-    assert not half_pixel(look(camera(intrinsics=half), anywhere, RULE))
-    assert not half_pixel(look(camera(intrinsics=half), points[:10], RULE))
+    assert not half_pixel(project_points(camera(intrinsics=half), anywhere, RULE))
+    assert not half_pixel(project_points(camera(intrinsics=half), points[:10], RULE))
 
 
 @pytest.mark.parametrize(
@@ -264,7 +271,7 @@ def test_a_view_that_sees_nothing_and_one_where_all_is_hidden(tmp_path):
     wall = replace(frame(), name="wall", depth=Held(depth))
     views = [replace(posed(frame(), away), name="aside"), wall, frame()]
     found = check(tmp_path, views)
-    told = {str(finding): finding.note for finding in found.findings}
+    told = {str(issue): issue.note for issue in found.issues}
     assert told == {  # as right calibrations have it
         "aside: no point lies in the image": True,
         "wall: 4800 points lie in the image, and all of them are hidden": True,
@@ -275,9 +282,9 @@ def test_a_view_that_sees_nothing_and_one_where_all_is_hidden(tmp_path):
 def test_a_depth_map_that_looks_through_the_points_is_a_problem(tmp_path):
     depth = np.random.default_rng(0).uniform(20, 60, (60, 80)).astype(np.float32)
     other = replace(frame(), name="other", depth=Held(depth))
-    (finding,) = check(tmp_path, [other, frame()]).findings
-    assert "other: 4800 points lie in the image, and all of them are hidden, many" in str(finding)
-    assert "is it of this image?" in finding.text and not finding.note
+    (issue,) = check(tmp_path, [other, frame()]).issues
+    assert "other: 4800 points lie in the image, and all of them are hidden, many" in str(issue)
+    assert "is it of this image?" in issue.text and not issue.note
 
 
 def photos(showing):
@@ -297,7 +304,7 @@ def test_most_images_may_show_other_parts_of_a_site(tmp_path, count):
     for number, showing in enumerate([(21, 22, 23), (21,)]):
         found = check(tmp_path / str(number), photos(showing), wall, count=count)
         assert found.verdict.other is None and found.showing == len(showing)
-        assert all(finding.note for finding in found.findings)
+        assert all(issue.note for issue in found.issues)
         if count is not None:
             names = [f"v{each}" for each in showing][:count]
             assert [view.name for view in found.views] == names and found.inside == 1
@@ -312,9 +319,9 @@ def test_where_no_image_shows_the_scene_what_would_is_told(tmp_path):
 
 
 def test_no_view_sees_anything(tmp_path):
-    found = check(tmp_path, frame(), rule=Visibility(far_m=0.5))
-    (finding,) = found.findings
-    assert "none of its 4800 points is visible" in finding.text and "0.5 m" in finding.text
+    found = check(tmp_path, frame(), visibility=VisibilityConfig(far_m=0.5))
+    (issue,) = found.issues
+    assert "none of its 4800 points is visible" in issue.text and "0.5 m" in issue.text
     assert found.seen == 0
 
 
@@ -322,11 +329,11 @@ def test_images_that_cannot_be_read(tmp_path):
     small = replace(frame(), name="small", image=Held(photo()[:30]))
     found = check(tmp_path, [small, frame()])
     assert len(found.views) == 1
-    assert "is 80 x 30 pixels" in str(found.findings[0])
+    assert "is 80 x 30 pixels" in str(found.issues[0])
     with pytest.raises(ImagesError, match="is 80 x 30 pixels"):
         check(tmp_path, small)
     narrow = replace(frame(), depth=Held(np.ones((60, 20), np.float32)))
-    assert "does not show what" in str(check(tmp_path, narrow).findings[0])
+    assert "does not show what" in str(check(tmp_path, narrow).issues[0])
 
 
 def test_nothing_to_check(tmp_path):
@@ -337,7 +344,7 @@ def test_nothing_to_check(tmp_path):
 
 
 def evidence(**figures):
-    return Evidence(**{"points": 1000, "inside": 300, "visible": 300, **figures})
+    return Agreement(**{"points": 1000, "inside": 300, "visible": 300, **figures})
 
 
 def test_what_tells_most_is_asked_first():
@@ -363,9 +370,9 @@ def test_many_more_points_in_view():
 
 def test_a_pose_that_is_its_own_inverse_has_no_alternative():
     still = camera(world_to_camera=torch.eye(4))
-    assert INVERTED not in alternatives(still) and OPENGL in alternatives(still)
+    assert INVERTED not in alternative_poses(still) and OPENGL in alternative_poses(still)
 
 
 def test_findings_name_some_of_their_views():
-    assert str(Finding("odd", ("a", "b", "c", "d"))) == "a, b, c and 1 more: odd"
-    assert str(Finding("odd")) == "odd"
+    assert str(Issue("odd", ("a", "b", "c", "d"))) == "a, b, c and 1 more: odd"
+    assert str(Issue("odd")) == "odd"

@@ -34,7 +34,7 @@ def test_what_is_put_is_got_by_any_reader(tmp_path, image, cache):
     reader = pickle.loads(pickle.dumps(FeatureCache(tmp_path / "cache", **NAMES)))
     found = reader.get(image)
     assert found.dtype == torch.float16 and found.tolist() == FEATURES.tolist()
-    assert reader.state(image) == "there"
+    assert reader.state(image) == "valid"
     told = json.loads((cache.folder / DESCRIPTION).read_text())
     assert told["encoder"] == NAMES["encoder"] and told["size"] == [32, 48]
     assert told["weights_sha256"] == "ab" * 32 and told["dtype"] == "float16"
@@ -53,22 +53,25 @@ def test_a_changed_image_is_stale_and_made_anew(image, cache):
     os.utime(image.image.path, ns=(1, 1))
     assert cache.state(image) == "stale" and cache.get(image) is None
     cache.put(image, FEATURES + 1)
-    assert cache.state(image) == "there" and cache.get(image)[0, 0, 0] == 1
+    assert cache.state(image) == "valid" and cache.get(image)[0, 0, 0] == 1
 
 
 def test_a_damaged_entry_is_stale(image, cache):
     cache.put(image, FEATURES)
-    cache.place(image).write_bytes(b"cut off")
+    cache.path_of(image).write_bytes(b"cut off")
     assert cache.state(image) == "stale" and cache.get(image) is None
 
 
 def test_why_an_image_has_none_is_told(image, cache):
     assert re.search(
-        r"holds no features of the image .*moved or copied.*pointseg-cache", cache.lack(image)
+        r"holds no features of the image .*moved or copied.*pointseg-cache",
+        cache.explain_missing(image),
     )
     cache.put(image, FEATURES)
     os.utime(image.image.path, ns=(5, 5))
-    assert re.search(r"are of another content or time of .*pointseg-cache", cache.lack(image))
+    assert re.search(
+        r"are of another content or time of .*pointseg-cache", cache.explain_missing(image)
+    )
 
 
 def test_an_image_that_is_gone_is_an_error(image, cache):
@@ -98,7 +101,7 @@ def test_a_cache_is_found_without_its_weights(tmp_path, cache):
     names = {"encoder": NAMES["encoder"], "size": (32, 48)}
     with pytest.raises(UserError, match="holds no features yet"):
         find_cache(tmp_path / "cache", **names).stride  # noqa: B018
-    cache.keep(5, channels=24, stride=16)
+    cache.set_metadata(5, channels=24, stride=16)
     found = find_cache(tmp_path / "cache", **names)
     assert (found.channels, found.stride, found.views) == (24, 16, 5)
     assert found.weights_sha256 == "ab" * 32 and not found.writable
@@ -117,16 +120,16 @@ def test_no_cache_at_all(tmp_path):
 
 def test_pools_grow_and_do_not_shrink(cache):
     assert cache.views is None
-    cache.keep(4, channels=24, stride=16)
-    cache.keep(4, channels=24, stride=16)
+    cache.set_metadata(4, channels=24, stride=16)
+    cache.set_metadata(4, channels=24, stride=16)
     assert cache.views == 4
-    cache.keep(10, channels=24, stride=16)
+    cache.set_metadata(10, channels=24, stride=16)
     with pytest.raises(UserError, match="holds 10 images of each scene"):
-        cache.keep(4, channels=24, stride=16)
-    cache.keep(None, channels=24, stride=16)
+        cache.set_metadata(4, channels=24, stride=16)
+    cache.set_metadata(None, channels=24, stride=16)
     assert cache.views is None
     with pytest.raises(UserError, match="holds all images of each scene"):
-        cache.keep(10, channels=24, stride=16)
+        cache.set_metadata(10, channels=24, stride=16)
 
 
 def test_what_must_not_be_put(tmp_path, image, cache):

@@ -9,10 +9,10 @@ import pytest
 from numpy.typing import NDArray
 
 from pointseg.files.errors import CloudFileError
-from pointseg.images.projection import see
+from pointseg.images.projection import compute_visibility
 from pointseg.images.readers.frame import ImagesError
 from pointseg.images.readers.organised import fit_pinhole, grid_size, organised_frame, read_grid
-from pointseg.images.visibility import Visibility
+from pointseg.images.visibility import VisibilityConfig
 from tests.pointseg.images.given import scene
 
 HEIGHT, WIDTH = 24, 32
@@ -57,7 +57,9 @@ def test_the_camera_is_found_and_every_point_falls_into_its_pixel(
     assert depth is not None and (depth[:4, :5] == 0).all()
     assert depth[4:] == pytest.approx(xyz[4:, :, 2])
     points = scene(xyz[np.isfinite(xyz[:, :, 0])])
-    seen = see(points, [found], Visibility(margin_m=1e-3), (HEIGHT, WIDTH))
+    seen = compute_visibility(
+        points, [found], VisibilityConfig(depth_tolerance_m=1e-3), (HEIGHT, WIDTH)
+    )
     row, column = np.nonzero(np.isfinite(xyz[:, :, 0]))
     assert (seen["image_coord"][:, 0].astype(int) == np.stack([column, row], 1)).all()
     assert seen["image_mask"].all()
