@@ -47,19 +47,6 @@ print(json.dumps(found))
 """
 
 
-def test_readme_is_short_and_tells_the_commands_and_every_setting() -> None:
-    from dinomed3d.training.recipe import RECIPE_VARIABLES, SPEC_VARIABLES
-
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    lines = text.splitlines()
-    assert len(lines) <= 120
-    assert "pip install . && dinomed3d demo" in lines
-    assert 'pip install -e ".[test]" && pytest' in lines
-    text = text.replace("`…_RATE", "`DINOMED3D_RATE")
-    told = {word for word in text.split("`") if word.startswith("DINOMED3D_") and "=" not in word}
-    assert told == RECIPE_VARIABLES.keys() | SPEC_VARIABLES.keys()
-
-
 class Environment:
     """A virtual environment with a copy of nnU-Net, and all else from the one the tests run in."""
 

@@ -1,0 +1,125 @@
+"""The documentation names what is there: files, names in them, commands, options and settings."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+from functools import cache
+from types import ModuleType
+
+import pytest
+import yaml
+
+from tests import ROOT
+
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+WRITTEN = [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+PATH = re.compile(r"`((?:dinomed3d|planners|pointseg|examples|tests|docs)/[\w./]*)`")
+NAMES = re.compile(r"`([\w/]+\.py)`:((?:,? `\w+`)+)")
+OPTION = re.compile(r"(?<![\w-])--?[a-z][a-z0-9_-]+")
+FOREIGN = {
+    # nnU-Net's
+    "-tr", "-pl", "-gpu_memory_target", "-num_gpus", "-device", "--c",
+    # of git, pip, torchrun and this repository's tools
+    "-e", "--check", "--list", "--strict", "--force-reinstall", "-m",
+}  # fmt: skip
+
+
+@cache
+def generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs_generate", DOCS / "generate.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@cache
+def parsers() -> dict:
+    return dict(generator().parsers())
+
+
+def named(page) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=named)
+def test_files_and_names_in_them_exist(page):
+    text = page.read_text(encoding="utf-8")
+    missing = [path for path in PATH.findall(text) if not (ROOT / path).exists()]
+    for file, names in NAMES.findall(text):
+        tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+        defined = {getattr(node, "name", None) for node in ast.walk(tree)}
+        missing += [f"{file}: {n}" for n in re.findall(r"\w+", names) if n not in defined]
+    assert missing == []
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=named)
+def test_options_and_variables_exist(page):
+    text = page.read_text(encoding="utf-8")
+    spans = re.findall(r"`[^`\n]+`", text) + re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+    known = {
+        option
+        for parser in parsers().values()
+        for action in parser._actions
+        for option in action.option_strings
+    }
+    options = {option for span in spans for option in OPTION.findall(span)}
+    assert options - known - FOREIGN == set()
+    variables = set(re.findall(r"DINOMED3D_\w+", text)) - set(settings())
+    assert variables == set()
+
+
+def test_every_command_has_a_page():
+    pages = generator().command_pages()
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    assert {page for page in pages if page not in navigation} == set()
+    assert set(re.findall(r"commands/[\w-]+\.md", navigation)) == set(pages)
+    for name, parser in parsers().items():
+        page = pages[f"commands/{name.replace(' ', '-')}.md"]
+        long = {o for a in parser._actions for o in a.option_strings if o.startswith("--")}
+        assert {option for option in long - {"--help"} if option not in page} == set()
+
+
+def test_every_written_page_is_in_the_navigation():
+    navigation = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
+    listed = set(re.findall(r"[\w/-]+\.md", str(navigation)))
+    assert {page.relative_to(DOCS).as_posix() for page in PAGES} - listed == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_directives_are_filled(page):
+    filled = generator().expand(page.read_text(encoding="utf-8"))
+    assert "<!-- " not in filled
+    for module in re.findall(r"^::: ([\w.]+)$", filled, re.MULTILINE):
+        assert importlib.util.find_spec(module) is not None
+
+
+def settings() -> list[str]:
+    from dinomed3d.training import recipe
+
+    return [*recipe.RECIPE_VARIABLES, *recipe.SPEC_VARIABLES]
+
+
+def test_settings_page_explains_every_variable():
+    filled = generator().expand((DOCS / "settings.md").read_text(encoding="utf-8"))
+    rows = dict(re.findall(r"^\| `(DINOMED3D_\w+)` \| (.*?) \|", filled, re.MULTILINE))
+    assert rows.keys() == set(settings())
+    assert all(len(meaning) > 10 for meaning in rows.values())
+
+
+def test_readme_is_short_and_tells_the_two_commands():
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 90
+    assert max(map(len, lines)) <= 120
+    assert "pip install . && dinomed3d demo" in lines
+    assert 'pip install -e ".[test]" && pytest' in lines
+
+
+def test_citation_file_is_valid():
+    found = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "title", "authors"} <= found.keys()
+    for reference in [found, *found["references"]]:
+        assert all({"name"} == a.keys() or "family-names" in a for a in reference["authors"])
