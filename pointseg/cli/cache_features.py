@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pointseg.cli.command import DEVICES, add_data, at_least, choose_device, run_command
+from dinomed3d.runtime.device import DEVICES, choose_device
+from pointseg.cli.command import add_data, at_least, run_command
 from pointseg.cli.progress import Bar, bar
 
 if TYPE_CHECKING:

@@ -1,18 +1,16 @@
-"""What the commands share: how one ends, and which device is meant. Imports nothing heavy."""
+"""What the commands share: how one ends, and which data it reads. Imports nothing heavy."""
 
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
+from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.signals import end_gently
 from pointseg.datasets.conventions import DATASETS
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
 BACKBONES = ("ptv3", "minkunet", "pointnext")
 
 
@@ -22,11 +20,7 @@ def run_command(name: str, run: Callable[[], int]) -> int:
     Returns:
         Exit code: what ``run`` returns, 2 for an error the user can mend, 130 when interrupted.
     """
-    from dinomed3d.runtime.errors import UserError
-
-    for signal_name in ("SIGTERM", "SIGHUP"):  # what schedulers and closing terminals send
-        if hasattr(signal, signal_name):
-            signal.signal(getattr(signal, signal_name), _interrupt)
+    end_gently()
     try:
         return run()
     except UserError as error:
@@ -68,26 +62,3 @@ def at_least(least: int) -> Callable[[str], int]:
 
     number.__name__ = "whole number"
     return number
-
-
-def choose_device(name: str) -> str:
-    """auto, cpu, cuda or mps -> cpu, cuda or mps.
-
-    Raises:
-        UserError: a device that PyTorch does not see here.
-    """
-    import torch
-
-    from dinomed3d.runtime.errors import UserError
-
-    if name == "auto":  # mps is left to those who ask for it: it lacks some operators
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: PyTorch sees no CUDA device; use --device cpu")
-    if name == "mps" and not torch.backends.mps.is_available():
-        raise UserError("--device mps: PyTorch sees no MPS device; use --device cpu")
-    return name
-
-
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt

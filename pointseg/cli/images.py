@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pointseg.cli.command import at_least, choose_device
+from dinomed3d.runtime.device import choose_device
+from pointseg.cli.command import at_least
 
 if TYPE_CHECKING:
     import torch

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pointseg.cli.command import choose_device, run_command
+from dinomed3d.runtime.device import choose_device
+from pointseg.cli.command import run_command
 from pointseg.cli.images import add_seeing, model_encoder, seeing_changes
 from pointseg.cli.progress import Bar, bar
 from pointseg.cli.test import add_machine, add_protocol, choose_precision, protocol_changes

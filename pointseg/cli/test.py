@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pointseg.cli.command import DEVICES, add_data, choose_device, run_command
+from dinomed3d.runtime.device import DEVICES, choose_device
+from pointseg.cli.command import add_data, run_command
 from pointseg.cli.images import (
     DEFAULT,
     add_encoder_weights,

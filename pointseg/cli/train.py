@@ -10,14 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pointseg.cli.command import (
-    BACKBONES,
-    DEVICES,
-    add_data,
-    at_least,
-    choose_device,
-    run_command,
-)
+from dinomed3d.runtime.device import DEVICES, choose_device
+from pointseg.cli.command import BACKBONES, add_data, at_least, run_command
 from pointseg.cli.images import add_images, model_encoder, seen_by
 
 if TYPE_CHECKING:

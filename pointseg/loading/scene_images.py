@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.memory import free_bytes
 from pointseg.cloud import Cloud
 from pointseg.datasets.dataset import Dataset
 from pointseg.datasets.mixture import Mixture
 from pointseg.images.config import ImageConfig
 from pointseg.scene import Scene
-from pointseg.training.memory import free_bytes
 
 if TYPE_CHECKING:
     from pointseg.images.features.feature_cache import FeatureCache

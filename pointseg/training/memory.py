@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dinomed3d.runtime.memory import free_bytes
 
 BYTES_PER_VOXEL = 8000
 """What full-size backbones take while they predict in float32, and a little more (PTv3 7000, MinkUNet34C 5000)."""
@@ -16,16 +16,6 @@ Measured on a CPU in float32: the peak over two steps with 24,000 voxels of gene
 """
 BYTES_PER_PARAMETER = 12
 """Gradient and two moments of AdamW; the weights are there already."""
-LIMITS = (
-    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current"), ""),
-    (
-        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-        Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-        "total_",
-    ),
-)
-"""What Linux allows the processes of a container or a scheduler's job, what they take with the files that were
-read, and how lines of ``memory.stat`` beside these begin that count whole jobs."""
 
 
 def max_voxels() -> int:
@@ -72,29 +62,3 @@ def insufficient_memory_warning(
         f"a training step with {voxels} voxels takes about {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are "
         f"free: it may not fit{advice}, and so would a coarser grid or a smaller network (--size small)"
     )
-
-
-def free_bytes() -> int:
-    """Main memory that this process can still have."""
-    import psutil
-
-    free = int(psutil.virtual_memory().available)
-    for limit, usage, prefix in LIMITS:
-        try:
-            allowed, taken = (int(path.read_text(encoding="ascii")) for path in (limit, usage))
-        except (OSError, ValueError):  # not there, or "max"
-            continue
-        free = min(
-            free, max(0, allowed - taken + _of_files(usage.with_name("memory.stat"), prefix))
-        )
-    return free
-
-
-def _of_files(stat: Path, prefix: str) -> int:
-    """Bytes of files that were read, which the system gives up as soon as a program wants them."""
-    try:
-        lines = stat.read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 0
-    found = dict(line.split(maxsplit=1) for line in lines if " " in line)
-    return sum(int(found.get(f"{prefix}{kind}_file", "0")) for kind in ("active", "inactive"))

@@ -6,13 +6,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from dinomed3d.inference.case import CaseError
 from dinomed3d.inference.cohort.spec import PredictSpec
 from dinomed3d.inference.nnunet.plan import Plan
 from dinomed3d.inference.nnunet.resample import new_shape
 from dinomed3d.inference.nnunet.sliding_window import window_starts
+from dinomed3d.runtime.memory import free_bytes, resident_bytes
 
 GIB = 2**30
 SLABS = 200 * 2**20
@@ -49,43 +49,15 @@ def measure(run: Callable[[], object]) -> Footprint:
     """Run a batch of windows through the networks, and see what the process takes."""
     with highest_resident() as highest:
         run()
-    base = int(resident_gib() * GIB)
+    base = resident_bytes()
     return Footprint(base=base, window=max(0, int(highest() * GIB) - base))
 
 
-def resident_gib() -> float:
-    """What the process takes now."""
-    import psutil
-
-    return float(psutil.Process().memory_info().rss / GIB)
-
-
 def limit_bytes(limit_gib: float | None) -> int:
-    """The limit in bytes; without one, most of what is free now."""
+    """The limit for the whole process in bytes; without one, most of what is free now."""
     if limit_gib is not None:
         return int(limit_gib * GIB)
-    import psutil
-
-    free = int(psutil.virtual_memory().available)
-    group = _group_limit()
-    if group is not None:  # of a container or a scheduler's job
-        free = min(free, group - int(psutil.Process().memory_info().rss))
-    return int(free * SHARE)
-
-
-def _group_limit() -> int | None:
-    """What Linux allows the group of processes that this one is in, if it says so."""
-    for path in (
-        Path("/sys/fs/cgroup/memory.max"),
-        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-    ):
-        try:
-            text = path.read_text(encoding="ascii").strip()
-        except OSError:
-            continue
-        if text.isdecimal() and int(text) < 2**60:
-            return int(text)
-    return None
+    return resident_bytes() + int(free_bytes() * SHARE)
 
 
 def estimate(
