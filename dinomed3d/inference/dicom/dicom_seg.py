@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import uuid
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinomed3d.inference.case import CaseError, Scan
-from dinomed3d.inference.dicom.segments import describe_segment, foreground_labels
-from dinomed3d.inference.dicom.source import (
-    check_headers,
-    read_headers,
-    series_place,
+from dinomed3d.inference.dicom.quiet import quiet_libraries
+from dinomed3d.inference.dicom.references import (
+    read_references,
+    series_path,
     slice_normal,
     slice_positions,
 )
+from dinomed3d.inference.dicom.segments import describe_segment, foreground_labels
 from dinomed3d.runtime.atomic_files import new_file
 from dinomed3d.runtime.errors import UserError
 
@@ -75,10 +73,11 @@ def write_segmentation(
     present = _present(mask, named)
     segments = present or named  # an object needs segments, also where nothing was found
     planes = slice(None) if present else slice(0, 1)
-    with _quiet_libraries():
+    with quiet_libraries():
         try:
-            headers = read_headers(scan)
-            check_headers(headers, scan, mask.shape)
+            import highdicom  # noqa: F401
+
+            headers = read_references(scan, mask.shape)
             content = _build(
                 mask[planes], headers, planes, segments, list(named), (algorithm, version)
             )
@@ -89,30 +88,19 @@ def write_segmentation(
                     raise CaseError(
                         f"{path}: the DICOM segmentation differs when read back: {difference}"
                     )
+        except ImportError as err:
+            raise UserError(
+                f'DICOM segmentations need highdicom ({err}): pip install ".[dicom]"'
+            ) from err
         except (CaseError, UserError):
             raise
         except (AttributeError, KeyError, TypeError, ValueError, NotImplementedError) as err:
             raise CaseError(
-                f"{series_place(scan)}: no DICOM segmentation can be made for this series: "
-                f"{' '.join(str(err).split())}; the mask itself is not concerned"
+                f"{series_path(scan)}: no DICOM segmentation can be made for this series: "
+                f"{' '.join(str(err).split())}; the mask itself is not affected"
             ) from err
     left_out = [name for name in named if name not in segments]
     return [f"no voxels, not in the DICOM segmentation: {', '.join(left_out)}"] if left_out else []
-
-
-@contextlib.contextmanager
-def _quiet_libraries() -> Iterator[None]:
-    """Import pydicom and highdicom; their remarks about values in the source's headers unsaid."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            import highdicom  # noqa: F401
-            import pydicom  # noqa: F401
-        except ImportError as err:
-            raise UserError(
-                f'DICOM segmentations need highdicom ({err}): pip install "dinomed3d[dicom]"'
-            ) from err
-        yield
 
 
 def _present(

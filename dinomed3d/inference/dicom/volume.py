@@ -1,11 +1,11 @@
-"""DICOM series put in order by the position of their slices, and read as one volume."""
+"""A DICOM series as one volume: slices sorted by position, pixels decoded by GDCM."""
 
 from __future__ import annotations
 
+import os
 import tempfile
-import threading
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,143 +14,120 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinomed3d.inference.case import CaseError, Scan
-from dinomed3d.inference.dicom import tags
-from dinomed3d.inference.dicom.series import (
-    Found,
-    Series,
-    SliceFile,
-    find_series,
-    find_series_in_archive,
+from dinomed3d.inference.dicom.header import (
+    BrokenDicomError,
+    Header,
+    pixels_complete,
+    read_header,
 )
+from dinomed3d.inference.dicom.quiet import quiet_libraries
+from dinomed3d.inference.dicom.series import Series
 from dinomed3d.inference.dicom.stack import Stack, plane, stack
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.safe_zip import DAMAGED
-
-__all__ = [
-    "Found",
-    "Series",
-    "SliceFile",
-    "find_series",
-    "find_series_in_archive",
-    "read_series",
-    "series_grid",
-    "series_scan",
-]
+from dinomed3d.runtime.safe_zip import DAMAGED, extract
 
 
 def series_scan(series: Series) -> Scan:
-    """Put the slices in order by their position, and check that they make one grid.
+    """Sort the slices of a series by position, and check that they make one grid.
 
     Raises:
-        CaseError: A file is cut off; as `dicom_stack.stack`.
+        CaseError: A file is cut off, or the slices are not one stack (`stack`).
     """
     for slice_ in series.slices:
-        if not slice_.tags.has_pixels or slice_.tags.missing_bytes:
+        if not slice_.header.pixels_at or slice_.header.missing_bytes:
             raise CaseError(
-                f"{series.words}: {slice_.name} is cut off within its pixels; copy the series again"
+                f"{series.label}: {slice_.name} is cut off within its pixels; copy the series again"
             )
-    stacked = _stack(
-        [slice_.tags.values for slice_ in series.slices],
-        [slice_.name for slice_ in series.slices],
-        series.words,
-    )
+    headers, names = zip(*((one.header, one.name) for one in series.slices), strict=True)
     return Scan(
-        files=tuple(series.slices[i].path for i in stacked.order),
+        files=tuple(series.slices[i].path for i in _stack(headers, names, series.label).order),
         ending=".dcm",
         archive=series.archive,
-        series=series.words,
+        series=series.label,
         uid=series.uid,
     )
 
 
-def _stack(values: Sequence[Mapping[str, str]], names: Sequence[str], words: str) -> Stack:
+def _stack(headers: Sequence[Header], names: Sequence[str], label: str) -> Stack:
     try:
-        return stack([plane(v, name) for v, name in zip(values, names, strict=True)])
+        return stack([plane(h, name) for h, name in zip(headers, names, strict=True)])
     except CaseError as err:
-        raise CaseError(f"{words}: {err}") from err
+        raise CaseError(f"{label}: {err}") from err
 
 
-def read_series(
-    scan: Scan,
-) -> tuple[NDArray[Any], tuple[float, float, float], NDArray[np.float64], tuple[str, ...]]:
-    """Read the voxels of a series and where they lie.
+def read_series(scan: Scan) -> tuple[NDArray[Any], Stack]:
+    """Read the voxels of a series and its grid.
 
     Args:
         scan: Of `series_scan`. Members of an archive are unpacked to a temporary folder meanwhile.
 
     Returns:
         (Z, Y, X) with slope and intercept applied, in the smallest of int16, uint16, int32 that
-        holds them, or what is stored; float32 where the slope makes fractions. Slice z is
-        `scan.files[z]`. Spacing (z, y, x) in mm. (4, 4) affine: voxel (x, y, z) -> mm, RAS+. Notes.
+        holds them, or as stored; float32 where the slope makes fractions. Slice z is
+        `scan.files[z]`. And the grid.
 
     Raises:
         CaseError: A file is gone, damaged, cut off or changed, or as `series_scan`.
     """
-    with _on_disk(scan) as paths, _quiet():
-        shape, stacked = _same_stack(scan, [_whole_tags(path) for path in paths])
+    with files_on_disk(scan) as paths, quiet_libraries():
+        found = _same_stack(scan, [_complete_header(path) for path in paths])
         volume = np.empty((0, 0, 0), np.uint8)
         for index, path in enumerate(paths):
             pixels = _read_pixels(path)
-            if pixels.shape != shape:
-                raise CaseError(f"{path.name}: its pixels are {pixels.shape}, not {shape}")
+            if pixels.shape != found.shape_zyx[1:]:
+                raise CaseError(
+                    f"{path.name}: its pixels are {pixels.shape}, not {found.shape_zyx[1:]}"
+                )
             if index == 0:
-                volume = np.empty((len(paths), *shape), pixels.dtype)
+                volume = np.empty(found.shape_zyx, pixels.dtype)
             wider = np.promote_types(volume.dtype, pixels.dtype)
             if wider != volume.dtype:
                 volume = volume.astype(np.float32 if wider.kind == "f" else wider)
             volume[index] = pixels
-    return volume, stacked.spacing_zyx, stacked.affine, stacked.notes
+    return volume, found
 
 
-def series_grid(
-    scan: Scan,
-) -> tuple[tuple[int, int, int], tuple[float, float, float], NDArray[np.float64], tuple[str, ...]]:
-    """Where the voxels of a series lie, from the heads of its files.
-
-    Returns:
-        Shape (Z, Y, X); and spacing, affine and notes as of `read_series`.
+def series_grid(scan: Scan) -> Stack:
+    """The grid of a series, from the headers of its files.
 
     Raises:
         CaseError: As `read_series`, as far as headers tell.
     """
-    if scan.archive is None:
-        heads = [_whole_tags(Path(file)) for file in scan.files]
-    else:
-        heads = _heads_in_archive(scan, scan.archive)
-    (y, x), stacked = _same_stack(scan, heads)
-    return (len(heads), y, x), stacked.spacing_zyx, stacked.affine, stacked.notes
+    with quiet_libraries():
+        if scan.archive is None:
+            headers = [_complete_header(Path(file)) for file in scan.files]
+        else:
+            headers = _headers_in_archive(scan, scan.archive)
+    return _same_stack(scan, headers)
 
 
-def _heads_in_archive(scan: Scan, path: str) -> list[tags.Tags]:
-    heads = []
+def _headers_in_archive(scan: Scan, path: str) -> list[Header]:
+    headers = []
     name = path
     try:
         with zipfile.ZipFile(path) as archive:
             for name in scan.files:
                 with archive.open(name) as stream:
-                    heads.append(tags.read_tags(stream, archive.getinfo(name).file_size))
+                    headers.append(read_header(stream, archive.getinfo(name).file_size))
     except (OSError, KeyError, *DAMAGED) as err:
         raise CaseError(f"archive {path}: {name} cannot be read ({err}); copy it again") from err
-    return heads
+    return headers
 
 
-def _same_stack(scan: Scan, heads: Sequence[tags.Tags]) -> tuple[tuple[int, int], Stack]:
-    """(Y, X) and the stack, which must be the one that was found."""
-    names = [file.replace("\\", "/").rsplit("/", 1)[-1] for file in scan.files]
-    stacked = _stack([head.values for head in heads], names, scan.series)
-    if stacked.order != tuple(range(len(heads))):
+def _same_stack(scan: Scan, headers: Sequence[Header]) -> Stack:
+    """The grid, which must be the one that was found."""
+    found = _stack(headers, [os.path.basename(file) for file in scan.files], scan.series)
+    if found.order != tuple(range(len(headers))):
         raise CaseError(f"{scan.series}: its files have changed since they were found")
-    return (int(heads[0].get(tags.ROWS)), int(heads[0].get(tags.COLUMNS))), stacked
+    return found
 
 
 @contextmanager
-def _on_disk(scan: Scan) -> Iterator[list[Path]]:
-    """The files of a scan as such, for as long as it is read."""
+def files_on_disk(scan: Scan) -> Iterator[list[Path]]:
+    """The files of a scan on disk, for as long as it is read."""
     if scan.archive is None:
         yield [Path(file) for file in scan.files]
         return
-    from dinomed3d.runtime.safe_zip import extract
-
     with tempfile.TemporaryDirectory(prefix="dinomed3d-") as folder:
         try:
             paths = extract(Path(scan.archive), scan.files, Path(folder))
@@ -159,20 +136,20 @@ def _on_disk(scan: Scan) -> Iterator[list[Path]]:
         yield paths
 
 
-def _whole_tags(path: Path) -> tags.Tags:
-    """Its tags, after a look whether the pixels are all there."""
+def _complete_header(path: Path) -> Header:
+    """The header of a file whose pixel data are complete."""
     try:
         size = path.stat().st_size
         with path.open("rb") as stream:
-            content = tags.read_tags(stream, size)
-            whole = tags.is_whole(stream, size, content)
+            header = read_header(stream, size)
+            complete = pixels_complete(stream, size, header)
     except OSError as err:
         raise CaseError(f"{path}: cannot be opened: {err.strerror or err}") from err
-    except tags.BrokenDicomError as err:
+    except BrokenDicomError as err:
         raise CaseError(f"{path}: {err}; copy it again") from err
-    if not whole:
+    if not complete:
         raise CaseError(f"{path}: cut off within its pixels; copy it again")
-    return content
+    return header
 
 
 def _read_pixels(path: Path) -> NDArray[Any]:
@@ -205,28 +182,3 @@ def _narrow(pixels: NDArray[Any]) -> NDArray[Any]:
             if limits.min <= pixels.min() and pixels.max() <= limits.max:
                 return pixels.astype(dtype)
     return pixels
-
-
-_quiet_lock = threading.Lock()
-_quiet_depth = 0
-_shown = [True]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without ITK's warnings on stderr, in any number of threads; errors are raised all the same."""
-    import SimpleITK as sitk
-
-    global _quiet_depth
-    with _quiet_lock:
-        if _quiet_depth == 0:
-            _shown[0] = sitk.ProcessObject.GetGlobalWarningDisplay()
-            sitk.ProcessObject.SetGlobalWarningDisplay(False)
-        _quiet_depth += 1
-    try:
-        yield
-    finally:
-        with _quiet_lock:
-            _quiet_depth -= 1
-            if _quiet_depth == 0:
-                sitk.ProcessObject.SetGlobalWarningDisplay(_shown[0])

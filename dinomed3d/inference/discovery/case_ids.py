@@ -12,10 +12,10 @@ from dinomed3d.inference.case import Case, RejectedInput
 
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f-\x9f\ud800-\udfff]')
 _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])(\.|$)", re.I)
-_OF_THE_RUN = {"run", "report"}
-"""run.json, report.html and report.csv lie beside the first level of cases."""
-_LONGEST = 180
-"""Bytes of one part: outputs add endings and the mark of unfinished files, and 255 are allowed."""
+_NAMES_OF_THE_RUN = {"run", "report"}
+"""run.json, report.html and report.csv are written beside the first level of cases."""
+_MAX_BYTES = 180
+"""Of one part: outputs add endings and the suffix of temporary files, and 255 are allowed."""
 _OUTPUT_ENDINGS = (".nii", ".nii.gz", ".mha", ".nrrd", ".json", ".png", ".b2nd", ".seg.dcm")
 
 
@@ -29,66 +29,57 @@ def case_id(parts: Sequence[str]) -> str:
         parts: Folders, then the name without ending; at least one.
     """
     safe = [_safe(part) for part in parts]
-    if len(safe) == 1 and safe[0].casefold() in _OF_THE_RUN:
+    if len(safe) == 1 and safe[0].casefold() in _NAMES_OF_THE_RUN:
         safe[0] = f"_{safe[0]}"
     return "/".join(safe)
 
 
 def _safe(part: str) -> str:
     """One part: forbidden characters as `_`, no dots or spaces at its ends, not too long."""
-    name = (
-        _FORBIDDEN.sub("_", unicodedata.normalize("NFC", part)).strip(" ").rstrip(". ").lstrip(".")
-    )
-    name = name or "_"
+    name = _FORBIDDEN.sub("_", unicodedata.normalize("NFC", part))
+    name = name.strip(" ").rstrip(". ").lstrip(".") or "_"
     if _RESERVED.match(name):
         name = f"_{name}"
-    if len(name.encode()) > _LONGEST:
-        mark = hashlib.sha256(name.encode()).hexdigest()[:8]
-        name = name.encode()[: _LONGEST - 9].decode(errors="ignore").rstrip(". ") + f"-{mark}"
+    if len(name.encode()) > _MAX_BYTES:
+        digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+        name = name.encode()[: _MAX_BYTES - 9].decode(errors="ignore").rstrip(". ") + f"-{digest}"
     return name
 
 
-def settle(
-    cases: Iterable[Case], refusals: Iterable[RejectedInput]
+def reject_clashes(
+    cases: Iterable[Case], rejected: Iterable[RejectedInput]
 ) -> tuple[list[Case], list[RejectedInput]]:
-    """Refuse all cases whose outputs would lie on each other's; both lists sorted by id.
+    """Reject all cases whose outputs would overwrite each other; both lists sorted by id.
 
-    Cases differ only if their ids do where capitals are not told apart, and if no file of one has
-    to be the folder of another (`a` with its `a.json`, and `a.json/b`).
+    Ids clash if they differ only in case, or if a file of one has to be the folder of another (`a`
+    with its `a.json`, and `a.json/b`).
     """
     groups: dict[str, list[Case | RejectedInput]] = defaultdict(list)
-    ones: list[Case | RejectedInput] = [*cases, *refusals]
-    for one in ones:
-        groups[_key(one.id)].append(one)
+    everything: list[Case | RejectedInput] = [*cases, *rejected]
+    for one in everything:
+        groups[unicodedata.normalize("NFC", one.id).casefold()].append(one)
     folders = {key[:i] for key in groups for i, sign in enumerate(key) if sign == "/"}
     kept: list[Case] = []
     refused: list[RejectedInput] = []
     for key, members in groups.items():
-        blocked = next(
-            (key + ending for ending in _OUTPUT_ENDINGS if key + ending in folders), None
-        )
-        if len(members) == 1 and blocked is None:
-            only = members[0]
-            kept.append(only) if isinstance(only, Case) else refused.append(only)
-        else:
+        needed = (key + ending for ending in _OUTPUT_ENDINGS if key + ending in folders)
+        blocked = next(needed, None)
+        only = members[0]
+        if len(members) > 1 or blocked is not None:
             refused.append(_clash(members, blocked))
+        elif isinstance(only, Case):
+            kept.append(only)
+        else:
+            refused.append(only)
     return sorted(kept, key=lambda case: case.id), sorted(refused, key=lambda one: one.id)
-
-
-def _key(id_: str) -> str:
-    return unicodedata.normalize("NFC", id_).casefold()
 
 
 def _clash(members: Sequence[Case | RejectedInput], blocked: str | None) -> RejectedInput:
     """Why none of these can be done."""
-    files: list[str] = []
-    names = []
-    for one in members:
-        own = list(one.files) if isinstance(one, RejectedInput) else _files(one)
-        files.extend(own)
-        names.append(own[0] if own else one.id)
-    names = sorted(names)
+    id_ = min(one.id for one in members)
+    files = [_files(one) for one in members]
     if len(members) > 1:
+        names = sorted(own[0] if own else one.id for one, own in zip(members, files, strict=True))
         more = f" and {len(names) - 4} more" if len(names) > 4 else ""
         reason = (
             f"{len(members)} inputs would write the same output {members[0].id!r}: "
@@ -101,12 +92,15 @@ def _clash(members: Sequence[Case | RejectedInput], blocked: str | None) -> Reje
         reason = (
             f"its output would be a file where another case needs the folder {blocked!r}; rename it"
         )
-    id_ = min(one.id for one in members)
     # its own record must not lie where the folder must be
-    in_the_way = blocked is not None and blocked.endswith(".json")
-    return RejectedInput(id=f"{id_}_" if in_the_way else id_, reason=reason, files=tuple(files))
+    suffix = "_" if blocked is not None and blocked.endswith(".json") else ""
+    return RejectedInput(
+        id=id_ + suffix, reason=reason, files=tuple(file for own in files for file in own)
+    )
 
 
-def _files(case: Case) -> list[str]:
-    """On disk: the archive stands for its members, the first slice for a DICOM series."""
-    return [scan.archive or scan.files[0] for scan in case.scans]
+def _files(one: Case | RejectedInput) -> tuple[str, ...]:
+    """On disk; for messages the archive represents its members, the first slice its series."""
+    if isinstance(one, RejectedInput):
+        return one.files
+    return tuple(scan.archive or scan.files[0] for scan in one.scans)

@@ -8,24 +8,18 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from dinomed3d.inference.case import CaseList, RejectedInput
-from dinomed3d.inference.dicom.volume import Series
-from dinomed3d.inference.discovery.case_ids import case_id, settle
-from dinomed3d.inference.discovery.channels import (
-    Grouped,
-    group_several,
-    group_single,
-    how,
-    number_of,
-)
+from dinomed3d.inference.dicom.series import Series
+from dinomed3d.inference.discovery.case_ids import case_id, reject_clashes
+from dinomed3d.inference.discovery.grouping import group_by_names, naming_hint, split_number
 from dinomed3d.inference.discovery.patterns import group_by_patterns, parse_patterns
 from dinomed3d.inference.discovery.scans import (
+    FoundScan,
     Inventory,
-    Item,
     add_archive,
     add_folder,
     add_series,
     image_ending,
-    image_item,
+    image_scan,
 )
 from dinomed3d.inference.discovery.walk import Entry, Folder, hidden, walk
 from dinomed3d.runtime.errors import UserError
@@ -40,68 +34,47 @@ def find_cases(
     patterns: Mapping[str, str] | None = None,
     skip: Collection[Path] = (),
 ) -> CaseList:
-    """Find everything that can be predicted, and what looks like it and cannot.
+    """Find everything that can be predicted, and what has the form of a scan but cannot be.
 
     Images are not opened; of DICOM files the headers are read.
 
     Args:
         source: A folder with anything below it, one image, one zip of DICOM series, or one DICOM
-            file, which stands for its series in that folder.
+            file, for the series in its folder that it belongs to.
         channels: Names of the model's channels, in its order.
         patterns: Channel -> pattern on names, of `parse_patterns`.
         skip: Folders to leave out: the one for results, where it lies below the input.
 
     Raises:
-        UserError: Nothing there, or nothing in it that could be a case.
+        UserError: The input does not exist, or holds nothing that could be a case.
     """
     source = Path(source)
     name = source.resolve().name or "input"
     if source.is_dir():
-        inventory = _look_through(source, name, skip)
+        inventory = _read_folder(source, name, skip)
     elif source.exists():
-        inventory, name = _look_at_file(source, channels)
+        inventory, name = _read_file(source, channels)
     else:
         raise UserError(f"input {source}: no such file or folder; check -i")
     if patterns is not None:
-        grouped = group_by_patterns(
-            inventory.items,
-            channels,
-            patterns,
-            source_name=name,
-            ignored=inventory.ignored,
+        grouping = group_by_patterns(
+            inventory.scans, patterns, source_name=name, ignored=inventory.ignored
         )
-    elif len(channels) == 1:
-        grouped = group_single(inventory.items, channels)
     else:
-        grouped = group_several(inventory.items, channels, name)
-    return _cohort(source, inventory, grouped, channels, patterns)
-
-
-def _cohort(
-    source: Path,
-    inventory: Inventory,
-    grouped: Grouped,
-    channels: Sequence[str],
-    patterns: Mapping[str, str] | None,
-) -> CaseList:
-    cases, refusals = settle(grouped.cases, [*inventory.refusals, *grouped.refusals])
-    if not cases and not refusals:
-        counts = ", ".join(f"{count} x {why}" for why, count in sorted(inventory.ignored.items()))
-        seen = f"; left alone: {counts}" if counts else "; it is empty"
-        advice = (
-            f"patterns were {', '.join(f'{k}={v}' for k, v in patterns.items())}"
-            if patterns is not None
-            else "images are .nii, .nii.gz, .mha, .nrrd, DICOM series and zips of them"
-        )
+        grouping = group_by_names(inventory.scans, channels, name)
+    cases, rejected = reject_clashes(grouping.cases, [*inventory.rejected, *grouping.rejected])
+    ignored = dict(sorted(inventory.ignored.items()))
+    if not cases and not rejected:
+        counts = ", ".join(f"{count} x {why}" for why, count in ignored.items())
+        seen = f"; ignored: {counts}" if counts else "; it is empty"
+        advice = "images are .nii, .nii.gz, .mha, .nrrd, DICOM series and zips of them"
+        if patterns is not None:
+            advice = f"patterns were {', '.join(f'{k}={v}' for k, v in patterns.items())}"
         raise UserError(f"input {source}: no image found{seen} ({advice})")
-    return CaseList(
-        cases=tuple(cases),
-        refusals=tuple(refusals),
-        ignored=dict(sorted(inventory.ignored.items())),
-    )
+    return CaseList(cases=tuple(cases), refusals=tuple(rejected), ignored=ignored)
 
 
-def _look_through(source: Path, name: str, skip: Collection[Path]) -> Inventory:
+def _read_folder(source: Path, name: str, skip: Collection[Path]) -> Inventory:
     """All of a tree."""
     inventory = Inventory()
     series_of: dict[tuple[str, ...], list[Series]] = {}
@@ -110,10 +83,9 @@ def _look_through(source: Path, name: str, skip: Collection[Path]) -> Inventory:
             if not folder.parts:
                 raise UserError(f"input {source}: {folder.problem}")
             path = str(source.joinpath(*folder.parts))
-            inventory.refusals.append(
-                RejectedInput(
-                    id=case_id(folder.parts), reason=f"{path} {folder.problem}", files=(path,)
-                )
+            reason = f"{path} {folder.problem}"
+            inventory.rejected.append(
+                RejectedInput(id=case_id(folder.parts), reason=reason, files=(path,))
             )
             continue
         series = add_folder(inventory, folder.parts, folder.entries, name=name)
@@ -123,69 +95,68 @@ def _look_through(source: Path, name: str, skip: Collection[Path]) -> Inventory:
     return inventory
 
 
-def _look_at_file(source: Path, channels: Sequence[str]) -> tuple[Inventory, str]:
-    """One file with what belongs to it: the other channels, or the other slices, beside it."""
+def _read_file(source: Path, channels: Sequence[str]) -> tuple[Inventory, str]:
+    """One file with what belongs to it: the other channels, or the other slices, in its folder."""
     inventory = Inventory()
     source = Path(os.path.abspath(source))
     entry = Entry(source.name, str(source), source.stat().st_size)
     ending = image_ending(source.name)
     if ending is not None:
-        item = image_item((), entry, ending)
-        inventory.items.append(item)
+        scan = image_scan((), entry, ending)
+        inventory.scans.append(scan)
         if len(channels) > 1:
-            _add_other_channels(inventory, item, source, channels)
-        return inventory, item.stem
+            _add_other_channels(inventory, scan, source, channels)
+        return inventory, scan.stem
     if source.suffix.lower() == ".zip":
         add_archive(inventory, (), entry)
         return inventory, source.stem
-    return _look_at_dicom_file(source)
+    return _read_dicom_file(source)
 
 
 def _add_other_channels(
-    inventory: Inventory, item: Item, source: Path, channels: Sequence[str]
+    inventory: Inventory, scan: FoundScan, source: Path, channels: Sequence[str]
 ) -> None:
-    """`case_0001.nii.gz` beside `case_0000.nii.gz`."""
-    number = number_of(item)
+    """`case_0001.nii.gz` in the folder of `case_0000.nii.gz`."""
+    number = split_number(scan)
     if number is None:
         return
-    for entry in _beside(source).entries:
+    for entry in _folder_of(source).entries:
         ending = image_ending(entry.name)
         if ending is None or entry.path == str(source):
             continue
-        other = image_item((), entry, ending)
-        same = number_of(other)
-        if same is not None and same[0] == number[0]:
-            inventory.items.append(other)
-    if len(inventory.items) < len(channels):
-        missing = len(channels) - len(inventory.items)
+        other = image_scan((), entry, ending)
+        other_number = split_number(other)
+        if other_number is not None and other_number[0] == number[0]:
+            inventory.scans.append(other)
+    missing = len(channels) - len(inventory.scans)
+    if missing > 0:
         raise UserError(
-            f"input {source}: {missing} of {len(channels)} channels are not beside it; {how(channels)}"
+            f"input {source}: {missing} of {len(channels)} channels are missing from its folder; "
+            f"{naming_hint(channels)}"
         )
 
 
-def _beside(source: Path) -> Folder:
+def _folder_of(source: Path) -> Folder:
     """The files of a file's folder."""
     return next(walk(source.parent, Counter()))
 
 
-def _look_at_dicom_file(source: Path) -> tuple[Inventory, str]:
+def _read_dicom_file(source: Path) -> tuple[Inventory, str]:
     """The series that a DICOM file is a slice of."""
     name = source.parent.name or "input"
-    inventory = Inventory()
     if hidden(source.name) is not None:
         raise UserError(f"input {source}: {hidden(source.name)}, not an image")
-    folder = _beside(source)
-    series = add_folder(inventory, (), folder.entries, name=name)
-    mine = [one for one in series if any(s.path == str(source) for s in one.slices)]
-    broken = [one for one in inventory.refusals if str(source) in one.files]
+    inventory = Inventory()
+    series = add_folder(inventory, (), _folder_of(source).entries, name=name)
+    broken = [one for one in inventory.rejected if str(source) in one.files]
     if broken:
         raise UserError(f"input {source}: {broken[0].reason}")
-    if not mine:
+    if not any(slice_.path == str(source) for one in series for slice_ in one.slices):
         raise UserError(
-            f"input {source}: neither an image (.nii, .nii.gz, .mha, .nrrd) nor a slice of a DICOM series "
-            "nor a zip of such"
+            f"input {source}: neither an image (.nii, .nii.gz, .mha, .nrrd) nor a slice of a DICOM "
+            "series nor a zip of such"
         )
     chosen = Inventory()
     add_series(chosen, {(): series}, name=name)
-    chosen.items = [item for item in chosen.items if str(source) in item.files]
+    chosen.scans = [scan for scan in chosen.scans if str(source) in scan.files]
     return chosen, name

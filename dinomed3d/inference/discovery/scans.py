@@ -6,48 +6,52 @@ import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dinomed3d.inference.case import CaseError, RejectedInput, Scan
-from dinomed3d.inference.dicom.volume import (
-    Found,
+from dinomed3d.inference.dicom.series import (
+    FoundSeries,
     Series,
     find_series,
     find_series_in_archive,
-    series_scan,
 )
+from dinomed3d.inference.dicom.volume import series_scan
 from dinomed3d.inference.discovery.case_ids import case_id
 from dinomed3d.inference.discovery.walk import Entry
 from dinomed3d.runtime.errors import UserError
 
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd")
-_UNREAD = (
+_UNSUPPORTED = (
     *(".nhdr", ".mhd", ".raw", ".zraw", ".hdr", ".img", ".img.gz", ".hdr.gz", ".mgz", ".mgh"),
     *(".mnc", ".par", ".rec", ".v", ".gipl", ".gipl.gz", ".nii.bz2", ".nii.zip", ".nii.xz"),
 )
-"""Images all the same, or parts of them: told apart, so that nobody wonders."""
+"""Other image formats, or parts of them: counted under their own name."""
+_UNREADABLE = "unreadable-dicom"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Item:
-    """One scan as it lies there, before it is said which case and channel it is."""
+class FoundScan:
+    """One scan in the input, before it is decided which case and channel it is."""
 
     folder: tuple[str, ...]
-    """Below the input."""
+    """Folders below the input."""
     stem: str
     """Name without ending; of a DICOM series alone in its folder, that folder's."""
     names: tuple[str, ...]
     """What patterns are compared with: file name, stem; DICOM: folder's name, description."""
     scan: Scan
+    """The files and their format."""
     problem: str = ""
     """Why it cannot be read, where that is known already."""
     size_bytes: int = 0
+    """Bytes on disk."""
     notes: tuple[str, ...] = ()
+    """What was decided for the user, for the report."""
 
     @property
     def is_dicom(self) -> bool:
-        """A series, whose folder's name says nothing about channels by number."""
+        """Whether it is a DICOM series: its name does not number a channel."""
         return self.scan.ending == ".dcm"
 
     @property
@@ -57,12 +61,12 @@ class Item:
 
     @property
     def label(self) -> str:
-        """For messages: the file name, or the series in words."""
+        """For messages: the file name, or number and description of the series."""
         return self.scan.series or self.names[0]
 
     @property
     def files(self) -> tuple[str, ...]:
-        """On disk."""
+        """Its files on disk."""
         return (self.scan.archive,) if self.scan.archive else self.scan.files
 
 
@@ -70,26 +74,29 @@ class Item:
 class Inventory:
     """Everything below the input."""
 
-    items: list[Item] = field(default_factory=list)
-    refusals: list[RejectedInput] = field(default_factory=list)
+    scans: list[FoundScan] = field(default_factory=list)
+    """What can be predicted, or has the form of it."""
+    rejected: list[RejectedInput] = field(default_factory=list)
+    """Broken files and archives."""
     ignored: Counter[str] = field(default_factory=Counter)
+    """How many files are no scans, by the reason."""
 
 
 def image_ending(name: str) -> str | None:
-    """`.nii.gz` of `A.NII.GZ`; None where it is no image that is read."""
+    """`.nii.gz` of `A.NII.GZ`; None for a file that is not an image of a supported format."""
     low = name.lower()
     return next((e for e in IMAGE_ENDINGS if low.endswith(e) and len(low) > len(e)), None)
 
 
-def image_item(folder: tuple[str, ...], entry: Entry, ending: str) -> Item:
+def image_scan(folder: tuple[str, ...], entry: Entry, ending: str) -> FoundScan:
     """One image file; it is not opened."""
     stem = entry.name[: -len(ending)]
-    return Item(
+    return FoundScan(
         folder=folder,
         stem=stem,
         names=(entry.name, stem),
         scan=Scan(files=(entry.path,), ending=ending),
-        problem="" if entry.there else f"{entry.name} is a link to a file that is not there",
+        problem="" if entry.exists else f"{entry.name} is a link to a file that is not there",
         size_bytes=entry.size_bytes,
     )
 
@@ -97,7 +104,7 @@ def image_item(folder: tuple[str, ...], entry: Entry, ending: str) -> Item:
 def add_folder(
     inventory: Inventory, folder: tuple[str, ...], entries: Sequence[Entry], *, name: str
 ) -> list[Series]:
-    """Sort the files of one folder: images and zips become items, the others may be DICOM.
+    """Sort the files of one folder: images and zips become scans, the others may be DICOM.
 
     Args:
         inventory: Is added to.
@@ -106,109 +113,104 @@ def add_folder(
         name: Of the input, for what lies directly in it.
 
     Returns:
-        The DICOM series; `add_series` makes items of them once all folders are known.
+        The DICOM series; `add_series` makes scans of them once all folders are known.
     """
     candidates = []
     for entry in entries:
         ending = image_ending(entry.name)
         low = entry.name.lower()
         if ending is not None:
-            inventory.items.append(image_item(folder, entry, ending))
+            inventory.scans.append(image_scan(folder, entry, ending))
         elif low in ("dicomdir", "dicomdir.dir"):
             inventory.ignored["DICOMDIR"] += 1
-        elif not entry.there:
-            inventory.ignored["link to nothing"] += 1
+        elif not entry.exists:
+            inventory.ignored["link to a file that is not there"] += 1
         elif low.endswith(".zip") and not low.endswith(".nii.zip"):
             add_archive(inventory, folder, entry)
-        elif unread := next((e for e in _UNREAD if low.endswith(e)), None):
-            inventory.ignored[f"format that is not read ({unread})"] += 1
+        elif unsupported := next((e for e in _UNSUPPORTED if low.endswith(e)), None):
+            inventory.ignored[f"format that is not read ({unsupported})"] += 1
         else:
             candidates.append(Path(entry.path))
     found = find_series(candidates)
-    _account(inventory, found, folder or (name,))
+    _add_others(inventory, found, folder or (name,))
     if found.others:
         inventory.ignored["not an image"] += len(found.others)
     return found.series
 
 
-def _account(inventory: Inventory, found: Found, place: tuple[str, ...]) -> None:
-    """What was found beside the series: counted, and what is broken refused."""
+def _add_others(
+    inventory: Inventory, found: FoundSeries, place: tuple[str, ...], archive: str = ""
+) -> None:
+    """Objects that are not slices are counted, broken files rejected."""
     inventory.ignored.update(found.ignored)
-    if found.broken:
-        names = [path.replace("\\", "/").rsplit("/", 1)[-1] for path in found.broken]
-        shown = "; ".join(
-            f"{name} {why}"
-            for name, why in list(zip(names, found.broken.values(), strict=True))[:3]
+    if not found.broken:
+        return
+    shown = "; ".join(
+        f"{os.path.basename(path)} {why}" for path, why in list(found.broken.items())[:3]
+    )
+    more = f"; and {len(found.broken) - 3} more" if len(found.broken) > 3 else ""
+    inventory.rejected.append(
+        RejectedInput(
+            id=case_id((*place, _UNREADABLE) if found.series else place),
+            reason=f"{len(found.broken)} DICOM file(s) cannot be read, copy them again: {shown}{more}",
+            files=tuple(f"{archive}/{path}" if archive else path for path in found.broken),
         )
-        more = f"; and {len(names) - 3} more" if len(names) > 3 else ""
-        inventory.refusals.append(
-            RejectedInput(
-                id=case_id((*place, "unreadable-dicom") if found.series else place),
-                reason=f"{len(names)} DICOM file(s) cannot be read, copy them again: {shown}{more}",
-                files=tuple(found.broken),
-            )
-        )
+    )
 
 
 def add_archive(inventory: Inventory, folder: tuple[str, ...], entry: Entry) -> None:
-    """The DICOM series inside a zip, each as an item."""
+    """The DICOM series inside a zip, each as a scan."""
     from dinomed3d.runtime.safe_zip import check_archive
 
     stem = entry.name[: -len(".zip")]
+    place = (*folder, stem)
     try:
-        members = check_archive(Path(entry.path))
-        found = find_series_in_archive(Path(entry.path), members)
+        found = find_series_in_archive(Path(entry.path), check_archive(Path(entry.path)))
     except (UserError, OSError) as err:
         reason = str(err).replace("\n", " ")
-        refusal = RejectedInput(id=case_id((*folder, stem)), reason=reason, files=(entry.path,))
-        inventory.refusals.append(refusal)
+        rejected = RejectedInput(id=case_id(place), reason=reason, files=(entry.path,))
+        inventory.rejected.append(rejected)
         return
-    _account(inventory, replace_files(found, entry.path), (*folder, stem))
-    if not found.series and not found.broken:
+    _add_others(inventory, found, place, archive=entry.path)
+    if len(found.series) == 1:
+        names = (entry.name, stem, *filter(None, [found.series[0].description]))
+        scan = _series_scan(found.series[0], folder, stem, names, broken=bool(found.broken))
+        inventory.scans.append(scan)
+    elif found.series:
+        _add_several(inventory, found.series, place, broken=bool(found.broken))
+    elif not found.broken:
         inventory.ignored["zip without a DICOM series (unpack it if it holds images)"] += 1
-    elif len(found.series) == 1:
-        only = found.series[0]
-        names = (entry.name, stem, *filter(None, [only.description]))
-        inventory.items.append(_series_item(only, folder, stem, names, broken=bool(found.broken)))
-    else:
-        _add_several(inventory, found.series, (*folder, stem), broken=bool(found.broken))
-
-
-def replace_files(found: Found, path: str) -> Found:
-    """With broken members named behind their archive."""
-    broken = {f"{path}/{member}": why for member, why in found.broken.items()}
-    return Found(series=found.series, ignored=found.ignored, broken=broken)
 
 
 def add_series(
     inventory: Inventory, series_of: dict[tuple[str, ...], list[Series]], *, name: str
 ) -> None:
-    """Make items of all series of the tree: put together what was spread over folders, then name.
+    """Make scans of all series of the tree: join what is spread over folders, then name.
 
     Args:
         inventory: Is added to.
-        series_of: Folder below the input -> what lies directly in it.
+        series_of: Folder below the input -> the series directly in it.
         name: Of the input, for a series directly in it.
     """
-    remaining = _put_together(inventory, series_of)
-    unreadable = {refusal.id for refusal in inventory.refusals}
+    remaining = _join_spread_series(inventory, series_of)
+    rejected = {one.id for one in inventory.rejected}
     for folder, several in remaining.items():
-        broken = case_id((*(folder or (name,)), "unreadable-dicom")) in unreadable
+        broken = case_id((*(folder or (name,)), _UNREADABLE)) in rejected
         if len(several) == 1:
             parent, own = (folder[:-1], folder[-1]) if folder else ((), name)
             names = (own, *filter(None, [several[0].description]))
-            inventory.items.append(_series_item(several[0], parent, own, names, broken=broken))
+            inventory.scans.append(_series_scan(several[0], parent, own, names, broken=broken))
         else:
             _add_several(inventory, several, folder, broken=broken)
 
 
-def _put_together(
+def _join_spread_series(
     inventory: Inventory, series_of: dict[tuple[str, ...], list[Series]]
 ) -> dict[tuple[str, ...], list[Series]]:
-    """Series whose files lie in several folders, if only together they are one grid's slices.
+    """Join a series whose files lie in several folders, if only together they make one grid.
 
     Some exports fill folders by count. Copies of a series, and different ones that anonymisation
-    gave one UID, do not make one grid together and stay where they are.
+    gave one UID, do not make one grid together and stay where they are. Returns the others.
     """
     places: dict[str, list[tuple[str, ...]]] = defaultdict(list)
     for folder, several in series_of.items():
@@ -221,49 +223,53 @@ def _put_together(
             continue
         pieces = [s for folder in folders for s in series_of[folder] if s.uid == uid]
         whole = Series(slices=tuple(slice_ for piece in pieces for slice_ in piece.slices))
-        try:
-            series_scan(whole)
-        except CaseError:
+        shown = ", ".join("/".join(folder) or "." for folder in sorted(folders)[:4])
+        scan = _series_scan(
+            whole,
+            tuple(os.path.commonprefix([list(folder) for folder in folders])),
+            _series_name(whole, []),
+            (whole.description,),
+            notes=(f"its files lie in {len(folders)} folders ({shown}) and were put together",),
+        )
+        if scan.problem:
             continue
         for folder in folders:
             remaining[folder] = [series for series in remaining[folder] if series.uid != uid]
-        common = os.path.commonprefix([list(folder) for folder in folders])
-        shown = ", ".join("/".join(folder) or "." for folder in sorted(folders)[:4])
-        note = f"its files lie in {len(folders)} folders ({shown}) and were put together"
-        item = _series_item(whole, tuple(common), _series_name(whole, []), (whole.description,))
-        inventory.items.append(replace(item, notes=(*item.notes, note)))
+        inventory.scans.append(scan)
     return {folder: several for folder, several in remaining.items() if several}
 
 
 def _add_several(
     inventory: Inventory, several: Sequence[Series], folder: tuple[str, ...], *, broken: bool
 ) -> None:
-    """Series that lie in one folder or zip, told apart by their number."""
+    """Series in the same folder or zip, named by their number."""
     for series in several:
-        note = f"one of {len(several)} DICOM series that lie together: {series.words}"
-        names = (series.description,) if series.description else (_series_name(series, several),)
-        item = _series_item(series, folder, _series_name(series, several), names, broken=broken)
-        inventory.items.append(replace(item, notes=(note, *item.notes)))
+        name = _series_name(series, several)
+        note = f"one of {len(several)} DICOM series in the same place: {series.label}"
+        names = (series.description or name,)
+        inventory.scans.append(
+            _series_scan(series, folder, name, names, notes=(note,), broken=broken)
+        )
 
 
-def _series_name(series: Series, beside: Sequence[Series]) -> str:
-    """`series-4`; with a mark of the UID where the number is missing or not its own."""
-    alike = sum(other.number == series.number for other in beside)
-    if series.number and alike <= 1:
+def _series_name(series: Series, neighbours: Sequence[Series]) -> str:
+    """`series-4`; with a hash of the UID where the number is missing or not unique."""
+    same_number = sum(other.number == series.number for other in neighbours)
+    if series.number and same_number <= 1:
         return f"series-{series.number}"
-    identity = series.uid or series.words
-    mark = hashlib.sha256(identity.encode()).hexdigest()[:8]
-    return f"series-{series.number}-{mark}" if series.number else f"series-{mark}"
+    digest = hashlib.sha256((series.uid or series.label).encode()).hexdigest()[:8]
+    return f"series-{series.number}-{digest}" if series.number else f"series-{digest}"
 
 
-def _series_item(
+def _series_scan(
     series: Series,
     folder: tuple[str, ...],
     stem: str,
     names: tuple[str, ...],
     *,
+    notes: tuple[str, ...] = (),
     broken: bool = False,
-) -> Item:
+) -> FoundScan:
     problem = ""
     try:
         scan = series_scan(series)
@@ -273,16 +279,17 @@ def _series_item(
             files=tuple(slice_.path for slice_ in series.slices),
             ending=".dcm",
             archive=series.archive,
-            series=series.words,
+            series=series.label,
             uid=series.uid,
         )
-    note = "DICOM files beside it cannot be read, slices at its ends may be missing"
-    return Item(
+    if broken:
+        notes += ("other DICOM files there cannot be read, slices at its ends may be missing",)
+    return FoundScan(
         folder=folder,
         stem=stem,
         names=names,
         scan=scan,
         problem=problem,
         size_bytes=series.size_bytes,
-        notes=(note,) if broken else (),
+        notes=notes,
     )

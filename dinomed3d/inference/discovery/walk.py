@@ -14,11 +14,13 @@ class Entry:
     """One file."""
 
     name: str
+    """Without folders."""
     path: str
     """Absolute."""
     size_bytes: int
-    there: bool = True
-    """False for a link that leads nowhere."""
+    """Bytes on disk."""
+    exists: bool = True
+    """False for a link to a file that is not there."""
 
 
 @dataclass(frozen=True)
@@ -26,22 +28,22 @@ class Folder:
     """One folder of the tree."""
 
     parts: tuple[str, ...]
-    """Below the top."""
+    """Its folders below the top."""
     entries: tuple[Entry, ...]
-    """Its files, by name."""
+    """Its files, sorted by name."""
     problem: str = ""
-    """Why it could not be read."""
+    """Why it could not be listed."""
 
 
 def walk(top: Path, ignored: Counter[str], skip: Collection[Path] = ()) -> Iterator[Folder]:
     """Go through a tree, folders by name; each real folder once, whatever links lead to it.
 
-    Links to folders are followed after the real folders, so that a scan keeps the name of its own.
+    Links to folders are followed last, so that a scan is named after its real folder.
 
     Args:
         top: Where to start.
         ignored: Counted up: why a file or folder was left out.
-        skip: Folders to leave out, as the one that results go to.
+        skip: Folders to leave out, such as the one for results.
     """
     seen = {_identity(str(path)) for path in skip} - {_identity(str(top))}
     waiting: list[tuple[tuple[str, ...], str]] = [((), os.path.abspath(top))]
@@ -88,11 +90,11 @@ def _list(
             elif entry.is_file():
                 entries.append(Entry(entry.name, entry.path, entry.stat().st_size))
             elif entry.is_symlink():
-                entries.append(Entry(entry.name, entry.path, 0, there=False))
+                entries.append(Entry(entry.name, entry.path, 0, exists=False))
             else:
                 ignored["neither file nor folder"] += 1
         except OSError:  # a link to itself, a file that may not be seen, or one that has just gone
-            entries.append(Entry(entry.name, entry.path, 0, there=False))
+            entries.append(Entry(entry.name, entry.path, 0, exists=False))
     return Folder(parts, tuple(entries)), inner, links
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from dinomed3d.inference.io.grid import (
 )
 from dinomed3d.inference.io.voxels import watched
 from dinomed3d.runtime.atomic_files import new_file
+
+if TYPE_CHECKING:
+    from dinomed3d.inference.dicom.stack import Stack
 
 __all__ = ["Grid", "Volume", "check_mask", "read_case", "read_grid", "read_mask", "write_mask"]
 
@@ -39,10 +42,9 @@ def read_grid(scan: Scan, *, channels: int = 1) -> Grid:
         CaseError: It cannot be read, or cannot place a mask.
     """
     if scan.ending == ".dcm":
-        from dinomed3d.inference.dicom import volume as series  # GDCM only where it is needed
+        from dinomed3d.inference.dicom.volume import series_grid  # pydicom only where needed
 
-        shape, spacing_mm, affine, _ = series.series_grid(scan)
-        return _series_grid(scan, shape, spacing_mm, affine)[0]
+        return _series_grid(scan, series_grid(scan))[0]
     path, form = _found(scan)
     return form.read_grid(path, scan.ending, channels=channels)
 
@@ -149,33 +151,28 @@ def _read_scan(scan: Scan, *, channels: int) -> Volume:
 
 
 def _read_series(scan: Scan) -> Volume:
-    from dinomed3d.inference.dicom import volume as series  # GDCM only where it is needed
+    from dinomed3d.inference.dicom.volume import read_series  # pydicom only where needed
 
-    voxels, spacing_zyx, affine, notes = series.read_series(scan)
-    z, y, x = voxels.shape
-    grid, more = _series_grid(scan, (z, y, x), spacing_zyx, affine)
+    voxels, stack = read_series(scan)
+    grid, notes = _series_grid(scan, stack)
     kept, constant = watched(voxels, _told(scan))
-    return Volume(channels=[kept], grid=grid, notes=[*notes, *more, *constant])
+    return Volume(channels=[kept], grid=grid, notes=[*notes, *constant])
 
 
-def _series_grid(
-    scan: Scan,
-    shape: tuple[int, int, int],
-    spacing_mm: tuple[float, float, float],
-    affine: NDArray[np.float64],
-) -> tuple[Grid, list[str]]:
+def _series_grid(scan: Scan, stack: Stack) -> tuple[Grid, list[str]]:
     """The grid of a NIfTI mask for a DICOM series, and notes."""
-    checked_spacing(spacing_mm[::-1], _told(scan))
-    rows, notes = checked_affine(affine, spacing_mm[::-1], _told(scan))
+    spacing_xyz, shape_xyz = stack.spacing_zyx[::-1], stack.shape_zyx[::-1]
+    checked_spacing(spacing_xyz, _told(scan))
+    rows, notes = checked_affine(stack.affine, spacing_xyz, _told(scan))
     grid = Grid(
-        shape_zyx=shape,
-        spacing_mm=spacing_mm,
+        shape_zyx=stack.shape_zyx,
+        spacing_mm=stack.spacing_zyx,
         affine=rows,
-        stored_shape=shape[::-1],
+        stored_shape=shape_xyz,
         ending=".nii.gz",
-        header=nifti_header.from_affine(affine, spacing_mm[::-1], shape[::-1]),
+        header=nifti_header.from_affine(stack.affine, spacing_xyz, shape_xyz),
     )
-    return grid, notes
+    return grid, [*stack.notes, *notes]
 
 
 def _found(scan: Scan) -> tuple[Path, Any]:

@@ -371,7 +371,7 @@ DICOM = [
     mask(dicom("dc/oblique", cosines=OBLIQUE)),
     mask(dicom("dc/sagittal", cosines=(0, 1, 0, 0, 0, -1))),
     mask(dicom("dc/no-endings", name=lambda z: f"IM 000{z}")),
-    mask(dicom("dc/two", number=4), "2 DICOM series that lie together", case="dc/two/series-4"),
+    mask(dicom("dc/two", number=4), "2 DICOM series in the same place", case="dc/two/series-4"),
     mask(dicom("dc/two", number=5, name=otherwise), "2 DICOM series", case="dc/two/series-5"),
     mask(dicom("dc/one", slices=1), "a single slice"),
     mask(jpeg_2000("dc/jpeg-2000")),
@@ -379,9 +379,9 @@ DICOM = [
         several(dicom("dc/beside"), beside("seg.dcm", SEGMENTATION), beside("sr.dcm", REPORT)),
         **{"DICOM segmentation": 1, "DICOM structured report": 1},
     ),
-    mask(several(dicom("dc/broken"), plain("dc/broken/notes.dcm")), "beside it cannot be read"),
-    failed(nothing("dc/broken/unreadable-dicom"), "notes.dcm is called DICOM and is none"),
-    failed(plain("dc/x/also.dcm"), "called DICOM and is none", case="dc/x"),
+    mask(several(dicom("dc/broken"), plain("dc/broken/notes.dcm")), "cannot be read, slices at its ends"),
+    failed(nothing("dc/broken/unreadable-dicom"), "notes.dcm is called DICOM and is not"),
+    failed(plain("dc/x/also.dcm"), "called DICOM and is not", case="dc/x"),
     failed(with_slice(dicom("dc/missing", name=by_height), 2, None), "a slice may be missing"),
     failed(
         several(dicom("dc/twice", uid="1.2.3.4"), dicom("dc/twice", uid="1.2.3.4", name=otherwise)),
@@ -443,8 +443,8 @@ TWO_CHANNELS = [
     mask(several(nifti("f/anna/T1.nii.gz"), nifti("f/anna/T2.nii.gz"), name="f/anna"), "by sub-folders"),
     mask(several(nifti("f/bert/t1/a.nii.gz"), nifti("f/bert/t2/a.nii.gz"), name="f/bert"), "by sub-folders"),
     mask(several(dicom("f/carl/T1"), dicom("f/carl/T2"), name="f/carl"), "by sub-folders"),
-    failed(nifti("f/dora/T1.nii.gz"), "one scan for each channel is needed", case="f/dora"),
-    failed(several(dicom("f/emil", number=1), dicom("f/emil", number=2, name=otherwise)), "nothing says which channel"),
+    failed(nifti("f/dora/T1.nii.gz"), "channel T2 is missing", case="f/dora"),
+    failed(several(dicom("f/emil", number=1), dicom("f/emil", number=2, name=otherwise)), "which channel each is"),
 ]  # fmt: skip
 if POSIX:
     TWO_CHANNELS += [
@@ -453,9 +453,9 @@ if POSIX:
 PATTERNS = {"T1": "*t1*", "T2": "*t2*"}
 BY_PATTERN = [
     mask(several(nifti("p/x/mprage_t1.nii.gz"), nifti("p/x/tse_t2.nii.gz"), name="p/x"), "channels by patterns"),
-    failed(nifti("p/y/t1.nii.gz"), "no scan for channel T2", case="p/y"),
+    failed(nifti("p/y/t1.nii.gz"), r"channel T2 \(\*t2\*\) is missing", case="p/y"),
     mask(several(nifti("p/z/a_t1.nii"), nifti("p/z/a_t2.nii"), name="p/z/a"), "channels by patterns"),
-    failed(several(*map(nifti, ("p/z/b_t1.nii", "p/z/b_t1.nii.gz", "p/z/b_t2.nii")), name="p/z/b"), "more than one"),
+    failed(several(*map(nifti, ("p/z/b_t1.nii", "p/z/b_t1.nii.gz", "p/z/b_t2.nii")), name="p/z/b"), "more than once"),
     failed(nifti("p/q/both_t1_t2.nii.gz"), "matches the patterns of T1", case="p/q"),
     left(nifti("p/other.nii.gz"), "name that no pattern of --channels matches"),
 ]  # fmt: skip

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dinomed3d.inference.case import Case, CaseList
-from dinomed3d.inference.discovery.case_ids import case_id, settle
+from dinomed3d.inference.discovery.case_ids import case_id, reject_clashes
 from dinomed3d.inference.discovery.find_cases import find_cases, parse_patterns
 from dinomed3d.inference.discovery.patterns import compile_pattern
 from dinomed3d.runtime.errors import UserError
@@ -121,7 +121,7 @@ def test_one_file(tmp_path: Path) -> None:
     (case,) = find_cases(tmp_path / "a_0001.mha", channels=TWO).cases
     assert (case.id, files(case, tmp_path)) == ("a", ["a_0000.nii.gz", "a_0001.mha"])
     assert ids(find_cases(tmp_path / "c.nrrd", channels=TWO)) == ["c"]
-    with pytest.raises(UserError, match="1 of 2 channels are not beside it"):
+    with pytest.raises(UserError, match="1 of 2 channels are missing"):
         find_cases(tmp_path / "b_0000.nii.gz", channels=TWO)
     with pytest.raises(UserError, match="neither an image"):
         find_cases(tmp_path / "d.txt", channels=CT)
@@ -192,7 +192,7 @@ def test_long_names_are_cut_and_stay_different() -> None:
 
 def test_order_does_not_depend_on_the_folder() -> None:
     a, b = (Case(id=name, scans=()) for name in "ab")
-    assert settle([b, a], []) == settle([a, b], [])
+    assert reject_clashes([b, a], []) == reject_clashes([a, b], [])
 
 
 def test_many_files_take_a_moment(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_sub_folders(tmp_path: Path, names: list[str], expected: str) -> None:
     cohort = find_cases(folder, channels=TWO)
     assert cohort.refusals == ()
     assert (ids(cohort), files(cohort.cases[0], folder)) == ([expected], names)
-    assert "channels by sub-folders or files called T1, T2" in cohort.cases[0].notes
+    assert "channels by sub-folders or files named T1, T2" in cohort.cases[0].notes
 
 
 def test_sub_folders_that_are_not_clear(tmp_path: Path) -> None:
@@ -263,11 +263,11 @@ def test_sub_folders_that_are_not_clear(tmp_path: Path) -> None:
     assert cohort.cases == ()
     reasons = refused(cohort)
     assert list(reasons) == ["T1/d/T2", "T2/e_0000", "a", "b", "c", "x", "y"]
-    assert "no scan of this name in the sub-folder T2: found T1/a.nii.gz" in reasons["a"]
-    assert "more than one for the channel T1" in reasons["c"]
-    assert "name several channels (T1, T2)" in reasons["T1/d/T2"]
-    assert "found T1: 2, T2: 1" in reasons["x"]
-    assert "found T1: 1, T2: 0" in reasons["y"]
+    assert "channel T2 is missing: found T1/a.nii.gz" in reasons["a"]
+    assert "channel T1 is there more than once" in reasons["c"]
+    assert "names several channels (T1, T2)" in reasons["T1/d/T2"]
+    assert "channel T1 is there more than once" in reasons["x"]
+    assert "channel T2 is missing" in reasons["y"]
 
 
 # --- patterns
@@ -284,8 +284,8 @@ def test_patterns_are_read() -> None:
     [
         (["T1"], "'T1' is not NAME=PATTERN"),
         (["T1="], "is not NAME=PATTERN"),
-        (["T1=*a", "T1=*b"], "'T1' is named twice"),
-        (["T1=*a", "t1=*b"], "'T1' is named twice"),
+        (["T1=*a", "T1=*b"], "'T1' is given twice"),
+        (["T1=*a", "t1=*b"], "'T1' is given twice"),
         (["T1=*a", "T3=*b"], "no channel 'T3'; it has T1, T2"),
         (["T1=*a"], 'no pattern for T2.*"T1=.t1..nii.gz" "T2='),
         (["T1=a/*", "T2=*"], "leave the folders out"),
@@ -324,7 +324,7 @@ def test_patterns_in_folders_of_cases(tmp_path: Path) -> None:
     assert "the only ones of their channels in the folder" in second
     assert len(cohort.cases[1].notes) == 1
     assert cohort.ignored == {"name that no pattern of --channels matches": 1}
-    assert "no scan for channel T2 (*t2*)" in refused(cohort)["s"]
+    assert "channel T2 (*t2*) is missing" in refused(cohort)["s"]
 
 
 def test_patterns_with_many_cases_in_a_folder(tmp_path: Path) -> None:
@@ -334,8 +334,8 @@ def test_patterns_with_many_cases_in_a_folder(tmp_path: Path) -> None:
     assert ids(cohort) == ["Anna", "bob"]
     reasons = refused(cohort)
     assert list(reasons) == ["carl", "dora", "eve_t1_t2"]
-    assert "no scan for channel T2 (*_t2*) that belongs to T1 = carl_t1.nii.gz" in reasons["carl"]
-    assert "more than one scan for a channel" in reasons["dora"]
+    assert "channel T2 (*_t2*) is missing: found carl_t1.nii.gz" in reasons["carl"]
+    assert "channel T1 (*_t1*) is there more than once" in reasons["dora"]
     assert reasons["eve_t1_t2"] == "eve_t1_t2.nii matches the patterns of T1 (*_t1*) and T2 (*_t2*)"
 
 
@@ -370,7 +370,7 @@ def test_series_are_cases(tmp_path: Path) -> None:
     assert cohort.cases[0].notes == ()
     assert cohort.cases[0].size_bytes == sum(f.stat().st_size for f in (folder / "p1").iterdir())
     assert cohort.cases[1].notes == (
-        "one of 3 DICOM series that lie together: series 3, axial, 4 files",
+        "one of 3 DICOM series in the same place: series 3, axial, 4 files",
     )
 
 
@@ -421,7 +421,7 @@ def test_bad_series_are_refused_and_broken_files_told(tmp_path: Path) -> None:
     assert list(reasons) == ["cut", "cut/unreadable-dicom", "gap", "none"]
     assert "uneven: 2 to 6 mm" in reasons["gap"]
     assert "6.dcm it ends within its DICOM header" in reasons["cut/unreadable-dicom"]
-    assert "x.dcm is called DICOM and is none" in reasons["none"]
+    assert "x.dcm is called DICOM and is not" in reasons["none"]
 
 
 def test_a_broken_file_at_the_end_is_noted(tmp_path: Path) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from dinomed3d.inference.dicom import tags
+from dinomed3d.inference.dicom.header import Header
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
-_NO_SLICE = {
+_NOT_A_SLICE = {
     "1.2.840.10008.1.3.10": "DICOMDIR",
     _STORAGE + "1": "X-ray image",  # with digital, mammography, intra-oral below it
     _STORAGE + "3": "ultrasound",
@@ -25,59 +25,46 @@ _NO_SLICE = {
     _STORAGE + "77.1": "photograph or microscopy",
     _STORAGE + "88.59": "key object selection",
     _STORAGE + "88": "structured report",
-    _STORAGE + "104": "enclosed document",
+    _STORAGE + "104": "encapsulated document",
     _STORAGE + "481.2": "radiotherapy dose",
     _STORAGE + "481.3": "radiotherapy structure set",
     _STORAGE + "481.5": "radiotherapy plan",
     _STORAGE + "481": "radiotherapy object",
     "1.3.12.2.1107.5.9.1": "raw data of the manufacturer",
 }
-"""SOP class, or what it starts with -> what it is; more special ones win."""
-_BY_MODALITY = {
-    "SEG": "segmentation",
-    "SR": "structured report",
-    "PR": "presentation state",
-    "KO": "key object selection",
-    "REG": "registration or raw data",
-    "RTSTRUCT": "radiotherapy structure set",
-    "RTPLAN": "radiotherapy plan",
-    "RTDOSE": "radiotherapy dose",
-    "DOC": "enclosed document",
-}
-_SCREENSHOT = _STORAGE + "7"
-_IMAGES = {"2", "4", "7", "20", "128", "130"}  # CT, MR, captures, nuclear medicine, PET
+"""SOP class UID, or its first components -> what it is; the longest match counts."""
+_SECONDARY_CAPTURE = _STORAGE + "7"
+_IMAGES = {"2", "4", "7", "20", "128", "130"}
+"""CT, MR, secondary capture, nuclear medicine, PET, enhanced PET: component after `_STORAGE`."""
 _LOCALIZER = re.compile(
     r"locali[sz]er|\bscouts?\b|topogram|surview|\bsurvey\b|3[ -]?plane", re.IGNORECASE
 )
 
 
-def no_slice(found: tags.Tags) -> str | None:
+def not_a_slice(header: Header) -> str | None:
     """What an object is that cannot be a slice of a volume; None where it can be one."""
-    sop_class = found.get(tags.SOP_CLASS) or found.get(tags.META_SOP_CLASS)
-    words = sop_class.split(".")
-    for length in range(len(words), 0, -1):
-        kind = _NO_SLICE.get(".".join(words[:length]))
+    sop_class = header.get("SOPClassUID") or header.get("MediaStorageSOPClassUID")
+    components = sop_class.split(".")
+    for length in range(len(components), 0, -1):
+        kind = _NOT_A_SLICE.get(".".join(components[:length]))
         if kind is not None:
             return f"DICOM {kind}"
-    modality = found.get(tags.MODALITY)
-    if not sop_class and modality in _BY_MODALITY:
-        return f"DICOM {_BY_MODALITY[modality]}"
-    placed = bool(found.get(tags.POSITION))
-    if f"{sop_class}.".startswith(f"{_SCREENSHOT}.") and not placed:
+    captured = f"{sop_class}.".startswith(f"{_SECONDARY_CAPTURE}.")
+    if captured and not header.get("ImagePositionPatient"):
         return "DICOM secondary capture (screenshot)"
-    if "LOCALIZER" in found.get(tags.IMAGE_TYPE).upper().split("\\"):
+    if "LOCALIZER" in header.get("ImageType").upper().split("\\"):
         return "DICOM localizer"
     imaging = sop_class.removeprefix(_STORAGE).split(".")[0] in _IMAGES
-    if not found.has_pixels and not found.get(tags.ROWS) and not imaging:  # else it is cut off
+    if not header.pixels_at and not header.get("Rows") and not imaging:  # else it is cut off
         return "DICOM object without image"
     return None
 
 
 def is_localizer(description: str, orientations: Iterable[str]) -> bool:
-    """Whether a series is called so and has slices in clearly different orientations.
+    """Whether a series is called a localizer and has slices in clearly different orientations.
 
     Args:
-        description: Of the series.
+        description: SeriesDescription.
         orientations: ImageOrientationPatient of its slices, as text.
     """
     if _LOCALIZER.search(description) is None:
