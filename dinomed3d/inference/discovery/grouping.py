@@ -176,7 +176,7 @@ def _group_by_number(grouping: Grouping, scans: Sequence[FoundScan]) -> list[Fou
             rest.append(scan)
         else:
             groups[scan.folder, number[0]].append((number[1], scan))
-    hint = f'if these are cases of their own, add --channels "{channels[0]}=*"'
+    hint = f'the model has one channel; if these are cases of their own, add --channels "{channels[0]}=*"'
     for (folder, base), members in groups.items():
         numbers = sorted(number for number, _ in members)
         complete = numbers == list(range(len(channels)))

@@ -245,7 +245,7 @@ NAMES = [
     mask(nifti("n/numbered_0000.nii.gz"), case="n/numbered"),
     mask(nifti("report.nii.gz"), case="_report"),
     mask(itk("run.mha"), case="_run"),
-    failed(nifti("n/second_0001.nii.gz"), "the model has one channel"),
+    failed(nifti("n/second_0001.nii.gz"), "the model has no channel _0001"),
     failed(several(nifti("n/twin.nii.gz"), nifti("n/twin.nii")), "2 inputs would write the same output"),
 ]  # fmt: skip
 LONG = "long" * 55
