@@ -249,14 +249,14 @@ def _table(found: CameraCheck) -> str:
     ]
     for view in found.views:
         own, other = view.stated, view.others.get(INVERTED)
-        colors = f"{told(other, 'color_off', 1)}, {told(own, 'color_chance', 1)}"
+        colors = f"{told(other, 'color_error', 1)}, {told(own, 'chance_color_error', 1)}"
         rows.append((
             view.name if len(view.name) <= 28 else f"...{view.name[-25:]}",
             f"{own.inside / own.points:.1%}",
             f"{own.visible / own.points:.1%}",
-            f"{told(own, 'depth_off_m', 3)} ({told(other, 'depth_off_m', 3)})",
-            f"{told(own, 'color_off', 1)} ({colors})",
-            f"{told(own, 'lower_is_nearer', 2)} ({told(other, 'lower_is_nearer', 2)})",
+            f"{told(own, 'depth_error_m', 3)} ({told(other, 'depth_error_m', 3)})",
+            f"{told(own, 'color_error', 1)} ({colors})",
+            f"{told(own, 'ground_correlation', 2)} ({told(other, 'ground_correlation', 2)})",
         ))  # fmt: skip
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
@@ -282,8 +282,8 @@ def _run(arguments: argparse.Namespace, shown: Bar) -> int:
     )
     print(f"{found.showing} of {len(spec.frames)} images show the scene{more}")
     print(f"{found.inside:.1%} of the points lie in at least one image, {found.seen:.1%} are seen")
-    if found.verdict.other is None:
-        reason = found.verdict.reason
+    if found.pose_check.alternative is None:
+        reason = found.pose_check.reason
         print(
             f"poses: fine as stated; {reason}" if reason else
             "poses: neither depth maps, nor colours of points, nor ground below upright cameras tell whether they "

@@ -1,4 +1,7 @@
-"""Which points of a scene its images show, and where: computed first, from points that nothing has moved yet."""
+"""Computes which points of a scene are visible in its images, and at which pixels.
+
+Comes first, on the coordinates as loaded, before any augmentation moves them.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from dinomed3d.lifting import Cameras, z_buffer
+from dinomed3d.lifting import Camera, Cameras, z_buffer
 from pointseg.images.explain_unseen import depth_problem, explain_no_visible_points
 from pointseg.images.readers.frame import Frame, ImagesError
 from pointseg.images.select_views import select_views
@@ -21,53 +25,49 @@ CHUNK = 1 << 18
 def compute_visibility(
     scene: Scene,
     frames: Sequence[Frame],
-    rule: VisibilityConfig,
+    visibility: VisibilityConfig,
     size: tuple[int, int],
     *,
     allow_unseen: bool = False,
 ) -> Scene:
-    """The scene with ``image_coord`` and ``image_mask``: where its points lie in each of V images.
+    """Project the points of a scene into V images.
 
     Only depth maps are read, one at a time; memory is that of the result.
 
     Args:
-        scene: as its dataset loads it: ``coord + origin`` are the world that the cameras stand in.
+        scene: as its dataset loads it; ``coord + origin`` are in the cameras' world.
         frames: V views.
-        rule: when a point is visible.
-        size: height and width of the images that positions refer to, whatever size they are stored in.
-        allow_unseen: a scene without images, or that none of them shows, is no error.
+        visibility: when a point is visible.
+        size: height and width of the resized images, in whose pixels positions are returned.
+        allow_unseen: whether a scene without visible points is accepted.
 
     Returns:
-        ``image_coord`` (N, V, 2) float32 pixels (u right, v down), 0 where not visible; ``image_mask``
-        (N, V).
+        The scene with ``image_coord`` (N, V, 2), float32 pixels (u right, v down), 0 where not visible;
+        and ``image_mask`` (N, V) bool, visible.
 
     Raises:
         UserError: no point is visible in any view; a depth map is missing, damaged, or in another unit.
+
+    Source: DITR (Knaebel et al. 2025), section 3: a point is visible where it projects into the image within
+    the range of distances and its distance agrees with the depth map.
     """
     count, views = len(scene), len(frames)
     coord = np.zeros((count, views, 2), np.float32)
     mask = np.zeros((count, views), np.bool_)
     points = torch.from_numpy(np.ascontiguousarray(scene.coord))
-    origin = torch.from_numpy(np.asarray(scene.origin, np.float64))
     edge = torch.tensor([size[1], size[0]])
-    cameras = [frame.camera.moved(origin).resized(*size) for frame in frames]
+    cameras = [camera_near(scene, frame.camera).resized(*size) for frame in frames]
     for view, (frame, camera) in enumerate(zip(frames, cameras, strict=True)):
-        read = None if rule.occlusion == "none" else frame.read_depth()
+        read = None if visibility.occlusion == "none" else frame.read_depth()
         depth = None if read is None else torch.from_numpy(read)
         occluder = depth
-        if depth is None and rule.occlusion == "z-buffer":
+        if depth is None and visibility.occlusion == "z-buffer":
             occluder = z_buffer(camera, points)
-        seeing = Cameras(
-            [camera],
-            depths=[occluder],
-            near=rule.near_m,
-            far=rule.far,
-            depth_tolerance=rule.depth_tolerance_m,
-        )
+        projector = projector_of(camera, visibility, occluder)
         for start in range(0, count, CHUNK):
-            uv, visible, _ = seeing.project(0, points[start : start + CHUNK])
+            uv, visible, _ = projector.project(0, points[start : start + CHUNK])
             exact = uv.to(torch.float32)
-            visible = visible & (exact < edge).all(1)  # what rounding moved onto the edge
+            visible = visible & (exact < edge).all(1)  # float32 may round onto the image's edge
             coord[start : start + CHUNK, view] = torch.where(visible[:, None], exact, 0).numpy()
             mask[start : start + CHUNK, view] = visible.numpy()
         if depth is not None and not mask[:, view].any():
@@ -75,22 +75,44 @@ def compute_visibility(
             if problem:
                 raise ImagesError(f"{frame.depth}: {problem} (scene {scene.name})")
     if not allow_unseen and count and not mask.any():
-        raise ImagesError(
-            f"scene {scene.name}: {explain_no_visible_points(points, cameras, [f.name for f in frames], rule)}"
-        )
+        names = [frame.name for frame in frames]
+        problem = explain_no_visible_points(points, cameras, names, visibility)
+        raise ImagesError(f"scene {scene.name}: {problem}")
     return scene.with_fields(image_coord=coord, image_mask=mask)
 
 
+def camera_near(scene: Scene, camera: Camera) -> Camera:
+    """A camera of the world for the ``coord`` of a scene, which are relative to its origin."""
+    return camera.moved(torch.from_numpy(np.asarray(scene.origin, np.float64)))
+
+
+def projector_of(camera: Camera, visibility: VisibilityConfig, depth: Tensor | None) -> Cameras:
+    """The projector of one view.
+
+    Args:
+        camera: the view.
+        visibility: range of distances and depth tolerance.
+        depth: (h, w) metres, the depth map that occludes points; None: nothing does.
+    """
+    return Cameras(
+        [camera],
+        depths=[depth],
+        near=visibility.near_m,
+        far=visibility.far,
+        depth_tolerance=visibility.depth_tolerance_m,
+    )
+
+
 def candidate_frames(scene: Scene, frames: Sequence[Frame], count: int | None) -> tuple[Frame, ...]:
-    """The frames of a scene that its views are chosen from where not all can be kept, as in a cache.
+    """At most ``count`` frames of a scene to select views from, for a feature cache.
 
     Args:
         scene: as for ``compute_visibility``.
-        frames: all of its.
+        frames: all frames of the scene.
         count: how many at most; None: all.
 
     Returns:
-        All where there are no more; else evenly spread ones of those that some of its points lie in.
+        All frames if there are no more; else evenly spaced ones of those that have points in view.
     """
     if count is None or len(frames) <= count:
         return tuple(frames)
@@ -99,20 +121,17 @@ def candidate_frames(scene: Scene, frames: Sequence[Frame], count: int | None) -
 
 
 def frames_in_view(scene: Scene, frames: Sequence[Frame], *, sample: int = 2000) -> tuple[int, ...]:
-    """Indices of the frames that some points of a scene lie in; whether these are hidden is not asked.
+    """Indices of the frames that have points of a scene in view, occluded or not.
 
-    Views are better chosen from these where a scene is a small part of what its images show.
+    Views are better selected from these where a scene is a small part of what the images show.
 
     Args:
         scene: as for ``compute_visibility``.
         frames: any number.
-        sample: how many of its points are looked at, evenly spread in their order.
+        sample: number of points that are projected, evenly spaced in their order.
     """
     points = torch.from_numpy(scene.coord[:: max(1, -(-len(scene) // sample))])
-    origin = torch.from_numpy(np.asarray(scene.origin, np.float64))
-    found = []
-    for number, frame in enumerate(frames):
-        _, inside, _ = Cameras([frame.camera.moved(origin)]).project(0, points)
-        if bool(inside.any()):
-            found.append(number)
-    return tuple(found)
+    projector = Cameras([camera_near(scene, frame.camera) for frame in frames])
+    return tuple(
+        view for view in range(len(frames)) if bool(projector.project(view, points)[1].any())
+    )

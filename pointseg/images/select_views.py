@@ -1,4 +1,4 @@
-"""Which images of a scene are used."""
+"""Selects the views of a scene."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import numpy as np
 def select_views(
     frames: Sequence[Any], count: int | None, rng: np.random.Generator | None = None
 ) -> tuple[int, ...]:
-    """Indices of the frames to use.
+    """Indices of the selected frames.
 
     Args:
         frames: F of them.
         count: V, how many at most; None: all, in their order.
-        rng: for training: V drawn without replacement, in random order, so that no frame always comes
-            last. None: evenly spread and always the same, i * floor(F / V).
+        rng: for training: V frames are drawn without replacement, in random order, so that the last view,
+            which wins where several see a point, is a random one. None: evenly spaced, i * floor(F / V).
 
     Raises:
-        ValueError: ``count`` below 1.
+        ValueError: ``count`` is below 1.
 
-    Source: section 2.3 of the method's description.
+    Source: the published code of DITR (Knaebel et al. 2025).
     """
     if count is None:
         return tuple(range(len(frames)))

@@ -1,120 +1,104 @@
-"""How well a cloud and an image agree under one pose: what is in view, depths, colours, what lies lower."""
+"""How well a cloud and an image agree under one pose: points in view, depths, colours, ground."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dinomed3d.lifting import Camera, Cameras, z_buffer
+from dinomed3d.lifting import Camera, depth_at, z_buffer
+from pointseg.images.projection import projector_of
+from pointseg.images.visibility import VisibilityConfig
 
-if TYPE_CHECKING:
-    from pointseg.images.visibility import VisibilityConfig
-
-ENOUGH = 200
-"""Points that a figure must rest on."""
-RANKED = 20_000
-"""Points whose order is looked at, roughly."""
-LARGEST_MAP = 1 << 21
-"""Pixels of the depth map that is made of a cloud; those of a full HD image fit."""
+MIN_POINTS = 200
+"""Points that a statistic must rest on."""
+BEHIND_SHARE = 0.3
+"""Share of points in front of a depth map that shows that it is not of this image."""
+RANKED_POINTS = 20_000
+"""Points, roughly, of which the rank correlation is computed."""
+MAX_RENDERED_PIXELS = 1 << 21
+"""Pixels of a depth map rendered from the cloud, at most; those of a full HD image fit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProjectedPoints:
-    """Which points of a cloud one camera sees, and where."""
+    """The points of a cloud projected into one view."""
 
     uv: Tensor
     """(N, 2) pixels."""
     depth: Tensor
     """(N,) metres along the camera's axis."""
     inside: Tensor
-    """(N,) bool, in the image and in the range of depths."""
+    """(N,) bool, inside the image and the range of distances."""
     visible: Tensor
-    """(N,) bool, and hidden by nothing."""
+    """(N,) bool, inside and not occluded."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """Figures of one view under one pose; None where there is nothing to tell them from."""
+    """Agreement statistics for one view and pose; None without enough points."""
 
     points: int
-    """Of the cloud."""
+    """Number of points of the cloud."""
     inside: int
-    """In the image."""
+    """Number of points inside the image."""
     visible: int
-    """And hidden by nothing."""
+    """Number of points that are not occluded either."""
     depth_known: int = 0
-    """In the image where its depth map knows something."""
+    """Number of points inside the image where the depth map has a value."""
     depth_fits: int = 0
-    """Of these, as far away as the depth map says, to within the margin."""
-    depth_off_m: float | None = None
-    """Median difference between the depth map and the points' depths."""
-    color_off: float | None = None
-    """Median difference between the colours of points and of their pixels, 0 to 255, mean over channels."""
-    color_chance: float | None = None
-    """The same with pixels dealt out among the points at random."""
-    lower_is_nearer: float | None = None
-    """Rank correlation of rows and depths: near -1 where an upright camera stands over ground."""
+    """Number of these whose distance is that of the depth map, within the tolerance."""
+    depth_error_m: float | None = None
+    """Median difference between the depth map and the points' distances."""
+    color_error: float | None = None
+    """Median difference between the colours of points and their pixels, 0 to 255, mean over channels."""
+    chance_color_error: float | None = None
+    """Same after randomly permuting pixels (chance level)."""
+    ground_correlation: float | None = None
+    """Rank correlation of pixel row and distance: near -1 where an upright camera sees the ground."""
 
 
 def project_points(
-    camera: Camera, points: Tensor, visibility: VisibilityConfig, *, occluder: Tensor | None = None
+    camera: Camera, points: Tensor, visibility: VisibilityConfig, *, depth: Tensor | None = None
 ) -> ProjectedPoints:
     """Project a cloud into a view.
 
     Args:
-        camera: of the points' world.
+        camera: in the world of the points.
         points: (N, 3).
-        visibility: the range of depths, and the margin.
-        occluder: (h, w) depths that hide what lies elsewhere; None: nothing is hidden.
+        visibility: range of distances and depth tolerance.
+        depth: (h, w) metres, the depth map that occludes points; None: nothing does.
     """
-    views = Cameras(
-        [camera],
-        near=visibility.near_m,
-        far=visibility.far,
-        depth_tolerance=visibility.depth_tolerance_m,
-    )
-    uv, inside, depth = views.project(0, points)
+    uv, inside, distance = projector_of(camera, visibility, None).project(0, points)
     visible = inside
-    if occluder is not None:
-        behind = Cameras(
-            [camera],
-            depths=[occluder],
-            near=visibility.near_m,
-            far=visibility.far,
-            depth_tolerance=visibility.depth_tolerance_m,
-        )
-        visible = behind.project(0, points)[1]
-    return ProjectedPoints(uv=uv, depth=depth, inside=inside, visible=visible)
+    if depth is not None:
+        visible = projector_of(camera, visibility, depth).project(0, points)[1]
+    return ProjectedPoints(uv=uv, depth=distance, inside=inside, visible=visible)
 
 
 def render_depth_map(camera: Camera, points: Tensor) -> Tensor:
-    """A depth map of the cloud itself, for ``project_points``: smaller than the image where that is large.
-
-    What is hidden is the same but for outlines, to a pixel of the map; time and memory go with its pixels.
+    """Render a depth map from the cloud, smaller than the image where that is large.
 
     Args:
-        camera: of the points' world.
+        camera: in the world of the points.
         points: (N, 3), all of them.
 
     Returns:
-        (h, w) metres, ``LARGEST_MAP`` pixels at most, with the field of view of the image; 0 where nothing
-        is known.
+        (h, w) metres, at most ``MAX_RENDERED_PIXELS``, with the field of view of the image; 0 where unknown.
     """
     height, width = camera.size
-    ratio = math.sqrt(LARGEST_MAP / (height * width))
+    ratio = math.sqrt(MAX_RENDERED_PIXELS / (height * width))
     if ratio < 1:
         camera = camera.resized(max(1, int(height * ratio)), max(1, int(width * ratio)))
     return z_buffer(camera, points)
 
 
 def compute_agreement(
-    shown: ProjectedPoints,
+    projected: ProjectedPoints,
     camera: Camera,
     *,
     image: NDArray[np.uint8] | None,
@@ -122,71 +106,77 @@ def compute_agreement(
     color: NDArray[np.float32] | None,
     depth_tolerance_m: float,
 ) -> Agreement:
-    """The figures of one view.
+    """The statistics of one view.
 
     Args:
-        shown: what the camera sees.
-        camera: its size counts.
+        projected: the points in the view.
+        camera: gives the size of the image.
         image: (H, W, 3) of that size.
         depth: (h, w) metres, 0 where unknown.
         color: (N, 3) of the points, 0 to 255.
         depth_tolerance_m: how far points may be off the depth map.
     """
-    known, off = _depth_off(shown, camera, depth)
-    color_off = chance = None
-    if image is not None and color is not None and int(shown.visible.sum()) >= ENOUGH:
-        pixels = pixels_of(shown, image)
-        mine = color[shown.visible.numpy()]
-        color_off = float(np.median(np.abs(pixels - mine).mean(1)))
+    known, error = 0, torch.zeros(0)
+    if depth is not None:
+        measured, distance = depth_pairs(projected, camera, depth)
+        known, error = len(measured), (measured - distance).abs()
+    color_error = chance = None
+    if image is not None and color is not None and int(projected.visible.sum()) >= MIN_POINTS:
+        pixels = pixel_colors(projected, image)
+        own = color[projected.visible.numpy()]
+        color_error = float(np.median(np.abs(pixels - own).mean(1)))
         order = np.random.default_rng(0).permutation(len(pixels))
-        chance = float(np.median(np.abs(pixels[order] - mine).mean(1)))
+        chance = float(np.median(np.abs(pixels[order] - own).mean(1)))
     return Agreement(
-        points=len(shown.inside),
-        inside=int(shown.inside.sum()),
-        visible=int(shown.visible.sum()),
+        points=len(projected.inside),
+        inside=int(projected.inside.sum()),
+        visible=int(projected.visible.sum()),
         depth_known=known,
-        depth_fits=int((off <= depth_tolerance_m).sum()),
-        depth_off_m=float(off.median()) if known >= ENOUGH else None,
-        color_off=color_off,
-        color_chance=chance,
-        lower_is_nearer=_rank_correlation(shown),
+        depth_fits=int((error <= depth_tolerance_m).sum()),
+        depth_error_m=float(error.median()) if known >= MIN_POINTS else None,
+        color_error=color_error,
+        chance_color_error=chance,
+        ground_correlation=_ground_correlation(projected),
     )
 
 
-def pixels_of(shown: ProjectedPoints, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """(M, 3) colours of the pixels that the visible points fall into."""
+def pixel_colors(projected: ProjectedPoints, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(M, 3) colours of the pixels of the visible points."""
     height, width = image.shape[:2]
-    column, row = shown.uv[shown.visible].long().unbind(1)
+    column, row = projected.uv[projected.visible].long().unbind(1)
     rows, columns = row.clamp(max=height - 1).numpy(), column.clamp(max=width - 1).numpy()
     return np.asarray(image[rows, columns], np.float32)
 
 
-def depth_pairs(shown: ProjectedPoints, camera: Camera, depth: Tensor) -> tuple[Tensor, Tensor]:
-    """(M,) what a depth map says and (M,) what the points do, where both are known."""
-    rows, columns = depth.shape
-    height, width = camera.size
-    u, v = shown.uv[shown.inside].unbind(1)
-    row = (v * (rows / height)).long().clamp(max=rows - 1)
-    column = (u * (columns / width)).long().clamp(max=columns - 1)
-    said = depth[row, column].double()
-    known = (said > 0) & said.isfinite()
-    return said[known], shown.depth[shown.inside][known].double()
+def depth_pairs(projected: ProjectedPoints, camera: Camera, depth: Tensor) -> tuple[Tensor, Tensor]:
+    """(M,) depths of a depth map and (M,) distances of the points there, where both are known."""
+    measured = depth_at(depth, projected.uv[projected.inside], camera.size).double()
+    known = (measured > 0) & measured.isfinite()
+    return measured[known], projected.depth[projected.inside][known].double()
 
 
-def _depth_off(shown: ProjectedPoints, camera: Camera, depth: Tensor | None) -> tuple[int, Tensor]:
-    if depth is None:
-        return 0, torch.zeros(0)
-    said, true = depth_pairs(shown, camera, depth)
-    return len(said), (said - true).abs()
+def is_behind_points(
+    projected: ProjectedPoints, camera: Camera, depth: Tensor, tolerance_m: float
+) -> bool:
+    """Whether a depth map lies behind many points: no wall occludes these, the map does not fit.
+
+    Args:
+        projected: the points in the view.
+        camera: gives the size of the image.
+        depth: (h, w) metres, 0 where unknown.
+        tolerance_m: how far points may be off the depth map.
+    """
+    measured, distance = depth_pairs(projected, camera, depth)
+    behind = measured > distance + tolerance_m
+    return bool(len(measured)) and float(behind.float().mean()) > BEHIND_SHARE
 
 
-def _rank_correlation(shown: ProjectedPoints) -> float | None:
-    """Spearman's, of rows and depths of all points in the image."""
-    step = max(1, int(shown.inside.sum()) // RANKED)
-    row = shown.uv[shown.inside][::step, 1].numpy()
-    depth = shown.depth[shown.inside][::step].numpy()
-    if len(row) < ENOUGH or np.ptp(row) == 0 or np.ptp(depth) == 0:
+def _ground_correlation(projected: ProjectedPoints) -> float | None:
+    """Spearman's rank correlation of rows and distances of the points inside the image."""
+    step = max(1, int(projected.inside.sum()) // RANKED_POINTS)
+    row = projected.uv[projected.inside][::step, 1].numpy()
+    depth = projected.depth[projected.inside][::step].numpy()
+    if len(row) < MIN_POINTS or np.ptp(row) == 0 or np.ptp(depth) == 0:
         return None
     ranks = np.stack([np.argsort(np.argsort(values)) for values in (row, depth)])
-    centred = ranks - (len(row) - 1) / 2
-    return float((centred[0] * centred[1]).sum() / (centred[0] ** 2).sum())
+    return float(np.asarray(np.corrcoef(ranks))[0, 1])

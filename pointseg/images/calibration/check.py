@@ -1,4 +1,4 @@
-"""Whether images and points of a scene meet: figures, pictures and issues in plain words."""
+"""Checks whether images and points of a scene fit: statistics, pictures, and issues in plain words."""
 
 from __future__ import annotations
 
@@ -9,34 +9,29 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
-from dinomed3d.lifting import Camera
 from dinomed3d.runtime.atomic_files import new_file
 from dinomed3d.runtime.errors import UserError
 from pointseg.images.calibration.agreement import (
-    ENOUGH,
     Agreement,
     ProjectedPoints,
-    compute_agreement,
-    pixels_of,
+    is_behind_points,
     project_points,
-    render_depth_map,
 )
+from pointseg.images.calibration.depth_units import depth_factor, explain_depth_factor
+from pointseg.images.calibration.intrinsics import intrinsics_problem
 from pointseg.images.calibration.issues import Issue, IssueList
-from pointseg.images.calibration.pose_check import (
-    PoseCheckResult,
-    compare_pose_hypotheses,
-    depth_unit,
-    half_pixel,
-    lens_problem,
-    looked_through,
-    pose_words,
-    unit_words,
-)
+from pointseg.images.calibration.pose_check import PoseCheckResult, compare_pose_hypotheses
 from pointseg.images.calibration.pose_conventions import alternative_poses
+from pointseg.images.calibration.sampled_scene import (
+    SEARCHED_POINTS,
+    CheckedView,
+    SampledScene,
+)
 from pointseg.images.explain_unseen import explain_no_visible_points
-from pointseg.images.projection import frames_in_view
+from pointseg.images.projection import camera_near, frames_in_view
 from pointseg.images.readers.frame import Frame
 from pointseg.images.readers.image_files import DepthFile
 from pointseg.images.select_views import select_views
@@ -44,17 +39,10 @@ from pointseg.images.visibility import VisibilityConfig
 from pointseg.pictures.overlay import from_images, over_image
 from pointseg.scene import Scene
 
-SAMPLE = 1_000_000
-"""Points that figures and pictures are made of, at most; hidden points are told from all of them."""
-SEARCHED = 20_000
-"""Points, roughly, by which it is told whether an image shows the scene."""
-
-NOTHING_SEEN = ("nothing", "hidden", "through")
-"""Kinds of issues about views that see no point."""
-STRAY = 0.01
-"""Share of the points that wrong poses, too, may have in view of an image."""
-HARDLY_ANY = 0.02
-"""Share of the points in an image that must be visible for the hidden ones not to be drawn."""
+NOTHING_VISIBLE = ("nothing", "occluded", "behind")
+"""Kinds of issues of views in which no point is visible."""
+FEW_VISIBLE = 0.02
+"""Share of visible points in an image below which the occluded ones are drawn, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,323 +50,230 @@ class CheckSpec:
     """One check of a scene's images."""
 
     scene: Scene
+    """The points, in metres."""
     frames: Sequence[Frame]
-    """All that the scene has."""
+    """All frames that the scene has."""
     out: Path
     """Folder of the pictures; made if need be."""
     count: int | None = None
-    """How many frames are looked at, evenly spread over those that have points in view; None: all frames."""
+    """How many frames are checked, evenly spaced among those with points in view; None: all frames."""
     visibility: VisibilityConfig = field(
         default_factory=lambda: VisibilityConfig(occlusion="z-buffer")
     )
+    """When a point is visible."""
     up: str = "z"
-    """The axis of the points that points up, for pictures."""
+    """Axis of the points that points up in pictures."""
     turn: NDArray[np.float64] | None = None
-    """(3, 3) rotation that brought the world of the files to that of the points; None: none."""
+    """(3, 3) rotation from the world of the files to that of the points; None: none."""
     unit_m: float | None = None
-    """Metres per unit that the points and poses have in their files, as someone says; None: no one does."""
+    """Stated metres per unit of points and poses in their files; None: there is no such setting."""
     units: Mapping[str, float] = field(default_factory=dict)
-    """The units that could be said, metres by name."""
+    """Metres per unit of the units that could be stated, by name."""
     size: tuple[int, int] = (800, 640)
-    """Width and height of each picture of the cloud, pixels."""
+    """Width and height of each picture of the cloud, in pixels."""
     progress: Callable[[float, int, str], None] = lambda done, total, name: None
-
-
-@dataclass(frozen=True)
-class View:
-    """What was found of one image."""
-
-    name: str
-    stated: Agreement
-    others: Mapping[str, Agreement]
-    """With the pose read in other ways."""
+    """Called with the number of frames done, their total, and the name of the next."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CameraCheck:
-    """What was found."""
+    """Result of a check."""
 
-    views: tuple[View, ...]
-    """Of the images that were looked at."""
+    views: tuple[CheckedView, ...]
+    """The checked images."""
     showing: int
-    """How many of all images have some of the points in view."""
-    verdict: PoseCheckResult
+    """How many of all images have points in view."""
+    pose_check: PoseCheckResult
+    """Which pose convention fits the images together."""
     issues: tuple[Issue, ...]
+    """What is wrong."""
     seen: float
-    """Share of the points that at least one view sees."""
+    """Share of the points that are visible in at least one checked image."""
     inside: float
-    """Share that lies in at least one image that was looked at."""
+    """Share of the points that lie inside at least one checked image."""
     pictures: tuple[Path, ...]
+    """The files that were written."""
 
 
 def check_cameras(spec: CheckSpec) -> CameraCheck:
-    """Project a scene into its images, draw both onto each other, and tell what looks wrong.
+    """Project a scene into its images, draw both onto each other, and report what looks wrong.
 
-    Writes ``views/NAME.png`` (points over each image, by depth), ``cloud.png`` (the cloud in the colours of
-    the images) and, where another reading of the poses fits better, ``views/NAME.other.png`` with that.
+    Writes ``views/NAME.png`` (points over each image, coloured by distance), ``cloud.png`` (the cloud in the
+    colours of the images) and, if another pose convention fits better, ``views/NAME.other.png`` with that.
 
     Raises:
-        UserError: no points, no images, or none that can be read.
+        UserError: there are no points, no images, or no image can be read.
     """
-    scene, out = spec.scene, spec.out
+    scene = spec.scene
     if not len(scene) or not spec.frames:
-        what = "no points" if not len(scene) else "no images"
+        what = "no images" if len(scene) else "no points"
         raise UserError(f"scene {scene.name}: has {what}; there is nothing to check")
-    looked, able = _looked_at(spec)
-    world = _World(spec)
-    issues, views, pictures = IssueList(), [], []
+    frames, showing = _frames_to_check(spec)
+    world = SampledScene(scene, spec.visibility, spec.turn)
+    issues = IssueList()
+    views: list[CheckedView] = []
+    pictures: list[Path] = []
     errors: list[UserError] = []
-    for number, frame in enumerate(looked):
-        spec.progress(number, len(looked), frame.name)
+    for number, frame in enumerate(frames):
+        spec.progress(number, len(frames), frame.name)
         try:
             image = frame.read_image()
         except UserError as error:
             issues.add("image", frame, str(error))
             errors.append(error)
             continue
-        depth = None
-        try:
-            read = frame.read_depth()
-            depth = None if read is None else torch.from_numpy(read)
-        except UserError as error:
-            issues.add("depth map", frame, str(error))
-        shown, view = world.view(frame, image, depth)
+        depth = _depth(frame, issues)
+        projected, view = world.check(frame, image, depth)
+        world.paint(projected, image)
         views.append(view)
-        _tell(issues, frame, view, shown, depth, spec)
-        world.paint(shown, image)
-        path = out / "views" / f"{_file(frame.name)}.png"
-        _save(over_image(image, *_drawn(shown), title=_title(frame, view)), path)
-        pictures.append(path)
-    spec.progress(len(looked), len(looked), "")
+        _add_view_issues(issues, frame, view, projected, depth, spec)
+        agreement = view.stated
+        title = (
+            f"{frame.name}: {agreement.inside / agreement.points:.1%} of the points inside, "
+            f"{agreement.visible / agreement.points:.1%} visible"
+        )
+        pictures.append(_draw(spec.out, frame.name, image, projected, title))
+    spec.progress(len(frames), len(frames), "")
     if not views:
         raise errors[0]
-    verdict = compare_pose_hypotheses(
-        [v.stated for v in views], _by_reading(views), by_share=world.hardly_in(able)
+    pose_check = compare_pose_hypotheses(
+        [v.stated for v in views], _by_convention(views), by_share=world.hardly_in(showing)
     )
-    if verdict.other is not None:
-        issues.drop("unit", "half a pixel", *NOTHING_SEEN)  # they follow from that
-        issues.add_general(pose_words(verdict))
-        pictures += _draw_other(spec, looked, world, verdict.other)
-    else:
-        _single_poses(issues, views)
-    if "unit" in issues:
-        issues.drop("hidden", "through")
-    elif not world.seen.any() and verdict.other is None:
-        issues.drop(*NOTHING_SEEN)
-        asked = looked if able else spec.frames
-        cameras, names = [world.near(frame.camera) for frame in asked], [f.name for f in asked]
-        issues.add_general(
-            f"scene {scene.name}: {explain_no_visible_points(world.points, cameras, names, spec.visibility)}"
-        )
-    picture = from_images(
-        world.points.numpy(),
-        world.colors(),
-        world.seen,
-        own=world.color,
-        up=spec.up,
-        size=spec.size,
-    )
-    _save(picture, out / "cloud.png")
+    _add_pose_issues(issues, pose_check, views)
+    if pose_check.alternative is not None:
+        pictures += _draw_alternative(spec, frames, world, pose_check.alternative)
+    elif "unit" not in issues and not world.seen.any():
+        issues.drop(*NOTHING_VISIBLE)
+        asked = frames if showing else spec.frames
+        cameras = [camera_near(scene, frame.camera) for frame in asked]
+        names = [frame.name for frame in asked]
+        reason = explain_no_visible_points(world.points, cameras, names, spec.visibility)
+        issues.add_general(f"scene {scene.name}: {reason}")
     return CameraCheck(
         views=tuple(views),
-        showing=len(able),
-        verdict=verdict,
+        showing=len(showing),
+        pose_check=pose_check,
         issues=issues.items(),
         seen=float(world.seen.mean()),
         inside=float(world.inside.mean()),
-        pictures=(out / "cloud.png", *pictures),
+        pictures=(_draw_cloud(spec, world), *pictures),
     )
 
 
-def _looked_at(spec: CheckSpec) -> tuple[Sequence[Frame], Sequence[Frame]]:
-    """The frames to look at, and all that have points in view.
+def _frames_to_check(spec: CheckSpec) -> tuple[Sequence[Frame], Sequence[Frame]]:
+    """The frames to check, and all that have points in view.
 
-    Most photos of a site do not show one tile of it, and say nothing about whether poses are right.
+    Most photos of a large site do not show one tile of it and cannot tell whether poses are correct.
     """
-    able = [
-        spec.frames[number] for number in frames_in_view(spec.scene, spec.frames, sample=SEARCHED)
-    ]
+    numbers = frames_in_view(spec.scene, spec.frames, sample=SEARCHED_POINTS)
+    showing = [spec.frames[number] for number in numbers]
     if spec.count is None or len(spec.frames) <= spec.count:
-        return spec.frames, able
-    among = able or spec.frames
-    return [among[number] for number in select_views(among, spec.count)], able
+        return spec.frames, showing
+    among = showing or spec.frames
+    return [among[number] for number in select_views(among, spec.count)], showing
 
 
-class _World:
-    """The points of a scene, a part of them to look at, and what images show there."""
-
-    def __init__(self, spec: CheckSpec) -> None:
-        scene, self.visibility = spec.scene, spec.visibility
-        self.turn = None if spec.turn is None else torch.from_numpy(spec.turn).double()
-        self.origin = torch.from_numpy(np.asarray(scene.origin, np.float64))
-        self.all = torch.from_numpy(np.ascontiguousarray(scene.coord))
-        index = np.arange(len(scene))
-        if len(index) > SAMPLE:
-            index = np.sort(np.random.default_rng(0).choice(len(index), SAMPLE, replace=False))
-        self.points = self.all[torch.from_numpy(index)]
-        self.color = scene["color"][index] if "color" in scene else None
-        self.seen = np.zeros(len(index), bool)
-        self.inside = np.zeros(len(index), bool)
-        self._sum = np.zeros((len(index), 3))
-        self._count = np.zeros((len(index), 1))
-
-    def hardly_in(self, frames: Sequence[Frame]) -> bool:
-        """Whether none of the frames has more than a few stray points in view."""
-        step = -(-len(self.points) // SEARCHED)
-        few = min(ENOUGH, STRAY * len(self.points)) / step
-        for frame in frames:
-            shown = project_points(self.near(frame.camera), self.points[::step], VisibilityConfig())
-            if shown.inside.sum() > few:
-                return False
-        return True
-
-    def near(self, camera: Camera) -> Camera:
-        """For the points as they are held."""
-        return camera.moved(self.origin)
-
-    def view(
-        self, frame: Frame, image: NDArray[np.uint8], depth: Tensor | None
-    ) -> tuple[ProjectedPoints, View]:
-        """Look at one image, with its pose and with other readings of it."""
-        shown, stated = self.weighed(frame.camera, image, depth)
-        hiding = self.color is not None  # nothing else of other readings asks what is hidden
-        others = {
-            name: self.weighed(camera, image, depth, hiding=hiding)[1]
-            for name, camera in alternative_poses(frame.camera, self.turn).items()
-        }
-        return shown, View(frame.name, stated, others)
-
-    def weighed(
-        self,
-        camera: Camera,
-        image: NDArray[np.uint8],
-        depth: Tensor | None,
-        *,
-        hiding: bool = True,
-    ) -> tuple[ProjectedPoints, Agreement]:
-        """What a camera sees, and the figures."""
-        camera = self.near(camera)
-        occluder = None if self.visibility.occlusion == "none" else depth
-        if depth is None and hiding and self.visibility.occlusion == "z-buffer":
-            occluder = render_depth_map(camera, self.all)
-        shown = project_points(camera, self.points, self.visibility, occluder=occluder)
-        evidence = compute_agreement(
-            shown,
-            camera,
-            image=image,
-            depth=depth,
-            color=self.color,
-            depth_tolerance_m=self.visibility.depth_tolerance_m,
-        )
-        return shown, evidence
-
-    def paint(self, shown: ProjectedPoints, image: NDArray[np.uint8]) -> None:
-        """Give the visible points the colours of an image."""
-        visible = shown.visible.numpy()
-        self._sum[visible] += pixels_of(shown, image)
-        self._count[visible] += 1
-        self.seen |= visible
-        self.inside |= shown.inside.numpy()
-
-    def colors(self) -> NDArray[np.float64]:
-        """(N, 3) mean over the images that show a point."""
-        return np.asarray(self._sum / np.maximum(self._count, 1))
+def _depth(frame: Frame, issues: IssueList) -> Tensor | None:
+    try:
+        read = frame.read_depth()
+    except UserError as error:
+        issues.add("depth map", frame, str(error))
+        return None
+    return None if read is None else torch.from_numpy(read)
 
 
-def _tell(
+def _add_view_issues(
     issues: IssueList,
     frame: Frame,
-    view: View,
-    shown: ProjectedPoints,
+    view: CheckedView,
+    projected: ProjectedPoints,
     depth: Tensor | None,
     spec: CheckSpec,
 ) -> None:
-    """What is wrong with one image, its pose aside."""
-    lens = lens_problem(frame.camera)
-    if lens:
-        issues.add("lens", frame, lens)
-    if depth is not None:
-        factor = depth_unit(shown, frame.camera, depth)
-        if factor is not None:
-            scale = frame.depth.scale if isinstance(frame.depth, DepthFile) else None
-            told = unit_words(factor, scale=scale, unit_m=spec.unit_m, units=spec.units)
-            issues.add("unit", frame, told)
-    if half_pixel(shown):
-        issues.add(
-            "half a pixel", frame,
-            "the points lie on the corners of pixels, not in their middle: K has pixel centres at whole "
-            "numbers (in a manifest: \"pixel_centre\": 0)",
-        )  # fmt: skip
+    """Add what is wrong with one image apart from its pose."""
+    problem = intrinsics_problem(frame.camera)
+    if problem:
+        issues.add("intrinsics", frame, problem)
+    factor = None if depth is None else depth_factor(projected, frame.camera, depth)
+    if factor is not None:
+        scale = frame.depth.scale if isinstance(frame.depth, DepthFile) else None
+        text = explain_depth_factor(factor, scale=scale, unit_m=spec.unit_m, units=spec.units)
+        issues.add("unit", frame, text)
     if not view.stated.inside:
-        issues.add("nothing", frame, "no point lies in the image", note=True)
+        issues.add("nothing", frame, "no point lies inside the image", note=True)
     elif not view.stated.visible:
-        told = f"{view.stated.inside} points lie in the image, and all of them are hidden"
-        if depth is not None and looked_through(
-            shown, frame.camera, depth, spec.visibility.depth_tolerance_m
-        ):
-            told += ", many although they are nearer than the depth map: is it of this image?"
-            issues.add("through", frame, told)
-        else:  # by a wall, perhaps
-            issues.add("hidden", frame, told, note=True)
+        text = f"{view.stated.inside} points lie inside the image, and all of them are occluded"
+        tolerance = spec.visibility.depth_tolerance_m
+        if depth is not None and is_behind_points(projected, frame.camera, depth, tolerance):
+            text += ", many although they are nearer than the depth map: is it of this image?"
+            issues.add("behind", frame, text)
+        else:  # perhaps by a wall
+            issues.add("occluded", frame, text, note=True)
 
 
-def _single_poses(issues: IssueList, views: Sequence[View]) -> None:
-    """Views whose own pose fits worse than another reading of it, where most fit."""
+def _add_pose_issues(
+    issues: IssueList, pose_check: PoseCheckResult, views: Sequence[CheckedView]
+) -> None:
+    """Add poses that fit better in another convention, of all views or of single ones."""
+    if pose_check.alternative is not None:
+        issues.drop("unit", *NOTHING_VISIBLE)  # they follow from it
+        issues.add_general(str(pose_check))
+        return
     for view in views:
         others = {name: [found] for name, found in view.others.items()}
-        verdict = compare_pose_hypotheses([view.stated], others, by_share=False)
-        if verdict.other is not None:
-            text = f"{view.name}: {pose_words(verdict)} (of this view alone)"
-            issues.add_general(text)
+        single = compare_pose_hypotheses([view.stated], others, by_share=False)
+        if single.alternative is not None:
+            issues.add_general(f"{view.name}: {single} (of this view alone)")
+    if "unit" in issues:
+        issues.drop("occluded", "behind")
 
 
-def _by_reading(views: Sequence[View]) -> dict[str, list[Agreement]]:
-    """The alternatives that all views have; views that are the same either way count as stated."""
+def _by_convention(views: Sequence[CheckedView]) -> dict[str, list[Agreement]]:
+    """Agreement of all views per alternative; a view that it does not change counts as stated."""
     names = list(dict.fromkeys(name for view in views for name in view.others))
     return {name: [view.others.get(name, view.stated) for view in views] for name in names}
 
 
-def _draw_other(spec: CheckSpec, looked: Sequence[Frame], world: _World, other: str) -> list[Path]:
+def _draw_alternative(
+    spec: CheckSpec, frames: Sequence[Frame], world: SampledScene, alternative: str
+) -> list[Path]:
     paths = []
-    for frame in looked:
-        camera = alternative_poses(frame.camera, world.turn).get(other)
+    for frame in frames:
+        camera = alternative_poses(frame.camera, world.turn).get(alternative)
         if camera is None:
             continue
         try:
             image = frame.read_image()
         except UserError:
             continue
-        shown = project_points(world.near(camera), world.points, spec.visibility)
-        path = spec.out / "views" / f"{_file(frame.name)}.other.png"
-        _save(over_image(image, *_drawn(shown), title=f"{frame.name}: pose read as {other}"), path)
-        paths.append(path)
+        camera = camera_near(spec.scene, camera)
+        projected = project_points(camera, world.points, spec.visibility)
+        title = f"{frame.name}: pose read as {alternative}"
+        paths.append(_draw(spec.out, f"{frame.name}.other", image, projected, title))
     return paths
 
 
-def _drawn(shown: ProjectedPoints) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Pixels and depths of the points that are visible, or, where hardly any are, of all in the image."""
-    which = shown.visible
-    if which.sum() < HARDLY_ANY * shown.inside.sum():
-        which = shown.inside
-    return shown.uv[which].numpy(), shown.depth[which].numpy()
+def _draw_cloud(spec: CheckSpec, world: SampledScene) -> Path:
+    picture = from_images(
+        world.points.numpy(), world.image_colors(), world.seen,
+        own=world.color, up=spec.up, size=spec.size,
+    )  # fmt: skip
+    return _save(picture, spec.out / "cloud.png")
 
 
-def _title(frame: Frame, view: View) -> str:
-    found = view.stated
-    return (
-        f"{frame.name}: {found.inside / found.points:.1%} of the points inside, "
-        f"{found.visible / found.points:.1%} visible"
-    )
+def _draw(
+    out: Path, name: str, image: NDArray[np.uint8], projected: ProjectedPoints, title: str
+) -> Path:
+    """Draw the visible points over an image; all inside it where hardly any is visible."""
+    which = projected.visible
+    if which.sum() < FEW_VISIBLE * projected.inside.sum():
+        which = projected.inside
+    uv, depth = projected.uv[which].numpy(), projected.depth[which].numpy()
+    file = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
+    return _save(over_image(image, uv, depth, title=title), out / "views" / f"{file}.png")
 
 
-def _file(name: str) -> str:
-    """A view's name as a file's."""
-    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
-
-
-def _save(picture: object, path: Path) -> None:
-    from PIL import Image
-
-    assert isinstance(picture, Image.Image)
+def _save(picture: Image.Image, path: Path) -> Path:
     with new_file(path) as part:
         picture.save(part, format="PNG")
+    return path

@@ -1,4 +1,4 @@
-"""What is wrong with the images of a scene, the same of several views told once."""
+"""What is wrong with the images of a scene; the same issue of several views is reported once."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from pointseg.images.readers.frame import Frame
 
 @dataclass(frozen=True)
 class Issue:
-    """Something that is wrong, or worth a look."""
+    """Something that is wrong or worth checking."""
 
     text: str
+    """What it is, and what to do."""
     views: tuple[str, ...] = ()
-    """Of which it is told; none: of all together."""
+    """Names of the views that have it; empty: it concerns all together."""
     note: bool = False
-    """Right calibrations have that, too."""
+    """Whether correct calibrations can have it, too."""
 
     def __str__(self) -> str:
         if not self.views:
@@ -25,27 +26,27 @@ class Issue:
 
 
 class IssueList:
-    """Collects what is wrong; the same of several views becomes one."""
+    """Collects issues; those of one kind become one, with the text of the first."""
 
     def __init__(self) -> None:
-        self._held: dict[str, tuple[str, list[str], bool]] = {}
+        self._found: dict[str, tuple[str, list[str], bool]] = {}
 
     def add(self, kind: str, frame: Frame, text: str, *, note: bool = False) -> None:
-        """Of one view; of several with the same kind the first one's text stands for all."""
-        self._held.setdefault(kind, (text, [], note))[1].append(frame.name)
-
-    def drop(self, *kinds: str) -> None:
-        """Forget what was added of some kinds."""
-        for kind in kinds:
-            self._held.pop(kind, None)
-
-    def __contains__(self, kind: str) -> bool:
-        return kind in self._held
+        """Add an issue of one view."""
+        self._found.setdefault(kind, (text, [], note))[1].append(frame.name)
 
     def add_general(self, text: str) -> None:
-        """Of all views together."""
-        self._held[text] = (text, [], False)
+        """Add an issue of all views together."""
+        self._found[text] = (text, [], False)
+
+    def drop(self, *kinds: str) -> None:
+        """Remove the issues of some kinds."""
+        for kind in kinds:
+            self._found.pop(kind, None)
+
+    def __contains__(self, kind: str) -> bool:
+        return kind in self._found
 
     def items(self) -> tuple[Issue, ...]:
-        """All of them."""
-        return tuple(Issue(text, tuple(views), note) for text, views, note in self._held.values())
+        """All issues."""
+        return tuple(Issue(text, tuple(views), note) for text, views, note in self._found.values())

@@ -1,4 +1,4 @@
-"""Poses that were meant, perhaps: the usual ways to write down a pose the other way."""
+"""The four usual pose conventions: world to camera or camera to world, with OpenCV's or OpenGL's camera axes."""
 
 from __future__ import annotations
 
@@ -12,45 +12,34 @@ from dinomed3d.lifting import Camera
 
 INVERTED = "inverted"
 """The pose is the transform in the other direction."""
-OPENGL = "axes y up, z backward"
-"""The camera's axes are those of OpenGL and Blender."""
-BOTH = "inverted, axes y up, z backward"
-FORWARD_X = "axes x forward, z up"
-"""The camera's axes are those of a vehicle."""
+OPENGL = "OpenGL axes"
+"""The camera's axes are those of OpenGL and Blender: y up, z backward."""
+BOTH = "inverted, OpenGL axes"
+"""Both of them."""
 WORDS: Mapping[str, str] = {
     INVERTED: "the poses look inverted: they are camera to world where world to camera is stated, or the "
     "reverse (in a manifest: change 'pose_direction')",
-    OPENGL: "the camera's axes look like OpenGL's (y up, z backward); here they are x right, y down, z "
-    "forward: negate the second and third axis of the camera",
-    BOTH: "the poses look inverted, and the camera's axes like OpenGL's (y up, z backward); here they are x "
-    "right, y down, z forward",
-    FORWARD_X: "the camera's axes look like a vehicle's (x forward, y left, z up); here they are x right, y "
-    "down, z forward",
+    OPENGL: "the camera axes look like OpenGL's (y up, z backward); x right, y down, z forward is needed: "
+    "negate the second and third axis of the camera",
+    BOTH: "the poses look inverted, and the camera axes like OpenGL's (y up, z backward); x right, y down, z "
+    "forward is needed",
 }
 _FLIP = torch.diag(torch.tensor([1.0, -1, -1, 1], dtype=torch.float64))
-_VEHICLE = torch.tensor(
-    [[0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]], dtype=torch.float64
-)
 
 
 def alternative_poses(camera: Camera, turn: Tensor | None = None) -> dict[str, Camera]:
-    """The same camera with its pose read in other ways; those that differ from it.
+    """The same camera with its pose read in the other conventions, where that makes a difference.
 
     Args:
         camera: in the world of the points.
-        turn: (3, 3) rotation that brought the world of the files to that of the points; None: none.
+        turn: (3, 3) rotation from the world of the files to that of the points; None: none.
     """
     world = torch.eye(4, dtype=torch.float64)
     if turn is not None:
         world[:3, :3] = turn
     stated = camera.world_to_camera @ world
     inverse = torch.linalg.inv(stated)
-    poses = {
-        INVERTED: inverse,
-        OPENGL: _FLIP @ stated,
-        BOTH: _FLIP @ inverse,
-        FORWARD_X: _VEHICLE @ stated,
-    }
+    poses = {INVERTED: inverse, OPENGL: _FLIP @ stated, BOTH: _FLIP @ inverse}
     return {
         name: replace(camera, world_to_camera=pose @ world.T)
         for name, pose in poses.items()

@@ -76,7 +76,7 @@ def test_rellis_right_and_wrong_are_told_apart_without_labels(shared, tmp_path, 
     assert run(cloud, "--cameras", wrong, "-o", tmp_path / "wrong", "--strict") == 1
     told = capsys.readouterr()
     assert "problem: the poses look inverted" in told.out and "'pose_direction'" in told.out
-    assert "(rank correlation -0.89), as stated 0.03" in told.out
+    assert "(rank correlation -0.89), 0.03 as stated" in told.out
     assert "53364 of 131072 points are left out: they lie at 0, 0, 0" in told.err
     assert len(list((tmp_path / "wrong/views").iterdir())) == 2  # as stated, and as it seems
     right = manifest(tmp_path / "right.json", [view(image, intrinsics, np.linalg.inv(stated))])
@@ -153,7 +153,7 @@ def test_a_cloud_in_millimetres(tmp_path, capsys):
     assert "the unit of points and poses is millimetre, not metre (--unit millimetre" in found
     assert run(*told, "--unit", "millimetre") == 0
     found = capsys.readouterr().out
-    assert "100% are as far away as these say" in found and "problem" not in found
+    assert "100% of the points are at the distance" in found and "problem" not in found
     assert "100.0% are seen" in found
 
 
@@ -196,7 +196,9 @@ def test_right_poses_of_which_few_show_the_scene_are_no_problem(tmp_path, capsys
     assert "\n1 of 12 images show the scene\n" in found.out and found.err == "[1/1] 7\n"
     assert run(*told, "--views", 12) == 0
     told = capsys.readouterr().out
-    assert "note: 0, 1, 2 and 8 more: no point lies in the image" in told and "problem" not in told
+    assert (
+        "note: 0, 1, 2 and 8 more: no point lies inside the image" in told and "problem" not in told
+    )
 
 
 def test_findings_do_not_end_badly_unless_strict(tmp_path, capsys):
@@ -240,7 +242,7 @@ def dataset(monkeypatch):
 def test_a_scene_of_a_dataset(tmp_path, dataset, capsys):
     assert run("--dataset", "scannet", "-o", tmp_path) == 0
     told = capsys.readouterr().out
-    assert "ahead" in told and "100% are as far away as these say" in told
+    assert "ahead" in told and "100% of the points are at the distance" in told
     assert run("--dataset", "scannet", "--scene", "blind", "-o", tmp_path) == 2
     assert "scene train/blind has no images" in capsys.readouterr().err
 
