@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from dinomed3d.runtime.errors import UserError
 
-class CaseError(ValueError):
+
+class CaseError(UserError):
     """Why one case cannot be done, in one line for whoever reads the report; the others go on."""
 
 

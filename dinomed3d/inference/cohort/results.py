@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dinomed3d import __version__
-from dinomed3d.inference.case import Case, CaseError
+from dinomed3d.inference.case import Case
 from dinomed3d.inference.cohort.record import sha256
 from dinomed3d.inference.cohort.spec import PredictSpec
 from dinomed3d.inference.io.image import Volume, write_mask
@@ -17,8 +17,7 @@ from dinomed3d.inference.models.model import Model
 from dinomed3d.inference.nnunet.segment import Segmentation
 from dinomed3d.inference.report.preview import draw_preview
 from dinomed3d.inference.report.quality import TrainingRange, flags, measure
-from dinomed3d.runtime.atomic_files import atomic_write
-from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.atomic_files import WriteError, atomic_write
 
 
 def write_results(
@@ -69,7 +68,9 @@ def write_results(
                 version=f"dinomed3d {__version__}, model {model.hash[:12]}",
             )
             files.append(seg.relative_to(out).as_posix())
-        except (CaseError, UserError, ValueError) as error:  # the mask itself is right and stays
+        except WriteError:
+            raise
+        except ValueError as error:  # the mask itself is right and stays
             found.append(f"no DICOM segmentation: {error}")
     if spec.save_probabilities:
         files.append(f"{case.id}.b2nd")
