@@ -13,6 +13,8 @@ from tests import ROOT
 
 SHARED = ROOT.parent / "shared"
 """Reference outputs and real data, beside the project's folder; never part of it."""
+DEMANDED = "DINOMED3D_TESTS_NEED_SHARED"
+"""Environment variable that `.ci/run` sets where the folder is: a test without its data then fails."""
 
 
 def pytest_configure() -> None:
@@ -21,10 +23,15 @@ def pytest_configure() -> None:
 
 
 def pytest_report_header() -> str:
-    """Say before the first test whether anything will be skipped, and why."""
+    """Say before the first test whether the tests marked 'data' run, and why not."""
     if SHARED.is_dir():
         return f"shared data: {SHARED}"
-    return f"shared data: none at {SHARED}; tests marked 'data' are skipped"
+    return f"shared data: no folder {SHARED}; tests marked 'data' {_without_data()}"
+
+
+def _without_data() -> str:
+    demanded = os.environ.get(DEMANDED, "") not in ("", "0")
+    return f"fail, because {DEMANDED} is set" if demanded else "are skipped"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -35,11 +42,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder with reference outputs and data; without it a test is skipped, on CI it fails."""
+    """The folder with reference outputs and data; without it a test is skipped, or fails if demanded."""
     if not SHARED.is_dir():
         reason = f"needs the folder {SHARED} (reference outputs, data)"
-        if os.environ.get("CI", "").lower() in ("true", "1"):
-            pytest.fail(f"{reason}, and CI must have it")
+        if _without_data().startswith("fail"):
+            pytest.fail(f"{reason}: {DEMANDED} is set")
         pytest.skip(reason)
     return SHARED
 
