@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dinomed3d.runtime.atomic_files import WriteError
 from pointseg.files import kitti, las, npy, pcd, ply, text
-from pointseg.files.columns import UNLABELLED_COLOR
+from pointseg.files.columns import scene_of
 from pointseg.files.errors import CloudFileError
+from pointseg.files.labels import UNLABELLED_COLOR, Labels
 from pointseg.files.origin import finite_points
-from pointseg.files.ply_lists import read_faces
+from pointseg.files.ply_faces import read_faces
 from pointseg.scene import Scene
 
 __all__ = [
@@ -33,42 +35,38 @@ __all__ = [
     "write_labelled",
 ]
 
-TEXT = (".txt", ".xyz", ".csv", ".asc")
-READERS: dict[str, Callable[..., Scene]] = {
-    ".ply": ply.read_ply,
-    ".pcd.bin": kitti.read_bin,
-    ".pcd": pcd.read_pcd,
-    ".las": las.read_las,
-    ".laz": las.read_las,
-    ".bin": kitti.read_bin,
-    ".npz": npy.read_npz,
-    ".npy": npy.read_npy,
-    **dict.fromkeys(TEXT, text.read_text),
+
+class Format(NamedTuple):
+    """How files of one type are read and written; each function raises ``CloudFileError``."""
+
+    read: Callable[..., dict[str, NDArray[Any]]]
+    """Gives the columns of a file by name, (N,) or (N, k) each; refuses what is malformed or cut off."""
+    write: Callable[[Path, Scene], None]
+    """Writes a scene as a new file; refuses what this type cannot hold."""
+    label: Callable[..., None]
+    """Copies a file (source, target, labels); refuses labels that do not fit the file or its type."""
+
+
+_BIN = Format(kitti.read_bin, kitti.write_bin, kitti.label_bin)
+_LAS = Format(las.read_las, las.write_las, las.label_las)
+_TEXT = Format(text.read_text, text.write_text, text.label_text)
+FORMATS = {
+    ".ply": Format(ply.read_ply, ply.write_ply, ply.label_ply),
+    ".pcd.bin": _BIN,
+    ".pcd": Format(pcd.read_pcd, pcd.write_pcd, pcd.label_pcd),
+    ".las": _LAS,
+    ".laz": _LAS,
+    ".bin": _BIN,
+    ".npz": Format(npy.read_npz, npy.write_npz, npy.label_npz),
+    ".npy": Format(npy.read_npy, npy.write_npy, npy.label_npy),
+    ".txt": _TEXT,
+    ".xyz": _TEXT,
+    ".csv": _TEXT,
+    ".asc": _TEXT,
+    "": Format(npy.read_npy_folder, npy.write_npy_folder, npy.label_npy_folder),
 }
-WRITERS: dict[str, Callable[[Path, Scene], None]] = {
-    ".ply": ply.write_ply,
-    ".pcd.bin": kitti.write_bin,
-    ".pcd": pcd.write_pcd,
-    ".las": las.write_las,
-    ".laz": las.write_las,
-    ".bin": kitti.write_bin,
-    ".npz": npy.write_npz,
-    ".npy": npy.write_npy,
-    **dict.fromkeys(TEXT, text.write_text),
-}
-LABELLERS: dict[str, Callable[..., None]] = {
-    ".ply": ply.label_ply,
-    ".pcd.bin": kitti.label_bin,
-    ".pcd": pcd.label_pcd,
-    ".las": las.label_las,
-    ".laz": las.label_las,
-    ".bin": kitti.label_bin,
-    ".npz": npy.label_npz,
-    ".npy": npy.label_npy,
-    **dict.fromkeys(TEXT, text.label_text),
-}
-UNCOLORED = (".bin", ".pcd.bin")
-SUFFIXES = tuple(READERS)
+TEXT = tuple(suffix for suffix, form in FORMATS.items() if form is _TEXT)
+SUFFIXES = tuple(suffix for suffix in FORMATS if suffix)
 """Endings of files that hold clouds; longer ones come before those that they end in."""
 
 
@@ -81,10 +79,7 @@ def cloud_suffix(path: Path) -> str | None:
 
 
 def read_cloud(
-    path: Path,
-    *,
-    columns: Sequence[str] | None = None,
-    strength_max: float | None = None,
+    path: Path, *, columns: Sequence[str] | None = None, strength_max: float | None = None
 ) -> Scene:
     """A cloud with everything that its file holds.
 
@@ -100,31 +95,28 @@ def read_cloud(
             nuScenes have theirs, others are guessed: see ``columns.strength_scale``.
 
     Raises:
-        CloudFileError: it is not there, of no known type, or not what its ending says; malformed,
-            cut off or without positions.
+        CloudFileError: there is no such file, it is of no known type, or not what its ending says;
+            malformed, cut off or without positions.
     """
     suffix = _known_suffix(path)
+    form = FORMATS[suffix]
     try:
-        if suffix == "":
-            return npy.read_npy_folder(path, strength_max=strength_max)
-        if suffix in TEXT:
-            return text.read_text(path, columns, strength_max=strength_max)
-        return READERS[suffix](path, strength_max=strength_max)
+        found = form.read(path, columns) if form is _TEXT else form.read(path)
     except OSError as error:
         raise CloudFileError(path, f"could not be read: {error.strerror or error}") from error
+    scale = kitti.STRENGTH_MAX.get(suffix) if strength_max is None else strength_max
+    name = path.name[: len(path.name) - len(suffix)]
+    return scene_of(path, found, name=name, strength_max=scale)
 
 
 def write_cloud(path: Path, scene: Scene) -> None:
     """A scene as a new file, of the type that its ending says; no ending: a folder of ``.npy`` files.
 
     Raises:
-        CloudFileError: no known ending; what this type cannot hold; the system refuses to write.
+        CloudFileError: no known ending; what this type cannot hold.
+        WriteError: the system refuses to write.
     """
-    suffix = _target_suffix(path)
-    if suffix == "":
-        npy.write_npy_folder(path, scene)
-    else:
-        WRITERS[suffix](path, scene)
+    FORMATS[_target_suffix(path)].write(path, scene)
 
 
 def check_labelled(source: Path, target: Path, *, colored: bool = False) -> None:
@@ -136,14 +128,12 @@ def check_labelled(source: Path, target: Path, *, colored: bool = False) -> None
     """
     suffix = _known_suffix(source)
     wanted = _target_suffix(target) if suffix else ""
-    alike = {suffix, wanted} <= {".las", ".laz"} or {suffix, wanted} <= set(TEXT)
-    if suffix != wanted and not alike:
+    same_type = FORMATS[suffix] is FORMATS[wanted] and FORMATS[suffix] is not _BIN
+    if suffix != wanted and not same_type:
         kind = f"end in {suffix}" if suffix else "be a folder"
         raise CloudFileError(target, f"must {kind}, as {source.name} is of this type")
-    if colored and suffix in UNCOLORED:  # nor for names, as its writer says
-        raise CloudFileError(
-            source, "a .bin scan has no place for colours or named fields; leave them out"
-        )
+    if colored and FORMATS[suffix] is _BIN:
+        raise CloudFileError(source, "a .bin scan cannot hold colours; omit them")
 
 
 def write_labelled(
@@ -172,26 +162,27 @@ def write_labelled(
     Raises:
         CloudFileError: as ``read_cloud`` and ``write_cloud``; ``segment`` does not fit the file;
             ``target`` is of another type.
+        WriteError: the system refuses to write.
     """
     check_labelled(source, target, colored=colors is not None)
-    suffix = _known_suffix(source)
+    form, labels = FORMATS[_known_suffix(source)], Labels(segment, colors, field)
     try:
-        if suffix == "":
-            npy.label_npy_folder(source, target, segment, colors=colors, field=field)
-        elif suffix in TEXT:
-            text.label_text(source, target, segment, colors=colors, field=field, columns=columns)
+        if form is _TEXT:
+            form.label(source, target, labels, columns)
         else:
-            LABELLERS[suffix](source, target, segment, colors=colors, field=field)
+            form.label(source, target, labels)
+    except WriteError:
+        raise
     except OSError as error:
         raise CloudFileError(source, f"could not be read: {error.strerror or error}") from error
 
 
 def _known_suffix(path: Path) -> str:
     suffix = cloud_suffix(path)
-    if suffix is not None and path.exists():
-        return suffix
     if not path.exists():
-        raise CloudFileError(path, "is not there")
+        raise CloudFileError(path, "does not exist")
+    if suffix is not None:
+        return suffix
     if path.is_dir():
         raise CloudFileError(
             path, "is a folder without coord.npy, thus not a cloud; name its files"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,6 @@ SEGMENT = ("pointseg_class", "class", "label", "segment", "classification")
 INSTANCE = ("instance",)
 
 CLASS_FIELD, SPARE_CLASS_FIELD = "class", "pointseg_class"
-UNLABELLED_COLOR = (128, 128, 128)
 
 
 def scene_of(
@@ -196,31 +194,7 @@ def to_labels(values: NDArray[Any]) -> NDArray[np.int32] | None:
 
 def names_labels(name: str) -> bool:
     """Whether readers take a column of this name for the labels."""
-    return _key(name) in SEGMENT
-
-
-def class_field(path: Path, existing: Iterable[str], wanted: str | None) -> str:
-    """The name of the field that predicted classes are written to.
-
-    ``class``, unless the file has a field of that name (which is kept): then ``pointseg_class``. A
-    field of this name is of an earlier prediction; it is replaced, for readers take it first.
-
-    Raises:
-        CloudFileError: ``wanted`` is no name that every kind of file can hold, or holds the positions.
-    """
-    if wanted is not None and not re.fullmatch(r"[A-Za-z_]\w{0,30}", wanted, re.ASCII):
-        raise CloudFileError(
-            path,
-            f"the class field must be a name of up to 31 letters, digits and _, got {wanted!r}",
-        )
-    if wanted is not None and _key(wanted) in {*POSITION[0], *POSITION_ARRAYS}:
-        raise CloudFileError(path, f"classes cannot stand in '{wanted}': it holds the positions")
-    if wanted is not None:
-        return wanted
-    by_key = {_key(name): name for name in existing}  # as readers compare them
-    if SPARE_CLASS_FIELD in by_key:
-        return by_key[SPARE_CLASS_FIELD]
-    return SPARE_CLASS_FIELD if CLASS_FIELD in by_key else CLASS_FIELD
+    return key_of(name) in SEGMENT
 
 
 def storable(values: NDArray[Any]) -> NDArray[Any]:
@@ -238,34 +212,14 @@ def storable(values: NDArray[Any]) -> NDArray[Any]:
     return values.astype(np.int32 if fits else np.float64)
 
 
-def paint(segment: NDArray[Any], colors: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(N, 3) the colour of each point's class; grey where it has none."""
-    table = np.concatenate([colors, np.array([UNLABELLED_COLOR], np.uint8)])
-    return table[np.where((segment >= 0) & (segment < len(colors)), segment, len(colors))]
-
-
-def checked_segment(path: Path, segment: NDArray[Any], count: int) -> NDArray[np.int32]:
-    """Predicted classes that fit a file.
-
-    Raises:
-        CloudFileError: not one whole number for each of its points.
-    """
-    if segment.shape != (count,) or segment.dtype.kind not in "iu":
-        raise CloudFileError(
-            path,
-            f"has {count} points, so that 'segment' must be ({count},) integers, "
-            f"got {segment.shape} {segment.dtype}",
-        )
-    return segment.astype(np.int32)
-
-
 def _finite(values: NDArray[Any]) -> NDArray[np.float32]:
     """As float32, 0 where that is not a finite number."""
     with np.errstate(over="ignore"):
         return np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def _key(name: str) -> str:
+def key_of(name: str) -> str:
+    """A column's name as names are compared: in small letters, without CloudCompare's ``scalar_``."""
     return name.strip().lower().removeprefix("scalar_")
 
 
@@ -273,7 +227,7 @@ def _triple(
     rest: dict[str, NDArray[Any]], singles: Sequence[tuple[str, ...]], arrays: Sequence[str]
 ) -> NDArray[Any] | None:
     """Three columns, taken out of ``rest``, as one array; None if they are not there."""
-    by_key = {_key(name): name for name in reversed(rest)}
+    by_key = {key_of(name): name for name in reversed(rest)}
     for key in arrays:
         name = by_key.get(key)
         if name is not None and rest[name].ndim == 2 and rest[name].shape[1] == 3:
@@ -286,7 +240,7 @@ def _triple(
 
 def _single(rest: dict[str, NDArray[Any]], names: Sequence[str]) -> NDArray[Any] | None:
     """The first column found, (N,); one of shape (N, 1) counts as well."""
-    by_key = {_key(name): name for name in reversed(rest)}
+    by_key = {key_of(name): name for name in reversed(rest)}
     for key in names:
         values = rest.get(by_key.get(key, ""))
         if values is not None and values.size == len(values):

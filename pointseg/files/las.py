@@ -13,16 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinomed3d.runtime.atomic_files import new_file
-from pointseg.files.columns import (
-    CLASS_FIELD,
-    SPARE_CLASS_FIELD,
-    checked_segment,
-    class_field,
-    columns_of,
-    paint,
-    scene_of,
-)
+from pointseg.files.columns import CLASS_FIELD, SPARE_CLASS_FIELD, columns_of
 from pointseg.files.errors import CloudFileError
+from pointseg.files.labels import Labels
 from pointseg.scene import Scene
 
 CHUNK = 1_000_000
@@ -36,12 +29,8 @@ COPC = "copc"
 FULL_COLOR = 257  # from 8 to 16 bits
 
 
-def read_las(path: Path, *, strength_max: float | None = None) -> Scene:
-    """All points of a LAS or LAZ file.
-
-    Raises:
-        CloudFileError: not such a file, malformed, damaged or cut off.
-    """
+def read_las(path: Path) -> dict[str, NDArray[Any]]:
+    """The dimensions of a LAS or LAZ file, with the positions as one (N, 3) ``xyz``."""
     las = _load(path)
     with _errors_of(path, "is damaged"):
         names = [name for name in las.point_format.dimension_names if name not in ("X", "Y", "Z")]
@@ -49,7 +38,7 @@ def read_las(path: Path, *, strength_max: float | None = None) -> Scene:
         xyz = np.empty((len(las.points), 3))
         for axis, raw in enumerate((las.X, las.Y, las.Z)):
             xyz[:, axis] = raw * las.header.scales[axis] + las.header.offsets[axis]
-    return scene_of(path, {"xyz": xyz, **columns}, name=path.stem, strength_max=strength_max)
+    return {"xyz": xyz, **columns}
 
 
 def write_las(path: Path, scene: Scene) -> None:
@@ -57,9 +46,6 @@ def write_las(path: Path, scene: Scene) -> None:
 
     Colours and intensities take the range of 16 bits; fields that LAS does not know become extra
     dimensions, the classes the extra dimension ``pointseg_class``.
-
-    Raises:
-        CloudFileError: positions that are not finite, or a field that does not fit.
     """
     columns = columns_of(scene)
     xyz = np.stack([columns.pop(axis).astype(np.float64) for axis in "xyz"], axis=1)
@@ -91,58 +77,39 @@ def write_las(path: Path, scene: Scene) -> None:
     _store(las, path)
 
 
-def label_las(
-    source: Path,
-    target: Path,
-    segment: NDArray[Any],
-    *,
-    colors: NDArray[np.uint8] | None = None,
-    field: str | None = None,
-) -> None:
+def label_las(source: Path, target: Path, labels: Labels) -> None:
     """Copy a LAS or LAZ file with a class for each point; cloud-optimised LAZ (COPC) becomes plain LAZ.
 
-    The classes stand in an extra dimension ``pointseg_class``: LAS gives the numbers in
-    ``classification`` meanings of their own (2 is ground), which are not those of a trained model's
-    classes, and what the file says there is kept. ``field="classification"`` puts them there.
-
-    Args:
-        source: the file that was read.
-        target: the file to be; compressed if it ends in ``.laz``.
-        segment: (N,) classes.
-        colors: (K, 3) colours of the classes; given, they replace those of the points, and a point
-            format without colour becomes the same with it.
-        field: dimension for the classes.
-
-    Raises:
-        CloudFileError: as ``read_las``; ``segment`` does not fit; ``field`` is another dimension of LAS.
+    The classes become an extra dimension ``pointseg_class``: LAS defines the numbers in
+    ``classification`` (2 is ground), and those are not the classes of a trained model. With the field
+    "classification" they are written there. With colours, a point format without becomes that with.
     """
     las = _load(source)
     for records in (las.header.vlrs, las.evlrs or []):  # an index of chunks that will be others
         records[:] = [record for record in records if record.user_id != COPC]
-    segment = checked_segment(source, segment, len(las.points))
-    name = class_field(source, (CLASS_FIELD, *las.point_format.extra_dimension_names), field)
+    labels = labels.checked(source, len(las.points))
+    segment = labels.segment
+    name = labels.field_in(source, (CLASS_FIELD, *las.point_format.extra_dimension_names))
     with _errors_of(source, "could not be labelled"):
-        if colors is not None and las.point_format.id in WITH_COLOR:
+        if labels.colors is not None and las.point_format.id in WITH_COLOR:
             las = laspy.convert(las, point_format_id=WITH_COLOR[las.point_format.id])
         if name in las.point_format.standard_dimension_names and name != CLASSIFICATION:
-            raise CloudFileError(source, f"classes cannot stand in the dimension '{name}' of LAS")
+            raise CloudFileError(source, f"the class field cannot be '{name}', a dimension of LAS")
         if name == CLASSIFICATION:
             largest = 31 if las.point_format.id < 6 else 255
             if len(segment) and not 0 <= segment.min() <= segment.max() <= largest:
                 raise CloudFileError(
                     source,
                     f"its classification holds 0 to {largest}, the classes are {segment.min()} to "
-                    f"{segment.max()}; let them stand in {SPARE_CLASS_FIELD}",
+                    f"{segment.max()}; leave them in {SPARE_CLASS_FIELD}",
                 )
         else:
             if name in las.point_format.extra_dimension_names:
                 las.remove_extra_dim(name)
-            small = len(segment) == 0 or (segment.min() >= 0 and segment.max() <= 255)
-            las.add_extra_dim(laspy.ExtraBytesParams(name, np.uint8 if small else np.int32))
+            las.add_extra_dim(laspy.ExtraBytesParams(name, np.dtype(labels.kind)))
         las[name] = segment
-        if colors is not None:
-            painted = paint(segment, colors).astype(np.uint16) * FULL_COLOR
-            las.red, las.green, las.blue = painted.T
+        if labels.colors is not None:
+            las.red, las.green, las.blue = labels.paint().T.astype(np.uint16) * FULL_COLOR
     _store(las, target)
 
 

@@ -18,6 +18,7 @@ KEYS = ("VERSION", "FIELDS", "SIZE", "TYPE", "COUNT", "WIDTH", "HEIGHT", "VIEWPO
 FORMS = ("ascii", "binary", "binary_compressed")
 SIZES = {"F": (4, 8), "I": (1, 2, 4, 8), "U": (1, 2, 4, 8)}
 HEADER_LIMIT = 1_000_000  # bytes; a longer header is no header
+POINT_LIMIT = 10_000_000  # bytes; a larger point is no point
 PADDING = "_"
 
 
@@ -26,24 +27,27 @@ class Field:
     """One field of a point."""
 
     name: str
-    """"_" is padding."""
+    """Its name; "_" is padding, of which there may be several."""
     kind: str
-    """numpy's code without byte order (files are little-endian)."""
+    """Numpy's code of its type, without byte order: files are little-endian."""
     count: int = 1
-    """Values per point."""
+    """How many values each point has."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What stands before the data."""
+    """What a PCD file says before its data."""
 
     path: Path
+    """The file, for messages."""
     fields: tuple[Field, ...]
+    """The fields of each point in order."""
     points: int
+    """How many points there are."""
     form: str
-    """One of ``FORMS``."""
+    """How the data are stored, one of ``FORMS``."""
     lines: tuple[bytes, ...]
-    """All lines as they are, with their ends."""
+    """All lines of the header as they are, with their ends."""
 
     @property
     def size(self) -> int:
@@ -51,9 +55,17 @@ class Header:
         return sum(map(len, self.lines))
 
     @property
+    def keys(self) -> list[str]:
+        """The names of the fields' columns: those of the fields, but for padding with their number."""
+        names = [f.name for f in self.fields]
+        return [f"_ {i}" if name == PADDING else name for i, name in enumerate(names)]
+
+    @property
     def dtype(self) -> np.dtype[Any]:
-        """Of one point, packed; fields are named by their number, since padding repeats its name."""
-        return np.dtype([(str(i), "<" + f.kind, (f.count,)) for i, f in enumerate(self.fields)])
+        """Of one point, packed; columns of several values are subarrays."""
+        shapes = [(f.count,) if f.count > 1 else () for f in self.fields]
+        kinds = ["<" + f.kind for f in self.fields]
+        return np.dtype(list(zip(self.keys, kinds, shapes, strict=True)))
 
 
 def read_header(path: Path) -> Header:
@@ -83,10 +95,8 @@ def read_header(path: Path) -> Header:
 
 def extended(header: Header, added: Sequence[Field]) -> Header:
     """The same with these fields added, or changed in type where they exist."""
-    fields = {f.name: f for f in header.fields if f.name != PADDING} | {f.name: f for f in added}
-    known = [f.name for f in header.fields]
-    new = [fields.get(f.name, f) for f in header.fields]
-    new += [f for f in added if f.name not in known]
+    old = zip(header.keys, header.fields, strict=True)
+    new = list((dict(old) | {f.name: f for f in added}).values())
     words = {
         b"FIELDS": [f.name for f in new],
         b"SIZE": [f.kind[1] for f in new],
@@ -130,6 +140,8 @@ def _parse(path: Path, lines: Sequence[bytes]) -> Header:
                 path, f"field '{name}' cannot have TYPE {kind}, SIZE {size} and COUNT {count}"
             )
         fields.append(Field(name, kind.lower() + size, int(count)))
+    if sum(int(f.kind[1]) * f.count for f in fields) > POINT_LIMIT:
+        raise CloudFileError(path, f"its header says that a point has over {POINT_LIMIT} bytes")
     used = [name for name in names if name != PADDING]
     if len(set(used)) != len(used):
         raise CloudFileError(path, f"its header names a field twice: {', '.join(used)}")

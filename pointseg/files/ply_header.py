@@ -32,12 +32,13 @@ class Property:
     """One value of each row of an element, or a list of values."""
 
     name: str
+    """Its name."""
     kind: str
-    """numpy's code without byte order: i1, u1, ... f8."""
+    """Numpy's code of its type, without byte order: i1, u1, ... f8."""
     length_kind: str | None = None
-    """For lists: the code of the length that stands before the values."""
+    """The code of the length that stands before the values of a list; None: not a list."""
     line: int = -1
-    """Number of its header line."""
+    """The number of its line in the header."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,13 @@ class Element:
     """A table: vertex, face, ..."""
 
     name: str
+    """Its name."""
     count: int
+    """How many rows it has."""
     line: int
-    """Number of its header line."""
+    """The number of its line in the header."""
     properties: tuple[Property, ...] = ()
+    """The values of each row in order."""
 
     @property
     def has_lists(self) -> bool:
@@ -62,14 +66,16 @@ class Element:
 
 @dataclass(frozen=True)
 class Header:
-    """What stands before the data."""
+    """What a PLY file says before its data."""
 
     path: Path
+    """The file, for messages."""
     order: str
-    """Byte order "<" or ">"; "" for text."""
+    """The byte order "<" or ">"; "" for text."""
     elements: tuple[Element, ...]
+    """The tables in the order of their data."""
     lines: tuple[bytes, ...]
-    """All lines as they are, with their ends."""
+    """All lines of the header as they are, with their ends."""
 
     @property
     def size(self) -> int:

@@ -1,10 +1,10 @@
-"""Numbers in lines of text: parsed, and copied with further numbers behind them."""
+"""Tables of points as PLY, PCD and npy files hold them: a row per point, in binary or as lines of text."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from io import BufferedReader, BufferedWriter
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -14,53 +14,109 @@ from numpy.typing import NDArray
 from pointseg.files.errors import CloudFileError
 
 
+def as_rows(columns: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    """(N,) structured little-endian rows of (N, ...) columns, at least one."""
+    kinds = [(name, v.dtype.newbyteorder("<"), v.shape[1:]) for name, v in columns.items()]
+    rows = np.empty(len(next(iter(columns.values()))), kinds)
+    for name, values in columns.items():
+        rows[name] = values
+    return rows
+
+
+def with_columns(
+    rows: NDArray[Any], dtype: np.dtype[Any], values: Mapping[str, NDArray[Any]]
+) -> NDArray[Any]:
+    """The rows as ``dtype``, whose columns come from ``values`` or, if not there, from ``rows``."""
+    new = np.empty(len(rows), dtype)
+    for name in dtype.names or ():
+        new[name] = values[name] if name in values else rows[name]
+    return new
+
+
+def read_rows(
+    path: Path, stream: BufferedReader, count: int, dtype: np.dtype[Any], *, what: str
+) -> NDArray[Any]:
+    """Read ``count`` binary rows; ``path`` and ``what`` (a row is of) are for messages.
+
+    Raises:
+        CloudFileError: the file is too short. No memory is allocated in that case.
+    """
+    require_bytes(path, stream, count * dtype.itemsize, f"{count} rows of '{what}'")
+    return np.fromfile(stream, dtype, count)
+
+
+def require_bytes(path: Path, stream: BufferedReader, needed: int, what: str) -> None:
+    """Refuse a file that is too short, before memory for its data is allocated.
+
+    Raises:
+        CloudFileError: fewer than ``needed`` bytes are left.
+    """
+    left = path.stat().st_size - stream.tell()
+    if needed > left:
+        raise CloudFileError(
+            path,
+            f"is cut off: {what} take at least {needed} bytes, {left} are left; copy or export it again",
+        )
+
+
 def parse_rows(
-    path: Path, stream: BufferedReader, count: int, *, columns: int, what: str
-) -> NDArray[np.float64]:
-    """Read lines of numbers between blanks; empty lines do not count.
+    path: Path,
+    stream: BufferedReader,
+    count: int,
+    dtype: np.dtype[Any],
+    *,
+    what: str,
+    either_sign: Collection[str] = (),
+) -> NDArray[Any]:
+    """Read ``count`` lines of numbers between blanks; empty lines do not count.
 
     Args:
         path: the file, for messages.
-        stream: it, before the first line to read.
+        stream: the file, before the first line to read.
         count: how many lines.
-        columns: how many numbers each.
-        what: what a line is, for messages.
-
-    Returns:
-        (count, columns) values.
+        dtype: of the rows; its columns may hold several values each.
+        what: what a row is, for messages.
+        either_sign: columns of 32 bits whose values may be written as signed or unsigned numbers.
 
     Raises:
-        CloudFileError: fewer lines, another number of columns, or what is no number.
+        CloudFileError: fewer lines, another number of columns, no numbers, or values that an integer
+            type cannot hold.
     """
-    if count == 0 or columns == 0:
-        return np.empty((count, columns))
-    left = path.stat().st_size - stream.tell()
-    if left < count * (2 * columns - 1):  # a digit and a blank each; no memory is asked for in vain
-        raise CloudFileError(
-            path, f"is cut off: {count} rows of '{what}' do not fit into the {left} bytes left"
-        )
+    rows = np.empty(0, dtype)
+    widths = [int(np.prod(dtype[name].shape)) for name in dtype.names or ()]
+    if count == 0 or not widths:
+        return rows
+    # at least a digit and a blank for each number
+    require_bytes(path, stream, count * (2 * sum(widths) - 1), f"{count} rows of '{what}'")
     lines = filled_lines(stream)
     first = next(lines, b"")
-    found = len(first.split())
-    if found != columns:
+    if len(first.split()) != sum(widths):
         raise CloudFileError(
-            path, f"the first row of '{what}' has {found} numbers, its header says {columns}"
+            path,
+            f"the first row of '{what}' has {len(first.split())} numbers, its header says {sum(widths)}",
         )
     try:
         rest = islice(lines, count - 1)
-        table = np.loadtxt(_chain(first, rest), comments=None, ndmin=2, encoding="latin-1")
+        table = np.loadtxt(chain([first], rest), comments=None, ndmin=2, encoding="latin-1")
     except ValueError as error:
         raise CloudFileError(path, f"the rows of '{what}' are malformed: {error}") from error
     if len(table) < count:
         raise CloudFileError(
             path, f"is cut off: {len(table)} of {count} rows of '{what}' are there"
         )
-    return table
-
-
-def filled_lines(stream: BufferedReader) -> Iterator[bytes]:
-    """The lines that are not empty."""
-    return (line for line in stream if line.strip())
+    rows, at = np.empty(count, dtype), 0
+    for name, width in zip(dtype.names or (), widths, strict=True):
+        values, kind = table[:, at : at + width], dtype[name].base
+        at += width
+        if name in either_sign and kind.kind != "f":
+            values = np.where(values < 0, values + 2.0**32, values).astype(np.uint32).view(kind)
+        elif kind.kind != "f" and not _fits(values, kind):
+            raise CloudFileError(
+                path, f"'{name}' of '{what}' holds a value that is not {kind.name}, its type"
+            )
+        with np.errstate(over="ignore", under="ignore"):  # beyond float32: infinite
+            rows[name] = values.reshape(rows[name].shape)
+    return rows
 
 
 def copy_rows(
@@ -68,27 +124,32 @@ def copy_rows(
     new: BufferedWriter,
     count: int,
     *,
-    replaced: Mapping[int, Sequence[str]],
-    added: Sequence[Sequence[str]],
+    replaced: Mapping[int, NDArray[Any]],
+    added: Sequence[NDArray[Any]],
 ) -> None:
-    """Copy lines of numbers between blanks, with some columns replaced and some added.
+    """Copy lines of numbers between blanks, with some columns replaced and some appended.
 
     Args:
         old: before the first line; afterwards before the line that follows the last.
         new: what is written to.
         count: how many filled lines.
-        replaced: by column number, (count,) texts.
-        added: (count,) texts each, one per further column.
+        replaced: by column number, (count,) values.
+        added: (count,) values each, one per appended column.
     """
+    columns = {number: as_texts(values) for number, values in replaced.items()}
+    appended = [as_texts(values) for values in added]
     for row, line in enumerate(islice(filled_lines(old), count)):
-        body = line.rstrip()
+        words = line.split()
         end = line[len(line.rstrip(b"\r\n")) :] or b"\n"
-        if replaced:
-            words = body.split()
-            for column, texts in replaced.items():
-                words[column] = texts[row].encode()
-            body = b" ".join(words)
-        new.write(body + b"".join(b" " + texts[row].encode() for texts in added) + end)
+        for column, texts in columns.items():
+            words[column] = texts[row].encode()
+        body = b" ".join(words) if columns else line.rstrip()
+        new.write(body + b"".join(b" " + texts[row].encode() for texts in appended) + end)
+
+
+def filled_lines(stream: BufferedReader) -> Iterator[bytes]:
+    """The lines that are not empty."""
+    return (line for line in stream if line.strip())
 
 
 def as_texts(values: NDArray[Any]) -> list[str]:
@@ -96,6 +157,7 @@ def as_texts(values: NDArray[Any]) -> list[str]:
     return [str(value) for value in values.tolist()]
 
 
-def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
-    yield first
-    yield from rest
+def _fits(values: NDArray[np.float64], kind: np.dtype[Any]) -> bool:
+    limits = np.iinfo(kind)
+    inside = (values >= limits.min) & (values <= limits.max)  # NaN compares False
+    return bool((inside & (np.floor(values) == values)).all())

@@ -4,73 +4,59 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dinomed3d.runtime.atomic_files import new_file
-from pointseg.files.columns import (
-    COLOR,
-    checked_segment,
-    class_field,
-    columns_of,
-    names_labels,
-    paint,
-    scene_of,
-)
+from pointseg.files.columns import COLOR, columns_of, names_labels
 from pointseg.files.errors import CloudFileError
+from pointseg.files.labels import Labels
 from pointseg.files.rows import as_texts
 from pointseg.scene import Scene
 
 COMMENTS = ("#", "//")
+DELIMITERS = (";", ",", "\t")
 LINE_LIMIT = 100_000  # characters; longer lines are of no cloud
 
 
 @dataclass(frozen=True)
-class Form:
+class Layout:
     """How the lines of a file are to be read."""
 
     delimiter: str | None
-    """None: blanks or tabs."""
-    decimal_comma: bool
+    """What separates values; None: blanks or tabs."""
     header: int | None
-    """Number of the line that names the columns."""
+    """The number of the line that names the columns; None: no line does."""
     names: tuple[str, ...]
-    """One for each column; empty where the file names none."""
+    """The names of the columns; empty where the file has none."""
     columns: int
-    is_empty: bool = False
-    """No points at all."""
+    """How many values each line has."""
+    is_empty: bool
+    """Whether there are no points at all."""
 
 
-def read_text(
-    path: Path,
-    columns: Sequence[str] | None = None,
-    *,
-    strength_max: float | None = None,
-) -> Scene:
-    """A cloud from text.
+def read_text(path: Path, columns: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
+    """The columns of a cloud of text.
 
-    The names of the columns stand in the first line, or in a comment (``#`` or ``//``) before the
-    first point. Without names the first three columns are x, y and z; further ones are recognised by
-    their values: three of unit length are a normal, three of 0 to 255 a colour, one between position
-    and colour, or alone behind the position, an intensity. The rest is called column7 and so on.
+    Their names stand in the first line, or in a comment (``#`` or ``//``) before the first point.
+    Without names the first three columns are x, y and z; further ones are recognised by their values:
+    three of unit length are a normal, three of 0 to 255 a colour, one between position and colour, or
+    alone behind the position, an intensity. The rest is called column7 and so on.
 
     Args:
         path: the file.
         columns: names instead of those, one for each column.
-        strength_max: the intensity that becomes 1; None: it is guessed.
 
     Raises:
         CloudFileError: no numbers, lines of different lengths, another number of names.
     """
-    form = _form(path)
-    table = _table(path, form)
-    names = _names(path, form, table, columns)
-    named = {name: np.ascontiguousarray(table[:, i]) for i, name in enumerate(names)}
-    return scene_of(path, named, name=path.stem, strength_max=strength_max)
+    layout = _layout(path)
+    table = _table(path, layout)
+    names = _names(path, layout, table, columns)
+    return {name: np.ascontiguousarray(table[:, i]) for i, name in enumerate(names)}
 
 
 def fitting_columns(path: Path, columns: Sequence[str]) -> Sequence[str] | None:
@@ -86,16 +72,15 @@ def fitting_columns(path: Path, columns: Sequence[str]) -> Sequence[str] | None:
     Raises:
         CloudFileError: as ``read_text``; another number of columns.
     """
-    form = _form(path)
-    bare = [name for name in columns if not names_labels(name)]
-    if form.names:
+    layout = _layout(path)
+    if layout.names:
         return None
-    for names in (columns, bare):
-        if len(names) == form.columns:
+    for names in (columns, [name for name in columns if not names_labels(name)]):
+        if len(names) == layout.columns:
             return names
     raise CloudFileError(
         path,
-        f"has {form.columns} columns without names, the model's training clouds had "
+        f"has {layout.columns} columns without names, the model's training clouds had "
         f"{len(columns)} ({', '.join(columns)}); name those of this file in its first line",
     )
 
@@ -112,56 +97,46 @@ def write_text(path: Path, scene: Scene) -> None:
 
 
 def label_text(
-    source: Path,
-    target: Path,
-    segment: NDArray[Any],
-    *,
-    colors: NDArray[np.uint8] | None = None,
-    field: str | None = None,
-    columns: Sequence[str] | None = None,
+    source: Path, target: Path, labels: Labels, columns: Sequence[str] | None = None
 ) -> None:
-    """Copy a cloud of text with a class behind each line; all other text stays as it is.
+    """Copy a cloud of text with a class at the end of each line; all other text stays as it is.
 
-    A file without names gets a line of names, so that the class can be told from the rest.
+    A file without names gets a line of names, so that the class can be recognised.
 
     Args:
         source: the file that was read.
         target: the file to be.
-        segment: (N,) classes.
-        colors: (K, 3) colours of the classes; given, they replace those of the points.
-        field: name of the column for the classes; see ``class_field``.
+        labels: the classes.
         columns: as for ``read_text``.
 
     Raises:
-        CloudFileError: as ``read_text``; ``segment`` does not fit.
+        CloudFileError: as ``read_text``; ``labels`` do not fit.
     """
-    form = _form(source)
-    table = _table(source, form)
-    names = _names(source, form, table, columns)
-    segment = checked_segment(source, segment, len(table))
-    values: dict[str, NDArray[Any]] = {}
-    if colors is not None:
-        values = _painted(names, table, paint(segment, colors))
-    values[class_field(source, names, field)] = segment
+    layout = _layout(source)
+    table = _table(source, layout)
+    names = _names(source, layout, table, columns)
+    labels = labels.checked(source, len(table))
+    values = _painted(names, table, labels) | {labels.field_in(source, names): labels.segment}
     texts = {name: as_texts(column) for name, column in values.items()}
     replaced = {names.index(name): new for name, new in texts.items() if name in names}
     added = {name: new for name, new in texts.items() if name not in names}
-    delimiter = form.delimiter or " "
+    delimiter = layout.delimiter or " "
     with new_file(target) as part, _open(source) as old, \
             open(part, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream:  # fmt: skip
         row = 0
         for number, line in enumerate(old):
-            body, end = _split_end(line)
-            if number == form.header:
+            body = line.rstrip().rstrip(",;")
+            end = "\r\n" if line.endswith("\r\n") else "\n"
+            if number == layout.header:
                 stream.write(delimiter.join([body, *added]) + end)
                 continue
             if not _is_data(line):
                 stream.write(line)
                 continue
-            if row == 0 and not form.names:
+            if row == 0 and not layout.names:
                 stream.write(_header_line(target, [*names, *added], delimiter) + end)
             if replaced:
-                words = _split(body, form.delimiter)
+                words = _split(body, layout.delimiter)
                 for column, new in replaced.items():
                     words[column] = new[row]
                 body = delimiter.join(words)
@@ -169,84 +144,62 @@ def label_text(
             row += 1
 
 
-def _form(path: Path) -> Form:
+def _layout(path: Path) -> Layout:
     """Delimiter, names and number of columns from the lines up to the first point."""
-    comment: tuple[int, str] | None = None
-    header: tuple[int, str] | None = None
+    comment, header, first = (-1, ""), (-1, ""), None
     with _open(path) as stream:
         for number, line in enumerate(stream):
             if len(line) > LINE_LIMIT:
-                raise CloudFileError(
-                    path, f"line {number + 1} is too long: this is no cloud of text"
-                )
+                raise CloudFileError(path, f"line {number + 1} is too long for a cloud of text")
             text = line.strip()
             if text.startswith(COMMENTS):
                 comment = (number, text.lstrip("#/").strip())
             elif text and _is_numbers(text):
-                delimiter = next((d for d in (";", ",", "\t") if d in text), None)
-                decimal_comma = delimiter == ";" and "," in text
-                if delimiter == "\t":  # tabs between names, tabs or blanks between numbers
-                    delimiter = None if len(text.split()) != len(text.split("\t")) else "\t"
-                columns = len(_split(text, delimiter))
-                return _named(path, header, comment, delimiter, decimal_comma, columns)
-            elif text and header is None:
-                header = (number, text)
-            elif text:
+                first = text
+                break
+            elif text and header[1]:
                 raise CloudFileError(path, f"line {number + 1} holds no numbers: {text[:60]!r}")
-    named = comment if header is None else header
-    delimiter = next((d for d in (";", ",", "\t") if named is not None and d in named[1]), None)
-    columns = 3 if named is None else len(_split(named[1], delimiter))
-    return replace(
-        _named(path, header, comment, delimiter, False, columns), columns=columns, is_empty=True
-    )
+            elif text:
+                header = (number, text)
+    number, named = header if header[1] else comment
+    sample = named if first is None else first
+    delimiter = next((d for d in DELIMITERS if d in sample), None)
+    if first is not None and delimiter == "\t" and len(first.split()) != len(first.split("\t")):
+        delimiter = None  # tabs between names, tabs or blanks between numbers
+    columns = len(_split(sample, delimiter)) if sample else 3
+    names = tuple(word.strip("\"' ") for word in _split(named, delimiter)) if named else ()
+    if named and len(names) != columns:  # "# x y z" above "1,2,3"
+        names = tuple(word for word in re.split(r"[\s,;]+", named) if word)
+    fits = len(names) == columns and len(set(names)) == len(names)
+    if header[1] and not fits:
+        problem = f"names {len(names)} columns" if len(names) != columns else "names a column twice"
+        raise CloudFileError(
+            path, f"line {number + 1} {problem}, the first point has {columns} values"
+        )
+    if not fits or not (header[1] or {"x", "y", "z"} <= {name.lower() for name in names}):
+        return Layout(delimiter, None, (), columns, first is None)
+    return Layout(delimiter, number, names, columns, first is None)
 
 
-def _named(
-    path: Path,
-    header: tuple[int, str] | None,
-    comment: tuple[int, str] | None,
-    delimiter: str | None,
-    decimal_comma: bool,
-    columns: int,
-) -> Form:
-    for is_comment, found in ((False, header), (True, comment)):
-        if found is None:
-            continue
-        names = tuple(word.strip("\"' ") for word in _split(found[1], delimiter))
-        if len(names) != columns:  # "# x y z" above "1,2,3"
-            names = tuple(word for word in re.split(r"[\s,;]+", found[1]) if word)
-        distinct = len(set(names)) == len(names)
-        of_points = not is_comment or {"x", "y", "z"} <= {name.lower() for name in names}
-        if len(names) == columns and distinct and of_points:
-            return Form(delimiter, decimal_comma, found[0], names, columns)
-        if not is_comment:
-            problem = f"names {len(names)} columns" if distinct else "names a column twice"
-            raise CloudFileError(
-                path, f"line {found[0] + 1} {problem}, the first point has {columns} values"
-            )
-    return Form(delimiter, decimal_comma, None, (), columns)
-
-
-def _table(path: Path, form: Form) -> NDArray[np.float64]:
+def _table(path: Path, layout: Layout) -> NDArray[np.float64]:
     """(N, C) all points."""
-    if form.is_empty:
-        return np.empty((0, form.columns))
+    if layout.is_empty:
+        return np.empty((0, layout.columns))
 
     def lines() -> Iterator[str]:
         for number, line in enumerate(stream):
-            if number != form.header and _is_data(line):
-                text = line.strip().rstrip(form.delimiter) if form.delimiter else line
-                yield text.replace(",", ".") if form.decimal_comma else text
+            if number != layout.header and _is_data(line):
+                yield line.strip().rstrip(layout.delimiter) if layout.delimiter else line
 
     with _open(path) as stream:
         try:
-            return np.loadtxt(lines(), delimiter=form.delimiter, comments=None, ndmin=2)
+            return np.loadtxt(lines(), delimiter=layout.delimiter, comments=None, ndmin=2)
         except ValueError as error:
             raise CloudFileError(path, f"is malformed: {error}") from error
 
 
 def _names(
-    path: Path, form: Form, table: NDArray[np.float64], columns: Sequence[str] | None
+    path: Path, layout: Layout, table: NDArray[np.float64], columns: Sequence[str] | None
 ) -> list[str]:
     if columns is not None:
         if len(columns) != table.shape[1] or len(set(columns)) != len(columns):
@@ -254,7 +207,7 @@ def _names(
                 path, f"has {table.shape[1]} columns, the names given are {', '.join(columns)}"
             )
         return list(columns)
-    return list(form.names) or _guessed_names(path, table)
+    return list(layout.names) or _guessed_names(path, table)
 
 
 def _guessed_names(path: Path, table: NDArray[np.float64]) -> list[str]:
@@ -281,7 +234,7 @@ def _guessed_names(path: Path, table: NDArray[np.float64]) -> list[str]:
 
 
 def _kind(values: NDArray[np.float64]) -> str:
-    """Normal, color or neither: what three columns look like."""
+    """Normal, color or neither: what three columns seem to be."""
     if len(values) == 0 or not np.isfinite(values).all():
         return "neither"
     length = np.linalg.norm(values, axis=1)
@@ -293,10 +246,12 @@ def _kind(values: NDArray[np.float64]) -> str:
 
 
 def _painted(
-    names: Sequence[str], table: NDArray[np.float64], painted: NDArray[np.uint8]
+    names: Sequence[str], table: NDArray[np.float64], labels: Labels
 ) -> dict[str, NDArray[Any]]:
-    """Columns of colour by name, in the range of those that they replace."""
-    lower = [name.lower() for name in names]
+    """Columns of colour by name, if labels have colours, in the range of those that they replace."""
+    if labels.colors is None:
+        return {}
+    painted, lower = labels.paint(), [name.lower() for name in names]
     keys = next((c for c in COLOR if all(name in lower for name in c)), None)
     if keys is None:
         return dict(zip(COLOR[0], painted.T, strict=True))
@@ -317,9 +272,8 @@ def _is_data(line: str) -> bool:
 
 
 def _is_numbers(text: str) -> bool:
-    first = re.split(r"[\s,;]+", text)[0]
     try:
-        float(first)
+        float(re.split(r"[\s,;]+", text)[0])
     except ValueError:
         return False
     return True
@@ -328,12 +282,6 @@ def _is_numbers(text: str) -> bool:
 def _split(text: str, delimiter: str | None) -> list[str]:
     words = text.split(delimiter) if delimiter is None else text.rstrip(delimiter).split(delimiter)
     return [word.strip() for word in words]
-
-
-def _split_end(line: str) -> tuple[str, str]:
-    body = line.rstrip()
-    end = "\r\n" if line.endswith("\r\n") else "\n"
-    return body.rstrip(",;"), end
 
 
 def _header_line(path: Path, names: Sequence[str], delimiter: str) -> str:

@@ -24,7 +24,7 @@ from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.labels import LabelMap
 from pointseg.datasets.prepared import read_index
 from pointseg.datasets.submission import Results, checked_prediction
-from pointseg.files.kitti import read_bin
+from pointseg.files import read_cloud
 from pointseg.scene import IGNORE, Scene
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class NuScenes:
         points = self.source / files["points"]
         if not points.is_file():
             raise DatasetError(f"{points}: is missing")
-        found = read_bin(points)
+        found = read_cloud(points)
         cloud = Scene(coord=found.coord, fields={"strength": found["strength"]}, name=scene)
         if files["labels"] is None:
             return cloud

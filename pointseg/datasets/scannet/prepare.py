@@ -29,8 +29,7 @@ from pointseg.datasets.prepared import (
 )
 from pointseg.datasets.scannet import classes200
 from pointseg.datasets.scannet.dataset import IMAGE_SIZE, NAME, NYU40_IDS, OFFICIAL_COUNTS, split_of
-from pointseg.files.ply import read_ply
-from pointseg.files.ply_lists import read_faces
+from pointseg.files import read_cloud, read_faces
 from pointseg.scene import IGNORE
 
 if TYPE_CHECKING:
@@ -173,7 +172,7 @@ def _prepare_points(task: ScanTask, target: Path) -> list[str]:
     mesh = Path(f"{stem}{MESH}")
     if not mesh.is_file():
         raise DatasetError(f"{mesh}: is missing; download the scan again")
-    scene = read_ply(mesh)
+    scene = read_cloud(mesh)
     if "color" not in scene:
         raise DatasetError(f"{mesh}: its vertices have no colour")
     coord = scene.coord if not scene.origin.any() else scene.coord + scene.origin

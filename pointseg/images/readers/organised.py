@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pointseg.files.errors import CloudFileError
-from pointseg.files.pcd import read_pcd
+from pointseg.files import CloudFileError, read_cloud
 from pointseg.files.pcd_header import read_header
 from pointseg.images.readers.frame import Frame, ImagesError, make_camera
 from pointseg.images.readers.image_files import file_key
@@ -145,7 +144,7 @@ def read_grid(path: Path) -> Grid:
         changed = os.stat(path).st_mtime_ns
         return _grid(path, changed)
     except FileNotFoundError as error:
-        raise CloudFileError(path, "is not there") from error
+        raise CloudFileError(path, "does not exist") from error
 
 
 @lru_cache(maxsize=1)
@@ -156,7 +155,7 @@ def _grid(path: Path, changed: int) -> Grid:
             f"{path}: is not organised (WIDTH {width}, HEIGHT {height}), thus no image; say where its images "
             f"are, with a manifest"
         )
-    scene = read_pcd(path)
+    scene = read_cloud(path)
     if "color" not in scene:
         raise ImagesError(f"{path}: has no colours (field rgb or rgba), thus no image")
     xyz = scene.coord if not scene.origin.any() else scene.coord + scene.origin

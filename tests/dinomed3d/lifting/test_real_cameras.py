@@ -23,7 +23,7 @@ from dinomed3d.lifting import (
     sample_nearest,
     z_buffer,
 )
-from pointseg.files.pcd import read_pcd
+from pointseg.files import read_cloud
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +246,7 @@ def test_an_organised_cloud_is_exactly_pinhole(points):
     lens = [[525, 0, 320], [0, 525, 240], [0, 0, 1]]  # c = (319.5, 239.5) from the pixels' centres
     camera = Camera(intrinsics=lens, size=(480, 640), world_to_camera=np.eye(4))
     for file in files:
-        grid = torch.from_numpy(read_pcd(file).coord).view(480, 640, 3)
+        grid = torch.from_numpy(read_cloud(file).coord).view(480, 640, 3)
         known = grid.isfinite().all(-1)
         row, column = torch.nonzero(known).T
         uv, depth = camera.project(grid[known])

@@ -256,7 +256,7 @@ def test_mistakes_are_one_line_and_exit_code_2(tmp_path, dataset, capsys, monkey
         ((cloud, "--dataset", "scannet"), "give either the file of a cloud, or --dataset"),
         ((cloud,), "say where its images are"),
         ((cloud, "--cameras", tmp_path / "lost.json"), "lost.json"),
-        ((tmp_path / "lost.ply", "--cameras", cameras), "is not there"),
+        ((tmp_path / "lost.ply", "--cameras", cameras), "lost.ply"),
         ((cloud, "--cameras", cameras, "--split", "train"), "--split: is for --dataset"),
         (("--dataset", "scannet", "--cameras", cameras), "a dataset has its own"),
         (("--dataset", "scannet", "--unit", "foot"), "--unit: is for the file of a cloud"),

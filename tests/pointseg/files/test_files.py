@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dinomed3d.runtime.atomic_files import WriteError
+from dinomed3d.runtime.errors import UserError
 from pointseg.files import (
+    FORMATS,
     SUFFIXES,
     CloudFileError,
+    Format,
     cloud_suffix,
     finite_points,
     read_cloud,
@@ -175,9 +177,7 @@ def test_points_without_a_position_are_kept_and_can_be_left_out(tmp_path, name):
 def test_a_wrong_number_of_classes_is_refused_and_nothing_is_left(tmp_path, name):
     write_cloud(tmp_path / "in" / name, scene())
     for wrong in (np.zeros(49, np.int64), np.zeros((50, 1), np.int64), np.zeros(50)):
-        with pytest.raises(
-            CloudFileError, match=r"has 50 points, so that 'segment' must be \(50,\)"
-        ):
+        with pytest.raises(CloudFileError, match="'segment'"):
             write_labelled(tmp_path / "in" / name, tmp_path / "out" / name, wrong)
     assert not list(tmp_path.glob("out/*"))
 
@@ -243,64 +243,44 @@ def test_las_and_laz_and_kinds_of_text_are_alike(tmp_path):
     assert read_cloud(tmp_path / "b.txt")["pointseg_class"].tolist() == [2] * 50
 
 
-def test_an_unknown_ending_is_refused(tmp_path):
-    (tmp_path / "a.jpg").touch()
-    with pytest.raises(CloudFileError, match=r"a\.jpg: is of no known type; known are \.ply, "):
-        read_cloud(tmp_path / "a.jpg")
-    with pytest.raises(CloudFileError, match=r"b\.jpg: must end in one of \.ply"):
-        write_cloud(tmp_path / "b.jpg", scene())
-
-
-def test_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(CloudFileError, match=r"a\.ply: is not there"):
-        read_cloud(tmp_path / "a.ply")
-
-
-def test_a_folder_without_coord_is_refused(tmp_path):
-    with pytest.raises(CloudFileError, match=r"is a folder without coord\.npy"):
-        read_cloud(tmp_path)
-
-
-def test_another_type_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (lambda folder: read_cloud(folder / "a.jpg"), "a.jpg"),
+        (lambda folder: read_cloud(folder / "missing.ply"), "missing.ply"),
+        (lambda folder: read_cloud(folder / "directory"), "directory"),
+        (lambda folder: write_cloud(folder / "b.jpg", scene()), "b.jpg"),
+        (lambda folder: write_cloud(folder / "a.jpg" / "a.ply", scene()), "a.ply"),
+        (lambda folder: label(folder, "a.jpg/b.ply"), "b.ply"),
+        (lambda folder: label(folder, "b.pcd"), "b.pcd"),
+        *((lambda folder, f=f: label(folder, field=f), "a.ply") for f in
+          ("two words", "", "é", "x" * 40, "1st", "x", "Y", "coord")),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_done_is_refused(tmp_path, call, named):
     write_cloud(tmp_path / "a.ply", scene())
-    with pytest.raises(CloudFileError, match=r"b\.pcd: must end in .ply, as a\.ply"):
-        write_labelled(tmp_path / "a.ply", tmp_path / "b.pcd", np.zeros(50, int))
+    (tmp_path / "a.jpg").touch()
+    (tmp_path / "directory").mkdir()
+    with pytest.raises(UserError, match=named):
+        call(tmp_path)
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["a.jpg", "a.ply", "directory"]
+
+
+def label(folder, target="b.ply", **options):
+    write_labelled(folder / "a.ply", folder / target, np.zeros(50, int), **options)
 
 
 def test_a_file_that_may_not_be_read_is_refused(tmp_path, monkeypatch):
     write_cloud(tmp_path / "a.ply", scene())
 
-    def refuse(*_, **__):
+    def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("pointseg.files.READERS", {".ply": refuse})
-    with pytest.raises(CloudFileError, match=r"a\.ply: could not be read: Permission denied"):
+    monkeypatch.setitem(FORMATS, ".ply", Format(refuse, refuse, refuse))
+    with pytest.raises(CloudFileError, match=r"a\.ply: .*Permission denied"):
         read_cloud(tmp_path / "a.ply")
-    monkeypatch.setattr("pointseg.files.LABELLERS", {".ply": refuse})
-    with pytest.raises(CloudFileError, match=r"a\.ply: could not be read: Permission denied"):
-        write_labelled(tmp_path / "a.ply", tmp_path / "b.ply", np.zeros(50, int))
-
-
-def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(WriteError, match=r"a\.ply: could not be written: "):
-        write_cloud(tmp_path / "file" / "a.ply", scene())
-
-
-@pytest.mark.parametrize("field", ["two words", "", "é", "x" * 40, "1st"])
-def test_names_that_not_every_type_holds_are_refused(tmp_path, field):
-    write_cloud(tmp_path / "a.ply", scene())
-    with pytest.raises(CloudFileError, match="the class field must be a name of up to 31 letters"):
-        write_labelled(tmp_path / "a.ply", tmp_path / "b.ply", np.zeros(50, int), field=field)
-
-
-@pytest.mark.parametrize("field", ["x", "Y", "coord"])
-def test_classes_do_not_take_the_place_of_positions(tmp_path, field):
-    write_cloud(tmp_path / "a.ply", scene())
-    with pytest.raises(
-        CloudFileError, match=f"classes cannot stand in '{field}': it holds the pos"
-    ):
-        write_labelled(tmp_path / "a.ply", tmp_path / "b.ply", np.zeros(50, int), field=field)
+    with pytest.raises(CloudFileError, match=r"a\.ply: .*Permission denied"):
+        label(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -62,50 +62,42 @@ def test_objects_are_written_beside_classes(tmp_path):
 
 def test_labels_of_a_scan_are_not_overwritten(tmp_path):
     source = scan(tmp_path / "a.bin", [1, 2, 3])
-    with pytest.raises(CloudFileError, match=r"a\.label: exists; write to another folder"):
+    with pytest.raises(CloudFileError, match=r"a\.label"):
         write_labelled(source, source, np.array([5, 6, 7]))
     (tmp_path / "a.label").unlink()
     write_labelled(source, source, np.array([5, 6, 7]))
     assert read_cloud(source)["segment"].tolist() == [5, 6, 7]
 
 
-def test_colours_and_names_have_no_place(tmp_path):
-    source = scan(tmp_path / "a.bin")
-    classes = np.zeros(3, int)
-    with pytest.raises(CloudFileError, match="has no place for colours or named fields"):
-        write_labelled(source, tmp_path / "b.bin", classes, colors=np.zeros((1, 3), np.uint8))
-    with pytest.raises(CloudFileError, match="has no place for colours or named fields"):
-        write_labelled(source, tmp_path / "b.bin", classes, field="class")
-
-
-def test_classes_beyond_16_bits_are_refused(tmp_path):
-    with pytest.raises(CloudFileError, match=r"b\.label: classes must be -1 to 65534"):
-        write_labelled(scan(tmp_path / "a.bin"), tmp_path / "b.bin", np.array([0, 1, 65535]))
+@pytest.mark.parametrize(
+    ("classes", "options", "named"),
+    [
+        ([0, 0, 0], {"colors": np.zeros((1, 3), np.uint8)}, r"a\.bin"),
+        ([0, 0, 0], {"field": "class"}, r"a\.bin"),
+        ([0, 1, 65535], {}, r"b\.label"),
+    ],
+)
+def test_labels_that_have_no_place_are_refused(tmp_path, classes, options, named):
+    with pytest.raises(CloudFileError, match=named):
+        write_labelled(scan(tmp_path / "a.bin"), tmp_path / "b.bin", np.array(classes), **options)
 
 
 def test_far_positions_cannot_be_written(tmp_path):
     scene = Scene(coord=np.zeros((1, 3), np.float32), origin=np.array([1e6, 0, 0]))
-    with pytest.raises(CloudFileError, match="float32 cannot hold positions around"):
+    with pytest.raises(CloudFileError, match="float32"):
         write_cloud(tmp_path / "a.bin", scene)
 
 
-def test_a_size_that_is_no_whole_number_of_points_is_refused(tmp_path):
-    (tmp_path / "a.bin").write_bytes(bytes(18))
-    with pytest.raises(
-        CloudFileError, match=r"has 18 bytes, no whole number of points of 4 float32"
-    ):
+@pytest.mark.parametrize(
+    ("size", "labels", "named"),
+    [(18, 0, r"a\.bin.*18 bytes"), (20, 0, r"a\.bin.*nuScenes"), (48, 8, r"a\.label.*12 bytes")],
+)
+def test_sizes_that_do_not_fit_are_refused(tmp_path, size, labels, named):
+    (tmp_path / "a.bin").write_bytes(bytes(size))
+    if labels:
+        (tmp_path / "a.label").write_bytes(bytes(labels))
+    with pytest.raises(CloudFileError, match=named):
         read_cloud(tmp_path / "a.bin")
-    (tmp_path / "a.bin").write_bytes(bytes(20))
-    with pytest.raises(
-        CloudFileError, match=r"nuScenes' scans of 5 columns must end in \.pcd\.bin"
-    ):
-        read_cloud(tmp_path / "a.bin")
-
-
-def test_labels_of_another_length_are_refused(tmp_path):
-    source = scan(tmp_path / "a.bin", [1, 2])
-    with pytest.raises(CloudFileError, match=r"a\.label: must have 12 bytes.*it has 8"):
-        read_cloud(source)
 
 
 def test_a_real_scan(shared, tmp_path):

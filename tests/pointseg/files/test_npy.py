@@ -98,8 +98,9 @@ def test_colours_of_a_single_array(tmp_path):
     write_labelled(tmp_path / "a.npy", tmp_path / "b.npy", np.array([0]), colors=colors)
     assert np.load(tmp_path / "b.npy").tolist() == [[1, 2, 3, 255, 0, 51, 0]]
     np.save(tmp_path / "a.npy", np.array([[1, 2, 3]], np.int16))
-    with pytest.raises(CloudFileError, match="a plain array has no place for new colours or names"):
-        write_labelled(tmp_path / "a.npy", tmp_path / "b.npy", np.array([0]), colors=colors)
+    for options in ({"colors": colors}, {"field": "guess"}):
+        with pytest.raises(CloudFileError, match=r"a\.npy.*plain array"):
+            write_labelled(tmp_path / "a.npy", tmp_path / "b.npy", np.array([0]), **options)
 
 
 def test_colours_of_a_structured_array(tmp_path):
@@ -117,68 +118,51 @@ def test_colours_of_a_structured_array(tmp_path):
     "name", ["color", "normal", "strength", "segment", "segment20", "instance"]
 )
 def test_wrong_lengths_are_refused(tmp_path, name):
-    shape = (3, 3) if name in ("color", "normal") else (3,)
-    with pytest.raises(
-        CloudFileError, match=f"a: '{name}' has 3 rows, 'coord' 2; they must be equal"
-    ):
-        read_cloud(folder(tmp_path / "a", **{name: np.zeros(shape)}))
-    np.savez(tmp_path / "a.npz", coord=COORD, **{name: np.zeros(shape)})
-    with pytest.raises(CloudFileError, match=f"'{name}' has 3 rows, 'coord' 2; they must be equal"):
-        read_cloud(tmp_path / "a.npz")
+    values = np.zeros((3, 3) if name in ("color", "normal") else 3)
+    np.savez(tmp_path / "a.npz", coord=COORD, **{name: values})
+    for path in (folder(tmp_path / "a", **{name: values}), tmp_path / "a.npz"):
+        with pytest.raises(CloudFileError, match=rf"{path.name}: '{name}' has 3 rows"):
+            read_cloud(path)
 
 
-def test_positions_of_another_shape_are_refused(tmp_path):
-    with pytest.raises(
-        CloudFileError, match=r"an array 'coord' of shape \(N, 3\); it holds: coord \(2, 2\)"
-    ):
-        read_cloud(folder(tmp_path / "a", coord=np.zeros((2, 2))))
-    np.savez(tmp_path / "a.npz", colour=COORD)
-    with pytest.raises(
-        CloudFileError, match=r"an array 'coord' of shape \(N, 3\); it holds: colour"
-    ):
-        read_cloud(tmp_path / "a.npz")
-    np.save(tmp_path / "a.npy", np.zeros((2, 5)))
-    with pytest.raises(CloudFileError, match=r"must hold a structured array, or one of 3 columns"):
-        read_cloud(tmp_path / "a.npy")
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((2, 2)),
+        np.zeros((2, 5)),
+        np.array([None, {}], object),
+        np.array(["a", "b"]),
+        np.array(5.0),
+    ],
+)
+def test_arrays_that_are_no_positions_are_refused(tmp_path, array):
+    np.save(tmp_path / "a.npy", array, allow_pickle=True)
+    np.savez(tmp_path / "a.npz", coord=array)
+    np.savez(tmp_path / "b.npz", colour=COORD)
+    for path in (folder(tmp_path / "a", coord=array), *tmp_path.glob("*.np?")):
+        with pytest.raises(CloudFileError, match=path.name):
+            read_cloud(path)
 
 
-def test_objects_and_texts_are_refused(tmp_path):
-    np.save(tmp_path / "a.npy", np.array([None, {}], object), allow_pickle=True)
-    with pytest.raises(CloudFileError, match="it holds Python objects, which are not read"):
-        read_cloud(tmp_path / "a.npy")
-    np.savez(tmp_path / "a.npz", coord=np.array([print, 1], object))
-    with pytest.raises(CloudFileError, match="in 'coord': it holds Python objects"):
-        read_cloud(tmp_path / "a.npz")
-    np.save(tmp_path / "a.npy", np.array(["a", "b"]))
-    with pytest.raises(CloudFileError, match="is no array of numbers"):
-        read_cloud(tmp_path / "a.npy")
-    np.save(tmp_path / "a.npy", np.array(5.0))
-    with pytest.raises(CloudFileError, match="is no array of numbers"):
-        read_cloud(tmp_path / "a.npy")
-
-
-def test_sizes_are_checked_before_memory_is_asked_for(tmp_path):
+def test_sizes_are_checked_before_memory_is_allocated(tmp_path):
     stream = io.BytesIO()
     header = {"descr": "<f4", "fortran_order": False, "shape": (10**15, 3)}
     np.lib.format.write_array_header_1_0(stream, header)
     (tmp_path / "a.npy").write_bytes(stream.getvalue() + bytes(12))
-    with pytest.raises(
-        CloudFileError, match="it is cut off: 12000000000000000 bytes announced, 12 are"
-    ):
-        read_cloud(tmp_path / "a.npy")
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
         archive.writestr("coord.npy", stream.getvalue() + bytes(12))
-    with pytest.raises(CloudFileError, match="in 'coord': it is cut off"):
-        read_cloud(tmp_path / "a.npz")
+    for path in (tmp_path / "a.npy", tmp_path / "a.npz"):
+        with pytest.raises(CloudFileError, match="cut off: 12000000000000000 bytes"):
+            read_cloud(path)
 
 
 def test_later_versions_of_the_format_are_refused(tmp_path):
     (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x09\x00" + bytes(100))
-    with pytest.raises(CloudFileError, match=r"version \(9, 0\) of the format"):
+    with pytest.raises(CloudFileError, match=r"a\.npy.*\(9, 0\)"):
         read_cloud(tmp_path / "a.npy")
 
 
 def test_labelling_a_folder_without_coord_is_refused(tmp_path):
     (tmp_path / "a").mkdir()
-    with pytest.raises(CloudFileError, match="is a folder without coord"):
+    with pytest.raises(CloudFileError, match="coord"):
         write_labelled(tmp_path / "a", tmp_path / "b", np.zeros(1, int))

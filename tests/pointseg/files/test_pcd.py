@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import struct
 
+import lzf
 import numpy as np
 import pytest
 
 from pointseg.files import CloudFileError, read_cloud, write_labelled
-from pointseg.files.lzf import compress
 
 HEADER = """# .PCD v0.7 - Point Cloud Data file format
 VERSION 0.7
@@ -36,7 +36,7 @@ def content(form):
         return header + rows.tobytes()
     if form == "binary_compressed":
         data = b"".join(rows[name].tobytes() for name in rows.dtype.names)
-        packed = compress(data)
+        packed = lzf.compress(data, 2 * len(data))
         return header + struct.pack("<II", len(packed), len(data)) + packed
     lines = []
     for x, y, z, rgb, pad, code, label in POINTS:
@@ -97,9 +97,7 @@ def test_classes_may_stand_in_a_field_that_is_there(tmp_path, form):
 
 def test_a_field_of_several_values_takes_no_class(tmp_path):
     (tmp_path / "a.pcd").write_bytes(content("binary"))
-    with pytest.raises(
-        CloudFileError, match="field 'code' holds several values a point, not a class"
-    ):
+    with pytest.raises(CloudFileError, match="'code'"):
         write_labelled(tmp_path / "a.pcd", tmp_path / "b.pcd", np.array([1, 2]), field="code")
 
 
@@ -124,6 +122,12 @@ def test_packed_colours_in_text_may_have_either_sign(tmp_path, kind):
     assert read_cloud(tmp_path / "a.pcd")["color"].tolist() == [[255, 128, 0], [1, 2, 3]]
 
 
+def test_without_width_and_height(tmp_path):
+    text = content("ascii").decode().replace("WIDTH 2\nHEIGHT 1\n", "")
+    (tmp_path / "a.pcd").write_text(text)
+    check(read_cloud(tmp_path / "a.pcd"))
+
+
 def test_without_count_height_and_points(tmp_path):
     header = "FIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nWIDTH 2\nDATA ascii\n"
     (tmp_path / "a.pcd").write_text(header + "1 2 3\n4 5 6\n")
@@ -133,77 +137,73 @@ def test_without_count_height_and_points(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "message"),
+    ("old", "new", "named"),
     [
-        ("DATA ascii\n", "", "no line begins with DATA|is not of a PCD header"),
-        ("VERSION", "VERSIUN", "line 2 is not of a PCD header: 'VERSIUN 0.7"),
-        ("VERSION 0.7", "WIDTH 3", "its header has two lines WIDTH"),
-        ("SIZE 4 4 4 4 1 2 4\n", "", "its header lacks SIZE"),
-        ("SIZE 4 4 4 4 1 2 4", "SIZE 4 4 4", "its header names 7 FIELDS, but 3 SIZE, 7 TYPE and 7 COUNT"),
-        ("SIZE 4", "SIZE 3", "field 'x' cannot have TYPE F, SIZE 3 and COUNT 1"),
-        ("TYPE F", "TYPE Z", "field 'x' cannot have TYPE Z, SIZE 4 and COUNT 1"),
-        ("COUNT 1", "COUNT 0", "field 'x' cannot have TYPE F, SIZE 4 and COUNT 0"),
-        ("FIELDS x y", "FIELDS x x", "its header names a field twice: x, x, z"),
-        ("FIELDS x", "FIELDS a", "has no columns x, y and z; it has: a, y, z, red"),
-        ("WIDTH 2", "WIDTH two", "WIDTH must be a whole number, got 'two'"),
-        ("WIDTH 2", "WIDTH 3", "WIDTH times HEIGHT is 3, but POINTS is 2"),
-        ("WIDTH 2\nHEIGHT 1\n", "", None),
-        ("DATA ascii", "DATA zip", "DATA must be ascii, binary, binary_compressed, got 'zip'"),
-        ("-5 6 7", "-5 6.5 7", "field 'code' holds what is no int16"),
-        ("-5 6 7", "-5 x 7", "the rows of 'point' are malformed"),
+        ("DATA ascii\n", "", "header"),
+        ("VERSION", "VERSIUN", "VERSIUN"),
+        ("VERSION 0.7", "WIDTH 3", "WIDTH"),
+        ("SIZE 4 4 4 4 1 2 4\n", "", "SIZE"),
+        ("SIZE 4 4 4 4 1 2 4", "SIZE 4 4 4", "3 SIZE"),
+        ("SIZE 4", "SIZE 3", "'x'.*SIZE 3"),
+        ("TYPE F", "TYPE Z", "'x'.*TYPE Z"),
+        ("COUNT 1", "COUNT 0", "'x'.*COUNT 0"),
+        ("COUNT 1", "COUNT 999999999", "bytes"),
+        ("FIELDS x y", "FIELDS x x", "twice"),
+        ("FIELDS x", "FIELDS a", "x, y and z"),
+        ("WIDTH 2", "WIDTH two", "WIDTH"),
+        ("WIDTH 2", "WIDTH 3", "WIDTH"),
+        ("DATA ascii", "DATA zip", "DATA"),
+        ("-5 6 7", "-5 6.5 7", "'code'"),
+        ("-5 6 7", "-5 x 7", "malformed"),
+        ("WIDTH 2\nHEIGHT 1\nVIEWPOINT 1 2 3 0.5 0.5 0.5 0.5\nPOINTS 2\n", "", "POINTS"),
+        ("nan", "\n", "cut off|malformed"),
     ],
 )  # fmt: skip
-def test_malformed_headers_and_rows_are_refused(tmp_path, old, new, message):
+def test_malformed_headers_and_rows_are_refused(tmp_path, old, new, named):
     text = content("ascii").decode()
     assert old in text
     (tmp_path / "a.pcd").write_text(text.replace(old, new, 1))
-    if message is None:
-        check(read_cloud(tmp_path / "a.pcd"))
-        return
-    with pytest.raises(CloudFileError, match=message):
+    with pytest.raises(CloudFileError, match=rf"a\.pcd.*{named}"):
         read_cloud(tmp_path / "a.pcd")
 
 
-def test_neither_points_nor_width_is_refused(tmp_path):
-    text = content("ascii").decode().replace("WIDTH 2\nHEIGHT 1\n", "").replace("POINTS 2\n", "")
-    (tmp_path / "a.pcd").write_text(text)
-    with pytest.raises(CloudFileError, match="its header says neither POINTS nor WIDTH"):
-        read_cloud(tmp_path / "a.pcd")
-
-
-@pytest.mark.parametrize(
-    ("form", "message"),
-    [
-        ("ascii", "is cut off: 1 of 2 rows of 'point'"),
-        ("binary", "is cut off: 2 points take 54 bytes, 53 are left"),
-        ("binary_compressed", r"is cut off: \d+ compressed bytes announced, \d+ are left"),
-    ],
-)
-def test_files_that_are_cut_off_are_refused(tmp_path, form, message):
+@pytest.mark.parametrize("form", FORMS)
+def test_files_that_are_cut_off_are_refused(tmp_path, form):
     data = content(form)
     (tmp_path / "a.pcd").write_bytes(data[:-1] if form != "ascii" else data.rsplit(b"nan", 1)[0])
-    with pytest.raises(CloudFileError, match=message):
+    with pytest.raises(CloudFileError, match="cut off"):
         read_cloud(tmp_path / "a.pcd")
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_more_points_than_any_file_holds_are_refused(tmp_path, form):
-    many = 10**12
-    data = (
-        content(form)
-        .replace(b"WIDTH 2", b"WIDTH %d" % many)
-        .replace(b"POINTS 2", b"POINTS %d" % many)
-    )
-    (tmp_path / "a.pcd").write_bytes(data)
-    with pytest.raises(CloudFileError, match=f"{many} (rows|points)"):
+    data = content(form).replace(b"WIDTH 2", b"WIDTH 1000000000000")
+    (tmp_path / "a.pcd").write_bytes(data.replace(b"POINTS 2", b"POINTS 1000000000000"))
+    with pytest.raises(CloudFileError, match="1000000000000 (rows|points)"):
         read_cloud(tmp_path / "a.pcd")
 
 
-def test_damaged_compression_is_refused(tmp_path):
-    data = content("binary_compressed")
-    at = data.index(b"DATA binary_compressed\n") + len(b"DATA binary_compressed\n")
-    (tmp_path / "a.pcd").write_bytes(data[: at + 8] + bytes([0xFF, 0xFF]) + data[at + 10 :])
-    with pytest.raises(CloudFileError, match="its compressed data are damaged"):
+@pytest.mark.parametrize(
+    ("at", "damage"),
+    [(8, b"\xff\xff"), (4, struct.pack("<I", 53)), (4, struct.pack("<I", 2**32 - 1))],
+)
+def test_damaged_compression_is_refused(tmp_path, at, damage):
+    data = bytearray(content("binary_compressed"))
+    at += data.index(b"DATA binary_compressed\n") + len(b"DATA binary_compressed\n")
+    data[at : at + len(damage)] = damage
+    (tmp_path / "a.pcd").write_bytes(data)
+    with pytest.raises(CloudFileError, match="compressed data"):
+        read_cloud(tmp_path / "a.pcd")
+
+
+def test_a_compressed_file_may_announce_no_more_than_its_stream_can_hold(tmp_path):
+    many = 300_000_000
+    head = HEADER.format("binary_compressed").replace("POINTS 2", f"POINTS {many}")
+    sizes = struct.pack("<II", 10, (many * 27) % 2**32)
+    (tmp_path / "a.pcd").write_bytes(
+        head.replace("WIDTH 2", f"WIDTH {many}").encode() + sizes + bytes(10)
+    )
+    with pytest.raises(CloudFileError, match=f"{many} points"):
         read_cloud(tmp_path / "a.pcd")
 
 

@@ -176,44 +176,42 @@ def test_lines_that_end_as_on_windows(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "message"),
+    ("old", "new", "named"),
     [
-        ("ply\n", "plx\n", "is not a PLY file: its first line is not 'ply'"),
-        ("end_header\n", "", "its header has no line 'end_header'"),
-        ("format ascii 1.0\n", "", "must have a line 'format' with ascii, binary_little_endian"),
-        ("format ascii 1.0", "format binary_pdp_endian 1.0", "line 2 of its header is not PLY"),
-        ("element vertex 2", "element vertex -2", "line 5 of its header is not PLY: 'element vertex -2'"),
-        ("element vertex 2", "element vertex 20", "is malformed|is cut off|are malformed"),
-        ("element vertex 2", "element vertex 999999999999", "is cut off: 999999999999 rows of 'vertex'"),
-        ("element vertex 2", "element point 2", "has no element 'vertex'"),
-        ("element face 2", "element vertex 2", "its header holds a name twice: vertex, vertex"),
-        ("property float nz", "property float nx", "its header holds a name twice: x, y, z"),
-        ("property float nz", "property half nz", "line 16 of its header is not PLY"),
-        ("property float nz", "property list float float nz", "line 16 of its header is not PLY"),
-        ("property float nz", "property list uchar float nz", "lists in element 'vertex' cannot be"),
-        ("property double x", "property double a", "has no columns x, y and z; it has: a, y, z"),
-        ("property float nz\n", "", "the first row of 'vertex' has 12 numbers, its header says 11"),
-        ("12000001.25", "twelve", "the rows of 'vertex' are malformed: .*twelve"),
-        ("4 3 4 0 0.25 -1", "4 3 4 0 0.25", "the rows of 'vertex' are malformed"),
-        ("1 2 3 4", "1 2 3.5 4", "property 'blue' holds what is no uchar"),
-        ("1 2 3 4", "1 2 nan 4", "property 'blue' holds what is no uchar"),
-        ("1 2 3 4", "1 2 300 4", "property 'blue' holds what is no uchar"),
+        ("ply\n", "plx\n", "'ply'"),
+        ("end_header\n", "", "end_header"),
+        ("format ascii 1.0\n", "", "'format'"),
+        ("format ascii 1.0", "format binary_pdp_endian 1.0", "line 2"),
+        ("element vertex 2", "element vertex -2", "line 5"),
+        ("element vertex 2", "element vertex 20", "malformed|cut off"),
+        ("element vertex 2", "element vertex 999999999999", "cut off: 999999999999 rows"),
+        ("element vertex 2", "element point 2", "'vertex'"),
+        ("element face 2", "element vertex 2", "twice"),
+        ("property float nz", "property float nx", "twice"),
+        ("property float nz", "property half nz", "line 16"),
+        ("property float nz", "property list float float nz", "line 16"),
+        ("property float nz", "property list uchar float nz", "'vertex'"),
+        ("property double x", "property double a", "x, y and z"),
+        ("property float nz\n", "", "12 numbers"),
+        ("12000001.25", "twelve", "twelve"),
+        ("4 3 4 0 0.25 -1", "4 3 4 0 0.25", "malformed"),
+        ("1 2 3 4", "1 2 3.5 4", "'blue'"),
+        ("1 2 3 4", "1 2 nan 4", "'blue'"),
+        ("1 2 3 4", "1 2 300 4", "'blue'"),
     ],
 )  # fmt: skip
-def test_malformed_text_is_refused(tmp_path, old, new, message):
-    path = tmp_path / "a.ply"
+def test_malformed_text_is_refused(tmp_path, old, new, named):
     assert old in TEXT
-    path.write_text(TEXT.replace(old, new, 1))
-    with pytest.raises(CloudFileError, match=message) as caught:
-        read_cloud(path)
-    assert str(caught.value).startswith(str(path))
+    (tmp_path / "a.ply").write_text(TEXT.replace(old, new, 1))
+    with pytest.raises(CloudFileError, match=rf"a\.ply.*({named})"):
+        read_cloud(tmp_path / "a.ply")
 
 
 def test_text_that_is_cut_off_is_refused(tmp_path):
     at = TEXT.index("12000001.25")
     text = TEXT[:at].replace("element face 2", "element face 0")
     (tmp_path / "a.ply").write_text(text.replace("12000000.125 2", "12000000.1250000 2"))
-    with pytest.raises(CloudFileError, match="is cut off: 1 of 2 rows of 'vertex' are there"):
+    with pytest.raises(CloudFileError, match="cut off: 1 of 2 rows"):
         read_cloud(tmp_path / "a.ply")
 
 
@@ -231,23 +229,23 @@ def test_a_list_that_goes_beyond_the_end_is_refused(tmp_path):
     three, many = struct.pack("<B3i", 3, 0, 1, 1), struct.pack("<B3i", 250, 0, 1, 1)
     data = binary("<", faces_first=True).replace(three, many)
     (tmp_path / "a.ply").write_bytes(data)
-    with pytest.raises(
-        CloudFileError, match="is cut off or damaged in 'face': a list of length 250"
-    ):
+    with pytest.raises(CloudFileError, match="'face'.*length 250"):
         read_cloud(tmp_path / "a.ply")
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "message"),
+    ("old", "new", "named"),
     [
-        ("vertex_indices", "corners", "has no element 'face' with a list 'vertex_indices'"),
-        ("3 0 1 1 9", "3 0 1 5 9", "has faces of vertices beyond its 2"),
-        ("3 0 1 1 9", "3 0 1 9", "row 1 of 'face' is malformed"),
-        ("4 0 1 1 0 8", "4 0 1 x 0 8", "row 2 of 'face' is malformed"),
-        ("4 0 1 1 0 8\n", "", "is cut off: 1 of 2 rows of 'face' are there"),
+        ("vertex_indices", "corners", "'vertex_indices'"),
+        ("3 0 1 1 9", "3 0 1 5 9", "beyond its 2"),
+        ("3 0 1 1 9", "3 0 1 9", "row 1 of 'face'"),
+        ("3 0 1 1 9", "3 0 1 1 9 9", "row 1 of 'face'"),
+        ("3 0 1 1 9", "-3 0 1 1 9", "row 1 of 'face'"),
+        ("4 0 1 1 0 8", "4 0 1 x 0 8", "row 2 of 'face'"),
+        ("4 0 1 1 0 8\n", "", "1 of 2 rows"),
     ],
 )
-def test_malformed_faces_are_refused(tmp_path, old, new, message):
+def test_malformed_faces_are_refused(tmp_path, old, new, named):
     (tmp_path / "a.ply").write_text(TEXT.replace(old, new))
-    with pytest.raises(CloudFileError, match=message):
+    with pytest.raises(CloudFileError, match=named):
         read_faces(tmp_path / "a.ply")

@@ -19,7 +19,6 @@ def write(path, text):
         "1 2 3\n4 5 6\n",
         "1,2,3\n4,5,6\n",
         "1;2;3\n4;5;6\n",
-        "1,0;2,0;3,0\n4;5;6\n",  # decimal commas
         "1\t2\t3\n4\t5\t6\n",
         "  1   2 \t 3 \n\n\n 4 5 6",
         "1, 2, 3,\n4, 5, 6,\n",
@@ -72,7 +71,7 @@ def test_names_that_are_given(tmp_path):
     path = write(tmp_path / "a.txt", "7 1 2 3\n8 4 5 6\n")
     scene = read_cloud(path, columns=["label", "x", "y", "z"])
     assert scene.coord.tolist() == [[1, 2, 3], [4, 5, 6]] and scene["segment"].tolist() == [7, 8]
-    with pytest.raises(CloudFileError, match="has 4 columns, the names given are x, y, z"):
+    with pytest.raises(CloudFileError, match="4 columns"):
         read_cloud(path, columns=["x", "y", "z"])
 
 
@@ -123,19 +122,19 @@ def test_no_points(tmp_path, text):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "named"),
     [
-        ("x y\n1 2 3\n", "line 1 names 2 columns, the first point has 3 values"),
-        ("x y y\n1 2 3\n", "line 1 names a column twice, the first point has 3 values"),
-        ("dear reader\nthis is a letter\n1 2 3", "line 2 holds no numbers: 'this is a letter'"),
-        ("1 2\n3 4\n", "has 2 numbers a line; a point needs at least x, y and z"),
-        ("1 2 3\n4 5\n", "is malformed: .*row 2"),
-        ("1 2 3\n4 five 6\n", "is malformed: .*five"),
-        ("a b c\n1 2 3\n", "has no columns x, y and z; it has: a, b, c"),
-        ("1" * 200_000, "line 1 is too long"),
+        ("x y\n1 2 3\n", "line 1 names 2"),
+        ("x y y\n1 2 3\n", "twice"),
+        ("dear reader\nthis is a letter\n1 2 3", "line 2"),
+        ("1 2\n3 4\n", "x, y and z"),
+        ("1 2 3\n4 5\n", "row 2"),
+        ("1 2 3\n4 five 6\n", "five"),
+        ("1,5;2,5;3,5\n", "1,5"),
+        ("a b c\n1 2 3\n", "x, y and z"),
+        ("1" * 200_000, "line 1"),
     ],
 )
-def test_what_is_no_cloud_is_refused(tmp_path, text, message):
-    with pytest.raises(CloudFileError, match=message) as caught:
+def test_what_is_no_cloud_is_refused(tmp_path, text, named):
+    with pytest.raises(CloudFileError, match=rf"a\.txt.*{named}"):
         read_cloud(write(tmp_path / "a.txt", text))
-    assert str(tmp_path / "a.txt") in str(caught.value)

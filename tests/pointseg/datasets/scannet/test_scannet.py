@@ -239,7 +239,7 @@ def test_submissions_hold_the_raw_id_of_each_vertex(tmp_path: Path) -> None:
 
 def test_a_mesh_with_large_faces_numbers_is_refused(tmp_path: Path) -> None:
     write_mesh(tmp_path / "a_vh_clean_2.ply", faces=np.array([[0, 1, 99]]))
-    from pointseg.files.ply_lists import read_faces
+    from pointseg.files import read_faces
 
     with pytest.raises(CloudFileError, match="faces of vertices beyond"):
         read_faces(tmp_path / "a_vh_clean_2.ply")
