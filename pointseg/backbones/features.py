@@ -1,4 +1,4 @@
-"""What a 3D backbone promises: features of every point, and of every coarser level."""
+"""The interface of a 3D backbone: features of every point, and of every coarser level."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from pointseg.backbones.image_injection import ImagePooling, check_images
 from pointseg.cloud import Cloud
 
 
@@ -20,32 +21,35 @@ class Level:
     offset: Tensor
     """(B,) cumulative counts."""
     feat: Tensor
-    """(M, C) what the decoder made of it; at the coarsest level, the encoder."""
+    """(M, C) output of the decoder at this level; at the coarsest level, of the encoder."""
     parent: Tensor | None
-    """(M,) row of each site in the next coarser level; None at the coarsest. What is known per point,
-    such as features of images, is pooled along it."""
+    """(M,) row of each point in the next coarser level; None at the coarsest. Features of images and
+    other values per point are pooled along it."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """What a backbone makes of a batch of clouds."""
+    """The output of a backbone for a batch of clouds."""
 
     feat: Tensor
-    """(N, C) per point."""
+    """(N, C) features of each point."""
     levels: tuple[Level, ...]
-    """The finest first, whose ``feat`` is that of the points; the bottleneck last."""
+    """All resolutions: the finest first, whose ``feat`` is that of the points; the bottleneck last."""
 
 
 class Backbone(nn.Module):
-    """A network that reads a batch of clouds; what its subclasses state about themselves."""
+    """A network that reads a batch of clouds."""
 
     in_channels: int
+    """Channels of ``Cloud.feat``."""
     out_channels: int
-    """Of ``Features.feat``."""
+    """Channels of ``Features.feat``."""
     level_channels: tuple[int, ...]
-    """Of ``Features.levels``, the finest first."""
+    """Channels of each of ``Features.levels``, the finest first."""
     image_channels: int | None = None
-    """Of the features of images that it is given with each cloud; None: it takes none."""
+    """Channels of the image features that are given with each cloud; None: it takes none."""
+    image_pooling: ImagePooling = "max"
+    """How image features are pooled to coarser levels."""
 
     def forward(
         self, cloud: Cloud, image_feat: Tensor | None = None, image_seen: Tensor | None = None
@@ -54,8 +58,30 @@ class Backbone(nn.Module):
 
         Args:
             cloud: N points.
-            image_feat: (N, image_channels) what images show at each point, 0 where none does; given
-                where, and only where, the network takes it.
-            image_seen: (N,) bool, whether one does; needed for masked pooling.
+            image_feat: (N, image_channels) image feature of each point, 0 where no image shows it;
+                required if, and only if, ``image_channels`` is set. It is pooled along with the points
+                and added at each level of the decoder.
+            image_seen: (N,) bool, whether an image shows the point; needed for masked pooling.
+
+        Raises:
+            ValueError: channels that do not fit; image features missing or not taken; coordinates that
+                the network cannot hold.
         """
         raise NotImplementedError
+
+    def check_input(
+        self, cloud: Cloud, image_feat: Tensor | None, image_seen: Tensor | None
+    ) -> None:
+        """Refuse what ``forward`` does not take.
+
+        Raises:
+            ValueError: other channels than the network reads; image features missing or not taken.
+        """
+        name = type(self).__name__
+        if cloud.feat.shape[1:] != (self.in_channels,):
+            raise ValueError(
+                f"{name}: the cloud's 'feat' must be (N, {self.in_channels}), got {tuple(cloud.feat.shape)}"
+            )
+        check_images(
+            name, len(cloud), self.image_channels, self.image_pooling, image_feat, image_seen
+        )

@@ -1,6 +1,6 @@
-"""Features of images on their way through a backbone: pooled from level to level, and injected in the decoder.
+"""Image features in a backbone: pooled from level to level, and injected into the decoder.
 
-Source: Abou Zeid 2025, arXiv:2503.18944, section 3.2; sections 2.7 and 2.8 of the method's description.
+Source: DITR (Knaebel 2025, arXiv:2503.18944), section 3.2.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from pointseg.ops.linear import Linear
 from pointseg.ops.pooling import Segments
 
 ImagePooling = Literal["max", "masked_max", "masked_mean"]
-"""max: over all points of a cell, the zeros of unseen ones among them, as the reference does. masked_max and
-masked_mean: over the seen points alone."""
+"""max: over all points of a cell, including the zeros of points that no image shows, as the reference does.
+masked_max and masked_mean: over the points that an image shows."""
 
 
 class ImageBranch(nn.Sequential):
-    """What a decoder level makes of the image features of its points: (N, image_channels) -> (N, C).
+    """Projects image features to the width of a decoder level: (N, image_channels) -> (N, C).
 
-    The numbers 1 and 2 of the linear layer and its normalisation are DITR's names of them.
+    The linear layer and its normalisation are numbers 1 and 2, as in DITR's checkpoints.
     """
 
     def __init__(self, image_channels: int, channels: int, drop: float) -> None:
@@ -48,8 +48,8 @@ def pool_images(
     """Image features of the points, and of the cells of all coarser levels.
 
     Args:
-        feat: (N, C) what images show at each point; 0, or one learned vector, where none does.
-        seen: (N,) whether one does; the masked poolings need it.
+        feat: (N, C) image feature of each point; 0, or one learned vector, where no image shows it.
+        seen: (N,) whether an image shows the point; the masked poolings need it.
         cells: in which cell of the next level each row of a level is; as many as coarser levels.
         pooling: how the rows of a cell become one. A masked pooling gives a cell without seen rows
             what its unseen rows have, and it is unseen on the next level too.
@@ -83,11 +83,7 @@ def _pool_seen(
 
 
 def check_pooling(who: str, pooling: str) -> None:
-    """Refuse what is no way of pooling.
-
-    Raises:
-        ValueError: an unknown one.
-    """
+    """Refuse an unknown ``ImagePooling`` with a ValueError that names ``who``."""
     if pooling not in get_args(ImagePooling):
         raise ValueError(
             f"{who}: 'image_pooling' must be {', '.join(get_args(ImagePooling))}, got {pooling!r}"

@@ -11,7 +11,6 @@ from pointseg.backbones.features import Backbone, Features, Level
 from pointseg.backbones.image_injection import (
     ImageBranch,
     ImagePooling,
-    check_images,
     check_pooling,
     pool_images,
 )
@@ -54,7 +53,7 @@ class MinkUNet(Backbone):
             layers: residual blocks of each of them.
             image_channels: of image features given with each cloud; None: it takes none.
             image_drop: probability with which a point's image features are dropped in training.
-            image_pooling: how they go to coarser levels, see ``image_pooling.ImagePooling``.
+            image_pooling: how they are pooled to coarser levels, see ``ImagePooling``.
 
         Raises:
             ValueError: ``channels`` and ``layers`` that are not equally long and even, an unknown pooling.
@@ -100,31 +99,8 @@ class MinkUNet(Backbone):
     def forward(
         self, cloud: Cloud, image_feat: Tensor | None = None, image_seen: Tensor | None = None
     ) -> Features:
-        """Features of the points, and the decoder's of every level.
-
-        Args:
-            cloud: a batch without two points in one voxel; ``feat`` (N, in_channels).
-            image_feat: (N, image_channels) what images show at each point, 0 where none does; pooled
-                along with the voxels and added to each skip connection.
-            image_seen: (N,) bool, whether one does; needed for masked pooling.
-
-        Raises:
-            ValueError: other features than the network reads, image features where none are taken or
-                none where they are, or points that share a voxel.
-        """
-        if cloud.feat.shape[1:] != (self.in_channels,):
-            raise ValueError(
-                f"MinkUNet: the cloud's 'feat' must be (N, {self.in_channels}), "
-                f"got {tuple(cloud.feat.shape)}"
-            )
-        check_images(
-            "MinkUNet",
-            len(cloud),
-            self.image_channels,
-            self.image_pooling,
-            image_feat,
-            image_seen,
-        )
+        """Features of the points and of all levels; see ``Backbone.forward``."""
+        self.check_input(cloud, image_feat, image_seen)
         grid, order = Grid(cloud.grid_coord, cloud.batch).sorted()
         grids = [grid]
         # The stem alone has a kernel of 125 offsets; on a grid of its own its map goes when it is done.

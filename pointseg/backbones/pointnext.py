@@ -6,7 +6,7 @@
                       |                               |
                       +-> ...  abstraction -> residuals
 
-Source: Qian 2022, arXiv:2206.04670, section 3 and figure 2. Differs: levels are thinned by a grid
+Source: Qian 2022, arXiv:2206.04670, section 3 and figure 2. Differs: levels are subsampled by a grid
 unless ``subsampling`` says otherwise, of a full ball the nearest points are taken, and coordinates
 enter only as steps between points.
 """
@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from pointseg.backbones.features import Backbone, Features, Level
 from pointseg.backbones.image_injection import (
     ImagePooling,
-    check_images,
     check_pooling,
     pool_images,
 )
@@ -89,7 +88,7 @@ class PointNeXt(Backbone):
             subsampling: grid (linear in points), or farthest (the paper's; quadratic, for small clouds).
             image_channels: of image features given with each cloud; None: it takes none.
             image_drop: probability with which a point's image features are dropped in training.
-            image_pooling: how they go to coarser levels, see ``image_pooling.ImagePooling``.
+            image_pooling: how they are pooled to coarser levels, see ``ImagePooling``.
 
         Raises:
             ValueError: values that do not fit.
@@ -121,30 +120,12 @@ class PointNeXt(Backbone):
     def forward(
         self, cloud: Cloud, image_feat: Tensor | None = None, image_seen: Tensor | None = None
     ) -> Features:
-        """Features of the points and of all levels.
+        """Features of the points and of all levels; see ``Backbone.forward``.
 
         A coarser level holds some of the points of the finer one; the ``parent`` of a point is the
         coarse point nearest to it, and ``grid_coord`` counts cells of the level.
-
-        Args:
-            cloud: N points.
-            image_feat: (N, image_channels) what images show at each point, 0 where none does; pooled
-                over the children of a parent and added in each propagation.
-            image_seen: (N,) bool, whether one does; needed for masked pooling.
-
-        Raises:
-            ValueError: channels that do not fit; image features where none are taken, or none where
-                they are; negative voxels or coordinates that are not finite.
         """
-        self._check_input(cloud)
-        check_images(
-            "PointNeXt",
-            len(cloud),
-            self.image_channels,
-            self.image_pooling,
-            image_feat,
-            image_seen,
-        )
+        self.check_input(cloud, image_feat, image_seen)
         # Sorted by voxel, points near each other are near in memory, and nothing depends on their order.
         order = torch.argsort(voxel_keys(cloud.grid_coord, cloud.batch), stable=True)
         back = torch.empty_like(order)
@@ -222,13 +203,6 @@ class PointNeXt(Backbone):
         if any(n < 1 or (square and isqrt(n) ** 2 != n) for n in self.strides):
             kind = "square numbers (1, 4, 9, ...), for a grid," if square else ">= 1"
             raise ValueError(f"PointNeXt: 'strides' must be {kind}, got {list(self.strides)}")
-
-    def _check_input(self, cloud: Cloud) -> None:
-        if cloud.feat.shape[1:] != (self.in_channels,):
-            raise ValueError(
-                f"PointNeXt: the cloud's 'feat' must be (N, {self.in_channels}), got "
-                f"{tuple(cloud.feat.shape)}"
-            )
 
 
 class Stage(nn.Module):

@@ -6,9 +6,9 @@
                               |                    |
                               +-> ...  blocks -----+
 
-Source: Wu 2024, arXiv:2312.10035, from its text and published configurations. Parameters bear
+Source: Wu 2024, arXiv:2312.10035, from its text and published configurations. Parameters have
 Pointcept's names and shapes, so that its checkpoints load. Features of images are added on the way
-up, as DITR does (Abou Zeid 2025, arXiv:2503.18944, section 3.2).
+up, as DITR does (Knaebel 2025, arXiv:2503.18944, section 3.2).
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from pointseg.backbones.features import Backbone, Features, Level
 from pointseg.backbones.image_injection import (
     ImagePooling,
-    check_images,
     check_pooling,
     pool_images,
 )
@@ -71,7 +70,7 @@ class PointTransformerV3(Backbone):
 
         Args:
             in_channels: of ``Cloud.feat``.
-            order: curves, of ``curves.ORDERS``, which the blocks of a stage go along in turn.
+            order: curves, of ``space_filling_curves.ORDERS``, which the blocks of a stage go along in turn.
             stride: voxels per cell along each axis, a power of two, between each stage and the next.
             enc_depths: blocks of each encoder stage, the finest first. So are all lists.
             enc_channels: of each encoder stage.
@@ -98,7 +97,7 @@ class PointTransformerV3(Backbone):
             upcast_softmax: see there.
             image_channels: of image features given with each cloud; None: it takes none.
             image_drop: probability with which a point's image features are dropped in training.
-            image_pooling: how they go to coarser levels, see ``image_pooling.ImagePooling``.
+            image_pooling: how they are pooled to coarser levels, see ``ImagePooling``.
 
         Raises:
             ValueError: lists of other lengths, or values that do not fit.
@@ -155,27 +154,8 @@ class PointTransformerV3(Backbone):
     def forward(
         self, cloud: Cloud, image_feat: Tensor | None = None, image_seen: Tensor | None = None
     ) -> Features:
-        """Features of the points and of all levels.
-
-        Args:
-            cloud: N points, each in a voxel of its own.
-            image_feat: (N, image_channels) what images show at each point, 0 where none does; pooled
-                along with the points and added at each decoder stage.
-            image_seen: (N,) bool, whether one does; needed for masked pooling.
-
-        Raises:
-            ValueError: channels that do not fit; image features where none are taken, or none where
-                they are; a voxel that holds two points of a cloud.
-        """
-        self._check_input(cloud)
-        check_images(
-            "PointTransformerV3",
-            len(cloud),
-            self.image_channels,
-            self.image_pooling,
-            image_feat,
-            image_seen,
-        )
+        """Features of the points and of all levels; see ``Backbone.forward``."""
+        self.check_input(cloud, image_feat, image_seen)
         sites, cells = self._resolutions(cloud)
         images: list[Tensor] = []
         if image_feat is not None:
@@ -242,13 +222,6 @@ class PointTransformerV3(Backbone):
         if any(stride < 1 or stride & (stride - 1) for stride in self.stride):
             raise ValueError(
                 f"PointTransformerV3: 'stride' must be powers of two, got {list(self.stride)}"
-            )
-
-    def _check_input(self, cloud: Cloud) -> None:
-        if cloud.feat.shape[1] != self.in_channels:
-            raise ValueError(
-                f"PointTransformerV3: 'feat' must have {self.in_channels} channels, got "
-                f"{cloud.feat.shape[1]}"
             )
 
 

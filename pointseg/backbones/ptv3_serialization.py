@@ -13,7 +13,7 @@ from pointseg.cloud import Cloud
 from pointseg.ops.attention import Windows
 from pointseg.ops.grid import Grid
 from pointseg.ops.pooling import Segments, pool_cells
-from pointseg.ops.space_filling_curves import MAX_DEPTH, encode_orders
+from pointseg.ops.space_filling_curves import MAX_DEPTH, encode
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Sites:
 
         Args:
             cloud: N points.
-            orders: names of curves, of ``curves.ORDERS``.
+            orders: names of curves, of ``space_filling_curves.ORDERS``.
             sequence: in which they are gone along.
 
         Raises:
@@ -60,7 +60,7 @@ class Sites:
                 f"{int(cloud.grid_coord.max())}: use a larger voxel, or crop"
             )
         batch = cloud.batch
-        codes = encode_orders(cloud.grid_coord, batch, depth, orders).unbind(0)
+        codes = encode(cloud.grid_coord, batch, depth, orders).unbind(0)
         return cls(
             coord=cloud.coord,
             grid_coord=cloud.grid_coord,

@@ -59,18 +59,26 @@ class Segments:
         return self.starts.diff()
 
     def reduce(self, values: Tensor, reduction: Reduction) -> Tensor:
-        """One row per segment, as ``segment_reduce``.
+        """Reduce the rows of each segment to one.
+
+        Args:
+            values: (N, C) floating point.
+            reduction: "max", "mean" or "sum". Sums are taken in float32 at least. The gradient of a
+                maximum is shared evenly among the rows that reach it.
+
+        Returns:
+            (M, C) in the type of ``values``; 0 for segments without rows.
 
         Raises:
             ValueError: an unknown reduction, or another number of rows.
         """
         if reduction not in get_args(Reduction):
             raise ValueError(
-                f"segment_reduce: 'reduction' must be max, mean or sum, got {reduction!r}"
+                f"Segments.reduce: 'reduction' must be max, mean or sum, got {reduction!r}"
             )
         if values.dim() != 2 or len(values) != len(self.index):
             raise ValueError(
-                f"segment_reduce: 'values' must be ({len(self.index)}, C), got {tuple(values.shape)}"
+                f"Segments.reduce: 'values' must be ({len(self.index)}, C), got {tuple(values.shape)}"
             )
         return _Reduce.apply(values, self, reduction)  # type: ignore[no-any-return]
 
@@ -84,25 +92,6 @@ class Segments:
             (N, C); its gradient is summed over each segment.
         """
         return _Spread.apply(values, self)  # type: ignore[no-any-return]
-
-
-def segment_reduce(values: Tensor, index: Tensor, count: int, reduction: Reduction) -> Tensor:
-    """Reduce rows that share a segment to one.
-
-    Args:
-        values: (N, C) floating point.
-        index: (N,) int64 segment of each row, in 0 to count - 1, in any order.
-        count: number of segments M.
-        reduction: "max", "mean" or "sum". Sums are taken in float32 at least. The gradient of a
-            maximum is shared evenly among the rows that reach it.
-
-    Returns:
-        (M, C) in the type of ``values``; 0 for segments without rows.
-
-    Raises:
-        ValueError: an unknown reduction, lengths that differ, a segment out of range.
-    """
-    return Segments.of(index, count).reduce(values, reduction)
 
 
 @dataclass(frozen=True)
@@ -127,7 +116,7 @@ def pool_cells(
     A cell is a run of voxels along every curve, so the cells need no sorting of their own.
 
     Args:
-        codes: along each curve, (N,) int64 each, as of ``curves.encode``; all different.
+        codes: along each curve, (N,) int64 each, as of ``space_filling_curves.encode``; all different.
         orders: voxels sorted along each curve, (N,) int64 each.
         halvings: of the cube that are dropped; 0 keeps the voxels and numbers them along the curve.
         first: along which curve the cells are numbered.

@@ -22,17 +22,17 @@ MAX_DEPTH = 16
 _LEVELS = 3  # halvings per look-up: 9 bits at a time keep the tables within the first-level cache
 
 
-def encode(grid_coord: Tensor, batch: Tensor, depth: int, order: str) -> Tensor:
-    """The place of each voxel along a curve, all voxels of a cloud before those of the next.
+def encode(grid_coord: Tensor, batch: Tensor, depth: int, orders: Sequence[str] = ORDERS) -> Tensor:
+    """The place of each voxel along several curves, all voxels of a cloud before those of the next.
 
     Args:
         grid_coord: (N, 3) int64 voxel coordinates, in 0 to 2^depth - 1.
         batch: (N,) int64 number of the cloud that each voxel is of.
         depth: halvings of the cube, 0 to 16.
-        order: one of ``ORDERS``.
+        orders: the O curves, of ``ORDERS``; they share most of the work.
 
     Returns:
-        (N,) int64: ``batch << 3 * depth | code``.
+        (O, N) int64: ``batch << 3 * depth | code``.
 
     Raises:
         ValueError: an unknown order; a depth, coordinates or batch numbers that do not fit.
@@ -40,22 +40,11 @@ def encode(grid_coord: Tensor, batch: Tensor, depth: int, order: str) -> Tensor:
     Source: Skilling 2004, AIP Conf. Proc. 707, 381 (Hilbert); bit and axis order as Point
     Transformer V3, arXiv:2312.10035.
     """
-    return encode_orders(grid_coord, batch, depth, (order,))[0]
-
-
-def encode_orders(
-    grid_coord: Tensor, batch: Tensor, depth: int, orders: Sequence[str] = ORDERS
-) -> Tensor:
-    """``encode`` along several curves at once, which share most of the work.
-
-    Returns:
-        (O, N) int64, a row for each of the O orders.
-
-    Raises:
-        ValueError: as ``encode``.
-    """
     for order in orders:
-        _check_order(order)
+        if order not in ORDERS:
+            raise ValueError(f"encode: 'orders' must be of {', '.join(ORDERS)}, got {order!r}")
+    if not 0 <= depth <= MAX_DEPTH:
+        raise ValueError(f"encode: 'depth' must be 0 to {MAX_DEPTH}, got {depth}")
     if grid_coord.dim() != 2 or grid_coord.shape[1] != 3 or grid_coord.dtype != torch.int64:
         raise ValueError(
             f"encode: 'grid_coord' must be (N, 3) int64, got {tuple(grid_coord.shape)} {grid_coord.dtype}"
@@ -68,46 +57,11 @@ def encode_orders(
     for order in orders:
         curve, trans, _ = order.partition("-trans")
         code = interleaved[trans]
-        codes.append(above | (_walk(code, depth, "encode") if curve == "hilbert" else code))
+        codes.append(above | (_along_hilbert(code, depth) if curve == "hilbert" else code))
     return torch.stack(codes)
 
 
-def decode(code: Tensor, depth: int, order: str) -> tuple[Tensor, Tensor]:
-    """The voxels at places along a curve; the inverse of ``encode``.
-
-    Args:
-        code: (N,) int64.
-        depth: halvings of the cube, 0 to 16.
-        order: one of ``ORDERS``.
-
-    Returns:
-        (N, 3) int64 voxel coordinates and (N,) int64 batch numbers.
-
-    Raises:
-        ValueError: an unknown order, or a depth out of range.
-    """
-    _check_order(order)
-    _check_depth(depth)
-    batch = code >> 3 * depth
-    code = code & ((1 << 3 * depth) - 1)
-    if order.startswith("hilbert"):
-        code = _walk(code, depth, "decode")
-    x, y, z = (_gather_bits(code >> shift, depth) for shift in (2, 1, 0))
-    return torch.stack((y, x, z) if order.endswith("trans") else (x, y, z), 1), batch
-
-
-def _check_order(order: str) -> None:
-    if order not in ORDERS:
-        raise ValueError(f"curves: 'order' must be one of {', '.join(ORDERS)}, got {order!r}")
-
-
-def _check_depth(depth: int) -> None:
-    if not 0 <= depth <= MAX_DEPTH:
-        raise ValueError(f"curves: 'depth' must be 0 to {MAX_DEPTH}, got {depth}")
-
-
 def _check_fits(grid_coord: Tensor, batch: Tensor, depth: int) -> None:
-    _check_depth(depth)
     if not len(grid_coord):
         return
     low, high = (int(bound) for bound in grid_coord.aminmax())
@@ -130,21 +84,13 @@ def _spread(values: Tensor, depth: int) -> Tensor:
     return spread | table.index_select(0, values >> 8) << 24 if depth > 8 else spread
 
 
-def _gather_bits(values: Tensor, depth: int) -> Tensor:
-    """Bit 3 i of each number moves to bit i; the other bits are dropped."""
-    table, gathered = _gather_table(values.device), torch.zeros_like(values)
-    for level in range(0, depth, _LEVELS):
-        gathered |= table.index_select(0, values >> 3 * level & 511) << level
-    return gathered
-
-
-def _walk(code: Tensor, depth: int, direction: str) -> Tensor:
-    """Go down the halvings of the cube, translating three bits each.
+def _along_hilbert(code: Tensor, depth: int) -> Tensor:
+    """From places along the z curve to those along Hilbert's, going down the halvings of the cube.
 
     A state says how the curve lies in the current cell. Entries of the tables are
     ``next state << 3 * levels | bits``.
     """
-    tables = _tables(direction, code.device)
+    tables = _tables(code.device)
     walked = torch.zeros_like(code)
     state = torch.zeros_like(code)
     below = depth
@@ -167,21 +113,10 @@ def _spread_table(device: torch.device) -> Tensor:
 
 
 @lru_cache(maxsize=8)
-def _gather_table(device: torch.device) -> Tensor:
-    values = torch.arange(8**_LEVELS)
-    bits = ((values >> 3 * i & 1) << i for i in range(_LEVELS))
-    return sum(bits, torch.zeros_like(values)).to(device)
-
-
-@lru_cache(maxsize=16)
-def _tables(direction: str, device: torch.device) -> tuple[Tensor, ...]:
-    """Translation of one, two and three halvings, flat; octants to digits ("encode") or back."""
+def _tables(device: torch.device) -> tuple[Tensor, ...]:
+    """Digits and next state for each state and octants of one, two and three halvings, flat."""
     states = _hilbert_states()
-    step = torch.zeros(len(states), 8, dtype=torch.int64)
-    for state, row in enumerate(states):
-        for octant, (digit, following) in enumerate(row):
-            read, written = (octant, digit) if direction == "encode" else (digit, octant)
-            step[state, read] = following << 3 | written
+    step = torch.tensor([[following << 3 | digit for digit, following in row] for row in states])
     tables = [step.flatten()]
     for levels in range(1, _LEVELS):
         # one halving, then as many as the last table translates

@@ -14,7 +14,7 @@ from pointseg.scene import Scene
 
 MAX_CELLS = 2**16
 """Cells along each axis that a network's grid can have: curve codes take 16 bits of each."""
-_MAX_CELLS_THINNED = 2**21  # three of these still make one 63-bit number
+_MAX_CELLS_DOWNSAMPLED = 2**21  # three of these still make one 63-bit number
 
 AXES = "xyz"
 
@@ -51,11 +51,15 @@ class Voxels:
 
 
 class Fragments(Sequence[NDArray[np.int64]]):
-    """Samples of a cloud, one point per voxel each, that together hold every point (section 2.13).
+    """Samples of a cloud with one point per voxel, which together hold every point.
 
     Fragment k holds point k mod n of every voxel with n points: (M,) indices, in the order of the
     voxels, made when asked for. There are as many fragments as the fullest voxel has points, or
-    ``limit`` if that is fewer.
+    ``limit`` if that is fewer: a voxel with thousands of points (say, the missing returns of a
+    scanner, all at the origin) would else ask for thousands of passes over the whole cloud. Points in
+    no fragment take the scores of their ``representative_index``.
+
+    Source: the test protocol of Point Transformer V3, arXiv:2312.10035.
     """
 
     def __init__(self, voxels: Voxels, *, limit: int | None = None) -> None:
@@ -80,17 +84,17 @@ class Fragments(Sequence[NDArray[np.int64]]):
 
     @property
     def representative_index(self) -> NDArray[np.int64]:
-        """(N,) the point of the same voxel whose scores each point takes, always one of a fragment.
+        """(N,) for each point the point of its voxel whose scores it takes, which is in some fragment.
 
-        A point stands for itself, except that with L fragments the points after the first L of a
-        voxel are stood for by these, in turn: ``scores[fragments.representative_index]`` has scores everywhere.
+        That is the point itself, except that with L fragments the points after the first L of a voxel
+        take those of these L in turn: ``scores[fragments.representative_index]`` has a row for each.
         """
         voxels = self.voxels
         starts = np.repeat(voxels.starts, voxels.counts)
         rank = np.arange(len(voxels.order)) - starts
-        standing = np.empty_like(voxels.order)
-        standing[voxels.order] = voxels.order[starts + rank % self._count]
-        return standing
+        index = np.empty_like(voxels.order)
+        index[voxels.order] = voxels.order[starts + rank % self._count]
+        return index
 
 
 def voxelize(coord: NDArray[np.floating[Any]], size_m: float) -> Voxels:
@@ -110,48 +114,20 @@ def voxelize(coord: NDArray[np.floating[Any]], size_m: float) -> Voxels:
     return _voxelize(coord, size_m, MAX_CELLS)
 
 
-def sample_random(scene: Scene, size_m: float, rng: np.random.Generator) -> Scene:
-    """One random point of each voxel, with all its fields and its ``grid_coord``.
-
-    Raises:
-        ValueError: as :func:`voxelize`.
-    """
-    voxels = voxelize(scene.coord, size_m)
-    return scene.select(voxels.random(rng)).with_fields(grid_coord=voxels.grid_coord)
-
-
-def fragments(
-    coord: NDArray[np.floating[Any]], size_m: float, *, limit: int | None = None
-) -> Fragments:
-    """Samples with one point per voxel that together hold every point.
-
-    Args:
-        coord: (N, 3) metres.
-        size_m: edge of a voxel, metres.
-        limit: at most so many fragments, >= 1: a voxel with thousands of points (say, the missing
-            returns of a scanner, all at the origin) would else ask for thousands of passes over the
-            whole cloud. Points in none of them take the scores of their ``Fragments.representative_index``.
-
-    Raises:
-        ValueError: as :func:`voxelize`, or a limit below 1.
-    """
-    return Fragments(voxelize(coord, size_m), limit=limit)
-
-
 def voxel_downsample(scene: Scene, size_m: float) -> tuple[Scene, NDArray[np.int64]]:
-    """The first point of each voxel of a grid much finer than the network's, to bound work (section 2.13).
+    """The first point of each voxel of a grid much finer than the network's, to bound its work.
 
     Args:
         scene: N points.
         size_m: edge of a voxel, metres. Up to 2,097,152 occupied cells along an axis, however far apart.
 
     Returns:
-        M points; (N,) for each point of ``scene`` the row of the one that stands for it.
+        M points; (N,) for each point of ``scene`` the row of the point that represents it.
 
     Raises:
         ValueError: as :func:`voxelize`.
     """
-    voxels = _voxelize(scene.coord, size_m, _MAX_CELLS_THINNED, with_gaps=False)
+    voxels = _voxelize(scene.coord, size_m, _MAX_CELLS_DOWNSAMPLED, with_gaps=False)
     return scene.select(voxels.first), voxels.inverse
 
 

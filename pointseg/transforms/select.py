@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pointseg.ops.voxels import sample_random
+from pointseg.ops.voxels import voxelize
 from pointseg.scene import Scene
 
 
@@ -42,8 +42,13 @@ class GridSample:
             raise ValueError(f"GridSample: 'voxel_m' must be above 0 metres, got {self.voxel_m}")
 
     def __call__(self, scene: Scene, rng: np.random.Generator) -> Scene:
-        """As :func:`pointseg.ops.voxels.sample_random`."""
-        return sample_random(scene, self.voxel_m, rng)
+        """The sampled points.
+
+        Raises:
+            ValueError: as :func:`pointseg.ops.voxels.voxelize`.
+        """
+        voxels = voxelize(scene.coord, self.voxel_m)
+        return scene.select(voxels.random(rng)).with_fields(grid_coord=voxels.grid_coord)
 
 
 @dataclass(frozen=True, kw_only=True)

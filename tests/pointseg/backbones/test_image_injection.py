@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from pointseg.backbones import build_backbone
-from pointseg.backbones.image_injection import ImageBranch, check_images, pool_images
+from pointseg.backbones.image_injection import ImageBranch, pool_images
 from pointseg.ops.pooling import Segments
 from tests.pointseg.backbones.clouds import cloud, permuted
 from tests.pointseg.backbones.test_ptv3 import TINY
@@ -229,6 +229,9 @@ def test_half_precision(name):
     assert all(p.grad is None or p.grad.isfinite().all() for p in net.parameters())
 
 
+MASKED = {"image_channels": 3, "image_pooling": "masked_max"}
+
+
 @NAMES
 @pytest.mark.parametrize("count", [1, 2])
 def test_tiny_clouds(name, count):
@@ -237,22 +240,25 @@ def test_tiny_clouds(name, count):
 
 
 @NAMES
-def test_what_is_refused(name):
-    with pytest.raises(
-        ValueError, match="'image_pooling' must be max, masked_max, masked_mean, got"
-    ):
+@pytest.mark.parametrize(
+    ("config", "given", "named"),
+    [
+        ({}, lambda feat, seen: (feat, None), "'image_feat'"),
+        ({}, lambda feat, seen: (None, seen), "'image_seen'"),
+        (MASKED, lambda feat, seen: (), "'image_feat'"),
+        (MASKED, lambda feat, seen: (feat,), "'image_seen'"),
+        (MASKED, lambda feat, seen: (feat, seen.float()), "'image_seen'"),
+        (MASKED, lambda feat, seen: (feat, seen[:3]), "'image_seen'"),
+    ],
+)
+def test_what_is_refused(name, config, given, named):
+    with pytest.raises(ValueError, match=named):
+        network(name, **config)(cloud(), *given(*shown(170)))
+
+
+@NAMES
+def test_other_pooling_and_channels_are_refused(name):
+    with pytest.raises(ValueError, match="'image_pooling'"):
         network(name, image_pooling="min")
-    points, (feat, seen) = cloud(), shown(170)
-    with pytest.raises(ValueError, match=r"'image_feat' must be left out, got \(170, 3\)"):
-        network(name)(points, feat)
-    with pytest.raises(ValueError, match="'image_seen' must be left out"):
-        network(name)(points, None, seen)
-    net = network(name, image_channels=3, image_pooling="masked_max")
-    with pytest.raises(ValueError, match=r"'image_feat' must be \(170, 3\), got None"):
-        net(points)
-    with pytest.raises(ValueError, match=r"'image_seen' must be \(170,\) bool .* got none"):
-        net(points, feat)
-    with pytest.raises(ValueError, match=r"got \(170,\) torch.float32"):
-        net(points, feat, seen.float())
-    with pytest.raises(ValueError, match=r"got \(3,\) torch.bool"):
-        check_images("Net", 170, 3, "max", feat, seen[:3])
+    with pytest.raises(ValueError, match="'feat'"):
+        network(name)(cloud(channels=4))

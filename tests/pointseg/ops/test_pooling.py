@@ -6,12 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from pointseg.ops.pooling import Segments, pool_cells, segment_reduce
-from pointseg.ops.space_filling_curves import ORDERS, encode_orders
+from pointseg.ops.pooling import Segments, pool_cells
+from pointseg.ops.space_filling_curves import ORDERS, encode
 
 VALUES = torch.tensor([[1.0, -1.0], [2.0, -2.0], [4.0, -4.0], [2.0, -5.0]])
 INDEX = torch.tensor([2, 0, 2, 0])
 REDUCTIONS = ("max", "mean", "sum")
+
+
+def segment_reduce(values, index, count, reduction):
+    return Segments.of(index, count).reduce(values, reduction)
 
 
 def rows(count=60, channels=3, segments=7, seed=0):
@@ -122,17 +126,19 @@ def test_no_rows():
     )
 
 
-def test_what_is_refused():
-    with pytest.raises(ValueError, match="'reduction' must be max, mean or sum, got 'min'"):
-        segment_reduce(VALUES, INDEX, 3, "min")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"'values' must be \(4, C\)"):
-        segment_reduce(VALUES[:2], INDEX, 3, "sum")
-    with pytest.raises(ValueError, match="'index' must be in 0 to 1, got 0 to 2"):
-        segment_reduce(VALUES, INDEX, 2, "sum")
-    with pytest.raises(ValueError, match="'index' must be in 0 to 2, got -1"):
-        segment_reduce(VALUES, INDEX - 1, 3, "sum")
-    with pytest.raises(ValueError, match=r"must be \(N,\) int64"):
-        segment_reduce(VALUES, INDEX.float(), 3, "sum")
+@pytest.mark.parametrize(
+    ("values", "index", "count", "reduction", "named"),
+    [
+        (VALUES, INDEX, 3, "min", "'reduction'"),
+        (VALUES[:2], INDEX, 3, "sum", "'values'"),
+        (VALUES, INDEX, 2, "sum", "'index'"),
+        (VALUES, INDEX - 1, 3, "sum", "'index'"),
+        (VALUES, INDEX.float(), 3, "sum", "'index'"),
+    ],
+)
+def test_what_is_refused(values, index, count, reduction, named):
+    with pytest.raises(ValueError, match=named):
+        segment_reduce(values, index, count, reduction)
 
 
 def voxels(count, depth, seed=0):
@@ -147,7 +153,7 @@ def voxels(count, depth, seed=0):
 @pytest.mark.parametrize("halvings", [0, 1, 2])
 def test_cells_are_those_that_sorting_finds(halvings, first):
     coord, batch = voxels(300, 4)
-    codes = encode_orders(coord, batch, 4)
+    codes = encode(coord, batch, 4)
     pooled = pool_cells(
         codes, [torch.argsort(code) for code in codes], halvings=halvings, first=first
     )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pointseg.ops.voxels import MAX_CELLS, fragments, sample_random, voxel_downsample, voxelize
+from pointseg.ops.voxels import MAX_CELLS, Fragments, voxel_downsample, voxelize
 from pointseg.scene import Scene
+from pointseg.transforms import GridSample
 
 # Along x in voxels of 0.5 m: cells -1, -1, 0, 2; the second of them higher by one cell.
 POINTS = np.array(
@@ -17,6 +18,10 @@ POINTS = np.array(
 def cloud(count=500, seed=0, extent=2.0):
     rng = np.random.default_rng(seed)
     return (rng.random((count, 3)) * extent - extent / 2).astype(np.float32)
+
+
+def fragments(coord, size, limit=None):
+    return Fragments(voxelize(coord, size), limit=limit)
 
 
 def scene(coord):
@@ -97,15 +102,15 @@ def test_a_random_point_of_each_voxel_with_all_its_fields():
     coord = cloud()
     whole = scene(coord)
     voxels = voxelize(coord, 0.4)
-    sample = sample_random(whole, 0.4, np.random.default_rng(3))
+    sample = GridSample(voxel_m=0.4)(whole, np.random.default_rng(3))
     rows = sample["row"]
     np.testing.assert_array_equal(voxels.inverse[rows], np.arange(len(voxels)))
     np.testing.assert_array_equal(sample.coord, coord[rows])
     np.testing.assert_array_equal(sample["segment"], rows % 7)
     np.testing.assert_array_equal(sample["grid_coord"], voxels.grid_coord)
-    again = sample_random(whole, 0.4, np.random.default_rng(3))
+    again = GridSample(voxel_m=0.4)(whole, np.random.default_rng(3))
     np.testing.assert_array_equal(again["row"], rows)
-    other = sample_random(whole, 0.4, np.random.default_rng(4))
+    other = GridSample(voxel_m=0.4)(whole, np.random.default_rng(4))
     assert (other["row"] != rows).any()
 
 
@@ -140,24 +145,24 @@ def test_with_a_limit_every_point_has_scores_of_its_own_voxel(limit):
     voxels, parts = voxelize(coord, 0.4), fragments(coord, 0.4, limit=limit)
     assert len(parts) == min(limit, voxels.counts.max())
     predicted = set(np.concatenate(list(parts)))
-    standing = parts.representative_index
-    assert set(standing) == predicted
-    np.testing.assert_array_equal(voxels.inverse[standing], voxels.inverse)
+    index = parts.representative_index
+    assert set(index) == predicted
+    np.testing.assert_array_equal(voxels.inverse[index], voxels.inverse)
     mine = np.array(sorted(predicted))
-    np.testing.assert_array_equal(standing[mine], mine)
+    np.testing.assert_array_equal(index[mine], mine)
 
 
-def test_thinning_keeps_the_first_point_and_knows_whom_it_stands_for():
+def test_downsampling_keeps_the_first_point_of_each_voxel():
     coord = cloud()
-    thinned, inverse = voxel_downsample(scene(coord), 0.3)
+    sampled, inverse = voxel_downsample(scene(coord), 0.3)
     voxels = voxelize(coord, 0.3)
-    np.testing.assert_array_equal(thinned["row"], voxels.first)
+    np.testing.assert_array_equal(sampled["row"], voxels.first)
     np.testing.assert_array_equal(inverse, voxels.inverse)
-    assert (np.abs(thinned.coord[inverse] - coord) < 0.3 + 1e-6).all()
-    assert "grid_coord" not in thinned
+    assert (np.abs(sampled.coord[inverse] - coord) < 0.3 + 1e-6).all()
+    assert "grid_coord" not in sampled
 
 
-def test_thinning_takes_more_cells_than_a_network():
+def test_downsampling_takes_more_cells_than_a_network():
     coord = np.array([[0, 0, 0], [MAX_CELLS, 0, 0]], np.float32)
     assert len(voxel_downsample(scene(coord), 1.0)[0]) == 2
     with pytest.raises(ValueError, match="65,537 cells, at most 65,536"):
@@ -203,9 +208,9 @@ def test_missing_returns_at_the_origin_do_not_ask_for_a_pass_each(shared):
     parts = fragments(whole.coord, 0.05)
     assert len(parts) > 50_000  # made when asked for: this takes no memory
     assert len(fragments(whole.coord, 0.05, limit=8)) == 8
-    thinned, inverse = voxel_downsample(whole, 0.01)
-    assert len(fragments(thinned.coord, 0.05)) < 50
-    assert (np.abs(thinned.coord[inverse] - whole.coord) < 0.01 + 1e-5).all()
+    sampled, inverse = voxel_downsample(whole, 0.01)
+    assert len(fragments(sampled.coord, 0.05)) < 50
+    assert (np.abs(sampled.coord[inverse] - whole.coord) < 0.01 + 1e-5).all()
 
 
 def test_outliers_however_far_do_not_change_downsampling():
@@ -213,10 +218,10 @@ def test_outliers_however_far_do_not_change_downsampling():
     coord = rng.random((500, 3)).astype(np.float32)
     expected, inverse = voxel_downsample(scene(coord), 0.1)
     far = np.array([[3e8, 0.5, 0.5], [0.5, -3e30, 0.5], [-1e7, 2e7, 3e12]], np.float32)
-    found, standing = voxel_downsample(scene(np.concatenate([coord, far])), 0.1)
+    found, index = voxel_downsample(scene(np.concatenate([coord, far])), 0.1)
     assert len(found) == len(expected) + 3
     for one in range(500):  # the same points share a voxel as without them
-        assert found.coord[standing[one]].tolist() == expected.coord[inverse[one]].tolist()
-    assert found.coord[standing[500:]].tolist() == far.tolist()
+        assert found.coord[index[one]].tolist() == expected.coord[inverse[one]].tolist()
+    assert found.coord[index[500:]].tolist() == far.tolist()
     with pytest.raises(ValueError, match="at most 65,536 are possible"):
         voxelize(np.concatenate([coord, far]), 0.1)
