@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dinomed3d.runtime.atomic_files import new_file
 from pointseg.files.columns import COLOR, columns_of, names_labels
 from pointseg.files.errors import CloudFileError
 from pointseg.files.labels import Labels
