@@ -14,6 +14,7 @@ ADAPTERS = {
     "dinomed3d/training/plan.py",
     "dinomed3d/cli/doctor.py",
     "dinomed3d/inference/nnunet/plan.py",
+    "dinomed3d/inference/nnunet/sliding_window.py",
     "planners/explain.py",
     "planners/nnunet.py",
 }

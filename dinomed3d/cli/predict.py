@@ -8,6 +8,7 @@ import threading
 import time
 from typing import Any
 
+from dinomed3d.inference.cohort.events import CaseEnded, CaseProgress, CasesFound, Event
 from dinomed3d.inference.cohort.spec import ENGINES, PRECISIONS
 from dinomed3d.runtime.errors import UserError
 
@@ -195,7 +196,7 @@ def parse_shard(text: str | None) -> tuple[int, int] | None:
 
 
 class Progress:
-    """Says on stderr what happens: a line a case, and how long it will still take."""
+    """Shows the events of a run on stderr: a line per case, and the time that is left."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -203,52 +204,44 @@ class Progress:
         self.started = time.monotonic()
         self.live = sys.stderr.isatty()
 
-    def __call__(self, event: dict[str, Any]) -> None:
-        """Take an event; from any thread."""
+    def __call__(self, event: Event) -> None:
+        """Show an event; from any thread."""
         with self.lock:
-            told = getattr(self, event["event"], None)  # the engines tell each other more
-            if told is not None:
-                told(event)
+            if isinstance(event, CasesFound):
+                self._found(event)
+            elif isinstance(event, CaseProgress) and self.live:
+                counter = f"[{self.ended + 1}/{self.total}]"
+                self._print(f"{counter} {event.case}: {event.fraction:.0%}", end="")
+            elif isinstance(event, CaseEnded):
+                self._ended(event)
 
-    def say(self, text: str, end: str = "\n") -> None:
-        """One line, over what stood on the line before where that was only for the moment."""
+    def _print(self, text: str, end: str = "\n") -> None:
+        """Print one line, over a percentage that was shown before."""
         clear = "\r\x1b[K" if self.live else ""
         print(f"{clear}{text}", end=end, file=sys.stderr, flush=True)
 
-    def found(self, event: dict[str, Any]) -> None:
-        """Cases were found."""
-        self.total = event["todo"]
-        ignored = ", ".join(f"{count} {why}" for why, count in event["ignored"].items())
-        parts = [f"{event['cases']} cases found", f"{event['todo']} to do"]
-        parts += [f"{event['kept']} done earlier and verified"] if event["kept"] else []
-        parts += (
-            [f"{event['edited']} of them corrected by hand, left so"] if event["edited"] else []
-        )
-        earlier = f"{event['failed']} failed earlier (--retry-failed tries them again)"
-        parts += [earlier] if event["failed"] else []
-        parts += [f"{event['refused']} that cannot be done"] if event["refused"] else []
-        parts += [f"ignored: {ignored}"] if ignored else []
-        self.say("; ".join(parts))
-        for case, why in event["redone"].items():
-            self.say(f"again: {case}: {why}")
+    def _found(self, event: CasesFound) -> None:
+        self.total = event.todo
+        parts = [f"{event.cases} cases found", f"{event.todo} to predict"]
+        for count, text in (
+            (event.kept, "done earlier and verified"),
+            (event.edited, "of them corrected by hand, kept as they are"),
+            (event.failed, "failed earlier (--retry-failed predicts them again)"),
+            (event.rejected, "rejected"),
+        ):
+            parts += [f"{count} {text}"] if count else []
+        ignored = ", ".join(f"{count} {why}" for why, count in event.ignored.items())
+        self._print("; ".join([*parts, f"ignored: {ignored}"] if ignored else parts))
+        for case, why in event.redone.items():
+            self._print(f"again: {case}: {why}")
 
-    def start(self, event: dict[str, Any]) -> None:
-        """A case was begun."""
-
-    def progress(self, event: dict[str, Any]) -> None:
-        """A case goes on."""
-        if self.live:
-            share = f"{event['share']:.0%}"
-            self.say(f"[{self.ended + 1}/{self.total}] {event['case']}: {share}", end="")
-
-    def end(self, event: dict[str, Any]) -> None:
-        """A case ended."""
+    def _ended(self, event: CaseEnded) -> None:
         self.ended += 1
-        seconds = sum(event["seconds"].values())
-        told = f"{seconds:.1f} s" if event["status"] == "done" else f"FAILED: {event['reason']}"
+        seconds = sum(event.seconds.values())
+        result = f"{seconds:.1f} s" if event.reason is None else f"FAILED: {event.reason}"
         left_s = (time.monotonic() - self.started) / self.ended * (self.total - self.ended)
-        more = f", about {duration(left_s)} left" if self.ended < self.total else ""
-        self.say(f"[{self.ended}/{self.total}] {event['case']}: {told}{more}")
+        left = f", about {duration(left_s)} left" if self.ended < self.total else ""
+        self._print(f"[{self.ended}/{self.total}] {event.case}: {result}{left}")
 
 
 def duration(seconds: float) -> str:

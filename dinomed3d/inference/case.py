@@ -1,16 +1,15 @@
-"""What is to be predicted: scans as they lie there, the cases they make, and what cannot be one."""
+"""What is predicted: scans as stored, the cases they make, and input that cannot be a case."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from dinomed3d.runtime.errors import UserError
 
 
 class CaseError(UserError):
-    """Why one case cannot be done, in one line for whoever reads the report; the others go on."""
+    """Why one case cannot be predicted, in one line for the report; the other cases go on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,70 +17,55 @@ class Scan:
     """One image: a file, or the files of one DICOM series in the order of its slices."""
 
     files: tuple[str, ...]
-    """Absolute paths; of members inside the archive, where there is one."""
+    """Absolute paths, or the names of members of `archive`."""
     ending: str
-    """`.nii`, `.nii.gz`, `.mha`, `.nrrd`, or `.dcm` for a DICOM series, whatever its files are called."""
+    """`.nii`, `.nii.gz`, `.mha`, `.nrrd`, or `.dcm` for a DICOM series whatever its file names."""
     archive: str | None = None
-    """The zip that holds the files."""
+    """Path of the zip that contains the files."""
     series: str = ""
-    """DICOM: which series this is, in words: number, description, files."""
+    """DICOM only: number, description and number of files of the series, as text."""
     uid: str = ""
-    """DICOM: SeriesInstanceUID."""
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain data."""
-        return {**self.__dict__, "files": list(self.files)}
-
-    @staticmethod
-    def from_json(content: Mapping[str, Any]) -> Scan:
-        """Back from plain data."""
-        return Scan(**{**content, "files": tuple(content["files"])})
+    """DICOM only: SeriesInstanceUID."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One prediction: a scan for each channel, or one scan that holds them all."""
+    """One prediction: a scan for each channel, or one scan with all channels."""
 
     id: str
-    """Relative path below the input, `/` between folders, without ending and channel: names the output."""
+    """Relative path below the input, `/` between folders, without ending and channel; it names the output."""
     scans: tuple[Scan, ...]
-    """In the order of the model's channels."""
+    """The scans in the order of the model's channels."""
     size_bytes: int = 0
-    """On disk, of all scans."""
+    """Size of all scans on disk."""
     notes: tuple[str, ...] = ()
-    """What was chosen for the user, to be told in the report."""
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain data."""
-        return {
-            "id": self.id,
-            "scans": [scan.to_json() for scan in self.scans],
-            "size_bytes": self.size_bytes,
-            "notes": list(self.notes),
-        }
-
-    @staticmethod
-    def from_json(content: Mapping[str, Any]) -> Case:
-        """Back from plain data."""
-        scans = tuple(Scan.from_json(scan) for scan in content["scans"])
-        return Case(**{**content, "scans": scans, "notes": tuple(content["notes"])})
+    """Automatic choices that the report must mention."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RejectedInput:
-    """Something that was to be a case and cannot be one; it is reported like a failed case."""
+    """Input that cannot be a case; it is reported like a failed case."""
 
     id: str
+    """Name in the report, formed like that of a case."""
     reason: str
+    """Why it cannot be predicted."""
     files: tuple[str, ...] = ()
+    """Paths of the input."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaseList:
-    """All that was found below the input."""
+    """Everything found below the input."""
 
     cases: tuple[Case, ...]
-    """Sorted by id; ids differ also where capitals are not told apart."""
-    refusals: tuple[RejectedInput, ...] = ()
+    """Cases sorted by id; ids also differ when compared without case."""
+    rejected: tuple[RejectedInput, ...] = ()
+    """Input that cannot be a case, sorted by id."""
     ignored: Mapping[str, int] = field(default_factory=dict)
-    """Files left alone: why -> how many (hidden, macOS `._`, not an image, ...)."""
+    """Reason for ignoring files (hidden, macOS `._`, not an image, ...) -> number of files."""
+
+    @property
+    def ids(self) -> list[str]:
+        """Ids of all cases and rejected inputs."""
+        return [case.id for case in self.cases] + [one.id for one in self.rejected]

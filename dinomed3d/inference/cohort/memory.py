@@ -1,4 +1,4 @@
-"""How much memory a case will need, how it is made to fit, and which cases may be in work together."""
+"""How much memory a case needs, how it is made to fit, and which cases may be in work together."""
 
 from __future__ import annotations
 
@@ -15,46 +15,47 @@ from dinomed3d.inference.nnunet.sliding_window import window_starts
 from dinomed3d.runtime.memory import free_bytes, resident_bytes
 
 GIB = 2**30
-SLABS = 200 * 2**20
-"""What the parts of volumes that are worked on at once take, all together."""
-MARGIN = 1.15
-"""For what allocators keep and libraries take for a moment."""
-MOST_BANDS = 16
+CHUNKS = 200 * 2**20
+"""Bytes of all chunks of volumes that are processed at the same time."""
+RESERVE = 1.15
+"""Factor for memory that allocators keep and libraries use for a moment."""
+MAX_SPLITS = 16
 SHARE = 0.8
-"""Of the memory that is free at the start, where no limit is given."""
+"""Fraction of the free memory that is used where no limit is given."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Footprint:
-    """Of the process and its networks, in bytes."""
+    """Memory of the process and its networks, in bytes."""
 
     base: int
-    """With everything loaded and nothing in work."""
+    """Everything loaded, no case in work."""
     window: int
-    """More while a batch of windows is in the networks."""
+    """Additional memory while batches of windows are in the networks."""
     slice: int = 0
-    """Features kept for one slice at one place in the plane."""
+    """Cached features of one slice at one position in the plane."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Need:
-    """Of one case, in bytes above the base."""
+class MemoryNeed:
+    """Memory of one case, in bytes above the base."""
 
-    bands: int
-    """Parts in which the network's grid is swept."""
+    splits: int
+    """Number of row ranges in which the network's grid is predicted one after the other."""
     peak: int
+    """Highest memory of all steps."""
 
 
 def measure(run: Callable[[], object]) -> Footprint:
-    """Run a batch of windows through the networks, and see what the process takes."""
-    with highest_resident() as highest:
+    """Measure the process while a batch of windows goes through the networks."""
+    with peak_resident() as peak_gib:
         run()
     base = resident_bytes()
-    return Footprint(base=base, window=max(0, int(highest() * GIB) - base))
+    return Footprint(base=base, window=max(0, int(peak_gib() * GIB) - base))
 
 
 def limit_bytes(limit_gib: float | None) -> int:
-    """The limit for the whole process in bytes; without one, most of what is free now."""
+    """The limit for the whole process in bytes; without one, most of the memory that is free now."""
     if limit_gib is not None:
         return int(limit_gib * GIB)
     return resident_bytes() + int(free_bytes() * SHARE)
@@ -69,86 +70,121 @@ def estimate(
     *,
     spec: PredictSpec,
     ending: str,
-) -> Need:
-    """How a volume fits under a limit.
+) -> MemoryNeed:
+    """Find out how a volume fits under a limit.
 
     Args:
-        shape: (Z, Y, X) of the volume, in its own order of axes.
-        spacing_mm: (z, y, x).
-        plan: the model's.
+        shape: (Z, Y, X) of the volume, in the stored order of axes.
+        spacing_mm: (z, y, x) of the volume.
+        plan: of the model.
         footprint: of the process.
         limit: bytes for the whole process.
-        spec: what else is to be written, and how closely windows lie.
-        ending: of the scan's files: some readers take more than others.
+        spec: what else is written, and how closely windows lie.
+        ending: of the scan's files: some readers take more memory than others.
 
     Returns:
-        The fewest bands that fit, and the peak.
+        The smallest number of row ranges that fits, and the peak.
 
     Raises:
-        CaseError: it does not fit however it is cut.
+        CaseError: it does not fit, however often it is split.
     """
-    voxels = shape[0] * shape[1] * shape[2]
-    turned = [shape[axis] for axis in plan.transpose]
-    spacing = [spacing_mm[axis] for axis in plan.transpose]
-    target = plan.spacing_mm if len(plan.spacing_mm) == 3 else (spacing[0], *plan.spacing_mm)
-    grid = [max(1, n) for n in new_shape(turned, spacing, target)]
-    patch = plan.patch if len(plan.patch) == 3 else (1, *plan.patch)
-    padded = [max(n, p) for n, p in zip(grid, patch, strict=True)]
-    size = padded[0] * padded[1] * padded[2]
-    count = len(plan.channels)
-    raw = 4 * voxels * count
-    # one channel is unpacked and converted at a time; ITK holds all of a file, up to float64
-    read = raw + (8 * voxels * count if ending in (".mha", ".nrrd") else 4 * voxels)
-    data = 4 * count * grid[0] * grid[1] * grid[2]
-    planes = 4 * turned[0] * grid[1] * grid[2] if turned[0] != grid[0] else 0
-    masked = 5 * voxels if any(channel.masked for channel in plan.channels) else 0
-    prepare = raw + data + planes + masked + SLABS
-    mask = voxels * (1 if plan.largest_label < 256 else 2)
-    copies = data + (4 * count * size if padded != grid else 0)
-    # highdicom holds a mask several times, of regions each
-    objects = (11 if plan.regions is None else 11 + plan.heads) * mask
-    write = raw + (objects if spec.dicom_seg and ending == ".dcm" else 4 * mask) + SLABS
-    plane_out = turned[1] * turned[2]
-    fine = 16 * plan.heads * plane_out if spec.save_probabilities else 0
-    least = 0
-    for bands in range(1, MOST_BANDS + 1):
-        rows = min(padded[1], -(-padded[1] // bands) + 2)
-        plane = rows * padded[2]
-        held = 2 * (plan.heads + 1) * patch[0] * plane
+    size = _Sizes.of(shape, spacing_mm, plan)
+    raw = 4 * size.voxels * size.channels
+    mask = size.voxels * (1 if plan.largest_label < 256 else 2)
+    whole = _whole_volume_bytes(size, raw, mask, plan, dicom_seg=spec.dicom_seg, ending=ending)
+    fine = 16 * plan.heads * size.stored_plane if spec.save_probabilities else 0
+    inputs = size.input_bytes(size.grid)
+    if size.padded != size.grid:
+        inputs += size.input_bytes(size.padded)
+    across = len(window_starts(size.padded[2], size.patch[2], spec.step_size))
+    down = len(window_starts(size.padded[1], size.patch[1], spec.step_size))
+    peak = 0
+    for splits in range(1, MAX_SPLITS + 1):
+        plane = min(size.padded[1], -(-size.padded[1] // splits) + 2) * size.padded[2]
+        sums = 2 * (plan.heads + 1) * size.patch[0] * plane
         export = 8 * 4 * plan.heads * plane  # two planes of logits, their mixture, their certainty
-        across = len(window_starts(padded[2], patch[2], spec.step_size))
-        down = len(window_starts(padded[1], patch[1], spec.step_size))
-        places = across * min(down, -(-down // bands) + 2)
-        kept = 2 * patch[0] * places * footprint.slice
-        sweep = raw + copies + held + export + fine + kept + mask + SLABS + footprint.window
-        least = int(MARGIN * max(read, prepare, write, sweep))
-        if footprint.base + least <= limit:
-            return Need(bands=bands, peak=least)
+        places = across * min(down, -(-down // splits) + 2)
+        cached = 2 * size.patch[0] * places * footprint.slice
+        predicting = raw + inputs + sums + export + fine + cached + mask + CHUNKS + footprint.window
+        peak = int(RESERVE * max(whole, predicting))
+        if footprint.base + peak <= limit:
+            return MemoryNeed(splits=splits, peak=peak)
     raise CaseError(
-        f"needs about {(footprint.base + least) / GIB:.1f} GiB of memory even in {MOST_BANDS} parts, and "
+        f"needs about {(footprint.base + peak) / GIB:.1f} GiB of memory even in {MAX_SPLITS} parts, and "
         f"{limit / GIB:.1f} GiB are allowed; raise --memory-limit or use a machine with more memory"
     )
 
 
-class Budget:
-    """Cases are let in, in order, as long as all those in work fit under the limit together."""
+@dataclass(frozen=True)
+class _Sizes:
+    """Numbers of voxels of one case."""
+
+    voxels: int
+    channels: int
+    turned: list[int]
+    """Shape in the network's order of axes."""
+    grid: list[int]
+    """The network's grid."""
+    patch: tuple[int, ...]
+    padded: list[int]
+    """The grid, padded to the patch."""
+
+    @staticmethod
+    def of(shape: tuple[int, int, int], spacing_mm: tuple[float, ...], plan: Plan) -> _Sizes:
+        turned = [shape[axis] for axis in plan.transpose]
+        spacing = [spacing_mm[axis] for axis in plan.transpose]
+        target = plan.spacing_mm if len(plan.spacing_mm) == 3 else (spacing[0], *plan.spacing_mm)
+        grid = [max(1, n) for n in new_shape(turned, spacing, target)]
+        patch = plan.patch if len(plan.patch) == 3 else (1, *plan.patch)
+        padded = [max(n, p) for n, p in zip(grid, patch, strict=True)]
+        voxels = shape[0] * shape[1] * shape[2]
+        return _Sizes(voxels, len(plan.channels), turned, grid, patch, padded)
+
+    def input_bytes(self, grid: list[int]) -> int:
+        """Bytes of the network's input on a grid."""
+        return 4 * self.channels * grid[0] * grid[1] * grid[2]
+
+    @property
+    def stored_plane(self) -> int:
+        """Voxels of one plane of the output."""
+        return self.turned[1] * self.turned[2]
+
+
+def _whole_volume_bytes(
+    size: _Sizes, raw: int, mask: int, plan: Plan, *, dicom_seg: bool, ending: str
+) -> int:
+    """The peak of the steps that do not depend on row ranges: read, preprocess, write."""
+    # one channel is unpacked and converted at a time; ITK holds all of a file, up to float64
+    unpacked = 8 * size.channels if ending in (".mha", ".nrrd") else 4
+    read = raw + unpacked * size.voxels
+    same_depth = size.turned[0] == size.grid[0]
+    planes = 0 if same_depth else 4 * size.turned[0] * size.grid[1] * size.grid[2]
+    inside = 5 * size.voxels if any(channel.masked for channel in plan.channels) else 0
+    # highdicom holds a mask several times, of regions each
+    copies = 11 if plan.regions is None else 11 + plan.heads
+    write = raw + (copies if dicom_seg and ending == ".dcm" else 4) * mask + CHUNKS
+    return max(read, raw + size.input_bytes(size.grid) + planes + inside + CHUNKS, write)
+
+
+class MemoryBudget:
+    """Admits cases, in order, as long as all those in work fit under the limit together."""
 
     def __init__(self, limit: int) -> None:
         """Start empty.
 
         Args:
-            limit: bytes above the process's base.
+            limit: bytes above the base of the process.
         """
         self.limit = limit
         self.used = 0
         self.closed = False
         self.changed = threading.Condition()
 
-    def enter(self, peak: int) -> None:
-        """Wait until a case with this peak fits; one alone always does.
+    def acquire(self, peak: int) -> None:
+        """Wait until a case with this peak fits; a single one always does.
 
         Raises:
-            InterruptedError: the budget was closed while it waited.
+            InterruptedError: the budget was closed meanwhile.
         """
         with self.changed:
             self.changed.wait_for(
@@ -158,36 +194,33 @@ class Budget:
                 raise InterruptedError
             self.used += peak
 
-    def leave(self, peak: int) -> None:
-        """The case is done."""
+    def release(self, peak: int) -> None:
+        """Give back the memory of a case."""
         with self.changed:
             self.used -= peak
             self.changed.notify_all()
 
     def close(self) -> None:
-        """Let nobody in any more."""
+        """Admit no further case."""
         with self.changed:
             self.closed = True
             self.changed.notify_all()
 
 
 @contextmanager
-def highest_resident() -> Iterator[Callable[[], float]]:
-    """Gives a function that says the most GiB the process has taken since the block began."""
-    import psutil
-
-    process = psutil.Process()
-    highest, ended = process.memory_info().rss, threading.Event()
+def peak_resident() -> Iterator[Callable[[], float]]:
+    """Yield a function that gives the highest GiB of the process since the block began."""
+    peak, ended = resident_bytes(), threading.Event()
 
     def watch() -> None:
-        nonlocal highest
+        nonlocal peak
         while not ended.wait(0.005):
-            highest = max(highest, process.memory_info().rss)
+            peak = max(peak, resident_bytes())
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
-        yield lambda: max(highest, process.memory_info().rss) / GIB
+        yield lambda: max(peak, resident_bytes()) / GIB
     finally:
         ended.set()
         watcher.join()

@@ -1,4 +1,4 @@
-"""The record of one case: what was done with what, and whether it still holds."""
+"""The record of one case: what was done with what, and whether its results are still valid."""
 
 from __future__ import annotations
 
@@ -17,29 +17,43 @@ if TYPE_CHECKING:
     from dinomed3d.inference.models.model import Model
 
 Record = dict[str, Any]
-"""Plain data, written as JSON beside the mask; `worker` and `results` make its entries."""
+"""Plain data, written as JSON next to the mask; `worker` and `results` make its entries."""
 
 MASKS = (".nii.gz", ".nii", ".mha", ".nrrd")
+"""Endings of masks."""
 OTHERS = (".png", ".b2nd", ".seg.dcm")
-"""Endings of what a case may leave beside its mask and its record."""
+"""Endings of the other files that a case may have besides its record."""
+RECORD_TYPES: dict[str, dict[str, type]] = {
+    "begun": {},
+    "failed": {"model": dict, "settings": dict, "inputs": list, "seconds": dict},
+}
+"""Status -> entries that a record must have."""
+RECORD_TYPES["done"] = RECORD_TYPES["failed"] | {
+    "mask": dict,
+    "files": list,
+    "grid": dict,
+    "labels": dict,
+    "flags": list,
+    "orientation": str,
+}
 
 
 def record_path(out: Path, case: str) -> Path:
-    """Where the record of a case lies."""
+    """The path of the record of a case."""
     return out / f"{case}.json"
 
 
 def write_record(out: Path, record: Mapping[str, Any]) -> None:
-    """Write a record; "done" is written last, so what it tells of is there."""
+    """Write a record; that of a finished case after all its other files."""
     # plain ASCII: names of files need not be text
     text = json.dumps(record, indent=1)
     atomic_files.atomic_write(record_path(out, record["case"]), text.encode("ascii"))
 
 
 def read_record(out: Path, case: str) -> Record | None:
-    """The record of a case, or None where there is none of ours.
+    """Read the record of a case; None if there is none of ours.
 
-    One of ours that does not tell all it must, of another version perhaps, counts as "damaged".
+    A record of ours that lacks entries, perhaps of another version, gets the status "damaged".
     """
     try:
         content = json.loads(record_path(out, case).read_text(encoding="utf-8"))
@@ -47,47 +61,40 @@ def read_record(out: Path, case: str) -> Record | None:
         return None
     if not isinstance(content, dict) or content.get("case") != case or "status" not in content:
         return None
-    if content["status"] == "begun" or _is_whole(content, case):
+    if _is_complete(content, case):
         return content
     return {"case": case, "status": "damaged", "model": content.get("model")}
 
 
-def _is_whole(record: Record, case: str) -> bool:
-    """Whether everything is there that a run relies on, and only the case's own files are named."""
-    kinds: dict[str, type] = {"model": dict, "settings": dict, "inputs": list, "seconds": dict}
-    if record["status"] == "done":
-        kinds |= {"mask": dict, "files": list, "grid": dict, "labels": dict, "flags": list}
-        kinds |= {"orientation": str}
-    elif record["status"] != "failed":
+def _is_complete(record: Record, case: str) -> bool:
+    """Whether all entries are there, and only files of this case are named."""
+    types = RECORD_TYPES.get(record["status"]) if isinstance(record["status"], str) else None
+    if types is None or not all(isinstance(record.get(key), kind) for key, kind in types.items()):
         return False
-    if not all(isinstance(record.get(key), kind) for key, kind in kinds.items()):
-        return False
-    if record["status"] == "failed":
+    if record["status"] != "done":
         return True
-    mask = record["mask"]
-    own = {f"{case}{ending}" for ending in OTHERS}
     return (
-        mask.get("file") in {f"{case}{ending}" for ending in MASKS}
-        and isinstance(mask.get("sha256"), str)
-        and own.issuperset(record["files"])
+        record["mask"].get("file") in {f"{case}{ending}" for ending in MASKS}
+        and isinstance(record["mask"].get("sha256"), str)
+        and {f"{case}{ending}" for ending in OTHERS}.issuperset(record["files"])
     )
 
 
 def is_edited(record: Mapping[str, Any], out: Path) -> bool:
-    """Whether the mask of a finished case is no longer the one that was written: someone corrected it."""
+    """Whether the mask of a finished case differs from the one that was written."""
     mask = out / record["mask"]["file"]
     return mask.is_file() and sha256(mask) != record["mask"]["sha256"]
 
 
-def retire(out: Path, case: str, *, keep: str | None = None) -> None:
-    """Before a case is done again: what an earlier run left of it goes, so that nothing outdated stays.
+def remove_results(out: Path, case: str, *, keep_mask_as: str | None = None) -> None:
+    """Remove what an earlier run wrote for a case, so that nothing outdated stays.
 
-    A mask that someone corrected is kept, as `CASE.edited1.nii.gz` and so on.
+    A mask that was corrected by hand is kept, as `CASE.edited1.nii.gz` and so on.
 
     Args:
         out: the output folder.
-        case: its id.
-        keep: also keep a mask that nobody has touched, under this word instead of "edited".
+        case: id of the case.
+        keep_mask_as: keep an unchanged mask too, with this word instead of "edited".
     """
     record = read_record(out, case)
     if record is None or record["status"] == "failed":
@@ -97,9 +104,9 @@ def retire(out: Path, case: str, *, keep: str | None = None) -> None:
         if not mask.is_file():
             continue
         ours = record["status"] == "done" and mask == out / record["mask"]["file"]
-        touched = record["status"] == "damaged" or (ours and is_edited(record, out))
-        if touched or (ours and keep is not None):
-            word, number = "edited" if touched else keep, 1
+        edited = record["status"] == "damaged" or (ours and is_edited(record, out))
+        if edited or (ours and keep_mask_as is not None):
+            word, number = "edited" if edited else keep_mask_as, 1
             while (kept := out / f"{case}.{word}{number}{ending}").exists():
                 number += 1
             mask.rename(kept)
@@ -109,28 +116,28 @@ def retire(out: Path, case: str, *, keep: str | None = None) -> None:
         (out / f"{case}{ending}").unlink(missing_ok=True)
 
 
-def write_failure(out: Path, record: Mapping[str, Any], *, keep: str | None = None) -> None:
-    """Write the record of a failed case, and take away what an earlier run left of it (see `retire`)."""
-    retire(out, record["case"], keep=keep)
+def write_failure(out: Path, record: Mapping[str, Any], *, keep_mask_as: str | None = None) -> None:
+    """Write the record of a failed case, and remove results of earlier runs (`remove_results`)."""
+    remove_results(out, record["case"], keep_mask_as=keep_mask_as)
     write_record(out, record)
 
 
 def remove_leftovers(out: Path, cases: Iterable[str]) -> None:
-    """Delete what killed runs have left beside the results of these cases."""
+    """Delete temporary files of killed runs in the folders of these cases."""
     atomic_files.remove_leftovers({out, *((out / case).parent for case in cases)})
 
 
 def sha256(path: Path) -> str:
-    """Of a file, as hexadecimal."""
+    """The sha256 of a file, as hexadecimal."""
+    digest = hashlib.sha256()
     with open(path, "rb") as stream:
-        digest = hashlib.sha256()
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
 
 
 def describe_inputs(case: Case | RejectedInput, channels: Sequence[str]) -> list[dict[str, Any]]:
-    """Which files a case is made of, as they are now: size and time of change tell when they differ."""
+    """List the files of a case with their present size and time of change."""
     if isinstance(case, RejectedInput):
         return [{"channel": "", "files": list(case.files), "archive": None, "series": ""}]
     names = list(channels) if len(case.scans) == len(channels) else [", ".join(channels)]
@@ -152,7 +159,7 @@ def describe_inputs(case: Case | RejectedInput, channels: Sequence[str]) -> list
 
 
 def describe_model(model: Model) -> dict[str, Any]:
-    """Which model it was."""
+    """The entries of a record that identify the model."""
     return {
         "hash": model.hash,
         "trainer": model.trainer,
@@ -164,7 +171,7 @@ def describe_model(model: Model) -> dict[str, Any]:
 def failed_record(
     case: Case | RejectedInput, reason: str, model: Model, spec: PredictSpec
 ) -> Record:
-    """The record of a case that nothing could be done with."""
+    """The record of a case that never reached a worker, or whose worker died."""
     return {
         "case": case.id,
         "status": "failed",
@@ -176,29 +183,29 @@ def failed_record(
     }
 
 
-def outdated(
+def why_outdated(
     record: Mapping[str, Any], out: Path, case: Case, channels: Sequence[str]
 ) -> str | None:
-    """Why a finished case must be done again, or None if everything it promises is there.
+    """Why a finished case must be predicted again; None if all its results are there.
 
     Args:
-        record: says "done".
+        record: with the status "done".
         out: the output folder.
-        case: as it is found now.
+        case: as found now.
         channels: of the model.
     """
     from dinomed3d.inference.io.image import Grid, check_mask
 
-    if record["inputs"] != json.loads(json.dumps(describe_inputs(case, channels))):
+    if record["inputs"] != describe_inputs(case, channels):
         return "the input files have changed"
     mask = out / record["mask"]["file"]
     if not mask.is_file():
         return "its mask is gone"
     try:
-        wrong = check_mask(mask, Grid.from_json(record["grid"]))
+        problem = check_mask(mask, Grid.from_json(record["grid"]))
     except (KeyError, TypeError, ValueError, OSError):
         return "its record is damaged"
-    if wrong is not None:
-        return f"its mask: {wrong}"
+    if problem is not None:
+        return f"its mask: {problem}"
     missing = [name for name in record["files"] if not (out / name).is_file()]
     return f"{missing[0]} is gone" if missing else None

@@ -1,4 +1,4 @@
-"""What a finished case leaves: mask, preview, measures, flags, and DICOM-SEG where it is asked for."""
+"""Results of a finished case: mask, preview, measures, flags, and DICOM-SEG if requested."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ def write_results(
     model: Model,
     spec: PredictSpec,
     training: TrainingRange,
-    turn: Reorientation | None,
+    reorientation: Reorientation | None,
 ) -> dict[str, Any]:
     """Write everything but the record.
 
     Args:
-        case: what was predicted.
+        case: that was predicted.
         volume: the scan, as stored.
         segmentation: its mask on the stored grid.
-        model: what made it.
-        spec: what was asked for.
-        training: what the model has seen, to judge by.
-        turn: how the volume was turned for the model, if it was.
+        model: that predicted it.
+        spec: options.
+        training: ranges of the training set, for flags.
+        reorientation: how the volume was reoriented for the model, if it was.
 
     Returns:
         The record's entries about the results.
 
     Raises:
-        CaseError: a result cannot be written as it must be.
+        CaseError: a result cannot be written exactly.
     """
     out, grid = Path(spec.out), volume.grid
     mask = np.ascontiguousarray(segmentation.mask)
@@ -53,7 +53,7 @@ def write_results(
     write_mask(mask, grid, path)
     files: list[str] = []
     notes: list[str] = []
-    found: list[str] = []
+    flagged: list[str] = []
     if spec.dicom_seg and case.scans[0].ending == ".dcm":
         from dinomed3d.inference.dicom.dicom_seg import write_segmentation
 
@@ -70,19 +70,19 @@ def write_results(
             files.append(seg.relative_to(out).as_posix())
         except WriteError:
             raise
-        except ValueError as error:  # the mask itself is right and stays
-            found.append(f"no DICOM segmentation: {error}")
+        except ValueError as error:  # the mask itself is valid and stays
+            flagged.append(f"no DICOM segmentation: {error}")
     if spec.save_probabilities:
         files.append(f"{case.id}.b2nd")
     labels = measure(mask, model.mask_values, voxel_ml=grid.voxel_ml)
-    seen = flags(
+    flagged += flags(
         labels,
         training,
         channels=volume.channels,
         mask=mask,
         spacing_mm=grid.spacing_mm,
         certainty=segmentation.certainty,
-        axes=(0, 1, 2) if turn is None else turn.axes,
+        axes=(0, 1, 2) if reorientation is None else reorientation.axes,
     )
     preview = out / f"{case.id}.png"
     image = volume.channels[0]
@@ -94,6 +94,6 @@ def write_results(
         "files": [*files, preview.relative_to(out).as_posix()],
         "labels": labels,
         "certainty": segmentation.certainty,
-        "flags": [*found, *seen],
+        "flags": flagged,
         "result_notes": notes,
     }

@@ -71,7 +71,7 @@ def find_cases(
         if patterns is not None:
             advice = f"patterns were {', '.join(f'{k}={v}' for k, v in patterns.items())}"
         raise UserError(f"input {source}: no image found{seen} ({advice})")
-    return CaseList(cases=tuple(cases), refusals=tuple(rejected), ignored=ignored)
+    return CaseList(cases=tuple(cases), rejected=tuple(rejected), ignored=ignored)
 
 
 def _read_folder(source: Path, name: str, skip: Collection[Path]) -> Inventory:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,24 +67,6 @@ class Model:
     """What our trainer noted: version, recipe, spec."""
     manifest: Manifest | None = None
     """Of a package."""
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain values, for `from_json`."""
-        return asdict(self) | {"source": str(self.source)}
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Model:
-        """What `to_json` gave, in a process that need not load torch for it."""
-        manifest, mirroring = content["manifest"], content["mirroring"]
-        return cls(
-            **{
-                **content,
-                "source": Path(content["source"]),
-                "folds": tuple(content["folds"]),
-                "mirroring": None if mirroring is None else tuple(mirroring),
-                "manifest": None if manifest is None else Manifest(**manifest),
-            }
-        )
 
     @property
     def hash(self) -> str:

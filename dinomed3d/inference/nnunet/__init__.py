@@ -1,1 +1,1 @@
-"""nnU-Net's preprocessing, sliding window and export, in bounded memory."""
+"""Preprocessing, sliding window and export like nnU-Net, in bounded memory."""

@@ -1,8 +1,8 @@
-"""From logits on the network's grid to labels on the scan's, slab by slab.
+"""From logits on the network's grid to labels on the grid of the scan, chunk by chunk.
 
-Between grid points logits are interpolated linearly. Where all points around a voxel agree on the
-label, every mixture of them has that label too; so only voxels between differing points need the
-logits of all classes. The same holds for regions and the side of zero their logits are on.
+Logits are interpolated linearly between grid points. Where all grid points around a voxel have the same
+label, every interpolation of them has it too, so only voxels between different labels need the logits
+of all classes. The same is true for regions and the sign of their logits.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from dinomed3d.inference.nnunet.resample import Resampling, linear, nearest
 from dinomed3d.inference.nnunet.sliding_window import LogitsChunk, round_half
 
 DENSE = 0.3
-"""Share of voxels between differing points from which all are interpolated at once."""
+"""From this fraction of voxels between different labels on, all voxels are interpolated."""
 CHUNK = 8_000_000
-"""Logits interpolated at once, about."""
+"""About this many logits are interpolated at a time."""
 
 
 @dataclass(frozen=True)
 class Taps:
-    """For each voxel after: the two before that it lies between, and the weight of the second."""
+    """For each output voxel: the two input voxels around it, and the weight of the second."""
 
     first: Tensor
     second: Tensor
@@ -34,7 +34,7 @@ class Taps:
 
     @classmethod
     def of(cls, size: int, new_size: int, order: int, device: torch.device) -> Taps:
-        """Along one axis, for splines of order 0 or 1."""
+        """For one axis, by splines of order 0 or 1."""
         if order == 0:
             places = torch.from_numpy(nearest(size, new_size)).to(device)
             return cls(places, places, torch.zeros(new_size, device=device))
@@ -46,7 +46,7 @@ class Labels:
     """One label per voxel: the class with the largest logit."""
 
     def key(self, logits: Tensor) -> Tensor:
-        """(..., heads) -> (...) what neighbours must share so that all between them is decided."""
+        """(..., heads) -> (...) value that neighbours must share to decide all voxels between them."""
         return self.label(logits)
 
     def label(self, logits: Tensor) -> Tensor:
@@ -54,19 +54,19 @@ class Labels:
         return logits.argmax(-1)
 
     def certainty(self, logits: Tensor) -> Tensor:
-        """(N, heads) -> (N,) probability of what was chosen."""
+        """(N, heads) -> (N,) probability of the label."""
         return torch.softmax(logits, -1).amax(-1)
 
 
 @dataclass(frozen=True)
 class Regions:
-    """Overlapping regions, each of its own sigmoid; later ones write over earlier ones."""
+    """Overlapping regions, each with its own sigmoid; later ones overwrite earlier ones."""
 
     order: tuple[int, ...]
     """The label that each region writes."""
 
     def key(self, logits: Tensor) -> Tensor:
-        """(..., heads) -> (...) the side of zero each logit is on, as one number."""
+        """(..., heads) -> (...) the signs of all logits, as one number."""
         bits = 2 ** torch.arange(len(self.order), device=logits.device)
         return ((logits > 0) * bits).sum(-1)
 
@@ -78,13 +78,13 @@ class Regions:
         return label
 
     def certainty(self, logits: Tensor) -> Tensor:
-        """(N, heads) -> (N,) probability of the likeliest region."""
+        """(N, heads) -> (N,) probability of the most likely region."""
         return torch.sigmoid(logits.amax(-1))
 
 
 @dataclass
 class Certainty:
-    """The mean probability of what was chosen, over the foreground."""
+    """Running mean of the probability of the label, over the foreground."""
 
     total: float = 0.0
     count: int = 0
@@ -106,7 +106,7 @@ class _Plane:
 
 
 class Exporter:
-    """Takes slabs of logits in the order of their planes and writes labels."""
+    """Receives logits in the order of their planes and writes labels."""
 
     def __init__(
         self,
@@ -120,17 +120,17 @@ class Exporter:
         device: torch.device,
         probabilities: Callable[[int, Tensor], None] | None = None,
     ) -> None:
-        """Prepare the way from one grid to the other.
+        """Prepare the interpolation from one grid to the other.
 
         Args:
-            labels: (Z', Y', X') the scan's grid, in the network's order of axes; written in place.
+            labels: (Z', Y', X') on the grid of the scan, in the network's order of axes; written in place.
             resampling: from the network's grid to it, orders 0 or 1.
-            rows: [start, stop) of the second axis of `labels` that this one writes.
+            rows: [start, stop) of the second axis of `labels` to write.
             decide: how logits become a label.
-            padding: voxels before the volume on the grid that the slabs are of.
-            certainty: what is added to, for rows that no earlier band has seen.
-            device: where the slabs lie.
-            probabilities: also given every plane of these rows: its number, logits (heads, rows, X').
+            padding: voxels before the volume on the padded grid of the logits.
+            certainty: updated with the rows that no earlier row range had.
+            device: of the logits.
+            probabilities: receives every plane of these rows: its number, logits (heads, rows, X').
         """
         axes = zip(resampling.shape, resampling.new_shape, resampling.orders, strict=True)
         self.depth, y, self.across = (Taps.of(*axis, device) for axis in axes)
@@ -146,34 +146,32 @@ class Exporter:
         self.probabilities = probabilities
         self.before: _Plane | None = None
         self.next = 0
-        # as numbers of Python: asked for every plane
+        # as Python numbers: read for every plane
         taps = self.depth.first, self.depth.second, self.depth.weight
         self.depths = [values.tolist() for values in taps]
         self.inside = not (weight.any() or self.across.weight.any())
 
     @property
-    def band(self) -> tuple[int, int]:
+    def row_range(self) -> tuple[int, int]:
         """Rows of the padded network grid that are needed."""
         return self.low + self.padding[1], self.high + self.padding[1]
 
-    def add(self, slab: LogitsChunk) -> None:
-        """Take the next planes and write every plane of labels that they complete."""
+    def add(self, chunk: LogitsChunk) -> None:
+        """Receive the next planes and write every plane of labels that they complete."""
         left = self.padding[2]
-        for number in range(slab.logits.shape[1]):
-            z = slab.first + number - self.padding[0]
+        for number in range(chunk.logits.shape[1]):
+            z = chunk.first + number - self.padding[0]
             if 0 <= z < self.size[0]:
-                logits = slab.logits[:, number, :, left : left + self.size[2]]
+                logits = chunk.logits[:, number, :, left : left + self.size[2]]
                 self._plane(z, logits.permute(1, 2, 0).contiguous())
 
     def _plane(self, z: int, logits: Tensor) -> None:
-        """Plane z of the network's grid, logits (h, w, heads)."""
+        """Process plane z of the network's grid, logits (h, w, heads)."""
         label = self.decide.label(logits)
         key = label if isinstance(self.decide, Labels) else self.decide.key(logits)
         plane = _Plane(z, logits, key, label)
         certain = self.decide.certainty(logits[self.new :][label[self.new :] > 0])
-        self.certainty.total += (
-            certain.sum().item()
-        )  # of one plane: float32 is enough, and on all devices
+        self.certainty.total += certain.sum().item()
         self.certainty.count += len(certain)
         first, second, weight = self.depths
         while self.next < len(first) and second[self.next] <= z:
@@ -194,7 +192,7 @@ class Exporter:
             agree[:, :-1] &= agree[:, 1:] & (one.key[:, :-1] == one.key[:, 1:])
             agree[:-1] &= agree[1:] & (one.key[:-1] == one.key[1:])
         y, x = self.down, self.across
-        # in the narrow type first: what is spread is a quarter of the size
+        # int16 first: a quarter of the memory
         narrow = one.label.to(torch.int16)
         target = narrow[y.first][:, x.first].numpy().astype(self.labels.dtype)
         rows, columns = torch.nonzero(~agree[y.first][:, x.first], as_tuple=True)
@@ -216,7 +214,7 @@ class Exporter:
         self.labels[number] = target
 
     def _write_all(self, number: int, logits: Tensor) -> None:
-        """Write plane `number` from logits (h, w, heads), interpolated everywhere, some rows at a time."""
+        """Write plane `number` from logits (h, w, heads), all interpolated, some rows at a time."""
         y, x = self.down, self.across
         height, width = self.labels.shape[1:]
         step = max(1, CHUNK // (width * logits.shape[-1]))

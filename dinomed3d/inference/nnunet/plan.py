@@ -1,4 +1,4 @@
-"""What a trained model asks for at prediction, read out of nnU-Net's plan; the adapter to nnU-Net."""
+"""Settings of a trained model for prediction, from nnU-Net's plans; an adapter to nnU-Net."""
 
 from __future__ import annotations
 
@@ -22,28 +22,32 @@ NORMALISATIONS = (
     "RescaleTo01Normalization",
     "RGBTo01Normalization",
 )
-"""nnU-Net's schemes, by their names in a plan."""
+"""Normalisation schemes of nnU-Net, by their names in plans."""
 MOST_REGIONS = 62
-"""As many sides of zero as fit into one number."""
+"""The signs of this many logits fit into one integer."""
 READERS: dict[str, Literal["nibabel", "itk"]] = {
     "NibabelIOWithReorient": "nibabel",
     "SimpleITKIOWithReorient": "itk",
 }
-"""Readers that turn every volume to RAS before the network sees it, and in whose sense of the letters."""
+"""Readers that reorient every volume to RAS -> the library whose rule for oblique axes they follow."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """One of a plan's resampling functions."""
+    """A resampling function of the plans."""
 
     name: str
+    """Name of nnU-Net's function."""
     order: int
+    """Order of the spline."""
     order_separate: int
-    """Along the axis whose planes are resampled on their own."""
+    """Order along the axis whose planes are resampled separately."""
     force_separate: bool | None
+    """Whether planes are resampled separately; None decides by `threshold`."""
     threshold: float
-    """Ratio of spacings above which planes are resampled on their own."""
+    """Ratio of spacings above which planes are resampled separately."""
     clip: bool
+    """Whether the result is clipped to the range of the input."""
 
     def between(
         self,
@@ -52,7 +56,7 @@ class Sampling:
         spacing_mm: Sequence[float],
         new_spacing_mm: Sequence[float],
     ) -> Resampling:
-        """What to do from one grid to another, as nnU-Net would.
+        """The resampling from one grid to another, as nnU-Net does it.
 
         Args:
             shape: voxels before.
@@ -86,42 +90,47 @@ class Channel:
     """How one channel's intensities are normalised."""
 
     scheme: str
+    """One of NORMALISATIONS."""
     masked: bool
-    """Over the voxels that are not zero in all channels."""
+    """Whether only the voxels count that are not zero in all channels."""
     intensities: Mapping[str, float]
-    """Of the training set: mean, std, percentile_00_5, percentile_99_5."""
+    """Statistics of the training set: mean, std, percentile_00_5, percentile_99_5."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Everything around the network."""
+    """Preprocessing, patch and labels of a model."""
 
     transpose: tuple[int, int, int]
-    """The volume's axes in the order the network sees them."""
+    """Axes of the volume in the network's order."""
     spacing_mm: tuple[float, ...]
-    """The network's grid; two numbers where slices are predicted one by one."""
+    """Spacing of the network's grid; two numbers for a 2D network."""
     patch: tuple[int, ...]
+    """Shape of a window."""
     channels: tuple[Channel, ...]
+    """Normalisation of each channel."""
     data: Sampling
+    """Resampling of images."""
     logits: Sampling
+    """Resampling of logits."""
     heads: int
-    """Channels of the logits."""
+    """Number of channels of the logits."""
     regions: tuple[int, ...] | None
-    """Which label each region writes, in order, later ones over earlier; None without regions."""
-    turned: Literal["nibabel", "itk"] | None
-    """In whose sense the reader turns volumes to RAS; None: they stay as they are stored."""
+    """Label of each region, in order, later ones overwrite earlier ones; None without regions."""
+    reoriented_by: Literal["nibabel", "itk"] | None
+    """The library by whose rule volumes are reoriented to RAS; None: they stay as stored."""
 
     @property
     def largest_label(self) -> int:
-        """The highest value a mask may hold."""
+        """The highest value of a mask."""
         return max(self.regions) if self.regions is not None else self.heads - 1
 
 
 def read_plan(model: Model) -> Plan:
-    """Read a model's plan.
+    """Read the plans of a model.
 
     Raises:
-        UserError: the model uses what cannot be reproduced here; says what.
+        UserError: the model uses something that is not reproduced here.
     """
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
@@ -158,7 +167,7 @@ def read_plan(model: Model) -> Plan:
         logits=_sampling(configuration.configuration, "resampling_fn_probabilities"),
         heads=labels.num_segmentation_heads,
         regions=tuple(int(n) for n in labels.regions_class_order) if labels.has_regions else None,
-        turned=READERS.get(model.plans["image_reader_writer"]),
+        reoriented_by=READERS.get(model.plans["image_reader_writer"]),
     )
 
 
@@ -195,20 +204,20 @@ def _sampling(configuration: Mapping[str, Any], key: str) -> Sampling:
 
 def _unknown(what: str, found: object, known: str) -> UserError:
     return UserError(
-        f"the model's plan names the {what} {found!r}; known here: {known}. "
-        "Predict with nnUNetv2_predict, where that code is installed"
+        f"the model's plans name the {what} {found!r}; supported: {known}. Predict with nnUNetv2_predict, where "
+        "that code is installed"
     )
 
 
 def has_trainer(name: str) -> bool:
-    """Whether nnU-Net finds a trainer of this name here."""
+    """Whether a trainer of this name is installed."""
     return trainer_class(name).__name__ == name
 
 
 def trainer_class(name: str) -> Any:
-    """The trainer of this name, or nnU-Net's own where there is none: most differ in training alone.
+    """The trainer of this name, or nnU-Net's own: most trainers differ in training only.
 
-    Where one builds another network, its weights do not fit and `build_network` says so.
+    If a missing one builds another network, the weights do not fit and `build_network` refuses them.
     """
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
     from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
@@ -220,10 +229,10 @@ def trainer_class(name: str) -> Any:
 
 
 def build_network(model: Model, weights: Mapping[str, Any]) -> nn.Module:
-    """Build a model's network and give it one fold's weights, every key accounted for.
+    """Build the network of a model with the weights of one fold, every key accounted for.
 
     Args:
-        model: whose plan and trainer say what to build.
+        model: whose plans and trainer describe the network.
         weights: of one fold.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Windows through the networks: all folds, mirrored copies, mixed precision."""
+"""Prediction of windows: all folds, test-time mirroring, mixed precision."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from dinomed3d.inference.nnunet.slice_feature_cache import SharedSlices, is_shareable
+from dinomed3d.inference.nnunet.slice_feature_cache import SliceFeatureCache, is_cacheable
 from dinomed3d.inference.nnunet.sliding_window import Batch
 
 
 class Predictor:
-    """The mean logits of several networks over mirrored copies of a window."""
+    """Mean logits of several networks over mirrored copies of a window."""
 
     def __init__(
         self,
@@ -25,28 +25,29 @@ class Predictor:
         mirroring: Sequence[int] | None,
         device: torch.device,
         precision: torch.dtype | None,
-        lanes: int = 1,
+        threads: int = 1,
     ) -> None:
-        """Put the networks where they run.
+        """Move the networks to their device.
 
         Args:
             networks: one per fold, in eval mode.
-            mirroring: spatial axes of a window along which it is also read mirrored; all combinations.
+            mirroring: spatial axes of a window for test-time mirroring, in all combinations.
             device: of the networks.
             precision: of autocast, None for float32.
-            lanes: batches that are in the networks at the same time, each on a thread of its own. On a CPU
-                two windows on one core each are faster than one after the other on two.
+            threads: batches that are predicted in parallel. On a CPU two windows on one core each are
+                faster than one after the other on two cores.
         """
         moved = [network.to(device).eval() for network in networks]
-        self.networks = [SharedSlices(n) if is_shareable(n) else n for n in moved]
+        self.networks = [SliceFeatureCache(n) if is_cacheable(n) else n for n in moved]
         axes = [axis + 2 for axis in mirroring or ()]
         self.flips = [
             flip for count in range(len(axes) + 1) for flip in itertools.combinations(axes, count)
         ]
         self.device = device
         self.precision = precision
-        # features that windows share are kept in order, so those windows go one after the other
-        self.lanes = 1 if any(isinstance(n, SharedSlices) for n in self.networks) else lanes
+        # cached features are shared in the order of windows, so those go one after the other
+        self.caches = [n for n in self.networks if isinstance(n, SliceFeatureCache)]
+        self.threads = 1 if self.caches else threads
 
     def autocast(self) -> AbstractContextManager[object]:
         """Mixed precision, or nothing."""
@@ -54,42 +55,38 @@ class Predictor:
             return nullcontext()
         return torch.autocast(self.device.type, self.precision)
 
-    def begin(self) -> None:
-        """Another volume, or the same from its first slice on."""
-        for network in self.networks:
-            if isinstance(network, SharedSlices):
-                network.begin()
+    def clear_cache(self) -> None:
+        """Forget cached features, before another volume or row range."""
+        for cache in self.caches:
+            cache.clear()
 
-    def stream(self, batches: Iterable[Batch]) -> Iterator[Tensor]:
-        """Predict batches in their order, some of them ahead where there are several lanes."""
-        if self.lanes == 1:
+    def predict(self, batches: Iterable[Batch]) -> Iterator[Tensor]:
+        """Yield the logits of batches in order; with several threads some are predicted ahead."""
+        if self.threads == 1:
             yield from (self(*batch) for batch in batches)
             return
-        threads = torch.get_num_threads()
-        each = max(1, threads // self.lanes)
+        cores = torch.get_num_threads()
+        each = max(1, cores // self.threads)
         pool = ThreadPoolExecutor(
-            self.lanes, "lane", initializer=torch.set_num_threads, initargs=(each,)
+            self.threads, "predict", initializer=torch.set_num_threads, initargs=(each,)
         )
-        torch.set_num_threads(
-            1
-        )  # what this thread does beside the lanes must not wait for their cores
+        torch.set_num_threads(1)  # this thread must not wait for the cores of the others
         ahead: deque[Future[Tensor]] = deque()
         try:
             for batch in batches:
                 ahead.append(pool.submit(self, *batch))
-                if len(ahead) > self.lanes:
+                if len(ahead) > self.threads:
                     yield ahead.popleft().result()
             while ahead:
                 yield ahead.popleft().result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-            torch.set_num_threads(threads)
+            torch.set_num_threads(cores)
 
     @property
     def slice_bytes(self) -> int:
-        """Of the features kept for one slice at one place in the plane; 0 where nothing is kept."""
-        shared = [n.slice_bytes for n in self.networks if isinstance(n, SharedSlices)]
-        return sum(shared) * len(self.flips)
+        """Size of the cached features of one slice at one position; 0 where nothing is cached."""
+        return sum(cache.slice_bytes for cache in self.caches) * len(self.flips)
 
     @torch.inference_mode()
     def __call__(self, windows: Tensor, places: list[tuple[int, int, int]]) -> Tensor:
@@ -97,7 +94,7 @@ class Predictor:
 
         Args:
             windows: (B, C, *patch).
-            places: where in the volume each begins, (z, y, x).
+            places: positions (z, y, x) in the volume.
 
         Returns:
             Mean logits (B, heads, *patch) float32.
@@ -106,11 +103,11 @@ class Predictor:
         with self.autocast():
             for network in self.networks:
                 for flip in self.flips:
-                    seen = torch.flip(windows, flip) if flip else windows
-                    if isinstance(network, SharedSlices):
-                        logits = network(seen, places, flip)
+                    mirrored = torch.flip(windows, flip) if flip else windows
+                    if isinstance(network, SliceFeatureCache):
+                        logits = network(mirrored, places, flip)
                     else:
-                        logits = network(seen)
+                        logits = network(mirrored)
                     logits = (torch.flip(logits, flip) if flip else logits).float()
                     total = logits if total is None else total.add_(logits)
         assert total is not None

@@ -1,4 +1,4 @@
-"""From a volume as it lies there to what the network reads: turn, crop, normalise, resample."""
+"""From a stored volume to the network's input: transpose, crop, normalise, resample."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ Box = tuple[slice, slice, slice]
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A volume on the network's grid, and the way back."""
+    """A volume on the network's grid, and what is needed to go back."""
 
     data: Tensor
     """(C, Z, Y, X) float32, in the network's order of axes."""
     shape: tuple[int, int, int]
-    """Of the whole volume, in the network's order of axes."""
+    """Shape of the whole volume, in the network's order of axes."""
     box: Box
-    """Where in it the crop lies."""
+    """Position of the crop in it."""
     spacing_mm: tuple[float, float, float]
-    """Of the volume, in the network's order of axes."""
+    """Spacing of the volume, in the network's order of axes."""
     network_spacing_mm: tuple[float, float, float]
+    """Spacing of the network's grid."""
 
     @property
     def crop_shape(self) -> tuple[int, int, int]:
-        """Voxels of the crop."""
+        """Shape of the crop."""
         a, b, c = (s.stop - s.start for s in self.box)
         return (a, b, c)
 
@@ -42,34 +43,30 @@ class Prepared:
 def prepare(
     channels: Sequence[NDArray[np.generic]], spacing_mm: Sequence[float], plan: Plan
 ) -> Prepared:
-    """Do what nnU-Net's DefaultPreprocessor does, a few planes at a time.
+    """Preprocess like nnU-Net's DefaultPreprocessor, a few planes at a time.
 
     Args:
-        channels: one (Z, Y, X) each, in any real type.
+        channels: one (Z, Y, X) each, of any real type.
         spacing_mm: (z, y, x).
-        plan: the model's.
-
-    Returns:
-        The network's input and the way back.
+        plan: of the model.
 
     Raises:
-        CaseError: intensities that the model's normalisation cannot take, or a grid that comes out empty.
+        CaseError: intensities that the model's normalisation does not accept, or an empty grid.
 
     Source: nnunetv2 DefaultPreprocessor.run_case_npy.
     """
-    turned = [np.transpose(channel, plan.transpose) for channel in channels]
+    transposed = [np.transpose(channel, plan.transpose) for channel in channels]
     a, b, c = (float(spacing_mm[axis]) for axis in plan.transpose)
     spacing = (a, b, c)
-    box = nonzero_box(turned)
-    cropped = [channel[box] for channel in turned]
+    box = nonzero_box(transposed)
+    cropped = [channel[box] for channel in transposed]
     shape = cropped[0].shape
     target = plan.spacing_mm if len(plan.spacing_mm) == 3 else (a, *plan.spacing_mm)
     grid = new_shape(shape, spacing, target)
     if min(grid) < 1:
         raise CaseError(
-            f"at the model's spacing of {_mm(target)} mm this volume of {_sizes(shape)} voxels of "
-            f"{_mm(spacing)} mm (in the order of the network's axes) is less than one voxel thick; it cannot be "
-            "segmented by this model"
+            f"at the model's spacing of {_by(target)} mm this volume of {_by(shape)} voxels of {_by(spacing)} mm "
+            "(in the network's order of axes) is less than one voxel thick; this model cannot segment it"
         )
     resampling = plan.data.between(shape, grid, spacing, target)
     inside = None
@@ -82,7 +79,7 @@ def prepare(
         data[i] = resample_array(read, resampling, resampling.separate)
     return Prepared(
         data=data,
-        shape=turned[0].shape,  # type: ignore[arg-type]
+        shape=transposed[0].shape,  # type: ignore[arg-type]
         box=box,
         spacing_mm=spacing,
         network_spacing_mm=(float(target[0]), float(target[1]), float(target[2])),
@@ -90,7 +87,7 @@ def prepare(
 
 
 def nonzero_box(channels: Sequence[NDArray[np.generic]]) -> Box:
-    """The smallest box around what is not zero in some channel; everything if all is zero."""
+    """The smallest box around the voxels that are not zero in all channels; everything if all are."""
     spans = []
     for axis in range(3):
         others = tuple(a for a in range(3) if a != axis)
@@ -110,7 +107,7 @@ def nonzero_box(channels: Sequence[NDArray[np.generic]]) -> Box:
 
 
 def filled(channels: Sequence[NDArray[np.generic]]) -> NDArray[np.bool_]:
-    """Where some channel is not zero, and the holes in there: zeros that no path leads out of."""
+    """Mask of the voxels that are not zero in all channels, with its holes filled."""
     inside = np.zeros(channels[0].shape, bool)
     for channel in channels:
         inside |= channel != 0
@@ -128,16 +125,16 @@ def filled(channels: Sequence[NDArray[np.generic]]) -> NDArray[np.bool_]:
 def normalised(
     array: NDArray[np.generic], channel: Channel, mask: NDArray[np.bool_] | None, *, axis: int
 ) -> Callable[[slice], Tensor]:
-    """A reader of normalised planes.
+    """Make a reader of normalised planes.
 
     Args:
         array: (Z, Y, X).
-        channel: how.
-        mask: the voxels that count, and alone are changed; None for all.
-        axis: planes are read across this axis, which comes first in them.
+        channel: how to normalise.
+        mask: the voxels that are normalised and whose statistics count; None for all.
+        axis: planes are read across this axis, which becomes the first.
 
     Returns:
-        Gives float32 planes of a slice along the axis.
+        Function from a slice along the axis to float32 planes.
 
     Raises:
         CaseError: RGB values outside 0 to 255.
@@ -200,9 +197,5 @@ def _mean_and_std(
     return float(mean), max(float(np.sqrt(variance)), 1e-8)
 
 
-def _mm(spacing: Sequence[float]) -> str:
-    return " x ".join(f"{s:.3g}" for s in spacing)
-
-
-def _sizes(shape: Sequence[int]) -> str:
-    return " x ".join(str(n) for n in shape)
+def _by(values: Sequence[float]) -> str:
+    return " x ".join(f"{v:.4g}" for v in values)

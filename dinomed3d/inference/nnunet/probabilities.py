@@ -1,4 +1,4 @@
-"""The probabilities of all classes on the scan's grid, compressed plane by plane as they come."""
+"""The probabilities of all classes on the grid of the scan, compressed plane by plane."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from dinomed3d.runtime.atomic_files import move_into_place, temp_path
 class ProbabilityFile:
     """A blosc2 array (heads, Z, Y, X) of float16 in the scan's stored order of voxels.
 
-    Softmax over the classes, or a sigmoid for each region. Outside what the network saw the
-    background is certain. Read it with `blosc2.open(path)[:, z]`.
+    Softmax over the classes, or a sigmoid for each region. Outside the crop that the network sees
+    the background has probability 1. Read it with `blosc2.open(path)[:, z]`.
     """
 
     def __init__(
-        self, path: Path, plan: Plan, prepared: Prepared, turn: Reorientation | None
+        self, path: Path, plan: Plan, prepared: Prepared, reorientation: Reorientation | None
     ) -> None:
-        """Begin the file, under another name.
+        """Begin the file, under a temporary name.
 
         Args:
-            path: ends in `.b2nd`; its folder is made.
-            plan: the model's.
+            path: ends in `.b2nd`; its folder is created.
+            plan: of the model.
             prepared: the volume, for its crop.
-            turn: what was done to the stored volume before it was prepared.
+            reorientation: of the stored volume before it was prepared.
         """
         import blosc2
 
         self.path, self.plan, self.box = path, plan, prepared.box
-        axes = turn.axes if turn is not None else (0, 1, 2)
-        flipped = turn.flipped if turn is not None else (False, False, False)
+        axes = reorientation.axes if reorientation is not None else (0, 1, 2)
+        flipped = reorientation.flipped if reorientation is not None else (False, False, False)
         self.axes = [axes[axis] for axis in plan.transpose]  # stored axis of each network axis
         self.flipped = [flipped[axis] for axis in plan.transpose]
         self.sizes = prepared.shape
@@ -63,11 +63,11 @@ class ProbabilityFile:
                 self.array[(slice(0, 1), *planes)] = np.ones((1, *sizes), np.float16)
 
     def add(self, row: int, plane: int, logits: Tensor) -> None:
-        """Take rows of one plane of the crop, in the network's order of axes.
+        """Write rows of one plane of the crop, in the network's order of axes.
 
         Args:
-            row: the first.
-            plane: its number.
+            row: number of the first row.
+            plane: number of the plane.
             logits: (heads, rows, X).
         """
         rule = torch.softmax(logits, 0) if self.plan.regions is None else torch.sigmoid(logits)
@@ -85,11 +85,11 @@ class ProbabilityFile:
         self.array[(slice(None), *place)] = np.ascontiguousarray(values.transpose(0, *order))
 
     def finish(self) -> None:
-        """Give the file its name."""
+        """Complete the file under its final name."""
         self.array = None
         move_into_place(self.part, self.path)
 
     def discard(self) -> None:
-        """Remove what there is of it."""
+        """Remove the temporary file, if there still is one."""
         self.array = None
         self.part.unlink(missing_ok=True)

@@ -1,8 +1,8 @@
 """Resampling as nnU-Net does it, one axis after the other and a few slices at a time.
 
-nnU-Net resamples whole volumes with splines on a regular grid. Such an operator is a product of one
-matrix per axis, so it can be applied slab by slab, in float32, as matrix products: the same numbers
-without the float64 copies of the whole volume.
+nnU-Net resamples whole volumes with splines on a regular grid. This operator is a product of one
+matrix per axis, so it can be applied a few planes at a time, in float32, as matrix products: the same
+numbers without float64 copies of the whole volume.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ from scipy import ndimage
 from torch import Tensor
 
 SLAB_VOXELS = 8_000_000
-"""What is worked on at once, about: 32 MB in float32."""
+"""About this many voxels are processed at a time: 32 MB in float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resampling:
-    """From one regular grid to another with the same corners, by splines of an order for each axis."""
+    """From one regular grid to another with the same corners, by splines."""
 
     shape: tuple[int, int, int]
-    """Voxels before."""
+    """Shape of the input grid."""
     new_shape: tuple[int, int, int]
-    """Voxels after."""
+    """Shape of the output grid."""
     orders: tuple[int, int, int]
-    """Of the spline along each axis: 0 nearest, 1 linear, 3 cubic."""
+    """Order of the spline along each axis: 0 nearest, 1 linear, 3 cubic."""
     separate: int | None = None
-    """The axis whose planes are resampled each on its own, if that is how it is done."""
+    """The axis whose planes are resampled separately; None resamples the volume as a whole."""
     clip: bool = True
-    """Hold the result to the range of the input (of each plane, where they are separate)."""
+    """Whether the result is clipped to the range of the input (of each plane, where separate)."""
 
     @property
     def is_identity(self) -> bool:
-        """Nothing changes."""
+        """Whether both grids are the same."""
         return self.shape == self.new_shape
 
 
 def new_shape(
     shape: Sequence[int], spacing_mm: Sequence[float], new_spacing_mm: Sequence[float]
 ) -> tuple[int, int, int]:
-    """Voxels of the same extent at another spacing, rounded exactly as nnU-Net rounds.
+    """Shape of the same extent at another spacing, rounded exactly as nnU-Net rounds.
 
     Source: nnunetv2 compute_new_shape; the order of its multiplications decides halves.
     """
@@ -57,7 +57,7 @@ def new_shape(
 
 @lru_cache(maxsize=16)
 def axis_matrix(size: int, new_size: int, order: int) -> Tensor:
-    """Resampling of one axis as a matrix.
+    """The resampling of one axis as a matrix.
 
     Args:
         size: voxels before.
@@ -65,7 +65,7 @@ def axis_matrix(size: int, new_size: int, order: int) -> Tensor:
         order: of the spline, 0 to 5.
 
     Returns:
-        (new_size, size) float32; the last row and column meet the grid's edges, edges are repeated.
+        (new_size, size) float32; both grids have the same ends, edge values are repeated.
 
     Source: scipy.ndimage.zoom with grid_mode=True, mode="nearest", which skimage's resize calls.
     """
@@ -73,14 +73,14 @@ def axis_matrix(size: int, new_size: int, order: int) -> Tensor:
         matrix = np.zeros((new_size, size))
         matrix[np.arange(new_size), nearest(size, new_size)] = 1
     else:
-        # the second axis keeps its size, so the columns are the answers to single ones
+        # the columns are the responses to unit impulses; the second axis keeps its size
         zoom = (new_size / size, 1)
         matrix = ndimage.zoom(np.eye(size), zoom, order=order, mode="nearest", grid_mode=True)
     return torch.from_numpy(matrix.astype(np.float32))
 
 
 def nearest(size: int, new_size: int) -> NDArray[np.int64]:
-    """For each voxel after, the one before whose centre is nearest. (new_size,)."""
+    """(new_size,) for each output voxel, the input voxel with the nearest centre."""
     centres = (np.arange(new_size) + 0.5) * (size / new_size) - 0.5
     return np.clip(np.floor(centres + 0.5).astype(np.int64), 0, size - 1)
 
@@ -88,7 +88,7 @@ def nearest(size: int, new_size: int) -> NDArray[np.int64]:
 def linear(
     size: int, new_size: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """For each voxel after: the voxels before on its two sides, and the weight of the second.
+    """For each output voxel: the input voxels on its two sides, and the weight of the second.
 
     Returns:
         (new_size,) first, second, weight in [0, 1); at the edges first == second.
@@ -107,9 +107,9 @@ def resample(
     """Resample a volume that is read a few planes at a time.
 
     Args:
-        read: gives the planes of a slice along axis 0 as float32 (k, Y, X).
-        resampling: what is to be done; `separate` is None or 0 (see `resample_array` for others).
-        out: where the result goes, float32 of `new_shape`; None makes it.
+        read: from a slice along axis 0 to planes (k, Y, X) float32.
+        resampling: with `separate` None or 0 (see `resample_array` for other axes).
+        out: the result, float32 of `new_shape`; None allocates it.
 
     Returns:
         (Z', Y', X') float32.
@@ -155,7 +155,7 @@ def _along_depth(planes: Tensor, order: int, out: Tensor) -> None:
     step = max(1, SLAB_VOXELS // flat.shape[1])
     for start in range(0, len(out), step):
         block = matrix[start : start + step]
-        # a spline's weights fall fourfold a voxel: what is far has none that float32 could see
+        # the weights of a spline fall fourfold per voxel: distant ones vanish in float32
         used = (block.abs() > 1e-9).any(0).nonzero().flatten()
         span = slice(int(used[0]), int(used[-1]) + 1)
         torch.matmul(block[:, span], flat[span], out=result[start : start + step])
@@ -164,12 +164,12 @@ def _along_depth(planes: Tensor, order: int, out: Tensor) -> None:
 def resample_array(
     read: Callable[[slice], Tensor], resampling: Resampling, axis: int | None
 ) -> Tensor:
-    """As `resample`, with planes across any axis.
+    """Like `resample`, with planes across any axis.
 
     Args:
-        read: gives planes across `axis`, (k, then the other axes in their order).
-        resampling: in the volume's own axes.
-        axis: across which planes are read: `resampling.separate`, or 0.
+        read: from a slice along `axis` to planes (k, the other axes in order) float32.
+        resampling: in the axes of the volume.
+        axis: planes are read across it: `resampling.separate`, or None for 0.
 
     Returns:
         (Z', Y', X') float32.
@@ -177,15 +177,15 @@ def resample_array(
     axis = axis or 0
     order = [axis, *(a for a in range(3) if a != axis)]
 
-    def turned(values: tuple[int, int, int]) -> tuple[int, int, int]:
+    def permuted(values: tuple[int, int, int]) -> tuple[int, int, int]:
         return (values[order[0]], values[order[1]], values[order[2]])
 
-    there = Resampling(
-        shape=turned(resampling.shape),
-        new_shape=turned(resampling.new_shape),
-        orders=turned(resampling.orders),
+    across = Resampling(
+        shape=permuted(resampling.shape),
+        new_shape=permuted(resampling.new_shape),
+        orders=permuted(resampling.orders),
         separate=None if resampling.separate is None else 0,
         clip=resampling.clip,
     )
-    result = resample(read, there)
+    result = resample(read, across)
     return result if axis == 0 else result.movedim(0, axis).contiguous()

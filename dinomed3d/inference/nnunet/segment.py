@@ -1,4 +1,4 @@
-"""One prepared volume through the network and back to the scan's grid."""
+"""From the network's input to a mask on the grid of the scan."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from dinomed3d.inference.nnunet.label_export import Certainty, Exporter, Labels,
 from dinomed3d.inference.nnunet.plan import Plan
 from dinomed3d.inference.nnunet.predictor import Predictor
 from dinomed3d.inference.nnunet.preprocess import Prepared
-from dinomed3d.inference.nnunet.sliding_window import WindowGrid, sweep
+from dinomed3d.inference.nnunet.sliding_window import WindowGrid, predict_windows
 
 
 @dataclass(frozen=True, kw_only=True)
 class Segmentation:
-    """What came of a volume."""
+    """The result of one volume."""
 
     mask: NDArray[Any]
-    """(Z, Y, X) in the volume's own order of axes."""
+    """(Z, Y, X) labels in the volume's own order of axes."""
     certainty: float | None
-    """Mean probability of what was chosen, over the foreground; None without foreground."""
+    """Mean probability of the predicted label over the foreground; None without foreground."""
 
 
 def segment(
@@ -35,7 +35,7 @@ def segment(
     predictor: Predictor,
     *,
     step: float,
-    bands: int,
+    splits: int,
     batch: int,
     probabilities: Callable[[int, int, Tensor], None] | None = None,
     progress: Callable[[float], None] | None = None,
@@ -44,15 +44,15 @@ def segment(
 
     Args:
         prepared: the network's input.
-        plan: the model's.
+        plan: of the model.
         predictor: its networks.
-        step: share of a patch from one window to the next, at most.
-        bands: parts of the volume that are swept one after the other: less memory, but windows
-            between two of them are predicted twice.
+        step: distance between windows as a fraction of the patch, at most.
+        splits: number of row ranges that are predicted one after the other: more need less memory, but
+            windows across two of them are predicted twice.
         batch: windows that go through the network together.
-        probabilities: given every plane of the crop in the network's order of axes: its first row,
+        probabilities: receives every plane of the crop in the network's order of axes: its first row,
             its number, logits (heads, rows, X).
-        progress: told the share that is done.
+        progress: receives the fraction that is done.
 
     Returns:
         The mask on the volume's whole grid, background outside the crop.
@@ -60,21 +60,21 @@ def segment(
     Raises:
         CaseError: logits that are not finite.
     """
-    largest = np.uint8 if plan.largest_label < 256 else np.uint16
-    whole = np.zeros(prepared.shape, largest)
+    dtype = np.uint8 if plan.largest_label < 256 else np.uint16
+    whole = np.zeros(prepared.shape, dtype)
     labels = whole[prepared.box]
     size = prepared.data.shape[1:]
     data, before = _pad(prepared.data, plan.patch)
-    layers = WindowGrid.over(data.shape[1:], plan.patch, step)
+    grid = WindowGrid.over(data.shape[1:], plan.patch, step)
     resampling = plan.logits.between(
         size, prepared.crop_shape, prepared.network_spacing_mm, prepared.spacing_mm
     )
     decide = Labels() if plan.regions is None else Regions(plan.regions)
     certainty = Certainty()
     data = data.to(predictor.device)
-    edges = np.linspace(0, labels.shape[1], min(bands, labels.shape[1]) + 1).round().astype(int)
-    spans = [(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
-    for number, rows in enumerate(spans):
+    edges = np.linspace(0, labels.shape[1], min(splits, labels.shape[1]) + 1).round().astype(int)
+    row_ranges = [(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    for number, rows in enumerate(row_ranges):
         exporter = Exporter(
             labels,
             resampling,
@@ -85,19 +85,19 @@ def segment(
             device=predictor.device,
             probabilities=None if probabilities is None else partial(probabilities, rows[0]),
         )
-        predictor.begin()
-        for slab in sweep(
-            data, layers, exporter.band, predictor.stream, heads=plan.heads, batch=batch
+        predictor.clear_cache()
+        for chunk in predict_windows(
+            data, grid, exporter.row_range, predictor.predict, heads=plan.heads, batch=batch
         ):
-            exporter.add(slab)
+            exporter.add(chunk)
             if progress is not None:
-                done = (slab.first + slab.logits.shape[1]) / layers.size[0]
-                progress((number + done) / len(spans))
+                done = (chunk.first + chunk.logits.shape[1]) / grid.size[0]
+                progress((number + done) / len(row_ranges))
     return Segmentation(mask=whole.transpose(np.argsort(plan.transpose)), certainty=certainty.mean)
 
 
 def _pad(data: Tensor, patch: tuple[int, ...]) -> tuple[Tensor, tuple[int, int, int]]:
-    """Zeros around (C, Z, Y, X) up to the size of a patch, as nnU-Net pads; and how many are before."""
+    """Pad (C, Z, Y, X) with zeros to the size of a patch, as nnU-Net does; also the padding before."""
     short = [0] * (3 - len(patch)) + list(patch)
     missing = [max(0, p - n) for p, n in zip(short, data.shape[1:], strict=True)]
     before = (missing[0] // 2, missing[1] // 2, missing[2] // 2)

@@ -1,7 +1,7 @@
-"""The sliding window, one layer of windows after the other, so that only a layer's logits are held.
+"""The sliding window, layer after layer, so that only the logits of one layer are in memory.
 
 Windows are visited by their first axis. Once all windows that begin at one depth are done, no later
-one touches the planes above the next depth: those are finished, handed on, and their memory is used
+window reaches the planes before the next depth: these are finished, yielded, and their memory is used
 again. The logits of the whole volume never exist.
 """
 
@@ -9,75 +9,52 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
-import numpy as np
 import torch
-from scipy import ndimage
+from nnunetv2.inference.sliding_window_prediction import (
+    compute_gaussian,
+    compute_steps_for_sliding_window,
+)
 from torch import Tensor
 
 from dinomed3d.inference.case import CaseError
 
 Batch = tuple[Tensor, list[tuple[int, int, int]]]
-"""Windows (B, C, *patch), and where in the volume each begins."""
-SLAB_LOGITS = 4_000_000
-"""Logits handed on at once, about."""
-CHUNK = 1_000_000
-"""Logits added at once, about: what a CPU's cache holds."""
+"""Windows (B, C, *patch), and the position (z, y, x) of each in the volume."""
+CHUNK_LOGITS = 4_000_000
+"""About this many logits are yielded at a time."""
+CACHED_LOGITS = 1_000_000
+"""About this many logits are added at a time: they fit into the cache of a CPU."""
 
 
 def window_starts(size: int, patch: int, step: float) -> list[int]:
-    """Where windows begin along one axis.
+    """Evenly spread starts of windows along one axis; the last window ends at the end.
 
     Args:
         size: voxels, at least `patch`.
         patch: voxels of a window.
-        step: at most this share of a patch from one to the next, 0 < step <= 1.
-
-    Returns:
-        Evenly spread starts; the last window ends at the end.
-
-    Source: Isensee 2021, nnU-Net, "patch-based inference"; nnunetv2 compute_steps_for_sliding_window.
+        step: distance between windows as a fraction of the patch, at most; 0 < step <= 1.
     """
-    count = int(np.ceil((size - patch) / (patch * step))) + 1
-    if count == 1:
-        return [0]
-    distance = (size - patch) / (count - 1)
-    return [int(np.round(distance * i)) for i in range(count)]
-
-
-@lru_cache(maxsize=2)
-def gaussian(patch: tuple[int, ...]) -> Tensor:
-    """The weight of each voxel of a window: 10 in the middle, falling with sigma = patch / 8.
-
-    Returns:
-        Of the patch's shape, float16; nowhere 0.
-
-    Source: nnunetv2 compute_gaussian.
-    """
-    peak = np.zeros(patch)
-    peak[tuple(n // 2 for n in patch)] = 1
-    weights = ndimage.gaussian_filter(peak, [n / 8 for n in patch], mode="constant")
-    weights = torch.from_numpy(weights / (weights.max() / 10)).half()
-    weights[weights == 0] = weights[weights > 0].min()
-    return weights
+    starts: list[int] = compute_steps_for_sliding_window((size,), (patch,), step)[0]
+    return starts
 
 
 @dataclass(frozen=True, kw_only=True)
 class WindowGrid:
-    """The windows over one volume, in layers along the first axis."""
+    """The windows of one volume, in layers along the first axis."""
 
     size: tuple[int, int, int]
-    """Of the volume, padded to a patch at least."""
+    """Shape of the volume, at least that of the patch."""
     patch: tuple[int, int, int]
-    """Of a window; one plane deep where slices are predicted one by one."""
+    """Shape of a window; of one plane where the network is 2D."""
     starts: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+    """Starts of the windows along each axis."""
     flat: bool
-    """Windows are single slices without a depth of their own."""
+    """Whether the network is 2D, so that windows have no first axis."""
 
     @classmethod
     def over(cls, size: Sequence[int], patch: Sequence[int], step: float) -> WindowGrid:
-        """Cover a volume (Z, Y, X), at least as large as the patch; a patch of two axes is one plane."""
+        """Cover a volume (Z, Y, X) at least as large as the patch; a patch of two axes is one plane."""
         a, b, c = size
         d, e, f = patch if len(patch) == 3 else (1, *patch)
         starts = [
@@ -97,110 +74,116 @@ class WindowGrid:
         """Number of windows."""
         return len(self.starts[0]) * len(self.starts[1]) * len(self.starts[2])
 
-    def touching(self, band: tuple[int, int]) -> list[int]:
-        """The starts along the second axis of the windows that reach into a band."""
-        return [s for s in self.starts[1] if s < band[1] and s + self.patch[1] > band[0]]
+    def reaching(self, row_range: tuple[int, int]) -> list[int]:
+        """Starts along the second axis of the windows that overlap a row range."""
+        return [s for s in self.starts[1] if s < row_range[1] and s + self.patch[1] > row_range[0]]
+
+    @property
+    def weights(self) -> Tensor:
+        """Weight of each voxel of a window (Z, Y, X) float32: 10 in the centre, never 0.
+
+        Source: Isensee et al. 2021, nnU-Net: Gaussian weighting with sigma = patch / 8.
+        """
+        shape = self.patch[1:] if self.flat else self.patch
+        weights = compute_gaussian(shape, value_scaling_factor=10, device=torch.device("cpu"))
+        return weights.float().reshape(self.patch)
 
 
 def round_half(logits: Tensor) -> Tensor:
-    """To float16 and back, as nnU-Net holds logits: it settles ties between classes as nnU-Net does."""
+    """Round to float16, in which nnU-Net keeps logits, so that ties between classes are decided alike."""
     return logits.half().float()
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogitsChunk:
-    """Finished logits: planes [first, first + k) of a band of the network's grid."""
+    """Finished logits of some planes of a row range of the network's grid."""
 
     logits: Tensor
-    """(heads, k, rows, X) float32."""
+    """(heads, planes, rows, X) float32."""
     first: int
-    band: tuple[int, int]
-    """Rows [start, stop) of the second axis."""
+    """Number of the first plane."""
 
 
-def sweep(
+def predict_windows(
     data: Tensor,
-    layers: WindowGrid,
-    band: tuple[int, int],
-    stream: Callable[[Iterable[Batch]], Iterator[Tensor]],
+    grid: WindowGrid,
+    row_range: tuple[int, int],
+    predict: Callable[[Iterable[Batch]], Iterator[Tensor]],
     *,
     heads: int,
     batch: int,
 ) -> Iterator[LogitsChunk]:
-    """Predict all windows that touch a band and give the band's logits, plane after plane.
+    """Predict all windows that overlap a row range, and yield the logits of its rows.
 
     Args:
-        data: (C, Z, Y, X), of `layers.size`, on any device.
-        layers: the windows.
-        band: rows [start, stop) of the second axis.
-        stream: batches -> their logits (B, heads, *patch) float32, in order; may take batches ahead.
+        data: (C, Z, Y, X) of the shape `grid.size`, on any device.
+        grid: the windows.
+        row_range: rows [start, stop) of the second axis.
+        predict: batches -> their logits (B, heads, *patch) float32, in order; it may read ahead.
         heads: channels of the logits.
         batch: windows that go through the network together.
 
     Yields:
-        Slabs in the order of planes, none left out, each plane once; their memory is theirs.
+        Every plane once, in order; the caller may keep the tensors.
 
     Raises:
-        CaseError: logits that are not numbers, or too large for float16.
+        CaseError: logits that are not finite in float16.
 
-    Source: nnunetv2 nnUNetPredictor; sums in float16 there, and so here, in the same order.
+    Source: nnunetv2 nnUNetPredictor; it sums in float16, and so does this, in the same order.
     """
-    depth = layers.patch[0]
-    rows = band[1] - band[0]
-    flat = layers.flat
-    weights = gaussian(layers.patch[1:] if flat else layers.patch).float().to(data.device)
-    weights = weights.reshape(layers.patch)
-    held = torch.zeros((heads, depth, rows, layers.size[2]), dtype=torch.half, device=data.device)
-    total = torch.zeros((1, depth, rows, layers.size[2]), dtype=torch.half, device=data.device)
-    own = weights.new_ones((1, *layers.patch))
-    firsts = [*layers.starts[0], layers.size[0]]
-    places = [(y, x) for y in layers.touching(band) for x in layers.starts[2]]
-    chunks = [places[start : start + batch] for start in range(0, len(places), batch)]
-    jobs = ((z, chunk) for z in layers.starts[0] for chunk in chunks)
-    results = stream(_batch(data, layers, z, chunk) for z, chunk in jobs)
-    for first, following in zip(firsts[:-1], firsts[1:], strict=True):
-        for chunk in chunks:
+    depth, width, start_row = grid.patch[0], grid.size[2], row_range[0]
+    rows = row_range[1] - start_row
+    weights = grid.weights.to(data.device)
+    ones = torch.ones_like(weights)[None]
+    sums = torch.zeros((heads, depth, rows, width), dtype=torch.half, device=data.device)
+    total = torch.zeros((1, depth, rows, width), dtype=torch.half, device=data.device)
+    places = [(y, x) for y in grid.reaching(row_range) for x in grid.starts[2]]
+    batches = [places[start : start + batch] for start in range(0, len(places), batch)]
+    results = predict(_cut(data, grid, z, some) for z in grid.starts[0] for some in batches)
+    ends = [*grid.starts[0][1:], grid.size[0]]
+    for first, end in zip(grid.starts[0], ends, strict=True):
+        for some in batches:
             predicted = next(results)
-            predicted = predicted.unsqueeze(2) if layers.flat else predicted
-            for (y, x), logits in zip(chunk, predicted, strict=True):
-                _add(held, logits, weights, (y - band[0], x))
-                _add(total, own, weights, (y - band[0], x))
+            predicted = predicted.unsqueeze(2) if grid.flat else predicted
+            for (y, x), logits in zip(some, predicted, strict=True):
+                _add(sums, logits, weights, (y - start_row, x))
+                _add(total, ones, weights, (y - start_row, x))
             del predicted, logits
-        done = min(following - first, depth)
-        planes = max(1, SLAB_LOGITS // (heads * rows * layers.size[2]))
+        done = min(end - first, depth)
+        planes = max(1, CHUNK_LOGITS // (heads * rows * width))
         for begin in range(0, done, planes):
             part = slice(begin, min(begin + planes, done))
-            finished = round_half(held[:, part].float() / total[:, part].float())
+            finished = round_half(sums[:, part].float() / total[:, part].float())
             if not torch.isfinite(finished).all():
                 raise CaseError(
-                    "the network's output is not finite or larger than float16 can hold; the input may be "
-                    "damaged, or the model was not trained to its end"
+                    "the network's output is not finite or too large for float16; the input may be damaged, or "
+                    "the training of the model was not completed"
                 )
-            yield LogitsChunk(logits=finished, first=first + begin, band=band)
-        for sums in (held, total):
+            yield LogitsChunk(logits=finished, first=first + begin)
+        for tensor in (sums, total):
             for plane in range(depth - done):  # plane by plane: no second copy of the sums
-                sums[:, plane] = sums[:, plane + done]
-            sums[:, depth - done :] = 0
+                tensor[:, plane] = tensor[:, plane + done]
+            tensor[:, depth - done :] = 0
 
 
-def _batch(data: Tensor, layers: WindowGrid, z: int, places: Sequence[tuple[int, int]]) -> Batch:
-    """Cut windows out."""
-    d, h, w = layers.patch
+def _cut(data: Tensor, grid: WindowGrid, z: int, places: Sequence[tuple[int, int]]) -> Batch:
+    """Cut out the windows of one batch."""
+    d, h, w = grid.patch
     windows = torch.stack([data[:, z : z + d, y : y + h, x : x + w] for y, x in places])
-    return (windows.squeeze(2) if layers.flat else windows), [(z, y, x) for y, x in places]
+    return (windows.squeeze(2) if grid.flat else windows), [(z, y, x) for y, x in places]
 
 
 def _add(sums: Tensor, logits: Tensor, weights: Tensor, place: tuple[int, int]) -> None:
-    """Add one window's weighted logits where it lies; what is outside the band is left out.
+    """Add the weighted logits of one window; rows outside the row range are left out.
 
     Some channels at a time through float32: several times faster on a CPU than mixing precisions.
     """
     y, x = place
     _, height, width = weights.shape
     top, bottom = max(0, -y), min(height, sums.shape[2] - y)
-    own = weights[:, top:bottom]
+    inside = weights[:, top:bottom]
     target = sums[:, :, y + top : y + bottom, x : x + width]
-    step = len(sums) if sums.is_cuda else max(1, CHUNK // own.numel())
+    step = len(sums) if sums.is_cuda else max(1, CACHED_LOGITS // inside.numel())
     for start in range(0, len(sums), step):
         part = slice(start, start + step)
-        target[part] = target[part].float().addcmul_(logits[part, :, top:bottom], own)
+        target[part] = target[part].float().addcmul_(logits[part, :, top:bottom], inside)

@@ -27,6 +27,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from dinomed3d.inference.cohort.events import Event
 from dinomed3d.inference.cohort.run import Outcome, predict
 from dinomed3d.inference.cohort.spec import PredictSpec
 from tests.dinomed3d.inference.dicom.dicom_series import write_object
@@ -469,7 +470,7 @@ class Ran:
     references: Mapping[str, Reference]
     out: Path
     outcome: Outcome
-    events: Sequence[Mapping[str, Any]]
+    events: Sequence[Event]
 
     def record(self, case: str) -> dict[str, Any]:
         content: dict[str, Any] = json.loads((self.out / f"{case}.json").read_text("utf-8"))
@@ -500,7 +501,7 @@ class Ran:
         counted: Counter[str] = Counter()
         for row in self.rows:
             counted.update(row.ignored)
-        assert self.events[0]["ignored"] == dict(counted)
+        assert self.events[0].ignored == dict(counted)
         run = json.loads((self.out / "run.json").read_text("utf-8"))
         assert not self.outcome.missing and run["missing"] == []
         assert run["ignored"] == dict(counted)
@@ -530,7 +531,7 @@ def run_over(rows: Sequence[Row], folder: Path, channels: Sequence[str], **optio
         memory_limit_gib=6.0,
         **options,
     )
-    events: list[Mapping[str, Any]] = []
+    events: list[Event] = []
     outcome = predict(spec, events.append)
     return Ran(rows=rows, references=references, out=out, outcome=outcome, events=events)
 

@@ -10,16 +10,16 @@ import pytest
 
 from dinomed3d.inference.case import CaseError
 from dinomed3d.inference.cohort.memory import (
+    CHUNKS,
     GIB,
-    MARGIN,
-    MOST_BANDS,
-    SLABS,
-    Budget,
+    MAX_SPLITS,
+    RESERVE,
     Footprint,
+    MemoryBudget,
     estimate,
-    highest_resident,
     limit_bytes,
     measure,
+    peak_resident,
 )
 from dinomed3d.inference.cohort.spec import PredictSpec
 from dinomed3d.inference.nnunet.plan import read_plan
@@ -43,18 +43,18 @@ def test_by_hand():
     # sums 2 * (heads + 1) * 10 planes, export 32 * heads of one plane
     need = estimate((100, 100, 100), (1, 1, 1), plan(), NOTHING, 10 * GIB, **PLAIN)
     plane = 100 * 100
-    sweep = 9_000_000 + 2 * 4 * 10 * plane + 32 * 3 * plane + SLABS
-    assert need.bands == 1
-    assert need.peak == int(MARGIN * max(sweep, 4_000_000 + 4_000_000 + SLABS))
+    sweep = 9_000_000 + 2 * 4 * 10 * plane + 32 * 3 * plane + CHUNKS
+    assert need.splits == 1
+    assert need.peak == int(RESERVE * max(sweep, 4_000_000 + 4_000_000 + CHUNKS))
 
 
-def test_more_heads_more_bands_until_nothing_helps():
+def test_more_heads_more_splits_until_nothing_helps():
     wide = plan(heads=400, patch=(50, 50, 50))
     one = estimate((100, 400, 100), (1, 1, 1), wide, NOTHING, 100 * GIB, **PLAIN)
-    assert one.bands == 1
+    assert one.splits == 1
     limit = one.peak - 1
     cut = estimate((100, 400, 100), (1, 1, 1), wide, NOTHING, limit, **PLAIN)
-    assert cut.bands == 2 and cut.peak <= limit
+    assert cut.splits == 2 and cut.peak <= limit
     least = 0
     for shrink in range(1, 60):
         try:
@@ -62,7 +62,7 @@ def test_more_heads_more_bands_until_nothing_helps():
                 (100, 400, 100), (1, 1, 1), wide, NOTHING, limit // shrink, **PLAIN
             ).peak
         except CaseError as error:
-            assert f"{MOST_BANDS} parts" in str(error) and "--memory-limit" in str(error)
+            assert f"{MAX_SPLITS} parts" in str(error) and "--memory-limit" in str(error)
             break
     assert 0 < least < one.peak / 4
 
@@ -74,21 +74,21 @@ def test_the_base_counts():
 
 
 def test_budget_lets_in_what_fits_and_one_alone_always():
-    budget = Budget(10)
-    budget.enter(99)
-    waiter = threading.Thread(target=budget.enter, args=(5,))
+    budget = MemoryBudget(10)
+    budget.acquire(99)
+    waiter = threading.Thread(target=budget.acquire, args=(5,))
     waiter.start()
     time.sleep(0.05)
     assert waiter.is_alive() and budget.used == 99
-    budget.leave(99)
+    budget.release(99)
     waiter.join(5)
-    budget.enter(5)
+    budget.acquire(5)
     assert budget.used == 10
     late = []
 
     def wait():
         try:
-            budget.enter(1)
+            budget.acquire(1)
         except InterruptedError:
             late.append("closed")
 
@@ -108,9 +108,9 @@ def test_measure_sees_what_was_taken_for_a_moment():
 
     footprint = measure(work)
     assert 200 * 2**20 < footprint.window < 450 * 2**20
-    with highest_resident() as highest:
+    with peak_resident() as peak_gib:
         work()
-    assert highest() * GIB > footprint.base + 200 * 2**20
+    assert peak_gib() * GIB > footprint.base + 200 * 2**20
 
 
 def test_without_a_limit_most_of_what_is_free():

@@ -6,7 +6,8 @@ import signal
 
 import pytest
 
-from dinomed3d.inference.cohort.ray_backend import run_cluster
+from dinomed3d.inference.cohort.events import CaseEnded, WorkerReady
+from dinomed3d.inference.cohort.ray_backend import run_on_ray
 from dinomed3d.inference.cohort.run import predict
 from dinomed3d.inference.cohort.spec import PredictSpec
 from dinomed3d.runtime.errors import UserError
@@ -42,14 +43,14 @@ def test_two_workers_one_killed(tmp_path, monkeypatch):
     )
     workers, events = [], []
 
-    def tell(event):
+    def on_event(event):
         events.append(event)
-        if event["event"] == "worker":
-            workers.append(event["pid"])
-        if len(workers) == 2 and sum(e["event"] == "end" for e in events) == 1:
+        if isinstance(event, WorkerReady):
+            workers.append(event.pid)
+        if len(workers) == 2 and sum(isinstance(e, CaseEnded) for e in events) == 1:
             os.kill(workers[0], signal.SIGTERM if os.name == "nt" else signal.SIGKILL)
 
-    outcome = predict(spec, tell)
+    outcome = predict(spec, on_event)
     assert len(workers) >= 2
     assert outcome.done == tuple(f"scan{i}" for i in range(8)) and not outcome.missing
     assert list(outcome.failed) == ["scan_bad"]
@@ -60,5 +61,5 @@ def test_two_workers_one_killed(tmp_path, monkeypatch):
 def test_ray_is_an_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     spec = PredictSpec(source="a", out="b", model="c", engine="ray")
-    with pytest.raises(UserError, match=r"dinomed3d\[ray\]"):
-        run_cluster(None, spec, [], print)
+    with pytest.raises(UserError, match="--engine ray"):
+        run_on_ray(None, spec, [], print)

@@ -38,7 +38,7 @@ def files(case: Case, folder: Path) -> list[str]:
 
 
 def refused(cohort: CaseList) -> dict[str, str]:
-    return {one.id: one.reason for one in cohort.refusals}
+    return {one.id: one.reason for one in cohort.rejected}
 
 
 # --- one channel
@@ -48,7 +48,7 @@ def test_each_image_is_a_case(tmp_path: Path) -> None:
     touch(tmp_path, "b/x.NII.GZ", "b/case_0000.nii", "a.mha", "c.d.nrrd", "scan_2023.nii.gz")
     cohort = find_cases(tmp_path, channels=CT)
     assert ids(cohort) == ["a", "b/case", "b/x", "c.d", "scan_2023"]
-    assert cohort.refusals == ()
+    assert cohort.rejected == ()
     assert [case.scans[0].ending for case in cohort.cases][:3] == [".mha", ".nii", ".nii.gz"]
     assert cohort.cases[0].size_bytes == 3
     assert cohort.cases[0].scans[0].files == (str(tmp_path / "a.mha"),)
@@ -89,7 +89,7 @@ def test_two_scans_of_one_name_are_both_refused(tmp_path: Path, names: tuple[str
     touch(tmp_path, *names, "b.nii.gz")
     cohort = find_cases(tmp_path, channels=CT)
     assert ids(cohort) == ["b"]
-    (refusal,) = cohort.refusals
+    (refusal,) = cohort.rejected
     assert refusal.id in ("a", "A")
     assert "2 inputs would write the same output" in refusal.reason
     assert sorted(Path(file).name for file in refusal.files) == sorted(names)
@@ -248,7 +248,7 @@ def test_sub_folders(tmp_path: Path, names: list[str], expected: str) -> None:
     folder = tmp_path / "input"
     touch(folder, *names)
     cohort = find_cases(folder, channels=TWO)
-    assert cohort.refusals == ()
+    assert cohort.rejected == ()
     assert (ids(cohort), files(cohort.cases[0], folder)) == ([expected], names)
     assert "channels by sub-folders or files named T1, T2" in cohort.cases[0].notes
 
@@ -477,7 +477,7 @@ def test_real_folders(shared: Path) -> None:
     cohort = find_cases(medical / "dicom_ge_tilt_ct", channels=CT)
     assert list(refused(cohort)) == ["dicom_ge_tilt_ct"]
     cohort = find_cases(medical / "Dataset004_Hippocampus" / "imagesTs", channels=["MR"])
-    assert cohort.refusals == ()
+    assert cohort.rejected == ()
     assert all(not case.id.endswith("_0000") for case in cohort.cases)
 
 
@@ -507,8 +507,8 @@ def test_every_file_is_in_a_case_or_refused_or_counted(tmp_path: Path) -> None:
             except UserError:
                 continue
             used = [file for case in cohort.cases for scan in case.scans for file in scan.files]
-            told = {file for refusal in cohort.refusals for file in refusal.files}
+            told = {file for refusal in cohort.rejected for file in refusal.files}
             assert len(used) == len(set(used))
             assert len({*used, *told}) + sum(cohort.ignored.values()) == len(made)
-            both = [one.id.casefold() for one in (*cohort.cases, *cohort.refusals)]
+            both = [one.id.casefold() for one in (*cohort.cases, *cohort.rejected)]
             assert len(both) == len(set(both))

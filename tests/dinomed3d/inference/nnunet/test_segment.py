@@ -69,9 +69,9 @@ def stock(plans, dataset, kind, networks, image, mirroring):
 @pytest.mark.parametrize("kind", ["3d_fullres", "2d", "anisotropic"])
 @pytest.mark.parametrize("labels", [LABELS, REGIONS], ids=["labels", "regions"])
 @pytest.mark.parametrize(
-    ("mirroring", "folds", "bands"), [(None, 1, 1), ((0, 1), 1, 3), (None, 2, 2)]
+    ("mirroring", "folds", "splits"), [(None, 1, 1), ((0, 1), 1, 3), (None, 2, 2)]
 )
-def test_equals_nnunet(kind, labels, mirroring, folds, bands):
+def test_equals_nnunet(kind, labels, mirroring, folds, splits):
     plans, dataset, image = tiny_plans(kind), tiny_dataset(labels), volume()
     plan = plan_of(plans, dataset, kind)
     networks = [tiny_network(len(plan.patch), 1, plan.heads, seed) for seed in range(1, folds + 1)]
@@ -80,7 +80,9 @@ def test_equals_nnunet(kind, labels, mirroring, folds, bands):
     np.testing.assert_allclose(prepared.data.numpy(), data, atol=3e-6)
     predictor = Predictor(networks, mirroring=mirroring, device=torch.device("cpu"), precision=None)
     told = []
-    ours = segment(prepared, plan, predictor, step=0.5, bands=bands, batch=3, progress=told.append)
+    ours = segment(
+        prepared, plan, predictor, step=0.5, splits=splits, batch=3, progress=told.append
+    )
     assert ours.mask.shape == mask.shape == (40, 15, 50)
     assert len(np.unique(mask)) > 1
     # nnU-Net sums in float16, whose smallest numbers are the weights of a window's corners: there it rounds
@@ -89,23 +91,23 @@ def test_equals_nnunet(kind, labels, mirroring, folds, bands):
     assert 0.3 < ours.certainty <= 1 and told == sorted(told) and told[-1] == 1
 
 
-def test_lanes_change_nothing():
+def test_threads_change_nothing():
     plans, dataset, image = tiny_plans(), tiny_dataset(), volume()
     plan = plan_of(plans, dataset, "3d_fullres")
     prepared = prepare([image[0]], SPACING, plan)
     network = tiny_network(3, 1, 3)
     masks = []
-    for lanes in (1, 3):
+    for threads in (1, 3):
         predictor = Predictor(
-            [network], mirroring=(0,), device=torch.device("cpu"), precision=None, lanes=lanes
+            [network], mirroring=(0,), device=torch.device("cpu"), precision=None, threads=threads
         )
-        masks.append(segment(prepared, plan, predictor, step=0.3, bands=2, batch=1).mask)
+        masks.append(segment(prepared, plan, predictor, step=0.3, splits=2, batch=1).mask)
     assert np.array_equal(*masks)
     names = [thread.name for thread in threading.enumerate()]
-    assert not [name for name in names if name.startswith("lane")]
+    assert not [name for name in names if name.startswith("predict")]
 
 
-def test_bands_change_nothing():
+def test_splits_change_nothing():
     plans, dataset, image = tiny_plans(), tiny_dataset(), volume()
     plan = plan_of(plans, dataset, "3d_fullres")
     predictor = Predictor(
@@ -113,7 +115,7 @@ def test_bands_change_nothing():
     )
     prepared = prepare([image[0]], SPACING, plan)
     one, many = (
-        segment(prepared, plan, predictor, step=0.5, bands=bands, batch=2) for bands in (1, 7)
+        segment(prepared, plan, predictor, step=0.5, splits=splits, batch=2) for splits in (1, 7)
     )
     assert np.array_equal(one.mask, many.mask)
     assert one.certainty == pytest.approx(many.certainty, abs=1e-6)
@@ -130,15 +132,15 @@ def test_probabilities_hold_what_the_mask_says(labels):
         precision=None,
     )
     prepared = prepare([image[0]], SPACING, plan)
-    without = segment(prepared, plan, predictor, step=0.5, bands=2, batch=2)
+    without = segment(prepared, plan, predictor, step=0.5, splits=2, batch=2)
     logits = np.full((plan.heads, *prepared.crop_shape), np.nan, np.float32)
 
     def take(row, z, values):
         logits[:, z, row : row + values.shape[1]] = values
 
-    given = segment(prepared, plan, predictor, step=0.5, bands=2, batch=2, probabilities=take)
+    given = segment(prepared, plan, predictor, step=0.5, splits=2, batch=2, probabilities=take)
     assert not np.isnan(logits).any()
-    # whole planes and single voxels are interpolated with roundings of their own
+    # whole pthreads and single voxels are interpolated with roundings of their own
     assert (given.mask == without.mask).mean() > 0.9999
     mask = given.mask.transpose(plan.transpose)[prepared.box]
     if plan.regions is None:

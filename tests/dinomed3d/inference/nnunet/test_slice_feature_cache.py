@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from dinomed3d.inference.nnunet.predictor import Predictor
-from dinomed3d.inference.nnunet.slice_feature_cache import SharedSlices, is_shareable
-from dinomed3d.inference.nnunet.sliding_window import WindowGrid, sweep
+from dinomed3d.inference.nnunet.slice_feature_cache import SliceFeatureCache, is_cacheable
+from dinomed3d.inference.nnunet.sliding_window import WindowGrid, predict_windows
 from dinomed3d.networks import build_network, spec_for_patch
 from tests.dinomed3d.inference.models.write_model import tiny_network
 
@@ -34,9 +34,9 @@ def network(parts=("encoder", "lora", "detail"), slices=3):
 
 
 def run(predictor, data):
-    layers = WindowGrid.over(data.shape[1:], PATCH, 0.5)
-    predictor.begin()
-    slabs = sweep(data, layers, (0, data.shape[2]), predictor.stream, heads=3, batch=2)
+    grid = WindowGrid.over(data.shape[1:], PATCH, 0.5)
+    predictor.clear_cache()
+    slabs = predict_windows(data, grid, (0, data.shape[2]), predictor.predict, heads=3, batch=2)
     return torch.cat([slab.logits for slab in slabs], 1)
 
 
@@ -57,7 +57,7 @@ def test_shared_features_change_nothing(mirroring, slices):
     built = network(slices=slices)
     options = {"mirroring": mirroring, "device": torch.device("cpu"), "precision": None}
     shared, plain = Predictor([built], **options), Predictor([Plain(built)], **options)
-    assert isinstance(shared.networks[0], SharedSlices)
+    assert isinstance(shared.networks[0], SliceFeatureCache)
     for seed in (0, 1):  # a second volume must not see the first one's features
         torch.manual_seed(seed)
         data = torch.randn(1, 17, 16, 22)
@@ -75,7 +75,7 @@ def test_a_slice_is_encoded_once():
 
 
 def test_with_adapters_nothing_is_shared():
-    assert is_shareable(network())
-    assert not is_shareable(network(parts=("encoder", "lora", "adapters", "detail")))
-    assert not is_shareable(network(parts=("detail",)))
-    assert not is_shareable(tiny_network(3, 1, 3))
+    assert is_cacheable(network())
+    assert not is_cacheable(network(parts=("encoder", "lora", "adapters", "detail")))
+    assert not is_cacheable(network(parts=("detail",)))
+    assert not is_cacheable(tiny_network(3, 1, 3))

@@ -1,0 +1,71 @@
+"""One case on its way through a worker, and how what goes wrong stays with it."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from dinomed3d.inference.case import Case, CaseError
+from dinomed3d.inference.cohort.memory import MemoryNeed
+from dinomed3d.inference.io.image import Volume
+from dinomed3d.inference.io.orientation import Reorientation
+from dinomed3d.inference.nnunet.preprocess import Prepared
+from dinomed3d.inference.nnunet.probabilities import ProbabilityFile
+from dinomed3d.inference.nnunet.segment import Segmentation
+
+
+@dataclass
+class CaseTask:
+    """A case with everything that was made of it so far."""
+
+    case: Case
+    """What to predict."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Duration of each finished step."""
+    reason: str | None = None
+    """Why it failed, once it has."""
+    trace: str | None = None
+    """Traceback of an unexpected error."""
+    inputs: list[dict[str, Any]] = field(default_factory=list)
+    """Its files as they were before they were read."""
+    need: MemoryNeed | None = None
+    """Memory that is reserved for it."""
+    volume: Volume | None = None
+    """The scan as stored."""
+    reorientation: Reorientation | None = None
+    """How the volume was reoriented for the model."""
+    prepared: Prepared | None = None
+    """The network's input."""
+    segmentation: Segmentation | None = None
+    """The mask on the stored grid."""
+    probabilities: ProbabilityFile | None = None
+    """The open file of probabilities."""
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Time a step; an error in it becomes the reason of this case and goes no further."""
+        start = time.monotonic()
+        try:
+            yield
+        except CaseError as error:
+            self.reason = str(error)
+        except Exception as error:  # whatever it is, the other cases go on
+            kind = type(error).__name__
+            if isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+                isinstance(error, RuntimeError) and "memory" in str(error).lower()
+            ):
+                self.reason = (
+                    f"out of memory in step '{name}' ({kind}); lower --memory-limit so that the volume is "
+                    "predicted in more parts, or use a machine with more memory"
+                )
+            else:
+                first = (str(error).strip() or "no message").splitlines()[0]
+                self.reason = f"unexpected {kind} in step '{name}': {first}"
+                self.trace = traceback.format_exc()
+        self.seconds[name] = round(time.monotonic() - start, 3)
