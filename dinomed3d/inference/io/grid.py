@@ -1,8 +1,7 @@
-"""Where a volume's voxels lie: the grid a mask must get back, and a volume on it."""
+"""The grid of a volume: where its voxels lie, and the file form of a mask on the same grid."""
 
 from __future__ import annotations
 
-import base64
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,27 +19,27 @@ FLAT_SPACING = 999
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """Voxel positions and the file form of a mask that lies on them."""
+    """Voxel positions, and the file form of a mask that lies on them."""
 
     shape_zyx: tuple[int, int, int]
-    """Of the arrays, in the stored order of voxels."""
+    """Shape of the arrays, in the stored order of voxels."""
     spacing_mm: tuple[float, float, float]
-    """(z, y, x); z of a 2D file is 999 times its larger one."""
+    """Voxel spacing (z, y, x); z of a 2D file is 999 times the larger one."""
     affine: tuple[tuple[float, ...], ...]
-    """4 rows of 4: voxel (x, y, z) -> mm, towards right, anterior, superior."""
+    """4 rows of 4: voxel (x, y, z) -> mm, RAS+."""
     stored_shape: tuple[int, ...]
-    """Of the mask as its file has it, x first: 2 axes for a 2D file, more for trailing ones."""
+    """Shape of the mask in its file, x first: 2 axes for a 2D file, more for trailing ones."""
     ending: str
-    """Of the mask: `.nii`, `.nii.gz`, `.mha` or `.nrrd`."""
+    """Format of the mask: `.nii`, `.nii.gz`, `.mha` or `.nrrd`."""
     header: str | None = None
     """The geometry in the file's own terms, base64: NIfTI header bytes, or JSON for ITK's formats.
 
-    Nothing else of the header is in it, least of all its free text.
+    It holds nothing else of the header, least of all its free text.
     """
 
     @property
     def orientation(self) -> str:
-        """Where x, y, z mainly point to, such as `LPS` for left, posterior, superior."""
+        """The main directions of x, y, z, such as `LPS` for left, posterior, superior."""
         return "".join(nib.aff2axcodes(self.matrix))
 
     @property
@@ -57,12 +56,11 @@ class Grid:
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
+        lists = ("shape_zyx", "spacing_mm", "stored_shape")
         return {
             **self.__dict__,
-            "shape_zyx": list(self.shape_zyx),
-            "spacing_mm": list(self.spacing_mm),
+            **{name: list(getattr(self, name)) for name in lists},
             "affine": [list(row) for row in self.affine],
-            "stored_shape": list(self.stored_shape),
         }
 
     @staticmethod
@@ -87,17 +85,18 @@ class Volume:
     channels: list[NDArray[Any]]
     """Each (Z, Y, X); as stored, but float32 where values are scaled or wider than 32 bits."""
     grid: Grid
+    """The grid of all channels."""
     notes: list[str] = field(default_factory=list)
-    """What is odd about it and was dealt with, one line each."""
+    """What was unusual and how it was handled, one line each."""
 
 
-def file_axes(stored: tuple[int, ...], name: str, *, channels: int = 1) -> tuple[int, ...]:
-    """The shape of the mask of an image file, and whether this file can be one image at all.
+def mask_shape(stored: tuple[int, ...], name: str, *, channels: int = 1) -> tuple[int, ...]:
+    """The shape of the mask of an image file, if this file can be one image.
 
     Args:
         stored: The file's shape, x first, channels last.
         name: The file, for messages.
-        channels: How many the file must hold; one of 4D holds them along its last axis.
+        channels: How many the file must hold; more than one along the last of four axes.
 
     Returns:
         `stored`, without the axis of channels where it has one.
@@ -105,30 +104,36 @@ def file_axes(stored: tuple[int, ...], name: str, *, channels: int = 1) -> tuple
     Raises:
         CaseError: No voxels, a wrong number of axes, or more than the channels along the fourth.
     """
-    told = " x ".join(map(str, stored))
+    shape = " x ".join(map(str, stored))
     if not stored or min(stored) < 1:
-        raise CaseError(f"{name}: must hold voxels, its shape is {told or 'empty'}")
+        raise CaseError(f"{name}: must hold voxels, its shape is {shape or 'empty'}")
     if channels > 1 and len(stored) == 4 and stored[3] == channels:
         return stored[:3]
     if channels > 1:
         raise CaseError(
             f"{name}: alone it must be 4D with {channels} channels along the fourth axis, "
-            f"its shape is {told}; give a file for each channel"
+            f"its shape is {shape}; give a file for each channel"
         )
     if len(stored) < 2:
-        raise CaseError(f"{name}: must be an image of two or three axes, its shape is {told}")
+        raise CaseError(f"{name}: must be an image of two or three axes, its shape is {shape}")
     if any(length > 1 for length in stored[3:]):
         raise CaseError(
-            f"{name}: must be one 3D image, its shape is {told} (a series over time or directions?);"
-            " save the volume that is meant as a file of its own"
+            f"{name}: must be one 3D image, its shape is {shape} (time points or directions?); "
+            "save the volume to segment as a file of its own"
         )
     return stored
 
 
-def shape_zyx(stored: tuple[int, ...]) -> tuple[int, int, int]:
+def array_shape(stored: tuple[int, ...]) -> tuple[int, int, int]:
     """The array's shape (z, y, x) for a mask's file shape (x first, 2 or more axes)."""
     x, y, z = (*stored, 1)[:3]
     return z, y, x
+
+
+def array_spacing(spacing: tuple[float, ...]) -> tuple[float, float, float]:
+    """(z, y, x) in mm for a file's spacing (x, y[, z])."""
+    z = spacing[2] if len(spacing) > 2 else max(spacing) * FLAT_SPACING
+    return z, spacing[1], spacing[0]
 
 
 def checked_affine(
@@ -156,7 +161,7 @@ def checked_affine(
         if abs(step - spacing) > 0.01 * spacing:
             raise CaseError(
                 f"{name}: its header disagrees with itself: the voxel size along {axis} is "
-                f"{spacing:.6g} mm, but {step:.6g} mm by its affine; correct the one that is wrong"
+                f"{spacing:.6g} mm, but {step:.6g} mm by its affine; correct the wrong one"
             )
     if len(spacing_mm) == 2 and not _invertible(affine):
         affine[:3, 2] = np.cross(affine[:3, 0] / steps[0], affine[:3, 1] / steps[1])
@@ -176,17 +181,17 @@ def _invertible(affine: NDArray[np.float64]) -> bool:
     return bool(steps.min() > 0 and abs(np.linalg.det(affine[:3, :3] / steps)) > 1e-4)
 
 
-def checked_spacing(spacing: tuple[float, ...], name: str) -> None:
-    """Refuse voxel sizes that are none.
+def check_spacing(spacing: tuple[float, ...], name: str) -> None:
+    """Refuse voxel sizes (x, y[, z]) that are zero, negative, NaN or infinite.
 
     Raises:
-        CaseError: One of (x, y[, z]) is zero, negative, NaN or infinite.
+        CaseError: One of them is.
     """
     if not all(np.isfinite(value) and value > 0 for value in spacing):
-        told = " x ".join(f"{value:g}" for value in spacing)
+        values = " x ".join(f"{value:g}" for value in spacing)
         raise CaseError(
-            f"{name}: its voxel size must be positive, the header says {told} mm (x, y, z); "
-            "put the true one there"
+            f"{name}: its voxel size must be positive, the header says {values} mm (x, y, z); "
+            "correct the header"
         )
 
 
@@ -197,13 +202,3 @@ def corner_distance_mm(one: Grid, other: Grid) -> float:
         [(*xyz, 1.0) for xyz in itertools.product((0, x - 1), (0, y - 1), (0, z - 1))]
     )
     return float(np.linalg.norm(corners @ (one.matrix - other.matrix).T, axis=1).max())
-
-
-def encoded(content: bytes) -> str:
-    """Bytes as the text of `Grid.header`."""
-    return base64.b64encode(content).decode("ascii")
-
-
-def decoded(header: str) -> bytes:
-    """The bytes of a `Grid.header`."""
-    return base64.b64decode(header)

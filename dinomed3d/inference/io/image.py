@@ -4,31 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dinomed3d.inference.case import Case, CaseError, Scan
-from dinomed3d.inference.io import itk, nifti, nifti_header
-from dinomed3d.inference.io.grid import (
-    Grid,
-    Volume,
-    checked_affine,
-    checked_spacing,
-    corner_distance_mm,
-)
-from dinomed3d.inference.io.voxels import watched
+from dinomed3d.inference.io import itk, nifti
+from dinomed3d.inference.io.grid import Grid, Volume, corner_distance_mm
 from dinomed3d.runtime.atomic_files import new_file
 
-if TYPE_CHECKING:
-    from dinomed3d.inference.dicom.stack import Stack
-
-__all__ = ["Grid", "Volume", "check_mask", "read_case", "read_grid", "read_mask", "write_mask"]
+__all__ = ["Grid", "Volume", "check_mask", "read_case", "read_grid", "write_mask"]
 
 _FORMATS = {".nii": nifti, ".nii.gz": nifti, ".mha": itk, ".nrrd": itk}
 _SAME_MM = 1e-3
+"""Grids of two channels that are closer are equal."""
 _SAME_VOXELS = 0.01
+"""Of the smallest voxel side: grids of two channels that are closer count as one, with a note."""
 
 
 def read_grid(scan: Scan, *, channels: int = 1) -> Grid:
@@ -42,11 +35,12 @@ def read_grid(scan: Scan, *, channels: int = 1) -> Grid:
         CaseError: It cannot be read, or cannot place a mask.
     """
     if scan.ending == ".dcm":
-        from dinomed3d.inference.dicom.volume import series_grid  # pydicom only where needed
+        from dinomed3d.inference.io import dicom  # imports pydicom only where it is needed
 
-        return _series_grid(scan, series_grid(scan))[0]
-    path, form = _found(scan)
-    return form.read_grid(path, scan.ending, channels=channels)
+        return dicom.read_grid(scan)
+    path, image_format = _format_of(scan)
+    grid: Grid = image_format.read_grid(path, scan.ending, channels=channels)
+    return grid
 
 
 def read_case(case: Case, channel_names: Sequence[str]) -> Volume:
@@ -92,7 +86,7 @@ def write_mask(mask: NDArray[Any], grid: Grid, path: Path) -> None:
 
     Raises:
         ValueError: Another shape, type or ending.
-        CaseError: The format cannot keep this geometry.
+        CaseError: The format cannot store this geometry.
         WriteError: It cannot be written.
     """
     if mask.shape != grid.shape_zyx or mask.dtype not in (np.uint8, np.uint16):
@@ -104,16 +98,6 @@ def write_mask(mask: NDArray[Any], grid: Grid, path: Path) -> None:
         raise ValueError(f"write_mask: 'path' must end in {grid.ending}, got {path.name}")
     with new_file(path) as part:
         _FORMATS[grid.ending].write(np.ascontiguousarray(mask), grid, part)
-
-
-def read_mask(path: Path) -> NDArray[Any]:
-    """A mask's labels (Z, Y, X), in the stored order of voxels.
-
-    Raises:
-        CaseError: It cannot be read.
-    """
-    scan = Scan(files=(str(path),), ending=_ending(path))
-    return _read_scan(scan, channels=1).channels[0]
 
 
 def check_mask(path: Path, grid: Grid) -> str | None:
@@ -137,45 +121,21 @@ def check_mask(path: Path, grid: Grid) -> str | None:
     if not np.allclose(found.matrix, grid.matrix, rtol=1e-6, atol=1e-4):
         return f"{path}: lies {corner_distance_mm(found, grid):.3g} mm off its scan's grid"
     if grid.ending in (".nii", ".nii.gz") and found.header != grid.header:
-        return f"{path}: its qform, sform or voxel size are not those of its scan"
+        return f"{path}: its qform, sform or voxel size differ from its scan's"
     return None
 
 
 def _read_scan(scan: Scan, *, channels: int) -> Volume:
     if scan.ending == ".dcm":
-        if channels > 1:
-            raise CaseError(f"{_told(scan)}: one DICOM series cannot hold {channels} channels")
-        return _read_series(scan)
-    path, form = _found(scan)
-    return form.read(path, scan.ending, channels=channels)
+        from dinomed3d.inference.io import dicom  # imports pydicom only where it is needed
+
+        return dicom.read(scan, channels=channels)
+    path, image_format = _format_of(scan)
+    volume: Volume = image_format.read(path, scan.ending, channels=channels)
+    return volume
 
 
-def _read_series(scan: Scan) -> Volume:
-    from dinomed3d.inference.dicom.volume import read_series  # pydicom only where needed
-
-    voxels, stack = read_series(scan)
-    grid, notes = _series_grid(scan, stack)
-    kept, constant = watched(voxels, _told(scan))
-    return Volume(channels=[kept], grid=grid, notes=[*notes, *constant])
-
-
-def _series_grid(scan: Scan, stack: Stack) -> tuple[Grid, list[str]]:
-    """The grid of a NIfTI mask for a DICOM series, and notes."""
-    spacing_xyz, shape_xyz = stack.spacing_zyx[::-1], stack.shape_zyx[::-1]
-    checked_spacing(spacing_xyz, _told(scan))
-    rows, notes = checked_affine(stack.affine, spacing_xyz, _told(scan))
-    grid = Grid(
-        shape_zyx=stack.shape_zyx,
-        spacing_mm=stack.spacing_zyx,
-        affine=rows,
-        stored_shape=shape_xyz,
-        ending=".nii.gz",
-        header=nifti_header.from_affine(stack.affine, spacing_xyz, shape_xyz),
-    )
-    return grid, [*stack.notes, *notes]
-
-
-def _found(scan: Scan) -> tuple[Path, Any]:
+def _format_of(scan: Scan) -> tuple[Path, ModuleType]:
     """The file of a scan, and the module that reads it."""
     path = Path(scan.files[0])
     if scan.archive is not None:
@@ -191,7 +151,7 @@ def _found(scan: Scan) -> tuple[Path, Any]:
 
 def _same_grid(case: Case, names: list[str], first: Grid, other: Grid, index: int) -> list[str]:
     """Notes about two grids that count as one."""
-    files = f"{_told(case.scans[index])} ({names[index]}) and {_told(case.scans[0])} ({names[0]})"
+    files = f"{_name(case.scans[index])} ({names[index]}) and {_name(case.scans[0])} ({names[0]})"
     if other.shape_zyx != first.shape_zyx:
         raise CaseError(
             f"{files} must lie on one grid, their shapes (z, y, x) are {other.shape_zyx} and "
@@ -208,7 +168,7 @@ def _same_grid(case: Case, names: list[str], first: Grid, other: Grid, index: in
     return []
 
 
-def _told(scan: Scan) -> str:
+def _name(scan: Scan) -> str:
     if scan.archive is not None:
         return scan.archive
     return scan.files[0] if len(scan.files) == 1 else str(Path(scan.files[0]).parent)

@@ -1,11 +1,11 @@
-"""MetaImage and NRRD through SimpleITK; their headers are looked at first for what it makes up."""
+"""MetaImage and NRRD files through SimpleITK, after a check of their text headers."""
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,17 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from dinomed3d.inference.case import CaseError
-from dinomed3d.inference.io import itk_header
 from dinomed3d.inference.io.grid import (
-    FLAT_SPACING,
     Grid,
     Volume,
+    array_shape,
+    array_spacing,
+    check_spacing,
     checked_affine,
-    checked_spacing,
-    decoded,
-    encoded,
-    file_axes,
-    shape_zyx,
+    mask_shape,
 )
-from dinomed3d.inference.io.voxels import watched
+from dinomed3d.inference.io.itk_header import HeaderText, check_data, read_header
+from dinomed3d.inference.io.voxels import checked_volume
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _READERS = {".mha": "MetaImageIO", ".nrrd": "NrrdImageIO"}
@@ -36,9 +34,10 @@ def read_grid(path: Path, ending: str, *, channels: int = 1) -> Grid:
     """The grid of a mask for this file; reads its header alone.
 
     Raises:
-        CaseError: It is not there, not this format, or its header cannot place a mask.
+        CaseError: It does not exist, is not this format, or its header cannot place a mask.
     """
-    return _information(path, ending, channels).grid
+    reader = _opened(path, ending)[1]
+    return _grid(reader, str(path), ending, channels)[0]
 
 
 def read(path: Path, ending: str, *, channels: int = 1) -> Volume:
@@ -53,17 +52,19 @@ def read(path: Path, ending: str, *, channels: int = 1) -> Volume:
         CaseError: As `read_grid`; or it is cut off or damaged, or its values are not finite
             grey values.
     """
-    found = _information(path, ending, channels)
-    grid, notes = found.grid, found.notes
-    itk_header.check_data(found.text, found.voxel_bytes)
+    text, reader = _opened(path, ending)
+    grid, notes = _grid(reader, str(path), ending, channels)
+    if ending == ".nrrd" and not text.get("space"):
+        notes.insert(0, "its header names no space; axes are taken as left, posterior, superior")
+    bits = sitk.GetPixelIDValueAsString(reader.GetPixelID()).partition("-bit")[0]
+    check_data(text, math.prod(reader.GetSize()) * (int(bits) // 8))
     try:
-        image = found.reader.Execute()
+        image = reader.Execute()
     except RuntimeError as err:
-        raise CaseError(f"{path}: is cut off or damaged: {_said(err)}") from err
-    stored = np.asarray(_Held(image)).reshape(channels, *grid.shape_zyx)
+        raise CaseError(f"{path}: is cut off or damaged: {_reason(err)}") from err
     volumes = []
-    for channel in stored:
-        voxels, more = watched(channel, str(path))
+    for channel in np.asarray(_Voxels(image)).reshape(channels, *grid.shape_zyx):
+        voxels, more = checked_volume(channel, str(path))
         volumes.append(voxels)
         notes += more
     return Volume(channels=volumes, grid=grid, notes=notes)
@@ -74,14 +75,15 @@ def write(mask: NDArray[Any], grid: Grid, path: Path) -> None:
 
     Args:
         mask: (Z, Y, X) uint8 or uint16.
-        grid: Where it lies.
+        grid: Of the scan.
         path: Is written directly; ends in `grid.ending`.
 
     Raises:
-        CaseError: The format does not give the geometry back.
+        CaseError: The format cannot store the geometry.
+        OSError: It cannot be written.
     """
     assert grid.header is not None
-    geometry = json.loads(decoded(grid.header))
+    geometry = json.loads(base64.b64decode(grid.header))
     image = sitk.GetImageFromArray(mask.reshape(grid.stored_shape[::-1]), isVector=False)
     image.SetSpacing(geometry["spacing"])
     image.SetOrigin(geometry["origin"])
@@ -89,16 +91,16 @@ def write(mask: NDArray[Any], grid: Grid, path: Path) -> None:
     try:
         sitk.WriteImage(image, str(path), useCompression=True, compressionLevel=1)
     except RuntimeError as err:
-        raise OSError(f"{path}: cannot be written: {_said(err)}") from err
+        raise OSError(f"{path}: cannot be written: {_reason(err)}") from err
     if not np.allclose(read_grid(path, grid.ending).matrix, grid.matrix, rtol=1e-9, atol=1e-6):
         raise CaseError(
-            f"{path}: {grid.ending} does not keep this geometry (axes not at right angles?); "
+            f"{path}: {grid.ending} cannot store this geometry (axes not at right angles?); "
             "convert the scan to NIfTI"
         )
 
 
-class _Held:
-    """An image's voxels for numpy, without a copy, and the image kept alive as long as they are."""
+class _Voxels:
+    """An image's voxels for numpy, without a copy, that keep the image alive."""
 
     def __init__(self, image: sitk.Image) -> None:
         self.image = image
@@ -107,43 +109,29 @@ class _Held:
         self.__array_interface__ = {**view.__array_interface__, "data": (address, False)}
 
 
-@dataclass(frozen=True)
-class _Information:
-    """What a header says."""
-
-    text: itk_header.HeaderText
-    reader: sitk.ImageFileReader
-    voxel_bytes: int
-    grid: Grid
-    notes: list[str]
-
-
-def _information(path: Path, ending: str, channels: int) -> _Information:
-    name = str(path)
-    text = itk_header.read_header(path, ending)
+def _opened(path: Path, ending: str) -> tuple[HeaderText, sitk.ImageFileReader]:
+    """The checked text header, and a reader that has read its information."""
+    text = read_header(path, ending)
     reader = sitk.ImageFileReader()
     reader.SetImageIO(_READERS[ending])
-    reader.SetFileName(name)
+    reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
     except RuntimeError as err:
-        raise CaseError(f"{name}: its header cannot be read: {_said(err)}") from err
+        raise CaseError(f"{path}: its header cannot be read: {_reason(err)}") from err
     kind = sitk.GetPixelIDValueAsString(reader.GetPixelID())
     if reader.GetNumberOfComponents() > 1 or "complex" in kind:
         raise CaseError(
-            f"{name}: must hold one number per voxel, it holds {reader.GetNumberOfComponents()} "
-            f"({kind}: colour, a list or a vector); save the volume that is meant alone"
+            f"{path}: must hold one number per voxel, it holds {reader.GetNumberOfComponents()} "
+            f"({kind}: colour, a list or a vector); save the volume to segment alone"
         )
-    grid, notes = _grid(reader, name, ending, channels)
-    voxel_bytes = math.prod(reader.GetSize()) * (int(kind.partition("-bit")[0]) // 8)
-    notes = itk_header.space_notes(text, ending) + notes
-    return _Information(text, reader, voxel_bytes, grid, notes)
+    return text, reader
 
 
 def _grid(
     reader: sitk.ImageFileReader, name: str, ending: str, channels: int
 ) -> tuple[Grid, list[str]]:
-    stored = file_axes(tuple(reader.GetSize()), name, channels=channels)
+    stored = mask_shape(tuple(reader.GetSize()), name, channels=channels)
     axes = reader.GetDimension()
     spacing, origin = reader.GetSpacing(), reader.GetOrigin()
     direction = np.array(reader.GetDirection()).reshape(axes, axes)
@@ -151,7 +139,7 @@ def _grid(
         raise CaseError(f"{name}: must be an image in space, its {axes} axes are mixed; save it 3D")
     if len(stored) < axes:  # the mask has no axis of channels
         axes, spacing, origin, direction = 3, spacing[:3], origin[:3], direction[:3, :3]
-    checked_spacing(spacing[:3], name)
+    check_spacing(spacing[:3], name)
     n = min(axes, 3)
     affine = np.eye(4)
     affine[:n, :n] = direction[:n, :n] * spacing[:n]
@@ -162,20 +150,19 @@ def _grid(
         "origin": list(origin),
         "direction": direction.ravel().tolist(),
     }
-    spacing_z = spacing[2] if n > 2 else max(spacing) * FLAT_SPACING
     grid = Grid(
-        shape_zyx=shape_zyx(stored),
-        spacing_mm=(spacing_z, spacing[1], spacing[0]),
+        shape_zyx=array_shape(stored),
+        spacing_mm=array_spacing(spacing[:3]),
         affine=rows,
         stored_shape=stored,
         ending=ending,
-        header=encoded(json.dumps(geometry).encode()),
+        header=base64.b64encode(json.dumps(geometry).encode()).decode("ascii"),
     )
     return grid, notes
 
 
-def _said(err: RuntimeError) -> str:
-    """The last line of ITK's message that says something, without addresses."""
+def _reason(err: RuntimeError) -> str:
+    """The last informative line of ITK's message, without addresses."""
     lines = [line.strip() for line in str(err).splitlines() if line.strip()]
     lines = [line for line in lines if not line.startswith("Reason: No such file")] or lines
     return re.sub(r"^ITK ERROR: |\w+\(0x[0-9a-f]+\): ", "", lines[-1])

@@ -1,7 +1,7 @@
-"""The text in front of MetaImage and NRRD files: what SimpleITK makes up, or reads without checks.
+"""The text header of MetaImage and NRRD files, for what SimpleITK invents or reads without checks.
 
-It gives voxels of 1 mm where the header says nothing, takes unknown spaces for its own, and hands
-out whatever comes of damaged compressed voxels in a MetaImage.
+It assumes voxels of 1 mm where the header has no spacing, takes unknown spaces for its own, and
+returns whatever damaged compressed voxels of a MetaImage unpack to.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dinomed3d.inference.case import CaseError
-from dinomed3d.inference.io.grid import checked_spacing
+from dinomed3d.inference.io.grid import check_spacing
 
 _LONGEST_HEADER = 2**20
 _READ_BYTES = 2**20
@@ -21,7 +21,7 @@ _KNOWN_SPACES = {
     *("left-posterior-superior", "lps", "right-anterior-superior", "ras"),
     *("left-anterior-superior", "las"),
 }
-"""What ITK turns into its own LPS; it takes all others for LPS without a word."""
+"""What ITK converts into its own LPS; it takes all others for LPS without a warning."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,26 +29,27 @@ class HeaderText:
     """The header of one file."""
 
     path: Path
+    """The file."""
     fields: Mapping[str, str]
-    """Names in small letters."""
+    """Field name in lower case -> value."""
     data_offset: int
     """Byte at which the voxels start."""
 
     def get(self, *names: str) -> str:
-        """What the first of these fields says that is there; empty without any."""
+        """The value of the first of these fields that is there; empty without any."""
         return next((self.fields[name] for name in names if name in self.fields), "")
 
 
 def read_header(path: Path, ending: str) -> HeaderText:
-    """Read the text, and refuse what would not be read as it is meant.
+    """Read the text, and refuse what ITK would misread.
 
     Args:
         path: The file.
         ending: `.mha` or `.nrrd`.
 
     Raises:
-        CaseError: Not there, not this format, voxels in another file, no voxel size, or a space
-            that ITK does not know.
+        CaseError: It does not exist or is not this format, its voxels are in another file, it has
+            no voxel size, or a space that ITK does not know.
     """
     try:
         with open(path, "rb") as stream:
@@ -60,15 +61,8 @@ def read_header(path: Path, ending: str) -> HeaderText:
     return _nrrd(path, start) if ending == ".nrrd" else _metaimage(path, start)
 
 
-def space_notes(text: HeaderText, ending: str) -> list[str]:
-    """What is to be told about the directions of the axes."""
-    if ending == ".mha" or text.get("space"):
-        return []
-    return ["its header names no space; axes are taken as left, posterior, superior"]
-
-
 def check_data(text: HeaderText, needed: int) -> None:
-    """Go through the voxels as they are stored: are they complete, does their checksum hold.
+    """Check that the stored voxels are complete, and the checksum of compressed ones.
 
     Args:
         text: The header of the file.
@@ -77,16 +71,13 @@ def check_data(text: HeaderText, needed: int) -> None:
     Raises:
         CaseError: Cut off or damaged.
     """
-    packed = text.get("compresseddata").lower() in ("true", "1") or text.get("encoding") in (
-        *("gzip", "gz"),
-    )
-    plain = text.get("binarydata").lower() in ("true", "1") or text.get("encoding") == "raw"
-    if packed:
+    encoding = text.get("encoding")
+    if text.get("compresseddata").lower() in ("true", "1") or encoding in ("gzip", "gz"):
         found = _unpacked_bytes(text)
-    elif plain:
+    elif text.get("binarydata").lower() in ("true", "1") or encoding == "raw":
         found = text.path.stat().st_size - text.data_offset
     else:
-        return  # numbers as text: what is missing there is found by ITK
+        return  # numbers as text: ITK notices missing ones
     if found < needed:
         raise CaseError(
             f"{text.path}: is cut off: its voxels take {needed} bytes, there are {found}"
@@ -116,9 +107,9 @@ def _unpacked_bytes(text: HeaderText) -> int:
 def _metaimage(path: Path, start: bytes) -> HeaderText:
     last = re.search(rb"^ElementDataFile\s*=\s*([^\r\n]*)\r?\n", start, re.MULTILINE)
     if last is None or not re.search(rb"^NDims\s*=", start, re.MULTILINE):
-        raise CaseError(f"{path}: is no MetaImage: its header lacks NDims or ElementDataFile")
+        raise CaseError(f"{path}: is not MetaImage: its header lacks NDims or ElementDataFile")
     if last[1].strip().upper() != b"LOCAL":
-        raise CaseError(f"{path}: its voxels lie in another file; save both as one .mha file")
+        raise CaseError(f"{path}: its voxels are in another file; save both as one .mha file")
     fields = _fields(start[: last.start()], "=")
     text = HeaderText(path=path, fields=fields, data_offset=last.end())
     _check_spacing(text, text.get("elementspacing", "elementsize"))
@@ -127,11 +118,11 @@ def _metaimage(path: Path, start: bytes) -> HeaderText:
 
 def _nrrd(path: Path, start: bytes) -> HeaderText:
     if not start.startswith(b"NRRD"):
-        raise CaseError(f"{path}: is no NRRD file: it does not start with NRRD")
+        raise CaseError(f"{path}: is not NRRD: it does not start with NRRD")
     blank = re.search(rb"\r?\n\r?\n", start)
     fields = _fields(start[: blank.start() if blank else None], ":")
     if blank is None or "data file" in fields or "datafile" in fields:
-        raise CaseError(f"{path}: its voxels lie in another file; save both as one .nrrd file")
+        raise CaseError(f"{path}: its voxels are in another file; save both as one .nrrd file")
     text = HeaderText(path=path, fields=fields, data_offset=blank.end())
     space = text.get("space").lower().removesuffix("-time")
     if space and space not in _KNOWN_SPACES:
@@ -141,8 +132,8 @@ def _nrrd(path: Path, start: bytes) -> HeaderText:
     directions = text.get("space directions")
     if "none" in directions:
         raise CaseError(
-            f"{path}: must be one image in space, an axis of it has no direction (a list, time or "
-            "colour?); save the volume that is meant alone"
+            f"{path}: must be one image in space, one of its axes has no direction (a list, time "
+            "or colour?); save the volume to segment as a file of its own"
         )
     if not directions:
         _check_spacing(text, text.get("spacings"))
@@ -156,11 +147,9 @@ def _fields(head: bytes, separator: str) -> dict[str, str]:
 
 def _check_spacing(text: HeaderText, spacing: str) -> None:
     if not spacing:
-        raise CaseError(
-            f"{text.path}: must say how large its voxels are, its header has no spacing"
-        )
+        raise CaseError(f"{text.path}: its header has no spacing; add the size of its voxels")
     try:
         numbers = tuple(float(word) for word in spacing.split())
     except ValueError as err:
         raise CaseError(f"{text.path}: its voxel size must be numbers, it is {spacing!r}") from err
-    checked_spacing(numbers, str(text.path))
+    check_spacing(numbers, str(text.path))

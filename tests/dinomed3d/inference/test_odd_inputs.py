@@ -15,7 +15,6 @@ import shutil
 import sys
 import tempfile
 import threading
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -134,8 +133,8 @@ PLACES = [  # where the header says the voxels lie
     mask(nifti("g/sform.nii.gz", affine=affine_of(angle=0.3), codes=(0, 1))),
     mask(nifti("g/no-codes.nii.gz", codes=(0, 0)), "no orientation"),
     mask(nifti("g/codes.nii.gz", codes=(2, 4))),
-    mask(rewritten("g/q-and-s.nii", qoffset_x=40.0), "mm apart; the sform counts"),
-    mask(rewritten("g/q-broken.nii", quatern_b=2.0), "qform is no rotation"),
+    mask(rewritten("g/q-and-s.nii", qoffset_x=40.0), "mm apart; the sform was used"),
+    mask(rewritten("g/q-broken.nii", quatern_b=2.0), "qform is not a rotation"),
     mask(rewritten("g/no-qfac.nii", pixdim=[0, 0.7, 1.1, 2.5, 1, 1, 1, 1])),
     mask(nifti("g/micrometres.nii", affine=spaced(700, 1100, 2500), xyzt_units=3), "converted to mm"),
     mask(nifti("g/metres.nii", affine=spaced(7e-4, 11e-4, 25e-4), xyzt_units=1), "converted to mm"),
@@ -154,7 +153,7 @@ PLACES = [  # where the header says the voxels lie
     failed(rewritten("g/nan-affine.nii", srow_y=[0, 1, np.nan, 0]), "affine must be finite"),
     failed(rewritten("g/zero-affine.nii", srow_x=0, srow_y=0, srow_z=0), "disagrees with itself"),
     failed(rewritten("g/singular.nii", srow_x=[0.7, 1.1, 0, 0], srow_y=0), "axes point the same way"),
-    failed(rewritten("g/no-rotation.nii", sform_code=0, quatern_b=2), "qform is no rotation"),
+    failed(rewritten("g/no-rotation.nii", sform_code=0, quatern_b=2), "qform is not a rotation"),
     failed(rewritten("g/code.nii.gz", sform_code=9), "sform_code must be 0 to 5"),
     failed(nifti("g/thin.nii.gz", voxels(12, 11, 1), spaced(1, 1, 0.05)), "less than one voxel thick"),
     failed(nifti("g/minute.nii", affine=spaced(1e-5, 1e-5, 1e-5)), "less than one voxel thick"),
@@ -207,6 +206,7 @@ VALUES = [
     failed(nifti("v/colour.nii.gz", np.zeros(SHAPE, COLOUR)), "colours"),
     failed(rewritten("v/bits.nii", datatype=1, bitpix=1), "data type"),
     failed(rewritten("v/unknown.nii", datatype=0, bitpix=0), "data type"),
+    failed(rewritten("v/long-double.nii", datatype=1536, bitpix=128), "grey values|data type"),
 ]
 DAMAGE = [
     failed(plain("d/empty.nii", b""), "0 bytes"),
@@ -218,18 +218,19 @@ DAMAGE = [
     failed(damaged("d/gz-half.nii.gz", lambda data: data[: len(data) // 2]), "is cut off"),
     failed(damaged("d/gz-tail.nii.gz", without_end(4)), "is cut off"),
     failed(damaged("d/gz-inside.nii.gz", without_end(9), inside=True), "is cut off"),
-    failed(damaged("d/gz-bit.nii.gz", flipped(200)), "damaged|cut off|no NIfTI file"),
+    failed(damaged("d/gz-bit.nii.gz", flipped(200)), "damaged|cut off|not NIfTI"),
     failed(damaged("d/gz-sum.nii.gz", flipped(-6)), "damaged"),
     failed(damaged("d/gz-more.nii.gz", lambda data: data + b"tail"), "damaged"),
     mask(damaged("d/gz-zeros.nii.gz", lambda data: data + bytes(512))),
     mask(damaged("d/longer.nii", lambda data: data + b"tail")),
     failed(damaged("d/packed.nii", gzip.compress), "must end in .nii.gz"),
     failed(damaged("d/unpacked.nii.gz", gzip.decompress), "not packed with gzip"),
-    failed(plain("d/text.nii", b"<html>404</html>" * 40), "is no NIfTI file"),
+    failed(plain("d/text.nii", b"<html>404</html>" * 40), "is not NIfTI"),
     failed(plain("d/web-page.nii.gz", b"<html>404</html>" * 40), "not packed with gzip"),
     failed(damaged("d/pair.nii", replaced(b"n+1", b"ni1")), "half of a pair"),
-    failed(rewritten("d/offset.nii", vox_offset=np.nan), "must lie behind the header"),
-    failed(rewritten("d/offset-0.nii", vox_offset=0), "must lie behind the header"),
+    failed(damaged("d/analyze.nii", replaced(b"n+1", b"\0\0\0")), "is not NIfTI"),
+    failed(rewritten("d/offset.nii", vox_offset=np.nan), "must start behind the header"),
+    failed(rewritten("d/offset-0.nii", vox_offset=0), "must start behind the header"),
     failed(rewritten("d/offset-far.nii.gz", vox_offset=1e9), "is cut off"),
 ]  # fmt: skip
 NAMES = [
@@ -321,13 +322,14 @@ ITK = [
     failed(itk("i/no-spacing.mha", damage=replaced(b"ElementSpacing", b"ElementNothing")), "no spacing"),
     failed(itk("i/elsewhere.mha", damage=replaced(b"= LOCAL", b"= a.raw")), "another file"),
     failed(itk("i/claim.mha", damage=replaced(b"12 11 10", b"32767 32767 32767")), HUGE),
-    failed(plain("i/text.mha"), "is no MetaImage"),
+    failed(plain("i/text.mha"), "is not MetaImage"),
     failed(plain("i/empty.mha", b""), "0 bytes"),
     mask(itk("r/plain.nrrd")),
     mask(itk("r/packed.nrrd", packed=True, direction=TURN.ravel())),
     *(mask(nrrd(f"r/{space}.nrrd", f"space: {space}", AXES, FIRST)) for space in ("LPS", "RAS", "LAS")),
     mask(nrrd("r/space-less.nrrd", "spacings: 2 3 4"), "names no space"),
     mask(nrrd("r/sheared.nrrd", "space: LPS", "space directions: (2,0,0) (1,3,0) (0,0,4)"), "not at right angles"),
+    failed(plain("r/text.nrrd"), "is not NRRD"),
     failed(nrrd("r/scanner.nrrd", "space: scanner-xyz", AXES), "space must be LPS, RAS or LAS"),
     failed(nrrd("r/no-spacing.nrrd"), "no spacing"),
     failed(nrrd("r/nan-spacing.nrrd", "spacings: 2 nan 4"), "must be positive"),
@@ -642,9 +644,7 @@ def params(rows: Sequence[Row]) -> list[Any]:
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     before = set(os.listdir(tempfile.gettempdir()))
-    began = time.monotonic()
     result = run_over(ONE_CHANNEL, tmp_path_factory.mktemp("one"), ["CT"])
-    assert time.monotonic() - began < 60
     assert not [t for t in threading.enumerate() if t.name.startswith(("reader", "writer"))]
     more = set(os.listdir(tempfile.gettempdir())) - before
     assert not [name for name in more if name.startswith("dinomed3d")]

@@ -12,7 +12,7 @@ import SimpleITK as sitk
 
 from dinomed3d.inference.case import CaseError, Scan
 from dinomed3d.inference.io.grid import Grid
-from dinomed3d.inference.io.image import check_mask, read_case, read_grid, read_mask, write_mask
+from dinomed3d.inference.io.image import check_mask, read_case, read_grid, write_mask
 from tests.dinomed3d.inference.image_files import ORIENTATIONS, affine_of, case, numbers, save, scan
 
 
@@ -41,8 +41,7 @@ def keeps_grid(path: Path, out: Path) -> Grid:
     mask = mask_of(grid)
     write_mask(mask, grid, target)
     assert check_mask(target, grid) is None
-    np.testing.assert_array_equal(read_mask(target), mask)
-    assert [p.name for p in out.iterdir() if p.name.endswith("part" + grid.ending)] == []
+    np.testing.assert_array_equal(read_case(case(target), ["mask"]).channels[0], mask)
     if grid.ending.startswith(".nii"):
         same_nifti(path, target, grid)
     else:
@@ -235,120 +234,28 @@ def test_four_axes_hold_the_channels(tmp_path):
 
 def test_several_scans_on_one_grid(tmp_path):
     array = numbers(3, 4, 5)
-    first = save(tmp_path / "a.nii", array)
-    moved = [affine_of() for _ in range(3)]
-    for affine, by in zip(moved, (5e-4, 5e-3, 0.5), strict=True):
-        affine[2, 3] = -1.0 + by
-        affine[:2, 3] = 0
-    base = affine_of()
-    base[:3, 3] = (0, 0, -1)
-    first = save(tmp_path / "a.nii", array, base)
-    files = [save(tmp_path / f"{i}.nii", array + 1, moved[i]) for i in range(3)]
-    volume = read_case(case(first, files[0]), ["T1", "T2"])
-    assert volume.notes == [] and [c[0, 0, 0] for c in volume.channels] == [0, 1]
-    assert volume.grid == read_grid(scan(first))
-    (note,) = read_case(case(first, files[1]), ["T1", "T2"]).notes
+
+    def at(name, height, shape=(3, 4, 5)):
+        affine = affine_of()
+        affine[:3, 3] = (0, 0, height)
+        return save(tmp_path / name, numbers(*shape) + 1, affine)
+
+    first = at("a.nii", -1)
+    volume = read_case(case(first, at("b.nii", -1 + 5e-4)), ["T1", "T2"])
+    assert volume.notes == [] and volume.grid == read_grid(scan(first))
+    np.testing.assert_array_equal(volume.channels, [array.T + 1] * 2)
+    (note,) = read_case(case(first, at("b.nii", -1 + 5e-3)), ["T1", "T2"]).notes
     assert "T2" in note and "0.005 mm" in note
-    with pytest.raises(CaseError, match="0.5 mm apart"):
-        read_case(case(first, files[2]), ["T1", "T2"])
-    other = save(tmp_path / "o.nii", numbers(3, 4, 6), base)
-    with pytest.raises(CaseError, match="shapes"):
-        read_case(case(first, other), ["T1", "T2"])
-    with pytest.raises(CaseError, match="must have 3 scans"):
-        read_case(case(first, other), ["T1", "T2", "T3"])
+    for other, names, reason in (
+        (at("c.nii", -0.5), ["T1", "T2"], "0.5 mm apart"),
+        (at("d.nii", -1, (3, 4, 6)), ["T1", "T2"], "shapes"),
+        (at("e.nii", -1), ["T1", "T2", "T3"], "must have 3 scans"),
+    ):
+        with pytest.raises(CaseError, match=reason):
+            read_case(case(first, other), names)
 
 
-def header_refusals():
-    yield "zero", dict(pixdim=[1, 0, 1, 1, 1, 1, 1, 1]), "voxel size must be positive"
-    yield "negative", dict(pixdim=[1, 1, -1, 1, 1, 1, 1, 1]), "voxel size must be positive"
-    yield "nan", dict(pixdim=[1, 1, np.nan, 1, 1, 1, 1, 1]), "voxel size must be positive"
-    yield "disagrees", dict(pixdim=[1, 1, 1.02, 1, 1, 1, 1, 1]), r"1.02 mm, but 1 mm by its affine"
-    yield "nan affine", dict(srow_x=[1, 0, 0, np.nan]), "affine must be finite"
-    yield "singular", dict(srow_x=[1, 1, 0, 0], srow_y=0), "two of its axes point the same way"
-    yield "zero affine", dict(srow_x=0, srow_y=0, srow_z=0), "disagrees with itself"
-    yield "no rotation", dict(sform_code=0, quatern_b=2, quatern_c=2), "no rotation"
-    yield "code", dict(sform_code=77), "sform_code must be 0 to 5"
-    yield "rgb", dict(datatype=128, bitpix=24), "they are colours"
-    yield "complex", dict(datatype=32, bitpix=64), "they are complex numbers"
-    yield "bits", dict(datatype=1, bitpix=1), "data type"
-    yield "long double", dict(datatype=1536, bitpix=128), "must be grey values|data type"
-    yield "type", dict(datatype=999), "data type must .*, it is 999"
-    yield "one axis", dict(dim=[1, 60, 1, 1, 1, 1, 1, 1]), "two or three axes"
-    yield "no axis", dict(dim=[0, 3, 4, 5, 1, 1, 1, 1]), "1 to 7 axes"
-    yield "empty axis", dict(dim=[3, 3, 0, 5, 1, 1, 1, 1]), "must hold voxels"
-    yield "five axes", dict(dim=[5, 3, 4, 5, 1, 3, 1, 1]), "must be one 3D image"
-    yield "huge", dict(dim=[3, 32767, 32767, 32767, 1, 1, 1, 1]), "is cut off"
-    yield "offset", dict(vox_offset=np.nan), "voxels must lie behind the header"
-    yield "early", dict(vox_offset=0), "voxels must lie behind the header"
-    yield "pair", dict(magic=b"ni1"), "half of a pair"
-    yield "analyze", dict(magic=b""), "is no NIfTI file"
-    yield "intercept", dict(scl_slope=2, scl_inter=np.nan), "scl_inter must be finite"
-    yield "overflow", dict(scl_slope=3e38, scl_inter=0), "58 infinite|59 infinite|infinite"
-
-
-@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
-@pytest.mark.parametrize(
-    ("fields", "reason"), [pytest.param(*rest, id=name) for name, *rest in header_refusals()]
-)
-def test_headers_that_are_refused(tmp_path, fields, reason, ending):
-    path = patched(
-        save(tmp_path / "a.nii", numbers(3, 4, 5), np.eye(4)), tmp_path / "b.nii", **fields
-    )
-    if ending == ".nii.gz":
-        path = tmp_path / "b.nii.gz"
-        path.write_bytes(gzip.compress((tmp_path / "b.nii").read_bytes()))
-    with pytest.raises(CaseError, match=reason) as caught:
-        read_case(case(path), ["x"])
-    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
-
-
-def refused_files():
-    def whole(folder):
-        return save(folder / "whole.nii", numbers(30, 20, 10)).read_bytes()
-
-    def flipped(data, at):
-        return data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :]
-
-    yield "empty.nii", lambda f: b"", "0 bytes"
-    yield "empty.nii.gz", lambda f: b"", "0 bytes"
-    yield "empty.nrrd", lambda f: b"", "0 bytes"
-    yield "text.nii", lambda f: b"hello, this is no image", "does not start with a NIfTI header"
-    yield "short.nii", lambda f: whole(f)[:200], "does not start with a NIfTI header"
-    yield "cut.nii", lambda f: whole(f)[:-1], "is cut off"
-    yield "cut.nii.gz", lambda f: gzip.compress(whole(f))[:-20], "is cut off"
-    yield "head.nii.gz", lambda f: gzip.compress(whole(f))[:40], "is cut off"
-    yield (
-        "inner.nii.gz",
-        lambda f: gzip.compress(whole(f)[:-9]),
-        "9 bytes of its voxels are missing",
-    )
-    yield "crc.nii.gz", lambda f: flipped(gzip.compress(whole(f)), -6), "damaged"
-    yield "bits.nii.gz", lambda f: flipped(gzip.compress(whole(f)), 60), "damaged|cut off|NIfTI"
-    yield "packed.nii", lambda f: gzip.compress(whole(f)), "must end in .nii.gz"
-    yield "plain.nii.gz", whole, "must not end in .gz"
-    yield "nifti.mha", whole, "is no MetaImage"
-    yield "nifti.nrrd", whole, "is no NRRD file"
-    yield (
-        "nan.nii",
-        lambda f: save(
-            f / "n.nii", np.array([[[np.nan, 1, np.inf, -np.inf]]], np.float32)
-        ).read_bytes(),
-        "1 are NaN and 2 infinite",
-    )
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "reason"), [pytest.param(*each, id=each[0]) for each in refused_files()]
-)
-def test_files_that_are_refused(tmp_path, name, content, reason):
-    path = tmp_path / name
-    path.write_bytes(content(tmp_path))
-    with pytest.raises(CaseError, match=reason) as caught:
-        read_case(case(path), ["x"])
-    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_what_is_no_file_at_all(tmp_path):
+def test_paths_that_are_not_a_readable_file(tmp_path):
     (tmp_path / "folder.nii").mkdir()
     for path, reason in (
         (tmp_path / "folder.nii", "is a folder"),
@@ -362,52 +269,31 @@ def test_what_is_no_file_at_all(tmp_path):
         read_grid(Scan(files=("a.nii",), ending=".nii", archive="b.zip"))
 
 
-def itk_text_files():
-    nrrd = "NRRD0004\ntype: int16\ndimension: {}\nsizes: {}\nencoding: raw\nendian: little\n{}\n\n"
-    mha = (
-        "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\n"
-        "CompressedData = False\n{}DimSize = 4 3 2\nElementType = MET_SHORT\n"
-        "ElementDataFile = LOCAL\n"
-    )
-    axes = "space directions: (2,0,0) (0,3,0) (0,0,4)"
-    three = (3, "4 3 2")
-    yield "n.nrrd", nrrd.format(*three, "space: LPS\n" + axes), None
-    yield "n.nrrd", nrrd.format(*three, "spacings: 2 3 4"), None
-    yield "n.nrrd", nrrd.format(*three, "kinds: domain domain domain"), "has no spacing"
-    yield "n.nrrd", nrrd.format(*three, "spacings: 2 3 NaN"), "must be positive"
-    yield "n.nrrd", nrrd.format(*three, "spacings: 2 3 -4"), "must be positive"
-    yield "n.nrrd", nrrd.format(*three, "spacings: 2 3 0"), "must be positive"
-    yield "n.nrrd", nrrd.format(*three, "space: scanner-xyz\n" + axes), "must be LPS, RAS or LAS"
-    yield "n.nrrd", nrrd.format(*three, "space: LPS\n" + axes.replace("(0,3,0)", "(2,0,0)")), "."
-    yield "n.nrrd", nrrd.format(*three, "space: LPS\n" + axes.replace("(0,3,0)", "none")), "."
-    yield (
-        "n.nrrd",
-        nrrd.format(
-            4,
-            "2 4 3 1",
-            "kinds: list domain domain domain\nspace: LPS\n" + axes.replace(":", ": none"),
-        ),
-        "has no direction",
-    )
-    yield (
-        "n.nrrd",
-        nrrd.format(4, "3 4 2 1", "kinds: RGB-color domain domain domain\nspacings: NaN 2 3 4"),
-        "positive",
-    )
-    yield "n.nrrd", nrrd.format(4, "4 3 1 2", "spacings: 1 2 3 4"), "4 x 3 x 1 x 2"
-    yield "n.nrrd", nrrd.format(4, "4 3 2 1", "spacings: 1 2 3 4"), None
-    yield "n.nrrd", nrrd.format(*three, "spacings: two 3 4"), "must be numbers"
-    yield "m.mha", mha.format("ElementSpacing = 2 3 4\n"), None
-    yield "m.mha", mha.format("ElementSize = 2 3 4\n"), None
-    yield "m.mha", mha.format(""), "has no spacing"
-    yield "m.mha", mha.format("ElementSpacing = 2 3 0\n"), "must be positive"
-    yield "m.mha", mha.format("ElementSpacing = 2 3 -4\n"), "must be positive"
-    yield "m.mha", mha.format("ElementSpacing = 2 3 nan\n"), "must be positive"
-    yield "m.mha", mha.format("ElementSpacing = 2 3 4\nTransformMatrix = 1 0 0 1 0 0 0 0 1\n"), "."
-    yield "m.mha", mha.format("ElementSpacing = 2 3 4\nElementNumberOfChannels = 3\n"), "."
+NRRD = "NRRD0004\ntype: int16\ndimension: {}\nsizes: {}\nencoding: raw\nendian: little\n{}\n\n"
+MHA = (
+    "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\n"
+    "CompressedData = False\n{}\nDimSize = 4 3 2\nElementType = MET_SHORT\n"
+    "ElementDataFile = LOCAL\n"
+)
+LPS = "space: LPS\nspace directions: (2,0,0) {} (0,0,4)"
 
 
-@pytest.mark.parametrize(("name", "text", "reason"), list(itk_text_files()))
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("n.nrrd", NRRD.format(3, "4 3 2", "spacings: 2 3 4"), None),
+        ("n.nrrd", NRRD.format(4, "4 3 2 1", "spacings: 1 2 3 4"), None),
+        ("n.nrrd", NRRD.format(4, "4 3 1 2", "spacings: 1 2 3 4"), "4 x 3 x 1 x 2"),
+        ("n.nrrd", NRRD.format(3, "4 3 2", "spacings: 2 3 -4"), "must be positive"),
+        ("n.nrrd", NRRD.format(3, "4 3 2", "spacings: two 3 4"), "must be numbers"),
+        ("n.nrrd", NRRD.format(3, "4 3 2", LPS.format("(2,0,0)")), "."),
+        ("n.nrrd", NRRD.format(3, "4 3 2", LPS.format("none")), "no direction"),
+        ("m.mha", MHA.format("ElementSize = 2 3 4"), None),
+        ("m.mha", MHA.format("ElementSpacing = 2 3 0"), "must be positive"),
+        ("m.mha", MHA.format("ElementSpacing = 2 3 4\nTransformMatrix = 1 0 0 1 0 0 0 0 1"), "."),
+        ("m.mha", MHA.format("ElementSpacing = 2 3 4\nElementNumberOfChannels = 3"), "."),
+    ],
+)
 def test_itk_headers(tmp_path, name, text, reason):
     path = tmp_path / name
     path.write_bytes(text.encode() + np.arange(24, dtype="<i2").tobytes())
@@ -419,29 +305,18 @@ def test_itk_headers(tmp_path, name, text, reason):
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("space", ["LPS", "RAS", "LAS", "right-anterior-superior"])
-def test_nrrd_spaces(tmp_path, space):
-    text = (
-        "NRRD0004\ntype: int16\ndimension: 3\nsizes: 4 3 2\nencoding: raw\nendian: little\n"
-        f"space: {space}\nspace directions: (2,0,0) (0,3,0) (0,0,4)\nspace origin: (10,20,30)\n\n"
-    )
+@pytest.mark.parametrize(
+    ("space", "signs"),
+    [("LPS", (-1, -1)), ("LAS", (-1, 1)), ("RAS", (1, 1)), ("right-anterior-superior", (1, 1))],
+)
+def test_nrrd_spaces(tmp_path, space, signs):
+    axes = "space directions: (2,0,0) (0,3,0) (0,0,4)\nspace origin: (10,20,30)"
     path = tmp_path / "n.nrrd"
+    text = NRRD.format(3, "4 3 2", f"space: {space}\n{axes}")
     path.write_bytes(text.encode() + np.arange(24, dtype="<i2").tobytes())
     grid = keeps_grid(path, tmp_path)
-    signs = {"LPS": (-1, -1), "LAS": (-1, 1)}.get(space, (1, 1))
     expected = np.array([[2 * signs[0], 0, 0, 10 * signs[0]], [0, 3 * signs[1], 0, 20 * signs[1]]])
     np.testing.assert_array_equal(grid.matrix[:2], expected)
-
-
-@pytest.mark.parametrize("ending", [".mha", ".nrrd"])
-@pytest.mark.parametrize("packed", [False, True])
-def test_itk_files_that_are_cut_off(tmp_path, ending, packed, capfd):
-    image = sitk.GetImageFromArray(numbers(20, 30, 40))
-    path = tmp_path / f"a{ending}"
-    sitk.WriteImage(image, str(path), packed)
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(CaseError, match="is cut off"):
-        read_case(case(path), ["x"])
 
 
 @pytest.mark.parametrize("ending", [".mha", ".nrrd"])
@@ -458,63 +333,22 @@ def test_itk_files_whose_packed_voxels_are_damaged(tmp_path, ending):
             read_case(case(path), ["x"])
 
 
-def test_itk_files_with_voxels_elsewhere(tmp_path):
-    image = sitk.GetImageFromArray(numbers(2, 3, 4))
-    for detached, name in (("a.mhd", "b.mha"), ("a.nhdr", "b.nrrd")):
-        sitk.WriteImage(image, str(tmp_path / detached))
-        (tmp_path / name).write_bytes((tmp_path / detached).read_bytes())
-        with pytest.raises(CaseError, match="in another file"):
-            read_case(case(tmp_path / name), ["x"])
-
-
 def test_values_of_itk_files(tmp_path):
     for array in (numbers(2, 3, 4, dtype=np.float64), numbers(2, 3, 4, dtype=np.uint64)):
         sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / "a.mha"))
         (channel,) = read_case(case(tmp_path / "a.mha"), ["x"]).channels
         assert channel.dtype == np.float32
         np.testing.assert_array_equal(channel, array)
-    array[0] = 0
-    values = array.astype(np.float32)
-    values[0, 0, 0] = np.nan
-    sitk.WriteImage(sitk.GetImageFromArray(values), str(tmp_path / "a.mha"))
-    with pytest.raises(CaseError, match="1 are NaN"):
-        read_case(case(tmp_path / "a.mha"), ["x"])
-
-
-def test_a_constant_image_is_told(tmp_path):
-    path = save(tmp_path / "a.nii", np.full((3, 4, 5), -1000, np.int16))
-    assert read_case(case(path), ["x"]).notes == ["all voxels have the value -1000"]
-
-
-def test_bytes_behind_the_end(tmp_path):
-    path = save(tmp_path / "a.nii.gz", numbers(3, 4, 5))
-    whole = path.read_bytes()
-    path.write_bytes(whole + bytes(512))  # padding of tapes and archives
-    assert read_case(case(path), ["x"]).notes == []
-    path.write_bytes(whole + b"garbage")
-    with pytest.raises(CaseError, match="damaged"):
-        read_case(case(path), ["x"])
-    unpacked = save(tmp_path / "a.nii", numbers(3, 4, 5))
-    unpacked.write_bytes(unpacked.read_bytes() + b"garbage")
-    assert read_case(case(unpacked), ["x"]).notes == []
-
-
-def test_extensions_and_a_later_offset_are_passed_over(tmp_path):
-    array = numbers(3, 4, 5)
-    path = save(tmp_path / "a.nii", array, vox_offset=352 + 64)
-    content = path.read_bytes()
-    extended = content[:348] + b"\1\0\0\0" + struct.pack("<ii", 64, 6) + b"John Doe".ljust(56)
-    path.write_bytes(extended + content[352:])
-    np.testing.assert_array_equal(read_case(case(path), ["x"]).channels[0], array.T)
-    keeps_grid(path, tmp_path)
-    assert b"John" not in (tmp_path / "mask.nii").read_bytes()
 
 
 def test_no_free_text_of_the_scan_reaches_grid_or_mask(tmp_path):
-    path = save(tmp_path / "a.nii", numbers(3, 4, 5), descrip=b"John Doe", db_name=b"J. Doe")
+    fields = dict(descrip=b"John Doe", db_name=b"J. Doe", vox_offset=352 + 64)
+    path = save(tmp_path / "a.nii", numbers(3, 4, 5), **fields)
+    content = path.read_bytes()
+    extended = content[:348] + b"\1\0\0\0" + struct.pack("<ii", 64, 6) + b"John Doe".ljust(56)
+    path.write_bytes(extended + content[352:])
     grid = keeps_grid(path, tmp_path)
-    content = (tmp_path / "mask.nii").read_bytes()
-    assert b"Doe" not in content
+    assert b"Doe" not in (tmp_path / "mask.nii").read_bytes()
     assert grid == read_grid(scan(save(tmp_path / "b.nii", numbers(3, 4, 5))))
 
 
@@ -527,7 +361,8 @@ def test_masks_are_deterministic_and_hold_large_labels(tmp_path, ending):
     mask = mask_of(grid).astype(np.uint16) * 300
     write_mask(mask, grid, tmp_path / f"one{ending}")
     write_mask(mask[::-1].copy()[::-1], grid, tmp_path / f"two{ending}")
-    np.testing.assert_array_equal(read_mask(tmp_path / f"one{ending}"), mask)
+    read = read_case(case(tmp_path / f"one{ending}"), ["mask"]).channels[0]
+    np.testing.assert_array_equal(read, mask)
     one = (tmp_path / f"one{ending}").read_bytes()
     assert one == (tmp_path / f"two{ending}").read_bytes()
 
@@ -557,7 +392,7 @@ def test_write_mask_leaves_nothing_behind_and_keeps_what_was_there(tmp_path, mon
     out = tmp_path / "out"
     out.mkdir()
     (out / "m.nii").write_bytes(b"before")
-    monkeypatch.setattr("dinomed3d.inference.io.image.os.replace", raising)
+    monkeypatch.setattr("os.replace", raising)
     with pytest.raises(OSError, match="disk full"):
         write_mask(mask_of(grid), grid, out / "m.nii")
     assert [p.name for p in out.iterdir()] == ["m.nii"]

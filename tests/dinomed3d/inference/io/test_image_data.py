@@ -16,7 +16,10 @@ from dinomed3d.inference.io.image import check_mask, read_case, read_grid, write
 from tests.dinomed3d.inference.image_files import case
 from tests.dinomed3d.inference.io.test_image import keeps_grid
 
-FOLDERS = ("nifti_oddities", "sct", "pyradiomics", "totalseg_samples", "brats2015_deepmedic")
+FOLDERS = (
+    *("nifti_oddities", "sct", "pyradiomics", "totalseg_samples"),
+    pytest.param("brats2015_deepmedic", marks=pytest.mark.slow),
+)
 REFUSED = {
     "example4d.nii.gz": "128 x 96 x 24 x 2",
     "example_nifti2.nii.gz": "32 x 20 x 12 x 2",
