@@ -48,7 +48,7 @@ print(json.dumps(found))
 
 
 class Environment:
-    """A virtual environment with a copy of nnU-Net, and all else from the one the tests run in."""
+    """A virtual environment for nnU-Net and us, with all other packages of the one the tests run in."""
 
     def __init__(self, folder: Path) -> None:
         venv.create(folder, symlinks=sys.platform != "win32")
@@ -57,8 +57,13 @@ class Environment:
         self.python = (
             Path(sysconfig.get_path("scripts", "venv", scheme)) / Path(sys.executable).name
         )
-        # The tests' environment comes last: its own dinomed3d must not be the one that is found.
-        (self.site / "zz_tests_environment.pth").write_text(f"{SITE}\n")
+        # The tests' environment comes last, without nnU-Net and us, which must not be found there.
+        others = folder / "others"
+        others.mkdir()
+        for entry in SITE.iterdir():
+            if not entry.name.startswith(("nnunetv2", "dinomed3d", "_editable_impl")):
+                (others / entry.name).symlink_to(entry)
+        (self.site / "zz_tests_environment.pth").write_text(f"{others}\n")
 
     def pip(self, *words: str) -> None:
         pip = [sys.executable, "-m", "pip", "--python", str(self.python)]
@@ -120,7 +125,6 @@ def test_wheel_carries_packages_shims_command_and_licence(wheel: Path) -> None:
         "planners",
         "pointseg",
         "nnunetv2",
-        "dinomed3d_editable_nnunet.pth",
         info,
     }
     assert {name for name in names if name.startswith("nnunetv2/")} == SHIMS
@@ -128,6 +132,8 @@ def test_wheel_carries_packages_shims_command_and_licence(wheel: Path) -> None:
     assert f"{info}/licenses/LICENSE" in names
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", ["regular", "editable"])
 def test_nnunet_finds_us_with_nothing_else_set(
     kind: str, wheel: Path, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -151,10 +157,20 @@ def test_nnunet_finds_us_with_nothing_else_set(
     assert not list(home.rglob("dinomed3d*.py")), "uninstalling takes our modules out of nnU-Net"
 
 
-def test_an_editable_nnunet_is_not_hidden_and_finds_the_trainer_by_its_setting(
+DOCTOR = """
+from dinomed3d.cli.doctor import _nnunet
+for finding in _nnunet():
+    print(finding.state, finding.topic, finding.says, finding.fix, sep="|")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_an_editable_nnunet_is_found_after_the_fixes_of_doctor(
     wheel: Path, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("setuptools")
+    monkeypatch.delenv("nnUNet_extTrainer", raising=False)
     clone = tmp_path / "clone"
     copy_nnunet(clone)
     (clone / "documentation").mkdir()  # as in nnU-Net's repository: not a lone package
@@ -166,21 +182,27 @@ def test_an_editable_nnunet_is_not_hidden_and_finds_the_trainer_by_its_setting(
     environment = Environment(tmp_path / "env")
     environment.install("-e", str(clone))
     environment.install(str(wheel))
-    # Our two modules under site-packages/nnunetv2 must not hide the clone; the setting may name
-    # the folder in our sources or the one in which the wheel put the module.
-    installed = environment.site / "nnunetv2" / "training" / "nnUNetTrainer" / "variants"
-    code = LOOK_UP + (
-        "import os\n"
-        "for folder in sys.argv[1:]:\n"
-        "    os.environ['nnUNet_extTrainer'] = folder\n"
-        "    print(find_trainer('DinoMed3DTrainer').__module__)\n"
-    )
-    printed = environment.run(code, str(tree / "dinomed3d" / "shims"), str(installed))
-    lines = printed.splitlines()
-    found = json.loads(lines[0])
-    assert found["nnunetv2"] == str(clone / "nnunetv2")
-    assert found["trainer"] is None
-    assert lines.count("dinomed3d.training.trainer") == 2
+
+    # Python asks the clone's own finder last, after our two modules' folder was found.
+    assert "None" in environment.run("import nnunetv2; print(nnunetv2.__file__)")
+    (hidden,) = environment.run(DOCTOR).splitlines()
+    state, topic, says, fix = hidden.split("|")
+    assert (state, topic) == ("error", "nnU-Net") and str(environment.site / "nnunetv2") in says
+    command = fix.partition("pip install -e . ")[2].split()
+    environment.install("-e", str(clone), *command)
+
+    found = json.loads(environment.run(LOOK_UP))
+    assert found["nnunetv2"] == str(clone / "nnunetv2") and found["trainer"] is None
+    nnunet, trainer, planner = (line.split("|") for line in environment.run(DOCTOR).splitlines())
+    assert nnunet[0] == "note" and str(clone) in nnunet[2]
+    assert trainer[0] == "error" and planner[0] == "note" and "dinomed3d plan" in planner[3]
+    setting, _, folder = trainer[3].removeprefix("export ").partition("=")
+    for place in (folder.strip("'"), str(tree / "dinomed3d" / "shims")):
+        monkeypatch.setenv(setting, place)
+        *_, last = environment.run(
+            LOOK_UP
+        ).splitlines()  # after what nnU-Net says about the setting
+        assert json.loads(last)["trainer"] == "dinomed3d.training.trainer"
 
 
 def test_nothing_that_is_packaged_is_ignored_by_git() -> None:

@@ -1,4 +1,4 @@
-"""Looks at an installation and says what is there, what is wrong, and how to mend it."""
+"""Checks an installation: versions, devices, nnU-Net's look-ups, weights and folders, each error with a fix."""
 
 from __future__ import annotations
 
@@ -25,52 +25,55 @@ DEFAULT_ENCODER = "vit_small_patch16_dinov3"
 _TRAINERS = Path("training/nnUNetTrainer/variants")
 _PLANNERS = Path("experiment_planning/experiment_planners")
 _REINSTALL = "in dinomed3d's source folder: pip install --force-reinstall --no-deps ."
+_HIDDEN = "in nnU-Net's folder: pip install -e . --config-settings editable_mode=compat"
+"""Puts the clone itself on Python's path, where it comes before a folder that holds two modules only."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     topic: str
+    """What was checked."""
     says: str
-    state: Literal["ok", "note", "mend"] = "ok"
-    """ok; note: worth knowing; mend: training will not work like this."""
-    advice: str = ""
-    """What to do; needed for ``mend``."""
+    """What was found."""
+    state: Literal["ok", "note", "error"] = "ok"
+    """Whether it is fine, worth knowing, or will keep training from working."""
+    fix: str = ""
+    """What to do about it; every error has one."""
 
     def text(self) -> str:
-        """Return one line, and a second one with the advice if there is any."""
-        line = f"[{self.state}]".ljust(7) + f"{self.topic}: {self.says}"
-        return f"{line}\n       -> {self.advice}" if self.advice else line
+        """Return one line, and a second one with the fix if there is any."""
+        line = f"[{self.state}]".ljust(8) + f"{self.topic}: {self.says}"
+        return f"{line}\n        fix: {self.fix}" if self.fix else line
 
 
 def examine() -> list[Finding]:
-    """Look at versions, devices, nnU-Net's look-ups, weights and folders, in this order."""
+    """Check versions, devices, nnU-Net's look-ups, weights and folders, in this order."""
     return [
         *_versions(),
         *_devices(),
-        *_look_ups(),
+        *_nnunet(),
         *_weights(),
         *(_folder(name) for name in FOLDERS),
     ]
 
 
+def _error(topic: str, says: str, fix: str) -> Finding:
+    return Finding(topic=topic, says=says, state="error", fix=fix)
+
+
 def _versions() -> Iterator[Finding]:
+    from packaging.requirements import Requirement
+
     yield Finding(topic="python", says=f"{platform.python_version()} on {platform.platform()}")
     try:
         requirements = importlib.metadata.requires("dinomed3d") or []
-        says = importlib.metadata.version("dinomed3d")
-        yield Finding(topic="dinomed3d", says=says)
+        yield Finding(topic="dinomed3d", says=importlib.metadata.version("dinomed3d"))
     except importlib.metadata.PackageNotFoundError:
         requirements = []
-        yield Finding(
-            topic="dinomed3d",
-            says=f"{dinomed3d.__version__}, run from its source folder and not installed",
-            state="mend",
-            advice="in that folder: pip install .",
-        )
-    from packaging.requirements import Requirement
-
+        says = f"{dinomed3d.__version__}, run from its source folder and not installed"
+        yield _error("dinomed3d", says, "in that folder: pip install .")
     wanted = {r.name.lower(): r for r in map(Requirement, requirements) if r.marker is None}
     for name in PACKAGES:
         requirement = wanted.get(name.lower())
@@ -78,25 +81,21 @@ def _versions() -> Iterator[Finding]:
         try:
             version = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            yield Finding(topic=name, says="not installed", state="mend", advice=install)
+            yield _error(name, "not installed", install)
             continue
         if requirement is None or requirement.specifier.contains(version, prereleases=True):
             yield Finding(topic=name, says=version)
         else:
             says = f"{version}, but dinomed3d needs {requirement.specifier}"
-            yield Finding(topic=name, says=says, state="mend", advice=install)
+            yield _error(name, says, install)
 
 
 def _devices() -> Iterator[Finding]:
     try:
         import torch
     except ImportError as error:
-        yield Finding(
-            topic="devices",
-            says=f"torch cannot be imported: {error}",
-            state="mend",
-            advice="reinstall it: pip install --force-reinstall torch",
-        )
+        fix = "reinstall it: pip install --force-reinstall torch"
+        yield _error("devices", f"torch cannot be imported: {error}", fix)
         return
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
@@ -106,12 +105,8 @@ def _devices() -> Iterator[Finding]:
     if torch.backends.mps.is_available():
         yield Finding(topic="device mps", says=f"available, {_precision('mps')}")
     elif not torch.cuda.is_available():
-        yield Finding(
-            topic="device cuda",
-            says="none",
-            state="note",
-            advice="give nnU-Net's commands '-device cpu'; training will be slow",
-        )
+        fix = "give nnU-Net's commands '-device cpu'; training will be slow"
+        yield Finding(topic="device cuda", says="none", state="note", fix=fix)
     says = f"{os.cpu_count() or 1} cores, {_precision('cpu')}"
     yield Finding(topic="device cpu", says=says)
 
@@ -125,26 +120,24 @@ def _precision(device: str) -> str:
     return f"trains in {str(precision).removeprefix('torch.')}"
 
 
-def _look_ups() -> Iterator[Finding]:
+def _nnunet() -> Iterator[Finding]:
+    """Where nnU-Net is, and whether its own look-ups find our trainer and planner."""
     try:
-        with _quiet():
-            import nnunetv2
+        import nnunetv2
 
-            if nnunetv2.__file__ is None:
-                yield _hidden_nnunet(list(nnunetv2.__path__))
-                return
+        if nnunetv2.__file__ is None:
+            # Python found the folder with our two modules before the finder of an editable clone.
+            says = f"an editable clone is hidden by {' '.join(nnunetv2.__path__)}, which holds only our modules"
+            yield _error("nnU-Net", says, _HIDDEN)
+            return
+        with _quiet():
             from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
             from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
     except ImportError as error:
-        yield Finding(
-            topic="nnU-Net",
-            says=f"cannot be imported: {_one_line(error)}",
-            state="mend",
-            advice="reinstall it: pip install --force-reinstall 'nnunetv2>=2.8,<2.9'",
-        )
+        fix = "reinstall it: pip install --force-reinstall 'nnunetv2>=2.8,<2.9'"
+        yield _error("nnU-Net", f"cannot be imported: {_one_line(error)}", fix)
         return
-    home = Path(nnunetv2.__path__[0])
-    clone = _is_editable("nnunetv2")
+    home, clone = Path(nnunetv2.__path__[0]), _is_editable("nnunetv2")
     if clone:
         says = f"{home}, an editable clone, into which our wheel cannot put modules"
         yield Finding(topic="nnU-Net", says=says, state="note")
@@ -157,24 +150,19 @@ def _look_ups() -> Iterator[Finding]:
         )
         return found
 
-    mend_trainer = f"export nnUNet_extTrainer='{_shim('trainer').parent}'"
-    mend_planner = (
-        f"plan with 'dinomed3d plan -d DATASET', or copy '{_shim('planner')}' to "
-        f"'{home / _PLANNERS / 'dinomed3d_planner.py'}'"
-    )
     yield _look_up(
         f"trainer {TRAINER}",
         lambda: recursive_find_trainer_class_by_name(TRAINER),
         present=(home / _TRAINERS / "dinomed3d_trainer.py").is_file(),
-        mend=mend_trainer if clone else _REINSTALL,
+        fix=f"export nnUNet_extTrainer='{_trainer_folder()}'" if clone else _REINSTALL,
     )
     yield _look_up(
         f"planner {PLANNER}",
         find_planner,
         present=(home / _PLANNERS / "dinomed3d_planner.py").is_file(),
-        mend=mend_planner if clone else _REINSTALL,
-        # Stock plans do without our planner, so a clone without it can still be trained with.
-        state="note" if clone else "mend",
+        fix="plan with 'dinomed3d plan -d DATASET'" if clone else _REINSTALL,
+        # Stock plans do without our planner, so a clone that does not find it can still train.
+        state="note" if clone else "error",
     )
 
 
@@ -183,42 +171,38 @@ def _look_up(
     find: Callable[[], type | None],
     *,
     present: bool,
-    mend: str,
-    state: Literal["note", "mend"] = "mend",
+    fix: str,
+    state: Literal["note", "error"] = "error",
 ) -> Finding:
-    """Ask nnU-Net for a class; ``present``: our module lies where nnU-Net looks."""
+    """Ask nnU-Net for a class.
+
+    Args:
+        topic: what it is.
+        find: nnU-Net's look-up.
+        present: whether our module is in the folder where nnU-Net looks.
+        fix: what to do where nnU-Net does not find the class.
+        state: how bad that is.
+    """
     try:
         with _quiet():
             found = find()
     except Exception as error:  # whatever it is, nnU-Net's commands would fail with it
         if present or not isinstance(error, RuntimeError):
             says = f"its import fails: {_one_line(error)}"
-            advice = "mend what the message names, then run this again"
-            return Finding(topic=topic, says=says, state="mend", advice=advice)
+            return _error(topic, says, "repair what the message names, then run this again")
         found = None
     if found is None:
-        return Finding(topic=topic, says="not found by nnU-Net", state=state, advice=mend)
+        return Finding(topic=topic, says="not found by nnU-Net", state=state, fix=fix)
     return Finding(topic=topic, says=f"found by nnU-Net, in {found.__module__}")
 
 
-def _hidden_nnunet(folders: list[str]) -> Finding:
-    """An editable clone behind a folder that holds only what our wheel once put there."""
-    return Finding(
-        topic="nnU-Net",
-        says=f"hidden by {' '.join(folders)}, which holds no nnU-Net",
-        state="mend",
-        advice="install nnU-Net as a package: pip install 'nnunetv2>=2.8,<2.9'; or for an editable "
-        "clone, in its folder: pip install -e . --config-settings editable_mode=compat",
-    )
-
-
-def _shim(kind: Literal["trainer", "planner"]) -> Path:
-    """Where the module for nnU-Net lies: as the wheel put it, else in the source folder."""
+def _trainer_folder() -> Path:
+    """The folder of the trainer's module: where the wheel put it, else in the source folder."""
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         for file in importlib.metadata.files("dinomed3d") or []:
-            if file.name == f"dinomed3d_{kind}.py":
-                return Path(str(file.locate()))
-    return Path(dinomed3d.__file__).parent / "shims" / f"{kind}.py"
+            if file.name == "dinomed3d_trainer.py":
+                return Path(str(file.locate())).parent
+    return Path(dinomed3d.__file__).parent / "shims"
 
 
 def _weights() -> Iterator[Finding]:
@@ -229,49 +213,32 @@ def _weights() -> Iterator[Finding]:
             from dinomed3d.lifting.dino import MODELS
             from dinomed3d.lifting.weights import WeightsError, find_weights
     except ImportError as error:
-        yield Finding(
-            topic="encoder",
-            says=f"dinomed3d.lifting cannot be imported: {_one_line(error)}",
-            state="mend",
-            advice=_REINSTALL,
-        )
+        says = f"dinomed3d.lifting cannot be imported: {_one_line(error)}"
+        yield _error("encoder", says, _REINSTALL)
         return
     if name not in MODELS:
-        yield Finding(
-            topic="encoder",
-            says=f"DINOMED3D_ENCODER={name} is not known",
-            state="mend",
-            advice=f"set it to one of {', '.join(MODELS)}",
-        )
+        fix = f"set it to one of {', '.join(MODELS)}"
+        yield _error("encoder", f"DINOMED3D_ENCODER={name} is not known", fix)
         return
     overrides = os.environ.get("DINOMED3D_ENCODER_OVERRIDES")
     yield Finding(topic="encoder", says=f"{name} with {overrides}" if overrides else name)
 
     if setting == "none":
-        yield Finding(
-            topic="weights",
-            says="none: training would start from random numbers",
-            state="note",
-            advice="for real work name a checkpoint: export DINOMED3D_WEIGHTS=FILE",
-        )
+        says = "none: training would start from random numbers"
+        fix = "for real work name a checkpoint: export DINOMED3D_WEIGHTS=FILE"
+        yield Finding(topic="weights", says=says, state="note", fix=fix)
     elif setting == "hub":
         yield _hub_weights(MODELS[name])
     else:
         try:
-            path = find_weights(setting, hub_repository="")
+            yield _weights_file(find_weights(setting, hub_repository=""))
         except WeightsError as error:
-            yield Finding(
-                topic="weights",
-                says=_one_line(error),
-                state="mend",
-                advice="set DINOMED3D_WEIGHTS to a file, a directory, 'hub' or 'none'",
-            )
-        else:
-            yield _weights_file(path)
+            fix = "set DINOMED3D_WEIGHTS to a file, a directory, 'hub' or 'none'"
+            yield _error("weights", _one_line(error), fix)
 
 
 def _weights_file(path: Path) -> Finding:
-    """Look at a checkpoint's outside only: the big ones take minutes to read."""
+    """Check a checkpoint's outside only: reading large ones takes minutes."""
     size_mib = path.stat().st_size / 2**20
     says = f"{path}, {size_mib:.0f} MiB"
     again = f"download '{path}' again, or name another file in DINOMED3D_WEIGHTS"
@@ -283,19 +250,9 @@ def _weights_file(path: Path) -> Finding:
                 says += f", {len(list(file.keys()))} tensors"
         elif path.suffix in (".pth", ".pt", ".bin") and not zipfile.is_zipfile(path):
             # Torch's files are zip archives; a truncated one has lost its directory.
-            return Finding(
-                topic="weights",
-                says=f"{says}: truncated, or not a PyTorch file",
-                state="mend",
-                advice=again,
-            )
+            return _error("weights", f"{says}: truncated, or not a PyTorch file", again)
     except Exception as error:
-        return Finding(
-            topic="weights",
-            says=f"{says}: cannot be read: {_one_line(error)}",
-            state="mend",
-            advice=again,
-        )
+        return _error("weights", f"{says}: cannot be read: {_one_line(error)}", again)
     return Finding(topic="weights", says=says)
 
 
@@ -312,8 +269,8 @@ def _hub_weights(model: str) -> Finding:
         topic="weights",
         says=f"hub: {repository}, not in the cache"
         + (" and HF_HUB_OFFLINE is set" if offline else "; it will be downloaded for training"),
-        state="mend" if offline else "note",
-        advice="without network: export DINOMED3D_WEIGHTS=FILE, in Meta's, Hugging Face's or "
+        state="error" if offline else "note",
+        fix="without network: export DINOMED3D_WEIGHTS=FILE, in Meta's, Hugging Face's or "
         "timm's layout; for a test without weights: DINOMED3D_WEIGHTS=none",
     )
 
@@ -321,19 +278,18 @@ def _hub_weights(model: str) -> Finding:
 def _folder(name: str) -> Finding:
     value = os.environ.get(name)
     if not value:
-        advice = f"export {name}=/a/folder/of/yours/{name}"
-        return Finding(topic=name, says="not set", state="mend", advice=advice)
+        return _error(name, "not set", f"export {name}=/a/folder/of/yours/{name}")
     path = Path(value)
     if not path.is_dir():
-        advice = f"mkdir -p '{path}', or set {name} to another folder"
-        return Finding(topic=name, says=f"{path} is no folder", state="mend", advice=advice)
+        fix = f"mkdir -p '{path}', or set {name} to another folder"
+        return _error(name, f"{path} is no folder", fix)
     if not os.access(path, os.W_OK):
-        # Raw data may well lie on a read-only share; the other two are written to.
         return Finding(
             topic=name,
             says=f"{path} is not writable",
-            state="note" if name == "nnUNet_raw" else "mend",
-            advice=f"give yourself write access, or set {name} to another folder",
+            # Raw data may well lie on a read-only share; nnU-Net writes to the other two.
+            state="note" if name == "nnUNet_raw" else "error",
+            fix=f"give yourself write access, or set {name} to another folder",
         )
     return Finding(topic=name, says=str(path))
 

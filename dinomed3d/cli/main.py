@@ -52,10 +52,10 @@ def _parser() -> argparse.ArgumentParser:
 
     doctor = verbs.add_parser(
         "doctor",
-        help="say whether nnU-Net finds us and what is set up, and how to mend what is not",
+        help="check the installation: versions, devices, nnU-Net, weights, folders; each error with its fix",
         description="Prints versions, devices, whether nnU-Net's own look-ups find our trainer "
         "and planner, which weights are configured and the three nnU-Net folders. Exit code 0: "
-        "ready for training; 1: something needs mending.",
+        "ready for training; 1: there are errors, each with its fix.",
     )
     doctor.set_defaults(run=_run_doctor)
 
@@ -124,7 +124,7 @@ def _run_doctor(arguments: argparse.Namespace) -> int:
     findings = examine()
     for finding in findings:
         print(finding.text())
-    return 1 if any(finding.state == "mend" for finding in findings) else 0
+    return 1 if any(finding.state == "error" for finding in findings) else 0
 
 
 def _run_plan(arguments: argparse.Namespace) -> int:

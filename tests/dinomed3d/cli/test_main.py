@@ -69,17 +69,19 @@ def test_user_errors_are_one_line_and_exit_code_2(
     assert "is a file; name a folder" in printed.err
 
 
-def test_doctor_names_what_is_unset_and_how_to_mend_it() -> None:
+def test_doctor_names_what_is_unset_and_how_to_fix_it() -> None:
     ran = python(
         "import sys; from dinomed3d.cli.main import main; sys.exit(main(['doctor']))",
         DINOMED3D_WEIGHTS="none",
     )
     assert ran.returncode == 1, ran.stderr
     lines = ran.stdout.splitlines()
-    assert all(line.startswith(("[ok]", "[note]", "[mend]", "       -> ")) for line in lines), lines
+    assert all(line.startswith(("[ok]", "[note]", "[error]", "        fix: ")) for line in lines), (
+        lines
+    )
     for name in FOLDERS:
-        at = lines.index(f"[mend] {name}: not set")
-        assert lines[at + 1].startswith(f"       -> export {name}=")
+        at = lines.index(f"[error] {name}: not set")
+        assert lines[at + 1].startswith(f"        fix: export {name}=")
     for topic in ("python", "torch", "nnunetv2", "timm", "monai", "SimpleITK", "device cpu"):
         assert any(line.split("] ")[-1].strip().startswith(topic) for line in lines), topic
     assert any("weights: none" in line for line in lines)
@@ -90,17 +92,17 @@ def test_doctor_finds_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert doctor._folder("nnUNet_results").state == "ok"
     monkeypatch.setenv("nnUNet_results", str(tmp_path / "absent"))
     finding = doctor._folder("nnUNet_results")
-    assert finding.state == "mend"
-    assert f"mkdir -p '{tmp_path / 'absent'}'" in finding.advice
+    assert finding.state == "error"
+    assert f"mkdir -p '{tmp_path / 'absent'}'" in finding.fix
 
 
 @pytest.mark.parametrize(
     ("setting", "state", "says"),
     [
         ("none", "note", "random numbers"),
-        ("absent.pth", "mend", "no such file"),
-        ("cut.pth", "mend", "truncated"),
-        ("cut.safetensors", "mend", "cannot be read"),
+        ("absent.pth", "error", "no such file"),
+        ("cut.pth", "error", "truncated"),
+        ("cut.safetensors", "error", "cannot be read"),
         ("good.safetensors", "ok", "1 tensors"),
     ],
 )
@@ -127,9 +129,9 @@ def test_doctor_knows_the_hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for name in ("DINOMED3D_WEIGHTS", "DINOMED3D_ENCODER"):
         monkeypatch.delenv(name, raising=False)
     *_, absent = doctor._weights()
-    assert absent.state == "mend"
+    assert absent.state == "error"
     assert absent.says.startswith("hub: timm/vit_small_patch16_dinov3")
-    assert "DINOMED3D_WEIGHTS=FILE" in absent.advice
+    assert "DINOMED3D_WEIGHTS=FILE" in absent.fix
 
     repository = absent.says.split("hub: ")[1].split(",")[0]
     cache = tmp_path / f"models--{repository.replace('/', '--')}"
@@ -138,15 +140,15 @@ def test_doctor_knows_the_hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (cache / "snapshots" / "abc").mkdir(parents=True)
     (cache / "snapshots" / "abc" / "model.safetensors").write_bytes(b"weights")
     *_, present = doctor._weights()
-    assert present.text() == f"[ok]   weights: hub: {repository}, in the cache"
+    assert present.text() == f"[ok]    weights: hub: {repository}, in the cache"
 
 
 def test_doctor_refuses_an_unknown_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DINOMED3D_ENCODER", "vit_enormous")
     (finding,) = doctor._weights()
-    assert finding.state == "mend"
+    assert finding.state == "error"
     assert "vit_enormous" in finding.says
-    assert "vit_small_patch16_dinov3" in finding.advice
+    assert "vit_small_patch16_dinov3" in finding.fix
 
 
 def fake_command(folder: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
