@@ -1,4 +1,4 @@
-"""What is looked at: clouds from above and from the side, confusion matrices, training curves."""
+"""Pictures: clouds from above and from the side, confusion matrices, training curves."""
 
 from __future__ import annotations
 

@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from dinomed3d.runtime.atomic_files import new_file
 
 _WRITTEN = 26
-"""Classes up to which the shares stand in the cells."""
+"""Up to so many classes, cells contain their share in per cent."""
 _NAMED = 80
-"""Classes up to which each has its name; of more, only numbers stand at the axes."""
+"""Up to so many classes, axes have their names; with more, their numbers."""
 
 
 def write_confusion(
     matrix: NDArray[np.integer[Any]], names: Sequence[str], picture: Path, table: Path
 ) -> None:
-    """Draw and write a confusion matrix, each file under a temporary name first.
+    """Draw and write a confusion matrix.
 
     The picture shows shares of each row, and how many points the row has. The table has a row per
     labelled class: its points, the counts per predicted class, then the same as shares of the row.
@@ -46,8 +46,8 @@ def write_confusion(
         writer = csv.writer(file)
         writer.writerow(["labelled", "points", *names, *(f"{name} (share)" for name in names)])
         for name, count, row, share in zip(names, counts, matrix, shares, strict=True):
-            told = [f"{value:.6f}" if count else "" for value in share]
-            writer.writerow([name, int(count), *map(int, row), *told])
+            texts = [f"{value:.6f}" if count else "" for value in share]
+            writer.writerow([name, int(count), *map(int, row), *texts])
     with new_file(picture) as part:
         _draw(shares, counts, names, part)
 
@@ -71,9 +71,9 @@ def _draw(
     size = 9 if classes <= _WRITTEN else 6.5
     if classes <= _NAMED:
         places = np.arange(classes)
-        told = [f"{name}  ({_short(count)})" for name, count in zip(names, counts, strict=True)]
-        axes.set_xticks(places, names, rotation=90, fontsize=size)
-        axes.set_yticks(places, told, fontsize=size)
+        labels = [f"{name}  ({_short(count)})" for name, count in zip(names, counts, strict=True)]
+        axes.set_xticks(places, names, rotation=90, fontsize=size, parse_math=False)
+        axes.set_yticks(places, labels, fontsize=size, parse_math=False)
     axes.set_xlabel("predicted")
     axes.set_ylabel("labelled (points)" if classes <= _NAMED else "labelled")
     if classes <= _WRITTEN:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from pointseg.pictures.render import render
-from pointseg.pictures.sheets import INK, beside, stacked, titled
+from pointseg.pictures.sheets import sheet
+from pointseg.pictures.viewpoints import VIEWPOINTS
+
+if TYPE_CHECKING:
+    from matplotlib.cm import ScalarMappable
 
 UNSEEN = (205, 205, 205)
 """Points that no image shows."""
@@ -56,17 +60,13 @@ def over_image(
             columns = np.clip(place[order, 0] + right, 0, shape[1] - 1)
             canvas[rows, columns] = colors[order]
     drawn = Image.fromarray(np.clip(canvas + 0.5, 0, 255).astype(np.uint8))
-    sheet = stacked([drawn, _scale(drawn.width, near, far)])
-    return titled(sheet, title) if title else sheet
+    return sheet([(title, drawn)], scale=_scale(near, far))
 
 
 def depth_colors(depth: NDArray[np.floating[Any]], near: float, far: float) -> NDArray[np.uint8]:
     """(N,) depths as (N, 3) colours, by their logarithm: red at ``near``, violet at ``far``."""
-    from matplotlib import colormaps  # slow to import
-
-    place = np.log(np.maximum(depth, near) / near) / max(np.log(far / near), 1e-9)
-    colors = colormaps["turbo"](1 - np.clip(place, 0, 1))[:, :3]
-    return np.asarray(np.round(255 * colors), np.uint8)
+    found = _scale(near, far).to_rgba(depth, bytes=True)  # type: ignore[arg-type]
+    return np.asarray(found)[:, :3]
 
 
 def from_images(
@@ -92,16 +92,12 @@ def from_images(
     rows = [(f"colours of the images ({seen.mean():.1%} of the points; grey: unseen)", shown)]
     if own is not None:
         rows.append(("colours of the cloud itself", np.asarray(own)))
-    sheets = []
-    for title, painted in rows:
-        pictures = [
-            titled(
-                render(coord, painted, viewpoint=viewpoint, size=size, up=up), f"{title}, {words}"
-            )
-            for viewpoint, words in (("top", "from above"), ("oblique", "from the side"))
-        ]
-        sheets.append(beside(pictures))
-    return stacked(sheets)
+    panels = [
+        (f"{title}, {words}", render(coord, painted, viewpoint=viewpoint, size=size, up=up))
+        for title, painted in rows
+        for viewpoint, words in zip(VIEWPOINTS, ("from above", "from the side"), strict=True)
+    ]
+    return sheet(panels, columns=2)
 
 
 def _range(depth: NDArray[np.floating[Any]]) -> tuple[float, float]:
@@ -112,20 +108,9 @@ def _range(depth: NDArray[np.floating[Any]]) -> tuple[float, float]:
     return float(near), float(max(far, near * 1.05))
 
 
-def _scale(width: int, near: float, far: float) -> Image.Image:
-    """The colours of depths, with numbers below."""
-    bar = np.broadcast_to(
-        depth_colors(near * (far / near) ** np.linspace(0, 1, width), near, far), (12, width, 3)
-    )
-    picture = Image.new("RGB", (width, 38), (255, 255, 255))
-    picture.paste(Image.fromarray(np.ascontiguousarray(bar)), (0, 4))
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(14)
-    steps = 5 if width >= 400 else 2
-    for step in range(steps + 1):
-        share = step / steps
-        anchor = "lt" if step == 0 else "rt" if step == steps else "mt"
-        draw.text(
-            (round(share * (width - 1)), 20), f"{near * (far / near) ** share:.3g} m", INK, font,
-            anchor=anchor,
-        )  # fmt: skip
-    return picture
+def _scale(near: float, far: float) -> ScalarMappable:
+    """The colours of depths: red near, violet far."""
+    from matplotlib.cm import ScalarMappable  # slow to import
+    from matplotlib.colors import LogNorm
+
+    return ScalarMappable(LogNorm(near, far, clip=True), "turbo_r")

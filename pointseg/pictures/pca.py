@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from dinomed3d.runtime.atomic_files import new_file
 from pointseg.pictures.render import render
-from pointseg.pictures.sheets import UNNAMED, beside, titled
+from pointseg.pictures.sheets import UNNAMED, sheet
 
 _SAMPLE = 8192
 """Rows that components are found from, over all sets of features."""
 _BASIS, _ROUNDS = 8, 16
-"""Of the subspace iteration: five directions more than needed, which makes it converge fast."""
+"""Directions and rounds of the subspace iteration: five more than needed make it converge fast."""
 _TRIM = 2.0
 """Per cent of the sample on each side that saturates."""
 
@@ -29,15 +30,15 @@ class Components:
     """Three directions in a space of features, and how far colours reach along each."""
 
     mean: NDArray[np.float32]
-    """(C,)."""
+    """(C,) the middle of the features."""
     axes: NDArray[np.float32]
     """(C, 3) orthonormal, in order of variance; zeros where there are fewer directions than three."""
     low: NDArray[np.float32]
-    """(3,) what is shown as 0."""
+    """(3,) the place along each direction that is shown as 0."""
     high: NDArray[np.float32]
-    """(3,) what is shown as 255."""
+    """(3,) the place along each direction that is shown as 255."""
     directions: bool
-    """Whether rows are brought to unit length first."""
+    """Whether rows are normalised to unit length first."""
 
     def colors(self, features: Tensor, seen: Tensor | None = None) -> NDArray[np.uint8]:
         """(N, C) features as (N, 3) colours; grey where unseen or not finite.
@@ -67,7 +68,6 @@ def components(
     seen: Sequence[Tensor | None] | None = None,
     *,
     directions: bool = False,
-    rng: np.random.Generator | None = None,
 ) -> Components:
     """The three directions in which features vary most, the same for all the sets that are given.
 
@@ -79,16 +79,15 @@ def components(
         seen: for each, (N,) which rows count, or None for all of them. Rows that are not finite never do.
         directions: bring rows to unit length first: for features whose length means nothing, such as
             those learnt with a cosine loss.
-        rng: which rows are taken of large sets, and where the iteration starts; None: always the same.
 
     Raises:
         ValueError: no set; sets of different channels; not a flag per row.
 
-    Source: subspace iteration after Halko 2011, arXiv:0909.4061, algorithm 4.4.
+    Source: subspace iteration of Halko 2011, arXiv:0909.4061, as ``torch.pca_lowrank`` has it.
     """
     if not features:
         raise ValueError("components: 'features' must hold at least one set, got none")
-    rng = np.random.default_rng(0) if rng is None else rng
+    rng = np.random.default_rng(0)  # the same rows each time
     flags = [None] * len(features) if seen is None else seen
     sets = [_rows(values, told) for values, told in zip(features, flags, strict=True)]
     channels = sorted({rows.shape[1] for rows, _ in sets})
@@ -101,7 +100,7 @@ def components(
         taken.append(rows[np.sort(rng.permutation(index)[:most])])
     sample = np.concatenate([_unit(rows) if directions else rows for rows in taken])
     mean = sample.mean(0) if len(sample) else np.zeros(channels[0], np.float32)
-    axes = _axes((sample - mean).astype(np.float64), rng).astype(np.float32)
+    axes = _axes((sample - mean).astype(np.float64)).astype(np.float32)
     places = (sample - mean) @ axes if len(sample) else np.zeros((1, 3), np.float32)
     low, high = np.percentile(places, [_TRIM, 100 - _TRIM], axis=0).astype(np.float32)
     return Components(mean=mean, axes=axes, low=low, high=high, directions=directions)
@@ -112,87 +111,58 @@ class Panel:
     """One set of features of a picture."""
 
     title: str
+    """The line above it."""
     features: Tensor
-    """(N, C) of the points; of an image map (h * w, C), row by row."""
+    """(N, C) features of the points."""
     seen: Tensor | None = None
-    """(N,) which have a feature; None: all."""
-    shape: tuple[int, int] | None = None
-    """(h, w) of an image map; None: of the points."""
+    """(N,) which points have a feature; None: all."""
 
 
 def draw_features(
     coord: NDArray[np.floating[Any]],
     panels: Sequence[Panel],
     *,
-    photo: NDArray[Any] | None = None,
-    directions: bool = True,
-    viewpoint: str = "oblique",
     size: tuple[int, int] = (640, 520),
-    up: str = "z",
     cut_ceiling: bool = True,
 ) -> Image.Image:
     """Sets of features side by side; those with equal channels have the same components.
 
     Args:
         coord: (N, 3) positions of the points.
-        panels: what is shown, at least one.
-        photo: (N, 3) the points' own colours, 0 to 255, shown first if given.
-        directions: as ``components``.
-        viewpoint: as :func:`~pointseg.pictures.render.render`, like what follows.
+        panels: what is shown, at least one. The length of features is ignored.
         size: of each picture, width and height.
-        up: the axis that points up.
         cut_ceiling: whether rooms are shown without their ceiling.
 
     Raises:
-        ValueError: no panel; a panel that has not a row for each point or cell.
+        ValueError: no panel; a panel that has not a row for each point.
     """
-    if not panels:
-        raise ValueError("draw_features: 'panels' must hold at least one panel, got none")
     for panel in panels:
-        rows = len(coord) if panel.shape is None else panel.shape[0] * panel.shape[1]
-        if len(panel.features) != rows:
+        if len(panel.features) != len(coord):
             raise ValueError(
-                f"draw_features: panel '{panel.title}' must have {rows} rows, got {len(panel.features)}"
+                f"draw_features: panel '{panel.title}' must have {len(coord)} rows, got {len(panel.features)}"
             )
     pictures = []
-    if photo is not None:
-        points = render(
-            coord, photo, viewpoint=viewpoint, size=size, up=up, cut_ceiling=cut_ceiling
-        )
-        pictures.append(titled(points, "colours"))
-    shared: dict[int, Components] = {}
     for panel in panels:
-        channels = panel.features.shape[1]
-        if channels not in shared:
-            alike = [other for other in panels if other.features.shape[1] == channels]
-            shared[channels] = components(
-                [other.features for other in alike],
-                [other.seen for other in alike],
-                directions=directions,
-            )
-        colors = shared[channels].colors(panel.features, panel.seen)
-        if panel.shape is None:
-            picture = render(
-                coord, colors, viewpoint=viewpoint, size=size, up=up, cut_ceiling=cut_ceiling
-            )
-        else:
-            picture = _map_picture(colors.reshape(*panel.shape, 3), size)
-        pictures.append(titled(picture, panel.title))
-    return beside(pictures)
+        same = [p for p in panels if p.features.shape[1] == panel.features.shape[1]]
+        shared = components([p.features for p in same], [p.seen for p in same], directions=True)
+        colors = shared.colors(panel.features, panel.seen)
+        pictures.append((panel.title, render(coord, colors, size=size, cut_ceiling=cut_ceiling)))
+    return sheet(pictures)
 
 
 def write_features(
-    path: Path, coord: NDArray[np.floating[Any]], panels: Sequence[Panel], **settings: Any
+    path: Path,
+    coord: NDArray[np.floating[Any]],
+    panels: Sequence[Panel],
+    *,
+    cut_ceiling: bool = True,
 ) -> None:
-    """Write ``draw_features`` as a PNG, under a temporary name first.
+    """Write ``draw_features`` as a PNG.
 
-    Args:
-        path: the file to be.
-        coord: (N, 3) positions of the points.
-        panels: what is shown.
-        settings: those of ``draw_features``.
+    Raises:
+        WriteError: the system refuses to write there.
     """
-    picture = draw_features(coord, panels, **settings)
+    picture = draw_features(coord, panels, cut_ceiling=cut_ceiling)
     with new_file(path) as part:
         picture.save(part, format="PNG")
 
@@ -214,32 +184,18 @@ def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12))
 
 
-def _axes(rows: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+def _axes(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """(C, 3) of (M, C) centred rows."""
-    channels = rows.shape[1]
-    axes = np.zeros((channels, 3))
+    axes = np.zeros((rows.shape[1], 3))
     if not rows.any():
         return axes
-    basis = rng.standard_normal((channels, min(_BASIS, channels)))
-    for _ in range(_ROUNDS):
-        basis = np.linalg.qr(rows.T @ (rows @ basis))[0]
-    _, spread, turned = np.linalg.svd(rows @ basis, full_matrices=False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # the same directions each time
+        _, spread, found = torch.pca_lowrank(
+            torch.from_numpy(rows), min(_BASIS, *rows.shape), center=False, niter=_ROUNDS
+        )
     kept = int((spread[:3] > 1e-6 * spread[0]).sum())
-    found = basis @ turned[:kept].T
-    largest = np.abs(found).argmax(0)
-    axes[:, :kept] = found * np.where(found[largest, np.arange(kept)] < 0, -1, 1)
+    directions = found[:, :kept].numpy()
+    largest = np.abs(directions).argmax(0)
+    axes[:, :kept] = directions * np.where(directions[largest, np.arange(kept)] < 0, -1, 1)
     return axes
-
-
-def _map_picture(cells: NDArray[np.uint8], size: tuple[int, int]) -> Image.Image:
-    """An image map as large as fits, its cells as squares, on paper."""
-    height, width = cells.shape[:2]
-    scale = max(1, min(size[0] // width, size[1] // height))
-    picture = Image.fromarray(cells).resize(
-        (width * scale, height * scale), Image.Resampling.NEAREST
-    )
-    if picture.width > size[0] or picture.height > size[1]:
-        picture.thumbnail(size)
-    sheet = Image.new("RGB", size, (255, 255, 255))
-    sheet.paste(picture, ((size[0] - picture.width) // 2, (size[1] - picture.height) // 2))
-    return sheet

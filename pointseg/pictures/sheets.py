@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-from pointseg.pictures.render import PAPER, render
+from pointseg.pictures.render import render
 
-INK = (30, 30, 30)
+if TYPE_CHECKING:
+    from matplotlib.cm import ScalarMappable
+
 UNNAMED = (190, 190, 190)
-"""Points without a class, in clouds and legends."""
+"""Points without a class, in clouds."""
 RIGHT, WRONG = (205, 208, 212), (214, 39, 40)
-"""Points that were named rightly and wrongly."""
+"""Points whose prediction is right and wrong."""
 _MOST = 60
 """Classes in a legend; of more, those with the most points."""
+_DPI = 100
+_TITLE, _GAP, _ROW, _SCALE = 34, 8, 25, 44
+"""Pixels: height of a title, space between pictures, height of a legend's row and of a scale."""
+_LETTER = 9
+"""Pixels that a letter takes, about."""
+
+Entry = tuple[str, Sequence[float]]
+"""A name in a legend, and its colour: red, green, blue, 0 to 255."""
 
 
 def class_colors(segment: NDArray[Any], colors: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -47,8 +57,6 @@ def labelled(
     *,
     viewpoint: str = "oblique",
     size: tuple[int, int] = (960, 720),
-    up: str = "z",
-    cut_ceiling: bool = True,
 ) -> Image.Image:
     """One cloud in the colours of its classes, with their legend.
 
@@ -58,13 +66,10 @@ def labelled(
         names: K names.
         colors: (K, 3) colours.
         viewpoint: as :func:`~pointseg.pictures.render.render`.
-        size: of the cloud's picture; the legend comes below it.
-        up: as :func:`~pointseg.pictures.render.render`.
-        cut_ceiling: whether rooms are shown without their ceiling.
+        size: of the cloud's picture; the legend is added below.
     """
-    points = class_colors(segment, colors)
-    picture = render(coord, points, viewpoint=viewpoint, size=size, up=up, cut_ceiling=cut_ceiling)
-    return stacked([picture, legend(names, colors, size[0], counts=_counts(segment, len(names)))])
+    picture = render(coord, class_colors(segment, colors), viewpoint=viewpoint, size=size)
+    return sheet([("", picture)], legend=_entries(names, colors, segment))
 
 
 def comparison(
@@ -75,9 +80,7 @@ def comparison(
     colors: NDArray[np.uint8],
     *,
     photo: NDArray[Any] | None = None,
-    viewpoint: str = "oblique",
     size: tuple[int, int] = (640, 520),
-    up: str = "z",
     cut_ceiling: bool = True,
 ) -> Image.Image:
     """Truth, prediction and errors of one cloud side by side, with the legend of the classes.
@@ -89,9 +92,7 @@ def comparison(
         names: K names.
         colors: (K, 3) colours.
         photo: (N, 3) the points' own colours, 0 to 255, shown first if given.
-        viewpoint: as :func:`~pointseg.pictures.render.render`.
         size: of each of the pictures.
-        up: as :func:`~pointseg.pictures.render.render`.
         cut_ceiling: whether rooms are shown without their ceiling.
     """
     counted = truth >= 0
@@ -105,101 +106,100 @@ def comparison(
         ("prediction", class_colors(predicted, colors)),
         (f"errors: {share:.1%} of the labelled points", errors),
     ]
-    pictures = [
-        titled(
-            render(coord, shown, viewpoint=viewpoint, size=size, up=up, cut_ceiling=cut_ceiling),
-            title,
-        )
-        for title, shown in panels
-    ]
-    counts = _counts(truth, len(names)) + _counts(predicted, len(names))
-    sheet = beside(pictures)
-    return stacked([sheet, legend(names, colors, sheet.width, counts=counts)])
+    return sheet(
+        [(t, render(coord, p, size=size, cut_ceiling=cut_ceiling)) for t, p in panels],
+        legend=_entries(names, colors, np.concatenate([truth, predicted])),
+    )
 
 
-def legend(
-    names: Sequence[str],
-    colors: NDArray[np.uint8],
-    width: int,
+def sheet(
+    panels: Sequence[tuple[str, Image.Image]],
     *,
-    counts: NDArray[np.int64] | None = None,
+    columns: int | None = None,
+    legend: Sequence[Entry] = (),
+    scale: ScalarMappable | None = None,
 ) -> Image.Image:
-    """Names beside patches of their colours, in as many columns as fit.
+    """Pictures of equal size, pixel by pixel, under their titles in rows of ``columns``.
 
     Args:
-        names: K names.
-        colors: (K, 3) colours.
-        width: of the picture, pixels.
-        counts: (K,) points of each class; classes without any are left out, and of very many the
-            rarest.
-    """
-    shown = list(range(len(names)))
-    if counts is not None:
-        shown = [k for k in shown if counts[k]]
-        frequent = sorted(shown, key=lambda k: -int(counts[k]))[:_MOST]
-        shown = [k for k in shown if k in set(frequent)]
-    font = ImageFont.load_default(16)
-    if not shown:
-        return Image.new("RGB", (width, 1), PAPER)
-    texts = [_shortened(names[k], font, width - 48) for k in shown]
-    cell = max(int(font.getlength(text)) for text in texts) + 48
-    columns = max(1, min(len(shown), (width - 8) // cell))
-    rows = -(-len(shown) // columns)
-    picture = Image.new("RGB", (width, rows * 24 + 16), PAPER)
-    draw = ImageDraw.Draw(picture)
-    for place, (k, text) in enumerate(zip(shown, texts, strict=True)):
-        left, above = 12 + place % columns * cell, 8 + place // columns * 24
-        draw.rectangle((left, above + 3, left + 16, above + 19), tuple(map(int, colors[k])), INK)
-        draw.text((left + 24, above + 11), text, INK, font, anchor="lm")
-    return picture
-
-
-def beside(pictures: Sequence[Image.Image]) -> Image.Image:
-    """Pictures in a row, aligned at the top.
+        panels: (title, picture) each, at least one.
+        columns: pictures per row; None: all in one row.
+        legend: names and colours below the pictures, in as many columns as fit.
+        scale: a scale of depths in metres below the pictures; its norm has both ends.
 
     Raises:
-        ValueError: none were given.
+        ValueError: no pictures.
     """
-    if not pictures:
-        raise ValueError("beside: 'pictures' must hold at least one picture")
-    gap = 8
-    width = sum(picture.width for picture in pictures) + gap * (len(pictures) - 1)
-    sheet = Image.new("RGB", (width, max(picture.height for picture in pictures)), PAPER)
-    left = 0
-    for picture in pictures:
-        sheet.paste(picture, (left, 0))
-        left += picture.width + gap
-    return sheet
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import
+    from matplotlib.figure import Figure
+
+    if not panels:
+        raise ValueError("sheet: 'panels' must hold at least one picture, got none")
+    columns = len(panels) if columns is None else columns
+    wide, high = panels[0][1].size
+    bar = _TITLE if any(title for title, _ in panels) else 0
+    width = columns * (wide + _GAP) - _GAP
+    letters = max([1, *(len(name) for name, _ in legend)])
+    in_a_row = max(1, min(len(legend), (width - 16) // (letters * _LETTER + 44)))
+    below = -(-len(legend) // in_a_row) * _ROW + 16 if legend else 0
+    height = -(-len(panels) // columns) * (bar + high) + below + (_SCALE if scale else 0)
+    # a hundredth of a pixel more: sizes in inches are rounded down to pixels
+    figure = Figure(figsize=((width + 0.01) / _DPI, (height + 0.01) / _DPI), dpi=_DPI)
+    canvas = FigureCanvasAgg(figure)
+    for number, (title, picture) in enumerate(panels):
+        row, column = divmod(number, columns)
+        left, top = column * (wide + _GAP), row * (bar + high)
+        figure.figimage(np.asarray(picture), left, height - top - bar - high, origin="upper")
+        middle = ((left + wide / 2) / width, 1 - (top + bar / 2) / height)
+        text = _shortened(title, wide)
+        figure.text(*middle, text, ha="center", va="center", fontsize=13, parse_math=False)
+    if legend:
+        _add_legend(figure, legend, in_a_row, width)
+    if scale is not None:
+        assert scale.norm.vmin is not None and scale.norm.vmax is not None
+        axes = figure.add_axes((0, 26 / height, 1, 14 / height))
+        ticks = np.geomspace(scale.norm.vmin, scale.norm.vmax, 6 if width >= 400 else 3).tolist()
+        drawn = figure.colorbar(scale, cax=axes, orientation="horizontal")
+        drawn.set_ticks(ticks, labels=[f"{tick:.3g} m" for tick in ticks], minor=False)
+        drawn.minorticks_off()
+        ends = drawn.ax.get_xticklabels()
+        ends[0].set_horizontalalignment("left")
+        ends[-1].set_horizontalalignment("right")
+    canvas.draw()
+    return Image.fromarray(np.array(canvas.buffer_rgba())[..., :3])
 
 
-def titled(picture: Image.Image, title: str) -> Image.Image:
-    """A picture under a line of text, which is cut off where it is too long."""
-    font = ImageFont.load_default(20)
-    bar = Image.new("RGB", (picture.width, 34), PAPER)
-    text = _shortened(title, font, picture.width - 24)
-    ImageDraw.Draw(bar).text((picture.width // 2, 19), text, INK, font, anchor="mm")
-    return stacked([bar, picture])
+def _add_legend(figure: Any, legend: Sequence[Entry], columns: int, width: int) -> None:
+    from matplotlib.patches import Patch
 
-
-def stacked(pictures: Sequence[Image.Image]) -> Image.Image:
-    """Pictures, at least one, above each other, aligned at the left."""
-    sheet = Image.new(
-        "RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), PAPER
+    handles = [
+        Patch(facecolor=np.divide(color, 255).tolist(), edgecolor="0.1") for _, color in legend
+    ]
+    drawn = figure.legend(
+        handles=handles,
+        labels=["."] * len(legend),  # set below: names may begin with _ or hold $
+        loc="lower left",
+        ncols=columns,
+        frameon=False,
+        fontsize=11,
+        handlelength=1.1,
+        handleheight=1.1,
+        labelspacing=0.5,
+        borderaxespad=0,
     )
-    above = 0
-    for picture in pictures:
-        sheet.paste(picture, (0, above))
-        above += picture.height
-    return sheet
+    for text, (name, _) in zip(drawn.get_texts(), legend, strict=True):
+        text.set_parse_math(False)
+        text.set_text(_shortened(name, width - 44))
 
 
-def _shortened(text: str, font: Any, width: float) -> str:
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + "...") > width:
-        text = text[:-1]
-    return text + "..."
+def _entries(names: Sequence[str], colors: NDArray[np.uint8], segment: NDArray[Any]) -> list[Entry]:
+    """The legend of the classes that occur; of very many the most frequent."""
+    counts = np.bincount(segment[segment >= 0], minlength=len(names))
+    frequent = set(np.argsort(-counts, kind="stable")[:_MOST].tolist())
+    return [(names[k], colors[k].tolist()) for k in sorted(frequent) if counts[k]]
 
 
-def _counts(segment: NDArray[Any], classes: int) -> NDArray[np.int64]:
-    return np.bincount(segment[segment >= 0], minlength=classes)
+def _shortened(text: str, width: int) -> str:
+    """A line of text that fits into so many pixels."""
+    letters = max(4, width // _LETTER)
+    return text if len(text) <= letters else text[: letters - 3] + "..."

@@ -1,4 +1,4 @@
-"""A training run as curves: losses, learning rate, what validation found."""
+"""A training run as curves: losses, learning rate, validation metrics."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from dinomed3d.runtime.atomic_files import new_file
 
@@ -23,12 +24,11 @@ _SCORES = {"val_voxel_miou": "#1f4e79", "val_voxel_accuracy": "#9aa5b1", "val_co
 
 
 def draw_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draw the rows of ``metrics.csv``; written under a temporary name first.
+    """Draw the rows of ``metrics.csv``.
 
     Args:
-        rows: each has ``step``; of the losses, lr and what validation gave, such as val_voxel_miou,
-            what was measured there. Values are numbers or their text; empty and
-            missing ones are skipped.
+        rows: each has ``step``, and of the losses, lr and validation metrics those that were measured
+            there. Values are numbers or their text; empty and missing ones are skipped.
         path: PNG to write.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import
@@ -44,7 +44,8 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
             continue
         label = _LABELS.get(name, name)
         losses.plot(step, value, color=color, linewidth=0.8, alpha=0.3)
-        losses.plot(step, _smoothed(value), color=color, linewidth=1.8, label=label)
+        smooth = ndimage.uniform_filter1d(value, len(value) // 60 * 2 + 1, mode="nearest")
+        losses.plot(step, smooth, color=color, linewidth=1.8, label=label)
         top = max(top, float(np.percentile(value, 98)))
     _finish(losses, "training loss")
     if top > 0:
@@ -90,22 +91,7 @@ def _series(
     rows: Sequence[Mapping[str, Any]], name: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Steps and values of the rows that have this one, finite ones only."""
-    found = [(float(row["step"]), float(row[name])) for row in rows if _given(row.get(name))]
+    found = [(row["step"], row[name]) for row in rows if row.get(name) not in (None, "")]
     table = np.array(found, np.float64).reshape(-1, 2)
     table = table[np.isfinite(table[:, 1])]
     return table[:, 0], table[:, 1]
-
-
-def _given(value: Any) -> bool:
-    return value is not None and value != ""
-
-
-def _smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean over a window of about a thirtieth of the curve, shorter at its ends."""
-    reach = len(values) // 60
-    if reach < 1:
-        return values
-    total = np.concatenate([[0.0], np.cumsum(values)])
-    places = np.arange(len(values))
-    low, high = np.maximum(places - reach, 0), np.minimum(places + reach + 1, len(values))
-    return np.asarray((total[high] - total[low]) / (high - low))

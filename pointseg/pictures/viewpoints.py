@@ -1,4 +1,4 @@
-"""From where a cloud is looked at: two viewpoints, what of it is in the frame, and rooms without their ceiling."""
+"""Viewpoints of pictures: how a cloud is framed from above and from the side, and rooms without ceiling."""
 
 from __future__ import annotations
 

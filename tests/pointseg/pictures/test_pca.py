@@ -68,38 +68,35 @@ def test_sets_with_equal_channels_share_colours_and_directions_ignore_length():
         [Panel(title="lifted", features=features), Panel(title="distilled", features=3 * features)],
         size=(80, 60),
     )
-    left, right = np.array(picture)[34:, :80], np.array(picture)[34:, 88:]
+    left, right = np.array(picture)[-60:, :80], np.array(picture)[-60:, -80:]
     assert (left == right).all()
 
 
-def test_a_sheet_with_points_a_map_and_photo(tmp_path):
+def test_a_sheet_is_written(tmp_path):
     coord = np.random.default_rng(0).random((100, 3))
-    panels = [
-        Panel(title="points", features=spread(100, 3.0, 2.0, 1.0), seen=torch.arange(100) < 50),
-        Panel(title="a map", features=spread(12, 3.0, 2.0), shape=(3, 4)),
-    ]
+    panel = Panel(title="points", features=spread(100, 3.0, 2.0, 1.0), seen=torch.arange(100) < 50)
     path = tmp_path / "made" / "pca.png"
-    write_features(path, coord, panels, photo=np.full((100, 3), 200), size=(120, 90))
+    write_features(path, coord, [panel])
     with Image.open(path) as picture:
-        assert picture.size == (3 * 120 + 16, 90 + 34)
+        assert np.asarray(picture).std() > 10
     assert [p.name for p in path.parent.iterdir()] == ["pca.png"]
 
 
 @pytest.mark.parametrize(
-    ("call", "message"),
+    ("call", "named"),
     [
-        (lambda: components([]), "at least one set"),
-        (lambda: components([torch.zeros(2, 3), torch.zeros(2, 4)]), r"got \[3, 4\]"),
-        (lambda: components([torch.zeros(2)]), r"must be \(N, C\)"),
-        (lambda: components([torch.zeros(2, 3)], [torch.ones(3)]), r"'seen' must be \(2,\)"),
-        (lambda: components([torch.zeros(2, 3)]).colors(torch.zeros(2, 4)), "must have 3 channels"),
-        (lambda: draw_features(np.zeros((1, 3)), []), "at least one panel"),
+        (lambda: components([]), "'features'"),
+        (lambda: components([torch.zeros(2, 3), torch.zeros(2, 4)]), r"\[3, 4\]"),
+        (lambda: components([torch.zeros(2)]), r"\(N, C\)"),
+        (lambda: components([torch.zeros(2, 3)], [torch.ones(3)]), "'seen'"),
+        (lambda: components([torch.zeros(2, 3)]).colors(torch.zeros(2, 4)), "'features'"),
+        (lambda: draw_features(np.zeros((1, 3)), []), "'panels'"),
         (
             lambda: draw_features(np.zeros((1, 3)), [Panel(title="a", features=torch.ones(2, 3))]),
-            "'a' must have 1 rows, got 2",
+            "'a'",
         ),
     ],
 )
-def test_wrong_input(call, message):
-    with pytest.raises(ValueError, match=message):
+def test_wrong_input(call, named):
+    with pytest.raises(ValueError, match=named):
         call()

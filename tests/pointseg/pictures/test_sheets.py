@@ -9,11 +9,10 @@ from PIL import Image
 from pointseg.pictures.sheets import (
     UNNAMED,
     WRONG,
-    beside,
     class_colors,
     comparison,
     labelled,
-    legend,
+    sheet,
 )
 
 COLORS = np.array([[255, 0, 0], [0, 160, 0]], np.uint8)
@@ -26,51 +25,50 @@ def has(picture, color):
 def test_labels_become_colors_and_the_unlabelled_are_grey():
     found = class_colors(np.array([1, -1, 0]), COLORS)
     np.testing.assert_array_equal(found, [[0, 160, 0], UNNAMED, [255, 0, 0]])
-    with pytest.raises(ValueError, match="labels must be below 2"):
+    with pytest.raises(ValueError, match="class_colors"):
         class_colors(np.array([2]), COLORS)
 
 
-def test_a_legend_shows_the_classes_that_are_there():
-    whole = legend(["wall", "floor"], COLORS, 300)
-    assert whole.width == 300 and has(whole, COLORS[0]) and has(whole, COLORS[1])
-    part = legend(["wall", "floor"], COLORS, 300, counts=np.array([0, 5]))
-    assert not has(part, COLORS[0]) and has(part, COLORS[1])
-    assert legend(["wall", "floor"], COLORS, 300, counts=np.array([0, 0])).height == 1
+def test_pictures_keep_their_pixels_and_their_places():
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 33, 47, 3)).astype(np.uint8)
+    first, second = map(Image.fromarray, pixels)
+    found = np.asarray(sheet([("", first), ("", second)]))
+    assert (found[:33, :47] == pixels[0]).all() and (found[:33, -47:] == pixels[1]).all()
+    above = np.asarray(sheet([("one", first), ("two", second)], columns=1))
+    assert (above[-33:] == pixels[1]).all()
+    titled = above[: len(above) // 2 - 33]
+    assert (titled < 100).any() and (titled[0] == 255).all()
+    with pytest.raises(ValueError, match="'panels'"):
+        sheet([])
 
 
-def test_a_legend_of_many_long_names_stays_within_its_width():
-    names = [f"a class with quite a long name {k}" for k in range(200)]
-    colors = np.random.default_rng(0).integers(0, 255, (200, 3)).astype(np.uint8)
-    counts = np.arange(200)
-    few = legend(names, colors, 320, counts=counts)
-    assert few.width == 320 and few.height < 60 * 24 + 17  # the sixty most frequent
-    assert legend(names, colors, 40).width == 40
+def test_legends_take_any_names_and_stay_within_the_picture():
+    picture = Image.new("RGB", (320, 20))
+    names = ["$not math", "_hidden", *(f"a class with quite a long name {k}" for k in range(50))]
+    found = sheet([("", picture)], legend=[(name, (0, 160, 0)) for name in names])
+    pixels = np.asarray(found)
+    assert found.width == 320 and has(found, COLORS[1])
+    assert (pixels[20:, -2:] == 255).all() and (pixels[-2:] == 255).all()
+    assert sheet([("a long title" * 20, Image.new("RGB", (20, 20)))]).width == 20
 
 
 def test_errors_are_red_and_unlabelled_points_no_errors():
     rng = np.random.default_rng(0)
     coord = rng.random((4000, 3)).astype(np.float32)
     truth = np.where(coord[:, 0] < 0.5, 0, -1).astype(np.int32)
-    wrong = np.ones(len(truth), np.int32)
+    wrong, right = np.ones_like(truth), np.zeros_like(truth)
     size = (100, 80)
-    sheet = comparison(coord, truth, wrong, ["a", "b"], COLORS, size=size)
-    assert sheet.width == 3 * 100 + 2 * 8
-    assert has(sheet.crop((216, 30, 316, 114)), WRONG)
-    right = comparison(coord, truth, np.zeros_like(truth), ["a", "b"], COLORS, size=size)
-    assert not has(right.crop((216, 34, 316, 114)), WRONG)
-    four = comparison(coord, truth, wrong, ["a", "b"], COLORS, size=size, photo=coord * 255)
-    assert four.width == 4 * 100 + 3 * 8
+    names = ["a", "b"]
+    assert has(comparison(coord, truth, wrong, names, COLORS, size=size), WRONG)
+    assert not has(comparison(coord, truth, right, names, COLORS, size=size), WRONG)
+    four = comparison(coord, truth, wrong, names, COLORS, size=size, photo=coord * 255)
+    assert four.width > 4 * 100
 
 
-def test_a_labelled_cloud_has_its_legend_below():
+def test_the_legend_has_the_classes_that_occur():
     coord = np.random.default_rng(0).random((500, 3)).astype(np.float32)
     picture = labelled(coord, np.zeros(500, np.int32), ["a", "b"], COLORS, size=(120, 90))
-    assert picture.width == 120 and picture.height > 90
-    assert has(picture.crop((0, 90, 120, picture.height)), COLORS[0])
-
-
-def test_pictures_side_by_side():
-    sheet = beside([Image.new("RGB", (10, 20)), Image.new("RGB", (30, 5))])
-    assert sheet.size == (48, 20)
-    with pytest.raises(ValueError, match="at least one picture"):
-        beside([])
+    below = picture.crop((0, 90, picture.width, picture.height))
+    assert has(below, COLORS[0]) and not has(below, COLORS[1])
+    bare = labelled(coord, np.full(500, -1), ["a", "b"], COLORS, size=(120, 90))
+    assert bare.size == (120, 90)
