@@ -1,4 +1,4 @@
-"""A model in words, for `dinomed3d inspect`."""
+"""Properties of a model, for `dinomed3d inspect`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,11 @@ MIB = 1 << 20
 
 
 def inspect_json(model: Model) -> dict[str, Any]:
-    """All that is known of a model without its weights, as plain data.
-
-    Args:
-        model: from `open_model`.
-    """
-    manifest = model.manifest
-    training = model.training
+    """Everything that is known of a model without its weights, as plain data."""
+    manifest, training = model.manifest, model.training
     recipe = training.get("recipe")
+    architecture = model.settings.get("architecture") or {}
+    order, mirroring = model.regions_class_order, model.mirroring
     return {
         "name": model.name,
         "source": str(model.source),
@@ -31,15 +28,15 @@ def inspect_json(model: Model) -> dict[str, Any]:
         "checkpoint": model.checkpoint,
         "channels": list(model.channels),
         "labels": model.labels,
-        "regions_class_order": _listed(model.regions_class_order),
+        "regions_class_order": None if order is None else list(order),
         "ending": model.ending,
         "reader": model.reader,
         "spacing_mm": list(model.spacing),
         "patch": list(model.patch),
         "axes": list(model.plans["transpose_forward"]),
         "normalization": list(model.settings["normalization_schemes"]),
-        "mirroring": _listed(model.mirroring),
-        "network": _network(model),
+        "mirroring": None if mirroring is None else list(mirroring),
+        "network": architecture.get("network_class_name") or model.settings["UNet_class_name"],
         "encoder": encoder_name(model),
         "encoder_weights": recipe.get("weights") if isinstance(recipe, dict) else None,
         "dinov3_derived": is_dinov3(model),
@@ -51,23 +48,8 @@ def inspect_json(model: Model) -> dict[str, Any]:
     }
 
 
-def _listed(values: tuple[int, ...] | None) -> list[int] | None:
-    return None if values is None else list(values)
-
-
-def _network(model: Model) -> str:
-    """What the plan names."""
-    architecture = model.settings.get("architecture")
-    name = architecture["network_class_name"] if architecture else model.settings["UNet_class_name"]
-    return str(name)
-
-
 def inspect_text(model: Model) -> str:
-    """The same as a table for people.
-
-    Args:
-        model: from `open_model`.
-    """
+    """The same as a table for people."""
     known = inspect_json(model)
     rows = [
         ("model", known["name"]),
@@ -77,7 +59,10 @@ def inspect_text(model: Model) -> str:
         ("network", known["network"]),
     ]
     if known["encoder"]:
-        rows.append(("encoder", known["encoder"] + _started(known)))
+        derived = ", derived from DINOv3" if known["dinov3_derived"] else ""
+        random = known["encoder_weights"] == "none"
+        origin = ", trained from random weights" if random else derived
+        rows.append(("encoder", known["encoder"] + origin))
     rows += [
         ("channels", ", ".join(f"{i} {name}" for i, name in enumerate(known["channels"]))),
         ("normalization", ", ".join(known["normalization"])),
@@ -99,19 +84,12 @@ def inspect_text(model: Model) -> str:
     return "\n".join(_printable(line) for line in lines)
 
 
-def _started(known: dict[str, Any]) -> str:
-    weights = known["encoder_weights"]
-    if weights == "none":
-        return ", trained from random weights"
-    return ", derived from DINOv3" if known["dinov3_derived"] else ""
-
-
 def _licence(known: dict[str, Any]) -> str:
     if known["licence"]:
         return f"{known['licence']} (LICENSE.txt in the package)"
     if known["dinov3_derived"]:
-        return "DINOv3 License, whose text is not with it; 'dinomed3d package --licence' adds it"
-    return "none with it"
+        return "DINOv3 License, its text is not included; 'dinomed3d package --licence' adds it"
+    return "none included"
 
 
 def _sides(values: list[float]) -> str:
@@ -119,7 +97,7 @@ def _sides(values: list[float]) -> str:
 
 
 def _labels(known: dict[str, Any]) -> list[str]:
-    """A table: value, or the values that a region covers, and what it writes."""
+    """A table of labels: value, or that of a region with the labels in it."""
     order = iter(known["regions_class_order"] or ())
     volumes = known["label_volumes_ml"] or {}
     width = max(len(name) for name in known["labels"])
@@ -143,5 +121,5 @@ def _files(known: dict[str, Any]) -> list[str]:
 
 
 def _printable(line: str) -> str:
-    """Names come from elsewhere: nothing of them may steer a terminal."""
+    """Replace control characters: names come from elsewhere and must not control a terminal."""
     return "".join(c if c.isprintable() else "?" for c in line)

@@ -1,4 +1,4 @@
-"""The files of one model, wherever they lie: in a folder, or in a zip somebody sent."""
+"""The files of one model, in a folder or in a zip."""
 
 from __future__ import annotations
 
@@ -14,35 +14,38 @@ from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.safe_zip import check_archive, read_member
 
 MANIFEST = "model.json"
-"""Makes a folder or zip a package of ours."""
+"""This file makes a folder or zip a package of ours."""
 LARGEST_TEXT = 256 << 20
-"""Bytes of a JSON file, at most."""
+"""Largest size of a JSON file, bytes."""
 BLOCK = 1 << 20
+MODEL_FOLDER = (
+    "the folder of a trained model (nnUNet_results/DatasetXXX_Name/Trainer__Plans__configuration)"
+)
 
 
 @dataclass(frozen=True)
-class Holdings:
-    """Files by their names below the model's own folder, `/` between folders."""
+class ModelFiles:
+    """Files by their names below the folder of the model, `/` between folders."""
 
     path: Path
-    """The folder, or the zip."""
+    """Path of the folder or zip."""
     members: Mapping[str, zipfile.ZipInfo] | None = None
-    """Of the zip, those below the model's folder."""
+    """Members of the zip below the folder of the model; None for a folder."""
     sizes: Mapping[str, int] = field(default_factory=dict)
-    """Bytes of each file."""
+    """Size of each file, bytes."""
 
     def read(self, name: str, *, largest: int | None = None) -> bytes:
-        """The whole of a file.
+        """Read a file.
 
         Args:
             name: of the file.
-            largest: bytes that are expected at most.
+            largest: size that is accepted, bytes.
 
         Raises:
-            UserError: it is not there, larger, or damaged.
+            UserError: it is missing, larger, or damaged.
         """
         if name not in self.sizes:
-            raise UserError(f"model {self.path}: holds no {name}")
+            raise UserError(f"model {self.path}: has no {name}")
         if self.members is not None:
             return read_member(self.path, self.members[name], max_bytes=largest)
         if largest is not None and self.sizes[name] > largest:
@@ -55,11 +58,11 @@ class Holdings:
             raise UserError(f"model {self.path}: {name} cannot be read ({error})") from error
 
     def source(self, name: str) -> Path | IO[bytes]:
-        """Where a file can be read from its middle: its path, or its content where that is packed."""
+        """The path of a file, or a stream of its content if it is in a zip."""
         return self.path / name if self.members is None else io.BytesIO(self.read(name))
 
     def sha256(self, name: str) -> str:
-        """Of a file, as hexadecimal."""
+        """The sha256 of a file, as hexadecimal."""
         if self.members is not None:
             return hashlib.sha256(self.read(name)).hexdigest()
         digest = hashlib.sha256()
@@ -69,38 +72,35 @@ class Holdings:
         return digest.hexdigest()
 
 
-def open_holdings(path: Path) -> Holdings:
+def open_model_files(path: Path) -> ModelFiles:
     """Find a model in a folder or zip.
 
     Args:
         path: a trained-model folder of nnU-Net v2, a zip of one, or a package of ours, packed or not.
 
     Raises:
-        UserError: nothing there, no model, or several; says which.
+        UserError: it does not exist, or contains no model or several.
     """
     if path.is_dir():
-        names = {name: (path / name).stat().st_size for name in sorted(_of_a_model(path))}
+        names = {name: (path / name).stat().st_size for name in sorted(_names(path))}
         if MANIFEST in names or "plans.json" in names:
-            return Holdings(path, None, names)
-        raise UserError(_elsewhere(path))
+            return ModelFiles(path, None, names)
+        raise UserError(_why_no_model(path))
     if not path.exists():
-        raise UserError(
-            f"model {path}: no such folder or file; give nnU-Net's folder of a trained model "
-            "(nnUNet_results/DatasetXXX_Name/Trainer__Plans__configuration) or a zip of it"
-        )
+        raise UserError(f"model {path}: no such folder or file; give {MODEL_FOLDER} or a zip of it")
     if path.suffix in (".pth", ".safetensors", ".json"):
         raise UserError(
-            f"model {path}: is one file of a model; give its folder (which holds plans.json), and choose with "
-            "--folds and --checkpoint"
+            f"model {path}: is one file of a model; give the folder that contains plans.json, and choose weights "
+            "with --folds and --checkpoint"
         )
     members = {member.filename: member for member in check_archive(path)}
     root = _root(path, members)
     inside = {n[len(root) :]: member for n, member in members.items() if n.startswith(root)}
-    return Holdings(path, inside, {name: member.file_size for name, member in inside.items()})
+    return ModelFiles(path, inside, {name: member.file_size for name, member in inside.items()})
 
 
-def _of_a_model(folder: Path) -> Iterator[str]:
-    """Names of the files in a folder that belong to a model; there may be others."""
+def _names(folder: Path) -> Iterator[str]:
+    """Names of the files in a folder that belong to a model."""
     for pattern in ("*.json", "*.txt", "fold_*/checkpoint*.pth", "fold_*/checkpoint*.safetensors"):
         for file in folder.glob(pattern):
             if file.is_file():
@@ -108,40 +108,30 @@ def _of_a_model(folder: Path) -> Iterator[str]:
 
 
 def _root(path: Path, members: Mapping[str, zipfile.ZipInfo]) -> str:
-    """The model's folder in a zip, with a slash at its end, or nothing."""
+    """The folder of the model in a zip, ending with a slash, or an empty text."""
     for wanted in (MANIFEST, "plans.json"):
-        roots = sorted(name.removesuffix(wanted) for name in members if _named(name, wanted))
+        names = (n for n in members if not n.startswith("__MACOSX/"))
+        roots = sorted(n.removesuffix(wanted) for n in names if PurePosixPath(n).name == wanted)
         if len(roots) == 1:
             return roots[0]
         if roots:
             raise UserError(
-                f"model {path}: holds {len(roots)} models ({', '.join(roots)}); unpack it and give the folder of one"
+                f"model {path}: contains {len(roots)} models ({', '.join(roots)}); unpack it and give the folder of one"
             )
     raise UserError(
-        f"model {path}: holds no plans.json, so no model of nnU-Net v2; it has "
+        f"model {path}: contains no plans.json, so no model of nnU-Net v2, but "
         f"{', '.join(list(members)[:4]) or 'no files'}"
     )
 
 
-def _named(name: str, wanted: str) -> bool:
-    """Whether a member is that file, and not what macOS keeps about it."""
-    return PurePosixPath(name).name == wanted and not name.startswith("__MACOSX/")
-
-
-def _elsewhere(path: Path) -> str:
+def _why_no_model(path: Path) -> str:
     """Why a folder is no model, and where one is."""
     if (path.parent / "plans.json").is_file():
         fold = path.name.removeprefix("fold_")
         return f"model {path}: is one fold of a model; give the folder above it, and --folds {fold}"
-    below = sorted(
-        file.parent.relative_to(path).as_posix()
-        for pattern in ("*/plans.json", "*/*/plans.json")
-        for file in path.glob(pattern)
-    )
-    if below:
-        some = ", ".join(below[:5]) + (", ..." if len(below) > 5 else "")
-        return f"model {path}: holds models in {some}; give the folder of one of them"
-    return (
-        f"model {path}: holds no plans.json; give nnU-Net's folder of a trained model "
-        "(nnUNet_results/DatasetXXX_Name/Trainer__Plans__configuration)"
-    )
+    plans = [*path.glob("*/plans.json"), *path.glob("*/*/plans.json")]
+    if plans:
+        folders = sorted(file.parent.relative_to(path).as_posix() for file in plans)
+        some = ", ".join(folders[:5]) + (", ..." if len(folders) > 5 else "")
+        return f"model {path}: contains models in {some}; give the folder of one of them"
+    return f"model {path}: contains no plans.json; give {MODEL_FOLDER}"

@@ -1,4 +1,4 @@
-"""A network's weights: taken out of nnU-Net's checkpoints, and packed as safetensors."""
+"""Weights of a network: from checkpoints of nnU-Net, and as safetensors."""
 
 from __future__ import annotations
 
@@ -20,20 +20,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PREFIXES = ("module.", "_orig_mod.")
-"""What DistributedDataParallel and torch.compile put before every name."""
-ROOM = 1 << 30
-"""Bytes that a checkpoint's tensors may always take; beyond, they may be four times the file."""
+"""Prefixes that DistributedDataParallel and torch.compile add to every name."""
+ALWAYS_ACCEPTED = 1 << 30
+"""Total size of tensors that is accepted whatever the size of the file, bytes."""
 
 
 def read_nnunet_checkpoint(source: Path | IO[bytes], name: str) -> dict[str, Any]:
-    """A checkpoint of nnU-Net or ours, on the CPU; the tensors of a file stay there until they are used.
-
-    Args:
-        source: path, or a stream that can be rewound.
-        name: of it, for messages.
+    """Read a checkpoint of nnU-Net or ours, on the CPU; tensors of a path are mapped into memory.
 
     Raises:
-        UserError: truncated, no checkpoint, or one that wants code.
+        UserError: truncated, not a checkpoint, or one that runs code.
     """
     try:
         content = read_torch(source, name=name, mapped=True)
@@ -51,11 +47,11 @@ def network_weights(content: Mapping[str, Any], name: str, size: int) -> dict[st
 
     Args:
         content: of the checkpoint.
-        name: of it, for messages.
-        size: of it, bytes.
+        name: of the file, for messages.
+        size: of the file, bytes.
 
     Raises:
-        UserError: none there, or something else than plain tensors.
+        UserError: there are none, or others than plain tensors.
     """
     import torch
 
@@ -70,10 +66,10 @@ def network_weights(content: Mapping[str, Any], name: str, size: int) -> dict[st
         plain = isinstance(key, str) and isinstance(value, torch.Tensor)
         if not (plain and value.layout == torch.strided and value.device.type == "cpu"):
             raise UserError(
-                f"checkpoint {name}: {key!r} of its network is no plain tensor; save it again as a state dict"
+                f"checkpoint {name}: {key!r} of its network is not a plain tensor; save it again as a state dict"
             )
         total += value.numel() * value.element_size()
-    if total > max(ROOM, 16 * size):
+    if total > max(ALWAYS_ACCEPTED, 16 * size):
         raise UserError(
             f"checkpoint {name}: {size} bytes that claim to hold {total} bytes of weights; it is damaged or made "
             "to fill memory"
@@ -85,19 +81,16 @@ def network_weights(content: Mapping[str, Any], name: str, size: int) -> dict[st
 
 
 def _content(tensor: Tensor) -> Any:
-    """Its bytes, in the order of its axes."""
+    """The bytes of a tensor, in the order of its axes."""
     import torch
 
     return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def shared(weights: Mapping[str, Tensor]) -> dict[str, str]:
-    """Names of tensors that are another one's memory, and the first name of that.
+    """Name of a tensor that shares memory with an earlier one -> the name of that.
 
-    There are many in nnU-Net's own networks: the decoder holds the encoder as well.
-
-    Args:
-        weights: by name.
+    There are many in networks of nnU-Net: the decoder contains the encoder.
     """
     first: dict[tuple[Any, ...], str] = {}
     names = {}
@@ -110,11 +103,7 @@ def shared(weights: Mapping[str, Tensor]) -> dict[str, str]:
 
 
 def digest(weights: Mapping[str, Tensor]) -> str:
-    """sha256 over names, kinds, shapes and values, the same in whichever file they lie.
-
-    Args:
-        weights: by name.
-    """
+    """sha256 of names, types, shapes and values, the same for any file format."""
     same = shared(weights)
     each = {n: hashlib.sha256(_content(t)).hexdigest() for n, t in weights.items() if n not in same}
     total = hashlib.sha256()
@@ -126,11 +115,7 @@ def digest(weights: Mapping[str, Tensor]) -> str:
 
 
 def to_safetensors(weights: Mapping[str, Tensor]) -> bytes:
-    """The tensors as a safetensors file, each memory once; the same bytes for the same tensors.
-
-    Args:
-        weights: by name.
-    """
+    """The tensors as a safetensors file, shared memory once; the same bytes for the same tensors."""
     from safetensors.torch import save
 
     same = shared(weights)
@@ -143,12 +128,8 @@ def to_safetensors(weights: Mapping[str, Tensor]) -> bytes:
 def from_safetensors(content: bytes, name: str) -> dict[str, Tensor]:
     """The inverse of `to_safetensors`.
 
-    Args:
-        content: of the file.
-        name: of it, for messages.
-
     Raises:
-        UserError: it is none.
+        UserError: not such a file.
     """
     try:
         weights = read_safetensors(content, name=name)

@@ -1,4 +1,4 @@
-"""A trained model as one file that travels: plain tensors, what they need, and the licence."""
+"""A trained model as one file: tensors, plans, checksums and licence, without anything that runs code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 from dinomed3d import __version__
 from dinomed3d.inference.models.manifest import Manifest
 from dinomed3d.inference.models.model import FINAL, PACKED, Model, fold_weights, open_model
-from dinomed3d.inference.models.model_files import MANIFEST, open_holdings
+from dinomed3d.inference.models.model_files import MANIFEST, open_model_files
 from dinomed3d.inference.models.network_weights import to_safetensors
 from dinomed3d.inference.models.training_volumes import training_volumes
 from dinomed3d.runtime.atomic_files import new_file
@@ -25,7 +25,7 @@ LARGEST_LICENCE = 1 << 20
 """Bytes."""
 DINOV3_LICENCE = "DINOv3 License"
 MOMENT = (1980, 1, 1, 0, 0, 0)
-"""The same for every file, so that the same model makes the same package."""
+"""Date of every member, so that the same model makes the same package."""
 
 
 def package_model(
@@ -38,14 +38,14 @@ def package_model(
     checkpoint: str = FINAL,
     overwrite: bool = False,
 ) -> Path:
-    """Write a model as a package: no optimizer, nothing that could run code, sha256 of every file.
+    """Write a model as a package, without optimizer state.
 
     Args:
         source: a trained-model folder of nnU-Net v2, its exported zip, or another package.
         out: the zip to write.
-        licence: text file that goes with the weights; DINOv3's must go with what is derived from it.
-        training_labels: folder of the training set's label images, for the range of volumes.
-        folds: which; None for all.
+        licence: text file; weights derived from DINOv3 need the licence of DINOv3.
+        training_labels: folder of the label images of the training set, for the range of volumes.
+        folds: to package; None for all.
         checkpoint: name of the file in each fold.
         overwrite: replace an existing file.
 
@@ -53,7 +53,7 @@ def package_model(
         `out`.
 
     Raises:
-        UserError: `open_model`'s; the licence is missing; `out` exists or cannot be written.
+        UserError: as `open_model`; the licence is missing; `out` exists or cannot be written.
     """
     out = Path(out)
     if out.suffix.lower() != ".zip":
@@ -92,7 +92,7 @@ def package_model(
 
 
 def _without_paths(training: dict[str, Any]) -> dict[str, Any]:
-    """What the trainer noted; of where the encoder's weights lay only the file's name."""
+    """The notes of our trainer, with the path of the encoder's weights cut to the file name."""
     recipe = training.get("recipe")
     if not isinstance(recipe, dict) or not isinstance(recipe.get("weights"), str):
         return training
@@ -101,7 +101,7 @@ def _without_paths(training: dict[str, Any]) -> dict[str, Any]:
 
 
 def encoder_name(model: Model) -> str | None:
-    """The 2D encoder of a DINO-Med3D network, by the checkpoint or else the plan; None for others."""
+    """The 2D encoder of a DINO-Med3D network, from the checkpoint or the plans; None for others."""
     if model.manifest is not None:
         return model.manifest.encoder
     spec = model.training.get("spec")
@@ -114,10 +114,10 @@ def encoder_name(model: Model) -> str | None:
 
 
 def is_dinov3(model: Model) -> bool:
-    """Whether a model's weights come from DINOv3's, as far as it says; if in doubt, yes.
+    """Whether weights are derived from DINOv3; yes if in doubt.
 
-    Our trainer notes what the encoder started from. Other trainers do not: there the name of a DINOv3
-    encoder in the plan or in the trainer's own name decides.
+    Our trainer notes what the encoder started from. With other trainers "dinov3" in the architecture or
+    in the name of the trainer decides.
     """
     if model.manifest is not None:
         return model.manifest.dinov3_derived
@@ -129,18 +129,18 @@ def is_dinov3(model: Model) -> bool:
 
 
 def _text(model: Model, name: str) -> bytes:
-    return open_holdings(model.source).read(name)
+    return open_model_files(model.source).read(name)
 
 
 def _licence(model: Model, licence: Path | None, derived: bool) -> bytes | None:
-    """The licence's text: the file that is given, or what the model came with."""
+    """The text of the licence: from the given file, or from the model if that is a package."""
     if licence is None:
         if model.licence is not None:
             return _text(model, LICENCE)
         if derived:
             raise UserError(
-                f"model {model.source}: its encoder's weights come from DINOv3, whose licence must go with whatever is "
-                "derived from it; give --licence FILE with the text that you received with those weights"
+                f"model {model.source}: its encoder is derived from DINOv3, whose licence must be included; give "
+                "--licence FILE with the text that you received with those weights"
             )
         return None
     try:
@@ -149,17 +149,17 @@ def _licence(model: Model, licence: Path | None, derived: bool) -> bytes | None:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--licence {licence}: cannot be read as text ({error})") from error
     if not text.strip() or len(content) > LARGEST_LICENCE or "\0" in text:
-        raise UserError(f"--licence {licence}: is empty, or no text of a licence")
+        raise UserError(f"--licence {licence}: is empty or not the text of a licence")
     if derived and "dinov3" not in text.lower():
         raise UserError(
-            f"--licence {licence}: does not mention DINOv3, but the model's encoder comes from it; give the text that "
-            "you received with those weights (others may be added to the same file)"
+            f"--licence {licence}: does not mention DINOv3, from which the encoder is derived; give the text that you "
+            "received with those weights (others may be added to the same file)"
         )
     return content
 
 
 def _licence_name(text: bytes, derived: bool) -> str:
-    """DINOv3's, or the first line of the text."""
+    """The name of DINOv3's licence, or the first line of the text."""
     first = next(line.strip() for line in text.decode("utf-8-sig").splitlines() if line.strip())
     return DINOV3_LICENCE if derived else first[:100]
 

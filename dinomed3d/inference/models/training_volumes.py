@@ -1,4 +1,4 @@
-"""How large each label is in the training set: what a prediction's volumes are compared with."""
+"""Volumes of each label in the training set, with which those of predictions are compared."""
 
 from __future__ import annotations
 
@@ -19,21 +19,20 @@ def training_volumes(
 
     Args:
         folder: such as labelsTr of the data set.
-        labels: name -> value, or the values a region covers.
+        labels: name -> value, or values of a region.
         ending: of the images.
 
     Returns:
-        Name -> [smallest, largest] in ml; background and "ignore" are left out. A label that an image
-        does not show has 0 there.
+        Name -> [smallest, largest] in ml; 0 for an image without the label; no background, no "ignore".
 
     Raises:
-        UserError: no such folder, no images, or images that are no labels of this model.
+        UserError: no images, or images that are not labels of this model.
     """
     files = sorted(f for f in folder.glob(f"*{ending}") if not f.name.startswith("."))
     if not files:
         raise UserError(
-            f"--training-labels {folder}: holds no {ending} files; give the folder of the training set's label "
-            "images (labelsTr)"
+            f"--training-labels {folder}: contains no {ending} files; give the folder of the label images of the "
+            "training set (labelsTr)"
         )
     values = {n: np.atleast_1d(v) for n, v in labels.items() if n not in ("background", "ignore")}
     largest = max(int(np.max(v)) for v in labels.values())
@@ -47,22 +46,22 @@ def training_volumes(
 
 
 def _count(array: NDArray[Any], largest: int, file: Path) -> NDArray[np.int64]:
-    """Voxels of each label from 0."""
+    """Number of voxels of each label from 0."""
     whole = array if array.dtype.kind in "iu" else np.rint(array)
     if (whole is not array and not np.array_equal(whole, array)) or not array.size:
         raise UserError(
-            f"--training-labels: {file} holds values that are no whole numbers; is it an image?"
+            f"--training-labels: {file} contains values that are not whole numbers; is it an image?"
         )
     if whole.min() < 0 or whole.max() > largest:
         raise UserError(
-            f"--training-labels: {file} holds values from {whole.min():g} to {whole.max():g}, but the model's labels "
-            f"end at {largest}; is it of another data set, or an image?"
+            f"--training-labels: {file} contains values from {whole.min():g} to {whole.max():g}, but the labels of the "
+            f"model end at {largest}; is it of another data set, or an image?"
         )
     return np.bincount(whole.ravel().astype(np.intp), minlength=largest + 1)
 
 
 def _read(file: Path) -> tuple[NDArray[Any], float]:
-    """Voxels in any order, and the volume of one in ml."""
+    """Voxels in any order, and the volume of a voxel in ml."""
     try:
         if file.name.endswith((".nii", ".nii.gz")):
             import nibabel
@@ -74,6 +73,6 @@ def _read(file: Path) -> tuple[NDArray[Any], float]:
 
         picture = SimpleITK.ReadImage(str(file))
         return SimpleITK.GetArrayFromImage(picture), float(np.prod(picture.GetSpacing())) / 1000
-    except Exception as error:  # the readers raise nearly anything on what is no image
+    except Exception as error:  # readers raise nearly anything on files that are not images
         first = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise UserError(f"--training-labels: {file} cannot be read ({first})") from error

@@ -107,7 +107,7 @@ def test_one_fold_of_a_package(folder, tmp_path):
     assert open_model(out, folds=["1"]).hash == open_model(folder, folds=["1"]).hash
     one = package_model(out, tmp_path / "one.zip", folds=["1"])
     assert open_model(one).folds == ("1",)
-    with pytest.raises(UserError, match="the package is there for folds 1, not for 0"):
+    with pytest.raises(UserError, match="folds 1, not for 0"):
         open_model(one, folds=["0"])
 
 
@@ -116,7 +116,7 @@ def test_another_checkpoint(tmp_path):
     out = package_model(folder, tmp_path / "m.zip", checkpoint="checkpoint_best.pth")
     assert open_model(out).checkpoint == "checkpoint_best.pth"
     assert open_model(out, checkpoint="checkpoint_best.pth").folds == ("0",)
-    with pytest.raises(UserError, match="holds checkpoint_best.pth, not checkpoint_latest.pth"):
+    with pytest.raises(UserError, match="checkpoint_best.pth, not checkpoint_latest.pth"):
         open_model(out, checkpoint="checkpoint_latest.pth")
 
 
@@ -144,12 +144,12 @@ def test_kinds_of_tensors():
 
 def test_dinov3_needs_its_licence(tmp_path, licence):
     folder = write_model(tmp_path / "m", folds=("0",), **ours("/weights/dinov3_vits16.pth"))
-    with pytest.raises(UserError, match=r"come from DINOv3, whose licence .*--licence FILE"):
+    with pytest.raises(UserError, match="DINOv3.*--licence FILE"):
         package_model(folder, tmp_path / "m.zip")
     assert not (tmp_path / "m.zip").exists()
     other = tmp_path / "mit.txt"
     other.write_text("MIT License")
-    with pytest.raises(UserError, match="does not mention DINOv3"):
+    with pytest.raises(UserError, match="--licence .*DINOv3"):
         package_model(folder, tmp_path / "m.zip", licence=other)
     out = package_model(folder, tmp_path / "m.zip", licence=licence)
     assert contents(out)["LICENSE.txt"] == licence.read_bytes()
@@ -173,12 +173,12 @@ def test_what_needs_no_licence(tmp_path, other):
 def test_in_doubt_it_is_dinov3(tmp_path):
     """Other trainers do not note where the weights of an encoder come from."""
     folder = write_model(tmp_path / "a", folds=("0",), trainer_name="MedDINOv3Trainer")
-    with pytest.raises(UserError, match="come from DINOv3"):
+    with pytest.raises(UserError, match="--licence FILE"):
         package_model(folder, tmp_path / "m.zip")
     plan = named_architecture(network_class_name="dinomed3d.networks.network.build_network")
     kwargs = plan["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]
     kwargs["encoder"] = "vit_small_patch16_dinov3"
-    with pytest.raises(UserError, match="come from DINOv3"):
+    with pytest.raises(UserError, match="--licence FILE"):
         package_model(write_model(tmp_path / "b", folds=("0",), plan=plan), tmp_path / "m.zip")
 
 
@@ -192,18 +192,18 @@ def test_any_licence_is_packed(folder, tmp_path):
         text.write_bytes(content)
         with pytest.raises(UserError, match="--licence"):
             package_model(folder, tmp_path / "n.zip", licence=text)
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="--licence"):
         package_model(folder, tmp_path / "n.zip", licence=tmp_path / "none.txt")
 
 
 def test_an_existing_file_is_kept(folder, tmp_path):
     out = tmp_path / "m.zip"
     out.write_text("mine")
-    with pytest.raises(UserError, match="exists; .*--overwrite"):
+    with pytest.raises(UserError, match="-o .*--overwrite"):
         package_model(folder, out)
     assert out.read_text() == "mine"
     assert open_model(package_model(folder, out, overwrite=True)).folds == ("0", "1")
-    with pytest.raises(UserError, match="must name a .zip"):
+    with pytest.raises(UserError, match="-o .*m.tar"):
         package_model(folder, tmp_path / "m.tar")
     with pytest.raises(UserError, match="could not be written"):
         package_model(folder, out / "m.zip")
@@ -242,11 +242,11 @@ def test_training_labels_that_are_none(folder, tmp_path):
         with pytest.raises(UserError, match=reason):
             package_model(folder, tmp_path / "m.zip", training_labels=labels)
 
-    refused(tmp_path / "none", "holds no .nii.gz files")
+    refused(tmp_path / "none", "--training-labels")
     labels = tmp_path / "labels"
     labels.mkdir()
     image = labels / "a.nii.gz"
-    for values, reason in ((7, "values from 7 to 7"), (-1, "from -1"), (0.5, "no whole numbers")):
+    for values, reason in ((7, "from 7 to 7"), (-1, "from -1"), (0.5, "whole numbers")):
         array = np.full((2, 2, 2), values, np.float32)
         SimpleITK.WriteImage(SimpleITK.GetImageFromArray(array), str(image))
         refused(labels, reason)
@@ -266,19 +266,19 @@ def packed(folder, tmp_path):
 def test_a_changed_file(packed, name):
     files = contents(packed)
     files[name] = files[name][:-1] + b" "
-    with pytest.raises(UserError, match="sha256 differs"):
+    with pytest.raises(UserError, match=name):
         open_model(write(packed, files))
     files[name] += b" "
-    with pytest.raises(UserError, match="not as it was packed"):
+    with pytest.raises(UserError, match=name):
         open_model(write(packed, files))
 
 
 def test_files_that_lack_or_are_too_many(packed):
     files = contents(packed)
-    with pytest.raises(UserError, match="holds extra.py, which model.json does not name"):
+    with pytest.raises(UserError, match="extra.py"):
         open_model(write(packed, files | {"extra.py": b""}))
     del files["fold_1/checkpoint.safetensors"]
-    with pytest.raises(UserError, match="lacks fold_1/checkpoint.safetensors"):
+    with pytest.raises(UserError, match="fold_1/checkpoint.safetensors"):
         open_model(write(packed, files))
 
 
@@ -292,16 +292,16 @@ def changed_manifest(packed, **entries):
 @pytest.mark.parametrize(
     ("entries", "reason"),
     [
-        ({"version": 2}, "is of version 2, this dinomed3d reads 1"),
-        ({"format": "other"}, "reads 1"),
-        ({"trainer": "DROP"}, "not as 'dinomed3d package' writes it"),
-        ({"unknown": 1}, "not as 'dinomed3d package' writes it"),
-        ({"folds": ["0"]}, "not as 'dinomed3d package' writes it"),
-        ({"folds": [0, 1]}, "not as 'dinomed3d package' writes it"),
-        ({"files": {"evil.py": {}}}, "not as 'dinomed3d package' writes it"),
-        ({"files": {"../evil": {}}}, "not as 'dinomed3d package' writes it"),
-        ({"label_volumes_ml": {"a": [1]}}, "not as 'dinomed3d package' writes it"),
-        ({"trainer": "os.system"}, "plain name"),
+        ({"version": 2}, "version 2"),
+        ({"format": "other"}, "model.json"),
+        ({"trainer": "DROP"}, "model.json"),
+        ({"unknown": 1}, "model.json"),
+        ({"folds": ["0"]}, "model.json"),
+        ({"folds": [0, 1]}, "model.json"),
+        ({"files": {"evil.py": {}}}, "model.json"),
+        ({"files": {"../evil": {}}}, "model.json"),
+        ({"label_volumes_ml": {"a": [1]}}, "model.json"),
+        ({"trainer": "os.system"}, "trainer"),
         ({"mirroring": [5]}, "mirrored axes"),
         ({"configuration": "3d_lowres"}, "not in the plan"),
     ],
@@ -315,20 +315,20 @@ def test_weights_of_another_model_under_a_true_checksum(packed):
     manifest = json.loads(contents(packed)["model.json"])
     swapped = manifest["weights"]["1"]
     model = open_model(changed_manifest(packed, weights={"0": swapped, "1": swapped}))
-    with pytest.raises(UserError, match="not the ones that belong to it"):
+    with pytest.raises(UserError, match="weights of fold 0"):
         fold_weights(model, "0")
 
 
 def test_a_truncated_package(packed):
     whole = packed.read_bytes()
     packed.write_bytes(whole[: len(whole) * 2 // 3])
-    with pytest.raises(UserError, match="not a whole zip"):
+    with pytest.raises(UserError, match="m.zip"):
         open_model(packed)
 
 
 def test_no_safetensors():
     for content in (b"", b"1234567", b"\xff" * 100, b"{}" * 20):
-        with pytest.raises(UserError, match="no safetensors file"):
+        with pytest.raises(UserError, match="^weights x"):
             from_safetensors(content, "x")
 
 
@@ -355,7 +355,7 @@ def test_inspect(tmp_path, licence):
     known = inspect_json(open_model(folder))
     assert known == json.loads(json.dumps(known))
     assert known["regions_class_order"] == [1, 2] and known["encoder_weights"] == "hub"
-    assert "whose text is not with it" in inspect_text(open_model(folder))
+    assert "--licence" in inspect_text(open_model(folder))
 
 
 def test_inspect_steers_no_terminal(folder):
