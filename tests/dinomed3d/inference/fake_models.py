@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import zipfile
 from pathlib import Path
@@ -11,36 +10,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from tests.dinomed3d.inference.models.write_model import architecture, tiny_network
 from tests.dinomed3d.training.conftest import LABELS, dataset_json, plans
 
-KERNELS = [[1, 3, 3], [3, 3, 3]]
-ARCHITECTURE = {
-    "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
-    "arch_kwargs": {
-        "n_stages": 2,
-        "features_per_stage": [4, 6],
-        "conv_op": "torch.nn.modules.conv.Conv3d",
-        "kernel_sizes": KERNELS,
-        "strides": [[1, 1, 1], [1, 2, 2]],
-        "n_conv_per_stage": [1, 1],
-        "n_conv_per_stage_decoder": [1],
-        "conv_bias": True,
-        "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
-        "norm_op_kwargs": {"eps": 1e-05, "affine": True},
-        "dropout_op": None,
-        "dropout_op_kwargs": None,
-        "nonlin": "torch.nn.LeakyReLU",
-        "nonlin_kwargs": {"inplace": True},
-    },
-    "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
-}
 SPEC = {"encoder": "vit_small_patch16_dinov3", "parts": ["encoder", "lora", "adapters", "detail"]}
 
 
 def stock_plans() -> dict[str, Any]:
     made = plans()
     del made["continue_training"]
-    made["configurations"]["3d_fullres"]["architecture"] = copy.deepcopy(ARCHITECTURE)
+    made["configurations"]["3d_fullres"]["architecture"] = architecture(3)
     return made
 
 
@@ -55,14 +34,7 @@ def named_architecture(**paths: Any) -> dict[str, Any]:
 
 
 def network(seed: int) -> dict[str, torch.Tensor]:
-    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
-
-    torch.manual_seed(seed)
-    a = ARCHITECTURE
-    built = get_network_from_plans(
-        a["network_class_name"], a["arch_kwargs"], a["_kw_requires_import"], 1, 3, True, False
-    )
-    return built.state_dict()
+    return tiny_network(3, 1, 3, seed).state_dict()
 
 
 def checkpoint(weights: dict[str, torch.Tensor], **other: Any) -> dict[str, Any]:
