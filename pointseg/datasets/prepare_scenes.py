@@ -1,4 +1,4 @@
-"""Preparing many scenes: in several processes, what is finished is kept, one bad scene costs only itself."""
+"""Prepares many scenes in several processes; finished scenes are kept, and a damaged one does not stop the others."""
 
 from __future__ import annotations
 
@@ -18,29 +18,31 @@ from typing import Any, Generic, TypeVar
 
 from dinomed3d.runtime.errors import UserError
 from pointseg.datasets.errors import DatasetError
-from pointseg.datasets.prepared import INDEX, Index, find_index, is_saved, write_index
+from pointseg.datasets.index import Index, check_index, write_index
+from pointseg.datasets.prepared import CAMERAS
+from pointseg.datasets.scene_arrays import is_saved
 
 Task = TypeVar("Task")
 
 Report = Callable[[int, int, int], None]
-"""Told after each scene: how many are done, how many of these were done before, how many there are."""
+"""Called after each scene with the numbers of scenes that are done, were done before, and of all."""
 
 FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
-"""Errors of the system that every further scene would meet as well."""
+"""System errors that would stop every further scene as well."""
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """What has become of the scenes."""
+    """Result of a preparation."""
 
     splits: Mapping[str, tuple[str, ...]]
-    """Those that are ready, by split."""
+    """Names of the scenes that are ready, by split."""
     kept: int = 0
     """How many of them were ready before."""
     failed: Mapping[str, str] = field(default_factory=dict)
-    """Those that are not, as split/scene, and why."""
+    """Scenes that failed, as split/scene, and why."""
     notes: tuple[str, ...] = ()
-    """What the reader should know of the others."""
+    """What is out of the ordinary in the others."""
 
 
 @dataclass(frozen=True)
@@ -48,17 +50,19 @@ class Job(Generic[Task]):
     """One scene to prepare."""
 
     split: str
+    """Its split."""
     scene: str
+    """Its name."""
     task: Task
-    """What the work is given, with the folder to write as second argument."""
+    """First argument of the work."""
     arrays: tuple[str, ...]
-    """The arrays that the scene has when it is ready."""
-    files: tuple[str, ...] = ()
-    """Other files that it has then."""
+    """Names of its arrays."""
+    cameras: bool = False
+    """Whether its images are prepared, too."""
 
     @property
     def name(self) -> str:
-        """Where it will lie below the root."""
+        """Its folder below the root."""
         return f"{self.split}/{self.scene}"
 
 
@@ -75,25 +79,23 @@ def prepare_scenes(
     """Prepare all scenes that are not ready yet, and write the index.
 
     Args:
-        work: prepares one scene: its task and the folder to be, which appears whole or not at all.
-            Returns notes on what was out of the ordinary. A function of a module, so that other
-            processes can run it.
+        work: prepares one scene, given its task and its folder, which appears when it is complete. Returns
+            notes on what is out of the ordinary. A module-level function, which other processes can run.
         jobs: the scenes.
         out: the root of the prepared dataset.
-        index: as it shall be, but for scenes that fail; its options must be those of the scenes
-            that are there already.
-        workers: processes; 1 works in this one.
-        report: told about progress.
-        notes: handed on.
+        index: the index if no scene fails; its options must be those of the scenes that exist already.
+        workers: number of processes; 1: no other process is started.
+        report: called after each scene.
+        notes: passed on.
 
     Raises:
         DatasetError: ``out`` holds another dataset, or one prepared with other options; the disk is
-            full or not writable. Scenes that are finished by then are kept.
+            full or not writable. Finished scenes are kept.
     """
     check_index(out, index)
     ready = {job.name for job in jobs if _is_ready(job, out / job.split / job.scene)}
     open_jobs = [job for job in jobs if job.name not in ready]
-    if open_jobs:  # otherwise those who read it meanwhile need not notice
+    if open_jobs:  # otherwise the dataset can be used meanwhile
         write_index(out, replace(index, complete=False))
     found: list[str] = list(notes)
     failed: dict[str, str] = {}
@@ -119,31 +121,7 @@ def prepare_scenes(
 
 
 def _is_ready(job: Job[Task], folder: Path) -> bool:
-    return is_saved(folder, job.arrays) and all((folder / name).is_file() for name in job.files)
-
-
-def check_index(out: Path, index: Index) -> None:
-    """Refuse to mix datasets, or scenes that were prepared in different ways.
-
-    Raises:
-        DatasetError: ``out`` holds something else.
-    """
-    found = find_index(out)
-    if found is None:
-        return
-    if found.dataset != index.dataset:
-        raise DatasetError(
-            f"{out}: holds '{found.dataset}' already; give '{index.dataset}' a folder of its own"
-        )
-    if dict(found.options) != dict(index.options):
-        raise DatasetError(
-            f"{out}: was prepared with {_listed(found.options)}, now it would be {_listed(index.options)}; "
-            f"give another folder, or delete {out / INDEX} and the scenes"
-        )
-
-
-def _listed(options: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} = {value}" for key, value in options.items()) or "no options"
+    return is_saved(folder, job.arrays) and (not job.cameras or (folder / CAMERAS).is_file())
 
 
 def _reason(error: BaseException, out: Path) -> str:
@@ -155,14 +133,14 @@ def _reason(error: BaseException, out: Path) -> str:
     if isinstance(error, (BrokenProcessPool, MemoryError)):
         return "its process was killed, perhaps for lack of memory; try fewer --workers"
     if not isinstance(error, (UserError, OSError)):
-        raise error  # a defect of the program, which shall not pass for one of the data
+        raise error  # a bug in the program, not damaged data
     return " ".join(str(error).split())
 
 
 def _results(
     work: Callable[[Task, Path], list[str]], jobs: Sequence[Job[Task]], out: Path, workers: int
 ) -> Generator[tuple[Job[Task], list[str] | BaseException], None, None]:
-    """What became of each scene, in the order in which they end."""
+    """Result of each scene, in the order in which they finish."""
     if workers > 1 and len(jobs) > 1:
         yield from _results_of_workers(work, jobs, out, min(workers, len(jobs)))
         return
@@ -179,15 +157,13 @@ def _results_of_workers(
     left = list(reversed(jobs))
     lost: set[str] = set()
     running: dict[Future[list[str]], Job[Task]] = {}
-    strangers = set(multiprocessing.active_children())
+    others = set(multiprocessing.active_children())
     pool = _pool(workers)
     try:
         while left or running:
             broken = False
             try:
-                while (
-                    left and len(running) < 2 * workers
-                ):  # no long queue: it ends soon when told to
+                while left and len(running) < 2 * workers:  # a short queue ends soon
                     job = left[-1]
                     folder = out / job.split / job.scene
                     running[pool.submit(_guarded, work, job.task, folder)] = job
@@ -202,22 +178,22 @@ def _results_of_workers(
                 broken = True
                 if job.name in lost:
                     yield job, problem
-                else:  # all that ran have lost their pool, through the fault of one of them
+                else:  # one of the running jobs has broken the pool of all of them
                     lost.add(job.name)
                     left.insert(0, job)
             if broken and not running:
                 pool.shutdown()
                 pool = _pool(workers)
     except BaseException:
-        for process in set(multiprocessing.active_children()) - strangers:
-            process.terminate()  # told to end: each removes the scene that it has not finished
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()  # each removes its unfinished scene
         raise
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
-    # spawn: the same on all systems, and safe beside threads
+    # spawn: the same on all systems, and safe with threads
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker)
 
@@ -226,7 +202,7 @@ _busy = False
 
 
 def _begin_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the keyboard reaches all; the parent decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent decides
     signal.signal(signal.SIGTERM, _end_worker)
     parent = multiprocessing.parent_process()
 
@@ -253,8 +229,44 @@ def _guarded(work: Callable[[Any, Path], list[str]], task: Any, folder: Path) ->
     try:
         return work(task, folder)
     except UserError as error:
-        raise DatasetError(str(error)) from None  # others may not survive the way to the parent
+        raise DatasetError(str(error)) from None  # others may not be picklable
     except KeyboardInterrupt:
         os._exit(1)
     finally:
         _busy = False
+
+
+def complete_scene(
+    folder: Path,
+    arrays: Sequence[str],
+    save_points: Callable[[], list[str]],
+    save_cameras: Callable[[], list[str]] | None,
+) -> list[str]:
+    """Write what a scene lacks; returns notes.
+
+    Args:
+        folder: of the scene.
+        arrays: names of its arrays.
+        save_points: writes them, and returns notes.
+        save_cameras: writes the description of its images, and returns notes; None: not needed.
+    """
+    notes = [] if is_saved(folder, arrays) else save_points()
+    if save_cameras is not None and not (folder / CAMERAS).is_file():
+        notes += save_cameras()
+    return notes
+
+
+def missing_scenes(
+    splits: Mapping[str, Sequence[str]], official: Mapping[str, int], what: str
+) -> list[str]:
+    """A note on each split that has not its official number of scenes."""
+    return [
+        f"{split}: {len(names)} of the official {official[split]} {what}"
+        for split, names in splits.items()
+        if len(names) != official[split]
+    ]
+
+
+def first_names(names: Sequence[str]) -> str:
+    """The first ten of some names, for a note."""
+    return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")

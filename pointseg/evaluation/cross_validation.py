@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from dinomed3d.runtime.atomic_files import new_file
 from dinomed3d.runtime.errors import UserError
 from pointseg.datasets.dataset import ClassList, distinct_colors
-from pointseg.datasets.evaluation import sum_folds
 from pointseg.evaluation.evaluate import Score, point_metrics
 from pointseg.evaluation.visibility_breakdown import sum_by_sight
 from pointseg.metrics import Confusion
@@ -56,7 +55,9 @@ def merge_results(
                 f"{len(names)} ({_some(names)}); only tests on the same classes can be added"
             )
     protocol, differing = _protocol(folders, tests, log)
-    confusion = Confusion.of(sum_folds([matrix for _, matrix in matrices]))
+    confusion = Confusion(len(names))
+    for _, matrix in matrices:
+        confusion.merge(Confusion.of(matrix))
     groups = tests[0].get("groups", {})
     classes = ClassList(
         names=names,

@@ -1,13 +1,15 @@
-"""nuScenes' six cameras: where each stood, at its own time, as seen from the scanner at the time of its sweep.
+"""Poses of nuScenes' six cameras in the frame of the scanner, corrected for the motion of the car.
 
-A keyframe's cameras fire up to 50 ms before and after its sweep, and the car moves. So the way of a point
-is scanner -> car when it was scanned -> world -> car when the image was taken -> camera.
+The cameras of a keyframe are triggered up to 50 ms before or after its sweep. A point therefore goes from
+scanner to car (at the time of the sweep), to the world, to the car (at the time of the image), to the camera.
+
+Source: Caesar 2020, arXiv:1903.11027.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,20 +26,20 @@ if TYPE_CHECKING:
 CHANNELS = (
     "CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_FRONT_LEFT", "CAM_BACK", "CAM_BACK_LEFT", "CAM_BACK_RIGHT",
 )  # fmt: skip
-"""The order in which views come."""
+"""The cameras, in the order of their views."""
 SIZE = (900, 1600)
-"""Height and width of the images, where the tables do not say."""
+"""Height and width of the images, if the tables do not say."""
 FORMAT = "pointseg-nuscenes-cameras-1"
 FOLDER = "cameras"
 
 View = dict[str, Any]
-"""As in the manifest of ``pointseg.images.readers.manifest``; the world is that of the sweep."""
+"""A view as in ``pointseg.images.readers.manifest``; its world is the frame of the sweep."""
 
 
 def read_cameras(
     root: Path, version: str, keyframes: Sequence[Keyframe]
 ) -> tuple[dict[str, list[View]], dict[str, str]]:
-    """The cameras of keyframes.
+    """Read the cameras of keyframes from the tables.
 
     Args:
         root: the folder with the tables.
@@ -60,35 +62,15 @@ def read_cameras(
     needed = ("token", "sensor_token", "translation", "rotation", "camera_intrinsic")
     for row in read_table(folder / "calibrated_sensor.json", *needed):
         mounted[row["token"]] = {**row, "channel": channels.get(row["sensor_token"])}
-    samples = {keyframe.sample for keyframe in keyframes}
-    shots: dict[str, dict[str, dict[str, Any]]] = {}
-    needed = (
-        "sample_token",
-        "calibrated_sensor_token",
-        "ego_pose_token",
-        "filename",
-        "is_key_frame",
-    )
-    for row in read_table(folder / "sample_data.json", *needed):
-        channel = mounted.get(row["calibrated_sensor_token"], {}).get("channel")
-        if row["is_key_frame"] and row["sample_token"] in samples and channel in CHANNELS:
-            shots.setdefault(row["sample_token"], {})[channel] = row
-    wanted = {keyframe.ego_pose for keyframe in keyframes} | {
-        row["ego_pose_token"] for views in shots.values() for row in views.values()
-    }
-    cars = {
-        row["token"]: _pose(folder / "ego_pose.json", row)
-        for row in read_table(folder / "ego_pose.json", "token", "translation", "rotation")
-        if row["token"] in wanted
-    }
-    if wanted - set(cars):
-        raise DatasetError(
-            f"{folder / 'ego_pose.json'}: lacks {len(wanted - set(cars))} poses that sample_data.json names; "
-            f"unpack the metadata again"
-        )
     sensors = {
         token: _pose(folder / "calibrated_sensor.json", row) for token, row in mounted.items()
     }
+    shots = _shots(folder, mounted, {keyframe.sample for keyframe in keyframes})
+    cars = _car_poses(
+        folder,
+        {keyframe.ego_pose for keyframe in keyframes}
+        | {row["ego_pose_token"] for views in shots.values() for row in views.values()},
+    )
     found: dict[str, list[View]] = {}
     lacking: dict[str, str] = {}
     for keyframe in keyframes:
@@ -103,6 +85,37 @@ def read_cameras(
             if channel in own
         ]
     return found, lacking
+
+
+def _shots(
+    folder: Path, mounted: Mapping[str, Mapping[str, Any]], samples: Set[str]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Row of sample_data.json by sample and camera."""
+    shots: dict[str, dict[str, dict[str, Any]]] = {}
+    needed = (
+        "sample_token", "calibrated_sensor_token", "ego_pose_token", "filename", "is_key_frame",
+    )  # fmt: skip
+    for row in read_table(folder / "sample_data.json", *needed):
+        channel = mounted.get(row["calibrated_sensor_token"], {}).get("channel")
+        if row["is_key_frame"] and row["sample_token"] in samples and channel in CHANNELS:
+            shots.setdefault(row["sample_token"], {})[channel] = row
+    return shots
+
+
+def _car_poses(folder: Path, tokens: Set[str]) -> dict[str, NDArray[np.float64]]:
+    """(4, 4) car to world by token."""
+    path = folder / "ego_pose.json"
+    found = {
+        row["token"]: _pose(path, row)
+        for row in read_table(path, "token", "translation", "rotation")
+        if row["token"] in tokens
+    }
+    if len(found) < len(tokens):
+        raise DatasetError(
+            f"{path}: lacks {len(tokens - set(found))} poses that sample_data.json refers to; unpack the "
+            f"metadata again"
+        )
+    return found
 
 
 def _view(
@@ -131,7 +144,7 @@ def write_cameras(
     """Write ``cameras/<scene>.json``: the views of all keyframes of each scene.
 
     Raises:
-        CloudFileError: the system refuses to.
+        WriteError: the system refuses to.
     """
     scenes: dict[str, dict[str, list[View]]] = {}
     for keyframe in keyframes:
@@ -145,14 +158,14 @@ def read_frames(root: Path, scene: str, token: str, images: Path) -> tuple[Frame
     """The frames of a keyframe.
 
     Args:
-        root: what ``pointseg-prepare`` wrote.
+        root: the folder that ``pointseg-prepare`` was given as ``--out``.
         scene: scene-0001 and so on.
         token: of the keyframe.
         images: the folder with ``samples``.
 
     Raises:
         DatasetError: the file with the cameras of this scene is missing or damaged.
-        ImagesError: a value in it does not fit.
+        ImagesError: a value in it is wrong.
     """
     from pointseg.images.readers.manifest import frames_of
 
@@ -171,7 +184,7 @@ def read_frames(root: Path, scene: str, token: str, images: Path) -> tuple[Frame
 
 
 def _pose(path: Path, row: Mapping[str, Any]) -> NDArray[np.float64]:
-    """(4, 4) of a translation and a quaternion w, x, y, z."""
+    """(4, 4) pose from a translation and a quaternion w, x, y, z."""
     from pointseg.images.readers.colmap import rotation
 
     pose = np.eye(4)

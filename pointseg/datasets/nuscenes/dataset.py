@@ -1,7 +1,7 @@
 """nuScenes-lidarseg: keyframes of a 32-beam scanner on a car, 16 classes.
 
-The official files are read where they lie, without the devkit; ``pointseg-prepare --dataset nuscenes`` reads the
-tables once and writes an index of the keyframes (``nuscenes_prepare``).
+The official files are read in place, without the devkit; ``pointseg-prepare --dataset nuscenes`` reads the
+tables once and writes an index of the keyframes.
 
 Source: Caesar 2020, arXiv:1903.11027; Fong 2021, arXiv:2109.03805.
 """
@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinomed3d.runtime.atomic_files import new_file
-from pointseg.datasets.dataset import ClassList, require_scene, require_split
+from pointseg.datasets.dataset import ClassList
 from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.labels import LabelMap
-from pointseg.datasets.prepared import read_index
+from pointseg.datasets.prepared import IndexedDataset
+from pointseg.datasets.scan_files import load_raw_labels, load_scan
 from pointseg.datasets.submission import Results, checked_prediction
-from pointseg.files import read_cloud
 from pointseg.scene import IGNORE, Scene
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ RAW_NAMES = (
     "vehicle.trailer", "vehicle.truck", "flat.driveable_surface", "flat.other", "flat.sidewalk",
     "flat.terrain", "static.manmade", "static.other", "static.vegetation", "vehicle.ego",
 )  # fmt: skip
-"""What the ids in label files mean."""
+"""Categories of the ids in label files."""
 
 _USED = {
     9: 0, 14: 1, 15: 2, 16: 2, 17: 3, 18: 4, 21: 5, 2: 6, 3: 6, 4: 6, 6: 6, 12: 7, 22: 8, 23: 9,
@@ -83,7 +83,7 @@ VAL_SCENES = _numbers(
     "3,12-18,35-36,38-39,92-110,221,268-278,329-332,344-346,519-524,552-565,625-627,629-630,632-638,"
     "770-771,775,777-778,780-784,794-800,802,904-917,919-931,962-963,966-969,971-972,1059-1073"
 )
-"""Numbers of the validation scenes of v1.0-trainval; all its others are for training."""
+"""Numbers of the validation scenes of v1.0-trainval; its others are for training."""
 MINI_SPLITS: Mapping[str, frozenset[int]] = MappingProxyType(
     {"train": _numbers("61,553,655,757,796,1077,1094,1100"), "val": _numbers("103,916")}
 )
@@ -107,10 +107,9 @@ def split_of(version: str, scene: str) -> str | None:
     return "val" if number in VAL_SCENES else "train"
 
 
-class NuScenes:
+class NuScenes(IndexedDataset):
     """The keyframes, named by the tokens of their lidar sample_data."""
 
-    name = NAME
     classes = CLASSES
     fields = frozenset({"strength"})
 
@@ -118,55 +117,31 @@ class NuScenes:
         """Open the dataset.
 
         Args:
-            root: what ``pointseg-prepare`` wrote.
+            root: the folder that ``pointseg-prepare`` was given as ``--out``.
 
         Raises:
             DatasetError: ``root`` is not prepared, or the official files are no longer there.
         """
-        self.root = root
-        self.index = read_index(root, NAME)
-        self.source = root / (self.index.source or "")
-        if not (self.source / "samples").is_dir():
-            raise DatasetError(
-                f"dataset '{NAME}': {root} refers to the official files in {self.source / 'samples'}, "
-                f"which are not there; prepare it again from where they are now"
-            )
-
-    def splits(self) -> tuple[str, ...]:
-        """Those that were prepared, of train, val and test."""
-        return tuple(self.index.splits)
-
-    def scenes(self, split: str) -> tuple[str, ...]:
-        """Keyframes of a split, by scene and time.
-
-        Raises:
-            DatasetError: there is no such split.
-        """
-        require_split(NAME, split, self.splits())
-        return self.index.splits[split]
+        super().__init__(root, NAME, official="samples")
 
     def load(self, split: str, scene: str) -> Scene:
-        """One sweep, scanner at the origin. Keyframes of the test have no labels.
+        """Load one sweep, with the scanner at the origin; test keyframes have no labels.
 
         Raises:
-            DatasetError: there is no such keyframe, its files are missing, cut off, or do not fit.
+            DatasetError: there is no such keyframe; its files are missing, cut off, or do not fit.
         """
         files = self._files(split, scene)
-        points = self.source / files["points"]
-        if not points.is_file():
-            raise DatasetError(f"{points}: is missing")
-        found = read_cloud(points)
-        cloud = Scene(coord=found.coord, fields={"strength": found["strength"]}, name=scene)
+        cloud = load_scan(self.source / files["points"], scene)
         if files["labels"] is None:
             return cloud
         return cloud.with_fields(segment=read_labels(self.source / files["labels"], len(cloud)))
 
     def frames(self, split: str, scene: str) -> tuple[Frame, ...]:
-        """The images of the six cameras, front, front right, front left, back, back left, back right.
+        """The images of the cameras front, front right, front left, back, back left and back right.
 
         Raises:
-            UserError: there is no such keyframe; the dataset was prepared without images; what is known of
-                its cameras is damaged.
+            UserError: there is no such keyframe; the dataset was prepared without images; the description
+                of its cameras is damaged.
         """
         from pointseg.datasets.nuscenes.cameras import read_frames
 
@@ -178,11 +153,10 @@ class NuScenes:
         return read_frames(self.root, files["scene"], scene, self.root / self.index.images)
 
     def _files(self, split: str, scene: str) -> Mapping[str, Any]:
-        names = self.scenes(split)
-        files = self.index.files.get(scene)
-        if files is None or files["split"] != split:
-            require_scene(NAME, split, scene, names)
+        self.require(split, scene)
+        if scene not in self.index.files:
             raise DatasetError(f"dataset '{NAME}': its index does not name the files of '{scene}'")
+        files: Mapping[str, Any] = self.index.files[scene]
         return files
 
     def write_submission(
@@ -197,11 +171,11 @@ class NuScenes:
         """Write ``lidarseg/<split>/<token>_lidarseg.bin`` and ``<split>/submission.json``, to be zipped.
 
         Args:
-            out: the folder for both.
+            out: folder of the submission.
             results: predictions for the keyframes.
             split: test or val.
-            use_camera: whether images were used, at prediction; the rules want it said.
-            use_external: whether other data were used, such as pretrained image encoders.
+            use_camera: whether images were used in prediction, as the rules require to be stated.
+            use_external: whether other data were used, such as those of pretrained image encoders.
 
         Raises:
             DatasetError: a point without a class.
@@ -230,13 +204,6 @@ def read_labels(path: Path, count: int) -> NDArray[np.int32]:
     """(count,) training indices of a sweep's points, from a ``_lidarseg.bin`` of one byte each.
 
     Raises:
-        DatasetError: the file is missing, of another length, or holds ids that are not official.
+        DatasetError: the file is missing, of another length, or has unknown ids.
     """
-    if not path.is_file():
-        raise DatasetError(f"{path}: is missing; unpack nuScenes-lidarseg so that it lies there")
-    size = path.stat().st_size
-    if size != count:
-        raise DatasetError(
-            f"{path}: must have a byte for each of the sweep's {count} points, got {size}"
-        )
-    return LABEL_MAP(np.fromfile(path, np.uint8), str(path))
+    return LABEL_MAP(load_raw_labels(path, count, np.uint8), str(path))

@@ -1,19 +1,22 @@
-"""Reads nuScenes' tables and writes an index of the lidar keyframes; the files stay where they are."""
+"""Reads nuScenes' tables and writes an index of the lidar keyframes; the official files stay in place."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pointseg.datasets.errors import DatasetError
+from pointseg.datasets.index import Index, check_index, stored_images, stored_path, write_index
 from pointseg.datasets.nuscenes.cameras import CHANNELS, read_cameras, write_cameras
 from pointseg.datasets.nuscenes.dataset import NAME, OFFICIAL_COUNTS, RAW_NAMES, VERSIONS, split_of
 from pointseg.datasets.nuscenes.tables import Keyframe, read_keyframes, read_table
-from pointseg.datasets.prepare_scenes import Preparation, Report, check_index
-from pointseg.datasets.prepared import Index, find_index, relative_source, write_index
+from pointseg.datasets.prepare_scenes import Preparation, Report, missing_scenes
+from pointseg.datasets.scan_files import scan_problem
 
-POINT_BYTES = 20
+POINT_BYTES, LABEL_BYTES = 20, 1
 SPLITS = ("train", "val", "test")
+TEST, MINI = "v1.0-test", "v1.0-mini"
 
 
 def prepare(
@@ -28,64 +31,77 @@ def prepare(
 
     Args:
         source: the folder with the tables (``v1.0-trainval``), ``samples`` and ``lidarseg``.
-        out: where the index goes; it may be ``source``.
-        version: v1.0-trainval, v1.0-mini or v1.0-test; None: trainval and test as far as they are
-            there, otherwise mini.
-        images: the folder with ``samples/CAM_FRONT`` and so on, which may be ``source``: where the cameras of
-            the keyframes stand is written beside the index; None: not, unless it was before.
-        report: told about progress, by keyframes.
+        out: folder of the index; it may be ``source``.
+        version: v1.0-trainval, v1.0-mini or v1.0-test; None: trainval and test as far as they exist, else
+            mini.
+        images: the folder with ``samples/CAM_FRONT`` and so on, which may be ``source``; the poses of the
+            cameras are then written beside the index. None: images are not prepared.
+        report: called for every hundredth keyframe.
 
     Raises:
-        DatasetError: ``source`` is not nuScenes, has no lidarseg, or its categories are others;
-            ``out`` holds another dataset or version.
+        DatasetError: ``source`` is not nuScenes, has no lidarseg, or has other categories; ``out`` holds
+            another dataset or version.
     """
     versions = _versions(source, version)
-    start = Index(
+    if images is not None and not (images / "samples" / CHANNELS[0]).is_dir():
+        raise DatasetError(
+            f"{images}: must hold the images in samples/{CHANNELS[0]} and so on; unpack the camera blobs"
+        )
+    index = Index(
         dataset=NAME,
         splits={},
         fields=("strength",),
         options={"versions": list(versions)},
-        source=relative_source(source, out),
+        source=stored_path(source, out),
     )
-    check_index(out, start)
-    before = find_index(out)
-    pictures = None if before is None else before.images
-    if images is not None:
-        if not (images / "samples" / CHANNELS[0]).is_dir():
-            raise DatasetError(
-                f"{images}: must hold the images in samples/{CHANNELS[0]} and so on; unpack the camera blobs"
-            )
-        pictures = relative_source(images, out)
+    check_index(out, index)
+    index = replace(index, images=stored_images(images, out))
     keyframes: list[tuple[str, Keyframe]] = []
     notes: list[str] = []
     for each in versions:
-        if each != "v1.0-test":
-            _require_lidarseg(source, each)
-        _check_categories(source / each / "category.json")
-        strangers = set()
-        own: list[Keyframe] = []
-        for keyframe in read_keyframes(source, each):
-            split = split_of(each, keyframe.scene)
-            if split is None:
-                strangers.add(keyframe.scene)
-            else:
-                keyframes.append((split, keyframe))
-                own.append(keyframe)
+        own, more = _keyframes(source, each)
+        notes += more
         if images is not None and own:
-            cameras, lacking = read_cameras(source, each, own)
-            write_cameras(out, own, cameras)
+            cameras, lacking = read_cameras(source, each, [keyframe for _, keyframe in own])
+            write_cameras(out, [keyframe for _, keyframe in own], cameras)
             if lacking:
                 token, what = next(iter(lacking.items()))
                 notes.append(
                     f"{each}: {len(lacking)} keyframes lack images, such as {token}: it {what}"
                 )
-        if strangers:
-            notes.append(
-                f"{each}: left out scenes that are not in its lists: {', '.join(sorted(strangers))}"
-            )
-    ready: dict[str, list[str]] = {
-        split: [] for split in SPLITS if any(split == found for found, _ in keyframes)
-    }
+        keyframes += own
+    index = _checked(source, index, keyframes, report)
+    if MINI not in versions:
+        notes += missing_scenes(index.splits, OFFICIAL_COUNTS, "keyframes are ready")
+    write_index(out, index)
+    return Preparation(index.splits, 0, index.failed, tuple(notes))
+
+
+def _keyframes(source: Path, version: str) -> tuple[list[tuple[str, Keyframe]], list[str]]:
+    """The keyframes of a version with their splits; notes."""
+    if version != TEST:
+        _require_lidarseg(source, version)
+    _check_categories(source / version / "category.json")
+    found: list[tuple[str, Keyframe]] = []
+    unknown: set[str] = set()
+    for keyframe in read_keyframes(source, version):
+        split = split_of(version, keyframe.scene)
+        if split is None:
+            unknown.add(keyframe.scene)
+        else:
+            found.append((split, keyframe))
+    if not unknown:
+        return found, []
+    scenes = ", ".join(sorted(unknown))
+    return found, [f"{version}: left out scenes that are not in the official lists: {scenes}"]
+
+
+def _checked(
+    source: Path, index: Index, keyframes: list[tuple[str, Keyframe]], report: Report | None
+) -> Index:
+    """The index with the keyframes whose files are complete."""
+    present = {split for split, _ in keyframes}
+    ready: dict[str, list[str]] = {split: [] for split in SPLITS if split in present}
     files: dict[str, Any] = {}
     failed: dict[str, str] = {}
     for done, (split, keyframe) in enumerate(keyframes, 1):
@@ -104,47 +120,25 @@ def prepare(
         if report and (done % 100 == 0 or done == len(keyframes)):
             report(done, 0, len(keyframes))
     splits = {split: tuple(tokens) for split, tokens in ready.items()}
-    if "v1.0-mini" not in versions:
-        notes += [
-            f"{split}: {len(tokens)} of the official {OFFICIAL_COUNTS[split]} keyframes are ready"
-            for split, tokens in splits.items()
-            if len(tokens) != OFFICIAL_COUNTS[split]
-        ]
-    write_index(
-        out,
-        Index(
-            dataset=NAME,
-            splits=splits,
-            fields=start.fields,
-            options=start.options,
-            source=start.source,
-            images=pictures,
-            files=files,
-            failed=failed,
-        ),
-    )
-    return Preparation(splits, 0, failed, tuple(notes))
+    return replace(index, splits=splits, files=files, failed=failed)
 
 
 def _versions(source: Path, wanted: str | None) -> tuple[str, ...]:
-    there = [version for version in VERSIONS if (source / version).is_dir()]
+    present = [version for version in VERSIONS if (source / version).is_dir()]
     if wanted is not None and wanted not in VERSIONS:
         raise DatasetError(
             f"nuscenes: version must be one of {', '.join(VERSIONS)}, got '{wanted}'"
         )
-    if not there or (wanted is not None and wanted not in there):
+    if not present or (wanted is not None and wanted not in present):
         raise DatasetError(
-            f"{source}: must hold the tables in {wanted or ' or '.join(VERSIONS)}; "
-            f"it holds {', '.join(there) or 'none'}"
+            f"{source}: must hold the tables in {wanted or ' or '.join(VERSIONS)}, holds "
+            f"{', '.join(present) or 'none'}"
         )
     if not (source / "samples").is_dir():
-        raise DatasetError(
-            f"{source}: must hold the scans in samples/LIDAR_TOP, it has no 'samples'"
-        )
+        raise DatasetError(f"{source}: must hold the scans in samples/LIDAR_TOP, has no 'samples'")
     if wanted is not None:
         return (wanted,)
-    whole = tuple(version for version in there if version != "v1.0-mini")
-    return whole or ("v1.0-mini",)
+    return tuple(version for version in present if version != MINI) or (MINI,)
 
 
 def _require_lidarseg(source: Path, version: str) -> None:
@@ -156,36 +150,22 @@ def _require_lidarseg(source: Path, version: str) -> None:
 
 
 def _check_categories(path: Path) -> None:
-    """Refuse label ids that mean other things than those this program maps."""
+    """Refuse label ids with other meanings than those that are mapped here."""
     if not path.is_file():
         return
     for row in read_table(path, "name"):
         number = row.get("index")
         known = isinstance(number, int) and 0 <= number < len(RAW_NAMES)
         if number is not None and not (known and RAW_NAMES[number] == row["name"]):
-            raise DatasetError(
-                f"{path}: label {number} must be "
-                f"'{RAW_NAMES[number] if known else 'unused'}', it is '{row['name']}'"
-            )
+            needed = RAW_NAMES[number] if known else "unused"
+            raise DatasetError(f"{path}: label {number} must be '{needed}', is '{row['name']}'")
 
 
 def _problem(source: Path, keyframe: Keyframe, *, labelled: bool) -> str:
-    """What is wrong with a keyframe, by the sizes of its files; "" if nothing is."""
-    points = source / keyframe.points
-    if not points.is_file():
-        return f"{points}: is missing; unpack all parts of the download"
-    size = points.stat().st_size
-    if size == 0 or size % POINT_BYTES:
-        return (
-            f"{points}: has {size} bytes, no whole number of points of {POINT_BYTES}: it is cut off"
-        )
-    if not labelled:
-        return ""
-    if keyframe.labels is None:
-        return f"{points}: lidarseg.json names no labels for it"
-    labels = source / keyframe.labels
-    if not labels.is_file():
-        return f"{labels}: is missing; unpack nuScenes-lidarseg so that it lies there"
-    if labels.stat().st_size != size // POINT_BYTES:
-        return f"{labels}: must have a byte for each of {size // POINT_BYTES} points, got {labels.stat().st_size}"
-    return ""
+    """What is wrong with the files of a keyframe; "" if nothing is."""
+    points, labels = source / keyframe.points, None
+    if labelled:
+        if keyframe.labels is None:
+            return f"{points}: has no labels in lidarseg.json"
+        labels = source / keyframe.labels
+    return scan_problem(points, labels, point_bytes=POINT_BYTES, label_bytes=LABEL_BYTES)

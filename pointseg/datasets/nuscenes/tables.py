@@ -1,4 +1,4 @@
-"""nuScenes' tables, read directly: large ones row by row, so that memory holds only what is kept."""
+"""Reads nuScenes' tables row by row: some are too large to be loaded as a whole."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import Any
 
 from pointseg.datasets.errors import DatasetError
 
-CHUNK = 1 << 22  # characters
-LONGEST_ROW = 1 << 24  # characters; what does not end by then is no row
+CHUNK = 1 << 22
+"""Characters that are read at a time."""
+LONGEST_ROW = 1 << 24
+"""Characters of a row, at most."""
 LIDAR = "LIDAR_TOP"
 _BLANK = " \t\r\n"
 
@@ -21,20 +23,21 @@ class Keyframe:
     """One annotated sweep of the laser scanner."""
 
     token: str
-    """Of its sample_data: names its label file, and its predictions in a submission."""
+    """Token of its sample_data, which names its label file and its predictions in a submission."""
     sample: str
-    """Token of the sample that it and the six images belong to."""
+    """Token of its sample, which the six images belong to as well."""
     scene: str
-    """scene-0001 and so on."""
+    """Name of its scene: scene-0001 and so on."""
     timestamp: int
-    """Microseconds."""
+    """Time in microseconds."""
     points: str
-    """The file with its points, below the root."""
+    """File of its points, below the root."""
     calibrated_sensor: str
+    """Token of the pose of the scanner on the car."""
     ego_pose: str
-    """Tokens of where the scanner is on the car, and the car in the world, at this time."""
+    """Token of the pose of the car in the world at this time."""
     labels: str | None
-    """The file with its labels, below the root; None if it has none."""
+    """File of its labels, below the root; None if it has none."""
 
 
 def read_keyframes(root: Path, version: str) -> list[Keyframe]:
@@ -80,7 +83,7 @@ def read_keyframes(root: Path, version: str) -> list[Keyframe]:
         scene = scenes.get(samples.get(row["sample_token"], ""))
         if scene is None:
             raise DatasetError(
-                f"{folder}: sample_data '{row['token']}' belongs to no sample and scene; the tables do not fit"
+                f"{folder}: sample_data '{row['token']}' belongs to no sample and scene; unpack the metadata again"
             )
         found.append(
             Keyframe(
@@ -98,7 +101,7 @@ def read_keyframes(root: Path, version: str) -> list[Keyframe]:
 
 
 def read_table(path: Path, *needed: str) -> Iterator[dict[str, Any]]:
-    """The rows of a table, one after the other.
+    """The rows of a table, one at a time.
 
     Args:
         path: a JSON file that holds a list of objects; some are over a gigabyte.
@@ -108,7 +111,7 @@ def read_table(path: Path, *needed: str) -> Iterator[dict[str, Any]]:
         DatasetError: the file is missing, is no such list, or a row lacks a key.
     """
     if not path.is_file():
-        raise DatasetError(f"{path}: is missing; unpack nuScenes' metadata so that it lies there")
+        raise DatasetError(f"{path}: is missing; unpack nuScenes' metadata there")
     number = -1
     for number, row in enumerate(_objects(path)):
         lacking = [key for key in needed if key not in row]
@@ -120,7 +123,7 @@ def read_table(path: Path, *needed: str) -> Iterator[dict[str, Any]]:
 
 
 def _objects(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a JSON list, with no more than a chunk of the text in memory."""
+    """The objects of a JSON list, with a chunk of the text in memory."""
     decode = json.JSONDecoder().raw_decode
     with open(path, encoding="utf-8") as stream:
         text, at, opened = "", 0, False
@@ -137,7 +140,7 @@ def _objects(path: Path) -> Iterator[dict[str, Any]]:
                     if at == len(text):
                         raise ValueError("the list does not end")
                     row, at = decode(text, at)
-                except ValueError as error:  # perhaps only its end is not here yet
+                except ValueError as error:  # perhaps its end is in the next chunk
                     more = stream.read(CHUNK) if len(text) - at < LONGEST_ROW else ""
                     if not more:
                         raise DatasetError(

@@ -1,14 +1,13 @@
 """S3DIS: 272 rooms in six areas with 13 classes; tested on Area 5, or on each area in turn.
 
-Reads what ``pointseg-prepare --dataset s3dis`` wrote (``s3dis_prepare``). Each area is a split. The score of
-the six folds is that of their summed confusion matrices: ``pointseg-test --sum``.
+Reads what ``pointseg-prepare --dataset s3dis`` wrote. Each area is a split. The score of the six folds is that
+of their summed confusion matrices (``pointseg.evaluation.cross_validation``).
 
 Source: Armeni 2016, 3D Semantic Parsing of Large-Scale Indoor Spaces.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,31 +32,7 @@ CLASSES = ClassList(
         np.uint8,
     ),
 )  # fmt: skip
-"""The classes, with the colours that most publications use. Every point has one."""
-
-
-@dataclass(frozen=True)
-class Fold:
-    """One way to divide the areas."""
-
-    train: tuple[str, ...]
-    test: str
-
-
-def fold(test_area: str) -> Fold:
-    """Training on all areas but one; ``fold("Area_5")`` is the usual single test.
-
-    Raises:
-        ValueError: an area that is not there.
-    """
-    if test_area not in AREAS:
-        raise ValueError(f"fold: 'test_area' must be one of {', '.join(AREAS)}, got {test_area!r}")
-    return Fold(tuple(area for area in AREAS if area != test_area), test_area)
-
-
-def six_folds() -> tuple[Fold, ...]:
-    """Each area is tested once; confusion matrices are summed before the IoU is taken."""
-    return tuple(fold(area) for area in AREAS)
+"""The classes, with the colours that most publications use; every point is labelled."""
 
 
 class S3DIS(PreparedScenes):

@@ -1,6 +1,6 @@
-"""S3DIS's images, those of the 2D-3D-S dataset: perspective images of each room, with pose and depth.
+"""Prepares S3DIS's images: the perspective images of each room in 2D-3D-S, with pose and depth map.
 
-Nothing is copied: a room's ``cameras.json`` names the official files.
+Nothing is copied: ``cameras.json`` of a room refers to the official files.
 
 Source: Armeni 2017, arXiv:1702.01105.
 """
@@ -27,15 +27,17 @@ from pointseg.images.readers.manifest import write_manifest
 from pointseg.scene import Scene
 
 DEPTH_PER_M = 512.0
+"""Units of the depth maps per metre."""
 MISSING = 65535.0
+"""Unknown depth."""
 NAME = re.compile(r"camera_[0-9a-f]+_(?P<room>.+)_frame_\d+_domain_rgb\.png")
 
 AREA_5B = np.array(
     [[0, -1, 0, 6.22617759], [1, 0, 0, 4.09703582], [0, 0, 1, 0], [0, 0, 0, 1]], np.float64
 )
-"""From the world of the clouds of Area 5 to that of area 5b's poses."""
+"""Transform from the world of Area 5's clouds to that of area 5b's poses."""
 SAMPLE = 50_000
-"""Points that say whether an image sees anything of a room."""
+"""Points by which images that do not show the room are found."""
 
 Room = tuple[str, str]
 """Area and room."""
@@ -46,12 +48,13 @@ class RoomImages:
     """The images of one room."""
 
     files: tuple[Path, ...]
+    """Its image files."""
     angle: int | None
-    """Degrees by which the cloud was turned when it was aligned; None: it was not."""
+    """Angle by which the cloud was aligned, in degrees; None: it was not."""
 
 
 def find_rooms(root: Path) -> Mapping[Room, tuple[Path, ...]]:
-    """The images of each room.
+    """Find the images of each room.
 
     Args:
         root: the folder of 2D-3D-S with ``area_1/data/rgb`` and so on; ``area_5a`` and ``area_5b`` are Area_5.
@@ -69,32 +72,32 @@ def find_rooms(root: Path) -> Mapping[Room, tuple[Path, ...]]:
                     found.setdefault((area, match["room"]), []).append(path)
     if not found:
         raise DatasetError(
-            f"{root}: must be the folder of 2D-3D-S with area_1/data/rgb and so on, holds no images "
-            f"called camera_..._frame_N_domain_rgb.png there"
+            f"{root}: must be the folder of 2D-3D-S with area_1/data/rgb and so on, has no images "
+            f"camera_..._frame_N_domain_rgb.png there"
         )
     return {room: tuple(files) for room, files in found.items()}
 
 
 def prepare_images(task: RoomImages, target: Path) -> list[str]:
-    """Write ``cameras.json`` into the folder of a room whose arrays are there; returns notes.
+    """Write ``cameras.json`` into the folder of a room whose arrays exist; returns notes.
 
     Raises:
         UserError: a pose is missing, damaged or not rigid; an image cannot be read.
     """
     coord = np.load(target / "coord.npy", allow_pickle=False)
-    frames = [carried_along(frame, coord, task.angle) for frame in map(read_frame, task.files)]
+    frames = [align_frame(frame, coord, task.angle) for frame in map(read_frame, task.files)]
     room = Scene(coord=coord.astype(np.float32, copy=False), name=target.name)
     seeing = [frames[number] for number in frames_in_view(room, frames, sample=SAMPLE)]
     write_manifest(target / CAMERAS, seeing)
     blind = len(frames) - len(seeing)
-    return [f"{blind} of {len(frames)} images see nothing of the room"] if blind else []
+    return [f"{blind} of {len(frames)} images do not show the room"] if blind else []
 
 
 def read_frame(image: Path) -> Frame:
-    """An image of 2D-3D-S in the world of its area's clouds.
+    """Read the pose of an image of 2D-3D-S, in the world of its area's clouds.
 
     Raises:
-        UserError: its pose is missing, damaged or not rigid; it cannot be read.
+        UserError: its pose is missing, damaged or not rigid; the image cannot be read.
     """
     stem = image.name.removesuffix("_rgb.png")
     path = image.parent.parent / "pose" / f"{stem}_pose.json"
@@ -121,12 +124,12 @@ def read_frame(image: Path) -> Frame:
     )
 
 
-def carried_along(frame: Frame, coord: NDArray[np.floating], angle: int | None) -> Frame:
-    """The frame in the world of a room that was aligned.
+def align_frame(frame: Frame, coord: NDArray[np.floating], angle: int | None) -> Frame:
+    """The frame in the world of an aligned room.
 
     Args:
         frame: in the world of its area.
-        coord: (N, 3) the room's points as they are now; turning by right angles keeps the middle of their box.
+        coord: (N, 3) the aligned points; their box has the same middle as before.
         angle: see RoomImages.
     """
     if angle is None:

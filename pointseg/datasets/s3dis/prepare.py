@@ -1,4 +1,4 @@
-"""From S3DIS's annotations to arrays: one text file per object becomes one cloud per room."""
+"""Prepares S3DIS: the text files of objects become one cloud per room."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pointseg.datasets.errors import DatasetError
-from pointseg.datasets.prepare_scenes import Job, Preparation, Report, prepare_scenes
-from pointseg.datasets.prepared import (
-    CAMERAS,
-    Index,
-    find_index,
-    is_saved,
-    relative_source,
-    save_scene,
+from pointseg.datasets.index import Index, stored_images
+from pointseg.datasets.prepare_scenes import (
+    Job,
+    Preparation,
+    Report,
+    complete_scene,
+    first_names,
+    prepare_scenes,
 )
 from pointseg.datasets.s3dis.dataset import AREAS, CLASSES, NAME
 from pointseg.datasets.s3dis.rooms import turn_of_room
+from pointseg.datasets.scene_arrays import save_scene
 
 if TYPE_CHECKING:
     from pointseg.datasets.s3dis.images import RoomImages
@@ -36,7 +37,7 @@ CLUTTER = CLASSES.names.index("clutter")
 LABELS = ("segment", "instance")
 NORMALS = ("estimate", "none")
 
-# Two files of the release have one control byte too much within a number, in some copies.
+# Two files of the release have a stray control byte within a number, in some copies.
 DAMAGED = {("Area_5", "office_19", "ceiling"), ("Area_5", "hallway_6", "ceiling")}
 CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
@@ -46,15 +47,22 @@ class RoomTask:
     """One room to prepare."""
 
     area: str
+    """Its area."""
     room: str
+    """Its name."""
     files: tuple[Path, ...]
     """The points of each object."""
     angle: int | None
-    """Degrees by which the room is turned against the axes; None: it stays so."""
+    """Angle against the axes in degrees, by which the room is aligned; None: it stays as it is."""
     normals: bool
     """Whether normals are estimated."""
     images: RoomImages | None = None
-    """Its images; None: nothing is done about them."""
+    """Its images; None: they are not prepared."""
+
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """Names of its arrays."""
+        return ("coord", "color", *(("normal",) if self.normals else ()), *LABELS)
 
 
 def prepare(
@@ -72,11 +80,11 @@ def prepare(
     Args:
         source: the folder with ``Area_1`` to ``Area_6``, or the one above it.
         out: root of the prepared dataset.
-        align: turn each room so that its walls follow the axes.
+        align: rotate each room so that its walls follow the axes.
         normals: estimate (from the points), or none.
         images: the folder of 2D-3D-S with ``area_1`` and so on; None: images are not prepared.
-        workers: processes.
-        report: told about progress.
+        workers: number of processes.
+        report: called after each scene.
 
     Raises:
         DatasetError: ``source`` is not S3DIS, its angles are missing; see also ``prepare_scenes``.
@@ -85,49 +93,39 @@ def prepare(
     if normals not in NORMALS:
         raise ValueError(f"prepare: 'normals' must be one of {', '.join(NORMALS)}, got {normals!r}")
     base = source / RELEASE if (source / RELEASE).is_dir() else source
-    fields = ("color", "normal") if normals == "estimate" else ("color",)
-    shown = _images_of_rooms(images)
+    images_of = _images_of_rooms(images)
     jobs: list[Job[RoomTask]] = []
     notes: list[str] = []
-    without: list[str] = []
     for area in AREAS:
         rooms = sorted(p for p in (base / area).glob("*") if (p / ANNOTATIONS).is_dir())
         if not rooms:
-            notes.append(f"{area}: is not there")
+            notes.append(f"{area}: is missing")
             continue
-        angles = read_angles(base / area / f"{area}_alignmentAngle.txt") if align else {}
+        angles = _angles(base / area, [room.name for room in rooms]) if align else {}
         for folder in rooms:
-            if align and folder.name not in angles:
-                raise DatasetError(
-                    f"{base / area}: {area}_alignmentAngle.txt has no angle for room '{folder.name}'"
-                )
-            own = shown(area, folder.name, angles.get(folder.name))
-            if images is not None and own is None:
-                without.append(f"{area}/{folder.name}")
+            angle = angles.get(folder.name)
             task = RoomTask(
                 area=area,
                 room=folder.name,
                 files=_object_files(folder / ANNOTATIONS),
-                angle=angles.get(folder.name),
+                angle=angle,
                 normals=normals == "estimate",
-                images=own,
+                images=images_of(area, folder.name, angle),
             )
-            files = () if own is None else (CAMERAS,)
-            jobs.append(Job(area, folder.name, task, ("coord", *fields, *LABELS), files))
+            cameras = task.images is not None
+            jobs.append(Job(area, folder.name, task, task.arrays, cameras=cameras))
     if not jobs:
         raise DatasetError(
-            f"{source}: must be {RELEASE} with Area_1/<room>/{ANNOTATIONS} and so on, holds no room"
+            f"{source}: must be {RELEASE} with Area_1/<room>/{ANNOTATIONS} and so on, has no room"
         )
-    if without:
-        notes.append(f"{len(without)} rooms have no images: {', '.join(without[:10])}")
-    before = find_index(out)
+    without = [job.name for job in jobs if not job.cameras]
+    if images is not None and without:
+        notes.append(f"{len(without)} rooms have no images: {first_names(without)}")
     index = Index(
         dataset=NAME,
         splits={area: tuple(j.scene for j in jobs if j.split == area) for area in AREAS},
-        fields=fields,
-        images=(before.images if before else None)
-        if images is None
-        else relative_source(images, out),
+        fields=("color", "normal") if normals == "estimate" else ("color",),
+        images=stored_images(images, out),
         options={"align": align, "normals": normals},
     )
     return prepare_scenes(
@@ -135,21 +133,31 @@ def prepare(
     )
 
 
+def _angles(area: Path, rooms: list[str]) -> dict[str, int]:
+    """The angle of each room of an area."""
+    path = area / f"{area.name}_alignmentAngle.txt"
+    angles = read_angles(path)
+    for room in rooms:
+        if room not in angles:
+            raise DatasetError(f"{path}: has no angle for room '{room}'")
+    return angles
+
+
 def prepare_room(task: RoomTask, target: Path) -> list[str]:
-    """Write what is not there yet of the arrays and the cameras of one room; returns notes.
+    """Write the missing arrays and cameras of one room; returns notes.
 
     Raises:
-        UserError: an annotation is damaged, or there is none; a camera's pose is damaged.
+        UserError: there are no annotations, or one is damaged; a camera's pose is damaged.
     """
-    arrays = ("coord", "color", *(("normal",) if task.normals else ()), *LABELS)
-    notes: list[str] = []
-    if not is_saved(target, arrays):
-        notes += _prepare_points(task, target)
-    if task.images is not None and not (target / CAMERAS).is_file():
+
+    def save_cameras() -> list[str]:
         from pointseg.datasets.s3dis.images import prepare_images
 
-        notes += prepare_images(task.images, target)
-    return notes
+        assert task.images is not None
+        return prepare_images(task.images, target)
+
+    cameras = None if task.images is None else save_cameras
+    return complete_scene(target, task.arrays, lambda: _prepare_points(task, target), cameras)
 
 
 def _prepare_points(task: RoomTask, target: Path) -> list[str]:
@@ -167,10 +175,10 @@ def _prepare_points(task: RoomTask, target: Path) -> list[str]:
         segment.append(np.full(len(table), kind, np.int16))
         instance.append(np.full(len(table), number, np.int16))
     if not tables:
-        raise DatasetError(f"{task.area}/{task.room}: holds no annotations, thus no points")
+        raise DatasetError(f"{task.area}/{task.room}: has no annotations")
     if others:
         names = ", ".join(f"{name} ({count})" for name, count in others.items())
-        notes.append(f"objects of no class of their own become clutter: {names}")
+        notes.append(f"objects of other classes become clutter: {names}")
     rows = np.concatenate(tables)
     xyz = rows[:, :3] if task.angle is None else align_room(rows[:, :3], task.angle)
     arrays: dict[str, NDArray[Any]] = {
@@ -191,17 +199,18 @@ def _prepare_points(task: RoomTask, target: Path) -> list[str]:
 def read_annotation(
     path: Path, area: str, room: str, name: str
 ) -> tuple[NDArray[np.float64], list[str]]:
-    """The points of one object.
+    """Read the points of one object.
+
+    Repairs the one known defect of the release: a stray control byte in the ceilings of two rooms of Area 5.
 
     Args:
-        path: its file: lines of x, y, z, red, green, blue.
-        area: for the one known defect of the release, which is repaired: a control byte within a number,
-            in the ceilings of two rooms of Area 5.
-        room: the same.
-        name: the object's.
+        path: file with lines of x, y, z, red, green, blue.
+        area: area of the room.
+        room: name of the room.
+        name: class name of the object.
 
     Returns:
-        (N, 6) values, N >= 1, and notes on what was repaired.
+        (N, 6) values, N >= 1; notes on repairs.
 
     Raises:
         DatasetError: any other defect.
@@ -212,8 +221,8 @@ def read_annotation(
         line = data.count(b"\n", 0, found[0].start()) + 1
         if len(found) > 1 or (area, room, name) not in DAMAGED:
             raise DatasetError(
-                f"{path}: is damaged: line {line} holds byte 0x{data[found[0].start()]:02x}, there are "
-                f"{len(found)} of the kind; download it again"
+                f"{path}: is damaged: line {line} has the control byte 0x{data[found[0].start()]:02x}, one of "
+                f"{len(found)}; download it again"
             )
         at = found[0].start()
         data = data[:at] + data[at + 1 :]
@@ -237,15 +246,14 @@ def read_annotation(
 
 
 def read_angles(path: Path) -> dict[str, int]:
-    """By how many degrees each room of an area is turned against the axes.
+    """Read the angle of each room of an area against the axes, in degrees.
 
     Raises:
-        DatasetError: the file is missing, or holds other things than rooms and 0, 90, 180, 270.
+        DatasetError: the file is missing, or a line is not a room with 0, 90, 180 or 270.
     """
     if not path.is_file():
         raise DatasetError(
-            f"{path}: is missing, so that rooms cannot be aligned; take it from the official release, "
-            f"or leave --align out"
+            f"{path}: is missing, but --align needs it; take it from the official release, or leave --align out"
         )
     angles = {}
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -261,13 +269,13 @@ def read_angles(path: Path) -> dict[str, int]:
 
 
 def align_room(xyz: NDArray[np.float64], angle: int) -> NDArray[np.float64]:
-    """(N, 3) positions turned about z by (2 - angle / 180) pi around the middle of their box."""
+    """(N, 3) positions rotated about z by (2 - angle / 180) pi around the middle of their box."""
     centre = (xyz.min(0) + xyz.max(0)) / 2
     return (xyz - centre) @ turn_of_room(angle).T + centre
 
 
 def _images_of_rooms(images: Path | None) -> Callable[[str, str, int | None], RoomImages | None]:
-    """Which images a room has, by area, room and angle."""
+    """A function from area, room and angle to the images of a room."""
     if images is None:
         return lambda area, room, angle: None
     from pointseg.datasets.s3dis.images import RoomImages, find_rooms
@@ -282,7 +290,7 @@ def _images_of_rooms(images: Path | None) -> Callable[[str, str, int | None], Ro
 
 
 def _object_files(folder: Path) -> tuple[Path, ...]:
-    """In a fixed order; what some systems hide beside the files is left out."""
+    """The files of a room's objects in natural order, without hidden ones."""
     files = (path for path in folder.glob("*.txt") if not path.name.startswith("."))
     return tuple(sorted(files, key=_natural))
 

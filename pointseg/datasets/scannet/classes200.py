@@ -1,6 +1,6 @@
 """The 200 classes of ScanNet200 and its head, common and tail groups, as data.
 
-Source: Rozenberszki 2022, arXiv:2204.07761. A class's training index is its place in the list.
+Source: Rozenberszki 2022, arXiv:2204.07761. The training index of a class is its position in the list.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ strip/t; 1187:calendar/t; 1188:poster/t; 1189:potted plant/c; 1190:luggage/t; 11
 _ENTRIES = tuple(entry.strip().rpartition("/") for entry in " ".join(_LIST.split()).split(";"))
 
 RAW_IDS: tuple[int, ...] = tuple(int(head.split(":")[0]) for head, _, _ in _ENTRIES)
-"""The ids that label files and submissions use, by training index."""
+"""Ids of the classes in label files and submissions, by training index."""
 
 
 def _group(letter: str) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
 """ScanNet v2 with 20 classes and ScanNet200 with 200: class lists, official splits, submissions.
 
-Both read what ``pointseg-prepare --dataset scannet`` wrote (``scannet_prepare``).
+Both read what ``pointseg-prepare --dataset scannet`` wrote.
 
 Source: Dai 2017, arXiv:1702.04405; Rozenberszki 2022, arXiv:2204.07761; the benchmark's label files.
 """
@@ -23,7 +23,7 @@ from pointseg.datasets.submission import Results, checked_prediction
 NAME = "scannet"
 
 NYU40_IDS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 24, 28, 33, 34, 36, 39)
-"""The ids that label files and submissions use for the 20 classes, by training index."""
+"""Ids of the 20 classes in label files and submissions, by training index."""
 
 CLASSES = ClassList(
     names=(
@@ -56,20 +56,17 @@ VAL_ROOMS = frozenset(
     0693 0695 0696 0697 0699 0700 0701 0702 0704
     """.split()
 )
-"""Rooms all of whose scans are for validation."""
+"""Rooms of the validation split."""
 TEST_ROOMS = range(707, 807)
-"""Rooms for the test; there is one scan of each."""
+"""Rooms of the test split, with one scan each."""
 OFFICIAL_COUNTS: Mapping[str, int] = MappingProxyType({"train": 1201, "val": 312, "test": 100})
 """Scans of each split in the whole dataset."""
 IMAGE_SIZE = (480, 640)
-"""Height and width of exported images: what encoders of patches of 16 pixels are given."""
+"""Height and width of exported images, for encoders with patches of 16 pixels."""
 
 
 def split_of(scene: str) -> str | None:
-    """train, val or test, by the official lists; None for names that are not in them.
-
-    No room is in two splits, so the number of the room decides.
-    """
+    """train, val or test, by the official lists of rooms; None for names that are not in them."""
     match = re.fullmatch(r"scene(\d{4})_(\d{2})", scene)
     if match is None:
         return None
@@ -81,11 +78,36 @@ def split_of(scene: str) -> str | None:
     return "val" if room in VAL_ROOMS else "train"
 
 
-class ScanNet(PreparedScenes):
+class _ScanNetScenes(PreparedScenes):
+    """The scenes with one of the two class lists."""
+
+    raw_ids: tuple[int, ...]
+    """Ids of the classes in the benchmark, by training index."""
+
+    def write_submission(
+        self, out: Path, results: Results, *, split: str, use_camera: bool = False
+    ) -> list[Path]:
+        """Write one text file per scene with the raw id of each vertex, in the order of the mesh.
+
+        Raises:
+            DatasetError: a vertex without a class.
+        """
+        require_split(self.name, split, self.splits())
+        raw_ids = np.array(self.raw_ids)
+        written = []
+        for name, scene, predicted in results:
+            classes = checked_prediction(self.name, name, len(scene), predicted, len(raw_ids))
+            path = out / f"{name}.txt"
+            with new_file(path) as part:
+                part.write_text("".join(f"{raw}\n" for raw in raw_ids[classes].tolist()))
+            written.append(path)
+        return written
+
+
+class ScanNet(_ScanNetScenes):
     """ScanNet v2 with 20 classes."""
 
-    raw_ids: tuple[int, ...] = NYU40_IDS
-    """What the benchmark calls the classes, by training index."""
+    raw_ids = NYU40_IDS
 
     def __init__(self, root: Path) -> None:
         super().__init__(
@@ -97,23 +119,11 @@ class ScanNet(PreparedScenes):
             unlabelled=("test",),
         )
 
-    def write_submission(
-        self, out: Path, results: Results, *, split: str, use_camera: bool = False
-    ) -> list[Path]:
-        """Write one text file per scene: the raw id of each vertex, in the order of the mesh.
 
-        Raises:
-            DatasetError: a vertex without a class.
-        """
-        require_split(self.name, split, self.splits())
-        return _write_ids(self, out, results)
-
-
-class ScanNet200(PreparedScenes):
+class ScanNet200(_ScanNetScenes):
     """The same scenes with 200 classes in three groups: head, common and tail."""
 
-    raw_ids: tuple[int, ...] = classes200.RAW_IDS
-    """What the benchmark calls the classes, by training index."""
+    raw_ids = classes200.RAW_IDS
 
     def __init__(self, root: Path) -> None:
         super().__init__(
@@ -124,26 +134,3 @@ class ScanNet200(PreparedScenes):
             label="segment200",
             unlabelled=("test",),
         )
-
-    def write_submission(
-        self, out: Path, results: Results, *, split: str, use_camera: bool = False
-    ) -> list[Path]:
-        """Write one text file per scene: the raw id of each vertex, in the order of the mesh.
-
-        Raises:
-            DatasetError: a vertex without a class.
-        """
-        require_split(self.name, split, self.splits())
-        return _write_ids(self, out, results)
-
-
-def _write_ids(dataset: ScanNet | ScanNet200, out: Path, results: Results) -> list[Path]:
-    raw_ids = np.array(dataset.raw_ids)
-    written = []
-    for name, scene, predicted in results:
-        classes = checked_prediction(dataset.name, name, len(scene), predicted, len(raw_ids))
-        path = out / f"{name}.txt"
-        with new_file(path) as part:
-            part.write_text("".join(f"{raw}\n" for raw in raw_ids[classes].tolist()))
-        written.append(path)
-    return written

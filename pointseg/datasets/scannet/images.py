@@ -1,8 +1,8 @@
-"""ScanNet's images: every tenth frame of a ``.sens`` stream as files, or frames that were extracted before.
+"""Prepares ScanNet's images: every tenth frame of a ``.sens`` stream as files, or frames extracted before.
 
-Poses are those of the stream, camera to world of the mesh; frames whose tracking was lost are left out.
-The colour camera's intrinsics hold for both: depths are brought into its field of view, which differs by
-half a percent from that of the depth camera. Both are taken to stand at one place, as the stream has it.
+Poses are those of the stream, camera to world of the mesh; frames whose tracking was lost are left out. Depth
+maps are resampled to the field of view of the colour camera, which differs by half a percent from that of the
+depth camera. Both cameras are assumed to be at the same position, as in the stream.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from pointseg.images.readers.image_files import DepthFile, ImageFile, image_size
 from pointseg.images.readers.manifest import write_manifest
 
 EVERY = 10
-"""One frame of so many is exported."""
+"""Every tenth frame is exported."""
 QUALITY = 95
+"""JPEG quality of resized images."""
 SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
@@ -38,15 +39,15 @@ class ImageTask:
     source: Path
     """A ``.sens`` stream, or a folder with ``color``, ``pose``, ``intrinsic`` and perhaps ``depth``."""
     size: tuple[int, int] | None = IMAGE_SIZE
-    """To which images of a stream are resized; None: as they are."""
+    """Height and width to which images of a stream are resized; None: as they are."""
 
 
 def find_images(scan: Path, elsewhere: Path | None) -> Path | None:
-    """The stream or the extracted frames of a scan; None if it has neither.
+    """Find the stream or the extracted frames of a scan; None if it has neither.
 
     Args:
-        scan: its folder in the official download.
-        elsewhere: another folder, with one for each scan, itself or below ``scans`` or ``scans_test``.
+        scan: folder of the scan in the official download.
+        elsewhere: another folder, with one per scan, perhaps in ``scans`` or ``scans_test``.
     """
     name = scan.name
     folders = [scan]
@@ -75,9 +76,9 @@ def prepare_images(task: ImageTask, target: Path) -> list[str]:
     total = len(frames) + lost
     if not frames:
         return [f"{task.source.name}: none of its {total} images has a pose"]
-    return (
-        [f"{task.source.name}: {lost} of {total} images have no pose"] if lost > total / 4 else []
-    )
+    if lost > total / 4:
+        return [f"{task.source.name}: {lost} of {total} images have no pose"]
+    return []
 
 
 def export(
@@ -87,12 +88,12 @@ def export(
 
     Args:
         path: the ``.sens`` stream.
-        target: the folder of the scene; what it holds of an export before is replaced.
-        size: height and width of the images, None: theirs, and JPEGs are copied as they are.
-        every: one frame of so many.
+        target: folder of the scene; an earlier export is replaced.
+        size: height and width of the images; None: as they are, and JPEGs are copied.
+        every: step between exported frames.
 
     Returns:
-        The frames, and how many were left out since their tracking was lost.
+        The frames, and the number of frames whose tracking was lost.
 
     Raises:
         UserError: the stream is damaged or cut off, a pose is not rigid.
@@ -134,11 +135,11 @@ def export(
 
 
 def depth_pixels(header: SensHeader) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Which pixels of a depth image lie where the colour camera sees them.
+    """Pixels of a depth image that correspond to the field of view of the colour camera.
 
     Returns:
-        (h, 1) rows and (1, w) columns of the depth image for a map of its size with the field of view of the
-        colour image; h and w stand for what the depth camera does not see.
+        (h, 1) rows and (1, w) columns of the depth image for each pixel of a map of the same size with the field
+        of view of the colour image; h and w where the depth camera does not see it.
 
     Raises:
         DatasetError: intrinsics without focal lengths.
@@ -147,7 +148,9 @@ def depth_pixels(header: SensHeader) -> tuple[NDArray[np.int64], NDArray[np.int6
     for axis, (color, depth) in enumerate(zip(header.color_size, header.depth_size, strict=True)):
         of_color, of_depth = header.intrinsic_color, header.intrinsic_depth
         if not (of_color[axis, axis] > 0 and of_depth[axis, axis] > 0):
-            raise DatasetError(f"sensor {header.sensor}: its header has no focal lengths")
+            raise DatasetError(
+                f"sensor {header.sensor}: its header must have focal lengths above 0"
+            )
         pixel = (np.arange(depth) + 0.5) * (color / depth)
         tangent = (pixel - of_color[axis, 2]) / of_color[axis, axis]
         place = np.floor(tangent * of_depth[axis, axis] + of_depth[axis, 2])
@@ -171,14 +174,14 @@ def _jpeg(frame: SensFrame, size: tuple[int, int] | None) -> bytes:
 
 
 def extracted_frames(folder: Path) -> tuple[list[Frame], int]:
-    """Frames that were extracted with the dataset's own tools or others' that follow them; nothing is copied.
+    """Frames that were extracted with the dataset's own tools; nothing is copied.
 
     Args:
         folder: with ``color/N.jpg``, ``pose/N.txt`` (camera to world), ``intrinsic/intrinsic_color.txt`` and
             perhaps ``depth/N.png`` (millimetres).
 
     Returns:
-        The frames in order of their numbers, and how many were left out since their tracking was lost.
+        The frames in order of their numbers, and the number of frames whose tracking was lost.
 
     Raises:
         UserError: a file is missing or malformed, a pose is not rigid, images are not of the size of K.
@@ -215,18 +218,18 @@ def extracted_frames(folder: Path) -> tuple[list[Frame], int]:
 def _check_centre(
     folder: Path, intrinsics: NDArray[np.float64], size: tuple[int, int], image: Path
 ) -> None:
-    """The middle of ScanNet's images is that of their camera to a few percent: K of another size shows."""
+    """Refuse intrinsics of another size: ScanNet's principal points are near the middle of the image."""
     share = intrinsics[0, 2] / size[1], intrinsics[1, 2] / size[0]
     if not all(0.4 < each < 0.6 for each in share):
         raise DatasetError(
-            f"{folder / 'intrinsic' / 'intrinsic_color.txt'}: has the middle of the image at "
+            f"{folder / 'intrinsic' / 'intrinsic_color.txt'}: has its principal point at "
             f"{intrinsics[0, 2]:.0f}, {intrinsics[1, 2]:.0f}, but {image.name} is {size[1]} x {size[0]} pixels "
             f"(width x height): scale the intrinsics with the images"
         )
 
 
 def _matrix(path: Path) -> NDArray[np.float64]:
-    """(4, 4) of a text file."""
+    """(4, 4) matrix in a text file."""
     try:
         words: list[Any] = path.read_text(encoding="ascii").split()
         values = np.array([float(word) for word in words])

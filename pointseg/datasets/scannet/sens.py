@@ -1,4 +1,4 @@
-"""ScanNet's ``.sens`` stream of RGB-D frames, read frame by frame: nothing but the frame asked for is in memory.
+"""Reads ScanNet's ``.sens`` streams of RGB-D frames, one frame at a time.
 
 Layout, little endian: uint32 version 4; uint64 n and n characters, the sensor; four 4x4 float32:
 intrinsics and extrinsics of the colour, then of the depth camera; int32 colour codec (0 raw, 1 PNG,
@@ -38,49 +38,48 @@ _MATRIX_BYTES = 16 * 4
 
 @dataclass(frozen=True)
 class SensHeader:
-    """What holds for all frames of a stream."""
+    """The header of a stream."""
 
     sensor: str
+    """Name of the sensor."""
     intrinsic_color: NDArray[np.float32]
     """(4, 4) camera to pixels (u right, v down) of the colour images."""
-    extrinsic_color: NDArray[np.float32]
-    """(4, 4) as the stream has it; the identity in ScanNet."""
     intrinsic_depth: NDArray[np.float32]
     """(4, 4) the same of the depth images."""
-    extrinsic_depth: NDArray[np.float32]
-    """(4, 4)"""
     color_codec: str
-    """raw, png or jpeg."""
+    """Codec of the colour images: raw, png or jpeg."""
     depth_codec: str
-    """raw, zlib or occipital (which cannot be read)."""
+    """Codec of the depth images: raw, zlib, or occipital, which cannot be read."""
     color_size: tuple[int, int]
-    """Width, height in pixels."""
+    """Width and height of the colour images in pixels."""
     depth_size: tuple[int, int]
-    """Width, height in pixels."""
+    """Width and height of the depth images in pixels."""
     depth_per_m: float
     """Units of the depth images per metre: 1000 for millimetres."""
     frames: int
+    """Number of frames."""
 
 
 @dataclass(frozen=True)
 class SensFrame:
-    """One frame; the images are still encoded."""
+    """One frame with its encoded images."""
 
     path: Path
+    """The stream."""
     header: SensHeader
+    """The header of the stream."""
     number: int
-    """Its place in the stream, from 0."""
+    """Its position in the stream, from 0."""
     camera_to_world: NDArray[np.float32]
-    """(4, 4); not finite where tracking was lost."""
-    time_color_us: int
-    time_depth_us: int
+    """(4, 4) pose; not finite where tracking was lost."""
     color_bytes: bytes
-    """As the stream has it: for jpeg and png a file of its own."""
+    """The encoded colour image: for jpeg and png the content of such a file."""
     depth_bytes: bytes
+    """The encoded depth image."""
 
     @property
     def is_tracked(self) -> bool:
-        """Whether it is known from where the frame was taken."""
+        """Whether the pose of the frame is known."""
         return bool(np.isfinite(self.camera_to_world).all())
 
     def color(self) -> NDArray[np.uint8]:
@@ -117,7 +116,7 @@ class SensFrame:
         width, height = self.header.depth_size
         data, size = self.depth_bytes, 2 * width * height
         if self.header.depth_codec == "zlib":
-            try:  # one byte more than it must have: enough to see that it is too long
+            try:  # one byte more than needed shows that it is too long
                 data = zlib.decompressobj().decompress(data, size + 1)
             except zlib.error as error:
                 raise DatasetError(f"{self._who} its depth image is damaged: {error}") from error
@@ -141,7 +140,7 @@ class SensFrame:
 
 
 class SensFile:
-    """A ``.sens`` stream, open for reading; to be used in a ``with`` statement."""
+    """A ``.sens`` stream that is open for reading; a context manager."""
 
     def __init__(self, path: Path) -> None:
         """Open a stream and read its header.
@@ -174,11 +173,11 @@ class SensFile:
         self._stream.close()
 
     def frames(self, every: int = 1) -> Iterator[SensFrame]:
-        """Frames 0, ``every``, 2 * ``every`` and so on; those between are skipped unread.
+        """Frames 0, ``every``, 2 * ``every`` and so on; the others are not read.
 
         Raises:
             ValueError: ``every`` < 1.
-            DatasetError: the stream is cut off, when the frame is reached that is not whole.
+            DatasetError: the stream is cut off; raised at the incomplete frame.
         """
         if every < 1:
             raise ValueError(f"SensFile.frames: 'every' must be >= 1, got {every}")
@@ -187,11 +186,9 @@ class SensFile:
     def _frames(self, every: int) -> Iterator[SensFrame]:
         at = self._start
         for number in range(self.header.frames):
-            self._stream.seek(at)  # others may have read in between
+            self._stream.seek(at)  # the caller may run several iterators
             what = f"frame {number} of {self.header.frames}"
-            *pose, time_color, time_depth, color_size, depth_size = _FRAME.unpack(
-                self._read(_FRAME.size, what)
-            )
+            *pose, _, _, color_size, depth_size = _FRAME.unpack(self._read(_FRAME.size, what))
             at = self._stream.tell() + color_size + depth_size
             if at > self._size:
                 raise self._cut_off(what)
@@ -201,8 +198,6 @@ class SensFile:
                     header=self.header,
                     number=number,
                     camera_to_world=np.array(pose, np.float32).reshape(4, 4),
-                    time_color_us=time_color,
-                    time_depth_us=time_depth,
                     color_bytes=self._read(color_size, what),
                     depth_bytes=self._read(depth_size, what),
                 )
@@ -211,10 +206,10 @@ class SensFile:
         version, length = _BEFORE_MATRICES.unpack(self._read(_BEFORE_MATRICES.size, "the header"))
         if version != VERSION or length > LONGEST_NAME:
             raise DatasetError(
-                f"{self.path}: must be a .sens stream of version {VERSION}, its first bytes say version {version}"
+                f"{self.path}: must be a .sens stream of version {VERSION}, is of version {version}"
             )
         sensor = self._read(length, "the header").decode("utf-8", "replace")
-        color, color_pose, depth, depth_pose = (
+        color, _, depth, _ = (  # intrinsics and poses of both cameras; poses are the identity
             np.frombuffer(self._read(_MATRIX_BYTES, "the header"), "<f4").reshape(4, 4)
             for _ in range(4)
         )
@@ -237,9 +232,7 @@ class SensFile:
         return SensHeader(
             sensor=sensor,
             intrinsic_color=color,
-            extrinsic_color=color_pose,
             intrinsic_depth=depth,
-            extrinsic_depth=depth_pose,
             color_codec=COLOR_CODECS[color_codec],
             depth_codec=DEPTH_CODECS[depth_codec],
             color_size=(sides[0], sides[1]),

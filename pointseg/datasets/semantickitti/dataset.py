@@ -1,7 +1,7 @@
-"""SemanticKITTI: 360 degree scans of a car in traffic, 19 classes.
+"""SemanticKITTI: 360 degree laser scans of a car in traffic, 19 classes.
 
-The official files are read where they lie; ``pointseg-prepare --dataset semantickitti`` checks them and
-writes an index of the scans (``semantickitti_prepare``).
+The official files are read in place; ``pointseg-prepare --dataset semantickitti`` checks them and writes an
+index of the scans.
 
 Source: Behley 2019, arXiv:1904.01416; Geiger 2012, the KITTI odometry benchmark.
 """
@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinomed3d.runtime.atomic_files import new_file
-from pointseg.datasets.dataset import ClassList, require_scene, require_split
+from pointseg.datasets.dataset import ClassList, require_split
 from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.labels import LabelMap
-from pointseg.datasets.prepared import read_index
+from pointseg.datasets.prepared import IndexedDataset
+from pointseg.datasets.scan_files import load_raw_labels, load_scan
 from pointseg.datasets.submission import Results, checked_prediction
-from pointseg.files import read_cloud
 from pointseg.scene import IGNORE, Scene
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ OFFICIAL_COUNTS: Mapping[str, int] = MappingProxyType(
 """Scans of each split in the whole dataset."""
 UNLABELLED = ("test",)
 CAMERA = 2
-"""The left colour camera; its images lie in image_2."""
+"""The left colour camera, whose images are in image_2."""
 
 CLASSES = ClassList(
     names=(
@@ -66,7 +66,7 @@ CLASSES = ClassList(
 """The classes of the benchmark, with its colours."""
 
 RAW_IDS = (10, 11, 15, 18, 20, 30, 31, 32, 40, 44, 48, 49, 50, 51, 70, 71, 72, 80, 81)
-"""What submissions call the classes, by training index."""
+"""Ids of the classes in submissions, by training index."""
 
 LABEL_MAP = LabelMap(
     NAME,
@@ -79,28 +79,28 @@ LABEL_MAP = LabelMap(
         80: 17, 81: 18,
     },
 )  # fmt: skip
-"""Training index of every id in the label files; moving things count as their kind."""
+"""Training index of every id in the label files; moving objects count as their class."""
 
 CLASS_SHARES = (
     0.0426, 0.000166, 0.000398, 0.00216, 0.00181, 0.000338, 0.000127, 0.0000375, 0.1988, 0.0147,
     0.1439, 0.0039, 0.1327, 0.0724, 0.2668, 0.00604, 0.0781, 0.00286, 0.000616,
 )  # fmt: skip
-"""Each class's share of all training points (3.15 % are ignored); -ln of it is its usual weight."""
+"""Share of each class among all training points (3.15 % are ignored); its usual loss weight is -ln of it."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Where the laser scanner and the cameras of a sequence are."""
+    """Calibration of the laser scanner and the cameras of a sequence."""
 
     projections: Mapping[str, NDArray[np.float64]]
-    """P0 to P3: (3, 4) rectified camera 0 to the pixels of each camera."""
+    """P0 to P3: (3, 4) from rectified camera 0 to the pixels of each camera."""
     velodyne_to_camera0: NDArray[np.float64]
-    """(4, 4)."""
+    """(4, 4) pose of the scanner in camera 0."""
 
     def camera(self, number: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Intrinsics (3, 3) of a camera and its pose (4, 4): scanner to camera.
+        """(3, 3) intrinsics of a camera and its (4, 4) pose, scanner to camera.
 
-        The offset of the camera is solved from the projection, P = K [I | t], exactly.
+        The offset t of the camera is solved from its projection P = K [I | t].
         """
         projection = self.projections[f"P{number}"]
         intrinsic = projection[:, :3]
@@ -109,10 +109,9 @@ class Calibration:
         return intrinsic, shift @ self.velodyne_to_camera0
 
 
-class SemanticKITTI:
+class SemanticKITTI(IndexedDataset):
     """The scans, named ``sequence/number``."""
 
-    name = NAME
     classes = CLASSES
     fields = frozenset({"strength"})
     class_shares = CLASS_SHARES
@@ -122,56 +121,32 @@ class SemanticKITTI:
         """Open the dataset.
 
         Args:
-            root: what ``pointseg-prepare`` wrote.
+            root: the folder that ``pointseg-prepare`` was given as ``--out``.
 
         Raises:
             DatasetError: ``root`` is not prepared, or the official files are no longer there.
         """
-        self.index = read_index(root, NAME)
-        self.source = root / (self.index.source or "")
-        if not (self.source / "sequences").is_dir():
-            raise DatasetError(
-                f"dataset '{NAME}': {root} refers to the official files in {self.source / 'sequences'}, "
-                f"which are not there; prepare it again from where they are now"
-            )
+        super().__init__(root, NAME, official="sequences")
         self.images = self.source if self.index.images is None else root / self.index.images
-        self._members = {split: frozenset(names) for split, names in self.index.splits.items()}
-
-    def splits(self) -> tuple[str, ...]:
-        """Train, val, test."""
-        return tuple(self.index.splits)
-
-    def scenes(self, split: str) -> tuple[str, ...]:
-        """Scans of a split, in order of time.
-
-        Raises:
-            DatasetError: there is no such split.
-        """
-        require_split(NAME, split, self.splits())
-        return self.index.splits[split]
 
     def load(self, split: str, scene: str) -> Scene:
-        """One scan, scanner at the origin. Scans of the test have no labels.
+        """Load one scan, with the scanner at the origin; test scans have no labels.
 
-        ``instance`` is the number that the label file gives an object, through its whole sequence.
+        ``instance`` is the number of the object in the label file, the same in the whole sequence.
 
         Raises:
-            DatasetError: there is no such scan, its files are missing, cut off, or do not fit.
+            DatasetError: there is no such scan; its files are missing, cut off, or do not fit.
         """
-        sequence, number = self._parts(split, scene)
+        sequence, number = self._parse(split, scene)
         folder = self.source / "sequences" / sequence
-        points = folder / "velodyne" / f"{number}.bin"
-        if not points.is_file():
-            raise DatasetError(f"{points}: is missing")
-        found = read_cloud(points)
-        cloud = Scene(coord=found.coord, fields={"strength": found["strength"]}, name=scene)
+        cloud = load_scan(folder / "velodyne" / f"{number}.bin", scene)
         if split in UNLABELLED:
             return cloud
         segment, instance = read_labels(folder / "labels" / f"{number}.label", len(cloud))
         return cloud.with_fields(segment=segment, instance=instance)
 
     def frames(self, split: str, scene: str) -> tuple[Frame, ...]:
-        """The image of the left colour camera, which sees what lies ahead; () if its sequence has none.
+        """The image of the left colour camera, which looks ahead; () if its sequence has none.
 
         Raises:
             UserError: there is no such scan; its image or the calibration is missing or damaged.
@@ -179,7 +154,7 @@ class SemanticKITTI:
         from pointseg.images.readers.frame import Frame, make_camera
         from pointseg.images.readers.image_files import ImageFile, image_size
 
-        sequence, number = self._parts(split, scene)
+        sequence, number = self._parse(split, scene)
         folder = self.images / "sequences" / sequence / f"image_{CAMERA}"
         if not folder.is_dir():
             return ()
@@ -187,46 +162,39 @@ class SemanticKITTI:
         intrinsics, pose = self.calibration(sequence).camera(CAMERA)
         size = image_size(image)
         camera = make_camera(
-            f"{image} with {self.source / 'sequences' / sequence / 'calib.txt'}",
+            f"{image} with {self._calib_file(sequence)}",
             intrinsics=intrinsics,
             size=size,
             world_to_camera=pose,
         )
         if not (0 < intrinsics[0, 2] < size[1] and 0 < intrinsics[1, 2] < size[0]):
             raise DatasetError(
-                f"{image}: is {size[1]} x {size[0]} pixels (width x height), but calib.txt has the middle at "
-                f"{intrinsics[0, 2]:.0f}, {intrinsics[1, 2]:.0f}; use the images as they were downloaded"
+                f"{image}: is {size[1]} x {size[0]} pixels (width x height), but the principal point in "
+                f"calib.txt is {intrinsics[0, 2]:.0f}, {intrinsics[1, 2]:.0f}; use the images as downloaded"
             )
         return (Frame(name=f"image_{CAMERA}", camera=camera, image=ImageFile(image)),)
 
-    def _parts(self, split: str, scene: str) -> tuple[str, str]:
-        """Sequence and number of a scan that is in a split."""
-        names = self.scenes(split)
-        if scene not in self._members[split]:
-            require_scene(NAME, split, scene, names)
-        sequence, number = scene.split("/")
-        return sequence, number
-
     def calibration(self, sequence: str) -> Calibration:
-        """Where the cameras of a sequence are.
+        """The calibration of a sequence.
 
         Raises:
             DatasetError: ``calib.txt`` is missing or malformed.
         """
-        return read_calibration(self.source / "sequences" / sequence / "calib.txt")
+        return read_calibration(self._calib_file(sequence))
 
-    def poses(self, sequence: str) -> NDArray[np.float64]:
-        """(S, 4, 4) camera 0 of each scan in the frame of the sequence's first.
+    def _calib_file(self, sequence: str) -> Path:
+        return self.source / "sequences" / sequence / "calib.txt"
 
-        Raises:
-            DatasetError: ``poses.txt`` is missing or malformed.
-        """
-        return read_poses(self.source / "sequences" / sequence / "poses.txt")
+    def _parse(self, split: str, scene: str) -> tuple[str, str]:
+        """Sequence and number of a scan of a split."""
+        self.require(split, scene)
+        sequence, number = scene.split("/")
+        return sequence, number
 
     def write_submission(
         self, out: Path, results: Results, *, split: str, use_camera: bool = False
     ) -> list[Path]:
-        """Write ``sequences/XX/predictions/NNNNNN.label``: a raw id for each point, to be zipped.
+        """Write ``sequences/XX/predictions/NNNNNN.label`` with a raw id for each point, to be zipped.
 
         Raises:
             DatasetError: a point without a class.
@@ -249,34 +217,25 @@ def read_labels(path: Path, count: int) -> tuple[NDArray[np.int32], NDArray[np.i
 
     Args:
         path: a ``.label`` file: uint32 per point, the class in the low, the object in the high 16 bits.
-        count: points of the scan.
+        count: number of points of the scan.
 
     Returns:
         (count,) training indices, and (count,) numbers of objects; ``IGNORE`` where there is none.
 
     Raises:
-        DatasetError: the file is missing, of another length, or holds ids that are not official.
+        DatasetError: the file is missing, of another length, or has unknown ids.
     """
-    if not path.is_file():
-        raise DatasetError(
-            f"{path}: is missing; scans of the train and val splits must have labels, download them"
-        )
-    size = path.stat().st_size
-    if size != 4 * count:
-        raise DatasetError(
-            f"{path}: must have 4 bytes for each of the scan's {count} points, {4 * count}, got {size}"
-        )
-    raw = np.fromfile(path, "<u4")
+    raw = load_raw_labels(path, count, "<u4")
     segment = LABEL_MAP(raw & 0xFFFF, str(path))
     instance = (raw >> 16).astype(np.int32)
     return segment, np.where(instance > 0, instance, np.int32(IGNORE))
 
 
 def read_calibration(path: Path) -> Calibration:
-    """``calib.txt``: lines ``P0:`` to ``P3:`` and ``Tr:`` with 12 numbers each, rows of 3 x 4 matrices.
+    """Read ``calib.txt``: lines ``P0:`` to ``P3:`` and ``Tr:`` with 12 numbers each, rows of 3 x 4 matrices.
 
     Raises:
-        DatasetError: the file is missing or malformed, or a matrix is not there.
+        DatasetError: the file or a matrix in it is missing or malformed.
     """
     found: dict[str, NDArray[np.float64]] = {}
     for line in _lines(path):
@@ -285,19 +244,11 @@ def read_calibration(path: Path) -> Calibration:
             found[key.strip()] = _matrix(path, rest)
     missing = [key for key in ("P0", "P1", "P2", "P3", "Tr") if key not in found]
     if missing:
-        raise DatasetError(f"{path}: lacks {', '.join(missing)}; is it the odometry benchmark's?")
+        raise DatasetError(
+            f"{path}: lacks {', '.join(missing)}; use that of the odometry benchmark"
+        )
     pose = np.vstack([found.pop("Tr"), [0, 0, 0, 1]])
     return Calibration(found, pose)
-
-
-def read_poses(path: Path) -> NDArray[np.float64]:
-    """``poses.txt``: (S, 4, 4), one line of 12 numbers for each scan.
-
-    Raises:
-        DatasetError: the file is missing or malformed.
-    """
-    poses = [np.vstack([_matrix(path, line), [0, 0, 0, 1]]) for line in _lines(path)]
-    return np.array(poses, np.float64).reshape(-1, 4, 4)
 
 
 def _lines(path: Path) -> list[str]:

@@ -68,7 +68,7 @@ def test_the_other_datasets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         dataset = open_dataset(name, out)
         split = dataset.splits()[0]
         assert "segment" in dataset.load(split, dataset.scenes(split)[0])
-    assert "Area_2: is not there" in capsys.readouterr().err
+    assert "Area_2: is missing" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

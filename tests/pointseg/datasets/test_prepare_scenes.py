@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from pointseg.datasets.errors import DatasetError
+from pointseg.datasets.index import Index, find_index
 from pointseg.datasets.prepare_scenes import Job, prepare_scenes
-from pointseg.datasets.prepared import Index, find_index, save_scene
+from pointseg.datasets.scene_arrays import save_scene
 from pointseg.files.errors import CloudFileError
 from tests import ROOT
 

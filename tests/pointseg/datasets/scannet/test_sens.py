@@ -39,15 +39,11 @@ def test_what_was_written_is_read(tmp_path: Path, color_codec: str, depth_codec:
         assert (header.color_size, header.depth_size) == ((WIDTH, HEIGHT), (4, 3))
         assert header.intrinsic_color.diagonal().tolist() == [500, 510, 1, 1]
         assert header.intrinsic_depth.diagonal().tolist() == [250, 255, 0.5, 0.5]
-        assert (
-            header.extrinsic_color.tolist() == header.extrinsic_depth.tolist() == np.eye(4).tolist()
-        )
         for number, (frame, (pose, color, depth)) in enumerate(
             zip(stream.frames(), written, strict=True)
         ):
             assert frame.number == number and frame.is_tracked
             assert frame.camera_to_world.tolist() == pose.tolist()
-            assert (frame.time_color_us, frame.time_depth_us) == (10 * number, 11 * number)
             assert np.abs(frame.color().astype(int) - color).max() <= (
                 2 if color_codec == "jpeg" else 0
             )
@@ -109,7 +105,7 @@ AFTER_MATRICES = 4 + 8 + len("StructureSensor") + 4 * 64
 @pytest.mark.parametrize(
     ("at", "data", "message"),
     [
-        (0, struct.pack("<I", 3), "version 4, its first bytes say version 3"),
+        (0, struct.pack("<I", 3), "is of version 3"),
         (4, struct.pack("<Q", 1 << 40), "must be a .sens stream"),
         (AFTER_MATRICES, struct.pack("<i", 7), "codecs must be"),
         (AFTER_MATRICES + 4, struct.pack("<i", -1), "codecs must be"),

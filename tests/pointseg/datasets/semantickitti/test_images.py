@@ -49,7 +49,7 @@ def test_images_may_lie_elsewhere_and_stay_known(tmp_path: Path) -> None:
     prepare(tmp_path / "raw", out, images=color)
     prepare(tmp_path / "raw", out)
     assert len(frames_of(out, "00/000001")) == 1
-    with pytest.raises(DatasetError, match="must hold sequences/00/image_2"):
+    with pytest.raises(DatasetError, match="image_2"):
         prepare(tmp_path / "raw", out, images=tmp_path)
 
 
@@ -57,7 +57,7 @@ def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
     sequences = write_kitti(tmp_path)
     prepare(tmp_path, tmp_path)
     write_picture(sequences / "00" / "image_2" / "000000.png", 185, 590)
-    with pytest.raises(DatasetError, match="is 590 x 185 .*the middle at 600, 180"):
+    with pytest.raises(DatasetError, match="000000.png: is 590 x 185"):
         frames_of(tmp_path, "00/000000")
     with pytest.raises(ImagesError, match="000001.png: this image is missing"):
         frames_of(tmp_path, "00/000001")
