@@ -1,4 +1,4 @@
-"""Point cloud segmentation that installs and runs anywhere; with lifted 2D features to come.
+"""Point cloud segmentation with lifted 2D features (DITR, D-DITR) that installs and runs anywhere.
 
 Names load when first used, so that ``import pointseg`` costs nothing.
 """

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pointseg.ops.offsets import batch_of, counts_of
+
 PER_POINT = ("coord", "grid_coord", "feat", "segment", "image_coord", "image_mask")
 """Fields of a Cloud with a row for each of its points."""
 
@@ -66,13 +68,12 @@ class Cloud:
     @property
     def counts(self) -> Tensor:
         """(B,) points of each cloud."""
-        return torch.diff(self.offset, prepend=self.offset.new_zeros(1))
+        return counts_of(self.offset)
 
     @property
     def batch(self) -> Tensor:
-        """(N,) int64 number of the cloud that each point is of."""
-        numbers = torch.arange(len(self.offset), device=self.offset.device)
-        return torch.repeat_interleave(numbers, self.counts, output_size=len(self))
+        """(N,) int64 number of the cloud that each point belongs to."""
+        return batch_of(self.offset, len(self))
 
     def to(self, device: torch.device | str) -> Cloud:
         """All tensors on one device."""

@@ -1,4 +1,4 @@
-"""A backbone with a linear layer that names the points."""
+"""Backbone plus per-point linear classifier."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ class Segmenter(nn.Module):
     def __init__(
         self, backbone: Backbone, num_classes: int, images: PointImages | None = None
     ) -> None:
-        """Put them together.
+        """Build it.
 
         Args:
-            backbone: gives points their features.
+            backbone: computes the features of points.
             num_classes: K.
-            images: gives points what images show there, for a backbone that takes it.
+            images: computes the image features of points, for a backbone that takes them.
 
         Raises:
             ValueError: no classes.
-            UserError: images for a backbone that takes none, or takes other ones; none where it does.
+            UserError: the image features do not fit the backbone, or are missing or not taken.
         """
         super().__init__()
         if num_classes < 1:
@@ -51,7 +51,7 @@ class Segmenter(nn.Module):
         """(N, K) logits of the N points of the batch.
 
         Raises:
-            UserError: a model that reads images is given a cloud without.
+            UserError: a model that reads images got a cloud without images.
         """
         shown = () if self.images is None else self.images(cloud)
         logits: Tensor = self.seg_head(self.backbone(cloud, *shown).feat)

@@ -1,4 +1,4 @@
-"""The one place that knows backbones by name."""
+"""Building a backbone by its name."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pointseg.backbones.published_weights import load_backbone
 
 BACKBONES = ("ptv3", "minkunet", "pointnext")
 
-# What Pointcept's configurations of Point Transformer V3 say beside what the network here takes:
-# these choose other networks unless they are False,
+# Pointcept's configurations of Point Transformer V3 have further settings: these select other
+# networks unless they are False,
 _OTHER_NETWORKS = ("cls_mode", "enc_mode", "pdnorm_bn", "pdnorm_ln")
-# and these belong to those and mean nothing here.
+# and these belong to those networks and have no effect here.
 _OF_OTHER_NETWORKS = ("pdnorm_decouple", "pdnorm_adaptive", "pdnorm_affine", "pdnorm_conditions")
 
 
@@ -24,9 +24,9 @@ def build_backbone(name: str, checkpoint: Path | str | None = None, **config: An
 
     Args:
         name: "ptv3" (``PointTransformerV3``), "minkunet" (``MinkUNet``) or "pointnext" (``PointNeXt``).
-        checkpoint: weights in Pointcept's format, see ``backbones.checkpoint`` for what is understood
+        checkpoint: weights in Pointcept's format, see ``backbones.published_weights`` for what is understood
             and which colours they expect; None: random weights.
-        config: arguments of that class; lists stand for tuples.
+        config: arguments of that class; lists are taken as tuples.
 
     Returns:
         The backbone, in training mode.

@@ -83,7 +83,7 @@ def _pool_seen(
 
 
 def check_pooling(who: str, pooling: str) -> None:
-    """Refuse an unknown ``ImagePooling`` with a ValueError that names ``who``."""
+    """Refuse an unknown ``ImagePooling`` with a ValueError that begins with ``who``."""
     if pooling not in get_args(ImagePooling):
         raise ValueError(
             f"{who}: 'image_pooling' must be {', '.join(get_args(ImagePooling))}, got {pooling!r}"

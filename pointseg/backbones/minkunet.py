@@ -29,6 +29,19 @@ class MinkUNet(Backbone):
 
     Source: Choy 2019, arXiv:1904.08755, figure 5; layout of weights and the order of operations as
     in Pointcept. Differs: it also returns the features of every level.
+
+    Args:
+        in_channels: features per point.
+        num_classes: outputs of a last linear layer; 0: none, the decoder's features come out.
+        base_channels: width of the stem.
+        channels: widths of the encoder's stages, then of the decoder's, coarsest first.
+        layers: residual blocks of each of them.
+        image_channels: channels of the image features given with each cloud; None: it takes none.
+        image_drop: probability with which a point's image features are dropped in training.
+        image_pooling: how image features are pooled to coarser levels, see ``ImagePooling``.
+
+    Raises:
+        ValueError: ``channels`` and ``layers`` that are not equally long and even, an unknown pooling.
     """
 
     def __init__(
@@ -43,21 +56,6 @@ class MinkUNet(Backbone):
         image_drop: float = 0.0,
         image_pooling: ImagePooling = "max",
     ) -> None:
-        """Begin with random weights.
-
-        Args:
-            in_channels: features per point.
-            num_classes: outputs of a last linear layer; 0: none, the decoder's features come out.
-            base_channels: width of the stem.
-            channels: widths of the encoder's stages, then of the decoder's, coarsest first.
-            layers: residual blocks of each of them.
-            image_channels: of image features given with each cloud; None: it takes none.
-            image_drop: probability with which a point's image features are dropped in training.
-            image_pooling: how they are pooled to coarser levels, see ``ImagePooling``.
-
-        Raises:
-            ValueError: ``channels`` and ``layers`` that are not equally long and even, an unknown pooling.
-        """
         super().__init__()
         channels, layers = tuple(channels), tuple(layers)
         if len(channels) != len(layers) or len(channels) % 2 or not channels:

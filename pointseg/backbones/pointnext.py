@@ -53,7 +53,28 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 
 
 class PointNeXt(Backbone):
-    """The network; the defaults are PointNeXt-XL with the paper's values for rooms."""
+    """The network; the defaults are PointNeXt-XL with the paper's values for rooms.
+
+    Args:
+        in_channels: of ``Cloud.feat``.
+        width: channels of the stem; each stage doubles them.
+        blocks: inverted residuals of each stage, the finest first.
+        strides: points per point that stays, of each stage. With a grid a square number, since
+            its cells are sqrt(stride) times as wide and clouds are mostly surfaces.
+        radius_m: of the first stage's balls, metres; each stage doubles it, and inverted
+            residuals look twice as far as the abstraction before them. 0.1 suits voxels of 4 cm;
+            in general take 2.5 voxels.
+        neighbours: taken from a ball, at most.
+        expansion: of the channels inside an inverted residual.
+        abstraction_layers: 1; or 2 with a residual, as in PointNeXt-S.
+        subsampling: grid (linear in points), or farthest (the paper's; quadratic, for small clouds).
+        image_channels: channels of the image features given with each cloud; None: it takes none.
+        image_drop: probability with which a point's image features are dropped in training.
+        image_pooling: how image features are pooled to coarser levels, see ``ImagePooling``.
+
+    Raises:
+        ValueError: values that do not fit.
+    """
 
     def __init__(
         self,
@@ -71,28 +92,6 @@ class PointNeXt(Backbone):
         image_drop: float = 0.0,
         image_pooling: ImagePooling = "max",
     ) -> None:
-        """Build it with random weights.
-
-        Args:
-            in_channels: of ``Cloud.feat``.
-            width: channels of the stem; each stage doubles them.
-            blocks: inverted residuals of each stage, the finest first.
-            strides: points per point that stays, of each stage. With a grid a square number, since
-                its cells are sqrt(stride) times as wide and clouds are mostly surfaces.
-            radius_m: of the first stage's balls, metres; each stage doubles it, and inverted
-                residuals look twice as far as the abstraction before them. 0.1 suits voxels of 4 cm;
-                in general take 2.5 voxels.
-            neighbours: taken from a ball, at most.
-            expansion: of the channels inside an inverted residual.
-            abstraction_layers: 1; or 2 with a residual, as in PointNeXt-S.
-            subsampling: grid (linear in points), or farthest (the paper's; quadratic, for small clouds).
-            image_channels: of image features given with each cloud; None: it takes none.
-            image_drop: probability with which a point's image features are dropped in training.
-            image_pooling: how they are pooled to coarser levels, see ``ImagePooling``.
-
-        Raises:
-            ValueError: values that do not fit.
-        """
         super().__init__()
         blocks, strides = tuple(blocks), tuple(strides)
         self.blocks, self.strides = blocks, strides
@@ -268,7 +267,7 @@ class Points:
 
 @dataclass(frozen=True)
 class Link:
-    """Two levels and who is near whom."""
+    """Two levels and the neighbours between them."""
 
     fine: Points
     coarse: Points

@@ -18,7 +18,7 @@ _PIECE = 2**20  # values of pairs at once where no gradient is kept
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Who groups whom: k of M sources around each of N queries, and where they are.
+    """Neighbourhoods: k of M sources around each of N queries, and the positions of both.
 
     All layers of one resolution share it.
     """
@@ -93,7 +93,7 @@ class NeighbourLayer(nn.Module):
 
         Args:
             feat: (M, in_channels) of the sources.
-            near: who is around each of the N queries.
+            near: the neighbours of each of the N queries.
 
         Returns:
             (N, channels) float32. An increasing activation may follow: it passes through a maximum.

@@ -27,14 +27,41 @@ from pointseg.backbones.image_injection import (
 )
 from pointseg.backbones.ptv3_block import Block, BlockSpec
 from pointseg.backbones.ptv3_pooling import Pooling, Stem, Unpooling
-from pointseg.backbones.ptv3_serialization import Sites
+from pointseg.backbones.ptv3_serialization import SerializedVoxels
 from pointseg.cloud import Cloud
 from pointseg.ops.pooling import Segments
 from pointseg.ops.space_filling_curves import ORDERS
 
 
 class PointTransformerV3(Backbone):
-    """The network; names and meaning of its arguments are Pointcept's, the defaults its full size."""
+    """Point Transformer V3; its arguments have Pointcept's names and meaning, the defaults are its full size.
+
+    Args:
+        in_channels: channels of ``Cloud.feat``.
+        order: the curves, of ``space_filling_curves.ORDERS``, that the blocks of a stage follow in turn.
+        stride: voxels per cell along each axis, a power of two, between each stage and the next.
+        enc_depths: blocks of each encoder stage; all lists begin with the finest stage.
+        enc_channels: channels of each encoder stage.
+        enc_num_head: attention heads of each encoder stage.
+        enc_patch_size: points per window of each encoder stage.
+        dec_depths: blocks of each decoder stage; one stage fewer than the encoder.
+        dec_channels: channels of each decoder stage.
+        dec_num_head: attention heads of each decoder stage.
+        dec_patch_size: points per window of each decoder stage.
+        drop_path: probability with which the last block's branches are dropped per point; that of
+            earlier blocks is lower, linearly.
+        shuffle_orders: whether each stage follows the curves in a random sequence, drawn from
+            torch's generator; in training only, so that predictions do not vary. (The reference
+            shuffles at inference, too, and below the first stage even if it is False.)
+        image_channels: channels of the image features given with each cloud; None: it takes none.
+        image_drop: probability with which a point's image features are dropped in training.
+        image_pooling: how image features are pooled to coarser levels, see ``ImagePooling``.
+        mlp_ratio, qkv_bias, qk_scale, attn_drop, proj_drop, pre_norm, enable_rpe, enable_flash,
+            upcast_attention, upcast_softmax: see ``BlockSpec``.
+
+    Raises:
+        ValueError: lists of other lengths, or values that do not fit.
+    """
 
     def __init__(
         self,
@@ -66,42 +93,6 @@ class PointTransformerV3(Backbone):
         image_drop: float = 0.0,
         image_pooling: ImagePooling = "max",
     ) -> None:
-        """Build it with random weights.
-
-        Args:
-            in_channels: of ``Cloud.feat``.
-            order: curves, of ``space_filling_curves.ORDERS``, which the blocks of a stage go along in turn.
-            stride: voxels per cell along each axis, a power of two, between each stage and the next.
-            enc_depths: blocks of each encoder stage, the finest first. So are all lists.
-            enc_channels: of each encoder stage.
-            enc_num_head: heads of attention of each encoder stage.
-            enc_patch_size: points per window of each encoder stage.
-            dec_depths: blocks of each decoder stage; one stage fewer than the encoder.
-            dec_channels: of each decoder stage.
-            dec_num_head: heads of attention of each decoder stage.
-            dec_patch_size: points per window of each decoder stage.
-            mlp_ratio: see ``BlockSpec``, as of all up to ``upcast_softmax`` but the next two.
-            qkv_bias: see there.
-            qk_scale: see there.
-            attn_drop: see there.
-            proj_drop: see there.
-            drop_path: probability with which the last block's branches are dropped per point; earlier
-                ones less, linearly.
-            pre_norm: see ``BlockSpec``.
-            shuffle_orders: whether each stage goes along the curves in a random sequence, drawn from
-                torch's generator; in training only, so that predictions do not vary. (The reference
-                shuffles there, too, and below the first stage even if told not to.)
-            enable_rpe: see ``BlockSpec``.
-            enable_flash: see there.
-            upcast_attention: see there.
-            upcast_softmax: see there.
-            image_channels: of image features given with each cloud; None: it takes none.
-            image_drop: probability with which a point's image features are dropped in training.
-            image_pooling: how they are pooled to coarser levels, see ``ImagePooling``.
-
-        Raises:
-            ValueError: lists of other lengths, or values that do not fit.
-        """
         super().__init__()
         self.order = (order,) if isinstance(order, str) else tuple(order)
         self.stride = tuple(stride)
@@ -127,28 +118,20 @@ class PointTransformerV3(Backbone):
         self.level_channels = (*dec_channels, enc_channels[-1])
 
         self.embedding = Stem(in_channels, enc_channels[0])
-        self.enc = nn.ModuleDict()
+        self.enc, self.dec = nn.ModuleDict(), nn.ModuleDict()
         drops = _drop_paths(drop_path, enc_depths)
         for s, channels in enumerate(enc_channels):
+            down = Pooling(enc_channels[s - 1], channels) if s > 0 else None
             self.enc[f"enc{s}"] = Stage(
-                channels,
-                heads=enc_num_head[s],
-                window=enc_patch_size[s],
-                drop_paths=drops[s],
-                spec=spec,
-                down=Pooling(enc_channels[s - 1], channels) if s > 0 else None,
+                channels, enc_num_head[s], enc_patch_size[s], drops[s], spec, down=down
             )
-        self.dec = nn.ModuleDict()
         drops = _drop_paths(drop_path, dec_depths)
         for s, channels in reversed(list(enumerate(dec_channels))):
             below = self.level_channels[s + 1]
+            up = Unpooling(below, enc_channels[s], channels, image_channels, image_drop)
+            # the published networks reverse the sequence of probabilities within a stage
             self.dec[f"dec{s}"] = Stage(
-                channels,
-                heads=dec_num_head[s],
-                window=dec_patch_size[s],
-                drop_paths=drops[s][::-1],  # so do the published networks, stage by stage
-                spec=spec,
-                up=Unpooling(below, enc_channels[s], channels, image_channels, image_drop),
+                channels, dec_num_head[s], dec_patch_size[s], drops[s][::-1], spec, up=up
             )
 
     def forward(
@@ -156,47 +139,47 @@ class PointTransformerV3(Backbone):
     ) -> Features:
         """Features of the points and of all levels; see ``Backbone.forward``."""
         self.check_input(cloud, image_feat, image_seen)
-        sites, cells = self._resolutions(cloud)
+        voxels, cells = self._resolutions(cloud)
         images: list[Tensor] = []
         if image_feat is not None:
             images = pool_images(image_feat, image_seen, cells[:-1], self.image_pooling)
 
-        feat = self.embedding(cloud.feat, sites[0])  # (N, C0)
+        feat = self.embedding(cloud.feat, voxels[0])  # (N, C0)
         skips = []
-        for s, here in enumerate(sites):
+        for s, here in enumerate(voxels):
             stage = cast(Stage, self.enc[f"enc{s}"])
             if stage.down is not None:
                 feat = stage.down(feat, cells[s - 1])  # (M, C): maxima over cells
             feat = stage(feat, here)
             skips.append(feat)
 
-        levels = [_level(sites[-1], feat, None)]
+        levels = [_level(voxels[-1], feat, None)]
         for s, segments in reversed(list(enumerate(cells))):
             stage = cast(Stage, self.dec[f"dec{s}"])
             nearby = None
             if stage.up is not None:
                 image = images.pop() if images else None
                 feat, nearby = stage.up(feat, skips[s], segments, image)  # (N, C) both
-            feat = stage(feat, sites[s], nearby)
-            levels.insert(0, _level(sites[s], feat, segments.index))
+            feat = stage(feat, voxels[s], nearby)
+            levels.insert(0, _level(voxels[s], feat, segments.index))
         return Features(feat, tuple(levels))
 
     def curve_sequences(self) -> list[list[int]]:
-        """For each stage the numbers in ``order`` of the curves that its blocks go along, in turn."""
+        """For each stage the numbers in ``order`` of the curves that its blocks follow, in turn."""
         stages, curves = len(self.stride) + 1, len(self.order)
         if self.training and self.shuffle_orders:
             return [torch.randperm(curves).tolist() for _ in range(stages)]
         return [list(range(curves)) for _ in range(stages)]
 
-    def _resolutions(self, cloud: Cloud) -> tuple[list[Sites], list[Segments]]:
-        """Sites of all stages, and the cells that lead from each to the next."""
+    def _resolutions(self, cloud: Cloud) -> tuple[list[SerializedVoxels], list[Segments]]:
+        """SerializedVoxels of all stages, and the cells that lead from each to the next."""
         first, *others = self.curve_sequences()
-        sites, cells = [Sites.of(cloud, self.order, first)], []
+        voxels, cells = [SerializedVoxels.of(cloud, self.order, first)], []
         for stride, sequence in zip(self.stride, others, strict=True):
-            coarser, segments = sites[-1].pooled(stride, sequence)
-            sites.append(coarser)
+            coarser, segments = voxels[-1].pooled(stride, sequence)
+            voxels.append(coarser)
             cells.append(segments)
-        return sites, cells
+        return voxels, cells
 
     def _check(
         self,
@@ -226,16 +209,16 @@ class PointTransformerV3(Backbone):
 
 
 class Stage(nn.Module):
-    """The way into a resolution, and the blocks at it."""
+    """One resolution: pooling or unpooling into it, then its blocks."""
 
     def __init__(
         self,
         channels: int,
-        *,
         heads: int,
         window: int,
         drop_paths: Sequence[float],
         spec: BlockSpec,
+        *,
         down: Pooling | None = None,
         up: Unpooling | None = None,
     ) -> None:
@@ -249,14 +232,16 @@ class Stage(nn.Module):
             )
             self.add_module(f"block{number}", block)
 
-    def forward(self, feat: Tensor, sites: Sites, nearby: Tensor | None = None) -> Tensor:
+    def forward(
+        self, feat: Tensor, voxels: SerializedVoxels, nearby: Tensor | None = None
+    ) -> Tensor:
         """(M, C) -> (M, C), through the blocks.
 
-        In the decoder the first convolution reads ``nearby``: what came from the encoder, before
-        what came from below was added. So the published networks were trained.
+        In the decoder the first convolution reads ``nearby``: the projected skip connection without
+        the unpooled features. The published networks were trained this way.
         """
         for number in range(self.depth):
-            feat = self.get_submodule(f"block{number}")(feat, sites, nearby)
+            feat = self.get_submodule(f"block{number}")(feat, voxels, nearby)
             nearby = None
         return feat
 
@@ -268,5 +253,5 @@ def _drop_paths(last: float, depths: Sequence[int]) -> list[list[float]]:
     return [[next(every) for _ in range(depth)] for depth in depths]
 
 
-def _level(sites: Sites, feat: Tensor, parent: Tensor | None) -> Level:
-    return Level(sites.coord, sites.grid_coord, sites.offset, feat, parent)
+def _level(voxels: SerializedVoxels, feat: Tensor, parent: Tensor | None) -> Level:
+    return Level(voxels.coord, voxels.grid_coord, voxels.offset, feat, parent)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pointseg.backbones.ptv3_serialization import Sites
+from pointseg.backbones.ptv3_serialization import SerializedVoxels
 from pointseg.ops.attention import RelativePositions, attend, attend_explicitly
 from pointseg.ops.convolution import SubmanifoldConv3d
 from pointseg.ops.linear import Linear
@@ -50,7 +50,7 @@ class BlockSpec:
 
 
 class Attention(nn.Module):
-    """Multi-head attention in windows of sites that follow each other along a curve.
+    """Multi-head attention in windows of voxels that follow each other along a curve.
 
     Which curve depends on the block's number within its stage.
     """
@@ -72,12 +72,12 @@ class Attention(nn.Module):
         self.proj_drop = nn.Dropout(spec.proj_drop)
         self.rpe = RelativePositions(window, heads) if spec.enable_rpe else None
 
-    def forward(self, feat: Tensor, sites: Sites) -> Tensor:
+    def forward(self, feat: Tensor, voxels: SerializedVoxels) -> Tensor:
         """(M, C) -> (M, C)."""
         spec, size = self.spec, self.window
         if not spec.enable_flash:
-            size = min(size, *(count for count in sites.counts if count))
-        windows = sites.windows(self.number, size)
+            size = min(size, *(count for count in voxels.counts if count))
+        windows = voxels.windows(self.number, size)
         qkv = self.qkv(feat)  # (M, 3 C)
         drop = spec.attn_drop if self.training else 0.0
         if spec.enable_rpe or spec.upcast_attention or spec.upcast_softmax:
@@ -88,7 +88,7 @@ class Attention(nn.Module):
                 scale=spec.qk_scale,
                 dropout=drop,
                 bias=self.rpe,
-                grid_coord=sites.grid_coord,
+                grid_coord=voxels.grid_coord,
                 upcast_attention=spec.upcast_attention,
                 upcast_softmax=spec.upcast_softmax,
             )
@@ -175,12 +175,14 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(Mlp(channels, spec))
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, feat: Tensor, sites: Sites, nearby: Tensor | None = None) -> Tensor:
+    def forward(
+        self, feat: Tensor, voxels: SerializedVoxels, nearby: Tensor | None = None
+    ) -> Tensor:
         """(M, C) -> (M, C); the convolution reads ``nearby``, (M, C), where that is given."""
         convolution, linear, norm = self.cpe
         nearby = feat if nearby is None else nearby
-        feat = feat + norm(linear(convolution(nearby, sites.grid)))
-        feat = self._add(feat, self.norm1, lambda rows: self.attn(rows, sites))
+        feat = feat + norm(linear(convolution(nearby, voxels.grid)))
+        feat = self._add(feat, self.norm1, lambda rows: self.attn(rows, voxels))
         return self._add(feat, self.norm2, self.mlp)
 
     def _add(self, feat: Tensor, norm: nn.Module, branch: Callable[[Tensor], Tensor]) -> Tensor:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from pointseg.backbones.image_injection import ImageBranch
 from pointseg.backbones.norm import BatchNorm
-from pointseg.backbones.ptv3_serialization import Sites
+from pointseg.backbones.ptv3_serialization import SerializedVoxels
 from pointseg.ops.convolution import SubmanifoldConv3d
 from pointseg.ops.linear import Linear
 from pointseg.ops.pooling import Segments
@@ -25,9 +25,9 @@ class Stem(nn.Module):
             }
         )
 
-    def forward(self, feat: Tensor, sites: Sites) -> Tensor:
+    def forward(self, feat: Tensor, voxels: SerializedVoxels) -> Tensor:
         """(N, in_channels) -> (N, C)."""
-        out: Tensor = self.stem["act"](self.stem["norm"](self.stem["conv"](feat, sites.grid)))
+        out: Tensor = self.stem["act"](self.stem["norm"](self.stem["conv"](feat, voxels.grid)))
         return out
 
 

@@ -1,4 +1,4 @@
-"""The occupied voxels at one resolution of Point Transformer V3, and what all its blocks share."""
+"""Serialisation in Point Transformer V3: the voxels of one resolution in the order of several curves."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ from torch import Tensor
 from pointseg.cloud import Cloud
 from pointseg.ops.attention import Windows
 from pointseg.ops.grid import Grid
+from pointseg.ops.offsets import counts_of
 from pointseg.ops.pooling import Segments, pool_cells
 from pointseg.ops.space_filling_curves import MAX_DEPTH, encode
 
 
 @dataclass(frozen=True)
-class Sites:
-    """M voxels of a batch, serialised along several curves; windows and kernel maps are kept."""
+class SerializedVoxels:
+    """M voxels of a batch, sorted along several curves; windows and kernel maps are made once and kept.
+
+    Source: Wu 2024, arXiv:2312.10035, section 4.1.
+    """
 
     coord: Tensor
     """(M, 3) metres, the mean of the points that were pooled."""
@@ -29,23 +33,23 @@ class Sites:
     offset: Tensor
     """(B,) int64 cumulative counts."""
     depth: int
-    """Halvings of the cube that is left at this resolution."""
+    """Halvings of the cube that are left at this resolution."""
     codes: tuple[Tensor, ...]
-    """Along each curve, (M,) int64."""
+    """Code of each voxel along each curve, (M,) int64."""
     orders: tuple[Tensor, ...]
-    """Sites sorted along each curve, (M,) int64; cloud after cloud."""
+    """Voxels sorted along each curve, (M,) int64; cloud after cloud."""
     sequence: tuple[int, ...]
-    """In which the curves are gone along: block i along number ``sequence[i]``."""
+    """The sequence in which blocks follow the curves: block i follows number ``sequence[i]``."""
     _windows: dict[tuple[int | None, int], Windows] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of(cls, cloud: Cloud, orders: Sequence[str], sequence: Sequence[int]) -> Sites:
+    def of(cls, cloud: Cloud, orders: Sequence[str], sequence: Sequence[int]) -> SerializedVoxels:
         """The points of a batch, each in a voxel of its own.
 
         Args:
             cloud: N points.
             orders: names of curves, of ``space_filling_curves.ORDERS``.
-            sequence: in which they are gone along.
+            sequence: in which blocks follow them.
 
         Raises:
             ValueError: no points, points of a cloud that are not in one run, or coordinates that
@@ -82,11 +86,11 @@ class Sites:
 
     @cached_property
     def counts(self) -> tuple[int, ...]:
-        """Sites of each cloud."""
-        return tuple(torch.diff(self.offset, prepend=self.offset.new_zeros(1)).tolist())
+        """Voxels of each cloud."""
+        return tuple(counts_of(self.offset).tolist())
 
     def windows(self, block: int, size: int) -> Windows:
-        """Windows of ``size`` sites along the curve of a block; made when first asked for."""
+        """Windows of ``size`` voxels along the curve of a block; made when first used."""
         curve = self.sequence[block % len(self.sequence)]
         if (None, size) not in self._windows:
             self._windows[None, size] = Windows.of(self.counts, size, self.coord.device)
@@ -94,22 +98,22 @@ class Sites:
             self._windows[curve, size] = self._windows[None, size].along(self.orders[curve])
         return self._windows[curve, size]
 
-    def pooled(self, stride: int, sequence: Sequence[int]) -> tuple[Sites, Segments]:
-        """Cells of ``stride`` voxels along each axis, numbered along the first curve gone along.
+    def pooled(self, stride: int, sequence: Sequence[int]) -> tuple[SerializedVoxels, Segments]:
+        """Cells of ``stride`` voxels along each axis, numbered along the first curve of this resolution.
 
         Args:
             stride: a power of two.
-            sequence: in which the cells' curves are gone along.
+            sequence: in which blocks follow the curves there.
 
         Returns:
-            The coarser sites, and the cell of each site.
+            The coarser voxels, and the cell of each voxel here.
         """
         halvings = stride.bit_length() - 1
-        if halvings > self.depth:  # nothing left to halve: each site is a cell
+        if halvings > self.depth:  # nothing left to halve: each voxel is a cell
             halvings = 0
         cells = pool_cells(self.codes, self.orders, halvings=halvings, first=self.sequence[0])
         batch = self.batch[cells.heads]
-        coarser = Sites(
+        coarser = SerializedVoxels(
             coord=cells.segments.reduce(self.coord, "mean"),
             grid_coord=self.grid_coord[cells.heads] >> halvings,
             batch=batch,

@@ -1,20 +1,20 @@
-"""Published 3D backbones: Pointcept's checkpoints and those of projects built on it.
+"""Weights of published 3D backbones: checkpoints of Pointcept and of projects built on it.
 
-A file is read without running code from it, freed of wrappers and prefixes (``state_dict``,
-``module.``, ``backbone.``), and compared with the network key by key; anything missing, left over or
-of another shape is an error. The segmentation head, which names the classes of another data set, is
-taken off and handed back. Weights of sparse convolutions are kept as spconv 2 stores them,
-(out, x, y, z, in); those of spconv 1, (x, y, z, in, out), are told by their shape and turned.
+A file is read without running code from it, wrappers and prefixes (``state_dict``, ``module.``,
+``backbone.``) are removed, and it is compared with the network key by key; anything missing, left over or
+of another shape is an error. The segmentation head, which is for the classes of another dataset, is
+returned separately. Weights of sparse convolutions are kept as spconv 2 stores them,
+(out, x, y, z, in); those of spconv 1, (x, y, z, in, out), are recognised by their shape and permuted.
 
 DITR's checkpoints are such files: below ``module.backbone.`` the names of Pointcept's Point Transformer
 V3, and in each decoder stage ``up.proj_image_feat.1`` (linear, (C, channels of the encoder)) and
-``.2`` (its normalisation); ``module.seg_head.`` beside them. The frozen image encoder is not in them.
-Where a file holds one all the same, below ``dinov2.`` or ``backbone.dinov2.``, it is left out and reported:
-the encoder has weights of its own. The width of the image features must be the encoder's.
+``.2`` (its normalisation); ``module.seg_head.`` is the head. The frozen image encoder is not in them.
+If a file holds one, below ``dinov2.`` or ``backbone.dinov2.``, it is ignored and logged:
+the encoder is loaded from its own weights. The width of the image features must be the encoder's.
 
-What no key says: which colours the weights were trained on. Newer Pointcept scales them to 0 to 1
-(c / 255), DITR and the Pointcept it began from to -1 to 1 (c / 127.5 - 1). Neither kind of weights
-works with the other's colours.
+No key says which colours the weights were trained on: newer Pointcept scales them to 0 to 1
+(c / 255), DITR and the Pointcept it is based on to -1 to 1 (c / 127.5 - 1). Weights of one kind
+do not work with colours of the other.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _WIDTHS = {
     1536: "vit_giant",
     4096: "vit_7b",
 }
-"""Whose features have so many channels."""
+"""Encoders by the number of channels of their features."""
 
 
 class BackboneWeightsError(UserError):
@@ -74,7 +74,7 @@ def load_backbone(backbone: nn.Module, path: Path, *, encoder: str | None = None
 
     Raises:
         BackboneWeightsError: no such file, not readable without running code, keys missing or left
-            over, shapes that differ, a layout of convolution weights that cannot be told.
+            over, shapes that differ, an ambiguous layout of convolution weights.
     """
     state = read_state(path)
     wanted = backbone.state_dict()

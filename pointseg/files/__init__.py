@@ -148,7 +148,7 @@ def write_labelled(
     """Copy a cloud's file with a class for each point; every other field and the georeference stay.
 
     The classes stand in a field ``class`` (``pointseg_class`` if the file has a ``class`` already, and
-    in LAS, whose ``classification`` stays as it is), those of ``.bin`` scans in a ``.label`` file beside
+    in LAS, whose ``classification`` stays as it is), those of ``.bin`` scans in a ``.label`` file next to
     the copy. The target appears whole or not at all.
 
     Args:

@@ -156,10 +156,10 @@ def to_strength(values: NDArray[Any], strength_max: float | None = None) -> NDAr
 
 
 def strength_scale(values: NDArray[Any]) -> int:
-    """What the largest possible intensity of a file seems to be: files seldom say it.
+    """The largest possible intensity of a file, guessed: files seldom say it.
 
     It is taken to be 1 (floats only), 255, 4095 or 65535: the smallest of these that 99 % of the
-    points stay below. A dark scan beside bright ones may so be taken for one of another scale.
+    points stay below. A dark scan may be taken for one of a smaller scale.
     """
     usual = usual_strength(values)
     scales = (1, 255, 4095, 65535) if values.dtype.kind == "f" else (255, 4095, 65535)

@@ -1,4 +1,4 @@
-"""What is wrong with a cloud's file, told to the person who has it."""
+"""The error of files that hold clouds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dinomed3d.runtime.errors import UserError
 
 
 class CloudFileError(UserError):
-    """A file that cannot be read or written: which, what is wrong with it, what to do."""
+    """A file that cannot be read or written: the message names it, what is wrong and what to do."""
 
     def __init__(self, path: Path, wrong: str) -> None:
         super().__init__(f"{path}: {wrong}")

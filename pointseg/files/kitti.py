@@ -23,7 +23,7 @@ UNLABELLED = 0xFFFF
 
 
 def read_bin(path: Path) -> dict[str, NDArray[Any]]:
-    """The columns of a scan, with the labels of the ``.label`` file beside it, if there is one.
+    """The columns of a scan, with the labels of the ``.label`` file next to it, if there is one.
 
     A label holds the class in its lower and the object in its upper 16 bits, as in SemanticKITTI.
     """
@@ -73,7 +73,7 @@ def write_bin(path: Path, scene: Scene) -> None:
 
 
 def label_bin(source: Path, target: Path, labels: Labels) -> None:
-    """Copy a scan and write the classes into a ``.label`` file beside the copy."""
+    """Copy a scan and write the classes into a ``.label`` file next to the copy."""
     if labels.colors is not None or labels.field is not None:
         raise CloudFileError(source, "a .bin scan cannot hold colours or named fields; omit them")
     labels = labels.checked(source, source.stat().st_size // (4 * len(_names(source))))

@@ -19,7 +19,7 @@ from pointseg.files.labels import Labels
 from pointseg.scene import Scene
 
 CHUNK = 1_000_000
-"""Points that are decompressed at once: a header that lies about their number costs no more memory."""
+"""Points that are decompressed at once: a wrong number in the header costs no more memory."""
 STEP_M = 1e-4
 """Resolution of files that are written anew; coarser for clouds of more than 200 km."""
 WITH_COLOR = {0: 2, 1: 3, 4: 5, 6: 7, 9: 10}
@@ -149,7 +149,7 @@ def _load(path: Path) -> laspy.LasData:
 
 
 def _check_header(path: Path) -> None:
-    """Refuse what its reader would believe: numbers of records and points that the file cannot hold."""
+    """Refuse numbers of records and points that the file cannot hold, which laspy would allocate."""
     size = path.stat().st_size
     with open(path, "rb") as stream:
         head = stream.read(375)

@@ -1,4 +1,4 @@
-"""Positions in float32 without losing millimetres, and points that have no position at all."""
+"""Origins, with which float32 keeps millimetres of georeferenced positions; points without a position."""
 
 from __future__ import annotations
 

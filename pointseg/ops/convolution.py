@@ -1,4 +1,4 @@
-"""Sparse convolution in plain torch: values at occupied voxels only, outputs only where asked for.
+"""Sparse convolution in plain torch: inputs and outputs at occupied voxels only.
 
 A kernel map says which rows meet under which offset of the kernel. On a CPU the work goes tile by
 tile of the output, each thread at its own tiles: per offset the rows are gathered into a small

@@ -1,4 +1,4 @@
-"""The occupied voxels of a batch at one resolution, and who neighbours whom."""
+"""The occupied voxels of a batch at one resolution, and which of them are neighbours."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MAX_KEY = 2**62
 class Grid:
     """Occupied voxels of a batch of clouds at one resolution; immutable.
 
-    Kernel maps are built when first asked for, in O(N log N), and kept, so that all layers of one
+    Kernel maps are built when first used, in O(N log N), and kept, so that all layers of one
     resolution share them.
     """
 

@@ -83,7 +83,7 @@ class _Kept:
 class KernelMap:
     """Pairs of source and target rows for every offset of a kernel.
 
-    On a CPU they are read as tiles, on other devices as a table; each is made when first asked for,
+    On a CPU they are read as tiles, on other devices as a table; each is made when first used,
     and kept.
     """
 

@@ -1,4 +1,4 @@
-"""Pooling of points into cells, and back: reductions over segments, and cells along a curve.
+"""Pooling of points into cells and unpooling: reductions over segments, and cells along a curve.
 
 Values are gathered in the order of their segments and reduced run by run; gradients are gathered
 too. Nothing is scattered, so CPU and CUDA give the same sums each time.

@@ -1,4 +1,4 @@
-"""Space-filling curves: one integer per voxel, such that voxels of near integers are near in space.
+"""Space-filling curves: one integer per voxel; voxels with close integers are close in space.
 
 Both curves halve the cube again and again and append three bits per halving, the coarsest first;
 ``code >> 3`` is therefore the cell of twice the side that holds a voxel, whichever the curve. Along

@@ -1,8 +1,8 @@
-"""Work on a CPU that is cut into pieces by hand: one thread takes a piece from beginning to end.
+"""Parallel loops on a CPU: each thread works on whole items, and torch's operations run in one thread.
 
-Torch cuts every operation among its threads and waits for all of them at its end. Where a piece of
-work is thousands of short operations, much of the time is that waiting, and on cores that other
-programs use too nearly all of it. Here torch's threads are lent to the pieces instead.
+Torch splits every operation among its threads and waits for all of them at its end. Where an item is
+thousands of short operations, much of the time is that waiting, and nearly all of it on cores that
+other programs use too.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TypeVar
 import torch
 
 MOST_THREADS = 16
-"""Beyond these, threads mostly wait for the interpreter's lock."""
+"""With more threads than these, they mostly wait for the interpreter's lock."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -88,7 +88,7 @@ def _adjustable() -> bool:
 
 
 def _forget() -> None:
-    """A forked process has none of its parent's threads, nor anyone who gives the turn back."""
+    """A forked process has none of its parent's threads, and nothing in it releases the lock."""
     global _turn
     _turn = threading.Lock()
     _pools.clear()

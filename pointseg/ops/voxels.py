@@ -1,4 +1,4 @@
-"""Which points share a voxel, and samples with one point per voxel. On the CPU, before a batch is made."""
+"""Voxelisation of a cloud, and samples with one point per voxel. On the CPU, before a batch is made."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Voxels:
 
     @cached_property
     def first(self) -> NDArray[np.int64]:
-        """(M,) of each voxel the point that came first."""
+        """(M,) the first point of each voxel."""
         return self.order[self.starts]
 
     def random(self, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -54,7 +54,7 @@ class Fragments(Sequence[NDArray[np.int64]]):
     """Samples of a cloud with one point per voxel, which together hold every point.
 
     Fragment k holds point k mod n of every voxel with n points: (M,) indices, in the order of the
-    voxels, made when asked for. There are as many fragments as the fullest voxel has points, or
+    voxels, computed when indexed. There are as many fragments as the fullest voxel has points, or
     ``limit`` if that is fewer: a voxel with thousands of points (say, the missing returns of a
     scanner, all at the origin) would else ask for thousands of passes over the whole cloud. Points in
     no fragment take the scores of their ``representative_index``.

@@ -46,16 +46,16 @@ class Components:
         Raises:
             ValueError: other channels than the components have; not a flag per row.
         """
-        rows, told = _rows(features, seen)
+        rows, valid = _rows(features, seen)
         if rows.shape[1] != len(self.mean):
             raise ValueError(
                 f"Components: 'features' must have {len(self.mean)} channels, got {rows.shape[1]}"
             )
         colors = np.full((len(rows), 3), UNNAMED, np.uint8)
         scale = np.where(self.high > self.low, self.high - self.low, 1)
-        values = (self._places(rows[told]) - self.low) / scale
+        values = (self._places(rows[valid]) - self.low) / scale
         values[:, self.high <= self.low] = 0.5  # nothing varies along these
-        colors[told] = np.clip(255 * values + 0.5, 0, 255).astype(np.uint8)
+        colors[valid] = np.clip(255 * values + 0.5, 0, 255).astype(np.uint8)
         return colors
 
     def _places(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -89,13 +89,13 @@ def components(
         raise ValueError("components: 'features' must hold at least one set, got none")
     rng = np.random.default_rng(0)  # the same rows each time
     flags = [None] * len(features) if seen is None else seen
-    sets = [_rows(values, told) for values, told in zip(features, flags, strict=True)]
+    sets = [_rows(values, valid) for values, valid in zip(features, flags, strict=True)]
     channels = sorted({rows.shape[1] for rows, _ in sets})
     if len(channels) > 1:
         raise ValueError(f"components: 'features' must have the same channels, got {channels}")
     taken = []
-    for rows, told in sets:
-        index = np.flatnonzero(told)
+    for rows, valid in sets:
+        index = np.flatnonzero(valid)
         most = max(1, _SAMPLE // len(sets))
         taken.append(rows[np.sort(rng.permutation(index)[:most])])
     sample = np.concatenate([_unit(rows) if directions else rows for rows in taken])
@@ -172,12 +172,12 @@ def _rows(features: Tensor, seen: Tensor | None) -> tuple[NDArray[np.float32], N
     if features.dim() != 2:
         raise ValueError(f"components: features must be (N, C), got {tuple(features.shape)}")
     rows = features.detach().float().cpu().numpy()
-    told = np.isfinite(rows).all(1)
+    valid = np.isfinite(rows).all(1)
     if seen is not None:
         if seen.shape != (len(rows),):
             raise ValueError(f"components: 'seen' must be ({len(rows)},), got {tuple(seen.shape)}")
-        told &= seen.detach().cpu().numpy().astype(bool)
-    return rows, told
+        valid &= seen.detach().cpu().numpy().astype(bool)
+    return rows, valid
 
 
 def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -49,7 +49,7 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         top = max(top, float(np.percentile(value, 98)))
     _finish(losses, "training loss")
     if top > 0:
-        losses.set_ylim(0, 1.08 * top)  # a few wild first steps do not flatten the rest
+        losses.set_ylim(0, 1.08 * top)  # large losses of the first steps do not flatten the rest
     step, rate = _series(rows, "lr")
     if len(step):
         right = losses.twinx()

@@ -1,4 +1,4 @@
-"""What is done to a scene before it becomes part of a batch: selecting, moving, colouring, in a row."""
+"""Transforms of a scene before it becomes part of a batch: sampling, geometry, colour."""
 
 from pointseg.transforms.augmentation import Augmentation
 from pointseg.transforms.colour import AutoContrast, ColorJitter, ColorShift

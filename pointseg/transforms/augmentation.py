@@ -1,4 +1,4 @@
-"""How training scenes are varied, as numbers; section 3's of the method's description are the defaults."""
+"""The strengths of training augmentation; the defaults are those of DITR's indoor configurations."""
 
 from __future__ import annotations
 
@@ -7,36 +7,50 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """What :func:`pointseg.transforms.indoor` and :func:`pointseg.transforms.outdoor` draw from.
+    """Probabilities and ranges of the augmentations of ``indoor`` and ``outdoor`` pipelines.
 
-    Outdoors only rotation about z, scale, flips and jitter are done.
+    Outdoor pipelines only rotate about z, scale, flip and jitter.
+
+    Source: the published configurations of DITR (Knaebel 2025, arXiv:2503.18944) and Point
+    Transformer V3 (Wu 2024, arXiv:2312.10035).
     """
 
     drop_probability: float = 0.2
+    """The probability that points are dropped."""
     drop_fraction: float = 0.2
-    """Share of the points left out."""
+    """The share of the points that is then dropped."""
     rotate_z_probability: float = 0.5
+    """The probability of a rotation about z."""
     rotate_z_deg: float = 180.0
-    """Angles are uniform in plus to minus this."""
+    """The angle about z is uniform in plus to minus this."""
     rotate_xy_probability: float = 0.5
+    """The probability of a rotation about x, and of one about y."""
     rotate_xy_deg: float = 180 / 64
+    """The angle about x and y is uniform in plus to minus this."""
     scale_low: float = 0.9
+    """The smallest scale factor."""
     scale_high: float = 1.1
+    """The largest scale factor."""
     flip_probability: float = 0.5
-    """Of x and of y, each."""
+    """The probability of a flip along x, and of one along y."""
     jitter_m: float = 0.005
-    """Standard deviation of the noise on positions."""
+    """The standard deviation of the noise on positions, metres."""
     jitter_clip_m: float = 0.02
+    """The noise on positions is clipped to plus and minus this, metres."""
     elastic_probability: float = 0.95
+    """The probability of elastic distortion."""
     elastic: tuple[tuple[float, float], ...] = ((0.2, 0.4), (0.8, 1.6))
     """(edge of cells, magnitude) of each elastic distortion, metres."""
     contrast_probability: float = 0.2
+    """The probability of automatic contrast."""
     color_shift_probability: float = 0.95
+    """The probability of a shift of colours."""
     color_shift: float = 0.05
-    """Largest shift of a channel, in units of 255."""
+    """The largest shift of a channel, in units of 255."""
     color_jitter_probability: float = 0.95
+    """The probability of noise on colours."""
     color_jitter: float = 0.05
-    """Standard deviation of the noise on colours, in units of 255."""
+    """The standard deviation of the noise on colours, in units of 255."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -63,7 +77,7 @@ class Augmentation:
 
     @classmethod
     def lidar(cls) -> Augmentation:
-        """Outdoor scans: what is not done outdoors is set to zero, so that a recipe says what happens."""
+        """For LiDAR scans: augmentations that outdoor pipelines leave out have probability 0."""
         return cls(
             drop_probability=0.0,
             rotate_xy_probability=0.0,
@@ -75,7 +89,7 @@ class Augmentation:
 
     @classmethod
     def none(cls) -> Augmentation:
-        """Scenes as they are."""
+        """No augmentation at all."""
         return cls(
             drop_probability=0.0,
             rotate_z_probability=0.0,

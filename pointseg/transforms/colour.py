@@ -42,7 +42,7 @@ class ColorShift:
     probability: float = 0.95
 
     def __call__(self, scene: Scene, rng: np.random.Generator) -> Scene:
-        """The scene in another tint."""
+        """The scene with shifted colours."""
         color = _color(scene, "ColorShift")
         if rng.random() >= self.probability:
             return scene

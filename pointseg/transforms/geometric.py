@@ -51,7 +51,7 @@ class RandomRotate:
             raise ValueError(f"RandomRotate: 'axis' must be x, y or z, got {self.axis!r}")
 
     def __call__(self, scene: Scene, rng: np.random.Generator) -> Scene:
-        """The scene turned."""
+        """The rotated scene."""
         if rng.random() >= self.probability:
             return scene
         return rotate(scene, self.axis, rng.uniform(-self.degrees, self.degrees))
@@ -72,7 +72,7 @@ class RandomScale:
             )
 
     def __call__(self, scene: Scene, rng: np.random.Generator) -> Scene:
-        """The scene at another size."""
+        """The scaled scene."""
         return scene.moved(scene.coord * np.float32(rng.uniform(self.low, self.high)))
 
 
@@ -83,7 +83,7 @@ class RandomFlip:
     probability: float = 0.5
 
     def __call__(self, scene: Scene, rng: np.random.Generator) -> Scene:
-        """The scene in the mirror, in two, or in none."""
+        """The scene, flipped along x, y, both or neither."""
         x, y = rng.random(2) < self.probability
         return flip(scene, x=bool(x), y=bool(y))
 
@@ -96,7 +96,7 @@ class RandomJitter:
     clip_m: float = 0.02
 
     def __call__(self, scene: Scene, rng: np.random.Generator) -> Scene:
-        """The scene, less sharp."""
+        """The scene with noise on its positions."""
         noise = rng.standard_normal(scene.coord.shape, dtype=np.float32) * np.float32(self.std_m)
         return scene.moved(scene.coord + noise.clip(-self.clip_m, self.clip_m))
 
@@ -123,7 +123,7 @@ class ElasticDistortion:
             )
 
     def __call__(self, scene: Scene, rng: np.random.Generator) -> Scene:
-        """The scene, bent."""
+        """The distorted scene."""
         if rng.random() >= self.probability or len(scene) == 0:
             return scene
         coord = scene.coord

@@ -1,4 +1,7 @@
-"""Transforms in a row, and the rows that training and validation use (section 3 of the method's description)."""
+"""Pipelines of transforms for training and validation.
+
+Source: the published configurations of DITR (Knaebel 2025, arXiv:2503.18944).
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ class Compose:
     steps: tuple[Transform, ...]
 
     def __call__(self, scene: Scene, rng: np.random.Generator) -> Scene:
-        """What the last one makes."""
+        """The scene after all transforms."""
         for step in self.steps:
             scene = step(scene, rng)
         return scene
@@ -51,13 +54,13 @@ def indoor(
     has_color: bool,
     sphere_fraction: float = 1.0,
 ) -> tuple[Transform, ...]:
-    """What is done to a room in training: centred, varied, voxel-sampled, cropped.
+    """The training pipeline of rooms: centre, augment, sample voxels, crop.
 
     Args:
-        augmentation: how it is varied.
+        augmentation: probabilities and ranges.
         voxel_m: edge of a voxel, metres.
         max_points: of a sphere crop; None: no crop.
-        has_color: whether colours are varied; scenes must then have them.
+        has_color: whether colours are augmented; scenes must then have them.
         sphere_fraction: share of the voxels that another sphere crop before that one keeps.
     """
     a = augmentation
@@ -94,10 +97,10 @@ def outdoor(
     clip_box_m: tuple[float, ...] | None = None,
     drop_outside: bool = False,
 ) -> tuple[Transform, ...]:
-    """What is done to a LiDAR scan in training; coordinates stay around the sensor.
+    """The training pipeline of LiDAR scans; coordinates stay relative to the sensor.
 
     Args:
-        augmentation: how it is varied; only rotation about z, scale, flips and jitter.
+        augmentation: probabilities and ranges of rotation about z, scale, flips and jitter.
         voxel_m: edge of a voxel, metres.
         max_points: of a sphere crop; None: no crop.
         clip_box_m: x, y, z minima, then maxima; None: no box.
@@ -122,7 +125,7 @@ def evaluation(
     clip_box_m: tuple[float, ...] | None = None,
     drop_outside: bool = False,
 ) -> tuple[Transform, ...]:
-    """What is done to a scene in validation: one random point per voxel, nothing varied.
+    """The validation pipeline: one random point per voxel, no augmentation.
 
     Args:
         voxel_m: edge of a voxel, metres.

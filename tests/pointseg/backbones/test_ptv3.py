@@ -173,16 +173,16 @@ def test_without_flash_the_smallest_cloud_sets_the_window():
         network.load_state_dict(flash.state_dict())
     with torch.no_grad():
         first = [n.enc.get_submodule("enc0")(
-            n.embedding(points.feat, sites(points)), sites(points)
+            n.embedding(points.feat, voxels_of(points)), voxels_of(points)
         ) for n in (flash, dense, narrow)]  # fmt: skip
     torch.testing.assert_close(first[1], first[2])
     assert not torch.allclose(first[0], first[1], atol=1e-3)
 
 
-def sites(points):
-    from pointseg.backbones.ptv3_serialization import Sites
+def voxels_of(points):
+    from pointseg.backbones.ptv3_serialization import SerializedVoxels
 
-    return Sites.of(points, ("z", "hilbert"), (0, 1))
+    return SerializedVoxels.of(points, ("z", "hilbert"), (0, 1))
 
 
 def test_upcasting_changes_nothing_in_float32():
