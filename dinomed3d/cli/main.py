@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dinomed3d import __version__
-from dinomed3d.cli import package, predict
+from dinomed3d.cli import evaluate, package, predict
 from dinomed3d.runtime.errors import UserError
 
 
@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor.set_defaults(run=_run_doctor)
 
     predict.add_parser(verbs)
+    evaluate.add_parser(verbs)
     package.add_parsers(verbs)
 
     plan = verbs.add_parser(
@@ -163,8 +164,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after ``dinomed3d``; None takes them from the command line.
 
     Returns:
-        Exit code: 0 done, 1 (doctor) something needs mending, (predict) some cases failed, 2 an error
-        the user can mend, 130 interrupted.
+        Exit code: 0 done, 1 (doctor) there are errors, (predict, evaluate) some cases failed, 2 a
+        mistake that the user can correct, 130 interrupted.
     """
     arguments = _parser().parse_args(argv)
     # timm uses what the newest torch calls deprecated; that is nothing the user can mend

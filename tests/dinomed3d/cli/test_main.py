@@ -15,7 +15,7 @@ from dinomed3d.cli.nnunet_commands import FOLDERS, Stock, TrainingProgress, find
 from dinomed3d.runtime.errors import UserError
 from tests import ROOT
 
-HEAVY = {"torch", "numpy", "SimpleITK", "nnunetv2", "monai", "timm", "matplotlib", "torchio"}
+HEAVY = {"torch", "numpy", "SimpleITK", "nnunetv2", "monai", "timm", "matplotlib", "pandas"}
 
 
 def python(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -34,7 +34,10 @@ def python(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
     "words",
     [
         ["--help"],
-        *([verb, "--help"] for verb in ("demo", "doctor", "predict", "package", "inspect")),
+        *(
+            [verb, "--help"]
+            for verb in ("demo", "doctor", "predict", "evaluate", "package", "inspect")
+        ),
     ],
 )
 def test_help_loads_nothing_heavy(words: list[str]) -> None:

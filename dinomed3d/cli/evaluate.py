@@ -1,0 +1,75 @@
+"""The verb `evaluate`: its options, its tables, and how it ends."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb to the console command's parser."""
+    parser = verbs.add_parser(
+        "evaluate",
+        help="score predicted masks against reference masks: Dice, HD95 and surface Dice in mm",
+        description="Compares the masks of two folders by name, label by label: Dice (as in nnU-Net's "
+        "summary.json), 95th-percentile Hausdorff distance and surface Dice, both in mm with the spacing of "
+        "the files. A label that is in neither mask of a case does not count there; one that is in a single "
+        "mask has Dice 0, surface Dice 0 and no HD95. Exit code 0: all cases evaluated; 1: some were not "
+        "(missing or extra masks, different grids), listed at the end; 2: nothing can be evaluated.",
+    )
+    parser.add_argument("reference", type=Path, metavar="REFERENCE", help="folder of masks, or one")
+    parser.add_argument(
+        "prediction", type=Path, metavar="PREDICTION", help="folder of masks of the same names"
+    )
+    parser.add_argument(
+        "--labels",
+        type=Path,
+        metavar="dataset.json",
+        help="names of labels and regions, and the ignore label (default: every value above 0)",
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=1.0,
+        metavar="MM",
+        help="distance of surfaces that surface Dice accepts (default: 1)",
+    )
+    parser.add_argument(
+        "-o",
+        dest="out",
+        type=Path,
+        metavar="OUT.csv",
+        help="all cases and labels (default: evaluation.csv in the folder of the predictions)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Evaluate, write the CSV, print both tables and what was not evaluated."""
+    from dinomed3d.evaluation.folders import evaluate, read_labels
+    from dinomed3d.runtime.atomic_files import atomic_write
+
+    labels = None if arguments.labels is None else read_labels(arguments.labels)
+    result = evaluate(
+        arguments.reference,
+        arguments.prediction,
+        labels=labels,
+        tolerance_mm=arguments.tolerance,
+        progress=lambda case: print(f"evaluating {case}", file=sys.stderr, flush=True),
+    )
+    folder = arguments.prediction
+    folder = folder if folder.is_dir() else folder.parent
+    out = arguments.out or folder / "evaluation.csv"
+    table = result.per_case()
+    atomic_write(out, table.to_csv(index=False, lineterminator="\n").encode())
+    if len(table):
+        shown = {"float_format": "{:.4g}".format, "na_rep": "-"}
+        print(table.to_string(index=False, **shown))
+        print(f"\nmeans over cases (surface Dice at {arguments.tolerance:g} mm):")
+        print(result.per_label().to_string(**shown))
+    print(f"\n{table['case'].nunique()} cases evaluated; table: {out}")
+    for case, reason in result.problems.items():
+        print(f"not evaluated: {case}: {reason}")
+    return 1 if result.problems else 0
