@@ -36,6 +36,8 @@ _WANTED = {tag_for_keyword(keyword) or 0: keyword for keyword in _KEYWORDS}
 _CONVERTED = {"US", "FD", "LO"}
 """Value representations that are binary, or text in the file's own character set."""
 _PIXEL_DATA = {0x7FE00008, 0x7FE00009, 0x7FE00010}
+_RADIOTHERAPY = range(0x30020000, 0x30100000)
+"""Tags of plans and contours, at which reading ends: they are long, and no slices."""
 _FUNCTIONAL_GROUPS = 0x52000000
 """The first tag after which a multi-frame object describes each of its frames."""
 _UNDEFINED_LENGTH = 0xFFFFFFFF
@@ -116,7 +118,7 @@ def _read_header(stream: IO[bytes], size: int) -> Header:
         bounded = _BoundedStream(io.BytesIO(content), 2**63)  # unpacked in part: no end to check
     pixels: list[tuple[int, int]] = []
 
-    def at_pixels(tag: int, vr: str | None, length: int) -> bool:
+    def at_end(tag: int, vr: str | None, length: int) -> bool:
         tag = int(tag)  # pydicom's own type compares slowly
         if vr is not None and not (vr.isalpha() and vr.isupper()):
             raise ValueError(f"no value representation before byte {bounded.tell()}")
@@ -127,9 +129,9 @@ def _read_header(stream: IO[bytes], size: int) -> Header:
             and _values(found).get("NumberOfFrames", "") not in SINGLE_FRAME
         ):
             pixels.append((bounded.tell(), 0))  # multi-frame: refused whatever follows
-        return bool(pixels)
+        return bool(pixels) or tag in _RADIOTHERAPY
 
-    _read_elements(bounded, found, at_pixels, little_endian=syntax != ExplicitVRBigEndian)
+    _read_elements(bounded, found, at_end, little_endian=syntax != ExplicitVRBigEndian)
     if not pixels:
         return Header(values=_values(found))
     start, length = pixels[0]

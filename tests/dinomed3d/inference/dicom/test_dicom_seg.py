@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 from numpy.typing import NDArray
@@ -18,8 +19,8 @@ from dinomed3d.inference.case import CaseError, Scan
 from dinomed3d.inference.dicom.dicom_seg import write_segmentation
 from dinomed3d.inference.dicom.segments import describe_segment, foreground_labels
 from dinomed3d.runtime.errors import UserError
+from tests.dinomed3d.inference.dicom.dicom_series import write_series
 
-pydicom = pytest.importorskip("pydicom", reason="the extra dinomed3d[dicom]")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     highdicom = pytest.importorskip("highdicom", reason="the extra dinomed3d[dicom]")
@@ -56,35 +57,31 @@ def write(folder: Path, mask: NDArray[Any], files: tuple[str, ...], **more: Any)
 
 @pytest.fixture
 def slices(tmp_path: Path) -> tuple[str, ...]:
-    """A series of our own: oblique, 6 slices of 7 x 9 voxels, 2.5 mm apart, along the normal."""
-    return write_series(tmp_path / "series")
+    return oblique_series(tmp_path / "series")
 
 
-def write_series(folder: Path, **changes: Any) -> tuple[str, ...]:
-    folder.mkdir()
-    row, column = np.array([0.8, 0.6, 0.0]), np.array([0.0, 0.0, -1.0])
-    files = []
-    for z in range(6):
-        header = pydicom.Dataset()
-        header.SOPClassUID = "1.2.840.10008.5.1.4.1.1.4"
+def oblique_series(folder: Path, **elements: Any) -> tuple[str, ...]:
+    """6 slices of 7 x 9 voxels, 2.5 mm apart; a list holds the element of each slice."""
+
+    def change(header: Any, z: int) -> None:
         header.SOPInstanceUID = f"1.2.3.4.{z + 1}"
-        header.StudyInstanceUID, header.SeriesInstanceUID = "1.2.3", "1.2.3.4"
         header.FrameOfReferenceUID = "1.2.3.5"
-        header.Modality, header.PatientName = "MR", "Test^Case"
-        header.Rows, header.Columns = 7, 9
-        header.PixelSpacing, header.SliceThickness = [0.75, 0.5], 2
-        header.ImageOrientationPatient = [*row, *column]
-        position = np.array([10.0, -20.0, 30.0]) + 2.5 * z * np.cross(row, column)
-        header.ImagePositionPatient = position.round(6).tolist()
-        for tag, value in changes.items():
+        header.PatientName, header.ContentDate = "Test^Case", "20200101"
+        for tag, value in elements.items():
             setattr(header, tag, value[z] if isinstance(value, list) else value)
-        header.file_meta = pydicom.dataset.FileMetaDataset()
-        header.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-        header.file_meta.MediaStorageSOPClassUID = header.SOPClassUID
-        header.file_meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID or "1.2"
-        header.save_as(folder / f"{z}.dcm", enforce_file_format=True)
-        files.append(str(folder / f"{z}.dcm"))
-    return tuple(files)
+
+    write_series(
+        folder,
+        slices=6,
+        shape=(7, 9),
+        spacing=(2.5, 0.75, 0.5),
+        cosines=(0.8, 0.6, 0, 0, 0, -1),
+        origin=(10, -20, 30),
+        uid="1.2.3.4",
+        name=lambda z: f"{z}.dcm",
+        change=change,
+    )
+    return tuple(str(folder / f"{z}.dcm") for z in range(6))
 
 
 def by_source(path: Path, files: tuple[str, ...]) -> dict[str, NDArray[Any]]:
@@ -232,7 +229,7 @@ def test_the_same_call_gives_the_same_bytes(tmp_path: Path, slices: tuple[str, .
 
 def test_names_beyond_ascii_and_odd_headers(tmp_path: Path) -> None:
     changes = {"SpecificCharacterSet": "ISO_IR 100", "PatientName": "Müller^Zoë"}
-    files = write_series(tmp_path / "odd", **changes, PatientSex="X", SeriesNumber=12)
+    files = oblique_series(tmp_path / "odd", **changes, PatientSex="X", SeriesNumber=12)
     mask = np.full((6, 7, 9), 1, dtype=np.uint8)
     content = pydicom.dcmread(write(tmp_path, mask, files, labels={"Zähne": 1}))
     assert content.SegmentSequence[0].SegmentLabel == "Zähne"
@@ -274,7 +271,7 @@ def test_series_that_cannot_be_referred_to(
 ) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        files = write_series(tmp_path / "bad", **changes)
+        files = oblique_series(tmp_path / "bad", **changes)
     with pytest.raises(CaseError, match=reason) as caught:
         write(tmp_path, np.ones((6, 7, 9), dtype=np.uint8), files)
     assert "\n" not in str(caught.value)
