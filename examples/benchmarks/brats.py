@@ -1,9 +1,9 @@
 """The planner on real data with several channels and overlapping regions: four brain tumour cases.
 
-Two channels (FLAIR, T1 with contrast), three regions (whole tumour, core, enhancing), a split of our own:
-three cases train, the fourth is predicted. All through the stock commands with `-pl DinoMed3DPlanner`
-and `-tr DinoMed3DTrainer`; a small random encoder, as no weights are at hand. Three training cases show
-that the path works and learns; they say nothing about what the method reaches.
+Two channels (FLAIR, T1 with contrast), three regions (whole tumour, core, enhancing), and our own split: three
+cases for training, the fourth for testing. Everything runs through the stock commands with `-pl DinoMed3DPlanner`
+and `-tr DinoMed3DTrainer`, with a small random encoder. Three training cases show that the pipeline works and
+learns; they say nothing about the method's accuracy.
 
     python examples/benchmarks/brats.py FOLDER_OF_CASES --work WORK_FOLDER --epochs 2 8
 """
@@ -13,14 +13,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import time
 from pathlib import Path
 
 import SimpleITK as sitk
-
-from dinomed3d.cli.nnunet_commands import Stock
+from command import machine, measure, program
+from markdown import table
 
 DATASET = "Dataset137_BrainTumour"
 CHANNELS = {"Flair": "Flair_subtrMeanDivStd.nii.gz", "T1c": "T1c_subtrMeanDivStd.nii.gz"}
@@ -40,7 +39,7 @@ def write_raw(cases: list[Path], raw: Path) -> None:
     for name in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
         (raw / name).mkdir(parents=True)
     for case in cases:
-        # nnU-Net wants a validation case, so the last one is in both; it trains nothing
+        # nnU-Net needs a validation case, so the last one is in both folders; it is not trained on
         for part in ("Tr", "Ts") if case == cases[-1] else ("Tr",):
             for number, file in enumerate(CHANNELS.values()):
                 shutil.copy(case / file, raw / f"images{part}" / f"{case.name}_{number:04}.nii.gz")
@@ -69,62 +68,60 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     cases = sorted(p for p in args.data.iterdir() if p.is_dir())
-    stock = Stock(
-        root=args.work,
-        settings=SETTINGS
-        | {
-            "DINOMED3D_STAGE1_EPOCHS": str(args.epochs[0]),
-            "DINOMED3D_STAGE2_EPOCHS": str(args.epochs[1]),
-            "DINOMED3D_ITERATIONS_PER_EPOCH": str(args.iterations),
-            "DINOMED3D_VAL_ITERATIONS_PER_EPOCH": "1",
-        },
-    )
+    folders = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+    env = {
+        **os.environ,
+        **{name: str(args.work / name) for name in folders},
+        **SETTINGS,
+        "DINOMED3D_STAGE1_EPOCHS": str(args.epochs[0]),
+        "DINOMED3D_STAGE2_EPOCHS": str(args.epochs[1]),
+        "DINOMED3D_ITERATIONS_PER_EPOCH": str(args.iterations),
+        "DINOMED3D_VAL_ITERATIONS_PER_EPOCH": "1",
+    }
     raw = args.work / "nnUNet_raw" / DATASET
-    for folder in ("nnUNet_preprocessed", "nnUNet_results"):
-        (args.work / folder).mkdir(parents=True, exist_ok=True)
+    for name in folders[1:]:
+        (args.work / name).mkdir(parents=True, exist_ok=True)
     if not raw.exists():
         write_raw(cases, raw)
-    logs, out = args.work / "logs", args.work / "predicted"
-    logs.mkdir(exist_ok=True)
+    out = args.work / "predicted"
+
+    def run(name: str, *arguments: str) -> float:
+        log = args.work / f"{name}.log"
+        return measure([program(name), *arguments], env=env, log=log).seconds
+
     trained = ["-tr", "DinoMed3DTrainer", "-p", "DinoMed3DPlans"]
     common = ["-d", "137", "-c", "3d_fullres"]
-    seconds = {}
-    seconds["plan"] = stock.run(
-        "nnUNetv2_plan_and_preprocess",
-        [*common, "-pl", "DinoMed3DPlanner", "-gpu_memory_target", f"{args.memory:g}", "-np", "1",
-         "-npfp", "1", "--clean"],
-        log=logs / "plan.txt",
-    )  # fmt: skip
-    seconds["train and validate"] = stock.run(
-        "nnUNetv2_train",
-        ["137", "3d_fullres", "0", *trained, "-device", args.device],
-        log=logs / "train.txt",
-    )
-    seconds["predict"] = stock.run(
-        "nnUNetv2_predict",
-        [*common, "-i", str(raw / "imagesTs"), "-o", str(out), "-f", "0", *trained, "-device",
-         args.device, "-npp", "1", "-nps", "1", "--disable_tta"],
-        log=logs / "predict.txt",
-    )  # fmt: skip
+    small = ["-np", "1"]
+    target = ["-pl", "DinoMed3DPlanner", "-gpu_memory_target", f"{args.memory:g}"]
+    where = ["-i", str(raw / "imagesTs"), "-o", str(out), "-f", "0", "-device", args.device]
+    seconds = {
+        "plan": run(
+            "nnUNetv2_plan_and_preprocess", *common, *target, *small, "-npfp", "1", "--clean"
+        ),
+        "train and validate": run(
+            "nnUNetv2_train", "137", "3d_fullres", "0", *trained, "-device", args.device
+        ),
+        "predict": run(
+            "nnUNetv2_predict", *common, *where, *trained, "-npp", "1", "-nps", "1", "--disable_tta"
+        ),
+    }
     folder = args.work / "nnUNet_results" / DATASET / "DinoMed3DTrainer__DinoMed3DPlans__3d_fullres"
-    stock.run(
-        "nnUNetv2_evaluate_folder",
-        [str(raw / "labelsTs"), str(out), "-djfile", str(folder / "dataset.json"), "-pfile",
-         str(folder / "plans.json"), "-np", "1"],
-        log=logs / "evaluate.txt",
-    )  # fmt: skip
+    files = ["-djfile", str(folder / "dataset.json"), "-pfile", str(folder / "plans.json")]
+    run("nnUNetv2_evaluate_folder", str(raw / "labelsTs"), str(out), *files, *small)
     plan = json.loads((folder / "plans.json").read_text())["configurations"]["3d_fullres"]
     print(
         f"{len(cases) - 1} training cases, {args.epochs[0]} + {args.epochs[1]} epochs of {args.iterations} steps, "
-        f"patch {plan['patch_size']}, batch {plan['batch_size']}; {platform.processor() or platform.machine()}, "
+        f"patch {plan['patch_size']}, batch {plan['batch_size']}; {machine()['processor']}, "
         f"{os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}"
     )
     print(", ".join(f"{what} {s:.0f} s" for what, s in seconds.items()))
     summary = json.loads((out / "summary.json").read_text())
-    print("| region | Dice | voxels found | voxels true |\n|---|---|---|---|")
+    rows = []
     for key, name in zip(summary["mean"], list(LABELS)[1:], strict=True):
-        row = summary["mean"][key]
-        print(f"| {name} {key} | {row['Dice']:.3f} | {row['n_pred']:.0f} | {row['n_ref']:.0f} |")
+        found = summary["mean"][key]
+        counts = (f"{found[count]:.0f}" for count in ("n_pred", "n_ref"))
+        rows.append([f"{name} {key}", f"{found['Dice']:.3f}", *counts])
+    print(table("region|Dice|voxels predicted|voxels in the reference", rows))
 
 
 if __name__ == "__main__":

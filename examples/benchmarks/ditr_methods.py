@@ -1,9 +1,9 @@
-"""DITR and D-DITR against the same network without images, on any dataset that has frames.
+"""DITR and D-DITR compared with the same network without images, on any dataset with posed images.
 
-For every seed, with one 3D network and one recipe: without images; with them (DITR); from scratch on the
-labels of a few training scenes alone; and the same after learning from all training images without labels
-(D-DITR). Nothing is chosen by looking at scores: models are tested as their last step left them. The
-labelled scenes are drawn anew for every seed, until each class is in one of them.
+For every seed, with one 3D network and one recipe: without images; with images (DITR); from scratch with the
+labels of a few training scenes; and the same after distillation from all training images without labels
+(D-DITR). The last checkpoint is tested, so nothing is selected by score. The labelled scenes are drawn for
+every seed, until they contain every class.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markdown import table
 
 from pointseg.config.recipe import Recipe
 from pointseg.datasets.dataset import Dataset
@@ -35,7 +36,7 @@ METHODS = ("without images", "DITR", "few labels", "few labels, D-DITR")
 
 
 class FewLabels:
-    """A dataset of which some training scenes have labels, and the others are not looked at."""
+    """A dataset of which only some training scenes are used."""
 
     def __init__(self, whole: Dataset, scenes: Sequence[str]) -> None:
         self.whole, self.few = whole, tuple(scenes)
@@ -48,7 +49,7 @@ class FewLabels:
 
 
 def few_labels(data: Dataset, count: int, seed: int) -> FewLabels:
-    """So many scenes, drawn until each class that the training scenes have is in one of them."""
+    """Draw ``count`` training scenes that together contain every class of the training scenes."""
     scenes = data.scenes("train")
     there = {
         name: set(np.unique(data.load("train", name)["segment"]).tolist()) - {-1} for name in scenes
@@ -71,22 +72,22 @@ def _classes(there: dict[str, set[int]], names: Sequence[str]) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """What all runs share, and how long each learns."""
+    """What all runs share, and how long each is trained."""
 
     data: Dataset
     recipe: Recipe
-    """The same for all methods, but for how often the scenes are seen."""
+    """The same for all methods except for the number of epochs."""
     images: ImageConfig
     work: Path
-    """Features of the images are in ``features`` below it."""
+    """Folder for all output; the image features are in its ``features``."""
     epochs: int
     distil_epochs: int
     few_epochs: int
     labelled: int
-    """Scenes whose labels are known."""
+    """Number of training scenes whose labels are used where labels are few."""
 
     def encode(self, weights: Path) -> None:
-        """All images of the scenes that are learned from or tested on, once for all runs."""
+        """Encode all images of the scenes to train and test on, once for all runs."""
         recipe, images = self.recipe, self.images
         encoder = open_encoder(images.encoder, weights, images.encoder_config)
         splits = dict.fromkeys((*recipe.train_splits, *recipe.val_splits, *recipe.test_splits))
@@ -114,7 +115,7 @@ class Bench:
         init: Path | None = None,
         distil: bool = False,
     ) -> Path:
-        """Train; the last checkpoint."""
+        """Train a network; the last checkpoint."""
         cache, images = cached_for(self.images, self.work / "features")
         recipe = replace(self.recipe, epochs=epochs, images=images if seeing else None)
         out = self.work / f"seed{seed}" / name
@@ -138,7 +139,7 @@ class Bench:
         return done.last
 
     def test(self, model: Path, *, images: bool) -> dict[str, float]:
-        """MIoU of every point of the test scenes: of all classes, of groups of them; IoU of each."""
+        """Test scores: mean IoU of all classes and of groups of classes, and the IoU of each class."""
         found = score(
             ScoreSpec(
                 model=model,
@@ -158,7 +159,7 @@ class Bench:
         return scores | {name: each[name] or 0.0 for name in names}
 
     def seed(self, seed: int) -> dict[str, dict[str, float]]:
-        """Scores of each method."""
+        """Train and test every method with one seed; scores by method."""
         few = few_labels(self.data, self.labelled, seed)
         long, short = self.epochs, self.few_epochs
         steps: dict[str, Callable[[], Path]] = {
@@ -177,37 +178,35 @@ class Bench:
             model = step()
             minutes = (time.monotonic() - began) / 60
             scores = self.test(model, images=method == METHODS[1])
-            told = ", ".join(f"{row} {100 * value:.1f}" for row, value in scores.items())
-            print(f"seed {seed}, {method}: {told}", flush=True)
+            listed = ", ".join(f"{name} {100 * value:.1f}" for name, value in scores.items())
+            print(f"seed {seed}, {method}: {listed}", flush=True)
             found[method] = scores | {"minutes": minutes}
         return found
 
-    def seeds(self, count: int, told: dict[str, Any]) -> list[dict[str, dict[str, float]]]:
-        """So many; with ``told`` in WORK/results.json, which is written after each."""
+    def seeds(self, count: int, settings: dict[str, Any]) -> list[dict[str, dict[str, float]]]:
+        """Run ``count`` seeds; WORK/results.json, with the settings, is written after each."""
         results: list[dict[str, dict[str, float]]] = []
         for seed in range(count):
             results.append(self.seed(seed))
-            content = told | {"recipe": json.loads(self.recipe.to_json()), "seeds": results}
+            content = settings | {"recipe": json.loads(self.recipe.to_json()), "seeds": results}
             (self.work / "results.json").write_text(json.dumps(content, indent=1))
         return results
 
 
 def show(results: Sequence[dict[str, dict[str, float]]], columns: Sequence[str]) -> str:
-    """The table: mean and spread over seeds, and what images and distillation bring, seed by seed."""
-    rows = [["mean IoU, %", *columns, "training, min"]]
-    rows.append(["---"] * len(rows[0]))
+    """Mean and standard deviation over seeds, and the gains of images and distillation, paired by seed."""
+    rows = []
     for method in METHODS:
         cells = [_spread([100 * seed[method][name] for seed in results]) for name in columns]
-        rows.append(
-            [method, *cells, f"{statistics.fmean(s[method]['minutes'] for s in results):.1f}"]
-        )
+        minutes = statistics.fmean(seed[method]["minutes"] for seed in results)
+        rows.append([method, *cells, f"{minutes:.1f}"])
     for one, other in (METHODS[1::-1], METHODS[:1:-1]):
         cells = [
             _spread([100 * (seed[one][name] - seed[other][name]) for seed in results])
             for name in columns
         ]
-        rows.append([f"{one} over {other}", *cells, ""])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+        rows.append([f"{one} minus {other}", *cells, ""])
+    return table("|".join(["mean IoU, %", *columns, "training, min"]), rows)
 
 
 def _spread(values: Sequence[float]) -> str:

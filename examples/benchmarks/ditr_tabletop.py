@@ -2,13 +2,12 @@
 
     python examples/benchmarks/ditr_tabletop.py --data FOLDER --work WORK
 
-A small encoder learns from the images of the 16 training scenes alone, without their labels
-(`textured_encoder.py`), in the place of a foundation model: no pretrained weights are at hand. Then, for
-every seed, DITR and D-DITR are held against networks without images (`ditr_methods.py`); few labels are
-those of 2 scenes. The clouds carry colours, so images add only what lies around a point.
+A small encoder, in place of a pretrained foundation model, learns from the 16 training images without labels
+(`toy_encoder.py`). Then, for every seed, DITR and D-DITR are compared with networks without images
+(`ditr_methods.py`); "few labels" are those of 2 scenes. The clouds have colours, so images add only the
+surroundings of a point.
 
-FOLDER holds `train/*.pcd` and `test/*.pcd`; WORK/results.json all numbers. Without it (`--tiny`) clouds
-are made up, and nothing is learnt.
+FOLDER has `train/*.pcd` and `test/*.pcd`; WORK/results.json gets all numbers. `--tiny` makes up the clouds.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import textured_encoder
+import toy_encoder
 from ditr_methods import Bench, show
 from numpy.typing import NDArray
 from PIL import Image
@@ -39,8 +38,8 @@ CHANGES = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """How much of everything."""
+class Amounts:
+    """Lengths of training, and how many scenes have labels where labels are few."""
 
     encoder_steps: int = 1000
     epochs: int = 30
@@ -51,11 +50,11 @@ class Plan:
     seeds: int = 3
 
 
-TINY = Plan(encoder_steps=3, epochs=1, distil_epochs=1, few_epochs=1, seeds=1)
+TINY = Amounts(encoder_steps=3, epochs=1, distil_epochs=1, few_epochs=1, seeds=1)
 
 
 def training_images(data: Folder) -> NDArray[np.uint8]:
-    """(M, H, W, 3), as the encoder is given them."""
+    """(M, H, W, 3) images at the encoder's size."""
     found = []
     for name in data.scenes("train"):
         for frame in data.frames("train", name):
@@ -66,55 +65,57 @@ def training_images(data: Folder) -> NDArray[np.uint8]:
     return np.stack(found)
 
 
-def benchmark(plan: Plan, root: Path, work: Path) -> None:
+def benchmark(amounts: Amounts, root: Path, work: Path) -> None:
     data, began = Folder(root, TABLETOP), time.monotonic()
-    weights, name = work / "encoder.safetensors", textured_encoder.NAME
+    weights, name = work / "encoder.safetensors", toy_encoder.NAME
     work.mkdir(parents=True, exist_ok=True)
-    encoder = textured_encoder.pretrain(
-        training_images(data), None, steps=plan.encoder_steps, seed=0, log=print
+    encoder = toy_encoder.pretrain(
+        training_images(data), None, steps=amounts.encoder_steps, seed=0, log=print
     )
-    textured_encoder.save(encoder, weights)
+    toy_encoder.save(encoder, weights)
     images = replace(
         images_for("folder", name),
-        encoder_config=textured_encoder.CONFIG,
+        encoder_config=toy_encoder.CONFIG,
         size=SIZE,
         visibility=VisibilityConfig(depth_tolerance_m=0.02),
         fuse="mean",
     )
-    recipe = override(fitted(recipe_for("folder", plan.backbone, "small"), data), CHANGES)
+    recipe = override(fitted(recipe_for("folder", amounts.backbone, "small"), data), CHANGES)
     bench = Bench(
         data=data,
         recipe=recipe,
         images=images,
         work=work,
-        epochs=plan.epochs,
-        distil_epochs=plan.distil_epochs,
-        few_epochs=plan.few_epochs,
-        labelled=plan.labelled,
+        epochs=amounts.epochs,
+        distil_epochs=amounts.distil_epochs,
+        few_epochs=amounts.few_epochs,
+        labelled=amounts.labelled,
     )
     bench.encode(weights)
-    results = bench.seeds(plan.seeds, {"plan": asdict(plan)})
+    results = bench.seeds(amounts.seeds, {"amounts": asdict(amounts)})
     minutes = (time.monotonic() - began) / 60
-    print(f"\n{show(results, ('all', *data.classes.names))}\n\n{minutes:.0f} minutes altogether")
+    print(f"\n{show(results, ('all', *data.classes.names))}\n\n{minutes:.0f} minutes in total")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="folder of train/*.pcd and test/*.pcd")
-    parser.add_argument("--work", type=Path, help="folder for everything written (default: none)")
-    parser.add_argument("--backbone", default=Plan.backbone, help="ptv3, minkunet or pointnext")
-    parser.add_argument("--seeds", type=int, default=Plan.seeds)
-    parser.add_argument("--tiny", action="store_true", help="made-up clouds, of no meaning")
+    parser.add_argument(
+        "--work", type=Path, help="folder for all output (default: a temporary one)"
+    )
+    parser.add_argument("--backbone", default=Amounts.backbone, help="ptv3, minkunet or pointnext")
+    parser.add_argument("--seeds", type=int, default=Amounts.seeds)
+    parser.add_argument("--tiny", action="store_true", help="made-up clouds: a test of this script")
     args = parser.parse_args()
     if (args.data is None) != args.tiny:
         parser.error("give --data FOLDER, or --tiny")
-    plan = TINY if args.tiny else replace(Plan(), seeds=args.seeds)
+    amounts = TINY if args.tiny else replace(Amounts(), seeds=args.seeds)
     with tempfile.TemporaryDirectory() as temporary:
         work, data = (args.work or Path(temporary)).resolve(), args.data
         if args.tiny:
             data = Path(temporary) / "made-up"
             made_up_scenes(data)
-        benchmark(replace(plan, backbone=args.backbone), data.resolve(), work)
+        benchmark(replace(amounts, backbone=args.backbone), data.resolve(), work)
 
 
 if __name__ == "__main__":

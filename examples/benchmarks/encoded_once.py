@@ -1,13 +1,12 @@
-"""Images encoded for a test scene: once for all fragments and passes, and as the reference does, for each.
+"""Encoding the images of a test scene once, compared with encoding them for every fragment, as the reference does.
 
-One scene with images and one network with random weights are tested twice in one run by the protocol
-of section 2.13: every point of every voxel, several views of the cloud. Ours encodes each image once;
-the reference scheme runs the encoder again for every fragment of every pass. Labels and summed scores
-must be the same.
+One scene and one network with random weights are tested twice with the published protocol: every point of
+every voxel, several augmentations of the cloud. Ours encodes each image once; the reference runs the encoder
+again for every fragment of every augmentation. The labels must be the same.
 
-    python examples/benchmarks/encoded_once.py [--encoder vit_small_patch16_dinov3] [--tests nuscenes]
+    python examples/benchmarks/encoded_once.py [--encoder vit_small_patch16_dinov3] [--tta nuscenes]
 
-Weights are random: neither time nor agreement depends on them. `--tiny` takes a tiny encoder.
+Neither time nor agreement depends on the weights. `--tiny` takes a tiny encoder.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from markdown import table
 from textured_rooms import TexturedRooms
 from torch import Tensor
 
@@ -33,7 +33,7 @@ from pointseg.training.image_encoder import open_for
 
 
 class EachTime(TestTimePredictor):
-    """The reference scheme: fragments come with images, which the network encodes."""
+    """The reference: each fragment comes with images, which the network encodes."""
 
     images: Tensor
 
@@ -52,7 +52,7 @@ class EachTime(TestTimePredictor):
 
 
 class OneByOne(TestTimePredictor):
-    """Ours, but a fragment at a time, too, so that nothing else differs."""
+    """Ours, but with one fragment at a time as well, so that nothing else differs."""
 
     def _probabilities(self, clouds: list[Cloud], maps: Tensor | None) -> Tensor:
         whole = super()._probabilities
@@ -62,7 +62,9 @@ class OneByOne(TestTimePredictor):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--encoder", default="vit_small_patch16_dinov3")
-    parser.add_argument("--tests", default="nuscenes", help="set of views of the cloud (10 passes)")
+    parser.add_argument(
+        "--tta", default="nuscenes", help="test-time augmentations of the cloud (10)"
+    )
     parser.add_argument("--views", type=int, default=6)
     parser.add_argument("--points", type=int, default=40_000)
     parser.add_argument("--threads", type=int, default=2)
@@ -71,7 +73,7 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     torch.manual_seed(0)
     if given.tiny:
-        given.points, given.views, given.tests = 2000, 2, "semantickitti"
+        given.points, given.views, given.tta = 2000, 2, "semantickitti"
     config = {"embed_dim": 24, "depth": 1, "num_heads": 2} if given.tiny else {}
     size = (60, 80) if given.tiny else (240, 320)
     encoder, images = open_for(
@@ -80,7 +82,7 @@ def main() -> None:
     )
     recipe = replace(
         recipe_for("folder", "pointnext", "small"),
-        features=("color",), voxel_m=0.08, images=images, test=Protocol(views=given.tests),
+        features=("color",), voxel_m=0.08, images=images, test=Protocol(views=given.tta),
     )  # fmt: skip
     rooms = TexturedRooms(views=given.views, points=given.points)
     name = rooms.scenes("test")[0]
@@ -101,20 +103,18 @@ def main() -> None:
         model, recipe, len(rooms.classes), InferenceProtocol(protocol=recipe.test, fast=True)
     ).predict_labels(
         some,
-        views=views,  # so that the first one measured is not the first one run
+        views=views,  # a first run, which is not measured
     )
     rows, labels = [], []
     for title, kind in (("once (ours)", OneByOne), ("for each fragment and pass", EachTime)):
-        voter = kind(model, recipe, len(rooms.classes), InferenceProtocol(protocol=recipe.test))
+        predictor = kind(model, recipe, len(rooms.classes), InferenceProtocol(protocol=recipe.test))
         encoded[0], began = 0, time.perf_counter()
-        labels.append(voter.predict_labels(scene, views=views))
+        labels.append(predictor.predict_labels(scene, views=views))
         rows.append((title, encoded[0], time.perf_counter() - began))
     same = float((labels[0] == labels[1]).mean())
     print(f"{len(scene)} points, {given.views} images of {size[0]} x {size[1]}, {given.encoder}")
-    print("| images are encoded | times | test of the scene, s |")
-    print("| --- | --- | --- |")
-    for title, times, seconds in rows:
-        print(f"| {title} | {times} | {seconds:.1f} |")
+    print(table("images are encoded|times|test of the scene, s",
+                [(title, times, f"{seconds:.1f}") for title, times, seconds in rows]))  # fmt: skip
     print(f"images {rows[1][1] / rows[0][1]:.1f} times fewer, {rows[1][2] / rows[0][2]:.1f} times "
           f"faster; labels equal at {100 * same:.4f} % of the points")  # fmt: skip
     if not np.array_equal(*labels):

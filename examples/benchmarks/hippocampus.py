@@ -1,10 +1,10 @@
 """DinoMed3DTrainer against nnU-Net's own trainer at equal wall-clock training time, on real MRI.
 
-Every arm is trained, used and evaluated through the stock commands (`nnUNetv2_train`, `_predict`,
-`_evaluate_simple`) on fold 0 of MSD Task04 and its 40 test images. Before an arm is trained, a few short
-epochs measure its seconds per epoch on this machine (keep it quiet meanwhile); its number of epochs
-follows from them, so that a schedule can end where the time ends, and a disturbance later on costs
-patience, not iterations. Measured paces and finished arms are kept: a second call adds what is missing.
+Every arm is trained, predicted and evaluated with the stock commands (`nnUNetv2_train`, `_predict`,
+`_evaluate_simple`) on fold 0 of MSD Task04 and its 40 test images. A few short epochs first measure an arm's
+seconds per epoch on this machine (run nothing else meanwhile); its number of epochs follows from that, so
+that its schedule ends with the time, and a later disturbance does not cost iterations. Measured speeds and
+finished arms are kept: a second call adds what is missing.
 
     python examples/benchmarks/hippocampus.py DATASET_FOLDER --work WORK_FOLDER --minutes 20
 """
@@ -12,25 +12,22 @@ patience, not iterations. Measured paces and finished arms are kept: a second ca
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
-import platform
 import re
 import shutil
-import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import psutil
+from command import Measured, machine, measure, program
+from markdown import table
 
 HERE = Path(__file__).parent
 ITERATIONS_PER_EPOCH = 10
 SMALL_ENCODER = {
     "DINOMED3D_WEIGHTS": "none",
-    # untrained weights carry nothing, so a large encoder would only take time from the others
+    # a large encoder with untrained weights would only take time
     "DINOMED3D_ENCODER": "vit_small_patch16_dinov3",
     "DINOMED3D_ENCODER_OVERRIDES": json.dumps(
         {"embed_dim": 192, "depth": 6, "num_heads": 3, "init_values": 1.0}
@@ -40,7 +37,7 @@ SMALL_ENCODER = {
 }
 # Every arm: trainer, what is set for it, and the share of its time that stage I gets.
 ARMS: dict[str, tuple[str, dict[str, str], float]] = {
-    # as users run it: its schedule made for 1000 epochs of 250 iterations, stopped when the time is up
+    # as users run it: the schedule of 1000 epochs of 250 iterations, stopped when the time is up
     "nnUNetTrainer": ("nnUNetTrainerShort", {"BENCHMARK_SCHEDULE": "stock"}, 0.0),
     "nnUNetTrainer, short schedule": ("nnUNetTrainerShort", {"BENCHMARK_SCHEDULE": "short"}, 0.0),
     "DinoMed3DTrainer": ("DinoMed3DTrainer", {}, 0.1),
@@ -51,38 +48,9 @@ ARMS: dict[str, tuple[str, dict[str, str], float]] = {
 }
 
 
-def command(
-    name: str,
-    *arguments: str,
-    env: dict[str, str],
-    log: Path,
-    enough: Callable[[], bool] = lambda: False,
-) -> tuple[float, float]:
-    """Run one of nnU-Net's console commands to its end, or until it has done `enough`.
-
-    Returns:
-        Wall-clock seconds, and the peak MiB of its process.
-    """
-    start = time.perf_counter()
-    program = shutil.which(name, path=str(Path(sys.executable).parent)) or name
-    stopped = False
-    with open(log, "a") as stream:
-        child = psutil.Popen(
-            [program, *arguments], env=os.environ | env, stdout=stream, stderr=subprocess.STDOUT
-        )
-        peak = 0
-        while child.poll() is None:
-            with contextlib.suppress(psutil.Error):
-                peak = max(peak, child.memory_info().rss)
-            if enough():
-                stopped = True
-                for process in [*child.children(recursive=True), child]:
-                    process.kill()
-                child.wait()
-            time.sleep(0.5)
-    if child.returncode and not stopped:
-        raise SystemExit(f"hippocampus: {name} failed with {child.returncode}; see {log}")
-    return time.perf_counter() - start, peak / 2**20
+def nnunet(name: str, *arguments: str, env: dict[str, str], log: Path, **more: Any) -> Measured:
+    """Run one of nnU-Net's console commands."""
+    return measure([program(name), *arguments], env=os.environ | env, log=log, **more)
 
 
 def training_log(results: Path, trainer: str, since: float) -> str:
@@ -113,20 +81,21 @@ def train(
     env = env | lengths | extra | {"nnUNet_results": str(results)}
     arguments = ["4", "3d_fullres", "0", "-tr", trainer, "-device", "cpu"]
     start = time.time()
-    _, memory = command(
+    measured = nnunet(
         "nnUNetv2_train",
         *arguments,
         env=env,
         log=work / f"{arm}.log",
-        # validation of the fold would follow; the test images say what is to be known
-        enough=lambda: "Training done." in training_log(results, trainer, start),
+        # validation of the fold would follow; the test images are what is evaluated
+        done=lambda: "Training done." in training_log(results, trainer, start),
     )
     log = training_log(results, trainer, start)
-    return [float(s) for s in re.findall(r"Epoch time: ([\d.]+) s", log)], memory
+    seconds = [float(s) for s in re.findall(r"Epoch time: ([\d.]+) s", log)]
+    return seconds, 2**10 * measured.rss_gib
 
 
 def hd95_mm(truth: Path, predicted: Path, labels: list[int]) -> dict[int, list[float]]:
-    """HD95 in millimetres of every test case, by label; infinite where one of both is empty."""
+    """HD95 in millimetres of every test case, by label; infinite where one of the two is empty."""
     import numpy as np
     import SimpleITK as sitk
     import torch
@@ -150,7 +119,7 @@ def hd95_mm(truth: Path, predicted: Path, labels: list[int]) -> dict[int, list[f
 
 
 def run_arm(arm: str, minutes: float, dataset: Path, work: Path, env: dict[str, str]) -> dict:
-    """Calibrate, train for `minutes`, predict the test folder with stock commands, evaluate."""
+    """Measure the speed, train for `minutes`, predict the test folder with stock commands, evaluate."""
     import numpy as np
 
     trainer, _, share = ARMS[arm]
@@ -173,9 +142,10 @@ def run_arm(arm: str, minutes: float, dataset: Path, work: Path, env: dict[str, 
     env = env | {"nnUNet_results": str(results)}
     where = ["-i", str(dataset / "imagesTs"), "-o", str(predicted)]
     what = ["-d", "4", "-c", "3d_fullres", "-f", "0", "-tr", trainer, "-device", "cpu"]
-    prediction, _ = command("nnUNetv2_predict", *where, *what, env=env, log=work / f"{arm}.log")
+    log = work / f"{arm}.log"
+    prediction = nnunet("nnUNetv2_predict", *where, *what, env=env, log=log).seconds
     folders = [str(dataset / "labelsTs"), str(predicted)]
-    command("nnUNetv2_evaluate_simple", *folders, "-l", "1", "2", env=env, log=work / f"{arm}.log")
+    nnunet("nnUNetv2_evaluate_simple", *folders, "-l", "1", "2", env=env, log=log)
     summary = json.loads((predicted / "summary.json").read_text())
     hd95 = hd95_mm(dataset / "labelsTs", predicted, [1, 2])
     return {
@@ -195,31 +165,32 @@ def run_arm(arm: str, minutes: float, dataset: Path, work: Path, env: dict[str, 
     }
 
 
-def table(rows: list[dict]) -> str:
-    """The results as Markdown."""
-    lines = [
-        "| arm | Dice mean (1 / 2) | HD95 mm (1 / 2) | iterations I + II | s/iteration I, II "
-        "| minutes at this pace, by the log | peak MiB | predict 40 cases, s |",
-        "|---|---|---|---|---|---|---|---|",
+HEADER = (
+    "arm|Dice mean (1 / 2)|HD95 mm (1 / 2)|iterations I + II|s/iteration I, II"
+    "|minutes planned, logged|peak MiB|predict 40 cases, s"
+)
+
+
+def cells(row: dict) -> list[object]:
+    """A result for a table under HEADER."""
+    dice = " / ".join(f"{value:.3f}" for value in row["dice"].values())
+    hd95 = " / ".join(f"{value:.2f}" for value in row["hd95_mm"].values())
+    return [
+        row["arm"],
+        f"{row['mean_dice']:.3f} ({dice})",
+        hd95,
+        " + ".join(map(str, row["iterations"])),
+        ", ".join("–" if s is None else f"{s:.2f}" for s in row["seconds_per_iteration"]),
+        f"{row['training_minutes']:.1f}, {row['logged_minutes']:.1f}",
+        round(row["peak_training_memory_mib"]),
+        f"{row['prediction_seconds']:.0f}",
     ]
-    for row in rows:
-        dice = " / ".join(f"{value:.3f}" for value in row["dice"].values())
-        hd95 = " / ".join(f"{value:.2f}" for value in row["hd95_mm"].values())
-        pace = ", ".join("–" if s is None else f"{s:.2f}" for s in row["seconds_per_iteration"])
-        memory = row["peak_training_memory_mib"]
-        minutes = f"{row['training_minutes']:.1f}, {row['logged_minutes']:.1f}"
-        lines.append(
-            f"| {row['arm']} | {row['mean_dice']:.3f} ({dice}) | {hd95} "
-            f"| {' + '.join(map(str, row['iterations']))} | {pace} | {minutes} "
-            f"| {'–' if memory is None else round(memory)} | {row['prediction_seconds']:.0f} |"
-        )
-    return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("dataset", type=Path, help="Dataset004_Hippocampus in nnU-Net's raw form")
-    parser.add_argument("--work", type=Path, required=True, help="folder for everything written")
+    parser.add_argument("--work", type=Path, required=True, help="folder for all output")
     parser.add_argument("--minutes", type=float, default=20, help="training time of each arm")
     parser.add_argument("--arms", nargs="+", default=list(ARMS)[:2], choices=list(ARMS))
     args = parser.parse_args()
@@ -235,7 +206,7 @@ def main() -> None:
     if not raw.exists():
         shutil.copytree(args.dataset, raw)
         prepare = ["-d", "4", "-np", "2", "-c", "3d_fullres"]
-        command("nnUNetv2_plan_and_preprocess", *prepare, env=env, log=work / "prepare.log")
+        nnunet("nnUNetv2_plan_and_preprocess", *prepare, env=env, log=work / "prepare.log")
     rows = []
     for arm in args.arms:
         file = work / f"{arm} {args.minutes:g} min.json"
@@ -243,9 +214,8 @@ def main() -> None:
             row = run_arm(arm, args.minutes, raw, work, env)
             file.write_text(json.dumps(row, indent=1))
         rows.append(json.loads(file.read_text()))
-        print(
-            f"\n{platform.processor() or platform.machine()}, {os.cpu_count()} cores\n{table(rows)}"
-        )
+        print(f"\n{machine()['processor']}, {os.cpu_count()} cores\n")
+        print(table(HEADER, [cells(row) for row in rows]))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`dinomed3d predict` killed at random moments and called again, for `hospital.py`."""
+"""`dinomed3d predict` is killed at random moments and called again (for `hospital.py`)."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from hospital_measure import Commands
 
 @dataclass
 class Killing:
-    """One OUT after another: a command that ends before its moment is checked, and OUT begun anew."""
+    """Runs and kills the command; whenever one finishes, its output is checked and deleted."""
 
     commands: Commands
     source: Path
     model: Path
     out: Path
     whole: Path
-    """What an undisturbed run left."""
+    """Output of an undisturbed run."""
     length_s: float
-    """Of the undisturbed run."""
+    """Duration of the undisturbed run."""
     seed: int
     problems: list[str] = field(default_factory=list)
     outputs: int = 0
-    """Folders compared with the undisturbed one."""
+    """Finished outputs that were compared."""
 
     def run(self, groups: int, commands: int, workers: int) -> dict[str, object]:
-        """So many kills of all processes, of the command alone, of the worker alone; what came of it."""
+        """Kill all processes, the command alone and the worker alone, as often as asked; the findings."""
         rng = np.random.default_rng(self.seed)
         self._fresh()
         moments = []
@@ -82,13 +82,13 @@ class Killing:
             )
 
     def _kill_worker(self, child: psutil.Popen, rng: np.random.Generator) -> None:
-        """At a random moment after the first case was done."""
+        """Kill the worker at a random moment after the first finished case."""
         while child.poll() is None and not list(self.out.rglob("*.nii.gz")):
             time.sleep(0.02)
         time.sleep(float(rng.uniform(0, 0.5 * self.length_s)))
         workers = child.children(recursive=True) if child.is_running() else []
         if not workers:
-            print("a worker had ended before its moment", file=sys.stderr)
+            print("a worker had ended before it could be killed", file=sys.stderr)
         for worker in workers:
             with contextlib.suppress(psutil.NoSuchProcess):
                 worker.kill()
@@ -104,7 +104,7 @@ class Killing:
 
 
 def differences(out: Path, whole: Path) -> list[str]:
-    """What one finished output has otherwise than another; masks to the byte."""
+    """Differences between a finished output and the undisturbed one; masks are compared byte by byte."""
     problems = []
     ours, theirs = (
         {p.relative_to(f).as_posix() for p in f.rglob("*") if p.is_file()} for f in (out, whole)
@@ -122,7 +122,7 @@ def differences(out: Path, whole: Path) -> list[str]:
 
 
 def _kill(child: psutil.Popen, *, group: bool) -> None:
-    """Kill the command, or with it all processes that it started, at once."""
+    """Kill the command alone, or together with all processes that it started."""
     if not group:
         child.kill()
     elif hasattr(os, "killpg"):

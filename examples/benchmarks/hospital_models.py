@@ -1,4 +1,4 @@
-"""Small models for `hospital.py`, trained for a minute or two and written as nnU-Net leaves them."""
+"""Small models for `hospital.py`: planned, trained for a minute or two, written in nnU-Net's layout."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from hospital_plans import ModelSpec
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from numpy.typing import NDArray
@@ -23,8 +22,115 @@ Pair = tuple[NDArray[Any], NDArray[Any], Sequence[float]]
 """Image and labels (Z, Y, X), spacing (z, y, x) in millimetres."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """A model to plan and train; axes are in the plan's order, after its transposition."""
+
+    name: str
+    labels: int
+    """Foreground labels 1, 2, ..."""
+    regions: bool = False
+    """Predict overlapping regions of these labels instead of the labels."""
+    spacing_mm: tuple[float, ...] = (1.5, 1.5, 1.5)
+    """Target spacing of the axes of the patch."""
+    patch: tuple[int, ...] = (96, 96, 96)
+    """Patch size in voxels; two axes make a 2d plan."""
+    thick_stages: int = 0
+    """Number of stages, after the first, that do not stride the first axis."""
+    transpose: tuple[int, int, int] = (0, 1, 2)
+    normalization: str = "CTNormalization"
+    features: tuple[int, ...] = (8, 16, 32, 64)
+    training_patch: tuple[int, ...] | None = None
+    steps: int = 200
+    seed: int = 0
+
+    @property
+    def configuration(self) -> str:
+        return "3d_fullres" if len(self.patch) == 3 else "2d"
+
+    @property
+    def dataset(self) -> dict[str, Any]:
+        """dataset.json."""
+        every = list(range(1, self.labels + 1))
+        labels: dict[str, Any] = {"background": 0}
+        if self.regions:  # each inside the one before
+            middle = every[: max(2, len(every) // 2)]
+            labels |= {"all": every, "some": middle, "one": 1}
+        else:
+            labels |= {f"organ {k}": k for k in every}
+        content = {
+            "channel_names": {"0": "CT" if self.normalization.startswith("CT") else "MRI"},
+            "labels": labels,
+            "numTraining": 1,
+            "file_ending": ".nii.gz",
+        }
+        return content | ({"regions_class_order": [3, 2, 1]} if self.regions else {})
+
+    def plans(self, intensities: dict[str, float]) -> dict[str, Any]:
+        """plans.json; what this benchmark does not choose has nnU-Net's default."""
+        dim, stages = len(self.patch), len(self.features)
+        thick = [1] + [3] * (dim - 1), [1] + [2] * (dim - 1)
+        strides = [[1] * dim] + [
+            thick[1] if 0 < i <= self.thick_stages else [2] * dim for i in range(1, stages)
+        ]
+        image = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}
+        resample = "resample_data_or_seg_to_shape"
+        configuration = {
+            "data_identifier": f"nnUNetPlans_{self.configuration}",
+            "preprocessor_name": "DefaultPreprocessor",
+            "batch_size": 2,
+            "patch_size": list(self.patch),
+            "median_image_size_in_voxels": list(self.patch),
+            "spacing": list(self.spacing_mm),
+            "normalization_schemes": [self.normalization],
+            "use_mask_for_norm": [False],
+            "resampling_fn_data": resample,
+            "resampling_fn_data_kwargs": image,
+            "resampling_fn_seg": resample,
+            "resampling_fn_seg_kwargs": image | {"is_seg": True, "order": 1},
+            "resampling_fn_probabilities": resample,
+            "resampling_fn_probabilities_kwargs": image | {"order": 1},
+            "batch_dice": False,
+            "architecture": {
+                "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
+                "arch_kwargs": {
+                    "n_stages": stages,
+                    "features_per_stage": list(self.features),
+                    "conv_op": f"torch.nn.modules.conv.Conv{dim}d",
+                    "kernel_sizes": [
+                        thick[0] if i < self.thick_stages else [3] * dim for i in range(stages)
+                    ],
+                    "strides": strides,
+                    "n_conv_per_stage": [2] * stages,
+                    "n_conv_per_stage_decoder": [2] * (stages - 1),
+                    "conv_bias": True,
+                    "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{dim}d",
+                    "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+                    "dropout_op": None,
+                    "dropout_op_kwargs": None,
+                    "nonlin": "torch.nn.LeakyReLU",
+                    "nonlin_kwargs": {"inplace": True},
+                },
+                "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+            },
+        }
+        return {
+            "dataset_name": "Dataset900_Hospital",
+            "plans_name": "nnUNetPlans",
+            "original_median_spacing_after_transp": [1.5, 1.5, 1.5],
+            "original_median_shape_after_transp": [200, 270, 270],
+            "image_reader_writer": "SimpleITKIO",
+            "transpose_forward": list(self.transpose),
+            "transpose_backward": [self.transpose.index(axis) for axis in range(3)],
+            "configurations": {self.configuration: configuration},
+            "experiment_planner_used": "ExperimentPlanner",
+            "label_manager": "LabelManager",
+            "foreground_intensity_properties_per_channel": {"0": intensities},
+        }
+
+
 def build(plans: dict[str, Any], dataset: dict[str, Any], configuration: str) -> nn.Module:
-    """The plan's network as nnU-Net builds it for predicting, with the weights of a beginner."""
+    """The plan's network as nnU-Net builds it for prediction, with random weights."""
     manager = PlansManager(plans)
     planned = manager.get_configuration(configuration)
     network: nn.Module = get_network_from_plans(
@@ -39,7 +145,7 @@ def build(plans: dict[str, Any], dataset: dict[str, Any], configuration: str) ->
 
 
 def intensities_of(pairs: Sequence[Pair]) -> dict[str, float]:
-    """The fingerprint's figures of the labelled voxels."""
+    """Intensity statistics of the labelled voxels, as in nnU-Net's fingerprint."""
     values = np.concatenate([image[labels > 0][::7] for image, labels, _ in pairs])
     low, median, high = np.percentile(values.astype(np.float64), [0.5, 50, 99.5])
     return {
@@ -54,7 +160,7 @@ def intensities_of(pairs: Sequence[Pair]) -> dict[str, float]:
 
 
 def train_model(spec: ModelSpec, pairs: Sequence[Pair], folder: Path) -> Path:
-    """Train as `spec` says and write nnU-Net's model folder; one that lies there is kept."""
+    """Train as `spec` says and write nnU-Net's model folder; an existing one is kept."""
     model = folder / f"{spec.name}" / f"nnUNetTrainer__nnUNetPlans__{spec.configuration}"
     note = model / "benchmark.json"
     if note.exists() and json.loads(note.read_text())["spec"] == repr(spec):
@@ -74,7 +180,7 @@ def train_model(spec: ModelSpec, pairs: Sequence[Pair], folder: Path) -> Path:
 def _prepared(
     pair: Pair, plans: dict[str, Any], dataset: dict[str, Any], spec: ModelSpec
 ) -> tuple[Tensor, Tensor]:
-    """Through nnU-Net's own preprocessing: image (1, Z, Y, X), labels (Z, Y, X)."""
+    """A case after nnU-Net's preprocessing: image (1, Z, Y, X), labels (Z, Y, X)."""
     image, labels, spacing = pair
     manager = PlansManager(plans)
     planned = manager.get_configuration(spec.configuration)
@@ -90,7 +196,7 @@ def _prepared(
 
 
 def _train(network: nn.Module, spec: ModelSpec, cases: Sequence[tuple[Tensor, Tensor]]) -> float:
-    """Patches, half of them around a label; the mean loss of the last steps."""
+    """Train on patches, most of them around a label; the mean loss of the last steps."""
     rng = np.random.default_rng(spec.seed)
     size = spec.training_patch or spec.patch
     size = size if len(size) == 3 else (1, *size)
@@ -137,7 +243,7 @@ def _patch(
     around: Tensor | None,
     rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """A piece of that size, padded with zeros where the case is smaller."""
+    """A patch of the given size, zero-padded where the case is smaller."""
     pad = [
         n
         for s, w in zip(reversed(labels.shape), reversed(size), strict=True)
@@ -162,7 +268,7 @@ def write_model(
     spec: ModelSpec,
     pairs: Sequence[Pair],
 ) -> None:
-    """The folder that nnU-Net's training leaves, mirrored along all axes of the patch."""
+    """Write the folder that nnU-Net's training writes; mirroring is allowed along all axes of the patch."""
     (model / "fold_0").mkdir(parents=True, exist_ok=True)
     fingerprint = {
         "spacings": [list(spacing) for _, _, spacing in pairs],
@@ -195,7 +301,7 @@ def write_model(
 
 
 def with_many_labels(source: Path, spec: ModelSpec, labels: int, folder: Path) -> Path:
-    """The trained body of a model with a random, sharp last layer for `labels` labels."""
+    """A trained model with a new last layer of large random weights, for `labels` labels."""
     many = replace(spec, name=f"{spec.name}-{labels}", labels=labels)
     model = folder / many.name / source.name
     plans = json.loads((source / "plans.json").read_text())

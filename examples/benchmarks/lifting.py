@@ -1,14 +1,14 @@
-"""Features of images onto a million points: `lift` beside a plain NumPy loop over the views.
+"""Image features on a million points: `lift` compared with a plain NumPy loop over the views.
 
 Both get the same points, cameras, depth maps and feature maps, and must give the same features for
-the same points. There are two loops: one as one writes it first, reading the maps as encoders give
-them, channels first; and a careful one that lays each map out with its channels last, so that whole
-rows are copied. Each figure is of a process of its own; times are the least of some rounds, ours and
-the loops' by turns. Memory is the peak beyond what was held before, and beyond the result, which all
-must return.
+the same points. There are two loops: the obvious one, which reads the maps as encoders give them,
+channels first; and an optimised one that puts the channels of each map last, so that whole rows are
+copied. Each figure comes from a separate process; times are the least of several rounds, alternating
+between ours and the loops. Memory is the peak above what was held before and above the result, which
+all of them must return.
 
-Points are those of a room's walls, floor and furniture; cameras stand in it and look around. With
-`--depth` what is hidden behind something else is not seen, and fewer views see a point.
+Points lie on a room's walls, floor and furniture; cameras stand in it and look around. With depth maps
+a hidden point is not visible, and fewer views show a point.
 
     python examples/benchmarks/lifting.py [--threads 1] [--points 1000000] [--views 10]
 """
@@ -16,10 +16,7 @@ Points are those of a room's walls, floor and furniture; cameras stand in it and
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -28,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from own_process import peak, reset_peak, run_job
 from torch import Tensor
 
 from dinomed3d.lifting import (
@@ -53,13 +51,13 @@ FUSES: dict[str, Callable[[], ViewFusion]] = {
     "max": Max,
 }
 LIMIT_MIB = 256
-"""What `lift` may take beside its result and its arguments; BYTES_PER_POINT more for each point."""
+"""Memory that `lift` may take besides its arguments and result; BYTES_PER_POINT more for each point."""
 BYTES_PER_POINT = 80
 
 
 @dataclass(frozen=True)
 class Job:
-    """One figure."""
+    """One measurement."""
 
     points: int = 1_000_000
     views: int = 10
@@ -82,7 +80,7 @@ class Input:
 
 
 def prepared(job: Job) -> Input:
-    """A room of 8 x 6 x 3 m with 15 boxes in it, and cameras near its middle."""
+    """A room of 8 x 6 x 3 m with 15 boxes, and cameras near its middle."""
     random = torch.Generator().manual_seed(0)
 
     def surface(low: Tensor, extent: Tensor, count: int) -> Tensor:
@@ -186,12 +184,6 @@ def _read(job: Job, values: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndar
     return upper * (1 - down) + lower * down
 
 
-def memory(kind: str) -> float:
-    """MiB that the process holds now (VmRSS) or held at most (VmHWM)."""
-    with open("/proc/self/status") as file:
-        return next(float(line.split()[1]) for line in file if line.startswith(kind)) / 2**10
-
-
 def compared(job: Job, given: Input) -> dict[str, float]:
     """Largest difference between the two, relative to 1; how many points only one of them saw."""
     ours, seen = lifted(job, given)
@@ -211,28 +203,13 @@ def run(job: Job) -> dict[str, float]:
     given = prepared(job)
     run = lifted if job.by == "lift" else looped
     small = replace(job, points=1000)
-    run(small, prepared(small))  # libraries are loaded
-    ctypes.CDLL(None).malloc_trim(0)
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")  # the peak is counted from here
-    before = memory("VmRSS")
+    run(small, prepared(small))  # loads libraries
+    before = reset_peak()
     start = time.perf_counter()
     values, _ = run(job, given)
     seconds = time.perf_counter() - start
     result = values.numel() * values.element_size() / 2**20
-    return {"seconds": seconds, "mib": memory("VmHWM") - before - result}
-
-
-def measured(job: Job, threads: int, *, compare: bool = False) -> dict[str, float]:
-    """``run`` or ``compared`` in a process of its own."""
-    command = [sys.executable, __file__, "--job", json.dumps(vars(job))]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(
-        command + ["--compare"] * compare, capture_output=True, encoding="utf-8", env=environment
-    )
-    if done.returncode:
-        raise RuntimeError(f"{job}: {done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return {"seconds": seconds, "mib": peak() - before - result}
 
 
 def line(job: Job, threads: int, rounds: int) -> str:
@@ -240,11 +217,11 @@ def line(job: Job, threads: int, rounds: int) -> str:
     least: dict[str, dict[str, float]] = {}
     for _ in range(rounds):
         for by in ("lift", "loop", "careful"):
-            new = measured(replace(job, by=by), threads)
+            new = run_job(__file__, replace(job, by=by), threads=threads)
             old = least.get(by, new)
             least[by] = {key: min(new[key], old[key]) for key in new}
     ours, *loops = least.values()
-    same = measured(replace(job, by="careful"), threads, compare=True)
+    same = run_job(__file__, replace(job, by="careful"), "--compare", threads=threads)
     limit = LIMIT_MIB + BYTES_PER_POINT * job.points / 2**20
     return (
         f"| {job.fuse} | {job.sample} | {'yes' if job.depth else 'no'} | {100 * same['seen']:.0f} % "

@@ -1,10 +1,10 @@
-"""Speed and memory of sparse convolution, alone and within whole networks, beside spconv on the CPU.
+"""Speed and memory of sparse convolution, alone and in whole networks, compared with spconv on the CPU.
 
-Every figure is of a process of its own, ours and spconv's by turns, on the same cloud: voxels of the
-walls, floor and furniture of a room, 2 cm each. A network of spconv's is ours with its sparse
-convolutions replaced by spconv's and their index pairs kept per resolution, so that nothing else
-differs. Times are the least of some repeats, index pairs built anew in each, as for a new cloud.
-Values are compared in one thread, as spconv's CPU kernels are wrong in some rows when they use more.
+Every figure comes from a separate process, alternating between ours and spconv's, on the same cloud: 2 cm
+voxels of the walls, floor and furniture of a room. The network with spconv is ours with its sparse
+convolutions replaced by spconv's and the index pairs kept per resolution, so that nothing else differs.
+Times are the least of several repeats; index pairs are built in each, as for a new cloud. Values are
+compared with one thread, because spconv's CPU kernels give some wrong rows with more.
 
     python -m venv bench && bench/bin/pip install spconv . && bench/bin/python \\
         examples/benchmarks/sparse_convolution.py
@@ -15,11 +15,9 @@ Values are compared in one thread, as spconv's CPU kernels are wrong in some row
 from __future__ import annotations
 
 import argparse
-import ctypes
 import importlib.util
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -27,6 +25,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from own_process import peak, reset_peak, run_job
 from torch import Tensor, nn
 
 from pointseg.backbones import minkunet
@@ -74,7 +73,7 @@ def cloud_of(count: int) -> Cloud:
 
 
 class PeerGrid:
-    """What a Grid is to our layers, for spconv's: voxels, and index pairs once built."""
+    """Takes the place of a Grid for spconv's layers: voxels, and index pairs once they are built."""
 
     def __init__(self, coord: Tensor, batch: Tensor, shape: list[int] | None = None) -> None:
         self.coord, self.batch = coord, batch
@@ -134,7 +133,7 @@ class PeerConvolution(nn.Module):
 
 
 def with_spconv(network: nn.Module) -> nn.Module:
-    """Replace our sparse convolutions; those of one voxel are matrix products in both."""
+    """Replace our sparse convolutions; kernels of one voxel are matrix products in both."""
     layers = (SubmanifoldConv3d, StridedConv3d, InverseConv3d)
     if isinstance(network, layers):
         return PeerConvolution(network) if network.kernel_size > 1 else network
@@ -145,7 +144,7 @@ def with_spconv(network: nn.Module) -> nn.Module:
 
 @dataclass(frozen=True)
 class Job:
-    """One figure."""
+    """One measurement."""
 
     what: str
     """"conv 64", "minkunet" or "ptv3"."""
@@ -171,7 +170,7 @@ def build(job: Job) -> nn.Module:
 
 
 def prepare(job: Job) -> tuple[nn.Module, Callable[[], Tensor]]:
-    """The network, and a function that runs it forward on a cloud that it has not seen."""
+    """The network, and a function that runs it on a new cloud."""
     network = build(job)
     if job.peer:
         import spconv.pytorch.ops
@@ -190,7 +189,7 @@ def prepare(job: Job) -> tuple[nn.Module, Callable[[], Tensor]]:
     feat = torch.randn(job.count, int(width), generator=torch.Generator().manual_seed(1))
     grids = (PeerGrid if job.peer else Grid)(cloud.grid_coord, cloud.batch)
     feat.requires_grad_(job.mode == "step")
-    network(feat, grids)  # a layer alone: the index pairs are there
+    network(feat, grids)  # for single layers the index pairs are not part of the measurement
     return network, lambda: network(feat, grids)
 
 
@@ -202,10 +201,7 @@ def run(job: Job) -> dict[str, Any]:
             return {"out": forward()[:: max(1, job.count // 500)].tolist()}
     network.train(job.mode == "step")
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-6)
-    ctypes.CDLL(None).malloc_trim(0)  # what the preparation left behind is not reused unseen
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")  # the peak is counted from here
-    before = memory("VmRSS")
+    before = reset_peak()
     seconds = []
     for _ in range(job.repeats):
         start = time.perf_counter()
@@ -217,31 +213,15 @@ def run(job: Job) -> dict[str, Any]:
             with torch.no_grad():
                 forward()
         seconds.append(time.perf_counter() - start)
-    return {"seconds": min(seconds), "mib": memory("VmHWM") - before}
-
-
-def memory(kind: str) -> float:
-    """MiB that the process holds now (VmRSS) or held at most (VmHWM)."""
-    with open("/proc/self/status") as file:
-        return next(float(line.split()[1]) for line in file if line.startswith(kind)) / 2**10
-
-
-def measured(job: Job, threads: int) -> dict[str, Any]:
-    """``run`` in a process of its own."""
-    command = [sys.executable, __file__, "--job", json.dumps(vars(job))]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", env=environment)
-    if done.returncode:
-        raise RuntimeError(f"{job}: {done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return {"seconds": min(seconds), "mib": peak() - before}
 
 
 def beside(job: Job, threads: int, rounds: int) -> str:
-    """A line of the table: ours, spconv's and their ratios; the least of some rounds, by turns."""
+    """A row of the table: ours, spconv's and their ratios; the least of several alternating rounds."""
     found: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
     for _ in range(rounds):
         for peer in found:
-            found[peer].append(measured(replace(job, peer=peer), threads))
+            found[peer].append(run_job(__file__, replace(job, peer=peer), threads=threads))
     least = {
         peer: [min(r[key] for r in results) for key in ("seconds", "mib")]
         for peer, results in found.items()
@@ -254,10 +234,10 @@ def beside(job: Job, threads: int, rounds: int) -> str:
 
 
 def growth(job: Job, counts: tuple[int, ...], threads: int) -> list[str]:
-    """Lines of ours alone: time and memory per point as clouds grow."""
+    """Rows of ours alone: time and memory per point as clouds grow."""
     lines = []
     for count in counts:
-        result = measured(replace(job, count=count), threads)
+        result = run_job(__file__, replace(job, count=count), threads=threads)
         lines.append(
             f"| {job.what} {job.mode} | {count} | {1e3 * result['seconds']:.0f} "
             f"| {1e6 * result['seconds'] / count:.2f} | {2**10 * result['mib'] / count:.2f} |"
@@ -266,9 +246,9 @@ def growth(job: Job, counts: tuple[int, ...], threads: int) -> list[str]:
 
 
 def difference(job: Job) -> str:
-    """How far ours is from spconv's, in one thread."""
+    """Greatest difference between our values and spconv's, with one thread."""
     ours, peer = (
-        torch.tensor(measured(replace(job, peer=peer, mode="values"), 1)["out"])
+        torch.tensor(run_job(__file__, replace(job, peer=peer, mode="values"), threads=1)["out"])
         for peer in (False, True)
     )
     return (

@@ -1,4 +1,4 @@
-"""Rooms with textures: what the cameras take agrees with the clouds, and points give no texture away."""
+"""Rooms with textures: images agree with the clouds, and the points do not give the textures away."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from tests import ROOT
 sys.path.insert(0, str(ROOT / "examples" / "benchmarks"))
 
 import ditr_methods  # noqa: E402
-import textured_encoder as encoding  # noqa: E402
 import textured_rooms as rooms  # noqa: E402
-import textured_views as look  # noqa: E402
+import toy_encoder  # noqa: E402
 
 from pointseg.datasets.errors import DatasetError  # noqa: E402
 from pointseg.images.projection import see  # noqa: E402
@@ -46,7 +45,7 @@ def test_rooms_are_the_same_again_and_others_elsewhere(data):
 def test_points_lie_where_the_images_show_their_class(data):
     name = data.scenes("train")[0]
     scene, frames = data.load("train", name), data.frames("train", name)
-    found = see(scene, frames, VisibilityConfig(depth_tolerance_m=0.05), look.SIZE)
+    found = see(scene, frames, VisibilityConfig(depth_tolerance_m=0.05), rooms.SIZE)
     mask = found["image_mask"]
     assert mask.any(1).mean() > 0.85  # the rest are the points that no scanner was to see
     for view, shot in enumerate(data.shots("train", name)):
@@ -75,7 +74,7 @@ def test_frames_travel_to_other_processes_and_have_keys(data):
     copied = pickle.loads(pickle.dumps(frames[1]))
     np.testing.assert_array_equal(copied.read_image(), frames[1].read_image())
     assert copied.read_depth().dtype == np.float32
-    assert copied.read_image().shape == (*look.SIZE, 3)
+    assert copied.read_image().shape == (*rooms.SIZE, 3)
 
 
 def test_points_do_not_tell_classes_of_one_shape_apart():
@@ -87,7 +86,7 @@ def test_points_do_not_tell_classes_of_one_shape_apart():
         for label in np.unique(scene["segment"]):
             color = scene["color"][scene["segment"] == label]
             found.setdefault(label, []).append(float(color.std(0).mean()))
-    for one, two in zip(rooms.ALIKE[::2], rooms.ALIKE[1::2], strict=True):
+    for one, two in zip(rooms.TEXTURE_ONLY[::2], rooms.TEXTURE_ONLY[1::2], strict=True):
         spreads = [np.median(found[rooms.NAMES.index(name)]) for name in (one, two)]
         assert max(spreads) < 2 * min(spreads)
 
@@ -122,7 +121,7 @@ def test_patches_are_described_wherever_their_texture_begins():
         return np.repeat((120 + 60 * wave)[:, :, None], 3, axis=2).astype(np.uint8)
 
     one, moved, longer, turned = (
-        encoding.described(picture(*how)).reshape(8, 8, -1)[2:6, 2:6].mean((0, 1))
+        toy_encoder.describe(picture(*how)).reshape(8, 8, -1)[2:6, 2:6].mean((0, 1))
         for how in ((4, 0), (4, 1.3), (7, 0), (4, 0, True))
     )
     assert np.abs(one - moved).mean() < 0.25 * np.abs(one - longer).mean()
@@ -132,16 +131,16 @@ def test_patches_are_described_wherever_their_texture_begins():
 def test_share_of_a_patch_that_a_class_covers():
     segment = np.full((16, 16), 2, np.int32)
     segment[:4, :8], segment[8:, 8:] = 0, -1
-    shares = encoding.covered(segment, 3).numpy()
+    shares = toy_encoder.class_shares(segment, 3).numpy()
     np.testing.assert_allclose(shares, [[0.5, 0, 0.5], [0, 0, 1], [0, 0, 1], [0, 0, 0]])
 
 
 def test_weights_of_an_encoder_are_read_again(data, tmp_path):
     shot = data.shots("other", data.scenes("other")[0])[0]
     arguments = {"steps": 2, "seed": 0, "log": lambda line: None}
-    made = encoding.pretrain(shot.image[None], shot.segment[None], **arguments)
-    encoding.save(made, tmp_path / "encoder.safetensors")
-    read = encoding.new_encoder(tmp_path / "encoder.safetensors")
+    made = toy_encoder.pretrain(shot.image[None], shot.segment[None], **arguments)
+    toy_encoder.save(made, tmp_path / "encoder.safetensors")
+    read = toy_encoder.new_encoder(tmp_path / "encoder.safetensors")
     for name, values in read.state_dict().items():
         assert torch.equal(values, made.state_dict()[name])
 

@@ -1,4 +1,4 @@
-"""Seeded scans for `hospital.py`: bodies of smooth organs, each organ a label of its own."""
+"""Seeded synthetic scans for `hospital.py`: bodies with smooth organs, one label per organ."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ AIR_HU, TISSUE_HU, NOISE_HU = -1000, 0, 10
 
 @dataclass(frozen=True)
 class Organ:
-    """An ellipsoid; places and radii in shares of the volume's extent (z, y, x)."""
+    """An ellipsoid; centre and radii relative to the volume's extent (z, y, x)."""
 
     centre: tuple[float, float, float]
     radii: tuple[float, float, float]
@@ -27,10 +27,10 @@ class Organ:
 
 
 def atlas(labels: int, *, pieces: int, seed: int) -> list[Organ]:
-    """Organs far from each other in a body: of each label some pieces, all of one intensity."""
+    """Organs spread over a body: several pieces per label, all of one intensity."""
     rng = np.random.default_rng(seed)
     count = labels * pieces
-    radius = 0.3 / count ** (1 / 3)  # about a seventh of the body together
+    radius = 0.3 / count ** (1 / 3)  # together about a seventh of the body
     centres: list[NDArray[np.float64]] = []
     for _ in range(count):
         candidates = 0.5 + rng.uniform(-1, 1, (4000, 3)) * [0.48, 0.36, 0.40]
@@ -51,7 +51,7 @@ def atlas(labels: int, *, pieces: int, seed: int) -> list[Organ]:
 def scan(
     shape: Sequence[int], spacing_mm: Sequence[float], organs: Sequence[Organ], *, seed: int
 ) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
-    """One patient: the organs a little moved and resized, blurred edges, noise.
+    """One patient: organs slightly moved and resized, blurred edges, noise.
 
     Returns:
         Image and labels, (Z, Y, X).
@@ -72,7 +72,7 @@ def scan(
 
 
 def _paint(array: NDArray[np.generic], organ: Organ, value: float) -> None:
-    """Fill an ellipsoid; only the box around it is looked at."""
+    """Fill an ellipsoid, within its bounding box."""
     box, axes = [], []
     for size, middle, radius in zip(array.shape, organ.centre, organ.radii, strict=True):
         start = max(0, int((middle - radius) * size))
@@ -84,7 +84,7 @@ def _paint(array: NDArray[np.generic], organ: Organ, value: float) -> None:
 
 
 def write_image(path: Path, array: NDArray[np.generic], spacing_mm: Sequence[float]) -> None:
-    """Write (Z, Y, X) with its spacing (z, y, x), away from the origin as scanners do."""
+    """Write (Z, Y, X) with its spacing (z, y, x) and an origin as scanners have it."""
     image = sitk.GetImageFromArray(array)
     image.SetSpacing([float(mm) for mm in reversed(spacing_mm)])
     image.SetOrigin([-120.5, 33.25, 870.0])
@@ -99,7 +99,7 @@ def read_image(path: Path) -> tuple[NDArray[Any], tuple[float, ...]]:
 
 
 def copies(sources: Sequence[Path], folder: Path, count: int) -> None:
-    """`count` images under names of their own, in turn from the sources."""
+    """Copy the sources in turn until there are `count` images, each under its own name."""
     if folder.exists() and len(list(folder.glob("*.nii.gz"))) == count:
         return
     shutil.rmtree(folder, ignore_errors=True)

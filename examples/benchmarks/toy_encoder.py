@@ -1,12 +1,11 @@
-"""A small image encoder, in place of a foundation model, that learns from images of rooms of its own.
+"""A small image encoder in place of a pretrained foundation model, trained in minutes on separate images.
 
-It is given images of which some patches are blank, and says for every patch, blank or not, how its
-brightness varies (the spectrum, which tells a texture wherever in the patch it begins), and how much
-of it each class covers. The rooms it learns from are not among those that 3D networks learn from:
-as with a foundation model, what it was shown are other images, and the labels were other labels.
+Some patches of its input are blank. For every patch it predicts a description of the brightness (the spectrum,
+which does not depend on where in the patch a texture begins) and, if there are labels, the share that each
+class covers. Its images are not among those that the 3D networks are trained on.
 
-Source: masked prediction of described patches as in Wei 2022, arXiv:2112.09133. Differs: spectra
-instead of histograms of gradients; patches that are shown count, too.
+Source: masked prediction of patch descriptors as in Wei 2022, arXiv:2112.09133. Differs: spectra instead of
+histograms of gradients; visible patches count, too.
 """
 
 from __future__ import annotations
@@ -31,16 +30,16 @@ CONFIG: dict[str, Any] = {
 }  # fmt: skip
 PATCH = CONFIG["patch_size"]
 AROUND = 16
-"""Side of the square around a patch that is described, pixels."""
+"""Side of the described square around a patch, pixels."""
 BATCH, BLANK, LR = 8, 0.3, 2e-3
 CROP = (15, 20)
-"""Patches down and across of the cut-outs that it learns from; every fourth batch is of whole images."""
+"""Height and width of the training crops in patches; every fourth batch has whole images."""
 TARGETS = 40
-"""So many principal components of the description of a patch are predicted."""
+"""Number of principal components of the descriptions that are predicted."""
 
 
-def described(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """(n, D) of the square around each patch: its waves, and how uneven and how lopsided its brightness is."""
+def describe(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(n, D) descriptions of the squares around the patches: spectrum, contrast and skewness of the brightness."""
     edge = (AROUND - PATCH) // 2
     wide = np.pad(image.astype(np.float32).mean(2), edge, mode="reflect")
     squares = np.lib.stride_tricks.sliding_window_view(wide, (AROUND, AROUND))
@@ -56,12 +55,14 @@ def described(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 class Targets:
-    """Descriptions as few numbers of about equal size."""
+    """Whitened principal components of the descriptions."""
 
     def __init__(self, images: NDArray[np.uint8]) -> None:
-        rows = np.concatenate([described(image) for image in images])
+        rows = np.concatenate([describe(image) for image in images])
         self.mean, self.scale = rows.mean(0), rows.std(0) + 1e-6
-        self.scale[-4:] /= 4  # four against a hundred and more
+        self.scale[-4:] /= (
+            4  # the four statistics count as much as the hundred values of the spectrum
+        )
         self.axes = np.linalg.svd(self.of(rows), full_matrices=False)[2][:TARGETS].T
         self.sizes = np.sqrt((self.of(rows) @ self.axes).std(0))
 
@@ -70,12 +71,12 @@ class Targets:
 
     def __call__(self, image: NDArray[np.uint8]) -> Tensor:
         """(n, TARGETS) float32."""
-        found = self.of(described(image)) @ self.axes / self.sizes
+        found = self.of(describe(image)) @ self.axes / self.sizes
         return torch.from_numpy(found.astype(np.float32))
 
 
 def new_encoder(weights: str | Path = "none") -> DinoEncoder:
-    """The last block's patch tokens after the final norm, as pointseg reads them."""
+    """An encoder that gives the last block's patch tokens after the final norm, as pointseg reads them."""
     return build_encoder(NAME, weights=weights, frozen=False, taps=(CONFIG["depth"] - 1,), **CONFIG)
 
 
@@ -87,23 +88,25 @@ def pretrain(
     seed: int,
     log: Callable[[str], None],
 ) -> DinoEncoder:
-    """An encoder that knows images of this kind.
+    """Train an encoder on images.
 
     Args:
         images: (M, H, W, 3).
-        segments: (M, H, W) classes, -1 where there is none; None: it learns without.
-        steps: of BATCH cut-outs.
-        seed: of the weights and of what is drawn.
-        log: told how it goes.
+        segments: (M, H, W) classes, -1 for none; None trains without labels.
+        steps: of BATCH crops each.
+        seed: of weights and crops.
+        log: called with the progress.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    describe = Targets(images[:: max(1, len(images) // 40)])
+    targets_of = Targets(images[:: max(1, len(images) // 40)])
     grid = tuple(side // PATCH for side in images.shape[1:3])
-    targets = torch.stack([describe(image) for image in images]).unflatten(1, grid)
+    targets = torch.stack([targets_of(image) for image in images]).unflatten(1, grid)
     shares = targets[..., :0]
     if segments is not None:
-        shares = torch.stack([covered(s, segments.max() + 1) for s in segments]).unflatten(1, grid)
+        shares = torch.stack([class_shares(s, segments.max() + 1) for s in segments]).unflatten(
+            1, grid
+        )
     rarity = 1 / (shares.mean((0, 1, 2)) + 1e-3).sqrt()
     encoder, head = new_encoder(), nn.Linear(CONFIG["embed_dim"], TARGETS + shares.shape[3])
     _start(encoder)
@@ -112,16 +115,18 @@ def pretrain(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=steps, pct_start=0.1)
     losses = []
     for step in range(steps):
-        cuts = _cuts(rng, len(images), grid, whole=step % 4 == 0)
-        shown = torch.stack([_normalised(_pixels(images, cut), rng) for cut in cuts])
-        target, truth = (torch.stack([values[cut] for cut in cuts]) for values in (targets, shares))
-        keep = torch.from_numpy(rng.random((len(cuts), 1, *target.shape[1:3])) > BLANK)
+        crops = _crops(rng, len(images), grid, whole=step % 4 == 0)
+        shown = torch.stack([_normalised(_pixels(images, crop), rng) for crop in crops])
+        target, truth = (
+            torch.stack([values[crop] for crop in crops]) for values in (targets, shares)
+        )
+        keep = torch.from_numpy(rng.random((len(crops), 1, *target.shape[1:3])) > BLANK)
         shown = shown * keep.float().repeat_interleave(PATCH, 2).repeat_interleave(PATCH, 3)
-        said, named = head(_tokens(encoder, shown)).split([TARGETS, shares.shape[3]], -1)
-        loss = F.mse_loss(said, target.flatten(1, 2))
+        predicted, classes = head(_tokens(encoder, shown)).split([TARGETS, shares.shape[3]], -1)
+        loss = F.mse_loss(predicted, target.flatten(1, 2))
         if segments is not None:
             weighted = truth.flatten(1, 2) * rarity
-            loss = loss - (weighted * named.log_softmax(-1)).sum() / weighted.sum()
+            loss = loss - (weighted * classes.log_softmax(-1)).sum() / weighted.sum()
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(weights, 1.0)
@@ -134,38 +139,38 @@ def pretrain(
     return encoder
 
 
-def covered(segment: NDArray[np.int32], classes: int) -> Tensor:
-    """(n, classes) the share of each patch that each class has."""
+def class_shares(segment: NDArray[np.int32], classes: int) -> Tensor:
+    """(n, classes) the share of each patch that each class covers."""
     height, width = (side // PATCH for side in segment.shape)
-    cut = segment[: height * PATCH, : width * PATCH].reshape(height, PATCH, width, PATCH)
-    rows = torch.from_numpy(cut.swapaxes(1, 2).reshape(-1, PATCH * PATCH))
+    inner = segment[: height * PATCH, : width * PATCH].reshape(height, PATCH, width, PATCH)
+    rows = torch.from_numpy(inner.swapaxes(1, 2).reshape(-1, PATCH * PATCH))
     return torch.stack([(rows == label).float().mean(1) for label in range(classes)], 1)
 
 
 def save(encoder: DinoEncoder, path: Path) -> None:
-    """As a file of weights that ``build_encoder`` reads."""
+    """Write weights that ``build_encoder`` reads."""
     state = {name: values.contiguous() for name, values in encoder.vit.state_dict().items()}
     save_file(state, path)
 
 
-def named_patches(
+def labelled_patches(
     encoder: DinoEncoder, images: NDArray[np.uint8], segments: NDArray[np.int32]
 ) -> tuple[Tensor, Tensor]:
-    """(n, C) features and (n,) classes of the patches of which half or more is one class."""
+    """(n, C) features and (n,) classes of the patches of which one class covers at least half."""
     features, labels = [], []
     for image, segment in zip(images, segments, strict=True):
         with torch.inference_mode():
             features.append(_tokens(encoder, _normalised(image)[None])[0])
-        share, most = covered(segment, segments.max() + 1).max(1)
+        share, most = class_shares(segment, segments.max() + 1).max(1)
         labels.append(torch.where(share >= 0.5, most, -1))
-    found, named = torch.cat(features).clone(), torch.cat(labels)
-    return found[named >= 0], named[named >= 0]
+    found, classes = torch.cat(features).clone(), torch.cat(labels)
+    return found[classes >= 0], classes[classes >= 0]
 
 
-def probe(
+def linear_probe(
     learn: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], *, classes: int, seed: int = 0
 ) -> float:
-    """Share of the patches that a linear layer names rightly; it alone has learned from labels."""
+    """Accuracy of a linear layer that is trained on frozen features."""
     torch.manual_seed(seed)
     mean, scale = learn[0].mean(0), learn[0].std(0) + 1e-6
     layer = nn.Linear(learn[0].shape[1], classes)
@@ -182,7 +187,7 @@ def probe(
 
 
 def _start(encoder: DinoEncoder) -> None:
-    """Weights that so small a network learns from: patches are taken apart into waves, blocks speak up."""
+    """Initial weights for so small a network: Gabor-like patch embedding, larger weights in the blocks."""
     with torch.no_grad():
         encoder.vit.patch_embed.proj.weight.copy_(_waves(CONFIG["embed_dim"]))
     for layer in encoder.vit.blocks.modules():
@@ -191,7 +196,7 @@ def _start(encoder: DinoEncoder) -> None:
 
 
 def _waves(count: int) -> Tensor:
-    """(count, 3, 16, 16) grey waves of six directions and several lengths, each as sine and cosine; colours."""
+    """(count, 3, P, P) grey waves of six directions and several lengths as sine and cosine, and plain colours."""
     y, x = (np.mgrid[:PATCH, :PATCH] + 0.5) - PATCH / 2
     window = np.sqrt(np.outer(np.hanning(PATCH + 2)[1:-1], np.hanning(PATCH + 2)[1:-1]))
     found = []
@@ -210,7 +215,7 @@ def _waves(count: int) -> Tensor:
 
 
 def _normalised(image: NDArray[np.uint8], rng: np.random.Generator | None = None) -> Tensor:
-    """(3, H, W) as encoders are given them; with ``rng`` in other colours."""
+    """(3, H, W) normalised image; with ``rng`` in random colours."""
     shown = torch.from_numpy(image.astype(np.float32) / 255).permute(2, 0, 1)
     if rng is not None:
         gain = torch.from_numpy(rng.uniform(0.7, 1.3, (3, 1, 1))).float()
@@ -224,14 +229,14 @@ def _tokens(encoder: DinoEncoder, images: Tensor) -> Tensor:
     return encoder.maps(images)[0].flatten(2).transpose(1, 2)
 
 
-Cut = tuple[int, slice, slice]
-"""An image, and rows and columns of its patches."""
+Crop = tuple[int, slice, slice]
+"""Index of an image, and rows and columns of its patches."""
 
 
-def _cuts(
+def _crops(
     rng: np.random.Generator, images: int, grid: tuple[int, ...], *, whole: bool
-) -> list[Cut]:
-    """Two whole images, or BATCH pieces."""
+) -> list[Crop]:
+    """Two whole images, or BATCH crops."""
     height, width = grid if whole else np.minimum(CROP, grid).tolist()
     found = []
     for row in rng.integers(images, size=2 if whole else BATCH).tolist():
@@ -242,7 +247,7 @@ def _cuts(
     return found
 
 
-def _pixels(images: NDArray[np.uint8], cut: Cut) -> NDArray[np.uint8]:
-    row, down, across = cut
+def _pixels(images: NDArray[np.uint8], crop: Crop) -> NDArray[np.uint8]:
+    row, down, across = crop
     down, across = (slice(s.start * PATCH, s.stop * PATCH) for s in (down, across))
     return images[row, down, across]
