@@ -32,9 +32,15 @@ def test_every_example_is_run():
     assert scripts | {"lift_slices.py"} == set(ARGUMENTS)
 
 
-@pytest.mark.parametrize("script", ARGUMENTS)
+def slow(script):
+    """Marked where it trains or predicts something, however small."""
+    quick = script if ARGUMENTS[script] in ([], ["--help"]) else None
+    return quick or pytest.param(script, marks=[pytest.mark.slow, pytest.mark.timeout(600)])
+
+
+@pytest.mark.parametrize("script", map(slow, ARGUMENTS))
 def test_example_runs(script):
     command = [sys.executable, str(EXAMPLES / script), *ARGUMENTS[script]]
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=120)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=590)
     assert done.returncode == 0, done.stderr
     assert done.stdout

@@ -18,7 +18,7 @@ import textured_rooms as rooms  # noqa: E402
 import toy_encoder  # noqa: E402
 
 from pointseg.datasets.errors import DatasetError  # noqa: E402
-from pointseg.images.projection import see  # noqa: E402
+from pointseg.images.projection import compute_visibility  # noqa: E402
 from pointseg.images.visibility import VisibilityConfig
 
 
@@ -27,7 +27,7 @@ def data():
     return rooms.TexturedRooms(rooms=(2, 1, 1, 1), views=3, points=4000)
 
 
-def test_rooms_are_the_same_again_and_others_elsewhere(data):
+def test_rooms_are_reproducible(data):
     name, other = data.scenes("train")
     first = data.load("train", name), data.shots("train", name)
     rooms._room.cache_clear()
@@ -42,19 +42,19 @@ def test_rooms_are_the_same_again_and_others_elsewhere(data):
     }  # fmt: skip
 
 
-def test_points_lie_where_the_images_show_their_class(data):
+def test_images_show_points_with_their_class(data):
     name = data.scenes("train")[0]
     scene, frames = data.load("train", name), data.frames("train", name)
-    found = see(scene, frames, VisibilityConfig(depth_tolerance_m=0.05), rooms.SIZE)
+    found = compute_visibility(scene, frames, VisibilityConfig(depth_tolerance_m=0.05), rooms.SIZE)
     mask = found["image_mask"]
-    assert mask.any(1).mean() > 0.85  # the rest are the points that no scanner was to see
+    assert mask.any(1).mean() > 0.85  # the rest are visible in no image
     for view, shot in enumerate(data.shots("train", name)):
         u, v = found["image_coord"][mask[:, view], view].astype(int).T
         agree = shot.segment[v, u] == scene["segment"][mask[:, view]]
-        assert agree.mean() > 0.97  # edges aside
+        assert agree.mean() > 0.97  # all but pixels at edges
 
 
-def test_depths_are_those_of_the_shapes(data):
+def test_depth_maps_agree_with_the_shapes(data):
     name = data.scenes("val")[0]
     shot = data.shots("val", name)[0]
     points = shot.camera.unproject(torch.from_numpy(shot.depth)).numpy()
@@ -67,7 +67,7 @@ def test_depths_are_those_of_the_shapes(data):
     assert not floor.any() or np.abs(points[floor][:, 2]).max() < 0.1
 
 
-def test_frames_travel_to_other_processes_and_have_keys(data):
+def test_frames_can_be_pickled_and_have_keys(data):
     name = data.scenes("test")[0]
     frames = data.frames("test", name)
     assert len({frame.image.key() for frame in frames}) == 3
@@ -77,7 +77,7 @@ def test_frames_travel_to_other_processes_and_have_keys(data):
     assert copied.read_image().shape == (*rooms.SIZE, 3)
 
 
-def test_points_do_not_tell_classes_of_one_shape_apart():
+def test_colours_of_points_do_not_depend_on_the_texture():
     """Colours of planks and carpet, plaster and brick, wood and stone: the same distribution."""
     data = rooms.TexturedRooms(rooms=(12, 1, 1, 1), views=1, points=3000)
     found: dict[int, list[float]] = {}
@@ -104,7 +104,7 @@ def test_textures_are_balanced_and_finer_than_three_periods(name):
         assert means.std() < 0.35 * values.std()
 
 
-def test_refuses_what_it_cannot_make(data):
+def test_impossible_arguments_are_refused(data):
     with pytest.raises(DatasetError, match="'rooms', 'views', 'points' must be at least 1"):
         rooms.TexturedRooms(views=0)
     with pytest.raises(DatasetError, match="no scene 'x'"):
@@ -113,7 +113,7 @@ def test_refuses_what_it_cannot_make(data):
         data.scenes("x")
 
 
-def test_patches_are_described_wherever_their_texture_begins():
+def test_descriptions_do_not_depend_on_where_a_texture_begins():
     v, u = np.mgrid[:64, :64]
 
     def picture(length, shift, turned=False):
@@ -128,14 +128,14 @@ def test_patches_are_described_wherever_their_texture_begins():
     assert np.abs(one - moved).mean() < 0.25 * np.abs(one - turned).mean()
 
 
-def test_share_of_a_patch_that_a_class_covers():
+def test_class_shares_of_patches():
     segment = np.full((16, 16), 2, np.int32)
     segment[:4, :8], segment[8:, 8:] = 0, -1
     shares = toy_encoder.class_shares(segment, 3).numpy()
     np.testing.assert_allclose(shares, [[0.5, 0, 0.5], [0, 0, 1], [0, 0, 1], [0, 0, 0]])
 
 
-def test_weights_of_an_encoder_are_read_again(data, tmp_path):
+def test_encoder_weights_round_trip(data, tmp_path):
     shot = data.shots("other", data.scenes("other")[0])[0]
     arguments = {"steps": 2, "seed": 0, "log": lambda line: None}
     made = toy_encoder.pretrain(shot.image[None], shot.segment[None], **arguments)
@@ -145,7 +145,7 @@ def test_weights_of_an_encoder_are_read_again(data, tmp_path):
         assert torch.equal(values, made.state_dict()[name])
 
 
-def test_labelled_rooms_are_drawn_until_all_classes_are_there():
+def test_labelled_rooms_contain_all_classes():
     data = rooms.TexturedRooms(rooms=(8, 1, 1, 1), views=1, points=1500)
     few = ditr_methods.few_labels(data, 3, seed=1)
     assert len(set(few.scenes("train"))) == 3
