@@ -1,7 +1,8 @@
-"""Images and depth maps in files."""
+"""Reads images and depth maps from files."""
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,14 +15,15 @@ from numpy.typing import NDArray
 from pointseg.images.readers.frame import ImagesError
 
 EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV")
-"""Pillow's modes that become 8-bit red, green, blue without losing their range."""
+"""Pillow's modes that convert to 8-bit RGB without loss of range."""
 
 
 @dataclass(frozen=True)
 class ImageFile:
-    """A PNG, JPEG or another file that Pillow reads, of 8 bits; pixels as stored: EXIF turns nothing."""
+    """An 8-bit image that Pillow reads; pixels as stored, EXIF orientation is not applied."""
 
     path: Path
+    """The file."""
 
     def __str__(self) -> str:
         return str(self.path)
@@ -51,10 +53,11 @@ class DepthFile:
     """A depth map with one number per pixel: 16-bit PNG, TIFF, or a numpy array."""
 
     path: Path
+    """The file."""
     scale: float = 1000.0
     """Units per metre: 1000 for millimetres."""
     missing: tuple[float, ...] = ()
-    """Values that mean unknown, besides 0 and what is not finite or below 0."""
+    """Values that mean unknown, besides 0, negative values and what is not finite."""
 
     def __str__(self) -> str:
         return str(self.path)
@@ -87,10 +90,10 @@ class DepthFile:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Height and width of an image, from its header.
+    """Read the height and width of an image from its header.
 
     Raises:
-        ImagesError: it is missing, or no image.
+        ImagesError: it is missing or not an image.
     """
     from PIL import Image
 
@@ -102,7 +105,7 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def file_key(path: Path) -> str:
-    """Where a file lies, how long it is and when it was last written.
+    """Path, length and time of the last change of a file, as one text.
 
     Raises:
         ImagesError: it is missing.
@@ -114,53 +117,43 @@ def file_key(path: Path) -> str:
     return f"{os.path.abspath(path)}|{found.st_size}|{found.st_mtime_ns}"
 
 
-def moved_since(key: str, held: Iterable[str]) -> str:
-    """In words, what has become of a file whose key is not among those that are held.
+def explain_changed_key(key: str, others: Iterable[str]) -> str:
+    """What has become of a file whose key is not among some others.
 
     Args:
-        key: of the file as it lies now (``file_key``).
-        held: keys of the files that something was made from.
+        key: of the file as it is now (``file_key``).
+        others: keys of the files that something was made from.
 
     Returns:
-        That it was written or copied again, or that one of its name and length lay elsewhere (of several
-        the one with most folders in common, from the file upwards); "" if nothing looks like it.
+        That the file was changed or copied, or that one of its name and length was elsewhere (of several the
+        one with most folders in common, from the file upwards); "" if nothing looks like it.
     """
-    now = _parted(key)
-    if now is None:
-        return ""
-    path, size, _ = now
+    path, size, _ = _split_key(key)
     best, most = None, 0
-    for each in held:
-        found = _parted(each)
-        if found is None or each == key:
+    for other in others:
+        other_path, other_size, _ = _split_key(other)
+        if other == key or not other_path.parts:
             continue
-        if found[0] == path:
-            what = "was copied or touched" if found[1] == size else "has another content"
+        if other_path == path:
+            what = "was copied or touched" if other_size == size else "has another content"
             return f"{path} {what} since it was encoded"
-        alike = _common_end(path, found[0])
-        if found[1] == size and alike > most:
-            best, most = found[0], alike
-    return "" if best is None else f"the data was moved or copied since: it was encoded as {best}"
+        pairs = zip(reversed(path.parts), reversed(other_path.parts), strict=False)
+        common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+        if other_size == size and common > most:
+            best, most = other_path, common
+    return "" if best is None else f"the data was moved or copied: it was encoded as {best}"
 
 
-def _parted(key: str) -> tuple[Path, str, str] | None:
-    """Path, bytes and time of a key."""
-    parts = key.rsplit("|", 2)
-    return (Path(parts[0]), parts[1], parts[2]) if len(parts) == 3 else None
-
-
-def _common_end(one: Path, two: Path) -> int:
-    """How many names both paths end with."""
-    pairs = list(zip(reversed(one.parts), reversed(two.parts), strict=False))
-    return next((number for number, (a, b) in enumerate(pairs) if a != b), len(pairs))
+def _split_key(key: str) -> tuple[Path, str, str]:
+    """Path, bytes and time of a key; an empty path if it is none."""
+    path, size, time = ["", "", *key.rsplit("|", 2)][-3:] if key.count("|") > 1 else ("", "", "")
+    return Path(path), size, time
 
 
 def _unreadable(path: Path, error: BaseException, what: str) -> ImagesError:
     if isinstance(error, ImagesError):
         return error
     if isinstance(error, FileNotFoundError):
-        return ImagesError(
-            f"{path}: this {what} is missing; unpack or copy it so that it lies there"
-        )
+        return ImagesError(f"{path}: this {what} is missing; unpack or copy it there")
     reason = " ".join(str(error).split()) or type(error).__name__
     return ImagesError(f"{path}: this {what} cannot be read: {reason}; copy it again")

@@ -110,7 +110,7 @@ def test_what_training_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str
         train.main,
         [*RUN, "--images", "--image-cache", str(tmp_path / "none"), *out],
         capsys,
-        "holds no features",
+        "no cached features",
     )
 
 
@@ -160,7 +160,7 @@ def test_features_from_a_cache_are_those_of_the_images(
             str(tmp_path / "c"),
         ],
         capsys,
-        "another size of images",
+        "another image size",
     )
 
 

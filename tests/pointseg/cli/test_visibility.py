@@ -177,7 +177,7 @@ def test_points_are_told_apart_as_another_model_sees_them(
             ["--weights, --allow-unseen would do nothing; leave them out"],
         ),
         (["--by-sight", "PLAIN"], ["must be a model that reads images, and this one reads none"]),
-        (["--by-sight", "SEEING", "--image-cache", "nowhere"], ["holds no features"]),
+        (["--by-sight", "SEEING", "--image-cache", "nowhere"], ["no cached features"]),
     ],
 )
 def test_options_of_images_that_a_model_has_no_use_for(

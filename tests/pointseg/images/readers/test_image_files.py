@@ -12,7 +12,12 @@ import torch
 from PIL import Image
 
 from pointseg.images.readers.frame import Frame, ImagesError, make_camera, transform_frame
-from pointseg.images.readers.image_files import DepthFile, ImageFile, image_size, moved_since
+from pointseg.images.readers.image_files import (
+    DepthFile,
+    ImageFile,
+    explain_changed_key,
+    image_size,
+)
 from tests.pointseg.images.given import Given, K, frame, shifted
 
 
@@ -57,18 +62,16 @@ def test_what_has_become_of_a_file_is_told(tmp_path: Path) -> None:
 
     one, other = write("old/a/0.png"), write("old/b/0.png")
     longer, another = write("far/a/0.png", 99), write("old/a/1.png")
-    told = moved_since(write("new/a/0.png"), [other, one, longer, another, "a tape"])
-    assert (
-        told == f"the data was moved or copied since: it was encoded as {tmp_path / 'old/a/0.png'}"
-    )
-    assert moved_since(write("new/a/2.png"), [one, other, longer, another]) == ""
-    assert moved_since(one, [one]) == "" and moved_since("a tape", [one]) == ""
+    told = explain_changed_key(write("new/a/0.png"), [other, one, longer, another, "a tape"])
+    assert told == f"the data was moved or copied: it was encoded as {tmp_path / 'old/a/0.png'}"
+    assert explain_changed_key(write("new/a/2.png"), [one, other, longer, another]) == ""
+    assert explain_changed_key(one, [one]) == "" and explain_changed_key("a tape", [one]) == ""
     os.utime(tmp_path / "old/a/0.png", (1, 1))
     now = ImageFile(tmp_path / "old/a/0.png").key()
-    assert moved_since(now, [other, one]).endswith(
+    assert explain_changed_key(now, [other, one]).endswith(
         "0.png was copied or touched since it was encoded"
     )
-    assert "has another content since" in moved_since(write("old/a/0.png", 99), [one])
+    assert "has another content since" in explain_changed_key(write("old/a/0.png", 99), [one])
 
 
 def test_images_that_cannot_be_read_are_named(tmp_path: Path) -> None:
