@@ -1,4 +1,4 @@
-"""Images as the encoder is given them: one size, in training with other colours and some mirrored."""
+"""Prepares images for the encoder: resizing, in training colour jitter and mirroring."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ JITTER_PROBABILITY = FLIP_PROBABILITY = 0.5
 def load_images(
     frames: Sequence[Frame], size: tuple[int, int], *, rng: np.random.Generator | None = None
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Read the images of the chosen views.
+    """Read and resize the images of the selected views.
 
     Args:
         frames: V of them.
-        size: height and width to which they are resized, bilinearly, smoothed where they shrink.
-        rng: for training: each image on its own has its colours varied (probability 1/2), and is mirrored
-            left to right (1/2). None: neither.
+        size: height and width, resized bilinearly with antialiasing.
+        rng: for training: each image has its colours jittered with probability 1/2, and is mirrored left to
+            right with probability 1/2. None: neither.
 
     Returns:
-        (V, 3, H, W) uint8 red, green, blue; (V,) whether each was mirrored, for ``flip_coordinates``.
+        (V, 3, H, W) uint8 red, green, blue; (V,) whether each is mirrored, for ``flip_coordinates``.
 
     Raises:
-        UserError: an image is missing, damaged or not of its camera's size.
+        UserError: an image is missing, damaged or of another size than its camera.
 
-    Source: section 2.4 of the method's description.
+    Source: DITR (Knaebel et al. 2025), its published training configurations.
     """
     height, width = size
     images = np.empty((len(frames), 3, height, width), np.uint8)
@@ -50,7 +50,7 @@ def load_images(
 
 
 def jitter(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Brightness, contrast, saturation and hue varied in random order, or the image as it is."""
+    """Jitter brightness, contrast, saturation and hue in random order, or return the image unchanged."""
     if rng.random() >= JITTER_PROBABILITY:
         return image
     factors = 1 + rng.uniform(-1, 1, 3) * (BRIGHTNESS, CONTRAST, SATURATION)
@@ -65,7 +65,7 @@ def jitter(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def turn_hue(image: Image.Image, turns: float) -> Image.Image:
-    """All hues moved along the colour circle; 1 goes once around."""
+    """Rotate all hues along the colour circle; 1 is a full turn."""
     hue, saturation, value = image.convert("HSV").split()
     step = round(turns * 256) % 256
     moved = hue.point([(level + step) % 256 for level in range(256)])
@@ -73,15 +73,15 @@ def turn_hue(image: Image.Image, turns: float) -> Image.Image:
 
 
 def flip_coordinates(scene: Scene, flipped: NDArray[np.bool_], width: int) -> Scene:
-    """The positions of points in images of which some were mirrored.
+    """Mirror the positions of points in the images that were mirrored.
 
     Args:
         scene: with ``image_coord`` and ``image_mask`` in the pixels of the images.
-        flipped: (V,) which.
-        width: of the images, pixels.
+        flipped: (V,) which views are mirrored.
+        width: of the images in pixels.
 
     Raises:
-        ValueError: not one entry per view.
+        ValueError: ``flipped`` has not one entry per view.
     """
     coord = scene["image_coord"]
     if flipped.shape != (coord.shape[1],):
@@ -93,7 +93,7 @@ def flip_coordinates(scene: Scene, flipped: NDArray[np.bool_], width: int) -> Sc
         return scene
     u = coord[:, :, 0]
     mirrored = np.where(flipped, np.float32(width) - u, u)
-    inside = (mirrored >= 0) & (mirrored < width)  # what lay at 0 is now at the edge
+    inside = (mirrored >= 0) & (mirrored < width)  # a position at 0 is now at the edge
     return scene.with_fields(
         image_coord=np.stack([mirrored, coord[:, :, 1]], axis=2),
         image_mask=scene["image_mask"] & inside,

@@ -1,4 +1,4 @@
-"""The image encoder that points are given features of: DINOv3 or DINOv2, frozen, its last layer alone."""
+"""The frozen image encoder, DINOv3 or DINOv2, of which the last layer is used."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dinomed3d.lifting import DinoEncoder, WeightsError, build_encoder
 from dinomed3d.runtime.errors import UserError
 
 RANDOM = "none"
-"""In the place of a file of weights: random ones, always the same; for tests and demonstrations."""
+"""Instead of a weights file: random weights, always the same, for tests and demonstrations."""
 
 
 def open_encoder(
@@ -23,18 +23,18 @@ def open_encoder(
     *,
     precision: torch.dtype | None = None,
 ) -> DinoEncoder:
-    """A frozen encoder that gives patch tokens of its last block after the final norm.
+    """Open an encoder that gives the patch tokens of its last block after the final norm.
 
     Args:
         name: one of ``dinomed3d.lifting.MODELS``.
-        weights: what ``dinomed3d.lifting.build_encoder`` takes; "none": random, the same each time.
-        config: timm's arguments for another size.
-        precision: for autocast; None: as the weights are.
+        weights: as for ``dinomed3d.lifting.build_encoder``; "none": random weights, the same each time.
+        config: arguments for timm that give it another size.
+        precision: type for autocast; None: that of the weights.
 
     Raises:
-        UserError: an unknown encoder; weights that are not there, unreadable or of another encoder.
+        UserError: the encoder is unknown; the weights are missing, unreadable or of another encoder.
 
-    Source: section 2.5 of the method's description.
+    Source: DITR (Knaebel et al. 2025), section 3.
     """
     try:
         with torch.random.fork_rng(devices=[]):
@@ -47,7 +47,7 @@ def open_encoder(
 
 
 def weights_digest(encoder: torch.nn.Module) -> str:
-    """SHA-256 of the names, shapes and values of all weights, whichever file they came from."""
+    """SHA-256 of the names, shapes and values of all weights, independent of the file format."""
     digest = hashlib.sha256()
     for name, values in sorted(encoder.state_dict().items()):
         digest.update(f"{name} {tuple(values.shape)} {values.dtype}\n".encode())

@@ -1,4 +1,4 @@
-"""COLMAP's reconstructions in text form: ``cameras.txt`` and ``images.txt``, as structure from motion leaves them.
+"""Reads COLMAP's reconstructions in text form, ``cameras.txt`` and ``images.txt``.
 
 Source: Schoenberger 2016, Structure-from-Motion Revisited; COLMAP's documentation of its output format.
 """
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pointseg.images.readers.frame import Frame, ImagesError, make_camera
 from pointseg.images.readers.image_files import ImageFile
 
-# What the parameters of each model are; f is both focal lengths.
+# Parameters of each camera model; f is both focal lengths.
 MODELS = {
     "SIMPLE_PINHOLE": ("f", "cx", "cy"),
     "PINHOLE": ("fx", "fy", "cx", "cy"),
@@ -33,23 +33,23 @@ class Lens:
     """One line of ``cameras.txt``."""
 
     size: tuple[int, int]
-    """Height, width."""
+    """Height and width in pixels."""
     intrinsics: NDArray[np.float64]
-    """(3, 3); the centre of the first pixel is 0.5, as here."""
+    """(3, 3); the centre of the first pixel is at 0.5, as everywhere here."""
     distortion: tuple[float, ...] | None
     """k1, k2, p1, p2, k3."""
 
 
 def read_colmap(model: Path, images: Path) -> tuple[Frame, ...]:
-    """The images of a reconstruction that have a pose, by name; none is read.
+    """The images of a reconstruction that have a pose, sorted by name; no image is read.
 
     Args:
-        model: the folder with ``cameras.txt`` and ``images.txt``.
-        images: the folder that names in ``images.txt`` are relative to.
+        model: folder with ``cameras.txt`` and ``images.txt``.
+        images: folder that the names in ``images.txt`` are relative to.
 
     Raises:
-        ImagesError: a file is missing or malformed, the model is binary, or a camera is of a kind that
-            is no pinhole with radial-tangential distortion.
+        ImagesError: a file is missing or malformed, the model is binary, or a camera is not a pinhole with
+            radial-tangential distortion.
     """
     lenses = read_lenses(model / "cameras.txt")
     path = model / "images.txt"
@@ -60,7 +60,7 @@ def read_colmap(model: Path, images: Path) -> tuple[Frame, ...]:
             values = [float(word) for word in words[1:8]]
             lens = lenses.get(int(words[8]))
         except ValueError as error:
-            raise ImagesError(f"{who}: holds what is no number: {error}") from error
+            raise ImagesError(f"{who}: has a value that is not a number: {error}") from error
         if lens is None:
             raise ImagesError(f"{who}: camera {words[8]} is not in {model / 'cameras.txt'}")
         pose = np.eye(4)
@@ -77,7 +77,7 @@ def read_colmap(model: Path, images: Path) -> tuple[Frame, ...]:
 
 
 def read_lenses(path: Path) -> dict[int, Lens]:
-    """The cameras of ``cameras.txt`` by their numbers.
+    """Read the cameras of ``cameras.txt`` by number.
 
     Raises:
         ImagesError: see ``read_colmap``.
@@ -117,10 +117,10 @@ def read_lenses(path: Path) -> dict[int, Lens]:
 
 
 def rotation(quaternion: list[float], who: str) -> NDArray[np.float64]:
-    """(3, 3) of a quaternion w, x, y, z of any length but 0.
+    """(3, 3) rotation of a quaternion w, x, y, z of any length but 0.
 
     Raises:
-        ImagesError: it has none, or is not finite.
+        ImagesError: its length is 0 or not finite.
     """
     length = math.sqrt(sum(value * value for value in quaternion))
     if not 1e-6 < length < 1e6:
@@ -149,8 +149,8 @@ def _image_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
         words = line.split(maxsplit=9)
         if len(words) != 10:
             raise ImagesError(
-                f"{path}, line {number}: an image must have number, rotation (4), translation (3), camera and "
-                f"name, got {line[:80]!r}; is a line of keypoints missing after each image?"
+                f"{path}, line {number}: must have number, rotation (4), translation (3), camera and name of an "
+                f"image, got {line[:80]!r}; each image needs a line of keypoints after it, perhaps an empty one"
             )
         yield number, words
         keypoints = True

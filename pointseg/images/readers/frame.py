@@ -1,4 +1,4 @@
-"""One posed image of a scene: where it was taken from, its pixels and its depths, read when they are asked for."""
+"""One posed image of a scene; its pixels and depths are read when they are needed."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from dinomed3d.runtime.errors import UserError
 
 
 class ImagesError(UserError):
-    """An image, a depth map or a camera that is not there, is damaged, or does not fit the others."""
+    """An image, a depth map or a camera is missing, damaged, or does not fit the others."""
 
 
 class ImageSource(Protocol):
-    """Where the pixels of an image come from; ``str()`` of it names the file."""
+    """Reads the pixels of an image; ``str()`` of it names the file."""
 
     def read(self) -> NDArray[np.uint8]:
-        """(H, W, 3) red, green, blue.
+        """Read the image, (H, W, 3) red, green, blue.
 
         Raises:
             UserError: it is missing or damaged; the message names the file.
         """
 
     def key(self) -> str:
-        """Stands for the content: another image has another key.
+        """Identify the content: another image has another key.
 
         Raises:
             UserError: it is missing.
@@ -37,10 +37,12 @@ class ImageSource(Protocol):
 
 
 class DepthSource(Protocol):
-    """Where the depths of an image come from; ``str()`` of it names the file."""
+    """Reads the depth map of an image; ``str()`` of it names the file."""
 
     def read(self) -> NDArray[np.float32]:
-        """(h, w) metres along the camera's axis, 0 where unknown; any size, the field of view of the image.
+        """Read the depth map, (h, w) metres along the camera's axis, 0 where unknown.
+
+        It may have another resolution than the image, but the same field of view.
 
         Raises:
             UserError: it is missing or damaged; the message names the file.
@@ -49,28 +51,30 @@ class DepthSource(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """A posed image, perhaps with depths. Small, and can be sent to other processes: nothing is read yet."""
+    """A posed image, perhaps with a depth map; small, since nothing is read yet."""
 
     name: str
-    """Unique among the frames of its scene."""
+    """Name of the view, unique in its scene."""
     camera: Camera
-    """Pose in the world of the scene (``coord + origin``, metres); intrinsics for the image as it is read."""
+    """Pose in the world of the scene (``coord + origin``, metres), and intrinsics of the stored image."""
     image: ImageSource
+    """Reads the image."""
     depth: DepthSource | None = None
+    """Reads the depth map; None: there is none."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Tensors would go to other processes as open files, of which there are too few for many frames.
+        # Tensors are sent to other processes as open files, of which there may be too few for many frames.
         camera = self.camera
         bent = None if camera.distortion is None else camera.distortion.tolist()
         pose = camera.world_to_camera.tolist()
         plain = (camera.intrinsics.tolist(), camera.size, pose, bent)
-        return _restored, (self.name, plain, self.image, self.depth)
+        return _restore, (self.name, plain, self.image, self.depth)
 
     def read_image(self) -> NDArray[np.uint8]:
-        """(H, W, 3) the image, of the size that the camera has.
+        """Read the image, (H, W, 3), of the size of the camera.
 
         Raises:
-            UserError: it is missing or damaged, or its size is not that of the intrinsics.
+            UserError: it is missing or damaged, or has another size than the intrinsics.
         """
         image = self.image.read()
         if image.shape[:2] != self.camera.size:
@@ -83,11 +87,10 @@ class Frame:
         return image
 
     def read_depth(self) -> NDArray[np.float32] | None:
-        """(h, w) metres, 0 where unknown; None: the frame has none.
+        """Read the depth map, (h, w) metres, 0 where unknown; None if there is none.
 
         Raises:
-            UserError: the map is missing or damaged, or its sides are in another proportion than
-                those of the image.
+            UserError: it is missing or damaged, or has another aspect ratio than the image.
         """
         if self.depth is None:
             return None
@@ -95,13 +98,13 @@ class Frame:
         (height, width), (h, w) = self.camera.size, depth.shape
         if not 0.95 < (w / h) / (width / height) < 1.05:  # ScanNet's differ by half a percent
             raise ImagesError(
-                f"{self.depth}: is {w} x {h} pixels (width x height), which does not show what the image of "
-                f"view '{self.name}' with {width} x {height} does; align the depths with the image first"
+                f"{self.depth}: is {w} x {h} pixels (width x height), another aspect ratio than the image of "
+                f"view '{self.name}' with {width} x {height}; align the depth map with the image"
             )
         return depth
 
 
-def _restored(
+def _restore(
     name: str, camera: tuple[Any, ...], image: ImageSource, depth: DepthSource | None
 ) -> Frame:
     intrinsics, size, pose, bent = camera
@@ -121,13 +124,13 @@ def _restored(
 def transform_frame(
     frame: Frame, turn: NDArray[np.float64], shift: NDArray[np.float64], *, scale: float = 1.0
 ) -> Frame:
-    """The same frame where all points were moved: x became ``scale`` turn x + ``shift``.
+    """The frame after its points were transformed to ``scale`` turn x + ``shift``.
 
     Args:
-        frame: its pose in the unit of the points before; its depths are metres before and after.
+        frame: with its pose in the old unit; depth maps are in metres before and after.
         turn: (3, 3) rotation.
         shift: (3,) in the new unit.
-        scale: new units per old one.
+        scale: new units per old unit.
     """
     pose = frame.camera.world_to_camera.numpy()
     moved = np.eye(4)
@@ -140,10 +143,10 @@ class ProvidesFrames(Protocol):
     """A dataset that has images."""
 
     def frames(self, split: str, scene: str) -> tuple[Frame, ...]:
-        """The posed images of a scene, in the order in which they were taken; () where it has none.
+        """The posed images of a scene in the order in which they were taken; () if it has none.
 
         Raises:
-            UserError: there is no such scene, or what describes its cameras is missing or damaged.
+            UserError: there is no such scene, or the description of its cameras is missing or damaged.
         """
 
 
@@ -156,18 +159,18 @@ def make_camera(
     camera_to_world: Any = None,
     distortion: Sequence[float] | None = None,
 ) -> Camera:
-    """A camera from plain numbers; exactly one of the two poses is given.
+    """Make a camera from plain numbers, with exactly one of the two poses.
 
     Args:
         who: file and view, for messages.
-        intrinsics: (3, 3), or more of which the upper left counts.
+        intrinsics: (3, 3), or a larger matrix that begins with it.
         size: height, width in pixels.
         world_to_camera: (3, 4) or (4, 4), metres.
-        camera_to_world: the same, the other way.
+        camera_to_world: the inverse of it.
         distortion: k1, k2, p1, p2, k3.
 
     Raises:
-        ImagesError: numbers that are not finite, a pose that is not rigid, intrinsics that are none.
+        ImagesError: numbers are not finite, the pose is not rigid, or the intrinsics are none.
     """
     pose: NDArray[Any] = np.asarray(
         camera_to_world if world_to_camera is None else world_to_camera, np.float64
@@ -176,9 +179,7 @@ def make_camera(
     if pose.shape == (3, 4):
         pose = np.vstack([pose, [0.0, 0.0, 0.0, 1.0]])
     try:
-        if (
-            camera_to_world is not None
-        ):  # before it is inverted, so that messages show what was given
+        if camera_to_world is not None:  # checked as given, so that messages show that
             check_rigid(torch.from_numpy(pose), "its pose (camera to world)")
             pose = np.linalg.inv(pose)
         return Camera(

@@ -1,4 +1,4 @@
-"""``cameras.json``: the posed images of a scene in a file that people can write, too.
+"""Reads and writes ``cameras.json``, the description of the posed images of a scene.
 
     {"format": "pointseg-cameras-1",
      "pose_direction": "camera_to_world",
@@ -9,11 +9,11 @@
 
 ``image`` and ``depth`` are paths relative to the file, or absolute. ``pose`` (3 x 4 or 4 x 4) is a rigid
 transform between the world of the points, in their unit, and the camera, whose axes are x right, y down, z
-forward; ``pose_direction`` says which way and must be there. ``depth_scale`` is how many units of the depth
-map make a metre; with ``depth`` it must be there. Optional: ``name``; ``distortion``, OpenCV's k1, k2, p1, p2,
-k3; ``pixel_centre``, where K has the centre of the first pixel: 0.5 (if left out) or 0, as OpenCV has it;
-``depth_missing``, values of the depth map that mean unknown, besides 0. All but ``image``, ``depth``,
-``name`` and ``pose`` may stand beside ``views`` once for all of them.
+forward; ``pose_direction`` is required and states the direction. ``depth_scale`` is the number of units of the
+depth map per metre, and required with ``depth``. Optional: ``name``; ``distortion``, OpenCV's k1, k2, p1, p2, k3;
+``pixel_centre``, the centre of the first pixel in K: 0.5 (the default) or 0, as in OpenCV; ``depth_missing``,
+values of the depth map that mean unknown, besides 0. All but ``image``, ``depth``, ``name`` and ``pose`` may be
+given once for all views, beside ``views``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SHARED = (
     "pose_direction", "K", "width", "height", "distortion", "pixel_centre", "depth_scale",
     "depth_missing",
 )  # fmt: skip
-"""Keys that may be said once for all views."""
+"""Keys that may be given once for all views."""
 OWN = ("name", "image", "pose", "depth")
 NEEDED = ("image", "pose", "pose_direction", "K", "width", "height")
 DIRECTIONS = ("camera_to_world", "world_to_camera")
@@ -48,18 +48,18 @@ def read_manifest(path: Path) -> tuple[Frame, ...]:
     """The frames that a manifest describes, in its order; no image is read.
 
     Raises:
-        ImagesError: it is missing, is no such file, lacks a key or has one that is unknown, or a value
-            does not fit; the message names file, view and key.
+        ImagesError: it is missing or not a manifest, a key is missing or unknown, or a value is wrong; the
+            message names file, view and key.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ImagesError(
-            f"{path}: is missing; describe the cameras of the scene in it ({FORMAT})"
+            f"{path}: is missing; describe the scene's cameras in it ({FORMAT})"
         ) from error
     except IsADirectoryError as error:
         raise ImagesError(
-            f"{path}: must be a manifest, a file ({FORMAT}), is a folder; of COLMAP's model name its images, too "
+            f"{path}: must be a manifest, a file ({FORMAT}), is a folder; for a COLMAP model give its images, too "
             "(--images DIR; in dataset.yaml {colmap: FOLDER, images: FOLDER})"
         ) from error
     except (OSError, ValueError, RecursionError) as error:
@@ -78,13 +78,13 @@ def read_manifest(path: Path) -> tuple[Frame, ...]:
 def frames_of(
     path: Path, views: Sequence[Mapping[str, Any]], *, base: Path, shared: Mapping[str, Any]
 ) -> tuple[Frame, ...]:
-    """The frames that entries of ``views`` describe.
+    """The frames that the entries of ``views`` describe.
 
     Args:
-        path: where they stand, for messages.
-        views: V of them.
-        base: the folder that their files are relative to.
-        shared: what is said for all of them.
+        path: the file, for messages.
+        views: V entries.
+        base: folder that their files are relative to.
+        shared: the keys for all views.
 
     Raises:
         ImagesError: see ``read_manifest``.
@@ -102,13 +102,13 @@ def frames_of(
 
 
 def write_manifest(path: Path, frames: Sequence[Frame]) -> None:
-    """Describe frames whose images and depths are files; poses as world to camera.
+    """Write a manifest of frames whose images and depth maps are files, with poses as world to camera.
 
-    Files below the manifest's folder are named relative to it, others by their absolute paths.
+    Paths below the manifest's folder are relative to it, others are absolute.
 
     Raises:
-        ValueError: a frame whose image or depth map is not a file.
-        CloudFileError: the system refuses to write.
+        ValueError: the image or the depth map of a frame is not a file.
+        WriteError: the system refuses to write.
     """
     views = [_described(path.parent, frame) for frame in frames]
     shared = {
@@ -160,7 +160,7 @@ def _written(folder: Path, path: Path) -> str:
 
 
 class _View:
-    """One entry of ``views`` with what is said for all of them."""
+    """One entry of ``views`` with the keys for all views."""
 
     def __init__(self, path: Path, number: int, found: Mapping[str, Any], base: Path) -> None:
         self.base, self.found = base, found
@@ -172,7 +172,7 @@ class _View:
         missing = [key for key in NEEDED if key not in self.found]
         if "pose_direction" in missing:
             raise ImagesError(
-                f"{self.who}: lacks 'pose_direction': say whether its pose is {' or '.join(DIRECTIONS)}"
+                f"{self.who}: lacks 'pose_direction', which must be {' or '.join(DIRECTIONS)}"
             )
         if missing:
             raise ImagesError(f"{self.who}: lacks {', '.join(missing)}")

@@ -1,4 +1,4 @@
-"""Organised RGB-D clouds: a grid of points that is itself an image; the camera follows from the points."""
+"""Organised RGB-D clouds: a grid of points that is an image as well; its camera is fitted to the points."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ from pointseg.images.readers.frame import Frame, ImagesError, make_camera
 from pointseg.images.readers.image_files import file_key
 
 FIT_PX = 0.5
-"""How far points may lie from the pixels that they are of, in the mean, for a cloud to be of a pinhole camera."""
+"""Mean distance in pixels between points and their pixels, at most, under the fitted pinhole camera."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """What an organised cloud holds."""
+    """The contents of an organised cloud."""
 
     color: NDArray[np.uint8]
-    """(H, W, 3)."""
+    """(H, W, 3) red, green, blue."""
     xyz: NDArray[np.float32]
-    """(H, W, 3) in the unit of the file; NaN where nothing was measured."""
+    """(H, W, 3) positions in the unit of the file; NaN where nothing was measured."""
 
 
 @dataclass(frozen=True)
 class OrganisedImage:
-    """The colours of an organised cloud; they are whole also where depth is missing."""
+    """Reads the colours of an organised cloud, which exist where depth is missing, too."""
 
     path: Path
+    """The file."""
 
     def __str__(self) -> str:
         return str(self.path)
@@ -49,9 +50,10 @@ class OrganisedImage:
 
 @dataclass(frozen=True)
 class OrganisedDepth:
-    """The depths of an organised cloud."""
+    """Reads the depths of an organised cloud."""
 
     path: Path
+    """The file."""
     unit_m: float = 1.0
     """Metres per unit of the file."""
 
@@ -66,14 +68,14 @@ class OrganisedDepth:
 
 
 def organised_frame(path: Path, *, unit_m: float = 1.0) -> Frame:
-    """The one frame of an organised cloud, which stands at the origin of its file's coordinates.
+    """The one frame of an organised cloud, with its camera at the origin of the coordinates.
 
     Args:
-        path: a ``.pcd`` file with more than one row, x right, y down, z forward.
+        path: a ``.pcd`` file with more than one row; x right, y down, z forward.
         unit_m: metres per unit of the file.
 
     Raises:
-        ImagesError: not organised, without colour, or not of a pinhole camera at the origin.
+        ImagesError: it is not organised, has no colour, or is not of a pinhole camera at the origin.
         CloudFileError: the file is missing or damaged.
     """
     intrinsics, size = _fitted(path, file_key(path))
@@ -88,16 +90,16 @@ def organised_frame(path: Path, *, unit_m: float = 1.0) -> Frame:
 
 
 def fit_pinhole(xyz: NDArray[np.float32]) -> tuple[NDArray[np.float64], float]:
-    """The camera that took an organised cloud.
+    """Fit a pinhole camera to an organised cloud by least squares.
 
     Args:
-        xyz: (H, W, 3) positions, NaN where unknown; the point in row v, column u is seen at (u + 0.5, v + 0.5).
+        xyz: (H, W, 3) positions, NaN where unknown; the point of row v, column u projects to (u + 0.5, v + 0.5).
 
     Returns:
-        (3, 3) intrinsics by least squares; the mean distance in pixels between points and their pixels.
+        (3, 3) intrinsics; the mean distance in pixels between points and their pixels.
 
     Raises:
-        ValueError: fewer than 100 points before the camera, or all in one row or column.
+        ValueError: fewer than 100 points in front of the camera, or all in one row or column.
     """
     row, column = np.nonzero(np.isfinite(xyz).all(2) & (xyz[:, :, 2] > 0))
     if len(row) < 100:
@@ -117,24 +119,24 @@ def fit_pinhole(xyz: NDArray[np.float32]) -> tuple[NDArray[np.float64], float]:
 
 @lru_cache(maxsize=4096)
 def _fitted(path: Path, key: str) -> tuple[tuple[tuple[float, ...], ...], tuple[int, int]]:
-    """Intrinsics and size; remembered, since they are the smallest part of a large file."""
+    """Intrinsics and size; cached, since reading the whole file takes long."""
     grid = read_grid(path)
     try:
         intrinsics, error = fit_pinhole(grid.xyz)
     except ValueError as problem:
-        raise ImagesError(f"{path}: no camera can be told from its points: {problem}") from problem
+        raise ImagesError(f"{path}: its camera cannot be fitted: {problem}") from problem
     if error > FIT_PX or intrinsics[0, 0] <= 0 or intrinsics[1, 1] <= 0:
         raise ImagesError(
-            f"{path}: its points do not lie where a pinhole camera at the origin sees them (x right, y down, "
-            f"z forward): {error:.2g} pixels off in the mean, focal lengths {intrinsics[0, 0]:.4g} and "
-            f"{intrinsics[1, 1]:.4g}; if they were moved, describe the camera in a manifest"
+            f"{path}: does not fit a pinhole camera at the origin (x right, y down, z forward): points are "
+            f"{error:.2g} pixels off in the mean, focal lengths are {intrinsics[0, 0]:.4g} and "
+            f"{intrinsics[1, 1]:.4g}; if the points were moved, describe the camera in a manifest"
         )
     rows = tuple(tuple(row) for row in intrinsics.tolist())
     return rows, (grid.color.shape[0], grid.color.shape[1])
 
 
 def read_grid(path: Path) -> Grid:
-    """Colours and positions of an organised cloud; the last one read is kept in memory.
+    """Read an organised cloud; the last one stays in memory.
 
     Raises:
         ImagesError: it has only one row, or no colour.
@@ -152,12 +154,12 @@ def _grid(path: Path, changed: int) -> Grid:
     width, height = grid_size(path)
     if height < 2 or width < 2:
         raise ImagesError(
-            f"{path}: is not organised (WIDTH {width}, HEIGHT {height}), thus no image; say where its images "
-            f"are, with a manifest"
+            f"{path}: is not organised (WIDTH {width}, HEIGHT {height}) and therefore no image; describe its "
+            f"images in a manifest"
         )
     scene = read_cloud(path)
     if "color" not in scene:
-        raise ImagesError(f"{path}: has no colours (field rgb or rgba), thus no image")
+        raise ImagesError(f"{path}: has no colours (field rgb or rgba) and therefore no image")
     xyz = scene.coord if not scene.origin.any() else scene.coord + scene.origin
     return Grid(
         color=np.rint(scene["color"]).astype(np.uint8).reshape(height, width, 3),
@@ -166,7 +168,7 @@ def _grid(path: Path, changed: int) -> Grid:
 
 
 def grid_size(path: Path) -> tuple[int, int]:
-    """Width and height that the header of a PCD file states; height 1: not organised.
+    """Read width and height from the header of a PCD file; height 1: not organised.
 
     Raises:
         CloudFileError: not a PCD file.

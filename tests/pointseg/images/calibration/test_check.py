@@ -307,7 +307,7 @@ def test_images_that_cannot_be_read(tmp_path):
     with pytest.raises(ImagesError, match="is 80 x 30 pixels"):
         check(tmp_path, small)
     narrow = replace(frame(), depth=Held(np.ones((60, 20), np.float32)))
-    assert "does not show what" in str(check(tmp_path, narrow).issues[0])
+    assert "aspect ratio" in str(check(tmp_path, narrow).issues[0])
 
 
 def test_nothing_to_check(tmp_path):

@@ -70,10 +70,10 @@ def test_rotations_of_any_length() -> None:
         ("1 PINHOLE 60 x 1 2 3 4", IMAGES, "line 1: PINHOLE must have width"),
         ("1 FULL_OPENCV 60 40 1 1 1 1 0 0 0 0 0 0.1 0 0", IMAGES, "k4, k5 and k6 must be 0"),
         (CAMERAS, "1 1 0 0 0 0 0 0 9 a.jpg\n\n", "images.txt, line 1: camera 9 is not in"),
-        (CAMERAS, "1 1 0 0 0 0 x 0 1 a.jpg\n\n", "line 1: holds what is no number"),
+        (CAMERAS, "1 1 0 0 0 0 x 0 1 a.jpg\n\n", "line 1: has a value that is not a number"),
         (CAMERAS, "1 0 0 0 0 0 0 0 1 a.jpg\n\n", "quaternion w, x, y, z of length 1"),
         (CAMERAS, "1 1 0 0 0 0 0 nan 1 a.jpg\n\n", r"line 1 \(a.jpg\): .*not finite"),
-        (CAMERAS, "1 1 0 0 0 0 0 0 1\n\n", "line 1: an image must have number"),
+        (CAMERAS, "1 1 0 0 0 0 0 0 1\n\n", "line 1: must have number"),
     ],
 )  # fmt: skip
 def test_models_that_cannot_be_read_say_where(

@@ -124,7 +124,7 @@ def test_frames_check_what_they_read() -> None:
         ImagesError, match=r"given.png: is 7 x 5 .*'view' are for 60 x 40; give the image"
     ):
         frame(image=np.zeros((5, 7, 3), np.uint8)).read_image()
-    with pytest.raises(ImagesError, match="view_depth.png: is 40 x 40 .*align the depths"):
+    with pytest.raises(ImagesError, match="view_depth.png: is 40 x 40 "):
         frame(depth=np.ones((40, 40))).read_depth()
     depth = frame(depth=np.ones((10, 15))).read_depth()
     assert depth is not None and depth.shape == (10, 15) and frame().read_depth() is None

@@ -108,7 +108,7 @@ def test_the_example() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"pose_direction": None}, "lacks 'pose_direction': say whether"),
+        ({"pose_direction": None}, "lacks 'pose_direction'"),
         ({"pose_direction": "c2w"}, "'pose_direction' must be camera_to_world or world_to_camera, got 'c2w'"),
         ({"K": None, "width": None}, "lacks K, width"),
         ({"image": 3}, "'image' must be text"),
@@ -152,9 +152,9 @@ def test_views_that_do_not_fit_are_named(
 )  # fmt: skip
 def test_files_that_are_none_are_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "cameras.json"
-    with pytest.raises(ImagesError, match="is missing; describe the cameras"):
+    with pytest.raises(ImagesError, match="is missing; describe"):
         read_manifest(path)
-    with pytest.raises(ImagesError, match=r"is a folder; of COLMAP's model .*\(--images DIR"):
+    with pytest.raises(ImagesError, match=r"is a folder.*\(--images DIR"):
         read_manifest(tmp_path)
     path.write_text(text)
     with pytest.raises(ImagesError, match=f"cameras.json: .*{message}"):
