@@ -1,7 +1,7 @@
 """The engine `ray`: workers on the machines of a Ray cluster, each with the model in memory.
 
 Input, output and model must be reachable under the same paths from all machines. If a worker dies,
-its case is tried once more with another worker; if that dies too, the case has failed.
+Ray starts it again and its case is tried once more; if it dies again, the case has failed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dinomed3d.inference.case import Case
 from dinomed3d.inference.cohort.events import (
@@ -27,18 +27,26 @@ from dinomed3d.inference.cohort.worker_process import fail
 from dinomed3d.inference.models.model import Model
 from dinomed3d.runtime.errors import UserError
 
+if TYPE_CHECKING:
+    from dinomed3d.inference.cohort.worker import Worker
+
 LOADING_S = 1800
 """Longest time until a worker has loaded the model."""
 
 
 class CaseWorker:
-    """A Ray actor: one worker on a machine of the cluster."""
+    """A Ray actor: one worker on a machine of the cluster, which Ray starts again if it dies."""
 
-    def load(self, spec: PredictSpec) -> WorkerReady | WorkerFailed:
+    def __init__(self, spec: PredictSpec) -> None:
+        self.spec = spec
+        self.worker: Worker | None = None
+
+    def load(self) -> WorkerReady | WorkerFailed:
         """Load the model."""
         from dinomed3d.inference.cohort.worker import Worker
         from dinomed3d.inference.models.model import open_model
 
+        spec = self.spec
         try:
             model = open_model(Path(spec.model), folds=spec.folds, checkpoint=spec.checkpoint)
             self.worker = Worker(model, spec)
@@ -47,7 +55,10 @@ class CaseWorker:
         return WorkerReady(os.getpid())
 
     def predict(self, case: Case) -> CaseEnded | WorkerFailed:
-        """Predict one case."""
+        """Predict one case; a worker that was started again loads the model first."""
+        if self.worker is None and isinstance(event := self.load(), WorkerFailed):
+            return event
+        assert self.worker is not None
         events: list[Event] = []
         try:
             self.worker.run([case], events.append, overlap=False)
@@ -89,7 +100,7 @@ def run_on_ray(
             logging_level=logging.ERROR,
         )
     try:
-        _Dispatcher(ray, model, _for_cluster(ray, spec), cases, on_event).run()
+        _distribute(ray, model, _for_cluster(ray, spec), cases, on_event)
     finally:
         if ours:
             ray.shutdown()
@@ -115,77 +126,41 @@ def _for_cluster(ray: Any, spec: PredictSpec) -> PredictSpec:
     return replace(spec, device=device, **paths)
 
 
-class _Dispatcher:
-    """Gives cases to workers, and replaces workers that die."""
-
-    def __init__(
-        self,
-        ray: Any,
-        model: Model,
-        spec: PredictSpec,
-        cases: Sequence[Case],
-        on_event: ProgressCallback,
-    ) -> None:
-        self.ray, self.model, self.spec, self.on_event = ray, model, spec, on_event
-        gpus = 1 if spec.device == "cuda" else 0
-        self.actor = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=0)(CaseWorker)
-        self.waiting = list(cases)
-        self.suspects: set[str] = set()  # cases whose worker died
-        self.loading: dict[Any, Any] = {}  # pending result -> worker
-        self.working: dict[Any, tuple[Any, Case]] = {}
-        self.died_early = 0
-
-    def run(self) -> None:
-        """Work until every case has a record."""
-        for _ in range(min(self.spec.workers, len(self.waiting))):
-            self._start_worker()
-        while self.working or (self.waiting and self.loading):
-            timeout = None if self.working else LOADING_S
-            pending = [*self.loading, *self.working]
-            ready, _ = self.ray.wait(pending, num_returns=1, timeout=timeout)
-            if not ready:
-                raise UserError(
-                    f"--engine ray: no worker has loaded the model within {LOADING_S // 60} minutes; is the cluster "
-                    "busy with other work?"
-                )
-            worker = self._finish(ready[0])
-            if worker is None:
-                if self.waiting:
-                    self._start_worker()
-            elif self.waiting:
-                case = self.waiting.pop(0)
-                self.on_event(CaseStarted(case.id))
-                self.working[worker.predict.remote(case)] = (worker, case)
-
-    def _start_worker(self) -> None:
-        worker = self.actor.remote()
-        self.loading[worker.load.remote(self.spec)] = worker
-
-    def _finish(self, result: Any) -> Any:
-        """Take one result; gives the worker that is free now, None if it has died."""
-        worker, case = (
-            (self.loading.pop(result), None) if result in self.loading else self.working.pop(result)
-        )
+def _distribute(
+    ray: Any, model: Model, spec: PredictSpec, cases: Sequence[Case], on_event: ProgressCallback
+) -> None:
+    """Give each free worker the next case, until every case has a record."""
+    gpus = 1 if spec.device == "cuda" else 0
+    actor = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=-1, max_task_retries=1)(CaseWorker)
+    workers = [actor.remote(spec) for _ in range(min(spec.workers, len(cases)))]
+    pending: dict[Any, tuple[Any, Case | None]] = {w.load.remote(): (w, None) for w in workers}
+    waiting = list(cases)
+    while pending:
+        predicting = any(case is not None for _, case in pending.values())
+        timeout = None if predicting else LOADING_S
+        done, _ = ray.wait(list(pending), num_returns=1, timeout=timeout)
+        if not done:
+            raise UserError(
+                f"--engine ray: no worker has loaded the model within {LOADING_S // 60} minutes; is the cluster busy "
+                "with other work?"
+            )
+        worker, case = pending.pop(done[0])
         try:
-            event = self.ray.get(result)
-        except self.ray.exceptions.RayError as error:
-            self._died(case, error)
-            return None
-        if isinstance(event, WorkerFailed):
-            raise UserError(event.message)
-        self.on_event(event)
-        return worker
-
-    def _died(self, case: Case | None, error: Exception) -> None:
-        if case is None:
-            self.died_early += 1
-            if self.died_early > self.spec.workers:
-                raise UserError(
-                    f"--engine ray: workers die before they have loaded the model ({type(error).__name__}), perhaps "
-                    "for lack of memory; use fewer --workers"
-                ) from error
-        elif case.id in self.suspects:
-            fail(case, None, self.model, self.spec, self.on_event)
+            event = ray.get(done[0])
+        except ray.exceptions.RayError:  # it died twice
+            if case is None:
+                continue
+            fail(case, None, model, spec, on_event)
         else:
-            self.suspects.add(case.id)
-            self.waiting.append(case)
+            if isinstance(event, WorkerFailed):
+                raise UserError(event.message)
+            on_event(event)
+        if waiting:
+            case = waiting.pop(0)
+            on_event(CaseStarted(case.id))
+            pending[worker.predict.remote(case)] = (worker, case)
+    if waiting:
+        raise UserError(
+            "--engine ray: all workers die before they have loaded the model, perhaps for lack of memory; use "
+            "fewer --workers"
+        )

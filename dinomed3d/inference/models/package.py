@@ -107,7 +107,7 @@ def encoder_name(model: Model) -> str | None:
     spec = model.training.get("spec")
     if not isinstance(spec, dict):
         spec = (model.settings.get("architecture") or {}).get("arch_kwargs", {})
-    if "encoder" not in spec.get("parts", ["encoder"]):
+    if "encoder" not in spec.get("components", spec.get("parts", ["encoder"])):
         return None
     name = spec.get("encoder")
     return name if isinstance(name, str) else None

@@ -17,6 +17,7 @@ from tests.dinomed3d.inference.models.write_model import write_model
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(300),
     # what Ray's own modules do, at import and at its end, is theirs to mend
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -26,13 +27,29 @@ pytestmark = [
 pytest.importorskip("ray", reason="Ray has no wheel for this Python")
 
 
-def test_two_workers_one_killed(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+DEADLY = """
+import os, signal, sys
+if any("default_worker.py" in word for word in sys.orig_argv):
+    from dinomed3d.inference.cohort.worker import Worker
+    predict = Worker.predict
+    def deadly(self, task, on_event):
+        if "deadly" in task.case.id:
+            os.kill(os.getpid(), signal.SIGTERM if os.name == "nt" else signal.SIGKILL)
+        return predict(self, task, on_event)
+    Worker.predict = deadly
+"""
+
+
+def test_two_workers_one_killed_and_a_case_that_kills_them(tmp_path, monkeypatch):
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path" / "sitecustomize.py").write_text(DEADLY)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "path"), str(ROOT)]))
     monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     for number in range(8):
         write_scan(tmp_path / "in" / f"scan{number}.nii.gz", number)
     (tmp_path / "in" / "scan_bad.nii.gz").write_bytes(b"no image")
+    write_scan(tmp_path / "in" / "scan_deadly.nii.gz")
     spec = PredictSpec(
         source=str(tmp_path / "in"),
         out=str(tmp_path / "out"),
@@ -53,7 +70,7 @@ def test_two_workers_one_killed(tmp_path, monkeypatch):
     outcome = predict(spec, on_event)
     assert len(workers) >= 2
     assert outcome.done == tuple(f"scan{i}" for i in range(8)) and not outcome.missing
-    assert list(outcome.failed) == ["scan_bad"]
+    assert list(outcome.failed) == ["scan_bad", "scan_deadly"]
     report = json.loads((tmp_path / "out" / "run.json").read_text())
     assert report["missing"] == []
 
