@@ -195,7 +195,7 @@ def _report(run: _Run, edited: Iterable[str]) -> Outcome:
                 {f"{r['device']}, {r['precision']}" for r in records.values() if "device" in r}
             ),
             "ignored": dict(run.found.ignored),
-            "not_judged": TrainingRange.of(run.model).not_judged,
+            "not_compared": TrainingRange.of(run.model).not_compared,
             "missing": [name for name in names if name not in records],
         }
         shown = [flag_edited(r) if name in edited else r for name, r in records.items()]

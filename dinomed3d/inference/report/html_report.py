@@ -29,7 +29,7 @@ def render_page(out: Path, cases: CaseCounts, run: Mapping[str, Any]) -> str:
     Args:
         out: the folder that holds the previews.
         cases: the cases of the run.
-        run: model, started, seconds, devices, ignored, not_judged; what is missing is left out.
+        run: model, started, seconds, devices, ignored, not_compared; what is missing is left out.
 
     Returns:
         HTML; everything that comes from records or file names is escaped.
@@ -45,7 +45,7 @@ def render_page(out: Path, cases: CaseCounts, run: Mapping[str, Any]) -> str:
         palette=COLOURS,
         counts=cases.counts,
         facts=_facts(run),
-        not_judged=run.get("not_judged") or [],
+        not_compared=run.get("not_compared") or [],
         failed=cases.failed,
         missing=cases.missing,
         rows=[_row(record, _preview(out, record, n)) for n, record in enumerate(cases.done)],

@@ -103,7 +103,7 @@ class TrainingRange:
     """Label -> smallest and largest volume."""
 
     @property
-    def not_judged(self) -> tuple[str, ...]:
+    def not_compared(self) -> tuple[str, ...]:
         """What is not compared with the training set in any case, as sentences for the report."""
         sentences = []
         if not (self.spacing_mm and self.extent_mm):

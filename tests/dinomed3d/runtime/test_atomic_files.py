@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import pickle
+import subprocess
+import sys
 
 import pytest
 
@@ -12,6 +14,7 @@ from dinomed3d.runtime.atomic_files import (
     atomic_write,
     new_file,
     new_folder,
+    remove_leftovers,
     temp_path,
     write_once,
 )
@@ -68,3 +71,19 @@ def test_the_first_of_several_writers_stays(tmp_path):
 def test_temporary_names_are_unique(tmp_path):
     assert temp_path(tmp_path / "a.nii.gz") != temp_path(tmp_path / "a.nii.gz")
     assert temp_path(tmp_path / "a.nii.gz").name.endswith(".part.a.nii.gz")
+
+
+def test_leftovers_of_dead_processes_are_removed(tmp_path):
+    host = temp_path(tmp_path / "a").name[1:].split("-")[0]
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    alive = tmp_path / f".{host}-{process.pid}-00000000.part.a.nii.gz"
+    others = [tmp_path / ".00000000-1-00000000.part.a.nii.gz", tmp_path / ".part.notes"]
+    try:
+        for path in (alive, *others):
+            path.write_text("")
+        remove_leftovers([tmp_path])
+        assert alive.exists()
+    finally:
+        process.communicate()
+    remove_leftovers([tmp_path])
+    assert not alive.exists() and all(path.exists() for path in others)

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +16,6 @@ from dinomed3d.inference.cohort.events import CaseEnded, CasesFound, CaseStarted
 from dinomed3d.inference.cohort.run import predict
 from dinomed3d.inference.cohort.shards import take_shard
 from dinomed3d.inference.cohort.spec import PredictSpec
-from dinomed3d.inference.report.run_flags import flag_orientations
-from dinomed3d.runtime import atomic_files
-from dinomed3d.runtime.atomic_files import temp_path
 from dinomed3d.runtime.errors import UserError
 from tests.dinomed3d.inference.models.write_model import write_model
 from tests.dinomed3d.training.conftest import REGIONS
@@ -337,27 +332,6 @@ def test_a_report_that_cannot_be_written_does_not_hide_what_stopped_the_run(spec
         run(spec, out=spec.out + "2")
 
 
-def test_leftovers_of_dead_writers_go_and_of_living_ones_stay(spec, tmp_path):
-    out = Path(spec.out)
-    out.mkdir()
-    mine = temp_path(out / "scan1.json")
-    assert mine.name.endswith(".part.scan1.json") and mine != temp_path(out / "scan1.json")
-    host = mine.name[1:].split("-")[0]
-    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    try:
-        alive = out / f".{host}-{process.pid}-00000000.part.scan1.nii.gz"
-        elsewhere = out / ".00000000-1-00000000.part.scan1.nii.gz"
-        foreign = out / ".part.notes"
-        for path in (alive, elsewhere, foreign):
-            path.write_text("")
-        atomic_files.remove_leftovers([out])
-        assert alive.exists() and elsewhere.exists() and foreign.exists()
-    finally:
-        process.communicate()
-    atomic_files.remove_leftovers([out])
-    assert not alive.exists() and elsewhere.exists() and foreign.exists()
-
-
 def test_results_below_the_input_are_not_scans(spec):
     inside = str(Path(spec.source) / "results")
     for _ in range(2):
@@ -466,19 +440,6 @@ def test_reoriented_volumes_give_reoriented_masks(spec):
     )
     np.testing.assert_allclose(one.affine, two.affine)
     assert np.array_equal(np.asanyarray(one.dataobj), np.asanyarray(two.dataobj))
-
-
-def test_the_odd_one_out_is_flagged():
-    def case(orientation):
-        return {"status": "done", "orientation": orientation, "flags": ["other"]}
-
-    failed = {"status": "failed"}
-    records = [case("RAS"), case("LPS"), failed, case("RAS")]
-    shown = flag_orientations(records)
-    assert [len(r.get("flags", [])) for r in shown] == [1, 2, 0, 1]
-    assert "LPS" in shown[1]["flags"][1]
-    assert len(records[1]["flags"]) == 1  # what is on disk is not touched
-    assert flag_orientations([case("RAS"), case("LPS")]) == [case("RAS"), case("LPS")]
 
 
 def test_shards_are_disjoint_complete_and_balanced(tmp_path):

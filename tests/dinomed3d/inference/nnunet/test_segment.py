@@ -40,6 +40,18 @@ def plan_of(plans, dataset, kind):
     )
 
 
+def predictor_of(*networks, mirroring=None, threads=1):
+    device = torch.device("cpu")
+    return Predictor(networks, mirroring=mirroring, device=device, precision=None, threads=threads)
+
+
+@pytest.fixture(params=[LABELS, REGIONS], ids=["labels", "regions"])
+def prepared(request):
+    """A preprocessed volume, its plan, and a network for it."""
+    plan = plan_of(tiny_plans(), tiny_dataset(request.param), "3d_fullres")
+    return prepare([volume()[0]], SPACING, plan), plan, tiny_network(3, 1, plan.heads)
+
+
 def stock(plans, dataset, kind, networks, image, mirroring):
     """nnU-Net's own preprocessing, prediction and export."""
     manager = PlansManager(plans)
@@ -78,7 +90,7 @@ def test_equals_nnunet(kind, labels, mirroring, folds, splits):
     data, mask = stock(plans, dataset, kind, networks, image, mirroring)
     prepared = prepare([image[0]], SPACING, plan)
     np.testing.assert_allclose(prepared.data.numpy(), data, atol=3e-6)
-    predictor = Predictor(networks, mirroring=mirroring, device=torch.device("cpu"), precision=None)
+    predictor = predictor_of(*networks, mirroring=mirroring)
     told = []
     ours = segment(
         prepared, plan, predictor, step=0.5, splits=splits, batch=3, progress=told.append
@@ -91,58 +103,46 @@ def test_equals_nnunet(kind, labels, mirroring, folds, splits):
     assert 0.3 < ours.certainty <= 1 and told == sorted(told) and told[-1] == 1
 
 
-def test_threads_change_nothing():
-    plans, dataset, image = tiny_plans(), tiny_dataset(), volume()
-    plan = plan_of(plans, dataset, "3d_fullres")
-    prepared = prepare([image[0]], SPACING, plan)
-    network = tiny_network(3, 1, 3)
-    masks = []
-    for threads in (1, 3):
-        predictor = Predictor(
-            [network], mirroring=(0,), device=torch.device("cpu"), precision=None, threads=threads
+def test_threads_change_nothing(prepared):
+    volume, plan, network = prepared
+    one, several = (
+        segment(
+            volume,
+            plan,
+            predictor_of(network, mirroring=(0,), threads=threads),
+            step=0.3,
+            splits=2,
+            batch=1,
         )
-        masks.append(segment(prepared, plan, predictor, step=0.3, splits=2, batch=1).mask)
-    assert np.array_equal(*masks)
+        for threads in (1, 3)
+    )
+    assert np.array_equal(one.mask, several.mask)
     names = [thread.name for thread in threading.enumerate()]
     assert not [name for name in names if name.startswith("predict")]
 
 
-def test_splits_change_nothing():
-    plans, dataset, image = tiny_plans(), tiny_dataset(), volume()
-    plan = plan_of(plans, dataset, "3d_fullres")
-    predictor = Predictor(
-        [tiny_network(3, 1, 3)], mirroring=None, device=torch.device("cpu"), precision=None
-    )
-    prepared = prepare([image[0]], SPACING, plan)
-    one, many = (
-        segment(prepared, plan, predictor, step=0.5, splits=splits, batch=2) for splits in (1, 7)
-    )
+def test_splits_change_nothing(prepared):
+    volume, plan, network = prepared
+    predictor = predictor_of(network)
+    one, many = (segment(volume, plan, predictor, step=0.5, splits=n, batch=2) for n in (1, 7))
     assert np.array_equal(one.mask, many.mask)
     assert one.certainty == pytest.approx(many.certainty, abs=1e-6)
 
 
-@pytest.mark.parametrize("labels", [LABELS, REGIONS], ids=["labels", "regions"])
-def test_probabilities_hold_what_the_mask_says(labels):
-    plans, dataset, image = tiny_plans(), tiny_dataset(labels), volume()
-    plan = plan_of(plans, dataset, "3d_fullres")
-    predictor = Predictor(
-        [tiny_network(3, 1, plan.heads)],
-        mirroring=None,
-        device=torch.device("cpu"),
-        precision=None,
-    )
-    prepared = prepare([image[0]], SPACING, plan)
-    without = segment(prepared, plan, predictor, step=0.5, splits=2, batch=2)
-    logits = np.full((plan.heads, *prepared.crop_shape), np.nan, np.float32)
+def test_probabilities_agree_with_the_mask(prepared):
+    volume, plan, network = prepared
+    options = {"step": 0.5, "splits": 2, "batch": 2}
+    without = segment(volume, plan, predictor_of(network), **options)
+    logits = np.full((plan.heads, *volume.crop_shape), np.nan, np.float32)
 
     def take(row, z, values):
         logits[:, z, row : row + values.shape[1]] = values
 
-    given = segment(prepared, plan, predictor, step=0.5, splits=2, batch=2, probabilities=take)
+    given = segment(volume, plan, predictor_of(network), probabilities=take, **options)
     assert not np.isnan(logits).any()
-    # whole pthreads and single voxels are interpolated with roundings of their own
+    # whole planes and single voxels are interpolated with roundings of their own
     assert (given.mask == without.mask).mean() > 0.9999
-    mask = given.mask.transpose(plan.transpose)[prepared.box]
+    mask = given.mask.transpose(plan.transpose)[volume.box]
     if plan.regions is None:
         assert np.array_equal(mask, logits.argmax(0))
     else:

@@ -7,6 +7,7 @@ import pytest
 
 from dinomed3d.inference.report import quality
 from dinomed3d.inference.report.quality import TrainingRange, flags, measure
+from dinomed3d.inference.report.run_flags import flag_orientations
 from tests.dinomed3d.inference.models.write_model import CT, tiny_plans
 
 LABELS = {"background": 0, "liver": 1, "spleen": 2, "both": [1, 2], "ignore": 3}
@@ -40,25 +41,13 @@ def test_measure_by_hand():
     }
 
 
-def test_what_is_not_there():
+def test_an_empty_mask_and_a_single_plane():
     measured = measure(np.zeros((2, 2, 2), np.uint16), LABELS, voxel_ml=1)
-    assert all(entry["voxels"] == entry["components"] == 0 for entry in measured.values())
-    assert not any(entry["touches_border"] for entry in measured.values())
-
-
-def test_a_single_plane_has_no_border_of_its_own():
+    for entry in measured.values():
+        assert not (entry["voxels"] or entry["components"] or entry["touches_border"])
     flat = np.zeros((1, 5, 5), np.uint8)
     flat[0, 2, 2] = 1
     assert not measure(flat, {"a": 1}, voxel_ml=1)["a"]["touches_border"]
-
-
-def test_components_do_not_depend_on_the_order_of_axes():
-    noise = (np.random.default_rng(0).random((9, 11, 13)) > 0.6).astype(np.uint8)
-    counts = {
-        measure(noise.transpose(order), {"a": 1}, voxel_ml=1)["a"]["components"]
-        for order in ((0, 1, 2), (2, 0, 1), (1, 2, 0))
-    }
-    assert len(counts) == 1
 
 
 NOTHING = TrainingRange()
@@ -90,6 +79,11 @@ def test_nothing_known_nothing_judged():
         ),
         (TrainingRange(intensities={0: (-100.0, 40.0)}), {}, "median of 50"),
         (TrainingRange(), {"certainty": 0.5}, "low certainty: 0.50"),
+        (
+            TrainingRange(volumes_ml={"spleen": (0.5, 9.0)}),
+            {"array": np.where(mask() == 2, 0, mask())},
+            "spleen: not found",
+        ),
     ],
 )
 def test_each_flag(training, options, expected):
@@ -109,13 +103,6 @@ def test_each_flag(training, options, expected):
 )
 def test_near_enough_is_not_flagged(training, options):
     assert judged(training, **options) == []
-
-
-def test_a_label_every_scan_had_and_this_one_has_not():
-    (flag,) = judged(
-        TrainingRange(volumes_ml={"spleen": (0.5, 9.0)}), array=np.where(mask() == 2, 0, mask())
-    )
-    assert "spleen: not found" in flag
 
 
 def test_nan_is_no_reason_to_flag():
@@ -139,11 +126,10 @@ def test_intensity_is_read_where_something_is_labelled(monkeypatch):
     assert "median of 50" in flag
 
 
-def test_measure_refuses_what_is_no_mask():
-    with pytest.raises(ValueError, match="unsigned"):
-        measure(np.zeros((2, 2, 2), np.float32), LABELS, voxel_ml=1)
-    with pytest.raises(ValueError, match="unsigned"):
-        measure(np.zeros((2, 2), np.uint8), LABELS, voxel_ml=1)
+@pytest.mark.parametrize("wrong", [np.zeros((2, 2, 2), np.float32), np.zeros((2, 2), np.uint8)])
+def test_measure_refuses_other_arrays(wrong):
+    with pytest.raises(ValueError, match="'mask'"):
+        measure(wrong, LABELS, voxel_ml=1)
 
 
 def test_regions_of_many_labels_at_once():
@@ -170,7 +156,7 @@ def test_regions_of_many_labels_at_once():
         {"foreground_intensity_properties_per_channel": None},
     ],
 )
-def test_an_odd_fingerprint_is_not_judged_by(fingerprint):
+def test_an_odd_fingerprint_is_not_compared_by(fingerprint):
     settings = tiny_plans(scheme="CTNormalization")["configurations"]["3d_fullres"]
     model = SimpleNamespace(fingerprint=fingerprint, settings=settings, label_volumes_ml=None)
     assert TrainingRange.of(model) == TrainingRange()
@@ -192,12 +178,12 @@ def test_axes_as_the_model_has_them():
     ]
 
 
-def test_what_is_not_judged_is_told_once():
-    assert len(NOTHING.not_judged) == 2
+def test_what_is_not_compared():
+    assert len(NOTHING.not_compared) == 2
     known = TrainingRange(
         spacing_mm=((1.0, 2.0),) * 3, extent_mm=((1.0, 2.0),) * 3, volumes_ml={"liver": (1, 2)}
     )
-    assert known.not_judged == ()
+    assert known.not_compared == ()
 
 
 def test_range_of_a_model():
@@ -219,3 +205,16 @@ def test_range_of_a_model():
     assert not TrainingRange.of(model("ZScoreNormalization")).intensities  # no physical unit
     nothing = SimpleNamespace(fingerprint=None, settings=model("x").settings, label_volumes_ml=None)
     assert TrainingRange.of(nothing) == TrainingRange()
+
+
+def test_the_odd_one_out_is_flagged():
+    def case(orientation):
+        return {"status": "done", "orientation": orientation, "flags": ["other"]}
+
+    failed = {"status": "failed"}
+    records = [case("RAS"), case("LPS"), failed, case("RAS")]
+    shown = flag_orientations(records)
+    assert [len(r.get("flags", [])) for r in shown] == [1, 2, 0, 1]
+    assert "LPS" in shown[1]["flags"][1]
+    assert len(records[1]["flags"]) == 1  # what is on disk is not touched
+    assert flag_orientations([case("RAS"), case("LPS")]) == [case("RAS"), case("LPS")]
