@@ -221,18 +221,19 @@ class Progress:
         print(f"{clear}{text}", end=end, file=sys.stderr, flush=True)
 
     def _found(self, event: CasesFound) -> None:
-        self.total = event.todo
-        parts = [f"{event.cases} cases found", f"{event.todo} to predict"]
-        for count, text in (
-            (event.kept, "done earlier and verified"),
-            (event.edited, "of them corrected by hand, kept as they are"),
-            (event.failed, "failed earlier (--retry-failed predicts them again)"),
-            (event.rejected, "rejected"),
+        shard, work = event.shard, event.work
+        self.total = len(work.todo)
+        parts = [f"{len(shard.cases)} cases found", f"{self.total} to predict"]
+        for cases, text in (
+            (work.kept, "done earlier and verified"),
+            (work.edited, "of them corrected by hand, kept as they are"),
+            (work.failed, "failed earlier (--retry-failed predicts them again)"),
+            (shard.rejected, "rejected"),
         ):
-            parts += [f"{count} {text}"] if count else []
-        ignored = ", ".join(f"{count} {why}" for why, count in event.ignored.items())
+            parts += [f"{len(cases)} {text}"] if cases else []
+        ignored = ", ".join(f"{count} {why}" for why, count in shard.ignored.items())
         self._print("; ".join([*parts, f"ignored: {ignored}"] if ignored else parts))
-        for case, why in event.redone.items():
+        for case, why in work.redone.items():
             self._print(f"again: {case}: {why}")
 
     def _ended(self, event: CaseEnded) -> None:

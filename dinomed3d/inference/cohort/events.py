@@ -7,29 +7,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from dinomed3d.inference.case import CaseList
+    from dinomed3d.inference.cohort.resume import Worklist
     from dinomed3d.inference.models.model import Model
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class CasesFound:
     """The input was searched and compared with the results of earlier runs."""
 
-    cases: int
-    """Number of cases of this shard."""
-    todo: int
-    """Number of cases to predict now."""
-    kept: int
-    """Number of cases with verified results of an earlier run."""
-    edited: int
-    """Number of kept cases whose mask was corrected by hand."""
-    failed: int
-    """Number of cases that failed in an earlier run and are not tried again."""
-    rejected: int
-    """Number of inputs that cannot be a case."""
-    redone: Mapping[str, str]
-    """Case -> why its results of an earlier run are not valid."""
-    ignored: Mapping[str, int]
-    """Reason -> number of ignored files."""
+    shard: CaseList
+    """The cases and rejected inputs of this run."""
+    work: Worklist
+    """The cases by what is to be done with them."""
 
 
 @dataclass(frozen=True)

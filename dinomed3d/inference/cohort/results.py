@@ -6,39 +6,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dinomed3d import __version__
-from dinomed3d.inference.case import Case
+from dinomed3d.inference.case import Scan
+from dinomed3d.inference.cohort.case_task import CaseTask
 from dinomed3d.inference.cohort.record import sha256
 from dinomed3d.inference.cohort.spec import PredictSpec
-from dinomed3d.inference.io.image import Volume, write_mask
-from dinomed3d.inference.io.orientation import Reorientation
+from dinomed3d.inference.io.image import write_mask
 from dinomed3d.inference.models.model import Model
-from dinomed3d.inference.nnunet.segment import Segmentation
 from dinomed3d.inference.report.preview import draw_preview
 from dinomed3d.inference.report.quality import TrainingRange, flags, measure
 from dinomed3d.runtime.atomic_files import WriteError, atomic_write
 
 
 def write_results(
-    case: Case,
-    volume: Volume,
-    segmentation: Segmentation,
-    model: Model,
-    spec: PredictSpec,
-    training: TrainingRange,
-    reorientation: Reorientation | None,
+    task: CaseTask, model: Model, spec: PredictSpec, training: TrainingRange
 ) -> dict[str, Any]:
     """Write everything but the record.
 
     Args:
-        case: that was predicted.
-        volume: the scan, as stored.
-        segmentation: its mask on the stored grid.
+        task: a case with volume and segmentation.
         model: that predicted it.
         spec: options.
         training: ranges of the training set, for flags.
-        reorientation: how the volume was reoriented for the model, if it was.
 
     Returns:
         The record's entries about the results.
@@ -46,34 +37,27 @@ def write_results(
     Raises:
         CaseError: a result cannot be written exactly.
     """
-    out, grid = Path(spec.out), volume.grid
-    mask = np.ascontiguousarray(segmentation.mask)
-    path = out / f"{case.id}{grid.ending}"
+    assert task.volume is not None and task.segmentation is not None
+    volume, grid, scan = task.volume, task.volume.grid, task.case.scans[0]
+    mask = np.ascontiguousarray(task.segmentation.mask)
+    certainty = task.segmentation.certainty
+    stem = Path(spec.out) / task.case.id
+    path = Path(f"{stem}{grid.ending}")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_mask(mask, grid, path)
-    files: list[str] = []
+    endings: list[str] = []
     notes: list[str] = []
     flagged: list[str] = []
-    if spec.dicom_seg and case.scans[0].ending == ".dcm":
-        from dinomed3d.inference.dicom.dicom_seg import write_segmentation
-
-        seg = out / f"{case.id}.seg.dcm"
+    if spec.dicom_seg and scan.ending == ".dcm":
         try:
-            notes += write_segmentation(
-                mask,
-                case.scans[0],
-                seg,
-                labels=model.mask_values,
-                algorithm=f"{model.trainer} {model.configuration}"[:64],
-                version=f"dinomed3d {__version__}, model {model.hash[:12]}",
-            )
-            files.append(seg.relative_to(out).as_posix())
+            notes += _write_dicom_seg(mask, scan, Path(f"{stem}.seg.dcm"), model)
+            endings.append(".seg.dcm")
         except WriteError:
             raise
         except ValueError as error:  # the mask itself is valid and stays
             flagged.append(f"no DICOM segmentation: {error}")
     if spec.save_probabilities:
-        files.append(f"{case.id}.b2nd")
+        endings.append(".b2nd")
     labels = measure(mask, model.mask_values, voxel_ml=grid.voxel_ml)
     flagged += flags(
         labels,
@@ -81,19 +65,32 @@ def write_results(
         channels=volume.channels,
         mask=mask,
         spacing_mm=grid.spacing_mm,
-        certainty=segmentation.certainty,
-        axes=(0, 1, 2) if reorientation is None else reorientation.axes,
+        certainty=certainty,
+        axes=(0, 1, 2) if task.reorientation is None else task.reorientation.axes,
     )
-    preview = out / f"{case.id}.png"
-    image = volume.channels[0]
-    atomic_write(preview, draw_preview(image, mask, spacing_mm=grid.spacing_mm, affine=grid.affine))
+    picture = draw_preview(volume.channels[0], mask, spacing_mm=grid.spacing_mm, affine=grid.affine)
+    atomic_write(Path(f"{stem}.png"), picture)
     return {
         "grid": grid.to_json(),
         "orientation": grid.orientation,
-        "mask": {"file": path.relative_to(out).as_posix(), "sha256": sha256(path)},
-        "files": [*files, preview.relative_to(out).as_posix()],
+        "mask": {"file": f"{task.case.id}{grid.ending}", "sha256": sha256(path)},
+        "files": [f"{task.case.id}{ending}" for ending in (*endings, ".png")],
         "labels": labels,
-        "certainty": segmentation.certainty,
+        "certainty": certainty,
         "flags": flagged,
         "result_notes": notes,
     }
+
+
+def _write_dicom_seg(mask: NDArray[Any], scan: Scan, path: Path, model: Model) -> list[str]:
+    """Write a DICOM segmentation; gives notes for the record."""
+    from dinomed3d.inference.dicom.dicom_seg import write_segmentation
+
+    return write_segmentation(
+        mask,
+        scan,
+        path,
+        labels=model.mask_values,
+        algorithm=f"{model.trainer} {model.configuration}"[:64],
+        version=f"dinomed3d {__version__}, model {model.hash[:12]}",
+    )

@@ -20,7 +20,6 @@ from dinomed3d.inference.cohort.record import (
     write_failure,
 )
 from dinomed3d.inference.cohort.resume import (
-    Worklist,
     check_not_foreign,
     compare_with_output,
     protect_inputs,
@@ -114,7 +113,7 @@ def _predict(
     except OSError as error:
         raise UserError(f"-o {out}: cannot be written to ({error.strerror or error})") from error
     run = _Run(spec=spec, model=model, found=found, shard=shard, started=started)
-    on_event(_summary(run, work))
+    on_event(CasesFound(shard, work))
     try:
         run_engine(model, spec, work.todo, on_event, worker)
     except BaseException:
@@ -128,19 +127,6 @@ def _predict(
         raise UserError(
             f"-o {out}: the report cannot be written ({error.strerror or error}); all masks are complete"
         ) from error
-
-
-def _summary(run: _Run, work: Worklist) -> CasesFound:
-    return CasesFound(
-        cases=len(run.shard.cases),
-        todo=len(work.todo),
-        kept=len(work.kept),
-        edited=len(work.edited),
-        failed=len(work.failed),
-        rejected=len(run.shard.rejected),
-        redone=work.redone,
-        ignored=run.found.ignored,
-    )
 
 
 def check_dicom_seg(model: Model) -> None:

@@ -272,21 +272,12 @@ class Worker:
     ) -> None:
         case, record = task.case.id, self.describe(task)
         if task.reason is None:
-            assert task.volume is not None and task.segmentation is not None
             with task.step("write"):
                 remove_results(self.out, case)
                 write_record(self.out, record | {"status": "begun"})
                 if task.probabilities is not None:
                     task.probabilities.finish()
-                record |= write_results(
-                    task.case,
-                    task.volume,
-                    task.segmentation,
-                    self.model,
-                    self.spec,
-                    self.training,
-                    task.reorientation,
-                )
+                record |= write_results(task, self.model, self.spec, self.training)
         record |= {
             "seconds": task.seconds,
             "peak_memory_gib": round(peak_gib(), 2),

@@ -8,7 +8,9 @@ import pytest
 
 from dinomed3d.cli.main import main
 from dinomed3d.cli.predict import Progress, duration, parse_shard
+from dinomed3d.inference.case import Case, CaseList, RejectedInput
 from dinomed3d.inference.cohort.events import CaseEnded, CaseProgress, CasesFound, CaseStarted
+from dinomed3d.inference.cohort.resume import Worklist
 from dinomed3d.runtime.errors import UserError
 from tests.dinomed3d.inference.cohort.test_run import write_scan
 from tests.dinomed3d.inference.models.write_model import write_model
@@ -110,8 +112,17 @@ def test_shard():
 
 def test_what_progress_shows(capsys):
     progress = Progress()
-    counts = {"cases": 9, "todo": 2, "kept": 4, "edited": 1, "failed": 3, "rejected": 5}
-    progress(CasesFound(**counts, redone={"a": "its mask is gone"}, ignored={"hidden": 6}))
+    cases = [Case(id=name, scans=()) for name in "abcdefghi"]
+    rejected = tuple(RejectedInput(id=name, reason="") for name in "vwxyz")
+    shard = CaseList(cases=tuple(cases), rejected=rejected, ignored={"hidden": 6})
+    work = Worklist(
+        todo=cases[:2],
+        kept=list("cdef"),
+        edited=["c"],
+        failed=list("ghi"),
+        redone={"a": "its mask is gone"},
+    )
+    progress(CasesFound(shard, work))
     progress(CaseStarted("a"))
     progress(CaseProgress("a", 0.5))  # shown on a terminal only
     progress(CaseEnded("a", None, {"x": 2.0}))

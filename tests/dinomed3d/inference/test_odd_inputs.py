@@ -503,7 +503,7 @@ class Ran:
         counted: Counter[str] = Counter()
         for row in self.rows:
             counted.update(row.ignored)
-        assert self.events[0].ignored == dict(counted)
+        assert self.events[0].shard.ignored == dict(counted)
         run = json.loads((self.out / "run.json").read_text("utf-8"))
         assert not self.outcome.missing and run["missing"] == []
         assert run["ignored"] == dict(counted)

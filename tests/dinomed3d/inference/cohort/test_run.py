@@ -13,6 +13,7 @@ import pytest
 
 from dinomed3d.inference.case import Case, CaseList, RejectedInput, Scan
 from dinomed3d.inference.cohort.events import CaseEnded, CasesFound, CaseStarted
+from dinomed3d.inference.cohort.resume import Worklist
 from dinomed3d.inference.cohort.run import predict
 from dinomed3d.inference.cohort.shards import take_shard
 from dinomed3d.inference.cohort.spec import PredictSpec
@@ -63,8 +64,9 @@ def done_in(events):
     return {event.case for event in events if isinstance(event, CaseEnded)}
 
 
-def found_in(events) -> CasesFound:
-    return events[0]
+def worklist(events) -> Worklist:
+    assert isinstance(events[0], CasesFound)
+    return events[0].work
 
 
 def test_everything_a_case_leaves(spec):
@@ -125,7 +127,7 @@ def test_damaged_results_are_predicted_again(spec, damage, why):
     damage(Path(spec.out), Path(spec.source))
     outcome, events = run(spec)
     assert done_in(events) == {"scan1"} and len(outcome.done) == 3
-    assert why in found_in(events).redone["scan1"]
+    assert why in worklist(events).redone["scan1"]
 
 
 def correct(path):
@@ -142,7 +144,7 @@ def test_a_corrected_mask_stays(spec):
     out = Path(spec.out)
     corrected = correct(out / "scan1.nii.gz")
     _, events = run(spec)
-    assert not done_in(events) and found_in(events).edited == 1
+    assert not done_in(events) and len(worklist(events).edited) == 1
     assert (out / "scan1.nii.gz").read_bytes() == corrected
     rows = (out / "report.csv").read_text().splitlines()
     assert ["corrected by hand" in row for row in rows] == [False, False, True, False]
@@ -166,7 +168,7 @@ def test_a_failure_costs_only_itself_and_leaves_nothing_outdated(spec):
     assert not (out / "scan1.nii.gz").exists() and not (out / "scan1.png").exists()
     assert record(spec, "scan1")["status"] == "failed"
     _, events = run(spec)
-    assert not done_in(events) and found_in(events).failed == 1
+    assert not done_in(events) and len(worklist(events).failed) == 1
     write_scan(bad, 1)
     outcome, events = run(spec, retry_failed=True)
     assert done_in(events) == {"scan1"} and len(outcome.done) == 3
@@ -252,14 +254,14 @@ def test_an_incomplete_record_is_not_trusted(spec, entries):
     assert done_in(events) == {"scan1"} and len(outcome.done) == 3
     assert victim.read_text() == "of another"
     assert list(Path(spec.out).glob("scan1.edited1.*"))  # whose mask that was nobody can say
-    assert found_in(run(spec)[1]).kept == 3
+    assert len(worklist(run(spec)[1]).kept) == 3
 
 
 def test_probabilities_survive_being_done_again(spec):
     for _ in range(2):
         run(spec, save_probabilities=True, overwrite=True)
     assert (Path(spec.out) / "scan1.b2nd").is_file()
-    assert found_in(run(spec, save_probabilities=True)[1]).kept == 3
+    assert len(worklist(run(spec, save_probabilities=True)[1]).kept) == 3
 
 
 def test_a_scan_that_changes_while_it_is_read_is_not_trusted(spec, monkeypatch):
@@ -292,7 +294,7 @@ def test_a_scan_that_changes_later_is_done_again(spec, monkeypatch):
     (Path(spec.source) / "late").write_text("")
     monkeypatch.setattr(worker, "segment", segment)
     run(spec)
-    assert "scan0" in found_in(run(spec)[1]).redone
+    assert "scan0" in worklist(run(spec)[1]).redone
 
 
 def test_a_failure_while_writing_leaves_no_mask(spec, monkeypatch):
