@@ -1,7 +1,7 @@
 """DinoMed3DTrainer against nnU-Net's own trainer at equal wall-clock training time, on real MRI.
 
-Every arm is trained, predicted and evaluated with the stock commands (`nnUNetv2_train`, `_predict`,
-`_evaluate_simple`) on fold 0 of MSD Task04 and its 40 test images. A few short epochs first measure an arm's
+Every arm is trained and predicted with the stock commands (`nnUNetv2_train`, `nnUNetv2_predict`) on fold 0 of
+MSD Task04 and its 40 test images, which `dinomed3d evaluate` scores. A few short epochs first measure an arm's
 seconds per epoch on this machine (run nothing else meanwhile); its number of epochs follows from that, so
 that its schedule ends with the time, and a later disturbance does not cost iterations. Measured speeds and
 finished arms are kept: a second call adds what is missing.
@@ -22,6 +22,8 @@ from typing import Any
 
 from command import Measured, machine, measure, program
 from markdown import table
+
+from dinomed3d.evaluation.folders import evaluate
 
 HERE = Path(__file__).parent
 ITERATIONS_PER_EPOCH = 10
@@ -94,34 +96,8 @@ def train(
     return seconds, 2**10 * measured.rss_gib
 
 
-def hd95_mm(truth: Path, predicted: Path, labels: list[int]) -> dict[int, list[float]]:
-    """HD95 in millimetres of every test case, by label; infinite where one of the two is empty."""
-    import numpy as np
-    import SimpleITK as sitk
-    import torch
-    from monai.metrics import compute_hausdorff_distance
-
-    values: dict[int, list[float]] = {label: [] for label in labels}
-    for path in sorted(truth.glob("*.nii.gz")):
-        image = sitk.ReadImage(str(path))
-        a = sitk.GetArrayFromImage(image).round().astype(int)
-        b = sitk.GetArrayFromImage(sitk.ReadImage(str(predicted / path.name))).round().astype(int)
-        for label in labels:
-            if not (a == label).any() or not (b == label).any():
-                values[label].append(0.0 if (a == label).any() == (b == label).any() else np.inf)
-                continue
-            pair = [torch.from_numpy(v == label)[None, None].float() for v in (b, a)]
-            distance = compute_hausdorff_distance(
-                *pair, include_background=True, percentile=95, spacing=image.GetSpacing()[::-1]
-            )
-            values[label].append(float(distance))
-    return values
-
-
 def run_arm(arm: str, minutes: float, dataset: Path, work: Path, env: dict[str, str]) -> dict:
     """Measure the speed, train for `minutes`, predict the test folder with stock commands, evaluate."""
-    import numpy as np
-
     trainer, _, share = ARMS[arm]
     stages = (2 if share else 0, 2)
     pace_file = work / f"{arm} pace.json"
@@ -144,15 +120,15 @@ def run_arm(arm: str, minutes: float, dataset: Path, work: Path, env: dict[str, 
     what = ["-d", "4", "-c", "3d_fullres", "-f", "0", "-tr", trainer, "-device", "cpu"]
     log = work / f"{arm}.log"
     prediction = nnunet("nnUNetv2_predict", *where, *what, env=env, log=log).seconds
-    folders = [str(dataset / "labelsTs"), str(predicted)]
-    nnunet("nnUNetv2_evaluate_simple", *folders, "-l", "1", "2", env=env, log=log)
-    summary = json.loads((predicted / "summary.json").read_text())
-    hd95 = hd95_mm(dataset / "labelsTs", predicted, [1, 2])
+    found = evaluate(dataset / "labelsTs", predicted)
+    if found.problems:
+        raise SystemExit(f"hippocampus: cases that could not be evaluated: {found.problems}")
+    scores = found.per_label().drop(index="mean")
     return {
         "arm": arm,
-        "dice": {label: row["Dice"] for label, row in summary["mean"].items()},
-        "mean_dice": summary["foreground_mean"]["Dice"],
-        "hd95_mm": {label: float(np.mean(values)) for label, values in hd95.items()},
+        "dice": scores["dice"].to_dict(),
+        "mean_dice": float(scores["dice"].mean()),
+        "hd95_mm": scores["hd95_mm"].to_dict(),
         "iterations": [ITERATIONS_PER_EPOCH * stage1, ITERATIONS_PER_EPOCH * stage2],
         "seconds_per_iteration": [
             pace1 / ITERATIONS_PER_EPOCH if stage1 else None,
