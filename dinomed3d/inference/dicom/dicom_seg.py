@@ -13,12 +13,7 @@ from numpy.typing import NDArray
 
 from dinomed3d.inference.case import CaseError, Scan
 from dinomed3d.inference.dicom.quiet import quiet_libraries
-from dinomed3d.inference.dicom.references import (
-    read_references,
-    series_path,
-    slice_normal,
-    slice_positions,
-)
+from dinomed3d.inference.dicom.references import read_references, series_path
 from dinomed3d.inference.dicom.segments import describe_segment, foreground_labels
 from dinomed3d.runtime.atomic_files import new_file
 from dinomed3d.runtime.errors import UserError
@@ -182,16 +177,21 @@ def _first_of(header: Any, kind: str) -> str:
     return next((str(v) for m in moments if (v := header.get(f"{m}{kind}"))), "")
 
 
+def _slice_positions(headers: Sequence[Any]) -> NDArray[np.float64]:
+    """(Z, 3) of the slices' first voxels, mm, LPS."""
+    return np.array([header.ImagePositionPatient for header in headers], dtype=float)
+
+
 def _pixel_measures(headers: Sequence[Any]) -> Any:
     """Spacing of rows and columns as stated, of slices from their positions."""
     import highdicom
 
-    positions = slice_positions(headers) @ slice_normal(headers[0])
-    gap = float(abs(positions[-1] - positions[0]) / max(1, len(headers) - 1)) or None
-    thickness = headers[0].get("SliceThickness") or gap
+    positions = _slice_positions(headers)
+    length = float(np.linalg.norm(positions[-1] - positions[0]))
+    gap = length / (len(headers) - 1) if len(headers) > 1 else None
     return highdicom.PixelMeasuresSequence(
         pixel_spacing=headers[0].PixelSpacing,
-        slice_thickness=thickness,
+        slice_thickness=headers[0].get("SliceThickness") or gap,
         spacing_between_slices=None if gap is None else round(gap, 6),
     )
 
@@ -238,7 +238,7 @@ def _difference(
     if found != list(segments):
         return f"segments {found} instead of {list(segments)}"
     place = {str(header.SOPInstanceUID): z for z, header in enumerate(headers)}
-    positions = slice_positions(headers)
+    positions = _slice_positions(headers)
     tables = _belonging(segments, mask.dtype)
     seen: set[tuple[int, int]] = set()
     shared = content.SharedFunctionalGroupsSequence[0]  # holds the number of an only segment

@@ -5,34 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from pydicom.uid import UID
+
 from dinomed3d.inference.dicom.header import Header
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
-_NOT_A_SLICE = {
-    "1.2.840.10008.1.3.10": "DICOMDIR",
-    _STORAGE + "1": "X-ray image",  # with digital, mammography, intra-oral below it
-    _STORAGE + "3": "ultrasound",
-    _STORAGE + "6": "ultrasound",
-    _STORAGE + "12": "X-ray angiography or fluoroscopy",
-    _STORAGE + "4.2": "spectroscopy",
-    _STORAGE + "9": "waveform",
-    _STORAGE + "11": "presentation state",
-    _STORAGE + "30": "parametric map",
-    _STORAGE + "66.4": "segmentation",
-    _STORAGE + "66.5": "surface segmentation",
-    _STORAGE + "66": "registration or raw data",
-    _STORAGE + "67": "real world value mapping",
-    _STORAGE + "77.1": "photograph or microscopy",
-    _STORAGE + "88.59": "key object selection",
-    _STORAGE + "88": "structured report",
-    _STORAGE + "104": "encapsulated document",
-    _STORAGE + "481.2": "radiotherapy dose",
-    _STORAGE + "481.3": "radiotherapy structure set",
-    _STORAGE + "481.5": "radiotherapy plan",
-    _STORAGE + "481": "radiotherapy object",
-    "1.3.12.2.1107.5.9.1": "raw data of the manufacturer",
+_NOT_SLICES = {
+    "1.2.840.10008.1.3.10",  # DICOMDIR
+    "1.3.12.2.1107.5.9.1",  # raw data of Siemens
+    *(_STORAGE + number for number in ("1", "3", "6", "12")),  # X-ray, ultrasound, angiography
+    *(_STORAGE + number for number in ("4.2", "30", "66", "67")),  # spectra, maps, raw data
+    *(_STORAGE + number for number in ("9", "11", "88", "104", "481")),  # waveforms, reports, RT
+    _STORAGE + "77.1",  # photographs, microscopy
 }
-"""SOP class UID, or its first components -> what it is; the longest match counts."""
+"""SOP class UIDs, or their first components, of objects that are no slices of a volume."""
 _SECONDARY_CAPTURE = _STORAGE + "7"
 _IMAGES = {"2", "4", "7", "20", "128", "130"}
 """CT, MR, secondary capture, nuclear medicine, PET, enhanced PET: component after `_STORAGE`."""
@@ -45,12 +31,11 @@ def not_a_slice(header: Header) -> str | None:
     """What an object is that cannot be a slice of a volume; None where it can be one."""
     sop_class = header.get("SOPClassUID") or header.get("MediaStorageSOPClassUID")
     components = sop_class.split(".")
-    for length in range(len(components), 0, -1):
-        kind = _NOT_A_SLICE.get(".".join(components[:length]))
-        if kind is not None:
-            return f"DICOM {kind}"
-    captured = f"{sop_class}.".startswith(f"{_SECONDARY_CAPTURE}.")
-    if captured and not header.get("ImagePositionPatient"):
+    prefixes = {".".join(components[:length]) for length in range(1, len(components) + 1)}
+    if prefixes & _NOT_SLICES:
+        name = UID(sop_class).name.removesuffix(" Storage")
+        return f"DICOM {'raw data' if name == sop_class else name}"
+    if _SECONDARY_CAPTURE in prefixes and not header.get("ImagePositionPatient"):
         return "DICOM secondary capture (screenshot)"
     if "LOCALIZER" in header.get("ImageType").upper().split("\\"):
         return "DICOM localizer"

@@ -380,7 +380,7 @@ DICOM = [
     mask(jpeg_2000("dc/jpeg-2000")),
     mask(
         several(dicom("dc/beside"), beside("seg.dcm", SEGMENTATION), beside("sr.dcm", REPORT)),
-        **{"DICOM segmentation": 1, "DICOM structured report": 1},
+        **{"DICOM Segmentation": 1, "DICOM Comprehensive SR": 1},
     ),
     mask(several(dicom("dc/broken"), plain("dc/broken/notes.dcm")), "cannot be read, slices at its ends"),
     failed(nothing("dc/broken/unreadable-dicom"), "notes.dcm is called DICOM and is not"),

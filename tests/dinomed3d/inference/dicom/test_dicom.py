@@ -181,10 +181,10 @@ def test_series_are_grouped_and_objects_without_slices_counted(tmp_path: Path) -
     ]
     assert found.ignored == {
         "DICOM localizer": 4,
-        "DICOM structured report": 1,
-        "DICOM segmentation": 1,
-        "DICOM radiotherapy structure set": 1,
-        "DICOM presentation state": 1,
+        "DICOM Comprehensive SR": 1,
+        "DICOM Segmentation": 1,
+        "DICOM RT Structure Set": 1,
+        "DICOM Grayscale Softcopy Presentation State": 1,
         "DICOM secondary capture (screenshot)": 1,
     }
     assert [Path(path).name for path in found.others] == ["notes.txt"]
@@ -360,7 +360,7 @@ def test_long_contours_of_radiotherapy_are_not_read(tmp_path: Path) -> None:
     contours = element(0x30060039, b"SQ", length=ENDLESS) + item() * 300_000
     with open(tmp_path / "rt.dcm", "ab") as stream:
         stream.write(contours)
-    assert find_series([tmp_path / "rt.dcm"]).ignored == {"DICOM radiotherapy structure set": 1}
+    assert find_series([tmp_path / "rt.dcm"]).ignored == {"DICOM RT Structure Set": 1}
 
 
 def test_cut_off_or_changed_after_it_was_found(tmp_path: Path) -> None:

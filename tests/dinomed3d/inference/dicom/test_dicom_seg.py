@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from dinomed3d.inference.case import CaseError, Scan
 from dinomed3d.inference.dicom.dicom_seg import write_segmentation
 from dinomed3d.inference.dicom.segments import describe_segment, foreground_labels
+from dinomed3d.inference.dicom.series import find_series
+from dinomed3d.inference.dicom.volume import series_scan
 from dinomed3d.runtime.errors import UserError
 from tests.dinomed3d.inference.dicom.dicom_series import write_series
 
@@ -96,29 +98,18 @@ def by_source(path: Path, files: tuple[str, ...]) -> dict[str, NDArray[Any]]:
 
 
 @pytest.mark.parametrize("series", SERIES)
-@pytest.mark.parametrize("backwards", [False, True])
-def test_each_label_is_found_again_from_the_slices(
-    shared: Path, tmp_path: Path, series: str, backwards: bool
-) -> None:
-    files = sorted_by_itk(shared / "data" / "medical" / series)
-    mask = lopsided(sitk.ReadImage(files).GetSize()[::-1])
-    if backwards:
-        files, mask = files[::-1], mask[::-1]
-    found = by_source(write(tmp_path, mask, files), files)
-    assert list(found) == ["Liver", "kidney_left", "cyst 3"]
-    for value, plane in enumerate(found.values(), start=1):
-        assert np.array_equal(plane, mask == value)
-
-
-@pytest.mark.parametrize("series", SERIES)
-def test_voxels_lie_where_simpleitk_reads_the_series(
+def test_each_label_is_found_again_in_the_slices_and_in_space(
     shared: Path, tmp_path: Path, series: str
 ) -> None:
     files = sorted_by_itk(shared / "data" / "medical" / series)
     image = sitk.ReadImage(files)
     mask = lopsided(image.GetSize()[::-1])
-    content = pydicom.dcmread(write(tmp_path, mask, files))
-    check_places(content, image, mask)
+    path = write(tmp_path, mask, files)
+    found = by_source(path, files)
+    assert list(found) == ["Liver", "kidney_left", "cyst 3"]
+    for value, plane in enumerate(found.values(), start=1):
+        assert np.array_equal(plane, mask == value)
+    check_places(pydicom.dcmread(path), image, mask)
 
 
 def check_places(content: Any, image: sitk.Image, mask: NDArray[Any]) -> None:
@@ -159,20 +150,22 @@ def test_a_jpeg_2000_series(shared: Path, tmp_path: Path) -> None:
     folder = tmp_path / "restored"
     folder.mkdir()
     source = shared / "data" / "medical" / "totalseg_samples" / "ct_dicom"
-    for file in source.iterdir():  # anonymisation has taken the UIDs out: put them in again
+    (anonymous,) = find_series(source.iterdir()).series
+    files = series_scan(anonymous).files
+    mask = lopsided((20, 512, 512))
+    with pytest.raises(CaseError, match="no SOPClassUID, SOPInstanceUID, StudyInstanceUID"):
+        write(tmp_path, mask, files)
+    restored = []
+    for file in files:  # anonymisation has removed the UIDs: restore them
         header = pydicom.dcmread(file)
+        assert header.file_meta.TransferSyntaxUID == pydicom.uid.JPEG2000Lossless
         header.SOPClassUID = header.file_meta.MediaStorageSOPClassUID
         header.SOPInstanceUID = header.file_meta.MediaStorageSOPInstanceUID
         header.StudyInstanceUID, header.SeriesInstanceUID = "1.2.3", "1.2.3.4"
         header.save_as(folder / f"{header.InstanceNumber}.dcm")
-    assert header.file_meta.TransferSyntaxUID == pydicom.uid.JPEG2000Lossless
-    files = sorted_by_itk(folder)
-    mask = lopsided((20, 512, 512))
-    path = write(tmp_path, mask, files)
-    check_places(pydicom.dcmread(path), sitk.ReadImage(files), mask)
-    anonymous = tuple(str(file) for file in sorted(source.iterdir()))
-    with pytest.raises(CaseError, match="no SOPClassUID, SOPInstanceUID, StudyInstanceUID"):
-        write(tmp_path, mask, anonymous)
+        restored.append(str(folder / f"{header.InstanceNumber}.dcm"))
+    path = write(tmp_path, mask, tuple(restored))
+    check_places(pydicom.dcmread(path), sitk.ReadImage(restored), mask)
 
 
 def test_regions_overlap(tmp_path: Path, slices: tuple[str, ...]) -> None:
@@ -199,18 +192,12 @@ def test_an_empty_mask_is_a_valid_object(
     assert int(content.NumberOfFrames) == len(names) and not content.pixel_array.any()
 
 
-def test_one_label_of_16_bits(tmp_path: Path, slices: tuple[str, ...]) -> None:
-    mask = np.zeros((6, 7, 9), dtype=np.uint16)
-    mask[5, 6, 8] = 300
-    found = by_source(write(tmp_path, mask, slices, labels={"Spleen": 300}), slices)
-    assert np.array_equal(found["Spleen"], mask == 300)
-
-
-def test_a_single_slice(tmp_path: Path, slices: tuple[str, ...]) -> None:
-    mask = np.zeros((1, 7, 9), dtype=np.uint8)
-    mask[0, 2:, 3] = 2
-    found = by_source(write(tmp_path, mask, slices[2:3]), slices[2:3])
-    assert list(found) == ["kidney_left"] and np.array_equal(found["kidney_left"], mask == 2)
+def test_one_label_of_16_bits_on_a_single_slice(tmp_path: Path, slices: tuple[str, ...]) -> None:
+    mask = np.zeros((1, 7, 9), dtype=np.uint16)
+    mask[0, 2:, 3] = 300
+    path = write(tmp_path, mask, slices[2:3], labels={"Spleen": 300})
+    found = by_source(path, slices[2:3])
+    assert list(found) == ["Spleen"] and np.array_equal(found["Spleen"], mask == 300)
 
 
 def test_the_same_call_gives_the_same_bytes(tmp_path: Path, slices: tuple[str, ...]) -> None:
@@ -240,7 +227,6 @@ def test_names_beyond_ascii_and_odd_headers(tmp_path: Path) -> None:
 def test_a_series_in_a_zip(
     tmp_path: Path, slices: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("dinomed3d.runtime.safe_zip")
     archive = tmp_path / "study.zip"
     with zipfile.ZipFile(archive, "w") as file:
         for k, name in enumerate(slices):
@@ -260,8 +246,7 @@ def test_a_series_in_a_zip(
         ({"SOPInstanceUID": "1.2.3.9"}, "same SOPInstanceUID"),
         ({"FrameOfReferenceUID": ""}, "no FrameOfReferenceUID"),
         ({"NumberOfFrames": 4}, "holds 4 frames"),
-        ({"Columns": 8}, r"the mask is \(6, 7, 9\), the series .* \[\(6, 7, 8\)\]"),
-        ({"ImageOrientationPatient": [[1, 0, 0, 0, 1, 0]] * 5 + [[0, 1, 0, 1, 0, 0]]}, "differ in"),
+        ({"Columns": 8}, r"the mask is \(6, 7, 9\), the series .* \(6, 7, 8\)"),
         ({"SeriesInstanceUID": [f"1.{z + 1}" for z in range(6)]}, "part of the same series"),
         ({"StudyDate": "long ago"}, "no DICOM segmentation can be made .*; the mask itself"),
     ],
@@ -278,16 +263,13 @@ def test_series_that_cannot_be_referred_to(
     assert [p.name for p in tmp_path.iterdir()] == ["bad"]
 
 
-def test_files_out_of_order(tmp_path: Path, slices: tuple[str, ...]) -> None:
-    shuffled = (slices[0], slices[2], slices[1], *slices[3:])
-    with pytest.raises(CaseError, match=r"2\.dcm and 1\.dcm do not \(-2\.5 mm\)"):
-        write(tmp_path, np.ones((6, 7, 9), dtype=np.uint8), shuffled)
-
-
-def test_a_lost_file(tmp_path: Path, slices: tuple[str, ...]) -> None:
+def test_files_that_are_lost_or_out_of_order(tmp_path: Path, slices: tuple[str, ...]) -> None:
+    mask = np.ones((6, 7, 9), dtype=np.uint8)
+    with pytest.raises(CaseError, match="have changed"):
+        write(tmp_path, mask, (slices[0], slices[2], slices[1], *slices[3:]))
     Path(slices[3]).unlink()
-    with pytest.raises(CaseError, match=r"3\.dcm: cannot be read as DICOM"):
-        write(tmp_path, np.ones((6, 7, 9), dtype=np.uint8), slices)
+    with pytest.raises(CaseError, match=r"3\.dcm: cannot be opened"):
+        write(tmp_path, mask, slices)
 
 
 @pytest.mark.parametrize("damage", ["bit", "position", "frame"])

@@ -357,7 +357,7 @@ def test_series_are_cases(tmp_path: Path) -> None:
     assert ids(found)[:2] == ["p1", "p2/study/series-3"]
     assert len(ids(found)) == 4
     assert all(one.startswith("p2/study/series-4-") for one in ids(found)[2:])
-    assert found.ignored == {"DICOM structured report": 1}
+    assert found.ignored == {"DICOM Comprehensive SR": 1}
     assert found.cases[0].notes == ()
     assert found.cases[0].size_bytes == sum(f.stat().st_size for f in (folder / "p1").iterdir())
     assert "one of 3 DICOM series" in found.cases[1].notes[0]
