@@ -13,15 +13,12 @@ from dinomed3d.inference.discovery.case_ids import case_id, reject_clashes
 from dinomed3d.inference.discovery.grouping import group_by_names, naming_hint, split_number
 from dinomed3d.inference.discovery.patterns import group_by_patterns, parse_patterns
 from dinomed3d.inference.discovery.scans import (
-    FoundScan,
     Inventory,
-    add_archive,
     add_folder,
     add_series,
     image_ending,
-    image_scan,
 )
-from dinomed3d.inference.discovery.walk import Entry, Folder, hidden, walk
+from dinomed3d.inference.discovery.walk import hidden, walk
 from dinomed3d.runtime.errors import UserError
 
 __all__ = ["find_cases", "parse_patterns"]
@@ -96,67 +93,36 @@ def _read_folder(source: Path, name: str, skip: Collection[Path]) -> Inventory:
 
 
 def _read_file(source: Path, channels: Sequence[str]) -> tuple[Inventory, str]:
-    """One file with what belongs to it: the other channels, or the other slices, in its folder."""
-    inventory = Inventory()
+    """One file, with the other channels or slices in its folder that belong to it."""
     source = Path(os.path.abspath(source))
-    entry = Entry(source.name, str(source), source.stat().st_size)
-    ending = image_ending(source.name)
-    if ending is not None:
-        scan = image_scan((), entry, ending)
-        inventory.scans.append(scan)
-        if len(channels) > 1:
-            _add_other_channels(inventory, scan, source, channels)
-        return inventory, scan.stem
-    if source.suffix.lower() == ".zip":
-        add_archive(inventory, (), entry)
-        return inventory, source.stem
-    return _read_dicom_file(source)
-
-
-def _add_other_channels(
-    inventory: Inventory, scan: FoundScan, source: Path, channels: Sequence[str]
-) -> None:
-    """`case_0001.nii.gz` in the folder of `case_0000.nii.gz`."""
-    number = split_number(scan)
-    if number is None:
-        return
-    for entry in _folder_of(source).entries:
-        ending = image_ending(entry.name)
-        if ending is None or entry.path == str(source):
-            continue
-        other = image_scan((), entry, ending)
-        other_number = split_number(other)
-        if other_number is not None and other_number[0] == number[0]:
-            inventory.scans.append(other)
-    missing = len(channels) - len(inventory.scans)
-    if missing > 0:
-        raise UserError(
-            f"input {source}: {missing} of {len(channels)} channels are missing from its folder; "
-            f"{naming_hint(channels)}"
-        )
-
-
-def _folder_of(source: Path) -> Folder:
-    """The files of a file's folder."""
-    return next(walk(source.parent, Counter()))
-
-
-def _read_dicom_file(source: Path) -> tuple[Inventory, str]:
-    """The series that a DICOM file is a slice of."""
-    name = source.parent.name or "input"
     if hidden(source.name) is not None:
         raise UserError(f"input {source}: {hidden(source.name)}, not an image")
+    folder = source.parent.name or "input"
+    is_image, is_zip = image_ending(source.name) is not None, source.suffix.lower() == ".zip"
+    entries = [
+        entry
+        for entry in next(walk(source.parent, Counter())).entries
+        if entry.path == str(source)
+        or (not is_zip and is_image == (image_ending(entry.name) is not None))
+    ]
     inventory = Inventory()
-    series = add_folder(inventory, (), _folder_of(source).entries, name=name)
-    broken = [one for one in inventory.rejected if str(source) in one.files]
-    if broken:
-        raise UserError(f"input {source}: {broken[0].reason}")
-    if not any(slice_.path == str(source) for one in series for slice_ in one.slices):
-        raise UserError(
-            f"input {source}: neither an image (.nii, .nii.gz, .mha, .nrrd) nor a slice of a DICOM "
-            "series nor a zip of such"
-        )
-    chosen = Inventory()
-    add_series(chosen, {(): series}, name=name)
-    chosen.scans = [scan for scan in chosen.scans if str(source) in scan.files]
-    return chosen, name
+    series = add_folder(inventory, (), entries, name=folder)
+    add_series(inventory, {(): series}, name=folder)
+    if is_zip:
+        return inventory, source.stem
+    chosen = [scan for scan in inventory.scans if str(source) in scan.files]
+    if not chosen:
+        reasons = [one.reason for one in inventory.rejected if str(source) in one.files]
+        advice = "neither an image (.nii, .nii.gz, .mha, .nrrd) nor a DICOM slice nor a zip of such"
+        raise UserError(f"input {source}: {(*reasons, advice)[0]}")
+    number = split_number(chosen[0])
+    if len(channels) > 1 and number is not None:
+        numbers = [(split_number(scan), scan) for scan in inventory.scans]
+        chosen = [scan for other, scan in numbers if other is not None and other[0] == number[0]]
+        missing = len(channels) - len(chosen)
+        if missing > 0:
+            raise UserError(
+                f"input {source}: {missing} of {len(channels)} channels are missing from its "
+                f"folder; {naming_hint(channels)}"
+            )
+    return Inventory(scans=chosen), chosen[0].stem if is_image else folder

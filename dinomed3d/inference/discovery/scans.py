@@ -172,12 +172,8 @@ def add_archive(inventory: Inventory, folder: tuple[str, ...], entry: Entry) -> 
         inventory.rejected.append(rejected)
         return
     _add_others(inventory, found, place, archive=entry.path)
-    if len(found.series) == 1:
-        names = (entry.name, stem, *filter(None, [found.series[0].description]))
-        scan = _series_scan(found.series[0], folder, stem, names, broken=bool(found.broken))
-        inventory.scans.append(scan)
-    elif found.series:
-        _add_several(inventory, found.series, place, broken=bool(found.broken))
+    if found.series:
+        _add_place(inventory, found.series, place, (entry.name, stem), bool(found.broken))
     elif not found.broken:
         inventory.ignored["zip without a DICOM series (unpack it if it holds images)"] += 1
 
@@ -195,13 +191,11 @@ def add_series(
     remaining = _join_spread_series(inventory, series_of)
     rejected = {one.id for one in inventory.rejected}
     for folder, several in remaining.items():
-        broken = case_id((*(folder or (name,)), _UNREADABLE)) in rejected
-        if len(several) == 1:
-            parent, own = (folder[:-1], folder[-1]) if folder else ((), name)
-            names = (own, *filter(None, [several[0].description]))
-            inventory.scans.append(_series_scan(several[0], parent, own, names, broken=broken))
-        else:
-            _add_several(inventory, several, folder, broken=broken)
+        place = folder or (name,)
+        broken = case_id((*place, _UNREADABLE)) in rejected
+        if len(several) > 1:
+            place = folder
+        _add_place(inventory, several, place, place[-1:], broken)
 
 
 def _join_spread_series(
@@ -239,17 +233,25 @@ def _join_spread_series(
     return {folder: several for folder, several in remaining.items() if several}
 
 
-def _add_several(
-    inventory: Inventory, several: Sequence[Series], folder: tuple[str, ...], *, broken: bool
+def _add_place(
+    inventory: Inventory,
+    several: Sequence[Series],
+    place: tuple[str, ...],
+    names: tuple[str, ...],
+    broken: bool,
 ) -> None:
-    """Series in the same folder or zip, named by their number."""
+    """The series of one folder or zip: an only one is named after it, others by their number."""
+    if len(several) == 1:
+        names = (*names, *filter(None, [several[0].description]))
+        scan = _series_scan(several[0], place[:-1], place[-1], names, broken=broken)
+        inventory.scans.append(scan)
+        return
     for series in several:
         name = _series_name(series, several)
         note = f"one of {len(several)} DICOM series in the same place: {series.label}"
-        names = (series.description or name,)
-        inventory.scans.append(
-            _series_scan(series, folder, name, names, notes=(note,), broken=broken)
-        )
+        own = (series.description or name,)
+        scan = _series_scan(series, place, name, own, notes=(note,), broken=broken)
+        inventory.scans.append(scan)
 
 
 def _series_name(series: Series, neighbours: Sequence[Series]) -> str:

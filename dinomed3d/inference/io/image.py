@@ -138,14 +138,8 @@ def _read_scan(scan: Scan, *, channels: int) -> Volume:
 def _format_of(scan: Scan) -> tuple[Path, ModuleType]:
     """The file of a scan, and the module that reads it."""
     path = Path(scan.files[0])
-    if scan.archive is not None:
-        raise CaseError(
-            f"{scan.archive}: holds {path.name}; only DICOM is read from zips: unpack it"
-        )
     if scan.ending not in _FORMATS:
         raise CaseError(f"{path}: must end in one of {', '.join(_FORMATS)}, it is {scan.ending!r}")
-    if path.is_dir():
-        raise CaseError(f"{path}: must be a file, it is a folder")
     return path, _FORMATS[scan.ending]
 
 
