@@ -31,27 +31,26 @@ def write_segmentation(
     """Write the mask of a DICOM series as a DICOM Segmentation object, and read it back.
 
     One binary segment for each label that has voxels, in the order of `labels`; regions may
-    overlap. Frames without voxels are left out. A mask without any gives all labels on one empty
-    frame each. Patient and study are the series' own; a series of its own for each algorithm. UIDs,
-    and with them the whole file, follow from what goes in: the same call gives the same bytes. As
-    a consequence the content date is the source's, not today's. Takes about six times the memory of
-    the mask; where regions overlap (8 + regions) times.
+    overlap. Frames without voxels are left out; a mask without any has all labels on one empty
+    frame each. Patient and study are those of the series; each algorithm gets a series of its own.
+    UIDs are derived from the content, so the same call writes the same bytes: therefore the content
+    date is that of the source. Takes about six times the memory of the mask; where regions overlap
+    (8 + regions) times.
 
-    What a PACS needs is only this file beside the series: send it with any DICOM storage client
-    (`storescu -aec ARCHIVE host port FILE`); the archive must take the SOP class 1.2.840.10008.
-    5.1.4.1.1.66.4, and the study must be there under the same UIDs (not those of an anonymised
-    copy).
+    To send it to a PACS use any DICOM storage client (`storescu -aec ARCHIVE host port FILE`); the
+    archive must accept the SOP class 1.2.840.10008.5.1.4.1.1.66.4, and hold the study under the
+    same UIDs (not those of an anonymised copy).
 
     Args:
         mask: (Z, Y, X) uint8 or uint16; mask[z] lies on scan.files[z], rows Y, columns X.
-        scan: A DICOM series, its files in the order of their positions; maybe in a zip.
-        path: Of the file, which is written under another name and renamed once it is right.
+        scan: A DICOM series, its files sorted by position; may be in a zip.
+        path: Of the file; it appears once it is complete and checked.
         labels: Name to value, or to the values of a region.
-        algorithm: What made the mask, at most 64 characters: told in each segment.
+        algorithm: What made the mask, at most 64 characters; stored in each segment.
         version: Of the algorithm, at most 64 characters.
 
     Returns:
-        What the user should be told: labels that were left out.
+        Notes for the report: labels that were left out.
 
     Raises:
         CaseError: The series cannot be referred to: no UIDs or positions, files out of order, another
@@ -66,7 +65,7 @@ def write_segmentation(
         )
     named = foreground_labels(labels)
     present = _present(mask, named)
-    segments = present or named  # an object needs segments, also where nothing was found
+    segments = present or named  # an object needs segments, even without voxels
     planes = slice(None) if present else slice(0, 1)
     with quiet_libraries():
         try:
@@ -157,7 +156,7 @@ def _build(
         content_time=_first_of(first, "Time") or "000000",
         specific_character_set=first.get("SpecificCharacterSet") if ascii_only else "ISO_IR 192",
     )
-    # What highdicom draws by chance or takes from the clock
+    # what highdicom makes of random numbers or the clock
     del content.InstanceCreationDate, content.InstanceCreationTime
     for equipment in content.get("ContributingEquipmentSequence", ()):
         if equipment.get("ManufacturerModelName") == "highdicom":
@@ -168,7 +167,7 @@ def _build(
 
 
 def _uid(*parts: object) -> str:
-    """A UID that follows from the parts: under 2.25, where DICOM takes UUIDs without registration."""
+    """A UID derived from the parts, under 2.25: DICOM allows UUIDs there without registration."""
     return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, '|'.join(map(str, parts))).int}"
 
 
@@ -228,8 +227,8 @@ def _difference(
 ) -> str | None:
     """Compare the file with the mask voxel by voxel; None if they are the same.
 
-    Reads without the library that wrote it, a frame at a time, so that nothing is taken on trust:
-    each frame's segment, source slice and position, and that no frame is missing.
+    Reads without the library that wrote it, one frame at a time: each frame's segment, source slice
+    and position, and that no frame is missing.
     """
     from pydicom import dcmread
 
@@ -241,7 +240,7 @@ def _difference(
     positions = _slice_positions(headers)
     tables = _belonging(segments, mask.dtype)
     seen: set[tuple[int, int]] = set()
-    shared = content.SharedFunctionalGroupsSequence[0]  # holds the number of an only segment
+    shared = content.SharedFunctionalGroupsSequence[0]  # holds the number of a single segment
     groups = content.PerFrameFunctionalGroupsSequence
     for group, frame in zip(groups, _frames(content), strict=True):
         numbered = group if "SegmentIdentificationSequence" in group else shared

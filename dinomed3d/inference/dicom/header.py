@@ -128,7 +128,7 @@ def _read_header(stream: IO[bytes], size: int) -> Header:
             tag >= _FUNCTIONAL_GROUPS
             and _values(found).get("NumberOfFrames", "") not in SINGLE_FRAME
         ):
-            pixels.append((bounded.tell(), 0))  # multi-frame: refused whatever follows
+            pixels.append((bounded.tell(), 0))  # multi-frame: refused later
         return bool(pixels) or tag in _RADIOTHERAPY
 
     _read_elements(bounded, found, at_end, little_endian=syntax != ExplicitVRBigEndian)
@@ -176,7 +176,7 @@ def _read_elements(
     start = stream.tell()
     vr = stream.read(6)[4:]
     stream.seek(start)
-    # by the content, whatever the transfer syntax says: some files state the wrong one
+    # by the content: some files state the wrong transfer syntax
     implicit = not (len(vr) == 2 and vr.isalpha() and vr.isupper())
     elements = data_element_generator(
         stream,  # type: ignore[arg-type]

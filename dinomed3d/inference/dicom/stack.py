@@ -160,19 +160,21 @@ def stack(planes: Sequence[Plane]) -> Stack:
 
 def _check_uniform(planes: Sequence[Plane]) -> None:
     """One size, one pixel spacing, one orientation."""
-    first = planes[0]
-    for other in planes[1:]:
-        names = f"in one series ({first.name} and {other.name}"
-        if other.shape != first.shape:
-            raise CaseError(f"slices of several sizes {names}: {first.shape} and {other.shape})")
-        if not np.allclose(other.spacing, first.spacing, rtol=1e-3, atol=0):
+    axes = np.array([np.concatenate([p.row, p.column]) for p in planes])
+    sizes, spacings = (
+        np.array([getattr(p, name) for p in planes]) for name in ("shape", "spacing")
+    )
+    for what, values, tolerance in (
+        ("sizes", sizes, 0),
+        ("pixel spacings", spacings, 1e-3 * spacings[0]),
+        ("orientations", axes, 1e-3),
+    ):
+        differs = (np.abs(values - values[0]) > tolerance).any(axis=1)
+        if differs.any():
+            other = int(differs.argmax())
             raise CaseError(
-                f"slices of several pixel spacings {names}: {first.spacing} and {other.spacing} mm)"
-            )
-        turn = np.abs([other.row - first.row, other.column - first.column]).max()
-        if turn > 1e-3:
-            raise CaseError(
-                f"slices of several orientations {names}): a localizer, or several stacks; "
+                f"slices of several {what} in one series: {planes[0].name} has {values[0].tolist()}, "
+                f"{planes[other].name} {values[other].tolist()} (a localizer, or several stacks?); "
                 "give one stack per series"
             )
 

@@ -67,7 +67,7 @@ def read_series(scan: Scan) -> tuple[NDArray[Any], Stack]:
         `scan.files[z]`. And the grid.
 
     Raises:
-        CaseError: A file is gone, damaged, cut off or changed, or as `series_scan`.
+        CaseError: A file is missing, damaged, cut off or changed, or as `series_scan`.
     """
     with files_on_disk(scan) as paths, quiet_libraries():
         found = _same_stack(scan, [_complete_header(path) for path in paths])

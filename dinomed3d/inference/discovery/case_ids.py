@@ -13,7 +13,7 @@ from dinomed3d.inference.case import Case, RejectedInput
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f-\x9f\ud800-\udfff]')
 _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])(\.|$)", re.I)
 _NAMES_OF_THE_RUN = {"run", "report"}
-"""run.json, report.html and report.csv are written beside the first level of cases."""
+"""run.json, report.html and report.csv are written in the folder of the first level of cases."""
 _MAX_BYTES = 180
 """Of one part: outputs add endings and the suffix of temporary files, and 255 are allowed."""
 _OUTPUT_ENDINGS = (".nii", ".nii.gz", ".mha", ".nrrd", ".json", ".png", ".b2nd", ".seg.dcm")

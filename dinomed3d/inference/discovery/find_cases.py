@@ -1,4 +1,4 @@
-"""Cases below a folder, or in one file, whatever format they have and however they are named."""
+"""Cases below a folder, or in one file, of all supported formats and naming schemes."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Folder:
 
 
 def walk(top: Path, ignored: Counter[str], skip: Collection[Path] = ()) -> Iterator[Folder]:
-    """Go through a tree, folders by name; each real folder once, whatever links lead to it.
+    """Go through a tree, folders by name; each real folder once, even if several links lead to it.
 
     Links to folders are followed last, so that a scan is named after its real folder.
 
@@ -93,7 +93,7 @@ def _list(
                 entries.append(Entry(entry.name, entry.path, 0, exists=False))
             else:
                 ignored["neither file nor folder"] += 1
-        except OSError:  # a link to itself, a file that may not be seen, or one that has just gone
+        except OSError:  # a link to itself, a file without permission, or just deleted
             entries.append(Entry(entry.name, entry.path, 0, exists=False))
     return Folder(parts, tuple(entries)), inner, links
 

@@ -158,7 +158,7 @@ def for_mask(grid: Grid, mask: NDArray[Any]) -> Header:
 
 
 def _with_sound_codes(header: Header, name: str) -> Header:
-    """A copy whose pixdim[0] is 1 or -1 (0 counts as 1, says NIfTI) and whose codes are known."""
+    """A copy whose pixdim[0] is 1 or -1 (NIfTI: 0 counts as 1) and whose codes are known."""
     header = header.copy()
     if header["pixdim"][0] != -1:
         header["pixdim"][0] = 1

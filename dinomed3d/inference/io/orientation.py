@@ -1,4 +1,4 @@
-"""Some models saw reoriented arrays: axes permuted and flipped there, and back for the mask."""
+"""Reorientation of arrays for models that were trained on reoriented ones, and back for the mask."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Reorientation:
     def to(
         letters: str, grid: Grid, *, like: Literal["nibabel", "itk"] = "nibabel"
     ) -> Reorientation:
-        """The one that makes x, y, z point mainly to these three directions.
+        """The reorientation after which x, y, z point mainly to these three directions.
 
         Args:
             letters: Such as `RAS`: x to the right, y to anterior, z to superior.
             grid: Of the stored volume.
-            like: Who decides what "mainly" is for oblique axes; near 45 degrees nibabel
-                (`io_orientation`) and ITK (`DICOMOrient`) can differ.
+            like: Whose rule for oblique axes: near 45 degrees nibabel (`io_orientation`) and ITK
+                (`DICOMOrient`) can differ.
 
         Raises:
             ValueError: `letters` are not one of L R, one of P A and one of I S.
@@ -54,13 +54,13 @@ class Reorientation:
         )
 
     def apply(self, array: NDArray[Any]) -> NDArray[Any]:
-        """The stored volume (..., Z, Y, X) as the model saw it; a view."""
+        """The stored volume (..., Z, Y, X) reoriented, without a copy."""
         lead = array.ndim - 3
         turned = array.transpose(*range(lead), *(lead + axis for axis in self.axes))
         return turned[self._index()]
 
     def undo(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Back to the stored order of voxels; a view."""
+        """Back to the stored order of voxels, without a copy."""
         lead = array.ndim - 3
         straight = array[self._index()]
         return straight.transpose(

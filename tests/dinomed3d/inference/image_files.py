@@ -1,4 +1,4 @@
-"""Image files for tests: NIfTI with exactly these header fields, also those nibabel would mend."""
+"""Image files for tests: NIfTI with exactly the given header fields, which nibabel would repair."""
 
 import gzip
 import itertools
@@ -50,7 +50,7 @@ def affine_of(order=(0, 1, 2), signs=(1, 1, 1), spacing=(0.7, 1.1, 2.5), angle=0
 def save(
     path: Path, array: np.ndarray, affine=None, *, codes=(1, 1), kind=nib.Nifti1Image, **fields
 ):
-    """A NIfTI file with exactly these header fields, also those nibabel would mend."""
+    """A NIfTI file with exactly these header fields."""
     affine = affine_of() if affine is None else affine
     image = kind(array, affine)
     image.set_sform(affine, codes[1])

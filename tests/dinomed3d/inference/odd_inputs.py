@@ -1,6 +1,6 @@
-"""Writers of scans as nobody would wish them: odd headers, damage, names, and what lies beside scans.
+"""Writers of odd inputs: unusual headers, damaged files, names, and other files among scans.
 
-Each function here gives a `Writer`, which is called with the folder of the input tree.
+Each function returns a `Writer`, which is called with the folder of the input tree.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ COLOUR = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
 
 @dataclass(frozen=True)
 class Writer:
-    """One input to be."""
+    """Writes one input."""
 
     name: str
-    """Of its file or folder, below the input."""
+    """Name of its file or folder, below the input."""
     write: Callable[[Path], Reference]
-    """Writes it; returns what its mask must agree with: an image, or the slices of a series."""
+    """Writes it; returns what its mask is compared with: an image, or the slices of a series."""
 
     @property
     def case(self) -> str:
-        """The id that its case must get: the name without ending."""
+        """The id of its case: the name without ending."""
         endings = (".nii.gz", ".nii", ".mha", ".nrrd", ".zip")
         return next((self.name[: -len(e)] for e in endings if self.name.endswith(e)), self.name)
 

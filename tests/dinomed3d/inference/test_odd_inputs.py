@@ -1,6 +1,6 @@
 """Bad and odd inputs in one folder: each gets a mask on exactly its grid, or a reason why not.
 
-One run in this process does them all; nothing may end it, hold it up, or cost another case.
+One run predicts them all; no input may stop it, delay it, or fail another case.
 """
 
 from __future__ import annotations
@@ -71,17 +71,17 @@ LINUX, POSIX = sys.platform.startswith("linux"), os.name == "posix"
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One input, and what must become of it."""
+    """One input and the expected outcome."""
 
     write: Writer
     case: str | None
-    """Its id; None: it is no case, and only counted."""
+    """Its id; None: it is not a case, and only counted."""
     reason: str | None = None
-    """Words of why it failed; None: it gets a mask."""
+    """Part of the reason why it failed; None: it gets a mask."""
     note: str = ""
-    """Words of what must be told beside a mask."""
+    """Part of the notes of its record."""
     ignored: Mapping[str, int] = field(default_factory=dict)
-    """What of it is left alone: why -> how many files."""
+    """Files of it that are ignored: reason -> count."""
 
 
 def mask(write: Writer, note: str = "", *, case: str | None = None, **ignored: int) -> Row:
@@ -347,12 +347,12 @@ NO_SERIES = "zip without a DICOM series (unpack it if it holds images)"
 
 
 def nothing(name: str) -> Writer:
-    """What another row's files are told of beside."""
+    """Nothing of its own: the outcome of another row's files."""
     return Writer(name, lambda root: None)
 
 
 def beside(name: str, sop_class: str) -> Writer:
-    """An object that is no slice, among the slices of dc/beside."""
+    """An object that is not a slice, among the slices of dc/beside."""
     place = "dc/beside"
     return Writer(name, lambda root: write_object(root / place, name, SOPClassUID=sop_class))
 
@@ -479,7 +479,7 @@ class Ran:
         return content
 
     def check(self, row: Row) -> None:
-        """What became of one case is what its row says."""
+        """The outcome of one case is that of its row."""
         assert row.case is not None
         if row.reason is not None:
             reason = self.outcome.failed.get(row.case, "it did not fail")
@@ -495,7 +495,7 @@ class Ran:
         same_grid(self.references[row.case], path)
 
     def account(self) -> None:
-        """Each input is done, failed or counted, and nothing else is there."""
+        """Each input is done, failed or counted, and nothing else is written."""
         done = {row.case for row in self.rows if row.case and row.reason is None}
         bad = {row.case for row in self.rows if row.case and row.reason is not None}
         assert set(self.outcome.done) == done
@@ -517,7 +517,7 @@ class Ran:
 
 
 def run_over(rows: Sequence[Row], folder: Path, channels: Sequence[str], **options: Any) -> Ran:
-    """Lay all inputs into one tree, and predict it."""
+    """Write all inputs into one tree, and predict it."""
     root, out = folder / "in", folder / "out"
     root.mkdir(parents=True)
     references = {row.case or row.write.name: row.write(root) for row in rows}
@@ -539,7 +539,7 @@ def run_over(rows: Sequence[Row], folder: Path, channels: Sequence[str], **optio
 
 
 def same_grid(reference: Reference, path: Path) -> None:
-    """A mask, opened by others than us, lies on exactly the voxels of its scan."""
+    """Other readers find the mask on exactly the voxels of its scan."""
     if isinstance(reference, list):
         same_as_slices(reference, path)
     elif reference is not None and reference.suffix.lower() in (".mha", ".nrrd"):
@@ -597,7 +597,7 @@ def same_as_slices(slices: Sequence[Path], path: Path) -> None:
 
 
 def shared_rows(data: Path) -> list[Row]:
-    """Real files of many origins, by links; what becomes of them."""
+    """Real files of many origins, and their outcome."""
 
     def copied(name: str) -> Writer:
         def write(root: Path) -> Reference:
@@ -662,7 +662,7 @@ def ran_patterns(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     return run_over(BY_PATTERN, folder, ["T1", "T2"], patterns=PATTERNS)
 
 
-def test_there_are_many() -> None:
+def test_there_are_more_than_two_hundred() -> None:
     assert len(ONE_CHANNEL) + len(TWO_CHANNELS) + len(BY_PATTERN) > 200
 
 
@@ -681,12 +681,12 @@ def test_each_input_by_pattern(ran_patterns: Ran, row: Row) -> None:
     ran_patterns.check(row)
 
 
-def test_nothing_is_lost(ran: Ran, ran_two: Ran, ran_patterns: Ran) -> None:
+def test_every_input_is_accounted_for(ran: Ran, ran_two: Ran, ran_patterns: Ran) -> None:
     for one in (ran, ran_two, ran_patterns):
         one.account()
 
 
-def test_the_good_ones_are_as_without_the_bad(ran: Ran, tmp_path: Path) -> None:
+def test_good_inputs_get_the_same_masks_without_the_bad_ones(ran: Ran, tmp_path: Path) -> None:
     alone = run_over(GOOD, tmp_path, ["CT"])
     for case in alone.outcome.done:
         name = alone.record(case)["mask"]["file"]
@@ -704,6 +704,6 @@ def test_real_files(shared: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("case", ["s/claim", "s/claim-packed", "s/zeros-without-end", "i/claim"])
-def test_what_claims_to_be_huge_costs_nothing(ran: Ran, case: str) -> None:
+def test_huge_claims_cost_neither_time_nor_memory(ran: Ran, case: str) -> None:
     record = ran.record(case)
     assert sum(record["seconds"].values()) < 2 and record["peak_memory_gib"] < 3
