@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from pointseg.files.errors import CloudFileError
+from pointseg.files.rows import header_lines
 
 KEYS = ("VERSION", "FIELDS", "SIZE", "TYPE", "COUNT", "WIDTH", "HEIGHT", "VIEWPOINT", "POINTS", "DATA")  # fmt: skip
 FORMS = ("ascii", "binary", "binary_compressed")
 SIZES = {"F": (4, 8), "I": (1, 2, 4, 8), "U": (1, 2, 4, 8)}
-HEADER_LIMIT = 1_000_000  # bytes; a longer header is no header
 POINT_LIMIT = 10_000_000  # bytes; a larger point is no point
 PADDING = "_"
 
@@ -69,28 +69,12 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """What a PCD file says of itself.
+    """The header of a PCD file.
 
     Raises:
-        CloudFileError: it is not one, or says what cannot be.
+        CloudFileError: it is not a PCD file, or its header is malformed.
     """
-    lines: list[bytes] = []
-    size = 0
-    with open(path, "rb") as stream:
-        while not lines or lines[-1].split()[:1] != [b"DATA"]:
-            line = stream.readline(HEADER_LIMIT)
-            size += len(line)
-            if not line or size > HEADER_LIMIT:
-                raise CloudFileError(
-                    path, "is not a PCD file, or cut off: no line begins with DATA"
-                )
-            words = line.split()
-            if words and not words[0].startswith(b"#") and _text(words[0]) not in KEYS:
-                raise CloudFileError(
-                    path, f"line {len(lines) + 1} is not of a PCD header: {_text(line[:80])!r}"
-                )
-            lines.append(line)
-    return _parse(path, lines)
+    return _parse(path, header_lines(path, "DATA"))
 
 
 def extended(header: Header, added: Sequence[Field]) -> Header:
@@ -115,12 +99,14 @@ def extended(header: Header, added: Sequence[Field]) -> Header:
 
 def _parse(path: Path, lines: Sequence[bytes]) -> Header:
     found: dict[str, list[str]] = {}
-    for line in lines:
-        words = _text(line).split()
-        if words and not words[0].startswith("#"):
-            if words[0] in found:
-                raise CloudFileError(path, f"its header has two lines {words[0]}")
-            found[words[0]] = words[1:]
+    for number, line in enumerate(lines, 1):
+        words = line.decode("utf-8", "surrogateescape").split()
+        if not words or words[0].startswith("#"):
+            continue
+        if words[0] not in KEYS or words[0] in found:
+            problem = "occurs twice" if words[0] in found else "is not of a PCD header"
+            raise CloudFileError(path, f"line {number} {problem}: {' '.join(words)[:80]!r}")
+        found[words[0]] = words[1:]
     missing = [key for key in ("FIELDS", "SIZE", "TYPE", "DATA") if key not in found]
     if missing:
         raise CloudFileError(path, f"its header lacks {', '.join(missing)}")
@@ -168,7 +154,3 @@ def _points(path: Path, found: dict[str, list[str]]) -> int:
     if "WIDTH" in numbers and area != points:
         raise CloudFileError(path, f"WIDTH times HEIGHT is {area}, but POINTS is {points}")
     return points
-
-
-def _text(line: bytes) -> str:
-    return line.decode("utf-8", "surrogateescape")

@@ -13,9 +13,9 @@ from dinomed3d.runtime.atomic_files import new_file
 from pointseg.files.columns import columns_of, storable
 from pointseg.files.errors import CloudFileError
 from pointseg.files.labels import Labels
-from pointseg.files.ply_faces import seek_element
+from pointseg.files.ply_faces import read_element, seek_element
 from pointseg.files.ply_header import NAMES, Header, Property, extended, read_header
-from pointseg.files.rows import as_rows, copy_rows, parse_rows, read_rows, with_columns
+from pointseg.files.rows import as_rows, copy_rows, with_columns
 from pointseg.scene import Scene
 
 COLORS = ("red", "green", "blue")
@@ -58,7 +58,7 @@ def label_ply(source: Path, target: Path, labels: Labels) -> None:
         old.seek(header.size)
         stream.write(b"".join(new.lines) + old.read(start - header.size))
         if header.order:
-            rows = read_rows(source, old, vertex.count, vertex.dtype(header.order), what="vertex")
+            rows = read_element(header, old, vertex)
             stream.write(with_columns(rows, new.vertex.dtype(header.order), values).tobytes())
         else:
             place = {known: number for number, known in enumerate(kinds)}
@@ -86,5 +86,4 @@ def _read_vertices(header: Header) -> NDArray[Any]:
         raise CloudFileError(header.path, "lists in element 'vertex' cannot be read; remove them")
     with open(header.path, "rb") as stream:
         seek_element(header, stream, vertex)
-        read = read_rows if header.order else parse_rows
-        return read(header.path, stream, vertex.count, vertex.dtype(header.order), what="vertex")
+        return read_element(header, stream, vertex)

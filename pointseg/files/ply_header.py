@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pointseg.files.errors import CloudFileError
+from pointseg.files.rows import header_lines
 
 TYPES = {
     "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2",
@@ -24,7 +25,6 @@ NAMES = {
     "f4": "float", "f8": "double",
 }  # fmt: skip
 ORDERS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
-HEADER_LIMIT = 1_000_000  # bytes; a longer header is no header
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,13 @@ class Element:
         return any(p.length_kind is not None for p in self.properties)
 
     def dtype(self, order: str) -> np.dtype[Any]:
-        """Of one row of a binary file, packed."""
-        return np.dtype([(p.name, order + p.kind) for p in self.properties])
+        """Of one packed row; lists are taken to hold three values, as those of triangles do."""
+        parts: list[Any] = []
+        for p in self.properties:
+            if p.length_kind is not None:
+                parts.append((f"{p.name} length", order + p.length_kind))
+            parts.append((p.name, order + p.kind, (3,) if p.length_kind else ()))
+        return np.dtype(parts)
 
 
 @dataclass(frozen=True)
@@ -92,23 +97,12 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """What a PLY file says of itself.
+    """The header of a PLY file.
 
     Raises:
-        CloudFileError: it is not one, or says what cannot be.
+        CloudFileError: it is not a PLY file, or its header is malformed.
     """
-    lines: list[bytes] = []
-    size = 0
-    with open(path, "rb") as stream:
-        while not lines or lines[-1].strip() != b"end_header":
-            line = stream.readline(HEADER_LIMIT)
-            if not lines and line.rstrip(b"\r\n") != b"ply":
-                raise CloudFileError(path, "is not a PLY file: its first line is not 'ply'")
-            size += len(line)
-            if not line or size > HEADER_LIMIT:
-                raise CloudFileError(path, "its header has no line 'end_header'")
-            lines.append(line)
-    return _parse(path, lines)
+    return _parse(path, header_lines(path, "end_header"))
 
 
 def extended(header: Header, added: Sequence[Property]) -> Header:
@@ -126,6 +120,8 @@ def extended(header: Header, added: Sequence[Property]) -> Header:
 
 
 def _parse(path: Path, lines: Sequence[bytes]) -> Header:
+    if lines[0].strip() != b"ply":
+        raise CloudFileError(path, "is not a PLY file: its first line is not 'ply'")
     order: str | None = None
     elements: list[Element] = []
     for number, raw in enumerate(lines):

@@ -13,6 +13,27 @@ from numpy.typing import NDArray
 
 from pointseg.files.errors import CloudFileError
 
+HEADER_LIMIT = 1_000_000  # bytes; a longer header is no header
+
+
+def header_lines(path: Path, last: str) -> list[bytes]:
+    """The lines of a header with their ends, up to the one whose first word is ``last``.
+
+    Raises:
+        CloudFileError: there is no such line.
+    """
+    lines: list[bytes] = []
+    size = 0
+    with open(path, "rb") as stream:
+        while not lines or lines[-1].split()[:1] != [last.encode()]:
+            lines.append(stream.readline(HEADER_LIMIT))
+            size += len(lines[-1])
+            if not lines[-1] or size > HEADER_LIMIT:
+                raise CloudFileError(
+                    path, f"has no header that ends with '{last}'; it is cut off or of another type"
+                )
+    return lines
+
 
 def as_rows(columns: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
     """(N,) structured little-endian rows of (N, ...) columns, at least one."""
@@ -93,7 +114,7 @@ def parse_rows(
     if len(first.split()) != sum(widths):
         raise CloudFileError(
             path,
-            f"the first row of '{what}' has {len(first.split())} numbers, its header says {sum(widths)}",
+            f"the first row of '{what}' has {len(first.split())} numbers, not {sum(widths)}",
         )
     try:
         rest = islice(lines, count - 1)

@@ -40,19 +40,12 @@ class Layout:
 
 
 def read_text(path: Path, columns: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
-    """The columns of a cloud of text.
+    """The columns of a cloud of text, named by ``columns`` if given.
 
-    Their names stand in the first line, or in a comment (``#`` or ``//``) before the first point.
+    Otherwise their names are in the first line, or in a comment (``#`` or ``//``) before the first point.
     Without names the first three columns are x, y and z; further ones are recognised by their values:
     three of unit length are a normal, three of 0 to 255 a colour, one between position and colour, or
     alone behind the position, an intensity. The rest is called column7 and so on.
-
-    Args:
-        path: the file.
-        columns: names instead of those, one for each column.
-
-    Raises:
-        CloudFileError: no numbers, lines of different lengths, another number of names.
     """
     layout = _layout(path)
     table = _table(path, layout)
@@ -61,14 +54,9 @@ def read_text(path: Path, columns: Sequence[str] | None = None) -> dict[str, NDA
 
 
 def fitting_columns(path: Path, columns: Sequence[str]) -> Sequence[str] | None:
-    """Which of the columns of other files those of this one are, if it does not name them itself.
+    """Names for the columns of a file without names, given those of a model's training clouds.
 
-    Args:
-        path: a file of text.
-        columns: of the clouds that a model was trained on; this one may lack their labels.
-
-    Returns:
-        Names, one for each column; None where the file has its own.
+    The file may lack the labels. Returns None where the file has names of its own.
 
     Raises:
         CloudFileError: as ``read_text``; another number of columns.
@@ -102,16 +90,7 @@ def label_text(
 ) -> None:
     """Copy a cloud of text with a class at the end of each line; all other text stays as it is.
 
-    A file without names gets a line of names, so that the class can be recognised.
-
-    Args:
-        source: the file that was read.
-        target: the file to be.
-        labels: the classes.
-        columns: as for ``read_text``.
-
-    Raises:
-        CloudFileError: as ``read_text``; ``labels`` do not fit.
+    A file without names gets a line of names, those of ``columns`` if given.
     """
     layout = _layout(source)
     table = _table(source, layout)
@@ -202,13 +181,13 @@ def _table(path: Path, layout: Layout) -> NDArray[np.float64]:
 def _names(
     path: Path, layout: Layout, table: NDArray[np.float64], columns: Sequence[str] | None
 ) -> list[str]:
-    if columns is not None:
-        if len(columns) != table.shape[1] or len(set(columns)) != len(columns):
-            raise CloudFileError(
-                path, f"has {table.shape[1]} columns, the names given are {', '.join(columns)}"
-            )
-        return list(columns)
-    return list(layout.names) or _guessed_names(path, table)
+    if columns is None:
+        return list(layout.names) or _guessed_names(path, table)
+    if len(columns) != table.shape[1] or len(set(columns)) != len(columns):
+        raise CloudFileError(
+            path, f"has {table.shape[1]} columns, the names given are {', '.join(columns)}"
+        )
+    return list(columns)
 
 
 def _guessed_names(path: Path, table: NDArray[np.float64]) -> list[str]:
