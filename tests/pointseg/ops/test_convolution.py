@@ -271,14 +271,17 @@ def test_one_voxel_kernels_are_read_as_spconv_does():
     assert out.tolist() == [[30.0, 41.0, 52.0]]  # 0 + 30, 1 + 40, 2 + 50
 
 
-def test_bad_arguments_are_refused():
+@pytest.mark.parametrize(
+    ("rows", "channels", "size", "named"),
+    [(1, 3, 3, "'feat'"), (0, 2, 3, "'weight'"), (0, 3, 5, "'weight'")],
+)
+def test_what_does_not_fit_is_refused(rows, channels, size, named):
     grid = scattered()
-    feat, weight = torch.zeros(len(grid), 3), torch.zeros(4, 3, 3, 3, 3)
-    with pytest.raises(ValueError, match=f"'feat' must have the {len(grid)} rows of the grid, got"):
-        convolve(feat[1:], weight, grid.kernel_map(3))
-    with pytest.raises(ValueError, match="'weight' must be for 27 offsets and 3 channels"):
-        convolve(feat, weight[..., :2], grid.kernel_map(3))
-    with pytest.raises(ValueError, match="'weight' must be for 125 offsets"):
-        convolve(feat, weight, grid.kernel_map(5))
-    with pytest.raises(ValueError, match="'kernel_size' must be odd and positive, got 2"):
+    weight = torch.zeros(4, 3, 3, 3, channels)
+    with pytest.raises(ValueError, match=named):
+        convolve(torch.zeros(len(grid) - rows, 3), weight, grid.kernel_map(size))
+
+
+def test_even_kernels_are_refused():
+    with pytest.raises(ValueError, match="'kernel_size'"):
         SubmanifoldConv3d(3, 4, kernel_size=2)

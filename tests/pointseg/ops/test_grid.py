@@ -136,37 +136,23 @@ def test_no_voxels_at_all():
     assert len(coarse) == 0 and kernel_map.count == 0
 
 
+ROWS = torch.zeros(3, 3, dtype=torch.int64)
+
+
 @pytest.mark.parametrize(
-    ("coord", "batch", "message"),
+    ("call", "named"),
     [
-        (
-            torch.zeros(3, 2, dtype=torch.int64),
-            torch.zeros(3, dtype=torch.int64),
-            r"'coord' must be",
-        ),
-        (torch.zeros(3, 3), torch.zeros(3, dtype=torch.int64), r"'coord' must be .* int64"),
-        (
-            torch.zeros(3, 3, dtype=torch.int64),
-            torch.zeros(2, dtype=torch.int64),
-            r"'batch' must be",
-        ),
-        (torch.tensor([[0, -1, 0]]), torch.tensor([0]), r"must be >= 0, got -1"),
-        (
-            torch.tensor([[1, 2, 3], [0, 0, 0], [1, 2, 3]]),
-            torch.tensor([0, 0, 0]),
-            r"1 rows repeat",
-        ),
-        (torch.full((1, 3), 2**21), torch.tensor([0]), r"do not fit into 62 bits"),
+        (lambda: Grid(ROWS[:, :2], ROWS[:, 0]), "'coord'"),
+        (lambda: Grid(ROWS.float(), ROWS[:, 0]), "'coord' .* int64"),
+        (lambda: Grid(ROWS, ROWS[:2, 0]), "'batch'"),
+        (lambda: grid((0, -1, 0)), "-1"),
+        (lambda: grid((1, 2, 3), (0, 0, 0), (1, 2, 3)), "1 rows repeat"),
+        (lambda: grid((2**21, 2**21, 2**21)), "62 bits"),
+        (lambda: grid((0, 0, 0)).kernel_map(2), "'size'"),
+        (lambda: grid((0, 0, 0)).kernel_map(-1), "'size'"),
+        (lambda: grid((0, 0, 0)).coarser(0), "'stride'"),
     ],
 )
-def test_bad_voxels_are_refused(coord, batch, message):
-    with pytest.raises(ValueError, match=message):
-        Grid(coord, batch)
-
-
-@pytest.mark.parametrize("size", [2, 0, -1])
-def test_bad_sizes_are_refused(size):
-    with pytest.raises(ValueError, match=f"'size' must be odd and positive, got {size}"):
-        grid((0, 0, 0)).kernel_map(size)
-    with pytest.raises(ValueError, match="'stride' must be >= 1, got 0"):
-        grid((0, 0, 0)).coarser(0)
+def test_what_is_refused(call, named):
+    with pytest.raises(ValueError, match=named):
+        call()

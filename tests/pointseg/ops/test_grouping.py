@@ -219,35 +219,38 @@ def test_neighbour_max_is_that_of_gathered_values():
     assert torch.autograd.gradcheck(interpolate, (values, rows, distances))
 
 
-@pytest.mark.parametrize("function", ["knn", "ball"])
-def test_bad_arguments_are_refused(function):
-    four = ends(4)
-
-    def find(query=LINE, query_offset=four, source=LINE, source_offset=four, k=2):
-        if function == "knn":
-            return knn(query, query_offset, source, source_offset, k)
-        return ball(query, query_offset, source, source_offset, radius_m=1.0, k=k)
-
-    with pytest.raises(ValueError, match=f"{function}: 'k' must be >= 1, got 0"):
-        find(k=0)
-    with pytest.raises(ValueError, match=r"'source' must be \(N, 3\), got \(4, 2\)"):
-        find(source=LINE[:, :2])
-    with pytest.raises(ValueError, match="equally many clouds, got 2 and 1"):
-        find(query_offset=ends(2, 2))
-    with pytest.raises(ValueError, match=r"'query_offset' must be cumulative counts up to 4, got"):
-        find(query_offset=ends(5))
-    with pytest.raises(ValueError, match="cloud 1 has queries, but no sources"):
-        find(query_offset=ends(2, 2), source_offset=ends(4, 0))
-    with pytest.raises(ValueError, match="coordinates must be finite"):
-        find(source=LINE / 0)
-    with pytest.raises(ValueError, match="'query' must be finite"):
-        find(query=LINE / 0)
+@pytest.mark.parametrize(
+    "function", [knn, lambda *given: ball(*given[:4], radius_m=1.0, k=given[4])]
+)
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"k": 0}, "'k'"),
+        ({"source": LINE[:, :2]}, "'source'"),
+        ({"query_offset": ends(2, 2)}, "'query_offset' and 'source_offset'"),
+        ({"query_offset": ends(5)}, "'query_offset'"),
+        ({"query_offset": ends(2, 2), "source_offset": ends(4, 0)}, "cloud 1"),
+        ({"source": LINE / 0}, "finite"),
+        ({"query": LINE / 0}, "'query'"),
+    ],
+)
+def test_bad_arguments_are_refused(function, change, named):
+    given = {"query": LINE, "query_offset": ends(4), "source": LINE, "source_offset": ends(4)}
+    with pytest.raises(ValueError, match=named):
+        function(*(given | {"k": 2} | change).values())
 
 
-def test_other_bad_arguments_are_refused():
-    with pytest.raises(ValueError, match="'radius_m' must be > 0 metres, got 0"):
-        ball(LINE, ends(4), LINE, ends(4), radius_m=0, k=1)
-    with pytest.raises(ValueError, match="'indices' and 'distances' must be"):
-        interpolate(LINE, torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2, 2))
-    with pytest.raises(ValueError, match=r"'indices' \(M, k\)"):
-        neighbour_max(LINE, torch.zeros(2, 0, dtype=torch.int64))
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (lambda: ball(LINE, ends(4), LINE, ends(4), radius_m=0, k=1), "'radius_m'"),
+        (
+            lambda: interpolate(LINE, torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2, 2)),
+            "'distances'",
+        ),
+        (lambda: neighbour_max(LINE, torch.zeros(2, 0, dtype=torch.int64)), "'indices'"),
+    ],
+)
+def test_what_is_refused(call, named):
+    with pytest.raises(ValueError, match=named):
+        call()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pointseg.pictures.render import PAPER, render
-from pointseg.pictures.viewpoints import below_ceiling, project, upright
+from pointseg.pictures.viewpoints import below_ceiling, upright
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -166,21 +166,16 @@ def test_turning_upright_mirrors_nothing(up):
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "named"),
     [
-        ({"colors": np.zeros((2, 3))}, r"must both be \(N, 3\)"),
-        ({"coord": np.zeros((3, 2))}, r"must both be \(N, 3\)"),
+        ({"colors": np.zeros((2, 3))}, "'colors'"),
+        ({"coord": np.zeros((3, 2))}, "'coord'"),
         ({"viewpoint": "below"}, "'viewpoint'"),
-        ({"up": "w"}, "'up' must be one of z"),
-        ({"size": (0, 3)}, "'size' must be at least 1 pixel"),
+        ({"up": "w"}, "'up'"),
+        ({"size": (0, 3)}, "'size'"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(changes, message):
+def test_what_cannot_be_drawn_is_refused(changes, named):
     given = {"coord": np.zeros((3, 3), np.float32), "colors": np.zeros((3, 3))} | changes
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=named):
         render(**given)
-
-
-def test_projection_refuses_unknown_viewpoints():
-    with pytest.raises(ValueError, match="must be one of"):
-        project(np.zeros((1, 3), np.float32), "left", (4, 4))

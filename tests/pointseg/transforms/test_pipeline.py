@@ -19,7 +19,7 @@ def run(steps, scene, seed=0):
     return Compose(steps)(scene, np.random.default_rng(seed))
 
 
-def test_the_order_is_section_3s():
+def test_the_order_is_that_of_the_published_configurations():
     names = [
         type(step).__name__
         for step in indoor(Augmentation(), voxel_m=0.1, max_points=100, has_color=True)
@@ -69,11 +69,6 @@ def test_sphere_crops_of_a_share_and_of_a_number():
     assert len(run(indoor(NONE, max_points=2000, **crop), whole)) == 600
     assert len(run(indoor(NONE, max_points=100, **crop), whole)) == 100
     assert len(run(indoor(NONE, max_points=None, **crop), whole)) == 600
-
-
-def test_without_colour_the_recipe_must_say_so():
-    with pytest.raises(ValueError, match="must have the field 'color'"):
-        run(indoor(NONE, voxel_m=0.1, max_points=None, has_color=True), room(color=False))
 
 
 def test_outdoor():

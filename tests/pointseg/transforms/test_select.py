@@ -79,18 +79,21 @@ def test_drop_outside_keeps_the_faces():
     np.testing.assert_array_equal(part.coord, coord[[0, 1, 4]])
 
 
-def test_refused():
-    with pytest.raises(ValueError, match="'fraction' must be in"):
-        RandomDrop(fraction=1.0)
-    with pytest.raises(ValueError, match="'voxel_m' must be above 0"):
-        GridSample(voxel_m=0)
-    with pytest.raises(ValueError, match="'max_points' must be >= 1"):
-        SphereCrop(max_points=0)
-    with pytest.raises(ValueError, match="'fraction' must be in"):
-        SphereCrop(fraction=0)
-    with pytest.raises(ValueError, match="'box_m' must be"):
-        DropOutside(box_m=(0, 0, 0, 1, 0, 1))
-    with pytest.raises(ValueError, match="'box_m' must be"):
-        DropOutside(box_m=(0, 0, 1, 1))
-    with pytest.raises(ValueError, match="it has none"):
-        DropOutside(box_m=(0, 0, 0, 1, 1, 1))(room(), np.random.default_rng(0))
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (lambda: RandomDrop(fraction=1.0), "'fraction'"),
+        (lambda: GridSample(voxel_m=0), "'voxel_m'"),
+        (lambda: SphereCrop(max_points=0), "'max_points'"),
+        (lambda: SphereCrop(fraction=0), "'fraction'"),
+        (lambda: DropOutside(box_m=(0, 0, 0, 1, 0, 1)), "'box_m'"),
+        (lambda: DropOutside(box_m=(0, 0, 1, 1)), "'box_m'"),
+        (
+            lambda: DropOutside(box_m=(0, 0, 0, 1, 1, 1))(room(), np.random.default_rng(0)),
+            "must have points",
+        ),
+    ],
+)
+def test_what_is_refused(call, named):
+    with pytest.raises(ValueError, match=named):
+        call()
