@@ -88,13 +88,6 @@ def test_levels_are_pooled_along_their_parents():
         assert coarse.offset[-1] == len(coarse.feat)
 
 
-def test_order_of_points_does_not_matter():
-    net, cloud = tiny(), blob()
-    order = torch.randperm(len(cloud), generator=torch.Generator().manual_seed(5))
-    moved = cloud_of(cloud.grid_coord[order], cloud.feat[order])
-    assert torch.allclose(net(moved).feat, net(cloud).feat[order], atol=1e-5)
-
-
 def test_a_cloud_is_the_same_alone_and_in_a_batch():
     net, clouds = tiny(), [blob(0), blob(1)]
     together = net(collate(clouds)).feat

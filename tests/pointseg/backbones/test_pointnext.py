@@ -200,21 +200,6 @@ def test_half_precision():
     assert (half - full).abs().mean() < 0.05 * full.abs().mean()
 
 
-def test_images_are_pooled_along_parents_and_added_at_all_levels():
-    net, cloud = tiny(image_channels=2), room()
-    dark = net(cloud, torch.zeros(500, 2))
-    seen = torch.zeros(500, 2)
-    seen[7] = 50.0
-    lit = net(cloud, seen)
-    # the bottleneck sees no images; of each finer level the row whose descendant is seen changes
-    assert torch.equal(lit.levels[-1].feat, dark.levels[-1].feat)
-    changed = (lit.levels[2].feat != dark.levels[2].feat).any(1).nonzero()[:, 0]
-    row = torch.tensor([7])
-    for level in dark.levels[:2]:
-        row = level.parent[row]
-    assert torch.equal(changed, row)
-
-
 @VARIED
 @pytest.mark.parametrize("count", [0, 1, 2])
 @pytest.mark.parametrize("training", [False, True])

