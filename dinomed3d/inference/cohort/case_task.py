@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from dinomed3d.inference.case import Case, CaseError
 from dinomed3d.inference.cohort.memory import MemoryNeed
 from dinomed3d.inference.io.image import Volume
@@ -18,6 +16,7 @@ from dinomed3d.inference.io.orientation import Reorientation
 from dinomed3d.inference.nnunet.preprocess import Prepared
 from dinomed3d.inference.nnunet.probabilities import ProbabilityFile
 from dinomed3d.inference.nnunet.segment import Segmentation
+from dinomed3d.runtime.out_of_memory import ran_out_of_memory
 
 
 @dataclass
@@ -57,9 +56,7 @@ class CaseTask:
             self.reason = str(error)
         except Exception as error:  # whatever it is, the other cases go on
             kind = type(error).__name__
-            if isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-                isinstance(error, RuntimeError) and "memory" in str(error).lower()
-            ):
+            if ran_out_of_memory(error):
                 self.reason = (
                     f"out of memory in step '{name}' ({kind}); lower --memory-limit so that the volume is "
                     "predicted in more parts, or use a machine with more memory"

@@ -136,15 +136,6 @@ def test_proportions_follow_the_spacing():
     assert sizes == pytest.approx([1, 2, 2], rel=0.02)  # 40 x 40, 80 x 40 and 80 x 40 mm
 
 
-@pytest.mark.parametrize(
-    "dtype", ["u1", "i1", ">i2", "<u2", "i4", "u8", "f4", ">f8", "f2", "?"], ids=str
-)
-def test_any_real_type(dtype):
-    mask, image = body()
-    _, png = drawn((image // 20).astype(dtype), mask)
-    assert png.startswith(b"\x89PNG")
-
-
 def test_odd_volumes_are_drawn():
     rng = np.random.default_rng(0)
     worst = rng.normal(size=(6, 7, 8))
@@ -160,6 +151,8 @@ def test_odd_volumes_are_drawn():
         rng.normal(size=(1, 1, 1)),
         rng.normal(size=(1, 1, 500)),
     ]
+    types = ("u1", "i1", ">i2", "<u2", "i4", "u8", "f4", ">f8", "f2", "?")
+    odd += [body()[1].astype(dtype) for dtype in types]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for image in odd:
