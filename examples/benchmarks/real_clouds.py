@@ -3,13 +3,13 @@
 Parts (--parts, both by default):
 
 - `tabletop`: 16 RGB-D scenes to train on, 8 to test; classes table, box, cylinder;
-- `lidar`: one labelled LiDAR scan in SemanticKITTI's form; trained on the half to the left of the car,
-  tested on the half to its right. It shows that the path lives, not how good a network is.
+- `lidar`: one labelled LiDAR scan in SemanticKITTI's format; the half to the left of the car is for training,
+  the half to its right for testing. It shows that the pipeline works, not how good a network is.
 
     python examples/benchmarks/real_clouds.py --data FOLDER --work WORK
 
-FOLDER holds `tabletop_rgbd` (`train/*.pcd`, `test/*.pcd`) and `semantickitti_scan` (`000000.bin` and
-`.label`). Without it (`--tiny`) both are made up, and nothing is learnt.
+FOLDER has `tabletop_rgbd` (`train/*.pcd`, `test/*.pcd`) and `semantickitti_scan` (`000000.bin` and
+`.label`). `--tiny` makes up both instead.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from markdown import table
 
 from pointseg.files import write_cloud
 from pointseg.scene import Scene
@@ -44,14 +45,14 @@ RECIPE = {
 
 
 def run(command: str, *words: str) -> None:
-    """One of pointseg's commands; its progress goes to this script's stderr."""
+    """Run one of pointseg's commands; its progress goes to stderr."""
     whole = [sys.executable, "-m", f"pointseg.cli.{command}", *words]
     if subprocess.run(whole, stdout=subprocess.DEVNULL).returncode:
         raise SystemExit(f"failed: {' '.join(whole)}")
 
 
 def made_up_scenes(folder: Path) -> None:
-    """Organised clouds, two to train on and two to test, in the form of the real ones."""
+    """Write organised clouds in the format of the real ones, two to train on and two to test."""
     rng = np.random.default_rng(0)
     height, width, focal = 48, 64, 52.5
     v, u = np.mgrid[:height, :width].astype(np.float64)
@@ -81,7 +82,7 @@ def made_up_scan(folder: Path) -> None:
 
 
 def split_scan(scan: Path, out: Path) -> None:
-    """The left half as sequence 00, which is trained on, the right half as 08, which is tested."""
+    """Write the left half as sequence 00 (training) and the right half as 08 (validation)."""
     points = np.fromfile(scan / "000000.bin", "<f4").reshape(-1, 4)
     labels = np.fromfile(scan / "000000.label", "<u4")
     left = points[:, 1] > 0  # azimuths of 0 to 180 degrees
@@ -94,7 +95,7 @@ def split_scan(scan: Path, out: Path) -> None:
 
 
 def measure(part: str, backbone: str, data: Sequence[str], out: Path, epochs: int) -> list[str]:
-    """Train and test once: a row of the table."""
+    """Train and test once; a row of the table."""
     changes = [f"epochs={epochs}", "evaluations=3", *RECIPE[part]]
     words = [word for change in changes for word in ("--override", change)]
     small = ("--backbone", backbone, "--size", "small", "--device", "cpu", "--workers", "1")
@@ -138,10 +139,8 @@ def lidar(data: Path, work: Path, backbones: Sequence[str], epochs: int) -> None
 
 
 def show(title: str, rows: Sequence[Sequence[str]]) -> None:
-    header = ["backbone", "training, min", "test, s", "test_point_miou", "of present classes",
-              "val_voxel_miou", "IoU of classes"]  # fmt: skip
-    lines = [header, ["---"] * len(header), *rows]
-    print(f"\n{title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines), flush=True)
+    header = "backbone|training, min|test, s|test_point_miou|of present classes|val_voxel_miou|IoU by class"
+    print(f"\n{title}\n\n{table(header, rows)}", flush=True)
 
 
 PARTS = {"tabletop": tabletop, "lidar": lidar}
@@ -150,12 +149,14 @@ PARTS = {"tabletop": tabletop, "lidar": lidar}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="folder of tabletop_rgbd and semantickitti_scan")
-    parser.add_argument("--work", type=Path, help="folder for everything written (default: none)")
-    parser.add_argument("--parts", default=",".join(PARTS), help="which, with commas between")
-    parser.add_argument("--backbones", default=",".join(BACKBONES), help="with commas between")
+    parser.add_argument(
+        "--work", type=Path, help="folder for all output (default: a temporary one)"
+    )
+    parser.add_argument("--parts", default=",".join(PARTS), help="comma-separated")
+    parser.add_argument("--backbones", default=",".join(BACKBONES), help="comma-separated")
     parser.add_argument("--epochs", type=int, help="passes over the training scenes")
     parser.add_argument(
-        "--tiny", action="store_true", help="made-up clouds, one pass, of no meaning"
+        "--tiny", action="store_true", help="made-up clouds, one epoch: a test of this script"
     )
     args = parser.parse_args()
     if (args.data is None) != args.tiny:
