@@ -23,7 +23,7 @@ FOREIGN = {
     # nnU-Net's
     "-tr", "-pl", "-gpu_memory_target", "-num_gpus", "-device", "--c",
     # of git, pip, torchrun and this repository's tools
-    "-e", "--check", "--list", "--strict", "--force-reinstall", "-m",
+    "-e", "--check", "--config-settings", "--list", "--strict", "--force-reinstall", "-m",
 }  # fmt: skip
 
 
