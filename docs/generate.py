@@ -157,13 +157,11 @@ def option_row(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
 def variable_table() -> str:
     """The environment variables that the trainer and the planner read, each with its field's docstring."""
     from dinomed3d.networks import NetworkSpec
-    from dinomed3d.training import recipe
+    from dinomed3d.training.environment import RECIPE_VARIABLES, SPEC_VARIABLES
+    from dinomed3d.training.recipe import Recipe
 
     rows = []
-    for owner, variables in (
-        (recipe.Recipe, recipe.RECIPE_VARIABLES),
-        (NetworkSpec, recipe.SPEC_VARIABLES),
-    ):
+    for owner, variables in ((Recipe, RECIPE_VARIABLES), (NetworkSpec, SPEC_VARIABLES)):
         told, usual = docstrings(owner), defaults(owner)
         rows += [
             f"| `{variable}` | {inline(told[name])} | {usual[name]} |"

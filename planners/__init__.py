@@ -1,1 +1,1 @@
-"""Sizing of nnU-Net experiments for DINO-Med3D, and the adapter to nnU-Net's planning."""
+"""Sizing of nnU-Net experiments for DINO-Med3D: cost model, search, and nnU-Net's planner class."""

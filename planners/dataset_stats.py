@@ -1,4 +1,4 @@
-"""What a configuration trains on, in the numbers that sizing needs."""
+"""Statistics of a configuration's training images, as sizing needs them."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from dinomed3d.runtime.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Images:
-    """What a configuration trains on, after resampling and transposing."""
+class DatasetStats:
+    """Statistics of a configuration's training images after resampling and transposing."""
 
     spacing: tuple[float, ...]
-    """(D, H, W) or (H, W), mm."""
+    """(D, H, W) or (H, W) target spacing, mm."""
     shape: tuple[int, ...]
-    """Median, of the same axes, voxels."""
+    """Median shape of the same axes, voxels."""
     voxels: float
-    """Of all training images together."""
+    """Voxels of all training images together."""
     channels: int
-    """Of the network's input, an earlier stage's segmentation included."""
+    """Channels of the network's input, including an earlier stage's segmentation."""
     classes: int
-    """Of its logits: labels with background, or regions."""
+    """Channels of the logits: labels with background, or regions."""
     cascade_channels: int = 0
-    """How many of the channels are an earlier stage's segmentation."""
+    """How many of these channels are an earlier stage's segmentation."""
     context: float = 0.0
-    """Share of the slices that a patch should hold: what a coarse first stage is made for."""
+    """Share of a volume's slices that a patch should hold: the purpose of a coarse first stage."""
 
     def __post_init__(self) -> None:
-        """Refuse what no plan can be made for."""
+        """Refuse statistics that no plan can be made for."""
         if any(not 0 < s < math.inf for s in self.spacing):
             raise UserError(
-                f"planner: spacing must be positive in each axis, got {list(self.spacing)} mm. Mend the headers of the "
-                "images and extract the fingerprint again (nnUNetv2_extract_fingerprint), or give "
+                f"planner: spacing must be positive in each axis, got {list(self.spacing)} mm; correct the headers of "
+                "the images and extract the fingerprint again (nnUNetv2_extract_fingerprint), or give "
                 "-overwrite_target_spacing"
             )
         if any(side < 1 for side in self.shape) or len(self.shape) != len(self.spacing):

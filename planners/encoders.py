@@ -1,4 +1,4 @@
-"""Sizes of the 2D encoders as data, so that one can be chosen without building any."""
+"""Sizes of the 2D encoders as data, so that planning need not build any; tests compare them with timm."""
 
 from __future__ import annotations
 
@@ -12,35 +12,36 @@ from dinomed3d.runtime.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSize:
-    """A DINOv3 or DINOv2 vision transformer by its numbers."""
+    """Sizes of a DINOv3 or DINOv2 vision transformer."""
 
     width: int
     """Channels of a token."""
     depth: int
     """Transformer blocks."""
     heads: int
+    """Attention heads."""
     hidden: int
-    """Width of the MLP's hidden layer; of a gated one that of each branch."""
+    """Width of the MLP's hidden layer; in a gated MLP that of each branch."""
     gated: bool = False
-    """SwiGLU instead of one hidden layer with GELU."""
+    """Whether the MLP is SwiGLU instead of one hidden layer with GELU."""
     patch: int = 16
     """Side of a token, pixels."""
     prefix: int = 5
     """Tokens before the patches: class token and registers."""
     rotary: bool = True
-    """DINOv3's rotary positions; else DINOv2's table of positions, one per patch."""
+    """Whether positions are rotary (DINOv3); else a learned table, one entry per patch (DINOv2)."""
     positions: int = 0
     """Entries of that table."""
     qkv_bias: int = 2
-    """Biases of the three projections: DINOv3 has none for the keys, the 7B model none at all."""
+    """Biases of the query, key and value projections: DINOv3 has none for keys, the 7B model none."""
     packed: bool = False
-    """Both branches of a gated MLP in one layer (DINOv2 giant)."""
+    """Whether both branches of a gated MLP are one layer (DINOv2 giant)."""
     align: int = 1
-    """What the hidden width is rounded up to a multiple of."""
+    """The hidden width is rounded up to a multiple of this."""
 
     @property
     def block_linears(self) -> list[tuple[int, int]]:
-        """(in, out) of a block's linear layers."""
+        """(inputs, outputs) of a block's linear layers."""
         e, h = self.width, self.hidden
         first = [(e, 2 * h)] if self.packed else [(e, h)] * (2 if self.gated else 1)
         return [(e, 3 * e), (e, e), *first, (h, e)]
@@ -49,7 +50,7 @@ class EncoderSize:
     def block_parameters(self) -> int:
         """Weights and biases of one block."""
         linears = sum(i * o + o for i, o in self.block_linears)
-        qkv = (self.qkv_bias - 3) * self.width  # counted above with a bias for each of the three
+        qkv = (self.qkv_bias - 3) * self.width  # counted above with three biases
         norms, scales = 4 * self.width, 2 * self.width
         return linears + qkv + norms + scales
 
@@ -79,31 +80,30 @@ ENCODERS: Mapping[str, EncoderSize] = {
 
 
 COUNTED = {"embed_dim", "depth", "num_heads", "mlp_ratio", "init_values", "drop_path_rate"}
-"""Overrides that are known here; the last two change no size that matters."""
+"""timm's overrides that are known here; the last two change no size."""
 
 
 def encoder_size(name: str, overrides: Mapping[str, Any]) -> EncoderSize:
-    """The sizes of an encoder, with what overrides change in them.
+    """The sizes of an encoder with overrides.
 
     Args:
         name: one of ENCODERS.
         overrides: timm's arguments, of COUNTED.
 
     Raises:
-        UserError: an unknown name, an override that is not a positive number, or sizes that no such
-            transformer has.
+        UserError: an unknown name or override, or sizes that make no transformer.
     """
     if name not in ENCODERS:
         raise UserError(
-            f"planner: encoder {name!r} is not known; DINOMED3D_ENCODER must be one of {', '.join(ENCODERS)}"
+            f"planner: DINOMED3D_ENCODER must be one of {', '.join(ENCODERS)}; got {name!r}"
         )
     size = ENCODERS[name]
     variable = "planner: DINOMED3D_ENCODER_OVERRIDES"
     unknown = overrides.keys() - COUNTED
     if unknown:
         raise UserError(
-            f"{variable}: what {', '.join(sorted(unknown))} would change is not counted, only "
-            f"{', '.join(sorted(COUNTED))} are; leave it out, or name the encoder that has it"
+            f"{variable} must have only {', '.join(sorted(COUNTED))}, whose cost is known, got "
+            f"{', '.join(sorted(unknown))}; leave it out, or name an encoder that has it"
         )
     for key in ("embed_dim", "depth", "num_heads"):
         value = overrides.get(key, 1)
@@ -120,7 +120,7 @@ def encoder_size(name: str, overrides: Mapping[str, Any]) -> EncoderSize:
             f"{variable}: {name} needs an 'embed_dim' that is a multiple of {step} for each of its 'num_heads', got "
             f"{width} for {heads}"
         )
-    branches = 2 if size.packed else 1  # of a packed MLP timm's ratio gives both together
+    branches = 2 if size.packed else 1  # timm's ratio of a packed MLP is for both branches together
     hidden = branches * size.hidden * width // size.width
     if "mlp_ratio" in overrides:
         hidden = int(width * ratio)
@@ -128,7 +128,7 @@ def encoder_size(name: str, overrides: Mapping[str, Any]) -> EncoderSize:
         raise UserError(
             f"{variable}: {name} needs an even hidden width of its MLP, got {hidden}"
             if size.packed
-            else f"{variable}: 'mlp_ratio' {ratio:g} leaves nothing of {width} channels"
+            else f"{variable}: 'mlp_ratio' must leave at least one of {width} channels, got {ratio:g}"
         )
     hidden //= branches
     return replace(

@@ -1,11 +1,11 @@
-"""A plan explained: what was decided and why, and what each part costs in memory and time."""
+"""A plan explained: decisions with reasons, and each component's cost in memory and time."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +13,19 @@ import torch
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from dinomed3d.networks import NetworkSpec
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.training.plan import NETWORK, RECIPE, plan_spec, with_prior
-from dinomed3d.training.recipe import (
+from dinomed3d.training.environment import (
     RECIPE_VARIABLES,
     SPEC_VARIABLES,
-    Recipe,
     recipe_from,
     spec_from,
 )
+from dinomed3d.training.nnunet_plan import NETWORK, RECIPE, plan_spec, with_cascade_channels
+from dinomed3d.training.recipe import Recipe
 from planners.budget import Budget
 from planners.cost import StepCost, prediction, stage_one, stage_two
-from planners.sizing import tokens_of
+from planners.layer_costs import ComponentCost
+from planners.network_rules import tokens_of
 from planners.speed import Speed, measure_speed
 from planners.table import DECISIONS, TARGET, decision_table, grid
 
@@ -34,30 +34,46 @@ MIB, GIB, TERA = 2**20, 2**30, 1e12
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """One configuration."""
+    """One configuration of a plan, with its cost."""
 
     name: str
-    spec: NetworkSpec
     patch: tuple[int, ...]
+    """(D, H, W) or (H, W), voxels."""
     batch: int
+    """Patches in a step."""
     spacing: tuple[float, ...]
+    """Of the patch's axes, mm."""
     channels: int
+    """Channels of the input, including an earlier stage's segmentation."""
     classes: int
+    """Channels of the logits."""
     recipe: Recipe
     slices: int
-    """In a step of stage I."""
+    """Slices in a step of stage I."""
     one: StepCost | None
+    """Cost of a step of stage I; None without an encoder."""
     two: StepCost
+    """Cost of a step of stage II."""
     prediction: float
+    """Peak memory of predicting one patch, bytes."""
     decisions: list[Mapping[str, str]]
+    """Rows of the plan's table of decisions."""
     target_gib: float | None
+    """Memory that the plan was made for."""
     ours: bool
-    """The plan names our network; else it is a stock plan, and this is what our trainer makes of it."""
+    """Whether the plan names our network; else it is a stock plan, as our trainer would use it."""
 
     def text(self, speed: Speed) -> str:
-        """For the terminal."""
+        """The explanation as text."""
         return "\n".join(
-            [*self._heading(), "", *self._parts(speed), "", *self._memory(), *self._time(speed)]
+            [
+                *self._heading(),
+                "",
+                *self._components(speed),
+                "",
+                *self._memory(),
+                *self._time(speed),
+            ]
         )
 
     def _heading(self) -> list[str]:
@@ -69,7 +85,7 @@ class Explanation:
         if not self.ours:
             lines.append(
                 "  This plan was not made by DinoMed3DPlanner: patch and batch are not sized for our network. Below is "
-                "what -tr DinoMed3DTrainer makes of it."
+                "how -tr DinoMed3DTrainer would use it."
             )
         names = [n for n in (*SPEC_VARIABLES, *RECIPE_VARIABLES) if os.environ.get(n, "").strip()]
         if names:
@@ -78,11 +94,15 @@ class Explanation:
             lines += ["", decision_table(self.decisions)]
         return lines
 
-    def _parts(self, speed: Speed) -> list[str]:
-        seconds = speed.seconds(self.two.parts)
-        header = ["a step of stage II", "parameters M", "learn M", "TFLOP forward", "backward",
-                  "kept MiB", "time %"]  # fmt: skip
-        total = sum(seconds.values())
+    def _components(self, speed: Speed) -> list[str]:
+        seconds = speed.seconds(self.two.components)
+        header = ["a step of stage II", "parameters M", "trained M", "TFLOP forward", "backward",
+                  "saved MiB", "time %"]  # fmt: skip
+        costs = list(self.two.components.values())
+        whole = ComponentCost(
+            **{f.name: sum(getattr(cost, f.name) for cost in costs) for f in fields(ComponentCost)}
+        )
+        seconds["all"] = sum(seconds.values())
         rows = [
             [
                 name,
@@ -91,22 +111,10 @@ class Explanation:
                 f"{cost.flops / TERA:.3f}",
                 f"{cost.backward_flops / TERA:.3f}",
                 f"{cost.saved / MIB:.0f}",
-                f"{100 * seconds[name] / total:.0f}",
+                f"{100 * seconds[name] / seconds['all']:.0f}",
             ]
-            for name, cost in self.two.parts.items()
+            for name, cost in [*self.two.components.items(), ("all", whole)]
         ]
-        forward = sum(cost.flops for cost in self.two.parts.values())
-        rows.append(
-            [
-                "all",
-                f"{self.two.parameters / 1e6:.2f}",
-                f"{self.two.trained / 1e6:.2f}",
-                f"{forward / TERA:.3f}",
-                f"{(self.two.flops - forward) / TERA:.3f}",
-                f"{self.two.saved / MIB:.0f}",
-                "100",
-            ]
-        )
         return [grid(header, rows)]
 
     def _memory(self) -> list[str]:
@@ -114,29 +122,29 @@ class Explanation:
         peak = max(self.two.peak, 0.0 if self.one is None else self.one.peak)
         needs = Budget.for_bytes(peak)
         lines = [
-            f"  memory of tensors: {first}{self.two.peak / GIB:.1f} GiB in stage II; a GPU with {needs:.1f} GiB, its "
+            f"  memory of tensors: {first}{self.two.peak / GIB:.1f} GiB in stage II; a GPU with {needs:.1f} GiB, "
             "libraries included",
-            f"  predicting a patch: {self.prediction / GIB:.1f} GiB, and what nnU-Net keeps of the whole volume",
+            f"  predicting a patch: {self.prediction / GIB:.1f} GiB, besides the logits of the whole volume",
         ]
         if self.target_gib is not None and needs > 1.02 * self.target_gib:
-            lines.append(f"  NOTE: more than the {self.target_gib:g} GiB that it was planned for")
+            lines.append(f"  NOTE: more than the plan's target of {self.target_gib:g} GiB")
         return lines
 
     def _time(self, speed: Speed) -> list[str]:
         steps = self.recipe.iterations_per_epoch
-        second = sum(speed.seconds(self.two.parts).values())
+        second = sum(speed.seconds(self.two.components).values())
         hours = second * steps * self.recipe.stage2_epochs / 3600
-        told = f"{_seconds(second)} a step in stage II"
+        text = f"{_seconds(second)} per step in stage II"
         if self.one is not None and self.recipe.stage1_epochs:
-            slicewise = sum(speed.seconds(self.one.parts).values())
+            slicewise = sum(speed.seconds(self.one.components).values())
             hours += slicewise * steps * self.recipe.stage1_epochs / 3600
-            told = f"{_seconds(slicewise)} a step in stage I ({self.slices} slices), {told}"
+            text = f"{_seconds(slicewise)} per step in stage I ({self.slices} slices), {text}"
         first = f"{self.recipe.stage1_epochs} + " if self.recipe.stage1_epochs else ""
         return [
-            f"  time on {speed.device}: {told}; {_hours(hours)} for "
+            f"  time on {speed.device}: {text}; {_hours(hours)} for "
             f"{first}{self.recipe.stage2_epochs} epochs of {steps} steps",
-            f"  (arithmetic over measured rates: products {speed.products / TERA:.3g}, convolutions "
-            f"{speed.convolutions / TERA:.3g} TFLOP/s; norms, losses, augmentation and validation come on top)",
+            f"  (arithmetic divided by measured rates: products {speed.products / TERA:.3g}, convolutions "
+            f"{speed.convolutions / TERA:.3g} TFLOP/s; norms, losses, augmentation and validation not included)",
         ]
 
 
@@ -152,9 +160,9 @@ def explain(path: Path, configuration: str | None, device: torch.device) -> str:
     """Explain a plan file, all its configurations or one.
 
     Args:
-        path: nnU-Net's plan; dataset.json must lie beside it.
+        path: nnU-Net's plan; dataset.json must be in the same folder.
         configuration: "3d_fullres", or None for all.
-        device: whose speed is measured for the times.
+        device: its speed is measured for the times.
 
     Raises:
         UserError: not a plan, or one that no network can be built from.
@@ -162,7 +170,7 @@ def explain(path: Path, configuration: str | None, device: torch.device) -> str:
     plans, dataset = _read(path, "plan"), _read(path.with_name("dataset.json"), "dataset")
     names = list(plans.get("configurations") or {})
     if not names:
-        raise UserError(f"{path} is no nnU-Net plan, it has no 'configurations'")
+        raise UserError(f"{path} must be an nnU-Net plan, but has no 'configurations'")
     if configuration is not None and configuration not in names:
         raise UserError(f"{path} has no configuration {configuration!r}, only {', '.join(names)}")
     chosen = [configuration] if configuration else names
@@ -174,11 +182,11 @@ def explain(path: Path, configuration: str | None, device: torch.device) -> str:
 def explain_configuration(
     plans: dict[str, Any], dataset: Mapping[str, Any], name: str
 ) -> Explanation:
-    """Count one configuration.
+    """Compute the cost of one configuration.
 
     Args:
-        plans: nnU-Net's.
-        dataset: dataset.json.
+        plans: content of nnU-Net's plan.
+        dataset: content of dataset.json.
         name: of the configuration.
 
     Raises:
@@ -194,14 +202,14 @@ def explain_configuration(
         image_channels = len(dataset.get("channel_names") or dataset["modality"])
     except (KeyError, TypeError, AssertionError) as error:
         raise UserError(
-            f"dataset.json beside the plan lacks what nnU-Net demands of it ({error!r})"
+            f"dataset.json beside the plan lacks an entry that nnU-Net requires ({error!r})"
         ) from error
-    spec = spec_from(with_prior(spec, planned, dict(dataset)), os.environ)
+    spec = spec_from(with_cascade_channels(spec, planned, dict(dataset)), os.environ)
     patch = tuple(planned.patch_size)
     spec.check_patch(patch)
     channels, classes = image_channels + spec.cascade_channels, labels.num_segmentation_heads
     recipe = recipe_from(planned.configuration.get(RECIPE, {}), os.environ)
-    if "encoder" not in spec.parts:
+    if "encoder" not in spec.components:
         recipe = replace(recipe, stage1_epochs=0)  # as the trainer does
     two = stage_two(
         spec,
@@ -212,7 +220,7 @@ def explain_configuration(
         checkpointing=recipe.activation_checkpointing,
     )
     one, slices = None, 0
-    if "encoder" in spec.parts:
+    if "encoder" in spec.components:
         depth = 1 if len(patch) == 2 else patch[0]
         slices = min(recipe.slices_per_step(tokens_of(spec, patch)), planned.batch_size * depth)
         one = stage_one(
@@ -227,7 +235,6 @@ def explain_configuration(
         )
     return Explanation(
         name=name,
-        spec=spec,
         patch=patch,
         batch=planned.batch_size,
         spacing=tuple(planned.spacing),
@@ -266,8 +273,8 @@ def _read(path: Path, what: str) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(
-            f"there is no {what} file {path}; give the .json that planning wrote into nnUNet_preprocessed, or "
-            "plans.json of a trained model (dataset.json lies beside either)"
+            f"{what} file {path} does not exist; give the .json that planning wrote into nnUNet_preprocessed, or "
+            "plans.json of a trained model (with dataset.json in the same folder)"
         ) from error
     except (OSError, ValueError) as error:
         raise UserError(f"{what} file {path} cannot be read as JSON: {error}") from error

@@ -1,9 +1,9 @@
-"""A batch of patches on the network's grids: slices, tokens, and voxels of every level."""
+"""Sizes of a batch of patches inside the network: slices, tokens, and voxels of every level."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from dinomed3d.lifting import default_taps
 from dinomed3d.networks import NetworkSpec
@@ -12,26 +12,28 @@ from planners.encoders import EncoderSize, encoder_size
 
 @dataclass(frozen=True, kw_only=True)
 class Geometry:
-    """A batch of patches on the network's grids."""
+    """Sizes of a batch of patches inside the network."""
 
     spec: NetworkSpec
     size: EncoderSize
     batch: int
     depth: int
     height: int
-    """In plane as padded inside, voxels."""
+    """Rows of a slice after padding, voxels."""
     width: int
+    """Columns of a slice after padding, voxels."""
     channels: int
-    """Of the image, without an earlier stage's segmentation."""
+    """Channels of the image, without an earlier stage's segmentation."""
     classes: int
-    voxels: Sequence[int] = field(default=())
-    """Of the whole batch, by level."""
+    """Channels of the logits."""
+    voxels: Sequence[int]
+    """Voxels of the whole batch at each level."""
 
     @classmethod
     def of(
         cls, spec: NetworkSpec, patch: Sequence[int], batch: int, channels: int, classes: int
     ) -> Geometry:
-        """From a patch (D, H, W) or (H, W), and the input's channels, earlier stage included."""
+        """Sizes for a patch (D, H, W) or (H, W); `channels` includes an earlier stage's segmentation."""
         depth, height, width = (1, *patch)[-3:]
         height, width = (-(-side // spec.multiple) * spec.multiple for side in (height, width))
         voxels = [
@@ -52,7 +54,7 @@ class Geometry:
 
     @property
     def slices(self) -> int:
-        """All slices of the batch."""
+        """Slices of the whole batch."""
         return self.batch * self.depth
 
     @property
@@ -63,16 +65,16 @@ class Geometry:
 
     @property
     def tokens(self) -> int:
-        """Tokens of one slice with the prefix."""
+        """Tokens of one slice, with class token and registers."""
         return self.patches + self.size.prefix
 
     @property
     def taps(self) -> Sequence[int]:
-        """Blocks that are read."""
+        """Blocks whose output the neck reads."""
         return self.spec.taps or default_taps(self.size.depth)
 
     @property
     def enlarged(self) -> float:
-        """Values of all slices as they enter the encoder."""
+        """Values of all slices at the encoder's input."""
         pixels = self.patches * self.size.patch**2
         return self.slices * self.spec.slices * self.channels * pixels

@@ -1,7 +1,7 @@
-"""What each part of the network costs in a step: parameters, arithmetic, bytes kept for backward.
+"""Cost of each component of the network in a step: parameters, arithmetic, saved activations.
 
-Counted as PyTorch keeps things in mixed precision: activations that the backward pass needs in 2
-bytes, the transformer's residual stream and the losses in 4.
+Counted as PyTorch keeps them in mixed precision: activations for the backward pass in 2 bytes, the
+transformer's residual stream and the losses in 4.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ HALF, FULL = 2, 4  # bytes of bfloat16 or float16, and of float32
 
 
 @dataclass(kw_only=True)
-class PartCost:
-    """One part of the network in one step."""
+class ComponentCost:
+    """Cost of one component of the network in one step."""
 
     parameters: int = 0
     """Weights and biases."""
     trained: int = 0
-    """How many of them learn in this step."""
+    """Weights and biases that learn in this step."""
     flops: float = 0.0
-    """Forward; one multiplication and one addition are two."""
+    """Operations of the forward pass; a multiplication and an addition count as two."""
     backward_flops: float = 0.0
-    """Backward, and what is computed again for it."""
+    """Operations of the backward pass, including recomputation for it."""
     saved: float = 0.0
     """Bytes of activations kept for the backward pass."""
     copies: float = 0.0
-    """Bytes of weights in half precision."""
+    """Bytes of autocast's half-precision copies of weights."""
 
     def linear(
         self, inputs: int, outputs: int, times: float, *, bias: bool = True, trained: bool = True,
         input_grad: bool = True,
     ) -> None:  # fmt: skip
-        """Count a linear layer or convolution: `inputs` per output value, applied at `times` places."""
+        """Add a linear layer or convolution: `inputs` per output value, applied at `times` positions."""
         weights = inputs * outputs
         self.parameters += weights + outputs * bias
         self.trained += (weights + outputs * bias) * trained
@@ -44,7 +44,7 @@ class PartCost:
         self.backward_flops += 2 * weights * times * (trained + input_grad)
 
     def repeat(self, blocks: int, *, run: int) -> None:
-        """Turn one block's cost into that of all; those past the last tap are there, but never run."""
+        """Turn the cost of one block into that of all `blocks`, of which the first `run` are executed."""
         self.parameters *= blocks
         self.trained *= run
         self.copies *= run
@@ -52,14 +52,14 @@ class PartCost:
         self.backward_flops *= run
 
     def vector(self, values: int, *, trained: bool = True) -> None:
-        """Count weights that are no matrix: norms, gains, single tokens."""
+        """Add weights that form no matrix: norms, gains, single tokens."""
         self.parameters += values
         self.trained += values * trained
 
 
-def embedding(g: Geometry, *, trained: bool) -> PartCost:
-    """Patch embedding and single tokens; the table of positions where there is one."""
-    cost = PartCost()
+def embedding(g: Geometry, *, trained: bool) -> ComponentCost:
+    """Patch embedding, single tokens, the table of positions (DINOv2) and the final norm."""
+    cost = ComponentCost()
     pixels = g.spec.slices * g.channels * g.size.patch**2
     cost.linear(pixels, g.size.width, g.slices * g.patches, trained=trained, input_grad=False)
     cost.backward_flops *= trained
@@ -70,47 +70,46 @@ def embedding(g: Geometry, *, trained: bool) -> PartCost:
 
 
 def block_saved(g: Geometry, tokens: float, *, tuned: bool, updated: bool) -> float:
-    """Bytes that one block keeps: `tuned` if its own weights learn, `updated` if low-rank ones do."""
+    """Bytes that one block saves: `tuned` if its weights learn, `updated` if its low-rank updates do."""
     e, h = g.size.width, g.size.hidden
     keeps_inputs = tuned or updated
     residual = FULL * e * 2 + 2 * 2 * FULL  # inputs of both norms, their means and deviations
     attention = HALF * (4 * e if not g.size.rotary else 6 * e) + FULL * g.size.heads
     attention += 2 * HALF * e * keeps_inputs  # inputs of qkv and of the projection
-    copies = 2 if g.size.gated and not g.size.packed else 1  # each branch rounds its input itself
+    copies = 2 if g.size.gated and not g.size.packed else 1  # each branch casts its input itself
     mlp = HALF * ((3 if g.size.gated else 1) * h + (copies * e + h) * keeps_inputs)
-    gains = 2 * HALF * e * tuned  # what the layer scales multiply
+    gains = 2 * HALF * e * tuned  # inputs of the layer scales
     low_rank = HALF * g.spec.lora_rank * len(g.size.block_linears) * updated
     return tokens * (residual + attention + mlp + gains + low_rank)
 
 
-def encoder(g: Geometry, *, tuned: bool, checkpointing: bool) -> PartCost:
+def encoder(g: Geometry, *, tuned: bool, checkpointing: bool) -> ComponentCost:
     """The transformer blocks, with their low-rank updates.
 
     Args:
         g: the batch.
-        tuned: stage I, in which they learn; else stage II, in which the low-rank updates do.
-        checkpointing: keep the input of each block alone.
+        tuned: True in stage I, where the blocks learn; False in stage II, where the updates do.
+        checkpointing: activation checkpointing.
     """
     e, size, spec = g.size.width, g.size, g.spec
     blocks = g.taps[-1] + 1
     tokens = g.slices * g.tokens
-    updated = "lora" in spec.parts and not tuned
-    grads = tuned or not {"lora", "adapters"}.isdisjoint(spec.parts)
-    cost = PartCost()
+    updated = "lora" in spec.components and not tuned
+    grads = tuned or not {"lora", "adapters"}.isdisjoint(spec.components)
+    cost = ComponentCost()
     for inputs, outputs in size.block_linears:
         cost.linear(inputs, outputs, tokens, trained=tuned, input_grad=grads)
     scores = 4 * g.slices * g.tokens**2 * e  # queries by keys, weights by values
     cost.flops += scores
-    cost.backward_flops += 2.5 * scores * grads  # scores are computed again
-    exact = PartCost(parameters=size.block_parameters, trained=size.block_parameters * tuned)
-    cost.parameters, cost.trained = exact.parameters, exact.trained
-    if "lora" in spec.parts:
+    cost.backward_flops += 2.5 * scores * grads  # scores are recomputed
+    cost.parameters, cost.trained = size.block_parameters, size.block_parameters * tuned
+    if "lora" in spec.components:
         for inputs, outputs in size.block_linears:
             for i, o in ((inputs, spec.lora_rank), (spec.lora_rank, outputs)):
                 cost.linear(i, o, tokens, bias=False, trained=updated, input_grad=grads)
     cost.repeat(size.depth, run=blocks)
     if checkpointing or not grads:
-        cost.copies /= blocks  # nothing keeps those of the blocks that have been run
+        cost.copies /= blocks  # copies of blocks that have run are freed
     if checkpointing and grads:
         cost.saved = (blocks + (not tuned)) * FULL * e * tokens  # the last tap's too, for its norm
         cost.backward_flops += cost.flops
@@ -119,11 +118,11 @@ def encoder(g: Geometry, *, tuned: bool, checkpointing: bool) -> PartCost:
     return cost
 
 
-def adapters(g: Geometry, *, checkpointing: bool) -> PartCost:
-    """The 3D adapters of all blocks that run."""
+def adapters(g: Geometry, *, checkpointing: bool) -> ComponentCost:
+    """The 3D adapters of all blocks."""
     e, a = g.size.width, g.spec.adapter_width
     patches = g.slices * g.patches
-    cost = PartCost()
+    cost = ComponentCost()
     blocks = g.taps[-1] + 1
     cost.vector(2 * e)
     cost.linear(e, a, patches)
@@ -138,21 +137,21 @@ def adapters(g: Geometry, *, checkpointing: bool) -> PartCost:
 
 
 def adapter_saved(g: Geometry) -> float:
-    """Bytes that one adapter keeps."""
+    """Bytes that one adapter saves."""
     e, a = g.size.width, g.spec.adapter_width
     bottleneck = g.slices * g.patches * (2 * FULL + HALF * (e + 3 * a))
     return FULL * e * g.slices * g.tokens + bottleneck
 
 
 def block_passing(g: Geometry, *, tuned: bool, checkpointing: bool) -> float:
-    """Bytes that come and go while a block is passed backwards.
+    """Temporary bytes of the backward pass through one block.
 
-    The gradients of its output, of the MLP's hidden layer and of the MLP's input; with checkpointing
-    all that the block keeps elsewhere. Nothing if no gradient passes it.
+    These are the gradients of its output, of the MLP's hidden layer and of the MLP's input; with
+    checkpointing also the recomputed activations. 0 if no gradient passes the block.
     """
-    parts, tokens = g.spec.parts, g.slices * g.tokens
-    updated = "lora" in parts and not tuned
-    adapted = "adapters" in parts and not tuned
+    tokens = g.slices * g.tokens
+    updated = "lora" in g.spec.components and not tuned
+    adapted = "adapters" in g.spec.components and not tuned
     if not (tuned or updated or adapted):
         return 0.0
     passing: float = tokens * (FULL * g.size.width + HALF * (g.size.width + g.size.hidden))
@@ -163,39 +162,39 @@ def block_passing(g: Geometry, *, tuned: bool, checkpointing: bool) -> float:
 
 
 def conv_norm_act(
-    cost: PartCost, inputs: int, outputs: int, kernel: int, voxels: float, *, input_grad: bool = True
+    cost: ComponentCost, inputs: int, outputs: int, kernel: int, voxels: float, *, input_grad: bool = True
 ) -> None:  # fmt: skip
-    """A convolution whose output and whose norm's output are kept; its input is somebody's output."""
+    """Add a convolution with norm, which saves both outputs; its input is saved elsewhere."""
     cost.linear(inputs * kernel, outputs, voxels, bias=False, input_grad=input_grad)
     cost.vector(2 * outputs)
     cost.saved += 2 * HALF * outputs * voxels
 
 
-def neck(g: Geometry, gate: int) -> PartCost:
-    """Taps to pyramid; `gate` is the level where the detail stream ends."""
+def neck(g: Geometry, gate: int) -> ComponentCost:
+    """The neck; `gate` is the coarsest level of the detail stream."""
     spec, w = g.spec, g.spec.pyramid_width
     patches = g.slices * g.patches
-    cost = PartCost()
+    cost = ComponentCost()
     read = len(g.taps) * g.size.width
     conv_norm_act(cost, read, w, 1, patches)
-    cost.saved += HALF * read * patches  # the taps together
+    cost.saved += HALF * read * patches  # the concatenated taps
     for level in range(gate, spec.levels):
         stride = 2**level
         if stride < spec.voxels_per_token:
             factor = spec.voxels_per_token // stride
             cost.linear(w, w * factor**2, patches)
-            cost.parameters -= w * (factor**2 - 1)  # one bias for all places of the kernel
+            cost.parameters -= w * (factor**2 - 1)  # one bias for all positions of the kernel
             cost.trained -= w * (factor**2 - 1)
-            if level in (gate, spec.levels - 1):  # elsewhere the decoder keeps its own copy
+            if level in (gate, spec.levels - 1):  # elsewhere the decoder saves its own copy
                 cost.saved += HALF * w * g.voxels[level]
         for step in range((stride // spec.voxels_per_token).bit_length() - 1):
             conv_norm_act(cost, w, w, 9, patches / 4 ** (step + 1))
     return cost
 
 
-def detail(g: Geometry, channels: int) -> PartCost:
-    """The detail stream, which reads all channels, an earlier stage's segmentation included."""
-    cost = PartCost()
+def detail(g: Geometry, channels: int) -> ComponentCost:
+    """The detail stream, which reads all channels, including an earlier stage's segmentation."""
+    cost = ComponentCost()
     before = channels
     for level, width in enumerate(g.spec.detail_widths):
         kernel = 9 * g.spec.depth_kernels[level]
@@ -206,32 +205,32 @@ def detail(g: Geometry, channels: int) -> PartCost:
     return cost
 
 
-def fusion(g: Geometry, gate: int) -> PartCost:
-    """Both streams joined at the gate."""
-    cost = PartCost()
+def fusion(g: Geometry, gate: int) -> ComponentCost:
+    """The gated fusion."""
+    cost = ComponentCost()
     d, voxels = g.spec.detail_widths[gate], g.voxels[gate]
     cost.linear(g.spec.pyramid_width, d, voxels)
     cost.linear(2 * d, d, voxels)
-    cost.saved = HALF * 3 * d * voxels  # both streams together, and the gate
+    cost.saved = HALF * 3 * d * voxels  # both streams, concatenated, and the gate
     return cost
 
 
-def decoder(g: Geometry, skips: Sequence[int], widths: Sequence[int], heads: int) -> PartCost:
-    """From the coarsest level to the finest; `skips` and `widths` in channels, finest first."""
-    cost = PartCost()
+def decoder(g: Geometry, skips: Sequence[int], widths: Sequence[int]) -> ComponentCost:
+    """The decoder; `skips` and `widths` in channels per level, finest first."""
+    cost = ComponentCost()
     for level in range(len(skips) - 1):
         below = skips[-1] if level == len(skips) - 2 else widths[level + 1]
         w, voxels = widths[level], g.voxels[level]
         cost.linear(below, 4 * w, g.voxels[level + 1])
-        cost.parameters -= 3 * w  # one bias for all four places of the kernel
+        cost.parameters -= 3 * w  # one bias for all four positions of the kernel
         cost.trained -= 3 * w
         conv_norm_act(cost, w + skips[level], w, 9 * g.spec.depth_kernels[level], voxels)
         cost.saved += HALF * (w + skips[level]) * voxels  # the step's input
-        if level < heads:
+        if level < g.spec.deep_supervision_heads:
             cost.linear(w, g.classes, voxels)
     return cost
 
 
-def loss(classes: int, voxels: float) -> PartCost:
+def loss(classes: int, voxels: float) -> ComponentCost:
     """Cross-entropy and Dice of one output: two softmaxes and a one-hot target; labels as int64."""
-    return PartCost(saved=voxels * (3 * FULL * classes + 8))
+    return ComponentCost(saved=voxels * (3 * FULL * classes + 8))

@@ -1,4 +1,4 @@
-"""DinoMed3DPlanner: nnU-Net's planning, with our sizing in every configuration."""
+"""DinoMed3DPlanner: nnU-Net's planning with our sizing of every configuration."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
-from dinomed3d.networks import PARTS, NetworkSpec
+from dinomed3d.networks import COMPONENTS, NetworkSpec
 from dinomed3d.runtime.atomic_files import atomic_write
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.training.plan import RECIPE, network_entry
-from dinomed3d.training.recipe import SPEC_VARIABLES, Recipe, spec_from
+from dinomed3d.training.environment import SPEC_VARIABLES, spec_from
+from dinomed3d.training.nnunet_plan import RECIPE, network_entry
+from dinomed3d.training.recipe import Recipe
 from planners.budget import Budget
-from planners.dataset_stats import Images
+from planners.dataset_stats import DatasetStats
 from planners.decisions import decisions
 from planners.fingerprint import check_fingerprint
 from planners.identify_encoder import encoder_of_weights
@@ -40,19 +41,19 @@ PLANNED = (
     "rate_adapters",
     "rate_decoder",
 )
-"""Fields of the recipe that every plan states with their defaults, to be read and edited there."""
+"""Fields of the recipe that every plan states with their defaults, so that users can edit them."""
 STANDARD = {"2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres"}
-"""Configurations that a planning may make."""
+"""Names of the configurations that a planner makes."""
 LOWRES_BELOW = 0.125
-"""A patch holds whole slices, so its share of a volume is its share of the slices: below an eighth of
-them (nnU-Net with its cubes: a quarter of the voxels) a coarser configuration is added."""
+"""A coarser configuration is added if a patch holds less than this share of a volume. Patches hold
+whole slices, so it is a share of the slices (nnU-Net, with cubic patches: a quarter of the voxels)."""
 
 
 class DinoMed3DPlanner(ExperimentPlanner):
-    """Spacing, resampling and normalisation as nnU-Net's default planner chooses them; the rest is ours.
+    """Spacing, resampling and normalisation of nnU-Net's default planner; patch, batch and network ours.
 
     Fields of the network that DINOMED3D_ variables set (encoder, overrides, voxels per token, slices,
-    parts) are kept as they are asked for, and the rest is sized around them.
+    components) are kept, and the rest is sized for them.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class DinoMed3DPlanner(ExperimentPlanner):
         """As nnU-Net's, but plans are called DinoMed3DPlans.
 
         Raises:
-            UserError: settings or a dataset that nothing can be planned for.
+            UserError: settings or a dataset that cannot be planned.
         """
         super().__init__(
             dataset_name_or_id,
@@ -95,8 +96,8 @@ class DinoMed3DPlanner(ExperimentPlanner):
         )
         schemes, _ = self.determine_normalization_scheme_and_whether_mask_is_used_for_norm()
         check_fingerprint(self.dataset_fingerprint, schemes, foreground)
-        self._fullres: Images | None = None
-        self._told: dict[str, dict[str, Any]] = {}
+        self._fullres: DatasetStats | None = None
+        self._reasons: dict[str, dict[str, Any]] = {}
 
     def get_plans_for_configuration(
         self,
@@ -109,14 +110,14 @@ class DinoMed3DPlanner(ExperimentPlanner):
         """One configuration of nnU-Net's plan.
 
         Args:
-            spacing: target, (D, H, W) or (H, W), mm.
-            median_shape: of the training images at that spacing, voxels.
+            spacing: target spacing, (D, H, W) or (H, W), mm.
+            median_shape: median shape of the training images at that spacing, voxels.
             data_identifier: folder of the preprocessed data.
-            approximate_n_voxels_dataset: of all training images together.
-            _cache: not needed here, nothing is built.
+            approximate_n_voxels_dataset: voxels of all training images together.
+            _cache: unused; no network is built.
         """
         lowres = data_identifier == self.generate_data_identifier("3d_lowres")
-        images = Images(
+        stats = DatasetStats(
             context=LOWRES_BELOW if lowres else 0.0,
             spacing=tuple(float(s) for s in spacing),
             shape=tuple(round(float(side)) for side in median_shape),
@@ -125,7 +126,7 @@ class DinoMed3DPlanner(ExperimentPlanner):
             classes=self.labels.num_segmentation_heads,
         )
         if data_identifier == self.generate_data_identifier("3d_fullres"):
-            self._fullres = images
+            self._fullres = stats
         data, data_kwargs, seg, seg_kwargs = self.determine_resampling()
         logits, logits_kwargs = self.determine_segmentation_softmax_export_fn()
         schemes, masked = self.determine_normalization_scheme_and_whether_mask_is_used_for_norm()
@@ -142,47 +143,47 @@ class DinoMed3DPlanner(ExperimentPlanner):
             "resampling_fn_seg_kwargs": seg_kwargs,
             "resampling_fn_probabilities": logits.__name__,
             "resampling_fn_probabilities_kwargs": logits_kwargs,
-            **self._sized(images, data_identifier),
+            **self._sized(stats, data_identifier),
         }
 
-    def _sized(self, images: Images, key: str) -> dict[str, Any]:
-        """Patch, batch, network and recipe of a configuration; why they are so is kept under a key."""
-        sizing = size_configuration(images, self.memory_gib, self.forced)
-        rows = decisions(images, sizing, self.memory_gib, self.forced)
-        self._told[key] = {TARGET: self.memory_gib, DECISIONS: [asdict(row) for row in rows]}
+    def _sized(self, stats: DatasetStats, key: str) -> dict[str, Any]:
+        """Patch, batch, network and recipe of a configuration; its decisions are stored under `key`."""
+        sizing = size_configuration(stats, self.memory_gib, self.forced)
+        rows = decisions(stats, sizing, self.memory_gib, self.forced)
+        self._reasons[key] = {TARGET: self.memory_gib, DECISIONS: [asdict(row) for row in rows]}
         return sized_entry(sizing)
 
     def save_plans(self, plans: dict[str, Any]) -> None:
-        """nnU-Net's, with the cascade sized for itself and the reasons written in."""
+        """As nnU-Net, after sizing the cascade and adding the decisions."""
         configurations = plans["configurations"]
         if "3d_cascade_fullres" in configurations:
             self._size_cascade(configurations)
         for name, configuration in configurations.items():
-            # not earlier: nnU-Net prints what it has before
-            configuration |= self._told[configuration.get("data_identifier", name)]
+            # only now, because nnU-Net prints the configurations before
+            configuration |= self._reasons[configuration.get("data_identifier", name)]
         self._drop_stale(set(configurations))
         super().save_plans(plans)
 
     def _size_cascade(self, configurations: dict[str, Any]) -> None:
-        """The cascade's network reads labels too, by its detail stream."""
+        """Size the cascade's second stage, whose detail stream reads the labels of the first."""
         assert self._fullres is not None
-        if "detail" not in self.forced.get("parts", PARTS):
+        if "detail" not in self.forced.get("components", COMPONENTS):
             del configurations["3d_cascade_fullres"]
             del configurations["3d_lowres"]["next_stage"]
             print(
-                "3d_cascade_fullres is left out: the earlier stage's labels are read by the detail stream, which "
-                "DINOMED3D_PARTS leaves out"
+                "3d_cascade_fullres is left out: the detail stream reads the earlier stage's labels, and "
+                "DINOMED3D_COMPONENTS leaves it out"
             )
             return
-        prior = len(self.labels.foreground_labels)
-        channels = self._fullres.channels + prior
-        images = replace(self._fullres, channels=channels, cascade_channels=prior)
-        configurations["3d_cascade_fullres"] |= self._sized(images, "3d_cascade_fullres")
+        labels = len(self.labels.foreground_labels)
+        channels = self._fullres.channels + labels
+        stats = replace(self._fullres, channels=channels, cascade_channels=labels)
+        configurations["3d_cascade_fullres"] |= self._sized(stats, "3d_cascade_fullres")
 
     def _drop_stale(self, planned: set[str]) -> None:
-        """nnU-Net keeps all configurations of an older file; its own names from another planning go.
+        """Remove standard configurations of an earlier plan, which nnU-Net would keep.
 
-        They were sized for another memory or spacing. What a user added under other names stays.
+        They were sized for another memory or spacing. Configurations that a user added stay.
         """
         path = Path(nnUNet_preprocessed, self.dataset_name, f"{self.plans_identifier}.json")
         if not path.is_file():
@@ -193,17 +194,17 @@ class DinoMed3DPlanner(ExperimentPlanner):
             for name in stale:
                 del old["configurations"][name]
             atomic_write(path, json.dumps(old, indent=4).encode())
-            print(f"{path.name}: {', '.join(sorted(stale))} of an earlier planning are removed")
+            print(f"{path.name}: {', '.join(sorted(stale))} of an earlier plan are removed")
 
     def plan_experiment(self) -> dict[str, Any]:
-        """nnU-Net's, and what was decided as a table."""
+        """As nnU-Net, then print the table of decisions."""
         plans: dict[str, Any] = super().plan_experiment()
         print(plan_table(plans))
         return plans
 
 
 def sized_entry(sizing: Sizing) -> dict[str, Any]:
-    """What a sizing writes into a configuration of nnU-Net's plan."""
+    """The entries of a configuration in nnU-Net's plan that come from a sizing."""
     recipe = {name: getattr(Recipe(), name) for name in PLANNED} | dict(sizing.recipe)
     return {
         "batch_size": sizing.batch,
@@ -214,28 +215,28 @@ def sized_entry(sizing: Sizing) -> dict[str, Any]:
 
 
 def forced_fields(environ: Mapping[str, str]) -> dict[str, Any]:
-    """Fields of NetworkSpec that the environment sets, the encoder also by the weights at hand.
+    """Fields of NetworkSpec that the environment sets; DINOMED3D_WEIGHTS also sets the encoder.
 
     Raises:
-        UserError: a value that is no such thing, or that makes an impossible network.
+        UserError: a value of the wrong type, or one that makes no network.
     """
     spec = spec_from(NetworkSpec(), environ)
-    asked = {
+    given = {
         field for variable, field in SPEC_VARIABLES.items() if environ.get(variable, "").strip()
     }
-    fields: dict[str, Any] = {field: getattr(spec, field) for field in asked}
-    if "encoder" in spec.parts and asked.isdisjoint({"encoder", "encoder_overrides"}):
-        at_hand = encoder_of_weights(environ.get("DINOMED3D_WEIGHTS", "").strip())
-        fields |= {} if at_hand is None else {"encoder": at_hand}
+    fields: dict[str, Any] = {field: getattr(spec, field) for field in given}
+    if "encoder" in spec.components and given.isdisjoint({"encoder", "encoder_overrides"}):
+        encoder = encoder_of_weights(environ.get("DINOMED3D_WEIGHTS", "").strip())
+        fields |= {} if encoder is None else {"encoder": encoder}
     return fields
 
 
 def plan_table(plans: Mapping[str, Any]) -> str:
-    """All decisions of a plan: those that all configurations share, then each one's own."""
-    told = {n: c for n, c in plans["configurations"].items() if DECISIONS in c}
-    targets = {f"{configuration[TARGET]:g}" for configuration in told.values()}
+    """All decisions of a plan: first those that all configurations share, then each one's own."""
+    ours = {n: c for n, c in plans["configurations"].items() if DECISIONS in c}
+    targets = {f"{configuration[TARGET]:g}" for configuration in ours.values()}
     title = f"{plans['plans_name']} for {' or '.join(sorted(targets))} GiB"
-    return decision_tables(title, {name: c[DECISIONS] for name, c in told.items()})
+    return decision_tables(title, {name: c[DECISIONS] for name, c in ours.items()})
 
 
 def plan_dataset(
@@ -246,32 +247,33 @@ def plan_dataset(
     preprocessor_name: str,
     target_spacing: list[float] | None,
 ) -> str:
-    """Plan a dataset whose fingerprint nnU-Net has extracted; what it prints goes to stderr.
+    """Plan a dataset whose fingerprint nnU-Net has extracted; nnU-Net's output goes to stderr.
 
     Args:
         dataset: its number or name.
-        memory_gib: of the GPU.
+        memory_gib: memory of the GPU.
         plans_name: the plan is written to PLANS_NAME.json.
-        preprocessor_name: nnU-Net's class.
-        target_spacing: of 3d_fullres, mm, or None for nnU-Net's rule.
+        preprocessor_name: name of nnU-Net's class.
+        target_spacing: of 3d_fullres, mm; None for nnU-Net's rule.
 
     Returns:
         The decisions as a table.
 
     Raises:
-        UserError: folders that are not set, no such dataset, no fingerprint, or nothing that fits.
+        UserError: nnU-Net's folders are not set, there is no such dataset or fingerprint, or no
+            network fits.
     """
     if not (nnUNet_raw.is_set() and nnUNet_preprocessed.is_set()):
         raise UserError(
-            "set the environment variables nnUNet_raw and nnUNet_preprocessed to nnU-Net's folders; "
-            "'dinomed3d doctor' shows what is set"
+            "nnUNet_raw and nnUNet_preprocessed must be set to nnU-Net's folders; 'dinomed3d doctor' shows "
+            "which are set"
         )
     with redirect_stdout(sys.stderr):
         try:
             planner = DinoMed3DPlanner(
                 dataset, memory_gib, preprocessor_name, plans_name, target_spacing
             )
-            plans = ExperimentPlanner.plan_experiment(planner)  # without printing the table there
+            plans = ExperimentPlanner.plan_experiment(planner)  # without printing the table
         except UserError:
             raise
         except (RuntimeError, OSError, AssertionError, KeyError, ValueError) as error:
@@ -282,6 +284,6 @@ def plan_dataset(
             raise UserError(
                 f"nnU-Net cannot plan dataset {dataset!r}: {reason}. Is it in nnUNet_raw with "
                 "its dataset.json, and was its fingerprint extracted (nnUNetv2_extract_fingerprint)? If the extraction "
-                "itself fails with an IndexError, no training label shows any foreground"
+                "itself fails with an IndexError, no training label has any foreground"
             ) from error
     return plan_table(plans)

@@ -1,25 +1,33 @@
-"""The rules that size network, patch and batch to a dataset and a memory; each can be argued with.
+"""Search for encoder, patch and batch that fit a dataset, a memory and a time.
 
-The token grid follows the slices alone. The encoder is the largest one that trains on whole slices,
-enough of them, within memory and time. Where even the smallest does not, it gives up in this order:
-speed (activation checkpointing), fine tokens, slices of a patch, whole slices, and last time. What
-memory and time are left go into slices of a patch, then into the batch.
+The token grid depends on the slices alone. The encoder is the largest one that trains within memory and
+time on whole slices and on enough of them. If not even the smallest does, these are given up in order:
+speed (activation checkpointing), fine tokens, slices of a patch, whole slices, and the limit on time.
+Remaining memory and time go into slices of a patch, then into the batch.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dinomed3d.networks import PARTS, NetworkSpec, depth_kernels
+from dinomed3d.networks import COMPONENTS, NetworkSpec
 from dinomed3d.runtime.errors import UserError
 from planners.budget import Budget
 from planners.cost import StepCost, prediction, stage_one, stage_two
-from planners.dataset_stats import Images
+from planners.dataset_stats import DatasetStats
 from planners.encoders import encoder_size
+from planners.network_rules import (
+    TOKEN_SIDES,
+    network_for,
+    rate_for,
+    round_up,
+    token_side,
+    tokens_of,
+)
 
 ENCODER_CANDIDATES = (
     "vit_large_patch16_dinov3",
@@ -27,259 +35,179 @@ ENCODER_CANDIDATES = (
     "vit_small_plus_patch16_dinov3",
     "vit_small_patch16_dinov3",
 )
-"""Encoders that are chosen from, largest first; the others only where they are asked for."""
-TOKENS_WANTED = 1024
-"""Tokens of a slice: DINO-Med3D feeds every slice at 512 pixels, which is 32 x 32 tokens."""
-TOKEN_SIDES = (4, 8, 16, 32)
-"""Voxels per token: finer would enlarge slices more than fourfold, coarser halve them more than once."""
+"""Encoders that the planner chooses from, largest first; others only if the user names them."""
 DEPTH_SEEN = 32
-"""Slices of a patch: as many as the adapters of 12 blocks and the decoder let one slice see."""
+"""Slices of a patch: the reach of the adapters of 12 blocks and the decoder."""
 DEPTH_WHOLE = 48
-"""Volumes with at most so many slices are taken whole."""
+"""Volumes with at most this many slices are taken whole."""
 DEPTH_WANTED = 16
 """Slices of a patch of a longer volume that a larger encoder must leave room for, as in DINO-Med3D."""
 DEPTH_LEAST = 8
 """Slices (or all, if fewer) that are kept before slices are cropped."""
 TOKENS_LEAST = 256
-"""Tokens of a slice below which they are not made coarser for the sake of memory or time."""
+"""Tokens of a slice below which tokens are not made coarser to save memory or time."""
 BATCH_LEAST = 2
-"""As in nnU-Net: Dice over one patch is too noisy."""
+"""Smallest batch, as in nnU-Net: Dice over one patch is too noisy."""
 BATCH_WANTED_2D = 8
 """Single slices in a step that a larger encoder must leave room for."""
 BATCH_MOST = 64
-"""More patches than this in a step bring nothing that more steps would not."""
+"""Largest batch: more steps help more than more patches per step."""
 SHARE_OF_DATASET = 0.05
-"""nnU-Net's precaution against overfitting: a batch shows at most so much of all voxels."""
-PADDING_ALLOWED = 0.05
-"""Extra area of a slice for which the pyramid may have one more level."""
+"""Largest share of all voxels in a batch: nnU-Net's precaution against overfitting."""
 SIDE_LEAST = 64
-"""A slice is not cropped to less than this, voxels."""
+"""Slices are not cropped to less than this, voxels."""
 STAGE1_SLICES = 96
-"""Slices in a step of stage I, at most."""
-DECODER_WIDTHS = (256, 192, 128, 96)
-"""Channels of neck and decoder, widest first."""
-DECODER_SHARE = 1 / 3
-"""Arithmetic of neck and decoder against the encoder's, at most."""
+"""Largest number of slices in a step of stage I."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sizing:
-    """All that was decided for a configuration, and what it costs."""
+    """The decisions for a configuration, and their cost."""
 
     spec: NetworkSpec
     patch: tuple[int, ...]
+    """(D, H, W) or (H, W), voxels."""
     batch: int
+    """Patches in a step."""
     recipe: Mapping[str, Any]
     """Fields of the recipe that the plan sets."""
     stage_one: StepCost | None
-    """None where there is no encoder to adapt."""
+    """Cost of a step of stage I; None without an encoder."""
     stage_two: StepCost
+    """Cost of a step of stage II."""
     prediction: float
-    """Bytes while one patch is predicted."""
+    """Peak memory of predicting one patch, bytes."""
 
     @property
     def peak(self) -> float:
-        """Bytes at the fullest moment of training."""
+        """Peak memory of training, bytes."""
         first = 0.0 if self.stage_one is None else self.stage_one.peak
         return max(first, self.stage_two.peak)
 
 
-def token_side(height: int, width: int) -> int:
-    """Voxels per token for which a slice has closest to TOKENS_WANTED tokens, by ratio."""
-
-    def misses(side: int) -> float:
-        return abs(math.log(height * width / side**2 / TOKENS_WANTED))
-
-    return min(TOKEN_SIDES, key=misses)
-
-
-def levels_for(height: int, width: int, token: int) -> int:
-    """Levels of the pyramid: to the token's stride, at least 4, and one more if that pads little."""
-    finest = max(2, int(math.log2(token)))
-    while finest > 2 and min(height, width) < 4 * 2**finest:
-        finest -= 1
-    fits, more = (_area(height, width, 2**f) for f in (finest, finest + 1))
-    deeper = min(height, width) >= 4 * 2 ** (finest + 1) and more <= fits * (1 + PADDING_ALLOWED)
-    return 1 + finest + deeper
-
-
-def _area(height: int, width: int, multiple: int) -> int:
-    return round_up(height, multiple) * round_up(width, multiple)
-
-
-def round_up(side: int, multiple: int) -> int:
-    """The next multiple."""
-    return -(-side // multiple) * multiple
-
-
-def detail_widths_for(token: int, levels: int) -> tuple[int, ...]:
-    """Channels of the detail stream, down to stride 4, or 8 beside the coarsest tokens.
-
-    Beside coarse tokens the fine levels would outweigh the encoder, so they are narrower there.
-    """
-    widths = {16: (16, 32, 96), 32: (16, 32, 64, 96)}.get(token, (16, 64, 128))
-    return widths[:levels]
-
-
-def adapter_width_for(channels: int) -> int:
-    """A sixth of the encoder's channels, in steps of 16: 64 for ViT-S, as wide as its attention heads."""
-    return max(16, channels // 6 // 16 * 16)
-
-
-def rate_for(channels: int) -> float:
-    """Stage I's peak rate of the encoder: 5e-5 for ViT-S, less for wider ones (1 / width)."""
-    return float(f"{5e-5 * 384 / max(channels, 384):.1e}")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One way to train: a network, a patch, and whether the encoder's blocks are computed twice."""
+    """A network and patch, with or without activation checkpointing, whose cost can be computed."""
 
     spec: NetworkSpec
     patch: tuple[int, ...]
     checkpointing: bool
 
-    def stage_two(self, images: Images, batch: int) -> StepCost:
-        """A step of stage II on so many patches."""
+    def stage_two(self, stats: DatasetStats, batch: int) -> StepCost:
+        """Cost of a step of stage II on `batch` patches."""
         return stage_two(
             self.spec,
             self.patch,
             batch=batch,
-            channels=images.channels,
-            classes=images.classes,
+            channels=stats.channels,
+            classes=stats.classes,
             checkpointing=self.checkpointing,
         )
 
-    def stage_one(self, images: Images, slices: int, batch: int, resident: int) -> StepCost:
-        """A step of stage I on so many slices of a batch, beside so many parameters."""
+    def stage_one(self, stats: DatasetStats, slices: int, batch: int, resident: int) -> StepCost:
+        """Cost of a step of stage I on `slices` of a batch, with `resident` parameters in memory."""
         return stage_one(
             self.spec,
             self.patch,
             slices=slices,
-            channels=images.channels,
-            classes=images.classes,
+            channels=stats.channels,
+            classes=stats.classes,
             resident=resident,
             batch=batch,
             checkpointing=self.checkpointing,
         )
 
-    def fits(self, images: Images, batch: int, budget: Budget) -> bool:
-        """Whether a step of either stage stays within memory and time."""
-        steps = self.steps(images, batch)
-        return all(s.peak <= budget.memory and s.flops <= budget.flops for s in steps)
-
-    def steps(self, images: Images, batch: int) -> list[StepCost]:
-        """Stage II's step on so many patches, and stage I's on some slices of them."""
-        two = self.stage_two(images, batch)
-        if "encoder" not in self.spec.parts:
+    def steps(self, stats: DatasetStats, batch: int) -> list[StepCost]:
+        """Cost of stage II on `batch` patches, and of stage I on a few of their slices."""
+        two = self.stage_two(stats, batch)
+        if "encoder" not in self.spec.components:
             return [two]
         slices = min(8, batch * math.prod(self.patch[:-2]))
-        return [two, self.stage_one(images, slices, batch, two.resident)]
+        return [two, self.stage_one(stats, slices, batch, two.resident)]
+
+    def fits(self, stats: DatasetStats, batch: int, budget: Budget) -> bool:
+        """Whether a step of either stage stays within memory and time."""
+        steps = self.steps(stats, batch)
+        return all(s.peak <= budget.memory and s.flops <= budget.flops for s in steps)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Way:
-    """What a trial may give up."""
+class Demands:
+    """What a trial must keep while memory and time are short."""
 
     slices: int
-    """Of a patch, at least."""
+    """Smallest number of slices of a patch."""
     token: int
     """Voxels per token."""
-    checkpointing: bool
     plane: tuple[int, int]
     """Size of a slice, voxels."""
+    checkpointing: bool = False
+    """Whether activation checkpointing is on."""
     batch: int = BATCH_LEAST
+    """Patches in a step."""
 
 
-class Rules:
-    """The rules for one dataset and one network, of which some fields may be forced."""
+class Search:
+    """The search for one dataset and one set of forced fields."""
 
-    def __init__(self, images: Images, forced: Mapping[str, Any]) -> None:
-        """Take both.
+    def __init__(self, stats: DatasetStats, forced: Mapping[str, Any]) -> None:
+        """Derive what depends on the dataset alone.
 
         Args:
-            images: the dataset.
+            stats: the dataset.
             forced: fields of NetworkSpec that the user has set.
         """
-        self.images = images
+        self.stats = stats
         self.forced = forced
-        self.plane = (images.shape[-2], images.shape[-1])
-        self.flat = len(images.shape) == 2 or images.shape[0] == 1
-        self.whole = len(images.shape) == 2 or images.shape[0] <= DEPTH_WHOLE
+        self.plane = (stats.shape[-2], stats.shape[-1])
+        self.depth = 1 if len(stats.shape) == 2 else stats.shape[0]
+        self.flat = self.depth == 1
         self.token = forced.get("voxels_per_token", token_side(*self.plane))
 
     @property
     def encoders(self) -> tuple[str, ...]:
-        """To choose from, largest first; one if it was asked for, by name or by its sizes."""
+        """Candidates, largest first; a single one if the user names it or its size."""
         if self.forced.keys() & {"encoder", "encoder_overrides"}:
             return (self.forced.get("encoder", NetworkSpec.encoder),)
-        return (
-            ENCODER_CANDIDATES
-            if "encoder" in self.forced.get("parts", PARTS)
-            else ENCODER_CANDIDATES[-1:]
-        )
-
-    @property
-    def most_slices(self) -> int:
-        """Slices that a patch has where memory is no matter."""
-        depth = 1 if len(self.images.shape) == 2 else self.images.shape[0]
-        return depth if depth <= DEPTH_WHOLE else max(DEPTH_SEEN, self.context_slices)
+        if "encoder" in self.forced.get("components", COMPONENTS):
+            return ENCODER_CANDIDATES
+        return ENCODER_CANDIDATES[-1:]
 
     @property
     def context_slices(self) -> int:
-        """Slices that a first stage's patch should hold."""
-        return math.ceil(self.images.context * self.images.shape[0])
+        """Slices that the patch of a coarse first stage should hold."""
+        return math.ceil(self.stats.context * self.depth)
+
+    @property
+    def most_slices(self) -> int:
+        """Slices of a patch if memory is unlimited."""
+        whole = self.depth <= DEPTH_WHOLE
+        return self.depth if whole else max(DEPTH_SEEN, self.context_slices)
 
     @property
     def wanted_slices(self) -> int:
-        """Slices that a patch should not go below for speed's or a larger encoder's sake."""
-        return self.most_slices if self.whole else max(DEPTH_WANTED, self.context_slices)
+        """Slices of a patch that are not given up for speed or a larger encoder."""
+        whole = self.depth <= DEPTH_WHOLE
+        return self.most_slices if whole else max(DEPTH_WANTED, self.context_slices)
 
-    def network(self, encoder: str, plane: tuple[int, int], token: int) -> NetworkSpec:
-        """The network for slices of this size; decoder as wide as stays small beside the encoder."""
-        levels = levels_for(*plane, token)
-        fields: dict[str, Any] = {"encoder": encoder, **self.forced}
-        base = NetworkSpec(**fields)
-        spec = replace(
-            base,
-            voxels_per_token=token,
-            slices=1 if self.flat else self.forced.get("slices", 3),
-            levels=levels,
-            depth_kernels=depth_kernels(self.images.spacing, levels, flat=self.flat),
-            detail_widths=detail_widths_for(token, levels),
-            supervised_levels=min(3, levels - 1),  # the coarsest has no step of the decoder
-            adapter_width=adapter_width_for(
-                encoder_size(base.encoder, base.encoder_overrides).width
-            ),
-            cascade_channels=self.images.cascade_channels,
+    def deepest(self, encoder: str, demands: Demands, budget: Budget) -> Trial | None:
+        """The trial with most slices within the budget; None if it would have too few."""
+        spec = network_for(
+            self.stats, encoder, demands.plane, demands.token, flat=self.flat, forced=self.forced
         )
-        if "encoder" not in spec.parts:
-            return spec
-        for width in DECODER_WIDTHS[:-1]:
-            wide = replace(spec, pyramid_width=width)
-            cost = stage_two(
-                wide, plane, batch=1, channels=self.images.channels, classes=self.images.classes
-            ).parts
-            if cost["neck"].flops + cost["decoder"].flops <= DECODER_SHARE * cost["encoder"].flops:
-                return wide
-        return replace(spec, pyramid_width=DECODER_WIDTHS[-1])
-
-    def deepest(self, encoder: str, way: Way, budget: Budget) -> Trial | None:
-        """The trial with most slices that stays within the budget; None if it would have too few."""
-        spec = self.network(encoder, way.plane, way.token)
-        height, width = (round_up(side, spec.multiple) for side in way.plane)
+        height, width = (round_up(side, spec.multiple) for side in demands.plane)
         if self.flat and height == width == spec.multiple:
             width *= 2  # a single voxel at the coarsest level has no norm
         sides = (height, width)
 
         def trial(depth: int) -> Trial:
-            patch = sides if len(self.images.shape) == 2 else (depth, *sides)
-            return Trial(spec=spec, patch=patch, checkpointing=way.checkpointing)
+            patch = sides if len(self.stats.shape) == 2 else (depth, *sides)
+            return Trial(spec=spec, patch=patch, checkpointing=demands.checkpointing)
 
         def too_much(depth: int) -> bool:
-            return not trial(depth).fits(self.images, way.batch, budget)
+            return not trial(depth).fits(self.stats, demands.batch, budget)
 
-        depths = range(min(way.slices, self.most_slices), self.most_slices + 1)
+        depths = range(min(demands.slices, self.most_slices), self.most_slices + 1)
         fitting = bisect_left(depths, True, key=too_much)
         return trial(depths[fitting - 1]) if fitting else None
 
@@ -287,103 +215,93 @@ class Rules:
         """The best trial that fits.
 
         Raises:
-            UserError: even the least one does not fit.
+            UserError: not even the smallest fits.
         """
         *larger, smallest = self.encoders
-        wanted = self.way(slices=self.wanted_slices)
-        batch = BATCH_WANTED_2D if len(self.images.shape) == 2 else BATCH_LEAST
+        wanted = self.demands(slices=self.wanted_slices)
+        batch = BATCH_WANTED_2D if len(self.stats.shape) == 2 else BATCH_LEAST
         candidates = [(encoder, replace(wanted, batch=batch), budget) for encoder in larger]
-        ways = [wanted, *self.fallbacks()]
-        candidates += [(smallest, way, budget) for way in ways]
-        candidates += [(smallest, way, replace(budget, unhurried=True)) for way in ways]
+        fallbacks = [wanted, *self.fallbacks()]
+        for limit in (budget, replace(budget, unlimited_time=True)):
+            candidates += [(smallest, demands, limit) for demands in fallbacks]
         trials = (self.deepest(*candidate) for candidate in candidates)
         found = next((trial for trial in trials if trial is not None), None)
         if found is None:
-            raise UserError(self._too_small(smallest, ways[-1], budget))
+            raise UserError(self._too_small(smallest, fallbacks[-1], budget))
         return found
 
-    def way(self, *, slices: int, token: int | None = None, checkpointing: bool = False,
-            plane: tuple[int, int] | None = None) -> Way:  # fmt: skip
-        """Whole slices on the token grid that suits them, unless it is said otherwise."""
-        return Way(
-            slices=slices,
-            token=token or self.token,
-            checkpointing=checkpointing,
-            plane=plane or self.plane,
-        )
+    def demands(self, **changes: Any) -> Demands:
+        """Whole slices on the token grid that suits them, with changes."""
+        return Demands(**({"token": self.token, "plane": self.plane} | changes))
 
-    def fallbacks(self) -> Iterator[Way]:
-        """What the smallest encoder gives up, in this order, where memory or time is short."""
+    def fallbacks(self) -> Iterator[Demands]:
+        """What the smallest encoder gives up, in this order, if memory or time is short."""
         fixed = "voxels_per_token" in self.forced
         tokens = [self.token]
         if not fixed:
-            tokens += [t for t in TOKEN_SIDES if t > self.token and self._tokens(t) >= TOKENS_LEAST]
-        yield self.way(slices=self.wanted_slices, checkpointing=True)
+            area = self.plane[0] * self.plane[1]
+            tokens += [t for t in TOKEN_SIDES if t > self.token and area / t**2 >= TOKENS_LEAST]
+        yield self.demands(slices=self.wanted_slices, checkpointing=True)
         for token in tokens[1:]:
-            yield self.way(slices=self.wanted_slices, token=token)
-            yield self.way(slices=self.wanted_slices, token=token, checkpointing=True)
+            yield self.demands(slices=self.wanted_slices, token=token)
+            yield self.demands(slices=self.wanted_slices, token=token, checkpointing=True)
         for token in tokens:
-            yield self.way(slices=DEPTH_LEAST, token=token, checkpointing=True)
+            yield self.demands(slices=DEPTH_LEAST, token=token, checkpointing=True)
         plane, token = self.plane, self.token
         while max(plane) > SIDE_LEAST:  # the longer side first, then both
             side = max(SIDE_LEAST, max(plane) * 3 // 4)
             plane = (min(plane[0], side), min(plane[1], side))
             token = token if fixed else token_side(*plane)
-            yield self.way(slices=DEPTH_LEAST, token=token, checkpointing=True, plane=plane)
-        yield self.way(slices=1, token=token, checkpointing=True, plane=plane)
+            yield self.demands(slices=DEPTH_LEAST, token=token, checkpointing=True, plane=plane)
+        yield self.demands(slices=1, token=token, checkpointing=True, plane=plane)
 
-    def _tokens(self, token: int) -> float:
-        return self.plane[0] * self.plane[1] / token**2
-
-    def _too_small(self, encoder: str, least: Way, budget: Budget) -> str:
+    def _too_small(self, encoder: str, least: Demands, budget: Budget) -> str:
         trial = self.deepest(encoder, least, Budget(memory_gib=math.ldexp(1, 40)))
         assert trial is not None
         patch = (*[1] * (len(trial.patch) - 2), *trial.patch[-2:])
-        steps = replace(trial, patch=patch).steps(self.images, BATCH_LEAST)
+        steps = replace(trial, patch=patch).steps(self.stats, BATCH_LEAST)
         need = math.ceil(10 * Budget.for_bytes(max(step.peak for step in steps))) / 10
         return (
-            f"planner: -gpu_memory_target {budget.memory_gib:g} (GiB) is too small: {encoder}, {self.images.channels} "
-            f"channels and {self.images.classes} outputs need {need:.1f} even for a patch of {list(patch)}. Raise the "
+            f"planner: -gpu_memory_target {budget.memory_gib:g} (GiB) is too small: {encoder}, {self.stats.channels} "
+            f"channels and {self.stats.classes} outputs need {need:.1f} even for a patch of {list(patch)}; raise the "
             "target, or name a smaller encoder with DINOMED3D_ENCODER or DINOMED3D_ENCODER_OVERRIDES"
         )
 
     def batch(self, trial: Trial, budget: Budget) -> int:
-        """Patches in a step: what memory, time and nnU-Net's precaution allow, at least two."""
-        shown = SHARE_OF_DATASET * self.images.voxels / math.prod(trial.patch)
-        most = int(min(BATCH_MOST, max(BATCH_LEAST, round(shown))))
+        """Patches in a step: as many as memory, time and SHARE_OF_DATASET allow, at least two."""
+        share = SHARE_OF_DATASET * self.stats.voxels / math.prod(trial.patch)
+        most = int(min(BATCH_MOST, max(BATCH_LEAST, round(share))))
 
         def too_much(batch: int) -> bool:
-            two = trial.stage_two(self.images, batch)
+            two = trial.stage_two(self.stats, batch)
             peak = two.peak
-            if "encoder" in trial.spec.parts:  # stage I holds the batch as well
-                peak = max(peak, trial.stage_one(self.images, 2, batch, two.resident).peak)
+            if "encoder" in trial.spec.components:  # stage I holds the batch, too
+                peak = max(peak, trial.stage_one(self.stats, 2, batch, two.resident).peak)
             return peak > budget.memory or two.flops > budget.flops
 
-        batches = range(BATCH_LEAST + 1, most + 1)
-        return BATCH_LEAST + bisect_left(batches, True, key=too_much)
+        return BATCH_LEAST + bisect_left(range(BATCH_LEAST + 1, most + 1), True, key=too_much)
 
     def slices(self, trial: Trial, batch: int, two: StepCost, budget: Budget) -> int:
-        """Slices in a step of stage I: of those a batch has, what memory and time allow.
+        """Slices in a step of stage I: of those in a batch, as many as memory and time allow.
 
-        Where stage II's step takes longer than the budget has it, stage I's may too.
+        If stage II's step exceeds the time of the budget, stage I's may take as long.
         """
         most = min(STAGE1_SLICES, batch * math.prod(trial.patch[:-2]))
 
         def too_much(slices: int) -> bool:
-            step = trial.stage_one(self.images, slices, batch, two.resident)
+            step = trial.stage_one(self.stats, slices, batch, two.resident)
             return step.peak > budget.memory or step.flops > max(budget.flops, two.flops)
 
-        more = range(3, most + 1)
-        return 2 + bisect_left(more, True, key=too_much)
+        return 2 + bisect_left(range(3, most + 1), True, key=too_much)
 
 
 def size_configuration(
-    images: Images, memory_gib: float, forced: Mapping[str, Any] | None = None
+    stats: DatasetStats, memory_gib: float, forced: Mapping[str, Any] | None = None
 ) -> Sizing:
     """Size a configuration.
 
     Args:
-        images: what it trains on.
+        stats: its training images.
         memory_gib: nnU-Net's memory target.
         forced: fields of NetworkSpec that the user has set (DINOMED3D_ENCODER and so on).
 
@@ -391,15 +309,15 @@ def size_configuration(
         UserError: a dataset that cannot be planned, or a memory in which nothing fits.
     """
     budget = Budget(memory_gib=memory_gib)
-    rules = Rules(images, forced or {})
-    trial = rules.choose(budget)
-    batch = rules.batch(trial, budget)
-    two = trial.stage_two(images, batch)
+    search = Search(stats, forced or {})
+    trial = search.choose(budget)
+    batch = search.batch(trial, budget)
+    two = trial.stage_two(stats, batch)
     one = None
     recipe: dict[str, Any] = {"activation_checkpointing": trial.checkpointing}
-    if "encoder" in trial.spec.parts:
-        slices = rules.slices(trial, batch, two, budget)
-        one = trial.stage_one(images, slices, batch, two.resident)
+    if "encoder" in trial.spec.components:
+        slices = search.slices(trial, batch, two, budget)
+        one = trial.stage_one(stats, slices, batch, two.resident)
         recipe |= {
             "stage1_slices": slices,
             "stage1_tokens": slices * tokens_of(trial.spec, trial.patch),
@@ -415,11 +333,6 @@ def size_configuration(
         stage_one=one,
         stage_two=two,
         prediction=prediction(
-            trial.spec, trial.patch, channels=images.channels, classes=images.classes
+            trial.spec, trial.patch, channels=stats.channels, classes=stats.classes
         ),
     )
-
-
-def tokens_of(spec: NetworkSpec, patch: Sequence[int]) -> int:
-    """Patch tokens of one slice."""
-    return math.prod(-(-side // spec.voxels_per_token) for side in patch[-2:])

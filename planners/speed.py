@@ -1,4 +1,4 @@
-"""How fast a device multiplies: two rates that turn a plan's arithmetic into a rough time."""
+"""Measured speed of a device: two rates that turn a plan's arithmetic into a rough time."""
 
 from __future__ import annotations
 
@@ -10,33 +10,34 @@ import torch
 from torch import Tensor, nn
 
 from dinomed3d.training.precision import autocast
-from planners.layer_costs import PartCost
+from planners.layer_costs import ComponentCost
 
 CONVOLUTIONAL = ("neck", "detail", "fusion", "decoder")
-"""Parts whose arithmetic is convolutions; the others' is matrix products."""
+"""Components that consist of convolutions; the others consist of matrix products."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """Operations a second, measured."""
+    """Measured operations per second."""
 
     products: float
-    """Of matrix products as a transformer block has them."""
+    """Rate of matrix products as in a transformer block."""
     convolutions: float
-    """Of 3 x 3 x 3 convolutions as the decoder has them."""
+    """Rate of 3 x 3 x 3 convolutions as in the decoder."""
     device: str
+    """Name of the device."""
 
-    def seconds(self, parts: Mapping[str, PartCost]) -> dict[str, float]:
-        """Of each part, forward and backward; norms, losses and data loading are not in it."""
+    def seconds(self, components: Mapping[str, ComponentCost]) -> dict[str, float]:
+        """Time of each component, forward and backward, without norms, losses and data loading."""
         return {
             name: (cost.flops + cost.backward_flops)
             / (self.convolutions if name in CONVOLUTIONAL else self.products)
-            for name, cost in parts.items()
+            for name, cost in components.items()
         }
 
 
 def measure_speed(device: torch.device, *, seconds: float = 1.0) -> Speed:
-    """Measure for about so long each, in the precision that training would use there."""
+    """Measure each rate for about `seconds`, in the precision that training uses on the device."""
     linear = nn.Linear(768, 3072).to(device)
     tokens = torch.randn(2048, 768, device=device)
     conv = nn.Conv3d(64, 64, 3, padding=1).to(device)
@@ -62,5 +63,5 @@ def _time(run: Callable[[], Tensor], device: torch.device, seconds: float) -> fl
 
 
 def _finish(result: Tensor) -> None:
-    """Wait until the device has computed it."""
+    """Wait for the device."""
     float(result.flatten()[0])

@@ -1,4 +1,4 @@
-"""Tables of a plan for the terminal."""
+"""Text tables of a plan."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 TARGET = "dinomed3d_memory_target_gib"
-"""A plan's configuration says under this key which memory it was sized for."""
+"""Key of a plan's configuration: the memory that it was sized for, GiB."""
 DECISIONS = "dinomed3d_decisions"
-"""And under this one what was decided, with the reasons."""
+"""Key of a plan's configuration: the decisions with their reasons."""
 WIDTH = 110
-"""Characters of a line."""
+"""Characters per line."""
 
 
 def decision_table(rows: Sequence[Mapping[str, str]]) -> str:
-    """What, value and why, one line each; long reasons go on below.
+    """Setting, value and reason, one line each; long reasons are wrapped.
 
     Args:
         rows: with keys "what", "value", "why".
@@ -31,10 +31,10 @@ def decision_table(rows: Sequence[Mapping[str, str]]) -> str:
 
 
 def decision_tables(title: str, told: Mapping[str, Sequence[Mapping[str, str]]]) -> str:
-    """The decisions of several configurations, what they all share only once.
+    """The decisions of several configurations; those that all share only once.
 
     Args:
-        title: of the whole.
+        title: of the table.
         told: rows as `decision_table` takes them, by configuration.
     """
     first = next(iter(told.values()), [])
@@ -50,7 +50,7 @@ def decision_tables(title: str, told: Mapping[str, Sequence[Mapping[str, str]]])
 
 
 def grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table: the first column to the left, numbers to the right."""
+    """A table: first column left-aligned, the others right-aligned."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     return "\n".join(
         "  "

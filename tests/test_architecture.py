@@ -11,7 +11,7 @@ from tests import ROOT
 
 ADAPTERS = {
     "dinomed3d/training/trainer.py",
-    "dinomed3d/training/plan.py",
+    "dinomed3d/training/nnunet_plan.py",
     "dinomed3d/cli/doctor.py",
     "dinomed3d/inference/nnunet/plan.py",
     "dinomed3d/inference/nnunet/sliding_window.py",
@@ -127,7 +127,7 @@ def test_public_names():
         "z_buffer",
     ]
     assert dinomed3d.networks.__all__ == [
-        "PARTS",
+        "COMPONENTS",
         "DinoMed3D",
         "NetworkSpec",
         "build_network",

@@ -1,4 +1,4 @@
-"""Light 3D adapters inside the transformer blocks: what lets slices see each other."""
+"""Lightweight 3D adapters inside the transformer blocks: they exchange information between slices."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ from torch import Tensor, nn
 
 
 class Adapter3D(nn.Module):
-    """Bottleneck with a convolution over three slices; starts at zero.
+    """Bottleneck with a convolution over three slices; its output starts at zero.
 
-    In plane the encoder's own attention mixes already. (Depthwise 3 x 3 x 3 has fewer weights, but
-    ran five times slower on CPUs in bfloat16.)
+    In plane the encoder's own attention mixes already. (A depthwise 3 x 3 x 3 convolution has fewer
+    weights, but was five times slower on CPUs in bfloat16.)
+
+    Source: DINO-Med3D, the 3D adapters of stage II.
     """
 
     def __init__(self, channels: int, *, width: int) -> None:
         """Build it.
 
         Args:
-            channels: of the tokens.
-            width: of the bottleneck.
+            channels: channels of the tokens.
+            width: channels of the bottleneck.
         """
         super().__init__()
         self.norm = nn.LayerNorm(channels)
@@ -29,7 +31,7 @@ class Adapter3D(nn.Module):
         nn.init.zeros_(self.up.bias)
 
     def forward(self, tokens: Tensor, *, depth: int, grid: tuple[int, int]) -> Tensor:
-        """What is added to the tokens between a block's attention and its MLP.
+        """The update that is added to the tokens between a block's attention and its MLP.
 
         Args:
             tokens: (B * D, P + h * w, C): prefix tokens, then patches row by row.
@@ -37,7 +39,7 @@ class Adapter3D(nn.Module):
             grid: (h, w).
 
         Returns:
-            (B * D, P + h * w, C); zero for the prefix tokens, which have no place in the volume.
+            (B * D, P + h * w, C); zero for the prefix tokens, which have no position in the volume.
         """
         prefix = tokens.shape[1] - grid[0] * grid[1]
         x = self.down(self.norm(tokens[:, prefix:]))

@@ -1,4 +1,4 @@
-"""The convolution blocks that detail stream and decoder share; none of them strides depth."""
+"""Convolution blocks of neck, detail stream and decoder; none of them strides depth."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def conv_norm_act(
             (depth_kernel, 3, 3),
             stride=(1, stride, stride),
             padding=(depth_kernel // 2, 1, 1),
-            bias=False,  # the norm would take it away again
+            bias=False,  # the norm would subtract it again
         ),
         nn.InstanceNorm3d(channels_out, affine=True),
         nn.LeakyReLU(0.01, inplace=True),
@@ -27,7 +27,7 @@ def conv_norm_act(
 
 
 class UpInPlane(nn.Module):
-    """Transposed convolution 1 x f x f with stride f: larger in plane, each slice by itself."""
+    """Transposed convolution 1 x f x f with stride f: enlarges in plane, slice by slice."""
 
     def __init__(self, channels_in: int, channels_out: int, *, factor: int = 2) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Decoder: from the coarsest level back to full resolution, with nnU-Net's deep supervision."""
+"""Decoder: from the coarsest level to full resolution, with deep supervision as in nnU-Net."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dinomed3d.networks.blocks import UpInPlane, conv_norm_act
 
 
 class Decoder(nn.Module):
-    """One step per level: enlarge in plane, join what that level has, one convolution."""
+    """One step per level: enlarge in plane, concatenate the level's skip, one convolution."""
 
     def __init__(
         self,
@@ -20,19 +20,20 @@ class Decoder(nn.Module):
         *,
         depth_kernels: Sequence[int],
         classes: int,
-        supervised: int,
+        heads: int,
         deep_supervision: bool,
     ) -> None:
         """Build it.
 
         Args:
-            skips: channels that each level hands over, finest first; 0 for none.
-            widths: channels of the decoder at each level, finest first; the coarsest has no step
-                of its own, its skip is where the decoder begins.
-            depth_kernels: extent across slices per level.
+            skips: channels of each level's skip, finest first; 0 for none.
+            widths: channels of the decoder at each level, finest first; the coarsest level has no
+                step of its own, the decoder begins with its skip.
+            depth_kernels: kernel size across slices per level.
             classes: channels of the logits.
-            supervised: finest levels with a head, at most one less than there are levels unless one.
-            deep_supervision: whether `forward` gives all heads (a list) or the finest (a tensor).
+            heads: finest levels with a segmentation head (`NetworkSpec.deep_supervision_heads`).
+            deep_supervision: whether `forward` returns the logits of all heads (a list) or of the
+                finest (a tensor).
         """
         super().__init__()
         self.deep_supervision = deep_supervision
@@ -44,20 +45,21 @@ class Decoder(nn.Module):
                 widths[:-1], skips[:-1], depth_kernels[: len(skips) - 1], strict=True
             )
         )
-        # by this name nnU-Net's -pretrained_weights knows what depends on the classes
-        self.seg_layers = nn.ModuleList(nn.Conv3d(w, classes, 1) for w in widths[:-1][:supervised])
+        # nnU-Net's -pretrained_weights skips layers of this name, which depend on the classes
+        self.seg_layers = nn.ModuleList(nn.Conv3d(w, classes, 1) for w in widths[:-1][:heads])
 
     def forward(self, skips: Sequence[Tensor | None]) -> Tensor | list[Tensor]:
         """Decode.
 
         Args:
-            skips: per level, finest first, (B, skip, D, H / 2^l, W / 2^l) or None; the coarsest is there.
+            skips: per level, finest first, (B, skip, D, H / 2^l, W / 2^l), or None but
+                for the coarsest.
 
         Returns:
             Logits (B, classes, D, H, W), or with deep supervision a list of them, finest first.
         """
         x = skips[-1]
-        assert x is not None, "the coarsest level is where decoding begins"
+        assert x is not None, "decoding begins with the coarsest level"
         logits: dict[int, Tensor] = {}
         for level in reversed(range(len(self.steps))):
             skip = skips[level]

@@ -1,4 +1,4 @@
-"""Detail-recovery stream: a small 3D CNN on the raw volume, for what patch tokens lose."""
+"""Detail-recovery stream: a small 3D CNN on the raw volume, for the detail that patch tokens lose."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class DetailStream(nn.Module):
         Args:
             channels: of the volume.
             widths: channels per level.
-            depth_kernels: extent across slices of each level's convolutions.
+            depth_kernels: kernel size across slices per level.
         """
         super().__init__()
         before = [channels, *widths[:-1]]

@@ -12,10 +12,10 @@ from dinomed3d.lifting import DinoEncoder, stack_slices
 def inflate_kernel(kernel: Tensor, *, slices: int, modalities: int) -> Tensor:
     """Turn an RGB patch kernel into one for K slices of C modalities.
 
-    Red, green and blue stand for the slices before, at and after the centre. For K = 3 and C = 1 the
-    kernel stays as it is. Otherwise each colour is spread over the slices around its place, linearly
-    and with weights that sum to one, and shared equally by the modalities: a volume that is constant
-    gives the same tokens as before.
+    Red, green and blue become the slices before, at and after the centre. For K = 3 and C = 1 the
+    kernel is unchanged. Otherwise each colour is spread over the slices around its position, linearly
+    and with weights that sum to one, and divided equally among the modalities: a constant volume gives
+    the same tokens as before.
 
     Args:
         kernel: (E, 3, P, P).
@@ -26,9 +26,7 @@ def inflate_kernel(kernel: Tensor, *, slices: int, modalities: int) -> Tensor:
         (E, K * C, P, P), channels as `stack_slices` orders them (slices outside, modalities inside).
     """
     position = torch.linspace(0, 2, slices) if slices > 1 else torch.ones(1)
-    reach = max(
-        1.0, 2 / max(1, slices - 1)
-    )  # with fewer than three slices each colour still finds one
+    reach = max(1.0, 2 / max(1, slices - 1))  # so that each colour reaches a slice if K < 3
     share = (1 - (position[:, None] - torch.arange(3)).abs() / reach).clamp(min=0)  # (K, 3)
     if slices == 1:
         share = torch.ones(1, 3)
@@ -41,7 +39,7 @@ class MultiSliceEmbedding(nn.Module):
     """Volume in, one enlarged K * C channel image per slice out, ready for the inflated encoder."""
 
     def __init__(self, *, slices: int, modalities: int, voxels_per_token: int, patch: int) -> None:
-        """Set the geometry.
+        """Store the geometry.
 
         Args:
             slices: K, odd.
@@ -56,7 +54,7 @@ class MultiSliceEmbedding(nn.Module):
         self.patch = patch
 
     def inflate(self, encoder: DinoEncoder) -> None:
-        """Replace the encoder's RGB patch embedding by the one for these slices, in place."""
+        """Replace the encoder's RGB patch embedding by the inflated one, in place."""
         old = encoder.vit.patch_embed.proj
         new = nn.Conv2d(
             self.slices * self.modalities, old.out_channels, old.kernel_size, old.stride, bias=True

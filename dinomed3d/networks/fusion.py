@@ -1,4 +1,4 @@
-"""Gated fusion: where the detail stream is let into the encoder's features."""
+"""Gated fusion: a gate decides how much of the detail stream enters the encoder's features."""
 
 from __future__ import annotations
 

@@ -11,11 +11,14 @@ from torch import Tensor, nn
 from dinomed3d.lifting import DinoEncoder
 
 TARGETS = ("qkv", "proj", "fc1", "fc1_g", "fc1_x", "fc2")
-"""Linear layers of a block that get an update; the patch embedding does not."""
+"""Names of a block's linear layers that get an update; the patch embedding gets none."""
 
 
 class LoRALinear(nn.Module):
-    """y = W x + b + (alpha / r) * up(down(x)); `up` starts at zero, so at first nothing is changed."""
+    """y = W x + b + (alpha / r) * up(down(x)); `up` starts at zero, and the layer unchanged.
+
+    Source: Hu 2021, arXiv:2106.09685, section 4.1.
+    """
 
     lora_scale: Tensor
 
@@ -23,7 +26,7 @@ class LoRALinear(nn.Module):
         """Wrap a layer.
 
         Args:
-            base: the layer; whether it is trained is left to its owner.
+            base: the layer; whether it learns is not changed here.
             rank: r >= 1.
             alpha: the update is scaled by alpha / r.
         """
@@ -33,9 +36,7 @@ class LoRALinear(nn.Module):
         self.base = base
         self.lora_down = nn.Parameter(torch.empty(rank, base.in_features))
         self.lora_up = nn.Parameter(torch.zeros(base.out_features, rank))
-        self.register_buffer(
-            "lora_scale", torch.tensor(alpha / rank)
-        )  # kept, for merging elsewhere
+        self.register_buffer("lora_scale", torch.tensor(alpha / rank))  # for merging a checkpoint
         self.scale = alpha / rank
         nn.init.kaiming_uniform_(self.lora_down, a=math.sqrt(5))
 
@@ -47,11 +48,11 @@ class LoRALinear(nn.Module):
 def add_lora(encoder: DinoEncoder, *, rank: int, alpha: float) -> None:
     """Give every attention and MLP layer of the encoder's blocks a low-rank update, in place."""
     for block in encoder.vit.blocks:
-        for part in (block.attn, block.mlp):
+        for module in (block.attn, block.mlp):
             for name in TARGETS:
-                layer = getattr(part, name, None)
+                layer = getattr(module, name, None)
                 if isinstance(layer, nn.Linear):
-                    setattr(part, name, LoRALinear(layer, rank=rank, alpha=alpha))
+                    setattr(module, name, LoRALinear(layer, rank=rank, alpha=alpha))
         if hasattr(block.attn, "qkv_bias_separate"):
-            # timm's fused path reads qkv.weight past the layer's forward; this one calls the layer.
+            # timm's fused path reads qkv.weight without calling the layer; this one calls it.
             block.attn.qkv_bias_separate = True

@@ -11,10 +11,10 @@ from dinomed3d.networks.blocks import UpInPlane, conv_norm_act
 
 
 class Neck(nn.Module):
-    """All taps together, projected, then brought to the in-plane stride of each level.
+    """Projects the concatenated taps, then resamples them to the in-plane stride of each level.
 
-    Finer levels by a transposed convolution, coarser ones by a strided convolution; kernels do not
-    reach across slices, so slice z stays slice z (the released code's cubic kernels shift them).
+    Finer levels by a transposed convolution, coarser ones by strided convolutions; kernels do not
+    reach across slices, so slice z stays slice z (the cubic kernels of the released code shift them).
     """
 
     def __init__(
@@ -23,11 +23,11 @@ class Neck(nn.Module):
         """Build it.
 
         Args:
-            channels: of each tap.
-            taps: how many.
-            width: of each level.
+            channels: channels of each tap.
+            taps: number of taps.
+            width: channels of each level.
             token: side of a token, voxels.
-            strides: of the levels, voxels.
+            strides: in-plane strides of the levels, voxels.
         """
         super().__init__()
         self.project = nn.Sequential(

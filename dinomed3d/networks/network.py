@@ -22,9 +22,9 @@ from dinomed3d.runtime.errors import UserError
 
 
 class DinoMed3D(nn.Module):
-    """The figure of the paper: encoder with adapters, detail stream, gated fusion, decoder.
+    """The figure of DINO-Med3D: encoder with adapters, detail stream, gated fusion, decoder.
 
-    Parts are built outside (`build_network`); any of encoder side and detail stream may be None.
+    Modules are built by `build_network`; those of the encoder side, or the detail stream, may be None.
     """
 
     def __init__(
@@ -50,11 +50,11 @@ class DinoMed3D(nn.Module):
         self.spec = spec
 
     def forward(self, volume: Tensor, taps: list[Tensor] | None = None) -> Tensor | list[Tensor]:
-        """Segment.
+        """Segment volumes or slices.
 
         Args:
             volume: (B, C, D, H, W), or (B, C, H, W) for one slice each; any size.
-            taps: what `encode` gives for the padded volume, if that is known already.
+            taps: result of `encode` for the padded volume, if it is known already.
 
         Returns:
             Logits (B, classes, D, H, W) or (B, classes, H, W); a list of them, at in-plane strides 1,
@@ -92,11 +92,11 @@ class DinoMed3D(nn.Module):
         return self.encoder(slices, depth=volume.shape[2])
 
     def image(self, volume: Tensor) -> Tensor:
-        """Without the channels that hold an earlier stage's segmentation."""
+        """The volume without the channels of an earlier stage's segmentation."""
         return volume[:, : volume.shape[1] - self.spec.cascade_channels]
 
     def fuse(self, semantic: dict[int, Tensor], detail: list[Tensor]) -> list[Tensor | None]:
-        """What each level hands to the decoder: detail where it is fine, both at the gate, else semantic."""
+        """Skips of the decoder: detail at the finest levels, both streams at the gate, semantic below."""
         levels: list[Tensor | None] = []
         for level in range(self.spec.levels):
             fine = detail[level] if level < len(detail) else None
@@ -110,7 +110,7 @@ class DinoMed3D(nn.Module):
         return levels
 
     def pad(self, volume: Tensor) -> Tensor:
-        """Repeat the last rows and columns until the tokens and all levels fit."""
+        """Repeat the last rows and columns until tokens and all levels divide the plane."""
         return pad_to_multiple(volume.flatten(1, 2), self.spec.multiple).unflatten(
             1, volume.shape[1:3]
         )
@@ -122,7 +122,7 @@ class DinoMed3D(nn.Module):
         return logits.squeeze(2) if flat else logits
 
     def stage_one(self) -> ProxyNetwork:
-        """Stage I's network over the same parts.
+        """Stage I's network, which shares embedding, encoder and proxy head with this one.
 
         Raises:
             ValueError: there is no encoder to adapt.
@@ -133,10 +133,14 @@ class DinoMed3D(nn.Module):
             )
         return ProxyNetwork(self.embedding, self.encoder.encoder, self.proxy)
 
-    def begin_stage(self, stage: int) -> None:
-        """Say which parameters learn: in stage I encoder and proxy head, in stage II all the others.
+    def begin_stage(self, stage: int, *, deep_supervision: bool = True) -> None:
+        """Set which parameters learn: in stage I encoder and proxy head, in stage II all the others.
 
-        The low-rank updates live inside the encoder and learn in stage II, when it is frozen.
+        The low-rank updates lie inside the encoder and learn in stage II, when it is frozen.
+
+        Args:
+            stage: 1 or 2.
+            deep_supervision: whether stage II's loss reads the heads of all levels, or the finest alone.
 
         Raises:
             ValueError: `stage` is neither 1 nor 2, or 1 without an encoder.
@@ -144,6 +148,8 @@ class DinoMed3D(nn.Module):
         if stage not in (1, 2) or (stage == 1 and self.encoder is None):
             raise ValueError(f"DinoMed3D.begin_stage: no stage {stage} in this network")
         self.requires_grad_(stage == 2)
+        if not deep_supervision:
+            self.decoder.seg_layers[1:].requires_grad_(False)  # no gradient reaches them
         if self.encoder is None or self.proxy is None:
             return
         self.proxy.requires_grad_(stage == 1)
@@ -155,8 +161,8 @@ class DinoMed3D(nn.Module):
             if isinstance(module, LoRALinear):
                 module.lora_down.requires_grad_(stage == 2)
                 module.lora_up.requires_grad_(stage == 2)
-        # of the encoder only what a tap can see takes part: a block past the last tap never does, and
-        # in stage I the last tap alone is read, through the norm where that is set
+        # Only what a tap depends on takes part: never a block past the last tap. The final norm
+        # learns in stage I, if the taps go through it.
         encoder = self.encoder.encoder
         for parameter in encoder.vit.norm.parameters():
             parameter.requires_grad_(stage == 1 and encoder.norm)
@@ -172,28 +178,28 @@ def build_network(
 ) -> DinoMed3D:
     """Build the network that a plan describes; nnU-Net finds this by its dotted path.
 
-    The encoder is random here: its weights come from `load_pretrained_encoder` before training, or with the
-    checkpoint. So nothing but the checkpoint is needed to predict.
+    The encoder is random here: its weights come from `load_pretrained_encoder` before training, or from
+    a checkpoint, which is all that prediction needs.
 
     Args:
         input_channels: C, modalities of the volume, and the spec's `cascade_channels` after them.
         num_classes: channels of the logits.
-        deep_supervision: give logits of several levels.
+        deep_supervision: return the logits of several levels.
         spec: fields of NetworkSpec.
 
     Raises:
-        UserError: fields of another version, or impossible ones.
+        UserError: unknown fields (a plan of another version), or values that make no network.
     """
     s = NetworkSpec.from_arch_kwargs(spec)
     if input_channels <= s.cascade_channels:
         raise UserError(
-            f"build_network: {input_channels} input channels leave no image beside the spec's "
-            f"'cascade_channels' = {s.cascade_channels}; the plan belongs to another dataset or configuration"
+            f"build_network: 'input_channels' must be above the plan's 'cascade_channels' = "
+            f"{s.cascade_channels}, got {input_channels}; the plan belongs to another dataset or configuration"
         )
     embedding = encoder = proxy = neck = detail = fusion = None
     gate = len(s.detail_widths) - 1
-    has_detail = "detail" in s.parts
-    has_encoder = "encoder" in s.parts
+    has_detail = "detail" in s.components
+    has_encoder = "encoder" in s.components
     skips = list(s.detail_widths) if has_detail else [0] * (gate + 1)
     if has_encoder:
         vit = build_encoder(
@@ -207,10 +213,10 @@ def build_network(
         )
         embedding.inflate(vit)
         proxy = ProxyHead(vit.channels, num_classes)
-        if "lora" in s.parts:
+        if "lora" in s.components:
             add_lora(vit, rank=s.lora_rank, alpha=s.lora_rank)
         adapters = [Adapter3D(vit.channels, width=s.adapter_width) for _ in range(vit.depth)]
-        encoder = VolumeEncoder(vit, nn.ModuleList(adapters if "adapters" in s.parts else []))
+        encoder = VolumeEncoder(vit, nn.ModuleList(adapters if "adapters" in s.components else []))
         strides = [2**level for level in range(gate, s.levels)]
         neck = Neck(
             vit.channels, len(vit.taps), s.pyramid_width, token=s.voxels_per_token, strides=strides
@@ -228,7 +234,7 @@ def build_network(
         widths,
         depth_kernels=s.depth_kernels,
         classes=num_classes,
-        supervised=min(s.supervised_levels, len(skips) - 1),
+        heads=s.deep_supervision_heads,
         deep_supervision=deep_supervision,
     )
     return DinoMed3D(
@@ -243,25 +249,25 @@ def build_network(
     )
 
 
-def load_pretrained_encoder(network: DinoMed3D, foundation: DinoEncoder) -> None:
+def load_pretrained_encoder(network: DinoMed3D, pretrained: DinoEncoder) -> None:
     """Copy a pretrained RGB encoder into the network's, its patch embedding inflated on the way.
 
     Args:
         network: its encoder is overwritten in place; low-rank updates and adapters stay.
-        foundation: of the same architecture, as `build_encoder` gives it; its own patch embedding is
-            inflated in place, so it is of no further use.
+        pretrained: an encoder of the same architecture from `build_encoder`; its patch embedding is
+            inflated in place, so do not use it afterwards.
 
     Raises:
         ValueError: the network has no encoder, or one of another architecture.
     """
     if network.encoder is None or network.embedding is None:
         raise ValueError("load_pretrained_encoder: the network has no encoder")
-    network.embedding.inflate(foundation)
+    network.embedding.inflate(pretrained)
     own = network.encoder.encoder.vit.state_dict(keep_vars=True)
     places = {
         name.replace(".base.", "."): tensor for name, tensor in own.items() if ".lora_" not in name
     }
-    values = foundation.vit.state_dict()
+    values = pretrained.vit.state_dict()
     if places.keys() != values.keys():
         raise ValueError("load_pretrained_encoder: the encoders are of different architectures")
     with torch.no_grad():

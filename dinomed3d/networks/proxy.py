@@ -1,4 +1,4 @@
-"""Stage I: a linear head on the 2D encoder, whose task moves it to the medical domain."""
+"""Stage I: the proxy segmentation task that adapts the 2D encoder to medical images."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from dinomed3d.networks.embedding import MultiSliceEmbedding
 
 
 class ProxyHead(nn.Module):
-    """1 x 1 convolution on the last tap, then bilinear to the slice's own size."""
+    """1 x 1 convolution on the last tap, then bilinear interpolation to the slice's size."""
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
-        # by this name nnU-Net's -pretrained_weights knows what depends on the classes
+        # nnU-Net's -pretrained_weights skips layers of this name, which depend on the classes
         self.seg_layers = nn.Conv2d(channels, classes, 1)
 
     def forward(self, tap: Tensor, size: tuple[int, int]) -> Tensor:
@@ -23,7 +23,7 @@ class ProxyHead(nn.Module):
 
 
 class ProxyNetwork(nn.Module):
-    """Stage I's network: embedding, encoder and proxy head, which stage II's network holds too."""
+    """Stage I's network: embedding, encoder and proxy head, shared with stage II's network."""
 
     def __init__(
         self, embedding: MultiSliceEmbedding, encoder: DinoEncoder, head: ProxyHead
@@ -37,7 +37,7 @@ class ProxyNetwork(nn.Module):
         """Segment slices given with their neighbours.
 
         Args:
-            stacks: (N, K * C, H, W), as `stack_slices` gives them; any H and W.
+            stacks: (N, K * C, H, W) from `stack_slices`; any H and W.
 
         Returns:
             (N, classes, H, W) logits.

@@ -10,11 +10,14 @@ from typing import Any
 from dinomed3d.lifting import MODELS
 from dinomed3d.runtime.errors import UserError
 
-PARTS = ("encoder", "lora", "adapters", "detail")
-"""What can be left out of the network for an ablation; neck and gate go with the encoder."""
+COMPONENTS = ("encoder", "lora", "adapters", "detail")
+"""Components that an ablation can leave out; neck and gated fusion go with the encoder."""
+
+FORMER_NAMES = {"parts": "components", "prior_channels": "cascade_channels"}
+"""Fields that earlier plans and checkpoints call otherwise."""
 
 FINEST_TOKEN = 4
-"""Voxels per token below which slices would only be blown up."""
+"""Smallest side of a token in voxels: finer tokens only enlarge slices further."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,35 +27,35 @@ class NetworkSpec:
     encoder: str = "vit_small_patch16_dinov3"
     """Name of the 2D encoder, one of `dinomed3d.lifting.MODELS`."""
     encoder_overrides: Mapping[str, Any] = field(default_factory=dict)
-    """Another size of it: embed_dim, depth, num_heads, ..."""
+    """timm's arguments for another size of the encoder: embed_dim, depth, num_heads, ..."""
     taps: tuple[int, ...] | None = None
-    """Blocks that the neck reads, 0-based; None for four evenly spaced ones."""
+    """Blocks whose output the neck reads, 0-based; None for four evenly spaced ones."""
     slices: int = 3
-    """K, neighbouring slices in one embedding; odd."""
+    """Neighbouring slices in one embedding (K); odd."""
     voxels_per_token: int = 8
-    """Side of one token in voxels of the patch; slices are enlarged so that this holds."""
+    """Side of one token in voxels; slices are enlarged accordingly before the encoder."""
     lora_rank: int = 16
-    """Rank of the low-rank updates of the frozen encoder."""
+    """Rank of the low-rank updates (LoRA) of the frozen encoder."""
     adapter_width: int = 64
     """Channels of the 3D adapters' bottleneck."""
     detail_widths: tuple[int, ...] = (16, 64, 128)
     """Channels of the detail stream at in-plane strides 1, 2, 4, ..."""
     pyramid_width: int = 128
-    """Channels of the neck's levels, and of the decoder below the detail stream."""
+    """Channels of the neck's levels, and of the decoder at levels below the detail stream."""
     levels: int = 4
-    """Resolutions in all, at in-plane strides 1, 2, ..., 2^(levels - 1)."""
+    """Number of resolutions, at in-plane strides 1, 2, ..., 2^(levels - 1)."""
     depth_kernels: tuple[int, ...] = (3, 3, 3, 3)
-    """Extent across slices of each level's convolutions: 1 where slices are far apart, else 3."""
+    """Kernel size across slices at each level: 1 where slices are far apart, else 3."""
     cascade_channels: int = 0
-    """Last channels of the input that hold an earlier stage's segmentation (nnU-Net's cascade): the
-    detail stream reads them, the encoder, which knows images, does not."""
+    """Number of last input channels that hold an earlier stage's segmentation (nnU-Net's cascade).
+    Only the detail stream reads them: the encoder was trained on images."""
     supervised_levels: int = 3
-    """Finest levels that have a segmentation head for deep supervision."""
-    parts: tuple[str, ...] = PARTS
-    """What the network has, of PARTS."""
+    """Largest number of levels with a segmentation head for deep supervision."""
+    components: tuple[str, ...] = COMPONENTS
+    """Components of the network, a subset of COMPONENTS."""
 
     def __post_init__(self) -> None:
-        """Check every field; nothing is changed."""
+        """Check every field."""
         if self.encoder not in MODELS:
             raise UserError(
                 f"NetworkSpec: 'encoder' must be one of {', '.join(MODELS)}; got {self.encoder!r}"
@@ -61,15 +64,18 @@ class NetworkSpec:
             raise UserError(
                 f"NetworkSpec: 'slices' (K, DINOMED3D_SLICES) must be odd and at least 1, got {self.slices}"
             )
-        unknown = set(self.parts) - set(PARTS)
-        if unknown or not {"encoder", "detail"} & set(self.parts):
+        unknown = set(self.components) - set(COMPONENTS)
+        if unknown or not {"encoder", "detail"} & set(self.components):
             raise UserError(
-                f"NetworkSpec: 'parts' (DINOMED3D_PARTS) must be of {', '.join(PARTS)} with encoder or "
-                f"detail among them, got {', '.join(self.parts) or 'none'}"
+                f"NetworkSpec: 'components' (DINOMED3D_COMPONENTS) must be of {', '.join(COMPONENTS)} and have "
+                f"encoder or detail, got {', '.join(self.components) or 'none'}"
             )
-        if not {"lora", "adapters"}.isdisjoint(self.parts) and "encoder" not in self.parts:
+        if (
+            not {"lora", "adapters"}.isdisjoint(self.components)
+            and "encoder" not in self.components
+        ):
             raise UserError(
-                "NetworkSpec: 'parts' has lora or adapters, but no encoder to hold them"
+                "NetworkSpec: 'components' must have encoder if it has lora or adapters"
             )
         if not 2 <= self.levels <= 8:
             raise UserError(f"NetworkSpec: 'levels' must be 2 to 8, got {self.levels}")
@@ -100,11 +106,10 @@ class NetworkSpec:
             raise UserError(
                 f"NetworkSpec: 'supervised_levels' must be 1 to {self.levels}, got {self.supervised_levels}"
             )
-        if self.cascade_channels < 0 or (self.cascade_channels and "detail" not in self.parts):
+        if self.cascade_channels < 0 or (self.cascade_channels and "detail" not in self.components):
             raise UserError(
-                "NetworkSpec: 'cascade_channels' must not be negative, and what an earlier stage segmented is "
-                f"read by the detail stream, which 'parts' (DINOMED3D_PARTS) must hold; got "
-                f"{self.cascade_channels} and {', '.join(self.parts)}"
+                "NetworkSpec: 'cascade_channels' must be 0, or positive if 'components' (DINOMED3D_COMPONENTS) has "
+                f"detail, which reads them; got {self.cascade_channels} and {', '.join(self.components)}"
             )
         if any(width < 1 for width in self.detail_widths):
             raise UserError(
@@ -117,56 +122,67 @@ class NetworkSpec:
                 )
 
     def check_patch(self, patch_size: Sequence[int]) -> None:
-        """Refuse a patch that this network cannot segment; any other is padded inside.
+        """Refuse a patch size that this network cannot segment; other sizes are padded inside.
 
         Args:
             patch_size: (D, H, W) or (H, W), voxels.
 
         Raises:
-            UserError: slices smaller than one token, though tokens could be finer; or one voxel left
-                at the coarsest level, which no norm can be taken of.
+            UserError: slices smaller than one token, though tokens could be finer; padding to more
+                than four times the size; or a single voxel at the coarsest level, which has no norm.
         """
         depth, height, width = (1, *patch_size)[-3:]
         token, step = self.voxels_per_token, self.multiple
         if min(height, width) < token and token > FINEST_TOKEN:
             raise UserError(
-                f"plan: the patch must be at least {token} x {token} voxels in plane (a token covers {token}), got "
-                f"{list(patch_size)}; plan with a larger patch, or set DINOMED3D_VOXELS_PER_TOKEN lower"
+                f"plan: the patch must be at least {token} x {token} voxels in plane, the size of a token, got "
+                f"{list(patch_size)}; plan with a larger patch, or lower DINOMED3D_VOXELS_PER_TOKEN"
             )
         padded = (-(-height // step) * step) * (-(-width // step) * step)
         if min(height, width) >= 8 and padded > 4 * height * width:
             raise UserError(
                 f"plan: {self.levels} levels and tokens of {token} voxels would pad the patch {list(patch_size)} to "
-                f"{padded / (height * width):.0f} times its size; set fewer levels, smaller tokens or a larger patch"
+                f"{padded / (height * width):.0f} times its size; use fewer levels, smaller tokens or a larger patch"
             )
         if min(patch_size) < 1 or depth * -(-height // step) * -(-width // step) < 2:
             raise UserError(
                 f"plan: the patch must leave more than one voxel at the coarsest of {self.levels} levels, where one "
-                f"stands for {step} x {step} in plane, got {list(patch_size)}; plan with a larger patch or a finer "
+                f"covers {step} x {step} in plane, got {list(patch_size)}; plan with a larger patch or a finer "
                 "spacing"
             )
 
     @property
     def multiple(self) -> int:
-        """What in-plane sizes are padded to inside, voxels."""
+        """In-plane sizes are padded inside to multiples of this, voxels."""
         return max(self.voxels_per_token, 2 ** (self.levels - 1))
 
+    @property
+    def decoder_levels(self) -> int:
+        """Levels of the decoder: without an encoder those of the detail stream alone."""
+        return self.levels if "encoder" in self.components else len(self.detail_widths)
+
+    @property
+    def deep_supervision_heads(self) -> int:
+        """Finest levels with a segmentation head; the coarsest level has no decoder step, so no head."""
+        return min(self.supervised_levels, self.decoder_levels - 1)
+
     def to_arch_kwargs(self) -> dict[str, Any]:
-        """The fields as JSON knows them, for `architecture.arch_kwargs` of an nnU-Net plan."""
+        """The fields as plain JSON values, for `architecture.arch_kwargs` of an nnU-Net plan."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     @classmethod
     def from_arch_kwargs(cls, kwargs: Mapping[str, Any]) -> NetworkSpec:
-        """The inverse of `to_arch_kwargs`; unknown fields are refused.
+        """The inverse of `to_arch_kwargs`; reads the plans and checkpoints of earlier versions, too.
 
         Raises:
-            UserError: an unknown field (a plan of another version) or an impossible value.
+            UserError: an unknown field (a plan of another version) or an invalid value.
         """
+        kwargs = {FORMER_NAMES.get(name, name): value for name, value in kwargs.items()}
         unknown = kwargs.keys() - {f.name for f in fields(cls)}
         if unknown:
             raise UserError(
-                f"plan: unknown network fields {', '.join(sorted(unknown))}. The plan or checkpoint was made "
-                "by another version of dinomed3d; install that version, or plan again"
+                f"plan: unknown network fields {', '.join(sorted(unknown))}; the plan or checkpoint was written "
+                "by another version of dinomed3d: install that version, or plan again"
             )
         values: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in kwargs.items()
@@ -174,14 +190,14 @@ class NetworkSpec:
         for f in fields(cls):
             if f.name in values and not _fits(values[f.name], f.type):
                 raise UserError(
-                    f"plan: network field {f.name!r} must be {f.type}, got {kwargs[f.name]!r}; mend the plan, or "
-                    "plan again"
+                    f"plan: network field {f.name!r} must be {f.type}, got {kwargs[f.name]!r}; correct "
+                    "the plan or plan again"
                 )
         return cls(**values)
 
 
 def _fits(value: Any, declared: Any) -> bool:
-    """Whether a value read from JSON is of the type that a field declares (as text)."""
+    """Whether a value read from JSON has the declared type of a field (as text)."""
     if declared.endswith("| None") and value is None:
         return True
     if declared.startswith("tuple"):
@@ -192,31 +208,34 @@ def _fits(value: Any, declared: Any) -> bool:
 
 
 def depth_kernels(spacing_mm: Sequence[float], levels: int, *, flat: bool) -> tuple[int, ...]:
-    """Extent across slices of each level's convolutions.
+    """Kernel size across slices at each level.
 
     Args:
         spacing_mm: (D, H, W) or (H, W).
         levels: of the network.
-        flat: there is one slice only.
+        flat: patches have a single slice.
 
     Returns:
-        1 at levels whose pixels are less than half the slice distance, else 3.
+        1 at levels whose pixels are smaller than half the slice distance, else 3.
     """
     apart, in_plane = spacing_mm[0], max(spacing_mm[-2:])
     return tuple(1 if flat or apart > 2 * in_plane * 2**level else 3 for level in range(levels))
 
 
 def spec_for_patch(patch_size: Sequence[int], spacing_mm: Sequence[float]) -> NetworkSpec:
-    """Sizes that suit a patch where no planner has chosen them.
+    """A network for plans that were not made by our planner, sized by the patch alone.
 
     Args:
         patch_size: (D, H, W) or (H, W), voxels.
         spacing_mm: of the same axes.
 
     Returns:
-        A token every 4 voxels in small slices, every 8 in middling, every 16 in large ones, so that a
-        slice has some hundred tokens; levels down to about the token; no mixing across slices at
-        levels whose pixels are less than half the slice distance.
+        A token every 4 voxels in small slices, every 8 in medium, every 16 in large ones, so that a
+        slice has some hundred tokens; levels down to about the size of a token; depth kernels as of
+        `depth_kernels`.
+
+    Raises:
+        UserError: a side of the patch is not positive.
     """
     if min(patch_size) < 1:
         raise UserError(f"plan: the patch must have positive sides, got {list(patch_size)}")
@@ -230,6 +249,5 @@ def spec_for_patch(patch_size: Sequence[int], spacing_mm: Sequence[float]) -> Ne
         levels=levels,
         depth_kernels=depth_kernels(spacing_mm, levels, flat=flat),
         detail_widths=(16, 64, 128)[: min(3, levels)],
-        supervised_levels=min(3, levels),
         slices=1 if len(patch_size) == 2 else 3,
     )

@@ -1,4 +1,4 @@
-"""The 2D encoder taken through a volume: slices in, token volumes out, adapters in between."""
+"""The 2D encoder on a volume: slices in, token volumes out, 3D adapters inside its blocks."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ class VolumeEncoder(nn.Module):
     """A DINO encoder whose blocks hold 3D adapters between attention and MLP."""
 
     def __init__(self, encoder: DinoEncoder, adapters: nn.ModuleList) -> None:
-        """Join both.
+        """Combine encoder and adapters.
 
         Args:
-            encoder: with its patch embedding inflated and its low-rank updates in place.
+            encoder: with inflated patch embedding and low-rank updates.
             adapters: one Adapter3D per block, or none at all.
         """
         super().__init__()
@@ -48,7 +48,7 @@ class VolumeEncoder(nn.Module):
     def block(
         self, number: int, tokens: Tensor, rope: Tensor | None, depth: int, grid: tuple[int, int]
     ) -> Tensor:
-        """A block with its adapter between the halves. (B * D, N, E) -> (B * D, N, E)."""
+        """One block with its adapter between attention and MLP. (B * D, N, E) -> (B * D, N, E)."""
         tokens = self.encoder.attention_half(number, tokens, rope)
         if len(self.adapters):
             adapter = self.adapters[number]

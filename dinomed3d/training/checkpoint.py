@@ -1,4 +1,4 @@
-"""Checkpoints: plain data only, written whole or not at all; and the state of all random generators."""
+"""Checkpoints of plain data, written atomically; and the state of all random generators."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.tensor_files import TensorFileError, read_torch
 
 KEYS = ("network_weights", "optimizer_state", "logging", "_best_ema", "current_epoch")
-"""What a checkpoint must hold to be continued from, beside `OWN_KEYS` under "dinomed3d"."""
+"""Entries that resuming needs, besides `OWN_KEYS` under "dinomed3d"."""
 OWN_KEYS = ("stage", "spec", "recipe", "random_states")
 
 
 def plain(value: Any) -> Any:
-    """The same with numpy's numbers and arrays as Python's, so that reading needs no code from it."""
+    """Convert numpy's numbers and arrays to Python's, so that the file loads without running code."""
     if isinstance(value, Mapping):
         return {plain(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -45,10 +45,10 @@ def write_checkpoint(content: Mapping[str, Any], path: str | os.PathLike[str]) -
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a checkpoint of ours to the CPU, without running anything from it.
+    """Read a checkpoint of this trainer to the CPU, without running code from it.
 
     Raises:
-        UserError: truncated, foreign, or of another trainer.
+        UserError: it cannot be read, is incomplete, or is of another trainer.
     """
     try:
         content = read_torch(Path(path))
@@ -71,14 +71,14 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     return content
 
 
-def set_aside_checkpoints(folder: Path) -> list[str]:
-    """Rename what an earlier run left, so that it is neither lost nor resumed from.
+def backup_checkpoints(folder: Path) -> list[str]:
+    """Rename the checkpoints of an earlier run, so that they are neither lost nor resumed from.
 
     Args:
         folder: of the fold.
 
     Returns:
-        The new names: `checkpoint_final.pth.previous1` and so on, the first number that is free.
+        The new names: `checkpoint_final.pth.previous1` and so on, with the first free number.
     """
     names = []
     for path in sorted(folder.glob("checkpoint_*.pth")):
@@ -91,7 +91,7 @@ def set_aside_checkpoints(folder: Path) -> list[str]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete what a kill left of a checkpoint that was just being written."""
+    """Delete temporary files of checkpoints whose writing was killed."""
     for leftover in folder.glob(".*.part.checkpoint_*"):
         leftover.unlink()
 
@@ -109,13 +109,13 @@ def random_state() -> dict[str, Any]:
             gauss,
         ),
         "torch": torch.get_rng_state(),
-        # of this process's GPU alone; a training without one does not wake it
+        # of this process's GPU alone; training without a GPU must not initialise CUDA
         "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
     }
 
 
 def set_random_state(state: Mapping[str, Any]) -> None:
-    """Put all generators where `random_state` found them."""
+    """Restore all generators to a `random_state`."""
     random.setstate(state["python"])
     kind, keys, position, has_gauss, gauss = state["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, gauss))

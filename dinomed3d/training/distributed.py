@@ -1,4 +1,4 @@
-"""Several processes, one for each GPU: how many there are, and what they tell one another."""
+"""Training in several processes, one per GPU."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ def is_parallel() -> bool:
 
 
 def processes() -> int:
-    """How many train together."""
+    """Number of processes that train together."""
     return distributed.get_world_size() if is_parallel() else 1
 
 
 def rank() -> int:
-    """Which of them this one is, from 0."""
+    """Rank of this process, from 0."""
     return distributed.get_rank() if is_parallel() else 0
 
 
 def gathered(value: T) -> list[T]:
-    """What every process has for this value, by rank; all of them must ask.
+    """The values of all processes, by rank; every process must call this.
 
     Args:
-        value: small and picklable.
+        value: of this process; small and picklable.
     """
     if not is_parallel():
         return [value]
@@ -40,19 +40,19 @@ def gathered(value: T) -> list[T]:
 
 
 def wait() -> None:
-    """Go on when every process is here."""
+    """Wait until every process has come here."""
     if is_parallel():
         distributed.barrier()
 
 
 def check_batch(batch_size: int) -> None:
-    """A batch is split over the processes; unequal parts would weigh their patches unequally.
+    """Refuse a batch that does not split evenly: gradients would weight its patches unequally.
 
     Args:
         batch_size: of the plan.
 
     Raises:
-        UserError: it cannot be split evenly.
+        UserError: it is not a multiple of the number of processes.
     """
     count = processes()
     if batch_size % count:

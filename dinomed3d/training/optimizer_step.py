@@ -1,4 +1,4 @@
-"""One update of the parameters, in which the host never waits for the device."""
+"""One optimizer step without waiting for the device, and the check for values that are not finite."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 
-class Update:
-    """Backward pass, clipping and optimizer step; once something is not finite, nothing is updated.
+class OptimizerStep:
+    """Backward pass, clipping and optimizer step; after a value that is not finite nothing is updated.
 
-    Whether it is stays on the device and is not asked for between steps: the optimizer's kernels skip
-    by it, in this step and in all that follow. `check_finite` finds it at the end of the epoch, when
-    parameters and moments are still those of before.
+    The flag stays on the device and is not read between steps: the optimizer's kernels skip by it, in
+    this step and in all that follow. `check_finite` reports it at the end of the epoch, when parameters
+    and moments are still those of before.
     """
 
     def __init__(
@@ -24,12 +24,12 @@ class Update:
         clip: float,
         scaler: torch.amp.GradScaler | None,
     ) -> None:
-        """Hold what is updated.
+        """Store optimizer and scaler.
 
         Args:
             optimizer: AdamW; its fused form on CUDA and CPU.
             clip: largest norm of all gradients together.
-            scaler: with float16. An overflowing gradient is then its to skip, and it lowers its scale.
+            scaler: for float16, where it skips overflowing gradients itself and lowers its scale.
         """
         self.optimizer = optimizer
         self.clip = clip
@@ -39,16 +39,19 @@ class Update:
         self.broken: Tensor | None = None
 
     def __call__(self, loss: Tensor) -> tuple[Tensor, Tensor]:
-        """Update by a loss; gradients must be none before.
+        """Make one step; all gradients must be None before.
+
+        Args:
+            loss: () of this step.
 
         Returns:
-            Loss and norm of the gradients before clipping, each () in float32 on the device.
+            Loss, and norm of the gradients before clipping; each () in float32 on the device.
         """
         value = loss.detach().float()
         broken = ~value.isfinite()
         if self.broken is not None:
             broken = broken | self.broken
-        # no number into every gradient: where processes add theirs up, all of them come to know
+        # NaN into every gradient: where processes average gradients, all of them then see it
         seed = torch.where(broken, torch.nan, 1.0).to(loss.dtype)
         if self.scaler is None:
             loss.backward(seed)
@@ -66,23 +69,23 @@ class Update:
 
     def _step(self, skip: Tensor) -> None:
         if self.fused:
-            # how a GradScaler tells the kernel to change nothing
+            # the flag by which a GradScaler tells the kernel to skip
             self.optimizer.found_inf = skip.float()  # type: ignore[attr-defined]
             self.optimizer.step()
-        elif not skip:  # on MPS the host waits
+        elif not skip:  # unfused (MPS): the host waits
             self.optimizer.step()
 
 
 def check_finite(values: Sequence[np.ndarray], *, epoch: int, scaled: bool) -> None:
-    """Stop a training that has met something that is not finite.
+    """Stop a training after a loss or gradient that is not finite.
 
     Args:
-        values: of every process, (steps, 2): loss and gradient norm of an epoch.
+        values: (steps, 2) of every process: loss and gradient norm of an epoch.
         epoch: its number.
-        scaled: whether gradients may overflow now and then (float16).
+        scaled: whether gradients may overflow occasionally (float16).
 
     Raises:
-        FloatingPointError: there was one; parameters are those of before it.
+        FloatingPointError: a value is not finite; the parameters are those before it.
     """
     together = np.stack(values)  # (processes, steps, 2)
     wrong = ~np.isfinite(together[..., 0] if scaled else together.sum(axis=2))
@@ -91,7 +94,7 @@ def check_finite(values: Sequence[np.ndarray], *, epoch: int, scaled: bool) -> N
     step = int(wrong.any(axis=0).argmax())
     loss, norm = together[int(wrong[:, step].argmax()), step]
     raise FloatingPointError(
-        f"DinoMed3DTrainer: loss {loss}, gradient norm {norm} in epoch {epoch}, step {step}; nothing was learned "
-        "from there on. Continue from the end of the epoch before with --c and lower rates "
+        f"DinoMed3DTrainer: loss {loss}, gradient norm {norm} in epoch {epoch}, step {step}; no step was "
+        "made from there on. Continue from the end of the epoch before with --c and lower rates "
         "(DINOMED3D_RATE_DECODER, _ADAPTERS, _ENCODER)"
     )

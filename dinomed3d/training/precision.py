@@ -1,4 +1,4 @@
-"""Which precision a device trains in."""
+"""The precision in which a device trains."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def fast_precision(device: torch.device) -> torch.dtype | None:
             else torch.float16
         )
     if device.type == "cpu":
-        # emulated bfloat16 is slower than float32, so the instructions themselves are asked for
+        # emulated bfloat16 is slower than float32, so the processor must have the instructions
         report: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
         native = report.get("avx512_bf16") or report.get("amx_bf16") or report.get("arm_bf16")
         return torch.bfloat16 if native else None
@@ -24,6 +24,6 @@ def fast_precision(device: torch.device) -> torch.dtype | None:
 
 
 def autocast(device: torch.device) -> AbstractContextManager[object]:
-    """Mixed precision on a device, or nothing where there is none worth having."""
+    """Mixed precision on a device where it is faster, else a null context."""
     precision = fast_precision(device)
     return nullcontext() if precision is None else torch.autocast(device.type, precision)

@@ -9,18 +9,18 @@ from dinomed3d.networks import NetworkSpec
 from dinomed3d.runtime.errors import UserError
 
 
-def read_foundation(spec: NetworkSpec, weights: str) -> DinoEncoder | None:
-    """The encoder with its weights, or None where none is wanted; either way its settings are tried.
+def read_pretrained_encoder(spec: NetworkSpec, weights: str) -> DinoEncoder | None:
+    """The encoder with its weights, or None if none are wanted; its settings are checked either way.
 
     Args:
-        spec: names the encoder and its size.
-        weights: as for `build_encoder`.
+        spec: name and size of the encoder.
+        weights: as of `build_encoder`.
 
     Raises:
         UserError: overrides that make no encoder.
-        WeightsError: weights that are not there or do not fit.
+        WeightsError: weights are missing or do not match the encoder.
     """
-    if "encoder" not in spec.parts:
+    if "encoder" not in spec.components:
         return None
     if weights == "none":
         try:
@@ -39,6 +39,6 @@ def read_foundation(spec: NetworkSpec, weights: str) -> DinoEncoder | None:
         )
     except WeightsError as error:
         raise WeightsError(
-            f"DinoMed3DTrainer: {error}. The plan asks for {spec.encoder}; if the weights are another encoder's, plan "
+            f"DinoMed3DTrainer: {error}. The plan names {spec.encoder}; if the weights are of another encoder, plan "
             "again with DINOMED3D_WEIGHTS or DINOMED3D_ENCODER set"
         ) from error

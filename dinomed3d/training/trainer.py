@@ -1,7 +1,7 @@
 """DinoMed3DTrainer: both stages inside nnU-Net's own training loop.
 
-nnU-Net's data loading, augmentation, losses, logging, validation and files stay as they are. What
-differs: the network, the two stages, AdamW with its schedule, and checkpoints that resume exactly.
+nnU-Net's data loading, augmentation, losses, logging, validation and files are unchanged. Different
+are the network, the two stages, AdamW with its schedule, and checkpoints that resume exactly.
 """
 
 from __future__ import annotations
@@ -26,35 +26,36 @@ from dinomed3d.lifting import DinoEncoder
 from dinomed3d.networks import load_pretrained_encoder
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.training.checkpoint import (
+    backup_checkpoints,
     random_state,
     read_checkpoint,
     remove_leftovers,
-    set_aside_checkpoints,
     set_random_state,
     write_checkpoint,
 )
 from dinomed3d.training.distributed import check_batch, gathered, processes, rank, wait
-from dinomed3d.training.optimizer import build_optimizer, load_optimizer, set_peaks, set_rates
-from dinomed3d.training.optimizer_step import Update, check_finite
-from dinomed3d.training.plan import (
+from dinomed3d.training.environment import recipe_from, spec_from
+from dinomed3d.training.nnunet_plan import (
     NETWORK,
     RECIPE,
     check_other_folds,
     plan_spec,
     stored_spec,
-    with_prior,
+    with_cascade_channels,
     write_spec,
 )
+from dinomed3d.training.optimizer import build_optimizer, load_optimizer, set_peaks, set_rates
+from dinomed3d.training.optimizer_step import OptimizerStep, check_finite
 from dinomed3d.training.precision import autocast, fast_precision
-from dinomed3d.training.pretrained import read_foundation
-from dinomed3d.training.recipe import Recipe, recipe_from, spec_from
-from dinomed3d.training.slices import draw_slices, foreground
-from dinomed3d.training.stages import FullSizeLogits, begin_stage, proxy_loss
+from dinomed3d.training.pretrained import read_pretrained_encoder
+from dinomed3d.training.recipe import Recipe
+from dinomed3d.training.slice_sampling import draw_slices, foreground
+from dinomed3d.training.stages import FullSizeLogits, deep_supervision_scales, proxy_loss
 from dinomed3d.training.wrap_ddp_compile import compiler, running_network
 
 
 class DinoMed3DTrainer(nnUNetTrainer):
-    """nnU-Net's trainer with DINO-Med3D's network and stages; works with stock plans and our own."""
+    """nnU-Net's trainer with DINO-Med3D's network and stages, for stock plans and our own."""
 
     # nnU-Net assigns these without types
     network: Any
@@ -73,39 +74,41 @@ class DinoMed3DTrainer(nnUNetTrainer):
         dataset_json: dict,
         device: torch.device = torch.device("cuda"),  # noqa: B008  nnU-Net reads this signature
     ) -> None:
-        """Settle network and recipe, and read foundation weights, before anything is written.
+        """Determine network and recipe, and read pretrained weights, before anything is written.
 
         Raises:
-            UserError: settings that cannot be met.
-            WeightsError: no foundation weights, or ones that do not fit.
+            UserError: settings that are invalid or contradict the plan or other folds.
+            WeightsError: pretrained weights are missing or do not match the encoder.
         """
         if not (nnUNet_results.is_set() and nnUNet_preprocessed.is_set()):
             raise UserError(
-                "DinoMed3DTrainer: set the environment variables nnUNet_preprocessed and nnUNet_results to the "
-                "folders that nnU-Net reads from and writes to"
+                "DinoMed3DTrainer: nnUNet_preprocessed and nnUNet_results must be set to the folders that nnU-Net "
+                "reads from and writes to"
             )
         plans = deepcopy(plans)
         planned = PlansManager(plans).get_configuration(configuration)
-        self.spec = spec_from(with_prior(plan_spec(planned), planned, dataset_json), os.environ)
+        self.spec = spec_from(
+            with_cascade_channels(plan_spec(planned), planned, dataset_json), os.environ
+        )
         check_batch(planned.batch_size)
         self.spec.check_patch(planned.patch_size)
         self.recipe = self._fit_recipe(
             recipe_from(planned.configuration.get(RECIPE, {}), os.environ)
         )
-        self.foundation: DinoEncoder | None = None
+        self.pretrained_encoder: DinoEncoder | None = None
         name = f"{type(self).__name__}__{plans['plans_name']}__{configuration}"
         folder = Path(nnUNet_results, plans["dataset_name"], name)
         earlier = {path.name for path in (folder / f"fold_{fold}").glob("checkpoint_*.pth")}
-        if not (plans["continue_training"] and earlier):  # else load_checkpoint says what it is
+        if not (plans["continue_training"] and earlier):  # else load_checkpoint reads them
             check_other_folds(folder, configuration, fold, self.spec)
             if "checkpoint_final.pth" not in earlier:  # a finished fold may only want --val
-                self.foundation = read_foundation(self.spec, self.recipe.weights)
+                self.pretrained_encoder = read_pretrained_encoder(self.spec, self.recipe.weights)
         write_spec(plans, configuration, self.spec)
         if rank() > 0:
-            os.environ["nnUNet_wandb_enabled"] = "0"  # one training is one run there
+            os.environ["nnUNet_wandb_enabled"] = "0"  # only the first process logs there
         super().__init__(plans, configuration, fold, dataset_json, device)
         if device.type != "cuda":
-            self.device = device  # several processes mean GPUs to nnU-Net
+            self.device = device  # nnU-Net assumes GPUs where there are several processes
         self._apply_recipe()
         self.save_every = 1  # checkpoints are atomic; a kill costs at most one epoch
         self.initial_lr = self.recipe.rate_decoder
@@ -113,17 +116,17 @@ class DinoMed3DTrainer(nnUNetTrainer):
         self.resumed = False
         self.stage = self.recipe.stage(0)
         self.iteration = 0
-        self.running: nn.Module | None = None  # made when a stage's first epoch begins
+        self.running: nn.Module | None = None  # built when a stage's first epoch begins
         self.compile_backend = compiler(self.device)
-        self.pending_random_states: list[dict[str, Any]] = []  # of a checkpoint, by process
+        self.pending_random_states: list[dict[str, Any]] = []  # of a loaded checkpoint, by process
         if fast_precision(self.device) != torch.float16:
             self.grad_scaler = None  # bfloat16 has float32's range
 
     # ---- settings -------------------------------------------------------------------------------
 
     def _fit_recipe(self, recipe: Recipe) -> Recipe:
-        """Without an encoder there is nothing for stage I to adapt."""
-        return recipe if "encoder" in self.spec.parts else replace(recipe, stage1_epochs=0)
+        """Leave stage I out if there is no encoder to adapt."""
+        return recipe if "encoder" in self.spec.components else replace(recipe, stage1_epochs=0)
 
     def _apply_recipe(self) -> None:
         self.num_epochs = self.recipe.stage1_epochs + self.recipe.stage2_epochs
@@ -140,7 +143,7 @@ class DinoMed3DTrainer(nnUNetTrainer):
         num_output_channels: int,
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
-        """The network of the plan, encoder random: weights come afterwards, from a checkpoint or not."""
+        """The network of the plan with a random encoder; weights are loaded afterwards."""
         return get_network_from_plans(
             NETWORK,
             plan_spec(configuration_manager).to_arch_kwargs(),
@@ -152,8 +155,8 @@ class DinoMed3DTrainer(nnUNetTrainer):
         )
 
     def initialize(self) -> None:
-        """nnU-Net's, then the foundation weights go in, unless a checkpoint brings its own."""
-        # nnU-Net would wrap the network itself, for good; `running` is what several GPUs run
+        """As nnU-Net, then load the pretrained encoder, unless a checkpoint is resumed."""
+        # nnU-Net would wrap the network permanently; here `running` is the wrapped one
         parallel, self.is_ddp = self.is_ddp, False
         super().initialize()
         self.is_ddp = parallel
@@ -162,55 +165,48 @@ class DinoMed3DTrainer(nnUNetTrainer):
             self.loss = self._build_loss()
         if self.resumed:
             return
-        foundation = (
-            read_foundation(self.spec, self.recipe.weights)
-            if self.foundation is None
-            else self.foundation
-        )
-        if self.recipe.weights == "none" and "encoder" in self.spec.parts:
+        pretrained, self.pretrained_encoder = self.pretrained_encoder, None
+        if pretrained is None:
+            pretrained = read_pretrained_encoder(self.spec, self.recipe.weights)
+        if self.recipe.weights == "none" and "encoder" in self.spec.components:
             self.print_to_log_file(
-                "WARNING: the encoder starts RANDOM (DINOMED3D_WEIGHTS=none), for tests and demonstrations only"
+                "WARNING: the encoder has RANDOM weights (DINOMED3D_WEIGHTS=none), for tests and demonstrations only"
             )
-        if foundation is not None:
-            load_pretrained_encoder(self.network, foundation)
+        if pretrained is not None:
+            load_pretrained_encoder(self.network, pretrained)
             self.print_to_log_file(
                 f"encoder {self.spec.encoder}: weights from {self.recipe.weights}"
             )
-        self.foundation = None
 
     def _do_i_compile(self) -> bool:
-        # nnU-Net would compile the network itself, for good; `running` is what is compiled
-        return False
+        return False  # nnU-Net would compile the network permanently; here `running` is compiled
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, None]:
-        """AdamW over what learns in the running stage; rates are set before each step, so no scheduler."""
+        """Begin the current stage and build AdamW for it; rates are set before each step, so no scheduler."""
         self.running = None
-        begin_stage(
-            self.network, self.recipe, stage=self.stage, supervised=self.enable_deep_supervision
-        )
+        # the stage before leaves gradients of parameters that no longer learn
+        self.network.zero_grad(set_to_none=True)
+        self.network.begin_stage(self.stage, deep_supervision=self.enable_deep_supervision)
+        if self.network.encoder is not None:
+            self.network.encoder.encoder.checkpointing = self.recipe.activation_checkpointing
         optimizer = build_optimizer(self.network, self.recipe, stage=self.stage, device=self.device)
-        self.update = Update(optimizer, clip=self.recipe.clip, scaler=self.grad_scaler)
+        self.optimizer_step = OptimizerStep(
+            optimizer, clip=self.recipe.clip, scaler=self.grad_scaler
+        )
         return optimizer, None
 
     def _get_deep_supervision_scales(self) -> list[list[float]] | None:
         if not self.enable_deep_supervision:
             return None
-        levels = self.spec.levels if "encoder" in self.spec.parts else len(self.spec.detail_widths)
-        heads = min(self.spec.supervised_levels, levels - 1)
-        *depth, height, width = self.configuration_manager.patch_size
-        # exactly the sizes that the network gives, also where a side is odd
-        return [
-            [1.0] * len(depth) + [-(-side // 2**head) / side for side in (height, width)]
-            for head in range(heads)
-        ]
+        return deep_supervision_scales(self.spec, self.configuration_manager.patch_size)
 
     def _build_loss(self) -> nn.Module:
-        """nnU-Net's loss at every supervised size; its plain form, over the whole batch, for stage I."""
+        """nnU-Net's loss with deep supervision for stage II, and without it over the whole batch for stage I."""
         deep, self.enable_deep_supervision = self.enable_deep_supervision, False
         plain = super()._build_loss()
         self.enable_deep_supervision = deep
         self.proxy_loss = deepcopy(plain)
-        self.proxy_loss.dc.batch_dice = True  # a single slice often shows no foreground at all
+        self.proxy_loss.dc.batch_dice = True  # a single slice often has no foreground
         scales = self._get_deep_supervision_scales()
         if scales is None:
             return plain
@@ -220,10 +216,10 @@ class DinoMed3DTrainer(nnUNetTrainer):
     # ---- the loop -------------------------------------------------------------------------------
 
     def on_train_start(self) -> None:
-        """nnU-Net's, then a first checkpoint, so that a kill at any moment can be resumed."""
+        """As nnU-Net, then write a first checkpoint, so that a kill at any moment can be resumed."""
         if self.is_ddp:
             if self.local_rank == 0:
-                self.do_split()  # perhaps writes it; the others read
+                self.do_split()  # writes the split if there is none; the others read it
             wait()
         super().on_train_start()
         self.print_to_log_file(
@@ -235,7 +231,7 @@ class DinoMed3DTrainer(nnUNetTrainer):
         first = not self.resumed and not self.disable_checkpointing
         if self.local_rank == 0:
             remove_leftovers(folder)
-            for kept in set_aside_checkpoints(folder) if first else []:
+            for kept in backup_checkpoints(folder) if first else []:
                 self.print_to_log_file(f"kept the checkpoint of an earlier run as {kept}")
         if first:
             self.current_epoch -= 1  # save_checkpoint counts the running epoch as done
@@ -243,12 +239,12 @@ class DinoMed3DTrainer(nnUNetTrainer):
             self.current_epoch += 1
 
     def on_train_epoch_start(self) -> None:
-        """Change stages where it is time, restore random generators after a resume, log the rate."""
+        """Change stages when due, restore random generators after a resume, log the rate."""
         stage = self.recipe.stage(self.current_epoch)
         if stage != self.stage:
             self.stage = stage
             self.optimizer, self.lr_scheduler = self.configure_optimizers()
-            self._best_ema = None  # the proxy head's Dice says nothing about stage II's
+            self._best_ema = None  # the proxy head's Dice is not comparable with stage II's
         if self.running is None:
             self.running = running_network(
                 self.network, stage=stage, device=self.device, backend=self.compile_backend
@@ -258,8 +254,8 @@ class DinoMed3DTrainer(nnUNetTrainer):
             set_random_state(states[rank()])
         elif states:
             self.print_to_log_file(
-                f"The checkpoint is of a training on {len(states)} GPUs, this one has {processes()}: it goes on "
-                "there, but draws other patches and slices"
+                f"The checkpoint is of a training on {len(states)} GPUs, this one has {processes()}: it continues, "
+                "but samples other patches and slices"
             )
         self.network.train()
         self.iteration = 0
@@ -273,24 +269,24 @@ class DinoMed3DTrainer(nnUNetTrainer):
         self.logger.log("lrs", self.optimizer.param_groups[0]["lr"], self.current_epoch)
 
     def train_step(self, batch: dict) -> dict:
-        """One optimizer step of the running stage; loss and gradient norm stay on the device."""
+        """One optimizer step of the current stage; loss and gradient norm stay on the device."""
         data, target = batch["data"], batch["target"]
         target = target if isinstance(target, list) else [target]
         chosen = None
         if self.stage == 1:
-            chosen, target = self._draw(target[0]), target[:1]
+            chosen, target = self._sample_slices(target[0]), target[:1]
         data = data.to(self.device, non_blocking=True)
         target = [t.to(self.device, non_blocking=True) for t in target]
         set_rates(self.optimizer, self.recipe.rate_factor(self.current_epoch, self.iteration))
         self.optimizer.zero_grad(set_to_none=True)
         with autocast(self.device):
             loss = self._loss(data, target, chosen)
-        value, norm = self.update(loss)
+        value, norm = self.optimizer_step(loss)
         self.iteration += 1
         return {"loss": value, "norm": norm}
 
-    def _draw(self, target: Tensor) -> Tensor:
-        """The slices that this step of stage I learns from, found before the batch leaves the CPU."""
+    def _sample_slices(self, target: Tensor) -> Tensor:
+        """Sample the slices for this step of stage I while the batch is on the CPU."""
         shown = foreground(
             target,
             ignore_label=self.label_manager.ignore_label,
@@ -299,13 +295,13 @@ class DinoMed3DTrainer(nnUNetTrainer):
         token = self.spec.voxels_per_token
         tokens = -(-target.shape[-2] // token) * -(-target.shape[-1] // token)
         count = self.recipe.slices_per_step(tokens, processes=processes())
-        # as many in each process: no more than the smallest part of the batch has
+        # the same number in each process, so at most the slices of its share of the batch
         patches = self.configuration_manager.batch_size // processes()
         count = min(count, patches * shown[0].shape[:-2].numel())
         return draw_slices(shown, count=count, foreground_share=self.recipe.foreground_share)
 
     def _loss(self, data: Tensor, target: list[Tensor], chosen: Tensor | None) -> Tensor:
-        assert self.running is not None, "on_train_epoch_start makes it"
+        assert self.running is not None, "on_train_epoch_start builds it"
         if chosen is not None:
             image = self.network.image(data)
             slices, loss = self.spec.slices, self.proxy_loss
@@ -316,20 +312,20 @@ class DinoMed3DTrainer(nnUNetTrainer):
         return self.loss([x.float() for x in output], target)
 
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
-        """Fetch the epoch's losses; then nnU-Net's.
+        """Fetch and check the epoch's losses, then as nnU-Net.
 
         Raises:
-            FloatingPointError: a loss or gradient was not finite; no checkpoint knows of this epoch.
+            FloatingPointError: a loss or gradient was not finite; this epoch is in no checkpoint.
         """
         steps = [torch.stack([step["loss"], step["norm"]]) for step in train_outputs]
-        values = torch.stack(steps).cpu().numpy()  # the one time that the host waits for the device
+        values = torch.stack(steps).cpu().numpy()  # only here the host waits for the device
         check_finite(
             gathered(values), epoch=self.current_epoch, scaled=self.grad_scaler is not None
         )
         super().on_train_epoch_end([{"loss": loss} for loss in values[:, 0]])
 
     def validation_step(self, batch: dict) -> dict:
-        """nnU-Net's, on the logits of the running stage and in its precision."""
+        """As nnU-Net, on the logits of the current stage and in its precision."""
         network = self.network
         scales = self._get_deep_supervision_scales()
         heads = None if scales is None else len(scales)
@@ -341,11 +337,11 @@ class DinoMed3DTrainer(nnUNetTrainer):
             self.network = network
 
     def on_epoch_end(self) -> None:
-        """nnU-Net's; but stage I's network is never the best one to predict with."""
+        """As nnU-Net, but without checkpoint_best in stage I, whose network does not predict."""
         if self.stage == 1:
-            self._best_ema = float("inf")  # nothing is better, so no checkpoint_best
+            self._best_ema = float("inf")  # nothing is better
         elif self.current_epoch == self.recipe.stage1_epochs:
-            # the moving average begins anew: the proxy head's Dice is no part of stage II's
+            # restart the moving average: the proxy head's Dice is not comparable with stage II's
             averages = self.logger.get_value("ema_fg_dice", step=None)
             averages[-1] = self.logger.get_value("mean_fg_dice", step=-1)
         super().on_epoch_end()
@@ -353,20 +349,20 @@ class DinoMed3DTrainer(nnUNetTrainer):
             self._best_ema = None
 
     def on_train_end(self) -> None:
-        """nnU-Net's; no process goes on to read checkpoints before the first has written them."""
+        """As nnU-Net, then wait: no process may read checkpoints before the first has written them."""
         super().on_train_end()
         wait()
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
-        """Logits of several levels, or of the finest alone."""
+        """Return the logits of several levels, or of the finest alone."""
         self.network.decoder.deep_supervision = enabled
 
     # ---- checkpoints ----------------------------------------------------------------------------
 
     def save_checkpoint(self, filename: str) -> None:
-        """Everything that training goes on with and prediction needs; atomic, plain data only.
+        """Write everything that resuming and prediction need; atomically, plain data only.
 
-        All processes come here, each with its random generators, and the first one writes.
+        All processes call this, because each has random generators; the first one writes.
         """
         if self.disable_checkpointing:
             return
@@ -397,17 +393,17 @@ class DinoMed3DTrainer(nnUNetTrainer):
         )
 
     def _best_so_far(self) -> float | None:
-        """nnU-Net updates its own mark only after the epoch's checkpoint is written."""
+        """The best moving average; nnU-Net updates its own only after writing the epoch's checkpoint."""
         averages = self.logger.get_value("ema_fg_dice", step=None)
         if self.stage == 1 or not averages:
             return None
         return float(averages[-1] if self._best_ema is None else max(self._best_ema, averages[-1]))
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
-        """Continue exactly there: network, stage, optimizer, log, random generators.
+        """Restore network, stage, optimizer, log and random generators.
 
         Raises:
-            UserError: unreadable, of another trainer, or of another network than is asked for.
+            UserError: unreadable, of another trainer, or of another network than the settings say.
         """
         content = (
             read_checkpoint(filename_or_checkpoint)
@@ -416,8 +412,8 @@ class DinoMed3DTrainer(nnUNetTrainer):
         )
         own = content["dinomed3d"]
         name = filename_or_checkpoint if isinstance(filename_or_checkpoint, str) else "checkpoint"
-        self._take_settings(own, name)
-        self.foundation = None
+        self._restore_settings(own, name)
+        self.pretrained_encoder = None
         self.current_epoch = content["current_epoch"]
         self.stage = own["stage"]
         self.recipe.check_stage(self.stage, epoch=self.current_epoch, name=name)
@@ -427,7 +423,7 @@ class DinoMed3DTrainer(nnUNetTrainer):
         self.network.load_state_dict(content["network_weights"])
         self.optimizer, self.lr_scheduler = self.configure_optimizers()
         load_optimizer(self.optimizer, content["optimizer_state"])
-        set_peaks(self.optimizer, self.recipe, stage=self.stage)  # loading brought earlier ones
+        set_peaks(self.optimizer, self.recipe, stage=self.stage)  # loading restored the former ones
         if self.grad_scaler is not None and content["grad_scaler_state"] is not None:
             self.grad_scaler.load_state_dict(content["grad_scaler_state"])
         self.logger.load_checkpoint(content["logging"])
@@ -435,13 +431,13 @@ class DinoMed3DTrainer(nnUNetTrainer):
         self.inference_allowed_mirroring_axes = content["inference_allowed_mirroring_axes"]
         self.pending_random_states = own["random_states"]
 
-    def _take_settings(self, own: dict[str, Any], name: str) -> None:
-        """Network and recipe of the checkpoint; the environment may change lengths and rates, not the network."""
+    def _restore_settings(self, own: dict[str, Any], name: str) -> None:
+        """Restore network and recipe; the environment may change lengths and rates, but not the network."""
         self.spec = stored = stored_spec(
             own["spec"], self.spec if self.was_initialized else None, name
         )
         write_spec(self.plans_manager.plans, self.configuration_name, stored)
-        # the old one remembers the old plan
+        # the manager caches the old plan
         self.plans_manager = PlansManager(self.plans_manager.plans)
         self.configuration_manager = self.plans_manager.get_configuration(self.configuration_name)
         self.recipe = self._fit_recipe(recipe_from(own["recipe"], os.environ))

@@ -1,7 +1,7 @@
-"""The running stage's network as training steps call it: over several GPUs, compiled, or as it is.
+"""Wrappers around the current stage's network: DistributedDataParallel and torch.compile.
 
-The trainer keeps the plain network: checkpoints, validation and prediction know nothing of this. What
-is made here shares its parameters, holds for one stage, and is made anew for the next.
+The trainer keeps the plain network for checkpoints, validation and prediction. The wrapped one shares
+its parameters and lives for one stage.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from dinomed3d.training.distributed import is_parallel
 
 
 def compiler(device: torch.device) -> str | None:
-    """The backend that torch.compile is to use, or None to leave it: nnU-Net's switch, off by default.
+    """The backend of torch.compile, or None: nnU-Net's own variable, but off by default.
 
     Args:
-        device: compiled networks are for CUDA alone, as in nnU-Net.
+        device: networks are compiled on CUDA only, as in nnU-Net.
     """
     asked = os.environ.get("nnUNet_compile", "").lower() in ("true", "1", "t")
     return "inductor" if asked and device.type == "cuda" and os.name != "nt" else None
@@ -30,23 +30,23 @@ def compiler(device: torch.device) -> str | None:
 def running_network(
     network: DinoMed3D, *, stage: int, device: torch.device, backend: str | None
 ) -> nn.Module:
-    """What a training step runs.
+    """The network that a training step calls.
 
     Args:
-        network: its parameters learn as `begin_stage` has said.
+        network: after `begin_stage`.
         stage: 1 for slices with neighbours (`stage_one`), 2 for volumes.
         device: of the network.
         backend: of torch.compile, or None.
 
     Returns:
-        With several processes a wrapper that begins with the first one's parameters in all of them
+        With several processes a wrapper that starts with the first process's parameters in all of them
         and averages gradients in every backward pass.
     """
     running: Any = network if stage == 2 else network.stage_one()
     encoder = None if network.encoder is None else network.encoder.encoder
     if is_parallel():
-        # torch advises to compile what is wrapped, so that gradients travel while others are computed.
-        # But it cannot split a graph that holds recomputed blocks
+        # PyTorch advises to compile the wrapper, so that communication overlaps with the backward
+        # pass; but it cannot split a graph that holds checkpointed blocks.
         if backend is not None and encoder is not None and encoder.checkpointing:
             running, backend = torch.compile(running, backend=backend), None
         running = DistributedDataParallel(

@@ -44,9 +44,13 @@ ARMS: dict[str, tuple[str, dict[str, str], float]] = {
     "nnUNetTrainer, short schedule": ("nnUNetTrainerShort", {"BENCHMARK_SCHEDULE": "short"}, 0.0),
     "DinoMed3DTrainer": ("DinoMed3DTrainer", {}, 0.1),
     "no stage I": ("DinoMed3DTrainer", {}, 0.0),
-    "no encoder": ("DinoMed3DTrainer", {"DINOMED3D_PARTS": "detail"}, 0.0),
-    "no adapters": ("DinoMed3DTrainer", {"DINOMED3D_PARTS": "encoder,lora,detail"}, 0.1),
-    "no detail stream": ("DinoMed3DTrainer", {"DINOMED3D_PARTS": "encoder,lora,adapters"}, 0.1),
+    "no encoder": ("DinoMed3DTrainer", {"DINOMED3D_COMPONENTS": "detail"}, 0.0),
+    "no adapters": ("DinoMed3DTrainer", {"DINOMED3D_COMPONENTS": "encoder,lora,detail"}, 0.1),
+    "no detail stream": (
+        "DinoMed3DTrainer",
+        {"DINOMED3D_COMPONENTS": "encoder,lora,adapters"},
+        0.1,
+    ),
 }
 
 

@@ -11,18 +11,21 @@ from __future__ import annotations
 
 import argparse
 import math
+from typing import Any
 
 import torch
-from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
-from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
-from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
-from torch import Tensor, nn
+from traced_steps import (
+    build,
+    nnunet_loss,
+    step_inputs,
+    step_loss,
+    trace_predicting,
+    trace_training,
+)
 
-from dinomed3d.networks import DinoMed3D, build_network
 from dinomed3d.training.precision import autocast
-from planners.dataset_stats import Images
+from planners.dataset_stats import DatasetStats
 from planners.sizing import Sizing, size_configuration
-from planners.trace import trace_prediction, trace_step
 
 # spacing mm, median shape, cases, channels, outputs
 DATA: dict[str, tuple[tuple[float, ...], tuple[int, ...], int, int, int]] = {
@@ -41,69 +44,37 @@ DATA: dict[str, tuple[tuple[float, ...], tuple[int, ...], int, int, int]] = {
 }
 
 
-def network_of(sizing: Sizing, images: Images, device: str) -> DinoMed3D:
-    with torch.device(device):
-        network = build_network(
-            images.channels, images.classes, True, **sizing.spec.to_arch_kwargs()
-        )
-    assert network.encoder is not None
-    network.encoder.encoder.checkpointing = sizing.recipe["activation_checkpointing"]
-    return network.train()
+def settings_of(sizing: Sizing, stats: DatasetStats, stage: int) -> dict[str, Any]:
+    """The arguments with which a step of a stage is built."""
+    return {
+        "stage": stage,
+        "channels": stats.channels,
+        "classes": stats.classes,
+        "checkpointing": sizing.recipe["activation_checkpointing"],
+    }
 
 
-def loss_over(heads: int) -> nn.Module:
-    loss: nn.Module = DC_and_CE_loss(
-        {"batch_dice": False, "smooth": 1e-5, "do_bg": False, "ddp": False},
-        {},
-        dice_class=MemoryEfficientSoftDiceLoss,
-    )
-    return DeepSupervisionWrapper(loss, [1 / 2**i for i in range(heads)]) if heads else loss
-
-
-Shapes = dict[str, tuple[tuple[int, ...], torch.dtype]]
-
-
-def shapes_of(sizing: Sizing, images: Images, network: DinoMed3D, stage: int) -> Shapes:
-    """What a step of a stage gets."""
-    *depth, height, width = sizing.patch
-    if stage == 1:
-        slices, stack = sizing.recipe["stage1_slices"], sizing.spec.slices * images.channels
-        return {
-            "volume": ((slices, stack, height, width), torch.float32),
-            "target0": ((slices, 1, height, width), torch.int16),
-        }
-    shapes: Shapes = {"volume": ((sizing.batch, images.channels, *sizing.patch), torch.float32)}
-    for head in range(len(network.decoder.seg_layers)):
-        plane = (-(-height // 2**head), -(-width // 2**head))
-        shapes[f"target{head}"] = ((sizing.batch, 1, *depth, *plane), torch.int16)
-    return shapes
-
-
-def run_step(
-    network: DinoMed3D, loss: nn.Module, stage: int, volume: Tensor, **targets: Tensor
-) -> Tensor:
-    """The loss of a batch, as the trainer computes it."""
-    if stage == 1:
-        value: Tensor = loss(network.stage_one()(volume).float(), targets["target0"])
-        return value
-    value = loss([x.float() for x in network(volume)], list(targets.values()))
-    return value
-
-
-def cuda_peak(sizing: Sizing, images: Images, stage: int) -> float:
-    """Bytes of real steps on the GPU; nan where they do not fit."""
-    network = network_of(sizing, images, "cuda")
-    network.begin_stage(stage)
+def cuda_peak(sizing: Sizing, stats: DatasetStats, stage: int) -> float:
+    """Peak memory of real steps on the GPU, bytes; nan where they do not fit."""
+    with torch.device("cuda"):
+        network = build(sizing.spec, **settings_of(sizing, stats, stage))
     optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], fused=True)
-    shapes = shapes_of(sizing, images, network, stage)
-    loss = loss_over(len(shapes) - 1 if stage == 2 else 0)
-    batch = {name: torch.zeros(s, dtype=kind, device="cuda") for name, (s, kind) in shapes.items()}
+    inputs = step_inputs(
+        network,
+        sizing.patch,
+        stage=stage,
+        batch=sizing.batch,
+        channels=stats.channels,
+        slices=sizing.recipe["stage1_slices"],
+    )
+    batch = {name: torch.zeros(s, dtype=kind, device="cuda") for name, (s, kind) in inputs.items()}
+    compute = step_loss(network, stage=stage, loss=nnunet_loss())
     try:
         for _ in range(2):
             torch.cuda.reset_peak_memory_stats()
             optimizer.zero_grad(set_to_none=True)
             with autocast(torch.device("cuda")):
-                value = run_step(network, loss, stage, **batch)
+                value = compute(**batch)
             value.backward()
             optimizer.step()
         return float(torch.cuda.max_memory_allocated())
@@ -124,7 +95,7 @@ def main() -> None:
     for name, (spacing, shape, cases, channels, classes) in list(DATA.items())[
         : 1 if args.quick else None
     ]:
-        images = Images(
+        stats = DatasetStats(
             spacing=spacing,
             shape=shape,
             voxels=math.prod(shape) * cases,
@@ -132,41 +103,38 @@ def main() -> None:
             classes=classes,
         )
         for memory in args.memory[: 1 if args.quick else None]:
-            sizing = size_configuration(images, memory)
+            sizing = size_configuration(stats, memory)
             assert sizing.stage_one is not None
             patch = " x ".join(map(str, sizing.patch))
-            told = (
+            head = (
                 f"| {name} | {memory:g} | {sizing.spec.encoder[4:].split('_patch')[0]} | {patch} "
             )
             for stage, cost in ((1, sizing.stage_one), (2, sizing.stage_two)):
-                network = network_of(sizing, images, "meta")
-                network.begin_stage(stage)
-                shapes = shapes_of(sizing, images, network, stage)
-                loss = loss_over(len(shapes) - 1 if stage == 2 else 0)
-
-                def step(**batch: Tensor) -> Tensor:
-                    return run_step(network, loss, stage, **batch)  # noqa: B023  used at once
-
-                traced = trace_step(network, shapes, step)
+                traced = trace_training(
+                    sizing.spec,
+                    sizing.patch,
+                    batch=sizing.batch,
+                    slices=sizing.recipe["stage1_slices"],
+                    **settings_of(sizing, stats, stage),
+                )
                 ratio = cost.peak / traced.peak
                 ratios.append(ratio)
                 count = sizing.batch if stage == 2 else sizing.recipe["stage1_slices"]
-                row = f"{told}| {'I' if stage == 1 else 'II'}, {count} "
+                row = f"{head}| {'I' if stage == 1 else 'II'}, {count} "
                 row += f"| {cost.peak / 2**30:.2f} / {traced.peak / 2**30:.2f} = {ratio:.3f} "
                 row += f"| {cost.flops / 1e12:.2f} / {traced.flops / 1e12:.2f} = {cost.flops / traced.flops:.3f} |"
                 if args.device == "cuda":
-                    real = cuda_peak(sizing, images, stage)
+                    real = cuda_peak(sizing, stats, stage)
                     row += (
                         f" {cost.peak / 2**30:.2f} / {real / 2**30:.2f} = {cost.peak / real:.3f} |"
                     )
                 print(row, flush=True)
-            traced_peak = trace_prediction(
-                network_of(sizing, images, "meta").requires_grad_(False),
-                (1, channels, *sizing.patch),
+            traced_peak = trace_predicting(
+                sizing.spec, sizing.patch, channels=channels, classes=classes
             )
             ratio = sizing.prediction / traced_peak
             print(
-                f"{told}| predicting | {sizing.prediction / 2**30:.2f} / {traced_peak / 2**30:.2f} = {ratio:.3f} | |"
+                f"{head}| predicting | {sizing.prediction / 2**30:.2f} / {traced_peak / 2**30:.2f} = {ratio:.3f} | |"
             )
     print(
         f"\ncounted / traced peak of training: {min(ratios):.3f} to {max(ratios):.3f} over {len(ratios)} steps"

@@ -14,13 +14,15 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import psutil
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
+from traced_steps import build
 
-from dinomed3d.networks import build_network, spec_for_patch
+from dinomed3d.networks import spec_for_patch
 from dinomed3d.training.precision import autocast, fast_precision
 
 
@@ -80,10 +82,8 @@ def main() -> None:
     args = parser.parse_args()
     device = torch.device(args.device)
     torch.manual_seed(0)
-    spec = spec_for_patch(args.patch, (1, 1, 1)).to_arch_kwargs() | {"encoder": args.encoder}
-    network = build_network(1, 3, True, **spec).to(device)
-    network.begin_stage(2)
-    network.train()
+    spec = replace(spec_for_patch(args.patch, (1, 1, 1)), encoder=args.encoder)
+    network = build(spec, channels=1, classes=3, stage=2).to(device)
     volume = torch.randn(args.batch, 1, *args.patch, device=device)
     with torch.no_grad(), autocast(device):
         padded = network.pad(volume)

@@ -28,18 +28,16 @@ from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_en
     nnUNetPlannerResEncM,
 )
 from nnunetv2.paths import nnUNet_preprocessed
-from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_loss
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
-from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from traced_steps import fused_adamw, materialise, nnunet_loss, trace_step
 
 from dinomed3d.networks import DinoMed3D
 from dinomed3d.training.precision import autocast
 from planners.nnunet import DinoMed3DPlanner
-from planners.trace import fused_adamw, materialise, trace_step
 
 PLANNERS = {
     "nnUNetPlans": ExperimentPlanner,
@@ -71,13 +69,9 @@ def build(plans: dict[str, Any], configuration: str, channels: int, classes: int
 
 def loss_for(shapes: list[tuple[int, ...]], regions: bool) -> nn.Module:
     """nnU-Net's loss over that many outputs."""
-    dice = {"batch_dice": False, "smooth": 1e-5, "ddp": False}
-    plain = (
-        DC_and_BCE_loss({}, dice | {"do_bg": True}, dice_class=MemoryEfficientSoftDiceLoss)
-        if regions
-        else DC_and_CE_loss(dice | {"do_bg": False}, {}, dice_class=MemoryEfficientSoftDiceLoss)
+    return DeepSupervisionWrapper(
+        nnunet_loss(regions=regions), [1 / 2**i for i in range(len(shapes))]
     )
-    return DeepSupervisionWrapper(plain, [1 / 2**i for i in range(len(shapes))])
 
 
 def output_shapes(network: nn.Module, shape: tuple[int, ...]) -> list[tuple[int, ...]]:

@@ -98,9 +98,9 @@ def test_directives_are_filled(page):
 
 
 def settings() -> list[str]:
-    from dinomed3d.training import recipe
+    from dinomed3d.training.environment import RECIPE_VARIABLES, SPEC_VARIABLES
 
-    return [*recipe.RECIPE_VARIABLES, *recipe.SPEC_VARIABLES]
+    return [*RECIPE_VARIABLES, *SPEC_VARIABLES]
 
 
 def test_settings_page_explains_every_variable():

@@ -31,7 +31,7 @@ def make_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeDataset
         "ENCODER_OVERRIDES",
         "VOXELS_PER_TOKEN",
         "SLICES",
-        "PARTS",
+        "COMPONENTS",
         "WEIGHTS",
     ):
         monkeypatch.delenv(f"DINOMED3D_{variable}", raising=False)

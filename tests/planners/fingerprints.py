@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from planners.dataset_stats import Images
+from planners.dataset_stats import DatasetStats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +23,9 @@ class Fingerprint:
     """Labels with background."""
 
     @property
-    def images(self) -> Images:
+    def stats(self) -> DatasetStats:
         """What the sizing rules take."""
-        return Images(
+        return DatasetStats(
             spacing=self.spacing_mm,
             shape=self.shape,
             voxels=math.prod(self.shape) * self.cases,

@@ -1,105 +1,24 @@
-"""Steps of training as the trainer makes them, for tracing and for doing them with real tensors."""
+"""Inputs for steps with real tensors, and the peaks of first steps alone."""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
-from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_loss
-from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
-from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from dinomed3d.networks import DinoMed3D, NetworkSpec, build_network
-from dinomed3d.training.recipe import Recipe
-from dinomed3d.training.stages import begin_stage, proxy_loss
-from planners.trace import LiveMemory, Traced, materialise, trace_prediction, trace_step
-
-Inputs = dict[str, tuple[tuple[int, ...], torch.dtype]]
-
-
-def nnunet_loss(*, regions: bool = False, ignore_label: int | None = None) -> nn.Module:
-    """The loss that nnU-Net's own trainer builds, for labels or for regions."""
-    dice = {"batch_dice": False, "smooth": 1e-5, "ddp": False}
-    if regions:
-        return DC_and_BCE_loss(
-            {}, dice | {"do_bg": True}, dice_class=MemoryEfficientSoftDiceLoss
-        )  # fmt: skip
-    return DC_and_CE_loss(
-        dice | {"do_bg": False},
-        {},
-        ignore_label=ignore_label,
-        dice_class=MemoryEfficientSoftDiceLoss,
-    )
-
-
-def build(
-    spec: NetworkSpec, *, channels: int, classes: int, stage: int, checkpointing: bool = False
-) -> DinoMed3D:
-    """A network in a stage, on whatever device is the default."""
-    network = build_network(channels, classes, True, **spec.to_arch_kwargs())
-    recipe = Recipe(activation_checkpointing=checkpointing)
-    begin_stage(network, recipe, stage=stage, supervised=True)
-    return network.train()
-
-
-def step_loss(
-    network: DinoMed3D, *, stage: int, loss: nn.Module
-) -> Callable[..., Tensor]:  # fmt: skip
-    """The loss of a step on its inputs, by the names that `step_inputs` gives them."""
-    if stage == 1:
-        running = network.stage_one()
-
-        def one(image: Tensor, target: Tensor, chosen: Tensor) -> Tensor:
-            return proxy_loss(
-                running, network.image(image), target, chosen, slices=network.spec.slices, loss=loss
-            )  # fmt: skip
-
-        return one
-
-    heads = len(network.decoder.seg_layers)
-    deep = DeepSupervisionWrapper(loss, [1 / heads] * heads)
-
-    def two(image: Tensor, **targets: Tensor) -> Tensor:
-        outputs = [logits.float() for logits in network(image)]
-        return deep(outputs, [targets[f"target{head}"] for head in range(heads)])
-
-    return two
-
-
-def step_inputs(
-    network: DinoMed3D,
-    patch: Sequence[int],
-    *,
-    stage: int,
-    batch: int,
-    channels: int,
-    labels: int = 1,
-    slices: int = 0,
-) -> Inputs:
-    """Shapes and types of a step's inputs.
-
-    Args:
-        network: whose heads say how many targets there are.
-        patch: (D, H, W) or (H, W).
-        stage: 1 or 2.
-        batch: patches.
-        channels: of the image.
-        labels: channels of the target: 1, or one for each region.
-        slices: that stage I draws.
-    """
-    inputs: Inputs = {"image": ((batch, channels, *patch), torch.float32)}
-    if stage == 1:
-        inputs["target"] = ((batch, labels, *patch), torch.int16)
-        return inputs | {"chosen": ((slices,), torch.int64)}
-    *depth, height, width = patch
-    for head in range(len(network.decoder.seg_layers)):
-        sides = (-(-height // 2**head), -(-width // 2**head))
-        inputs[f"target{head}"] = ((batch, labels, *depth, *sides), torch.int16)
-    return inputs
+from dinomed3d.networks import NetworkSpec
+from examples.benchmarks.traced_steps import (
+    Inputs,
+    LiveMemory,
+    build,
+    materialise,
+    nnunet_loss,
+    step_inputs,
+    step_loss,
+)
 
 
 def make_inputs(inputs: Inputs, *, classes: int) -> dict[str, Tensor]:
@@ -116,36 +35,6 @@ def make_inputs(inputs: Inputs, *, classes: int) -> dict[str, Tensor]:
     return batch
 
 
-def trace_training(
-    spec: NetworkSpec,
-    patch: Sequence[int],
-    *,
-    stage: int,
-    batch: int,
-    channels: int,
-    classes: int,
-    slices: int = 0,
-    checkpointing: bool = False,
-    regions: bool = False,
-    ignore_label: int | None = None,
-) -> Traced:
-    """Trace a step of either stage, on `batch` patches of which stage I draws so many slices."""
-    with torch.device("meta"):
-        network = build(
-            spec, channels=channels, classes=classes, stage=stage, checkpointing=checkpointing
-        )
-    more: dict[str, Any] = dict(
-        stage=stage,
-        batch=batch,
-        channels=channels,
-        labels=classes if regions else 1,
-        slices=slices,
-    )
-    inputs = step_inputs(network, patch, **more)
-    loss = nnunet_loss(regions=regions, ignore_label=ignore_label)
-    return trace_step(network, inputs, step_loss(network, stage=stage, loss=loss))
-
-
 def first_peaks(
     spec: NetworkSpec,
     patch: Sequence[int],
@@ -156,7 +45,7 @@ def first_peaks(
     slices: int,
     checkpointing: bool,
 ) -> tuple[int, int, int]:
-    """Bytes at the fullest moment of each stage's first step, and of a prediction after them.
+    """Peak memory of each stage's first step and of a prediction after them, bytes.
 
     The optimizer has no moments yet in them. A third of the time of `trace_training` and
     `trace_predicting`, which build anew, take a second step and count operations.
@@ -165,12 +54,11 @@ def first_peaks(
         network = build(
             spec, channels=channels, classes=classes, stage=1, checkpointing=checkpointing
         )
-    recipe = Recipe(activation_checkpointing=checkpointing)
     peaks = []
     with FakeTensorMode(allow_non_fake_inputs=True), LiveMemory() as live:
         materialise(network)
         for stage in (1, 2):
-            begin_stage(network, recipe, stage=stage, supervised=True)
+            network.begin_stage(stage)
             network.train()
             learning = [p for p in network.parameters() if p.requires_grad]
             optimizer = torch.optim.AdamW(learning, fused=True)
@@ -195,12 +83,3 @@ def first_peaks(
             network(volume)
         peaks.append(live.peak)
     return peaks[0], peaks[1], peaks[2]
-
-
-def trace_predicting(
-    spec: NetworkSpec, patch: Sequence[int], *, channels: int, classes: int
-) -> int:  # fmt: skip
-    """Bytes at the fullest moment while one patch is predicted."""
-    with torch.device("meta"):
-        network = build_network(channels, classes, False, **spec.to_arch_kwargs())
-    return trace_prediction(network, (1, channels, *patch))

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dinomed3d.networks import PARTS, NetworkSpec, spec_for_patch
+from dinomed3d.networks import COMPONENTS, NetworkSpec, spec_for_patch
+from examples.benchmarks.traced_steps import build, nnunet_loss, trace_predicting, trace_training
 from planners.cost import StepCost, prediction, stage_one, stage_two
 from planners.geometry import Geometry
-from planners.layer_costs import PartCost
+from planners.layer_costs import ComponentCost
 from planners.sizing import size_configuration
 from tests.planners.fingerprints import FINGERPRINTS
-from tests.planners.steps import build, nnunet_loss, trace_predicting, trace_training
 
 SMALL, BASE = "vit_small_patch16_dinov3", "vit_base_patch16_dinov3"
 PLUS, GIANT = "vit_small_plus_patch16_dinov3", "vit_giant_patch14_reg4_dinov2"
@@ -62,7 +62,9 @@ def with_levels(levels: int, **changes: Any) -> NetworkSpec:
 
 
 def ablations() -> dict[str, tuple[str, ...]]:
-    found = {"without " + part: tuple(p for p in PARTS if p != part) for part in PARTS[1:]}
+    found = {
+        "without " + part: tuple(p for p in COMPONENTS if p != part) for part in COMPONENTS[1:]
+    }
     found["encoder alone"] = ("encoder",)
     found["encoder and detail"] = ("encoder", "detail")
     found["detail alone"] = ("detail",)
@@ -94,7 +96,7 @@ NETWORKS = {
     "a detail stream of all levels": Case(spec=with_levels(3, detail_widths=(8, 16, 24))),
     "one supervised level": Case(spec=replace(SPEC, supervised_levels=1)),
     "wide kernels": Case(spec=replace(SPEC, depth_kernels=(1, 3, 5, 7, 1))),
-    **{name: Case(spec=replace(SPEC, parts=parts)) for name, parts in ablations().items()},
+    **{name: Case(spec=replace(SPEC, components=parts)) for name, parts in ablations().items()},
     **{
         f"{levels} levels, tokens of {token}": Case(
             spec=with_levels(levels, voxels_per_token=token), patch=(4, 128, 192)
@@ -118,7 +120,7 @@ def test_parameters_are_those_of_the_network(case: Case) -> None:
     two = case.cost(2)
     assert two.resident == numbers(network)
     assert two.trained == numbers(network, learning=True)
-    parts = two.parts
+    parts = two.components
     for name in ("neck", "fusion", "detail", "decoder"):
         module = getattr(network, name)
         assert (name in parts) == (module is not None)
@@ -139,20 +141,20 @@ def test_parameters_are_those_of_the_network(case: Case) -> None:
     one = case.cost(1)
     assert one.resident == numbers(network)
     assert one.trained == numbers(network, learning=True)
-    assert one.parts["head"].parameters == numbers(network.proxy)
+    assert one.components["head"].parameters == numbers(network.proxy)
     assert one.parameters == numbers(network.stage_one())
 
 
 def test_a_linear_layer_by_hand() -> None:
     """3 -> 5 at 7 places: 15 weights, 5 biases, 210 operations forward and as many for each gradient."""
-    cost = PartCost()
+    cost = ComponentCost()
     cost.linear(3, 5, 7)
     assert (cost.parameters, cost.trained, cost.copies) == (20, 20, 30)
     assert (cost.flops, cost.backward_flops) == (210, 420)
-    frozen = PartCost()
+    frozen = ComponentCost()
     frozen.linear(3, 5, 7, bias=False, trained=False)
     assert (frozen.parameters, frozen.trained, frozen.backward_flops) == (15, 0, 210)
-    first = PartCost()
+    first = ComponentCost()
     first.linear(3, 5, 7, input_grad=False)
     assert first.backward_flops == 210
 
@@ -160,7 +162,7 @@ def test_a_linear_layer_by_hand() -> None:
 def test_the_detail_stream_by_hand() -> None:
     """One level of 2 channels, 3 x 3 x 3, on 1 channel, 4 x 32 x 16 voxels in each of 2 patches."""
     spec = replace(SPEC, detail_widths=(2,), depth_kernels=(3,) * 5)
-    cost = stage_two(spec, (4, 32, 16), batch=2, channels=1, classes=2).parts["detail"]
+    cost = stage_two(spec, (4, 32, 16), batch=2, channels=1, classes=2).components["detail"]
     voxels = 2 * 4 * 32 * 16
     first, second, norms = 27 * 2, 27 * 2 * 2, 2 * 2 * 2
     assert cost.parameters == first + second + norms
@@ -176,10 +178,10 @@ def test_the_detail_stream_by_hand() -> None:
 def test_the_loss_by_hand() -> None:
     """2 classes: 4 bytes each for log-probabilities, probabilities and one-hot target; 8 for the label."""
     spec = replace(SPEC, supervised_levels=1)
-    cost = stage_two(spec, (4, 32, 16), batch=1, channels=1, classes=2).parts["loss"]
+    cost = stage_two(spec, (4, 32, 16), batch=1, channels=1, classes=2).components["loss"]
     assert cost.saved == (3 * 4 * 2 + 8) * (4 * 32 * 16)
     spec = replace(SPEC, supervised_levels=3)
-    cost = stage_two(spec, (4, 32, 16), batch=1, channels=1, classes=2).parts["loss"]
+    cost = stage_two(spec, (4, 32, 16), batch=1, channels=1, classes=2).components["loss"]
     assert cost.saved == (3 * 4 * 2 + 8) * (4 * 32 * 16) * (1 + 1 / 4 + 1 / 16)
 
 
@@ -202,12 +204,12 @@ def test_nnunets_loss_keeps_what_was_worked_out_by_hand(classes: int) -> None:
 
 def test_the_fullest_moment_is_the_largest_of_four() -> None:
     parts = {
-        "encoder": PartCost(parameters=100, trained=10, saved=1000, copies=50),
-        "decoder": PartCost(parameters=20, trained=20, saved=500, copies=6),
-        "loss": PartCost(saved=200),
+        "encoder": ComponentCost(parameters=100, trained=10, saved=1000, copies=50),
+        "decoder": ComponentCost(parameters=20, trained=20, saved=500, copies=6),
+        "loss": ComponentCost(saved=200),
     }
     cost = StepCost(
-        parts=parts, inputs=64, passing=0, lifting=0, block=0, reentry=0, resident=130
+        components=parts, inputs=64, passing=0, lifting=0, block=0, reentry=0, resident=130
     )  # fmt: skip
     assert cost.state == 4 * 130 + 8 * 30 + 56
     always = cost.state + 64
@@ -217,7 +219,7 @@ def test_the_fullest_moment_is_the_largest_of_four() -> None:
     assert replace(cost, reentry=900, block=800).peak == always + 1000 + 4 * 20 + 900 + 800
     assert replace(cost, lifting=5000).peak == always + 1000 + 5000
     many = replace(parts["encoder"], trained=10000)
-    learning = replace(cost, parts=parts | {"encoder": many}, block=3)
+    learning = replace(cost, components=parts | {"encoder": many}, block=3)
     assert learning.peak == learning.state + 64 + 4 * 10020 + 3  # all gradients, the last block
 
 
@@ -245,7 +247,7 @@ PLANS = {
 
 
 def planned(name: str, gib: float) -> Case:
-    images = FINGERPRINTS[name].images
+    images = FINGERPRINTS[name].stats
     sizing = size_configuration(images, gib)
     return Case(
         spec=sizing.spec,
@@ -281,15 +283,15 @@ ODD = {
     ),
     "seven levels": Case(spec=with_levels(7, voxels_per_token=32), patch=(8, 256, 256), slices=16),
     "without low-rank updates": Case(
-        spec=replace(SPEC, parts=("encoder", "adapters", "detail")), checkpointing=True
+        spec=replace(SPEC, components=("encoder", "adapters", "detail")), checkpointing=True
     ),
-    "without adapters": Case(spec=replace(SPEC, parts=("encoder", "lora", "detail"))),
-    "without detail": Case(spec=replace(SPEC, parts=("encoder", "lora", "adapters"))),
+    "without adapters": Case(spec=replace(SPEC, components=("encoder", "lora", "detail"))),
+    "without detail": Case(spec=replace(SPEC, components=("encoder", "lora", "adapters"))),
     "a frozen encoder": Case(
-        spec=replace(SPEC, parts=("encoder", "detail")), patch=(16, 256, 256), batch=1
+        spec=replace(SPEC, components=("encoder", "detail")), patch=(16, 256, 256), batch=1
     ),
 }
-CONVOLUTIONS_ALONE = Case(spec=replace(SPEC, parts=("detail",)), patch=(16, 256, 256), batch=1)
+CONVOLUTIONS_ALONE = Case(spec=replace(SPEC, components=("detail",)), patch=(16, 256, 256), batch=1)
 
 
 def check_against_trace(case: Case, stage: int, *, saved: float = 0.01) -> None:
@@ -307,10 +309,10 @@ def check_against_trace(case: Case, stage: int, *, saved: float = 0.01) -> None:
     assert cost.flops == pytest.approx(traced.flops, rel=0.03)
     # autocast's copies of weights are kept too, but for those of blocks that are computed again
     again = ("encoder", "adapters") if case.checkpointing else ()
-    copies = sum(part.copies for name, part in cost.parts.items() if name not in again)
+    copies = sum(part.copies for name, part in cost.components.items() if name not in again)
     # what a loss over regions keeps besides, what a checkpointed block does, and that a first block
     # without low-rank updates has nothing to keep, is left out; all else is counted to the tensor
-    plain = stage == 1 or "lora" in case.spec.parts or "encoder" not in case.spec.parts
+    plain = stage == 1 or "lora" in case.spec.components or "encoder" not in case.spec.components
     tolerance = saved if plain and not case.checkpointing and not case.regions else 0.08
     assert cost.saved + copies == pytest.approx(traced.saved, rel=tolerance)
     assert cost.peak == pytest.approx(traced.peak, rel=0.15)
@@ -400,8 +402,8 @@ def test_more_of_anything_costs_more(larger: Change, stages: set[int], checkpoin
         assert more.flops > less.flops
         assert more.peak > less.peak
         assert all(
-            more.parts[name].flops >= part.flops and more.parts[name].saved >= part.saved
-            for name, part in less.parts.items()
+            more.components[name].flops >= part.flops and more.components[name].saved >= part.saved
+            for name, part in less.components.items()
         )
     if 2 in stages and larger is not LARGER["batch"][0]:
         sizes = [prediction(c.spec, c.patch, **c.network) for c in (case, larger(case))]
@@ -415,23 +417,23 @@ def test_checkpointing_saves_memory_for_arithmetic(stage: int, encoder: str) -> 
     kept, again = case.cost(stage), replace(case, checkpointing=True).cost(stage)
     assert again.peak < 0.8 * kept.peak
     assert again.saved < 0.5 * kept.saved
-    inside = [name for name in ("encoder", "adapters") if name in kept.parts]
-    once_more = sum(kept.parts[name].flops for name in inside)
+    inside = [name for name in ("encoder", "adapters") if name in kept.components]
+    once_more = sum(kept.components[name].flops for name in inside)
     assert again.flops == pytest.approx(kept.flops + once_more)
     assert (again.parameters, again.trained) == (kept.parameters, kept.trained)
 
 
 def test_a_frozen_encoder_has_nothing_to_compute_again() -> None:
-    case = Case(spec=replace(SPEC, parts=("encoder", "detail")))
+    case = Case(spec=replace(SPEC, components=("encoder", "detail")))
     kept, again = case.cost(2), replace(case, checkpointing=True).cost(2)
     assert (again.flops, again.peak) == (kept.flops, kept.peak)
-    assert kept.parts["encoder"].saved == kept.parts["encoder"].backward_flops == 0
+    assert kept.components["encoder"].saved == kept.components["encoder"].backward_flops == 0
 
 
 def test_without_an_encoder_nothing_of_it_is_counted() -> None:
-    case = Case(spec=replace(SPEC, parts=("detail",)))
+    case = Case(spec=replace(SPEC, components=("detail",)))
     cost = case.cost(2)
-    assert list(cost.parts) == ["detail", "decoder", "loss"]
+    assert list(cost.components) == ["detail", "decoder", "loss"]
     assert cost.resident == cost.trained == cost.parameters
     for change in (
         respec(encoder=GIANT),

@@ -79,22 +79,26 @@ def test_a_block_by_hand() -> None:
     assert size.block_parameters == qkv + projection + mlp + 2 * 8 + 2 * 4
 
 
-def test_an_unknown_encoder_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(UserError, match=r"encoder 'resnet50' is not known.*vit_small_patch16"):
-        encoder_size("resnet50", {})
-
-
-@pytest.mark.parametrize("key", ["embed_dim", "depth", "num_heads"])
-@pytest.mark.parametrize("value", [0, -2, 24.0, float("nan"), True, "24", None])
-def test_overrides_that_are_no_whole_number_are_refused(key: str, value: Any) -> None:
-    with pytest.raises(UserError, match=f"OVERRIDES: '{key}' must be a positive whole number, got"):
-        encoder_size(SMALL, {key: value})
-
-
-@pytest.mark.parametrize("value", [0, -1.5, float("nan"), float("inf"), True, "4", None])
-def test_an_mlp_ratio_that_is_no_number_is_refused(value: Any) -> None:
-    with pytest.raises(UserError, match="OVERRIDES: 'mlp_ratio' must be a positive number, got"):
-        encoder_size(SMALL, {"mlp_ratio": value})
+@pytest.mark.parametrize(
+    ("name", "overrides", "names"),
+    [
+        ("resnet50", {}, "DINOMED3D_ENCODER .*'resnet50'"),
+        *[
+            (SMALL, {key: value}, f"OVERRIDES: '{key}'")
+            for key in ("embed_dim", "depth", "num_heads")
+            for value in (0, -2, 24.0, float("nan"), True, "24", None)
+        ],
+        *[
+            (SMALL, {"mlp_ratio": value}, "OVERRIDES: 'mlp_ratio'")
+            for value in (0, -1.5, float("nan"), float("inf"), True, "4", None, 0.001)
+        ],
+        # another image size would change DINOv2's table of positions
+        ("vit_small_patch14_reg4_dinov2", {"img_size": 224}, "OVERRIDES .*img_size"),
+    ],
+)
+def test_what_is_no_encoder_is_refused(name: str, overrides: dict[str, Any], names: str) -> None:
+    with pytest.raises(UserError, match=names):
+        encoder_size(name, overrides)
 
 
 @pytest.mark.parametrize(
@@ -103,14 +107,15 @@ def test_an_mlp_ratio_that_is_no_number_is_refused(value: Any) -> None:
         (SMALL, {"num_heads": 5}),  # 384 / 5
         (SMALL, {"embed_dim": 30, "num_heads": 3}),  # 10 channels a head: no four for the rotation
         (GIANT, {"embed_dim": 100, "num_heads": 3}),
+        (GIANT, {"embed_dim": 40, "num_heads": 2, "depth": 1}),  # odd MLP: 40 * 8192 / 1536 = 213
     ],
 )
-def test_heads_that_do_not_fit_are_refused_as_by_the_model(
+def test_sizes_that_do_not_fit_are_refused_as_by_the_model(
     name: str, overrides: dict[str, Any]
 ) -> None:
-    with pytest.raises(UserError, match="a multiple of [14] for each of its 'num_heads', got"):
+    with pytest.raises(UserError, match="OVERRIDES"):
         encoder_size(name, overrides)
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(ValueError, match="overrides"):
         on_meta(name, **overrides)
 
 
@@ -120,26 +125,7 @@ def test_dinov2_needs_no_channels_for_a_rotation() -> None:
     check(encoder_size(name, overrides), on_meta(name, **overrides))
 
 
-def test_an_odd_packed_mlp_is_refused_as_by_the_model() -> None:
-    overrides = {"embed_dim": 40, "num_heads": 2, "depth": 1}  # 40 * 8192 / 1536 = 213
-    with pytest.raises(UserError, match="needs an even hidden width of its MLP, got 213"):
-        encoder_size(GIANT, overrides)
-    with pytest.raises(ValueError, match="do not fit"):
-        on_meta(GIANT, **overrides)
-
-
-def test_an_mlp_of_nothing_is_refused() -> None:
-    with pytest.raises(UserError, match="'mlp_ratio' 0.001 leaves nothing of 384 channels"):
-        encoder_size(SMALL, {"mlp_ratio": 0.001})
-
-
 def test_rounding_up_to_a_multiple_by_hand() -> None:
     wide = {"embed_dim": 36, "num_heads": 3, "mlp_ratio": 1.3}
     assert [encoder_size(name, wide).hidden for name in (SMALL, PLUS, SEVEN)] == [46, 48, 64]
     assert encoder_size(GIANT, wide).hidden == 23  # both branches together are 46
-
-
-def test_an_override_whose_effect_is_not_counted_is_refused() -> None:
-    """Another image size would change DINOv2's table of positions."""
-    with pytest.raises(UserError, match="what img_size would change is not counted, only depth"):
-        encoder_size("vit_small_patch14_reg4_dinov2", {"img_size": 224})

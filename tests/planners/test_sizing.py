@@ -15,23 +15,19 @@ from dinomed3d.networks import NetworkSpec, depth_kernels
 from dinomed3d.runtime.errors import UserError
 from planners.budget import Budget
 from planners.cost import stage_two
-from planners.dataset_stats import Images
+from planners.dataset_stats import DatasetStats
 from planners.decisions import decisions
 from planners.encoders import encoder_size
-from planners.sizing import (
-    ENCODER_CANDIDATES,
-    Rules,
-    Sizing,
-    Trial,
+from planners.network_rules import (
     adapter_width_for,
     detail_widths_for,
     levels_for,
     rate_for,
     round_up,
-    size_configuration,
     token_side,
     tokens_of,
 )
+from planners.sizing import ENCODER_CANDIDATES, Search, Sizing, Trial, size_configuration
 from tests.planners.fingerprints import FINGERPRINTS, TARGETS
 
 LARGE, BASE, PLUS, SMALL = ENCODER_CANDIDATES
@@ -39,9 +35,9 @@ GIANT = "vit_giant_patch14_reg4_dinov2"
 GIB = 2**30
 
 
-def images(shape: tuple[int, ...], spacing: tuple[float, ...] = (), **more: Any) -> Images:
+def images(shape: tuple[int, ...], spacing: tuple[float, ...] = (), **more: Any) -> DatasetStats:
     fields = {"voxels": 1e12, "channels": 1, "classes": 3} | more
-    return Images(spacing=spacing or (1.0,) * len(shape), shape=shape, **fields)
+    return DatasetStats(spacing=spacing or (1.0,) * len(shape), shape=shape, **fields)
 
 
 # ---- rules by themselves ----------------------------------------------------------------------------
@@ -129,14 +125,14 @@ def test_a_tenth_and_half_a_gib_are_left_free() -> None:
     assert Budget(memory_gib=12).memory == pytest.approx(10.3 * GIB)
     assert Budget(memory_gib=0.5).memory == 0
     assert Budget(memory_gib=12).flops == 24e12
-    assert Budget(memory_gib=12, unhurried=True).flops == math.inf
+    assert Budget(memory_gib=12, unlimited_time=True).flops == math.inf
     for gib in (0.6, 1, 6, 80):
         assert Budget.for_bytes(Budget(memory_gib=gib).memory) == pytest.approx(gib)
 
 
 @pytest.mark.parametrize("gib", [0, -8, math.nan, math.inf])
 def test_a_target_that_is_no_size_is_refused(gib: float) -> None:
-    with pytest.raises(UserError, match="-gpu_memory_target must be a positive number of GiB, got"):
+    with pytest.raises(UserError, match="-gpu_memory_target"):
         size_configuration(images((40, 64, 64)), gib)
 
 
@@ -152,9 +148,9 @@ def test_tokens_of_a_slice_by_hand() -> None:
 
 def test_a_batch_shows_a_twentieth_of_the_dataset() -> None:
     """260 volumes of 36 x 50 x 35 in patches of 36 x 52 x 36: 819 000 / 67 392 = 12.2 patches."""
-    sizing = size_configuration(FINGERPRINTS["hippocampus"].images, 80)
+    sizing = size_configuration(FINGERPRINTS["hippocampus"].stats, 80)
     assert (sizing.patch, sizing.batch) == ((36, 52, 36), 12)
-    few = replace(FINGERPRINTS["hippocampus"].images, voxels=10 * 36 * 50 * 35)
+    few = replace(FINGERPRINTS["hippocampus"].stats, voxels=10 * 36 * 50 * 35)
     assert size_configuration(few, 80).batch == 2  # half a patch, but never fewer than two
 
 
@@ -169,7 +165,7 @@ def test_short_volumes_are_taken_whole_and_long_ones_in_part() -> None:
 
 
 def test_a_short_memory_takes_speed_then_fine_tokens_then_slices_then_the_whole_slice() -> None:
-    data = replace(FINGERPRINTS["liver CT"].images, shape=(500, 256, 256))
+    data = replace(FINGERPRINTS["liver CT"].stats, shape=(500, 256, 256))
     plans = [size_configuration(data, gib) for gib in (40, 6, 2, 1.2)]
     assert [p.recipe["activation_checkpointing"] for p in plans] == [False, True, True, True]
     tokens = [tokens_of(p.spec, p.patch) for p in plans]
@@ -194,7 +190,7 @@ def test_nothing_is_cropped_below_64_voxels() -> None:
 
 def test_a_single_slice_of_2d_data_is_no_reason_for_a_larger_encoder() -> None:
     """Eight of them must fit beside it: at 6 GiB the base, though the large would train on two."""
-    data = FINGERPRINTS["ultrasound"].images
+    data = FINGERPRINTS["ultrasound"].stats
     sizing = size_configuration(data, 6)
     assert (sizing.spec.encoder, sizing.batch) == (BASE, 8)
     less = size_configuration(data, 5.5)
@@ -202,10 +198,10 @@ def test_a_single_slice_of_2d_data_is_no_reason_for_a_larger_encoder() -> None:
     assert size_configuration(data, 5.5, {"encoder": BASE}).batch < 8
 
 
-def test_what_is_asked_for_may_take_any_time_but_not_any_memory() -> None:
+def test_forced_fields_may_exceed_the_time_but_not_the_memory() -> None:
     """Tokens of one voxel: the attention of 4096 of them alone is more than 2 GiB's 4 TFLOP."""
     budget = Budget(memory_gib=2)
-    sizing = size_configuration(FINGERPRINTS["prostate"].images, 2, {"voxels_per_token": 1})
+    sizing = size_configuration(FINGERPRINTS["prostate"].stats, 2, {"voxels_per_token": 1})
     assert sizing.batch == 2
     assert sizing.stage_two.flops > budget.flops
     assert sizing.peak <= budget.memory
@@ -229,14 +225,14 @@ def test_one_slice_is_embedded_without_neighbours_nor_mixing() -> None:
 @pytest.mark.parametrize("name", ["prostate", "liver CT", "brain tumour", "cine heart"])
 @pytest.mark.parametrize("gib", [6, 24])
 def test_the_decoder_is_as_wide_as_stays_small_beside_the_encoder(name: str, gib: float) -> None:
-    data = FINGERPRINTS[name].images
+    data = FINGERPRINTS[name].stats
     sizing = size_configuration(data, gib)
 
     def share(width: int) -> float:
         spec = replace(sizing.spec, pyramid_width=width)
         parts = stage_two(
             spec, sizing.patch, batch=1, channels=data.channels, classes=data.classes
-        ).parts
+        ).components
         return (parts["neck"].flops + parts["decoder"].flops) / parts["encoder"].flops
 
     widths = (96, 128, 192, 256)
@@ -249,7 +245,7 @@ def test_the_decoder_is_as_wide_as_stays_small_beside_the_encoder(name: str, gib
 # ---- what holds for every plan ----------------------------------------------------------------------
 
 
-def drawn() -> Iterator[tuple[str, Images]]:
+def drawn() -> Iterator[tuple[str, DatasetStats]]:
     """Datasets of any size and shape, always the same ones."""
     rng = np.random.default_rng(5)
     for number in range(40):
@@ -261,7 +257,7 @@ def drawn() -> Iterator[tuple[str, Images]]:
         spacing = tuple(float(s) for s in rng.uniform(0.1, 6, 3))[-axes:]
         yield (
             f"drawn {number}",
-            Images(
+            DatasetStats(
                 spacing=spacing,
                 shape=shape,
                 voxels=float(np.prod(shape)) * int(rng.integers(4, 500)),
@@ -271,17 +267,17 @@ def drawn() -> Iterator[tuple[str, Images]]:
         )
 
 
-DATA = {name: fingerprint.images for name, fingerprint in FINGERPRINTS.items()} | dict(drawn())
+DATA = {name: fingerprint.stats for name, fingerprint in FINGERPRINTS.items()} | dict(drawn())
 
 
-def smallest_whole(rules: Rules, budget: Budget) -> Trial | None:
+def smallest_whole(search: Search, budget: Budget) -> Trial | None:
     """The smallest network's trial with whole slices, whatever else is given up for them."""
-    ways = [way for way in rules.fallbacks() if way.plane == rules.plane]
-    trials = [rules.deepest(rules.encoders[-1], way, budget) for way in ways]
+    whole = [demands for demands in search.fallbacks() if demands.plane == search.plane]
+    trials = [search.deepest(search.encoders[-1], demands, budget) for demands in whole]
     return next((trial for trial in trials if trial is not None), None)
 
 
-def check(data: Images, sizing: Sizing, gib: float) -> None:
+def check(data: DatasetStats, sizing: Sizing, gib: float) -> None:
     """All that must hold for a plan."""
     budget, spec, patch = Budget(memory_gib=gib), sizing.spec, sizing.patch
     assert sizing.peak <= budget.memory
@@ -302,10 +298,10 @@ def check(data: Images, sizing: Sizing, gib: float) -> None:
     if cropped:
         assert spec.encoder == ENCODER_CANDIDATES[-1]
         assert sizing.recipe["activation_checkpointing"]
-        assert smallest_whole(Rules(data, {}), budget) is None
+        assert smallest_whole(Search(data, {}), budget) is None
     else:
         assert patch[-2:] == tuple(round_up(s, spec.multiple) for s in data.shape[-2:])
-    assert 1 <= spec.supervised_levels < spec.levels
+    assert 1 <= spec.deep_supervision_heads < spec.levels
     # the encoder is larger than the smallest only where nothing had to be given up for it
     if spec.encoder != ENCODER_CANDIDATES[-1]:
         assert not sizing.recipe["activation_checkpointing"]
@@ -373,10 +369,10 @@ FORCED: dict[str, dict[str, Any]] = {
     "finer tokens": {"voxels_per_token": 4},
     "coarser tokens": {"voxels_per_token": 32},
     "slices": {"slices": 5},
-    "parts": {"parts": ("encoder", "detail")},
+    "components": {"components": ("encoder", "detail")},
     "low rank": {"lora_rank": 4},
     "several": {
-        "encoder": PLUS, "voxels_per_token": 8, "slices": 1, "parts": ("encoder", "adapters"),
+        "encoder": PLUS, "voxels_per_token": 8, "slices": 1, "components": ("encoder", "adapters"),
     },
 }  # fmt: skip
 
@@ -384,8 +380,8 @@ FORCED: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("gib", [24, 80])
 @pytest.mark.parametrize("forced", FORCED.values(), ids=FORCED.keys())
 @pytest.mark.parametrize("name", ["prostate", "cine heart", "ultrasound"])
-def test_what_is_asked_for_is_kept(name: str, forced: dict[str, Any], gib: float) -> None:
-    data = FINGERPRINTS[name].images
+def test_forced_fields_are_kept(name: str, forced: dict[str, Any], gib: float) -> None:
+    data = FINGERPRINTS[name].stats
     sizing = size_configuration(data, gib, forced)
     if "encoder_overrides" in forced:
         assert sizing.spec.encoder == ENCODER_CANDIDATES[-1]  # sizes of its own make no other name
@@ -400,29 +396,29 @@ def test_what_is_asked_for_is_kept(name: str, forced: dict[str, Any], gib: float
 
 
 @pytest.mark.parametrize("encoder", [SMALL, LARGE])
-def test_an_encoder_asked_for_is_not_replaced_by_what_fits_better(encoder: str) -> None:
-    data = FINGERPRINTS["cine heart"].images
+def test_a_forced_encoder_is_not_replaced(encoder: str) -> None:
+    data = FINGERPRINTS["cine heart"].stats
     for gib in (12, 24, 80):
         assert size_configuration(data, gib, {"encoder": encoder}).spec.encoder == encoder
 
 
-def test_tokens_asked_for_are_kept_while_slices_are_cropped() -> None:
-    data = FINGERPRINTS["X-ray"].images
+def test_forced_tokens_are_kept_while_slices_are_cropped() -> None:
+    data = FINGERPRINTS["X-ray"].stats
     sizing = size_configuration(data, 6, {"voxels_per_token": 8})
     assert sizing.spec.voxels_per_token == 8
     assert max(sizing.patch) < 2000
 
 
 def test_without_an_encoder_there_is_no_first_stage() -> None:
-    sizing = size_configuration(FINGERPRINTS["prostate"].images, 12, {"parts": ("detail",)})
+    sizing = size_configuration(FINGERPRINTS["prostate"].stats, 12, {"components": ("detail",)})
     assert sizing.stage_one is None
     assert sizing.peak == sizing.stage_two.peak <= Budget(memory_gib=12).memory
     assert sizing.recipe == {"activation_checkpointing": False}
-    assert sizing.spec.parts == ("detail",)
+    assert sizing.spec.components == ("detail",)
 
 
 def test_an_earlier_stage_is_counted_and_carried() -> None:
-    alone = FINGERPRINTS["brain tumour"].images
+    alone = FINGERPRINTS["brain tumour"].stats
     after = replace(alone, channels=alone.channels + 2, cascade_channels=2)
     sizing = size_configuration(after, 12)
     assert sizing.spec.cascade_channels == 2
@@ -430,9 +426,9 @@ def test_an_earlier_stage_is_counted_and_carried() -> None:
     assert sizing.peak <= Budget(memory_gib=12).memory
 
 
-def test_every_decision_is_told_with_its_reason() -> None:
+def test_every_decision_has_a_reason() -> None:
     for fingerprint in FINGERPRINTS.values():
-        data = fingerprint.images
+        data = fingerprint.stats
         sizing = size_configuration(data, 12)
         rows = {row.what: row for row in decisions(data, sizing, 12, {})}
         assert all(row.value and row.why for row in rows.values())
@@ -444,13 +440,13 @@ def test_every_decision_is_told_with_its_reason() -> None:
         assert rows["batch"].value == str(sizing.batch)
 
 
-def test_a_cropped_slice_is_told() -> None:
-    data = FINGERPRINTS["X-ray"].images
-    for gib, told in ((6, True), (24, False)):
+def test_a_cropped_slice_is_a_reason() -> None:
+    data = FINGERPRINTS["X-ray"].stats
+    for gib, cropped in ((6, True), (24, False)):
         rows = {
             row.what: row.why for row in decisions(data, size_configuration(data, gib), gib, {})
         }
-        assert ("are cropped, memory is short" in rows["patch"]) == told
+        assert ("are cropped because memory is short" in rows["patch"]) == cropped
 
 
 # ---- what no plan can be made for -------------------------------------------------------------------
@@ -458,7 +454,7 @@ def test_a_cropped_slice_is_told() -> None:
 
 @pytest.mark.parametrize("spacing", [(0, 1, 1), (1, -1, 1), (1, 1, math.nan), (math.inf, 1, 1)])
 def test_a_spacing_that_is_none_is_refused(spacing: tuple[float, ...]) -> None:
-    with pytest.raises(UserError, match="spacing must be positive in each axis, got"):
+    with pytest.raises(UserError, match="spacing"):
         images((40, 64, 64), spacing)
 
 
@@ -467,7 +463,7 @@ def test_a_spacing_that_is_none_is_refused(spacing: tuple[float, ...]) -> None:
     [((0, 64, 64), (1, 1, 1)), ((40, 64, -1), (1, 1, 1)), ((64, 64), (1, 1, 1))],
 )
 def test_an_empty_shape_is_refused(shape: tuple[int, ...], spacing: tuple[float, ...]) -> None:
-    with pytest.raises(UserError, match="median shape must have a positive side per axis"):
+    with pytest.raises(UserError, match="shape"):
         images(shape, spacing)
 
 
@@ -475,7 +471,7 @@ def test_an_empty_shape_is_refused(shape: tuple[int, ...], spacing: tuple[float,
     "fields", [{"classes": 0}, {"channels": 0}, {"channels": 2, "cascade_channels": 2}]
 )
 def test_nothing_to_see_or_to_learn_is_refused(fields: dict[str, int]) -> None:
-    with pytest.raises(UserError, match="there must be an image channel and a label to learn"):
+    with pytest.raises(UserError, match="channels"):
         images((40, 64, 64), **fields)
 
 
@@ -486,15 +482,15 @@ def test_a_target_too_small_is_refused_with_one_that_is_not(
 ) -> None:
     with pytest.raises(UserError, match=r"-gpu_memory_target 0.6 \(GiB\) is too small") as caught:
         size_configuration(DATA[name], 0.6, forced)
-    told = re.search(r"outputs need ([\d.]+) even for a patch", str(caught.value))
-    assert told is not None
-    target = float(told[1])
+    need = re.search(r"outputs need ([\d.]+) even for a patch", str(caught.value))
+    assert need is not None
+    target = float(need[1])
     sizing = size_configuration(DATA[name], target, forced)
     assert sizing.peak <= Budget(memory_gib=target).memory
-    with pytest.raises(UserError, match="is too small"):  # and it is not told twice what it takes
+    with pytest.raises(UserError, match="is too small"):
         size_configuration(DATA[name], 0.8 * target, forced)
 
 
-def test_an_encoder_asked_for_that_does_not_fit_is_named() -> None:
+def test_a_forced_encoder_that_does_not_fit_is_named() -> None:
     with pytest.raises(UserError, match="is too small: vit_7b_patch16_dinov3"):
         size_configuration(DATA["cine heart"], 24, {"encoder": "vit_7b_patch16_dinov3"})

@@ -11,16 +11,19 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from dinomed3d.networks import NetworkSpec, build_network
-from planners.cost import stage_one, stage_two
-from planners.trace import LiveMemory, materialise, trace_prediction, trace_step
-from tests.planners.steps import (
+from examples.benchmarks.traced_steps import (
+    LiveMemory,
     build,
-    make_inputs,
+    materialise,
     nnunet_loss,
     step_inputs,
     step_loss,
+    trace_prediction,
+    trace_step,
     trace_training,
 )
+from planners.cost import stage_one, stage_two
+from tests.planners.steps import make_inputs
 
 SPEC = NetworkSpec(
     encoder_overrides={"embed_dim": 96, "depth": 4, "num_heads": 4},
@@ -232,7 +235,7 @@ def test_autograd_keeps_what_the_model_counts(stage: int, checkpointing: bool) -
             SPEC, PATCH, slices=12, channels=1, classes=3, resident=two.resident,
             checkpointing=checkpointing,
         )  # fmt: skip
-    copies = sum(part.copies for part in cost.parts.values())
+    copies = sum(part.copies for part in cost.components.values())
     assert cost.saved + copies == pytest.approx(found, rel=0.05 if checkpointing else 0.02)
 
 

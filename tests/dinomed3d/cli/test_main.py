@@ -169,11 +169,11 @@ def test_stock_runs_with_its_folders_and_follows_the_output(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     body = """
-print(os.environ["nnUNet_raw"], os.environ.get("DINOMED3D_PARTS"), os.environ["DINOMED3D_SLICES"])
+print(os.environ["nnUNet_raw"], os.environ.get("DINOMED3D_COMPONENTS"), os.environ["DINOMED3D_SLICES"])
 print(*sys.argv[1:])
 """
     fake_command(tmp_path, monkeypatch, body)
-    monkeypatch.setenv("DINOMED3D_PARTS", "encoder")  # the caller's own; must not leak in
+    monkeypatch.setenv("DINOMED3D_COMPONENTS", "encoder")  # the caller's own; must not leak in
     lines: list[str] = []
     stock = Stock(root=tmp_path, settings={"DINOMED3D_SLICES": "5"})
     log = tmp_path / "log"

@@ -13,7 +13,10 @@ import torch
 from tests.dinomed3d.inference.models.write_model import architecture, tiny_network
 from tests.dinomed3d.training.conftest import LABELS, dataset_json, plans
 
-SPEC = {"encoder": "vit_small_patch16_dinov3", "parts": ["encoder", "lora", "adapters", "detail"]}
+SPEC = {
+    "encoder": "vit_small_patch16_dinov3",
+    "components": ["encoder", "lora", "adapters", "detail"],
+}
 
 
 def stock_plans() -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dinomed3d.lifting import build_encoder, stack_slices
+from dinomed3d.lifting import build_encoder
 from dinomed3d.networks.embedding import MultiSliceEmbedding, inflate_kernel
 
 KERNEL = torch.tensor([1.0, 10.0, 100.0])[None, :, None, None]  # (1, 3, 1, 1): red, green, blue
@@ -52,9 +52,3 @@ def test_slices_are_enlarged_without_moving():
     image = embedding(ramp)[0, 0, 0]
     positions = (torch.arange(32) + 0.5) / 4 - 0.5
     assert torch.allclose(image, positions.clamp(0, 7), atol=1e-6)
-
-
-def test_neighbours_are_previous_current_next_and_ends_repeat():
-    volume = torch.tensor([10.0, 20.0, 30.0]).view(1, 1, 3, 1, 1)
-    stacks = stack_slices(volume, slices=3)
-    assert stacks.flatten(1).tolist() == [[10, 10, 20], [10, 20, 30], [20, 30, 30]]

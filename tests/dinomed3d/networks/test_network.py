@@ -1,6 +1,7 @@
 """DINO-Med3D as a whole: sizes, alignment, stages, gradients, precision, what a plan carries."""
 
 import copy
+import json
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ def tiny(channels=1, classes=3, deep=False, **changes):
 
 
 def awaken(network):
-    """Give every zero-initialised part a value, so that it shows whether it is in the way."""
+    """Give every zero-initialised module a value, so that its effect shows."""
     for name, parameter in network.named_parameters():
         if name.endswith(("lora_up", "up.weight")) and not parameter.any():
             torch.nn.init.normal_(parameter, std=0.05)
@@ -63,9 +64,7 @@ def test_an_impulse_in_slice_z_answers_in_slice_z_at_every_level():
     """Depth alignment: the response to a changed slice is largest there and symmetric around it."""
     network = awaken(tiny(deep=True, slices=1)).eval()
     with torch.no_grad():
-        for (
-            kernel
-        ) in network.modules():  # symmetric across slices, so that symmetry can be asked for
+        for kernel in network.modules():  # symmetric across slices, as the response then must be
             if isinstance(kernel, torch.nn.Conv3d) and kernel.kernel_size[0] == 3:
                 kernel.weight.copy_((kernel.weight + kernel.weight.flip(2)) / 2)
         base = torch.randn(1, 1, 1, 32, 32).expand(1, 1, 13, 32, 32)
@@ -86,8 +85,10 @@ def test_an_impulse_in_slice_z_answers_in_slice_z_at_every_level():
         assert torch.allclose(response, response.flip(0), rtol=1e-3, atol=1e-5)
 
 
-def test_no_slice_sees_another_where_kernels_and_parts_forbid_it():
-    network = tiny(slices=1, depth_kernels=(1, 1, 1, 1), parts=("encoder", "detail", "lora")).eval()
+def test_no_slice_sees_another_without_adapters_and_depth_kernels():
+    network = tiny(
+        slices=1, depth_kernels=(1, 1, 1, 1), components=("encoder", "detail", "lora")
+    ).eval()
     volume = torch.randn(1, 1, 4, 16, 16)
     other = volume.clone()
     other[:, :, 3] = other[:, :, 3].roll(1, -1)  # same statistics for the norms
@@ -164,7 +165,7 @@ def test_frozen_encoder_stays_in_eval_mode_in_stage_two():
 
 
 @pytest.mark.parametrize(
-    "parts",
+    "components",
     [
         ("detail",),
         ("encoder",),
@@ -173,13 +174,13 @@ def test_frozen_encoder_stays_in_eval_mode_in_stage_two():
         ("encoder", "adapters"),
     ],
 )
-def test_parts_can_be_left_out(parts):
-    network = tiny(deep=True, parts=parts).train()
+def test_components_can_be_left_out(components):
+    network = tiny(deep=True, components=components).train()
     network.begin_stage(2)
     sum(x.square().mean() for x in network(torch.randn(1, 1, 3, 16, 16))).backward()
     assert all(p.grad is not None for p in network.parameters() if p.requires_grad)
-    assert (network.detail is None) == ("detail" not in parts)
-    assert (network.encoder is None) == ("encoder" not in parts)
+    assert (network.detail is None) == ("detail" not in components)
+    assert (network.encoder is None) == ("encoder" not in components)
 
 
 def test_export_and_reload_give_identical_logits(tmp_path):
@@ -205,28 +206,28 @@ def test_float32_and_bfloat16_agree():
 
 
 @pytest.mark.parametrize("channels", [1, 2])
-def test_foundation_weights_arrive_in_every_place(channels):
+def test_pretrained_weights_arrive_in_every_place(channels):
     network = tiny(channels)
-    foundation = build_encoder(
-        "vit_small_patch16_dinov3", weights="none", norm=True, **TINY["encoder_overrides"]
+    pretrained = build_encoder(
+        "vit_small_patch16_dinov3", weights="none", **TINY["encoder_overrides"]
     )
     volume = torch.full((1, channels, 3, 16, 16), 0.3)
     constant = torch.full((1, 3, 64, 64), 0.3)
-    expected = foundation(constant)[-1].values
-    load_pretrained_encoder(network, foundation)
+    expected = pretrained(constant)[-1].values
+    load_pretrained_encoder(network, pretrained)
     with torch.no_grad():
         found = network.encoder(network.embedding(volume), depth=3)[-1][:, :, 1]
     assert torch.allclose(found, expected, atol=1e-4)
 
 
-def test_foundation_of_another_architecture_is_refused():
+def test_pretrained_weights_of_another_architecture_are_refused():
     other = build_encoder(
         "vit_small_patch16_dinov3", weights="none", embed_dim=24, depth=2, num_heads=2
     )
-    with pytest.raises(ValueError, match="different architectures"):
+    with pytest.raises(ValueError, match="load_pretrained_encoder"):
         load_pretrained_encoder(tiny(), other)
-    with pytest.raises(ValueError, match="no encoder"):
-        load_pretrained_encoder(tiny(parts=("detail",)), other)
+    with pytest.raises(ValueError, match="load_pretrained_encoder"):
+        load_pretrained_encoder(tiny(components=("detail",)), other)
 
 
 def test_the_decoder_does_not_outweigh_the_encoder():
@@ -234,7 +235,7 @@ def test_the_decoder_does_not_outweigh_the_encoder():
     with torch.device("meta"):
         spec = spec_for_patch((16, 256, 256), (1, 1, 1))
         network = build_network(1, 2, False, **spec.to_arch_kwargs())
-    count = lambda *parts: sum(p.numel() for part in parts for p in part.parameters())  # noqa: E731
+    count = lambda *modules: sum(p.numel() for m in modules for p in m.parameters())  # noqa: E731
     encoder = count(network.encoder.encoder)
     assert count(network.decoder, network.neck, network.fusion, network.detail) < 0.25 * encoder
 
@@ -258,68 +259,87 @@ def test_sizes_follow_patch_and_spacing(patch, spacing, expected):
     assert {name: getattr(spec, name) for name in expected} == expected
 
 
-def test_spec_round_trip_through_json():
-    import json
-
-    spec = NetworkSpec(**TINY)
-    assert NetworkSpec.from_arch_kwargs(json.loads(json.dumps(spec.to_arch_kwargs()))) == spec
+def test_spec_round_trip_through_json_and_the_fields_of_earlier_plans():
+    spec = NetworkSpec(**TINY, components=("encoder", "detail"), cascade_channels=2)
+    fields = json.loads(json.dumps(spec.to_arch_kwargs()))
+    assert NetworkSpec.from_arch_kwargs(fields) == spec
+    fields["parts"], fields["prior_channels"] = (
+        fields.pop("components"),
+        fields.pop("cascade_channels"),
+    )
+    assert NetworkSpec.from_arch_kwargs(fields) == spec
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("fields", "heads"),
     [
-        (dict(slices=4), "'slices' .* must be odd .* got 4"),
-        (dict(encoder="resnet50"), "'encoder' must be one of .* got 'resnet50'"),
-        (dict(voxels_per_token=6), "power of two, got 6"),
-        (dict(parts=("lora",)), "'parts' .* with encoder or detail"),
-        (dict(parts=("detail", "lora")), "no encoder to hold them"),
-        (dict(parts=("detail", "magic")), "'parts' .* must be of"),
-        (dict(levels=2), "2 levels need"),
-        (dict(depth_kernels=(2, 3, 3, 3)), "'depth_kernels' must be odd"),
-        (dict(supervised_levels=9), "'supervised_levels' must be 1 to 4"),
-        (dict(lora_rank=0), "'lora_rank' must be at least 1"),
+        (dict(), 3),
+        (dict(supervised_levels=4), 3),  # the coarsest level has none
+        (dict(supervised_levels=1), 1),
+        (dict(components=("detail",)), 2),  # three levels, those of the detail stream
     ],
 )
-def test_impossible_networks_are_refused(changes, message):
-    with pytest.raises(UserError, match=message):
-        NetworkSpec(**(TINY | changes))
+def test_the_number_of_heads(fields, heads):
+    network = tiny(deep=True, **fields)
+    assert network.spec.deep_supervision_heads == heads == len(network.decoder.seg_layers)
+    assert len(network(torch.randn(1, 1, 2, 16, 16))) == heads
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("fields", "names"),
     [
-        (dict(taps=()), "'taps' must be increasing"),
-        (dict(taps=(2, 1)), "'taps' must be increasing"),
-        (dict(taps=(-1, 1)), "'taps' must be increasing"),
-        (dict(taps=(1, 1)), "'taps' must be increasing"),
+        (dict(slices=4), "'slices'.* got 4"),
+        (dict(encoder="resnet50"), "'encoder' .* got 'resnet50'"),
+        (dict(voxels_per_token=6), "'voxels_per_token' .* got 6"),
+        (dict(components=("lora",)), "'components'"),
+        (dict(components=("detail", "lora")), "'components'"),
+        (dict(components=("detail", "magic")), "'components'"),
+        (dict(components=("encoder",), cascade_channels=2), "'cascade_channels'"),
+        (dict(levels=2), "'depth_kernels'"),
+        (dict(depth_kernels=(2, 3, 3, 3)), "'depth_kernels'"),
+        (dict(supervised_levels=9), "'supervised_levels'"),
+        (dict(lora_rank=0), "'lora_rank'"),
+        (dict(taps=()), "'taps'"),
+        (dict(taps=(2, 1)), "'taps'"),
+        (dict(taps=(-1, 1)), "'taps'"),
+        (dict(taps=(1, 1)), "'taps'"),
+        (dict(levels=1, depth_kernels=(3,), detail_widths=(4,)), "'levels' .* got 1"),
+        (dict(levels=9, depth_kernels=(3,) * 9), "'levels' .* got 9"),
+        # as read from a plan of another version, or an edited one
+        (dict(wheels=4), "wheels"),
+        (dict(levels="4"), "'levels'"),
+        (dict(slices=None), "'slices'"),
+        (dict(detail_widths=[4, "x"]), "'detail_widths'"),
+    ],
+    ids=str,
+)
+def test_impossible_networks_are_refused(fields, names):
+    with pytest.raises(UserError, match=names):
+        build_network(1, 2, False, **(TINY | fields))
+
+
+@pytest.mark.parametrize(
+    ("spec", "patch"),
+    [
+        (dict(voxels_per_token=32), (40, 56, 24)),  # a token larger than the patch
+        (dict(levels=8, depth_kernels=(3,) * 8), (8, 32, 32)),  # padded to 16 times its size
         (
-            dict(levels=1, depth_kernels=(3,), detail_widths=(4,), supervised_levels=1),
-            "2 to 8, got 1",
-        ),
-        (dict(levels=9, depth_kernels=(3,) * 9), "2 to 8, got 9"),
+            spec_for_patch((4, 4), (1, 1)).to_arch_kwargs(),
+            (4, 4),
+        ),  # one voxel at the coarsest level
+        (spec_for_patch((1, 3, 4), (1, 1, 1)).to_arch_kwargs(), (1, 3, 4)),
     ],
 )
-def test_taps_and_levels_that_make_no_network_are_refused(change, says):
-    with pytest.raises(UserError, match=says):
-        NetworkSpec(**change)
+def test_patches_that_the_network_cannot_segment_are_refused(spec, patch):
+    with pytest.raises(UserError, match="patch"):
+        NetworkSpec.from_arch_kwargs(spec).check_patch(patch)
 
 
-def test_levels_that_would_mostly_pad_are_refused():
-    with pytest.raises(UserError, match="would pad the patch .* to 16 times its size"):
-        NetworkSpec(levels=8, depth_kernels=(3,) * 8).check_patch((8, 32, 32))
-
-
-def test_plans_of_another_version_are_refused():
-    with pytest.raises(UserError, match="unknown network fields wheels.*another version"):
-        build_network(1, 2, False, wheels=4)
-
-
-def test_a_patch_of_one_voxel_at_the_coarsest_level_is_refused():
-    for patch in ((4, 4), (1, 3, 4)):
-        with pytest.raises(UserError, match=r"more than one voxel at the coarsest of 3 levels"):
-            spec_for_patch(patch, (1.0,) * len(patch)).check_patch(patch)
-    with pytest.raises(UserError, match=r"positive sides, got \[0, 8, 8\]"):
+def test_a_patch_without_voxels_and_an_input_without_an_image_are_refused():
+    with pytest.raises(UserError, match=r"patch .*\[0, 8, 8\]"):
         spec_for_patch((0, 8, 8), (1, 1, 1))
+    with pytest.raises(UserError, match="'input_channels' .*'cascade_channels'"):
+        tiny(channels=2, cascade_channels=2)
 
 
 @pytest.mark.parametrize(
@@ -349,23 +369,6 @@ def test_the_smallest_patches_can_be_segmented_and_trained(patch):
     logits.square().mean().backward()
 
 
-def test_a_token_larger_than_the_patch_is_refused():
-    with pytest.raises(
-        UserError, match="at least 32 x 32 .*a token covers 32.*VOXELS_PER_TOKEN lower"
-    ):
-        NetworkSpec(voxels_per_token=32).check_patch((40, 56, 24))
-
-
-@pytest.mark.parametrize(
-    "field", [dict(levels="4"), dict(slices=None), dict(detail_widths=[4, "x"])]
-)
-def test_plans_edited_into_another_type_are_refused(field):
-    with pytest.raises(
-        UserError, match=f"network field '{list(field)[0]}' must be .*mend the plan"
-    ):
-        build_network(1, 2, False, **field)
-
-
 def test_taps_may_leave_out_the_last_block():
     network = awaken(tiny(taps=(0, 1), deep=True)).train()
     network.begin_stage(2)
@@ -377,9 +380,9 @@ def test_stages_that_do_not_exist_are_refused():
     with pytest.raises(ValueError, match="no stage 3"):
         tiny().begin_stage(3)
     with pytest.raises(ValueError, match="no stage 1"):
-        tiny(parts=("detail",)).begin_stage(1)
-    with pytest.raises(ValueError, match="no encoder, so there is no stage I"):
-        tiny(parts=("detail",)).stage_one()
+        tiny(components=("detail",)).begin_stage(1)
+    with pytest.raises(ValueError, match="stage_one"):
+        tiny(components=("detail",)).stage_one()
 
 
 def test_an_earlier_segmentation_reaches_the_detail_stream_but_not_the_encoder():
@@ -392,10 +395,3 @@ def test_an_earlier_segmentation_reaches_the_detail_stream_but_not_the_encoder()
     assert not torch.equal(network(volume), network(other))
     stage_one = FullSizeLogits(network, stage=1, heads=None)
     assert torch.equal(stage_one(volume), stage_one(other))
-
-
-def test_an_earlier_segmentation_needs_the_detail_stream_and_an_image_beside_it():
-    with pytest.raises(UserError, match="cascade_channels.*detail stream"):
-        NetworkSpec(cascade_channels=2, parts=("encoder",))
-    with pytest.raises(UserError, match="2 input channels.*cascade_channels"):
-        tiny(channels=2, cascade_channels=2)

@@ -101,7 +101,7 @@ def shrink(patch: pytest.MonkeyPatch) -> None:
         }
         return replace(spec_for_patch(patch_size, spacing_mm), **widths)
 
-    patch.setattr("dinomed3d.training.plan.spec_for_patch", narrow)
+    patch.setattr("dinomed3d.training.nnunet_plan.spec_for_patch", narrow)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Checkpoints: atomic, plain, complete; random generators go back to where they were."""
 
-import pickle
 import random
 
 import numpy as np
@@ -63,33 +62,21 @@ def test_plain_keeps_types_of_containers():
     assert plain((np.float64(1.5), [np.arange(2)])) == (1.5, [[0, 1]])
 
 
-class Bomb:
-    def __reduce__(self):
-        return (open, ("exploded", "w"))
-
-
-def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    torch.save({"dinomed3d": Bomb()}, "c.pth")
-    with pytest.raises(UserError, match="c.pth: wants to run"):
-        read_checkpoint("c.pth")
-    assert not (tmp_path / "exploded").exists()
-    with open("d.pth", "wb") as stream:
-        pickle.dump(Bomb(), stream, protocol=2)
-    with pytest.raises(UserError, match="cannot be read"):
-        read_checkpoint("d.pth")
-    assert not (tmp_path / "exploded").exists()
-
-
-def test_truncated_and_foreign_checkpoints_are_refused(tmp_path):
-    write_checkpoint(COMPLETE | {"w": torch.ones(1000)}, tmp_path / "c.pth")
-    whole = (tmp_path / "c.pth").read_bytes()
-    (tmp_path / "half.pth").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match="half.pth: cannot be read.*truncated"):
-        read_checkpoint(tmp_path / "half.pth")
-    torch.save({"network_weights": {}}, tmp_path / "stock.pth")
-    with pytest.raises(UserError, match="not written by DinoMed3DTrainer"):
-        read_checkpoint(tmp_path / "stock.pth")
-    torch.save({"dinomed3d": {"version": "9.9"}, "network_weights": {}}, tmp_path / "other.pth")
-    with pytest.raises(UserError, match="lacks optimizer_state, .* another version .9.9."):
-        read_checkpoint(tmp_path / "other.pth")
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        ({"network_weights": {}}, "stock.pth.*'dinomed3d'"),
+        (
+            {"dinomed3d": {"version": "9.9"}, "network_weights": {}},
+            "stock.pth.*optimizer_state.*9.9",
+        ),
+        (None, "stock.pth"),  # truncated; damaged files are tested with their reader
+    ],
+)
+def test_damaged_and_foreign_checkpoints_are_refused(tmp_path, content, names):
+    path = tmp_path / "stock.pth"
+    torch.save(content if content is not None else torch.ones(1000), path)
+    if content is None:
+        path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UserError, match=names):
+        read_checkpoint(path)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dinomed3d.training.optimizer_step import Update, check_finite
+from dinomed3d.training.optimizer_step import OptimizerStep, check_finite
 from tests.dinomed3d.training.conftest import LABELS, REGIONS
 from tests.dinomed3d.training.test_trainer import trainer
 
@@ -18,7 +18,7 @@ def setting(*, scaled=False, fused=True):
     weight = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
     optimizer = torch.optim.AdamW([weight], lr=0.1, fused=fused)
     scaler = torch.amp.GradScaler("cpu", init_scale=4.0) if scaled else None
-    return weight, optimizer, Update(optimizer, clip=1.0, scaler=scaler)
+    return weight, optimizer, OptimizerStep(optimizer, clip=1.0, scaler=scaler)
 
 
 def step(weight, update, factor):

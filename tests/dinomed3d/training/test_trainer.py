@@ -13,7 +13,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from dinomed3d.lifting import WeightsError
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.training.checkpoint import read_checkpoint
-from dinomed3d.training.plan import NETWORK
+from dinomed3d.training.nnunet_plan import NETWORK
 from dinomed3d.training.trainer import DinoMed3DTrainer
 from tests.dinomed3d.training.conftest import LABELS, REGIONS, SETTINGS, dataset_json, plans
 
@@ -31,7 +31,7 @@ def fold_folder(nnunet: Path, configuration="3d_fullres", fold=0) -> Path:
 
 
 class Killed(Exception):
-    """Stands for a kill in the middle of an epoch."""
+    """A kill in the middle of an epoch."""
 
 
 def run(
@@ -57,7 +57,20 @@ def run(
 
 def test_both_stages_in_one_run(nnunet):
     t = trainer()
+    t.initialize()
+    name = "encoder.encoder.vit.blocks.0.mlp.fc1.base.weight"
+    weights, start = {}, t.on_epoch_start
+
+    def remember():
+        weights[t.current_epoch] = t.network.state_dict()[name].clone()
+        start()
+
+    t.on_epoch_start = remember
     t.run_training()
+    assert not torch.equal(weights[0], weights[1])  # stage I moves the encoder
+    assert torch.equal(weights[2], t.network.state_dict()[name])  # stage II keeps it
+    frozen = [p for p in t.network.parameters() if not p.requires_grad]
+    assert t.stage == 2 and frozen and all(p.grad is None for p in frozen)
     folder = fold_folder(nnunet)
     assert not (folder / "checkpoint_latest.pth").exists()
     final = read_checkpoint(folder / "checkpoint_final.pth")
@@ -69,28 +82,10 @@ def test_both_stages_in_one_run(nnunet):
     architecture = stored["configurations"]["3d_fullres"]["architecture"]
     assert architecture["network_class_name"] == NETWORK
     assert architecture["arch_kwargs"]["encoder_overrides"]["embed_dim"] == 24
-    frozen = [n for n, p in t.network.named_parameters() if not p.requires_grad]
     held = sum(len(group["params"]) for group in final["optimizer_state"]["param_groups"])
     assert held == len(list(t.network.parameters())) - len(frozen)  # no moments of frozen weights
     names = set(final["network_weights"])
     assert len(names) == len(t.network.state_dict())  # and each weight once
-
-
-def test_stage_one_moves_the_encoder_and_stage_two_keeps_it(nnunet):
-    t = trainer()
-    t.initialize()
-    name = "encoder.encoder.vit.blocks.0.mlp.fc1.base.weight"
-    weights = {0: t.network.state_dict()[name].clone()}
-    begin = t.on_epoch_start
-
-    def remember():
-        weights[t.current_epoch] = t.network.state_dict()[name].clone()
-        begin()
-
-    t.on_epoch_start = remember
-    t.run_training()
-    assert not torch.equal(weights[0], weights[1])
-    assert torch.equal(weights[2], t.network.state_dict()[name])
 
 
 @pytest.mark.parametrize("kill_at", [(0, 1), (1, 1), (2, 0), (3, 1)])
@@ -107,16 +102,8 @@ def test_a_killed_run_resumes_to_the_same_trajectory(nnunet, monkeypatch, kill_a
         assert torch.equal(value, expected[key]), key
 
 
-def test_stage_two_keeps_no_gradient_of_what_learned_before(nnunet):
-    t = trainer()
-    t.run_training()
-    frozen = [p for p in t.network.parameters() if not p.requires_grad]
-    assert t.stage == 2 and frozen
-    assert all(p.grad is None for p in frozen)
-
-
-def test_a_run_goes_on_from_a_device_with_other_kernels(nnunet, monkeypatch):
-    """MPS has no fused AdamW; its checkpoints count steps elsewhere and say so."""
+def test_a_run_resumes_from_a_device_without_fused_kernels(nnunet, monkeypatch):
+    """MPS has no fused AdamW; its checkpoints hold step counters on another device."""
     with pytest.raises(Killed):
         run(monkeypatch, kill_at=(3, 1))
     path = fold_folder(nnunet) / "checkpoint_latest.pth"
@@ -128,8 +115,8 @@ def test_a_run_goes_on_from_a_device_with_other_kernels(nnunet, monkeypatch):
     assert run(monkeypatch, continued=True).current_epoch == 4
 
 
-def test_resume_and_validation_need_none_of_the_settings(nnunet, monkeypatch):
-    """What was set for training is in the checkpoint; a later shell knows nothing of it."""
+def test_resume_and_validation_need_no_environment_variables(nnunet, monkeypatch):
+    """The settings of training are in the checkpoint."""
     monkeypatch.setenv("DINOMED3D_SLICES", "5")
     monkeypatch.setenv("DINOMED3D_VOXELS_PER_TOKEN", "8")
     with pytest.raises(Killed):
@@ -163,7 +150,7 @@ def test_stage_one_cannot_grow_once_it_is_over(nnunet, monkeypatch):
     with pytest.raises(Killed):
         run(monkeypatch, kill_at=(3, 0))
     monkeypatch.setenv("DINOMED3D_STAGE1_EPOCHS", "9")
-    with pytest.raises(UserError, match="in stage II after 3 epochs"):
+    with pytest.raises(UserError, match="DINOMED3D_STAGE1_EPOCHS"):
         run(monkeypatch, continued=True)
 
 
@@ -234,7 +221,7 @@ def test_leftovers_of_a_kill_while_writing_are_removed(nnunet):
 
 @pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
 @pytest.mark.parametrize("labels", [LABELS, REGIONS, LABELS | {"ignore": 3}])
-def test_all_kinds_of_labels_and_prediction_without_foundation(
+def test_all_kinds_of_labels_and_prediction_without_pretrained_weights(
     nnunet, monkeypatch, configuration, labels
 ):
     t = trainer(configuration, labels=labels)
@@ -289,50 +276,37 @@ def test_fold_all(nnunet):
     assert (fold_folder(nnunet, fold="all") / "checkpoint_final.pth").is_file()
 
 
-def test_no_weights_is_one_clear_message_and_nothing_is_written(nnunet, monkeypatch):
+def test_missing_weights_are_refused_before_anything_is_written(nnunet, monkeypatch):
     def unreachable(*args, **kwargs):
         raise OSError("no network")
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", unreachable)
     monkeypatch.delenv("DINOMED3D_WEIGHTS")
     monkeypatch.delenv("DINOMED3D_ENCODER_OVERRIDES")
-    with pytest.raises(WeightsError, match="DINOMED3D_WEIGHTS .* file or directory"):
+    with pytest.raises(WeightsError, match="DINOMED3D_WEIGHTS"):
         trainer()
     assert not list((nnunet / "results").iterdir())
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "message"),
+    ("variable", "value", "names"),
     [
-        ("WEIGHTS", "no/such/file.pth", "no such file or directory"),
-        ("SLICES", "2", "must be odd"),
-        ("ENCODER", "resnet50", "'encoder' must be one of"),
-        ("VOXELS_PER_TOKEN", "5", "power of two"),
-        ("VOXELS_PER_TOKEN", "32", r"at least 32 x 32 voxels in plane \(a token covers 32"),
-        ("RATE_ENCODER", "-1", "'rate_encoder' must be positive, got -1"),
-        ("ENCODER_OVERRIDES", '{"embed_dim": 7}', "ENCODER_OVERRIDES: .*embed_dim"),
-        ("STAGE2_EPOCHS", "soon", "must be a whole number"),
+        ("DINOMED3D_WEIGHTS", "no/such/file.pth", "no/such/file.pth"),
+        ("DINOMED3D_VOXELS_PER_TOKEN", "32", "DINOMED3D_VOXELS_PER_TOKEN"),
+        ("DINOMED3D_ENCODER_OVERRIDES", '{"embed_dim": 7}', "ENCODER_OVERRIDES: .*embed_dim"),
+        ("DINOMED3D_STAGE2_EPOCHS", "soon", "DINOMED3D_STAGE2_EPOCHS"),
+        ("nnUNet_results", None, "nnUNet_results"),
     ],
 )
+@pytest.mark.parametrize("continued", [False, True])  # with nothing to continue
 def test_bad_settings_are_refused_before_anything_is_written(
-    nnunet, monkeypatch, variable, value, message
+    nnunet, monkeypatch, variable, value, names, continued
 ):
-    monkeypatch.setenv(f"DINOMED3D_{variable}", value)
-    with pytest.raises(ValueError, match=message):
-        trainer()
-    assert not list((nnunet / "results").iterdir())
-
-
-def test_unset_folders_are_named(nnunet, monkeypatch):
-    monkeypatch.delenv("nnUNet_results")
-    with pytest.raises(UserError, match="set the environment variables .*nnUNet_results"):
-        trainer()
-
-
-def test_continuing_nothing_is_checked_like_a_new_run(nnunet, monkeypatch):
-    monkeypatch.setenv("DINOMED3D_WEIGHTS", "no/such/file")
-    with pytest.raises(WeightsError):
-        trainer(continued=True)
+    monkeypatch.delenv(variable, raising=False)
+    if value is not None:
+        monkeypatch.setenv(variable, value)
+    with pytest.raises(UserError, match=names):
+        trainer(continued=continued)
     assert not list((nnunet / "results").iterdir())
 
 
@@ -342,13 +316,11 @@ def test_plans_of_another_version_are_refused(nnunet):
         plan["configurations"]["3d_fullres"]["architecture"] |= architecture
         return DinoMed3DTrainer(plan, "3d_fullres", 0, dataset_json(), torch.device("cpu"))
 
-    with pytest.raises(
-        UserError, match="dinomed3d.networks.Old is not known here.*another version"
-    ):
+    with pytest.raises(UserError, match="dinomed3d.networks.Old"):
         planned(network_class_name="dinomed3d.networks.Old", arch_kwargs={})
-    with pytest.raises(UserError, match="unknown network fields wheels"):
+    with pytest.raises(UserError, match="wheels"):
         planned(network_class_name=NETWORK, arch_kwargs={"wheels": 4})
-    with pytest.raises(UserError, match="'levels' must be int, got '4'"):
+    with pytest.raises(UserError, match="'levels'"):
         planned(network_class_name=NETWORK, arch_kwargs={"levels": "4"})
 
 
@@ -360,9 +332,7 @@ def test_folds_with_another_network_are_refused(nnunet, monkeypatch, unfinished)
     else:
         trainer().run_training()
     monkeypatch.setenv("DINOMED3D_SLICES", "5")
-    with pytest.raises(
-        UserError, match=r"fold_0 .* another network .*slices: 3 there, 5 asked for"
-    ):
+    with pytest.raises(UserError, match="fold_0 .*slices"):
         trainer(fold=1)
 
 
@@ -370,13 +340,13 @@ def test_resuming_with_another_network_is_refused(nnunet, monkeypatch):
     with pytest.raises(Killed):
         run(monkeypatch, kill_at=(1, 0))
     monkeypatch.setenv("DINOMED3D_SLICES", "5")
-    with pytest.raises(UserError, match="slices: 3 there, 5 asked for"):
+    with pytest.raises(UserError, match="slices"):
         run(monkeypatch, continued=True)
 
 
 @pytest.mark.parametrize("stage", [1, 2])
-def test_a_loss_that_is_not_finite_stops_training_and_is_forgotten(nnunet, monkeypatch, stage):
-    """Nothing is learned from there on, and --c goes on from the epoch before."""
+def test_a_loss_that_is_not_finite_stops_training(nnunet, monkeypatch, stage):
+    """No step is made from there on, and --c continues from the epoch before."""
     monkeypatch.setenv("DINOMED3D_ITERATIONS_PER_EPOCH", "4")
     t = trainer()
     step, before, bad = t.train_step, {}, (2 * stage - 1, 2)  # an epoch of that stage
@@ -388,7 +358,7 @@ def test_a_loss_that_is_not_finite_stops_training_and_is_forgotten(nnunet, monke
         return step(batch)
 
     t.train_step = stepping
-    with pytest.raises(FloatingPointError, match=f"epoch {bad[0]}, step 2.*--c and lower rates"):
+    with pytest.raises(FloatingPointError, match=f"epoch {bad[0]}, step 2"):
         t.run_training()
     assert t.iteration == 4  # it is noticed at the end of the epoch
     assert all(torch.equal(v, before[k]) for k, v in t.network.state_dict().items())

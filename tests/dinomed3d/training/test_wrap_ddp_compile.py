@@ -9,8 +9,6 @@ from torch._dynamo.utils import counters
 
 from dinomed3d.networks import build_network
 from dinomed3d.training.checkpoint import read_checkpoint
-from dinomed3d.training.recipe import Recipe
-from dinomed3d.training.stages import begin_stage
 from dinomed3d.training.wrap_ddp_compile import compiler, running_network
 from tests.dinomed3d.training.test_trainer import fold_folder, trainer
 
@@ -33,10 +31,12 @@ def fresh_compiler():
     torch._dynamo.reset()
 
 
-def network(stage, *, supervised=True, recipe=None, **changes):
+def network(stage, *, supervised=True, checkpointing=False, **changes):
     torch.manual_seed(0)
     net = build_network(1, 3, supervised, **(TINY | changes))
-    begin_stage(net, recipe or Recipe(), stage=stage, supervised=supervised)
+    net.begin_stage(stage, deep_supervision=supervised)
+    if net.encoder is not None:
+        net.encoder.encoder.checkpointing = checkpointing
     return net.train()
 
 
@@ -59,18 +59,18 @@ def loss(output):
         {},
         {"taps": (0, 1)},  # the last block is of no use then
         {"encoder": "vit_small_patch14_reg4_dinov2"},
-        {"parts": ("encoder", "lora", "adapters")},
-        {"parts": ("encoder", "lora", "detail")},
-        {"parts": ("encoder", "adapters", "detail")},
-        {"parts": ("encoder", "detail")},
-        {"parts": ("detail",)},
+        {"components": ("encoder", "lora", "adapters")},
+        {"components": ("encoder", "lora", "detail")},
+        {"components": ("encoder", "adapters", "detail")},
+        {"components": ("encoder", "detail")},
+        {"components": ("detail",)},
     ],
     ids=str,
 )
 @pytest.mark.parametrize("stage", [1, 2])
 def test_all_that_learns_takes_part(stage, changes, supervised):
     """Or several processes would wait for a gradient that never comes."""
-    if stage == 1 and changes.get("parts") == ("detail",):
+    if stage == 1 and changes.get("components") == ("detail",):
         with pytest.raises(ValueError, match="no stage 1"):
             network(stage, **changes)
         return
@@ -83,10 +83,9 @@ def test_all_that_learns_takes_part(stage, changes, supervised):
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("stage", [1, 2])
 def test_compiled_it_is_one_graph_and_gives_the_same(stage, checkpointing):
-    recipe = Recipe(activation_checkpointing=checkpointing)
     results = []
     for backend in (None, "aot_eager"):
-        net = network(stage, recipe=recipe)
+        net = network(stage, checkpointing=checkpointing)
         value = loss(running_network(net, stage=stage, device=CPU, backend=backend)(example(stage)))
         value.backward()
         results.append((value.detach(), {n: p.grad for n, p in net.named_parameters()}))

@@ -14,13 +14,13 @@ from tests.dinomed3d.inference.models.write_model import tiny_network
 PATCH = (6, 16, 16)
 
 
-def network(parts=("encoder", "lora", "detail"), slices=3):
+def network(components=("encoder", "lora", "detail"), slices=3):
     torch.manual_seed(0)
     spec = replace(
         spec_for_patch(PATCH, (2.0, 1.0, 1.0)),
         encoder_overrides={"embed_dim": 24, "depth": 2, "num_heads": 2, "init_values": 1.0},
         taps=(0, 1),
-        parts=parts,
+        components=components,
         slices=slices,
         detail_widths=(4, 6, 8),
         pyramid_width=8,
@@ -76,6 +76,6 @@ def test_a_slice_is_encoded_once():
 
 def test_with_adapters_nothing_is_shared():
     assert is_cacheable(network())
-    assert not is_cacheable(network(parts=("encoder", "lora", "adapters", "detail")))
-    assert not is_cacheable(network(parts=("detail",)))
+    assert not is_cacheable(network(components=("encoder", "lora", "adapters", "detail")))
+    assert not is_cacheable(network(components=("detail",)))
     assert not is_cacheable(tiny_network(3, 1, 3))

@@ -1,4 +1,4 @@
-"""How an nnU-Net plan carries our network and recipe."""
+"""Network and recipe in an nnU-Net plan."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from dinomed3d.networks import NetworkSpec, spec_for_patch
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.training.recipe import spec_from
+from dinomed3d.training.environment import spec_from
 
 NETWORK = "dinomed3d.networks.network.build_network"
-"""What our plans name as their network; importable, so that stock trainers can build it too."""
+"""The network's dotted path in our plans; importable, so that stock trainers can build it too."""
 RECIPE = "dinomed3d_recipe"
-"""A plan's configuration may carry a recipe under this key."""
+"""Key of a plan's configuration that holds a recipe."""
 
 
 def plan_spec(configuration: ConfigurationManager) -> NetworkSpec:
-    """The network that a plan asks for, or one that suits its patch if it was made for another.
+    """The network that a plan names, or for a stock plan one sized by its patch.
 
     Raises:
         UserError: a plan of another version, or one edited into something that cannot be trained.
@@ -33,16 +33,16 @@ def plan_spec(configuration: ConfigurationManager) -> NetworkSpec:
         return NetworkSpec.from_arch_kwargs(configuration.network_arch_init_kwargs)
     if configuration.network_arch_class_name.startswith("dinomed3d."):
         raise UserError(
-            f"plan: its network {configuration.network_arch_class_name} is not known here; the plan was made by "
-            f"another version of dinomed3d (this one builds {NETWORK}). Install that version, or plan again"
+            f"plan: unknown network {configuration.network_arch_class_name} (this version builds {NETWORK}); the "
+            "plan was written by another version of dinomed3d: install that version, or plan again"
         )
     return spec_for_patch(configuration.patch_size, configuration.spacing)
 
 
-def with_prior(
+def with_cascade_channels(
     spec: NetworkSpec, configuration: ConfigurationManager, dataset_json: Mapping[str, Any]
 ) -> NetworkSpec:
-    """In nnU-Net's cascade the labels of the stage before come as channels after the image's."""
+    """Add the channels by which nnU-Net's cascade passes on the labels of the stage before."""
     if configuration.previous_stage_name is None:
         return spec
     labels = LabelManager(dataset_json["labels"], dataset_json.get("regions_class_order"))
@@ -56,7 +56,7 @@ def check_configuration(configuration: Mapping[str, Any]) -> None:
         configuration: of a plan, inheritance resolved.
 
     Raises:
-        UserError: patch, spacing or batch that is no such thing.
+        UserError: an entry that is missing or has a wrong type or value.
     """
 
     def numbers(key: str, *, whole: bool) -> list[Any]:
@@ -65,21 +65,21 @@ def check_configuration(configuration: Mapping[str, Any]) -> None:
         good = isinstance(value, list | tuple) and len(value) in (2, 3)
         if not good or any(type(v) not in kinds or not 0 < v < math.inf for v in value or ()):
             raise UserError(
-                f"plan: {key!r} must be 2 or 3 positive {'whole ' if whole else ''}numbers, got {value!r}; mend the "
-                "plan, or plan again"
+                f"plan: {key!r} must be 2 or 3 positive {'whole ' if whole else ''}numbers, got {value!r}; "
+                "correct the plan or plan again"
             )
         return list(value or ())
 
     patch, spacing = numbers("patch_size", whole=True), numbers("spacing", whole=False)
     if len(patch) != len(spacing):
         raise UserError(
-            f"plan: 'patch_size' {patch} and 'spacing' {spacing} must have the same number of axes; mend the plan, or "
-            "plan again"
+            f"plan: 'patch_size' {patch} and 'spacing' {spacing} must have the same number of axes; correct the plan "
+            "or plan again"
         )
     batch = configuration.get("batch_size")
     if type(batch) is not int or batch < 1:
         raise UserError(
-            f"plan: 'batch_size' must be a positive whole number, got {batch!r}; mend the plan, or plan again"
+            f"plan: 'batch_size' must be a positive whole number, got {batch!r}; correct the plan or plan again"
         )
     architecture = configuration.get("architecture")
     if not (
@@ -93,7 +93,7 @@ def check_configuration(configuration: Mapping[str, Any]) -> None:
         )
     if not isinstance(configuration.get("batch_dice"), bool):
         raise UserError(
-            f"plan: 'batch_dice' must be true or false, got {configuration.get('batch_dice')!r}; mend the plan, or "
+            f"plan: 'batch_dice' must be true or false, got {configuration.get('batch_dice')!r}; correct the plan or "
             "plan again"
         )
     recipe = configuration.get(RECIPE, {})
@@ -102,7 +102,7 @@ def check_configuration(configuration: Mapping[str, Any]) -> None:
 
 
 def network_entry(spec: NetworkSpec) -> dict[str, Any]:
-    """A network as nnU-Net's plans hold theirs, under "architecture" of a configuration."""
+    """The "architecture" entry of a configuration in nnU-Net's plans."""
     return {
         "network_class_name": NETWORK,
         "arch_kwargs": spec.to_arch_kwargs(),
@@ -116,27 +116,27 @@ def write_spec(plans: dict[str, Any], configuration: str, spec: NetworkSpec) -> 
 
 
 def spec_difference(stored: NetworkSpec, asked: NetworkSpec) -> str:
-    """Fields that differ, for messages."""
+    """The fields that differ, for messages."""
     a, b = stored.to_arch_kwargs(), asked.to_arch_kwargs()
-    return ", ".join(f"{k}: {a[k]!r} there, {b[k]!r} asked for" for k in a if a[k] != b[k])
+    return ", ".join(f"{k}: {a[k]!r} there, {b[k]!r} here" for k in a if a[k] != b[k])
 
 
 def stored_spec(fields: Mapping[str, Any], built: NetworkSpec | None, name: str) -> NetworkSpec:
-    """The network of a checkpoint, which neither the environment nor a built one may differ from.
+    """The network of a checkpoint; environment and built network must agree with it.
 
     Args:
-        fields: of the spec, as the checkpoint has them.
-        built: that of the network that is there already, if any.
+        fields: of the spec in the checkpoint.
+        built: spec of the network that is built already, if any.
         name: of the checkpoint, for messages.
 
     Raises:
-        UserError: one of them does.
+        UserError: one of them differs.
     """
     stored = NetworkSpec.from_arch_kwargs(fields)
     asked = spec_from(stored, os.environ)
     if asked != stored:
         raise UserError(
-            f"DinoMed3DTrainer: {name} holds another network than the environment asks for "
+            f"DinoMed3DTrainer: {name} holds another network than the environment sets "
             f"({spec_difference(stored, asked)}); unset these DINOMED3D_ variables"
         )
     if built is not None and stored != built:
@@ -147,16 +147,16 @@ def stored_spec(fields: Mapping[str, Any], built: NetworkSpec | None, name: str)
 
 
 def check_other_folds(folder: Path, configuration: str, fold: int | str, spec: NetworkSpec) -> None:
-    """All folds share one plans.json, which predictions build the network from.
+    """Refuse a network that differs from the other folds': all share the plans.json of the model.
 
     Args:
         folder: of the model: trainer, plans and configuration.
         configuration: its name in the plan.
         fold: that is about to be trained.
-        spec: the network it would have.
+        spec: its network.
 
     Raises:
-        UserError: another fold in it was trained with another network.
+        UserError: another fold was trained with another network.
     """
     others = [
         f.name
@@ -169,6 +169,6 @@ def check_other_folds(folder: Path, configuration: str, fold: int | str, spec: N
     if stored != spec:
         raise UserError(
             f"DinoMed3DTrainer: {', '.join(others)} in {folder} were trained with another network than fold "
-            f"{fold} is asked to have ({spec_difference(stored, spec)}); all folds share one plan. Unset the "
+            f"{fold} would have ({spec_difference(stored, spec)}), but all folds share one plan. Unset the "
             "DINOMED3D_ variables that differ, or move the folder away"
         )

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dinomed3d.lifting import stack_slices
-from dinomed3d.training.slices import draw_slices, foreground, slice_batch
+from dinomed3d.training.slice_sampling import draw_slices, foreground, slice_batch
 
 
 def target_with_foreground(*slices: int) -> torch.Tensor:

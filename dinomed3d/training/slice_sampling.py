@@ -1,4 +1,4 @@
-"""Stage I's batches: slices drawn from nnU-Net's patches, those with foreground favoured."""
+"""Stage I's batches: slices sampled from nnU-Net's patches, with a share of foreground."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from dinomed3d.lifting import neighbour_slices
 
 
 def foreground(target: Tensor, *, ignore_label: int | None, regions: bool) -> Tensor:
-    """Where nnU-Net's training target shows something to be learned.
+    """Where nnU-Net's training target has foreground.
 
     Args:
-        target: (B, R, ...) as nnU-Net's loss gets it: one label map, or one channel per region, with
-            one more for what is ignored if there is an ignore label.
+        target: (B, R, ...) as of nnU-Net's loss: one label map, or one channel per region, plus one for
+            ignored voxels if there is an ignore label.
         ignore_label: its number, or None.
         regions: whether the channels are regions.
 
     Returns:
-        (B, ...) True where any label but background and the ignored one is.
+        (B, ...) True at labels other than background and the ignore label.
     """
     if ignore_label is not None:
         target = target[:, :-1] if regions else target.where(target != ignore_label, 0)
@@ -27,16 +27,16 @@ def foreground(target: Tensor, *, ignore_label: int | None, regions: bool) -> Te
 
 
 def draw_slices(shown: Tensor, *, count: int, foreground_share: float) -> Tensor:
-    """Choose slices of a batch of patches.
+    """Sample slices of a batch of patches.
 
     Args:
-        shown: (B, D, H, W), or (B, H, W), where every image is a slice: where there is foreground, on
-            the CPU, so that no device is waited for.
-        count: slices to choose; all of them where there are fewer.
-        foreground_share: share of `count` drawn from slices with foreground, as far as there are any.
+        shown: (B, D, H, W) bool `foreground`, or (B, H, W) of single slices; on the CPU, so that no
+            device is waited for.
+        count: slices to sample; all of them if there are fewer.
+        foreground_share: share of `count` taken from slices with foreground, as far as there are any.
 
     Returns:
-        (count,) numbers into the B * D slices, drawn without repetition with torch's global generator.
+        (count,) numbers into the B * D slices, without repetition, from torch's global generator.
     """
     shows = shown.flatten(-2).any(dim=-1).flatten().numpy()  # (B * D,)
     count = min(count, shows.size)
@@ -54,10 +54,10 @@ def slice_batch(
     """Stage I's input and target out of stage II's.
 
     Args:
-        volume: (B, C, D, H, W), or (B, C, H, W), where every image is a slice.
+        volume: (B, C, D, H, W), or (B, C, H, W) of single slices.
         target: (B, R, D, H, W), or (B, R, H, W).
         chosen: (N,) numbers into the B * D slices, on the CPU.
-        slices: K, odd.
+        slices: neighbouring slices in one embedding (K), odd.
 
     Returns:
         (N, K * C, H, W) slices with neighbours; (N, R, H, W) their targets.
