@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
 import venv
 import zipfile
+from importlib.metadata import packages_distributions
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from tests import ROOT
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 SITE = Path(sysconfig.get_path("purelib"))
 SHIMS = {
@@ -203,6 +211,46 @@ def test_an_editable_nnunet_is_found_after_the_fixes_of_doctor(
             LOOK_UP
         ).splitlines()  # after what nnU-Net says about the setting
         assert json.loads(last)["trainer"] == "dinomed3d.training.trainer"
+
+
+NOT_IMPORTED_YET = {
+    "batchgenerators": "for the loader of stage I",
+    "torchio": "for the artefacts of scanners in training",
+}
+THROUGH_ANOTHER = {"tensorboard": "torch.utils.tensorboard"}
+"""Packages that are imported by way of a module of another package."""
+
+
+def imported_modules() -> set[str]:
+    found = set()
+    for package in ("dinomed3d", "planners", "pointseg"):
+        for file in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Import):
+                    found |= {alias.name for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and node.module:
+                    found.add(node.module)
+    return found
+
+
+def declared(requirements: list[str]) -> set[str]:
+    return {re.split(r"[^\w.-]", line)[0].lower().replace("_", "-") for line in requirements}
+
+
+def test_every_dependency_is_imported_and_every_import_is_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    hard, extras = declared(project["dependencies"]), project["optional-dependencies"]
+    optional = declared([line for name in ("dicom", "ray") for line in extras[name]])
+    modules = imported_modules()
+    imported: set[str] = {name for name, module in THROUGH_ANOTHER.items() if module in modules}
+    distributions = packages_distributions()
+    for name in sorted({module.split(".")[0] for module in modules}):
+        if name in sys.stdlib_module_names or name in ("dinomed3d", "planners", "pointseg"):
+            continue
+        owners = {owner.lower().replace("_", "-") for owner in distributions.get(name, [name])}
+        assert owners & (hard | optional), f"'{name}' is imported but not declared"
+        imported |= owners
+    assert hard - imported == set(NOT_IMPORTED_YET)
 
 
 def test_nothing_that_is_packaged_is_ignored_by_git() -> None:
