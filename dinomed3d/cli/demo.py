@@ -1,4 +1,4 @@
-"""The demo: from a synthetic phantom to masks and Dice by nnU-Net's own commands; and rooms by ``pointseg-train``."""
+"""The demo: a synthetic phantom segmented by nnU-Net's own commands, and rooms by ``pointseg-train``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from dinomed3d import __version__
-from dinomed3d.cli.nnunet_commands import FOLDERS, Stock, TrainingProgress
+from dinomed3d.cli.nnunet_commands import FOLDERS, NnUNetCommands, TrainingProgress
 from dinomed3d.cli.overlay import OverlayCase, draw_overlay
 from dinomed3d.cli.phantom import LABELS, PhantomSpec, write_phantom
 from dinomed3d.runtime.device import choose_device
@@ -26,7 +26,7 @@ TRAINER = "DinoMed3DTrainer"
 
 _MARKER = ".dinomed3d_demo"
 _CHILDREN = (*FOLDERS, "predictions", "logs", "summary.json", "overlay.png", "pointseg", _MARKER)
-"""Everything the demo ever writes into its folder; nothing else in there is touched."""
+"""Everything that the demo writes into its folder; it deletes nothing else there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,63 +103,70 @@ class DemoResult:
 def run_demo(spec: DemoSpec) -> DemoResult:
     """Make the phantom; plan, preprocess, train, predict and evaluate with stock commands; then rooms.
 
-    What happens is told on stderr, a line per step and per epoch.
+    Progress goes to stderr, a line per step and per epoch.
 
     Raises:
-        UserError: ``spec.out`` cannot be used, or one of nnU-Net's commands failed.
+        UserError: ``spec.out`` cannot be used, or one of the commands failed.
     """
     start = time.monotonic()
     out = prepare_folder(spec.out, overwrite=spec.overwrite)
     device = choose_device(spec.device)
-    stock = Stock(root=out, settings=spec.settings())
-    raw = out / "nnUNet_raw" / DATASET
-    predictions = out / "predictions"
-    summary = out / "summary.json"
-
-    def step(title: str, command: str, *arguments: str, progress: bool = False) -> None:
-        _say(f"{title}: {command} {' '.join(arguments)}")
-        log = out / "logs" / f"{command}.log"
-        watch = _epoch_teller(spec) if progress else None
-        _say(f"  done in {stock.run(command, arguments, log=log, watch=watch):.0f} s")
-
-    _say(
-        f"phantom: {spec.phantom.training_cases} training and {spec.phantom.test_cases} test cases"
-    )
-    names = write_phantom(raw, spec.phantom)
-    dataset, labels = str(DATASET_ID), [str(v) for v in LABELS.values() if v != 0]
-    common = ("-device", device)
-    step("plan", "nnUNetv2_plan_and_preprocess", "-d", dataset, "-c", "3d_fullres", "-np", "2")
-    step(
-        "train", "nnUNetv2_train", dataset, "3d_fullres", "0", "-tr", TRAINER, *common,
-        progress=True,
-    )  # fmt: skip
-    step(
-        "predict", "nnUNetv2_predict", "-i", str(raw / "imagesTs"), "-o", str(predictions),
-        "-d", dataset, "-c", "3d_fullres", "-f", "0", "-tr", TRAINER, "-npp", "1", "-nps", "1",
-        *common,
-    )  # fmt: skip
-    step(
-        "evaluate", "nnUNetv2_evaluate_simple", str(raw / "labelsTs"), str(predictions),
-        "-l", *labels, "-o", str(summary), "-np", "2",
-    )  # fmt: skip
-
+    steps = _Steps(spec, NnUNetCommands(root=out, settings=spec.settings()), out / "logs")
+    names = _volumes(steps, out, device)
     rooms = out / "pointseg"
     changes = [word for change in spec.room_recipe for word in ("--override", change)]
-    step(
-        "rooms", "pointseg-train", "--dataset", "synthetic", "--out", str(rooms),
-        "--device", device, *changes,
-    )  # fmt: skip
-
+    steps.run(
+        "rooms",
+        "pointseg-train",
+        *("--dataset", "synthetic", "--out", str(rooms), "--device", device, *changes),
+    )
+    raw, predictions = out / "nnUNet_raw" / DATASET, out / "predictions"
     overlay = out / "overlay.png"
     draw_overlay(overlay, [_read_case(raw, predictions, name) for name in names], labels=LABELS)
     return DemoResult(
-        dice=read_dice(summary),
+        dice=read_dice(out / "summary.json"),
         masks=tuple(predictions / f"{name}.nii.gz" for name in names),
         overlay=overlay,
         room_miou=read_miou(rooms / "metrics.csv"),
         room=min((rooms / "pictures").glob("*.png")),
         seconds=time.monotonic() - start,
     )
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """Runs commands one after the other and says so."""
+
+    spec: DemoSpec
+    commands: NnUNetCommands
+    logs: Path
+
+    def run(self, title: str, command: str, *arguments: str, epochs: bool = False) -> None:
+        """Run one command; with `epochs`, print a line for each epoch that it trains."""
+        _say(f"{title}: {command} {' '.join(arguments)}")
+        watch = _epoch_printer(self.spec) if epochs else None
+        log = self.logs / f"{command}.log"
+        _say(f"  done in {self.commands.run(command, arguments, log=log, watch=watch):.0f} s")
+
+
+def _volumes(steps: _Steps, out: Path, device: str) -> list[str]:
+    """The phantom, from its images to masks and their scores; gives the names of the test cases."""
+    phantom = steps.spec.phantom
+    _say(f"phantom: {phantom.training_cases} training and {phantom.test_cases} test cases")
+    raw = out / "nnUNet_raw" / DATASET
+    images, predictions = str(raw / "imagesTs"), str(out / "predictions")
+    names = write_phantom(raw, phantom)
+    dataset, labels = str(DATASET_ID), [str(v) for v in LABELS.values() if v != 0]
+    model = ("-c", "3d_fullres", "-f", "0", "-tr", TRAINER, "-device", device)
+    files = ("-i", images, "-o", predictions, "-d", dataset)
+    run = steps.run
+    run("plan", "nnUNetv2_plan_and_preprocess", "-d", dataset, "-c", "3d_fullres", "-np", "2")
+    training = (dataset, "3d_fullres", "0", "-tr", TRAINER, "-device", device)
+    run("train", "nnUNetv2_train", *training, epochs=True)
+    run("predict", "nnUNetv2_predict", *files, *model, "-npp", "1", "-nps", "1")
+    scored = (str(raw / "labelsTs"), predictions, "-l", *labels, "-o", str(out / "summary.json"))
+    run("evaluate", "nnUNetv2_evaluate_simple", *scored, "-np", "2")
+    return names
 
 
 def prepare_folder(out: Path, *, overwrite: bool) -> Path:
@@ -230,14 +237,14 @@ def _read_case(raw: Path, predictions: Path, name: str) -> OverlayCase:
     )
 
 
-def _epoch_teller(spec: DemoSpec) -> Callable[[str], None]:
+def _epoch_printer(spec: DemoSpec) -> Callable[[str], None]:
     progress = TrainingProgress(spec.stage1_epochs + spec.stage2_epochs)
 
-    def tell(line: str) -> None:
+    def show(line: str) -> None:
         if (text := progress.line(line)) is not None:
             _say(f"  {text}")
 
-    return tell
+    return show
 
 
 def _say(text: str) -> None:

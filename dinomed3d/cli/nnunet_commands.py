@@ -24,13 +24,13 @@ _PYTHON_ERROR = re.compile(r"^[A-Za-z_][\w.]*(Error|Exception|Exit)\b")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stock:
-    """nnU-Net's commands over one root that holds all three of its folders."""
+class NnUNetCommands:
+    """Runs nnU-Net's commands with one folder for all of its data."""
 
     root: Path
     """Holds ``nnUNet_raw``, ``nnUNet_preprocessed`` and ``nnUNet_results``."""
     settings: Mapping[str, str] = field(default_factory=dict)
-    """Environment variables on top of the caller's own."""
+    """Environment variables in addition to the caller's own."""
 
     def environment(self) -> dict[str, str]:
         """Return the commands' environment variables.
@@ -52,13 +52,13 @@ class Stock:
         log: Path,
         watch: Callable[[str], None] | None = None,
     ) -> float:
-        """Run one command to its end; all it prints goes to a file.
+        """Run one command to its end, with its output in a file.
 
         Args:
             command: name of the console script, such as ``nnUNetv2_train``.
             arguments: its arguments.
             log: file for its output; replaced.
-            watch: called with every line of output, soon after it was written.
+            watch: called with every line of output as it is written.
 
         Returns:
             Seconds it took.
@@ -122,10 +122,7 @@ def find_command(name: str) -> str:
 
 
 def last_error(output: str) -> str:
-    """Return the line of a failed command's output that says most: the last Python error.
-
-    Without one, the last line that is not blank; "no output" if there is none.
-    """
+    """The last Python error in a failed command's output, else its last line, else "no output"."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line for line in lines if _PYTHON_ERROR.match(line)]
     # nnU-Net's main process only says that a worker died; the worker has said why before.
@@ -167,7 +164,7 @@ class TrainingProgress:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the command, if it still runs, and whatever workers it left behind."""
+    """Stop the command if it still runs, and all workers that it left."""
     if hasattr(os, "killpg"):
         if process.poll() is None:
             with suppress(ProcessLookupError):

@@ -56,8 +56,8 @@ def phantom_case(spec: PhantomSpec, index: int) -> tuple[NDArray[np.int16], NDAr
     """Draw one case.
 
     Anatomy scales with the field of view and varies in place, size and tilt between cases.
-    Not trivial on purpose: the organ differs from the wall by its texture more than by its
-    brightness, a bright nodule without label looks like a cut vessel, and a bias field and noise
+    Brightness alone does not tell the labels: the organ differs from the wall by its texture more than
+    by its brightness, a bright nodule without label looks like a cut vessel, and a bias field and noise
     lie over everything.
 
     Args:
@@ -67,61 +67,80 @@ def phantom_case(spec: PhantomSpec, index: int) -> tuple[NDArray[np.int16], NDAr
     Returns:
         (Z, Y, X) image, arbitrary units; (Z, Y, X) labels as in ``LABELS``.
     """
-    rng = np.random.default_rng((spec.seed, index))
-    extent = np.multiply(spec.shape_zyx, spec.spacing_mm)
-    axes = [
-        (np.arange(n) + 0.5) * step for n, step in zip(spec.shape_zyx, spec.spacing_mm, strict=True)
-    ]
-    zyx = np.stack(np.meshgrid(*axes, indexing="ij"))  # (3, Z, Y, X) voxel centres, mm
-    scale = float(extent[1:].min()) / 64.0  # lengths below are for a 64 mm wide field
+    scene = _Scene(spec, np.random.default_rng((spec.seed, index)))
+    scene.draw_organ()
+    cavity = scene.draw_wall()
+    scene.draw_vessel()
+    scene.draw_nodule(cavity)
+    bias = np.exp(0.12 * scene.waves(60))
+    noisy = scene.image * bias + scene.rng.normal(0, 7, spec.shape_zyx)
+    return np.round(noisy).astype(np.int16), scene.labels
 
-    def near(fraction: Triple, jitter: float = 0.03) -> Floats:
-        return extent * (np.asarray(fraction) + rng.uniform(-jitter, jitter, 3))
 
-    body = _radius(zyx, extent / 2, (1e9, 29 * scale, 30 * scale), tilt=0.0) < 1
-    soft = 40 + 6 * _waves(rng, zyx, wavelength_mm=30 * scale)
-    image = np.where(body, soft, 2.0)
-    labels = np.zeros(spec.shape_zyx, np.uint8)
+class _Scene:
+    """Image and labels of one case while its structures are drawn."""
 
-    # Organ: an ellipsoid with a wavy surface, filled with fine texture.
-    size = scale * rng.uniform(0.85, 1.15, 3) * (17, 13, 10)
-    organ = _radius(zyx, near((0.5, 0.33, 0.33)), size, tilt=rng.uniform(-0.6, 0.6))
-    inside = organ + 0.05 * _waves(rng, zyx, wavelength_mm=14 * scale) < 1
-    image[inside] = 88 + (14 * _waves(rng, zyx, wavelength_mm=4.5 * scale))[inside]
-    labels[inside] = LABELS["organ"]
-
-    # Wall: a thin shell around a dark cavity.
-    size = scale * rng.uniform(0.9, 1.1, 3) * (18, 13, 12)
-    centre, tilt = near((0.5, 0.64, 0.68)), rng.uniform(-0.6, 0.6)
-    outer = _radius(zyx, centre, size, tilt=tilt) < 1
-    cavity = _radius(zyx, centre, size - 2.6 * scale, tilt=tilt) < 1
-    image[outer] = 80
-    image[cavity] = 18
-    labels[outer] = LABELS["wall"]
-    labels[cavity] = LABELS["background"]
-
-    # Vessel: a tube that winds from the first slice to the last.
-    along = np.linspace(-0.05, 1.05, 120)
-    swing, phase = rng.uniform(0.06, 0.12, 2), rng.uniform(0, 2 * np.pi, 2)
-    start = near((0.0, 0.30, 0.70)) / extent
-    line = np.stack(
-        [
-            along,
-            start[1] + swing[0] * np.sin(2 * np.pi * along + phase[0]),
-            start[2] + swing[1] * np.cos(2 * np.pi * along + phase[1]),
+    def __init__(self, spec: PhantomSpec, rng: np.random.Generator) -> None:
+        """Start with a body of soft tissue."""
+        self.rng = rng
+        self.extent = np.multiply(spec.shape_zyx, spec.spacing_mm)
+        axes = [
+            (np.arange(n) + 0.5) * step
+            for n, step in zip(spec.shape_zyx, spec.spacing_mm, strict=True)
         ]
-    ) * extent.reshape(3, 1)
-    vessel = _distance_to_line(zyx, line) < rng.uniform(2.8, 3.8) * scale
-    image[vessel] = 130
-    labels[vessel] = LABELS["vessel"]
+        self.zyx = np.stack(np.meshgrid(*axes, indexing="ij"))  # (3, Z, Y, X) voxel centres, mm
+        self.scale = float(self.extent[1:].min()) / 64.0  # lengths are for a 64 mm wide field
+        size = (1e9, 29 * self.scale, 30 * self.scale)
+        body = _radius(self.zyx, self.extent / 2, size, tilt=0.0) < 1
+        self.image = np.where(body, 40 + 6 * self.waves(30), 2.0)
+        self.labels = np.zeros(spec.shape_zyx, np.uint8)
 
-    # Nodule: as bright as the vessel, but a ball and without label.
-    nodule = _radius(zyx, near((0.5, 0.72, 0.26), 0.08), (5 * scale,) * 3, tilt=0.0) < 1
-    image[nodule & (labels == 0) & ~cavity] = 125
+    def waves(self, wavelength_mm: float) -> Floats:
+        """A random smooth field over the volume."""
+        return _waves(self.rng, self.zyx, wavelength_mm=wavelength_mm * self.scale)
 
-    bias = np.exp(0.12 * _waves(rng, zyx, wavelength_mm=60 * scale))
-    noisy = image * bias + rng.normal(0, 7, spec.shape_zyx)
-    return np.round(noisy).astype(np.int16), labels
+    def near(self, fraction: Triple, jitter: float = 0.03) -> Floats:
+        """A random position close to a fraction of the field of view, mm."""
+        return self.extent * (np.asarray(fraction) + self.rng.uniform(-jitter, jitter, 3))
+
+    def draw_organ(self) -> None:
+        """An ellipsoid with a wavy surface, filled with fine texture."""
+        size = self.scale * self.rng.uniform(0.85, 1.15, 3) * (17, 13, 10)
+        centre, tilt = self.near((0.5, 0.33, 0.33)), self.rng.uniform(-0.6, 0.6)
+        organ = _radius(self.zyx, centre, size, tilt=tilt)
+        inside = organ + 0.05 * self.waves(14) < 1
+        self.image[inside] = 88 + (14 * self.waves(4.5))[inside]
+        self.labels[inside] = LABELS["organ"]
+
+    def draw_wall(self) -> Mask:
+        """A thin shell around a dark cavity, which is returned."""
+        size = self.scale * self.rng.uniform(0.9, 1.1, 3) * (18, 13, 12)
+        centre, tilt = self.near((0.5, 0.64, 0.68)), self.rng.uniform(-0.6, 0.6)
+        outer = _radius(self.zyx, centre, size, tilt=tilt) < 1
+        cavity = _radius(self.zyx, centre, size - 2.6 * self.scale, tilt=tilt) < 1
+        self.image[outer] = 80
+        self.image[cavity] = 18
+        self.labels[outer] = LABELS["wall"]
+        self.labels[cavity] = LABELS["background"]
+        return cavity
+
+    def draw_vessel(self) -> None:
+        """A tube that winds from the first slice to the last."""
+        along = np.linspace(-0.05, 1.05, 120)
+        swing, phase = self.rng.uniform(0.06, 0.12, 2), self.rng.uniform(0, 2 * np.pi, 2)
+        start = self.near((0.0, 0.30, 0.70)) / self.extent
+        y = start[1] + swing[0] * np.sin(2 * np.pi * along + phase[0])
+        x = start[2] + swing[1] * np.cos(2 * np.pi * along + phase[1])
+        line = np.stack([along, y, x]) * self.extent.reshape(3, 1)
+        vessel = _distance_to_line(self.zyx, line) < self.rng.uniform(2.8, 3.8) * self.scale
+        self.image[vessel] = 130
+        self.labels[vessel] = LABELS["vessel"]
+
+    def draw_nodule(self, cavity: Mask) -> None:
+        """A ball as bright as the vessel, without label."""
+        centre = self.near((0.5, 0.72, 0.26), 0.08)
+        nodule = _radius(self.zyx, centre, (5 * self.scale,) * 3, tilt=0.0) < 1
+        self.image[nodule & (self.labels == 0) & ~cavity] = 125
 
 
 def write_phantom(folder: Path, spec: PhantomSpec) -> list[str]:

@@ -1,4 +1,4 @@
-"""The verb `predict`: its options, what it says while it works, and how it ends."""
+"""The verb `predict`: its options, its progress on stderr, and its exit code."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import argparse
 import sys
 import threading
 import time
+from dataclasses import fields
 from typing import Any
 
 from dinomed3d.inference.cohort.events import CaseEnded, CaseProgress, CasesFound, Event
-from dinomed3d.inference.cohort.spec import ENGINES, PRECISIONS
+from dinomed3d.inference.cohort.spec import ENGINES, PRECISIONS, PredictSpec
+from dinomed3d.runtime.device import DEVICES
 from dinomed3d.runtime.errors import UserError
 
 
@@ -17,178 +19,166 @@ def add_parser(verbs: Any) -> None:
     """Add the verb to the console command's parser."""
     parser = verbs.add_parser(
         "predict",
-        help="segment a folder of scans with any trained nnU-Net v2 model, and report",
-        description="For every scan below IN a mask on exactly its grid, a record and a preview, and for the run "
-        "a report. A scan that cannot be done costs only itself. The same command again goes on where "
-        "it was stopped. Exit code 0: all done; 1: some cases failed, listed at the end; 2: nothing can be done.",
+        help="segment a folder of scans with any trained nnU-Net v2 model, with a report",
+        description="Writes, for every scan below IN, a mask on exactly its grid, a record and a preview, and a "
+        "report of the run. A failed scan does not stop the run. The same command again continues a stopped "
+        "run. Exit code 0: all done; 1: some cases failed, listed at the end; 2: nothing can be predicted.",
     )
-    paths = parser.add_argument_group("what is predicted")
-    paths.add_argument(
+    _add_input(parser.add_argument_group("input, model and output"))
+    _add_speed(parser.add_argument_group("speed and memory"))
+    _add_results(parser.add_argument_group("results"))
+    _add_machines(parser.add_argument_group("processes and machines"))
+    parser.set_defaults(run=run)
+
+
+def _add_input(group: Any) -> None:
+    group.add_argument(
         "-i",
         dest="source",
         required=True,
         metavar="IN",
         help="folder tree of .nii .nii.gz .mha .nrrd and DICOM series (also in zips), or one file",
     )
-    paths.add_argument(
-        "-o",
-        dest="out",
-        required=True,
-        metavar="OUT",
-        help="folder for masks, records, report.html",
+    group.add_argument(
+        "-o", dest="out", required=True, metavar="OUT", help="folder for masks and report.html"
     )
-    paths.add_argument(
+    group.add_argument(
         "-m",
         dest="model",
         required=True,
         metavar="MODEL",
         help="trained model: nnU-Net's folder, its exported zip, or one made by 'dinomed3d package'",
     )
-    paths.add_argument(
-        "-f",
-        dest="folds",
-        nargs="+",
-        metavar="FOLD",
-        help="folds to average (default: all there are)",
+    group.add_argument(
+        "-f", dest="folds", nargs="+", metavar="FOLD", help="folds to average (default: all)"
     )
-    paths.add_argument(
+    group.add_argument(
         "--checkpoint",
         default="checkpoint_final.pth",
         metavar="NAME",
         help="of a model folder (default: checkpoint_final.pth)",
     )
-    paths.add_argument(
+    group.add_argument(
         "--channels",
         nargs="+",
         metavar="NAME=PATTERN",
-        help="which files are which channel, e.g. --channels 'T1=*t1*.nii.gz' 'FLAIR=*flair*'; without it "
-        "nnU-Net's _0000 names, or sub-folders named after the channels",
+        help="which files are which channel, e.g. --channels 'T1=*t1*.nii.gz' 'FLAIR=*flair*' (default: "
+        "nnU-Net's _0000 names, or sub-folders named after the channels)",
     )
-    paths.add_argument(
+    group.add_argument(
         "--orientation",
+        type=str.upper,
         metavar="XYZ",
         help="turn every volume to these axes for the network, e.g. RAS, and its mask back "
         "(default: as stored, as nnU-Net does)",
     )
-    speed = parser.add_argument_group("speed and memory")
-    speed.add_argument(
+
+
+def _add_speed(group: Any) -> None:
+    group.add_argument(
         "--device",
-        choices=("auto", "cpu", "cuda", "mps"),
+        choices=DEVICES,
         default="auto",
-        help="where the network runs; auto takes cuda if there is one, else cpu (default: auto)",
+        help="where the network runs; auto: cuda if there is one, else cpu (default: auto)",
     )
-    speed.add_argument(
+    group.add_argument(
         "--precision",
         choices=PRECISIONS,
         default="auto",
         help="auto: what the trainer uses on the device; on a CPU bfloat16 is faster and less exact",
     )
-    speed.add_argument(
+    group.add_argument(
         "--step-size",
         type=float,
         default=0.5,
-        metavar="SHARE",
-        help="of a patch from one window to the next (default: 0.5)",
+        metavar="FRACTION",
+        help="distance of neighbouring windows as a fraction of the patch (default: 0.5)",
     )
-    speed.add_argument(
+    group.add_argument(
         "--no-mirroring",
-        action="store_true",
+        dest="mirroring",
+        action="store_false",
         help="do not average mirrored copies: faster, a little less accurate",
     )
-    speed.add_argument(
+    group.add_argument(
         "--memory-limit",
+        dest="memory_limit_gib",
         type=float,
         metavar="GIB",
-        help="of main memory for the working process (default: four fifths of what is free)",
+        help="main memory for the predicting process (default: four fifths of what is free)",
     )
-    results = parser.add_argument_group("results")
-    results.add_argument(
+
+
+def _add_results(group: Any) -> None:
+    group.add_argument(
         "--save-probabilities",
         action="store_true",
         help="also CASE.b2nd: float16 (classes, z, y, x), compressed in chunks, to be read with blosc2",
     )
-    results.add_argument(
+    group.add_argument(
         "--dicom-seg",
         action="store_true",
-        help="also CASE.seg.dcm for DICOM input (needs the extra 'dicom')",
+        help="also CASE.seg.dcm for DICOM input (needs highdicom, the extra 'dicom')",
     )
-    results.add_argument("--overwrite", action="store_true", help="do all cases again")
-    results.add_argument("--retry-failed", action="store_true", help="try failed cases again")
-    machines = parser.add_argument_group("processes and machines")
-    machines.add_argument(
+    group.add_argument("--overwrite", action="store_true", help="predict all cases again")
+    group.add_argument("--retry-failed", action="store_true", help="predict failed cases again")
+
+
+def _add_machines(group: Any) -> None:
+    group.add_argument(
         "--shard",
         metavar="I/N",
-        help="only the I-th of N about equal parts, for N machines with one OUT; the last has the whole report",
+        help="only the I-th of N about equal parts, for N machines with one OUT; the last one reports all",
     )
-    machines.add_argument(
+    group.add_argument(
         "--engine",
         choices=ENGINES,
         default="process",
-        help="process: a second process works, and if it dies one case has failed; threads: all in this "
-        "one; ray: a Ray cluster (needs the extra 'ray') (default: process)",
+        help="process: in a child process, whose crash costs one case; threads: in this process; "
+        "ray: on a Ray cluster (needs Ray, the extra 'ray') (default: process)",
     )
-    machines.add_argument(
+    group.add_argument(
         "--workers",
         type=int,
         default=1,
         metavar="N",
-        help="of the engine ray, each with the model in its memory (default: 1)",
+        help="processes of the engine ray, each with the model in memory (default: 1)",
     )
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Predict, and say what came of it."""
+    """Predict, and print the result."""
     from pathlib import Path
 
     from dinomed3d.inference.cohort.run import predict
-    from dinomed3d.inference.cohort.spec import PredictSpec
     from dinomed3d.inference.discovery.find_cases import parse_patterns
     from dinomed3d.inference.models.model import open_model
     from dinomed3d.runtime.signals import end_gently
 
-    folds = None if arguments.folds is None else tuple(arguments.folds)
-    patterns = None
+    options = vars(arguments)
+    given = {
+        field.name: options[field.name] for field in fields(PredictSpec) if field.name in options
+    }
+    given["folds"] = folds = None if arguments.folds is None else tuple(arguments.folds)
     if arguments.channels is not None:
         model = open_model(Path(arguments.model), folds=folds, checkpoint=arguments.checkpoint)
-        patterns = parse_patterns(arguments.channels, model.channels)
-    spec = PredictSpec(
-        source=arguments.source,
-        out=arguments.out,
-        model=arguments.model,
-        folds=folds,
-        checkpoint=arguments.checkpoint,
-        patterns=patterns,
-        device=arguments.device,
-        precision=arguments.precision,
-        step_size=arguments.step_size,
-        mirroring=not arguments.no_mirroring,
-        orientation=None if arguments.orientation is None else arguments.orientation.upper(),
-        memory_limit_gib=arguments.memory_limit,
-        save_probabilities=arguments.save_probabilities,
-        dicom_seg=arguments.dicom_seg,
-        overwrite=arguments.overwrite,
-        retry_failed=arguments.retry_failed,
-        shard=parse_shard(arguments.shard),
-        engine=arguments.engine,
-        workers=arguments.workers,
-    )
+        given["patterns"] = parse_patterns(arguments.channels, model.channels)
+    if arguments.shard is not None:
+        given["shard"] = parse_shard(arguments.shard)
     end_gently()
-    outcome = predict(spec, Progress())
+    outcome = predict(PredictSpec(**given), Progress())
     print(f"{len(outcome.done)} cases done, {len(outcome.failed)} failed; report: {outcome.report}")
     for case, reason in outcome.failed.items():
         print(f"failed: {case}: {reason}")
     return 1 if outcome.failed or outcome.missing else 0
 
 
-def parse_shard(text: str | None) -> tuple[int, int] | None:
+def parse_shard(text: str) -> tuple[int, int]:
     """`2/8` -> (2, 8).
 
     Raises:
         UserError: not of that form.
     """
-    if text is None:
-        return None
     number, slash, count = text.partition("/")
     if not (slash and number.isdecimal() and count.isdecimal()):
         raise UserError(f"--shard must be I/N, such as 1/4, got {text!r}")
@@ -246,7 +236,7 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say it."""
+    """A time as people say it."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -11,7 +11,13 @@ import pytest
 
 from dinomed3d.cli import doctor
 from dinomed3d.cli.main import main
-from dinomed3d.cli.nnunet_commands import FOLDERS, Stock, TrainingProgress, find_command, last_error
+from dinomed3d.cli.nnunet_commands import (
+    FOLDERS,
+    NnUNetCommands,
+    TrainingProgress,
+    find_command,
+    last_error,
+)
 from dinomed3d.runtime.errors import UserError
 from tests import ROOT
 
@@ -175,7 +181,7 @@ print(*sys.argv[1:])
     fake_command(tmp_path, monkeypatch, body)
     monkeypatch.setenv("DINOMED3D_COMPONENTS", "encoder")  # the caller's own; must not leak in
     lines: list[str] = []
-    stock = Stock(root=tmp_path, settings={"DINOMED3D_SLICES": "5"})
+    stock = NnUNetCommands(root=tmp_path, settings={"DINOMED3D_SLICES": "5"})
     log = tmp_path / "log"
     assert stock.run("nnUNetv2_fake", ["-d", "900"], log=log, watch=lines.append) > 0
     assert lines == [f"{tmp_path / 'nnUNet_raw'} None 5", "-d 900"]
@@ -186,7 +192,7 @@ print(*sys.argv[1:])
 def test_a_failing_command_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_command(tmp_path, monkeypatch, "raise RuntimeError('no weights configured')")
     with pytest.raises(UserError) as caught:
-        Stock(root=tmp_path).run("nnUNetv2_fake", [], log=tmp_path / "fake.log")
+        NnUNetCommands(root=tmp_path).run("nnUNetv2_fake", [], log=tmp_path / "fake.log")
     assert "nnUNetv2_fake failed (exit code 1)" in str(caught.value)
     assert "RuntimeError: no weights configured" in str(caught.value)
     assert str(tmp_path / "fake.log") in str(caught.value)
@@ -202,7 +208,9 @@ def test_an_interrupted_command_is_ended(tmp_path: Path, monkeypatch: pytest.Mon
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Stock(root=tmp_path).run("nnUNetv2_fake", [], log=tmp_path / "log", watch=interrupt)
+        NnUNetCommands(root=tmp_path).run(
+            "nnUNetv2_fake", [], log=tmp_path / "log", watch=interrupt
+        )
     with pytest.raises(ProcessLookupError):
         os.kill(seen[0], 0)
 

@@ -104,7 +104,7 @@ def test_interrupted_is_exit_code_130(scans, model, monkeypatch, capsys):
 
 
 def test_shard():
-    assert parse_shard("2/8") == (2, 8) and parse_shard(None) is None
+    assert parse_shard("2/8") == (2, 8)
     for wrong in ("2", "/8", "2/", "a/b", "-1/2"):
         with pytest.raises(UserError, match="--shard must be I/N"):
             parse_shard(wrong)

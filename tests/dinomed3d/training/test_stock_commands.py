@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dinomed3d.cli.nnunet_commands import Stock
+from dinomed3d.cli.nnunet_commands import NnUNetCommands
 from dinomed3d.cli.phantom import PhantomSpec, write_phantom
 from dinomed3d.training.checkpoint import read_checkpoint
 from tests import ROOT
@@ -37,11 +37,11 @@ def test_plan_train_validate_choose_predict_share(tmp_path: Path) -> None:
     names = write_phantom(raw, PhantomSpec(training_cases=5, test_cases=1, shape_zyx=(8, 24, 24)))
 
     def run(command: str, *arguments: str, **settings: str) -> None:
-        stock = Stock(root=tmp_path, settings=quick | settings)
+        stock = NnUNetCommands(root=tmp_path, settings=quick | settings)
         stock.run(command, arguments, log=tmp_path / f"{command}.log")
 
     run("nnUNetv2_plan_and_preprocess", "-d", "901", "-c", "3d_fullres", "-np", "1", "-npfp", "1")
-    kill_in_the_middle(Stock(root=tmp_path, settings=quick | TRAIN))
+    kill_in_the_middle(NnUNetCommands(root=tmp_path, settings=quick | TRAIN))
     model = tmp_path / "nnUNet_results" / "Dataset901_Phantom"
     model = model / "DinoMed3DTrainer__nnUNetPlans__3d_fullres"
     assert read_checkpoint(model / "fold_0" / "checkpoint_latest.pth")["current_epoch"] < 2
@@ -69,7 +69,7 @@ def test_plan_train_validate_choose_predict_share(tmp_path: Path) -> None:
     assert [p.name for p in out.glob("*.nii.gz")] == [f"{names[0]}.nii.gz"]
 
 
-def kill_in_the_middle(stock: Stock) -> None:
+def kill_in_the_middle(stock: NnUNetCommands) -> None:
     """Train and kill the process, hard, as soon as its first epoch has begun."""
     program = Path(sys.executable).parent / "nnUNetv2_train"
     log = stock.root / "killed.log"
