@@ -24,8 +24,8 @@ def build_backbone(name: str, checkpoint: Path | str | None = None, **config: An
 
     Args:
         name: "ptv3" (``PointTransformerV3``), "minkunet" (``MinkUNet``) or "pointnext" (``PointNeXt``).
-        checkpoint: weights in Pointcept's format, see ``backbones.published_weights`` for what is understood
-            and which colours they expect; None: random weights.
+        checkpoint: weights in Pointcept's format, see ``backbones.published_weights`` for the layouts
+            it reads and the colours they expect; None: random weights.
         config: arguments of that class; lists are taken as tuples.
 
     Returns:

@@ -101,7 +101,7 @@ class MinkUNet(Backbone):
         self.check_input(cloud, image_feat, image_seen)
         grid, order = Grid(cloud.grid_coord, cloud.batch).sorted()
         grids = [grid]
-        # The stem alone has a kernel of 125 offsets; on a grid of its own its map goes when it is done.
+        # Only the stem has a kernel of 125 offsets; its map is freed with a separate grid.
         stem = Grid(grid.coord, grid.batch)
         feat = self.conv_input(cloud.feat.index_select(0, order), stem)  # (N, base_channels)
         del stem
@@ -111,7 +111,9 @@ class MinkUNet(Backbone):
             feat = enc(down(feat, grids[-1]), grids[-1].coarser()[0])  # (N / 2^dim, channels)
             grids.append(grids[-1].coarser()[0])
         place = torch.empty_like(order)
-        place[order] = torch.arange(len(order), device=order.device)  # where each point has gone
+        place[order] = torch.arange(
+            len(order), device=order.device
+        )  # the row of each point in the grid
         cells = _cells(grids, place)
         images: list[Tensor] = []
         if image_feat is not None:
@@ -121,7 +123,7 @@ class MinkUNet(Backbone):
             skip = skips.pop()
             if images:
                 shown = self.proj_image_feat[stage](images.pop())
-                # the wide features of the points themselves are never sorted
+                # the wide features of the points are never sorted
                 skip = skip + (shown if stage else shown.index_select(0, order))
             back = self.up[stage](feat, grids[stage])
             feat = self.dec[stage](torch.cat([back, skip], 1), grids[stage])

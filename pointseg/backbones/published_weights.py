@@ -220,9 +220,9 @@ def _to_our_layout(
         )
     if both and not ours and not turned:
         raise BackboneWeightsError(
-            f"weights {path}: whether {both[0]} is (out, x, y, z, in) or (x, y, z, in, out) cannot be told "
-            f"from its shape {tuple(state[both[0]].shape)}; save it in the first layout with another "
-            "convolution that tells"
+            f"weights {path}: whether {both[0]} is (out, x, y, z, in) or (x, y, z, in, out) is not clear "
+            f"from its shape {tuple(state[both[0]].shape)}; save it in the first layout together with a "
+            "convolution of unequal sizes"
         )
     if not turned:
         return state

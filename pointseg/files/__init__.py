@@ -185,9 +185,9 @@ def _known_suffix(path: Path) -> str:
         return suffix
     if path.is_dir():
         raise CloudFileError(
-            path, "is a folder without coord.npy, thus not a cloud; name its files"
+            path, "is a folder without coord.npy, which every folder of a cloud has; pass its files"
         )
-    raise CloudFileError(path, f"is of no known type; known are {', '.join(SUFFIXES)}")
+    raise CloudFileError(path, f"has an unknown ending; known are {', '.join(SUFFIXES)}")
 
 
 def _target_suffix(path: Path) -> str:

@@ -132,7 +132,7 @@ def _read(path: Path, stream: IO[bytes], size: int, inner: str = "") -> NDArray[
         if dtype.hasobject:
             raise ValueError("it holds Python objects, which are not read: they could run any code")
         if dtype.kind not in "fiubV" or not shape:
-            raise ValueError(f"{dtype} of shape {shape} is no array of numbers")
+            raise ValueError(f"it holds {dtype} of shape {shape}, not an array of numbers")
         count = int(np.prod(shape, dtype=object))
         needed, left = count * dtype.itemsize, size - stream.tell()
         if needed > left:
@@ -142,13 +142,15 @@ def _read(path: Path, stream: IO[bytes], size: int, inner: str = "") -> NDArray[
     except (OSError, MemoryError):
         raise
     except Exception as error:  # damaged headers make numpy, tokenize and zlib raise many things
-        raise CloudFileError(path, f"is no readable numpy file{where}: {error}") from error
+        raise CloudFileError(path, f"is not a readable numpy file{where}: {error}") from error
     return values.astype(dtype.newbyteorder("="))
 
 
 def _load_folder(path: Path) -> dict[str, NDArray[Any]]:
     if not is_npy_folder(path):
-        raise CloudFileError(path, "is a folder without coord.npy, thus not a cloud")
+        raise CloudFileError(
+            path, "is a folder without coord.npy, which every folder of a cloud has"
+        )
     return {file.stem: read_array(file) for file in sorted(path.glob("*.npy"))}
 
 
@@ -164,7 +166,7 @@ def _load_npz(path: Path) -> dict[str, NDArray[Any]]:
     except CloudFileError:
         raise
     except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
-        raise CloudFileError(path, f"is no readable npz file: {error}") from error
+        raise CloudFileError(path, f"is not a readable npz file: {error}") from error
     return arrays
 
 

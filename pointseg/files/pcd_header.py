@@ -18,7 +18,7 @@ from pointseg.files.rows import header_lines
 KEYS = ("VERSION", "FIELDS", "SIZE", "TYPE", "COUNT", "WIDTH", "HEIGHT", "VIEWPOINT", "POINTS", "DATA")  # fmt: skip
 FORMS = ("ascii", "binary", "binary_compressed")
 SIZES = {"F": (4, 8), "I": (1, 2, 4, 8), "U": (1, 2, 4, 8)}
-POINT_LIMIT = 10_000_000  # bytes; a larger point is no point
+POINT_LIMIT = 10_000_000  # bytes; a header that says more is malformed
 PADDING = "_"
 
 

@@ -1,4 +1,4 @@
-"""PLY files: vertices with any properties, as text or binary; what is not a vertex is carried along."""
+"""PLY files: vertices with any properties, as text or binary; other elements are copied as they are."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ class Header:
         for element in self.elements:
             if element.name == "vertex":
                 return element
-        raise CloudFileError(self.path, "has no element 'vertex', thus no points")
+        raise CloudFileError(self.path, "has no element 'vertex', hence no points")
 
 
 def read_header(path: Path) -> Header:

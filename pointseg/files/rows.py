@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pointseg.files.errors import CloudFileError
 
-HEADER_LIMIT = 1_000_000  # bytes; a longer header is no header
+HEADER_LIMIT = 1_000_000  # bytes
 
 
 def header_lines(path: Path, last: str) -> list[bytes]:
@@ -152,7 +152,7 @@ def copy_rows(
 
     Args:
         old: before the first line; afterwards before the line that follows the last.
-        new: what is written to.
+        new: the file that is written.
         count: how many filled lines.
         replaced: by column number, (count,) values.
         added: (count,) values each, one per appended column.

@@ -20,7 +20,7 @@ from pointseg.scene import Scene
 
 COMMENTS = ("#", "//")
 DELIMITERS = (";", ",", "\t")
-LINE_LIMIT = 100_000  # characters; longer lines are of no cloud
+LINE_LIMIT = 100_000  # characters; a file with longer lines is refused
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Layout:
     columns: int
     """How many values each line has."""
     is_empty: bool
-    """Whether there are no points at all."""
+    """Whether the file has no points."""
 
 
 def read_text(path: Path, columns: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:

@@ -23,7 +23,7 @@ _PAIRS = 2**26
 
 @dataclass(frozen=True)
 class Windows:
-    """Which row stands in which of P slots; a slot per row and per borrowed row."""
+    """Windows of rows: each of P slots holds a row; a borrowed row has a second slot."""
 
     rows: Tensor
     """(P,) int64 row in each slot: those of full windows first, then of the short ones."""
@@ -78,7 +78,7 @@ class Windows:
         return cls(rows.to(device), slots.to(device), extra.to(device), size, lengths)
 
     def along(self, order: Tensor) -> Windows:
-        """The same windows for rows that do not lie in the order of the curve.
+        """The same windows for rows that are not sorted along the curve.
 
         Args:
             order: (N,) int64 rows sorted along the curve, cloud after cloud.
@@ -109,7 +109,7 @@ class Windows:
 
 
 Bias = Callable[[Tensor], Tensor]
-"""(G, K, 3) voxel coordinates -> (G, heads, K, K) what is added to the scores."""
+"""(G, K, 3) voxel coordinates -> (G, heads, K, K) bias that is added to the scores."""
 
 
 def attend(

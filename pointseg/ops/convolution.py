@@ -1,9 +1,9 @@
 """Sparse convolution in plain torch: inputs and outputs at occupied voxels only.
 
-A kernel map says which rows meet under which offset of the kernel. On a CPU the work goes tile by
-tile of the output, each thread at its own tiles: per offset the rows are gathered into a small
+A kernel map lists the pairs of rows of each offset of the kernel. On a CPU the output is computed
+tile by tile, each thread with its own tiles: per offset the rows are gathered into a small
 buffer and multiplied, then each output row sums its products in one pass, so that nothing is
-scattered. The weights' gradient goes offset by offset, each thread at its own. Elsewhere the
+scattered. The weights' gradient is computed offset by offset, each thread with its own. Elsewhere the
 neighbourhoods of a block of rows are gathered and multiplied at once. All of this is deterministic,
 and the memory beyond input and output does not grow with the cloud.
 """
@@ -21,13 +21,11 @@ from torch.nn.grad import conv2d_weight
 
 from pointseg.ops.grid import Grid
 from pointseg.ops.kernel_map import KernelMap, Section, Tile, padded
-from pointseg.ops.linear import linear
+from pointseg.ops.linear import IMAGES, as_images, linear
 from pointseg.ops.threads import count_threads, for_each
 
 _BLOCK = 2**25
 """Gathered numbers at a time on devices other than CPUs."""
-_PLANES = 16
-"""Rows are handed to ``conv2d`` as a batch of so many images; see ``_multiply``."""
 _ROWS = 8192
 """Rows whose share of the weights' gradient is computed at a time on a CPU."""
 _WORTH = 2**21
@@ -42,7 +40,7 @@ def convolve(feat: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
     Args:
         feat: (S, Cin) rows of the map's sources.
         weight: (Cout, ..., Cin), the axes between counting the map's K offsets.
-        kernel_map: which rows meet.
+        kernel_map: the pairs of rows.
 
     Returns:
         (T, Cout) rows of the map's targets; 0 where nothing is read.
@@ -83,7 +81,7 @@ def _as_given(rows: Tensor) -> AbstractContextManager[object]:
 
 
 class _Convolution(torch.autograd.Function):
-    """Keeps its inputs alone for the backward pass, which goes the transposed map."""
+    """Keeps only its inputs for the backward pass, which uses the transposed map."""
 
     @staticmethod
     def forward(ctx: Any, feat: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
@@ -184,13 +182,11 @@ def _tiles_weight_grad(feat: Tensor, grad: Tensor, kernel_map: KernelMap) -> Ten
 def _multiply(rows: Tensor, weight: Tensor, out: Tensor) -> None:
     """Write rows @ weight.T, (R, C) with (D, C), to ``out``.
 
-    Torch multiplies float32 matrices by the BLAS it was built with, which on some processors leaves
-    half of the vector unit idle; its convolutions go through oneDNN, which does not. A 1 x 1
-    convolution of channels-last images is the same product.
+    Large float32 products go through oneDNN, see ``ops.linear``.
     """
     if _by_convolution(rows, len(weight)):
-        product = torch.conv2d(_as_images(rows), weight[:, :, None, None])
-        _as_images(out).copy_(product)
+        product = torch.conv2d(as_images(rows), weight[:, :, None, None])
+        as_images(out).copy_(product)
     elif out.dtype == rows.dtype:
         torch.mm(rows, weight.T, out=out)
     else:
@@ -204,7 +200,7 @@ def _correlate(rows: Tensor, others: Tensor, out: Tensor, *, add: bool) -> None:
     """
     if _by_convolution(rows, others.shape[1]):
         shape = (rows.shape[1], others.shape[1], 1, 1)
-        product = conv2d_weight(_as_images(others), shape, _as_images(rows))[:, :, 0, 0]
+        product = conv2d_weight(as_images(others), shape, as_images(rows))[:, :, 0, 0]
     elif out.dtype == rows.dtype:
         torch.addmm(out, rows.T, others, beta=int(add), out=out)
         return
@@ -220,14 +216,9 @@ def _by_convolution(rows: Tensor, width: int) -> bool:
     return (
         rows.dtype == torch.float32
         and rows.numel() * width >= _WORTH
-        and len(rows) % _PLANES == 0
+        and len(rows) % IMAGES == 0
         and torch.backends.mkldnn.is_available()
     )
-
-
-def _as_images(rows: Tensor) -> Tensor:
-    """(R, C) as (16, C, R / 16, 1) in channels-last layout, without a copy."""
-    return rows.view(_PLANES, -1, 1, rows.shape[1]).permute(0, 3, 1, 2)
 
 
 def _gather_table(rows: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:

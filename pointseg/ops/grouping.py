@@ -1,6 +1,6 @@
 """Nearest neighbours within a cloud, and the interpolation and maximum of their features.
 
-Points are sorted into cubic cells and looked for in the 27 cells around, in pieces of bounded size:
+Points are sorted into cubic cells and searched in the 27 cells around, in pieces of bounded size:
 exact, the same on every device, and linear in time for clouds whose density is bounded, as it is
 after voxel sampling. scipy's k-d tree is exact too and two to three times as fast on one core, but
 there is none on an accelerator, and compared with a network either takes little (measured, 19 k points at

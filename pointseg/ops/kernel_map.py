@@ -172,8 +172,7 @@ class KernelMap:
         bounds = [*range(0, self.targets, step), self.targets]
         edges = torch.tensor(bounds, dtype=torch.int32)
         cuts = [torch.searchsorted(target, edges).tolist() for _, target in pairs]
-        # All tiles in a few large pieces of memory: many small ones that stay would keep what is freed
-        # between them from being given back.
+        # All tiles share a few large allocations: many small ones would fragment memory.
         kept = torch.empty(3, self.count, dtype=torch.int32)
         starts = torch.empty(self.targets + len(bounds) - 1, dtype=torch.int32)
         ends = torch.tensor(cuts).sum(0).tolist()

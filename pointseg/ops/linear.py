@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 
-_IMAGES = 16
+IMAGES = 16
 """Rows are handed over as so many images: with fewer, torch may choose its BLAS again."""
 _STEP = 8192
 """Rows at a time, so that a product is copied to its place while it is still in the cache."""
@@ -79,11 +79,11 @@ class _Linear(torch.autograd.Function):
 
 def _product(feat: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     feat, kernel = feat.contiguous(), weight.contiguous()[:, :, None, None]
-    whole = len(feat) // _IMAGES * _IMAGES
+    whole = len(feat) // IMAGES * IMAGES
     out = feat.new_empty(len(feat), len(weight))
     for start in range(0, whole, _STEP):
         stop = min(start + _STEP, whole)
-        product = F.conv2d(_as_images(feat[start:stop]), kernel, bias)
+        product = F.conv2d(as_images(feat[start:stop]), kernel, bias)
         out[start:stop] = product.permute(0, 2, 3, 1).reshape(stop - start, -1)
     if whole < len(feat):
         out[whole:] = F.linear(feat[whole:], weight, bias)
@@ -93,13 +93,13 @@ def _product(feat: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def _weight_grad(feat: Tensor, grad: Tensor) -> Tensor:
     """(N, Cin) and (N, Cout) -> (Cout, Cin)."""
     feat, grad = feat.contiguous(), grad.contiguous()
-    whole = len(feat) // _IMAGES * _IMAGES
+    whole = len(feat) // IMAGES * IMAGES
     shape = (grad.shape[1], feat.shape[1], 1, 1)
-    sums = conv2d_weight(_as_images(feat[:whole]), shape, _as_images(grad[:whole]))
+    sums = conv2d_weight(as_images(feat[:whole]), shape, as_images(grad[:whole]))
     sums = sums[:, :, 0, 0]
     return sums + grad[whole:].T @ feat[whole:] if whole < len(feat) else sums
 
 
-def _as_images(rows: Tensor) -> Tensor:
+def as_images(rows: Tensor) -> Tensor:
     """(R, C) as (16, C, R / 16, 1) in channels-last layout, without a copy."""
-    return rows.view(_IMAGES, -1, 1, rows.shape[1]).permute(0, 3, 1, 2)
+    return rows.view(IMAGES, -1, 1, rows.shape[1]).permute(0, 3, 1, 2)

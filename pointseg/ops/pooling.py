@@ -144,7 +144,7 @@ def pool_cells(
 
 
 def _runs(values: Tensor) -> Tensor:
-    """Each value once where it stands several times in a row."""
+    """Each value once where it is repeated."""
     return values[torch.cat([torch.ones_like(values[:1], dtype=torch.bool), values.diff() != 0])]
 
 

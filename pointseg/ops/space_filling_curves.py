@@ -3,7 +3,7 @@
 Both curves halve the cube again and again and append three bits per halving, the coarsest first;
 ``code >> 3`` is therefore the cell of twice the side that holds a voxel, whichever the curve. Along
 the z curve (Morton) the bits are those of x, y and z; along Hilbert's curve consecutive voxels share
-a face. The batch number stands above the code, so that sorting keeps clouds apart.
+a face. The bits of the batch number are above those of the code, so that sorting keeps clouds apart.
 """
 
 from __future__ import annotations
@@ -132,12 +132,12 @@ def _hilbert_states() -> list[list[tuple[int, int]]]:
     """For each state and octant (bits x, y, z): the digit along the curve, and the next state.
 
     A state is what Skilling's algorithm has done to the bits below the current halving: which axis
-    stands in each place, which of them are mirrored, and the parity of the bits written so far,
+    is in each place, which of them are mirrored, and the parity of the bits written so far,
     which turns its Gray code into a number.
     """
     states = [((0, 1, 2), (0, 0, 0), 0)]
     rows: list[list[tuple[int, int]]] = []
-    for axes, mirrored, parity in states:  # grows while it is gone through
+    for axes, mirrored, parity in states:  # grows during the loop
         row = []
         for octant in range(8):
             bits = [

@@ -1,4 +1,4 @@
-"""Clouds over the images that they are seen in, and images on the clouds."""
+"""Points drawn over the images that show them, and clouds in the colours of images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ UNSEEN = (205, 205, 205)
 LARGEST = 1600
 """Width of pictures over images, pixels; larger ones are made smaller."""
 _FADED = 0.55
-"""How much of the image is left under the points."""
+"""Brightness of the image under the points."""
 
 
 def over_image(

@@ -11,13 +11,13 @@ from PIL import Image
 from pointseg.pictures.viewpoints import Projected, below_ceiling, project, upright
 
 PAPER = (255, 255, 255)
-"""Where no point is."""
+"""The colour of the background."""
 _FINER = 2
-"""Pictures are made this many times larger and reduced: no ragged edges."""
+"""Pictures are drawn this many times larger and then reduced, against ragged edges."""
 _LARGEST_SPLAT = 11
-"""Radius in fine pixels: in very sparse clouds points stay points."""
+"""The largest radius in fine pixels, so that points of sparse clouds remain points."""
 _SHADOW = 14.0
-"""How dark a step in depth makes what lies behind it."""
+"""How much a step in depth darkens the pixels behind it."""
 
 
 def render(
@@ -93,7 +93,7 @@ def _radius(owner: NDArray[np.int64]) -> int:
     if not len(held):
         return _LARGEST_SPLAT
     # As dense as it is around three quarters of the points or more: the far returns of a scanner
-    # lie few in many tiles, and are no reason to draw its near ones as blots.
+    # are few in many tiles, and must not make its near ones large blots.
     per_tile = held[np.searchsorted(np.cumsum(held), held.sum() / 4)]
     return int(np.clip(np.ceil(1.2 * 16 / np.sqrt(per_tile)), 2, _LARGEST_SPLAT))
 
@@ -106,7 +106,7 @@ def _splat(
     stride = depth.shape[1] + 2 * radius
     wide = np.pad(depth, radius, constant_values=np.inf).ravel()
     taken = np.pad(owner, radius, constant_values=-1).ravel()
-    held = np.flatnonzero(taken >= 0)  # no pixel twice: what is written below does not collide
+    held = np.flatnonzero(taken >= 0)  # no pixel twice: the writes below do not collide
     near, mine = wide[held], taken[held]
     for down in range(-radius, radius + 1):
         for right in range(-radius, radius + 1):
@@ -124,7 +124,7 @@ def _shade(depth: NDArray[np.float32]) -> NDArray[np.float32]:
     shade = np.zeros_like(depth)
     height, width = depth.shape
     drawn = np.isfinite(depth)
-    solid = np.where(drawn, depth, np.float32(1e6))  # nothing lies in front of the paper's pixels
+    solid = np.where(drawn, depth, np.float32(1e6))  # nothing is in front of empty pixels
     for reach in (2, 5):
         for down, right in ((0, 1), (1, 0), (0, -1), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1)):
             to = (_span(down * reach, height), _span(right * reach, width))

@@ -24,13 +24,13 @@ _TURNS: Mapping[str, tuple[tuple[int, int], ...]] = {
 }
 
 _AZIMUTH, _ELEVATION = np.radians(-62.0), np.radians(48.0)
-"""Where the oblique camera stands: in front, a little to the right, high enough to look over a wall."""
+"""Direction of the oblique camera: in front, a little to the right, high enough to look over a wall."""
 _DISTANCE = 2.6
-"""Of the oblique camera from the middle, in radii of the cloud: close enough for some perspective."""
+"""Distance of the oblique camera from the centre, in radii of the cloud."""
 _TRIM = 0.4
 """Per cent of the points that may fall outside of the frame on each side: outliers, far returns."""
 _AIR = 0.03
-"""Of the picture's sides that stay empty around the points."""
+"""Share of the picture's sides that stays empty around the points."""
 _SAMPLE = 200_000
 """Points from which frames and ceilings are found."""
 
@@ -129,8 +129,8 @@ def below_ceiling(coord: NDArray[np.float32]) -> NDArray[np.bool_]:
     held = np.zeros((cells * cells, layers), bool)
     held[cell, (level * layers).astype(np.int64)] = True
     plan = held.any(1)
-    # A ceiling takes one layer, or two if it lies on their border; right below there is nothing,
-    # further below there is the room.
+    # A ceiling takes one layer, or two at their border; the space right below it is empty,
+    # and further below is the room.
     roof = held[:, 7:-1] | held[:, 8:]
     gap = ~(held[:, 5:-3] | held[:, 4:-4])
     under = np.cumsum(held, axis=1)[:, :-8] > 0

@@ -1,4 +1,4 @@
-"""Transforms that move points. Normals turn with them; ``image_coord`` and ``image_mask``, made before, stay."""
+"""Geometric transforms. Normals rotate with the points; ``image_coord`` and ``image_mask`` do not change."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from pointseg.scene import Scene
 from pointseg.transforms.select import check_box
 
 NOISE_CELLS = 128
-"""Beyond so many cells along an axis, the noise of an elastic distortion repeats itself."""
+"""The noise of an elastic distortion repeats after so many cells along an axis."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CenterShift:
-    """The middle of the bounding box goes to x = y = 0, and its floor to z = 0.
+    """Moves the centre of the bounding box to x = y = 0, and its floor to z = 0.
 
     ``origin`` follows, so that ``coord + origin`` stays where it was.
     """
 
     floor: bool = True
-    """False: heights stay as they are."""
+    """Whether heights are moved, too."""
 
     def __call__(self, scene: Scene, rng: np.random.Generator) -> Scene:
         """The scene around the origin."""
@@ -38,7 +38,7 @@ class CenterShift:
 
 @dataclass(frozen=True, kw_only=True)
 class RandomRotate:
-    """With some probability, a turn about an axis through the origin."""
+    """Rotates about an axis through the origin, with some probability."""
 
     axis: str
     """x, y or z."""
@@ -59,11 +59,12 @@ class RandomRotate:
 
 @dataclass(frozen=True, kw_only=True)
 class RandomScale:
-    """All axes times one factor, about the origin."""
+    """Multiplies coordinates by one random factor."""
 
     low: float
+    """The smallest factor, above 0."""
     high: float
-    """The factor is uniform in low to high."""
+    """The largest factor; it is uniform in between."""
 
     def __post_init__(self) -> None:
         if not 0 < self.low <= self.high:
@@ -90,10 +91,12 @@ class RandomFlip:
 
 @dataclass(frozen=True, kw_only=True)
 class RandomJitter:
-    """Each coordinate of each point moves by normal noise that is cut off."""
+    """Adds clipped normal noise to each coordinate of each point."""
 
     std_m: float = 0.005
+    """Standard deviation of the noise, metres."""
     clip_m: float = 0.02
+    """The noise is clipped to plus and minus this, metres."""
 
     def __call__(self, scene: Scene, rng: np.random.Generator) -> Scene:
         """The scene with noise on its positions."""
@@ -151,7 +154,7 @@ class ClampToBox:
 
 
 def rotate(scene: Scene, axis: str, degrees: float) -> Scene:
-    """Turn points and normals about an axis (x, y, z) through the origin; quarter turns are exact."""
+    """Rotate points and normals about an axis (x, y, z) through the origin; quarter turns are exact."""
     quarters = degrees / 90
     if quarters == round(quarters):
         cos, sin = ((1.0, 0.0), (0.0, 1.0), (-1.0, 0.0), (0.0, -1.0))[round(quarters) % 4]

@@ -12,10 +12,10 @@ from pointseg.scene import Scene
 
 @dataclass(frozen=True, kw_only=True)
 class RandomDrop:
-    """With some probability, a share of the points is left out; the others stay in order."""
+    """Drops a share of the points, with some probability; the others stay in order."""
 
     fraction: float
-    """Share that is left out, 0 to 1. At least one point stays."""
+    """Share that is dropped, 0 to 1. At least one point stays."""
     probability: float = 1.0
 
     def __post_init__(self) -> None:
@@ -59,9 +59,9 @@ class SphereCrop:
     """
 
     max_points: int | None = None
-    """How many points stay at most."""
+    """The most points that stay; None: no limit."""
     fraction: float = 1.0
-    """Which share of the points stays at most, above 0."""
+    """The largest share of the points that stays, above 0."""
 
     def __post_init__(self) -> None:
         if self.max_points is not None and self.max_points < 1:
@@ -108,10 +108,6 @@ class DropOutside:
 
 
 def check_box(box_m: tuple[float, ...], who: str) -> None:
-    """Refuse what is not x, y, z minima, then maxima.
-
-    Raises:
-        ValueError: the message begins with ``who``.
-    """
+    """Refuse a box that is not x, y, z minima, then larger maxima, with a ValueError for ``who``."""
     if len(box_m) != 6 or not all(a < b for a, b in zip(box_m[:3], box_m[3:], strict=True)):
         raise ValueError(f"{who}: 'box_m' must be x, y, z minima, then larger maxima, got {box_m}")

@@ -88,7 +88,7 @@ def test_choices_are_those_of_the_engine():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("lost.ply", "-o", "out"), "lost.ply: is not there"),
+        (("lost.ply", "-o", "out"), "lost.ply"),
         (("{room}", "-o", "{folder}"), "the result would replace it"),
         (("{room}", "-o", "out", "--max-points", "0"), "'max_points' must be >= 1"),
     ],
