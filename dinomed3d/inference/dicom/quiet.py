@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -30,10 +31,9 @@ def quiet_libraries() -> Iterator[None]:
 
 
 def _silence() -> None:
-    import SimpleITK as sitk
-
     _restore.enter_context(warnings.catch_warnings())
     warnings.simplefilter("ignore")
-    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
-    _restore.callback(sitk.ProcessObject.SetGlobalWarningDisplay, shown)
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    if "SimpleITK" in sys.modules:  # headers are read without it
+        process = sys.modules["SimpleITK"].ProcessObject
+        _restore.callback(process.SetGlobalWarningDisplay, process.GetGlobalWarningDisplay())
+        process.SetGlobalWarningDisplay(False)

@@ -69,6 +69,8 @@ def read_series(scan: Scan) -> tuple[NDArray[Any], Stack]:
     Raises:
         CaseError: A file is missing, damaged, cut off or changed, or as `series_scan`.
     """
+    import SimpleITK  # noqa: F401  # is silenced with the others only once it is there
+
     with files_on_disk(scan) as paths, quiet_libraries():
         found = _same_stack(scan, [_complete_header(path) for path in paths])
         volume = np.empty((0, 0, 0), np.uint8)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import SimpleITK as sitk
 
 from dinomed3d.inference.case import Case, Scan
 
@@ -69,3 +70,40 @@ def save(
     )
     path.write_bytes(gzip.compress(data) if path.name.endswith(".gz") else data)
     return path
+
+
+def check_same_grid(scan_file: Path, mask_file: Path) -> None:
+    """Other readers find a mask on exactly the voxels of its scan, which may have 2 channels."""
+    if scan_file.suffix.lower() in (".mha", ".nrrd"):
+        _check_in_itk(scan_file, mask_file)
+    else:
+        _check_in_nibabel(scan_file, mask_file)
+
+
+def _check_in_nibabel(scan_file: Path, mask_file: Path) -> None:
+    before, after = nib.load(scan_file), nib.load(mask_file)
+    assert type(before) is type(after)
+    assert after.shape == (before.shape[:3] if before.shape[3:] == (2,) else before.shape)
+    np.testing.assert_array_equal(before.affine, after.affine)
+    codes = ("qform_code", "sform_code", "xyzt_units", "srow_x", "srow_y", "srow_z")
+    places = ("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z")
+    for key in (*codes, *places):
+        np.testing.assert_array_equal(before.header[key], after.header[key], key)
+    axes = slice(0, 1 + min(3, len(before.shape)))
+    np.testing.assert_array_equal(before.header["pixdim"][axes], after.header["pixdim"][axes])
+    assert after.get_data_dtype() == np.uint8 and set(np.unique(after.dataobj)) <= {0, 1, 2}
+    assert after.header.get_intent()[0] == "label"
+    assert after.dataobj.slope == 1 and after.dataobj.inter == 0
+
+
+def _check_in_itk(scan_file: Path, mask_file: Path) -> None:
+    before, after = sitk.ReadImage(str(scan_file)), sitk.ReadImage(str(mask_file))
+    if before.GetDimension() == 4 and before.GetSize()[3] == 2:
+        before = before[:, :, :, 0]
+    assert scan_file.suffix == mask_file.suffix
+    assert after.GetSize() == before.GetSize() and after.GetPixelID() == sitk.sitkUInt8
+    assert set(np.unique(sitk.GetArrayViewFromImage(after))) <= {0, 1, 2}
+    for get in ("GetSpacing", "GetOrigin", "GetDirection"):
+        np.testing.assert_allclose(
+            getattr(after, get)(), getattr(before, get)(), rtol=1e-12, atol=1e-12, err_msg=get
+        )

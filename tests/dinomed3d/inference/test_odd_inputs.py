@@ -30,7 +30,7 @@ from dinomed3d.inference.cohort.events import Event
 from dinomed3d.inference.cohort.run import Outcome, predict
 from dinomed3d.inference.cohort.spec import PredictSpec
 from tests.dinomed3d.inference.dicom.dicom_series import write_object
-from tests.dinomed3d.inference.image_files import ORIENTATIONS, affine_of
+from tests.dinomed3d.inference.image_files import ORIENTATIONS, affine_of, check_same_grid
 from tests.dinomed3d.inference.models.write_model import write_model
 from tests.dinomed3d.inference.odd_inputs import (
     COLOUR,
@@ -492,7 +492,12 @@ class Ran:
         assert row.note in "; ".join(record["notes"])
         path = self.out / record["mask"]["file"]
         assert hashlib.sha256(path.read_bytes()).hexdigest() == record["mask"]["sha256"]
-        same_grid(self.references[row.case], path)
+        reference = self.references[row.case]
+        if isinstance(reference, list):
+            same_as_slices(reference, path)
+        else:
+            assert reference is not None
+            check_same_grid(reference, path)
 
     def account(self) -> None:
         """Each input is done, failed or counted, and nothing else is written."""
@@ -536,46 +541,6 @@ def run_over(rows: Sequence[Row], folder: Path, channels: Sequence[str], **optio
     events: list[Event] = []
     outcome = predict(spec, events.append)
     return Ran(rows=rows, references=references, out=out, outcome=outcome, events=events)
-
-
-def same_grid(reference: Reference, path: Path) -> None:
-    """Other readers find the mask on exactly the voxels of its scan."""
-    if isinstance(reference, list):
-        same_as_slices(reference, path)
-    elif reference is not None and reference.suffix.lower() in (".mha", ".nrrd"):
-        same_in_itk(reference, path)
-    else:
-        assert reference is not None
-        same_in_nibabel(reference, path)
-
-
-def same_in_nibabel(reference: Path, path: Path) -> None:
-    scan, mask = nib.load(reference), nib.load(path)
-    assert type(scan) is type(mask)
-    assert mask.shape == (scan.shape[:3] if scan.shape[3:] == (2,) else scan.shape)  # 2 channels
-    values = np.asanyarray(mask.dataobj)
-    assert values.dtype == np.uint8 and set(np.unique(values)) <= {0, 1, 2}
-    np.testing.assert_array_equal(scan.affine, mask.affine)
-    codes = ("qform_code", "sform_code", "xyzt_units")
-    places = ("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z")
-    for key in (*codes, *places, "srow_x", "srow_y", "srow_z"):
-        np.testing.assert_array_equal(scan.header[key], mask.header[key], key)
-    axes = slice(0, 1 + min(3, len(scan.shape)))
-    np.testing.assert_array_equal(scan.header["pixdim"][axes], mask.header["pixdim"][axes])
-
-
-def same_in_itk(reference: Path, path: Path) -> None:
-    scan, mask = sitk.ReadImage(str(reference)), sitk.ReadImage(str(path))
-    if scan.GetDimension() == 4 and scan.GetSize()[3] == 2:
-        scan = scan[:, :, :, 0]  # two channels
-    assert reference.suffix == path.suffix
-    assert mask.GetSize() == scan.GetSize()
-    assert mask.GetPixelID() == sitk.sitkUInt8
-    assert set(np.unique(sitk.GetArrayViewFromImage(mask))) <= {0, 1, 2}
-    for get in ("GetSpacing", "GetOrigin", "GetDirection"):
-        np.testing.assert_allclose(
-            getattr(mask, get)(), getattr(scan, get)(), rtol=1e-12, atol=1e-12, err_msg=get
-        )
 
 
 def same_as_slices(slices: Sequence[Path], path: Path) -> None:

@@ -13,7 +13,15 @@ import SimpleITK as sitk
 from dinomed3d.inference.case import CaseError
 from dinomed3d.inference.io.grid import Grid
 from dinomed3d.inference.io.image import check_mask, read_case, read_grid, write_mask
-from tests.dinomed3d.inference.image_files import ORIENTATIONS, affine_of, case, numbers, save, scan
+from tests.dinomed3d.inference.image_files import (
+    ORIENTATIONS,
+    affine_of,
+    case,
+    check_same_grid,
+    numbers,
+    save,
+    scan,
+)
 
 
 def patched(path: Path, to: Path, **fields) -> Path:
@@ -42,35 +50,8 @@ def keeps_grid(path: Path, out: Path) -> Grid:
     write_mask(mask, grid, target)
     assert check_mask(target, grid) is None
     np.testing.assert_array_equal(read_case(case(target), ["mask"]).channels[0], mask)
-    if grid.ending.startswith(".nii"):
-        same_nifti(path, target, grid)
-    else:
-        same_itk(path, target)
+    check_same_grid(path, target)
     return grid
-
-
-def same_nifti(path: Path, target: Path, grid: Grid) -> None:
-    before, after = nib.load(path), nib.load(target)
-    assert type(before) is type(after)
-    assert after.shape == grid.stored_shape == before.shape[: len(grid.stored_shape)]
-    np.testing.assert_array_equal(before.affine, after.affine)
-    for key in ("qform_code", "sform_code", "xyzt_units", "srow_x", "qoffset_x", "quatern_b"):
-        np.testing.assert_array_equal(before.header[key], after.header[key])
-    np.testing.assert_array_equal(before.header["pixdim"][:4], after.header["pixdim"][:4])
-    assert after.get_data_dtype() == np.uint8
-    assert after.header.get_intent()[0] == "label"
-    assert after.dataobj.slope == 1 and after.dataobj.inter == 0
-    np.testing.assert_array_equal(
-        np.asarray(after.dataobj).reshape(grid.shape_zyx[::-1]).T, mask_of(grid)
-    )
-
-
-def same_itk(path: Path, target: Path) -> None:
-    before, after = sitk.ReadImage(str(path)), sitk.ReadImage(str(target))
-    assert before.GetSize() == after.GetSize()
-    np.testing.assert_allclose(before.GetSpacing(), after.GetSpacing(), rtol=1e-12)
-    np.testing.assert_allclose(before.GetOrigin(), after.GetOrigin(), rtol=1e-12)
-    np.testing.assert_allclose(before.GetDirection(), after.GetDirection(), atol=1e-12)
 
 
 def test_the_first_voxel_and_its_millimetres_by_hand(tmp_path):
@@ -340,6 +321,7 @@ def test_no_free_text_of_the_scan_reaches_grid_or_mask(tmp_path):
     content = path.read_bytes()
     extended = content[:348] + b"\1\0\0\0" + struct.pack("<ii", 64, 6) + b"John Doe".ljust(56)
     path.write_bytes(extended + content[352:])
+    np.testing.assert_array_equal(read_case(case(path), ["x"]).channels[0], numbers(3, 4, 5).T)
     grid = keeps_grid(path, tmp_path)
     assert b"Doe" not in (tmp_path / "mask.nii").read_bytes()
     assert grid == read_grid(scan(save(tmp_path / "b.nii", numbers(3, 4, 5))))
