@@ -3,7 +3,6 @@
 Each console command gets a page made from its own parser, below ``commands/``. In the written pages a line
 
     <!-- fields MODULE:CLASS -->     becomes a table of a dataclass's fields: name, default, docstring
-    <!-- variables -->               becomes a table of the environment variables of training on volumes
     <!-- include PATH -->            becomes a Markdown file of the repository
     <!-- code PATH -->               becomes a file of the repository as a code block
 
@@ -28,7 +27,7 @@ from unittest import mock
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-DIRECTIVE = re.compile(r"^<!-- (fields|variables|include|code)(?: (\S+))? -->$", re.MULTILINE)
+DIRECTIVE = re.compile(r"^<!-- (fields|include|code) (\S+) -->$", re.MULTILINE)
 LANGUAGES = {".yaml": "yaml", ".json": "json", ".py": "python", ".txt": "text"}
 
 
@@ -50,9 +49,7 @@ def expand(markdown: str) -> str:
     """A page with its directives replaced by what they name."""
 
     def made(match: re.Match[str]) -> str:
-        kind, argument = match[1], match[2] or ""
-        if kind == "variables":
-            return variable_table()
+        kind, argument = match.groups()
         if kind == "fields":
             module, _, name = argument.partition(":")
             return field_table(getattr(importlib.import_module(module), name))
@@ -152,22 +149,6 @@ def option_row(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
 
 
 # ---- settings -------------------------------------------------------------------------------------
-
-
-def variable_table() -> str:
-    """The environment variables that the trainer and the planner read, each with its field's docstring."""
-    from dinomed3d.networks import NetworkSpec
-    from dinomed3d.training.environment import RECIPE_VARIABLES, SPEC_VARIABLES
-    from dinomed3d.training.recipe import Recipe
-
-    rows = []
-    for owner, variables in ((Recipe, RECIPE_VARIABLES), (NetworkSpec, SPEC_VARIABLES)):
-        told, usual = docstrings(owner), defaults(owner)
-        rows += [
-            f"| `{variable}` | {inline(told[name])} | {usual[name]} |"
-            for variable, name in variables.items()
-        ]
-    return table("Variable", "Meaning", "Default") + "\n".join(rows)
 
 
 def field_table(owner: type) -> str:
