@@ -13,6 +13,7 @@ ADAPTERS = {
     "dinomed3d/training/trainer.py",
     "dinomed3d/training/nnunet_plan.py",
     "dinomed3d/cli/doctor.py",
+    "dinomed3d/inference/nnunet/build_network.py",
     "dinomed3d/inference/nnunet/plan.py",
     "dinomed3d/inference/nnunet/sliding_window.py",
     "planners/explain.py",

@@ -40,7 +40,8 @@ from dinomed3d.inference.cohort.spec import PredictSpec
 from dinomed3d.inference.io.image import read_case, read_grid
 from dinomed3d.inference.io.orientation import Reorientation
 from dinomed3d.inference.models.model import Model, fold_weights
-from dinomed3d.inference.nnunet.plan import build_network, has_trainer, read_plan
+from dinomed3d.inference.nnunet.build_network import build_network, has_trainer
+from dinomed3d.inference.nnunet.plan import read_plan
 from dinomed3d.inference.nnunet.predictor import Predictor
 from dinomed3d.inference.nnunet.preprocess import prepare
 from dinomed3d.inference.nnunet.probabilities import ProbabilityFile

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from dinomed3d.inference.models.licence import encoder_name, is_dinov3
 from dinomed3d.inference.models.model import Model
-from dinomed3d.inference.models.package import encoder_name, is_dinov3
 
 MIB = 1 << 20
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,8 +10,6 @@ from dinomed3d.inference.nnunet.resample import Resampling
 from dinomed3d.runtime.errors import UserError
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from dinomed3d.inference.models.model import Model
 
 NORMALISATIONS = (
@@ -23,7 +20,7 @@ NORMALISATIONS = (
     "RGBTo01Normalization",
 )
 """Normalisation schemes of nnU-Net, by their names in plans."""
-MOST_REGIONS = 62
+MAX_REGIONS = 62
 """The signs of this many logits fit into one integer."""
 READERS: dict[str, Literal["nibabel", "itk"]] = {
     "NibabelIOWithReorient": "nibabel",
@@ -136,19 +133,18 @@ def read_plan(model: Model) -> Plan:
 
     manager = PlansManager(model.plans)
     configuration = manager.get_configuration(model.configuration)
-    if configuration.preprocessor_name != "DefaultPreprocessor":
-        raise _unknown("preprocessor", configuration.preprocessor_name, "DefaultPreprocessor")
     labels = manager.get_label_manager(model.dataset)
-    if type(labels).__name__ != "LabelManager":
-        raise _unknown("label manager", type(labels).__name__, "LabelManager")
     schemes = configuration.normalization_schemes
-    for scheme in schemes:
-        if scheme not in NORMALISATIONS:
-            raise _unknown("normalisation", scheme, ", ".join(NORMALISATIONS))
-    if labels.has_regions and len(labels.regions_class_order) > MOST_REGIONS:
-        raise _unknown(
-            "number of regions", len(labels.regions_class_order), f"up to {MOST_REGIONS}"
-        )
+    for what, found, supported in (
+        ("preprocessor", configuration.preprocessor_name, ("DefaultPreprocessor",)),
+        ("label manager", type(labels).__name__, ("LabelManager",)),
+        *(("normalisation", scheme, NORMALISATIONS) for scheme in schemes),
+    ):
+        if found not in supported:
+            raise _unsupported(what, found, ", ".join(supported))
+    regions = tuple(int(n) for n in labels.regions_class_order) if labels.has_regions else None
+    if regions is not None and len(regions) > MAX_REGIONS:
+        raise _unsupported("number of regions", len(regions), f"up to {MAX_REGIONS}")
     properties = manager.foreground_intensity_properties_per_channel
     a, b, c = (int(axis) for axis in manager.transpose_forward)
     return Plan(
@@ -166,7 +162,7 @@ def read_plan(model: Model) -> Plan:
         data=_sampling(configuration.configuration, "resampling_fn_data"),
         logits=_sampling(configuration.configuration, "resampling_fn_probabilities"),
         heads=labels.num_segmentation_heads,
-        regions=tuple(int(n) for n in labels.regions_class_order) if labels.has_regions else None,
+        regions=regions,
         reoriented_by=READERS.get(model.plans["image_reader_writer"]),
     )
 
@@ -182,16 +178,18 @@ def _sampling(configuration: Mapping[str, Any], key: str) -> Sampling:
         for unused in ("num_threads", "device", "memefficient_seg_resampling"):
             options.pop(unused, None)
     elif name != "no_resampling_hack":
-        raise _unknown(
+        raise _unsupported(
             "resampling", name, "resample_data_or_seg_to_shape, resample_torch_fornnunet"
         )
     values = known | options
     order, order_separate = values.get("order", 1), values.get("order_z", 0)
     fixed = ("mode", "aniso_axis_mode")
     if set(values) != set(known) or any(values.get(k) != known.get(k) for k in fixed):
-        raise _unknown(f"options of {name}", options, "nnU-Net's own")
+        raise _unsupported(f"options of {name}", options, "nnU-Net's own")
     if key == "resampling_fn_probabilities" and (order > 1 or order_separate > 1):
-        raise _unknown("resampling of probabilities of order", (order, order_separate), "0 and 1")
+        raise _unsupported(
+            "resampling of probabilities of order", (order, order_separate), "0 and 1"
+        )
     return Sampling(
         name=name,
         order=order,
@@ -202,72 +200,8 @@ def _sampling(configuration: Mapping[str, Any], key: str) -> Sampling:
     )
 
 
-def _unknown(what: str, found: object, known: str) -> UserError:
+def _unsupported(what: str, found: object, known: str) -> UserError:
     return UserError(
         f"the model's plans name the {what} {found!r}; supported: {known}. Predict with nnUNetv2_predict, where "
         "that code is installed"
     )
-
-
-def has_trainer(name: str) -> bool:
-    """Whether a trainer of this name is installed."""
-    return trainer_class(name).__name__ == name
-
-
-def trainer_class(name: str) -> Any:
-    """The trainer of this name, or nnU-Net's own: most trainers differ in training only.
-
-    If a missing one builds another network, the weights do not fit and `build_network` refuses them.
-    """
-    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
-
-    try:
-        return recursive_find_trainer_class_by_name(name)
-    except RuntimeError:
-        return nnUNetTrainer
-
-
-def build_network(model: Model, weights: Mapping[str, Any]) -> nn.Module:
-    """Build the network of a model with the weights of one fold, every key accounted for.
-
-    Args:
-        model: whose plans and trainer describe the network.
-        weights: of one fold.
-
-    Raises:
-        UserError: the weights do not fit.
-    """
-    from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
-    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
-    build = trainer_class(model.trainer).build_network_architecture
-    manager = PlansManager(model.plans)
-    configuration = manager.get_configuration(model.configuration)
-    inputs = determine_num_input_channels(manager, configuration, model.dataset)
-    heads = manager.get_label_manager(model.dataset).num_segmentation_heads
-    if "plans_manager" in inspect.signature(build).parameters:
-        network = build(manager, configuration, inputs, heads, enable_deep_supervision=False)
-    else:  # a trainer written before nnU-Net 2.7
-        network = build(
-            configuration.network_arch_class_name,
-            configuration.network_arch_init_kwargs,
-            configuration.network_arch_init_kwargs_req_import,
-            inputs,
-            heads,
-            enable_deep_supervision=False,
-        )
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise UserError(
-            f"model {model.source}: the weights do not fit the network that the plan and the trainer "
-            f"{model.trainer} describe ({first}); they belong to other plans or another version"
-            + (
-                ""
-                if has_trainer(model.trainer)
-                else ", or to that trainer, which is not installed here"
-            )
-        ) from error
-    return network.eval()

@@ -72,8 +72,7 @@ def segment(
     decide = Labels() if plan.regions is None else Regions(plan.regions)
     certainty = Certainty()
     data = data.to(predictor.device)
-    edges = np.linspace(0, labels.shape[1], min(splits, labels.shape[1]) + 1).round().astype(int)
-    row_ranges = [(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    row_ranges = _row_ranges(labels.shape[1], splits)
     for number, rows in enumerate(row_ranges):
         exporter = Exporter(
             labels,
@@ -94,6 +93,12 @@ def segment(
                 done = (chunk.first + chunk.logits.shape[1]) / grid.size[0]
                 progress((number + done) / len(row_ranges))
     return Segmentation(mask=whole.transpose(np.argsort(plan.transpose)), certainty=certainty.mean)
+
+
+def _row_ranges(rows: int, splits: int) -> list[tuple[int, int]]:
+    """Divide rows into ranges [start, stop) of about equal size."""
+    edges = np.linspace(0, rows, min(splits, rows) + 1).round().astype(int).tolist()
+    return list(zip(edges[:-1], edges[1:], strict=True))
 
 
 def _pad(data: Tensor, patch: tuple[int, ...]) -> tuple[Tensor, tuple[int, int, int]]:
