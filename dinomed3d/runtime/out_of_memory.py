@@ -1,4 +1,4 @@
-"""When the memory does not suffice: recognised on every device, and told in terms of what can be changed."""
+"""Recognises errors that mean too little memory, on every device."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class OutOfMemory(UserError):
 
 
 def ran_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of torch, numpy or Python says that memory could not be had."""
+    """Whether an error of torch, numpy or Python means that there is not enough memory."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     text = str(error)

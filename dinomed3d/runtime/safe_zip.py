@@ -1,4 +1,4 @@
-"""Zip archives from anywhere: looked through before anything is read out of them."""
+"""Zip archives from untrusted sources: checked as a whole before anything is read from them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from dinomed3d.runtime.errors import UserError
 
 GIB = 1 << 30
 SMALL = 1 << 20
-"""Bytes; a member that unpacks to less is no bomb, however well it is compressed."""
+"""Bytes; up to here no ratio of compression is suspicious."""
 BLOCK = 1 << 20
+"""Bytes that are unpacked at once."""
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Methods of compression that are read."""
 ENCRYPTED = 0x1 | 0x40 | 0x2000
 """Flags of a member: encrypted, strongly encrypted, encrypted directory."""
 LOCAL_HEADER = 30
@@ -34,7 +36,7 @@ DAMAGED = (
     ValueError,
     RuntimeError,
 )
-"""What Python's reader raises on archives that are none."""
+"""What Python's reader raises on damaged archives."""
 WINDOWS = os.name == "nt"
 WINDOWS_NAMES = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(\.|$)|[<>:\"|?*]|[. ]$", re.IGNORECASE)
 
@@ -42,20 +44,20 @@ WINDOWS_NAMES = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(\.|$)|[<>:\"|?*]|[. 
 def check_archive(
     path: Path, *, max_bytes: int = 64 * GIB, max_ratio: int = 1000, max_files: int = 200_000
 ) -> list[zipfile.ZipInfo]:
-    """Look through an archive without unpacking it.
+    """Check an archive without unpacking it.
 
     Args:
-        path: of the zip.
-        max_bytes: of all members together, unpacked.
-        max_ratio: bytes that one byte may unpack to.
-        max_files: members, folders among them.
+        path: the zip.
+        max_bytes: limit of all members together, unpacked.
+        max_ratio: limit of unpacked bytes per packed byte.
+        max_files: limit of the number of members, folders included.
 
     Returns:
-        Its files, in the archive's order; folders are left out.
+        The members that are files, in the archive's order.
 
     Raises:
-        UserError: no zip, damaged or encrypted; names that lead out of it or exist twice; links;
-            more or larger than allowed.
+        UserError: not a zip, damaged or encrypted; names outside the archive or used twice; links;
+            more or larger members than allowed.
     """
     path = Path(path)
     try:
@@ -71,8 +73,8 @@ def check_archive(
         ) from error
     if len(members) > max_files:
         raise UserError(
-            f"archive {path}: holds {len(members)} members, at most {max_files} are read; unpack it yourself and "
-            "give the folder, if you trust it"
+            f"archive {path}: holds {len(members)} members, at most {max_files} are read; if you trust it, unpack "
+            "it and give the folder"
         )
     seen: dict[str, str] = {}
     for member in members:
@@ -80,8 +82,8 @@ def check_archive(
         key = _key(member)
         if key in seen:
             raise UserError(
-                f"archive {path}: {member.filename!r} and {seen[key]!r} are the same file where capitals are not "
-                "told apart; pack it again with different names"
+                f"archive {path}: {member.filename!r} and {seen[key]!r} are the same file on systems that ignore "
+                "case; pack it again with different names"
             )
         seen[key] = member.filename
     files = [member for member in members if not member.is_dir()]
@@ -95,8 +97,8 @@ def _refuse(path: Path, member: zipfile.ZipInfo, reason: str) -> UserError:
 
 
 def _check_member(path: Path, member: zipfile.ZipInfo, max_ratio: int) -> None:
-    """Name, kind and compression of one member."""
-    name = member.orig_filename  # as it is written; on Windows `filename` has other slashes
+    """Check name, type and compression of one member."""
+    name = member.orig_filename  # as stored; on Windows `filename` has other slashes
     again = "; it is not unpacked. Pack it again with an ordinary tool"
     if "\0" in name or "\\" in name:
         raise _refuse(path, member, f"has a backslash or a zero byte in its name{again}")
@@ -119,33 +121,33 @@ def _check_member(path: Path, member: zipfile.ZipInfo, max_ratio: int) -> None:
             path,
             member,
             f"would unpack from {member.compress_size} to {member.file_size} bytes, more than {max_ratio} times; "
-            "this is how archives that fill a disk are made, so it is not unpacked",
+            "it is not unpacked, since archives that fill a disk are made this way",
         )
 
 
 def _check_tree(path: Path, files: list[zipfile.ZipInfo]) -> None:
-    """A file cannot be the folder of another."""
+    """Check that no file is also the folder of another."""
     keys = {_key(file) for file in files}
     for file in files:
         parts = _key(file).split("/")
         if any("/".join(parts[:depth]) in keys for depth in range(1, len(parts))):
-            raise _refuse(path, file, "lies in a folder that is a file as well; pack it again")
+            raise _refuse(path, file, "is in a folder that is a file as well; pack it again")
 
 
 def _check_sizes(
     path: Path, files: list[zipfile.ZipInfo], size: int, max_bytes: int, max_ratio: int
 ) -> None:
-    """All members together, and that none shares its bytes with another."""
+    """Check the total size, and that no member shares its bytes with another."""
     total = sum(file.file_size for file in files)
     if total > max_bytes:
         raise UserError(
             f"archive {path}: would unpack to {total / GIB:.1f} GiB, at most {max_bytes / GIB:.1f} GiB are read; "
-            "unpack it yourself and give the folder, if you trust it"
+            "if you trust it, unpack it and give the folder"
         )
     if total > max(SMALL, max_ratio * size):
         raise UserError(
-            f"archive {path}: would unpack from {size} to {total} bytes, more than {max_ratio} times; this is how "
-            "archives that fill a disk are made, so it is not unpacked"
+            f"archive {path}: would unpack from {size} to {total} bytes, more than {max_ratio} times; it is "
+            "not unpacked, since archives that fill a disk are made this way"
         )
     ordered = sorted(files, key=lambda file: file.header_offset)
     ends = [file.header_offset for file in ordered[1:]] + [size]
@@ -159,17 +161,17 @@ def _parts(name: str) -> list[str]:
 
 
 def _key(member: zipfile.ZipInfo) -> str:
-    """The same for names that are one file on some system."""
+    """A key that is equal for names that are the same file on some system."""
     return unicodedata.normalize("NFC", "/".join(_parts(member.orig_filename))).casefold()
 
 
 def read_member(path: Path, member: zipfile.ZipInfo, *, max_bytes: int | None = None) -> bytes:
-    """The content of a member that `check_archive` gave.
+    """The content of a member that `check_archive` returned.
 
     Args:
-        path: of the zip.
-        member: which.
-        max_bytes: larger ones are refused; None for any size.
+        path: the zip.
+        member: the member.
+        max_bytes: limit of its size; None for any size.
 
     Raises:
         UserError: damaged, or too large.
@@ -180,7 +182,7 @@ def read_member(path: Path, member: zipfile.ZipInfo, *, max_bytes: int | None = 
         )
     try:
         with zipfile.ZipFile(path) as archive, archive.open(member) as stream:
-            content = stream.read(member.file_size + 1)  # never more than was said
+            content = stream.read(member.file_size + 1)  # never more than declared
     except (*DAMAGED, OSError) as error:
         raise _refuse(path, member, f"is damaged ({error}); copy or download it again") from error
     if len(content) != member.file_size:
@@ -189,18 +191,18 @@ def read_member(path: Path, member: zipfile.ZipInfo, *, max_bytes: int | None = 
 
 
 def extract(path: Path, names: Iterable[str], folder: Path) -> list[Path]:
-    """Unpack members of an archive, after looking through the whole of it.
+    """Unpack members of an archive, after checking the whole of it.
 
     Args:
-        path: of the zip.
-        names: of members, as `check_archive` gives them (`filename`).
-        folder: that the members' own folders are made in; an existing file is not replaced.
+        path: the zip.
+        names: members, by the `filename` that `check_archive` returned.
+        folder: where to; existing files are not replaced.
 
     Returns:
         One path per name, in their order.
 
     Raises:
-        UserError: as `check_archive`; a name that is not there, a damaged member, or a file in the way.
+        UserError: as `check_archive`; an unknown name, a damaged member, or an existing file.
     """
     path = Path(path)
     members = {member.filename: member for member in check_archive(path)}
@@ -217,11 +219,11 @@ def extract(path: Path, names: Iterable[str], folder: Path) -> list[Path]:
 
 
 def _unpack(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
-    """Write one member; what is damaged leaves nothing behind."""
+    """Write one member; a damaged one leaves no file."""
     if target.exists():
         raise _refuse(path, member, f"would replace {target}; unpack into an empty folder")
     try:
-        # reading stops at the size that was said, and compares the checksum there
+        # reading stops at the declared size and compares the checksum there
         with archive.open(member) as source, open(target, "xb") as stream:
             shutil.copyfileobj(source, stream, BLOCK)
             whole = stream.tell() == member.file_size

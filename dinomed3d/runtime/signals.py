@@ -1,4 +1,4 @@
-"""However a command is asked to end, it ends as on Ctrl-C: in order, with nothing left running."""
+"""Signals that ask a command to end are handled like Ctrl-C, so that it cleans up and stops its processes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def end_gently() -> None:
-    """Take the signals that schedulers and closing terminals send for Ctrl-C."""
+    """Handle the signals of schedulers and closing terminals as Ctrl-C."""
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _interrupt)

@@ -97,7 +97,7 @@ def test_composed_and_decomposed_letters_are_the_same(pack):
 
 
 def test_a_file_that_is_a_folder(pack):
-    with pytest.raises(UserError, match="a folder that is a file"):
+    with pytest.raises(UserError, match="folder that is a file"):
         check_archive(pack(("a", b"1"), ("A/b", b"2")))
 
 
