@@ -18,6 +18,7 @@ import numpy as np
 import textures
 import torch
 from numpy.typing import NDArray
+from ray_casting import cast_rays, surface_at
 from textures import Array, Texture
 
 from dinomed3d.lifting import Camera
@@ -30,7 +31,7 @@ from pointseg.datasets.dataset import (
 )
 from pointseg.datasets.synthetic import furniture
 from pointseg.datasets.synthetic.layout import build_room
-from pointseg.datasets.synthetic.primitives import Box, Cylinder, Panel, Part, Triple
+from pointseg.datasets.synthetic.primitives import Box, Cylinder, Panel, Primitive, Triple
 from pointseg.datasets.synthetic.rooms import Room, lit, sample_room
 from pointseg.images.readers.frame import Frame
 from pointseg.scene import Scene
@@ -74,7 +75,7 @@ TEXTURE_ONLY = tuple(n for names in CHOICES.values() if len(names) > 1 for n in 
 
 @dataclass(frozen=True)
 class TexturedRoom:
-    """A room with the texture of each of its P parts."""
+    """A room with the texture of each of its P primitives."""
 
     room: Room
     textures: tuple[Texture, ...]
@@ -113,7 +114,7 @@ def _camera(room: Room, heading: float, rng: np.random.Generator) -> Camera:
         where[:2] += rng.normal(0, 0.2, 2)
         where[2] = rng.uniform(1.3, 2.0)
         inside = 0.2 < where[0] < room.width - 0.2 and 0.2 < where[1] < room.depth - 0.2
-        if inside and not any(p.shape.contains(where[None], -0.2)[0] for p in room.parts):
+        if inside and not any(p.shape.contains(where[None], -0.2)[0] for p in room.primitives):
             break
     right = np.array([np.sin(yaw), -np.cos(yaw), 0.0])
     axes = np.stack([right, np.cross(ahead, right), ahead])
@@ -135,11 +136,12 @@ def render(textured: TexturedRoom, camera: Camera, rng: np.random.Generator) -> 
     origin = -pose[:3, :3].T @ pose[:3, 3]
     depth = np.full((height, width), np.inf)
     owner = np.full((height, width), -1)
-    for number, part in enumerate(room.parts):
-        window = _window(part.shape, camera)
+    for number, primitive in enumerate(room.primitives):
+        window = _window(primitive.shape, camera)
         if window is None:
             continue
-        away = part.shape.hit(origin, rays[window].reshape(-1, 3)).reshape(depth[window].shape)
+        away = cast_rays(primitive.shape, origin, rays[window].reshape(-1, 3))
+        away = away.reshape(depth[window].shape)
         nearer = away < depth[window]
         depth[window][nearer], owner[window][nearer] = away[nearer], number
     hit = owner >= 0
@@ -147,8 +149,8 @@ def render(textured: TexturedRoom, camera: Camera, rng: np.random.Generator) -> 
     normal, brightness = np.zeros_like(points), np.ones(len(points))
     slant = rays[hit] / np.linalg.norm(rays[hit], axis=1, keepdims=True)
     for number in np.unique(owners):
-        rows, part = np.flatnonzero(owners == number), room.parts[number]
-        normal[rows], (s, t) = (found := part.shape.surface(points[rows]))[0], found[1].T
+        rows, primitive = np.flatnonzero(owners == number), room.primitives[number]
+        normal[rows], (s, t) = (found := surface_at(primitive.shape, points[rows]))[0], found[1].T
         period = textured.period_m[number]
         facing = np.abs((slant[rows] * normal[rows]).sum(1))
         pixel = depth[hit][rows] / matrix[0, 0] / np.sqrt(np.maximum(facing, 0.05))
@@ -158,7 +160,7 @@ def render(textured: TexturedRoom, camera: Camera, rng: np.random.Generator) -> 
     color = np.zeros((height, width, 3))
     color[hit] = lit(room, points, normal, owners) * brightness[:, None]
     color += rng.normal(0, IMAGE_NOISE, color.shape)
-    labels = np.array([*(part.label for part in room.parts), -1], np.int32)
+    labels = np.array([*(primitive.label for primitive in room.primitives), -1], np.int32)
     noisy = np.where(hit, depth, 0) * (1 + rng.normal(0, DEPTH_NOISE, depth.shape))
     return View(
         camera, np.clip(color, 0, 255).astype(np.uint8), noisy.astype(np.float32), labels[owner]
@@ -210,11 +212,14 @@ def textured_room(rng: np.random.Generator) -> TexturedRoom:
     """A room whose objects have random classes of CHOICES, random colours, and the textures of the classes."""
     plan = build_room(rng)
     looks: dict[Any, tuple[int, Triple, float, float]] = {}
-    parts, period, contrast = [], [], []
-    for number, part in enumerate(plan.parts):
-        thing = (part.label, part.instance if part.instance >= 0 else f"panel {number}")
+    primitives, period, contrast = [], [], []
+    for number, primitive in enumerate(plan.primitives):
+        thing = (
+            primitive.label,
+            primitive.instance if primitive.instance >= 0 else f"panel {number}",
+        )
         if thing not in looks:
-            name = CHOICES[part.label][int(rng.integers(len(CHOICES[part.label])))]
+            name = CHOICES[primitive.label][int(rng.integers(len(CHOICES[primitive.label])))]
             color = furniture.tint(PAINTS, rng)
             looks[thing] = (
                 NAMES.index(name),
@@ -223,11 +228,11 @@ def textured_room(rng: np.random.Generator) -> TexturedRoom:
                 rng.uniform(*CONTRAST),
             )
         label, color, width, strength = looks[thing]
-        parts.append(Part(part.shape, label, color, None, part.instance))
+        primitives.append(Primitive(primitive.shape, label, color, None, primitive.instance))
         period.append(width)
         contrast.append(strength)
-    textures = tuple(TEXTURES[NAMES[part.label]] for part in parts)
-    room = replace(plan, parts=tuple(parts))
+    textures = tuple(TEXTURES[NAMES[primitive.label]] for primitive in primitives)
+    room = replace(plan, primitives=tuple(primitives))
     return TexturedRoom(room, textures, np.array(period), np.array(contrast))
 
 

@@ -16,7 +16,7 @@ from pointseg.datasets.conventions import DATASETS
 
 if TYPE_CHECKING:
     from pointseg.config.recipe import Recipe
-    from pointseg.datasets.mixture import Mixture, Part
+    from pointseg.datasets.mixture import Mixture, SourceDataset
 
 NAME = "pointseg-distill"
 
@@ -54,7 +54,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from pointseg.config.presets import images_of, recipe_for
     from pointseg.config.recipe import override
     from pointseg.datasets import open_dataset
-    from pointseg.datasets.mixture import Mixture, Part
+    from pointseg.datasets.mixture import Mixture, SourceDataset
 
     recipe = recipe_for(arguments.dataset, arguments.backbone, arguments.size or "full")
     dataset = open_dataset(
@@ -63,7 +63,7 @@ def _run(arguments: argparse.Namespace) -> int:
     recipe = fitted(recipe, dataset)
     images = images_of(recipe, arguments.encoder)
     recipe = override(replace(recipe, images=images), arguments.override)
-    parts = [Part(dataset, recipe.train_splits, recipe.val_splits)]
+    parts = [SourceDataset(dataset, recipe.train_splits, recipe.val_splits)]
     parts += [_other(text, arguments) for text in arguments.also]
     mixture = Mixture(parts)
     if arguments.also and is_main():
@@ -75,12 +75,12 @@ def _run(arguments: argparse.Namespace) -> int:
     return _distil(arguments, recipe, mixture)
 
 
-def _other(text: str, arguments: argparse.Namespace) -> Part:
+def _other(text: str, arguments: argparse.Namespace) -> SourceDataset:
     from dinomed3d.runtime.errors import UserError
     from pointseg.config.presets import images_of, recipe_for
     from pointseg.config.recipe import override
     from pointseg.datasets import open_dataset
-    from pointseg.datasets.mixture import Part
+    from pointseg.datasets.mixture import SourceDataset
 
     name, equals, folder = text.partition("=")
     if not equals or name not in DATASETS:
@@ -90,10 +90,10 @@ def _other(text: str, arguments: argparse.Namespace) -> Part:
     images = images_of(fitted(recipe, dataset), arguments.encoder)
     asked = [change for change in arguments.override if change.startswith("images.")]
     seen = override(replace(recipe, images=images), asked).images
-    return Part(dataset, recipe.train_splits, recipe.val_splits, seen)
+    return SourceDataset(dataset, recipe.train_splits, recipe.val_splits, seen)
 
 
-def _say_rules(parts: Sequence[Part], recipe: Recipe) -> None:
+def _say_rules(parts: Sequence[SourceDataset], recipe: Recipe) -> None:
     """What the datasets have in common of how they are seen, and what not."""
     first, images = parts[0].dataset.name, recipe.images
     assert images is not None
@@ -118,7 +118,7 @@ def _distil(arguments: argparse.Namespace, recipe: Recipe, dataset: Mixture) -> 
     spec = run_spec(arguments, recipe, dataset, out)
     encoder, cache, images = seen_by(recipe.images, arguments)
     recipe = replace(recipe, images=images)
-    datasets = len(dataset.parts) if arguments.heads == "each" else 1
+    datasets = len(dataset.sources) if arguments.heads == "each" else 1
     objective = Distillation(
         recipe, encoder, datasets=datasets, summary_loss=arguments.summary_loss
     )

@@ -1,4 +1,4 @@
-"""Coordinates in other units, or with another axis up, as the networks want them: metres, z up."""
+"""Converts coordinates to metres with z up, as the networks need them."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ Kind = TypeVar("Kind", np.float32, np.float64)
 
 
 def upright(scene: Scene, *, unit_m: float = 1.0, up: str = "z") -> Scene:
-    """The same cloud in metres with z up.
+    """Convert a cloud to metres with z up.
 
     Args:
-        scene: its ``coord`` and ``origin`` in the unit and with the axis given.
+        scene: ``coord`` and ``origin`` in another unit, with another vertical axis.
         unit_m: metres per unit.
-        up: the vertical axis: "z", "y", or "-y", as of cameras. With y up a cloud is turned about x:
-            (x, y, z) becomes (x, -z, y), with y down (x, z, -y); so do normals.
+        up: the vertical axis: "z", "y", or "-y" (cameras). Coordinates and normals are rotated about x: with
+            y up (x, y, z) becomes (x, -z, y), with y down (x, z, -y).
 
     Raises:
-        ValueError: another axis, or a unit that is not above 0.
+        ValueError: an unknown axis, or a unit that is not above 0.
     """
     if up not in UP_AXES or not 0 < unit_m < float("inf"):
         raise ValueError(
@@ -41,11 +41,11 @@ def upright(scene: Scene, *, unit_m: float = 1.0, up: str = "z") -> Scene:
 
 
 def turn_of(up: str) -> NDArray[np.float64]:
-    """(3, 3) the rotation that ``upright`` applies to column vectors."""
+    """(3, 3) rotation that ``upright`` applies to column vectors."""
     return np.eye(3) if up == "z" else np.ascontiguousarray(_turned(np.eye(3), up).T)
 
 
 def _turned(vectors: NDArray[Kind], up: str) -> NDArray[Kind]:
-    """(..., 3)."""
+    """(..., 3) vectors with z up."""
     x, y, z = (vectors[..., axis] for axis in range(3))
     return np.stack([x, -z, y] if up == "y" else [x, z, -y], axis=-1)

@@ -1,4 +1,4 @@
-"""What every dataset promises: its classes, its splits, and scenes by name."""
+"""The interface of all datasets: classes, splits, and scenes by name."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from pointseg.scene import Scene
 
 @dataclass(frozen=True)
 class ClassList:
-    """The classes of a dataset; a label is an index into it."""
+    """The classes of a dataset; labels are indices into it."""
 
     names: tuple[str, ...]
-    """K names, no two alike."""
+    """K distinct names."""
     colors: NDArray[np.uint8] = field(compare=False)
     """(K, 3) red, green, blue."""
     groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict, hash=False)
-    """Named sets of classes that are also reported together, such as head, common and tail."""
+    """Sets of classes that are reported together as well, such as head, common and tail."""
 
     def __post_init__(self) -> None:
         if not self.names or len(set(self.names)) != len(self.names):
@@ -47,36 +47,36 @@ class ClassList:
 
 
 UNLABELLED = ClassList(("unlabelled",), np.zeros((1, 3), np.uint8))
-"""Of clouds that are learned from without labels, where nothing says which classes these would have."""
+"""Classes of clouds without labels and without a list of classes."""
 
 
 class Dataset(Protocol):
-    """Labelled clouds by split and name; read when they are asked for."""
+    """Labelled clouds by split and name, which are read on demand."""
 
     @property
     def name(self) -> str:
-        """What it is called in recipes and reports."""
+        """Its name in recipes and reports."""
 
     @property
     def classes(self) -> ClassList:
-        """What its labels mean."""
+        """Meaning of its labels."""
 
     @property
     def fields(self) -> frozenset[str]:
-        """Those of color, normal and strength that every scene has."""
+        """Fields that every scene has, of color, normal and strength."""
 
     def splits(self) -> tuple[str, ...]:
         """Names of its splits."""
 
     def scenes(self, split: str) -> tuple[str, ...]:
-        """Names of the scenes of a split, always in the same order.
+        """Names of the scenes of a split in a fixed order.
 
         Raises:
             DatasetError: there is no such split.
         """
 
     def load(self, split: str, scene: str) -> Scene:
-        """One cloud, with ``segment`` unless it has no labels.
+        """Load one cloud, with ``segment`` unless it has no labels.
 
         Raises:
             DatasetError: there is no such scene, or it does not fit the dataset.
@@ -85,22 +85,22 @@ class Dataset(Protocol):
 
 @runtime_checkable
 class KnowsShares(Protocol):
-    """A dataset whose shares of the classes are published, and need not be counted."""
+    """A dataset with published shares of the classes, which need not be counted."""
 
     @property
     def class_shares(self) -> tuple[float, ...]:
-        """Of each class among all points of these splits, labelled or not."""
+        """Share of each class among all points of ``shares_of``, labelled or not."""
 
     @property
     def shares_of(self) -> tuple[str, ...]:
-        """The splits."""
+        """Splits that the shares refer to."""
 
 
 def distinct_colors(count: int) -> NDArray[np.uint8]:
-    """(count, 3) colours for classes that have none of their own, always the same ones.
+    """(count, 3) default colours of classes, always the same ones.
 
-    Hues go round by the golden ratio, so that neighbours in the list differ most; brightness and
-    saturation alternate, so that many classes stay apart.
+    Hues advance by the golden ratio, so that neighbours in the list differ most; brightness and saturation
+    alternate.
     """
     colors = np.empty((count, 3), np.uint8)
     for index in range(count):
@@ -111,17 +111,17 @@ def distinct_colors(count: int) -> NDArray[np.uint8]:
 
 
 def require_split(dataset: str, split: str, known: Sequence[str]) -> None:
-    """Refuse a split that is not there, naming those that are.
+    """Refuse an unknown split.
 
     Raises:
         DatasetError: ``split`` is not among ``known``.
     """
     if split not in known:
-        raise DatasetError(f"{dataset}: there is no split '{split}'; there are: {', '.join(known)}")
+        raise DatasetError(f"{dataset}: has no split '{split}', only {', '.join(known)}")
 
 
 def require_scene(dataset: str, split: str, scene: str, known: Sequence[str]) -> None:
-    """Refuse a scene that is not in a split.
+    """Refuse an unknown scene.
 
     Raises:
         DatasetError: ``scene`` is not among ``known``.

@@ -1,4 +1,4 @@
-"""From the ids of a dataset's label files to training indices."""
+"""Maps the ids in a dataset's label files to training indices."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _UNKNOWN = -2
 
 
 class LabelMap:
-    """Training index of every raw id that a dataset's files may hold; others are refused."""
+    """Training index of each raw id of a dataset; others are refused."""
 
     def __init__(self, dataset: str, table: Mapping[int, int]) -> None:
         if not table or min(table) < 0 or min(table.values()) < IGNORE:
@@ -37,7 +37,7 @@ class LabelMap:
             where: the file, for messages.
 
         Raises:
-            DatasetError: ids that the dataset does not have; the message counts them.
+            DatasetError: there are unknown ids; the message counts them.
         """
         index = self._lookup[np.minimum(raw.astype(np.int64), len(self._lookup) - 1)]
         unknown = index == _UNKNOWN
@@ -47,7 +47,7 @@ class LabelMap:
                 f"{id_} ({count})" for id_, count in list(zip(ids, counts, strict=True))[:10]
             )
             raise DatasetError(
-                f"{where}: {int(unknown.sum())} points have ids that {self.dataset} does not know: {shown}"
+                f"{where}: {int(unknown.sum())} points have unknown ids ({self.dataset}): {shown}"
                 + (", ..." if len(ids) > 10 else "")
             )
         return index

@@ -1,4 +1,4 @@
-"""Several datasets as one, for learning without labels."""
+"""Several datasets as one, for training without labels."""
 
 from __future__ import annotations
 
@@ -18,55 +18,57 @@ SPLITS = ("train", "val")
 
 
 @dataclass(frozen=True)
-class Part:
-    """One dataset of several."""
+class SourceDataset:
+    """One dataset of a mixture."""
 
     dataset: Dataset
+    """The dataset."""
     train: tuple[str, ...]
-    """Its splits that are learned from."""
+    """Its splits for training."""
     val: tuple[str, ...]
+    """Its splits for validation."""
     images: ImageConfig | None = None
-    """By whose rule its images show points; None: the run's."""
+    """Whose number of views and visibility apply to it; None: those of the run."""
 
 
 class Mixture:
-    """The scenes of several datasets, one dataset after the other; their labels mean nothing here."""
+    """The scenes of several datasets, in their order; labels are not used."""
 
-    def __init__(self, parts: Sequence[Part]) -> None:
-        """Put datasets together.
+    def __init__(self, sources: Sequence[SourceDataset]) -> None:
+        """Combine datasets.
 
         Raises:
-            DatasetError: none, or one without images.
+            DatasetError: there is none, or one has no images.
         """
-        if not parts:
+        if not sources:
             raise DatasetError("Mixture: there must be at least one dataset")
-        for part in parts:
-            if not hasattr(part.dataset, "frames"):
-                raise DatasetError(f"the dataset {part.dataset.name} has no images to learn from")
-        self.parts = tuple(parts)
-        self.name = "+".join(part.dataset.name for part in parts)
+        for source in sources:
+            if not hasattr(source.dataset, "frames"):
+                raise DatasetError(f"the dataset {source.dataset.name} has no images to learn from")
+        self.sources = tuple(sources)
+        self.name = "+".join(source.dataset.name for source in sources)
         self.classes = UNLABELLED
         self._scenes = {
             split: {
                 f"{number}/{inner}/{name}": (number, inner, name)
-                for number, part in enumerate(self.parts)
-                for inner in (part.train if split == "train" else part.val)
-                for name in part.dataset.scenes(inner)
+                for number, source in enumerate(self.sources)
+                for inner in (source.train if split == "train" else source.val)
+                for name in source.dataset.scenes(inner)
             }
             for split in SPLITS
         }
 
     @property
     def fields(self) -> frozenset[str]:
-        """Those that all of them have."""
-        return frozenset.intersection(*(part.dataset.fields for part in self.parts))
+        """Fields that all of them have."""
+        return frozenset.intersection(*(source.dataset.fields for source in self.sources))
 
     def splits(self) -> tuple[str, ...]:
-        """What is learned from, and what validates."""
+        """Train and val."""
         return SPLITS
 
     def scenes(self, split: str) -> tuple[str, ...]:
-        """``NUMBER/SPLIT/SCENE`` of all datasets.
+        """Names ``NUMBER/SPLIT/SCENE`` of the scenes of all datasets.
 
         Raises:
             DatasetError: there is no such split.
@@ -75,22 +77,22 @@ class Mixture:
         return tuple(self._scenes[split])
 
     def load(self, split: str, scene: str) -> Scene:
-        """As the dataset that it is of gives it."""
+        """Load a scene from its dataset."""
         number, inner, name = self._place(split, scene)
-        return self.parts[number].dataset.load(inner, name)
+        return self.sources[number].dataset.load(inner, name)
 
     def frames(self, split: str, scene: str) -> tuple[Frame, ...]:
-        """Likewise."""
+        """The posed images of a scene, from its dataset."""
         number, inner, name = self._place(split, scene)
-        found: tuple[Frame, ...] = self.parts[number].dataset.frames(inner, name)  # type: ignore[attr-defined]
+        found: tuple[Frame, ...] = self.sources[number].dataset.frames(inner, name)  # type: ignore[attr-defined]
         return found
 
-    def seen_by(self, split: str, scene: str) -> ImageConfig | None:
-        """By whose rule a scene's images show its points: that of its dataset; None: the run's."""
-        return self.parts[self.source(split, scene)].images
+    def image_config(self, split: str, scene: str) -> ImageConfig | None:
+        """The image settings of a scene's dataset; None: those of the run."""
+        return self.sources[self.source(split, scene)].images
 
     def source(self, split: str, scene: str) -> int:
-        """Number of the dataset that a scene is of."""
+        """Number of a scene's dataset."""
         return self._place(split, scene)[0]
 
     def _place(self, split: str, scene: str) -> tuple[int, str, str]:

@@ -1,4 +1,4 @@
-"""Whether a voxel size fits a cloud: coordinates in millimetres give themselves away."""
+"""Checks whether a voxel size fits a cloud, which detects coordinates in millimetres."""
 
 from __future__ import annotations
 
@@ -9,31 +9,30 @@ from scipy.spatial import cKDTree
 from pointseg.scene import Scene
 
 LARGE_VOXELS = 2000
-"""Clouds that span more voxels than this are looked at more closely; a room of 10 m spans 500 of 2 cm."""
+"""Clouds that span more voxels are checked for sparsity; a room of 10 m spans 500 voxels of 2 cm."""
 SPARSE_VOXELS = 3.0
-"""Neighbouring points are at most this far apart, in voxels, where a network sees surfaces."""
+"""Distance of neighbouring points, in voxels, above which a network cannot recognise surfaces."""
 SMALL_VOXELS = 4
-"""Clouds that span fewer voxels than this hold nothing a network could tell apart."""
+"""Clouds that span fewer voxels have no structure that a network could recognise."""
 FEW_POINTS = 100
-"""Clouds of fewer points say nothing about their scale."""
+"""Clouds of fewer points are not checked."""
 NEIGHBOURHOOD = 20_000
-"""Points among which neighbours are sought, at each of three places."""
+"""Points in which neighbours are searched, at each of three places."""
 
 
 def check_scale(scene: Scene, voxel_m: float) -> str | None:
-    """Say so where coordinates and voxel size seem to be in different units.
+    """Detect coordinates and voxel size in different units.
 
-    A cloud is doubtful when it spans over 2000 voxels *and* neighbouring points lie over 3 voxels
-    apart (half of them, at three places): a building of many voxels has dense surfaces, a room in
-    millimetres under a voxel size in metres has one point in a thousand voxels. It is doubtful,
-    too, when it fits into 4 voxels.
+    A cloud is suspicious if it spans over 2000 voxels *and* the median distance of neighbouring points at
+    three places is over 3 voxels: large buildings have dense surfaces, but a room in millimetres with a voxel
+    size in metres has one point per thousand voxels. It is suspicious, too, if it spans less than 4 voxels.
 
     Args:
-        scene: any cloud; points that are not finite are left out.
-        voxel_m: side of a voxel, metres.
+        scene: any cloud; points that are not finite are ignored.
+        voxel_m: side of a voxel in metres.
 
     Returns:
-        A sentence for the user, or None where nothing is doubtful.
+        A sentence for the user, or None if nothing is suspicious.
     """
     coord = scene.coord[np.isfinite(scene.coord).all(1)]
     if len(coord) < FEW_POINTS:
@@ -44,7 +43,7 @@ def check_scale(scene: Scene, voxel_m: float) -> str | None:
     )
     if extent < SMALL_VOXELS * voxel_m:
         return (
-            f"{who}, too few to tell anything apart; give a smaller voxel size, or the unit "
+            f"{who}, too few for a network; give a smaller voxel size, or the unit "
             f"of the coordinates if they are not metres"
         )
     if extent <= LARGE_VOXELS * voxel_m:
@@ -59,13 +58,13 @@ def check_scale(scene: Scene, voxel_m: float) -> str | None:
 
 
 def point_spacing(coord: NDArray[np.float32]) -> float:
-    """How far a point's nearest neighbour is: the median at three places of the cloud, metres.
+    """Median distance to the nearest neighbour at three places of the cloud, in metres.
 
     Args:
-        coord: (N, 3) finite positions, N >= 1. Points at one and the same place count once.
+        coord: (N, 3) finite positions, N >= 1. Duplicates count once.
 
     Returns:
-        Metres; infinity where all points lie at one place.
+        Metres; infinity if all points coincide.
     """
     gaps = []
     for quarter in (1, 2, 3):
@@ -74,6 +73,6 @@ def point_spacing(coord: NDArray[np.float32]) -> float:
         count = min(len(coord), NEIGHBOURHOOD)
         near = np.unique(coord[np.argpartition(distance, count - 1)[:count]], axis=0)
         if len(near) > 1:
-            # Near the rim of the neighbourhood the nearest point may be cut off: the middle decides.
+            # At the rim of the neighbourhood the nearest point may be cut off, which the median ignores.
             gaps.append(np.median(cKDTree(near).query(near, k=2)[0][:, 1]))
     return float(np.median(gaps)) if gaps else float("inf")

@@ -1,4 +1,4 @@
-"""Predictions as the benchmarks' servers want them: what a dataset that has such a server promises."""
+"""Submissions to the servers of benchmarks."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pointseg.datasets.errors import DatasetError
 from pointseg.scene import Scene
 
 Results = Iterable[tuple[str, Scene, NDArray[Any]]]
-"""Name of a scene, the scene with all its points, and (N,) predicted classes."""
+"""Name of a scene, the scene with all its points, (N,) predicted classes."""
 
 
 @runtime_checkable
 class Submits(Protocol):
-    """A dataset whose benchmark takes submissions."""
+    """A dataset whose benchmark accepts submissions."""
 
     def write_submission(
         self, out: Path, results: Results, *, split: str, use_camera: bool = False
@@ -26,23 +26,23 @@ class Submits(Protocol):
         """Write the files of a submission for one split below ``out``; returns them.
 
         Args:
-            out: the folder.
-            results: of all scenes of the split.
-            split: which.
-            use_camera: whether images were used; benchmarks that ask for it are told.
+            out: folder of the submission.
+            results: predictions for all scenes of the split.
+            split: name of the split.
+            use_camera: whether images were used, which some benchmarks require to be stated.
 
         Raises:
-            DatasetError: a prediction is missing for a point, or is no class.
+            DatasetError: a point has no prediction, or one that is not a class.
         """
 
 
 def checked_prediction(
     dataset: str, name: str, count: int, predicted: NDArray[Any], classes: int
 ) -> NDArray[np.int64]:
-    """(N,) predictions that are one class for each of N points.
+    """(N,) predictions, checked to be one class per point.
 
     Raises:
-        DatasetError: another number, no integers, or classes that are not there.
+        DatasetError: another number of predictions, or values that are not classes.
     """
     values = np.asarray(predicted)
     if values.shape != (count,) or values.dtype.kind not in "iu":

@@ -216,7 +216,7 @@ class SceneImageLoader:
 
     def _showing(self, split: str, name: str) -> Showing:
         """By the rule of the dataset that a scene is of, where there are several."""
-        rule = self.dataset.seen_by(split, name) if isinstance(self.dataset, Mixture) else None
+        rule = self.dataset.image_config(split, name) if isinstance(self.dataset, Mixture) else None
         if rule is None:
             return self.showing
         return replace(self.showing, recipe=self.showing.recipe.with_visibility_of(rule))

@@ -1,4 +1,4 @@
-"""Where the posed images of a person's own clouds are: the key ``cameras`` of ``dataset.yaml``."""
+"""Finds the posed images of your own clouds: the key ``cameras`` of ``dataset.yaml``."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ if TYPE_CHECKING:
 
 ORGANISED = "organised"
 PLACES = ("scene", "split", "folder")
-"""What stands in braces in a pattern: the name of the scene, of its split, and the folder of its file."""
+"""Placeholders of a pattern: the name of the scene, of its split, and the folder of its file."""
 KINDS = (
     "the path of each scene's manifest below the root, such as '{scene}/cameras.json', or "
     f"{ORGANISED}, or {{colmap: FOLDER, images: FOLDER}}"
 )
-"""What ``cameras`` may be, in words."""
+"""Allowed values of ``cameras``, in words."""
 
 
 @dataclass(frozen=True)
 class CameraRule:
-    """How the images of a cloud are found."""
+    """Where the images of a cloud are."""
 
     kind: str
-    """manifest, colmap or organised."""
+    """Kind of the description: manifest, colmap or organised."""
     path: str = ""
-    """The manifest, or the folder of COLMAP's model: a pattern below the root."""
+    """Pattern of the manifest, or of the folder of COLMAP's model, below the root."""
     images: str = ""
-    """The folder of COLMAP's images."""
+    """Pattern of the folder of COLMAP's images."""
 
     def place(self, root: Path, file: PurePosixPath, split: str, scene: str) -> Path:
-        """What must be there for a scene to have images."""
+        """The file or folder that exists if a scene has images."""
         if self.kind == ORGANISED:
             return root / file
         return root / _filled(self.path, file, split, scene)
@@ -53,27 +53,25 @@ class CameraRule:
         unit_m: float,
         up: str,
     ) -> tuple[Frame, ...]:
-        """The frames of a scene whose coordinates are brought to metres with z up.
+        """The frames of a scene, in metres with z up.
 
         Args:
-            root: of the dataset.
-            file: of the cloud, below it.
-            split: its split.
-            scene: its name.
-            unit_m: metres per unit of the cloud, and of the poses.
-            up: its vertical axis.
+            root: folder of the dataset.
+            file: file of the cloud, relative to ``root``.
+            split: split of the scene.
+            scene: name of the scene.
+            unit_m: metres per unit of the cloud and the poses.
+            up: vertical axis of the cloud and the poses.
 
         Raises:
-            UserError: what describes the cameras is damaged or does not fit.
+            UserError: the description of the cameras is damaged or does not fit.
         """
         from pointseg.images.readers.frame import transform_frame
 
         place = self.place(root, file, split, scene)
         if self.kind == ORGANISED:
             if place.suffix.lower() != ".pcd":
-                raise DatasetError(
-                    f"{place}: 'cameras: {ORGANISED}' is for .pcd files, whose rows and columns are an image's"
-                )
+                raise DatasetError(f"{place}: 'cameras: {ORGANISED}' needs an organised .pcd file")
             from pointseg.images.readers.organised import organised_frame
 
             found: tuple[Frame, ...] = (organised_frame(place, unit_m=unit_m),)
@@ -90,10 +88,10 @@ class CameraRule:
 
 
 def parse_cameras(value: Any) -> CameraRule:
-    """What the description says.
+    """Parse the value of ``cameras``.
 
     Raises:
-        ValueError: something else; the message says what it must be.
+        ValueError: it has another form; the message says which it must have.
     """
     if value == ORGANISED:
         return CameraRule(ORGANISED)
@@ -106,7 +104,7 @@ def parse_cameras(value: Any) -> CameraRule:
 
 
 def literal(path: Path) -> str:
-    """A pattern that stands for one path, wherever a cloud lies."""
+    """A pattern for one path, the same for all clouds."""
     return os.path.abspath(path).replace("{", "{{").replace("}", "}}")
 
 
@@ -117,7 +115,7 @@ def _checked(pattern: str) -> str:
         raise ValueError(f"'cameras': '{pattern}': {error}") from error
     if not used <= set(PLACES):
         raise ValueError(
-            f"'cameras': '{pattern}': in braces must be one of {', '.join(PLACES)}, "
+            f"'cameras': '{pattern}': placeholders must be of {', '.join(PLACES)}, "
             f"got {', '.join(sorted(used - set(PLACES)))}"
         )
     return pattern

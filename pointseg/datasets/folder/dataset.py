@@ -1,4 +1,4 @@
-"""A person's own clouds: a folder of files and a short description, ``dataset.yaml``."""
+"""Your own clouds: a folder of files with a short description, ``dataset.yaml``."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ MUST_BE_LABELLED = ("train", "val")
 class Folder:
     """Clouds of any type that ``pointseg.files`` reads, below one folder.
 
-    Points without a position are left out; coordinates are brought to metres with z up. Scenes keep
-    the features that the description names, and their labels.
+    Points without a position are removed, and coordinates are converted to metres with z up. Scenes have the
+    features that the description names, and their labels.
     """
 
     def __init__(self, root: Path, config: Path | None = None, *, labelled: bool = True) -> None:
@@ -38,12 +38,12 @@ class Folder:
 
         Args:
             root: the folder.
-            config: the description; None: dataset.yaml in it.
-            labelled: whether clouds of train and val must have labels, and the description classes.
+            config: the description; None: ``dataset.yaml`` in the folder.
+            labelled: whether clouds of train and val need labels, and the description classes.
 
         Raises:
-            DatasetError: the description does not fit, a pattern finds nothing, a file is both in
-                train and in another split.
+            DatasetError: the description is wrong, a pattern finds nothing, or a file is in train and in
+                another split.
         """
         self.root, self.labelled = root, labelled
         self._description_file = root / DESCRIPTION if config is None else config
@@ -62,7 +62,7 @@ class Folder:
         return tuple(self._files)
 
     def scenes(self, split: str) -> tuple[str, ...]:
-        """Names of the clouds of a split: those of their files, with folders where these repeat.
+        """Names of the clouds of a split: file names, with folders if they are not unique.
 
         Raises:
             DatasetError: there is no such split.
@@ -80,12 +80,12 @@ class Folder:
         return self._files[split][scene]
 
     def load(self, split: str, scene: str) -> Scene:
-        """One cloud in metres, z up, with ``segment`` unless it is outside train and val and has none.
+        """Load one cloud in metres with z up; ``segment`` may be missing outside train and val.
 
         Raises:
             CloudFileError: its file is damaged.
-            DatasetError: it has no points, lacks a feature or its labels, holds labels that are in
-                no class, or its scale does not fit the voxel size.
+            DatasetError: it has no points, lacks a feature or its labels, has labels of no class, or its scale
+                does not fit the voxel size.
         """
         path = self.path(split, scene)
         file = path.relative_to(self.root).as_posix()
@@ -94,17 +94,17 @@ class Folder:
             read_cloud(path, columns=told.columns, strength_max=told.strength_max)
         )
         if len(read) == 0:
-            raise DatasetError(f"{path}: holds no points with a position; remove it from its split")
+            raise DatasetError(f"{path}: has no points with a position; remove it from its split")
         missing = sorted(self.fields - set(read.fields))
         if missing:
             has = ", ".join(key for key in read.fields if key in FIELDS) or "positions only"
             raise DatasetError(
-                f"{path}: lacks {', '.join(missing)}, which 'features' in the description promises of "
+                f"{path}: lacks {', '.join(missing)}, which 'features' in the description requires of "
                 f"every cloud; it has: {has}"
             )
         fields = {key: read[key] for key in self.fields}
         labels = None
-        if self.labelled or self.classes != UNLABELLED:  # else labels would mean nothing
+        if self.labelled or self.classes != UNLABELLED:  # else labels have no meaning
             labels = self._labels(read, path, needed=self.labelled and split in MUST_BE_LABELLED)
         if labels is not None:
             fields["segment"] = map_labels(labels, self.description, file=file)
@@ -116,20 +116,20 @@ class Folder:
                 raise DatasetError(
                     f"{path}: {problem} (in dataset.yaml; 'check_scale: false' if it is right as it is)"
                 )
-            self._scale_checked = True  # clouds of one folder are of one scale
+            self._scale_checked = True  # all clouds of a folder have the same scale
         return found
 
     def frames(self, split: str, scene: str) -> tuple[Frame, ...]:
-        """The posed images of a cloud, in metres with z up as its points; () if it has none.
+        """The posed images of a cloud, in metres with z up; () if it has none.
 
         Raises:
-            UserError: there is no such cloud, or what describes its cameras does not fit; the description
-                does not say where these are, or it does and no scene has any.
+            UserError: there is no such cloud, or the description of its cameras is wrong; ``dataset.yaml`` has
+                no ``cameras``, or no scene has any.
         """
         path, rule = self.path(split, scene), self.description.cameras
         if rule is None:
             raise DatasetError(
-                f"{self._description_file}: says of no scene where its images are; describe 'cameras' in it: {KINDS}"
+                f"{self._description_file}: has no 'cameras', which says where images are: {KINDS}"
             )
         place = rule.place(self.root, self._relative(path), split, scene)
         if not place.exists():
@@ -148,13 +148,13 @@ class Folder:
         return PurePosixPath(path.relative_to(self.root).as_posix())
 
     def _require_cameras(self, rule: CameraRule, missing: Path) -> None:
-        """A scene may lack its images; if all do, the pattern is wrong."""
+        """Refuse a pattern under which no scene has images; single scenes may have none."""
         for split, files in self._files.items():
             for scene, path in files.items():
                 if rule.place(self.root, self._relative(path), split, scene).exists():
                     return
         raise DatasetError(
-            f"{missing}: is not there, nor is that of any other scene; see 'cameras' in the description"
+            f"{missing}: is missing, as for all other scenes; correct 'cameras' in the description"
         )
 
     def _labels(self, scene: Scene, path: Path, *, needed: bool) -> NDArray[np.int32] | None:
@@ -185,8 +185,8 @@ class Folder:
             both = sorted(set(files) & set(found.get("train", ()))) if split != "train" else []
             if both:
                 raise DatasetError(
-                    f"{self.root}: {both[0].relative_to(self.root)} is in train and in {split}; a split that "
-                    f"is trained on says nothing about other clouds"
+                    f"{self.root}: {both[0].relative_to(self.root)} is in train and in {split}; a score "
+                    f"on training clouds is meaningless"
                 )
         return found
 
@@ -220,7 +220,7 @@ class Folder:
 
 
 def _by_name(root: Path, files: list[Path]) -> dict[str, Path]:
-    """Files by name without ending; with the folders above them where names would repeat."""
+    """Files by name without suffix, with their folders if the names are not unique."""
     stems = [path.name[: len(path.name) - len(cloud_suffix(path) or "")] for path in files]
     if len(set(stems)) == len(stems):
         return dict(zip(stems, files, strict=True))

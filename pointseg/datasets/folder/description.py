@@ -1,4 +1,4 @@
-"""What ``dataset.yaml`` says about a folder of clouds: every key checked, none guessed."""
+"""Reads ``dataset.yaml``, the description of a folder of clouds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EXAMPLE = (
     "{classes: [ground, tree], features: [color], voxel_m: 0.05, "
     "splits: {train: [train], val: ['val/*.ply']}}"
 )
-"""The least a description must hold, on one line; examples/folder.yaml shows all of it."""
+"""A minimal description on one line; examples/folder.yaml shows all keys."""
 KEYS = ("name", "classes", "colors", "features", "voxel_m", "splits", "unit", "up", "label", "labels",
         "columns", "check_scale", "strength_max", "cameras")  # fmt: skip
 FEATURES = ("color", "normal", "strength")
@@ -30,58 +30,64 @@ FEATURES = ("color", "normal", "strength")
 
 @dataclass(frozen=True)
 class LabelRule:
-    """What the labels of some files mean."""
+    """The meaning of the labels in some files."""
 
     files: tuple[str, ...]
-    """Patterns; a file is meant whose last parts match one. Empty: all files."""
+    """Patterns that the end of a file's path must match; empty: all files."""
     ranges: tuple[tuple[int, int, int], ...]
-    """First value, last value, class (IGNORE where they are to be ignored)."""
+    """First value, last value, class (IGNORE if they are ignored)."""
 
     def applies(self, file: str) -> bool:
-        """Whether a file is meant, by its path below the root."""
+        """Whether the rule is for a file, given by its path below the root."""
         return not self.files or any(PurePosixPath(file).match(each) for each in self.files)
 
 
 @dataclass(frozen=True)
 class Description:
-    """A folder of clouds, as its owner describes it."""
+    """The description of a folder of clouds."""
 
     name: str
+    """Name of the dataset."""
     classes: ClassList
+    """Classes of the labels."""
     features: frozenset[str]
+    """Features that every cloud has, of color, normal and strength."""
     voxel_m: float
+    """Side of a voxel in metres."""
     splits: Mapping[str, tuple[str, ...]]
-    """Patterns below the root; empty where the file names none."""
+    """Patterns of files below the root by split; empty: the folders train, val and test."""
     unit_m: float
     """Metres per unit of the coordinates."""
     up: str
-    """z, y or -y."""
+    """Vertical axis: z, y or -y."""
     label: str | None
-    """Field of the labels; None: the one that readers recognise."""
+    """Field of the labels; None: the one that readers recognise as labels."""
     labels: tuple[LabelRule, ...]
-    """The first that applies to a file counts; none: labels are class indices already."""
+    """Rules, of which the first for a file counts; empty: labels are class indices."""
     columns: tuple[str, ...] | None
+    """Columns of text files without a header; None: they have one."""
     check_scale: bool
+    """Whether units and voxel size are checked."""
     strength_max: float | None
-    """The intensity that becomes 1; None: guessed for each file."""
+    """Intensity that is scaled to 1; None: guessed for each file."""
     cameras: CameraRule | None = None
-    """Where the posed images of the clouds are; None: there are none."""
+    """Where the posed images are; None: there are none."""
 
 
 def read_description(path: Path, *, default_name: str, labelled: bool = True) -> Description:
-    """Parse and check a description.
+    """Read and check a description.
 
     Args:
-        path: of the file.
-        default_name: where it says none.
-        labelled: whether it must name classes; UNLABELLED stands for those that it does not name.
+        path: the file.
+        default_name: name of the dataset if the file has none.
+        labelled: whether classes are required; otherwise the default is UNLABELLED.
 
     Raises:
-        DatasetError: it is missing, is not YAML, has an unknown key or a value that does not fit.
+        DatasetError: it is missing or not YAML, a key is unknown, or a value is wrong.
     """
     if not path.is_file():
         raise DatasetError(
-            f"{path}: is not there; describe your clouds in it (or name another with --config), such as: {EXAMPLE}"
+            f"{path}: is missing; describe your clouds in it (or give another with --config), such as: {EXAMPLE}"
         )
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -91,7 +97,7 @@ def read_description(path: Path, *, default_name: str, labelled: bool = True) ->
 
 
 class _Parser:
-    """Reads one description; its methods refuse what does not fit, naming file and key."""
+    """Parses one description; errors name file and key."""
 
     def __init__(self, path: Path, found: Any, labelled: bool) -> None:
         self.path, self.labelled = path, labelled
@@ -140,7 +146,7 @@ class _Parser:
     def text(self, key: str, value: Any) -> str:
         if not isinstance(value, str) or not value.strip():
             raise self.error(
-                f"'{key}' must be text (in quotes, if YAML takes it for more), got {value!r}"
+                f"'{key}' must be text (in quotes, if YAML reads it as something else), got {value!r}"
             )
         return value
 
@@ -171,7 +177,7 @@ class _Parser:
 
     def above_0(self, key: str, what: str = "a number") -> float:
         value = self.found[key]
-        try:  # YAML takes 1e-2 for text
+        try:  # YAML reads 1e-2 as text
             size = float(value) if isinstance(value, (int, float, str)) else float("nan")
         except ValueError:
             size = float("nan")
@@ -230,7 +236,7 @@ class _Parser:
         for key, name in self.mapping("'labels: map'", rule.get("map", {})).items():
             if name not in names:
                 raise self.error(
-                    f"'labels: map' leads {key} to {name!r}, which is not among the classes"
+                    f"'labels: map' maps {key} to {name!r}, which is not among the classes"
                 )
             ranges.append((*self.span(key), names.index(name)))
         ignored = rule.get("ignore", [])
@@ -239,7 +245,7 @@ class _Parser:
         ordered = sorted(ranges)
         for one, two in zip(ordered, ordered[1:], strict=False):
             if two[0] <= one[1]:
-                raise self.error(f"'labels' says twice what {two[0]} means")
+                raise self.error(f"'labels' maps {two[0]} twice")
         return LabelRule(self.texts("labels: files", rule.get("files", [])), tuple(ordered))
 
     def span(self, key: Any) -> tuple[int, int]:
@@ -263,15 +269,15 @@ class _Parser:
 def map_labels(
     values: NDArray[np.int32], description: Description, *, file: str
 ) -> NDArray[np.int32]:
-    """Labels of a file as indices into the class list.
+    """Map the labels of a file to class indices.
 
     Args:
-        values: (N,) as the file has them.
-        description: what they mean.
-        file: path below the root, to choose the rule.
+        values: (N,) labels in the file.
+        description: their meaning.
+        file: path below the root, which selects the rule.
 
     Raises:
-        DatasetError: a value that nothing is said about; the message names file, value and count.
+        DatasetError: a value has no class; the message names file, value and count.
     """
     count = len(description.classes)
     rules: Sequence[tuple[int, int, int]] = [(IGNORE, IGNORE, IGNORE)]
@@ -280,9 +286,9 @@ def map_labels(
         rule = next((each for each in description.labels if each.applies(file)), None)
         if rule is None:
             raise DatasetError(
-                f"{file}: no entry of 'labels' in the description is for this file; add one, or widen 'files'"
+                f"{file}: no entry of 'labels' in the description matches this file; add one, or widen 'files'"
             )
-        rules = [(IGNORE, IGNORE, IGNORE), *rule.ranges]  # -1 stays ignored unless it is mapped
+        rules = [(IGNORE, IGNORE, IGNORE), *rule.ranges]  # -1 is ignored unless it is mapped
     raw, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     table = np.full(len(raw), -2, np.int32)
     for first, last, index in rules:
@@ -292,7 +298,7 @@ def map_labels(
         listed = ", ".join(f"{raw[i]} ({counts[i]} points)" for i in wrong[:5])
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise DatasetError(
-            f"{file}: holds labels that are in no class: {listed}{more}; with {count} classes labels are "
-            f"0 to {count - 1} or -1, unless 'labels' in the description maps or ignores others"
+            f"{file}: has labels of no class: {listed}{more}; with {count} classes labels are "
+            f"0 to {count - 1} or -1, unless 'labels' in the description maps them"
         )
     return table[inverse.reshape(-1)]

@@ -12,16 +12,16 @@ from pointseg.datasets.synthetic.rooms import Room, sample_room
 from pointseg.scene import Scene
 
 FIRST_ROOM = {"train": 0, "val": 1_000_000, "test": 2_000_000}
-"""Number of the first room of each split: no room is in two."""
+"""Number of the first room of each split, so that no room is in two splits."""
 
 
 class Synthetic:
-    """Rooms of 12 classes with colour and normals; the same seed gives the same rooms, anywhere.
+    """Rooms of 12 classes with colour and normals; the same seed gives the same rooms on every machine.
 
     Args:
-        seed: another one, other rooms.
-        rooms: how many rooms train, val and test have.
-        points: points of a room.
+        seed: seed of the rooms.
+        rooms: numbers of rooms in train, val and test.
+        points: number of points of a room.
 
     Raises:
         DatasetError: fewer than one room or point.
@@ -58,7 +58,7 @@ class Synthetic:
         return self._scenes[split]
 
     def load(self, split: str, scene: str) -> Scene:
-        """Build a room and scan it.
+        """Generate a room and simulate its scan.
 
         Raises:
             DatasetError: there is no such room.
@@ -67,7 +67,7 @@ class Synthetic:
         return sample_room(room, self.points, rng, name=scene)
 
     def room(self, split: str, scene: str) -> Room:
-        """The parts that a room is made of, before it is scanned.
+        """The room itself, before its scan is simulated.
 
         Raises:
             DatasetError: there is no such room.

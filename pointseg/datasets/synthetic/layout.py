@@ -1,4 +1,4 @@
-"""Furnished rooms, built at random: walls with what is in and on them, then pieces that do not overlap."""
+"""Generates furnished rooms: walls with doors, windows and pictures, then furniture that does not overlap."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pointseg.datasets.synthetic.furniture import (
     Piece,
     tint,
 )
-from pointseg.datasets.synthetic.primitives import Box, Panel, Part, Pattern, Triple
+from pointseg.datasets.synthetic.primitives import Box, Panel, Pattern, Primitive, Triple
 from pointseg.datasets.synthetic.rooms import Room
 
 GAP_M = 0.08  # between pieces
@@ -27,37 +27,37 @@ DOOR_CLEARANCE_M = 0.8
 
 
 def build_room(rng: np.random.Generator) -> Room:
-    """A room with a door, windows, pictures, and furniture that does not overlap."""
+    """Generate a room with a door, windows, pictures and furniture."""
     width, depth = rng.uniform(3.0, 6.0, 2).tolist()
     height = rng.uniform(2.4, 3.0)
     builder = _Builder(rng, width, depth, height)
     builder.shell()
     builder.furnish()
-    return Room(width, depth, height, tuple(builder.parts))
+    return Room(width, depth, height, tuple(builder.primitives))
 
 
 class _Builder:
-    """A room being built: parts so far, and which floor is taken."""
+    """A room under construction: its primitives, and the occupied floor."""
 
     def __init__(self, rng: np.random.Generator, width: float, depth: float, height: float) -> None:
         self.rng, self.width, self.depth, self.height = rng, width, depth, height
-        self.parts: list[Part] = []
+        self.primitives: list[Primitive] = []
         self.taken: list[tuple[float, float, float, float]] = []  # x0, y0, x1, y1
         self.objects = 0
 
     def shell(self) -> None:
-        """Floor, ceiling, and walls with what is in and on them."""
+        """Add floor, ceiling, and walls with doors, windows and pictures."""
         rng, w, d, h = self.rng, self.width, self.depth, self.height
         planks = Pattern(((1.0, 0.0, 0.0),), rng.uniform(0.1, 0.25), rng.uniform(0.05, 0.2))
         tiles = Pattern(
             ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0)), rng.uniform(0.2, 0.5), rng.uniform(0.05, 0.2)
         )
         ground = planks if rng.random() < 0.6 else tiles
-        self.parts.append(
-            Part(Panel((0, 0, 0), (w, 0, 0), (0, d, 0)), FLOOR, tint(WOODS, rng), ground)
+        self.primitives.append(
+            Primitive(Panel((0, 0, 0), (w, 0, 0), (0, d, 0)), FLOOR, tint(WOODS, rng), ground)
         )
-        self.parts.append(
-            Part(Panel((0, 0, h), (0, d, 0), (w, 0, 0)), CEILING, tint([(232, 232, 228)], rng))
+        self.primitives.append(
+            Primitive(Panel((0, 0, h), (0, d, 0), (w, 0, 0)), CEILING, tint([(232, 232, 228)], rng))
         )
         paint = tint([(228, 224, 215), (200, 212, 220), (222, 205, 180), (190, 205, 185)], rng)
         door_wall = int(rng.integers(4))
@@ -68,7 +68,7 @@ class _Builder:
             self.wall(number, paint, door=number == door_wall, window=number in window_walls)
 
     def wall(self, number: int, paint: Triple, *, door: bool, window: bool) -> None:
-        """Wall 0 lies at y = 0; the others follow counter-clockwise."""
+        """Add a wall; number 0 is at y = 0, the others follow counter-clockwise."""
         rng = self.rng
         frame = _WallFrame(number, self.width, self.depth)
         openings: list[tuple[float, float, float, float]] = []  # along from, up from, to, to
@@ -90,11 +90,13 @@ class _Builder:
             (a0 / frame.length, z0 / self.height, a1 / frame.length, z1 / self.height)
             for a0, z0, a1, z1 in openings[: int(door) + int(window)]
         )
-        # Along the wall, then up: the side that is seen is the room's.
+        # Edges along the wall, then up: the visible side faces the room.
         start, end = frame.point(0, 0, 0), frame.point(frame.length, 0, 0)
         along = (start[0] - end[0], start[1] - end[1], 0.0)
         mirrored = tuple((1 - a1, c0, 1 - a0, c1) for a0, c0, a1, c1 in holes)
-        self.parts.append(Part(Panel(end, along, (0, 0, self.height), mirrored), WALL, paint))
+        self.primitives.append(
+            Primitive(Panel(end, along, (0, 0, self.height), mirrored), WALL, paint)
+        )
 
     def door(self, frame: _WallFrame, opening: tuple[float, float, float, float]) -> None:
         a0, _, a1, top = opening
@@ -102,12 +104,12 @@ class _Builder:
         color = tint(WOODS, rng)
         middle = (a0 + a1) / 2
         leaf = frame.box(middle, top / 2, a1 - a0, top, thick=0.04, inward=-rng.uniform(0.0, 0.08))
-        self.parts.append(Part(leaf, DOOR, color, None, number))
+        self.primitives.append(Primitive(leaf, DOOR, color, None, number))
         for side in (a0, a1):
             post = frame.box(side, top / 2, 0.07, top, thick=0.1, inward=-0.03)
-            self.parts.append(Part(post, DOOR, color, None, number))
+            self.primitives.append(Primitive(post, DOOR, color, None, number))
         handle = frame.box(a1 - 0.09, 1.03, 0.13, 0.025, thick=0.05, inward=0.04)
-        self.parts.append(Part(handle, DOOR, (150, 150, 150), None, number))
+        self.primitives.append(Primitive(handle, DOOR, (150, 150, 150), None, number))
         x0, y0 = frame.point(a0, DOOR_CLEARANCE_M, 0)[:2]
         x1, y1 = frame.point(a1, 0, 0)[:2]
         self.taken.append((min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)))
@@ -122,11 +124,11 @@ class _Builder:
         middle, level = (a0 + a1) / 2, (z0 + z1) / 2
         recess = rng.uniform(0.03, 0.12)
         glass = frame.box(middle, level, a1 - a0, z1 - z0, thick=0.01, inward=-recess)
-        self.parts.append(Part(glass, WINDOW, sky, None, number, glow=0.85))
+        self.primitives.append(Primitive(glass, WINDOW, sky, None, number, glow=0.85))
         bars = [(middle, z0, a1 - a0, 0.06), (middle, z1, a1 - a0, 0.06)]
         bars += [(a, level, 0.06, z1 - z0) for a in (a0, a1, middle)]
         for a, z, wide, tall in bars:
-            self.parts.append(Part(frame.box(a, z, wide, tall, thick=0.06, inward=-recess / 2), WINDOW,
+            self.primitives.append(Primitive(frame.box(a, z, wide, tall, thick=0.06, inward=-recess / 2), WINDOW,
                                    color, None, number))  # fmt: skip
 
     def picture(self, frame: _WallFrame, openings: list[tuple[float, float, float, float]]) -> None:
@@ -142,10 +144,12 @@ class _Builder:
             ((1.0, 1.0, 0.3), (-0.4, 0.4, 1.0)), rng.uniform(0.08, 0.3), rng.uniform(0.1, 0.6)
         )
         shape = frame.box(a0 + wide / 2, z0 + tall / 2, wide, tall, thick=0.03, inward=0.015)
-        self.parts.append(Part(shape, PICTURE, tint(FABRICS, rng), weave, self.next_object()))
+        self.primitives.append(
+            Primitive(shape, PICTURE, tint(FABRICS, rng), weave, self.next_object())
+        )
 
     def furnish(self) -> None:
-        """Large pieces at the walls first, then a table with chairs, then what still fits."""
+        """Add large pieces at the walls, a table with chairs, then smaller pieces where they fit."""
         rng = self.rng
         pieces = [furniture.bed, furniture.sofa, furniture.shelf]
         if rng.random() < 0.3:  # not every room has one
@@ -164,10 +168,10 @@ class _Builder:
         if rng.random() < 0.7:
             hanging = furniture.lamp(rng, room_height=self.height)
             x, y = self.width / 2 + rng.normal(0, 0.3), self.depth / 2 + rng.normal(0, 0.3)
-            self.put(hanging, x, y, 0.0)  # above heads: it takes no floor
+            self.put(hanging, x, y, 0.0)  # it occupies no floor
 
     def dining(self) -> None:
-        """A table in the open with chairs at its long sides."""
+        """Add a table with chairs at its long sides."""
         rng = self.rng
         board = furniture.table(rng)
         place = self.free(board)
@@ -195,7 +199,7 @@ class _Builder:
                 return
 
     def free(self, piece: Piece) -> tuple[float, float, float] | None:
-        """Anywhere, where there is room: x, y and how it is turned."""
+        """Place a piece at a random free position; returns x, y and yaw, or None."""
         reach = np.hypot(piece.width, piece.depth) / 2 + 0.05
         for _ in range(12):
             x = self.rng.uniform(reach, self.width - reach)
@@ -206,7 +210,7 @@ class _Builder:
         return None
 
     def put_if_free(self, piece: Piece, x: float, y: float, yaw: float, *, gap: float) -> bool:
-        """Put it there if it touches neither a wall nor another piece."""
+        """Place a piece if it touches neither a wall nor another piece."""
         c, s = abs(np.cos(yaw)), abs(np.sin(yaw))
         half = ((c * piece.width + s * piece.depth) / 2, (s * piece.width + c * piece.depth) / 2)
         place = (x - half[0], y - half[1], x + half[0], y + half[1])
@@ -220,7 +224,7 @@ class _Builder:
 
     def put(self, piece: Piece, x: float, y: float, yaw: float) -> None:
         number = self.next_object()
-        self.parts += [part.placed(x, y, yaw, number) for part in piece.parts]
+        self.primitives += [primitive.placed(x, y, yaw, number) for primitive in piece.primitives]
 
     def next_object(self) -> int:
         self.objects += 1
@@ -229,7 +233,7 @@ class _Builder:
 
 @dataclass(frozen=True)
 class _WallFrame:
-    """Positions on a wall: along it (seen from the room: from right to left), inwards, and up."""
+    """Coordinates of a wall: along it (from right to left, seen from the room), inwards, and up."""
 
     number: int
     width: float
@@ -241,7 +245,7 @@ class _WallFrame:
 
     @property
     def yaw(self) -> float:
-        """How a piece is turned whose back, at +y, is to stand at this wall."""
+        """Yaw of a piece whose back (+y) is at this wall."""
         return (np.pi, -np.pi / 2, 0.0, np.pi / 2)[self.number]
 
     def point(self, along: float, inward: float, up: float) -> Triple:
@@ -257,7 +261,7 @@ class _WallFrame:
     def box(
         self, along: float, up: float, wide: float, tall: float, *, thick: float, inward: float
     ) -> Box:
-        """A box whose middle lies at a position on the wall."""
+        """A box centred at a position on the wall."""
         center = self.point(along, inward, up)
         flat = (wide, thick, tall) if self.number % 2 == 0 else (thick, wide, tall)
         return Box(center, flat)

@@ -1,4 +1,4 @@
-"""Rooms made of labelled parts, and the clouds of points that a scanner makes of them."""
+"""Rooms of labelled primitives, and simulated scans of them."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pointseg.datasets.synthetic.primitives import Box, Cylinder, Panel, Part
+from pointseg.datasets.synthetic.primitives import Box, Cylinder, Panel, Primitive
 from pointseg.scene import Scene
 
 SENSOR_NOISE_M = 0.003
 NORMAL_NOISE = 0.06
 COLOR_NOISE = 9.0
-UNSEEN_M = 0.06  # what faces a wall as close as this is not seen
-SPARE = 1.35  # points drawn per point kept: some are hidden, some fall into holes
+UNSEEN_M = 0.06  # surfaces that face a wall at a smaller distance are not scanned
+SPARE = 1.35  # points sampled per point kept: some are occluded or fall into holes
 
 
 @dataclass(frozen=True)
@@ -22,29 +22,35 @@ class Room:
     """The inside of a room: floor at z = 0, corners at (0, 0) and (width, depth)."""
 
     width: float
+    """Size along x in metres."""
     depth: float
+    """Size along y in metres."""
     height: float
-    parts: tuple[Part, ...]
+    """Size along z in metres."""
+    primitives: tuple[Primitive, ...]
+    """All surfaces and objects."""
 
 
 def sample_room(room: Room, points: int, rng: np.random.Generator, *, name: str) -> Scene:
-    """A scanner's view of a room: evenly spread points, noise, light, and holes where it saw nothing.
+    """Simulate a scan of a room: uniform points, noise, light, and holes.
 
     Args:
-        room: what is scanned.
-        points: how many points.
-        rng: draws all that is random.
-        name: of the scene.
+        room: the room.
+        points: number of points.
+        rng: source of randomness.
+        name: name of the scene.
 
     Returns:
         (points,) with color, normal, segment and instance.
     """
-    areas = np.array([part.shape.area for part in room.parts])
+    areas = np.array([primitive.shape.area for primitive in room.primitives])
     counts = rng.multinomial(round(points * SPARE), areas / areas.sum())
-    drawn = [part.shape.sample(n, rng) for part, n in zip(room.parts, counts, strict=True)]
+    drawn = [
+        primitive.shape.sample(n, rng) for primitive, n in zip(room.primitives, counts, strict=True)
+    ]
     coord = np.concatenate([found for found, _ in drawn])
     normal = np.concatenate([found for _, found in drawn])
-    owner = np.repeat(np.arange(len(room.parts)), counts)
+    owner = np.repeat(np.arange(len(room.primitives)), counts)
     seen = ~_hidden(room, coord, normal, owner) & ~_in_holes(coord, rng)
     index = rng.permutation(np.flatnonzero(seen))[:points]
     coord, normal, owner = coord[index], normal[index], owner[index]
@@ -52,7 +58,9 @@ def sample_room(room: Room, points: int, rng: np.random.Generator, *, name: str)
     coord = coord + rng.normal(0, SENSOR_NOISE_M, coord.shape)
     normal = normal + rng.normal(0, NORMAL_NOISE, normal.shape)
     normal /= np.linalg.norm(normal, axis=1, keepdims=True)
-    labels = np.array([(part.label, part.instance) for part in room.parts], np.int32)
+    labels = np.array(
+        [(primitive.label, primitive.instance) for primitive in room.primitives], np.int32
+    )
     return Scene(
         coord=coord.astype(np.float32),
         fields={
@@ -68,22 +76,22 @@ def sample_room(room: Room, points: int, rng: np.random.Generator, *, name: str)
 def _hidden(
     room: Room, coord: NDArray[np.float64], normal: NDArray[np.float64], owner: NDArray[np.intp]
 ) -> NDArray[np.bool_]:
-    """(N,) points inside another part, undersides on the floor, backs at a wall or in it."""
+    """(N,) whether points are inside another primitive, below one on the floor, or behind one at a wall."""
     hidden = (coord[:, 2] < 0.01) & (normal[:, 2] < -0.5)
     for axis, far in ((0, room.width), (1, room.depth)):
         hidden |= (coord[:, axis] < UNSEEN_M) & (normal[:, axis] < -0.5)
         hidden |= (coord[:, axis] > far - UNSEEN_M) & (normal[:, axis] > 0.5)
-    for number, part in enumerate(room.parts):
-        if isinstance(part.shape, Panel):
+    for number, primitive in enumerate(room.primitives):
+        if isinstance(primitive.shape, Panel):
             continue
-        low, high = _bounds(part.shape)
+        low, high = _bounds(primitive.shape)
         near = np.flatnonzero(((coord >= low) & (coord <= high)).all(1) & (owner != number))
-        hidden[near] |= part.shape.contains(coord[near], 0.001)
+        hidden[near] |= primitive.shape.contains(coord[near], 0.001)
     return hidden
 
 
 def _bounds(shape: Box | Cylinder) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Corners of an upright box around a shape, whichever way it is turned."""
+    """Corners of an axis-aligned box around a shape in any rotation."""
     if isinstance(shape, Box):
         reach = np.hypot(*shape.size[:2]) / 2
         half = np.array([reach, reach, shape.size[2] / 2])
@@ -93,7 +101,7 @@ def _bounds(shape: Box | Cylinder) -> tuple[NDArray[np.float64], NDArray[np.floa
 
 
 def _in_holes(coord: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.bool_]:
-    """(N,) points within a few random balls around points of the surface."""
+    """(N,) whether points are within a few random balls around surface points."""
     inside = np.zeros(len(coord), bool)
     for _ in range(rng.integers(2, 7)):
         away = coord - coord[rng.integers(len(coord))]
@@ -104,13 +112,13 @@ def _in_holes(coord: NDArray[np.float64], rng: np.random.Generator) -> NDArray[n
 def lit(
     room: Room, coord: NDArray[np.float64], normal: NDArray[np.float64], owner: NDArray[np.intp]
 ) -> NDArray[np.float64]:
-    """(N, 3) colours in the light of a lamp below the middle of the ceiling."""
-    base = np.array([part.color for part in room.parts], np.float64)[owner]
-    glow = np.array([part.glow for part in room.parts])[owner]
-    for number, part in enumerate(room.parts):
-        if part.pattern is not None:
+    """(N, 3) colours in the light of a lamp below the centre of the ceiling."""
+    base = np.array([primitive.color for primitive in room.primitives], np.float64)[owner]
+    glow = np.array([primitive.glow for primitive in room.primitives])[owner]
+    for number, primitive in enumerate(room.primitives):
+        if primitive.pattern is not None:
             rows = np.flatnonzero(owner == number)
-            base[rows] *= part.pattern.factor(coord[rows])[:, None]
+            base[rows] *= primitive.pattern.factor(coord[rows])[:, None]
     toward = np.array([room.width / 2, room.depth / 2, room.height - 0.3]) - coord
     distance = np.linalg.norm(toward, axis=1) + 1e-9
     facing = np.clip((toward * normal).sum(1) / distance, 0, 1)

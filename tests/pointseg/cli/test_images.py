@@ -219,7 +219,7 @@ def test_several_datasets_are_seen_by_their_own_rules(
     assert said[2].startswith("s3dis: up to 10 images of 480 x 640 pixels; points at any distance")
     assert said[3].startswith("nuscenes: all images of 480 x 640 pixels; points at any distance")
     recipe, mixture = caught[0]
-    seen = [part.images for part in mixture.parts]
+    seen = [part.images for part in mixture.sources]
     assert recipe.images.visibility == VisibilityConfig(near_m=1.0, far_m=4.0)
     assert seen[0] is None and seen[1].visibility == VisibilityConfig()
     assert (seen[2].views, seen[2].visibility.occlusion) == (None, "none")
@@ -230,8 +230,8 @@ def test_several_datasets_are_seen_by_their_own_rules(
         == 0
     )
     recipe, mixture = caught[1]  # what is asked for is asked for of all
-    assert {(p.images or recipe.images).views for p in mixture.parts} == {3}
-    assert [(p.images or recipe.images).visibility.far_m for p in mixture.parts] == [9.0] * 3
+    assert {(p.images or recipe.images).views for p in mixture.sources} == {3}
+    assert [(p.images or recipe.images).visibility.far_m for p in mixture.sources] == [9.0] * 3
     refused(distill.main, [*words, "--also", "synthetic=c"], capsys, "synthetic has no images")
 
 

@@ -39,7 +39,7 @@ def test_colours_differ_and_stay(count):
 
 
 def test_unknown_splits_and_scenes():
-    with pytest.raises(DatasetError, match="rooms: there is no split 'x'; there are: train, val"):
+    with pytest.raises(DatasetError, match="rooms: has no split 'x', only train, val"):
         require_split("rooms", "x", ("train", "val"))
     with pytest.raises(DatasetError, match="rooms: split 'val' has no scene 'x' among its 2"):
         require_scene("rooms", "val", "x", ("a", "b"))

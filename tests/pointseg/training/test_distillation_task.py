@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dinomed3d.runtime.errors import UserError
-from pointseg.datasets.mixture import Mixture, Part
+from pointseg.datasets.mixture import Mixture, SourceDataset
 from pointseg.images.visibility import VisibilityConfig
 from pointseg.loading.scene_images import SceneImageLoader, Showing
 from pointseg.training.checkpoint import build_segmenter, load_model, read_checkpoint
@@ -113,7 +113,7 @@ def test_resumed_it_is_the_same_run(taught: TrainResult) -> None:
 
 
 def test_several_datasets_share_the_student(tmp_path: Path) -> None:
-    parts = [Part(Painted(colored=True), ("train",), ("val",)) for _ in range(2)]
+    parts = [SourceDataset(Painted(colored=True), ("train",), ("val",)) for _ in range(2)]
     mixture = Mixture(parts)
     assert len(mixture.scenes("train")) == 12 and mixture.name == "painted+painted"
     assert mixture.source("train", "1/train/train3") == 1
@@ -135,7 +135,9 @@ def test_each_of_several_datasets_is_seen_by_its_own_rule() -> None:
         STUDENT.images, visibility=VisibilityConfig(far_m=1.0), views=1, size=(32, 32), fuse="mean"
     )
     some = [("train",), ("val",)]
-    mixture = Mixture([Part(Painted(views=3), *some), Part(Painted(views=3), *some, near)])
+    mixture = Mixture(
+        [SourceDataset(Painted(views=3), *some), SourceDataset(Painted(views=3), *some, near)]
+    )
     showing = Showing(replace(STUDENT.images, allow_unseen=True))
     imagery = SceneImageLoader(mixture, showing)
     for number, views, seen in ((0, 2, 600), (1, 1, 0)):

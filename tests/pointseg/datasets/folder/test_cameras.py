@@ -118,14 +118,14 @@ def test_organised_clouds_are_their_own_images(tmp_path: Path) -> None:
         found.load("test", "b"), [frame], VisibilityConfig(depth_tolerance_m=1e-3), (24, 32)
     )
     assert scene["image_mask"].all()
-    with pytest.raises(DatasetError, match="a.ply: 'cameras: organised' is for .pcd files"):
+    with pytest.raises(DatasetError, match="a.ply: 'cameras: organised'"):
         found.frames("train", "a")
 
 
 def test_scenes_may_lack_images_but_not_all_of_them(tmp_path: Path) -> None:
     write_cloud(tmp_path / "train" / "b.ply", Scene(coord=WALL.astype(np.float32)))
     found = dataset(tmp_path, WALL, "cams/{split}_{scene}.json")
-    with pytest.raises(DatasetError, match="train_a.json: is not there, nor is that of any other"):
+    with pytest.raises(DatasetError, match="train_a.json: is missing"):
         found.frames("train", "a")
     manifest(tmp_path / "cams" / "train_a.json", np.eye(4))
     assert len(found.frames("train", "a")) == 1 and found.frames("train", "b") == ()
@@ -138,9 +138,7 @@ def test_scenes_may_lack_images_but_not_all_of_them(tmp_path: Path) -> None:
 
 def test_a_description_without_cameras_is_to_be_completed(tmp_path: Path) -> None:
     found = dataset(tmp_path, WALL, None)
-    with pytest.raises(
-        DatasetError, match=r"dataset.yaml: .*describe 'cameras' in it: the path of"
-    ):
+    with pytest.raises(DatasetError, match=r"dataset.yaml: has no 'cameras'"):
         found.frames("train", "a")
     with pytest.raises(DatasetError, match="has no scene 'c'"):
         found.frames("train", "c")
@@ -156,7 +154,7 @@ def test_a_description_without_cameras_is_to_be_completed(tmp_path: Path) -> Non
         ("", "'cameras' must be the path"),
         ({"colmap": "a"}, "'cameras' must be the path"),
         ({"colmap": "a", "images": 3}, "'cameras' must be the path"),
-        ("{name}/c.json", "in braces must be one of scene, split, folder, got name"),
+        ("{name}/c.json", "'cameras': .*scene, split, folder, got name"),
         ("{scene/c.json", "'{scene/c.json': "),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pointseg.datasets.synthetic.primitives import Box, Cylinder, Panel, Part, Pattern
+from pointseg.datasets.synthetic.primitives import Box, Cylinder, Panel, Pattern, Primitive
 
 BOX = Box((1, 2, 3), (2, 4, 6))
 CYLINDER = Cylinder((1, 2, 3), 2, 5)
@@ -67,21 +67,21 @@ def test_surfaces_are_neither_inside_nor_far(shape):
 
 
 def test_placing_turns_then_moves():
-    part = Part(Box((1, 0, 0), (2, 1, 1)), 3, (1, 2, 3))
-    moved = part.placed(10, 20, np.pi / 2, 7)
+    primitive = Primitive(Box((1, 0, 0), (2, 1, 1)), 3, (1, 2, 3))
+    moved = primitive.placed(10, 20, np.pi / 2, 7)
     np.testing.assert_allclose(moved.shape.center, [10, 21, 0], atol=1e-12)
     assert moved.instance == 7 and moved.label == 3
     points, normal = moved.shape.sample(2000, np.random.default_rng(0))
     np.testing.assert_allclose(np.ptp(points, axis=0), [1, 2, 1], atol=0.01)
     away = points - moved.shape.center
     assert ((away * normal).sum(1) > 0.4).all()
-    round_one = Part(CYLINDER, 0, (0, 0, 0)).placed(5, 0, np.pi, 1)
+    round_one = Primitive(CYLINDER, 0, (0, 0, 0)).placed(5, 0, np.pi, 1)
     np.testing.assert_allclose(round_one.shape.base, [4, -2, 3], atol=1e-12)
 
 
 def test_panels_stay_where_they_are():
-    with pytest.raises(TypeError, match="panels are part of the room"):
-        Part(PANEL, 0, (0, 0, 0)).placed(0, 0, 0, 0)
+    with pytest.raises(TypeError, match="panels belong to the room"):
+        Primitive(PANEL, 0, (0, 0, 0)).placed(0, 0, 0, 0)
 
 
 def test_patterns_by_hand():
@@ -90,43 +90,3 @@ def test_patterns_by_hand():
     assert stripes.factor(places).tolist() == [1, 0.75, 1, 0.75, 0.75]
     squares = Pattern(((1, 0, 0), (0, 1, 0)), 0.5, 0.25)
     assert squares.factor(places).tolist() == [1, 0.75, 1, 1, 0.75]
-
-
-@pytest.mark.parametrize("shape", [Box((1, 2, 3), (2, 4, 6), 0.4), CYLINDER, PANEL], ids=str)
-def test_rays_meet_a_shape_where_its_surface_is(shape):
-    rng = np.random.default_rng(0)
-    points, normal = shape.sample(500, rng)
-    origin = np.array([3.0, -9.0, 14.0])
-    rays = (points - origin) / 2
-    away = shape.hit(origin, rays)
-    facing = ((points - origin) * normal).sum(1) < -1e-9
-    np.testing.assert_allclose(away[facing], 2)  # all are convex: nothing of itself is in the way
-    assert (away[~facing] < 2).all() or isinstance(shape, Panel)
-    found, along = shape.surface(points[facing])
-    np.testing.assert_allclose(found, normal[facing], atol=1e-9)
-    assert along.shape == (facing.sum(), 2)
-    assert np.isinf(shape.hit(origin, -rays)).all()
-
-
-def test_rays_by_hand():
-    box = Box((0, 0, 0), (2, 2, 2))
-    rays = np.array([[0.0, 1, 0], [0, 2, 0], [1, 0, 0], [0, -1, 0]])
-    np.testing.assert_array_equal(box.hit(np.array([0.0, -5, 0]), rays), [4, 2, np.inf, np.inf])
-    # the hole of the panel spans x 1 to 2, y 1 to 2; from below nothing is seen
-    down = np.tile([0.0, 0, -1], (1, 1))
-    assert PANEL.hit(np.array([0.5, 1.5, 4]), down) == 3
-    assert np.isinf(PANEL.hit(np.array([1.5, 1.5, 4]), down)).all()
-    assert np.isinf(PANEL.hit(np.array([0.5, 1.5, 0]), -down)).all()
-    np.testing.assert_allclose(PANEL.surface(np.array([[0.5, 1.5, 1]]))[1], [[0.5, 1.5]])
-    up = CYLINDER.hit(np.array([1.0, 2, 0]), np.array([[0.0, 0, 1], [0, 0, -1]]))
-    np.testing.assert_array_equal(up, [3, np.inf])
-
-
-def test_metres_on_a_face_and_around_a_cylinder():
-    box = Box((0, 0, 0), (2, 4, 6), np.pi / 2)  # its x axis lies along y
-    normal, along = box.surface(np.array([[0.5, 1.0, 2.0]]))
-    np.testing.assert_allclose(normal, [[0, 1, 0]], atol=1e-12)
-    np.testing.assert_allclose(along, [[-0.5, 2.0]], atol=1e-12)
-    normal, along = CYLINDER.surface(np.array([[1.0, 4, 4], [1.5, 2, 8]]))
-    np.testing.assert_allclose(normal, [[0, 1, 0], [0, 0, 1]], atol=1e-12)
-    np.testing.assert_allclose(along, [[np.pi, 1], [0.5, 0]], atol=1e-12)

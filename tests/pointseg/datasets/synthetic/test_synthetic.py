@@ -1,4 +1,4 @@
-"""Generated rooms: the same for the same seed, furnished, consistent with their parts."""
+"""Generated rooms: the same for the same seed, furnished, consistent with their primitives."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pointseg.datasets import DatasetError, open_dataset
 from pointseg.datasets.synthetic.dataset import Synthetic
 from pointseg.datasets.synthetic.furniture import CEILING, FLOOR, NAMES, WALL
 from pointseg.datasets.synthetic.layout import build_room
-from pointseg.datasets.synthetic.primitives import Panel, Part
+from pointseg.datasets.synthetic.primitives import Panel, Primitive
 from pointseg.datasets.synthetic.rooms import Room, sample_room
 
 
@@ -79,9 +79,9 @@ def test_nothing_hidden_is_seen(dataset):
     room = dataset.room("train", "room0000002")
     scene = dataset.load("train", "room0000002")
     points = scene.coord.astype(np.float64)
-    for part in room.parts:
-        if not isinstance(part.shape, Panel):
-            assert not part.shape.contains(points, 0.02).any()
+    for primitive in room.primitives:
+        if not isinstance(primitive.shape, Panel):
+            assert not primitive.shape.contains(points, 0.02).any()
 
 
 def test_objects_hold_one_class_each(dataset):
@@ -95,15 +95,15 @@ def test_furniture_stands_in_the_room_and_not_in_other_furniture():
     for seed in range(5):
         room = build_room(np.random.default_rng(seed))
         assert 3 <= room.width <= 6 and 2.4 <= room.height <= 3
-        for part in room.parts:
-            points, _ = part.shape.sample(50, np.random.default_rng(0))
+        for primitive in room.primitives:
+            points, _ = primitive.shape.sample(50, np.random.default_rng(0))
             low, high = points.min(0), points.max(0)
             assert (low > -0.25).all() and (high[:2] < (room.width + 0.25, room.depth + 0.25)).all()
             assert high[2] < room.height + 0.05
 
 
 def test_a_room_of_one_wall_by_hand():
-    floor = Part(Panel((0, 0, 0), (2, 0, 0), (0, 2, 0)), FLOOR, (100, 100, 100))
+    floor = Primitive(Panel((0, 0, 0), (2, 0, 0), (0, 2, 0)), FLOOR, (100, 100, 100))
     scene = sample_room(Room(2, 2, 2.5, (floor,)), 500, np.random.default_rng(0), name="bare")
     assert len(scene) <= 500 and scene.name == "bare" and set(scene["segment"]) == {FLOOR}
     assert abs(scene.coord[:, 2]).max() < 0.02
@@ -130,7 +130,7 @@ def test_no_rooms_and_no_points_are_refused(wrong):
 
 def test_unknown_splits_and_rooms_are_refused():
     dataset = open_dataset("synthetic")
-    with pytest.raises(DatasetError, match="synthetic: there is no split 'x'"):
+    with pytest.raises(DatasetError, match="synthetic: has no split 'x'"):
         dataset.scenes("x")
     with pytest.raises(
         DatasetError, match="split 'train' has no scene 'room1000000' among its 200"
