@@ -1,4 +1,4 @@
-"""How well predictions match labels: a confusion matrix, and what is read from it."""
+"""Confusion matrix of labels and predictions, and the scores computed from it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -123,7 +124,7 @@ class Confusion:
         return _mean(recall[~np.isnan(recall)])
 
     def as_dict(self, names: Sequence[str]) -> dict[str, Any]:
-        """All numbers, fit for JSON: what is not defined is None.
+        """All scores for JSON; undefined ones are None.
 
         Raises:
             ValueError: not one name per class.
@@ -141,26 +142,27 @@ class Confusion:
         }
 
     def table(self, names: Sequence[str]) -> str:
-        """One line per class, then the means, in percent; "-" where not defined.
+        """A text table with one line per class, then the means, in percent; "-" where not defined.
 
         Raises:
             ValueError: not one name per class.
         """
         self._check_names(names)
-        numbers = zip(names, self.iou(), self.recall(), self.matrix.sum(1), strict=True)
-        rows = [("class", "IoU", "recall", "points")]
-        rows += [(n, _percent(i), _percent(r), f"{count:,}") for n, i, r, count in numbers]
-        mean = (_percent(self.miou()), _percent(self.mean_accuracy()))
-        present = (_percent(self.miou_present()), _percent(self.mean_accuracy_present()))
-        rows += [("mean, absent as 0", *mean, ""), ("mean of present", *present, "")]
-        rows += [("all points", "", _percent(self.accuracy()), f"{self.matrix.sum():,}")]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()
-            for row in rows
+        rows = [
+            (name, _percent(iou), _percent(recall), f"{count:,}")
+            for name, iou, recall, count in zip(
+                names, self.iou(), self.recall(), self.matrix.sum(1), strict=True
+            )
         ]
-        rule = "-" * max(map(len, lines))
-        return "\n".join([lines[0], rule, *lines[1:-3], rule, *lines[-3:]])
+        absent_as_0, present = "mean, absent as 0", "mean of present"
+        rows += [
+            (absent_as_0, _percent(self.miou()), _percent(self.mean_accuracy()), ""),
+            (present, _percent(self.miou_present()), _percent(self.mean_accuracy_present()), ""),
+            ("all points", "", _percent(self.accuracy()), f"{self.matrix.sum():,}"),
+        ]
+        table = pd.DataFrame(rows, columns=["class", "IoU", "recall", "points"])
+        table = table.set_index("class").rename_axis(None).rename_axis("class", axis=1)
+        return str(table.to_string())
 
     def _of(
         self, values: NDArray[np.float64], classes: Sequence[int] | None

@@ -27,7 +27,7 @@ from PIL import Image
 from textured_rooms import NAMES, SIZE, TexturedRooms
 
 from pointseg.config.presets import recipe_for
-from pointseg.config.recipe import override
+from pointseg.config.serialization import override
 from pointseg.images.config import ImageConfig
 from pointseg.images.visibility import VisibilityConfig
 

@@ -21,16 +21,18 @@ from markdown import table
 
 from pointseg.config.recipe import Recipe
 from pointseg.datasets.dataset import Dataset
-from pointseg.evaluation.evaluate import ScoreSpec, score
-from pointseg.evaluation.visualize_features import show_features
+from pointseg.evaluation.evaluate import evaluate
+from pointseg.evaluation.spec import EvaluationSpec
+from pointseg.evaluation.visualize_features import draw_features
 from pointseg.images.config import ImageConfig
 from pointseg.images.features.encoder import open_encoder
 from pointseg.loading.build_feature_cache import CacheSpec, cache_features
 from pointseg.training.distillation_task import Distillation
-from pointseg.training.image_encoder import cached_for
+from pointseg.training.image_encoder import open_image_features
 from pointseg.training.pretrained import initial_weights
 from pointseg.training.segmentation_task import Segmentation
-from pointseg.training.train import TrainSpec, train
+from pointseg.training.spec import TrainSpec
+from pointseg.training.train import train
 
 METHODS = ("without images", "DITR", "few labels", "few labels, D-DITR")
 
@@ -98,7 +100,7 @@ class Bench:
                 name=images.encoder,
                 size=(images.size[0], images.size[1]),
                 out=self.work / "features",
-                views=None,
+                images_per_scene=None,
                 splits=tuple(splits),
                 log=lambda line: None,
             )
@@ -116,18 +118,21 @@ class Bench:
         distil: bool = False,
     ) -> Path:
         """Train a network; the last checkpoint."""
-        cache, images = cached_for(self.images, self.work / "features")
+        features = open_image_features(
+            self.images, weights=None, cache=self.work / "features", log=lambda line: None
+        )
+        cache, images = features.cache, features.recipe
         recipe = replace(self.recipe, epochs=epochs, images=images if seeing else None)
         out = self.work / f"seed{seed}" / name
         data: Any = few or self.data
-        objective: Any = Distillation(recipe, None) if distil else Segmentation(data, recipe)
+        task: Any = Distillation(recipe, None) if distil else Segmentation(data, recipe)
         names = self.data.classes.names
         done = train(
             TrainSpec(
                 dataset=data,
                 recipe=recipe,
                 out=out,
-                objective=objective,
+                task=task,
                 cache=cache if seeing else None,
                 init=initial_weights(init, names, recipe) if init else None,
                 seed=seed,
@@ -135,13 +140,13 @@ class Bench:
             )
         )
         if distil:
-            show_features(done.last, data, recipe, objective, self.work, cache=cache)
+            draw_features(done.last, data, recipe, task, self.work, cache=cache)
         return done.last
 
     def test(self, model: Path, *, images: bool) -> dict[str, float]:
         """Test scores: mean IoU of all classes and of groups of classes, and the IoU of each class."""
-        found = score(
-            ScoreSpec(
+        found = evaluate(
+            EvaluationSpec(
                 model=model,
                 dataset=self.data,
                 out=model.parent / "test",

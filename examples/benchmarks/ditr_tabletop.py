@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from real_clouds import TABLETOP, made_up_scenes
 
-from pointseg.cli.train import fitted
+from pointseg.config.folder_recipe import fit_to_dataset
 from pointseg.config.presets import images_for, recipe_for
-from pointseg.config.recipe import override
+from pointseg.config.serialization import override
 from pointseg.datasets.folder.dataset import Folder
 from pointseg.images.visibility import VisibilityConfig
 
@@ -80,7 +80,9 @@ def benchmark(amounts: Amounts, root: Path, work: Path) -> None:
         visibility=VisibilityConfig(depth_tolerance_m=0.02),
         fuse="mean",
     )
-    recipe = override(fitted(recipe_for("folder", amounts.backbone, "small"), data), CHANGES)
+    recipe = override(
+        fit_to_dataset(recipe_for("folder", amounts.backbone, "small"), data), CHANGES
+    )
     bench = Bench(
         data=data,
         recipe=recipe,

@@ -23,23 +23,25 @@ from torch import Tensor
 
 from pointseg.cloud import Cloud, collate
 from pointseg.config.presets import recipe_for
-from pointseg.config.recipe import Protocol
+from pointseg.config.recipe import TestConfig
 from pointseg.ditr import PointImages
-from pointseg.evaluation.tta import InferenceProtocol, TestTimePredictor
+from pointseg.evaluation.inference_protocol import InferenceProtocol
+from pointseg.evaluation.tile_predictor import TilePredictor
+from pointseg.evaluation.tta import TestTimePredictor
 from pointseg.images.config import ImageConfig
-from pointseg.loading.scene_images import SceneImageLoader, Showing, Views
+from pointseg.loading.scene_images import ImageLoader, ImageSet, SceneImageLoader
 from pointseg.training.checkpoint import build_segmenter
 from pointseg.training.image_encoder import open_for
 
 
-class EachTime(TestTimePredictor):
+class EachTime(TilePredictor):
     """The reference: each fragment comes with images, which the network encodes."""
 
     images: Tensor
 
-    def _encoded(self, views: Views | None) -> Tensor | None:
-        assert views is not None and views.images is not None
-        self.images = torch.from_numpy(views.images)
+    def encode(self, images: ImageSet | None) -> Tensor | None:
+        assert images is not None and images.images is not None
+        self.images = torch.from_numpy(images.images)
         return None
 
     def _probabilities(self, clouds: list[Cloud], maps: Tensor | None) -> Tensor:
@@ -51,7 +53,7 @@ class EachTime(TestTimePredictor):
         return torch.cat(found)
 
 
-class OneByOne(TestTimePredictor):
+class OneByOne(TilePredictor):
     """Ours, but with one fragment at a time as well, so that nothing else differs."""
 
     def _probabilities(self, clouds: list[Cloud], maps: Tensor | None) -> Tensor:
@@ -82,11 +84,11 @@ def main() -> None:
     )
     recipe = replace(
         recipe_for("folder", "pointnext", "small"),
-        features=("color",), voxel_m=0.08, images=images, test=Protocol(views=given.tta),
+        features=("color",), voxel_m=0.08, images=images, test=TestConfig(tta=given.tta),
     )  # fmt: skip
     rooms = TexturedRooms(views=given.views, points=given.points)
     name = rooms.scenes("test")[0]
-    scene, views = SceneImageLoader(rooms, Showing(images)).attach(
+    scene, views = SceneImageLoader(rooms, ImageLoader(images)).load(
         "test", name, rooms.load("test", name)
     )
     model = build_segmenter(recipe, len(rooms.classes), encoder).eval()
@@ -100,16 +102,20 @@ def main() -> None:
     PointImages.encode = counted  # type: ignore[method-assign]
     some = scene.select(np.arange(min(500, len(scene))))
     TestTimePredictor(
-        model, recipe, len(rooms.classes), InferenceProtocol(protocol=recipe.test, fast=True)
+        model, recipe, len(rooms.classes), InferenceProtocol(config=recipe.test, single_pass=True)
     ).predict_labels(
         some,
-        views=views,  # a first run, which is not measured
+        images=views,  # a first run, which is not measured
     )
+    protocol = InferenceProtocol(config=recipe.test)
     rows, labels = [], []
     for title, kind in (("once (ours)", OneByOne), ("for each fragment and pass", EachTime)):
-        predictor = kind(model, recipe, len(rooms.classes), InferenceProtocol(protocol=recipe.test))
+        predictor = TestTimePredictor(model, recipe, len(rooms.classes), protocol)
+        predictor.tile_predictor = kind(
+            model, recipe, len(rooms.classes), protocol, device="cpu", precision="float32"
+        )
         encoded[0], began = 0, time.perf_counter()
-        labels.append(predictor.predict_labels(scene, views=views))
+        labels.append(predictor.predict_labels(scene, images=views))
         rows.append((title, encoded[0], time.perf_counter() - began))
     same = float((labels[0] == labels[1]).mean())
     print(f"{len(scene)} points, {given.views} images of {size[0]} x {size[1]}, {given.encoder}")

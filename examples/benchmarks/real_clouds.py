@@ -98,7 +98,7 @@ def measure(part: str, backbone: str, data: Sequence[str], out: Path, epochs: in
     """Train and test once; a row of the table."""
     changes = [f"epochs={epochs}", "evaluations=3", *RECIPE[part]]
     words = [word for change in changes for word in ("--override", change)]
-    small = ("--backbone", backbone, "--size", "small", "--device", "cpu", "--workers", "1")
+    small = ("--backbone", backbone, "--model-size", "small", "--device", "cpu", "--workers", "1")
     began = time.monotonic()
     run("train", *data, *small, "--out", str(out), "--overwrite", *words)
     minutes = (time.monotonic() - began) / 60

@@ -1,4 +1,4 @@
-"""``pointseg-cache-features``: parse, make one CacheSpec, encode, print what is held. Heavy imports come late."""
+"""``pointseg-cache-features``: parse, build one CacheSpec, encode, print a table. Heavy imports come late."""
 
 from __future__ import annotations
 
@@ -8,129 +8,108 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinomed3d.runtime.device import DEVICES, choose_device
-from pointseg.cli.command import add_data, at_least, run_command
+from dinomed3d.runtime.device import choose_device
+from pointseg.cli.arguments import add_data, add_device, at_least, number_or_all
+from pointseg.cli.image_arguments import add_encoder
 from pointseg.cli.progress import Bar, bar
+from pointseg.cli.run_command import run_command
 
 if TYPE_CHECKING:
-    from pointseg.loading.build_feature_cache import Filled
+    from pointseg.loading.build_feature_cache import CacheResult, CacheSpec
 
 NAME = "pointseg-cache-features"
-ALL = "all"
-PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=NAME,
-        description="Encodes the images of a dataset once and keeps their features, in float16 and one file "
-        "per image, for the --image-cache of pointseg-train and its siblings. Says how many bytes it will "
-        "write before it begins. The same command again goes on where it was stopped, and encodes anew what "
-        "has changed. Other weights, another encoder or another size have a folder of their own in --out.",
+        description="Encodes the images of a dataset once and caches their features (float16, one file per image) "
+        "for --image-cache of pointseg-train and other commands. Prints how many bytes it will write before it "
+        "starts. The same command again continues an interrupted run and encodes changed images again. Each "
+        "encoder, set of weights and image size has its own folder in --out.",
     )
     add_data(parser)
-    parser.add_argument(
-        "--encoder", default="vit_small_patch16_dinov3", metavar="NAME",
-        help="as for training (default: vit_small_patch16_dinov3)",
-    )  # fmt: skip
+    add_encoder(parser)
     parser.add_argument(
         "--weights", required=True, metavar="FILE",
-        help="of the encoder: a file, a folder with one, hub, or none (random: for tests)",
+        help="weights of the image encoder: a file or folder, 'hub' (download), or 'none' (random, for tests)",
     )  # fmt: skip
     parser.add_argument(
-        "--size", type=at_least(1), nargs=2, metavar=("H", "W"),
-        help="to which images are resized, pixels (default: as training does with this dataset and encoder, "
-        "such as 480 640 for scannet and patches of 16; of several datasets as with the first)",
+        "--image-size", type=at_least(1), nargs=2, metavar=("H", "W"),
+        help="size to which images are resized, pixels (default: as in training with this dataset and encoder, "
+        "such as 480 640 for scannet and patches of 16); the same for all datasets of one training",
     )  # fmt: skip
     parser.add_argument(
-        "--views", type=_views, metavar="N",
-        help="images of one scene, evenly spread, or 'all'; training draws from these (default: as many as it "
-        "draws, such as 10 for scannet and all for nuscenes); of several datasets in one --out the same",
+        "--images-per-scene", type=number_or_all, metavar="N",
+        help="images of each scene, evenly spread, or 'all'; training draws its views from these (default: as "
+        "many as it draws, such as 10 for scannet and all for nuscenes)",
     )  # fmt: skip
     parser.add_argument(
-        "-o", "--out", type=Path, required=True, metavar="DIR", help="where caches are kept"
+        "-o", "--out", type=Path, required=True, metavar="DIR", help="folder of caches"
     )
-    parser.add_argument("--splits", nargs="+", metavar="NAME", help="(default: all of the dataset)")
+    parser.add_argument("--splits", nargs="+", metavar="NAME", help="(default: all)")
     parser.add_argument(
         "--batch", type=at_least(1), default=8, metavar="N", help="images at once (default: 8)"
     )
-    parser.add_argument("--device", choices=DEVICES, default="auto", help="(default: auto)")
-    parser.add_argument(
-        "--precision", choices=PRECISIONS, default="float32",
-        help="in which the encoder computes; features are kept in float16 (default: float32)",
-    )  # fmt: skip
+    add_device(parser)
     return parser
 
 
-def _views(text: str) -> int | str:
-    return ALL if text == ALL else at_least(1)(text)
-
-
-_views.__name__ = "number of views"
-
-
-def _run(arguments: argparse.Namespace, shown: Bar) -> int:
+def _spec(arguments: argparse.Namespace, progress: Bar) -> CacheSpec:
     import torch
 
-    from dinomed3d.runtime.errors import UserError
+    from pointseg.config.precision import choose_precision
     from pointseg.config.presets import images_for
     from pointseg.datasets import open_dataset
-    from pointseg.images.features.encoder import open_encoder
-    from pointseg.loading.build_feature_cache import CacheSpec, cache_features
+    from pointseg.images.features.encoder import RANDOM, open_encoder
+    from pointseg.loading.build_feature_cache import CacheSpec
 
     device = choose_device(arguments.device)
-    if arguments.precision == "float16" and device == "cpu":
-        raise UserError("--precision float16: a CPU encodes in float32 or bfloat16")
-    precision: torch.dtype | None = {
-        "float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16,
-    }[arguments.precision]  # fmt: skip
+    precision = "float32" if arguments.precision == "auto" else arguments.precision
+    dtype = getattr(torch, choose_precision(precision, device))
     usual = images_for(arguments.dataset, arguments.encoder)
     dataset = open_dataset(
         arguments.dataset, arguments.root, config=arguments.config, labelled=False
     )
-    if arguments.weights == "none":
-        shown.say("random weights: features for tests, which say nothing about images")
-    height, width = arguments.size or usual.size
-    views = usual.views if arguments.views is None else arguments.views
-    told = f"{ALL} images" if views in (None, ALL) else f"up to {views} images"
-    shown.say(f"{told} of each scene, resized to {height} x {width} pixels")
-    found = cache_features(
-        CacheSpec(
-            dataset=dataset,
-            encoder=open_encoder(arguments.encoder, arguments.weights, precision=precision),
-            name=arguments.encoder,
-            size=(height, width),
-            out=arguments.out,
-            views=None if views == ALL else views,
-            splits=None if arguments.splits is None else tuple(arguments.splits),
-            batch=arguments.batch,
-            device=device,
-            log=shown.say,
-            progress=shown,
-        )
+    if arguments.weights == RANDOM:
+        progress.say("random weights: pipeline test only, features are meaningless")
+    height, width = arguments.image_size or usual.size
+    images = arguments.images_per_scene
+    images = usual.views if images is None else None if images == "all" else images
+    limit = "all images" if images is None else f"up to {images} images"
+    progress.say(f"{limit} of each scene, resized to {height} x {width} pixels")
+    return CacheSpec(
+        dataset=dataset,
+        encoder=open_encoder(
+            arguments.encoder,
+            arguments.weights,
+            precision=None if dtype is torch.float32 else dtype,
+        ),
+        name=arguments.encoder,
+        size=(height, width),
+        out=arguments.out,
+        images_per_scene=images,
+        splits=None if arguments.splits is None else tuple(arguments.splits),
+        batch=arguments.batch,
+        device=device,
+        log=progress.say,
+        progress=progress,
     )
-    shown.close()
-    _show(found)
-    return 0
 
 
-def _show(found: Filled) -> None:
-    from pointseg.loading.build_feature_cache import told_bytes
+def _print(found: CacheResult) -> None:
+    from dataclasses import asdict
 
-    print(
-        f"{'split':<12}{'scenes':>8}{'no images':>11}{'images':>9}{'kept':>8}{'made':>8}{'stale':>8}"
-    )
-    for split in found.splits:
-        print(
-            f"{split.split:<12}{split.scenes:>8}{split.without_images:>11}{split.kept + split.made:>9}"
-            f"{split.kept:>8}{split.made:>8}{split.stale:>8}"
-        )
-    images = sum(split.kept + split.made for split in found.splits)
+    import pandas as pd
+
+    from pointseg.loading.build_feature_cache import format_bytes
+
+    print(pd.DataFrame([asdict(split) for split in found.splits]).to_string(index=False))
     made = sum(split.made for split in found.splits)
     speed = f", {made / found.seconds:.2g} images/s" if made and found.seconds > 0 else ""
     print(
-        f"{images:,} images of {found.channels} channels, {told_bytes(images * found.bytes_per_image)} in "
-        f"{found.folder}{speed}"
+        f"{found.images:,} images of {found.channels} channels, "
+        f"{format_bytes(found.images * found.bytes_per_image)} in {found.folder}{speed}"
     )
 
 
@@ -139,12 +118,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
 
     def run() -> int:
-        with bar() as shown:
+        from pointseg.loading.build_feature_cache import cache_features
+
+        with bar() as progress:
             try:
-                return _run(arguments, shown)
+                found = cache_features(_spec(arguments, progress))
             except KeyboardInterrupt:
-                shown.say("what was encoded is kept; the same command goes on with the rest")
+                progress.say("encoded images are kept; the same command continues with the rest")
                 raise
+        _print(found)
+        return 0
 
     return run_command(NAME, run)
 

@@ -1,4 +1,4 @@
-"""``pointseg-distill``: parse, make one TrainSpec, distil, show features. Heavy imports come late."""
+"""``pointseg-distill``: parse, build one TrainSpec, distil, draw features. Heavy imports come late."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pointseg.cli.command import add_data, run_command
-from pointseg.cli.images import add_encoder, add_encoder_weights, seen_by
-from pointseg.cli.train import add_run, fitted, is_main, run_spec
-from pointseg.datasets.conventions import DATASETS
+from pointseg.cli.arguments import add_data
+from pointseg.cli.image_arguments import add_encoder, add_encoder_weights, image_features
+from pointseg.cli.run_command import run_command
+from pointseg.cli.training_arguments import add_run, model_size, run_spec
 
 if TYPE_CHECKING:
     from pointseg.config.recipe import Recipe
-    from pointseg.datasets.mixture import Mixture, SourceDataset
+    from pointseg.datasets.mixture import Mixture
 
 NAME = "pointseg-distill"
 
@@ -24,112 +24,85 @@ NAME = "pointseg-distill"
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=NAME,
-        description="Teaches a 3D backbone, without labels, what a 2D foundation encoder sees in the images "
-        "of a dataset (D-DITR). 'pointseg-train --init OUT/last.pt' then needs fewer labels, and no image. "
+        description="Distils the features of a 2D foundation encoder into a 3D backbone, without labels (D-DITR). "
+        "'pointseg-train --init OUT/last.pt' then needs fewer labels, and no images. "
         "Writes last.pt, best.pt, metrics.csv, curves.png and pictures of features into --out.",
     )
     add_data(parser)
     parser.add_argument(
-        "--also", action="append", default=[], metavar="NAME=DIR",
-        help="another dataset to learn from, and its folder; may be repeated. Each is seen by its own rule, as "
-        "near, as far, in as many views as pointseg-train sees it, unless --override images... says otherwise; "
-        "images of all have the size of the first",
+        "--extra-dataset", action="append", default=[], metavar="NAME=DIR",
+        help="a further dataset to distil on, and its folder; may be repeated. Each dataset has its own visibility "
+        "rule and number of views, as in pointseg-train, unless --override images... changes them; images of all "
+        "are resized to the size of the first",
     )  # fmt: skip
-    teacher = parser.add_argument_group("the teacher")
+    teacher = parser.add_argument_group("teacher")
     add_encoder(teacher)
     add_encoder_weights(teacher)
     teacher.add_argument(
         "--heads", choices=("shared", "each"), default="shared",
-        help="from the student to the teacher: one for all datasets, or one for each (default: shared)",
+        help="projection from student to teacher features: shared by all datasets, or one for each (default: "
+        "shared)",
     )  # fmt: skip
     teacher.add_argument(
-        "--summary-loss", type=float, default=0.0, metavar="WEIGHT",
-        help="also learn the encoder's class token of each image (default: 0, not)",
+        "--cls-token-loss", type=float, default=0.0, metavar="WEIGHT",
+        help="also predict the encoder's class token of each image, with this weight (default: 0)",
     )  # fmt: skip
     add_run(parser)
     return parser
 
 
-def _run(arguments: argparse.Namespace) -> int:
+def _data(arguments: argparse.Namespace) -> tuple[Recipe, Mixture]:
+    """The recipe of the student, and its datasets."""
+    from pointseg.config.folder_recipe import fit_to_dataset
     from pointseg.config.presets import images_of, recipe_for
-    from pointseg.config.recipe import override
+    from pointseg.config.serialization import override
     from pointseg.datasets import open_dataset
-    from pointseg.datasets.mixture import Mixture, SourceDataset
+    from pointseg.training.devices import is_main_process
+    from pointseg.training.distillation_datasets import describe_visibility, mix_datasets
 
-    recipe = recipe_for(arguments.dataset, arguments.backbone, arguments.size or "full")
     dataset = open_dataset(
         arguments.dataset, arguments.root, config=arguments.config, labelled=False
     )
-    recipe = fitted(recipe, dataset)
-    images = images_of(recipe, arguments.encoder)
-    recipe = override(replace(recipe, images=images), arguments.override)
-    parts = [SourceDataset(dataset, recipe.train_splits, recipe.val_splits)]
-    parts += [_other(text, arguments) for text in arguments.also]
-    mixture = Mixture(parts)
-    if arguments.also and is_main():
-        _say_rules(parts, recipe)
-    recipe = replace(recipe, train_splits=("train",), val_splits=("val",))
-    if arguments.show_recipe:
-        print(recipe.to_json())
-        return 0
-    return _distil(arguments, recipe, mixture)
+    recipe = recipe_for(arguments.dataset, arguments.backbone, model_size(arguments))
+    recipe = fit_to_dataset(recipe, dataset)
+    recipe = replace(recipe, images=images_of(recipe, arguments.encoder))
+    recipe = override(recipe, arguments.override)
+    mixture = mix_datasets(dataset, recipe, arguments.extra_dataset, arguments.override)
+    if arguments.extra_dataset and is_main_process():
+        for line in describe_visibility(mixture, recipe):
+            print(line, file=sys.stderr)
+    return replace(recipe, train_splits=("train",), val_splits=("val",)), mixture
 
 
-def _other(text: str, arguments: argparse.Namespace) -> SourceDataset:
-    from dinomed3d.runtime.errors import UserError
-    from pointseg.config.presets import images_of, recipe_for
-    from pointseg.config.recipe import override
-    from pointseg.datasets import open_dataset
-    from pointseg.datasets.mixture import SourceDataset
-
-    name, equals, folder = text.partition("=")
-    if not equals or name not in DATASETS:
-        raise UserError(f"--also {text}: must be NAME=DIR with NAME of {', '.join(DATASETS)}")
-    recipe = recipe_for(name, arguments.backbone, arguments.size or "full")
-    dataset = open_dataset(name, Path(folder), labelled=False)
-    images = images_of(fitted(recipe, dataset), arguments.encoder)
-    asked = [change for change in arguments.override if change.startswith("images.")]
-    seen = override(replace(recipe, images=images), asked).images
-    return SourceDataset(dataset, recipe.train_splits, recipe.val_splits, seen)
-
-
-def _say_rules(parts: Sequence[SourceDataset], recipe: Recipe) -> None:
-    """What the datasets have in common of how they are seen, and what not."""
-    first, images = parts[0].dataset.name, recipe.images
-    assert images is not None
-    height, width = images.size
-    print(
-        f"the images of all datasets are resized to {height} x {width} pixels, as of {first} "
-        "(--override images.size=[H,W] for another size); beside that each is seen by its own rule:",
-        file=sys.stderr,
-    )
-    for part in parts:
-        rule = images if part.images is None else images.with_visibility_of(part.images)
-        print(f"{part.dataset.name}: {rule.viewing_in_words()}", file=sys.stderr)
-
-
-def _distil(arguments: argparse.Namespace, recipe: Recipe, dataset: Mixture) -> int:
-    from pointseg.evaluation.visualize_features import show_features
+def _run(arguments: argparse.Namespace) -> int:
+    from pointseg.evaluation.visualize_features import draw_features
+    from pointseg.training.devices import is_main_process
     from pointseg.training.distillation_task import Distillation
     from pointseg.training.train import train
 
+    recipe, mixture = _data(arguments)
+    if arguments.show_recipe:
+        print(recipe.to_json())
+        return 0
     assert recipe.images is not None
     out = arguments.out or Path("runs") / f"distilled-{arguments.dataset}-{arguments.backbone}"
-    spec = run_spec(arguments, recipe, dataset, out)
-    encoder, cache, images = seen_by(recipe.images, arguments)
-    recipe = replace(recipe, images=images)
-    datasets = len(dataset.sources) if arguments.heads == "each" else 1
-    objective = Distillation(
-        recipe, encoder, datasets=datasets, summary_loss=arguments.summary_loss
+    spec = run_spec(arguments, recipe, mixture, out)
+    features = image_features(arguments, recipe.images)
+    recipe = replace(recipe, images=features.recipe)
+    task = Distillation(
+        recipe,
+        features.encoder,
+        datasets=len(mixture.sources) if arguments.heads == "each" else 1,
+        cls_token_loss=arguments.cls_token_loss,
     )
-    result = train(replace(spec, recipe=recipe, objective=objective, cache=cache))
-    if not is_main():
-        return 0  # the main process alone reports
-    print(f"student      {result.last} (val_cosine {result.score:.4f} at its best)")
+    result = train(replace(spec, recipe=recipe, task=task, cache=features.cache))
+    if not is_main_process():
+        return 0
+    print(f"student      {result.last} (best val_cosine {result.score:.4f})")
     print(f"curves       {out / 'curves.png'}")
-    print(f"go on with   pointseg-train --init {result.last} ...")
-    for picture in show_features(
-        result.last, dataset, recipe, objective, out, device=spec.accelerator, cache=cache
+    print(f"next         pointseg-train --init {result.last} ...")
+    for picture in draw_features(
+        result.last, mixture, recipe, task, out, device=spec.device, cache=features.cache
     ):
         print(f"features     {picture}")
     return 0

@@ -1,4 +1,4 @@
-"""A bar on stderr that says how much is done and how long the rest will take."""
+"""Progress bars on stderr; in logs, a line now and then."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+FORMAT = "{desc} {percentage:3.0f}%|{bar}| {elapsed} elapsed, {remaining} left"
+
 
 class Bar:
-    """Counts scenes or files in fractions; where stderr is no terminal, a line for each."""
+    """Counts scenes or files, in fractions; where stderr is not a terminal, prints a line for each."""
 
     def __init__(self) -> None:
         self._bar: Any = None
 
     def __call__(self, done: float, total: int, name: str) -> None:
-        """So many of ``total`` are done; ``name``, if any, is begun now."""
+        """``done`` of ``total`` are finished; ``name``, if not empty, is started now."""
         if not sys.stderr.isatty():
             if name:
                 print(f"[{int(done) + 1}/{total}] {name}", file=sys.stderr, flush=True)
@@ -23,15 +25,14 @@ class Bar:
         if self._bar is None:
             from tqdm import tqdm
 
-            form = "{desc} {percentage:3.0f}%|{bar}| {elapsed} so far, {remaining} left"
-            self._bar = tqdm(total=total, file=sys.stderr, leave=False, bar_format=form)
+            self._bar = tqdm(total=total, file=sys.stderr, leave=False, bar_format=FORMAT)
         if name:
             self._bar.set_description_str(name if len(name) <= 32 else f"...{name[-29:]}", False)
         self._bar.n = done
         self._bar.refresh()
 
     def say(self, text: str) -> None:
-        """A line of its own."""
+        """Print a line of its own."""
         if self._bar is not None:
             self._bar.clear()
         print(text, file=sys.stderr, flush=True)
@@ -39,16 +40,42 @@ class Bar:
             self._bar.refresh()
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.close()
 
 
 @contextmanager
 def bar() -> Iterator[Bar]:
-    """A bar that is taken away in the end, however it ends."""
+    """A bar that is removed at the end, also after an error."""
     made = Bar()
     try:
         yield made
     finally:
         made.close()
+
+
+class Counter:
+    """Scenes of a preparation: finished, kept from before, and time left; in a log every 30 seconds."""
+
+    def __init__(self, unit: str) -> None:
+        self._unit = unit
+        self._bar: Any = None
+
+    def __call__(self, done: int, kept: int, total: int) -> None:
+        """``done`` of ``total`` are finished, ``kept`` of them by an earlier run."""
+        if self._bar is None:
+            from tqdm import tqdm
+
+            interval = 0.2 if sys.stderr.isatty() else 30
+            self._bar = tqdm(
+                total=total, initial=kept, unit=self._unit, file=sys.stderr, mininterval=interval
+            )
+            if kept:
+                self._bar.set_postfix_str(f"{kept} were ready before", refresh=False)
+        self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        """End the line."""
+        if self._bar is not None:
+            self._bar.close()

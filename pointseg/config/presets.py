@@ -1,4 +1,7 @@
-"""The recipes of section 3 of the method's description, as values; and smaller sizes of the backbones."""
+"""The recipes of the published trainings as values, and smaller sizes of the backbones.
+
+Source: the configurations of PTv3 (Wu et al., CVPR 2024) and DITR (Knaebel et al. 2025).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ from types import MappingProxyType
 from typing import Any
 
 from pointseg.config.optimizer import OptimizerSpec
-from pointseg.config.recipe import Protocol, Recipe, RecipeError
+from pointseg.config.recipe import Recipe, TestConfig
+from pointseg.config.validation import RecipeError
 from pointseg.images.config import ImageConfig
 from pointseg.images.visibility import VisibilityConfig
 from pointseg.transforms.augmentation import Augmentation
@@ -26,7 +30,7 @@ _MINKUNET = OptimizerSpec(
 SCANNET = Recipe(
     dataset="scannet",
     optimizer=_INDOOR,
-    test=Protocol(views="scannet"),
+    test=TestConfig(tta="scannet"),
 )
 S3DIS = Recipe(
     dataset="s3dis",
@@ -38,12 +42,12 @@ S3DIS = Recipe(
     test_splits=("Area_5",),
     augmentation=replace(Augmentation(), elastic_probability=0.0),
     optimizer=_INDOOR,
-    test=Protocol(views="s3dis"),
+    test=TestConfig(tta="s3dis"),
 )
 _LIDAR = Augmentation.lidar()
 NUSCENES = Recipe(
     dataset="nuscenes",
-    setting="outdoor",
+    scene_type="outdoor",
     features=("coord", "strength"),
     voxel_m=0.05,
     max_points=None,
@@ -51,14 +55,14 @@ NUSCENES = Recipe(
     evaluations=50,
     augmentation=_LIDAR,
     optimizer=_OUTDOOR,
-    test=Protocol(views="nuscenes", prevoxel_m=0.025),
+    test=TestConfig(tta="nuscenes", prevoxel_m=0.025),
 )
 SEMANTICKITTI = replace(
     NUSCENES,
     dataset="semantickitti",
     clip_box_m=(-35.2, -35.2, -4.0, 35.2, 35.2, 2.0),
     class_weights="auto",
-    test=Protocol(views="semantickitti", prevoxel_m=0.01),
+    test=TestConfig(tta="semantickitti", prevoxel_m=0.01),
 )
 SYNTHETIC = Recipe(
     dataset="synthetic",
@@ -71,7 +75,7 @@ SYNTHETIC = Recipe(
     augmentation=replace(Augmentation(), elastic_probability=0.0),
     optimizer=replace(_INDOOR, block_lr_scale=1.0),
     test_splits=("test",),
-    test=Protocol(views="single"),
+    test=TestConfig(tta="single"),
 )
 FOLDER = Recipe(
     dataset="folder",
@@ -98,7 +102,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
     }
 )
 
-# Of patches of 16 pixels; sections 2.2 and 2.3 of the method's description.
+# Image sizes for patches of 16 pixels; number of views, depth ranges and occlusion as in DITR.
 _IMAGES: Mapping[str, ImageConfig] = MappingProxyType(
     {
         "scannet": ImageConfig(visibility=VisibilityConfig(near_m=1.0, far_m=4.0)),
@@ -113,17 +117,17 @@ _IMAGES: Mapping[str, ImageConfig] = MappingProxyType(
         "folder": ImageConfig(),
     }
 )
-# The paper's, where patches have 14.
+# Sizes for patches of 14 pixels, as in DITR.
 _SIZES_OF_14 = {
     (480, 640): (420, 560), (512, 512): (518, 518), (384, 672): (378, 672), (384, 1248): (378, 1246),
 }  # fmt: skip
 
 
 def images_of(recipe: Recipe, encoder: str) -> ImageConfig:
-    """How the images of a recipe's dataset take part, for one encoder; of one's own clouds by their voxels.
+    """How a recipe uses the images of its dataset; for ``folder`` the depth tolerance follows the voxel size.
 
     Args:
-        recipe: of ``folder`` with the voxels that the data was found to have.
+        recipe: adapted to the dataset by ``fit_to_dataset``.
         encoder: as for ``images_for``.
 
     Raises:
@@ -132,7 +136,7 @@ def images_of(recipe: Recipe, encoder: str) -> ImageConfig:
     images = images_for(recipe.dataset, encoder)
     if recipe.dataset != "folder":
         return images
-    # What hides a point must be large beside a voxel, and no more: 0.2 m would hide nothing in small objects.
+    # The tolerance must be large compared to a voxel, but not to the scene: small objects would hide nothing.
     finer = min(1.0, recipe.voxel_m / SCANNET.voxel_m)
     visibility = images.visibility
     tolerance = visibility.depth_tolerance_m * finer
@@ -140,7 +144,7 @@ def images_of(recipe: Recipe, encoder: str) -> ImageConfig:
 
 
 def images_for(dataset: str, encoder: str) -> ImageConfig:
-    """How the images of a dataset take part, for one encoder, whatever its voxels.
+    """How the images of a dataset are used, for one encoder and the usual voxel size.
 
     Raises:
         RecipeError: a dataset without images, an unknown encoder.
@@ -159,7 +163,6 @@ def images_for(dataset: str, encoder: str) -> ImageConfig:
     return images
 
 
-# Constructor arguments that differ from the full size.
 SIZES: Mapping[str, Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
         "ptv3": {
@@ -190,6 +193,7 @@ SIZES: Mapping[str, Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         },
     }
 )
+"""Constructor arguments of each backbone and size that differ from its full size."""
 
 
 def recipe_for(dataset: str, backbone: str, size: str) -> Recipe:
@@ -207,7 +211,7 @@ def recipe_for(dataset: str, backbone: str, size: str) -> Recipe:
     recipe = RECIPES[dataset]
     optimizer = recipe.optimizer
     if backbone == "minkunet" and size == "full":
-        optimizer = _MINKUNET  # the method's own for this backbone
+        optimizer = _MINKUNET  # MinkUNet is trained with SGD (Choy et al., CVPR 2019)
     return replace(
         recipe, backbone=backbone, backbone_config=dict(SIZES[backbone][size]), optimizer=optimizer
     )

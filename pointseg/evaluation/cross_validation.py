@@ -1,86 +1,97 @@
-"""Finished tests of the folds of a cross-validation as one test: counts are summed, not scores averaged."""
+"""Merge the tests of the folds of a cross-validation: counts are summed, not scores averaged."""
 
 from __future__ import annotations
 
 import csv
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dinomed3d.runtime.atomic_files import new_file
 from dinomed3d.runtime.errors import UserError
 from pointseg.datasets.dataset import ClassList, distinct_colors
-from pointseg.evaluation.evaluate import Score, point_metrics
-from pointseg.evaluation.visibility_breakdown import sum_by_sight
+from pointseg.evaluation.point_metrics import BY_VISIBILITY, point_metrics
+from pointseg.evaluation.saved_labels import write_json
+from pointseg.evaluation.spec import EvaluationResult
+from pointseg.evaluation.visibility_breakdown import merge_visibility_scores
 from pointseg.metrics import Confusion
 from pointseg.pictures.confusion import write_confusion
 
-OF_ONE_FOLD = ("checkpoint_sha256", "splits")
-"""Entries of a test's protocol that differ from fold to fold, as they should."""
-BY_SIGHT = "test_point_miou_by_sight"
+FOLD_KEYS = ("checkpoint_sha256", "splits")
+"""Entries of a test's protocol that differ between folds by design."""
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """A finished test."""
+
+    folder: Path
+    metrics: dict[str, Any]
+    names: tuple[str, ...]
+    matrix: NDArray[np.int64]
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        return dict(self.metrics["protocol"])
 
 
 def merge_results(
     folders: Sequence[Path], out: Path, *, log: Callable[[str], None] = print
-) -> Score:
-    """Add the confusion matrices of finished tests, and write what a test of all their scenes would have found.
+) -> EvaluationResult:
+    """Sum the confusion matrices of finished tests, and write the result like one test of all their scenes.
 
-    ``out`` gets ``metrics.json`` (with the score of each fold under ``folds``, and in what its way differs
-    from the others'), ``confusion.png`` and ``.csv``. S3DIS is scored so: each of its six areas by a model
-    that was trained on the five others.
+    ``out`` gets ``metrics.json`` (with the score of each fold under ``folds``, and where its protocol differs
+    from the others'), ``confusion.png`` and ``.csv``. This is how S3DIS is scored: each of its six areas by a
+    model that was trained on the other five.
 
     Args:
         folders: results of ``pointseg-test``, two or more.
-        out: folder to be written; not one of them.
-        log: told where the tests were made in different ways.
+        out: folder to write; not one of them.
+        log: receives notes about different protocols.
 
     Raises:
         UserError: a folder without a finished, scored test; other classes; one split in two of them.
     """
     if len(folders) < 2:
-        raise UserError(f"--sum: takes the folders of two tests or more, got {len(folders)}")
+        raise UserError(f"--merge: needs the folders of two tests or more, got {len(folders)}")
     if out.resolve() in [folder.resolve() for folder in folders]:
-        raise UserError(f"--out {out}: is one of the tests that are summed; choose another folder")
-    tests = [_read(folder) for folder in folders]
-    matrices = [_matrix(folder) for folder in folders]
-    names = matrices[0][0]
-    for folder, (others, _) in zip(folders, matrices, strict=True):
-        if others != names:
+        raise UserError(f"--out {out}: is one of the merged tests; choose another folder")
+    folds = [_Fold(folder, _metrics(folder), *_matrix(folder)) for folder in folders]
+    first = folds[0]
+    for fold in folds:
+        if fold.names != first.names:
             raise UserError(
-                f"--sum: {folder} has {len(others)} classes ({_some(others)}), {folders[0]} has "
-                f"{len(names)} ({_some(names)}); only tests on the same classes can be added"
+                f"--merge: {fold.folder} has the classes {', '.join(fold.names):.80}, {first.folder} has "
+                f"{', '.join(first.names):.80}; only tests with the same classes can be merged"
             )
-    protocol, differing = _protocol(folders, tests, log)
-    confusion = Confusion(len(names))
-    for _, matrix in matrices:
-        confusion.merge(Confusion.of(matrix))
-    groups = tests[0].get("groups", {})
-    classes = ClassList(
-        names=names,
-        colors=distinct_colors(len(names)),
-        groups={name: tuple(rows) for name, rows in groups.items()},
-    )
-    metrics = {**point_metrics(confusion, classes), "groups": groups}
+    splits = _splits(folds)
+    shared, differing = _common_protocol(folds)
+    if differing:
+        log(f"the tests differ in {', '.join(differing)}")
+        shared["differing"] = differing  # so that nobody takes it for a single protocol
+    confusion = Confusion(len(first.names))
+    for fold in folds:
+        confusion.merge(Confusion.of(fold.matrix))
+    groups = {name: tuple(rows) for name, rows in first.metrics.get("groups", {}).items()}
+    colors = distinct_colors(len(first.names))
+    metrics = point_metrics(confusion, ClassList(names=first.names, colors=colors, groups=groups))
     for total in ("scenes", "predicted_points", "seconds"):
-        metrics[total] = sum(test[total] for test in tests)
-    metrics["protocol"] = protocol
-    both = zip(folders, tests, strict=True)
-    metrics["folds"] = [_fold(folder, test, differing) for folder, test in both]
-    by_sight = _by_sight(folders, tests, names, log)
-    if by_sight is not None:
-        metrics[BY_SIGHT] = by_sight
-    out.mkdir(parents=True, exist_ok=True)
-    write_confusion(confusion.matrix, names, out / "confusion.png", out / "confusion.csv")
-    with new_file(out / "metrics.json") as part:
-        part.write_text(json.dumps(metrics, indent=1), encoding="utf-8")
-    return Score(metrics=metrics, confusion=confusion)
+        metrics[total] = sum(fold.metrics[total] for fold in folds)
+    metrics["protocol"] = {**shared, "splits": splits}
+    metrics["folds"] = [_summary(fold, differing) for fold in folds]
+    by_visibility = _by_visibility(folds, log)
+    if by_visibility is not None:
+        metrics[BY_VISIBILITY] = by_visibility
+    write_json(out / "metrics.json", metrics)
+    write_confusion(confusion.matrix, first.names, out / "confusion.png", out / "confusion.csv")
+    return EvaluationResult(metrics=metrics, confusion=confusion)
 
 
-def _read(folder: Path) -> dict[str, Any]:
+def _metrics(folder: Path) -> dict[str, Any]:
     """``metrics.json`` of a finished test."""
     path = folder / "metrics.json"
     try:
@@ -89,15 +100,17 @@ def _read(folder: Path) -> dict[str, Any]:
         _ = found["scenes"], found["predicted_points"], found["seconds"], found["test_point_miou"]
     except FileNotFoundError as error:
         raise UserError(
-            f"--sum: {path} is not there; name folders in which pointseg-test has finished"
+            f"--merge: {path} does not exist; name folders of finished tests"
         ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"--sum: {path} is not what pointseg-test writes; test again") from error
+        raise UserError(
+            f"--merge: {path} is not a file of pointseg-test; run the test again"
+        ) from error
     return dict(found)
 
 
 def _matrix(folder: Path) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """Names, and (K, K) counts, of ``confusion.csv``."""
+    """Class names, and (K, K) counts, of ``confusion.csv``."""
     path = folder / "confusion.csv"
     try:
         with path.open(newline="", encoding="utf-8") as stream:
@@ -108,77 +121,67 @@ def _matrix(folder: Path) -> tuple[tuple[str, ...], NDArray[np.int64]]:
             raise ValueError
     except FileNotFoundError as error:
         raise UserError(
-            f"--sum: {path} is not there: the test has no labels, or has not finished"
+            f"--merge: {path} does not exist: the test has no labels, or is not finished"
         ) from error
     except (OSError, ValueError, IndexError) as error:
-        raise UserError(f"--sum: {path} is not what pointseg-test writes; test again") from error
+        raise UserError(
+            f"--merge: {path} is not a file of pointseg-test; run the test again"
+        ) from error
     return names, counts
 
 
-def _protocol(
-    folders: Sequence[Path], tests: Sequence[dict[str, Any]], log: Callable[[str], None]
-) -> tuple[dict[str, Any], list[str]]:
-    """How all of them were made, and entries that are not the same for all or not in all."""
-    held: dict[tuple[str, str], Path] = {}
-    for folder, test in zip(folders, tests, strict=True):
-        dataset = test["protocol"]["dataset"]
-        for split in test["protocol"]["splits"]:
-            if (dataset, split) in held:
+def _splits(folds: Sequence[_Fold]) -> list[str]:
+    """The tested splits of all folds, each of which must be tested once."""
+    tested: dict[tuple[str, str], Path] = {}
+    for fold in folds:
+        dataset = fold.protocol["dataset"]
+        for split in fold.protocol["splits"]:
+            if (dataset, split) in tested:
                 raise UserError(
-                    f"--sum: {held[dataset, split]} and {folder} both tested {split} of {dataset}; its "
+                    f"--merge: {tested[dataset, split]} and {fold.folder} both tested {split} of {dataset}, whose "
                     "points would count twice"
                 )
-            held[dataset, split] = folder
-    protocols = [test["protocol"] for test in tests]
+            tested[dataset, split] = fold.folder
+    return [split for _, split in tested]
+
+
+def _common_protocol(folds: Sequence[_Fold]) -> tuple[dict[str, Any], list[str]]:
+    """The entries that all protocols share, and the names of the others."""
+    protocols = [fold.protocol for fold in folds]
+    keys = dict.fromkeys(key for each in protocols for key in each if key not in FOLD_KEYS)
     first = protocols[0]
-    keys = dict.fromkeys(key for each in protocols for key in each if key not in OF_ONE_FOLD)
-    same = [
-        key
+    shared = {
+        key: first[key]
         for key in keys
         if all(key in each and each[key] == first.get(key) for each in protocols)
-    ]
-    differing = [key for key in keys if key not in same]
-    if differing:
-        log(f"the tests differ in {', '.join(differing)}")
-    shared = {key: first[key] for key in same}
-    if differing:  # so that it is not read as that of a test without them
-        shared["differing"] = differing
-    return {**shared, "splits": [split for _, split in held]}, differing
+    }
+    return shared, [key for key in keys if key not in shared]
 
 
-def _by_sight(
-    folders: Sequence[Path],
-    tests: Sequence[dict[str, Any]],
-    names: Sequence[str],
-    log: Callable[[str], None],
-) -> dict[str, Any] | None:
-    """Scores of seen and of unseen points, if all tests have them."""
-    lacking = [
-        folder for folder, test in zip(folders, tests, strict=True) if test.get(BY_SIGHT) is None
-    ]
-    if len(lacking) == len(folders):
+def _by_visibility(folds: Sequence[_Fold], log: Callable[[str], None]) -> dict[str, Any] | None:
+    """Scores of visible and other points, if all tests have them."""
+    scores = [fold.metrics.get(BY_VISIBILITY) for fold in folds]
+    if all(each is None for each in scores):
         return None
-    found = None if lacking else sum_by_sight([test[BY_SIGHT] for test in tests], names)
+    known = [each for each in scores if each is not None]
+    found = merge_visibility_scores(known, folds[0].names) if len(known) == len(folds) else None
     if found is None:
-        which = ", ".join(map(str, lacking or folders))
+        lacking = [fold.folder for fold, each in zip(folds, scores, strict=True) if each is None]
+        which = ", ".join(str(folder) for folder in lacking or [fold.folder for fold in folds])
         log(
-            f"no scores of seen and unseen points: their counts are not in {which}; test again with images "
-            "or --by-sight (labels are kept)"
+            f"no scores by visibility: counts are missing in {which}; test again with images or --by-visibility "
+            "(labels are kept)"
         )
     return found
 
 
-def _fold(folder: Path, test: dict[str, Any], differing: Sequence[str]) -> dict[str, Any]:
+def _summary(fold: _Fold, differing: Sequence[str]) -> dict[str, Any]:
     found = {
-        "folder": str(folder),
-        "checkpoint": test["checkpoint"],
-        "splits": test["protocol"]["splits"],
-        "test_point_miou": test["test_point_miou"],
+        "folder": str(fold.folder),
+        "checkpoint": fold.metrics["checkpoint"],
+        "splits": fold.protocol["splits"],
+        "test_point_miou": fold.metrics["test_point_miou"],
     }
     if differing:
-        found["differing"] = {key: test["protocol"].get(key) for key in differing}
+        found["differing"] = {key: fold.protocol.get(key) for key in differing}
     return found
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")

@@ -1,4 +1,4 @@
-"""Clouds too large for one pass, cut from above into overlapping tiles."""
+"""Large clouds, cut in the ground plane into overlapping tiles."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Tile:
-    """A part of the ground plan: its core, which is predicted, and points around it to look at."""
+    """A rectangle of the ground plane: its core is predicted, the margin around it gives context."""
 
     low: tuple[float, float]
-    """x and y where the core begins, itself included; -inf at the rim of the cloud."""
+    """Minimum x and y of the core, inclusive; -inf at the border of the cloud."""
     high: tuple[float, float]
-    """x and y where the core ends, itself excluded; inf at the rim."""
+    """Maximum x and y of the core, exclusive; inf at the border of the cloud."""
     outer_low: tuple[float, float]
-    """x and y where the tile begins, with its margin."""
+    """Minimum x and y of the tile with its margin, inclusive."""
     outer_high: tuple[float, float]
-    """x and y where the tile ends, itself included."""
+    """Maximum x and y of the tile with its margin, inclusive."""
 
     def select(
         self, coord: NDArray[np.floating[Any]]
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """(M,) the points of the tile among (N, 3), and which of these M are in its core."""
+        """(M,) indices of the points of the tile among (N, 3), and (M,) whether they are in its core."""
         x, y = coord[:, 0], coord[:, 1]
         inside = (x >= self.outer_low[0]) & (x <= self.outer_high[0])
         inside &= (y >= self.outer_low[1]) & (y <= self.outer_high[1])
@@ -44,27 +44,26 @@ def tiles(
     max_count: int | None = None,
     max_side_m: float = np.inf,
 ) -> list[Tile]:
-    """Cut a cloud so that no tile, margins included, has more than a number of points.
+    """Cut a cloud into tiles with at most ``max_points`` points each, margins included.
 
-    The ground plan is halved at the median of its longer side, whichever that is, until each part
-    fits; so tiles come out nearly square, and as many as the density asks for. Where a part gets
-    smaller than two margins, its margin shrinks with it: a cloud that is too dense for the whole
-    margin is cut nevertheless. Where a part is too long for its side, and more than half of it empty, it
-    is cut there: far outliers do not cut up the rest.
+    The ground plane is halved at the median of its longer side until each rectangle fits, so tiles are
+    nearly square and smaller where points are dense. The margin of a rectangle narrower than two margins
+    shrinks, so that very dense clouds can be cut as well. A rectangle longer than ``max_side_m`` with a gap
+    over more than half of its length is cut in the gap: far outliers do not cut up the rest.
 
     Args:
         coord: (N, 3) finite positions, N >= 1.
-        max_points: of a tile; exceeded only by points that lie exactly above each other.
-        margin_m: how far around its core a tile reaches, metres.
-        counts: (N,) what else each point stands for, say the points of its voxel.
-        max_count: of the sum of ``counts`` over a tile. None: no matter.
-        max_side_m: of a tile, metres: what the network's grid can hold.
+        max_points: points of a tile; exceeded only by points exactly above each other.
+        margin_m: width of the margin around the core of a tile, metres.
+        counts: (N,) weight of each point, such as the number of points of its voxel.
+        max_count: sum of ``counts`` over a tile at most. None: no limit.
+        max_side_m: length of a tile, metres, that the grid of the network can hold.
 
     Returns:
         At least one tile; every point is in exactly one core.
 
     Raises:
-        ValueError: a budget below 1, a margin below 0, no points.
+        ValueError: a limit below 1, a margin below 0, no points.
     """
     if max_points < 1 or (max_count is not None and max_count < 1):
         raise ValueError(
@@ -80,7 +79,7 @@ def tiles(
     pending = [(np.arange(len(plan)), *everywhere, float(margin_m))]
     found = []
     while pending:
-        # ``index``: what the part above this one had; all that a tile here could have.
+        # ``index``: points of the enclosing rectangle, all that this tile can contain.
         index, low, high, margin = pending.pop()
         here = plan[index]
         core = ((here >= low) & (here < high)).all(1)
@@ -102,7 +101,7 @@ def tiles(
         cut = _middle_of_gap(values) if side[axis] > max_side_m else None
         if cut is None:
             cut = float(np.median(values))
-        if cut <= first[axis]:  # half of the points or more lie at the very edge
+        if cut <= first[axis]:  # half of the points or more have the same coordinate
             cut = float(values[values > first[axis]].min())
         below, above = list(high), list(low)
         below[axis] = above[axis] = cut
@@ -112,7 +111,7 @@ def tiles(
 
 
 def _middle_of_gap(values: NDArray[np.float64]) -> float | None:
-    """Of the one that is longer than all the rest; None where there is no such gap."""
+    """The middle of a gap longer than half of the extent; None if there is none."""
     ordered = np.sort(values)
     gaps = np.diff(ordered)
     widest = int(gaps.argmax())

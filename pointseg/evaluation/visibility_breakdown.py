@@ -1,48 +1,93 @@
-"""Scores of the points that some view shows, and of those that none does, with the counts they come from."""
+"""Scores of points that are visible in some image, and of points that are visible in none."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dinomed3d.runtime.errors import UserError
+from pointseg.config.folder_recipe import fit_to_dataset
+from pointseg.config.presets import RECIPES, images_of
+from pointseg.config.serialization import read_recipe
+from pointseg.datasets.dataset import Dataset
+from pointseg.images.config import ImageConfig
 from pointseg.metrics import Confusion
+from pointseg.training.checkpoint import read_checkpoint
+
+GROUPS = ("visible", "not_visible")
+"""Points that some image shows, and the others."""
 
 
-def scores_by_sight(found: Mapping[str, Confusion], names: Sequence[str]) -> dict[str, Any]:
-    """What ``metrics.json`` keeps of both groups of points.
+@dataclass(frozen=True)
+class VisibilitySource:
+    """Decides which points count as visible when the tested model reads no images."""
+
+    dataset: str
+    """Name of the dataset, as ``open_dataset`` takes it; its recipe decides if no model is given."""
+    model: Path | None = None
+    """A trained model that reads images, whose recipe decides."""
+
+    def recipe(self, dataset: Dataset) -> ImageConfig:
+        """How images show points.
+
+        Raises:
+            UserError: the model cannot be read or reads no images; the dataset has no images.
+        """
+        if self.model is None:
+            recipe = fit_to_dataset(RECIPES[self.dataset], dataset)
+            return images_of(recipe, ImageConfig.encoder)
+        content = read_checkpoint(self.model)
+        try:
+            images = read_recipe(content["recipe"]).images
+        except UserError as error:
+            raise UserError(f"checkpoint {self.model}: {error}") from error
+        if images is None:
+            raise UserError(
+                f"--by-visibility {self.model}: must be a model that reads images, and this one does not; name "
+                f"another, or none to use the recipe of {self.dataset}"
+            )
+        return images
+
+
+def visibility_scores(found: Mapping[str, Confusion], names: Sequence[str]) -> dict[str, Any]:
+    """The entry of ``metrics.json`` for both groups of points.
 
     Args:
-        found: seen and unseen: what was counted in each.
+        found: confusion of each of ``GROUPS``.
         names: of the K classes.
 
     Returns:
         For each group ``points``, ``miou_present`` and ``accuracy`` (None without points), and
-        ``confusion``: how many points of one class were taken for another, by their names, zeros left out.
+        ``confusion``: counts by label and prediction, without zeros.
     """
     return {group: _scores(confusion, names) for group, confusion in found.items()}
 
 
-def sum_by_sight(tests: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any] | None:
-    """The scores of several tests as those of one: counts are added.
+def merge_visibility_scores(
+    tests: Sequence[Mapping[str, Any]], names: Sequence[str]
+) -> dict[str, Any] | None:
+    """The scores of several tests together, from their summed counts.
 
     Args:
-        tests: what ``scores_by_sight`` made of each.
+        tests: what ``visibility_scores`` returned for each.
         names: of the K classes.
 
     Returns:
-        What it would have made of all; None where the counts of one are not there or do not fit.
+        The scores of all; None if counts of one test are missing or do not fit.
     """
     found: dict[str, Confusion] = {}
     try:
         for test in tests:
-            for group, kept in test.items():
-                counted = _counted(kept["confusion"], names)
-                found.setdefault(group, Confusion(len(names))).merge(counted)
+            for group, scores in test.items():
+                counts = _confusion(scores["confusion"], names)
+                found.setdefault(group, Confusion(len(names))).merge(counts)
     except (AttributeError, KeyError, TypeError, ValueError):
         return None
-    return scores_by_sight(found, names)
+    return visibility_scores(found, names)
 
 
 def _scores(confusion: Confusion, names: Sequence[str]) -> dict[str, Any]:
@@ -58,9 +103,9 @@ def _scores(confusion: Confusion, names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _counted(kept: Mapping[str, Mapping[str, int]], names: Sequence[str]) -> Confusion:
+def _confusion(counts: Mapping[str, Mapping[str, int]], names: Sequence[str]) -> Confusion:
     matrix = np.zeros((len(names), len(names)), np.int64)
-    for label, row in kept.items():
+    for label, row in counts.items():
         for predicted, count in row.items():
             matrix[names.index(label), names.index(predicted)] = count
     return Confusion.of(matrix)

@@ -1,4 +1,4 @@
-"""What a distilled backbone makes of a few scenes beside what images show, as pictures."""
+"""Pictures of the features of a distilled backbone next to the image features it learned from."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ if TYPE_CHECKING:
     from pointseg.images.features.feature_cache import FeatureCache
 
 SCENES = 2
-"""Pictures of so many scenes are made."""
+"""Number of scenes that are drawn."""
 
 
-def show_features(
+def draw_features(
     checkpoint: Path,
     dataset: Dataset,
     recipe: Recipe,
-    objective: Distillation,
+    task: Distillation,
     out: Path,
     *,
     device: str = "cpu",
     cache: FeatureCache | None = None,
 ) -> list[Path]:
-    """Principal components of what images show, what the student says, and its own features, one PNG each.
+    """Principal components of image features, of the student's prediction and of its own features, one PNG per scene.
 
     Args:
         checkpoint: a distilled backbone.
-        dataset: what it learned from.
+        dataset: it was distilled on.
         recipe: of the run.
-        objective: likewise; its network is built anew.
+        task: of the run; its network is built again.
         out: folder of the run; pictures go into ``pictures`` below it.
         device: where to compute.
-        cache: where the features of images are, if they are not encoded.
+        cache: cached image features, if images are not encoded.
 
     Returns:
         The files.
@@ -49,7 +49,7 @@ def show_features(
     Raises:
         UserError: a scene that cannot be read.
     """
-    network = objective.build()
+    network = task.build()
     network.load_state_dict(read_checkpoint(checkpoint, (DISTILLED,))["model"])
     network.to(device).eval()
     samples = Samples(dataset, recipe, training=False, seed=0, cache=cache, labelled=False)
@@ -62,17 +62,15 @@ def show_features(
             raise cloud
         with torch.inference_mode():
             cloud = cloud.to(device)
-            taught = network(cloud)
+            output = network(cloud)
             own = network.backbone(cloud).feat
         split, name = samples.scenes[index]
         path = folder / f"features-{split}-{name.replace('/', '-')}.png"
         panels = [
-            Panel(title="what images show", features=taught.target, seen=taught.visible),
-            Panel(title="what the student says", features=taught.prediction),
-            Panel(title="its own features", features=own),
+            Panel(title="image features", features=output.target, seen=output.visible),
+            Panel(title="predicted by the student", features=output.prediction),
+            Panel(title="features of the student", features=own),
         ]
-        write_features(
-            path, cloud.coord.cpu().numpy(), panels, cut_ceiling=recipe.setting == "indoor"
-        )
+        write_features(path, cloud.coord.cpu().numpy(), panels, cut_ceiling=recipe.is_indoor)
         written.append(path)
     return written

@@ -1,15 +1,15 @@
-"""What a model that was just trained makes of a few scenes, as pictures."""
+"""Pictures of the predictions of a newly trained model."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dinomed3d.runtime.atomic_files import new_file
 from pointseg.datasets.dataset import Dataset
-from pointseg.evaluation.tta import InferenceProtocol, TestTimePredictor
-from pointseg.loading.scene_images import SceneImageLoader, Showing
+from pointseg.evaluation.inference_protocol import InferenceProtocol
+from pointseg.evaluation.tta import TestTimePredictor
+from pointseg.loading.scene_images import ImageLoader, SceneImageLoader
 from pointseg.pictures import comparison
 from pointseg.training.checkpoint import EncoderSource, load_model
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from pointseg.images.features.feature_cache import FeatureCache
 
 SCENES = 2
-"""Pictures of so many scenes are made."""
+"""Number of scenes that are drawn."""
 
 
-def show_predictions(
+def draw_predictions(
     checkpoint: Path,
     dataset: Dataset,
     out: Path,
@@ -29,35 +29,34 @@ def show_predictions(
     encoder: EncoderSource | None = None,
     cache: FeatureCache | None = None,
 ) -> list[Path]:
-    """Colours, truth, prediction and errors of the first test scenes, one PNG each.
+    """Colours, labels, prediction and errors of the first test scenes, one PNG each.
 
     Args:
         checkpoint: a trained model.
-        dataset: what it was trained on.
+        dataset: it was trained on.
         out: folder of the run; pictures go into ``pictures`` below it.
         device: where to predict.
         encoder: opens the image encoder, for models that read images.
-        cache: instead of it, where the features of images are.
+        cache: cached image features, instead of the encoder.
 
     Returns:
         The files.
     """
     model, spec = load_model(checkpoint, device, encoder=encoder)
     recipe = spec.recipe
-    passes = InferenceProtocol(protocol=replace(recipe.test, views="single"), fast=True)
-    voter = TestTimePredictor(model, recipe, len(spec.classes), passes, device=device)
-    imagery = (
-        None if recipe.images is None else SceneImageLoader(dataset, Showing(recipe.images, cache))
-    )
+    protocol = InferenceProtocol(config=recipe.test, single_pass=True)
+    predictor = TestTimePredictor(model, recipe, len(spec.classes), protocol, device=device)
+    loader = None
+    if recipe.images is not None:
+        loader = SceneImageLoader(dataset, ImageLoader(recipe.images, cache))
     split = recipe.test_splits[0]
     folder = out / "pictures"
-    folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name in dataset.scenes(split)[:SCENES]:
-        scene, views = dataset.load(split, name), None
-        if imagery is not None:
-            scene, views = imagery.attach(split, name, scene)
-        predicted = voter.predict_labels(scene, views=views)
+        scene, images = dataset.load(split, name), None
+        if loader is not None:
+            scene, images = loader.load(split, name, scene)
+        predicted = predictor.predict_labels(scene, images=images)
         truth = scene.fields.get("segment", predicted)
         picture = comparison(
             scene.coord,
@@ -66,10 +65,10 @@ def show_predictions(
             spec.classes.names,
             spec.classes.colors,
             photo=scene.fields.get("color"),
-            cut_ceiling=recipe.setting == "indoor",
+            cut_ceiling=recipe.is_indoor,
         )
         path = folder / f"{split}-{name.replace('/', '-')}.png"
         with new_file(path) as part:
-            picture.save(part, format="png")
+            picture.save(part, format="PNG")
         written.append(path)
     return written

@@ -1,4 +1,4 @@
-"""Filling a cache of features: every image of some splits is encoded once; resumable by image."""
+"""Encode every image of some splits once and cache the features; resumable by image."""
 
 from __future__ import annotations
 
@@ -12,238 +12,234 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import torch
+from torch import Tensor
 
 from dinomed3d.runtime.errors import UserError
 from pointseg.ditr import PointImages
 from pointseg.images.features.encoder import weights_digest
-from pointseg.images.features.feature_cache import MISSING, STALE, VALID, FeatureCache
+from pointseg.images.features.feature_cache import STALE, VALID, FeatureCache
 from pointseg.images.preprocess import load_images
 from pointseg.images.projection import candidate_frames
-from pointseg.images.readers.frame import Frame
+from pointseg.images.readers.frame import Frame, ProvidesFrames
 
 if TYPE_CHECKING:
     from dinomed3d.lifting import Encoder
     from pointseg.datasets.dataset import Dataset
 
-AHEAD = 2
-"""Batches that are read while one is encoded."""
-SPARE = 64 * 2**20
-"""Bytes of the disk that are left free."""
+READ_AHEAD = 2
+"""Batches of images that are read while one is encoded."""
+SPARE_BYTES = 64 * 2**20
+"""Disk space that is left free."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CacheSpec:
-    """Which images are encoded by what, and where their features go."""
+    """Which images are encoded, with what, and where their features go."""
 
     dataset: Dataset
+    """Its scenes have images."""
     encoder: Encoder
-    """As ``encoding.open_encoder`` gives it."""
+    """Image encoder, as ``open_encoder`` returns it."""
     name: str
-    """Of the encoder."""
+    """Name of the encoder."""
     size: tuple[int, int]
-    """Height and width to which images are resized."""
+    """Height and width to which images are resized, pixels."""
     out: Path
-    """Folder of caches; made if need be."""
-    views: int | None = 10
-    """Images of one scene, evenly spread; None: all."""
+    """Folder of caches; it is created if necessary."""
+    images_per_scene: int | None = 10
+    """Images of each scene, evenly spread. None: all."""
     splits: tuple[str, ...] | None = None
-    """None: all of the dataset."""
+    """Splits to encode. None: all splits of the dataset."""
     batch: int = 8
-    """Images at once."""
+    """Images that are encoded at once."""
     device: str = "cpu"
+    """cpu, cuda or mps."""
     log: Callable[[str], None] = print
+    """Receives notes."""
     progress: Callable[[float, int, str], None] = lambda done, total, name: None
-    """Told how many images are done, of how many, and of which scene the next ones are."""
+    """Called with the number of encoded images, of all images, and the next scene."""
 
     def __post_init__(self) -> None:
-        if min(self.size) < 1:
-            raise UserError(f"--size: must be at least 1 pixel, got {self.size}")
-        if self.batch < 1 or (self.views is not None and self.views < 1):
-            raise UserError(f"--batch, --views: must be >= 1, got {self.batch} and {self.views}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cached:
-    """What was done for one split."""
-
-    split: str
-    scenes: int
-    without_images: int
-    """Scenes that have none."""
-    kept: int
-    """Images whose features were there."""
-    made: int
-    """Images that were encoded."""
-    stale: int
-    """How many of these had features of another content."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Filled:
-    """What was done."""
-
-    folder: Path
-    splits: tuple[Cached, ...]
-    channels: int
-    bytes_per_image: int
-    seconds: float
-    """Spent encoding."""
+        for option, value in (
+            ("--image-size", min(self.size)),
+            ("--batch", self.batch),
+            ("--images-per-scene", 1 if self.images_per_scene is None else self.images_per_scene),
+        ):
+            if value < 1:
+                raise UserError(f"{option}: must be >= 1, got {value}")
 
 
 @dataclass
-class _Split:
-    name: str
-    scenes: int = 0
-    without_images: int = 0
-    kept: int = 0
-    stale: int = 0
-    made: int = 0
+class SplitCounts:
+    """Scenes and images of one split."""
 
-    def told(self) -> Cached:
-        return Cached(
-            split=self.name,
-            scenes=self.scenes,
-            without_images=self.without_images,
-            kept=self.kept,
-            made=self.made,
-            stale=self.stale,
-        )
+    split: str
+    scenes: int = 0
+    """Number of scenes."""
+    without_images: int = 0
+    """Scenes that have no images."""
+    kept: int = 0
+    """Images whose features were cached before."""
+    made: int = 0
+    """Images that were encoded now."""
+    stale: int = 0
+    """Images that changed since they were encoded; they are encoded again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheResult:
+    """What was cached."""
+
+    folder: Path
+    """Folder of the features."""
+    splits: tuple[SplitCounts, ...]
+    """What was done for each split."""
+    channels: int
+    """Channels of the features."""
+    bytes_per_image: int
+    """Size of the features of one image."""
+    seconds: float
+    """Time spent encoding."""
+
+    @property
+    def images(self) -> int:
+        """Number of images in the cache."""
+        return sum(split.kept + split.made for split in self.splits)
 
 
 @dataclass(frozen=True)
-class _Task:
-    """An image that is to be encoded."""
+class _Job:
+    """An image to encode."""
 
-    split: _Split
+    counts: SplitCounts
     scene: str
     frame: Frame
 
 
-def cache_features(spec: CacheSpec) -> Filled:
-    """Encode the images of the pools of all scenes, and keep the features; what is there is kept.
+def cache_features(spec: CacheSpec) -> CacheResult:
+    """Encode the images of all scenes and cache their features; what is cached already is kept.
 
-    Says how many bytes it will write before the first image is read. Stopped and started again it goes
-    on where it was; images that changed since are encoded anew.
+    Reports how many bytes it will write before the first image is read. Started again after an
+    interruption it continues; images that changed in between are encoded again.
 
     Raises:
-        UserError: a dataset without images, an unknown split; an image that is missing or damaged; a disk
-            that has not enough room; a cache there with more views of each scene.
+        UserError: a dataset without images, an unknown split; an image that is missing or damaged; not
+            enough disk space; an existing cache with more images per scene.
     """
     if not hasattr(spec.dataset, "frames"):
         raise UserError(f"the dataset {spec.dataset.name} has no images")
+    encoder = spec.encoder
     cache = FeatureCache(
         spec.out,
         encoder=spec.name,
-        weights_sha256=weights_digest(spec.encoder),
+        weights_sha256=weights_digest(encoder),
         size=spec.size,
         writable=True,
     )
-    cache.set_metadata(spec.views, channels=spec.encoder.channels, stride=spec.encoder.stride)
-    splits = [_Split(name) for name in (spec.splits or spec.dataset.splits())]
-    tasks = [task for split in splits for task in _tasks(spec, cache, split)]
-    if not any(split.kept for split in splits) and not tasks:
+    cache.set_metadata(spec.images_per_scene, channels=encoder.channels, stride=encoder.stride)
+    splits = [SplitCounts(name) for name in (spec.splits or spec.dataset.splits())]
+    jobs = [job for counts in splits for job in _jobs(spec, cache, counts)]
+    if not jobs and not any(counts.kept for counts in splits):
         raise UserError(
-            f"{spec.dataset.name}: no scene of the splits {', '.join(s.name for s in splits)} has images"
+            f"{spec.dataset.name}: no scene of the splits {', '.join(c.split for c in splits)} has images"
         )
-    size = _bytes_per_image(spec)
-    _announce(spec, splits, len(tasks), size)
-    # what networks encode with, so that maps kept are the maps that they would have made
+    cells = -(-spec.size[0] // encoder.stride) * -(-spec.size[1] // encoder.stride)
+    size = 2 * encoder.channels * cells
+    _check_disk(spec, splits, len(jobs), size)
+    began = time.monotonic()
+    _encode(spec, cache, jobs)
+    return CacheResult(
+        folder=cache.folder,
+        splits=tuple(splits),
+        channels=encoder.channels,
+        bytes_per_image=size,
+        seconds=time.monotonic() - began,
+    )
+
+
+def _jobs(spec: CacheSpec, cache: FeatureCache, counts: SplitCounts) -> Iterator[_Job]:
+    """The images of a split without valid features, each once."""
+    begun: set[Path] = set()
+    limit = spec.images_per_scene
+    for scene in spec.dataset.scenes(counts.split):
+        counts.scenes += 1
+        frames = cast(ProvidesFrames, spec.dataset).frames(counts.split, scene)
+        counts.without_images += not frames
+        if limit is not None and len(frames) > limit:
+            frames = candidate_frames(spec.dataset.load(counts.split, scene), frames, limit)
+        for frame in frames:
+            place = cache.path_of(frame)
+            if place in begun:  # shared by several scenes
+                continue
+            begun.add(place)
+            state = cache.state(frame)
+            counts.kept += state == VALID
+            counts.stale += state == STALE
+            if state != VALID:
+                yield _Job(counts, scene, frame)
+
+
+def _encode(spec: CacheSpec, cache: FeatureCache, jobs: Sequence[_Job]) -> None:
+    # The module that networks encode with, so that cached features are what they would compute.
     network = PointImages(
         spec.encoder,
         channels=spec.encoder.channels,
         stride=spec.encoder.stride,
         image_size=spec.size,
     ).to(spec.device)
-    began, done = time.monotonic(), 0
-    for batch, keys, images in _read(spec, tasks):
-        spec.progress(done, len(tasks), f"{batch[0].split.name}/{batch[0].scene}")
+    done = 0
+    for batch, keys, images in _read_ahead(spec, jobs):
+        spec.progress(done, len(jobs), f"{batch[0].counts.split}/{batch[0].scene}")
         maps = network.encode(images.to(spec.device))
-        for task, key, values in zip(batch, keys, maps.cpu(), strict=True):
-            cache.put(task.frame, values, key=key)
-            task.split.made += 1
+        for job, key, values in zip(batch, keys, maps.cpu(), strict=True):
+            cache.put(job.frame, values, key=key)
+            job.counts.made += 1
         done += len(batch)
-    spec.progress(len(tasks), len(tasks), "")
-    return Filled(
-        folder=cache.folder,
-        splits=tuple(split.told() for split in splits),
-        channels=spec.encoder.channels,
-        bytes_per_image=size,
-        seconds=time.monotonic() - began,
-    )
+    spec.progress(len(jobs), len(jobs), "")
 
 
-def _tasks(spec: CacheSpec, cache: FeatureCache, split: _Split) -> Iterator[_Task]:
-    """The images of a split that have no features yet, each once."""
-    from pointseg.images.readers.frame import ProvidesFrames
+def _read_ahead(
+    spec: CacheSpec, jobs: Sequence[_Job]
+) -> Iterator[tuple[Sequence[_Job], list[str], Tensor]]:
+    """Batches of jobs with the keys and pixels of their images, read a little ahead in threads."""
 
-    begun: set[Path] = set()
-    for scene in spec.dataset.scenes(split.name):
-        split.scenes += 1
-        frames = cast(ProvidesFrames, spec.dataset).frames(split.name, scene)
-        split.without_images += not frames
-        if spec.views is not None and len(frames) > spec.views:
-            frames = candidate_frames(spec.dataset.load(split.name, scene), frames, spec.views)
-        for frame in frames:
-            place = cache.path_of(frame)
-            if place in begun:  # shared by scenes
-                continue
-            begun.add(place)
-            state = cache.state(frame)
-            assert state in (VALID, STALE, MISSING)
-            split.kept += state == VALID
-            split.stale += state == STALE
-            if state != VALID:
-                yield _Task(split, scene, frame)
+    def read(batch: Sequence[_Job]) -> tuple[Sequence[_Job], list[str], Tensor]:
+        keys = [job.frame.image.key() for job in batch]  # before reading: it may change meanwhile
+        images = load_images([job.frame for job in batch], spec.size)[0]
+        return batch, keys, torch.from_numpy(images)
 
-
-def _read(
-    spec: CacheSpec, tasks: Sequence[_Task]
-) -> Iterator[tuple[Sequence[_Task], list[str], torch.Tensor]]:
-    """Batches of tasks with the keys and the pixels of their images, read a little ahead."""
-
-    def read(batch: Sequence[_Task]) -> tuple[list[str], torch.Tensor]:
-        keys = [task.frame.image.key() for task in batch]  # before reading: it may change meanwhile
-        return keys, torch.from_numpy(load_images([t.frame for t in batch], spec.size)[0])
-
-    batches = (tasks[at : at + spec.batch] for at in range(0, len(tasks), spec.batch))
-    waiting: deque[tuple[Sequence[_Task], Future[tuple[list[str], torch.Tensor]]]] = deque()
-    readers = ThreadPoolExecutor(AHEAD, thread_name_prefix="images")
+    waiting: deque[Future[tuple[Sequence[_Job], list[str], Tensor]]] = deque()
+    readers = ThreadPoolExecutor(READ_AHEAD, thread_name_prefix="images")
     try:
-        for batch in batches:
-            waiting.append((batch, readers.submit(read, batch)))
-            if len(waiting) > AHEAD:
-                held, found = waiting.popleft()
-                yield held, *found.result()
+        for at in range(0, len(jobs), spec.batch):
+            waiting.append(readers.submit(read, jobs[at : at + spec.batch]))
+            if len(waiting) > READ_AHEAD:
+                yield waiting.popleft().result()
         while waiting:
-            held, found = waiting.popleft()
-            yield held, *found.result()
+            yield waiting.popleft().result()
     finally:
         readers.shutdown(wait=False, cancel_futures=True)
 
 
-def _bytes_per_image(spec: CacheSpec) -> int:
-    cells = -(-spec.size[0] // spec.encoder.stride) * -(-spec.size[1] // spec.encoder.stride)
-    return 2 * spec.encoder.channels * cells
-
-
-def _announce(spec: CacheSpec, splits: Sequence[_Split], count: int, size: int) -> None:
-    """Say what comes, and whether the disk has room."""
+def _check_disk(spec: CacheSpec, splits: Sequence[SplitCounts], count: int, size: int) -> None:
+    """Report what will be written, and refuse it if the disk is too small."""
     free = shutil.disk_usage(spec.out).free
     kept, stale = sum(s.kept for s in splits), sum(s.stale for s in splits)
-    told = f"{count} images to encode, {told_bytes(size * count)} to write; {told_bytes(free)} free"
+    text = f"{count} images to encode, {format_bytes(size * count)} to write; {format_bytes(free)} free"
     if kept:
-        told += f"; {kept} are there"
+        text += f"; {kept} are cached already"
     if stale:
-        told += f"; {stale} changed since they were encoded"
-    spec.log(told)
-    if size * count + SPARE > free:
+        text += f"; {stale} changed since they were encoded"
+    spec.log(text)
+    if size * count + SPARE_BYTES > free:
         raise UserError(
-            f"{spec.out}: needs {told_bytes(size * count)} for the features of {count} images, but the disk "
-            f"has {told_bytes(free)} free; take fewer --views, a smaller --size or another --out"
+            f"--out {spec.out}: needs {format_bytes(size * count)} for the features of {count} images, but the "
+            f"disk has {format_bytes(free)} free; use fewer --images-per-scene, a smaller --image-size or "
+            "another --out"
         )
 
 
-def told_bytes(count: float) -> str:
+def format_bytes(count: float) -> str:
     """1500000 -> 1.5 MB."""
     for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
         if count >= unit:

@@ -1,4 +1,4 @@
-"""Scenes as the training and validation loops fetch them: loaded, augmented, sampled, batched."""
+"""Scenes for the training and validation loops: loaded, augmented, voxel-sampled, batched."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pointseg.cloud import Cloud, collate
 from pointseg.config.recipe import Recipe
 from pointseg.datasets.dataset import Dataset
 from pointseg.datasets.mixture import Mixture
-from pointseg.loading.scene_images import SceneImageLoader, Showing, pad_views
+from pointseg.loading.scene_images import ImageLoader, SceneImageLoader, pad_views
 from pointseg.loading.to_cloud import to_cloud
 from pointseg.scene import IGNORE, Scene
 from pointseg.transforms import Compose, evaluation, indoor, outdoor
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from pointseg.images.features.feature_cache import FeatureCache
 
 VALIDATION_SEED = 2**31
-"""Which point of a voxel is validated with is the same in every round and every run."""
+"""Seed of the point drawn from each voxel in validation; the same in every round and every run."""
 
 
 class Samples(TorchDataset[Cloud | UserError]):
-    """Scenes of some splits as networks see them; errors are handed over, not raised.
+    """Scenes of some splits as input of a network; errors are returned, not raised.
 
-    A data loader's worker would wrap an error's message into its traceback; handed over as a value
-    it reaches the user as it was written.
+    A worker of a data loader would wrap the message of an error into its traceback; returned as a value
+    it reaches the user unchanged.
     """
 
     def __init__(
@@ -48,10 +48,9 @@ class Samples(TorchDataset[Cloud | UserError]):
     ) -> None:
         self.dataset, self.recipe, self.seed, self.training = dataset, recipe, seed, training
         self.labelled = labelled
-        self.imagery = (
-            None
-            if recipe.images is None
-            else SceneImageLoader(dataset, Showing(recipe.images, cache))
+        images = recipe.images
+        self.images = (
+            None if images is None else SceneImageLoader(dataset, ImageLoader(images, cache))
         )
         splits = recipe.train_splits if training else recipe.val_splits
         self.scenes = [(split, name) for split in splits for name in dataset.scenes(split)]
@@ -70,19 +69,19 @@ class Samples(TorchDataset[Cloud | UserError]):
         rng, views = np.random.default_rng(seed), None
         try:
             scene = usable(self.dataset.load(split, name), self.recipe, labelled=self.labelled)
-            if self.imagery is not None:  # before anything moves
+            if self.images is not None:  # before augmentation moves the points
                 drawn = rng if self.training else None
-                scene, views = self.imagery.attach(split, name, scene, drawn)
+                scene, views = self.images.load(split, name, scene, drawn)
             scene = self.steps(scene, rng)
         except UserError as error:
             return error
-        except ValueError as error:  # what a transform says of a scene that does not fit it
+        except ValueError as error:  # from a transform that the scene does not fit
             return UserError(f"scene {split}/{name}: {error}")
         features, scaling = self.recipe.features, self.recipe.color_range
         cloud = to_cloud(scene, features=features, color_range=scaling)
         if isinstance(self.dataset, Mixture):
             cloud = replace(cloud, source=torch.tensor([self.dataset.source(split, name)]))
-        return cloud if views is None else views.given_to(cloud)
+        return cloud if views is None else views.add_to(cloud)
 
 
 def join(samples: Sequence[Cloud | UserError]) -> Cloud | UserError:
@@ -103,10 +102,10 @@ def or_raise(found: Cloud | UserError) -> Cloud:
 
 
 class Stream:
-    """What a data loader gives. Closed, it ends the workers.
+    """Iterator of a data loader that ends its workers when it is closed.
 
-    Its iterator would end them when it is forgotten, which an error on its way through the loop puts off;
-    and at the end of the program they are asked by a signal, which they leave to their parent.
+    Garbage collection would end them too, but a pending exception delays it; and at the end of the program
+    they are asked by a signal, which they ignore.
     """
 
     def __init__(self, loader: DataLoader[Cloud | UserError]) -> None:
@@ -120,7 +119,7 @@ class Stream:
         return found
 
     def close(self) -> None:
-        """End the workers."""
+        """End the workers of the data loader."""
         del self._iterator
 
 
@@ -138,7 +137,7 @@ def usable(scene: Scene, recipe: Recipe, *, labelled: bool = True) -> Scene:
     missing = [name for name in recipe.needs if name not in scene]
     if missing:
         raise UserError(
-            f"scene {scene.name}: lacks {', '.join(missing)}, which the recipe feeds to the network; "
+            f"scene {scene.name}: lacks {', '.join(missing)}, which the network reads; "
             f"leave it out with --override features=..."
         )
     if labelled and "segment" not in scene:
@@ -148,9 +147,9 @@ def usable(scene: Scene, recipe: Recipe, *, labelled: bool = True) -> Scene:
 
 
 def training_steps(recipe: Recipe) -> Compose:
-    """What happens to a training scene, section 3's order."""
+    """The transforms of a training scene, in the order of PTv3's configurations (Wu et al., CVPR 2024)."""
     color = "color" in recipe.features
-    if recipe.setting == "indoor":
+    if recipe.is_indoor:
         return Compose(
             indoor(
                 recipe.augmentation,
@@ -172,11 +171,11 @@ def training_steps(recipe: Recipe) -> Compose:
 
 
 def validation_steps(recipe: Recipe) -> Compose:
-    """One random point per voxel of the whole scene, nothing augmented."""
+    """One random point per voxel of the whole scene, without augmentation."""
     return Compose(
         evaluation(
             voxel_m=recipe.voxel_m,
-            center=recipe.setting == "indoor",
+            center=recipe.is_indoor,
             clip_box_m=recipe.clip_box_m,
             drop_outside=recipe.drop_outside,
         )

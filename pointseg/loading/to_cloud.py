@@ -17,7 +17,7 @@ def to_cloud(scene: Scene, *, features: Sequence[str], color_range: str) -> Clou
 
     Args:
         scene: after voxel sampling (it has ``grid_coord``).
-        features: which fields make the input channels, in this order; ``coord`` are the positions.
+        features: fields that make the input channels, in this order; ``coord`` is the position.
         color_range: unit (0 to 1) or signed (-1 to 1).
 
     Raises:

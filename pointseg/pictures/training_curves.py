@@ -16,8 +16,8 @@ _COLORS = {
     "loss": "#1f4e79",
     "cross_entropy": "#e08214",
     "lovasz": "#35978f",
-    "of_points": "#e08214",
-    "of_images": "#35978f",
+    "cosine_points": "#e08214",
+    "cosine_cls": "#35978f",
 }
 _LABELS = {"cross_entropy": "cross-entropy", "lovasz": "Lovász"}
 _SCORES = {"val_voxel_miou": "#1f4e79", "val_voxel_accuracy": "#9aa5b1", "val_cosine": "#1f4e79"}

@@ -1,4 +1,4 @@
-"""The posed images of a cloud in a file: where they are, what they show, and what is to be said of them."""
+"""The posed images of a cloud in a file: where they are, and which points they show."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from pointseg.config.recipe import Form
-from pointseg.datasets.folder.cameras import CameraRule
+from dinomed3d.runtime.errors import UserError
+from pointseg.config.recipe import PointCloudFormat
+from pointseg.datasets.folder.cameras import ORGANISED, CameraRule, literal, parse_cameras
 from pointseg.images.config import ImageConfig
 from pointseg.images.readers.image_files import file_key
-from pointseg.loading.scene_images import Showing, Views
+from pointseg.loading.scene_images import ImageLoader, ImageSet
 from pointseg.scene import Scene
 
 if TYPE_CHECKING:
@@ -21,69 +22,104 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CloudImages:
-    """The images of one cloud, for a model that reads such."""
+    """The images of one cloud, for a model that reads images."""
 
     recipe: ImageConfig
-    """How the model uses them."""
+    """How the model uses images."""
     frames: tuple[Frame, ...]
-    """Brought to metres with z up, as the cloud is; none if there are no images."""
-    lacking: str = ""
-    """Why there are none."""
+    """In metres with z up, like the cloud; empty if there are no images."""
+    missing: str = ""
+    """Why there are no frames."""
 
     @classmethod
     def find(
-        cls, path: Path, recipe: ImageConfig, rule: CameraRule | None, form: Form
+        cls,
+        path: Path,
+        recipe: ImageConfig,
+        rule: CameraRule | None,
+        cloud_format: PointCloudFormat,
     ) -> CloudImages:
-        """The images of a cloud; none of them is read.
+        """Find the images of a cloud, without reading them.
 
         Args:
             path: the file of the cloud.
-            recipe: says, too, whether a cloud may have none.
-            rule: where they are, below the cloud's folder; None: there are none.
-            form: unit and axes of the cloud, and of the poses.
+            recipe: decides whether a cloud may have none.
+            rule: where they are, below the folder of the cloud; None: there are none.
+            cloud_format: unit and axes of the cloud, and of the poses.
 
         Raises:
             UserError: what describes the cameras is damaged, or missing although it must be there.
         """
         if rule is None:
-            return cls(recipe, (), "--cameras would say where they are")
+            return cls(recipe, (), "give their place with --cameras")
         file = PurePosixPath(path.name)
         place = rule.place(path.parent, file, "", path.stem)
         if recipe.allow_unseen and not place.exists():
-            return cls(recipe, (), f"{place} is not there")
-        frames = rule.frames(
-            path.parent, file, "", path.stem, unit_m=form.unit_m, up=form.up
-        )  # fmt: skip
-        return cls(recipe, frames, "" if frames else f"{place} names none")
+            return cls(recipe, (), f"{place} does not exist")
+        unit_m, up = cloud_format.unit_m, cloud_format.up
+        frames = rule.frames(path.parent, file, "", path.stem, unit_m=unit_m, up=up)
+        return cls(recipe, frames, "" if frames else f"{place} lists none")
 
     def digest(self) -> str:
-        """What tells one state of the cameras and images from another."""
+        """SHA-256 of the cameras and the state of the image files."""
         digest = hashlib.sha256()
         for frame in self.frames:
             camera = frame.camera
             numbers = [camera.intrinsics, camera.world_to_camera, camera.distortion]
-            told = [None if values is None else values.tolist() for values in numbers]
+            values = [None if each is None else each.tolist() for each in numbers]
             depth = [repr(frame.depth)]  # its file, and how it is read
             if isinstance(place := getattr(frame.depth, "path", None), Path):
                 depth.append(file_key(place))
-            digest.update(json.dumps([frame.name, frame.image.key(), depth, told]).encode())
+            digest.update(json.dumps([frame.name, frame.image.key(), depth, values]).encode())
         return digest.hexdigest()
 
-    def given_to(self, name: str, cloud: Scene) -> tuple[Scene, Views, float]:
-        """The cloud with ``image_coord`` and ``image_mask``, its views, and the share of points they show.
+    def add_to(self, name: str, cloud: Scene) -> tuple[Scene, ImageSet, float]:
+        """The cloud with ``image_coord`` and ``image_mask``, its views, and the share of visible points.
 
         Args:
             name: of the cloud, for messages.
             cloud: in metres with z up.
 
         Raises:
-            UserError: no point is seen although some must be; an image that cannot be read.
+            UserError: no point is visible although the recipe requires some; an image that cannot be read.
         """
-        cloud, views = Showing(self.recipe).of(name, cloud, self.frames)
-        return cloud, views, float(cloud["image_mask"].any(1).mean())
+        cloud, images = ImageLoader(self.recipe).load(name, cloud, self.frames)
+        return cloud, images, float(cloud["image_mask"].any(1).mean())
 
-    def note(self, seen: float) -> str:
-        """What is to be said of a cloud of whose points they show a share."""
+    def note(self, visible: float) -> str:
+        """What the user should know, given the share of visible points."""
         if not self.frames:
-            return f"has no images ({self.lacking}); it is predicted without"
-        return f"its images show {100 * seen:.0f} % of the points"
+            return f"has no images ({self.missing}); predicted without"
+        return f"{100 * visible:.0f} % of its points are visible in images"
+
+
+def camera_rule(cameras: str | None, images: str | None) -> CameraRule | None:
+    """Where the posed images of clouds are, by the options --cameras and --images.
+
+    Args:
+        cameras: ``organised``; an existing folder: one COLMAP model for all clouds; else a path below the folder
+            of each cloud, of a manifest or, if ``images`` is given, of a COLMAP model.
+        images: folder of COLMAP's images; None: ``images`` next to its model.
+
+    Returns:
+        The rule; None if neither is given.
+
+    Raises:
+        UserError: images without a COLMAP model, or a path with unknown fields.
+    """
+    if cameras is None or (cameras == ORGANISED and images is not None):
+        if images is not None:
+            raise UserError("--images: is for COLMAP, whose model is given with --cameras FOLDER")
+        return None
+    rule = None if images is None else {"colmap": cameras, "images": images}
+    if cameras != ORGANISED and Path(cameras).is_dir():
+        folder = Path(cameras).absolute()
+        pixels = folder.parent / "images" if images is None else Path(images)
+        rule = {"colmap": literal(folder), "images": literal(pixels)}
+    try:
+        return parse_cameras(rule or cameras)
+    except ValueError as error:
+        raise UserError(
+            f"--cameras {cameras}: {error}; for COLMAP give the folder of its text model, and that of its images "
+            "with --images"
+        ) from error

@@ -1,4 +1,4 @@
-"""Which files a prediction is asked for, and where each result goes."""
+"""The files to predict, and where each result goes."""
 
 from __future__ import annotations
 
@@ -12,32 +12,34 @@ from pointseg.files import SUFFIXES, cloud_suffix
 
 COPC_SUFFIX = ".copc.laz"
 COLMAP = ("cameras.txt", "images.txt", "points3D.txt")
-"""Files of a text model, which are no clouds where the first two lie together."""
+"""Files of a COLMAP text model, which are not clouds if the first two are in one folder."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """One cloud to be read, a file or a folder of arrays, and the one to be written."""
+    """A cloud to read, which is a file or a folder of arrays, and the file to write."""
 
     path: Path
+    """The input."""
     target: Path
+    """The result."""
 
 
 def find_sources(inputs: Sequence[Path], out: Path) -> list[Source]:
-    """Files as they were named, folders walked in alphabetical order.
+    """List the given files, and those in the given folders in alphabetical order.
 
-    A result has the name of its file, below ``out``; below folders also the folders in between. ``out``
-    is itself the result where there is one file, and ``out`` ends as a cloud's file does. What is below
-    ``out`` is no source, and neither is what is hidden or of a COLMAP model.
+    A result has the name of its file, below ``out``, with the subfolders in which the file was found. ``out``
+    is the result itself if there is one file and ``out`` has the ending of a cloud. Files below ``out``, hidden
+    files and files of a COLMAP model are skipped.
 
     Raises:
-        UserError: a path that is not there, no cloud at all, two results with one name, a result
-            that would replace its source.
+        UserError: a path that does not exist, no clouds, two results with one name, a result that would
+            replace its input.
     """
     found: list[tuple[Path, Path]] = []
     for path in inputs:
         if not path.exists():
-            raise UserError(f"{path}: is not there")
+            raise UserError(f"{path}: does not exist")
         if path.is_dir() and cloud_suffix(path) is None:
             clouds = [(cloud, _name(cloud.relative_to(path))) for cloud in _walk(path, out)]
             if not clouds:
@@ -51,11 +53,11 @@ def find_sources(inputs: Sequence[Path], out: Path) -> list[Source]:
     if cloud_suffix(out) and not out.is_dir():
         if len(found) > 1:
             raise UserError(
-                f"-o {out}: must be a folder, for there are {len(found)} clouds to predict"
+                f"-o {out}: must be a folder, because there are {len(found)} clouds to predict"
             )
         return [_checked(Source(found[0][0], out))]
     if out.is_file():
-        raise UserError(f"-o {out}: must be a folder, or end as a cloud's file does")
+        raise UserError(f"-o {out}: must be a folder, or have the ending of a cloud")
     by_target: dict[Path, Path] = {}
     for path, name in found:
         target = out / name
@@ -69,7 +71,7 @@ def find_sources(inputs: Sequence[Path], out: Path) -> list[Source]:
 
 
 def _name(path: Path) -> Path:
-    """What a result is called: as its source, but that cloud-optimised LAZ becomes plain LAZ."""
+    """The name of a result: as its input, except that cloud-optimised LAZ becomes plain LAZ."""
     if not path.name.lower().endswith(COPC_SUFFIX):
         return path
     return path.with_name(path.name[: -len(COPC_SUFFIX)] + path.suffix)
@@ -82,12 +84,12 @@ def _checked(source: Source) -> Source:
 
 
 def _walk(folder: Path, out: Path) -> Iterator[Path]:
-    spared = out.resolve()
+    skipped = out.resolve()
     entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     is_model = set(COLMAP[:2]) <= {entry.name for entry in entries}
     for entry in entries:
         path = Path(entry.path)
-        if entry.name.startswith(".") or path.resolve() == spared:
+        if entry.name.startswith(".") or path.resolve() == skipped:
             continue
         if is_model and entry.name in COLMAP:
             continue

@@ -1,4 +1,4 @@
-"""Trained models as files: weights and everything needed to use them, read without running code."""
+"""Checkpoints: weights with everything needed to use them, read without executing code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from dinomed3d.runtime.atomic_files import new_file
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.tensor_files import TensorFileError, read_torch
 from pointseg.backbones import Backbone, build_backbone
-from pointseg.config.recipe import Recipe, read_recipe
+from pointseg.config.recipe import Recipe
+from pointseg.config.serialization import read_recipe
 from pointseg.datasets.dataset import ClassList
 from pointseg.images.config import ImageConfig
 from pointseg.segmenter import Segmenter
@@ -26,24 +27,26 @@ if TYPE_CHECKING:
     from pointseg.ditr import PointImages
 
 EncoderSource = Callable[[ImageConfig], "Encoder"]
-"""Opens the image encoder that a recipe names."""
+"""A function that opens the image encoder that a recipe names."""
 
 FORMAT, DISTILLED = "pointseg-1", "pointseg-distilled-1"
-"""Of models that name points, and of backbones that learned from images."""
+"""Formats of segmenters and of distilled backbones."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedSpec:
-    """What a trained model is and needs."""
+    """Recipe and classes of a trained model."""
 
     recipe: Recipe
+    """How it was trained."""
     classes: ClassList
+    """What its outputs mean."""
     sha256: str
-    """Of the file."""
+    """SHA-256 of the file."""
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Scene fields it reads, beside positions."""
+        """Scene fields that it reads besides coordinates."""
         return self.recipe.needs
 
 
@@ -51,12 +54,12 @@ def build_segmenter(recipe: Recipe, num_classes: int, encoder: Encoder | None = 
     """The network of a recipe, with random weights.
 
     Args:
-        recipe: says which.
-        num_classes: outputs.
-        encoder: of images, where the recipe has them; None: their features will be given.
+        recipe: decides the network.
+        num_classes: number of outputs.
+        encoder: image encoder, if the recipe uses images; None: clouds come with features.
 
     Raises:
-        UserError: ``backbone_config`` holds what the backbone does not take.
+        UserError: ``backbone_config`` has arguments that the backbone does not take.
     """
     fitting: dict[str, Any] = {}
     images = recipe.images
@@ -73,21 +76,21 @@ def backbone_of(recipe: Recipe, **fitting: Any) -> Backbone:
     """The 3D network of a recipe, with random weights.
 
     Raises:
-        UserError: ``backbone_config`` holds what the backbone does not take.
+        UserError: ``backbone_config`` has arguments that the backbone does not take.
     """
     fitting = {"in_channels": recipe.in_channels, **fitting}
-    if recipe.backbone == "pointnext":  # whose balls are given in metres, not in voxels
+    if recipe.backbone == "pointnext":  # its radii are in metres, not in voxels
         fitting["radius_m"] = 2.5 * recipe.voxel_m
     try:
         return build_backbone(recipe.backbone, **{**fitting, **recipe.backbone_config})
     except UserError:
         raise
-    except (ValueError, TypeError) as error:  # of the backbone's own constructor
+    except (ValueError, TypeError) as error:  # from the backbone's constructor
         raise UserError(f"recipe: 'backbone_config' does not fit: {error}") from error
 
 
 def point_images(images: ImageConfig, encoder: Encoder | None) -> PointImages:
-    """What makes features on points of images, as a recipe says.
+    """The module that lifts image features to points, as a recipe says.
 
     Raises:
         UserError: an encoder with other features than the recipe was made for.
@@ -123,14 +126,14 @@ def save_checkpoint(
     classes: ClassList,
     training: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write weights, recipe and classes under a temporary name, then rename.
+    """Write weights, recipe and classes atomically.
 
     Args:
-        path: where to.
+        path: the file.
         model: the segmenter's state dict.
         recipe: how it was trained.
         classes: what its outputs mean.
-        training: what a resumed run needs, tensors and plain values only; None in models to pass on.
+        training: state for resuming, tensors and plain values only; None in models to distribute.
     """
     content: dict[str, Any] = {
         "format": FORMAT,
@@ -146,7 +149,7 @@ def save_checkpoint(
 
 
 def write_content(path: Path, content: Mapping[str, Any]) -> None:
-    """A file of tensors and plain values, under a temporary name first."""
+    """Write tensors and plain values atomically."""
     with new_file(path) as part, open(part, "wb") as stream:
         torch.save(dict(content), stream)
 
@@ -156,10 +159,10 @@ def read_checkpoint(path: Path, formats: Sequence[str] = (FORMAT,)) -> dict[str,
 
     Args:
         path: the file.
-        formats: those that will do.
+        formats: accepted formats.
 
     Raises:
-        UserError: no file, not readable, or not ours.
+        UserError: no such file, not readable, or of another format.
     """
     try:
         content = read_torch(path)
@@ -168,8 +171,8 @@ def read_checkpoint(path: Path, formats: Sequence[str] = (FORMAT,)) -> dict[str,
     found = content.get("format") if isinstance(content, dict) else None
     if found == DISTILLED and found not in formats:
         raise UserError(
-            f"checkpoint {path}: is a backbone that learned from images and names no classes yet; train it on "
-            "labels with pointseg-train --init"
+            f"checkpoint {path}: is a distilled backbone without classes; train it on labels with "
+            "pointseg-train --init"
         )
     if not isinstance(content, dict) or found not in formats:
         raise UserError(
@@ -186,9 +189,8 @@ def load_model(
 
     Args:
         path: a file that :func:`save_checkpoint` wrote.
-        device: where to.
-        encoder: makes the image encoder that the recipe names, for models that read images; None: their
-            features will be given.
+        device: to compute on.
+        encoder: opens the image encoder, for models that read images; None: features will be given.
 
     Raises:
         UserError: the file is missing, not ours, or its weights do not fit its recipe.

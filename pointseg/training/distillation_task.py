@@ -1,4 +1,4 @@
-"""Training a backbone on what images show, without labels; validated by the cosine over seen voxels."""
+"""The distillation task: a backbone predicts image features of visible points, without labels (D-DITR)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pointseg.training.checkpoint import DISTILLED, backbone_of, point_images, w
 
 
 class Distillation:
-    """See ``TrainingTask``; section 2.12 of the method's description."""
+    """A ``TrainingTask``: 1 - cosine similarity to the features of a frozen image encoder (Knaebel et al. 2025)."""
 
     metric_names = ("val_cosine",)
     labelled = False
@@ -31,86 +31,86 @@ class Distillation:
         encoder: Encoder | None,
         *,
         datasets: int = 1,
-        summary_loss: float = 0.0,
+        cls_token_loss: float = 0.0,
     ) -> None:
-        """Say what is to be learned.
+        """Set up the task.
 
         Args:
-            recipe: of the student, with the images that the teacher sees.
-            encoder: the teacher's; None: clouds come with the features of their images.
-            datasets: how many share the student, each with a head of its own.
-            summary_loss: weight of the loss on whole images; 0: none.
+            recipe: of the student, with the images of the teacher.
+            encoder: the teacher; None: clouds come with cached features.
+            datasets: number of datasets that have a projection head of their own.
+            cls_token_loss: weight of the loss on the class token of each image; 0: none.
 
         Raises:
             UserError: a recipe without images; a weight below 0.
         """
         if recipe.images is None:
-            raise UserError("Distillation: the recipe must have images, which the teacher sees")
-        if summary_loss < 0:
-            raise UserError(f"--summary-loss must be >= 0, got {summary_loss}")
-        # The teacher learns nothing, and what it does not see is left out.
+            raise UserError("Distillation: 'recipe' must have images, the input of the teacher")
+        if cls_token_loss < 0:
+            raise UserError(f"--cls-token-loss: must be >= 0, got {cls_token_loss}")
+        # The teacher is frozen, and points that it does not see have no target.
         plain = ImageConfig()
         for name in ("missing_token", "view_drop", "point_drop", "pooling"):
             value = getattr(recipe.images, name)
             if value != getattr(plain, name):
                 raise UserError(
-                    f"images.{name} {value!r} means nothing to a teacher; leave it out when distilling"
+                    f"images.{name}: has no effect on a frozen teacher; leave it at its default, got {value!r}"
                 )
         self.recipe, self.images, self.encoder = recipe, recipe.images, encoder
-        self.datasets, self.summary_loss = datasets, summary_loss
+        self.datasets, self.cls_token_loss = datasets, cls_token_loss
 
     @property
-    def losses_named(self) -> tuple[str, ...]:
-        """As Objective.losses_named."""
-        return ("of_points", "of_images") if self.summary_loss else ("of_points",)
+    def loss_names(self) -> tuple[str, ...]:
+        """Cosine distance over points and, if used, over class tokens."""
+        return ("cosine_points", "cosine_cls") if self.cls_token_loss else ("cosine_points",)
 
     def build(self) -> Distiller:
-        """As Objective.build."""
+        """Backbone, projection heads and teacher."""
         return Distiller(
             backbone_of(self.recipe),
             point_images(self.images, self.encoder),
             datasets=self.datasets,
-            summaries=self.summary_loss > 0,
+            summaries=self.cls_token_loss > 0,
         )
 
     def begin(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def state(self) -> dict[str, Any]:
-        """The loss's weights, which the recipe does not name."""
-        return {"summary_loss": self.summary_loss}
+        """The weight of the class token loss, which the recipe does not hold."""
+        return {"cls_token_loss": self.cls_token_loss}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def losses(self, output: DistillationOutput, cloud: Cloud) -> dict[str, Tensor]:
-        """1 - cos over seen points, and over views where these count."""
+        """1 - cosine over visible points, and over class tokens if used."""
         of_points = cosine_distance(output.prediction, output.target, output.visible)
         if output.image_prediction is None or output.image_target is None:
-            return {"loss": of_points, "of_points": of_points}
+            return {"loss": of_points, "cosine_points": of_points}
         of_images = cosine_distance(output.image_prediction, output.image_target)
-        loss = of_points + self.summary_loss * of_images
-        return {"loss": loss, "of_points": of_points, "of_images": of_images}
+        loss = of_points + self.cls_token_loss * of_images
+        return {"loss": loss, "cosine_points": of_points, "cosine_cls": of_images}
 
-    def measure(self, output: DistillationOutput, cloud: Cloud) -> Tensor:
-        """(2,) sum of cosines over seen voxels, and their number."""
-        said, shown = output.prediction[output.visible], output.target[output.visible]
-        cosine = F.cosine_similarity(said.float(), shown.float(), dim=1).cpu().double()
+    def update_metrics(self, output: DistillationOutput, cloud: Cloud) -> Tensor:
+        """(2,) sum of cosines over visible voxels, and their number."""
+        predicted, target = output.prediction[output.visible], output.target[output.visible]
+        cosine = F.cosine_similarity(predicted.float(), target.float(), dim=1).cpu().double()
         return torch.stack([cosine.sum(), torch.tensor(float(len(cosine)), dtype=torch.float64)])
 
-    def nothing(self) -> Tensor:
-        """As Objective.nothing."""
+    def empty_metrics(self) -> Tensor:
+        """(2,) zeros."""
         return torch.zeros(2, dtype=torch.float64)
 
     def scores(self, total: Tensor) -> tuple[dict[str, float], dict[str, float]]:
-        """The mean cosine; -1 where nothing is seen."""
+        """The mean cosine; -1 if no voxel is visible."""
         cosine, count = total.tolist()
         return {"val_cosine": cosine / count if count else -1.0}, {}
 
     def save(
         self, path: Path, model: Mapping[str, Tensor], training: Mapping[str, Any] | None
     ) -> None:
-        """As Objective.save: a student for ``pointseg-train --init``."""
+        """Write a student for ``pointseg-train --init``."""
         content: dict[str, Any] = {
             "format": DISTILLED,
             "recipe": self.recipe.to_json(),
@@ -121,18 +121,18 @@ class Distillation:
         write_content(path, content)
 
     def check(self, path: Path, content: Mapping[str, Any]) -> None:
-        """As Objective.check."""
-        # what was written before the weight was kept does not say it
-        before = content.get("training", {}).get("summary_loss", self.summary_loss)
-        if before != self.summary_loss:
+        """Refuse a checkpoint with other datasets or another class token loss."""
+        state = content.get("training", {})  # older checkpoints have another key, or none
+        before = state.get("cls_token_loss", state.get("summary_loss", self.cls_token_loss))
+        if before != self.cls_token_loss:
             raise UserError(
-                f"--resume: {path} was distilled with --summary-loss {before:g}, this run has "
-                f"{self.summary_loss:g}; the trajectory would not be the same: give --summary-loss {before:g}, or "
-                "another --out"
+                f"--resume: {path} was distilled with --cls-token-loss {before:g}, this run has "
+                f"{self.cls_token_loss:g}, so the trajectory would not be the same: give --cls-token-loss "
+                f"{before:g}, or another --out"
             )
         heads = {key for key in content["model"] if key.startswith(("heads.", "summary_head."))}
         wanted = {f"heads.{k}.{name}" for k in range(self.datasets) for name in ("weight", "bias")}
-        if self.summary_loss:
+        if self.cls_token_loss:
             wanted |= {"summary_head.weight", "summary_head.bias"}
         if heads != wanted:
             raise UserError(

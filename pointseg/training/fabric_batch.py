@@ -1,4 +1,4 @@
-"""Clouds on their way through Fabric, which would take them apart."""
+"""Wrappers that keep Lightning Fabric from recursing into the frozen Cloud dataclass."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from torch import nn
 from pointseg.cloud import Cloud
 
 
-class Held:
-    """A cloud that Fabric does not look into: it would rebuild it field by field, which is frozen."""
+class OpaqueBatch:
+    """Hides a batch from Fabric, which would try to rebuild it field by field."""
 
     def __init__(self, cloud: Cloud) -> None:
         self.cloud = cloud
 
 
-class Reader(nn.Module):
-    """A network that reads held clouds."""
+class UnwrapBatch(nn.Module):
+    """Calls a network with the batch inside an ``OpaqueBatch``."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, held: Held) -> Any:
-        """What the network makes of the cloud."""
-        return self.network(held.cloud)
+    def forward(self, batch: OpaqueBatch) -> Any:
+        """Return the output of the network for the batch."""
+        return self.network(batch.cloud)

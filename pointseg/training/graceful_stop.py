@@ -1,4 +1,4 @@
-"""Ctrl-C during training waits for the end of a step, so that what is saved can be resumed exactly."""
+"""Ctrl-C during training waits for the end of a step, so that the saved state can be resumed exactly."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
-class Interruption:
-    """While it is entered, the first signal to end only sets ``asked``; the second one interrupts."""
+class GracefulStop:
+    """While entered, the first termination signal only sets ``requested``; the second one interrupts."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> Interruption:
+    def __enter__(self) -> GracefulStop:
         if threading.current_thread() is threading.main_thread():  # others cannot take signals
             for number in (getattr(signal, name) for name in _NAMES if hasattr(signal, name)):
-                self._before[number] = signal.signal(number, self._ask)
+                self._before[number] = signal.signal(number, self._request)
         return self
 
     def __exit__(
@@ -33,15 +33,15 @@ class Interruption:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
             raise KeyboardInterrupt
-        self.asked = True
-        print("stopping after this step; once more stops at once", file=sys.stderr)
+        self.requested = True
+        print("stopping after this step; press Ctrl-C again to stop at once", file=sys.stderr)
 
 
-def leave_signals_to_parent(worker: int) -> None:
-    """What a data loader's worker does first: the terminal and schedulers signal it, too."""
+def ignore_signals(worker: int) -> None:
+    """Leave signals to the parent process; called first in each worker of a data loader."""
     for name in _NAMES:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)

@@ -1,8 +1,9 @@
-"""The image encoder of a run or of a trained model: opened from weights, and held against the recipe."""
+"""Where the image features of a run or of a trained model come from: an encoder or a cache."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,27 +12,87 @@ import torch
 from dinomed3d.lifting import Encoder
 from dinomed3d.runtime.errors import UserError
 from pointseg.images.config import ImageConfig
-from pointseg.training.checkpoint import EncoderSource
+from pointseg.images.features.encoder import RANDOM, open_encoder, weights_digest
+from pointseg.images.features.feature_cache import FeatureCache, find_cache
 
 if TYPE_CHECKING:
-    from pointseg.images.features.feature_cache import FeatureCache
+    from pointseg.training.checkpoint import EncoderSource
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """Source of the image features of a new run: one of encoder and cache is None."""
+
+    recipe: ImageConfig
+    """The recipe completed with channels, stride and digest of the encoder's weights."""
+    encoder: Encoder | None
+    """Encodes the images."""
+    cache: FeatureCache | None
+    """Features that were encoded before."""
+
+
+def open_image_features(
+    images: ImageConfig,
+    *,
+    weights: str | None,
+    cache: Path | None,
+    dtype: torch.dtype | None = None,
+    log: Callable[[str], None] = print,
+) -> ImageFeatures:
+    """Open the encoder of a new run, or the cache of its features.
+
+    Args:
+        images: how the run uses images.
+        weights: of the encoder, as ``open_encoder`` takes them; None: use ``cache``.
+        cache: folder that ``pointseg-cache-features`` wrote; None: use ``weights``.
+        dtype: autocast type of the encoder; None: as the weights are.
+        log: receives warnings.
+
+    Raises:
+        UserError: neither or both are given; they cannot be read or are for another encoder or image size.
+    """
+    if (weights is None) == (cache is None):
+        raise UserError(
+            f"--images: give either --weights with a file of {images.encoder} (download it from Meta or the "
+            "Hugging Face hub; 'hub' downloads it, 'none' means random weights for tests), or --image-cache"
+        )
+    if weights is not None:
+        if weights == RANDOM:
+            log(
+                f"random weights for {images.encoder}: pipeline test only, features are meaningless"
+            )
+        encoder, recipe = open_for(images, weights, precision=dtype)
+        return ImageFeatures(recipe, encoder, None)
+    assert cache is not None
+    found = find_cache(cache, encoder=images.encoder, size=images.size)
+    if found.views is not None and (images.views is None or found.views <= images.views):
+        log(
+            f"training uses only the {found.views} cached images per scene; cache more (--images-per-scene of "
+            "pointseg-cache-features) for more variety"
+        )
+    recipe = replace(
+        images,
+        channels=found.channels,
+        stride=found.stride,
+        weights_sha256=found.weights_sha256,
+        augment=False,  # cached features are those of unchanged images
+    )
+    return ImageFeatures(recipe, None, found)
 
 
 def open_for(
     images: ImageConfig, weights: str, *, precision: torch.dtype | None = None
 ) -> tuple[Encoder, ImageConfig]:
-    """The encoder that a recipe names, and the recipe with what only the encoder knows.
+    """The encoder that a recipe names, and the recipe completed with the encoder's properties.
 
     Args:
         images: of a new run.
         weights: as ``open_encoder`` takes them.
-        precision: for autocast; None: as the weights are.
+        precision: autocast type; None: as the weights are.
 
     Raises:
         UserError: see ``open_encoder``.
     """
-    from pointseg.images.features.encoder import open_encoder, weights_digest
-
     encoder = open_encoder(images.encoder, weights, images.encoder_config, precision=precision)
     known = replace(
         images,
@@ -42,47 +103,26 @@ def open_for(
     return encoder, known
 
 
-def cached_for(images: ImageConfig, root: Path) -> tuple[FeatureCache, ImageConfig]:
-    """The features of a new run's images, and its recipe with what they know of their encoder.
-
-    Raises:
-        UserError: there are none for the encoder and the size that the recipe names.
-    """
-    from pointseg.images.features.feature_cache import find_cache
-
-    cache = find_cache(root, encoder=images.encoder, size=images.size)
-    known = replace(
-        images,
-        channels=cache.channels,
-        stride=cache.stride,
-        weights_sha256=cache.weights_sha256,
-        augment=False,  # the features are of the images as they are
-    )
-    return cache, known
-
-
 def cache_of(images: ImageConfig, root: Path) -> FeatureCache:
-    """The features that a trained model reads.
+    """The cached features that a trained model reads.
 
     Raises:
-        UserError: there are none of its encoder, weights and size of images.
+        UserError: the cache has no features of the model's encoder, weights and image size.
     """
-    from pointseg.images.features.feature_cache import find_cache
-
     return find_cache(
         root, encoder=images.encoder, size=images.size, weights_sha256=images.weights_sha256
     )
 
 
 def trained_with(weights: str, *, precision: torch.dtype | None = None) -> EncoderSource:
-    """Opens the encoder of a trained model, and refuses other weights than it was trained with.
+    """A function that opens the encoder of a trained model and refuses other weights.
 
     Args:
         weights: as ``open_encoder`` takes them.
-        precision: for autocast; None: as the weights are.
+        precision: autocast type; None: as the weights are.
 
     Raises:
-        UserError: raised by the function: see ``open_encoder``; other weights.
+        UserError: raised by the function: see ``open_encoder``; weights that the model was not trained with.
     """
 
     def opened(images: ImageConfig) -> Encoder:

@@ -1,4 +1,4 @@
-"""What a training run tells: ``metrics.csv``, TensorBoard, a progress bar, curves as a picture."""
+"""Log of a training run: ``metrics.csv``, TensorBoard, a progress bar and ``curves.png``."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from tqdm import tqdm
 from dinomed3d.runtime.atomic_files import new_file
 
 EVERY = 10
-"""Training rows are means over this many steps."""
+"""Steps that one training row averages over."""
 
 
 class TrainingLogger:
-    """Collects rows; only the main process writes."""
+    """Collects rows of numbers; only the main process writes files."""
 
     def __init__(
         self, folder: Path, *, main: bool, losses: Sequence[str], scores: Sequence[str]
     ) -> None:
-        """Begin without rows.
+        """Start without rows.
 
         Args:
             folder: of the run.
             main: whether this process writes.
-            losses: what the loss is made of.
-            scores: what validation gives.
+            losses: names of the components of the loss.
+            scores: names of the validation scores.
         """
         self.folder, self.main = folder, main
         self.columns = ("loss", *losses, "lr", "points", "seconds")
@@ -45,14 +45,14 @@ class TrainingLogger:
         return self.folder / "metrics.csv"
 
     def rewind(self, step: int) -> None:
-        """Take up the rows of an interrupted run up to ``step``; later ones will come again."""
+        """Keep the rows of an interrupted run up to ``step``; later steps will be logged again."""
         if self.main and self._file.is_file():
             with self._file.open(newline="") as file:
                 rows = list(csv.DictReader(file))
             self.rows = [dict(row) for row in rows if int(row["step"]) <= step]
 
     def training(self, step: int, numbers: Mapping[str, float]) -> None:
-        """One step's losses, rate, points and seconds."""
+        """Log losses, learning rate, points and seconds of one step."""
         self._recent.append(numbers)
         if step % EVERY == 0:
             self._flush(step)
@@ -60,7 +60,7 @@ class TrainingLogger:
     def validation(
         self, step: int, values: Mapping[str, float], details: Mapping[str, float]
     ) -> None:
-        """One round; the whole history is written and drawn anew. Details are for TensorBoard alone."""
+        """Log a round of validation and rewrite all files; details go to TensorBoard only."""
         if self._recent:
             self._flush(step)
         if self.rows and int(self.rows[-1]["step"]) == step:
@@ -74,7 +74,7 @@ class TrainingLogger:
             self.write()
 
     def write(self) -> None:
-        """``metrics.csv`` and ``curves.png``, each under a temporary name first."""
+        """Write ``metrics.csv`` and ``curves.png`` atomically."""
         if not self.main:
             return
         fields = ["step", *self.columns, *self.scores]
@@ -82,21 +82,19 @@ class TrainingLogger:
             writer = csv.DictWriter(file, fieldnames=fields, restval="")
             writer.writeheader()
             writer.writerows(self.rows)
-        from pointseg.pictures.training_curves import (
-            draw_curves,  # matplotlib loads when first needed
-        )
+        from pointseg.pictures.training_curves import draw_curves  # imports matplotlib
 
         draw_curves(self.rows, self.folder / "curves.png")
 
     @contextmanager
     def progress(self, done: int, steps: int) -> Iterator[Progress]:
-        """A bar with time left on stderr."""
+        """A progress bar on stderr."""
         hidden = not self.main
         with tqdm(total=steps, initial=done, unit="step", file=sys.stderr, disable=hidden) as bar:
             yield Progress(bar)
 
     def close(self) -> None:
-        """End TensorBoard's file."""
+        """Close the TensorBoard file."""
         if self._board is not None:
             self._board.close()
 
@@ -119,13 +117,13 @@ class TrainingLogger:
 
 
 class Progress:
-    """The bar, with a loss that does not flicker."""
+    """The progress bar, with a smoothed loss."""
 
     def __init__(self, bar: tqdm[Any]) -> None:
         self._bar, self._loss = bar, float("nan")
 
     def update(self, loss: float) -> None:
-        """One more step."""
+        """Count a step."""
         self._loss = loss if self._loss != self._loss else 0.95 * self._loss + 0.05 * loss
         self._bar.set_postfix_str(f"loss {self._loss:.3f}", refresh=False)
         self._bar.update()

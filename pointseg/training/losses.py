@@ -1,4 +1,4 @@
-"""Cross-entropy and Lovasz-softmax over the labelled points of a batch, and class weights (section 2.11)."""
+"""Cross-entropy and Lovasz-softmax over the labelled points of a batch, and class weights."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from torch import Tensor
 from pointseg.scene import IGNORE
 
 _SORTED_AT_ONCE = 2**22
-"""Numbers that Lovasz-softmax sorts in one go: 50 MB of them and their order."""
+"""Numbers that Lovasz-softmax sorts at once: 50 MB with their order."""
 
 
 def segmentation_loss(
     logits: Tensor, segment: Tensor, *, weights: Tensor | None = None, lovasz: float = 1.0
 ) -> dict[str, Tensor]:
-    """What training lowers: cross-entropy plus ``lovasz`` times Lovasz-softmax.
+    """Cross-entropy plus ``lovasz`` times Lovasz-softmax.
 
     Args:
         logits: (N, K) scores of any floating type.
         segment: (N,) labels, -1 is ignored.
-        weights: (K,) of the classes in cross-entropy; None: all alike.
+        weights: (K,) class weights in cross-entropy; None: all 1.
         lovasz: weight of Lovasz-softmax, >= 0; at 0 it is not computed.
 
     Returns:
@@ -81,14 +81,14 @@ def lovasz_loss(probability: Tensor, segment: Tensor) -> Tensor:
         segment: (N,) labels, -1 is ignored.
 
     Source: Berman 2018, arXiv:1705.08790, algorithm 1, over the whole batch, classes present.
-    Differs: the weights of the sorted errors are had without taking differences of nearly equal numbers.
+    Differs: sorted-error weights are computed in closed form, avoiding cancellation.
     """
     classes = torch.unique(segment)
     classes = classes[classes != IGNORE]
     if len(classes) == 0:
         return (probability * 0).sum()
     value, gradient = _lovasz_and_gradient(probability.detach(), segment, classes)
-    # Linear near where it is: this has the value, and the gradient, in one product.
+    # The loss is piecewise linear: this product has its value and its gradient.
     change = (probability * gradient).sum()
     return value + (change - change.detach())
 
@@ -96,16 +96,16 @@ def lovasz_loss(probability: Tensor, segment: Tensor) -> Tensor:
 def class_weights(
     counts: NDArray[np.integer[Any]], kind: str, *, total: int | None = None
 ) -> Tensor | None:
-    """Weights that let rare classes count more.
+    """Weights that give rare classes more influence.
 
     Args:
         counts: (K,) labelled points of each class.
         kind: none; auto or log: -ln f; sqrt: 1 / sqrt(f), where f is the class's share of all points.
-        total: how many points there are, if the share is to be of unlabelled ones as well (so is
-            SemanticKITTI's); None: the sum of the counts.
+        total: number of all points, if frequencies include unlabelled ones (as for SemanticKITTI);
+            None: the sum of the counts.
 
     Returns:
-        (K,) float32, None for none. A class without points has the weight of one with one point.
+        (K,) float32, None for none. A class without points is weighted like one with a single point.
 
     Raises:
         ValueError: an unknown kind, counts below 0 or of fewer than two classes, too small a total.
@@ -116,8 +116,8 @@ def class_weights(
         raise ValueError(f"class_weights: 'kind' must be none, auto, log or sqrt, got {kind!r}")
     if counts.ndim != 1 or (counts < 0).any() or (counts > 0).sum() < 2:
         raise ValueError(
-            f"class_weights: 'counts' must be >= 0 and say that two classes or more have points, got "
-            f"{counts.tolist()}; without that there is nothing to weigh: choose none"
+            f"class_weights: 'counts' must be >= 0 and two classes or more must have points, got "
+            f"{counts.tolist()}; use class_weights none"
         )
     every = int(counts.sum())
     if total is not None and total < every:
@@ -146,11 +146,11 @@ def _lovasz_and_gradient(
 
 
 def _jaccard_weights(errors: Tensor, inside: Tensor) -> Tensor:
-    """(C, N) what each error weighs in the Lovasz extension of 1 - IoU; a subgradient with respect to it.
+    """(C, N) weight of each error in the Lovasz extension of 1 - IoU, which is a subgradient.
 
-    Errors are taken from the largest: each point that joins the set of mistakes raises 1 - IoU by its
-    weight. With I and U, intersection and union once it has joined, a point of the class has taken
-    one from I, so that its weight is 1 / U; another has added one to U, and I / (U - 1) - I / U it is.
+    Points are added to the set of mistakes by decreasing error; the weight of a point is how much it raises
+    1 - IoU. With intersection I and union U after it was added, a point of the class reduced I by one: its
+    weight is 1 / U. Any other point increased U by one: its weight is I / (U - 1) - I / U.
     """
     order = _from_the_largest(errors)
     member = inside.gather(1, order)
@@ -186,7 +186,7 @@ def _check(logits: Tensor, segment: Tensor, who: str) -> None:
             f"{who}: 'logits' must be (N, K) and 'segment' (N,), got {tuple(logits.shape)} and "
             f"{tuple(segment.shape)}"
         )
-    # Said here, since a GPU would answer with an assertion that ends the process.
+    # Checked here because a CUDA device would abort the process with an assertion.
     wrong = (segment < IGNORE) | (segment >= logits.shape[1])
     if wrong.any():
         raise ValueError(

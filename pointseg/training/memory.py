@@ -1,13 +1,14 @@
-"""How many voxels the main memory has room for: systems end programs that ask for more, unasked and unheard."""
+"""Estimate the memory of prediction and training steps: the OOM killer gives no message."""
 
 from __future__ import annotations
 
+from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.memory import free_bytes
 
 BYTES_PER_VOXEL = 8000
-"""What full-size backbones take while they predict in float32, and a little more (PTv3 7000, MinkUNet34C 5000)."""
+"""Memory of full-size backbones per voxel in float32 prediction, rounded up (PTv3 7000, MinkUNet34C 5000)."""
 SHARE = 0.7
-"""Of the free memory that a network may take."""
+"""Share of the free memory that a network may take."""
 TRAINING = {"ptv3": (66_000, 46.2e6), "minkunet": (18_000, 39.2e6), "pointnext": (75_000, 41.6e6)}
 """Bytes that a voxel takes in training, and the parameters, of full-size backbones with three channels.
 
@@ -19,34 +20,33 @@ BYTES_PER_PARAMETER = 12
 
 
 def max_voxels() -> int:
-    """Voxels that can go through a network on the CPU at once, with the memory that is free now."""
+    """Voxels that fit into one forward pass on the CPU with the memory that is free now."""
     return int(free_bytes() * SHARE) // BYTES_PER_VOXEL
 
 
 def training_bytes(backbone: str, voxels: int, parameters: int) -> int:
-    """About what a training step takes, to within a factor of two: smaller networks by their parameters."""
+    """Memory of one training step, to within a factor of two; smaller networks scale with their parameters."""
     of_voxel, full = TRAINING[backbone]
     return int(of_voxel * (parameters / full) ** 0.4 * voxels) + BYTES_PER_PARAMETER * parameters
 
 
 def insufficient_memory_warning(
-    backbone: str, *, parameters: int, voxels: int, samples: int, parts: int, devices: int = 1
+    backbone: str, *, parameters: int, voxels: int, samples: int, accumulated: int, devices: int = 1
 ) -> str | None:
-    """What to say before a first training step on the CPU that may not fit into the free memory.
+    """The warning before a first training step on the CPU that may not fit into the free memory.
 
-    Only said, never refused: the estimate is rough, but systems end a program for lack of memory
-    without a word, and then this is the last line.
+    The estimate is rough, so training goes on; but if the system kills the program, this is its last line.
 
     Args:
         backbone: its name.
-        parameters: of the whole network.
-        voxels: of the part of a batch that is to go through it.
-        samples: in this part.
-        parts: into which batches are cut now.
+        parameters: number of trainable parameters.
+        voxels: in the batch.
+        samples: in the batch.
+        accumulated: batches that one optimizer step accumulates now.
         devices: processes that share the memory.
 
     Returns:
-        A line for the user; None where the memory seems to suffice.
+        One line; None if the memory seems to suffice.
     """
     free = free_bytes() // devices
     need = training_bytes(backbone, voxels, parameters)
@@ -54,11 +54,27 @@ def insufficient_memory_warning(
         return None
     fitting = int(voxels * SHARE * free / need)
     cut = next((n for n in range(2, samples + 1) if samples % n == 0 and voxels <= n * fitting), 0)
-    ways = [f"--parts {parts * cut}"] if cut else []
+    ways = [f"--accumulate-grad-batches {accumulated * cut}"] if cut else []
     if fitting >= samples:
         ways.append(f"--override max_points={fitting // samples}")
-    advice = f"; {' or '.join(ways)} would" if ways else ""
+    ways.append("larger voxels or a smaller network (--model-size small)")
     return (
-        f"a training step with {voxels} voxels takes about {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are "
-        f"free: it may not fit{advice}, and so would a coarser grid or a smaller network (--size small)"
+        f"a training step with {voxels} voxels needs about {need / 1e9:.1f} GB of memory, but only "
+        f"{free / 1e9:.1f} GB are free; it may not fit: use {' or '.join(ways)}"
+    )
+
+
+def batch_out_of_memory(voxels: int, largest: int) -> UserError:
+    """The error of a training batch that did not fit.
+
+    Args:
+        voxels: in the batch.
+        largest: voxels of the largest batch that fitted before; 0 if none did.
+    """
+    known = f" (the largest that fitted had {largest})" if largest else ""
+    goal = int(0.8 * largest) if largest else voxels // 2
+    return UserError(
+        f"out of memory with {voxels} voxels in one batch{known}: split it further "
+        f"(--accumulate-grad-batches), take smaller crops (--override max_points={goal} limits each sample) "
+        "or larger voxels (--override voxel_m=...)"
     )

@@ -1,4 +1,4 @@
-"""Mix3D: training on two scenes laid over each other, so that context alone cannot name an object."""
+"""Mix3D: training on two scenes laid over each other, so that context alone does not decide a class."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def mix3d(cloud: Cloud, probability: float, rng: np.random.Generator) -> Cloud:
     Raises:
         ValueError: not a probability; voxel coordinates that are negative or too large to be told apart.
 
-    Source: Nekrasov 2021, arXiv:2110.02210; section 2.11 of the method's description. Differs: the
+    Source: Nekrasov 2021, arXiv:2110.02210, section 3; with probability 0.8 as in PTv3. Differs: the
     references keep both points of a shared voxel, which sparse operators then read as they please.
     """
     if not 0 <= probability <= 1:

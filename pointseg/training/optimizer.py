@@ -1,4 +1,4 @@
-"""AdamW or SGD with a group of its own for the backbone's blocks, and the one-cycle schedule (section 3)."""
+"""AdamW or SGD with a parameter group for the backbone's blocks, and the one-cycle schedule."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a new run's weights come from: a model of ours, or a published backbone."""
+"""Initial weights of a new run: a model of pointseg, or a published backbone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from torch import nn
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.tensor_files import TensorFileError, read_torch
 from pointseg.backbones import load_backbone
-from pointseg.config.recipe import Recipe, read_recipe
+from pointseg.config.recipe import Recipe
+from pointseg.config.serialization import read_recipe
 from pointseg.images.config import ImageConfig
 from pointseg.segmenter import Segmenter
 from pointseg.training.checkpoint import DISTILLED, FORMAT, read_checkpoint
@@ -19,19 +20,19 @@ from pointseg.training.checkpoint import DISTILLED, FORMAT, read_checkpoint
 def initial_weights(
     path: Path, classes: Sequence[str], recipe: Recipe
 ) -> Callable[[nn.Module], str]:
-    """What sets a segmenter's weights from a file.
+    """A function that sets the weights of a segmenter from a file.
 
-    A model of ours gives its backbone, and its head if it names the same classes; weights in
-    Pointcept's format, and those that ``pointseg-distill`` wrote, give the backbone alone. All keys of
-    the backbone must fit.
+    From a file of ``pointseg-train`` it takes the backbone, and the head if the classes are the same; from
+    ``pointseg-distill`` and from files in Pointcept's format only the backbone. All keys of the backbone
+    must fit.
 
     Args:
-        path: a file of ``pointseg-train``, or one that ``backbones.load_backbone`` reads.
-        classes: that the new run's head is to name.
+        path: a file of ``pointseg-train`` or ``pointseg-distill``, or one that ``load_backbone`` reads.
+        classes: of the new run.
         recipe: of the new run.
 
     Returns:
-        A function that changes a segmenter in place and says what it did.
+        A function that changes a segmenter in place and returns what it did, in words.
 
     Raises:
         UserError: no such file; raised by the function: weights that do not fit.
@@ -44,7 +45,7 @@ def initial_weights(
         if not _is_ours(path):
             encoder = None if recipe.images is None else recipe.images.encoder
             load_backbone(segmenter.backbone, path, encoder=encoder)
-            return f"backbone from {path}; the head starts anew"
+            return f"backbone from {path}; the head is new"
         content = read_checkpoint(path, (FORMAT, DISTILLED))
         state, wanted = content["model"], segmenter.state_dict()
         distilled = content["format"] == DISTILLED
@@ -60,24 +61,24 @@ def initial_weights(
             segmenter.load_state_dict(state)
         except RuntimeError as error:
             raise UserError(
-                f"--init {path}: its backbone is another than this run's ({str(error):.300}); give the "
-                "same --backbone, --size and features"
+                f"--init {path}: its backbone differs from the one of this run ({str(error):.300}); give the "
+                "same --backbone, --model-size and features"
             ) from error
         what = "distilled backbone" if distilled else "backbone"
-        return f"{what} from {path}; " + ("its head, too" if same else "the head starts anew")
+        return f"{what} from {path}; " + ("the head is taken, too" if same else "the head is new")
 
     return load
 
 
 def _check_student(path: Path, learned: Recipe, run: Recipe) -> None:
-    """Refuse a student for points that would mean something else to it.
+    """Refuse a distilled backbone whose inputs mean something else in this run.
 
     Raises:
         UserError: other features, colours, voxels or another backbone; a run that reads images.
     """
     if run.images is not None:
         raise UserError(
-            f"--init {path}: is distilled and reads no images; train it without --images"
+            f"--init {path}: is a distilled backbone, which reads no images; leave out --images"
         )
     for name in ("backbone", "features", "color_range", "voxel_m"):
         theirs, ours = getattr(learned, name), getattr(run, name)
@@ -89,7 +90,7 @@ def _check_student(path: Path, learned: Recipe, run: Recipe) -> None:
 
 
 def _check_images(path: Path, theirs: ImageConfig | None, ours: ImageConfig | None) -> None:
-    """Refuse weights that read features of another encoder, or none where this run does.
+    """Refuse weights that read features of another image encoder, or none if this run does.
 
     Raises:
         UserError: one has images and the other has none; another encoder, or other weights of it.
@@ -110,8 +111,8 @@ def _check_images(path: Path, theirs: ImageConfig | None, ours: ImageConfig | No
         one, two = getattr(theirs, name), getattr(ours, name)
         if one != two:
             raise UserError(
-                f"--init {path}: reads features of {what} {one[:40]}, this run's are of {two[:40]}; features "
-                "of another encoder mean nothing to it: give the same --encoder and --weights"
+                f"--init {path}: was trained on features of {what} {one[:40]}, this run uses {two[:40]}; give the "
+                "same --encoder and --weights"
             )
 
 
@@ -120,6 +121,6 @@ def _is_ours(path: Path) -> bool:
         return False
     try:
         content = read_torch(path, mapped=True)
-    except TensorFileError:  # load_backbone reads it once more and says what is wrong
+    except TensorFileError:  # load_backbone reads it again and reports the error
         return False
     return isinstance(content, dict) and content.get("format") in (FORMAT, DISTILLED)

@@ -1,44 +1,64 @@
-"""A run that is begun anew over an old one: the old one is set aside until the new one has something to show."""
+"""The folder of a run: refuse to overwrite it, and back up the previous run until the new one has best.pt."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
 
+from dinomed3d.runtime.errors import UserError
+
 BEST, LAST = "best.pt", "last.pt"
-OF_A_RUN = (BEST, LAST, "metrics.csv", "curves.png", "tensorboard", "pictures")
-"""What training writes into its folder; the rest of what is there is not its own."""
-REPLACED = "replaced"
+RUN_FILES = (BEST, LAST, "metrics.csv", "curves.png", "tensorboard", "pictures")
+"""What training writes into its folder; other files there are never touched."""
+PREVIOUS = "previous"
+
+
+def check_run_dir(folder: Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuse to start over a run, or to resume one that does not exist.
+
+    Raises:
+        UserError: either of these.
+    """
+    exists = (folder / LAST).exists()
+    if resume and not exists:
+        backup = folder / PREVIOUS
+        hint = f", or move the run in {backup} back" if backup.is_dir() else ""
+        raise UserError(
+            f"--resume: {folder / LAST} does not exist; leave --resume out to start a run{hint}"
+        )
+    if exists and not (resume or overwrite):
+        raise UserError(
+            f"--out {folder}: already holds a run; add --resume to continue it, or --overwrite"
+        )
 
 
 def backup_previous_run(folder: Path) -> Path | None:
-    """Move the files of the run in a folder, if there is one, into ``replaced`` below it.
+    """Move the files of the run in a folder, if there is one, into ``previous/`` below it.
 
-    So neither ``--resume`` nor TensorBoard takes it for a part of the new one, and if that one comes to
-    nothing the old one is not lost. A run that came to nothing itself, without ``best.pt``, does not
-    push out what it was to replace.
+    So neither ``--resume`` nor TensorBoard mixes it with the new run, and the old model is not lost if the
+    new run fails. A failed run, without ``best.pt``, never replaces the backup of a good one.
 
     Returns:
-        Where the files are now; None if there was nothing to move.
+        The backup folder; None if nothing was moved.
     """
     if not any((folder / name).exists() for name in (BEST, LAST)):
         return None
-    kept = folder / REPLACED
-    if kept.exists() and not (folder / BEST).exists():
-        for name in OF_A_RUN:
+    backup = folder / PREVIOUS
+    if backup.exists() and not (folder / BEST).exists():
+        for name in RUN_FILES:
             _remove(folder / name)
         return None
-    _remove(kept)
-    kept.mkdir()
-    for name in OF_A_RUN:
+    _remove(backup)
+    backup.mkdir()
+    for name in RUN_FILES:
         if (folder / name).exists():
-            (folder / name).replace(kept / name)
-    return kept
+            (folder / name).replace(backup / name)
+    return backup
 
 
 def delete_backup(folder: Path) -> None:
-    """Remove what was set aside: the new run has a best model of its own."""
-    _remove(folder / REPLACED)
+    """Delete the backup: the new run has a best model of its own."""
+    _remove(folder / PREVIOUS)
 
 
 def _remove(path: Path) -> None:

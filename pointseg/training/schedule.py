@@ -1,4 +1,4 @@
-"""Which scenes each step of a training run sees: a function of seed and step alone, so that runs resume exactly."""
+"""Which scenes each training step uses: a function of seed and step alone, so that runs resume exactly."""
 
 from __future__ import annotations
 
@@ -13,37 +13,40 @@ from dinomed3d.runtime.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """An endless series of scenes, cut into steps, devices and accumulated parts.
+    """An endless series of scenes, cut into steps, accumulated batches and devices.
 
     Item n of the series is scene ``permutation(epoch)[n % scenes]`` with epoch = n // scenes: every
     scene is seen once per epoch, also where an epoch does not end with a batch.
     """
 
     scenes: int
+    """Number of training scenes."""
     batch_size: int
-    """Scenes per step, over all devices and parts."""
+    """Scenes per step, over all devices and accumulated batches."""
     seed: int
+    """Seed of the order of scenes."""
     devices: int = 1
-    parts: int = 1
-    """Parts that a device's share of a step is cut into; their gradients are accumulated."""
+    """Devices that share a step."""
+    accumulate: int = 1
+    """Batches that a device's share of a step is split into; their gradients are accumulated."""
 
     def __post_init__(self) -> None:
         if self.scenes < 1:
             raise ValueError(f"Schedule: 'scenes' must be >= 1, got {self.scenes}")
-        if self.batch_size % (self.devices * self.parts):
+        if self.batch_size % (self.devices * self.accumulate):
             raise UserError(
-                f"Schedule: 'batch_size' {self.batch_size} must be a multiple of devices times "
-                f"accumulated parts, {self.devices} x {self.parts}"
+                f"batch_size={self.batch_size}: must be a multiple of devices times accumulated batches, "
+                f"{self.devices} x {self.accumulate} (--devices, --accumulate-grad-batches)"
             )
 
     def steps(self, epochs: int) -> int:
         """Steps that see every scene at least ``epochs`` times."""
         return -(-epochs * self.scenes // self.batch_size)
 
-    def items(self, step: int, device: int, part: int) -> list[tuple[int, int]]:
-        """(number in the series, scene) of what one device computes in one part of a step."""
-        share = self.batch_size // (self.devices * self.parts)
-        first = step * self.batch_size + (part * self.devices + device) * share
+    def items(self, step: int, device: int, batch: int) -> list[tuple[int, int]]:
+        """(number in the series, scene) of one device's accumulated batch of a step."""
+        share = self.batch_size // (self.devices * self.accumulate)
+        first = step * self.batch_size + (batch * self.devices + device) * share
         return [(n, self._scene(n)) for n in range(first, first + share)]
 
     def _scene(self, number: int) -> int:
@@ -53,16 +56,16 @@ class Schedule:
 
 
 class Batches(Sampler[list[tuple[int, int]]]):
-    """What a data loader of one device fetches from ``start`` to ``stop``, part by part."""
+    """What the data loader of one device fetches from step ``start`` to ``stop``."""
 
     def __init__(self, schedule: Schedule, *, device: int, start: int, stop: int) -> None:
         self.schedule, self.device = schedule, device
         self.start, self.stop = start, stop
 
     def __len__(self) -> int:
-        return (self.stop - self.start) * self.schedule.parts
+        return (self.stop - self.start) * self.schedule.accumulate
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for step in range(self.start, self.stop):
-            for part in range(self.schedule.parts):
-                yield self.schedule.items(step, self.device, part)
+            for batch in range(self.schedule.accumulate):
+                yield self.schedule.items(step, self.device, batch)

@@ -1,4 +1,4 @@
-"""Training a segmenter on labels: cross-entropy and Lovász-softmax, validated by mIoU over voxels."""
+"""The segmentation task: cross-entropy and Lovász-softmax on labels, validated by mIoU over voxels."""
 
 from __future__ import annotations
 
@@ -25,37 +25,37 @@ from pointseg.training.checkpoint import build_segmenter, save_checkpoint
 from pointseg.training.losses import class_weights, segmentation_loss
 
 WHOLE = 10**12
-"""Points in place of a published share of 1."""
+"""Number of points that a published class frequency of 1 is converted to."""
 
 
 class Segmentation:
-    """See ``TrainingTask``; section 2.11 of the method's description."""
+    """A ``TrainingTask``: segmentation into the classes of a dataset (losses as in PTv3, Wu et al., CVPR 2024)."""
 
-    losses_named = ("cross_entropy", "lovasz")
+    loss_names = ("cross_entropy", "lovasz")
     metric_names = ("val_voxel_miou", "val_voxel_accuracy")
     labelled = True
 
     def __init__(self, dataset: Dataset, recipe: Recipe, encoder: Encoder | None = None) -> None:
-        """Say what is to be learned.
+        """Set up the task.
 
         Args:
-            dataset: with labels.
-            recipe: which network, which losses.
-            encoder: of images, where the recipe has them and no cache of their features is given.
+            dataset: has labels.
+            recipe: decides network and losses.
+            encoder: image encoder, if the recipe uses images and no feature cache is given.
         """
         self.dataset, self.recipe, self.encoder = dataset, recipe, encoder
         self.names = dataset.classes.names
         self.weights: Tensor | None = None
 
     def build(self) -> Segmenter:
-        """As Objective.build."""
+        """The segmenter of the recipe."""
         return build_segmenter(self.recipe, len(self.names), self.encoder)
 
     def begin(self) -> None:
-        """Class weights, from the labels of all training scenes.
+        """Compute the class weights from the labels of all training scenes.
 
         Raises:
-            UserError: there are none to be had.
+            UserError: fewer than two classes have points.
         """
         kind = self.recipe.class_weights
         if kind == "none":
@@ -67,7 +67,7 @@ class Segmentation:
             raise UserError(f"--class-weights {kind}: {error}") from error
 
     def _label_counts(self) -> tuple[NDArray[np.int64], int]:
-        """Points of each class, and of all: as published, or counted, the devices sharing the scenes."""
+        """Points of each class, and all points: as published, or counted by all devices together."""
         splits = self.recipe.train_splits
         if isinstance(self.dataset, KnowsShares) and splits == self.dataset.shares_of:
             return np.rint(np.array(self.dataset.class_shares) * WHOLE).astype(np.int64), WHOLE
@@ -75,10 +75,10 @@ class Segmentation:
         rank = torch.distributed.get_rank() if many else 0
         world = torch.distributed.get_world_size() if many else 1
         scenes = [(split, name) for split in splits for name in self.dataset.scenes(split)]
-        shown = tqdm(
+        progress = tqdm(
             scenes[rank::world], "counting labels", file=sys.stderr, disable=rank > 0, delay=2
         )
-        found = label_counts(self.dataset, shown)
+        found = label_counts(self.dataset, progress)
         if not many:
             return found
         parts: list[Any] = [None] * world
@@ -86,34 +86,34 @@ class Segmentation:
         return sum(counts for counts, _ in parts), sum(points for _, points in parts)
 
     def state(self) -> dict[str, Any]:
-        """As Objective.state."""
+        """The class weights."""
         return {"weights": None if self.weights is None else self.weights.cpu()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """As Objective.restore."""
+        """Load the class weights."""
         self.weights = state["weights"]
 
     def losses(self, output: Tensor, cloud: Cloud) -> dict[str, Tensor]:
-        """Of (N, K) logits."""
+        """Losses of (N, K) logits."""
         assert cloud.segment is not None  # scenes without labels are refused before
         weights = None if self.weights is None else self.weights.to(output.device)
         return segmentation_loss(
             output.float(), cloud.segment, weights=weights, lovasz=self.recipe.lovasz
         )
 
-    def measure(self, output: Tensor, cloud: Cloud) -> Tensor:
+    def update_metrics(self, output: Tensor, cloud: Cloud) -> Tensor:
         """(K, K) confusion matrix."""
         assert cloud.segment is not None
         confusion = Confusion(len(self.names))
         confusion.add(output.argmax(1), cloud.segment)
         return torch.as_tensor(confusion.matrix)
 
-    def nothing(self) -> Tensor:
-        """As Objective.nothing."""
+    def empty_metrics(self) -> Tensor:
+        """(K, K) zeros."""
         return torch.as_tensor(Confusion(len(self.names)).matrix)
 
     def scores(self, total: Tensor) -> tuple[dict[str, float], dict[str, float]]:
-        """As Objective.scores; also the IoU of each class."""
+        """MIoU and accuracy; and the IoU of each class."""
         confusion = Confusion.of(total.cpu().numpy())
         values = (confusion.miou(), confusion.accuracy())
         each = zip(self.names, confusion.iou(), strict=True)
@@ -125,12 +125,12 @@ class Segmentation:
     def save(
         self, path: Path, model: Mapping[str, Tensor], training: Mapping[str, Any] | None
     ) -> None:
-        """As Objective.save."""
+        """Write a model for ``pointseg-test`` and ``pointseg-predict``."""
         save_checkpoint(
             path, model, recipe=self.recipe, classes=self.dataset.classes, training=training
         )
 
     def check(self, path: Path, content: Mapping[str, Any]) -> None:
-        """As Objective.check."""
+        """Refuse a checkpoint with other classes."""
         if tuple(content.get("classes", ())) != tuple(self.names):
             raise UserError(f"--resume: {path} was trained on other classes")

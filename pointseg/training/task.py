@@ -1,4 +1,4 @@
-"""What a training run learns: the loop asks this and knows nothing else of labels or images."""
+"""What a training run learns; the loop asks a task and knows nothing else about labels or images."""
 
 from __future__ import annotations
 
@@ -12,52 +12,52 @@ from pointseg.cloud import Cloud
 
 
 class TrainingTask(Protocol):
-    """A network to be trained, its losses, and how good it is."""
+    """A network to train, its losses and its validation metrics."""
 
     @property
-    def losses_named(self) -> tuple[str, ...]:
-        """What :meth:`losses` gives beside ``loss``."""
+    def loss_names(self) -> tuple[str, ...]:
+        """Names of the losses that :meth:`losses` returns besides ``loss``."""
 
     @property
     def metric_names(self) -> tuple[str, ...]:
-        """What :meth:`scores` gives; the first decides which checkpoint is the best: larger is better."""
+        """Names of the scores of :meth:`scores`; the first one selects the best checkpoint, larger is better."""
 
     @property
     def labelled(self) -> bool:
         """Whether scenes must have labels."""
 
     def build(self) -> nn.Module:
-        """The network, with random weights drawn from torch's generator. It reads a Cloud."""
+        """The network, which reads a Cloud, with random weights drawn from torch's generator."""
 
     def begin(self) -> None:
-        """Before the first step of a new run; not of a resumed one."""
+        """Prepare a new run before its first step; not called for a resumed one."""
 
     def state(self) -> dict[str, Any]:
-        """What :meth:`begin` found out and a resumed run must know; tensors and plain values."""
+        """What a resumed run must know of :meth:`begin`: tensors and plain values."""
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take up :meth:`state`."""
+        """Load what :meth:`state` returned."""
 
     def losses(self, output: Any, cloud: Cloud) -> dict[str, Tensor]:
-        """``loss``, and what it is made of, of a batch and what the network made of it."""
+        """``loss`` and its components, from the output of the network for a batch."""
 
-    def measure(self, output: Any, cloud: Cloud) -> Tensor:
-        """Numbers that are summed over all validation scenes and devices."""
+    def empty_metrics(self) -> Tensor:
+        """The metrics of no scene."""
 
-    def nothing(self) -> Tensor:
-        """What :meth:`measure` gives of no scene."""
+    def update_metrics(self, output: Any, cloud: Cloud) -> Tensor:
+        """Numbers of a validation scene, which are summed over all scenes and devices."""
 
     def scores(self, total: Tensor) -> tuple[dict[str, float], dict[str, float]]:
-        """From the sums: those of ``metric_names``, and others for TensorBoard."""
+        """From the sums: the scores of ``metric_names``, and further ones for TensorBoard."""
 
     def save(
         self, path: Path, model: Mapping[str, Tensor], training: Mapping[str, Any] | None
     ) -> None:
-        """A checkpoint, under a temporary name first."""
+        """Write a checkpoint atomically."""
 
     def check(self, path: Path, content: Mapping[str, Any]) -> None:
-        """Refuse to resume a run of another objective.
+        """Refuse to resume the run of another task.
 
         Raises:
-            UserError: the checkpoint is one.
+            UserError: the checkpoint is of another task.
         """

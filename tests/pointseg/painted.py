@@ -130,6 +130,6 @@ def spec(
     encoder, images = open_for(recipe.images, "none")
     recipe = replace(recipe, images=images)
     made = TrainSpec(
-        dataset=dataset, recipe=recipe, out=out, objective=Segmentation(dataset, recipe, encoder)
+        dataset=dataset, recipe=recipe, out=out, task=Segmentation(dataset, recipe, encoder)
     )
     return replace(made, **changes)

@@ -20,22 +20,22 @@ def dataset(tmp_path, monkeypatch):
 
 def run(tmp_path, *options):
     fixed = ("--dataset", "scannet", "--weights", "none", "-o", tmp_path / "cache")
-    return main([str(word) for word in (*fixed, "--size", 32, 48, *options)])
+    return main([str(word) for word in (*fixed, "--image-size", 32, 48, *options)])
 
 
 def test_a_table_of_what_is_held(tmp_path, dataset, capsys):
-    assert run(tmp_path, "--views", 3, "--batch", 4) == 0
+    assert run(tmp_path, "--images-per-scene", 3, "--batch", 4) == 0
     told = capsys.readouterr()
     lines = [line.split() for line in told.out.splitlines()]
-    assert lines[0] == ["split", "scenes", "no", "images", "images", "kept", "made", "stale"]
-    assert lines[1] == ["train", "2", "0", "6", "0", "6", "0"]
-    assert lines[2] == ["test", "2", "1", "1", "0", "1", "0"]
+    assert lines[0] == ["split", "scenes", "without_images", "kept", "made", "stale"]
+    assert lines[1] == ["train", "2", "0", "0", "6", "0"]
+    assert lines[2] == ["test", "2", "1", "0", "1", "0"]
     assert told.out.splitlines()[3].startswith("7 images of 24 channels, ")
     assert "random weights" in told.err and "7 images to encode" in told.err
     assert "[1/7] train/s0" in told.err  # no terminal, no bar
-    assert run(tmp_path, "--views", "all", "--splits", "train") == 0
+    assert run(tmp_path, "--images-per-scene", "all", "--splits", "train") == 0
     assert capsys.readouterr().out.splitlines()[1].split() == [
-        "train", "2", "0", "10", "6", "4", "0",
+        "train", "2", "0", "6", "4", "0",
     ]  # fmt: skip
     (folder,) = (tmp_path / "cache").iterdir()
     assert folder.name.startswith(ENCODER) and folder.name.endswith("-32x48")
@@ -45,7 +45,7 @@ def test_a_table_of_what_is_held(tmp_path, dataset, capsys):
     ("options", "message"),
     [
         (("--splits", "lost"), "no split 'lost'"),
-        (("--precision", "float16", "--device", "cpu"), "a CPU encodes in float32 or bfloat16"),
+        (("--precision", "float16", "--device", "cpu"), "--precision float16"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(tmp_path, dataset, capsys, options, message):
@@ -54,9 +54,9 @@ def test_mistakes_are_one_line_and_exit_code_2(tmp_path, dataset, capsys, option
     assert message in line
 
 
-def test_views_are_a_number_or_all(tmp_path, capsys):
+def test_images_are_a_number_or_all(tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
-        run(tmp_path, "--views", "0")
+        run(tmp_path, "--images-per-scene", "0")
     assert "must be at least 1" in capsys.readouterr().err
 
 
@@ -66,7 +66,7 @@ def test_interrupted(tmp_path, dataset, capsys, monkeypatch):
 
     monkeypatch.setattr("pointseg.loading.build_feature_cache.FeatureCache.put", stop)
     assert run(tmp_path) == 130
-    assert "is kept; the same command goes on" in capsys.readouterr().err
+    assert "encoded images are kept" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -95,12 +95,14 @@ def test_images_are_encoded_as_training_reads_them(
     fixed = ["--dataset", name, "--encoder", encoder, "--weights", "none", "-o", str(tmp_path)]
     assert main(fixed) == 2
     recipe = images_for(name, encoder)
-    assert (asked[0].size, asked[0].views) == (size, views) == (recipe.size, recipe.views)
+    assert (
+        (asked[0].size, asked[0].images_per_scene) == (size, views) == (recipe.size, recipe.views)
+    )
     assert f"resized to {size[0]} x {size[1]} pixels" in capsys.readouterr().err
-    assert main([*fixed, "--size", "32", "48", "--views", "all"]) == 2
-    assert (asked[1].size, asked[1].views) == ((32, 48), None)
-    assert main([*fixed, "--views", "3"]) == 2
-    assert (asked[2].size, asked[2].views) == (size, 3)
+    assert main([*fixed, "--image-size", "32", "48", "--images-per-scene", "all"]) == 2
+    assert (asked[1].size, asked[1].images_per_scene) == ((32, 48), None)
+    assert main([*fixed, "--images-per-scene", "3"]) == 2
+    assert (asked[2].size, asked[2].images_per_scene) == (size, 3)
 
 
 def test_a_dataset_without_images_and_an_unknown_encoder(tmp_path, dataset, capsys):

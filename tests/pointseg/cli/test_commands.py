@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from pointseg.cli.predict import main as predict
-from pointseg.cli.test import main as score
+from pointseg.cli.test import main as evaluate
 from pointseg.config.presets import recipe_for
-from pointseg.config.recipe import Protocol
+from pointseg.config.recipe import TestConfig
 from pointseg.datasets.dataset import ClassList
-from pointseg.evaluation.tta import InferenceProtocol, TestTimePredictor
+from pointseg.evaluation.inference_protocol import InferenceProtocol
+from pointseg.evaluation.tta import TestTimePredictor
 from pointseg.files import read_cloud, write_cloud
 from pointseg.scene import IGNORE, Scene
 from pointseg.training.checkpoint import build_segmenter, load_model, save_checkpoint
@@ -56,12 +57,14 @@ def test_a_folder_is_tested_and_one_of_its_clouds_predicted(weights, tmp_path, c
     (tmp_path / "dataset.yaml").write_text(DESCRIPTION)
     out = tmp_path / "test"
     common = ["-m", str(weights), "-o", str(out)]
-    assert score([*common, "--dataset", "folder", "--root", str(tmp_path), "--pictures", "1"]) == 0
+    assert (
+        evaluate([*common, "--dataset", "folder", "--root", str(tmp_path), "--pictures", "1"]) == 0
+    )
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["labelled_points"] == 1600 and 0 <= metrics["test_point_miou"] <= 1
     source = tmp_path / "cloud.ply"
     write_cloud(source, room().without("segment"))
-    assert predict([str(source), "-m", str(weights), "-o", str(tmp_path / "out"), "--full"]) == 0
+    assert predict([str(source), "-m", str(weights), "-o", str(tmp_path / "out"), "--tta"]) == 0
     found = read_cloud(tmp_path / "out" / "cloud.ply")["class"]
     # The same cloud in the same way: what was tested is what is predicted.
     np.testing.assert_array_equal(found, np.load(out / "labels" / "test" / "0.npy"))
@@ -70,7 +73,7 @@ def test_a_folder_is_tested_and_one_of_its_clouds_predicted(weights, tmp_path, c
 
 def voter_of(weights, **protocol):
     model, spec = load_model(weights, "cpu")
-    passes = InferenceProtocol(protocol=Protocol(**protocol))
+    passes = InferenceProtocol(config=TestConfig(**protocol))
     return TestTimePredictor(model, spec.recipe, len(spec.classes), passes)
 
 
@@ -79,7 +82,7 @@ def voter_of(weights, **protocol):
 def test_clouds_of_a_few_points(weights, count, together):
     scene = room(count)
     scene = scene.moved(np.zeros((count, 3), np.float32)) if together else scene
-    labels = voter_of(weights, views="scannet").predict_labels(scene.without("segment"))
+    labels = voter_of(weights, tta="scannet").predict_labels(scene.without("segment"))
     assert labels.shape == (count,) and (labels != IGNORE).all()
 
 

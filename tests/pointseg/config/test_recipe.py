@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from pointseg.config.presets import RECIPES, SIZES, images_for, recipe_for
-from pointseg.config.recipe import Form, Recipe, RecipeError, override, read_recipe
+from pointseg.config.recipe import PointCloudFormat, Recipe
+from pointseg.config.serialization import override, read_recipe
+from pointseg.config.validation import RecipeError
 from pointseg.loading.samples import training_steps, validation_steps
 from pointseg.scene import Scene
 
@@ -46,14 +48,14 @@ def test_changes_reach_inside() -> None:
             "augmentation.elastic=[[0.1, 0.2]]",
             "max_points=null",
             "backbone_config.enc_depths=[1, 1, 1, 1, 1]",
-            "test.views=single",
+            "test.tta=single",
         ],
     )
     assert (recipe.epochs, recipe.optimizer.lr, recipe.features) == (5, 1.0, ("coord", "color"))
     assert recipe.augmentation.elastic == ((0.1, 0.2),)
     assert recipe.max_points is None
     assert recipe.backbone_config == {"enc_depths": [1, 1, 1, 1, 1]}
-    assert recipe.test.views == "single"
+    assert recipe.test.tta == "single"
     assert RECIPES["scannet"].epochs == 800
 
 
@@ -75,7 +77,7 @@ def test_changes_reach_inside() -> None:
         ("backbone_config=3", "must be an object"),
         ("backbone_config.in_channels=3", "must not set in_channels"),
         ("test.margin_m=-1", "'margin_m' must be >= 0 metres"),
-        ("test.views=many", "'views' must be one of single, scannet"),
+        ("test.tta=many", "'tta' must be one of single, scannet"),
         ("mix3d=2", "'mix3d' must be a probability"),
         ("dataset=3", "must be text"),
     ],
@@ -101,7 +103,7 @@ def test_texts_that_are_no_recipe(text: str, message: str) -> None:
 
 def test_what_an_older_recipe_lacks_has_its_default() -> None:
     content = json.loads(RECIPES["scannet"].to_json())
-    del content["form"], content["optimizer"]["cycle_momentum"]
+    del content["cloud_format"], content["optimizer"]["cycle_momentum"]
     assert read_recipe(json.dumps(content)) == RECIPES["scannet"]
 
 
@@ -140,16 +142,16 @@ def test_features_make_channels() -> None:
 
 
 def test_what_training_files_were_like_is_part_of_a_recipe() -> None:
-    recipe = override(RECIPES["folder"], ["form.up=-y", "form.unit_m=0.001"])
-    assert read_recipe(recipe.to_json()).form == recipe.form
+    recipe = override(RECIPES["folder"], ["cloud_format.up=-y", "cloud_format.unit_m=0.001"])
+    assert read_recipe(recipe.to_json()).cloud_format == recipe.cloud_format
     with pytest.raises(RecipeError, match="'up' must be one of z, y, -y, got 'x'"):
-        override(recipe, ["form.up=x"])
+        override(recipe, ["cloud_format.up=x"])
 
 
 def test_scales_and_columns_of_files_survive_being_written() -> None:
-    form = Form(strength_max=4095.0, columns=("x", "y", "z", "label"))
-    recipe = replace(RECIPES["folder"], form=form)
-    assert read_recipe(recipe.to_json()).form == form
+    form = PointCloudFormat(intensity_max=4095.0, columns=("x", "y", "z", "label"))
+    recipe = replace(RECIPES["folder"], cloud_format=form)
+    assert read_recipe(recipe.to_json()).cloud_format == form
 
 
 def test_points_outside_the_box_may_be_left_out() -> None:

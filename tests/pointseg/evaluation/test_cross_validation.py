@@ -11,10 +11,12 @@ import pytest
 
 from dinomed3d.runtime.errors import UserError
 from pointseg.evaluation import evaluate as module
-from pointseg.evaluation.cross_validation import BY_SIGHT, merge_results
-from pointseg.evaluation.evaluate import ScoreSpec, score
-from pointseg.evaluation.robustness import Degradation
-from pointseg.evaluation.visibility_breakdown import scores_by_sight
+from pointseg.evaluation.cross_validation import merge_results
+from pointseg.evaluation.evaluate import evaluate
+from pointseg.evaluation.point_metrics import BY_VISIBILITY
+from pointseg.evaluation.robustness import Corruption
+from pointseg.evaluation.spec import EvaluationSpec
+from pointseg.evaluation.visibility_breakdown import GROUPS, visibility_scores
 from pointseg.metrics import Confusion
 from tests.pointseg.evaluation.answers import CLASSES, ByColor, Clouds, colored, trained
 
@@ -28,11 +30,11 @@ def tested(tmp_path, monkeypatch):
 
     def made(name, split, scene, **changes):
         monkeypatch.setattr(module, "load_model", lambda *_, **__: (ByColor(), trained(name)))
-        spec = ScoreSpec(
+        spec = EvaluationSpec(
             model=tmp_path / f"{name}.pt", dataset=Clouds({split: {"a": scene}}), splits=(split,),
             out=tmp_path / name, pictures=0, log=lambda text: None,
         )  # fmt: skip
-        score(replace(spec, **changes))
+        evaluate(replace(spec, **changes))
         return tmp_path / name
 
     made.folders = [made("one", "Area_1", ONE), made("two", "Area_2", TWO)]
@@ -61,16 +63,16 @@ def test_the_sum_is_the_test_of_all_scenes(tmp_path, tested):
 
 
 def test_other_ways_of_testing_are_told(tmp_path, tested):
-    third = tested("three", "Area_3", ONE, fast=True)
+    third = tested("three", "Area_3", ONE, single_pass=True)
     said = []
     found = merge_results([*tested.folders, third], tmp_path / "sum", log=said.append)
     assert len(said) == 1 and said[0].startswith("the tests differ in ")
-    assert "fragments" in said[0] and "fragments" not in found.metrics["protocol"]
+    assert "single_pass" in said[0] and "single_pass" not in found.metrics["protocol"]
 
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_a_test_on_scenes_made_worse_is_told_from_a_clean_one(tmp_path, tested, order):
-    worse = tested("worse", "Area_3", ONE, degradation=Degradation(drop_color=True))
+    worse = tested("worse", "Area_3", ONE, corruption=Corruption(drop_color=True))
     said = []
     folders = [*tested.folders, worse][::order]
     found = merge_results(folders, tmp_path / "sum", log=said.append).metrics
@@ -85,54 +87,59 @@ def test_a_test_on_scenes_made_worse_is_told_from_a_clean_one(tmp_path, tested, 
     ]
 
 
-def by_sight(folder, *counted):
+def by_visibility(folder, *counted):
     """Add counts of seen and unseen points to a test's results."""
     path = folder / "metrics.json"
-    groups = zip(("seen", "unseen"), map(Confusion.of, map(np.array, counted)), strict=True)
-    found = json.loads(path.read_text()) | {BY_SIGHT: scores_by_sight(dict(groups), CLASSES.names)}
+    groups = zip(GROUPS, map(Confusion.of, map(np.array, counted)), strict=True)
+    found = json.loads(path.read_text()) | {
+        BY_VISIBILITY: visibility_scores(dict(groups), CLASSES.names)
+    }
     path.write_text(json.dumps(found))
-    return found[BY_SIGHT]
+    return found[BY_VISIBILITY]
 
 
 def test_counts_of_seen_and_unseen_points_are_summed(tmp_path, tested):
     none, two, mixed = np.zeros((3, 3), int), np.diag([2, 0, 0]), [[1, 1, 0], [0, 4, 0], [0, 0, 0]]
-    first = by_sight(tested.folders[0], two, none)
-    assert first["seen"]["confusion"] == {"floor": {"floor": 2}}
-    assert first["unseen"] == {
+    first = by_visibility(tested.folders[0], two, none)
+    assert first["visible"]["confusion"] == {"floor": {"floor": 2}}
+    assert first["not_visible"] == {
         "points": 0, "miou_present": None, "accuracy": None, "confusion": {}
     }  # fmt: skip
-    by_sight(tested.folders[1], mixed, two)
+    by_visibility(tested.folders[1], mixed, two)
     said = []
     found = merge_results(tested.folders, tmp_path / "sum", log=said.append).metrics
-    seen, unseen = (found[BY_SIGHT][name] for name in ("seen", "unseen"))
+    seen, unseen = (found[BY_VISIBILITY][name] for name in GROUPS)
     # By hand: floor 3 of 4, wall 4 of 5.
     assert seen["points"] == 8 and seen["accuracy"] == pytest.approx(7 / 8) and said == []
     assert seen["miou_present"] == pytest.approx((3 / 4 + 4 / 5) / 2)
     assert unseen["points"] == 2 and unseen["miou_present"] == 1
-    assert json.loads((tmp_path / "sum" / "metrics.json").read_text())[BY_SIGHT] == found[BY_SIGHT]
+    assert (
+        json.loads((tmp_path / "sum" / "metrics.json").read_text())[BY_VISIBILITY]
+        == found[BY_VISIBILITY]
+    )
 
 
 def without_counts(folder):
     path = folder / "metrics.json"
     found = json.loads(path.read_text())
-    del found[BY_SIGHT]["seen"]["confusion"]
+    del found[BY_VISIBILITY]["visible"]["confusion"]
     path.write_text(json.dumps(found))
 
 
 def without_scores(folder):
     path = folder / "metrics.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), BY_SIGHT: None}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), BY_VISIBILITY: None}))
 
 
 @pytest.mark.parametrize("change", [without_counts, without_scores])
-def test_scores_by_sight_need_the_counts_of_all(tmp_path, tested, change):
+def test_visibility_scores_need_the_counts_of_all(tmp_path, tested, change):
     for folder in tested.folders:
-        by_sight(folder, np.eye(3, dtype=int), np.eye(3, dtype=int))
+        by_visibility(folder, np.eye(3, dtype=int), np.eye(3, dtype=int))
     change(tested.folders[1])
     said = []
     found = merge_results(tested.folders, tmp_path / "sum", log=said.append).metrics
-    assert BY_SIGHT not in found and len(said) == 1
-    assert "no scores of seen and unseen points: " in said[0] and str(tested.folders[1]) in said[0]
+    assert BY_VISIBILITY not in found and len(said) == 1
+    assert "no scores by visibility" in said[0] and str(tested.folders[1]) in said[0]
 
 
 def other_classes(folder):
@@ -149,26 +156,26 @@ def same_split(folder):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "named"),
     [
-        (other_classes, r"two has 3 classes \(floor, door, thing\), .*one has 3 .* only tests on the same"),
-        (same_split, "one and .*two both tested Area_1 of clouds; its points would count twice"),
-        (lambda folder: (folder / "metrics.json").unlink(), "metrics.json is not there; name folders in"),
-        (lambda folder: (folder / "confusion.csv").unlink(), "the test has no labels, or has not fin"),
-        (lambda folder: (folder / "metrics.json").write_text("{}"), "is not what pointseg-test writes"),
-        (lambda folder: (folder / "confusion.csv").write_text("a,b"), "is not what pointseg-test writes"),
-        (lambda folder: (folder / "confusion.csv").write_text("a,b,c\nc,1,x"), "is not what pointseg-test"),
+        (other_classes, "two has the classes"),
+        (same_split, "Area_1 of clouds"),
+        (lambda folder: (folder / "metrics.json").unlink(), "metrics.json"),
+        (lambda folder: (folder / "confusion.csv").unlink(), "confusion.csv"),
+        (lambda folder: (folder / "metrics.json").write_text("{}"), "metrics.json"),
+        (lambda folder: (folder / "confusion.csv").write_text("a,b"), "confusion.csv"),
+        (lambda folder: (folder / "confusion.csv").write_text("a,b,c\nc,1,x"), "confusion.csv"),
     ],
-)  # fmt: skip
-def test_what_cannot_be_added(tmp_path, tested, change, message):
+)
+def test_what_cannot_be_merged(tmp_path, tested, change, named):
     change(tested.folders[1])
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=f"--merge: .*{named}"):
         merge_results(tested.folders, tmp_path / "sum")
     assert not (tmp_path / "sum").exists()
 
 
-def test_folders_that_cannot_be(tmp_path, tested):
-    with pytest.raises(UserError, match="two tests or more, got 1"):
+def test_folders_that_cannot_be_merged(tmp_path, tested):
+    with pytest.raises(UserError, match="--merge"):
         merge_results(tested.folders[:1], tmp_path / "sum")
-    with pytest.raises(UserError, match="is one of the tests that are summed"):
+    with pytest.raises(UserError, match="--out"):
         merge_results(tested.folders, tested.folders[0])

@@ -11,7 +11,10 @@ from PIL import Image
 
 from dinomed3d.runtime.errors import UserError
 from pointseg.evaluation import evaluate as module
-from pointseg.evaluation.evaluate import ScoreSpec, labels_file, score
+from pointseg.evaluation.evaluate import evaluate
+from pointseg.evaluation.robustness import Corruption
+from pointseg.evaluation.saved_labels import labels_file
+from pointseg.evaluation.spec import EvaluationSpec
 from tests.pointseg.evaluation.answers import CLASSES, ByColor, Clouds, colored, trained
 
 
@@ -22,6 +25,9 @@ def model(monkeypatch):
     return made
 
 
+ONE = colored([0], truth=[0])
+
+
 def two_scenes():
     first = colored([0, 0, 1], name="a", truth=[0, 0, 1])
     second = colored([0, 1, 1, 2], seed=1, name="b/1", truth=[0, 1, 0, -1])
@@ -29,7 +35,7 @@ def two_scenes():
 
 
 def spec_of(tmp_path, **changes):
-    made = ScoreSpec(
+    made = EvaluationSpec(
         model=tmp_path / "best.pt",
         dataset=two_scenes(),
         out=tmp_path / "out",
@@ -40,7 +46,7 @@ def spec_of(tmp_path, **changes):
 
 
 def test_the_score_is_that_of_all_points_together(tmp_path, model):
-    found = score(spec_of(tmp_path))
+    found = evaluate(spec_of(tmp_path))
     # a: 267 floor, 133 wall, all right. b: floor as floor 100, wall as wall 100, floor as wall 100.
     np.testing.assert_array_equal(found.confusion.matrix, [[367, 100, 0], [0, 233, 0], [0, 0, 0]])
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
@@ -57,13 +63,13 @@ def test_the_score_is_that_of_all_points_together(tmp_path, model):
     assert metrics["scenes"] == 2
     protocol = metrics["protocol"]
     assert protocol["checkpoint_sha256"] == "abc" and protocol["splits"] == ["test"]
-    assert protocol["voxel_m"] == 0.5 and protocol["fragments"] == "every point"
-    assert len(protocol["views"]) == 1
+    assert protocol["voxel_m"] == 0.5 and not protocol["single_pass"]
+    assert len(protocol["tta"]) == 1
     assert metrics == json.loads(json.dumps(found.metrics))
 
 
 def test_the_folder_holds_labels_pictures_and_the_matrix(tmp_path, model):
-    found = score(spec_of(tmp_path, pictures=4))
+    found = evaluate(spec_of(tmp_path, pictures=4))
     out = tmp_path / "out"
     files = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
     assert files == {
@@ -81,19 +87,19 @@ def test_the_folder_holds_labels_pictures_and_the_matrix(tmp_path, model):
 
 
 def test_finished_scenes_are_not_predicted_again(tmp_path, model):
-    first = score(spec_of(tmp_path))
+    first = evaluate(spec_of(tmp_path))
     asked, said = model.asked, []
-    second = score(spec_of(tmp_path, log=said.append))
+    second = evaluate(spec_of(tmp_path, log=said.append))
     assert model.asked == asked
     assert said == ["2 of 2 scenes were predicted before by this model, and verified"]
     np.testing.assert_array_equal(second.confusion.matrix, first.confusion.matrix)
-    score(spec_of(tmp_path, overwrite=True))
+    evaluate(spec_of(tmp_path, overwrite=True))
     assert model.asked == 2 * asked
 
 
 @pytest.mark.parametrize("what", ["labels", "record", "cut", "gone", "rubbish"])
 def test_results_that_are_not_whole_are_made_again(tmp_path, model, what):
-    expected = score(spec_of(tmp_path)).confusion.matrix
+    expected = evaluate(spec_of(tmp_path)).confusion.matrix
     place = labels_file(tmp_path / "out", "test", "a")
     record = place.with_name("a.npy.json")
     if what == "labels":
@@ -107,22 +113,22 @@ def test_results_that_are_not_whole_are_made_again(tmp_path, model, what):
     else:
         record.write_text("[1, ")
     model.asked = 0
-    np.testing.assert_array_equal(score(spec_of(tmp_path)).confusion.matrix, expected)
+    np.testing.assert_array_equal(evaluate(spec_of(tmp_path)).confusion.matrix, expected)
     assert model.asked == 1 or what != "labels"
     model.asked = 0
-    score(spec_of(tmp_path))
+    evaluate(spec_of(tmp_path))
     assert model.asked == 0
 
 
 def test_another_model_or_another_way_predicts_again(tmp_path, model, monkeypatch):
-    score(spec_of(tmp_path))
+    evaluate(spec_of(tmp_path))
     model.asked = 0
-    score(spec_of(tmp_path, fast=True))
+    evaluate(spec_of(tmp_path, single_pass=True))
     assert model.asked == 2
-    score(spec_of(tmp_path, fast=True, protocol=lambda p: replace(p, margin_m=1.0)))
+    evaluate(spec_of(tmp_path, single_pass=True, test_changes={"margin_m": 1.0}))
     assert model.asked == 4
     monkeypatch.setattr(module, "load_model", lambda path, device, **_: (model, trained("other")))
-    score(spec_of(tmp_path, fast=True, protocol=lambda p: replace(p, margin_m=1.0)))
+    evaluate(spec_of(tmp_path, single_pass=True, test_changes={"margin_m": 1.0}))
     assert model.asked == 6
 
 
@@ -137,20 +143,20 @@ def test_an_interrupted_test_goes_on_with_the_next_scene(tmp_path, model, monkey
 
     monkeypatch.setattr(dataset, "load", load)
     with pytest.raises(KeyboardInterrupt):
-        score(spec_of(tmp_path, dataset=dataset))
+        evaluate(spec_of(tmp_path, dataset=dataset))
     assert not (tmp_path / "out" / "metrics.json").exists()
     asked = model.asked
-    score(spec_of(tmp_path))
+    evaluate(spec_of(tmp_path))
     assert model.asked > asked
     first_scene = asked
     model.asked = 0
-    score(spec_of(tmp_path, out=tmp_path / "new"))
+    evaluate(spec_of(tmp_path, out=tmp_path / "new"))
     assert model.asked > first_scene  # both scenes
 
 
 def test_scenes_without_labels_are_predicted_and_not_scored(tmp_path, model):
     dataset = Clouds({"test": {"a": colored([0, 1, 2])}})
-    found = score(spec_of(tmp_path, dataset=dataset))
+    found = evaluate(spec_of(tmp_path, dataset=dataset))
     assert found.metrics["test_point_miou"] is None and found.metrics["labelled_points"] == 0
     assert not (tmp_path / "out" / "confusion.png").exists()
     np.testing.assert_array_equal(
@@ -160,7 +166,7 @@ def test_scenes_without_labels_are_predicted_and_not_scored(tmp_path, model):
 
 def test_progress_and_the_number_of_pictures(tmp_path, model):
     told = []
-    found = score(
+    found = evaluate(
         spec_of(tmp_path, pictures=1, progress=lambda *state: told.append(state), splits=("other",))
     )
     assert len(found.pictures) == 1
@@ -182,51 +188,46 @@ class Benchmark(Clouds):
 
 def test_results_are_handed_in(tmp_path, model):
     dataset = Benchmark(two_scenes().held)
-    score(spec_of(tmp_path, dataset=dataset, submit=tmp_path / "submit"))
+    evaluate(spec_of(tmp_path, dataset=dataset, submit=tmp_path / "submit"))
     assert sorted(p.name for p in (tmp_path / "submit").iterdir()) == ["a.txt", "b-1.txt"]
     found = np.loadtxt(tmp_path / "submit" / "a.txt", dtype=int)
     np.testing.assert_array_equal(found, np.resize([0, 0, 1], 400))
 
 
 def test_a_scene_that_changed_is_predicted_again(tmp_path, model):
-    score(spec_of(tmp_path, dataset=Clouds({"test": {"a": colored([0], truth=[0])}})))
+    evaluate(spec_of(tmp_path, dataset=Clouds({"test": {"a": colored([0], truth=[0])}})))
     asked = model.asked
-    found = score(spec_of(tmp_path, dataset=Clouds({"test": {"a": colored([1], truth=[1])}})))
+    found = evaluate(spec_of(tmp_path, dataset=Clouds({"test": {"a": colored([1], truth=[1])}})))
     assert model.asked > asked and found.metrics["test_point_accuracy"] == 1
 
 
-def test_a_submission_is_for_one_split(tmp_path, model):
-    held = {**two_scenes().held, "val": {"c": colored([0], truth=[0])}}
-    both = spec_of(tmp_path, dataset=Benchmark(held), splits=("val", "test"))
-    with pytest.raises(
-        UserError, match="--submit: a submission is for one split, .* got val, test"
-    ):
-        score(replace(both, submit=tmp_path / "submit"))
-    assert model.asked == 0
+def nan_scene():
+    scene = colored([0], name="a")
+    scene.coord[3] = np.nan
+    return Clouds({"test": {"a": scene}})
 
 
-def test_where_there_is_no_benchmark_nothing_is_begun(tmp_path, model):
-    with pytest.raises(UserError, match="--submit: there is no benchmark for results on clouds"):
-        score(spec_of(tmp_path, submit=tmp_path / "submit"))
-    assert model.asked == 0
-
-
-def test_other_classes_are_refused(tmp_path, model):
+def renamed_classes():
     dataset = two_scenes()
     dataset.classes = replace(CLASSES, names=("floor", "wall", "lamp"))
-    with pytest.raises(UserError, match=r"the model names 3 classes .* the dataset clouds has 3"):
-        score(spec_of(tmp_path, dataset=dataset))
+    return dataset
 
 
-def test_splits_without_scenes_are_refused(tmp_path, model):
-    with pytest.raises(UserError, match="the splits test hold no scene"):
-        score(spec_of(tmp_path, dataset=Clouds({"test": {}})))
-    with pytest.raises(UserError, match="no split 'val'"):
-        score(spec_of(tmp_path, splits=("val",)))
-
-
-def test_points_that_cannot_count_are_refused(tmp_path, model):
-    scene = colored([0])
-    scene.coord[3] = np.nan
-    with pytest.raises(UserError, match="1 points have positions that are not finite"):
-        score(spec_of(tmp_path, dataset=Clouds({"test": {"a": scene}})))
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"dataset": Benchmark({"val": {"a": ONE}, "test": {"b": ONE}}), "splits": ("val", "test"), "submit": "x"},
+         "--submit: .*val, test"),
+        ({"submit": "x"}, "--submit: clouds"),
+        ({"dataset": Benchmark({"test": {"a": ONE}}), "submit": "x", "corruption": Corruption(drop_color=True)},
+         "--submit: .*corrupted"),
+        ({"dataset": renamed_classes()}, "classes .* dataset clouds"),
+        ({"dataset": Clouds({"test": {}})}, "clouds: the splits test"),
+        ({"splits": ("val",)}, "no split 'val'"),
+        ({"dataset": nan_scene()}, "scene a: 1 points"),
+    ],
+)  # fmt: skip
+def test_refused(tmp_path, model, changes, named):
+    with pytest.raises(UserError, match=named):
+        evaluate(spec_of(tmp_path, **changes))
+    assert model.asked == 0

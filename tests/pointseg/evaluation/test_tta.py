@@ -10,9 +10,11 @@ import torch
 from torch import nn
 
 from dinomed3d.runtime.errors import UserError
-from pointseg.config.recipe import Protocol, Recipe
+from pointseg.config.recipe import Recipe, TestConfig
 from pointseg.evaluation import tta
-from pointseg.evaluation.tta import InferenceProtocol, TestTimePredictor, nearest_to_centre
+from pointseg.evaluation.inference_protocol import InferenceProtocol
+from pointseg.evaluation.tile_predictor import nearest_to_centre
+from pointseg.evaluation.tta import TestTimePredictor
 from pointseg.ops.voxels import voxelize
 from pointseg.scene import IGNORE, Scene
 
@@ -53,9 +55,9 @@ def colored(coord, classes):
     return scene_of(coord, color=color)
 
 
-def voter(model, recipe=RECIPE, *, fast=False, most_fragments=100, **protocol):
+def predictor(model, recipe=RECIPE, *, single_pass=False, max_fragments=100, **protocol):
     passes = InferenceProtocol(
-        protocol=Protocol(**protocol), fast=fast, most_fragments=most_fragments
+        config=TestConfig(**protocol), single_pass=single_pass, max_fragments=max_fragments
     )
     return TestTimePredictor(model, recipe, CLASSES, passes)
 
@@ -68,7 +70,7 @@ def scattered(count=3000, size=(8.0, 6.0, 2.0), seed=0):
 def test_every_point_has_its_own_say():
     coord, classes = scattered()
     model = ByColor()
-    labels = voter(model).predict_labels(colored(coord, classes))
+    labels = predictor(model).predict_labels(colored(coord, classes))
     np.testing.assert_array_equal(labels, classes)
     assert labels.dtype == np.int32
     for cloud in model.seen:  # never two points of a voxel in one cloud of a batch
@@ -80,16 +82,16 @@ def test_fragments_go_through_together_up_to_the_budget():
     coord, classes = scattered()
     voxels = len(voxelize(coord, 1.0))
     model = ByColor()
-    voter(model, max_points=3 * voxels).predict_labels(colored(coord, classes))
+    predictor(model, max_points=3 * voxels).predict_labels(colored(coord, classes))
     assert max(len(cloud.offset) for cloud in model.seen) == 3
     assert max(len(cloud) for cloud in model.seen) <= 3 * voxels
 
 
 def test_one_pass_names_a_voxel_by_the_point_nearest_to_its_centre():
     coord = [[0.1, 0.1, 0.1], [0.4, 0.5, 0.5], [0.9, 0.5, 0.5], [1.2, 0, 0]]
-    recipe = replace(RECIPE, setting="outdoor")  # which leaves positions as they are
+    recipe = replace(RECIPE, scene_type="outdoor")  # which leaves positions as they are
     model = ByColor()
-    labels = voter(model, recipe, fast=True).predict_labels(colored(coord, [0, 1, 2, 2]))
+    labels = predictor(model, recipe, single_pass=True).predict_labels(colored(coord, [0, 1, 2, 2]))
     np.testing.assert_array_equal(labels, [1, 1, 1, 2])
     assert len(model.seen) == 1 and len(model.seen[0]) == 2
 
@@ -100,13 +102,13 @@ def test_probabilities_are_summed_over_views():
         right = (feat[:, :1] > 0).float()
         return torch.cat([1.0 * right, 0.9 * (1 - right), 0.3 * torch.ones_like(right)], 1)
 
-    recipe = replace(RECIPE, features=("coord",), setting="outdoor")
+    recipe = replace(RECIPE, features=("coord",), scene_type="outdoor")
     scene = scene_of([[2, 0, 0], [-3, 0, 0]])
-    single = voter(ByPlace(rule), recipe).predict_labels(scene)
+    single = predictor(ByPlace(rule), recipe).predict_labels(scene)
     np.testing.assert_array_equal(single, [0, 1])
     first = torch.tensor([[1.0, 0, 0.3], [0, 0.9, 0.3]]).softmax(1)
     expected = (first + first.flip(0)).argmax(1)  # by hand: as many views mirrored as not
-    mixed = voter(ByPlace(rule), recipe, views="nuscenes").predict_labels(scene)
+    mixed = predictor(ByPlace(rule), recipe, tta="nuscenes").predict_labels(scene)
     np.testing.assert_array_equal(mixed, expected)
 
 
@@ -119,22 +121,22 @@ def test_rooms_are_centred_and_scans_are_not():
 
     scene = scene_of([[10, 4, 7], [12, 8, 9]])
     indoor = replace(RECIPE, features=("coord",))
-    voter(ByPlace(rule), indoor).predict_labels(scene)
+    predictor(ByPlace(rule), indoor).predict_labels(scene)
     torch.testing.assert_close(places[0], torch.tensor([[-1.0, -2, 0], [1, 2, 2]]))
-    voter(ByPlace(rule), replace(indoor, setting="outdoor")).predict_labels(scene)
+    predictor(ByPlace(rule), replace(indoor, scene_type="outdoor")).predict_labels(scene)
     torch.testing.assert_close(places[1], torch.tensor([[10.0, 4, 7], [12, 8, 9]]))
-    boxed = replace(indoor, setting="outdoor", clip_box_m=(0, 0, 0, 11, 5, 8))
-    voter(ByPlace(rule), boxed).predict_labels(scene)
+    boxed = replace(indoor, scene_type="outdoor", clip_box_m=(0, 0, 0, 11, 5, 8))
+    predictor(ByPlace(rule), boxed).predict_labels(scene)
     torch.testing.assert_close(places[2], torch.tensor([[10.0, 4, 7], [11, 5, 8]]))
-    voter(ByPlace(rule), replace(boxed, drop_outside=True)).predict_labels(scene)
+    predictor(ByPlace(rule), replace(boxed, drop_outside=True)).predict_labels(scene)
     torch.testing.assert_close(places[3], places[1])  # every point is to have a class
 
 
 def test_thinned_points_come_back_as_the_one_that_stood_for_them():
     coord = [[0.01, 0, 0], [0.02, 0, 0], [0.31, 0, 0], [3, 0, 0]]
-    recipe = replace(RECIPE, setting="outdoor")
+    recipe = replace(RECIPE, scene_type="outdoor")
     model = ByColor()
-    labels = voter(model, recipe, prevoxel_m=0.1).predict_labels(colored(coord, [0, 1, 2, 1]))
+    labels = predictor(model, recipe, prevoxel_m=0.1).predict_labels(colored(coord, [0, 1, 2, 1]))
     np.testing.assert_array_equal(labels, [0, 0, 2, 1])
     assert sum(len(cloud) for cloud in model.seen) == 4  # two fragments of two voxels
 
@@ -144,7 +146,7 @@ def test_heaps_of_points_are_bounded():
     coord[-1] = 4
     classes = np.r_[np.zeros(250, int), np.ones(249, int), 2]
     model = ByColor()
-    labels = voter(model, most_fragments=2, max_points=2).predict_labels(colored(coord, classes))
+    labels = predictor(model, max_fragments=2, max_points=2).predict_labels(colored(coord, classes))
     assert len(model.seen) == 2
     assert (labels[:-1] == 0).all() and labels[-1] == 2
 
@@ -158,18 +160,18 @@ def test_tiles_make_no_difference_to_a_network_that_sees_points_alone(fast, monk
     coord, classes = scattered(6000, size=(40, 30, 2))
     scene = colored(coord, classes)
     whole, parts = ByColor(), ByColor()
-    expected = voter(whole, fast=fast).predict_labels(scene)
-    found = voter(parts, fast=fast, max_points=500, margin_m=1.0).predict_labels(scene)
+    expected = predictor(whole, single_pass=fast).predict_labels(scene)
+    found = predictor(parts, single_pass=fast, max_points=500, margin_m=1.0).predict_labels(scene)
     np.testing.assert_array_equal(found, expected)
     assert len(parts.seen) > len(whole.seen)
     assert max(len(cloud) for cloud in parts.seen) <= 500
 
 
 def test_tiles_are_also_small_enough_for_the_sums(monkeypatch):
-    monkeypatch.setattr(tta, "SCORES", 3000)
+    monkeypatch.setattr(tta, "MAX_SCORES", 3000)
     coord, classes = scattered(3000)
     model = ByColor()
-    labels = voter(model, margin_m=0).predict_labels(colored(coord, classes))
+    labels = predictor(model, margin_m=0).predict_labels(colored(coord, classes))
     np.testing.assert_array_equal(labels, classes)
     assert len({float(cloud.coord.sum()) for cloud in model.seen}) > 3
 
@@ -189,18 +191,18 @@ class Small(ByColor):
 
 
 def test_when_memory_runs_out_half_as_many_voxels_are_tried(monkeypatch):
-    monkeypatch.setattr(tta, "FEWEST", 50)
+    monkeypatch.setattr(tta, "MIN_VOXELS", 50)
     coord, classes = scattered(6000, size=(40, 30, 2))
     model, said = Small(700), []
-    made = voter(model, fast=True, max_points=4000, margin_m=1.0)
-    made.say = said.append
+    made = predictor(model, single_pass=True, max_points=4000, margin_m=1.0)
+    made.log = said.append
     labels = made.predict_labels(colored(coord, classes))
     halved = len(said)
     assert halved == model.failed >= 2
     assert made.max_points == 4000 // 2**halved
     assert f"--max-points {made.max_points}" in said[-1]
     np.testing.assert_array_equal(
-        labels, voter(ByColor(), fast=True).predict_labels(colored(coord, classes))
+        labels, predictor(ByColor(), single_pass=True).predict_labels(colored(coord, classes))
     )
     made.predict_labels(colored(coord, classes))
     assert model.failed == halved  # it has learned
@@ -209,20 +211,20 @@ def test_when_memory_runs_out_half_as_many_voxels_are_tried(monkeypatch):
 def test_what_the_free_memory_has_no_room_for_is_not_tried(monkeypatch):
     monkeypatch.setattr(tta, "max_voxels", lambda: 9000)
     said = []
-    passes = InferenceProtocol(protocol=Protocol(max_points=20_000))
-    made = TestTimePredictor(ByColor(), RECIPE, CLASSES, passes, say=said.append)
+    passes = InferenceProtocol(config=TestConfig(max_points=20_000))
+    made = TestTimePredictor(ByColor(), RECIPE, CLASSES, passes, log=said.append)
     assert made.max_points == 9000
-    assert said == ["the free memory has room for 9000 voxels at once"]
+    assert len(said) == 1 and "9000" in said[0]
     monkeypatch.setattr(tta, "max_voxels", lambda: 30)
-    assert voter(ByColor()).max_points == tta.FEWEST
-    assert voter(ByColor(), max_points=10).max_points == 10
+    assert predictor(ByColor()).max_points == tta.MIN_VOXELS
+    assert predictor(ByColor(), max_points=10).max_points == 10
 
 
 def test_no_memory_at_all_is_told(monkeypatch):
-    monkeypatch.setattr(tta, "FEWEST", 50)
+    monkeypatch.setattr(tta, "MIN_VOXELS", 50)
     coord, classes = scattered(500)
-    with pytest.raises(UserError, match="out of memory with 50 voxels at once; free some"):
-        voter(Small(0), max_points=90).predict_labels(colored(coord, classes))
+    with pytest.raises(UserError, match="out of memory with 50 voxels"):
+        predictor(Small(0), max_points=90).predict_labels(colored(coord, classes))
 
 
 def test_other_errors_of_the_network_pass_through():
@@ -231,19 +233,19 @@ def test_other_errors_of_the_network_pass_through():
             raise RuntimeError("shapes do not match")
 
     with pytest.raises(RuntimeError, match="shapes"):
-        voter(Broken()).predict_labels(colored([[0, 0, 0]], [0]))
+        predictor(Broken()).predict_labels(colored([[0, 0, 0]], [0]))
 
 
 def test_points_without_a_position_have_no_class():
     coord = np.array([[0, 0, 0], [np.nan, 0, 0], [3, 0, 0], [0, np.inf, 0]], np.float32)
-    labels = voter(ByColor()).predict_labels(colored(coord, [1, 1, 2, 1]))
+    labels = predictor(ByColor()).predict_labels(colored(coord, [1, 1, 2, 1]))
     np.testing.assert_array_equal(labels, [1, IGNORE, 2, IGNORE])
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_no_point_and_one(count):
     shares = []
-    labels = voter(ByColor()).predict_labels(
+    labels = predictor(ByColor()).predict_labels(
         colored(np.zeros((count, 3)), [2][:count]), shares.append
     )
     np.testing.assert_array_equal(labels, [2][:count])
@@ -253,7 +255,7 @@ def test_no_point_and_one(count):
 def test_progress_rises_to_one():
     coord, classes = scattered(4000, size=(40, 30, 2))
     shares = []
-    voter(ByColor(), views="nuscenes", max_points=600, margin_m=1).predict_labels(
+    predictor(ByColor(), tta="nuscenes", max_points=600, margin_m=1).predict_labels(
         colored(coord, classes), shares.append
     )
     assert len(shares) > 20 and shares == sorted(shares) and shares[-1] == 1.0
@@ -261,27 +263,29 @@ def test_progress_rises_to_one():
 
 def test_what_the_model_needs_must_be_there_and_finite():
     with pytest.raises(UserError, match="scene s: lacks color, which the model needs"):
-        voter(ByColor()).predict_labels(scene_of([[0, 0, 0]]))
+        predictor(ByColor()).predict_labels(scene_of([[0, 0, 0]]))
     bad = scene_of([[0, 0, 0]], color=np.full((1, 3), np.nan, np.float32))
     with pytest.raises(UserError, match="'color' has values that are not finite"):
-        voter(ByColor()).predict_labels(bad)
+        predictor(ByColor()).predict_labels(bad)
 
 
 def test_clouds_too_large_for_their_voxels_are_told():
     with pytest.raises(UserError, match="scene s: .*divide them by 1000"):
-        voter(ByColor()).predict_labels(colored([[0, 0, 0], [0, 0, 3e6]], [0, 1]))
+        predictor(ByColor()).predict_labels(colored([[0, 0, 0], [0, 0, 3e6]], [0, 1]))
 
 
 @pytest.mark.parametrize("setting", ["indoor", "outdoor"])
 @pytest.mark.parametrize("prevoxel_m", [None, 0.001])
 def test_a_stray_point_far_off_changes_nothing(setting, prevoxel_m):
-    recipe = replace(RECIPE, setting=setting, voxel_m=0.05)
+    recipe = replace(RECIPE, scene_type=setting, voxel_m=0.05)
     coord, classes = scattered(600, size=(4.0, 4.0, 2.0))
     alone, beside = ByColor(), ByColor()
-    expected = voter(alone, recipe, prevoxel_m=prevoxel_m).predict_labels(colored(coord, classes))
+    expected = predictor(alone, recipe, prevoxel_m=prevoxel_m).predict_labels(
+        colored(coord, classes)
+    )
     coord = np.concatenate([coord, [[-684_900, -5_200_000, -150]]])
     scene = colored(coord, np.append(classes, 1))
-    found = voter(beside, recipe, prevoxel_m=prevoxel_m).predict_labels(scene)
+    found = predictor(beside, recipe, prevoxel_m=prevoxel_m).predict_labels(scene)
     np.testing.assert_array_equal(found, [*expected, 1])
     ours = [cloud for cloud in beside.seen if len(cloud) > 1]
     assert [len(cloud) for cloud in ours] == [len(cloud) for cloud in alone.seen]
@@ -291,13 +295,13 @@ def test_a_stray_point_far_off_changes_nothing(setting, prevoxel_m):
 
 
 def test_a_wide_cloud_of_few_points_is_cut():
-    labels = voter(ByColor()).predict_labels(colored([[0, 0, 0], [1e6, 0, 0]], [0, 1]))
+    labels = predictor(ByColor()).predict_labels(colored([[0, 0, 0], [1e6, 0, 0]], [0, 1]))
     np.testing.assert_array_equal(labels, [0, 1])
 
 
 def test_bfloat16_runs():
     coord, classes = scattered(300)
-    passes = InferenceProtocol(protocol=Protocol())
+    passes = InferenceProtocol(config=TestConfig())
 
     class Linear(nn.Linear):
         def forward(self, cloud):
@@ -315,12 +319,12 @@ def test_bfloat16_runs():
 def test_settings_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match="'precision' must be one of float32"):
         TestTimePredictor(
-            ByColor(), RECIPE, 3, InferenceProtocol(protocol=Protocol()), precision="int8"
+            ByColor(), RECIPE, 3, InferenceProtocol(config=TestConfig()), precision="int8"
         )
-    with pytest.raises(UserError, match="'views' must be one of single, scannet"):
-        InferenceProtocol(protocol=Protocol(views="all"))
-    with pytest.raises(UserError, match="'most_fragments' must be >= 1"):
-        InferenceProtocol(protocol=Protocol(), most_fragments=0)
+    with pytest.raises(UserError, match="'tta' must be one of single"):
+        InferenceProtocol(config=TestConfig(tta="all"))
+    with pytest.raises(UserError, match="'max_fragments' must be >= 1"):
+        InferenceProtocol(config=TestConfig(), max_fragments=0)
 
 
 def test_the_point_nearest_to_the_centre_against_a_loop():

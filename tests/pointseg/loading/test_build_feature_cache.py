@@ -37,7 +37,7 @@ def spec(tmp_path, dataset):
         name=ENCODER,
         size=SIZE,
         out=tmp_path / "cache",
-        views=3,
+        images_per_scene=3,
         batch=2,
         log=lambda text: None,
     )
@@ -87,7 +87,7 @@ def test_a_second_run_makes_nothing_and_an_interrupted_one_goes_on(spec, monkeyp
         cache_features(replace(spec, progress=stop))
     rest = cache_features(replace(spec, log=told.append))
     assert (rest.splits[0].kept, rest.splits[0].made) == (4, 2)
-    assert told[0].startswith("3 images to encode") and "4 are there" in told[0]
+    assert told[0].startswith("3 images to encode") and "4 are cached" in told[0]
     again = cache_features(spec)
     assert [s.made for s in again.splits] == [0, 0]
 
@@ -100,7 +100,7 @@ def test_changed_images_are_encoded_anew_and_a_larger_pool_adds(spec, dataset):
     assert reader(spec).get(dataset.frames("train", "s0")[1]) is None
     found = cache_features(spec)
     assert (found.splits[0].stale, found.splits[0].made, found.splits[0].kept) == (1, 1, 5)
-    more = cache_features(replace(spec, views=None))
+    more = cache_features(replace(spec, images_per_scene=None))
     assert (more.splits[0].made, more.splits[0].kept) == (4, 6)
     with pytest.raises(UserError, match="holds all images of each scene"):
         cache_features(spec)
@@ -115,7 +115,7 @@ def test_two_at_once(spec):
 
 def test_bytes_are_said_first_and_are_true(spec, dataset):
     told = []
-    found = cache_features(replace(spec, log=told.append, views=None))
+    found = cache_features(replace(spec, log=told.append, images_per_scene=None))
     assert told[0].startswith("11 images to encode, ")
     sizes = [path.stat().st_size for path in found.folder.rglob("*.safetensors")]
     assert len(sizes) == 11 and found.bytes_per_image == 2 * 24 * 2 * 3
@@ -144,7 +144,7 @@ def test_an_image_of_two_scenes_is_encoded_once(spec, dataset):
 def test_a_full_disk_is_told_before_anything_is_encoded(spec, monkeypatch):
     usage = namedtuple("usage", "total used free")(10, 10, 100)
     monkeypatch.setattr(build_feature_cache.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(UserError, match="take fewer --views"):
+    with pytest.raises(UserError, match="--out .*cache: "):
         cache_features(spec)
     assert not list(spec.out.rglob("*.safetensors"))
 
@@ -161,5 +161,5 @@ def test_wrong_input(spec, dataset):
         cache_features(replace(spec, dataset=type("Blind", (), {"name": "blind"})()))
     with pytest.raises(UserError, match="must be >= 1"):
         replace(spec, batch=0)
-    with pytest.raises(UserError, match="at least 1 pixel"):
+    with pytest.raises(UserError, match="--image-size"):
         replace(spec, size=(0, 1))

@@ -10,17 +10,18 @@ import pytest
 import torch
 
 from dinomed3d.runtime.errors import UserError
-from pointseg.config.recipe import read_recipe
-from pointseg.evaluation.evaluate import ScoreSpec, score
-from pointseg.evaluation.robustness import Degradation
+from pointseg.config.serialization import read_recipe
+from pointseg.evaluation.evaluate import evaluate
+from pointseg.evaluation.robustness import Corruption
+from pointseg.evaluation.spec import EvaluationSpec
 from pointseg.images.features.encoder import open_encoder
 from pointseg.images.readers.frame import Frame
 from pointseg.loading import scene_images
 from pointseg.loading.build_feature_cache import CacheSpec, cache_features
 from pointseg.loading.samples import Samples
-from pointseg.loading.scene_images import SceneImageLoader, Showing
+from pointseg.loading.scene_images import ImageLoader, SceneImageLoader
 from pointseg.training.checkpoint import load_model, read_checkpoint
-from pointseg.training.image_encoder import cached_for, trained_with
+from pointseg.training.image_encoder import open_image_features, trained_with
 from pointseg.training.train import TrainResult, train
 from tests.pointseg.painted import IMAGES, SEEING, SIZE, Painted, above, spec
 from tests.pointseg.tiny import Boxes
@@ -32,16 +33,16 @@ def seeing(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
 
 
 def scored(run: TrainResult, out: Path, **changes: object) -> dict[str, object]:
-    made = ScoreSpec(
+    made = EvaluationSpec(
         model=run.best, dataset=Painted(), out=out, pictures=0, encoder=trained_with("none")
     )
-    return score(replace(made, **changes)).metrics  # type: ignore[arg-type]
+    return evaluate(replace(made, **changes)).metrics  # type: ignore[arg-type]
 
 
 def test_what_only_images_show_is_learned(seeing: TrainResult, tmp_path: Path) -> None:
     assert seeing.score > 0.8
     blind = replace(SEEING, images=None)
-    without = train(replace(spec(tmp_path), recipe=blind, objective=None))
+    without = train(replace(spec(tmp_path), recipe=blind, task=None))
     assert without.score < 0.6
 
 
@@ -53,12 +54,13 @@ def test_the_checkpoint_says_what_it_reads_and_holds_no_encoder(seeing: TrainRes
     assert not [key for key in content["model"] if "vit" in key or "encoder" in key]
 
 
-def test_tested_with_its_encoder_it_scores_by_sight(seeing: TrainResult, tmp_path: Path) -> None:
+def test_it_is_scored_by_visibility(seeing: TrainResult, tmp_path: Path) -> None:
     metrics = scored(seeing, tmp_path)
     assert metrics["test_point_miou"] > 0.8  # type: ignore[operator]
-    by_sight = metrics["test_point_miou_by_sight"]
-    assert by_sight["seen"]["points"] == 1200 and by_sight["unseen"]["points"] == 0  # type: ignore[index]
-    assert by_sight["unseen"]["miou_present"] is None  # type: ignore[index]
+    by_visibility = metrics["test_point_miou_by_visibility"]
+    assert by_visibility["visible"]["points"] == 1200  # type: ignore[index]
+    assert by_visibility["not_visible"]["points"] == 0  # type: ignore[index]
+    assert by_visibility["not_visible"]["miou_present"] is None  # type: ignore[index]
 
 
 def test_each_image_is_encoded_once_for_all_passes(
@@ -75,7 +77,7 @@ def test_each_image_is_encoded_once_for_all_passes(
     many = scored(
         seeing,
         tmp_path,
-        protocol=lambda protocol: replace(protocol, views="nuscenes", max_points=100),
+        test_changes={"tta": "semantickitti", "max_points": 400},
     )
     assert encoded == [2, 2]  # two scenes of two views
     assert many["test_point_miou"] > 0.8  # type: ignore[operator]
@@ -83,34 +85,34 @@ def test_each_image_is_encoded_once_for_all_passes(
 
 def test_lost_cameras_and_bad_calibration_cost(seeing: TrainResult, tmp_path: Path) -> None:
     whole = scored(seeing, tmp_path / "a")["test_point_miou"]
-    lost = scored(seeing, tmp_path / "b", degradation=Degradation(drop_views=1.0))
-    assert lost["test_point_miou_by_sight"]["seen"]["points"] == 0  # type: ignore[index]
-    off = scored(seeing, tmp_path / "c", degradation=Degradation(pixel_noise=20.0))
-    turned = scored(seeing, tmp_path / "d", degradation=Degradation(angle_noise_deg=10.0))
-    grey = scored(seeing, tmp_path / "e", degradation=Degradation(drop_color=True))
+    lost = scored(seeing, tmp_path / "b", corruption=Corruption(drop_views=1.0))
+    assert lost["test_point_miou_by_visibility"]["visible"]["points"] == 0  # type: ignore[index]
+    off = scored(seeing, tmp_path / "c", corruption=Corruption(pixel_noise=20.0))
+    turned = scored(seeing, tmp_path / "d", corruption=Corruption(angle_noise_deg=10.0))
+    grey = scored(seeing, tmp_path / "e", corruption=Corruption(drop_color=True))
     assert (
         max(lost["test_point_miou"], off["test_point_miou"], turned["test_point_miou"])
         < whole - 0.1
     )  # type: ignore[operator, type-var]
     assert grey["test_point_miou"] != whole
-    again = scored(seeing, tmp_path / "c2", degradation=Degradation(pixel_noise=20.0))
+    again = scored(seeing, tmp_path / "c2", corruption=Corruption(pixel_noise=20.0))
     assert again["test_point_miou"] == off["test_point_miou"]
 
 
 def test_each_scene_fails_in_its_own_way_and_always_the_same() -> None:
     frames = Painted(views=1).frames("val", "val0")
-    shaken = Degradation(pixel_noise=3.0, angle_noise_deg=2.0)
-    one, two = (shaken.frames(scene, frames)[0].camera for scene in ("val/a", "val/b"))
+    shaken = Corruption(pixel_noise=3.0, angle_noise_deg=2.0)
+    one, two = (shaken.corrupt_frames(scene, frames)[0].camera for scene in ("val/a", "val/b"))
     assert not torch.equal(one.intrinsics, two.intrinsics)
     assert not torch.equal(one.world_to_camera, two.world_to_camera)
-    again = shaken.frames("val/a", frames)[0].camera
+    again = shaken.corrupt_frames("val/a", frames)[0].camera
     assert torch.equal(one.intrinsics, again.intrinsics)
-    half = Degradation(drop_views=0.5)
-    left = [len(half.frames(f"val/{number}", frames)) for number in range(200)]
+    half = Corruption(drop_views=0.5)
+    left = [len(half.corrupt_frames(f"val/{number}", frames)) for number in range(200)]
     assert 70 < sum(left) < 130  # of one camera each
-    assert [len(half.frames(f"val/{n}", frames * 4)) for n in range(9)] == [2] * 9
-    assert not Degradation(drop_views=1.0).frames("val/a", frames)
-    assert len(Degradation().frames("val/a", frames * 4)) == 4
+    assert [len(half.corrupt_frames(f"val/{n}", frames * 4)) for n in range(9)] == [2] * 9
+    assert not Corruption(drop_views=1.0).corrupt_frames("val/a", frames)
+    assert len(Corruption().corrupt_frames("val/a", frames * 4)) == 4
 
 
 def test_an_unlucky_draw_of_views_is_no_error() -> None:
@@ -125,15 +127,15 @@ def test_an_unlucky_draw_of_views_is_no_error() -> None:
             return (good, *(bad,) * 5)
 
     assert SEEING.images is not None
-    showing = Showing(replace(SEEING.images, views=1))
+    showing = ImageLoader(replace(SEEING.images, views=1))
     dataset = Turned()
     scene = dataset.load("train", "train0")
     for seed in range(5):
         drawn = np.random.default_rng(seed)
-        seen, _ = showing.of("x", scene, dataset.frames("train", "train0"), drawn)
+        seen, _ = showing.load("x", scene, dataset.frames("train", "train0"), drawn)
         assert seen["image_mask"].any()
     with pytest.raises(UserError, match="scene"):
-        showing.of("x", scene, dataset.frames("train", "train0")[1:], np.random.default_rng(0))
+        showing.load("x", scene, dataset.frames("train", "train0")[1:], np.random.default_rng(0))
 
 
 def test_views_are_chosen_from_what_a_cache_holds(tmp_path: Path) -> None:
@@ -153,12 +155,12 @@ def test_views_are_chosen_from_what_a_cache_holds(tmp_path: Path) -> None:
     cache_features(
         CacheSpec(
             dataset=data, encoder=encoder, name=recipe.encoder, size=(SIZE, SIZE), out=tmp_path,
-            views=3, splits=("val",), log=lambda line: None,
+            images_per_scene=3, splits=("val",), log=lambda line: None,
         )
     )  # fmt: skip
     for views, rng in ((2, None), (2, np.random.default_rng(0)), (10, None), (None, None)):
-        cache, known = cached_for(replace(recipe, views=views), tmp_path)
-        scene, found = SceneImageLoader(data, Showing(known, cache)).attach(
+        known = open_image_features(replace(recipe, views=views), weights=None, cache=tmp_path)
+        scene, found = SceneImageLoader(data, ImageLoader(known.recipe, known.cache)).load(
             "val", "val0", data.load("val", "val0"), rng
         )
         assert scene["image_mask"].all() and found.maps is not None
@@ -172,14 +174,14 @@ def test_a_model_trained_with_its_encoder_is_tested_with_a_smaller_cache(
     encoder = open_encoder(IMAGES.encoder, "none", IMAGES.encoder_config)
     cache_features(
         CacheSpec(
-            dataset=data, encoder=encoder, name=IMAGES.encoder, size=(SIZE, SIZE), views=1,
+            dataset=data, encoder=encoder, name=IMAGES.encoder, size=(SIZE, SIZE), images_per_scene=1,
             out=tmp_path / "cache", splits=("val",), log=lambda line: None,
         )
     )  # fmt: skip
     given = {"dataset": data, "encoder": None, "image_cache": tmp_path / "cache"}
     assert scored(seeing, tmp_path / "a", **given)["test_point_miou"] > 0.8  # type: ignore[operator]
     with pytest.raises(UserError, match="--image-views 3: the cache .* holds 1 images"):
-        scored(seeing, tmp_path / "b", **given, seeing=lambda images: replace(images, views=3))
+        scored(seeing, tmp_path / "b", **given, image_changes={"views": 3})
 
 
 def test_more_views_than_the_memory_has_room_for_are_refused(
@@ -190,29 +192,29 @@ def test_more_views_than_the_memory_has_room_for_are_refused(
     scene = data.load("val", name)
     size = SEEING.images.size
     each = 9 * len(scene) + 3 * size[0] * size[1]
-    images = SceneImageLoader(data, Showing(replace(SEEING.images, channels=24, stride=16)))
+    images = SceneImageLoader(data, ImageLoader(replace(SEEING.images, channels=24, stride=16)))
     monkeypatch.setattr(scene_images, "free_bytes", lambda: 2 * each - 1)
-    images.attach("val", name, scene)  # so little is never refused
+    images.load("val", name, scene)  # so little is never refused
     monkeypatch.setattr(scene_images, "ALWAYS_FREE", 0)
-    with pytest.raises(UserError, match="600 points lie in 2 images.* take 1 images or fewer"):
-        images.attach("val", name, scene)
+    with pytest.raises(UserError, match="600 points and 2 images .* use 1 images or fewer"):
+        images.load("val", name, scene)
     monkeypatch.setattr(scene_images, "free_bytes", lambda: 2 * each)
-    images.attach("val", name, scene)
+    images.load("val", name, scene)
 
 
-def test_degradations_of_other_sizes_are_refused() -> None:
+def test_corruptions_of_other_sizes_are_refused() -> None:
     for wrong in ({"drop_views": 1.5}, {"pixel_noise": -1.0}, {"angle_noise_deg": float("inf")}):
         with pytest.raises(UserError, match="--"):
-            Degradation(**wrong)
+            Corruption(**wrong)
 
 
 def test_resumed_it_is_the_same_run(seeing: TrainResult, tmp_path: Path) -> None:
-    import pointseg.training.train as loop
+    from pointseg.training import loop
 
     class Stopped(Exception):
         pass
 
-    step = loop._Run._one_step
+    step = loop.TrainingLoop._step
 
     def until(run: object, batches: object) -> dict[str, float]:
         if run.step == 20:  # type: ignore[attr-defined]
@@ -221,7 +223,7 @@ def test_resumed_it_is_the_same_run(seeing: TrainResult, tmp_path: Path) -> None
         return step(run, batches)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop._Run, "_one_step", until)
+        patch.setattr(loop.TrainingLoop, "_step", until)
         with pytest.raises(Stopped):
             train(spec(tmp_path))
     resumed = train(spec(tmp_path, resume=True))
@@ -248,18 +250,18 @@ def test_cameras_cannot_fail_where_there_are_none(tmp_path: Path) -> None:
 
     run = train(boxes(tmp_path / "run"))
     with pytest.raises(UserError, match="reads no images"):
-        score(
-            ScoreSpec(
+        evaluate(
+            EvaluationSpec(
                 model=run.best,
                 dataset=Boxes(),
                 out=tmp_path,
-                degradation=Degradation(drop_views=0.5),
+                corruption=Corruption(drop_views=0.5),
             )
         )
-    grey = ScoreSpec(
-        model=run.best, dataset=Boxes(), out=tmp_path, degradation=Degradation(drop_color=True)
+    grey = EvaluationSpec(
+        model=run.best, dataset=Boxes(), out=tmp_path, corruption=Corruption(drop_color=True)
     )
-    assert score(grey).metrics["labelled_points"] > 0
+    assert evaluate(grey).metrics["labelled_points"] > 0
 
 
 def test_scenes_without_images_are_refused_or_unseen(tmp_path: Path) -> None:
@@ -286,7 +288,7 @@ def test_views_are_padded_to_the_most(tmp_path: Path) -> None:
 
 def test_a_dataset_without_images_is_refused() -> None:
     with pytest.raises(UserError, match="the dataset boxes has no images"):
-        SceneImageLoader(Boxes(), Showing(IMAGES))
+        SceneImageLoader(Boxes(), ImageLoader(IMAGES))
 
 
 def test_validation_sees_the_same_views_each_time() -> None:

@@ -12,12 +12,14 @@ from PIL import Image
 from torch import nn
 
 from dinomed3d.runtime.errors import UserError
-from pointseg.config.recipe import Form
+from pointseg.config.recipe import PointCloudFormat
 from pointseg.files import read_cloud, write_cloud
 from pointseg.prediction import predict as module
 from pointseg.prediction.input_files import find_sources
-from pointseg.prediction.predict import PredictSpec, picture_file, predict, record_file
-from pointseg.prediction.summary_table import table
+from pointseg.prediction.predict import predict
+from pointseg.prediction.results import picture_file, record_file
+from pointseg.prediction.spec import PredictSpec
+from pointseg.prediction.summary_table import summary_table
 from pointseg.scene import Scene
 from tests.pointseg.evaluation.answers import CLASSES, RECIPE, ByColor, colored, trained
 from tests.pointseg.files.test_las import copc
@@ -46,7 +48,7 @@ def write(path, scene):
 @pytest.mark.parametrize("suffix", [".ply", ".pcd", ".las", ".laz", ".npz", ".npy", ".txt", ""])
 def test_each_type_comes_out_as_it_went_in_with_a_class(tmp_path, model, suffix):
     source = write(tmp_path / f"cloud{suffix}", colored([0, 1, 2, 2]))
-    spec = spec_of(tmp_path, source, full=True)
+    spec = spec_of(tmp_path, source, tta=True)
     (result,) = predict(spec)
     assert result.status == "done", result.reason
     assert predict(spec)[0].status == "kept"
@@ -66,7 +68,7 @@ def test_each_type_comes_out_as_it_went_in_with_a_class(tmp_path, model, suffix)
 
 @pytest.mark.parametrize("suffix", [".bin", ".pcd.bin"])
 def test_scans_get_a_file_of_labels_beside_their_copy(tmp_path, monkeypatch, suffix):
-    recipe = replace(RECIPE, features=("coord", "strength"), setting="outdoor")
+    recipe = replace(RECIPE, features=("coord", "strength"), scene_type="outdoor")
     monkeypatch.setattr(
         module, "load_model", lambda path, device, **_: (ByColor(), trained(recipe=recipe))
     )
@@ -114,14 +116,14 @@ def test_one_bad_file_costs_only_itself(tmp_path, model):
         "none.ply": "failed",
     }  # fmt: skip
     assert "lacks color" in by_name["bare.ply"].reason
-    assert "holds no points" in by_name["none.ply"].reason
+    assert "no points" in by_name["none.ply"].reason
     assert str(folder / "cut.ply") in by_name["cut.ply"].reason
     assert (tmp_path / "out" / "deep" / "b.ply").is_file()
     assert not list((tmp_path / "out").rglob("*cut*"))
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert [f["status"] for f in summary["files"]] == [result.status for result in results]
-    lines = table(results).splitlines()
-    assert len(lines) == 6 and "floor 100 %" in table(results)
+    lines = summary_table(results).splitlines()
+    assert len(lines) == 6 and "floor 100 %" in summary_table(results)
     assert sum("failed" in line for line in lines) == 3
 
 
@@ -163,7 +165,7 @@ def test_what_is_there_is_kept_and_what_is_not_whole_is_made_again(tmp_path, mod
         assert predict(spec)[0].status == "kept"
     model.asked = 0
     predict(replace(spec, overwrite=True))
-    predict(replace(spec, full=True))
+    predict(replace(spec, tta=True))
     assert model.asked == 2
 
 
@@ -198,20 +200,20 @@ def test_millimetres_under_a_model_in_metres_are_told(tmp_path, model):
     assert predict(spec_of(tmp_path, source, unit_m=0.001))[0].status == "done"
     after = read_cloud(tmp_path / "out" / "cloud.ply")
     np.testing.assert_array_equal(after.coord, read_cloud(source).coord)
-    (result,) = predict(spec_of(tmp_path, source, any_scale=True))
+    (result,) = predict(spec_of(tmp_path, source, check_scale=False))
     assert result.status == "done" and "voxels" in result.notes[0]
 
 
 def test_clouds_are_taken_as_those_of_training_were(tmp_path, model, monkeypatch):
     scene = colored([0, 1], count=3000)
     source = write(tmp_path / "cloud.ply", scene.moved(scene.coord * 1000))
-    recipe = replace(RECIPE, form=Form(unit_m=0.001, up="y"))
+    recipe = replace(RECIPE, cloud_format=PointCloudFormat(unit_m=0.001, up="y"))
     monkeypatch.setattr(
         module, "load_model", lambda path, device, **_: (model, trained(recipe=recipe))
     )
     assert predict(spec_of(tmp_path, source))[0].status == "done"
     told = json.loads((tmp_path / "out" / "cloud.ply.json").read_text())
-    assert (told["form"]["unit_m"], told["form"]["up"]) == (0.001, "y")
+    assert (told["cloud_format"]["unit_m"], told["cloud_format"]["up"]) == (0.001, "y")
     (result,) = predict(spec_of(tmp_path, source, unit_m=1.0))
     assert result.status == "failed" and "--unit millimetre" in result.reason
 
@@ -233,7 +235,7 @@ def sheets():
 
 
 @pytest.mark.parametrize(
-    ("setting", "seen_from", "floor", "ceiling"),
+    ("setting", "orient_normals", "floor", "ceiling"),
     [
         ("indoor", None, 0, 1),  # both face the middle of the room
         ("outdoor", None, 1, 1),  # both are above the origin
@@ -241,19 +243,19 @@ def sheets():
     ],
 )
 def test_missing_normals_are_estimated_and_face_where_they_are_told(
-    tmp_path, monkeypatch, setting, seen_from, floor, ceiling
+    tmp_path, monkeypatch, setting, orient_normals, floor, ceiling
 ):
-    recipe = replace(RECIPE, features=("normal",), setting=setting, voxel_m=0.05)
+    recipe = replace(RECIPE, features=("normal",), scene_type=setting, voxel_m=0.05)
     monkeypatch.setattr(
         module, "load_model", lambda path, device, **_: (ByNormal(), trained(recipe=recipe))
     )
     said = []
     source = write(tmp_path / "cloud.ply", sheets())
     (result,) = predict(
-        spec_of(tmp_path, source, log=said.append, seen_from=seen_from, pictures=False)
+        spec_of(tmp_path, source, log=said.append, orient_normals=orient_normals, pictures=False)
     )
     assert result.status == "done", result.reason
-    assert said[0].startswith("cloud.ply: has no normals; they were estimated, pointing ")
+    assert said[0].startswith("cloud.ply: has no normals; they were estimated")
     found = read_cloud(tmp_path / "out" / "cloud.ply")["class"]
     assert (found[:300] == floor).all() and (found[300:] == ceiling).all()
 
@@ -322,7 +324,7 @@ def test_results_and_hidden_files_are_no_sources(tmp_path, model):
     assert [r.status for r in predict(spec)] == ["kept"]
 
 
-STRENGTH = replace(RECIPE, features=("coord", "strength"), setting="outdoor")
+STRENGTH = replace(RECIPE, features=("coord", "strength"), scene_type="outdoor")
 
 
 class ByStrength(nn.Module):
@@ -346,27 +348,27 @@ def intensities(tmp_path, *values):
         (None, None, {"floor": 100, "wall": 100}, "its intensities were taken to reach 255 (--str"),
         (500.0, None, {"floor": 200}, None),
         (None, 250.0, {"floor": 100, "wall": 100}, None),
-        (500.0, 150.0, {"wall": 200}, "more than 1 % of its intensities lie above 150"),
+        (500.0, 150.0, {"wall": 200}, "exceed 150"),
     ],
 )
 def test_the_scale_of_intensities(tmp_path, monkeypatch, trained_with, given, counts, note):
-    recipe = replace(STRENGTH, form=Form(strength_max=trained_with))
+    recipe = replace(STRENGTH, cloud_format=PointCloudFormat(intensity_max=trained_with))
     model = ByStrength(), trained(recipe=recipe)
     monkeypatch.setattr(module, "load_model", lambda path, device, **_: model)
     said = []
-    spec = spec_of(tmp_path, intensities(tmp_path, 100, 200), log=said.append, full=True)
-    (result,) = predict(replace(spec, strength_max=given))
+    spec = spec_of(tmp_path, intensities(tmp_path, 100, 200), log=said.append, tta=True)
+    (result,) = predict(replace(spec, intensity_max=given))
     assert result.status == "done", result.reason
     assert result.classes == counts
     assert [note in line for line in said] == ([] if note is None else [True])
-    assert predict(replace(spec, strength_max=given))[0].status == "kept"
-    assert predict(replace(spec, strength_max=180.0))[0].status == "done"
+    assert predict(replace(spec, intensity_max=given))[0].status == "kept"
+    assert predict(replace(spec, intensity_max=180.0))[0].status == "done"
 
 
 def test_a_scale_that_cannot_be(tmp_path, model):
     source = write(tmp_path / "a.ply", colored([0]))
-    with pytest.raises(UserError, match="'strength_max' must be > 0, or null, got 0"):
-        predict(spec_of(tmp_path, source, strength_max=0.0))
+    with pytest.raises(UserError, match="'intensity_max' must be > 0, or null, got 0"):
+        predict(spec_of(tmp_path, source, intensity_max=0.0))
 
 
 COLUMNS = ("x", "y", "z", "red", "spare", "green", "blue", "label")
@@ -374,12 +376,15 @@ COLUMNS = ("x", "y", "z", "red", "spare", "green", "blue", "label")
 
 @pytest.mark.parametrize("columns", [8, 7, 6])
 def test_text_without_names_is_read_as_in_training(tmp_path, monkeypatch, columns):
-    model = ByColor(), trained(recipe=replace(RECIPE, form=Form(columns=COLUMNS)))
+    model = (
+        ByColor(),
+        trained(recipe=replace(RECIPE, cloud_format=PointCloudFormat(columns=COLUMNS))),
+    )
     monkeypatch.setattr(module, "load_model", lambda path, device, **_: model)
     scene = colored([0, 1, 2])
     rows = np.c_[scene.coord, scene["color"], np.zeros((400, 2))][:, [0, 1, 2, 3, 6, 4, 5, 7]]
     np.savetxt(tmp_path / "a.xyz", rows[:, :columns], fmt="%g")
-    spec = spec_of(tmp_path, tmp_path / "a.xyz", full=True)
+    spec = spec_of(tmp_path, tmp_path / "a.xyz", tta=True)
     (result,) = predict(spec)
     if columns == 6:
         assert "has 6 columns without names, the model's training clouds had 8" in result.reason

@@ -13,7 +13,7 @@ import torch
 from dinomed3d.runtime.errors import UserError
 from pointseg.datasets.mixture import Mixture, SourceDataset
 from pointseg.images.visibility import VisibilityConfig
-from pointseg.loading.scene_images import SceneImageLoader, Showing
+from pointseg.loading.scene_images import ImageLoader, SceneImageLoader
 from pointseg.training.checkpoint import build_segmenter, load_model, read_checkpoint
 from pointseg.training.distillation_task import Distillation
 from pointseg.training.image_encoder import open_for
@@ -27,15 +27,13 @@ BARE = replace(STUDENT, images=None)
 
 
 def spec(
-    out: Path, *, dataset: Any = None, datasets: int = 1, summary_loss: float = 0.0
+    out: Path, *, dataset: Any = None, datasets: int = 1, cls_token_loss: float = 0.0
 ) -> TrainSpec:
     assert STUDENT.images is not None
     encoder, images = open_for(STUDENT.images, "none")
     recipe = replace(STUDENT, images=images)
-    objective = Distillation(recipe, encoder, datasets=datasets, summary_loss=summary_loss)
-    return TrainSpec(
-        dataset=dataset or Painted(colored=True), recipe=recipe, out=out, objective=objective
-    )
+    task = Distillation(recipe, encoder, datasets=datasets, cls_token_loss=cls_token_loss)
+    return TrainSpec(dataset=dataset or Painted(colored=True), recipe=recipe, out=out, task=task)
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +44,16 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
 def test_the_student_says_what_images_show(taught: TrainResult) -> None:
     assert taught.score > 0.6  # 0.0 at the start
     with (taught.last.parent / "metrics.csv").open(encoding="utf-8") as file:
-        assert file.readline().strip() == "step,loss,of_points,seen,lr,points,seconds,val_cosine"
+        assert (
+            file.readline().strip()
+            == "step,loss,cosine_points,visible,lr,points,seconds,val_cosine"
+        )
 
 
 def test_a_segmenter_starts_from_it_and_needs_no_image(taught: TrainResult, tmp_path: Path) -> None:
     model = build_segmenter(BARE, 2)
     said = initial_weights(taught.last, CLASSES.names, BARE)(model)
-    assert said.startswith("distilled backbone from") and "the head starts anew" in said
+    assert said.startswith("distilled backbone from") and "the head is new" in said
     state = read_checkpoint(taught.last, ("pointseg-distilled-1",))["model"]
     for name, value in model.backbone.state_dict().items():
         assert torch.equal(value, state[f"backbone.{name}"])
@@ -79,15 +80,15 @@ def test_what_does_not_fit_is_refused(taught: TrainResult, tmp_path: Path) -> No
         started(replace(BARE, voxel_m=0.2))
     with pytest.raises(UserError, match="was distilled with features"):
         started(replace(BARE, features=("coord",)))
-    with pytest.raises(UserError, match="its backbone is another than this run's"):
+    with pytest.raises(UserError, match="its backbone differs"):
         started(replace(BARE, backbone_config={**BARE.backbone_config, "base_channels": 8}))
     assert STUDENT.images is not None
     seeing = replace(STUDENT, images=replace(STUDENT.images, channels=24, stride=16))
-    with pytest.raises(UserError, match="train it without --images"):
+    with pytest.raises(UserError, match="leave out --images"):
         started(seeing)
-    with pytest.raises(UserError, match="names no classes yet; train it on labels with"):
+    with pytest.raises(UserError, match="train it on labels"):
         load_model(taught.last, "cpu")
-    with pytest.raises(UserError, match="the recipe must have images"):
+    with pytest.raises(UserError, match="'recipe' must have images"):
         Distillation(BARE, None)
 
 
@@ -98,7 +99,7 @@ def test_what_means_nothing_to_a_teacher_is_refused(changes: dict[str, Any]) -> 
     """A token, for one, would get no gradient, which ends a run on several devices."""
     assert STUDENT.images is not None
     recipe = replace(STUDENT, images=replace(STUDENT.images, **changes))
-    with pytest.raises(UserError, match="means nothing to a teacher"):
+    with pytest.raises(UserError, match="has no effect on a frozen teacher"):
         Distillation(recipe, None)
 
 
@@ -120,16 +121,14 @@ def test_several_datasets_share_the_student(tmp_path: Path) -> None:
     made = spec(tmp_path, dataset=mixture, datasets=2)
     recipe = replace(made.recipe, epochs=2)
     run = train(
-        replace(
-            made, recipe=recipe, objective=Distillation(recipe, made.objective.encoder, datasets=2)
-        )  # type: ignore[union-attr]
+        replace(made, recipe=recipe, task=Distillation(recipe, made.task.encoder, datasets=2))  # type: ignore[union-attr]
     )
     state = read_checkpoint(run.last, ("pointseg-distilled-1",))["model"]
     assert state["heads.0.weight"].shape == state["heads.1.weight"].shape == (24, 4)
     assert not torch.equal(state["heads.0.weight"], state["heads.1.weight"])
 
 
-def test_each_of_several_datasets_is_seen_by_its_own_rule() -> None:
+def test_each_of_several_datasets_has_its_own_visibility() -> None:
     assert STUDENT.images is not None
     near = replace(
         STUDENT.images, visibility=VisibilityConfig(far_m=1.0), views=1, size=(32, 32), fuse="mean"
@@ -138,52 +137,52 @@ def test_each_of_several_datasets_is_seen_by_its_own_rule() -> None:
     mixture = Mixture(
         [SourceDataset(Painted(views=3), *some), SourceDataset(Painted(views=3), *some, near)]
     )
-    showing = Showing(replace(STUDENT.images, allow_unseen=True))
-    imagery = SceneImageLoader(mixture, showing)
+    loader = ImageLoader(replace(STUDENT.images, allow_unseen=True))
+    images = SceneImageLoader(mixture, loader)
     for number, views, seen in ((0, 2, 600), (1, 1, 0)):
         name = f"{number}/train/train0"
         scene = mixture.load("train", name)
         for rng in (None, np.random.default_rng(0)):
-            attached, shown = imagery.attach("train", name, scene, rng)
+            attached, shown = images.load("train", name, scene, rng)
             assert attached["image_mask"].shape == (600, views)
             assert attached["image_mask"].any(1).sum() == seen
             assert shown.images is not None and shown.images.shape[2:] == (64, 64)  # in common
-        assert imagery.shown("train", name, scene).sum() == seen
-    assert imagery.showing is showing
+        assert images.visible_mask("train", name, scene).sum() == seen
+    assert images.images is loader
 
 
 def test_whole_images_can_be_learned_too(tmp_path: Path) -> None:
-    made = spec(tmp_path, summary_loss=0.5)
+    made = spec(tmp_path, cls_token_loss=0.5)
     recipe = replace(made.recipe, epochs=1)
-    objective = replace_recipe(made, recipe)
-    train(replace(made, recipe=recipe, objective=objective))
+    task = replace_recipe(made, recipe)
+    train(replace(made, recipe=recipe, task=task))
     header, *rows = (tmp_path / "metrics.csv").read_text(encoding="utf-8").splitlines()
     row = dict(zip(header.split(","), rows[0].split(","), strict=True))
     assert float(row["loss"]) == pytest.approx(
-        float(row["of_points"]) + 0.5 * float(row["of_images"]), abs=1e-5
+        float(row["cosine_points"]) + 0.5 * float(row["cosine_cls"]), abs=1e-5
     )
 
 
 def test_the_weight_of_whole_images_stays_when_resumed(tmp_path: Path) -> None:
-    made = spec(tmp_path, summary_loss=0.5)
+    made = spec(tmp_path, cls_token_loss=0.5)
     recipe = replace(made.recipe, epochs=1)
-    objective = replace_recipe(made, recipe)
-    train(replace(made, recipe=recipe, objective=objective))
+    task = replace_recipe(made, recipe)
+    train(replace(made, recipe=recipe, task=task))
     for other in (50.0, 0.0):
-        changed = Distillation(recipe, objective.encoder, summary_loss=other)
-        again = replace(made, recipe=recipe, objective=changed, resume=True)
+        changed = Distillation(recipe, task.encoder, cls_token_loss=other)
+        again = replace(made, recipe=recipe, task=changed, resume=True)
         with pytest.raises(
             UserError,
-            match=f"with --summary-loss 0.5, this run has {other:g}; .* --summary-loss 0.5, or",
+            match=f"with --cls-token-loss 0.5, this run has {other:g}",
         ):
             train(again)
-    train(replace(made, recipe=recipe, objective=objective, resume=True))
+    train(replace(made, recipe=recipe, task=task, resume=True))
     content = read_checkpoint(tmp_path / "last.pt", ("pointseg-distilled-1",))
-    objective.check(tmp_path / "last.pt", content)
+    task.check(tmp_path / "last.pt", content)
     before = {**content, "training": {}}  # a file that does not say it
-    objective.check(tmp_path / "last.pt", before)
+    task.check(tmp_path / "last.pt", before)
 
 
 def replace_recipe(made: TrainSpec, recipe: Any) -> Distillation:
-    assert isinstance(made.objective, Distillation)
-    return Distillation(recipe, made.objective.encoder, summary_loss=made.objective.summary_loss)
+    assert isinstance(made.task, Distillation)
+    return Distillation(recipe, made.task.encoder, cls_token_loss=made.task.cls_token_loss)

@@ -34,7 +34,7 @@ def test_every_backbone_was_measured(machine, backbone):
 
 
 def insufficient_memory_warning(voxels, **changes):
-    made = {"parameters": 46_200_000, "samples": 6, "parts": 2, **changes}
+    made = {"parameters": 46_200_000, "samples": 6, "accumulated": 2, **changes}
     return memory.insufficient_memory_warning("ptv3", voxels=voxels, **made)
 
 
@@ -43,10 +43,10 @@ def test_a_step_that_may_not_fit_is_told_with_what_would(machine):
     assert insufficient_memory_warning(110_000) is None
     said = insufficient_memory_warning(240_000)
     assert said.startswith(
-        "a training step with 240000 voxels takes about 16.4 GB, 8.0 GB are free"
+        "a training step with 240000 voxels needs about 16.4 GB of memory, but only 8.0 GB are free"
     )
     # 240,000 * 0.7 * 8.0 / 16.4 = 81,979: a third has 80,000, and 6 crops of 13,663 as much
-    assert "--parts 6 or --override max_points=13663 would" in said
+    assert "--accumulate-grad-batches 6 or --override max_points=13663 or" in said
 
 
 def test_processes_share_the_memory(machine):
@@ -57,4 +57,8 @@ def test_processes_share_the_memory(machine):
 def test_what_no_cut_would_help_is_told_without_one(machine):
     machine.bytes = 1
     said = insufficient_memory_warning(5, samples=1)
-    assert "--parts" not in said and "max_points" not in said and "0.0 GB are free" in said
+    assert (
+        "--accumulate-grad-batches" not in said
+        and "max_points" not in said
+        and "0.0 GB are free" in said
+    )

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dinomed3d.runtime.errors import UserError
-from pointseg.config.recipe import override
+from pointseg.config.serialization import override
 from pointseg.training.checkpoint import build_segmenter, save_checkpoint
 from pointseg.training.pretrained import initial_weights
 from tests.pointseg.painted import IMAGES
@@ -27,7 +27,7 @@ def trained(tmp_path: Path) -> tuple[Path, dict[str, torch.Tensor]]:
 def test_the_same_classes_keep_their_head(trained) -> None:
     path, state = trained
     model = build_segmenter(RECIPE, 2)
-    assert "its head, too" in initial_weights(path, CLASSES.names, RECIPE)(model)
+    assert "the head is taken" in initial_weights(path, CLASSES.names, RECIPE)(model)
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
 
 
@@ -36,7 +36,7 @@ def test_other_classes_get_a_new_head(trained, names: tuple[str, ...]) -> None:
     path, state = trained
     model = build_segmenter(RECIPE, len(names))
     head = model.seg_head.weight.clone()
-    assert "the head starts anew" in initial_weights(path, names, RECIPE)(model)
+    assert "the head is new" in initial_weights(path, names, RECIPE)(model)
     assert torch.equal(model.seg_head.weight, head)
     found = model.state_dict()
     backbone = [key for key in state if key.startswith("backbone.")]
@@ -50,14 +50,14 @@ def test_published_backbones(trained, prefix: str, tmp_path: Path) -> None:
     path = tmp_path / "model_best.pth"
     torch.save({"state_dict": {prefix + key: value for key, value in own.items()}}, path)
     model = build_segmenter(RECIPE, 2)
-    assert "the head starts anew" in initial_weights(path, CLASSES.names, RECIPE)(model)
+    assert "the head is new" in initial_weights(path, CLASSES.names, RECIPE)(model)
     assert all(torch.equal(model.backbone.state_dict()[key], value) for key, value in own.items())
 
 
 def test_another_backbone_is_refused(trained) -> None:
     path, _ = trained
     wider = override(RECIPE, ["backbone_config.base_channels=8"])
-    with pytest.raises(UserError, match="its backbone is another than this run's"):
+    with pytest.raises(UserError, match="its backbone differs"):
         initial_weights(path, CLASSES.names, RECIPE)(build_segmenter(wider, 2))
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from dinomed3d.runtime.errors import UserError
-from pointseg.training import train as loop
-from pointseg.training.run_dir import REPLACED, backup_previous_run, delete_backup
+from pointseg.training import loop
+from pointseg.training.run_dir import PREVIOUS, backup_previous_run, delete_backup
 from pointseg.training.train import train
 from tests.pointseg.tiny import Boxes, spec
 
@@ -33,12 +33,12 @@ WHOLE = ("last.pt", "best.pt", "metrics.csv", "curves.png", "tensorboard", "pict
 def test_a_run_is_moved_and_what_is_not_its_own_stays(tmp_path: Path) -> None:
     assert backup_previous_run(tmp_path / "none") is None and backup_previous_run(tmp_path) is None
     made(tmp_path, "old", *WHOLE, "notes.txt")
-    assert backup_previous_run(tmp_path) == tmp_path / REPLACED
-    assert {path.name for path in tmp_path.iterdir()} == {REPLACED, "notes.txt"}
+    assert backup_previous_run(tmp_path) == tmp_path / PREVIOUS
+    assert {path.name for path in tmp_path.iterdir()} == {PREVIOUS, "notes.txt"}
     moved = {f"{n}/events" if n in ("tensorboard", "pictures") else n for n in WHOLE}
-    assert held(tmp_path / REPLACED) == dict.fromkeys(moved, "old")
+    assert held(tmp_path / PREVIOUS) == dict.fromkeys(moved, "old")
     assert backup_previous_run(tmp_path) is None  # a run that wrote nothing leaves nothing to move
-    assert len(held(tmp_path / REPLACED)) == len(WHOLE)
+    assert len(held(tmp_path / PREVIOUS)) == len(WHOLE)
     delete_backup(tmp_path)
     delete_backup(tmp_path)
     assert held(tmp_path) == {"notes.txt": "old"}
@@ -50,10 +50,10 @@ def test_a_run_without_a_best_model_does_not_push_out_one_that_has_it(tmp_path: 
     made(tmp_path, "stopped early", "last.pt", "tensorboard")
     assert backup_previous_run(tmp_path) is None
     assert not (tmp_path / "last.pt").exists() and not (tmp_path / "tensorboard").exists()
-    assert set(held(tmp_path / REPLACED).values()) == {"old"}
+    assert set(held(tmp_path / PREVIOUS).values()) == {"old"}
     made(tmp_path, "newer", *WHOLE)
-    assert backup_previous_run(tmp_path) == tmp_path / REPLACED
-    assert set(held(tmp_path / REPLACED).values()) == {"newer"}
+    assert backup_previous_run(tmp_path) == tmp_path / PREVIOUS
+    assert set(held(tmp_path / PREVIOUS).values()) == {"newer"}
 
 
 def test_a_new_run_that_fails_leaves_the_old_one_apart(
@@ -64,20 +64,20 @@ def test_a_new_run_that_fails_leaves_the_old_one_apart(
     with pytest.raises(UserError, match="is truncated"):
         train(spec(tmp_path, dataset=Boxes(broken=("train3",)), log=said.append))
     assert said == [
-        f"the run that was in {tmp_path} lies in {tmp_path / REPLACED} until this one has its first best.pt"
+        f"the previous run in {tmp_path} is kept in {tmp_path / PREVIOUS} until this one has its first best.pt"
     ]
     assert not (tmp_path / "best.pt").exists() and not (tmp_path / "last.pt").exists()
-    assert (tmp_path / REPLACED / "best.pt").read_bytes() == old
+    assert (tmp_path / PREVIOUS / "best.pt").read_bytes() == old
     # the next one, which gets as far as its first validation, takes its place
     there: list[bool] = []
-    validate = loop._Run.validate
+    validate = loop.TrainingLoop.validate
 
     def looked(run: Any) -> Any:
-        there.append((tmp_path / REPLACED / "best.pt").is_file())
+        there.append((tmp_path / PREVIOUS / "best.pt").is_file())
         return validate(run)
 
-    monkeypatch.setattr(loop._Run, "validate", looked)
+    monkeypatch.setattr(loop.TrainingLoop, "validate", looked)
     train(spec(tmp_path, seed=1))
     assert there == [True, False]
-    assert not (tmp_path / REPLACED).exists() and (tmp_path / "best.pt").read_bytes() != old
+    assert not (tmp_path / PREVIOUS).exists() and (tmp_path / "best.pt").read_bytes() != old
     assert len(list((tmp_path / "tensorboard").iterdir())) == 1

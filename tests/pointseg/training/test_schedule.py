@@ -11,7 +11,7 @@ def scenes_of(schedule: Schedule, steps: range) -> list[int]:
     return [
         scene
         for step in steps
-        for part in range(schedule.parts)
+        for part in range(schedule.accumulate)
         for device in range(schedule.devices)
         for _, scene in schedule.items(step, device, part)
     ]
@@ -31,7 +31,7 @@ def test_numbers_count_on() -> None:
 
 def test_devices_and_parts_share_a_step() -> None:
     whole = Schedule(scenes=7, batch_size=4, seed=3)
-    shared = Schedule(scenes=7, batch_size=4, seed=3, devices=2, parts=2)
+    shared = Schedule(scenes=7, batch_size=4, seed=3, devices=2, accumulate=2)
     assert scenes_of(whole, range(6)) == scenes_of(shared, range(6))
     assert len(shared.items(0, 1, 1)) == 1
 
@@ -48,14 +48,14 @@ def test_steps_cover_the_epochs() -> None:
 
 
 def test_a_run_taken_up_later_sees_what_it_would_have_seen() -> None:
-    schedule = Schedule(scenes=5, batch_size=4, seed=0, parts=2)
+    schedule = Schedule(scenes=5, batch_size=4, seed=0, accumulate=2)
     whole = list(Batches(schedule, device=0, start=0, stop=6))
     rest = list(Batches(schedule, device=0, start=4, stop=6))
     assert whole[8:] == rest and len(whole) == len(Batches(schedule, device=0, start=0, stop=6))
 
 
 def test_a_batch_that_cannot_be_shared() -> None:
-    with pytest.raises(ValueError, match="'batch_size' 4 must be a multiple .* 3 x 1"):
+    with pytest.raises(ValueError, match="batch_size=4: .* 3 x 1"):
         Schedule(scenes=5, batch_size=4, seed=0, devices=3)
 
 

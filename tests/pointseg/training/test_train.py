@@ -16,8 +16,7 @@ import torch
 from dinomed3d.runtime.errors import UserError
 from pointseg.scene import Scene
 from pointseg.segmenter import Segmenter
-from pointseg.training import memory
-from pointseg.training import train as loop
+from pointseg.training import loop, memory
 from pointseg.training.checkpoint import load_model, read_checkpoint
 from pointseg.training.train import LAST, TrainResult, train
 from tests.pointseg.tiny import CLASSES, RECIPE, Boxes, spec
@@ -69,7 +68,7 @@ def test_it_learns(tmp_path: Path) -> None:
 def test_an_interrupted_run_ends_where_it_would_have(
     at: int, whole: TrainResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = loop._Run._one_step
+    step = loop.TrainingLoop._step
 
     def interrupted(run: Any, batches: Any) -> dict[str, float]:
         if run.step == at - 1:
@@ -77,7 +76,7 @@ def test_an_interrupted_run_ends_where_it_would_have(
         return step(run, batches)
 
     with monkeypatch.context() as patched:
-        patched.setattr(loop._Run, "_one_step", interrupted)
+        patched.setattr(loop.TrainingLoop, "_step", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train(spec(tmp_path))
     assert read_checkpoint(tmp_path / LAST)["training"]["step"] == at
@@ -96,7 +95,7 @@ def test_asked_twice_it_stops_at_once(tmp_path: Path, monkeypatch: pytest.Monkey
         raise AssertionError("still here")
 
     before = signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr(loop._Run, "_one_step", interrupted)
+    monkeypatch.setattr(loop.TrainingLoop, "_step", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(spec(tmp_path))
     assert signal.getsignal(signal.SIGINT) is before
@@ -113,12 +112,12 @@ def test_seeds_change_the_run(whole: TrainResult, tmp_path: Path) -> None:
 
 def test_parts_of_a_batch_see_the_same_scenes(tmp_path: Path) -> None:
     recipe = replace(RECIPE, mix3d=0.0, epochs=1)
-    result = train(spec(tmp_path, recipe=recipe, parts=2))
+    result = train(spec(tmp_path, recipe=recipe, accumulate_grad_batches=2))
     assert result.steps == 3
 
 
 def test_bfloat16(tmp_path: Path) -> None:
-    result = train(spec(tmp_path, recipe=replace(RECIPE, epochs=1), precision="bf16-mixed"))
+    result = train(spec(tmp_path, recipe=replace(RECIPE, epochs=1), precision="bfloat16"))
     assert {value.dtype for value in weights(result.last).values()} == {torch.float32, torch.int64}
 
 
@@ -131,16 +130,16 @@ def test_class_weights_are_part_of_a_run(tmp_path: Path) -> None:
 
 def test_what_cannot_be_resumed(whole: TrainResult) -> None:
     folder = whole.last.parent
-    with pytest.raises(UserError, match="was trained by another recipe"):
+    with pytest.raises(UserError, match="with another recipe"):
         train(spec(folder, resume=True, recipe=replace(RECIPE, epochs=5)))
-    with pytest.raises(UserError, match="begun with seed 0, not 3"):
+    with pytest.raises(UserError, match="started with seed 0, not 3"):
         train(spec(folder, resume=True, seed=3))
-    with pytest.raises(UserError, match="begun with parts 1, not 2"):
-        train(spec(folder, resume=True, parts=2))
+    with pytest.raises(UserError, match="started with accumulate_grad_batches 1, not 2"):
+        train(spec(folder, resume=True, accumulate_grad_batches=2))
 
 
 def test_other_scenes_are_another_run(whole: TrainResult) -> None:
-    with pytest.raises(UserError, match="--resume: boxes holds other scenes than when the run was"):
+    with pytest.raises(UserError, match="--resume: boxes has other scenes"):
         train(spec(whole.last.parent, resume=True, dataset=Boxes(count=4)))
 
 
@@ -151,14 +150,14 @@ def test_a_validation_scene_too_large_costs_no_training(
     forward = Segmenter.forward
     calls = iter(range(100))
 
-    def insufficient_memory_warning(model: Segmenter, cloud: Any) -> torch.Tensor:
+    def out_of_memory(model: Segmenter, cloud: Any) -> torch.Tensor:
         # two scenes a round
         if not model.training and next(calls) >= 2 * (at // 5 - 1):
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
         return forward(model, cloud)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Segmenter, "forward", insufficient_memory_warning)
+        patched.setattr(Segmenter, "forward", out_of_memory)
         with pytest.raises(
             UserError, match=r"the \d+ voxels of a whole validation scene; the run is"
         ):
@@ -196,16 +195,16 @@ def test_a_feature_that_scenes_lack(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    losses = loop._Run._losses
+    losses = loop.TrainingLoop._losses
 
-    def broken(run: Any, cloud: Any) -> dict[str, torch.Tensor]:
-        found = losses(run, cloud)
+    def broken(run: Any, output: Any, cloud: Any) -> dict[str, torch.Tensor]:
+        found = losses(run, output, cloud)
         return (
             {key: value * float("nan") for key, value in found.items()} if run.step == 1 else found
         )
 
-    monkeypatch.setattr(loop._Run, "_losses", broken)
-    with pytest.raises(UserError, match="step 1: the loss is nan; lower the rate"):
+    monkeypatch.setattr(loop.TrainingLoop, "_losses", broken)
+    with pytest.raises(UserError, match="step 1: the loss is nan; lower the learning rate"):
         train(spec(tmp_path))
 
 
@@ -227,19 +226,19 @@ def test_memory_that_may_not_suffice_is_told_once_before(
     recipe = replace(RECIPE, epochs=1, mix3d=0.0)
     assert train(spec(tmp_path, recipe=recipe, log=said.append)).steps == 3  # and yet it fitted
     assert len(said) == 1
-    assert "may not fit; --parts 2 or --override max_points=" in said[0]
+    assert "--accumulate-grad-batches 2 or --override max_points=" in said[0]
 
 
 def test_memory_that_does_not_suffice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    losses = loop._Run._losses
+    losses = loop.TrainingLoop._losses
 
-    def insufficient_memory_warning(run: Any, cloud: Any) -> dict[str, torch.Tensor]:
+    def out_of_memory(run: Any, output: Any, cloud: Any) -> dict[str, torch.Tensor]:
         if run.step == 2:
             raise RuntimeError(
                 "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate"
             )
-        return losses(run, cloud)
+        return losses(run, output, cloud)
 
-    monkeypatch.setattr(loop._Run, "_losses", insufficient_memory_warning)
+    monkeypatch.setattr(loop.TrainingLoop, "_losses", out_of_memory)
     with pytest.raises(UserError, match=r"out of memory with \d+ voxels .*max_points=\d+"):
         train(spec(tmp_path))

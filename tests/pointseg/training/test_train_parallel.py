@@ -1,4 +1,4 @@
-"""Two processes train one model: the same weights in both, every scene shared, one journal."""
+"""Two processes train one model: the same weights in both, every scene shared, one log."""
 
 from __future__ import annotations
 
@@ -19,25 +19,26 @@ import os, sys
 from dataclasses import replace
 from pathlib import Path
 import torch
-from pointseg.training.train import _Run, train
+from pointseg.training.loop import TrainingLoop
+from pointseg.training.train import train
 from lightning_fabric import Fabric
 from tests.pointseg.tiny import RECIPE, Boxes, spec
 
 torch.set_num_threads(1)
 out, resume = Path(sys.argv[1]), sys.argv[2] == "resume"
-kept, end = [], _Run.to_the_end
+kept, end = [], TrainingLoop.run
 def to_the_end(run):
     kept.append(run)
     if not resume and run.steps > 2:
         run.steps = 5  # as if it had been stopped there
     end(run)
-_Run.to_the_end = to_the_end
+TrainingLoop.run = to_the_end
 recipe = replace(RECIPE, evaluations=4)
 train(spec(out, dataset=Boxes(validated=1), recipe=recipe, devices=2, resume=resume))
 (run,) = kept
 validated = run.validate()
 rank = os.environ["RANK"]
-found = {"weights": dict(run.network.named_parameters())}
+found = {"weights": dict(run.learner.network.named_parameters())}
 found["matrix"] = validated
 torch.save(found, out / f"rank{rank}.pt")
 """
@@ -73,6 +74,7 @@ def run_both(out: Path, how: str) -> None:
     assert [process.returncode for process in processes] == [0, 0], "\n".join(ends)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not torch.distributed.is_available() or not torch.distributed.is_gloo_available(),
     reason="needs torch with gloo",

@@ -19,7 +19,7 @@ from pointseg.images.readers.frame import Frame, ImagesError, make_camera
 from pointseg.images.readers.image_files import DepthFile, ImageFile
 from pointseg.images.readers.manifest import read_manifest, write_manifest
 from pointseg.images.visibility import VisibilityConfig
-from pointseg.loading.scene_images import SceneImageLoader, Showing
+from pointseg.loading.scene_images import ImageLoader, SceneImageLoader
 from pointseg.scene import Scene
 from tests import ROOT
 from tests.pointseg.images.readers.test_organised import surface
@@ -142,7 +142,7 @@ def test_a_description_without_cameras_is_to_be_completed(tmp_path: Path) -> Non
         found.frames("train", "a")
     with pytest.raises(DatasetError, match="has no scene 'c'"):
         found.frames("train", "c")
-    images = SceneImageLoader(found, Showing(ImageConfig()))
+    images = SceneImageLoader(found, ImageLoader(ImageConfig()))
     with pytest.raises(DatasetError, match="organised, or {colmap: FOLDER, images: FOLDER}"):
         images.attach("train", "a", found.load("train", "a"))
 

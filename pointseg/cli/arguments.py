@@ -1,0 +1,90 @@
+"""Options that several commands have; imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dinomed3d.runtime.device import DEVICES
+from pointseg.cli.choices import PRECISIONS, TTA_SETS
+from pointseg.datasets.conventions import DATASETS
+
+
+def add_data(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """Add the options that say which dataset is read."""
+    parser.add_argument("--dataset", required=required, choices=DATASETS)
+    parser.add_argument(
+        "--root", type=Path, metavar="DIR",
+        help="prepared data (see pointseg-prepare), or your own folder for --dataset folder",
+    )  # fmt: skip
+    parser.add_argument(
+        "--config", type=Path, metavar="YAML",
+        help="description of your folder (default: ROOT/dataset.yaml)",
+    )  # fmt: skip
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say where a network runs, and in which precision."""
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="(default: auto)")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="auto",
+        help="auto: float16 on CUDA, float32 elsewhere (default: auto)",
+    )  # fmt: skip
+
+
+def add_inference(group: Any, *, is_opt_in: bool = False) -> None:
+    """Add the options that change how a scene is predicted.
+
+    Args:
+        group: a parser or a group of options.
+        is_opt_in: whether test-time augmentation is used only if --tta is given, with or without a set.
+    """
+    if is_opt_in:
+        group.add_argument(
+            "--tta", choices=TTA_SETS, nargs="?", const=True, metavar="SET",
+            help="predict every point with test-time augmentation, by the set of the recipe or one of "
+            f"{', '.join(TTA_SETS)}; without it a single pass predicts one point per voxel and copies its label "
+            "to the rest",
+        )  # fmt: skip
+    else:
+        group.add_argument(
+            "--tta", choices=TTA_SETS,
+            help="set of test-time augmentations (default: that of the recipe)",
+        )  # fmt: skip
+    group.add_argument(
+        "--max-points", type=int, metavar="N",
+        help="voxels in one forward pass; larger clouds are cut into tiles (default: that of the recipe)",
+    )  # fmt: skip
+    group.add_argument(
+        "--margin", type=float, metavar="M",
+        help="overlap of tiles, metres (default: that of the recipe)",
+    )  # fmt: skip
+
+
+def inference_changes(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Fields of a ``TestConfig`` that the options of :func:`add_inference` change."""
+    given = {"tta": arguments.tta, "max_points": arguments.max_points, "margin_m": arguments.margin}
+    return {name: value for name, value in given.items() if value is not None and value is not True}
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """An argparse type: whole numbers >= ``least``."""
+
+    def number(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
+        return value
+
+    number.__name__ = "whole number"
+    return number
+
+
+def number_or_all(text: str) -> int | str:
+    """An argparse type: a whole number >= 1, or ``all``."""
+    return text if text == "all" else at_least(1)(text)
+
+
+number_or_all.__name__ = "number"

@@ -1,0 +1,83 @@
+"""Options of image features that several commands have; imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dinomed3d.runtime.device import choose_device
+from pointseg.cli.arguments import at_least
+from pointseg.images.config import ImageConfig
+
+if TYPE_CHECKING:
+    from pointseg.training.checkpoint import EncoderSource
+    from pointseg.training.image_encoder import ImageFeatures
+
+
+def add_encoder(group: Any) -> None:
+    """Add the choice of an image encoder, for new runs."""
+    group.add_argument(
+        "--encoder", default=ImageConfig.encoder, metavar="NAME",
+        help="DINOv3 or DINOv2 image encoder (default: %(default)s)",
+    )  # fmt: skip
+
+
+def add_encoder_weights(group: Any) -> None:
+    """Add where image features come from: an encoder's weights, or a cache."""
+    group.add_argument(
+        "--weights", metavar="FILE",
+        help="weights of the image encoder: a file or folder, 'hub' (download), or 'none' (random, for tests)",
+    )  # fmt: skip
+    group.add_argument(
+        "--image-cache", type=Path, metavar="DIR",
+        help="read features that pointseg-cache-features wrote, instead of encoding images",
+    )  # fmt: skip
+
+
+def add_image_use(group: Any) -> None:
+    """Add how a trained model uses the images of a scene."""
+    group.add_argument(
+        "--image-views", type=at_least(1), metavar="N",
+        help="images per scene (default: that of the recipe)",
+    )  # fmt: skip
+    group.add_argument(
+        "--allow-missing-images", action="store_true",
+        help="predict scenes that have no images, or whose images show no point, without image features",
+    )  # fmt: skip
+
+
+def image_changes(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Fields of an ``ImageConfig`` that the options of :func:`add_image_use` change."""
+    changes: dict[str, Any] = {}
+    if arguments.image_views is not None:
+        changes["views"] = arguments.image_views
+    if arguments.allow_missing_images:
+        changes["allow_unseen"] = True
+    return changes
+
+
+def image_features(arguments: argparse.Namespace, images: ImageConfig) -> ImageFeatures:
+    """Where a new run gets image features from, by the options of :func:`add_encoder_weights`."""
+    from pointseg.config.precision import encoder_dtype
+    from pointseg.training.image_encoder import open_image_features
+
+    return open_image_features(
+        images,
+        weights=arguments.weights,
+        cache=arguments.image_cache,
+        dtype=encoder_dtype(arguments.precision, choose_device(arguments.device)),
+        log=lambda text: print(text, file=sys.stderr),
+    )
+
+
+def model_encoder(arguments: argparse.Namespace) -> EncoderSource | None:
+    """What opens the image encoder of a trained model, if --weights is given."""
+    from pointseg.config.precision import encoder_dtype
+    from pointseg.training.image_encoder import trained_with
+
+    if arguments.weights is None:
+        return None
+    dtype = encoder_dtype(arguments.precision, choose_device(arguments.device))
+    return trained_with(arguments.weights, precision=dtype)

@@ -1,0 +1,88 @@
+"""Options of a training run that pointseg-train and pointseg-distill share; imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dinomed3d.runtime.device import choose_device
+from pointseg.cli.arguments import add_device, at_least
+from pointseg.cli.choices import BACKBONES
+
+if TYPE_CHECKING:
+    from pointseg.config.recipe import Recipe
+    from pointseg.datasets.dataset import Dataset
+    from pointseg.training.spec import TrainSpec
+
+
+def add_run(parser: argparse.ArgumentParser) -> Any:
+    """Add the options of a run; returns the group that says how it starts."""
+    parser.add_argument("--backbone", default="ptv3", choices=BACKBONES, help="(default: ptv3)")
+    parser.add_argument(
+        "--model-size", choices=("small", "full"),
+        help="size of the backbone (default: small for the dataset synthetic, else full)",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, metavar="DIR", help="(default: runs/DATASET-BACKBONE)")
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--resume", action="store_true", help="continue from last.pt in --out")
+    start.add_argument(
+        "--overwrite", action="store_true", help="start a new run although --out holds one"
+    )
+    parser.add_argument(
+        "--override", action="append", default=[], metavar="KEY=VALUE",
+        help="change the recipe, such as epochs=100 or optimizer.lr=0.001 (see --show-recipe)",
+    )  # fmt: skip
+    parser.add_argument("--show-recipe", action="store_true", help="print the recipe and stop")
+    parser.add_argument(
+        "--devices", type=at_least(1), default=1, metavar="N", help="number of GPUs (default: 1)"
+    )
+    parser.add_argument(
+        "--accumulate-grad-batches", type=at_least(1), default=1, metavar="N",
+        help="split each batch into N smaller ones and accumulate their gradients, to save memory (default: 1)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--workers", type=at_least(0), metavar="N",
+        help="processes that load data (default: by number of cores)",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="(default: 0)")
+    add_device(parser)
+    return start
+
+
+def model_size(arguments: argparse.Namespace) -> str:
+    """The size of the backbone."""
+    return arguments.model_size or ("small" if arguments.dataset == "synthetic" else "full")
+
+
+def run_spec(
+    arguments: argparse.Namespace, recipe: Recipe, dataset: Dataset, out: Path
+) -> TrainSpec:
+    """A training run by the options of :func:`add_run`.
+
+    Raises:
+        UserError: the folder holds a run, or none to resume; a precision that the device lacks.
+    """
+    from pointseg.config.precision import choose_precision
+    from pointseg.training.devices import devices_and_nodes, loader_workers
+    from pointseg.training.run_dir import check_run_dir
+    from pointseg.training.spec import TrainSpec
+
+    check_run_dir(out, resume=arguments.resume, overwrite=arguments.overwrite)
+    device = choose_device(arguments.device)
+    devices, nodes = devices_and_nodes(arguments.devices)
+    return TrainSpec(
+        dataset=dataset,
+        recipe=recipe,
+        out=out,
+        resume=arguments.resume,
+        device=device,
+        devices=devices,
+        nodes=nodes,
+        precision=choose_precision(arguments.precision, device),
+        accumulate_grad_batches=arguments.accumulate_grad_batches,
+        workers=loader_workers(arguments.workers),
+        seed=arguments.seed,
+        log=lambda text: print(text, file=sys.stderr),
+    )

@@ -1,0 +1,61 @@
+"""The recipe of a user's own folder of clouds: what the files and their description decide."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pointseg.config.recipe import PointCloudFormat, Recipe
+
+if TYPE_CHECKING:
+    from pointseg.datasets.dataset import Dataset
+    from pointseg.datasets.folder.description import Description
+
+
+def fit_to_dataset(recipe: Recipe, dataset: Dataset) -> Recipe:
+    """Adapt the ``folder`` recipe to a folder; recipes of public datasets are returned unchanged.
+
+    Features, voxel size and file format are those of the description. Lengths of the augmentation and
+    the overlap of tiles are scaled with the voxel size, so that they stay the same number of voxels.
+    """
+    if recipe.dataset != "folder":
+        return recipe
+    from pointseg.datasets.folder.dataset import Folder
+
+    assert isinstance(dataset, Folder)
+    features = tuple(name for name in ("color", "normal", "strength") if name in dataset.fields)
+    scale = dataset.voxel_m / recipe.voxel_m
+    varied = recipe.augmentation
+    return replace(
+        recipe,
+        features=features or ("coord",),
+        voxel_m=dataset.voxel_m,
+        augmentation=replace(
+            varied,
+            jitter_m=varied.jitter_m * scale,
+            jitter_clip_m=varied.jitter_clip_m * scale,
+            elastic=tuple((cell * scale, size * scale) for cell, size in varied.elastic),
+        ),
+        test=replace(recipe.test, margin_m=recipe.test.margin_m * scale),
+        test_splits=("test",) if "test" in dataset.splits() else recipe.val_splits,
+        cloud_format=_format(dataset.description),
+    )
+
+
+def guesses_intensity_scale(recipe: Recipe) -> bool:
+    """Whether the scale of intensities is guessed for each file, and may differ between files."""
+    is_guessed = recipe.dataset == "folder" and recipe.cloud_format.intensity_max is None
+    return is_guessed and "strength" in recipe.features
+
+
+def _format(description: Description) -> PointCloudFormat:
+    columns, label = description.columns, description.label
+    if columns is not None and label is not None and "label" not in columns:
+        # Clouds to predict may lack the labels: under this name the column is known to be optional.
+        columns = tuple("label" if name == label else name for name in columns)
+    return PointCloudFormat(
+        unit_m=description.unit_m,
+        up=description.up,
+        intensity_max=description.strength_max,
+        columns=columns,
+    )

@@ -1,0 +1,40 @@
+"""In which number format networks compute, by the --precision option and the device."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dinomed3d.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def choose_precision(name: str, device: str) -> str:
+    """Resolve ``auto``: float16 on CUDA, float32 elsewhere.
+
+    Args:
+        name: auto, float32, float16 or bfloat16.
+        device: cpu, cuda or mps.
+
+    Returns:
+        float32, float16 or bfloat16.
+
+    Raises:
+        UserError: float16 on a CPU, which is not supported there.
+    """
+    if name == "auto":
+        return "float16" if device == "cuda" else "float32"
+    if name == "float16" and device == "cpu":
+        raise UserError("--precision float16: not available on a CPU; use float32 or bfloat16")
+    return name
+
+
+def encoder_dtype(precision: str, device: str) -> torch.dtype | None:
+    """The autocast type of an image encoder: bfloat16 on CUDA unless float32 is asked for, else None.
+
+    The largest activations of DINOv3 overflow float16.
+    """
+    import torch
+
+    return torch.bfloat16 if device == "cuda" and precision != "float32" else None

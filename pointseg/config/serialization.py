@@ -1,0 +1,159 @@
+"""Recipes from JSON, and changes such as ``optimizer.lr=0.001``; unknown keys and wrong types are refused."""
+
+from __future__ import annotations
+
+import json
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass, replace
+from typing import Any, TypeVar
+
+from pointseg.config.recipe import Recipe
+from pointseg.config.validation import RecipeError
+
+FORMER_NAMES: Mapping[tuple[str, str], str] = {
+    ("recipe", "setting"): "scene_type",
+    ("recipe", "form"): "cloud_format",
+    ("test", "views"): "tta",
+    ("form", "strength_max"): "intensity_max",
+}
+"""(section, key) in older checkpoints and what the key is called now."""
+T = TypeVar("T")
+
+
+def read_recipe(text: str) -> Recipe:
+    """A recipe from JSON as :meth:`Recipe.to_json` writes it, also of older checkpoints.
+
+    Raises:
+        RecipeError: not JSON, an unknown key, or a value that is not allowed.
+    """
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise RecipeError(f"read_recipe: not JSON: {error}") from error
+    return _parse(Recipe, _with_current_names(_with_visibility(found), "recipe"), "recipe")
+
+
+def override(recipe: Recipe, changes: Sequence[str]) -> Recipe:
+    """A recipe with ``key=value`` changes; dots reach inside: ``optimizer.lr=0.001``.
+
+    Values are JSON; what is not JSON is taken as text. Below ``backbone_config`` any key may be set.
+
+    Raises:
+        RecipeError: no ``=``, an unknown key (the message lists the known ones), a value that is not allowed.
+    """
+    for change in changes:
+        key, equals, text = change.partition("=")
+        if not equals:
+            raise RecipeError(f"--override {change}: must be key=value")
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        recipe = _changed(recipe, key.split("."), value, f"--override {change}")
+    return recipe
+
+
+def _with_visibility(found: Any) -> Any:
+    """JSON of a checkpoint written before ``images.visibility``, with the keys that are in it now."""
+    images = found.get("images") if isinstance(found, dict) else None
+    if not isinstance(images, dict) or "visibility" in images:
+        return found
+    moved = {name: name for name in ("near_m", "far_m", "occlusion")}
+    moved["margin_m"] = "depth_tolerance_m"
+    visibility = {moved[key]: value for key, value in images.items() if key in moved}
+    kept = {key: value for key, value in images.items() if key not in moved}
+    return {**found, "images": {**kept, "visibility": visibility}}
+
+
+def _with_current_names(found: Any, section: str) -> Any:
+    """JSON of an older checkpoint with the names of today."""
+    if not isinstance(found, dict):
+        return found
+    return {
+        FORMER_NAMES.get((section, key), key): _with_current_names(value, key)
+        for key, value in found.items()
+    }
+
+
+def _changed(owner: T, path: Sequence[str], value: Any, who: str) -> T:
+    """``owner`` (a dataclass) with one value replaced."""
+    types_of = typing.get_type_hints(type(owner))
+    name, rest = path[0], path[1:]
+    if name not in types_of:
+        raise RecipeError(f"{who}: '{name}' is none of {', '.join(types_of)}")
+    current = getattr(owner, name)
+    if not rest:
+        new = _value(types_of[name], value, f"{who}: '{name}'")
+    elif is_dataclass(current):
+        new = _changed(current, rest, value, who)
+    elif isinstance(current, Mapping) and len(rest) == 1:
+        new = {**current, rest[0]: value}
+    else:
+        raise RecipeError(f"{who}: '{name}' has nothing inside it")
+    return _built(lambda: replace(owner, **{name: new}), who)  # type: ignore[type-var]
+
+
+def _parse(kind: type[T], found: Any, who: str) -> T:
+    """A dataclass from parsed JSON; keys that an older version did not know have their default."""
+    if not isinstance(found, dict):
+        raise RecipeError(f"{who}: must be an object, got {found!r:.60}")
+    types_of = typing.get_type_hints(kind)
+    if unknown := [key for key in found if key not in types_of]:
+        raise RecipeError(f"{who}: unknown keys {', '.join(unknown)}; known: {', '.join(types_of)}")
+    values = {key: _value(types_of[key], value, f"{who}: '{key}'") for key, value in found.items()}
+    missing = [
+        f.name
+        for f in fields(kind)  # type: ignore[arg-type]
+        if f.name not in found and f.default is MISSING and f.default_factory is MISSING
+    ]
+    if missing:
+        raise RecipeError(f"{who}: lacks {', '.join(missing)}")
+    return _built(lambda: kind(**values), who)
+
+
+def _built(build: typing.Callable[[], T], who: str) -> T:
+    """What ``build`` returns; errors of constructors become errors of the recipe."""
+    try:
+        return build()
+    except RecipeError:
+        raise
+    except ValueError as error:
+        raise RecipeError(f"{who}: {error}") from error
+
+
+def _value(kind: Any, value: Any, who: str) -> Any:
+    """``value`` (from JSON) as the annotated type."""
+    origin, inside = typing.get_origin(kind), typing.get_args(kind)
+    if is_dataclass(kind):
+        return _parse(typing.cast(type, kind), value, who)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in inside:
+            return None
+        (kind,) = [k for k in inside if k is not type(None)]
+        return _value(kind, value, who)
+    if origin is tuple:
+        return _tuple(inside, value, who)
+    if origin is not None and issubclass(origin, Mapping):
+        if not isinstance(value, dict):
+            raise RecipeError(f"{who}: must be an object, got {value!r}")
+        return dict(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not kind:
+        what = "text" if kind is str else kind.__name__
+        raise RecipeError(f"{who}: must be {what}, got {value!r}")
+    return value
+
+
+def _tuple(inside: tuple[Any, ...], value: Any, who: str) -> tuple[Any, ...]:
+    """A list, or comma-separated text, as a tuple of the annotated types."""
+    if isinstance(value, str) and inside[0] is str:
+        value = value.split(",")
+    if not isinstance(value, list | tuple):
+        raise RecipeError(f"{who}: must be a list, got {value!r}")
+    kinds = [inside[0]] * len(value) if inside[-1] is Ellipsis else list(inside)
+    if len(kinds) != len(value):
+        raise RecipeError(f"{who}: must hold {len(kinds)} values, got {value!r}")
+    return tuple(_value(k, v, who) for k, v in zip(kinds, value, strict=True))

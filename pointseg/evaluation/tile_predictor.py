@@ -1,0 +1,158 @@
+"""Classes of the points of one tile: probabilities summed over fragments and test-time augmentations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.out_of_memory import ran_out_of_memory
+from pointseg.cloud import Cloud, collate
+from pointseg.config.recipe import Recipe
+from pointseg.evaluation.inference_protocol import InferenceProtocol
+from pointseg.loading.scene_images import ImageSet
+from pointseg.loading.to_cloud import to_cloud
+from pointseg.ops.voxels import Fragments, Voxels, voxelize
+from pointseg.scene import Scene
+from pointseg.transforms import CenterShift
+
+PRECISIONS = ("float32", "float16", "bfloat16")
+
+
+class TilePredictor:
+    """A trained network that predicts tiles small enough for its memory."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        classes: int,
+        protocol: InferenceProtocol,
+        *,
+        device: str,
+        precision: str,
+    ) -> None:
+        if precision not in PRECISIONS:
+            raise ValueError(
+                f"TilePredictor: 'precision' must be one of {', '.join(PRECISIONS)}, got {precision}"
+            )
+        self.model, self.recipe, self.classes, self.protocol = model, recipe, classes, protocol
+        self.device, self.precision = torch.device(device), precision
+
+    def encode(self, images: ImageSet | None) -> Tensor | None:
+        """(V, C, h, w) features of the images of a scene, which all its tiles share.
+
+        Raises:
+            UserError: not enough memory.
+        """
+        if images is None:
+            return None
+        if images.maps is not None:
+            return images.maps.to(self.device)
+        pixels = torch.from_numpy(images.images).to(self.device)
+        try:
+            with torch.inference_mode(), self._autocast():
+                return self.model.images.encode(pixels)  # type: ignore[union-attr, operator, no-any-return]
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out_of_memory(error):
+                raise
+        raise UserError(
+            f"out of memory while encoding {len(pixels)} images of {pixels.shape[2]} x {pixels.shape[3]} pixels; "
+            "use fewer (--image-views), cached features (pointseg-cache-features), or --device cpu"
+        )
+
+    def predict(
+        self,
+        tile: Scene,
+        maps: Tensor | None,
+        *,
+        max_points: int,
+        progress: Callable[[float], None],
+    ) -> NDArray[np.int32]:
+        """(N,) classes of the points of a tile.
+
+        Args:
+            tile: its points.
+            maps: features of the images of the scene, if the recipe uses images.
+            max_points: voxels in one forward pass.
+            progress: called with the share of the work that is done.
+        """
+        if self.protocol.single_pass:
+            return self._single_pass(tile, maps)
+        scores = torch.zeros(len(tile), self.classes, device=self.device)
+        augmentations = self.protocol.augmentations
+        for number, augmentation in enumerate(augmentations):
+            augmented = augmentation.apply(tile)
+            voxels = voxelize(augmented.coord, self.recipe.voxel_m)
+            fragments = Fragments(voxels, limit=self.protocol.max_fragments)
+            is_limited = len(fragments) < int(voxels.counts.max())
+            sums = torch.zeros_like(scores) if is_limited else scores
+            at_once = max(1, max_points // len(voxels))
+            for first in range(0, len(fragments), at_once):
+                group = fragments[first : first + at_once]
+                samples = [self._sample(augmented, index, voxels) for index in group]
+                found = self._probabilities(samples, maps).split(len(voxels))
+                for index, values in zip(group, found, strict=True):
+                    sums.index_add_(0, torch.from_numpy(index).to(self.device), values)
+                done = min(1.0, (first + at_once) / len(fragments))
+                progress((number + done) / len(augmentations))
+            if is_limited:
+                scores += sums[torch.from_numpy(fragments.representative_index).to(self.device)]
+        return scores.argmax(1).cpu().numpy().astype(np.int32)
+
+    def _single_pass(self, tile: Scene, maps: Tensor | None) -> NDArray[np.int32]:
+        voxels = voxelize(tile.coord, self.recipe.voxel_m)
+        index = nearest_to_centre(tile.coord, voxels, self.recipe.voxel_m)
+        found = self._probabilities([self._sample(tile, index, voxels)], maps)
+        return found.argmax(1).cpu().numpy().astype(np.int32)[voxels.inverse]
+
+    def _sample(self, scene: Scene, index: NDArray[np.int64], voxels: Voxels) -> Cloud:
+        sample = scene.select(index).with_fields(grid_coord=voxels.grid_coord)
+        if self.recipe.is_indoor:  # as after the crops of training
+            sample = CenterShift(floor=False)(sample, np.random.default_rng(0))
+        return to_cloud(sample, features=self.recipe.features, color_range=self.recipe.color_range)
+
+    def _probabilities(self, clouds: list[Cloud], maps: Tensor | None) -> Tensor:
+        """(N, K) float32 class probabilities of the points of all clouds."""
+        cloud = collate(clouds).to(self.device)
+        if maps is not None:  # all fragments share the images, like a single sample
+            cloud = replace(cloud, image_maps=maps[None], image_offset=cloud.offset[-1:])
+        with torch.inference_mode(), self._autocast():
+            logits: Tensor = self.model(cloud)
+        return logits.float().softmax(1)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=getattr(torch, self.precision))
+
+
+def nearest_to_centre(
+    coord: NDArray[np.float32], voxels: Voxels, size_m: float
+) -> NDArray[np.int64]:
+    """(M,) index of the point of each voxel that is nearest to its centre; the first one of equals.
+
+    Args:
+        coord: (N, 3) metres.
+        voxels: of these points.
+        size_m: edge of a voxel, metres.
+    """
+    offset = np.zeros(len(coord), np.float32)
+    for axis in range(3):  # axis by axis needs a third of the memory
+        cell = coord[:, axis].astype(np.float64) / size_m
+        offset += np.square(cell - np.floor(cell) - 0.5).astype(np.float32)
+    offset = offset[voxels.order]
+    least = np.minimum.reduceat(offset, voxels.starts)
+    nearest = np.flatnonzero(offset == np.repeat(least, voxels.counts))
+    # Written in reverse order, the first of several nearest points remains.
+    row = np.searchsorted(voxels.starts, nearest, side="right") - 1
+    chosen = np.empty(len(voxels), np.int64)
+    chosen[row[::-1]] = nearest[::-1]
+    return voxels.order[chosen]

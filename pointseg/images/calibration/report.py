@@ -1,0 +1,59 @@
+"""The result of a camera check as text."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from pointseg.images.calibration.agreement import Agreement
+from pointseg.images.calibration.check import CameraCheck
+from pointseg.images.calibration.pose_conventions import INVERTED
+
+WIDTH = 28
+"""Characters of a view's name."""
+
+
+def view_table(found: CameraCheck) -> str:
+    """One line per view; in brackets the same figures for the inverted pose and for shuffled pixels (chance)."""
+    rows = []
+    for view in found.views:
+        own, other = view.stated, view.others.get(INVERTED)
+        colors = f"{_text(other, 'color_error', 1)}, {_text(own, 'chance_color_error', 1)}"
+        lower = f"{_text(own, 'ground_correlation', 2)} ({_text(other, 'ground_correlation', 2)})"
+        rows.append({
+            "view": view.name if len(view.name) <= WIDTH else f"...{view.name[3 - WIDTH:]}",
+            "inside": f"{own.inside / own.points:.1%}",
+            "visible": f"{own.visible / own.points:.1%}",
+            "depth error, m (inverted)": f"{_text(own, 'depth_error_m', 3)} ({_text(other, 'depth_error_m', 3)})",
+            "colour error, of 255 (inverted, chance)": f"{_text(own, 'color_error', 1)} ({colors})",
+            "lower is nearer (inverted)": lower,
+        })  # fmt: skip
+    return str(pd.DataFrame(rows).to_string(index=False))
+
+
+def summary(found: CameraCheck, *, frames: int, checked: int) -> list[str]:
+    """The lines below the table.
+
+    Args:
+        found: the result.
+        frames: number of images of the scene.
+        checked: number of images that were to be checked.
+    """
+    more = "" if checked >= found.showing else f"; {checked} were checked (--max-images)"
+    lines = [
+        f"{found.showing} of {frames} images show the scene{more}",
+        f"{found.inside:.1%} of the points lie in at least one image, {found.seen:.1%} are visible",
+    ]
+    if found.pose_check.alternative is None:
+        reason = found.pose_check.reason
+        lines.append(
+            f"poses: plausible as stated; {reason}" if reason else
+            "poses: neither depth maps, nor colours of points, nor the ground below upright cameras can confirm or "
+            "refute them: look at the pictures"
+        )  # fmt: skip
+    lines += [f"{'note' if issue.note else 'problem'}: {issue}" for issue in found.issues]
+    return lines
+
+
+def _text(view: Agreement | None, name: str, digits: int) -> str:
+    value = None if view is None else getattr(view, name)
+    return "-" if value is None else f"{value:.{digits}f}"

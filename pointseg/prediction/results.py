@@ -1,0 +1,142 @@
+"""Results on disk: the labelled file, its pictures, and the record that says how it was made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dinomed3d.runtime.atomic_files import new_file
+from pointseg.config.recipe import PointCloudFormat
+from pointseg.datasets.axes import upright
+from pointseg.datasets.dataset import ClassList
+from pointseg.evaluation.inference_protocol import InferenceProtocol
+from pointseg.evaluation.saved_labels import write_json
+from pointseg.files import CloudFileError, read_cloud, write_labelled
+from pointseg.pictures import labelled
+from pointseg.pictures.viewpoints import VIEWPOINTS
+from pointseg.prediction.input_files import Source
+from pointseg.prediction.spec import Prediction, PredictSpec
+from pointseg.scene import IGNORE, Scene
+from pointseg.training.checkpoint import TrainedSpec
+
+VERSION = 2
+"""Of the prediction of files; results of other versions are made again."""
+
+
+def record_file(target: Path) -> Path:
+    """The file that says how a result was made."""
+    return target.with_name(f"{target.name}.json")
+
+
+def picture_file(target: Path, viewpoint: str) -> Path:
+    """The picture of a result from one viewpoint."""
+    return target.with_name(f"{target.name}.{viewpoint}.png")
+
+
+def how_predicted(
+    spec: PredictSpec, trained: TrainedSpec, protocol: InferenceProtocol
+) -> dict[str, Any]:
+    """Everything that decides the result of a file, besides the file."""
+    images = spec.images(trained.recipe)
+    return {
+        "version": VERSION,
+        "checkpoint_sha256": trained.sha256,
+        "class_names": list(trained.classes.names),
+        "voxel_m": trained.recipe.voxel_m,
+        **protocol.as_dict(),
+        "precision": spec.precision,
+        "images": None if images is None else asdict(images),
+        "cameras": None if spec.cameras is None else asdict(spec.cameras),
+        "cloud_format": asdict(spec.cloud_format(trained.recipe)),
+        "orient_normals": spec.orient_normals,
+        "colors": spec.colors,
+    }
+
+
+def file_state(path: Path) -> dict[str, Any]:
+    """Size and time of change of a file, or of the files of a folder.
+
+    Raises:
+        CloudFileError: it cannot be read.
+    """
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    try:
+        stats = [file.stat() for file in files]
+    except OSError as error:
+        raise CloudFileError(path, f"could not be read: {error.strerror or error}") from error
+    return {
+        "source_bytes": sum(stat.st_size for stat in stats),
+        "source_changed_ns": max((stat.st_mtime_ns for stat in stats), default=0),
+    }
+
+
+def valid_result(source: Source, how: dict[str, Any], *, pictures: bool) -> Prediction | None:
+    """The existing result of a file, if it is complete and would be the same now."""
+    try:
+        record = json.loads(record_file(source.target).read_text(encoding="utf-8"))
+        result = record.pop("result")
+        if record != json.loads(json.dumps(how)) or result["source"] != str(source.path):
+            return None
+        if pictures and not all(picture_file(source.target, v).is_file() for v in VIEWPOINTS):
+            return None
+        found = read_cloud(source.target)["segment"]
+        counts = class_counts(found, how["class_names"])
+        if (len(found), counts) != (result["points"], result["classes"]):
+            return None
+        return Prediction(**{**result, "status": "kept", "notes": tuple(result["notes"])})
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None  # no record, or not one of ours
+
+
+def write_result(
+    source: Source,
+    scene: Scene,
+    labels: NDArray[np.int32],
+    classes: ClassList,
+    cloud_format: PointCloudFormat,
+    *,
+    columns: Sequence[str] | None,
+    colors: bool,
+    pictures: bool,
+) -> None:
+    """Write the labelled file, and pictures of it.
+
+    Args:
+        source: input and output file.
+        scene: as the input file has it.
+        labels: (N,) classes.
+        classes: their names and colours.
+        cloud_format: unit and axes of the file.
+        columns: of text without a header line.
+        colors: whether points get the colours of their classes.
+        pictures: whether pictures are written.
+    """
+    source.target.parent.mkdir(parents=True, exist_ok=True)
+    record_file(source.target).unlink(missing_ok=True)  # it describes the file that is replaced now
+    painted = classes.colors if colors else None
+    write_labelled(source.path, source.target, labels, colors=painted, columns=columns)
+    if not pictures:
+        return
+    bare = replace(scene, fields={})
+    coord = upright(bare, unit_m=cloud_format.unit_m, up=cloud_format.up).coord
+    for viewpoint in VIEWPOINTS:
+        picture = labelled(coord, labels, classes.names, classes.colors, viewpoint=viewpoint)
+        with new_file(picture_file(source.target, viewpoint)) as part:
+            picture.save(part, format="PNG")
+
+
+def write_record(target: Path, how: dict[str, Any], result: Prediction) -> None:
+    """Write how a result was made, which makes it valid."""
+    write_json(record_file(target), {**how, "result": asdict(result)})
+
+
+def class_counts(labels: NDArray[np.int32], names: Sequence[str]) -> dict[str, int]:
+    """Points of each class that occurs."""
+    counts = np.bincount(labels[labels != IGNORE], minlength=len(names))
+    return {name: int(count) for name, count in zip(names, counts, strict=True) if count}

@@ -1,0 +1,97 @@
+"""What a prediction is asked to do, and what becomes of each file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pointseg.config.recipe import PointCloudFormat, Recipe
+from pointseg.datasets.folder.cameras import CameraRule
+from pointseg.images.config import ImageConfig
+from pointseg.training.checkpoint import EncoderSource
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictSpec:
+    """Which files are predicted, and how."""
+
+    inputs: tuple[Path, ...]
+    """Files, and folders that are searched for files."""
+    out: Path
+    """Folder for the results; or a file, if the input is one file."""
+    model: Path
+    """Checkpoint of ``pointseg-train``."""
+    test_changes: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the recipe's ``TestConfig`` that are changed."""
+    tta: bool = False
+    """Whether to predict as in tests, every point and with test-time augmentation, instead of one pass over
+    one point per voxel."""
+    unit_m: float | None = None
+    """Metres per unit of the coordinates. None: as in training."""
+    intensity_max: float | None = None
+    """The intensity that is scaled to 1. None: as in training, else guessed."""
+    up: str | None = None
+    """The vertical axis: z, y or -y. None: as in training."""
+    orient_normals: str | None = None
+    """Orientation of estimated normals, one of ``ORIENTATIONS``. None: to the middle of indoor scenes; outdoors
+    to the origin, where LiDAR scans have their sensor."""
+    encoder: EncoderSource | None = None
+    """Opens the image encoder, for models that read images."""
+    image_changes: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the recipe's ``ImageConfig`` that are changed."""
+    cameras: CameraRule | None = None
+    """Where the posed images of each cloud are, below its folder. None: there are none."""
+    check_scale: bool = True
+    """Whether clouds are refused whose scale does not seem to fit the voxel size of the model."""
+    colors: bool = False
+    """Whether points get the colours of their classes."""
+    pictures: bool = True
+    """Whether pictures are written."""
+    overwrite: bool = False
+    """Whether files with valid results are predicted again."""
+    device: str = "cpu"
+    """cpu, cuda or mps."""
+    precision: str = "float32"
+    """float32, float16 or bfloat16."""
+    log: Callable[[str], None] = print
+    """Receives notes."""
+    progress: Callable[[float, int, str], None] = lambda done, total, name: None
+    """Called with the number of finished files (fractional), of all files, and the file that starts."""
+
+    def cloud_format(self, recipe: Recipe) -> PointCloudFormat:
+        """Unit, axes and columns of the files: as in training, unless stated otherwise."""
+        given = {"unit_m": self.unit_m, "up": self.up, "intensity_max": self.intensity_max}
+        changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+        return replace(recipe.cloud_format, **changes)
+
+    def images(self, recipe: Recipe) -> ImageConfig | None:
+        """How images are used. None: the model reads no images."""
+        return None if recipe.images is None else replace(recipe.images, **self.image_changes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """The outcome for one file."""
+
+    source: str
+    """The input file."""
+    status: str
+    """done, kept (a valid result existed) or failed."""
+    target: str = ""
+    """The output file."""
+    points: int = 0
+    """Number of points."""
+    unlabelled: int = 0
+    """Points without a position, whose class is -1."""
+    classes: dict[str, int] | None = None
+    """Points of each class that occurs."""
+    visible: float | None = None
+    """Share of points visible in images, for models that read images."""
+    seconds: float = 0.0
+    """Time for reading, predicting and writing."""
+    notes: tuple[str, ...] = ()
+    """What the user should know."""
+    reason: str = ""
+    """Why it failed."""

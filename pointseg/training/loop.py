@@ -1,0 +1,253 @@
+"""The training loop: steps, validation, checkpoints; every random number follows from seed and step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from dinomed3d.runtime.errors import UserError
+from pointseg.cloud import Cloud
+from pointseg.loading.samples import Samples, Stream, join, or_raise
+from pointseg.training.graceful_stop import GracefulStop, ignore_signals
+from pointseg.training.learner import Learner
+from pointseg.training.logger import TrainingLogger
+from pointseg.training.memory import insufficient_memory_warning
+from pointseg.training.mix3d import mix3d
+from pointseg.training.resume import read_resumable, scenes_digest
+from pointseg.training.run_dir import BEST, LAST, backup_previous_run, delete_backup
+from pointseg.training.schedule import Batches, Schedule
+from pointseg.training.segmentation_task import Segmentation
+from pointseg.training.spec import TrainSpec
+from pointseg.training.task import TrainingTask
+from pointseg.training.validate import validate
+
+MIN_VISIBLE = 0.05
+"""Share of points visible in images below which a warning is given."""
+MAX_SKIPPED = 20
+"""Steps in a row whose loss may overflow in float16, which the gradient scaler skips."""
+
+
+class TrainingLoop:
+    """A run, and its state between steps."""
+
+    def __init__(self, spec: TrainSpec, fabric: Fabric) -> None:
+        """Build the network, or restore it from ``last.pt``."""
+        self.spec, self.fabric, self.recipe = spec, fabric, spec.recipe
+        self.task: TrainingTask = spec.task or Segmentation(spec.dataset, spec.recipe)
+        self.samples, self.validation = self._samples(True), self._samples(False)
+        self.scenes = scenes_digest(self.samples.scenes, self.validation.scenes)
+        self.schedule = Schedule(
+            scenes=len(self.samples),
+            batch_size=spec.recipe.batch_size,
+            seed=spec.seed,
+            devices=fabric.world_size,
+            accumulate=spec.accumulate_grad_batches,
+        )
+        self.steps = self.schedule.steps(spec.recipe.epochs)
+        self.step, self.validated, self.best = 0, 0, float("-inf")
+        self.skipped = 0
+        """Steps in a row whose loss was not finite."""
+        self.visible_points, self.all_points = 0, 0
+        """Points visible in images, and all points, since the last validation."""
+        torch.manual_seed(spec.seed)
+        network = self.task.build()
+        resumed = read_resumable(spec, self.task, self.scenes) if spec.resume else None
+        if resumed is not None:
+            network.load_state_dict(resumed["model"])
+        elif spec.init is not None:
+            spec.log(spec.init(network))
+        self.learner = Learner(fabric, network, spec.recipe.optimizer, steps=self.steps)
+        self.logger = TrainingLogger(
+            spec.out,
+            main=fabric.is_global_zero,
+            losses=(*self.task.loss_names, *(("visible",) if self.recipe.images else ())),
+            scores=self.task.metric_names,
+        )
+        if resumed is not None:
+            self._restore(resumed["training"])
+        else:
+            self.task.begin()
+            self._back_up()
+
+    def _samples(self, training: bool) -> Samples:
+        return Samples(
+            self.spec.dataset,
+            self.recipe,
+            training=training,
+            seed=self.spec.seed,
+            cache=self.spec.cache,
+            labelled=self.task.labelled,
+        )
+
+    def _back_up(self) -> None:
+        backup = backup_previous_run(self.spec.out) if self.fabric.is_global_zero else None
+        if backup is not None:
+            self.spec.log(
+                f"the previous run in {self.spec.out} is kept in {backup} until this one has its first {BEST}"
+            )
+
+    def run(self) -> None:
+        """Do all remaining steps."""
+        rounds = min(self.recipe.evaluations, self.steps)
+        evaluate_at = {round((k + 1) * self.steps / rounds) for k in range(rounds)}
+        with closing(self._batches()) as batches:
+            if self.step in evaluate_at and self.validated != self.step:
+                self._evaluate()
+            with GracefulStop() as stop, self.logger.progress(self.step, self.steps) as progress:
+                while self.step < self.steps:
+                    started = time.perf_counter()
+                    numbers = self._step(batches)
+                    self.step += 1
+                    numbers["seconds"] = time.perf_counter() - started
+                    progress.update(numbers["loss"])
+                    self.logger.training(self.step, numbers)
+                    if self.step in evaluate_at:
+                        self._evaluate()
+                    if self.learner.any_device(stop.requested):
+                        self.save(LAST)
+                        self.logger.write()
+                        raise KeyboardInterrupt
+        self.logger.close()
+
+    def _step(self, batches: Iterator[Cloud | UserError]) -> dict[str, float]:
+        """One optimizer step; returns the numbers for the log."""
+        # The generators follow from seed and step alone: a resumed run draws what it would have drawn.
+        rank, accumulated = self.fabric.global_rank, self.spec.accumulate_grad_batches
+        seeds = np.random.SeedSequence([self.spec.seed, self.step, rank])
+        torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+        self.learner.begin_step()
+        total: dict[str, float] = {}
+        points, visible = 0, 0
+        for number in range(accumulated):
+            cloud = or_raise(next(batches))
+            rng = np.random.default_rng([self.spec.seed, 1, self.step, rank, number])
+            cloud = mix3d(cloud, self.recipe.mix3d, rng)
+            points += len(cloud)
+            if cloud.image_mask is not None:
+                visible += int(cloud.image_mask.any(1).sum())
+            if self.learner.largest == 0:
+                self._warn_memory(cloud)
+            is_last = number == accumulated - 1
+            losses = self.learner.accumulate(
+                cloud, self._losses, batches=accumulated, is_last=is_last
+            )
+            for name, value in losses.items():
+                total[name] = total.get(name, 0.0) + float(value.detach()) / accumulated
+        self._check_finite(total["loss"])
+        if self.recipe.images is not None:
+            total["visible"] = visible / max(1, points)
+            self.visible_points += visible
+            self.all_points += points
+        return total | {"lr": self.learner.finish_step(), "points": float(points)}
+
+    def _losses(self, output: Any, cloud: Cloud) -> dict[str, Tensor]:
+        return self.task.losses(output, cloud)
+
+    def _check_finite(self, loss: float) -> None:
+        self.skipped = 0 if np.isfinite(loss) else self.skipped + 1
+        if self.skipped > (0 if self.learner.scaler is None else MAX_SKIPPED):
+            raise UserError(
+                f"step {self.step}: the loss is {loss}; lower the learning rate "
+                "(--override optimizer.lr=...) or train in another precision (--precision)"
+            )
+
+    def _warn_memory(self, cloud: Cloud) -> None:
+        """Warn before the first step on a CPU if it may not fit."""
+        if self.fabric.device.type != "cpu" or not self.fabric.is_global_zero:
+            return
+        accumulated = self.spec.accumulate_grad_batches
+        warning = insufficient_memory_warning(
+            self.recipe.backbone,
+            parameters=self.learner.parameters,
+            voxels=len(cloud),
+            samples=self.recipe.batch_size // (accumulated * self.fabric.world_size),
+            accumulated=accumulated,
+            devices=self.spec.devices,
+        )
+        if warning is not None:
+            self.spec.log(warning)
+
+    def _warn_visibility(self) -> None:
+        """Warn if images show hardly any point: training with a wrong calibration raises no error."""
+        share = self.visible_points / max(1, self.all_points)
+        if self.all_points and share < MIN_VISIBLE and self.fabric.is_global_zero:
+            self.spec.log(
+                f"only {100 * share:.1f} % of the points are visible in images: are camera poses and units "
+                "right? Check with pointseg-check-cameras"
+            )
+        self.visible_points, self.all_points = 0, 0
+
+    def _evaluate(self) -> None:
+        """Validate, with a checkpoint before and, if it is the best so far, after."""
+        self._warn_visibility()
+        self.save(LAST)  # if validation fails nothing is lost; resuming begins with it
+        scores, details = self.task.scores(self.validate())
+        self.validated = self.step
+        self.logger.validation(self.step, scores, details)
+        score = scores[self.task.metric_names[0]]
+        if score > self.best:
+            self.best = score
+            self.save(BEST)
+            if self.fabric.is_global_zero:
+                delete_backup(self.spec.out)
+        self.save(LAST)
+
+    def validate(self) -> Tensor:
+        """Metrics of the task, summed over all validation scenes and devices."""
+        mine = range(self.fabric.global_rank, len(self.validation), self.fabric.world_size)
+        loader = self._loader(self.validation, [[(0, index)] for index in mine])
+        return validate(self.fabric, self.learner.network, self.task, loader)
+
+    def save(self, name: str) -> None:
+        """Write ``last.pt`` with all that resuming needs, or ``best.pt`` without it."""
+        if not self.fabric.is_global_zero:
+            return
+        state = {
+            "step": self.step,
+            "validated": self.validated,
+            "best": self.best,
+            "seed": self.spec.seed,
+            "devices": self.fabric.world_size,
+            "accumulate_grad_batches": self.spec.accumulate_grad_batches,
+            "scenes": self.scenes,
+            **self.learner.state(),
+            **self.task.state(),
+        }
+        weights = self.learner.network.state_dict()
+        self.task.save(self.spec.out / name, weights, state if name == LAST else None)
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.step, self.best = state["step"], state["best"]
+        self.validated = state.get("validated", self.step)
+        self.learner.restore(state)
+        self.task.restore(state)
+        self.logger.rewind(self.step)
+        if state["devices"] != self.fabric.world_size:
+            self.spec.log(
+                f"resumed on {self.fabric.world_size} devices, started on {state['devices']}: batches are the "
+                "same, batch statistics and random numbers are not"
+            )
+
+    def _batches(self) -> Stream:
+        batches = Batches(
+            self.schedule, device=self.fabric.global_rank, start=self.step, stop=self.steps
+        )
+        return Stream(self._loader(self.samples, batches))
+
+    def _loader(self, samples: Samples, batches: Any) -> DataLoader[Cloud | UserError]:
+        return DataLoader(
+            samples,
+            batch_sampler=batches,
+            num_workers=self.spec.workers,
+            collate_fn=join,
+            worker_init_fn=ignore_signals,
+            pin_memory=self.fabric.device.type == "cuda",
+        )

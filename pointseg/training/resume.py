@@ -1,0 +1,60 @@
+"""Which runs may be resumed: only those that would follow the same trajectory as an uninterrupted one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from dinomed3d.runtime.errors import UserError
+from pointseg.config.serialization import read_recipe
+from pointseg.training.checkpoint import DISTILLED, FORMAT, read_checkpoint
+from pointseg.training.run_dir import LAST
+from pointseg.training.spec import TrainSpec
+from pointseg.training.task import TrainingTask
+
+Scenes = Sequence[tuple[str, str]]
+
+
+def scenes_digest(training: Scenes, validation: Scenes) -> str:
+    """SHA-256 of the names of all scenes, in their order."""
+    names = json.dumps([training, validation])
+    return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def read_resumable(spec: TrainSpec, task: TrainingTask, scenes: str) -> dict[str, Any]:
+    """The content of ``last.pt`` of the run that is resumed.
+
+    Args:
+        spec: of the resumed run.
+        task: likewise.
+        scenes: digest of its scenes.
+
+    Raises:
+        UserError: the run had another recipe, task, seed, batch split or other scenes; or no state to resume.
+    """
+    path = spec.out / LAST
+    content = read_checkpoint(path, (FORMAT, DISTILLED))
+    if "training" not in content:
+        raise UserError(f"--resume: {path} holds no state to resume from")
+    if read_recipe(content["recipe"]) != spec.recipe:
+        raise UserError(
+            f"--resume: {path} was trained with another recipe; give the options of the first call, or another "
+            "--out"
+        )
+    task.check(path, content)
+    state = content["training"]
+    if state.get("scenes", scenes) != scenes:
+        raise UserError(
+            f"--resume: {spec.dataset.name} has other scenes than when the run was started, so the trajectory "
+            "would not be the same: start a new run, perhaps with --init from its best.pt"
+        )
+    state.setdefault("accumulate_grad_batches", state.get("parts"))  # its name in older checkpoints
+    for name in ("seed", "accumulate_grad_batches"):
+        if state[name] != getattr(spec, name):
+            raise UserError(
+                f"--resume: the run was started with {name} {state[name]}, not {getattr(spec, name)}; the "
+                "trajectory would not be the same"
+            )
+    return content

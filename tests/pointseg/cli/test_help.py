@@ -1,0 +1,38 @@
+"""Every command: --help at once, and the names that its options accept."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from pointseg.backbones import BACKBONES
+from pointseg.cli import choices
+from pointseg.evaluation.tile_predictor import PRECISIONS
+from pointseg.prediction.prepare_cloud import ORIENTATIONS
+from pointseg.transforms import TTA_SETS
+
+COMMANDS = ("cache_features", "check_cameras", "distill", "predict", "prepare", "test", "train")
+
+
+@pytest.mark.parametrize("module", COMMANDS)
+def test_help_is_instant(module: str) -> None:
+    code = (
+        f"import sys\nfrom pointseg.cli.{module} import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        "heavy = {'torch', 'numpy', 'scipy', 'matplotlib', 'pandas', 'PIL', 'tqdm', 'yaml'} & {*sys.modules}\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"usage: pointseg-{module.replace('_', '-')}")
+
+
+def test_choices_are_those_of_their_owners() -> None:
+    assert choices.BACKBONES == BACKBONES
+    assert choices.TTA_SETS == tuple(TTA_SETS)
+    assert choices.NORMAL_ORIENTATIONS == tuple(ORIENTATIONS)
+    assert choices.PRECISIONS == ("auto", *PRECISIONS)
