@@ -1,4 +1,4 @@
-"""What all tests share: a tiny encoder in memory, and the folder of data beside the project."""
+"""What all tests share: a tiny encoder in memory, and the folder of data next to the project."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dinomed3d.lifting import DinoEncoder, build_encoder
 from tests import ROOT
 
 SHARED = ROOT.parent / "shared"
-"""Reference outputs and real data, beside the project's folder; never part of it."""
+"""Reference outputs and real data, next to the project's folder; never part of it."""
 DEMANDED = "DINOMED3D_TESTS_NEED_SHARED"
 """Environment variable that `.ci/run` sets where the folder is: a test without its data then fails."""
 

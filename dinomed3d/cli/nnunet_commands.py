@@ -102,20 +102,17 @@ class NnUNetCommands:
 
 
 def find_command(name: str) -> str:
-    """Find a console script: beside this interpreter, then on PATH.
+    """The path of a console script: of this Python's environment, else on PATH.
 
     Raises:
-        UserError: it is in neither place.
+        UserError: it is in neither.
     """
-    beside = Path(sys.executable).parent
-    for folder in (beside, beside / "Scripts"):
-        for candidate in (folder / name, folder / f"{name}.exe"):
-            if candidate.is_file():
-                return str(candidate)
-    found = shutil.which(name)
+    here = Path(sys.executable).parent
+    folders = [str(here), str(here / "Scripts"), os.environ.get("PATH", os.defpath)]
+    found = shutil.which(name, path=os.pathsep.join(folders))
     if found is None:
         raise UserError(
-            f"command '{name}' is neither in '{beside}' nor on PATH; "
+            f"command '{name}' is neither in '{here}' nor on PATH; "
             "install nnU-Net into this environment: pip install nnunetv2"
         )
     return found
@@ -140,15 +137,7 @@ class TrainingProgress:
         self._loss = "?"
 
     def line(self, output: str) -> str | None:
-        """Read one line of output.
-
-        Args:
-            output: a line as nnU-Net writes it: time stamp, colon, message.
-
-        Returns:
-            ``epoch 3/12, stage 2, loss -0.512, about 40 s left`` when an epoch has ended, else
-            None.
-        """
+        """Take a line of output; at the end of an epoch, give text such as "epoch 3/12, loss -0.512"."""
         message = re.sub(r"^\d{4}-\d\d-\d\d [\d:.]+:\s*", "", output.strip())
         if found := re.match(r"Epoch (\d+)(?: of \d+, (stage \d))?", message):
             self._epoch = int(found[1])
@@ -158,8 +147,8 @@ class TrainingProgress:
         elif found := re.match(r"Epoch time: ([\d.]+) s", message):
             done = self._epoch + 1
             left_s = float(found[1]) * (self._epochs - done)
-            told = f"epoch {done}/{self._epochs}{self._stage}, loss {self._loss}"
-            return f"{told}, about {left_s:.0f} s left" if left_s else told
+            text = f"epoch {done}/{self._epochs}{self._stage}, loss {self._loss}"
+            return f"{text}, about {left_s:.0f} s left" if left_s else text
         return None
 
 

@@ -24,15 +24,6 @@ class OverlayCase:
     spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """Voxel size (z, y, x)."""
 
-    def __post_init__(self) -> None:
-        """Refuse arrays on different grids."""
-        shapes = [a.shape for a in (self.image, self.truth, self.prediction)]
-        if self.image.ndim != 3 or len(set(shapes)) != 1:
-            raise ValueError(
-                "OverlayCase: 'image', 'truth' and 'prediction' must be (Z, Y, X) of one shape, "
-                f"got {shapes}"
-            )
-
     @property
     def slice_index(self) -> int:
         """The slice with most foreground in the truth; the middle one if there is none."""
@@ -47,40 +38,30 @@ def draw_overlay(path: Path, cases: Sequence[OverlayCase], *, labels: Mapping[st
         path: where to; the ending names the format.
         cases: at least one.
         labels: name to value; 0 is the background and is not drawn.
-
-    Raises:
-        ValueError: no cases.
     """
-    if not cases:
-        raise ValueError("draw_overlay: 'cases' must hold at least one case, got none")
-    from matplotlib.colors import to_rgb
+    from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure  # a bare figure: no window system, no global state
     from matplotlib.patches import Patch
 
     values = {name: value for name, value in labels.items() if value != 0}
-    colours = {value: to_rgb(COLOURS[k % len(COLOURS)]) for k, value in enumerate(values.values())}
+    highest = max(values.values())
+    colours = ListedColormap([COLOURS[k % len(COLOURS)] for k in range(highest)])
     figure = Figure(figsize=(9, 3 * len(cases) + 0.8), layout="constrained")
     axes = figure.subplots(len(cases), 3, squeeze=False)
     for row, case in zip(axes, cases, strict=True):
         z = case.slice_index
-        grey = case.image[z].astype(float)
+        grey, aspect = case.image[z].astype(float), case.spacing_mm[1] / case.spacing_mm[2]
         low, high = np.percentile(grey, (1, 99))
-        columns = (("image", None), ("truth", case.truth), ("prediction", case.prediction))
-        for axis, (title, mask) in zip(row, columns, strict=True):
-            aspect = case.spacing_mm[1] / case.spacing_mm[2]
+        masks = (None, case.truth, case.prediction)
+        titles = (f"{case.name}, slice {z}", "truth", "prediction")
+        for axis, title, mask in zip(row, titles, masks, strict=True):
             axis.imshow(grey, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), aspect=aspect)
             if mask is not None:
-                axis.imshow(_paint(mask[z], colours), aspect=aspect, interpolation="nearest")
-            axis.set_title(f"{case.name}, slice {z}" if title == "image" else title, fontsize=11)
+                shown = np.ma.masked_equal(mask[z], 0)
+                style = {"cmap": colours, "vmin": 0.5, "vmax": highest + 0.5, "alpha": 0.65}
+                axis.imshow(shown, aspect=aspect, interpolation="nearest", **style)
+            axis.set_title(title, fontsize=11)
             axis.set_axis_off()
-    handles = [Patch(color=colours[value], label=name) for name, value in values.items()]
+    handles = [Patch(color=colours(value - 1), label=name) for name, value in values.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
     figure.savefig(path, dpi=110)
-
-
-def _paint(mask: NDArray[Any], colours: Mapping[int, tuple[float, float, float]]) -> NDArray[Any]:
-    """Colour a mask (Y, X) as RGBA (Y, X, 4) in [0, 1], clear where it is background."""
-    painted = np.zeros((*mask.shape, 4))
-    for value, rgb in colours.items():
-        painted[mask == value] = (*rgb, 0.65)
-    return painted

@@ -86,7 +86,7 @@ def read_labels(path: Path) -> Labels:
     ignore = values.pop("ignore", None)
     foreground = {n: v for n, v in values.items() if n != "background" and v != (0,)}
     if not foreground:
-        raise UserError(f"--labels {path}: names no label beside the background")
+        raise UserError(f"--labels {path}: names no label except the background")
     return Labels(values=foreground, ignore=None if ignore is None else ignore[0])
 
 

@@ -4,7 +4,7 @@ PyTorch (since 1.6) saves a zip archive of uncompressed records: a pickle that d
 and one record of bytes for each storage. Its own reader compares neither the checksums nor the sizes
 that the pickle declares with the records, so both are compared here first. `weights_only=True` keeps
 the pickle from calling anything but the constructors of tensors; numpy's numbers, which nnU-Net and
-Pointcept save beside the weights, are decoded by functions of ours.
+Pointcept save with the weights, are decoded by functions of ours.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def read_safetensors(source: Path | bytes, *, name: str | None = None) -> dict[s
 
 
 def safetensors_metadata(content: bytes, *, name: str) -> dict[str, str]:
-    """The texts that a safetensors file carries beside its tensors.
+    """The texts that a safetensors file carries with its tensors.
 
     Args:
         content: of the file.

@@ -230,15 +230,15 @@ def test_last_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("epoch", "told"),
+    ("epoch", "text"),
     [
         ("Epoch 2 ", "epoch 3/12, loss -0.512, about 40 s left"),
         ("Epoch 2 of 12, stage 1 (2.5D) ", "epoch 3/12, stage 1, loss -0.512, about 40 s left"),
         ("Epoch 11 of 12, stage 2 (all) ", "epoch 12/12, stage 2, loss -0.512"),
     ],
 )
-def test_training_progress_tells_one_line_per_epoch(epoch: str, told: str) -> None:
+def test_training_progress_has_one_line_per_epoch(epoch: str, text: str) -> None:
     progress = TrainingProgress(12)
     stamp = "2026-01-31 12:00:00.123456:"
     output = ["", epoch, "train_loss -0.512 ", "val_loss -0.4 ", "Epoch time: 4.5 s "]
-    assert [progress.line(f"{stamp} {line}") for line in output] == [None] * 4 + [told]
+    assert [progress.line(f"{stamp} {line}") for line in output] == [None] * 4 + [text]

@@ -43,9 +43,9 @@ def test_predict_package_and_inspect(scans, model, tmp_path, capsys):
     assert main(["inspect", str(model), "--json"]) == 0
     content = json.loads(capsys.readouterr().out)
     assert main(words(scans, tmp_path / "model.zip", "--device", "cpu")) == 0
-    told = capsys.readouterr()
-    assert told.out.startswith("2 cases done, 0 failed; report: ")
-    assert "2 cases found" in told.err and "[2/2] scan1: " in told.err
+    printed = capsys.readouterr()
+    assert printed.out.startswith("2 cases done, 0 failed; report: ")
+    assert "2 cases found" in printed.err and "[2/2] scan1: " in printed.err
     record = json.loads((scans.parent / "out" / "scan0.json").read_text())
     assert record["model"]["hash"] == content["hash"]
     # the folder is the same model as the package made of it: nothing is done again
@@ -57,9 +57,9 @@ def test_one_bad_case_is_exit_code_1(scans, model, capsys):
     (scans / "bad.nii.gz").write_bytes(b"nothing")
     (scans / "notes.txt").write_text("")
     assert main(words(scans, model)) == 1
-    told = capsys.readouterr()
-    assert "2 cases done, 1 failed" in told.out and "failed: bad: " in told.out
-    assert "ignored: 1 " in told.err and "FAILED" in told.err
+    printed = capsys.readouterr()
+    assert "2 cases done, 1 failed" in printed.out and "failed: bad: " in printed.out
+    assert "ignored: 1 " in printed.err and "FAILED" in printed.err
 
 
 @pytest.mark.parametrize(
@@ -76,12 +76,12 @@ def test_one_bad_case_is_exit_code_1(scans, model, capsys):
 )
 def test_mistakes_are_one_line_and_exit_code_2(scans, model, more, message, capsys):
     assert main(words(scans, model, *more)) == 2
-    told = capsys.readouterr()
-    *before, line = told.err.strip().splitlines()
+    printed = capsys.readouterr()
+    *before, line = printed.err.strip().splitlines()
     assert (
         not before or more[0] == "--device"
     )  # which the worker looks at, after the cases are found
-    assert line.startswith("dinomed3d predict: ") and message in line and not told.out
+    assert line.startswith("dinomed3d predict: ") and message in line and not printed.out
 
 
 def test_channels_by_patterns(tmp_path, capsys):
