@@ -1,4 +1,4 @@
-"""The planner's counted memory and arithmetic against a tracer's, for plans of twelve kinds of data.
+"""The planner's memory and arithmetic compared with traced steps, for plans of twelve kinds of data.
 
 The tracer runs the network's and nnU-Net's own code on fake tensors and sees every allocation; on CUDA
 (`--device cuda`) the peak of real steps is measured as well. Plans that need more memory than there is
@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
+from markdown import row, table
 from traced_steps import (
     build,
     nnunet_loss,
@@ -88,57 +90,50 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--quick", action="store_true", help="one kind of data, one target")
     args = parser.parse_args()
-    print("| data | GiB | encoder | patch | step | GiB counted / traced | TFLOP counted / traced |"
-          + (" GiB counted / CUDA |" if args.device == "cuda" else ""))  # fmt: skip
-    print("|---|---|---|---|---|---|---|" + ("---|" if args.device == "cuda" else ""))
-    ratios = []
-    for name, (spacing, shape, cases, channels, classes) in list(DATA.items())[
-        : 1 if args.quick else None
-    ]:
-        stats = DatasetStats(
-            spacing=spacing,
-            shape=shape,
-            voxels=math.prod(shape) * cases,
-            channels=channels,
-            classes=classes,
-        )
-        for memory in args.memory[: 1 if args.quick else None]:
-            sizing = size_configuration(stats, memory)
-            assert sizing.stage_one is not None
-            patch = " x ".join(map(str, sizing.patch))
-            head = (
-                f"| {name} | {memory:g} | {sizing.spec.encoder[4:].split('_patch')[0]} | {patch} "
-            )
-            for stage, cost in ((1, sizing.stage_one), (2, sizing.stage_two)):
-                traced = trace_training(
-                    sizing.spec,
-                    sizing.patch,
-                    batch=sizing.batch,
-                    slices=sizing.recipe["stage1_slices"],
-                    **settings_of(sizing, stats, stage),
-                )
-                ratio = cost.peak / traced.peak
-                ratios.append(ratio)
-                count = sizing.batch if stage == 2 else sizing.recipe["stage1_slices"]
-                row = f"{head}| {'I' if stage == 1 else 'II'}, {count} "
-                row += f"| {cost.peak / 2**30:.2f} / {traced.peak / 2**30:.2f} = {ratio:.3f} "
-                row += f"| {cost.flops / 1e12:.2f} / {traced.flops / 1e12:.2f} = {cost.flops / traced.flops:.3f} |"
-                if args.device == "cuda":
-                    real = cuda_peak(sizing, stats, stage)
-                    row += (
-                        f" {cost.peak / 2**30:.2f} / {real / 2**30:.2f} = {cost.peak / real:.3f} |"
-                    )
-                print(row, flush=True)
-            traced_peak = trace_predicting(
-                sizing.spec, sizing.patch, channels=channels, classes=classes
-            )
-            ratio = sizing.prediction / traced_peak
-            print(
-                f"{head}| predicting | {sizing.prediction / 2**30:.2f} / {traced_peak / 2**30:.2f} = {ratio:.3f} | |"
-            )
+    cuda = args.device == "cuda"
+    header = "data|GiB|encoder|patch|step|GiB counted / traced|TFLOP counted / traced"
+    print(table(header + "|GiB counted / CUDA" * cuda, []))
+    ratios: list[float] = []
+    for name in list(DATA)[: 1 if args.quick else None]:
+        for memory_gib in args.memory[: 1 if args.quick else None]:
+            for cells in compare(name, memory_gib, ratios, cuda=cuda):
+                print(row(cells), flush=True)
     print(
         f"\ncounted / traced peak of training: {min(ratios):.3f} to {max(ratios):.3f} over {len(ratios)} steps"
     )
+
+
+def compare(
+    name: str, memory_gib: float, ratios: list[float], *, cuda: bool
+) -> Iterator[list[str]]:
+    """Rows of one kind of data: both stages and prediction; ratios of training are added to `ratios`."""
+    spacing, shape, cases, channels, classes = DATA[name]
+    voxels = math.prod(shape) * cases
+    stats = DatasetStats(
+        spacing=spacing, shape=shape, voxels=voxels, channels=channels, classes=classes
+    )
+    sizing = size_configuration(stats, memory_gib)
+    assert sizing.stage_one is not None
+    encoder = sizing.spec.encoder[4:].split("_patch")[0]
+    head = [name, f"{memory_gib:g}", encoder, " x ".join(map(str, sizing.patch))]
+    slices = sizing.recipe["stage1_slices"]
+    for stage, cost in ((1, sizing.stage_one), (2, sizing.stage_two)):
+        settings = settings_of(sizing, stats, stage)
+        traced = trace_training(
+            sizing.spec, sizing.patch, batch=sizing.batch, slices=slices, **settings
+        )
+        ratios.append(cost.peak / traced.peak)
+        step = f"I, {slices}" if stage == 1 else f"II, {sizing.batch}"
+        peaks = [ratio(cost.peak, traced.peak, 2**30), ratio(cost.flops, traced.flops, 1e12)]
+        real = [ratio(cost.peak, cuda_peak(sizing, stats, stage), 2**30)] if cuda else []
+        yield [*head, step, *peaks, *real]
+    traced_peak = trace_predicting(sizing.spec, sizing.patch, channels=channels, classes=classes)
+    yield [*head, "predicting", ratio(sizing.prediction, traced_peak, 2**30), "", *[""] * cuda]
+
+
+def ratio(counted: float, measured: float, unit: float) -> str:
+    """Both figures in a unit, and their ratio."""
+    return f"{counted / unit:.2f} / {measured / unit:.2f} = {counted / measured:.3f}"
 
 
 if __name__ == "__main__":

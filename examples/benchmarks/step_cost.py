@@ -1,8 +1,8 @@
-"""Time, arithmetic and memory of one stage II training step, split by the parts of the figure.
+"""Time, arithmetic and memory of one stage II training step, by component of the network.
 
-Every part is run by itself, forward and backward, on inputs of its true sizes (its share of the whole
-is what counts, not the sum to the last per cent); then the whole step is run once. Memory of a part
-is what it saves for the backward pass; of the whole step also the peak of the process or the GPU.
+Each component runs alone, forward and backward, on inputs of its true size, then the whole step. The shares
+matter; the components do not add up to the last per cent. Memory of a component is what it saves for the
+backward pass; for the whole step the memory of the process or the GPU is given too.
 
     python examples/benchmarks/step_cost.py --encoder vit_small_patch16_dinov3 --device cpu
 """
@@ -18,6 +18,7 @@ from dataclasses import replace
 
 import psutil
 import torch
+from markdown import table
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from traced_steps import build
@@ -27,7 +28,7 @@ from dinomed3d.training.precision import autocast, fast_precision
 
 
 def flat(output: Tensor | dict | Sequence | None) -> list[Tensor]:
-    """All tensors of a part's output."""
+    """All tensors of an output."""
     if isinstance(output, Tensor):
         return [output]
     if output is None:
@@ -37,7 +38,7 @@ def flat(output: Tensor | dict | Sequence | None) -> list[Tensor]:
 
 
 def measure(part: Callable[[], object], device: torch.device, repeats: int) -> dict[str, float]:
-    """Median seconds forward and backward, TFLOP of both, MiB saved for backward."""
+    """Median seconds of forward and backward, TFLOP of both, MiB saved for backward."""
     saved: dict[int, int] = {}
 
     def remember(tensor: Tensor) -> Tensor:
@@ -45,7 +46,7 @@ def measure(part: Callable[[], object], device: torch.device, repeats: int) -> d
         return tensor
 
     seconds: list[float] = []
-    for repeat in range(repeats + 1):  # the first warms up, and is the one counted
+    for repeat in range(repeats + 1):  # the first one warms up and is counted, the others are timed
         counter = FlopCounterMode(display=False)
         hooks = torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor)
         start = time.perf_counter()
@@ -97,7 +98,7 @@ def main() -> None:
     def learning(tensors: Sequence[Tensor]) -> list[Tensor]:
         return [t.detach().requires_grad_() for t in tensors]
 
-    parts: dict[str, Callable[[], object]] = {
+    components: dict[str, Callable[[], object]] = {
         "embedding": lambda: network.embedding(padded),
         "encoder (frozen) + LoRA + adapters": lambda: network.encoder(images, depth=args.patch[0]),
         "neck": lambda: network.neck(learning(taps)),
@@ -106,9 +107,9 @@ def main() -> None:
         "decoder": lambda: network.decoder(learning(skips)),
     }
     modules = [network.embedding, network.encoder, network.neck, network.detail, network.fusion]
-    rows = {name: measure(part, device, args.repeats) for name, part in parts.items()}
-    for name, module in zip(rows, [*modules, network.decoder], strict=True):
-        rows[name]["parameters"] = sum(p.numel() for p in module.parameters()) / 1e6
+    costs = {name: measure(part, device, args.repeats) for name, part in components.items()}
+    for name, module in zip(costs, [*modules, network.decoder], strict=True):
+        costs[name]["parameters"] = sum(p.numel() for p in module.parameters()) / 1e6
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     whole = measure(lambda: network(volume), device, args.repeats)
@@ -117,23 +118,27 @@ def main() -> None:
         if device.type == "cuda"
         else psutil.Process().memory_info().rss / 2**20
     )
-    total = {key: sum(row[key] for row in rows.values()) for key in ("seconds", "tflop")}
+    total = {key: sum(cost[key] for cost in costs.values()) for key in ("seconds", "tflop")}
     print(f"{args.encoder}, patch {' x '.join(map(str, args.patch))}, batch {args.batch}, on")
     print(f"{device} ({platform.machine()}, {os.cpu_count()} cores), {fast_precision(device)}\n")
-    print(
-        "| part | M parameters | s | share | TFLOP | share | saved MiB |\n|---|---|---|---|---|---|---|"
-    )
-    for name, row in rows.items():
-        print(
-            f"| {name} | {row['parameters']:.2f} | {row['seconds']:.2f} "
-            f"| {row['seconds'] / total['seconds']:.0%} | {row['tflop']:.3f} "
-            f"| {row['tflop'] / total['tflop']:.0%} | {row['saved_mib']:.0f} |"
-        )
+    rows = [
+        [
+            name,
+            f"{cost['parameters']:.2f}",
+            f"{cost['seconds']:.2f}",
+            f"{cost['seconds'] / total['seconds']:.0%}",
+            f"{cost['tflop']:.3f}",
+            f"{cost['tflop'] / total['tflop']:.0%}",
+            f"{cost['saved_mib']:.0f}",
+        ]
+        for name, cost in costs.items()
+    ]
     count = sum(p.numel() for p in network.parameters()) / 1e6
-    print(
-        f"| **whole step** | {count:.2f} | {whole['seconds']:.2f} | | {whole['tflop']:.3f} | "
-        f"| {whole['saved_mib']:.0f} |\n\nresident after the step: {peak:.0f} MiB"
-    )
+    saved = f"{whole['saved_mib']:.0f}"
+    numbers = (f"{count:.2f}", f"{whole['seconds']:.2f}", "", f"{whole['tflop']:.3f}", "", saved)
+    rows.append(["**whole step**", *numbers])
+    print(table("component|M parameters|s|share|TFLOP|share|saved MiB", rows))
+    print(f"\nmemory after the step: {peak:.0f} MiB")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
-"""Our planner beside nnU-Net's own: what each makes of one dataset and one memory target.
+"""Our planner compared with nnU-Net's own planners, for one dataset and one memory target.
 
-For each plan: patch, batch, parameters, arithmetic and peak memory of a training step (ours: of stage
-II; both counted on fake tensors by the same tracer, in mixed precision, with the trainer's optimizer),
-and the seconds of real steps on this machine, in the precision that the plan's trainer uses there. The
-dataset must have its fingerprint (`nnUNetv2_extract_fingerprint -d ID`), and nnU-Net's folders must be
-set. Plans are written under names of their own (Benchmark...), which `--keep` leaves there.
+For each plan: patch, batch, parameters, arithmetic and peak memory of a training step (ours: stage II; all traced
+on fake tensors, in mixed precision, with the trainer's optimizer), and the seconds of real steps on this machine,
+in the precision of the plan's trainer. The dataset must have its fingerprint (`nnUNetv2_extract_fingerprint -d ID`),
+and nnU-Net's folders must be set. Plans are written as Benchmark....json and removed, unless `--keep` is given.
 
     python examples/benchmarks/stock_plans.py 137 --configuration 3d_fullres --memory 8
 """
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from markdown import row, table
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import (
     ExperimentPlanner,
 )
@@ -68,7 +68,7 @@ def build(plans: dict[str, Any], configuration: str, channels: int, classes: int
 
 
 def loss_for(shapes: list[tuple[int, ...]], regions: bool) -> nn.Module:
-    """nnU-Net's loss over that many outputs."""
+    """nnU-Net's loss with deep supervision over all outputs."""
     return DeepSupervisionWrapper(
         nnunet_loss(regions=regions), [1 / 2**i for i in range(len(shapes))]
     )
@@ -93,7 +93,7 @@ def seconds_per_step(
     device: torch.device,
     steps: int,
 ) -> float:
-    """Median of real steps with random weights and images, after one that warms up."""
+    """Median time of real steps with random weights and images, after a warm-up step."""
     network.to_empty(device=device)
     for module in network.modules():
         if hasattr(module, "reset_parameters"):
@@ -118,7 +118,7 @@ def seconds_per_step(
             value = loss([x.float() for x in network(volume)], targets)
         value.backward()
         optimizer.step()
-        float(value)  # waits for the device
+        float(value)  # wait for the device
         times.append(time.perf_counter() - start)
     return sorted(times[1:])[steps // 2]
 
@@ -145,10 +145,8 @@ def main() -> None:
         f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
         f"device {device}, torch {torch.__version__}"
     )
-    print(
-        "| plan | patch | batch | parameters M | TFLOP a step | peak GiB | s a step | s a Mvoxel |"
-    )
-    print("|---|---|---|---|---|---|---|---|")
+    header = "plan|patch|batch|parameters M|TFLOP a step|peak GiB|s a step|s a Mvoxel"
+    print(table(header, []))
     for name, planner_class in PLANNERS.items():
         with contextlib.redirect_stdout(io.StringIO()):
             planner = planner_class(args.dataset, args.memory, plans_name=f"Benchmark{name}")
@@ -159,10 +157,10 @@ def main() -> None:
         labels = PlansManager(plans).get_label_manager(planner.dataset_json)
         planned = PlansManager(plans).get_configuration(args.configuration)
         channels = len(planner.dataset_json["channel_names"])
-        parts = (plans, args.configuration, channels, labels.num_segmentation_heads)
+        planned_network = (plans, args.configuration, channels, labels.num_segmentation_heads)
         shape = (planned.batch_size, channels, *planned.patch_size)
-        shapes = output_shapes(build(*parts), shape)
-        network = build(*parts)
+        shapes = output_shapes(build(*planned_network), shape)
+        network = build(*planned_network)
         parameters = sum(p.numel() for p in network.parameters())
         loss = loss_for(shapes, labels.has_regions)
         inputs = {"volume": (shape, torch.float32)} | {
@@ -179,7 +177,7 @@ def main() -> None:
 
         ours = isinstance(network, DinoMed3D)
         traced = trace_step(network, inputs, step, fused_adamw if ours else stock_sgd)
-        network = build(*parts)
+        network = build(*planned_network)
         cells = [
             name,
             " x ".join(str(s) for s in planned.patch_size),
@@ -195,7 +193,7 @@ def main() -> None:
             cells += [f"{second:.1f}", f"{second / voxels:.1f}"]
         else:
             cells += ["-", "-"]
-        print("| " + " | ".join(cells) + " |", flush=True)
+        print(row(cells), flush=True)
 
 
 if __name__ == "__main__":
