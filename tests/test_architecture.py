@@ -1,7 +1,11 @@
-"""What may import what (DESIGN.md), and what each package promises by name."""
+"""Which file may import which (docs/architecture.md), and what each package promises by name."""
+
+from __future__ import annotations
 
 import ast
-from pathlib import Path
+import sys
+from collections.abc import Sequence
+from pathlib import PurePosixPath
 
 import pytest
 
@@ -9,7 +13,68 @@ import dinomed3d.lifting
 import dinomed3d.networks
 from tests import ROOT
 
-ADAPTERS = {
+sys.path.insert(0, str(ROOT / "examples"))
+import structure
+
+PACKAGES = ("dinomed3d/", "planners/", "pointseg/")
+SOURCES = {p: text for p, text in structure.read_checkout().items() if p.startswith(PACKAGES)}
+TREES = {path: ast.parse(text) for path, text in SOURCES.items()}
+GRAPH = {path: set(structure.imports(path, tree, TREES)) for path, tree in TREES.items()}
+
+CORE = ("dinomed3d/runtime", "dinomed3d/lifting")
+"""What both sides share; neither imports anything else of ours."""
+VOLUMES = (
+    "dinomed3d/__init__.py",
+    *CORE,
+    "dinomed3d/networks",
+    "dinomed3d/training",
+    "dinomed3d/inference",
+    "dinomed3d/inference/dicom",
+    "dinomed3d/inference/io",
+    "dinomed3d/inference/discovery",
+    "dinomed3d/inference/models",
+    "dinomed3d/inference/nnunet",
+    "dinomed3d/inference/report",
+    "dinomed3d/inference/cohort",
+    "dinomed3d/evaluation",
+    "planners",
+    "dinomed3d/cli",
+    "dinomed3d/shims",
+)
+"""Rooms of the volume side from the lowest up: a room imports its own files and those of rooms before it."""
+POINTS = (
+    *CORE,
+    "pointseg/scene.py",
+    "pointseg/cloud.py",
+    "pointseg/files",
+    "pointseg/ops",
+    "pointseg/metrics.py",
+    "pointseg/transforms",
+    "pointseg/backbones",
+    "pointseg/ditr.py",
+    "pointseg/segmenter.py",
+    "pointseg/distill.py",
+    "pointseg/pictures",
+    "pointseg/images/readers",
+    "pointseg/images",
+    "pointseg/images/features",
+    "pointseg/images/calibration",
+    "pointseg/datasets",
+    "pointseg/config",
+    "pointseg/loading",
+    "pointseg/training",
+    "pointseg/evaluation",
+    "pointseg/prediction",
+    "pointseg/__init__.py",
+    "pointseg/cli",
+)
+"""Rooms of the point side, likewise; files at the top are rooms of their own."""
+NOT_BELOW = {
+    "dinomed3d/training": ("dinomed3d/inference", "planners"),
+    "dinomed3d/inference": ("planners",),
+}
+"""What the order alone would not forbid: neither needs the other."""
+NNUNET = {
     "dinomed3d/training/trainer.py",
     "dinomed3d/training/nnunet_plan.py",
     "dinomed3d/cli/doctor.py",
@@ -19,76 +84,88 @@ ADAPTERS = {
     "planners/explain.py",
     "planners/nnunet.py",
 }
-"""The only files that touch nnU-Net."""
+"""The adapters: the only files that import nnU-Net."""
+VERBS = {"demo", "doctor", "evaluate", "package", "predict"}
+"""Modules of ``dinomed3d.cli`` that are commands, which ``main`` dispatches to and nothing else imports."""
 
 
-def imports(file: Path) -> set[str]:
+def room(path: str) -> str:
+    """The folder of a file; each dataset's folder belongs to the room of datasets."""
+    folder = str(PurePosixPath(path).parent)
+    if folder.startswith("pointseg/datasets/"):
+        return "pointseg/datasets"
+    return path if folder in ("pointseg", "dinomed3d") else folder
+
+
+def packages_of(path: str) -> set[str]:
+    """First parts of the names that a file imports."""
     found = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in ast.walk(TREES[path]):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            found |= {alias.name.split(".")[0] for alias in node.names}
         if isinstance(node, ast.ImportFrom):
-            found.add(node.module or "")
+            found.add((node.module or "").split(".")[0])
     return found
 
 
-def files(package: str) -> list[Path]:
-    return sorted((ROOT / package).rglob("*.py"))
+def upward(order: Sequence[str]) -> list[str]:
+    """Imports by the files of some rooms that do not point down in their order."""
+    height = {name: number for number, name in enumerate(order)}
+    return [
+        f"{path} -> {target}"
+        for path in GRAPH
+        if room(path) in height
+        for target in GRAPH[path]
+        if height.get(room(target), len(order)) > height[room(path)]
+    ]
 
 
-def test_there_are_files_to_look_at():
-    assert len(files("dinomed3d")) > 20 and files("planners") and files("pointseg")
+def test_every_file_has_a_room():
+    assert {room(path) for path in GRAPH} <= {*VOLUMES, *POINTS}
 
 
-@pytest.mark.parametrize(
-    ("package", "forbidden"),
-    [
-        ("dinomed3d/lifting", ("nnunetv2", "pointseg", "planners", "monai", "dinomed3d.networks")),
-        ("dinomed3d/networks", ("nnunetv2", "pointseg", "planners", "dinomed3d.training")),
-        ("dinomed3d", ("pointseg",)),
-        ("dinomed3d/training", ("planners", "dinomed3d.cli")),
-        ("pointseg", ("nnunetv2", "planners")),
-        ("planners", ("pointseg",)),
-    ],
-)
-def test_arrows(package, forbidden):
-    wrong = {
-        f"{file.relative_to(ROOT)} -> {name}"
-        for file in files(package)
-        for name in imports(file)
-        if name.startswith(forbidden)
-    }
-    assert not wrong
+@pytest.mark.parametrize("order", [VOLUMES, POINTS], ids=["volumes", "points"])
+def test_arrows_point_down(order):
+    assert upward(order) == []
 
 
-@pytest.mark.parametrize(
-    ("room", "allowed"),
-    [
-        ("dinomed3d/lifting", ("dinomed3d.lifting", "dinomed3d.runtime")),
-        ("dinomed3d/runtime", ("dinomed3d.runtime",)),
-    ],
-)
-def test_the_lowest_rooms_import_nothing_else_of_ours(room, allowed):
-    for file in files(room):
-        ours = {n for n in imports(file) if n.startswith(("dinomed3d", "pointseg", "planners"))}
-        assert all(n.startswith(allowed) for n in ours), file
+def test_there_is_no_circle_of_files():
+    assert structure.circles(GRAPH) == []
 
 
-def test_only_adapters_touch_nnunet():
-    everything = files("dinomed3d") + files("planners") + files("pointseg")
-    touching = {
-        file.relative_to(ROOT).as_posix()
-        for file in everything
-        if any(name.startswith("nnunetv2") for name in imports(file))
-    }
-    assert touching == ADAPTERS
+def test_rooms_that_do_not_need_each_other():
+    assert [
+        f"{path} -> {target}"
+        for below, others in NOT_BELOW.items()
+        for path in GRAPH
+        if path.startswith(f"{below}/")
+        for target in GRAPH[path]
+        if target.startswith(others)
+    ] == []
+
+
+def test_commands_are_imported_by_nothing():
+    def is_command(path: str) -> bool:
+        is_verb = PurePosixPath(path).stem in VERBS
+        return "/cli/" in path and (is_verb or "\ndef main(" in SOURCES[path])
+
+    assert sum(map(is_command, GRAPH)) >= 8, "the rule looks at something"
+    assert [
+        f"{path} -> {target}"
+        for path in GRAPH
+        for target in GRAPH[path]
+        if ("/cli/" in target and "/cli/" not in path)
+        or (is_command(target) and path != "dinomed3d/cli/main.py")
+    ] == []
+
+
+def test_only_adapters_import_nnunet():
+    assert {path for path in GRAPH if "nnunetv2" in packages_of(path)} == NNUNET
 
 
 def test_no_drawer_files():
-    names = {
-        file.name for package in ("dinomed3d", "planners", "pointseg") for file in files(package)
-    }
-    assert not names & {"utils.py", "common.py", "misc.py", "base.py", "helpers.py"}
+    drawers = {"utils.py", "common.py", "misc.py", "base.py", "helpers.py"}
+    assert not {PurePosixPath(path).name for path in GRAPH} & drawers
 
 
 def test_public_names():
