@@ -44,10 +44,11 @@ VOLUMES = (
 """Rooms of the volume side from the lowest up: a room imports its own files and those of rooms before it."""
 POINTS = (
     *CORE,
+    "pointseg/conventions.py",
     "pointseg/scene.py",
+    "pointseg/ops",
     "pointseg/cloud.py",
     "pointseg/files",
-    "pointseg/ops",
     "pointseg/metrics.py",
     "pointseg/transforms",
     "pointseg/backbones",

@@ -9,7 +9,7 @@ from typing import Any
 
 from dinomed3d.runtime.device import DEVICES
 from pointseg.cli.choices import PRECISIONS, TTA_SETS
-from pointseg.datasets.conventions import DATASETS
+from pointseg.conventions import DATASETS
 
 
 def add_data(parser: argparse.ArgumentParser, *, required: bool = True) -> None:

@@ -12,7 +12,7 @@ from dinomed3d.runtime.errors import UserError
 from pointseg.cli.arguments import at_least
 from pointseg.cli.progress import Bar, bar
 from pointseg.cli.run_command import run_command
-from pointseg.datasets.conventions import DATASETS, PICTURE_UP_AXES, UNITS_M
+from pointseg.conventions import DATASETS, PICTURE_UP_AXES, UNITS_M
 from pointseg.images.visibility import OCCLUSIONS, VisibilityConfig
 
 if TYPE_CHECKING:

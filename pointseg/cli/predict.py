@@ -14,7 +14,7 @@ from pointseg.cli.choices import NORMAL_ORIENTATIONS
 from pointseg.cli.image_arguments import add_image_use, image_changes, model_encoder
 from pointseg.cli.progress import Bar, bar
 from pointseg.cli.run_command import run_command
-from pointseg.datasets.conventions import UNITS_M, UP_AXES
+from pointseg.conventions import UNITS_M, UP_AXES
 
 if TYPE_CHECKING:
     from pointseg.prediction.spec import PredictSpec

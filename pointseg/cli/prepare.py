@@ -13,7 +13,7 @@ from dinomed3d.runtime.errors import UserError
 from pointseg.cli.arguments import at_least
 from pointseg.cli.progress import Counter
 from pointseg.cli.run_command import run_command
-from pointseg.datasets.conventions import PREPARED_DATASETS
+from pointseg.conventions import PREPARED_DATASETS
 
 if TYPE_CHECKING:
     from pointseg.datasets.prepare_scenes import Preparation

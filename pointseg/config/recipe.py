@@ -10,7 +10,7 @@ from typing import Any
 
 from pointseg.config.optimizer import OptimizerSpec
 from pointseg.config.validation import RecipeError, require
-from pointseg.datasets.conventions import UP_AXES
+from pointseg.conventions import UP_AXES
 from pointseg.images.config import ImageConfig
 from pointseg.transforms.augmentation import Augmentation
 from pointseg.transforms.test_time_augmentation import TTA_SETS

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pointseg.datasets.conventions import DATASETS
+from pointseg.conventions import DATASETS
 from pointseg.datasets.errors import DatasetError
 
 if TYPE_CHECKING:

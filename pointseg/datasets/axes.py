@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pointseg.datasets.conventions import UP_AXES
+from pointseg.conventions import UP_AXES
 from pointseg.scene import Scene
 
 Kind = TypeVar("Kind", np.float32, np.float64)

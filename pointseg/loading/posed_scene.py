@@ -14,8 +14,8 @@ from dinomed3d.runtime.errors import UserError
 from pointseg import datasets
 from pointseg.config.folder_recipe import fit_to_dataset
 from pointseg.config.presets import RECIPES, images_of
+from pointseg.conventions import UNITS_M
 from pointseg.datasets.axes import turn_of, upright
-from pointseg.datasets.conventions import UNITS_M
 from pointseg.files import read_cloud
 from pointseg.images.config import ImageConfig
 from pointseg.images.readers.colmap import read_colmap

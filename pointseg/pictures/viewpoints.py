@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pointseg.datasets.conventions import PICTURE_UP_AXES
+from pointseg.conventions import PICTURE_UP_AXES
 
 VIEWPOINTS = ("top", "oblique")
 

@@ -12,7 +12,7 @@ from pointseg.config.folder_recipe import fit_to_dataset
 from pointseg.config.presets import images_of, recipe_for
 from pointseg.config.recipe import Recipe
 from pointseg.config.serialization import override
-from pointseg.datasets.conventions import DATASETS
+from pointseg.conventions import DATASETS
 from pointseg.datasets.dataset import Dataset
 from pointseg.datasets.mixture import Mixture, SourceDataset
 

@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from pointseg.datasets.conventions import UNITS_M, UP_AXES
+from pointseg.conventions import UNITS_M, UP_AXES
 from pointseg.datasets.dataset import UNLABELLED, ClassList, distinct_colors
 from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.folder.cameras import CameraRule, parse_cameras
