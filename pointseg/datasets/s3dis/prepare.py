@@ -93,27 +93,7 @@ def prepare(
     if normals not in NORMALS:
         raise ValueError(f"prepare: 'normals' must be one of {', '.join(NORMALS)}, got {normals!r}")
     base = source / RELEASE if (source / RELEASE).is_dir() else source
-    images_of = _images_of_rooms(images)
-    jobs: list[Job[RoomTask]] = []
-    notes: list[str] = []
-    for area in AREAS:
-        rooms = sorted(p for p in (base / area).glob("*") if (p / ANNOTATIONS).is_dir())
-        if not rooms:
-            notes.append(f"{area}: is missing")
-            continue
-        angles = _angles(base / area, [room.name for room in rooms]) if align else {}
-        for folder in rooms:
-            angle = angles.get(folder.name)
-            task = RoomTask(
-                area=area,
-                room=folder.name,
-                files=_object_files(folder / ANNOTATIONS),
-                angle=angle,
-                normals=normals == "estimate",
-                images=images_of(area, folder.name, angle),
-            )
-            cameras = task.images is not None
-            jobs.append(Job(area, folder.name, task, task.arrays, cameras=cameras))
+    jobs, notes = _jobs(base, align=align, normals=normals == "estimate", images=images)
     if not jobs:
         raise DatasetError(
             f"{source}: must be {RELEASE} with Area_1/<room>/{ANNOTATIONS} and so on, has no room"
@@ -131,6 +111,34 @@ def prepare(
     return prepare_scenes(
         prepare_room, jobs, out, index, workers=workers, report=report, notes=notes
     )
+
+
+def _jobs(
+    base: Path, *, align: bool, normals: bool, images: Path | None
+) -> tuple[list[Job[RoomTask]], list[str]]:
+    """All rooms to prepare, and notes on missing areas."""
+    images_of = _images_of_rooms(images)
+    jobs: list[Job[RoomTask]] = []
+    notes: list[str] = []
+    for area in AREAS:
+        rooms = sorted(p for p in (base / area).glob("*") if (p / ANNOTATIONS).is_dir())
+        if not rooms:
+            notes.append(f"{area}: is missing")
+            continue
+        angles = _angles(base / area, [room.name for room in rooms]) if align else {}
+        for folder in rooms:
+            angle = angles.get(folder.name)
+            task = RoomTask(
+                area=area,
+                room=folder.name,
+                files=_object_files(folder / ANNOTATIONS),
+                angle=angle,
+                normals=normals,
+                images=images_of(area, folder.name, angle),
+            )
+            cameras = task.images is not None
+            jobs.append(Job(area, folder.name, task, task.arrays, cameras=cameras))
+    return jobs, notes
 
 
 def _angles(area: Path, rooms: list[str]) -> dict[str, int]:

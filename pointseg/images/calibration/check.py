@@ -127,12 +127,7 @@ def check_cameras(spec: CheckSpec) -> CameraCheck:
         world.paint(projected, image)
         views.append(view)
         _add_view_issues(issues, frame, view, projected, depth, spec)
-        agreement = view.stated
-        title = (
-            f"{frame.name}: {agreement.inside / agreement.points:.1%} of the points inside, "
-            f"{agreement.visible / agreement.points:.1%} visible"
-        )
-        pictures.append(_draw(spec.out, frame.name, image, projected, title))
+        pictures.append(_draw(spec.out, frame.name, image, projected, view.title))
     spec.progress(len(frames), len(frames), "")
     if not views:
         raise errors[0]

@@ -45,6 +45,14 @@ class CheckedView:
     others: Mapping[str, Agreement]
     """With the pose read in the other conventions."""
 
+    @property
+    def title(self) -> str:
+        """The name with the shares of points that are inside the image and visible, for pictures."""
+        inside, visible = (
+            n / self.stated.points for n in (self.stated.inside, self.stated.visible)
+        )
+        return f"{self.name}: {inside:.1%} of the points inside, {visible:.1%} visible"
+
 
 class SampledScene:
     """A sample of a scene's points, and the colours that images show there."""

@@ -107,6 +107,7 @@ def test_a_defect_of_the_program_does_not_pass_for_bad_data(tmp_path: Path, work
         prepare_scenes(write, [job("a"), job("bug")], tmp_path, INDEX, workers=workers)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_only_its_scene(tmp_path: Path) -> None:
     jobs = [job("killed"), *JOBS, job("once")]
     done = prepare_scenes(write, jobs, tmp_path, INDEX, workers=2)

@@ -154,7 +154,7 @@ def test_files_that_changed_since_are_refused(tmp_path: Path) -> None:
     dataset, token = NuScenes(tmp_path), tokens["scene-0061 0"]
     labels = tmp_path / "lidarseg" / "v1.0-mini" / f"{token}_lidarseg.bin"
     labels.write_bytes(bytes([32, 40, 0]))
-    with pytest.raises(DatasetError, match=r"2 points have ids .*: 32 \(1\), 40 \(1\)"):
+    with pytest.raises(DatasetError, match=r"2 points have unknown ids .*: 32 \(1\), 40 \(1\)"):
         dataset.load("train", token)
     labels.write_bytes(b"12")
     with pytest.raises(DatasetError, match="must have 3 bytes"):

@@ -48,7 +48,9 @@ def test_the_maps_are_the_benchmarks() -> None:
 
 
 def test_ids_that_are_not_official_are_counted() -> None:
-    with pytest.raises(DatasetError, match=r"scan: 3 points have ids .*: 2 \(1\), 300 \(2\)"):
+    with pytest.raises(
+        DatasetError, match=r"scan: 3 points have unknown ids .*: 2 \(1\), 300 \(2\)"
+    ):
         LABEL_MAP(np.array([300, 0, 2, 300], np.uint32), "scan")
     with pytest.raises(ValueError, match="'table' must map"):
         LabelMap("x", {})
@@ -151,7 +153,7 @@ def test_files_that_changed_since_are_refused(tmp_path: Path) -> None:
         dataset.load("val", "08/000000")
     np.array([1000, 40, 40, 7], "<u4").tofile(labels)
     with pytest.raises(
-        DatasetError, match=r"000000.label: 2 points have ids .*: 7 \(1\), 1000 \(1\)"
+        DatasetError, match=r"000000.label: 2 points have unknown ids .*: 7 \(1\), 1000 \(1\)"
     ):
         dataset.load("val", "08/000000")
     labels.unlink()

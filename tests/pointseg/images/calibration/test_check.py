@@ -271,7 +271,7 @@ def photos(showing):
     return found
 
 
-@pytest.mark.parametrize("count", [8, 2, None])
+@pytest.mark.parametrize("count", [8, 2, pytest.param(None, marks=pytest.mark.slow)])
 def test_most_images_may_show_other_parts_of_a_site(tmp_path, count):
     wall = street(colored=False)
     wall = wall.select(wall.coord[:, 2] > 0.01)  # where nothing tells but what is in view
