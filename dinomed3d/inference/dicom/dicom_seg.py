@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,6 @@ def write_segmentation(
     date is that of the source. Takes about six times the memory of the mask; where regions overlap
     (8 + regions) times.
 
-    To send it to a PACS use any DICOM storage client (`storescu -aec ARCHIVE host port FILE`); the
-    archive must accept the SOP class 1.2.840.10008.5.1.4.1.1.66.4, and hold the study under the
-    same UIDs (not those of an anonymised copy).
-
     Args:
         mask: (Z, Y, X) uint8 or uint16; mask[z] lies on scan.files[z], rows Y, columns X.
         scan: A DICOM series, its files sorted by position; may be in a zip.
@@ -67,34 +64,39 @@ def write_segmentation(
     present = _present(mask, named)
     segments = present or named  # an object needs segments, even without voxels
     planes = slice(None) if present else slice(0, 1)
+    with _library_errors(scan):
+        headers = read_references(scan, mask.shape)
+        content = _build(mask[planes], headers, planes, segments, list(named), (algorithm, version))
+        with new_file(path) as part:
+            content.save_as(part)
+            del content
+            if difference := _difference(part, mask, headers, segments):
+                raise CaseError(
+                    f"{path}: the DICOM segmentation differs when read back: {difference}"
+                )
+    left_out = [name for name in named if name not in segments]
+    return [f"no voxels, not in the DICOM segmentation: {', '.join(left_out)}"] if left_out else []
+
+
+@contextmanager
+def _library_errors(scan: Scan) -> Iterator[None]:
+    """What pydicom and highdicom raise about a series becomes a CaseError; their warnings go."""
     with quiet_libraries():
         try:
             import highdicom  # noqa: F401
 
-            headers = read_references(scan, mask.shape)
-            content = _build(
-                mask[planes], headers, planes, segments, list(named), (algorithm, version)
-            )
-            with new_file(path) as part:
-                content.save_as(part)
-                del content
-                if difference := _difference(part, mask, headers, segments):
-                    raise CaseError(
-                        f"{path}: the DICOM segmentation differs when read back: {difference}"
-                    )
+            yield
         except ImportError as err:
             raise UserError(
                 f'DICOM segmentations need highdicom ({err}): pip install ".[dicom]"'
             ) from err
-        except (CaseError, UserError):
+        except UserError:
             raise
         except (AttributeError, KeyError, TypeError, ValueError, NotImplementedError) as err:
             raise CaseError(
                 f"{series_path(scan)}: no DICOM segmentation can be made for this series: "
                 f"{' '.join(str(err).split())}; the mask itself is not affected"
             ) from err
-    left_out = [name for name in named if name not in segments]
-    return [f"no voxels, not in the DICOM segmentation: {', '.join(left_out)}"] if left_out else []
 
 
 def _present(
