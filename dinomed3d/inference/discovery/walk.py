@@ -102,10 +102,5 @@ def hidden(name: str) -> str | None:
     """Why a file or folder of this name is left out; None if it is not."""
     if name.startswith("._"):
         return "macOS '._' file"
-    if name == "__MACOSX":
-        return "macOS '__MACOSX' folder"
-    if name == ".DS_Store":
-        return "macOS '.DS_Store'"
-    if name.startswith("."):
-        return "hidden"
-    return None
+    known = {"__MACOSX": "macOS '__MACOSX' folder", ".DS_Store": "macOS '.DS_Store'"}
+    return known.get(name, "hidden" if name.startswith(".") else None)

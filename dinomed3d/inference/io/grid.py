@@ -55,27 +55,13 @@ class Grid:
         return float(abs(np.linalg.det(self.matrix[:3, :3]))) / 1000
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data."""
-        lists = ("shape_zyx", "spacing_mm", "stored_shape")
-        return {
-            **self.__dict__,
-            **{name: list(getattr(self, name)) for name in lists},
-            "affine": [list(row) for row in self.affine],
-        }
+        """As data for JSON."""
+        return dict(self.__dict__)
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> Grid:
-        """Back from plain data, equal to what it was."""
-        z, y, x = content["shape_zyx"]
-        spacing_z, spacing_y, spacing_x = content["spacing_mm"]
-        return Grid(
-            shape_zyx=(z, y, x),
-            spacing_mm=(spacing_z, spacing_y, spacing_x),
-            affine=tuple(tuple(row) for row in content["affine"]),
-            stored_shape=tuple(content["stored_shape"]),
-            ending=content["ending"],
-            header=content["header"],
-        )
+        """Back from JSON, which has lists for tuples, equal to what it was."""
+        return Grid(**{name: _tuples(value) for name, value in dict(content).items()})
 
 
 @dataclass(kw_only=True)
@@ -88,6 +74,10 @@ class Volume:
     """The grid of all channels."""
     notes: list[str] = field(default_factory=list)
     """What was unusual and how it was handled, one line each."""
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, (list, tuple)) else value
 
 
 def mask_shape(stored: tuple[int, ...], name: str, *, channels: int = 1) -> tuple[int, ...]:

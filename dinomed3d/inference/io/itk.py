@@ -31,27 +31,13 @@ _READERS = {".mha": "MetaImageIO", ".nrrd": "NrrdImageIO"}
 
 
 def read_grid(path: Path, ending: str, *, channels: int = 1) -> Grid:
-    """The grid of a mask for this file; reads its header alone.
-
-    Raises:
-        CaseError: It does not exist, is not this format, or its header cannot place a mask.
-    """
+    """As `nifti.read_grid`, for `.mha` and `.nrrd`."""
     reader = _opened(path, ending)[1]
     return _grid(reader, str(path), ending, channels)[0]
 
 
 def read(path: Path, ending: str, *, channels: int = 1) -> Volume:
-    """All voxels of a file, and its grid.
-
-    Args:
-        path: The file.
-        ending: `.mha` or `.nrrd`.
-        channels: With more than one the file must be 4D, with so many along its last axis.
-
-    Raises:
-        CaseError: As `read_grid`; or it is cut off or damaged, or its values are not finite
-            grey values.
-    """
+    """As `nifti.read`, for `.mha` and `.nrrd`."""
     text, reader = _opened(path, ending)
     grid, notes = _grid(reader, str(path), ending, channels)
     if ending == ".nrrd" and not text.get("space"):
@@ -71,12 +57,7 @@ def read(path: Path, ending: str, *, channels: int = 1) -> Volume:
 
 
 def write(mask: NDArray[Any], grid: Grid, path: Path) -> None:
-    """A mask with the geometry of its scan.
-
-    Args:
-        mask: (Z, Y, X) uint8 or uint16.
-        grid: Of the scan.
-        path: Is written directly; ends in `grid.ending`.
+    """As `nifti.write`, for `.mha` and `.nrrd`.
 
     Raises:
         CaseError: The format cannot store the geometry.
