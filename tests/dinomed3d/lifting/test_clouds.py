@@ -16,7 +16,9 @@ from dinomed3d.lifting import (
     Mean,
     Nearest,
     SliceStack,
+    in_image,
     lift,
+    sample_and_fuse,
     sample_bilinear,
     sample_nearest,
     stack_slices,
@@ -111,7 +113,7 @@ def test_against_a_loop_over_views_and_points(fuse, room):
 
 
 @pytest.mark.parametrize("sample", [sample_nearest, sample_bilinear])
-def test_what_is_done_to_image_and_camera_alike_changes_nothing(sample, room):
+def test_the_same_change_of_image_and_camera_changes_nothing(sample, room):
     cameras, _, points, features = room
     wanted = lift(features, Cameras(cameras), points, fuse=Mean(), sample=sample)
     mirrored = FeatureMap(features.values.flip(-1), STRIDE, SIZE)
@@ -153,20 +155,6 @@ def test_a_cloud_of_voxel_centres_seen_by_slices(tiny_encoder):
                 torch.testing.assert_close(values, fast, atol=1e-5, rtol=1e-5)
 
 
-class Pixels:
-    """Views that are known by where they show each point; points are numbers of points."""
-
-    def __init__(self, coord, mask):
-        self.coord, self.mask = coord, mask
-
-    def __len__(self):
-        return self.mask.shape[1]
-
-    def project(self, view, points):
-        row = points[:, 0].long()
-        return self.coord[row, view], self.mask[row, view], torch.zeros(len(row))
-
-
 def test_the_reference_lifts_the_same(shared):
     """DITR's own features on points: last visible view, nearest patch, zeros where unseen."""
     io = np.load(shared / "golden" / "ditr" / "io.npz")
@@ -176,14 +164,15 @@ def test_the_reference_lifts_the_same(shared):
     )
     size = 14 * maps.shape[-2], 14 * maps.shape[-1]
     # What is marked visible and yet lies on no patch is guarded against, not read.
-    on_map = (coord >= 0).all(-1) & (coord[..., 0] < size[1]) & (coord[..., 1] < size[0])
-    mask &= on_map
+    mask &= in_image(coord, size)
     ends = io["offset"].tolist()
     for cloud, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
-        views = Pixels(coord[start:end], mask[start:end])
-        points = torch.arange(end - start)[:, None].expand(-1, 3)
-        values, seen = lift(
-            FeatureMap(maps[cloud], 14, size), views, points, fuse=Last(), sample=sample_nearest
+        values, seen = sample_and_fuse(
+            FeatureMap(maps[cloud], 14, size),
+            coord[start:end],
+            mask[start:end],
+            fuse=Last(),
+            sample=sample_nearest,
         )
         assert torch.equal(values, lifted[start:end])
         assert torch.equal(seen, mask[start:end].any(1))

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dinomed3d.lifting import Encoder, FeatureMap, pad_to_multiple
+from dinomed3d.lifting import Encoder, pad_to_multiple
 
 MIB = 2**20
 
@@ -108,19 +108,16 @@ def test_images_do_not_see_each_other(tiny_encoder):
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (1, 4, 8, 8), (0, 3, 8, 8), (1, 3, 0, 8), (1, 3, 8)])
 def test_images_of_another_shape_are_refused(shape):
-    with pytest.raises(ValueError, match=r"'images' must be \(V, 3, H, W\) and not empty, got"):
+    with pytest.raises(ValueError, match="'images'"):
         Pooled()(torch.zeros(shape))
 
 
-@pytest.mark.parametrize("chunk_mib", [0, -1.0])
-def test_no_memory_is_refused(chunk_mib):
-    with pytest.raises(ValueError, match="'chunk_mib' must be positive"):
-        Pooled(chunk_mib=chunk_mib)
-
-
-def test_integer_precision_is_refused():
-    with pytest.raises(ValueError, match="'precision' must be a float type, got torch.int8"):
-        Pooled(precision=torch.int8)
+@pytest.mark.parametrize(
+    ("name", "value"), [("chunk_mib", 0), ("chunk_mib", -1.0), ("precision", torch.int8)]
+)
+def test_impossible_settings_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"'{name}'"):
+        Pooled(**{name: value})
 
 
 def test_frozen_stays_in_eval_mode_and_untouched():
@@ -180,9 +177,3 @@ def test_maps_come_back_in_the_type_of_the_images():
 
 def test_float32_precision_is_the_default():
     assert Pooled(precision=torch.float32).precision is None
-
-
-def test_a_feature_map_is_not_changed_by_accident():
-    tap = FeatureMap(torch.zeros(1, 1, 1, 1), 16, (16, 16))
-    with pytest.raises(AttributeError):
-        tap.stride = 8

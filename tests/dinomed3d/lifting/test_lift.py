@@ -1,4 +1,4 @@
-"""The way through the core, and the fast volume path that equals it."""
+"""The path through the core, and the fast volume path that equals it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from dinomed3d.lifting import (
     Random,
     SliceStack,
     lift,
+    sample_and_fuse,
     sample_bilinear,
     sample_nearest,
     stack_slices,
@@ -146,17 +147,10 @@ def test_chunks_of_any_size(fuse, sample, rails, monkeypatch):
     assert torch.equal(values, whole[0]) and torch.equal(seen, whole[1])
 
 
-@pytest.mark.parametrize("fuse", FUSES)
-def test_the_fused_result_stays_with_the_fuse(fuse, rails):
-    kind = fuse()
-    values, seen = lift(*rails, fuse=kind)
-    assert kind.result()[0] is values and kind.result()[1] is seen
-
-
 @pytest.mark.parametrize("sample", [sample_bilinear, sample_nearest])
 @pytest.mark.parametrize("fuse", FUSES)
-def test_against_adding_every_view_to_the_fuse(fuse, sample, rails):
-    """The choice before the samples gives what sampling everything gave."""
+def test_against_adding_every_view_to_the_fusion(fuse, sample, rails):
+    """Selecting views before sampling gives what sampling all of them gives."""
     features, views, points = rails
     kind = fuse()
     kind.start(len(points), 5, like=features.values)
@@ -168,7 +162,23 @@ def test_against_adding_every_view_to_the_fuse(fuse, sample, rails):
     assert torch.equal(values, kind.result()[0]) and torch.equal(seen, kind.result()[1])
 
 
-def test_where_one_view_is_chosen_nothing_else_is_sampled(rails):
+@pytest.mark.parametrize("sample", [sample_bilinear, sample_nearest])
+@pytest.mark.parametrize("fuse", FUSES)
+def test_known_pixels_give_what_projection_gives(fuse, sample, rails):
+    features, views, points = rails
+    uv, visible, distance = (
+        torch.stack(values, dim=1)
+        for values in zip(*(views.project(view, points) for view in range(7)), strict=True)
+    )
+    whole = lift(features, views, points, fuse=fuse(), sample=sample)
+    for chunk in (4.0, 700 / 2**20):
+        values, seen = sample_and_fuse(
+            features, uv, visible, distance=distance, fuse=fuse(), sample=sample, chunk_mib=chunk
+        )
+        assert torch.equal(values, whole[0]) and torch.equal(seen, whole[1])
+
+
+def test_where_one_view_is_selected_nothing_else_is_sampled(rails):
     features, views, points = rails
     rows = []
 
@@ -280,7 +290,7 @@ def test_from_volume_to_sites_and_back(tiny_encoder):
         torch.testing.assert_close(values.T.view_as(fast), fast, atol=1e-5, rtol=1e-5)
 
 
-def test_a_slice_answers_in_its_own_place():
+def test_a_slice_stays_in_its_place():
     maps = torch.zeros(4, 1, 2, 2)
     maps[2, 0, 1, 0] = 1
     slices = SliceStack(depth=4, height=2, width=2, image_height=2, image_width=2)
@@ -310,41 +320,45 @@ def test_gradients_reach_the_maps(fuse):
 # --- bad input
 
 
-def test_not_one_image_per_view():
-    features = FeatureMap(torch.zeros(2, 1, 1, 1), 4, (4, 4))
-    with pytest.raises(ValueError, match="lift: 3 views but features of 2 images"):
-        lift(features, Rails(0, 1, 2), torch.zeros(1, 3), fuse=Last())
+def flat(count, channels=1):
+    return FeatureMap(torch.zeros(count, channels, 1, 1), 4, (4, 4))
 
 
-@pytest.mark.parametrize(("counts", "found"), [([2], "2"), ([1, 1], "2"), ([2, 2], "4 or more")])
-def test_not_one_map_per_view(counts, found):
-    maps = [FeatureMap(torch.zeros(count, 1, 1, 1), 4, (4, 4)) for count in counts]
-    with pytest.raises(ValueError, match=f"lift: 3 views but features of {found} images"):
-        lift(iter(maps), Rails(0, 1, 2), torch.zeros(1, 3), fuse=Last())
+@pytest.mark.parametrize(
+    ("features", "views", "settings", "names"),
+    [
+        (flat(2), 3, {}, "3 views .* 2 images"),
+        ([flat(2)], 3, {}, "3 views .* 2 images"),
+        ([flat(1), flat(1)], 3, {}, "3 views .* 2 images"),
+        ([flat(2), flat(2)], 3, {}, "3 views .* 4 or more images"),
+        ([], 0, {}, "'features'"),
+        ([flat(1, 3), flat(1, 4)], 2, {}, "channels, got 3 and 4"),
+        (flat(1), 1, {"chunk_mib": 0}, "'chunk_mib'"),
+        (flat(1), 1, {"points": torch.zeros(3)}, "'points'"),
+        (flat(1), 1, {"points": torch.zeros(4, 2)}, "'points'"),
+        (flat(1), 1, {"points": torch.zeros(1, 4, 3)}, "'points'"),
+    ],
+)
+@pytest.mark.parametrize("fuse", [Last, Mean])
+def test_what_cannot_be_lifted_is_refused(features, views, settings, names, fuse):
+    settings = {"points": torch.zeros(1, 3)} | settings
+    with pytest.raises(ValueError, match=f"lift: .*{names}"):
+        lift(features, Rails(*range(views)), settings.pop("points"), fuse=fuse(), **settings)
 
 
-def test_no_map_at_all():
-    with pytest.raises(ValueError, match="lift: 'features' holds no map"):
-        lift([], Rails(), torch.zeros(1, 3), fuse=Mean())
-
-
-def test_maps_of_several_encoders():
-    maps = [FeatureMap(torch.zeros(1, channels, 1, 1), 4, (4, 4)) for channels in (3, 4)]
-    with pytest.raises(ValueError, match="the same channels, got 3 and 4"):
-        lift(maps, Rails(0, 1), torch.zeros(1, 3), fuse=Mean())
-
-
-def test_chunks_of_nothing():
-    features = FeatureMap(torch.zeros(1, 1, 1, 1), 4, (4, 4))
-    with pytest.raises(ValueError, match="lift: 'chunk_mib' must be positive, got 0"):
-        lift(features, Rails(0), torch.zeros(1, 3), fuse=Last(), chunk_mib=0)
-
-
-@pytest.mark.parametrize("shape", [(3,), (4, 2), (1, 4, 3)])
-def test_sites_of_another_shape(shape):
-    features = FeatureMap(torch.zeros(1, 1, 1, 1), 4, (4, 4))
-    with pytest.raises(ValueError, match=r"'points' must be \(N, 3\), got"):
-        lift(features, Rails(0), torch.zeros(shape), fuse=Last())
+@pytest.mark.parametrize(
+    ("uv", "visible", "distance"),
+    [((4, 2, 2), (4, 1), None), ((4, 2), (4, 2), None), ((4, 2, 2), (4, 2), (4,))],
+)
+def test_pixels_that_do_not_belong_together_are_refused(uv, visible, distance):
+    with pytest.raises(ValueError, match="sample_and_fuse: "):
+        sample_and_fuse(
+            flat(2),
+            torch.zeros(uv),
+            torch.zeros(visible, dtype=torch.bool),
+            distance=None if distance is None else torch.zeros(distance),
+            fuse=Last(),
+        )
 
 
 # --- the core as a package

@@ -99,30 +99,21 @@ def linear(state, name):
     return lambda x: F.linear(x, state[f"{name}.weight"], state[f"{name}.bias"])
 
 
-def test_meta_gated_mlp_by_its_formula(tmp_path):
-    meta = as_meta(randomised(V3_PLUS).vit)
-    encoder = tiny(V3_PLUS, weights=write(tmp_path / "meta.pth", meta))
-    w1, w2, w3 = (linear(meta, f"blocks.1.mlp.w{i}") for i in (1, 2, 3))
+@pytest.mark.parametrize(
+    ("name", "layout", "block", "layers"),
+    [
+        (V3_PLUS, as_meta, "blocks.1.mlp", ("w1", "w2", "w3")),
+        (V3_PLUS, as_hugging_face, "layer.1.mlp", ("gate_proj", "up_proj", "down_proj")),
+        (V2_GIANT, as_meta, "blocks.1.mlp", ("w12", "w3")),
+    ],
+)
+def test_a_gated_mlp_by_its_formula(name, layout, block, layers, tmp_path):
+    state = layout(randomised(name).vit)
+    encoder = tiny(name, weights=write(tmp_path / "w.pth", state))
+    *first, last = (linear(state, f"{block}.{layer}") for layer in layers)
     x = noise(2, 7, 24)
-    wanted = w3(F.silu(w1(x)) * w2(x))
-    torch.testing.assert_close(encoder.vit.blocks[1].mlp(x), wanted, atol=1e-5, rtol=1e-5)
-
-
-def test_hugging_face_gated_mlp_by_its_formula(tmp_path):
-    state = as_hugging_face(randomised(V3_PLUS).vit)
-    encoder = tiny(V3_PLUS, weights=write(tmp_path / "model.safetensors", state))
-    gate, up, down = (linear(state, f"layer.1.mlp.{n}_proj") for n in ("gate", "up", "down"))
-    x = noise(2, 7, 24)
-    wanted = down(F.silu(gate(x)) * up(x))
-    torch.testing.assert_close(encoder.vit.blocks[1].mlp(x), wanted, atol=1e-5, rtol=1e-5)
-
-
-def test_giant_gated_mlp_by_its_formula(tmp_path):
-    meta = as_meta(randomised(V2_GIANT).vit)
-    encoder = tiny(V2_GIANT, weights=write(tmp_path / "meta.pth", meta))
-    x = noise(2, 7, 24)
-    gate, value = linear(meta, "blocks.1.mlp.w12")(x).chunk(2, dim=-1)
-    wanted = linear(meta, "blocks.1.mlp.w3")(F.silu(gate) * value)
+    gate, value = torch.cat([layer(x) for layer in first], dim=-1).chunk(2, dim=-1)
+    wanted = last(F.silu(gate) * value)
     torch.testing.assert_close(encoder.vit.blocks[1].mlp(x), wanted, atol=1e-5, rtol=1e-5)
 
 
@@ -161,7 +152,7 @@ def test_timms_plain_files_have_no_biases_and_get_zeros(tmp_path, caplog):
     state = {k: v for k, v in state.items() if not k.endswith(("q_bias", "v_bias"))}
     with caplog.at_level(logging.INFO):
         loaded = tiny(V3, weights=write(tmp_path / "w.safetensors", state))
-    assert "no query and value biases in it, zeros are used" in caplog.text
+    assert "biases" in caplog.text
     assert_same(loaded, without_biases(source))
 
 
@@ -177,14 +168,6 @@ def test_other_biases_do_not_fit_a_model_without_any(tmp_path):
     path = write(tmp_path / "w.pth", as_meta(randomised(V3).vit))
     with pytest.raises(WeightsError, match=r"4 unexpected: blocks\.0\.attn\.q_bias, .*v_bias"):
         tiny(V3_7B, weights=path, swiglu_mlp=False, mlp_ratio=4)
-
-
-def test_says_what_it_loaded(tmp_path, caplog):
-    source = randomised(V3)
-    path = write(tmp_path / "w.safetensors", as_timm(source.vit))
-    with caplog.at_level(logging.INFO):
-        tiny(V3, weights=path)
-    assert f"loaded {len(source.vit.state_dict())} tensors from {path}" in caplog.text
 
 
 # --- wrappers and prefixes
@@ -235,7 +218,8 @@ def test_what_is_outside_the_encoder_is_mentioned(tmp_path, caplog):
     state = prefixed("backbone.", as_meta(randomised(V3).vit)) | {"dino_head.weight": noise(2)}
     with caplog.at_level(logging.INFO):
         tiny(V3, weights=write(tmp_path / "w.pth", {"teacher": state}))
-    assert "1 tensors outside 'backbone.' are not the encoder's" in caplog.text
+    assert "1 tensors outside 'backbone.'" in caplog.text
+    assert f"from {tmp_path / 'w.pth'}" in caplog.text
 
 
 def with_lora(state, layers, *, rank=2):
@@ -278,22 +262,6 @@ def test_our_own_checkpoint_with_its_low_rank_updates(tmp_path):
     assert torch.equal(loaded.vit.blocks[1].mlp.fc1.weight, second.mlp.fc1.weight)
 
 
-@pytest.mark.parametrize("part", ["lora_down", "lora_up", "lora_scale"])
-def test_an_incomplete_low_rank_update_is_refused(part, tmp_path):
-    state = with_lora(as_timm(randomised(V3).vit), (".qkv",))
-    del state[f"blocks.1.attn.qkv.{part}"]
-    path = write(tmp_path / "w.pth", state)
-    with pytest.raises(WeightsError, match=r"blocks\.1\.attn\.qkv.* no complete low-rank update"):
-        tiny(V3, weights=path)
-
-
-def test_a_low_rank_update_of_nothing_is_refused(tmp_path):
-    state = as_timm(randomised(V3).vit) | {"blocks.1.attn.qkv.lora_up": noise(72, 2)}
-    path = write(tmp_path / "w.pth", state)
-    with pytest.raises(WeightsError, match=r"1 unexpected: blocks\.1\.attn\.qkv\.lora_up"):
-        tiny(V3, weights=path)
-
-
 @pytest.mark.parametrize("layout", [as_meta, as_hugging_face])
 def test_peft_names(layout, tmp_path):
     source = randomised(V3)
@@ -302,13 +270,6 @@ def test_peft_names(layout, tmp_path):
     assert sum(".base_layer." in key for key in state) >= 8
     path = write(tmp_path / "w.pth", prefixed("base_model.model.", state))
     assert_same(tiny(V3, weights=path), source)
-
-
-def test_unmerged_peft_updates_are_not_dropped_in_silence(tmp_path):
-    state = as_meta(randomised(V3).vit) | {"blocks.0.attn.qkv.lora_A.default.weight": noise(2, 24)}
-    path = write(tmp_path / "w.pth", prefixed("base_model.model.", state))
-    with pytest.raises(WeightsError, match=r"1 unexpected: blocks\.0\.attn\.qkv\.lora_A"):
-        tiny(V3, weights=path)
 
 
 # --- files, directories, the hub
@@ -342,7 +303,7 @@ def test_home_is_understood(tmp_path, monkeypatch):
 def test_a_directory_with_none_or_several(files, found, tmp_path):
     for file in files:
         (tmp_path / file).touch()
-    with pytest.raises(WeightsError, match=f"must hold one checkpoint .*{found}.* name the file"):
+    with pytest.raises(WeightsError, match=f"{tmp_path.name}.*{found}"):
         tiny(V3, weights=tmp_path)
 
 
@@ -350,7 +311,7 @@ def test_a_directory_with_none_or_several(files, found, tmp_path):
 def test_a_file_that_is_not_there(source, tmp_path, monkeypatch):
     write(tmp_path / "w.pth", as_meta(randomised(V3).vit))
     monkeypatch.chdir(tmp_path)  # an empty setting must not mean the current directory
-    with pytest.raises(WeightsError, match=f'weights \'{source}\': no such file.*"hub", or "none"'):
+    with pytest.raises(WeightsError, match=f"'{source}'"):
         tiny(V3, weights=source)
 
 
@@ -379,9 +340,8 @@ def test_an_index_reads_nothing_outside_its_folder(outside, tmp_path):
     state = as_hugging_face(randomised(V3).vit)
     outside = outside.format(absolute=tmp_path / "b.safetensors")
     index = sharded(folder, state, names=("a.safetensors", outside))
-    with pytest.raises(WeightsError, match=r"the index names '.*b\.safetensors', outside") as error:
+    with pytest.raises(WeightsError, match=r"index.*b\.safetensors"):
         tiny(V3, weights=index)
-    assert "truncated" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -398,7 +358,7 @@ def test_an_index_that_is_none(text, tmp_path):
 def test_a_shard_that_is_missing(tmp_path):
     index = sharded(tmp_path, as_hugging_face(randomised(V3).vit))
     (tmp_path / "b.safetensors").unlink()
-    with pytest.raises(WeightsError, match=r"b\.safetensors: there is no such file"):
+    with pytest.raises(WeightsError, match=r"b\.safetensors"):
         tiny(V3, weights=index)
 
 
@@ -419,84 +379,111 @@ def test_the_hub(name, repository, tmp_path, monkeypatch, caplog):
     )
     assert_same(tiny(name, weights="hub"), source)
     assert asked == [(repository, "model.safetensors")]
-    assert f"taking encoder weights from the hub: {repository}" in caplog.text
+    assert repository in caplog.text
 
 
 @pytest.mark.parametrize("error", [OSError("no route"), RuntimeError("odd"), ValueError("gated")])
-def test_a_hub_that_cannot_be_reached_names_the_ways_out(error, monkeypatch):
+def test_a_hub_that_cannot_be_reached_names_the_alternatives(error, monkeypatch):
     def fail(*_, **__):
         raise error
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
     with pytest.raises(WeightsError) as caught:
         tiny(V3, weights="hub")
-    for part in (
-        "timm/vit_small_patch16_dinov3_qkvb.lvd1689m",
-        type(error).__name__,
-        "accept the model's licence",
-        "DINOMED3D_WEIGHTS",
-        "checkpoint file or directory",
-        '"none"',
-    ):
-        assert part in str(caught.value)
+    for name in ("timm/vit_small_patch16_dinov3_qkvb.lvd1689m", "DINOMED3D_WEIGHTS", '"none"'):
+        assert name in str(caught.value)
 
 
 # --- what is refused
 
 
-def refused(path, match):
-    """Loading fails with that message, and the model is left as it was."""
+META, HUGGING_FACE = (lambda **sizes: as_meta(randomised(V3, **sizes).vit)), as_hugging_face
+
+
+def without(state, *keys):
+    return {key: value for key, value in state.items() if key not in keys}
+
+
+REFUSED = {
+    "a missing tensor": (
+        lambda: without(META(), "blocks.1.mlp.fc2.weight"),
+        r"missing: blocks\.1\.mlp\.fc2",
+    ),
+    "a missing part of attention": (
+        lambda: without(HUGGING_FACE(randomised(V3).vit), "layer.1.attention.k_proj.weight"),
+        r"missing: .*blocks\.1\.attn\.qkv\.weight",
+    ),
+    "unexpected tensors": (
+        lambda: META() | {"blocks.7.what": noise(3), "neck.bias": noise(3)},
+        r"2 unexpected: blocks\.7\.what, neck\.bias$",
+    ),
+    "everything wrong at once": (
+        lambda: META(depth=1) | {"neck.bias": noise(3), "norm.weight": noise(25)},
+        r"missing: blocks\.1\..*unexpected: neck\.bias; .*norm\.weight is \(25,\), must be \(24,\)",
+    ),
+    "another number of heads": (lambda: META(num_heads=3), "heads of 8 .* heads of 12"),
+    "rotary periods of another base": (
+        lambda: META() | {"rope_embed.periods": 10 ** (torch.arange(3) / 3)},
+        "rotary periods",
+    ),
+    "another MLP": (lambda: as_meta(randomised(V3_PLUS).vit), r"missing: .*mlp\.fc1\."),
+    "DINOv2": (lambda: as_timm(randomised(V2).vit), "key bias"),
+    "a key bias": (
+        lambda: without(META(), "blocks.1.attn.qkv.bias_mask"),
+        r"blocks\.1\.attn\.qkv\.bias .*key bias",
+    ),
+    "a key bias of Hugging Face": (
+        lambda: HUGGING_FACE(randomised(V3).vit) | {"layer.0.attention.k_proj.bias": noise(24)},
+        r"blocks\.0\.attn\.qkv\.bias .*key bias",
+    ),
+    **{
+        f"a low-rank update without {part}": (
+            lambda part=part: without(
+                with_lora(as_timm(randomised(V3).vit), (".qkv",)), f"blocks.1.attn.qkv.{part}"
+            ),
+            r"blocks\.1\.attn\.qkv",
+        )
+        for part in ("lora_down", "lora_up", "lora_scale")
+    },
+    "a low-rank update of nothing": (
+        lambda: as_timm(randomised(V3).vit) | {"blocks.1.attn.qkv.lora_up": noise(72, 2)},
+        r"1 unexpected: blocks\.1\.attn\.qkv\.lora_up",
+    ),
+    "an update of PEFT that is not merged": (
+        lambda: prefixed(
+            "base_model.model.", META() | {"blocks.0.attn.qkv.lora_A.default.weight": noise(2, 24)}
+        ),
+        r"1 unexpected: blocks\.0\.attn\.qkv\.lora_A",
+    ),
+    "another network": (lambda: {"conv1.weight": torch.zeros(2)}, "conv1.weight"),
+    "no tensors": (lambda: {"epoch": 3}, "patch embedding"),
+    "a tensor": (lambda: torch.zeros(3), "Tensor"),
+    "a list": (lambda: [torch.zeros(3)], "list"),
+}
+
+
+@pytest.mark.parametrize(("make", "names"), REFUSED.values(), ids=REFUSED)
+def test_what_does_not_fit_is_refused_and_the_model_left_as_it_was(make, names, tmp_path):
+    torch.save(make(), tmp_path / "w.pth")
     encoder = randomised(V3, seed=5)
     before = as_timm(encoder.vit)
-    with pytest.raises(WeightsError, match=match):
-        load_weights(encoder.vit, path, hub_repository="")
+    with pytest.raises(WeightsError, match=f"w.pth.*{names}"):
+        load_weights(encoder.vit, tmp_path / "w.pth", hub_repository="")
     after = encoder.vit.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
-def test_a_missing_tensor(tmp_path):
-    state = as_meta(randomised(V3).vit)
-    del state["blocks.1.mlp.fc2.weight"]
-    refused(write(tmp_path / "w.pth", state), r"do not fit .*: 1 missing: blocks\.1\.mlp\.fc2")
-
-
-@pytest.mark.parametrize("part", ["q_proj", "k_proj", "v_proj"])
-def test_a_missing_part_of_attention(part, tmp_path):
-    state = as_hugging_face(randomised(V3).vit)
-    del state[f"layer.1.attention.{part}.weight"]
-    refused(write(tmp_path / "w.pth", state), r"\d missing: .*blocks\.1\.attn\.qkv\.weight")
-
-
-def test_an_unexpected_tensor(tmp_path):
-    state = as_meta(randomised(V3).vit) | {"blocks.7.what": noise(3), "neck.bias": noise(3)}
-    refused(write(tmp_path / "w.pth", state), r"2 unexpected: blocks\.7\.what, neck\.bias$")
-
-
-def test_everything_wrong_is_listed(tmp_path):
-    state = as_meta(randomised(V3, depth=1).vit) | {"neck.bias": noise(3)}
-    state["norm.weight"] = noise(25)
-    path = write(tmp_path / "w.pth", state)
-    refused(
-        path, r"\d+ missing: blocks\.1\..*, \.\.\.; 1 unexpected: neck\.bias; 1 of wrong shape: "
-    )
-    refused(path, r"norm\.weight is \(25,\), must be \(24,\)")
-
-
 def test_another_size(tmp_path):
-    path = write(tmp_path / "w.pth", as_meta(randomised(V3, embed_dim=32).vit))
-    with pytest.raises(WeightsError, match=r"another size.*bias is \(32,\), must be \(24,\)"):
+    path = write(tmp_path / "w.pth", META(embed_dim=32))
+    with pytest.raises(WeightsError, match=r"bias is \(32,\), must be \(24,\)"):
         tiny(V3, weights=path, num_heads=1)
 
 
-def test_another_number_of_heads_shows_in_the_rotary_periods_alone(tmp_path):
-    path = write(tmp_path / "w.pth", as_meta(randomised(V3, num_heads=3).vit))
-    refused(path, r"heads of 8 channels.* has heads of 12")
-
-
-def test_rotary_periods_of_another_base(tmp_path):
-    state = as_meta(randomised(V3).vit)
-    state["rope_embed.periods"] = 10 ** (torch.arange(3) / 3)
-    refused(write(tmp_path / "w.pth", state), r"rotary periods \[1\.0, .* are not DINOv3's 100")
+def test_a_damaged_file_is_a_weights_error(tmp_path):
+    path = write(tmp_path / "w.pth", META())
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(WeightsError, match=r"w\.pth"):
+        tiny(V3, weights=path)
 
 
 def test_rotary_periods_rounded_to_bfloat16(tmp_path):
@@ -506,18 +493,6 @@ def test_rotary_periods_rounded_to_bfloat16(tmp_path):
     assert_same(tiny(V3, weights=write(tmp_path / "w.pth", state)), source)
 
 
-def test_another_architecture(tmp_path):
-    refused(write(tmp_path / "w.pth", as_meta(randomised(V3_PLUS).vit)), r"missing: .*mlp\.fc1\.")
-    v2 = write(tmp_path / "v2.pth", as_timm(randomised(V2).vit))
-    refused(v2, "has a key bias, which DINOv3 does not have")
-
-
-def test_a_key_bias(tmp_path):
-    state = as_meta(randomised(V3).vit)
-    del state["blocks.1.attn.qkv.bias_mask"]
-    refused(write(tmp_path / "w.pth", state), r"blocks\.1\.attn\.qkv\.bias has a key bias")
-
-
 def test_a_key_bias_of_zeros_is_none(tmp_path):
     source = randomised(V3)
     state = as_meta(source.vit)
@@ -525,28 +500,3 @@ def test_a_key_bias_of_zeros_is_none(tmp_path):
         del state[f"blocks.{block}.attn.qkv.bias_mask"]
         state[f"blocks.{block}.attn.qkv.bias"][24:48] = 0
     assert_same(tiny(V3, weights=write(tmp_path / "w.pth", state)), source)
-
-
-def test_a_hugging_face_key_bias(tmp_path):
-    state = as_hugging_face(randomised(V3).vit) | {"layer.0.attention.k_proj.bias": noise(24)}
-    refused(write(tmp_path / "w.safetensors", state), r"blocks\.0\.attn\.qkv\.bias has a key bias")
-
-
-@pytest.mark.parametrize(
-    ("content", "match"),
-    [
-        ({"conv1.weight": torch.zeros(2)}, "no patch embedding .* first keys are conv1.weight"),
-        ({"epoch": 3}, "no patch embedding .* first keys are none"),
-        (torch.zeros(3), "holds a Tensor, not named tensors"),
-        ([torch.zeros(3)], "holds a list, not named tensors"),
-    ],
-)
-def test_no_vision_transformer_in_it(content, match, tmp_path):
-    torch.save(content, tmp_path / "w.pth")
-    refused(tmp_path / "w.pth", match)
-
-
-def test_a_truncated_file(tmp_path):
-    path = write(tmp_path / "w.pth", as_meta(randomised(V3).vit))
-    path.write_bytes(path.read_bytes()[:1000])
-    refused(path, r"weights .*w\.pth: ")
