@@ -202,7 +202,7 @@ def explain_configuration(
         image_channels = len(dataset.get("channel_names") or dataset["modality"])
     except (KeyError, TypeError, AssertionError) as error:
         raise UserError(
-            f"dataset.json beside the plan lacks an entry that nnU-Net requires ({error!r})"
+            f"dataset.json in the plan's folder lacks an entry that nnU-Net requires ({error!r})"
         ) from error
     spec = spec_from(with_cascade_channels(spec, planned, dict(dataset)), os.environ)
     patch = tuple(planned.patch_size)

@@ -30,20 +30,20 @@ def decision_table(rows: Sequence[Mapping[str, str]]) -> str:
     return "\n".join(lines)
 
 
-def decision_tables(title: str, told: Mapping[str, Sequence[Mapping[str, str]]]) -> str:
+def decision_tables(title: str, configurations: Mapping[str, Sequence[Mapping[str, str]]]) -> str:
     """The decisions of several configurations; those that all share only once.
 
     Args:
         title: of the table.
-        told: rows as `decision_table` takes them, by configuration.
+        configurations: rows of `decision_table`, by configuration.
     """
-    first = next(iter(told.values()), [])
-    shared = [row for row in first if all(row in rows for rows in told.values())]
+    first = next(iter(configurations.values()), [])
+    shared = [row for row in first if all(row in rows for rows in configurations.values())]
     blocks = []
-    if shared and len(told) > 1:
-        blocks.append(f"{title}: {', '.join(told)}\n{decision_table(shared)}")
-    for name, rows in told.items():
-        own = [row for row in rows if len(told) == 1 or row not in shared]
+    if shared and len(configurations) > 1:
+        blocks.append(f"{title}: {', '.join(configurations)}\n{decision_table(shared)}")
+    for name, rows in configurations.items():
+        own = [row for row in rows if len(configurations) == 1 or row not in shared]
         if own:
             blocks.append(f"{title}: {name}\n{decision_table(own)}")
     return "\n\n".join(blocks)

@@ -1,4 +1,4 @@
-"""A depth map of the cloud itself, where no sensor says what hides what."""
+"""A depth map of the cloud itself, for occlusion tests without a sensor's depth maps."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dinomed3d.lifting.cameras import Camera, in_image
+from dinomed3d.lifting.camera import Camera
+from dinomed3d.lifting.cameras import in_image
 
 _OCTAVES = 16
 _NEAREST = 2.0**-4
-"""Depths of one octave share a gap; the first octave begins here, metres, and takes all before it."""
+"""Lower end of the first octave of depth, metres; nearer points belong to it. An octave has one gap."""
 _STILL_GROWING = 1.25
-"""Points on a surface still have gaps while cells of twice the side cover so many times the area."""
+"""Points still have gaps between them while cells of twice the side cover this many times the area."""
 
 
 def z_buffer(
@@ -25,31 +26,31 @@ def z_buffer(
     limit: int = 64,
     chunk: int = 1 << 17,
 ) -> Tensor:
-    """How far away the nearest surface is at each pixel, as far as the points of a cloud tell.
+    """Depth of the nearest surface at each pixel, estimated from the points of a cloud.
 
-    Points have gaps between them, so each stands for a rectangle that closes them. A pixel is behind
-    a surface where in all four quadrants around it, no farther than one gap, there is a nearer
-    point: surfaces seen at a grazing angle, whose points are nearer on one side and farther on the
-    other, do not hide themselves, and outlines do not grow. A point's own pixel is never beyond it,
-    so that with ``Cameras(..., depths=...)`` points are seen unless others are before them by more
-    than the margin. As a pixel has one depth, ground that recedes by more than the margin within
-    one pixel hides its farther points: there, a larger map (``camera.resized``) tells more.
+    Points have gaps between them, so each covers a rectangle that closes them. A pixel is occluded if
+    all four quadrants around it hold a nearer point within one gap: surfaces seen at a grazing angle,
+    whose points are nearer on one side and farther on the other, do not occlude themselves, and
+    outlines do not grow. The depth at a point's own pixel is never larger than the point's, so that
+    with ``Cameras(..., depths=...)`` a point is visible unless another lies before it by more than the
+    depth tolerance. As a pixel has one depth, ground that recedes by more than the tolerance within
+    one pixel occludes its farther points; a larger map (``camera.resized``) avoids that.
 
-    Takes memory of about 30 maps of the image with its surroundings, and that of ``chunk`` points.
-    For large images a smaller map does: ``z_buffer(camera.resized(h, w), ...)``.
+    Needs memory of about 30 maps of the image with its surroundings, and of ``chunk`` points. For
+    large images a smaller map is enough: ``z_buffer(camera.resized(h, w), ...)``.
 
     Args:
         camera: the view.
         points: (N, 3) of the whole cloud, in the camera's world.
         cell: metres between neighbouring points (the size of the voxels of a sampled cloud). None:
-            estimated from how the points lie in the image, for each octave of depth by itself, and
-            apart for rows and columns: the gaps of a LiDAR scan grow with the distance, and are
-            wider across its rings than along.
-        limit: largest gap that is closed, pixels; points so far outside the image take part.
-        chunk: points at a time.
+            estimated from the points in the image, separately for each octave of depth and for rows
+            and columns: the gaps of a LiDAR scan grow with the distance, and are wider across its
+            rings than along them.
+        limit: largest gap that is closed, pixels; points up to this far outside the image count.
+        chunk: points projected at a time.
 
     Returns:
-        (H, W) float32 depth along z; 0 where nothing is known.
+        (H, W) float32 depth along z; 0 where no point is near.
 
     Raises:
         ValueError: ``cell`` or ``limit`` is not positive.
@@ -70,16 +71,16 @@ def z_buffer(
             rows, columns = _gaps(known, limit)
         else:
             rows = columns = min(limit, math.ceil(cell * focal / (_NEAREST * 2**octave)))
-        # Each quadrant has one of the four half axes, so that no point lies in two of them.
+        # Each quadrant includes one of the four half axes, so that no point is in two quadrants.
         above, left = _least(layer, rows, 0, after=False), _least(layer, columns, 1, after=False)
         below, right = _least(layer, rows, 0, after=True), _least(layer, columns, 1, after=True)
         for quadrant, part in zip(
             quadrants,
             (
-                _beside(_least(above, columns, 1, after=False), 0, after=False),
-                _beside(_least(right, rows, 0, after=False), 1, after=True),
-                _beside(_least(below, columns, 1, after=True), 0, after=True),
-                _beside(_least(left, rows, 0, after=True), 1, after=False),
+                _shifted(_least(above, columns, 1, after=False), 0, after=False),
+                _shifted(_least(right, rows, 0, after=False), 1, after=True),
+                _shifted(_least(below, columns, 1, after=True), 0, after=True),
+                _shifted(_least(left, rows, 0, after=True), 1, after=False),
             ),
             strict=True,
         ):
@@ -107,11 +108,11 @@ def _layers(camera: Camera, points: Tensor, limit: int, chunk: int) -> Tensor:
 
 
 def _gaps(known: Tensor, limit: int) -> tuple[int, int]:
-    """Rows and columns between neighbours on the surfaces that the points of one layer sample.
+    """Rows and columns between neighbouring points of one layer.
 
-    Cells that are smaller than the gaps cover more the larger they are; larger ones all cover the
-    same surface. Cells grow where it helps most, as the rings of a LiDAR are dense along and sparse
-    across.
+    Cells smaller than the gaps cover more area the larger they are; larger ones all cover the same
+    surface. Cells grow along the axis that helps most, because the rings of a LiDAR are dense along
+    and sparse across.
     """
     cells = known[None, None].float()
     gaps = [1, 1]
@@ -123,13 +124,13 @@ def _gaps(known: Tensor, limit: int) -> tuple[int, int]:
             for larger in (F.max_pool2d(cells, sides, ceil_mode=True),)
         )
         if growth < _STILL_GROWING or 2 * gaps[dim] > limit:
-            return min(gaps[0] + 1, limit), min(gaps[1] + 1, limit)  # neighbours are not in line
+            return min(gaps[0] + 1, limit), min(gaps[1] + 1, limit)  # neighbours are not aligned
         gaps[dim] *= 2
         cells = larger
 
 
 def _least(image: Tensor, reach: int, dim: int, *, after: bool) -> Tensor:
-    """Minimum over ``reach`` places along ``dim``: each place and those after (or before) it."""
+    """Minimum over ``reach`` positions along ``dim``: each one and those after (or before) it."""
     covered = 1
     size = image.shape[dim]
     while covered < reach:
@@ -141,6 +142,6 @@ def _least(image: Tensor, reach: int, dim: int, *, after: bool) -> Tensor:
     return image
 
 
-def _beside(image: Tensor, dim: int, *, after: bool) -> Tensor:
-    """What the next (or previous) place holds; the last one is out of the image's surroundings."""
+def _shifted(image: Tensor, dim: int, *, after: bool) -> Tensor:
+    """Shift by one position, so that each holds the next (or previous) one's value."""
     return image.roll(-1 if after else 1, dim)

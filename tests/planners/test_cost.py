@@ -319,11 +319,18 @@ def check_against_trace(case: Case, stage: int, *, saved: float = 0.01) -> None:
 
 
 @pytest.mark.parametrize("stage", [1, 2])
+def test_a_plain_network_takes_what_is_counted(stage: int) -> None:
+    check_against_trace(Case(), stage)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [1, 2])
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS.keys())
 def test_plans_take_what_is_counted(plan: tuple[str, float], stage: int) -> None:
     check_against_trace(planned(*plan), stage)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", [1, 2])
 @pytest.mark.parametrize("case", ODD.values(), ids=ODD.keys())
 def test_odd_networks_take_what_is_counted(case: Case, stage: int) -> None:
@@ -334,6 +341,7 @@ def test_a_network_without_an_encoder_takes_what_is_counted() -> None:
     check_against_trace(CONVOLUTIONS_ALONE, 2)
 
 
+@pytest.mark.slow
 def test_the_largest_encoder_that_can_be_named_takes_what_is_counted() -> None:
     case = Case(spec=replace(SPEC, encoder=GIANT), patch=(4, 64, 64))
     check_against_trace(case, 2, saved=0.03)  # copies of the first block's weights are not kept
@@ -357,11 +365,13 @@ def check_prediction(case: Case) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS.keys())
 def test_predicting_with_plans_takes_what_is_counted(plan: tuple[str, float]) -> None:
     check_prediction(planned(*plan))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", PREDICTED.values(), ids=PREDICTED.keys())
 def test_predicting_with_odd_networks_takes_what_is_counted(case: Case) -> None:
     check_prediction(case)

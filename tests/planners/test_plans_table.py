@@ -113,6 +113,7 @@ def unlike() -> Iterator[tuple[str, int]]:
 UNLIKE = list(unlike())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "gib"), UNLIKE, ids=[f"{n}, {g} GiB" for n, g in UNLIKE])
 def test_every_plan_runs_in_the_memory_that_was_counted(name: str, gib: int) -> None:
     """The network itself, at its full width, in steps and a prediction of full size, on fake tensors."""
@@ -163,6 +164,7 @@ def grids() -> dict[str, tuple[NetworkSpec, tuple[int, ...], int, int]]:
 GRIDS = grids()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", GRIDS.values(), ids=GRIDS.keys())
 def test_every_grid_learns_and_predicts(
     plan: tuple[NetworkSpec, tuple[int, ...], int, int],

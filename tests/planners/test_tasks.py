@@ -39,7 +39,7 @@ REGIONS = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": 3}
 
 
 class Done:
-    """What an asynchronous call returns, when the work was done while it was asked for."""
+    """The result of an asynchronous call that was computed at once."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
@@ -52,7 +52,7 @@ class Done:
 
 
 class PoolHere:
-    """Stands in for a pool of processes: works in this one."""
+    """A pool of processes that works in this process."""
 
     def __init__(self, processes: int = 1) -> None:
         self._pool = [SimpleNamespace(is_alive=lambda: True)]
@@ -367,7 +367,16 @@ TASKS: dict[str, tuple[str, RawTask, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize(("configuration", "task", "facts"), TASKS.values(), ids=TASKS)
+QUICK = ("CT, 2d", "slices along x, zeros around, two sizes", "png in colour", "ignore label")
+
+
+@pytest.mark.parametrize(
+    ("configuration", "task", "facts"),
+    [
+        pytest.param(*task, id=name, marks=() if name in QUICK else pytest.mark.slow)
+        for name, task in TASKS.items()
+    ],
+)
 def test_from_raw_files_to_evaluated_masks(
     workspace: MakeWorkspace, configuration: str, task: RawTask, facts: dict[str, Any]
 ) -> None:
@@ -497,10 +506,10 @@ def test_cascade(
     masks = w.predict("3d_cascade_fullres", "masks", earlier="coarse", npz=True)
     w.check_masks(masks)
     w.check_numbers(masks)
-    told = w.predict("3d_cascade_fullres", "told", earlier=f"raw/{DATASET}/labelsTs", npz=True)
+    given = w.predict("3d_cascade_fullres", "given", earlier=f"raw/{DATASET}/labelsTs", npz=True)
     name = f"{case_name(task.train)}.npz"
-    coarse, true = (np.load(folder / name)["probabilities"] for folder in (masks, told))
-    assert not np.allclose(coarse, true)  # what the first stage says is listened to
+    coarse, true = (np.load(folder / name)["probabilities"] for folder in (masks, given))
+    assert not np.allclose(coarse, true)  # the second stage reads the first
 
 
 def test_folds_of_the_user(workspace: MakeWorkspace) -> None:

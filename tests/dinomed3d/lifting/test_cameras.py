@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from dinomed3d.lifting import Camera, Cameras, cameras, check_rigid
+from dinomed3d.lifting import Camera, Cameras, check_rigid
 
 K = torch.tensor([[500.0, 0, 320], [0, 400, 240], [0, 0, 1]])
 LENS = torch.tensor([-0.3, 0.1, 0.002, -0.001, 0.01])
@@ -133,7 +133,7 @@ def test_without_float64_geometry_is_relative_to_the_camera(monkeypatch):
     points = torch.tensor(at).round() + 0.25 * torch.randint(-40, 40, (200, 3))
     one = camera(turned(0.2, 0.5, -0.1, at))
     exact, depth = one.project(points.double())
-    monkeypatch.setattr(cameras, "_exact", lambda device: torch.float32)
+    monkeypatch.setattr("dinomed3d.lifting.camera.exact_type", lambda device: torch.float32)
     rough, rough_depth = one.project(points.float())
     assert rough.dtype == torch.float32
     front = depth > 1

@@ -245,6 +245,7 @@ def test_all_kinds_of_labels_and_prediction_without_pretrained_weights(
         assert torch.equal(predictor.network(patch), t.network(patch))
 
 
+@pytest.mark.slow
 def test_it_learns(nnunet, monkeypatch):
     """A bright box on noise: after some steps the loss is far below where it began."""
     for name, value in {"STAGE1_EPOCHS": 1, "STAGE2_EPOCHS": 3, "ITERATIONS_PER_EPOCH": 25}.items():

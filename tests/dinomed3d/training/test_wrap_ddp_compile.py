@@ -1,4 +1,4 @@
-"""The running stage's network: every parameter learns, and compiled it gives the same."""
+"""The wrapped network of a stage: every parameter learns, and compiled it gives the same."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def loss(output):
     "changes",
     [
         {},
-        {"taps": (0, 1)},  # the last block is of no use then
+        {"taps": (0, 1)},  # the last block is unused
         {"encoder": "vit_small_patch14_reg4_dinov2"},
         {"components": ("encoder", "lora", "adapters")},
         {"components": ("encoder", "lora", "detail")},
@@ -80,6 +80,7 @@ def test_all_that_learns_takes_part(stage, changes, supervised):
         assert (parameter.grad is not None) == parameter.requires_grad, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("stage", [1, 2])
 def test_compiled_it_is_one_graph_and_gives_the_same(stage, checkpointing):
@@ -97,6 +98,7 @@ def test_compiled_it_is_one_graph_and_gives_the_same(stage, checkpointing):
             assert torch.allclose(gradient, found[name], rtol=1e-3, atol=1e-6), name
 
 
+@pytest.mark.slow
 def test_a_compiled_training_is_the_same_training(nnunet):
     """Both stages, validation, the switch of deep supervision, and keys that know nothing of it."""
     weights, losses = [], []
