@@ -210,8 +210,8 @@ def _weights() -> Iterator[Finding]:
     setting = os.environ.get("DINOMED3D_WEIGHTS") or "hub"
     try:
         with _quiet():
+            from dinomed3d.lifting import WeightsError, find_weights
             from dinomed3d.lifting.dino import MODELS
-            from dinomed3d.lifting.weights import WeightsError, find_weights
     except ImportError as error:
         says = f"dinomed3d.lifting cannot be imported: {_one_line(error)}"
         yield _error("encoder", says, _REINSTALL)
