@@ -83,10 +83,6 @@ class Cloud:
         """All tensors in pinned memory; the data loader calls this."""
         return self._each(lambda tensor: tensor.pin_memory())
 
-    def with_feat(self, feat: Tensor) -> Cloud:
-        """The same points with other features."""
-        return replace(self, feat=feat)
-
     def _each(self, function: Any) -> Cloud:
         found = ((f.name, getattr(self, f.name)) for f in fields(self))
         return replace(self, **{name: function(t) for name, t in found if t is not None})

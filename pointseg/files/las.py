@@ -163,21 +163,14 @@ def _check_header(path: Path) -> None:
             raise CloudFileError(path, "is cut off within its header")
         extended_at, extended, count = struct.unpack_from("<QIQ", head, 235)
     if not header_size + 54 * records <= points_at <= size:
-        raise CloudFileError(
-            path,
-            f"is cut off or damaged: {records} records and a header do not fit before the points",
-        )
-    if extended and extended_at + 60 * extended > size:
-        raise CloudFileError(
-            path, f"is cut off: {extended} extended records at {extended_at} are missing"
-        )
-    compressed = form >= 64
-    if not compressed and points_at + count * row > size:
-        raise CloudFileError(
-            path,
-            f"is cut off: {count} points take {count * row} bytes, {size - points_at} are left; "
-            f"copy or export it again",
-        )
+        what = f"{records} records do not fit before the points"
+    elif extended and extended_at + 60 * extended > size:
+        what = f"{extended} extended records at {extended_at} are missing"
+    elif form < 64 and points_at + count * row > size:  # not compressed
+        what = f"{count} points take {count * row} bytes, {size - points_at} are left"
+    else:
+        return
+    raise CloudFileError(path, f"is cut off or damaged: {what}; copy or export it again")
 
 
 def _store(las: laspy.LasData, path: Path) -> None:

@@ -75,9 +75,8 @@ def label_pcd(source: Path, target: Path, labels: Labels) -> None:
     """Copy a PCD file with a class for each point; its form, viewpoint and all else stay as they are."""
     header = read_header(source)
     labels = labels.checked(source, header.points)
-    known = {f.name: number for number, f in enumerate(header.fields)}
-    name = labels.field_in(source, known)
-    if name in known and header.fields[known[name]].count > 1:
+    name = labels.field_in(source, header.keys)
+    if any(f.name == name and f.count > 1 for f in header.fields):
         raise CloudFileError(source, f"field '{name}' has several values per point, not one class")
     added, values = [Field(name, "i4")], {name: labels.segment}
     if labels.colors is not None:
@@ -97,13 +96,8 @@ def label_pcd(source: Path, target: Path, labels: Labels) -> None:
         starts = np.cumsum([0, *(f.count for f in header.fields)]).tolist()
         with open(source, "rb") as old:
             old.seek(header.size)
-            copy_rows(
-                old,
-                stream,
-                header.points,
-                replaced={starts[known[key]]: v for key, v in values.items() if key in known},
-                added=[v for key, v in values.items() if key not in known],
-            )
+            places = dict(zip(header.keys, starts, strict=False))
+            copy_rows(old, stream, header.points, places, values)
 
 
 def _is_packed(field: Field) -> bool:

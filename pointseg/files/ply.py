@@ -61,14 +61,8 @@ def label_ply(source: Path, target: Path, labels: Labels) -> None:
             rows = read_element(header, old, vertex)
             stream.write(with_columns(rows, new.vertex.dtype(header.order), values).tobytes())
         else:
-            place = {known: number for number, known in enumerate(kinds)}
-            copy_rows(
-                old,
-                stream,
-                vertex.count,
-                replaced={place[key]: v for key, v in values.items() if key in place},
-                added=[v for key, v in values.items() if key not in place],
-            )
+            places = {known: number for number, known in enumerate(kinds)}
+            copy_rows(old, stream, vertex.count, places, values)
         shutil.copyfileobj(old, stream)
 
 

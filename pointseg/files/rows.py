@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from io import BufferedReader, BufferedWriter
 from itertools import chain, islice
 from pathlib import Path
@@ -144,21 +144,20 @@ def copy_rows(
     old: BufferedReader,
     new: BufferedWriter,
     count: int,
-    *,
-    replaced: Mapping[int, NDArray[Any]],
-    added: Sequence[NDArray[Any]],
+    places: Mapping[str, int],
+    values: Mapping[str, NDArray[Any]],
 ) -> None:
-    """Copy lines of numbers between blanks, with some columns replaced and some appended.
+    """Copy lines of numbers between blanks, with some columns replaced or appended.
 
     Args:
         old: before the first line; afterwards before the line that follows the last.
         new: the file that is written.
         count: how many filled lines.
-        replaced: by column number, (count,) values.
-        added: (count,) values each, one per appended column.
+        places: where each of the old columns begins.
+        values: (count,) values of columns, which are appended if they are not among the old ones.
     """
-    columns = {number: as_texts(values) for number, values in replaced.items()}
-    appended = [as_texts(values) for values in added]
+    columns = {places[name]: as_texts(v) for name, v in values.items() if name in places}
+    appended = [as_texts(v) for name, v in values.items() if name not in places]
     for row, line in enumerate(islice(filled_lines(old), count)):
         words = line.split()
         end = line[len(line.rstrip(b"\r\n")) :] or b"\n"

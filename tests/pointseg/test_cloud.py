@@ -70,11 +70,6 @@ def test_what_is_refused(call, named) -> None:
         call()
 
 
-def test_features_are_replaced_alone() -> None:
-    changed = cloud(2).with_feat(torch.ones(2, 8))
-    assert changed.feat.shape == (2, 8) and changed.grid_coord.tolist() == [[0] * 3, [1] * 3]
-
-
 def test_images_of_each_sample_are_joined_and_counted():
     one = replace(cloud(3), images=torch.zeros(1, 2, 3, 4, 5, dtype=torch.uint8))
     two = replace(cloud(2), images=torch.ones(1, 2, 3, 4, 5, dtype=torch.uint8))
