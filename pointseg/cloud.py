@@ -23,11 +23,11 @@ class Cloud:
     """
 
     coord: Tensor
-    """(N, 3) float32, metres."""
+    """(N, 3) float32 positions, metres."""
     grid_coord: Tensor
     """(N, 3) int64 voxel coordinates, >= 0."""
     feat: Tensor
-    """(N, C) input features."""
+    """(N, C) input features of each point."""
     offset: Tensor
     """(B,) int64 cumulative counts; cloud b holds rows offset[b - 1] to offset[b]."""
     segment: Tensor | None = None

@@ -37,12 +37,13 @@ class Scene:
     """
 
     coord: NDArray[np.float32]
-    """(N, 3) metres."""
+    """(N, 3) positions relative to ``origin``, metres."""
     fields: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     """(N, ...) arrays; those in ``FIELDS`` have the type and shape given there."""
     origin: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
-    """(3,) metres."""
+    """(3,) the position of ``coord``'s zero in the coordinates of the file, metres."""
     name: str = "cloud"
+    """The scene's name, for messages and names of files."""
 
     def __post_init__(self) -> None:
         if self.coord.ndim != 2 or self.coord.shape[1] != 3 or self.coord.dtype != np.float32:

@@ -19,7 +19,7 @@ class Level:
     grid_coord: Tensor
     """(M, 3) int64 voxels of this level."""
     offset: Tensor
-    """(B,) cumulative counts."""
+    """(B,) cumulative counts of this level's points."""
     feat: Tensor
     """(M, C) output of the decoder at this level; at the coarsest level, of the encoder."""
     parent: Tensor | None

@@ -229,11 +229,11 @@ class Points:
     """The points of one level."""
 
     coord: Tensor
-    """(N, 3) float32 metres."""
+    """(N, 3) float32 positions, metres."""
     voxels: Tensor
     """(N, 3) int64, of the finest level."""
     offset: Tensor
-    """(B,) cumulative counts."""
+    """(B,) cumulative counts of the level's points."""
     side: int
     """Voxels along each axis of this level's cells."""
 
@@ -270,7 +270,9 @@ class Link:
     """Two levels and the neighbours between them."""
 
     fine: Points
+    """The points of the finer level."""
     coarse: Points
+    """The points of the coarser level."""
     rows: Tensor
     """(M,) of the fine points that are the coarse ones."""
     down: Neighbours
@@ -280,7 +282,7 @@ class Link:
     indices: Tensor
     """(N, 3) the coarse points nearest to each fine one."""
     distances: Tensor
-    """(N, 3) metres."""
+    """(N, 3) the distances to these points, metres."""
 
     @property
     def parent(self) -> Tensor:

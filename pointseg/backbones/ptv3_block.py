@@ -18,13 +18,14 @@ _MLP_ROWS = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class BlockSpec:
-    """What all blocks of a network have in common; the names are Pointcept's."""
+    """The settings that all blocks of a network share; the names are Pointcept's."""
 
     mlp_ratio: float = 4
     """Hidden channels of the MLP per channel."""
     qkv_bias: bool = True
+    """Whether the layer of queries, keys and values has a bias."""
     qk_scale: float | None = None
-    """Of the scores; None: one over the root of the channels per head."""
+    """The scale of the scores; None: one over the root of the channels per head."""
     attn_drop: float = 0.0
     """Probability with which a weight of the attention is dropped."""
     proj_drop: float = 0.0
@@ -37,7 +38,9 @@ class BlockSpec:
     """Whether a cloud smaller than the window is a window of its own. Otherwise the smallest cloud
     of the batch sets the size of all windows."""
     upcast_attention: bool = False
+    """Whether the scores are computed in float32."""
     upcast_softmax: bool = False
+    """Whether the softmax of the scores is computed in float32."""
 
     def __post_init__(self) -> None:
         explicit = ("enable_rpe", "upcast_attention", "upcast_softmax")

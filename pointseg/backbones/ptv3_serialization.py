@@ -27,11 +27,11 @@ class SerializedVoxels:
     coord: Tensor
     """(M, 3) metres, the mean of the points that were pooled."""
     grid_coord: Tensor
-    """(M, 3) int64."""
+    """(M, 3) int64 voxel coordinates at this resolution."""
     batch: Tensor
-    """(M,) int64 number of the cloud."""
+    """(M,) int64 number of the cloud that each voxel belongs to."""
     offset: Tensor
-    """(B,) int64 cumulative counts."""
+    """(B,) int64 cumulative counts of voxels."""
     depth: int
     """Halvings of the cube that are left at this resolution."""
     codes: tuple[Tensor, ...]

@@ -56,9 +56,9 @@ class Head:
     """The last layer that came with published weights: scores of K classes."""
 
     weight: Tensor
-    """(K, C)."""
+    """(K, C) weights of the linear layer."""
     bias: Tensor | None
-    """(K,)."""
+    """(K,) biases of the linear layer; None: it has none."""
 
 
 def load_backbone(backbone: nn.Module, path: Path, *, encoder: str | None = None) -> Head | None:

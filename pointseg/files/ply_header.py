@@ -32,7 +32,7 @@ class Property:
     """One value of each row of an element, or a list of values."""
 
     name: str
-    """Its name."""
+    """The name of the property."""
     kind: str
     """Numpy's code of its type, without byte order: i1, u1, ... f8."""
     length_kind: str | None = None
@@ -46,7 +46,7 @@ class Element:
     """A table: vertex, face, ..."""
 
     name: str
-    """Its name."""
+    """The name of the table."""
     count: int
     """How many rows it has."""
     line: int

@@ -32,9 +32,9 @@ class Windows:
     borrowed: Tensor
     """(E,) int64 slots whose row is borrowed; no row is borrowed twice."""
     size: int
-    """K, slots of a full window."""
+    """K, the number of slots of a full window."""
     short: tuple[int, ...]
-    """Slots of each short window."""
+    """The number of slots of each short window."""
 
     @classmethod
     def of(cls, counts: Sequence[int], size: int, device: torch.device | str = "cpu") -> Windows:

@@ -17,11 +17,11 @@ class Boxes:
     """Bounds of the points of each cloud of a batch."""
 
     low: Tensor
-    """(B, 3) metres."""
+    """(B, 3) the smallest coordinates, metres."""
     high: Tensor
-    """(B, 3) metres; below ``low`` where a cloud has no points."""
+    """(B, 3) the largest coordinates, metres; below ``low`` where a cloud has no points."""
     extent_m: float
-    """Longest side of any of them."""
+    """The longest side of all boxes, metres."""
 
     @classmethod
     def of(cls, coord: Tensor, offset: Tensor) -> Boxes:

@@ -31,11 +31,11 @@ class Section:
     """The pairs of one kernel offset within a tile."""
 
     offset: int
-    """Which of the kernel's offsets."""
+    """The number of the kernel's offset."""
     row: int
-    """Of the tile's products, the first one."""
+    """The first of the tile's products that belongs to this section."""
     rows: int
-    """Products, padding included."""
+    """The number of products, padding included."""
     source: Tensor
     """(P,) int32 source row of each pair."""
     target: Tensor
@@ -57,8 +57,9 @@ class Tile:
     first: int
     """The first target row."""
     last: int
-    """One past the last."""
+    """One past the last target row."""
     sections: tuple[Section, ...]
+    """The pairs of each kernel offset that has any here."""
     bag: Tensor
     """(P,) int32 products of all sections, sorted by target row."""
     bag_starts: Tensor
@@ -72,7 +73,7 @@ class Tile:
 
 @dataclass
 class _Kept:
-    """What a map and its transpose share; [0] is of the map, [1] of the transpose."""
+    """The data that a map and its transpose share; item 0 is the map's, item 1 the transpose's."""
 
     pairs: Sequence[Pairs] | None
     """Of the map; None once there are tiles, which hold them too."""

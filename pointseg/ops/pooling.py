@@ -99,11 +99,11 @@ class CellPooling:
     """Voxels pooled into cells, which are numbered along one of the curves."""
 
     segments: Segments
-    """Cell of each voxel."""
+    """The cell of each voxel."""
     heads: Tensor
     """(M,) one voxel of each cell."""
     codes: tuple[Tensor, ...]
-    """Of the cells along each curve, (M,) int64."""
+    """The codes of the cells along each curve, (M,) int64."""
     orders: tuple[Tensor, ...]
     """Cells sorted along each curve, (M,) int64."""
 

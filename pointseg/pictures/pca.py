@@ -111,7 +111,7 @@ class Panel:
     """One set of features of a picture."""
 
     title: str
-    """The line above it."""
+    """The title above the picture."""
     features: Tensor
     """(N, C) features of the points."""
     seen: Tensor | None = None

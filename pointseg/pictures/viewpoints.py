@@ -40,9 +40,9 @@ class Projected:
     """Points in a picture."""
 
     column: NDArray[np.int32]
-    """(M,) pixels from the left."""
+    """(M,) the column of each point in pixels, from the left."""
     row: NDArray[np.int32]
-    """(M,) pixels from above."""
+    """(M,) the row of each point in pixels, from the top."""
     depth: NDArray[np.float32]
     """(M,) from the camera; the smallest hides the others. In units of the cloud's radius."""
     index: NDArray[np.int64]

@@ -19,6 +19,7 @@ class AutoContrast:
     """
 
     probability: float = 0.2
+    """The probability that contrast is stretched."""
 
     def __call__(self, scene: Scene, rng: np.random.Generator) -> Scene:
         """The scene with more contrast."""
@@ -40,6 +41,7 @@ class ColorShift:
     ratio: float = 0.05
     """The number is uniform in +- ratio * 255."""
     probability: float = 0.95
+    """The probability that colours are shifted."""
 
     def __call__(self, scene: Scene, rng: np.random.Generator) -> Scene:
         """The scene with shifted colours."""
@@ -57,6 +59,7 @@ class ColorJitter:
     std: float = 0.05
     """Standard deviation of the noise, in units of 255."""
     probability: float = 0.95
+    """The probability that noise is added."""
 
     def __call__(self, scene: Scene, rng: np.random.Generator) -> Scene:
         """The scene with noisy colours."""

@@ -41,10 +41,11 @@ class RandomRotate:
     """Rotates about an axis through the origin, with some probability."""
 
     axis: str
-    """x, y or z."""
+    """The axis of rotation: x, y or z."""
     degrees: float
     """The angle is uniform in +- degrees; counter-clockwise seen from the axis's tip."""
     probability: float = 1.0
+    """The probability that the scene is rotated."""
 
     def __post_init__(self) -> None:
         if self.axis not in ("x", "y", "z"):
@@ -82,6 +83,7 @@ class RandomFlip:
     """With some probability each, x becomes -x, and y becomes -y."""
 
     probability: float = 0.5
+    """The probability of each flip."""
 
     def __call__(self, scene: Scene, rng: np.random.Generator) -> Scene:
         """The scene, flipped along x, y, both or neither."""
@@ -118,6 +120,7 @@ class ElasticDistortion:
     fields: tuple[tuple[float, float], ...] = ((0.2, 0.4), (0.8, 1.6))
     """(edge of the grid's cells in metres, magnitude in metres) of each."""
     probability: float = 0.95
+    """The probability that the scene is distorted."""
 
     def __post_init__(self) -> None:
         if any(len(pair) != 2 or pair[0] <= 0 for pair in self.fields):

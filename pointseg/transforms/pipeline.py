@@ -38,6 +38,7 @@ class Compose:
     """Transforms one after the other."""
 
     steps: tuple[Transform, ...]
+    """The transforms in the order in which they are applied."""
 
     def __call__(self, scene: Scene, rng: np.random.Generator) -> Scene:
         """The scene after all transforms."""

@@ -17,6 +17,7 @@ class RandomDrop:
     fraction: float
     """Share that is dropped, 0 to 1. At least one point stays."""
     probability: float = 1.0
+    """The probability that points are dropped."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.fraction < 1:
@@ -36,6 +37,7 @@ class GridSample:
     """One random point per voxel, in the order of the voxels; sets ``grid_coord``."""
 
     voxel_m: float
+    """The edge of a voxel, metres."""
 
     def __post_init__(self) -> None:
         if not self.voxel_m > 0:
