@@ -116,7 +116,8 @@ class FeatureCache:
         if "views" in found and views is not None and (held is None or views < held):
             count = "all images" if held is None else f"{held} images"
             raise UserError(
-                f"{self.folder}: holds {count} of each scene; give at least as many (--views), or another --out"
+                f"{self.folder}: holds {count} of each scene; give at least as many (--images-per-scene), "
+                "or another --out"
             )
         form = {"views": views, "channels": channels, "stride": stride}
         if {key: found.get(key) for key in form} != form or "views" not in found:

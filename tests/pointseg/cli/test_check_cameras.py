@@ -70,6 +70,7 @@ def rellis(shared):
     return folder / "000104.bin", image, [[fx, 0, cx], [0, fy, cy], [0, 0, 1]], stated
 
 
+@pytest.mark.slow
 def test_rellis_right_and_wrong_are_told_apart_without_labels(shared, tmp_path, capsys):
     cloud, image, intrinsics, stated = rellis(shared)
     wrong = manifest(tmp_path / "wrong.json", [view(image, intrinsics, stated)])
@@ -88,6 +89,7 @@ def test_rellis_right_and_wrong_are_told_apart_without_labels(shared, tmp_path, 
     assert (tmp_path / "right/cloud.png").is_file()
 
 
+@pytest.mark.slow
 def test_nuscenes_shares(shared, tmp_path, capsys):
     folder = shared / "data/points/nuscenes_sample"
     (table,) = folder.glob("*.pkl")

@@ -59,17 +59,10 @@ def test_options_reach_the_protocol(tmp_path, scenes):
     assert protocol["single_pass"] and len(protocol["tta"]) == 1
 
 
-def test_without_labels_nothing_is_scored(tmp_path, scenes, capsys):
-    assert run(tmp_path, "--split", "blank", "--pictures", 0) == 0
-    assert "no scene has labels" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (("--split", "lost"), "no split 'lost'"),
-        (("--submit", "there"), "has no benchmark"),
-        (("--max-points", "0"), "'max_points' must be >= 1"),
         (("--precision", "float16", "--device", "cpu"), "not available on a CPU"),
     ],
 )

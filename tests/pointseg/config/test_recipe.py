@@ -24,7 +24,7 @@ def test_recipes_survive_being_written(name: str, backbone: str) -> None:
         assert read_recipe(recipe.to_json()) == recipe
 
 
-def test_the_numbers_of_section_3() -> None:
+def test_the_numbers_of_the_published_configurations() -> None:
     scannet, s3dis, kitti = (recipe_for(n, "ptv3", "full") for n in ("scannet", "s3dis", "semantickitti"))  # fmt: skip
     assert (scannet.optimizer.lr, scannet.optimizer.block_lr_scale) == (6e-3, 0.1)
     assert (scannet.voxel_m, scannet.max_points, scannet.epochs) == (0.02, 102_400, 800)

@@ -18,7 +18,7 @@ from pointseg.training.losses import (
     segmentation_loss,
 )
 
-# Section 4.3 and 2.11 of the method's description: shares of all training points, and the weights in use.
+# Class frequencies of SemanticKITTI, and the class weights that DITR's configuration has.
 KITTI_SHARES = [
     0.0426, 0.000166, 0.000398, 0.00216, 0.00181, 0.000338, 0.000127, 0.0000375, 0.1988, 0.0147, 0.1439,
     0.0039, 0.1327, 0.0724, 0.2668, 0.00604, 0.0781, 0.00286, 0.000616,

@@ -9,7 +9,7 @@ import pytest
 
 from dinomed3d.runtime.errors import UserError
 from pointseg.training import loop
-from pointseg.training.run_dir import PREVIOUS, backup_previous_run, delete_backup
+from pointseg.training.run_dir import PREVIOUS, backup_previous_run, check_run_dir, delete_backup
 from pointseg.training.train import train
 from tests.pointseg.tiny import Boxes, spec
 
@@ -44,6 +44,22 @@ def test_a_run_is_moved_and_what_is_not_its_own_stays(tmp_path: Path) -> None:
     assert held(tmp_path) == {"notes.txt": "old"}
 
 
+@pytest.mark.parametrize(
+    ("files", "options", "named"),
+    [
+        ((), {"resume": True}, "--resume: .*last.pt"),
+        (("previous/best.pt",), {"resume": True}, "--resume: .*previous"),
+        (("last.pt",), {}, "--out .*--overwrite"),
+    ],
+)
+def test_folders_that_are_refused(
+    tmp_path: Path, files: tuple[str, ...], options: dict[str, bool], named: str
+) -> None:
+    made(tmp_path, "old", *files)
+    with pytest.raises(UserError, match=named):
+        check_run_dir(tmp_path, **{"resume": False, "overwrite": False, **options})
+
+
 def test_a_run_without_a_best_model_does_not_push_out_one_that_has_it(tmp_path: Path) -> None:
     made(tmp_path, "old", *WHOLE)
     backup_previous_run(tmp_path)
@@ -56,6 +72,7 @@ def test_a_run_without_a_best_model_does_not_push_out_one_that_has_it(tmp_path: 
     assert set(held(tmp_path / PREVIOUS).values()) == {"newer"}
 
 
+@pytest.mark.slow
 def test_a_new_run_that_fails_leaves_the_old_one_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

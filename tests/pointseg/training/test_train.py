@@ -59,6 +59,7 @@ def test_its_model_can_be_used_without_the_run(whole: TrainResult) -> None:
     assert "training" not in read_checkpoint(whole.best)
 
 
+@pytest.mark.slow
 def test_it_learns(tmp_path: Path) -> None:
     still = replace(RECIPE, epochs=24, mix3d=0.0, augmentation=RECIPE.augmentation.none())
     assert train(spec(tmp_path, recipe=still)).score > 0.9
