@@ -122,7 +122,7 @@ def command_page(name: str, parser: argparse.ArgumentParser) -> str:
             continue
         title = group.title or "options"
         title = title[0].upper() + title[1:]
-        head = "Option" if shown[0].option_strings else "Argument"
+        head = "Option" if any(action.option_strings for action in shown) else "Argument"
         rows = [option_row(parser, action) for action in shown]
         parts.append(f"## {title}\n\n{table(head, 'Meaning')}" + "\n".join(rows))
     if parser.epilog:
