@@ -65,28 +65,31 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     data.add_argument("--split", metavar="NAME", help="(default: the first one)")
     data.add_argument("--scene", metavar="NAME", help="(default: the first one with images)")
-    rule = parser.add_argument_group("visibility")
-    rule.add_argument(
-        "--occlusion", choices=OCCLUSIONS, default="z-buffer",
-        help="what hides points: z-buffer (depth maps, or the cloud itself without them; the default); depth "
-        "(depth maps only); none",
-    )  # fmt: skip
-    rule.add_argument(
-        "--near", type=float, default=0.0, metavar="M",
-        help="nearer points are not visible (default: 0)",
-    )  # fmt: skip
-    rule.add_argument("--far", type=float, metavar="M", help="farther points are not visible")
-    rule.add_argument(
-        "--depth-tolerance", type=float, metavar="M",
-        help="how far a point may lie behind a depth map, metres (default: as in pointseg-train for the "
-        "dataset, 0.2 for a file)",
-    )  # fmt: skip
+    _add_visibility(parser.add_argument_group("visibility"))
     parser.add_argument(
         "--up", choices=PICTURE_UP_AXES,
         help="axis that points up in pictures; --up=-y for camera coordinates (default: z; -y for an organised "
         "cloud)",
     )  # fmt: skip
     return parser
+
+
+def _add_visibility(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--occlusion", choices=OCCLUSIONS, default="z-buffer",
+        help="what hides points: z-buffer (depth maps, or the cloud itself without them; the default); depth "
+        "(depth maps only); none",
+    )  # fmt: skip
+    group.add_argument(
+        "--near", type=float, default=0.0, metavar="M",
+        help="nearer points are not visible (default: 0)",
+    )  # fmt: skip
+    group.add_argument("--far", type=float, metavar="M", help="farther points are not visible")
+    group.add_argument(
+        "--depth-tolerance", type=float, metavar="M",
+        help="how far a point may lie behind a depth map, metres (default: as in pointseg-train for the "
+        "dataset, 0.2 for a file)",
+    )  # fmt: skip
 
 
 def _spec(arguments: argparse.Namespace, progress: Bar) -> CheckSpec:

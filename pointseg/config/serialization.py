@@ -12,13 +12,19 @@ from typing import Any, TypeVar
 from pointseg.config.recipe import Recipe
 from pointseg.config.validation import RecipeError
 
-FORMER_NAMES: Mapping[tuple[str, str], str] = {
-    ("recipe", "setting"): "scene_type",
-    ("recipe", "form"): "cloud_format",
-    ("test", "views"): "tta",
-    ("form", "strength_max"): "intensity_max",
+FORMER_KEYS: Mapping[str, str] = {
+    "setting": "scene_type",
+    "test.views": "test.tta",
+    "form.unit_m": "cloud_format.unit_m",
+    "form.up": "cloud_format.up",
+    "form.strength_max": "cloud_format.intensity_max",
+    "form.columns": "cloud_format.columns",
+    "images.near_m": "images.visibility.near_m",
+    "images.far_m": "images.visibility.far_m",
+    "images.margin_m": "images.visibility.depth_tolerance_m",
+    "images.occlusion": "images.visibility.occlusion",
 }
-"""(section, key) in older checkpoints and what the key is called now."""
+"""Keys in older checkpoints and where their values are now."""
 T = TypeVar("T")
 
 
@@ -32,7 +38,9 @@ def read_recipe(text: str) -> Recipe:
         found = json.loads(text)
     except json.JSONDecodeError as error:
         raise RecipeError(f"read_recipe: not JSON: {error}") from error
-    return _parse(Recipe, _with_current_names(_with_visibility(found), "recipe"), "recipe")
+    if isinstance(found, dict):
+        _move_former_keys(found)
+    return _parse(Recipe, found, "recipe")
 
 
 def override(recipe: Recipe, changes: Sequence[str]) -> Recipe:
@@ -55,26 +63,22 @@ def override(recipe: Recipe, changes: Sequence[str]) -> Recipe:
     return recipe
 
 
-def _with_visibility(found: Any) -> Any:
-    """JSON of a checkpoint written before ``images.visibility``, with the keys that are in it now."""
-    images = found.get("images") if isinstance(found, dict) else None
-    if not isinstance(images, dict) or "visibility" in images:
-        return found
-    moved = {name: name for name in ("near_m", "far_m", "occlusion")}
-    moved["margin_m"] = "depth_tolerance_m"
-    visibility = {moved[key]: value for key, value in images.items() if key in moved}
-    kept = {key: value for key, value in images.items() if key not in moved}
-    return {**found, "images": {**kept, "visibility": visibility}}
-
-
-def _with_current_names(found: Any, section: str) -> Any:
-    """JSON of an older checkpoint with the names of today."""
-    if not isinstance(found, dict):
-        return found
-    return {
-        FORMER_NAMES.get((section, key), key): _with_current_names(value, key)
-        for key, value in found.items()
-    }
+def _move_former_keys(found: dict[str, Any]) -> None:
+    """Move the values of an older checkpoint to the keys of today."""
+    for former, current in FORMER_KEYS.items():
+        *sections, key = former.split(".")
+        section: Any = found
+        for name in sections:
+            section = section.get(name) if isinstance(section, dict) else None
+        if not isinstance(section, dict) or key not in section:
+            continue
+        value, target = section.pop(key), found
+        *sections, key = current.split(".")
+        for name in sections:
+            target = target.setdefault(name, {})
+        target[key] = value
+    if found.get("form") == {}:
+        del found["form"]
 
 
 def _changed(owner: T, path: Sequence[str], value: Any, who: str) -> T:

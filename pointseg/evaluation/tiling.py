@@ -65,14 +65,7 @@ def tiles(
     Raises:
         ValueError: a limit below 1, a margin below 0, no points.
     """
-    if max_points < 1 or (max_count is not None and max_count < 1):
-        raise ValueError(
-            f"tiles: 'max_points' and 'max_count' must be >= 1, got {max_points} and {max_count}"
-        )
-    if not margin_m >= 0:
-        raise ValueError(f"tiles: 'margin_m' must be >= 0 metres, got {margin_m}")
-    if len(coord) == 0:
-        raise ValueError("tiles: 'coord' must hold at least one point, got none")
+    _check(len(coord), max_points, max_count, margin_m)
     plan = np.ascontiguousarray(coord[:, :2], np.float64)
     weight = None if counts is None or max_count is None else counts
     everywhere = ((-np.inf, -np.inf), (np.inf, np.inf))
@@ -97,12 +90,7 @@ def tiles(
             (x0, y0), (x1, y1) = outer_low.tolist(), outer_high.tolist()
             found.append(Tile(low, high, (x0, y0), (x1, y1)))
             continue
-        values = here[core][:, axis]
-        cut = _middle_of_gap(values) if side[axis] > max_side_m else None
-        if cut is None:
-            cut = float(np.median(values))
-        if cut <= first[axis]:  # half of the points or more have the same coordinate
-            cut = float(values[values > first[axis]].min())
+        cut = _cut(here[core][:, axis], in_gap=bool(side[axis] > max_side_m))
         below, above = list(high), list(low)
         below[axis] = above[axis] = cut
         pending.append((index, (above[0], above[1]), high, margin))
@@ -110,11 +98,24 @@ def tiles(
     return found
 
 
-def _middle_of_gap(values: NDArray[np.float64]) -> float | None:
-    """The middle of a gap longer than half of the extent; None if there is none."""
+def _check(points: int, max_points: int, max_count: int | None, margin_m: float) -> None:
+    if max_points < 1 or (max_count is not None and max_count < 1):
+        limits = f"{max_points} and {max_count}"
+        raise ValueError(f"tiles: 'max_points' and 'max_count' must be >= 1, got {limits}")
+    if not margin_m >= 0:
+        raise ValueError(f"tiles: 'margin_m' must be >= 0 metres, got {margin_m}")
+    if points == 0:
+        raise ValueError("tiles: 'coord' must hold at least one point, got none")
+
+
+def _cut(values: NDArray[np.float64], *, in_gap: bool) -> float:
+    """Where to cut: at the median, or if wanted in the middle of a gap longer than half of the extent."""
     ordered = np.sort(values)
     gaps = np.diff(ordered)
     widest = int(gaps.argmax())
-    if gaps[widest] <= (ordered[-1] - ordered[0]) / 2:
-        return None
-    return float(ordered[widest] + gaps[widest] / 2)
+    if in_gap and gaps[widest] > (ordered[-1] - ordered[0]) / 2:
+        return float(ordered[widest] + gaps[widest] / 2)
+    median = float(np.median(values))
+    if median > ordered[0]:
+        return median
+    return float(values[values > ordered[0]].min())  # half of the points or more are at the minimum

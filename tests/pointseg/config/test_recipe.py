@@ -107,12 +107,20 @@ def test_what_an_older_recipe_lacks_has_its_default() -> None:
     assert read_recipe(json.dumps(content)) == RECIPES["scannet"]
 
 
-def test_visibility_of_older_checkpoints_is_read() -> None:
-    recipe = replace(RECIPES["scannet"], images=images_for("scannet", "vit_small_patch16_dinov3"))
+def test_keys_of_older_checkpoints_are_read() -> None:
+    recipe = replace(
+        RECIPES["scannet"],
+        images=images_for("scannet", "vit_small_patch16_dinov3"),
+        cloud_format=PointCloudFormat(unit_m=0.001, up="y", intensity_max=9.0, columns=("x", "y")),
+    )
     content = json.loads(recipe.to_json())
     visibility = content["images"].pop("visibility")
     visibility["margin_m"] = visibility.pop("depth_tolerance_m")
     content["images"] |= visibility
+    content["setting"] = content.pop("scene_type")
+    content["test"]["views"] = content["test"].pop("tta")
+    content["form"] = content.pop("cloud_format")
+    content["form"]["strength_max"] = content["form"].pop("intensity_max")
     assert read_recipe(json.dumps(content)) == recipe
 
 
@@ -142,16 +150,11 @@ def test_features_make_channels() -> None:
 
 
 def test_what_training_files_were_like_is_part_of_a_recipe() -> None:
-    recipe = override(RECIPES["folder"], ["cloud_format.up=-y", "cloud_format.unit_m=0.001"])
+    changes = ["cloud_format.up=-y", "cloud_format.unit_m=0.001", "cloud_format.columns=x,y,z"]
+    recipe = override(RECIPES["folder"], changes)
     assert read_recipe(recipe.to_json()).cloud_format == recipe.cloud_format
     with pytest.raises(RecipeError, match="'up' must be one of z, y, -y, got 'x'"):
         override(recipe, ["cloud_format.up=x"])
-
-
-def test_scales_and_columns_of_files_survive_being_written() -> None:
-    form = PointCloudFormat(intensity_max=4095.0, columns=("x", "y", "z", "label"))
-    recipe = replace(RECIPES["folder"], cloud_format=form)
-    assert read_recipe(recipe.to_json()).cloud_format == form
 
 
 def test_points_outside_the_box_may_be_left_out() -> None:
