@@ -22,8 +22,8 @@ OPTION = re.compile(r"(?<![\w-])--?[a-z][a-z0-9_-]+")
 FOREIGN = {
     # nnU-Net's
     "-tr", "-pl", "-gpu_memory_target", "-num_gpus", "-device", "--c",
-    # of git, pip, torchrun and this repository's tools
-    "-e", "--check", "--config-settings", "--list", "--strict", "--force-reinstall", "-m",
+    # of git, pip, torchrun, DCMTK and the tools of this repository
+    "-e", "--check", "--config-settings", "-aec", "--list", "--strict", "--force-reinstall", "-m",
 }  # fmt: skip
 
 
@@ -93,6 +93,7 @@ def test_every_written_page_is_in_the_navigation():
 def test_directives_are_filled(page):
     filled = generator().expand(page.read_text(encoding="utf-8"))
     assert "<!-- " not in filled
+    assert re.findall(r"^\| `(\w+)` \| [^|]+ \|  \|$", filled, re.MULTILINE) == []
     for module in re.findall(r"^::: ([\w.]+)$", filled, re.MULTILINE):
         assert importlib.util.find_spec(module) is not None
 
