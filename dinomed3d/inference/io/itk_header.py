@@ -1,7 +1,8 @@
 """The text header of MetaImage and NRRD files, for what SimpleITK invents or reads without checks.
 
-It assumes voxels of 1 mm where the header has no spacing, takes unknown spaces for its own, and
-returns whatever damaged compressed voxels of a MetaImage unpack to.
+It assumes voxels of 1 mm where the header has no spacing, takes unknown spaces for its own,
+allocates whatever size a header claims, and returns whatever damaged compressed voxels of a
+MetaImage unpack to.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ def read_header(path: Path, ending: str) -> HeaderText:
         ending: `.mha` or `.nrrd`.
 
     Raises:
-        CaseError: It does not exist or is not this format, its voxels are in another file, it has
-            no voxel size, or a space that ITK does not know.
+        CaseError: It does not exist or is not this format, its voxels are in another file, or its
+            number of voxels, their size or its space are missing or invalid.
     """
     try:
         with open(path, "rb") as stream:
@@ -71,10 +72,9 @@ def check_data(text: HeaderText, needed: int) -> None:
     Raises:
         CaseError: Cut off or damaged.
     """
-    encoding = text.get("encoding")
-    if text.get("compresseddata").lower() in ("true", "1") or encoding in ("gzip", "gz"):
+    if _is_packed(text):
         found = _unpacked_bytes(text)
-    elif text.get("binarydata").lower() in ("true", "1") or encoding == "raw":
+    elif text.get("binarydata").lower() in ("true", "1") or text.get("encoding") == "raw":
         found = text.path.stat().st_size - text.data_offset
     else:
         return  # numbers as text: ITK notices missing ones
@@ -84,14 +84,23 @@ def check_data(text: HeaderText, needed: int) -> None:
         )
 
 
+def _is_packed(text: HeaderText) -> bool:
+    compressed = text.get("compresseddata").lower() in ("true", "1")
+    return compressed or text.get("encoding") in ("gzip", "gz")
+
+
 def _unpacked_bytes(text: HeaderText) -> int:
     unpacker = zlib.decompressobj(wbits=47)  # zlib's own or gzip's header
     total = 0
+    left = int(text.get("compresseddatasize") or 2**62)  # ITK reads no more of a MetaImage
     try:
         with open(text.path, "rb") as stream:
             stream.seek(text.data_offset)
             while not unpacker.eof:
-                packed = unpacker.unconsumed_tail or stream.read(_READ_BYTES)
+                packed = unpacker.unconsumed_tail
+                if not packed:
+                    packed = stream.read(min(left, _READ_BYTES))
+                    left -= len(packed)
                 if not packed:
                     raise CaseError(f"{text.path}: is cut off: its packed voxels have no end")
                 total += len(unpacker.decompress(packed, 16 * _READ_BYTES))
@@ -112,7 +121,10 @@ def _metaimage(path: Path, start: bytes) -> HeaderText:
         raise CaseError(f"{path}: its voxels are in another file; save both as one .mha file")
     fields = _fields(start[: last.start()], "=")
     text = HeaderText(path=path, fields=fields, data_offset=last.end())
+    _check_size(text, "ndims", "dimsize")
     _check_spacing(text, text.get("elementspacing", "elementsize"))
+    if _is_packed(text) and not text.get("compresseddatasize").isdecimal():
+        raise CaseError(f"{path}: packed voxels need a CompressedDataSize; save the file again")
     return text
 
 
@@ -124,6 +136,7 @@ def _nrrd(path: Path, start: bytes) -> HeaderText:
     if blank is None or "data file" in fields or "datafile" in fields:
         raise CaseError(f"{path}: its voxels are in another file; save both as one .nrrd file")
     text = HeaderText(path=path, fields=fields, data_offset=blank.end())
+    _check_size(text, "dimension", "sizes")
     space = text.get("space").lower().removesuffix("-time")
     if space and space not in _KNOWN_SPACES:
         raise CaseError(
@@ -143,6 +156,17 @@ def _nrrd(path: Path, start: bytes) -> HeaderText:
 def _fields(head: bytes, separator: str) -> dict[str, str]:
     lines = [line.partition(separator) for line in head.decode("latin-1").split("\n")]
     return {name.strip().lower(): value.strip() for name, found, value in lines if found}
+
+
+def _check_size(text: HeaderText, axes_field: str, sizes_field: str) -> None:
+    """Up to 7 axes, each with a positive number of voxels."""
+    axes, sizes = text.get(axes_field), text.get(sizes_field).split()
+    valid = all(size.isdecimal() and 0 < len(size) < 10 and int(size) for size in sizes)
+    if axes not in tuple("1234567") or len(sizes) != int(axes) or not valid:
+        raise CaseError(
+            f"{text.path}: its header must have 1 to 7 axes and their lengths, it has "
+            f"{axes_field} {axes[:40]!r}, {sizes_field} {text.get(sizes_field)[:40]!r}"
+        )
 
 
 def _check_spacing(text: HeaderText, spacing: str) -> None:
