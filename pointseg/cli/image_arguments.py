@@ -54,7 +54,7 @@ def image_changes(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.image_views is not None:
         changes["views"] = arguments.image_views
     if arguments.allow_missing_images:
-        changes["allow_unseen"] = True
+        changes["allow_missing_images"] = True
     return changes
 
 

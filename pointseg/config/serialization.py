@@ -23,6 +23,7 @@ FORMER_KEYS: Mapping[str, str] = {
     "images.far_m": "images.visibility.far_m",
     "images.margin_m": "images.visibility.depth_tolerance_m",
     "images.occlusion": "images.visibility.occlusion",
+    "images.allow_unseen": "images.allow_missing_images",
 }
 """Keys in older checkpoints and where their values are now."""
 T = TypeVar("T")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -94,6 +94,44 @@ class KnowsShares(Protocol):
     @property
     def shares_of(self) -> tuple[str, ...]:
         """Splits that the shares refer to."""
+
+
+class NamedScenes:
+    """The splits and scenes of a dataset by name."""
+
+    def __init__(self, name: str, scenes: Mapping[str, Iterable[str]]) -> None:
+        """List the scenes.
+
+        Args:
+            name: name of the dataset.
+            scenes: names of the scenes of each split, in order.
+        """
+        self.name = name
+        self._names = {split: tuple(names) for split, names in scenes.items()}
+        self._members = {split: frozenset(names) for split, names in self._names.items()}
+
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits."""
+        return tuple(self._names)
+
+    def scenes(self, split: str) -> tuple[str, ...]:
+        """Names of the scenes of a split.
+
+        Raises:
+            DatasetError: there is no such split.
+        """
+        require_split(self.name, split, self.splits())
+        return self._names[split]
+
+    def require(self, split: str, scene: str) -> None:
+        """Refuse an unknown split or scene.
+
+        Raises:
+            DatasetError: there is no such split or scene.
+        """
+        names = self.scenes(split)
+        if scene not in self._members[split]:
+            require_scene(self.name, split, scene, names)
 
 
 def distinct_colors(count: int) -> NDArray[np.uint8]:

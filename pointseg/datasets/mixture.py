@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pointseg.datasets.dataset import UNLABELLED, Dataset, require_split
+from pointseg.datasets.dataset import UNLABELLED, Dataset, NamedScenes
 from pointseg.datasets.errors import DatasetError
 from pointseg.scene import Scene
 
@@ -31,8 +31,8 @@ class SourceDataset:
     """Whose number of views and visibility apply to it; None: those of the run."""
 
 
-class Mixture:
-    """The scenes of several datasets, in their order; labels are not used."""
+class Mixture(NamedScenes):
+    """The scenes of several datasets, named ``NUMBER/SPLIT/SCENE``; labels are not used."""
 
     def __init__(self, sources: Sequence[SourceDataset]) -> None:
         """Combine datasets.
@@ -46,7 +46,6 @@ class Mixture:
             if not hasattr(source.dataset, "frames"):
                 raise DatasetError(f"the dataset {source.dataset.name} has no images to learn from")
         self.sources = tuple(sources)
-        self.name = "+".join(source.dataset.name for source in sources)
         self.classes = UNLABELLED
         self._scenes = {
             split: {
@@ -57,24 +56,12 @@ class Mixture:
             }
             for split in SPLITS
         }
+        super().__init__("+".join(source.dataset.name for source in sources), self._scenes)
 
     @property
     def fields(self) -> frozenset[str]:
         """Fields that all of them have."""
         return frozenset.intersection(*(source.dataset.fields for source in self.sources))
-
-    def splits(self) -> tuple[str, ...]:
-        """Train and val."""
-        return SPLITS
-
-    def scenes(self, split: str) -> tuple[str, ...]:
-        """Names ``NUMBER/SPLIT/SCENE`` of the scenes of all datasets.
-
-        Raises:
-            DatasetError: there is no such split.
-        """
-        require_split(self.name, split, SPLITS)
-        return tuple(self._scenes[split])
 
     def load(self, split: str, scene: str) -> Scene:
         """Load a scene from its dataset."""
@@ -96,7 +83,5 @@ class Mixture:
         return self._place(split, scene)[0]
 
     def _place(self, split: str, scene: str) -> tuple[int, str, str]:
-        require_split(self.name, split, SPLITS)
-        if scene not in self._scenes[split]:
-            raise DatasetError(f"{self.name}: split '{split}' has no scene '{scene}'")
+        self.require(split, scene)
         return self._scenes[split][scene]

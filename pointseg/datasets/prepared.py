@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pointseg.datasets.dataset import ClassList, require_scene, require_split
+from pointseg.datasets.dataset import ClassList, NamedScenes
 from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.index import read_index
 from pointseg.datasets.scene_arrays import load_array
@@ -26,7 +26,7 @@ CAMERAS = "cameras.json"
 """File in the folder of a scene that describes its images (``pointseg.images.readers.manifest``)."""
 
 
-class IndexedDataset:
+class IndexedDataset(NamedScenes):
     """A dataset whose splits and scenes are listed in an index."""
 
     def __init__(
@@ -43,38 +43,15 @@ class IndexedDataset:
         Raises:
             DatasetError: ``root`` is not prepared, or the official files are no longer there.
         """
-        self.name, self.root = name, root
+        self.root = root
         self.index = read_index(root, prepared_as or name)
+        super().__init__(name, self.index.splits)
         self.source = root / (self.index.source or "")
-        self._members = {split: frozenset(names) for split, names in self.index.splits.items()}
         if official is not None and not (self.source / official).is_dir():
             raise DatasetError(
                 f"dataset '{name}': {root} refers to the official files in {self.source / official}, which "
                 f"are missing; prepare it again from where they are now"
             )
-
-    def splits(self) -> tuple[str, ...]:
-        """Names of the splits that were prepared."""
-        return tuple(self.index.splits)
-
-    def scenes(self, split: str) -> tuple[str, ...]:
-        """Names of the scenes of a split.
-
-        Raises:
-            DatasetError: there is no such split.
-        """
-        require_split(self.name, split, self.splits())
-        return self.index.splits[split]
-
-    def require(self, split: str, scene: str) -> None:
-        """Refuse a scene that is not in a split.
-
-        Raises:
-            DatasetError: there is no such split or scene.
-        """
-        names = self.scenes(split)
-        if scene not in self._members[split]:
-            require_scene(self.name, split, scene, names)
 
 
 class PreparedScenes(IndexedDataset):

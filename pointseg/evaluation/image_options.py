@@ -14,7 +14,7 @@ from pointseg.loading.scene_images import ImageLoader, SceneImageLoader
 from pointseg.training.checkpoint import TrainedSpec
 from pointseg.training.image_encoder import cache_of
 
-OPTION_OF = {"views": "--image-views", "allow_unseen": "--allow-missing-images"}
+OPTION_OF = {"views": "--image-views", "allow_missing_images": "--allow-missing-images"}
 """Options that change fields of an ImageConfig."""
 
 
@@ -52,7 +52,7 @@ def scene_images(spec: EvaluationSpec, trained: TrainedSpec) -> SceneImageLoader
     images = replace(stated, **spec.image_changes)
     change = spec.corruption.corrupt_frames if spec.corruption.affects_cameras else None
     if change is not None:
-        images = replace(images, allow_unseen=True)
+        images = replace(images, allow_missing_images=True)
     if spec.image_cache is None:
         return SceneImageLoader(spec.dataset, ImageLoader(images, None, change))
     cache = cache_of(images, spec.image_cache)
@@ -71,7 +71,9 @@ def visibility_loader(spec: EvaluationSpec) -> SceneImageLoader | None:
         return None
     images = replace(spec.by_visibility.recipe(spec.dataset), **spec.image_changes)
     cache = None if spec.image_cache is None else cache_of(images, spec.image_cache)
-    return SceneImageLoader(spec.dataset, ImageLoader(replace(images, allow_unseen=True), cache))
+    return SceneImageLoader(
+        spec.dataset, ImageLoader(replace(images, allow_missing_images=True), cache)
+    )
 
 
 def images_of_model(spec: EvaluationSpec, trained: TrainedSpec) -> ImageConfig | None:

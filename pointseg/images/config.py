@@ -54,7 +54,7 @@ class ImageConfig:
     """Probability in training that a whole view is dropped, which makes the network robust to lost cameras."""
     point_drop: float = 0.0
     """Probability in training that the image feature of a point is dropped."""
-    allow_unseen: bool = False
+    allow_missing_images: bool = False
     """Whether scenes without images, or whose images show none of their points, are accepted."""
     augment: bool = True
     """Whether images are augmented in training (colour jitter and mirroring)."""

@@ -28,7 +28,7 @@ def compute_visibility(
     visibility: VisibilityConfig,
     size: tuple[int, int],
     *,
-    allow_unseen: bool = False,
+    allow_none_visible: bool = False,
 ) -> Scene:
     """Project the points of a scene into V images.
 
@@ -39,7 +39,7 @@ def compute_visibility(
         frames: V views.
         visibility: when a point is visible.
         size: height and width of the resized images, in whose pixels positions are returned.
-        allow_unseen: whether a scene without visible points is accepted.
+        allow_none_visible: whether a scene without visible points is accepted.
 
     Returns:
         The scene with ``image_coord`` (N, V, 2), float32 pixels (u right, v down), 0 where not visible;
@@ -74,7 +74,7 @@ def compute_visibility(
             problem = depth_problem(camera, depth, points)
             if problem:
                 raise ImagesError(f"{frame.depth}: {problem} (scene {scene.name})")
-    if not allow_unseen and count and not mask.any():
+    if not allow_none_visible and count and not mask.any():
         names = [frame.name for frame in frames]
         problem = explain_no_visible_points(points, cameras, names, visibility)
         raise ImagesError(f"scene {scene.name}: {problem}")

@@ -108,7 +108,7 @@ class ImageLoader:
         if recipe.views is not None and len(frames) > recipe.views:
             # Most photos of a large site show none of the points: select among the others.
             frames = [frames[i] for i in frames_in_view(scene, frames)] or frames
-        allowed = recipe.allow_unseen
+        allowed = recipe.allow_missing_images
         selected: list[Frame] = []
         for drawn in (rng, None) if rng is not None else (None,):
             selected = [frames[i] for i in select_views(frames, recipe.views, drawn)]
@@ -123,7 +123,7 @@ class ImageLoader:
                 selected,
                 recipe.visibility,
                 (recipe.size[0], recipe.size[1]),
-                allow_unseen=allowed or drawn is not None,
+                allow_none_visible=allowed or drawn is not None,
             )
             if allowed or scene["image_mask"].any():
                 break
@@ -161,10 +161,10 @@ class ImageLoader:
 
     def _without_images(self, name: str, scene: Scene) -> tuple[Scene, ImageSet]:
         """One black view in which no point is visible."""
-        if not self.recipe.allow_unseen:
+        if not self.recipe.allow_missing_images:
             raise UserError(
                 f"scene {name}: has no images; leave it out, or allow such scenes with --allow-missing-images (in "
-                "training --override images.allow_unseen=true)"
+                "training --override images.allow_missing_images=true)"
             )
         scene = scene.with_fields(
             image_coord=np.zeros((len(scene), 1, 2), np.float32),

@@ -54,7 +54,7 @@ class CloudImages:
             return cls(recipe, (), "give their place with --cameras")
         file = PurePosixPath(path.name)
         place = rule.place(path.parent, file, "", path.stem)
-        if recipe.allow_unseen and not place.exists():
+        if recipe.allow_missing_images and not place.exists():
             return cls(recipe, (), f"{place} does not exist")
         unit_m, up = cloud_format.unit_m, cloud_format.up
         frames = rule.frames(path.parent, file, "", path.stem, unit_m=unit_m, up=up)

@@ -173,7 +173,7 @@ def _check_image_options(spec: PredictSpec, trained: TrainedSpec) -> None:
             f"model {spec.model}: reads features of {images.encoder}; give the weights it was trained with "
             "(--weights FILE)"
         )
-    if spec.cameras is None and not images.allow_unseen:
+    if spec.cameras is None and not images.allow_missing_images:
         raise UserError(
             f"model {spec.model}: reads images; say where those of a cloud are with --cameras ('organised' for RGB-D "
             "clouds, a manifest such as '{scene}.cameras.json', or the folder of a COLMAP text model), or predict "

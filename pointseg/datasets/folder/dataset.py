@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pointseg.datasets.axes import upright
-from pointseg.datasets.dataset import UNLABELLED, require_scene, require_split
+from pointseg.datasets.dataset import UNLABELLED, NamedScenes
 from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.folder.cameras import KINDS, CameraRule
 from pointseg.datasets.folder.description import EXAMPLE, Description, map_labels, read_description
@@ -26,7 +26,7 @@ USUAL_SPLITS = ("train", "val", "test")
 MUST_BE_LABELLED = ("train", "val")
 
 
-class Folder:
+class Folder(NamedScenes):
     """Clouds of any type that ``pointseg.files`` reads, below one folder.
 
     Points without a position are removed, and coordinates are converted to metres with z up. Scenes have the
@@ -50,25 +50,12 @@ class Folder:
         self.description: Description = read_description(
             self._description_file, default_name=root.resolve().name, labelled=labelled
         )
-        self.name = self.description.name
         self.classes = self.description.classes
         self.fields = self.description.features
         self.voxel_m = self.description.voxel_m
         self._files = {split: _by_name(root, files) for split, files in self._found().items()}
+        super().__init__(self.description.name, self._files)
         self._scale_checked = False
-
-    def splits(self) -> tuple[str, ...]:
-        """Names of its splits."""
-        return tuple(self._files)
-
-    def scenes(self, split: str) -> tuple[str, ...]:
-        """Names of the clouds of a split: file names, with folders if they are not unique.
-
-        Raises:
-            DatasetError: there is no such split.
-        """
-        require_split(self.name, split, self.splits())
-        return tuple(self._files[split])
 
     def path(self, split: str, scene: str) -> Path:
         """The file of a cloud.
@@ -76,7 +63,7 @@ class Folder:
         Raises:
             DatasetError: there is no such cloud.
         """
-        require_scene(self.name, split, scene, self.scenes(split))
+        self.require(split, scene)
         return self._files[split][scene]
 
     def load(self, split: str, scene: str) -> Scene:

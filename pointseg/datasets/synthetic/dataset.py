@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pointseg.datasets.dataset import ClassList, require_scene, require_split
+from pointseg.datasets.dataset import ClassList, NamedScenes
 from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.synthetic.furniture import COLORS, NAMES
 from pointseg.datasets.synthetic.layout import build_room
@@ -15,7 +15,7 @@ FIRST_ROOM = {"train": 0, "val": 1_000_000, "test": 2_000_000}
 """Number of the first room of each split, so that no room is in two splits."""
 
 
-class Synthetic:
+class Synthetic(NamedScenes):
     """Rooms of 12 classes with colour and normals; the same seed gives the same rooms on every machine.
 
     Args:
@@ -35,27 +35,17 @@ class Synthetic:
                 f"Synthetic: 'rooms' and 'points' must be at least 1, 'seed' at least 0, "
                 f"got {rooms}, {points}, {seed}"
             )
-        self.name = "synthetic"
         self.classes = ClassList(NAMES, np.array(COLORS, np.uint8))
         self.fields = frozenset({"color", "normal"})
         self.seed, self.points = seed, points
-        self._scenes = {
-            split: tuple(f"room{FIRST_ROOM[split] + number:07d}" for number in range(count))
-            for split, count in zip(FIRST_ROOM, rooms, strict=True)
-        }
-
-    def splits(self) -> tuple[str, ...]:
-        """train, val, test."""
-        return tuple(self._scenes)
-
-    def scenes(self, split: str) -> tuple[str, ...]:
-        """Names of the rooms of a split.
-
-        Raises:
-            DatasetError: there is no such split.
-        """
-        require_split(self.name, split, self.splits())
-        return self._scenes[split]
+        counts = zip(FIRST_ROOM.items(), rooms, strict=True)
+        super().__init__(
+            "synthetic",
+            {
+                split: [f"room{first + number:07d}" for number in range(count)]
+                for (split, first), count in counts
+            },
+        )
 
     def load(self, split: str, scene: str) -> Scene:
         """Generate a room and simulate its scan.
@@ -75,6 +65,6 @@ class Synthetic:
         return self._room(split, scene)[0]
 
     def _room(self, split: str, scene: str) -> tuple[Room, np.random.Generator]:
-        require_scene(self.name, split, scene, self.scenes(split))
+        self.require(split, scene)
         rng = np.random.default_rng([self.seed, int(scene.removeprefix("room"))])
         return build_room(rng), rng

@@ -138,7 +138,7 @@ def test_why_nothing_is_seen_is_told_unless_it_is_allowed(frames, rule, message)
     with pytest.raises(ImagesError) as error:
         compute_visibility(wall(), frames, rule, SIZE)
     assert str(error.value).startswith("scene room: ") and message in str(error.value)
-    found = compute_visibility(wall(), frames, rule, SIZE, allow_unseen=True)
+    found = compute_visibility(wall(), frames, rule, SIZE, allow_none_visible=True)
     assert found["image_mask"].shape == (9, len(frames)) and not found["image_mask"].any()
 
 
@@ -153,18 +153,18 @@ def test_depths_in_another_unit_are_refused_even_beside_good_views(
         ).tolist() == [False, True]
         return
     with pytest.raises(ImagesError, match=f"bad_depth.png: .*{hint}.*depth_scale"):
-        compute_visibility(wall(), [bad, frame()], ALL, SIZE, allow_unseen=True)
+        compute_visibility(wall(), [bad, frame()], ALL, SIZE, allow_none_visible=True)
 
 
 def test_walls_and_stray_points_are_no_other_unit() -> None:
     """A wall before the camera that is not in the cloud; a point almost at the camera."""
     close = frame(depth=np.full(SIZE, 0.5))
-    assert not compute_visibility(wall(60), [close], ALL, SIZE, allow_unseen=True)[
+    assert not compute_visibility(wall(60), [close], ALL, SIZE, allow_none_visible=True)[
         "image_mask"
     ].any()
     stray = scene([[0, 0, 0.004], [90, 0, 1]])
     assert not compute_visibility(
-        stray, [frame(depth=np.full(SIZE, 5))], ALL, SIZE, allow_unseen=True
+        stray, [frame(depth=np.full(SIZE, 5))], ALL, SIZE, allow_none_visible=True
     )["image_mask"].any()
 
 

@@ -269,7 +269,7 @@ def test_scenes_without_images_are_refused_or_unseen(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="train1: has no images; leave it out, or allow"):
         train(spec(tmp_path / "refused", dataset=dataset))
     assert SEEING.images is not None
-    allowed = replace(SEEING, epochs=1, images=replace(SEEING.images, allow_unseen=True))
+    allowed = replace(SEEING, epochs=1, images=replace(SEEING.images, allow_missing_images=True))
     train(spec(tmp_path / "allowed", dataset=dataset, recipe=allowed))
 
 

@@ -137,7 +137,7 @@ def test_each_of_several_datasets_has_its_own_visibility() -> None:
     mixture = Mixture(
         [SourceDataset(Painted(views=3), *some), SourceDataset(Painted(views=3), *some, near)]
     )
-    loader = ImageLoader(replace(STUDENT.images, allow_unseen=True))
+    loader = ImageLoader(replace(STUDENT.images, allow_missing_images=True))
     images = SceneImageLoader(mixture, loader)
     for number, views, seen in ((0, 2, 600), (1, 1, 0)):
         name = f"{number}/train/train0"

@@ -144,7 +144,7 @@ def test_a_description_without_cameras_is_to_be_completed(tmp_path: Path) -> Non
         found.frames("train", "c")
     images = SceneImageLoader(found, ImageLoader(ImageConfig()))
     with pytest.raises(DatasetError, match="organised, or {colmap: FOLDER, images: FOLDER}"):
-        images.attach("train", "a", found.load("train", "a"))
+        images.load("train", "a", found.load("train", "a"))
 
 
 @pytest.mark.parametrize(
