@@ -1,4 +1,4 @@
-"""The examples of docs/data.md make the cameras that the datasets' own readers make."""
+"""The examples of docs/data.md are accepted, and make the cameras that the datasets' own readers make."""
 
 from __future__ import annotations
 
@@ -55,3 +55,14 @@ def test_nuscenes_view_follows_the_car(tmp_path):
     uv, depth = frame.camera.project(torch.tensor([[2.0, 11.0, 1.5], [3.0, 11.0, 0.5]]))
     assert depth.tolist() == pytest.approx([10, 10])
     np.testing.assert_allclose(uv.numpy(), [[800, 450], [900, 550]], atol=1e-6)
+
+
+def test_descriptions_of_folders_are_accepted(tmp_path):
+    from pointseg.datasets.folder.description import read_description
+
+    page = (ROOT / "docs/data.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    assert blocks
+    for block in [*blocks, (ROOT / "examples/folder.yaml").read_text(encoding="utf-8")]:
+        (tmp_path / "dataset.yaml").write_text(block)
+        assert read_description(tmp_path / "dataset.yaml", default_name="x").classes.names
