@@ -23,8 +23,8 @@ _MOST = 60
 _DPI = 100
 _TITLE, _GAP, _ROW, _SCALE = 34, 8, 25, 44
 """Pixels: height of a title, space between pictures, height of a legend's row and of a scale."""
-_LETTER = 9
-"""Pixels that a letter takes, about."""
+_LETTER, _TITLE_LETTER = 9, 11
+"""Pixels that a letter takes, about, in legends and titles."""
 
 Entry = tuple[str, Sequence[float]]
 """A name in a legend, and its colour: red, green, blue, 0 to 255."""
@@ -151,7 +151,7 @@ def sheet(
         left, top = column * (wide + _GAP), row * (bar + high)
         figure.figimage(np.asarray(picture), left, height - top - bar - high, origin="upper")
         middle = ((left + wide / 2) / width, 1 - (top + bar / 2) / height)
-        text = _shortened(title, wide)
+        text = _shortened(title, wide // _TITLE_LETTER)
         figure.text(*middle, text, ha="center", va="center", fontsize=13, parse_math=False)
     if legend:
         _add_legend(figure, legend, in_a_row, width)
@@ -189,7 +189,7 @@ def _add_legend(figure: Any, legend: Sequence[Entry], columns: int, width: int) 
     )
     for text, (name, _) in zip(drawn.get_texts(), legend, strict=True):
         text.set_parse_math(False)
-        text.set_text(_shortened(name, width - 44))
+        text.set_text(_shortened(name, (width - 44) // _LETTER))
 
 
 def _entries(names: Sequence[str], colors: NDArray[np.uint8], segment: NDArray[Any]) -> list[Entry]:
@@ -199,7 +199,7 @@ def _entries(names: Sequence[str], colors: NDArray[np.uint8], segment: NDArray[A
     return [(names[k], colors[k].tolist()) for k in sorted(frequent) if counts[k]]
 
 
-def _shortened(text: str, width: int) -> str:
-    """A line of text that fits into so many pixels."""
-    letters = max(4, width // _LETTER)
+def _shortened(text: str, letters: int) -> str:
+    """A text of at most so many letters, but at least four."""
+    letters = max(4, letters)
     return text if len(text) <= letters else text[: letters - 3] + "..."
