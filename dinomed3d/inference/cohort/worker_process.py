@@ -40,6 +40,7 @@ from dinomed3d.runtime.errors import UserError
 
 PATIENCE_S = 20
 """Time that a child has to finish what it is writing when it must end."""
+_READY = b"dinomed3d: events follow\n"
 _START = """
 import sys
 sys.path[:] = [path for path in sys.path if path not in ("", ".")]  # no code from the folder of the scans
@@ -86,6 +87,7 @@ class WorkerProcess:
             raise UserError(
                 f"--engine process: no second process can be started here ({error}); use --engine threads"
             ) from error
+        self.events = self._read_events()
         self._send(spec)
 
     def model(self) -> Model:
@@ -94,7 +96,7 @@ class WorkerProcess:
         Raises:
             UserError: the model cannot be used, or the process ended.
         """
-        for event in self._events():
+        for event in self.events:
             if isinstance(event, ModelOpened):
                 return event.model
             if isinstance(event, WorkerFailed):
@@ -104,7 +106,7 @@ class WorkerProcess:
     def work(self, cases: Sequence[Case], *, overlap: bool) -> Iterator[Event]:
         """Give it its cases, and yield its events until it ends."""
         self._send((cases, overlap))
-        yield from self._events()
+        yield from self.events
         self.process.wait()
 
     def _send(self, content: Any) -> None:
@@ -113,11 +115,14 @@ class WorkerProcess:
             pickle.dump(content, self.process.stdin)
             self.process.stdin.flush()
 
-    def _events(self) -> Iterator[Event]:
-        assert self.process.stdout is not None
+    def _read_events(self) -> Iterator[Event]:
+        stdout = self.process.stdout
+        assert stdout is not None
+        while stdout.readline() not in (_READY, b""):
+            pass  # what other modules print when Python starts
         with suppress(EOFError, pickle.UnpicklingError):  # it ended, perhaps in the middle of one
             while True:
-                yield pickle.load(self.process.stdout)
+                yield pickle.load(stdout)
 
     def end(self) -> None:
         """Let it finish what it is writing, and remove its temporary files."""
@@ -240,6 +245,7 @@ def work() -> int:
     # whatever libraries print goes to standard error; standard output is for events alone
     channel = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    channel.write(_READY)
 
     def on_event(event: Event) -> None:
         # if the parent was killed nobody reads: no fault of the present case, and `_end_with_parent`

@@ -25,15 +25,18 @@ CHUNK = 8_000_000
 
 
 @dataclass(frozen=True)
-class Taps:
+class AxisInterpolation:
     """For each output voxel: the two input voxels around it, and the weight of the second."""
 
     first: Tensor
+    """Number of the first input voxel."""
     second: Tensor
+    """Number of the second input voxel."""
     weight: Tensor
+    """Weight of the second, in [0, 1)."""
 
     @classmethod
-    def of(cls, size: int, new_size: int, order: int, device: torch.device) -> Taps:
+    def of(cls, size: int, new_size: int, order: int, device: torch.device) -> AxisInterpolation:
         """For one axis, by splines of order 0 or 1."""
         if order == 0:
             places = torch.from_numpy(nearest(size, new_size)).to(device)
@@ -133,10 +136,10 @@ class Exporter:
             probabilities: receives every plane of these rows: its number, logits (heads, rows, X').
         """
         axes = zip(resampling.shape, resampling.new_shape, resampling.orders, strict=True)
-        self.depth, y, self.across = (Taps.of(*axis, device) for axis in axes)
+        self.depth, y, self.across = (AxisInterpolation.of(*axis, device) for axis in axes)
         first, second, weight = (values[slice(*rows)] for values in (y.first, y.second, y.weight))
         self.low, self.high = int(first.min()), int(second.max()) + 1
-        self.down = Taps(first - self.low, second - self.low, weight)
+        self.down = AxisInterpolation(first - self.low, second - self.low, weight)
         self.new = 0 if rows[0] == 0 else int(y.second[rows[0] - 1]) + 1 - self.low
         self.labels = labels[:, slice(*rows)]
         self.size = resampling.shape
@@ -147,8 +150,8 @@ class Exporter:
         self.before: _Plane | None = None
         self.next = 0
         # as Python numbers: read for every plane
-        taps = self.depth.first, self.depth.second, self.depth.weight
-        self.depths = [values.tolist() for values in taps]
+        depth = self.depth
+        self.depths = [v.tolist() for v in (depth.first, depth.second, depth.weight)]
         self.inside = not (weight.any() or self.across.weight.any())
 
     @property

@@ -34,6 +34,8 @@ KILLS = int(os.environ.get("DINOMED3D_TEST_KILLS", "2"))
 """How often the command is killed; more for a longer look."""
 WAIT_S = 60
 
+pytestmark = pytest.mark.timeout(300)  # each starts Python and torch several times
+
 in_processes = pytest.mark.skipif(
     os.name != "posix", reason="needs signals and process groups of POSIX"
 )
@@ -193,7 +195,7 @@ def alive(process: psutil.Process) -> bool:
 
 @in_processes
 @pytest.mark.slow
-@pytest.mark.timeout(60 + 10 * KILLS)
+@pytest.mark.timeout(180 + 20 * KILLS)
 def test_killed_at_random_moments(place: Place, made: Place, start: Callable[..., Command]) -> None:
     rng = random.Random(KILLS)
     done: list[str] = []
@@ -271,6 +273,7 @@ def test_no_worker_outlives_the_command(place: Place, start: Callable[..., Comma
 DEADLY = """
 import os, signal, sys
 if any("dinomed3d.inference.cohort.worker_process" in word for word in sys.orig_argv):
+    print("what a module of the environment prints")
     import dinomed3d.inference.cohort.worker as worker
     from dinomed3d.inference.cohort.worker import Worker
     predict = Worker.predict
