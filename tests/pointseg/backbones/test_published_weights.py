@@ -100,7 +100,7 @@ def test_layouts_that_cannot_be_told(tmp_path):
             self.weight = nn.Parameter(torch.randn(3, 3, 3, 3, 3))
 
     torch.save(Cube().state_dict(), tmp_path / "cube.pth")
-    with pytest.raises(BackboneWeightsError, match="cannot be told from its shape"):
+    with pytest.raises(BackboneWeightsError, match=r"cube\.pth.*weight"):
         load_backbone(Cube(), tmp_path / "cube.pth")
 
 
@@ -109,7 +109,7 @@ def test_mixed_layouts(tmp_path):
     key = "enc.enc0.block0.cpe.0.weight"
     state[key] = state[key].permute(1, 2, 3, 4, 0).contiguous()
     torch.save(state, tmp_path / "mixed.pth")
-    with pytest.raises(BackboneWeightsError, match="all must be stored alike"):
+    with pytest.raises(BackboneWeightsError, match=r"mixed\.pth.*cpe"):
         load_backbone(network(), tmp_path / "mixed.pth")
 
 
@@ -194,5 +194,5 @@ def test_a_head_that_is_none(tmp_path):
     state = dict(network().state_dict())
     state["seg_head.weight"], state["seg_head.bias"] = torch.zeros(4, 12), torch.zeros(5)
     torch.save(state, tmp_path / "weights.pth")
-    with pytest.raises(BackboneWeightsError, match="with a bias for each class"):
+    with pytest.raises(BackboneWeightsError, match=r"weights\.pth.*seg_head"):
         load_backbone(network(), tmp_path / "weights.pth")
