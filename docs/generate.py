@@ -153,8 +153,8 @@ def option_row(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
 
 def field_table(owner: type) -> str:
     """The fields of a dataclass as rows of name, default and docstring."""
-    told, usual = docstrings(owner), defaults(owner)
-    rows = [f"| `{name}` | {usual[name]} | {inline(told.get(name, ''))} |" for name in usual]
+    meanings, usual = docstrings(owner), defaults(owner)
+    rows = [f"| `{name}` | {usual[name]} | {inline(meanings.get(name, ''))} |" for name in usual]
     return table("Field", "Default", "Meaning") + "\n".join(rows)
 
 

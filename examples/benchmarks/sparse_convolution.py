@@ -216,7 +216,7 @@ def run(job: Job) -> dict[str, Any]:
     return {"seconds": min(seconds), "mib": peak() - before}
 
 
-def beside(job: Job, threads: int, rounds: int) -> str:
+def compared(job: Job, threads: int, rounds: int) -> str:
     """A row of the table: ours, spconv's and their ratios; the least of several alternating rounds."""
     found: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
     for _ in range(rounds):
@@ -288,7 +288,7 @@ def main() -> int:
         print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for job in jobs:
         for count in args.sizes:
-            print(beside(replace(job, count=count), args.threads, args.rounds), flush=True)
+            print(compared(replace(job, count=count), args.threads, args.rounds), flush=True)
     if "growth" in args.parts:
         print("\n| | points | ms | us per point | KiB per point |\n| --- | --- | --- | --- | --- |")
         for what in args.networks:

@@ -24,6 +24,15 @@ def run(function: str):
     return names[function]
 
 
+def test_every_key_is_explained():
+    from pointseg.datasets.folder import description
+    from pointseg.images.readers import manifest
+
+    page = (ROOT / "docs/data.md").read_text(encoding="utf-8")
+    rows = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", page, re.MULTILINE))))
+    assert {*description.KEYS, *manifest.SHARED, *manifest.OWN} - rows == set()
+
+
 def test_kitti_manifest_projects_as_the_calibration_says(tmp_path):
     P2 = np.array([[718.0, 0, 607.0, 45.0], [0, 718.0, 185.0, -0.3], [0, 0, 1, 0.005]])
     Tr = np.array([[0, -1, 0, 0.01], [0, 0, -1, -0.08], [1, 0, 0, -0.27]], float)
