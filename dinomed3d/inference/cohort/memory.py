@@ -20,6 +20,7 @@ CHUNKS = 200 * 2**20
 RESERVE = 1.15
 """Factor for memory that allocators keep and libraries use for a moment."""
 MAX_SPLITS = 16
+"""A volume is divided into at most this many row ranges."""
 SHARE = 0.8
 """Fraction of the free memory that is used where no limit is given."""
 
@@ -170,11 +171,7 @@ class MemoryBudget:
     """Admits cases, in order, as long as all those in work fit under the limit together."""
 
     def __init__(self, limit: int) -> None:
-        """Start empty.
-
-        Args:
-            limit: bytes above the base of the process.
-        """
+        """Start empty; `limit` is in bytes above the base of the process."""
         self.limit = limit
         self.used = 0
         self.closed = False

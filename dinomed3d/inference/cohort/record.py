@@ -188,11 +188,7 @@ def why_outdated(
 ) -> str | None:
     """Why a finished case must be predicted again; None if all its results are there.
 
-    Args:
-        record: with the status "done".
-        out: the output folder.
-        case: as found now.
-        channels: of the model.
+    The record has the status "done"; the case is as found now.
     """
     from dinomed3d.inference.io.image import Grid, check_mask
 

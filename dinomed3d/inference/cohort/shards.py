@@ -17,10 +17,7 @@ def take_shard(found: CaseList, shard: tuple[int, int] | None, out: Path) -> Cas
     The first shard to start writes the division into the output folder, and all shards use it, also
     if scans are added in the meantime.
 
-    Args:
-        found: everything below the input.
-        shard: (i, n), counted from 1; None for everything.
-        out: the output folder.
+    `shard` is (i, n), counted from 1; None selects everything.
     """
     if shard is None:
         return found

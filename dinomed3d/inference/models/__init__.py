@@ -1,1 +1,1 @@
-"""Trained models as folders and zips: looked through, opened, packaged."""
+"""Trained models as folders and zips: checked, opened, packaged."""

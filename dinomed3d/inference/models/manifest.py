@@ -74,7 +74,7 @@ def read_manifest(files: ModelFiles, checkpoint: str | None = None) -> Manifest:
 
     Args:
         files: of the package.
-        checkpoint: the requested one; None for the one that was packaged.
+        checkpoint: the requested one; None for that of the package.
 
     Raises:
         UserError: of another version; files that are missing, unknown, or not as they were packaged.

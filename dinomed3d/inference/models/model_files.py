@@ -35,11 +35,7 @@ class ModelFiles:
     """Size of each file, bytes."""
 
     def read(self, name: str, *, largest: int | None = None) -> bytes:
-        """Read a file.
-
-        Args:
-            name: of the file.
-            largest: size that is accepted, bytes.
+        """Read a file of at most `largest` bytes.
 
         Raises:
             UserError: it is missing, larger, or damaged.

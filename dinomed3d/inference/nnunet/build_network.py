@@ -36,10 +36,6 @@ def trainer_class(name: str) -> Any:
 def build_network(model: Model, weights: Mapping[str, Any]) -> nn.Module:
     """Build the network of a model with the weights of one fold, every key accounted for.
 
-    Args:
-        model: whose plans and trainer describe the network.
-        weights: of one fold.
-
     Raises:
         UserError: the weights do not fit.
     """

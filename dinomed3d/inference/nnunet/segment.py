@@ -24,7 +24,7 @@ class Segmentation:
     """The result of one volume."""
 
     mask: NDArray[Any]
-    """(Z, Y, X) labels in the volume's own order of axes."""
+    """(Z, Y, X) labels of the whole volume in its own order of axes, background outside the crop."""
     certainty: float | None
     """Mean probability of the predicted label over the foreground; None without foreground."""
 
@@ -53,9 +53,6 @@ def segment(
         probabilities: receives every plane of the crop in the network's order of axes: its first row,
             its number, logits (heads, rows, X).
         progress: receives the fraction that is done.
-
-    Returns:
-        The mask on the volume's whole grid, background outside the crop.
 
     Raises:
         CaseError: logits that are not finite.

@@ -34,11 +34,7 @@ class SliceFeatureCache:
     """A network whose slice features are kept as long as later windows may need them."""
 
     def __init__(self, network: DinoMed3D) -> None:
-        """Begin empty.
-
-        Args:
-            network: one that `is_cacheable`.
-        """
+        """Begin empty, for a network that `is_cacheable`."""
         self.network = network
         self.kept: dict[Key, list[Tensor]] = {}
         self.encoded = 0
