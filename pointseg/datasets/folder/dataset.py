@@ -76,9 +76,9 @@ class Folder(NamedScenes):
         """
         path = self.path(split, scene)
         file = path.relative_to(self.root).as_posix()
-        told = self.description
+        description = self.description
         read, _ = finite_points(
-            read_cloud(path, columns=told.columns, strength_max=told.strength_max)
+            read_cloud(path, columns=description.columns, strength_max=description.strength_max)
         )
         if len(read) == 0:
             raise DatasetError(f"{path}: has no points with a position; remove it from its split")

@@ -117,6 +117,7 @@ def test_keys_of_older_checkpoints_are_read() -> None:
     visibility = content["images"].pop("visibility")
     visibility["margin_m"] = visibility.pop("depth_tolerance_m")
     content["images"] |= visibility
+    content["images"]["allow_unseen"] = content["images"].pop("allow_missing_images")
     content["setting"] = content.pop("scene_type")
     content["test"]["views"] = content["test"].pop("tta")
     content["form"] = content.pop("cloud_format")
