@@ -112,7 +112,6 @@ def stage_two(
     g = Geometry.of(spec, patch, batch, channels, classes)
     gate = len(spec.detail_widths) - 1
     has_encoder, has_detail = "encoder" in spec.components, "detail" in spec.components
-    skips = list(spec.detail_widths) if has_detail else [0] * (gate + 1)
     components: dict[str, ComponentCost] = {}
     if has_encoder:
         components["embedding"] = layer_costs.embedding(g, trained=False)
@@ -120,21 +119,17 @@ def stage_two(
         if "adapters" in spec.components:
             components["adapters"] = layer_costs.adapters(g, checkpointing=checkpointing)
         components["neck"] = layer_costs.neck(g, gate)
-        skips += [spec.pyramid_width] * (spec.levels - gate - 1)
         if has_detail:
             components["fusion"] = layer_costs.fusion(g, gate)
-        else:
-            skips[gate] = spec.pyramid_width
     if has_detail:
         components["detail"] = layer_costs.detail(g, channels)
-    widths = [*spec.detail_widths, *[spec.pyramid_width] * spec.levels][: len(skips)]
-    components["decoder"] = layer_costs.decoder(g, skips, widths)
+    components["decoder"] = layer_costs.decoder(g)
     supervised = sum(g.voxels[: spec.deep_supervision_heads])
     components["loss"] = layer_costs.loss(classes, supervised)
     proxy = (g.size.width + 1) * classes if has_encoder else 0
     # the peak is either in the loss, or in the decoder's last step after the loss
     in_loss = FULL * classes * 2 * g.voxels[0]
-    in_step = HALF * 3 * widths[0] * g.voxels[0] - components["loss"].saved
+    in_step = HALF * 3 * spec.decoder_widths[0] * g.voxels[0] - components["loss"].saved
     block = layer_costs.block_passing(g, tuned=False, checkpointing=checkpointing) * has_encoder
     taps = FULL * len(g.taps) * g.size.width * g.slices * g.patches * has_encoder
     return StepCost(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -197,20 +197,12 @@ def explain_configuration(
     except (KeyError, ValueError, RecursionError) as error:
         raise UserError(f"configuration {name!r} cannot be resolved: {error}") from error
     spec = plan_spec(planned)
-    try:
-        labels = LabelManager(dataset["labels"], dataset.get("regions_class_order"))
-        image_channels = len(dataset.get("channel_names") or dataset["modality"])
-    except (KeyError, TypeError, AssertionError) as error:
-        raise UserError(
-            f"dataset.json in the plan's folder lacks an entry that nnU-Net requires ({error!r})"
-        ) from error
+    channels, classes = _channels_and_classes(dataset)
     spec = spec_from(with_cascade_channels(spec, planned, dict(dataset)), os.environ)
+    channels += spec.cascade_channels
     patch = tuple(planned.patch_size)
     spec.check_patch(patch)
-    channels, classes = image_channels + spec.cascade_channels, labels.num_segmentation_heads
-    recipe = recipe_from(planned.configuration.get(RECIPE, {}), os.environ)
-    if "encoder" not in spec.components:
-        recipe = replace(recipe, stage1_epochs=0)  # as the trainer does
+    recipe = recipe_from(planned.configuration.get(RECIPE, {}), os.environ).for_network(spec)
     two = stage_two(
         spec,
         patch,
@@ -249,6 +241,19 @@ def explain_configuration(
         target_gib=_target(planned.configuration.get(TARGET)),
         ours=planned.network_arch_class_name == NETWORK,
     )
+
+
+def _channels_and_classes(dataset: Mapping[str, Any]) -> tuple[int, int]:
+    """Channels of the images, and of the logits."""
+    try:
+        labels = LabelManager(dataset["labels"], dataset.get("regions_class_order"))
+        return len(
+            dataset.get("channel_names") or dataset["modality"]
+        ), labels.num_segmentation_heads
+    except (KeyError, TypeError, AssertionError) as error:
+        raise UserError(
+            f"dataset.json in the plan's folder lacks an entry that nnU-Net requires ({error!r})"
+        ) from error
 
 
 def _decisions(rows: Any) -> list[Mapping[str, str]]:

@@ -6,7 +6,6 @@ transformer's residual stream and the losses in 4.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from planners.geometry import Geometry
@@ -215,9 +214,9 @@ def fusion(g: Geometry, gate: int) -> ComponentCost:
     return cost
 
 
-def decoder(g: Geometry, skips: Sequence[int], widths: Sequence[int]) -> ComponentCost:
-    """The decoder; `skips` and `widths` in channels per level, finest first."""
-    cost = ComponentCost()
+def decoder(g: Geometry) -> ComponentCost:
+    """The decoder."""
+    cost, skips, widths = ComponentCost(), g.spec.decoder_skips, g.spec.decoder_widths
     for level in range(len(skips) - 1):
         below = skips[-1] if level == len(skips) - 2 else widths[level + 1]
         w, voxels = widths[level], g.voxels[level]

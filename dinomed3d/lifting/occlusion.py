@@ -71,20 +71,8 @@ def z_buffer(
             rows, columns = _gaps(known, limit)
         else:
             rows = columns = min(limit, math.ceil(cell * focal / (_NEAREST * 2**octave)))
-        # Each quadrant includes one of the four half axes, so that no point is in two quadrants.
-        above, left = _least(layer, rows, 0, after=False), _least(layer, columns, 1, after=False)
-        below, right = _least(layer, rows, 0, after=True), _least(layer, columns, 1, after=True)
-        for quadrant, part in zip(
-            quadrants,
-            (
-                _shifted(_least(above, columns, 1, after=False), 0, after=False),
-                _shifted(_least(right, rows, 0, after=False), 1, after=True),
-                _shifted(_least(below, columns, 1, after=True), 0, after=True),
-                _shifted(_least(left, rows, 0, after=True), 1, after=False),
-            ),
-            strict=True,
-        ):
-            torch.minimum(quadrant, part, out=quadrant)
+        for quadrant, nearest in zip(quadrants, _quadrants(layer, rows, columns), strict=True):
+            torch.minimum(quadrant, nearest, out=quadrant)
     depth = torch.minimum(layers.amin(0), quadrants.amax(0))
     inner = slice(limit, limit + height), slice(limit, limit + width)
     depth = depth[inner]
@@ -127,6 +115,21 @@ def _gaps(known: Tensor, limit: int) -> tuple[int, int]:
             return min(gaps[0] + 1, limit), min(gaps[1] + 1, limit)  # neighbours are not aligned
         gaps[dim] *= 2
         cells = larger
+
+
+def _quadrants(layer: Tensor, rows: int, columns: int) -> tuple[Tensor, ...]:
+    """Nearest depth in each of the four quadrants around every pixel, within one gap.
+
+    Each quadrant includes one of the four half axes, so that no point is in two quadrants.
+    """
+    above, left = _least(layer, rows, 0, after=False), _least(layer, columns, 1, after=False)
+    below, right = _least(layer, rows, 0, after=True), _least(layer, columns, 1, after=True)
+    return (
+        _shifted(_least(above, columns, 1, after=False), 0, after=False),
+        _shifted(_least(right, rows, 0, after=False), 1, after=True),
+        _shifted(_least(below, columns, 1, after=True), 0, after=True),
+        _shifted(_least(left, rows, 0, after=True), 1, after=False),
+    )
 
 
 def _least(image: Tensor, reach: int, dim: int, *, after: bool) -> Tensor:

@@ -196,42 +196,24 @@ def build_network(
             f"build_network: 'input_channels' must be above the plan's 'cascade_channels' = "
             f"{s.cascade_channels}, got {input_channels}; the plan belongs to another dataset or configuration"
         )
-    embedding = encoder = proxy = neck = detail = fusion = None
     gate = len(s.detail_widths) - 1
-    has_detail = "detail" in s.components
-    has_encoder = "encoder" in s.components
-    skips = list(s.detail_widths) if has_detail else [0] * (gate + 1)
-    if has_encoder:
-        vit = build_encoder(
-            s.encoder, weights="none", taps=s.taps, frozen=False, **s.encoder_overrides
+    embedding = encoder = proxy = neck = detail = fusion = None
+    if "encoder" in s.components:
+        embedding, encoder, proxy = _build_encoder(
+            s, input_channels - s.cascade_channels, num_classes
         )
-        embedding = MultiSliceEmbedding(
-            slices=s.slices,
-            modalities=input_channels - s.cascade_channels,
-            voxels_per_token=s.voxels_per_token,
-            patch=vit.stride,
-        )
-        embedding.inflate(vit)
-        proxy = ProxyHead(vit.channels, num_classes)
-        if "lora" in s.components:
-            add_lora(vit, rank=s.lora_rank, alpha=s.lora_rank)
-        adapters = [Adapter3D(vit.channels, width=s.adapter_width) for _ in range(vit.depth)]
-        encoder = VolumeEncoder(vit, nn.ModuleList(adapters if "adapters" in s.components else []))
+        vit = encoder.encoder
         strides = [2**level for level in range(gate, s.levels)]
         neck = Neck(
             vit.channels, len(vit.taps), s.pyramid_width, token=s.voxels_per_token, strides=strides
         )
-        skips = skips[: gate + 1] + [s.pyramid_width] * (s.levels - gate - 1)
-        if has_detail:
+        if "detail" in s.components:
             fusion = GatedFusion(s.pyramid_width, s.detail_widths[gate])
-        else:
-            skips[gate] = s.pyramid_width
-    if has_detail:
+    if "detail" in s.components:
         detail = DetailStream(input_channels, s.detail_widths, depth_kernels=s.depth_kernels)
-    widths = [*s.detail_widths, *[s.pyramid_width] * s.levels][: len(skips)]
     decoder = Decoder(
-        skips,
-        widths,
+        s.decoder_skips,
+        s.decoder_widths,
         depth_kernels=s.depth_kernels,
         classes=num_classes,
         heads=s.deep_supervision_heads,
@@ -247,6 +229,27 @@ def build_network(
         decoder=decoder,
         spec=s,
     )
+
+
+def _build_encoder(
+    s: NetworkSpec, modalities: int, num_classes: int
+) -> tuple[MultiSliceEmbedding, VolumeEncoder, ProxyHead]:
+    """The embedding, the encoder with low-rank updates and adapters, and stage I's head."""
+    vit = build_encoder(s.encoder, weights="none", taps=s.taps, frozen=False, **s.encoder_overrides)
+    embedding = MultiSliceEmbedding(
+        slices=s.slices,
+        modalities=modalities,
+        voxels_per_token=s.voxels_per_token,
+        patch=vit.stride,
+    )
+    embedding.inflate(vit)
+    proxy = ProxyHead(vit.channels, num_classes)
+    if "lora" in s.components:
+        add_lora(vit, rank=s.lora_rank, alpha=s.lora_rank)
+    # always built, so that the other random weights of a seed do not depend on them
+    adapters = [Adapter3D(vit.channels, width=s.adapter_width) for _ in range(vit.depth)]
+    modules = nn.ModuleList(adapters if "adapters" in s.components else [])
+    return embedding, VolumeEncoder(vit, modules), proxy
 
 
 def load_pretrained_encoder(network: DinoMed3D, pretrained: DinoEncoder) -> None:

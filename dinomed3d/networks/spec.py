@@ -56,70 +56,59 @@ class NetworkSpec:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        if self.encoder not in MODELS:
-            raise UserError(
-                f"NetworkSpec: 'encoder' must be one of {', '.join(MODELS)}; got {self.encoder!r}"
-            )
-        if self.slices < 1 or self.slices % 2 == 0:
-            raise UserError(
-                f"NetworkSpec: 'slices' (K, DINOMED3D_SLICES) must be odd and at least 1, got {self.slices}"
-            )
-        unknown = set(self.components) - set(COMPONENTS)
-        if unknown or not {"encoder", "detail"} & set(self.components):
-            raise UserError(
-                f"NetworkSpec: 'components' (DINOMED3D_COMPONENTS) must be of {', '.join(COMPONENTS)} and have "
-                f"encoder or detail, got {', '.join(self.components) or 'none'}"
-            )
-        if (
-            not {"lora", "adapters"}.isdisjoint(self.components)
-            and "encoder" not in self.components
-        ):
-            raise UserError(
-                "NetworkSpec: 'components' must have encoder if it has lora or adapters"
-            )
-        if not 2 <= self.levels <= 8:
-            raise UserError(f"NetworkSpec: 'levels' must be 2 to 8, got {self.levels}")
-        if self.taps is not None and (
-            not self.taps or self.taps[0] < 0 or list(self.taps) != sorted(set(self.taps))
-        ):
-            raise UserError(
-                f"NetworkSpec: 'taps' must be increasing block numbers from 0, or null, got {list(self.taps)}"
-            )
-        if self.voxels_per_token < 1 or not math.log2(self.voxels_per_token).is_integer():
-            raise UserError(
-                "NetworkSpec: 'voxels_per_token' (DINOMED3D_VOXELS_PER_TOKEN) must be a power of two, "
-                f"got {self.voxels_per_token}"
-            )
-        if (
-            not 1 <= len(self.detail_widths) <= self.levels
-            or len(self.depth_kernels) != self.levels
-        ):
-            raise UserError(
-                f"NetworkSpec: {self.levels} levels need as many 'depth_kernels' and at most as many "
-                f"'detail_widths', got {len(self.depth_kernels)} and {len(self.detail_widths)}"
-            )
-        if any(k not in (1, 3, 5, 7) for k in self.depth_kernels):
-            raise UserError(
-                f"NetworkSpec: 'depth_kernels' must be odd and at most 7, got {self.depth_kernels}"
-            )
-        if not 1 <= self.supervised_levels <= self.levels:
-            raise UserError(
-                f"NetworkSpec: 'supervised_levels' must be 1 to {self.levels}, got {self.supervised_levels}"
-            )
-        if self.cascade_channels < 0 or (self.cascade_channels and "detail" not in self.components):
-            raise UserError(
-                "NetworkSpec: 'cascade_channels' must be 0, or positive if 'components' (DINOMED3D_COMPONENTS) has "
-                f"detail, which reads them; got {self.cascade_channels} and {', '.join(self.components)}"
-            )
-        if any(width < 1 for width in self.detail_widths):
-            raise UserError(
-                f"NetworkSpec: 'detail_widths' must be positive, got {self.detail_widths}"
-            )
-        for name in ("lora_rank", "adapter_width", "pyramid_width"):
-            if getattr(self, name) < 1:
-                raise UserError(
-                    f"NetworkSpec: {name!r} must be at least 1, got {getattr(self, name)}"
-                )
+        has, taps, token = set(self.components), self.taps, self.voxels_per_token
+        _require(
+            self.encoder in MODELS,
+            f"'encoder' must be one of {', '.join(MODELS)}; got {self.encoder!r}",
+        )
+        _require(
+            self.slices >= 1 and self.slices % 2 == 1,
+            f"'slices' (K, DINOMED3D_SLICES) must be odd and at least 1, got {self.slices}",
+        )
+        _require(
+            has <= set(COMPONENTS) and not has.isdisjoint({"encoder", "detail"}),
+            f"'components' (DINOMED3D_COMPONENTS) must be of {', '.join(COMPONENTS)} and have encoder "
+            f"or detail, got {', '.join(self.components) or 'none'}",
+        )
+        _require(
+            "encoder" in has or has.isdisjoint({"lora", "adapters"}),
+            "'components' must have encoder if it has lora or adapters",
+        )
+        _require(
+            "detail" in has if self.cascade_channels else True,
+            "'components' (DINOMED3D_COMPONENTS) must have detail, which reads the 'cascade_channels', got "
+            f"{', '.join(self.components)}",
+        )
+        _require(2 <= self.levels <= 8, f"'levels' must be 2 to 8, got {self.levels}")
+        _require(
+            taps is None or (bool(taps) and taps[0] >= 0 and list(taps) == sorted(set(taps))),
+            f"'taps' must be increasing block numbers from 0, or null, got {taps}",
+        )
+        _require(
+            token >= 1 and math.log2(token).is_integer(),
+            f"'voxels_per_token' (DINOMED3D_VOXELS_PER_TOKEN) must be a power of two, got {token}",
+        )
+        _require(
+            len(self.depth_kernels) == self.levels >= len(self.detail_widths) >= 1,
+            f"{self.levels} levels need as many 'depth_kernels' and at most as many 'detail_widths', got "
+            f"{len(self.depth_kernels)} and {len(self.detail_widths)}",
+        )
+        _require(
+            set(self.depth_kernels) <= {1, 3, 5, 7},
+            f"'depth_kernels' must be odd and at most 7, got {self.depth_kernels}",
+        )
+        _require(
+            1 <= self.supervised_levels <= self.levels,
+            f"'supervised_levels' must be 1 to {self.levels}, got {self.supervised_levels}",
+        )
+        _require(
+            min(self.detail_widths) >= 1,
+            f"'detail_widths' must be positive, got {self.detail_widths}",
+        )
+        least = {"lora_rank": 1, "adapter_width": 1, "pyramid_width": 1, "cascade_channels": 0}
+        for name, value in least.items():
+            found = getattr(self, name)
+            _require(found >= value, f"{name!r} must be at least {value}, got {found}")
 
     def check_patch(self, patch_size: Sequence[int]) -> None:
         """Refuse a patch size that this network cannot segment; other sizes are padded inside.
@@ -162,6 +151,22 @@ class NetworkSpec:
         return self.levels if "encoder" in self.components else len(self.detail_widths)
 
     @property
+    def decoder_skips(self) -> tuple[int, ...]:
+        """Channels of each level's skip into the decoder, finest first; 0 for none."""
+        gate = len(self.detail_widths) - 1
+        skips = list(self.detail_widths) if "detail" in self.components else [0] * (gate + 1)
+        if "encoder" in self.components:
+            skips[gate] = skips[gate] or self.pyramid_width
+            skips += [self.pyramid_width] * (self.levels - gate - 1)
+        return tuple(skips)
+
+    @property
+    def decoder_widths(self) -> tuple[int, ...]:
+        """Channels of the decoder at each level, finest first."""
+        below = [self.pyramid_width] * self.levels
+        return tuple([*self.detail_widths, *below][: self.decoder_levels])
+
+    @property
     def deep_supervision_heads(self) -> int:
         """Finest levels with a segmentation head; the coarsest level has no decoder step, so no head."""
         return min(self.supervised_levels, self.decoder_levels - 1)
@@ -194,6 +199,11 @@ class NetworkSpec:
                     "the plan or plan again"
                 )
         return cls(**values)
+
+
+def _require(holds: bool, text: str) -> None:
+    if not holds:
+        raise UserError(f"NetworkSpec: {text}")
 
 
 def _fits(value: Any, declared: Any) -> bool:

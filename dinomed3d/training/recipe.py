@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from dinomed3d.networks import NetworkSpec
 from dinomed3d.runtime.errors import UserError
 
 
@@ -73,6 +74,10 @@ class Recipe:
                 "recipe: 'warmup' must be in [0, 1) and 'foreground_share' in [0, 1], got "
                 f"{self.warmup} and {self.foreground_share}"
             )
+
+    def for_network(self, spec: NetworkSpec) -> Recipe:
+        """The recipe without stage I if the network has no encoder to adapt."""
+        return self if "encoder" in spec.components else replace(self, stage1_epochs=0)
 
     def stage(self, epoch: int) -> int:
         """1 or 2, for an epoch counted from 0."""

@@ -8,30 +8,23 @@ from __future__ import annotations
 
 import os
 from copy import deepcopy
-from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor, nn
 
 from dinomed3d import __version__
-from dinomed3d.lifting import DinoEncoder
 from dinomed3d.networks import load_pretrained_encoder
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.training.checkpoint import (
     backup_checkpoints,
-    random_state,
-    read_checkpoint,
     remove_leftovers,
     set_random_state,
-    write_checkpoint,
 )
 from dinomed3d.training.distributed import check_batch, gathered, processes, rank, wait
 from dinomed3d.training.environment import recipe_from, spec_from
@@ -40,31 +33,21 @@ from dinomed3d.training.nnunet_plan import (
     RECIPE,
     check_other_folds,
     plan_spec,
-    stored_spec,
     with_cascade_channels,
     write_spec,
 )
-from dinomed3d.training.optimizer import build_optimizer, load_optimizer, set_peaks, set_rates
+from dinomed3d.training.optimizer import build_optimizer, set_rates
 from dinomed3d.training.optimizer_step import OptimizerStep, check_finite
 from dinomed3d.training.precision import autocast, fast_precision
 from dinomed3d.training.pretrained import read_pretrained_encoder
-from dinomed3d.training.recipe import Recipe
+from dinomed3d.training.resumable_trainer import ResumableTrainer
 from dinomed3d.training.slice_sampling import draw_slices, foreground
 from dinomed3d.training.stages import FullSizeLogits, deep_supervision_scales, proxy_loss
 from dinomed3d.training.wrap_ddp_compile import compiler, running_network
 
 
-class DinoMed3DTrainer(nnUNetTrainer):
+class DinoMed3DTrainer(ResumableTrainer):
     """nnU-Net's trainer with DINO-Med3D's network and stages, for stock plans and our own."""
-
-    # nnU-Net assigns these without types
-    network: Any
-    plans_manager: PlansManager
-    optimizer: torch.optim.Optimizer
-    grad_scaler: torch.amp.GradScaler | None
-    enable_deep_supervision: bool
-    is_ddp: bool
-    _best_ema: float | None
 
     def __init__(
         self,
@@ -92,10 +75,9 @@ class DinoMed3DTrainer(nnUNetTrainer):
         )
         check_batch(planned.batch_size)
         self.spec.check_patch(planned.patch_size)
-        self.recipe = self._fit_recipe(
-            recipe_from(planned.configuration.get(RECIPE, {}), os.environ)
-        )
-        self.pretrained_encoder: DinoEncoder | None = None
+        recipe = recipe_from(planned.configuration.get(RECIPE, {}), os.environ)
+        self.recipe = recipe.for_network(self.spec)
+        self.pretrained_encoder = None
         name = f"{type(self).__name__}__{plans['plans_name']}__{configuration}"
         folder = Path(nnUNet_results, plans["dataset_name"], name)
         earlier = {path.name for path in (folder / f"fold_{fold}").glob("checkpoint_*.pth")}
@@ -118,20 +100,9 @@ class DinoMed3DTrainer(nnUNetTrainer):
         self.iteration = 0
         self.running: nn.Module | None = None  # built when a stage's first epoch begins
         self.compile_backend = compiler(self.device)
-        self.pending_random_states: list[dict[str, Any]] = []  # of a loaded checkpoint, by process
+        self.pending_random_states = []
         if fast_precision(self.device) != torch.float16:
             self.grad_scaler = None  # bfloat16 has float32's range
-
-    # ---- settings -------------------------------------------------------------------------------
-
-    def _fit_recipe(self, recipe: Recipe) -> Recipe:
-        """Leave stage I out if there is no encoder to adapt."""
-        return recipe if "encoder" in self.spec.components else replace(recipe, stage1_epochs=0)
-
-    def _apply_recipe(self) -> None:
-        self.num_epochs = self.recipe.stage1_epochs + self.recipe.stage2_epochs
-        self.num_iterations_per_epoch = self.recipe.iterations_per_epoch
-        self.num_val_iterations_per_epoch = self.recipe.val_iterations_per_epoch
 
     # ---- network, optimizer, loss ---------------------------------------------------------------
 
@@ -356,89 +327,3 @@ class DinoMed3DTrainer(nnUNetTrainer):
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         """Return the logits of several levels, or of the finest alone."""
         self.network.decoder.deep_supervision = enabled
-
-    # ---- checkpoints ----------------------------------------------------------------------------
-
-    def save_checkpoint(self, filename: str) -> None:
-        """Write everything that resuming and prediction need; atomically, plain data only.
-
-        All processes call this, because each has random generators; the first one writes.
-        """
-        if self.disable_checkpointing:
-            return
-        random_states = gathered(random_state())
-        if self.local_rank != 0:
-            return
-        scaler = self.grad_scaler
-        write_checkpoint(
-            {
-                "network_weights": self.network.state_dict(),
-                "optimizer_state": self.optimizer.state_dict(),
-                "grad_scaler_state": scaler.state_dict() if scaler is not None else None,
-                "logging": self.logger.get_checkpoint(),
-                "_best_ema": self._best_so_far(),
-                "current_epoch": self.current_epoch + 1,
-                "init_args": self.my_init_kwargs,
-                "trainer_name": self.__class__.__name__,
-                "inference_allowed_mirroring_axes": self.inference_allowed_mirroring_axes,
-                "dinomed3d": {
-                    "version": __version__,
-                    "stage": self.stage,
-                    "spec": self.spec.to_arch_kwargs(),
-                    "recipe": asdict(self.recipe),
-                    "random_states": random_states,
-                },
-            },
-            filename,
-        )
-
-    def _best_so_far(self) -> float | None:
-        """The best moving average; nnU-Net updates its own only after writing the epoch's checkpoint."""
-        averages = self.logger.get_value("ema_fg_dice", step=None)
-        if self.stage == 1 or not averages:
-            return None
-        return float(averages[-1] if self._best_ema is None else max(self._best_ema, averages[-1]))
-
-    def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
-        """Restore network, stage, optimizer, log and random generators.
-
-        Raises:
-            UserError: unreadable, of another trainer, or of another network than the settings say.
-        """
-        content = (
-            read_checkpoint(filename_or_checkpoint)
-            if isinstance(filename_or_checkpoint, str)
-            else filename_or_checkpoint
-        )
-        own = content["dinomed3d"]
-        name = filename_or_checkpoint if isinstance(filename_or_checkpoint, str) else "checkpoint"
-        self._restore_settings(own, name)
-        self.pretrained_encoder = None
-        self.current_epoch = content["current_epoch"]
-        self.stage = own["stage"]
-        self.recipe.check_stage(self.stage, epoch=self.current_epoch, name=name)
-        self.resumed = True
-        if not self.was_initialized:
-            self.initialize()
-        self.network.load_state_dict(content["network_weights"])
-        self.optimizer, self.lr_scheduler = self.configure_optimizers()
-        load_optimizer(self.optimizer, content["optimizer_state"])
-        set_peaks(self.optimizer, self.recipe, stage=self.stage)  # loading restored the former ones
-        if self.grad_scaler is not None and content["grad_scaler_state"] is not None:
-            self.grad_scaler.load_state_dict(content["grad_scaler_state"])
-        self.logger.load_checkpoint(content["logging"])
-        self._best_ema = content["_best_ema"]
-        self.inference_allowed_mirroring_axes = content["inference_allowed_mirroring_axes"]
-        self.pending_random_states = own["random_states"]
-
-    def _restore_settings(self, own: dict[str, Any], name: str) -> None:
-        """Restore network and recipe; the environment may change lengths and rates, but not the network."""
-        self.spec = stored = stored_spec(
-            own["spec"], self.spec if self.was_initialized else None, name
-        )
-        write_spec(self.plans_manager.plans, self.configuration_name, stored)
-        # the manager caches the old plan
-        self.plans_manager = PlansManager(self.plans_manager.plans)
-        self.configuration_manager = self.plans_manager.get_configuration(self.configuration_name)
-        self.recipe = self._fit_recipe(recipe_from(own["recipe"], os.environ))
-        self._apply_recipe()

@@ -1,0 +1,136 @@
+"""The part of the trainer that writes checkpoints and resumes from them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from dinomed3d import __version__
+from dinomed3d.lifting import DinoEncoder
+from dinomed3d.networks import NetworkSpec
+from dinomed3d.training.checkpoint import random_state, read_checkpoint, write_checkpoint
+from dinomed3d.training.distributed import gathered
+from dinomed3d.training.environment import recipe_from
+from dinomed3d.training.nnunet_plan import stored_spec, write_spec
+from dinomed3d.training.optimizer import load_optimizer, set_peaks
+from dinomed3d.training.recipe import Recipe
+
+
+class ResumableTrainer(nnUNetTrainer):
+    """nnU-Net's trainer with our network and recipe, whose checkpoints resume exactly."""
+
+    spec: NetworkSpec
+    """The network."""
+    recipe: Recipe
+    """Stages, rates and schedule."""
+    stage: int
+    """The current stage, 1 or 2."""
+    resumed: bool
+    """Whether a checkpoint has been loaded."""
+    pretrained_encoder: DinoEncoder | None
+    """The encoder to start from, until the network has its weights."""
+    pending_random_states: list[dict[str, Any]]
+    """Random states of a loaded checkpoint by process, until the next epoch begins."""
+
+    # nnU-Net assigns these without types
+    network: Any
+    plans_manager: PlansManager
+    optimizer: torch.optim.Optimizer
+    grad_scaler: torch.amp.GradScaler | None
+    enable_deep_supervision: bool
+    is_ddp: bool
+    _best_ema: float | None
+
+    def _apply_recipe(self) -> None:
+        self.num_epochs = self.recipe.stage1_epochs + self.recipe.stage2_epochs
+        self.num_iterations_per_epoch = self.recipe.iterations_per_epoch
+        self.num_val_iterations_per_epoch = self.recipe.val_iterations_per_epoch
+
+    def save_checkpoint(self, filename: str) -> None:
+        """Write everything that resuming and prediction need; atomically, plain data only.
+
+        All processes call this, because each has random generators; the first one writes.
+        """
+        if self.disable_checkpointing:
+            return
+        random_states = gathered(random_state())
+        if self.local_rank != 0:
+            return
+        scaler = self.grad_scaler
+        write_checkpoint(
+            {
+                "network_weights": self.network.state_dict(),
+                "optimizer_state": self.optimizer.state_dict(),
+                "grad_scaler_state": scaler.state_dict() if scaler is not None else None,
+                "logging": self.logger.get_checkpoint(),
+                "_best_ema": self._best_so_far(),
+                "current_epoch": self.current_epoch + 1,
+                "init_args": self.my_init_kwargs,
+                "trainer_name": self.__class__.__name__,
+                "inference_allowed_mirroring_axes": self.inference_allowed_mirroring_axes,
+                "dinomed3d": {
+                    "version": __version__,
+                    "stage": self.stage,
+                    "spec": self.spec.to_arch_kwargs(),
+                    "recipe": asdict(self.recipe),
+                    "random_states": random_states,
+                },
+            },
+            filename,
+        )
+
+    def _best_so_far(self) -> float | None:
+        """The best moving average; nnU-Net updates its own only after writing the epoch's checkpoint."""
+        averages = self.logger.get_value("ema_fg_dice", step=None)
+        if self.stage == 1 or not averages:
+            return None
+        return float(averages[-1] if self._best_ema is None else max(self._best_ema, averages[-1]))
+
+    def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
+        """Restore network, stage, optimizer, log and random generators.
+
+        Raises:
+            UserError: unreadable, of another trainer, or of another network than the settings say.
+        """
+        content = (
+            read_checkpoint(filename_or_checkpoint)
+            if isinstance(filename_or_checkpoint, str)
+            else filename_or_checkpoint
+        )
+        own = content["dinomed3d"]
+        name = filename_or_checkpoint if isinstance(filename_or_checkpoint, str) else "checkpoint"
+        self._restore_settings(own, name)
+        self.pretrained_encoder = None
+        self.current_epoch = content["current_epoch"]
+        self.stage = own["stage"]
+        self.recipe.check_stage(self.stage, epoch=self.current_epoch, name=name)
+        self.resumed = True
+        if not self.was_initialized:
+            self.initialize()
+        self.network.load_state_dict(content["network_weights"])
+        self.optimizer, self.lr_scheduler = self.configure_optimizers()
+        load_optimizer(self.optimizer, content["optimizer_state"])
+        set_peaks(self.optimizer, self.recipe, stage=self.stage)  # loading restored the former ones
+        if self.grad_scaler is not None and content["grad_scaler_state"] is not None:
+            self.grad_scaler.load_state_dict(content["grad_scaler_state"])
+        self.logger.load_checkpoint(content["logging"])
+        self._best_ema = content["_best_ema"]
+        self.inference_allowed_mirroring_axes = content["inference_allowed_mirroring_axes"]
+        self.pending_random_states = own["random_states"]
+
+    def _restore_settings(self, own: dict[str, Any], name: str) -> None:
+        """Restore network and recipe; the environment may change lengths and rates, but not the network."""
+        self.spec = stored = stored_spec(
+            own["spec"], self.spec if self.was_initialized else None, name
+        )
+        write_spec(self.plans_manager.plans, self.configuration_name, stored)
+        # the manager caches the old plan
+        self.plans_manager = PlansManager(self.plans_manager.plans)
+        self.configuration_manager = self.plans_manager.get_configuration(self.configuration_name)
+        self.recipe = recipe_from(own["recipe"], os.environ).for_network(stored)
+        self._apply_recipe()
