@@ -105,8 +105,8 @@ class PointImages(nn.Module):
             )
         if encoder is not None and (encoder.channels, encoder.stride) != (channels, stride):
             raise UserError(
-                f"the model takes {channels} channels of images in patches of {stride} pixels, the encoder "
-                f"gives {encoder.channels} in patches of {encoder.stride}; give the encoder that it was "
+                f"the model reads {channels} channels of images in patches of {stride} pixels, the encoder "
+                f"has {encoder.channels} in patches of {encoder.stride}; give the encoder that the model was "
                 "trained with"
             )
         height, width = image_size
@@ -199,8 +199,8 @@ class PointImages(nn.Module):
         """Apply ``run`` to normalised images, a few at a time."""
         if self.encoder is None:
             raise UserError(
-                "the model reads images, but there is no encoder to read them with: give --weights of its "
-                "encoder, or features that pointseg-cache-features made"
+                "the model reads images, but has no encoder: give --weights of its encoder, or features made by "
+                "pointseg-cache-features"
             )
         own = next((p.dtype for p in self.encoder.parameters()), torch.float32)
         dtype = _autocast_type(images.device) or own
@@ -306,12 +306,12 @@ class PointImages(nn.Module):
         if cloud.image_maps is None and given.shape[2:] != (3, *self.image_size):
             raise UserError(
                 f"PointImages: 'images' must be (S, V, 3, {self.image_size[0]}, {self.image_size[1]}), "
-                f"got {tuple(given.shape)}; resize them as the model's recipe says"
+                f"got {tuple(given.shape)}; resize them as in the model's recipe"
             )
         if cloud.image_maps is not None and given.shape[2:] != (self.channels, *self._cells):
             raise UserError(
                 f"PointImages: 'image_maps' must be (S, V, {self.channels}, {self._cells[0]}, "
-                f"{self._cells[1]}), got {tuple(given.shape)}; they are of another encoder or image size"
+                f"{self._cells[1]}), got {tuple(given.shape)}; they belong to another encoder or image size"
             )
         return coord, mask
 

@@ -137,7 +137,7 @@ def test_bilinear_by_hand():
     torch.testing.assert_close(feat[:, 0], torch.tensor([1, 1.75, 3.5]))
 
 
-def test_random_takes_each_view_as_often_and_no_unseen_one():
+def test_random_selects_each_visible_view_equally_often():
     rows = 3000
     points = numbered(
         [[[1.0, 1.0]] * 3] * rows, [[True, False, True]] * rows, [[[1]], [[10]], [[100]]]
@@ -199,7 +199,7 @@ def test_many_images_are_encoded_in_parts(monkeypatch):
     torch.testing.assert_close(images(points)[0], wanted)
 
 
-def test_whole_images_are_summarised_in_the_same_pass(monkeypatch):
+def test_class_tokens_come_from_the_same_pass(monkeypatch):
     monkeypatch.setattr("pointseg.ditr._IMAGES", 2)
     images, given = point_images(), seen_cloud().images[0]
     maps, summaries = images.encode_with_cls(given)
@@ -208,12 +208,12 @@ def test_whole_images_are_summarised_in_the_same_pass(monkeypatch):
     torch.testing.assert_close(summaries, normalised(given).mean((2, 3)))
     with torch.autocast("cpu", torch.bfloat16):
         assert {t.dtype for t in images.encode_with_cls(given)} == {torch.bfloat16}
-    with pytest.raises(UserError, match="there is no encoder"):
+    with pytest.raises(UserError, match="--weights"):
         of_maps().encode_with_cls(given)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_maps_that_are_known_are_used(dtype):
+def test_given_maps_are_used(dtype):
     points, images = seen_cloud(samples=2), point_images()
     wanted, seen = images(points)
     images.encoder.encoded.clear()
@@ -258,7 +258,7 @@ def test_the_encoder_moves_along():
     assert copy.deepcopy(point_images()).encoder is not None
 
 
-def test_views_are_dropped_in_training_alone():
+def test_views_are_dropped_in_training_only():
     points = seen_cloud(views=4, samples=3)
     images = point_images(view_drop=1.0)
     feat, seen = images.train()(points)
@@ -392,10 +392,9 @@ def test_a_checkpoint_for_another_encoder_is_refused(tmp_path, name):
     source = build_backbone(name, **CONFIGS[name], image_channels=1024)
     torch.save(source.state_dict(), tmp_path / "weights.pth")
     target = build_backbone(name, **CONFIGS[name], image_channels=384)
-    wanted = r"takes 1024 channels of image features \(as of vit_large\), the encoder vit_small gives 384"
-    with pytest.raises(BackboneWeightsError, match=wanted):
+    with pytest.raises(BackboneWeightsError, match="1024.*vit_large.*vit_small.*384"):
         load_backbone(target, tmp_path / "weights.pth", encoder="vit_small")
-    with pytest.raises(BackboneWeightsError, match="the encoder gives 384; give the encoder that"):
+    with pytest.raises(BackboneWeightsError, match="384"):
         load_backbone(target, tmp_path / "weights.pth")
 
 
@@ -431,7 +430,7 @@ def test_without_any_view_left_as_without_images(name):
         assert not torch.allclose(dropped, segmenter(points))
 
 
-def test_segmenters_without_images_are_as_ever():
+def test_segmenters_without_images_are_unchanged():
     segmenter = Segmenter(build_backbone("ptv3", **TINY), 4)
     assert {key.split(".")[0] for key in segmenter.state_dict()} == {"backbone", "seg_head"}
     assert segmenter(cloud()).shape == (170, 4)
@@ -439,54 +438,63 @@ def test_segmenters_without_images_are_as_ever():
 
 def test_segmenters_that_do_not_fit_are_refused():
     plain, reading = build_backbone("ptv3", **TINY), ditr(3)
-    with pytest.raises(ValueError, match="'num_classes' must be >= 1"):
-        Segmenter(plain, 0)
-    with pytest.raises(UserError, match="takes no features of images, 'images' gives 3"):
-        Segmenter(plain, 4, point_images())
-    with pytest.raises(UserError, match="takes 3 features of images, 'images' gives no features"):
-        Segmenter(reading, 4)
-    with pytest.raises(UserError, match="the model reads images, and the cloud has none"):
-        Segmenter(reading, 4, point_images())(cloud())
-
-
-def test_clouds_that_are_refused():
-    points, images = seen_cloud(), point_images()
-    with pytest.raises(UserError, match="must have 'image_coord', 'image_mask', and 'images'"):
-        images(replace(points, images=None))
-    with pytest.raises(UserError, match=r"has 3 views, so .* \(N, 3\), got .* \(40, 2\)"):
-        images(replace(points, image_mask=points.image_mask[:, :2]))
-    with pytest.raises(
-        UserError, match=r"'images' must be \(S, V, 3, 8, 12\), got \(1, 3, 3, 8, 8\)"
+    for make, names in (
+        (lambda: Segmenter(plain, 0), "'num_classes'"),
+        (lambda: Segmenter(plain, 4, point_images()), "'images' gives 3"),
+        (lambda: Segmenter(reading, 4), "takes 3 features"),
+        (lambda: Segmenter(reading, 4, point_images())(cloud()), "'image_coord'"),
     ):
-        images(replace(points, images=points.images[..., :8]))
-    maps = torch.zeros(1, 3, 5, 2, 3)
-    with pytest.raises(
-        UserError, match=r"'image_maps' must be \(S, V, 3, 2, 3\), .* another encoder"
-    ):
-        images(replace(points, image_maps=maps))
-    with pytest.raises(UserError, match="there is no encoder to read them with: give --weights"):
-        of_maps()(points)
+        with pytest.raises(ValueError, match=names):
+            make()
 
 
-def test_recipes_name_all_that_there_is_and_nothing_else():
+@pytest.mark.parametrize(
+    ("images", "change", "names"),
+    [
+        (point_images, lambda c: replace(c, images=None), "'images' or 'image_maps'"),
+        (
+            point_images,
+            lambda c: replace(c, image_mask=c.image_mask[:, :2]),
+            r"'image_mask' .*\(40, 2\)",
+        ),
+        (
+            point_images,
+            lambda c: replace(c, images=c.images[..., :8]),
+            r"'images' .*\(1, 3, 3, 8, 8\)",
+        ),
+        (
+            point_images,
+            lambda c: replace(c, image_maps=torch.zeros(1, 3, 5, 2, 3)),
+            r"'image_maps' .*\(1, 3, 5, 2, 3\)",
+        ),
+        (of_maps, lambda c: c, "encoder.*--weights"),
+    ],
+)
+def test_clouds_that_are_refused(images, change, names):
+    with pytest.raises(UserError, match=names):
+        images()(change(seen_cloud()))
+
+
+def test_recipes_name_every_choice():
     assert set(recipe.FUSES) == set(lifting_of_images._FUSES)
     assert set(recipe.SAMPLES) == set(lifting_of_images._SAMPLES)
     assert set(recipe.POOLINGS) == set(get_args(ImagePooling))
 
 
-def test_settings_that_are_refused():
-    with pytest.raises(
-        ValueError, match="'fuse' must be one of last, random, mean, max, got 'first'"
-    ):
-        of_maps(fuse="first")
-    with pytest.raises(ValueError, match="'sample' must be one of nearest, bilinear, got 'cubic'"):
-        of_maps(sample="cubic")
-    with pytest.raises(ValueError, match="'view_drop' must be in 0 to 1, got 1.5"):
-        of_maps(view_drop=1.5)
-    with pytest.raises(ValueError, match="must be >= 1, got 3, 0"):
-        PointImages(None, channels=3, stride=0, image_size=SIZE)
-    with pytest.raises(UserError, match="takes 1024 channels .* of 4 pixels, the encoder gives 3"):
-        point_images(channels=1024)
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ({"fuse": "first"}, "'fuse' .*'first'"),
+        ({"sample": "cubic"}, "'sample' .*'cubic'"),
+        ({"view_drop": 1.5}, "'view_drop' .*1.5"),
+        ({"stride": 0}, "'stride'"),
+        ({"encoder": Colours(), "channels": 1024}, "1024 channels"),
+    ],
+)
+def test_settings_that_are_refused(settings, names):
+    given = {"encoder": None, "channels": 3, "stride": 4, "image_size": SIZE} | settings
+    with pytest.raises(ValueError, match=names):
+        PointImages(given.pop("encoder"), **given)
 
 
 class Wrong(Colours):
@@ -495,5 +503,5 @@ class Wrong(Colours):
 
 
 def test_an_encoder_that_does_not_give_what_it_states():
-    with pytest.raises(UserError, match=r"must give maps of \(3, 2, 3\), gave \(2, 2, 3\)"):
+    with pytest.raises(UserError, match=r"\(3, 2, 3\).*\(2, 2, 3\)"):
         point_images(Wrong())(seen_cloud())
