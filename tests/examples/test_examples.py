@@ -38,7 +38,7 @@ def slow(script):
     return quick or pytest.param(script, marks=[pytest.mark.slow, pytest.mark.timeout(600)])
 
 
-@pytest.mark.parametrize("script", map(slow, ARGUMENTS))
+@pytest.mark.parametrize("script", [slow(script) for script in ARGUMENTS])
 def test_example_runs(script):
     command = [sys.executable, str(EXAMPLES / script), *ARGUMENTS[script]]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=590)

@@ -71,7 +71,7 @@ def test_a_folder_is_tested_and_one_of_its_clouds_predicted(weights, tmp_path, c
     capsys.readouterr()
 
 
-def voter_of(weights, **protocol):
+def predictor_of(weights, **protocol):
     model, spec = load_model(weights, "cpu")
     passes = InferenceProtocol(config=TestConfig(**protocol))
     return TestTimePredictor(model, spec.recipe, len(spec.classes), passes)
@@ -82,13 +82,13 @@ def voter_of(weights, **protocol):
 def test_clouds_of_a_few_points(weights, count, together):
     scene = room(count)
     scene = scene.moved(np.zeros((count, 3), np.float32)) if together else scene
-    labels = voter_of(weights, tta="scannet").predict_labels(scene.without("segment"))
+    labels = predictor_of(weights, tta="scannet").predict_labels(scene.without("segment"))
     assert labels.shape == (count,) and (labels != IGNORE).all()
 
 
 def test_fragments_together_or_one_by_one(weights):
     scene = room().without("segment")
-    together = voter_of(weights).predict_labels(scene)
+    together = predictor_of(weights).predict_labels(scene)
     voxels = 10 * 15 * 5
-    alone = voter_of(weights, max_points=voxels).predict_labels(scene)
+    alone = predictor_of(weights, max_points=voxels).predict_labels(scene)
     assert (together == alone).mean() > 0.99  # clouds of a batch do not see each other

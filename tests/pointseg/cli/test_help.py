@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from pointseg import cli
 from pointseg.backbones import BACKBONES
 from pointseg.cli import choices
 from pointseg.evaluation.tile_predictor import PRECISIONS
@@ -36,3 +39,13 @@ def test_choices_are_those_of_their_owners() -> None:
     assert choices.TTA_SETS == tuple(TTA_SETS)
     assert choices.NORMAL_ORIENTATIONS == tuple(ORIENTATIONS)
     assert choices.PRECISIONS == ("auto", *PRECISIONS)
+
+
+def test_no_command_imports_another() -> None:
+    for file in Path(cli.__file__).parent.glob("*.py"):
+        modules = {
+            node.module or ""
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+            if isinstance(node, ast.ImportFrom)
+        }
+        assert not modules & {f"pointseg.cli.{command}" for command in COMMANDS}, file

@@ -70,8 +70,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def options(root: Path, *changes: str, seeing: bool = True) -> list[str]:
-    words = ["--dataset", "folder", "--root", str(root), "--backbone", "minkunet", "--workers", "0"]
-    words += ["--device", "cpu"]
+    words = f"--dataset folder --root {root} --backbone minkunet --workers 0 --device cpu".split()
     for change in (*CHANGES, *changes):
         words += ["--override", change] if seeing or not change.startswith("images.") else []
     return words
@@ -81,22 +80,16 @@ def options(root: Path, *changes: str, seeing: bool = True) -> list[str]:
 def models(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One that reads images, by a rule of its own, and one that reads none."""
     out = tmp_path_factory.mktemp("models")
-    seeing = options(
-        root,
-        "images.views=2",
-        "images.visibility.near_m=1.5",
-        "images.visibility.depth_tolerance_m=0.15",
-    )
-    seeing += ["--images", "--weights", "none"]
+    rule = [f"images.visibility.{change}" for change in ("near_m=1.5", "depth_tolerance_m=0.15")]
+    seeing = [*options(root, "images.views=2", *rule), "--images", "--weights", "none"]
     assert train.main([*seeing, "--out", str(out / "seeing")]) == 0
     assert train.main([*options(root, seeing=False), "--out", str(out / "plain")]) == 0
     return {name: out / name / "best.pt" for name in ("seeing", "plain")}
 
 
 def scored(root: Path, model: Path, out: Path, *words: str) -> dict[str, Any]:
-    fixed = ["-m", str(model), "--dataset", "folder", "--root", str(root), "--single-pass"]
-    fixed += ["--device", "cpu", "--pictures", "0", "-o", str(out)]
-    assert test.main([*fixed, *words]) == 0
+    fixed = f"-m {model} --dataset folder --root {root} --single-pass --device cpu --pictures 0"
+    assert test.main([*fixed.split(), "-o", str(out), *words]) == 0
     found: dict[str, Any] = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     return found
 
@@ -109,14 +102,11 @@ def points(metrics: dict[str, Any]) -> tuple[int, int]:
 def test_small_voxels_are_seen_alike_by_training_distilling_and_testing(
     root: Path, models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    margins = []
     for main, more in ((train.main, ["--images"]), (distill.main, [])):
         capsys.readouterr()
         assert main([*options(root), *more, "--show-recipe"]) == 0
-        margins.append(
-            json.loads(capsys.readouterr().out)["images"]["visibility"]["depth_tolerance_m"]
-        )
-    assert margins == pytest.approx([0.04, 0.04])  # a fifth of that of 2 cm
+        images = json.loads(capsys.readouterr().out)["images"]
+        assert images["visibility"]["depth_tolerance_m"] == pytest.approx(0.04)  # a fifth of 2 cm's
     found = scored(root, models["plain"], tmp_path, "--by-visibility")
     assert points(found) == (300, 300)
     assert found["protocol"]["visibility"]["depth_tolerance_m"] == pytest.approx(0.04)
@@ -129,15 +119,7 @@ def test_clouds_without_classes_teach_and_are_no_use_to_training(
     bare = tmp_path / "bare.yaml"
     lines = [line for line in DESCRIPTION.splitlines() if not line.startswith(("classes", "label"))]
     bare.write_text("\n".join(lines), encoding="utf-8")
-    words = [
-        *options(root),
-        "--config",
-        str(bare),
-        "--weights",
-        "none",
-        "--out",
-        str(tmp_path / "run"),
-    ]
+    words = [*options(root), *f"--config {bare} --weights none --out {tmp_path / 'run'}".split()]
     refused(train.main, [*words, "--images"], capsys, "bare.yaml: lacks classes; for example")
     assert distill.main(words) == 0
     assert (tmp_path / "run" / "last.pt").is_file()
@@ -192,22 +174,9 @@ def test_points_are_told_apart_by_the_views_that_a_cache_holds(
     monkeypatch.setattr(
         encoding, "open_encoder", lambda *words, **more: whole(*words, config, **more)
     )
-    cache = [
-        "--dataset",
-        "folder",
-        "--root",
-        str(root),
-        "--weights",
-        "none",
-        "--image-size",
-        "64",
-        "64",
-    ]
+    cache = f"--dataset folder --root {root} --weights none --image-size 64 64 --device cpu"
     kept = ["--image-cache", str(tmp_path / "cache")]
-    assert (
-        cache_features.main([*cache, "--images-per-scene", "1", "-o", kept[1], "--device", "cpu"])
-        == 0
-    )
+    assert cache_features.main([*cache.split(), "--images-per-scene", "1", "-o", kept[1]]) == 0
     monkeypatch.undo()
     own = scored(root, models["seeing"], tmp_path / "own", *kept)
     like = scored(
