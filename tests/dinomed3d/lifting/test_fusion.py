@@ -111,7 +111,7 @@ def test_gradients_reach_the_views_by_their_share(kind, shares):
 
 
 def draws(seed, views, *, points=60_000):
-    """Which view each point took, of as many as it is seen by."""
+    """Number of the selected view, for points that all `views` see."""
     fuse = Drawn(seed)
     fuse.start(points, 1, like=torch.zeros(()))
     for view in range(views):

@@ -1,4 +1,4 @@
-"""What a cloud says itself about what hides what."""
+"""A depth map from the cloud itself: which points it occludes."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def test_nothing_in_view(cloud):
 
 
 def test_surfaces_out_of_the_image_hide_what_is_at_its_border():
-    # The nearer plane goes on beyond the left border; points at the border are hidden all the same.
+    # The nearer plane continues beyond the left border; points at the border are hidden all the same.
     plane, wall = upright(9, 7, 3, 0.05), upright(12, 9, 6, 0.05)
     visible = seen(camera(), torch.cat([plane, wall]))
     assert visible[: len(plane)][in_image(camera(), plane)].all()

@@ -48,7 +48,7 @@ def test_a_random_encoder_learns_faster_unless_a_rate_is_set():
     # a plan's rate is for pretrained weights
     assert recipe_from({"rate_encoder": 0.125}, none).rate_encoder == 1.25
     assert recipe_from({"rate_encoder": 0.125}, {}).rate_encoder == 0.125
-    # a checkpoint's recipe has had this already
+    # a checkpoint's recipe has this rate already
     kept = asdict(recipe_from({}, none))
     assert recipe_from(kept, none).rate_encoder == kept["rate_encoder"]
 

@@ -228,7 +228,7 @@ def test_all_kinds_of_labels_and_prediction_without_pretrained_weights(
     t.run_training()
     monkeypatch.setenv("DINOMED3D_WEIGHTS", "no/such/file")
     for name in ("ENCODER_OVERRIDES", "STAGE1_EPOCHS"):
-        monkeypatch.delenv(f"DINOMED3D_{name}")  # a predicting machine knows nothing of these
+        monkeypatch.delenv(f"DINOMED3D_{name}")  # not set where a model predicts
     predictor = nnUNetPredictor(device=torch.device("cpu"), use_mirroring=False, allow_tqdm=False)
     folder = fold_folder(nnunet, configuration).parent
     predictor.initialize_from_trained_model_folder(str(folder), (0,), "checkpoint_final.pth")

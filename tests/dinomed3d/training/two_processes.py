@@ -58,7 +58,7 @@ def gradients(t: DinoMed3DTrainer, stage: int, data, target) -> dict[str, torch.
     """Of the running stage, in float32, with all slices drawn."""
     t.current_epoch = t.recipe.stage1_epochs if stage == 2 else 0
     t.on_train_epoch_start()
-    chosen = t._draw(target[0]) if stage == 1 else None
+    chosen = t._sample_slices(target[0]) if stage == 1 else None
     t._loss(data, target, chosen).backward()
     return {n: p.grad.clone() for n, p in t.network.named_parameters() if p.grad is not None}
 
