@@ -1,10 +1,30 @@
-"""Names of datasets, units and axes that configurations and commands accept. Imports nothing."""
+"""Names that configurations and commands accept: backbones, datasets, units, axes. Imports nothing of ours."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Literal, get_args
 
+BACKBONES = ("ptv3", "minkunet", "pointnext")
+"""3D networks that ``pointseg.backbones.build_backbone`` builds."""
+DEFAULT_ENCODER = "vit_small_patch16_dinov3"
+"""The image encoder unless another one is chosen, one of ``dinomed3d.lifting.MODELS``."""
+PRECISIONS = ("float32", "float16", "bfloat16")
+"""Number formats in which networks compute."""
+FUSES = ("last", "random", "mean", "max")
+"""Ways to make one feature of those of several views, ``ImageConfig.fuse``."""
+SAMPLES = ("nearest", "bilinear")
+"""Ways to read a feature map at a projected point, ``ImageConfig.sample``."""
+ImagePooling = Literal["max", "masked_max", "masked_mean"]
+"""How image features are pooled. max: over all points of a cell, including the zeros of points that no image
+shows, as in DITR's released code. masked_max and masked_mean: over the points that an image shows."""
+POOLINGS: tuple[str, ...] = get_args(ImagePooling)
+"""Names of ``ImagePooling``, ``ImageConfig.pooling``."""
+TTA_NAMES = ("single", "scannet", "s3dis", "nuscenes", "semantickitti")
+"""Sets of test-time augmentations, ``pointseg.transforms.TTA_SETS``."""
+NORMAL_ORIENTATIONS = ("middle", "origin", "up")
+"""Where estimated normals point, ``pointseg.prediction.prepare_cloud.ORIENTATIONS``."""
 PREPARED_DATASETS = ("scannet", "scannet200", "s3dis", "semantickitti", "nuscenes")
 """Public datasets, which ``pointseg-prepare`` reads."""
 DATASETS = ("synthetic", "folder", *PREPARED_DATASETS)
@@ -16,4 +36,4 @@ UNITS_M: Mapping[str, float] = MappingProxyType(
 UP_AXES = ("z", "y", "-y")
 """Axes of a file's coordinates that can be the vertical one."""
 PICTURE_UP_AXES = ("z", "-z", "y", "-y", "x", "-x")
-"""Axes of a cloud's coordinates that can point up in pictures; -y in the frame of a depth camera."""
+"""Axes of a cloud's coordinates that can point up in pictures; -y in the coordinates of a depth camera."""

@@ -59,7 +59,7 @@ POINTS = (
     "pointseg/images/readers",
     "pointseg/images",
     "pointseg/images/features",
-    "pointseg/images/calibration",
+    "pointseg/images/camera_check",
     "pointseg/datasets",
     "pointseg/config",
     "pointseg/loading",

@@ -9,8 +9,7 @@ from typing import Any
 from dinomed3d.runtime.errors import UserError
 from pointseg.backbones.features import Backbone
 from pointseg.backbones.published_weights import load_backbone
-
-BACKBONES = ("ptv3", "minkunet", "pointnext")
+from pointseg.conventions import BACKBONES
 
 # Pointcept's configurations of Point Transformer V3 have further settings: these select other
 # networks unless they are False,

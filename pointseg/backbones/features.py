@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from pointseg.backbones.image_injection import ImagePooling, check_images
+from pointseg.backbones.image_injection import check_images
 from pointseg.cloud import Cloud
+from pointseg.conventions import ImagePooling
 
 
 @dataclass(frozen=True)

@@ -6,24 +6,20 @@ Source: DITR (Knaebel 2025, arXiv:2503.18944), section 3.2.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from pointseg.backbones.norm import BatchNorm
+from pointseg.conventions import POOLINGS, ImagePooling
 from pointseg.ops.linear import Linear
 from pointseg.ops.pooling import Segments
-
-ImagePooling = Literal["max", "masked_max", "masked_mean"]
-"""max: over all points of a cell, including the zeros of points that no image shows, as the reference does.
-masked_max and masked_mean: over the points that an image shows."""
 
 
 class ImageBranch(nn.Sequential):
     """Projects image features to the width of a decoder level: (N, image_channels) -> (N, C).
 
-    The linear layer and its normalisation are numbers 1 and 2, as in DITR's checkpoints.
+    The linear layer and its normalisation have indices 1 and 2, as in DITR's checkpoints.
     """
 
     def __init__(self, image_channels: int, channels: int, drop: float) -> None:
@@ -84,10 +80,8 @@ def _pool_seen(
 
 def check_pooling(who: str, pooling: str) -> None:
     """Refuse an unknown ``ImagePooling`` with a ValueError that begins with ``who``."""
-    if pooling not in get_args(ImagePooling):
-        raise ValueError(
-            f"{who}: 'image_pooling' must be {', '.join(get_args(ImagePooling))}, got {pooling!r}"
-        )
+    if pooling not in POOLINGS:
+        raise ValueError(f"{who}: 'image_pooling' must be {', '.join(POOLINGS)}, got {pooling!r}")
 
 
 def check_images(

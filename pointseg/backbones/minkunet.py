@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from pointseg.backbones.features import Backbone, Features, Level
 from pointseg.backbones.image_injection import (
     ImageBranch,
-    ImagePooling,
     check_pooling,
     pool_images,
 )
 from pointseg.backbones.norm import BatchNorm
 from pointseg.cloud import Cloud
+from pointseg.conventions import ImagePooling
 from pointseg.ops.convolution import InverseConv3d, StridedConv3d, SubmanifoldConv3d
 from pointseg.ops.grid import Grid
 from pointseg.ops.pooling import Segments

@@ -24,7 +24,6 @@ from torch import Tensor, nn
 
 from pointseg.backbones.features import Backbone, Features, Level
 from pointseg.backbones.image_injection import (
-    ImagePooling,
     check_pooling,
     pool_images,
 )
@@ -35,6 +34,7 @@ from pointseg.backbones.pointnext_layers import (
     Propagation,
 )
 from pointseg.cloud import Cloud
+from pointseg.conventions import ImagePooling
 from pointseg.ops.grouping import ball, knn
 from pointseg.ops.pooling import Segments
 from pointseg.ops.subsampling import farthest_subsample, grid_subsample, voxel_keys

@@ -205,9 +205,9 @@ class InvertedResidual(nn.Module):
 
 
 class Propagation(nn.Module):
-    """The way up: features of the three nearest coarse points and the encoder's, and what images show.
+    """Upsampling of the decoder: interpolated coarse features and the skip, plus projected image features.
 
-    The first layer, on both concatenated, is computed before interpolation where it reads coarse
+    The first layer, on the two concatenated, is computed before interpolation where it reads coarse
     features: interpolation is linear too, so the order does not matter.
     """
 

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from pointseg.backbones.features import Backbone, Features, Level
 from pointseg.backbones.image_injection import (
-    ImagePooling,
     check_pooling,
     pool_images,
 )
@@ -29,6 +28,7 @@ from pointseg.backbones.ptv3_block import Block, BlockSpec
 from pointseg.backbones.ptv3_pooling import Pooling, Stem, Unpooling
 from pointseg.backbones.ptv3_serialization import SerializedVoxels
 from pointseg.cloud import Cloud
+from pointseg.conventions import ImagePooling
 from pointseg.ops.pooling import Segments
 from pointseg.ops.space_filling_curves import ORDERS
 
@@ -51,8 +51,8 @@ class PointTransformerV3(Backbone):
         drop_path: probability with which the last block's branches are dropped per point; that of
             earlier blocks is lower, linearly.
         shuffle_orders: whether each stage follows the curves in a random sequence, drawn from
-            torch's generator; in training only, so that predictions do not vary. (The reference
-            shuffles at inference, too, and below the first stage even if it is False.)
+            torch's generator; in training only, so that predictions do not vary. (PTv3's
+            released code shuffles at inference, too, and below the first stage even if it is False.)
         image_channels: channels of the image features given with each cloud; None: it takes none.
         image_drop: probability with which a point's image features are dropped in training.
         image_pooling: how image features are pooled to coarser levels, see ``ImagePooling``.

@@ -1,4 +1,4 @@
-"""Into Point Transformer V3, and from one resolution to the next."""
+"""Stem, pooling and unpooling of Point Transformer V3 (Wu et al., CVPR 2024)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Stem(nn.Module):
 
 
 class Pooling(nn.Module):
-    """The way down: a linear layer, the maximum over each cell, normalisation."""
+    """Grid pooling of the encoder: a linear layer, the maximum over each cell, normalisation."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Pooling(nn.Module):
 
 
 class Unpooling(nn.Module):
-    """The way up: what the cell has, what the encoder had, and what images show, added."""
+    """Upsampling of the decoder: the sum of coarse features, the skip and the projected image features."""
 
     def __init__(
         self,

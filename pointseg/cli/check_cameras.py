@@ -16,7 +16,7 @@ from pointseg.conventions import DATASETS, PICTURE_UP_AXES, UNITS_M
 from pointseg.images.visibility import OCCLUSIONS, VisibilityConfig
 
 if TYPE_CHECKING:
-    from pointseg.images.calibration.check import CheckSpec
+    from pointseg.images.camera_check.check import CheckSpec
 
 NAME = "pointseg-check-cameras"
 
@@ -93,7 +93,7 @@ def _add_visibility(group: argparse._ArgumentGroup) -> None:
 
 
 def _spec(arguments: argparse.Namespace, progress: Bar) -> CheckSpec:
-    from pointseg.images.calibration.check import CheckSpec
+    from pointseg.images.camera_check.check import CheckSpec
     from pointseg.loading import posed_scene
 
     far, near, tolerance = arguments.far, arguments.near, arguments.depth_tolerance
@@ -146,8 +146,8 @@ def _refuse(arguments: argparse.Namespace, names: Sequence[str], what: str) -> N
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from pointseg.images.calibration.check import check_cameras
-    from pointseg.images.calibration.report import summary, view_table
+    from pointseg.images.camera_check.check import check_cameras
+    from pointseg.images.camera_check.report import summary, view_table
 
     with bar() as progress:
         spec = _spec(arguments, progress)

@@ -32,7 +32,7 @@ class OptimizerSpec:
     """Whether SGD uses Nesterov momentum."""
     cycle_momentum: bool = True
     """True: the momentum (AdamW's first beta) falls from 0.95 to 0.85 while the learning rate rises,
-    and rises afterwards, as in the reference trainings. False: it stays at ``momentum``."""
+    and rises afterwards, as in PTv3's released code. False: it stays at ``momentum``."""
     clip_norm: float | None = None
     """Gradients are clipped to this norm. None: no clipping."""
 

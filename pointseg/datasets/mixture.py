@@ -28,7 +28,7 @@ class SourceDataset:
     val: tuple[str, ...]
     """Its splits for validation."""
     images: ImageConfig | None = None
-    """Whose number of views and visibility apply to it; None: those of the run."""
+    """Settings with its number of views and visibility; None: those of the run."""
 
 
 class Mixture(NamedScenes):

@@ -14,7 +14,7 @@ from pointseg.scene import Scene
 
 
 def load_scan(path: Path, name: str) -> Scene:
-    """The points of a scan with ``strength``, in the frame of the scanner.
+    """The points of a scan with ``strength``, in the coordinate system of the scanner.
 
     Raises:
         DatasetError: the file is missing.

@@ -7,7 +7,7 @@ from typing import Any
 
 from dinomed3d.runtime.errors import UserError
 from pointseg.config.recipe import TestConfig
-from pointseg.transforms import TTA_SETS, TestAugmentation
+from pointseg.transforms import TTA_SETS, TTAVariant
 
 MAX_FRAGMENTS = 100
 """Fragments of one augmentation; only clouds with very many points in one voxel have more."""
@@ -36,7 +36,7 @@ class InferenceProtocol:
             )
 
     @property
-    def augmentations(self) -> tuple[TestAugmentation, ...]:
+    def augmentations(self) -> tuple[TTAVariant, ...]:
         """The variants of the scene whose scores are summed."""
         return TTA_SETS["single" if self.single_pass else self.config.tta]
 

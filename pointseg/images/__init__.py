@@ -1,1 +1,1 @@
-"""Posed images of scenes: where they come from, which points they show, what is known of them."""
+"""Posed images of scenes: where they come from, and which points they show."""

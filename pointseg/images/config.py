@@ -7,11 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dinomed3d.runtime.errors import UserError
+from pointseg.conventions import DEFAULT_ENCODER, FUSES, POOLINGS, SAMPLES
 from pointseg.images.visibility import VisibilityConfig
-
-FUSES = ("last", "random", "mean", "max")
-SAMPLES = ("nearest", "bilinear")
-POOLINGS = ("max", "masked_max", "masked_mean")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +21,7 @@ class ImageConfig:
     Source: DITR (Knaebel et al. 2025), section 3, and its published configurations.
     """
 
-    encoder: str = "vit_small_patch16_dinov3"
+    encoder: str = DEFAULT_ENCODER
     """Name of the image encoder, one of ``dinomed3d.lifting.MODELS``."""
     encoder_config: Mapping[str, Any] = field(default_factory=dict)
     """Arguments for timm that give the encoder another size."""
@@ -37,11 +34,11 @@ class ImageConfig:
     size: tuple[int, ...] = (480, 640)
     """Height and width in pixels to which images are resized before they are encoded."""
     views: int | None = 10
-    """Most views of one scene: drawn at random in training, evenly spaced otherwise; None: all."""
+    """Maximum number of views per scene: drawn at random in training, evenly spaced otherwise; None: all."""
     visibility: VisibilityConfig = field(default_factory=VisibilityConfig)
     """When a point is visible in a view."""
     fuse: str = "last"
-    """Whose feature a point visible in several views takes: last (of views in random order), random,
+    """How a point visible in several views gets its feature: last (of views in random order), random,
     mean or max."""
     sample: str = "nearest"
     """How a feature map is read at a projected point: nearest (patch) or bilinear."""

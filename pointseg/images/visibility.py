@@ -1,4 +1,4 @@
-"""Decides when a camera sees a point that projects into its image."""
+"""Settings of visibility: the range of distances and the occlusion test."""
 
 from __future__ import annotations
 

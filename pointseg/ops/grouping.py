@@ -123,7 +123,7 @@ def interpolate(feat: Tensor, indices: Tensor, distances: Tensor) -> Tensor:
 
     Args:
         feat: (N, C) of the sources.
-        indices: (M, k) int64 rows of ``feat``, as of ``knn``.
+        indices: (M, k) int64 rows of ``feat``, as ``knn`` returns them.
         distances: (M, k) metres; neighbours at inf do not count.
 
     Returns:

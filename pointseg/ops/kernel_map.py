@@ -76,7 +76,7 @@ class _Kept:
     """The data that a map and its transpose share; item 0 is the map's, item 1 the transpose's."""
 
     pairs: Sequence[Pairs] | None
-    """Of the map; None once there are tiles, which hold them too."""
+    """Pairs of the map; None once there are tiles, which hold them too."""
     tiles: list[tuple[Tile, ...] | None] = field(default_factory=lambda: [None, None])
     tables: list[Tensor | None] = field(default_factory=lambda: [None, None])
 

@@ -12,7 +12,7 @@ _CHUNK = 65_536  # points at once: 16 neighbours of each take 25 MB
 def estimate_normals(
     coord: NDArray[np.float32],
     k: int = 16,
-    viewpoint: ArrayLike | None = None,
+    sensor_position: ArrayLike | None = None,
     *,
     workers: int = 1,
 ) -> NDArray[np.float32]:
@@ -24,8 +24,8 @@ def estimate_normals(
     Args:
         coord: (N, 3) metres.
         k: neighbours, >= 3.
-        viewpoint: (3,) metres, or (N, 3) one for each point: normals point to where it was seen from.
-            None: upwards, by convention; level ones towards +y, or +x along the x axis.
+        sensor_position: (3,) metres, or (N, 3) one for each point: normals point towards it. None:
+            upwards, by convention; level ones towards +y, or +x along the x axis.
         workers: threads that search; -1: all cores.
 
     Returns:
@@ -35,7 +35,7 @@ def estimate_normals(
         ValueError: other shapes, coordinates that are not finite, k < 3.
 
     Source: Hoppe 1992, "Surface reconstruction from unorganized points", section 3.2. Differs:
-        normals are oriented one by one, towards the viewpoint.
+        normals are oriented one by one, towards the sensor.
     """
     if coord.ndim != 2 or coord.shape[1] != 3:
         raise ValueError(f"estimate_normals: 'coord' must be (N, 3), got {coord.shape}")
@@ -43,10 +43,10 @@ def estimate_normals(
         raise ValueError(f"estimate_normals: 'k' must be >= 3 points of a plane, got {k}")
     if not np.isfinite(coord).all():
         raise ValueError("estimate_normals: 'coord' must be finite; drop points without a position")
-    towards = None if viewpoint is None else np.asarray(viewpoint, np.float64)
+    towards = None if sensor_position is None else np.asarray(sensor_position, np.float64)
     if towards is not None and towards.shape not in ((3,), coord.shape):
         raise ValueError(
-            f"estimate_normals: 'viewpoint' must be (3,) or {coord.shape}, got {towards.shape}"
+            f"estimate_normals: 'sensor_position' must be (3,) or {coord.shape}, got {towards.shape}"
         )
     normals = np.zeros(coord.shape, np.float32)
     if len(coord) < 3:

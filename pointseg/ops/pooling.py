@@ -116,7 +116,7 @@ def pool_cells(
     A cell is a run of voxels along every curve, so the cells need no sorting of their own.
 
     Args:
-        codes: along each curve, (N,) int64 each, as of ``space_filling_curves.encode``; all different.
+        codes: along each curve, (N,) int64 each, all different, see ``space_filling_curves.encode``.
         orders: voxels sorted along each curve, (N,) int64 each.
         halvings: of the cube that are dropped; 0 keeps the voxels and numbers them along the curve.
         first: along which curve the cells are numbered.

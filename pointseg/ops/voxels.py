@@ -56,7 +56,7 @@ class Fragments(Sequence[NDArray[np.int64]]):
     Fragment k holds point k mod n of every voxel with n points: (M,) indices, in the order of the
     voxels, computed when indexed. There are as many fragments as the fullest voxel has points, or
     ``limit`` if that is fewer: a voxel with thousands of points (say, the missing returns of a
-    scanner, all at the origin) would else ask for thousands of passes over the whole cloud. Points in
+    scanner, all at the origin) would otherwise need thousands of passes over the whole cloud. Points in
     no fragment take the scores of their ``representative_index``.
 
     Source: the test protocol of Point Transformer V3, arXiv:2312.10035.

@@ -86,7 +86,7 @@ def _draw(
 
 
 def _radius(owner: NDArray[np.int64]) -> int:
-    """Of splats that close the gaps: a little more than the usual distance between points."""
+    """Radius of splats that close the gaps: a little more than the usual distance between points."""
     height, width = (side // 16 * 16 for side in owner.shape)
     held = (owner[:height, :width] >= 0).reshape(height // 16, 16, width // 16, 16).sum((1, 3))
     held = np.sort(held[held > 0])

@@ -103,7 +103,7 @@ def project(coord: NDArray[np.float32], viewpoint: str, size: tuple[int, int]) -
 def below_ceiling(coord: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Which points stay when a room's ceiling is lifted off; all of them where there is none.
 
-    A ceiling is a thin layer in the upper half that lies over half of the ground plan, with points
+    A ceiling is a thin layer in the upper half that lies over half of the ground, with points
     well below it there: neither a table, nor trees, nor the roofs that a plane has scanned.
 
     Args:
@@ -120,7 +120,7 @@ def below_ceiling(coord: NDArray[np.float32]) -> NDArray[np.bool_]:
     height = float(high[2] - low[2])
     if height <= 0 or height > max(high[0] - low[0], high[1] - low[1]) * 1.5:
         return everything
-    # The ground plan in cells that hold about fifty points of the sample.
+    # The ground in cells that hold about fifty points of the sample.
     cells = int(np.clip(np.sqrt(len(sample) / 50), 4, 48))
     place = np.clip((sample[:, :2] - low[:2]) / np.maximum(high[:2] - low[:2], 1e-6), 0, 0.9999)
     cell = (place * cells).astype(np.int64) @ np.array([cells, 1])
@@ -128,14 +128,14 @@ def below_ceiling(coord: NDArray[np.float32]) -> NDArray[np.bool_]:
     layers = 25
     held = np.zeros((cells * cells, layers), bool)
     held[cell, (level * layers).astype(np.int64)] = True
-    plan = held.any(1)
+    occupied = held.any(1)
     # A ceiling takes one layer, or two at their border; the space right below it is empty,
     # and further below is the room.
     roof = held[:, 7:-1] | held[:, 8:]
     gap = ~(held[:, 5:-3] | held[:, 4:-4])
     under = np.cumsum(held, axis=1)[:, :-8] > 0
     # Cells with a wall in them have no gap, and there may be many of them: others must be a quarter.
-    most, open_below = (np.mean(a[plan], axis=0) for a in (roof & under, roof & gap & under))
+    most, open_below = (np.mean(a[occupied], axis=0) for a in (roof & under, roof & gap & under))
     candidates = 7 + np.flatnonzero((most >= 0.5) & (open_below >= 0.25))
     candidates = candidates[candidates >= layers // 2]
     if not len(candidates):

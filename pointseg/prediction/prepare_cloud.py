@@ -75,8 +75,9 @@ def prepare_cloud(
     missing = [name for name in recipe.needs if name not in cloud]
     if "normal" in missing:
         towards = orient_normals or DEFAULT_ORIENTATION[recipe.scene_type]
-        viewpoint = _viewpoint(cloud, towards)
-        cloud = cloud.with_fields(normal=estimate_normals(cloud.coord, viewpoint=viewpoint))
+        position = _sensor_position(cloud, towards)
+        normals = estimate_normals(cloud.coord, sensor_position=position)
+        cloud = cloud.with_fields(normal=normals)
         notes.append(f"has no normals; they were estimated, oriented {ORIENTATIONS[towards]}")
         missing.remove("normal")
     if missing:
@@ -104,7 +105,7 @@ def file_notes(path: Path, scene: Scene, recipe: Recipe, intensity_max: float | 
     return notes
 
 
-def _viewpoint(scene: Scene, towards: str) -> NDArray[np.float64] | None:
+def _sensor_position(scene: Scene, towards: str) -> NDArray[np.float64] | None:
     """(3,) the point that normals point to, in the coordinates of the scene. None: upwards."""
     if towards == "up":
         return None

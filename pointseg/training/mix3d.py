@@ -29,8 +29,8 @@ def mix3d(cloud: Cloud, probability: float, rng: np.random.Generator) -> Cloud:
     Raises:
         ValueError: not a probability; voxel coordinates that are negative or too large to be told apart.
 
-    Source: Nekrasov 2021, arXiv:2110.02210, section 3; with probability 0.8 as in PTv3. Differs: the
-    references keep both points of a shared voxel, which sparse operators then read as they please.
+    Source: Nekrasov 2021, arXiv:2110.02210, section 3; with probability 0.8 as in PTv3. Differs: PTv3's
+    released code keeps both points of a shared voxel, which sparse operators then read as they please.
     """
     if not 0 <= probability <= 1:
         raise ValueError(f"mix3d: 'probability' must be in 0 to 1, got {probability}")

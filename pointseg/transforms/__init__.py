@@ -13,7 +13,7 @@ from pointseg.transforms.geometric import (
 )
 from pointseg.transforms.pipeline import Compose, Transform, evaluation, indoor, outdoor
 from pointseg.transforms.select import DropOutside, GridSample, RandomDrop, SphereCrop
-from pointseg.transforms.test_time_augmentation import TTA_SETS, TestAugmentation
+from pointseg.transforms.test_time_augmentation import TTA_SETS, TTAVariant
 
 __all__ = [
     "Augmentation",
@@ -33,7 +33,7 @@ __all__ = [
     "RandomScale",
     "SphereCrop",
     "TTA_SETS",
-    "TestAugmentation",
+    "TTAVariant",
     "Transform",
     "evaluation",
     "indoor",

@@ -140,7 +140,7 @@ class ElasticDistortion:
 
 @dataclass(frozen=True, kw_only=True)
 class ClampToBox:
-    """Points outside a box are moved onto its nearest face, as the references do with LiDAR scans.
+    """Points outside a box are moved onto its nearest face, as in the released code of PTv3 for LiDAR scans.
 
     They pile up there; :class:`pointseg.transforms.select.DropOutside` leaves them out instead.
     """

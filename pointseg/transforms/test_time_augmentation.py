@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar
 
 import numpy as np
 
@@ -18,10 +17,8 @@ from pointseg.transforms.geometric import flip, rotate
 
 
 @dataclass(frozen=True, kw_only=True)
-class TestAugmentation:
+class TTAVariant:
     """One variant of a scene: rotated, scaled and flipped about the origin, in this order."""
-
-    __test__: ClassVar[bool] = False  # pytest would take the class for a test
 
     rotation_z_deg: float = 0.0
     """The scene is rotated about z by so many degrees."""
@@ -34,7 +31,7 @@ class TestAugmentation:
 
     def __post_init__(self) -> None:
         if not self.scale > 0:
-            raise ValueError(f"TestAugmentation: 'scale' must be above 0, got {self.scale}")
+            raise ValueError(f"TTAVariant: 'scale' must be above 0, got {self.scale}")
 
     def apply(self, scene: Scene) -> Scene:
         """The augmented scene: points (in the same order) and normals; images are not touched."""
@@ -46,25 +43,25 @@ class TestAugmentation:
 
 _QUARTERS = (0.0, 90.0, 180.0, 270.0)
 _SCALED_AND_FLIPPED = tuple(
-    TestAugmentation(scale=scale, flip_x=both, flip_y=both)
+    TTAVariant(scale=scale, flip_x=both, flip_y=both)
     for both in (False, True)
     for scale in (0.9, 0.95, 1.0, 1.05, 1.1)
 )
 
-TTA_SETS: Mapping[str, tuple[TestAugmentation, ...]] = MappingProxyType(
+TTA_SETS: Mapping[str, tuple[TTAVariant, ...]] = MappingProxyType(
     {
-        "single": (TestAugmentation(),),
+        "single": (TTAVariant(),),
         "scannet": (
             *(
-                TestAugmentation(rotation_z_deg=degrees, scale=scale)
+                TTAVariant(rotation_z_deg=degrees, scale=scale)
                 for scale in (1.0, 0.95, 1.05)
                 for degrees in _QUARTERS
             ),
-            TestAugmentation(flip_x=True, flip_y=True),
+            TTAVariant(flip_x=True, flip_y=True),
         ),
         "s3dis": _SCALED_AND_FLIPPED,
         "nuscenes": _SCALED_AND_FLIPPED,
-        "semantickitti": tuple(TestAugmentation(rotation_z_deg=degrees) for degrees in _QUARTERS),
+        "semantickitti": tuple(TTAVariant(rotation_z_deg=degrees) for degrees in _QUARTERS),
     }
 )
 """The sets of augmentations by name; "single" is one pass over the scene as it is."""

@@ -1,11 +1,10 @@
-"""DITR: images onto points, by hand and as the reference; segmenters that read them."""
+"""DITR: images onto points, by hand and as in DITR's released code; segmenters that read them."""
 
 from __future__ import annotations
 
 import copy
 import json
 from dataclasses import replace
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -19,11 +18,10 @@ from dinomed3d.lifting.dino import LVD_MEAN, LVD_STD
 from dinomed3d.runtime.errors import UserError
 from pointseg import ditr as lifting_of_images
 from pointseg.backbones import BackboneWeightsError, build_backbone, load_backbone
-from pointseg.backbones.image_injection import ImagePooling
 from pointseg.backbones.ptv3 import PointTransformerV3
 from pointseg.cloud import Cloud, collate
+from pointseg.conventions import FUSES, SAMPLES
 from pointseg.ditr import PointImages
-from pointseg.images import config as recipe
 from pointseg.segmenter import Segmenter
 from pointseg.training.mix3d import mix3d
 from tests.pointseg.backbones.clouds import cloud
@@ -476,9 +474,8 @@ def test_clouds_that_are_refused(images, change, names):
 
 
 def test_recipes_name_every_choice():
-    assert set(recipe.FUSES) == set(lifting_of_images._FUSES)
-    assert set(recipe.SAMPLES) == set(lifting_of_images._SAMPLES)
-    assert set(recipe.POOLINGS) == set(get_args(ImagePooling))
+    assert set(FUSES) == set(lifting_of_images._FUSES)
+    assert set(SAMPLES) == set(lifting_of_images._SAMPLES)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Poses of nuScenes' six cameras in the frame of the scanner, corrected for the motion of the car.
+"""Poses of nuScenes' six cameras in the coordinate system of the scanner, corrected for the motion of the car.
 
 The cameras of a keyframe are triggered up to 50 ms before or after its sweep. A point therefore goes from
 scanner to car (at the time of the sweep), to the world, to the car (at the time of the image), to the camera.
@@ -33,7 +33,7 @@ FORMAT = "pointseg-nuscenes-cameras-1"
 FOLDER = "cameras"
 
 View = dict[str, Any]
-"""A view as in ``pointseg.images.readers.manifest``; its world is the frame of the sweep."""
+"""A view as in ``pointseg.images.readers.manifest``; its world is the coordinate system of the sweep."""
 
 
 def read_cameras(

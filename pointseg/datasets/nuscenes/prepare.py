@@ -35,7 +35,7 @@ def prepare(
         version: v1.0-trainval, v1.0-mini or v1.0-test; None: trainval and test as far as they exist, else
             mini.
         images: the folder with ``samples/CAM_FRONT`` and so on, which may be ``source``; the poses of the
-            cameras are then written beside the index. None: images are not prepared.
+            cameras are then written next to the index. None: images are not prepared.
         report: called for every hundredth keyframe.
 
     Raises:

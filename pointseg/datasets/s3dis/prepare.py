@@ -199,7 +199,7 @@ def _prepare_points(task: RoomTask, target: Path) -> list[str]:
         from pointseg.ops.normals import estimate_normals
 
         inside = (xyz.min(0) + xyz.max(0)) / 2  # normals of walls point into the room
-        arrays["normal"] = estimate_normals(arrays["coord"], viewpoint=inside)
+        arrays["normal"] = estimate_normals(arrays["coord"], sensor_position=inside)
     save_scene(target, arrays)
     return notes
 

@@ -77,7 +77,7 @@ class FeatureCache:
 
     @property
     def views(self) -> int | None:
-        """Most images of a scene that are cached; None: all of them."""
+        """Maximum number of cached images per scene; None: all of them."""
         views: int | None = self._metadata.get("views")
         return views
 

@@ -1,4 +1,4 @@
-"""Point Transformer V3: the reference's numbers, and what holds for any weights."""
+"""Point Transformer V3: numbers of its released code, and what holds for any weights."""
 
 from __future__ import annotations
 

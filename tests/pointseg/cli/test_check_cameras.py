@@ -163,7 +163,7 @@ def test_points_may_be_off_as_far_as_in_training(tmp_path, monkeypatch, capsys):
     """Voxels of 4 mm are a fifth of ScanNet's, so the margin is a fifth of 0.2 m, unless it is stated."""
     held = []
     monkeypatch.setattr(
-        "pointseg.images.calibration.check.check_cameras",
+        "pointseg.images.camera_check.check.check_cameras",
         lambda spec: held.append(spec) or sys.exit(0),
     )
     Image.fromarray(photo()).save(tmp_path / "0.png")

@@ -29,10 +29,14 @@ def test_by_hand():
     assert np.allclose(estimate_normals(np.eye(3, dtype=np.float32)), 3**-0.5)
 
 
-def test_of_a_plane_upwards_or_towards_the_viewpoint():
+def test_of_a_plane_upwards_or_towards_the_sensor():
     assert np.allclose(estimate_normals(square()), [0, 0, 1], atol=1e-6)
-    assert np.allclose(estimate_normals(square(), viewpoint=(0, 0, -3)), [0, 0, -1], atol=1e-6)
-    assert np.allclose(estimate_normals(square(), viewpoint=(5, 5, 0.1)), [0, 0, 1], atol=1e-6)
+    assert np.allclose(
+        estimate_normals(square(), sensor_position=(0, 0, -3)), [0, 0, -1], atol=1e-6
+    )
+    assert np.allclose(
+        estimate_normals(square(), sensor_position=(5, 5, 0.1)), [0, 0, 1], atol=1e-6
+    )
 
 
 @pytest.mark.parametrize(("axis", "wanted"), [(0, (1, 0, 0)), (1, (0, 1, 0))])
@@ -43,12 +47,12 @@ def test_of_a_wall_along_the_axes(axis, wanted):
 
 def test_of_a_sphere():
     coord, outwards = sphere()
-    inwards = estimate_normals(coord, viewpoint=np.zeros(3))
+    inwards = estimate_normals(coord, sensor_position=np.zeros(3))
     assert inwards.dtype == np.float32
     assert np.allclose(np.linalg.norm(inwards, axis=1), 1, atol=1e-6)
     angles = np.degrees(np.arccos(np.clip((-inwards * outwards).sum(1), -1, 1)))
     assert np.median(angles) < 1.5 and angles.max() < 8
-    each = estimate_normals(coord, viewpoint=coord + outwards)
+    each = estimate_normals(coord, sensor_position=coord + outwards)
     assert np.allclose(each, -inwards)
 
 
@@ -57,8 +61,8 @@ def test_turns_with_the_cloud(seed):
     rng = np.random.default_rng(seed)
     coord, eye = rng.normal(size=(300, 3)).astype(np.float32), np.array([9.0, -7, 8])
     turn = Rotation.random(random_state=seed).as_matrix()
-    turned = estimate_normals((coord @ turn.T).astype(np.float32), viewpoint=turn @ eye)
-    straight = estimate_normals(coord, viewpoint=eye) @ turn.T
+    turned = estimate_normals((coord @ turn.T).astype(np.float32), sensor_position=turn @ eye)
+    straight = estimate_normals(coord, sensor_position=eye) @ turn.T
     # some normals are nearly at right angles to the line of sight and may come out the other way
     agree = np.abs((turned * straight).sum(1))
     assert (agree > 0.999).mean() > 0.98
@@ -87,9 +91,9 @@ def test_zero_where_there_is_no_plane(coord):
 
 def test_pieces_and_threads_change_nothing(monkeypatch):
     coord, _ = sphere(500)
-    whole = estimate_normals(coord, viewpoint=coord * 2)
+    whole = estimate_normals(coord, sensor_position=coord * 2)
     monkeypatch.setattr("pointseg.ops.normals._CHUNK", 64)
-    assert np.array_equal(estimate_normals(coord, viewpoint=coord * 2, workers=2), whole)
+    assert np.array_equal(estimate_normals(coord, sensor_position=coord * 2, workers=2), whole)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +102,7 @@ def test_pieces_and_threads_change_nothing(monkeypatch):
         (lambda: estimate_normals(np.zeros((4, 2), np.float32)), "'coord'"),
         (lambda: estimate_normals(square(), k=2), "'k'"),
         (lambda: estimate_normals(np.full((4, 3), np.nan, np.float32)), "finite"),
-        (lambda: estimate_normals(square(), viewpoint=(1, 2)), "'viewpoint'"),
+        (lambda: estimate_normals(square(), sensor_position=(1, 2)), "'sensor_position'"),
     ],
 )
 def test_what_is_refused(call, named):

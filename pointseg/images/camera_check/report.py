@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from pointseg.images.calibration.agreement import Agreement
-from pointseg.images.calibration.check import CameraCheck
-from pointseg.images.calibration.pose_conventions import INVERTED
+from pointseg.images.camera_check.agreement import Agreement
+from pointseg.images.camera_check.check import CameraCheck
+from pointseg.images.camera_check.pose_conventions import INVERTED
 
 WIDTH = 28
 """Characters of a view's name."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dinomed3d.lifting import Camera
-from pointseg.images.calibration.agreement import (
+from pointseg.images.camera_check.agreement import (
     MIN_POINTS,
     Agreement,
     ProjectedPoints,
@@ -20,7 +20,7 @@ from pointseg.images.calibration.agreement import (
     project_points,
     render_depth_map,
 )
-from pointseg.images.calibration.pose_conventions import alternative_poses
+from pointseg.images.camera_check.pose_conventions import alternative_poses
 from pointseg.images.projection import camera_near
 from pointseg.images.readers.frame import Frame
 from pointseg.images.visibility import VisibilityConfig

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from dinomed3d.lifting import Camera
-from pointseg.images.calibration.agreement import MIN_POINTS, ProjectedPoints, depth_pairs
-from pointseg.images.calibration.pose_check import FITTING_SHARE
+from pointseg.images.camera_check.agreement import MIN_POINTS, ProjectedPoints, depth_pairs
+from pointseg.images.camera_check.pose_check import FITTING_SHARE
 
 
 def depth_factor(projected: ProjectedPoints, camera: Camera, depth: Tensor) -> float | None:
-    """By which factor the depths of a map are too large; None: by none, or it is unclear.
+    """Factor by which the depths of a map are too large; None if there is none, or it is unclear.
 
     All points on the surfaces that the map shows have the same ratio to it, whatever its unit; occluded
     points have any. The factor is the mode of the ratios.
@@ -37,7 +37,7 @@ def explain_depth_factor(
     """Name the unit that would explain a factor between depth map and distances.
 
     Args:
-        factor: as of ``depth_factor``.
+        factor: see ``depth_factor``.
         scale: stated units of the depth map per metre; None: it has no such setting.
         unit_m: stated metres per unit of points and poses; None: they have no such setting.
         units: metres per unit by the name of the unit.

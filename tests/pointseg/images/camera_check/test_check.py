@@ -12,20 +12,20 @@ from PIL import Image
 
 from dinomed3d.lifting import Cameras, z_buffer
 from dinomed3d.runtime.errors import UserError
-from pointseg.images.calibration.agreement import (
+from pointseg.images.camera_check.agreement import (
     Agreement,
     compute_agreement,
     project_points,
     render_depth_map,
 )
-from pointseg.images.calibration.check import CheckSpec, check_cameras
-from pointseg.images.calibration.depth_units import depth_factor, explain_depth_factor
-from pointseg.images.calibration.intrinsics import intrinsics_problem
-from pointseg.images.calibration.issues import Issue
-from pointseg.images.calibration.pose_check import (
+from pointseg.images.camera_check.check import CheckSpec, check_cameras
+from pointseg.images.camera_check.depth_units import depth_factor, explain_depth_factor
+from pointseg.images.camera_check.intrinsics import intrinsics_problem
+from pointseg.images.camera_check.issues import Issue
+from pointseg.images.camera_check.pose_check import (
     compare_pose_hypotheses,
 )
-from pointseg.images.calibration.pose_conventions import (
+from pointseg.images.camera_check.pose_conventions import (
     BOTH,
     INVERTED,
     OPENGL,
@@ -125,7 +125,7 @@ def test_large_images_get_a_smaller_map_that_hides_the_same(monkeypatch):
     )
     points, before = before_a_wall()
     whole = render_depth_map(large, points)
-    monkeypatch.setattr("pointseg.images.calibration.agreement.MAX_RENDERED_PIXELS", 100_000)
+    monkeypatch.setattr("pointseg.images.camera_check.agreement.MAX_RENDERED_PIXELS", 100_000)
     small = render_depth_map(large, points)
     assert whole.shape == (720, 960) and small.shape == (273, 365)
     uv, inside, _ = Cameras([large]).project(0, points)
@@ -144,8 +144,8 @@ def test_a_check_makes_no_larger_map(tmp_path, monkeypatch):
         made.append(camera.size)
         return z_buffer(camera, points)
 
-    monkeypatch.setattr("pointseg.images.calibration.agreement.z_buffer", kept)
-    monkeypatch.setattr("pointseg.images.calibration.agreement.MAX_RENDERED_PIXELS", 1200)
+    monkeypatch.setattr("pointseg.images.camera_check.agreement.z_buffer", kept)
+    monkeypatch.setattr("pointseg.images.camera_check.agreement.MAX_RENDERED_PIXELS", 1200)
     found = check(tmp_path, frame(), visibility=VisibilityConfig(occlusion="z-buffer"))
     assert set(made) == {(30, 40)}
     assert (

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pointseg.images.calibration.agreement import MIN_POINTS, Agreement
-from pointseg.images.calibration.pose_conventions import WORDS
+from pointseg.images.camera_check.agreement import MIN_POINTS, Agreement
+from pointseg.images.camera_check.pose_conventions import WORDS
 
 FITTING_SHARE = 0.3
 """Share of points at the depth of the depth maps from which a pose is plausible."""

@@ -14,18 +14,18 @@ from torch import Tensor
 
 from dinomed3d.runtime.atomic_files import new_file
 from dinomed3d.runtime.errors import UserError
-from pointseg.images.calibration.agreement import (
+from pointseg.images.camera_check.agreement import (
     Agreement,
     ProjectedPoints,
     is_behind_points,
     project_points,
 )
-from pointseg.images.calibration.depth_units import depth_factor, explain_depth_factor
-from pointseg.images.calibration.intrinsics import intrinsics_problem
-from pointseg.images.calibration.issues import Issue, IssueList
-from pointseg.images.calibration.pose_check import PoseCheckResult, compare_pose_hypotheses
-from pointseg.images.calibration.pose_conventions import alternative_poses
-from pointseg.images.calibration.sampled_scene import (
+from pointseg.images.camera_check.depth_units import depth_factor, explain_depth_factor
+from pointseg.images.camera_check.intrinsics import intrinsics_problem
+from pointseg.images.camera_check.issues import Issue, IssueList
+from pointseg.images.camera_check.pose_check import PoseCheckResult, compare_pose_hypotheses
+from pointseg.images.camera_check.pose_conventions import alternative_poses
+from pointseg.images.camera_check.sampled_scene import (
     SEARCHED_POINTS,
     CheckedView,
     SampledScene,

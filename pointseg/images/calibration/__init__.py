@@ -1,1 +1,0 @@
-"""Checking cameras: do the poses and depths agree with the cloud?"""

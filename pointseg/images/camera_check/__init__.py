@@ -1,0 +1,1 @@
+"""Checking cameras: whether poses, intrinsics and depth maps agree with the cloud."""
