@@ -100,7 +100,7 @@ class Bench:
                 name=images.encoder,
                 size=(images.size[0], images.size[1]),
                 out=self.work / "features",
-                images_per_scene=None,
+                max_views=None,
                 splits=tuple(splits),
                 log=lambda line: None,
             )

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from dinomed3d.runtime.device import DEVICES
-from pointseg.cli.choices import PRECISIONS, TTA_SETS
-from pointseg.conventions import DATASETS
+from pointseg.conventions import DATASETS, PRECISIONS, TTA_NAMES
 
 
 def add_data(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Add the options that say which dataset is read."""
-    parser.add_argument("--dataset", required=required, choices=DATASETS)
+    parser.add_argument(
+        "--dataset", required=required, choices=DATASETS, help="name of the dataset"
+    )
     parser.add_argument(
         "--root", type=Path, metavar="DIR",
         help="prepared data (see pointseg-prepare), or your own folder for --dataset folder",
@@ -29,8 +30,9 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     """Add the options that say where a network runs, and in which precision."""
     parser.add_argument("--device", choices=DEVICES, default="auto", help="(default: auto)")
     parser.add_argument(
-        "--precision", choices=PRECISIONS, default="auto",
-        help="auto: float16 on CUDA, float32 elsewhere (default: auto)",
+        "--precision", choices=("auto", *PRECISIONS), default="auto",
+        help="auto: float16 on CUDA, float32 elsewhere; the image encoder runs in bfloat16 on CUDA unless float32 is "
+        "chosen (default: auto)",
     )  # fmt: skip
 
 
@@ -43,14 +45,14 @@ def add_inference(group: Any, *, is_opt_in: bool = False) -> None:
     """
     if is_opt_in:
         group.add_argument(
-            "--tta", choices=TTA_SETS, nargs="?", const=True, metavar="SET",
+            "--tta", choices=TTA_NAMES, nargs="?", const=True, metavar="SET",
             help="predict every point with test-time augmentation, by the set of the recipe or one of "
-            f"{', '.join(TTA_SETS)}; without it a single pass predicts one point per voxel and copies its label "
+            f"{', '.join(TTA_NAMES)}; without it a single pass predicts one point per voxel and copies its label "
             "to the rest",
         )  # fmt: skip
     else:
         group.add_argument(
-            "--tta", choices=TTA_SETS,
+            "--tta", choices=TTA_NAMES,
             help="set of test-time augmentations (default: that of the recipe)",
         )  # fmt: skip
     group.add_argument(
@@ -59,7 +61,8 @@ def add_inference(group: Any, *, is_opt_in: bool = False) -> None:
     )  # fmt: skip
     group.add_argument(
         "--margin", type=float, metavar="M",
-        help="overlap of tiles, metres (default: that of the recipe)",
+        help="width of the context around the core of each tile, metres; neighbouring tiles overlap by twice that "
+        "(default: that of the recipe)",
     )  # fmt: skip
 
 
@@ -70,7 +73,7 @@ def inference_changes(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def at_least(least: int) -> Callable[[str], int]:
-    """An argparse type: whole numbers >= ``least``."""
+    """An argparse type: integers >= ``least``."""
 
     def number(text: str) -> int:
         value = int(text)
@@ -78,12 +81,12 @@ def at_least(least: int) -> Callable[[str], int]:
             raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
         return value
 
-    number.__name__ = "whole number"
+    number.__name__ = "integer"
     return number
 
 
 def number_or_all(text: str) -> int | str:
-    """An argparse type: a whole number >= 1, or ``all``."""
+    """An argparse type: an integer >= 1, or ``all``."""
     return text if text == "all" else at_least(1)(text)
 
 

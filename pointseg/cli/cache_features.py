@@ -40,9 +40,9 @@ def _parser() -> argparse.ArgumentParser:
         "such as 480 640 for scannet and patches of 16); the same for all datasets of one training",
     )  # fmt: skip
     parser.add_argument(
-        "--images-per-scene", type=number_or_all, metavar="N",
-        help="images of each scene, evenly spread, or 'all'; training draws its views from these (default: as "
-        "many as it draws, such as 10 for scannet and all for nuscenes)",
+        "--max-views", type=number_or_all, metavar="N",
+        help="maximum number of views per scene, evenly spread, or 'all'; training draws its views from these "
+        "(default: as many as it draws, such as 10 for scannet and all for nuscenes)",
     )  # fmt: skip
     parser.add_argument(
         "-o", "--out", type=Path, required=True, metavar="DIR", help="folder of caches"
@@ -74,7 +74,7 @@ def _spec(arguments: argparse.Namespace, progress: Bar) -> CacheSpec:
     if arguments.weights == RANDOM:
         progress.say("random weights: pipeline test only, features are meaningless")
     height, width = arguments.image_size or usual.size
-    images = arguments.images_per_scene
+    images = arguments.max_views
     images = usual.views if images is None else None if images == "all" else images
     limit = "all images" if images is None else f"up to {images} images"
     progress.say(f"{limit} of each scene, resized to {height} x {width} pixels")
@@ -88,7 +88,7 @@ def _spec(arguments: argparse.Namespace, progress: Bar) -> CacheSpec:
         name=arguments.encoder,
         size=(height, width),
         out=arguments.out,
-        images_per_scene=images,
+        max_views=images,
         splits=None if arguments.splits is None else tuple(arguments.splits),
         batch=arguments.batch,
         device=device,

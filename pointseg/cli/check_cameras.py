@@ -36,8 +36,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--strict", action="store_true", help="exit code 1 if a problem is found")
     parser.add_argument(
-        "--max-images", type=at_least(1), default=8, metavar="N",
-        help="images to check, evenly spread over those that show points (default: 8)",
+        "--max-views", type=at_least(1), default=8, metavar="N",
+        help="maximum number of views to check, evenly spread over those that show points (default: 8)",
     )  # fmt: skip
     files = parser.add_argument_group("a cloud in a file")
     files.add_argument(
@@ -87,8 +87,8 @@ def _add_visibility(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--far", type=float, metavar="M", help="farther points are not visible")
     group.add_argument(
         "--depth-tolerance", type=float, metavar="M",
-        help="how far a point may lie behind a depth map, metres (default: as in pointseg-train for the "
-        "dataset, 0.2 for a file)",
+        help="largest difference between the depth of a visible point and the depth map, metres (default: as in "
+        "pointseg-train for the dataset, 0.2 for a file)",
     )  # fmt: skip
 
 
@@ -128,7 +128,7 @@ def _spec(arguments: argparse.Namespace, progress: Bar) -> CheckSpec:
         scene=posed_scene.measured_points(posed.scene, progress.say),
         frames=posed.frames,
         out=arguments.out,
-        count=arguments.max_images,
+        count=arguments.max_views,
         visibility=visibility,
         up=arguments.up or posed.up,
         turn=posed.turn,
@@ -153,7 +153,7 @@ def _run(arguments: argparse.Namespace) -> int:
         spec = _spec(arguments, progress)
         found = check_cameras(spec)
     print(view_table(found))
-    for line in summary(found, frames=len(spec.frames), checked=arguments.max_images):
+    for line in summary(found, frames=len(spec.frames), checked=arguments.max_views):
         print(line)
     print(f"look at {arguments.out / 'cloud.png'} and {arguments.out / 'views'}")
     return int(arguments.strict and not all(issue.note for issue in found.issues))

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from dinomed3d.runtime.device import choose_device
 from pointseg.cli.arguments import at_least
-from pointseg.images.config import ImageConfig
+from pointseg.conventions import DEFAULT_ENCODER
 
 if TYPE_CHECKING:
+    from pointseg.images.config import ImageConfig
     from pointseg.training.checkpoint import EncoderSource
     from pointseg.training.image_encoder import ImageFeatures
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 def add_encoder(group: Any) -> None:
     """Add the choice of an image encoder, for new runs."""
     group.add_argument(
-        "--encoder", default=ImageConfig.encoder, metavar="NAME",
+        "--encoder", default=DEFAULT_ENCODER, metavar="NAME",
         help="DINOv3 or DINOv2 image encoder (default: %(default)s)",
     )  # fmt: skip
 
@@ -39,8 +40,8 @@ def add_encoder_weights(group: Any) -> None:
 def add_image_use(group: Any) -> None:
     """Add how a trained model uses the images of a scene."""
     group.add_argument(
-        "--image-views", type=at_least(1), metavar="N",
-        help="images per scene (default: that of the recipe)",
+        "--max-views", type=at_least(1), metavar="N",
+        help="maximum number of views per scene (default: that of the recipe)",
     )  # fmt: skip
     group.add_argument(
         "--allow-missing-images", action="store_true",
@@ -51,8 +52,8 @@ def add_image_use(group: Any) -> None:
 def image_changes(arguments: argparse.Namespace) -> dict[str, Any]:
     """Fields of an ``ImageConfig`` that the options of :func:`add_image_use` change."""
     changes: dict[str, Any] = {}
-    if arguments.image_views is not None:
-        changes["views"] = arguments.image_views
+    if arguments.max_views is not None:
+        changes["views"] = arguments.max_views
     if arguments.allow_missing_images:
         changes["allow_missing_images"] = True
     return changes

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 
 from dinomed3d.runtime.device import choose_device
 from pointseg.cli.arguments import add_device, add_inference, inference_changes
-from pointseg.cli.choices import NORMAL_ORIENTATIONS
 from pointseg.cli.image_arguments import add_image_use, image_changes, model_encoder
 from pointseg.cli.progress import Bar, bar
 from pointseg.cli.run_command import run_command
-from pointseg.conventions import UNITS_M, UP_AXES
+from pointseg.conventions import NORMAL_ORIENTATIONS, UNITS_M, UP_AXES
 
 if TYPE_CHECKING:
     from pointseg.prediction.spec import PredictSpec

@@ -37,7 +37,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit codes: 0 all scenes are ready; 1 some failed, which are listed, the others are "
         "ready; 2 nothing could be done; 130 interrupted.",
     )
-    parser.add_argument("--dataset", required=True, choices=PREPARED_DATASETS)
+    parser.add_argument(
+        "--dataset", required=True, choices=PREPARED_DATASETS, help="the public dataset"
+    )
     parser.add_argument(
         "--source", required=True, type=Path, metavar="DIR", help="the official download, unpacked"
     )
@@ -71,7 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         "--version", metavar="NAME",
-        help="nuscenes: v1.0-trainval, v1.0-mini or v1.0-test (default: the one that exists, mini last)",
+        help="nuscenes: v1.0-trainval, v1.0-test or v1.0-mini (default: trainval and test, those that exist, else "
+        "mini)",
     )  # fmt: skip
     return parser
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dinomed3d.runtime.device import choose_device
 from pointseg.cli.arguments import add_device, at_least
-from pointseg.cli.choices import BACKBONES
+from pointseg.conventions import BACKBONES
 
 if TYPE_CHECKING:
     from pointseg.config.recipe import Recipe
@@ -19,12 +19,16 @@ if TYPE_CHECKING:
 
 def add_run(parser: argparse.ArgumentParser) -> Any:
     """Add the options of a run; returns the group that says how it starts."""
-    parser.add_argument("--backbone", default="ptv3", choices=BACKBONES, help="(default: ptv3)")
+    parser.add_argument(
+        "--backbone", default="ptv3", choices=BACKBONES, help="3D network (default: ptv3)"
+    )
     parser.add_argument(
         "--model-size", choices=("small", "full"),
         help="size of the backbone (default: small for the dataset synthetic, else full)",
     )  # fmt: skip
-    parser.add_argument("--out", type=Path, metavar="DIR", help="(default: runs/DATASET-BACKBONE)")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder of the run (default: runs/DATASET-BACKBONE)"
+    )
     start = parser.add_mutually_exclusive_group()
     start.add_argument("--resume", action="store_true", help="continue from last.pt in --out")
     start.add_argument(
@@ -46,7 +50,13 @@ def add_run(parser: argparse.ArgumentParser) -> Any:
         "--workers", type=at_least(0), metavar="N",
         help="processes that load data (default: by number of cores)",
     )  # fmt: skip
-    parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="(default: 0)")
+    parser.add_argument(
+        "--seed",
+        type=at_least(0),
+        default=0,
+        metavar="N",
+        help="seed of random numbers (default: 0)",
+    )
     add_device(parser)
     return start
 

@@ -33,7 +33,7 @@ class TestConfig:
     max_points: int = 400_000
     """Voxels in one forward pass at most; larger clouds are cut into overlapping tiles."""
     margin_m: float = 2.0
-    """Overlap of neighbouring tiles, metres."""
+    """Width of the context around the core of a tile, metres; neighbouring tiles overlap by twice that."""
 
     def __post_init__(self) -> None:
         thin = self.prevoxel_m

@@ -39,7 +39,7 @@ from pointseg.scene import IGNORE, Scene
 from pointseg.training.checkpoint import TrainedSpec, load_model
 
 VERSION = 2
-"""Of the prediction of scenes; results of other versions are not reused."""
+"""Version of the prediction of scenes; results of other versions are not reused."""
 
 
 def evaluate(spec: EvaluationSpec) -> EvaluationResult:

@@ -14,7 +14,7 @@ from pointseg.loading.scene_images import ImageLoader, SceneImageLoader
 from pointseg.training.checkpoint import TrainedSpec
 from pointseg.training.image_encoder import cache_of
 
-OPTION_OF = {"views": "--image-views", "allow_missing_images": "--allow-missing-images"}
+OPTION_OF = {"views": "--max-views", "allow_missing_images": "--allow-missing-images"}
 """Options that change fields of an ImageConfig."""
 
 
@@ -59,8 +59,8 @@ def scene_images(spec: EvaluationSpec, trained: TrainedSpec) -> SceneImageLoader
     held = cache.views
     if held and images.views != stated.views and (images.views or held + 1) > held:
         raise UserError(
-            f"--image-views {images.views}: the cache {cache.root} holds {held} images of each scene; use at most "
-            "that many, or add more with pointseg-cache-features --images-per-scene"
+            f"--max-views {images.views}: the cache {cache.root} holds {held} images of each scene; use at most "
+            "that many, or add more with pointseg-cache-features --max-views"
         )
     return SceneImageLoader(spec.dataset, ImageLoader(images, cache, change))
 
@@ -102,7 +102,7 @@ def _check_options(spec: EvaluationSpec, trained: TrainedSpec) -> None:
         if source is None:
             hint = "; to score visible points separately, add --by-visibility"
         else:
-            given.pop("--image-views", None)
+            given.pop("--max-views", None)
             if source.model is not None:
                 del given["--image-cache"]
             hint = "; --image-cache goes with --by-visibility MODEL, whose features it holds"

@@ -22,7 +22,7 @@ class InferenceProtocol:
     """
 
     config: TestConfig
-    """Augmentations, tile size and overlap."""
+    """Augmentations, tile size and margin."""
     single_pass: bool = False
     """Predict only the point nearest to the centre of each voxel, without augmentation; the other points of
     the voxel get its class."""

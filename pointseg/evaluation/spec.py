@@ -1,4 +1,4 @@
-"""What a test is asked to do, and what it returns."""
+"""Options of a test, and its result."""
 
 from __future__ import annotations
 

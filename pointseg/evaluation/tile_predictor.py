@@ -16,14 +16,13 @@ from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.out_of_memory import ran_out_of_memory
 from pointseg.cloud import Cloud, collate
 from pointseg.config.recipe import Recipe
+from pointseg.conventions import PRECISIONS
 from pointseg.evaluation.inference_protocol import InferenceProtocol
 from pointseg.loading.scene_images import ImageSet
 from pointseg.loading.to_cloud import to_cloud
 from pointseg.ops.voxels import Fragments, Voxels, voxelize
 from pointseg.scene import Scene
 from pointseg.transforms import CenterShift
-
-PRECISIONS = ("float32", "float16", "bfloat16")
 
 
 class TilePredictor:
@@ -65,7 +64,7 @@ class TilePredictor:
                 raise
         raise UserError(
             f"out of memory while encoding {len(pixels)} images of {pixels.shape[2]} x {pixels.shape[3]} pixels; "
-            "use fewer (--image-views), cached features (pointseg-cache-features), or --device cpu"
+            "use fewer (--max-views), cached features (pointseg-cache-features), or --device cpu"
         )
 
     def predict(

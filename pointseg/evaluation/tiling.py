@@ -66,15 +66,15 @@ def tiles(
         ValueError: a limit below 1, a margin below 0, no points.
     """
     _check(len(coord), max_points, max_count, margin_m)
-    plan = np.ascontiguousarray(coord[:, :2], np.float64)
+    ground = np.ascontiguousarray(coord[:, :2], np.float64)
     weight = None if counts is None or max_count is None else counts
     everywhere = ((-np.inf, -np.inf), (np.inf, np.inf))
-    pending = [(np.arange(len(plan)), *everywhere, float(margin_m))]
+    pending = [(np.arange(len(ground)), *everywhere, float(margin_m))]
     found = []
     while pending:
         # ``index``: points of the enclosing rectangle, all that this tile can contain.
         index, low, high, margin = pending.pop()
-        here = plan[index]
+        here = ground[index]
         core = ((here >= low) & (here < high)).all(1)
         first, last = here[core].min(0), here[core].max(0)
         side = last - first

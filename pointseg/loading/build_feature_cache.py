@@ -46,7 +46,7 @@ class CacheSpec:
     """Height and width to which images are resized, pixels."""
     out: Path
     """Folder of caches; it is created if necessary."""
-    images_per_scene: int | None = 10
+    max_views: int | None = 10
     """Images of each scene, evenly spread. None: all."""
     splits: tuple[str, ...] | None = None
     """Splits to encode. None: all splits of the dataset."""
@@ -63,7 +63,7 @@ class CacheSpec:
         for option, value in (
             ("--image-size", min(self.size)),
             ("--batch", self.batch),
-            ("--images-per-scene", 1 if self.images_per_scene is None else self.images_per_scene),
+            ("--max-views", 1 if self.max_views is None else self.max_views),
         ):
             if value < 1:
                 raise UserError(f"{option}: must be >= 1, got {value}")
@@ -136,7 +136,7 @@ def cache_features(spec: CacheSpec) -> CacheResult:
         size=spec.size,
         writable=True,
     )
-    cache.set_metadata(spec.images_per_scene, channels=encoder.channels, stride=encoder.stride)
+    cache.set_metadata(spec.max_views, channels=encoder.channels, stride=encoder.stride)
     splits = [SplitCounts(name) for name in (spec.splits or spec.dataset.splits())]
     jobs = [job for counts in splits for job in _jobs(spec, cache, counts)]
     if not jobs and not any(counts.kept for counts in splits):
@@ -160,7 +160,7 @@ def cache_features(spec: CacheSpec) -> CacheResult:
 def _jobs(spec: CacheSpec, cache: FeatureCache, counts: SplitCounts) -> Iterator[_Job]:
     """The images of a split without valid features, each once."""
     begun: set[Path] = set()
-    limit = spec.images_per_scene
+    limit = spec.max_views
     for scene in spec.dataset.scenes(counts.split):
         counts.scenes += 1
         frames = cast(ProvidesFrames, spec.dataset).frames(counts.split, scene)
@@ -234,7 +234,7 @@ def _check_disk(spec: CacheSpec, splits: Sequence[SplitCounts], count: int, size
     if size * count + SPARE_BYTES > free:
         raise UserError(
             f"--out {spec.out}: needs {format_bytes(size * count)} for the features of {count} images, but the "
-            f"disk has {format_bytes(free)} free; use fewer --images-per-scene, a smaller --image-size or "
+            f"disk has {format_bytes(free)} free; use fewer --max-views, a smaller --image-size or "
             "another --out"
         )
 

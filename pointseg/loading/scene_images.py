@@ -139,7 +139,7 @@ class ImageLoader:
             raise UserError(
                 f"scene {name}: {points} points and {views} images need {views * each / 1e9:.1f} GB of memory, "
                 f"but only {free / 1e9:.1f} GB are free: use {max(1, free // each)} images or fewer "
-                "(--image-views; in training --override images.views=...), or split the scene"
+                "(--max-views; in training --override images.views=...), or split the scene"
             )
 
     @property

@@ -1,4 +1,4 @@
-"""What a prediction is asked to do, and what becomes of each file."""
+"""Options of a prediction, and the result of each file."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def open_image_features(
     found = find_cache(cache, encoder=images.encoder, size=images.size)
     if found.views is not None and (images.views is None or found.views <= images.views):
         log(
-            f"training uses only the {found.views} cached images per scene; cache more (--images-per-scene of "
+            f"training uses only the {found.views} cached images per scene; cache more (--max-views of "
             "pointseg-cache-features) for more variety"
         )
     recipe = replace(

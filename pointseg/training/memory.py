@@ -7,7 +7,7 @@ from dinomed3d.runtime.memory import free_bytes
 
 BYTES_PER_VOXEL = 8000
 """Memory of full-size backbones per voxel in float32 prediction, rounded up (PTv3 7000, MinkUNet34C 5000)."""
-SHARE = 0.7
+FREE_MEMORY_SHARE = 0.7
 """Share of the free memory that a network may take."""
 TRAINING = {"ptv3": (66_000, 46.2e6), "minkunet": (18_000, 39.2e6), "pointnext": (75_000, 41.6e6)}
 """Bytes that a voxel takes in training, and the parameters, of full-size backbones with three channels.
@@ -21,11 +21,16 @@ BYTES_PER_PARAMETER = 12
 
 def max_voxels() -> int:
     """Voxels that fit into one forward pass on the CPU with the memory that is free now."""
-    return int(free_bytes() * SHARE) // BYTES_PER_VOXEL
+    return int(free_bytes() * FREE_MEMORY_SHARE) // BYTES_PER_VOXEL
 
 
-def training_bytes(backbone: str, voxels: int, parameters: int) -> int:
-    """Memory of one training step, to within a factor of two; smaller networks scale with their parameters."""
+def training_bytes(backbone: str, voxels: int, parameters: int) -> int | None:
+    """Memory of one training step, to within a factor of two; smaller networks scale with their parameters.
+
+    None: the backbone has not been measured.
+    """
+    if backbone not in TRAINING:
+        return None
     of_voxel, full = TRAINING[backbone]
     return int(of_voxel * (parameters / full) ** 0.4 * voxels) + BYTES_PER_PARAMETER * parameters
 
@@ -46,13 +51,13 @@ def insufficient_memory_warning(
         devices: processes that share the memory.
 
     Returns:
-        One line; None if the memory seems to suffice.
+        One line; None if the memory seems to suffice, or the backbone has not been measured.
     """
     free = free_bytes() // devices
     need = training_bytes(backbone, voxels, parameters)
-    if need <= free:
+    if need is None or need <= free:
         return None
-    fitting = int(voxels * SHARE * free / need)
+    fitting = int(voxels * FREE_MEMORY_SHARE * free / need)
     cut = next((n for n in range(2, samples + 1) if samples % n == 0 and voxels <= n * fitting), 0)
     ways = [f"--accumulate-grad-batches {accumulated * cut}"] if cut else []
     if fitting >= samples:

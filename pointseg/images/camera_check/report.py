@@ -38,7 +38,7 @@ def summary(found: CameraCheck, *, frames: int, checked: int) -> list[str]:
         frames: number of images of the scene.
         checked: number of images that were to be checked.
     """
-    more = "" if checked >= found.showing else f"; {checked} were checked (--max-images)"
+    more = "" if checked >= found.showing else f"; {checked} were checked (--max-views)"
     lines = [
         f"{found.showing} of {frames} images show the scene{more}",
         f"{found.inside:.1%} of the points lie in at least one image, {found.seen:.1%} are visible",

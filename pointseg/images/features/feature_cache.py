@@ -116,7 +116,7 @@ class FeatureCache:
         if "views" in found and views is not None and (held is None or views < held):
             count = "all images" if held is None else f"{held} images"
             raise UserError(
-                f"{self.folder}: holds {count} of each scene; give at least as many (--images-per-scene), "
+                f"{self.folder}: holds {count} of each scene; give at least as many (--max-views), "
                 "or another --out"
             )
         form = {"views": views, "channels": channels, "stride": stride}

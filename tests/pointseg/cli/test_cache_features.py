@@ -24,7 +24,7 @@ def run(tmp_path, *options):
 
 
 def test_a_table_of_what_is_held(tmp_path, dataset, capsys):
-    assert run(tmp_path, "--images-per-scene", 3, "--batch", 4) == 0
+    assert run(tmp_path, "--max-views", 3, "--batch", 4) == 0
     told = capsys.readouterr()
     lines = [line.split() for line in told.out.splitlines()]
     assert lines[0] == ["split", "scenes", "without_images", "kept", "made", "stale"]
@@ -33,7 +33,7 @@ def test_a_table_of_what_is_held(tmp_path, dataset, capsys):
     assert told.out.splitlines()[3].startswith("7 images of 24 channels, ")
     assert "random weights" in told.err and "7 images to encode" in told.err
     assert "[1/7] train/s0" in told.err  # no terminal, no bar
-    assert run(tmp_path, "--images-per-scene", "all", "--splits", "train") == 0
+    assert run(tmp_path, "--max-views", "all", "--splits", "train") == 0
     assert capsys.readouterr().out.splitlines()[1].split() == [
         "train", "2", "0", "6", "4", "0",
     ]  # fmt: skip
@@ -56,7 +56,7 @@ def test_mistakes_are_one_line_and_exit_code_2(tmp_path, dataset, capsys, option
 
 def test_images_are_a_number_or_all(tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
-        run(tmp_path, "--images-per-scene", "0")
+        run(tmp_path, "--max-views", "0")
     assert "must be at least 1" in capsys.readouterr().err
 
 
@@ -95,14 +95,12 @@ def test_images_are_encoded_as_training_reads_them(
     fixed = ["--dataset", name, "--encoder", encoder, "--weights", "none", "-o", str(tmp_path)]
     assert main(fixed) == 2
     recipe = images_for(name, encoder)
-    assert (
-        (asked[0].size, asked[0].images_per_scene) == (size, views) == (recipe.size, recipe.views)
-    )
+    assert (asked[0].size, asked[0].max_views) == (size, views) == (recipe.size, recipe.views)
     assert f"resized to {size[0]} x {size[1]} pixels" in capsys.readouterr().err
-    assert main([*fixed, "--image-size", "32", "48", "--images-per-scene", "all"]) == 2
-    assert (asked[1].size, asked[1].images_per_scene) == ((32, 48), None)
-    assert main([*fixed, "--images-per-scene", "3"]) == 2
-    assert (asked[2].size, asked[2].images_per_scene) == (size, 3)
+    assert main([*fixed, "--image-size", "32", "48", "--max-views", "all"]) == 2
+    assert (asked[1].size, asked[1].max_views) == ((32, 48), None)
+    assert main([*fixed, "--max-views", "3"]) == 2
+    assert (asked[2].size, asked[2].max_views) == (size, 3)
 
 
 def test_a_dataset_without_images_and_an_unknown_encoder(tmp_path, dataset, capsys):

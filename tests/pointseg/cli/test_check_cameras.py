@@ -131,10 +131,10 @@ def test_a_cloud_with_a_manifest(tmp_path, capsys):
     assert [line.split()[0] for line in told.out.splitlines()[1:3]] == ["0", "1"]
     assert "colours of points and pixels differ 0.00 times as much as by chance" in told.out
     assert told.err == "[1/2] 0\n[2/2] 1\n"
-    assert run(cloud, "--cameras", cameras, "-o", tmp_path / "out", "--max-images", 1) == 0
+    assert run(cloud, "--cameras", cameras, "-o", tmp_path / "out", "--max-views", 1) == 0
     told = capsys.readouterr()
     assert told.err == "[1/1] 0\n"
-    assert "\n2 of 2 images show the scene; 1 were checked (--max-images)\n" in told.out
+    assert "\n2 of 2 images show the scene; 1 were checked (--max-views)\n" in told.out
 
 
 def test_a_cloud_in_millimetres(tmp_path, capsys):
@@ -196,7 +196,7 @@ def test_right_poses_of_which_few_show_the_scene_are_no_problem(tmp_path, capsys
     assert run(*told) == 0
     found = capsys.readouterr()
     assert "\n1 of 12 images show the scene\n" in found.out and found.err == "[1/1] 7\n"
-    assert run(*told, "--max-images", 12) == 0
+    assert run(*told, "--max-views", 12) == 0
     told = capsys.readouterr().out
     assert (
         "note: 0, 1, 2 and 8 more: no point lies inside the image" in told and "problem" not in told

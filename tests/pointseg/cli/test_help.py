@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from pointseg import cli
-from pointseg.backbones import BACKBONES
-from pointseg.cli import choices
-from pointseg.evaluation.tile_predictor import PRECISIONS
+from pointseg.config.presets import RECIPES, SIZES
+from pointseg.conventions import BACKBONES, DATASETS, NORMAL_ORIENTATIONS, TTA_NAMES
 from pointseg.prediction.prepare_cloud import ORIENTATIONS
 from pointseg.transforms import TTA_SETS
 
@@ -34,11 +33,11 @@ def test_help_is_instant(module: str) -> None:
     assert done.stdout.startswith(f"usage: pointseg-{module.replace('_', '-')}")
 
 
-def test_choices_are_those_of_their_owners() -> None:
-    assert choices.BACKBONES == BACKBONES
-    assert choices.TTA_SETS == tuple(TTA_SETS)
-    assert choices.NORMAL_ORIENTATIONS == tuple(ORIENTATIONS)
-    assert choices.PRECISIONS == ("auto", *PRECISIONS)
+def test_every_choice_has_its_value() -> None:
+    assert set(BACKBONES) == set(SIZES)
+    assert set(DATASETS) == set(RECIPES)
+    assert set(TTA_NAMES) == set(TTA_SETS)
+    assert set(NORMAL_ORIENTATIONS) == set(ORIENTATIONS)
 
 
 def test_no_command_imports_another() -> None:

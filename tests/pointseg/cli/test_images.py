@@ -103,7 +103,7 @@ def test_features_from_a_cache_are_those_of_the_images(
         return whole(name, weights, {"embed_dim": 24, "depth": 1, "num_heads": 2}, **settings)  # type: ignore[arg-type]
 
     monkeypatch.setattr(encoding, "open_encoder", tiny)
-    cache = "--dataset scannet --weights none --image-size 64 64 --images-per-scene 2 --device cpu"
+    cache = "--dataset scannet --weights none --image-size 64 64 --max-views 2 --device cpu"
     assert cache_features.main([*cache.split(), "-o", str(tmp_path / "cache")]) == 0
     words = ["-m", str(model), "--dataset", "scannet", "--split", "val", "--device", "cpu"]
     kept = ["--image-cache", str(tmp_path / "cache")]
@@ -209,7 +209,7 @@ def test_scenes_without_images_can_be_allowed_and_a_run_ends_well_without_pictur
     refused(test.main, words, capsys, "val/val0: has no images", "--allow-missing-images")
     assert test.main([*words, "--allow-missing-images"]) == 0
     assert "points not visible in images: 600 labelled" in capsys.readouterr().out
-    assert test.main([*words, "--allow-missing-images", "--image-views", "1"]) == 0
+    assert test.main([*words, "--allow-missing-images", "--max-views", "1"]) == 0
 
     class NoPictures(Painted):
         """Its first test scene has no images, which training never looks at."""

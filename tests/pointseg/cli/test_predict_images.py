@@ -91,7 +91,7 @@ def test_clouds_without_images_at_all(
     ("words", "named"),
     [
         (["--weights", "nonsense"], "--weights: "),
-        (["--image-views", "1"], "--image-views: "),
+        (["--max-views", "1"], "--max-views: "),
         (["--allow-missing-images"], "--allow-missing-images: "),
         (["--weights", "none", "--cameras", MANIFEST], "--weights, --cameras: "),
     ],

@@ -136,9 +136,9 @@ def test_points_are_told_apart_as_another_model_sees_them(
         "size": [64, 64], "views": 2, "near_m": 1.5, "far_m": None, "depth_tolerance_m": 0.15, "occlusion": "depth",
     }  # fmt: skip
     assert "visibility" not in own["protocol"]
-    fewer = scored(root, models["plain"], tmp_path / "one", *like, "--image-views", "1")
+    fewer = scored(root, models["plain"], tmp_path / "one", *like, "--max-views", "1")
     assert fewer["protocol"]["visibility"]["views"] == 1
-    fewer = scored(root, models["plain"], tmp_path / "one", "--by-visibility", "--image-views", "1")
+    fewer = scored(root, models["plain"], tmp_path / "one", "--by-visibility", "--max-views", "1")
     assert fewer["protocol"]["visibility"]["views"] == 1
 
 
@@ -148,7 +148,7 @@ def test_points_are_told_apart_as_another_model_sees_them(
         ("--weights none --image-cache c", "--weights, --image-cache"),
         ("--weights x", "--weights: "),
         ("--image-cache nowhere", "--image-cache: "),
-        ("--image-views 1", "--image-views: "),
+        ("--max-views 1", "--max-views: "),
         ("--allow-missing-images", "--allow-missing-images: "),
         ("--by-visibility --image-cache c", "--image-cache: "),
         ("--by-visibility --weights x --allow-missing-images", "--weights, --allow-missing-images"),
@@ -176,7 +176,7 @@ def test_points_are_told_apart_by_the_views_that_a_cache_holds(
     )
     cache = f"--dataset folder --root {root} --weights none --image-size 64 64 --device cpu"
     kept = ["--image-cache", str(tmp_path / "cache")]
-    assert cache_features.main([*cache.split(), "--images-per-scene", "1", "-o", kept[1]]) == 0
+    assert cache_features.main([*cache.split(), "--max-views", "1", "-o", kept[1]]) == 0
     monkeypatch.undo()
     own = scored(root, models["seeing"], tmp_path / "own", *kept)
     like = scored(

@@ -37,7 +37,7 @@ def spec(tmp_path, dataset):
         name=ENCODER,
         size=SIZE,
         out=tmp_path / "cache",
-        images_per_scene=3,
+        max_views=3,
         batch=2,
         log=lambda text: None,
     )
@@ -100,7 +100,7 @@ def test_changed_images_are_encoded_anew_and_a_larger_pool_adds(spec, dataset):
     assert reader(spec).get(dataset.frames("train", "s0")[1]) is None
     found = cache_features(spec)
     assert (found.splits[0].stale, found.splits[0].made, found.splits[0].kept) == (1, 1, 5)
-    more = cache_features(replace(spec, images_per_scene=None))
+    more = cache_features(replace(spec, max_views=None))
     assert (more.splits[0].made, more.splits[0].kept) == (4, 6)
     with pytest.raises(UserError, match="holds all images of each scene"):
         cache_features(spec)
@@ -115,7 +115,7 @@ def test_two_at_once(spec):
 
 def test_bytes_are_said_first_and_are_true(spec, dataset):
     told = []
-    found = cache_features(replace(spec, log=told.append, images_per_scene=None))
+    found = cache_features(replace(spec, log=told.append, max_views=None))
     assert told[0].startswith("11 images to encode, ")
     sizes = [path.stat().st_size for path in found.folder.rglob("*.safetensors")]
     assert len(sizes) == 11 and found.bytes_per_image == 2 * 24 * 2 * 3

@@ -155,7 +155,7 @@ def test_views_are_chosen_from_what_a_cache_holds(tmp_path: Path) -> None:
     cache_features(
         CacheSpec(
             dataset=data, encoder=encoder, name=recipe.encoder, size=(SIZE, SIZE), out=tmp_path,
-            images_per_scene=3, splits=("val",), log=lambda line: None,
+            max_views=3, splits=("val",), log=lambda line: None,
         )
     )  # fmt: skip
     for views, rng in ((2, None), (2, np.random.default_rng(0)), (10, None), (None, None)):
@@ -174,13 +174,13 @@ def test_a_model_trained_with_its_encoder_is_tested_with_a_smaller_cache(
     encoder = open_encoder(IMAGES.encoder, "none", IMAGES.encoder_config)
     cache_features(
         CacheSpec(
-            dataset=data, encoder=encoder, name=IMAGES.encoder, size=(SIZE, SIZE), images_per_scene=1,
+            dataset=data, encoder=encoder, name=IMAGES.encoder, size=(SIZE, SIZE), max_views=1,
             out=tmp_path / "cache", splits=("val",), log=lambda line: None,
         )
     )  # fmt: skip
     given = {"dataset": data, "encoder": None, "image_cache": tmp_path / "cache"}
     assert scored(seeing, tmp_path / "a", **given)["test_point_miou"] > 0.8  # type: ignore[operator]
-    with pytest.raises(UserError, match="--image-views 3: the cache .* holds 1 images"):
+    with pytest.raises(UserError, match="--max-views 3: the cache .* holds 1 images"):
         scored(seeing, tmp_path / "b", **given, image_changes={"views": 3})
 
 

@@ -49,6 +49,16 @@ def test_a_step_that_may_not_fit_is_told_with_what_would(machine):
     assert "--accumulate-grad-batches 6 or --override max_points=13663 or" in said
 
 
+def test_no_estimate_for_a_backbone_that_was_not_measured(machine):
+    machine.bytes = 1
+    assert (
+        memory.insufficient_memory_warning(
+            "another", parameters=1, voxels=5, samples=1, accumulated=1
+        )
+        is None
+    )
+
+
 def test_processes_share_the_memory(machine):
     assert insufficient_memory_warning(100_000) is None
     assert "4.0 GB are free" in insufficient_memory_warning(100_000, devices=2)
