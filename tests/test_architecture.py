@@ -63,6 +63,7 @@ POINTS = (
     "pointseg/datasets",
     "pointseg/config",
     "pointseg/loading",
+    "pointseg/training/step",
     "pointseg/training",
     "pointseg/evaluation",
     "pointseg/prediction",

@@ -20,7 +20,7 @@ from pointseg.files.origin import finite_points
 from pointseg.loading.scene_images import ImageSet
 from pointseg.ops.voxels import voxel_downsample
 from pointseg.scene import IGNORE, Scene
-from pointseg.training.memory import max_voxels
+from pointseg.training.step.memory import max_voxels
 from pointseg.transforms import CenterShift, ClampToBox
 
 MIN_VOXELS = 4096

@@ -13,8 +13,8 @@ from dinomed3d.runtime.out_of_memory import ran_out_of_memory
 from pointseg.cloud import Cloud
 from pointseg.config.optimizer import OptimizerSpec
 from pointseg.training.fabric_batch import OpaqueBatch, UnwrapBatch
-from pointseg.training.memory import batch_out_of_memory
-from pointseg.training.optimizer import build_optimizer, build_scheduler
+from pointseg.training.step.memory import batch_out_of_memory
+from pointseg.training.step.optimizer import build_optimizer, build_scheduler
 
 Losses = Callable[[Any, Cloud], dict[str, Tensor]]
 

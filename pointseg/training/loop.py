@@ -19,13 +19,13 @@ from pointseg.loading.samples import Samples, Stream, join, or_raise
 from pointseg.training.graceful_stop import GracefulStop, ignore_signals
 from pointseg.training.learner import Learner
 from pointseg.training.logger import TrainingLogger
-from pointseg.training.memory import insufficient_memory_warning
-from pointseg.training.mix3d import mix3d
 from pointseg.training.resume import read_resumable, scenes_digest
 from pointseg.training.run_dir import BEST, LAST, backup_previous_run, delete_backup
-from pointseg.training.schedule import Batches, Schedule
 from pointseg.training.segmentation_task import Segmentation
 from pointseg.training.spec import TrainSpec
+from pointseg.training.step.memory import insufficient_memory_warning
+from pointseg.training.step.mix3d import mix3d
+from pointseg.training.step.schedule import Batches, Schedule
 from pointseg.training.task import TrainingTask
 from pointseg.training.validate import validate
 

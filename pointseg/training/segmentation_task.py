@@ -22,7 +22,7 @@ from pointseg.loading.samples import label_counts
 from pointseg.metrics import Confusion
 from pointseg.segmenter import Segmenter
 from pointseg.training.checkpoint import build_segmenter, save_checkpoint
-from pointseg.training.losses import class_weights, segmentation_loss
+from pointseg.training.step.losses import class_weights, segmentation_loss
 
 WHOLE = 10**12
 """Number of points that a published class frequency of 1 is converted to."""

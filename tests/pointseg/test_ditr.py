@@ -23,7 +23,7 @@ from pointseg.cloud import Cloud, collate
 from pointseg.conventions import FUSES, SAMPLES
 from pointseg.ditr import PointImages
 from pointseg.segmenter import Segmenter
-from pointseg.training.mix3d import mix3d
+from pointseg.training.step.mix3d import mix3d
 from tests.pointseg.backbones.clouds import cloud
 from tests.pointseg.backbones.test_image_injection import CONFIGS
 from tests.pointseg.backbones.test_ptv3 import DRAWN, TINY

@@ -16,8 +16,9 @@ import torch
 from dinomed3d.runtime.errors import UserError
 from pointseg.scene import Scene
 from pointseg.segmenter import Segmenter
-from pointseg.training import loop, memory
+from pointseg.training import loop
 from pointseg.training.checkpoint import load_model, read_checkpoint
+from pointseg.training.step import memory
 from pointseg.training.train import LAST, TrainResult, train
 from tests.pointseg.tiny import CLASSES, RECIPE, Boxes, spec
 

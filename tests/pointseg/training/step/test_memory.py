@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from pointseg.backbones import BACKBONES
-from pointseg.training import memory
+from pointseg.training.step import memory
 
 
 @pytest.fixture

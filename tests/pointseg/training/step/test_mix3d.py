@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pointseg.cloud import Cloud, collate
-from pointseg.training.mix3d import mix3d
+from pointseg.training.step.mix3d import mix3d
 
 
 def cloud(count, seed, *, cells=4, images=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pointseg.training.schedule import Batches, Schedule
+from pointseg.training.step.schedule import Batches, Schedule
 
 
 def scenes_of(schedule: Schedule, steps: range) -> list[int]:

@@ -9,8 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pointseg.training import losses
-from pointseg.training.losses import (
+from pointseg.training.step import losses
+from pointseg.training.step.losses import (
     class_weights,
     cross_entropy,
     lovasz_loss,

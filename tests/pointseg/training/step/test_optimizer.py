@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pointseg.config.optimizer import OptimizerSpec
-from pointseg.training.optimizer import build_optimizer, build_scheduler
+from pointseg.training.step.optimizer import build_optimizer, build_scheduler
 
 SPEC = OptimizerSpec()
 
