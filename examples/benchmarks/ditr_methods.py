@@ -121,7 +121,7 @@ class Bench:
         features = open_image_features(
             self.images, weights=None, cache=self.work / "features", log=lambda line: None
         )
-        cache, images = features.cache, features.recipe
+        cache, images = features.cache, features.config
         recipe = replace(self.recipe, epochs=epochs, images=images if seeing else None)
         out = self.work / f"seed{seed}" / name
         data: Any = few or self.data

@@ -23,11 +23,11 @@ from torch import Tensor
 
 from pointseg.cloud import Cloud, collate
 from pointseg.config.presets import recipe_for
-from pointseg.config.recipe import TestConfig
+from pointseg.config.recipe import InferenceConfig
 from pointseg.ditr import PointImages
 from pointseg.evaluation.inference_protocol import InferenceProtocol
+from pointseg.evaluation.scene_predictor import ScenePredictor
 from pointseg.evaluation.tile_predictor import TilePredictor
-from pointseg.evaluation.tta import TestTimePredictor
 from pointseg.images.config import ImageConfig
 from pointseg.loading.scene_images import ImageLoader, ImageSet, SceneImageLoader
 from pointseg.training.checkpoint import build_segmenter
@@ -84,7 +84,7 @@ def main() -> None:
     )
     recipe = replace(
         recipe_for("folder", "pointnext", "small"),
-        features=("color",), voxel_m=0.08, images=images, test=TestConfig(tta=given.tta),
+        features=("color",), voxel_m=0.08, images=images, test=InferenceConfig(tta=given.tta),
     )  # fmt: skip
     rooms = TexturedRooms(views=given.views, points=given.points)
     name = rooms.scenes("test")[0]
@@ -101,7 +101,7 @@ def main() -> None:
 
     PointImages.encode = counted  # type: ignore[method-assign]
     some = scene.select(np.arange(min(500, len(scene))))
-    TestTimePredictor(
+    ScenePredictor(
         model, recipe, len(rooms.classes), InferenceProtocol(config=recipe.test, single_pass=True)
     ).predict_labels(
         some,
@@ -110,7 +110,7 @@ def main() -> None:
     protocol = InferenceProtocol(config=recipe.test)
     rows, labels = [], []
     for title, kind in (("once (ours)", OneByOne), ("for each fragment and pass", EachTime)):
-        predictor = TestTimePredictor(model, recipe, len(rooms.classes), protocol)
+        predictor = ScenePredictor(model, recipe, len(rooms.classes), protocol)
         predictor.tile_predictor = kind(
             model, recipe, len(rooms.classes), protocol, device="cpu", precision="float32"
         )

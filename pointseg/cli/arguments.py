@@ -67,7 +67,7 @@ def add_inference(group: Any, *, is_opt_in: bool = False) -> None:
 
 
 def inference_changes(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Fields of a ``TestConfig`` that the options of :func:`add_inference` change."""
+    """Fields of a ``InferenceConfig`` that the options of :func:`add_inference` change."""
     given = {"tta": arguments.tta, "max_points": arguments.max_points, "margin_m": arguments.margin}
     return {name: value for name, value in given.items() if value is not None and value is not True}
 

@@ -88,7 +88,7 @@ def _run(arguments: argparse.Namespace) -> int:
     out = arguments.out or Path("runs") / f"distilled-{arguments.dataset}-{arguments.backbone}"
     spec = run_spec(arguments, recipe, mixture, out)
     features = image_features(arguments, recipe.images)
-    recipe = replace(recipe, images=features.recipe)
+    recipe = replace(recipe, images=features.config)
     task = Distillation(
         recipe,
         features.encoder,

@@ -82,7 +82,7 @@ def _spec(arguments: argparse.Namespace, recipe: Recipe, dataset: Dataset) -> Tr
     spec, encoder, init = run_spec(arguments, recipe, dataset, out), None, None
     if recipe.images is not None:
         features = image_features(arguments, recipe.images)
-        recipe, encoder = replace(recipe, images=features.recipe), features.encoder
+        recipe, encoder = replace(recipe, images=features.config), features.encoder
         spec = replace(spec, recipe=recipe, cache=features.cache)
     if arguments.init is not None:
         init = initial_weights(arguments.init, dataset.classes.names, recipe)

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pointseg.config.optimizer import OptimizerSpec
-from pointseg.config.recipe import Recipe, TestConfig
+from pointseg.config.recipe import InferenceConfig, Recipe
 from pointseg.config.validation import RecipeError
 from pointseg.images.config import ImageConfig
 from pointseg.images.visibility import VisibilityConfig
@@ -30,7 +30,7 @@ _MINKUNET = OptimizerSpec(
 SCANNET = Recipe(
     dataset="scannet",
     optimizer=_INDOOR,
-    test=TestConfig(tta="scannet"),
+    test=InferenceConfig(tta="scannet"),
 )
 S3DIS = Recipe(
     dataset="s3dis",
@@ -42,7 +42,7 @@ S3DIS = Recipe(
     test_splits=("Area_5",),
     augmentation=replace(Augmentation(), elastic_probability=0.0),
     optimizer=_INDOOR,
-    test=TestConfig(tta="s3dis"),
+    test=InferenceConfig(tta="s3dis"),
 )
 _LIDAR = Augmentation.lidar()
 NUSCENES = Recipe(
@@ -55,14 +55,14 @@ NUSCENES = Recipe(
     evaluations=50,
     augmentation=_LIDAR,
     optimizer=_OUTDOOR,
-    test=TestConfig(tta="nuscenes", prevoxel_m=0.025),
+    test=InferenceConfig(tta="nuscenes", prevoxel_m=0.025),
 )
 SEMANTICKITTI = replace(
     NUSCENES,
     dataset="semantickitti",
     clip_box_m=(-35.2, -35.2, -4.0, 35.2, 35.2, 2.0),
     class_weights="auto",
-    test=TestConfig(tta="semantickitti", prevoxel_m=0.01),
+    test=InferenceConfig(tta="semantickitti", prevoxel_m=0.01),
 )
 SYNTHETIC = Recipe(
     dataset="synthetic",
@@ -75,7 +75,7 @@ SYNTHETIC = Recipe(
     augmentation=replace(Augmentation(), elastic_probability=0.0),
     optimizer=replace(_INDOOR, block_lr_scale=1.0),
     test_splits=("test",),
-    test=TestConfig(tta="single"),
+    test=InferenceConfig(tta="single"),
 )
 FOLDER = Recipe(
     dataset="folder",

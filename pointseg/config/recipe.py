@@ -21,10 +21,8 @@ CLASS_WEIGHTS = ("none", "auto", "sqrt")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TestConfig:
+class InferenceConfig:
     """How a trained model predicts a scene in tests."""
-
-    __test__ = False  # not a test class of pytest
 
     tta: str = "single"
     """Set of test-time augmentations: single, scannet, s3dis, nuscenes, semantickitti."""
@@ -43,7 +41,7 @@ class TestConfig:
             ("margin_m", self.margin_m >= 0, ">= 0 metres"),
             ("prevoxel_m", thin is None or thin > 0, "> 0 metres, or null"),
         ):
-            require("TestConfig", name, getattr(self, name), is_valid, what)
+            require("InferenceConfig", name, getattr(self, name), is_valid, what)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +117,7 @@ class Recipe:
     """Optimizer and learning rate schedule."""
     images: ImageConfig | None = None
     """How image features are used. None: the network reads no images."""
-    test: TestConfig = field(default_factory=TestConfig)
+    test: InferenceConfig = field(default_factory=InferenceConfig)
     """How the trained model is tested."""
     cloud_format: PointCloudFormat = field(default_factory=PointCloudFormat)
     """Unit, axes and columns of the training files."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dinomed3d.runtime.atomic_files import new_file
 from dinomed3d.runtime.errors import UserError
-from pointseg.config.recipe import TestConfig
+from pointseg.config.recipe import InferenceConfig
 from pointseg.datasets.dataset import Dataset
 from pointseg.datasets.submission import Submits
 from pointseg.evaluation.image_options import images_of_model, scene_images, visibility_loader
@@ -28,8 +28,8 @@ from pointseg.evaluation.saved_labels import (
     save_labels,
     write_json,
 )
+from pointseg.evaluation.scene_predictor import ScenePredictor
 from pointseg.evaluation.spec import EvaluationResult, EvaluationSpec
-from pointseg.evaluation.tta import TestTimePredictor
 from pointseg.evaluation.visibility_breakdown import GROUPS, visibility_scores
 from pointseg.loading.scene_images import ImageSet
 from pointseg.metrics import Confusion
@@ -74,10 +74,10 @@ class _Test:
         self.images = scene_images(spec, self.trained)
         self.visibility = self.images or visibility_loader(spec)
         if self.visibility is not None and self.images is None:
-            spec.log(f"visible points: {self.visibility.images.recipe.viewing_in_words()}")
+            spec.log(f"visible points: {self.visibility.images.config.viewing_in_words()}")
         _check_classes(spec.dataset, self.trained)
-        config: TestConfig = replace(recipe.test, **spec.test_changes)
-        self.predictor = TestTimePredictor(
+        config: InferenceConfig = replace(recipe.test, **spec.test_changes)
+        self.predictor = ScenePredictor(
             model,
             recipe,
             classes,
@@ -191,7 +191,7 @@ class _Test:
             return {}
         cache = self.visibility.images.cache
         cached = {} if cache is None else {"cached_views": cache.views}
-        return {"visibility": self.visibility.images.recipe.viewing_as_dict() | cached}
+        return {"visibility": self.visibility.images.config.viewing_as_dict() | cached}
 
     def _saved(self) -> Iterator[tuple[str, Scene, NDArray[np.int32]]]:
         for split, name in self.scenes:

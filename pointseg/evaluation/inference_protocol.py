@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dinomed3d.runtime.errors import UserError
-from pointseg.config.recipe import TestConfig
+from pointseg.config.recipe import InferenceConfig
 from pointseg.transforms import TTA_SETS, TTAVariant
 
 MAX_FRAGMENTS = 100
@@ -21,7 +21,7 @@ class InferenceProtocol:
     every voxel, so that every point is predicted; class probabilities are summed over all passes.
     """
 
-    config: TestConfig
+    config: InferenceConfig
     """Augmentations, tile size and margin."""
     single_pass: bool = False
     """Predict only the point nearest to the centre of each voxel, without augmentation; the other points of

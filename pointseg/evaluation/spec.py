@@ -27,7 +27,7 @@ class EvaluationSpec:
     splits: tuple[str, ...] | None = None
     """Splits to test. None: those of the recipe."""
     test_changes: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of the recipe's ``TestConfig`` that are changed."""
+    """Fields of the recipe's ``InferenceConfig`` that are changed."""
     single_pass: bool = False
     """Whether each voxel is predicted once, without test-time augmentation."""
     device: str = "cpu"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dinomed3d.runtime.atomic_files import new_file
 from pointseg.datasets.dataset import Dataset
 from pointseg.evaluation.inference_protocol import InferenceProtocol
-from pointseg.evaluation.tta import TestTimePredictor
+from pointseg.evaluation.scene_predictor import ScenePredictor
 from pointseg.loading.scene_images import ImageLoader, SceneImageLoader
 from pointseg.pictures import comparison
 from pointseg.training.checkpoint import EncoderSource, load_model
@@ -45,7 +45,7 @@ def draw_predictions(
     model, spec = load_model(checkpoint, device, encoder=encoder)
     recipe = spec.recipe
     protocol = InferenceProtocol(config=recipe.test, single_pass=True)
-    predictor = TestTimePredictor(model, recipe, len(spec.classes), protocol, device=device)
+    predictor = ScenePredictor(model, recipe, len(spec.classes), protocol, device=device)
     loader = None
     if recipe.images is not None:
         loader = SceneImageLoader(dataset, ImageLoader(recipe.images, cache))

@@ -55,7 +55,7 @@ class ImageSet:
 class ImageLoader:
     """Selects the views of a scene, projects its points and reads the images."""
 
-    recipe: ImageConfig
+    config: ImageConfig
     """How images are used."""
     cache: FeatureCache | None = None
     """Cached features of all images. None: the images themselves are read."""
@@ -86,8 +86,8 @@ class ImageLoader:
             return self._without_images(name, scene)
         if self.cache is not None:
             return scene, ImageSet(None, self._cached(name, selected))
-        height, width = self.recipe.size
-        augment = rng if self.recipe.augment else None
+        height, width = self.config.size
+        augment = rng if self.config.augment else None
         images, flipped = load_images(selected, (height, width), rng=augment)
         return flip_coordinates(scene, flipped, width), ImageSet(images, None)
 
@@ -102,16 +102,16 @@ class ImageLoader:
 
         Arguments and errors as for :meth:`load`; no image is read. Without frames the scene is unchanged.
         """
-        recipe = self.recipe
+        config = self.config
         if self.cache is not None:
             frames = candidate_frames(scene, frames, self.cache.views)
-        if recipe.views is not None and len(frames) > recipe.views:
+        if config.views is not None and len(frames) > config.views:
             # Most photos of a large site show none of the points: select among the others.
             frames = [frames[i] for i in frames_in_view(scene, frames)] or frames
-        allowed = recipe.allow_missing_images
+        allowed = config.allow_missing_images
         selected: list[Frame] = []
         for drawn in (rng, None) if rng is not None else (None,):
-            selected = [frames[i] for i in select_views(frames, recipe.views, drawn)]
+            selected = [frames[i] for i in select_views(frames, config.views, drawn)]
             if self.change is not None:
                 selected = list(self.change(name, selected))
             if not selected:
@@ -121,8 +121,8 @@ class ImageLoader:
             scene = compute_visibility(
                 scene,
                 selected,
-                recipe.visibility,
-                (recipe.size[0], recipe.size[1]),
+                config.visibility,
+                (config.size[0], config.size[1]),
                 allow_none_visible=allowed or drawn is not None,
             )
             if allowed or scene["image_mask"].any():
@@ -131,7 +131,7 @@ class ImageLoader:
 
     def _check_memory(self, name: str, points: int, views: int) -> None:
         """Refuse what certainly does not fit: the system kills a program for lack of memory without a message."""
-        height, width = self.recipe.size
+        height, width = self.config.size
         image = 3 * height * width if self.cache is None else 2 * np.prod(self._map_shape)
         each = int(PROJECTION_BYTES * points + image)
         free = free_bytes()
@@ -145,8 +145,8 @@ class ImageLoader:
     @property
     def _map_shape(self) -> tuple[int, int, int]:
         """(C, h, w) of a feature map."""
-        (height, width), stride = self.recipe.size, self.recipe.stride
-        return self.recipe.channels, -(-height // stride), -(-width // stride)
+        (height, width), stride = self.config.size, self.config.stride
+        return self.config.channels, -(-height // stride), -(-width // stride)
 
     def _cached(self, name: str, selected: Sequence[Frame]) -> Tensor:
         """(V, C, h, w) features of the selected frames."""
@@ -161,7 +161,7 @@ class ImageLoader:
 
     def _without_images(self, name: str, scene: Scene) -> tuple[Scene, ImageSet]:
         """One black view in which no point is visible."""
-        if not self.recipe.allow_missing_images:
+        if not self.config.allow_missing_images:
             raise UserError(
                 f"scene {name}: has no images; leave it out, or allow such scenes with --allow-missing-images (in "
                 "training --override images.allow_missing_images=true)"
@@ -171,7 +171,7 @@ class ImageLoader:
             image_mask=np.zeros((len(scene), 1), bool),
         )
         if self.cache is None:
-            return scene, ImageSet(np.zeros((1, 3, *self.recipe.size), np.uint8), None)
+            return scene, ImageSet(np.zeros((1, 3, *self.config.size), np.uint8), None)
         return scene, ImageSet(None, torch.zeros((1, *self._map_shape), dtype=torch.float16))
 
 
@@ -215,7 +215,7 @@ class SceneImageLoader:
         rule = self.dataset.image_config(split, name) if isinstance(self.dataset, Mixture) else None
         if rule is None:
             return self.images
-        return replace(self.images, recipe=self.images.recipe.with_visibility_of(rule))
+        return replace(self.images, config=self.images.config.with_visibility_of(rule))
 
     def _frames(self, split: str, name: str) -> Sequence[Frame]:
         return cast("ProvidesFrames", self.dataset).frames(split, name)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class CloudImages:
     """The images of one cloud, for a model that reads images."""
 
-    recipe: ImageConfig
+    config: ImageConfig
     """How the model uses images."""
     frames: tuple[Frame, ...]
     """In metres with z up, like the cloud; empty if there are no images."""
@@ -35,7 +35,7 @@ class CloudImages:
     def find(
         cls,
         path: Path,
-        recipe: ImageConfig,
+        config: ImageConfig,
         rule: CameraRule | None,
         cloud_format: PointCloudFormat,
     ) -> CloudImages:
@@ -43,7 +43,7 @@ class CloudImages:
 
         Args:
             path: the file of the cloud.
-            recipe: decides whether a cloud may have none.
+            config: decides whether a cloud may have none.
             rule: where they are, below the folder of the cloud; None: there are none.
             cloud_format: unit and axes of the cloud, and of the poses.
 
@@ -51,14 +51,14 @@ class CloudImages:
             UserError: what describes the cameras is damaged, or missing although it must be there.
         """
         if rule is None:
-            return cls(recipe, (), "give their place with --cameras")
+            return cls(config, (), "give their place with --cameras")
         file = PurePosixPath(path.name)
         place = rule.place(path.parent, file, "", path.stem)
-        if recipe.allow_missing_images and not place.exists():
-            return cls(recipe, (), f"{place} does not exist")
+        if config.allow_missing_images and not place.exists():
+            return cls(config, (), f"{place} does not exist")
         unit_m, up = cloud_format.unit_m, cloud_format.up
         frames = rule.frames(path.parent, file, "", path.stem, unit_m=unit_m, up=up)
-        return cls(recipe, frames, "" if frames else f"{place} lists none")
+        return cls(config, frames, "" if frames else f"{place} lists none")
 
     def digest(self) -> str:
         """SHA-256 of the cameras and the state of the image files."""
@@ -81,9 +81,9 @@ class CloudImages:
             cloud: in metres with z up.
 
         Raises:
-            UserError: no point is visible although the recipe requires some; an image that cannot be read.
+            UserError: no point is visible although the settings require some; an image that cannot be read.
         """
-        cloud, images = ImageLoader(self.recipe).load(name, cloud, self.frames)
+        cloud, images = ImageLoader(self.config).load(name, cloud, self.frames)
         return cloud, images, float(cloud["image_mask"].any(1).mean())
 
     def note(self, visible: float) -> str:

@@ -14,7 +14,7 @@ from dinomed3d.runtime.errors import UserError
 from pointseg.evaluation.image_options import OPTION_OF, refuse_image_options
 from pointseg.evaluation.inference_protocol import InferenceProtocol
 from pointseg.evaluation.saved_labels import write_json
-from pointseg.evaluation.tta import TestTimePredictor
+from pointseg.evaluation.scene_predictor import ScenePredictor
 from pointseg.files import TEXT, check_labelled, cloud_suffix, read_cloud
 from pointseg.files.text import fitting_columns
 from pointseg.prediction.cloud_images import CloudImages
@@ -46,7 +46,7 @@ def predict(spec: PredictSpec) -> list[Prediction]:
     model, trained = load_model(spec.model, spec.device, encoder=spec.encoder)
     _check_image_options(spec, trained)
     config = replace(trained.recipe.test, **spec.test_changes)
-    predictor = TestTimePredictor(
+    predictor = ScenePredictor(
         model,
         trained.recipe,
         len(trained.classes),
@@ -75,9 +75,7 @@ def predict(spec: PredictSpec) -> list[Prediction]:
 class _Job:
     """Predicts one file after the other."""
 
-    def __init__(
-        self, spec: PredictSpec, trained: TrainedSpec, predictor: TestTimePredictor
-    ) -> None:
+    def __init__(self, spec: PredictSpec, trained: TrainedSpec, predictor: ScenePredictor) -> None:
         self.spec, self.trained, self.predictor = spec, trained, predictor
         self.how = how_predicted(spec, trained, predictor.protocol)
         self.cloud_format = spec.cloud_format(trained.recipe)

@@ -24,7 +24,7 @@ class PredictSpec:
     model: Path
     """Checkpoint of ``pointseg-train``."""
     test_changes: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of the recipe's ``TestConfig`` that are changed."""
+    """Fields of the recipe's ``InferenceConfig`` that are changed."""
     tta: bool = False
     """Whether to predict as in tests, every point and with test-time augmentation, instead of one pass over
     one point per voxel."""

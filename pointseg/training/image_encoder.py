@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class ImageFeatures:
     """Source of the image features of a new run: one of encoder and cache is None."""
 
-    recipe: ImageConfig
-    """The recipe completed with channels, stride and digest of the encoder's weights."""
+    config: ImageConfig
+    """The settings completed with channels, stride and digest of the encoder's weights."""
     encoder: Encoder | None
     """Encodes the images."""
     cache: FeatureCache | None
@@ -61,8 +61,8 @@ def open_image_features(
             log(
                 f"random weights for {images.encoder}: pipeline test only, features are meaningless"
             )
-        encoder, recipe = open_for(images, weights, precision=dtype)
-        return ImageFeatures(recipe, encoder, None)
+        encoder, config = open_for(images, weights, precision=dtype)
+        return ImageFeatures(config, encoder, None)
     assert cache is not None
     found = find_cache(cache, encoder=images.encoder, size=images.size)
     if found.views is not None and (images.views is None or found.views <= images.views):
@@ -70,20 +70,20 @@ def open_image_features(
             f"training uses only the {found.views} cached images per scene; cache more (--max-views of "
             "pointseg-cache-features) for more variety"
         )
-    recipe = replace(
+    config = replace(
         images,
         channels=found.channels,
         stride=found.stride,
         weights_sha256=found.weights_sha256,
         augment=False,  # cached features are those of unchanged images
     )
-    return ImageFeatures(recipe, None, found)
+    return ImageFeatures(config, None, found)
 
 
 def open_for(
     images: ImageConfig, weights: str, *, precision: torch.dtype | None = None
 ) -> tuple[Encoder, ImageConfig]:
-    """The encoder that a recipe names, and the recipe completed with the encoder's properties.
+    """The encoder that the settings name, and the settings completed with the encoder's properties.
 
     Args:
         images: of a new run.

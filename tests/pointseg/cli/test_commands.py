@@ -12,10 +12,10 @@ import torch
 from pointseg.cli.predict import main as predict
 from pointseg.cli.test import main as evaluate
 from pointseg.config.presets import recipe_for
-from pointseg.config.recipe import TestConfig
+from pointseg.config.recipe import InferenceConfig
 from pointseg.datasets.dataset import ClassList
 from pointseg.evaluation.inference_protocol import InferenceProtocol
-from pointseg.evaluation.tta import TestTimePredictor
+from pointseg.evaluation.scene_predictor import ScenePredictor
 from pointseg.files import read_cloud, write_cloud
 from pointseg.scene import IGNORE, Scene
 from pointseg.training.checkpoint import build_segmenter, load_model, save_checkpoint
@@ -73,8 +73,8 @@ def test_a_folder_is_tested_and_one_of_its_clouds_predicted(weights, tmp_path, c
 
 def predictor_of(weights, **protocol):
     model, spec = load_model(weights, "cpu")
-    passes = InferenceProtocol(config=TestConfig(**protocol))
-    return TestTimePredictor(model, spec.recipe, len(spec.classes), passes)
+    passes = InferenceProtocol(config=InferenceConfig(**protocol))
+    return ScenePredictor(model, spec.recipe, len(spec.classes), passes)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])

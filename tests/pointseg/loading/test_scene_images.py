@@ -160,7 +160,7 @@ def test_views_are_chosen_from_what_a_cache_holds(tmp_path: Path) -> None:
     )  # fmt: skip
     for views, rng in ((2, None), (2, np.random.default_rng(0)), (10, None), (None, None)):
         known = open_image_features(replace(recipe, views=views), weights=None, cache=tmp_path)
-        scene, found = SceneImageLoader(data, ImageLoader(known.recipe, known.cache)).load(
+        scene, found = SceneImageLoader(data, ImageLoader(known.config, known.cache)).load(
             "val", "val0", data.load("val", "val0"), rng
         )
         assert scene["image_mask"].all() and found.maps is not None

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from dinomed3d.runtime.errors import UserError
-from pointseg.config.recipe import Recipe, TestConfig
-from pointseg.evaluation import tta
+from pointseg.config.recipe import InferenceConfig, Recipe
+from pointseg.evaluation import scene_predictor
 from pointseg.evaluation.inference_protocol import InferenceProtocol
+from pointseg.evaluation.scene_predictor import ScenePredictor
 from pointseg.evaluation.tile_predictor import nearest_to_centre
-from pointseg.evaluation.tta import TestTimePredictor
 from pointseg.ops.voxels import voxelize
 from pointseg.scene import IGNORE, Scene
 
@@ -57,9 +57,9 @@ def colored(coord, classes):
 
 def predictor(model, recipe=RECIPE, *, single_pass=False, max_fragments=100, **protocol):
     passes = InferenceProtocol(
-        config=TestConfig(**protocol), single_pass=single_pass, max_fragments=max_fragments
+        config=InferenceConfig(**protocol), single_pass=single_pass, max_fragments=max_fragments
     )
-    return TestTimePredictor(model, recipe, CLASSES, passes)
+    return ScenePredictor(model, recipe, CLASSES, passes)
 
 
 def scattered(count=3000, size=(8.0, 6.0, 2.0), seed=0):
@@ -168,7 +168,7 @@ def test_tiles_make_no_difference_to_a_network_that_sees_points_alone(fast, monk
 
 
 def test_tiles_are_also_small_enough_for_the_sums(monkeypatch):
-    monkeypatch.setattr(tta, "MAX_SCORES", 3000)
+    monkeypatch.setattr(scene_predictor, "MAX_SCORES", 3000)
     coord, classes = scattered(3000)
     model = ByColor()
     labels = predictor(model, margin_m=0).predict_labels(colored(coord, classes))
@@ -191,7 +191,7 @@ class Small(ByColor):
 
 
 def test_when_memory_runs_out_half_as_many_voxels_are_tried(monkeypatch):
-    monkeypatch.setattr(tta, "MIN_VOXELS", 50)
+    monkeypatch.setattr(scene_predictor, "MIN_VOXELS", 50)
     coord, classes = scattered(6000, size=(40, 30, 2))
     model, said = Small(700), []
     made = predictor(model, single_pass=True, max_points=4000, margin_m=1.0)
@@ -209,19 +209,19 @@ def test_when_memory_runs_out_half_as_many_voxels_are_tried(monkeypatch):
 
 
 def test_what_the_free_memory_has_no_room_for_is_not_tried(monkeypatch):
-    monkeypatch.setattr(tta, "max_voxels", lambda: 9000)
+    monkeypatch.setattr(scene_predictor, "max_voxels", lambda: 9000)
     said = []
-    passes = InferenceProtocol(config=TestConfig(max_points=20_000))
-    made = TestTimePredictor(ByColor(), RECIPE, CLASSES, passes, log=said.append)
+    passes = InferenceProtocol(config=InferenceConfig(max_points=20_000))
+    made = ScenePredictor(ByColor(), RECIPE, CLASSES, passes, log=said.append)
     assert made.max_points == 9000
     assert len(said) == 1 and "9000" in said[0]
-    monkeypatch.setattr(tta, "max_voxels", lambda: 30)
-    assert predictor(ByColor()).max_points == tta.MIN_VOXELS
+    monkeypatch.setattr(scene_predictor, "max_voxels", lambda: 30)
+    assert predictor(ByColor()).max_points == scene_predictor.MIN_VOXELS
     assert predictor(ByColor(), max_points=10).max_points == 10
 
 
 def test_no_memory_at_all_is_told(monkeypatch):
-    monkeypatch.setattr(tta, "MIN_VOXELS", 50)
+    monkeypatch.setattr(scene_predictor, "MIN_VOXELS", 50)
     coord, classes = scattered(500)
     with pytest.raises(UserError, match="out of memory with 50 voxels"):
         predictor(Small(0), max_points=90).predict_labels(colored(coord, classes))
@@ -301,7 +301,7 @@ def test_a_wide_cloud_of_few_points_is_cut():
 
 def test_bfloat16_runs():
     coord, classes = scattered(300)
-    passes = InferenceProtocol(config=TestConfig())
+    passes = InferenceProtocol(config=InferenceConfig())
 
     class Linear(nn.Linear):
         def forward(self, cloud):
@@ -310,7 +310,7 @@ def test_bfloat16_runs():
     model = Linear(3, 3, bias=False)
     with torch.no_grad():
         model.weight.copy_(8 * torch.eye(3))
-    labels = TestTimePredictor(model, RECIPE, 3, passes, precision="bfloat16").predict_labels(
+    labels = ScenePredictor(model, RECIPE, 3, passes, precision="bfloat16").predict_labels(
         colored(coord, classes)
     )
     np.testing.assert_array_equal(labels, classes)
@@ -318,13 +318,13 @@ def test_bfloat16_runs():
 
 def test_settings_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match="'precision' must be one of float32"):
-        TestTimePredictor(
-            ByColor(), RECIPE, 3, InferenceProtocol(config=TestConfig()), precision="int8"
+        ScenePredictor(
+            ByColor(), RECIPE, 3, InferenceProtocol(config=InferenceConfig()), precision="int8"
         )
     with pytest.raises(UserError, match="'tta' must be one of single"):
-        InferenceProtocol(config=TestConfig(tta="all"))
+        InferenceProtocol(config=InferenceConfig(tta="all"))
     with pytest.raises(UserError, match="'max_fragments' must be >= 1"):
-        InferenceProtocol(config=TestConfig(), max_fragments=0)
+        InferenceProtocol(config=InferenceConfig(), max_fragments=0)
 
 
 def test_the_point_nearest_to_the_centre_against_a_loop():
