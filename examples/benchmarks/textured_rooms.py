@@ -22,13 +22,9 @@ from ray_casting import cast_rays, surface_at
 from textures import Array, Texture
 
 from dinomed3d.lifting import Camera
-from pointseg.datasets.dataset import (
-    ClassList,
-    DatasetError,
-    distinct_colors,
-    require_scene,
-    require_split,
-)
+from pointseg.datasets.classes import ClassList, distinct_colors
+from pointseg.datasets.dataset import DatasetError
+from pointseg.datasets.named_scenes import require_scene, require_split
 from pointseg.datasets.synthetic import furniture
 from pointseg.datasets.synthetic.layout import build_room
 from pointseg.datasets.synthetic.primitives import Box, Cylinder, Panel, Primitive, Triple

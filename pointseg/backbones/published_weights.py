@@ -189,7 +189,7 @@ def _check_image_channels(
         taken, given = state[key].shape[1], value.shape[1]
         if taken == given:
             continue
-        size = f" (as of {_WIDTHS[taken]})" if taken in _WIDTHS else ""
+        size = f" (the width of {_WIDTHS[taken]})" if taken in _WIDTHS else ""
         source = f"the encoder {encoder} gives {given}" if encoder else f"the encoder gives {given}"
         raise BackboneWeightsError(
             f"weights {path}: the checkpoint takes {taken} channels of image features{size}, {source}; "

@@ -10,6 +10,12 @@ from typing import Any
 from dinomed3d.runtime.device import DEVICES
 from pointseg.conventions import DATASETS, PRECISIONS, TTA_NAMES
 
+AUTO_PRECISION = (
+    "float16 on CUDA, float32 elsewhere; the image encoder runs in bfloat16 on CUDA "
+    "unless float32 is chosen"
+)
+"""Precision of training and prediction with --precision auto."""
+
 
 def add_data(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Add the options that say which dataset is read."""
@@ -26,13 +32,14 @@ def add_data(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     )  # fmt: skip
 
 
-def add_device(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say where a network runs, and in which precision."""
-    parser.add_argument("--device", choices=DEVICES, default="auto", help="(default: auto)")
+def add_device(parser: argparse.ArgumentParser, *, auto: str = AUTO_PRECISION) -> None:
+    """Add the options that say where a network runs, and in which precision; ``auto`` explains the default."""
+    parser.add_argument(
+        "--device", choices=DEVICES, default="auto", help="where networks run (default: auto)"
+    )
     parser.add_argument(
         "--precision", choices=("auto", *PRECISIONS), default="auto",
-        help="auto: float16 on CUDA, float32 elsewhere; the image encoder runs in bfloat16 on CUDA unless float32 is "
-        "chosen (default: auto)",
+        help=f"auto: {auto} (default: auto)",
     )  # fmt: skip
 
 

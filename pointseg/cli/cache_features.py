@@ -47,11 +47,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-o", "--out", type=Path, required=True, metavar="DIR", help="folder of caches"
     )
-    parser.add_argument("--splits", nargs="+", metavar="NAME", help="(default: all)")
+    parser.add_argument(
+        "--splits", nargs="+", metavar="NAME", help="splits to encode (default: all)"
+    )
     parser.add_argument(
         "--batch", type=at_least(1), default=8, metavar="N", help="images at once (default: 8)"
     )
-    add_device(parser)
+    add_device(parser, auto="float32")
     return parser
 
 

@@ -63,8 +63,10 @@ def _parser() -> argparse.ArgumentParser:
         "--config", type=Path, metavar="YAML",
         help="description of your folder (default: ROOT/dataset.yaml)",
     )  # fmt: skip
-    data.add_argument("--split", metavar="NAME", help="(default: the first one)")
-    data.add_argument("--scene", metavar="NAME", help="(default: the first one with images)")
+    data.add_argument("--split", metavar="NAME", help="split of the scene (default: the first one)")
+    data.add_argument(
+        "--scene", metavar="NAME", help="scene to check (default: the first one with images)"
+    )
     _add_visibility(parser.add_argument_group("visibility"))
     parser.add_argument(
         "--up", choices=PICTURE_UP_AXES,

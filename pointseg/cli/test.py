@@ -40,11 +40,11 @@ def _parser() -> argparse.ArgumentParser:
     add_data(parser, required=False)  # --merge needs none
     parser.add_argument(
         "-o", "--out", type=Path, metavar="DIR",
-        help="(default: 'test' next to the model, 'test-...' for corrupted scenes)",
+        help="folder of the results (default: 'test' next to the model, 'test-...' for corrupted scenes)",
     )  # fmt: skip
     parser.add_argument(
         "--split", action="append", metavar="NAME",
-        help="may be repeated (default: those of the recipe)",
+        help="split to test; may be repeated (default: those of the recipe)",
     )  # fmt: skip
     parser.add_argument(
         "--single-pass", action="store_true",

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pointseg.datasets.dataset import UNLABELLED, Dataset, NamedScenes
+from pointseg.datasets.classes import UNLABELLED
+from pointseg.datasets.dataset import Dataset
 from pointseg.datasets.errors import DatasetError
+from pointseg.datasets.named_scenes import NamedScenes
 from pointseg.scene import Scene
 
 if TYPE_CHECKING:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pointseg.datasets.dataset import ClassList, NamedScenes
+from pointseg.datasets.classes import ClassList
 from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.index import read_index
+from pointseg.datasets.named_scenes import NamedScenes
 from pointseg.datasets.scene_arrays import load_array
 from pointseg.scene import IGNORE, Scene
 

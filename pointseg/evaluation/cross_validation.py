@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinomed3d.runtime.errors import UserError
-from pointseg.datasets.dataset import ClassList, distinct_colors
+from pointseg.datasets.classes import ClassList, distinct_colors
 from pointseg.evaluation.point_metrics import BY_VISIBILITY, point_metrics
 from pointseg.evaluation.saved_labels import write_json
 from pointseg.evaluation.spec import EvaluationResult

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pointseg.datasets.dataset import ClassList
+from pointseg.datasets.classes import ClassList
 from pointseg.metrics import Confusion
 
 MEANS = ("miou", "miou_present", "accuracy", "mean_accuracy", "mean_accuracy_present")

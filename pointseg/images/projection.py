@@ -120,7 +120,7 @@ def candidate_frames(scene: Scene, frames: Sequence[Frame], count: int | None) -
     return tuple(showing[index] for index in select_views(showing, count))
 
 
-def frames_in_view(scene: Scene, frames: Sequence[Frame], *, sample: int = 2000) -> tuple[int, ...]:
+def frames_in_view(scene: Scene, frames: Sequence[Frame], *, count: int = 2000) -> tuple[int, ...]:
     """Indices of the frames that have points of a scene in view, occluded or not.
 
     Views are better selected from these where a scene is a small part of what the images show.
@@ -128,9 +128,9 @@ def frames_in_view(scene: Scene, frames: Sequence[Frame], *, sample: int = 2000)
     Args:
         scene: as for ``compute_visibility``.
         frames: any number.
-        sample: number of points that are projected, evenly spaced in their order.
+        count: number of points that are projected, evenly spaced in their order.
     """
-    points = torch.from_numpy(scene.coord[:: max(1, -(-len(scene) // sample))])
+    points = torch.from_numpy(scene.coord[:: max(1, -(-len(scene) // count))])
     projector = Cameras([camera_near(scene, frame.camera) for frame in frames])
     return tuple(
         view for view in range(len(frames)) if bool(projector.project(view, points)[1].any())

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from dinomed3d.runtime.errors import UserError
@@ -19,7 +17,7 @@ from pointseg.datasets.dataset import Dataset
 from pointseg.datasets.mixture import Mixture
 from pointseg.loading.scene_images import ImageLoader, SceneImageLoader, pad_views
 from pointseg.loading.to_cloud import to_cloud
-from pointseg.scene import IGNORE, Scene
+from pointseg.scene import Scene
 from pointseg.transforms import Compose, evaluation, indoor, outdoor
 
 if TYPE_CHECKING:
@@ -101,28 +99,6 @@ def or_raise(found: Cloud | UserError) -> Cloud:
     return found
 
 
-class Stream:
-    """Iterator of a data loader that ends its workers when it is closed.
-
-    Garbage collection would end them too, but a pending exception delays it; and at the end of the program
-    they are asked by a signal, which they ignore.
-    """
-
-    def __init__(self, loader: DataLoader[Cloud | UserError]) -> None:
-        self._iterator = iter(loader)
-
-    def __iter__(self) -> Iterator[Cloud | UserError]:
-        return self
-
-    def __next__(self) -> Cloud | UserError:
-        found: Cloud | UserError = next(self._iterator)
-        return found
-
-    def close(self) -> None:
-        """End the workers of the data loader."""
-        del self._iterator
-
-
 def usable(scene: Scene, recipe: Recipe, *, labelled: bool = True) -> Scene:
     """A scene reduced to the fields that training uses.
 
@@ -180,15 +156,3 @@ def validation_steps(recipe: Recipe) -> Compose:
             drop_outside=recipe.drop_outside,
         )
     )
-
-
-def label_counts(
-    dataset: Dataset, scenes: Iterable[tuple[str, str]]
-) -> tuple[NDArray[np.int64], int]:
-    """(K,) labelled points of each class over scenes (split, name); and all points, labelled or not."""
-    counts, points = np.zeros(len(dataset.classes), np.int64), 0
-    for split, name in scenes:
-        segment = dataset.load(split, name)["segment"]
-        counts += np.bincount(segment[segment != IGNORE], minlength=len(counts))
-        points += len(segment)
-    return counts, points

@@ -31,7 +31,7 @@ _TRIM = 0.4
 """Per cent of the points that may fall outside of the frame on each side: outliers, far returns."""
 _AIR = 0.03
 """Share of the picture's sides that stays empty around the points."""
-_SAMPLE = 200_000
+_SUBSET = 200_000
 """Points from which frames and ceilings are found."""
 
 
@@ -78,8 +78,8 @@ def project(coord: NDArray[np.float32], viewpoint: str, size: tuple[int, int]) -
         raise ValueError(
             f"project: 'viewpoint' must be one of {', '.join(VIEWPOINTS)}, got {viewpoint!r}"
         )
-    sample = coord[:: max(1, len(coord) // _SAMPLE)]
-    low, high = np.percentile(sample, [_TRIM, 100 - _TRIM], axis=0)
+    subset = coord[:: max(1, len(coord) // _SUBSET)]
+    low, high = np.percentile(subset, [_TRIM, 100 - _TRIM], axis=0)
     middle = ((low + high) / 2).astype(np.float32)
     radius = float(np.linalg.norm(high - low) / 2) or 1.0
     centred = (coord - middle) / np.float32(radius)
@@ -113,18 +113,18 @@ def below_ceiling(coord: NDArray[np.float32]) -> NDArray[np.bool_]:
         (N,) False for the ceiling and what is above it.
     """
     everything = np.ones(len(coord), bool)
-    sample = coord[:: max(1, len(coord) // _SAMPLE)]
-    if len(sample) < 100:
+    subset = coord[:: max(1, len(coord) // _SUBSET)]
+    if len(subset) < 100:
         return everything
-    low, high = np.percentile(sample, [_TRIM, 100 - _TRIM], axis=0)
+    low, high = np.percentile(subset, [_TRIM, 100 - _TRIM], axis=0)
     height = float(high[2] - low[2])
     if height <= 0 or height > max(high[0] - low[0], high[1] - low[1]) * 1.5:
         return everything
-    # The ground in cells that hold about fifty points of the sample.
-    cells = int(np.clip(np.sqrt(len(sample) / 50), 4, 48))
-    place = np.clip((sample[:, :2] - low[:2]) / np.maximum(high[:2] - low[:2], 1e-6), 0, 0.9999)
+    # The ground in cells that hold about fifty points of the subset.
+    cells = int(np.clip(np.sqrt(len(subset) / 50), 4, 48))
+    place = np.clip((subset[:, :2] - low[:2]) / np.maximum(high[:2] - low[:2], 1e-6), 0, 0.9999)
     cell = (place * cells).astype(np.int64) @ np.array([cells, 1])
-    level = np.clip((sample[:, 2] - low[2]) / height, 0, 0.9999)
+    level = np.clip((subset[:, 2] - low[2]) / height, 0, 0.9999)
     layers = 25
     held = np.zeros((cells * cells, layers), bool)
     held[cell, (level * layers).astype(np.int64)] = True
@@ -157,11 +157,11 @@ def _camera() -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.floa
 
 def _framed(plane: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
     """(M, 2) positions, right and up, as pixels, right and down; one scale for both axes."""
-    sample = plane[:: max(1, len(plane) // _SAMPLE)]
-    low, high = np.percentile(sample, [_TRIM, 100 - _TRIM], axis=0)
+    subset = plane[:: max(1, len(plane) // _SUBSET)]
+    low, high = np.percentile(subset, [_TRIM, 100 - _TRIM], axis=0)
     slack = 0.02 * (high - low)  # percentiles shave a little off walls
-    low = np.maximum(low - slack, sample.min(0))
-    high = np.minimum(high + slack, sample.max(0))
+    low = np.maximum(low - slack, subset.min(0))
+    high = np.minimum(high + slack, subset.max(0))
     room = np.asarray(size, np.float64) * (1 - 2 * _AIR)
     scale = float(np.min(room / np.maximum(high - low, 1e-9)))
     if not (high > low).any():

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dinomed3d.runtime.atomic_files import new_file
 from pointseg.config.recipe import PointCloudFormat
 from pointseg.datasets.axes import upright
-from pointseg.datasets.dataset import ClassList
+from pointseg.datasets.classes import ClassList
 from pointseg.evaluation.inference_protocol import InferenceProtocol
 from pointseg.evaluation.saved_labels import write_json
 from pointseg.files import CloudFileError, read_cloud, write_labelled

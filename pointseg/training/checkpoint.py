@@ -18,7 +18,7 @@ from dinomed3d.runtime.tensor_files import TensorFileError, read_torch
 from pointseg.backbones import Backbone, build_backbone
 from pointseg.config.recipe import Recipe
 from pointseg.config.serialization import read_recipe
-from pointseg.datasets.dataset import ClassList
+from pointseg.datasets.classes import ClassList
 from pointseg.images.config import ImageConfig
 from pointseg.segmenter import Segmenter
 

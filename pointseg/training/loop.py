@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader
 
 from dinomed3d.runtime.errors import UserError
 from pointseg.cloud import Cloud
-from pointseg.loading.samples import Samples, Stream, join, or_raise
+from pointseg.loading.samples import Samples, join, or_raise
+from pointseg.loading.stream import Stream
 from pointseg.training.graceful_stop import GracefulStop, ignore_signals
 from pointseg.training.learner import Learner
 from pointseg.training.logger import TrainingLogger

@@ -18,7 +18,7 @@ from dinomed3d.runtime.errors import UserError
 from pointseg.cloud import Cloud
 from pointseg.config.recipe import Recipe
 from pointseg.datasets.dataset import Dataset, KnowsShares
-from pointseg.loading.samples import label_counts
+from pointseg.datasets.label_counts import label_counts
 from pointseg.metrics import Confusion
 from pointseg.segmenter import Segmenter
 from pointseg.training.checkpoint import build_segmenter, save_checkpoint

@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.out_of_memory import ran_out_of_memory
 from pointseg.cloud import Cloud
-from pointseg.loading.samples import Stream, or_raise
+from pointseg.loading.samples import or_raise
+from pointseg.loading.stream import Stream
 from pointseg.training.task import TrainingTask
 
 

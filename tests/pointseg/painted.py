@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dinomed3d.lifting import Camera
 from pointseg.config.recipe import Recipe
-from pointseg.datasets.dataset import ClassList
+from pointseg.datasets.classes import ClassList
 from pointseg.datasets.errors import DatasetError
 from pointseg.images.config import ImageConfig
 from pointseg.images.readers.frame import Frame

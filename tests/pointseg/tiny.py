@@ -10,7 +10,7 @@ import numpy as np
 
 from pointseg.config.presets import RECIPES
 from pointseg.config.recipe import Recipe
-from pointseg.datasets.dataset import ClassList
+from pointseg.datasets.classes import ClassList
 from pointseg.datasets.errors import DatasetError
 from pointseg.scene import Scene
 from pointseg.training.train import TrainSpec

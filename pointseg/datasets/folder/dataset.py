@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pointseg.datasets.axes import upright
-from pointseg.datasets.dataset import UNLABELLED, NamedScenes
+from pointseg.datasets.classes import UNLABELLED
 from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.folder.cameras import KINDS, CameraRule
 from pointseg.datasets.folder.description import EXAMPLE, Description, map_labels, read_description
+from pointseg.datasets.named_scenes import NamedScenes
 from pointseg.datasets.scale import check_scale
 from pointseg.files import SUFFIXES, cloud_suffix, finite_points, read_cloud
 from pointseg.files.columns import to_labels

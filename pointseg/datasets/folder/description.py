@@ -13,7 +13,7 @@ import yaml
 from numpy.typing import NDArray
 
 from pointseg.conventions import UNITS_M, UP_AXES
-from pointseg.datasets.dataset import UNLABELLED, ClassList, distinct_colors
+from pointseg.datasets.classes import UNLABELLED, ClassList, distinct_colors
 from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.folder.cameras import CameraRule, parse_cameras
 from pointseg.scene import IGNORE

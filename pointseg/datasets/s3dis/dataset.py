@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pointseg.datasets.dataset import ClassList
+from pointseg.datasets.classes import ClassList
 from pointseg.datasets.prepared import PreparedScenes
 
 NAME = "s3dis"

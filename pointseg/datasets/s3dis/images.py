@@ -87,7 +87,7 @@ def prepare_images(task: RoomImages, target: Path) -> list[str]:
     coord = np.load(target / "coord.npy", allow_pickle=False)
     frames = [align_frame(frame, coord, task.angle) for frame in map(read_frame, task.files)]
     room = Scene(coord=coord.astype(np.float32, copy=False), name=target.name)
-    seeing = [frames[number] for number in frames_in_view(room, frames, sample=SAMPLE)]
+    seeing = [frames[number] for number in frames_in_view(room, frames, count=SAMPLE)]
     write_manifest(target / CAMERAS, seeing)
     blind = len(frames) - len(seeing)
     return [f"{blind} of {len(frames)} images do not show the room"] if blind else []

@@ -5,7 +5,7 @@ Source: Rozenberszki 2022, arXiv:2204.07761. The training index of a class is it
 
 from __future__ import annotations
 
-from pointseg.datasets.dataset import ClassList, distinct_colors
+from pointseg.datasets.classes import ClassList, distinct_colors
 
 # id in scannetv2-labels.combined.tsv : name / h(ead), c(ommon) or t(ail), by how often it is labelled.
 _LIST = """

@@ -15,7 +15,8 @@ from types import MappingProxyType
 import numpy as np
 
 from dinomed3d.runtime.atomic_files import new_file
-from pointseg.datasets.dataset import ClassList, require_split
+from pointseg.datasets.classes import ClassList
+from pointseg.datasets.named_scenes import require_split
 from pointseg.datasets.prepared import PreparedScenes
 from pointseg.datasets.scannet import classes200
 from pointseg.datasets.submission import Results, checked_prediction

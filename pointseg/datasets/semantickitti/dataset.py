@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinomed3d.runtime.atomic_files import new_file
-from pointseg.datasets.dataset import ClassList, require_split
+from pointseg.datasets.classes import ClassList
 from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.labels import LabelMap
+from pointseg.datasets.named_scenes import require_split
 from pointseg.datasets.prepared import IndexedDataset
 from pointseg.datasets.scan_files import load_raw_labels, load_scan
 from pointseg.datasets.submission import Results, checked_prediction

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from pointseg.datasets.dataset import ClassList, NamedScenes
+from pointseg.datasets.classes import ClassList
 from pointseg.datasets.errors import DatasetError
+from pointseg.datasets.named_scenes import NamedScenes
 from pointseg.datasets.synthetic.furniture import COLORS, NAMES
 from pointseg.datasets.synthetic.layout import build_room
 from pointseg.datasets.synthetic.rooms import Room, sample_room

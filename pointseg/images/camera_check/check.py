@@ -160,7 +160,7 @@ def _frames_to_check(spec: CheckSpec) -> tuple[Sequence[Frame], Sequence[Frame]]
 
     Most photos of a large site do not show one tile of it and cannot tell whether poses are correct.
     """
-    numbers = frames_in_view(spec.scene, spec.frames, sample=SEARCHED_POINTS)
+    numbers = frames_in_view(spec.scene, spec.frames, count=SEARCHED_POINTS)
     showing = [spec.frames[number] for number in numbers]
     if spec.count is None or len(spec.frames) <= spec.count:
         return spec.frames, showing

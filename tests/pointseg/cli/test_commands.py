@@ -13,7 +13,7 @@ from pointseg.cli.predict import main as predict
 from pointseg.cli.test import main as evaluate
 from pointseg.config.presets import recipe_for
 from pointseg.config.recipe import InferenceConfig
-from pointseg.datasets.dataset import ClassList
+from pointseg.datasets.classes import ClassList
 from pointseg.evaluation.inference_protocol import InferenceProtocol
 from pointseg.evaluation.scene_predictor import ScenePredictor
 from pointseg.files import read_cloud, write_cloud

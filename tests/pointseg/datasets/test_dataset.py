@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from pointseg.datasets import DATASETS, DatasetError, open_dataset
-from pointseg.datasets.dataset import ClassList, distinct_colors, require_scene, require_split
+from pointseg.datasets.classes import ClassList, distinct_colors
+from pointseg.datasets.named_scenes import require_scene, require_split
 
 
 def test_a_class_list():

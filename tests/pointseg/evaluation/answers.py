@@ -6,7 +6,8 @@ import numpy as np
 from torch import nn
 
 from pointseg.config.recipe import Recipe
-from pointseg.datasets.dataset import ClassList, require_scene, require_split
+from pointseg.datasets.classes import ClassList
+from pointseg.datasets.named_scenes import require_scene, require_split
 from pointseg.scene import Scene
 from pointseg.training.checkpoint import TrainedSpec
 

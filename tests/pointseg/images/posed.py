@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from dinomed3d.lifting import Camera
-from pointseg.datasets.dataset import require_scene, require_split
+from pointseg.datasets.named_scenes import require_scene, require_split
 from pointseg.images.features.encoder import open_encoder
 from pointseg.images.readers.frame import Frame
 from pointseg.images.readers.image_files import ImageFile

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from pointseg.datasets.label_counts import label_counts
 from pointseg.datasets.semantickitti.dataset import CLASS_SHARES, SemanticKITTI
-from pointseg.loading.samples import label_counts
 from pointseg.training.segmentation_task import Segmentation
 from tests.pointseg.tiny import RECIPE, Boxes
 

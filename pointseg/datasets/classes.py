@@ -1,0 +1,62 @@
+"""The classes of a dataset: names, colours, and groups that are reported together."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pointseg.datasets.errors import DatasetError
+
+
+@dataclass(frozen=True)
+class ClassList:
+    """The classes of a dataset; labels are indices into it."""
+
+    names: tuple[str, ...]
+    """K distinct names."""
+    colors: NDArray[np.uint8] = field(compare=False)
+    """(K, 3) red, green, blue."""
+    groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict, hash=False)
+    """Sets of classes that are reported together as well, such as head, common and tail."""
+
+    def __post_init__(self) -> None:
+        if not self.names or len(set(self.names)) != len(self.names):
+            raise DatasetError(
+                f"ClassList: 'names' must be distinct, at least one, got {self.names}"
+            )
+        if self.colors.shape != (len(self.names), 3) or self.colors.dtype != np.uint8:
+            raise DatasetError(
+                f"ClassList: 'colors' must be ({len(self.names)}, 3) uint8, "
+                f"got {self.colors.shape} {self.colors.dtype}"
+            )
+        for name, members in self.groups.items():
+            wrong = [index for index in members if not 0 <= index < len(self.names)]
+            if wrong:
+                raise DatasetError(
+                    f"ClassList: group '{name}' must hold indices of the {len(self.names)} classes, got {wrong}"
+                )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+UNLABELLED = ClassList(("unlabelled",), np.zeros((1, 3), np.uint8))
+"""Classes of clouds without labels and without a list of classes."""
+
+
+def distinct_colors(count: int) -> NDArray[np.uint8]:
+    """(count, 3) default colours of classes, always the same ones.
+
+    Hues advance by the golden ratio, so that neighbours in the list differ most; brightness and saturation
+    alternate.
+    """
+    colors = np.empty((count, 3), np.uint8)
+    for index in range(count):
+        hue = (0.58 + index * 0.618034) % 1
+        saturation, value = ((0.65, 0.9), (0.85, 0.65), (0.4, 0.95))[index % 3]
+        colors[index] = np.round(255 * np.array(colorsys.hsv_to_rgb(hue, saturation, value)))
+    return colors
