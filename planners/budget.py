@@ -1,4 +1,4 @@
-"""Limits on memory and arithmetic of a training step."""
+"""Limits on memory and compute (FLOPs) of a training step."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from dinomed3d.runtime.errors import UserError
 
 TFLOP_PER_GIB = 2.0
-"""Largest arithmetic of a step per GiB of memory: about a second on GPUs of that size, so that a
+"""Most TFLOPs of a step per GiB of memory: about a second on GPUs of that size, so that a
 training of default length takes a day and a half, as with nnU-Net's large presets."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """Limits on memory and arithmetic of a step."""
+    """Limits on memory and compute of a step."""
 
     memory_gib: float
     """Memory of the GPU: nnU-Net's -gpu_memory_target."""
     unlimited_time: bool = False
-    """Whether the arithmetic of a step is unlimited."""
+    """Whether the compute of a step is unlimited."""
 
     def __post_init__(self) -> None:
         """Refuse a memory that is not positive and finite."""
@@ -40,5 +40,5 @@ class Budget:
 
     @property
     def flops(self) -> float:
-        """Operations of a whole step."""
+        """Floating-point operations of a whole step."""
         return math.inf if self.unlimited_time else TFLOP_PER_GIB * self.memory_gib * 1e12

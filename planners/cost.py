@@ -1,6 +1,6 @@
 """Cost of a training step or prediction, computed from the network's spec without building it.
 
-This module and `layer_costs` own the formulas of parameters, arithmetic and memory; tests compare them
+This module and `layer_costs` own the formulas of parameters, compute (FLOPs) and memory; tests compare them
 with the network itself, traced on fake tensors. Memory is counted as PyTorch keeps it in mixed
 precision: activations for the backward pass in 2 bytes, the transformer's residual stream and the losses
 in 4, weights, gradients and AdamW's two moments in 4 each, and autocast's 2-byte copies of weights. Not
@@ -105,7 +105,7 @@ def stage_two(
         spec: the network.
         patch: (D, H, W) or (H, W), voxels.
         batch: number of patches.
-        channels: of the input, including an earlier stage's segmentation.
+        channels: of the input, including the previous configuration's segmentation (cascade).
         classes: channels of the logits.
         checkpointing: activation checkpointing of the encoder's blocks.
     """
@@ -164,7 +164,7 @@ def stage_one(
         classes: channels of the logits.
         resident: parameters of the whole network, which is in memory too.
         batch: patches from which the slices are sampled, in memory too.
-        checkpointing: as of `stage_two`.
+        checkpointing: as in `stage_two`.
     """
     g = Geometry.of(spec, patch[-2:], slices, channels, classes)
     tokens = g.slices * g.patches

@@ -19,13 +19,14 @@ class DatasetStats:
     voxels: float
     """Voxels of all training images together."""
     channels: int
-    """Channels of the network's input, including an earlier stage's segmentation."""
+    """Channels of the network's input, including the previous configuration's segmentation (cascade)."""
     classes: int
     """Channels of the logits: labels with background, or regions."""
     cascade_channels: int = 0
-    """How many of these channels are an earlier stage's segmentation."""
+    """How many of these channels are the previous configuration's segmentation (cascade)."""
     context: float = 0.0
-    """Share of a volume's slices that a patch should hold: the purpose of a coarse first stage."""
+    """Share of a volume's slices that a patch should hold: the purpose of the cascade's low-resolution
+    configuration."""
 
     def __post_init__(self) -> None:
         """Refuse statistics that no plan can be made for."""

@@ -12,13 +12,13 @@ from dinomed3d.training.recipe import Recipe
 from planners.budget import Budget
 from planners.dataset_stats import DatasetStats
 from planners.encoders import encoder_size
-from planners.network_rules import TOKENS_WANTED, tokens_of
+from planners.network_rules import DECODER_WIDTHS, TARGET_TOKENS, tokens_of
 from planners.sizing import (
-    BATCH_LEAST,
-    BATCH_MOST,
-    DEPTH_SEEN,
     ENCODER_CANDIDATES,
-    SHARE_OF_DATASET,
+    MAX_BATCH,
+    MAX_DATASET_SHARE,
+    MIN_BATCH,
+    RECEPTIVE_DEPTH,
     Search,
     Sizing,
     Trial,
@@ -64,7 +64,7 @@ def _joined(values: Iterable[object], separator: str = ", ") -> str:
 
 def _token(sizing: Sizing, search: Search) -> Decision:
     side, tokens = sizing.spec.voxels_per_token, tokens_of(sizing.spec, sizing.patch)
-    why = f"{tokens} tokens per slice, closest to {TOKENS_WANTED}"
+    why = f"{tokens} tokens per slice, closest to {TARGET_TOKENS}"
     if "voxels_per_token" in search.forced:
         why = f"set by the user; {tokens} tokens per slice"
     elif side > search.token:
@@ -100,12 +100,12 @@ def _patch(stats: DatasetStats, sizing: Sizing, search: Search) -> Decision:
         else "whole slices"
     )
     why += f", sides rounded up to multiples of {sizing.spec.multiple}"
-    if depth and not search.flat:
+    if depth and not search.single_slice:
         if depth[0] == stats.shape[0]:
             why += "; all slices"
         elif stats.context and depth[0] >= search.context_slices:
             why += f"; an eighth of {stats.shape[0]} slices, for context"
-        elif depth[0] == DEPTH_SEEN:
+        elif depth[0] == RECEPTIVE_DEPTH:
             why += f"; of {stats.shape[0]} slices as many as the network's reach"
         else:
             why += f"; of {stats.shape[0]} slices as many as memory and time allow"
@@ -119,17 +119,17 @@ def _batch(stats: DatasetStats, sizing: Sizing, budget: Budget) -> Decision:
         checkpointing=sizing.recipe["activation_checkpointing"],
     )
     more = trial.stage_two(stats, sizing.batch + 1)
-    share = SHARE_OF_DATASET * stats.voxels / math.prod(sizing.patch)
-    if sizing.batch == BATCH_LEAST and round(share) <= BATCH_LEAST:
+    share = MAX_DATASET_SHARE * stats.voxels / math.prod(sizing.patch)
+    if sizing.batch == MIN_BATCH and round(share) <= MIN_BATCH:
         why = "the minimum; a batch should hold little of the dataset"
     elif more.peak > budget.memory:
         why = f"one more would need {Budget.for_bytes(more.peak):.1f} GiB"
     elif more.flops > budget.flops:
         why = "one more would make a step too slow"
-    elif sizing.batch == BATCH_MOST:
+    elif sizing.batch == MAX_BATCH:
         why = "the maximum; more steps help more than larger batches"
     else:
-        why = f"more would hold over {SHARE_OF_DATASET:.0%} of all voxels"
+        why = f"more would hold over {MAX_DATASET_SHARE:.0%} of all voxels"
     return _row("batch", sizing.batch, why)
 
 
@@ -146,39 +146,39 @@ def _encoder_modules(stats: DatasetStats, sizing: Sizing, search: Search) -> lis
     """Multi-slice embedding, taps, adapters and low-rank updates."""
     spec, image_channels = sizing.spec, stats.channels - stats.cascade_channels
     why = "the pretrained kernel unchanged: one colour per slice"
-    if search.flat:
+    if search.single_slice:
         why = "there are no neighbours"
     elif "slices" in search.forced:
         why = "set by the user"
     elif image_channels > 1:
         why = f"the pretrained kernel's colours, each divided among {image_channels} channels"
-    rows = [_row("neighbouring slices", f"K = {spec.slices}", why)]
+    rows = [_row("slices per embedding", f"K = {spec.slices}", why)]
     depth = encoder_size(spec.encoder, spec.encoder_overrides).depth
     taps = spec.taps or default_taps(depth)
     rows.append(_row("taps", _joined(taps), f"evenly spaced over {depth} blocks"))
     if "adapters" in spec.components:
         rows.append(_row("3D adapters", spec.adapter_width, "a sixth of the encoder's channels"))
     if "lora" in spec.components:
-        rows.append(_row("low-rank updates", spec.lora_rank, "rank of the released code"))
+        rows.append(_row("low-rank updates", spec.lora_rank, "rank in DINO-Med3D's released code"))
     return rows
 
 
 def _other_modules(sizing: Sizing, search: Search) -> list[Decision]:
     """Kernels, detail stream and decoder."""
     spec = sizing.spec
-    flat = [2**i for i, k in enumerate(spec.depth_kernels) if k == 1]
-    why = (
-        f"1 at in-plane strides {_joined(flat)}, whose pixels are small against the slice distance"
-    )
-    if search.flat:
+    strides = [2**i for i, k in enumerate(spec.depth_kernels) if k == 1]
+    why = f"1 at in-plane strides {_joined(strides)}, whose pixels are small against the slice distance"
+    if search.single_slice:
         why = "single slices"
-    elif not flat:
+    elif not strides:
         why = "slices are close, so every level mixes them"
     rows = [_row("depth kernels", _joined(spec.depth_kernels), why)]
     if "detail" in spec.components:
         why = "channels at in-plane strides 1, 2, ..., finer than tokens"
         rows.append(_row("detail stream", _joined(spec.detail_widths), why))
-    why = "as wide as stays cheap beside the encoder"
+    why = "the widest whose FLOPs are at most a third of the encoder's"
+    if spec.pyramid_width == DECODER_WIDTHS[-1]:
+        why = "the narrowest; wider ones exceed a third of the encoder's FLOPs"
     if sizing.stage_one is None:
         why = "default, without an encoder"
     rows.append(_row("decoder", f"{spec.levels} levels, {spec.pyramid_width} channels", why))
@@ -187,17 +187,21 @@ def _other_modules(sizing: Sizing, search: Search) -> list[Decision]:
 
 
 def _training(sizing: Sizing) -> list[Decision]:
-    """Stages and rates."""
+    """Stage lengths and learning rates."""
     recipe, rows = Recipe(), []
     first, why = "", "half of nnU-Net's 1000 epochs"
     if sizing.stage_one is not None:
         reason = "of the slices in a batch, as many as memory and time allow"
         rows.append(_row("stage I", f"{sizing.recipe['stage1_slices']} slices per step", reason))
         reason = "of the encoder; 5e-5 for ViT-S, less for wider ones"
-        rows.append(_row("stage I's rate", f"{sizing.recipe['rate_encoder']:g}", reason))
+        rows.append(_row("stage I's learning rate", f"{sizing.recipe['rate_encoder']:g}", reason))
         first = f"{recipe.stage1_epochs} + "
         why += "; a tenth of them for the encoder"
     rates = f"{recipe.rate_decoder:g}, {recipe.rate_adapters:g}"
     reason = "decoder and adapters: modules inside the pretrained encoder learn more slowly"
     lengths = f"{first}{recipe.stage2_epochs} x {recipe.iterations_per_epoch} steps"
-    return [*rows, _row("stage II's rates", rates, reason), _row("stage lengths", lengths, why)]
+    return [
+        *rows,
+        _row("stage II's learning rates", rates, reason),
+        _row("stage lengths", lengths, why),
+    ]

@@ -42,9 +42,9 @@ class Explanation:
     batch: int
     """Patches in a step."""
     spacing: tuple[float, ...]
-    """Of the patch's axes, mm."""
+    """Spacing along the patch's axes, mm."""
     channels: int
-    """Channels of the input, including an earlier stage's segmentation."""
+    """Channels of the input, including the previous configuration's segmentation (cascade)."""
     classes: int
     """Channels of the logits."""
     recipe: Recipe
@@ -61,7 +61,7 @@ class Explanation:
     target_gib: float | None
     """Memory that the plan was made for."""
     ours: bool
-    """Whether the plan names our network; else it is a stock plan, as our trainer would use it."""
+    """Whether the plan names our network; otherwise it is a stock plan, as our trainer would use it."""
 
     def text(self, speed: Speed) -> str:
         """The explanation as text."""
@@ -143,7 +143,7 @@ class Explanation:
         return [
             f"  time on {speed.device}: {text}; {_hours(hours)} for "
             f"{first}{self.recipe.stage2_epochs} epochs of {steps} steps",
-            f"  (arithmetic divided by measured rates: products {speed.products / TERA:.3g}, convolutions "
+            f"  (FLOPs divided by measured throughput: products {speed.products / TERA:.3g}, convolutions "
             f"{speed.convolutions / TERA:.3g} TFLOP/s; norms, losses, augmentation and validation not included)",
         ]
 

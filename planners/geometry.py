@@ -23,7 +23,7 @@ class Geometry:
     width: int
     """Columns of a slice after padding, voxels."""
     channels: int
-    """Channels of the image, without an earlier stage's segmentation."""
+    """Channels of the image, without the previous configuration's segmentation (cascade)."""
     classes: int
     """Channels of the logits."""
     voxels: Sequence[int]
@@ -33,7 +33,7 @@ class Geometry:
     def of(
         cls, spec: NetworkSpec, patch: Sequence[int], batch: int, channels: int, classes: int
     ) -> Geometry:
-        """Sizes for a patch (D, H, W) or (H, W); `channels` includes an earlier stage's segmentation."""
+        """Sizes for a patch (D, H, W) or (H, W); `channels` includes the cascade's."""
         depth, height, width = (1, *patch)[-3:]
         height, width = (-(-side // spec.multiple) * spec.multiple for side in (height, width))
         voxels = [

@@ -1,4 +1,4 @@
-"""Cost of each component of the network in a step: parameters, arithmetic, saved activations.
+"""Cost of each component of the network in a step: parameters, compute (FLOPs), saved activations.
 
 Counted as PyTorch keeps them in mixed precision: activations for the backward pass in 2 bytes, the
 transformer's residual stream and the losses in 4.
@@ -192,7 +192,7 @@ def neck(g: Geometry, gate: int) -> ComponentCost:
 
 
 def detail(g: Geometry, channels: int) -> ComponentCost:
-    """The detail stream, which reads all channels, including an earlier stage's segmentation."""
+    """The detail stream, which reads all channels, including the previous configuration's segmentation."""
     cost = ComponentCost()
     before = channels
     for level, width in enumerate(g.spec.detail_widths):

@@ -12,23 +12,23 @@ from planners.cost import stage_two
 from planners.dataset_stats import DatasetStats
 from planners.encoders import encoder_size
 
-TOKENS_WANTED = 1024
+TARGET_TOKENS = 1024
 """Tokens of a slice: DINO-Med3D encodes every slice at 512 pixels, which is 32 x 32 tokens."""
 TOKEN_SIDES = (4, 8, 16, 32)
 """Voxels per token: less would enlarge slices more than fourfold, more would halve them."""
-PADDING_ALLOWED = 0.05
+MAX_PADDING = 0.05
 """Extra area of a padded slice for which the pyramid may have one more level."""
 DECODER_WIDTHS = (256, 192, 128, 96)
-"""Channels of neck and decoder, widest first."""
-DECODER_SHARE = 1 / 3
-"""Largest arithmetic of neck and decoder as a share of the encoder's."""
+"""Candidates for the channels of neck and decoder, widest first."""
+MAX_DECODER_SHARE = 1 / 3
+"""Largest share of the encoder's FLOPs that neck and decoder together may take."""
 
 
 def token_side(height: int, width: int) -> int:
-    """Voxels per token for which a slice has closest to TOKENS_WANTED tokens, by ratio."""
+    """Voxels per token for which a slice has closest to TARGET_TOKENS tokens, by ratio."""
 
     def deviation(side: int) -> float:
-        return abs(math.log(height * width / side**2 / TOKENS_WANTED))
+        return abs(math.log(height * width / side**2 / TARGET_TOKENS))
 
     return min(TOKEN_SIDES, key=deviation)
 
@@ -45,7 +45,7 @@ def levels_for(height: int, width: int, token: int) -> int:
         finest -= 1
     area, deeper = (round_up(height, 2**f) * round_up(width, 2**f) for f in (finest, finest + 1))
     large = min(height, width) >= 4 * 2 ** (finest + 1)
-    return 1 + finest + (large and deeper <= area * (1 + PADDING_ALLOWED))
+    return 1 + finest + (large and deeper <= area * (1 + MAX_PADDING))
 
 
 def round_up(side: int, multiple: int) -> int:
@@ -67,8 +67,8 @@ def adapter_width_for(channels: int) -> int:
     return max(16, channels // 6 // 16 * 16)
 
 
-def rate_for(channels: int) -> float:
-    """Stage I's peak rate of the encoder: 5e-5 for ViT-S, less for wider ones (1 / width)."""
+def learning_rate_for(channels: int) -> float:
+    """Stage I's peak learning rate of the encoder: 5e-5 for ViT-S, less for wider ones (1 / width)."""
     return float(f"{5e-5 * 384 / max(channels, 384):.1e}")
 
 
@@ -78,17 +78,17 @@ def network_for(
     plane: tuple[int, int],
     token: int,
     *,
-    flat: bool,
+    single_slice: bool,
     forced: Mapping[str, Any],
 ) -> NetworkSpec:
-    """The network for slices of a size; its decoder as wide as stays cheap beside the encoder.
+    """The network for slices of a size; its decoder is the widest within MAX_DECODER_SHARE.
 
     Args:
         stats: the dataset.
         encoder: name of the encoder, unless it is forced.
         plane: size of a slice, voxels.
         token: voxels per token.
-        flat: patches have a single slice.
+        single_slice: whether patches have a single slice.
         forced: fields of NetworkSpec that the user has set.
     """
     levels = levels_for(*plane, token)
@@ -97,9 +97,9 @@ def network_for(
     spec = replace(
         base,
         voxels_per_token=token,
-        slices=1 if flat else forced.get("slices", 3),
+        slices=1 if single_slice else forced.get("slices", 3),
         levels=levels,
-        depth_kernels=depth_kernels(stats.spacing, levels, flat=flat),
+        depth_kernels=depth_kernels(stats.spacing, levels, single_slice=single_slice),
         detail_widths=detail_widths_for(token, levels),
         adapter_width=adapter_width_for(encoder_size(base.encoder, base.encoder_overrides).width),
         cascade_channels=stats.cascade_channels,
@@ -111,6 +111,6 @@ def network_for(
         cost = stage_two(
             wide, plane, batch=1, channels=stats.channels, classes=stats.classes
         ).components
-        if cost["neck"].flops + cost["decoder"].flops <= DECODER_SHARE * cost["encoder"].flops:
+        if cost["neck"].flops + cost["decoder"].flops <= MAX_DECODER_SHARE * cost["encoder"].flops:
             return wide
     return replace(spec, pyramid_width=DECODER_WIDTHS[-1])

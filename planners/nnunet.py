@@ -165,13 +165,13 @@ class DinoMed3DPlanner(ExperimentPlanner):
         super().save_plans(plans)
 
     def _size_cascade(self, configurations: dict[str, Any]) -> None:
-        """Size the cascade's second stage, whose detail stream reads the labels of the first."""
+        """Size the cascade's second configuration, whose detail stream reads the labels of the first."""
         assert self._fullres is not None
         if "detail" not in self.forced.get("components", COMPONENTS):
             del configurations["3d_cascade_fullres"]
             del configurations["3d_lowres"]["next_stage"]
             print(
-                "3d_cascade_fullres is left out: the detail stream reads the earlier stage's labels, and "
+                "3d_cascade_fullres is left out: the detail stream reads the previous configuration's labels, and "
                 "DINOMED3D_COMPONENTS leaves it out"
             )
             return

@@ -22,8 +22,8 @@ from planners.dataset_stats import DatasetStats
 from planners.encoders import encoder_size
 from planners.network_rules import (
     TOKEN_SIDES,
+    learning_rate_for,
     network_for,
-    rate_for,
     round_up,
     token_side,
     tokens_of,
@@ -36,27 +36,27 @@ ENCODER_CANDIDATES = (
     "vit_small_patch16_dinov3",
 )
 """Encoders that the planner chooses from, largest first; others only if the user names them."""
-DEPTH_SEEN = 32
-"""Slices of a patch: the reach of the adapters of 12 blocks and the decoder."""
-DEPTH_WHOLE = 48
+RECEPTIVE_DEPTH = 32
+"""Receptive field across slices of the adapters of 12 blocks and the decoder; longer patches gain nothing."""
+MAX_WHOLE_DEPTH = 48
 """Volumes with at most this many slices are taken whole."""
-DEPTH_WANTED = 16
+TARGET_DEPTH = 16
 """Slices of a patch of a longer volume that a larger encoder must leave room for, as in DINO-Med3D."""
-DEPTH_LEAST = 8
+MIN_DEPTH = 8
 """Slices (or all, if fewer) that are kept before slices are cropped."""
-TOKENS_LEAST = 256
+MIN_TOKENS = 256
 """Tokens of a slice below which tokens are not made coarser to save memory or time."""
-BATCH_LEAST = 2
+MIN_BATCH = 2
 """Smallest batch, as in nnU-Net: Dice over one patch is too noisy."""
-BATCH_WANTED_2D = 8
+TARGET_BATCH_2D = 8
 """Single slices in a step that a larger encoder must leave room for."""
-BATCH_MOST = 64
+MAX_BATCH = 64
 """Largest batch: more steps help more than more patches per step."""
-SHARE_OF_DATASET = 0.05
+MAX_DATASET_SHARE = 0.05
 """Largest share of all voxels in a batch: nnU-Net's precaution against overfitting."""
-SIDE_LEAST = 64
-"""Slices are not cropped to less than this, voxels."""
-STAGE1_SLICES = 96
+MIN_SIDE = 64
+"""Smallest side to which slices are cropped, voxels."""
+MAX_STAGE1_SLICES = 96
 """Largest number of slices in a step of stage I."""
 
 
@@ -143,7 +143,7 @@ class Demands:
     """Size of a slice, voxels."""
     checkpointing: bool = False
     """Whether activation checkpointing is on."""
-    batch: int = BATCH_LEAST
+    batch: int = MIN_BATCH
     """Patches in a step."""
 
 
@@ -161,7 +161,7 @@ class Search:
         self.forced = forced
         self.plane = (stats.shape[-2], stats.shape[-1])
         self.depth = 1 if len(stats.shape) == 2 else stats.shape[0]
-        self.flat = self.depth == 1
+        self.single_slice = self.depth == 1
         self.token = forced.get("voxels_per_token", token_side(*self.plane))
 
     @property
@@ -175,28 +175,33 @@ class Search:
 
     @property
     def context_slices(self) -> int:
-        """Slices that the patch of a coarse first stage should hold."""
+        """Slices that a patch of the cascade's low-resolution configuration should hold."""
         return math.ceil(self.stats.context * self.depth)
 
     @property
-    def most_slices(self) -> int:
+    def max_slices(self) -> int:
         """Slices of a patch if memory is unlimited."""
-        whole = self.depth <= DEPTH_WHOLE
-        return self.depth if whole else max(DEPTH_SEEN, self.context_slices)
+        whole = self.depth <= MAX_WHOLE_DEPTH
+        return self.depth if whole else max(RECEPTIVE_DEPTH, self.context_slices)
 
     @property
-    def wanted_slices(self) -> int:
+    def target_slices(self) -> int:
         """Slices of a patch that are not given up for speed or a larger encoder."""
-        whole = self.depth <= DEPTH_WHOLE
-        return self.most_slices if whole else max(DEPTH_WANTED, self.context_slices)
+        whole = self.depth <= MAX_WHOLE_DEPTH
+        return self.max_slices if whole else max(TARGET_DEPTH, self.context_slices)
 
     def deepest(self, encoder: str, demands: Demands, budget: Budget) -> Trial | None:
         """The trial with most slices within the budget; None if it would have too few."""
         spec = network_for(
-            self.stats, encoder, demands.plane, demands.token, flat=self.flat, forced=self.forced
+            self.stats,
+            encoder,
+            demands.plane,
+            demands.token,
+            single_slice=self.single_slice,
+            forced=self.forced,
         )
         height, width = (round_up(side, spec.multiple) for side in demands.plane)
-        if self.flat and height == width == spec.multiple:
+        if self.single_slice and height == width == spec.multiple:
             width *= 2  # a single voxel at the coarsest level has no norm
         sides = (height, width)
 
@@ -207,7 +212,7 @@ class Search:
         def too_much(depth: int) -> bool:
             return not trial(depth).fits(self.stats, demands.batch, budget)
 
-        depths = range(min(demands.slices, self.most_slices), self.most_slices + 1)
+        depths = range(min(demands.slices, self.max_slices), self.max_slices + 1)
         fitting = bisect_left(depths, True, key=too_much)
         return trial(depths[fitting - 1]) if fitting else None
 
@@ -218,10 +223,10 @@ class Search:
             UserError: not even the smallest fits.
         """
         *larger, smallest = self.encoders
-        wanted = self.demands(slices=self.wanted_slices)
-        batch = BATCH_WANTED_2D if len(self.stats.shape) == 2 else BATCH_LEAST
-        candidates = [(encoder, replace(wanted, batch=batch), budget) for encoder in larger]
-        fallbacks = [wanted, *self.fallbacks()]
+        target = self.demands(slices=self.target_slices)
+        batch = TARGET_BATCH_2D if len(self.stats.shape) == 2 else MIN_BATCH
+        candidates = [(encoder, replace(target, batch=batch), budget) for encoder in larger]
+        fallbacks = [target, *self.fallbacks()]
         for limit in (budget, replace(budget, unlimited_time=True)):
             candidates += [(smallest, demands, limit) for demands in fallbacks]
         trials = (self.deepest(*candidate) for candidate in candidates)
@@ -240,26 +245,26 @@ class Search:
         tokens = [self.token]
         if not fixed:
             area = self.plane[0] * self.plane[1]
-            tokens += [t for t in TOKEN_SIDES if t > self.token and area / t**2 >= TOKENS_LEAST]
-        yield self.demands(slices=self.wanted_slices, checkpointing=True)
+            tokens += [t for t in TOKEN_SIDES if t > self.token and area / t**2 >= MIN_TOKENS]
+        yield self.demands(slices=self.target_slices, checkpointing=True)
         for token in tokens[1:]:
-            yield self.demands(slices=self.wanted_slices, token=token)
-            yield self.demands(slices=self.wanted_slices, token=token, checkpointing=True)
+            yield self.demands(slices=self.target_slices, token=token)
+            yield self.demands(slices=self.target_slices, token=token, checkpointing=True)
         for token in tokens:
-            yield self.demands(slices=DEPTH_LEAST, token=token, checkpointing=True)
+            yield self.demands(slices=MIN_DEPTH, token=token, checkpointing=True)
         plane, token = self.plane, self.token
-        while max(plane) > SIDE_LEAST:  # the longer side first, then both
-            side = max(SIDE_LEAST, max(plane) * 3 // 4)
+        while max(plane) > MIN_SIDE:  # the longer side first, then both
+            side = max(MIN_SIDE, max(plane) * 3 // 4)
             plane = (min(plane[0], side), min(plane[1], side))
             token = token if fixed else token_side(*plane)
-            yield self.demands(slices=DEPTH_LEAST, token=token, checkpointing=True, plane=plane)
+            yield self.demands(slices=MIN_DEPTH, token=token, checkpointing=True, plane=plane)
         yield self.demands(slices=1, token=token, checkpointing=True, plane=plane)
 
     def _too_small(self, encoder: str, least: Demands, budget: Budget) -> str:
         trial = self.deepest(encoder, least, Budget(memory_gib=math.ldexp(1, 40)))
         assert trial is not None
         patch = (*[1] * (len(trial.patch) - 2), *trial.patch[-2:])
-        steps = replace(trial, patch=patch).steps(self.stats, BATCH_LEAST)
+        steps = replace(trial, patch=patch).steps(self.stats, MIN_BATCH)
         need = math.ceil(10 * Budget.for_bytes(max(step.peak for step in steps))) / 10
         return (
             f"planner: -gpu_memory_target {budget.memory_gib:g} (GiB) is too small: {encoder}, {self.stats.channels} "
@@ -268,9 +273,9 @@ class Search:
         )
 
     def batch(self, trial: Trial, budget: Budget) -> int:
-        """Patches in a step: as many as memory, time and SHARE_OF_DATASET allow, at least two."""
-        share = SHARE_OF_DATASET * self.stats.voxels / math.prod(trial.patch)
-        most = int(min(BATCH_MOST, max(BATCH_LEAST, round(share))))
+        """Patches in a step: as many as memory, time and MAX_DATASET_SHARE allow, at least two."""
+        share = MAX_DATASET_SHARE * self.stats.voxels / math.prod(trial.patch)
+        most = int(min(MAX_BATCH, max(MIN_BATCH, round(share))))
 
         def too_much(batch: int) -> bool:
             two = trial.stage_two(self.stats, batch)
@@ -279,14 +284,14 @@ class Search:
                 peak = max(peak, trial.stage_one(self.stats, 2, batch, two.resident).peak)
             return peak > budget.memory or two.flops > budget.flops
 
-        return BATCH_LEAST + bisect_left(range(BATCH_LEAST + 1, most + 1), True, key=too_much)
+        return MIN_BATCH + bisect_left(range(MIN_BATCH + 1, most + 1), True, key=too_much)
 
     def slices(self, trial: Trial, batch: int, two: StepCost, budget: Budget) -> int:
         """Slices in a step of stage I: of those in a batch, as many as memory and time allow.
 
         If stage II's step exceeds the time of the budget, stage I's may take as long.
         """
-        most = min(STAGE1_SLICES, batch * math.prod(trial.patch[:-2]))
+        most = min(MAX_STAGE1_SLICES, batch * math.prod(trial.patch[:-2]))
 
         def too_much(slices: int) -> bool:
             step = trial.stage_one(self.stats, slices, batch, two.resident)
@@ -321,7 +326,7 @@ def size_configuration(
         recipe |= {
             "stage1_slices": slices,
             "stage1_tokens": slices * tokens_of(trial.spec, trial.patch),
-            "rate_encoder": rate_for(
+            "rate_encoder": learning_rate_for(
                 encoder_size(trial.spec.encoder, trial.spec.encoder_overrides).width
             ),
         }

@@ -1,4 +1,4 @@
-"""Measured speed of a device: two rates that turn a plan's arithmetic into a rough time."""
+"""Measured speed of a device: two throughputs that turn a plan's FLOPs into a rough time."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ CONVOLUTIONAL = ("neck", "detail", "fusion", "decoder")
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """Measured operations per second."""
+    """Measured throughput, floating-point operations per second."""
 
     products: float
-    """Rate of matrix products as in a transformer block."""
+    """Throughput of matrix products as in a transformer block."""
     convolutions: float
-    """Rate of 3 x 3 x 3 convolutions as in the decoder."""
+    """Throughput of 3 x 3 x 3 convolutions as in the decoder."""
     device: str
     """Name of the device."""
 
@@ -37,7 +37,7 @@ class Speed:
 
 
 def measure_speed(device: torch.device, *, seconds: float = 1.0) -> Speed:
-    """Measure each rate for about `seconds`, in the precision that training uses on the device."""
+    """Measure each throughput for about `seconds`, in the precision that training uses on the device."""
     linear = nn.Linear(768, 3072).to(device)
     tokens = torch.randn(2048, 768, device=device)
     conv = nn.Conv3d(64, 64, 3, padding=1).to(device)

@@ -88,7 +88,7 @@ NNUNET = {
     "planners/nnunet.py",
 }
 """The adapters: the only files that import nnU-Net."""
-VERBS = {"demo", "doctor", "evaluate", "package", "predict"}
+VERBS = {"demo", "doctor", "evaluate", "explain", "inspect", "package", "plan", "predict"}
 """Modules of ``dinomed3d.cli`` that are commands, which ``main`` dispatches to and nothing else imports."""
 
 

@@ -1,1 +1,1 @@
-"""The console command ``dinomed3d``: one file per verb, heavy imports only inside the verbs."""
+"""The command ``dinomed3d``: ``main``, one file per verb, and the modules that the demo needs."""

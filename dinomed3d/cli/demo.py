@@ -1,251 +1,46 @@
-"""The demo: a synthetic phantom segmented by nnU-Net's own commands, and rooms by ``pointseg-train``."""
+"""The verb `demo`: its options."""
 
 from __future__ import annotations
 
-import csv
-import json
-import shutil
-import sys
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import argparse
 from pathlib import Path
+from typing import Any
 
-import SimpleITK as sitk
-
-from dinomed3d import __version__
-from dinomed3d.cli.nnunet_commands import FOLDERS, NnUNetCommands, TrainingProgress
-from dinomed3d.cli.overlay import OverlayCase, draw_overlay
-from dinomed3d.cli.phantom import LABELS, PhantomSpec, write_phantom
-from dinomed3d.runtime.device import choose_device
-from dinomed3d.runtime.errors import UserError
-
-DATASET_ID = 900
-DATASET = f"Dataset{DATASET_ID}_Phantom"
-TRAINER = "DinoMed3DTrainer"
-
-_MARKER = ".dinomed3d_demo"
-_CHILDREN = (*FOLDERS, "predictions", "logs", "summary.json", "overlay.png", "pointseg", _MARKER)
-"""Everything that the demo writes into its folder; it deletes nothing else there."""
+from dinomed3d.runtime.device import DEVICES
 
 
-@dataclass(frozen=True, kw_only=True)
-class DemoSpec:
-    """Where the demo writes and how long it trains."""
-
-    out: Path
-    device: str = "auto"
-    """auto, cpu, cuda or mps."""
-    overwrite: bool = False
-    """Replace an earlier demo in ``out``."""
-    phantom: PhantomSpec = PhantomSpec()
-    stage1_epochs: int = 2
-    stage2_epochs: int = 8
-    iterations_per_epoch: int = 20
-    val_iterations_per_epoch: int = 4
-    room_recipe: tuple[str, ...] = ("epochs=1", "evaluations=1")
-    """Changes to the recipe of ``pointseg-train --dataset synthetic``."""
-
-    def settings(self) -> dict[str, str]:
-        """Return the environment variables that make the training short."""
-        return {
-            "nnUNet_def_n_proc": "2",  # each of its worker processes costs seconds to start
-            # Threads that spin while they wait for each other cost most of the time on cores that
-            # are shared with other work.
-            "OMP_WAIT_POLICY": "PASSIVE",
-            "DINOMED3D_WEIGHTS": "none",
-            "DINOMED3D_ENCODER": "vit_small_patch16_dinov3",
-            "DINOMED3D_ENCODER_OVERRIDES": '{"embed_dim": 192, "depth": 4, "num_heads": 3}',
-            "DINOMED3D_VOXELS_PER_TOKEN": "8",
-            "DINOMED3D_STAGE1_EPOCHS": str(self.stage1_epochs),
-            "DINOMED3D_STAGE2_EPOCHS": str(self.stage2_epochs),
-            "DINOMED3D_ITERATIONS_PER_EPOCH": str(self.iterations_per_epoch),
-            "DINOMED3D_VAL_ITERATIONS_PER_EPOCH": str(self.val_iterations_per_epoch),
-        }
-
-
-@dataclass(frozen=True, kw_only=True)
-class DemoResult:
-    """What the demo made."""
-
-    dice: Mapping[str, float]
-    """Mean over the test cases, by label name."""
-    masks: tuple[Path, ...]
-    overlay: Path
-    room_miou: float
-    """Of rooms that were not trained on, one point per voxel."""
-    room: Path
-    """Picture of one of them: truth, prediction, errors."""
-    seconds: float
-
-    def report(self) -> str:
-        """Return a small table of Dice, and the paths."""
-        width = max(len(name) for name in (*self.dice, "label"))
-        mean = sum(self.dice.values()) / len(self.dice)
-        rows = [(name, f"{value:.3f}") for name, value in (*self.dice.items(), ("mean", mean))]
-        table = [f"{name:<{width}}  {value:>5}" for name, value in (("label", "Dice"), *rows)]
-        return "\n".join(
-            [
-                f"{len(self.masks)} unseen test cases, {self.seconds:.0f} s",
-                "",
-                *table,
-                "",
-                "masks:",
-                *(f"  {path}" for path in self.masks),
-                f"overlay: {self.overlay}",
-                "",
-                f"point clouds of rooms: val_voxel_miou {self.room_miou:.3f}",
-                f"room: {self.room}",
-            ]
-        )
-
-
-def run_demo(spec: DemoSpec) -> DemoResult:
-    """Make the phantom; plan, preprocess, train, predict and evaluate with stock commands; then rooms.
-
-    Progress goes to stderr, a line per step and per epoch.
-
-    Raises:
-        UserError: ``spec.out`` cannot be used, or one of the commands failed.
-    """
-    start = time.monotonic()
-    out = prepare_folder(spec.out, overwrite=spec.overwrite)
-    device = choose_device(spec.device)
-    steps = _Steps(spec, NnUNetCommands(root=out, settings=spec.settings()), out / "logs")
-    names = _volumes(steps, out, device)
-    rooms = out / "pointseg"
-    changes = [word for change in spec.room_recipe for word in ("--override", change)]
-    steps.run(
-        "rooms",
-        "pointseg-train",
-        *("--dataset", "synthetic", "--out", str(rooms), "--device", device, *changes),
+def add_parser(verbs: Any) -> None:
+    """Add the verb to the console command's parser."""
+    parser = verbs.add_parser(
+        "demo",
+        help="train and predict on a synthetic phantom in a few minutes, without data or weights",
+        description="Makes a synthetic phantom dataset, then runs nnU-Net's own commands on it: "
+        "plan, preprocess, train with DinoMed3DTrainer (tiny encoder, random weights), predict, "
+        "evaluate. Prints Dice per label and the paths of the masks and of an overlay picture.",
     )
-    raw, predictions = out / "nnUNet_raw" / DATASET, out / "predictions"
-    overlay = out / "overlay.png"
-    draw_overlay(overlay, [_read_case(raw, predictions, name) for name in names], labels=LABELS)
-    return DemoResult(
-        dice=read_dice(out / "summary.json"),
-        masks=tuple(predictions / f"{name}.nii.gz" for name in names),
-        overlay=overlay,
-        room_miou=read_miou(rooms / "metrics.csv"),
-        room=min((rooms / "pictures").glob("*.png")),
-        seconds=time.monotonic() - start,
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("dinomed3d_demo"),
+        metavar="DIR",
+        help="folder for all files of the demo (default: ./dinomed3d_demo)",
     )
-
-
-@dataclass(frozen=True)
-class _Steps:
-    """Runs commands one after the other and says so."""
-
-    spec: DemoSpec
-    commands: NnUNetCommands
-    logs: Path
-
-    def run(self, title: str, command: str, *arguments: str, epochs: bool = False) -> None:
-        """Run one command; with `epochs`, print a line for each epoch that it trains."""
-        _say(f"{title}: {command} {' '.join(arguments)}")
-        watch = _epoch_printer(self.spec) if epochs else None
-        log = self.logs / f"{command}.log"
-        _say(f"  done in {self.commands.run(command, arguments, log=log, watch=watch):.0f} s")
-
-
-def _volumes(steps: _Steps, out: Path, device: str) -> list[str]:
-    """The phantom, from its images to masks and their scores; gives the names of the test cases."""
-    phantom = steps.spec.phantom
-    _say(f"phantom: {phantom.training_cases} training and {phantom.test_cases} test cases")
-    raw = out / "nnUNet_raw" / DATASET
-    images, predictions = str(raw / "imagesTs"), str(out / "predictions")
-    names = write_phantom(raw, phantom)
-    dataset, labels = str(DATASET_ID), [str(v) for v in LABELS.values() if v != 0]
-    model = ("-c", "3d_fullres", "-f", "0", "-tr", TRAINER, "-device", device)
-    files = ("-i", images, "-o", predictions, "-d", dataset)
-    run = steps.run
-    run("plan", "nnUNetv2_plan_and_preprocess", "-d", dataset, "-c", "3d_fullres", "-np", "2")
-    training = (dataset, "3d_fullres", "0", "-tr", TRAINER, "-device", device)
-    run("train", "nnUNetv2_train", *training, epochs=True)
-    run("predict", "nnUNetv2_predict", *files, *model, "-npp", "1", "-nps", "1")
-    scored = (str(raw / "labelsTs"), predictions, "-l", *labels, "-o", str(out / "summary.json"))
-    run("evaluate", "nnUNetv2_evaluate_simple", *scored, "-np", "2")
-    return names
-
-
-def prepare_folder(out: Path, *, overwrite: bool) -> Path:
-    """Make the demo's folder, empty of earlier demos, and mark it as ours.
-
-    Args:
-        out: may be missing, empty, or hold an earlier demo.
-        overwrite: remove an earlier demo; files that are not the demo's stay.
-
-    Returns:
-        The folder's absolute path.
-
-    Raises:
-        UserError: ``out`` is a file, cannot be written, holds an earlier demo that may not be
-            replaced, or holds something that is not a demo.
-    """
-    out = out.expanduser().resolve()
-    try:
-        if out.exists() and not out.is_dir():
-            raise UserError(f"--out '{out}' is a file; name a folder")
-        if (out / _MARKER).is_file():
-            if not overwrite:
-                raise UserError(
-                    f"'{out}' holds an earlier demo; add --overwrite to replace it, "
-                    "or name another folder with --out"
-                )
-            for child in (out / name for name in _CHILDREN if name != _MARKER):
-                if child.is_dir() and not child.is_symlink():
-                    shutil.rmtree(child)
-                else:
-                    child.unlink(missing_ok=True)
-        elif out.exists() and any(out.iterdir()):
-            raise UserError(
-                f"'{out}' is not empty and holds no earlier demo; name another folder with --out"
-            )
-        out.mkdir(parents=True, exist_ok=True)
-        # Marked before anything else, so that an interrupted demo is known as one.
-        (out / _MARKER).write_text(json.dumps({"dinomed3d": __version__}) + "\n")
-        for name in (*FOLDERS, "logs"):
-            (out / name).mkdir()
-    except OSError as error:
-        raise UserError(f"--out '{out}' cannot be used: {error}") from error
-    return out
-
-
-def read_dice(summary: Path) -> dict[str, float]:
-    """Read the mean Dice of each foreground label from nnU-Net's ``summary.json``."""
-    mean = json.loads(summary.read_text())["mean"]
-    return {name: float(mean[str(v)]["Dice"]) for name, v in LABELS.items() if v != 0}
-
-
-def read_miou(metrics: Path) -> float:
-    """Read the last validation from ``metrics.csv`` of ``pointseg-train``."""
-    with metrics.open(newline="") as file:
-        found = [row["val_voxel_miou"] for row in csv.DictReader(file) if row["val_voxel_miou"]]
-    return float(found[-1])
-
-
-def _read_case(raw: Path, predictions: Path, name: str) -> OverlayCase:
-    image = sitk.ReadImage(str(raw / "imagesTs" / f"{name}_0000.nii.gz"))
-    x_mm, y_mm, z_mm = image.GetSpacing()
-    return OverlayCase(
-        name=name,
-        image=sitk.GetArrayFromImage(image),
-        truth=sitk.GetArrayFromImage(sitk.ReadImage(str(raw / "labelsTs" / f"{name}.nii.gz"))),
-        prediction=sitk.GetArrayFromImage(sitk.ReadImage(str(predictions / f"{name}.nii.gz"))),
-        spacing_mm=(z_mm, y_mm, x_mm),
+    parser.add_argument(
+        "--device",
+        choices=DEVICES,
+        default="auto",
+        help="where to train; auto: cuda if there is one, else cpu (default: auto)",
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier demo in DIR")
+    parser.set_defaults(run=run)
 
 
-def _epoch_printer(spec: DemoSpec) -> Callable[[str], None]:
-    progress = TrainingProgress(spec.stage1_epochs + spec.stage2_epochs)
+def run(arguments: argparse.Namespace) -> int:
+    """Run the demo, and print Dice and the paths of its results."""
+    from dinomed3d.cli.demo_steps import DemoSpec, run_demo
+    from dinomed3d.runtime.signals import end_gently
 
-    def show(line: str) -> None:
-        if (text := progress.line(line)) is not None:
-            _say(f"  {text}")
-
-    return show
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    end_gently()  # a signal then stops nnU-Net's processes, too
+    spec = DemoSpec(out=arguments.out, device=arguments.device, overwrite=arguments.overwrite)
+    print(run_demo(spec).report())
+    return 0

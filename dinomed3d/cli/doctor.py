@@ -1,7 +1,8 @@
-"""Checks an installation: versions, devices, nnU-Net's look-ups, weights and folders, each error with a fix."""
+"""The verb `doctor`: checks versions, devices, nnU-Net's look-ups, weights and folders, each error with a fix."""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib.metadata
 import io
@@ -12,7 +13,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import dinomed3d
 from dinomed3d.cli.nnunet_commands import FOLDERS
@@ -20,7 +21,6 @@ from dinomed3d.cli.nnunet_commands import FOLDERS
 TRAINER = "DinoMed3DTrainer"
 PLANNER = "DinoMed3DPlanner"
 PACKAGES = ("torch", "nnunetv2", "timm", "monai", "SimpleITK", "torchio", "safetensors")
-DEFAULT_ENCODER = "vit_small_patch16_dinov3"
 
 _TRAINERS = Path("training/nnUNetTrainer/variants")
 _PLANNERS = Path("experiment_planning/experiment_planners")
@@ -46,6 +46,26 @@ class Finding:
         """Return one line, and a second one with the fix if there is any."""
         line = f"[{self.state}]".ljust(8) + f"{self.topic}: {self.says}"
         return f"{line}\n        fix: {self.fix}" if self.fix else line
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb to the console command's parser."""
+    parser = verbs.add_parser(
+        "doctor",
+        help="check the installation: versions, devices, nnU-Net, weights, folders",
+        description="Prints versions, devices, whether nnU-Net's own look-ups find our trainer and planner, "
+        "which weights are configured, and nnU-Net's three folders, each error with its fix. "
+        "Exit code 0: ready for training; 1: there are errors.",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check, and print the findings."""
+    findings = examine()
+    for finding in findings:
+        print(finding.text())
+    return 1 if any(finding.state == "error" for finding in findings) else 0
 
 
 def examine() -> list[Finding]:
@@ -206,16 +226,16 @@ def _trainer_folder() -> Path:
 
 
 def _weights() -> Iterator[Finding]:
-    name = os.environ.get("DINOMED3D_ENCODER", DEFAULT_ENCODER)
     setting = os.environ.get("DINOMED3D_WEIGHTS") or "hub"
     try:
         with _quiet():
             from dinomed3d.lifting import WeightsError, find_weights
-            from dinomed3d.lifting.dino import MODELS
+            from dinomed3d.lifting.dino import DEFAULT_ENCODER, MODELS
     except ImportError as error:
         says = f"dinomed3d.lifting cannot be imported: {_one_line(error)}"
         yield _error("encoder", says, _REINSTALL)
         return
+    name = os.environ.get("DINOMED3D_ENCODER", DEFAULT_ENCODER)
     if name not in MODELS:
         fix = f"set it to one of {', '.join(MODELS)}"
         yield _error("encoder", f"DINOMED3D_ENCODER={name} is not known", fix)

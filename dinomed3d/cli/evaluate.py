@@ -34,7 +34,7 @@ def add_parser(verbs: Any) -> None:
         type=float,
         default=1.0,
         metavar="MM",
-        help="distance of surfaces that surface Dice accepts (default: 1)",
+        help="surface distance that surface Dice tolerates, mm (default: 1)",
     )
     parser.add_argument(
         "-o",

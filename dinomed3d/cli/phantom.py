@@ -98,7 +98,7 @@ class _Scene:
         self.labels[inside] = LABELS["organ"]
 
     def draw_wall(self) -> Mask:
-        """A thin shell around a dark cavity, which is returned."""
+        """A thin shell around a dark cavity, which is rerotated."""
         size = self.scale * self.rng.uniform(0.9, 1.1, 3) * (18, 13, 12)
         centre, tilt = self.near((0.5, 0.64, 0.68)), self.rng.uniform(-0.6, 0.6)
         outer = _radius(self.zyx, centre, size, tilt=tilt) < 1
@@ -175,12 +175,12 @@ def _write(path: Path, array: NDArray[np.int16] | NDArray[np.uint8], spacing_mm:
 def _radius(zyx: Floats, centre: Floats, radii: Floats | Triple, *, tilt: float) -> Floats:
     """Distance from an ellipsoid's centre in units of its radii: < 1 inside.
 
-    ``tilt`` turns it in plane, in radians.
+    ``tilt`` rotates it in plane, in radians.
     """
     z, y, x = zyx - centre.reshape(3, 1, 1, 1)
     cosine, sine = np.cos(tilt), np.sin(tilt)
-    turned = np.stack([z, cosine * y + sine * x, cosine * x - sine * y])
-    return np.sqrt(((turned / np.reshape(radii, (3, 1, 1, 1))) ** 2).sum(0))
+    rotated = np.stack([z, cosine * y + sine * x, cosine * x - sine * y])
+    return np.sqrt(((rotated / np.reshape(radii, (3, 1, 1, 1))) ** 2).sum(0))
 
 
 def _waves(rng: np.random.Generator, zyx: Floats, *, wavelength_mm: float) -> Floats:

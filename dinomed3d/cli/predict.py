@@ -56,7 +56,7 @@ def _add_input(group: Any) -> None:
         "--checkpoint",
         default="checkpoint_final.pth",
         metavar="NAME",
-        help="of a model folder (default: checkpoint_final.pth)",
+        help="checkpoint file of each fold in a model folder (default: checkpoint_final.pth)",
     )
     group.add_argument(
         "--channels",
@@ -69,7 +69,7 @@ def _add_input(group: Any) -> None:
         "--orientation",
         type=str.upper,
         metavar="XYZ",
-        help="turn every volume to these axes for the network, e.g. RAS, and its mask back "
+        help="reorient every volume to these axes for the network, e.g. RAS, and the mask back "
         "(default: as stored, as nnU-Net does)",
     )
 

@@ -1,1 +1,1 @@
-"""Prediction of hospital folders: find, read, run the network, export to the input grid, report."""
+"""Prediction of folders of scans: find, read, run the network, export to the input grid, report."""

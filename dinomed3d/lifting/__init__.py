@@ -1,13 +1,13 @@
 """The feature-lifting core: images and geometry in, one feature per 3D point out."""
 
 from dinomed3d.lifting.camera import Camera, check_rigid
-from dinomed3d.lifting.cameras import Cameras, depth_at, in_image
 from dinomed3d.lifting.checkpoint_layouts import WeightsError
 from dinomed3d.lifting.dino import MODELS, DinoEncoder, build_encoder, default_taps
 from dinomed3d.lifting.encoder import Encoder, FeatureMap, pad_to_multiple
 from dinomed3d.lifting.fusion import Last, Max, Mean, Nearest, Random, SelectView, ViewFusion
 from dinomed3d.lifting.lift import Projector, lift, sample_and_fuse
 from dinomed3d.lifting.occlusion import z_buffer
+from dinomed3d.lifting.posed_cameras import Cameras, depth_at, in_image
 from dinomed3d.lifting.sample import sample_bilinear, sample_nearest
 from dinomed3d.lifting.slices import SliceStack, neighbour_slices, stack_slices, unstack_slices
 from dinomed3d.lifting.weights import find_weights, load_weights

@@ -150,14 +150,14 @@ class Camera:
         Source: pinhole model; distortion: Brown 1966, in OpenCV's order of coefficients.
         """
         exact = exact_type(points.device)
-        centre, turn = self.centre, self.world_to_camera[:3, :3]
+        centre, rotation = self.centre, self.world_to_camera[:3, :3]
         if self.distortion is None:
-            turn = self.intrinsics @ turn
+            rotation = self.intrinsics @ rotation
         coarse = centre.to(exact)
         relative = points.to(exact) - coarse.to(points.device)
         if exact != torch.float64:
             relative = relative - (centre - coarse.double()).to(exact).to(points.device)
-        rays = relative @ turn.T.to(exact).to(points.device)
+        rays = relative @ rotation.T.to(exact).to(points.device)
         depth = rays[:, 2]
         plane = rays[:, :2] / torch.where(depth > 0, depth, torch.nan)[:, None]
         if self.distortion is not None:

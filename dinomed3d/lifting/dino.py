@@ -29,6 +29,8 @@ MODELS: Mapping[str, str] = {
     "vit_large_patch14_reg4_dinov2": "vit_large_patch14_reg4_dinov2",
     "vit_giant_patch14_reg4_dinov2": "vit_giant_patch14_reg4_dinov2",
 }
+DEFAULT_ENCODER = "vit_small_patch16_dinov3"
+"""The encoder where none is named: the smallest of DINOv3."""
 LVD_MEAN = (0.485, 0.456, 0.406)
 """Channel means of the images that the LVD weights were trained on (values 0 to 1)."""
 LVD_STD = (0.229, 0.224, 0.225)
@@ -92,10 +94,11 @@ class DinoEncoder(Encoder):
         """Tokens before the first block, and their rotary position embedding where there is one.
 
         Args:
-            images: (V, 3, H, W), sides multiples of the stride.
+            images: (V, C, H, W), C the input channels of the patch embedding: 3, or K * modalities once
+                it is inflated; sides multiples of the stride.
 
         Returns:
-            (V, P + h * w, C): prefix tokens (cls, registers), then patches row by row; rope or
+            (V, P + h * w, E): prefix tokens (cls, registers), then patches row by row; rope or
             None.
         """
         embedded = self.vit._pos_embed(self.vit.patch_embed(images))
@@ -190,7 +193,7 @@ def build_encoder(
             (downloaded through the Hugging Face hub), or "none" (random: tests and demos only).
         taps: blocks whose output is returned, 0-based, increasing; None for `default_taps`.
         norm: apply the final layer norm to every tap, as Meta's and Hugging Face's APIs do; off
-            returns raw block outputs, as the released code of DINO-Med3D reads them.
+            returns raw block outputs, as DINO-Med3D's released code reads them.
         frozen: no gradients, and eval mode permanently; off for training.
         chunk_mib: see `Encoder`.
         precision: torch.bfloat16 or torch.float16 for autocast, None for the weights' own.

@@ -90,19 +90,19 @@ def sample_and_fuse(
     """One feature per 3D point whose pixels are known already; what `lift` does after projection.
 
     Args:
-        features: as of `lift`.
+        features: as in `lift`.
         uv: (N, V, 2) pixels (x, y) of each point in each view.
         visible: (N, V) whether a view sees a point; pixels are read only there.
         fuse: how the features of several views become one.
         distance: (N, V) of the points from the views; None if the fusion does not use it.
         sample: how a map is read.
-        chunk_mib: as of `lift`.
+        chunk_mib: as in `lift`.
 
     Returns:
         (N, C) features, 0 where no view sees the point; (N,) whether any view does.
 
     Raises:
-        ValueError: as of `lift`, or `uv`, `visible` and `distance` do not belong together.
+        ValueError: as in `lift`, or `uv`, `visible` and `distance` do not belong together.
     """
     count, views = visible.shape
     if uv.shape != (count, views, 2) or (distance is not None and distance.shape != visible.shape):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dinomed3d.lifting.camera import Camera
-from dinomed3d.lifting.cameras import in_image
+from dinomed3d.lifting.posed_cameras import in_image
 
 _OCTAVES = 16
 _NEAREST = 2.0**-4

@@ -14,7 +14,8 @@ class Neck(nn.Module):
     """Projects the concatenated taps, then resamples them to the in-plane stride of each level.
 
     Finer levels by a transposed convolution, coarser ones by strided convolutions; kernels do not
-    reach across slices, so slice z stays slice z (the cubic kernels of the released code shift them).
+    reach across slices, so slice z stays slice z (the cubic kernels of DINO-Med3D's released
+    code shift them).
     """
 
     def __init__(

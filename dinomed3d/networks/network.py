@@ -60,21 +60,23 @@ class DinoMed3D(nn.Module):
             Logits (B, classes, D, H, W) or (B, classes, H, W); a list of them, at in-plane strides 1,
             2, 4, ..., while `decoder.deep_supervision` is set.
         """
-        flat = volume.ndim == 4
-        volume = volume.unsqueeze(2) if flat else volume
+        is_2d = volume.ndim == 4
+        volume = volume.unsqueeze(2) if is_2d else volume
         size = (volume.shape[-2], volume.shape[-1])
         volume = self.pad(volume)
-        semantic = self.lift(volume, taps)  #  {s: (B, c, D, H/s, W/s)}  s = 4, 8, ...
+        semantic = self.semantic_pyramid(volume, taps)  #  {s: (B, c, D, H/s, W/s)}  s = 4, 8, ...
         detail = self.detail(volume) if self.detail is not None else []  # s = 1, 2, 4
-        logits = self.decoder(self.fuse(semantic, detail))
+        logits = self.decoder(self.skips(semantic, detail))
         if isinstance(logits, Tensor):
-            return self.crop(logits, size, flat)
+            return self.crop(logits, size, is_2d)
         return [
-            self.crop(x, (-(-size[0] // 2**i), -(-size[1] // 2**i)), flat)
+            self.crop(x, (-(-size[0] // 2**i), -(-size[1] // 2**i)), is_2d)
             for i, x in enumerate(logits)
         ]
 
-    def lift(self, volume: Tensor, taps: list[Tensor] | None = None) -> dict[int, Tensor]:
+    def semantic_pyramid(
+        self, volume: Tensor, taps: list[Tensor] | None = None
+    ) -> dict[int, Tensor]:
         """(B, C, D, H, W) -> the semantic pyramid, by in-plane stride; empty without an encoder."""
         if self.neck is None:
             return {}
@@ -92,10 +94,10 @@ class DinoMed3D(nn.Module):
         return self.encoder(slices, depth=volume.shape[2])
 
     def image(self, volume: Tensor) -> Tensor:
-        """The volume without the channels of an earlier stage's segmentation."""
+        """The volume without the channels of the previous configuration's segmentation (cascade)."""
         return volume[:, : volume.shape[1] - self.spec.cascade_channels]
 
-    def fuse(self, semantic: dict[int, Tensor], detail: list[Tensor]) -> list[Tensor | None]:
+    def skips(self, semantic: dict[int, Tensor], detail: list[Tensor]) -> list[Tensor | None]:
         """Skips of the decoder: detail at the finest levels, both streams at the gate, semantic below."""
         levels: list[Tensor | None] = []
         for level in range(self.spec.levels):
@@ -116,10 +118,10 @@ class DinoMed3D(nn.Module):
         )
 
     @staticmethod
-    def crop(logits: Tensor, size: tuple[int, int], flat: bool) -> Tensor:
+    def crop(logits: Tensor, size: tuple[int, int], is_2d: bool) -> Tensor:
         """Undo `pad`, and the slice axis that `forward` added."""
         logits = logits[..., : size[0], : size[1]]
-        return logits.squeeze(2) if flat else logits
+        return logits.squeeze(2) if is_2d else logits
 
     def stage_one(self) -> ProxyNetwork:
         """Stage I's network, which shares embedding, encoder and proxy head with this one.

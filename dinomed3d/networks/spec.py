@@ -8,13 +8,14 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from dinomed3d.lifting import MODELS
+from dinomed3d.lifting.dino import DEFAULT_ENCODER
 from dinomed3d.runtime.errors import UserError
 
 COMPONENTS = ("encoder", "lora", "adapters", "detail")
 """Components that an ablation can leave out; neck and gated fusion go with the encoder."""
 
 FORMER_NAMES = {"parts": "components", "prior_channels": "cascade_channels"}
-"""Fields that earlier plans and checkpoints call otherwise."""
+"""Names of fields in earlier plans and checkpoints, and their names now."""
 
 FINEST_TOKEN = 4
 """Smallest side of a token in voxels: finer tokens only enlarge slices further."""
@@ -24,14 +25,14 @@ FINEST_TOKEN = 4
 class NetworkSpec:
     """DINO-Med3D's sizes. In-plane strides are powers of two; depth is never strided."""
 
-    encoder: str = "vit_small_patch16_dinov3"
+    encoder: str = DEFAULT_ENCODER
     """Name of the 2D encoder, one of `dinomed3d.lifting.MODELS`."""
     encoder_overrides: Mapping[str, Any] = field(default_factory=dict)
     """timm's arguments for another size of the encoder: embed_dim, depth, num_heads, ..."""
     taps: tuple[int, ...] | None = None
     """Blocks whose output the neck reads, 0-based; None for four evenly spaced ones."""
     slices: int = 3
-    """Neighbouring slices in one embedding (K); odd."""
+    """Slices per embedding (K, odd): the slice itself and (K - 1) / 2 neighbours on each side."""
     voxels_per_token: int = 8
     """Side of one token in voxels; slices are enlarged accordingly before the encoder."""
     lora_rank: int = 16
@@ -47,7 +48,7 @@ class NetworkSpec:
     depth_kernels: tuple[int, ...] = (3, 3, 3, 3)
     """Kernel size across slices at each level: 1 where slices are far apart, else 3."""
     cascade_channels: int = 0
-    """Number of last input channels that hold an earlier stage's segmentation (nnU-Net's cascade).
+    """Number of last input channels that hold the previous configuration's segmentation (cascade).
     Only the detail stream reads them: the encoder was trained on images."""
     supervised_levels: int = 3
     """Largest number of levels with a segmentation head for deep supervision."""
@@ -217,19 +218,24 @@ def _fits(value: Any, declared: Any) -> bool:
     return type(value) is kinds[declared] if declared in kinds else isinstance(value, Mapping)
 
 
-def depth_kernels(spacing_mm: Sequence[float], levels: int, *, flat: bool) -> tuple[int, ...]:
+def depth_kernels(
+    spacing_mm: Sequence[float], levels: int, *, single_slice: bool
+) -> tuple[int, ...]:
     """Kernel size across slices at each level.
 
     Args:
         spacing_mm: (D, H, W) or (H, W).
         levels: of the network.
-        flat: patches have a single slice.
+        single_slice: whether patches have a single slice.
 
     Returns:
         1 at levels whose pixels are smaller than half the slice distance, else 3.
     """
-    apart, in_plane = spacing_mm[0], max(spacing_mm[-2:])
-    return tuple(1 if flat or apart > 2 * in_plane * 2**level else 3 for level in range(levels))
+    slice_distance, in_plane = spacing_mm[0], max(spacing_mm[-2:])
+    return tuple(
+        1 if single_slice or slice_distance > 2 * in_plane * 2**level else 3
+        for level in range(levels)
+    )
 
 
 def spec_for_patch(patch_size: Sequence[int], spacing_mm: Sequence[float]) -> NetworkSpec:
@@ -241,7 +247,7 @@ def spec_for_patch(patch_size: Sequence[int], spacing_mm: Sequence[float]) -> Ne
 
     Returns:
         A token every 4 voxels in small slices, every 8 in medium, every 16 in large ones, so that a
-        slice has some hundred tokens; levels down to about the size of a token; depth kernels as of
+        slice has some hundred tokens; levels down to about the size of a token; depth kernels as in
         `depth_kernels`.
 
     Raises:
@@ -253,11 +259,11 @@ def spec_for_patch(patch_size: Sequence[int], spacing_mm: Sequence[float]) -> Ne
     token = FINEST_TOKEN if max(height, width) <= 64 else 8 if max(height, width) <= 256 else 16
     finest = max(2, min(math.log2(min(height, width) / 4), math.log2(2 * token)))
     levels = 1 + int(finest)
-    flat = len(patch_size) == 2 or patch_size[0] == 1
+    single_slice = len(patch_size) == 2 or patch_size[0] == 1
     return NetworkSpec(
         voxels_per_token=token,
         levels=levels,
-        depth_kernels=depth_kernels(spacing_mm, levels, flat=flat),
+        depth_kernels=depth_kernels(spacing_mm, levels, single_slice=single_slice),
         detail_widths=(16, 64, 128)[: min(3, levels)],
         slices=1 if len(patch_size) == 2 else 3,
     )

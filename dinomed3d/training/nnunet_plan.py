@@ -42,7 +42,7 @@ def plan_spec(configuration: ConfigurationManager) -> NetworkSpec:
 def with_cascade_channels(
     spec: NetworkSpec, configuration: ConfigurationManager, dataset_json: Mapping[str, Any]
 ) -> NetworkSpec:
-    """Add the channels by which nnU-Net's cascade passes on the labels of the stage before."""
+    """Add the channels in which nnU-Net's cascade passes on the previous configuration's labels."""
     if configuration.previous_stage_name is None:
         return spec
     labels = LabelManager(dataset_json["labels"], dataset_json.get("regions_class_order"))

@@ -14,7 +14,7 @@ def read_pretrained_encoder(spec: NetworkSpec, weights: str) -> DinoEncoder | No
 
     Args:
         spec: name and size of the encoder.
-        weights: as of `build_encoder`.
+        weights: as in `build_encoder`.
 
     Raises:
         UserError: overrides that make no encoder.

@@ -13,7 +13,7 @@ def foreground(target: Tensor, *, ignore_label: int | None, regions: bool) -> Te
     """Where nnU-Net's training target has foreground.
 
     Args:
-        target: (B, R, ...) as of nnU-Net's loss: one label map, or one channel per region, plus one for
+        target: (B, R, ...) as nnU-Net's loss takes it: one label map, or one channel per region, plus one for
             ignored voxels if there is an ignore label.
         ignore_label: its number, or None.
         regions: whether the channels are regions.
@@ -36,7 +36,7 @@ def draw_slices(shown: Tensor, *, count: int, foreground_share: float) -> Tensor
         foreground_share: share of `count` taken from slices with foreground, as far as there are any.
 
     Returns:
-        (count,) numbers into the B * D slices, without repetition, from torch's global generator.
+        (count,) indices into the B * D slices, without repetition, from torch's global generator.
     """
     shows = shown.flatten(-2).any(dim=-1).flatten().numpy()  # (B * D,)
     count = min(count, shows.size)
@@ -56,8 +56,8 @@ def slice_batch(
     Args:
         volume: (B, C, D, H, W), or (B, C, H, W) of single slices.
         target: (B, R, D, H, W), or (B, R, H, W).
-        chosen: (N,) numbers into the B * D slices, on the CPU.
-        slices: neighbouring slices in one embedding (K), odd.
+        chosen: (N,) indices into the B * D slices, on the CPU.
+        slices: slices per embedding (K, odd), the slice itself included.
 
     Returns:
         (N, K * C, H, W) slices with neighbours; (N, R, H, W) their targets.

@@ -75,13 +75,13 @@ class FullSizeLogits(nn.Module):
         if self.stage == 2:
             logits = self.network(volume)
             return logits.float() if self.heads is None else [x.float() for x in logits]
-        flat = volume.ndim == 4
-        volume = volume.unsqueeze(2) if flat else volume
+        is_2d = volume.ndim == 4
+        volume = volume.unsqueeze(2) if is_2d else volume
         stacks = stack_slices(self.network.image(volume), slices=self.network.spec.slices)
         slices = self.network.stage_one()(stacks).float()
         outputs = []
         for head in range(self.heads or 1):
             size = [-(-side // 2**head) for side in slices.shape[-2:]]
             small = F.interpolate(slices, size, mode="nearest-exact") if head else slices
-            outputs.append(small if flat else unstack_slices(small, depth=volume.shape[2]))
+            outputs.append(small if is_2d else unstack_slices(small, depth=volume.shape[2]))
         return outputs[0] if self.heads is None else outputs

@@ -155,7 +155,7 @@ class DinoMed3DTrainer(ResumableTrainer):
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, None]:
         """Begin the current stage and build AdamW for it; rates are set before each step, so no scheduler."""
         self.running = None
-        # the stage before leaves gradients of parameters that no longer learn
+        # the previous stage leaves gradients of parameters that no longer learn
         self.network.zero_grad(set_to_none=True)
         self.network.begin_stage(self.stage, deep_supervision=self.enable_deep_supervision)
         if self.network.encoder is not None:

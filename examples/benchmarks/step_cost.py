@@ -92,7 +92,7 @@ def main() -> None:
         taps = network.encoder(images, depth=args.patch[0])
         pyramid = network.neck(taps)
         detail = network.detail(padded)
-        skips = network.fuse(pyramid, detail)
+        skips = network.skips(pyramid, detail)
     gate = len(detail) - 1
 
     def learning(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -84,7 +84,7 @@ NETWORKS = {
     "overridden sizes": Case(spec=replace(SPEC, encoder_overrides=NARROW)),
     "two taps": Case(spec=replace(SPEC, taps=(3, 11))),
     "taps before the last block": Case(spec=replace(SPEC, taps=(2, 5))),
-    "an earlier stage": Case(spec=replace(SPEC, cascade_channels=2), channels=4),
+    "cascade": Case(spec=replace(SPEC, cascade_channels=2), channels=4),
     "one slice in the embedding": Case(spec=replace(SPEC, slices=1)),
     "five slices in the embedding": Case(spec=replace(SPEC, slices=5), channels=2),
     "widths": Case(
@@ -267,9 +267,7 @@ ODD = {
     "the same, checkpointed": Case(
         spec=replace(SPEC, voxels_per_token=4, slices=5), channels=4, checkpointing=True
     ),
-    "an earlier stage, regions": Case(
-        spec=replace(SPEC, cascade_channels=2), channels=3, regions=True
-    ),
+    "cascade, regions": Case(spec=replace(SPEC, cascade_channels=2), channels=3, regions=True),
     "eight regions, checkpointed": Case(classes=8, regions=True, checkpointing=True),
     "SwiGLU": Case(spec=replace(SPEC, encoder=PLUS), batch=4, slices=32),
     "DINOv2, checkpointed": Case(
@@ -391,7 +389,7 @@ LARGER: dict[str, tuple[Change, set[int]]] = {
     "plane": (lambda case: replace(case, patch=(8, 96, 112)), {1, 2}),
     "channels": (lambda case: replace(case, channels=2), {1, 2}),
     "classes": (lambda case: replace(case, classes=4), {1, 2}),
-    "neighbouring slices": (respec(slices=5), {1, 2}),
+    "slices per embedding": (respec(slices=5), {1, 2}),
     "encoder's width": (respec(encoder=BASE), {1, 2}),
     "encoder's depth": (respec(encoder_overrides={"depth": 13}), {1, 2}),
     "finer tokens": (respec(voxels_per_token=4), {1, 2}),

@@ -21,8 +21,8 @@ from planners.encoders import encoder_size
 from planners.network_rules import (
     adapter_width_for,
     detail_widths_for,
+    learning_rate_for,
     levels_for,
-    rate_for,
     round_up,
     token_side,
     tokens_of,
@@ -46,7 +46,7 @@ def images(shape: tuple[int, ...], spacing: tuple[float, ...] = (), **more: Any)
 @pytest.mark.parametrize(
     ("height", "width", "token"),
     [
-        (512, 512, 16),  # 32 x 32 tokens, exactly as many as wanted
+        (512, 512, 16),  # 32 x 32 tokens, exactly TARGET_TOKENS
         (256, 256, 8),
         (128, 128, 4),
         (35, 50, 4),  # 109 tokens; finer ones than 4 there are not
@@ -98,7 +98,7 @@ def test_adapters_have_a_sixth_of_the_channels() -> None:
 
 def test_wider_encoders_learn_more_slowly() -> None:
     rates = {96: 5e-5, 384: 5e-5, 768: 2.5e-5, 1024: 1.9e-5, 1280: 1.5e-5}
-    assert {channels: rate_for(channels) for channels in rates} == rates
+    assert {channels: learning_rate_for(channels) for channels in rates} == rates
 
 
 @pytest.mark.parametrize(
@@ -117,8 +117,8 @@ def test_wider_encoders_learn_more_slowly() -> None:
 def test_thick_slices_are_not_mixed_where_pixels_are_small(
     spacing: tuple[float, ...], kernels: tuple[int, ...]
 ) -> None:
-    assert depth_kernels(spacing, 4, flat=False) == kernels
-    assert depth_kernels(spacing, 4, flat=True) == (1, 1, 1, 1)
+    assert depth_kernels(spacing, 4, single_slice=False) == kernels
+    assert depth_kernels(spacing, 4, single_slice=True) == (1, 1, 1, 1)
 
 
 def test_a_tenth_and_half_a_gib_are_left_free() -> None:
@@ -392,7 +392,7 @@ def test_forced_fields_are_kept(name: str, forced: dict[str, Any], gib: float) -
     sizing.spec.check_patch(sizing.patch)
     size = encoder_size(sizing.spec.encoder, sizing.spec.encoder_overrides)
     assert sizing.spec.adapter_width == adapter_width_for(size.width)
-    assert sizing.recipe["rate_encoder"] == rate_for(size.width)
+    assert sizing.recipe["rate_encoder"] == learning_rate_for(size.width)
 
 
 @pytest.mark.parametrize("encoder", [SMALL, LARGE])
@@ -433,7 +433,7 @@ def test_every_decision_has_a_reason() -> None:
         rows = {row.what: row for row in decisions(data, sizing, 12, {})}
         assert all(row.value and row.why for row in rows.values())
         assert {"voxels per token", "encoder", "patch", "checkpointing", "batch", "taps",
-                "neighbouring slices", "3D adapters", "detail stream", "decoder",
+                "slices per embedding", "3D adapters", "detail stream", "decoder",
                 "deep supervision", "stage I", "stage lengths"} <= rows.keys()  # fmt: skip
         assert rows["patch"].value == " x ".join(map(str, sizing.patch))
         assert rows["encoder"].value == sizing.spec.encoder

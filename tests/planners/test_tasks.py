@@ -434,7 +434,7 @@ def in_two(cases: int) -> list[dict[str, list[str]]]:
 
 
 def stages_of_the_planner(w: Workspace) -> None:
-    """With less and less memory, until the planner finds that volumes need a coarse first stage."""
+    """With less and less memory, until the planner finds that volumes need a cascade."""
     memory_gib = 0.7
     while "3d_cascade_fullres" not in w.plan(memory_gib)["configurations"]:
         memory_gib -= 0.01  # it refuses when there is too little for anything
@@ -509,7 +509,7 @@ def test_cascade(
     given = w.predict("3d_cascade_fullres", "given", earlier=f"raw/{DATASET}/labelsTs", npz=True)
     name = f"{case_name(task.train)}.npz"
     coarse, true = (np.load(folder / name)["probabilities"] for folder in (masks, given))
-    assert not np.allclose(coarse, true)  # the second stage reads the first
+    assert not np.allclose(coarse, true)  # the second configuration of the cascade reads the first
 
 
 def test_folds_of_the_user(workspace: MakeWorkspace) -> None:

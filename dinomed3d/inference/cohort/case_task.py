@@ -1,4 +1,4 @@
-"""One case on its way through a worker, and how what goes wrong stays with it."""
+"""State of one case in a worker; an error in it does not affect other cases."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class CaseTask:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Time a step; an error in it becomes the reason of this case and goes no further."""
+        """Time a step; an error in it becomes this case's reason and is not raised."""
         start = time.monotonic()
         try:
             yield

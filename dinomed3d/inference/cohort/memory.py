@@ -1,4 +1,4 @@
-"""How much memory a case needs, how it is made to fit, and which cases may be in work together."""
+"""Memory estimate of a case, and the split with which it fits the limit."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from dinomed3d.inference.nnunet.sliding_window import window_starts
 from dinomed3d.runtime.memory import free_bytes, resident_bytes
 
 GIB = 2**30
-CHUNKS = 200 * 2**20
+CHUNK_BYTES = 200 * 2**20
 """Bytes of all chunks of volumes that are processed at the same time."""
-RESERVE = 1.15
+ALLOCATOR_FACTOR = 1.15
 """Factor for memory that allocators keep and libraries use for a moment."""
 MAX_SPLITS = 16
 """A volume is divided into at most this many row ranges."""
-SHARE = 0.8
+FREE_MEMORY_SHARE = 0.8
 """Fraction of the free memory that is used where no limit is given."""
 
 
@@ -30,7 +30,7 @@ class Footprint:
     """Memory of the process and its networks, in bytes."""
 
     base: int
-    """Everything loaded, no case in work."""
+    """Resident memory with the model loaded and no case being processed."""
     window: int
     """Additional memory while batches of windows are in the networks."""
     slice: int = 0
@@ -59,7 +59,7 @@ def limit_bytes(limit_gib: float | None) -> int:
     """The limit for the whole process in bytes; without one, most of the memory that is free now."""
     if limit_gib is not None:
         return int(limit_gib * GIB)
-    return resident_bytes() + int(free_bytes() * SHARE)
+    return resident_bytes() + int(free_bytes() * FREE_MEMORY_SHARE)
 
 
 def estimate(
@@ -72,7 +72,7 @@ def estimate(
     spec: PredictSpec,
     ending: str,
 ) -> MemoryNeed:
-    """Find out how a volume fits under a limit.
+    """Find the split with which a volume fits under a limit.
 
     Args:
         shape: (Z, Y, X) of the volume, in the stored order of axes.
@@ -80,7 +80,7 @@ def estimate(
         plan: of the model.
         footprint: of the process.
         limit: bytes for the whole process.
-        spec: what else is written, and how closely windows lie.
+        spec: what else is written, and the step between windows.
         ending: of the scan's files: some readers take more memory than others.
 
     Returns:
@@ -106,8 +106,10 @@ def estimate(
         export = 8 * 4 * plan.heads * plane  # two planes of logits, their mixture, their certainty
         places = across * min(down, -(-down // splits) + 2)
         cached = 2 * size.patch[0] * places * footprint.slice
-        predicting = raw + inputs + sums + export + fine + cached + mask + CHUNKS + footprint.window
-        peak = int(RESERVE * max(whole, predicting))
+        predicting = (
+            raw + inputs + sums + export + fine + cached + mask + CHUNK_BYTES + footprint.window
+        )
+        peak = int(ALLOCATOR_FACTOR * max(whole, predicting))
         if footprint.base + peak <= limit:
             return MemoryNeed(splits=splits, peak=peak)
     raise CaseError(
@@ -122,7 +124,7 @@ class _Sizes:
 
     voxels: int
     channels: int
-    turned: list[int]
+    transposed: list[int]
     """Shape in the network's order of axes."""
     grid: list[int]
     """The network's grid."""
@@ -132,14 +134,14 @@ class _Sizes:
 
     @staticmethod
     def of(shape: tuple[int, int, int], spacing_mm: tuple[float, ...], plan: Plan) -> _Sizes:
-        turned = [shape[axis] for axis in plan.transpose]
+        transposed = [shape[axis] for axis in plan.transpose]
         spacing = [spacing_mm[axis] for axis in plan.transpose]
         target = plan.spacing_mm if len(plan.spacing_mm) == 3 else (spacing[0], *plan.spacing_mm)
-        grid = [max(1, n) for n in new_shape(turned, spacing, target)]
+        grid = [max(1, n) for n in new_shape(transposed, spacing, target)]
         patch = plan.patch if len(plan.patch) == 3 else (1, *plan.patch)
         padded = [max(n, p) for n, p in zip(grid, patch, strict=True)]
         voxels = shape[0] * shape[1] * shape[2]
-        return _Sizes(voxels, len(plan.channels), turned, grid, patch, padded)
+        return _Sizes(voxels, len(plan.channels), transposed, grid, patch, padded)
 
     def input_bytes(self, grid: list[int]) -> int:
         """Bytes of the network's input on a grid."""
@@ -148,7 +150,7 @@ class _Sizes:
     @property
     def stored_plane(self) -> int:
         """Voxels of one plane of the output."""
-        return self.turned[1] * self.turned[2]
+        return self.transposed[1] * self.transposed[2]
 
 
 def _whole_volume_bytes(
@@ -158,50 +160,13 @@ def _whole_volume_bytes(
     # one channel is unpacked and converted at a time; ITK holds all of a file, up to float64
     unpacked = 8 * size.channels if ending in (".mha", ".nrrd") else 4
     read = raw + unpacked * size.voxels
-    same_depth = size.turned[0] == size.grid[0]
-    planes = 0 if same_depth else 4 * size.turned[0] * size.grid[1] * size.grid[2]
+    same_depth = size.transposed[0] == size.grid[0]
+    planes = 0 if same_depth else 4 * size.transposed[0] * size.grid[1] * size.grid[2]
     inside = 5 * size.voxels if any(channel.masked for channel in plan.channels) else 0
     # highdicom holds a mask several times, of regions each
     copies = 11 if plan.regions is None else 11 + plan.heads
-    write = raw + (copies if dicom_seg and ending == ".dcm" else 4) * mask + CHUNKS
-    return max(read, raw + size.input_bytes(size.grid) + planes + inside + CHUNKS, write)
-
-
-class MemoryBudget:
-    """Admits cases, in order, as long as all those in work fit under the limit together."""
-
-    def __init__(self, limit: int) -> None:
-        """Start empty; `limit` is in bytes above the base of the process."""
-        self.limit = limit
-        self.used = 0
-        self.closed = False
-        self.changed = threading.Condition()
-
-    def acquire(self, peak: int) -> None:
-        """Wait until a case with this peak fits; a single one always does.
-
-        Raises:
-            InterruptedError: the budget was closed meanwhile.
-        """
-        with self.changed:
-            self.changed.wait_for(
-                lambda: self.closed or not self.used or self.used + peak <= self.limit
-            )
-            if self.closed:
-                raise InterruptedError
-            self.used += peak
-
-    def release(self, peak: int) -> None:
-        """Give back the memory of a case."""
-        with self.changed:
-            self.used -= peak
-            self.changed.notify_all()
-
-    def close(self) -> None:
-        """Admit no further case."""
-        with self.changed:
-            self.closed = True
-            self.changed.notify_all()
+    write = raw + (copies if dicom_seg and ending == ".dcm" else 4) * mask + CHUNK_BYTES
+    return max(read, raw + size.input_bytes(size.grid) + planes + inside + CHUNK_BYTES, write)
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from dinomed3d.inference.cohort.events import (
     CaseStarted,
     ProgressCallback,
 )
+from dinomed3d.inference.cohort.memory_budget import MemoryBudget
 from dinomed3d.inference.cohort.record import (
     Record,
     describe_inputs,
@@ -119,7 +120,7 @@ class Worker:
         Raises:
             KeyboardInterrupt: passed on, after the case that is being written is complete.
         """
-        budget = memory.MemoryBudget(max(0, self.limit - self.footprint.base))
+        budget = MemoryBudget(max(0, self.limit - self.footprint.base))
         reader, writer = ThreadPoolExecutor(1, "reader"), ThreadPoolExecutor(1, "writer")
         reading: list[Future[CaseTask]] = []
         written: Future[None] | None = None
@@ -151,7 +152,7 @@ class Worker:
         if written is not None:
             written.result()
 
-    def read(self, case: Case, budget: memory.MemoryBudget, on_event: ProgressCallback) -> CaseTask:
+    def read(self, case: Case, budget: MemoryBudget, on_event: ProgressCallback) -> CaseTask:
         """Read and preprocess a case, once there is memory for it."""
         task = CaseTask(case)
         on_event(CaseStarted(case.id))
@@ -244,7 +245,7 @@ class Worker:
     def write(
         self,
         task: CaseTask,
-        budget: memory.MemoryBudget,
+        budget: MemoryBudget,
         peak_gib: Callable[[], float],
         on_event: ProgressCallback,
     ) -> None:

@@ -1,4 +1,4 @@
-"""pydicom, highdicom and ITK without their remarks about odd values on stderr."""
+"""Silences the warnings of pydicom, highdicom and ITK about unusual values on stderr."""
 
 from __future__ import annotations
 

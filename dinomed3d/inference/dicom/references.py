@@ -12,7 +12,7 @@ _REQUIRED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanc
     *("FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient"),
     *("PixelSpacing", "Rows", "Columns"),
 )
-"""Of every slice: without them nothing can be referred to or placed."""
+"""Attributes that every slice must have: without them nothing can be referred to or placed."""
 _READ = [*_REQUIRED, "SliceThickness", "SpecificCharacterSet"]
 _MAY_BE_EMPTY = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex") + (
     *("AccessionNumber", "StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName"),

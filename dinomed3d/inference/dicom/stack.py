@@ -12,11 +12,11 @@ from dinomed3d.inference.case import CaseError
 from dinomed3d.inference.dicom.header import DISTINGUISHING, SINGLE_FRAME, Header
 
 GAP_TOLERANCE = 0.01
-"""Of the median gap between slices."""
+"""Tolerance of slice gaps, as a fraction of the median gap."""
 GAP_TOLERANCE_MM = 0.01
-"""Scanners round positions; the larger of the two tolerances applies."""
+"""Tolerance of slice gaps, mm, because scanners round positions; the larger of the two tolerances applies."""
 ANGLE_TOLERANCE_DEGREES = 0.2
-"""Between the slices' normal and the line they are stacked along: rounded cosines reach this."""
+"""Largest angle between the slices' normal and the line they are stacked along: rounded cosines reach it."""
 _CONVERT = "convert it to .nii.gz (for example with dcm2niix)"
 
 

@@ -15,7 +15,7 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-
 _NAMES_OF_THE_RUN = {"run", "report"}
 """run.json, report.html and report.csv are written in the folder of the first level of cases."""
 _MAX_BYTES = 180
-"""Of one part: outputs add endings and the suffix of temporary files, and 255 are allowed."""
+"""Longest name of one part, bytes: outputs add endings and the suffix of temporary files, and 255 are allowed."""
 _OUTPUT_ENDINGS = (".nii", ".nii.gz", ".mha", ".nrrd", ".json", ".png", ".b2nd", ".seg.dcm")
 
 

@@ -19,9 +19,9 @@ __all__ = ["Grid", "Volume", "check_mask", "read_case", "read_grid", "write_mask
 
 _FORMATS = {".nii": nifti, ".nii.gz": nifti, ".mha": itk, ".nrrd": itk}
 _SAME_MM = 1e-3
-"""Grids of two channels that are closer are equal."""
+"""Distance in mm below which grids of two channels are equal."""
 _SAME_VOXELS = 0.01
-"""Of the smallest voxel side: grids of two channels that are closer count as one, with a note."""
+"""Fraction of the smallest voxel side: grids of two channels that are closer count as equal, with a note."""
 
 
 def read_grid(scan: Scan, *, channels: int = 1) -> Grid:

@@ -19,7 +19,7 @@ from dinomed3d.inference.io.grid import Grid, Volume
 from dinomed3d.inference.io.voxels import fill, kept_type, slices_per_chunk
 
 _HEADER_BYTES = 540
-"""Of a NIfTI-2 file, the longer one."""
+"""Length of a NIfTI-2 header, the longer of the two versions."""
 _MAX_DEFLATE = 1040
 """deflate makes at most 1032 bytes of one."""
 _TAIL_BYTES = 64 * 2**20

@@ -56,8 +56,8 @@ class Reorientation:
     def apply(self, array: NDArray[Any]) -> NDArray[Any]:
         """The stored volume (..., Z, Y, X) reoriented, without a copy."""
         lead = array.ndim - 3
-        turned = array.transpose(*range(lead), *(lead + axis for axis in self.axes))
-        return turned[self._index()]
+        transposed = array.transpose(*range(lead), *(lead + axis for axis in self.axes))
+        return transposed[self._index()]
 
     def undo(self, array: NDArray[Any]) -> NDArray[Any]:
         """Back to the stored order of voxels, without a copy."""

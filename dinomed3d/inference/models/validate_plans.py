@@ -127,7 +127,7 @@ def check_plans(plans: Mapping[str, Any], name: str, channels: int, what: str) -
     what = f"{what}, configuration {name}"
     if configuration.get("previous_stage") is not None:
         raise UserError(
-            f"{what}: 'previous_stage' makes it the second stage of a cascade, which needs the segmentation of "
+            f"{what}: 'previous_stage' makes it the second configuration of a cascade, which needs the segmentation of "
             f"{configuration['previous_stage']!r} and is not supported; predict with nnUNetv2_predict "
             "(-prev_stage_predictions), or use the model of another configuration"
         )

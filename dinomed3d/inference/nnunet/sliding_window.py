@@ -49,7 +49,7 @@ class WindowGrid:
     """Shape of a window; of one plane where the network is 2D."""
     starts: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
     """Starts of the windows along each axis."""
-    flat: bool
+    is_2d: bool
     """Whether the network is 2D, so that windows have no first axis."""
 
     @classmethod
@@ -66,7 +66,7 @@ class WindowGrid:
             size=(a, b, c),
             patch=(d, e, f),
             starts=(starts[0], starts[1], starts[2]),
-            flat=len(patch) == 2,
+            is_2d=len(patch) == 2,
         )
 
     @property
@@ -84,7 +84,7 @@ class WindowGrid:
 
         Source: Isensee et al. 2021, nnU-Net: Gaussian weighting with sigma = patch / 8.
         """
-        shape = self.patch[1:] if self.flat else self.patch
+        shape = self.patch[1:] if self.is_2d else self.patch
         weights = compute_gaussian(shape, value_scaling_factor=10, device=torch.device("cpu"))
         return weights.float().reshape(self.patch)
 
@@ -144,7 +144,7 @@ def predict_windows(
     for first, end in zip(grid.starts[0], ends, strict=True):
         for some in batches:
             predicted = next(results)
-            predicted = predicted.unsqueeze(2) if grid.flat else predicted
+            predicted = predicted.unsqueeze(2) if grid.is_2d else predicted
             for (y, x), logits in zip(some, predicted, strict=True):
                 _add(sums, logits, weights, (y - start_row, x))
                 _add(total, ones, weights, (y - start_row, x))
@@ -170,7 +170,7 @@ def _cut(data: Tensor, grid: WindowGrid, z: int, places: Sequence[tuple[int, int
     """Cut out the windows of one batch."""
     d, h, w = grid.patch
     windows = torch.stack([data[:, z : z + d, y : y + h, x : x + w] for y, x in places])
-    return (windows.squeeze(2) if grid.flat else windows), [(z, y, x) for y, x in places]
+    return (windows.squeeze(2) if grid.is_2d else windows), [(z, y, x) for y, x in places]
 
 
 def _add(sums: Tensor, logits: Tensor, weights: Tensor, place: tuple[int, int]) -> None:

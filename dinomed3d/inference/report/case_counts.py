@@ -1,4 +1,4 @@
-"""The cases of a run by how they ended, and the sums that page and table show."""
+"""Cases of a run by status, and the totals of report.html and report.csv."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class CaseCounts:
-    """The cases of a run by how they ended, each group sorted by name."""
+    """Cases of a run by status, each group sorted by name."""
 
     done: tuple[Mapping[str, Any], ...]
     """Records of the cases that have a mask."""

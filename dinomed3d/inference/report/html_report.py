@@ -1,4 +1,4 @@
-"""The page that people look at: one HTML file that needs nothing else, and no network."""
+"""report.html: one self-contained file that needs no network."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from dinomed3d.cli.demo import DemoResult, prepare_folder, read_dice, read_miou
+from dinomed3d.cli.demo_steps import DemoResult, prepare_folder, read_dice, read_miou
 from dinomed3d.cli.overlay import OverlayCase, draw_overlay
 from dinomed3d.cli.phantom import LABELS, PhantomSpec, phantom_case, write_phantom
 from dinomed3d.runtime.errors import UserError

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dinomed3d.cli import doctor
-from dinomed3d.cli.main import main
+from dinomed3d.cli.main import VERBS, main
 from dinomed3d.cli.nnunet_commands import (
     FOLDERS,
     NnUNetCommands,
@@ -40,10 +40,7 @@ def python(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
     "words",
     [
         ["--help"],
-        *(
-            [verb, "--help"]
-            for verb in ("demo", "doctor", "predict", "evaluate", "package", "inspect")
-        ),
+        *([Path(verb.__file__).stem, "--help"] for verb in VERBS),
     ],
 )
 def test_help_loads_nothing_heavy(words: list[str]) -> None:

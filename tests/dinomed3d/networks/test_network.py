@@ -73,7 +73,11 @@ def test_an_impulse_in_slice_z_answers_in_slice_z_at_every_level():
         padded = network.pad(changed)
         before, after = network.pad(base), padded
         answers = list(
-            zip(network.lift(before).values(), network.lift(after).values(), strict=True)
+            zip(
+                network.semantic_pyramid(before).values(),
+                network.semantic_pyramid(after).values(),
+                strict=True,
+            )
         )
         answers += list(zip(network.detail(before), network.detail(after), strict=True))
         answers += list(zip(network(base), network(changed), strict=True))
@@ -93,7 +97,10 @@ def test_no_slice_sees_another_without_adapters_and_depth_kernels():
     other = volume.clone()
     other[:, :, 3] = other[:, :, 3].roll(1, -1)  # same statistics for the norms
     with torch.no_grad():
-        a, b = network.lift(network.pad(volume)), network.lift(network.pad(other))
+        a, b = (
+            network.semantic_pyramid(network.pad(volume)),
+            network.semantic_pyramid(network.pad(other)),
+        )
         taps_a = network.encoder(network.embedding(volume), depth=4)
         taps_b = network.encoder(network.embedding(other), depth=4)
     for x, y in zip(taps_a, taps_b, strict=True):
@@ -390,8 +397,10 @@ def test_an_earlier_segmentation_reaches_the_detail_stream_but_not_the_encoder()
     assert network.encoder.encoder.in_channels == 3  # three slices of the one image channel
     volume = torch.randn(1, 4, 3, 16, 16)
     other = torch.cat([volume[:, :1], torch.randn(1, 3, 3, 16, 16)], dim=1)
-    there = network.lift(other)
-    assert all(torch.equal(level, there[s]) for s, level in network.lift(volume).items())
+    there = network.semantic_pyramid(other)
+    assert all(
+        torch.equal(level, there[s]) for s, level in network.semantic_pyramid(volume).items()
+    )
     assert not torch.equal(network(volume), network(other))
     stage_one = FullSizeLogits(network, stage=1, heads=None)
     assert torch.equal(stage_one(volume), stage_one(other))

@@ -40,11 +40,11 @@ def network(stage, *, supervised=True, checkpointing=False, **changes):
     return net.train()
 
 
-def example(stage, flat=False):
+def example(stage, is_2d=False):
     torch.manual_seed(1)
     if stage == 1:
         return torch.randn(4, 3, 24, 20)
-    return torch.randn(2, 1, 24, 20) if flat else torch.randn(2, 1, 3, 24, 20)
+    return torch.randn(2, 1, 24, 20) if is_2d else torch.randn(2, 1, 3, 24, 20)
 
 
 def loss(output):

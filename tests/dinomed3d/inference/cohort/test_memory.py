@@ -10,17 +10,17 @@ import pytest
 
 from dinomed3d.inference.case import CaseError
 from dinomed3d.inference.cohort.memory import (
-    CHUNKS,
+    ALLOCATOR_FACTOR,
+    CHUNK_BYTES,
     GIB,
     MAX_SPLITS,
-    RESERVE,
     Footprint,
-    MemoryBudget,
     estimate,
     limit_bytes,
     measure,
     peak_resident,
 )
+from dinomed3d.inference.cohort.memory_budget import MemoryBudget
 from dinomed3d.inference.cohort.spec import PredictSpec
 from dinomed3d.inference.nnunet.plan import read_plan
 from tests.dinomed3d.inference.models.write_model import tiny_dataset, tiny_plans
@@ -43,9 +43,9 @@ def test_by_hand():
     # sums 2 * (heads + 1) * 10 planes, export 32 * heads of one plane
     need = estimate((100, 100, 100), (1, 1, 1), plan(), NOTHING, 10 * GIB, **PLAIN)
     plane = 100 * 100
-    sweep = 9_000_000 + 2 * 4 * 10 * plane + 32 * 3 * plane + CHUNKS
+    sweep = 9_000_000 + 2 * 4 * 10 * plane + 32 * 3 * plane + CHUNK_BYTES
     assert need.splits == 1
-    assert need.peak == int(RESERVE * max(sweep, 4_000_000 + 4_000_000 + CHUNKS))
+    assert need.peak == int(ALLOCATOR_FACTOR * max(sweep, 4_000_000 + 4_000_000 + CHUNK_BYTES))
 
 
 def test_more_heads_more_splits_until_nothing_helps():

@@ -25,9 +25,9 @@ def whole(data, grid, predict, heads):
         for y in grid.starts[1]:
             for x in grid.starts[2]:
                 place = (slice(None), slice(z, z + d), slice(y, y + h), slice(x, x + w))
-                window = data[place].squeeze(1) if grid.flat else data[place]
+                window = data[place].squeeze(1) if grid.is_2d else data[place]
                 logits = predict(window[None])[0]
-                logits = logits.unsqueeze(1) if grid.flat else logits
+                logits = logits.unsqueeze(1) if grid.is_2d else logits
                 total[place] += logits * weights
                 count[place[1:]] += weights
     return total.float() / count.float()

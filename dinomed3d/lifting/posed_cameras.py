@@ -100,7 +100,7 @@ class Cameras:
             points: (N, 3) in the world.
 
         Returns:
-            (N, 2) pixels (u, v), as of ``Camera.project``; (N,) visible; (N,) depth along z.
+            (N, 2) pixels (u, v), as from ``Camera.project``; (N,) visible; (N,) depth along z.
         """
         camera = self.cameras[view]
         uv, distance = camera.project(points)

@@ -1,0 +1,45 @@
+"""The verb `explain`: decisions and cost of a plan."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from dinomed3d.runtime.device import DEVICES
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb to the console command's parser."""
+    parser = verbs.add_parser(
+        "explain",
+        help="print what a plan decided and why, and what each layer costs in memory and time",
+        description="Reads an nnU-Net plan (ours, or a stock one as our trainer would use it) and the "
+        "dataset.json in its folder. Memory is counted; times are computed from the device's measured throughput.",
+    )
+    parser.add_argument("plans", type=Path, metavar="PLANS.json", help="the plan")
+    parser.add_argument(
+        "-c",
+        dest="configuration",
+        metavar="CONFIGURATION",
+        help="configuration to explain (default: all)",
+    )
+    parser.add_argument(
+        "--device",
+        choices=DEVICES,
+        default="auto",
+        help="device to time; auto: cuda if there is one, else cpu (default: auto)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Explain one configuration or all, and print it."""
+    import torch
+
+    from dinomed3d.runtime.device import choose_device
+    from planners.explain import explain
+
+    device = torch.device(choose_device(arguments.device))
+    print(explain(arguments.plans, arguments.configuration, device))
+    return 0
