@@ -23,7 +23,7 @@ from textures import Array, Texture
 
 from dinomed3d.lifting import Camera
 from pointseg.datasets.classes import ClassList, distinct_colors
-from pointseg.datasets.dataset import DatasetError
+from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.named_scenes import require_scene, require_split
 from pointseg.datasets.synthetic import furniture
 from pointseg.datasets.synthetic.layout import build_room
