@@ -29,7 +29,7 @@ class PhantomSpec:
     seed: int = 0
     """Case k of one seed is the same whatever the number of cases."""
     training_cases: int = 12
-    """At least 5, since nnU-Net splits them into 5 folds."""
+    """Number of training cases, at least 5, since nnU-Net splits them into 5 folds."""
     test_cases: int = 4
     shape_zyx: tuple[int, int, int] = (16, 64, 64)
     """Voxels."""

@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 from dinomed3d.evaluation.metrics import Scores, score
 from dinomed3d.inference.case import Case, Scan
 from dinomed3d.inference.io.grid import Volume, corner_distance_mm
-from dinomed3d.inference.io.image import read_case
+from dinomed3d.inference.io.image import ENDINGS, read_case
 from dinomed3d.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd")
 SAME_GRID_VOXELS = 0.01
 """Share of the smallest voxel side by which two grids may differ and still count as one."""
 METRICS = ("dice", "hd95_mm", "surface_dice")

@@ -34,7 +34,7 @@ DEFAULT_ENCODER = "vit_small_patch16_dinov3"
 LVD_MEAN = (0.485, 0.456, 0.406)
 """Channel means of the images that the LVD weights were trained on (values 0 to 1)."""
 LVD_STD = (0.229, 0.224, 0.225)
-"""Their standard deviations."""
+"""Channel standard deviations of the same images."""
 
 
 def default_taps(depth: int) -> tuple[int, ...]:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 CGROUPS = Path("/sys/fs/cgroup")
-"""Where control groups of version 2 are mounted, and those of version 1 below it."""
+"""Mount point of control groups of version 2; those of version 1 are mounted below it."""
 OWN_GROUPS = Path("/proc/self/cgroup")
-"""Which groups this process is in."""
+"""File that names the control groups of this process."""
 
 
 class _Files(NamedTuple):

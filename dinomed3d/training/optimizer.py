@@ -1,4 +1,4 @@
-"""AdamW for the parameters that learn in a stage: parameter groups and their rates."""
+"""AdamW for the parameters that learn in a stage: parameter groups and their learning rates."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def build_optimizer(
 
     Args:
         network: a DinoMed3D after `begin_stage`.
-        recipe: peak rates and decay.
+        recipe: peak learning rates and weight decay.
         stage: 1 or 2.
         device: of the network.
     """
@@ -28,8 +28,8 @@ def build_optimizer(
             role = (name.startswith("encoder."), parameter.ndim > 1 and not token)
             groups.setdefault(role, []).append(parameter)
     optimizer = torch.optim.AdamW(
-        # Groups follow roles, not rates, so that a resume with other rates finds the same groups.
-        # nnU-Net logs the first group's rate: that of the modules outside the encoder.
+        # Groups follow roles, not learning rates, so that a resume with others finds the same groups.
+        # nnU-Net logs the first group's learning rate: that of the modules outside the encoder.
         [{"params": groups[r], "inside": r[0], "decayed": r[1]} for r in sorted(groups)],
         lr=recipe.rate_decoder,
         betas=(0.9, 0.98),
@@ -40,7 +40,7 @@ def build_optimizer(
 
 
 def set_peaks(optimizer: torch.optim.Optimizer, recipe: Recipe, *, stage: int) -> None:
-    """Set every group's peak rate and weight decay to the recipe's."""
+    """Set every group's peak learning rate and weight decay to the recipe's."""
     outside, inside = (
         (recipe.rate_proxy, recipe.rate_encoder)
         if stage == 1
@@ -65,6 +65,6 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
 
 
 def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Set the rates of the next step: each group's peak times the schedule's factor."""
+    """Set the learning rates of the next step: each group's peak times the schedule's factor."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * factor

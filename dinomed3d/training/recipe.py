@@ -41,7 +41,7 @@ class Recipe:
     weight_decay: float = 0.01
     """AdamW's weight decay; biases, norms and gains are not decayed."""
     warmup: float = 0.05
-    """Share of a stage over which rates rise linearly; afterwards they follow half a cosine."""
+    """Share of a stage over which learning rates rise linearly; afterwards they follow half a cosine."""
     clip: float = 1.0
     """Largest norm of all gradients together."""
     activation_checkpointing: bool = False
@@ -110,7 +110,7 @@ class Recipe:
         return max(2, min(self.stage1_slices // processes, self.stage1_tokens // tokens))
 
     def rate_factor(self, epoch: int, iteration: int) -> float:
-        """Factor of the peak rates at a step; it depends on the step alone, so a resume continues it.
+        """Factor of the peak learning rates at a step; it depends on the step alone, so a resume continues it.
 
         Args:
             epoch: from 0, over both stages.

@@ -27,7 +27,7 @@ class ResumableTrainer(nnUNetTrainer):
     spec: NetworkSpec
     """The network."""
     recipe: Recipe
-    """Stages, rates and schedule."""
+    """Stages, learning rates and schedule."""
     stage: int
     """The current stage, 1 or 2."""
     resumed: bool
@@ -124,7 +124,7 @@ class ResumableTrainer(nnUNetTrainer):
         self.pending_random_states = own["random_states"]
 
     def _restore_settings(self, own: dict[str, Any], name: str) -> None:
-        """Restore network and recipe; the environment may change lengths and rates, but not the network."""
+        """Restore network and recipe; the environment may change lengths and learning rates, not the network."""
         self.spec = stored = stored_spec(
             own["spec"], self.spec if self.was_initialized else None, name
         )

@@ -153,7 +153,7 @@ class DinoMed3DTrainer(ResumableTrainer):
         return False  # nnU-Net would compile the network permanently; here `running` is compiled
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, None]:
-        """Begin the current stage and build AdamW for it; rates are set before each step, so no scheduler."""
+        """Begin the current stage and build AdamW for it; learning rates are set before each step, so no scheduler."""
         self.running = None
         # the previous stage leaves gradients of parameters that no longer learn
         self.network.zero_grad(set_to_none=True)
@@ -210,7 +210,7 @@ class DinoMed3DTrainer(ResumableTrainer):
             self.current_epoch += 1
 
     def on_train_epoch_start(self) -> None:
-        """Change stages when due, restore random generators after a resume, log the rate."""
+        """Change stages when due, restore random generators after a resume, log the learning rate."""
         stage = self.recipe.stage(self.current_epoch)
         if stage != self.stage:
             self.stage = stage

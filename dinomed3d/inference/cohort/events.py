@@ -37,7 +37,7 @@ class CaseProgress:
     case: str
     """Id of the case."""
     fraction: float
-    """Between 0 and 1."""
+    """Fraction that is done, 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class WorkerReady:
     """A worker has loaded the networks."""
 
     pid: int
-    """Its process id."""
+    """Process id of the worker."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dinomed3d.inference.case import Case, RejectedInput
 from dinomed3d.inference.cohort.spec import PredictSpec
+from dinomed3d.inference.io.image import ENDINGS
 from dinomed3d.runtime import atomic_files
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 """Plain data, written as JSON next to the mask; `worker` and `results` make its entries."""
 
-MASKS = (".nii.gz", ".nii", ".mha", ".nrrd")
-"""Endings of masks."""
 OTHERS = (".png", ".b2nd", ".seg.dcm")
 """Endings of the other files that a case may have besides its record."""
 RECORD_TYPES: dict[str, dict[str, type]] = {
@@ -74,7 +73,7 @@ def _is_complete(record: Record, case: str) -> bool:
     if record["status"] != "done":
         return True
     return (
-        record["mask"].get("file") in {f"{case}{ending}" for ending in MASKS}
+        record["mask"].get("file") in {f"{case}{ending}" for ending in ENDINGS}
         and isinstance(record["mask"].get("sha256"), str)
         and {f"{case}{ending}" for ending in OTHERS}.issuperset(record["files"])
     )
@@ -99,7 +98,7 @@ def remove_results(out: Path, case: str, *, keep_mask_as: str | None = None) -> 
     record = read_record(out, case)
     if record is None or record["status"] == "failed":
         return
-    for ending in MASKS:
+    for ending in ENDINGS:
         mask = out / f"{case}{ending}"
         if not mask.is_file():
             continue

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from dinomed3d.inference.case import Case, CaseList
 from dinomed3d.inference.cohort.record import (
-    MASKS,
     OTHERS,
     Record,
     is_edited,
@@ -18,6 +17,7 @@ from dinomed3d.inference.cohort.record import (
     why_outdated,
 )
 from dinomed3d.inference.cohort.spec import PredictSpec
+from dinomed3d.inference.io.image import ENDINGS
 from dinomed3d.inference.models.model import Model
 from dinomed3d.runtime.errors import UserError
 
@@ -83,7 +83,7 @@ def compare_with_output(
 
 def _files_of(case: str, out: Path) -> list[Path]:
     """Paths of all files that a run writes for a case."""
-    return [out / f"{case}{ending}" for ending in (".json", *MASKS, *OTHERS)]
+    return [out / f"{case}{ending}" for ending in (".json", *ENDINGS, *OTHERS)]
 
 
 def protect_inputs(found: CaseList, out: Path) -> None:

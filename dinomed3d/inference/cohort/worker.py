@@ -1,7 +1,7 @@
 """The process that predicts: it reads, predicts and writes cases, three of them at the same time.
 
 While one case is in the network, the next is read and preprocessed and the last is written, each on a
-thread of its own. An error in a case is written into its record, and the other cases go on.
+thread of its own. An error in a case is written into its record, and the other cases continue.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ class WorkerState:
     ready: bool = False
     """Whether it has loaded the networks."""
     code: int = 0
-    """Its exit code."""
+    """Exit code of the process."""
 
 
 class WorkerProcess:

@@ -40,7 +40,7 @@ def not_a_slice(header: Header) -> str | None:
     if "LOCALIZER" in header.get("ImageType").upper().split("\\"):
         return "DICOM localizer"
     imaging = sop_class.removeprefix(_STORAGE).split(".")[0] in _IMAGES
-    if not header.pixels_at and not header.get("Rows") and not imaging:  # else it is cut off
+    if not header.pixels_at and not header.get("Rows") and not imaging:  # otherwise it is cut off
         return "DICOM object without image"
     return None
 

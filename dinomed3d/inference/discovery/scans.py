@@ -19,9 +19,9 @@ from dinomed3d.inference.dicom.series import (
 from dinomed3d.inference.dicom.volume import series_scan
 from dinomed3d.inference.discovery.case_ids import case_id
 from dinomed3d.inference.discovery.walk import Entry
+from dinomed3d.inference.io.image import ENDINGS
 from dinomed3d.runtime.errors import UserError
 
-IMAGE_ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd")
 _UNSUPPORTED = (
     *(".nhdr", ".mhd", ".raw", ".zraw", ".hdr", ".img", ".img.gz", ".hdr.gz", ".mgz", ".mgh"),
     *(".mnc", ".par", ".rec", ".v", ".gipl", ".gipl.gz", ".nii.bz2", ".nii.zip", ".nii.xz"),
@@ -85,7 +85,7 @@ class Inventory:
 def image_ending(name: str) -> str | None:
     """`.nii.gz` of `A.NII.GZ`; None for a file that is not an image of a supported format."""
     low = name.lower()
-    return next((e for e in IMAGE_ENDINGS if low.endswith(e) and len(low) > len(e)), None)
+    return next((e for e in ENDINGS if low.endswith(e) and len(low) > len(e)), None)
 
 
 def image_scan(folder: tuple[str, ...], entry: Entry, ending: str) -> FoundScan:

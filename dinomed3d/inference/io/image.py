@@ -15,9 +15,11 @@ from dinomed3d.inference.io import itk, nifti
 from dinomed3d.inference.io.grid import Grid, Volume, corner_distance_mm
 from dinomed3d.runtime.atomic_files import new_file
 
-__all__ = ["Grid", "Volume", "check_mask", "read_case", "read_grid", "write_mask"]
+__all__ = ["ENDINGS", "Grid", "Volume", "check_mask", "read_case", "read_grid", "write_mask"]
 
-_FORMATS = {".nii": nifti, ".nii.gz": nifti, ".mha": itk, ".nrrd": itk}
+_FORMATS = {".nii.gz": nifti, ".nii": nifti, ".mha": itk, ".nrrd": itk}
+ENDINGS = tuple(_FORMATS)
+"""Endings of images and masks, other than DICOM."""
 _SAME_MM = 1e-3
 """Distance in mm below which grids of two channels are equal."""
 _SAME_VOXELS = 0.01
@@ -104,7 +106,7 @@ def check_mask(path: Path, grid: Grid) -> str | None:
     """Whether a mask opens completely and lies on this grid.
 
     Returns:
-        None if so, else what is wrong with it, in one line.
+        None if so, otherwise what is wrong with it, in one line.
     """
     try:
         volume = _read_scan(Scan(files=(str(path),), ending=_ending(path)), channels=1)
@@ -170,6 +172,4 @@ def _name(scan: Scan) -> str:
 
 def _ending(path: Path) -> str:
     name = path.name.lower()
-    return next(
-        (e for e in sorted(_FORMATS, key=len, reverse=True) if name.endswith(e)), path.suffix
-    )
+    return next((e for e in ENDINGS if name.endswith(e)), path.suffix)

@@ -19,7 +19,7 @@ from dinomed3d.inference.nnunet.resample import Resampling, linear, nearest
 from dinomed3d.inference.nnunet.sliding_window import LogitsChunk, round_half
 
 DENSE = 0.3
-"""From this fraction of voxels between different labels on, all voxels are interpolated."""
+"""Fraction of voxels between different labels above which all voxels are interpolated."""
 CHUNK = 8_000_000
 """About this many logits are interpolated at a time."""
 

@@ -19,8 +19,8 @@ from dinomed3d.inference.report.case_counts import CaseCounts, total_ml, total_s
 
 MOST_EMBEDDED = 300
 """Previews of this many cases are inside the page; of the others the page shows the file."""
-MOST_LABELS_OPEN = 10
-"""With more labels than this the volumes of a case are collapsed."""
+MAX_LABELS_OPEN = 10
+"""Largest number of labels for which the volumes of a case are shown; of more they are collapsed."""
 
 
 def render_page(out: Path, cases: CaseCounts, run: Mapping[str, Any]) -> str:
@@ -92,7 +92,7 @@ def _row(record: Mapping[str, Any], preview: str | None) -> dict[str, Any]:
         "flags": record.get("flags") or [],
         "found": {name: entry for name, entry in labels.items() if entry.get("voxels")},
         "absent": [name for name, entry in labels.items() if not entry.get("voxels")],
-        "collapsed": len(labels) > MOST_LABELS_OPEN,
+        "collapsed": len(labels) > MAX_LABELS_OPEN,
         "volume_ml": total_ml(labels),
         "certainty": record.get("certainty"),
         "seconds": total_seconds(record),
