@@ -1,4 +1,4 @@
-"""Measured speed of a device: two throughputs that turn a plan's FLOPs into a rough time."""
+"""Measured speed of a device: throughputs that convert a plan's FLOPs into a rough time."""
 
 from __future__ import annotations
 
