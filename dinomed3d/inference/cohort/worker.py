@@ -94,7 +94,7 @@ class Worker:
             self.predictor.threads = self._threads(footprint.window)
         self.footprint = replace(
             footprint,
-            # batches in the networks, and finished ones that wait to be written
+            # batches in the networks, and finished ones that wait to be added
             window=footprint.window * (2 * self.predictor.threads - 1),
             slice=self.predictor.slice_bytes if on_cpu else 0,
         )
