@@ -101,7 +101,7 @@ def _run(arguments: argparse.Namespace) -> int:
         return 0
     if guesses_intensity_scale(recipe) and is_main_process():
         print(
-            f"{NAME}: the scale of intensities is guessed for each file; state it with 'strength_max' in "
+            f"{NAME}: the scale of intensities is guessed for each file; state it with 'intensity_max' in "
             "dataset.yaml, so that all files, also those predicted later, are read alike",
             file=sys.stderr,
         )

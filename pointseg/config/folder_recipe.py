@@ -56,6 +56,6 @@ def _format(description: Description) -> PointCloudFormat:
     return PointCloudFormat(
         unit_m=description.unit_m,
         up=description.up,
-        intensity_max=description.strength_max,
+        intensity_max=description.intensity_max,
         columns=columns,
     )

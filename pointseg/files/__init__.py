@@ -79,7 +79,7 @@ def cloud_suffix(path: Path) -> str | None:
 
 
 def read_cloud(
-    path: Path, *, columns: Sequence[str] | None = None, strength_max: float | None = None
+    path: Path, *, columns: Sequence[str] | None = None, intensity_max: float | None = None
 ) -> Scene:
     """A cloud with everything that its file holds.
 
@@ -91,7 +91,7 @@ def read_cloud(
     Args:
         path: a file, its ending says of which type (see ``SUFFIXES``), or a folder of ``.npy`` files.
         columns: names of the columns, for text without a line of names; other files have names.
-        strength_max: the intensity that becomes a ``strength`` of 1, > 0; None: the scans of KITTI and
+        intensity_max: the intensity that becomes a ``strength`` of 1, > 0; None: the scans of KITTI and
             nuScenes have theirs, others are guessed: see ``columns.strength_scale``.
 
     Raises:
@@ -104,9 +104,9 @@ def read_cloud(
         found = form.read(path, columns) if form is _TEXT else form.read(path)
     except OSError as error:
         raise CloudFileError(path, f"could not be read: {error.strerror or error}") from error
-    scale = kitti.STRENGTH_MAX.get(suffix) if strength_max is None else strength_max
+    scale = kitti.STRENGTH_MAX.get(suffix) if intensity_max is None else intensity_max
     name = path.name[: len(path.name) - len(suffix)]
-    return scene_of(path, found, name=name, strength_max=scale)
+    return scene_of(path, found, name=name, intensity_max=scale)
 
 
 def write_cloud(path: Path, scene: Scene) -> None:

@@ -41,7 +41,7 @@ def scene_of(
     columns: Mapping[str, NDArray[Any]],
     *,
     name: str,
-    strength_max: float | None = None,
+    intensity_max: float | None = None,
 ) -> Scene:
     """The columns of a file as a scene.
 
@@ -53,7 +53,7 @@ def scene_of(
         path: the file, for messages.
         columns: (N,) or (N, k) arrays by the names that the file gives them.
         name: of the scene.
-        strength_max: the intensity that becomes 1; None: as ``strength_scale`` guesses it.
+        intensity_max: the intensity that becomes 1; None: as ``strength_scale`` guesses it.
 
     Raises:
         CloudFileError: no columns x, y and z, or not of numbers.
@@ -75,7 +75,7 @@ def scene_of(
         fields["normal"] = to_normal(normal)
     strength = _single(rest, STRENGTH)
     if strength is not None:
-        fields["strength"] = to_strength(strength, strength_max)
+        fields["strength"] = to_strength(strength, intensity_max)
     for field, names in (("segment", SEGMENT), ("instance", INSTANCE)):
         values = _single(rest, names)
         labels = None if values is None else to_labels(values)
@@ -144,14 +144,14 @@ def to_normal(values: NDArray[Any]) -> NDArray[np.float32]:
     return np.divide(normal, length, out=np.zeros_like(normal), where=length > 0).astype(np.float32)
 
 
-def to_strength(values: NDArray[Any], strength_max: float | None = None) -> NDArray[np.float32]:
+def to_strength(values: NDArray[Any], intensity_max: float | None = None) -> NDArray[np.float32]:
     """(N,) intensities of a file as (N, 1) float32, 0 to 1; NaN becomes 0.
 
     Args:
         values: as the file has them.
-        strength_max: the one that becomes 1, as all above it do; None: ``strength_scale``'s guess.
+        intensity_max: the one that becomes 1, as all above it do; None: ``strength_scale``'s guess.
     """
-    scale = strength_scale(values) if strength_max is None else strength_max
+    scale = strength_scale(values) if intensity_max is None else intensity_max
     return np.clip(_finite(values) / np.float32(scale), 0, 1)[:, None]
 
 

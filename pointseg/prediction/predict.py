@@ -106,7 +106,7 @@ class _Job:
         columns = None
         if named is not None and cloud_suffix(source.path) in TEXT:
             columns = fitting_columns(source.path, named)
-        scene = read_cloud(source.path, columns=columns, strength_max=intensity_max)
+        scene = read_cloud(source.path, columns=columns, intensity_max=intensity_max)
         prepared = prepare_cloud(
             scene,
             recipe,

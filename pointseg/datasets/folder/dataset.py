@@ -79,7 +79,7 @@ class Folder(NamedScenes):
         file = path.relative_to(self.root).as_posix()
         description = self.description
         read, _ = finite_points(
-            read_cloud(path, columns=description.columns, strength_max=description.strength_max)
+            read_cloud(path, columns=description.columns, intensity_max=description.intensity_max)
         )
         if len(read) == 0:
             raise DatasetError(f"{path}: has no points with a position; remove it from its split")

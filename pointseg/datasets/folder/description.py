@@ -24,7 +24,7 @@ EXAMPLE = (
 )
 """A minimal description on one line; examples/folder.yaml shows all keys."""
 KEYS = ("name", "classes", "colors", "features", "voxel_m", "splits", "unit", "up", "label", "labels",
-        "columns", "check_scale", "strength_max", "cameras")  # fmt: skip
+        "columns", "check_scale", "intensity_max", "cameras")  # fmt: skip
 FEATURES = ("color", "normal", "strength")
 
 
@@ -68,7 +68,7 @@ class Description:
     """Columns of text files without a header; None: they have one."""
     check_scale: bool
     """Whether units and voxel size are checked."""
-    strength_max: float | None
+    intensity_max: float | None
     """Intensity that is scaled to 1; None: guessed for each file."""
     cameras: CameraRule | None = None
     """Where the posed images are; None: there are none."""
@@ -128,7 +128,7 @@ class _Parser:
             labels=self.labels(classes.names),
             columns=None if columns is None else self.texts("columns", columns),
             check_scale=self.flag("check_scale", True),
-            strength_max=self.above_0("strength_max") if "strength_max" in self.found else None,
+            intensity_max=self.above_0("intensity_max") if "intensity_max" in self.found else None,
             cameras=self.cameras(),
         )
 

@@ -89,7 +89,7 @@ def test_what_the_description_says_of_files_is_kept_for_prediction(
         "classes: [a, b]\nfeatures: [strength]\nvoxel_m: 0.05\nlabel: kind\n"
         "columns: [x, y, z, intensity, kind]\n"
     )
-    (tmp_path / "dataset.yaml").write_text(told + "strength_max: 50\n")
+    (tmp_path / "dataset.yaml").write_text(told + "intensity_max: 50\n")
     words = ["--dataset", "folder", "--root", str(tmp_path)]
     assert main([*words, "--show-recipe"]) == 0
     form = json.loads(capsys.readouterr().out)["cloud_format"]
@@ -100,6 +100,6 @@ def test_what_the_description_says_of_files_is_kept_for_prediction(
     tiny = [*TINY, "--init", "none.pt", "--override", "train_splits=train"]
     assert main([*words, *tiny]) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert "guessed for each file; state it with 'strength_max'" in lines[0] and len(lines) == 2
+    assert "guessed for each file; state it with 'intensity_max'" in lines[0] and len(lines) == 2
     assert main([*words, *tiny, "--override", "cloud_format.intensity_max=9"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1

@@ -153,9 +153,9 @@ def test_columns_of_text(tmp_path):
     assert len(dataset.load("val", "c")) == 200
 
 
-@pytest.mark.parametrize(("strength_max", "found"), [(None, 0.784), (1000, 0.2)])
-def test_the_scale_of_intensities(tmp_path, strength_max, found):
-    make(tmp_path, features=["strength"], strength_max=strength_max)
+@pytest.mark.parametrize(("intensity_max", "found"), [(None, 0.784), (1000, 0.2)])
+def test_the_scale_of_intensities(tmp_path, intensity_max, found):
+    make(tmp_path, features=["strength"], intensity_max=intensity_max)
     rows = "".join(f"{k / 200},0,0,200,{k % 2}\n" for k in range(200))
     (tmp_path / "train" / "a.csv").write_text("x,y,z,intensity,label\n" + rows)
     (tmp_path / "train" / "a.ply").unlink()
