@@ -1,0 +1,59 @@
+"""Pretrained weights reach the network that is trained, and nothing else than them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from dinomed3d.lifting import build_encoder
+from dinomed3d.networks.embedding import inflate_kernel
+from tests.dinomed3d.training.conftest import SETTINGS
+from tests.dinomed3d.training.test_trainer import trainer
+
+ENCODER = "encoder.encoder.vit."
+KERNEL = f"{ENCODER}patch_embed.proj.weight"
+
+
+@pytest.fixture
+def pretrained(tmp_path: Path) -> tuple[Path, dict[str, torch.Tensor]]:
+    """A file with weights for the tests' tiny encoder, and its tensors by name."""
+    torch.manual_seed(11)
+    size = json.loads(SETTINGS["ENCODER_OVERRIDES"])
+    encoder = build_encoder("vit_small_patch16_dinov3", weights="none", **size)
+    state = {name: tensor + 0.5 for name, tensor in encoder.vit.state_dict().items()}
+    torch.save(state, tmp_path / "encoder.pth")
+    return tmp_path / "encoder.pth", state
+
+
+def same_encoder(network: torch.nn.Module, pretrained: dict[str, torch.Tensor]) -> dict[str, bool]:
+    """Whether each pretrained tensor is in the network; the patch kernel as inflated."""
+    found = {
+        name.removeprefix(ENCODER).replace(".base.", "."): tensor
+        for name, tensor in network.state_dict().items()
+        if name.startswith(ENCODER)
+    }
+    kernel = inflate_kernel(pretrained["patch_embed.proj.weight"], slices=5, modalities=1)
+    expected = pretrained | {"patch_embed.proj.weight": kernel}
+    assert expected.keys() <= found.keys()
+    return {name: torch.equal(found[name], tensor) for name, tensor in expected.items()}
+
+
+def test_training_starts_from_the_pretrained_encoder(nnunet, monkeypatch, pretrained):
+    path, tensors = pretrained
+    monkeypatch.setenv("DINOMED3D_WEIGHTS", str(path))
+    monkeypatch.setenv("DINOMED3D_SLICES", "5")  # so that the kernel must be inflated
+    t = trainer()
+    t.initialize()
+    assert t.network.state_dict()[KERNEL].shape[1] == 5
+    assert all(same_encoder(t.network, tensors).values())
+
+
+def test_none_leaves_the_encoder_random(nnunet, monkeypatch, pretrained):
+    monkeypatch.setenv("DINOMED3D_SLICES", "5")
+    t = trainer()
+    t.initialize()
+    same = same_encoder(t.network, pretrained[1])
+    assert not same["patch_embed.proj.weight"] and not same["blocks.0.attn.proj.weight"]
