@@ -77,6 +77,7 @@ NOT_BELOW = {
 }
 """What the order alone would not forbid: neither needs the other."""
 NNUNET = {
+    "dinomed3d/training/augmentation.py",
     "dinomed3d/training/resumable_trainer.py",
     "dinomed3d/training/trainer.py",
     "dinomed3d/training/nnunet_plan.py",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from dinomed3d import __version__
 from dinomed3d.networks import load_pretrained_encoder
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.training.augmentation import spatial_augmentation
 from dinomed3d.training.checkpoint import (
     backup_checkpoints,
     remove_leftovers,
@@ -183,6 +185,21 @@ class DinoMed3DTrainer(ResumableTrainer):
             return plain
         weights = np.array([1 / 2**i for i in range(len(scales))])
         return DeepSupervisionWrapper(plain, weights / weights.sum())
+
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(  # noqa: N802  nnU-Net's name
+        self,
+    ) -> tuple[Any, bool, Any, tuple[int, ...]]:
+        """Of 3D patches by their spacing (`spatial_augmentation`), of single slices as nnU-Net does."""
+        patch, spacing = self.configuration_manager.patch_size, self.configuration_manager.spacing
+        if len(patch) == 2:
+            return super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()  # type: ignore[no-any-return]
+        augmentation = spatial_augmentation(patch, spacing)
+        self.inference_allowed_mirroring_axes = augmentation.mirrored
+        where = "in plane" if augmentation.in_plane else "in 3D"
+        self.print_to_log_file(
+            f"patches are rotated and scaled {where} (spacing {list(spacing)} mm)"
+        )
+        return augmentation
 
     # ---- the loop -------------------------------------------------------------------------------
 
