@@ -20,14 +20,20 @@ from dinomed3d.training.environment import (
     recipe_from,
     spec_from,
 )
-from dinomed3d.training.nnunet_plan import NETWORK, RECIPE, plan_spec, with_cascade_channels
+from dinomed3d.training.nnunet_plan import (
+    DECISIONS,
+    NETWORK,
+    RECIPE,
+    plan_spec,
+    with_cascade_channels,
+)
 from dinomed3d.training.recipe import Recipe
 from planners.budget import Budget
 from planners.cost import StepCost, prediction, stage_one, stage_two
 from planners.layer_costs import ComponentCost
 from planners.network_rules import tokens_of
 from planners.speed import Speed, measure_speed
-from planners.table import DECISIONS, TARGET, decision_table, grid
+from planners.table import TARGET, decision_table, grid
 
 MIB, GIB, TERA = 2**20, 2**30, 1e12
 

@@ -23,7 +23,7 @@ from dinomed3d.networks import COMPONENTS, NetworkSpec
 from dinomed3d.runtime.atomic_files import atomic_write
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.training.environment import SPEC_VARIABLES, spec_from
-from dinomed3d.training.nnunet_plan import RECIPE, network_entry
+from dinomed3d.training.nnunet_plan import DECISIONS, RECIPE, network_entry
 from dinomed3d.training.recipe import Recipe
 from planners.budget import Budget
 from planners.dataset_stats import DatasetStats
@@ -31,7 +31,7 @@ from planners.decisions import decisions
 from planners.fingerprint import check_fingerprint
 from planners.identify_encoder import encoder_of_weights
 from planners.sizing import Sizing, size_configuration
-from planners.table import DECISIONS, TARGET, decision_tables
+from planners.table import TARGET, decision_tables
 
 PLANNED = (
     "stage1_epochs",

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 
 TARGET = "dinomed3d_memory_target_gib"
 """Key of a plan's configuration: the memory that it was sized for, GiB."""
-DECISIONS = "dinomed3d_decisions"
-"""Key of a plan's configuration: the decisions with their reasons."""
 WIDTH = 110
 """Characters per line."""
 

@@ -18,6 +18,8 @@ from dinomed3d.runtime.tensor_files import TensorFileError, read_torch
 KEYS = ("network_weights", "optimizer_state", "logging", "_best_ema", "current_epoch")
 """Entries that resuming needs, besides `OWN_KEYS` under "dinomed3d"."""
 OWN_KEYS = ("stage", "spec", "recipe", "random_states")
+CONTINUED = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
+"""What training can continue from; of those with equally many epochs, the first one is taken."""
 
 
 def plain(value: Any) -> Any:
@@ -44,14 +46,18 @@ def write_checkpoint(content: Mapping[str, Any], path: str | os.PathLike[str]) -
         torch.save(plain(dict(content)), stream)
 
 
-def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_checkpoint(path: str | os.PathLike[str], *, mapped: bool = False) -> dict[str, Any]:
     """Read a checkpoint of this trainer to the CPU, without running code from it.
+
+    Args:
+        path: of the file.
+        mapped: leave the tensors in the file until they are used (`read_torch`).
 
     Raises:
         UserError: it cannot be read, is incomplete, or is of another trainer.
     """
     try:
-        content = read_torch(Path(path))
+        content = read_torch(Path(path), mapped=mapped)
     except TensorFileError as error:
         raise UserError(
             f"checkpoint {error}, continue from another checkpoint, or train again"
@@ -69,6 +75,27 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
             f"({content['dinomed3d'].get('version', 'unknown')}) or is damaged. Use that version, or train again"
         )
     return content
+
+
+def epochs_done(folder: Path) -> dict[str, int]:
+    """Epochs that each checkpoint of a fold holds, by name, as in `CONTINUED`.
+
+    Args:
+        folder: of the fold.
+
+    Raises:
+        UserError: one of them cannot be read, so whether it is the newest is unknown.
+    """
+    epochs: dict[str, int] = {}
+    for path in (folder / name for name in CONTINUED):
+        if path.is_file():
+            try:
+                epochs[path.name] = read_checkpoint(path, mapped=True)["current_epoch"]
+            except UserError as error:
+                raise UserError(
+                    f"{error}; to continue from another checkpoint in {folder}, move this one away"
+                ) from error
+    return epochs
 
 
 def backup_checkpoints(folder: Path) -> list[str]:

@@ -71,6 +71,24 @@ def recipe_from(plan: Mapping[str, Any], environ: Mapping[str, str]) -> Recipe:
     return recipe
 
 
+def recipe_changes(stored: Recipe, used: Recipe) -> str:
+    """The fields in which a recipe differs from a stored one, and the variables that set them.
+
+    Args:
+        stored: of a checkpoint.
+        used: after the environment.
+
+    Returns:
+        Such as "clip 2.0 instead of 1.0", separated by commas; empty if they are the same.
+    """
+    variables = {field: f" ({variable})" for variable, field in RECIPE_VARIABLES.items()}
+    return ", ".join(
+        f"{f.name} {getattr(used, f.name)} instead of {getattr(stored, f.name)}{variables.get(f.name, '')}"
+        for f in fields(Recipe)
+        if getattr(used, f.name) != getattr(stored, f.name)
+    )
+
+
 def spec_from(spec: NetworkSpec, environ: Mapping[str, str]) -> NetworkSpec:
     """A network with the fields that the environment overrides.
 

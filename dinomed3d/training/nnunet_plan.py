@@ -20,6 +20,8 @@ NETWORK = "dinomed3d.networks.network.build_network"
 """The network's dotted path in our plans; importable, so that stock trainers can build it too."""
 RECIPE = "dinomed3d_recipe"
 """Key of a plan's configuration that holds a recipe."""
+DECISIONS = "dinomed3d_decisions"
+"""Key of a plan's configuration that holds the planner's decisions with their reasons."""
 
 
 def plan_spec(configuration: ConfigurationManager) -> NetworkSpec:

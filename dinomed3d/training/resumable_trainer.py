@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,9 +14,15 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from dinomed3d import __version__
 from dinomed3d.lifting import DinoEncoder
 from dinomed3d.networks import NetworkSpec
-from dinomed3d.training.checkpoint import random_state, read_checkpoint, write_checkpoint
+from dinomed3d.training.checkpoint import (
+    CONTINUED,
+    epochs_done,
+    random_state,
+    read_checkpoint,
+    write_checkpoint,
+)
 from dinomed3d.training.distributed import gathered
-from dinomed3d.training.environment import recipe_from
+from dinomed3d.training.environment import recipe_changes, recipe_from
 from dinomed3d.training.nnunet_plan import stored_spec, write_spec
 from dinomed3d.training.optimizer import load_optimizer, set_peaks
 from dinomed3d.training.recipe import Recipe
@@ -32,6 +39,8 @@ class ResumableTrainer(nnUNetTrainer):
     """The current stage, 1 or 2."""
     resumed: bool
     """Whether a checkpoint has been loaded."""
+    continuing: bool
+    """Whether training is to continue (--c) and no checkpoint has been loaded yet."""
     pretrained_encoder: DinoEncoder | None
     """The encoder to start from, until the network has its weights."""
     pending_random_states: list[dict[str, Any]]
@@ -94,17 +103,32 @@ class ResumableTrainer(nnUNetTrainer):
     def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
         """Restore network, stage, optimizer, log and random generators.
 
+        If training is to continue (--c), the checkpoint with most epochs in the folder of the given
+        one counts: nnU-Net gives checkpoint_final.pth, also where a longer training has gone further.
+
         Raises:
             UserError: unreadable, of another trainer, or of another network than the settings say.
         """
-        content = (
-            read_checkpoint(filename_or_checkpoint)
-            if isinstance(filename_or_checkpoint, str)
-            else filename_or_checkpoint
+        others = ""
+        if self.continuing and isinstance(filename_or_checkpoint, str):
+            filename_or_checkpoint, others = newest(Path(filename_or_checkpoint))
+        verb = "Continuing from" if self.continuing else "Loaded"
+        self.continuing = False
+        if isinstance(filename_or_checkpoint, str):
+            name, content = filename_or_checkpoint, read_checkpoint(filename_or_checkpoint)
+        else:
+            name, content = "checkpoint", filename_or_checkpoint
+        changes = self._restore(content, name)
+        self.print_to_log_file(
+            f"{verb} {name}: {self.current_epoch} of {self.num_epochs} epochs done, stage "
+            f"{self.recipe.stage(self.current_epoch)}; network and recipe are the checkpoint's"
+            f"{f', except {changes}' if changes else ''}{others}"
         )
+
+    def _restore(self, content: dict[str, Any], name: str) -> str:
+        """Restore everything from a checkpoint; returns what the environment changes in its recipe."""
         own = content["dinomed3d"]
-        name = filename_or_checkpoint if isinstance(filename_or_checkpoint, str) else "checkpoint"
-        self._restore_settings(own, name)
+        changes = self._restore_settings(own, name)
         self.pretrained_encoder = None
         self.current_epoch = content["current_epoch"]
         self.stage = own["stage"]
@@ -122,9 +146,14 @@ class ResumableTrainer(nnUNetTrainer):
         self._best_ema = content["_best_ema"]
         self.inference_allowed_mirroring_axes = content["inference_allowed_mirroring_axes"]
         self.pending_random_states = own["random_states"]
+        return changes
 
-    def _restore_settings(self, own: dict[str, Any], name: str) -> None:
-        """Restore network and recipe; the environment may change lengths and learning rates, not the network."""
+    def _restore_settings(self, own: dict[str, Any], name: str) -> str:
+        """Restore network and recipe; the environment may change lengths and learning rates, not the network.
+
+        Returns:
+            What the environment changes in the recipe (`recipe_changes`).
+        """
         self.spec = stored = stored_spec(
             own["spec"], self.spec if self.was_initialized else None, name
         )
@@ -132,5 +161,22 @@ class ResumableTrainer(nnUNetTrainer):
         # the manager caches the old plan
         self.plans_manager = PlansManager(self.plans_manager.plans)
         self.configuration_manager = self.plans_manager.get_configuration(self.configuration_name)
-        self.recipe = recipe_from(own["recipe"], os.environ).for_network(stored)
+        # the checkpoint holds the encoder, so its recipe keeps saying where that came from
+        environ = {k: v for k, v in os.environ.items() if k != "DINOMED3D_WEIGHTS"}
+        self.recipe = recipe_from(own["recipe"], environ).for_network(stored)
         self._apply_recipe()
+        return recipe_changes(recipe_from(own["recipe"], {}).for_network(stored), self.recipe)
+
+
+def newest(asked: Path) -> tuple[str, str]:
+    """The checkpoint with most epochs beside a given one, and a text on the others' epochs.
+
+    Args:
+        asked: the one that nnU-Net has found; it exists.
+    """
+    if asked.name not in CONTINUED:
+        return str(asked), ""
+    epochs = epochs_done(asked.parent)
+    name = max(epochs, key=lambda name: epochs[name])
+    others = "".join(f"; {other} has {n}" for other, n in epochs.items() if other != name)
+    return str(asked.with_name(name)), others

@@ -31,6 +31,7 @@ from dinomed3d.training.checkpoint import (
 from dinomed3d.training.distributed import check_batch, gathered, processes, rank, wait
 from dinomed3d.training.environment import recipe_from, spec_from
 from dinomed3d.training.nnunet_plan import (
+    DECISIONS,
     NETWORK,
     RECIPE,
     check_other_folds,
@@ -83,7 +84,8 @@ class DinoMed3DTrainer(ResumableTrainer):
         name = f"{type(self).__name__}__{plans['plans_name']}__{configuration}"
         folder = Path(nnUNet_results, plans["dataset_name"], name)
         earlier = {path.name for path in (folder / f"fold_{fold}").glob("checkpoint_*.pth")}
-        if not (plans["continue_training"] and earlier):  # else load_checkpoint reads them
+        continuing = bool(plans["continue_training"])
+        if not (continuing and earlier):  # else load_checkpoint reads them
             check_other_folds(folder, configuration, fold, self.spec)
             if "checkpoint_final.pth" not in earlier:  # a finished fold may only want --val
                 self.pretrained_encoder = read_pretrained_encoder(self.spec, self.recipe.weights)
@@ -98,6 +100,7 @@ class DinoMed3DTrainer(ResumableTrainer):
         self.initial_lr = self.recipe.rate_decoder
         self.weight_decay = self.recipe.weight_decay
         self.resumed = False
+        self.continuing = continuing
         self.stage = self.recipe.stage(0)
         self.iteration = 0
         self.running: nn.Module | None = None  # built when a stage's first epoch begins
@@ -201,6 +204,15 @@ class DinoMed3DTrainer(ResumableTrainer):
         )
         return augmentation
 
+    def print_plans(self) -> None:
+        """As nnU-Net, without the planner's decisions; they stay in the plan."""
+        whole = self.configuration_manager
+        self.configuration_manager = ConfigurationManager(
+            {key: value for key, value in whole.configuration.items() if key != DECISIONS}
+        )
+        super().print_plans()
+        self.configuration_manager = whole
+
     # ---- the loop -------------------------------------------------------------------------------
 
     def on_train_start(self) -> None:
@@ -210,6 +222,7 @@ class DinoMed3DTrainer(ResumableTrainer):
                 self.do_split()  # writes the split if there is none; the others read it
             wait()
         super().on_train_start()
+        self.continuing = False  # there was nothing to continue from
         self.print_to_log_file(
             f"DINO-Med3D {__version__}\n{self.spec}\n{self.recipe}\n"
             f"GPUs or processes: {processes()}; torch.compile: {self.compile_backend or 'off'}",
