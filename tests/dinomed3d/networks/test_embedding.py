@@ -52,3 +52,26 @@ def test_slices_are_enlarged_without_moving():
     image = embedding(ramp)[0, 0, 0]
     positions = (torch.arange(32) + 0.5) / 4 - 0.5
     assert torch.allclose(image, positions.clamp(0, 7), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("modalities", "tokens"),
+    [
+        (1, [1 + 10 + 200, 1 + 20 + 300, 2 + 30 + 300]),
+        (2, [2 + 20 + 300, 2 + 30 + 400, 3 + 40 + 400]),  # means of (1, 3), (2, 4), (3, 5)
+    ],
+)
+def test_from_volume_to_tokens_by_hand(tiny_encoder, modalities, tokens):
+    """Weights 1, 10, 100 for the slices before, at and after; both ends count once more; bias 0.25."""
+    proj = tiny_encoder.vit.patch_embed.proj
+    with torch.no_grad():
+        proj.weight.zero_()
+        proj.weight[:, :, 0, 0] = KERNEL.flatten()
+        proj.bias.fill_(0.25)
+    embedding = MultiSliceEmbedding(slices=3, modalities=modalities, voxels_per_token=16, patch=16)
+    embedding.inflate(tiny_encoder)
+    assert tiny_encoder.in_channels == 3 * modalities
+    volume = torch.stack([torch.tensor([1.0, 2, 3]) + 2 * m for m in range(modalities)])
+    images = embedding(volume[None, :, :, None, None].expand(1, modalities, 3, 16, 16))
+    found = tiny_encoder.vit.patch_embed(images)[:, 0, 0, 0]
+    assert found.tolist() == [token + 0.25 for token in tokens]

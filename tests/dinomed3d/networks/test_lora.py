@@ -10,14 +10,25 @@ from dinomed3d.networks.lora import LoRALinear, add_lora
 
 def test_update_by_hand():
     base = nn.Linear(2, 1, bias=True)
-    layer = LoRALinear(base, rank=1, alpha=2.0)
+    layer = LoRALinear(base, rank=2, alpha=6.0)
     with torch.no_grad():
         base.weight.copy_(torch.tensor([[1.0, 2.0]]))
         base.bias.fill_(0.5)
-        layer.lora_down.copy_(torch.tensor([[3.0, 4.0]]))
-        layer.lora_up.copy_(torch.tensor([[5.0]]))
-    # 1 * 1 + 2 * 1 + 0.5 + (2 / 1) * 5 * (3 + 4)
-    assert layer(torch.ones(1, 2)).item() == 73.5
+        layer.lora_down.copy_(torch.tensor([[3.0, 4.0], [1.0, -2.0]]))
+        layer.lora_up.copy_(torch.tensor([[5.0, 7.0]]))
+    # 1 * 10 + 2 * 1 + 0.5 + (6 / 2) * (5 * (3 * 10 + 4) + 7 * (10 - 2))
+    assert layer(torch.tensor([[10.0, 1.0]])).item() == 12.5 + 3 * (170 + 56)
+
+
+def test_merged_into_the_weight_it_gives_the_same():
+    """What a checkpoint holds is enough to merge: W + scale * up down."""
+    torch.manual_seed(0)
+    layer = LoRALinear(nn.Linear(5, 3), rank=2, alpha=3.0)
+    nn.init.normal_(layer.lora_up)
+    state = layer.state_dict()
+    merged = state["base.weight"] + state["lora_scale"] * state["lora_up"] @ state["lora_down"]
+    x = torch.randn(4, 5)
+    torch.testing.assert_close(layer(x), nn.functional.linear(x, merged, state["base.bias"]))
 
 
 @pytest.mark.parametrize(
