@@ -27,11 +27,11 @@ class EncoderSize:
     patch: int = 16
     """Side of a token, pixels."""
     prefix: int = 5
-    """Tokens before the patches: class token and registers."""
+    """Tokens before the patches: class token and registers, which DINOv2 has with "reg4" in its name only."""
     rotary: bool = True
-    """Whether positions are rotary (DINOv3); else a learned table, one entry per patch (DINOv2)."""
+    """Whether positions are rotary (DINOv3); else a learned table (DINOv2)."""
     positions: int = 0
-    """Entries of that table."""
+    """Entries of that table: one per patch, and without registers one for the class token."""
     qkv_bias: int = 2
     """Biases of the query, key and value projections: DINOv3 has none for keys, the 7B model none."""
     packed: bool = False
@@ -60,8 +60,14 @@ def _v3(width: int, depth: int, heads: int, hidden: int, **more: Any) -> Encoder
 
 
 def _v2(width: int, depth: int, heads: int, hidden: int, **more: Any) -> EncoderSize:
-    table = dict(patch=14, rotary=False, positions=37 * 37, qkv_bias=3)
+    """DINOv2 without registers."""
+    table = dict(patch=14, prefix=1, rotary=False, positions=1 + 37 * 37, qkv_bias=3)
     return EncoderSize(width=width, depth=depth, heads=heads, hidden=hidden, **(table | more))
+
+
+def _v2_reg4(width: int, depth: int, heads: int, hidden: int, **more: Any) -> EncoderSize:
+    """DINOv2 with four registers; timm adds the class token's position to the token itself."""
+    return _v2(width, depth, heads, hidden, prefix=5, positions=37 * 37, **more)
 
 
 ENCODERS: Mapping[str, EncoderSize] = {
@@ -71,12 +77,17 @@ ENCODERS: Mapping[str, EncoderSize] = {
     "vit_large_patch16_dinov3": _v3(1024, 24, 16, 4096),
     "vit_huge_plus_patch16_dinov3": _v3(1280, 32, 20, 5120, gated=True, align=8),
     "vit_7b_patch16_dinov3": _v3(4096, 40, 32, 8192, gated=True, qkv_bias=0, align=64),
-    "vit_small_patch14_reg4_dinov2": _v2(384, 12, 6, 1536),
-    "vit_base_patch14_reg4_dinov2": _v2(768, 12, 12, 3072),
-    "vit_large_patch14_reg4_dinov2": _v2(1024, 24, 16, 4096),
-    "vit_giant_patch14_reg4_dinov2": _v2(1536, 40, 24, 4096, gated=True, packed=True),
+    "vit_small_patch14_dinov2": _v2(384, 12, 6, 1536),
+    "vit_base_patch14_dinov2": _v2(768, 12, 12, 3072),
+    "vit_large_patch14_dinov2": _v2(1024, 24, 16, 4096),
+    "vit_giant_patch14_dinov2": _v2(1536, 40, 24, 4096, gated=True, packed=True),
+    "vit_small_patch14_reg4_dinov2": _v2_reg4(384, 12, 6, 1536),
+    "vit_base_patch14_reg4_dinov2": _v2_reg4(768, 12, 12, 3072),
+    "vit_large_patch14_reg4_dinov2": _v2_reg4(1024, 24, 16, 4096),
+    "vit_giant_patch14_reg4_dinov2": _v2_reg4(1536, 40, 24, 4096, gated=True, packed=True),
 }
-"""The same names as `dinomed3d.lifting.MODELS` (Siméoni 2025, arXiv:2508.10104; Oquab 2023, arXiv:2304.07193)."""
+"""The same names as `dinomed3d.lifting.MODELS` (Siméoni 2025, arXiv:2508.10104; Oquab 2023, arXiv:2304.07193;
+registers: Darcet 2023, arXiv:2309.16588)."""
 
 
 COUNTED = {"embed_dim", "depth", "num_heads", "mlp_ratio", "init_values", "drop_path_rate"}

@@ -1,4 +1,4 @@
-"""Identify the encoder of a checkpoint by the shapes of its tensors."""
+"""Identify the encoder of a checkpoint by the names and shapes of its tensors."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from dinomed3d.lifting.weights import read_checkpoint
 from dinomed3d.runtime.errors import UserError
 from planners.encoders import ENCODERS
 
+_REGISTERS = ("reg_token", "register_tokens", "storage_tokens")
+"""Endings of the registers' names in timm's, DINOv2's and Hugging Face's, and DINOv3's files; (1, N, C)."""
 _GATED = ("mlp.w1", "mlp.w12", "mlp.fc1_g", "mlp.gate_proj", "mlp.weights_in")
 
 
@@ -50,23 +52,27 @@ def encoder_of_shapes(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
         shapes: by key, prefixes allowed.
 
     Returns:
-        A name of ENCODERS, or None if none has this width, depth, patch size and MLP.
+        A name of ENCODERS, or None if none has this width, depth, patch size, MLP and number of registers.
     """
     width = _ending(shapes, ("cls_token",))
     patch = _ending(shapes, ("patch_embed.proj.weight", "patch_embeddings.weight",
                              "patch_embeddings.projection.weight"))  # fmt: skip
+    prefix = 1 + (_ending(shapes, _REGISTERS, dimension=-2) or 0)
     numbers = [re.search(r"(?:blocks|layer|layers)\.(\d+)\.", key) for key in shapes]
     depth = 1 + max((int(found[1]) for found in numbers if found), default=-1)
     gated = any(part in key for key in shapes for part in _GATED)
     for name, size in ENCODERS.items():
         # DINOv2's giant has both branches in one layer, named like that of a plain MLP
         mlp = size.packed or size.gated == gated
-        if (width, patch, depth) == (size.width, size.patch, size.depth) and mlp:
+        sizes = (size.width, size.patch, size.depth, size.prefix)
+        if (width, patch, depth, prefix) == sizes and mlp:
             return name
     return None
 
 
-def _ending(shapes: Mapping[str, tuple[int, ...]], endings: Iterable[str]) -> int | None:
-    """Last dimension of the first tensor whose name has one of these endings."""
+def _ending(
+    shapes: Mapping[str, tuple[int, ...]], endings: Iterable[str], *, dimension: int = -1
+) -> int | None:
+    """One dimension of the first tensor whose name has one of these endings; None if there is none."""
     found = (s for key, s in shapes.items() if key.endswith(tuple(endings)) and s)
-    return next((shape[-1] for shape in found), None)
+    return next((s[dimension] for s in found if len(s) >= -dimension), None)

@@ -90,7 +90,7 @@ def to_timm(state: dict[str, Tensor], model: nn.Module, path: Path) -> dict[str,
         state = {_from_hugging_face(key): value for key, value in state.items()}
     wanted = model.state_dict()
     if "pos_embed" in wanted:
-        return _dinov2(state, positions=wanted["pos_embed"].shape[1])
+        return _dinov2(state, wanted)
     return _dinov3(state, wanted, path)
 
 
@@ -182,17 +182,19 @@ def _dinov3(
     return out
 
 
-def _dinov2(state: dict[str, Tensor], *, positions: int) -> dict[str, Tensor]:
-    """Meta's names to those of timm's `VisionTransformer` with `positions` patch positions."""
+def _dinov2(state: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Meta's names, and those converted from Hugging Face's, to those of timm's `VisionTransformer`."""
     out = {}
     state = _split_fused(state)
     if "register_tokens" in state:
         state["reg_token"] = state.pop("register_tokens")
     position = state.get("pos_embed")
-    if position is not None and position.shape[1] == 1 + positions and "cls_token" in state:
-        # The first position is the class token's; timm stores their sum.
-        state["cls_token"] = state["cls_token"] + position[:, :1]
-        state["pos_embed"] = position[:, 1:]
+    # The table's first entry is the class token's position. With registers timm stores their sum and
+    # has no such entry; without registers it keeps the entry, as Meta does.
+    if "reg_token" in wanted and position is not None and "cls_token" in state:
+        if position.shape[1] == 1 + wanted["pos_embed"].shape[1]:
+            state["cls_token"] = state["cls_token"] + position[:, :1]
+            state["pos_embed"] = position[:, 1:]
     for key, value in state.items():
         if key == "mask_token":
             continue

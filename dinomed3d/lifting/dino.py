@@ -24,6 +24,10 @@ MODELS: Mapping[str, str] = {
     "vit_large_patch16_dinov3": "vit_large_patch16_dinov3_qkvb",
     "vit_huge_plus_patch16_dinov3": "vit_huge_plus_patch16_dinov3_qkvb",
     "vit_7b_patch16_dinov3": "vit_7b_patch16_dinov3",
+    "vit_small_patch14_dinov2": "vit_small_patch14_dinov2",
+    "vit_base_patch14_dinov2": "vit_base_patch14_dinov2",
+    "vit_large_patch14_dinov2": "vit_large_patch14_dinov2",
+    "vit_giant_patch14_dinov2": "vit_giant_patch14_dinov2",
     "vit_small_patch14_reg4_dinov2": "vit_small_patch14_reg4_dinov2",
     "vit_base_patch14_reg4_dinov2": "vit_base_patch14_reg4_dinov2",
     "vit_large_patch14_reg4_dinov2": "vit_large_patch14_reg4_dinov2",
@@ -93,12 +97,17 @@ class DinoEncoder(Encoder):
     def embed(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Tokens before the first block, and their rotary position embedding where there is one.
 
+        DINOv2's table of positions, 37 x 37 for images of 518 pixels, is read between its entries
+        for other sizes as timm does it: bicubic, with antialiasing, the outer edges of both grids on
+        each other. Meta's own code for DINOv2 without registers leaves antialiasing out and moves the
+        grid by a tenth of a patch, so that tokens differ a little at sizes other than 518.
+
         Args:
             images: (V, C, H, W), C the input channels of the patch embedding: 3, or K * modalities once
                 it is inflated; sides multiples of the stride.
 
         Returns:
-            (V, P + h * w, E): prefix tokens (cls, registers), then patches row by row; rope or
+            (V, P + h * w, E): prefix tokens (cls, registers if there are), then patches row by row; rope or
             None.
         """
         embedded = self.vit._pos_embed(self.vit.patch_embed(images))

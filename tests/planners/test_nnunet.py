@@ -161,6 +161,7 @@ def test_settings_in_the_environment_are_kept(
         ("vit_small_plus_patch16_dinov3", "backbone.blocks.{}.mlp.w1.weight"),
         ("vit_small_patch16_dinov3", "model.layer.{}.mlp.up_proj.weight"),
         ("vit_large_patch14_reg4_dinov2", "blocks.{}.mlp.fc1.weight"),
+        ("vit_large_patch14_dinov2", "blocks.{}.mlp.fc1.weight"),
     ],
 )
 def test_the_weights_at_hand_decide_the_encoder(
@@ -172,6 +173,8 @@ def test_the_weights_at_hand_decide_the_encoder(
     state = {keys.format(i): torch.zeros(1) for i in range(size.depth)}
     state["cls_token"] = torch.zeros(1, 1, size.width)
     state["patch_embed.proj.weight"] = torch.zeros(1, 1, size.patch, size.patch)
+    if size.prefix > 1:
+        state["register_tokens"] = torch.zeros(1, size.prefix - 1, size.width)
     save_file(state, tmp_path / "weights.safetensors")
     monkeypatch.setenv("DINOMED3D_WEIGHTS", str(tmp_path / "weights.safetensors"))
     for configuration in plan(make_dataset(), 24)["configurations"].values():

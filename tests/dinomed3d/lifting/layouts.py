@@ -17,7 +17,9 @@ V3, V3_PLUS, V3_7B = (
     "vit_7b_patch16_dinov3",
 )
 V2, V2_GIANT = "vit_small_patch14_reg4_dinov2", "vit_giant_patch14_reg4_dinov2"
-ALL = (V3, V3_PLUS, V3_7B, V2, V2_GIANT)
+V2_PLAIN = "vit_small_patch14_dinov2"
+"""Without registers: timm keeps the class token's position apart, as Meta does."""
+ALL = (V3, V3_PLUS, V3_7B, V2, V2_PLAIN, V2_GIANT)
 
 State = dict[str, Tensor]
 
@@ -63,10 +65,11 @@ def as_meta(vit: nn.Module) -> State:
     state = as_timm(vit)
     dim = vit.embed_dim
     if "pos_embed" in state:
-        # One position more, the class token's; timm has the sum of both in its class token.
-        position = noise(1, 1, dim)
-        state["cls_token"] -= position
-        state["pos_embed"] = torch.cat([position, state["pos_embed"]], dim=1)
+        if "reg_token" in state:
+            # One position more, the class token's; timm has the sum of both in its class token.
+            position = noise(1, 1, dim)
+            state["cls_token"] -= position
+            state["pos_embed"] = torch.cat([position, state["pos_embed"]], dim=1)
         table = [("reg_token", "register_tokens")]
         if vit.blocks[0].mlp.fc1.out_features != vit.blocks[0].mlp.fc2.in_features:
             table += [("mlp.fc1", "mlp.w12"), ("mlp.fc2", "mlp.w3")]

@@ -11,10 +11,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from dinomed3d.lifting import MODELS, DinoEncoder, build_encoder, default_taps
-from tests.dinomed3d.lifting.layouts import ALL, V2, V2_GIANT, V3, V3_PLUS, randomised, tiny
+from tests.dinomed3d.lifting.layouts import (
+    ALL,
+    V2,
+    V2_GIANT,
+    V2_PLAIN,
+    V3,
+    V3_PLUS,
+    randomised,
+    tiny,
+)
 
-# Millions of parameters, blocks and channels as published (DINOv3: arXiv:2508.10104; DINOv2 with
-# registers: arXiv:2309.16588).
+# Millions of parameters, blocks and channels as published (DINOv3: arXiv:2508.10104; DINOv2:
+# arXiv:2304.07193, with registers: arXiv:2309.16588).
 PUBLISHED = {
     "vit_small_patch16_dinov3": (21.60, 12, 384),
     "vit_small_plus_patch16_dinov3": (28.70, 12, 384),
@@ -22,6 +31,10 @@ PUBLISHED = {
     "vit_large_patch16_dinov3": (303.15, 24, 1024),
     "vit_huge_plus_patch16_dinov3": (840.6, 32, 1280),
     "vit_7b_patch16_dinov3": (6716, 40, 4096),
+    "vit_small_patch14_dinov2": (22.06, 12, 384),
+    "vit_base_patch14_dinov2": (86.58, 12, 768),
+    "vit_large_patch14_dinov2": (304.37, 24, 1024),
+    "vit_giant_patch14_dinov2": (1136.5, 40, 1536),
     "vit_small_patch14_reg4_dinov2": (22.06, 12, 384),
     "vit_base_patch14_reg4_dinov2": (86.58, 12, 768),
     "vit_large_patch14_reg4_dinov2": (304.37, 24, 1024),
@@ -38,7 +51,8 @@ def test_every_name_has_its_published_size():
         assert count == pytest.approx(millions, rel=5e-4), name
         assert (encoder.depth, encoder.channels) == (depth, channels)
         assert encoder.stride == (16 if "patch16" in name else 14)
-        assert encoder.vit.num_prefix_tokens == 5
+        registers = 0 if "patch14_dinov2" in name else 4
+        assert encoder.vit.num_prefix_tokens == 1 + registers
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -80,11 +94,69 @@ def test_maps_are_those_of_timm(name, norm):
         torch.testing.assert_close(tap.values, timms, atol=1e-5, rtol=1e-5)
 
 
+# --- DINOv2's learned table of positions, 37 x 37 for images of 518 pixels
+
+
+@pytest.mark.parametrize("size", [(518, 518), (56, 56), (98, 140), (546, 42)])
+@pytest.mark.parametrize("name", [V2, V2_PLAIN])
+def test_images_of_other_sizes_than_in_pretraining_are_encoded_as_by_timm(name, size):
+    encoder = randomised(name, img_size=518)
+    images = torch.randn(1, 3, *size)
+    with torch.no_grad():
+        wanted = encoder.vit.forward_features(images)[:, encoder.vit.num_prefix_tokens :]
+    found = encoder(images)[-1].values
+    assert found.shape[-2:] == (size[0] // 14, size[1] // 14)
+    torch.testing.assert_close(found.flatten(2).transpose(1, 2), wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_images_of_the_pretraining_size_get_the_table_itself():
+    encoder = randomised(V2_PLAIN, img_size=518)
+    torch.nn.init.zeros_(encoder.vit.patch_embed.proj.weight)
+    torch.nn.init.zeros_(encoder.vit.patch_embed.proj.bias)
+    tokens, _ = encoder.embed(torch.randn(1, 3, 518, 518))
+    class_token = encoder.vit.cls_token + encoder.vit.pos_embed[:, :1]
+    assert torch.equal(tokens, torch.cat([class_token, encoder.vit.pos_embed[:, 1:]], dim=1))
+
+
+@pytest.mark.parametrize("name", [V2, V2_PLAIN])
+@pytest.mark.parametrize("rows", [9, 16, 64])
+def test_positions_between_those_of_the_table_lie_at_the_centres_of_patches(name, rows):
+    """A table that counts its rows, read at h rows: row i's centre is at (i + 1/2) 37 / h - 1/2."""
+    encoder = tiny(name, img_size=518)
+    table = torch.zeros(37, 37, 24)
+    table[:, :, 0] = torch.arange(37.0)[:, None]
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.zero_()
+        encoder.vit.pos_embed[0, -37 * 37 :] = table.flatten(0, 1)
+    prefix = encoder.vit.num_prefix_tokens
+    tokens, _ = encoder.embed(torch.zeros(1, 3, 14 * rows, 28))
+    found = tokens[0, prefix:, 0].reshape(rows, 2)
+    wanted = (torch.arange(rows) + 0.5) * 37 / rows - 0.5
+    inside = slice(2, -2) if rows <= 37 else slice(4, -4)  # the kernel ends at the table's edge
+    torch.testing.assert_close(found[inside, 1], wanted[inside], atol=5e-3, rtol=0)
+    assert not tokens[0, :prefix].any()  # class token and registers have no place in the image
+
+
+def test_a_coarser_table_of_positions_is_smoothed_before_it_is_sampled():
+    encoder = tiny(V2_PLAIN, img_size=518)
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.zero_()
+        encoder.vit.pos_embed[0, 1::2] = 1  # a chess board of 37 x 37 fields: a half, smoothed
+    tokens, _ = encoder.embed(torch.zeros(1, 3, 12 * 14, 12 * 14))
+    inside = tokens[0, 1:, 0].reshape(12, 12)[2:-2, 2:-2]
+    torch.testing.assert_close(inside, torch.full_like(inside, 0.5), atol=0.01, rtol=0)
+
+
+# --- the parts of a block
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_both_halves_of_a_block_are_the_block(name):
     encoder = randomised(name)
     tokens, rope = encoder.embed(torch.randn(1, 3, 2 * encoder.stride, 3 * encoder.stride))
-    assert tokens.shape == (1, 5 + 6, 24)
+    assert tokens.shape == (1, (1 if name == V2_PLAIN else 5) + 6, 24)
     block = encoder.vit.blocks[1]
     whole = block(tokens) if rope is None else block(tokens, rope=rope)
     halves = encoder.mlp_half(1, encoder.attention_half(1, tokens, rope))
@@ -201,7 +273,7 @@ class PeakMemory(TorchDispatchMode):
 
 @pytest.mark.parametrize("mlp_ratio", [None, 1.0])
 @pytest.mark.parametrize("taps", [(3,), (0, 1, 2, 3)])
-@pytest.mark.parametrize("name", [V3, V3_PLUS, V2, V2_GIANT])
+@pytest.mark.parametrize("name", [V3, V3_PLUS, V2, V2_PLAIN, V2_GIANT])
 def test_the_memory_estimate_is_a_bound_and_not_a_loose_one(name, taps, mlp_ratio):
     encoder = build_encoder(
         name, weights="none", embed_dim=48, depth=4, num_heads=3, taps=taps, mlp_ratio=mlp_ratio

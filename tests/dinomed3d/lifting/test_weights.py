@@ -18,6 +18,7 @@ from tests.dinomed3d.lifting.layouts import (
     ALL,
     V2,
     V2_GIANT,
+    V2_PLAIN,
     V3,
     V3_7B,
     V3_PLUS,
@@ -66,7 +67,9 @@ def test_every_layout_is_loaded_to_the_last_tensor(name, file, tmp_path):
     source = randomised(name)
     path = write(tmp_path / file, LAYOUTS[file](source.vit))
     loaded = tiny(name, weights=path)
-    if "dinov2" in name and file != "timm.safetensors":  # cls token = (token - position) + position
+    registers = "reg_token" in source.vit.state_dict()
+    if "dinov2" in name and registers and file != "timm.safetensors":
+        # cls token = (token - position) + position
         before, after = source.vit.cls_token.data, loaded.vit.cls_token.data
         torch.testing.assert_close(after, before, atol=1e-6, rtol=0)
         after.copy_(before)
@@ -75,10 +78,11 @@ def test_every_layout_is_loaded_to_the_last_tensor(name, file, tmp_path):
 
 @pytest.mark.parametrize("img_size", [28, 42])
 @pytest.mark.parametrize("layout", [as_timm, as_meta])
-def test_stored_positions_even_and_odd(layout, img_size, tmp_path):
-    source = randomised(V2, img_size=img_size)  # 4 or 9 positions, with the class token's 5 or 10
+@pytest.mark.parametrize("name", [V2, V2_PLAIN])
+def test_stored_positions_even_and_odd(name, layout, img_size, tmp_path):
+    source = randomised(name, img_size=img_size)  # 4 or 9 positions, with the class token's 5 or 10
     path = write(tmp_path / "w.pth", layout(source.vit))
-    loaded = tiny(V2, weights=path, img_size=img_size)
+    loaded = tiny(name, weights=path, img_size=img_size)
     images = torch.randn(1, 3, 28, 42)
     for a, b in zip(loaded(images), source(images), strict=True):
         torch.testing.assert_close(a.values, b.values, atol=1e-5, rtol=1e-5)
@@ -368,6 +372,7 @@ def test_a_shard_that_is_missing(tmp_path):
         (V3, "timm/vit_small_patch16_dinov3_qkvb.lvd1689m"),
         (V3_7B, "timm/vit_7b_patch16_dinov3.lvd1689m"),
         (V2, "timm/vit_small_patch14_reg4_dinov2.lvd142m"),
+        (V2_PLAIN, "timm/vit_small_patch14_dinov2.lvd142m"),
     ],
 )
 def test_the_hub(name, repository, tmp_path, monkeypatch, caplog):
@@ -477,6 +482,25 @@ def test_another_size(tmp_path):
     path = write(tmp_path / "w.pth", META(embed_dim=32))
     with pytest.raises(WeightsError, match=r"bias is \(32,\), must be \(24,\)"):
         tiny(V3, weights=path, num_heads=1)
+
+
+@pytest.mark.parametrize("layout", [as_timm, as_meta, as_hugging_face])
+@pytest.mark.parametrize(
+    ("name", "file_of", "names"),
+    [(V2, V2_PLAIN, "missing: reg_token"), (V2_PLAIN, V2, "unexpected: reg_token")],
+)
+def test_dinov2_with_registers_is_not_dinov2_without(name, file_of, names, layout, tmp_path):
+    path = write(tmp_path / "w.pth", layout(randomised(file_of).vit))
+    with pytest.raises(WeightsError, match=names):
+        tiny(name, weights=path)
+
+
+def test_positions_of_too_large_a_grid_are_refused(tmp_path):
+    """One position more than class token and patches need is no reason to add two of them up."""
+    state = as_meta(randomised(V2_PLAIN).vit)
+    state["pos_embed"] = torch.cat([state["pos_embed"], noise(1, 1, 24)], dim=1)
+    with pytest.raises(WeightsError, match=r"pos_embed is \(1, 18, 24\), must be \(1, 17, 24\)"):
+        tiny(V2_PLAIN, weights=write(tmp_path / "w.pth", state))
 
 
 def test_a_damaged_file_is_a_weights_error(tmp_path):
