@@ -215,7 +215,6 @@ def test_an_editable_nnunet_is_found_after_the_fixes_of_doctor(
 
 NOT_IMPORTED_YET = {
     "batchgenerators": "for the loader of stage I",
-    "torchio": "for the artefacts of scanners in training",
 }
 THROUGH_ANOTHER = {"tensorboard": "torch.utils.tensorboard"}
 """Packages that are imported by way of a module of another package."""
