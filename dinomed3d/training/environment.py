@@ -14,6 +14,7 @@ from dinomed3d.training.recipe import Recipe
 
 RECIPE_VARIABLES: Mapping[str, str] = {
     "DINOMED3D_WEIGHTS": "weights",
+    "DINOMED3D_START_FROM": "start_from",
     "DINOMED3D_STAGE1_EPOCHS": "stage1_epochs",
     "DINOMED3D_STAGE2_EPOCHS": "stage2_epochs",
     "DINOMED3D_ITERATIONS_PER_EPOCH": "iterations_per_epoch",
@@ -24,6 +25,8 @@ RECIPE_VARIABLES: Mapping[str, str] = {
     "DINOMED3D_RATE_DECODER": "rate_decoder",
 }
 """Variables that override a field of Recipe."""
+ORIGIN = ("DINOMED3D_WEIGHTS", "DINOMED3D_START_FROM")
+"""Those that say what a network starts from; once it is trained, they change nothing."""
 SPEC_VARIABLES: Mapping[str, str] = {
     "DINOMED3D_ENCODER": "encoder",
     "DINOMED3D_ENCODER_OVERRIDES": "encoder_overrides",
@@ -64,10 +67,34 @@ def recipe_from(plan: Mapping[str, Any], environ: Mapping[str, str]) -> Recipe:
         # the bound on tokens was planned for fewer slices than are wanted now, so it grows with them
         share = planned.stage1_tokens / planned.stage1_slices
         recipe = replace(recipe, stage1_tokens=math.ceil(share * recipe.stage1_slices))
-    given = environ.get("DINOMED3D_RATE_ENCODER")
-    if recipe.weights == "none" and "weights" not in plan and not given:
-        # a checkpoint's recipe is read here too: it states its weights, and its rate is this one
-        recipe = replace(recipe, rate_encoder=10 * recipe.rate_encoder)
+    # a checkpoint's recipe is read here too: it states its weights, and what follows from them
+    return recipe if "weights" in plan else _for_start(recipe, environ)
+
+
+def resumed_recipe(stored: Mapping[str, Any], environ: Mapping[str, str]) -> Recipe:
+    """The recipe of a checkpoint: the environment may change lengths and rates, not what it started from.
+
+    Args:
+        stored: its fields.
+        environ: the process's environment.
+
+    Raises:
+        UserError: as `recipe_from`.
+    """
+    return recipe_from(stored, {k: v for k, v in environ.items() if k not in ORIGIN})
+
+
+def _for_start(recipe: Recipe, environ: Mapping[str, str]) -> Recipe:
+    """What follows from the start of a new training, unless a variable says otherwise."""
+
+    def given(variable: str) -> bool:
+        return bool(environ.get(variable, "").strip())
+
+    if recipe.start_from != "none":
+        # stage I would tune a trained encoder below adapters that know it as it is
+        return recipe if given("DINOMED3D_STAGE1_EPOCHS") else replace(recipe, stage1_epochs=0)
+    if recipe.weights == "none" and not given("DINOMED3D_RATE_ENCODER"):
+        return replace(recipe, rate_encoder=10 * recipe.rate_encoder)
     return recipe
 
 

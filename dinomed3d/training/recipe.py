@@ -15,8 +15,12 @@ class Recipe:
 
     weights: str = "hub"
     """Pretrained weights of the encoder: a file, a directory, "hub", or "none" (random)."""
+    start_from: str = "none"
+    """Trained model that the whole network starts from, instead of the pretrained encoder alone: a
+    checkpoint of DinoMed3DTrainer, or the folder of a fold or of a model with one fold; or "none"."""
     stage1_epochs: int = 50
-    """Epochs of the 2.5D proxy task; 0 leaves stage I out."""
+    """Epochs of the 2.5D proxy task; 0 leaves stage I out, as does a start from a trained model unless
+    DINOMED3D_STAGE1_EPOCHS is set."""
     stage2_epochs: int = 450
     """Epochs of the whole network."""
     iterations_per_epoch: int = 250

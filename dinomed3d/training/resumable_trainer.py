@@ -12,7 +12,6 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from dinomed3d import __version__
-from dinomed3d.lifting import DinoEncoder
 from dinomed3d.networks import NetworkSpec
 from dinomed3d.training.checkpoint import (
     CONTINUED,
@@ -22,7 +21,8 @@ from dinomed3d.training.checkpoint import (
     write_checkpoint,
 )
 from dinomed3d.training.distributed import gathered
-from dinomed3d.training.environment import recipe_changes, recipe_from
+from dinomed3d.training.environment import recipe_changes, recipe_from, resumed_recipe
+from dinomed3d.training.network_start import NetworkStart
 from dinomed3d.training.nnunet_plan import stored_spec, write_spec
 from dinomed3d.training.optimizer import load_optimizer, set_peaks
 from dinomed3d.training.recipe import Recipe
@@ -41,8 +41,8 @@ class ResumableTrainer(nnUNetTrainer):
     """Whether a checkpoint has been loaded."""
     continuing: bool
     """Whether training is to continue (--c) and no checkpoint has been loaded yet."""
-    pretrained_encoder: DinoEncoder | None
-    """The encoder to start from, until the network has its weights."""
+    network_start: NetworkStart | None
+    """What a new network starts from, until training begins."""
     pending_random_states: list[dict[str, Any]]
     """Random states of a loaded checkpoint by process, until the next epoch begins."""
 
@@ -129,7 +129,7 @@ class ResumableTrainer(nnUNetTrainer):
         """Restore everything from a checkpoint; returns what the environment changes in its recipe."""
         own = content["dinomed3d"]
         changes = self._restore_settings(own, name)
-        self.pretrained_encoder = None
+        self.network_start = None
         self.current_epoch = content["current_epoch"]
         self.stage = own["stage"]
         self.recipe.check_stage(self.stage, epoch=self.current_epoch, name=name)
@@ -161,9 +161,7 @@ class ResumableTrainer(nnUNetTrainer):
         # the manager caches the old plan
         self.plans_manager = PlansManager(self.plans_manager.plans)
         self.configuration_manager = self.plans_manager.get_configuration(self.configuration_name)
-        # the checkpoint holds the encoder, so its recipe keeps saying where that came from
-        environ = {k: v for k, v in os.environ.items() if k != "DINOMED3D_WEIGHTS"}
-        self.recipe = recipe_from(own["recipe"], environ).for_network(stored)
+        self.recipe = resumed_recipe(own["recipe"], os.environ).for_network(stored)
         self._apply_recipe()
         return recipe_changes(recipe_from(own["recipe"], {}).for_network(stored), self.recipe)
 

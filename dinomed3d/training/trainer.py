@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import Tensor, nn
 
 from dinomed3d import __version__
-from dinomed3d.networks import load_pretrained_encoder
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.training.augmentation import spatial_augmentation
 from dinomed3d.training.checkpoint import (
@@ -30,6 +30,12 @@ from dinomed3d.training.checkpoint import (
 )
 from dinomed3d.training.distributed import check_batch, gathered, processes, rank, wait
 from dinomed3d.training.environment import recipe_from, spec_from
+from dinomed3d.training.network_start import (
+    NetworkStart,
+    load_start,
+    recipe_for_loaded,
+    stage_one_note,
+)
 from dinomed3d.training.nnunet_plan import (
     DECISIONS,
     NETWORK,
@@ -42,10 +48,12 @@ from dinomed3d.training.nnunet_plan import (
 from dinomed3d.training.optimizer import build_optimizer, set_rates
 from dinomed3d.training.optimizer_step import OptimizerStep, check_finite
 from dinomed3d.training.precision import autocast, fast_precision
-from dinomed3d.training.pretrained import read_pretrained_encoder
+from dinomed3d.training.pretrained import check_encoder_settings
+from dinomed3d.training.recipe import Recipe
 from dinomed3d.training.resumable_trainer import ResumableTrainer
 from dinomed3d.training.slice_sampling import draw_slices, foreground
 from dinomed3d.training.stages import FullSizeLogits, deep_supervision_scales, proxy_loss
+from dinomed3d.training.start_from_model import model_of, spec_of_model
 from dinomed3d.training.wrap_ddp_compile import compiler, running_network
 
 
@@ -60,11 +68,11 @@ class DinoMed3DTrainer(ResumableTrainer):
         dataset_json: dict,
         device: torch.device = torch.device("cuda"),  # noqa: B008  nnU-Net reads this signature
     ) -> None:
-        """Determine network and recipe, and read pretrained weights, before anything is written.
+        """Determine network and recipe, and read the model to start from, before anything is written.
 
         Raises:
             UserError: settings that are invalid or contradict the plan or other folds.
-            WeightsError: pretrained weights are missing or do not match the encoder.
+            WeightsError: the file with pretrained weights is not there.
         """
         if not (nnUNet_results.is_set() and nnUNet_preprocessed.is_set()):
             raise UserError(
@@ -73,22 +81,19 @@ class DinoMed3DTrainer(ResumableTrainer):
             )
         plans = deepcopy(plans)
         planned = PlansManager(plans).get_configuration(configuration)
-        self.spec = spec_from(
-            with_cascade_channels(plan_spec(planned), planned, dataset_json), os.environ
-        )
-        check_batch(planned.batch_size)
-        self.spec.check_patch(planned.patch_size)
-        recipe = recipe_from(planned.configuration.get(RECIPE, {}), os.environ)
-        self.recipe = recipe.for_network(self.spec)
-        self.pretrained_encoder = None
         name = f"{type(self).__name__}__{plans['plans_name']}__{configuration}"
         folder = Path(nnUNet_results, plans["dataset_name"], name)
         earlier = {path.name for path in (folder / f"fold_{fold}").glob("checkpoint_*.pth")}
         continuing = bool(plans["continue_training"])
-        if not (continuing and earlier):  # else load_checkpoint reads them
+        resumes = continuing and earlier  # load_checkpoint reads them
+        finished = "checkpoint_final.pth" in earlier  # the fold may only want --val
+        recipe = recipe_from(planned.configuration.get(RECIPE, {}), os.environ)
+        self.trained_model = None if resumes else model_of(recipe, optional=finished)
+        self._determine_network(planned, dataset_json, recipe)
+        if not resumes and not finished:
             check_other_folds(folder, configuration, fold, self.spec)
-            if "checkpoint_final.pth" not in earlier:  # a finished fold may only want --val
-                self.pretrained_encoder = read_pretrained_encoder(self.spec, self.recipe.weights)
+            if self.trained_model is None:
+                check_encoder_settings(self.spec, self.recipe.weights)
         write_spec(plans, configuration, self.spec)
         if rank() > 0:
             os.environ["nnUNet_wandb_enabled"] = "0"  # only the first process logs there
@@ -108,6 +113,22 @@ class DinoMed3DTrainer(ResumableTrainer):
         self.pending_random_states = []
         if fast_precision(self.device) != torch.float16:
             self.grad_scaler = None  # bfloat16 has float32's range
+
+    def _determine_network(
+        self, planned: ConfigurationManager, dataset_json: dict, recipe: Recipe
+    ) -> None:
+        """The network that plan, environment or the model to start from say, and its recipe."""
+        spec = with_cascade_channels(plan_spec(planned), planned, dataset_json)
+        model = self.trained_model
+        if model is None:
+            self.spec = spec_from(spec, os.environ)
+        else:
+            is_stock = planned.network_arch_class_name != NETWORK
+            self.spec = spec_of_model(model, spec, is_stock=is_stock, environ=os.environ)
+            recipe = replace(recipe, weights=model.encoder_weights)
+        check_batch(planned.batch_size)
+        self.spec.check_patch(planned.patch_size)
+        self.recipe = recipe.for_network(self.spec)
 
     # ---- network, optimizer, loss ---------------------------------------------------------------
 
@@ -131,7 +152,14 @@ class DinoMed3DTrainer(ResumableTrainer):
         )
 
     def initialize(self) -> None:
-        """As nnU-Net, then load the pretrained encoder, unless a checkpoint is resumed."""
+        """As nnU-Net, then load what a new network starts from.
+
+        Raises:
+            UserError: other folds have another network, or the model to start from does not fit.
+        """
+        if not self.resumed:
+            folder = Path(self.output_folder_base)
+            check_other_folds(folder, self.configuration_name, self.fold, self.spec)
         # nnU-Net would wrap the network permanently; here `running` is the wrapped one
         parallel, self.is_ddp = self.is_ddp, False
         super().initialize()
@@ -139,20 +167,27 @@ class DinoMed3DTrainer(ResumableTrainer):
         if parallel:
             self._set_batch_size_and_oversample()
             self.loss = self._build_loss()
-        if self.resumed:
+        if not self.resumed:
+            self.network_start = NetworkStart(self.network, self._load_start)
+
+    def _load_start(self) -> str:
+        model, self.trained_model = self.trained_model, None  # frees its tensors
+        return load_start(self.network, model, recipe=self.recipe, dataset=self.dataset_json)
+
+    def _begin(self) -> None:
+        """Say what a new network starts from, and go on from a file that was loaded into it meanwhile."""
+        start, self.network_start = self.network_start, None
+        if start is None:
             return
-        pretrained, self.pretrained_encoder = self.pretrained_encoder, None
-        if pretrained is None:
-            pretrained = read_pretrained_encoder(self.spec, self.recipe.weights)
-        if self.recipe.weights == "none" and "encoder" in self.spec.components:
-            self.print_to_log_file(
-                "WARNING: the encoder has RANDOM weights (DINOMED3D_WEIGHTS=none), for tests and demonstrations only"
-            )
-        if pretrained is not None:
-            load_pretrained_encoder(self.network, pretrained)
-            self.print_to_log_file(
-                f"encoder {self.spec.encoder}: weights from {self.recipe.weights}"
-            )
+        line = start.close()
+        if start.replaced:
+            planned = self.configuration_manager.configuration.get(RECIPE, {})
+            self.recipe = recipe_for_loaded(self.recipe, planned, os.environ).for_network(self.spec)
+            self._apply_recipe()
+            self.stage = self.recipe.stage(0)
+            self.optimizer, self.lr_scheduler = self.configure_optimizers()
+            line = f"{line}; {stage_one_note(self.recipe)}"
+        self.print_to_log_file(line)
 
     def _do_i_compile(self) -> bool:
         return False  # nnU-Net would compile the network permanently; here `running` is compiled
@@ -221,6 +256,9 @@ class DinoMed3DTrainer(ResumableTrainer):
             if self.local_rank == 0:
                 self.do_split()  # writes the split if there is none; the others read it
             wait()
+        if not self.was_initialized:
+            self.initialize()
+        self._begin()
         super().on_train_start()
         self.continuing = False  # there was nothing to continue from
         self.print_to_log_file(

@@ -21,7 +21,7 @@ NAMES = re.compile(r"`([\w/]+\.py)`:((?:,? `\w+`)+)")
 OPTION = re.compile(r"(?<![\w-])--?[a-z][a-z0-9_-]+")
 FOREIGN = {
     # nnU-Net's
-    "-tr", "-pl", "-gpu_memory_target", "-num_gpus", "-device", "--c",
+    "-tr", "-pl", "-pretrained_weights", "-gpu_memory_target", "-num_gpus", "-device", "--c",
     # of git, pip, torchrun, DCMTK and the tools of this repository
     "-e", "--check", "--config-settings", "-aec", "--list", "--strict", "--force-reinstall", "-m",
 }  # fmt: skip

@@ -7,7 +7,7 @@ import pytest
 
 from dinomed3d.networks import NetworkSpec
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.training.environment import recipe_from, spec_from
+from dinomed3d.training.environment import recipe_from, resumed_recipe, spec_from
 from dinomed3d.training.recipe import Recipe
 
 
@@ -51,6 +51,24 @@ def test_a_random_encoder_learns_faster_unless_a_rate_is_set():
     # a checkpoint's recipe has this rate already
     kept = asdict(recipe_from({}, none))
     assert recipe_from(kept, none).rate_encoder == kept["rate_encoder"]
+
+
+def test_a_start_from_a_model_leaves_stage_one_out_unless_it_is_set():
+    start = {"DINOMED3D_START_FROM": "model.pth", "DINOMED3D_WEIGHTS": "none"}
+    for plan, environ in (({"stage1_epochs": 7}, start), ({"start_from": "model.pth"}, {})):
+        found = recipe_from(plan, environ)
+        assert (found.start_from, found.stage1_epochs) == ("model.pth", 0)
+        assert found.rate_encoder == Recipe().rate_encoder  # it is not random
+    asked = recipe_from({}, start | {"DINOMED3D_STAGE1_EPOCHS": "3"})
+    assert asked.stage1_epochs == 3
+    assert resumed_recipe(asdict(asked), {}) == asked  # resuming needs no variable
+
+
+def test_resuming_may_change_lengths_and_rates_but_not_the_start():
+    stored = asdict(Recipe(weights="some/file.pth", start_from="none"))
+    environ = {"DINOMED3D_WEIGHTS": "none", "DINOMED3D_START_FROM": "model.pth"}
+    found = resumed_recipe(stored, environ | {"DINOMED3D_STAGE2_EPOCHS": "9"})
+    assert found == Recipe(weights="some/file.pth", stage2_epochs=9)
 
 
 def test_environment_changes_the_network():
