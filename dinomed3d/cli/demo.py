@@ -15,8 +15,9 @@ def add_parser(verbs: Any) -> None:
         "demo",
         help="train and predict on a synthetic phantom in a few minutes, without data or weights",
         description="Makes a synthetic phantom dataset, then runs nnU-Net's own commands on it: "
-        "plan, preprocess, train with DinoMed3DTrainer (tiny encoder, random weights), predict, "
-        "evaluate. Prints Dice per label and the paths of the masks and of an overlay picture.",
+        "plan, preprocess, train with DinoMed3DTrainer (tiny encoder, random weights), evaluate; test cases "
+        "are predicted by 'dinomed3d predict'. Then point clouds of rooms. Prints Dice per label and the "
+        "paths of masks, of a picture with the errors, and of the report of the prediction.",
     )
     parser.add_argument(
         "--out",

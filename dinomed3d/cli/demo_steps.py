@@ -1,4 +1,4 @@
-"""The demo: a synthetic phantom segmented by nnU-Net's own commands, and rooms by ``pointseg-train``."""
+"""The demo: a synthetic phantom planned and trained by nnU-Net's commands, and rooms by ``pointseg-train``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from dinomed3d import __version__
-from dinomed3d.cli.nnunet_commands import FOLDERS, NnUNetCommands, TrainingProgress
+from dinomed3d.cli.demo_progress import RoomsProgress, TrainingProgress, prediction_line
+from dinomed3d.cli.nnunet_commands import FOLDERS, NnUNetCommands
 from dinomed3d.cli.overlay import OverlayCase, draw_overlay
 from dinomed3d.cli.phantom import LABELS, PhantomSpec, write_phantom
 from dinomed3d.runtime.device import choose_device
@@ -23,6 +24,8 @@ from dinomed3d.runtime.errors import UserError
 DATASET_ID = 900
 DATASET = f"Dataset{DATASET_ID}_Phantom"
 TRAINER = "DinoMed3DTrainer"
+STEPS = 6
+"""Phantom, plan, train, predict, evaluate, rooms."""
 
 _MARKER = ".dinomed3d_demo"
 _CHILDREN = (*FOLDERS, "predictions", "logs", "summary.json", "overlay.png", "pointseg", _MARKER)
@@ -76,6 +79,8 @@ class DemoResult:
     """Mean IoU of rooms that were not trained on, one point per voxel."""
     room: Path
     """Picture of one of them: truth, prediction, errors."""
+    report_page: Path
+    """What `dinomed3d predict` reports of the test cases."""
     seconds: float
 
     def report(self) -> str:
@@ -96,14 +101,16 @@ class DemoResult:
                 "",
                 f"point clouds of rooms: val_voxel_miou {self.room_miou:.3f}",
                 f"room: {self.room}",
+                "",
+                f"report of the prediction, for a browser: {self.report_page}",
             ]
         )
 
 
 def run_demo(spec: DemoSpec) -> DemoResult:
-    """Make the phantom; plan, preprocess, train, predict and evaluate with stock commands; then rooms.
+    """Make the phantom; plan, train and evaluate with stock commands, predict with ours; then rooms.
 
-    Progress goes to stderr, a line per step and per epoch.
+    Progress goes to stderr: a line per step, and in those that last the time that is left.
 
     Raises:
         UserError: ``spec.out`` cannot be used, or one of the commands failed.
@@ -119,6 +126,7 @@ def run_demo(spec: DemoSpec) -> DemoResult:
         "rooms",
         "pointseg-train",
         *("--dataset", "synthetic", "--out", str(rooms), "--device", device, *changes),
+        show=RoomsProgress(every=10).line,
     )
     raw, predictions = out / "nnUNet_raw" / DATASET, out / "predictions"
     overlay = out / "overlay.png"
@@ -129,41 +137,59 @@ def run_demo(spec: DemoSpec) -> DemoResult:
         overlay=overlay,
         room_miou=read_miou(rooms / "metrics.csv"),
         room=min((rooms / "pictures").glob("*.png")),
+        report_page=predictions / "report.html",
         seconds=time.monotonic() - start,
     )
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Steps:
     """Runs commands one after the other and says so."""
 
     spec: DemoSpec
     commands: NnUNetCommands
     logs: Path
+    done: int = 0
 
-    def run(self, title: str, command: str, *arguments: str, epochs: bool = False) -> None:
-        """Run one command; with `epochs`, print a line for each epoch that it trains."""
-        _say(f"{title}: {command} {' '.join(arguments)}")
-        watch = _epoch_printer(self.spec) if epochs else None
+    def begin(self, title: str) -> None:
+        """Say which step begins."""
+        self.done += 1
+        _say(f"[{self.done}/{STEPS}] {title}")
+
+    def run(
+        self,
+        title: str,
+        command: str,
+        *arguments: str,
+        show: Callable[[str], str | None] = lambda line: None,
+    ) -> None:
+        """Run one command as a step; `show` makes what is said from lines of its output."""
+        self.begin(f"{title}: {command} {' '.join(arguments)}")
+
+        def watch(line: str) -> None:
+            if (text := show(line)) is not None:
+                _say(f"  {text}")
+
         log = self.logs / f"{command}.log"
         _say(f"  done in {self.commands.run(command, arguments, log=log, watch=watch):.0f} s")
 
 
 def _volumes(steps: _Steps, out: Path, device: str) -> list[str]:
     """The phantom, from its images to masks and their scores; gives the names of the test cases."""
-    phantom = steps.spec.phantom
-    _say(f"phantom: {phantom.training_cases} training and {phantom.test_cases} test cases")
+    spec, run = steps.spec, steps.run
+    cases = f"{spec.phantom.training_cases} training and {spec.phantom.test_cases} test cases"
+    steps.begin(f"phantom: {cases}")
     raw = out / "nnUNet_raw" / DATASET
     images, predictions = str(raw / "imagesTs"), str(out / "predictions")
-    names = write_phantom(raw, phantom)
+    names = write_phantom(raw, spec.phantom)
     dataset, labels = str(DATASET_ID), [str(v) for v in LABELS.values() if v != 0]
-    model = ("-c", "3d_fullres", "-f", "0", "-tr", TRAINER, "-device", device)
-    files = ("-i", images, "-o", predictions, "-d", dataset)
-    run = steps.run
     run("plan", "nnUNetv2_plan_and_preprocess", "-d", dataset, "-c", "3d_fullres", "-np", "2")
     training = (dataset, "3d_fullres", "0", "-tr", TRAINER, "-device", device)
-    run("train", "nnUNetv2_train", *training, epochs=True)
-    run("predict", "nnUNetv2_predict", *files, *model, "-npp", "1", "-nps", "1")
+    epochs = TrainingProgress(spec.stage1_epochs, spec.stage2_epochs)
+    run("train", "nnUNetv2_train", *training, show=epochs.line)
+    model = out / "nnUNet_results" / DATASET / f"{TRAINER}__nnUNetPlans__3d_fullres"
+    files = ("-i", images, "-o", predictions, "-m", str(model), "-f", "0", "--device", device)
+    run("predict", "dinomed3d", "predict", *files, show=prediction_line)
     scored = (str(raw / "labelsTs"), predictions, "-l", *labels, "-o", str(out / "summary.json"))
     run("evaluate", "nnUNetv2_evaluate_simple", *scored, "-np", "2")
     return names
@@ -235,16 +261,6 @@ def _read_case(raw: Path, predictions: Path, name: str) -> OverlayCase:
         prediction=sitk.GetArrayFromImage(sitk.ReadImage(str(predictions / f"{name}.nii.gz"))),
         spacing_mm=(z_mm, y_mm, x_mm),
     )
-
-
-def _epoch_printer(spec: DemoSpec) -> Callable[[str], None]:
-    progress = TrainingProgress(spec.stage1_epochs + spec.stage2_epochs)
-
-    def show(line: str) -> None:
-        if (text := progress.line(line)) is not None:
-            _say(f"  {text}")
-
-    return show
 
 
 def _say(text: str) -> None:

@@ -1,4 +1,4 @@
-"""Runs nnU-Net's own console commands, as a user would type them."""
+"""Runs console commands, nnU-Net's and ours, as a user would type them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class NnUNetCommands:
             command: name of the console script, such as ``nnUNetv2_train``.
             arguments: its arguments.
             log: file for its output; replaced.
-            watch: called with every line of output as it is written.
+            watch: called with every line of output, and every state of a progress bar, as it is written.
 
         Returns:
             Seconds it took.
@@ -84,6 +84,7 @@ class NnUNetCommands:
                 running = True
                 while running:
                     running = process.poll() is None
+                    # \r, with which a progress bar ends its states, is read as \n
                     *lines, pending = (pending + source.read()).split("\n")
                     if watch is not None:
                         for line in lines:
@@ -125,31 +126,6 @@ def last_error(output: str) -> str:
     # nnU-Net's main process only says that a worker died; the worker has said why before.
     reasons = [line for line in errors if "background worker" not in line.lower()]
     return (reasons or errors or lines or ["no output"])[-1]
-
-
-class TrainingProgress:
-    """Turns the training's output into one short line per epoch."""
-
-    def __init__(self, epochs: int) -> None:
-        self._epochs = epochs
-        self._epoch = 0
-        self._stage = ""
-        self._loss = "?"
-
-    def line(self, output: str) -> str | None:
-        """Take a line of output; at the end of an epoch, give text such as "epoch 3/12, loss -0.512"."""
-        message = re.sub(r"^\d{4}-\d\d-\d\d [\d:.]+:\s*", "", output.strip())
-        if found := re.match(r"Epoch (\d+)(?: of \d+, (stage \d))?", message):
-            self._epoch = int(found[1])
-            self._stage = f", {found[2]}" if found[2] else ""
-        elif found := re.match(r"train_loss (\S+)", message):
-            self._loss = found[1]
-        elif found := re.match(r"Epoch time: ([\d.]+) s", message):
-            done = self._epoch + 1
-            left_s = float(found[1]) * (self._epochs - done)
-            text = f"epoch {done}/{self._epochs}{self._stage}, loss {self._loss}"
-            return f"{text}, about {left_s:.0f} s left" if left_s else text
-        return None
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,16 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from dinomed3d.cli.demo_steps import DemoResult, prepare_folder, read_dice, read_miou
+from dinomed3d.cli import main as main_module
+from dinomed3d.cli.demo_steps import (
+    DemoResult,
+    DemoSpec,
+    prepare_folder,
+    read_dice,
+    read_miou,
+    run_demo,
+)
+from dinomed3d.cli.nnunet_commands import NnUNetCommands
 from dinomed3d.cli.overlay import OverlayCase, draw_overlay
 from dinomed3d.cli.phantom import LABELS, PhantomSpec, phantom_case, write_phantom
 from dinomed3d.runtime.errors import UserError
@@ -108,6 +119,26 @@ def test_overlay_shows_labels_in_their_colours_and_leaves_background_clear(
     assert style["cmap"](scaled) == style["cmap"](1)
 
 
+def test_errors_are_voxels_of_either_mask_that_differ(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    truth = np.array([[[0, 1, 1], [2, 2, 0]]], np.uint8)
+    prediction = np.array([[[0, 1, 2], [2, 0, 3]]], np.uint8)
+    case = OverlayCase(name="x", image=truth, truth=truth, prediction=prediction)
+    marks, share = case.errors()
+    assert marks.tolist() == [[0, 1, 2], [1, 2, 2]]
+    assert share == 3 / 5
+    empty = OverlayCase(name="x", image=truth, truth=truth * 0, prediction=truth * 0)
+    assert empty.errors()[1] == 0 and not empty.errors()[0].any()
+
+    from matplotlib.axes import Axes
+
+    titles: list[str] = []
+    monkeypatch.setattr(Axes, "set_title", lambda axis, text, **style: titles.append(text))
+    draw_overlay(tmp_path / "x.png", [case], labels={"none": 0, "one": 1, "two": 2, "three": 3})
+    assert titles == ["x, slice 0", "truth", "prediction", "errors: 60.0% of structures"]
+
+
 def test_folder_is_made_and_marked(tmp_path: Path) -> None:
     out = prepare_folder(tmp_path / "new" / "demo", overwrite=False)
     assert out.is_absolute()
@@ -148,6 +179,7 @@ def test_report_lists_dice_and_paths(tmp_path: Path) -> None:
         overlay=tmp_path / "overlay.png",
         room_miou=0.25,
         room=tmp_path / "room.png",
+        report_page=tmp_path / "report.html",
         seconds=61.4,
     )
     assert result.report().splitlines() == [
@@ -165,7 +197,45 @@ def test_report_lists_dice_and_paths(tmp_path: Path) -> None:
         "",
         "point clouds of rooms: val_voxel_miou 0.250",
         f"room: {tmp_path / 'room.png'}",
+        "",
+        f"report of the prediction, for a browser: {tmp_path / 'report.html'}",
     ]
+
+
+def test_steps_are_counted_and_the_report_is_that_of_predict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Commands that only leave what the demo reads of theirs."""
+    ran: list[tuple[str, list[str]]] = []
+
+    def run(commands: NnUNetCommands, command: str, words: Sequence[str], **more: Any) -> float:
+        ran.append((command, list(words)))
+        if command == "dinomed3d":
+            values = dict(zip(words[1::2], words[2::2], strict=True))
+            shutil.copytree(Path(values["-i"]).parent / "labelsTs", values["-o"])
+            more["watch"]("[1/2] phantom_005: 1.0 s, about 1 s left")
+        if command == "nnUNetv2_evaluate_simple":
+            dice = {str(v): {"Dice": 1.0} for v in LABELS.values()}
+            Path(words[words.index("-o") + 1]).write_text(json.dumps({"mean": dice}))
+        if command == "pointseg-train":
+            rooms = Path(words[words.index("--out") + 1])
+            (rooms / "pictures").mkdir(parents=True)
+            (rooms / "pictures" / "room.png").touch()
+            (rooms / "metrics.csv").write_text("step,val_voxel_miou\n5,0.5\n")
+        return 1.0
+
+    monkeypatch.setattr(NnUNetCommands, "run", run)
+    phantom = PhantomSpec(training_cases=5, test_cases=2, shape_zyx=(8, 16, 20))
+    result = run_demo(DemoSpec(out=tmp_path / "demo", device="cpu", phantom=phantom))
+    said = capsys.readouterr().err.splitlines()
+    assert [line[:5] for line in said if line[0] == "["] == [f"[{k}/6]" for k in range(1, 7)]
+    assert "  [1/2] phantom_005: 1.0 s, about 1 s left" in said
+    (words,) = (words for command, words in ran if command == "dinomed3d")
+    asked = main_module._parser().parse_args(words)
+    assert asked.verb == "predict" and asked.device == "cpu" and asked.folds == ["0"]
+    assert result.report_page == Path(asked.out) / "report.html"
+    assert result.report().splitlines()[-1].endswith(str(result.report_page))
+    assert all(mask.is_file() for mask in (*result.masks, result.overlay))
 
 
 def test_miou_is_the_last_one(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from dinomed3d.cli.main import VERBS, main
 from dinomed3d.cli.nnunet_commands import (
     FOLDERS,
     NnUNetCommands,
-    TrainingProgress,
     find_command,
     last_error,
 )
@@ -173,7 +172,7 @@ def test_stock_runs_with_its_folders_and_follows_the_output(
 ) -> None:
     body = """
 print(os.environ["nnUNet_raw"], os.environ.get("DINOMED3D_COMPONENTS"), os.environ["DINOMED3D_SLICES"])
-print(*sys.argv[1:])
+print(*sys.argv[1:], end="\\r")
 """
     fake_command(tmp_path, monkeypatch, body)
     monkeypatch.setenv("DINOMED3D_COMPONENTS", "encoder")  # the caller's own; must not leak in
@@ -224,18 +223,3 @@ def test_last_error() -> None:
     assert last_error(worker) == "OSError: disk full"
     assert last_error("one\ntwo\n\n") == "two"
     assert last_error("") == "no output"
-
-
-@pytest.mark.parametrize(
-    ("epoch", "text"),
-    [
-        ("Epoch 2 ", "epoch 3/12, loss -0.512, about 40 s left"),
-        ("Epoch 2 of 12, stage 1 (2.5D) ", "epoch 3/12, stage 1, loss -0.512, about 40 s left"),
-        ("Epoch 11 of 12, stage 2 (all) ", "epoch 12/12, stage 2, loss -0.512"),
-    ],
-)
-def test_training_progress_has_one_line_per_epoch(epoch: str, text: str) -> None:
-    progress = TrainingProgress(12)
-    stamp = "2026-01-31 12:00:00.123456:"
-    output = ["", epoch, "train_loss -0.512 ", "val_loss -0.4 ", "Epoch time: 4.5 s "]
-    assert [progress.line(f"{stamp} {line}") for line in output] == [None] * 4 + [text]
