@@ -35,6 +35,17 @@ def plain(value: Any) -> Any:
     return value
 
 
+def snapshot(value: Any) -> Any:
+    """Copy tensors to the CPU and everything else to plain data: what training changes later is not in it."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {plain(k): snapshot(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(snapshot(v) for v in value)
+    return plain(value)
+
+
 def write_checkpoint(content: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     """Write a checkpoint under a temporary name and rename it: a kill leaves the old one whole.
 

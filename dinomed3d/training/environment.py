@@ -23,6 +23,7 @@ RECIPE_VARIABLES: Mapping[str, str] = {
     "DINOMED3D_RATE_ENCODER": "rate_encoder",
     "DINOMED3D_RATE_ADAPTERS": "rate_adapters",
     "DINOMED3D_RATE_DECODER": "rate_decoder",
+    "DINOMED3D_CHECKPOINT_MINUTES": "checkpoint_minutes",
 }
 """Variables that override a field of Recipe."""
 ORIGIN = ("DINOMED3D_WEIGHTS", "DINOMED3D_START_FROM")

@@ -52,6 +52,10 @@ class Recipe:
     """Whether each transformer block keeps only its input and is recomputed in the backward pass:
     a tenth of stage I's activations and a quarter of stage II's, for a third more time."""
 
+    checkpoint_minutes: float = 10.0
+    """Shortest time between two writings of checkpoint_latest.pth and checkpoint_best.pth, minutes; they
+    are also written when a stage or the training ends or stops. 0 writes them after every epoch."""
+
     def __post_init__(self) -> None:
         """Check every field."""
         positive = [
@@ -65,7 +69,7 @@ class Recipe:
         for name in positive:
             if not 0 < getattr(self, name) < math.inf:
                 raise UserError(f"recipe: {name!r} must be positive, got {getattr(self, name)}")
-        for name in ("stage1_epochs", "weight_decay"):
+        for name in ("stage1_epochs", "weight_decay", "checkpoint_minutes"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UserError(f"recipe: {name!r} must not be negative, got {getattr(self, name)}")
         if self.val_iterations_per_epoch < 1:

@@ -18,13 +18,14 @@ from dinomed3d.training.checkpoint import (
     epochs_done,
     random_state,
     read_checkpoint,
-    write_checkpoint,
+    snapshot,
 )
 from dinomed3d.training.distributed import gathered
 from dinomed3d.training.environment import recipe_changes, recipe_from, resumed_recipe
 from dinomed3d.training.network_start import NetworkStart
 from dinomed3d.training.nnunet_plan import stored_spec, write_spec
 from dinomed3d.training.optimizer import load_optimizer, set_peaks
+from dinomed3d.training.pending_checkpoints import PendingCheckpoints
 from dinomed3d.training.recipe import Recipe
 
 
@@ -46,6 +47,13 @@ class ResumableTrainer(nnUNetTrainer):
     pending_random_states: list[dict[str, Any]]
     """Random states of a loaded checkpoint by process, until the next epoch begins."""
 
+    pending: PendingCheckpoints
+    """Checkpoints of the last whole epoch and of the best one, until they are written."""
+    epoch_is_ending: bool = False
+    """Whether checkpoints wait to be written, because nnU-Net saves them at the end of each epoch."""
+    epoch_content: dict[str, Any] | None = None
+    """Content of the checkpoints of the epoch that is ending; all of them have the same."""
+
     # nnU-Net assigns these without types
     network: Any
     plans_manager: PlansManager
@@ -59,19 +67,59 @@ class ResumableTrainer(nnUNetTrainer):
         self.num_epochs = self.recipe.stage1_epochs + self.recipe.stage2_epochs
         self.num_iterations_per_epoch = self.recipe.iterations_per_epoch
         self.num_val_iterations_per_epoch = self.recipe.val_iterations_per_epoch
+        self.pending = PendingCheckpoints(minutes=self.recipe.checkpoint_minutes)
+
+    def run_training(self) -> None:
+        """As nnU-Net; if training is interrupted or fails, the last whole epoch is written first."""
+        try:
+            super().run_training()
+        except BaseException:
+            if written := self.pending.write():
+                names = " and ".join(path.name for path in written)
+                self.print_to_log_file(f"training stopped; {names} written, --c continues")
+            raise
+
+    def on_epoch_end(self) -> None:
+        """As nnU-Net, which saves checkpoints here: they are kept, and written if it is time or a stage is over."""
+        self.epoch_is_ending = True
+        try:
+            super().on_epoch_end()  # counts the epoch
+        finally:
+            self.epoch_is_ending, self.epoch_content = False, None
+        is_last = self.current_epoch >= self.num_epochs  # on_train_end writes
+        stage_is_over = self.recipe.stage(self.current_epoch) != self.stage
+        if not is_last and (stage_is_over or self.pending.is_due()):
+            self.pending.write()
+
+    def on_train_end(self) -> None:
+        """As nnU-Net, which writes checkpoint_final.pth; the best is written before."""
+        self.pending.discard(Path(self.output_folder, "checkpoint_latest.pth"))  # final is newer
+        self.pending.write()
+        super().on_train_end()
 
     def save_checkpoint(self, filename: str) -> None:
-        """Write everything that resuming and prediction need; atomically, plain data only.
+        """Write everything that resuming and prediction need, atomically; while an epoch ends, let it wait.
 
         All processes call this, because each has random generators; the first one writes.
         """
         if self.disable_checkpointing:
             return
-        random_states = gathered(random_state())
+        content = self._content() if self.epoch_content is None else self.epoch_content
+        if self.epoch_is_ending:
+            self.epoch_content = content
         if self.local_rank != 0:
             return
+        self.pending.keep(Path(filename), content)
+        if not self.epoch_is_ending:
+            self.pending.write()
+
+    def _content(self) -> dict[str, Any]:
+        """The content of a checkpoint at the end of this epoch; empty but in the first process."""
+        random_states = gathered(random_state())
+        if self.local_rank != 0:
+            return {}
         scaler = self.grad_scaler
-        write_checkpoint(
+        content: dict[str, Any] = snapshot(
             {
                 "network_weights": self.network.state_dict(),
                 "optimizer_state": self.optimizer.state_dict(),
@@ -89,9 +137,9 @@ class ResumableTrainer(nnUNetTrainer):
                     "recipe": asdict(self.recipe),
                     "random_states": random_states,
                 },
-            },
-            filename,
+            }
         )
+        return content
 
     def _best_so_far(self) -> float | None:
         """The best moving average; nnU-Net updates its own only after writing the epoch's checkpoint."""

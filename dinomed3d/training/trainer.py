@@ -101,7 +101,7 @@ class DinoMed3DTrainer(ResumableTrainer):
         if device.type != "cuda":
             self.device = device  # nnU-Net assumes GPUs where there are several processes
         self._apply_recipe()
-        self.save_every = 1  # checkpoints are atomic; a kill costs at most one epoch
+        self.save_every = 1  # each epoch's state is kept, and written by time (`on_epoch_end`)
         self.initial_lr = self.recipe.rate_decoder
         self.weight_decay = self.recipe.weight_decay
         self.resumed = False

@@ -96,6 +96,7 @@ def test_environment_changes_the_network():
         ({"wheels": 4}, {}, "wheels"),  # of another version
         ({"warmup": 1.0}, {}, "'warmup'"),
         ({"weight_decay": -1.0}, {}, "'weight_decay'"),
+        ({}, {"CHECKPOINT_MINUTES": "-1"}, "'checkpoint_minutes'"),
         ({}, {"STAGE1_EPOCHS": "many"}, "DINOMED3D_STAGE1_EPOCHS .*'many'"),
         ({}, {"RATE_DECODER": "fast"}, "DINOMED3D_RATE_DECODER .*'fast'"),
         ({}, {"STAGE2_EPOCHS": "0"}, "'stage2_epochs'"),

@@ -35,9 +35,10 @@ class Killed(Exception):
 
 
 def run(
-    monkeypatch, *, kill_at: tuple[int, int] | None = None, continued=False
+    monkeypatch, *, kill_at: tuple[int, int] | None = None, hard=False, continued=False
 ) -> DinoMed3DTrainer:
-    """Train from one seed; perhaps die at (epoch, iteration); perhaps continue an earlier run."""
+    """Train from one seed; perhaps stop at (epoch, iteration), as by Ctrl-C, or hard: as by a power cut, after
+    which nothing of Python runs; perhaps continue an earlier run."""
     torch.manual_seed(5)
     np.random.seed(5)
     t = trainer(continued=continued)
@@ -47,6 +48,8 @@ def run(
 
     def stepping(batch):
         if kill_at == (t.current_epoch, t.iteration):
+            if hard:
+                monkeypatch.setattr(t.pending, "write", lambda: [])
             raise Killed
         return step(batch)
 

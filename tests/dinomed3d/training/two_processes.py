@@ -13,6 +13,7 @@ from torch import distributed
 from torch._dynamo.utils import counters
 
 from dinomed3d.training.checkpoint import plain
+from dinomed3d.training.distributed import wait
 from dinomed3d.training.trainer import DinoMed3DTrainer
 from tests.dinomed3d.training.conftest import LABELS, REGIONS, dataset_json, plans, shrink
 
@@ -105,6 +106,7 @@ def train(rank: int, *, fold: int, kill_at=None, continued=False) -> dict:
         t.run_training()
     except Killed:
         assert kill_at is not None
+        wait()  # for the first one, which writes the last whole epoch
     return {
         "drawn": drawn,
         "losses": list(t.logger.get_value("train_losses", step=None)),
