@@ -32,6 +32,7 @@ from planners.fingerprint import check_fingerprint
 from planners.identify_encoder import encoder_of_weights
 from planners.sizing import Sizing, size_configuration
 from planners.table import TARGET, decision_tables
+from planners.weights_note import weights_note
 
 PLANNED = (
     "stage1_epochs",
@@ -197,9 +198,9 @@ class DinoMed3DPlanner(ExperimentPlanner):
             print(f"{path.name}: {', '.join(sorted(stale))} of an earlier plan are removed")
 
     def plan_experiment(self) -> dict[str, Any]:
-        """As nnU-Net, then print the table of decisions."""
+        """As nnU-Net, then print the table of decisions and what training will ask for."""
         plans: dict[str, Any] = super().plan_experiment()
-        print(plan_table(plans))
+        print(plan_report(plans))
         return plans
 
 
@@ -231,12 +232,21 @@ def forced_fields(environ: Mapping[str, str]) -> dict[str, Any]:
     return fields
 
 
-def plan_table(plans: Mapping[str, Any]) -> str:
-    """All decisions of a plan: first those that all configurations share, then each one's own."""
+def plan_report(plans: Mapping[str, Any]) -> str:
+    """All decisions of a plan: first those that all configurations share, then each one's own.
+
+    Below them, if DINOMED3D_WEIGHTS names no weights, whose training will ask for.
+    """
     ours = {n: c for n, c in plans["configurations"].items() if DECISIONS in c}
     targets = {f"{configuration[TARGET]:g}" for configuration in ours.values()}
     title = f"{plans['plans_name']} for {' or '.join(sorted(targets))} GiB"
-    return decision_tables(title, {name: c[DECISIONS] for name, c in ours.items()})
+    table = decision_tables(title, {name: c[DECISIONS] for name, c in ours.items()})
+    networks = {
+        name: NetworkSpec.from_arch_kwargs(c["architecture"]["arch_kwargs"])
+        for name, c in ours.items()
+    }
+    note = weights_note(networks, os.environ)
+    return f"{table}\n\n{note}" if note else table
 
 
 def plan_dataset(
@@ -257,7 +267,7 @@ def plan_dataset(
         target_spacing: of 3d_fullres, mm; None for nnU-Net's rule.
 
     Returns:
-        The decisions as a table.
+        The decisions as a table, and what training will ask for.
 
     Raises:
         UserError: nnU-Net's folders are not set, there is no such dataset or fingerprint, or no
@@ -286,4 +296,4 @@ def plan_dataset(
                 "its dataset.json, and was its fingerprint extracted (nnUNetv2_extract_fingerprint)? If the extraction "
                 "itself fails with an IndexError, no training label has any foreground"
             ) from error
-    return plan_table(plans)
+    return plan_report(plans)

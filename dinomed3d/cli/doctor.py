@@ -230,7 +230,13 @@ def _weights() -> Iterator[Finding]:
     try:
         with _quiet():
             from dinomed3d.lifting import WeightsError, find_weights
-            from dinomed3d.lifting.dino import DEFAULT_ENCODER, MODELS
+            from dinomed3d.lifting.dino import (
+                DEFAULT_ENCODER,
+                MODELS,
+                hub_repository,
+                needs_licence,
+            )
+            from dinomed3d.training.pretrained import WITHOUT_LICENCE
     except ImportError as error:
         says = f"dinomed3d.lifting cannot be imported: {_one_line(error)}"
         yield _error("encoder", says, _REINSTALL)
@@ -248,7 +254,8 @@ def _weights() -> Iterator[Finding]:
         fix = "for real work name a checkpoint: export DINOMED3D_WEIGHTS=FILE"
         yield Finding(topic="weights", says=says, state="note", fix=fix)
     elif setting == "hub":
-        yield _hub_weights(MODELS[name])
+        advice = f"; without a licence: {WITHOUT_LICENCE}" if needs_licence(name) else ""
+        yield _hub_weights(hub_repository(name), advice)
     else:
         try:
             yield _weights_file(find_weights(setting, hub_repository=""))
@@ -276,11 +283,9 @@ def _weights_file(path: Path) -> Finding:
     return Finding(topic="weights", says=says)
 
 
-def _hub_weights(model: str) -> Finding:
-    import timm
+def _hub_weights(repository: str, advice: str) -> Finding:
     from huggingface_hub import try_to_load_from_cache
 
-    repository = getattr(timm.get_pretrained_cfg(model), "hf_hub_id", None) or model
     cached = try_to_load_from_cache(repository, "model.safetensors")
     if isinstance(cached, str):
         return Finding(topic="weights", says=f"hub: {repository}, in the cache")
@@ -291,7 +296,7 @@ def _hub_weights(model: str) -> Finding:
         + (" and HF_HUB_OFFLINE is set" if offline else "; it will be downloaded for training"),
         state="error" if offline else "note",
         fix="without network: export DINOMED3D_WEIGHTS=FILE, in Meta's, Hugging Face's or "
-        "timm's layout; for a test without weights: DINOMED3D_WEIGHTS=none",
+        f"timm's layout{advice}; for a test without weights: DINOMED3D_WEIGHTS=none",
     )
 
 

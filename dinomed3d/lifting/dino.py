@@ -35,6 +35,8 @@ MODELS: Mapping[str, str] = {
 }
 DEFAULT_ENCODER = "vit_small_patch16_dinov3"
 """The encoder where none is named: the smallest of DINOv3."""
+OPEN_ENCODER = "vit_small_patch14_dinov2"
+"""An encoder whose weights need no licence and no account: the smallest of DINOv2 (Apache-2.0)."""
 LVD_MEAN = (0.485, 0.456, 0.406)
 """Channel means of the images that the LVD weights were trained on (values 0 to 1)."""
 LVD_STD = (0.229, 0.224, 0.225)
@@ -235,7 +237,7 @@ def build_encoder(
         precision=precision,
     )
     if str(weights) != "none":
-        load_weights(vit, weights, hub_repository=f"timm/{MODELS[name]}.{_pretraining(name)}")
+        load_weights(vit, weights, hub_repository=hub_repository(name))
     if frozen:
         encoder.freeze()
     return encoder
@@ -254,6 +256,12 @@ def _check_sizes(vit: Any) -> None:
         raise ValueError(f"patches must be square, got {height} x {width}")
 
 
-def _pretraining(name: str) -> str:
-    """Timm's tag of the data that a model's published weights were trained on."""
-    return "lvd1689m" if "dinov3" in name else "lvd142m"
+def hub_repository(name: str) -> str:
+    """Repository on the Hugging Face hub from which `weights="hub"` takes an encoder of MODELS."""
+    pretraining = "lvd1689m" if "dinov3" in name else "lvd142m"  # timm's tag of the training images
+    return f"timm/{MODELS[name]}.{pretraining}"
+
+
+def needs_licence(name: str) -> bool:
+    """Whether an encoder's weights may be used only under Meta's DINOv3 License; DINOv2's are Apache-2.0."""
+    return "dinov3" in name

@@ -27,6 +27,10 @@ ENDINGS = (".safetensors", ".pth", ".pt", ".bin")
 CONTAINERS = ("teacher", "model_ema", "network_weights", "model_state_dict", "state_dict", "model")
 
 
+class HubError(WeightsError):
+    """The Hugging Face hub gives no weights: no network, no licence accepted, or no such repository."""
+
+
 def load_weights(model: nn.Module, source: str | os.PathLike[str], *, hub_repository: str) -> None:
     """Load a checkpoint into a timm DINOv3 or DINOv2 model, completely or not at all.
 
@@ -77,7 +81,7 @@ def find_weights(source: str | os.PathLike[str], *, hub_repository: str) -> Path
         hub_repository: see `load_weights`.
 
     Raises:
-        WeightsError: there is no checkpoint, or more than one.
+        WeightsError: there is no checkpoint, or more than one; HubError: the hub gives none.
     """
     if str(source) == "hub":
         return _download(hub_repository)
@@ -111,12 +115,16 @@ def _download(repository: str) -> Path:
     try:
         return Path(hf_hub_download(repository, "model.safetensors", etag_timeout=10))
     except Exception as error:  # the hub's client raises many kinds, from OSError to its own
-        raise WeightsError(
-            f"no weights from the hub repository {repository} ({type(error).__name__}). Either "
-            "connect to the network, accept the model's licence there and log in with `hf auth "
-            "login`; or set DINOMED3D_WEIGHTS (argument 'weights') to a checkpoint file or "
-            "directory that you downloaded (Meta .pth, Hugging Face or timm .safetensors); or set "
-            'it to "none" for random weights, which are for tests and demonstrations only'
+        licence = (
+            ", accept the model's licence there and log in with `hf auth login`"
+            if "dinov3" in repository
+            else ""
+        )
+        raise HubError(
+            f"no weights from the hub repository {repository} ({type(error).__name__}): connect to the "
+            f"network{licence}; or set 'weights' to a checkpoint file or directory that you "
+            'downloaded (Meta .pth, Hugging Face or timm .safetensors), or to "none" for random '
+            "weights, which are for tests and demonstrations only"
         ) from error
 
 

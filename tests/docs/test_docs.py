@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 import yaml
 
+from dinomed3d.lifting import MODELS
 from tests import ROOT
 
 DOCS = ROOT / "docs"
@@ -113,6 +114,12 @@ def test_settings_page_explains_every_variable():
     text = (DOCS / "settings.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(DINOMED3D_\w+)` \| .{10,} \| `([^`]+)`", text, re.MULTILINE)
     assert dict(rows) == settings()
+
+
+def test_settings_page_lists_every_encoder_and_no_other():
+    text = (DOCS / "settings.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`vit_[^|]*) \|", text, re.MULTILINE)
+    assert sorted(re.findall(r"`(\w+)`", " ".join(rows))) == sorted(MODELS)
 
 
 def test_readme_is_short_and_tells_the_two_commands():

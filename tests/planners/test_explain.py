@@ -25,6 +25,7 @@ def planned(make_dataset: MakeDataset, capsys: pytest.CaptureFixture[str]) -> Pa
     assert main(["plan", "-d", "902", "-gpu_memory_target", "12"]) == 0
     printed = capsys.readouterr()
     assert printed.out.startswith("DinoMed3DPlans for 12 GiB: 2d, 3d_fullres\n")
+    assert "DINOMED3D_WEIGHTS is not set" in printed.out
     assert "Plans were saved to" in printed.err  # nnU-Net's own output is no result
     return folder / "DinoMed3DPlans.json"
 

@@ -65,6 +65,7 @@ def test_the_table_is_printed(
     assert "DinoMed3DPlans for 8 GiB: 3d_fullres\n" in table
     assert table.count("taps ") == 1  # what all share is found once
     assert table.count("patch ") == 2
+    assert "DINOMED3D_WEIGHTS is not set" in table  # and what training will ask for
 
 
 def test_stock_flags_keep_their_meaning(make_dataset: MakeDataset) -> None:

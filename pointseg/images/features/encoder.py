@@ -10,6 +10,8 @@ from typing import Any
 import torch
 
 from dinomed3d.lifting import DinoEncoder, WeightsError, build_encoder
+from dinomed3d.lifting.dino import OPEN_ENCODER, needs_licence
+from dinomed3d.lifting.weights import HubError
 from dinomed3d.runtime.errors import UserError
 
 RANDOM = "none"
@@ -41,7 +43,14 @@ def open_encoder(
             torch.manual_seed(0)
             encoder = build_encoder(name, weights=weights, precision=precision, **(config or {}))
     except (ValueError, WeightsError) as error:
-        raise UserError(f"--encoder {name}, --weights {os.fspath(weights)}: {error}") from error
+        advice = (
+            f". DINOv2's weights need no licence: --weights hub --encoder {OPEN_ENCODER} in a new run"
+            if isinstance(error, HubError) and needs_licence(name)
+            else ""
+        )
+        raise UserError(
+            f"--encoder {name}, --weights {os.fspath(weights)}: {error}{advice}"
+        ) from error
     encoder.taps = encoder.taps[-1:]
     return encoder
 

@@ -137,6 +137,7 @@ def test_doctor_knows_the_hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert absent.state == "error"
     assert absent.says.startswith("hub: timm/vit_small_patch16_dinov3")
     assert "DINOMED3D_WEIGHTS=FILE" in absent.fix
+    assert "DINOMED3D_ENCODER=vit_small_patch14_dinov2" in absent.fix  # needs no licence
 
     repository = absent.says.split("hub: ")[1].split(",")[0]
     cache = tmp_path / f"models--{repository.replace('/', '--')}"

@@ -8,12 +8,15 @@ import re
 
 import huggingface_hub
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from timm.models import eva, vision_transformer
 
-from dinomed3d.lifting import WeightsError, build_encoder, find_weights, load_weights
+from dinomed3d.lifting import MODELS, WeightsError, build_encoder, find_weights, load_weights
+from dinomed3d.lifting.dino import OPEN_ENCODER, hub_repository, needs_licence
+from dinomed3d.lifting.weights import HubError
 from tests.dinomed3d.lifting.layouts import (
     ALL,
     V2,
@@ -393,10 +396,22 @@ def test_a_hub_that_cannot_be_reached_names_the_alternatives(error, monkeypatch)
         raise error
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
-    with pytest.raises(WeightsError) as caught:
+    with pytest.raises(HubError) as caught:
         tiny(V3, weights="hub")
-    for name in ("timm/vit_small_patch16_dinov3_qkvb.lvd1689m", "DINOMED3D_WEIGHTS", '"none"'):
+    for name in ("timm/vit_small_patch16_dinov3_qkvb.lvd1689m", "'weights'", '"none"', "licence"):
         assert name in str(caught.value)
+    with pytest.raises(HubError) as caught:
+        tiny(V2_PLAIN, weights="hub")
+    assert "timm/vit_small_patch14_dinov2.lvd142m" in str(caught.value)
+    assert "licence" not in str(caught.value)  # none is needed
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_repositories_and_licences_are_those_that_timm_names(name):
+    published = timm.get_pretrained_cfg(MODELS[name])
+    assert hub_repository(name) == published.hf_hub_id
+    assert needs_licence(name) == (published.license == "dinov3-license")
+    assert not needs_licence(OPEN_ENCODER)
 
 
 # --- what is refused

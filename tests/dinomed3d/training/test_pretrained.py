@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 
-from dinomed3d.lifting import build_encoder
+from dinomed3d.lifting import WeightsError, build_encoder
+from dinomed3d.lifting.dino import OPEN_ENCODER
+from dinomed3d.networks import NetworkSpec
 from dinomed3d.networks.embedding import inflate_kernel
+from dinomed3d.training.pretrained import read_pretrained_encoder
 from tests.dinomed3d.training.conftest import SETTINGS
 from tests.dinomed3d.training.test_trainer import trainer
 
@@ -57,3 +61,22 @@ def test_none_leaves_the_encoder_random(nnunet, monkeypatch, pretrained):
     t.initialize()
     same = same_encoder(t.network, pretrained[1])
     assert not same["patch_embed.proj.weight"] and not same["blocks.0.attn.proj.weight"]
+
+
+def test_where_the_hub_gives_nothing_the_encoder_without_a_licence_is_named(monkeypatch):
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", gated)
+    with pytest.raises(WeightsError) as caught:
+        read_pretrained_encoder(NetworkSpec(), "hub")
+    for setting in (
+        NetworkSpec().encoder,
+        "DINOMED3D_WEIGHTS=hub",
+        f"DINOMED3D_ENCODER={OPEN_ENCODER}",
+    ):
+        assert setting in str(caught.value)
+    with pytest.raises(WeightsError) as caught:
+        read_pretrained_encoder(NetworkSpec(encoder="vit_base_patch14_dinov2"), "hub")
+    assert "DINOMED3D_WEIGHTS" in str(caught.value) and OPEN_ENCODER not in str(caught.value)
+
+
+def gated(*_, **__):
+    raise OSError("401")
