@@ -231,7 +231,8 @@ def degrade_file(
     try:
         image = sitk.ReadImage(str(source))
     except RuntimeError as error:
-        raise UserError(f"{source}: cannot be read as an image") from error
+        reason = str(error).splitlines()[-1]
+        raise UserError(f"{source}: cannot be read as an image ({reason})") from error
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
         raise UserError(f"{source}: must be a volume of one channel, one file for each channel")
     try:
