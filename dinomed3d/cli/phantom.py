@@ -17,6 +17,9 @@ from dinomed3d.runtime.errors import UserError
 
 LABELS = {"background": 0, "organ": 1, "vessel": 2, "wall": 3}
 
+CAVITY = 18
+"""Brightness of the cavity inside the wall, and of the cyst."""
+
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Triple = tuple[float, float, float]
@@ -42,8 +45,9 @@ def phantom_case(spec: PhantomSpec, index: int) -> tuple[NDArray[np.int16], NDAr
 
     Anatomy scales with the field of view and varies in place, size and tilt between cases.
     Brightness alone does not tell the labels: the organ differs from the wall by its texture more than
-    by its brightness, a bright nodule without label looks like a cut vessel, and a bias field and noise
-    lie over everything.
+    by its brightness, a cyst without label is as dark as the cavity inside the wall, and a bias field and
+    noise lie over everything. All of it can be learned in the minutes of a demonstration; a ball as bright
+    as the vessel, which only its ends in neighbouring slices tell from one, could not.
 
     Args:
         spec: grid and seed.
@@ -56,7 +60,7 @@ def phantom_case(spec: PhantomSpec, index: int) -> tuple[NDArray[np.int16], NDAr
     scene.draw_organ()
     cavity = scene.draw_wall()
     scene.draw_vessel()
-    scene.draw_nodule(cavity)
+    scene.draw_cyst(cavity)
     bias = np.exp(0.12 * scene.waves(60))
     noisy = scene.image * bias + scene.rng.normal(0, 7, spec.shape_zyx)
     return np.round(noisy).astype(np.int16), scene.labels
@@ -98,13 +102,13 @@ class _Scene:
         self.labels[inside] = LABELS["organ"]
 
     def draw_wall(self) -> Mask:
-        """A thin shell around a dark cavity, which is rerotated."""
+        """A thin shell around a dark cavity; gives the voxels of the cavity."""
         size = self.scale * self.rng.uniform(0.9, 1.1, 3) * (18, 13, 12)
         centre, tilt = self.near((0.5, 0.64, 0.68)), self.rng.uniform(-0.6, 0.6)
         outer = _radius(self.zyx, centre, size, tilt=tilt) < 1
         cavity = _radius(self.zyx, centre, size - 2.6 * self.scale, tilt=tilt) < 1
         self.image[outer] = 80
-        self.image[cavity] = 18
+        self.image[cavity] = CAVITY
         self.labels[outer] = LABELS["wall"]
         self.labels[cavity] = LABELS["background"]
         return cavity
@@ -121,11 +125,11 @@ class _Scene:
         self.image[vessel] = 130
         self.labels[vessel] = LABELS["vessel"]
 
-    def draw_nodule(self, cavity: Mask) -> None:
-        """A ball as bright as the vessel, without label."""
+    def draw_cyst(self, cavity: Mask) -> None:
+        """A ball as dark as the cavity, without wall and label."""
         centre = self.near((0.5, 0.72, 0.26), 0.08)
-        nodule = _radius(self.zyx, centre, (5 * self.scale,) * 3, tilt=0.0) < 1
-        self.image[nodule & (self.labels == 0) & ~cavity] = 125
+        cyst = _radius(self.zyx, centre, (5 * self.scale,) * 3, tilt=0.0) < 1
+        self.image[cyst & (self.labels == 0) & ~cavity] = CAVITY
 
 
 def write_phantom(folder: Path, spec: PhantomSpec) -> list[str]:

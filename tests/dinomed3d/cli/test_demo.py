@@ -45,9 +45,33 @@ def test_phantom_has_every_structure_in_every_case(index: int) -> None:
     assert voxels[1:].min() > 200
     assert 0.8 < voxels[0] / labels.size < 0.97
     assert (labels == LABELS["vessel"]).any((1, 2)).all(), "the tube runs through every slice"
-    # Labels cannot be read off the brightness: some background is brighter than the organ.
-    organ = image[labels == LABELS["organ"]].mean()
-    assert (image[labels == 0] > organ).sum() > 100
+
+
+def best_band(image: np.ndarray, mask: np.ndarray) -> float:
+    """Dice of the range of brightness that tells a label best."""
+    edges = np.arange(0, 240, 4)
+    inside, everywhere = (
+        np.concatenate([[0], np.histogram(values, edges)[0].cumsum()])
+        for values in (image[mask], image)
+    )
+    hits = inside[None] - inside[:, None]  # (from, to)
+    size = everywhere[None] - everywhere[:, None]
+    return float((2 * hits / np.maximum(1, size + mask.sum())).max())
+
+
+@pytest.mark.parametrize("index", [0, 5, 10, 15])
+def test_labels_cannot_be_read_off_the_brightness(index: int) -> None:
+    image, labels = phantom_case(PhantomSpec(), index)
+    assert best_band(image, labels == LABELS["organ"]) < 0.75
+    assert best_band(image, labels == LABELS["wall"]) < 0.75
+
+
+@pytest.mark.parametrize("index", range(16))
+def test_what_has_no_label_is_darker_than_the_vessel(index: int) -> None:
+    """What is as bright is learned too late for a demonstration: a ball was called vessel in every case."""
+    image, labels = phantom_case(PhantomSpec(), index)
+    vessel = np.percentile(image[labels == LABELS["vessel"]], 10)
+    assert (image[labels == 0] > vessel).sum() < 20
 
 
 def test_wall_is_thin() -> None:
