@@ -10,9 +10,15 @@ from typing import TYPE_CHECKING
 import torch
 
 from dinomed3d.lifting import Encoder
+from dinomed3d.lifting.dino import needs_licence
 from dinomed3d.runtime.errors import UserError
 from pointseg.images.config import ImageConfig
-from pointseg.images.features.encoder import RANDOM, open_encoder, weights_digest
+from pointseg.images.features.encoder import (
+    RANDOM,
+    WITHOUT_LICENCE,
+    open_encoder,
+    weights_digest,
+)
 from pointseg.images.features.feature_cache import FeatureCache, find_cache
 
 if TYPE_CHECKING:
@@ -52,9 +58,11 @@ def open_image_features(
         UserError: neither or both are given; they cannot be read or are for another encoder or image size.
     """
     if (weights is None) == (cache is None):
+        advice = f". {WITHOUT_LICENCE}" if cache is None and needs_licence(images.encoder) else ""
         raise UserError(
             f"--images: give either --weights with a file of {images.encoder} (download it from Meta or the "
-            "Hugging Face hub; 'hub' downloads it, 'none' means random weights for tests), or --image-cache"
+            "Hugging Face hub; 'hub' downloads it, 'none' means random weights for tests), or "
+            f"--image-cache{advice}"
         )
     if weights is not None:
         if weights == RANDOM:

@@ -16,6 +16,10 @@ from dinomed3d.runtime.errors import UserError
 
 RANDOM = "none"
 """Instead of a weights file: random weights, always the same, for tests and demonstrations."""
+WITHOUT_LICENCE = (
+    f"DINOv2's weights need no licence: --weights hub --encoder {OPEN_ENCODER} in a new run"
+)
+"""Advice where DINOv3's weights are missing."""
 
 
 def open_encoder(
@@ -44,9 +48,7 @@ def open_encoder(
             encoder = build_encoder(name, weights=weights, precision=precision, **(config or {}))
     except (ValueError, WeightsError) as error:
         advice = (
-            f". DINOv2's weights need no licence: --weights hub --encoder {OPEN_ENCODER} in a new run"
-            if isinstance(error, HubError) and needs_licence(name)
-            else ""
+            f". {WITHOUT_LICENCE}" if isinstance(error, HubError) and needs_licence(name) else ""
         )
         raise UserError(
             f"--encoder {name}, --weights {os.fspath(weights)}: {error}{advice}"
