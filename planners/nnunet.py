@@ -22,6 +22,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from dinomed3d.networks import COMPONENTS, NetworkSpec
 from dinomed3d.runtime.atomic_files import atomic_write
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.one_line_errors import report_user_errors
 from dinomed3d.training.environment import SPEC_VARIABLES, spec_from
 from dinomed3d.training.nnunet_plan import DECISIONS, RECIPE, network_entry
 from dinomed3d.training.recipe import Recipe
@@ -71,6 +72,7 @@ class DinoMed3DPlanner(ExperimentPlanner):
         Raises:
             UserError: settings or a dataset that cannot be planned.
         """
+        report_user_errors()
         super().__init__(
             dataset_name_or_id,
             gpu_memory_target_in_gb,

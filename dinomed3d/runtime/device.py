@@ -17,11 +17,26 @@ def choose_device(name: str) -> str:
 
     if name == "auto":  # mps must be asked for: it lacks some 3D operators
         return "cuda" if torch.cuda.is_available() else "cpu"
-    absent = (name == "cuda" and not torch.cuda.is_available()) or (
-        name == "mps" and not torch.backends.mps.is_available()
-    )
-    if absent:
-        raise UserError(
-            f"--device {name}: PyTorch finds no {name.upper()} device; use --device cpu"
-        )
+    check_device(name, option="--device")
     return name
+
+
+def check_device(name: str, *, option: str) -> None:
+    """Refuse a device that PyTorch does not find on this machine.
+
+    Args:
+        name: cpu, cuda or mps.
+        option: of the command that chooses it.
+
+    Raises:
+        UserError: it is not there.
+    """
+    import torch
+
+    found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not found.get(name, True):
+        others = ["cpu", *(other for other, is_found in found.items() if is_found)]
+        raise UserError(
+            f"{option} {name}: PyTorch finds no {name.upper()} device on this machine; use "
+            f"{' or '.join(f'{option} {other}' for other in others)}"
+        )

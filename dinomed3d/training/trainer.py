@@ -21,7 +21,9 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import Tensor, nn
 
 from dinomed3d import __version__
+from dinomed3d.runtime.device import check_device
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.one_line_errors import report_user_errors
 from dinomed3d.training.augmentation import spatial_augmentation
 from dinomed3d.training.checkpoint import (
     backup_checkpoints,
@@ -41,6 +43,7 @@ from dinomed3d.training.nnunet_plan import (
     NETWORK,
     RECIPE,
     check_other_folds,
+    check_preprocessed,
     plan_spec,
     with_cascade_channels,
     write_spec,
@@ -74,6 +77,8 @@ class DinoMed3DTrainer(ResumableTrainer):
             UserError: settings that are invalid or contradict the plan or other folds.
             WeightsError: the file with pretrained weights is not there.
         """
+        report_user_errors()
+        check_device(device.type, option="-device")
         if not (nnUNet_results.is_set() and nnUNet_preprocessed.is_set()):
             raise UserError(
                 "DinoMed3DTrainer: nnUNet_preprocessed and nnUNet_results must be set to the folders that nnU-Net "
@@ -90,6 +95,8 @@ class DinoMed3DTrainer(ResumableTrainer):
         recipe = recipe_from(planned.configuration.get(RECIPE, {}), os.environ)
         self.trained_model = None if resumes else model_of(recipe, optional=finished)
         self._determine_network(planned, dataset_json, recipe)
+        data = Path(nnUNet_preprocessed, plans["dataset_name"], planned.data_identifier)
+        check_preprocessed(data, plans, configuration)
         if not resumes and not finished:
             check_other_folds(folder, configuration, fold, self.spec)
             if self.trained_model is None:

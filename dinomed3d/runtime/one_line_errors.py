@@ -1,0 +1,47 @@
+"""A user's mistake as one line where nnU-Net's own commands run our classes, as in commands of ours."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from dinomed3d.runtime.errors import UserError
+
+Hook = Callable[[type[BaseException], BaseException, TracebackType | None], Any]
+
+
+class OneLineHook:
+    """An `excepthook` that prints errors of users as one line, and leaves all others to the former one."""
+
+    def __init__(self, command: str, former: Hook) -> None:
+        """Keep the command's name for the line, and the hook for other errors."""
+        self.command = command
+        self.former = former
+
+    def __call__(
+        self, kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        """Report an error that ends the program.
+
+        Raises:
+            SystemExit: exit code 2, after an error of the user.
+        """
+        if not isinstance(error, UserError):
+            self.former(kind, error, trace)
+            return
+        print(f"{self.command}: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def report_user_errors() -> None:
+    """Report a UserError that ends one of nnU-Net's commands as one line and exit code 2, without a traceback.
+
+    Only the program's last resort is changed, and only in these commands: whoever calls our classes
+    from Python gets the error.
+    """
+    command = Path(sys.argv[0]).stem if sys.argv else ""
+    if command.startswith("nnUNetv2_") and not isinstance(sys.excepthook, OneLineHook):
+        sys.excepthook = OneLineHook(command, sys.excepthook)
