@@ -1,44 +1,82 @@
-"""Detail-recovery stream: a small 3D CNN on the raw volume, for the detail that patch tokens lose."""
+"""Detail-recovery stream and decoder: nnU-Net's own 3D CNN, which alone segments already."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
+from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
+from dynamic_network_architectures.building_blocks.unet_decoder import UNetDecoder
 from torch import Tensor, nn
 
-from dinomed3d.networks.blocks import conv_norm_act
+from dinomed3d.networks.cnn_spec import CnnSpec
+
+LAYERS: dict[str, Any] = {
+    "conv_op": nn.Conv3d,
+    "conv_bias": True,
+    "norm_op": nn.InstanceNorm3d,
+    "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+    "nonlin": nn.LeakyReLU,
+    "nonlin_kwargs": {"inplace": True},
+}
+"""Kinds of layers in all of nnU-Net's plans."""
 
 
 class DetailStream(nn.Module):
-    """Two convolutions per level, in-plane strides 1, 2, 4, ...; depth is kept."""
+    """The encoder of nnU-Net's network, level by level, so that tokens can enter its levels.
 
-    def __init__(
-        self, channels: int, widths: Sequence[int], *, depth_kernels: Sequence[int]
-    ) -> None:
-        """Build it.
+    Source: DINO-Med3D, the detail-recovery stream; its sizes are those of nnU-Net's PlainConvUNet or
+    ResidualEncoderUNet (Isensee 2024, arXiv:2404.09556).
+    """
+
+    def __init__(self, stem: nn.Module | None, levels: nn.Sequential) -> None:
+        """Store the layers.
 
         Args:
-            channels: of the volume.
-            widths: channels per level.
-            depth_kernels: kernel size across slices per level.
+            stem: the convolution before the first level; a plain encoder has none.
+            levels: one module per level, each beginning with its stride.
         """
         super().__init__()
-        before = [channels, *widths[:-1]]
-        self.levels = nn.ModuleList(
-            nn.Sequential(
-                conv_norm_act(c_in, c_out, depth_kernel=k, stride=2 if level else 1),
-                conv_norm_act(c_out, c_out, depth_kernel=k),
-            )
-            for level, (c_in, c_out, k) in enumerate(
-                zip(before, widths, depth_kernels[: len(widths)], strict=True)
-            )
-        )
+        self.stem = nn.Identity() if stem is None else stem
+        self.levels = levels
 
     def forward(self, volume: Tensor) -> list[Tensor]:
-        """(B, C, D, H, W) -> one (B, width, D, H / s, W / s) per level, s = 1, 2, 4, ..."""
+        """(B, C, D, H, W) -> one (B, width, D / s, H / s, W / s) per level, without any tokens."""
         outputs = []
-        x = volume
+        x = self.stem(volume)
         for level in self.levels:
             x = level(x)
             outputs.append(x)
         return outputs
+
+
+def build_cnn(
+    channels: int, classes: int, cnn: CnnSpec, *, deep_supervision: bool
+) -> tuple[DetailStream, UNetDecoder]:
+    """The detail stream and nnU-Net's decoder for it, with nnU-Net's random start.
+
+    Args:
+        channels: of the volume.
+        classes: channels of the logits.
+        cnn: sizes of every level.
+        deep_supervision: whether the decoder returns the logits of all levels but the coarsest, finest first
+            (a list), or those of the finest (a tensor).
+    """
+    shared: dict[str, Any] = {
+        "input_channels": channels,
+        "num_classes": classes,
+        "n_stages": cnn.levels,
+        "features_per_stage": list(cnn.widths),
+        "kernel_sizes": [list(kernel) for kernel in cnn.kernels],
+        "strides": [list(stride) for stride in cnn.strides],
+        "n_conv_per_stage_decoder": list(cnn.decoder_blocks),
+        "deep_supervision": deep_supervision,
+        **LAYERS,
+    }
+    if cnn.residual:
+        network = ResidualEncoderUNet(n_blocks_per_stage=list(cnn.blocks), **shared)
+    else:
+        network = PlainConvUNet(n_conv_per_stage=list(cnn.blocks), **shared)
+    network.apply(network.initialize)
+    decoder: UNetDecoder = network.decoder
+    del decoder.encoder  # the detail stream holds it; otherwise every tensor has two names
+    return DetailStream(getattr(network.encoder, "stem", None), network.encoder.stages), decoder

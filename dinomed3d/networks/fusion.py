@@ -1,4 +1,4 @@
-"""Gated fusion: a gate decides how much of the detail stream enters the encoder's features."""
+"""Gated fusion: what the tokens say enters a level of the detail stream, from zero on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from torch import Tensor, nn
 
 
 class GatedFusion(nn.Module):
-    """semantic + sigmoid(1x1x1 [semantic, detail]) * detail, both of the same width and size."""
+    """detail + sigmoid(1x1x1 [detail, u]) * u with u = 1x1x1 semantic, which starts at zero.
+
+    At the start the detail stream passes unchanged, so the network is its CNN; what the tokens add has to be
+    learned.
+
+    Source: DINO-Med3D, gated fusion. There the detail enters the tokens; here the tokens enter the detail, so
+    that the network starts as good as its CNN.
+    """
 
     def __init__(self, semantic: int, detail: int) -> None:
         """Build it.
@@ -17,10 +24,12 @@ class GatedFusion(nn.Module):
             detail: channels of the detail stream's level, and of the result.
         """
         super().__init__()
-        self.align = nn.Conv3d(semantic, detail, 1)
+        self.enter = nn.Conv3d(semantic, detail, 1)
         self.gate = nn.Conv3d(2 * detail, detail, 1)
+        nn.init.zeros_(self.enter.weight)
+        nn.init.zeros_(self.enter.bias)
 
     def forward(self, semantic: Tensor, detail: Tensor) -> Tensor:
         """(B, semantic, D, H, W), (B, detail, D, H, W) -> (B, detail, D, H, W)."""
-        semantic = self.align(semantic)
-        return semantic + torch.sigmoid(self.gate(torch.cat([semantic, detail], 1))) * detail
+        update = self.enter(semantic)
+        return detail + torch.sigmoid(self.gate(torch.cat([detail, update], 1))) * update

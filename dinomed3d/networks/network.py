@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from dynamic_network_architectures.building_blocks.unet_decoder import UNetDecoder
 from torch import Tensor, nn
 
-from dinomed3d.lifting import DinoEncoder, build_encoder, pad_to_multiple
+from dinomed3d.lifting import DinoEncoder, build_encoder
 from dinomed3d.networks.adapter import Adapter3D
-from dinomed3d.networks.decoder import Decoder
-from dinomed3d.networks.detail import DetailStream
+from dinomed3d.networks.detail import DetailStream, build_cnn
 from dinomed3d.networks.embedding import MultiSliceEmbedding
 from dinomed3d.networks.fusion import GatedFusion
 from dinomed3d.networks.lora import LoRALinear, add_lora
@@ -22,9 +24,9 @@ from dinomed3d.runtime.errors import UserError
 
 
 class DinoMed3D(nn.Module):
-    """The figure of DINO-Med3D: encoder with adapters, detail stream, gated fusion, decoder.
+    """The figure of DINO-Med3D: nnU-Net's CNN as detail stream and decoder, DINO's tokens entering its levels.
 
-    Modules are built by `build_network`; those of the encoder side, or the detail stream, may be None.
+    Modules are built by `build_network`; those of the encoder side may be None, and then this is nnU-Net's CNN.
     """
 
     def __init__(
@@ -33,19 +35,31 @@ class DinoMed3D(nn.Module):
         embedding: MultiSliceEmbedding | None,
         encoder: VolumeEncoder | None,
         proxy: ProxyHead | None,
-        neck: Neck | None,
-        detail: DetailStream | None,
-        fusion: GatedFusion | None,
-        decoder: Decoder,
+        neck: nn.ModuleDict,
+        fusion: nn.ModuleDict,
+        detail: DetailStream,
+        decoder: UNetDecoder,
         spec: NetworkSpec,
     ) -> None:
+        """Store the modules.
+
+        Args:
+            embedding: of slices for the encoder.
+            encoder: the 2D encoder with adapters.
+            proxy: stage I's head.
+            neck: a Neck for every level that tokens enter, by its number.
+            fusion: a GatedFusion for the same levels.
+            detail: the detail stream.
+            decoder: nnU-Net's.
+            spec: the sizes of all of them.
+        """
         super().__init__()
         self.embedding = embedding
         self.encoder = encoder
         self.proxy = proxy
         self.neck = neck
-        self.detail = detail
         self.fusion = fusion
+        self.detail = detail
         self.decoder = decoder
         self.spec = spec
 
@@ -57,30 +71,25 @@ class DinoMed3D(nn.Module):
             taps: result of `encode` for the padded volume, if it is known already.
 
         Returns:
-            Logits (B, classes, D, H, W) or (B, classes, H, W); a list of them, at in-plane strides 1,
-            2, 4, ..., while `decoder.deep_supervision` is set.
+            Logits (B, classes, D, H, W) or (B, classes, H, W); a list of them, finest level first and at the
+            CNN's strides, while `decoder.deep_supervision` is set.
         """
         is_2d = volume.ndim == 4
         volume = volume.unsqueeze(2) if is_2d else volume
-        size = (volume.shape[-2], volume.shape[-1])
+        size = volume.shape[2:]
         volume = self.pad(volume)
-        semantic = self.semantic_pyramid(volume, taps)  #  {s: (B, c, D, H/s, W/s)}  s = 4, 8, ...
-        detail = self.detail(volume) if self.detail is not None else []  # s = 1, 2, 4
-        logits = self.decoder(self.skips(semantic, detail))
+        if taps is None and self.encoder is not None:
+            taps = self.encode(volume)
+        logits = self.decoder(self.skips(volume, taps))
         if isinstance(logits, Tensor):
             return self.crop(logits, size, is_2d)
+        cells = self.spec.cnn.cells
         return [
-            self.crop(x, (-(-size[0] // 2**i), -(-size[1] // 2**i)), is_2d)
-            for i, x in enumerate(logits)
+            self.crop(
+                x, [-(-side // cell) for side, cell in zip(size, cells[level], strict=True)], is_2d
+            )
+            for level, x in enumerate(logits)
         ]
-
-    def semantic_pyramid(
-        self, volume: Tensor, taps: list[Tensor] | None = None
-    ) -> dict[int, Tensor]:
-        """(B, C, D, H, W) -> the semantic pyramid, by in-plane stride; empty without an encoder."""
-        if self.neck is None:
-            return {}
-        return dict(self.neck(self.encode(volume) if taps is None else taps))
 
     def encode(self, volume: Tensor) -> list[Tensor]:
         """(B, C, D, H, W) -> the encoder's features, one (B, E, D, H/t, W/t) per tap.
@@ -97,30 +106,33 @@ class DinoMed3D(nn.Module):
         """The volume without the channels of the previous configuration's segmentation (cascade)."""
         return volume[:, : volume.shape[1] - self.spec.cascade_channels]
 
-    def skips(self, semantic: dict[int, Tensor], detail: list[Tensor]) -> list[Tensor | None]:
-        """Skips of the decoder: detail at the finest levels, both streams at the gate, semantic below."""
-        levels: list[Tensor | None] = []
-        for level in range(self.spec.levels):
-            fine = detail[level] if level < len(detail) else None
-            coarse = semantic.get(2**level)
-            if fine is not None and coarse is not None and self.fusion is not None:
-                levels.append(self.fusion(coarse, fine))
-            else:
-                levels.append(coarse if fine is None else fine)
-        while levels[-1] is None:  # without an encoder there is nothing below the detail stream
-            levels.pop()
-        return levels
+    def skips(self, volume: Tensor, taps: list[Tensor] | None) -> list[Tensor]:
+        """The detail stream, level by level, with the tokens entering where there is a gate.
+
+        (B, C, D, H, W) and the encoder's features -> (B, width, D', H', W') of every level, finest first.
+        """
+        x = self.detail.stem(volume)
+        skips = []
+        for number, level in enumerate(self.detail.levels):
+            x = level(x)
+            if taps is not None and str(number) in self.fusion:
+                semantic = self.neck[str(number)](taps, x.shape[2:])
+                x = self.fusion[str(number)](semantic, x)
+            skips.append(x)
+        return skips
 
     def pad(self, volume: Tensor) -> Tensor:
-        """Repeat the last rows and columns until tokens and all levels divide the plane."""
-        return pad_to_multiple(volume.flatten(1, 2), self.spec.multiple).unflatten(
-            1, volume.shape[1:3]
-        )
+        """Repeat the last slices, rows and columns until tokens and all levels divide the volume."""
+        sides = zip(volume.shape[2:], self.spec.multiple, strict=True)
+        depth, rows, columns = (-side % step for side, step in sides)
+        if depth == rows == columns == 0:
+            return volume
+        return F.pad(volume, (0, columns, 0, rows, 0, depth), mode="replicate")
 
     @staticmethod
-    def crop(logits: Tensor, size: tuple[int, int], is_2d: bool) -> Tensor:
+    def crop(logits: Tensor, size: Sequence[int], is_2d: bool) -> Tensor:
         """Undo `pad`, and the slice axis that `forward` added."""
-        logits = logits[..., : size[0], : size[1]]
+        logits = logits[..., : size[0], : size[1], : size[2]]
         return logits.squeeze(2) if is_2d else logits
 
     def stage_one(self) -> ProxyNetwork:
@@ -151,7 +163,8 @@ class DinoMed3D(nn.Module):
             raise ValueError(f"DinoMed3D.begin_stage: no stage {stage} in this network")
         self.requires_grad_(stage == 2)
         if not deep_supervision:
-            self.decoder.seg_layers[1:].requires_grad_(False)  # no gradient reaches them
+            # nnU-Net's decoder lists its heads coarsest first; no gradient reaches the others
+            self.decoder.seg_layers[:-1].requires_grad_(False)
         if self.encoder is None or self.proxy is None:
             return
         self.proxy.requires_grad_(stage == 1)
@@ -198,36 +211,33 @@ def build_network(
             f"build_network: 'input_channels' must be above the plan's 'cascade_channels' = "
             f"{s.cascade_channels}, got {input_channels}; the plan belongs to another dataset or configuration"
         )
-    gate = len(s.detail_widths) - 1
-    embedding = encoder = proxy = neck = detail = fusion = None
+    embedding = encoder = proxy = None
+    neck, fusion = nn.ModuleDict(), nn.ModuleDict()
+    # built first, so that the CNN of a seed is the same with and without an encoder
+    detail, decoder = build_cnn(
+        input_channels, num_classes, s.cnn, deep_supervision=deep_supervision
+    )
     if "encoder" in s.components:
         embedding, encoder, proxy = _build_encoder(
             s, input_channels - s.cascade_channels, num_classes
         )
         vit = encoder.encoder
-        strides = [2**level for level in range(gate, s.levels)]
-        neck = Neck(
-            vit.channels, len(vit.taps), s.pyramid_width, token=s.voxels_per_token, strides=strides
-        )
-        if "detail" in s.components:
-            fusion = GatedFusion(s.pyramid_width, s.detail_widths[gate])
-    if "detail" in s.components:
-        detail = DetailStream(input_channels, s.detail_widths, depth_kernels=s.depth_kernels)
-    decoder = Decoder(
-        s.decoder_skips,
-        s.decoder_widths,
-        depth_kernels=s.depth_kernels,
-        classes=num_classes,
-        heads=s.deep_supervision_heads,
-        deep_supervision=deep_supervision,
-    )
+        for level in s.token_levels:
+            neck[str(level)] = Neck(
+                vit.channels,
+                len(vit.taps),
+                s.token_width,
+                token=s.token_cell,
+                level_cell=s.cnn.cells[level],
+            )
+            fusion[str(level)] = GatedFusion(s.token_width, s.cnn.widths[level])
     return DinoMed3D(
         embedding=embedding,
         encoder=encoder,
         proxy=proxy,
         neck=neck,
-        detail=detail,
         fusion=fusion,
+        detail=detail,
         decoder=decoder,
         spec=s,
     )

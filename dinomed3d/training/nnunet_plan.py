@@ -12,7 +12,7 @@ from typing import Any
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
-from dinomed3d.networks import NetworkSpec, spec_for_patch
+from dinomed3d.networks import CnnSpec, NetworkSpec, token_side
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.training.environment import spec_from
 
@@ -25,7 +25,7 @@ DECISIONS = "dinomed3d_decisions"
 
 
 def plan_spec(configuration: ConfigurationManager) -> NetworkSpec:
-    """The network that a plan names, or for a stock plan one sized by its patch.
+    """The network that a plan names, or for a stock plan its CNN with tokens sized by the patch.
 
     Raises:
         UserError: a plan of another version, or one edited into something that cannot be trained.
@@ -38,7 +38,14 @@ def plan_spec(configuration: ConfigurationManager) -> NetworkSpec:
             f"plan: unknown network {configuration.network_arch_class_name} (this version builds {NETWORK}); the "
             "plan was written by another version of dinomed3d: install that version, or plan again"
         )
-    return spec_for_patch(configuration.patch_size, configuration.spacing)
+    patch = configuration.patch_size
+    return NetworkSpec(
+        cnn=CnnSpec.from_nnunet(
+            configuration.network_arch_class_name, configuration.network_arch_init_kwargs
+        ),
+        voxels_per_token=token_side(*patch[-2:]),
+        slices=1 if len(patch) == 2 else 3,
+    )
 
 
 def with_cascade_channels(

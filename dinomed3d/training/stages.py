@@ -24,10 +24,10 @@ def deep_supervision_scales(spec: NetworkSpec, patch_size: Sequence[int]) -> lis
     Returns:
         For each head, finest first, the factor of each axis.
     """
-    *depth, height, width = patch_size
+    cells = [cell[-len(patch_size) :] for cell in spec.cnn.cells[: spec.deep_supervision_heads]]
     return [
-        [1.0] * len(depth) + [-(-side // 2**head) / side for side in (height, width)]
-        for head in range(spec.deep_supervision_heads)
+        [-(-side // cell) / side for side, cell in zip(patch_size, level, strict=True)]
+        for level in cells
     ]
 
 
@@ -71,7 +71,7 @@ class FullSizeLogits(nn.Module):
         self.heads = heads
 
     def forward(self, volume: Tensor) -> Tensor | list[Tensor]:
-        """(B, C, D, H, W) or (B, C, H, W) -> logits at in-plane strides 1, 2, 4, ..., or the finest."""
+        """(B, C, D, H, W) or (B, C, H, W) -> logits at the CNN's strides, or the finest."""
         if self.stage == 2:
             logits = self.network(volume)
             return logits.float() if self.heads is None else [x.float() for x in logits]
@@ -79,9 +79,10 @@ class FullSizeLogits(nn.Module):
         volume = volume.unsqueeze(2) if is_2d else volume
         stacks = stack_slices(self.network.image(volume), slices=self.network.spec.slices)
         slices = self.network.stage_one()(stacks).float()
+        whole = unstack_slices(slices, depth=volume.shape[2])
         outputs = []
-        for head in range(self.heads or 1):
-            size = [-(-side // 2**head) for side in slices.shape[-2:]]
-            small = F.interpolate(slices, size, mode="nearest-exact") if head else slices
-            outputs.append(small if is_2d else unstack_slices(small, depth=volume.shape[2]))
+        for cell in self.network.spec.cnn.cells[: self.heads or 1]:
+            size = [-(-side // step) for side, step in zip(whole.shape[2:], cell, strict=True)]
+            small = F.interpolate(whole, size, mode="nearest-exact")
+            outputs.append(small.squeeze(2) if is_2d else small)
         return outputs[0] if self.heads is None else outputs
