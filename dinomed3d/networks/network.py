@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from dynamic_network_architectures.building_blocks.unet_decoder import UNetDecoder
 from torch import Tensor, nn
 
-from dinomed3d.lifting import DinoEncoder, build_encoder
+from dinomed3d.lifting import DinoEncoder, build_encoder, stack_slices
 from dinomed3d.networks.adapter import Adapter3D
+from dinomed3d.networks.cnn_spec import Triple
 from dinomed3d.networks.detail import DetailStream, build_cnn
 from dinomed3d.networks.embedding import MultiSliceEmbedding
 from dinomed3d.networks.fusion import GatedFusion
@@ -68,7 +69,7 @@ class DinoMed3D(nn.Module):
 
         Args:
             volume: (B, C, D, H, W), or (B, C, H, W) for one slice each; any size.
-            taps: result of `encode` for the padded volume, if it is known already.
+            taps: result of `encode`, if it is known already.
 
         Returns:
             Logits (B, classes, D, H, W) or (B, classes, H, W); a list of them, finest level first and at the
@@ -77,10 +78,9 @@ class DinoMed3D(nn.Module):
         is_2d = volume.ndim == 4
         volume = volume.unsqueeze(2) if is_2d else volume
         size = volume.shape[2:]
-        volume = self.pad(volume)
         if taps is None and self.encoder is not None:
             taps = self.encode(volume)
-        logits = self.decoder(self.skips(volume, taps))
+        logits = self.decoder(self.skips(pad_ends(volume, self.spec.cnn.cells[-1]), taps))
         if isinstance(logits, Tensor):
             return self.crop(logits, size, is_2d)
         cells = self.spec.cnn.cells
@@ -92,15 +92,23 @@ class DinoMed3D(nn.Module):
         ]
 
     def encode(self, volume: Tensor) -> list[Tensor]:
-        """(B, C, D, H, W) -> the encoder's features, one (B, E, D, H/t, W/t) per tap.
+        """(B, C, D, H, W) -> the encoder's features, one (B, E, d, h, w) per tap.
 
         Raises:
             ValueError: there is no encoder.
         """
-        if self.encoder is None or self.embedding is None:
+        if self.encoder is None:
             raise ValueError("DinoMed3D.encode: the network has no encoder")
-        slices = self.embedding(self.image(volume))  # (B * D, K * C, H', W')
-        return self.encoder(slices, depth=volume.shape[2])
+        images = self.images(volume)  # (B * d, K * C, H', W')
+        return self.encoder(images, depth=images.shape[0] // volume.shape[0])
+
+    def images(self, volume: Tensor) -> Tensor:
+        """(B, C, D, H, W) -> (B * d, K * C, H', W'): the encoder's images of the slices that are encoded."""
+        assert self.embedding is not None
+        step = self.spec.slices_per_token
+        image = pad_ends(self.image(volume), self.spec.token_cell)
+        stacks = stack_slices(image, slices=self.spec.slices).unflatten(0, (image.shape[0], -1))
+        return self.embedding.enlarge(stacks[:, step // 2 :: step].flatten(0, 1))
 
     def image(self, volume: Tensor) -> Tensor:
         """The volume without the channels of the previous configuration's segmentation (cascade)."""
@@ -121,17 +129,9 @@ class DinoMed3D(nn.Module):
             skips.append(x)
         return skips
 
-    def pad(self, volume: Tensor) -> Tensor:
-        """Repeat the last slices, rows and columns until tokens and all levels divide the volume."""
-        sides = zip(volume.shape[2:], self.spec.multiple, strict=True)
-        depth, rows, columns = (-side % step for side, step in sides)
-        if depth == rows == columns == 0:
-            return volume
-        return F.pad(volume, (0, columns, 0, rows, 0, depth), mode="replicate")
-
     @staticmethod
     def crop(logits: Tensor, size: Sequence[int], is_2d: bool) -> Tensor:
-        """Undo `pad`, and the slice axis that `forward` added."""
+        """Undo `pad_ends`, and the slice axis that `forward` added."""
         logits = logits[..., : size[0], : size[1], : size[2]]
         return logits.squeeze(2) if is_2d else logits
 
@@ -186,6 +186,16 @@ class DinoMed3D(nn.Module):
             *self.encoder.adapters[encoder.taps[-1] + 1 :],
         ]:
             block.requires_grad_(False)
+
+
+def pad_ends(volume: Tensor, multiple: Triple) -> Tensor:
+    """Repeat the last slices, rows and columns up to multiples. (B, C, D, H, W) -> (B, C, D', H', W')."""
+    depth, rows, columns = (
+        -side % step for side, step in zip(volume.shape[2:], multiple, strict=True)
+    )
+    if depth == rows == columns == 0:
+        return volume
+    return F.pad(volume, (0, columns, 0, rows, 0, depth), mode="replicate")
 
 
 def build_network(

@@ -17,6 +17,9 @@ COMPONENTS = ("detail", "encoder", "lora", "adapters")
 """Components; an ablation can leave out all but the detail stream. Neck, gated fusion and stage I go with the
 encoder."""
 
+MAX_PADDING = 4
+"""Largest size of a padded patch, times its own."""
+
 FINEST_TOKEN = 4
 """Smallest side of a token in voxels: finer tokens only enlarge slices further."""
 
@@ -36,7 +39,8 @@ class NetworkSpec:
     voxels_per_token: int = 8
     """Side of one token in voxels; slices are enlarged accordingly before the encoder."""
     slices_per_token: int = 1
-    """Every how many slices one is encoded; the levels between are interpolated along depth."""
+    """Every how many slices one is encoded (odd, so that it is the middle one of as many); between them the
+    tokens are interpolated along depth."""
     tuned_blocks: int | None = None
     """Last blocks up to the last tap that stage II tunes (low-rank updates, adapters); the blocks before stay
     frozen, need no gradient and are shared by windows. None for the last third."""
@@ -67,6 +71,10 @@ class NetworkSpec:
             f"'slices' (K, DINOMED3D_SLICES) must be odd and at least 1, got {self.slices}",
         )
         _require(
+            self.slices_per_token >= 1 and self.slices_per_token % 2 == 1,
+            f"'slices_per_token' must be odd and at least 1, got {self.slices_per_token}",
+        )
+        _require(
             has <= set(COMPONENTS) and "detail" in has,
             f"'components' (DINOMED3D_COMPONENTS) must be of {', '.join(COMPONENTS)} and have detail, got "
             f"{', '.join(self.components) or 'none'}",
@@ -84,7 +92,6 @@ class NetworkSpec:
             f"'voxels_per_token' (DINOMED3D_VOXELS_PER_TOKEN) must be a power of two, got {token}",
         )
         least = {
-            "slices_per_token": 1,
             "lora_rank": 1,
             "adapter_width": 1,
             "token_width": 1,
@@ -107,27 +114,24 @@ class NetworkSpec:
                 which has no norm.
         """
         patch = (1, *patch_size)[-3:]
-        padded = [-(-side // step) * step for side, step in zip(patch, self.multiple, strict=True)]
-        if min(patch[-2:]) >= 8 and math.prod(padded[-2:]) > 4 * math.prod(patch[-2:]):
+        coarsest = [-(-side // cell) for side, cell in zip(patch, self.cnn.cells[-1], strict=True)]
+        padded = math.prod(coarsest) * math.prod(self.cnn.cells[-1])
+        if "encoder" in self.components:
+            token = self.voxels_per_token
+            plane = math.prod(-(-side // token) * token for side in patch[-2:])
+            padded = max(padded, patch[0] * plane)
+        if min(patch[-2:]) >= 8 and padded > MAX_PADDING * math.prod(patch):
             raise UserError(
-                f"plan: {self.cnn.levels} levels and tokens of {self.voxels_per_token} voxels would pad the patch "
-                f"{list(patch_size)} to {padded}; use fewer levels, smaller tokens (DINOMED3D_VOXELS_PER_TOKEN) or a "
-                "larger patch"
+                f"plan: {self.cnn.levels} levels (the coarsest with cells of {self.cnn.cells[-1]} voxels) or tokens "
+                f"of {self.voxels_per_token} voxels would pad the patch {list(patch_size)} to over {MAX_PADDING} "
+                "times its size; use fewer levels, smaller tokens (DINOMED3D_VOXELS_PER_TOKEN) or a larger patch"
             )
-        coarsest = [side // cell for side, cell in zip(padded, self.cnn.cells[-1], strict=True)]
         if min(patch_size) < 1 or math.prod(coarsest) < 2:
             raise UserError(
                 f"plan: the patch must leave more than one voxel at the coarsest of {self.cnn.levels} levels, where "
                 f"one covers {' x '.join(map(str, self.cnn.cells[-1]))} voxels, got {list(patch_size)}; plan with a "
                 "larger patch or a finer spacing"
             )
-
-    @property
-    def multiple(self) -> Triple:
-        """Sizes (D, H, W) are padded inside to multiples of these, voxels."""
-        depth, height, width = self.cnn.cells[-1]
-        token = self.voxels_per_token if "encoder" in self.components else 1
-        return depth, max(token, height), max(token, width)
 
     @property
     def token_cell(self) -> Triple:

@@ -27,6 +27,7 @@ def is_cacheable(network: nn.Module) -> TypeGuard[DinoMed3D]:
         and network.encoder is not None
         and len(network.encoder.adapters) == 0
         and network.embedding is not None
+        and network.spec.slices_per_token == 1
     )
 
 
@@ -80,7 +81,7 @@ class SliceFeatureCache:
         keys: list[Key] = [(tuple(row), place[1], place[2], flip) for row in numbers.tolist()]
         missing = [number for number, key in enumerate(keys) if key not in self.kept]
         if missing:
-            images = network.embedding(network.image(network.pad(window)))[missing]
+            images = network.images(window)[missing]
             taps = network.encoder(images, depth=len(missing))
             self.encoded += len(missing)
             for i, number in enumerate(missing):

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from dinomed3d.networks import spec_for_patch
 from tests import ROOT
 
 SHAPE = (7, 22, 18)
@@ -37,7 +35,13 @@ def configuration(name: str, patch: list[int], spacing: list[float]) -> dict:
         "resampling_fn_probabilities_kwargs": resampling | {"order": 1},
         "architecture": {
             "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
-            "arch_kwargs": {"strides": [[1] * dim, [2] * dim]},
+            "arch_kwargs": {
+                "features_per_stage": [4, 6, 8],
+                "kernel_sizes": [[3] * dim] * 3,
+                "strides": [[1] * dim, [2] * dim, ([1, 2, 2])[-dim:]],
+                "n_conv_per_stage": [1, 1, 1],
+                "n_conv_per_stage_decoder": [1, 1],
+            },
             "_kw_requires_import": [],
         },
         "batch_dice": False,
@@ -87,21 +91,10 @@ def dataset_json(labels: dict = LABELS) -> dict:
 
 
 def shrink(patch: pytest.MonkeyPatch) -> None:
-    """Make networks narrow and epochs plain, in this process."""
+    """Make epochs short, in this process."""
     from nnunetv2.training.logging.nnunet_logger import LocalLogger
 
     patch.setattr(LocalLogger, "plot_progress_png", lambda self, folder: None)  # 3 s a picture
-
-    def narrow(patch_size, spacing_mm):
-        widths = {
-            "detail_widths": (4, 6, 8),
-            "pyramid_width": 8,
-            "adapter_width": 4,
-            "lora_rank": 2,
-        }
-        return replace(spec_for_patch(patch_size, spacing_mm), **widths)
-
-    patch.setattr("dinomed3d.training.nnunet_plan.spec_for_patch", narrow)
 
 
 @pytest.fixture

@@ -297,8 +297,8 @@ def test_plans_of_another_version_are_refused(nnunet):
         planned(network_class_name="dinomed3d.networks.Old", arch_kwargs={})
     with pytest.raises(UserError, match="wheels"):
         planned(network_class_name=NETWORK, arch_kwargs={"wheels": 4})
-    with pytest.raises(UserError, match="'levels'"):
-        planned(network_class_name=NETWORK, arch_kwargs={"levels": "4"})
+    with pytest.raises(UserError, match="'token_width'"):
+        planned(network_class_name=NETWORK, arch_kwargs={"token_width": "4"})
 
 
 @pytest.mark.parametrize("unfinished", [False, True])

@@ -18,8 +18,14 @@ TINY = {
     "voxels_per_token": 4,
     "lora_rank": 2,
     "adapter_width": 8,
-    "detail_widths": (4, 6, 8),
-    "pyramid_width": 8,
+    "token_width": 8,
+    "cnn": {
+        "widths": [4, 6, 8],
+        "strides": [[1, 1, 1], [1, 2, 2], [2, 2, 2]],
+        "kernels": [[3, 3, 3]] * 3,
+        "blocks": [1, 1, 1],
+        "decoder_blocks": [1, 1],
+    },
 }
 
 

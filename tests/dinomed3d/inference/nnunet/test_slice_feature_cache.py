@@ -1,14 +1,12 @@
 """Slice features shared by windows: the same masks, fewer slices through the encoder."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
 from dinomed3d.inference.nnunet.predictor import Predictor
 from dinomed3d.inference.nnunet.slice_feature_cache import SliceFeatureCache, is_cacheable
 from dinomed3d.inference.nnunet.sliding_window import WindowGrid, predict_windows
-from dinomed3d.networks import build_network, spec_for_patch
+from dinomed3d.networks import CnnSpec, NetworkSpec, build_network
 from tests.dinomed3d.inference.models.write_model import tiny_network
 
 PATCH = (6, 16, 16)
@@ -16,16 +14,22 @@ PATCH = (6, 16, 16)
 
 def network(components=("encoder", "lora", "detail"), slices=3):
     torch.manual_seed(0)
-    spec = replace(
-        spec_for_patch(PATCH, (2.0, 1.0, 1.0)),
+    spec = NetworkSpec(
         encoder_overrides={"embed_dim": 24, "depth": 2, "num_heads": 2, "init_values": 1.0},
         taps=(0, 1),
+        voxels_per_token=4,
         components=components,
         slices=slices,
-        detail_widths=(4, 6, 8),
-        pyramid_width=8,
+        token_width=8,
         adapter_width=4,
         lora_rank=2,
+        cnn=CnnSpec(
+            widths=(4, 6, 8),
+            strides=((1, 1, 1), (1, 2, 2), (2, 2, 2)),
+            kernels=((3, 3, 3),) * 3,
+            blocks=(1, 1, 1),
+            decoder_blocks=(1, 1),
+        ),
     )
     built = build_network(1, 3, **spec.to_arch_kwargs())
     for parameter in built.parameters():  # zero-initialised parts too
