@@ -210,10 +210,10 @@ def test_public_names():
     ]
     assert dinomed3d.networks.__all__ == [
         "COMPONENTS",
+        "CnnSpec",
         "DinoMed3D",
         "NetworkSpec",
         "build_network",
-        "depth_kernels",
         "load_pretrained_encoder",
-        "spec_for_patch",
+        "token_side",
     ]

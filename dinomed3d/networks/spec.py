@@ -110,21 +110,22 @@ class NetworkSpec:
             patch_size: (D, H, W) or (H, W), voxels.
 
         Raises:
-            UserError: padding to more than four times the size; or a single voxel at the coarsest level,
-                which has no norm.
+            UserError: slices smaller than one token, though tokens could be finer; padding to more than four
+                times the size; or a single voxel at the coarsest level, which has no norm.
         """
         patch = (1, *patch_size)[-3:]
         coarsest = [-(-side // cell) for side, cell in zip(patch, self.cnn.cells[-1], strict=True)]
         padded = math.prod(coarsest) * math.prod(self.cnn.cells[-1])
-        if "encoder" in self.components:
-            token = self.voxels_per_token
-            plane = math.prod(-(-side // token) * token for side in patch[-2:])
-            padded = max(padded, patch[0] * plane)
+        token = self.voxels_per_token if "encoder" in self.components else 1
+        if min(patch[-2:]) < token and token > FINEST_TOKEN:
+            raise UserError(
+                f"plan: the patch must be at least {token} x {token} voxels in plane, the size of a token, got "
+                f"{list(patch_size)}; plan with a larger patch, or lower DINOMED3D_VOXELS_PER_TOKEN"
+            )
         if min(patch[-2:]) >= 8 and padded > MAX_PADDING * math.prod(patch):
             raise UserError(
-                f"plan: {self.cnn.levels} levels (the coarsest with cells of {self.cnn.cells[-1]} voxels) or tokens "
-                f"of {self.voxels_per_token} voxels would pad the patch {list(patch_size)} to over {MAX_PADDING} "
-                "times its size; use fewer levels, smaller tokens (DINOMED3D_VOXELS_PER_TOKEN) or a larger patch"
+                f"plan: {self.cnn.levels} levels, the coarsest with cells of {self.cnn.cells[-1]} voxels, would pad the "
+                f"patch {list(patch_size)} to over {MAX_PADDING} times its size; use fewer levels or a larger patch"
             )
         if min(patch_size) < 1 or math.prod(coarsest) < 2:
             raise UserError(

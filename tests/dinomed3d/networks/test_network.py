@@ -38,6 +38,9 @@ def awaken(network):
     for name, parameter in network.named_parameters():
         if name.endswith(("lora_up", "up.weight", "enter.weight")) and not parameter.any():
             torch.nn.init.normal_(parameter, std=0.05)
+    for name, parameter in network.named_parameters():
+        if name.endswith("norm.weight") and not parameter.any():  # nnU-Net's residual blocks
+            torch.nn.init.ones_(parameter)
     return network
 
 
@@ -196,7 +199,9 @@ def test_every_trainable_parameter_learns_and_nothing_frozen_moves(stage):
         loss = sum(x[:, 1].square().mean() + x[:, 0].mean() for x in network(volume))
     loss.backward()
     optimizer.step()
-    names = {name: p.requires_grad for name, p in network.named_parameters()}
+    # nnU-Net's blocks hold each layer under two names
+    everything = network.named_parameters(remove_duplicate=False)
+    names = {name: p.requires_grad for name, p in everything}
     without = [n for n, p in network.named_parameters() if p.requires_grad and p.grad is None]
     assert not without
     zero = [n for n, p in network.named_parameters() if p.requires_grad and not p.grad.any()]

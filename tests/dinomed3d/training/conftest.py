@@ -38,7 +38,7 @@ def configuration(name: str, patch: list[int], spacing: list[float]) -> dict:
             "arch_kwargs": {
                 "features_per_stage": [4, 6, 8],
                 "kernel_sizes": [[3] * dim] * 3,
-                "strides": [[1] * dim, [2] * dim, ([1, 2, 2])[-dim:]],
+                "strides": [[1] * dim, [1, 2, 2][-dim:], [2] * dim],
                 "n_conv_per_stage": [1, 1, 1],
                 "n_conv_per_stage_decoder": [1, 1],
             },

@@ -65,7 +65,7 @@ def loss(output):
         {},
         {"taps": (0, 1)},  # the last block is unused
         {"encoder": "vit_small_patch14_reg4_dinov2"},
-        {"components": ("encoder", "lora", "adapters")},
+        {"components": ("detail", "encoder", "adapters")},
         {"components": ("encoder", "lora", "detail")},
         {"components": ("encoder", "adapters", "detail")},
         {"components": ("encoder", "detail")},
