@@ -27,6 +27,7 @@ class GatedFusion(nn.Module):
         self.enter = nn.Conv3d(semantic, detail, 1)
         self.gate = nn.Conv3d(2 * detail, detail, 1)
         nn.init.zeros_(self.enter.weight)
+        assert self.enter.bias is not None
         nn.init.zeros_(self.enter.bias)
 
     def forward(self, semantic: Tensor, detail: Tensor) -> Tensor:

@@ -124,8 +124,8 @@ class NetworkSpec:
             )
         if min(patch[-2:]) >= 8 and padded > MAX_PADDING * math.prod(patch):
             raise UserError(
-                f"plan: {self.cnn.levels} levels, the coarsest with cells of {self.cnn.cells[-1]} voxels, would pad the "
-                f"patch {list(patch_size)} to over {MAX_PADDING} times its size; use fewer levels or a larger patch"
+                f"plan: {self.cnn.levels} levels, the coarsest with cells of {self.cnn.cells[-1]} voxels, would pad "
+                f"the patch {list(patch_size)} to over {MAX_PADDING} times its size; use fewer levels or a larger patch"
             )
         if min(patch_size) < 1 or math.prod(coarsest) < 2:
             raise UserError(
