@@ -215,5 +215,6 @@ def test_public_names():
         "NetworkSpec",
         "build_network",
         "load_pretrained_encoder",
+        "neck_taps",
         "token_side",
     ]

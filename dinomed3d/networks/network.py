@@ -19,7 +19,7 @@ from dinomed3d.networks.fusion import GatedFusion
 from dinomed3d.networks.lora import LoRALinear, add_lora
 from dinomed3d.networks.neck import Neck
 from dinomed3d.networks.proxy import ProxyHead, ProxyNetwork
-from dinomed3d.networks.spec import NetworkSpec
+from dinomed3d.networks.spec import NetworkSpec, neck_taps
 from dinomed3d.networks.volume_encoder import VolumeEncoder
 from dinomed3d.runtime.errors import UserError
 
@@ -258,6 +258,8 @@ def _build_encoder(
 ) -> tuple[MultiSliceEmbedding, VolumeEncoder, ProxyHead]:
     """The embedding, the encoder with low-rank updates and adapters, and stage I's head."""
     vit = build_encoder(s.encoder, weights="none", taps=s.taps, frozen=False, **s.encoder_overrides)
+    if s.taps is None:
+        vit.taps = neck_taps(vit.depth)
     embedding = MultiSliceEmbedding(
         slices=s.slices,
         modalities=modalities,

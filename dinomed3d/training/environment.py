@@ -20,6 +20,7 @@ RECIPE_VARIABLES: Mapping[str, str] = {
     "DINOMED3D_ITERATIONS_PER_EPOCH": "iterations_per_epoch",
     "DINOMED3D_VAL_ITERATIONS_PER_EPOCH": "val_iterations_per_epoch",
     "DINOMED3D_STAGE1_SLICES": "stage1_slices",
+    "DINOMED3D_PATCH_USES": "patch_uses",
     "DINOMED3D_RATE_ENCODER": "rate_encoder",
     "DINOMED3D_RATE_ADAPTERS": "rate_adapters",
     "DINOMED3D_RATE_DECODER": "rate_decoder",
@@ -32,6 +33,7 @@ SPEC_VARIABLES: Mapping[str, str] = {
     "DINOMED3D_ENCODER": "encoder",
     "DINOMED3D_ENCODER_OVERRIDES": "encoder_overrides",
     "DINOMED3D_VOXELS_PER_TOKEN": "voxels_per_token",
+    "DINOMED3D_SLICES_PER_TOKEN": "slices_per_token",
     "DINOMED3D_SLICES": "slices",
     "DINOMED3D_COMPONENTS": "components",
 }

@@ -31,6 +31,9 @@ class Recipe:
     """Largest number of slices that stage I samples from each batch, over all GPUs."""
     stage1_tokens: int = 16384
     """Largest number of tokens of these slices on one GPU: bounds the activations of a full fine-tune."""
+    patch_uses: int = 1
+    """How many steps of stage II use an augmented patch on average; above 1, frozen features are computed once
+    for all of them (`patch_reuse`)."""
     foreground_share: float = 0.67
     """Share of the sampled slices that show foreground, where there are enough of them."""
     rate_encoder: float = 5e-5
@@ -63,6 +66,7 @@ class Recipe:
             "iterations_per_epoch",
             "stage1_slices",
             "stage1_tokens",
+            "patch_uses",
             "clip",
         ]
         positive += ["rate_encoder", "rate_proxy", "rate_adapters", "rate_decoder"]

@@ -7,6 +7,7 @@ are the network, the two stages, AdamW with its schedule, and checkpoints that r
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -50,6 +51,7 @@ from dinomed3d.training.nnunet_plan import (
 )
 from dinomed3d.training.optimizer import build_optimizer, set_rates
 from dinomed3d.training.optimizer_step import OptimizerStep, check_finite
+from dinomed3d.training.patch_reuse import Patch, PatchPool
 from dinomed3d.training.precision import autocast, fast_precision
 from dinomed3d.training.pretrained import check_encoder_settings
 from dinomed3d.training.recipe import Recipe
@@ -295,6 +297,12 @@ class DinoMed3DTrainer(ResumableTrainer):
             self.running = running_network(
                 self.network, stage=stage, device=self.device, backend=self.compile_backend
             )
+        if stage == 2 and self.recipe.patch_uses > 1:
+            if not isinstance(self.dataloader_train, PatchPool):
+                self.dataloader_train = PatchPool(
+                    self.dataloader_train, uses=self.recipe.patch_uses
+                )
+            self.dataloader_train.clear()
         states, self.pending_random_states = self.pending_random_states, []
         if len(states) == processes():
             set_random_state(states[rank()])
@@ -326,7 +334,8 @@ class DinoMed3DTrainer(ResumableTrainer):
         set_rates(self.optimizer, self.recipe.rate_factor(self.current_epoch, self.iteration))
         self.optimizer.zero_grad(set_to_none=True)
         with autocast(self.device):
-            loss = self._loss(data, target, chosen)
+            taps = self._kept_taps(data, batch.get("patches", ()))
+            loss = self._loss(data, target, chosen, taps)
         value, norm = self.optimizer_step(loss)
         self.iteration += 1
         return {"loss": value, "norm": norm}
@@ -346,13 +355,32 @@ class DinoMed3DTrainer(ResumableTrainer):
         count = min(count, patches * shown[0].shape[:-2].numel())
         return draw_slices(shown, count=count, foreground_share=self.recipe.foreground_share)
 
-    def _loss(self, data: Tensor, target: list[Tensor], chosen: Tensor | None) -> Tensor:
+    def _kept_taps(self, data: Tensor, patches: Sequence[Patch]) -> list[Tensor] | None:
+        """The frozen encoder's features of reused patches, computed at their first use."""
+        if not patches or not self.spec.encoder_is_frozen:
+            return None
+        unknown = [number for number, patch in enumerate(patches) if patch.taps is None]
+        if unknown:
+            with torch.no_grad():
+                found = self.network.encode(data[unknown])
+            for i, number in enumerate(unknown):
+                patches[number].taps = [tap[i].cpu() for tap in found]
+        levels = zip(*(patch.taps or () for patch in patches), strict=True)
+        return [torch.stack(level).to(self.device, non_blocking=True) for level in levels]
+
+    def _loss(
+        self,
+        data: Tensor,
+        target: list[Tensor],
+        chosen: Tensor | None,
+        taps: list[Tensor] | None = None,
+    ) -> Tensor:
         assert self.running is not None, "on_train_epoch_start builds it"
         if chosen is not None:
             image = self.network.image(data)
             slices, loss = self.spec.slices, self.proxy_loss
             return proxy_loss(self.running, image, target[0], chosen, slices=slices, loss=loss)
-        output = self.running(data)
+        output = self.running(data, taps)
         if not self.enable_deep_supervision:
             return self.loss(output.float(), target[0])
         return self.loss([x.float() for x in output], target)
@@ -396,6 +424,8 @@ class DinoMed3DTrainer(ResumableTrainer):
 
     def on_train_end(self) -> None:
         """As nnU-Net, then wait: no process may read checkpoints before the first has written them."""
+        if isinstance(self.dataloader_train, PatchPool):
+            self.dataloader_train = self.dataloader_train.loader  # nnU-Net ends its processes
         super().on_train_end()
         wait()
 
