@@ -13,6 +13,7 @@ from dinomed3d.training.stages import FullSizeLogits
 
 TINY = dict(
     encoder_overrides=dict(embed_dim=24, depth=4, num_heads=2, init_values=1.0),
+    taps=(0, 1, 2, 3),
     voxels_per_token=4,
     lora_rank=2,
     adapter_width=8,
