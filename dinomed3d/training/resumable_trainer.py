@@ -59,6 +59,7 @@ class ResumableTrainer(nnUNetTrainer):
     plans_manager: PlansManager
     optimizer: torch.optim.Optimizer
     grad_scaler: torch.amp.GradScaler | None
+    dataloader_train: Any
     enable_deep_supervision: bool
     is_ddp: bool
     _best_ema: float | None
