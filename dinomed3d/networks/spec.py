@@ -14,6 +14,10 @@ from dinomed3d.runtime.errors import UserError
 COMPONENTS = ("encoder", "lora", "adapters", "detail")
 """Components that an ablation can leave out; neck and gated fusion go with the encoder."""
 
+INTER_SLICE = ("adapters", "attention")
+"""Inter-slice modules: convolution over three slices, or attention along depth. The component
+"adapters" stands for either."""
+
 FORMER_NAMES = {"parts": "components", "prior_channels": "cascade_channels"}
 """Names of fields in earlier plans and checkpoints, and their names now."""
 
@@ -54,6 +58,11 @@ class NetworkSpec:
     """Largest number of levels with a segmentation head for deep supervision."""
     components: tuple[str, ...] = COMPONENTS
     """Components of the network, a subset of COMPONENTS."""
+    tuned_blocks: int = 0
+    """Number of last blocks, up to the last tap, with low-rank updates and inter-slice modules; those
+    before stay as stage I leaves them. 0 for a third of them, rounded up."""
+    inter_slice: str = "adapters"
+    """What exchanges information between slices inside the tuned blocks, one of INTER_SLICE."""
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -106,7 +115,22 @@ class NetworkSpec:
             min(self.detail_widths) >= 1,
             f"'detail_widths' must be positive, got {self.detail_widths}",
         )
-        least = {"lora_rank": 1, "adapter_width": 1, "pyramid_width": 1, "cascade_channels": 0}
+        _require(
+            self.inter_slice in INTER_SLICE,
+            f"'inter_slice' (DINOMED3D_INTER_SLICE) must be one of {', '.join(INTER_SLICE)}, got "
+            f"{self.inter_slice!r}",
+        )
+        _require(
+            self.inter_slice != "attention" or self.adapter_width % 2 == 0,
+            f"'adapter_width' must be even for attention along depth, got {self.adapter_width}",
+        )
+        least = {
+            "tuned_blocks": 0,
+            "lora_rank": 1,
+            "adapter_width": 1,
+            "pyramid_width": 1,
+            "cascade_channels": 0,
+        }
         for name, value in least.items():
             found = getattr(self, name)
             _require(found >= value, f"{name!r} must be at least {value}, got {found}")
@@ -171,6 +195,22 @@ class NetworkSpec:
     def deep_supervision_heads(self) -> int:
         """Finest levels with a segmentation head; the coarsest level has no decoder step, so no head."""
         return min(self.supervised_levels, self.decoder_levels - 1)
+
+    def tuned_of(self, run_blocks: int) -> int:
+        """Number of last blocks that stage II tunes.
+
+        Args:
+            run_blocks: blocks up to the last tap, those that are run.
+
+        Raises:
+            UserError: `tuned_blocks` is more than that.
+        """
+        _require(
+            self.tuned_blocks <= run_blocks,
+            f"'tuned_blocks' (DINOMED3D_TUNED_BLOCKS) must be at most {run_blocks}, the blocks up to the last "
+            f"tap, got {self.tuned_blocks}",
+        )
+        return self.tuned_blocks or -(-run_blocks // 3)
 
     def to_arch_kwargs(self) -> dict[str, Any]:
         """The fields as plain JSON values, for `architecture.arch_kwargs` of an nnU-Net plan."""
