@@ -42,7 +42,7 @@ def test_plans_carry_network_recipe_reasons_and_stock_names(make_dataset: MakeDa
         configuration = plans["configurations"][name]
         assert configuration["preprocessor_name"] == "DefaultPreprocessor"
         assert configuration["resampling_fn_data"] == "resample_data_or_seg_to_shape"
-        assert configuration["data_identifier"] == f"DinoMed3DPlans_{name}"
+        assert configuration["data_identifier"] == f"nnUNetPlans_{name}"  # preprocessed alike
         spec = spec_of(configuration)
         assert spec.slices == slices
         assert len(configuration["patch_size"]) == axes
