@@ -156,8 +156,13 @@ def _encoder_modules(stats: DatasetStats, sizing: Sizing, search: Search) -> lis
     depth = encoder_size(spec.encoder, spec.encoder_overrides).depth
     taps = spec.taps or default_taps(depth)
     rows.append(_row("taps", _joined(taps), f"evenly spaced over {depth} blocks"))
+    run = taps[-1] + 1
+    if not {"lora", "adapters"}.isdisjoint(spec.components):
+        why = "set by the user" if spec.tuned_blocks else "the last third; those before stay frozen"
+        rows.append(_row("tuned blocks", f"{spec.tuned_of(run)} of {run}", why))
     if "adapters" in spec.components:
-        rows.append(_row("3D adapters", spec.adapter_width, "a sixth of the encoder's channels"))
+        name = "3D adapters" if spec.inter_slice == "adapters" else "attention along depth"
+        rows.append(_row(name, spec.adapter_width, "a sixth of the encoder's channels"))
     if "lora" in spec.components:
         rows.append(_row("low-rank updates", spec.lora_rank, "rank in DINO-Med3D's released code"))
     return rows

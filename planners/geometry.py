@@ -74,6 +74,16 @@ class Geometry:
         return self.spec.taps or default_taps(self.size.depth)
 
     @property
+    def run_blocks(self) -> int:
+        """Blocks that are run: those after the last tap are not."""
+        return self.taps[-1] + 1
+
+    @property
+    def tuned_blocks(self) -> int:
+        """Last blocks with low-rank updates and inter-slice modules."""
+        return self.spec.tuned_of(self.run_blocks)
+
+    @property
     def enlarged(self) -> float:
         """Values of all slices at the encoder's input."""
         pixels = self.patches * self.size.patch**2

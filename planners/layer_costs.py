@@ -6,8 +6,9 @@ transformer's residual stream and the losses in 4.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
+from dinomed3d.networks.depth_attention import heads_of
 from planners.geometry import Geometry
 
 HALF, FULL = 2, 4  # bytes of bfloat16 or float16, and of float32
@@ -42,13 +43,25 @@ class ComponentCost:
         self.flops += 2 * weights * times
         self.backward_flops += 2 * weights * times * (trained + input_grad)
 
-    def repeat(self, blocks: int, *, run: int) -> None:
-        """Turn the cost of one block into that of all `blocks`, of which the first `run` are executed."""
+    def repeat(self, blocks: int, *, run: int, passed: int, kept: int) -> None:
+        """Turn the cost of one block into that of several.
+
+        Args:
+            blocks: all of them.
+            run: of these, the blocks that are executed.
+            passed: of these, the blocks that gradients pass.
+            kept: of these, the blocks whose copies of weights are kept for it; else one block has some.
+        """
         self.parameters *= blocks
         self.trained *= run
-        self.copies *= run
+        self.copies *= max(1, kept)
         self.flops *= run
-        self.backward_flops *= run
+        self.backward_flops *= passed
+
+    def add(self, other: ComponentCost) -> None:
+        """Add the cost of another part."""
+        for field in fields(self):
+            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
 
     def vector(self, values: int, *, trained: bool = True) -> None:
         """Add weights that form no matrix: norms, gains, single tokens."""
@@ -91,43 +104,54 @@ def encoder(g: Geometry, *, tuned: bool, checkpointing: bool) -> ComponentCost:
         checkpointing: activation checkpointing.
     """
     e, size, spec = g.size.width, g.size, g.spec
-    blocks = g.taps[-1] + 1
     tokens = g.slices * g.tokens
     updated = "lora" in spec.components and not tuned
     grads = tuned or not {"lora", "adapters"}.isdisjoint(spec.components)
+    # blocks that gradients pass: in stage II the frozen ones before the tuned ones have none
+    passed = g.run_blocks if tuned else g.tuned_blocks * grads
+    kept = passed * (not checkpointing)  # blocks that keep their activations and copies of weights
     cost = ComponentCost()
     for inputs, outputs in size.block_linears:
-        cost.linear(inputs, outputs, tokens, trained=tuned, input_grad=grads)
+        cost.linear(inputs, outputs, tokens, trained=tuned)
     scores = 4 * g.slices * g.tokens**2 * e  # queries by keys, weights by values
     cost.flops += scores
-    cost.backward_flops += 2.5 * scores * grads  # scores are recomputed
+    cost.backward_flops += 2.5 * scores  # scores are recomputed
     cost.parameters, cost.trained = size.block_parameters, size.block_parameters * tuned
+    again = cost.flops * passed * checkpointing
+    cost.repeat(size.depth, run=g.run_blocks, passed=passed, kept=kept)
     if "lora" in spec.components:
+        updates = ComponentCost()
         for inputs, outputs in size.block_linears:
             for i, o in ((inputs, spec.lora_rank), (spec.lora_rank, outputs)):
-                cost.linear(i, o, tokens, bias=False, trained=updated, input_grad=grads)
-    cost.repeat(size.depth, run=blocks)
-    if checkpointing or not grads:
-        cost.copies /= blocks  # copies of blocks that have run are freed
+                updates.linear(i, o, tokens, bias=False, trained=updated)
+        again += updates.flops * g.tuned_blocks * checkpointing
+        tuned_kept = g.tuned_blocks * (not checkpointing)
+        updates.repeat(g.tuned_blocks, run=g.tuned_blocks, passed=g.tuned_blocks, kept=tuned_kept)
+        cost.add(updates)
+    cost.backward_flops += again
     if checkpointing and grads:
-        cost.saved = (blocks + (not tuned)) * FULL * e * tokens  # the last tap's too, for its norm
-        cost.backward_flops += cost.flops
+        cost.saved = (passed + (not tuned)) * FULL * e * tokens  # the last tap's too, for its norm
     elif grads:
-        cost.saved = blocks * block_saved(g, tokens, tuned=tuned, updated=updated)
+        cost.saved = passed * block_saved(g, tokens, tuned=tuned, updated=updated)
     return cost
 
 
 def adapters(g: Geometry, *, checkpointing: bool) -> ComponentCost:
-    """The 3D adapters of all blocks."""
-    e, a = g.size.width, g.spec.adapter_width
+    """The inter-slice modules of the tuned blocks: 3D adapters, or attention along depth."""
+    e, a, blocks = g.size.width, g.spec.adapter_width, g.tuned_blocks
     patches = g.slices * g.patches
     cost = ComponentCost()
-    blocks = g.taps[-1] + 1
     cost.vector(2 * e)
-    cost.linear(e, a, patches)
-    cost.linear(3 * a, a, patches)
+    if g.spec.inter_slice == "attention":
+        cost.linear(e, 3 * a, patches)
+        scores = 4 * patches * g.depth * a
+        cost.flops += scores
+        cost.backward_flops += 2.5 * scores
+    else:
+        cost.linear(e, a, patches)
+        cost.linear(3 * a, a, patches)
     cost.linear(a, e, patches)
-    cost.repeat(g.size.depth, run=blocks)
+    cost.repeat(blocks, run=blocks, passed=blocks, kept=blocks)
     if checkpointing:
         cost.backward_flops += cost.flops
     else:
@@ -136,9 +160,15 @@ def adapters(g: Geometry, *, checkpointing: bool) -> ComponentCost:
 
 
 def adapter_saved(g: Geometry) -> float:
-    """Bytes that one adapter saves."""
+    """Bytes that one inter-slice module saves."""
     e, a = g.size.width, g.spec.adapter_width
-    bottleneck = g.slices * g.patches * (2 * FULL + HALF * (e + 3 * a))
+    inside: float
+    if g.spec.inter_slice == "attention":
+        # queries, keys and values, the rotated ones, the result before and after it is put in order
+        inside = HALF * 7 * a + FULL * heads_of(a)
+    else:
+        inside = HALF * a * (2 + (g.depth + 2) / g.depth)  # the convolution reads repeated ends
+    bottleneck = g.slices * g.patches * (2 * FULL + HALF * e + inside)
     return FULL * e * g.slices * g.tokens + bottleneck
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import os
@@ -31,6 +32,7 @@ from planners.dataset_stats import DatasetStats
 from planners.decisions import decisions
 from planners.fingerprint import check_fingerprint
 from planners.identify_encoder import encoder_of_weights
+from planners.shared_data import SHARED, other_data
 from planners.sizing import Sizing, size_configuration
 from planners.table import TARGET, decision_tables
 from planners.weights_note import weights_note
@@ -101,6 +103,7 @@ class DinoMed3DPlanner(ExperimentPlanner):
         check_fingerprint(self.dataset_fingerprint, schemes, foreground)
         self._fullres: DatasetStats | None = None
         self._reasons: dict[str, dict[str, Any]] = {}
+        self._identifiers: dict[str, str] = {}
 
     def get_plans_for_configuration(
         self,
@@ -130,24 +133,69 @@ class DinoMed3DPlanner(ExperimentPlanner):
         )
         if data_identifier == self.generate_data_identifier("3d_fullres"):
             self._fullres = stats
-        data, data_kwargs, seg, seg_kwargs = self.determine_resampling()
         logits, logits_kwargs = self.determine_segmentation_softmax_export_fn()
-        schemes, masked = self.determine_normalization_scheme_and_whether_mask_is_used_for_norm()
         return {
             "data_identifier": data_identifier,
-            "preprocessor_name": self.preprocessor_name,
             "median_image_size_in_voxels": median_shape,
             "spacing": spacing,
+            **self._preprocessing(),
+            "resampling_fn_probabilities": logits.__name__,
+            "resampling_fn_probabilities_kwargs": logits_kwargs,
+            **self._sized(stats, data_identifier),
+        }
+
+    def _preprocessing(self) -> dict[str, Any]:
+        """The entries of every configuration that say how cases are preprocessed, besides the spacing."""
+        data, data_kwargs, seg, seg_kwargs = self.determine_resampling()
+        schemes, masked = self.determine_normalization_scheme_and_whether_mask_is_used_for_norm()
+        return {
+            "preprocessor_name": self.preprocessor_name,
             "normalization_schemes": schemes,
             "use_mask_for_norm": masked,
             "resampling_fn_data": data.__name__,
             "resampling_fn_seg": seg.__name__,
             "resampling_fn_data_kwargs": data_kwargs,
             "resampling_fn_seg_kwargs": seg_kwargs,
-            "resampling_fn_probabilities": logits.__name__,
-            "resampling_fn_probabilities_kwargs": logits_kwargs,
-            **self._sized(stats, data_identifier),
         }
+
+    def generate_data_identifier(self, configuration_name: str) -> str:
+        """The folder of the preprocessed data: nnU-Net's own where they are the same.
+
+        They are for 2d and 3d_fullres planned without options that change them, unless another plan of
+        the dataset preprocesses the data of that name in another way. Of 3d_lowres the spacing is ours.
+        """
+        if configuration_name not in self._identifiers:
+            own = f"{self.plans_identifier}_{configuration_name}"
+            shared = f"{SHARED}_{configuration_name}"
+            is_shared = self._may_share(configuration_name, shared)
+            self._identifiers[configuration_name] = shared if is_shared else own
+        return self._identifiers[configuration_name]
+
+    def _may_share(self, configuration_name: str, shared: str) -> bool:
+        defaults = inspect.signature(DinoMed3DPlanner.__init__).parameters
+        as_default = (
+            self.plans_identifier == defaults["plans_name"].default
+            and self.preprocessor_name == defaults["preprocessor_name"].default
+            and self.overwrite_target_spacing is None
+            and not self.suppress_transpose
+        )
+        if configuration_name not in ("2d", "3d_fullres") or not as_default:
+            return False
+        forward, _ = self.determine_transpose()
+        spacing = self.determine_fullres_target_spacing()[forward]
+        intensities = "foreground_intensity_properties_per_channel"
+        entries = self._preprocessing() | {
+            "spacing": [float(s) for s in spacing[configuration_name == "2d" :]],
+            "transpose_forward": [int(axis) for axis in forward],
+            intensities: self.dataset_fingerprint[intensities],
+        }
+        folder = Path(nnUNet_preprocessed, self.dataset_name)
+        others = other_data(folder, shared, entries, except_for=self.plans_identifier)
+        if others:
+            print(
+                f"{configuration_name}: preprocessed for {self.plans_identifier} alone: {', '.join(others)}"
+            )
+        return not others
 
     def _sized(self, stats: DatasetStats, key: str) -> dict[str, Any]:
         """Patch, batch, network and recipe of a configuration; its decisions are stored under `key`."""

@@ -9,7 +9,13 @@ import time
 from dataclasses import fields
 from typing import Any
 
-from dinomed3d.inference.cohort.events import CaseEnded, CaseProgress, CasesFound, Event
+from dinomed3d.inference.cohort.events import (
+    CaseEnded,
+    CaseProgress,
+    CasesFound,
+    CaseStarted,
+    Event,
+)
 from dinomed3d.inference.cohort.spec import ENGINES, PRECISIONS, PredictSpec
 from dinomed3d.runtime.device import DEVICES
 from dinomed3d.runtime.errors import UserError
@@ -191,7 +197,8 @@ class Progress:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.total = self.ended = 0
-        self.started = time.monotonic()
+        self.started: float | None = None
+        """When the first case began; the model is loaded before, and that says nothing of the cases."""
         self.live = sys.stderr.isatty()
 
     def __call__(self, event: Event) -> None:
@@ -199,6 +206,8 @@ class Progress:
         with self.lock:
             if isinstance(event, CasesFound):
                 self._found(event)
+            elif isinstance(event, CaseStarted):
+                self.started = time.monotonic() if self.started is None else self.started
             elif isinstance(event, CaseProgress) and self.live:
                 counter = f"[{self.ended + 1}/{self.total}]"
                 self._print(f"{counter} {event.case}: {event.fraction:.0%}", end="")
@@ -230,8 +239,10 @@ class Progress:
         self.ended += 1
         seconds = sum(event.seconds.values())
         result = f"{seconds:.1f} s" if event.reason is None else f"FAILED: {event.reason}"
-        left_s = (time.monotonic() - self.started) / self.ended * (self.total - self.ended)
-        left = f", about {duration(left_s)} left" if self.ended < self.total else ""
+        left = ""
+        if self.started is not None and self.ended < self.total:
+            left_s = (time.monotonic() - self.started) / self.ended * (self.total - self.ended)
+            left = f", about {duration(left_s)} left"
         self._print(f"[{self.ended}/{self.total}] {event.case}: {result}{left}")
 
 

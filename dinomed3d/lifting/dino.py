@@ -96,6 +96,11 @@ class DinoEncoder(Encoder):
         """Number of transformer blocks."""
         return len(self.vit.blocks)
 
+    @property
+    def run_blocks(self) -> int:
+        """Number of blocks that are run: those after the last tap are not."""
+        return self.taps[-1] + 1
+
     def embed(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Tokens before the first block, and their rotary position embedding where there is one.
 
@@ -170,7 +175,7 @@ class DinoEncoder(Encoder):
         """The maps of all taps, and the tokens after the last tap."""
         tokens, rope = self.embed(images)
         outputs = []
-        for number in range(self.taps[-1] + 1):
+        for number in range(self.run_blocks):
             tokens = self.checkpointed(self.block, number, tokens, rope)
             if number in self.taps:
                 outputs.append(self.to_map(tokens, images.shape[-2], images.shape[-1]))

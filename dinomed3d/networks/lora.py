@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -45,9 +46,16 @@ class LoRALinear(nn.Module):
         return self.base(x) + self.scale * F.linear(F.linear(x, self.lora_down), self.lora_up)
 
 
-def add_lora(encoder: DinoEncoder, *, rank: int, alpha: float) -> None:
-    """Give every attention and MLP layer of the encoder's blocks a low-rank update, in place."""
-    for block in encoder.vit.blocks:
+def add_lora(encoder: DinoEncoder, *, blocks: Iterable[int], rank: int, alpha: float) -> None:
+    """Give every attention and MLP layer of some blocks a low-rank update, in place.
+
+    Args:
+        encoder: whose layers are wrapped.
+        blocks: their numbers, 0-based.
+        rank: see LoRALinear.
+        alpha: see LoRALinear.
+    """
+    for block in (encoder.vit.blocks[number] for number in blocks):
         for module in (block.attn, block.mlp):
             for name in TARGETS:
                 layer = getattr(module, name, None)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dinomed3d.lifting import DinoEncoder, build_encoder, stack_slices
 from dinomed3d.networks.adapter import Adapter3D
 from dinomed3d.networks.cnn_spec import Triple
+from dinomed3d.networks.depth_attention import DepthAttention
 from dinomed3d.networks.detail import DetailStream, build_cnn
 from dinomed3d.networks.embedding import MultiSliceEmbedding
 from dinomed3d.networks.fusion import GatedFusion
@@ -181,10 +182,7 @@ class DinoMed3D(nn.Module):
         encoder = self.encoder.encoder
         for parameter in encoder.vit.norm.parameters():
             parameter.requires_grad_(stage == 1 and encoder.norm)
-        for block in [
-            *encoder.vit.blocks[encoder.taps[-1] + 1 :],
-            *self.encoder.adapters[encoder.taps[-1] + 1 :],
-        ]:
+        for block in encoder.vit.blocks[encoder.run_blocks :]:
             block.requires_grad_(False)
 
 
@@ -268,12 +266,16 @@ def _build_encoder(
     )
     embedding.inflate(vit)
     proxy = ProxyHead(vit.channels, num_classes)
+    tuned = s.tuned_of(vit.run_blocks)
     if "lora" in s.components:
-        add_lora(vit, rank=s.lora_rank, alpha=s.lora_rank)
+        blocks = range(vit.run_blocks - tuned, vit.run_blocks)
+        add_lora(vit, blocks=blocks, rank=s.lora_rank, alpha=s.lora_rank)
     # always built, so that the other random weights of a seed do not depend on them
-    adapters = [Adapter3D(vit.channels, width=s.adapter_width) for _ in range(vit.depth)]
+    kind = DepthAttention if s.inter_slice == "attention" else Adapter3D
+    adapters = [kind(vit.channels, width=s.adapter_width) for _ in range(tuned)]
     modules = nn.ModuleList(adapters if "adapters" in s.components else [])
-    return embedding, VolumeEncoder(vit, modules), proxy
+    tuned = 0 if {"lora", "adapters"}.isdisjoint(s.components) else tuned
+    return embedding, VolumeEncoder(vit, modules, tuned_blocks=tuned), proxy
 
 
 def load_pretrained_encoder(network: DinoMed3D, pretrained: DinoEncoder) -> None:

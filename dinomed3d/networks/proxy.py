@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from dinomed3d.lifting import DinoEncoder
 from dinomed3d.networks.embedding import MultiSliceEmbedding
+from dinomed3d.networks.encoder_precision import encoder_precision
 
 
 class ProxyHead(nn.Module):
@@ -46,6 +47,7 @@ class ProxyNetwork(nn.Module):
         token = self.embedding.voxels_per_token
         padded = F.pad(stacks, (0, -width % token, 0, -height % token), mode="replicate")
         images = self.embedding.enlarge(padded)
-        tap = self.encoder.maps(images)[-1]
+        with encoder_precision(images.device):
+            tap = self.encoder.maps(images)[-1]
         logits = self.head(tap, (padded.shape[-2], padded.shape[-1]))
         return logits[..., :height, :width]

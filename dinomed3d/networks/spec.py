@@ -17,6 +17,10 @@ COMPONENTS = ("detail", "encoder", "lora", "adapters")
 """Components; an ablation can leave out all but the detail stream. Neck, gated fusion and stage I go with the
 encoder."""
 
+INTER_SLICE = ("adapters", "attention")
+"""Inter-slice modules: convolution over three slices, or attention along depth. The component
+"adapters" stands for either."""
+
 MAX_PADDING = 4
 """Largest size of a padded patch, times its own."""
 
@@ -42,9 +46,6 @@ class NetworkSpec:
     slices_per_token: int = 1
     """Every how many slices one is encoded (odd, so that it is the middle one of as many); between them the
     tokens are interpolated along depth."""
-    tuned_blocks: int | None = None
-    """Last blocks up to the last tap that stage II tunes (low-rank updates, adapters); the blocks before stay
-    frozen, need no gradient and are shared by windows. None for the last third."""
     lora_rank: int = 16
     """Rank of the low-rank updates (LoRA) of the tuned blocks."""
     adapter_width: int = 64
@@ -59,6 +60,11 @@ class NetworkSpec:
     components: tuple[str, ...] = COMPONENTS
     """Components of the network, a subset of COMPONENTS with the detail stream; "detail" alone is nnU-Net's
     CNN."""
+    tuned_blocks: int = 0
+    """Number of last blocks, up to the last tap, with low-rank updates and inter-slice modules; those
+    before stay as stage I leaves them. 0 for a third of them, rounded up."""
+    inter_slice: str = "adapters"
+    """What exchanges information between slices inside the tuned blocks, one of INTER_SLICE."""
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -92,14 +98,22 @@ class NetworkSpec:
             token >= 1 and math.log2(token).is_integer(),
             f"'voxels_per_token' (DINOMED3D_VOXELS_PER_TOKEN) must be a power of two, got {token}",
         )
+        _require(
+            self.inter_slice in INTER_SLICE,
+            f"'inter_slice' (DINOMED3D_INTER_SLICE) must be one of {', '.join(INTER_SLICE)}, got "
+            f"{self.inter_slice!r}",
+        )
+        _require(
+            self.inter_slice != "attention" or self.adapter_width % 2 == 0,
+            f"'adapter_width' must be even for attention along depth, got {self.adapter_width}",
+        )
         least = {
+            "tuned_blocks": 0,
             "lora_rank": 1,
             "adapter_width": 1,
             "token_width": 1,
             "cascade_channels": 0,
         }
-        if self.tuned_blocks is not None:
-            least["tuned_blocks"] = 0
         for name, value in least.items():
             found = getattr(self, name)
             _require(found >= value, f"{name!r} must be at least {value}, got {found}")
@@ -159,6 +173,22 @@ class NetworkSpec:
         """Levels with a segmentation head, as in nnU-Net: all but the coarsest, which has no decoder step."""
         return self.cnn.levels - 1
 
+    def tuned_of(self, run_blocks: int) -> int:
+        """Number of last blocks that stage II tunes.
+
+        Args:
+            run_blocks: blocks up to the last tap, those that are run.
+
+        Raises:
+            UserError: `tuned_blocks` is more than that.
+        """
+        _require(
+            self.tuned_blocks <= run_blocks,
+            f"'tuned_blocks' (DINOMED3D_TUNED_BLOCKS) must be at most {run_blocks}, the blocks up to the last "
+            f"tap, got {self.tuned_blocks}",
+        )
+        return self.tuned_blocks or -(-run_blocks // 3)
+
     def to_arch_kwargs(self) -> dict[str, Any]:
         """The fields as plain JSON values, for `architecture.arch_kwargs` of an nnU-Net plan."""
         fields: dict[str, Any] = json.loads(json.dumps(asdict(self)))
@@ -203,7 +233,7 @@ def _fits(value: Any, declared: Any) -> bool:
     if declared.startswith("tuple"):
         item = int if "int" in declared else str
         return isinstance(value, tuple) and all(type(v) is item for v in value)
-    kinds = {"int": int, "int | None": int, "str": str, "CnnSpec": CnnSpec}
+    kinds = {"int": int, "str": str, "CnnSpec": CnnSpec}
     return type(value) is kinds[declared] if declared in kinds else isinstance(value, Mapping)
 
 

@@ -1,4 +1,4 @@
-"""The one --device option: which device is meant."""
+"""The one --device option: which device is meant, and what it computes natively."""
 
 from __future__ import annotations
 
@@ -40,3 +40,15 @@ def check_device(name: str, *, option: str) -> None:
             f"{option} {name}: PyTorch finds no {name.upper()} device on this machine; use "
             f"{' or '.join(f'{option} {other}' for other in others)}"
         )
+
+
+def has_native_bfloat16(kind: str) -> bool:
+    """Whether a kind of device (cpu, cuda, mps) has instructions for bfloat16, which is slow without."""
+    import torch
+
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if kind == "cpu":
+        report: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+        return any(report.get(name) for name in ("avx512_bf16", "amx_bf16", "arm_bf16"))
+    return False

@@ -36,6 +36,8 @@ SPEC_VARIABLES: Mapping[str, str] = {
     "DINOMED3D_SLICES_PER_TOKEN": "slices_per_token",
     "DINOMED3D_SLICES": "slices",
     "DINOMED3D_COMPONENTS": "components",
+    "DINOMED3D_TUNED_BLOCKS": "tuned_blocks",
+    "DINOMED3D_INTER_SLICE": "inter_slice",
 }
 """Variables that override a field of NetworkSpec."""
 

@@ -110,25 +110,6 @@ def check_configuration(configuration: Mapping[str, Any]) -> None:
         raise UserError(f"plan: {RECIPE!r} must be a JSON object, got {recipe!r}; plan again")
 
 
-def check_preprocessed(folder: Path, plans: Mapping[str, Any], configuration: str) -> None:
-    """Refuse a configuration that is not preprocessed.
-
-    Args:
-        folder: of its preprocessed data.
-        plans: the plan.
-        configuration: its name in the plan.
-
-    Raises:
-        UserError: the folder does not exist or holds no cases.
-    """
-    if not any(folder.glob("*.pkl")):
-        number = int(plans["dataset_name"][len("Dataset") :].partition("_")[0])
-        raise UserError(
-            f"{folder}: there are no preprocessed cases of {configuration} in {plans['plans_name']}; run "
-            f"nnUNetv2_preprocess -d {number} -plans_name {plans['plans_name']} -c {configuration}"
-        )
-
-
 def network_entry(spec: NetworkSpec) -> dict[str, Any]:
     """The "architecture" entry of a configuration in nnU-Net's plans."""
     return {

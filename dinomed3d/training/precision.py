@@ -6,21 +6,14 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
+from dinomed3d.runtime.device import has_native_bfloat16
+
 
 def fast_precision(device: torch.device) -> torch.dtype | None:
     """bfloat16 where the device computes it natively, float16 on older CUDA devices, else None."""
-    if device.type == "cuda":
-        return (
-            torch.bfloat16
-            if torch.cuda.is_bf16_supported(including_emulation=False)
-            else torch.float16
-        )
-    if device.type == "cpu":
-        # emulated bfloat16 is slower than float32, so the processor must have the instructions
-        report: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-        native = report.get("avx512_bf16") or report.get("amx_bf16") or report.get("arm_bf16")
-        return torch.bfloat16 if native else None
-    return None
+    if has_native_bfloat16(device.type):
+        return torch.bfloat16
+    return torch.float16 if device.type == "cuda" else None
 
 
 def autocast(device: torch.device) -> AbstractContextManager[object]:

@@ -44,7 +44,6 @@ from dinomed3d.training.nnunet_plan import (
     NETWORK,
     RECIPE,
     check_other_folds,
-    check_preprocessed,
     plan_spec,
     with_cascade_channels,
     write_spec,
@@ -53,6 +52,7 @@ from dinomed3d.training.optimizer import build_optimizer, set_rates
 from dinomed3d.training.optimizer_step import OptimizerStep, check_finite
 from dinomed3d.training.patch_reuse import Patch, PatchPool
 from dinomed3d.training.precision import autocast, fast_precision
+from dinomed3d.training.preprocessed_data import check_preprocessed
 from dinomed3d.training.pretrained import check_encoder_settings
 from dinomed3d.training.recipe import Recipe
 from dinomed3d.training.resumable_trainer import ResumableTrainer

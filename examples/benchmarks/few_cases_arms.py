@@ -60,6 +60,10 @@ ARMS: Mapping[str, Arm] = {
         what="ours, every slice encoded", settings=TOKENS | {"SLICES_PER_TOKEN": "1"}
     ),
     "token-8": Arm(what="ours, tokens of 8 voxels", settings=TOKENS | {"VOXELS_PER_TOKEN": "8"}),
+    "stage-one": Arm(
+        what="ours, after one evaluation's steps of stage I",
+        settings=TOKENS | {"STAGE1_EPOCHS": "1", "STAGE1_SLICES": "24"},
+    ),
     "lora": Arm(
         what="ours, last third with low-rank updates",
         settings=TOKENS | {"COMPONENTS": "detail,encoder,lora", "PATCH_USES": "1"},
@@ -67,6 +71,12 @@ ARMS: Mapping[str, Arm] = {
     "adapters": Arm(
         what="ours, last third with low-rank updates and 3D adapters",
         settings=TOKENS | {"COMPONENTS": "detail,encoder,lora,adapters", "PATCH_USES": "1"},
+    ),
+    "attention": Arm(
+        what="ours, last third with low-rank updates and attention along depth",
+        settings=TOKENS
+        | {"COMPONENTS": "detail,encoder,lora,adapters", "PATCH_USES": "1"}
+        | {"INTER_SLICE": "attention"},
     ),
 }
 """The arms by name."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dinomed3d.networks import COMPONENTS, NetworkSpec, spec_for_patch
 from examples.benchmarks.traced_steps import build, nnunet_loss, trace_predicting, trace_training
 from planners.cost import StepCost, prediction, stage_one, stage_two
+from planners.encoders import encoder_size
 from planners.geometry import Geometry
 from planners.layer_costs import ComponentCost
 from planners.sizing import size_configuration
@@ -82,6 +83,8 @@ NETWORKS = {
     "packed SwiGLU": Case(spec=replace(SPEC, encoder=GIANT)),
     "no biases": Case(spec=replace(SPEC, encoder="vit_7b_patch16_dinov3")),
     "overridden sizes": Case(spec=replace(SPEC, encoder_overrides=NARROW)),
+    "three tuned blocks": Case(spec=replace(SPEC, tuned_blocks=3)),
+    "attention along depth": Case(spec=replace(SPEC, inter_slice="attention")),
     "two taps": Case(spec=replace(SPEC, taps=(3, 11))),
     "taps before the last block": Case(spec=replace(SPEC, taps=(2, 5))),
     "cascade": Case(spec=replace(SPEC, cascade_channels=2), channels=4),
@@ -267,6 +270,12 @@ ODD = {
     "the same, checkpointed": Case(
         spec=replace(SPEC, voxels_per_token=4, slices=5), channels=4, checkpointing=True
     ),
+    "attention along depth": Case(
+        spec=replace(SPEC, inter_slice="attention"), patch=(24, 96, 96), checkpointing=True
+    ),
+    "all blocks tuned, attention along depth": Case(
+        spec=replace(SPEC, inter_slice="attention", tuned_blocks=12)
+    ),
     "cascade, regions": Case(spec=replace(SPEC, cascade_channels=2), channels=3, regions=True),
     "eight regions, checkpointed": Case(classes=8, regions=True, checkpointing=True),
     "SwiGLU": Case(spec=replace(SPEC, encoder=PLUS), batch=4, slices=32),
@@ -421,7 +430,8 @@ def test_more_of_anything_costs_more(larger: Change, stages: set[int], checkpoin
 @pytest.mark.parametrize("stage", [1, 2])
 @pytest.mark.parametrize("encoder", [SMALL, PLUS, GIANT])
 def test_checkpointing_saves_memory_for_arithmetic(stage: int, encoder: str) -> None:
-    case = Case(spec=replace(SPEC, encoder=encoder), patch=(16, 128, 128), slices=32)
+    spec = replace(SPEC, encoder=encoder, tuned_blocks=encoder_size(encoder, {}).depth)
+    case = Case(spec=spec, patch=(16, 128, 128), slices=32)
     kept, again = case.cost(stage), replace(case, checkpointing=True).cost(stage)
     assert again.peak < 0.8 * kept.peak
     assert again.saved < 0.5 * kept.saved
@@ -429,6 +439,21 @@ def test_checkpointing_saves_memory_for_arithmetic(stage: int, encoder: str) -> 
     once_more = sum(kept.components[name].flops for name in inside)
     assert again.flops == pytest.approx(kept.flops + once_more)
     assert (again.parameters, again.trained) == (kept.parameters, kept.trained)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_frozen_blocks_cost_their_forward_pass_alone(checkpointing: bool) -> None:
+    """Of twelve blocks four are tuned: a third of the activations, updates and modules."""
+    some = Case(checkpointing=checkpointing).cost(2)
+    every = Case(spec=replace(SPEC, tuned_blocks=12), checkpointing=checkpointing).cost(2)
+    for name in ("encoder", "adapters"):
+        assert 3 * some.components[name].trained == every.components[name].trained
+        assert 3 * some.components[name].backward_flops == pytest.approx(
+            every.components[name].backward_flops
+        )
+    assert some.components["encoder"].saved < 0.4 * every.components["encoder"].saved
+    low_rank = every.components["encoder"].flops - some.components["encoder"].flops
+    assert 0 < low_rank < 0.2 * some.components["encoder"].flops
 
 
 def test_a_frozen_encoder_has_nothing_to_compute_again() -> None:

@@ -42,7 +42,7 @@ def test_plans_carry_network_recipe_reasons_and_stock_names(make_dataset: MakeDa
         configuration = plans["configurations"][name]
         assert configuration["preprocessor_name"] == "DefaultPreprocessor"
         assert configuration["resampling_fn_data"] == "resample_data_or_seg_to_shape"
-        assert configuration["data_identifier"] == f"DinoMed3DPlans_{name}"
+        assert configuration["data_identifier"] == f"nnUNetPlans_{name}"  # preprocessed alike
         spec = spec_of(configuration)
         assert spec.slices == slices
         assert len(configuration["patch_size"]) == axes
@@ -85,7 +85,7 @@ def test_stock_flags_keep_their_meaning(make_dataset: MakeDataset) -> None:
     small, large = (plan(folder, memory)["configurations"]["3d_fullres"] for memory in (6, 24))
     assert (spec_of(small).encoder, spec_of(large).encoder) == (
         "vit_small_patch16_dinov3",
-        "vit_base_patch16_dinov3",
+        "vit_large_patch16_dinov3",
     )
 
 
@@ -205,7 +205,7 @@ def test_without_a_detail_stream_there_is_no_cascade(
     make_dataset: MakeDataset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DINOMED3D_COMPONENTS", "encoder,lora,adapters")
-    plans = plan(make_dataset((500, 256, 256), (1.0, 0.8, 0.8)))
+    plans = plan(make_dataset((1000, 256, 256), (1.0, 0.8, 0.8)))
     assert set(plans["configurations"]) == {"2d", "3d_lowres", "3d_fullres"}
     assert "next_stage" not in plans["configurations"]["3d_lowres"]
     assert "3d_cascade_fullres is left out" in capsys.readouterr().out
@@ -214,7 +214,7 @@ def test_without_a_detail_stream_there_is_no_cascade(
 def test_what_an_earlier_planning_had_and_this_one_has_not_is_removed(
     make_dataset: MakeDataset, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = make_dataset((500, 256, 256), (1.0, 0.8, 0.8))
+    folder = make_dataset((1000, 256, 256), (1.0, 0.8, 0.8))
     assert "3d_lowres" in plan(folder)["configurations"]
     coarse = plan(folder, overwrite_target_spacing=[10.0, 2.0, 2.0])
     assert set(coarse["configurations"]) == {"2d", "3d_fullres"}

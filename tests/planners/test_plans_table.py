@@ -26,54 +26,54 @@ ENCODERS = dict(zip(ENCODER_CANDIDATES, ("large", "base", "small+", "small"), st
 # "again": blocks of the encoder are computed again in the backward pass (activation checkpointing)
 TABLE = """
 data         | GiB | encoder | token | levels | patch           | batch | again | decoder | slices
-hippocampus  |   6 | base    |     4 |      3 | 36 x 52 x 36    |     2 | no    |     256 |     72
-hippocampus  |  12 | base    |     4 |      3 | 36 x 52 x 36    |     4 | no    |     256 |     96
-hippocampus  |  24 | large   |     4 |      3 | 36 x 52 x 36    |     3 | no    |     256 |     96
+hippocampus  |   6 | base    |     4 |      3 | 36 x 52 x 36    |     6 | no    |     256 |     73
+hippocampus  |  12 | large   |     4 |      3 | 36 x 52 x 36    |     4 | no    |     256 |     47
+hippocampus  |  24 | large   |     4 |      3 | 36 x 52 x 36    |    11 | no    |     256 |     96
 hippocampus  |  80 | large   |     4 |      3 | 36 x 52 x 36    |    12 | no    |     256 |     96
-prostate     |   6 | small   |    16 |      6 | 20 x 320 x 320  |     2 | yes   |      96 |     40
-prostate     |  12 | small   |     8 |      5 | 20 x 320 x 320  |     2 | yes   |     256 |     40
-prostate     |  24 | small   |     8 |      5 | 20 x 320 x 320  |     2 | no    |     256 |     40
-prostate     |  80 | base    |     8 |      5 | 20 x 320 x 320  |     2 | no    |     256 |     40
-brain tumour |   6 | small   |     8 |      5 | 22 x 176 x 144  |     2 | no    |      96 |     44
-brain tumour |  12 | small   |     4 |      3 | 27 x 172 x 140  |     2 | yes   |     256 |     51
-brain tumour |  24 | small+  |     4 |      3 | 22 x 172 x 140  |     2 | no    |     256 |     44
-brain tumour |  80 | large   |     4 |      3 | 19 x 172 x 140  |     2 | no    |     256 |     38
-cine heart   |   6 | small   |     8 |      5 | 9 x 240 x 208   |     2 | no    |     256 |     18
-cine heart   |  12 | base    |     8 |      5 | 9 x 240 x 208   |     2 | no    |     256 |     18
-cine heart   |  24 | large   |     8 |      5 | 9 x 240 x 208   |     2 | no    |     256 |     18
-cine heart   |  80 | large   |     8 |      5 | 9 x 240 x 208   |     8 | no    |     256 |     72
-liver CT     |   6 | small   |    16 |      6 | 13 x 512 x 512  |     2 | yes   |      96 |     26
-liver CT     |  12 | small   |    16 |      6 | 28 x 512 x 512  |     2 | yes   |      96 |     56
-liver CT     |  24 | base    |    16 |      6 | 16 x 512 x 512  |     2 | no    |     192 |     32
-liver CT     |  80 | large   |    16 |      6 | 26 x 512 x 512  |     2 | no    |     256 |     52
-whole body   |   6 | small   |    16 |      5 | 12 x 400 x 400  |     2 | yes   |      96 |     24
-whole body   |  12 | small   |    16 |      5 | 16 x 400 x 400  |     2 | no    |      96 |     32
-whole body   |  24 | base    |    16 |      5 | 22 x 400 x 400  |     2 | no    |     256 |     44
-whole body   |  80 | large   |    16 |      5 | 32 x 400 x 400  |     2 | no    |     256 |     64
-micro-CT     |   6 | small   |    16 |      5 | 11 x 528 x 528  |     2 | yes   |      96 |     22
-micro-CT     |  12 | small   |    32 |      7 | 16 x 704 x 704  |     2 | yes   |      96 |     32
-micro-CT     |  24 | small   |    16 |      6 | 25 x 704 x 704  |     2 | yes   |      96 |     50
-micro-CT     |  80 | base    |    16 |      6 | 30 x 704 x 704  |     2 | no    |     256 |     60
-retina OCT   |   6 | small   |    16 |      6 | 11 x 512 x 512  |     2 | yes   |     128 |     22
-retina OCT   |  12 | small   |    16 |      6 | 24 x 512 x 512  |     2 | yes   |     128 |     48
-retina OCT   |  24 | base    |    16 |      6 | 16 x 512 x 512  |     2 | no    |     256 |     32
-retina OCT   |  80 | large   |    16 |      6 | 25 x 512 x 512  |     2 | no    |     256 |     50
-ultrasound   |   6 | base    |    16 |      5 | 400 x 560       |     8 | no    |     256 |      8
-ultrasound   |  12 | base    |    16 |      5 | 400 x 560       |    18 | no    |     256 |     18
-ultrasound   |  24 | large   |    16 |      5 | 400 x 560       |    16 | no    |     256 |     16
+prostate     |   6 | small   |    16 |      6 | 20 x 320 x 320  |     2 | no    |      96 |     40
+prostate     |  12 | small+  |     8 |      5 | 20 x 320 x 320  |     2 | no    |     256 |     20
+prostate     |  24 | base    |     8 |      5 | 20 x 320 x 320  |     2 | no    |     256 |     29
+prostate     |  80 | large   |     8 |      5 | 20 x 320 x 320  |     2 | no    |     256 |     38
+brain tumour |   6 | small   |     4 |      3 | 16 x 172 x 140  |     2 | no    |     256 |     13
+brain tumour |  12 | base    |     4 |      3 | 18 x 172 x 140  |     2 | no    |     256 |     13
+brain tumour |  24 | base    |     4 |      3 | 32 x 172 x 140  |     2 | no    |     256 |     30
+brain tumour |  80 | large   |     4 |      3 | 32 x 172 x 140  |     2 | no    |     256 |     40
+cine heart   |   6 | base    |     8 |      5 | 9 x 240 x 208   |     3 | no    |     256 |     11
+cine heart   |  12 | base    |     8 |      5 | 9 x 240 x 208   |     6 | no    |     256 |     27
+cine heart   |  24 | large   |     8 |      5 | 9 x 240 x 208   |     6 | no    |     256 |     20
+cine heart   |  80 | large   |     8 |      5 | 9 x 240 x 208   |    10 | no    |     256 |     79
+liver CT     |   6 | small   |    32 |      7 | 16 x 512 x 512  |     2 | yes   |      96 |     32
+liver CT     |  12 | small+  |    16 |      6 | 19 x 512 x 512  |     2 | no    |      96 |     32
+liver CT     |  24 | large   |    16 |      6 | 17 x 512 x 512  |     2 | no    |     256 |     15
+liver CT     |  80 | large   |    16 |      6 | 32 x 512 x 512  |     3 | no    |     256 |     60
+whole body   |   6 | small   |    16 |      5 | 13 x 400 x 400  |     2 | yes   |      96 |     26
+whole body   |  12 | base    |    16 |      5 | 18 x 400 x 400  |     2 | no    |     256 |     27
+whole body   |  24 | large   |    16 |      5 | 23 x 400 x 400  |     2 | no    |     256 |     22
+whole body   |  80 | large   |    16 |      5 | 32 x 400 x 400  |     5 | no    |     256 |     90
+micro-CT     |   6 | small   |    32 |      7 | 8 x 704 x 704   |     2 | yes   |      96 |     16
+micro-CT     |  12 | small   |    32 |      7 | 17 x 704 x 704  |     2 | yes   |      96 |     34
+micro-CT     |  24 | base    |    16 |      6 | 16 x 704 x 704  |     2 | no    |     256 |     23
+micro-CT     |  80 | large   |    16 |      6 | 28 x 704 x 704  |     2 | no    |     256 |     31
+retina OCT   |   6 | small   |    16 |      6 | 12 x 512 x 512  |     2 | yes   |      96 |     24
+retina OCT   |  12 | small+  |    16 |      6 | 17 x 512 x 512  |     2 | no    |     128 |     29
+retina OCT   |  24 | large   |    16 |      6 | 16 x 512 x 512  |     2 | no    |     256 |     14
+retina OCT   |  80 | large   |    16 |      6 | 32 x 512 x 512  |     3 | no    |     256 |     59
+ultrasound   |   6 | base    |    16 |      5 | 400 x 560       |    16 | no    |     256 |     10
+ultrasound   |  12 | base    |    16 |      5 | 400 x 560       |    35 | no    |     256 |     24
+ultrasound   |  24 | large   |    16 |      5 | 400 x 560       |    40 | no    |     256 |     17
 ultrasound   |  80 | large   |    16 |      5 | 400 x 560       |    49 | no    |     256 |     49
-X-ray        |   6 | small   |    32 |      7 | 1536 x 1536     |     3 | yes   |      96 |      3
+X-ray        |   6 | small   |    32 |      7 | 2048 x 2048     |     2 | yes   |      96 |      2
 X-ray        |  12 | small   |    32 |      7 | 2048 x 2048     |     3 | no    |      96 |      3
-X-ray        |  24 | small   |    32 |      7 | 2048 x 2048     |     6 | no    |      96 |      6
-X-ray        |  80 | large   |    32 |      7 | 2048 x 2048     |     9 | no    |     256 |      9
-one slice    |   6 | base    |     8 |      5 | 256 x 256       |     8 | no    |     256 |      8
+X-ray        |  24 | small   |    32 |      7 | 2048 x 2048     |     7 | no    |      96 |      7
+X-ray        |  80 | large   |    32 |      7 | 2048 x 2048     |    17 | no    |     256 |     12
+one slice    |   6 | base    |     8 |      5 | 256 x 256       |    15 | no    |     256 |      8
 one slice    |  12 | base    |     8 |      5 | 256 x 256       |    15 | no    |     256 |     15
 one slice    |  24 | large   |     8 |      5 | 256 x 256       |    15 | no    |     256 |     15
 one slice    |  80 | large   |     8 |      5 | 256 x 256       |    15 | no    |     256 |     15
-117 labels   |   6 | small   |     8 |      4 | 10 x 248 x 248  |     2 | yes   |     256 |     20
-117 labels   |  12 | small   |     8 |      4 | 22 x 248 x 248  |     2 | yes   |     256 |     44
-117 labels   |  24 | base    |     8 |      4 | 16 x 248 x 248  |     2 | no    |     256 |     32
-117 labels   |  80 | large   |     8 |      4 | 26 x 248 x 248  |     2 | no    |     256 |     52
+117 labels   |   6 | small   |     8 |      4 | 11 x 248 x 248  |     2 | yes   |     256 |     22
+117 labels   |  12 | small+  |     8 |      4 | 16 x 248 x 248  |     2 | no    |     256 |     24
+117 labels   |  24 | large   |     8 |      4 | 17 x 248 x 248  |     2 | no    |     256 |     14
+117 labels   |  80 | large   |     8 |      4 | 32 x 248 x 248  |     3 | no    |     256 |     58
 """
 
 

@@ -166,7 +166,7 @@ def test_short_volumes_are_taken_whole_and_long_ones_in_part() -> None:
 
 def test_a_short_memory_takes_speed_then_fine_tokens_then_slices_then_the_whole_slice() -> None:
     data = replace(FINGERPRINTS["liver CT"].stats, shape=(500, 256, 256))
-    plans = [size_configuration(data, gib) for gib in (40, 6, 2, 1.2)]
+    plans = [size_configuration(data, gib) for gib in (40, 5, 1.5, 1.2)]
     assert [p.recipe["activation_checkpointing"] for p in plans] == [False, True, True, True]
     tokens = [tokens_of(p.spec, p.patch) for p in plans]
     assert tokens[0] == tokens[1] == 1024 and tokens[2] == 256
@@ -189,13 +189,16 @@ def test_nothing_is_cropped_below_64_voxels() -> None:
 
 
 def test_a_single_slice_of_2d_data_is_no_reason_for_a_larger_encoder() -> None:
-    """Eight of them must fit beside it: at 6 GiB the base, though the large would train on two."""
+    """Eight of them must fit beside it in both stages, though a larger encoder would train on two."""
+
+    def slices(sizing: Sizing) -> int:
+        return min(sizing.batch, sizing.recipe["stage1_slices"])
+
     data = FINGERPRINTS["ultrasound"].stats
-    sizing = size_configuration(data, 6)
-    assert (sizing.spec.encoder, sizing.batch) == (BASE, 8)
-    less = size_configuration(data, 5.5)
-    assert (less.spec.encoder, less.batch >= 8) == (PLUS, True)
-    assert size_configuration(data, 5.5, {"encoder": BASE}).batch < 8
+    sizing, less = size_configuration(data, 5.5), size_configuration(data, 5)
+    assert (sizing.spec.encoder, slices(sizing) >= 8) == (BASE, True)
+    assert (less.spec.encoder, slices(less) >= 8) == (PLUS, True)
+    assert slices(size_configuration(data, 5, {"encoder": BASE})) < 8
 
 
 def test_forced_fields_may_exceed_the_time_but_not_the_memory() -> None:
@@ -433,7 +436,7 @@ def test_every_decision_has_a_reason() -> None:
         rows = {row.what: row for row in decisions(data, sizing, 12, {})}
         assert all(row.value and row.why for row in rows.values())
         assert {"voxels per token", "encoder", "patch", "checkpointing", "batch", "taps",
-                "slices per embedding", "3D adapters", "detail stream", "decoder",
+                "slices per embedding", "tuned blocks", "3D adapters", "detail stream", "decoder",
                 "deep supervision", "stage I", "stage lengths"} <= rows.keys()  # fmt: skip
         assert rows["patch"].value == " x ".join(map(str, sizing.patch))
         assert rows["encoder"].value == sizing.spec.encoder
@@ -442,7 +445,7 @@ def test_every_decision_has_a_reason() -> None:
 
 def test_a_cropped_slice_is_a_reason() -> None:
     data = FINGERPRINTS["X-ray"].stats
-    for gib, cropped in ((6, True), (24, False)):
+    for gib, cropped in ((4, True), (24, False)):
         rows = {
             row.what: row.why for row in decisions(data, size_configuration(data, gib), gib, {})
         }

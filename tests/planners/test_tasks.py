@@ -630,3 +630,37 @@ def test_best_of_two_and_both_together_and_shared(
         w.check_masks(after)
         for name in ("case_04.nii.gz", "case_05.nii.gz"):
             assert np.array_equal(read(after / name)["array"], read(before / name)["array"])
+
+
+def test_preprocessed_once_for_nnunet_and_for_us(workspace: MakeWorkspace) -> None:
+    """nnU-Net's trainer and ours read the same data, and either plan's preprocessing writes the same voxels."""
+    from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import (
+        ExperimentPlanner,
+    )
+    from nnunetv2.experiment_planning.plan_and_preprocess_api import (
+        plan_experiment_dataset,
+        preprocess_dataset,
+    )
+    from nnunetv2.run.run_training import get_trainer_from_args
+
+    w = workspace(RawTask(channels=("CT",)))
+    w.plan()
+    plan_experiment_dataset(903, ExperimentPlanner)
+
+    def voxels(*model: str) -> dict[str, list]:
+        t = get_trainer_from_args("903", "3d_fullres", 0, *model, device=torch.device("cpu"))
+        t.initialize()
+        training, validation = t.get_tr_and_val_datasets()
+        cases = {name: d.load_case(name) for d in (training, validation) for name in d.identifiers}
+        assert len(cases) == w.task.train and next(t.get_dataloaders()[0])["data"].isfinite().all()
+        return {name: [data[:], labels[:]] for name, (data, labels, _, _) in cases.items()}
+
+    def same(a: dict[str, list], b: dict[str, list]) -> bool:
+        return all(np.array_equal(x, y) for n in a for x, y in zip(a[n], b[n], strict=True))
+
+    preprocess_dataset(903, "nnUNetPlans", ("3d_fullres",), [1], show_progress_bar=False)
+    theirs = voxels("nnUNetTrainer", "nnUNetPlans")
+    assert same(theirs, voxels(TRAINER, PLANS))
+    w.preprocess("3d_fullres")  # replaces the folder
+    assert same(theirs, voxels(TRAINER, PLANS))
+    assert [p.name for p in w.preprocessed.glob("*_3d_fullres")] == ["nnUNetPlans_3d_fullres"]

@@ -133,5 +133,18 @@ def test_what_progress_shows(capsys):
     assert lines[2].startswith("[1/2] a: 2.0 s, about") and lines[3] == "[2/2] b: FAILED: why"
 
 
+def test_time_left_does_not_count_the_loading_of_the_model(monkeypatch, capsys):
+    clock = iter([100.0, 103.0, 105.0])  # first case begins, ends; the second one ends
+    progress = Progress()
+    monkeypatch.setattr("dinomed3d.cli.predict.time.monotonic", lambda: next(clock))
+    cases = tuple(Case(id=name, scans=()) for name in "abc")
+    progress(CasesFound(CaseList(cases=cases), Worklist(todo=list(cases))))
+    for name in "ab":
+        progress(CaseStarted(name))
+        progress(CaseEnded(name, None, {"x": 1.0}))
+    _, *lines = capsys.readouterr().err.splitlines()
+    assert lines == ["[1/3] a: 1.0 s, about 6 s left", "[2/3] b: 1.0 s, about 2 s left"]
+
+
 def test_durations():
     assert [duration(s) for s in (5, 89, 300, 7200)] == ["5 s", "89 s", "5 min", "2.0 h"]

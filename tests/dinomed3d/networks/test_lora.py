@@ -53,7 +53,7 @@ def test_every_layer_of_every_block_gets_one_and_it_counts(name, layers):
     )
     images = torch.randn(1, 3, 2 * encoder.stride, 2 * encoder.stride)
     before = encoder(images)[-1].values
-    add_lora(encoder, rank=2, alpha=2)
+    add_lora(encoder, blocks=range(2), rank=2, alpha=2)
     updates = [m for m in encoder.modules() if isinstance(m, LoRALinear)]
     assert len(updates) == 2 * layers
     assert torch.allclose(encoder(images)[-1].values, before, atol=1e-6)  # nothing changed yet

@@ -8,6 +8,7 @@ import torch
 
 from dinomed3d.lifting import build_encoder, stack_slices
 from dinomed3d.networks import NetworkSpec, build_network, load_pretrained_encoder
+from dinomed3d.networks.spec import INTER_SLICE
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.training.stages import FullSizeLogits
 
@@ -167,16 +168,17 @@ def test_adapters_let_slices_see_their_neighbours():
     other = volume.clone()
     other[:, :, 4] += 1
     with torch.no_grad():
-        a = network.encoder(network.embedding(volume), depth=9)[0]
-        b = network.encoder(network.embedding(other), depth=9)[0]
+        a = network.encoder(network.embedding(volume), depth=9)[2]
+        b = network.encoder(network.embedding(other), depth=9)[2]
     moved = (a - b).abs().amax(dim=(0, 1, 3, 4)) > 1e-7
-    # the first tap is after the first block: its adapter reaches one slice to either side
+    # the third tap is after the first tuned block: its adapter reaches one slice to either side
     assert moved.tolist() == [z in (3, 4, 5) for z in range(9)]
 
 
-def test_stage_two_starts_where_stage_one_ended():
+@pytest.mark.parametrize("inter_slice", INTER_SLICE)
+def test_stage_two_starts_where_stage_one_ended(inter_slice):
     """At its first step the adapted volume encoder gives exactly what stage I's encoder gives."""
-    network = tiny().eval()
+    network = tiny(inter_slice=inter_slice).eval()
     volume = torch.randn(2, 1, 5, 16, 24)
     images = network.embedding(volume)
     with torch.no_grad():
@@ -186,9 +188,10 @@ def test_stage_two_starts_where_stage_one_ended():
         assert torch.equal(a, b.transpose(1, 2).flatten(0, 1))
 
 
+@pytest.mark.parametrize("inter_slice", INTER_SLICE)
 @pytest.mark.parametrize("stage", [1, 2])
-def test_every_trainable_parameter_learns_and_nothing_frozen_moves(stage):
-    network = awaken(tiny(deep=True)).train()
+def test_every_trainable_parameter_learns_and_nothing_frozen_moves(stage, inter_slice):
+    network = awaken(tiny(deep=True, inter_slice=inter_slice)).train()
     network.begin_stage(stage)
     before = copy.deepcopy(network.state_dict())
     learning = [p for p in network.parameters() if p.requires_grad]
@@ -331,6 +334,10 @@ def test_tokens_enter_levels_at_strides_4_8_and_16(strides, levels):
         (dict(slices_per_token=0), "'slices_per_token'"),
         (dict(slices_per_token=2), "'slices_per_token'"),
         (dict(tuned_blocks=-1), "'tuned_blocks'"),
+        (dict(tuned_blocks=5), "'tuned_blocks' .* 4, .* got 5"),  # the encoder has four
+        (dict(tuned_blocks=2, taps=(0,)), "'tuned_blocks' .* 1, .* got 2"),
+        (dict(inter_slice="sums"), "'inter_slice' .* got 'sums'"),
+        (dict(inter_slice="attention", adapter_width=7), "'adapter_width' .* got 7"),
         (dict(taps=()), "'taps'"),
         (dict(taps=(2, 1)), "'taps'"),
         (dict(taps=(-1, 1)), "'taps'"),
@@ -376,6 +383,22 @@ def test_small_patches_can_be_segmented_and_trained(patch):
     logits = network(torch.randn(1, 1, *patch))
     assert logits.shape == (1, 3, *patch) and torch.isfinite(logits).all()
     logits.square().mean().backward()
+
+
+@pytest.mark.parametrize(
+    ("fields", "tuned"),
+    [
+        (dict(), 2),  # a third of four blocks, rounded up
+        (dict(tuned_blocks=3), 3),
+        (dict(taps=(0, 1, 2)), 1),
+        (dict(components=("detail", "encoder", "lora")), 2),
+        (dict(components=("detail", "encoder")), 0),
+    ],
+)
+def test_the_number_of_tuned_blocks(fields, tuned):
+    encoder = tiny(**fields).encoder
+    assert encoder.first_tuned == encoder.encoder.run_blocks - tuned
+    assert len(encoder.adapters) == tuned * ("components" not in fields)
 
 
 def test_taps_may_leave_out_the_last_block():

@@ -129,6 +129,7 @@ def prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             places |= {(1, 2): np.argwhere(segmentation > 0)}
             places[(-1, 0, 1, 2)] = np.argwhere(segmentation >= 0)  # annotated, for an ignore label
             properties = {"class_locations": places, "spacing": [2.0, 1.0, 1.0]}
+            properties["shape_after_cropping_and_before_resampling"] = SHAPE
             whole = (1, *SHAPE)  # one chunk, one block
             nnUNetDatasetBlosc2.save_case(
                 data, segmentation, properties, str(folder / case), whole, whole, whole, whole

@@ -58,6 +58,16 @@ def test_a_plan_that_is_not_preprocessed_is_refused_before_anything_is_written(n
     assert not list((nnunet / "results").iterdir())
 
 
+@pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
+def test_data_of_another_spacing_are_refused_before_anything_is_written(nnunet, configuration):
+    """Another plan that names the same folder may have been preprocessed since."""
+    plan = plans()
+    plan["configurations"][configuration]["spacing"][-1] = 1.5  # 18 voxels of 1 mm are 12 then
+    with pytest.raises(UserError, match=r"case_0.*18\].*12\].*nnUNetv2_preprocess -d 901"):
+        DinoMed3DTrainer(plan, configuration, 0, dataset_json(), torch.device("cpu"))
+    assert not list((nnunet / "results").iterdir())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "weights", "says"),

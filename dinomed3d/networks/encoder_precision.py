@@ -1,0 +1,29 @@
+"""The encoder's precision: never float16, which the activations of DINOv3 do not fit."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from dinomed3d.runtime.device import has_native_bfloat16
+
+
+def encoder_precision(device: torch.device) -> AbstractContextManager[object]:
+    """Replace float16 autocast, which stock nnU-Net predicts under, while the encoder runs.
+
+    Largest activations of DINOv3 exceed 65,504. They become infinite in float16 and not a number in the
+    next norm, and nnU-Net makes background of that. bfloat16 has the range of float32.
+
+    Args:
+        device: of the images.
+
+    Returns:
+        Inside float16 autocast: bfloat16 autocast, or none (float32) where the device does not compute
+        bfloat16 natively. Elsewhere, whatever is there.
+    """
+    if not torch.is_autocast_enabled(device.type):
+        return nullcontext()
+    if torch.get_autocast_dtype(device.type) != torch.float16:
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16, enabled=has_native_bfloat16(device.type))
