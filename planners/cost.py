@@ -1,6 +1,6 @@
 """Cost of a training step or prediction, computed from the network's spec without building it.
 
-This module and `layer_costs` own the formulas of parameters, compute (FLOPs) and memory; tests compare them
+This module, `layer_costs` and `cnn_costs` own the formulas; tests compare them
 with the network itself, traced on fake tensors. Memory is counted as PyTorch keeps it in mixed
 precision: activations for the backward pass in 2 bytes, the transformer's residual stream and the losses
 in 4, weights, gradients and AdamW's two moments in 4 each, and autocast's 2-byte copies of weights. Not
@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from dinomed3d.networks import NetworkSpec
-from planners import layer_costs
+from planners import cnn_costs, layer_costs
 from planners.geometry import Geometry
 from planners.layer_costs import FULL, HALF, ComponentCost
 
 ENCODER = ("embedding", "encoder", "adapters")  # the last components in the backward pass
+CNN = ("detail", "decoder")  # nnU-Net's network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +66,17 @@ class StepCost:
         return float(self._total("flops") + self._total("backward_flops"))
 
     @property
+    def cnn_flops(self) -> float:
+        """Operations of the CNN, nnU-Net's own network."""
+        parts = [self.components[name] for name in CNN]
+        return float(sum(part.flops + part.backward_flops for part in parts))
+
+    @property
+    def token_share(self) -> float:
+        """Operations of stage II's step for the tokens (encoder, neck, fusion), as a share of the CNN's."""
+        return self.flops / self.cnn_flops - 1
+
+    @property
     def state(self) -> float:
         """Bytes of weights, AdamW's moments, and half-precision copies of weights."""
         return float(FULL * self.resident + 2 * FULL * self.trained + self._total("copies"))
@@ -107,36 +119,36 @@ def stage_two(
         batch: number of patches.
         channels: of the input, including the previous configuration's segmentation (cascade).
         classes: channels of the logits.
-        checkpointing: activation checkpointing of the encoder's blocks.
+        checkpointing: activation checkpointing of the encoder's tuned blocks.
     """
     g = Geometry.of(spec, patch, batch, channels, classes)
-    gate = len(spec.detail_widths) - 1
-    has_encoder, has_detail = "encoder" in spec.components, "detail" in spec.components
     components: dict[str, ComponentCost] = {}
-    if has_encoder:
+    proxy, taps, images, block = 0, 0.0, 0.0, 0.0
+    if "encoder" in spec.components:
         components["embedding"] = layer_costs.embedding(g, trained=False)
-        components["encoder"] = layer_costs.encoder(g, tuned=False, checkpointing=checkpointing)
+        components["encoder"] = layer_costs.encoder(g, learning=False, checkpointing=checkpointing)
         if "adapters" in spec.components:
             components["adapters"] = layer_costs.adapters(g, checkpointing=checkpointing)
-        components["neck"] = layer_costs.neck(g, gate)
-        if has_detail:
-            components["fusion"] = layer_costs.fusion(g, gate)
-    if has_detail:
-        components["detail"] = layer_costs.detail(g, channels)
-    components["decoder"] = layer_costs.decoder(g)
+        components["neck"] = cnn_costs.neck(g)
+        components["fusion"] = cnn_costs.fusion(g)
+        proxy = (g.size.width + 1) * classes
+        taps = FULL * len(g.taps) * g.size.width * g.slices * g.patches
+        images = FULL * g.enlarged
+        block = layer_costs.block_passing(g, learning=False, checkpointing=checkpointing)
+    components["detail"] = cnn_costs.detail(g, channels)
+    components["decoder"] = cnn_costs.decoder(g)
     supervised = sum(g.voxels[: spec.deep_supervision_heads])
-    components["loss"] = layer_costs.loss(classes, supervised)
-    proxy = (g.size.width + 1) * classes if has_encoder else 0
-    # the peak is either in the loss, or in the decoder's last step after the loss
+    components["loss"] = cnn_costs.loss(classes, supervised)
+    # the peak is in the loss, or in the decoder's last step: after the loss, or before it, with the taps
+    width, after = spec.cnn.widths[0], -components["loss"].saved
     in_loss = FULL * classes * 2 * g.voxels[0]
-    in_step = HALF * 3 * spec.decoder_widths[0] * g.voxels[0] - components["loss"].saved
-    block = layer_costs.block_passing(g, tuned=False, checkpointing=checkpointing) * has_encoder
-    taps = FULL * len(g.taps) * g.size.width * g.slices * g.patches * has_encoder
+    in_step = after + HALF * 3 * width * g.voxels[0]
+    forward = after + taps + HALF * width * g.voxels[0]
     return StepCost(
         components=components,
         inputs=FULL * channels * g.voxels[0] + 2 * supervised,
-        lifting=FULL * g.enlarged * has_encoder + 2 * taps,  # the taps, and concatenated
-        passing=max(in_loss, in_step),
+        lifting=images + max(2 * taps, layer_costs.block_running(g) if images else 0.0),
+        passing=max(in_loss, in_step, forward),
         block=block,
         reentry=taps * (block > 0),
         resident=sum(cost.parameters for cost in components.values()) + proxy,
@@ -164,18 +176,18 @@ def stage_one(
         classes: channels of the logits.
         resident: parameters of the whole network, which is in memory too.
         batch: patches from which the slices are sampled, in memory too.
-        checkpointing: as in `stage_two`.
+        checkpointing: as in `stage_two`, here of all blocks.
     """
     g = Geometry.of(spec, patch[-2:], slices, channels, classes)
-    tokens = g.slices * g.patches
+    tokens, voxels = g.slices * g.patches, slices * math.prod(patch[-2:])
     head = ComponentCost()
     head.linear(g.size.width, classes, tokens)
     head.saved = g.size.width * (FULL * g.slices * g.tokens + HALF * tokens)
     components = {
         "embedding": layer_costs.embedding(g, trained=True),
-        "encoder": layer_costs.encoder(g, tuned=True, checkpointing=checkpointing),
+        "encoder": layer_costs.encoder(g, learning=True, checkpointing=checkpointing),
         "head": head,
-        "loss": layer_costs.loss(classes, g.voxels[0]),
+        "loss": cnn_costs.loss(classes, voxels),
     }
     # with checkpointing, only the forward pass holds autocast's copies of all blocks' weights
     matrices = HALF * sum(i * o for i, o in g.size.block_linears) * g.taps[-1] * checkpointing
@@ -183,11 +195,11 @@ def stage_one(
     running = 2 * FULL * g.size.width + HALF * (g.size.width + (branches + 1) * g.size.hidden)
     return StepCost(
         components=components,
-        inputs=(FULL * spec.slices * g.channels + 2) * g.voxels[0]
+        inputs=(FULL * spec.slices * g.channels + 2) * voxels
         + (FULL * channels + 2) * batch * math.prod(patch),
         lifting=FULL * g.enlarged + g.slices * g.tokens * running + matrices,
-        passing=FULL * classes * 2 * g.voxels[0],
-        block=layer_costs.block_passing(g, tuned=True, checkpointing=checkpointing),
+        passing=FULL * classes * 2 * voxels,
+        block=layer_costs.block_passing(g, learning=True, checkpointing=checkpointing),
         reentry=0.0,
         resident=resident,
     )
@@ -201,28 +213,18 @@ def prediction(spec: NetworkSpec, patch: Sequence[int], *, channels: int, classe
     g = Geometry.of(spec, patch, 1, channels, classes)
     step = stage_two(spec, patch, batch=1, channels=channels, classes=classes)
     weights = FULL * step.resident
-    volume = FULL * channels * g.voxels[0]
-    e, h, n, v = g.size.width, g.size.hidden, g.slices * g.tokens, g.voxels
-    moments = []
-    held = 0.0  # skips of the decoder
-    w = spec.pyramid_width
-    gate = len(spec.detail_widths) - 1
+    v, widths = g.voxels, spec.cnn.widths
+    moments, taps = [], 0.0
     if "encoder" in spec.components:
-        branches = 2 if g.size.gated else 1
-        lora = 3 if "lora" in spec.components else 2  # a layer's output, its update, their sum
-        block = n * (10 * e + HALF * h * (lora + branches - 1))
-        taps = FULL * n * e * len(g.taps)
+        taps = FULL * g.slices * g.patches * g.size.width * len(g.taps)
+        block = layer_costs.block_running(g)
         moments.append(FULL * g.enlarged + max(HALF * g.enlarged, block) + taps)
-        # the taps, concatenated, and in half precision
-        moments.append(FULL * g.enlarged + taps * 2.5)
-        held += HALF * w * sum(v[gate:])
-    if "detail" in spec.components:
-        held += HALF * sum(d * x for d, x in zip(spec.detail_widths, v[: gate + 1], strict=True))
-        if "encoder" in spec.components:
-            held += HALF * spec.detail_widths[gate] * v[gate]
-    skip = spec.detail_widths[0] if "detail" in spec.components else 0
-    first, below = [*spec.detail_widths, w][:2]
-    last = HALF * (v[0] * (4 * first + skip) + below * v[1])
-    moments.append(held + last)
-    moments.append(held + HALF * (2 * first + g.classes) * v[0])
-    return weights + volume + max(moments)
+        # the taps, concatenated, and in half precision, beside the levels before
+        level = spec.token_levels[0] + 1
+        before = HALF * sum(d * x for d, x in zip(widths[:level], v, strict=False))
+        moments.append(before + taps * 2.5)
+    # in the decoder's last step all skips, what it is made of, two maps of a convolution and its input
+    skips = HALF * sum(d * x for d, x in zip(widths, v, strict=True))
+    maps = 5 if spec.cnn.decoder_blocks[-1] > 1 else 4
+    moments.append(skips + taps + HALF * (maps * widths[0] * v[0] + widths[1] * v[1]))
+    return weights + FULL * channels * v[0] + max(moments)

@@ -16,17 +16,12 @@ class DatasetStats:
     """(D, H, W) or (H, W) target spacing, mm."""
     shape: tuple[int, ...]
     """Median shape of the same axes, voxels."""
-    voxels: float
-    """Voxels of all training images together."""
     channels: int
     """Channels of the network's input, including the previous configuration's segmentation (cascade)."""
     classes: int
     """Channels of the logits: labels with background, or regions."""
     cascade_channels: int = 0
     """How many of these channels are the previous configuration's segmentation (cascade)."""
-    context: float = 0.0
-    """Share of a volume's slices that a patch should hold: the purpose of the cascade's low-resolution
-    configuration."""
 
     def __post_init__(self) -> None:
         """Refuse statistics that no plan can be made for."""

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from dinomed3d.lifting import default_taps
 from dinomed3d.training.recipe import Recipe
 from planners.budget import Budget
 from planners.dataset_stats import DatasetStats
 from planners.encoders import encoder_size
-from planners.network_rules import DECODER_WIDTHS, TARGET_TOKENS, tokens_of
-from planners.sizing import (
-    ENCODER_CANDIDATES,
-    MAX_BATCH,
-    MAX_DATASET_SHARE,
-    MIN_BATCH,
-    RECEPTIVE_DEPTH,
-    Search,
-    Sizing,
-    Trial,
-)
+from planners.geometry import Geometry, tokens_of
+from planners.sizing import ENCODER_CANDIDATES, MIN_TOKENS, TOKEN_SHARE, Sizing
+
+TERA, GIB = 1e12, 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,17 +33,17 @@ def decisions(
     stats: DatasetStats, sizing: Sizing, memory_gib: float, forced: Mapping[str, Any]
 ) -> list[Decision]:
     """Every decision of a plan, in the order in which they were made."""
-    search = Search(stats, forced)
-    rows = [
-        _encoder(sizing, forced),
-        _patch(stats, sizing, search),
-        _batch(stats, sizing, Budget(memory_gib=memory_gib)),
-    ]
+    rows = _cnn(sizing, memory_gib)
     if "encoder" in sizing.spec.components:
-        rows.insert(0, _token(sizing, search))
-        rows.append(_checkpointing(stats, sizing))
-        rows += _encoder_modules(stats, sizing, search)
-    return rows + _other_modules(sizing, search) + _training(sizing)
+        rows += [
+            _tokens(sizing, forced),
+            _encoder(sizing, forced),
+            _checkpointing(stats, sizing),
+            *_encoder_modules(stats, sizing, forced),
+        ]
+    else:
+        rows.append(_row("encoder", "none", "left out by DINOMED3D_COMPONENTS"))
+    return [*rows, _step(stats, sizing, memory_gib), *_training(sizing)]
 
 
 def _row(what: str, value: object, why: str) -> Decision:
@@ -62,133 +54,109 @@ def _joined(values: Iterable[object], separator: str = ", ") -> str:
     return separator.join(map(str, values))
 
 
-def _token(sizing: Sizing, search: Search) -> Decision:
-    side, tokens = sizing.spec.voxels_per_token, tokens_of(sizing.spec, sizing.patch)
-    why = f"{tokens} tokens per slice, closest to {TARGET_TOKENS}"
-    if "voxels_per_token" in search.forced:
-        why = f"set by the user; {tokens} tokens per slice"
-    elif side > search.token:
-        why = f"{tokens} tokens per slice; finer tokens exceed memory or time"
-    elif side < search.token:
-        why = f"{tokens} tokens per slice, which is cropped"
-    return _row("voxels per token", f"{side} x {side}", why)
+def _cnn(sizing: Sizing, memory_gib: float) -> list[Decision]:
+    """Patch, batch and network of nnU-Net's rule."""
+    cnn, share = sizing.spec.cnn, sizing.cnn_share
+    why = f"nnU-Net's rule for {memory_gib:g} GiB"
+    if share < 1:
+        why = f"nnU-Net's rule for {share:.0%} of {memory_gib:g} GiB, so that the whole step fits"
+    kind = "residual" if cnn.residual else "plain"
+    cells = _joined(cnn.cells[-1], " x ")
+    return [
+        _row("patch", _joined(sizing.trial.patch, " x "), why),
+        _row("batch", sizing.trial.batch, "by the same rule"),
+        _row(
+            "CNN",
+            f"{kind}, {cnn.levels} levels",
+            f"by the same rule: {cnn.widths[0]} to {cnn.widths[-1]} channels, the coarsest cells are {cells} voxels; "
+            "detail stream and decoder",
+        ),
+    ]
+
+
+def _tokens(sizing: Sizing, forced: Mapping[str, Any]) -> Decision:
+    """Size of a token, and which slices are encoded."""
+    spec, patch = sizing.spec, sizing.trial.patch
+    side, step = spec.voxels_per_token, spec.slices_per_token
+    share = sizing.stage_two.token_share
+    cost = f"encoder, neck and fusion add {share:.0%} to the CNN's operations"
+    tokens = tokens_of(spec, patch)
+    names = [n for n in ("VOXELS_PER_TOKEN", "SLICES_PER_TOKEN") if n.lower() in forced]
+    if names:
+        why = f"set by the user ({_joined(f'DINOMED3D_{name}' for name in names)}); {cost}"
+    elif share > TOKEN_SHARE:
+        why = f"the cheapest with {MIN_TOKENS} or more per slice, but {cost}"
+    elif sizing.trial.checkpointing:
+        why = f"the finest within {TOKEN_SHARE:.0%} and the memory; {cost}"
+    else:
+        why = f"the finest within {TOKEN_SHARE:.0%}; {cost}"
+    slices = "" if len(patch) == 2 else ", each slice" if step == 1 else f", 1 of {step} slices"
+    return _row("tokens", f"{side} x {side} voxels{slices}", f"{tokens} per slice; {why}")
 
 
 def _encoder(sizing: Sizing, forced: Mapping[str, Any]) -> Decision:
     spec = sizing.spec
-    if "encoder" not in spec.components:
-        return _row("encoder", "none", "left out by DINOMED3D_COMPONENTS")
     changed = ", ".join(f"{k}={v}" for k, v in spec.encoder_overrides.items())
     value = f"{spec.encoder} ({changed})" if changed else spec.encoder
     if forced.keys() & {"encoder", "encoder_overrides"}:
         why = "set by the user (DINOMED3D_ENCODER, or the weights given)"
     elif spec.encoder == ENCODER_CANDIDATES[0]:
         why = "the largest candidate, and it fits"
-    elif spec.encoder == ENCODER_CANDIDATES[-1]:
-        why = "the next larger one exceeds memory or time"
     else:
-        why = "the largest that fits memory and time with enough slices of each volume"
+        why = f"the next larger one adds over {TOKEN_SHARE:.0%} or exceeds the memory"
     return _row("encoder", value, why)
 
 
-def _patch(stats: DatasetStats, sizing: Sizing, search: Search) -> Decision:
-    *depth, height, width = sizing.patch
-    cropped = height < stats.shape[-2] or width < stats.shape[-1]
-    why = (
-        f"slices of {_joined(stats.shape[-2:], ' x ')} are cropped because memory is short"
-        if cropped
-        else "whole slices"
-    )
-    why += f", sides rounded up to multiples of {sizing.spec.multiple}"
-    if depth and not search.single_slice:
-        if depth[0] == stats.shape[0]:
-            why += "; all slices"
-        elif stats.context and depth[0] >= search.context_slices:
-            why += f"; an eighth of {stats.shape[0]} slices, for context"
-        elif depth[0] == RECEPTIVE_DEPTH:
-            why += f"; of {stats.shape[0]} slices as many as the network's reach"
-        else:
-            why += f"; of {stats.shape[0]} slices as many as memory and time allow"
-    return _row("patch", _joined(sizing.patch, " x "), why)
-
-
-def _batch(stats: DatasetStats, sizing: Sizing, budget: Budget) -> Decision:
-    trial = Trial(
-        spec=sizing.spec,
-        patch=sizing.patch,
-        checkpointing=sizing.recipe["activation_checkpointing"],
-    )
-    more = trial.stage_two(stats, sizing.batch + 1)
-    share = MAX_DATASET_SHARE * stats.voxels / math.prod(sizing.patch)
-    if sizing.batch == MIN_BATCH and round(share) <= MIN_BATCH:
-        why = "the minimum; a batch should hold little of the dataset"
-    elif more.peak > budget.memory:
-        why = f"one more would need {Budget.for_bytes(more.peak):.1f} GiB"
-    elif more.flops > budget.flops:
-        why = "one more would make a step too slow"
-    elif sizing.batch == MAX_BATCH:
-        why = "the maximum; more steps help more than larger batches"
-    else:
-        why = f"more would hold over {MAX_DATASET_SHARE:.0%} of all voxels"
-    return _row("batch", sizing.batch, why)
-
-
 def _checkpointing(stats: DatasetStats, sizing: Sizing) -> Decision:
-    if not sizing.recipe["activation_checkpointing"]:
+    if not sizing.trial.checkpointing:
         return _row("checkpointing", "off", "all activations fit")
-    without = Trial(spec=sizing.spec, patch=sizing.patch, checkpointing=False)
-    steps = without.steps(stats, sizing.batch)
-    need = Budget.for_bytes(max(step.peak for step in steps))
-    return _row("checkpointing", "on", f"blocks are recomputed; without it {need:.1f} GiB")
+    need = Budget.for_bytes(replace(sizing.trial, checkpointing=False).peak(stats))
+    return _row(
+        "checkpointing", "on", f"tuned blocks are computed again; without it {need:.1f} GiB"
+    )
 
 
-def _encoder_modules(stats: DatasetStats, sizing: Sizing, search: Search) -> list[Decision]:
-    """Multi-slice embedding, taps, adapters and low-rank updates."""
+def _encoder_modules(
+    stats: DatasetStats, sizing: Sizing, forced: Mapping[str, Any]
+) -> list[Decision]:
+    """Multi-slice embedding, taps, tuned blocks with adapters and low-rank updates, levels with tokens."""
     spec, image_channels = sizing.spec, stats.channels - stats.cascade_channels
     why = "the pretrained kernel unchanged: one colour per slice"
-    if search.single_slice:
+    if spec.slices == 1 and "slices" not in forced:
         why = "there are no neighbours"
-    elif "slices" in search.forced:
-        why = "set by the user"
+    elif "slices" in forced:
+        why = "set by the user (DINOMED3D_SLICES)"
     elif image_channels > 1:
         why = f"the pretrained kernel's colours, each divided among {image_channels} channels"
     rows = [_row("slices per embedding", f"K = {spec.slices}", why)]
+    g = Geometry.of(spec, sizing.trial.patch, 1, stats.channels, stats.classes)
     depth = encoder_size(spec.encoder, spec.encoder_overrides).depth
-    taps = spec.taps or default_taps(depth)
-    rows.append(_row("taps", _joined(taps), f"evenly spaced over {depth} blocks"))
-    run = taps[-1] + 1
-    if not {"lora", "adapters"}.isdisjoint(spec.components):
-        why = "set by the user" if spec.tuned_blocks else "the last third; those before stay frozen"
-        rows.append(_row("tuned blocks", f"{spec.tuned_of(run)} of {run}", why))
+    why = f"at half and three quarters of {depth} blocks; those after the last are not run"
+    rows.append(_row("taps", _joined(g.taps), why))
+    if g.tuned:
+        why = "set by the user" if spec.tuned_blocks else "the last third that are run"
+        why += "; those before stay frozen and keep nothing for the backward pass"
+        rows.append(_row("tuned blocks", f"{g.tuned} of {g.blocks}", why))
     if "adapters" in spec.components:
         name = "3D adapters" if spec.inter_slice == "adapters" else "attention along depth"
         rows.append(_row(name, spec.adapter_width, "a sixth of the encoder's channels"))
     if "lora" in spec.components:
         rows.append(_row("low-rank updates", spec.lora_rank, "rank in DINO-Med3D's released code"))
-    return rows
+    strides = [max(spec.cnn.cells[level][1:]) for level in spec.token_levels]
+    why = f"in-plane strides {_joined(strides)}, {spec.token_width} channels each"
+    return [*rows, _row("tokens enter", f"levels {_joined(spec.token_levels)}", why)]
 
 
-def _other_modules(sizing: Sizing, search: Search) -> list[Decision]:
-    """Kernels, detail stream and decoder."""
-    spec = sizing.spec
-    strides = [2**i for i, k in enumerate(spec.depth_kernels) if k == 1]
-    why = f"1 at in-plane strides {_joined(strides)}, whose pixels are small against the slice distance"
-    if search.single_slice:
-        why = "single slices"
-    elif not strides:
-        why = "slices are close, so every level mixes them"
-    rows = [_row("depth kernels", _joined(spec.depth_kernels), why)]
-    if "detail" in spec.components:
-        why = "channels at in-plane strides 1, 2, ..., finer than tokens"
-        rows.append(_row("detail stream", _joined(spec.detail_widths), why))
-    why = "the widest whose FLOPs are at most a third of the encoder's"
-    if spec.pyramid_width == DECODER_WIDTHS[-1]:
-        why = "the narrowest; wider ones exceed a third of the encoder's FLOPs"
-    if sizing.stage_one is None:
-        why = "default, without an encoder"
-    rows.append(_row("decoder", f"{spec.levels} levels, {spec.pyramid_width} channels", why))
-    heads = f"{spec.deep_supervision_heads} levels"
-    return [*rows, _row("deep supervision", heads, "the finest, as in nnU-Net")]
+def _step(stats: DatasetStats, sizing: Sizing, memory_gib: float) -> Decision:
+    """Cost of a step of stage II as a whole."""
+    two, budget = sizing.stage_two, Budget(memory_gib=memory_gib)
+    voxels = sizing.trial.batch * math.prod(sizing.trial.patch) / 1e6
+    return _row(
+        "a step",
+        f"{two.flops / TERA:.2f} TFLOP, {two.peak / GIB:.1f} GiB",
+        f"stage II, {voxels:.1f} million voxels, the CNN alone {two.cnn_flops / TERA:.2f} TFLOP; of {memory_gib:g} GiB "
+        f"{budget.memory / GIB:.1f} are for tensors",
+    )
 
 
 def _training(sizing: Sizing) -> list[Decision]:
@@ -196,14 +164,16 @@ def _training(sizing: Sizing) -> list[Decision]:
     recipe, rows = Recipe(), []
     first, why = "", "half of nnU-Net's 1000 epochs"
     if sizing.stage_one is not None:
-        reason = "of the slices in a batch, as many as memory and time allow"
+        reason = (
+            "of the slices in a batch, as many as the memory holds and stage II's operations allow"
+        )
         rows.append(_row("stage I", f"{sizing.recipe['stage1_slices']} slices per step", reason))
         reason = "of the encoder; 5e-5 for ViT-S, less for wider ones"
         rows.append(_row("stage I's learning rate", f"{sizing.recipe['rate_encoder']:g}", reason))
         first = f"{recipe.stage1_epochs} + "
         why += "; a tenth of them for the encoder"
     rates = f"{recipe.rate_decoder:g}, {recipe.rate_adapters:g}"
-    reason = "decoder and adapters: modules inside the pretrained encoder learn more slowly"
+    reason = "CNN and adapters: modules inside the pretrained encoder learn more slowly"
     lengths = f"{first}{recipe.stage2_epochs} x {recipe.iterations_per_epoch} steps"
     return [
         *rows,

@@ -30,8 +30,8 @@ from dinomed3d.training.nnunet_plan import (
 from dinomed3d.training.recipe import Recipe
 from planners.budget import Budget
 from planners.cost import StepCost, prediction, stage_one, stage_two
+from planners.geometry import tokens_of
 from planners.layer_costs import ComponentCost
-from planners.network_rules import tokens_of
 from planners.speed import Speed, measure_speed
 from planners.table import TARGET, decision_table, grid
 

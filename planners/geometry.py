@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dinomed3d.lifting import default_taps
-from dinomed3d.networks import NetworkSpec
+from dinomed3d.networks import NetworkSpec, neck_taps
 from planners.encoders import EncoderSize, encoder_size
+
+Triple = tuple[int, int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,17 +19,12 @@ class Geometry:
     spec: NetworkSpec
     size: EncoderSize
     batch: int
-    depth: int
-    height: int
-    """Rows of a slice after padding, voxels."""
-    width: int
-    """Columns of a slice after padding, voxels."""
+    patch: Triple
+    """(D, H, W) of a patch, voxels; 2D patches have one slice."""
     channels: int
     """Channels of the image, without the previous configuration's segmentation (cascade)."""
     classes: int
     """Channels of the logits."""
-    voxels: Sequence[int]
-    """Voxels of the whole batch at each level."""
 
     @classmethod
     def of(
@@ -35,33 +32,42 @@ class Geometry:
     ) -> Geometry:
         """Sizes for a patch (D, H, W) or (H, W); `channels` includes the cascade's."""
         depth, height, width = (1, *patch)[-3:]
-        height, width = (-(-side // spec.multiple) * spec.multiple for side in (height, width))
-        voxels = [
-            batch * depth * (height // 2**level) * (width // 2**level)
-            for level in range(spec.levels)
-        ]
         return cls(
             spec=spec,
             size=encoder_size(spec.encoder, spec.encoder_overrides),
             batch=batch,
-            depth=depth,
-            height=height,
-            width=width,
+            patch=(depth, height, width),
             channels=channels - spec.cascade_channels,
             classes=classes,
-            voxels=voxels,
         )
+
+    def level(self, number: int) -> Triple:
+        """Cells (D, H, W) of a level of the CNN, whose input is padded until all its strides divide it."""
+        cells = zip(self.patch, self.spec.cnn.cells[-1], self.spec.cnn.cells[number], strict=True)
+        depth, height, width = (-(-side // last) * last // cell for side, last, cell in cells)
+        return depth, height, width
+
+    @property
+    def voxels(self) -> list[int]:
+        """Cells of the whole batch at each level of the CNN, finest first."""
+        return [self.batch * math.prod(self.level(n)) for n in range(self.spec.cnn.levels)]
+
+    @property
+    def grid(self) -> Triple:
+        """Tokens (D, H, W) of a patch; D is the number of encoded slices."""
+        cells = zip(self.patch, self.spec.token_cell, strict=True)
+        depth, height, width = (-(-side // cell) for side, cell in cells)
+        return depth, height, width
 
     @property
     def slices(self) -> int:
-        """Slices of the whole batch."""
-        return self.batch * self.depth
+        """Encoded slices of the whole batch."""
+        return self.batch * self.grid[0]
 
     @property
     def patches(self) -> int:
         """Patch tokens of one slice."""
-        t = self.spec.voxels_per_token
-        return (self.height // t) * (self.width // t)
+        return self.grid[1] * self.grid[2]
 
     @property
     def tokens(self) -> int:
@@ -71,20 +77,27 @@ class Geometry:
     @property
     def taps(self) -> Sequence[int]:
         """Blocks whose output the neck reads."""
-        return self.spec.taps or default_taps(self.size.depth)
+        return self.spec.taps or neck_taps(self.size.depth)
 
     @property
-    def run_blocks(self) -> int:
-        """Blocks that are run: those after the last tap are not."""
+    def blocks(self) -> int:
+        """Blocks that run: those up to the last tap."""
         return self.taps[-1] + 1
 
     @property
-    def tuned_blocks(self) -> int:
-        """Last blocks with low-rank updates and inter-slice modules."""
-        return self.spec.tuned_of(self.run_blocks)
+    def tuned(self) -> int:
+        """Blocks that stage II tunes, the last of those that run; the others are frozen."""
+        if {"lora", "adapters"}.isdisjoint(self.spec.components):
+            return 0
+        return self.spec.tuned_of(self.blocks)
 
     @property
     def enlarged(self) -> float:
-        """Values of all slices at the encoder's input."""
+        """Values of all encoded slices at the encoder's input."""
         pixels = self.patches * self.size.patch**2
         return self.slices * self.spec.slices * self.channels * pixels
+
+
+def tokens_of(spec: NetworkSpec, patch: Sequence[int]) -> int:
+    """Patch tokens of one slice of a patch (D, H, W) or (H, W)."""
+    return math.prod(-(-side // spec.voxels_per_token) for side in patch[-2:])

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import (
     ExperimentPlanner,
 )
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
-from dinomed3d.networks import COMPONENTS, NetworkSpec
+from dinomed3d.networks import CnnSpec, NetworkSpec
 from dinomed3d.runtime.atomic_files import atomic_write
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.one_line_errors import report_user_errors
@@ -33,7 +34,7 @@ from planners.decisions import decisions
 from planners.fingerprint import check_fingerprint
 from planners.identify_encoder import encoder_of_weights
 from planners.shared_data import SHARED, other_data
-from planners.sizing import Sizing, size_configuration
+from planners.sizing import CnnPlan, CnnRule, Sizing, size_configuration
 from planners.table import TARGET, decision_tables
 from planners.weights_note import weights_note
 
@@ -48,15 +49,15 @@ PLANNED = (
 """Fields of the recipe that every plan states with their defaults, so that users can edit them."""
 STANDARD = {"2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres"}
 """Names of the configurations that a planner makes."""
-LOWRES_BELOW = 0.125
-"""A coarser configuration is added if a patch holds less than this share of a volume. Patches hold
-whole slices, so it is a share of the slices (nnU-Net, with cubic patches: a quarter of the voxels)."""
+MIN_PLANE = 16
+"""Side of a slice in voxels below which nnU-Net's rule makes a network of one level: it plans for this instead."""
 
 
 class DinoMed3DPlanner(ExperimentPlanner):
-    """Spacing, resampling and normalisation of nnU-Net's default planner; patch, batch and network ours.
+    """nnU-Net's default planner, whose CNN becomes the detail stream and decoder of DINO-Med3D.
 
-    Fields of the network that DINOMED3D_ variables set (encoder, overrides, voxels per token, slices,
+    Spacing, resampling, normalisation, patch, batch and CNN are decided by nnU-Net's rules, tokens and encoder
+    by ours. Fields of the network that DINOMED3D_ variables set (encoder, overrides, voxels per token, slices,
     components) are kept, and the rest is sized for them.
     """
 
@@ -90,7 +91,6 @@ class DinoMed3DPlanner(ExperimentPlanner):
             )
         self.memory_gib = Budget(memory_gib=gpu_memory_target_in_gb).memory_gib
         self.forced = forced_fields(os.environ)
-        self.lowres_creation_threshold = LOWRES_BELOW
         self.labels = LabelManager(
             self.dataset_json["labels"], self.dataset_json.get("regions_class_order")
         )
@@ -101,7 +101,7 @@ class DinoMed3DPlanner(ExperimentPlanner):
         )
         schemes, _ = self.determine_normalization_scheme_and_whether_mask_is_used_for_norm()
         check_fingerprint(self.dataset_fingerprint, schemes, foreground)
-        self._fullres: DatasetStats | None = None
+        self._fullres: tuple[DatasetStats, CnnRule] | None = None
         self._reasons: dict[str, dict[str, Any]] = {}
         self._identifiers: dict[str, str] = {}
 
@@ -120,29 +120,42 @@ class DinoMed3DPlanner(ExperimentPlanner):
             median_shape: median shape of the training images at that spacing, voxels.
             data_identifier: folder of the preprocessed data.
             approximate_n_voxels_dataset: voxels of all training images together.
-            _cache: unused; no network is built.
+            _cache: sizes of networks that nnU-Net's rule has looked at.
         """
-        lowres = data_identifier == self.generate_data_identifier("3d_lowres")
         stats = DatasetStats(
-            context=LOWRES_BELOW if lowres else 0.0,
             spacing=tuple(float(s) for s in spacing),
             shape=tuple(round(float(side)) for side in median_shape),
-            voxels=approximate_n_voxels_dataset,
             channels=len(self.dataset_json.get("channel_names") or self.dataset_json["modality"]),
             classes=self.labels.num_segmentation_heads,
         )
+        asked = (spacing, median_shape, data_identifier, approximate_n_voxels_dataset, _cache)
+
+        def rule(memory_gib: float) -> CnnPlan:
+            return cnn_plan(self.stock_entry(memory_gib, *asked))
+
         if data_identifier == self.generate_data_identifier("3d_fullres"):
-            self._fullres = stats
-        logits, logits_kwargs = self.determine_segmentation_softmax_export_fn()
-        return {
-            "data_identifier": data_identifier,
-            "median_image_size_in_voxels": median_shape,
-            "spacing": spacing,
-            **self._preprocessing(),
-            "resampling_fn_probabilities": logits.__name__,
-            "resampling_fn_probabilities_kwargs": logits_kwargs,
-            **self._sized(stats, data_identifier),
-        }
+            self._fullres = stats, rule
+        entry = self.stock_entry(self.memory_gib, *asked)
+        sized = self._sized(stats, rule, data_identifier)
+        return entry | {"median_image_size_in_voxels": median_shape} | sized
+
+    def stock_entry(
+        self, memory_gib: float, spacing: Any, median_shape: Any, *others: Any
+    ) -> dict[str, Any]:
+        """What nnU-Net's rule plans for a memory.
+
+        Args:
+            memory_gib: memory target, GiB.
+            spacing: as in `get_plans_for_configuration`.
+            median_shape: likewise; rows and columns below MIN_PLANE are planned for as if they were MIN_PLANE.
+            others: the other arguments of `get_plans_for_configuration`.
+        """
+        least = [1] * (len(spacing) - 2) + [MIN_PLANE] * 2
+        self.UNet_vram_target_GB = memory_gib
+        entry: dict[str, Any] = super().get_plans_for_configuration(
+            spacing, np.maximum(median_shape, least), *others
+        )
+        return entry
 
     def _preprocessing(self) -> dict[str, Any]:
         """The entries of every configuration that say how cases are preprocessed, besides the spacing."""
@@ -197,9 +210,30 @@ class DinoMed3DPlanner(ExperimentPlanner):
             )
         return not others
 
-    def _sized(self, stats: DatasetStats, key: str) -> dict[str, Any]:
+    @staticmethod
+    def static_estimate_VRAM_usage(
+        patch_size: tuple[int],
+        input_channels: int,
+        output_channels: int,
+        arch_class_name: str,
+        arch_kwargs: dict[str, Any],
+        arch_kwargs_req_import: tuple[str, ...],
+    ) -> float:
+        """As nnU-Net's, of a network without weights: it takes a tenth of the time."""
+        with torch.device("meta"):
+            estimate: float = ExperimentPlanner.static_estimate_VRAM_usage(
+                patch_size,
+                input_channels,
+                output_channels,
+                arch_class_name,
+                arch_kwargs,
+                arch_kwargs_req_import,
+            )
+        return estimate
+
+    def _sized(self, stats: DatasetStats, rule: CnnRule, key: str) -> dict[str, Any]:
         """Patch, batch, network and recipe of a configuration; its decisions are stored under `key`."""
-        sizing = size_configuration(stats, self.memory_gib, self.forced)
+        sizing = size_configuration(stats, rule, self.memory_gib, self.forced)
         rows = decisions(stats, sizing, self.memory_gib, self.forced)
         self._reasons[key] = {TARGET: self.memory_gib, DECISIONS: [asdict(row) for row in rows]}
         return sized_entry(sizing)
@@ -218,18 +252,10 @@ class DinoMed3DPlanner(ExperimentPlanner):
     def _size_cascade(self, configurations: dict[str, Any]) -> None:
         """Size the cascade's second configuration, whose detail stream reads the labels of the first."""
         assert self._fullres is not None
-        if "detail" not in self.forced.get("components", COMPONENTS):
-            del configurations["3d_cascade_fullres"]
-            del configurations["3d_lowres"]["next_stage"]
-            print(
-                "3d_cascade_fullres is left out: the detail stream reads the previous configuration's labels, and "
-                "DINOMED3D_COMPONENTS leaves it out"
-            )
-            return
+        stats, rule = self._fullres
         labels = len(self.labels.foreground_labels)
-        channels = self._fullres.channels + labels
-        stats = replace(self._fullres, channels=channels, cascade_channels=labels)
-        configurations["3d_cascade_fullres"] |= self._sized(stats, "3d_cascade_fullres")
+        stats = replace(stats, channels=stats.channels + labels, cascade_channels=labels)
+        configurations["3d_cascade_fullres"] |= self._sized(stats, rule, "3d_cascade_fullres")
 
     def _drop_stale(self, planned: set[str]) -> None:
         """Remove standard configurations of an earlier plan, which nnU-Net would keep.
@@ -254,12 +280,22 @@ class DinoMed3DPlanner(ExperimentPlanner):
         return plans
 
 
+def cnn_plan(entry: Mapping[str, Any]) -> CnnPlan:
+    """Patch, batch and CNN of a configuration that nnU-Net's rule has planned."""
+    network = entry["architecture"]
+    return CnnPlan(
+        patch=tuple(int(side) for side in entry["patch_size"]),
+        batch=int(entry["batch_size"]),
+        cnn=CnnSpec.from_nnunet(network["network_class_name"], network["arch_kwargs"]),
+    )
+
+
 def sized_entry(sizing: Sizing) -> dict[str, Any]:
     """The entries of a configuration in nnU-Net's plan that come from a sizing."""
     recipe = {name: getattr(Recipe(), name) for name in PLANNED} | dict(sizing.recipe)
     return {
-        "batch_size": sizing.batch,
-        "patch_size": list(sizing.patch),
+        "batch_size": sizing.trial.batch,
+        "patch_size": list(sizing.trial.patch),
         "architecture": network_entry(sizing.spec),
         RECIPE: recipe,
     }

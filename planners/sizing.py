@@ -1,33 +1,27 @@
-"""Search for encoder, patch and batch that fit a dataset, a memory and a time.
+"""Sizing of a configuration: nnU-Net's CNN first, then tokens that suit it, then the encoder.
 
-The token grid depends on the slices alone. The encoder is the largest one that trains within memory and
-time on whole slices and on enough of them. If not even the smallest does, these are given up in order:
-speed (activation checkpointing), fine tokens, slices of a patch, whole slices, and the limit on time.
-Remaining memory and time go into slices of a patch, then into the batch.
+Patch, batch and CNN are those of nnU-Net's own rule. The encoder reads tokens as fine as they can be while
+their side of a training step (encoder, neck, fusion) costs at most TOKEN_SHARE of the CNN's operations: fine tokens
+are worth more than a large encoder. The encoder is then the largest that keeps both this share and the memory. If
+memory is short, the tuned blocks are computed again in the backward pass (activation checkpointing), and then nnU-Net's
+rule is asked for less memory: smaller patches make both sides smaller, and tokens stay fine.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dinomed3d.networks import COMPONENTS, NetworkSpec
+from dinomed3d.networks import COMPONENTS, CnnSpec, NetworkSpec
 from dinomed3d.runtime.errors import UserError
 from planners.budget import Budget
 from planners.cost import StepCost, prediction, stage_one, stage_two
 from planners.dataset_stats import DatasetStats
 from planners.encoders import encoder_size
-from planners.network_rules import (
-    TOKEN_SIDES,
-    learning_rate_for,
-    network_for,
-    round_up,
-    token_side,
-    tokens_of,
-)
+from planners.geometry import tokens_of
 
 ENCODER_CANDIDATES = (
     "vit_large_patch16_dinov3",
@@ -36,39 +30,93 @@ ENCODER_CANDIDATES = (
     "vit_small_patch16_dinov3",
 )
 """Encoders that the planner chooses from, largest first; others only if the user names them."""
-RECEPTIVE_DEPTH = 32
-"""Receptive field across slices of the adapters of 12 blocks and the decoder; longer patches gain nothing."""
-MAX_WHOLE_DEPTH = 48
-"""Volumes with at most this many slices are taken whole."""
-TARGET_DEPTH = 16
-"""Slices of a patch of a longer volume that a larger encoder must leave room for, as in DINO-Med3D."""
-MIN_DEPTH = 8
-"""Slices (or all, if fewer) that are kept before slices are cropped."""
-MIN_TOKENS = 256
-"""Tokens of a slice below which tokens are not made coarser to save memory or time."""
-MIN_BATCH = 2
-"""Smallest batch, as in nnU-Net: Dice over one patch is too noisy."""
-TARGET_BATCH_2D = 8
-"""Single slices in a step that a larger encoder must leave room for."""
-MAX_BATCH = 64
-"""Largest batch: more steps help more than more patches per step."""
-MAX_DATASET_SHARE = 0.05
-"""Largest share of all voxels in a batch: nnU-Net's precaution against overfitting."""
-MIN_SIDE = 64
-"""Smallest side to which slices are cropped, voxels."""
+TOKEN_SHARE = 0.5
+"""Largest share of the CNN's operations in a step that the tokens' side may add."""
+TOKEN_SIDES = (4, 8, 16, 32)
+"""Voxels per token: less would enlarge slices more than fourfold, more would halve them."""
+SLICE_STEPS = (1, 3)
+"""Every how many slices one may be encoded, where tokens are at least as wide in plane as these are deep."""
+MIN_TOKENS = 64
+"""Tokens of a slice below which tokens are not made coarser."""
+CNN_SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
+"""Shares of the memory target for which nnU-Net's rule is asked, in this order."""
 MAX_STAGE1_SLICES = 96
 """Largest number of slices in a step of stage I."""
+MIN_STAGE1_SLICES = 8
+"""Slices of stage I (or all of a batch, if fewer) that must fit the memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CnnPlan:
+    """Result of nnU-Net's rule for a memory."""
+
+    patch: tuple[int, ...]
+    """(D, H, W) or (H, W), voxels."""
+    batch: int
+    """Patches in a step."""
+    cnn: CnnSpec
+    """The CNN."""
+
+
+CnnRule = Callable[[float], CnnPlan]
+"""nnU-Net's rule for one configuration; its argument is a memory target in GiB."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """A network, patch and batch, with or without activation checkpointing, whose cost can be computed."""
+
+    spec: NetworkSpec
+    patch: tuple[int, ...]
+    batch: int
+    checkpointing: bool = False
+
+    def stage_two(self, stats: DatasetStats) -> StepCost:
+        """Cost of a step of stage II."""
+        return stage_two(
+            self.spec,
+            self.patch,
+            batch=self.batch,
+            channels=stats.channels,
+            classes=stats.classes,
+            checkpointing=self.checkpointing,
+        )
+
+    def stage_one(self, stats: DatasetStats, slices: int, resident: int) -> StepCost:
+        """Cost of a step of stage I on `slices` slices, with `resident` parameters in memory."""
+        return stage_one(
+            self.spec,
+            self.patch,
+            slices=slices,
+            channels=stats.channels,
+            classes=stats.classes,
+            resident=resident,
+            batch=self.batch,
+            checkpointing=self.checkpointing,
+        )
+
+    @property
+    def slices(self) -> int:
+        """Slices in a batch."""
+        return self.batch * math.prod(self.patch[:-2])
+
+    def peak(self, stats: DatasetStats) -> float:
+        """Peak memory of both stages in bytes; stage I with its smallest number of slices."""
+        two = self.stage_two(stats)
+        if "encoder" not in self.spec.components:
+            return two.peak
+        slices = min(MIN_STAGE1_SLICES, self.slices)
+        return max(two.peak, self.stage_one(stats, slices, two.resident).peak)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sizing:
     """The decisions for a configuration, and their cost."""
 
-    spec: NetworkSpec
-    patch: tuple[int, ...]
-    """(D, H, W) or (H, W), voxels."""
-    batch: int
-    """Patches in a step."""
+    trial: Trial
+    """Network, patch and batch."""
+    cnn_share: float
+    """Share of the memory target that nnU-Net's rule was asked for."""
     recipe: Mapping[str, Any]
     """Fields of the recipe that the plan sets."""
     stage_one: StepCost | None
@@ -79,90 +127,35 @@ class Sizing:
     """Peak memory of predicting one patch, bytes."""
 
     @property
+    def spec(self) -> NetworkSpec:
+        """The network."""
+        return self.trial.spec
+
+    @property
     def peak(self) -> float:
         """Peak memory of training, bytes."""
         first = 0.0 if self.stage_one is None else self.stage_one.peak
         return max(first, self.stage_two.peak)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Trial:
-    """A network and patch, with or without activation checkpointing, whose cost can be computed."""
-
-    spec: NetworkSpec
-    patch: tuple[int, ...]
-    checkpointing: bool
-
-    def stage_two(self, stats: DatasetStats, batch: int) -> StepCost:
-        """Cost of a step of stage II on `batch` patches."""
-        return stage_two(
-            self.spec,
-            self.patch,
-            batch=batch,
-            channels=stats.channels,
-            classes=stats.classes,
-            checkpointing=self.checkpointing,
-        )
-
-    def stage_one(self, stats: DatasetStats, slices: int, batch: int, resident: int) -> StepCost:
-        """Cost of a step of stage I on `slices` of a batch, with `resident` parameters in memory."""
-        return stage_one(
-            self.spec,
-            self.patch,
-            slices=slices,
-            channels=stats.channels,
-            classes=stats.classes,
-            resident=resident,
-            batch=batch,
-            checkpointing=self.checkpointing,
-        )
-
-    def steps(self, stats: DatasetStats, batch: int) -> list[StepCost]:
-        """Cost of stage II on `batch` patches, and of stage I on a few of their slices."""
-        two = self.stage_two(stats, batch)
-        if "encoder" not in self.spec.components:
-            return [two]
-        slices = min(8, batch * math.prod(self.patch[:-2]))
-        return [two, self.stage_one(stats, slices, batch, two.resident)]
-
-    def fits(self, stats: DatasetStats, batch: int, budget: Budget) -> bool:
-        """Whether a step of either stage stays within memory and time."""
-        steps = self.steps(stats, batch)
-        return all(s.peak <= budget.memory and s.flops <= budget.flops for s in steps)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Demands:
-    """What a trial must keep while memory and time are short."""
-
-    slices: int
-    """Smallest number of slices of a patch."""
-    token: int
-    """Voxels per token."""
-    plane: tuple[int, int]
-    """Size of a slice, voxels."""
-    checkpointing: bool = False
-    """Whether activation checkpointing is on."""
-    batch: int = MIN_BATCH
-    """Patches in a step."""
-
-
 class Search:
-    """The search for one dataset and one set of forced fields."""
+    """The search for one configuration and one set of forced fields."""
 
-    def __init__(self, stats: DatasetStats, forced: Mapping[str, Any]) -> None:
-        """Derive what depends on the dataset alone.
+    def __init__(
+        self, stats: DatasetStats, rule: CnnRule, budget: Budget, forced: Mapping[str, Any]
+    ) -> None:
+        """Store what the search depends on.
 
         Args:
-            stats: the dataset.
+            stats: the training images.
+            rule: nnU-Net's for this configuration.
+            budget: memory of the GPU.
             forced: fields of NetworkSpec that the user has set.
         """
         self.stats = stats
+        self.rule = rule
+        self.budget = budget
         self.forced = forced
-        self.plane = (stats.shape[-2], stats.shape[-1])
-        self.depth = 1 if len(stats.shape) == 2 else stats.shape[0]
-        self.single_slice = self.depth == 1
-        self.token = forced.get("voxels_per_token", token_side(*self.plane))
 
     @property
     def encoders(self) -> tuple[str, ...]:
@@ -173,171 +166,162 @@ class Search:
             return ENCODER_CANDIDATES
         return ENCODER_CANDIDATES[-1:]
 
-    @property
-    def context_slices(self) -> int:
-        """Slices that a patch of the cascade's low-resolution configuration should hold."""
-        return math.ceil(self.stats.context * self.depth)
+    def network(self, cnn: CnnSpec, encoder: str, side: int, step: int) -> NetworkSpec:
+        """The network with tokens of `side` voxels in every `step`-th slice."""
+        stats = self.stats
+        alone = len(stats.shape) == 2 or stats.shape[0] == 1
+        fields: dict[str, Any] = {
+            "encoder": encoder,
+            "voxels_per_token": side,
+            "slices_per_token": step,
+            "cnn": cnn,
+            "cascade_channels": stats.cascade_channels,
+            **self.forced,
+        }
+        spec = NetworkSpec(**fields | ({"slices": 1} if alone else {}))
+        if "adapter_width" in self.forced:
+            return spec
+        width = encoder_size(spec.encoder, spec.encoder_overrides).width
+        return replace(spec, adapter_width=adapter_width_for(width))
 
-    @property
-    def max_slices(self) -> int:
-        """Slices of a patch if memory is unlimited."""
-        whole = self.depth <= MAX_WHOLE_DEPTH
-        return self.depth if whole else max(RECEPTIVE_DEPTH, self.context_slices)
+    def tokens(self, plan: CnnPlan) -> list[tuple[int, int]]:
+        """Sides of tokens and steps between encoded slices to choose from, finest first."""
+        *depth, height, width = plan.patch
+        sides = [s for s in TOKEN_SIDES if -(-height // s) * -(-width // s) >= MIN_TOKENS]
+        sides = [self.forced.get("voxels_per_token", s) for s in sides or TOKEN_SIDES[:1]]
+        distance = self.stats.spacing[0] / max(self.stats.spacing[-2:]) if depth else math.inf
+        pairs = [
+            (side, step)
+            for side in sorted(set(sides))
+            for step in SLICE_STEPS
+            if step == 1 or step <= min(side / distance, math.prod(depth))
+        ]
+        step = self.forced.get("slices_per_token")
+        return pairs if step is None else [(side, step) for side, other in pairs if other == 1]
 
-    @property
-    def target_slices(self) -> int:
-        """Slices of a patch that are not given up for speed or a larger encoder."""
-        whole = self.depth <= MAX_WHOLE_DEPTH
-        return self.max_slices if whole else max(TARGET_DEPTH, self.context_slices)
+    def trials(self, plan: CnnPlan) -> Iterator[Trial]:
+        """The smallest encoder with the finest tokens within TOKEN_SHARE (the cheapest if none are).
 
-    def deepest(self, encoder: str, demands: Demands, budget: Budget) -> Trial | None:
-        """The trial with most slices within the budget; None if it would have too few."""
-        spec = network_for(
-            self.stats,
-            encoder,
-            demands.plane,
-            demands.token,
-            single_slice=self.single_slice,
-            forced=self.forced,
-        )
-        height, width = (round_up(side, spec.multiple) for side in demands.plane)
-        if self.single_slice and height == width == spec.multiple:
-            width *= 2  # a single voxel at the coarsest level has no norm
-        sides = (height, width)
+        Without checkpointing, then with it.
+        """
+        encoder = self.encoders[-1]
+        plain = [
+            Trial(spec=self.network(plan.cnn, encoder, *pair), patch=plan.patch, batch=plan.batch)
+            for pair in self.tokens(plan)
+        ]
+        if "encoder" not in plain[0].spec.components:
+            yield plain[0]
+            return
+        for checkpointing in (False, True):
+            found = [replace(trial, checkpointing=checkpointing) for trial in plain]
+            cheapest = min(found, key=lambda trial: trial.stage_two(self.stats).token_share)
+            yield next(filter(self.is_cheap, found), cheapest)
 
-        def trial(depth: int) -> Trial:
-            patch = sides if len(self.stats.shape) == 2 else (depth, *sides)
-            return Trial(spec=spec, patch=patch, checkpointing=demands.checkpointing)
+    def is_cheap(self, trial: Trial) -> bool:
+        """Whether the tokens keep TOKEN_SHARE, recomputation included."""
+        return trial.stage_two(self.stats).token_share <= TOKEN_SHARE
 
-        def too_much(depth: int) -> bool:
-            return not trial(depth).fits(self.stats, demands.batch, budget)
+    def fits(self, trial: Trial) -> bool:
+        """Whether a step of either stage stays within the memory."""
+        return trial.peak(self.stats) <= self.budget.memory
 
-        depths = range(min(demands.slices, self.max_slices), self.max_slices + 1)
-        fitting = bisect_left(depths, True, key=too_much)
-        return trial(depths[fitting - 1]) if fitting else None
-
-    def choose(self, budget: Budget) -> Trial:
-        """The best trial that fits.
+    def choose(self) -> tuple[Trial, float]:
+        """The best trial that fits, and the share of the memory target that its CNN was planned for.
 
         Raises:
             UserError: not even the smallest fits.
         """
-        *larger, smallest = self.encoders
-        target = self.demands(slices=self.target_slices)
-        batch = TARGET_BATCH_2D if len(self.stats.shape) == 2 else MIN_BATCH
-        candidates = [(encoder, replace(target, batch=batch), budget) for encoder in larger]
-        fallbacks = [target, *self.fallbacks()]
-        for limit in (budget, replace(budget, unlimited_time=True)):
-            candidates += [(smallest, demands, limit) for demands in fallbacks]
-        trials = (self.deepest(*candidate) for candidate in candidates)
-        found = next((trial for trial in trials if trial is not None), None)
-        if found is None:
-            raise UserError(self._too_small(smallest, fallbacks[-1], budget))
-        return found
+        for share in CNN_SHARES:
+            for trial in self.trials(self.rule(share * self.budget.memory_gib)):
+                if self.fits(trial):
+                    return self._enlarged(trial), share
+        raise UserError(self._too_small())
 
-    def demands(self, **changes: Any) -> Demands:
-        """Whole slices on the token grid that suits them, with changes."""
-        return Demands(**({"token": self.token, "plane": self.plane} | changes))
+    def _enlarged(self, trial: Trial) -> Trial:
+        """The same with the largest encoder that keeps TOKEN_SHARE and the memory."""
+        spec = trial.spec
+        cell = (spec.voxels_per_token, spec.slices_per_token)
+        for encoder in self.encoders[:-1]:
+            larger = replace(trial, spec=self.network(spec.cnn, encoder, *cell))
+            for checkpointing in (False, True):
+                each = replace(larger, checkpointing=checkpointing)
+                if self.is_cheap(each) and self.fits(each):
+                    return each
+        return trial
 
-    def fallbacks(self) -> Iterator[Demands]:
-        """What the smallest encoder gives up, in this order, if memory or time is short."""
-        fixed = "voxels_per_token" in self.forced
-        tokens = [self.token]
-        if not fixed:
-            area = self.plane[0] * self.plane[1]
-            tokens += [t for t in TOKEN_SIDES if t > self.token and area / t**2 >= MIN_TOKENS]
-        yield self.demands(slices=self.target_slices, checkpointing=True)
-        for token in tokens[1:]:
-            yield self.demands(slices=self.target_slices, token=token)
-            yield self.demands(slices=self.target_slices, token=token, checkpointing=True)
-        for token in tokens:
-            yield self.demands(slices=MIN_DEPTH, token=token, checkpointing=True)
-        plane, token = self.plane, self.token
-        while max(plane) > MIN_SIDE:  # the longer side first, then both
-            side = max(MIN_SIDE, max(plane) * 3 // 4)
-            plane = (min(plane[0], side), min(plane[1], side))
-            token = token if fixed else token_side(*plane)
-            yield self.demands(slices=MIN_DEPTH, token=token, checkpointing=True, plane=plane)
-        yield self.demands(slices=1, token=token, checkpointing=True, plane=plane)
-
-    def _too_small(self, encoder: str, least: Demands, budget: Budget) -> str:
-        trial = self.deepest(encoder, least, Budget(memory_gib=math.ldexp(1, 40)))
-        assert trial is not None
-        patch = (*[1] * (len(trial.patch) - 2), *trial.patch[-2:])
-        steps = replace(trial, patch=patch).steps(self.stats, MIN_BATCH)
-        need = math.ceil(10 * Budget.for_bytes(max(step.peak for step in steps))) / 10
+    def _too_small(self) -> str:
+        gib, fits = self.budget.memory_gib, False
+        while not fits:
+            gib *= 1.1
+            *_, smallest = self.trials(self.rule(CNN_SHARES[-1] * gib))
+            fits = smallest.peak(self.stats) <= Budget(memory_gib=gib).memory
+        stats, spec = self.stats, smallest.spec
+        what = spec.encoder if "encoder" in spec.components else "the CNN"
         return (
-            f"planner: -gpu_memory_target {budget.memory_gib:g} (GiB) is too small: {encoder}, {self.stats.channels} "
-            f"channels and {self.stats.classes} outputs need {need:.1f} even for a patch of {list(patch)}; raise the "
-            "target, or name a smaller encoder with DINOMED3D_ENCODER or DINOMED3D_ENCODER_OVERRIDES"
+            f"planner: -gpu_memory_target {self.budget.memory_gib:g} (GiB) is too small: {what}, {stats.channels} "
+            f"channels and {stats.classes} outputs need {math.ceil(10 * gib) / 10:.1f} even for a patch of "
+            f"{list(smallest.patch)}; raise the target, or name a smaller encoder with DINOMED3D_ENCODER or "
+            "DINOMED3D_ENCODER_OVERRIDES"
         )
 
-    def batch(self, trial: Trial, budget: Budget) -> int:
-        """Patches in a step: as many as memory, time and MAX_DATASET_SHARE allow, at least two."""
-        share = MAX_DATASET_SHARE * self.stats.voxels / math.prod(trial.patch)
-        most = int(min(MAX_BATCH, max(MIN_BATCH, round(share))))
-
-        def too_much(batch: int) -> bool:
-            two = trial.stage_two(self.stats, batch)
-            peak = two.peak
-            if "encoder" in trial.spec.components:  # stage I holds the batch, too
-                peak = max(peak, trial.stage_one(self.stats, 2, batch, two.resident).peak)
-            return peak > budget.memory or two.flops > budget.flops
-
-        return MIN_BATCH + bisect_left(range(MIN_BATCH + 1, most + 1), True, key=too_much)
-
-    def slices(self, trial: Trial, batch: int, two: StepCost, budget: Budget) -> int:
-        """Slices in a step of stage I: of those in a batch, as many as memory and time allow.
-
-        If stage II's step exceeds the time of the budget, stage I's may take as long.
-        """
-        most = min(MAX_STAGE1_SLICES, batch * math.prod(trial.patch[:-2]))
+    def stage1_slices(self, trial: Trial, two: StepCost) -> int:
+        """Slices in a step of stage I: of those in a batch, as many as memory and stage II's operations allow."""
+        most = min(MAX_STAGE1_SLICES, trial.slices)
 
         def too_much(slices: int) -> bool:
-            step = trial.stage_one(self.stats, slices, batch, two.resident)
-            return step.peak > budget.memory or step.flops > max(budget.flops, two.flops)
+            step = trial.stage_one(self.stats, slices, two.resident)
+            return step.peak > self.budget.memory or step.flops > two.flops
 
         return 2 + bisect_left(range(3, most + 1), True, key=too_much)
 
 
+def adapter_width_for(channels: int) -> int:
+    """A sixth of the encoder's channels in steps of 16: 64 for ViT-S, the width of an attention head."""
+    return max(16, channels // 6 // 16 * 16)
+
+
+def learning_rate_for(channels: int) -> float:
+    """Stage I's peak learning rate of the encoder: 5e-5 for ViT-S, less for wider ones (1 / width)."""
+    return float(f"{5e-5 * 384 / max(channels, 384):.1e}")
+
+
 def size_configuration(
-    stats: DatasetStats, memory_gib: float, forced: Mapping[str, Any] | None = None
+    stats: DatasetStats,
+    rule: CnnRule,
+    memory_gib: float,
+    forced: Mapping[str, Any] | None = None,
 ) -> Sizing:
     """Size a configuration.
 
     Args:
         stats: its training images.
+        rule: nnU-Net's rule for it.
         memory_gib: nnU-Net's memory target.
         forced: fields of NetworkSpec that the user has set (DINOMED3D_ENCODER and so on).
 
     Raises:
         UserError: a dataset that cannot be planned, or a memory in which nothing fits.
     """
-    budget = Budget(memory_gib=memory_gib)
-    search = Search(stats, forced or {})
-    trial = search.choose(budget)
-    batch = search.batch(trial, budget)
-    two = trial.stage_two(stats, batch)
-    one = None
+    search = Search(stats, rule, Budget(memory_gib=memory_gib), forced or {})
+    trial, share = search.choose()
+    two = trial.stage_two(stats)
+    one, spec = None, trial.spec
     recipe: dict[str, Any] = {"activation_checkpointing": trial.checkpointing}
-    if "encoder" in trial.spec.components:
-        slices = search.slices(trial, batch, two, budget)
-        one = trial.stage_one(stats, slices, batch, two.resident)
+    if "encoder" in spec.components:
+        slices = search.stage1_slices(trial, two)
+        one = trial.stage_one(stats, slices, two.resident)
         recipe |= {
             "stage1_slices": slices,
-            "stage1_tokens": slices * tokens_of(trial.spec, trial.patch),
+            "stage1_tokens": slices * tokens_of(spec, trial.patch),
             "rate_encoder": learning_rate_for(
-                encoder_size(trial.spec.encoder, trial.spec.encoder_overrides).width
+                encoder_size(spec.encoder, spec.encoder_overrides).width
             ),
         }
     return Sizing(
-        spec=trial.spec,
-        patch=trial.patch,
-        batch=batch,
+        trial=trial,
+        cnn_share=share,
         recipe=recipe,
         stage_one=one,
         stage_two=two,
-        prediction=prediction(
-            trial.spec, trial.patch, channels=stats.channels, classes=stats.classes
-        ),
+        prediction=prediction(spec, trial.patch, channels=stats.channels, classes=stats.classes),
     )

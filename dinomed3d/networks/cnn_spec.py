@@ -36,7 +36,7 @@ class CnnSpec:
     def __post_init__(self) -> None:
         """Check every field."""
         levels = len(self.widths)
-        _require(2 <= levels <= 8, f"'widths' must name 2 to 8 levels, got {levels}")
+        _require(2 <= levels <= 12, f"'widths' must name 2 to 12 levels, got {levels}")
         for name in ("strides", "kernels", "blocks"):
             found = len(getattr(self, name))
             _require(

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from fingerprints import FINGERPRINTS, size
 from markdown import row, table
 from traced_steps import (
     build,
@@ -27,23 +28,7 @@ from traced_steps import (
 
 from dinomed3d.training.precision import autocast
 from planners.dataset_stats import DatasetStats
-from planners.sizing import Sizing, size_configuration
-
-# spacing mm, median shape, cases, channels, outputs
-DATA: dict[str, tuple[tuple[float, ...], tuple[int, ...], int, int, int]] = {
-    "hippocampus": ((1, 1, 1), (36, 50, 35), 260, 1, 3),
-    "prostate": ((3.6, 0.62, 0.62), (20, 320, 319), 32, 2, 3),
-    "brain tumour": ((1, 1, 1), (140, 170, 138), 484, 4, 3),
-    "cine heart": ((10, 1.56, 1.56), (9, 237, 208), 200, 1, 4),
-    "liver CT": ((1, 0.77, 0.77), (500, 512, 512), 131, 1, 3),
-    "whole body": ((2, 2, 2), (900, 400, 400), 500, 1, 25),
-    "micro-CT": ((0.05, 0.05, 0.05), (700, 700, 700), 40, 1, 5),
-    "retina OCT": ((0.12, 0.0039, 0.0117), (49, 496, 512), 110, 1, 8),
-    "ultrasound": ((0.5, 0.5), (400, 550), 1000, 1, 2),
-    "X-ray": ((0.15, 0.15), (2000, 2000), 1200, 1, 4),
-    "one slice": ((1, 1), (256, 256), 300, 1, 3),
-    "117 labels": ((1.5, 1.5, 1.5), (264, 243, 243), 1200, 1, 118),
-}
+from planners.sizing import Sizing
 
 
 def settings_of(sizing: Sizing, stats: DatasetStats, stage: int) -> dict[str, Any]:
@@ -52,7 +37,7 @@ def settings_of(sizing: Sizing, stats: DatasetStats, stage: int) -> dict[str, An
         "stage": stage,
         "channels": stats.channels,
         "classes": stats.classes,
-        "checkpointing": sizing.recipe["activation_checkpointing"],
+        "checkpointing": sizing.trial.checkpointing,
     }
 
 
@@ -63,9 +48,9 @@ def cuda_peak(sizing: Sizing, stats: DatasetStats, stage: int) -> float:
     optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], fused=True)
     inputs = step_inputs(
         network,
-        sizing.patch,
+        sizing.trial.patch,
         stage=stage,
-        batch=sizing.batch,
+        batch=sizing.trial.batch,
         channels=stats.channels,
         slices=sizing.recipe["stage1_slices"],
     )
@@ -94,7 +79,7 @@ def main() -> None:
     header = "data|GiB|encoder|patch|step|GiB counted / traced|TFLOP counted / traced"
     print(table(header + "|GiB counted / CUDA" * cuda, []))
     ratios: list[float] = []
-    for name in list(DATA)[: 1 if args.quick else None]:
+    for name in list(FINGERPRINTS)[: 1 if args.quick else None]:
         for memory_gib in args.memory[: 1 if args.quick else None]:
             for cells in compare(name, memory_gib, ratios, cuda=cuda):
                 print(row(cells), flush=True)
@@ -107,27 +92,25 @@ def compare(
     name: str, memory_gib: float, ratios: list[float], *, cuda: bool
 ) -> Iterator[list[str]]:
     """Rows of one kind of data: both stages and prediction; ratios of training are added to `ratios`."""
-    spacing, shape, cases, channels, classes = DATA[name]
-    voxels = math.prod(shape) * cases
-    stats = DatasetStats(
-        spacing=spacing, shape=shape, voxels=voxels, channels=channels, classes=classes
-    )
-    sizing = size_configuration(stats, memory_gib)
+    stats, sizing = FINGERPRINTS[name].stats, size(name, memory_gib)
     assert sizing.stage_one is not None
     encoder = sizing.spec.encoder[4:].split("_patch")[0]
-    head = [name, f"{memory_gib:g}", encoder, " x ".join(map(str, sizing.patch))]
+    head = [name, f"{memory_gib:g}", encoder, " x ".join(map(str, sizing.trial.patch))]
     slices = sizing.recipe["stage1_slices"]
     for stage, cost in ((1, sizing.stage_one), (2, sizing.stage_two)):
         settings = settings_of(sizing, stats, stage)
+        trial = sizing.trial
         traced = trace_training(
-            sizing.spec, sizing.patch, batch=sizing.batch, slices=slices, **settings
+            trial.spec, trial.patch, batch=trial.batch, slices=slices, **settings
         )
         ratios.append(cost.peak / traced.peak)
-        step = f"I, {slices}" if stage == 1 else f"II, {sizing.batch}"
+        step = f"I, {slices}" if stage == 1 else f"II, {sizing.trial.batch}"
         peaks = [ratio(cost.peak, traced.peak, 2**30), ratio(cost.flops, traced.flops, 1e12)]
         real = [ratio(cost.peak, cuda_peak(sizing, stats, stage), 2**30)] if cuda else []
         yield [*head, step, *peaks, *real]
-    traced_peak = trace_predicting(sizing.spec, sizing.patch, channels=channels, classes=classes)
+    traced_peak = trace_predicting(
+        sizing.spec, sizing.trial.patch, channels=stats.channels, classes=stats.classes
+    )
     yield [*head, "predicting", ratio(sizing.prediction, traced_peak, 2**30), "", *[""] * cuda]
 
 

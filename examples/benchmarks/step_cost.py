@@ -14,17 +14,18 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import psutil
 import torch
+from fingerprints import stock_rule
 from markdown import table
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from traced_steps import build
 
-from dinomed3d.networks import spec_for_patch
+from dinomed3d.networks import NetworkSpec
 from dinomed3d.training.precision import autocast, fast_precision
+from planners.dataset_stats import DatasetStats
 
 
 def flat(output: Tensor | dict | Sequence | None) -> list[Tensor]:
@@ -75,38 +76,51 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--encoder", default="vit_small_patch16_dinov3")
     parser.add_argument(
-        "--patch", type=int, nargs=3, default=(16, 256, 256), metavar=("D", "H", "W")
+        "--patch", type=int, nargs=3, default=(32, 128, 128), metavar=("D", "H", "W")
     )
     parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--token", type=int, default=8, help="side of a token, voxels")
+    parser.add_argument("--step", type=int, default=1, help="every how many slices one is encoded")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--repeats", type=int, default=2)
     args = parser.parse_args()
     device = torch.device(args.device)
     torch.manual_seed(0)
-    spec = replace(spec_for_patch(args.patch, (1, 1, 1)), encoder=args.encoder)
+    cnn = stock_rule(DatasetStats(spacing=(1, 1, 1), shape=args.patch, channels=1, classes=3))(
+        80
+    ).cnn
+    spec = NetworkSpec(
+        cnn=cnn, encoder=args.encoder, voxels_per_token=args.token, slices_per_token=args.step
+    )
     network = build(spec, channels=1, classes=3, stage=2).to(device)
     volume = torch.randn(args.batch, 1, *args.patch, device=device)
+    levels = [str(level) for level in spec.token_levels]
     with torch.no_grad(), autocast(device):
-        padded = network.pad(volume)
-        images = network.embedding(padded)
-        taps = network.encoder(images, depth=args.patch[0])
-        pyramid = network.neck(taps)
-        detail = network.detail(padded)
-        skips = network.skips(pyramid, detail)
-    gate = len(detail) - 1
+        images = network.images(volume)
+        depth = images.shape[0] // args.batch
+        taps = network.encoder(images, depth=depth)
+        detail = network.detail(volume)
+        semantic = {n: network.neck[n](taps, detail[int(n)].shape[2:]) for n in levels}
 
     def learning(tensors: Sequence[Tensor]) -> list[Tensor]:
         return [t.detach().requires_grad_() for t in tensors]
 
+    def neck() -> list[Tensor]:
+        inputs = learning(taps)
+        return [network.neck[n](inputs, detail[int(n)].shape[2:]) for n in levels]
+
+    def fusion() -> list[Tensor]:
+        return [network.fusion[n](*learning([semantic[n], detail[int(n)]])) for n in levels]
+
     components: dict[str, Callable[[], object]] = {
-        "embedding": lambda: network.embedding(padded),
-        "encoder (frozen) + LoRA + adapters": lambda: network.encoder(images, depth=args.patch[0]),
-        "neck": lambda: network.neck(learning(taps)),
-        "detail stream": lambda: network.detail(padded),
-        "gated fusion": lambda: network.fusion(*learning([pyramid[2**gate], detail[gate]])),
-        "decoder": lambda: network.decoder(learning(skips)),
+        "embedding": lambda: network.images(volume),
+        "encoder (frozen) + LoRA + adapters": lambda: network.encoder(images, depth=depth),
+        "neck": neck,
+        "gated fusion": fusion,
+        "detail stream": lambda: network.detail(volume),
+        "decoder": lambda: network.decoder(learning(detail)),
     }
-    modules = [network.embedding, network.encoder, network.neck, network.detail, network.fusion]
+    modules = [network.embedding, network.encoder, network.neck, network.fusion, network.detail]
     costs = {name: measure(part, device, args.repeats) for name, part in components.items()}
     for name, module in zip(costs, [*modules, network.decoder], strict=True):
         costs[name]["parameters"] = sum(p.numel() for p in module.parameters()) / 1e6

@@ -61,9 +61,9 @@ def build(plans: dict[str, Any], configuration: str, channels: int, classes: int
         )
     if isinstance(network, DinoMed3D):
         network.begin_stage(2)
-        recipe = planned.configuration["dinomed3d_recipe"]
-        assert network.encoder is not None
-        network.encoder.encoder.checkpointing = recipe["activation_checkpointing"]
+        if network.encoder is not None:
+            recipe = planned.configuration["dinomed3d_recipe"]
+            network.encoder.encoder.checkpointing = recipe["activation_checkpointing"]
     return network.train()
 
 

@@ -246,10 +246,9 @@ def step_inputs(
     if stage == 1:
         inputs["target"] = ((batch, labels, *patch), torch.int16)
         return inputs | {"chosen": ((slices,), torch.int64)}
-    *depth, height, width = patch
-    for head in range(len(network.decoder.seg_layers)):
-        sides = (-(-height // 2**head), -(-width // 2**head))
-        inputs[f"target{head}"] = ((batch, labels, *depth, *sides), torch.int16)
+    for head, cell in enumerate(network.spec.cnn.cells[: len(network.decoder.seg_layers)]):
+        sides = [-(-side // step) for side, step in zip(patch, cell[-len(patch) :], strict=True)]
+        inputs[f"target{head}"] = ((batch, labels, *sides), torch.int16)
     return inputs
 
 

@@ -30,6 +30,7 @@ def make_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeDataset
         "ENCODER",
         "ENCODER_OVERRIDES",
         "VOXELS_PER_TOKEN",
+        "SLICES_PER_TOKEN",
         "SLICES",
         "COMPONENTS",
         "WEIGHTS",

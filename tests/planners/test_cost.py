@@ -10,20 +10,37 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dinomed3d.networks import COMPONENTS, NetworkSpec, spec_for_patch
+from dinomed3d.networks import COMPONENTS, CnnSpec, NetworkSpec
+from examples.benchmarks.fingerprints import FINGERPRINTS, size
 from examples.benchmarks.traced_steps import build, nnunet_loss, trace_predicting, trace_training
 from planners.cost import StepCost, prediction, stage_one, stage_two
-from planners.encoders import encoder_size
 from planners.geometry import Geometry
 from planners.layer_costs import ComponentCost
-from planners.sizing import size_configuration
-from tests.planners.fingerprints import FINGERPRINTS
 
 SMALL, BASE = "vit_small_patch16_dinov3", "vit_base_patch16_dinov3"
 PLUS, GIANT = "vit_small_plus_patch16_dinov3", "vit_giant_patch14_reg4_dinov2"
 NARROW = {"embed_dim": 96, "depth": 4, "num_heads": 4}
 PATCH = (8, 96, 96)
-SPEC = NetworkSpec(levels=5, depth_kernels=(1, 3, 3, 3, 3))
+FLAT, CUBE = (1, 2, 2), (2, 2, 2)
+
+
+def cnn(**changes: Any) -> CnnSpec:
+    """Five levels: slices far apart, so the first two are flat; PlainConvUNet unless `residual`."""
+    fields = {
+        "widths": (32, 64, 128, 256, 320),
+        "strides": ((1, 1, 1), FLAT, CUBE, CUBE, CUBE),
+        "kernels": ((1, 3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3)),
+        "blocks": (2, 2, 2, 2, 2),
+        "decoder_blocks": (2, 2, 2, 2),
+        "residual": False,
+    }
+    return CnnSpec(**fields | changes)
+
+
+RESIDUAL = cnn(residual=True, blocks=(1, 3, 4, 6, 6), decoder_blocks=(1, 1, 1, 1))
+IN_PLANE = cnn(strides=((1, 1, 1), FLAT, FLAT, FLAT, FLAT), kernels=((1, 3, 3),) * 5)
+SPEC = NetworkSpec(cnn=cnn())
+ALONE = replace(SPEC, components=("detail",))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,56 +74,61 @@ class Case:
         )  # fmt: skip
 
 
-def with_levels(levels: int, **changes: Any) -> NetworkSpec:
-    kernels = (1, 3, 3, 3, 3, 3, 3)[:levels]
-    return replace(SPEC, levels=levels, depth_kernels=kernels, **changes)
-
-
 def ablations() -> dict[str, tuple[str, ...]]:
     found = {
-        "without " + part: tuple(p for p in COMPONENTS if p != part) for part in COMPONENTS[1:]
+        "without " + part: tuple(p for p in COMPONENTS if p != part) for part in COMPONENTS[2:]
     }
-    found["encoder alone"] = ("encoder",)
     found["encoder and detail"] = ("encoder", "detail")
     found["detail alone"] = ("detail",)
     return found
 
 
+def respec(**changes: Any) -> Case:
+    """The plain case with some fields of its network changed."""
+    return Case(spec=replace(SPEC, **changes))
+
+
 NETWORKS = {
     "3D": Case(),
-    "2D": Case(spec=spec_for_patch((320, 256), (1, 1)), patch=(320, 256)),
+    "2D": Case(spec=replace(SPEC, cnn=IN_PLANE, slices=1), patch=(320, 256)),
     "a single slice": Case(patch=(1, 96, 96)),
     "four channels, 25 classes": Case(channels=4, classes=25),
     "one region": Case(classes=1),
-    "DINOv2": Case(spec=replace(SPEC, encoder="vit_small_patch14_reg4_dinov2")),
-    "SwiGLU": Case(spec=replace(SPEC, encoder=PLUS)),
-    "packed SwiGLU": Case(spec=replace(SPEC, encoder=GIANT)),
-    "no biases": Case(spec=replace(SPEC, encoder="vit_7b_patch16_dinov3")),
-    "overridden sizes": Case(spec=replace(SPEC, encoder_overrides=NARROW)),
-    "three tuned blocks": Case(spec=replace(SPEC, tuned_blocks=3)),
-    "attention along depth": Case(spec=replace(SPEC, inter_slice="attention")),
-    "two taps": Case(spec=replace(SPEC, taps=(3, 11))),
-    "taps before the last block": Case(spec=replace(SPEC, taps=(2, 5))),
+    "DINOv2": respec(encoder="vit_small_patch14_reg4_dinov2"),
+    "DINOv2 without registers": respec(encoder="vit_small_patch14_dinov2"),
+    "SwiGLU": respec(encoder=PLUS),
+    "packed SwiGLU": respec(encoder=GIANT),
+    "no biases": respec(encoder="vit_7b_patch16_dinov3"),
+    "overridden sizes": respec(encoder_overrides=NARROW),
+    "two taps": respec(taps=(3, 11)),
+    "taps before the last block": respec(taps=(2, 5)),
+    "all blocks tuned": respec(tuned_blocks=9),
+    "one block tuned": respec(tuned_blocks=1),
+    "attention along depth": respec(inter_slice="attention"),
     "cascade": Case(spec=replace(SPEC, cascade_channels=2), channels=4),
-    "one slice in the embedding": Case(spec=replace(SPEC, slices=1)),
+    "one slice in the embedding": respec(slices=1),
     "five slices in the embedding": Case(spec=replace(SPEC, slices=5), channels=2),
-    "widths": Case(
-        spec=replace(
-            SPEC, lora_rank=7, adapter_width=48, pyramid_width=200, detail_widths=(8, 24, 32, 40)
+    "widths": respec(lora_rank=7, adapter_width=48, token_width=200),
+    "residual": respec(cnn=RESIDUAL),
+    "no wider below": respec(cnn=cnn(residual=True, widths=(8, 8, 16, 16, 16))),
+    "blocks and kernels": respec(
+        cnn=cnn(
+            blocks=(1, 3, 1, 2, 1),
+            decoder_blocks=(1, 2, 3, 1),
+            kernels=((1, 5, 5),) + ((3, 3, 3),) * 4,
         )
     ),
-    "a detail stream of one level": Case(spec=replace(SPEC, detail_widths=(12,))),
-    "a detail stream of all levels": Case(spec=with_levels(3, detail_widths=(8, 16, 24))),
-    "one supervised level": Case(spec=replace(SPEC, supervised_levels=1)),
-    "wide kernels": Case(spec=replace(SPEC, depth_kernels=(1, 3, 5, 7, 1))),
-    **{name: Case(spec=replace(SPEC, components=parts)) for name, parts in ablations().items()},
-    **{
-        f"{levels} levels, tokens of {token}": Case(
-            spec=with_levels(levels, voxels_per_token=token), patch=(4, 128, 192)
+    "two levels, tokens at the coarsest": respec(
+        cnn=CnnSpec(
+            widths=(8, 16),
+            strides=((1, 1, 1), FLAT),
+            kernels=((3, 3, 3),) * 2,
+            blocks=(1, 1),
+            decoder_blocks=(1,),
         )
-        for levels in (3, 4, 6, 7)
-        for token in (4, 8, 16, 32)
-    },
+    ),
+    "depth strided first": respec(cnn=cnn(strides=((1, 1, 1), (2, 1, 1), CUBE, FLAT, CUBE))),
+    **{name: respec(components=parts) for name, parts in ablations().items()},
 }
 
 
@@ -126,8 +148,9 @@ def test_parameters_are_those_of_the_network(case: Case) -> None:
     parts = two.components
     for name in ("neck", "fusion", "detail", "decoder"):
         module = getattr(network, name)
-        assert (name in parts) == (module is not None)
-        if module is not None:
+        there = name in parts
+        assert there == (numbers(module) > 0)
+        if there:
             assert parts[name].parameters == parts[name].trained == numbers(module), name
     if network.encoder is None:
         return
@@ -162,30 +185,96 @@ def test_a_linear_layer_by_hand() -> None:
     assert first.backward_flops == 210
 
 
-def test_the_detail_stream_by_hand() -> None:
-    """One level of 2 channels, 3 x 3 x 3, on 1 channel, 4 x 32 x 16 voxels in each of 2 patches."""
-    spec = replace(SPEC, detail_widths=(2,), depth_kernels=(3,) * 5)
-    cost = stage_two(spec, (4, 32, 16), batch=2, channels=1, classes=2).components["detail"]
-    voxels = 2 * 4 * 32 * 16
-    first, second, norms = 27 * 2, 27 * 2 * 2, 2 * 2 * 2
-    assert cost.parameters == first + second + norms
-    assert cost.flops == 2 * (first + second) * voxels
-    assert cost.backward_flops == 2 * (first + 2 * second) * voxels  # none for the image
-    image, maps = (
-        1,
-        4 * 2,
-    )  # half-precision values a voxel: each convolution's and each norm's result
-    assert cost.saved == 2 * (image + maps) * voxels
+def two_levels(**changes: Any) -> NetworkSpec:
+    """Widths 2 and 3, one 3 x 3 x 3 convolution each, the second level half as deep, high and wide."""
+    fields = {
+        "widths": (2, 3),
+        "strides": ((1, 1, 1), CUBE),
+        "kernels": ((3, 3, 3),) * 2,
+        "blocks": (1, 1),
+        "decoder_blocks": (1,),
+        "residual": False,
+    }
+    return replace(ALONE, cnn=CnnSpec(**fields | changes))
+
+
+def test_the_plain_cnn_by_hand() -> None:
+    """1 channel and 2 classes, 4 x 32 x 16 voxels in each of 2 patches."""
+    parts = stage_two(two_levels(), (4, 32, 16), batch=2, channels=1, classes=2).components
+    fine, coarse = 2 * 4 * 32 * 16, 2 * 2 * 16 * 8
+    detail, decoder = parts["detail"], parts["decoder"]
+    first, second = 27 * 1 * 2, 27 * 2 * 3
+    assert detail.parameters == first + second + 3 * (
+        2 + 3
+    )  # biases, gains and shifts of the norms
+    assert detail.flops == 2 * (first * fine + second * coarse)
+    assert detail.backward_flops == 2 * (first * fine + 2 * second * coarse)  # none for the image
+    # half-precision values: the image, each convolution's and each norm's result
+    assert detail.saved == 2 * ((1 + 2 * 2) * fine + 2 * 3 * coarse)
+    up, mix, head = 8 * 3 * 2, 27 * (2 + 2) * 2, 2 * 2
+    assert decoder.parameters == (up + 2) + (mix + 3 * 2) + (head + 2)
+    assert decoder.flops == 2 * (up * coarse + mix * fine + head * fine)
+    assert decoder.backward_flops == 2 * decoder.flops
+    assert decoder.saved == 2 * (2 + 2 + 2 * 2) * fine
+
+
+def test_the_residual_encoder_by_hand() -> None:
+    """A stem and one block per level; the second level's shortcut is pooled, then projected."""
+    spec = two_levels(residual=True)
+    detail = stage_two(spec, (4, 32, 16), batch=1, channels=1, classes=2).components["detail"]
+    fine, coarse = 4 * 32 * 16, 2 * 16 * 8
+    at_fine = 27 * (1 * 2 + 2 * 2 + 2 * 2)
+    at_coarse = 27 * (2 * 3 + 3 * 3) + 2 * 3
+    assert detail.parameters == at_fine + at_coarse + 3 * (3 * 2 + 2 * 3) + 2 * 3
+    assert detail.flops == 2 * (at_fine * fine + at_coarse * coarse)
+    values = (1 + 3 * 2 * 2) * fine + (2 * 2 * 3 + 2 + 3) * coarse
+    pooled = 2 * fine  # in 4 bytes
+    assert detail.saved == 2 * values + 4 * pooled
+
+
+def test_neck_and_fusion_by_hand() -> None:
+    """Tokens of 8 voxels in every third slice enter levels of stride 4, 8 and 16; one patch of 8 x 96 x 96."""
+    spec = replace(SPEC, token_width=5, slices_per_token=3, encoder_overrides=NARROW)
+    parts = stage_two(spec, PATCH, batch=1, channels=1, classes=2).components
+    levels = {128: (4, 24, 24), 256: (2, 12, 12), 320: (1, 6, 6)}  # width: cells
+    tokens, read = (3, 12, 12), 2 * 96
+    project = 3 * read * 5
+    assert parts["neck"].parameters == project + 3 * 2 * 5
+    products = sum(
+        2 * 5 * (3 * 12 * columns * 12 + 3 * rows * columns * 12 + deep * rows * columns * 3)
+        for deep, rows, columns in levels.values()
+    )
+    assert parts["neck"].flops == 2 * project * 3 * 12 * 12 + products
+    assert parts["neck"].backward_flops == 2 * 2 * project * 3 * 12 * 12 + products
+    fusion = {width: 5 * width + 2 * width * width for width in levels}
+    assert parts["fusion"].parameters == sum(n + 2 * width for width, n in fusion.items())
+    cells = {width: d * h * w for width, (d, h, w) in levels.items()}
+    assert parts["fusion"].flops == 2 * sum(n * cells[width] for width, n in fusion.items())
+    assert Geometry.of(spec, PATCH, 1, 1, 2).grid == tokens
+
+
+def test_frozen_blocks_have_no_backward_pass_and_keep_nothing() -> None:
+    """Of 9 blocks that run the last 3, or as many as are asked for, take part in the backward pass."""
+    costs = {n: respec(tuned_blocks=n).cost(2).components for n in (0, 3, 4, 9)}
+    assert costs[0] == costs[3]
+    encoders = {n: parts["encoder"] for n, parts in costs.items()}
+    one = encoders[4].saved - encoders[3].saved
+    assert encoders[3].saved == pytest.approx(3 * one)
+    assert encoders[9].saved == pytest.approx(9 * one)
+    assert costs[9]["adapters"].flops == 3 * costs[3]["adapters"].flops
+    updates = encoders[4].flops - encoders[3].flops
+    assert 0 < updates < 0.02 * encoders[3].flops  # all blocks run either way
+    again = replace(Case(), checkpointing=True).cost(2).components["encoder"]
+    recomputed = again.backward_flops - encoders[3].backward_flops
+    assert recomputed == pytest.approx((encoders[3].flops - 3 * updates) / 3 + 3 * updates)
 
 
 def test_the_loss_by_hand() -> None:
     """2 classes: 4 bytes each for log-probabilities, probabilities and one-hot target; 8 for the label."""
-    spec = replace(SPEC, supervised_levels=1)
-    cost = stage_two(spec, (4, 32, 16), batch=1, channels=1, classes=2).components["loss"]
-    assert cost.saved == (3 * 4 * 2 + 8) * (4 * 32 * 16)
-    spec = replace(SPEC, supervised_levels=3)
-    cost = stage_two(spec, (4, 32, 16), batch=1, channels=1, classes=2).components["loss"]
-    assert cost.saved == (3 * 4 * 2 + 8) * (4 * 32 * 16) * (1 + 1 / 4 + 1 / 16)
+    cost = stage_two(two_levels(), (4, 32, 16), batch=1, channels=1, classes=2)
+    assert cost.components["loss"].saved == (3 * 4 * 2 + 8) * (4 * 32 * 16)
+    voxels = (8 * 96 * 96) * (1 + 1 / 4 + 1 / 32 + 1 / 256)  # all levels but the coarsest
+    assert Case(classes=2).cost(2).components["loss"].saved == (3 * 4 * 2 + 8) * 2 * voxels
 
 
 @pytest.mark.parametrize("classes", [2, 5])
@@ -227,39 +316,32 @@ def test_the_fullest_moment_is_the_largest_of_four() -> None:
 
 
 def test_a_patch_is_counted_as_it_is_padded_inside() -> None:
-    spec = replace(SPEC, voxels_per_token=8)  # 5 levels: multiples of 16
-    g = Geometry.of(spec, (3, 100, 90), batch=2, channels=2, classes=3)
-    assert (g.depth, g.height, g.width) == (3, 112, 96)
-    assert (g.slices, g.patches, g.tokens) == (6, 14 * 12, 14 * 12 + 5)
-    assert list(g.voxels) == [6 * 112 * 96 // 4**level for level in range(5)]
-    assert g.enlarged == 6 * 3 * 2 * (14 * 16) * (12 * 16)  # slices, neighbours, channels, pixels
-    flat = Geometry.of(spec, (100, 90), batch=2, channels=2, classes=3)
-    assert (flat.slices, flat.depth) == (2, 1)
+    """Tokens are padded to their own size, the CNN to its coarsest cells of 8 x 16 x 16."""
+    spec = replace(SPEC, slices_per_token=3)
+    g = Geometry.of(spec, (7, 100, 90), batch=2, channels=2, classes=3)
+    assert [g.level(n) for n in (0, 2, 4)] == [(8, 112, 96), (4, 28, 24), (1, 7, 6)]
+    assert g.voxels[:2] == [2 * 8 * 112 * 96, 2 * 8 * 56 * 48]
+    assert g.grid == (3, 13, 12)
+    assert (g.slices, g.patches, g.tokens) == (6, 13 * 12, 13 * 12 + 5)
+    assert g.enlarged == 6 * 3 * 2 * (13 * 16) * (12 * 16)  # slices, neighbours, channels, pixels
+    flat = Geometry.of(replace(SPEC, cnn=IN_PLANE), (100, 90), batch=2, channels=2, classes=3)
+    assert (flat.slices, flat.level(0)) == (2, (1, 112, 96))
 
 
-# peak memory of all plans is held against the tracer where their table is (test_plans_table.py)
-PLANS = {
-    f"{name}, {gib} GiB": (name, gib)
-    for name, gib in [
-        ("brain tumour", 12),
-        ("cine heart", 24),
-        ("X-ray", 6),
-        ("117 labels", 12),
-    ]
-}
+# peak memory of more plans is held against the tracer where their table is (test_plans_table.py)
+PLANS = {f"{name}, {gib} GiB": (name, gib) for name, gib in [("cine heart", 24), ("X-ray", 6)]}
 
 
 def planned(name: str, gib: float) -> Case:
-    images = FINGERPRINTS[name].stats
-    sizing = size_configuration(images, gib)
+    images, sizing = FINGERPRINTS[name].stats, size(name, gib)
     return Case(
         spec=sizing.spec,
-        patch=sizing.patch,
-        batch=sizing.batch,
+        patch=sizing.trial.patch,
+        batch=sizing.trial.batch,
         channels=images.channels,
         classes=images.classes,
         slices=sizing.recipe["stage1_slices"],
-        checkpointing=sizing.recipe["activation_checkpointing"],
+        checkpointing=sizing.trial.checkpointing,
     )
 
 
@@ -270,38 +352,41 @@ ODD = {
     "the same, checkpointed": Case(
         spec=replace(SPEC, voxels_per_token=4, slices=5), channels=4, checkpointing=True
     ),
-    "attention along depth": Case(
-        spec=replace(SPEC, inter_slice="attention"), patch=(24, 96, 96), checkpointing=True
-    ),
-    "all blocks tuned, attention along depth": Case(
-        spec=replace(SPEC, inter_slice="attention", tuned_blocks=12)
-    ),
     "cascade, regions": Case(spec=replace(SPEC, cascade_channels=2), channels=3, regions=True),
     "eight regions, checkpointed": Case(classes=8, regions=True, checkpointing=True),
     "SwiGLU": Case(spec=replace(SPEC, encoder=PLUS), batch=4, slices=32),
     "DINOv2, checkpointed": Case(
-        spec=replace(SPEC, encoder="vit_base_patch14_reg4_dinov2"), checkpointing=True
+        spec=replace(SPEC, encoder="vit_base_patch14_dinov2"), checkpointing=True
     ),
     "2D": Case(
-        spec=spec_for_patch((512, 512), (1, 1)), patch=(512, 512), batch=8, channels=3, classes=2
+        spec=replace(SPEC, cnn=IN_PLANE, slices=1, voxels_per_token=16),
+        patch=(256, 256),
+        batch=8,
+        channels=3,
+        classes=2,
     ),
-    "narrow encoder beside wide convolutions": Case(
-        spec=replace(SPEC, encoder_overrides=NARROW, pyramid_width=256), slices=16
+    "every third slice beside a residual CNN": Case(
+        spec=replace(SPEC, cnn=RESIDUAL, slices_per_token=3, voxels_per_token=4)
     ),
-    "seven levels": Case(spec=with_levels(7, voxels_per_token=32), patch=(8, 256, 256), slices=16),
+    "attention along depth": Case(
+        spec=replace(SPEC, inter_slice="attention"), patch=(24, 96, 96), checkpointing=True
+    ),
+    "all blocks tuned, attention along depth": Case(
+        spec=replace(SPEC, inter_slice="attention", tuned_blocks=9)
+    ),
     "without low-rank updates": Case(
         spec=replace(SPEC, components=("encoder", "adapters", "detail")), checkpointing=True
     ),
     "without adapters": Case(spec=replace(SPEC, components=("encoder", "lora", "detail"))),
-    "without detail": Case(spec=replace(SPEC, components=("encoder", "lora", "adapters"))),
-    "a frozen encoder": Case(
-        spec=replace(SPEC, components=("encoder", "detail")), patch=(16, 256, 256), batch=1
-    ),
+    "a frozen encoder": Case(spec=replace(SPEC, components=("encoder", "detail"))),
 }
-CONVOLUTIONS_ALONE = Case(spec=replace(SPEC, components=("detail",)), patch=(16, 256, 256), batch=1)
+ALONE_CASES = {
+    "plain": Case(spec=ALONE),
+    "residual": Case(spec=replace(ALONE, cnn=RESIDUAL), classes=25),
+}
 
 
-def check_against_trace(case: Case, stage: int, *, saved: float = 0.01) -> None:
+def check_against_trace(case: Case, stage: int, *, saved: float = 0.02) -> None:
     cost = case.cost(stage)
     traced = trace_training(
         case.spec,
@@ -313,7 +398,7 @@ def check_against_trace(case: Case, stage: int, *, saved: float = 0.01) -> None:
         regions=case.regions,
         **case.network,
     )
-    assert cost.flops == pytest.approx(traced.flops, rel=0.03)
+    assert cost.flops == pytest.approx(traced.flops, rel=0.02)
     # autocast's copies of weights are kept too, but for those of blocks that are computed again
     again = ("encoder", "adapters") if case.checkpointing else ()
     copies = sum(part.copies for name, part in cost.components.items() if name not in again)
@@ -322,7 +407,7 @@ def check_against_trace(case: Case, stage: int, *, saved: float = 0.01) -> None:
     plain = stage == 1 or "lora" in case.spec.components or "encoder" not in case.spec.components
     tolerance = saved if plain and not case.checkpointing and not case.regions else 0.08
     assert cost.saved + copies == pytest.approx(traced.saved, rel=tolerance)
-    assert cost.peak == pytest.approx(traced.peak, rel=0.15)
+    assert cost.peak == pytest.approx(traced.peak, rel=0.1)
 
 
 @pytest.mark.parametrize("stage", [1, 2])
@@ -344,8 +429,9 @@ def test_odd_networks_take_what_is_counted(case: Case, stage: int) -> None:
     check_against_trace(case, stage)
 
 
-def test_a_network_without_an_encoder_takes_what_is_counted() -> None:
-    check_against_trace(CONVOLUTIONS_ALONE, 2)
+@pytest.mark.parametrize("case", ALONE_CASES.values(), ids=ALONE_CASES.keys())
+def test_a_cnn_alone_takes_what_is_counted(case: Case) -> None:
+    check_against_trace(case, 2)
 
 
 @pytest.mark.slow
@@ -356,19 +442,17 @@ def test_the_largest_encoder_that_can_be_named_takes_what_is_counted() -> None:
 
 PREDICTED = {
     **ODD,
-    "no encoder": CONVOLUTIONS_ALONE,
+    **{f"{name} CNN alone": case for name, case in ALONE_CASES.items()},
     "giant": Case(spec=replace(SPEC, encoder=GIANT)),
     "118 classes": Case(classes=118),
-    "tokens of 4": Case(spec=with_levels(3, voxels_per_token=4), patch=(6, 256, 256)),
-    "tokens of 32": Case(spec=with_levels(7, voxels_per_token=32), patch=(6, 256, 256)),
-    "a detail stream of one level": Case(spec=replace(SPEC, detail_widths=(12,))),
+    "tokens of 32": Case(spec=replace(SPEC, voxels_per_token=32), patch=(8, 256, 256)),
 }
 
 
 def check_prediction(case: Case) -> None:
     counted = prediction(case.spec, case.patch, **case.network)
     assert counted == pytest.approx(
-        trace_predicting(case.spec, case.patch, **case.network), rel=0.15
+        trace_predicting(case.spec, case.patch, **case.network), rel=0.1
     )
 
 
@@ -387,7 +471,7 @@ def test_predicting_with_odd_networks_takes_what_is_counted(case: Case) -> None:
 Change = Callable[[Case], Case]
 
 
-def respec(**changes: Any) -> Change:
+def changed(**changes: Any) -> Change:
     return lambda case: replace(case, spec=replace(case.spec, **changes))
 
 
@@ -398,15 +482,18 @@ LARGER: dict[str, tuple[Change, set[int]]] = {
     "plane": (lambda case: replace(case, patch=(8, 96, 112)), {1, 2}),
     "channels": (lambda case: replace(case, channels=2), {1, 2}),
     "classes": (lambda case: replace(case, classes=4), {1, 2}),
-    "slices per embedding": (respec(slices=5), {1, 2}),
-    "encoder's width": (respec(encoder=BASE), {1, 2}),
-    "encoder's depth": (respec(encoder_overrides={"depth": 13}), {1, 2}),
-    "finer tokens": (respec(voxels_per_token=4), {1, 2}),
-    "low rank": (respec(lora_rank=17), {2}),
-    "adapters' width": (respec(adapter_width=80), {2}),
-    "detail's width": (respec(detail_widths=(17, 64, 128)), {2}),
-    "pyramid's width": (respec(pyramid_width=129), {2}),
-    "kernels across slices": (respec(depth_kernels=(3, 3, 3, 3, 3)), {2}),
+    "slices per embedding": (changed(slices=5), {1, 2}),
+    "encoder's width": (changed(encoder=BASE), {1, 2}),
+    "encoder's depth": (changed(encoder_overrides={"depth": 16}), {1, 2}),
+    "finer tokens": (changed(voxels_per_token=4), {1, 2}),
+    "low rank": (changed(lora_rank=17), {2}),
+    "adapters' width": (changed(adapter_width=80), {2}),
+    "tuned blocks": (changed(tuned_blocks=4), {2}),
+    "tokens' width": (changed(token_width=129), {2}),
+    "CNN's width": (changed(cnn=cnn(widths=(33, 64, 128, 256, 320))), {2}),
+    "CNN's kernels": (changed(cnn=cnn(kernels=((3, 3, 3),) * 5)), {2}),
+    "CNN's blocks": (changed(cnn=cnn(blocks=(2, 2, 2, 3, 2))), {2}),
+    "decoder's blocks": (changed(cnn=cnn(decoder_blocks=(2, 2, 3, 2))), {2}),
 }
 
 
@@ -424,54 +511,40 @@ def test_more_of_anything_costs_more(larger: Change, stages: set[int], checkpoin
         )
     if 2 in stages and larger is not LARGER["batch"][0]:
         sizes = [prediction(c.spec, c.patch, **c.network) for c in (case, larger(case))]
-        assert sizes[1] > sizes[0]
+        assert sizes[1] >= sizes[0]
 
 
 @pytest.mark.parametrize("stage", [1, 2])
 @pytest.mark.parametrize("encoder", [SMALL, PLUS, GIANT])
 def test_checkpointing_saves_memory_for_arithmetic(stage: int, encoder: str) -> None:
-    spec = replace(SPEC, encoder=encoder, tuned_blocks=encoder_size(encoder, {}).depth)
-    case = Case(spec=spec, patch=(16, 128, 128), slices=32)
+    case = Case(spec=replace(SPEC, encoder=encoder), patch=(16, 128, 128), slices=32)
     kept, again = case.cost(stage), replace(case, checkpointing=True).cost(stage)
-    assert again.peak < 0.8 * kept.peak
-    assert again.saved < 0.5 * kept.saved
+    assert again.peak < kept.peak
     inside = [name for name in ("encoder", "adapters") if name in kept.components]
-    once_more = sum(kept.components[name].flops for name in inside)
-    assert again.flops == pytest.approx(kept.flops + once_more)
+    saved = [sum(cost.components[name].saved for name in inside) for cost in (kept, again)]
+    assert saved[1] < 0.3 * saved[0]
+    forward = sum(kept.components[name].flops for name in inside)
+    share = 1 if stage == 1 else 1 / 3  # frozen blocks are not computed again
+    assert again.flops == pytest.approx(kept.flops + share * forward, rel=0.02)
     assert (again.parameters, again.trained) == (kept.parameters, kept.trained)
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_frozen_blocks_cost_their_forward_pass_alone(checkpointing: bool) -> None:
-    """Of twelve blocks four are tuned: a third of the activations, updates and modules."""
-    some = Case(checkpointing=checkpointing).cost(2)
-    every = Case(spec=replace(SPEC, tuned_blocks=12), checkpointing=checkpointing).cost(2)
-    for name in ("encoder", "adapters"):
-        assert 3 * some.components[name].trained == every.components[name].trained
-        assert 3 * some.components[name].backward_flops == pytest.approx(
-            every.components[name].backward_flops
-        )
-    assert some.components["encoder"].saved < 0.4 * every.components["encoder"].saved
-    low_rank = every.components["encoder"].flops - some.components["encoder"].flops
-    assert 0 < low_rank < 0.2 * some.components["encoder"].flops
-
-
 def test_a_frozen_encoder_has_nothing_to_compute_again() -> None:
-    case = Case(spec=replace(SPEC, components=("encoder", "detail")))
+    case = respec(components=("encoder", "detail"))
     kept, again = case.cost(2), replace(case, checkpointing=True).cost(2)
     assert (again.flops, again.peak) == (kept.flops, kept.peak)
     assert kept.components["encoder"].saved == kept.components["encoder"].backward_flops == 0
 
 
 def test_without_an_encoder_nothing_of_it_is_counted() -> None:
-    case = Case(spec=replace(SPEC, components=("detail",)))
+    case = Case(spec=ALONE)
     cost = case.cost(2)
     assert list(cost.components) == ["detail", "decoder", "loss"]
     assert cost.resident == cost.trained == cost.parameters
     for change in (
-        respec(encoder=GIANT),
-        respec(voxels_per_token=4),
-        respec(slices=5),
+        changed(encoder=GIANT),
+        changed(voxels_per_token=4),
+        changed(slices=5),
         lambda case: replace(case, checkpointing=True),
     ):
         other = change(case)

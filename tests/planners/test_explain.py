@@ -40,7 +40,7 @@ def test_explain_prints_reasons_components_memory_and_time(
     assert main(["explain", str(planned), "--device", "cpu"]) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
-    for word in ("2d: patches of 256 x 256", "3d_fullres: patches of 16 x 256 x 256", "whole slices",
+    for word in ("2d: patches of 256 x 256", "3d_fullres: patches of 16 x 256 x 256", "nnU-Net's rule",
                  "encoder", "decoder", "saved MiB", "GiB in stage I,", "s per step in stage II"):  # fmt: skip
         assert word in printed.out
     assert max(len(line) for line in printed.out.splitlines()) < 180
@@ -86,12 +86,12 @@ def test_settings_change_what_is_explained_as_they_change_the_training(
 
 
 def test_a_stock_plan_is_explained_as_our_trainer_uses_it(planned: Path) -> None:
-    plans, dataset = read(planned)
-    full = plans["configurations"]["3d_fullres"]
-    for key in [key for key in full if key.startswith("dinomed3d")]:
-        del full[key]
-    stock = "dynamic_network_architectures.architectures.unet.PlainConvUNet"
-    full["architecture"]["network_class_name"] = stock
+    from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import (
+        ExperimentPlanner,
+    )
+
+    ExperimentPlanner(902).plan_experiment()
+    plans, dataset = read(planned.with_name("nnUNetPlans.json"))
     found = explain_configuration(plans, dataset, "3d_fullres")
     assert not found.ours and found.target_gib is None
     assert "not made by DinoMed3DPlanner" in found.text(SPEED)

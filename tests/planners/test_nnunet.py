@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,35 @@ def test_plans_carry_network_recipe_reasons_and_stock_names(make_dataset: MakeDa
         assert configuration["dinomed3d_memory_target_gib"] == 8
         rows = configuration["dinomed3d_decisions"]
         assert all(row["what"] and row["value"] and row["why"] for row in rows)
-        assert {"encoder", "patch", "batch", "voxels per token"} <= {row["what"] for row in rows}
-    assert spec.depth_kernels[0] == 1  # 5 mm apart: no mixing across slices at full resolution
+        assert {"encoder", "patch", "batch", "CNN", "tokens"} <= {row["what"] for row in rows}
+    assert spec.cnn.kernels[0] == (
+        1,
+        3,
+        3,
+    )  # 5 mm apart: no mixing across slices at full resolution
+
+
+@pytest.mark.parametrize("memory", [8, 24])
+def test_the_cnn_is_the_one_of_nnunets_own_plan(make_dataset: MakeDataset, memory: float) -> None:
+    """The same patch, batch and levels as ExperimentPlanner's, whose network is built with its weights."""
+    from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import (
+        ExperimentPlanner,
+    )
+
+    from planners.nnunet import cnn_plan
+
+    folder = make_dataset()
+    ours = plan(folder, memory)["configurations"]
+    ExperimentPlanner(902, memory).plan_experiment()
+    stock = json.loads((folder / "nnUNetPlans.json").read_text())["configurations"]
+    assert ours.keys() == stock.keys()
+    for name, configuration in ours.items():
+        found = cnn_plan(stock[name])
+        assert spec_of(configuration).cnn == found.cnn
+        assert configuration["patch_size"] == list(found.patch)
+        assert configuration["batch_size"] == found.batch
+        same = {"spacing", "median_image_size_in_voxels", "normalization_schemes", "batch_dice"}
+        assert {key: configuration[key] for key in same} == {key: stock[name][key] for key in same}
 
 
 def test_the_table_is_printed(
@@ -80,13 +108,10 @@ def test_stock_flags_keep_their_meaning(make_dataset: MakeDataset) -> None:
     full = plans["configurations"]["3d_fullres"]
     assert plans["plans_name"] == "Mine" and full["data_identifier"] == "Mine_3d_fullres"
     assert full["spacing"] == [2.5, 0.5, 0.5]
-    assert full["patch_size"][-2:] == [512, 512]  # 256 voxels of 1 mm
+    assert full["median_image_size_in_voxels"][-2:] == [512, 512]  # 256 voxels of 1 mm
     assert full["dinomed3d_memory_target_gib"] == 24
-    small, large = (plan(folder, memory)["configurations"]["3d_fullres"] for memory in (6, 24))
-    assert (spec_of(small).encoder, spec_of(large).encoder) == (
-        "vit_small_patch16_dinov3",
-        "vit_large_patch16_dinov3",
-    )
+    small, large = (plan(folder, memory)["configurations"]["3d_fullres"] for memory in (3, 24))
+    assert math.prod(small["patch_size"]) < math.prod(large["patch_size"])
 
 
 def test_the_slice_axis_is_the_one_of_largest_spacing(make_dataset: MakeDataset) -> None:
@@ -109,9 +134,11 @@ def test_large_volumes_get_a_coarse_stage_and_a_cascade_that_reads_its_labels(
     )
     assert low["next_stage"] == "3d_cascade_fullres"
     assert cascade["inherits_from"] == "3d_fullres" and cascade["previous_stage"] == "3d_lowres"
-    # whole slices of an eighth of the body
-    share = low["patch_size"][0] / low["median_image_size_in_voxels"][0]
-    assert 0.12 < share < 0.2
+    # nnU-Net's rule: a patch holds a quarter of the volume
+    share = math.prod(low["patch_size"]) / math.prod(low["median_image_size_in_voxels"])
+    whole = math.prod(full["patch_size"]) / math.prod(full["median_image_size_in_voxels"])
+    assert share > 0.24 > whole
+    assert cascade["patch_size"] == full["patch_size"]
     assert spec_of(low).cascade_channels == spec_of(full).cascade_channels == 0
     assert spec_of(cascade).cascade_channels == 2
     for configuration, channels in ((low, 1), (full, 1), (cascade, 3)):
@@ -143,16 +170,15 @@ def test_settings_in_the_environment_are_kept(
     monkeypatch.setenv("DINOMED3D_ENCODER", "vit_base_patch14_reg4_dinov2")
     monkeypatch.setenv("DINOMED3D_ENCODER_OVERRIDES", '{"depth": 4}')
     monkeypatch.setenv("DINOMED3D_VOXELS_PER_TOKEN", "16")
+    monkeypatch.setenv("DINOMED3D_SLICES_PER_TOKEN", "3")
     monkeypatch.setenv("DINOMED3D_SLICES", "5")
     full = plan(make_dataset())["configurations"]["3d_fullres"]
     spec = spec_of(full)
     assert spec.encoder == "vit_base_patch14_reg4_dinov2"
     assert spec.encoder_overrides == {"depth": 4}
-    assert (spec.voxels_per_token, spec.slices) == (16, 5)
+    assert (spec.voxels_per_token, spec.slices_per_token, spec.slices) == (16, 3, 5)
     why = {row["what"]: row["why"] for row in full["dinomed3d_decisions"]}
-    assert why["encoder"].startswith("set by the user") and why["voxels per token"].startswith(
-        "set by the user"
-    )
+    assert "set by the user" in why["encoder"] and "set by the user" in why["tokens"]
 
 
 @pytest.mark.parametrize(
@@ -199,16 +225,6 @@ def test_weights_that_cannot_be_used_are_found_before_planning(
         plan(folder)
     monkeypatch.setenv("DINOMED3D_ENCODER", "vit_small_patch16_dinov3")  # the user knows better
     plan(folder)
-
-
-def test_without_a_detail_stream_there_is_no_cascade(
-    make_dataset: MakeDataset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("DINOMED3D_COMPONENTS", "encoder,lora,adapters")
-    plans = plan(make_dataset((1000, 256, 256), (1.0, 0.8, 0.8)))
-    assert set(plans["configurations"]) == {"2d", "3d_lowres", "3d_fullres"}
-    assert "next_stage" not in plans["configurations"]["3d_lowres"]
-    assert "3d_cascade_fullres is left out" in capsys.readouterr().out
 
 
 def test_what_an_earlier_planning_had_and_this_one_has_not_is_removed(

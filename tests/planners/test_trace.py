@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from dinomed3d.networks import NetworkSpec, build_network
+from dinomed3d.networks import CnnSpec, NetworkSpec, build_network
 from examples.benchmarks.traced_steps import (
     LiveMemory,
     build,
@@ -28,10 +28,14 @@ from tests.planners.steps import make_inputs
 SPEC = NetworkSpec(
     encoder_overrides={"embed_dim": 96, "depth": 4, "num_heads": 4},
     voxels_per_token=4,
-    levels=3,
-    depth_kernels=(3, 3, 3),
-    detail_widths=(4, 8, 8),
-    pyramid_width=16,
+    cnn=CnnSpec(
+        widths=(4, 8, 8),
+        strides=((1, 1, 1), (1, 2, 2), (2, 2, 2)),
+        kernels=((3, 3, 3),) * 3,
+        blocks=(1, 1, 1),
+        decoder_blocks=(1, 1),
+    ),
+    token_width=16,
     adapter_width=16,
     lora_rank=4,
 )
