@@ -9,7 +9,6 @@ counted: memory of libraries (CUDA context, cuDNN workspaces, gaps of the alloca
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -151,7 +150,6 @@ def stage_one(
     channels: int,
     classes: int,
     resident: int,
-    batch: int = 0,
     checkpointing: bool = False,
 ) -> StepCost:
     """A step of stage I: the encoder and its linear head learn, on slices.
@@ -163,7 +161,6 @@ def stage_one(
         channels: of the input.
         classes: channels of the logits.
         resident: parameters of the whole network, which is in memory too.
-        batch: patches from which the slices are sampled, in memory too.
         checkpointing: as in `stage_two`.
     """
     g = Geometry.of(spec, patch[-2:], slices, channels, classes)
@@ -183,8 +180,7 @@ def stage_one(
     running = 2 * FULL * g.size.width + HALF * (g.size.width + (branches + 1) * g.size.hidden)
     return StepCost(
         components=components,
-        inputs=(FULL * spec.slices * g.channels + 2) * g.voxels[0]
-        + (FULL * channels + 2) * batch * math.prod(patch),
+        inputs=(FULL * spec.slices * g.channels + 2) * g.voxels[0],
         lifting=FULL * g.enlarged + g.slices * g.tokens * running + matrices,
         passing=FULL * classes * 2 * g.voxels[0],
         block=layer_costs.block_passing(g, tuned=True, checkpointing=checkpointing),

@@ -104,8 +104,8 @@ class Trial:
             checkpointing=self.checkpointing,
         )
 
-    def stage_one(self, stats: DatasetStats, slices: int, batch: int, resident: int) -> StepCost:
-        """Cost of a step of stage I on `slices` of a batch, with `resident` parameters in memory."""
+    def stage_one(self, stats: DatasetStats, slices: int, resident: int) -> StepCost:
+        """Cost of a step of stage I on `slices`, with `resident` parameters in memory."""
         return stage_one(
             self.spec,
             self.patch,
@@ -113,17 +113,16 @@ class Trial:
             channels=stats.channels,
             classes=stats.classes,
             resident=resident,
-            batch=batch,
             checkpointing=self.checkpointing,
         )
 
     def steps(self, stats: DatasetStats, batch: int) -> list[StepCost]:
-        """Cost of stage II on `batch` patches, and of stage I on a few of their slices."""
+        """Cost of stage II on `batch` patches, and of stage I on as many slices, or eight."""
         two = self.stage_two(stats, batch)
         if "encoder" not in self.spec.components:
             return [two]
         slices = min(8, batch * math.prod(self.patch[:-2]))
-        return [two, self.stage_one(stats, slices, batch, two.resident)]
+        return [two, self.stage_one(stats, slices, two.resident)]
 
     def fits(self, stats: DatasetStats, batch: int, budget: Budget) -> bool:
         """Whether a step of either stage stays within memory and time."""
@@ -279,22 +278,19 @@ class Search:
 
         def too_much(batch: int) -> bool:
             two = trial.stage_two(self.stats, batch)
-            peak = two.peak
-            if "encoder" in trial.spec.components:  # stage I holds the batch, too
-                peak = max(peak, trial.stage_one(self.stats, 2, batch, two.resident).peak)
-            return peak > budget.memory or two.flops > budget.flops
+            return two.peak > budget.memory or two.flops > budget.flops
 
         return MIN_BATCH + bisect_left(range(MIN_BATCH + 1, most + 1), True, key=too_much)
 
     def slices(self, trial: Trial, batch: int, two: StepCost, budget: Budget) -> int:
-        """Slices in a step of stage I: of those in a batch, as many as memory and time allow.
+        """Slices in a step of stage I: as many as memory and time allow, at most those of stage II's batch.
 
         If stage II's step exceeds the time of the budget, stage I's may take as long.
         """
         most = min(MAX_STAGE1_SLICES, batch * math.prod(trial.patch[:-2]))
 
         def too_much(slices: int) -> bool:
-            step = trial.stage_one(self.stats, slices, batch, two.resident)
+            step = trial.stage_one(self.stats, slices, two.resident)
             return step.peak > budget.memory or step.flops > max(budget.flops, two.flops)
 
         return 2 + bisect_left(range(3, most + 1), True, key=too_much)
@@ -322,7 +318,7 @@ def size_configuration(
     recipe: dict[str, Any] = {"activation_checkpointing": trial.checkpointing}
     if "encoder" in trial.spec.components:
         slices = search.slices(trial, batch, two, budget)
-        one = trial.stage_one(stats, slices, batch, two.resident)
+        one = trial.stage_one(stats, slices, two.resident)
         recipe |= {
             "stage1_slices": slices,
             "stage1_tokens": slices * tokens_of(trial.spec, trial.patch),

@@ -58,6 +58,7 @@ class ResumableTrainer(nnUNetTrainer):
     network: Any
     plans_manager: PlansManager
     optimizer: torch.optim.Optimizer
+    dataloader_train: Any
     grad_scaler: torch.amp.GradScaler | None
     enable_deep_supervision: bool
     is_ddp: bool

@@ -1,6 +1,6 @@
 """DinoMed3DTrainer: both stages inside nnU-Net's own training loop.
 
-nnU-Net's data loading, augmentation, losses, logging, validation and files are unchanged. Different
+nnU-Net's loaders, augmentation, losses, logging, validation and files are used as they are. Different
 are the network, the two stages, AdamW with its schedule, and checkpoints that resume exactly.
 """
 
@@ -24,7 +24,7 @@ from dinomed3d import __version__
 from dinomed3d.runtime.device import check_device
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.one_line_errors import report_user_errors
-from dinomed3d.training.augmentation import spatial_augmentation
+from dinomed3d.training.augmentation import SpatialAugmentation, spatial_augmentation
 from dinomed3d.training.checkpoint import (
     backup_checkpoints,
     remove_leftovers,
@@ -54,8 +54,8 @@ from dinomed3d.training.preprocessed_data import check_preprocessed
 from dinomed3d.training.pretrained import check_encoder_settings
 from dinomed3d.training.recipe import Recipe
 from dinomed3d.training.resumable_trainer import ResumableTrainer
-from dinomed3d.training.slice_sampling import draw_slices, foreground
-from dinomed3d.training.stages import FullSizeLogits, deep_supervision_scales, proxy_loss
+from dinomed3d.training.stage_one_loader import Augmenter, finish, loader_of, stage_one_batches
+from dinomed3d.training.stages import FullSizeLogits, deep_supervision_scales
 from dinomed3d.training.start_from_model import model_of, spec_of_model
 from dinomed3d.training.wrap_ddp_compile import compiler, running_network
 
@@ -115,6 +115,7 @@ class DinoMed3DTrainer(ResumableTrainer):
         self.continuing = continuing
         self.stage = self.recipe.stage(0)
         self.iteration = 0
+        self.patches: Augmenter | None = None  # stage II's batches, while stage I has its own
         self.running: nn.Module | None = None  # built when a stage's first epoch begins
         self.compile_backend = compiler(self.device)
         self.pending_random_states = []
@@ -237,14 +238,36 @@ class DinoMed3DTrainer(ResumableTrainer):
         """Of 3D patches by their spacing (`spatial_augmentation`), of single slices as nnU-Net does."""
         patch, spacing = self.configuration_manager.patch_size, self.configuration_manager.spacing
         if len(patch) == 2:
-            return super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()  # type: ignore[no-any-return]
-        augmentation = spatial_augmentation(patch, spacing)
-        self.inference_allowed_mirroring_axes = augmentation.mirrored
-        where = "in plane" if augmentation.in_plane else "in 3D"
+            found = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+            self.augmentation = SpatialAugmentation(*found)
+            return self.augmentation
+        self.augmentation = spatial_augmentation(patch, spacing)
+        self.inference_allowed_mirroring_axes = self.augmentation.mirrored
+        where = "in plane" if self.augmentation.in_plane else "in 3D"
         self.print_to_log_file(
             f"patches are rotated and scaled {where} (spacing {list(spacing)} mm)"
         )
-        return augmentation
+        return self.augmentation
+
+    def get_dataloaders(self) -> tuple[Augmenter, Augmenter]:
+        """As nnU-Net; in stage I training has batches of its own, and nnU-Net's wait for stage II."""
+        training, validation = super().get_dataloaders()
+        if self.stage == 1:
+            finish(training)
+            self.patches, training = training, self._stage_one_batches(loader_of(training).indices)
+        return training, validation
+
+    def _stage_one_batches(self, cases: list[str]) -> Augmenter:
+        token, patch = self.spec.voxels_per_token, self.configuration_manager.patch_size
+        tokens = -(-patch[-2] // token) * -(-patch[-1] // token)
+        return stage_one_batches(
+            self,
+            cases,
+            augmentation=self.augmentation,
+            slices=self.spec.slices,
+            count=self.recipe.slices_per_step(tokens, processes=processes()),
+            foreground_share=self.recipe.foreground_share,
+        )
 
     def print_plans(self) -> None:
         """As nnU-Net, without the planner's decisions; they stay in the plan."""
@@ -289,6 +312,9 @@ class DinoMed3DTrainer(ResumableTrainer):
         stage = self.recipe.stage(self.current_epoch)
         if stage != self.stage:
             self.stage = stage
+            if self.patches is not None:
+                finish(self.dataloader_train)
+                self.dataloader_train, self.patches = self.patches, None  # its workers start anew
             self.optimizer, self.lr_scheduler = self.configure_optimizers()
             self._best_ema = None  # the proxy head's Dice is not comparable with stage II's
         if self.running is None:
@@ -318,41 +344,21 @@ class DinoMed3DTrainer(ResumableTrainer):
         """One optimizer step of the current stage; loss and gradient norm stay on the device."""
         data, target = batch["data"], batch["target"]
         target = target if isinstance(target, list) else [target]
-        chosen = None
-        if self.stage == 1:
-            chosen, target = self._sample_slices(target[0]), target[:1]
         data = data.to(self.device, non_blocking=True)
         target = [t.to(self.device, non_blocking=True) for t in target]
         set_rates(self.optimizer, self.recipe.rate_factor(self.current_epoch, self.iteration))
         self.optimizer.zero_grad(set_to_none=True)
         with autocast(self.device):
-            loss = self._loss(data, target, chosen)
+            loss = self._loss(data, target)
         value, norm = self.optimizer_step(loss)
         self.iteration += 1
         return {"loss": value, "norm": norm}
 
-    def _sample_slices(self, target: Tensor) -> Tensor:
-        """Sample the slices for this step of stage I while the batch is on the CPU."""
-        shown = foreground(
-            target,
-            ignore_label=self.label_manager.ignore_label,
-            regions=self.label_manager.has_regions,
-        )
-        token = self.spec.voxels_per_token
-        tokens = -(-target.shape[-2] // token) * -(-target.shape[-1] // token)
-        count = self.recipe.slices_per_step(tokens, processes=processes())
-        # the same number in each process, so at most the slices of its share of the batch
-        patches = self.configuration_manager.batch_size // processes()
-        count = min(count, patches * shown[0].shape[:-2].numel())
-        return draw_slices(shown, count=count, foreground_share=self.recipe.foreground_share)
-
-    def _loss(self, data: Tensor, target: list[Tensor], chosen: Tensor | None) -> Tensor:
+    def _loss(self, data: Tensor, target: list[Tensor]) -> Tensor:
         assert self.running is not None, "on_train_epoch_start builds it"
-        if chosen is not None:
-            image = self.network.image(data)
-            slices, loss = self.spec.slices, self.proxy_loss
-            return proxy_loss(self.running, image, target[0], chosen, slices=slices, loss=loss)
         output = self.running(data)
+        if self.stage == 1:
+            return self.proxy_loss(output.float(), target[0])
         if not self.enable_deep_supervision:
             return self.loss(output.float(), target[0])
         return self.loss([x.float() for x in output], target)

@@ -331,7 +331,7 @@ def test_a_loss_that_is_not_finite_stops_training(nnunet, monkeypatch, stage):
     def stepping(batch):
         if (t.current_epoch, t.iteration) == bad:
             before.update({k: v.clone() for k, v in t.network.state_dict().items()})
-            batch["data"][0, :, 0, 0, 0] = float("nan")
+            batch["data"][0, :, 0, 0] = float("nan")
         return step(batch)
 
     t.train_step = stepping
