@@ -52,6 +52,7 @@ from dinomed3d.training.optimizer_step import OptimizerStep, check_finite
 from dinomed3d.training.precision import autocast, fast_precision
 from dinomed3d.training.preprocessed_data import check_preprocessed
 from dinomed3d.training.pretrained import check_encoder_settings
+from dinomed3d.training.progress_plot import stages_marked
 from dinomed3d.training.recipe import Recipe
 from dinomed3d.training.resumable_trainer import ResumableTrainer
 from dinomed3d.training.stage_one_loader import Augmenter, finish, loader_of, stage_one_batches
@@ -396,7 +397,8 @@ class DinoMed3DTrainer(ResumableTrainer):
             # restart the moving average: the proxy head's Dice is not comparable with stage II's
             averages = self.logger.get_value("ema_fg_dice", step=None)
             averages[-1] = self.logger.get_value("mean_fg_dice", step=-1)
-        super().on_epoch_end()
+        with stages_marked(self.recipe.stage1_epochs):  # in progress.png
+            super().on_epoch_end()
         if self.stage == 1:
             self._best_ema = None
 
