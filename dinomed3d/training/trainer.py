@@ -150,15 +150,17 @@ class DinoMed3DTrainer(ResumableTrainer):
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
         """The network of the plan with a random encoder; weights are loaded afterwards."""
-        return get_network_from_plans(
+        network = get_network_from_plans(
             NETWORK,
             plan_spec(configuration_manager).to_arch_kwargs(),
             [],
             num_input_channels,
             num_output_channels,
             allow_init=False,
-            deep_supervision=enable_deep_supervision,
         )
+        # set here, because `build_network` warns trainers that ask it for this and load no weights
+        network.decoder.deep_supervision = enable_deep_supervision
+        return network
 
     def initialize(self) -> None:
         """As nnU-Net, then load what a new network starts from.
