@@ -32,6 +32,7 @@ from dinomed3d.training.checkpoint import (
 )
 from dinomed3d.training.distributed import check_batch, gathered, processes, rank, wait
 from dinomed3d.training.environment import recipe_from, spec_from
+from dinomed3d.training.memory_trial import settle_memory
 from dinomed3d.training.network_start import (
     NetworkStart,
     load_start,
@@ -299,6 +300,8 @@ class DinoMed3DTrainer(ResumableTrainer):
             f"GPUs or processes: {processes()}; torch.compile: {self.compile_backend or 'off'}",
             add_timestamp=False,
         )
+        if not self.resumed:
+            settle_memory(self)
         folder = Path(self.output_folder)
         first = not self.resumed and not self.disable_checkpointing
         if self.local_rank == 0:
