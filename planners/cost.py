@@ -163,7 +163,6 @@ def stage_one(
     channels: int,
     classes: int,
     resident: int,
-    batch: int = 0,
     checkpointing: bool = False,
 ) -> StepCost:
     """A step of stage I: the encoder and its linear head learn, on slices.
@@ -175,7 +174,6 @@ def stage_one(
         channels: of the input.
         classes: channels of the logits.
         resident: parameters of the whole network, which is in memory too.
-        batch: patches from which the slices are sampled, in memory too.
         checkpointing: as in `stage_two`, here of all blocks.
     """
     g = Geometry.of(spec, patch[-2:], slices, channels, classes)
@@ -195,8 +193,7 @@ def stage_one(
     running = 2 * FULL * g.size.width + HALF * (g.size.width + (branches + 1) * g.size.hidden)
     return StepCost(
         components=components,
-        inputs=(FULL * spec.slices * g.channels + 2) * voxels
-        + (FULL * channels + 2) * batch * math.prod(patch),
+        inputs=(FULL * spec.slices * g.channels + 2) * voxels,
         lifting=FULL * g.enlarged + g.slices * g.tokens * running + matrices,
         passing=FULL * classes * 2 * voxels,
         block=layer_costs.block_passing(g, learning=True, checkpointing=checkpointing),

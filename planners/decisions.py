@@ -164,9 +164,7 @@ def _training(sizing: Sizing) -> list[Decision]:
     recipe, rows = Recipe(), []
     first, why = "", "half of nnU-Net's 1000 epochs"
     if sizing.stage_one is not None:
-        reason = (
-            "of the slices in a batch, as many as the memory holds and stage II's operations allow"
-        )
+        reason = "each of another case; as many as memory and stage II's operations allow, at most those of a batch"
         rows.append(_row("stage I", f"{sizing.recipe['stage1_slices']} slices per step", reason))
         reason = "of the encoder; 5e-5 for ViT-S, less for wider ones"
         rows.append(_row("stage I's learning rate", f"{sizing.recipe['rate_encoder']:g}", reason))

@@ -219,8 +219,7 @@ def explain_configuration(
     )
     one, slices = None, 0
     if "encoder" in spec.components:
-        depth = 1 if len(patch) == 2 else patch[0]
-        slices = min(recipe.slices_per_step(tokens_of(spec, patch)), planned.batch_size * depth)
+        slices = recipe.slices_per_step(tokens_of(spec, patch))
         one = stage_one(
             spec,
             patch,
@@ -228,7 +227,6 @@ def explain_configuration(
             channels=channels,
             classes=classes,
             resident=two.resident,
-            batch=planned.batch_size,
             checkpointing=recipe.activation_checkpointing,
         )
     return Explanation(

@@ -91,7 +91,6 @@ class Trial:
             channels=stats.channels,
             classes=stats.classes,
             resident=resident,
-            batch=self.batch,
             checkpointing=self.checkpointing,
         )
 

@@ -82,6 +82,7 @@ NNUNET = {
     "dinomed3d/training/trainer.py",
     "dinomed3d/training/nnunet_plan.py",
     "dinomed3d/training/preprocessed_data.py",
+    "dinomed3d/training/stage_one_loader.py",
     "dinomed3d/cli/doctor.py",
     "dinomed3d/inference/nnunet/build_network.py",
     "dinomed3d/inference/nnunet/plan.py",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,8 @@ from dinomed3d.networks.proxy import ProxyHead, ProxyNetwork
 from dinomed3d.networks.spec import NetworkSpec, neck_taps
 from dinomed3d.networks.volume_encoder import VolumeEncoder
 from dinomed3d.runtime.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 class DinoMed3D(nn.Module):
@@ -207,7 +210,8 @@ def build_network(
     Args:
         input_channels: C, modalities of the volume, and the spec's `cascade_channels` after them.
         num_classes: channels of the logits.
-        deep_supervision: return the logits of several levels.
+        deep_supervision: return the logits of several levels. nnU-Net's own trainers ask for it, which
+            load no weights of the encoder: with one, a warning is logged.
         spec: fields of NetworkSpec.
 
     Raises:
@@ -218,6 +222,11 @@ def build_network(
         raise UserError(
             f"build_network: 'input_channels' must be above the plan's 'cascade_channels' = "
             f"{s.cascade_channels}, got {input_channels}; the plan belongs to another dataset or configuration"
+        )
+    if deep_supervision and "encoder" in s.components:
+        log.warning(
+            "the network is built for training with a RANDOM encoder: nnU-Net's own trainers load no weights into "
+            "it, use -tr DinoMed3DTrainer"
         )
     embedding = encoder = proxy = None
     neck, fusion = nn.ModuleDict(), nn.ModuleDict()

@@ -155,11 +155,6 @@ class NetworkSpec:
         return self.slices_per_token, self.voxels_per_token, self.voxels_per_token
 
     @property
-    def encoder_is_frozen(self) -> bool:
-        """Whether nothing of the encoder learns in stage II, so that features depend on the image alone."""
-        return "encoder" in self.components and {"lora", "adapters"}.isdisjoint(self.components)
-
-    @property
     def token_levels(self) -> tuple[int, ...]:
         """Levels of the detail stream that tokens enter: in-plane strides 4, 8 and 16, else the coarsest."""
         if "encoder" not in self.components:

@@ -20,7 +20,6 @@ RECIPE_VARIABLES: Mapping[str, str] = {
     "DINOMED3D_ITERATIONS_PER_EPOCH": "iterations_per_epoch",
     "DINOMED3D_VAL_ITERATIONS_PER_EPOCH": "val_iterations_per_epoch",
     "DINOMED3D_STAGE1_SLICES": "stage1_slices",
-    "DINOMED3D_PATCH_USES": "patch_uses",
     "DINOMED3D_RATE_ENCODER": "rate_encoder",
     "DINOMED3D_RATE_ADAPTERS": "rate_adapters",
     "DINOMED3D_RATE_DECODER": "rate_decoder",

@@ -28,14 +28,11 @@ class Recipe:
     val_iterations_per_epoch: int = 50
     """Validation batches per epoch (online pseudo Dice)."""
     stage1_slices: int = 96
-    """Largest number of slices that stage I samples from each batch, over all GPUs."""
+    """Largest number of slices in a step of stage I, each of another case, over all GPUs."""
     stage1_tokens: int = 16384
     """Largest number of tokens of these slices on one GPU: bounds the activations of a full fine-tune."""
-    patch_uses: int = 1
-    """How many steps of stage II use an augmented patch on average; above 1, frozen features are computed once
-    for all of them (`patch_reuse`)."""
     foreground_share: float = 0.67
-    """Share of the sampled slices that show foreground, where there are enough of them."""
+    """Share of stage I's slices that are drawn around a voxel of foreground."""
     rate_encoder: float = 5e-5
     """Peak learning rate of the encoder in stage I; with random weights ten times a plan's value is
     used (`recipe_from`), because there is nothing to preserve."""
@@ -66,7 +63,6 @@ class Recipe:
             "iterations_per_epoch",
             "stage1_slices",
             "stage1_tokens",
-            "patch_uses",
             "clip",
         ]
         positive += ["rate_encoder", "rate_proxy", "rate_adapters", "rate_decoder"]
@@ -113,7 +109,7 @@ class Recipe:
             )
 
     def slices_per_step(self, tokens: int, *, processes: int = 1) -> int:
-        """Slices that stage I samples in each process: within both bounds, at least 2.
+        """Slices of a step of stage I in each process: within both bounds, at least 2.
 
         Args:
             tokens: of each slice.

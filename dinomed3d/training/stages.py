@@ -1,17 +1,14 @@
-"""Loss and logits of the two stages, as nnU-Net's training loop expects them."""
+"""Logits of the two stages and their sizes, as nnU-Net's training loop expects them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dinomed3d.lifting import stack_slices, unstack_slices
 from dinomed3d.networks import DinoMed3D, NetworkSpec
-from dinomed3d.training.slice_sampling import slice_batch
-
-Loss = Callable[..., Tensor]
 
 
 def deep_supervision_scales(spec: NetworkSpec, patch_size: Sequence[int]) -> list[list[float]]:
@@ -29,29 +26,6 @@ def deep_supervision_scales(spec: NetworkSpec, patch_size: Sequence[int]) -> lis
         [-(-side // cell) / side for side, cell in zip(patch_size, level, strict=True)]
         for level in cells
     ]
-
-
-def proxy_loss(
-    network: Callable[[Tensor], Tensor],
-    image: Tensor,
-    target: Tensor,
-    chosen: Tensor,
-    *,
-    slices: int,
-    loss: Loss,
-) -> Tensor:
-    """Stage I's loss on slices sampled from a batch.
-
-    Args:
-        network: stage I's network, on slices with their neighbours.
-        image: (B, C, D, H, W) or (B, C, H, W).
-        target: the same with R channels, at full size.
-        chosen: (N,) slices, numbered as by `draw_slices`.
-        slices: neighbouring slices in one embedding (K).
-        loss: of logits (N, classes, H, W) against targets (N, R, H, W).
-    """
-    stacks, truth = slice_batch(image, target, chosen, slices=slices)
-    return loss(network(stacks).float(), truth)
 
 
 class FullSizeLogits(nn.Module):

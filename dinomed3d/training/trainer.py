@@ -1,13 +1,12 @@
 """DinoMed3DTrainer: both stages inside nnU-Net's own training loop.
 
-nnU-Net's data loading, augmentation, losses, logging, validation and files are unchanged. Different
+nnU-Net's loaders, augmentation, losses, logging, validation and files are used as they are. Different
 are the network, the two stages, AdamW with its schedule, and checkpoints that resume exactly.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from dinomed3d import __version__
 from dinomed3d.runtime.device import check_device
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.one_line_errors import report_user_errors
-from dinomed3d.training.augmentation import spatial_augmentation
+from dinomed3d.training.augmentation import SpatialAugmentation, spatial_augmentation
 from dinomed3d.training.checkpoint import (
     backup_checkpoints,
     remove_leftovers,
@@ -33,6 +32,7 @@ from dinomed3d.training.checkpoint import (
 )
 from dinomed3d.training.distributed import check_batch, gathered, processes, rank, wait
 from dinomed3d.training.environment import recipe_from, spec_from
+from dinomed3d.training.memory_trial import settle_memory
 from dinomed3d.training.network_start import (
     NetworkStart,
     load_start,
@@ -50,14 +50,14 @@ from dinomed3d.training.nnunet_plan import (
 )
 from dinomed3d.training.optimizer import build_optimizer, set_rates
 from dinomed3d.training.optimizer_step import OptimizerStep, check_finite
-from dinomed3d.training.patch_reuse import Patch, PatchPool
 from dinomed3d.training.precision import autocast, fast_precision
 from dinomed3d.training.preprocessed_data import check_preprocessed
 from dinomed3d.training.pretrained import check_encoder_settings
+from dinomed3d.training.progress_plot import stages_marked
 from dinomed3d.training.recipe import Recipe
 from dinomed3d.training.resumable_trainer import ResumableTrainer
-from dinomed3d.training.slice_sampling import draw_slices, foreground
-from dinomed3d.training.stages import FullSizeLogits, deep_supervision_scales, proxy_loss
+from dinomed3d.training.stage_one_loader import Augmenter, finish, loader_of, stage_one_batches
+from dinomed3d.training.stages import FullSizeLogits, deep_supervision_scales
 from dinomed3d.training.start_from_model import model_of, spec_of_model
 from dinomed3d.training.wrap_ddp_compile import compiler, running_network
 
@@ -117,6 +117,7 @@ class DinoMed3DTrainer(ResumableTrainer):
         self.continuing = continuing
         self.stage = self.recipe.stage(0)
         self.iteration = 0
+        self.patches: Augmenter | None = None  # stage II's batches, while stage I has its own
         self.running: nn.Module | None = None  # built when a stage's first epoch begins
         self.compile_backend = compiler(self.device)
         self.pending_random_states = []
@@ -150,15 +151,17 @@ class DinoMed3DTrainer(ResumableTrainer):
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
         """The network of the plan with a random encoder; weights are loaded afterwards."""
-        return get_network_from_plans(
+        network = get_network_from_plans(
             NETWORK,
             plan_spec(configuration_manager).to_arch_kwargs(),
             [],
             num_input_channels,
             num_output_channels,
             allow_init=False,
-            deep_supervision=enable_deep_supervision,
         )
+        # set here, because `build_network` warns trainers that ask it for this and load no weights
+        network.decoder.deep_supervision = enable_deep_supervision
+        return network
 
     def initialize(self) -> None:
         """As nnU-Net, then load what a new network starts from.
@@ -239,14 +242,36 @@ class DinoMed3DTrainer(ResumableTrainer):
         """Of 3D patches by their spacing (`spatial_augmentation`), of single slices as nnU-Net does."""
         patch, spacing = self.configuration_manager.patch_size, self.configuration_manager.spacing
         if len(patch) == 2:
-            return super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()  # type: ignore[no-any-return]
-        augmentation = spatial_augmentation(patch, spacing)
-        self.inference_allowed_mirroring_axes = augmentation.mirrored
-        where = "in plane" if augmentation.in_plane else "in 3D"
+            found = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+            self.augmentation = SpatialAugmentation(*found)
+            return self.augmentation
+        self.augmentation = spatial_augmentation(patch, spacing)
+        self.inference_allowed_mirroring_axes = self.augmentation.mirrored
+        where = "in plane" if self.augmentation.in_plane else "in 3D"
         self.print_to_log_file(
             f"patches are rotated and scaled {where} (spacing {list(spacing)} mm)"
         )
-        return augmentation
+        return self.augmentation
+
+    def get_dataloaders(self) -> tuple[Augmenter, Augmenter]:
+        """As nnU-Net; in stage I training has batches of its own, and nnU-Net's wait for stage II."""
+        training, validation = super().get_dataloaders()
+        if self.stage == 1:
+            finish(training)
+            self.patches, training = training, self._stage_one_batches(loader_of(training).indices)
+        return training, validation
+
+    def _stage_one_batches(self, cases: list[str]) -> Augmenter:
+        token, patch = self.spec.voxels_per_token, self.configuration_manager.patch_size
+        tokens = -(-patch[-2] // token) * -(-patch[-1] // token)
+        return stage_one_batches(
+            self,
+            cases,
+            augmentation=self.augmentation,
+            slices=self.spec.slices,
+            count=self.recipe.slices_per_step(tokens, processes=processes()),
+            foreground_share=self.recipe.foreground_share,
+        )
 
     def print_plans(self) -> None:
         """As nnU-Net, without the planner's decisions; they stay in the plan."""
@@ -275,6 +300,8 @@ class DinoMed3DTrainer(ResumableTrainer):
             f"GPUs or processes: {processes()}; torch.compile: {self.compile_backend or 'off'}",
             add_timestamp=False,
         )
+        if not self.resumed:
+            settle_memory(self)
         folder = Path(self.output_folder)
         first = not self.resumed and not self.disable_checkpointing
         if self.local_rank == 0:
@@ -291,18 +318,15 @@ class DinoMed3DTrainer(ResumableTrainer):
         stage = self.recipe.stage(self.current_epoch)
         if stage != self.stage:
             self.stage = stage
+            if self.patches is not None:
+                finish(self.dataloader_train)
+                self.dataloader_train, self.patches = self.patches, None  # its workers start anew
             self.optimizer, self.lr_scheduler = self.configure_optimizers()
             self._best_ema = None  # the proxy head's Dice is not comparable with stage II's
         if self.running is None:
             self.running = running_network(
                 self.network, stage=stage, device=self.device, backend=self.compile_backend
             )
-        if stage == 2 and self.recipe.patch_uses > 1:
-            if not isinstance(self.dataloader_train, PatchPool):
-                self.dataloader_train = PatchPool(
-                    self.dataloader_train, uses=self.recipe.patch_uses
-                )
-            self.dataloader_train.clear()
         states, self.pending_random_states = self.pending_random_states, []
         if len(states) == processes():
             set_random_state(states[rank()])
@@ -326,61 +350,21 @@ class DinoMed3DTrainer(ResumableTrainer):
         """One optimizer step of the current stage; loss and gradient norm stay on the device."""
         data, target = batch["data"], batch["target"]
         target = target if isinstance(target, list) else [target]
-        chosen = None
-        if self.stage == 1:
-            chosen, target = self._sample_slices(target[0]), target[:1]
         data = data.to(self.device, non_blocking=True)
         target = [t.to(self.device, non_blocking=True) for t in target]
         set_rates(self.optimizer, self.recipe.rate_factor(self.current_epoch, self.iteration))
         self.optimizer.zero_grad(set_to_none=True)
         with autocast(self.device):
-            taps = self._kept_taps(data, batch.get("patches", ()))
-            loss = self._loss(data, target, chosen, taps)
+            loss = self._loss(data, target)
         value, norm = self.optimizer_step(loss)
         self.iteration += 1
         return {"loss": value, "norm": norm}
 
-    def _sample_slices(self, target: Tensor) -> Tensor:
-        """Sample the slices for this step of stage I while the batch is on the CPU."""
-        shown = foreground(
-            target,
-            ignore_label=self.label_manager.ignore_label,
-            regions=self.label_manager.has_regions,
-        )
-        token = self.spec.voxels_per_token
-        tokens = -(-target.shape[-2] // token) * -(-target.shape[-1] // token)
-        count = self.recipe.slices_per_step(tokens, processes=processes())
-        # the same number in each process, so at most the slices of its share of the batch
-        patches = self.configuration_manager.batch_size // processes()
-        count = min(count, patches * shown[0].shape[:-2].numel())
-        return draw_slices(shown, count=count, foreground_share=self.recipe.foreground_share)
-
-    def _kept_taps(self, data: Tensor, patches: Sequence[Patch]) -> list[Tensor] | None:
-        """The frozen encoder's features of reused patches, computed at their first use."""
-        if not patches or not self.spec.encoder_is_frozen:
-            return None
-        unknown = [number for number, patch in enumerate(patches) if patch.taps is None]
-        if unknown:
-            with torch.no_grad():
-                found = self.network.encode(data[unknown])
-            for i, number in enumerate(unknown):
-                patches[number].taps = [tap[i].cpu() for tap in found]
-        levels = zip(*(patch.taps or () for patch in patches), strict=True)
-        return [torch.stack(level).to(self.device, non_blocking=True) for level in levels]
-
-    def _loss(
-        self,
-        data: Tensor,
-        target: list[Tensor],
-        chosen: Tensor | None,
-        taps: list[Tensor] | None = None,
-    ) -> Tensor:
+    def _loss(self, data: Tensor, target: list[Tensor]) -> Tensor:
         assert self.running is not None, "on_train_epoch_start builds it"
-        if chosen is not None:
-            image = self.network.image(data)
-            slices, loss = self.spec.slices, self.proxy_loss
-            return proxy_loss(self.running, image, target[0], chosen, slices=slices, loss=loss)
-        output = self.running(data, taps)
+        output = self.running(data)
+        if self.stage == 1:
+            return self.proxy_loss(output.float(), target[0])
         if not self.enable_deep_supervision:
             return self.loss(output.float(), target[0])
         return self.loss([x.float() for x in output], target)
@@ -418,14 +402,13 @@ class DinoMed3DTrainer(ResumableTrainer):
             # restart the moving average: the proxy head's Dice is not comparable with stage II's
             averages = self.logger.get_value("ema_fg_dice", step=None)
             averages[-1] = self.logger.get_value("mean_fg_dice", step=-1)
-        super().on_epoch_end()
+        with stages_marked(self.recipe.stage1_epochs):  # in progress.png
+            super().on_epoch_end()
         if self.stage == 1:
             self._best_ema = None
 
     def on_train_end(self) -> None:
         """As nnU-Net, then wait: no process may read checkpoints before the first has written them."""
-        if isinstance(self.dataloader_train, PatchPool):
-            self.dataloader_train = self.dataloader_train.loader  # nnU-Net ends its processes
         super().on_train_end()
         wait()
 

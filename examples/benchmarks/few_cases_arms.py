@@ -41,7 +41,7 @@ class Arm:
     """Whether the encoder's tensors are the trained ones with their entries permuted."""
 
 
-TOKENS = {"COMPONENTS": "detail,encoder", "SLICES_PER_TOKEN": "3", "PATCH_USES": "8"}
+TOKENS = {"COMPONENTS": "detail,encoder", "SLICES_PER_TOKEN": "3"}
 """What the arms with tokens share; the encoder and its weights are the caller's."""
 ARMS: Mapping[str, Arm] = {
     "dino": Arm(what="ours: CNN with pretrained tokens", settings=TOKENS),
@@ -51,11 +51,6 @@ ARMS: Mapping[str, Arm] = {
     ),
     "stock": Arm(what="nnU-Net's own trainer", stock=True),
     # ablations and alternatives
-    "cnn-reused": Arm(
-        what="the CNN alone, patches used 8 times",
-        settings={"COMPONENTS": "detail", "PATCH_USES": "8"},
-    ),
-    "fresh": Arm(what="ours, every patch used once", settings=TOKENS | {"PATCH_USES": "1"}),
     "every-slice": Arm(
         what="ours, every slice encoded", settings=TOKENS | {"SLICES_PER_TOKEN": "1"}
     ),
@@ -66,17 +61,16 @@ ARMS: Mapping[str, Arm] = {
     ),
     "lora": Arm(
         what="ours, last third with low-rank updates",
-        settings=TOKENS | {"COMPONENTS": "detail,encoder,lora", "PATCH_USES": "1"},
+        settings=TOKENS | {"COMPONENTS": "detail,encoder,lora"},
     ),
     "adapters": Arm(
         what="ours, last third with low-rank updates and 3D adapters",
-        settings=TOKENS | {"COMPONENTS": "detail,encoder,lora,adapters", "PATCH_USES": "1"},
+        settings=TOKENS | {"COMPONENTS": "detail,encoder,lora,adapters"},
     ),
     "attention": Arm(
         what="ours, last third with low-rank updates and attention along depth",
         settings=TOKENS
-        | {"COMPONENTS": "detail,encoder,lora,adapters", "PATCH_USES": "1"}
-        | {"INTER_SLICE": "attention"},
+        | {"COMPONENTS": "detail,encoder,lora,adapters", "INTER_SLICE": "attention"},
     ),
 }
 """The arms by name."""

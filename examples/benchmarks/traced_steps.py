@@ -24,7 +24,6 @@ from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from dinomed3d.networks import DinoMed3D, NetworkSpec, build_network
-from dinomed3d.training.stages import proxy_loss
 
 
 def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
@@ -204,10 +203,8 @@ def step_loss(
     if stage == 1:
         running = network.stage_one()
 
-        def one(image: Tensor, target: Tensor, chosen: Tensor) -> Tensor:
-            return proxy_loss(
-                running, network.image(image), target, chosen, slices=network.spec.slices, loss=loss
-            )  # fmt: skip
+        def one(image: Tensor, target: Tensor) -> Tensor:
+            return loss(running(image).float(), target)  # type: ignore[no-any-return]
 
         return one
 
@@ -240,12 +237,14 @@ def step_inputs(
         batch: patches.
         channels: of the input.
         labels: channels of the target: 1, or one for each region.
-        slices: number that stage I samples.
+        slices: in a step of stage I.
     """
-    inputs: Inputs = {"image": ((batch, channels, *patch), torch.float32)}
     if stage == 1:
-        inputs["target"] = ((batch, labels, *patch), torch.int16)
-        return inputs | {"chosen": ((slices,), torch.int64)}
+        modalities = channels - network.spec.cascade_channels
+        stacks = (slices, network.spec.slices * modalities, *patch[-2:])
+        target = (slices, labels, *patch[-2:])
+        return {"image": (stacks, torch.float32), "target": (target, torch.int16)}
+    inputs: Inputs = {"image": ((batch, channels, *patch), torch.float32)}
     for head, cell in enumerate(network.spec.cnn.cells[: len(network.decoder.seg_layers)]):
         sides = [-(-side // step) for side, step in zip(patch, cell[-len(patch) :], strict=True)]
         inputs[f"target{head}"] = ((batch, labels, *sides), torch.int16)
@@ -265,7 +264,7 @@ def trace_training(
     regions: bool = False,
     ignore_label: int | None = None,
 ) -> Traced:
-    """Trace a step of either stage on `batch` patches, of which stage I samples `slices` slices."""
+    """Trace a step of stage II on `batch` patches, or of stage I on `slices` slices."""
     with torch.device("meta"):
         network = build(
             spec, channels=channels, classes=classes, stage=stage, checkpointing=checkpointing

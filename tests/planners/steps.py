@@ -22,13 +22,11 @@ from examples.benchmarks.traced_steps import (
 
 
 def make_inputs(inputs: Inputs, *, classes: int) -> dict[str, Tensor]:
-    """Real inputs: noise, labels of all classes (or zeros and ones for regions), the first slices."""
+    """Real inputs: noise, and labels of all classes (or zeros and ones for regions)."""
     batch = {}
     for name, (shape, kind) in inputs.items():
         if name == "image":
             batch[name] = torch.randn(shape)
-        elif name == "chosen":
-            batch[name] = torch.arange(shape[0])
         else:
             labels = classes if shape[1] == 1 else 2
             batch[name] = torch.randint(0, labels, shape).to(kind)

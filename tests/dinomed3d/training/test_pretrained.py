@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub
 import pytest
 import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from dinomed3d.lifting import WeightsError, build_encoder
 from dinomed3d.lifting.dino import OPEN_ENCODER
 from dinomed3d.networks import NetworkSpec
 from dinomed3d.networks.embedding import inflate_kernel
+from dinomed3d.training.nnunet_plan import plan_spec, write_spec
 from dinomed3d.training.pretrained import read_pretrained_encoder
-from tests.dinomed3d.training.conftest import SETTINGS
+from dinomed3d.training.trainer import DinoMed3DTrainer
+from tests.dinomed3d.training.conftest import SETTINGS, plans
 from tests.dinomed3d.training.test_trainer import trainer
 
 ENCODER = "encoder.encoder.vit."
@@ -80,3 +85,22 @@ def test_where_the_hub_gives_nothing_the_encoder_without_a_licence_is_named(monk
 
 def gated(*_, **__):
     raise OSError("401")
+
+
+@pytest.mark.parametrize(
+    ("cls", "training", "warned"),
+    [(nnUNetTrainer, True, True), (nnUNetTrainer, False, False), (DinoMed3DTrainer, True, False)],
+)
+def test_a_trainer_that_loads_no_weights_is_told_so(nnunet, caplog, cls, training, warned):
+    """nnUNetv2_train -p DinoMed3DPlans without -tr: the network would learn from a random encoder."""
+    plan = plans()
+    spec = plan_spec(PlansManager(plan).get_configuration("3d_fullres"))
+    tiny = json.loads(SETTINGS["ENCODER_OVERRIDES"])
+    write_spec(plan, "3d_fullres", replace(spec, encoder_overrides=tiny))
+    manager = PlansManager(plan)
+    with torch.device("meta"):
+        network = cls.build_network_architecture(
+            manager, manager.get_configuration("3d_fullres"), 1, 3, training
+        )
+    assert network.decoder.deep_supervision is training
+    assert ("RANDOM" in caplog.text and "-tr DinoMed3DTrainer" in caplog.text) is warned

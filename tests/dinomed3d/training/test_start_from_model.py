@@ -11,12 +11,17 @@ import torch
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 
 from dinomed3d.lifting import WeightsError
-from dinomed3d.networks import NetworkSpec
+from dinomed3d.networks import NetworkSpec, build_network
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.training.checkpoint import read_checkpoint
 from dinomed3d.training.network_start import LOADED
 from dinomed3d.training.nnunet_plan import write_spec
-from dinomed3d.training.start_from_model import find_model, read_model, spec_of_model
+from dinomed3d.training.start_from_model import (
+    find_model,
+    load_model,
+    read_model,
+    spec_of_model,
+)
 from dinomed3d.training.trainer import DinoMed3DTrainer
 from tests.dinomed3d.training.conftest import LABELS, REGIONS, dataset_json, plans
 from tests.dinomed3d.training.test_trainer import Killed, fold_folder
@@ -122,6 +127,27 @@ def test_input_layers_of_other_channels_are_adapted(model, monkeypatch, cascade)
     for key in convolutions:
         assert torch.equal(state[key][:, :2], stored[key].repeat(1, 2, 1, 1, 1) / 2)
         assert not state[key][:, 2:].any()
+
+
+@pytest.mark.parametrize(
+    ("labels", "cascade", "kept"),
+    [(LABELS, 2, True), (OTHER, 2, False), (LABELS, 3, False), (LABELS, 0, False)],
+)
+def test_the_cascade_keeps_its_kernels_only_for_the_same_labels(model, labels, cascade, kept):
+    """Of the previous configuration's labels the model knew two."""
+    spec = replace(read_model(str(model)).spec, cascade_channels=2)
+    state, wider = (build_network(n, 3, **spec.to_arch_kwargs()).state_dict() for n in (3, 4))
+    keys = {k for k in state if state[k].shape != wider[k].shape and "patch_embed" not in k}
+    assert keys
+    knowing = replace(read_model(str(model)), spec=spec, weights=state)
+    here = replace(spec, cascade_channels=cascade).to_arch_kwargs()
+    network = build_network(1 + cascade, 3, **here)
+    load_model(network, knowing, dataset_json(labels))
+    for key in keys:
+        found = network.state_dict()[key]
+        assert found.shape[1] == 1 + cascade
+        assert torch.equal(found[:, :1], state[key][:, :1])
+        assert torch.equal(found[:, 1:], state[key][:, 1:] if kept else 0 * found[:, 1:])
 
 
 def test_stage_one_is_left_out_unless_asked_for(model, monkeypatch):
@@ -237,19 +263,25 @@ def test_a_plan_with_another_network_is_refused(model, monkeypatch):
 
 
 def cut(content: dict) -> None:
-    del content["network_weights"]["decoder.seg_layers.0.bias"]
+    del content["network_weights"][
+        next(k for k in content["network_weights"] if "seg_layers." in k)
+    ]
+
+
+def blind(content: dict) -> None:
+    del content["network_weights"]["encoder.encoder.vit.patch_embed.proj.weight"]
 
 
 def reshape(content: dict) -> None:
-    key = next(k for k in content["network_weights"] if k.startswith("neck."))
-    content["network_weights"][key] = torch.zeros(1)
+    content["network_weights"]["encoder.encoder.vit.norm.weight"] = torch.zeros(1)
 
 
 @pytest.mark.parametrize(
     ("damage", "names"),
     [
-        (cut, "model.pth.*decoder.seg_layers.0.bias"),
-        (reshape, "model.pth.*neck"),
+        (cut, "model.pth.*seg_layers"),
+        (blind, "model.pth.*patch_embed"),
+        (reshape, "model.pth.*vit.norm.weight"),
         (lambda content: content.pop("init_args"), "model.pth.*init_args"),
         (lambda content: content["dinomed3d"]["spec"].update(wheels=4), "wheels"),
         (lambda content: content.pop("dinomed3d"), "model.pth.*DinoMed3DTrainer"),

@@ -61,7 +61,7 @@ def run(
 def test_both_stages_in_one_run(nnunet):
     t = trainer()
     t.initialize()
-    name = "encoder.encoder.vit.blocks.0.mlp.fc1.base.weight"
+    name = "encoder.encoder.vit.blocks.1.mlp.fc1.base.weight"
     weights, start = {}, t.on_epoch_start
 
     def remember():
@@ -331,7 +331,7 @@ def test_a_loss_that_is_not_finite_stops_training(nnunet, monkeypatch, stage):
     def stepping(batch):
         if (t.current_epoch, t.iteration) == bad:
             before.update({k: v.clone() for k, v in t.network.state_dict().items()})
-            batch["data"][0, :, 0, 0, 0] = float("nan")
+            batch["data"][0, :, 0, 0] = float("nan")
         return step(batch)
 
     t.train_step = stepping

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
+from matplotlib.figure import Figure
+from nnunetv2.training.logging.nnunet_logger import LocalLogger
 
 from dinomed3d.training.nnunet_plan import DECISIONS, RECIPE
+from dinomed3d.training.progress_plot import stages_marked
 from dinomed3d.training.trainer import DinoMed3DTrainer
 from tests.dinomed3d.training.conftest import dataset_json, plans
+from tests.dinomed3d.training.test_trainer import run
 
 
 def test_decisions_stay_in_the_plan_and_out_of_the_log(nnunet, capsys):
@@ -22,3 +27,45 @@ def test_decisions_stay_in_the_plan_and_out_of_the_log(nnunet, capsys):
         assert "0.125" in printed and "'patch_size': [6, 20, 16]" in printed  # the rest is there
     assert t.configuration_manager.configuration[DECISIONS] == rows
     assert t.plans_manager.plans["configurations"]["3d_fullres"][DECISIONS] == rows
+
+
+def logged(epochs: int) -> LocalLogger:
+    logger = LocalLogger()
+    for epoch in range(epochs):
+        for key, values in logger.my_fantastic_logging.items():
+            values.append([0.5, 0.5] if key == "dice_per_class_or_region" else 1.0 + 0.1 * epoch)
+    return logger
+
+
+@pytest.mark.parametrize(
+    ("epochs", "begin", "side"),
+    [(9, 3, "left"), (5, 3, "right"), (4, 3, "right"), (3, 3, None), (5, 0, None)],
+)
+def test_the_picture_shows_where_stage_two_begins(monkeypatch, tmp_path, epochs, begin, side):
+    """A line between the last epoch of stage I and the first of stage II, once that is there."""
+    saved = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path: saved.append((figure, path)))
+    monkeypatch.setattr("matplotlib.pyplot.tight_layout", lambda: None)  # slow, and moves nothing
+    before = Figure.savefig
+    with stages_marked(begin):
+        logged(epochs).plot_progress_png(str(tmp_path))
+    assert Figure.savefig is before
+    ((figure, path),) = saved
+    assert Path(path).name == "progress.png"
+    plots = [axes for axes in figure.axes if axes.get_xlabel() == "epoch"]
+    assert len(plots) == 3  # losses, time, learning rate
+    for axes in plots:
+        lines = [line for line in axes.get_lines() if list(line.get_xdata()) == [begin - 0.5] * 2]
+        texts = [text for text in axes.texts if f"stage II from epoch {begin}" in text.get_text()]
+        assert len(lines) == len(texts) == (side is not None)
+        assert all(text.get_horizontalalignment() == side for text in texts)
+
+
+def test_the_trainer_marks_its_stages(nnunet, monkeypatch):
+    marked = []
+    monkeypatch.setattr("dinomed3d.training.progress_plot.mark_stages", lambda *a: marked.append(a))
+    monkeypatch.setattr(
+        LocalLogger, "plot_progress_png", lambda self, folder: Figure().savefig(f"{folder}/p.png")
+    )
+    run(monkeypatch)
+    assert [begin for _, begin in marked] == [2] * 4

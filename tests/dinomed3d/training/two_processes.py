@@ -12,6 +12,7 @@ import torch
 from torch import distributed
 from torch._dynamo.utils import counters
 
+from dinomed3d.lifting import stack_slices
 from dinomed3d.training.checkpoint import plain
 from dinomed3d.training.distributed import wait
 from dinomed3d.training.trainer import DinoMed3DTrainer
@@ -55,12 +56,19 @@ def joined_batch(labels) -> tuple[torch.Tensor, list[torch.Tensor]]:
     return data, [target[..., ::s, ::s].float() for s in (1, 2)]
 
 
+def every_slice(t: DinoMed3DTrainer, data, target) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Stage I's batch of all slices of patches, with their neighbours, and the slices' targets."""
+    stacks = stack_slices(data, slices=t.spec.slices)
+    return stacks, [target.transpose(1, 2).flatten(0, 1)]
+
+
 def gradients(t: DinoMed3DTrainer, stage: int, data, target) -> dict[str, torch.Tensor]:
-    """Of the running stage, in float32, with all slices drawn."""
+    """Of the running stage, in float32; of stage I on every slice of the patches."""
     t.current_epoch = t.recipe.stage1_epochs if stage == 2 else 0
     t.on_train_epoch_start()
-    chosen = t._sample_slices(target[0]) if stage == 1 else None
-    t._loss(data, target, chosen).backward()
+    if stage == 1:
+        data, target = every_slice(t, data, target[0])
+    t._loss(data, target).backward()
     return {n: p.grad.clone() for n, p in t.network.named_parameters() if p.grad is not None}
 
 
@@ -130,7 +138,7 @@ def a_loss_that_is_not_finite(rank: int, folder: Path) -> None:
     t.on_train_epoch_start()
     before = deepcopy(t.network.stage_one().state_dict())
     data, target = joined_batch(LABELS)
-    data, target = data[rank : rank + 1], [x[rank : rank + 1] for x in target]
+    data, target = every_slice(t, data[rank : rank + 1], target[0][rank : rank + 1])
     outputs = []
     for iteration in range(2):
         if rank == 1 and iteration == 0:
