@@ -53,12 +53,20 @@ class DinoMed3D(nn.Module):
         self.decoder = decoder
         self.spec = spec
 
-    def forward(self, volume: Tensor, taps: list[Tensor] | None = None) -> Tensor | list[Tensor]:
+    def forward(
+        self,
+        volume: Tensor,
+        taps: list[Tensor] | None = None,
+        *,
+        halo: tuple[int, int] = (0, 0),
+    ) -> Tensor | list[Tensor]:
         """Segment volumes or slices.
 
         Args:
             volume: (B, C, D, H, W), or (B, C, H, W) for one slice each; any size.
             taps: result of `encode` for the padded volume, if it is known already.
+            halo: slices below and above of `volume` that the embedding alone reads, and that the result
+                leaves out: true neighbours of a window.
 
         Returns:
             Logits (B, classes, D, H, W) or (B, classes, H, W); a list of them, at in-plane strides 1,
@@ -68,7 +76,10 @@ class DinoMed3D(nn.Module):
         volume = volume.unsqueeze(2) if is_2d else volume
         size = (volume.shape[-2], volume.shape[-1])
         volume = self.pad(volume)
-        semantic = self.semantic_pyramid(volume, taps)  #  {s: (B, c, D, H/s, W/s)}  s = 4, 8, ...
+        semantic = self.semantic_pyramid(
+            volume, taps, halo=halo
+        )  #  {s: (B, c, D, H/s, W/s)}  s = 4, 8, ...
+        volume = volume[:, :, halo[0] : volume.shape[2] - halo[1]]
         detail = self.detail(volume) if self.detail is not None else []  # s = 1, 2, 4
         logits = self.decoder(self.skips(semantic, detail))
         if isinstance(logits, Tensor):
@@ -79,14 +90,14 @@ class DinoMed3D(nn.Module):
         ]
 
     def semantic_pyramid(
-        self, volume: Tensor, taps: list[Tensor] | None = None
+        self, volume: Tensor, taps: list[Tensor] | None = None, *, halo: tuple[int, int] = (0, 0)
     ) -> dict[int, Tensor]:
         """(B, C, D, H, W) -> the semantic pyramid, by in-plane stride; empty without an encoder."""
         if self.neck is None:
             return {}
-        return dict(self.neck(self.encode(volume) if taps is None else taps))
+        return dict(self.neck(self.encode(volume, halo=halo) if taps is None else taps))
 
-    def encode(self, volume: Tensor) -> list[Tensor]:
+    def encode(self, volume: Tensor, *, halo: tuple[int, int] = (0, 0)) -> list[Tensor]:
         """(B, C, D, H, W) -> the encoder's features, one (B, E, D, H/t, W/t) per tap.
 
         Raises:
@@ -94,8 +105,8 @@ class DinoMed3D(nn.Module):
         """
         if self.encoder is None or self.embedding is None:
             raise ValueError("DinoMed3D.encode: the network has no encoder")
-        slices = self.embedding(self.image(volume))  # (B * D, K * C, H', W')
-        return self.encoder(slices, depth=volume.shape[2])
+        slices = self.embedding(self.image(volume), halo=halo)  # (B * D, K * C, H', W')
+        return self.encoder(slices, depth=volume.shape[2] - sum(halo))
 
     def image(self, volume: Tensor) -> Tensor:
         """The volume without the channels of the previous configuration's segmentation (cascade)."""
