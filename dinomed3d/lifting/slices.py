@@ -110,23 +110,27 @@ def neighbour_slices(centres: Tensor, *, slices: int, depth: int) -> Tensor:
     return (centres[:, None] + offsets).clamp(0, depth - 1)
 
 
-def stack_slices(volume: Tensor, *, slices: int) -> Tensor:
+def stack_slices(volume: Tensor, *, slices: int, halo: tuple[int, int] = (0, 0)) -> Tensor:
     """Every slice with its neighbours (`neighbour_slices`) as channels.
 
     With slices = 3 the channels of slice z are slices z - 1, z, z + 1 (each with its C modalities).
 
     Args:
-        volume: (B, C, D, H, W).
+        volume: (B, C, below + D + above, H, W).
         slices: K, odd.
+        halo: (below, above), slices at both ends that are read as neighbours alone: the true ones of a
+            window inside a larger volume. Only where they do not suffice the end slice is repeated.
 
     Returns:
         (B * D, K * C, H, W), all slices of a volume one after the other.
 
     Raises:
-        ValueError: K is even or below 1.
+        ValueError: K is even or below 1; a halo is negative or leaves no slice.
     """
     depth = volume.shape[2]
-    centres = torch.arange(depth, device=volume.device)
+    if min(halo) < 0 or sum(halo) >= depth:
+        raise ValueError(f"stack_slices: 'halo' must leave some of {depth} slices, got {halo}")
+    centres = torch.arange(halo[0], depth - halo[1], device=volume.device)
     index = neighbour_slices(centres, slices=slices, depth=depth)
     neighbours = volume[:, :, index]  # (B, C, D, K, H, W)
     return neighbours.permute(0, 2, 3, 1, 4, 5).flatten(2, 3).flatten(0, 1)

@@ -68,9 +68,14 @@ class MultiSliceEmbedding(nn.Module):
         encoder.vit.patch_embed.proj = new
         encoder.in_channels = new.in_channels
 
-    def forward(self, volume: Tensor) -> Tensor:
-        """(B, C, D, H, W) -> (B * D, K * C, H * p / t, W * p / t): p pixels for t voxels."""
-        return self.enlarge(stack_slices(volume, slices=self.slices))
+    def forward(self, volume: Tensor, *, halo: tuple[int, int] = (0, 0)) -> Tensor:
+        """(B, C, D, H, W) -> (B * D, K * C, H * p / t, W * p / t): p pixels for t voxels.
+
+        Args:
+            volume: with the slices of the halo.
+            halo: as in `stack_slices`.
+        """
+        return self.enlarge(stack_slices(volume, slices=self.slices, halo=halo))
 
     def enlarge(self, stacks: Tensor) -> Tensor:
         """(N, K * C, H, W) -> (N, K * C, H * p / t, W * p / t), bilinearly."""

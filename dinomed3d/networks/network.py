@@ -68,12 +68,20 @@ class DinoMed3D(nn.Module):
         self.decoder = decoder
         self.spec = spec
 
-    def forward(self, volume: Tensor, taps: list[Tensor] | None = None) -> Tensor | list[Tensor]:
+    def forward(
+        self,
+        volume: Tensor,
+        taps: list[Tensor] | None = None,
+        *,
+        halo: tuple[int, int] = (0, 0),
+    ) -> Tensor | list[Tensor]:
         """Segment volumes or slices.
 
         Args:
             volume: (B, C, D, H, W), or (B, C, H, W) for one slice each; any size.
             taps: result of `encode`, if it is known already.
+            halo: slices below and above of `volume` that the embedding alone reads, and that the result
+                leaves out: true neighbours of a window.
 
         Returns:
             Logits (B, classes, D, H, W) or (B, classes, H, W); a list of them, finest level first and at the
@@ -81,10 +89,11 @@ class DinoMed3D(nn.Module):
         """
         is_2d = volume.ndim == 4
         volume = volume.unsqueeze(2) if is_2d else volume
-        size = volume.shape[2:]
+        inner = volume[:, :, halo[0] : volume.shape[2] - halo[1]]
+        size = inner.shape[2:]
         if taps is None and self.encoder is not None:
-            taps = self.encode(volume)
-        logits = self.decoder(self.skips(pad_ends(volume, self.spec.cnn.cells[-1]), taps))
+            taps = self.encode(volume, halo=halo)
+        logits = self.decoder(self.skips(pad_ends(inner, self.spec.cnn.cells[-1]), taps))
         if isinstance(logits, Tensor):
             return self.crop(logits, size, is_2d)
         cells = self.spec.cnn.cells
@@ -95,24 +104,32 @@ class DinoMed3D(nn.Module):
             for level, x in enumerate(logits)
         ]
 
-    def encode(self, volume: Tensor) -> list[Tensor]:
-        """(B, C, D, H, W) -> the encoder's features, one (B, E, d, h, w) per tap.
+    def encode(self, volume: Tensor, *, halo: tuple[int, int] = (0, 0)) -> list[Tensor]:
+        """(B, C, below + D + above, H, W) -> the encoder's features, one (B, E, d, h, w) per tap.
 
         Raises:
             ValueError: there is no encoder.
         """
         if self.encoder is None:
             raise ValueError("DinoMed3D.encode: the network has no encoder")
-        images = self.images(volume)  # (B * d, K * C, H', W')
+        images = self.images(volume, halo=halo)  # (B * d, K * C, H', W')
         return self.encoder(images, depth=images.shape[0] // volume.shape[0])
 
-    def images(self, volume: Tensor) -> Tensor:
-        """(B, C, D, H, W) -> (B * d, K * C, H', W'): the encoder's images of the slices that are encoded."""
+    def images(self, volume: Tensor, *, halo: tuple[int, int] = (0, 0)) -> Tensor:
+        """The encoder's images of the slices that are encoded: the middle ones of every `slices_per_token`.
+
+        (B, C, below + D + above, H, W) -> (B * d, K * C, H', W').
+        """
         assert self.embedding is not None
-        step = self.spec.slices_per_token
-        image = pad_ends(self.image(volume), self.spec.token_cell)
-        stacks = stack_slices(image, slices=self.spec.slices).unflatten(0, (image.shape[0], -1))
-        return self.embedding.enlarge(stacks[:, step // 2 :: step].flatten(0, 1))
+        step, rows, columns = self.spec.token_cell
+        image = pad_ends(self.image(volume), (1, rows, columns))
+        stacks = stack_slices(image, slices=self.spec.slices, halo=halo)
+        if step > 1:
+            stacks = stacks.unflatten(0, (image.shape[0], -1))
+            depth = stacks.shape[1]
+            middles = torch.arange(step // 2, depth + step // 2, step, device=stacks.device)
+            stacks = stacks[:, middles.clamp(max=depth - 1)].flatten(0, 1)
+        return self.embedding.enlarge(stacks)
 
     def image(self, volume: Tensor) -> Tensor:
         """The volume without the channels of the previous configuration's segmentation (cascade)."""

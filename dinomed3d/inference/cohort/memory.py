@@ -35,6 +35,8 @@ class Footprint:
     """Additional memory while batches of windows are in the networks."""
     slice: int = 0
     """Cached features of one slice at one position in the plane."""
+    cache: int = 0
+    """Limit of all cached features."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +107,7 @@ def estimate(
         sums = 2 * (plan.heads + 1) * size.patch[0] * plane
         export = 8 * 4 * plan.heads * plane  # two planes of logits, their mixture, their certainty
         places = across * min(down, -(-down // splits) + 2)
-        cached = 2 * size.patch[0] * places * footprint.slice
+        cached = min(footprint.cache, size.patch[0] * places * footprint.slice)
         predicting = (
             raw + inputs + sums + export + fine + cached + mask + CHUNK_BYTES + footprint.window
         )

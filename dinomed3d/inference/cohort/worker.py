@@ -97,8 +97,23 @@ class Worker:
             # batches in the networks, and finished ones that wait to be added
             window=footprint.window * (2 * self.predictor.threads - 1),
             slice=self.predictor.slice_bytes if on_cpu else 0,
+            cache=self._limit_cache(footprint.base),
         )
         self.training = TrainingRange.of(model)
+
+    def _limit_cache(self, base: int) -> int:
+        """Let cached features take half of the memory that is free on a GPU, elsewhere an eighth of ours.
+
+        Returns:
+            Bytes of this process that they may take.
+        """
+        if self.device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(self.device)
+            self.predictor.limit_cache(free // 2)
+            return 0
+        share = max(0, self.limit - base) // 8
+        self.predictor.limit_cache(share)
+        return share
 
     def _threads(self, window_bytes: int) -> int:
         """Number of batches to predict in parallel: up to four, in a fifth of the memory."""

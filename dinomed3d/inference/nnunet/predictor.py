@@ -11,8 +11,13 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from dinomed3d.inference.nnunet.slice_feature_cache import SliceFeatureCache, is_cacheable
+from dinomed3d.inference.nnunet.slice_feature_cache import (
+    SliceFeatureCache,
+    halo_of,
+    is_cacheable,
+)
 from dinomed3d.inference.nnunet.sliding_window import Batch
+from dinomed3d.networks import DinoMed3D
 
 
 class Predictor:
@@ -48,6 +53,8 @@ class Predictor:
         # cached features are shared in the order of windows, so those go one after the other
         self.caches = [n for n in self.networks if isinstance(n, SliceFeatureCache)]
         self.threads = 1 if self.caches else threads
+        self.halo = max(map(halo_of, moved))
+        """Planes beyond both ends of a window that a network can read."""
 
     def autocast(self) -> AbstractContextManager[object]:
         """Mixed precision, or nothing."""
@@ -83,18 +90,33 @@ class Predictor:
             pool.shutdown(wait=True, cancel_futures=True)
             torch.set_num_threads(cores)
 
+    def limit_cache(self, limit: int) -> None:
+        """Set how many bytes of cached features are kept; what does not fit is computed again."""
+        for cache in self.caches:
+            cache.limit = limit // len(self.caches)
+
     @property
     def slice_bytes(self) -> int:
         """Size of the cached features of one slice at one position; 0 where nothing is cached."""
-        return sum(cache.slice_bytes for cache in self.caches) * len(self.flips)
+        return sum(
+            cache.slice_bytes * len({cache.views(flip) for flip in self.flips})
+            for cache in self.caches
+        )
 
     @torch.inference_mode()
-    def __call__(self, windows: Tensor, places: list[tuple[int, int, int]]) -> Tensor:
+    def __call__(
+        self,
+        windows: Tensor,
+        places: list[tuple[int, int, int]],
+        halo: tuple[int, int] = (0, 0),
+    ) -> Tensor:
         """Predict windows.
 
         Args:
-            windows: (B, C, *patch).
-            places: positions (z, y, x) in the volume.
+            windows: (B, C, *patch), of 3D patches with the halo at both ends of the first axis.
+            places: positions (z, y, x) in the volume, without the halo.
+            halo: planes before and after each window, which a DinoMed3D's embedding reads; others are
+                given the window without.
 
         Returns:
             Mean logits (B, heads, *patch) float32.
@@ -104,10 +126,14 @@ class Predictor:
             for network in self.networks:
                 for flip in self.flips:
                     mirrored = torch.flip(windows, flip) if flip else windows
+                    ends = halo[::-1] if 2 in flip else halo
                     if isinstance(network, SliceFeatureCache):
-                        logits = network(mirrored, places, flip)
+                        logits = network(mirrored, places, flip, halo=ends)
+                    elif isinstance(network, DinoMed3D):
+                        logits = network(mirrored, halo=ends)
                     else:
-                        logits = network(mirrored)
+                        inside = mirrored.shape[2] - sum(ends)
+                        logits = network(mirrored.narrow(2, ends[0], inside))
                     logits = (torch.flip(logits, flip) if flip else logits).float()
                     total = logits if total is None else total.add_(logits)
         assert total is not None

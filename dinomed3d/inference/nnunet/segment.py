@@ -83,7 +83,13 @@ def segment(
         )
         predictor.clear_cache()
         for chunk in predict_windows(
-            data, grid, exporter.row_range, predictor.predict, heads=plan.heads, batch=batch
+            data,
+            grid,
+            exporter.row_range,
+            predictor.predict,
+            heads=plan.heads,
+            batch=batch,
+            halo=predictor.halo,
         ):
             exporter.add(chunk)
             if progress is not None:

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from dinomed3d.inference.case import CaseError
 
-Batch = tuple[Tensor, list[tuple[int, int, int]]]
-"""Windows (B, C, *patch), and the position (z, y, x) of each in the volume."""
+Batch = tuple[Tensor, list[tuple[int, int, int]], tuple[int, int]]
+"""Windows (B, C, *patch) with their halo, the position (z, y, x) of each in the volume without it, and the
+halo: planes that were added before and after, the same for all windows of a batch."""
 CHUNK_LOGITS = 4_000_000
 """About this many logits are yielded at a time."""
 CACHED_LOGITS = 1_000_000
@@ -112,6 +113,7 @@ def predict_windows(
     *,
     heads: int,
     batch: int,
+    halo: int = 0,
 ) -> Iterator[LogitsChunk]:
     """Predict all windows that overlap a row range, and yield the logits of its rows.
 
@@ -122,6 +124,7 @@ def predict_windows(
         predict: batches -> their logits (B, heads, *patch) float32, in order; it may read ahead.
         heads: channels of the logits.
         batch: windows that go through the network together.
+        halo: planes of the volume that windows are given beyond both ends, where it has them.
 
     Yields:
         Every plane once, in order; the caller may keep the tensors.
@@ -139,7 +142,7 @@ def predict_windows(
     total = torch.zeros((1, depth, rows, width), dtype=torch.half, device=data.device)
     places = [(y, x) for y in grid.reaching(row_range) for x in grid.starts[2]]
     batches = [places[start : start + batch] for start in range(0, len(places), batch)]
-    results = predict(_cut(data, grid, z, some) for z in grid.starts[0] for some in batches)
+    results = predict(_cut(data, grid, z, some, halo) for z in grid.starts[0] for some in batches)
     ends = [*grid.starts[0][1:], grid.size[0]]
     for first, end in zip(grid.starts[0], ends, strict=True):
         for some in batches:
@@ -166,11 +169,19 @@ def predict_windows(
             tensor[:, depth - done :] = 0
 
 
-def _cut(data: Tensor, grid: WindowGrid, z: int, places: Sequence[tuple[int, int]]) -> Batch:
+def _cut(
+    data: Tensor, grid: WindowGrid, z: int, places: Sequence[tuple[int, int]], halo: int
+) -> Batch:
     """Cut out the windows of one batch."""
     d, h, w = grid.patch
-    windows = torch.stack([data[:, z : z + d, y : y + h, x : x + w] for y, x in places])
-    return (windows.squeeze(2) if grid.is_2d else windows), [(z, y, x) for y, x in places]
+    numbered = [(z, y, x) for y, x in places]
+    if grid.is_2d:
+        planes = [data[:, z, y : y + h, x : x + w] for y, x in places]
+        return torch.stack(planes), numbered, (0, 0)
+    below, above = min(halo, z), min(halo, grid.size[0] - z - d)
+    rows = slice(z - below, z + d + above)
+    windows = torch.stack([data[:, rows, y : y + h, x : x + w] for y, x in places])
+    return windows, numbered, (below, above)
 
 
 def _add(sums: Tensor, logits: Tensor, weights: Tensor, place: tuple[int, int]) -> None:

@@ -101,6 +101,22 @@ def test_neighbours_by_hand():
     ]
 
 
+def test_a_halo_gives_the_ends_their_true_neighbours():
+    volume = torch.tensor([10.0, 20, 30, 40]).view(1, 1, 4, 1, 1)
+    stacked = stack_slices(volume, slices=3, halo=(1, 1))
+    assert stacked.view(2, 3).tolist() == [[10, 20, 30], [20, 30, 40]]
+    stacked = stack_slices(volume, slices=3, halo=(0, 2))
+    assert stacked.view(2, 3).tolist() == [[10, 10, 20], [10, 20, 30]]
+    stacked = stack_slices(volume, slices=5, halo=(1, 0))  # one neighbour is there, two are wanted
+    assert stacked.view(3, 5)[0].tolist() == [10, 10, 20, 30, 40]
+
+
+@pytest.mark.parametrize("halo", [(2, 2), (-1, 0), (0, 4)])
+def test_a_halo_that_leaves_no_slice_is_refused(halo):
+    with pytest.raises(ValueError, match="'halo' must leave some of 4 slices"):
+        stack_slices(torch.zeros(1, 1, 4, 2, 2), slices=3, halo=halo)
+
+
 def test_neighbours_of_several_modalities_and_volumes():
     # Volume 0 holds 0 1 | 10 11, volume 1 holds 100 101 | 110 111: two modalities, two slices.
     volume = torch.tensor([[[0.0, 1], [10, 11]], [[100, 101], [110, 111]]]).view(2, 2, 2, 1, 1)

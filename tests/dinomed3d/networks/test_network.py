@@ -62,6 +62,23 @@ def test_deep_supervision_gives_levels_finest_first():
     assert shapes == [(1, 3, 3, 41, 39), (1, 3, 3, 21, 20)]
 
 
+@pytest.mark.parametrize("halo", [(1, 1), (0, 2), (2, 0)])
+def test_only_the_embedding_reads_a_halo(halo):
+    """The inner slices of the encoder's frozen part are those of the whole volume; the rest sees no halo."""
+    network = awaken(tiny()).eval()
+    volume = torch.randn(1, 1, 6, 16, 20)
+    below, end = halo[0], 6 - halo[1]
+    with torch.no_grad():
+        whole, inner = network.encode(volume), network.encode(volume, halo=halo)
+        logits = network(volume, halo=halo)
+        assert logits.shape == (1, 3, end - below, 16, 20)
+        assert torch.allclose(whole[0][:, :, below:end], inner[0], atol=1e-5)
+        assert torch.equal(
+            logits, network(volume[:, :, below:end], network.encode(volume, halo=halo))
+        )
+        assert not torch.allclose(logits, network(volume[:, :, below:end]), atol=1e-3)
+
+
 def test_padding_is_undone():
     """Padding repeats the border, so a size that needs none equals the same image padded by hand."""
     network = awaken(tiny(components=("detail",))).eval()

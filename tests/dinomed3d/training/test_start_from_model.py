@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
+from nnunetv2.run.run_training import maybe_load_checkpoint
 
 from dinomed3d.lifting import WeightsError
 from dinomed3d.networks import NetworkSpec, build_network
@@ -191,11 +192,10 @@ def test_training_from_a_model_says_so_and_resumes(model, monkeypatch):
 
 
 def test_stock_pretrained_weights(model, monkeypatch):
-    """nnU-Net's -pretrained_weights: initialize, its own function, then training."""
+    """nnU-Net's -pretrained_weights: what its command does between construction and training."""
     spec = read_model(str(model)).spec
     t = new_trainer(MORE, spec=spec)
-    t.initialize()
-    load_pretrained_weights(t.network, str(model))
+    maybe_load_checkpoint(t, False, False, str(model))
     t.on_train_start()
     assert (t.recipe.stage1_epochs, t.stage, t.num_epochs) == (0, 2, 2)
     assert t.recipe.rate_encoder == 5e-5 and t.recipe.weights == LOADED

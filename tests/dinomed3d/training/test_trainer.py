@@ -98,6 +98,8 @@ def test_a_killed_run_resumes_to_the_same_trajectory(nnunet, monkeypatch, kill_a
     losses = whole.logger.get_value("train_losses", step=None)
     with pytest.raises(Killed):
         run(monkeypatch, kill_at=kill_at)
+    latest = read_checkpoint(fold_folder(nnunet) / "checkpoint_latest.pth")
+    assert latest["current_epoch"] == kill_at[0]  # a stop loses no whole epoch
     monkeypatch.setenv("DINOMED3D_WEIGHTS", "no/such/file")  # the checkpoint holds everything
     resumed = run(monkeypatch, continued=True)
     assert resumed.recipe == whole.recipe  # also what it started from: a licence may depend on it

@@ -34,7 +34,7 @@ def whole(data, grid, predict, heads):
 
 
 def stream(batches):
-    return (predict(windows) for windows, _ in batches)
+    return (predict(windows) for windows, *_ in batches)
 
 
 def predict(window):
@@ -78,3 +78,22 @@ def test_what_is_not_finite_is_an_error():
                     torch.full((1, 4, 4, 4), value), grid, (0, 4), stream, heads=2, batch=1
                 )
             )
+
+
+def test_windows_bring_the_planes_that_the_volume_has_around_them():
+    """Planes hold their number; three windows of four planes in eight, with three more where they are."""
+    data = torch.arange(8.0).view(1, 8, 1, 1).expand(1, 8, 4, 4)
+    grid = WindowGrid.over((8, 4, 4), (4, 4, 4), 0.5)
+    seen = []
+
+    def look(batches):
+        for cut, places, halo in batches:
+            seen.append((cut[0, 0, :, 0, 0].tolist(), places[0][0], halo))
+            yield torch.zeros(1, 2, 4, 4, 4)
+
+    list(predict_windows(data, grid, (0, 4), look, heads=2, batch=1, halo=3))
+    assert seen == [
+        ([0, 1, 2, 3, 4, 5, 6], 0, (0, 3)),
+        ([0, 1, 2, 3, 4, 5, 6, 7], 2, (2, 2)),
+        ([1, 2, 3, 4, 5, 6, 7], 4, (3, 0)),
+    ]
