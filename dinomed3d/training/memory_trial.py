@@ -62,6 +62,7 @@ def real_step(trainer: ResumableTrainer, checkpointing: bool) -> int:
             device=trainer.device,
             deep_supervision=deep,
             checkpointing=checkpointing,
+            halo=trainer.halo,
         )
 
 

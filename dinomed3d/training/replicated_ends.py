@@ -54,22 +54,25 @@ class ReplicatedEnds:
 class CasesWithReplicatedEnds:
     """A dataset of nnU-Net's whose cases have repeated end slices."""
 
-    def __init__(self, cases: Cases, count: int) -> None:
+    def __init__(self, cases: Cases, count: int, *, min_depth: int = 1) -> None:
         """Store the dataset.
 
         Args:
             cases: nnU-Net's.
             count: slices to add at each end.
+            min_depth: shallower volumes stay as they are: nnU-Net pads them with zeros, in prediction too, and
+                the ends that are read are those of the padding.
         """
+        self.min_depth = min_depth
         self.cases = cases
         self.count = count
         self.identifiers = cases.identifiers
 
-    def load_case(
-        self, identifier: str
-    ) -> tuple[ReplicatedEnds, ReplicatedEnds, ReplicatedEnds | None, dict[str, Any]]:
+    def load_case(self, identifier: str) -> tuple[Any, Any, Any, dict[str, Any]]:
         """As nnU-Net's, with the places of foreground moved along."""
         data, labels, previous, properties = self.cases.load_case(identifier)
+        if data.shape[-3] < self.min_depth:
+            return data, labels, previous, properties
         moved = properties | {"class_locations": self._moved(properties["class_locations"])}
         return (
             ReplicatedEnds(data, self.count),

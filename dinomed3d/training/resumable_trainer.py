@@ -64,6 +64,12 @@ class ResumableTrainer(nnUNetTrainer):
     is_ddp: bool
     _best_ema: float | None
 
+    @property
+    def halo(self) -> int:
+        """Slices at both ends of a patch that the embedding reads as neighbours and nothing else."""
+        is_2d = len(self.configuration_manager.patch_size) == 2
+        return 0 if is_2d or "encoder" not in self.spec.components else self.spec.slices // 2
+
     def _apply_recipe(self) -> None:
         self.num_epochs = self.recipe.stage1_epochs + self.recipe.stage2_epochs
         self.num_iterations_per_epoch = self.recipe.iterations_per_epoch

@@ -88,7 +88,7 @@ def stage_one_batches(
         patch = (depth, *patch[1:])
         augmentation = spatial_augmentation(patch, configuration.spacing, in_plane=True)
         dataset = CasesWithReplicatedEnds(dataset, depth // 2)
-    transforms = trainer.get_training_transforms(
+    transforms = nnUNetTrainer.get_training_transforms(
         patch,
         augmentation.rotation,
         None,  # no deep supervision

@@ -31,29 +31,32 @@ def deep_supervision_scales(spec: NetworkSpec, patch_size: Sequence[int]) -> lis
 class FullSizeLogits(nn.Module):
     """The current stage's logits of whole patches, in float32: for nnU-Net's online validation."""
 
-    def __init__(self, network: DinoMed3D, *, stage: int, heads: int | None) -> None:
+    def __init__(self, network: DinoMed3D, *, stage: int, heads: int | None, halo: int = 0) -> None:
         """Wrap a network.
 
         Args:
             network: the whole network.
             stage: 1 or 2.
             heads: number of deep-supervision heads; None without deep supervision.
+            halo: slices at both ends of a volume that are read as neighbours alone.
         """
         super().__init__()
         self.network = network
         self.stage = stage
         self.heads = heads
+        self.halo = (halo, halo)
 
     def forward(self, volume: Tensor) -> Tensor | list[Tensor]:
         """(B, C, D, H, W) or (B, C, H, W) -> logits at the CNN's strides, or the finest."""
         if self.stage == 2:
-            logits = self.network(volume)
+            logits = self.network(volume, halo=self.halo)
             return logits.float() if self.heads is None else [x.float() for x in logits]
         is_2d = volume.ndim == 4
         volume = volume.unsqueeze(2) if is_2d else volume
-        stacks = stack_slices(self.network.image(volume), slices=self.network.spec.slices)
+        image, depth = self.network.image(volume), volume.shape[2] - sum(self.halo)
+        stacks = stack_slices(image, slices=self.network.spec.slices, halo=self.halo)
         slices = self.network.stage_one()(stacks).float()
-        whole = unstack_slices(slices, depth=volume.shape[2])
+        whole = unstack_slices(slices, depth=depth)
         outputs = []
         for cell in self.network.spec.cnn.cells[: self.heads or 1]:
             size = [-(-side // step) for side, step in zip(whole.shape[2:], cell, strict=True)]

@@ -14,6 +14,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import (
+    DownsampleSegForDSTransform,
+)
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
@@ -32,6 +36,7 @@ from dinomed3d.training.checkpoint import (
 )
 from dinomed3d.training.distributed import check_batch, gathered, processes, rank, wait
 from dinomed3d.training.environment import recipe_from, spec_from
+from dinomed3d.training.inner_target import InnerTarget
 from dinomed3d.training.memory_trial import settle_memory
 from dinomed3d.training.network_start import (
     NetworkStart,
@@ -55,6 +60,7 @@ from dinomed3d.training.preprocessed_data import check_preprocessed
 from dinomed3d.training.pretrained import check_encoder_settings
 from dinomed3d.training.progress_plot import stages_marked
 from dinomed3d.training.recipe import Recipe
+from dinomed3d.training.replicated_ends import CasesWithReplicatedEnds
 from dinomed3d.training.resumable_trainer import ResumableTrainer
 from dinomed3d.training.stage_one_loader import Augmenter, finish, loader_of, stage_one_batches
 from dinomed3d.training.stages import FullSizeLogits, deep_supervision_scales
@@ -254,12 +260,54 @@ class DinoMed3DTrainer(ResumableTrainer):
         return self.augmentation
 
     def get_dataloaders(self) -> tuple[Augmenter, Augmenter]:
-        """As nnU-Net; in stage I training has batches of its own, and nnU-Net's wait for stage II."""
+        """As nnU-Net, with a halo; in stage I training has batches of its own, and nnU-Net's wait for stage II."""
+        whole = self.configuration_manager
+        depth, *sides = whole.patch_size
+        if self.halo:
+            self.configuration_manager = ConfigurationManager(
+                whole.configuration | {"patch_size": [depth + 2 * self.halo, *sides]}
+            )
         training, validation = super().get_dataloaders()
+        self.configuration_manager = whole
         if self.stage == 1:
             finish(training)
             self.patches, training = training, self._stage_one_batches(loader_of(training).indices)
         return training, validation
+
+    def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
+        """As nnU-Net, with repeated end slices as the neighbours of end slices."""
+        depth = self.configuration_manager.patch_size[0] - 2 * self.halo  # as loaders see it
+        training, validation = super().get_tr_and_val_datasets()
+        if not self.halo:
+            return training, validation
+        return (
+            CasesWithReplicatedEnds(training, self.halo, min_depth=depth),
+            CasesWithReplicatedEnds(validation, self.halo, min_depth=depth),
+        )
+
+    def get_training_transforms(
+        self, patch_size: Any, rotation: Any, scales: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        """As nnU-Net, but targets lose the halo before they are made smaller for deep supervision."""
+        without = None if self.halo else scales
+        transforms = super().get_training_transforms(patch_size, rotation, without, *args, **kwargs)
+        return self._inner_targets(transforms, scales)
+
+    def get_validation_transforms(self, scales: Any, *args: Any, **kwargs: Any) -> Any:
+        """As `get_training_transforms`."""
+        without = None if self.halo else scales
+        transforms = super().get_validation_transforms(without, *args, **kwargs)
+        return self._inner_targets(transforms, scales)
+
+    def _inner_targets(self, transforms: Any, scales: Any) -> Any:
+        if not self.halo:
+            return transforms
+        steps = [transforms, InnerTarget(self.halo)]
+        if scales is not None:
+            depth, *sides = self.configuration_manager.patch_size  # as loaders see it
+            inner = deep_supervision_scales(self.spec, [depth - 2 * self.halo, *sides])
+            steps.append(DownsampleSegForDSTransform(ds_scales=inner))
+        return ComposeTransforms(steps)
 
     def _stage_one_batches(self, cases: list[str]) -> Augmenter:
         token, patch = self.spec.voxels_per_token, self.configuration_manager.patch_size
@@ -362,9 +410,9 @@ class DinoMed3DTrainer(ResumableTrainer):
 
     def _loss(self, data: Tensor, target: list[Tensor]) -> Tensor:
         assert self.running is not None, "on_train_epoch_start builds it"
-        output = self.running(data)
         if self.stage == 1:
-            return self.proxy_loss(output.float(), target[0])
+            return self.proxy_loss(self.running(data).float(), target[0])
+        output = self.running(data, halo=(self.halo, self.halo))
         if not self.enable_deep_supervision:
             return self.loss(output.float(), target[0])
         return self.loss([x.float() for x in output], target)
@@ -387,7 +435,7 @@ class DinoMed3DTrainer(ResumableTrainer):
         network = self.network
         scales = self._get_deep_supervision_scales()
         heads = None if scales is None else len(scales)
-        self.network = FullSizeLogits(network, stage=self.stage, heads=heads)
+        self.network = FullSizeLogits(network, stage=self.stage, heads=heads, halo=self.halo)
         try:
             with autocast(self.device):
                 return super().validation_step(batch)

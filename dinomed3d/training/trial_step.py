@@ -90,6 +90,7 @@ def full_size_step(
     device: torch.device,
     deep_supervision: bool,
     checkpointing: bool,
+    halo: int = 0,
 ) -> int:
     """Forward and backward pass of stage II beside AdamW's moments; parameters are not changed.
 
@@ -100,6 +101,7 @@ def full_size_step(
         device: of the network.
         deep_supervision: whether the network returns several levels.
         checkpointing: whether activations are recomputed.
+        halo: slices at both ends of the data that are read as neighbours alone.
 
     Returns:
         Peak memory on CUDA in bytes, 0 elsewhere.
@@ -116,7 +118,7 @@ def full_size_step(
     moments = [torch.zeros_like(p) for p in learning for _ in range(2)]
     data, target = batch["data"].to(device), batch["target"]
     with autocast(device):
-        logits = network(data)
+        logits = network(data, halo=(halo, halo))
         if deep_supervision:
             value = loss([x.float() for x in logits], [t.to(device) for t in target])
         else:

@@ -111,17 +111,17 @@ def test_a_real_step_leaves_no_trace(ready, monkeypatch, fails):
     depths = []
     forward = ready.network.forward
 
-    def watched(volume):
+    def watched(volume, **halo):
         depths.append((volume.shape, ready.network.encoder.encoder.checkpointing))
         if fails:
             torch.rand(5)
             raise torch.OutOfMemoryError("out of memory")
-        return forward(volume)
+        return forward(volume, **halo)
 
     monkeypatch.setattr(ready.network, "forward", watched)
     found = try_step(lambda c: real_step(ready, c), checkpointing=False)
     assert (found is None) == fails
-    assert depths == [((2, 1, 6, 20, 16), c) for c in ([False, True] if fails else [False])]
+    assert depths == [((2, 1, 8, 20, 16), c) for c in ([False, True] if fails else [False])]
     assert (torch.rand(1), np.random.rand()) == expected
     assert all(torch.equal(v, weights[k]) for k, v in ready.network.state_dict().items())
     assert [p.requires_grad for p in ready.network.parameters()] == learning

@@ -61,7 +61,7 @@ def run(
 def test_both_stages_in_one_run(nnunet):
     t = trainer()
     t.initialize()
-    name = "encoder.encoder.vit.blocks.1.mlp.fc1.base.weight"
+    name = "encoder.encoder.vit.blocks.0.mlp.fc1.base.weight"
     weights, start = {}, t.on_epoch_start
 
     def remember():

@@ -46,9 +46,9 @@ def trainer(*, fold=0, labels=LABELS, batch_dice=False, continued=False) -> Dino
 
 
 def joined_batch(labels) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """A whole batch: two patches and their targets at three sizes."""
+    """A whole batch: two patches, a slice deeper at both ends, and their targets at three sizes."""
     generator = torch.Generator().manual_seed(3)
-    data = torch.randn(2, 1, 6, 20, 16, generator=generator)
+    data = torch.randn(2, 1, 8, 20, 16, generator=generator)
     channels = 2 if labels == REGIONS else 1
     target = torch.randint(
         0, 2 if labels == REGIONS else 3, (2, channels, 6, 20, 16), generator=generator
@@ -58,7 +58,7 @@ def joined_batch(labels) -> tuple[torch.Tensor, list[torch.Tensor]]:
 
 def every_slice(t: DinoMed3DTrainer, data, target) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Stage I's batch of all slices of patches, with their neighbours, and the slices' targets."""
-    stacks = stack_slices(data, slices=t.spec.slices)
+    stacks = stack_slices(data, slices=t.spec.slices, halo=(t.halo, t.halo))
     return stacks, [target.transpose(1, 2).flatten(0, 1)]
 
 
