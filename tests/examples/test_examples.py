@@ -16,6 +16,7 @@ ARGUMENTS = {
     "benchmarks/encoded_once.py": ["--tiny"],
     "benchmarks/ditr.py": ["--tiny"],
     "benchmarks/ditr_tabletop.py": ["--tiny"],
+    "benchmarks/few_cases.py": ["--help"],
     "benchmarks/hippocampus.py": ["--help"],
     "benchmarks/hospital.py": ["--tiny", "--parts", "ct"],
     "benchmarks/lifting.py": ["--tiny"],

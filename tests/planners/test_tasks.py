@@ -651,7 +651,9 @@ def test_preprocessed_once_for_nnunet_and_for_us(workspace: MakeWorkspace) -> No
         t = get_trainer_from_args("903", "3d_fullres", 0, *model, device=torch.device("cpu"))
         t.initialize()
         training, validation = t.get_tr_and_val_datasets()
-        cases = {name: d.load_case(name) for d in (training, validation) for name in d.identifiers}
+        # ours are wrapped, for neighbours of the end slices
+        datasets = [getattr(d, "cases", d) for d in (training, validation)]
+        cases = {name: d.load_case(name) for d in datasets for name in d.identifiers}
         assert len(cases) == w.task.train and next(t.get_dataloaders()[0])["data"].isfinite().all()
         return {name: [data[:], labels[:]] for name, (data, labels, _, _) in cases.items()}
 

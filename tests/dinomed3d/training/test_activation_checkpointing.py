@@ -22,9 +22,12 @@ def loss_and_gradients(t, stage):
     t.running = t.network.stage_one() if stage == 1 else t.network
     t.network.train()
     torch.manual_seed(1)
-    data = torch.randn(2, 1, 6, 20, 16)
-    target = [(torch.rand(2, 1, 6, -(-20 // s), -(-16 // s)) > 0.5).float() for s in (1, 2)]
-    chosen = torch.arange(12) if stage == 1 else None
+    if stage == 1:  # slices with their neighbours
+        data = torch.randn(12, 3, 20, 16)
+        target = [(torch.rand(12, 1, 20, 16) > 0.5).float()]
+    else:  # patches with a halo
+        data = torch.randn(2, 1, 8, 20, 16)
+        target = [(torch.rand(2, 1, 6, -(-20 // s), -(-16 // s)) > 0.5).float() for s in (1, 2)]
     kept: dict[int, int] = {}
 
     def keep(tensor):
@@ -32,7 +35,7 @@ def loss_and_gradients(t, stage):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = t._loss(data, target, chosen)
+        loss = t._loss(data, target)
     loss.backward()
     parameters = t.network.named_parameters()
     return (
