@@ -435,9 +435,9 @@ def in_two(cases: int) -> list[dict[str, list[str]]]:
 
 def stages_of_the_planner(w: Workspace) -> None:
     """With less and less memory, until the planner finds that volumes need a cascade."""
-    memory_gib = 0.7
+    memory_gib = 1.6
     while "3d_cascade_fullres" not in w.plan(memory_gib)["configurations"]:
-        memory_gib -= 0.01  # it refuses when there is too little for anything
+        memory_gib -= 0.05  # it refuses when there is too little for anything
 
 
 def stages_of_the_user(w: Workspace) -> None:
@@ -462,12 +462,13 @@ def without_mirroring(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize(
     ("stages", "task"),
     [
         (
             stages_of_the_planner,
-            RawTask(shapes=((320, 20, 18),), spacing_mm=(1.0, 1.0, 1.0), train=2),
+            RawTask(shapes=((900, 14, 14),), spacing_mm=(1.0, 1.0, 1.0), train=2),
         ),
         (
             stages_of_the_user,
