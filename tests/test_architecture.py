@@ -218,5 +218,6 @@ def test_public_names():
         "build_network",
         "load_pretrained_encoder",
         "neck_taps",
+        "slice_step",
         "token_side",
     ]

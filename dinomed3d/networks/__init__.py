@@ -2,7 +2,7 @@
 
 from dinomed3d.networks.cnn_spec import CnnSpec
 from dinomed3d.networks.network import DinoMed3D, build_network, load_pretrained_encoder
-from dinomed3d.networks.spec import COMPONENTS, NetworkSpec, neck_taps, token_side
+from dinomed3d.networks.spec import COMPONENTS, NetworkSpec, neck_taps, slice_step, token_side
 
 __all__ = [
     "COMPONENTS",
@@ -12,5 +12,6 @@ __all__ = [
     "build_network",
     "load_pretrained_encoder",
     "neck_taps",
+    "slice_step",
     "token_side",
 ]

@@ -245,3 +245,15 @@ def token_side(height: int, width: int) -> int:
     """Voxels per token for slices of a size, where no plan says: 4 in small, 8 in medium, 16 in large ones."""
     side = max(height, width)
     return FINEST_TOKEN if side <= 64 else 8 if side <= 256 else 16
+
+
+def slice_step(spacing_mm: Sequence[float], token: int) -> int:
+    """Slices per token, where no plan says: three if tokens are then no longer across slices than in plane.
+
+    Args:
+        spacing_mm: (D, H, W), or (H, W) of single slices.
+        token: voxels per token, in plane.
+    """
+    if len(spacing_mm) == 2:
+        return 1
+    return 3 if 3 * spacing_mm[0] <= token * min(spacing_mm[1:]) else 1

@@ -12,7 +12,7 @@ from typing import Any
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
-from dinomed3d.networks import CnnSpec, NetworkSpec, token_side
+from dinomed3d.networks import CnnSpec, NetworkSpec, slice_step, token_side
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.training.environment import spec_from
 
@@ -38,12 +38,14 @@ def plan_spec(configuration: ConfigurationManager) -> NetworkSpec:
             f"plan: unknown network {configuration.network_arch_class_name} (this version builds {NETWORK}); the "
             "plan was written by another version of dinomed3d: install that version, or plan again"
         )
-    patch = configuration.patch_size
+    patch, spacing = configuration.patch_size, configuration.spacing
+    token = token_side(*patch[-2:])
     return NetworkSpec(
         cnn=CnnSpec.from_nnunet(
             configuration.network_arch_class_name, configuration.network_arch_init_kwargs
         ),
-        voxels_per_token=token_side(*patch[-2:]),
+        voxels_per_token=token,
+        slices_per_token=slice_step(spacing, token),
         slices=1 if len(patch) == 2 else 3,
     )
 

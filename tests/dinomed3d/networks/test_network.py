@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from dinomed3d.lifting import build_encoder, stack_slices
-from dinomed3d.networks import NetworkSpec, build_network, load_pretrained_encoder
+from dinomed3d.networks import (
+    NetworkSpec,
+    build_network,
+    load_pretrained_encoder,
+    neck_taps,
+    slice_step,
+    token_side,
+)
 from dinomed3d.networks.spec import INTER_SLICE
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.training.stages import FullSizeLogits
@@ -444,3 +451,28 @@ def test_an_earlier_segmentation_reaches_the_detail_stream_but_not_the_encoder()
     assert not torch.equal(network(volume), network(other))
     stage_one = FullSizeLogits(network, stage=1, heads=None)
     assert torch.equal(stage_one(volume), stage_one(other))
+
+
+@pytest.mark.parametrize(
+    ("spacing", "plane", "token", "step"),
+    [
+        ((1.0, 1.0, 1.0), (56, 40), 4, 3),
+        ((1.5, 1.0, 1.0), (56, 40), 4, 1),  # 4.5 mm across slices are more than 4 in plane
+        ((2.5, 1.0, 1.0), (192, 160), 8, 3),
+        ((5.0, 0.8, 0.8), (512, 512), 16, 1),
+        ((0.8, 0.8), (512, 512), 16, 1),
+    ],
+)
+def test_tokens_of_stock_plans(spacing, plane, token, step):
+    assert token_side(*plane) == token
+    assert slice_step(spacing, token) == step
+
+
+def test_taps_are_at_half_and_three_quarters():
+    assert [neck_taps(depth) for depth in (24, 12, 4, 2, 1)] == [
+        (11, 17),
+        (5, 8),
+        (1, 2),
+        (0,),
+        (0,),
+    ]
