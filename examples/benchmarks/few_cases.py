@@ -194,6 +194,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--table", action="store_true", help="only print what is there")
+    parser.add_argument("--cost", action="store_true", help="only time a step of each arm")
     parser.add_argument("--run", help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
@@ -226,17 +227,18 @@ def main() -> None:
             "DINOMED3D_ENCODER": args.encoder,
             "DINOMED3D_VOXELS_PER_TOKEN": args.token,
         }
-        for cases in args.cases:
-            for seed in args.seeds:
-                for arm in args.arms:
-                    run = {"arm": arm, "cases": cases, "seed": seed}
-                    run |= {"steps": args.steps, "every": args.every}
-                    if (args.work / "runs" / f"{arm}-{cases}-{seed}.json").is_file():
-                        continue
-                    command = [sys.executable, str(HERE), *sys.argv[1:], "--run", json.dumps(run)]
-                    subprocess.run(command, check=True)
-    print(summary(args.work))
-    picture(args.work)
+        draws = [(cases, seed) for cases in args.cases for seed in args.seeds]
+        for cases, seed in draws[:1] if args.cost else draws:
+            for arm in args.arms:
+                run = {"arm": arm, "cases": cases, "seed": seed, "every": args.every}
+                run["steps"] = 0 if args.cost else args.steps
+                if not args.cost and (args.work / f"runs/{arm}-{cases}-{seed}.json").is_file():
+                    continue
+                command = [sys.executable, str(HERE), *sys.argv[1:], "--run", json.dumps(run)]
+                subprocess.run(command, check=True)
+    if results(args.work):
+        print(summary(args.work))
+        picture(args.work)
 
 
 if __name__ == "__main__":
