@@ -280,7 +280,8 @@ def work() -> int:
 
 def _end_with_parent() -> None:
     """End this process once nobody has the other end of its standard input open."""
-    while sys.stdin.buffer.read(1):
+    # not through sys.stdin, whose lock this thread would hold when the interpreter ends
+    while os.read(0, 1):
         pass
     if os.name == "posix":
         os.kill(os.getpid(), signal.SIGINT)  # also interrupts a main thread that waits
