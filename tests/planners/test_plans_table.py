@@ -97,15 +97,11 @@ def test_plans_are_those_of_the_table() -> None:
 
 UNLIKE = [
     ("hippocampus", 6),
-    ("prostate", 12),
     ("brain tumour", 6),
-    ("cine heart", 12),
     ("liver CT", 24),
     ("whole body", 80),
     ("retina OCT", 6),
-    ("ultrasound", 6),
     ("X-ray", 6),
-    ("X-ray", 80),
     ("117 labels", 12),
 ]
 """Plans with other patches, batches, levels, tokens and encoders."""
@@ -156,7 +152,7 @@ def shallow(patch: tuple[int, ...], cnn: CnnSpec) -> tuple[int, ...]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "gib"), UNLIKE[:-2], ids=NAMES[:-2])
+@pytest.mark.parametrize(("name", "gib"), UNLIKE[:-1], ids=NAMES[:-1])
 def test_every_grid_learns_and_predicts(name: str, gib: int) -> None:
     """Real steps of both stages on the planned plane, few slices deep, then a prediction."""
     data, sizing = FINGERPRINTS[name].stats, size(name, gib)

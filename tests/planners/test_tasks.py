@@ -468,7 +468,7 @@ def without_mirroring(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (
             stages_of_the_planner,
-            RawTask(shapes=((900, 14, 14),), spacing_mm=(1.0, 1.0, 1.0), train=2),
+            RawTask(shapes=((2400, 12, 12),), spacing_mm=(1.0, 1.0, 1.0), train=2),
         ),
         (
             stages_of_the_user,
