@@ -14,8 +14,8 @@ _RECENT = 3
 class TrainingProgress:
     """Turns nnU-Net's output of training and validation into one line per epoch and per validation case.
 
-    Time left is told of what was measured: an epoch of stage I says nothing about those of stage II, which
-    take longer.
+    Time left is estimated from epochs of the same stage: an epoch of stage I says nothing about
+    those of stage II, which take longer.
     """
 
     def __init__(self, stage1_epochs: int, stage2_epochs: int) -> None:

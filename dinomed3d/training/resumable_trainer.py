@@ -222,7 +222,7 @@ class ResumableTrainer(nnUNetTrainer):
 
 
 def newest(asked: Path) -> tuple[str, str]:
-    """The checkpoint with most epochs beside a given one, and a text on the others' epochs.
+    """The checkpoint with most epochs in the folder of a given one, and a text on the others' epochs.
 
     Args:
         asked: the one that nnU-Net has found; it exists.

@@ -92,7 +92,7 @@ def full_size_step(
     checkpointing: bool,
     halo: int = 0,
 ) -> int:
-    """Forward and backward pass of stage II beside AdamW's moments; parameters are not changed.
+    """Forward and backward pass of stage II while memory holds AdamW's moments; parameters stay.
 
     Args:
         network: after it, `undone` restores its stage and gradients.
