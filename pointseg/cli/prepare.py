@@ -23,7 +23,12 @@ IN_SOURCE = Path("in --source")
 NATIVE = "native"
 LISTED = 20
 """Failures and notes that are printed; the others are counted, failures are also in dataset.json."""
-UNITS = {"s3dis": "rooms", "semantickitti": "sequences", "nuscenes": "keyframes"}
+UNITS = {
+    "s3dis": "rooms",
+    "structured3d": "rooms",
+    "semantickitti": "sequences",
+    "nuscenes": "keyframes",
+}
 """What a dataset calls its scenes."""
 
 
@@ -31,8 +36,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=NAME,
         description="Prepares the official download of a public dataset for pointseg-train and other "
-        "commands. ScanNet (one preparation for scannet and scannet200) and S3DIS are converted to arrays; "
-        "SemanticKITTI and nuScenes are checked and indexed, their files stay in place. Run the "
+        "commands. ScanNet (one preparation for scannet and scannet200), S3DIS and Structured3D are converted to "
+        "arrays; SemanticKITTI and nuScenes are checked and indexed, their files stay in place. Run the "
         "same command again to continue: finished scenes are kept.",
         epilog="Exit codes: 0 all scenes are ready; 1 some failed, which are listed, the others are "
         "ready; 2 nothing could be done; 130 interrupted.",
@@ -60,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         "--workers", type=at_least(1), metavar="N",
-        help="processes for scannet and s3dis (default: number of cores, at most 8)",
+        help="processes for scannet, s3dis and structured3d (default: number of cores, at most 8)",
     )  # fmt: skip
     parser.add_argument(
         "--align",
@@ -135,6 +140,12 @@ def _prepare(
             images=images,
             workers=workers,
             report=progress,
+        )
+    if arguments.dataset == "structured3d":
+        from pointseg.datasets.structured3d import prepare as structured3d_prepare
+
+        return structured3d_prepare.prepare(
+            source, out, images=images, workers=workers, report=progress
         )
     if arguments.dataset == "semantickitti":
         from pointseg.datasets.semantickitti import prepare as semantickitti_prepare

@@ -44,6 +44,7 @@ S3DIS = Recipe(
     optimizer=_INDOOR,
     test=InferenceConfig(tta="s3dis"),
 )
+STRUCTURED3D = replace(SCANNET, dataset="structured3d", max_points=204_800, sphere_fraction=0.8)
 _LIDAR = Augmentation.lidar()
 NUSCENES = Recipe(
     dataset="nuscenes",
@@ -94,6 +95,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             SCANNET,
             replace(SCANNET, dataset="scannet200"),
             S3DIS,
+            STRUCTURED3D,
             NUSCENES,
             SEMANTICKITTI,
             SYNTHETIC,
@@ -108,6 +110,9 @@ _IMAGES: Mapping[str, ImageConfig] = MappingProxyType(
         "scannet": ImageConfig(visibility=VisibilityConfig(near_m=1.0, far_m=4.0)),
         "scannet200": ImageConfig(visibility=VisibilityConfig(near_m=1.0, far_m=4.0)),
         "s3dis": ImageConfig(size=(512, 512)),
+        "structured3d": ImageConfig(
+            size=(352, 640), views=3, visibility=VisibilityConfig(near_m=1.0, far_m=4.0)
+        ),
         "nuscenes": ImageConfig(
             size=(384, 672), views=None, visibility=VisibilityConfig(occlusion="none")
         ),
@@ -120,6 +125,7 @@ _IMAGES: Mapping[str, ImageConfig] = MappingProxyType(
 # Sizes for patches of 14 pixels, as in DITR.
 _SIZES_OF_14 = {
     (480, 640): (420, 560), (512, 512): (518, 518), (384, 672): (378, 672), (384, 1248): (378, 1246),
+    (352, 640): (350, 630),
 }  # fmt: skip
 
 

@@ -48,6 +48,10 @@ def open_dataset(
         from pointseg.datasets.s3dis.dataset import S3DIS
 
         return S3DIS(root)
+    if name == "structured3d":
+        from pointseg.datasets.structured3d.dataset import Structured3D
+
+        return Structured3D(root)
     if name == "semantickitti":
         from pointseg.datasets.semantickitti.dataset import SemanticKITTI
 

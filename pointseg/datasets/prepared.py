@@ -1,7 +1,8 @@
 """Datasets that ``pointseg-prepare`` has prepared.
 
-``<root>/dataset.json`` names the dataset, its splits and their scenes. ScanNet and S3DIS also have
-``<root>/<split>/<scene>/{coord,color,normal,segment,instance}.npy`` (ScanNet: segment20 and segment200).
+``<root>/dataset.json`` names the dataset, its splits and their scenes. Those that are converted also have
+``<root>/<split>/<scene>/{coord,color,normal,segment,instance}.npy`` (ScanNet: segment20 and segment200;
+Structured3D: no instance).
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ class PreparedScenes(IndexedDataset):
         classes: ClassList,
         label: str = "segment",
         unlabelled: Sequence[str] = (),
+        has_instances: bool = True,
     ) -> None:
         """Open a prepared dataset.
 
@@ -77,6 +79,7 @@ class PreparedScenes(IndexedDataset):
             classes: what the labels mean.
             label: the array that holds them.
             unlabelled: splits whose scenes have none.
+            has_instances: whether labelled scenes say which object each point is of.
 
         Raises:
             DatasetError: ``root`` is not prepared.
@@ -86,6 +89,7 @@ class PreparedScenes(IndexedDataset):
         self.fields = frozenset(self.index.fields)
         self._label = label
         self._unlabelled = frozenset(unlabelled)
+        self._has_instances = has_instances
 
     def load(self, split: str, scene: str) -> Scene:
         """Load one scene.
@@ -104,7 +108,9 @@ class PreparedScenes(IndexedDataset):
             segment = load_array(folder, self._label, len(coord), None).astype(np.int32)
             self._check_labels(folder, segment)
             found["segment"] = segment
-            found["instance"] = load_array(folder, "instance", len(coord), None).astype(np.int32)
+            if self._has_instances:
+                instance = load_array(folder, "instance", len(coord), None)
+                found["instance"] = instance.astype(np.int32)
         return Scene(coord=coord, fields=found, name=scene)
 
     def frames(self, split: str, scene: str) -> tuple[Frame, ...]:

@@ -77,6 +77,7 @@ def test_interrupted(tmp_path, dataset, capsys, monkeypatch):
         ("nuscenes", ENCODER, (384, 672), None),
         ("semantickitti", ENCODER, (384, 1248), None),
         ("s3dis", "vit_small_patch14_reg4_dinov2", (518, 518), 10),
+        ("structured3d", "vit_small_patch14_reg4_dinov2", (350, 630), 3),
         ("folder", "vit_small_patch14_reg4_dinov2", (420, 560), 10),
     ],
 )

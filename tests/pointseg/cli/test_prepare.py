@@ -21,6 +21,7 @@ from tests.pointseg.datasets.official import (
 )
 from tests.pointseg.datasets.official_images import add_cameras, write_picture
 from tests.pointseg.datasets.s3dis.test_images import write_image
+from tests.pointseg.datasets.structured3d import box_room
 
 
 def run(*arguments: object) -> int:
@@ -116,6 +117,7 @@ def test_images_are_prepared_where_they_are_asked_for(tmp_path: Path) -> None:
     add_cameras(raw / "nuscenes", "v1.0-mini", lidar=(np.eye(4), np.eye(4)), cameras={})
     write_room(raw / "s3dis", "Area_1", "office_1", {"floor_1": object_rows(30)})
     write_image(tmp_path / "2d3ds", "area_1", "office_1")
+    box_room.write_room(raw / "structured3d")
     for name, options, scene, views in (
         (
             "scannet",
@@ -130,6 +132,12 @@ def test_images_are_prepared_where_they_are_asked_for(tmp_path: Path) -> None:
             ("--normals", "none", "--images", tmp_path / "2d3ds", "--workers", 1),
             ("Area_1", "office_1"),
             0,
+        ),
+        (
+            "structured3d",
+            ("--images", "--workers", 1),
+            ("train", "scene_00000_room_485142"),
+            3,
         ),
     ):
         out = tmp_path / "out" / name

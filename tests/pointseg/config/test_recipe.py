@@ -30,6 +30,8 @@ def test_the_numbers_of_the_published_configurations() -> None:
     assert (scannet.voxel_m, scannet.max_points, scannet.epochs) == (0.02, 102_400, 800)
     assert scannet.in_channels == 6 and scannet.needs == ("color", "normal")
     assert (s3dis.max_points, s3dis.sphere_fraction, s3dis.epochs) == (204_800, 0.6, 3000)
+    rooms = recipe_for("structured3d", "ptv3", "full")
+    assert (rooms.max_points, rooms.sphere_fraction, rooms.voxel_m) == (204_800, 0.8, 0.02)
     assert s3dis.augmentation.elastic_probability == 0
     assert (kitti.optimizer.lr, kitti.optimizer.weight_decay) == (2e-3, 0.005)
     assert kitti.clip_box_m == (-35.2, -35.2, -4, 35.2, 35.2, 2)
