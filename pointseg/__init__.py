@@ -11,11 +11,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pointseg.backbones import build_backbone
     from pointseg.cloud import Cloud, collate
+    from pointseg.loading.pretrained_input import pretrained_input
     from pointseg.scene import Scene
     from pointseg.segmenter import Segmenter
 
 __version__ = "0.1.0"
-__all__ = ["Cloud", "Scene", "Segmenter", "__version__", "build_backbone", "collate"]
+__all__ = [
+    "Cloud",
+    "Scene",
+    "Segmenter",
+    "__version__",
+    "build_backbone",
+    "collate",
+    "pretrained_input",
+]
 
 _HOMES = {
     "Cloud": "pointseg.cloud",
@@ -23,6 +32,7 @@ _HOMES = {
     "Segmenter": "pointseg.segmenter",
     "build_backbone": "pointseg.backbones",
     "collate": "pointseg.cloud",
+    "pretrained_input": "pointseg.loading.pretrained_input",
 }
 
 

@@ -23,7 +23,7 @@ class Cloud:
     """
 
     coord: Tensor
-    """(N, 3) float32 positions, metres."""
+    """(N, 3) float32 positions: metres, times ``input.scale`` of the recipe."""
     grid_coord: Tensor
     """(N, 3) int64 voxel coordinates, >= 0."""
     feat: Tensor

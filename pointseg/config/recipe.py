@@ -13,6 +13,7 @@ from pointseg.config.validation import RecipeError, require
 from pointseg.conventions import UP_AXES
 from pointseg.images.config import ImageConfig
 from pointseg.transforms.augmentation import Augmentation
+from pointseg.transforms.input_transform import InputTransform
 from pointseg.transforms.test_time_augmentation import TTA_SETS
 
 FEATURES = {"color": 3, "normal": 3, "strength": 1, "coord": 3}
@@ -81,6 +82,8 @@ class Recipe:
     """Input channels of the network, in this order; every scene must have them."""
     color_range: str = "unit"
     """unit: colours in 0 to 1 (Pointcept); signed: -1 to 1 (DITR). Weights are not interchangeable."""
+    input: InputTransform = field(default_factory=InputTransform)
+    """How scenes are placed and scaled for weights that were trained so."""
     scene_type: str = "indoor"
     """indoor: scenes are centred and sphere crops taken; outdoor: the sensor stays at the origin."""
     voxel_m: float = 0.02
@@ -145,6 +148,13 @@ class Recipe:
         who = f"Recipe {self.dataset}"
         for name, is_valid, what in checks:
             require(who, name, getattr(self, name), is_valid, what)
+        if unread := [name for name in self.input.zeros if name not in self.features]:
+            raise RecipeError(
+                f"{who}: 'input.zeros' must be among features {', '.join(self.features)}, got "
+                f"{', '.join(unread)}"
+            )
+        if self.input.center_outdoor and self.is_indoor:
+            raise RecipeError(f"{who}: 'input.center_outdoor' must be false indoors, where all are")
         if "in_channels" in self.backbone_config:
             raise RecipeError(f"{who}: 'backbone_config' must not set in_channels: features do")
 
@@ -156,7 +166,7 @@ class Recipe:
     @property
     def needs(self) -> tuple[str, ...]:
         """Scene fields that the features are made from."""
-        return tuple(name for name in self.features if name != "coord")
+        return tuple(n for n in self.features if n != "coord" and n not in self.input.zeros)
 
     @property
     def is_indoor(self) -> bool:

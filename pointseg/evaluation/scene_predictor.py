@@ -17,11 +17,12 @@ from pointseg.evaluation.inference_protocol import InferenceProtocol
 from pointseg.evaluation.tile_predictor import TilePredictor
 from pointseg.evaluation.tiling import tiles
 from pointseg.files.origin import finite_points
+from pointseg.loading.network_input import placed, widest_m
 from pointseg.loading.scene_images import ImageSet
 from pointseg.ops.voxels import voxel_downsample
 from pointseg.scene import IGNORE, Scene
 from pointseg.training.step.memory import max_voxels
-from pointseg.transforms import CenterShift, ClampToBox
+from pointseg.transforms import CenterShift
 
 MIN_VOXELS = 4096
 """Tiles are not made smaller than this when memory runs out."""
@@ -124,7 +125,7 @@ class ScenePredictor:
         self, scene: Scene, progress: Callable[[float], None], maps: Tensor | None
     ) -> NDArray[np.int32]:
         """(N,) classes of a scene whose points are all finite."""
-        scene = self._placed(scene)
+        scene = placed(scene, self.recipe, max_side_m=MAX_SIDE * self.recipe.voxel_m)
         size_m = self.protocol.config.prevoxel_m
         inverse: NDArray[np.int64] | slice = slice(None)
         if size_m is not None and not self.protocol.single_pass:
@@ -133,21 +134,6 @@ class ScenePredictor:
         while not self._predict_tiles(scene, labels, progress, maps):
             self._halve_tiles(scene.name)
         return labels[inverse]
-
-    def _placed(self, scene: Scene) -> Scene:
-        """The scene where training would have placed it: rooms centred, LiDAR scans within their box."""
-        rng = np.random.default_rng(0)  # not used by either transform
-        if self.recipe.is_indoor:  # the centre of very wide scenes has no precision in float32
-            return scene if self._is_wide(scene) else CenterShift()(scene, rng)
-        box = self.recipe.clip_box_m
-        if box is None or self.recipe.drop_outside:  # points outside need a class, too
-            return scene
-        return ClampToBox(box_m=box)(scene, rng)
-
-    def _is_wide(self, scene: Scene) -> bool:
-        """Whether the scene is cut for its extent alone, and each tile centred by itself."""
-        low, high = scene.coord.min(0).astype(np.float64), scene.coord.max(0).astype(np.float64)
-        return bool((high - low > MAX_SIDE * self.recipe.voxel_m).any())
 
     def _predict_tiles(
         self,
@@ -160,14 +146,16 @@ class ScenePredictor:
         # Voxels are never cut: a point belongs to the tile of the first point of its voxel.
         bare = Scene(coord=scene.coord, name=scene.name)
         places, inverse = voxel_downsample(bare, self.recipe.voxel_m)
-        centre = self.recipe.is_indoor and self._is_wide(scene)
+        max_side_m = MAX_SIDE * self.recipe.voxel_m
+        # Such a scene is cut for its extent alone, and each tile is centred by itself.
+        centre = self.recipe.is_indoor and widest_m(scene) > max_side_m
         for part in tiles(
             places.coord,
             max_points=self.max_points,
             margin_m=self.protocol.config.margin_m,
             counts=np.bincount(inverse),
             max_count=max(1, MAX_SCORES // self.classes),
-            max_side_m=MAX_SIDE * self.recipe.voxel_m,
+            max_side_m=max_side_m,
         ):
             membership = np.zeros(len(places), np.uint8)  # 1: in the margin, 2: in the core
             index, core = part.select(places.coord)

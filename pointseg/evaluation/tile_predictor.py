@@ -18,11 +18,10 @@ from pointseg.cloud import Cloud, collate
 from pointseg.config.recipe import Recipe
 from pointseg.conventions import PRECISIONS
 from pointseg.evaluation.inference_protocol import InferenceProtocol
+from pointseg.loading.network_input import network_input
 from pointseg.loading.scene_images import ImageSet
-from pointseg.loading.to_cloud import to_cloud
-from pointseg.ops.voxels import Fragments, Voxels, voxelize
+from pointseg.ops.voxels import Fragments, nearest_to_centre, voxelize
 from pointseg.scene import Scene
-from pointseg.transforms import CenterShift
 
 
 class TilePredictor:
@@ -96,7 +95,7 @@ class TilePredictor:
             at_once = max(1, max_points // len(voxels))
             for first in range(0, len(fragments), at_once):
                 group = fragments[first : first + at_once]
-                samples = [self._sample(augmented, index, voxels) for index in group]
+                samples = [network_input(augmented, index, voxels, self.recipe) for index in group]
                 found = self._probabilities(samples, maps).split(len(voxels))
                 for index, values in zip(group, found, strict=True):
                     sums.index_add_(0, torch.from_numpy(index).to(self.device), values)
@@ -109,14 +108,8 @@ class TilePredictor:
     def _single_pass(self, tile: Scene, maps: Tensor | None) -> NDArray[np.int32]:
         voxels = voxelize(tile.coord, self.recipe.voxel_m)
         index = nearest_to_centre(tile.coord, voxels, self.recipe.voxel_m)
-        found = self._probabilities([self._sample(tile, index, voxels)], maps)
+        found = self._probabilities([network_input(tile, index, voxels, self.recipe)], maps)
         return found.argmax(1).cpu().numpy().astype(np.int32)[voxels.inverse]
-
-    def _sample(self, scene: Scene, index: NDArray[np.int64], voxels: Voxels) -> Cloud:
-        sample = scene.select(index).with_fields(grid_coord=voxels.grid_coord)
-        if self.recipe.is_indoor:  # as after the crops of training
-            sample = CenterShift(floor=False)(sample, np.random.default_rng(0))
-        return to_cloud(sample, features=self.recipe.features, color_range=self.recipe.color_range)
 
     def _probabilities(self, clouds: list[Cloud], maps: Tensor | None) -> Tensor:
         """(N, K) float32 class probabilities of the points of all clouds."""
@@ -131,27 +124,3 @@ class TilePredictor:
         if self.precision == "float32":
             return nullcontext()
         return torch.autocast(self.device.type, dtype=getattr(torch, self.precision))
-
-
-def nearest_to_centre(
-    coord: NDArray[np.float32], voxels: Voxels, size_m: float
-) -> NDArray[np.int64]:
-    """(M,) index of the point of each voxel that is nearest to its centre; the first one of equals.
-
-    Args:
-        coord: (N, 3) metres.
-        voxels: of these points.
-        size_m: edge of a voxel, metres.
-    """
-    offset = np.zeros(len(coord), np.float32)
-    for axis in range(3):  # axis by axis needs a third of the memory
-        cell = coord[:, axis].astype(np.float64) / size_m
-        offset += np.square(cell - np.floor(cell) - 0.5).astype(np.float32)
-    offset = offset[voxels.order]
-    least = np.minimum.reduceat(offset, voxels.starts)
-    nearest = np.flatnonzero(offset == np.repeat(least, voxels.counts))
-    # Written in reverse order, the first of several nearest points remains.
-    row = np.searchsorted(voxels.starts, nearest, side="right") - 1
-    chosen = np.empty(len(voxels), np.int64)
-    chosen[row[::-1]] = nearest[::-1]
-    return voxels.order[chosen]

@@ -18,7 +18,7 @@ from pointseg.datasets.mixture import Mixture
 from pointseg.loading.scene_images import ImageLoader, SceneImageLoader, pad_views
 from pointseg.loading.to_cloud import to_cloud
 from pointseg.scene import Scene
-from pointseg.transforms import Compose, evaluation, indoor, outdoor
+from pointseg.transforms import Compose, Transform, evaluation, indoor, outdoor
 
 if TYPE_CHECKING:
     from pointseg.images.features.feature_cache import FeatureCache
@@ -75,8 +75,7 @@ class Samples(TorchDataset[Cloud | UserError]):
             return error
         except ValueError as error:  # from a transform that the scene does not fit
             return UserError(f"scene {split}/{name}: {error}")
-        features, scaling = self.recipe.features, self.recipe.color_range
-        cloud = to_cloud(scene, features=features, color_range=scaling)
+        cloud = to_cloud(scene, self.recipe)
         if isinstance(self.dataset, Mixture):
             cloud = replace(cloud, source=torch.tensor([self.dataset.source(split, name)]))
         return cloud if views is None else views.add_to(cloud)
@@ -124,19 +123,16 @@ def usable(scene: Scene, recipe: Recipe, *, labelled: bool = True) -> Scene:
 
 def training_steps(recipe: Recipe) -> Compose:
     """The transforms of a training scene, in the order of PTv3's configurations (Wu et al., CVPR 2024)."""
-    color = "color" in recipe.features
-    if recipe.is_indoor:
-        return Compose(
-            indoor(
-                recipe.augmentation,
-                voxel_m=recipe.voxel_m,
-                max_points=recipe.max_points,
-                sphere_fraction=recipe.sphere_fraction,
-                has_color=color,
-            )
+    steps = (
+        indoor(
+            recipe.augmentation,
+            voxel_m=recipe.voxel_m,
+            max_points=recipe.max_points,
+            sphere_fraction=recipe.sphere_fraction,
+            has_color="color" in recipe.needs,
         )
-    return Compose(
-        outdoor(
+        if recipe.is_indoor
+        else outdoor(
             recipe.augmentation,
             voxel_m=recipe.voxel_m,
             max_points=recipe.max_points,
@@ -144,15 +140,20 @@ def training_steps(recipe: Recipe) -> Compose:
             drop_outside=recipe.drop_outside,
         )
     )
+    return _placed(steps, recipe)
 
 
 def validation_steps(recipe: Recipe) -> Compose:
     """One random point per voxel of the whole scene, without augmentation."""
-    return Compose(
-        evaluation(
-            voxel_m=recipe.voxel_m,
-            center=recipe.is_indoor,
-            clip_box_m=recipe.clip_box_m,
-            drop_outside=recipe.drop_outside,
-        )
+    steps = evaluation(
+        voxel_m=recipe.voxel_m,
+        center=recipe.is_indoor,
+        clip_box_m=recipe.clip_box_m,
+        drop_outside=recipe.drop_outside,
     )
+    return _placed(steps, recipe)
+
+
+def _placed(steps: Sequence[Transform], recipe: Recipe) -> Compose:
+    """The transforms, between what is done with whole scenes and with samples that a network reads."""
+    return Compose((*recipe.input.before, *steps, *recipe.input.after))

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from pointseg.cloud import Cloud
+from pointseg.config.recipe import FEATURES, Recipe
 from pointseg.scene import Scene
 
 
-def to_cloud(scene: Scene, *, features: Sequence[str], color_range: str) -> Cloud:
+def to_cloud(scene: Scene, recipe: Recipe) -> Cloud:
     """A batch of one cloud.
 
     Args:
         scene: after voxel sampling (it has ``grid_coord``).
-        features: fields that make the input channels, in this order; ``coord`` is the position.
-        color_range: unit (0 to 1) or signed (-1 to 1).
+        recipe: says which features make the input channels, in which order, and how positions and colours
+            are scaled. The feature ``coord`` is the same as ``Cloud.coord``.
 
     Raises:
-        ValueError: no ``grid_coord``, an unknown colour range.
+        ValueError: no ``grid_coord``.
         KeyError: a feature that the scene lacks.
     """
     if "grid_coord" not in scene:
         raise ValueError(f"to_cloud: scene {scene.name} must be voxel-sampled first")
-    channels = [_feature(scene, name, color_range) for name in features]
+    scene = scene.moved(recipe.input.scaled(scene))
+    channels = [_feature(scene, name, recipe) for name in recipe.features]
     segment = scene.fields.get("segment")
     image = {name: scene.fields.get(name) for name in ("image_coord", "image_mask")}
     return Cloud(
@@ -39,14 +39,15 @@ def to_cloud(scene: Scene, *, features: Sequence[str], color_range: str) -> Clou
     )
 
 
-def _feature(scene: Scene, name: str, color_range: str) -> NDArray[np.float32]:
+def _feature(scene: Scene, name: str, recipe: Recipe) -> NDArray[np.float32]:
+    """(N, C) one feature of the points."""
     if name == "coord":
         return scene.coord
+    if name in recipe.input.zeros:
+        return np.zeros((len(scene), FEATURES[name]), np.float32)
     values: NDArray[np.float32] = scene[name]
     if name != "color":
         return values
-    if color_range == "unit":
+    if recipe.color_range == "unit":
         return values / np.float32(255)
-    if color_range == "signed":
-        return values / np.float32(127.5) - np.float32(1)
-    raise ValueError(f"to_cloud: 'color_range' must be unit or signed, got {color_range!r}")
+    return values / np.float32(127.5) - np.float32(1)

@@ -67,7 +67,7 @@ def prepare_cloud(
         raise UserError("contains no points" if len(scene) == 0 else "no point has a position")
     if len(cloud) < len(scene):
         notes.append(f"{len(scene) - len(cloud)} points have no position; their class is -1")
-    doubt = check_scale(cloud, recipe.voxel_m)
+    doubt = None if recipe.input.unit_sphere else check_scale(cloud, recipe.voxel_m)
     if doubt is not None:
         if refuse_scale:
             raise UserError(f"{doubt} (--unit millimetre; or --skip-scale-check)")

@@ -79,8 +79,8 @@ def backbone_of(recipe: Recipe, **fitting: Any) -> Backbone:
         UserError: ``backbone_config`` has arguments that the backbone does not take.
     """
     fitting = {"in_channels": recipe.in_channels, **fitting}
-    if recipe.backbone == "pointnext":  # its radii are in metres, not in voxels
-        fitting["radius_m"] = 2.5 * recipe.voxel_m
+    if recipe.backbone == "pointnext":  # its radii are lengths, not voxels
+        fitting["radius_m"] = 2.5 * recipe.voxel_m * recipe.input.scale
     try:
         return build_backbone(recipe.backbone, **{**fitting, **recipe.backbone_config})
     except UserError:

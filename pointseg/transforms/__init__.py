@@ -10,7 +10,9 @@ from pointseg.transforms.geometric import (
     RandomJitter,
     RandomRotate,
     RandomScale,
+    UnitSphere,
 )
+from pointseg.transforms.input_transform import InputTransform
 from pointseg.transforms.pipeline import Compose, Transform, evaluation, indoor, outdoor
 from pointseg.transforms.select import DropOutside, GridSample, RandomDrop, SphereCrop
 from pointseg.transforms.test_time_augmentation import TTA_SETS, TTAVariant
@@ -26,6 +28,7 @@ __all__ = [
     "DropOutside",
     "ElasticDistortion",
     "GridSample",
+    "InputTransform",
     "RandomDrop",
     "RandomFlip",
     "RandomJitter",
@@ -35,6 +38,7 @@ __all__ = [
     "TTA_SETS",
     "TTAVariant",
     "Transform",
+    "UnitSphere",
     "evaluation",
     "indoor",
     "outdoor",

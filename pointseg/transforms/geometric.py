@@ -37,6 +37,23 @@ class CenterShift:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UnitSphere:
+    """Moves the mean of the points to the origin, and scales them so that the largest radius is 1.
+
+    ``origin`` is left: the coordinates are no longer those of the file.
+    """
+
+    def __call__(self, scene: Scene, rng: np.random.Generator) -> Scene:
+        """The scene within the unit sphere; points that all coincide are only moved."""
+        if len(scene) == 0:
+            return scene
+        coord = scene.coord.astype(np.float64)
+        coord -= coord.mean(axis=0)
+        radius = float(np.sqrt(np.square(coord).sum(axis=1).max()))
+        return scene.moved((coord / (radius or 1.0)).astype(np.float32))
+
+
+@dataclass(frozen=True, kw_only=True)
 class RandomRotate:
     """Rotates about an axis through the origin, with some probability."""
 

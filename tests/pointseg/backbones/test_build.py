@@ -76,6 +76,7 @@ def test_names_of_the_package():
         "__version__",
         "build_backbone",
         "collate",
+        "pretrained_input",
     ]
     for name in pointseg.__all__:
         assert getattr(pointseg, name) is not None and name in dir(pointseg)

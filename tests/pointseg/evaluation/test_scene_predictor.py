@@ -14,8 +14,7 @@ from pointseg.config.recipe import InferenceConfig, Recipe
 from pointseg.evaluation import scene_predictor
 from pointseg.evaluation.inference_protocol import InferenceProtocol
 from pointseg.evaluation.scene_predictor import ScenePredictor
-from pointseg.evaluation.tile_predictor import nearest_to_centre
-from pointseg.ops.voxels import voxelize
+from pointseg.ops.voxels import nearest_to_centre, voxelize
 from pointseg.scene import IGNORE, Scene
 
 RECIPE = Recipe(dataset="folder", features=("color",), voxel_m=1.0)
