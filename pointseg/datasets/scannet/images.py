@@ -1,15 +1,16 @@
 """Prepares ScanNet's images: every tenth frame of a ``.sens`` stream as files, or frames extracted before.
 
-Poses are those of the stream, camera to world of the mesh; frames whose tracking was lost are left out. Depth
-maps are resampled to the field of view of the colour camera, which differs by half a percent from that of the
-depth camera. Both cameras are assumed to be at the same position, as in the stream.
+Poses of the stream are those of the depth camera, camera to world of the mesh; where the scan's ``.txt`` file says
+how the colour camera sits beside it (``color_camera.py``), images have the pose of the colour camera. Frames whose
+tracking was lost are left out. Depth maps are brought into the view of the colour camera.
 """
 
 from __future__ import annotations
 
 import io
 import shutil
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from PIL import Image
 
 from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.prepared import CAMERAS
+from pointseg.datasets.scannet.color_camera import move_depth, read_color_to_depth
 from pointseg.datasets.scannet.dataset import IMAGE_SIZE
 from pointseg.datasets.scannet.sens import SensFile, SensFrame, SensHeader
 from pointseg.images.readers.frame import Frame, make_camera
@@ -40,6 +42,8 @@ class ImageTask:
     """A ``.sens`` stream, or a folder with ``color``, ``pose``, ``intrinsic`` and perhaps ``depth``."""
     size: tuple[int, int] | None = IMAGE_SIZE
     """Height and width to which images of a stream are resized; None: as they are."""
+    about: Path | None = None
+    """The ``.txt`` file of the scan, which may say how the colour camera sits beside the depth camera."""
 
 
 def find_images(scan: Path, elsewhere: Path | None) -> Path | None:
@@ -68,21 +72,34 @@ def prepare_images(task: ImageTask, target: Path) -> list[str]:
     Raises:
         UserError: a file is missing or damaged, a pose is not rigid, images are not of the size of K.
     """
+    shift = None if task.about is None else read_color_to_depth(task.about)
+    notes: list[str] = []
     if task.source.is_dir():
-        frames, lost = extracted_frames(task.source)
+        frames, lost = extracted_frames(task.source, shift)
+        if shift is not None:
+            frames, notes = moved_depths(task.source, target, frames, shift)
     else:
-        frames, lost = export(task.source, target, size=task.size)
+        frames, lost = export(task.source, target, size=task.size, color_to_depth=shift)
     write_manifest(target / CAMERAS, frames)
     total = len(frames) + lost
+    if task.about is not None and not task.about.is_file():
+        notes.append(
+            f"{task.about.name} is missing: the colour camera is taken to be where the depth camera is"
+        )
     if not frames:
-        return [f"{task.source.name}: none of its {total} images has a pose"]
-    if lost > total / 4:
-        return [f"{task.source.name}: {lost} of {total} images have no pose"]
-    return []
+        notes.append(f"{task.source.name}: none of its {total} images has a pose")
+    elif lost > total / 4:
+        notes.append(f"{task.source.name}: {lost} of {total} images have no pose")
+    return notes
 
 
 def export(
-    path: Path, target: Path, *, size: tuple[int, int] | None = IMAGE_SIZE, every: int = EVERY
+    path: Path,
+    target: Path,
+    *,
+    size: tuple[int, int] | None = IMAGE_SIZE,
+    every: int = EVERY,
+    color_to_depth: NDArray[np.float64] | None = None,
 ) -> tuple[list[Frame], int]:
     """Write frames of a stream as ``color/000000.jpg`` and ``depth/000000.png`` (millimetres).
 
@@ -91,6 +108,7 @@ def export(
         target: folder of the scene; an earlier export is replaced.
         size: height and width of the images; None: as they are, and JPEGs are copied.
         every: step between exported frames.
+        color_to_depth: (4, 4) transform from the colour to the depth camera; None: they are at one place.
 
     Returns:
         The frames, and the number of frames whose tracking was lost.
@@ -106,7 +124,7 @@ def export(
     with SensFile(path) as stream:
         header = stream.header
         native = (header.color_size[1], header.color_size[0])
-        rows, columns = depth_pixels(header)
+        to_color_view = _depth_aligner(header, color_to_depth)
         for found in stream.frames(every):
             if not found.is_tracked:
                 lost += 1
@@ -116,13 +134,11 @@ def export(
                 f"{path}: frame {found.number}",
                 intrinsics=header.intrinsic_color,
                 size=native,
-                camera_to_world=found.camera_to_world,
+                camera_to_world=_color_pose(found.camera_to_world, color_to_depth),
             )
             image, depth = target / "color" / f"{name}.jpg", target / "depth" / f"{name}.png"
             image.write_bytes(_jpeg(found, size))
-            aligned = np.pad(found.depth_m(), ((0, 1), (0, 1)))[rows, columns]  # 0 beyond its edge
-            units = np.rint(aligned * 1000).clip(0, 0xFFFF).astype(np.uint16)
-            Image.fromarray(units).save(depth, compress_level=3)
+            _write_millimetres(depth, to_color_view(found.depth_m()))
             frames.append(
                 Frame(
                     name=name,
@@ -132,6 +148,38 @@ def export(
                 )
             )
     return frames, lost
+
+
+def _color_pose(
+    depth_pose: NDArray[np.floating], color_to_depth: NDArray[np.float64] | None
+) -> NDArray[np.floating]:
+    """Pose of the colour camera, camera to world."""
+    return depth_pose if color_to_depth is None else depth_pose @ color_to_depth
+
+
+def _depth_aligner(
+    header: SensHeader, color_to_depth: NDArray[np.float64] | None
+) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """What brings the depth maps of a stream into the view of its colour camera, at their own size."""
+    if color_to_depth is None:
+        rows, columns = depth_pixels(header)
+        return lambda depth: np.pad(depth, ((0, 1), (0, 1)))[rows, columns]  # 0 beyond its edge
+    shift = color_to_depth
+    matrix = _resized(header.intrinsic_color, header.color_size, header.depth_size)
+    return lambda depth: move_depth(depth, header.intrinsic_depth, matrix, shift)
+
+
+def _resized(
+    intrinsics: NDArray[np.floating], size: tuple[int, int], wanted: tuple[int, int]
+) -> NDArray[np.float64]:
+    """(3, 3) intrinsics for images of another width and height."""
+    factors = np.array([[wanted[0] / size[0]], [wanted[1] / size[1]], [1.0]])
+    return np.asarray(intrinsics[:3, :3] * factors, np.float64)
+
+
+def _write_millimetres(path: Path, depth_m: NDArray[np.float32]) -> None:
+    units = np.rint(depth_m * 1000).clip(0, 0xFFFF).astype(np.uint16)
+    Image.fromarray(units).save(path, compress_level=3)
 
 
 def depth_pixels(header: SensHeader) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -173,12 +221,15 @@ def _jpeg(frame: SensFrame, size: tuple[int, int] | None) -> bytes:
     return stream.getvalue()
 
 
-def extracted_frames(folder: Path) -> tuple[list[Frame], int]:
+def extracted_frames(
+    folder: Path, color_to_depth: NDArray[np.float64] | None = None
+) -> tuple[list[Frame], int]:
     """Frames that were extracted with the dataset's own tools; nothing is copied.
 
     Args:
         folder: with ``color/N.jpg``, ``pose/N.txt`` (camera to world), ``intrinsic/intrinsic_color.txt`` and
             perhaps ``depth/N.png`` (millimetres).
+        color_to_depth: as for ``export``.
 
     Returns:
         The frames in order of their numbers, and the number of frames whose tracking was lost.
@@ -187,13 +238,14 @@ def extracted_frames(folder: Path) -> tuple[list[Frame], int]:
         UserError: a file is missing or malformed, a pose is not rigid, images are not of the size of K.
     """
     images = {p.stem: p for p in (folder / "color").iterdir() if p.suffix.lower() in SUFFIXES}
-    intrinsics = _matrix(folder / "intrinsic" / "intrinsic_color.txt")
+    calibration = folder / "intrinsic" / "intrinsic_color.txt"
+    intrinsics = _matrix(calibration)
     frames: list[Frame] = []
     lost, size = 0, (0, 0)
     for name in sorted(images, key=lambda stem: (len(stem), stem)):
         if not frames:
             size = image_size(images[name])
-            _check_centre(folder, intrinsics, size, images[name])
+            _check_centre(calibration, intrinsics, size, images[name].name)
         pose = _matrix(folder / "pose" / f"{name}.txt")
         if not np.isfinite(pose).all():
             lost += 1
@@ -206,7 +258,7 @@ def extracted_frames(folder: Path) -> tuple[list[Frame], int]:
                     str(folder / "pose" / f"{name}.txt"),
                     intrinsics=intrinsics,
                     size=size,
-                    camera_to_world=pose,
+                    camera_to_world=_color_pose(pose, color_to_depth),
                 ),
                 image=ImageFile(images[name]),
                 depth=DepthFile(depth, scale=1000.0) if depth.is_file() else None,
@@ -215,15 +267,53 @@ def extracted_frames(folder: Path) -> tuple[list[Frame], int]:
     return frames, lost
 
 
+def moved_depths(
+    folder: Path, target: Path, frames: Sequence[Frame], color_to_depth: NDArray[np.float64]
+) -> tuple[list[Frame], list[str]]:
+    """Extracted frames with depth maps in the view of the colour camera, which are written; and notes.
+
+    Args:
+        folder: with ``intrinsic/intrinsic_depth.txt``; without it depth maps stay as they are.
+        target: folder of the scene, for ``depth/N.png``.
+        frames: of ``extracted_frames``.
+        color_to_depth: as for ``export``.
+
+    Raises:
+        UserError: a depth map or the intrinsics are damaged.
+    """
+    path = folder / "intrinsic" / "intrinsic_depth.txt"
+    with_depth = [frame for frame in frames if frame.depth is not None]
+    if not with_depth:
+        return list(frames), []
+    if not path.is_file():
+        return list(frames), [
+            f"{path} is missing: depth maps stay in the view of the depth camera, a few centimetres beside that "
+            "of the images"
+        ]
+    intrinsics = _matrix(path)
+    (target / "depth").mkdir(parents=True, exist_ok=True)
+    moved: dict[str, DepthFile] = {}
+    for frame in with_depth:
+        depth = frame.read_depth()
+        assert depth is not None
+        size, wanted = frame.camera.size, (depth.shape[1], depth.shape[0])
+        _check_centre(path, intrinsics, depth.shape, str(frame.depth))
+        matrix = _resized(frame.camera.intrinsics.numpy(), (size[1], size[0]), wanted)
+        out = target / "depth" / f"{frame.name}.png"
+        _write_millimetres(out, move_depth(depth, intrinsics, matrix, color_to_depth))
+        moved[frame.name] = DepthFile(out, scale=1000.0)
+    return [replace(frame, depth=moved.get(frame.name)) for frame in frames], []
+
+
 def _check_centre(
-    folder: Path, intrinsics: NDArray[np.float64], size: tuple[int, int], image: Path
+    path: Path, intrinsics: NDArray[np.float64], size: tuple[int, int], image: str
 ) -> None:
     """Refuse intrinsics of another size: ScanNet's principal points are near the middle of the image."""
     share = intrinsics[0, 2] / size[1], intrinsics[1, 2] / size[0]
     if not all(0.4 < each < 0.6 for each in share):
         raise DatasetError(
-            f"{folder / 'intrinsic' / 'intrinsic_color.txt'}: has its principal point at "
-            f"{intrinsics[0, 2]:.0f}, {intrinsics[1, 2]:.0f}, but {image.name} is {size[1]} x {size[0]} pixels "
+            f"{path}: has its principal point at "
+            f"{intrinsics[0, 2]:.0f}, {intrinsics[1, 2]:.0f}, but {image} is {size[1]} x {size[0]} pixels "
             f"(width x height): scale the intrinsics with the images"
         )
 

@@ -151,7 +151,7 @@ def _images_of(scan: Path, images: Path | None, size: tuple[int, int] | None) ->
     from pointseg.datasets.scannet.images import ImageTask, find_images
 
     found = find_images(scan, images)
-    return None if found is None else ImageTask(found, size)
+    return None if found is None else ImageTask(found, size, scan / f"{scan.name}.txt")
 
 
 def _prepare_points(task: ScanTask, target: Path) -> list[str]:
