@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from dinomed3d.runtime.errors import UserError
 from pointseg.backbones.features import Backbone, Features
+from pointseg.backbones.plugin import run_backbone
 from pointseg.cloud import Cloud
 from pointseg.ditr import PointImages
 
@@ -100,7 +101,7 @@ class Distiller(nn.Module):
             cloud = replace(cloud, images=None, image_maps=maps.unflatten(0, shape))
         with torch.no_grad():
             target, visible = self.images(cloud)
-        found = self.backbone(cloud)
+        found = run_backbone(self.backbone, cloud)
         prediction = self._predict_points(found.feat, cloud)
         if summaries is None:
             return DistillationOutput(prediction, target, visible)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from dinomed3d.runtime.errors import UserError
 from pointseg.backbones.features import Backbone
+from pointseg.backbones.plugin import run_backbone
 from pointseg.cloud import Cloud
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Segmenter(nn.Module):
             UserError: a model that reads images got a cloud without images.
         """
         shown = () if self.images is None else self.images(cloud)
-        logits: Tensor = self.seg_head(self.backbone(cloud, *shown).feat)
+        logits: Tensor = self.seg_head(run_backbone(self.backbone, cloud, *shown).feat)
         return logits
 
 

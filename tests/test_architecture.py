@@ -45,6 +45,7 @@ VOLUMES = (
 POINTS = (
     *CORE,
     "pointseg/conventions.py",
+    "pointseg/plugins.py",
     "pointseg/scene.py",
     "pointseg/ops",
     "pointseg/cloud.py",

@@ -8,13 +8,16 @@ from typing import Any
 
 from dinomed3d.runtime.errors import UserError
 from pointseg.backbones.features import Backbone
+from pointseg.backbones.plugin import build_plugin, plugin_class
 from pointseg.backbones.published_weights import load_backbone
 from pointseg.conventions import BACKBONES
+from pointseg.plugins import FORM, is_plugin, parameters_of
 
 # Pointcept's configurations of Point Transformer V3 have further settings: these select other
 # networks unless they are False,
 _OTHER_NETWORKS = ("cls_mode", "enc_mode", "pdnorm_bn", "pdnorm_ln")
 # and these belong to those networks and have no effect here.
+_ANY_NUMBER = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _OF_OTHER_NETWORKS = ("pdnorm_decouple", "pdnorm_adaptive", "pdnorm_affine", "pdnorm_conditions")
 
 
@@ -22,7 +25,8 @@ def build_backbone(name: str, checkpoint: Path | str | None = None, **config: An
     """Build a 3D backbone, with random or published weights.
 
     Args:
-        name: "ptv3" (``PointTransformerV3``), "minkunet" (``MinkUNet``) or "pointnext" (``PointNeXt``).
+        name: "ptv3" (``PointTransformerV3``), "minkunet" (``MinkUNet``) or "pointnext" (``PointNeXt``);
+            or ``package.module:Class``, a network of your own, which is imported: never pass a name that a file gave.
         checkpoint: weights in Pointcept's format, see ``backbones.published_weights`` for the layouts
             it reads and the colours they expect; None: random weights.
         config: arguments of that class; lists are taken as tuples.
@@ -32,17 +36,19 @@ def build_backbone(name: str, checkpoint: Path | str | None = None, **config: An
 
     Raises:
         UserError: an unknown name; arguments that the class does not take, or that are missing; weights
-            that do not fit.
+            that do not fit; a class of your own that does not fit ``Backbone``.
     """
     kind = _class_of(name)
     config = _known(name, kind, config)
-    backbone = kind(**config)
+    backbone = build_plugin(name, kind, config) if is_plugin(name) else kind(**config)
     if checkpoint is not None:
         load_backbone(backbone, Path(checkpoint))
     return backbone
 
 
 def _class_of(name: str) -> type[Backbone]:
+    if is_plugin(name):
+        return plugin_class(name)
     # imported here, since each brings operators that the others do without
     if name == "ptv3":
         from pointseg.backbones.ptv3 import PointTransformerV3
@@ -56,7 +62,9 @@ def _class_of(name: str) -> type[Backbone]:
         from pointseg.backbones.pointnext import PointNeXt
 
         return PointNeXt
-    raise UserError(f"build_backbone: 'name' must be one of {', '.join(BACKBONES)}, got {name!r}")
+    raise UserError(
+        f"build_backbone: 'name' must be one of {', '.join(BACKBONES)} or {FORM}, got {name!r}"
+    )
 
 
 def _known(name: str, kind: type[Backbone], config: dict[str, Any]) -> dict[str, Any]:
@@ -74,9 +82,11 @@ def _known(name: str, kind: type[Backbone], config: dict[str, Any]) -> dict[str,
                 )
         for key in _OF_OTHER_NETWORKS:
             config.pop(key, None)
-    parameters = list(inspect.signature(kind).parameters.values())
+    every = parameters_of(kind, name)
+    parameters = [each for each in every if each.kind not in _ANY_NUMBER]
     names = [parameter.name for parameter in parameters]
-    unknown = [key for key in config if key not in names]
+    takes_any = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in every)
+    unknown = [] if takes_any else [key for key in config if key not in names]
     if "num_classes" in unknown:
         raise UserError(
             f"build_backbone: {name} takes no 'num_classes'; its features get a head in pointseg.Segmenter"

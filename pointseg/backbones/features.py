@@ -51,6 +51,8 @@ class Backbone(nn.Module):
     """Channels of the image features that are given with each cloud; None: it takes none."""
     image_pooling: ImagePooling = "max"
     """How image features are pooled to coarser levels."""
+    plugin: str | None = None
+    """``package.module:Class`` of a network that is not built in; set by ``build_backbone``."""
 
     def forward(
         self, cloud: Cloud, image_feat: Tensor | None = None, image_seen: Tensor | None = None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from dinomed3d.runtime.device import DEVICES
-from pointseg.conventions import DATASETS, PRECISIONS, TTA_NAMES
+from pointseg.conventions import BACKBONES, DATASETS, PRECISIONS, TTA_NAMES
+from pointseg.plugins import FORM, is_plugin
 
 AUTO_PRECISION = (
     "float16 on CUDA, float32 elsewhere; the image encoder runs in bfloat16 on CUDA "
@@ -20,8 +21,10 @@ AUTO_PRECISION = (
 def add_data(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Add the options that say which dataset is read."""
     parser.add_argument(
-        "--dataset", required=required, choices=DATASETS, help="name of the dataset"
-    )
+        "--dataset", required=required, type=name_or_plugin(DATASETS), metavar="NAME",
+        help=f"the dataset: {', '.join(DATASETS)}; or {FORM}, a class of your own in an installed package or in the "
+        "current folder",
+    )  # fmt: skip
     parser.add_argument(
         "--root", type=Path, metavar="DIR",
         help="prepared data (see pointseg-prepare), or your own folder for --dataset folder",
@@ -73,10 +76,32 @@ def add_inference(group: Any, *, is_opt_in: bool = False) -> None:
     )  # fmt: skip
 
 
+def add_own_backbone(group: Any) -> None:
+    """Add the option that lets a model's backbone be imported, if it is a class of the user's own."""
+    group.add_argument(
+        "--backbone", type=name_or_plugin(BACKBONES), metavar=FORM,
+        help="the class of your own that the model was trained with; it is imported only if you name it here, never "
+        "because the model's file does",
+    )  # fmt: skip
+
+
 def inference_changes(arguments: argparse.Namespace) -> dict[str, Any]:
     """Fields of a ``InferenceConfig`` that the options of :func:`add_inference` change."""
     given = {"tta": arguments.tta, "max_points": arguments.max_points, "margin_m": arguments.margin}
     return {name: value for name, value in given.items() if value is not None and value is not True}
+
+
+def name_or_plugin(known: Sequence[str]) -> Callable[[str], str]:
+    """An argparse type: one of the known names, or a plug-in's (``package.module:Class``)."""
+
+    def name(text: str) -> str:
+        if text not in known and not is_plugin(text):
+            raise argparse.ArgumentTypeError(
+                f"must be one of {', '.join(known)}, or {FORM}, got {text!r}"
+            )
+        return text
+
+    return name
 
 
 def at_least(least: int) -> Callable[[str], int]:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dinomed3d.runtime.errors import UserError
-from pointseg.cli.arguments import at_least
+from pointseg.cli.arguments import at_least, name_or_plugin
 from pointseg.cli.progress import Bar, bar
 from pointseg.cli.run_command import run_command
 from pointseg.conventions import DATASETS, PICTURE_UP_AXES, UNITS_M
 from pointseg.images.visibility import OCCLUSIONS, VisibilityConfig
+from pointseg.plugins import FORM
 
 if TYPE_CHECKING:
     from pointseg.images.camera_check.check import CheckSpec
@@ -57,7 +58,10 @@ def _parser() -> argparse.ArgumentParser:
         help="unit of coordinates and poses (default: metre); depth maps have their own, depth_scale",
     )  # fmt: skip
     data = parser.add_argument_group("a scene of a dataset")
-    data.add_argument("--dataset", choices=DATASETS, help="instead of CLOUD")
+    data.add_argument(
+        "--dataset", type=name_or_plugin(DATASETS), metavar="NAME",
+        help=f"instead of CLOUD: {', '.join(DATASETS)}; or {FORM}, a class of your own",
+    )  # fmt: skip
     data.add_argument("--root", type=Path, metavar="DIR", help="folder of the dataset")
     data.add_argument(
         "--config", type=Path, metavar="YAML",

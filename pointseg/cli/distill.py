@@ -6,13 +6,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pointseg.cli.arguments import add_data
 from pointseg.cli.image_arguments import add_encoder, add_encoder_weights, image_features
 from pointseg.cli.run_command import run_command
-from pointseg.cli.training_arguments import add_run, model_size, run_spec
+from pointseg.cli.training_arguments import add_run, default_out, model_size, run_spec
 
 if TYPE_CHECKING:
     from pointseg.config.recipe import Recipe
@@ -85,7 +84,7 @@ def _run(arguments: argparse.Namespace) -> int:
         print(recipe.to_json())
         return 0
     assert recipe.images is not None
-    out = arguments.out or Path("runs") / f"distilled-{arguments.dataset}-{arguments.backbone}"
+    out = arguments.out or default_out(arguments, "distilled-")
     spec = run_spec(arguments, recipe, mixture, out)
     features = image_features(arguments, recipe.images)
     recipe = replace(recipe, images=features.config)

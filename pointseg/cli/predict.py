@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dinomed3d.runtime.device import choose_device
-from pointseg.cli.arguments import add_device, add_inference, inference_changes
+from pointseg.cli.arguments import add_device, add_inference, add_own_backbone, inference_changes
 from pointseg.cli.image_arguments import add_image_use, image_changes, model_encoder
 from pointseg.cli.progress import Bar, bar
 from pointseg.cli.run_command import run_command
@@ -39,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-m", "--model", type=Path, required=True, metavar="FILE", help="best.pt of pointseg-train"
     )
+    add_own_backbone(parser)
     parser.add_argument("--colors", action="store_true", help="colour the points by class")
     parser.add_argument("--no-pictures", action="store_true", help="write no pictures")
     parser.add_argument("--overwrite", action="store_true", help="replace existing results")
@@ -100,6 +101,7 @@ def _spec(arguments: argparse.Namespace, progress: Bar) -> PredictSpec:
         inputs=tuple(arguments.inputs),
         out=arguments.out,
         model=arguments.model,
+        backbone=arguments.backbone,
         test_changes=inference_changes(arguments),
         tta=arguments.tta is not None,
         unit_m=None if arguments.unit is None else UNITS_M[arguments.unit],

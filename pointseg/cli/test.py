@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING
 
 from dinomed3d.runtime.device import choose_device
 from dinomed3d.runtime.errors import UserError
-from pointseg.cli.arguments import add_data, add_device, add_inference, inference_changes
+from pointseg.cli.arguments import (
+    add_data,
+    add_device,
+    add_inference,
+    add_own_backbone,
+    inference_changes,
+)
 from pointseg.cli.image_arguments import (
     add_encoder_weights,
     add_image_use,
@@ -37,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-m", "--model", type=Path, metavar="FILE", help="best.pt of pointseg-train"
     )
+    add_own_backbone(parser)
     add_data(parser, required=False)  # --merge needs none
     parser.add_argument(
         "-o", "--out", type=Path, metavar="DIR",
@@ -105,6 +112,7 @@ def _spec(arguments: argparse.Namespace, progress: Bar) -> EvaluationSpec:
         source = VisibilitySource(arguments.dataset, model)
     return EvaluationSpec(
         model=arguments.model,
+        backbone=arguments.backbone,
         dataset=open_dataset(arguments.dataset, arguments.root, config=arguments.config),
         out=arguments.out or arguments.model.parent / f"test{corruption.suffix}",
         splits=None if arguments.split is None else tuple(arguments.split),

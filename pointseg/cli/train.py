@@ -18,7 +18,8 @@ from pointseg.cli.image_arguments import (
     model_encoder,
 )
 from pointseg.cli.run_command import run_command
-from pointseg.cli.training_arguments import add_run, model_size, run_spec
+from pointseg.cli.training_arguments import add_run, default_out, model_size, run_spec
+from pointseg.plugins import is_plugin
 
 if TYPE_CHECKING:
     from pointseg.config.recipe import Recipe
@@ -62,7 +63,8 @@ def _recipe(arguments: argparse.Namespace) -> tuple[Recipe, Dataset | None]:
 
     recipe = recipe_for(arguments.dataset, arguments.backbone, model_size(arguments))
     dataset = None
-    if arguments.dataset == "folder" or not arguments.show_recipe:
+    needed = arguments.dataset == "folder" or is_plugin(arguments.dataset)
+    if needed or not arguments.show_recipe:
         dataset = open_dataset(arguments.dataset, arguments.root, config=arguments.config)
         recipe = fit_to_dataset(recipe, dataset)
     if arguments.class_weights:
@@ -78,7 +80,7 @@ def _spec(arguments: argparse.Namespace, recipe: Recipe, dataset: Dataset) -> Tr
     from pointseg.training.pretrained import initial_weights
     from pointseg.training.segmentation_task import Segmentation
 
-    out = arguments.out or Path("runs") / f"{arguments.dataset}-{arguments.backbone}"
+    out = arguments.out or default_out(arguments)
     spec, encoder, init = run_spec(arguments, recipe, dataset, out), None, None
     if recipe.images is not None:
         features = image_features(arguments, recipe.images)
@@ -114,7 +116,13 @@ def _run(arguments: argparse.Namespace) -> int:
     try:
         encoder = model_encoder(arguments)
         for picture in draw_predictions(
-            result.best, dataset, spec.out, device=spec.device, encoder=encoder, cache=spec.cache
+            result.best,
+            dataset,
+            spec.out,
+            device=spec.device,
+            encoder=encoder,
+            cache=spec.cache,
+            backbone=spec.recipe.backbone,
         ):
             print(f"prediction   {picture}")
     except UserError as error:  # of a test scene: the model is trained nevertheless

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dinomed3d.runtime.device import choose_device
-from pointseg.cli.arguments import add_device, at_least
+from pointseg.cli.arguments import add_device, at_least, name_or_plugin
 from pointseg.conventions import BACKBONES
+from pointseg.plugins import FORM, is_plugin
 
 if TYPE_CHECKING:
     from pointseg.config.recipe import Recipe
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
 def add_run(parser: argparse.ArgumentParser) -> Any:
     """Add the options of a run; returns the group that says how it starts."""
     parser.add_argument(
-        "--backbone", default="ptv3", choices=BACKBONES, help="3D network (default: ptv3)"
-    )
+        "--backbone", default="ptv3", type=name_or_plugin(BACKBONES), metavar="NAME",
+        help=f"3D network: {', '.join(BACKBONES)}; or {FORM}, a class of your own in an installed package or in the "
+        "current folder (default: ptv3)",
+    )  # fmt: skip
     parser.add_argument(
         "--model-size", choices=("small", "full"),
         help="size of the backbone (default: small for the dataset synthetic, else full)",
@@ -63,7 +66,16 @@ def add_run(parser: argparse.ArgumentParser) -> Any:
 
 def model_size(arguments: argparse.Namespace) -> str:
     """The size of the backbone."""
-    return arguments.model_size or ("small" if arguments.dataset == "synthetic" else "full")
+    is_small = arguments.dataset == "synthetic" and not is_plugin(arguments.backbone)
+    return arguments.model_size or ("small" if is_small else "full")
+
+
+def default_out(arguments: argparse.Namespace, prefix: str = "") -> Path:
+    """The folder of a run that is given none."""
+    name = f"{prefix}{arguments.dataset}-{arguments.backbone}"
+    return Path("runs") / name.replace(
+        ":", "."
+    )  # of a class of one's own; no name of a file on Windows
 
 
 def run_spec(

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pointseg.config.recipe import PointCloudFormat, Recipe
+from pointseg.plugins import is_plugin
 
 if TYPE_CHECKING:
     from pointseg.datasets.dataset import Dataset
@@ -13,23 +14,23 @@ if TYPE_CHECKING:
 
 
 def fit_to_dataset(recipe: Recipe, dataset: Dataset) -> Recipe:
-    """Adapt the ``folder`` recipe to a folder; recipes of public datasets are returned unchanged.
+    """Adapt the ``folder`` recipe to a folder, or to a dataset of the user's own; others are returned unchanged.
 
-    Features, voxel size and file format are those of the description. Lengths of the augmentation and
+    Features, voxel size and file format are those of the description; a dataset of the user's own has the format
+    of files in metres with z up, and the recipe's voxel size unless it has one. Lengths of the augmentation and
     the overlap of tiles are scaled with the voxel size, so that they stay the same number of voxels.
     """
-    if recipe.dataset != "folder":
+    if recipe.dataset != "folder" and not is_plugin(recipe.dataset):
         return recipe
-    from pointseg.datasets.folder.dataset import Folder
-
-    assert isinstance(dataset, Folder)
     features = tuple(name for name in ("color", "normal", "strength") if name in dataset.fields)
-    scale = dataset.voxel_m / recipe.voxel_m
+    voxel_m: float = getattr(dataset, "voxel_m", None) or recipe.voxel_m
+    description = getattr(dataset, "description", None)
+    scale = voxel_m / recipe.voxel_m
     varied = recipe.augmentation
     return replace(
         recipe,
         features=features or ("coord",),
-        voxel_m=dataset.voxel_m,
+        voxel_m=voxel_m,
         augmentation=replace(
             varied,
             jitter_m=varied.jitter_m * scale,
@@ -38,7 +39,7 @@ def fit_to_dataset(recipe: Recipe, dataset: Dataset) -> Recipe:
         ),
         test=replace(recipe.test, margin_m=recipe.test.margin_m * scale),
         test_splits=("test",) if "test" in dataset.splits() else recipe.val_splits,
-        cloud_format=_format(dataset.description),
+        cloud_format=recipe.cloud_format if description is None else _format(description),
     )
 
 

@@ -15,6 +15,7 @@ from pointseg.config.recipe import InferenceConfig, Recipe
 from pointseg.config.validation import RecipeError
 from pointseg.images.config import ImageConfig
 from pointseg.images.visibility import VisibilityConfig
+from pointseg.plugins import is_plugin
 from pointseg.transforms.augmentation import Augmentation
 
 _INDOOR = OptimizerSpec(
@@ -140,7 +141,7 @@ def images_of(recipe: Recipe, encoder: str) -> ImageConfig:
         RecipeError: a dataset without images, an unknown encoder.
     """
     images = images_for(recipe.dataset, encoder)
-    if recipe.dataset != "folder":
+    if recipe.dataset != "folder" and not is_plugin(recipe.dataset):
         return images
     # The tolerance must be large compared to a voxel, but not to the scene: small objects would hide nothing.
     finer = min(1.0, recipe.voxel_m / SCANNET.voxel_m)
@@ -157,13 +158,14 @@ def images_for(dataset: str, encoder: str) -> ImageConfig:
     """
     from dinomed3d.lifting import MODELS
 
-    if dataset not in _IMAGES:
+    usual = "folder" if is_plugin(dataset) else dataset
+    if usual not in _IMAGES:
         raise RecipeError(
             f"the dataset {dataset} has no images; those that do: {', '.join(_IMAGES)}"
         )
     if encoder not in MODELS:
         raise RecipeError(f"--encoder {encoder}: must be one of {', '.join(MODELS)}")
-    images = replace(_IMAGES[dataset], encoder=encoder)
+    images = replace(_IMAGES[usual], encoder=encoder)
     if "patch14" in encoder:
         images = replace(images, size=_SIZES_OF_14[images.size[0], images.size[1]])
     return images
@@ -202,19 +204,37 @@ SIZES: Mapping[str, Mapping[str, Mapping[str, Any]]] = MappingProxyType(
 """Constructor arguments of each backbone and size that differ from its full size."""
 
 
+def recipe_of(dataset: str) -> Recipe:
+    """The recipe of a dataset; a dataset of the user's own (``package.module:Class``) has that of ``folder``.
+
+    Raises:
+        RecipeError: an unknown dataset.
+    """
+    if is_plugin(dataset):
+        return replace(FOLDER, dataset=dataset)
+    if dataset not in RECIPES:
+        raise RecipeError(f"recipe_for: dataset '{dataset}' is none of {', '.join(RECIPES)}")
+    return RECIPES[dataset]
+
+
 def recipe_for(dataset: str, backbone: str, size: str) -> Recipe:
     """The recipe of a dataset with a backbone of one size.
 
     Raises:
         RecipeError: an unknown dataset, backbone or size.
     """
-    if dataset not in RECIPES:
-        raise RecipeError(f"recipe_for: dataset '{dataset}' is none of {', '.join(RECIPES)}")
+    recipe = recipe_of(dataset)
+    if is_plugin(backbone):
+        if size != "full":
+            raise RecipeError(
+                f"--model-size {size}: {backbone} has only the size full; set arguments of its constructor with "
+                "--override backbone_config.NAME=VALUE"
+            )
+        return replace(recipe, backbone=backbone)
     if backbone not in SIZES:
         raise RecipeError(f"recipe_for: backbone '{backbone}' is none of {', '.join(SIZES)}")
     if size not in SIZES[backbone]:
         raise RecipeError(f"recipe_for: size '{size}' is none of {', '.join(SIZES[backbone])}")
-    recipe = RECIPES[dataset]
     optimizer = recipe.optimizer
     if backbone == "minkunet" and size == "full":
         optimizer = _MINKUNET  # MinkUNet is trained with SGD (Choy et al., CVPR 2019)

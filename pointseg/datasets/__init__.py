@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pointseg.conventions import DATASETS
 from pointseg.datasets.errors import DatasetError
+from pointseg.plugins import FORM, is_plugin
 
 if TYPE_CHECKING:
     from pointseg.datasets.dataset import Dataset
@@ -20,7 +21,8 @@ def open_dataset(
     """Open a dataset by name.
 
     Args:
-        name: one of ``DATASETS``.
+        name: one of ``DATASETS``; or ``package.module:Class``, a ``Dataset`` of your own, which is imported: never
+            pass a name that a file gave.
         root: its folder, as ``pointseg-prepare`` wrote it, or your own; None for ``synthetic``.
         config: the description of a ``folder`` dataset, where that is not ``root``/dataset.yaml.
         labelled: whether training and validation clouds must have labels; False to learn from images alone.
@@ -28,9 +30,14 @@ def open_dataset(
     Raises:
         DatasetError: an unknown name, a root that is missing or was not prepared, or a description that
             does not fit.
+        PluginError: your own class cannot be imported, or failed.
     """
+    if is_plugin(name):
+        from pointseg.datasets.plugin import open_plugin
+
+        return open_plugin(name, root, config)
     if name not in DATASETS:
-        raise DatasetError(f"dataset '{name}': must be one of {', '.join(DATASETS)}")
+        raise DatasetError(f"dataset '{name}': must be one of {', '.join(DATASETS)} or {FORM}")
     if config is not None and name != "folder":
         raise DatasetError(f"dataset '{name}': takes no description (config); only 'folder' does")
     if name == "synthetic":

@@ -9,7 +9,11 @@ from pointseg.scene import Scene
 
 
 class Dataset(Protocol):
-    """Labelled clouds by split and name, which are read on demand."""
+    """Labelled clouds by split and name, which are read on demand.
+
+    It may also have ``frames`` (``ProvidesFrames`` of ``pointseg.images.readers.frame``), and a dataset of the
+    user's own ``voxel_m``, the usual side of a voxel in metres. Its scenes are in metres with z up.
+    """
 
     @property
     def name(self) -> str:

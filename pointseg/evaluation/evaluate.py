@@ -69,7 +69,9 @@ class _Test:
 
     def __init__(self, spec: EvaluationSpec) -> None:
         self.spec = spec
-        model, self.trained = load_model(spec.model, spec.device, encoder=spec.encoder)
+        model, self.trained = load_model(
+            spec.model, spec.device, encoder=spec.encoder, backbone=spec.backbone
+        )
         recipe, classes = self.trained.recipe, len(self.trained.classes)
         self.images = scene_images(spec, self.trained)
         self.visibility = self.images or visibility_loader(spec)

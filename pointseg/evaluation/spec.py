@@ -36,6 +36,8 @@ class EvaluationSpec:
     """float32, float16 or bfloat16."""
     pictures: int = 4
     """Number of scenes to draw."""
+    backbone: str | None = None
+    """``package.module:Class`` of the model's backbone, which may then be imported. None: it must be built in."""
     submit: Path | None = None
     """Folder for the files of the benchmark. None: they are not written."""
     overwrite: bool = False

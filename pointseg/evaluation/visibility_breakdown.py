@@ -11,7 +11,7 @@ import numpy as np
 
 from dinomed3d.runtime.errors import UserError
 from pointseg.config.folder_recipe import fit_to_dataset
-from pointseg.config.presets import RECIPES, images_of
+from pointseg.config.presets import images_of, recipe_of
 from pointseg.config.serialization import read_recipe
 from pointseg.datasets.dataset import Dataset
 from pointseg.images.config import ImageConfig
@@ -38,7 +38,7 @@ class VisibilitySource:
             UserError: the model cannot be read or reads no images; the dataset has no images.
         """
         if self.model is None:
-            recipe = fit_to_dataset(RECIPES[self.dataset], dataset)
+            recipe = fit_to_dataset(recipe_of(self.dataset), dataset)
             return images_of(recipe, ImageConfig.encoder)
         content = read_checkpoint(self.model)
         try:

@@ -28,6 +28,7 @@ def draw_predictions(
     device: str = "cpu",
     encoder: EncoderSource | None = None,
     cache: FeatureCache | None = None,
+    backbone: str | None = None,
 ) -> list[Path]:
     """Colours, labels, prediction and errors of the first test scenes, one PNG each.
 
@@ -38,11 +39,12 @@ def draw_predictions(
         device: where to predict.
         encoder: opens the image encoder, for models that read images.
         cache: cached image features, instead of the encoder.
+        backbone: as for ``load_model``.
 
     Returns:
         The files.
     """
-    model, spec = load_model(checkpoint, device, encoder=encoder)
+    model, spec = load_model(checkpoint, device, encoder=encoder, backbone=backbone)
     recipe = spec.recipe
     protocol = InferenceProtocol(config=recipe.test, single_pass=True)
     predictor = ScenePredictor(model, recipe, len(spec.classes), protocol, device=device)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dinomed3d.runtime.errors import UserError
 from pointseg import datasets
 from pointseg.config.folder_recipe import fit_to_dataset
-from pointseg.config.presets import RECIPES, images_of
+from pointseg.config.presets import images_of, recipe_of
 from pointseg.conventions import UNITS_M
 from pointseg.datasets.axes import turn_of, upright
 from pointseg.files import read_cloud
@@ -62,7 +62,7 @@ def posed_scene_of_dataset(
     dataset = datasets.open_dataset(name, root, config=config, labelled=False)
     if not hasattr(dataset, "frames"):
         raise UserError(f"--dataset {name}: has no images")
-    recipe = fit_to_dataset(RECIPES[name], dataset)
+    recipe = fit_to_dataset(recipe_of(name), dataset)
     tolerance = images_of(recipe, ImageConfig.encoder).visibility.depth_tolerance_m
     split = split or dataset.splits()[0]
     names = dataset.scenes(split) if scene is None else (scene,)

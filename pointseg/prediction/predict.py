@@ -43,7 +43,9 @@ def predict(spec: PredictSpec) -> list[Prediction]:
         UserError: no model, no files, several results with one name, or options that do not fit the model.
     """
     sources = find_sources(spec.inputs, spec.out)
-    model, trained = load_model(spec.model, spec.device, encoder=spec.encoder)
+    model, trained = load_model(
+        spec.model, spec.device, encoder=spec.encoder, backbone=spec.backbone
+    )
     _check_image_options(spec, trained)
     config = replace(trained.recipe.test, **spec.test_changes)
     predictor = ScenePredictor(

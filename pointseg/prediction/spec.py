@@ -23,6 +23,8 @@ class PredictSpec:
     """Folder for the results; or a file, if the input is one file."""
     model: Path
     """Checkpoint of ``pointseg-train``."""
+    backbone: str | None = None
+    """``package.module:Class`` of the model's backbone, which may then be imported. None: it must be built in."""
     test_changes: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the recipe's ``InferenceConfig`` that are changed."""
     tta: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from pointseg.config.recipe import Recipe
 from pointseg.config.serialization import read_recipe
 from pointseg.datasets.classes import ClassList
 from pointseg.images.config import ImageConfig
+from pointseg.plugins import is_plugin
 from pointseg.segmenter import Segmenter
 
 if TYPE_CHECKING:
@@ -183,7 +184,11 @@ def read_checkpoint(path: Path, formats: Sequence[str] = (FORMAT,)) -> dict[str,
 
 
 def load_model(
-    path: Path, device: torch.device | str, *, encoder: EncoderSource | None = None
+    path: Path,
+    device: torch.device | str,
+    *,
+    encoder: EncoderSource | None = None,
+    backbone: str | None = None,
 ) -> tuple[Segmenter, TrainedSpec]:
     """A trained model, ready to predict.
 
@@ -191,13 +196,17 @@ def load_model(
         path: a file that :func:`save_checkpoint` wrote.
         device: to compute on.
         encoder: opens the image encoder, for models that read images; None: features will be given.
+        backbone: the backbone that the caller expects. A class of the user's own (``package.module:Class``) is
+            imported only if it is named here, never because the file names one; a class that was moved since
+            training may have its new name here. None: the backbone must be built in.
 
     Raises:
-        UserError: the file is missing, not ours, or its weights do not fit its recipe.
+        UserError: the file is missing, not ours, or its weights do not fit its recipe; it has another backbone, or
+            one of the user's own that ``backbone`` does not name.
     """
     content = read_checkpoint(path)
     try:
-        recipe = read_recipe(content["recipe"])
+        recipe = _with_named_backbone(read_recipe(content["recipe"]), backbone)
         classes = _classes(content)
         opened = None if encoder is None or recipe.images is None else encoder(recipe.images)
         model = build_segmenter(recipe, len(classes.names), opened)
@@ -208,6 +217,27 @@ def load_model(
         raise UserError(f"checkpoint {path}: weights do not fit the recipe: {error}") from error
     spec = TrainedSpec(recipe=recipe, classes=classes, sha256=_sha256(path))
     return model.to(device).eval(), spec
+
+
+def _with_named_backbone(recipe: Recipe, named: str | None) -> Recipe:
+    """The recipe of a file, if no code is imported for it that the caller did not name.
+
+    Raises:
+        UserError: it needs a class of the user's own that is not named, or has another backbone.
+    """
+    own = recipe.backbone
+    if not is_plugin(own):  # an unknown name is refused when it is built
+        if named is not None and named != own:
+            raise UserError(f"--backbone {named}: the model was trained with {own}; leave it out")
+        return recipe
+    if named is None:
+        raise UserError(
+            f"its backbone is a class of somebody's own, {own}; a model's file never decides what is imported: if you "
+            f"trust that code, add --backbone {own}"
+        )
+    if not is_plugin(named):
+        raise UserError(f"--backbone {named}: the model was trained with {own}; give that")
+    return replace(recipe, backbone=named)
 
 
 def _classes(content: Mapping[str, Any]) -> ClassList:

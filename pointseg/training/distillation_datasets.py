@@ -15,6 +15,7 @@ from pointseg.config.serialization import override
 from pointseg.conventions import DATASETS
 from pointseg.datasets.dataset import Dataset
 from pointseg.datasets.mixture import Mixture, SourceDataset
+from pointseg.plugins import FORM, is_plugin
 
 
 def mix_datasets(
@@ -55,9 +56,9 @@ def describe_visibility(mixture: Mixture, recipe: Recipe) -> list[str]:
 
 def _source(text: str, recipe: Recipe, changes: Sequence[str]) -> SourceDataset:
     name, equals, folder = text.partition("=")
-    if not equals or name not in DATASETS:
+    if not equals or (name not in DATASETS and not is_plugin(name)):
         raise UserError(
-            f"--extra-dataset {text}: must be NAME=DIR with NAME one of {', '.join(DATASETS)}"
+            f"--extra-dataset {text}: must be NAME=DIR with NAME one of {', '.join(DATASETS)} or {FORM}"
         )
     assert recipe.images is not None
     dataset = datasets.open_dataset(name, Path(folder), labelled=False)
