@@ -11,7 +11,9 @@ from torch import Tensor
 
 from pointseg.ops.offsets import batch_of, counts_of
 
-PER_POINT = ("coord", "grid_coord", "feat", "segment", "image_coord", "image_mask")
+PER_POINT = (
+    "coord", "grid_coord", "feat", "segment", "image_coord", "image_mask", "image_view",
+)  # fmt: skip
 """Fields of a Cloud with a row for each of its points."""
 
 
@@ -36,6 +38,9 @@ class Cloud:
     """(N, V, 2) float32 pixels (u right, v down) of each point in the views of its cloud."""
     image_mask: Tensor | None = None
     """(N, V) bool, whether the point is visible there."""
+    image_view: Tensor | None = None
+    """(N,) int16, the one view that each point is read from; then ``image_coord`` is (N, 1, 2) and
+    ``image_mask`` (N, 1), of that view. None: they are of all views."""
     image_offset: Tensor | None = None
     """(S,) int64 as ``offset``, but of the samples whose images are looked up: Mix3D merges clouds,
     not their images. None: as ``offset``."""
@@ -43,6 +48,8 @@ class Cloud:
     """(S, V, 3, H, W) uint8, the V views of each of the S samples; black where there are fewer."""
     image_maps: Tensor | None = None
     """(S, V, C, h, w) features of these images, where they are known already."""
+    image_shown: Tensor | None = None
+    """(S, V) bool, whether a view sees some point of its sample, where ``image_view`` alone does not tell."""
     source: Tensor | None = None
     """(S,) int64 which of several datasets each sample is of."""
 
@@ -69,6 +76,11 @@ class Cloud:
     def counts(self) -> Tensor:
         """(B,) points of each cloud."""
         return counts_of(self.offset)
+
+    @property
+    def sample_ends(self) -> Tensor:
+        """(S,) where each sample whose images are looked up ends."""
+        return self.offset if self.image_offset is None else self.image_offset
 
     @property
     def batch(self) -> Tensor:

@@ -12,7 +12,9 @@ DEFAULT_ENCODER = "vit_small_patch16_dinov3"
 """The image encoder unless another one is chosen, one of ``dinomed3d.lifting.MODELS``."""
 PRECISIONS = ("float32", "float16", "bfloat16")
 """Number formats in which networks compute."""
-FUSES = ("last", "random", "mean", "max")
+CHOOSING_FUSES = ("last", "random", "nearest")
+"""Ways to choose one of the views that see a point; the loader chooses, and its feature is read there alone."""
+FUSES = (*CHOOSING_FUSES, "mean", "max")
 """Ways to make one feature of those of several views, ``ImageConfig.fuse``."""
 SAMPLES = ("nearest", "bilinear")
 """Ways to read a feature map at a projected point, ``ImageConfig.sample``."""

@@ -118,7 +118,7 @@ class Distiller(nn.Module):
             raise UserError(
                 f"Distiller: 'cloud.source' must name one of {len(self.heads)} datasets per sample, is None"
             )
-        samples = feat.split(_counts(_sample_ends(cloud)).tolist())
+        samples = feat.split(_counts(cloud.sample_ends).tolist())
         prediction = torch.cat(
             [
                 self.heads[k](sample)
@@ -134,16 +134,15 @@ class Distiller(nn.Module):
         self, found: Features, cloud: Cloud, summaries: Tensor
     ) -> tuple[Tensor, Tensor]:
         """(M, C') predicted and true class tokens of the views that show some point."""
-        assert self.summary_head is not None and cloud.image_mask is not None
+        assert self.summary_head is not None
         coarse = found.levels[-1]
         means = torch.stack(
             [cell.float().mean(0) for cell in coarse.feat.split(_counts(coarse.offset).tolist())]
         )  # (B, C)
         prediction = self.summary_head(means.to(coarse.feat.dtype))  # (B, C')
-        ends = _sample_ends(cloud)
+        ends = cloud.sample_ends
         cloud_of = torch.searchsorted(cloud.offset, ends)  # (S,) the Mix3D cloud of each sample
-        masks = cloud.image_mask.split(_counts(ends).tolist())
-        shows = torch.stack([mask.any(0) for mask in masks])  # (S, V)
+        shows = _shown(cloud, ends)  # (S, V)
         sample, _ = torch.nonzero(shows, as_tuple=True)
         return prediction[cloud_of[sample]], summaries[shows]
 
@@ -163,8 +162,15 @@ def cosine_distance(prediction: Tensor, target: Tensor, visible: Tensor | None =
     return (1 - F.cosine_similarity(prediction.float(), target.float(), dim=1)).mean()
 
 
-def _sample_ends(cloud: Cloud) -> Tensor:
-    return cloud.offset if cloud.image_offset is None else cloud.image_offset
+def _shown(cloud: Cloud, ends: Tensor) -> Tensor:
+    """(S, V) whether a view shows some point of its sample."""
+    if cloud.image_shown is not None:
+        return cloud.image_shown
+    if cloud.image_mask is None or cloud.image_view is not None:
+        raise UserError(
+            "Distiller: the loss on class tokens needs 'image_shown' of the cloud, or 'image_mask' of all views"
+        )
+    return torch.stack([mask.any(0) for mask in cloud.image_mask.split(_counts(ends).tolist())])
 
 
 def _counts(ends: Tensor) -> Tensor:

@@ -1,8 +1,10 @@
 """DITR: what a frozen 2D foundation encoder sees at each point of a cloud.
 
     images -> encoder -> maps \
-                               sample_and_fuse -> (N, C) features on points, (N,) seen -> backbone
+                               sample (and fuse) -> (N, C) features on points, (N,) seen -> backbone
     pixels of points, visible /
+
+Where one view per point is fused the loader has chosen it (``Cloud.image_view``), and each point is read once.
 
 Source: Knaebel et al. 2025, "DINO in the Room" (DITR), arXiv:2503.18944, section 3.
 """
@@ -25,12 +27,15 @@ from dinomed3d.lifting import (
     in_image,
     sample_and_fuse,
     sample_bilinear,
+    sample_chosen,
     sample_nearest,
 )
 from dinomed3d.lifting.dino import LVD_MEAN, LVD_STD
 from dinomed3d.lifting.fusion import Random
 from dinomed3d.runtime.errors import UserError
 from pointseg.cloud import Cloud
+from pointseg.conventions import CHOOSING_FUSES, FUSES
+from pointseg.ops.offsets import batch_of
 
 _FUSES: dict[str, Callable[[], ViewFusion]] = {
     "last": Last,
@@ -38,6 +43,7 @@ _FUSES: dict[str, Callable[[], ViewFusion]] = {
     "mean": Mean,
     "max": Max,
 }
+"""Fusions of clouds that come with all views; the nearest of them takes distances, which clouds lack."""
 _SAMPLES: dict[str, Callable[[FeatureMap, int | Tensor, Tensor], Tensor]] = {
     "nearest": sample_nearest,
     "bilinear": sample_bilinear,
@@ -67,7 +73,6 @@ class PointImages(nn.Module):
         fuse: str = "last",
         sample: str = "nearest",
         missing_token: bool = False,
-        view_drop: float = 0.0,
     ) -> None:
         """Freeze the encoder and check its sizes.
 
@@ -77,27 +82,23 @@ class PointImages(nn.Module):
             channels: of the encoder's features.
             stride: side of a patch, pixels.
             image_size: (H, W) of all images, pixels.
-            fuse: how the features of the views that see a point become one: last; random (one of them in
-                training, the last otherwise, so that predictions are deterministic); mean; max.
+            fuse: how the features of the views that see a point become one: mean or max; last, random and
+                nearest read the view that the cloud says. Of a cloud with all views they take the last one,
+                random in training one at random, and nearest refuses.
             sample: how a feature map is read: nearest patch, or bilinear.
             missing_token: whether points that no view sees get a learned vector instead of zeros.
-            view_drop: probability of leaving out a whole view in training, from torch's generator.
 
         Raises:
             ValueError: an argument is out of range.
             UserError: the encoder's features differ from ``channels`` and ``stride``.
         """
         super().__init__()
-        if fuse not in _FUSES:
-            raise ValueError(
-                f"PointImages: 'fuse' must be one of {', '.join(_FUSES)}, got {fuse!r}"
-            )
+        if fuse not in FUSES:
+            raise ValueError(f"PointImages: 'fuse' must be one of {', '.join(FUSES)}, got {fuse!r}")
         if sample not in _SAMPLES:
             raise ValueError(
                 f"PointImages: 'sample' must be one of {', '.join(_SAMPLES)}, got {sample!r}"
             )
-        if not 0 <= view_drop <= 1:
-            raise ValueError(f"PointImages: 'view_drop' must be in 0 to 1, got {view_drop}")
         if min(channels, stride, *image_size) < 1:
             raise ValueError(
                 "PointImages: 'channels', 'stride' and 'image_size' must be >= 1, got "
@@ -111,7 +112,7 @@ class PointImages(nn.Module):
             )
         height, width = image_size
         self.channels, self.stride, self.image_size = channels, stride, (height, width)
-        self.fuse, self.sample, self.view_drop = fuse, sample, view_drop
+        self.fuse, self.sample = fuse, sample
         # bypasses nn.Module, so that its weights are neither saved nor trained
         self.__dict__["encoder"] = None if encoder is None else encoder.freeze()
         self.missing_token = None
@@ -131,8 +132,8 @@ class PointImages(nn.Module):
         Only views that see a point are encoded, each once.
 
         Args:
-            cloud: N points with ``image_coord``, ``image_mask``, and either ``images`` (S, V, 3, H, W) or
-                ``image_maps`` (S, V, C, h, w).
+            cloud: N points with ``image_coord``, ``image_mask``, ``image_view`` where one view was chosen, and
+                either ``images`` (S, V, 3, H, W) or ``image_maps`` (S, V, C, h, w).
 
         Returns:
             (N, C) in autocast's type, else that of ``cloud.feat``; 0 or the missing token where unseen.
@@ -143,10 +144,51 @@ class PointImages(nn.Module):
                 is no encoder.
         """
         coord, mask = self._check(cloud)
-        offset = cloud.offset if cloud.image_offset is None else cloud.image_offset
-        ends = offset.tolist()
+        mask = mask & self._on_map(coord)
+        if cloud.image_view is None:
+            feat, seen = self._of_all_views(cloud, coord, mask)
+        else:
+            feat, seen = self._of_chosen_view(cloud, cloud.image_view, coord[:, 0], mask[:, 0])
+        if self.missing_token is not None:
+            feat[~seen] = self.missing_token.to(feat.dtype)
+        return feat, seen
+
+    def _of_chosen_view(
+        self, cloud: Cloud, view: Tensor, coord: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(N, C) features and (N,) seen, each point read from one view.
+
+        Args:
+            cloud: the batch.
+            view: (N,) views of each sample, -1 where none.
+            coord: (N, 2) pixels there.
+            mask: (N,) visible there.
+        """
+        given = cloud.images if cloud.image_maps is None else cloud.image_maps
+        assert given is not None
+        seen = mask & (view >= 0)
+        # of all samples' views, one after the other
+        number = view.long() + given.shape[1] * batch_of(cloud.sample_ends, len(cloud))
+        used = torch.zeros(given.shape[:2], dtype=torch.bool, device=mask.device)
+        used.view(-1)[number[seen]] = True
+        maps = self._maps(cloud, used)
+        if not len(maps):
+            return maps.new_zeros(len(cloud), self.channels), seen
+        row = used.view(-1).cumsum(0) - 1  # of a view's map
+        row = torch.where(seen, row[number.clamp(min=0)], -1)
+        found = FeatureMap(maps, self.stride, self.image_size)
+        return sample_chosen(found, row, coord, sample=_SAMPLES[self.sample])
+
+    def _of_all_views(self, cloud: Cloud, coord: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, C) features and (N,) seen, fused sample by sample.
+
+        Args:
+            cloud: the batch.
+            coord: (N, V, 2) pixels.
+            mask: (N, V) visible.
+        """
+        ends = cloud.sample_ends.tolist()
         samples = list(zip([0, *ends[:-1]], ends, strict=True))
-        mask = self._drop_views(mask & self._on_map(coord), samples)
         used = torch.stack([mask[start:end].any(0) for start, end in samples])  # (S, V)
         maps = self._maps(cloud, used)
 
@@ -157,13 +199,10 @@ class PointImages(nn.Module):
             )
         )
         if len(samples) == 1:
-            feat, seen = next(each)
-        else:
-            feat, seen = maps.new_empty(len(cloud), self.channels), mask.new_empty(len(cloud))
-            for start, end in samples:
-                feat[start:end], seen[start:end] = next(each)
-        if self.missing_token is not None:
-            feat[~seen] = self.missing_token.to(feat.dtype)
+            return next(each)
+        feat, seen = maps.new_empty(len(cloud), self.channels), mask.new_empty(len(cloud))
+        for start, end in samples:
+            feat[start:end], seen[start:end] = next(each)
         return feat, seen
 
     @torch.no_grad()
@@ -218,7 +257,7 @@ class PointImages(nn.Module):
         """What ``print`` shows."""
         return (
             f"channels={self.channels}, stride={self.stride}, image_size={self.image_size}, "
-            f"fuse={self.fuse}, sample={self.sample}, view_drop={self.view_drop}"
+            f"fuse={self.fuse}, sample={self.sample}"
         )
 
     def _lifted(
@@ -253,14 +292,6 @@ class PointImages(nn.Module):
     def _on_map(self, coord: Tensor) -> Tensor:
         """(N, V) whether positions lie in a cell of the map; a rounded coordinate may lie on its edge."""
         return in_image((coord / self.stride).floor(), self._cells)
-
-    def _drop_views(self, mask: Tensor, samples: list[tuple[int, int]]) -> Tensor:
-        """(N, V) visible, without the views that are dropped."""
-        if not self.training or self.view_drop == 0:
-            return mask
-        kept = torch.rand(len(samples), mask.shape[1]) >= self.view_drop
-        counts = torch.tensor([end - start for start, end in samples], device=mask.device)
-        return mask & kept.to(mask.device).repeat_interleave(counts, 0, output_size=len(mask))
 
     def _fuse(self) -> ViewFusion:
         if self.fuse == "random" and self.training:
@@ -297,10 +328,19 @@ class PointImages(nn.Module):
                 "the model reads images, and the cloud has none: it must have 'image_coord', 'image_mask', "
                 "and 'images' or 'image_maps'"
             )
-        if coord.shape != (*mask.shape, 2) or mask.shape[1] != given.shape[1]:
+        if self.fuse == "nearest" and cloud.image_view is None:
+            raise UserError(
+                "PointImages: with fuse nearest the cloud must have 'image_view', the nearest view of each point"
+            )
+        if self.fuse not in CHOOSING_FUSES and cloud.image_view is not None:
+            raise UserError(
+                f"PointImages: with fuse {self.fuse} the cloud must have all views of each point, has 'image_view'"
+            )
+        views = given.shape[1] if cloud.image_view is None else 1
+        if coord.shape != (*mask.shape, 2) or mask.shape[1] != views:
             raise UserError(
                 f"PointImages: the cloud has {given.shape[1]} views, so 'image_coord' must be "
-                f"(N, {given.shape[1]}, 2) and 'image_mask' (N, {given.shape[1]}), got "
+                f"(N, {views}, 2) and 'image_mask' (N, {views}), got "
                 f"{tuple(coord.shape)} and {tuple(mask.shape)}"
             )
         if cloud.image_maps is None and given.shape[2:] != (3, *self.image_size):

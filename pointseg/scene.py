@@ -24,6 +24,11 @@ FIELDS: Mapping[str, tuple[type, tuple[int | None, ...]]] = MappingProxyType(
         "grid_coord": (np.int32, (3,)),  # voxel, >= 0; set by voxel sampling
         "image_coord": (np.float32, (None, 2)),  # (V, 2) pixels (u right, v down) in each view
         "image_mask": (np.bool_, (None,)),  # (V,) visible in each view
+        "image_view": (
+            np.int16,
+            (),
+        ),  # the one view that the two above are of, with V = 1; -1: none
+        "image_shown": (np.bool_, (None,)),  # (V,) visible in each view, beside image_view
     }
 )
 

@@ -206,6 +206,7 @@ def test_public_names():
         "pad_to_multiple",
         "sample_and_fuse",
         "sample_bilinear",
+        "sample_chosen",
         "sample_nearest",
         "stack_slices",
         "unstack_slices",

@@ -121,6 +121,50 @@ def sample_and_fuse(
     return _sample_and_fuse(features, pixels, fuse, sample, chunk_mib)
 
 
+def sample_chosen(
+    features: FeatureMap | Iterable[FeatureMap],
+    view: Tensor,
+    uv: Tensor,
+    *,
+    sample: Sample = sample_bilinear,
+    chunk_mib: float = 4.0,
+) -> tuple[Tensor, Tensor]:
+    """One feature per 3D point whose view is chosen already: one gather, the last part of `lift`.
+
+    Args:
+        features: of V images, as in `lift`.
+        view: (N,) the image that each point is read from, 0 to V - 1; below 0: none.
+        uv: (N, 2) pixels (x, y) of each point in its image.
+        sample: how a map is read.
+        chunk_mib: as in `lift`.
+
+    Returns:
+        (N, C) features, 0 where there is no view; (N,) whether there is one.
+
+    Raises:
+        ValueError: `uv` does not belong to `view`; a view without a map; no map, or maps with different
+            numbers of channels.
+    """
+    if view.ndim != 1 or uv.shape != (len(view), 2):
+        raise ValueError(
+            f"sample_chosen: 'view' must be (N,) and 'uv' (N, 2), got {tuple(view.shape)} and "
+            f"{tuple(uv.shape)}"
+        )
+    chosen = _Chosen(view.long(), uv)
+    groups = _groups((features,) if isinstance(features, FeatureMap) else features, None)
+    return _sample_chosen(groups, chosen, sample, int(chunk_mib * 2**20)), view >= 0
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The view that each of N points is read from."""
+
+    view: Tensor
+    """(N,) int64, -1 where no view sees the point."""
+    uv: Tensor
+    """(N, 2) pixels in that view."""
+
+
 @dataclass(frozen=True)
 class _Pixels:
     """Where N points lie in V views, computed for some of the points at a time."""
@@ -152,20 +196,16 @@ def _sample_and_fuse(
         raise ValueError(f"lift: 'chunk_mib' must be positive, got {chunk_mib}")
     groups, chunk = _groups(features, pixels.views), int(chunk_mib * 2**20)
     if isinstance(fuse, SelectView):
-        _select_then_sample(groups, pixels, fuse, sample, chunk)
+        chosen = _choose(pixels, fuse, chunk)
+        fuse.values = _sample_chosen(groups, chosen, sample, chunk)
+        fuse.seen = chosen.view >= 0
     else:
         _sample_all(groups, pixels, fuse, sample, chunk)
     return fuse.result()
 
 
-def _select_then_sample(
-    groups: Iterator[tuple[int, FeatureMap]],
-    pixels: _Pixels,
-    fuse: SelectView,
-    sample: Sample,
-    chunk: int,
-) -> None:
-    """Select a view for each point first, then sample each point once."""
+def _choose(pixels: _Pixels, fuse: SelectView, chunk: int) -> _Chosen:
+    """The view that a fusion selects for each point."""
     count, device = pixels.points, pixels.device
     fuse.reset(count, device)
     selected = torch.full((count,), -1, device=device)
@@ -183,16 +223,28 @@ def _select_then_sample(
             number = number[index]
             at[number] = uv.index_select(0, index)
             selected[number] = view
+    return _Chosen(selected, torch.zeros(count, 2, device=device) if at is None else at)
+
+
+def _sample_chosen(
+    groups: Iterator[tuple[int, FeatureMap]], chosen: _Chosen, sample: Sample, chunk: int
+) -> Tensor:
+    """(N, C) of the chosen views, each point read once; 0 where there is none."""
+    view, end = chosen.view, 0
     values: Tensor | None = None
     for first, maps in groups:
         if values is None:
-            values = maps.values.new_empty(count, maps.values.shape[1])
-            values.index_fill_(0, torch.nonzero(selected < 0).squeeze(1), 0)
-        index = torch.nonzero((selected >= first) & (selected < first + len(maps.values)))
+            values = maps.values.new_empty(len(view), maps.values.shape[1])
+            values.index_fill_(0, torch.nonzero(view < 0).squeeze(1), 0)
+        index = torch.nonzero((view >= first) & (view < first + len(maps.values)))
         for part in index.squeeze(1).split(_rows(maps.values, chunk)):
-            assert at is not None
-            values[part] = sample(maps, selected[part] - first, at.index_select(0, part))
-    fuse.values, fuse.seen = values, selected >= 0
+            at = chosen.uv.index_select(0, part)
+            values[part] = sample(maps, view[part] - first, at)
+        end = first + len(maps.values)
+    assert values is not None  # _groups gives a map or raises
+    if len(view) and (last := int(view.max())) >= end:
+        raise ValueError(f"lift: a point is read from view {last}, but there are {end} images")
+    return values
 
 
 def _sample_all(
@@ -221,8 +273,11 @@ def _sample_all(
                     fuse.add(index[some], sample(maps, view, uv[some]), distance[some])
 
 
-def _groups(features: Iterable[FeatureMap], views: int) -> Iterator[tuple[int, FeatureMap]]:
-    """Maps with the number of their first view, channels last in memory, at most MAPS_MIB each."""
+def _groups(features: Iterable[FeatureMap], views: int | None) -> Iterator[tuple[int, FeatureMap]]:
+    """Maps with the number of their first view, channels last in memory, at most MAPS_MIB each.
+
+    With ``views`` there must be as many.
+    """
     first, channels = 0, None
     for given in features:
         count, *shape = given.values.shape
@@ -231,7 +286,7 @@ def _groups(features: Iterable[FeatureMap], views: int) -> Iterator[tuple[int, F
                 f"lift: all maps must have the same channels, got {channels} and {shape[0]}"
             )
         channels = shape[0]
-        if first + count > views:
+        if views is not None and first + count > views:
             raise ValueError(_not_one_each(views, f"{first + count} or more"))
         each = max(1, given.values[:1].numel() * given.values.element_size())
         for values in given.values.split(max(1, int(MAPS_MIB * 2**20 / each))):
@@ -240,7 +295,7 @@ def _groups(features: Iterable[FeatureMap], views: int) -> Iterator[tuple[int, F
             first += len(values)
     if channels is None:
         raise ValueError("lift: 'features' holds no map")
-    if first < views:
+    if views is not None and first < views:
         raise ValueError(_not_one_each(views, first))
 
 

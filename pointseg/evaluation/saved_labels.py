@@ -26,7 +26,7 @@ def labels_file(out: Path, split: str, scene: str) -> Path:
 def input_digest(scene: Scene, trained: TrainedSpec, images: ImageSet | None) -> str:
     """SHA-256 of everything that a prediction is made from, besides the model."""
     digest = hashlib.sha256(np.ascontiguousarray(scene.coord).tobytes())
-    for name in (*trained.needs, "image_coord", "image_mask"):
+    for name in (*trained.needs, "image_coord", "image_mask", "image_view"):
         if name in scene:
             digest.update(np.ascontiguousarray(scene[name]).tobytes())
     if images is not None:

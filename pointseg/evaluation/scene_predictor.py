@@ -80,7 +80,7 @@ class ScenePredictor:
 
         Args:
             scene: N points with the fields of the recipe's features, and, if the recipe has images,
-                ``image_coord`` and ``image_mask``.
+                those that ``ImageConfig.fields`` names.
             progress: called with the share of the work that is done.
             images: what ``image_coord`` refers to. Each image is encoded once.
 
@@ -112,7 +112,7 @@ class ScenePredictor:
         """The scene with the fields that the model reads, and no others."""
         needed = self.recipe.needs
         if self.recipe.images is not None:
-            needed = (*needed, "image_coord", "image_mask")
+            needed = (*needed, *self.recipe.images.fields)
             if images is None:
                 raise UserError(f"scene {scene.name}: has no images, which the model needs")
         if missing := [name for name in needed if name not in scene]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dinomed3d.runtime.errors import UserError
-from pointseg.conventions import DEFAULT_ENCODER, FUSES, POOLINGS, SAMPLES
+from pointseg.conventions import CHOOSING_FUSES, DEFAULT_ENCODER, FUSES, POOLINGS, SAMPLES
 from pointseg.images.visibility import VisibilityConfig
 
 
@@ -38,8 +38,8 @@ class ImageConfig:
     visibility: VisibilityConfig = field(default_factory=VisibilityConfig)
     """When a point is visible in a view."""
     fuse: str = "last"
-    """How a point visible in several views gets its feature: last (of views in random order), random,
-    mean or max."""
+    """How a point visible in several views gets its feature: last (of views in random order in training),
+    random (the last outside of training), nearest (camera), mean or max."""
     sample: str = "nearest"
     """How a feature map is read at a projected point: nearest (patch) or bilinear."""
     pooling: str = "max"
@@ -48,7 +48,8 @@ class ImageConfig:
     missing_token: bool = False
     """Whether points visible in no view take a learned feature instead of zeros."""
     view_drop: float = 0.0
-    """Probability in training that a whole view is dropped, which makes the network robust to lost cameras."""
+    """Probability in training that a whole view is dropped, which makes the network robust to lost cameras;
+    its points take the feature of another view that sees them."""
     point_drop: float = 0.0
     """Probability in training that the image feature of a point is dropped."""
     allow_missing_images: bool = False
@@ -66,6 +67,16 @@ class ImageConfig:
         for name in ("view_drop", "point_drop"):
             value = getattr(self, name)
             _require(name, value, 0 <= value < 1, "a probability below 1")
+
+    @property
+    def chooses_view(self) -> bool:
+        """Whether each point's feature is read from one view."""
+        return self.fuse in CHOOSING_FUSES
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of the fields of scenes and clouds that say where points lie in images."""
+        return ("image_coord", "image_mask", *(("image_view",) if self.chooses_view else ()))
 
     def with_visibility_of(self, other: ImageConfig) -> ImageConfig:
         """The same settings with the number of views and the visibility of another configuration."""

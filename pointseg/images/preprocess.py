@@ -75,26 +75,29 @@ def turn_hue(image: Image.Image, turns: float) -> Image.Image:
 def flip_coordinates(scene: Scene, flipped: NDArray[np.bool_], width: int) -> Scene:
     """Mirror the positions of points in the images that were mirrored.
 
+    The left edge of the first pixel becomes the last position inside the last pixel.
+
     Args:
-        scene: with ``image_coord`` and ``image_mask`` in the pixels of the images.
+        scene: with ``image_coord`` in the pixels of the images, of all views or, with ``image_view``, of one.
         flipped: (V,) which views are mirrored.
         width: of the images in pixels.
 
     Raises:
         ValueError: ``flipped`` has not one entry per view.
     """
-    coord = scene["image_coord"]
-    if flipped.shape != (coord.shape[1],):
+    coord, view = scene["image_coord"], scene.fields.get("image_view")
+    most = int(view.max(initial=-1)) if view is not None else coord.shape[1] - 1
+    if flipped.ndim != 1 or (
+        len(flipped) <= most if view is not None else len(flipped) != most + 1
+    ):
         raise ValueError(
-            f"flip_coordinates: 'flipped' must be ({coord.shape[1]},), one per view of scene {scene.name}, "
+            f"flip_coordinates: 'flipped' must be ({most + 1},), one per view of scene {scene.name}, "
             f"got {flipped.shape}"
         )
     if not flipped.any():
         return scene
+    turned = flipped if view is None else (flipped[view] & (view >= 0))[:, None]
     u = coord[:, :, 0]
-    mirrored = np.where(flipped, np.float32(width) - u, u)
-    inside = (mirrored >= 0) & (mirrored < width)  # a position at 0 is now at the edge
-    return scene.with_fields(
-        image_coord=np.stack([mirrored, coord[:, :, 1]], axis=2),
-        image_mask=scene["image_mask"] & inside,
-    )
+    last = np.nextafter(np.float32(width), np.float32(0))
+    mirrored = np.where(turned, np.minimum(np.float32(width) - u, last), u)
+    return scene.with_fields(image_coord=np.stack([mirrored, coord[:, :, 1]], axis=2))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dinomed3d.lifting import Camera, Cameras, z_buffer
 from pointseg.images.explain_unseen import depth_problem, explain_no_visible_points
+from pointseg.images.projected import EveryView, Projected
 from pointseg.images.readers.frame import Frame, ImagesError
 from pointseg.images.select_views import select_views
 from pointseg.images.visibility import VisibilityConfig
@@ -28,6 +29,7 @@ def compute_visibility(
     visibility: VisibilityConfig,
     size: tuple[int, int],
     *,
+    keep: Projected | None = None,
     allow_none_visible: bool = False,
 ) -> Scene:
     """Project the points of a scene into V images.
@@ -39,11 +41,12 @@ def compute_visibility(
         frames: V views.
         visibility: when a point is visible.
         size: height and width of the resized images, in whose pixels positions are returned.
+        keep: collects the projections, in the order of the views; None: ``EveryView``.
         allow_none_visible: whether a scene without visible points is accepted.
 
     Returns:
-        The scene with ``image_coord`` (N, V, 2), float32 pixels (u right, v down), 0 where not visible;
-        and ``image_mask`` (N, V) bool, visible.
+        The scene with the fields that ``keep`` collects. Of ``EveryView``: ``image_coord`` (N, V, 2), float32
+        pixels (u right, v down), 0 where not visible; and ``image_mask`` (N, V) bool, visible.
 
     Raises:
         UserError: no point is visible in any view; a depth map is missing, damaged, or in another unit.
@@ -51,9 +54,9 @@ def compute_visibility(
     Source: DITR (Knaebel et al. 2025), section 3: a point is visible where it projects into the image within
     the range of distances and its distance agrees with the depth map.
     """
-    count, views = len(scene), len(frames)
-    coord = np.zeros((count, views, 2), np.float32)
-    mask = np.zeros((count, views), np.bool_)
+    count = len(scene)
+    keep = EveryView(count, len(frames)) if keep is None else keep
+    any_visible = False
     points = torch.from_numpy(np.ascontiguousarray(scene.coord))
     edge = torch.tensor([size[1], size[0]])
     cameras = [camera_near(scene, frame.camera).resized(*size) for frame in frames]
@@ -64,21 +67,23 @@ def compute_visibility(
         if depth is None and visibility.occlusion == "z-buffer":
             occluder = z_buffer(camera, points)
         projector = projector_of(camera, visibility, occluder)
+        shows = False
         for start in range(0, count, CHUNK):
-            uv, visible, _ = projector.project(0, points[start : start + CHUNK])
+            uv, visible, distance = projector.project(0, points[start : start + CHUNK])
             exact = uv.to(torch.float32)
             visible = visible & (exact < edge).all(1)  # float32 may round onto the image's edge
-            coord[start : start + CHUNK, view] = torch.where(visible[:, None], exact, 0).numpy()
-            mask[start : start + CHUNK, view] = visible.numpy()
-        if depth is not None and not mask[:, view].any():
+            keep.add(view, start, exact, visible, distance)
+            shows = shows or bool(visible.any())
+        any_visible = any_visible or shows
+        if depth is not None and not shows:
             problem = depth_problem(camera, depth, points)
             if problem:
                 raise ImagesError(f"{frame.depth}: {problem} (scene {scene.name})")
-    if not allow_none_visible and count and not mask.any():
+    if not allow_none_visible and count and not any_visible:
         names = [frame.name for frame in frames]
         problem = explain_no_visible_points(points, cameras, names, visibility)
         raise ImagesError(f"scene {scene.name}: {problem}")
-    return scene.with_fields(image_coord=coord, image_mask=mask)
+    return keep.add_to(scene)
 
 
 def camera_near(scene: Scene, camera: Camera) -> Camera:

@@ -43,13 +43,29 @@ class Samples(TorchDataset[Cloud | UserError]):
         seed: int,
         cache: FeatureCache | None = None,
         labelled: bool = True,
+        keep_shown: bool = False,
     ) -> None:
+        """List the scenes.
+
+        Args:
+            dataset: has the splits of the recipe.
+            recipe: how scenes are changed and sampled.
+            training: whether the scenes of the training splits are augmented; else those for validation.
+            seed: of what is drawn at random in training.
+            cache: cached features of the images; None: the images themselves are read.
+            labelled: whether scenes must have labels.
+            keep_shown: whether clouds say which views show some of their points.
+
+        Raises:
+            UserError: the splits hold no scene; a recipe with images for a dataset without.
+        """
         self.dataset, self.recipe, self.seed, self.training = dataset, recipe, seed, training
         self.labelled = labelled
         images = recipe.images
-        self.images = (
-            None if images is None else SceneImageLoader(dataset, ImageLoader(images, cache))
-        )
+        self.images = None
+        if images is not None:
+            loader = ImageLoader(images, cache, keep_shown=keep_shown)
+            self.images = SceneImageLoader(dataset, loader)
         splits = recipe.train_splits if training else recipe.val_splits
         self.scenes = [(split, name) for split in splits for name in dataset.scenes(split)]
         if not self.scenes:

@@ -11,13 +11,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dinomed3d.lifting import Last, Nearest, Random, SelectView
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.memory import free_bytes
 from pointseg.cloud import Cloud
+from pointseg.conventions import CHOOSING_FUSES
 from pointseg.datasets.dataset import Dataset
 from pointseg.datasets.mixture import Mixture
 from pointseg.images.config import ImageConfig
 from pointseg.images.preprocess import flip_coordinates, load_images
+from pointseg.images.projected import ChosenView, EveryView, Projected
 from pointseg.images.projection import candidate_frames, compute_visibility, frames_in_view
 from pointseg.images.select_views import select_views
 from pointseg.scene import Scene
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
     from pointseg.images.readers.frame import Frame, ProvidesFrames
 
 PROJECTION_BYTES = 9
-"""Two float32 pixel coordinates and a flag, for each point in each view."""
+"""Two float32 pixel coordinates and a flag, for each point in each view that is kept."""
 ALWAYS_FREE = 100_000_000
 """Scenes that need less memory are never refused, because the amount of free memory is only approximate."""
 
@@ -61,6 +64,8 @@ class ImageLoader:
     """Cached features of all images. None: the images themselves are read."""
     change: ChangeFrames | None = None
     """Applied to the selected frames, to simulate camera failures."""
+    keep_shown: bool = False
+    """Whether ``image_shown`` is added, where one view is chosen for each point."""
 
     def load(
         self,
@@ -69,13 +74,16 @@ class ImageLoader:
         frames: Sequence[Frame],
         rng: np.random.Generator | None = None,
     ) -> tuple[Scene, ImageSet]:
-        """A scene with ``image_coord`` and ``image_mask``, and its views.
+        """A scene with the fields that ``ImageConfig.fields`` names, and its views.
+
+        Where one view per point is fused it is chosen here, so that positions in the others do not travel.
 
         Args:
             name: of the scene, for messages.
             scene: with coordinates as its file gives them, before augmentation.
             frames: its posed images.
-            rng: draws views and augments images, in training; None: views evenly spread, images unchanged.
+            rng: draws views and those that are dropped, and augments images, in training; None: views evenly
+                spread, none dropped, images unchanged.
 
         Raises:
             UserError: no images or no visible point, unless the recipe allows that; an image that cannot be
@@ -98,7 +106,7 @@ class ImageLoader:
         frames: Sequence[Frame],
         rng: np.random.Generator | None = None,
     ) -> tuple[Scene, list[Frame]]:
-        """A scene with ``image_coord`` and ``image_mask``, and the frames that are used.
+        """A scene with the fields of :meth:`load`, and the frames that are used.
 
         Arguments and errors as for :meth:`load`; no image is read. Without frames the scene is unchanged.
         """
@@ -117,28 +125,64 @@ class ImageLoader:
             if not selected:
                 break
             self._check_memory(name, len(scene), len(selected))
+            kept = self._not_dropped(selected, rng)
             # A random draw may miss all points; evenly spread views that do so are an error.
-            scene = compute_visibility(
-                scene,
-                selected,
-                config.visibility,
-                (config.size[0], config.size[1]),
-                allow_none_visible=allowed or drawn is not None,
-            )
-            if allowed or scene["image_mask"].any():
-                break
+            forgiving = allowed or drawn is not None or len(kept) < len(selected)
+            found = self._project(scene, kept, rng, forgiving)
+            if allowed or found["image_mask"].any():
+                return found, kept
+            if len(kept) < len(selected):  # a drop is no reason to draw other views
+                whole = self._project(scene, selected, None, allowed or drawn is not None)
+                if whole["image_mask"].any():
+                    return found, kept
         return scene, selected
+
+    def _not_dropped(
+        self, selected: Sequence[Frame], rng: np.random.Generator | None
+    ) -> list[Frame]:
+        """The views that are left in training; the choice among several is made of these."""
+        drop = self.config.view_drop
+        if rng is None or drop == 0:
+            return list(selected)
+        kept = rng.random(len(selected)) >= drop
+        return [frame for frame, stays in zip(selected, kept, strict=True) if stays]
+
+    def _project(
+        self,
+        scene: Scene,
+        frames: Sequence[Frame],
+        rng: np.random.Generator | None,
+        none_visible: bool,
+    ) -> Scene:
+        height, width = self.config.size
+        return compute_visibility(
+            scene,
+            frames,
+            self.config.visibility,
+            (height, width),
+            keep=self._keep(len(scene), len(frames), rng),
+            allow_none_visible=none_visible,
+        )
+
+    def _keep(self, points: int, views: int, rng: np.random.Generator | None) -> Projected:
+        """What is kept of the projection: one view per point where the fusion reads one."""
+        choose = _chooser(self.config.fuse, rng)
+        if choose is None:
+            return EveryView(points, views)
+        return ChosenView(points, views, choose, shown=self.keep_shown)
 
     def _check_memory(self, name: str, points: int, views: int) -> None:
         """Refuse what certainly does not fit: the system kills a program for lack of memory without a message."""
         height, width = self.config.size
-        image = 3 * height * width if self.cache is None else 2 * np.prod(self._map_shape)
-        each = int(PROJECTION_BYTES * points + image)
-        free = free_bytes()
-        if views * each > max(free, ALWAYS_FREE):
+        image = int(3 * height * width if self.cache is None else 2 * np.prod(self._map_shape))
+        once, each = 0, PROJECTION_BYTES * points + image
+        if self.config.chooses_view:  # positions in one view alone are kept
+            once, each = PROJECTION_BYTES * points, image
+        free, needed = free_bytes(), once + views * each
+        if needed > max(free, ALWAYS_FREE):
             raise UserError(
-                f"scene {name}: {points} points and {views} images need {views * each / 1e9:.1f} GB of memory, "
-                f"but only {free / 1e9:.1f} GB are free: use {max(1, free // each)} images or fewer "
+                f"scene {name}: {points} points and {views} images need {needed / 1e9:.1f} GB of memory, "
+                f"but only {free / 1e9:.1f} GB are free: use {max(1, (free - once) // each)} images or fewer "
                 "(--max-views; in training --override images.views=...), or split the scene"
             )
 
@@ -161,18 +205,30 @@ class ImageLoader:
 
     def _without_images(self, name: str, scene: Scene) -> tuple[Scene, ImageSet]:
         """One black view in which no point is visible."""
-        if not self.config.allow_missing_images:
+        dropped = "image_mask" in scene  # all views were
+        if not self.config.allow_missing_images and not dropped:
             raise UserError(
                 f"scene {name}: has no images; leave it out, or allow such scenes with --allow-missing-images (in "
                 "training --override images.allow_missing_images=true)"
             )
-        scene = scene.with_fields(
-            image_coord=np.zeros((len(scene), 1, 2), np.float32),
-            image_mask=np.zeros((len(scene), 1), bool),
-        )
+        scene = self._keep(len(scene), 1, None).add_to(scene)
         if self.cache is None:
             return scene, ImageSet(np.zeros((1, 3, *self.config.size), np.uint8), None)
         return scene, ImageSet(None, torch.zeros((1, *self._map_shape), dtype=torch.float16))
+
+
+def _chooser(fuse: str, rng: np.random.Generator | None) -> SelectView | None:
+    """What chooses the view of a point; None: all views are fused.
+
+    Args:
+        fuse: one of ``FUSES``.
+        rng: of training, for random; None: the last view, so that predictions are deterministic.
+    """
+    if fuse == "nearest":
+        return Nearest()
+    if fuse == "random" and rng is not None:
+        return Random(torch.Generator().manual_seed(int(rng.integers(2**63))))
+    return Last() if fuse in CHOOSING_FUSES else None
 
 
 @dataclass(frozen=True)
@@ -223,16 +279,24 @@ class SceneImageLoader:
 
 def pad_views(clouds: Sequence[Cloud]) -> list[Cloud]:
     """Clouds with equally many views, as a batch needs: black views that show no point are appended."""
-    most = max((0 if c.image_mask is None else c.image_mask.shape[1] for c in clouds), default=0)
+    most = max(map(_views, clouds), default=0)
     return [_padded(cloud, most) for cloud in clouds]
 
 
+def _views(cloud: Cloud) -> int:
+    given = cloud.images if cloud.image_maps is None else cloud.image_maps
+    return 0 if given is None else given.shape[1]
+
+
 def _padded(cloud: Cloud, views: int) -> Cloud:
-    if cloud.image_mask is None or cloud.image_mask.shape[1] == views:
+    more = views - _views(cloud)
+    if _views(cloud) == 0 or more == 0:
         return cloud
-    more = views - cloud.image_mask.shape[1]
     longer = {}
-    for name in ("image_coord", "image_mask", "images", "image_maps"):
+    names = ["images", "image_maps", "image_shown"]
+    if cloud.image_view is None:
+        names += ["image_coord", "image_mask"]  # else they are of the chosen view
+    for name in names:
         values: Tensor | None = getattr(cloud, name)
         if values is not None:
             shape = (values.shape[0], more, *values.shape[2:])

@@ -28,13 +28,16 @@ def to_cloud(scene: Scene, recipe: Recipe) -> Cloud:
     scene = scene.moved(recipe.input.scaled(scene))
     channels = [_feature(scene, name, recipe) for name in recipe.features]
     segment = scene.fields.get("segment")
-    image = {name: scene.fields.get(name) for name in ("image_coord", "image_mask")}
+    names = ("image_coord", "image_mask", "image_view")
+    image = {name: scene.fields.get(name) for name in names}
+    shown = scene.fields.get("image_shown")
     return Cloud(
         coord=torch.from_numpy(scene.coord),
         grid_coord=torch.from_numpy(scene["grid_coord"].astype(np.int64)),
         feat=torch.from_numpy(np.concatenate(channels, axis=1)),
         offset=torch.tensor([len(scene)]),
         segment=None if segment is None else torch.from_numpy(segment.astype(np.int64)),
+        image_shown=None if shown is None else torch.from_numpy(shown.any(0, keepdims=True)),
         **{name: None if v is None else torch.from_numpy(v) for name, v in image.items()},
     )
 

@@ -115,7 +115,6 @@ def point_images(images: ImageConfig, encoder: Encoder | None) -> PointImages:
         fuse=images.fuse,
         sample=images.sample,
         missing_token=images.missing_token,
-        view_drop=images.view_drop,
     )
 
 

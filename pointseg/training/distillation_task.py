@@ -60,6 +60,11 @@ class Distillation:
         self.datasets, self.cls_token_loss = datasets, cls_token_loss
 
     @property
+    def needs_shown(self) -> bool:
+        """For the loss on class tokens, which is over the views that show some point."""
+        return self.cls_token_loss > 0
+
+    @property
     def loss_names(self) -> tuple[str, ...]:
         """Cosine distance over points and, if used, over class tokens."""
         return ("cosine_points", "cosine_cls") if self.cls_token_loss else ("cosine_points",)

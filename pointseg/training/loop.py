@@ -86,6 +86,7 @@ class TrainingLoop:
             seed=self.spec.seed,
             cache=self.spec.cache,
             labelled=self.task.labelled,
+            keep_shown=self.task.needs_shown,
         )
 
     def _back_up(self) -> None:

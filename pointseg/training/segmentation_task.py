@@ -34,6 +34,7 @@ class Segmentation:
     loss_names = ("cross_entropy", "lovasz")
     metric_names = ("val_voxel_miou", "val_voxel_accuracy")
     labelled = True
+    needs_shown = False
 
     def __init__(self, dataset: Dataset, recipe: Recipe, encoder: Encoder | None = None) -> None:
         """Set up the task.

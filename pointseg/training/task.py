@@ -26,6 +26,10 @@ class TrainingTask(Protocol):
     def labelled(self) -> bool:
         """Whether scenes must have labels."""
 
+    @property
+    def needs_shown(self) -> bool:
+        """Whether clouds must say which views show some of their points, ``Cloud.image_shown``."""
+
     def build(self) -> nn.Module:
         """The network, which reads a Cloud, with random weights drawn from torch's generator."""
 

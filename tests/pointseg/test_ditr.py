@@ -73,6 +73,17 @@ def seen_cloud(count=40, views=3, seed=0, share=0.5, samples=1):
     return collate(parts)
 
 
+def chosen(points):
+    """The same cloud with the last view of each point alone."""
+    views = torch.arange(points.image_mask.shape[1])
+    view = torch.where(points.image_mask, views, -1).amax(1)
+    at = points.image_coord[torch.arange(len(points)), view.clamp(min=0)]
+    seen = (view >= 0)[:, None]
+    return replace(
+        points, image_coord=at[:, None], image_mask=seen, image_view=view.to(torch.int16)
+    )
+
+
 def normalised(images):
     mean, std = (torch.tensor(v)[:, None, None] for v in (LVD_MEAN, LVD_STD))
     return (images / 255 - mean) / std
@@ -157,6 +168,27 @@ def test_as_a_loop_over_points(fuse, samples):
     torch.testing.assert_close(feat, by_loop(points, fuse), atol=1e-6, rtol=1e-5)
     assert torch.equal(seen, points.image_mask.any(1))
     assert not feat[~seen].any()
+
+
+@pytest.mark.parametrize("sample", SAMPLES)
+@pytest.mark.parametrize("samples", [1, 3])
+def test_a_chosen_view_gives_what_all_views_give(sample, samples):
+    points = seen_cloud(samples=samples, views=4)
+    points.image_mask[:40, 1] = False  # a view of the first sample shows nothing and is not encoded
+    points.image_coord[0, 3, 0] = SIZE[1]  # beyond the map: not seen there
+    points.image_mask[0] = torch.tensor([False, False, False, True])
+    many, one = point_images(sample=sample), point_images(sample=sample)
+    wanted, seen = many(points)
+    found, seen_too = one(chosen(points))
+    assert torch.equal(found, wanted) and torch.equal(seen, seen_too)
+    assert not seen[0] and one.encoder.encoded == many.encoder.encoded == [4 * samples - 1]
+
+
+def test_a_view_that_is_not_there_is_refused():
+    points = chosen(seen_cloud())
+    wrong = replace(points, image_view=points.image_view + 2, image_mask=torch.ones(40, 1) > 0)
+    with pytest.raises((IndexError, RuntimeError, ValueError)):
+        point_images()(wrong)
 
 
 def test_the_order_of_points_does_not_matter():
@@ -254,25 +286,6 @@ def test_the_encoder_moves_along():
     assert images[0](points)[0].dtype == torch.float32  # as the cloud's features are
     assert images.to("meta")[0].encoder.gain.device.type == "meta"
     assert copy.deepcopy(point_images()).encoder is not None
-
-
-def test_views_are_dropped_in_training_only():
-    points = seen_cloud(views=4, samples=3)
-    images = point_images(view_drop=1.0)
-    feat, seen = images.train()(points)
-    assert not seen.any() and not feat.any() and not images.encoder.encoded
-    torch.testing.assert_close(images.eval()(points)[0], by_loop(points), atol=1e-6, rtol=1e-5)
-    images.view_drop = 0.5
-    torch.manual_seed(0)
-    images.train()
-    shares = torch.tensor([images(points)[1].float().mean() for _ in range(100)])
-    assert 0 < shares.mean() < point_images()(points)[1].float().mean()
-    # whole views: a point is seen as long as one of its own is left
-    torch.manual_seed(3)
-    left = torch.rand(3, 4) >= 0.5
-    torch.manual_seed(3)
-    expected = (points.image_mask & left.repeat_interleave(40, 0)).any(1)
-    assert torch.equal(images(points)[1], expected)
 
 
 def test_autocast_decides_the_type():
@@ -414,17 +427,15 @@ def test_a_segmenter_learns_and_its_encoder_does_not(name, pooling):
 
 
 @pytest.mark.parametrize("name", list(CONFIGS))
-def test_without_any_view_left_as_without_images(name):
+def test_without_any_view_left_images_say_nothing(name):
     torch.manual_seed(0)
     backbone = build_backbone(name, **CONFIGS[name], image_channels=3)
-    segmenter = Segmenter(backbone, 4, point_images(view_drop=1.0)).eval()
+    segmenter = Segmenter(backbone, 4, point_images()).eval()
     points = seen_cloud()
+    unseen = replace(points, image_mask=torch.zeros_like(points.image_mask))
     with torch.no_grad():
-        segmenter.images.train()
-        dropped = segmenter(points)
-        unseen = segmenter(replace(points, image_mask=torch.zeros_like(points.image_mask)))
-        segmenter.images.eval()
-        assert torch.equal(dropped, unseen)
+        dropped = segmenter(unseen)
+        assert torch.equal(dropped, segmenter(replace(unseen, images=255 - points.images)))
         assert not torch.allclose(dropped, segmenter(points))
 
 
@@ -466,6 +477,17 @@ def test_segmenters_that_do_not_fit_are_refused():
             r"'image_maps' .*\(1, 3, 5, 2, 3\)",
         ),
         (of_maps, lambda c: c, "encoder.*--weights"),
+        (
+            lambda: point_images(fuse="nearest"),
+            lambda c: c,
+            "nearest .*'image_view'",
+        ),
+        (lambda: point_images(fuse="mean"), lambda c: chosen(c), "mean .*'image_view'"),
+        (
+            point_images,
+            lambda c: replace(chosen(c), image_coord=c.image_coord),
+            r"'image_coord' .*\(N, 1, 2\)",
+        ),
     ],
 )
 def test_clouds_that_are_refused(images, change, names):
@@ -474,7 +496,7 @@ def test_clouds_that_are_refused(images, change, names):
 
 
 def test_recipes_name_every_choice():
-    assert set(FUSES) == set(lifting_of_images._FUSES)
+    assert set(FUSES) == {*lifting_of_images._FUSES, "nearest"}
     assert set(SAMPLES) == set(lifting_of_images._SAMPLES)
 
 
@@ -483,7 +505,6 @@ def test_recipes_name_every_choice():
     [
         ({"fuse": "first"}, "'fuse' .*'first'"),
         ({"sample": "cubic"}, "'sample' .*'cubic'"),
-        ({"view_drop": 1.5}, "'view_drop' .*1.5"),
         ({"stride": 0}, "'stride'"),
         ({"encoder": Colours(), "channels": 1024}, "1024 channels"),
     ],

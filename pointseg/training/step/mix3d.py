@@ -46,7 +46,7 @@ def mix3d(cloud: Cloud, probability: float, rng: np.random.Generator) -> Cloud:
     before = torch.cat([kept.new_zeros(1, dtype=torch.int64), kept.cumsum(0)])
     offset = before[cloud.offset]
     images = offset if cloud.image_offset is None else before[cloud.image_offset]
-    merged = offset[1::2]
+    merged = offset[1::2].contiguous()
     if len(offset) % 2:
         merged = torch.cat([merged, offset[-1:]])
     return replace(cloud, **rows, offset=merged, image_offset=images)

@@ -80,10 +80,11 @@ def test_hues_turn() -> None:
     assert turn_hue(red, 0.0).getpixel((1, 1)) == (200, 20, 20)
 
 
-def test_a_point_on_the_left_edge_leaves_the_image_when_it_is_mirrored() -> None:
+def test_a_point_on_the_left_edge_stays_in_its_pixel_when_it_is_mirrored() -> None:
     scene = compute_visibility(wall(), [frame()], VisibilityConfig(), SIZE)
     edge = scene.with_fields(image_coord=np.zeros((9, 1, 2), np.float32))
-    assert not flip_coordinates(edge, np.ones(1, bool), 60)["image_mask"].any()
+    moved = flip_coordinates(edge, np.ones(1, bool), 60)
+    assert moved["image_mask"].all() and (np.floor(moved["image_coord"][:, 0, 0]) == 59).all()
 
 
 def test_what_does_not_fit_is_refused() -> None:

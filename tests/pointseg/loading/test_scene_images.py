@@ -191,14 +191,14 @@ def test_more_views_than_the_memory_has_room_for_are_refused(
     name = data.scenes("val")[0]
     scene = data.load("val", name)
     size = SEEING.images.size
-    each = 9 * len(scene) + 3 * size[0] * size[1]
+    once, each = 9 * len(scene), 3 * size[0] * size[1]
     images = SceneImageLoader(data, ImageLoader(replace(SEEING.images, channels=24, stride=16)))
-    monkeypatch.setattr(scene_images, "free_bytes", lambda: 2 * each - 1)
+    monkeypatch.setattr(scene_images, "free_bytes", lambda: once + 2 * each - 1)
     images.load("val", name, scene)  # so little is never refused
     monkeypatch.setattr(scene_images, "ALWAYS_FREE", 0)
     with pytest.raises(UserError, match="600 points and 2 images .* use 1 images or fewer"):
         images.load("val", name, scene)
-    monkeypatch.setattr(scene_images, "free_bytes", lambda: 2 * each)
+    monkeypatch.setattr(scene_images, "free_bytes", lambda: once + 2 * each)
     images.load("val", name, scene)
 
 
@@ -283,7 +283,10 @@ def test_views_are_padded_to_the_most(tmp_path: Path) -> None:
     assert not isinstance(both, UserError)
     assert both.images is not None and both.images.shape == (2, 2, 3, 64, 64)  # at most two
     assert both.image_mask is not None and both.images[0, 1].sum() == 0
-    assert not both.image_mask[: int(both.offset[0]), 1].any()
+    assert both.image_mask.shape == (len(both), 1) and both.image_mask.all()
+    assert both.image_view is not None
+    assert set(both.image_view[: int(both.offset[0])].tolist()) == {0}
+    assert set(both.image_view[int(both.offset[0]) :].tolist()) == {1}  # the last one
 
 
 def test_a_dataset_without_images_is_refused() -> None:

@@ -144,7 +144,7 @@ def test_each_of_several_datasets_has_its_own_visibility() -> None:
         scene = mixture.load("train", name)
         for rng in (None, np.random.default_rng(0)):
             attached, shown = images.load("train", name, scene, rng)
-            assert attached["image_mask"].shape == (600, views)
+            assert shown.images is not None and len(shown.images) == views
             assert attached["image_mask"].any(1).sum() == seen
             assert shown.images is not None and shown.images.shape[2:] == (64, 64)  # in common
         assert images.visible_mask("train", name, scene).sum() == seen
