@@ -12,7 +12,7 @@ from torch import Tensor
 from pointseg.ops.offsets import batch_of, counts_of
 
 PER_POINT = (
-    "coord", "grid_coord", "feat", "segment", "image_coord", "image_mask", "image_view",
+    "coord", "grid_coord", "feat", "mask", "segment", "image_coord", "image_mask", "image_view",
 )  # fmt: skip
 """Fields of a Cloud with a row for each of its points."""
 
@@ -32,6 +32,8 @@ class Cloud:
     """(N, C) input features of each point."""
     offset: Tensor
     """(B,) int64 cumulative counts; cloud b holds rows offset[b - 1] to offset[b]."""
+    mask: Tensor | None = None
+    """(N,) bool points whose embedding a network with a mask token replaces by it; others refuse it."""
     segment: Tensor | None = None
     """(N,) int64 labels, -1 is ignored."""
     image_coord: Tensor | None = None

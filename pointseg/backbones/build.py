@@ -25,7 +25,8 @@ def build_backbone(name: str, checkpoint: Path | str | None = None, **config: An
     """Build a 3D backbone, with random or published weights.
 
     Args:
-        name: "ptv3" (``PointTransformerV3``), "minkunet" (``MinkUNet``) or "pointnext" (``PointNeXt``);
+        name: "ptv3" (``PointTransformerV3``), "minkunet" (``MinkUNet``), "pointnext" (``PointNeXt``), "sonata"
+            (``Sonata``, which is Concerto, too), "utonia" (``Utonia``) or "litept" (``LitePT``);
             or ``package.module:Class``, a network of your own, which is imported: never pass a name that a file gave.
         checkpoint: weights in Pointcept's format, see ``backbones.published_weights`` for the layouts
             it reads and the colours they expect; None: random weights.
@@ -62,6 +63,18 @@ def _class_of(name: str) -> type[Backbone]:
         from pointseg.backbones.pointnext import PointNeXt
 
         return PointNeXt
+    if name == "sonata":
+        from pointseg.backbones.sonata import Sonata
+
+        return Sonata
+    if name == "utonia":
+        from pointseg.backbones.utonia import Utonia
+
+        return Utonia
+    if name == "litept":
+        from pointseg.backbones.litept import LitePT
+
+        return LitePT
     raise UserError(
         f"build_backbone: 'name' must be one of {', '.join(BACKBONES)} or {FORM}, got {name!r}"
     )
@@ -82,7 +95,7 @@ def _known(name: str, kind: type[Backbone], config: dict[str, Any]) -> dict[str,
                 )
         for key in _OF_OTHER_NETWORKS:
             config.pop(key, None)
-    every = parameters_of(kind, name)
+    every = parameters_of(kind, name) if is_plugin(name) else _parameters(kind)
     parameters = [each for each in every if each.kind not in _ANY_NUMBER]
     names = [parameter.name for parameter in parameters]
     takes_any = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in every)
@@ -103,3 +116,13 @@ def _known(name: str, kind: type[Backbone], config: dict[str, Any]) -> dict[str,
     if missing:
         raise UserError(f"build_backbone: {name} needs {', '.join(map(repr, missing))}")
     return {key: tuple(v) if isinstance(v, list) else v for key, v in config.items()}
+
+
+def _parameters(kind: type) -> list[inspect.Parameter]:
+    """The arguments of a network of ours, those that it hands on to the class above included."""
+    found = dict(inspect.signature(kind).parameters)
+    rest = [name for name, parameter in found.items() if parameter.kind is parameter.VAR_KEYWORD]
+    for name in rest:
+        del found[name]
+        found = {p.name: p for p in _parameters(kind.__mro__[1])} | found
+    return list(found.values())

@@ -22,7 +22,7 @@ class Level:
     offset: Tensor
     """(B,) cumulative counts of this level's points."""
     feat: Tensor
-    """(M, C) output of the decoder at this level; at the coarsest level, of the encoder."""
+    """(M, C) output of the decoder at this level; at the coarsest level, or without a decoder, of the encoder."""
     parent: Tensor | None
     """(M,) row of each point in the next coarser level; None at the coarsest. Features of images and
     other values per point are pooled along it."""
@@ -35,7 +35,8 @@ class Features:
     feat: Tensor
     """(N, C) features of each point."""
     levels: tuple[Level, ...]
-    """All resolutions: the finest first, whose ``feat`` is that of the points; the bottleneck last."""
+    """All resolutions: the finest first, whose ``feat`` is that of the points unless there is no decoder; the
+    bottleneck last."""
 
 
 class Backbone(nn.Module):
@@ -47,6 +48,8 @@ class Backbone(nn.Module):
     """Channels of ``Features.feat``."""
     level_channels: tuple[int, ...]
     """Channels of each of ``Features.levels``, the finest first."""
+    takes_mask: bool = False
+    """Whether it reads ``Cloud.mask``."""
     image_channels: int | None = None
     """Channels of the image features that are given with each cloud; None: it takes none."""
     image_pooling: ImagePooling = "max"
@@ -78,9 +81,14 @@ class Backbone(nn.Module):
         """Refuse what ``forward`` does not take.
 
         Raises:
-            ValueError: other channels than the network reads; image features missing or not taken.
+            ValueError: other channels than the network reads; a mask that it does not take; image features
+                missing or not taken.
         """
         name = type(self).__name__
+        if cloud.mask is not None and not self.takes_mask:
+            raise ValueError(
+                f"{name}: the cloud's 'mask' must be left out: only a network built with mask_token=True reads it"
+            )
         if cloud.feat.shape[1:] != (self.in_channels,):
             raise ValueError(
                 f"{name}: the cloud's 'feat' must be (N, {self.in_channels}), got {tuple(cloud.feat.shape)}"

@@ -1,10 +1,4 @@
-"""Point Transformer V3: a U-Net of attention in windows along space-filling curves.
-
-    points -> stem -> blocks ----------------------------- + -> blocks -> features
-                        | max over 2 x 2 x 2 cells         |
-                        +-> blocks --------------- + -> blocks
-                              |                    |
-                              +-> ...  blocks -----+
+"""Point Transformer V3: a U-Net of attention in windows along space-filling curves, see ``ptv3_unet``.
 
 Source: Wu 2024, arXiv:2312.10035, from its text and published configurations. Parameters have
 Pointcept's names and shapes, so that its checkpoints load. Features of images are added on the way
@@ -14,26 +8,21 @@ up, as DITR does (Knaebel 2025, arXiv:2503.18944, section 3.2).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pointseg.backbones.features import Backbone, Features, Level
-from pointseg.backbones.image_injection import (
-    check_pooling,
-    pool_images,
-)
-from pointseg.backbones.ptv3_block import Block, BlockSpec
-from pointseg.backbones.ptv3_pooling import Pooling, Stem, Unpooling
+from pointseg.backbones.norm import BatchNorm
+from pointseg.backbones.ptv3_block import Attention, Block, BlockSpec
+from pointseg.backbones.ptv3_pooling import Stem
 from pointseg.backbones.ptv3_serialization import SerializedVoxels
+from pointseg.backbones.ptv3_unet import CurveUNet, drop_paths, make_decoder, make_encoder
 from pointseg.cloud import Cloud
 from pointseg.conventions import ImagePooling
 from pointseg.ops.pooling import Segments
 from pointseg.ops.space_filling_curves import ORDERS
 
 
-class PointTransformerV3(Backbone):
+class PointTransformerV3(CurveUNet):
     """Point Transformer V3; its arguments have Pointcept's names and meaning, the defaults are its full size.
 
     Args:
@@ -62,6 +51,8 @@ class PointTransformerV3(Backbone):
     Raises:
         ValueError: lists of other lengths, or values that do not fit.
     """
+
+    reads_skip = True
 
     def __init__(
         self,
@@ -93,14 +84,19 @@ class PointTransformerV3(Backbone):
         image_drop: float = 0.0,
         image_pooling: ImagePooling = "max",
     ) -> None:
-        super().__init__()
-        self.order = (order,) if isinstance(order, str) else tuple(order)
-        self.stride = tuple(stride)
-        self.shuffle_orders = shuffle_orders
-        self.image_channels, self.image_pooling = image_channels, image_pooling
-        check_pooling("PointTransformerV3", image_pooling)
-        self._check(enc_depths, enc_channels, enc_num_head, enc_patch_size, "enc")
-        self._check(dec_depths, dec_channels, dec_num_head, dec_patch_size, "dec")
+        super().__init__(
+            order=order,
+            stride=stride,
+            shuffle_orders=shuffle_orders,
+            image_channels=image_channels,
+            image_pooling=image_pooling,
+        )
+        if any(step < 1 or step & (step - 1) for step in self.stride):
+            raise ValueError(
+                f"PointTransformerV3: 'stride' must be powers of two, got {list(self.stride)}"
+            )
+        self.check_lists("enc", enc_depths, enc_channels, enc_num_head, enc_patch_size)
+        self.check_lists("dec", dec_depths, dec_channels, dec_num_head, dec_patch_size)
         spec = BlockSpec(
             mlp_ratio=mlp_ratio,
             qkv_bias=qkv_bias,
@@ -118,61 +114,30 @@ class PointTransformerV3(Backbone):
         self.level_channels = (*dec_channels, enc_channels[-1])
 
         self.embedding = Stem(in_channels, enc_channels[0])
-        self.enc, self.dec = nn.ModuleDict(), nn.ModuleDict()
-        drops = _drop_paths(drop_path, enc_depths)
-        for s, channels in enumerate(enc_channels):
-            down = Pooling(enc_channels[s - 1], channels) if s > 0 else None
-            self.enc[f"enc{s}"] = Stage(
-                channels, enc_num_head[s], enc_patch_size[s], drops[s], spec, down=down
-            )
-        drops = _drop_paths(drop_path, dec_depths)
-        for s, channels in reversed(list(enumerate(dec_channels))):
-            below = self.level_channels[s + 1]
-            up = Unpooling(below, enc_channels[s], channels, image_channels, image_drop)
-            # the published networks reverse the sequence of probabilities within a stage
-            self.dec[f"dec{s}"] = Stage(
-                channels, dec_num_head[s], dec_patch_size[s], drops[s][::-1], spec, up=up
-            )
 
-    def forward(
-        self, cloud: Cloud, image_feat: Tensor | None = None, image_seen: Tensor | None = None
-    ) -> Features:
-        """Features of the points and of all levels; see ``Backbone.forward``."""
-        self.check_input(cloud, image_feat, image_seen)
-        voxels, cells = self._resolutions(cloud)
-        images: list[Tensor] = []
-        if image_feat is not None:
-            images = pool_images(image_feat, image_seen, cells[:-1], self.image_pooling)
+        def enc_block(s: int, number: int, drop: float) -> Block:
+            attention = Attention(enc_channels[s], enc_num_head[s], enc_patch_size[s], number, spec)
+            return Block(enc_channels[s], attention, drop, spec)
 
-        feat = self.embedding(cloud.feat, voxels[0])  # (N, C0)
-        skips = []
-        for s, here in enumerate(voxels):
-            stage = cast(Stage, self.enc[f"enc{s}"])
-            if stage.down is not None:
-                feat = stage.down(feat, cells[s - 1])  # (M, C): maxima over cells
-            feat = stage(feat, here)
-            skips.append(feat)
+        def dec_block(s: int, number: int, drop: float) -> Block:
+            attention = Attention(dec_channels[s], dec_num_head[s], dec_patch_size[s], number, spec)
+            return Block(dec_channels[s], attention, drop, spec)
 
-        levels = [_level(voxels[-1], feat, None)]
-        for s, segments in reversed(list(enumerate(cells))):
-            stage = cast(Stage, self.dec[f"dec{s}"])
-            nearby = None
-            if stage.up is not None:
-                image = images.pop() if images else None
-                feat, nearby = stage.up(feat, skips[s], segments, image)  # (N, C) both
-            feat = stage(feat, voxels[s], nearby)
-            levels.insert(0, _level(voxels[s], feat, segments.index))
-        return Features(feat, tuple(levels))
+        drops = drop_paths(drop_path, enc_depths)
+        self.enc = make_encoder(enc_channels, drops, enc_block, BatchNorm)
+        drops = drop_paths(drop_path, dec_depths)
+        self.dec = make_decoder(
+            enc_channels, dec_channels, drops, dec_block, BatchNorm,
+            image_channels=image_channels, image_drop=image_drop,
+        )  # fmt: skip
 
-    def curve_sequences(self) -> list[list[int]]:
-        """For each stage the numbers in ``order`` of the curves that its blocks follow, in turn."""
-        stages, curves = len(self.stride) + 1, len(self.order)
-        if self.training and self.shuffle_orders:
-            return [torch.randperm(curves).tolist() for _ in range(stages)]
-        return [list(range(curves)) for _ in range(stages)]
+    def embed(self, cloud: Cloud, voxels: SerializedVoxels) -> Tensor:
+        """(N, C0) features of the points and their neighbours."""
+        feat: Tensor = self.embedding(cloud.feat, voxels)
+        return feat
 
-    def _resolutions(self, cloud: Cloud) -> tuple[list[SerializedVoxels], list[Segments]]:
-        """SerializedVoxels of all stages, and the cells that lead from each to the next."""
+    def resolutions(self, cloud: Cloud) -> tuple[list[SerializedVoxels], list[Segments]]:
+        """As ``CurveUNet.resolutions``, with the codes of each stage taken from those of the first."""
         first, *others = self.curve_sequences()
         voxels, cells = [SerializedVoxels.of(cloud, self.order, first)], []
         for stride, sequence in zip(self.stride, others, strict=True):
@@ -180,78 +145,3 @@ class PointTransformerV3(Backbone):
             voxels.append(coarser)
             cells.append(segments)
         return voxels, cells
-
-    def _check(
-        self,
-        depths: Sequence[int],
-        channels: Sequence[int],
-        heads: Sequence[int],
-        windows: Sequence[int],
-        part: str,
-    ) -> None:
-        wanted = len(self.stride) + (part == "enc")
-        lists = {"depths": depths, "channels": channels, "num_head": heads, "patch_size": windows}
-        for name, values in lists.items():
-            if len(values) != wanted:
-                raise ValueError(
-                    f"PointTransformerV3: '{part}_{name}' must have {wanted} entries, since 'stride' has "
-                    f"{len(self.stride)}, got {list(values)}"
-                )
-        wrong = [name for name in self.order if name not in ORDERS]
-        if wrong or not self.order:
-            raise ValueError(
-                f"PointTransformerV3: 'order' must be of {', '.join(ORDERS)}, got {list(self.order)}"
-            )
-        if any(stride < 1 or stride & (stride - 1) for stride in self.stride):
-            raise ValueError(
-                f"PointTransformerV3: 'stride' must be powers of two, got {list(self.stride)}"
-            )
-
-
-class Stage(nn.Module):
-    """One resolution: pooling or unpooling into it, then its blocks."""
-
-    def __init__(
-        self,
-        channels: int,
-        heads: int,
-        window: int,
-        drop_paths: Sequence[float],
-        spec: BlockSpec,
-        *,
-        down: Pooling | None = None,
-        up: Unpooling | None = None,
-    ) -> None:
-        super().__init__()
-        self.down = down
-        self.up = up
-        self.depth = len(drop_paths)
-        for number, drop in enumerate(drop_paths):
-            block = Block(
-                channels, heads=heads, window=window, number=number, drop_path=drop, spec=spec
-            )
-            self.add_module(f"block{number}", block)
-
-    def forward(
-        self, feat: Tensor, voxels: SerializedVoxels, nearby: Tensor | None = None
-    ) -> Tensor:
-        """(M, C) -> (M, C), through the blocks.
-
-        In the decoder the first convolution reads ``nearby``: the projected skip connection without
-        the unpooled features. The published networks were trained this way.
-        """
-        for number in range(self.depth):
-            feat = self.get_submodule(f"block{number}")(feat, voxels, nearby)
-            nearby = None
-        return feat
-
-
-def _drop_paths(last: float, depths: Sequence[int]) -> list[list[float]]:
-    """From 0 at the first block to ``last``, by stage."""
-    steps = max(1, sum(depths) - 1)
-    every = iter([last * step / steps for step in range(sum(depths))])
-    return [[next(every) for _ in range(depth)] for depth in depths]
-
-
-def _level(voxels: SerializedVoxels, feat: Tensor, parent: Tensor | None) -> Level:
-    return Level(voxels.coord, voxels.grid_coord, voxels.offset, feat, parent)

@@ -1,4 +1,4 @@
-"""The block of Point Transformer V3: a convolution for position, attention in windows, an MLP."""
+"""The block of Point Transformer V3 and its parts: a convolution for position, attention in windows, an MLP."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pointseg.backbones.ptv3_serialization import SerializedVoxels
+from pointseg.backbones.rotary_positions import RotaryPositions
 from pointseg.ops.attention import RelativePositions, attend, attend_explicitly
 from pointseg.ops.convolution import SubmanifoldConv3d
 from pointseg.ops.linear import Linear
@@ -41,13 +42,15 @@ class BlockSpec:
     """Whether the scores are computed in float32."""
     upcast_softmax: bool = False
     """Whether the softmax of the scores is computed in float32."""
+    layer_scale: float | None = None
+    """The learned factors of attention and MLP begin with it; None: there are none (Sonata)."""
 
     def __post_init__(self) -> None:
         explicit = ("enable_rpe", "upcast_attention", "upcast_softmax")
         asked = [name for name in explicit if getattr(self, name)]
         if self.enable_flash and asked:
             raise ValueError(
-                f"PointTransformerV3: 'enable_flash' must be False with {', '.join(asked)}: "
+                f"BlockSpec: 'enable_flash' must be False with {', '.join(asked)}: "
                 "fused attention does not do that"
             )
 
@@ -59,12 +62,18 @@ class Attention(nn.Module):
     """
 
     def __init__(
-        self, channels: int, heads: int, window: int, number: int, spec: BlockSpec
+        self,
+        channels: int,
+        heads: int,
+        window: int,
+        number: int,
+        spec: BlockSpec,
+        rope: RotaryPositions | None = None,
     ) -> None:
         super().__init__()
         if channels % heads:
             raise ValueError(
-                f"PointTransformerV3: {channels} channels must be a multiple of the heads, got {heads}"
+                f"Attention: {channels} channels must be a multiple of the heads, got {heads}"
             )
         self.heads = heads
         self.window = window
@@ -74,6 +83,7 @@ class Attention(nn.Module):
         self.proj = Linear(channels, channels)
         self.proj_drop = nn.Dropout(spec.proj_drop)
         self.rpe = RelativePositions(window, heads) if spec.enable_rpe else None
+        self.rope = rope
 
     def forward(self, feat: Tensor, voxels: SerializedVoxels) -> Tensor:
         """(M, C) -> (M, C)."""
@@ -82,6 +92,8 @@ class Attention(nn.Module):
             size = min(size, *(count for count in voxels.counts if count))
         windows = voxels.windows(self.number, size)
         qkv = self.qkv(feat)  # (M, 3 C)
+        if self.rope is not None:
+            qkv = self.rope(qkv, self.heads, voxels)
         drop = spec.attn_drop if self.training else 0.0
         if spec.enable_rpe or spec.upcast_attention or spec.upcast_softmax:
             out = attend_explicitly(
@@ -149,47 +161,89 @@ class DropPath(nn.Module):
         return feat * torch.empty_like(feat[:, :1]).bernoulli_(kept).div_(kept)
 
 
-class Block(nn.Module):
-    """Position, attention, MLP, each added to what it reads."""
+class LayerScale(nn.Module):
+    """A learned factor per channel.
 
-    def __init__(
-        self,
-        channels: int,
-        *,
-        heads: int,
-        window: int,
-        number: int,
-        drop_path: float,
-        spec: BlockSpec,
-    ) -> None:
+    Source: Touvron 2021, arXiv:2103.17239, section 2.
+    """
+
+    def __init__(self, channels: int, start: float) -> None:
         super().__init__()
+        self.gamma = nn.Parameter(torch.full((channels,), float(start)))
+
+    def forward(self, feat: Tensor) -> Tensor:
+        """(M, C) -> (M, C)."""
+        return feat * self.gamma
+
+
+class LocalConvolution(nn.ModuleList):
+    """A convolution over 3 x 3 x 3 voxels, a linear layer, normalisation: (M, C) -> (M, C).
+
+    It has the layers as a list, which gives the parameters the published names.
+    """
+
+    def __init__(self, channels: int) -> None:
+        convolution = SubmanifoldConv3d(channels, channels, 3, bias=True)
+        super().__init__([convolution, Linear(channels, channels), nn.LayerNorm(channels)])
+
+    def forward(self, feat: Tensor, voxels: SerializedVoxels) -> Tensor:
+        """Read the (M, C) features of voxels and their neighbours."""
+        convolution, linear, norm = self
+        out: Tensor = norm(linear(convolution(feat, voxels.grid)))
+        return out
+
+
+class AttentionAndMlp(nn.Module):
+    """Attention, then an MLP, each added to what it reads; blocks of all kinds end with them."""
+
+    def add_layers(
+        self, channels: int, attention: Attention, drop_path: float, spec: BlockSpec
+    ) -> None:
+        """Begin with random weights; a block calls this once its own layers are there.
+
+        Args:
+            channels: C.
+            attention: of this block.
+            drop_path: probability with which what is added is dropped.
+            spec: settings of all blocks.
+        """
         self.pre_norm = spec.pre_norm
-        # The lists only give the parameters Pointcept's names.
-        self.cpe = nn.ModuleList(
-            [
-                SubmanifoldConv3d(channels, channels, 3, bias=True),
-                Linear(channels, channels),
-                nn.LayerNorm(channels),
-            ]
-        )
         self.norm1 = nn.Sequential(nn.LayerNorm(channels))
-        self.attn = Attention(channels, heads, window, number, spec)
+        self.attn = attention
         self.norm2 = nn.Sequential(nn.LayerNorm(channels))
         self.mlp = nn.Sequential(Mlp(channels, spec))
+        self.ls1: nn.Module = nn.Identity()
+        self.ls2: nn.Module = nn.Identity()
+        if spec.layer_scale is not None:
+            self.ls1 = nn.Sequential(LayerScale(channels, spec.layer_scale))
+            self.ls2 = nn.Sequential(LayerScale(channels, spec.layer_scale))
         self.drop_path = DropPath(drop_path)
 
-    def forward(
-        self, feat: Tensor, voxels: SerializedVoxels, nearby: Tensor | None = None
-    ) -> Tensor:
-        """(M, C) -> (M, C); the convolution reads ``nearby``, (M, C), where that is given."""
-        convolution, linear, norm = self.cpe
-        nearby = feat if nearby is None else nearby
-        feat = feat + norm(linear(convolution(nearby, voxels.grid)))
-        feat = self._add(feat, self.norm1, lambda rows: self.attn(rows, voxels))
-        return self._add(feat, self.norm2, self.mlp)
+    def attend(self, feat: Tensor, voxels: SerializedVoxels) -> Tensor:
+        """(M, C) -> (M, C)."""
+        feat = self._add(feat, self.norm1, lambda rows: self.ls1(self.attn(rows, voxels)))
+        return self._add(feat, self.norm2, lambda rows: self.ls2(self.mlp(rows)))
 
     def _add(self, feat: Tensor, norm: nn.Module, branch: Callable[[Tensor], Tensor]) -> Tensor:
         if self.pre_norm:
             return feat + self.drop_path(branch(norm(feat)))
         normalised: Tensor = norm(feat + self.drop_path(branch(feat)))
         return normalised
+
+
+class Block(AttentionAndMlp):
+    """Position, attention, MLP, each added to what it reads."""
+
+    def __init__(
+        self, channels: int, attention: Attention, drop_path: float, spec: BlockSpec
+    ) -> None:
+        super().__init__()
+        self.cpe = LocalConvolution(channels)
+        self.add_layers(channels, attention, drop_path, spec)
+
+    def forward(
+        self, feat: Tensor, voxels: SerializedVoxels, nearby: Tensor | None = None
+    ) -> Tensor:
+        """(M, C) -> (M, C); the convolution reads ``nearby``, (M, C), where that is given."""
+        feat = feat + self.cpe(feat if nearby is None else nearby, voxels)
+        return self.attend(feat, voxels)

@@ -1,6 +1,8 @@
-"""Stem, pooling and unpooling of Point Transformer V3 (Wu et al., CVPR 2024)."""
+"""Stem, pooling and unpooling of Point Transformer V3 (Wu et al., CVPR 2024) and its descendants."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from torch import Tensor, nn
 
@@ -10,6 +12,9 @@ from pointseg.backbones.ptv3_serialization import SerializedVoxels
 from pointseg.ops.convolution import SubmanifoldConv3d
 from pointseg.ops.linear import Linear
 from pointseg.ops.pooling import Segments
+
+Norm = Callable[[int], nn.Module]
+"""Makes the normalisation of so many channels: ``BatchNorm`` or ``nn.LayerNorm``."""
 
 
 class Stem(nn.Module):
@@ -34,10 +39,10 @@ class Stem(nn.Module):
 class Pooling(nn.Module):
     """Grid pooling of the encoder: a linear layer, the maximum over each cell, normalisation."""
 
-    def __init__(self, in_channels: int, channels: int) -> None:
+    def __init__(self, in_channels: int, channels: int, norm: Norm = BatchNorm) -> None:
         super().__init__()
         self.proj = Linear(in_channels, channels)
-        self.norm = nn.Sequential(BatchNorm(channels))
+        self.norm = nn.Sequential(norm(channels))
         self.act = nn.GELU()
 
     def forward(self, feat: Tensor, cells: Segments) -> Tensor:
@@ -47,31 +52,30 @@ class Pooling(nn.Module):
 
 
 class Unpooling(nn.Module):
-    """Upsampling of the decoder: the sum of coarse features, the skip and the projected image features."""
+    """Upsampling of the decoder: the sum of coarse features, the skip and the projected image features.
+
+    ``proj_skip`` projects the skip, (N, skip_channels) -> (N, C), before it is given to ``forward``.
+    """
 
     def __init__(
         self,
         in_channels: int,
         skip_channels: int,
         channels: int,
-        image_channels: int | None,
-        image_drop: float,
+        *,
+        norm: Norm = BatchNorm,
+        image: ImageBranch | None = None,
     ) -> None:
         super().__init__()
-        self.proj = nn.Sequential(Linear(in_channels, channels), BatchNorm(channels), nn.GELU())
-        self.proj_skip = nn.Sequential(
-            Linear(skip_channels, channels), BatchNorm(channels), nn.GELU()
-        )
-        self.proj_image_feat = None
-        if image_channels is not None:
-            self.proj_image_feat = ImageBranch(image_channels, channels, image_drop)
+        self.proj = nn.Sequential(Linear(in_channels, channels), norm(channels), nn.GELU())
+        self.proj_skip = nn.Sequential(Linear(skip_channels, channels), norm(channels), nn.GELU())
+        self.proj_image_feat = image
 
     def forward(
-        self, feat: Tensor, skip: Tensor, cells: Segments, image: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """(M, in_channels), (N, skip_channels), (N, image_channels) -> the sum and the skip, (N, C)."""
-        projected: Tensor = self.proj_skip(skip)
-        out = projected + cells.spread(self.proj(feat))
+        self, feat: Tensor, skip: Tensor, cells: Segments, image: Tensor | None = None
+    ) -> Tensor:
+        """(M, in_channels), the projected (N, C) skip, (N, image_channels) -> their (N, C) sum."""
+        out = skip + cells.spread(self.proj(feat))
         if self.proj_image_feat is not None and image is not None:
             out = out + self.proj_image_feat(image)
-        return out, projected
+        return out

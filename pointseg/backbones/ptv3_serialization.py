@@ -13,7 +13,7 @@ from pointseg.cloud import Cloud
 from pointseg.ops.attention import Windows
 from pointseg.ops.grid import Grid
 from pointseg.ops.offsets import counts_of
-from pointseg.ops.pooling import Segments, pool_cells
+from pointseg.ops.pooling import Segments, pool_cells, pool_grid
 from pointseg.ops.space_filling_curves import MAX_DEPTH, encode
 
 
@@ -33,9 +33,9 @@ class SerializedVoxels:
     offset: Tensor
     """(B,) int64 cumulative counts of voxels."""
     depth: int
-    """Halvings of the cube that are left at this resolution."""
+    """Halvings of the cube that are left at this resolution; 0 where no curves are followed."""
     codes: tuple[Tensor, ...]
-    """Code of each voxel along each curve, (M,) int64."""
+    """Code of each voxel along each curve, (M,) int64; none where no curves are followed."""
     orders: tuple[Tensor, ...]
     """Voxels sorted along each curve, (M,) int64; cloud after cloud."""
     sequence: tuple[int, ...]
@@ -48,7 +48,7 @@ class SerializedVoxels:
 
         Args:
             cloud: N points.
-            orders: names of curves, of ``space_filling_curves.ORDERS``.
+            orders: names of curves, of ``space_filling_curves.ORDERS``; none where blocks follow none.
             sequence: in which blocks follow them.
 
         Raises:
@@ -56,19 +56,12 @@ class SerializedVoxels:
                 the curves cannot hold.
         """
         if not len(cloud):
-            raise ValueError("PointTransformerV3: 'cloud' must hold at least one point, got none")
-        depth = int(cloud.grid_coord.max()).bit_length()
-        if depth > MAX_DEPTH:
-            raise ValueError(
-                f"PointTransformerV3: 'grid_coord' must be below {2**MAX_DEPTH}, got "
-                f"{int(cloud.grid_coord.max())}: use a larger voxel, or crop"
-            )
-        batch = cloud.batch
-        codes = encode(cloud.grid_coord, batch, depth, orders).unbind(0)
+            raise ValueError("SerializedVoxels: 'cloud' must hold at least one point, got none")
+        depth, codes = _encode(cloud.grid_coord, cloud.batch, orders)
         return cls(
             coord=cloud.coord,
             grid_coord=cloud.grid_coord,
-            batch=batch,
+            batch=cloud.batch,
             offset=cloud.offset,
             depth=depth,
             codes=codes,
@@ -101,6 +94,8 @@ class SerializedVoxels:
     def pooled(self, stride: int, sequence: Sequence[int]) -> tuple[SerializedVoxels, Segments]:
         """Cells of ``stride`` voxels along each axis, numbered along the first curve of this resolution.
 
+        Their codes are those of the voxels without the last bits, as in Point Transformer V3.
+
         Args:
             stride: a power of two.
             sequence: in which blocks follow the curves there.
@@ -124,3 +119,58 @@ class SerializedVoxels:
             sequence=tuple(sequence),
         )
         return coarser, cells.segments
+
+    def pooled_anew(
+        self, stride: int, orders: Sequence[str], sequence: Sequence[int]
+    ) -> tuple[SerializedVoxels, Segments]:
+        """Cells of ``stride`` voxels along each axis, numbered by cloud, x, y, z, with codes of their own.
+
+        Hilbert's curve through them may be turned against the curve of this resolution: it is, unless the
+        depth falls by the halvings of the stride.
+
+        Args:
+            stride: voxels per cell along each axis, >= 1.
+            orders: names of curves; none where blocks follow none.
+            sequence: in which blocks follow the curves there.
+
+        Returns:
+            The coarser voxels, and the cell of each voxel here.
+
+        Source: Sonata (Wu 2025, arXiv:2503.16429), released code.
+        """
+        segments, heads = pool_grid(self.grid_coord, self.batch, stride)
+        batch = self.batch[heads]
+        grid_coord = torch.div(self.grid_coord[heads], stride, rounding_mode="trunc")
+        depth, codes = _encode(grid_coord, batch, orders)
+        coarser = SerializedVoxels(
+            coord=segments.reduce(self.coord, "mean"),
+            grid_coord=grid_coord,
+            batch=batch,
+            offset=torch.bincount(batch, minlength=len(self.offset)).cumsum(0),
+            depth=depth,
+            codes=codes,
+            orders=tuple(torch.argsort(code) for code in codes),
+            sequence=tuple(sequence),
+        )
+        return coarser, segments
+
+
+def _encode(
+    grid_coord: Tensor, batch: Tensor, orders: Sequence[str]
+) -> tuple[int, tuple[Tensor, ...]]:
+    """The depth that holds all coordinates, and (N,) codes along each curve.
+
+    The depth is that of the largest coordinate plus one, as in Pointcept since 1.6.0: 63 takes 7 bits.
+
+    Raises:
+        ValueError: coordinates that the curves cannot hold.
+    """
+    if not orders:
+        return 0, ()
+    depth = (int(grid_coord.max()) + 1).bit_length()
+    if depth > MAX_DEPTH:
+        raise ValueError(
+            f"SerializedVoxels: 'grid_coord' must be below {2**MAX_DEPTH - 1}, got "
+            f"{int(grid_coord.max())}: use a larger voxel, or crop"
+        )
+    return depth, encode(grid_coord, batch, depth, orders).unbind(0)

@@ -199,9 +199,70 @@ SIZES: Mapping[str, Mapping[str, Mapping[str, Any]]] = MappingProxyType(
             "full": {"width": 64, "blocks": [3, 6, 3, 3]},
             "small": {"width": 32, "blocks": [1, 1, 1, 1]},
         },
+        "sonata": {
+            "full": {},
+            "tiny": {
+                "enc_depths": [1, 1, 1, 3, 1],
+                "enc_channels": [16, 32, 64, 128, 256],
+                "enc_num_head": [1, 2, 4, 8, 16],
+            },
+            "small": {
+                "enc_depths": [2, 2, 2, 6, 2],
+                "enc_channels": [32, 64, 128, 256, 512],
+                "enc_num_head": [2, 4, 8, 16, 32],
+            },
+            "base": {},
+            "large": {
+                "enc_channels": [64, 128, 256, 512, 768],
+                "enc_num_head": [4, 8, 16, 32, 48],
+            },
+        },
+        "utonia": {
+            "full": {},
+            "tiny": {
+                "enc_depths": [2, 2, 2, 6, 2],
+                "enc_channels": [18, 36, 72, 144, 216],
+                "enc_num_head": [1, 2, 4, 8, 12],
+            },
+            "small": {
+                "enc_depths": [2, 2, 2, 6, 2],
+                "enc_channels": [36, 72, 144, 288, 432],
+                "enc_num_head": [2, 4, 8, 16, 24],
+            },
+            "base": {},
+        },
+        "litept": {
+            "full": {},
+            "tiny": {
+                "enc_depths": [1, 1, 1, 2, 1],
+                "enc_channels": [24, 36, 72, 108, 216],
+                "enc_num_head": [1, 2, 4, 6, 12],
+                "enc_patch_size": [256] * 5,
+                "dec_channels": [36, 36, 72, 108],
+                "dec_num_head": [2, 2, 4, 6],
+                "dec_patch_size": [256] * 4,
+                "drop_path": 0.0,
+            },
+            "small": {},
+            "base": {
+                "enc_depths": [3, 3, 3, 12, 3],
+                "enc_channels": [54, 108, 216, 432, 576],
+                "enc_num_head": [3, 6, 12, 24, 32],
+                "dec_channels": [72, 108, 216, 432],
+                "dec_num_head": [4, 6, 12, 24],
+            },
+            "large": {
+                "enc_depths": [3, 3, 3, 12, 3],
+                "enc_channels": [72, 144, 288, 576, 864],
+                "enc_num_head": [4, 8, 16, 32, 48],
+                "dec_channels": [72, 144, 288, 576],
+                "dec_num_head": [4, 8, 16, 32],
+            },
+        },
     }
 )
-"""Constructor arguments of each backbone and size that differ from its full size."""
+"""Constructor arguments of each backbone and size that differ from its full size. Of Sonata (and Concerto), Utonia
+and LitePT all sizes but LitePT's tiny one are published."""
 
 
 def recipe_of(dataset: str) -> Recipe:

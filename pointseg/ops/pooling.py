@@ -126,21 +126,46 @@ def pool_cells(
 
     Source: Point Transformer V3, arXiv:2312.10035, section 4.3 (grid pooling).
     """
-    shift, order = 3 * halvings, orders[first]
-    cells = codes[first][order] >> shift
-    begins = torch.ones_like(cells, dtype=torch.bool)
-    torch.ne(cells[1:], cells[:-1], out=begins[1:])
+    shift = 3 * halvings
+    segments, heads = _group(codes[first] >> shift, orders[first])
+    return CellPooling(
+        segments,
+        heads,
+        tuple(code[heads] >> shift for code in codes),
+        tuple(_runs(segments.index[order]) for order in orders),
+    )
+
+
+def pool_grid(grid_coord: Tensor, batch: Tensor, stride: int) -> tuple[Segments, Tensor]:
+    """Pool voxels that share a cell of ``stride`` voxels along each axis.
+
+    Args:
+        grid_coord: (N, 3) int64 voxels, >= 0.
+        batch: (N,) int64 cloud of each.
+        stride: voxels per cell along each axis, >= 1.
+
+    Returns:
+        The cell of each voxel, cells being numbered by cloud, x, y, z; (M,) one voxel of each cell.
+
+    Source: the poolings of Sonata (Wu 2025, arXiv:2503.16429), which follow no curve.
+    """
+    cells = torch.div(grid_coord, stride, rounding_mode="trunc")
+    keys = batch
+    for axis in cells.unbind(1):
+        keys = keys * (axis.max() + 1 if len(axis) else 1) + axis
+    return _group(keys, torch.argsort(keys, stable=True))
+
+
+def _group(keys: Tensor, order: Tensor) -> tuple[Segments, Tensor]:
+    """A segment for each of (N,) keys, ascending, and (M,) its first row; ``order`` sorts the keys."""
+    ascending = keys[order]
+    begins = torch.ones_like(ascending, dtype=torch.bool)
+    torch.ne(ascending[1:], ascending[:-1], out=begins[1:])
     index = torch.empty_like(order)
     index[order] = begins.cumsum(0) - 1
     starts = begins.nonzero()[:, 0]
-    heads = order[starts]
     end = torch.full_like(starts[:1], len(order))
-    return CellPooling(
-        Segments(index, order, torch.cat([starts, end])),
-        heads,
-        tuple(code[heads] >> shift for code in codes),
-        tuple(_runs(index[order]) for order in orders),
-    )
+    return Segments(index, order, torch.cat([starts, end])), order[starts]
 
 
 def _runs(values: Tensor) -> Tensor:

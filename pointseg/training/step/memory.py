@@ -9,11 +9,14 @@ BYTES_PER_VOXEL = 8000
 """Memory of full-size backbones per voxel in float32 prediction, rounded up (PTv3 7000, MinkUNet34C 5000)."""
 FREE_MEMORY_SHARE = 0.7
 """Share of the free memory that a network may take."""
-TRAINING = {"ptv3": (66_000, 46.2e6), "minkunet": (18_000, 39.2e6), "pointnext": (75_000, 41.6e6)}
+TRAINING = {
+    "ptv3": (66_000, 46.2e6), "minkunet": (18_000, 39.2e6), "pointnext": (75_000, 41.6e6),
+    "sonata": (42_000, 108.5e6), "utonia": (46_000, 137.3e6), "litept": (8_400, 12.7e6),
+}  # fmt: skip
 """Bytes that a voxel takes in training, and the parameters, of full-size backbones with three channels.
 
 Measured on a CPU in float32: the peak over two steps with 24,000 voxels of generated rooms. Small sizes took
-22,000, 7,000 and 19,000 bytes.
+22,000, 7,000 and 19,000 bytes. Sonata and Utonia have no decoder there, and nine channels; LitePT has size S.
 """
 BYTES_PER_PARAMETER = 12
 """Gradient and two moments of AdamW; the weights are there already."""

@@ -23,6 +23,7 @@ def test_seven_tenths_of_what_is_free_at_eight_kilobytes_a_voxel(machine):
 
 
 FULL = {"ptv3": 46_200_000, "minkunet": 39_200_000, "pointnext": 41_600_000}
+FULL |= {"sonata": 108_500_000, "utonia": 137_300_000, "litept": 12_700_000}
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
