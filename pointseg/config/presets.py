@@ -1,5 +1,7 @@
 """The recipes of the published trainings as values, and smaller sizes of the backbones.
 
+These are PTv3's; ``pointseg.config.backbone_recipes`` says what other backbones change.
+
 Source: the configurations of PTv3 (Wu et al., CVPR 2024) and DITR (Knaebel et al. 2025).
 """
 
@@ -10,6 +12,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
+from pointseg.config.backbone_recipes import as_published
 from pointseg.config.optimizer import OptimizerSpec
 from pointseg.config.recipe import InferenceConfig, Recipe
 from pointseg.config.validation import RecipeError
@@ -23,11 +26,6 @@ _INDOOR = OptimizerSpec(
     warmup_fraction=0.05, div=10.0, final_div=1000.0,
 )  # fmt: skip
 _OUTDOOR = replace(_INDOOR, lr=2e-3, weight_decay=0.005, warmup_fraction=0.04, final_div=100.0)
-_MINKUNET = OptimizerSpec(
-    name="sgd", lr=0.05, block_lr_scale=1.0, weight_decay=1e-4, momentum=0.9, nesterov=True,
-    warmup_fraction=0.05, div=10.0, final_div=1e4,
-)  # fmt: skip
-
 SCANNET = Recipe(
     dataset="scannet",
     optimizer=_INDOOR,
@@ -296,9 +294,6 @@ def recipe_for(dataset: str, backbone: str, size: str) -> Recipe:
         raise RecipeError(f"recipe_for: backbone '{backbone}' is none of {', '.join(SIZES)}")
     if size not in SIZES[backbone]:
         raise RecipeError(f"recipe_for: size '{size}' is none of {', '.join(SIZES[backbone])}")
-    optimizer = recipe.optimizer
-    if backbone == "minkunet" and size == "full":
-        optimizer = _MINKUNET  # MinkUNet is trained with SGD (Choy et al., CVPR 2019)
-    return replace(
-        recipe, backbone=backbone, backbone_config=dict(SIZES[backbone][size]), optimizer=optimizer
-    )
+    config = dict(SIZES[backbone][size])
+    recipe = replace(recipe, backbone=backbone, backbone_config=config)
+    return as_published(recipe) if size == "full" else recipe

@@ -112,6 +112,8 @@ class Recipe:
     """Probability per batch that pairs of samples are merged (Mix3D)."""
     class_weights: str = "none"
     """Weights of the classes in cross-entropy: none, auto (-ln of the class frequency), sqrt (its inverse root)."""
+    label_smoothing: float = 0.0
+    """Share of each target in cross-entropy that is spread evenly over all classes."""
     lovasz: float = 1.0
     """Weight of the Lovasz-softmax loss; cross-entropy has weight 1."""
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -140,6 +142,7 @@ class Recipe:
             *((name, getattr(self, name) >= 1, ">= 1") for name in ("epochs", "evaluations")),
             ("batch_size", self.batch_size >= 1, ">= 1"),
             ("mix3d", 0 <= self.mix3d <= 1, "a probability"),
+            ("label_smoothing", 0 <= self.label_smoothing < 1, "in [0, 1)"),
             ("lovasz", self.lovasz >= 0, ">= 0"),
             ("sphere_fraction", 0 < self.sphere_fraction <= 1, "above 0, at most 1"),
             ("max_points", most is None or most >= 1, ">= 1, or null"),

@@ -31,7 +31,6 @@ WHOLE = 10**12
 class Segmentation:
     """A ``TrainingTask``: segmentation into the classes of a dataset (losses as in PTv3, Wu et al., CVPR 2024)."""
 
-    loss_names = ("cross_entropy", "lovasz")
     metric_names = ("val_voxel_miou", "val_voxel_accuracy")
     labelled = True
     needs_shown = False
@@ -47,6 +46,11 @@ class Segmentation:
         self.dataset, self.recipe, self.encoder = dataset, recipe, encoder
         self.names = dataset.classes.names
         self.weights: Tensor | None = None
+
+    @property
+    def loss_names(self) -> tuple[str, ...]:
+        """Cross-entropy and, if its weight is above 0, Lovasz-softmax."""
+        return ("cross_entropy", "lovasz") if self.recipe.lovasz else ("cross_entropy",)
 
     def build(self) -> Segmenter:
         """The segmenter of the recipe."""
@@ -99,7 +103,11 @@ class Segmentation:
         assert cloud.segment is not None  # scenes without labels are refused before
         weights = None if self.weights is None else self.weights.to(output.device)
         return segmentation_loss(
-            output.float(), cloud.segment, weights=weights, lovasz=self.recipe.lovasz
+            output.float(),
+            cloud.segment,
+            weights=weights,
+            lovasz=self.recipe.lovasz,
+            smoothing=self.recipe.label_smoothing,
         )
 
     def update_metrics(self, output: Tensor, cloud: Cloud) -> Tensor:

@@ -17,7 +17,12 @@ _SORTED_AT_ONCE = 2**22
 
 
 def segmentation_loss(
-    logits: Tensor, segment: Tensor, *, weights: Tensor | None = None, lovasz: float = 1.0
+    logits: Tensor,
+    segment: Tensor,
+    *,
+    weights: Tensor | None = None,
+    lovasz: float = 1.0,
+    smoothing: float = 0.0,
 ) -> dict[str, Tensor]:
     """Cross-entropy plus ``lovasz`` times Lovasz-softmax.
 
@@ -26,6 +31,7 @@ def segmentation_loss(
         segment: (N,) labels, -1 is ignored.
         weights: (K,) class weights in cross-entropy; None: all 1.
         lovasz: weight of Lovasz-softmax, >= 0; at 0 it is not computed.
+        smoothing: of the labels in cross-entropy, see there.
 
     Returns:
         ``loss``, ``cross_entropy`` and, if computed, ``lovasz``: scalars. All are 0, with a gradient
@@ -34,15 +40,20 @@ def segmentation_loss(
     Raises:
         ValueError: shapes that do not fit, a label that is neither a class nor -1.
     """
-    points = cross_entropy(logits, segment, weights=weights)
+    points = cross_entropy(logits, segment, weights=weights, smoothing=smoothing)
     if lovasz == 0:
         return {"loss": points, "cross_entropy": points}
     regions = lovasz_softmax(logits, segment)
     return {"loss": points + lovasz * regions, "cross_entropy": points, "lovasz": regions}
 
 
-def cross_entropy(logits: Tensor, segment: Tensor, *, weights: Tensor | None = None) -> Tensor:
+def cross_entropy(
+    logits: Tensor, segment: Tensor, *, weights: Tensor | None = None, smoothing: float = 0.0
+) -> Tensor:
     """The mean of -log softmax at the label, over labelled points, weighted by their class.
+
+    With ``smoothing`` e in 0 to 1 the target of a point is 1 - e at its label plus e / K at each of the K
+    classes, each term weighted by its class (Szegedy 2016, arXiv:1512.00567, section 7).
 
     Arguments, errors and the case without labels as :func:`segmentation_loss`; computed in float32
     at least.
@@ -51,7 +62,9 @@ def cross_entropy(logits: Tensor, segment: Tensor, *, weights: Tensor | None = N
     logits, segment = _exact(logits), segment.long()
     if weights is not None:
         weights = weights.to(logits)
-    total = F.cross_entropy(logits, segment, weights, ignore_index=IGNORE, reduction="sum")
+    total = F.cross_entropy(
+        logits, segment, weights, ignore_index=IGNORE, reduction="sum", label_smoothing=smoothing
+    )
     labelled = segment != IGNORE
     if weights is None:
         share = labelled.sum().to(total)

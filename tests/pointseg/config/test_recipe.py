@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from torch import nn
 
 from pointseg.config.presets import RECIPES, SIZES, images_for, recipe_for
 from pointseg.config.recipe import PointCloudFormat, Recipe
@@ -14,6 +15,7 @@ from pointseg.config.serialization import override, read_recipe
 from pointseg.config.validation import RecipeError
 from pointseg.loading.samples import training_steps, validation_steps
 from pointseg.scene import Scene
+from pointseg.training.step.optimizer import build_optimizer, build_scheduler
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -38,6 +40,29 @@ def test_the_numbers_of_the_published_configurations() -> None:
     assert kitti.in_channels == 4 and kitti.needs == ("strength",)
     assert kitti.class_weights == "auto" and kitti.batch_size == 12
     assert recipe_for("scannet", "minkunet", "full").optimizer.name == "sgd"
+
+
+@pytest.mark.parametrize(("dataset", "epochs"), [("s3dis", 3000), ("scannet", 800)])
+def test_the_numbers_of_pointnext(dataset: str, epochs: int) -> None:
+    recipe = recipe_for(dataset, "pointnext", "full")
+    found = (recipe.voxel_m, recipe.max_points, recipe.batch_size, recipe.epochs)
+    assert found == (0.04, 24_000, 8, epochs)
+    assert (recipe.label_smoothing, recipe.lovasz, recipe.mix3d) == (0.2, 0, 0)
+    spec = recipe.optimizer
+    assert (spec.name, spec.weight_decay, spec.clip_norm) == ("adamw", 1e-4, 10)
+    optimizer = build_optimizer(nn.Linear(2, 2), spec)
+    scheduler, rates = build_scheduler(optimizer, spec, steps=101), []
+    for step in range(101):
+        rates.append(scheduler.get_last_lr()[0])
+        assert optimizer.param_groups[0]["betas"] == (0.9, 0.999)
+        optimizer.step()
+        if step < 100:
+            scheduler.step()
+    # a cosine from the first step on
+    assert (rates[0], rates[-1]) == pytest.approx((1e-2, 1e-5), rel=1e-3)
+    assert rates[50] == pytest.approx((1e-2 + 1e-5) / 2, rel=0.05)
+    assert recipe_for(dataset, "pointnext", "small").optimizer.lr == 6e-3
+    assert recipe_for("nuscenes", "pointnext", "full").optimizer.lr == 2e-3
 
 
 def test_changes_reach_inside() -> None:
@@ -81,6 +106,7 @@ def test_changes_reach_inside() -> None:
         ("test.margin_m=-1", "'margin_m' must be >= 0 metres"),
         ("test.tta=many", "'tta' must be one of single, scannet"),
         ("mix3d=2", "'mix3d' must be a probability"),
+        ("label_smoothing=1", r"'label_smoothing' must be in \[0, 1\)"),
         ("dataset=3", "must be text"),
     ],
 )

@@ -7,11 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
+from pointseg.cloud import collate
 from pointseg.datasets.label_counts import label_counts
 from pointseg.datasets.semantickitti.dataset import CLASS_SHARES, SemanticKITTI
+from pointseg.loading.samples import Samples
 from pointseg.training.segmentation_task import Segmentation
-from tests.pointseg.tiny import RECIPE, Boxes
+from pointseg.training.train import train
+from tests.pointseg.tiny import RECIPE, Boxes, spec
 
 AUTO = replace(RECIPE, class_weights="auto")
 
@@ -65,3 +69,20 @@ def test_devices_share_the_scenes(monkeypatch):
     found = weights(Watched())
     assert read == ["train1", "train3"]
     torch.testing.assert_close(found, -torch.from_numpy(np.log([4 / 6, 1.9 / 6])).float())
+
+
+@pytest.mark.parametrize("lovasz", [0.0, 1.0])
+def test_the_recipe_decides_the_losses(lovasz, tmp_path):
+    recipe = replace(RECIPE, lovasz=lovasz, label_smoothing=0.2, epochs=1, evaluations=1)
+    task = Segmentation(Boxes(), recipe)
+    cloud = collate([Samples(Boxes(), recipe, training=True, seed=0)[0, 0]])
+    logits = torch.randn(len(cloud), 2, generator=torch.Generator().manual_seed(0))
+    found = task.losses(logits, cloud)
+    wanted = F.cross_entropy(logits, cloud.segment, ignore_index=-1, label_smoothing=0.2)
+    torch.testing.assert_close(found["cross_entropy"], wanted)
+    assert {"loss", *task.loss_names} == set(found)
+    if lovasz:
+        return
+    train(replace(spec(tmp_path, recipe=recipe), task=task))  # the log has columns of no other loss
+    columns = (tmp_path / "metrics.csv").read_text().splitlines()[0].split(",")
+    assert "cross_entropy" in columns and "lovasz" not in columns

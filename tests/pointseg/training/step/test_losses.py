@@ -260,3 +260,17 @@ def test_class_weights_by_hand():
 def test_class_weights_refuse(counts, kind, total, match):
     with pytest.raises(ValueError, match=match):
         class_weights(np.array(counts), kind, total=total)
+
+
+def test_smoothed_labels_by_hand():
+    """Two classes, one point of log-odds ln 3 for its label: -log p is ln 4/3 there, ln 4 at the other."""
+    logits, segment = torch.tensor([[math.log(3.0), 0.0]]), torch.tensor([0])
+    found = cross_entropy(logits, segment, smoothing=0.2)
+    assert found.item() == pytest.approx(0.9 * math.log(4 / 3) + 0.1 * math.log(4))
+    # of a point without a label nothing is spread
+    more = torch.cat([logits, torch.tensor([[5.0, -5.0]])])
+    alike = cross_entropy(more, torch.tensor([0, -1]), smoothing=0.2)
+    torch.testing.assert_close(alike, found)
+    weights = torch.tensor([2.0, 4.0])
+    found = cross_entropy(logits, segment, weights=weights, smoothing=0.2)
+    assert found.item() == pytest.approx((0.9 * 2 * math.log(4 / 3) + 0.1 * 4 * math.log(4)) / 2)
