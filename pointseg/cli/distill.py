@@ -29,10 +29,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_data(parser)
     parser.add_argument(
-        "--extra-dataset", action="append", default=[], metavar="NAME=DIR",
+        "--also", "--extra-dataset", action="append", default=[], metavar="NAME=DIR",
         help="a further dataset to distil on, and its folder; may be repeated. Each dataset has its own visibility "
-        "rule and number of views, as in pointseg-train, unless --override images... changes them; images of all "
-        "are resized to the size of the first",
+        "rule, number of views, voxels and crops, as in pointseg-train, unless --override changes them for all; "
+        "images of all are resized to the size of the first. Of structured3d all splits are learned from, and "
+        "gradients are clipped to a norm of 3",
     )  # fmt: skip
     teacher = parser.add_argument_group("teacher")
     add_encoder(teacher)
@@ -53,11 +54,11 @@ def _parser() -> argparse.ArgumentParser:
 def _data(arguments: argparse.Namespace) -> tuple[Recipe, Mixture]:
     """The recipe of the student, and its datasets."""
     from pointseg.config.folder_recipe import fit_to_dataset
-    from pointseg.config.presets import images_of, recipe_for
+    from pointseg.config.presets import MIXED_CLIP_NORM, images_of, recipe_for
     from pointseg.config.serialization import override
     from pointseg.datasets import open_dataset
     from pointseg.training.devices import is_main_process
-    from pointseg.training.distillation_datasets import describe_visibility, mix_datasets
+    from pointseg.training.distillation_datasets import describe_datasets, mix_datasets
 
     dataset = open_dataset(
         arguments.dataset, arguments.root, config=arguments.config, labelled=False
@@ -65,10 +66,12 @@ def _data(arguments: argparse.Namespace) -> tuple[Recipe, Mixture]:
     recipe = recipe_for(arguments.dataset, arguments.backbone, model_size(arguments))
     recipe = fit_to_dataset(recipe, dataset)
     recipe = replace(recipe, images=images_of(recipe, arguments.encoder))
+    if arguments.also:
+        recipe = replace(recipe, optimizer=replace(recipe.optimizer, clip_norm=MIXED_CLIP_NORM))
     recipe = override(recipe, arguments.override)
-    mixture = mix_datasets(dataset, recipe, arguments.extra_dataset, arguments.override)
-    if arguments.extra_dataset and is_main_process():
-        for line in describe_visibility(mixture, recipe):
+    mixture = mix_datasets(dataset, recipe, arguments.also, arguments.override)
+    if arguments.also and is_main_process():
+        for line in describe_datasets(mixture, recipe):
             print(line, file=sys.stderr)
     return replace(recipe, train_splits=("train",), val_splits=("val",)), mixture
 

@@ -103,6 +103,14 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
     }
 )
 
+DISTILLATION_SPLITS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = MappingProxyType(
+    {"structured3d": (("train", "val", "test"), ())}
+)
+"""Splits for training and validation where a further dataset of D-DITR is learned from other splits than its
+own recipe's: labels are not used."""
+MIXED_CLIP_NORM = 3.0
+"""Largest norm of gradients where D-DITR learns from several datasets."""
+
 # Image sizes for patches of 16 pixels; number of views, depth ranges and occlusion as in DITR.
 _IMAGES: Mapping[str, ImageConfig] = MappingProxyType(
     {

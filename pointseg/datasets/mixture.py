@@ -11,12 +11,25 @@ from pointseg.datasets.dataset import Dataset
 from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.named_scenes import NamedScenes
 from pointseg.scene import Scene
+from pointseg.transforms import Compose
 
 if TYPE_CHECKING:
     from pointseg.images.config import ImageConfig
     from pointseg.images.readers.frame import Frame
 
 SPLITS = ("train", "val")
+
+
+@dataclass(frozen=True)
+class SampleSteps:
+    """How scenes become samples of a network."""
+
+    training: Compose
+    """Transforms in training: augmentation, voxels, crop."""
+    validation: Compose
+    """Transforms in validation."""
+    in_words: str
+    """Size of voxels and crops, for messages."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +44,8 @@ class SourceDataset:
     """Its splits for validation."""
     images: ImageConfig | None = None
     """Settings with its number of views and visibility; None: those of the run."""
+    steps: SampleSteps | None = None
+    """How its scenes become samples; None: as those of the run."""
 
 
 class Mixture(NamedScenes):
@@ -79,6 +94,10 @@ class Mixture(NamedScenes):
     def image_config(self, split: str, scene: str) -> ImageConfig | None:
         """The image settings of a scene's dataset; None: those of the run."""
         return self.sources[self.source(split, scene)].images
+
+    def sample_steps(self, split: str, scene: str) -> SampleSteps | None:
+        """How a scene of its dataset becomes a sample; None: as those of the run."""
+        return self.sources[self.source(split, scene)].steps
 
     def source(self, split: str, scene: str) -> int:
         """Number of a scene's dataset."""

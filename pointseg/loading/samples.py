@@ -86,7 +86,7 @@ class Samples(TorchDataset[Cloud | UserError]):
             if self.images is not None:  # before augmentation moves the points
                 drawn = rng if self.training else None
                 scene, views = self.images.load(split, name, scene, drawn)
-            scene = self.steps(scene, rng)
+            scene = self._steps(split, name)(scene, rng)
         except UserError as error:
             return error
         except ValueError as error:  # from a transform that the scene does not fit
@@ -95,6 +95,14 @@ class Samples(TorchDataset[Cloud | UserError]):
         if isinstance(self.dataset, Mixture):
             cloud = replace(cloud, source=torch.tensor([self.dataset.source(split, name)]))
         return cloud if views is None else views.add_to(cloud)
+
+    def _steps(self, split: str, name: str) -> Compose:
+        """The transforms of a scene: those of its own dataset, where there are several."""
+        mixed = self.dataset if isinstance(self.dataset, Mixture) else None
+        own = None if mixed is None else mixed.sample_steps(split, name)
+        if own is None:
+            return self.steps
+        return own.training if self.training else own.validation
 
 
 def join(samples: Sequence[Cloud | UserError]) -> Cloud | UserError:

@@ -81,7 +81,7 @@ def test_trained_and_tested(
         (train.main, DATA, "--dataset synthetic --images --weights none", "synthetic"),
         (train.main, RUN, "--images --image-cache nowhere", "nowhere"),
         (distill.main, RUN, "", "--weights"),
-        (distill.main, RUN, "--extra-dataset nothing --weights none", "--extra-dataset nothing"),
+        (distill.main, RUN, "--also nothing --weights none", "--also nothing"),
     ],
 )
 def test_refused_before_training(
@@ -147,11 +147,11 @@ def test_distilled_then_trained_without_images(
 
 
 def test_several_datasets_are_distilled_together(tmp_path: Path) -> None:
-    words = f"--weights none --out {tmp_path} --extra-dataset s3dis=somewhere --heads each"
+    words = f"--weights none --out {tmp_path} --extra-dataset s3dis=a --also structured3d=b --heads each"
     assert distill.main([*RUN, *words.split()]) == 0
     state = read_checkpoint(tmp_path / "last.pt", (DISTILLED,))["model"]
     assert {key for key in state if key.startswith("heads.")} == {
-        f"heads.{number}.{name}" for number in (0, 1) for name in ("weight", "bias")
+        f"heads.{number}.{name}" for number in (0, 1, 2) for name in ("weight", "bias")
     }
 
 
