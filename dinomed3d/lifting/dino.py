@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -265,6 +266,13 @@ def hub_repository(name: str) -> str:
     """Repository on the Hugging Face hub from which `weights="hub"` takes an encoder of MODELS."""
     pretraining = "lvd1689m" if "dinov3" in name else "lvd142m"  # timm's tag of the training images
     return f"timm/{MODELS[name]}.{pretraining}"
+
+
+def patch_of(name: str) -> int:
+    """Side of the patches of an encoder of MODELS, pixels."""
+    found = re.search(r"_patch(\d+)_", name)
+    assert found is not None  # every name has it
+    return int(found[1])
 
 
 def needs_licence(name: str) -> bool:

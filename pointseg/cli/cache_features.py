@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--image-size", type=at_least(1), nargs=2, metavar=("H", "W"),
         help="size to which images are resized, pixels (default: as in training with this dataset and encoder, "
-        "such as 480 640 for scannet and patches of 16); the same for all datasets of one training",
+        "such as 420 560 for scannet and patches of 14); the same for all datasets of one training",
     )  # fmt: skip
     parser.add_argument(
         "--max-views", type=number_or_all, metavar="N",

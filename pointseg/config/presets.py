@@ -16,7 +16,7 @@ from pointseg.config.backbone_recipes import as_published
 from pointseg.config.optimizer import OptimizerSpec
 from pointseg.config.recipe import InferenceConfig, Recipe
 from pointseg.config.validation import RecipeError
-from pointseg.images.config import ImageConfig
+from pointseg.images.config import ImageConfig, whole_patches
 from pointseg.images.visibility import VisibilityConfig
 from pointseg.plugins import is_plugin
 from pointseg.transforms.augmentation import Augmentation
@@ -111,29 +111,26 @@ own recipe's: labels are not used."""
 MIXED_CLIP_NORM = 3.0
 """Largest norm of gradients where D-DITR learns from several datasets."""
 
-# Image sizes for patches of 16 pixels; number of views, depth ranges and occlusion as in DITR.
+# Image sizes, number of views, depth ranges and occlusion as in DITR, whose patches have 14 pixels.
 _IMAGES: Mapping[str, ImageConfig] = MappingProxyType(
     {
-        "scannet": ImageConfig(visibility=VisibilityConfig(near_m=1.0, far_m=4.0)),
-        "scannet200": ImageConfig(visibility=VisibilityConfig(near_m=1.0, far_m=4.0)),
-        "s3dis": ImageConfig(size=(512, 512)),
+        "scannet": ImageConfig(size=(420, 560), visibility=VisibilityConfig(near_m=1.0, far_m=4.0)),
+        "scannet200": ImageConfig(
+            size=(420, 560), visibility=VisibilityConfig(near_m=1.0, far_m=4.0)
+        ),
+        "s3dis": ImageConfig(size=(518, 518)),
         "structured3d": ImageConfig(
-            size=(352, 640), views=3, visibility=VisibilityConfig(near_m=1.0, far_m=4.0)
+            size=(350, 630), views=3, visibility=VisibilityConfig(near_m=1.0, far_m=4.0)
         ),
         "nuscenes": ImageConfig(
-            size=(384, 672), views=None, visibility=VisibilityConfig(occlusion="none")
+            size=(378, 672), views=None, visibility=VisibilityConfig(occlusion="none")
         ),
         "semantickitti": ImageConfig(
-            size=(384, 1248), views=None, visibility=VisibilityConfig(occlusion="none")
+            size=(378, 1246), views=None, visibility=VisibilityConfig(occlusion="none")
         ),
-        "folder": ImageConfig(),
+        "folder": ImageConfig(size=(480, 640)),
     }
 )
-# Sizes for patches of 14 pixels, as in DITR.
-_SIZES_OF_14 = {
-    (480, 640): (420, 560), (512, 512): (518, 518), (384, 672): (378, 672), (384, 1248): (378, 1246),
-    (352, 640): (350, 630),
-}  # fmt: skip
 
 
 def images_of(recipe: Recipe, encoder: str) -> ImageConfig:
@@ -159,10 +156,13 @@ def images_of(recipe: Recipe, encoder: str) -> ImageConfig:
 def images_for(dataset: str, encoder: str) -> ImageConfig:
     """How the images of a dataset are used, for one encoder and the usual voxel size.
 
+    Their size is the whole number of the encoder's patches nearest to that of DITR.
+
     Raises:
         RecipeError: a dataset without images, an unknown encoder.
     """
     from dinomed3d.lifting import MODELS
+    from dinomed3d.lifting.dino import patch_of
 
     usual = "folder" if is_plugin(dataset) else dataset
     if usual not in _IMAGES:
@@ -171,10 +171,8 @@ def images_for(dataset: str, encoder: str) -> ImageConfig:
         )
     if encoder not in MODELS:
         raise RecipeError(f"--encoder {encoder}: must be one of {', '.join(MODELS)}")
-    images = replace(_IMAGES[usual], encoder=encoder)
-    if "patch14" in encoder:
-        images = replace(images, size=_SIZES_OF_14[images.size[0], images.size[1]])
-    return images
+    images = _IMAGES[usual]
+    return replace(images, encoder=encoder, size=whole_patches(images.size, patch_of(encoder)))
 
 
 SIZES: Mapping[str, Mapping[str, Mapping[str, Any]]] = MappingProxyType(

@@ -52,7 +52,15 @@ def draw_features(
     network = task.build()
     network.load_state_dict(read_checkpoint(checkpoint, (DISTILLED,))["model"])
     network.to(device).eval()
-    samples = Samples(dataset, recipe, training=False, seed=0, cache=cache, labelled=False)
+    samples = Samples(
+        dataset,
+        recipe,
+        training=False,
+        seed=0,
+        cache=cache,
+        labelled=False,
+        keep_shown=task.needs_shown,
+    )
     folder = out / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
     written = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -32,7 +32,7 @@ class ImageConfig:
     stride: int = 0
     """Side of the encoder's patches in pixels; filled in when the encoder is opened."""
     size: tuple[int, ...] = (480, 640)
-    """Height and width in pixels to which images are resized before they are encoded."""
+    """Height and width in pixels to which images are resized before they are encoded: whole patches."""
     views: int | None = 10
     """Maximum number of views per scene: drawn at random in training, evenly spaced otherwise; None: all."""
     visibility: VisibilityConfig = field(default_factory=VisibilityConfig)
@@ -91,6 +91,37 @@ class ImageConfig:
         height, width = self.size
         views = "all images" if self.views is None else f"up to {self.views} images"
         return f"{views} of {height} x {width} pixels; points {self.visibility}"
+
+
+def whole_patches(size: Sequence[int], patch: int) -> tuple[int, int]:
+    """The whole number of patches nearest to a size, at least one; upwards between two.
+
+    Args:
+        size: height and width, pixels.
+        patch: side of a patch, pixels.
+    """
+    height, width = (patch * max(1, (2 * side + patch) // (2 * patch)) for side in size)
+    return height, width
+
+
+def require_whole_patches(size: Sequence[int], patch: int, encoder: str, option: str) -> None:
+    """Refuse an image size that would cut patches: the last row and column would show repeated pixels.
+
+    Args:
+        size: height and width, pixels.
+        patch: side of the encoder's patches, pixels.
+        encoder: its name, for the message.
+        option: how a size is set, with two braces for its numbers, for the message.
+
+    Raises:
+        UserError: a side is no multiple of the patch.
+    """
+    if any(side % patch for side in size):
+        near = option.format(*whole_patches(size, patch))
+        raise UserError(
+            f"images of {size[0]} x {size[1]} pixels are no whole patches of {encoder}, which have {patch} pixels; "
+            f"the nearest size that is: {near}"
+        )
 
 
 def _require(name: str, value: Any, holds: bool, what: str) -> None:

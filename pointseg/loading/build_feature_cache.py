@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dinomed3d.runtime.errors import UserError
 from pointseg.ditr import PointImages
+from pointseg.images.config import require_whole_patches
 from pointseg.images.features.encoder import weights_digest
 from pointseg.images.features.feature_cache import STALE, VALID, FeatureCache
 from pointseg.images.preprocess import load_images
@@ -67,6 +68,7 @@ class CacheSpec:
         ):
             if value < 1:
                 raise UserError(f"{option}: must be >= 1, got {value}")
+        require_whole_patches(self.size, self.encoder.stride, self.name, "--image-size {} {}")
 
 
 @dataclass

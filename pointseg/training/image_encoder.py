@@ -12,7 +12,7 @@ import torch
 from dinomed3d.lifting import Encoder
 from dinomed3d.lifting.dino import needs_licence
 from dinomed3d.runtime.errors import UserError
-from pointseg.images.config import ImageConfig
+from pointseg.images.config import ImageConfig, require_whole_patches
 from pointseg.images.features.encoder import (
     RANDOM,
     WITHOUT_LICENCE,
@@ -23,6 +23,10 @@ from pointseg.images.features.feature_cache import FeatureCache, find_cache
 
 if TYPE_CHECKING:
     from pointseg.training.checkpoint import EncoderSource
+
+
+SIZE_OPTION = "--override images.size=[{},{}]"
+"""How the size of the images of a run is set."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,8 @@ def open_image_features(
         log: receives warnings.
 
     Raises:
-        UserError: neither or both are given; they cannot be read or are for another encoder or image size.
+        UserError: neither or both are given; they cannot be read or are for another encoder or image size;
+            the image size is not in whole patches.
     """
     if (weights is None) == (cache is None):
         advice = f". {WITHOUT_LICENCE}" if cache is None and needs_licence(images.encoder) else ""
@@ -70,6 +75,7 @@ def open_image_features(
                 f"random weights for {images.encoder}: pipeline test only, features are meaningless"
             )
         encoder, config = open_for(images, weights, precision=dtype)
+        require_whole_patches(images.size, encoder.stride, images.encoder, SIZE_OPTION)
         return ImageFeatures(config, encoder, None)
     assert cache is not None
     found = find_cache(cache, encoder=images.encoder, size=images.size)

@@ -14,7 +14,7 @@ from tests.pointseg.images.posed import ENCODER, photographed, tiny_encoder
 def dataset(tmp_path, monkeypatch):
     held = photographed(tmp_path / "images")
     monkeypatch.setattr("pointseg.datasets.open_dataset", lambda *_, **__: held)
-    monkeypatch.setattr(encoding, "open_encoder", lambda *_, **__: tiny_encoder())
+    monkeypatch.setattr(encoding, "open_encoder", lambda name, *_, **__: tiny_encoder(name))
     return held
 
 
@@ -60,6 +60,12 @@ def test_images_are_a_number_or_all(tmp_path, capsys):
     assert "must be at least 1" in capsys.readouterr().err
 
 
+def test_sizes_that_cut_patches_are_refused(tmp_path, dataset, capsys):
+    assert run(tmp_path, "--image-size", 40, 48) == 2
+    assert "--image-size 48 48" in capsys.readouterr().err
+    assert not (tmp_path / "cache").exists()
+
+
 def test_interrupted(tmp_path, dataset, capsys, monkeypatch):
     def stop(*_, **__):
         raise KeyboardInterrupt
@@ -72,13 +78,17 @@ def test_interrupted(tmp_path, dataset, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "encoder", "size", "views"),
     [
-        ("scannet", ENCODER, (480, 640), 10),
+        ("scannet", ENCODER, (416, 560), 10),
+        ("scannet", "vit_small_patch14_dinov2", (420, 560), 10),
         ("s3dis", ENCODER, (512, 512), 10),
         ("nuscenes", ENCODER, (384, 672), None),
         ("semantickitti", ENCODER, (384, 1248), None),
         ("s3dis", "vit_small_patch14_reg4_dinov2", (518, 518), 10),
         ("structured3d", "vit_small_patch14_reg4_dinov2", (350, 630), 3),
-        ("folder", "vit_small_patch14_reg4_dinov2", (420, 560), 10),
+        ("semantickitti", "vit_large_patch14_reg4_dinov2", (378, 1246), None),
+        ("nuscenes", "vit_small_patch14_dinov2", (378, 672), None),
+        ("folder", ENCODER, (480, 640), 10),
+        ("folder", "vit_small_patch14_reg4_dinov2", (476, 644), 10),
     ],
 )
 def test_images_are_encoded_as_training_reads_them(
@@ -98,8 +108,8 @@ def test_images_are_encoded_as_training_reads_them(
     recipe = images_for(name, encoder)
     assert (asked[0].size, asked[0].max_views) == (size, views) == (recipe.size, recipe.views)
     assert f"resized to {size[0]} x {size[1]} pixels" in capsys.readouterr().err
-    assert main([*fixed, "--image-size", "32", "48", "--max-views", "all"]) == 2
-    assert (asked[1].size, asked[1].max_views) == ((32, 48), None)
+    assert main([*fixed, "--image-size", "112", "224", "--max-views", "all"]) == 2
+    assert (asked[1].size, asked[1].max_views) == ((112, 224), None)
     assert main([*fixed, "--max-views", "3"]) == 2
     assert (asked[2].size, asked[2].max_views) == (size, 3)
 

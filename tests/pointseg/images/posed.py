@@ -18,8 +18,8 @@ TINY = dict(embed_dim=24, depth=2, num_heads=2, init_values=1.0)
 ENCODER = "vit_small_patch16_dinov3"
 
 
-def tiny_encoder():
-    return open_encoder(ENCODER, "none", TINY)
+def tiny_encoder(name=ENCODER):
+    return open_encoder(name, "none", TINY)
 
 
 def photo(path, *, seed=0, size=(40, 56)):

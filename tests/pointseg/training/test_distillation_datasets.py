@@ -45,7 +45,7 @@ def test_each_has_its_own_visibility() -> None:
     assert s3dis.visibility == VisibilityConfig()
     assert (nuscenes.views, nuscenes.visibility.occlusion) == (None, "none")
     lines = describe_datasets(mixture, recipe)
-    assert "480 x 640" in lines[0] and "images.size" in lines[0]
+    assert "416 x 560" in lines[0] and "images.size" in lines[0]
     assert [line.split()[0] for line in lines[1:]] == ["scannet", "s3dis", "nuscenes"]
 
 

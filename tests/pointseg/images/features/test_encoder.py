@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import huggingface_hub
 import pytest
 
-from dinomed3d.lifting.dino import OPEN_ENCODER
+from dinomed3d.lifting.dino import OPEN_ENCODER, patch_of
 from dinomed3d.runtime.errors import UserError
 from pointseg.config.presets import images_for
+from pointseg.images.config import whole_patches
 from pointseg.images.features.encoder import open_encoder
 from pointseg.training.image_encoder import open_image_features
-from tests.pointseg.images.posed import ENCODER
+from tests.pointseg.images.posed import ENCODER, TINY
 
 
 @pytest.fixture
@@ -37,3 +40,35 @@ def test_who_names_no_weights_is_told_which_need_no_licence():
     with pytest.raises(UserError, match="--weights") as caught:
         open_image_features(images_for("scannet", OPEN_ENCODER), weights=None, cache=None)
     assert "licence" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("size", "patch", "near"),
+    [
+        ((480, 640), 14, (476, 644)),
+        ((420, 560), 14, (420, 560)),
+        ((420, 560), 16, (416, 560)),
+        ((24, 7), 16, (32, 16)),  # halfway: up; never none
+        ((4000, 6000), 14, (4004, 6006)),
+        ((8, 9), 8, (8, 8)),
+    ],
+)
+def test_whole_patches_nearest_to_a_size(size, patch, near):
+    assert whole_patches(size, patch) == near
+
+
+@pytest.mark.parametrize("name", ["scannet", "s3dis", "nuscenes", "semantickitti", "folder"])
+@pytest.mark.parametrize("encoder", ["vit_small_patch14_dinov2", "vit_base_patch16_dinov3"])
+def test_usual_sizes_are_whole_patches(name, encoder):
+    images = images_for(name, encoder)
+    assert not any(side % patch_of(encoder) for side in images.size)
+
+
+def test_sizes_that_cut_patches_are_refused():
+    images = replace(
+        images_for("scannet", OPEN_ENCODER), size=(480, 640), encoder_config=TINY | {"img_size": 28}
+    )
+    with pytest.raises(UserError, match=r"images.size=\[476,644\]"):
+        open_image_features(images, weights="none", cache=None)
+    whole = replace(images, size=(476, 644))
+    assert open_image_features(whole, weights="none", cache=None).config.stride == 14
