@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pointseg.backbones import build_backbone
     from pointseg.cloud import Cloud, collate
+    from pointseg.images.readers.arrays import array_frame
+    from pointseg.lifting.lift_features import lift_features
     from pointseg.loading.pretrained_input import pretrained_input
     from pointseg.scene import Scene
     from pointseg.segmenter import Segmenter
@@ -21,8 +23,10 @@ __all__ = [
     "Scene",
     "Segmenter",
     "__version__",
+    "array_frame",
     "build_backbone",
     "collate",
+    "lift_features",
     "pretrained_input",
 ]
 
@@ -30,8 +34,10 @@ _HOMES = {
     "Cloud": "pointseg.cloud",
     "Scene": "pointseg.scene",
     "Segmenter": "pointseg.segmenter",
+    "array_frame": "pointseg.images.readers.arrays",
     "build_backbone": "pointseg.backbones",
     "collate": "pointseg.cloud",
+    "lift_features": "pointseg.lifting.lift_features",
     "pretrained_input": "pointseg.loading.pretrained_input",
 }
 

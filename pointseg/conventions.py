@@ -16,6 +16,8 @@ CHOOSING_FUSES = ("last", "random", "nearest")
 """Ways to choose one of the views that see a point; the loader chooses, and its feature is read there alone."""
 FUSES = (*CHOOSING_FUSES, "mean", "max")
 """Ways to make one feature of those of several views, ``ImageConfig.fuse``."""
+LIFT_FUSES = ("mean", "last", "nearest", "max")
+"""Ways to make one feature of those of several views where nothing is trained, ``pointseg.lift_features``."""
 SAMPLES = ("nearest", "bilinear")
 """Ways to read a feature map at a projected point, ``ImageConfig.sample``."""
 ImagePooling = Literal["max", "masked_max", "masked_mean"]

@@ -68,6 +68,7 @@ POINTS = (
     "pointseg/training",
     "pointseg/evaluation",
     "pointseg/prediction",
+    "pointseg/lifting",
     "pointseg/__init__.py",
     "pointseg/cli",
 )

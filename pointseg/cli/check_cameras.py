@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from dinomed3d.runtime.errors import UserError
 from pointseg.cli.arguments import at_least, name_or_plugin
+from pointseg.cli.image_arguments import add_visibility, visibility
 from pointseg.cli.progress import Bar, bar
 from pointseg.cli.run_command import run_command
 from pointseg.conventions import DATASETS, PICTURE_UP_AXES, UNITS_M
-from pointseg.images.visibility import OCCLUSIONS, VisibilityConfig
 from pointseg.plugins import FORM
 
 if TYPE_CHECKING:
@@ -71,7 +71,10 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument(
         "--scene", metavar="NAME", help="scene to check (default: the first one with images)"
     )
-    _add_visibility(parser.add_argument_group("visibility"))
+    add_visibility(
+        parser.add_argument_group("visibility"),
+        tolerance="as in pointseg-train for the dataset, 0.2 for a file",
+    )
     parser.add_argument(
         "--up", choices=PICTURE_UP_AXES,
         help="axis that points up in pictures; --up=-y for camera coordinates (default: z; -y for an organised "
@@ -80,29 +83,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_visibility(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--occlusion", choices=OCCLUSIONS, default="z-buffer",
-        help="what hides points: z-buffer (depth maps, or the cloud itself without them; the default); depth "
-        "(depth maps only); none",
-    )  # fmt: skip
-    group.add_argument(
-        "--near", type=float, default=0.0, metavar="M",
-        help="nearer points are not visible (default: 0)",
-    )  # fmt: skip
-    group.add_argument("--far", type=float, metavar="M", help="farther points are not visible")
-    group.add_argument(
-        "--depth-tolerance", type=float, metavar="M",
-        help="largest difference between the depth of a visible point and the depth map, metres (default: as in "
-        "pointseg-train for the dataset, 0.2 for a file)",
-    )  # fmt: skip
-
-
 def _spec(arguments: argparse.Namespace, progress: Bar) -> CheckSpec:
     from pointseg.images.camera_check.check import CheckSpec
     from pointseg.loading import posed_scene
 
-    far, near, tolerance = arguments.far, arguments.near, arguments.depth_tolerance
     if arguments.dataset is not None:
         _refuse(
             arguments, ("cloud", "cameras", "images", "unit"), "a cloud in a file, not --dataset"
@@ -121,21 +105,12 @@ def _spec(arguments: argparse.Namespace, progress: Bar) -> CheckSpec:
             unit=arguments.unit,
             log=progress.say,
         )
-    try:
-        visibility = VisibilityConfig(
-            near_m=near,
-            far_m=far,
-            depth_tolerance_m=posed.depth_tolerance_m if tolerance is None else tolerance,
-            occlusion=arguments.occlusion,
-        )
-    except UserError as error:
-        raise UserError(f"--near, --far, --depth-tolerance: {error}") from error
     return CheckSpec(
         scene=posed_scene.measured_points(posed.scene, progress.say),
         frames=posed.frames,
         out=arguments.out,
         count=arguments.max_views,
-        visibility=visibility,
+        visibility=visibility(arguments, posed.depth_tolerance_m),
         up=arguments.up or posed.up,
         turn=posed.turn,
         unit_m=posed.unit_m,

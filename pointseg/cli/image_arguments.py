@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dinomed3d.runtime.device import choose_device
+from dinomed3d.runtime.errors import UserError
 from pointseg.cli.arguments import at_least
 from pointseg.conventions import DEFAULT_ENCODER
+from pointseg.images.visibility import OCCLUSIONS, VisibilityConfig
 
 if TYPE_CHECKING:
     from pointseg.images.config import ImageConfig
@@ -47,6 +49,48 @@ def add_image_use(group: Any) -> None:
         "--allow-missing-images", action="store_true",
         help="predict scenes that have no images, or whose images show no point, without image features",
     )  # fmt: skip
+
+
+def add_visibility(group: Any, *, tolerance: str) -> None:
+    """Add when a point is visible in an image; ``tolerance`` explains the default of that option."""
+    group.add_argument(
+        "--occlusion", choices=OCCLUSIONS, default="z-buffer",
+        help="what hides points: z-buffer (depth maps, or the cloud itself without them; the default); depth "
+        "(depth maps only); none",
+    )  # fmt: skip
+    group.add_argument(
+        "--near", type=float, default=0.0, metavar="M",
+        help="nearer points are not visible (default: 0)",
+    )  # fmt: skip
+    group.add_argument("--far", type=float, metavar="M", help="farther points are not visible")
+    group.add_argument(
+        "--depth-tolerance", type=float, metavar="M",
+        help="largest difference between the depth of a visible point and the depth map, metres (default: "
+        f"{tolerance})",
+    )  # fmt: skip
+
+
+def visibility(arguments: argparse.Namespace, tolerance_m: float | None = None) -> VisibilityConfig:
+    """When a point is visible, by the options of :func:`add_visibility`.
+
+    Args:
+        arguments: the parsed options.
+        tolerance_m: the depth tolerance unless one was given. None: that of ``VisibilityConfig``.
+
+    Raises:
+        UserError: limits that leave nothing.
+    """
+    given = arguments.depth_tolerance
+    usual = VisibilityConfig.depth_tolerance_m if tolerance_m is None else tolerance_m
+    try:
+        return VisibilityConfig(
+            near_m=arguments.near,
+            far_m=arguments.far,
+            depth_tolerance_m=usual if given is None else given,
+            occlusion=arguments.occlusion,
+        )
+    except UserError as error:
+        raise UserError(f"--near, --far, --depth-tolerance: {error}") from error
 
 
 def image_changes(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -79,3 +79,36 @@ class Counter:
         """End the line."""
         if self._bar is not None:
             self._bar.close()
+
+
+class Phases:
+    """The steps of a run, one after the other, each with the time that it has left; in a log every 30 seconds."""
+
+    def __init__(self) -> None:
+        self._phase = ""
+        self._bar: Any = None
+
+    def __call__(self, phase: str, done: int, total: int) -> None:
+        """``done`` of ``total`` of a step are finished."""
+        if phase != self._phase:
+            from tqdm import tqdm
+
+            self.close()
+            interval = 0.2 if sys.stderr.isatty() else 30
+            self._phase = phase
+            self._bar = tqdm(
+                total=total, desc=phase, file=sys.stderr, mininterval=interval, leave=False,
+                bar_format=FORMAT, delay=1 if sys.stderr.isatty() else 30,
+            )  # fmt: skip
+        self._bar.update(done - self._bar.n)
+
+    def say(self, text: str) -> None:
+        """Print a line of its own."""
+        if self._bar is not None:
+            self._bar.clear()
+        print(text, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Remove the bar."""
+        if self._bar is not None:
+            self._bar.close()

@@ -6,7 +6,7 @@ its file stays as it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,12 +27,14 @@ __all__ = [
     "UNLABELLED_COLOR",
     "CloudFileError",
     "check_labelled",
+    "check_painted",
     "cloud_suffix",
     "finite_points",
     "read_cloud",
     "read_faces",
     "write_cloud",
     "write_labelled",
+    "write_painted",
 ]
 
 
@@ -175,6 +177,51 @@ def write_labelled(
         raise
     except OSError as error:
         raise CloudFileError(source, f"could not be read: {error.strerror or error}") from error
+
+
+def check_painted(scene: Scene, target: Path) -> None:
+    """Refuse what ``write_painted`` could not write, before colours are found at some expense.
+
+    Raises:
+        CloudFileError: no known ending, a type without colours, points without a position in LAS.
+    """
+    form = FORMATS[_target_suffix(target)]
+    if form is _BIN:
+        raise CloudFileError(target, "a .bin scan cannot hold colours; write .ply or .laz")
+    if form is _LAS and not np.isfinite(scene.coord).all():
+        raise CloudFileError(
+            target, f"LAS holds no points without a position, {scene.name} has some; write .ply"
+        )
+
+
+def write_painted(
+    source: Path,
+    target: Path,
+    scene: Scene,
+    colors: NDArray[np.uint8],
+    fields: Mapping[str, NDArray[Any]],
+) -> None:
+    """Write a cloud in other colours and with further fields, in its own coordinates.
+
+    LAS from LAS is a copy: scale, offset, coordinate system and all dimensions stay as they are. Otherwise
+    the scene with all of its fields is written anew.
+
+    Args:
+        source: the file that was read.
+        target: the file to be; its ending says of which type.
+        scene: what was read.
+        colors: (N, 3) red, green, blue, 0 to 255, which replace the colours of the points.
+        fields: (N,) further fields by name; one of the same name is replaced.
+
+    Raises:
+        CloudFileError: as ``check_painted`` and ``write_cloud``.
+        WriteError: the system refuses to write.
+    """
+    check_painted(scene, target)
+    if FORMATS[_target_suffix(target)] is _LAS and FORMATS.get(cloud_suffix(source) or "") is _LAS:
+        las.paint_las(source, target, colors, fields)
+        return
+    write_cloud(target, scene.with_fields(color=colors.astype(np.float32), **fields))
 
 
 def _known_suffix(path: Path) -> str:

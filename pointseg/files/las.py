@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -84,15 +84,13 @@ def label_las(source: Path, target: Path, labels: Labels) -> None:
     ``classification`` (2 is ground), and those are not the classes of a trained model. With the field
     "classification" they are written there. With colours, a point format without becomes that with.
     """
-    las = _load(source)
-    for records in (las.header.vlrs, las.evlrs or []):  # an index of chunks that will be others
-        records[:] = [record for record in records if record.user_id != COPC]
+    las = _load_to_copy(source)
     labels = labels.checked(source, len(las.points))
     segment = labels.segment
     name = labels.field_in(source, (CLASS_FIELD, *las.point_format.extra_dimension_names))
     with _errors_of(source, "could not be labelled"):
-        if labels.colors is not None and las.point_format.id in WITH_COLOR:
-            las = laspy.convert(las, point_format_id=WITH_COLOR[las.point_format.id])
+        if labels.colors is not None:
+            las = _with_color(las)
         if name in las.point_format.standard_dimension_names and name != CLASSIFICATION:
             raise CloudFileError(source, f"the class field cannot be '{name}', a dimension of LAS")
         if name == CLASSIFICATION:
@@ -110,6 +108,43 @@ def label_las(source: Path, target: Path, labels: Labels) -> None:
         las[name] = segment
         if labels.colors is not None:
             las.red, las.green, las.blue = labels.paint().T.astype(np.uint16) * FULL_COLOR
+    _store(las, target)
+
+
+def paint_las(
+    source: Path,
+    target: Path,
+    colors: NDArray[np.uint8],
+    fields: Mapping[str, NDArray[Any]],
+) -> None:
+    """Copy a LAS or LAZ file with other colours and further extra dimensions; all else stays as it is.
+
+    Args:
+        source: the file that was read; a cloud-optimised one (COPC) becomes plain LAZ.
+        target: the file to be.
+        colors: (N, 3) red, green, blue, 0 to 255.
+        fields: (N,) extra dimensions by name; one of the same name is replaced.
+
+    Raises:
+        CloudFileError: as ``read_las``; rows that are not the file's; a name that is a dimension of LAS.
+        WriteError: the system refuses to write.
+    """
+    las = _load_to_copy(source)
+    for name, values in {"colors": colors, **fields}.items():
+        if len(values) != len(las.points):
+            raise CloudFileError(
+                source, f"has {len(las.points)} points, '{name}' has {len(values)} rows"
+            )
+    with _errors_of(source, "could not be painted"):
+        las = _with_color(las)
+        for name, values in fields.items():
+            if name in las.point_format.standard_dimension_names:
+                raise CloudFileError(source, f"a field cannot be '{name}', a dimension of LAS")
+            if name in las.point_format.extra_dimension_names:
+                las.remove_extra_dim(name)
+            las.add_extra_dim(laspy.ExtraBytesParams(name, values.dtype))
+            las[name] = values
+        las.red, las.green, las.blue = colors.T.astype(np.uint16) * FULL_COLOR
     _store(las, target)
 
 
@@ -146,6 +181,21 @@ def _load(path: Path) -> laspy.LasData:
         las = laspy.LasData(reader.header, points)
         las.evlrs = reader.evlrs
         return las
+
+
+def _load_to_copy(path: Path) -> laspy.LasData:
+    """As ``_load``, without the index of a cloud-optimised file: a copy has other chunks."""
+    las = _load(path)
+    for records in (las.header.vlrs, las.evlrs or []):
+        records[:] = [record for record in records if record.user_id != COPC]
+    return las
+
+
+def _with_color(las: laspy.LasData) -> laspy.LasData:
+    """The same points in a format that has colours."""
+    if las.point_format.id not in WITH_COLOR:
+        return las
+    return laspy.convert(las, point_format_id=WITH_COLOR[las.point_format.id])
 
 
 def _check_header(path: Path) -> None:

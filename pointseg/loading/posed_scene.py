@@ -126,7 +126,13 @@ def posed_scene_of_files(
 
 
 def measured_points(scene: Scene, log: Callable[[str], None]) -> Scene:
-    """A scene without points that were not measured: NaN, or 0, 0, 0 as scanners write for no return."""
+    """A scene without points that were not measured: see ``measured_rows``."""
+    rows = measured_rows(scene, log)
+    return scene if len(rows) == len(scene) else scene.select(rows)
+
+
+def measured_rows(scene: Scene, log: Callable[[str], None]) -> NDArray[np.int64]:
+    """(M,) the points that were measured: not NaN, nor 0, 0, 0 as scanners write for no return."""
     finite = np.isfinite(scene.coord).all(1)
     at_zero = np.asarray(finite & ~(scene.coord + scene.origin).any(1))
     keep = np.ones(len(scene), bool)
@@ -134,4 +140,4 @@ def measured_points(scene: Scene, log: Callable[[str], None]) -> Scene:
         if dropped.sum() > (dropped is at_zero):  # a single point may well be there
             log(f"{dropped.sum()} of {len(scene)} points are left out: they {why}")
             keep &= ~dropped
-    return scene if keep.all() else scene.select(keep)
+    return np.flatnonzero(keep)

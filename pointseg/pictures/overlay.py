@@ -38,29 +38,55 @@ def over_image(
         depth: (N,) metres, above 0; of points in one place the nearest is drawn.
         title: a line above.
     """
+    inside = _inside(image, uv, depth)
+    near, far = _range(depth[inside])
+    colors = np.zeros((len(depth), 3), np.uint8)
+    colors[inside] = depth_colors(depth[inside], near, far)
+    return sheet([(title, paint_over(image, uv, depth, colors))], scale=_scale(near, far))
+
+
+def paint_over(
+    image: NDArray[np.uint8],
+    uv: NDArray[np.floating[Any]],
+    depth: NDArray[np.floating[Any]],
+    colors: NDArray[np.uint8],
+) -> Image.Image:
+    """Points in their colours over an image, which is darker there.
+
+    Args:
+        image: (H, W, 3); a wider one than ``LARGEST`` is made smaller.
+        uv: (N, 2) pixels; points outside of the image are left out.
+        depth: (N,) metres, above 0; of points in one place the nearest is drawn.
+        colors: (N, 3) red, green, blue.
+    """
     height, width = image.shape[:2]
     scale = min(1.0, LARGEST / width)
     small = Image.fromarray(image)
     if scale < 1:
         small = small.resize((LARGEST, max(1, round(height * scale))), Image.Resampling.BILINEAR)
     canvas = np.asarray(small, np.float32) * _FADED
-    inside = (uv >= 0).all(1) & (uv[:, 0] < width) & (uv[:, 1] < height) & (depth > 0)
+    inside = _inside(image, uv, depth)
     shape = (canvas.shape[0], canvas.shape[1])
     grid = np.array([shape[1] / width, shape[0] / height])
     place = np.minimum((uv[inside] * grid).astype(np.int64), np.array(shape[::-1]) - 1)
-    near, far = _range(depth[inside])
-    colors = depth_colors(depth[inside], near, far)
     # Points as squares that fill about a third of the image at most.
     most = np.sqrt(0.35 * shape[0] * shape[1] / max(1, len(place)))
     reach = int(np.clip(most / 2, 0, 2))
     order = np.argsort(-depth[inside], kind="stable")
+    painted = colors[inside][order]
     for down in range(-reach, reach + 1):
         for right in range(-reach, reach + 1):
             rows = np.clip(place[order, 1] + down, 0, shape[0] - 1)
             columns = np.clip(place[order, 0] + right, 0, shape[1] - 1)
-            canvas[rows, columns] = colors[order]
-    drawn = Image.fromarray(np.clip(canvas + 0.5, 0, 255).astype(np.uint8))
-    return sheet([(title, drawn)], scale=_scale(near, far))
+            canvas[rows, columns] = painted
+    return Image.fromarray(np.clip(canvas + 0.5, 0, 255).astype(np.uint8))
+
+
+def _inside(
+    image: NDArray[np.uint8], uv: NDArray[np.floating[Any]], depth: NDArray[np.floating[Any]]
+) -> NDArray[np.bool_]:
+    height, width = image.shape[:2]
+    return np.asarray((uv >= 0).all(1) & (uv[:, 0] < width) & (uv[:, 1] < height) & (depth > 0))
 
 
 def depth_colors(depth: NDArray[np.floating[Any]], near: float, far: float) -> NDArray[np.uint8]:

@@ -15,7 +15,16 @@ from pointseg.conventions import BACKBONES, DATASETS, NORMAL_ORIENTATIONS, TTA_N
 from pointseg.prediction.prepare_cloud import ORIENTATIONS
 from pointseg.transforms import TTA_SETS
 
-COMMANDS = ("cache_features", "check_cameras", "distill", "predict", "prepare", "test", "train")
+COMMANDS = (
+    "cache_features",
+    "check_cameras",
+    "distill",
+    "lift",
+    "predict",
+    "prepare",
+    "test",
+    "train",
+)
 
 
 @pytest.mark.parametrize("module", COMMANDS)

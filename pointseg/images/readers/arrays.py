@@ -1,0 +1,99 @@
+"""Posed images that are in memory, as frames."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pointseg.images.readers.frame import Frame, make_camera
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayImage:
+    """An image in memory."""
+
+    name: str
+    """Names it in messages."""
+    pixels: NDArray[np.uint8]
+    """(H, W, 3) red, green, blue."""
+
+    def __str__(self) -> str:
+        return self.name
+
+    def read(self) -> NDArray[np.uint8]:
+        """See ImageSource.read."""
+        return self.pixels
+
+    def key(self) -> str:
+        """See ImageSource.key."""
+        return hashlib.sha256(self.pixels.tobytes()).hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayDepth:
+    """A depth map in memory."""
+
+    name: str
+    """Names it in messages."""
+    depth: NDArray[np.float32]
+    """(h, w) metres along the camera's axis, 0 where unknown."""
+
+    def __str__(self) -> str:
+        return f"depth of {self.name}"
+
+    def read(self) -> NDArray[np.float32]:
+        """See DepthSource.read."""
+        return self.depth
+
+
+def array_frame(
+    image: NDArray[np.uint8],
+    intrinsics: Any,
+    *,
+    world_to_camera: Any = None,
+    camera_to_world: Any = None,
+    depth: NDArray[Any] | None = None,
+    distortion: Any = None,
+    name: str = "image",
+) -> Frame:
+    """A posed image of arrays.
+
+    Args:
+        image: (H, W, 3) uint8 red, green, blue.
+        intrinsics: (3, 3) K of this image; the centre of its first pixel is (0.5, 0.5).
+        world_to_camera: (4, 4) or (3, 4) pose, metres; camera axes x right, y down, z forward.
+        camera_to_world: the inverse of it; exactly one of the two is given.
+        depth: (h, w) metres along the camera's axis, 0 or not finite where unknown. None: there is none.
+        distortion: k1, k2, p1, p2, k3. None: there is none.
+        name: of the view, for messages.
+
+    Raises:
+        ValueError: an image or depth map of another shape or type; none or both of the poses.
+        UserError: intrinsics or a pose that are none.
+    """
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(
+            f"array_frame: 'image' must be (H, W, 3) uint8, got {image.shape} {image.dtype}"
+        )
+    if (world_to_camera is None) == (camera_to_world is None):
+        raise ValueError("array_frame: give either 'world_to_camera' or 'camera_to_world'")
+    camera = make_camera(
+        f"view '{name}'",
+        intrinsics=intrinsics,
+        size=(image.shape[0], image.shape[1]),
+        world_to_camera=world_to_camera,
+        camera_to_world=camera_to_world,
+        distortion=distortion,
+    )
+    source = None
+    if depth is not None:
+        metres = np.asarray(depth, np.float32)
+        if metres.ndim != 2:
+            raise ValueError(f"array_frame: 'depth' must be (h, w), got {metres.shape}")
+        source = ArrayDepth(name, np.where(np.isfinite(metres), metres, np.float32(0)))
+    return Frame(name=name, camera=camera, image=ArrayImage(name, image), depth=source)

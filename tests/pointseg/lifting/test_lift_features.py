@@ -1,0 +1,89 @@
+"""pointseg.lift_features: the right feature in the right row."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import pointseg
+from dinomed3d.lifting import Cameras, FeatureMap, Last, Max, Mean, Nearest, lift
+from dinomed3d.runtime.errors import UserError
+from pointseg.images.visibility import VisibilityConfig
+from tests.pointseg.lifting.floor import GREEN, POINTS, RED, SEEN, Colours, K, frame, halves, pose
+
+BARE = VisibilityConfig(occlusion="none")
+
+
+def test_rows_are_those_of_the_points_also_where_nothing_was_measured():
+    found, seen = pointseg.lift_features(POINTS, [frame()], Colours(), sample="nearest")
+    assert seen.tolist() == SEEN.tolist()
+    np.testing.assert_allclose(found[SEEN], [RED, GREEN, GREEN, RED], atol=1e-6)
+    assert not found[~SEEN].any()
+
+
+def test_positions_far_from_zero_keep_their_place():
+    far = np.array([700_000.0, 6_000_000.0, 0])
+    moved = pose()
+    moved[:3, 3] -= far
+    view = pointseg.array_frame(halves(), K, world_to_camera=moved)
+    found, seen = pointseg.lift_features(POINTS + far, [view], Colours(), sample="nearest")
+    assert seen.tolist() == SEEN.tolist()
+    np.testing.assert_allclose(found[SEEN], [RED, GREEN, GREEN, RED], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("fuse", "made"), [("mean", Mean), ("last", Last), ("nearest", Nearest), ("max", Max)]
+)
+def test_it_fuses_as_the_core_does(fuse, made, monkeypatch):
+    monkeypatch.setattr("pointseg.lifting.lift_features.BLOCK", 7)
+    rng = np.random.default_rng(0)
+    points = rng.uniform(0, 2, (50, 3)) * [1, 1, 0.2]
+    images = rng.integers(0, 256, (3, 64, 64, 3), np.uint8)
+    views = [frame(image, x=0.5 * k, name=str(k)) for k, image in enumerate(images)]
+    found, seen = pointseg.lift_features(points, views, Colours(), fuse=fuse, visibility=BARE)
+    encoder = Colours()
+    mean, std = (torch.tensor(v)[:, None, None] for v in pixel_scale())
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
+    maps = encoder((pixels - mean) / std)[0]
+    assert isinstance(maps, FeatureMap)
+    wanted, shown = lift(
+        maps, Cameras([v.camera for v in views]), torch.from_numpy(points), fuse=made()
+    )
+    assert seen.tolist() == shown.tolist() and 0 < seen.sum()
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def pixel_scale():
+    from dinomed3d.lifting.dino import LVD_MEAN, LVD_STD
+
+    return LVD_MEAN, LVD_STD
+
+
+def test_a_depth_map_hides_what_lies_behind_it():
+    points = np.array([[0.5, 0.5, 0], [0.5, 0.5, 1.0]])
+    image = pointseg.array_frame(halves(), K, world_to_camera=pose(), depth=np.full((64, 64), 2.0))
+    assert pointseg.lift_features(points, [image], Colours())[1].tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "named"),
+    [
+        ({"points": np.zeros((3, 2))}, ValueError, "points"),
+        ({"points": np.zeros((3, 3), int)}, ValueError, "points"),
+        ({"fuse": "median"}, ValueError, "fuse"),
+        ({"sample": "cubic"}, ValueError, "sample"),
+        ({"encoder": "vit_small_patch14_dinov2"}, UserError, "weights"),
+        ({"points": POINTS[3:5]}, UserError, "none of its 1 points is visible"),
+    ],
+)
+def test_what_it_refuses(changes, kind, named):
+    given = {"points": POINTS, "frames": [frame()], "encoder": Colours(), **changes}
+    with pytest.raises(kind, match=named):
+        pointseg.lift_features(**given)
+
+
+def test_features_that_do_not_fit_are_refused_before_images_are_read(monkeypatch):
+    monkeypatch.setattr("pointseg.lifting.lift_features.free_bytes", lambda: 100)
+    with pytest.raises(UserError, match="pointseg-lift"):
+        pointseg.lift_features(POINTS, [], Colours())
