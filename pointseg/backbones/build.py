@@ -9,6 +9,8 @@ from typing import Any
 from dinomed3d.runtime.errors import UserError
 from pointseg.backbones.features import Backbone
 from pointseg.backbones.plugin import build_plugin, plugin_class
+from pointseg.backbones.pretrained_file import LICENCES, read_pretrained
+from pointseg.backbones.pretrained_weights import load_into
 from pointseg.backbones.published_weights import load_backbone
 from pointseg.conventions import BACKBONES
 from pointseg.plugins import FORM, is_plugin, parameters_of
@@ -29,7 +31,8 @@ def build_backbone(name: str, checkpoint: Path | str | None = None, **config: An
             (``Sonata``, which is Concerto, too), "utonia" (``Utonia``) or "litept" (``LitePT``);
             or ``package.module:Class``, a network of your own, which is imported: never pass a name that a file gave.
         checkpoint: weights in Pointcept's format, see ``backbones.published_weights`` for the layouts
-            it reads and the colours they expect; None: random weights.
+            it reads and the colours they expect, and ``backbones.pretrained_file`` for those of Sonata, Utonia and
+            LitePT; None: random weights.
         config: arguments of that class; lists are taken as tuples.
 
     Returns:
@@ -42,7 +45,9 @@ def build_backbone(name: str, checkpoint: Path | str | None = None, **config: An
     kind = _class_of(name)
     config = _known(name, kind, config)
     backbone = build_plugin(name, kind, config) if is_plugin(name) else kind(**config)
-    if checkpoint is not None:
+    if checkpoint is not None and name in LICENCES:
+        load_into(backbone, read_pretrained(Path(checkpoint)))
+    elif checkpoint is not None:
         load_backbone(backbone, Path(checkpoint))
     return backbone
 

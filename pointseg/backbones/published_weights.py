@@ -82,23 +82,10 @@ def load_backbone(backbone: nn.Module, path: Path, *, encoder: str | None = None
     _take_encoder(state, path)
     _check_image_channels(state, wanted, path, encoder)
     state = _to_our_layout(state, wanted, path)
-    missing = [key for key in wanted if key not in state]
-    unexpected = [key for key in state if key not in wanted]
-    shapes = [
-        f"{key} is {tuple(state[key].shape)}, must be {tuple(value.shape)}"
-        for key, value in wanted.items()
-        if key in state and state[key].shape != value.shape
-    ]
-    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
-    complaints = [
-        f"{len(keys)} {kind}: {', '.join(keys[:4])}{', ...' if len(keys) > 4 else ''}"
-        for kind, keys in kinds.items()
-        if keys
-    ]
-    if complaints:
+    different = differences(state, wanted)
+    if different:
         raise BackboneWeightsError(
-            f"weights {path} do not fit this {type(backbone).__name__}; {_advice(state, wanted)}: "
-            + "; ".join(complaints)
+            f"weights {path} do not fit this {type(backbone).__name__}; {_advice(state, wanted)}: {different}"
         )
     backbone.load_state_dict(state)
     log.info(
@@ -110,6 +97,23 @@ def load_backbone(backbone: nn.Module, path: Path, *, encoder: str | None = None
         else f"its segmentation head for {len(head.weight)} classes is left out",
     )
     return head
+
+
+def differences(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    """Names that are missing, left over or of another shape, in words; empty: all fit."""
+    missing = [key for key in wanted if key not in state]
+    unexpected = [key for key in state if key not in wanted]
+    shapes = [
+        f"{key} is {tuple(state[key].shape)}, must be {tuple(value.shape)}"
+        for key, value in wanted.items()
+        if key in state and state[key].shape != value.shape
+    ]
+    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
+    return "; ".join(
+        f"{len(keys)} {kind}: {', '.join(keys[:4])}{', ...' if len(keys) > 4 else ''}"
+        for kind, keys in kinds.items()
+        if keys
+    )
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
