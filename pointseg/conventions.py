@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal, get_args
 
-BACKBONES = ("ptv3", "minkunet", "pointnext", "sonata", "utonia", "litept")
+BACKBONES = ("ptv3", "minkunet", "pointnext", "sonata", "utonia", "litept", "linear")
 """3D networks that ``pointseg.backbones.build_backbone`` builds."""
 DEFAULT_ENCODER = "vit_small_patch16_dinov3"
 """The image encoder unless another one is chosen, one of ``dinomed3d.lifting.MODELS``."""

@@ -28,7 +28,8 @@ def build_backbone(name: str, checkpoint: Path | str | None = None, **config: An
 
     Args:
         name: "ptv3" (``PointTransformerV3``), "minkunet" (``MinkUNet``), "pointnext" (``PointNeXt``), "sonata"
-            (``Sonata``, which is Concerto, too), "utonia" (``Utonia``) or "litept" (``LitePT``);
+            (``Sonata``, which is Concerto, too), "utonia" (``Utonia``), "litept" (``LitePT``) or "linear"
+            (``LinearProbe``; its "encoder" may be one of these names, with arguments in "encoder_config");
             or ``package.module:Class``, a network of your own, which is imported: never pass a name that a file gave.
         checkpoint: weights in Pointcept's format, see ``backbones.published_weights`` for the layouts
             it reads and the colours they expect, and ``backbones.pretrained_file`` for those of Sonata, Utonia and
@@ -43,6 +44,8 @@ def build_backbone(name: str, checkpoint: Path | str | None = None, **config: An
             that do not fit; a class of your own that does not fit ``Backbone``.
     """
     kind = _class_of(name)
+    if name == "linear":
+        config = _with_encoder(config)
     config = _known(name, kind, config)
     backbone = build_plugin(name, kind, config) if is_plugin(name) else kind(**config)
     if checkpoint is not None and name in LICENCES:
@@ -80,9 +83,23 @@ def _class_of(name: str) -> type[Backbone]:
         from pointseg.backbones.litept import LitePT
 
         return LitePT
+    if name == "linear":
+        from pointseg.backbones.linear_probe import LinearProbe
+
+        return LinearProbe
     raise UserError(
         f"build_backbone: 'name' must be one of {', '.join(BACKBONES)} or {FORM}, got {name!r}"
     )
+
+
+def _with_encoder(config: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a linear probe, with the encoder that ``encoder`` names and ``encoder_config`` describes."""
+    config = dict(config)
+    inner = config.pop("encoder_config", {})
+    if isinstance(config.get("encoder"), str):
+        shared = {"in_channels": config["in_channels"]} if "in_channels" in config else {}
+        config["encoder"] = build_backbone(config["encoder"], **{**shared, **inner})
+    return config
 
 
 def _known(name: str, kind: type[Backbone], config: dict[str, Any]) -> dict[str, Any]:

@@ -29,6 +29,13 @@ POINTNEXT_AUGMENTATION = replace(
     contrast_probability=0.2,
 )
 """As released, except that colours are not dropped."""
+LINEAR = OptimizerSpec(
+    name="adamw", lr=5e-3, block_lr_scale=1.0, weight_decay=0.02, warmup_fraction=0.05, div=10.0,
+    final_div=1e3, cycle_momentum=False,
+)  # fmt: skip
+"""Of a linear probe, on standardised features."""
+LINEAR_SHARE = 10
+"""A linear layer is trained for this fraction of the epochs of a network."""
 POINTNEXT_DATASETS = ("scannet", "scannet200", "s3dis")
 """Rooms; ScanNet's are trained like those of S3DIS, as often as ScanNet's recipe says."""
 
@@ -49,5 +56,13 @@ def as_published(recipe: Recipe) -> Recipe:
             mix3d=0.0,
             label_smoothing=0.2,
             lovasz=0.0,
+        )
+    if recipe.backbone == "linear":
+        return replace(
+            recipe,
+            optimizer=LINEAR,
+            mix3d=0.0,
+            epochs=max(1, recipe.epochs // LINEAR_SHARE),
+            evaluations=max(1, recipe.evaluations // LINEAR_SHARE),
         )
     return recipe

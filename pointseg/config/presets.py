@@ -263,6 +263,7 @@ SIZES: Mapping[str, Mapping[str, Mapping[str, Any]]] = MappingProxyType(
                 "dec_num_head": [4, 8, 16, 32],
             },
         },
+        "linear": {"full": {}, "small": {}},
     }
 )
 """Constructor arguments of each backbone and size that differ from its full size. Of Sonata (and Concerto), Utonia
@@ -302,4 +303,4 @@ def recipe_for(dataset: str, backbone: str, size: str) -> Recipe:
         raise RecipeError(f"recipe_for: size '{size}' is none of {', '.join(SIZES[backbone])}")
     config = dict(SIZES[backbone][size])
     recipe = replace(recipe, backbone=backbone, backbone_config=config)
-    return as_published(recipe) if size == "full" else recipe
+    return as_published(recipe) if size == "full" or backbone == "linear" else recipe

@@ -26,7 +26,8 @@ def test_by_name():
 @pytest.mark.parametrize("name", BACKBONES)
 def test_each_states_its_channels(name):
     with torch.device("meta"):
-        backbone = build_backbone(name, in_channels=4)
+        more = {"image_channels": 8} if name == "linear" else {}
+        backbone = build_backbone(name, in_channels=4, **more)
     assert backbone.in_channels == 4
     joined = {"sonata": 5, "utonia": 5}.get(name, 1)  # stages, in encoders without decoder
     assert sum(backbone.level_channels[:joined]) == backbone.out_channels
@@ -75,8 +76,10 @@ def test_names_of_the_package():
         "Scene",
         "Segmenter",
         "__version__",
+        "array_frame",
         "build_backbone",
         "collate",
+        "lift_features",
         "pretrained_input",
     ]
     for name in pointseg.__all__:

@@ -26,7 +26,7 @@ FULL = {"ptv3": 46_200_000, "minkunet": 39_200_000, "pointnext": 41_600_000}
 FULL |= {"sonata": 108_500_000, "utonia": 137_300_000, "litept": 12_700_000}
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", [name for name in BACKBONES if name != "linear"])
 def test_every_backbone_was_measured(machine, backbone):
     of_voxel, parameters = memory.TRAINING[backbone]
     assert parameters == FULL[backbone]
