@@ -77,7 +77,7 @@ class Distiller(nn.Module):
         )
         self.summary_head = None
         if summaries:
-            self.summary_head = nn.Linear(backbone.level_channels[-1], images.channels)
+            self.summary_head = nn.Linear(backbone.level_channels[-1], images.token_channels)
 
     def forward(self, cloud: Cloud) -> DistillationOutput:
         """Student prediction and teacher target of a batch.

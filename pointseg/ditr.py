@@ -11,7 +11,7 @@ Source: Knaebel et al. 2025, "DINO in the Room" (DITR), arXiv:2503.18944, sectio
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -32,6 +32,7 @@ from dinomed3d.lifting import (
 )
 from dinomed3d.lifting.dino import LVD_MEAN, LVD_STD
 from dinomed3d.lifting.fusion import Random
+from dinomed3d.lifting.tiles import encode_in_tiles
 from dinomed3d.runtime.errors import UserError
 from pointseg.cloud import Cloud
 from pointseg.conventions import CHOOSING_FUSES, FUSES
@@ -73,13 +74,14 @@ class PointImages(nn.Module):
         fuse: str = "last",
         sample: str = "nearest",
         missing_token: bool = False,
+        tile: int | None = None,
     ) -> None:
         """Freeze the encoder and check its sizes.
 
         Args:
-            encoder: its last tap is read, which should be the last block, after the final norm. None if
-                clouds come with ``image_maps``.
-            channels: of the encoder's features.
+            encoder: its taps are read, one after the other as channels; usually the last block alone, after the
+                final norm. None if clouds come with ``image_maps``.
+            channels: of the encoder's features, of all taps together.
             stride: side of a patch, pixels.
             image_size: (H, W) of all images, pixels.
             fuse: how the features of the views that see a point become one: mean or max; last, random and
@@ -87,6 +89,8 @@ class PointImages(nn.Module):
                 random in training one at random, and nearest refuses.
             sample: how a feature map is read: nearest patch, or bilinear.
             missing_token: whether points that no view sees get a learned vector instead of zeros.
+            tile: side of the tiles in which larger images are encoded, pixels, a multiple of ``stride``, as the
+                sides of the images then must be; None: they are encoded as a whole.
 
         Raises:
             ValueError: an argument is out of range.
@@ -104,15 +108,20 @@ class PointImages(nn.Module):
                 "PointImages: 'channels', 'stride' and 'image_size' must be >= 1, got "
                 f"{channels}, {stride} and {tuple(image_size)}"
             )
-        if encoder is not None and (encoder.channels, encoder.stride) != (channels, stride):
+        if tile is not None and (tile < 1 or any(x % stride for x in (tile, *image_size))):
+            raise ValueError(
+                f"PointImages: 'tile' and 'image_size' must be multiples of {stride}, got {tile} and "
+                f"{tuple(image_size)}"
+            )
+        if encoder is not None and (encoder.all_channels, encoder.stride) != (channels, stride):
             raise UserError(
                 f"the model reads {channels} channels of images in patches of {stride} pixels, the encoder "
-                f"has {encoder.channels} in patches of {encoder.stride}; give the encoder that the model was "
+                f"has {encoder.all_channels} in patches of {encoder.stride}; give the encoder that the model was "
                 "trained with"
             )
         height, width = image_size
         self.channels, self.stride, self.image_size = channels, stride, (height, width)
-        self.fuse, self.sample = fuse, sample
+        self.fuse, self.sample, self.tile = fuse, sample, tile
         # bypasses nn.Module, so that its weights are neither saved nor trained
         self.__dict__["encoder"] = None if encoder is None else encoder.freeze()
         self.missing_token = None
@@ -205,6 +214,11 @@ class PointImages(nn.Module):
             feat[start:end], seen[start:end] = next(each)
         return feat, seen
 
+    @property
+    def token_channels(self) -> int:
+        """Channels of class tokens, of which there is one for all taps."""
+        return self.channels if self.encoder is None else self.encoder.channels
+
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """Feature maps of images, normalised as the encoder was trained.
@@ -218,16 +232,22 @@ class PointImages(nn.Module):
         Raises:
             UserError: there is no encoder.
         """
-        (maps,) = self._encoded(images, lambda encoder, some: (encoder(some)[-1].values,))
-        return maps
+
+        def whole(images: Tensor) -> Tensor:
+            (maps,) = self._encoded(images, lambda encoder, some: (_joined(encoder(some)),))
+            return maps
+
+        if self.tile is None:
+            return whole(images)
+        return encode_in_tiles(whole, images, tile=self.tile, stride=self.stride)
 
     @torch.no_grad()
     def encode_with_cls(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """As ``encode``, and the (K, C) class tokens of the images from the same pass."""
+        """As ``encode``, and the (K, token_channels) class tokens of the images from the same pass; no tiles."""
 
         def both(encoder: Encoder, some: Tensor) -> tuple[Tensor, ...]:
             found, cls_tokens = encoder.forward_with_cls(some)
-            return found[-1].values, cls_tokens
+            return _joined(found), cls_tokens
 
         maps, cls_tokens = self._encoded(images, both)
         return maps, cls_tokens
@@ -257,7 +277,7 @@ class PointImages(nn.Module):
         """What ``print`` shows."""
         return (
             f"channels={self.channels}, stride={self.stride}, image_size={self.image_size}, "
-            f"fuse={self.fuse}, sample={self.sample}"
+            f"fuse={self.fuse}, sample={self.sample}, tile={self.tile}"
         )
 
     def _lifted(
@@ -354,6 +374,11 @@ class PointImages(nn.Module):
                 f"{self._cells[1]}), got {tuple(given.shape)}; they belong to another encoder or image size"
             )
         return coord, mask
+
+
+def _joined(taps: Sequence[FeatureMap]) -> Tensor:
+    """(K, C, h, w) maps of all taps, one after the other as channels."""
+    return taps[0].values if len(taps) == 1 else torch.cat([tap.values for tap in taps], 1)
 
 
 def _autocast_type(device: torch.device) -> torch.dtype | None:

@@ -76,6 +76,11 @@ class Encoder(nn.Module, ABC):
         self.precision = None if precision == torch.float32 else precision
         self.frozen = False
 
+    @property
+    def all_channels(self) -> int:
+        """Channels of the maps of all taps together."""
+        return self.channels * len(self.taps)
+
     def freeze(self) -> Encoder:
         """Stop gradients into every parameter and stay in eval mode from now on."""
         self.frozen = True

@@ -40,6 +40,16 @@ def _parser() -> argparse.ArgumentParser:
         "such as 420 560 for scannet and patches of 14); the same for all datasets of one training",
     )  # fmt: skip
     parser.add_argument(
+        "--tile", type=at_least(1), metavar="PX",
+        help="encode larger images in overlapping tiles of this side, pixels (images.tile of training; default: as a "
+        "whole)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--taps", type=int, nargs="+", default=[-1], metavar="BLOCK",
+        help="blocks of the encoder that are read, 0 is the first and -1 the last (images.taps of training; default: "
+        "-1)",
+    )  # fmt: skip
+    parser.add_argument(
         "--max-views", type=number_or_all, metavar="N",
         help="maximum number of views per scene, evenly spread, or 'all'; training draws its views from these "
         "(default: as many as it draws, such as 10 for scannet and all for nuscenes)",
@@ -86,9 +96,12 @@ def _spec(arguments: argparse.Namespace, progress: Bar) -> CacheSpec:
             arguments.encoder,
             arguments.weights,
             precision=None if dtype is torch.float32 else dtype,
+            taps=arguments.taps,
         ),
         name=arguments.encoder,
         size=(height, width),
+        taps=tuple(arguments.taps),
+        tile=arguments.tile,
         out=arguments.out,
         max_views=images,
         splits=None if arguments.splits is None else tuple(arguments.splits),

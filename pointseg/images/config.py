@@ -25,14 +25,20 @@ class ImageConfig:
     """Name of the image encoder, one of ``dinomed3d.lifting.MODELS``."""
     encoder_config: Mapping[str, Any] = field(default_factory=dict)
     """Arguments for timm that give the encoder another size."""
+    taps: tuple[int, ...] = (-1,)
+    """Blocks of the encoder whose output is read, each after the final norm, one after the other as channels:
+    0 is the first block, -1 the last one. (-4, -3, -2, -1): the last four."""
     weights_sha256: str = ""
     """Digest of the encoder's weights (``weights_digest``); filled in when the encoder is opened."""
     channels: int = 0
-    """Channels of the encoder's features; filled in when the encoder is opened."""
+    """Channels of the features, of all ``taps`` together; filled in when the encoder is opened."""
     stride: int = 0
     """Side of the encoder's patches in pixels; filled in when the encoder is opened."""
     size: tuple[int, ...] = (480, 640)
     """Height and width in pixels to which images are resized before they are encoded: whole patches."""
+    tile: int | None = None
+    """Side in pixels of the tiles in which larger images are encoded, whole patches. They overlap, and each feature
+    is taken from the tile in which it is farthest from the border. None: images are encoded as a whole."""
     views: int | None = 10
     """Maximum number of views per scene: drawn at random in training, evenly spaced otherwise; None: all."""
     visibility: VisibilityConfig = field(default_factory=VisibilityConfig)
@@ -63,6 +69,9 @@ class ImageConfig:
             _require(name, value, value in known, f"one of {', '.join(known)}")
         size, views = self.size, self.views
         _require("size", size, len(size) == 2 and min(size) >= 1, "height and width in pixels")
+        taps, tile = self.taps, self.tile
+        _require("taps", taps, 0 < len(taps) == len(set(taps)), "block numbers, each once")
+        _require("tile", tile, tile is None or tile >= 1, "pixels, or null for none")
         _require("views", views, views is None or views >= 1, ">= 1, or null for all")
         for name in ("view_drop", "point_drop"):
             value = getattr(self, name)
@@ -105,7 +114,7 @@ def whole_patches(size: Sequence[int], patch: int) -> tuple[int, int]:
 
 
 def require_whole_patches(size: Sequence[int], patch: int, encoder: str, option: str) -> None:
-    """Refuse an image size that would cut patches: the last row and column would show repeated pixels.
+    """Refuse a size of images or tiles that would cut patches: the last row and column would show repeated pixels.
 
     Args:
         size: height and width, pixels.
@@ -119,8 +128,8 @@ def require_whole_patches(size: Sequence[int], patch: int, encoder: str, option:
     if any(side % patch for side in size):
         near = option.format(*whole_patches(size, patch))
         raise UserError(
-            f"images of {size[0]} x {size[1]} pixels are no whole patches of {encoder}, which have {patch} pixels; "
-            f"the nearest size that is: {near}"
+            f"images or tiles of {size[0]} x {size[1]} pixels are no whole patches of {encoder}, which have {patch} "
+            f"pixels; the nearest size that is: {near}"
         )
 
 

@@ -45,6 +45,10 @@ class CacheSpec:
     """Name of the encoder."""
     size: tuple[int, int]
     """Height and width to which images are resized, pixels."""
+    taps: tuple[int, ...] = (-1,)
+    """Blocks of the encoder that are read, as ``ImageConfig.taps``; the encoder is opened with them."""
+    tile: int | None = None
+    """Side of the tiles in which larger images are encoded, pixels. None: as a whole."""
     out: Path
     """Folder of caches; it is created if necessary."""
     max_views: int | None = 10
@@ -68,7 +72,10 @@ class CacheSpec:
         ):
             if value < 1:
                 raise UserError(f"{option}: must be >= 1, got {value}")
-        require_whole_patches(self.size, self.encoder.stride, self.name, "--image-size {} {}")
+        patch = self.encoder.stride
+        require_whole_patches(self.size, patch, self.name, "--image-size {} {}")
+        if self.tile is not None:
+            require_whole_patches((self.tile, self.tile), patch, self.name, "--tile {}")
 
 
 @dataclass
@@ -136,9 +143,11 @@ def cache_features(spec: CacheSpec) -> CacheResult:
         encoder=spec.name,
         weights_sha256=weights_digest(encoder),
         size=spec.size,
+        taps=spec.taps,
+        tile=spec.tile,
         writable=True,
     )
-    cache.set_metadata(spec.max_views, channels=encoder.channels, stride=encoder.stride)
+    cache.set_metadata(spec.max_views, channels=encoder.all_channels, stride=encoder.stride)
     splits = [SplitCounts(name) for name in (spec.splits or spec.dataset.splits())]
     jobs = [job for counts in splits for job in _jobs(spec, cache, counts)]
     if not jobs and not any(counts.kept for counts in splits):
@@ -146,14 +155,14 @@ def cache_features(spec: CacheSpec) -> CacheResult:
             f"{spec.dataset.name}: no scene of the splits {', '.join(c.split for c in splits)} has images"
         )
     cells = -(-spec.size[0] // encoder.stride) * -(-spec.size[1] // encoder.stride)
-    size = 2 * encoder.channels * cells
+    size = 2 * encoder.all_channels * cells
     _check_disk(spec, splits, len(jobs), size)
     began = time.monotonic()
     _encode(spec, cache, jobs)
     return CacheResult(
         folder=cache.folder,
         splits=tuple(splits),
-        channels=encoder.channels,
+        channels=encoder.all_channels,
         bytes_per_image=size,
         seconds=time.monotonic() - began,
     )
@@ -185,9 +194,10 @@ def _encode(spec: CacheSpec, cache: FeatureCache, jobs: Sequence[_Job]) -> None:
     # The module that networks encode with, so that cached features are what they would compute.
     network = PointImages(
         spec.encoder,
-        channels=spec.encoder.channels,
+        channels=spec.encoder.all_channels,
         stride=spec.encoder.stride,
         image_size=spec.size,
+        tile=spec.tile,
     ).to(spec.device)
     done = 0
     for batch, keys, images in _read_ahead(spec, jobs):

@@ -98,13 +98,14 @@ def point_images(images: ImageConfig, encoder: Encoder | None) -> PointImages:
     """
     from pointseg.ditr import PointImages
 
-    if encoder is not None and (encoder.channels, encoder.stride) != (
+    if encoder is not None and (encoder.all_channels, encoder.stride) != (
         images.channels,
         images.stride,
     ):
         raise UserError(
             f"the model reads {images.channels} features of {images.stride}-pixel patches "
-            f"({images.encoder}); the encoder given makes {encoder.channels} of {encoder.stride} pixels"
+            f"({images.encoder}, blocks {list(images.taps)}); the encoder given makes {encoder.all_channels} of "
+            f"{encoder.stride} pixels"
         )
     height, width = images.size
     return PointImages(
@@ -115,6 +116,7 @@ def point_images(images: ImageConfig, encoder: Encoder | None) -> PointImages:
         fuse=images.fuse,
         sample=images.sample,
         missing_token=images.missing_token,
+        tile=images.tile,
     )
 
 

@@ -42,7 +42,7 @@ class Distillation:
             cls_token_loss: weight of the loss on the class token of each image; 0: none.
 
         Raises:
-            UserError: a recipe without images; a weight below 0.
+            UserError: a recipe without images; a weight below 0; class tokens of images in tiles.
         """
         if recipe.images is None:
             raise UserError("Distillation: 'recipe' must have images, the input of the teacher")
@@ -56,6 +56,11 @@ class Distillation:
                 raise UserError(
                     f"images.{name}: has no effect on a frozen teacher; leave it at its default, got {value!r}"
                 )
+        if cls_token_loss and recipe.images.tile is not None:
+            raise UserError(
+                "--cls-token-loss: class tokens describe whole images, images.tile encodes them in parts; leave out "
+                "one of them"
+            )
         self.recipe, self.images, self.encoder = recipe, recipe.images, encoder
         self.datasets, self.cls_token_loss = datasets, cls_token_loss
 

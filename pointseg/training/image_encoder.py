@@ -75,10 +75,12 @@ def open_image_features(
                 f"random weights for {images.encoder}: pipeline test only, features are meaningless"
             )
         encoder, config = open_for(images, weights, precision=dtype)
-        require_whole_patches(images.size, encoder.stride, images.encoder, SIZE_OPTION)
+        _require_whole_patches(images, encoder.stride)
         return ImageFeatures(config, encoder, None)
     assert cache is not None
-    found = find_cache(cache, encoder=images.encoder, size=images.size)
+    found = find_cache(
+        cache, encoder=images.encoder, size=images.size, taps=images.taps, tile=images.tile
+    )
     if found.views is not None and (images.views is None or found.views <= images.views):
         log(
             f"training uses only the {found.views} cached images per scene; cache more (--max-views of "
@@ -107,24 +109,39 @@ def open_for(
     Raises:
         UserError: see ``open_encoder``.
     """
-    encoder = open_encoder(images.encoder, weights, images.encoder_config, precision=precision)
+    encoder = open_encoder(
+        images.encoder, weights, images.encoder_config, precision=precision, taps=images.taps
+    )
     known = replace(
         images,
-        channels=encoder.channels,
+        channels=encoder.all_channels,
         stride=encoder.stride,
         weights_sha256=weights_digest(encoder),
     )
     return encoder, known
 
 
+def _require_whole_patches(images: ImageConfig, patch: int) -> None:
+    """Refuse a size of images or tiles that cuts patches."""
+    require_whole_patches(images.size, patch, images.encoder, SIZE_OPTION)
+    if images.tile is not None:
+        tile = images.tile, images.tile
+        require_whole_patches(tile, patch, images.encoder, "--override images.tile={}")
+
+
 def cache_of(images: ImageConfig, root: Path) -> FeatureCache:
     """The cached features that a trained model reads.
 
     Raises:
-        UserError: the cache has no features of the model's encoder, weights and image size.
+        UserError: the cache has no features of the model's encoder, weights, blocks, image size and tiles.
     """
     return find_cache(
-        root, encoder=images.encoder, size=images.size, weights_sha256=images.weights_sha256
+        root,
+        encoder=images.encoder,
+        size=images.size,
+        taps=images.taps,
+        tile=images.tile,
+        weights_sha256=images.weights_sha256,
     )
 
 

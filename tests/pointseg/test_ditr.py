@@ -320,6 +320,49 @@ def test_a_vision_transformer():
             torch.testing.assert_close(feat[i], patches[view, int(v) // 14, int(u) // 14])
 
 
+def small_vit(taps, **more):
+    return build_encoder(
+        "vit_small_patch14_dinov2", weights="none", taps=taps, embed_dim=24, depth=3, num_heads=2, img_size=28, **more
+    )  # fmt: skip
+
+
+def test_several_blocks_are_channels_one_after_the_other():
+    """Each after the final norm, in the order of the blocks."""
+    torch.manual_seed(0)
+    encoder = small_vit((0, 2))
+    images = torch.randint(256, (2, 3, 28, 42), dtype=torch.uint8)
+    network = PointImages(encoder, channels=48, stride=14, image_size=(28, 42))
+    found = network.encode(images)
+    wanted = encoder.vit.forward_intermediates(
+        normalised(images), indices=[0, 2], norm=True, output_fmt="NCHW", intermediates_only=True
+    )
+    torch.testing.assert_close(found, torch.cat(wanted, 1))
+    assert network.encode_with_cls(images)[1].shape == (2, network.token_channels) == (2, 24)
+    encoder.taps = (2,)
+    last = PointImages(encoder, channels=24, stride=14, image_size=(28, 42)).encode(images)
+    assert torch.equal(found[:, 24:], last) and not torch.equal(found[:, :24], last)
+    with pytest.raises(UserError, match="48 channels.*24"):
+        PointImages(encoder, channels=48, stride=14, image_size=(28, 42))
+
+
+def test_tiles_of_an_image_are_encoded_as_images():
+    torch.manual_seed(0)
+    encoder = small_vit((2,))
+    images = torch.randint(256, (2, 3, 42, 70), dtype=torch.uint8)
+    whole = PointImages(encoder, channels=24, stride=14, image_size=(42, 70))
+    for tile in (70, 84):
+        one = PointImages(encoder, channels=24, stride=14, image_size=(42, 70), tile=tile)
+        assert torch.equal(one.encode(images), whole.encode(images))
+    tiled = PointImages(encoder, channels=24, stride=14, image_size=(42, 70), tile=56).encode(
+        images
+    )
+    left, right = whole.encode(images[..., :56]), whole.encode(images[..., 14:])
+    torch.testing.assert_close(tiled[..., :3], left[..., :3])  # cell 2 is as far from both borders
+    torch.testing.assert_close(tiled[..., 3:], right[..., 2:])
+    with pytest.raises(ValueError, match="'tile'"):
+        PointImages(encoder, channels=24, stride=14, image_size=(42, 70), tile=50)
+
+
 @pytest.fixture
 def golden(shared):
     folder = shared / "golden" / "ditr"

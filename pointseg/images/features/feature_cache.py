@@ -23,6 +23,12 @@ from pointseg.images.readers.image_files import explain_changed_key
 FORMAT = "pointseg-features-1"
 METADATA = "cache.json"
 VALID, STALE, MISSING = "valid", "stale", "missing"
+WORDS = {
+    "encoder": "encoder", "weights_sha256": "weights", "size": "image size", "taps": "blocks", "tile": "tiles",
+}  # fmt: skip
+"""What the features of a cache depend on, in words."""
+DEFAULTS = {"taps": [-1], "tile": None}
+"""What older caches do not say."""
 MAX_COMPARED = 20_000
 """Entries, at most, that are compared to find where an image was when it was encoded."""
 
@@ -42,6 +48,8 @@ class FeatureCache:
         encoder: str,
         weights_sha256: str,
         size: Sequence[int],
+        taps: Sequence[int] = (-1,),
+        tile: int | None = None,
         writable: bool = False,
     ) -> None:
         """Open a cache.
@@ -51,6 +59,8 @@ class FeatureCache:
             encoder: name of the encoder.
             weights_sha256: digest of its weights (``weights_digest``).
             size: height and width to which images are resized before they are encoded.
+            taps: blocks of the encoder that are read, as ``ImageConfig.taps``.
+            tile: side of the tiles in which images are encoded, pixels; None: as a whole.
             writable: whether features can be added; creates the folder.
 
         Raises:
@@ -60,8 +70,12 @@ class FeatureCache:
         self.root = Path(root)
         self.encoder, self.weights_sha256 = encoder, weights_sha256
         self.size = (int(size[0]), int(size[1]))
-        self.writable = writable
+        self.taps, self.tile, self.writable = tuple(taps), tile, writable
         name = f"{encoder}-{weights_sha256[:16]}-{self.size[0]}x{self.size[1]}"
+        if self.taps != (-1,):
+            name += f"-blocks_{'_'.join(map(str, self.taps))}"
+        if tile is not None:
+            name += f"-tile_{tile}"
         self.folder = self.root / name
         if not (self.folder / METADATA).is_file():
             if not writable:
@@ -69,7 +83,7 @@ class FeatureCache:
             self._write_metadata({})
         self._metadata = _read_metadata(self.folder)
         for key, value in self._identity().items():
-            if self._metadata.get(key) != value:
+            if _value(self._metadata, key) != value:
                 raise UserError(
                     f"{self.folder / METADATA}: '{key}' must be {value!r}, is {self._metadata.get(key)!r}; delete "
                     f"the folder and run pointseg-cache-features again"
@@ -210,6 +224,8 @@ class FeatureCache:
             "encoder": self.encoder,
             "weights_sha256": self.weights_sha256,
             "size": list(self.size),
+            "taps": list(self.taps),
+            "tile": self.tile,
         }
 
     def _write_metadata(self, form: dict[str, Any]) -> None:
@@ -229,9 +245,8 @@ class FeatureCache:
         found = list(_caches(self.root))
         if not found:
             return f"{self.root}: has no cached features; make them with pointseg-cache-features"
-        nearest = min(found, key=lambda one: sum(one.get(k) != v for k, v in wanted.items()))
-        words = {"encoder": "encoder", "weights_sha256": "weights", "size": "image size"}
-        other = [word for key, word in words.items() if nearest.get(key) != wanted[key]]
+        nearest = min(found, key=lambda one: sum(_value(one, k) != v for k, v in wanted.items()))
+        other = [word for key, word in WORDS.items() if _value(nearest, key) != wanted[key]]
         listed = "; ".join(map(_in_words, found[:4]))
         return (
             f"{self.root}: has no features of {_in_words(wanted)}. There are {listed}: another "
@@ -240,7 +255,13 @@ class FeatureCache:
 
 
 def find_cache(
-    root: Path, *, encoder: str, size: Sequence[int], weights_sha256: str | None = None
+    root: Path,
+    *,
+    encoder: str,
+    size: Sequence[int],
+    taps: Sequence[int] = (-1,),
+    tile: int | None = None,
+    weights_sha256: str | None = None,
 ) -> FeatureCache:
     """Open the one cache below a folder for an encoder and an image size, for reading.
 
@@ -248,6 +269,8 @@ def find_cache(
         root: folder of caches.
         encoder: name of the encoder.
         size: height and width of the images.
+        taps: blocks of the encoder that are read.
+        tile: side of the tiles in which images are encoded, pixels; None: as a whole.
         weights_sha256: digest of its weights; None: any.
 
     Raises:
@@ -256,7 +279,10 @@ def find_cache(
     if weights_sha256 is None:
         same_encoder = [one for one in _caches(root) if one.get("encoder") == encoder]
         compatible = [
-            str(one.get("weights_sha256")) for one in same_encoder if one.get("size") == list(size)
+            str(one.get("weights_sha256"))
+            for one in same_encoder
+            if [_value(one, key) for key in ("size", "taps", "tile")]
+            == [list(size), list(taps), tile]
         ]
         if len(compatible) > 1:
             raise UserError(
@@ -266,7 +292,13 @@ def find_cache(
             )
         digests = [*compatible, *(str(one.get("weights_sha256")) for one in same_encoder), "any"]
         weights_sha256 = digests[0]
-    return FeatureCache(root, encoder=encoder, weights_sha256=weights_sha256, size=size)
+    return FeatureCache(
+        root, encoder=encoder, weights_sha256=weights_sha256, size=size, taps=taps, tile=tile
+    )
+
+
+def _value(metadata: dict[str, Any], key: str) -> Any:
+    return metadata.get(key, DEFAULTS.get(key))
 
 
 def _caches(root: Path) -> Iterator[dict[str, Any]]:
@@ -300,4 +332,8 @@ def _key_of(path: Path) -> str:
 
 def _in_words(metadata: dict[str, Any]) -> str:
     size = " x ".join(map(str, metadata.get("size", [])))
-    return f"{metadata.get('encoder')}, weights {str(metadata.get('weights_sha256'))[:16]}, {size}"
+    words = f"{metadata.get('encoder')}, weights {str(metadata.get('weights_sha256'))[:16]}, {size}"
+    if (taps := _value(metadata, "taps")) != DEFAULTS["taps"]:
+        words += f", blocks {taps}"
+    tile = _value(metadata, "tile")
+    return words if tile is None else f"{words}, tiles of {tile}"

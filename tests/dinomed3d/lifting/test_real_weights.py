@@ -31,8 +31,9 @@ def timms(shared, **settings):
     return model.eval()
 
 
-def test_its_tokens_are_those_of_timm(encoder, shared):
-    images = torch.randn(1, 3, 70, 112, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("size", [(70, 112), (28, 1246), (560, 42)])  # also above 518 pixels
+def test_its_tokens_are_those_of_timm(encoder, shared, size):
+    images = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         wanted = timms(shared, dynamic_img_size=True).forward_features(images)
     maps, class_token = encoder.forward_with_cls(images)

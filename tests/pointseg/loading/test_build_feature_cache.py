@@ -14,12 +14,23 @@ import torch
 from dinomed3d.runtime.errors import UserError
 from pointseg.cloud import Cloud
 from pointseg.ditr import PointImages
-from pointseg.images.features.encoder import weights_digest
+from pointseg.images.config import ImageConfig
+from pointseg.images.features.encoder import open_encoder, weights_digest
 from pointseg.images.features.feature_cache import FeatureCache
 from pointseg.images.preprocess import load_images
 from pointseg.loading import build_feature_cache
 from pointseg.loading.build_feature_cache import CacheSpec, cache_features
-from tests.pointseg.images.posed import ENCODER, Posed, camera, photo, photographed, tiny_encoder
+from pointseg.training.checkpoint import point_images
+from pointseg.training.image_encoder import open_image_features
+from tests.pointseg.images.posed import (
+    ENCODER,
+    TINY,
+    Posed,
+    camera,
+    photo,
+    photographed,
+    tiny_encoder,
+)  # fmt: skip
 
 SIZE = (32, 48)
 
@@ -74,6 +85,28 @@ def test_kept_features_are_those_that_a_network_would_make(spec, dataset):
     fresh, _ = network(cloud)
     cached, _ = network(replace(cloud, images=None, image_maps=kept[None]))
     torch.testing.assert_close(cached, fresh, rtol=1e-3, atol=1e-5)
+
+
+def test_several_blocks_in_tiles(spec, dataset):
+    """Kept features are those of training with the same images.taps and images.tile."""
+    encoder = open_encoder(ENCODER, "none", TINY, taps=(0, -1))
+    settings = {"encoder": encoder, "size": (48, 80), "taps": (0, -1), "tile": 32}
+    cache_features(replace(spec, **settings))
+    images = ImageConfig(encoder=ENCODER, encoder_config=TINY, size=(48, 80), taps=(0, -1), tile=32)
+    features = open_image_features(images, weights=None, cache=spec.out, log=lambda text: None)
+    assert features.cache is not None and features.config.channels == 48
+    frames = dataset.frames("train", "s1")[:2]
+    opened = open_image_features(images, weights="none", cache=None, log=lambda text: None)
+    assert opened.config.channels == 48
+    assert opened.config.weights_sha256 == features.config.weights_sha256
+    network = point_images(opened.config, opened.encoder)
+    found = network.encode(torch.from_numpy(load_images(frames, (48, 80))[0]))
+    kept = torch.stack([features.cache.get(frame) for frame in frames])
+    torch.testing.assert_close(kept.float(), found, rtol=1e-3, atol=1e-5)
+    with pytest.raises(UserError, match="--tile 48"):
+        replace(spec, **settings | {"tile": 40})
+    with pytest.raises(UserError, match=r"images.tile=48"):
+        open_image_features(replace(images, tile=40), weights="none", cache=None)
 
 
 def test_a_second_run_makes_nothing_and_an_interrupted_one_goes_on(spec, monkeypatch):

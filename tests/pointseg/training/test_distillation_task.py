@@ -103,6 +103,14 @@ def test_what_means_nothing_to_a_teacher_is_refused(changes: dict[str, Any]) -> 
         Distillation(recipe, None)
 
 
+def test_class_tokens_of_images_in_tiles_are_refused() -> None:
+    assert STUDENT.images is not None
+    recipe = replace(STUDENT, images=replace(STUDENT.images, tile=32))
+    Distillation(recipe, None)
+    with pytest.raises(UserError, match="--cls-token-loss.*images.tile"):
+        Distillation(recipe, None, cls_token_loss=1.0)
+
+
 def test_resumed_it_is_the_same_run(taught: TrainResult) -> None:
     before = taught.last.read_bytes()
     again = spec(taught.last.parent)

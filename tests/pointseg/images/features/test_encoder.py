@@ -11,7 +11,7 @@ from dinomed3d.lifting.dino import OPEN_ENCODER, patch_of
 from dinomed3d.runtime.errors import UserError
 from pointseg.config.presets import images_for
 from pointseg.images.config import whole_patches
-from pointseg.images.features.encoder import open_encoder
+from pointseg.images.features.encoder import blocks_of, open_encoder
 from pointseg.training.image_encoder import open_image_features
 from tests.pointseg.images.posed import ENCODER, TINY
 
@@ -62,6 +62,26 @@ def test_whole_patches_nearest_to_a_size(size, patch, near):
 def test_usual_sizes_are_whole_patches(name, encoder):
     images = images_for(name, encoder)
     assert not any(side % patch_of(encoder) for side in images.size)
+
+
+@pytest.mark.parametrize(
+    ("taps", "blocks"),
+    [((-1,), (11,)), ((-4, -3, -2, -1), (8, 9, 10, 11)), ((2, 5, -1), (2, 5, 11)), ((0,), (0,))],
+)
+def test_blocks_are_counted_from_either_end(taps, blocks):
+    assert blocks_of(taps, 12, ENCODER) == blocks
+
+
+@pytest.mark.parametrize("taps", [(12,), (-13,), (-1, -2), (11, -1), ()])
+def test_blocks_that_are_not_there_or_not_in_order_are_refused(taps):
+    with pytest.raises(UserError, match="images.taps"):
+        blocks_of(taps, 12, ENCODER)
+
+
+@pytest.mark.parametrize("wrong", [{"taps": ()}, {"taps": (1, 1)}, {"tile": 0}])
+def test_settings_that_are_refused(wrong):
+    with pytest.raises(UserError, match=f"'{next(iter(wrong))}'"):
+        replace(images_for("scannet", ENCODER), **wrong)
 
 
 def test_sizes_that_cut_patches_are_refused():

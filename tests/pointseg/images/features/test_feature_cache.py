@@ -87,6 +87,8 @@ def test_an_image_that_is_gone_is_an_error(image, cache):
         ({"weights_sha256": "cd" * 32}, "another weights"),
         ({"size": (64, 48)}, "another image size"),
         ({"encoder": "vit_base_patch16_dinov3"}, "another encoder"),
+        ({"taps": (-2, -1)}, "another blocks"),
+        ({"tile": 32}, "another tiles"),
     ],
 )
 def test_a_cache_for_something_else_is_told(tmp_path, image, cache, other, message):
@@ -111,6 +113,28 @@ def test_a_cache_is_found_without_its_weights(tmp_path, cache):
     with pytest.raises(UserError, match="several sets of weights"):
         find_cache(tmp_path / "cache", **names)
     assert find_cache(tmp_path / "cache", **names, weights_sha256="ab" * 32).channels == 24
+
+
+def test_blocks_and_tiles_are_part_of_what_is_found(tmp_path, cache):
+    named = {key: value for key, value in NAMES.items() if key != "weights_sha256"}
+    for taps, tile in (((-2, -1), None), ((-1,), 32), ((0,), 16)):
+        other = {"taps": taps, "tile": tile}
+        made = FeatureCache(tmp_path / "cache", **NAMES, **other, writable=True)
+        assert find_cache(tmp_path / "cache", **named, **other).folder == made.folder
+    assert find_cache(tmp_path / "cache", **named).folder == cache.folder
+    assert len({path.name for path in (tmp_path / "cache").iterdir()}) == 4
+
+
+def test_caches_that_do_not_say_blocks_and_tiles_are_of_the_last_block_and_whole_images(
+    tmp_path, cache, image
+):
+    cache.put(image, FEATURES)
+    told = json.loads((cache.folder / METADATA).read_text())
+    del told["taps"], told["tile"]
+    (cache.folder / METADATA).write_text(json.dumps(told))
+    assert FeatureCache(tmp_path / "cache", **NAMES).get(image) is not None
+    with pytest.raises(UserError, match="another blocks"):
+        FeatureCache(tmp_path / "cache", **NAMES, taps=(0,))
 
 
 def test_no_cache_at_all(tmp_path):
