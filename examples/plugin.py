@@ -29,7 +29,7 @@ class Hills:
         names=("ground", "tree", "house"),
         colors=np.array([[170, 140, 100], [60, 140, 60], [200, 80, 60]], np.uint8),
     )
-    fields = frozenset({"strength"})  # what every scene has, of color, normal and strength
+    fields = frozenset({"strength"})  # what every scene has, of color, normal, strength, returns
     voxel_m = 0.5  # optional: the usual voxel size
 
     def __init__(self, root: Path | None = None, points: int = 3000) -> None:

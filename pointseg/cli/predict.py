@@ -41,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_own_backbone(parser)
     parser.add_argument("--colors", action="store_true", help="colour the points by class")
+    _add_classification(parser)
     parser.add_argument("--no-pictures", action="store_true", help="write no pictures")
     parser.add_argument("--overwrite", action="store_true", help="replace existing results")
     _add_format(parser.add_argument_group("input format"))
@@ -63,6 +64,30 @@ def _parser() -> argparse.ArgumentParser:
     add_inference(parser.add_argument_group("prediction"), is_opt_in=True)
     add_device(parser)
     return parser
+
+
+def _add_classification(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "classification of LAS and LAZ files",
+        "A model trained on 'classification' of LAS files knows the ASPRS code of each class and writes it there; what "
+        "was there stays in 'input_classification'.",
+    )
+    group.add_argument(
+        "--class-code", type=_class_code, action="append", default=[], metavar="NAME=CODE",
+        help="ASPRS code of a class, such as building=6, where the model knows none or another is wanted; may be "
+        "repeated",
+    )  # fmt: skip
+    group.add_argument(
+        "--keep-classification", action="store_true",
+        help="leave 'classification' as it is; the classes then stand in 'pointseg_class' alone",
+    )  # fmt: skip
+
+
+def _class_code(text: str) -> tuple[str, int]:
+    name, equals, code = text.rpartition("=")
+    if not equals or not code.isdecimal() or int(code) > 255:
+        raise argparse.ArgumentTypeError(f"must be NAME=CODE with a code of 0 to 255, got {text!r}")
+    return name, int(code)
 
 
 def _add_format(group: argparse._ArgumentGroup) -> None:
@@ -112,6 +137,8 @@ def _spec(arguments: argparse.Namespace, progress: Bar) -> PredictSpec:
         image_changes=image_changes(arguments),
         cameras=camera_rule(arguments.cameras, arguments.images),
         check_scale=not arguments.skip_scale_check,
+        class_codes=dict(arguments.class_code),
+        keep_classification=arguments.keep_classification,
         colors=arguments.colors,
         pictures=not arguments.no_pictures,
         overwrite=arguments.overwrite,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pointseg.config.recipe import PointCloudFormat, Recipe
+from pointseg.config.recipe import FEATURES, PointCloudFormat, Recipe
 from pointseg.plugins import is_plugin
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def fit_to_dataset(recipe: Recipe, dataset: Dataset) -> Recipe:
     """
     if recipe.dataset != "folder" and not is_plugin(recipe.dataset):
         return recipe
-    features = tuple(name for name in ("color", "normal", "strength") if name in dataset.fields)
+    features = tuple(name for name in FEATURES if name in dataset.fields)
     voxel_m: float = getattr(dataset, "voxel_m", None) or recipe.voxel_m
     description = getattr(dataset, "description", None)
     scale = voxel_m / recipe.voxel_m

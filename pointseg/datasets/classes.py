@@ -22,6 +22,9 @@ class ClassList:
     """(K, 3) red, green, blue."""
     groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict, hash=False)
     """Sets of classes that are reported together as well, such as head, common and tail."""
+    codes: tuple[int | None, ...] = field(default=(), compare=False)
+    """Number of each class in ``classification`` of LAS files (ASPRS codes); None where it is not known. Empty: the
+    classes are not those of LAS files."""
 
     def __post_init__(self) -> None:
         if not self.names or len(set(self.names)) != len(self.names):
@@ -32,6 +35,12 @@ class ClassList:
             raise DatasetError(
                 f"ClassList: 'colors' must be ({len(self.names)}, 3) uint8, "
                 f"got {self.colors.shape} {self.colors.dtype}"
+            )
+        wrong_codes = [code for code in self.codes if code is not None and not 0 <= code <= 255]
+        if wrong_codes or len(self.codes) not in (0, len(self.names)):
+            raise DatasetError(
+                f"ClassList: 'codes' must be a number of 0 to 255 for each of the {len(self.names)} classes, or "
+                f"empty, got {self.codes}"
             )
         for name, members in self.groups.items():
             wrong = [index for index in members if not 0 <= index < len(self.names)]

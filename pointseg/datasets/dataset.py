@@ -25,7 +25,7 @@ class Dataset(Protocol):
 
     @property
     def fields(self) -> frozenset[str]:
-        """Fields that every scene has, of color, normal and strength."""
+        """Fields that every scene has, of color, normal, strength and returns."""
 
     def splits(self) -> tuple[str, ...]:
         """Names of its splits."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pointseg.datasets.classes import ClassList
 from pointseg.datasets.dataset import Dataset
 from pointseg.datasets.errors import DatasetError
+from pointseg.datasets.folder.description import FEATURES
 from pointseg.datasets.named_scenes import require_scene, require_split
 from pointseg.plugins import errors_of, import_class, parameters_of, require_methods
 from pointseg.scene import IGNORE, Scene
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from pointseg.images.readers.frame import Frame
 
 PROTOCOL = "pointseg.datasets.dataset.Dataset"
-FEATURES = ("color", "normal", "strength")
 
 
 class PluginDataset:

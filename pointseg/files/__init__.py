@@ -146,6 +146,7 @@ def write_labelled(
     colors: NDArray[np.uint8] | None = None,
     field: str | None = None,
     columns: Sequence[str] | None = None,
+    codes: tuple[int, ...] | None = None,
 ) -> None:
     """Copy a cloud's file with a class for each point; every other field and the georeference stay.
 
@@ -160,6 +161,8 @@ def write_labelled(
         colors: (K, 3) colours of the classes; given, they replace the colours of the points.
         field: another name for the field of the classes.
         columns: as for ``read_cloud``; text that had no names gets these.
+        codes: K ASPRS codes of the classes, for LAS: they are written into ``classification`` as well, whose
+            former values stay in ``input_classification``.
 
     Raises:
         CloudFileError: as ``read_cloud`` and ``write_cloud``; ``segment`` does not fit the file;
@@ -167,7 +170,7 @@ def write_labelled(
         WriteError: the system refuses to write.
     """
     check_labelled(source, target, colored=colors is not None)
-    form, labels = FORMATS[_known_suffix(source)], Labels(segment, colors, field)
+    form, labels = FORMATS[_known_suffix(source)], Labels(segment, colors, field, codes)
     try:
         if form is _TEXT:
             form.label(source, target, labels, columns)

@@ -30,6 +30,7 @@ NORMAL = (
 )
 NORMAL_ARRAYS = ("normal", "normals")
 STRENGTH = ("strength", "intensity", "reflectance", "remission")
+RETURN_NUMBER, RETURN_COUNT = "return_number", "number_of_returns"
 SEGMENT = ("pointseg_class", "class", "label", "segment", "classification")
 INSTANCE = ("instance",)
 
@@ -76,6 +77,9 @@ def scene_of(
     strength = _single(rest, STRENGTH)
     if strength is not None:
         fields["strength"] = to_strength(strength, intensity_max)
+    echo, echoes = (_single(rest, (name,)) for name in (RETURN_NUMBER, RETURN_COUNT))
+    if echo is not None and echoes is not None:
+        fields["returns"] = to_returns(echo, echoes)
     for field, names in (("segment", SEGMENT), ("instance", INSTANCE)):
         values = _single(rest, names)
         labels = None if values is None else to_labels(values)
@@ -153,6 +157,25 @@ def to_strength(values: NDArray[Any], intensity_max: float | None = None) -> NDA
     """
     scale = strength_scale(values) if intensity_max is None else intensity_max
     return np.clip(_finite(values) / np.float32(scale), 0, 1)[:, None]
+
+
+def to_returns(number: NDArray[Any], count: NDArray[Any]) -> NDArray[np.float32]:
+    """(N, 2) echoes of laser pulses: which one of its pulse a point is, and how many there were.
+
+    Leaves let part of a pulse through, roofs and ground do not: the last or only echo has 1 in the first
+    column, the only one 1 in the second, too. Counts below the number, such as 0 where nobody wrote it, are
+    taken to be the number.
+
+    Args:
+        number: (N,) 1 for the first echo of a pulse.
+        count: (N,) echoes of the pulse.
+
+    Returns:
+        number / count and 1 / count.
+    """
+    which = np.maximum(_finite(number), 1)
+    many = np.maximum(_finite(count), which)
+    return np.stack([which / many, 1 / many], axis=1)
 
 
 def strength_scale(values: NDArray[Any]) -> int:

@@ -27,6 +27,8 @@ class Labels:
     """(K, 3) colours of the classes, which replace those of the points; None: colours stay."""
     field: str | None = None
     """The name of the field that holds the classes; None: see ``field_in``."""
+    codes: tuple[int, ...] | None = None
+    """The number of each of the K classes in ``classification`` of LAS; None: that stays as it is."""
 
     def checked(self, path: Path, count: int) -> Labels:
         """The same labels as int32.

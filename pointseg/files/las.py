@@ -24,7 +24,9 @@ STEP_M = 1e-4
 """Resolution of files that are written anew; coarser for clouds of more than 200 km."""
 WITH_COLOR = {0: 2, 1: 3, 4: 5, 6: 7, 9: 10}
 """Point formats without colour, and the same with it."""
-CLASSIFICATION = "classification"
+CLASSIFICATION, FORMER = "classification", "input_classification"
+UNCLASSIFIED = 1
+"""The ASPRS code of points without a class; 0 is that of points that nobody looked at."""
 COPC = "copc"
 FULL_COLOR = 257  # from 8 to 16 bits
 
@@ -82,7 +84,8 @@ def label_las(source: Path, target: Path, labels: Labels) -> None:
 
     The classes become an extra dimension ``pointseg_class``: LAS defines the numbers in
     ``classification`` (2 is ground), and those are not the classes of a trained model. With the field
-    "classification" they are written there. With colours, a point format without becomes that with.
+    "classification" they are written there; with codes, these are written there, too, and what was there stays in
+    ``input_classification``, unless it was all unclassified. With colours, a point format without becomes that with.
     """
     las = _load_to_copy(source)
     labels = labels.checked(source, len(las.points))
@@ -106,6 +109,8 @@ def label_las(source: Path, target: Path, labels: Labels) -> None:
                 las.remove_extra_dim(name)
             las.add_extra_dim(laspy.ExtraBytesParams(name, np.dtype(labels.kind)))
         las[name] = segment
+        if labels.codes is not None and name != CLASSIFICATION:
+            _classify(las, source, segment, labels.codes)
         if labels.colors is not None:
             las.red, las.green, las.blue = labels.paint().T.astype(np.uint16) * FULL_COLOR
     _store(las, target)
@@ -146,6 +151,24 @@ def paint_las(
             las[name] = values
         las.red, las.green, las.blue = colors.T.astype(np.uint16) * FULL_COLOR
     _store(las, target)
+
+
+def _classify(
+    las: laspy.LasData, source: Path, segment: NDArray[np.int32], codes: tuple[int, ...]
+) -> None:
+    """Put the codes of classes into ``classification``; former values move to ``input_classification``."""
+    largest = 31 if las.point_format.id < 6 else 255
+    if max(codes) > largest:
+        raise CloudFileError(
+            source,
+            f"its classification holds 0 to {largest}, the codes are {', '.join(map(str, codes))}",
+        )
+    former = np.array(las.classification)
+    if FORMER not in las.point_format.extra_dimension_names and (former > UNCLASSIFIED).any():
+        las.add_extra_dim(laspy.ExtraBytesParams(FORMER, np.uint8))
+        las[FORMER] = former
+    table = np.array([*codes, UNCLASSIFIED], np.uint8)
+    las.classification = table[np.where(segment < 0, len(codes), segment)]
 
 
 def is_copc(path: Path) -> bool:

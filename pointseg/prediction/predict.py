@@ -17,6 +17,7 @@ from pointseg.evaluation.saved_labels import write_json
 from pointseg.evaluation.scene_predictor import ScenePredictor
 from pointseg.files import TEXT, check_labelled, cloud_suffix, read_cloud
 from pointseg.files.text import fitting_columns
+from pointseg.prediction.class_codes import class_codes
 from pointseg.prediction.cloud_images import CloudImages
 from pointseg.prediction.input_files import Source, find_sources
 from pointseg.prediction.prepare_cloud import file_notes, prepare_cloud
@@ -79,7 +80,10 @@ class _Job:
 
     def __init__(self, spec: PredictSpec, trained: TrainedSpec, predictor: ScenePredictor) -> None:
         self.spec, self.trained, self.predictor = spec, trained, predictor
-        self.how = how_predicted(spec, trained, predictor.protocol)
+        self.codes = class_codes(
+            trained.classes, spec.class_codes, keep=spec.keep_classification, log=spec.log
+        )
+        self.how = how_predicted(spec, trained, predictor.protocol, self.codes)
         self.cloud_format = spec.cloud_format(trained.recipe)
 
     def predict(self, source: Source, progress: Callable[[float], None]) -> Prediction:
@@ -134,6 +138,7 @@ class _Job:
             self.cloud_format,
             columns=columns,
             colors=spec.colors,
+            codes=self.codes,
             pictures=spec.pictures,
         )
         result = Prediction(

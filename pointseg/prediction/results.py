@@ -40,7 +40,10 @@ def picture_file(target: Path, viewpoint: str) -> Path:
 
 
 def how_predicted(
-    spec: PredictSpec, trained: TrainedSpec, protocol: InferenceProtocol
+    spec: PredictSpec,
+    trained: TrainedSpec,
+    protocol: InferenceProtocol,
+    codes: tuple[int, ...] | None,
 ) -> dict[str, Any]:
     """Everything that decides the result of a file, besides the file."""
     images = spec.images(trained.recipe)
@@ -56,6 +59,7 @@ def how_predicted(
         "cloud_format": asdict(spec.cloud_format(trained.recipe)),
         "orient_normals": spec.orient_normals,
         "colors": spec.colors,
+        "class_codes": None if codes is None else list(codes),
     }
 
 
@@ -103,6 +107,7 @@ def write_result(
     *,
     columns: Sequence[str] | None,
     colors: bool,
+    codes: tuple[int, ...] | None,
     pictures: bool,
 ) -> None:
     """Write the labelled file, and pictures of it.
@@ -115,12 +120,13 @@ def write_result(
         cloud_format: unit and axes of the file.
         columns: of text without a header line.
         colors: whether points get the colours of their classes.
+        codes: of the classes in ``classification`` of LAS files; None: that stays as it is.
         pictures: whether pictures are written.
     """
     source.target.parent.mkdir(parents=True, exist_ok=True)
     record_file(source.target).unlink(missing_ok=True)  # it describes the file that is replaced now
     painted = classes.colors if colors else None
-    write_labelled(source.path, source.target, labels, colors=painted, columns=columns)
+    write_labelled(source.path, source.target, labels, colors=painted, columns=columns, codes=codes)
     if not pictures:
         return
     bare = replace(scene, fields={})

@@ -47,6 +47,10 @@ class PredictSpec:
     """Where the posed images of each cloud are, below its folder. None: there are none."""
     check_scale: bool = True
     """Whether clouds are refused whose scale does not seem to fit the voxel size of the model."""
+    class_codes: Mapping[str, int] = field(default_factory=dict)
+    """ASPRS codes of classes, by name, where the model does not know them or others are wanted."""
+    keep_classification: bool = False
+    """Whether ``classification`` of LAS files stays as it is, even if the codes of all classes are known."""
     colors: bool = False
     """Whether points get the colours of their classes."""
     pictures: bool = True

@@ -142,6 +142,7 @@ def save_checkpoint(
         "recipe": recipe.to_json(),
         "classes": list(classes.names),
         "colors": np.asarray(classes.colors).tolist(),
+        "codes": list(classes.codes),
         "groups": json.dumps({name: list(rows) for name, rows in classes.groups.items()}),
         "model": {key: value.detach().cpu() for key, value in model.items()},
     }
@@ -244,7 +245,8 @@ def _with_named_backbone(recipe: Recipe, named: str | None) -> Recipe:
 def _classes(content: Mapping[str, Any]) -> ClassList:
     groups = {name: tuple(rows) for name, rows in json.loads(content["groups"]).items()}
     colors = np.asarray(content["colors"], np.uint8)
-    return ClassList(names=tuple(content["classes"]), colors=colors, groups=groups)
+    codes = tuple(content.get("codes", ()))  # older files have none
+    return ClassList(names=tuple(content["classes"]), colors=colors, groups=groups, codes=codes)
 
 
 def _sha256(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -16,13 +17,15 @@ from pointseg.datasets.folder.description import EXAMPLE, Description, map_label
 from pointseg.datasets.named_scenes import NamedScenes
 from pointseg.datasets.scale import check_scale
 from pointseg.files import SUFFIXES, cloud_suffix, finite_points, read_cloud
-from pointseg.files.columns import to_labels
+from pointseg.files.columns import key_of, to_labels
+from pointseg.files.las import CLASSIFICATION
 from pointseg.scene import FIELDS, Scene
 
 if TYPE_CHECKING:
     from pointseg.images.readers.frame import Frame
 
 DESCRIPTION = "dataset.yaml"
+LAS_SUFFIXES = (".las", ".laz")
 USUAL_SPLITS = ("train", "val", "test")
 MUST_BE_LABELLED = ("train", "val")
 
@@ -51,10 +54,10 @@ class Folder(NamedScenes):
         self.description: Description = read_description(
             self._description_file, default_name=root.resolve().name, labelled=labelled
         )
-        self.classes = self.description.classes
         self.fields = self.description.features
         self.voxel_m = self.description.voxel_m
         self._files = {split: _by_name(root, files) for split, files in self._found().items()}
+        self.classes = replace(self.description.classes, codes=self._codes())
         super().__init__(self.description.name, self._files)
         self._scale_checked = False
 
@@ -158,6 +161,18 @@ class Folder(NamedScenes):
                 f"{path}: has no labels '{name}'; name their field with 'label' in the description; it has: {has}"
             )
         return None
+
+    def _codes(self) -> tuple[int | None, ...]:
+        """ASPRS codes of the classes: as stated, or their values in ``classification`` of LAS files."""
+        stated, label = self.description.codes, self.description.label
+        files = [path for of_split in self._files.values() for path in of_split.values()]
+        is_las = all(cloud_suffix(path) in LAS_SUFFIXES for path in files)
+        known: tuple[int | None, ...] = (None,) * len(self.description.classes)
+        if is_las and self.description.labels and key_of(label or CLASSIFICATION) == CLASSIFICATION:
+            known = self.description.codes_of_labels()
+        names = self.description.classes.names
+        codes = tuple(stated.get(name, code) for name, code in zip(names, known, strict=True))
+        return codes if any(code is not None for code in codes) else ()
 
     def _found(self) -> dict[str, list[Path]]:
         splits = dict(self.description.splits)

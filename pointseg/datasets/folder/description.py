@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,8 +24,8 @@ EXAMPLE = (
 )
 """A minimal description on one line; examples/folder.yaml shows all keys."""
 KEYS = ("name", "classes", "colors", "features", "voxel_m", "splits", "unit", "up", "label", "labels",
-        "columns", "check_scale", "intensity_max", "cameras")  # fmt: skip
-FEATURES = ("color", "normal", "strength")
+        "columns", "check_scale", "intensity_max", "cameras", "codes")  # fmt: skip
+FEATURES = ("color", "normal", "strength", "returns")
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Description:
     classes: ClassList
     """Classes of the labels."""
     features: frozenset[str]
-    """Features that every cloud has, of color, normal and strength."""
+    """Features that every cloud has, of color, normal, strength and returns."""
     voxel_m: float
     """Side of a voxel in metres."""
     splits: Mapping[str, tuple[str, ...]]
@@ -72,6 +72,17 @@ class Description:
     """Intensity that is scaled to 1; None: guessed for each file."""
     cameras: CameraRule | None = None
     """Where the posed images are; None: there are none."""
+    codes: Mapping[str, int] = field(default_factory=dict)
+    """Number of a class in ``classification`` of LAS results, where the labels do not tell it."""
+
+    def codes_of_labels(self) -> tuple[int | None, ...]:
+        """The value of each class in the files' labels; None where several values make one class."""
+        values: list[set[int]] = [set() for _ in self.classes.names]
+        for rule in self.labels:
+            for first, last, index in rule.ranges:
+                if index != IGNORE:
+                    values[index] |= {first, last}
+        return tuple(each.pop() if len(each) == 1 else None for each in values)
 
 
 def read_description(path: Path, *, default_name: str, labelled: bool = True) -> Description:
@@ -130,6 +141,7 @@ class _Parser:
             check_scale=self.flag("check_scale", True),
             intensity_max=self.above_0("intensity_max") if "intensity_max" in self.found else None,
             cameras=self.cameras(),
+            codes=self.codes(classes.names),
         )
 
     def error(self, problem: str) -> DatasetError:
@@ -220,6 +232,15 @@ class _Parser:
             return None if value is None else parse_cameras(value)
         except ValueError as error:
             raise self.error(str(error)) from error
+
+    def codes(self, names: Sequence[str]) -> dict[str, int]:
+        found = self.mapping("'codes'", self.found.get("codes", {}))
+        for name, code in found.items():
+            if name not in names:
+                raise self.error(f"'codes' names {name!r}, which is not among the classes")
+            if type(code) is not int or not 0 <= code <= 255:
+                raise self.error(f"'codes': {name} must be a number of 0 to 255, got {code!r}")
+        return found
 
     def labels(self, names: Sequence[str]) -> tuple[LabelRule, ...]:
         value = self.found.get("labels")

@@ -97,7 +97,10 @@ def test_changes_reach_inside() -> None:
         ("epochs=2.5", "must be int, got 2.5"),
         ("epochs=true", "must be int, got True"),
         ("epochs=0", "'epochs' must be >= 1, got 0"),
-        ("features=color,colour", "'features' must be some of color, normal, strength, coord"),
+        (
+            "features=color,colour",
+            "'features' must be some of color, normal, strength, returns, coord",
+        ),
         ("clip_box_m=[1, 2]", "'clip_box_m' must be x, y, z minima"),
         ("augmentation.scale_low=-1", "'scale_low' must be above 0"),
         ("optimizer.name=adam", "'name' must be adamw or sgd"),

@@ -14,6 +14,7 @@ from pointseg.files.columns import (
     to_color,
     to_labels,
     to_normal,
+    to_returns,
     to_strength,
 )
 from pointseg.files.labels import Labels
@@ -39,6 +40,17 @@ def test_colours(values, kind, found):
     color = to_color(np.array([values], kind))
     assert color.dtype == np.float32
     np.testing.assert_allclose(color, [found], atol=1e-4)
+
+
+def test_echoes():
+    found = to_returns(np.array([1, 1, 2, 3, 0, 2], "u1"), np.array([1, 2, 2, 4, 0, 0], "u1"))
+    wanted = [[1, 1], [0.5, 0.5], [1, 0.5], [0.75, 0.25], [1, 1], [1, 0.5]]
+    np.testing.assert_array_equal(found, wanted)
+    assert found.dtype == np.float32
+    columns = {"xyz": np.zeros((2, 3)), "return_number": np.array([1, 2], "u1")}
+    assert "returns" not in scene_of(PATH, columns, name="a").fields
+    columns["number_of_returns"] = np.array([2, 2], "u1")
+    assert scene_of(PATH, columns, name="a")["returns"].tolist() == [[0.5, 0.5], [1, 0.5]]
 
 
 def test_normals():

@@ -146,6 +146,36 @@ def test_classes_may_stand_in_the_classification(tmp_path):
     assert "pointseg_class" not in after.point_format.dimension_names
 
 
+@pytest.mark.parametrize(("point_format", "version"), [(3, "1.2"), (6, "1.4")])
+def test_codes_go_to_the_classification_and_its_former_values_stay(tmp_path, point_format, version):
+    before = las(tmp_path / "a.laz", point_format=point_format, version=version)
+    codes = (6, 2, 31)
+    write_labelled(tmp_path / "a.laz", tmp_path / "b.laz", np.array([0, 2, -1, 1]), codes=codes)
+    after = laspy.read(tmp_path / "b.laz")
+    same(before, after, but=("classification",))
+    assert np.array(after.classification).tolist() == [6, 31, 1, 2]
+    assert after.pointseg_class.tolist() == [0, 2, -1, 1]
+    assert after.input_classification.tolist() == np.array(before.classification).tolist()
+    # predicted again: what was there at first stays
+    write_labelled(tmp_path / "b.laz", tmp_path / "c.laz", np.array([1, 1, 1, 1]), codes=codes)
+    again = laspy.read(tmp_path / "c.laz")
+    same(before, again, but=("classification",))
+    assert np.array(again.classification).tolist() == [2] * 4
+    assert again.input_classification.tolist() == [2, 3, 4, 5]
+
+
+def test_a_file_that_nobody_classified_gets_its_codes_alone(tmp_path):
+    cloud = las(tmp_path / "a.las", point_format=3, version="1.2")
+    cloud.classification = [0, 1, 0, 1]
+    cloud.write(tmp_path / "a.las")
+    write_labelled(tmp_path / "a.las", tmp_path / "b.las", np.array([0, 0, 1, 1]), codes=(2, 6))
+    after = laspy.read(tmp_path / "b.las")
+    assert np.array(after.classification).tolist() == [2, 2, 6, 6]
+    assert "input_classification" not in after.point_format.dimension_names
+    with pytest.raises(CloudFileError, match="classification holds 0 to 31"):
+        write_labelled(tmp_path / "a.las", tmp_path / "c.las", np.zeros(4, int), codes=(2, 64))
+
+
 @pytest.mark.parametrize(
     ("point_format", "version", "classes", "field"),
     [

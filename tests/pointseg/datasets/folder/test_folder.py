@@ -274,7 +274,7 @@ def test_a_missing_description_is_refused(tmp_path):
         ({"classes": {"a": 0}}, "'classes' must be a list, got"),
         (
             {"features": ["colour"]},
-            "'features' must be some of color, normal, strength, got 'colour'",
+            "'features' must be some of color, normal, strength, returns, got 'colour'",
         ),
         ({"colors": {"x": [1, 2, 3]}}, "'colors' names 'x', which is not among the classes"),
         ({"colors": {"tree": [1, 2]}}, "the color of 'tree' must be"),
@@ -352,3 +352,39 @@ def test_real_scenes_by_their_description(shared):
         assert set(np.unique(scene["segment"])) == present
         assert np.isfinite(scene.coord).all() and 150_000 < len(scene) < 220_000
         assert set(scene.fields) == {"color", "segment"}
+
+
+ASPRS = {"map": {2: "ground", "3-5": "tree"}, "ignore": [0, 1]}
+
+
+@pytest.mark.parametrize(
+    ("suffix", "changes", "codes"),
+    [
+        ("laz", {"labels": {"map": {5: "tree", 2: "ground"}}}, (2, 5)),
+        ("laz", {"labels": ASPRS, "label": "classification"}, (2, None)),
+        ("las", {"labels": ASPRS, "codes": {"tree": 5}}, (2, 5)),
+        ("las", {"labels": ASPRS, "label": "user_data"}, ()),  # no ASPRS codes
+        ("ply", {"labels": ASPRS}, ()),
+        ("ply", {"codes": {"tree": 5}}, (None, 5)),
+        ("laz", {}, ()),  # labels are indices
+        ("laz", {"labels": [{"files": ["a.laz"], "map": {2: "ground"}},
+                            {"map": {9: "ground", 5: "tree"}}]}, (None, 5)),
+    ],
+)  # fmt: skip
+def test_codes_of_classes_are_their_values_in_las_files(tmp_path, suffix, changes, codes):
+    splits = {"train": ["train"], "val": ["val"]}
+    make(tmp_path, (f"train/a.{suffix}", f"val/c.{suffix}"), splits=splits, **changes)
+    assert open_dataset("folder", tmp_path).classes.codes == codes
+
+
+@pytest.mark.parametrize("codes", [{"bush": 3}, {"tree": 256}, {"tree": "5"}, [5]])
+def test_wrong_codes_are_refused(tmp_path, codes):
+    with pytest.raises(DatasetError, match="codes"):
+        open_dataset("folder", make(tmp_path, codes=codes))
+
+
+def test_echoes_of_las_files_are_a_feature(tmp_path):
+    files = ("train/a.laz", "val/c.laz")
+    make(tmp_path, files, features=["returns"], splits={"train": ["train"], "val": ["val"]})
+    scene = open_dataset("folder", tmp_path).load("train", "a")
+    assert set(scene.fields) == {"returns", "segment"} and scene["returns"].shape == (200, 2)
