@@ -11,6 +11,7 @@ EXAMPLES = ROOT / "examples"
 ARGUMENTS = {
     "lift_slices.py": [],
     "structure.py": [],
+    "benchmarks/airborne.py": ["--tiny"],
     "benchmarks/artifacts.py": ["--help"],
     "benchmarks/brats.py": ["--help"],
     "benchmarks/encoded_once.py": ["--tiny"],
