@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-import warnings
 from collections.abc import Sequence
 
 from dinomed3d import __version__
 from dinomed3d.cli import demo, doctor, evaluate, explain, inspect, package, plan, predict
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.library_warnings import ignore_library_warnings
 
 VERBS = (demo, doctor, predict, evaluate, package, inspect, plan, explain)
 """Modules of the verbs, in the order of ``--help``; each has ``add_parser``."""
@@ -42,8 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         that the user can correct; 130 interrupted.
     """
     arguments = _parser().parse_args(argv)
-    # timm uses what the newest torch deprecates; a user can do nothing about it
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.jit")
+    ignore_library_warnings()
     try:
         code: int = arguments.run(arguments)
     except UserError as error:
