@@ -29,7 +29,15 @@ TTA_NAMES = ("single", "scannet", "s3dis", "nuscenes", "semantickitti")
 """Sets of test-time augmentations, ``pointseg.transforms.TTA_SETS``."""
 NORMAL_ORIENTATIONS = ("middle", "origin", "up")
 """Where estimated normals point, ``pointseg.prediction.prepare_cloud.ORIENTATIONS``."""
-PREPARED_DATASETS = ("scannet", "scannet200", "s3dis", "structured3d", "semantickitti", "nuscenes")
+PREPARED_DATASETS = (
+    "scannet",
+    "scannet200",
+    "s3dis",
+    "structured3d",
+    "semantickitti",
+    "nuscenes",
+    "waymo",
+)
 """Public datasets, which ``pointseg-prepare`` reads."""
 DATASETS = ("synthetic", "folder", *PREPARED_DATASETS)
 """Datasets that ``pointseg.datasets.open_dataset`` opens."""

@@ -28,6 +28,7 @@ UNITS = {
     "structured3d": "rooms",
     "semantickitti": "sequences",
     "nuscenes": "keyframes",
+    "waymo": "segments",
 }
 """What a dataset calls its scenes."""
 
@@ -36,8 +37,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=NAME,
         description="Prepares the official download of a public dataset for pointseg-train and other "
-        "commands. ScanNet (one preparation for scannet and scannet200), S3DIS and Structured3D are converted to "
-        "arrays; SemanticKITTI and nuScenes are checked and indexed, their files stay in place. Run the "
+        "commands. ScanNet (one preparation for scannet and scannet200), S3DIS, Structured3D and Waymo are converted "
+        "to arrays; SemanticKITTI and nuScenes are checked and indexed, their files stay in place. Run the "
         "same command again to continue: finished scenes are kept.",
         epilog="Exit codes: 0 all scenes are ready; 1 some failed, which are listed, the others are "
         "ready; 2 nothing could be done; 130 interrupted.",
@@ -65,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         "--workers", type=at_least(1), metavar="N",
-        help="processes for scannet, s3dis and structured3d (default: number of cores, at most 8)",
+        help="processes for scannet, s3dis, structured3d and waymo (default: number of cores, at most 8)",
     )  # fmt: skip
     parser.add_argument(
         "--align",
@@ -81,6 +82,11 @@ def _parser() -> argparse.ArgumentParser:
         help="nuscenes: v1.0-trainval, v1.0-test or v1.0-mini (default: trainval and test, those that exist, else "
         "mini)",
     )  # fmt: skip
+    parser.add_argument(
+        "--frames", type=Path, metavar="FILE",
+        help="waymo: the published list of test frames, 3d_semseg_test_set_frames.txt; without it the testing "
+        "segments are left out",
+    )  # fmt: skip
     return parser
 
 
@@ -95,7 +101,12 @@ def image_size(text: str) -> tuple[int, int] | str:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    for option, dataset in (("align", "s3dis"), ("normals", "s3dis"), ("version", "nuscenes")):
+    for option, dataset in (
+        ("align", "s3dis"),
+        ("normals", "s3dis"),
+        ("version", "nuscenes"),
+        ("frames", "waymo"),
+    ):
         if getattr(arguments, option) and arguments.dataset != dataset:
             raise UserError(f"--{option}: is only for --dataset {dataset}")
     images = arguments.images
@@ -151,6 +162,12 @@ def _prepare(
         from pointseg.datasets.semantickitti import prepare as semantickitti_prepare
 
         return semantickitti_prepare.prepare(source, out, images=images, report=progress)
+    if arguments.dataset == "waymo":
+        from pointseg.datasets.waymo import prepare as waymo_prepare
+
+        return waymo_prepare.prepare(
+            source, out, images=images, frames=arguments.frames, workers=workers, report=progress
+        )
     from pointseg.datasets.nuscenes import prepare as nuscenes_prepare
 
     return nuscenes_prepare.prepare(

@@ -64,6 +64,12 @@ SEMANTICKITTI = replace(
     class_weights="auto",
     test=InferenceConfig(tta="semantickitti", prevoxel_m=0.01),
 )
+WAYMO = replace(
+    NUSCENES,
+    dataset="waymo",
+    clip_box_m=(-75.2, -75.2, -4.0, 75.2, 75.2, 2.0),
+    test=InferenceConfig(tta="semantickitti"),
+)
 SYNTHETIC = Recipe(
     dataset="synthetic",
     voxel_m=0.06,
@@ -97,6 +103,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             STRUCTURED3D,
             NUSCENES,
             SEMANTICKITTI,
+            WAYMO,
             SYNTHETIC,
             FOLDER,
         )
@@ -127,6 +134,9 @@ _IMAGES: Mapping[str, ImageConfig] = MappingProxyType(
         ),
         "semantickitti": ImageConfig(
             size=(378, 1246), views=None, visibility=VisibilityConfig(occlusion="none")
+        ),
+        "waymo": ImageConfig(
+            size=(308, 672), views=None, visibility=VisibilityConfig(occlusion="none")
         ),
         "folder": ImageConfig(size=(480, 640)),
     }

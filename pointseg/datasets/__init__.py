@@ -63,6 +63,10 @@ def open_dataset(
         from pointseg.datasets.semantickitti.dataset import SemanticKITTI
 
         return SemanticKITTI(root)
+    if name == "waymo":
+        from pointseg.datasets.waymo.dataset import Waymo
+
+        return Waymo(root)
     if name == "nuscenes":
         from pointseg.datasets.nuscenes.dataset import NuScenes
 

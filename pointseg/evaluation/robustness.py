@@ -80,13 +80,18 @@ class Corruption:
     def _miscalibrated(self, frame: Frame, rng: np.random.Generator) -> Frame:
         shift = torch.from_numpy(rng.normal(0, 1, 2)) * self.pixel_noise
         turn = torch.from_numpy(np.deg2rad(rng.normal(0, 1, 3))) * self.angle_noise_deg
+        if not (self.pixel_noise or self.angle_noise_deg):
+            return frame
         camera = frame.camera
         intrinsics = camera.intrinsics.clone()
         intrinsics[:2, 2] += shift.to(intrinsics)
         moved = torch.eye(4, dtype=torch.float64)
         moved[:3, :3] = _rotation(turn)
         pose = moved.to(camera.world_to_camera) @ camera.world_to_camera
-        return replace(frame, camera=replace(camera, intrinsics=intrinsics, world_to_camera=pose))
+        moved_camera = replace(camera, intrinsics=intrinsics, world_to_camera=pose)
+        return replace(
+            frame, camera=moved_camera, projection=None
+        )  # which a wrong camera would not have
 
 
 def _rotation(turn: Tensor) -> Tensor:

@@ -34,7 +34,8 @@ def compute_visibility(
 ) -> Scene:
     """Project the points of a scene into V images.
 
-    Only depth maps are read, one at a time; memory is that of the result.
+    Only depth maps are read, one at a time; memory is that of the result. Where a frame has a ``projection`` of
+    its own, that is taken.
 
     Args:
         scene: as its dataset loads it; ``coord + origin`` are in the cameras' world.
@@ -67,9 +68,12 @@ def compute_visibility(
         if depth is None and visibility.occlusion == "z-buffer":
             occluder = z_buffer(camera, points)
         projector = projector_of(camera, visibility, occluder)
+        given = _given_projection(frame, size, count)
         shows = False
         for start in range(0, count, CHUNK):
             uv, visible, distance = projector.project(0, points[start : start + CHUNK])
+            if given is not None:
+                uv, visible = (values[start : start + CHUNK] for values in given)
             exact = uv.to(torch.float32)
             visible = visible & (exact < edge).all(1)  # float32 may round onto the image's edge
             keep.add(view, start, exact, visible, distance)
@@ -84,6 +88,21 @@ def compute_visibility(
         problem = explain_no_visible_points(points, cameras, names, visibility)
         raise ImagesError(f"scene {scene.name}: {problem}")
     return keep.add_to(scene)
+
+
+def _given_projection(
+    frame: Frame, size: tuple[int, int], count: int
+) -> tuple[Tensor, Tensor] | None:
+    """(N, 2) pixels of the resized image and (N,) visible, where the dataset says where points are; else None.
+
+    Range and occlusion are not tested: the dataset says what is seen.
+    """
+    if frame.projection is None:
+        return None
+    pixel, visible = frame.projection.read(count)
+    factors = [size[1] / frame.camera.size[1], size[0] / frame.camera.size[0]]
+    uv = torch.from_numpy(pixel).double() * torch.tensor(factors, dtype=torch.float64)
+    return uv, torch.from_numpy(visible) & (uv >= 0).all(1)
 
 
 def camera_near(scene: Scene, camera: Camera) -> Camera:

@@ -49,6 +49,24 @@ class DepthSource(Protocol):
         """
 
 
+class PointProjection(Protocol):
+    """Where the points of a scene are in an image, where the dataset says so itself."""
+
+    def read(self, count: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Read the projection of all points of the scene, as the dataset loads it.
+
+        Args:
+            count: N, the points of the scene.
+
+        Returns:
+            (N, 2) pixels of the stored image, u right and v down; (N,) whether the point is seen there, before
+            positions outside the image are excluded.
+
+        Raises:
+            UserError: it is missing or damaged, or of another number of points.
+        """
+
+
 @dataclass(frozen=True, kw_only=True)
 class Frame:
     """A posed image, perhaps with a depth map; small, since nothing is read yet."""
@@ -61,6 +79,8 @@ class Frame:
     """Reads the image."""
     depth: DepthSource | None = None
     """Reads the depth map; None: there is none."""
+    projection: PointProjection | None = None
+    """Reads where the points are in the image; None: the camera projects them."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Tensors are sent to other processes as open files, of which there may be too few for many frames.
@@ -68,7 +88,7 @@ class Frame:
         bent = None if camera.distortion is None else camera.distortion.tolist()
         pose = camera.world_to_camera.tolist()
         plain = (camera.intrinsics.tolist(), camera.size, pose, bent)
-        return _restore, (self.name, plain, self.image, self.depth)
+        return _restore, (self.name, plain, self.image, self.depth, self.projection)
 
     def read_image(self) -> NDArray[np.uint8]:
         """Read the image, (H, W, 3), of the size of the camera.
@@ -105,7 +125,11 @@ class Frame:
 
 
 def _restore(
-    name: str, camera: tuple[Any, ...], image: ImageSource, depth: DepthSource | None
+    name: str,
+    camera: tuple[Any, ...],
+    image: ImageSource,
+    depth: DepthSource | None,
+    projection: PointProjection | None,
 ) -> Frame:
     intrinsics, size, pose, bent = camera
     return Frame(
@@ -118,6 +142,7 @@ def _restore(
         ),
         image=image,
         depth=depth,
+        projection=projection,
     )
 
 

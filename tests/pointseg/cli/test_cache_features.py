@@ -84,6 +84,7 @@ def test_interrupted(tmp_path, dataset, capsys, monkeypatch):
         ("nuscenes", ENCODER, (384, 672), None),
         ("semantickitti", ENCODER, (384, 1248), None),
         ("s3dis", "vit_small_patch14_reg4_dinov2", (518, 518), 10),
+        ("waymo", "vit_small_patch14_dinov2", (308, 672), None),
         ("structured3d", "vit_small_patch14_reg4_dinov2", (350, 630), 3),
         ("semantickitti", "vit_large_patch14_reg4_dinov2", (378, 1246), None),
         ("nuscenes", "vit_small_patch14_dinov2", (378, 672), None),

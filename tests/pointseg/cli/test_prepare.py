@@ -22,6 +22,7 @@ from tests.pointseg.datasets.official import (
 from tests.pointseg.datasets.official_images import add_cameras, write_picture
 from tests.pointseg.datasets.s3dis.test_images import write_image
 from tests.pointseg.datasets.structured3d import box_room
+from tests.pointseg.datasets.waymo import drive
 
 
 def run(*arguments: object) -> int:
@@ -73,6 +74,7 @@ def test_the_other_datasets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     [
         (("--source", "nowhere"), "--source nowhere: "),
         (("--source", "{raw}", "--align"), "--align: is only for --dataset s3dis"),
+        (("--source", "{raw}", "--frames", "list"), "--frames: is only for --dataset waymo"),
         (("--source", "{raw}", "--normals", "none"), "--normals: is only for --dataset s3dis"),
         (("--source", "{raw}", "--version", "x"), "--version: is only for --dataset nuscenes"),
         (
@@ -118,6 +120,7 @@ def test_images_are_prepared_where_they_are_asked_for(tmp_path: Path) -> None:
     write_room(raw / "s3dis", "Area_1", "office_1", {"floor_1": object_rows(30)})
     write_image(tmp_path / "2d3ds", "area_1", "office_1")
     box_room.write_room(raw / "structured3d")
+    drive.write_drive(raw / "waymo")
     for name, options, scene, views in (
         (
             "scannet",
@@ -139,6 +142,7 @@ def test_images_are_prepared_where_they_are_asked_for(tmp_path: Path) -> None:
             ("train", "scene_00000_room_485142"),
             3,
         ),
+        ("waymo", ("--images", "--workers", 1), ("train", f"{drive.SEGMENT}/{drive.TIMES[0]}"), 5),
     ):
         out = tmp_path / "out" / name
         assert run("--dataset", name, "--source", raw / name, "--out", out, *options) == 0

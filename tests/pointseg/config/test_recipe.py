@@ -32,6 +32,9 @@ def test_the_numbers_of_the_published_configurations() -> None:
     assert (scannet.voxel_m, scannet.max_points, scannet.epochs) == (0.02, 102_400, 800)
     assert scannet.in_channels == 6 and scannet.needs == ("color", "normal")
     assert (s3dis.max_points, s3dis.sphere_fraction, s3dis.epochs) == (204_800, 0.6, 3000)
+    waymo = recipe_for("waymo", "ptv3", "full")
+    assert waymo.clip_box_m == (-75.2, -75.2, -4, 75.2, 75.2, 2) and waymo.epochs == 50
+    assert (waymo.voxel_m, waymo.optimizer.lr, waymo.class_weights) == (0.05, 2e-3, "none")
     rooms = recipe_for("structured3d", "ptv3", "full")
     assert (rooms.max_points, rooms.sphere_fraction, rooms.voxel_m) == (204_800, 0.8, 0.02)
     assert s3dis.augmentation.elastic_probability == 0
