@@ -6,8 +6,8 @@ import textwrap
 from collections.abc import Mapping
 
 from dinomed3d.lifting.dino import hub_repository, needs_licence
+from dinomed3d.lifting.missing_weights import VOLUMES
 from dinomed3d.networks import NetworkSpec
-from dinomed3d.training.pretrained import WITHOUT_LICENCE
 from planners.table import WIDTH
 
 
@@ -43,6 +43,6 @@ def weights_note(networks: Mapping[str, NetworkSpec], environ: Mapping[str, str]
     if any(map(needs_licence, used)):
         text += (
             " DINOv3's licence must be accepted first; DINOv2 needs none: set "
-            f"{WITHOUT_LICENCE}, and plan again."
+            f"{VOLUMES.without_licence}, and plan again."
         )
     return textwrap.fill(text, WIDTH, break_on_hyphens=False, break_long_words=False)

@@ -79,9 +79,9 @@ class PointImages(nn.Module):
         """Freeze the encoder and check its sizes.
 
         Args:
-            encoder: its taps are read, one after the other as channels; usually the last block alone, after the
+            encoder: its last taps are read, as many as ``channels`` needs; usually one, the last block after the
                 final norm. None if clouds come with ``image_maps``.
-            channels: of the encoder's features, of all taps together.
+            channels: of the encoder's features, of the taps one after the other.
             stride: side of a patch, pixels.
             image_size: (H, W) of all images, pixels.
             fuse: how the features of the views that see a point become one: mean or max; last, random and
@@ -113,7 +113,11 @@ class PointImages(nn.Module):
                 f"PointImages: 'tile' and 'image_size' must be multiples of {stride}, got {tile} and "
                 f"{tuple(image_size)}"
             )
-        if encoder is not None and (encoder.all_channels, encoder.stride) != (channels, stride):
+        taps = 1 if encoder is None else channels // encoder.channels
+        if encoder is not None and (
+            not 1 <= taps <= len(encoder.taps)
+            or (encoder.channels * taps, encoder.stride) != (channels, stride)
+        ):
             raise UserError(
                 f"the model reads {channels} channels of images in patches of {stride} pixels, the encoder "
                 f"has {encoder.all_channels} in patches of {encoder.stride}; give the encoder that the model was "
@@ -121,7 +125,7 @@ class PointImages(nn.Module):
             )
         height, width = image_size
         self.channels, self.stride, self.image_size = channels, stride, (height, width)
-        self.fuse, self.sample, self.tile = fuse, sample, tile
+        self.fuse, self.sample, self.tile, self.taps = fuse, sample, tile, taps
         # bypasses nn.Module, so that its weights are neither saved nor trained
         self.__dict__["encoder"] = None if encoder is None else encoder.freeze()
         self.missing_token = None
@@ -234,7 +238,7 @@ class PointImages(nn.Module):
         """
 
         def whole(images: Tensor) -> Tensor:
-            (maps,) = self._encoded(images, lambda encoder, some: (_joined(encoder(some)),))
+            (maps,) = self._encoded(images, lambda encoder, some: (self._joined(encoder(some)),))
             return maps
 
         if self.tile is None:
@@ -247,10 +251,15 @@ class PointImages(nn.Module):
 
         def both(encoder: Encoder, some: Tensor) -> tuple[Tensor, ...]:
             found, cls_tokens = encoder.forward_with_cls(some)
-            return _joined(found), cls_tokens
+            return self._joined(found), cls_tokens
 
         maps, cls_tokens = self._encoded(images, both)
         return maps, cls_tokens
+
+    def _joined(self, maps: Sequence[FeatureMap]) -> Tensor:
+        """(K, C, h, w) of the last taps, one after the other as channels."""
+        read = [tap.values for tap in maps[-self.taps :]]
+        return read[0] if self.taps == 1 else torch.cat(read, 1)
 
     def _encoded(
         self, images: Tensor, run: Callable[[Encoder, Tensor], tuple[Tensor, ...]]
@@ -374,11 +383,6 @@ class PointImages(nn.Module):
                 f"{self._cells[1]}), got {tuple(given.shape)}; they belong to another encoder or image size"
             )
         return coord, mask
-
-
-def _joined(taps: Sequence[FeatureMap]) -> Tensor:
-    """(K, C, h, w) maps of all taps, one after the other as channels."""
-    return taps[0].values if len(taps) == 1 else torch.cat([tap.values for tap in taps], 1)
 
 
 def _autocast_type(device: torch.device) -> torch.dtype | None:

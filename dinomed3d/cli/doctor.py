@@ -236,7 +236,7 @@ def _weights() -> Iterator[Finding]:
                 hub_repository,
                 needs_licence,
             )
-            from dinomed3d.training.pretrained import WITHOUT_LICENCE
+            from dinomed3d.lifting.missing_weights import VOLUMES
     except ImportError as error:
         says = f"dinomed3d.lifting cannot be imported: {_one_line(error)}"
         yield _error("encoder", says, _REINSTALL)
@@ -254,7 +254,7 @@ def _weights() -> Iterator[Finding]:
         fix = "for real work name a checkpoint: export DINOMED3D_WEIGHTS=FILE"
         yield Finding(topic="weights", says=says, state="note", fix=fix)
     elif setting == "hub":
-        advice = f"; without a licence: {WITHOUT_LICENCE}" if needs_licence(name) else ""
+        advice = f"; without a licence: {VOLUMES.without_licence}" if needs_licence(name) else ""
         yield _hub_weights(hub_repository(name), advice)
     else:
         try:

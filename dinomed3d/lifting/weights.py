@@ -122,9 +122,7 @@ def _download(repository: str) -> Path:
         )
         raise HubError(
             f"no weights from the hub repository {repository} ({type(error).__name__}): connect to the "
-            f"network{licence}; or set 'weights' to a checkpoint file or directory that you "
-            'downloaded (Meta .pth, Hugging Face or timm .safetensors), or to "none" for random '
-            "weights, which are for tests and demonstrations only"
+            f"network{licence}; or set 'weights' to a checkpoint file or directory"
         ) from error
 
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 import torch
 
 from dinomed3d.lifting import DinoEncoder, WeightsError, build_encoder, find_weights
-from dinomed3d.lifting.dino import OPEN_ENCODER, needs_licence
+from dinomed3d.lifting.missing_weights import VOLUMES, where_to_get_weights
 from dinomed3d.lifting.weights import HubError
 from dinomed3d.networks import NetworkSpec
 from dinomed3d.runtime.errors import UserError
-
-WITHOUT_LICENCE = f"DINOMED3D_WEIGHTS=hub and DINOMED3D_ENCODER={OPEN_ENCODER}"
-"""Settings with which planning and training need no licence of pretrained weights."""
 
 
 def check_encoder_settings(spec: NetworkSpec, weights: str) -> None:
@@ -65,7 +62,5 @@ def _explained(error: WeightsError, spec: NetworkSpec) -> WeightsError:
     """The same error with what to do about it in training."""
     remedy = "if the weights are of another encoder, plan again with DINOMED3D_WEIGHTS or DINOMED3D_ENCODER set"
     if isinstance(error, HubError):
-        remedy = "set DINOMED3D_WEIGHTS to its file"
-        if needs_licence(spec.encoder):
-            remedy += f"; or plan again with {WITHOUT_LICENCE}, whose weights need no licence"
+        remedy = where_to_get_weights(spec.encoder, VOLUMES)
     return type(error)(f"DinoMed3DTrainer: {error}. The plan names {spec.encoder}; {remedy}")

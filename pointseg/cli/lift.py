@@ -106,13 +106,14 @@ def _add_features(group: argparse._ArgumentGroup) -> None:
 
 
 def _encoder(arguments: argparse.Namespace, device: str, progress: Phases) -> Encoder:
+    from dinomed3d.lifting.missing_weights import POINTS, where_to_get_weights
     from pointseg.config.precision import encoder_dtype
-    from pointseg.images.features.encoder import RANDOM, WITHOUT_LICENCE, open_encoder
+    from pointseg.images.features.encoder import RANDOM, open_encoder
 
     if arguments.weights is None:
         raise UserError(
-            f"--weights: give a file of {arguments.encoder} (download it from Meta or the Hugging Face hub), 'hub', "
-            f"which downloads it, or 'none', which means random weights for tests. {WITHOUT_LICENCE}"
+            f"--weights: give weights of {arguments.encoder}. "
+            f"{where_to_get_weights(arguments.encoder, POINTS)}"
         )
     if arguments.weights == RANDOM:
         progress.say("random weights: pipeline test only, features are meaningless")

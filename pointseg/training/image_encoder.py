@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from dinomed3d.lifting import Encoder
-from dinomed3d.lifting.dino import needs_licence
+from dinomed3d.lifting.missing_weights import POINTS, where_to_get_weights
 from dinomed3d.runtime.errors import UserError
 from pointseg.images.config import ImageConfig, require_whole_patches
 from pointseg.images.features.encoder import (
     RANDOM,
-    WITHOUT_LICENCE,
     open_encoder,
     weights_digest,
 )
@@ -62,12 +61,11 @@ def open_image_features(
         UserError: neither or both are given; they cannot be read or are for another encoder or image size;
             the image size is not in whole patches.
     """
-    if (weights is None) == (cache is None):
-        advice = f". {WITHOUT_LICENCE}" if cache is None and needs_licence(images.encoder) else ""
+    if weights is not None and cache is not None:
+        raise UserError("--weights, --image-cache: give one of them, where features come from")
+    if weights is None and cache is None:
         raise UserError(
-            f"--images: give either --weights with a file of {images.encoder} (download it from Meta or the "
-            "Hugging Face hub; 'hub' downloads it, 'none' means random weights for tests), or "
-            f"--image-cache{advice}"
+            f"--images: give --weights or --image-cache. {where_to_get_weights(images.encoder, POINTS)}"
         )
     if weights is not None:
         if weights == RANDOM:

@@ -338,11 +338,11 @@ def test_several_blocks_are_channels_one_after_the_other():
     )
     torch.testing.assert_close(found, torch.cat(wanted, 1))
     assert network.encode_with_cls(images)[1].shape == (2, network.token_channels) == (2, 24)
-    encoder.taps = (2,)
     last = PointImages(encoder, channels=24, stride=14, image_size=(28, 42)).encode(images)
     assert torch.equal(found[:, 24:], last) and not torch.equal(found[:, :24], last)
-    with pytest.raises(UserError, match="48 channels.*24"):
-        PointImages(encoder, channels=48, stride=14, image_size=(28, 42))
+    for channels in (72, 36, 12):
+        with pytest.raises(UserError, match=f"{channels} channels.*48"):
+            PointImages(encoder, channels=channels, stride=14, image_size=(28, 42))
 
 
 def test_tiles_of_an_image_are_encoded_as_images():

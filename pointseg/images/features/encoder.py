@@ -10,16 +10,12 @@ from typing import Any
 import torch
 
 from dinomed3d.lifting import DinoEncoder, WeightsError, build_encoder
-from dinomed3d.lifting.dino import OPEN_ENCODER, needs_licence
+from dinomed3d.lifting.missing_weights import POINTS, where_to_get_weights
 from dinomed3d.lifting.weights import HubError
 from dinomed3d.runtime.errors import UserError
 
 RANDOM = "none"
 """Instead of a weights file: random weights, always the same, for tests and demonstrations."""
-WITHOUT_LICENCE = (
-    f"DINOv2's weights need no licence: --weights hub --encoder {OPEN_ENCODER} in a new run"
-)
-"""Advice where DINOv3's weights are missing."""
 
 
 def open_encoder(
@@ -50,9 +46,7 @@ def open_encoder(
             torch.manual_seed(0)
             encoder = build_encoder(name, weights=weights, precision=precision, **(config or {}))
     except (ValueError, WeightsError) as error:
-        advice = (
-            f". {WITHOUT_LICENCE}" if isinstance(error, HubError) and needs_licence(name) else ""
-        )
+        advice = f". {where_to_get_weights(name, POINTS)}" if isinstance(error, HubError) else ""
         raise UserError(
             f"--encoder {name}, --weights {os.fspath(weights)}: {error}{advice}"
         ) from error

@@ -37,7 +37,7 @@ def test_features_in_a_file_and_one_line(tmp_path, capsys, monkeypatch, tiny_enc
     ("given", "named"),
     [
         ([], "--cameras"),
-        (["--cameras", "cameras.json"], "--weights: give a file"),
+        (["--cameras", "cameras.json"], "--weights: give weights"),
         (["--cameras", "absent.json"], "absent.json"),
         (["--cameras", "cameras.json", "--weights", "absent.pth"], "absent.pth"),
         (["--cameras", "cameras.json", "--encoder", "vit", "--weights", "none"], "--encoder vit"),

@@ -7,8 +7,12 @@ from dataclasses import replace
 import huggingface_hub
 import pytest
 
-from dinomed3d.lifting.dino import OPEN_ENCODER, patch_of
+from dinomed3d.lifting import WeightsError
+from dinomed3d.lifting.dino import OPEN_ENCODER, hub_repository, patch_of
+from dinomed3d.lifting.missing_weights import POINTS, VOLUMES, where_to_get_weights
+from dinomed3d.networks import NetworkSpec
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.training.pretrained import read_pretrained_encoder
 from pointseg.config.presets import images_for
 from pointseg.images.config import whole_patches
 from pointseg.images.features.encoder import blocks_of, open_encoder
@@ -31,6 +35,34 @@ def test_where_the_hub_gives_nothing_the_encoder_without_a_licence_is_named(gate
     with pytest.raises(UserError, match="--encoder vit_base_patch14_dinov2.*hub") as caught:
         open_encoder("vit_base_patch14_dinov2", "hub")
     assert OPEN_ENCODER not in str(caught.value)
+
+
+def test_volumes_and_points_give_the_same_advice():
+    """In their own settings, from one place."""
+    for encoder in (ENCODER, OPEN_ENCODER):
+        of_points = where_to_get_weights(encoder, POINTS)
+        of_volumes = where_to_get_weights(encoder, VOLUMES)
+        assert hub_repository(encoder) in of_points
+        turned = of_points.replace("--weights ", "DINOMED3D_WEIGHTS=").replace(
+            " --encoder ", " and DINOMED3D_ENCODER="
+        )
+        assert turned.replace(POINTS.again, VOLUMES.again) == of_volumes
+    assert POINTS.without_licence == f"--weights hub --encoder {OPEN_ENCODER}"
+    with pytest.raises(UserError) as of_run:
+        open_image_features(images_for("scannet", ENCODER), weights=None, cache=None)
+    assert where_to_get_weights(ENCODER, POINTS) in str(of_run.value)
+    with pytest.raises(WeightsError) as of_training:
+        read_pretrained_encoder(NetworkSpec(encoder=ENCODER), "/nowhere/weights.pth")
+    assert "no such file" in str(of_training.value)
+
+
+def test_where_the_hub_gives_nothing_both_sides_say_the_same(gated):
+    with pytest.raises(UserError) as of_points:
+        open_encoder(ENCODER, "hub")
+    with pytest.raises(WeightsError) as of_volumes:
+        read_pretrained_encoder(NetworkSpec(encoder=ENCODER), "hub")
+    assert where_to_get_weights(ENCODER, POINTS) in str(of_points.value)
+    assert where_to_get_weights(ENCODER, VOLUMES) in str(of_volumes.value)
 
 
 def test_who_names_no_weights_is_told_which_need_no_licence():
