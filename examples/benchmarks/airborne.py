@@ -38,7 +38,7 @@ CODES = {
     "high vegetation": 5,
     "building": 6,
 }
-FEATURES = ("strength", "returns")
+FEATURES = ("strength", "returns", "height_above_ground")
 RECIPE = (
     "evaluations=1",
     "batch_size=1",
@@ -72,7 +72,7 @@ def describe(tiles: Sequence[Path], test: str, voxel_m: float, path: Path) -> No
     found = {
         "name": "airborne",
         "classes": list(CODES),
-        "features": ["strength", "returns"],
+        "features": ["strength", "returns", "height_above_ground"],
         "voxel_m": voxel_m,
         "intensity_max": 4095,
         "label": "classification",

@@ -16,7 +16,9 @@ from pointseg.transforms.augmentation import Augmentation
 from pointseg.transforms.input_transform import InputTransform
 from pointseg.transforms.test_time_augmentation import TTA_SETS
 
-FEATURES = {"color": 3, "normal": 3, "strength": 1, "returns": 2, "coord": 3}
+FEATURES = {
+    "color": 3, "normal": 3, "strength": 1, "returns": 2, "height_above_ground": 1, "coord": 3,
+}  # fmt: skip
 """Possible network inputs and their number of channels; ``strength`` is LiDAR intensity, ``returns``
 its echoes."""
 CLASS_WEIGHTS = ("none", "auto", "sqrt")

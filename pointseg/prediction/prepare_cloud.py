@@ -15,6 +15,7 @@ from pointseg.datasets.scale import check_scale
 from pointseg.files import cloud_suffix, finite_points
 from pointseg.files.columns import file_strength, strength_scale, usual_strength
 from pointseg.files.las import is_copc
+from pointseg.ops.ground import height_above_ground
 from pointseg.ops.normals import estimate_normals
 from pointseg.scene import Scene
 
@@ -72,6 +73,8 @@ def prepare_cloud(
         if refuse_scale:
             raise UserError(f"{doubt} (--unit millimetre; or --skip-scale-check)")
         notes.append(doubt)
+    if "height_above_ground" in recipe.needs:  # computed, as in training
+        cloud = cloud.with_fields(height_above_ground=height_above_ground(cloud.coord))
     missing = [name for name in recipe.needs if name not in cloud]
     if "normal" in missing:
         towards = orient_normals or DEFAULT_ORIENTATION[recipe.scene_type]

@@ -19,12 +19,15 @@ from pointseg.datasets.scale import check_scale
 from pointseg.files import SUFFIXES, cloud_suffix, finite_points, read_cloud
 from pointseg.files.columns import key_of, to_labels
 from pointseg.files.las import CLASSIFICATION
+from pointseg.ops.ground import height_above_ground
 from pointseg.scene import FIELDS, Scene
 
 if TYPE_CHECKING:
     from pointseg.images.readers.frame import Frame
 
 DESCRIPTION = "dataset.yaml"
+HEIGHT = "height_above_ground"
+"""A feature that is computed, whatever the file has."""
 LAS_SUFFIXES = (".las", ".laz")
 USUAL_SPLITS = ("train", "val", "test")
 MUST_BE_LABELLED = ("train", "val")
@@ -86,14 +89,14 @@ class Folder(NamedScenes):
         )
         if len(read) == 0:
             raise DatasetError(f"{path}: has no points with a position; remove it from its split")
-        missing = sorted(self.fields - set(read.fields))
+        missing = sorted(self.fields - {HEIGHT} - set(read.fields))
         if missing:
             has = ", ".join(key for key in read.fields if key in FIELDS) or "positions only"
             raise DatasetError(
                 f"{path}: lacks {', '.join(missing)}, which 'features' in the description requires of "
                 f"every cloud; it has: {has}"
             )
-        fields = {key: read[key] for key in self.fields}
+        fields = {key: read[key] for key in self.fields - {HEIGHT}}
         labels = None
         if self.labelled or self.classes != UNLABELLED:  # else labels have no meaning
             labels = self._labels(read, path, needed=self.labelled and split in MUST_BE_LABELLED)
@@ -101,6 +104,8 @@ class Folder(NamedScenes):
             fields["segment"] = map_labels(labels, self.description, file=file)
         kept = Scene(coord=read.coord, fields=fields, origin=read.origin, name=scene)
         found = upright(kept, unit_m=self.description.unit_m, up=self.description.up)
+        if HEIGHT in self.fields:
+            found = found.with_fields(**{HEIGHT: height_above_ground(found.coord)})
         if self.description.check_scale and not self._scale_checked:
             problem = check_scale(found, self.voxel_m)
             if problem is not None:

@@ -25,7 +25,7 @@ EXAMPLE = (
 """A minimal description on one line; examples/folder.yaml shows all keys."""
 KEYS = ("name", "classes", "colors", "features", "voxel_m", "splits", "unit", "up", "label", "labels",
         "columns", "check_scale", "intensity_max", "cameras", "codes")  # fmt: skip
-FEATURES = ("color", "normal", "strength", "returns")
+FEATURES = ("color", "normal", "strength", "returns", "height_above_ground")
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Description:
     classes: ClassList
     """Classes of the labels."""
     features: frozenset[str]
-    """Features that every cloud has, of color, normal, strength and returns."""
+    """Features that every cloud has, of color, normal, strength, returns and height_above_ground."""
     voxel_m: float
     """Side of a voxel in metres."""
     splits: Mapping[str, tuple[str, ...]]

@@ -102,7 +102,7 @@ def test_changes_reach_inside() -> None:
         ("epochs=0", "'epochs' must be >= 1, got 0"),
         (
             "features=color,colour",
-            "'features' must be some of color, normal, strength, returns, coord",
+            "'features' must be some of color, normal, strength, returns, height_above_ground, coord",
         ),
         ("clip_box_m=[1, 2]", "'clip_box_m' must be x, y, z minima"),
         ("augmentation.scale_low=-1", "'scale_low' must be above 0"),

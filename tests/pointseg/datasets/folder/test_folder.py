@@ -274,7 +274,7 @@ def test_a_missing_description_is_refused(tmp_path):
         ({"classes": {"a": 0}}, "'classes' must be a list, got"),
         (
             {"features": ["colour"]},
-            "'features' must be some of color, normal, strength, returns, got 'colour'",
+            "'features' must be some of color, normal, strength, returns, height_above_ground, got 'colour'",
         ),
         ({"colors": {"x": [1, 2, 3]}}, "'colors' names 'x', which is not among the classes"),
         ({"colors": {"tree": [1, 2]}}, "the color of 'tree' must be"),
@@ -383,8 +383,12 @@ def test_wrong_codes_are_refused(tmp_path, codes):
         open_dataset("folder", make(tmp_path, codes=codes))
 
 
-def test_echoes_of_las_files_are_a_feature(tmp_path):
-    files = ("train/a.laz", "val/c.laz")
-    make(tmp_path, files, features=["returns"], splits={"train": ["train"], "val": ["val"]})
+def test_features_of_airborne_scans(tmp_path):
+    files, features = ("train/a.laz", "val/c.laz"), ["returns", "height_above_ground"]
+    make(
+        tmp_path, files, features=features, splits={"train": ["train"], "val": ["val"]}, unit="foot"
+    )
     scene = open_dataset("folder", tmp_path).load("train", "a")
-    assert set(scene.fields) == {"returns", "segment"} and scene["returns"].shape == (200, 2)
+    assert set(scene.fields) == {*features, "segment"} and scene["returns"].shape == (200, 2)
+    lowest = scene.coord[:, 2] - scene.coord[:, 2].min()  # a cloud of one cell, in metres
+    np.testing.assert_allclose(scene["height_above_ground"][:, 0], lowest, atol=1e-6)
