@@ -17,6 +17,7 @@ from pointseg.files import read_cloud, write_cloud
 from pointseg.prediction import predict as module
 from pointseg.prediction.input_files import find_sources
 from pointseg.prediction.predict import predict
+from pointseg.prediction.prepare_cloud import prepare_cloud
 from pointseg.prediction.results import picture_file, record_file
 from pointseg.prediction.spec import PredictSpec
 from pointseg.prediction.summary_table import summary_table
@@ -417,3 +418,12 @@ def test_what_could_not_be_written_is_not_predicted(tmp_path, model):
     (result,) = predict(spec_of(tmp_path, bin_, colors=True))
     assert result.reason.startswith(f"{bin_}: ") and "colours" in result.reason
     assert model.asked == 0
+
+
+def test_heights_above_the_ground_are_computed_in_metres_as_in_training(tmp_path):
+    scene = colored([0, 1])
+    recipe = replace(RECIPE, features=("height_above_ground",))
+    feet = PointCloudFormat(unit_m=0.3048)
+    cloud = prepare_cloud(scene, recipe, feet, refuse_scale=False).cloud
+    wanted = 0.3048 * (scene.coord[:, 2] - scene.coord[:, 2].min())
+    assert cloud["height_above_ground"].max() == pytest.approx(wanted.max(), abs=0.05)
