@@ -1,36 +1,38 @@
-"""DITR and D-DITR where some classes differ in images only: rooms with textures, on a CPU, no data needed.
+"""DITR with DINOv2 where some classes differ in images only: rooms with textures made by rule, on a CPU.
 
-    python examples/benchmarks/ditr.py --work WORK
+    python examples/benchmarks/ditr.py --weights dinov2_vits14.safetensors --work WORK
 
 1. Rooms are rendered (`textured_rooms.py`): clouds, and posed RGB-D views.
-2. A small encoder, in place of a pretrained foundation model, learns from the images and labels of separate
-   rooms (`toy_encoder.py`).
-3. DITR and D-DITR are compared with networks without images (`ditr_methods.py`) on other rooms; "few labels"
-   are those of 5 % of the training rooms.
+2. DINOv2 ViT-S/14, which has seen neither these rooms nor their labels, encodes the images once.
+3. DITR is compared with the same network without images, and with the colours of the pixels in place of the
+   features (`ditr_methods.py`): the colours show textures as well, but must be understood from single pixels.
 
-WORK/results.json has all numbers, WORK/pictures has rooms and features as colours.
+Every run has a file in WORK/runs, so that the same command goes on where it was interrupted; WORK/table.md has the
+scores, WORK/pictures some rooms. `--tiny` takes random weights and tiny amounts.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
-import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import toy_encoder
-from ditr_methods import Bench, show
+import torch
+from ditr_data import InMemory
+from ditr_encoders import PixelColors
+from ditr_methods import COLORS, DINO, Arm, Bench, show
 from PIL import Image
-from textured_rooms import NAMES, SIZE, TexturedRooms
+from textured_rooms import DEPTH_TOLERANCE_M, TexturedRooms
 
 from pointseg.config.presets import recipe_for
 from pointseg.config.serialization import override
 from pointseg.images.config import ImageConfig
+from pointseg.images.features.encoder import RANDOM, open_encoder
 from pointseg.images.visibility import VisibilityConfig
 
+ENCODER = "vit_small_patch14_dinov2"
 CHANGES = ("voxel_m=0.08", "batch_size=2", "evaluations=1")
 
 
@@ -38,41 +40,24 @@ CHANGES = ("voxel_m=0.08", "batch_size=2", "evaluations=1")
 class Amounts:
     """Amounts of data and lengths of training."""
 
-    rooms: tuple[int, int, int, int] = (40, 8, 16, 40)
-    """Rooms to train, validate and test on, and others for the encoder."""
-    views: int = 8
+    rooms: tuple[int, int, int] = (24, 1, 8)
+    """Rooms to train, validate and test on."""
+    views: int = 6
     points: int = 20_000
-    encoder_steps: int = 2000
-    epochs: int = 16
-    distil_epochs: int = 40
-    few_epochs: int = 100
-    labelled: int = 2
-    """Training rooms whose labels are used where labels are few: 5 %."""
+    size: tuple[int, int] = (336, 448)
+    """Of the images, enlarged to whole patches of the encoder."""
+    steps: int = 192
     backbone: str = "pointnext"
     seeds: int = 3
 
 
-TINY = Amounts(
-    rooms=(2, 1, 1, 1), views=2, points=1500, encoder_steps=3, epochs=1, distil_epochs=1, few_epochs=1,
-    labelled=1, seeds=1,
-)  # fmt: skip
+TINY = Amounts(rooms=(2, 1, 1), views=2, points=1500, size=(28, 42), steps=1, seeds=1)
+TINY_ENCODER = {"embed_dim": 12, "depth": 1, "num_heads": 2}
 
-
-def make_encoder(data: TexturedRooms, amounts: Amounts, out: Path) -> dict[str, Any]:
-    """Train the encoder and write it to ``out``; the accuracy of a linear layer on patches of validation rooms."""
-
-    def shots(split: str) -> tuple[Any, Any]:
-        taken = [shot for name in data.scenes(split) for shot in data.shots(split, name)]
-        return np.stack([s.image for s in taken]), np.stack([s.segment for s in taken])
-
-    began = time.monotonic()
-    images, segments = shots("other")
-    encoder = toy_encoder.pretrain(images, segments, steps=amounts.encoder_steps, seed=0, log=print)
-    toy_encoder.save(encoder, out)
-    minutes = (time.monotonic() - began) / 60
-    learn, test = (toy_encoder.labelled_patches(encoder, *shots(s)) for s in ("other", "val"))
-    accuracy = toy_encoder.linear_probe(learn, test, classes=len(NAMES))
-    return {"minutes": minutes, "patch_accuracy": accuracy}
+PLAIN = Arm(name="without images")
+DITR = Arm(name="DITR", source=DINO)
+PIXELS = Arm(name="DITR, colours of pixels", source=COLORS)
+PAIRS = ((DITR, PLAIN), (PIXELS, PLAIN), (DITR, PIXELS))
 
 
 def draw_rooms(data: TexturedRooms, path: Path) -> None:
@@ -86,40 +71,55 @@ def draw_rooms(data: TexturedRooms, path: Path) -> None:
     Image.fromarray(np.concatenate(rows)).save(path)
 
 
-def benchmark(amounts: Amounts, work: Path) -> None:
+def open_bench(amounts: Amounts, weights: str, work: Path) -> Bench:
+    """Rooms, recipe and images of all arms, with the features of all images encoded."""
     data = TexturedRooms(rooms=amounts.rooms, views=amounts.views, points=amounts.points)
-    began = time.monotonic()
     draw_rooms(data, work / "pictures" / "rooms.png")
-    encoder = make_encoder(data, amounts, work / "encoder.safetensors")
-    print(f"patch accuracy of a linear layer on the encoder: {encoder['patch_accuracy']:.3f}")
-    name, config = toy_encoder.NAME, toy_encoder.CONFIG
-    images = ImageConfig(
-        encoder=name,
-        encoder_config=config,
-        size=SIZE,
-        views=amounts.views,
-        visibility=VisibilityConfig(depth_tolerance_m=0.05),
-        fuse="mean",
-    )
     recipe = replace(recipe_for("synthetic", amounts.backbone, "small"), dataset=data.name)
     bench = Bench(
-        data=data,
+        data=InMemory(data),
         recipe=override(recipe, CHANGES),
-        images=images,
+        images=ImageConfig(
+            encoder=ENCODER,
+            size=amounts.size,
+            views=amounts.views,
+            visibility=VisibilityConfig(depth_tolerance_m=DEPTH_TOLERANCE_M),
+            fuse="mean",
+            sample="bilinear",
+        ),
         work=work,
-        epochs=amounts.epochs,
-        distil_epochs=amounts.distil_epochs,
-        few_epochs=amounts.few_epochs,
-        labelled=amounts.labelled,
+        steps=amounts.steps,
+        distil_steps=amounts.steps,
+        labelled=len(data.scenes("train")),
     )
-    bench.encode(work / "encoder.safetensors")
-    results = bench.seeds(amounts.seeds, {"amounts": asdict(amounts), "encoder": encoder})
-    minutes = (time.monotonic() - began) / 60
-    print(f"\n{show(results, ('all', *data.classes.groups))}\n\n{minutes:.0f} minutes in total")
+    config = TINY_ENCODER if weights == RANDOM else {}
+    bench.encode(DINO, open_encoder(ENCODER, weights, config))
+    bench.encode(COLORS, PixelColors())
+    return bench
+
+
+def benchmark(bench: Bench, seeds: int) -> None:
+    """Run what is missing; the table is written after every run."""
+    groups = bench.data.classes.groups
+    columns = {
+        **{
+            name: lambda confusion, rows=rows: confusion.miou(rows) for name, rows in groups.items()
+        },
+        "all": lambda confusion: confusion.miou(),
+    }
+    arms, found = (PLAIN, DITR, PIXELS), []
+    for seed in range(seeds):
+        for arm in arms:
+            found.append(bench.run(arm, seed))
+            text = show(found, arms, columns, PAIRS)
+            (bench.work / "table.md").write_text(text + "\n")
+            print(f"seed {seed}, {arm.name}: {found[-1]['minutes']:.1f} min", flush=True)
+    print(f"\n{text}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--weights", help="file of DINOv2 ViT-S/14")
     parser.add_argument(
         "--work", type=Path, help="folder for all output (default: a temporary one)"
     )
@@ -129,10 +129,14 @@ def main() -> None:
         "--tiny", action="store_true", help="everything tiny: a test of this script"
     )
     args = parser.parse_args()
+    if (args.weights is None) != args.tiny:
+        parser.error("give --weights FILE, or --tiny")
     amounts = TINY if args.tiny else replace(Amounts(), seeds=args.seeds)
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
         work = (args.work or Path(temporary)).resolve()
-        benchmark(replace(amounts, backbone=args.backbone), work)
+        amounts = replace(amounts, backbone=args.backbone)
+        benchmark(open_bench(amounts, args.weights or RANDOM, work), amounts.seeds)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""DITR and D-DITR compared with the same network without images, on any dataset with posed images.
+"""DITR and D-DITR compared with the same network without images, and with controls, on data with posed images.
 
-For every seed, with one 3D network and one recipe: without images; with images (DITR); from scratch with the
-labels of a few training scenes; and the same after distillation from all training images without labels
-(D-DITR). The last checkpoint is tested, so nothing is selected by score. The labelled scenes are drawn for
-every seed, until they contain every class.
+Every arm (`Arm`) has the same 3D network, recipe and number of optimizer steps; arms differ in the image
+features that the network reads, in the number of labelled scenes, and in the weights that they start from. The
+last checkpoint is tested, so nothing is selected by score. Every run has a file of its own in WORK/runs: a
+benchmark that was interrupted goes on with the runs that are missing.
 """
 
 from __future__ import annotations
@@ -11,22 +11,25 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ditr_data import OtherImages, few_labels
+from ditr_probe import linear_probe
 from markdown import table
 
+from dinomed3d.lifting import Encoder
+from dinomed3d.runtime.atomic_files import new_file
 from pointseg.config.recipe import Recipe
-from pointseg.datasets.dataset import Dataset
 from pointseg.evaluation.evaluate import evaluate
 from pointseg.evaluation.spec import EvaluationSpec
 from pointseg.evaluation.visualize_features import draw_features
 from pointseg.images.config import ImageConfig
-from pointseg.images.features.encoder import open_encoder
 from pointseg.loading.build_feature_cache import CacheSpec, cache_features
+from pointseg.metrics import Confusion
 from pointseg.training.distillation_task import Distillation
 from pointseg.training.image_encoder import open_image_features
 from pointseg.training.pretrained import initial_weights
@@ -34,64 +37,61 @@ from pointseg.training.segmentation_task import Segmentation
 from pointseg.training.spec import TrainSpec
 from pointseg.training.train import train
 
-METHODS = ("without images", "DITR", "few labels", "few labels, D-DITR")
+DINO, PERMUTED, COLORS = "features", "permuted", "colors"
+"""Sources of image features."""
+SCRATCH, DISTIL, PROBE = "scratch", "distil", "probe"
+"""What an arm does: learn from labels, distil features without labels, or a linear classifier on features."""
 
 
-class FewLabels:
-    """A dataset of which only some training scenes are used."""
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One row of a table."""
 
-    def __init__(self, whole: Dataset, scenes: Sequence[str]) -> None:
-        self.whole, self.few = whole, tuple(scenes)
-        self.name, self.classes, self.fields = whole.name, whole.classes, whole.fields
-        self.splits, self.load = whole.splits, whole.load
+    name: str
+    """Title of the row."""
+    kind: str = SCRATCH
+    """SCRATCH, DISTIL or PROBE."""
+    source: str = ""
+    """Features that are read: DINO, PERMUTED or COLORS; "": the network reads no images."""
+    few: bool = False
+    """Whether the labels of a few training scenes are used, instead of all."""
+    others: bool = False
+    """Whether scenes have the images of other scenes, in training and tests."""
+    init: Arm | None = None
+    """A DISTIL arm whose backbone this one starts from."""
+    again: Arm | None = None
+    """An arm whose network is only tested again, with the images of other scenes; nothing is trained."""
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the recipe's optimizer that this arm changes."""
 
-    def scenes(self, split: str) -> tuple[str, ...]:
-        """See Dataset.scenes."""
-        return self.few if split == "train" else self.whole.scenes(split)
-
-
-def few_labels(data: Dataset, count: int, seed: int) -> FewLabels:
-    """Draw ``count`` training scenes that together contain every class of the training scenes."""
-    scenes = data.scenes("train")
-    there = {
-        name: set(np.unique(data.load("train", name)["segment"]).tolist()) - {-1} for name in scenes
-    }
-    every = set().union(*there.values())
-    rng = np.random.default_rng(seed)
-    best: tuple[str, ...] = ()
-    for _ in range(1000):
-        drawn = tuple(rng.permutation(scenes)[:count].tolist())
-        if not best or _classes(there, drawn) > _classes(there, best):
-            best = drawn
-        if _classes(there, best) == len(every):
-            break
-    return FewLabels(data, best)
-
-
-def _classes(there: dict[str, set[int]], names: Sequence[str]) -> int:
-    return len(set().union(*(there[name] for name in names)))
+    @property
+    def slug(self) -> str:
+        """The name as a file name."""
+        return "".join(c if c.isalnum() else "-" for c in self.name.lower())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """What all runs share, and how long each is trained."""
+    """What all runs share."""
 
-    data: Dataset
+    data: Any
+    """Dataset with images."""
     recipe: Recipe
-    """The same for all methods except for the number of epochs."""
+    """The same for all arms except for the number of epochs; tests are on its ``test_splits``."""
     images: ImageConfig
+    """How the network uses the features DINO; of other sources only channels and stride differ."""
     work: Path
-    """Folder for all output; the image features are in its ``features``."""
-    epochs: int
-    distil_epochs: int
-    few_epochs: int
+    """Folder for all output."""
+    steps: int
+    """Optimizer steps of every arm that learns from labels."""
+    distil_steps: int
+    """Optimizer steps of distillation."""
     labelled: int
     """Number of training scenes whose labels are used where labels are few."""
 
-    def encode(self, weights: Path) -> None:
+    def encode(self, source: str, encoder: Encoder) -> None:
         """Encode all images of the scenes to train and test on, once for all runs."""
-        recipe, images = self.recipe, self.images
-        encoder = open_encoder(images.encoder, weights, images.encoder_config)
+        recipe, images = self.recipe, self.images_of(source)
         splits = dict.fromkeys((*recipe.train_splits, *recipe.val_splits, *recipe.test_splits))
         cache_features(
             CacheSpec(
@@ -99,121 +99,186 @@ class Bench:
                 encoder=encoder,
                 name=images.encoder,
                 size=(images.size[0], images.size[1]),
-                out=self.work / "features",
+                out=self.cache_of(source),
                 max_views=None,
                 splits=tuple(splits),
                 log=lambda line: None,
             )
         )
 
-    def run(
-        self,
-        name: str,
-        epochs: int,
-        seed: int,
-        *,
-        seeing: bool = False,
-        few: FewLabels | None = None,
-        init: Path | None = None,
-        distil: bool = False,
-    ) -> Path:
+    def run(self, arm: Arm, seed: int) -> dict[str, Any]:
+        """Train and test one arm with one seed, or read what an earlier run found."""
+        path = self.folder(arm, seed) / "run.json"
+        settings = self._settings(arm)
+        if path.is_file():
+            done: dict[str, Any] = json.loads(path.read_text())
+            if done["settings"] == settings:
+                return done
+        began = time.monotonic()
+        learn = few_labels(self.data, self.labelled, seed) if arm.few else self.data
+        confusion = self._find(arm, learn, seed)
+        found = {
+            "arm": arm.name,
+            "seed": seed,
+            "settings": settings,
+            "labelled": list(learn.scenes("train")),
+            "minutes": (time.monotonic() - began) / 60,
+            "confusion": None if confusion is None else confusion.matrix.tolist(),
+        }
+        with new_file(path) as part:
+            part.write_text(json.dumps(found, indent=1))
+        return found
+
+    def _find(self, arm: Arm, learn: Any, seed: int) -> Confusion | None:
+        test = OtherImages(self.data, seed) if arm.others or arm.again else self.data
+        if arm.kind == PROBE:
+            images, cache = self.images_of(arm.source), self.cache_of(arm.source)
+            split = self.recipe.test_splits[0]
+            return linear_probe(learn, test, split, images, cache, seed=seed)
+        if arm.again is not None:
+            model = self.folder(arm.again, seed) / "last.pt"
+            return self._test(model, test, arm.again, "test-others")
+        if arm.others:
+            learn = OtherImages(learn, seed)
+        model = self._train(arm, learn, seed)
+        return None if arm.kind == DISTIL else self._test(model, test, arm, "test")
+
+    def _train(self, arm: Arm, learn: Any, seed: int) -> Path:
         """Train a network; the last checkpoint."""
-        features = open_image_features(
-            self.images, weights=None, cache=self.work / "features", log=lambda line: None
+        cache, images = None, None
+        if arm.source:
+            found = open_image_features(
+                self.images_of(arm.source),
+                weights=None,
+                cache=self.cache_of(arm.source),
+                log=lambda line: None,
+            )
+            cache, images = found.cache, found.config
+        steps = self.distil_steps if arm.kind == DISTIL else self.steps
+        each = max(1, len(learn.scenes("train")) // self.recipe.batch_size)
+        recipe = replace(
+            self.recipe,
+            images=images,
+            epochs=max(1, steps // each),
+            optimizer=replace(self.recipe.optimizer, **arm.changes),
         )
-        cache, images = features.cache, features.config
-        recipe = replace(self.recipe, epochs=epochs, images=images if seeing else None)
-        out = self.work / f"seed{seed}" / name
-        data: Any = few or self.data
-        task: Any = Distillation(recipe, None) if distil else Segmentation(data, recipe)
-        names = self.data.classes.names
+        start = None
+        if arm.init is not None:
+            first = self.folder(arm.init, seed) / "last.pt"
+            start = initial_weights(first, self.data.classes.names, recipe)
+        task: Any = (
+            Distillation(recipe, None) if arm.kind == DISTIL else Segmentation(learn, recipe)
+        )
+        out = self.folder(arm, seed)
         done = train(
             TrainSpec(
-                dataset=data,
+                dataset=learn,
                 recipe=recipe,
                 out=out,
                 task=task,
-                cache=cache if seeing else None,
-                init=initial_weights(init, names, recipe) if init else None,
+                cache=cache,
+                init=start,
                 seed=seed,
                 log=lambda line: None,
             )
         )
-        if distil:
-            draw_features(done.last, data, recipe, task, self.work, cache=cache)
+        if arm.kind == DISTIL and seed == 0:
+            draw_features(done.last, self.data, recipe, task, self.work, cache=cache)
         return done.last
 
-    def test(self, model: Path, *, images: bool) -> dict[str, float]:
-        """Test scores: mean IoU of all classes and of groups of classes, and the IoU of each class."""
-        found = evaluate(
+    def _test(self, model: Path, data: Any, arm: Arm, folder: str) -> Confusion:
+        return evaluate(
             EvaluationSpec(
                 model=model,
-                dataset=self.data,
-                out=model.parent / "test",
-                image_cache=self.work / "features" if images else None,
+                dataset=data,
+                out=model.parent / folder,
+                image_cache=self.cache_of(arm.source) if arm.source else None,
                 overwrite=True,
+                pictures=0,
                 log=lambda line: None,
             )
-        )
-        each, names = found.metrics["test_point_iou"], self.data.classes.names
-        groups = {"all": range(len(names)), **self.data.classes.groups}
-        scores = {
-            group: statistics.fmean(each[names[index]] or 0.0 for index in members)
-            for group, members in groups.items()
-        }
-        return scores | {name: each[name] or 0.0 for name in names}
+        ).confusion
 
-    def seed(self, seed: int) -> dict[str, dict[str, float]]:
-        """Train and test every method with one seed; scores by method."""
-        few = few_labels(self.data, self.labelled, seed)
-        long, short = self.epochs, self.few_epochs
-        steps: dict[str, Callable[[], Path]] = {
-            METHODS[0]: lambda: self.run("plain", long, seed),
-            METHODS[1]: lambda: self.run("ditr", long, seed, seeing=True),
-            METHODS[2]: lambda: self.run("few", short, seed, few=few),
-            METHODS[3]: lambda: self.run("few-distilled", short, seed, few=few, init=student()),
-        }
+    def images_of(self, source: str) -> ImageConfig:
+        """How the features of a source are used."""
+        if source != COLORS:
+            return self.images
+        return replace(self.images, encoder="pixel colors", encoder_config={})
 
-        def student() -> Path:
-            return self.run("distilled", self.distil_epochs, seed, seeing=True, distil=True)
+    def cache_of(self, source: str) -> Path:
+        """Folder of the features of a source."""
+        return self.work / "images" / source
 
-        found = {}
-        for method, step in steps.items():
-            began = time.monotonic()
-            model = step()
-            minutes = (time.monotonic() - began) / 60
-            scores = self.test(model, images=method == METHODS[1])
-            listed = ", ".join(f"{name} {100 * value:.1f}" for name, value in scores.items())
-            print(f"seed {seed}, {method}: {listed}", flush=True)
-            found[method] = scores | {"minutes": minutes}
-        return found
+    def folder(self, arm: Arm, seed: int) -> Path:
+        """Of one run."""
+        return self.work / "runs" / f"{arm.slug}-seed{seed}"
 
-    def seeds(self, count: int, settings: dict[str, Any]) -> list[dict[str, dict[str, float]]]:
-        """Run ``count`` seeds; WORK/results.json, with the settings, is written after each."""
-        results: list[dict[str, dict[str, float]]] = []
-        for seed in range(count):
-            results.append(self.seed(seed))
-            content = settings | {"recipe": json.loads(self.recipe.to_json()), "seeds": results}
-            (self.work / "results.json").write_text(json.dumps(content, indent=1))
-        return results
+    def _settings(self, arm: Arm) -> dict[str, Any]:
+        """All that decides what a run finds, as JSON."""
+        shared = {"steps": self.steps, "distil_steps": self.distil_steps, "labelled": self.labelled}
+        recipe = json.loads(replace(self.recipe, images=self.images).to_json())
+        found: dict[str, Any] = json.loads(json.dumps({"arm": asdict(arm), **shared}))
+        return found | {"recipe": recipe}
 
 
-def show(results: Sequence[dict[str, dict[str, float]]], columns: Sequence[str]) -> str:
-    """Mean and standard deviation over seeds, and the gains of images and distillation, paired by seed."""
+Columns = Mapping[str, Callable[[Confusion], float]]
+"""Scores by title, 0 to 1; the first is compared between arms."""
+
+
+def iou_of(rows: Sequence[int]) -> Callable[[Confusion], float]:
+    """The IoU of some classes taken as one class."""
+
+    def score(confusion: Confusion) -> float:
+        matrix = confusion.matrix
+        inside = matrix[np.ix_(rows, rows)].sum()
+        return float(inside / (matrix[rows].sum() + matrix[:, rows].sum() - inside))
+
+    return score
+
+
+def show(
+    found: Sequence[Mapping[str, Any]],
+    arms: Sequence[Arm],
+    columns: Columns,
+    pairs: Sequence[tuple[Arm, Arm]],
+) -> str:
+    """Mean and standard error over the seeds that every arm has, and differences of arms, paired by seed.
+
+    Args:
+        found: what ``Bench.run`` returned.
+        arms: rows of the table, in this order.
+        columns: of the table.
+        pairs: differences to show, the first arm minus the second.
+    """
+    name, main = next(iter(columns.items()))
+    by_arm: dict[str, dict[int, Confusion]] = {}
+    minutes: dict[str, list[float]] = {}
+    for run in found:
+        if run["confusion"] is not None:
+            confusion = Confusion.of(np.array(run["confusion"]))
+            by_arm.setdefault(run["arm"], {})[run["seed"]] = confusion
+        minutes.setdefault(run["arm"], []).append(run["minutes"])
     rows = []
-    for method in METHODS:
-        cells = [_spread([100 * seed[method][name] for seed in results]) for name in columns]
-        minutes = statistics.fmean(seed[method]["minutes"] for seed in results)
-        rows.append([method, *cells, f"{minutes:.1f}"])
-    for one, other in (METHODS[1::-1], METHODS[:1:-1]):
-        cells = [
-            _spread([100 * (seed[one][name] - seed[other][name]) for seed in results])
-            for name in columns
-        ]
-        rows.append([f"{one} minus {other}", *cells, ""])
-    return table("|".join(["mean IoU, %", *columns, "training, min"]), rows)
+    for arm in arms:
+        runs = by_arm.get(arm.name, {})
+        cells = [spread([100 * score(c) for c in runs.values()]) for score in columns.values()]
+        each = ", ".join(f"{100 * main(runs[seed]):.1f}" for seed in sorted(runs))
+        if arm.name in minutes:
+            rows.append([arm.name, *cells, each, f"{statistics.fmean(minutes[arm.name]):.1f}"])
+    for one, other in pairs:
+        first, second = by_arm.get(one.name, {}), by_arm.get(other.name, {})
+        both = sorted(first.keys() & second.keys())
+        gains = [100 * (main(first[seed]) - main(second[seed])) for seed in both]
+        if gains:
+            listed = ", ".join(f"{gain:.1f}" for gain in gains)
+            empty = [""] * (len(columns) - 1)
+            rows.append([f"{one.name} minus {other.name}", spread(gains), *empty, listed, ""])
+    return table("|".join(["IoU, %", *columns, f"{name}, seed by seed", "min"]), rows)
 
 
-def _spread(values: Sequence[float]) -> str:
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.fmean(values):.1f} ± {spread:.1f}"
+def spread(values: Sequence[float]) -> str:
+    """Mean and standard error."""
+    if not values:
+        return ""
+    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
+    return f"{statistics.fmean(values):.1f} ± {error:.1f}"

@@ -37,7 +37,7 @@ FOCAL = 0.6 * SIZE[1]
 IMAGE_NOISE, DEPTH_NOISE = 4.0, 0.002
 DEPTH_TOLERANCE_M = 0.05
 """Depth tolerance within which a view shows a point, metres."""
-FIRST_ROOM = {"train": 0, "val": 1_000_000, "test": 2_000_000, "other": 3_000_000}
+FIRST_ROOM = {"train": 0, "val": 1_000_000, "test": 2_000_000}
 """Number of the first room of each split, so that no room is in two splits."""
 PERIOD_M, CONTRAST = (0.05, 0.08), (0.4, 0.6)
 KEPT_UNSEEN = 0.05
@@ -274,7 +274,7 @@ class TexturedRooms:
 
     Args:
         seed: of the rooms.
-        rooms: number of rooms in train, val and test, and of others that only image encoders learn from.
+        rooms: number of rooms in train, val and test.
         views: images of a room.
         points: points of a room, before most of those that no image shows are left out.
     """
@@ -283,7 +283,7 @@ class TexturedRooms:
         self,
         *,
         seed: int = 0,
-        rooms: tuple[int, int, int, int] = (40, 8, 16, 40),
+        rooms: tuple[int, int, int] = (40, 8, 16),
         views: int = 8,
         points: int = 20_000,
     ) -> None:
@@ -305,7 +305,7 @@ class TexturedRooms:
         }
 
     def splits(self) -> tuple[str, ...]:
-        """train, val, test, other."""
+        """train, val, test."""
         return tuple(self._scenes)
 
     def scenes(self, split: str) -> tuple[str, ...]:
