@@ -8,6 +8,14 @@ from typing import Literal, get_args
 
 BACKBONES = ("ptv3", "minkunet", "pointnext", "sonata", "utonia", "litept", "linear")
 """3D networks that ``pointseg.backbones.build_backbone`` builds."""
+PRETRAINED_ENCODERS = ("sonata", "utonia")
+"""3D networks that are published as encoders without a decoder; Concerto is of "sonata"."""
+PRETRAINED_BACKBONES = (*PRETRAINED_ENCODERS, "litept")
+"""3D networks that ``pointseg.backbones.read_pretrained`` reads from files."""
+MODEL_SIZES = ("tiny", "small", "base", "large", "full")
+"""Sizes of backbones, of which each has some (``pointseg.config.presets.SIZES``)."""
+TUNES = ("linear", "decoder", "all")
+"""What is trained of a network, ``Recipe.tune``."""
 DEFAULT_ENCODER = "vit_small_patch16_dinov3"
 """The image encoder unless another one is chosen, one of ``dinomed3d.lifting.MODELS``."""
 PRECISIONS = ("float32", "float16", "bfloat16")

@@ -47,6 +47,28 @@ class Segmenter(nn.Module):
         self.backbone = backbone
         self.seg_head = nn.Linear(backbone.out_channels, num_classes)
         self.images = images
+        self._frozen: tuple[nn.Module, ...] = ()
+
+    def freeze(self, *parts: nn.Module) -> None:
+        """Let parts of the network be as they are: they take no gradients and stay in evaluation mode.
+
+        So their features in training are those of prediction: no drop path, no shuffled curves, and the running
+        statistics of normalisation do not move. Pointcept's recipes leave drop path on in frozen encoders.
+
+        Args:
+            parts: modules inside this one.
+        """
+        self._frozen = parts
+        for part in parts:
+            part.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Segmenter:
+        """Switch to training or evaluation, frozen parts excepted."""
+        super().train(mode)
+        for part in self._frozen:
+            part.eval()
+        return self
 
     def forward(self, cloud: Cloud) -> Tensor:
         """(N, K) logits of the N points of the batch.

@@ -10,12 +10,20 @@ from typing import TYPE_CHECKING
 
 from pointseg.cli.arguments import add_data
 from pointseg.cli.image_arguments import add_encoder, add_encoder_weights, image_features
+from pointseg.cli.initial_weights import (
+    add_initial,
+    fit_to_start,
+    initial,
+    open_start,
+    tell_zeros,
+)
 from pointseg.cli.run_command import run_command
 from pointseg.cli.training_arguments import add_run, default_out, model_size, run_spec
 
 if TYPE_CHECKING:
     from pointseg.config.recipe import Recipe
     from pointseg.datasets.mixture import Mixture
+    from pointseg.training.initial_file import InitialFile
 
 NAME = "pointseg-distill"
 
@@ -48,14 +56,14 @@ def _parser() -> argparse.ArgumentParser:
         help="also predict the encoder's class token of each image, with this weight (default: 0)",
     )  # fmt: skip
     add_run(parser)
+    add_initial(parser)
     return parser
 
 
-def _data(arguments: argparse.Namespace) -> tuple[Recipe, Mixture]:
+def _data(arguments: argparse.Namespace, start: InitialFile | None) -> tuple[Recipe, Mixture]:
     """The recipe of the student, and its datasets."""
     from pointseg.config.folder_recipe import fit_to_dataset
     from pointseg.config.presets import MIXED_CLIP_NORM, images_of, recipe_for
-    from pointseg.config.serialization import override
     from pointseg.datasets import open_dataset
     from pointseg.training.devices import is_main_process
     from pointseg.training.distillation_datasets import describe_datasets, mix_datasets
@@ -68,7 +76,7 @@ def _data(arguments: argparse.Namespace) -> tuple[Recipe, Mixture]:
     recipe = replace(recipe, images=images_of(recipe, arguments.encoder))
     if arguments.also:
         recipe = replace(recipe, optimizer=replace(recipe.optimizer, clip_norm=MIXED_CLIP_NORM))
-    recipe = override(recipe, arguments.override)
+    recipe = fit_to_start(arguments, recipe, start, dataset.fields)
     mixture = mix_datasets(dataset, recipe, arguments.also, arguments.override)
     if arguments.also and is_main_process():
         for line in describe_datasets(mixture, recipe):
@@ -82,12 +90,13 @@ def _run(arguments: argparse.Namespace) -> int:
     from pointseg.training.distillation_task import Distillation
     from pointseg.training.train import train
 
-    recipe, mixture = _data(arguments)
+    out = arguments.out or default_out(arguments, "distilled-")
+    start = open_start(arguments, out)
+    recipe, mixture = _data(arguments, start)
     if arguments.show_recipe:
         print(recipe.to_json())
         return 0
     assert recipe.images is not None
-    out = arguments.out or default_out(arguments, "distilled-")
     spec = run_spec(arguments, recipe, mixture, out)
     features = image_features(arguments, recipe.images)
     recipe = replace(recipe, images=features.config)
@@ -97,7 +106,10 @@ def _run(arguments: argparse.Namespace) -> int:
         datasets=len(mixture.sources) if arguments.heads == "each" else 1,
         cls_token_loss=arguments.cls_token_loss,
     )
-    result = train(replace(spec, recipe=recipe, task=task, cache=features.cache))
+    init = initial(arguments, start, recipe)
+    if is_main_process():
+        tell_zeros(recipe, spec.log)
+    result = train(replace(spec, recipe=recipe, task=task, cache=features.cache, init=init))
     if not is_main_process():
         return 0
     print(f"student      {result.last} (best val_cosine {result.score:.4f})")

@@ -17,13 +17,22 @@ from pointseg.cli.image_arguments import (
     image_features,
     model_encoder,
 )
+from pointseg.cli.initial_weights import (
+    add_initial,
+    fit_to_start,
+    initial,
+    open_start,
+    tell_zeros,
+)
 from pointseg.cli.run_command import run_command
 from pointseg.cli.training_arguments import add_run, default_out, model_size, run_spec
+from pointseg.conventions import TUNES
 from pointseg.plugins import is_plugin
 
 if TYPE_CHECKING:
     from pointseg.config.recipe import Recipe
     from pointseg.datasets.dataset import Dataset
+    from pointseg.training.initial_file import InitialFile
     from pointseg.training.spec import TrainSpec
 
 NAME = "pointseg-train"
@@ -43,9 +52,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_encoder(images)
     add_encoder_weights(images)
-    add_run(parser).add_argument(
-        "--init", type=Path, metavar="FILE",
-        help="initial weights: of pointseg-train or pointseg-distill, or a backbone in Pointcept's format",
+    add_run(parser)
+    add_initial(parser)
+    parser.add_argument(
+        "--tune", choices=TUNES, default="all",
+        help="what is trained: a linear head on the features as they are; a new decoder on the encoder as it is; or "
+        "all of it (default: all)",
     )  # fmt: skip
     parser.add_argument(
         "--class-weights", choices=("none", "auto", "sqrt"),
@@ -54,14 +66,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _recipe(arguments: argparse.Namespace) -> tuple[Recipe, Dataset | None]:
+def _recipe(
+    arguments: argparse.Namespace, start: InitialFile | None
+) -> tuple[Recipe, Dataset | None]:
     """The recipe, and the dataset if it was needed for that or will be trained on."""
     from pointseg.config.folder_recipe import fit_to_dataset
     from pointseg.config.presets import images_of, recipe_for
-    from pointseg.config.serialization import override
     from pointseg.datasets import open_dataset
 
-    recipe = recipe_for(arguments.dataset, arguments.backbone, model_size(arguments))
+    size = model_size(arguments)
+    recipe = recipe_for(arguments.dataset, arguments.backbone, size, arguments.tune)
     dataset = None
     needed = arguments.dataset == "folder" or is_plugin(arguments.dataset)
     if needed or not arguments.show_recipe:
@@ -73,22 +87,26 @@ def _recipe(arguments: argparse.Namespace) -> tuple[Recipe, Dataset | None]:
         recipe = replace(recipe, images=images_of(recipe, arguments.encoder))
     elif arguments.weights or arguments.image_cache:
         raise UserError("--weights, --image-cache: are for --images; add it, or leave them out")
-    return override(recipe, arguments.override), dataset
+    fields = None if dataset is None else dataset.fields
+    return fit_to_start(arguments, recipe, start, fields), dataset
 
 
-def _spec(arguments: argparse.Namespace, recipe: Recipe, dataset: Dataset) -> TrainSpec:
-    from pointseg.training.pretrained import initial_weights
+def _spec(
+    arguments: argparse.Namespace, recipe: Recipe, dataset: Dataset, start: InitialFile | None
+) -> TrainSpec:
     from pointseg.training.segmentation_task import Segmentation
 
-    out = arguments.out or default_out(arguments)
-    spec, encoder, init = run_spec(arguments, recipe, dataset, out), None, None
+    spec, encoder = run_spec(arguments, recipe, dataset, _out(arguments)), None
     if recipe.images is not None:
         features = image_features(arguments, recipe.images)
         recipe, encoder = replace(recipe, images=features.config), features.encoder
         spec = replace(spec, recipe=recipe, cache=features.cache)
-    if arguments.init is not None:
-        init = initial_weights(arguments.init, dataset.classes.names, recipe)
+    init = initial(arguments, start, recipe, dataset.classes.names)
     return replace(spec, task=Segmentation(dataset, recipe, encoder), init=init)
+
+
+def _out(arguments: argparse.Namespace) -> Path:
+    return arguments.out or default_out(arguments)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -97,7 +115,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from pointseg.training.devices import is_main_process
     from pointseg.training.train import train
 
-    recipe, dataset = _recipe(arguments)
+    start = open_start(arguments, _out(arguments))
+    recipe, dataset = _recipe(arguments, start)
     if dataset is None or arguments.show_recipe:
         print(recipe.to_json())
         return 0
@@ -107,7 +126,9 @@ def _run(arguments: argparse.Namespace) -> int:
             "dataset.yaml, so that all files, also those predicted later, are read alike",
             file=sys.stderr,
         )
-    spec = _spec(arguments, recipe, dataset)
+    spec = _spec(arguments, recipe, dataset, start)
+    if is_main_process():
+        tell_zeros(recipe, spec.log)
     result = train(spec)
     if not is_main_process():
         return 0

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dinomed3d.runtime.device import choose_device
 from pointseg.cli.arguments import add_device, at_least, name_or_plugin
-from pointseg.conventions import BACKBONES
+from pointseg.conventions import BACKBONES, MODEL_SIZES, PRETRAINED_BACKBONES
 from pointseg.plugins import FORM, is_plugin
 
 if TYPE_CHECKING:
@@ -18,16 +18,17 @@ if TYPE_CHECKING:
     from pointseg.training.spec import TrainSpec
 
 
-def add_run(parser: argparse.ArgumentParser) -> Any:
-    """Add the options of a run; returns the group that says how it starts."""
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a run."""
     parser.add_argument(
         "--backbone", default="ptv3", type=name_or_plugin(BACKBONES), metavar="NAME",
         help=f"3D network: {', '.join(BACKBONES)}; or {FORM}, a class of your own in an installed package or in the "
         "current folder (default: ptv3)",
     )  # fmt: skip
     parser.add_argument(
-        "--model-size", choices=("small", "full"),
-        help="size of the backbone (default: small for the dataset synthetic, else full)",
+        "--model-size", choices=MODEL_SIZES,
+        help="size of the backbone: small or full; of sonata, utonia and litept a published one, unless the file of "
+        "--init says it (default: small or tiny for the dataset synthetic, else full)",
     )  # fmt: skip
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder of the run (default: runs/DATASET-BACKBONE)"
@@ -61,13 +62,15 @@ def add_run(parser: argparse.ArgumentParser) -> Any:
         help="seed of random numbers (default: 0)",
     )
     add_device(parser)
-    return start
 
 
 def model_size(arguments: argparse.Namespace) -> str:
     """The size of the backbone."""
-    is_small = arguments.dataset == "synthetic" and not is_plugin(arguments.backbone)
-    return arguments.model_size or ("small" if is_small else "full")
+    if arguments.model_size is not None:
+        return str(arguments.model_size)
+    if arguments.dataset != "synthetic" or is_plugin(arguments.backbone):
+        return "full"
+    return "tiny" if arguments.backbone in PRETRAINED_BACKBONES else "small"
 
 
 def default_out(arguments: argparse.Namespace, prefix: str = "") -> Path:

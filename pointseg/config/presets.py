@@ -293,13 +293,13 @@ def recipe_of(dataset: str) -> Recipe:
     return RECIPES[dataset]
 
 
-def recipe_for(dataset: str, backbone: str, size: str) -> Recipe:
-    """The recipe of a dataset with a backbone of one size.
+def recipe_for(dataset: str, backbone: str, size: str, tune: str = "all") -> Recipe:
+    """The recipe of a dataset with a backbone of one size, for training what ``tune`` says.
 
     Raises:
         RecipeError: an unknown dataset, backbone or size.
     """
-    recipe = recipe_of(dataset)
+    recipe = replace(recipe_of(dataset), tune=tune)
     if is_plugin(backbone):
         if size != "full":
             raise RecipeError(
@@ -313,4 +313,4 @@ def recipe_for(dataset: str, backbone: str, size: str) -> Recipe:
         raise RecipeError(f"recipe_for: size '{size}' is none of {', '.join(SIZES[backbone])}")
     config = dict(SIZES[backbone][size])
     recipe = replace(recipe, backbone=backbone, backbone_config=config)
-    return as_published(recipe) if size == "full" or backbone == "linear" else recipe
+    return as_published(recipe, size)

@@ -10,7 +10,7 @@ from typing import Any
 
 from pointseg.config.optimizer import OptimizerSpec
 from pointseg.config.validation import RecipeError, require
-from pointseg.conventions import UP_AXES
+from pointseg.conventions import TUNES, UP_AXES
 from pointseg.images.config import ImageConfig
 from pointseg.transforms.augmentation import Augmentation
 from pointseg.transforms.input_transform import InputTransform
@@ -81,6 +81,13 @@ class Recipe:
     """Name of the 3D network, as ``build_backbone`` takes it."""
     backbone_config: Mapping[str, Any] = field(default_factory=dict)
     """Constructor arguments that differ from the backbone's full size; in_channels follows features."""
+    tune: str = "all"
+    """What is trained. all: the whole network; decoder: all but the encoder; linear: the head alone, on the features
+    of all levels where there is no decoder. What is not trained runs as in prediction: no drop path, no shuffled
+    curves, no updates of normalisation."""
+    licence: str = ""
+    """Licence of the weights that training started from, which governs the trained model, too. Empty: none is
+    known."""
     features: tuple[str, ...] = ("color", "normal")
     """Input channels of the network, in this order; every scene must have them."""
     color_range: str = "unit"
@@ -138,6 +145,7 @@ class Recipe:
         )
         checks = [
             ("features", bool(known), f"some of {', '.join(FEATURES)}"),
+            ("tune", self.tune in TUNES, ", ".join(TUNES)),
             ("color_range", self.color_range in ("unit", "signed"), "unit or signed"),
             ("scene_type", self.scene_type in ("indoor", "outdoor"), "indoor or outdoor"),
             ("class_weights", self.class_weights in CLASS_WEIGHTS, "none, auto or sqrt"),
@@ -154,11 +162,6 @@ class Recipe:
         who = f"Recipe {self.dataset}"
         for name, is_valid, what in checks:
             require(who, name, getattr(self, name), is_valid, what)
-        if unread := [name for name in self.input.zeros if name not in self.features]:
-            raise RecipeError(
-                f"{who}: 'input.zeros' must be among features {', '.join(self.features)}, got "
-                f"{', '.join(unread)}"
-            )
         if self.input.center_outdoor and self.is_indoor:
             raise RecipeError(f"{who}: 'input.center_outdoor' must be false indoors, where all are")
         if "in_channels" in self.backbone_config:

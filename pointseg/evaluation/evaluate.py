@@ -72,6 +72,8 @@ class _Test:
         model, self.trained = load_model(
             spec.model, spec.device, encoder=spec.encoder, backbone=spec.backbone
         )
+        for note in self.trained.notes:
+            spec.log(f"model {spec.model}: {note}")
         recipe, classes = self.trained.recipe, len(self.trained.classes)
         self.images = scene_images(spec, self.trained)
         self.visibility = self.images or visibility_loader(spec)

@@ -47,6 +47,8 @@ def predict(spec: PredictSpec) -> list[Prediction]:
     model, trained = load_model(
         spec.model, spec.device, encoder=spec.encoder, backbone=spec.backbone
     )
+    for note in trained.notes:
+        spec.log(f"model {spec.model}: {note}")
     _check_image_options(spec, trained)
     config = replace(trained.recipe.test, **spec.test_changes)
     predictor = ScenePredictor(

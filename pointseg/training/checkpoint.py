@@ -18,6 +18,7 @@ from dinomed3d.runtime.tensor_files import TensorFileError, read_torch
 from pointseg.backbones import Backbone, build_backbone
 from pointseg.config.recipe import Recipe
 from pointseg.config.serialization import read_recipe
+from pointseg.conventions import PRETRAINED_ENCODERS
 from pointseg.datasets.classes import ClassList
 from pointseg.images.config import ImageConfig
 from pointseg.plugins import is_plugin
@@ -50,6 +51,12 @@ class TrainedSpec:
         """Scene fields that it reads besides coordinates."""
         return self.recipe.needs
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user of the model should know."""
+        licence = self.recipe.licence
+        return (f"licence of the weights that it was trained from: {licence}",) if licence else ()
+
 
 def build_segmenter(recipe: Recipe, num_classes: int, encoder: Encoder | None = None) -> Segmenter:
     """The network of a recipe, with random weights.
@@ -68,9 +75,30 @@ def build_segmenter(recipe: Recipe, num_classes: int, encoder: Encoder | None = 
         fitting["image_channels"] = images.channels
         fitting["image_drop"], fitting["image_pooling"] = images.point_drop, images.pooling
     backbone = backbone_of(recipe, **fitting)
-    if images is None:
-        return Segmenter(backbone, num_classes)
-    return Segmenter(backbone, num_classes, point_images(images, encoder))
+    lifted = None if images is None else point_images(images, encoder)
+    segmenter = Segmenter(backbone, num_classes, lifted)
+    segmenter.freeze(*_frozen_parts(backbone, recipe))
+    return segmenter
+
+
+def _frozen_parts(backbone: Backbone, recipe: Recipe) -> tuple[torch.nn.Module, ...]:
+    """What a recipe leaves as it is.
+
+    Raises:
+        UserError: the network has no decoder that could be trained by itself.
+    """
+    if recipe.tune == "all":
+        return ()
+    if recipe.tune == "linear":
+        return (backbone,)
+    parts = [getattr(backbone, name, None) for name in ("embedding", "enc", "dec")]
+    embedding, encoder, decoder = parts
+    if embedding is None or encoder is None or not decoder:
+        raise UserError(
+            f"recipe: 'tune' must be linear or all with {recipe.backbone}, got decoder: it has no encoder that can "
+            "be kept by itself"
+        )
+    return embedding, encoder
 
 
 def backbone_of(recipe: Recipe, **fitting: Any) -> Backbone:
@@ -80,6 +108,8 @@ def backbone_of(recipe: Recipe, **fitting: Any) -> Backbone:
         UserError: ``backbone_config`` has arguments that the backbone does not take.
     """
     fitting = {"in_channels": recipe.in_channels, **fitting}
+    if recipe.backbone in PRETRAINED_ENCODERS:
+        fitting["enc_mode"] = recipe.tune == "linear"
     if recipe.backbone == "pointnext":  # its radii are lengths, not voxels
         fitting["radius_m"] = 2.5 * recipe.voxel_m * recipe.input.scale
     try:

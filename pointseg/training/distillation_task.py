@@ -42,10 +42,13 @@ class Distillation:
             cls_token_loss: weight of the loss on the class token of each image; 0: none.
 
         Raises:
-            UserError: a recipe without images; a weight below 0; class tokens of images in tiles.
+            UserError: a recipe without images, or that trains a part of the student; a weight below 0; class
+                tokens of images in tiles.
         """
         if recipe.images is None:
             raise UserError("Distillation: 'recipe' must have images, the input of the teacher")
+        if recipe.tune != "all":
+            raise UserError(f"tune={recipe.tune}: all of a student is trained; leave it at all")
         if cls_token_loss < 0:
             raise UserError(f"--cls-token-loss: must be >= 0, got {cls_token_loss}")
         # The teacher is frozen, and points that it does not see have no target.

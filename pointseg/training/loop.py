@@ -64,8 +64,11 @@ class TrainingLoop:
         if resumed is not None:
             network.load_state_dict(resumed["model"])
         elif spec.init is not None:
-            spec.log(spec.init(network))
+            self._say(spec.init(network))
         self.learner = Learner(fabric, network, spec.recipe.optimizer, steps=self.steps)
+        if spec.recipe.tune != "all":
+            every = sum(p.numel() for p in network.parameters())
+            self._say(f"{self.learner.parameters:,} of {every:,} parameters are trained")
         self.logger = TrainingLogger(
             spec.out,
             main=fabric.is_global_zero,
@@ -77,6 +80,10 @@ class TrainingLoop:
         else:
             self.task.begin()
             self._back_up()
+
+    def _say(self, text: str) -> None:
+        if self.fabric.is_global_zero:
+            self.spec.log(text)
 
     def _samples(self, training: bool) -> Samples:
         return Samples(

@@ -97,7 +97,7 @@ def test_what_the_description_says_of_files_is_kept_for_prediction(
     assert form["columns"] == ["x", "y", "z", "intensity", "label"]
     # where nothing is said of the scale, that is said, before anything else can go wrong
     (tmp_path / "dataset.yaml").write_text(told)
-    tiny = [*TINY, "--init", "none.pt", "--override", "train_splits=train"]
+    tiny = [*TINY, "--precision", "float16", "--override", "train_splits=train"]
     assert main([*words, *tiny]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert "guessed for each file; state it with 'intensity_max'" in lines[0] and len(lines) == 2

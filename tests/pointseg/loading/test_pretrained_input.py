@@ -129,10 +129,6 @@ def test_refusals(transform, match):
 
 
 def test_refusals_of_recipes():
-    with pytest.raises(
-        RecipeError, match=r"'input.zeros' must be among features color, got normal"
-    ):
-        Recipe(dataset="x", features=("color",), input=InputTransform(zeros=("normal",)))
     with pytest.raises(RecipeError, match=r"'input.center_outdoor' must be false indoors"):
         Recipe(dataset="x", input=InputTransform(center_outdoor=True))
     with pytest.raises(ValueError, match=r"'expected' must be one of sonata, .* got 'nova'"):
