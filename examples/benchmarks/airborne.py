@@ -27,7 +27,6 @@ import yaml
 from markdown import table
 from real_clouds import run
 
-from pointseg.datasets.classes import distinct_colors
 from pointseg.files import read_cloud
 from pointseg.pictures import comparison
 
@@ -38,6 +37,9 @@ CODES = {
     "high vegetation": 5,
     "building": 6,
 }
+COLORS = np.array(
+    [[190, 160, 120], [200, 220, 110], [120, 190, 80], [30, 110, 50], [200, 70, 60]], np.uint8
+)
 FEATURES = ("strength", "returns", "height_above_ground")
 RECIPE = (
     "evaluations=1",
@@ -72,6 +74,7 @@ def describe(tiles: Sequence[Path], test: str, voxel_m: float, path: Path) -> No
     found = {
         "name": "airborne",
         "classes": list(CODES),
+        "colors": dict(zip(CODES, COLORS.tolist(), strict=True)),
         "features": ["strength", "returns", "height_above_ground"],
         "voxel_m": voxel_m,
         "intensity_max": 4095,
@@ -129,8 +132,15 @@ def write_back(tile: Path, model: Path, work: Path) -> dict[str, Any]:
     ]
     lost += [
         name
-        for name in ("scales", "offsets", "mins", "maxs", "version")
+        for name in ("scales", "offsets", "version")
         if not np.all(getattr(before.header, name) == getattr(after.header, name))
+    ]
+    lost += [  # bounds in the header are those of the points, which some writers round otherwise
+        name
+        for name in ("mins", "maxs")
+        if (
+            abs(getattr(before.header, name) - getattr(after.header, name)) > after.header.scales
+        ).any()
     ]
     records = [
         [v.record_data_bytes() for v in las.header.vlrs.get_by_id("LASF_Projection")]
@@ -144,9 +154,7 @@ def write_back(tile: Path, model: Path, work: Path) -> dict[str, Any]:
     rows = {code: row for row, code in enumerate(CODES.values())}
     labels = [np.array([rows.get(code, -1) for code in values]) for values in (truth, found)]
     coord = read_cloud(tile).coord
-    picture = comparison(
-        coord, *labels, tuple(CODES), distinct_colors(len(CODES)), cut_ceiling=False
-    )
+    picture = comparison(coord, *labels, tuple(CODES), COLORS, cut_ceiling=False)
     picture.save(work / "tile.png")
     return {
         "points": len(found),
