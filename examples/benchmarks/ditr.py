@@ -22,7 +22,8 @@ import numpy as np
 import torch
 from ditr_data import InMemory
 from ditr_encoders import PixelColors
-from ditr_methods import COLORS, DINO, Arm, Bench, show
+from ditr_methods import COLORS, DINO, Arm, Bench
+from ditr_table import Columns, show
 from PIL import Image
 from textured_rooms import DEPTH_TOLERANCE_M, TexturedRooms
 
@@ -57,6 +58,7 @@ TINY_ENCODER = {"embed_dim": 12, "depth": 1, "num_heads": 2}
 PLAIN = Arm(name="without images")
 DITR = Arm(name="DITR", source=DINO)
 PIXELS = Arm(name="DITR, colours of pixels", source=COLORS)
+ARMS = (PLAIN, DITR, PIXELS)
 PAIRS = ((DITR, PLAIN), (PIXELS, PLAIN), (DITR, PIXELS))
 
 
@@ -101,19 +103,18 @@ def open_bench(amounts: Amounts, weights: str, work: Path) -> Bench:
 def benchmark(bench: Bench, seeds: int) -> None:
     """Run what is missing; the table is written after every run."""
     groups = bench.data.classes.groups
-    columns = {
+    columns: Columns = {
         **{
             name: lambda confusion, rows=rows: confusion.miou(rows) for name, rows in groups.items()
         },
         "all": lambda confusion: confusion.miou(),
     }
-    arms, found = (PLAIN, DITR, PIXELS), []
     for seed in range(seeds):
-        for arm in arms:
-            found.append(bench.run(arm, seed))
-            text = show(found, arms, columns, PAIRS)
+        for arm in ARMS:
+            minutes = bench.run(arm, seed)["minutes"]
+            text = show(bench.finished(ARMS, seeds), ARMS, columns, PAIRS)
             (bench.work / "table.md").write_text(text + "\n")
-            print(f"seed {seed}, {arm.name}: {found[-1]['minutes']:.1f} min", flush=True)
+            print(f"seed {seed}, {arm.name}: {minutes:.1f} min", flush=True)
     print(f"\n{text}")
 
 

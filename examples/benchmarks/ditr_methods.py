@@ -9,21 +9,19 @@ benchmark that was interrupted goes on with the runs that are missing.
 from __future__ import annotations
 
 import json
-import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ditr_data import OtherImages, few_labels
 from ditr_probe import linear_probe
-from markdown import table
 
 from dinomed3d.lifting import Encoder
 from dinomed3d.runtime.atomic_files import new_file
 from pointseg.config.recipe import Recipe
+from pointseg.config.serialization import override
 from pointseg.evaluation.evaluate import evaluate
 from pointseg.evaluation.spec import EvaluationSpec
 from pointseg.evaluation.visualize_features import draw_features
@@ -62,7 +60,9 @@ class Arm:
     again: Arm | None = None
     """An arm whose network is only tested again, with the images of other scenes; nothing is trained."""
     changes: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of the recipe's optimizer that this arm changes."""
+    """Fields of the recipe that this arm changes, say "optimizer.lr"."""
+    once: bool = False
+    """Whether the run of seed 0 serves all seeds."""
 
     @property
     def slug(self) -> str:
@@ -108,26 +108,43 @@ class Bench:
 
     def run(self, arm: Arm, seed: int) -> dict[str, Any]:
         """Train and test one arm with one seed, or read what an earlier run found."""
-        path = self.folder(arm, seed) / "run.json"
-        settings = self._settings(arm)
-        if path.is_file():
-            done: dict[str, Any] = json.loads(path.read_text())
-            if done["settings"] == settings:
-                return done
+        seed = 0 if arm.once else seed
+        done = self._finished(arm, seed)
+        if done is not None:
+            return done
         began = time.monotonic()
         learn = few_labels(self.data, self.labelled, seed) if arm.few else self.data
         confusion = self._find(arm, learn, seed)
         found = {
             "arm": arm.name,
             "seed": seed,
-            "settings": settings,
+            "settings": self._settings(arm),
             "labelled": list(learn.scenes("train")),
             "minutes": (time.monotonic() - began) / 60,
             "confusion": None if confusion is None else confusion.matrix.tolist(),
         }
-        with new_file(path) as part:
+        with new_file(self._file(arm, seed)) as part:
             part.write_text(json.dumps(found, indent=1))
         return found
+
+    def finished(self, arms: Sequence[Arm], seeds: int) -> list[dict[str, Any]]:
+        """What the runs found that have been done so far with these settings."""
+        runs = {
+            self._file(arm, seed): self._finished(arm, seed)
+            for arm in arms
+            for seed in range(seeds)
+        }
+        return [run for run in runs.values() if run is not None]
+
+    def _finished(self, arm: Arm, seed: int) -> dict[str, Any] | None:
+        path = self._file(arm, seed)
+        if not path.is_file():
+            return None
+        done: dict[str, Any] = json.loads(path.read_text())
+        return done if done["settings"] == self._settings(arm) else None
+
+    def _file(self, arm: Arm, seed: int) -> Path:
+        return self.folder(arm, seed) / "run.json"
 
     def _find(self, arm: Arm, learn: Any, seed: int) -> Confusion | None:
         test = OtherImages(self.data, seed) if arm.others or arm.again else self.data
@@ -160,8 +177,8 @@ class Bench:
             self.recipe,
             images=images,
             epochs=max(1, steps // each),
-            optimizer=replace(self.recipe.optimizer, **arm.changes),
         )
+        recipe = override(recipe, [f"{name}={value}" for name, value in arm.changes.items()])
         start = None
         if arm.init is not None:
             first = self.folder(arm.init, seed) / "last.pt"
@@ -211,74 +228,19 @@ class Bench:
 
     def folder(self, arm: Arm, seed: int) -> Path:
         """Of one run."""
-        return self.work / "runs" / f"{arm.slug}-seed{seed}"
+        return self.work / "runs" / f"{arm.slug}-seed{0 if arm.once else seed}"
 
     def _settings(self, arm: Arm) -> dict[str, Any]:
         """All that decides what a run finds, as JSON."""
-        shared = {"steps": self.steps, "distil_steps": self.distil_steps, "labelled": self.labelled}
         recipe = json.loads(replace(self.recipe, images=self.images).to_json())
-        found: dict[str, Any] = json.loads(json.dumps({"arm": asdict(arm), **shared}))
-        return found | {"recipe": recipe}
-
-
-Columns = Mapping[str, Callable[[Confusion], float]]
-"""Scores by title, 0 to 1; the first is compared between arms."""
-
-
-def iou_of(rows: Sequence[int]) -> Callable[[Confusion], float]:
-    """The IoU of some classes taken as one class."""
-
-    def score(confusion: Confusion) -> float:
-        matrix = confusion.matrix
-        inside = matrix[np.ix_(rows, rows)].sum()
-        return float(inside / (matrix[rows].sum() + matrix[:, rows].sum() - inside))
-
-    return score
-
-
-def show(
-    found: Sequence[Mapping[str, Any]],
-    arms: Sequence[Arm],
-    columns: Columns,
-    pairs: Sequence[tuple[Arm, Arm]],
-) -> str:
-    """Mean and standard error over the seeds that every arm has, and differences of arms, paired by seed.
-
-    Args:
-        found: what ``Bench.run`` returned.
-        arms: rows of the table, in this order.
-        columns: of the table.
-        pairs: differences to show, the first arm minus the second.
-    """
-    name, main = next(iter(columns.items()))
-    by_arm: dict[str, dict[int, Confusion]] = {}
-    minutes: dict[str, list[float]] = {}
-    for run in found:
-        if run["confusion"] is not None:
-            confusion = Confusion.of(np.array(run["confusion"]))
-            by_arm.setdefault(run["arm"], {})[run["seed"]] = confusion
-        minutes.setdefault(run["arm"], []).append(run["minutes"])
-    rows = []
-    for arm in arms:
-        runs = by_arm.get(arm.name, {})
-        cells = [spread([100 * score(c) for c in runs.values()]) for score in columns.values()]
-        each = ", ".join(f"{100 * main(runs[seed]):.1f}" for seed in sorted(runs))
-        if arm.name in minutes:
-            rows.append([arm.name, *cells, each, f"{statistics.fmean(minutes[arm.name]):.1f}"])
-    for one, other in pairs:
-        first, second = by_arm.get(one.name, {}), by_arm.get(other.name, {})
-        both = sorted(first.keys() & second.keys())
-        gains = [100 * (main(first[seed]) - main(second[seed])) for seed in both]
-        if gains:
-            listed = ", ".join(f"{gain:.1f}" for gain in gains)
-            empty = [""] * (len(columns) - 1)
-            rows.append([f"{one.name} minus {other.name}", spread(gains), *empty, listed, ""])
-    return table("|".join(["IoU, %", *columns, f"{name}, seed by seed", "min"]), rows)
-
-
-def spread(values: Sequence[float]) -> str:
-    """Mean and standard error."""
-    if not values:
-        return ""
-    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
-    return f"{statistics.fmean(values):.1f} ± {error:.1f}"
+        steps = self.distil_steps if arm.kind == DISTIL else self.steps
+        shared = {"labelled": self.labelled if arm.few else None, "steps": steps, "recipe": recipe}
+        started = [self._settings(first) for first in (arm.init, arm.again) if first is not None]
+        changed = {
+            part.name: getattr(arm, part.name)
+            for part in fields(arm)
+            if part.name not in ("init", "again")
+            and getattr(arm, part.name) != getattr(Arm(name=""), part.name)
+        }
+        found: dict[str, Any] = json.loads(json.dumps({"arm": changed, "after": started}))
+        return found | shared

@@ -23,8 +23,9 @@ from pathlib import Path
 import torch
 from ditr_data import HeldOut, InMemory
 from ditr_encoders import PixelColors, permuted
-from ditr_methods import COLORS, DINO, DISTIL, PERMUTED, PROBE, Arm, Bench, iou_of, show
+from ditr_methods import COLORS, DINO, DISTIL, PERMUTED, PROBE, Arm, Bench
 from ditr_picture import draw_predictions
+from ditr_table import Columns, iou_of, show
 from real_clouds import TABLETOP, made_up_scenes
 
 from pointseg.config.folder_recipe import fit_to_dataset
@@ -52,7 +53,7 @@ class Amounts:
     test_voxel_m: float = 0.0075
     """In tests one point of each voxel of this size is predicted, the others take its class."""
     steps: int = 160
-    distil_steps: int = 320
+    distil_steps: int = 640
     labelled: int = 2
     backbone: str = "pointnext"
     size: tuple[int, int] = (476, 630)
@@ -68,8 +69,10 @@ PLAIN = Arm(name="without images")
 DITR = Arm(name="DITR", source=DINO)
 FEW = Arm(name="2 scenes", few=True)
 FEW_DITR = Arm(name="2 scenes, DITR", source=DINO, few=True)
-DISTILLED = Arm(name="distilled", source=DINO, kind=DISTIL)
-FEW_DISTILLED = Arm(name="2 scenes, D-DITR", few=True, init=DISTILLED, changes={"lr": 1e-4})
+DISTILLED = Arm(name="distilled", source=DINO, kind=DISTIL, once=True, changes={"mix3d": 0})
+FEW_DISTILLED = Arm(
+    name="2 scenes, D-DITR", few=True, init=DISTILLED, changes={"optimizer.lr": 1e-4}
+)
 ARMS = (
     PLAIN,
     DITR,
@@ -123,18 +126,17 @@ def open_bench(amounts: Amounts, root: Path, weights: str, work: Path, *, tune: 
 def benchmark(bench: Bench, seeds: int, arms: Sequence[Arm]) -> None:
     """Run what is missing, all arms of a seed before the next; the table is written after every run."""
     names = bench.data.classes.names
-    columns = {
+    columns: Columns = {
         "mean": lambda confusion: confusion.miou(),
         **{name: iou_of([row]) for row, name in enumerate(names)},
         "object against rest": iou_of([1, 2]),
     }
-    found = []
     for seed in range(seeds):
         for arm in arms:
-            found.append(bench.run(arm, seed))
-            text = show(found, arms, columns, PAIRS)
+            minutes = bench.run(arm, seed)["minutes"]
+            text = show(bench.finished(ARMS, seeds), ARMS, columns, PAIRS)
             (bench.work / "table.md").write_text(text + "\n")
-            print(f"seed {seed}, {arm.name}: {found[-1]['minutes']:.1f} min", flush=True)
+            print(f"seed {seed}, {arm.name}: {minutes:.1f} min", flush=True)
     print(f"\n{text}")
     draw(bench, arms)
 

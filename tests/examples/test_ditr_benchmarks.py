@@ -16,6 +16,7 @@ import ditr_data  # noqa: E402
 import ditr_encoders  # noqa: E402
 import ditr_methods  # noqa: E402
 import ditr_probe  # noqa: E402
+import ditr_table  # noqa: E402
 import textured_rooms  # noqa: E402
 
 from dinomed3d.lifting import build_encoder  # noqa: E402
@@ -119,7 +120,7 @@ def test_a_run_is_found_again_and_another_setting_runs_again(bench, monkeypatch)
 
 def test_classes_taken_as_one():
     matrix = np.array([[5, 1, 0], [2, 3, 4], [0, 6, 7]])  # rows are labels
-    score = ditr_methods.iou_of([1, 2])(Confusion.of(matrix))
+    score = ditr_table.iou_of([1, 2])(Confusion.of(matrix))
     assert score == pytest.approx(20 / (22 + 21 - 20))
 
 
@@ -132,7 +133,7 @@ def test_table_pairs_runs_by_seed():
 
     found = [run(one, 0, 50), run(one, 1, 60), run(two, 1, 50), run(two, 0, 30), run(two, 2, 10)]
     columns = {"accuracy": lambda confusion: confusion.accuracy()}
-    text = ditr_methods.show(found, [one, two], columns, [(one, two)])
+    text = ditr_table.show(found, [one, two], columns, [(one, two)])
     assert "| one minus two | 15.0 ± 5.0 | 20.0, 10.0 |" in text
     assert "| one | 55.0 ± 5.0 | 50.0, 60.0 |" in text
     assert "| two | 30.0 ± 11.5 | 30.0, 50.0, 10.0 |" in text
