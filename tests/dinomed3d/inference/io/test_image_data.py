@@ -15,7 +15,7 @@ from tests.dinomed3d.inference.io.test_image import keeps_grid
 
 FOLDERS = (
     *("nifti_oddities", "sct", "pyradiomics", "totalseg_samples"),
-    pytest.param("brats2015_deepmedic", marks=pytest.mark.slow),
+    "brats2015_deepmedic/brats_2013_pat0003_1",
 )
 REFUSED = {
     "example4d.nii.gz": "128 x 96 x 24 x 2",
@@ -44,7 +44,7 @@ def test_every_file_is_read_or_refused(shared, folder, tmp_path, capfd):
         assert path.name not in REFUSED
         seen["read"] += 1
         as_nnunet_reads(path, grid)
-    assert seen["read"] > 3
+    assert seen["read"] > 1
 
 
 def as_nnunet_reads(path: Path, grid) -> None:
