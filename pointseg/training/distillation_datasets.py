@@ -16,6 +16,7 @@ from pointseg.conventions import DATASETS
 from pointseg.datasets.dataset import Dataset
 from pointseg.datasets.mixture import Mixture, SampleSteps, SourceDataset
 from pointseg.loading.samples import training_steps, validation_steps
+from pointseg.plugins import FORM, is_plugin
 
 OF_ALL = (
     "images.", "voxel_m", "max_points", "sphere_fraction", "clip_box_m", "drop_outside", "augmentation.",
@@ -66,8 +67,10 @@ def describe_datasets(mixture: Mixture, recipe: Recipe) -> list[str]:
 
 def _source(text: str, recipe: Recipe, changes: Sequence[str]) -> SourceDataset:
     name, equals, folder = text.partition("=")
-    if not equals or name not in DATASETS:
-        raise UserError(f"--also {text}: must be NAME=DIR with NAME one of {', '.join(DATASETS)}")
+    if not equals or not (name in DATASETS or is_plugin(name)):
+        raise UserError(
+            f"--also {text}: must be NAME=DIR with NAME one of {', '.join(DATASETS)} or {FORM}"
+        )
     assert recipe.images is not None
     dataset = datasets.open_dataset(name, Path(folder), labelled=False)
     own = fit_to_dataset(recipe_for(name, recipe.backbone, "full"), dataset)

@@ -30,7 +30,7 @@ TOP = 1
 RETURNS = ("range_image_return1", "range_image_return2")
 LONGEST_SIDE = 10_000
 """Rows or columns of a range image at most: official ones have 64 x 2650 and 200 x 600."""
-ROWS = 4
+ROWS = 1
 """Rows that are decoded at a time, of up to 10 MB each."""
 
 Row = dict[str, Any]
@@ -205,7 +205,7 @@ def _open(path: Path) -> ParquetFile:
             'pip install "dinomed3d[waymo]"'
         ) from error
     try:
-        return ParquetFile(path)
+        return ParquetFile(path, memory_map=True)  # else whole row groups are read into memory
     except FileNotFoundError as error:
         raise DatasetError(f"{path}: is missing; download this component, too") from error
     except (pyarrow.ArrowException, OSError) as error:
