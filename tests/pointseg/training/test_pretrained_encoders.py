@@ -26,12 +26,14 @@ from pointseg.training.checkpoint import (
     read_checkpoint,
     save_checkpoint,
 )
+from pointseg.training.distillation_task import Distillation
 from pointseg.training.initial_file import open_initial
 from pointseg.training.learner import Learner
 from pointseg.training.pretrained import initial_weights, weights_of
 from pointseg.training.segmentation_task import Segmentation
 from pointseg.training.step.optimizer import build_optimizer
 from pointseg.training.train import train
+from tests.pointseg.painted import IMAGES
 from tests.pointseg.tiny import CLASSES, RECIPE, Boxes, spec
 from tests.pointseg.tiny_encoders import CONFIG, write_encoder
 
@@ -230,6 +232,26 @@ def test_the_licence_survives_a_resumed_run(sonata, tmp_path):
         train(spec(tmp_path, recipe=replace(recipe, licence=""), resume=True, dataset=FEW))
     again = train(spec(tmp_path, recipe=recipe, resume=True, dataset=FEW))
     assert read_recipe(read_checkpoint(again.last)["recipe"]).licence == recipe.licence
+
+
+def test_students_of_distillation_start_from_it_too(sonata, tmp_path):
+    images = replace(IMAGES, channels=24, stride=16)
+    recipe = replace(recipe_of(sonata), images=images)
+    student = Distillation(recipe, None).build()
+    weights_of(open_initial(sonata, "sonata"), (), recipe)(student)
+    encoder = {k: v for k, v in read_state(sonata).items() if k != "embedding.mask_token"}
+    state = student.backbone.state_dict()
+    assert all(torch.equal(state[key], value) for key, value in encoder.items())
+    path = tmp_path / "student.pt"
+    Distillation(recipe, None).save(path, student.state_dict(), None)
+    bare = replace(recipe_of(path), tune="decoder")
+    assert "CC-BY-NC" in bare.licence
+    model = build_segmenter(bare, 2)
+    assert "distilled backbone" in initial_weights(path, CLASSES.names, bare)(model)
+    taught = student.backbone.state_dict()
+    assert all(torch.equal(value, taught[k]) for k, value in model.backbone.state_dict().items())
+    with pytest.raises(UserError, match="tune=linear: all of a student is trained"):
+        Distillation(replace(recipe, tune="linear"), None)
 
 
 def test_data_without_what_the_weights_read():
