@@ -97,6 +97,12 @@ def _with_encoder(config: dict[str, Any]) -> dict[str, Any]:
     config = dict(config)
     inner = config.pop("encoder_config", {})
     if isinstance(config.get("encoder"), str):
+        if (
+            config["encoder"] not in BACKBONES
+        ):  # this name may come from a model's file: nothing is imported for it
+            raise UserError(
+                f"build_backbone: 'encoder' must be one of {', '.join(BACKBONES)}, got {config['encoder']!r}"
+            )
         shared = {"in_channels": config["in_channels"]} if "in_channels" in config else {}
         config["encoder"] = build_backbone(config["encoder"], **{**shared, **inner})
     return config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from types import ModuleType
 
 import pytest
@@ -13,6 +14,8 @@ from dinomed3d.runtime.errors import UserError
 from pointseg import Cloud, Segmenter
 from pointseg.backbones import Backbone, Features, build_backbone
 from pointseg.plugins import PluginError
+from pointseg.training.checkpoint import build_segmenter, load_model, save_checkpoint
+from tests.pointseg.tiny import CLASSES, RECIPE
 
 
 class Net(Backbone):
@@ -133,3 +136,27 @@ def test_what_it_returns_is_checked(answer, named):
         model(cloud())
     assert "my_nets:Net: forward(cloud)" in str(told.value) and named in str(told.value)
     assert (answer == "error") == isinstance(told.value.__cause__, IndexError)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"backbone": "never_imported:Net", "backbone_config": {}},
+        {"backbone": "linear", "backbone_config": {"encoder": "never_imported:Net"}},
+        {"backbone": "never_imported:Net; x", "backbone_config": {}},
+        {"dataset": "never_imported:Data"},
+    ],
+)
+def test_a_models_file_imports_nothing(tmp_path, monkeypatch, recipe):
+    (tmp_path / "never_imported.py").write_text("open('imported', 'w')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    weights = build_segmenter(RECIPE, 2).state_dict()
+    made = replace(RECIPE, **recipe)
+    save_checkpoint(tmp_path / "a.pt", weights, recipe=made, classes=CLASSES)
+    if "dataset" in recipe:
+        load_model(tmp_path / "a.pt", "cpu")
+    for named in () if "dataset" in recipe else (None, "minkunet", "linear"):
+        with pytest.raises(UserError, match=r"a\.pt"):
+            load_model(tmp_path / "a.pt", "cpu", backbone=named)
+    assert not (tmp_path / "imported").exists()
