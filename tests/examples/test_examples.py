@@ -14,6 +14,7 @@ ARGUMENTS = {
     "benchmarks/airborne.py": ["--tiny"],
     "benchmarks/artifacts.py": ["--help"],
     "benchmarks/brats.py": ["--help"],
+    "benchmarks/chosen_views.py": ["--points", "500", "--scenes", "2", "--views", "2"],
     "benchmarks/encoded_once.py": ["--tiny"],
     "benchmarks/ditr.py": ["--tiny"],
     "benchmarks/ditr_tabletop.py": ["--tiny"],
