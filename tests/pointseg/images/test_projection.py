@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
@@ -38,6 +38,30 @@ def test_only_what_lies_in_the_image_and_ahead_is_visible() -> None:
     found = compute_visibility(points, [frame()], ALL, SIZE)
     assert found["image_mask"][:, 0].tolist() == [True] + [False] * 5
     assert found["image_coord"][0, 0].tolist() == [0, 20] and not found["image_coord"][1:].any()
+
+
+@dataclass(frozen=True)
+class Stated:
+    """A projection that the dataset states: three points to the left of, in and below the image."""
+
+    seen: tuple[bool, ...] = (True, True, True)
+
+    def read(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        assert count == 3
+        return np.array([[-1, 10], [30, 20], [30, 40]], np.float32), np.array(self.seen)
+
+
+def test_what_the_dataset_states_is_taken_instead_of_the_cameras_projection() -> None:
+    """In images of 60 x 40, shown here at twice the width; range and occlusion do not matter."""
+    points, rule = scene([[0, 0, 9], [0, 0, 9], [0, 0, 9]]), VisibilityConfig(far_m=1)
+    for given, expected in (
+        (Stated(), [False, True, False]),
+        (Stated((True, False, True)), [False] * 3),
+    ):
+        view = pickle.loads(pickle.dumps(replace(frame(), projection=given)))
+        found = compute_visibility(points, [view], rule, (40, 120), allow_none_visible=True)
+        assert found["image_mask"][:, 0].tolist() == expected
+        assert found["image_coord"][1, 0].tolist() == ([60, 20] if any(expected) else [0, 0])
 
 
 def test_ranges_are_exclusive() -> None:
