@@ -36,12 +36,12 @@ POINTNEXT_AUGMENTATION = replace(
 )
 """As released, except that colours are not dropped."""
 LINEAR = OptimizerSpec(
-    name="adamw", lr=5e-3, block_lr_scale=1.0, weight_decay=0.02, warmup_fraction=0.05, div=10.0,
+    name="adamw", lr=1e-2, block_lr_scale=1.0, weight_decay=0.02, warmup_fraction=0.05, div=10.0,
     final_div=1e3, cycle_momentum=False,
 )  # fmt: skip
 """Of a linear probe, on standardised features."""
-LINEAR_SHARE = 10
-"""A linear layer is trained for this fraction of the epochs of a network."""
+LINEAR_SHARE = 4
+"""A linear layer is trained for a quarter of the epochs of a network."""
 POINTNEXT_DATASETS = ("scannet", "scannet200", "s3dis")
 """Rooms; ScanNet's are trained like those of S3DIS, as often as ScanNet's recipe says."""
 
