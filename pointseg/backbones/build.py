@@ -96,15 +96,14 @@ def _with_encoder(config: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a linear probe, with the encoder that ``encoder`` names and ``encoder_config`` describes."""
     config = dict(config)
     inner = config.pop("encoder_config", {})
-    if isinstance(config.get("encoder"), str):
-        if (
-            config["encoder"] not in BACKBONES
-        ):  # this name may come from a model's file: nothing is imported for it
+    name = config.get("encoder")
+    if isinstance(name, str):
+        if name not in BACKBONES or name == "linear":  # it may be of a file: no class of its own
             raise UserError(
-                f"build_backbone: 'encoder' must be one of {', '.join(BACKBONES)}, got {config['encoder']!r}"
+                f"build_backbone: 'encoder' must be one of {', '.join(BACKBONES[:-1])}, got {name!r}"
             )
         shared = {"in_channels": config["in_channels"]} if "in_channels" in config else {}
-        config["encoder"] = build_backbone(config["encoder"], **{**shared, **inner})
+        config["encoder"] = build_backbone(name, **{**shared, **inner})
     return config
 
 

@@ -19,6 +19,26 @@ _PUBLISHED_WIDTH = 48
 _DECODER = {"dec_channels": [64, 96, 192, 384], "dec_num_head": [4, 6, 12, 24]}
 
 
+def network_of(recipe: Recipe) -> str:
+    """The name of the 3D network that reads the points: the backbone, or the encoder below a linear probe."""
+    if recipe.backbone == "linear":
+        return str(recipe.backbone_config.get("encoder") or recipe.backbone)
+    return recipe.backbone
+
+
+def with_probed(recipe: Recipe, family: str, config: Mapping[str, Any]) -> Recipe:
+    """A recipe of a linear probe of the encoder of a file.
+
+    Args:
+        recipe: with the backbone "linear".
+        family: name of the encoder.
+        config: arguments of its constructor, as the file has them.
+    """
+    ours = {key: value for key, value in config.items() if key not in _OURS}
+    inner = {"encoder": family, "encoder_config": {**ours, "enc_mode": True}}
+    return replace(recipe, backbone_config=json.loads(json.dumps(inner)))
+
+
 def with_configuration(recipe: Recipe, config: Mapping[str, Any]) -> Recipe:
     """A recipe whose backbone is that of a file.
 
@@ -63,7 +83,7 @@ def with_pretrained_input(recipe: Recipe, fields: frozenset[str]) -> Recipe:
     if expected is None:
         return recipe
     grid = expected.voxel_m * expected.transform.scale
-    gaps = recipe.backbone == "utonia" or not recipe.is_indoor
+    gaps = network_of(recipe) == "utonia" or not recipe.is_indoor
     missing = tuple(name for name in NINE if name != "coord" and name not in fields)
     transform = replace(
         expected.transform,
@@ -75,9 +95,10 @@ def with_pretrained_input(recipe: Recipe, fields: frozenset[str]) -> Recipe:
 
 def expected_input(recipe: Recipe) -> PretrainedInput | None:
     """What the weights of a recipe's backbone were trained with; None: as any other backbone's."""
-    if recipe.backbone == "sonata":
+    network = network_of(recipe)
+    if network == "sonata":
         return INPUTS["sonata" if recipe.is_indoor else "concerto_outdoor"]
-    if recipe.backbone == "utonia":
+    if network == "utonia":
         return INPUTS["utonia_indoor" if recipe.is_indoor else "utonia_outdoor"]
     return None
 
@@ -88,7 +109,7 @@ def check_fields(recipe: Recipe, dataset: str, fields: frozenset[str]) -> None:
     Raises:
         RecipeError: naming it, and how zeros are asked for.
     """
-    if recipe.backbone not in PRETRAINED_ENCODERS:
+    if network_of(recipe) not in PRETRAINED_ENCODERS:
         return
     missing = [name for name in recipe.needs if name not in fields]
     if missing:

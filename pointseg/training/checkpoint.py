@@ -89,6 +89,10 @@ def _frozen_parts(backbone: Backbone, recipe: Recipe) -> tuple[torch.nn.Module, 
     """
     if recipe.tune == "all":
         return ()
+    if recipe.backbone == "linear":
+        raise UserError(
+            f"recipe: 'tune' must be all with linear, got {recipe.tune}: its head alone is trained anyway"
+        )
     if recipe.tune == "linear":
         return (backbone,)
     parts = [getattr(backbone, name, None) for name in ("embedding", "enc", "dec")]

@@ -11,10 +11,10 @@ from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.tensor_files import TensorFileError, read_torch
 from pointseg.backbones import PretrainedFile, licence_of, read_pretrained
 from pointseg.backbones.pretrained_config import configuration
-from pointseg.config.encoder_recipe import with_configuration
+from pointseg.config.encoder_recipe import with_configuration, with_probed
 from pointseg.config.recipe import Recipe
 from pointseg.config.serialization import read_recipe
-from pointseg.conventions import PRETRAINED_BACKBONES
+from pointseg.conventions import PRETRAINED_BACKBONES, PRETRAINED_ENCODERS
 from pointseg.training.checkpoint import DISTILLED, FORMAT, read_checkpoint
 
 
@@ -51,12 +51,19 @@ class InitialFile:
         Raises:
             UserError: its weights are of another network; arguments that are missing or out of bounds.
         """
-        if recipe.backbone not in PRETRAINED_BACKBONES:
+        if recipe.backbone not in (*PRETRAINED_BACKBONES, "linear"):
             return recipe
         if self.recipe is not None:
             self._require(recipe.backbone, self.recipe.backbone)
             return replace(recipe, backbone_config=self.recipe.backbone_config)
         assert self.pretrained is not None
+        if recipe.backbone == "linear":
+            if self.pretrained.family not in PRETRAINED_ENCODERS:
+                raise UserError(
+                    f"--init {self.path}: a linear probe reads an encoder, of {', '.join(PRETRAINED_ENCODERS)}; the "
+                    f"file is of {self.pretrained.family}"
+                )
+            return with_probed(recipe, self.pretrained.family, configuration(self.pretrained, {}))
         self._require(recipe.backbone, self.pretrained.family)
         if self.pretrained.config is None:
             return recipe
@@ -85,7 +92,7 @@ def open_initial(path: Path, backbone: str) -> InitialFile:
         raise UserError(f"--init {path}: there is no such file")
     if _is_ours(path):
         return InitialFile(path, ours=read_checkpoint(path, (FORMAT, DISTILLED)))
-    if backbone in PRETRAINED_BACKBONES:
+    if backbone in (*PRETRAINED_BACKBONES, "linear"):
         return InitialFile(path, pretrained=read_pretrained(path))
     return InitialFile(path)
 

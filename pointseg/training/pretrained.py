@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dinomed3d.runtime.errors import UserError
 from pointseg.backbones import load_backbone, load_into
+from pointseg.backbones.linear_probe import LinearProbe
 from pointseg.config.recipe import Recipe
 from pointseg.config.serialization import read_recipe
 from pointseg.conventions import PRETRAINED_ENCODERS
@@ -59,6 +60,9 @@ def weights_of(
         if start.ours is not None:
             return _load_ours(network, start, start.ours, classes, recipe)
         backbone = network.backbone
+        if recipe.backbone == "linear":
+            assert isinstance(backbone, LinearProbe)
+            backbone = backbone.encoder
         assert isinstance(backbone, nn.Module)
         if start.pretrained is not None:
             columns = recipe.features
