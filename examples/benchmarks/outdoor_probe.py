@@ -29,6 +29,7 @@ from scipy.spatial import cKDTree
 from pointseg.images.features.encoder import open_encoder
 from pointseg.images.preprocess import load_images
 from pointseg.images.readers.manifest import write_manifest
+from pointseg.images.visibility import VisibilityConfig
 from pointseg.lifting.encoding import PixelViews
 from pointseg.lifting.kept_arrays import KeptArrays
 from pointseg.lifting.lift_cloud import lift_cloud
@@ -40,6 +41,8 @@ from pointseg.pictures.overlay import paint_over
 from pointseg.pictures.sheets import class_colors, sheet
 from pointseg.scene import Scene
 
+SEEN = VisibilityConfig(occlusion="none")
+"""As DITR has it for scans: the scanner stands beside the cameras, and little hides from one what the other sees."""
 ENCODER = "vit_small_patch14_dinov2"
 NEIGHBOURS = 20
 """Points from whose covariance the shape of a neighbourhood is taken."""
@@ -141,6 +144,7 @@ def lifted(scene: Outdoor, weights: Path, work: Path) -> tuple[NDArray, NDArray[
             cameras=cameras_of(scene.file, str(manifest), None),
             encoder=ENCODER,
             open_encoder=lambda: open_encoder(ENCODER, weights),
+            visibility=SEEN,
         )
     )
     print(f"{scene.name}: {result}", flush=True)
@@ -151,7 +155,7 @@ def lifted(scene: Outdoor, weights: Path, work: Path) -> tuple[NDArray, NDArray[
 def views_of(scene: Outdoor, kept: KeptArrays) -> Views:
     """What the images of a scan show, at full size."""
     cloud = Scene(coord=np.ascontiguousarray(scene.points[:, :3]), name=scene.name)
-    return find_views(cloud, scene.frames, LiftSpec.visibility, lambda size: size, kept)
+    return find_views(cloud, scene.frames, SEEN, lambda size: size, kept)
 
 
 def colours(views: Views) -> NDArray[np.float32]:

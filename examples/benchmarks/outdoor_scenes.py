@@ -27,6 +27,13 @@ RELLIS = {
 """Names of the labels that occur; 0 is void."""
 
 
+MERGED = {
+    "car": 1, "truck": 1, "trailer": 1, "bus": 1, "construction_vehicle": 1,
+    "pedestrian": 2, "bicycle": 3, "motorcycle": 3, "traffic_cone": 4, "barrier": 4,
+}  # fmt: skip
+"""Classes of nuScenes' boxes as fewer ones, since one keyframe has few of each."""
+
+
 @dataclass(frozen=True)
 class Outdoor:
     """One scan with its images."""
@@ -97,17 +104,18 @@ def nuscenes(root: Path) -> list[Outdoor]:
     file = folder / found["lidar_points"]["lidar_path"]
     points = np.fromfile(file, np.float32).reshape(-1, 5)[:, :4].copy()
     segment = np.zeros(len(points), np.int64)
+    merged = {number: MERGED[name] for name, number in names.items()}
     for box in found["instances"]:
         x, y, z, length, width, height, turn = box["bbox_3d"]
         away = points[:, :3] - [x, y, z]
         inside = _in_turned(away[:, :2], length, width, turn) & (abs(away[:, 2]) <= height / 2)
-        segment[inside] = box["bbox_label_3d"] + 1 if box["bbox_label_3d"] >= 0 else -1
+        segment[inside] = merged.get(box["bbox_label_3d"], -1)
     order = sorted(found["images"], key=lambda name: name != "CAM_FRONT")
     frames = tuple(
         _frame(name, folder / image["img_path"], image["cam2img"], image["lidar2cam"])
         for name, image in ((name, found["images"][name]) for name in order)
     )
-    classes = ("background", *sorted(names, key=names.__getitem__))
+    classes = ("background", "vehicle", "pedestrian", "cycle", "cone or barrier")
     return [Outdoor("nuscenes", file, points, segment, classes, frames)]
 
 

@@ -60,9 +60,8 @@ def weights_of(
         if start.ours is not None:
             return _load_ours(network, start, start.ours, classes, recipe)
         backbone = network.backbone
-        if recipe.backbone == "linear":
-            assert isinstance(backbone, LinearProbe)
-            backbone = backbone.encoder
+        if isinstance(backbone, LinearProbe):
+            backbone = backbone.encoder  # type: ignore[assignment]
         assert isinstance(backbone, nn.Module)
         if start.pretrained is not None:
             columns = recipe.features
