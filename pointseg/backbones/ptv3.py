@@ -91,7 +91,7 @@ class PointTransformerV3(CurveUNet):
             image_channels=image_channels,
             image_pooling=image_pooling,
         )
-        if any(step < 1 or step & (step - 1) for step in self.stride):
+        if any(step & (step - 1) for step in self.stride):
             raise ValueError(
                 f"PointTransformerV3: 'stride' must be powers of two, got {list(self.stride)}"
             )

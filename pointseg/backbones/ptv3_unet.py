@@ -92,6 +92,8 @@ class CurveUNet(Backbone):
         self.upcast: int | None = None
         """Without a decoder: how many stages are joined to the next coarser one's features."""
         check_pooling(who, image_pooling)
+        if any(step < 1 for step in self.stride):
+            raise ValueError(f"{who}: 'stride' must be >= 1 voxel, got {list(self.stride)}")
         if not self.order or any(name not in ORDERS for name in self.order):
             raise ValueError(
                 f"{who}: 'order' must be of {', '.join(ORDERS)}, got {list(self.order)}"

@@ -66,8 +66,8 @@ class ScenePredictor:
         )
         self.max_points = protocol.config.max_points
         """Voxels in one forward pass."""
-        if device == "cpu" and max_voxels() < self.max_points:
-            self.max_points = min(self.max_points, max(MIN_VOXELS, max_voxels()))
+        if device == "cpu" and max_voxels(recipe.backbone) < self.max_points:
+            self.max_points = min(self.max_points, max(MIN_VOXELS, max_voxels(recipe.backbone)))
             log(f"the free memory suffices for {self.max_points} voxels per forward pass")
 
     def predict_labels(

@@ -22,6 +22,7 @@ ARGUMENTS = {
     "benchmarks/hippocampus.py": ["--help"],
     "benchmarks/hospital.py": ["--tiny", "--parts", "ct"],
     "benchmarks/lifting.py": ["--tiny"],
+    "benchmarks/litept.py": ["--tiny"],
     "benchmarks/memory_model.py": ["--quick"],
     "benchmarks/real_clouds.py": ["--tiny", "--backbones", "minkunet"],
     "benchmarks/sparse_convolution.py": ["--tiny"],

@@ -7,24 +7,28 @@ from dinomed3d.runtime.memory import free_bytes
 
 BYTES_PER_VOXEL = 8000
 """Memory of full-size backbones per voxel in float32 prediction, rounded up (PTv3 7000, MinkUNet34C 5000)."""
+BYTES_PER_VOXEL_OF = {"sonata": 18_000, "utonia": 18_000}
+"""Of those that take more: they join the features of all stages at each point (16,400 and 17,900 measured)."""
 FREE_MEMORY_SHARE = 0.7
 """Share of the free memory that a network may take."""
 TRAINING = {
     "ptv3": (66_000, 46.2e6), "minkunet": (18_000, 39.2e6), "pointnext": (75_000, 41.6e6),
-    "sonata": (42_000, 108.5e6), "utonia": (46_000, 137.3e6), "litept": (8_400, 12.7e6),
+    "sonata": (85_000, 108.5e6), "utonia": (92_000, 137.3e6), "litept": (17_000, 12.7e6),
 }  # fmt: skip
 """Bytes that a voxel takes in training, and the parameters, of full-size backbones with three channels.
 
 Measured on a CPU in float32: the peak over two steps with 24,000 voxels of generated rooms. Small sizes took
-22,000, 7,000 and 19,000 bytes. Sonata and Utonia have no decoder there, and nine channels; LitePT has size S.
+22,000, 7,000 and 19,000 bytes. Sonata and Utonia have no decoder there, and nine channels; LitePT has size S. These
+three were measured on other rooms, where PTv3 took 33,000 (half of the above), and are doubled.
 """
 BYTES_PER_PARAMETER = 12
 """Gradient and two moments of AdamW; the weights are there already."""
 
 
-def max_voxels() -> int:
-    """Voxels that fit into one forward pass on the CPU with the memory that is free now."""
-    return int(free_bytes() * FREE_MEMORY_SHARE) // BYTES_PER_VOXEL
+def max_voxels(backbone: str = "ptv3") -> int:
+    """Voxels that fit into one forward pass of a backbone on the CPU with the memory that is free now."""
+    of_voxel = BYTES_PER_VOXEL_OF.get(backbone, BYTES_PER_VOXEL)
+    return int(free_bytes() * FREE_MEMORY_SHARE) // of_voxel
 
 
 def training_bytes(backbone: str, voxels: int, parameters: int) -> int | None:

@@ -1,4 +1,4 @@
-"""Features of images inside backbones: pooled by hand, injected in all three, left out, refused."""
+"""Features of images inside backbones: pooled by hand, injected in each kind of decoder, left out, refused."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ CONFIGS = {
     "ptv3": TINY,
     "minkunet": dict(in_channels=6, base_channels=4, channels=(6, 8, 7, 5), layers=(1, 1, 1, 1)),
     "pointnext": dict(width=8, blocks=(1, 0), strides=(4, 4), radius_m=0.06, neighbours=8),
+    "sonata": dict(**TINY, in_channels=6, enc_mode=False),
 }
 NAMES = pytest.mark.parametrize("name", list(CONFIGS))
 POOLINGS = pytest.mark.parametrize("pooling", ["max", "masked_max", "masked_mean"])

@@ -224,6 +224,15 @@ def test_drop_path_drops_rows_and_keeps_the_mean():
     assert drop.eval()(torch.ones(2, 2)).tolist() == [[1, 1], [1, 1]]
 
 
+@pytest.mark.parametrize(("largest", "depths"), [(0, [1, 0, 0]), (62, [6, 5, 4]), (63, [7, 6, 5])])
+def test_curves_are_as_deep_as_the_largest_coordinate_plus_one(largest, depths):
+    points = cloud((30,))
+    points.grid_coord[:] = points.grid_coord.clamp(max=largest)
+    points.grid_coord[0, 1] = largest
+    voxels, _ = tiny().resolutions(points)
+    assert [here.depth for here in voxels] == depths
+
+
 @pytest.mark.parametrize("counts", [(1,), (1, 1), (2, 0, 30), (0, 1)])
 @pytest.mark.parametrize("training", [False, True])
 def test_tiny_clouds(counts, training):

@@ -208,13 +208,13 @@ def test_when_memory_runs_out_half_as_many_voxels_are_tried(monkeypatch):
 
 
 def test_what_the_free_memory_has_no_room_for_is_not_tried(monkeypatch):
-    monkeypatch.setattr(scene_predictor, "max_voxels", lambda: 9000)
+    monkeypatch.setattr(scene_predictor, "max_voxels", lambda _: 9000)
     said = []
     passes = InferenceProtocol(config=InferenceConfig(max_points=20_000))
     made = ScenePredictor(ByColor(), RECIPE, CLASSES, passes, log=said.append)
     assert made.max_points == 9000
     assert len(said) == 1 and "9000" in said[0]
-    monkeypatch.setattr(scene_predictor, "max_voxels", lambda: 30)
+    monkeypatch.setattr(scene_predictor, "max_voxels", lambda _: 30)
     assert predictor(ByColor()).max_points == scene_predictor.MIN_VOXELS
     assert predictor(ByColor(), max_points=10).max_points == 10
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pointseg.ops.pooling import Segments, pool_cells
+from pointseg.ops.pooling import Segments, pool_cells, pool_grid
 from pointseg.ops.space_filling_curves import ORDERS, encode
 
 VALUES = torch.tensor([[1.0, -1.0], [2.0, -2.0], [4.0, -4.0], [2.0, -5.0]])
@@ -177,3 +177,16 @@ def test_one_voxel():
     pooled = pool_cells(code, [torch.tensor([0])])
     assert pooled.segments.index.tolist() == [0] and pooled.codes[0].tolist() == [0]
     assert pooled.segments.starts.tolist() == [0, 1]
+
+
+def test_cells_of_a_grid_by_hand():
+    grid = torch.tensor([[5, 0, 1], [0, 3, 2], [4, 1, 0], [0, 2, 3], [0, 0, 0], [0, 2, 3]])
+    batch = torch.tensor([0, 0, 0, 0, 1, 1])
+    segments, heads = pool_grid(grid, batch, 2)
+    # sorted by cloud, x, y, z: (0; 0, 1, 1), (0; 2, 0, 0), (1; 0, 0, 0), (1; 0, 1, 1)
+    assert segments.index.tolist() == [1, 0, 1, 0, 2, 3]
+    assert heads.tolist() == [1, 0, 4, 5]
+    assert segments.counts.tolist() == [2, 2, 1, 1]
+    assert pool_grid(grid, batch, 3)[0].index.tolist() == [2, 1, 2, 0, 3, 4]
+    one, _ = pool_grid(grid[:1], batch[:1], 1)
+    assert one.index.tolist() == [0] and one.starts.tolist() == [0, 1]

@@ -20,6 +20,7 @@ def machine(monkeypatch):
 
 def test_seven_tenths_of_what_is_free_at_eight_kilobytes_a_voxel(machine):
     assert memory.max_voxels() == 700_000
+    assert memory.max_voxels("utonia") == 311_111  # all stages joined: 18
 
 
 FULL = {"ptv3": 46_200_000, "minkunet": 39_200_000, "pointnext": 41_600_000}
