@@ -11,7 +11,7 @@ EXAMPLES = ROOT / "examples"
 ARGUMENTS = {
     "lift_slices.py": [],
     "structure.py": [],
-    "benchmarks/airborne.py": ["--tiny"],
+    "benchmarks/airborne.py": ["--help"],
     "benchmarks/artifacts.py": ["--help"],
     "benchmarks/brats.py": ["--help"],
     "benchmarks/chosen_views.py": ["--points", "500", "--scenes", "2", "--views", "2"],
