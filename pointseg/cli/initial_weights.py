@@ -94,7 +94,8 @@ def fit_to_start(
             )
         recipe = fitted
     known = frozenset(recipe.needs) if fields is None else fields
-    recipe = with_pretrained_input(recipe, known)
+    # Twice: the scale follows voxels that are overridden, and an overridden scale stays.
+    recipe = with_pretrained_input(override(recipe, arguments.override), known)
     recipe = override(recipe, arguments.override)
     if fields is not None:
         check_fields(recipe, arguments.dataset, fields)

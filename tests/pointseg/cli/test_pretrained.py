@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,6 +76,18 @@ def test_from_a_published_file_to_predictions(
     words = [*model, *DATA[:2], "--device", "cpu", "--single-pass", "--pictures", "0"]
     assert test.main([*words, "--out", str(tmp_path / "test")]) == 0
     assert LICENCE in capsys.readouterr().err
+
+
+def test_the_scale_follows_the_voxels_unless_it_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_encoder(tmp_path / "utonia.pth", "utonia")
+    words = [*RUN, "--backbone", "utonia", "--init", str(tmp_path / "utonia.pth"), "--show-recipe"]
+    assert train.main(words) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["input"]["scale"] == 0.1 and shown["voxel_m"] == 0.1  # cells of 0.01 units
+    assert train.main([*words, "--override", "input.scale=0.5"]) == 0
+    assert json.loads(capsys.readouterr().out)["input"]["scale"] == 0.5
 
 
 @pytest.mark.parametrize(
