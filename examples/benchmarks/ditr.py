@@ -41,13 +41,13 @@ CHANGES = ("voxel_m=0.08", "batch_size=2", "evaluations=1")
 class Amounts:
     """Amounts of data and lengths of training."""
 
-    rooms: tuple[int, int, int] = (24, 1, 8)
+    rooms: tuple[int, int, int] = (16, 1, 6)
     """Rooms to train, validate and test on."""
     views: int = 6
     points: int = 20_000
     size: tuple[int, int] = (336, 448)
     """Of the images, enlarged to whole patches of the encoder."""
-    steps: int = 192
+    steps: int = 128
     backbone: str = "pointnext"
     seeds: int = 3
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from ditr_data import OtherImages, few_labels
-from ditr_probe import linear_probe
+from ditr_probe import fit_head, linear_probe
+from torch import nn
 
 from dinomed3d.lifting import Encoder
 from dinomed3d.runtime.atomic_files import new_file
@@ -28,6 +29,7 @@ from pointseg.evaluation.visualize_features import draw_features
 from pointseg.images.config import ImageConfig
 from pointseg.loading.build_feature_cache import CacheSpec, cache_features
 from pointseg.metrics import Confusion
+from pointseg.segmenter import Segmenter
 from pointseg.training.distillation_task import Distillation
 from pointseg.training.image_encoder import open_image_features
 from pointseg.training.pretrained import initial_weights
@@ -56,7 +58,7 @@ class Arm:
     others: bool = False
     """Whether scenes have the images of other scenes, in training and tests."""
     init: Arm | None = None
-    """A DISTIL arm whose backbone this one starts from."""
+    """A DISTIL arm whose backbone this one starts from, with a head fitted to it first."""
     again: Arm | None = None
     """An arm whose network is only tested again, with the images of other scenes; nothing is trained."""
     changes: Mapping[str, Any] = field(default_factory=dict)
@@ -179,10 +181,7 @@ class Bench:
             epochs=max(1, steps // each),
         )
         recipe = override(recipe, [f"{name}={value}" for name, value in arm.changes.items()])
-        start = None
-        if arm.init is not None:
-            first = self.folder(arm.init, seed) / "last.pt"
-            start = initial_weights(first, self.data.classes.names, recipe)
+        start = None if arm.init is None else self._start(arm.init, learn, recipe, seed)
         task: Any = (
             Distillation(recipe, None) if arm.kind == DISTIL else Segmentation(learn, recipe)
         )
@@ -202,6 +201,22 @@ class Bench:
         if arm.kind == DISTIL and seed == 0:
             draw_features(done.last, self.data, recipe, task, self.work, cache=cache)
         return done.last
+
+    def _start(
+        self, distilled: Arm, learn: Any, recipe: Recipe, seed: int
+    ) -> Callable[[nn.Module], str]:
+        """Sets the backbone of a distilled one, and a head that is fitted to it."""
+        load = initial_weights(
+            self.folder(distilled, seed) / "last.pt", self.data.classes.names, recipe
+        )
+
+        def start(segmenter: nn.Module) -> str:
+            assert isinstance(segmenter, Segmenter)
+            done = load(segmenter)
+            fit_head(segmenter, learn, recipe, seed)
+            return done
+
+        return start
 
     def _test(self, model: Path, data: Any, arm: Arm, folder: str) -> Confusion:
         return evaluate(
