@@ -61,8 +61,8 @@ def _add_images(group: argparse._ArgumentGroup) -> None:
     )  # fmt: skip
     group.add_argument(
         "--image-size", type=at_least(1), nargs=2, metavar=("H", "W"),
-        help="size to which images are resized, rounded to whole patches (default: their own; larger ones are "
-        "reduced to about 480,000 pixels)",
+        help="size to which images are resized, multiples of the encoder's patch (default: about their own; larger "
+        "ones are reduced to 480,000 pixels)",
     )  # fmt: skip
     group.add_argument(
         "--unit",

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from dinomed3d.lifting import Encoder, FeatureMap
 from pointseg.ditr import PointImages
+from pointseg.images.config import whole_patches
 from pointseg.images.preprocess import load_images
 from pointseg.images.readers.frame import Frame
 from pointseg.lifting.kept_arrays import KeptArrays
@@ -17,22 +18,15 @@ PIXELS = 480_000
 """Larger images are reduced to about this area before they are encoded; smaller ones are not enlarged."""
 
 
-def whole_patches(
-    size: tuple[int, int], patch: int, wanted: tuple[int, int] | None = None
-) -> tuple[int, int]:
-    """Height and width to which an image is resized: its aspect ratio, in whole patches of the encoder.
+def encoded_size(size: tuple[int, int], patch: int) -> tuple[int, int]:
+    """Height and width to which an image is resized unless somebody asks for others.
 
     Args:
-        size: of the image, pixels.
-        patch: side of a patch, pixels.
-        wanted: height and width that somebody asked for. None: those of the image, or the largest of an area
-            of ``PIXELS``.
+        size: of the image, pixels; its aspect ratio is kept, as far as whole patches allow.
+        patch: side of a patch of the encoder, pixels.
     """
-    if wanted is None:
-        scale = min(1.0, (PIXELS / (size[0] * size[1])) ** 0.5)
-        wanted = (round(size[0] * scale), round(size[1] * scale))
-    height, width = (max(1, round(side / patch)) * patch for side in wanted)
-    return height, width
+    scale = min(1.0, (PIXELS / (size[0] * size[1])) ** 0.5)
+    return whole_patches((round(size[0] * scale), round(size[1] * scale)), patch)
 
 
 def encode_frame(

@@ -18,10 +18,11 @@ from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.memory import free_bytes
 from pointseg.evaluation.saved_labels import write_json
 from pointseg.files import check_painted, write_painted
+from pointseg.images.config import require_whole_patches
 from pointseg.images.features.encoder import weights_digest
 from pointseg.images.projection import candidate_frames
 from pointseg.lifting.colouring import Colouring, PcaColouring, SimilarityColouring, sampled
-from pointseg.lifting.encoding import EncodedViews, whole_patches
+from pointseg.lifting.encoding import EncodedViews, encoded_size
 from pointseg.lifting.feature_file import Blocks, of_array, write_feature_file
 from pointseg.lifting.kept_arrays import KeptArrays
 from pointseg.lifting.pick import Picked, find_picked, require_seen
@@ -54,12 +55,16 @@ def lift_cloud(spec: LiftSpec) -> LiftResult:
         limit = min(KEPT_BYTES, free_bytes() // 4)
         shown, maps = (stack.enter_context(KeptArrays(limit, spec.out.parent)) for _ in range(2))
         encoder = spec.open_encoder()
+        if spec.image_size is not None:
+            require_whole_patches(
+                spec.image_size, encoder.stride, spec.encoder, "--image-size {} {}"
+            )
         frames = candidate_frames(source.cloud, source.frames, spec.max_views)
         views = find_views(
             source.cloud,
             frames,
             spec.visibility,
-            lambda size: whole_patches(size, encoder.stride, spec.image_size),
+            lambda size: spec.image_size or encoded_size(size, encoder.stride),
             shown,
             step=partial(spec.phase, "projecting"),
         )

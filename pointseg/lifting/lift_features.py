@@ -13,10 +13,11 @@ from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.memory import free_bytes
 from pointseg.conventions import LIFT_FUSES, SAMPLES
 from pointseg.files.origin import finite_points, split_origin
+from pointseg.images.config import require_whole_patches
 from pointseg.images.features.encoder import open_encoder
 from pointseg.images.readers.frame import Frame
 from pointseg.images.visibility import VisibilityConfig
-from pointseg.lifting.encoding import EncodedViews, whole_patches
+from pointseg.lifting.encoding import EncodedViews, encoded_size
 from pointseg.lifting.kept_arrays import KeptArrays
 from pointseg.lifting.views import Step, find_views, lift_rows
 from pointseg.scene import Scene
@@ -50,7 +51,7 @@ def lift_features(
         frames: posed images, as ``pointseg.array_frame`` or the readers in ``pointseg.images.readers`` make them.
         encoder: one of ``dinomed3d.lifting.MODELS``, or an encoder that was built already.
         weights: of the named encoder: a file or folder, or "hub", which downloads them.
-        image_size: height and width to which images are resized, rounded to whole patches. None: their own, or
+        image_size: height and width to which images are resized, in whole patches. None: their own, or
             their own aspect ratio at an area of 480,000 pixels if they are larger.
         fuse: how the features of the views that see a point become one: mean, last, nearest or max.
         sample: how a feature map is read: bilinear, or nearest (patch).
@@ -80,9 +81,11 @@ def lift_features(
         )
     cloud, index = finite_points(scene)
     patch = network.stride
+    if image_size is not None:
+        require_whole_patches(image_size, patch, "the encoder", "image_size=({}, {})")
     with KeptArrays(KEPT_BYTES) as shown, KeptArrays(KEPT_BYTES) as maps:
         views = find_views(
-            cloud, frames, visibility, lambda size: whole_patches(size, patch, image_size), shown
+            cloud, frames, visibility, lambda size: image_size or encoded_size(size, patch), shown
         )
         encoded = EncodedViews(views, network, maps, device=device, step=step)
         found = np.zeros((len(scene), network.channels), np.float32)

@@ -24,6 +24,7 @@ ARGUMENTS = {
     "benchmarks/lifting.py": ["--tiny"],
     "benchmarks/litept.py": ["--tiny"],
     "benchmarks/memory_model.py": ["--quick"],
+    "benchmarks/outdoor_probe.py": ["--help"],
     "benchmarks/real_clouds.py": ["--tiny", "--backbones", "minkunet"],
     "benchmarks/sparse_convolution.py": ["--tiny"],
     "benchmarks/step_cost.py": ["--help"],

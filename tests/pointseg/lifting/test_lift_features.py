@@ -10,6 +10,7 @@ import pointseg
 from dinomed3d.lifting import Cameras, FeatureMap, Last, Max, Mean, Nearest, lift
 from dinomed3d.runtime.errors import UserError
 from pointseg.images.visibility import VisibilityConfig
+from pointseg.lifting.encoding import encoded_size
 from tests.pointseg.lifting.floor import GREEN, POINTS, RED, SEEN, Colours, K, frame, halves, pose
 
 BARE = VisibilityConfig(occlusion="none")
@@ -74,6 +75,7 @@ def test_a_depth_map_hides_what_lies_behind_it():
         ({"fuse": "median"}, ValueError, "fuse"),
         ({"sample": "cubic"}, ValueError, "sample"),
         ({"encoder": "vit_small_patch14_dinov2"}, UserError, "weights"),
+        ({"image_size": (64, 60)}, UserError, "image_size"),
         ({"points": POINTS[3:5]}, UserError, "none of its 1 points is visible"),
     ],
 )
@@ -87,3 +89,17 @@ def test_features_that_do_not_fit_are_refused_before_images_are_read(monkeypatch
     monkeypatch.setattr("pointseg.lifting.lift_features.free_bytes", lambda: 100)
     with pytest.raises(UserError, match="pointseg-lift"):
         pointseg.lift_features(POINTS, [], Colours())
+
+
+@pytest.mark.parametrize(
+    ("size", "patch", "wanted"),
+    [
+        ((480, 640), 14, (476, 644)),  # as large as it is
+        ((375, 1242), 14, (378, 1246)),
+        ((900, 1600), 14, (518, 924)),  # reduced to 480,000 pixels
+        ((64, 64), 8, (64, 64)),
+        ((3, 3), 14, (14, 14)),
+    ],
+)
+def test_images_are_resized_to_whole_patches_of_about_their_own_size(size, patch, wanted):
+    assert encoded_size(size, patch) == wanted
