@@ -53,12 +53,14 @@ def open_start(arguments: argparse.Namespace, out: Path) -> InitialFile | None:
         return open_initial(last, backbone) if last.is_file() else None
     if init is not None and init != RANDOM:
         return open_initial(init, backbone)
+    if arguments.show_recipe:
+        return None
     tune = getattr(arguments, "tune", "all")
     if tune != "all":
         raise UserError(
             f"--tune {tune}: what is not trained would stay random; give weights with --init FILE"
         )
-    if init is None and backbone in PRETRAINED_ENCODERS and not arguments.show_recipe:
+    if init is None and backbone in PRETRAINED_ENCODERS:
         raise UserError(
             f"--backbone {backbone}: is a pretrained encoder; give the file of its weights with --init FILE, or "
             "--init none to start from random ones"

@@ -88,6 +88,11 @@ def test_the_scale_follows_the_voxels_unless_it_is_said(
     assert shown["input"]["scale"] == 0.1 and shown["voxel_m"] == 0.1  # cells of 0.01 units
     assert train.main([*words, "--override", "input.scale=0.5"]) == 0
     assert json.loads(capsys.readouterr().out)["input"]["scale"] == 0.5
+    # a recipe can be looked at without weights
+    bare = [*DATA, "--backbone", "utonia", "--tune", "linear", "--show-recipe"]
+    assert train.main(bare) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["tune"], shown["input"]["scale"], shown["voxel_m"]) == ("linear", 0.5, 0.02)
 
 
 @pytest.mark.parametrize(
