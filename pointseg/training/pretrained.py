@@ -100,9 +100,8 @@ def _load_ours(
         own = {k: v for k, v in wanted.items() if not k.startswith("backbone.")}
     else:
         own = {k: v for k, v in wanted.items() if k.startswith("seg_head.")}
-        same = (
-            same and len(notes) == 1
-        )  # a head of the decoder that is no longer there means nothing
+        # A head on a decoder that is new, or that is no longer there, would mean nothing.
+        same = same and len(notes) == 1
     if not same:
         state |= own
     notes.append("the head is taken, too" if same else "the head is new")
