@@ -70,7 +70,7 @@ class CurveUNet(Backbone):
     unpooled features, as PTv3 was trained."""
     curves: Sequence[Sequence[int]] | None = None
     """Set it to the curves, as numbers in ``order``, that the blocks of each serialised stage follow in turn;
-    None: those of ``order`` in evaluation, shuffled in training."""
+    None: those of ``order`` in evaluation, shuffled where the encoder is trained."""
 
     def __init__(
         self,
@@ -150,7 +150,7 @@ class CurveUNet(Backbone):
                     f"stage, got {len(self.curves)}"
                 )
             return self.curves
-        if self.training and self.shuffle_orders:
+        if self.enc.training and self.shuffle_orders:  # a frozen encoder sees those of prediction
             return [torch.randperm(curves).tolist() for _ in range(stages)]
         return [list(range(curves)) for _ in range(stages)]
 
