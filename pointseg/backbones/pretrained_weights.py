@@ -108,6 +108,10 @@ def _notes(
             + (f"; weights of {', '.join(new)} start at zero" if new else "")
             + (f"; those of {', '.join(gone)} are left out" if gone else "")
         )
+    if columns is not None and file.columns is None:
+        notes.append(
+            f"the file does not name its {file.in_channels} channels, they are taken for {', '.join(columns)}"
+        )
     if file.head is not None:
         notes.append(f"its head for {len(file.head.weight)} classes is left out")
     if file.left_out:
@@ -140,19 +144,21 @@ def _fit_input(
             f"weights {file.path}: 'columns' must have the network's {channels} channels together, got "
             f"{', '.join(columns)}"
         )
-    same = file.in_channels == channels and (columns is None or tuple(columns) == theirs)
-    if same:
+    named = columns is not None and theirs is not None
+    if file.in_channels == channels and (not named or columns is None or tuple(columns) == theirs):
         return
-    reads = ", ".join(theirs) if theirs else "columns that the file does not name"
-    gets = f" ({', '.join(columns)})" if columns else ""
-    if not adapt or columns is None or theirs is None:
-        how = "ask for adapt_input with the names of the columns"
-        if theirs is None:
-            how = "the first layer cannot be adapted without their names"
+    gets = f"the network gets {channels}" + (f" ({', '.join(columns)})" if columns else "")
+    if theirs is None:
         raise BackboneWeightsError(
-            f"weights {file.path}: read {file.in_channels} channels ({reads}, in this order), the network gets "
-            f"{channels}{gets}; give it what the file reads, with zeros where there is no color or normal, or "
-            f"{how}"
+            f"weights {file.path}: read {file.in_channels} channels, which the file does not name, {gets}; give it the "
+            "features that they were trained with, in that order (--override features=...): the first layer cannot be "
+            "adapted to others without their names"
+        )
+    if not adapt or columns is None:
+        raise BackboneWeightsError(
+            f"weights {file.path}: read {file.in_channels} channels ({', '.join(theirs)}, in this order), {gets}; "
+            "give it what the file reads, with zeros where there is no color or normal, or ask for adapt_input with "
+            "the names of the columns"
         )
     weight = state[key]
     starts, at = {}, 0

@@ -242,6 +242,9 @@ def _to_our_layout(
 
 def _advice(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
     image = "proj_image_feat"
+    other = _other_network(state)
+    if other:
+        return f"they are of {other}"
     if any(image in key for key in state) and not any(image in key for key in wanted):
         return "they take features of images: build the backbone with 'image_channels'"
     if any(image in key for key in wanted) and not any(image in key for key in state):
@@ -249,3 +252,15 @@ def _advice(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
     if any("rpe_table" in key for key in state) and not any("rpe_table" in key for key in wanted):
         return "they have relative positions: build it with enable_rpe=True, enable_flash=False"
     return "build it in the size that they were trained in, and check that they are of this network"
+
+
+def _other_network(state: Mapping[str, Tensor]) -> str:
+    """Which network tensors are of that has a reader of its own, and how it is built; empty: none of these."""
+    if "embedding.stem.linear.weight" in state:
+        if any(key.endswith(".attn.rope.inv_freq") for key in state):
+            return 'Utonia: build "utonia" (--backbone utonia)'
+        return 'Sonata or Concerto: build "sonata" (--backbone sonata)'
+    blocks = any(".norm0.0." in key or ".block0.conv.0." in key for key in state)
+    if "embedding.stem.conv.weight" in state and blocks:
+        return 'LitePT: build "litept" (--backbone litept)'
+    return ""

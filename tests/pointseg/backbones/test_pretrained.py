@@ -219,6 +219,36 @@ def test_other_columns_are_explained_or_taken_by_name(tmp_path):
     assert torch.equal(weights[0][..., 3:], weights[1][..., :3]) and not weights[0][..., :3].any()
 
 
+def test_channels_that_the_file_does_not_name_are_those_that_the_run_gives(tmp_path):
+    path = tmp_path / "weights.pth"
+    source = saved(path, in_channels=6)
+    found = load_pretrained(path, columns=("coord", "color"))
+    assert torch.equal(
+        found.backbone.embedding.stem["linear"].weight, source.embedding.stem["linear"].weight
+    )
+    assert any("taken for coord, color" in note for note in found.notes)
+    for adapt in (False, True):
+        with pytest.raises(BackboneWeightsError, match="6 channels, which the file does not name"):
+            load_pretrained(
+                path, in_channels=9, columns=("coord", "color", "normal"), adapt_input=adapt
+            )
+
+
+@pytest.mark.parametrize("family", TINY)
+def test_a_file_for_another_backbone_says_for_which(tmp_path, family):
+    saved(tmp_path / "weights.pth", family)
+    with pytest.raises(BackboneWeightsError, match=f"--backbone {family}"):
+        build_backbone("ptv3", tmp_path / "weights.pth", **PTV3)
+
+
+def test_a_frozen_encoder_follows_the_curves_of_prediction():
+    built = network("sonata", **DECODER | {"enc_mode": False, "order": ["z", "hilbert", "z-trans"]})
+    drawn = [built.train().curve_sequences() for _ in range(9)]
+    assert any(each != drawn[0] for each in drawn)
+    built.enc.eval()
+    assert all(built.curve_sequences() == [[0, 1, 2]] * 3 for _ in range(9))
+
+
 @pytest.mark.parametrize(
     ("config", "named"),
     [
