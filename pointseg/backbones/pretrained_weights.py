@@ -157,8 +157,8 @@ def _fit_input(
     if not adapt or columns is None:
         raise BackboneWeightsError(
             f"weights {file.path}: read {file.in_channels} channels ({', '.join(theirs)}, in this order), {gets}; "
-            "give it what the file reads, with zeros where there is no color or normal, or ask for adapt_input with "
-            "the names of the columns"
+            "give it what the file reads, with zeros where there is no color or normal, or ask for adapt_input "
+            "(--adapt-input) with the names of the columns"
         )
     weight = state[key]
     starts, at = {}, 0

@@ -89,7 +89,9 @@ def _load_ours(
     distilled = content["format"] == DISTILLED
     if distilled:
         _check_student(path, learned, recipe)
-    elif isinstance(network, Segmenter):
+    else:
+        _check_inputs(path, learned, recipe)
+    if not distilled and isinstance(network, Segmenter):
         _check_images(path, learned.images, recipe.images)
     wanted, state = network.state_dict(), dict(content["model"])
     same = not distilled and list(content["classes"]) == list(classes)
@@ -149,6 +151,21 @@ def _check_student(path: Path, learned: Recipe, run: Recipe) -> None:
             raise UserError(
                 f"--init {path}: was distilled with {name} {theirs}, this run has {ours}; give the same "
                 f"(--backbone, or --override {name}=...)"
+            )
+
+
+def _check_inputs(path: Path, learned: Recipe, run: Recipe) -> None:
+    """Refuse a model whose input channels mean something else in this run, although they are as many.
+
+    Raises:
+        UserError: other features, or another order of them; another range of colours.
+    """
+    for name in ("features", "color_range"):
+        theirs, ours = getattr(learned, name), getattr(run, name)
+        if theirs != ours:
+            raise UserError(
+                f"--init {path}: was trained with {name} {theirs}, this run has {ours}; give the same "
+                f"(--override {name}=...)"
             )
 
 

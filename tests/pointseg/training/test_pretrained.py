@@ -61,6 +61,15 @@ def test_another_backbone_is_refused(trained) -> None:
         initial_weights(path, CLASSES.names, RECIPE)(build_segmenter(wider, 2))
 
 
+@pytest.mark.parametrize("change", ['features=["normal"]', "color_range=signed"])
+def test_as_many_channels_of_another_meaning_are_refused(trained, change: str) -> None:
+    path, _ = trained
+    other = override(RECIPE, [change])
+    assert other.in_channels == RECIPE.in_channels
+    with pytest.raises(UserError, match=rf"best.pt: was trained with {change.split('=')[0]} "):
+        initial_weights(path, CLASSES.names, other)(build_segmenter(other, 2))
+
+
 def test_models_with_and_without_images_are_told_apart(trained, tmp_path: Path) -> None:
     path, _ = trained
     seeing = replace(RECIPE, images=replace(IMAGES, channels=24, stride=16))
