@@ -43,7 +43,7 @@ class DemoSpec:
     """Replace an earlier demo in ``out``."""
     phantom: PhantomSpec = PhantomSpec()
     stage1_epochs: int = 2
-    stage2_epochs: int = 6
+    stage2_epochs: int = 5
     iterations_per_epoch: int = 20
     val_iterations_per_epoch: int = 4
     room_recipe: tuple[str, ...] = ("epochs=1", "evaluations=1")

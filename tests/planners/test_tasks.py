@@ -433,13 +433,6 @@ def in_two(cases: int) -> list[dict[str, list[str]]]:
     return [{"train": first, "val": second}, {"train": second, "val": first}]
 
 
-def stages_of_the_planner(w: Workspace) -> None:
-    """With less and less memory, until the planner finds that volumes need a cascade."""
-    memory_gib = 1.6
-    while "3d_cascade_fullres" not in w.plan(memory_gib)["configurations"]:
-        memory_gib -= 0.05  # it refuses when there is too little for anything
-
-
 def stages_of_the_user(w: Workspace) -> None:
     """Both stages written into a plan that had none, the first at half the resolution."""
     plan = w.plan()
@@ -461,38 +454,19 @@ def without_mirroring(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(400)
-@pytest.mark.parametrize(
-    ("stages", "task"),
-    [
-        (
-            stages_of_the_planner,
-            RawTask(shapes=((2400, 12, 12),), spacing_mm=(1.0, 1.0, 1.0), train=2),
-        ),
-        (
-            stages_of_the_user,
-            RawTask(
-                shapes=((6, 48, 40),),
-                channels=("CT",),
-                labels=REGIONS,
-                regions_class_order=(1, 2, 3),
-                train=4,
-            ),
-        ),
-    ],
-    ids=["planned", "written into the plan, regions"],
-)
-def test_cascade(
-    workspace: MakeWorkspace,
-    monkeypatch: pytest.MonkeyPatch,
-    stages: Callable[[Workspace], None],
-    task: RawTask,
-) -> None:
+def test_cascade(workspace: MakeWorkspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that the user wrote into the plan; which volumes get one is tested in test_nnunet."""
+    task = RawTask(
+        shapes=((6, 48, 40),),
+        channels=("CT",),
+        labels=REGIONS,
+        regions_class_order=(1, 2, 3),
+        train=4,
+    )
     without_mirroring(monkeypatch)
     w = workspace(task)
     (w.raw / "splits_final.json").write_text(json.dumps(in_two(task.train)))
-    stages(w)
+    stages_of_the_user(w)
     w.preprocess("3d_lowres", "3d_fullres")
     for fold in (0, 1):
         w.train("3d_lowres", fold)
