@@ -7,7 +7,7 @@ run on each scan with a manifest of its cameras. A multinomial logistic regressi
 left of the front camera's axis and tested on those to its right, and the other way round; all points that an image
 shows and that have a class count, and the confusion of both ways is added up. Compared are geometry (height,
 distance, intensity, shape of the neighbourhood), the same with all products of two, the pixels' colours, image
-features, and image features beside geometry. The penalty is fixed: half the squared weights, the loss summed
+features, and image features concatenated with geometry. The penalty is fixed: half the squared weights, the loss summed
 over the points, all inputs standardised, nothing tuned. WORK gets pictures and results.json.
 """
 
