@@ -19,6 +19,8 @@ from pointseg.datasets.nuscenes.cameras import CHANNELS
 from pointseg.datasets.nuscenes.prepare import prepare as prepare_nuscenes
 from pointseg.datasets.s3dis.prepare import prepare as prepare_s3dis
 from pointseg.datasets.semantickitti.prepare import prepare as prepare_kitti
+from pointseg.datasets.structured3d.prepare import prepare as prepare_structured3d
+from pointseg.datasets.waymo.prepare import prepare as prepare_waymo
 from pointseg.loading.samples import Samples, join, or_raise
 from pointseg.training.checkpoint import build_segmenter
 from pointseg.training.image_encoder import open_image_features
@@ -28,6 +30,8 @@ from tests.pointseg.datasets.official import write_kitti, write_room
 from tests.pointseg.datasets.official_images import write_picture
 from tests.pointseg.datasets.s3dis import test_images as rooms
 from tests.pointseg.datasets.scannet import test_images as scans
+from tests.pointseg.datasets.structured3d.box_room import write_room as write_rendered_room
+from tests.pointseg.datasets.waymo.drive import write_drive
 from tests.pointseg.tiny import RECIPE
 
 ENCODER = "vit_small_patch14_dinov2"
@@ -75,6 +79,18 @@ def of_nuscenes(root: Path) -> Path:
     return root
 
 
+def of_structured3d(root: Path) -> Path:
+    write_rendered_room(root / "raw")
+    prepare_structured3d(root / "raw", root / "out", images=root / "raw")
+    return root / "out"
+
+
+def of_waymo(root: Path) -> Path:
+    write_drive(root / "raw")
+    prepare_waymo(root / "raw", root / "out", images=root / "raw")
+    return root / "out"
+
+
 def of_folder(root: Path) -> Path:
     write_picture(root / "v.png", 40, 60)
     folders.dataset(root, folders.WALL, "cameras.json", classes=["wall", "floor"])
@@ -89,9 +105,11 @@ def of_folder(root: Path) -> Path:
         (of_s3dis, (518, 518), 3),
         (of_semantickitti, (378, 1246), 1),
         (of_nuscenes, (378, 672), len(CHANNELS)),
+        (of_structured3d, (350, 630), 3),
+        (of_waymo, (308, 672), 5),
         (of_folder, (476, 644), 1),
     ],
-    ids=["scannet", "s3dis", "semantickitti", "nuscenes", "folder"],
+    ids=["scannet", "s3dis", "semantickitti", "nuscenes", "structured3d", "waymo", "folder"],
 )  # fmt: skip
 def test_a_step(
     tmp_path: Path, write: Callable[[Path], Path], size: tuple[int, int], views: int
