@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from dinomed3d.runtime.errors import UserError
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -52,3 +55,19 @@ def has_native_bfloat16(kind: str) -> bool:
         report: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
         return any(report.get(name) for name in ("avx512_bf16", "amx_bf16", "arm_bf16"))
     return False
+
+
+@contextmanager
+def tf32_products() -> Iterator[None]:
+    """Let NVIDIA's tensor cores compute float32 matrix products within: about seven times as fast there.
+
+    Factors are rounded to 10 bits of mantissa (TF32), sums stay float32. Products on CPUs are as before.
+    """
+    import torch
+
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before

@@ -17,6 +17,8 @@ from pointseg.training.step.memory import batch_out_of_memory
 from pointseg.training.step.optimizer import build_optimizer, build_scheduler
 
 Losses = Callable[[Any, Cloud], dict[str, Tensor]]
+GRADIENT_NORM = "norm of the gradient"
+"""Name of a number of each step whose gradients are clipped."""
 
 
 class Learner:
@@ -75,14 +77,24 @@ class Learner:
         self.largest = max(self.largest, len(cloud))
         return found
 
-    def finish_step(self) -> float:
-        """Update the network; returns the learning rate that was used."""
+    def finish_step(self) -> tuple[float, dict[str, Tensor]]:
+        """Update the network.
+
+        Returns:
+            The learning rate that was used; the norm of the gradient, if gradients are clipped. One that is not
+            finite is for the caller to find: finding it here would wait for the device.
+        """
+        computed: dict[str, Tensor] = {}
         if self.clip_norm is not None:
-            self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.clip_norm)
+            norm = self.fabric.clip_gradients(
+                self.model, self.optimizer, max_norm=self.clip_norm, error_if_nonfinite=False
+            )
+            assert norm is not None  # as max_norm is given
+            computed[GRADIENT_NORM] = norm
         self.optimizer.step()
         lr = float(self.scheduler.get_last_lr()[0])
         self.scheduler.step()
-        return lr
+        return lr, computed
 
     @property
     def scaler(self) -> Any:
@@ -110,14 +122,12 @@ class Learner:
         if self.scaler is not None and state["scaler"] is not None:
             self.scaler.load_state_dict(state["scaler"])
 
-    def any_device(self, flag: bool) -> bool:
-        """Whether the flag is set on any device."""
-        if self.fabric.world_size == 1:
-            return flag
-        mine = torch.tensor(int(flag), device=self.fabric.device)
+    def on_any_device(self, flag: bool) -> Tensor:
+        """A scalar on the device: 1 if the flag is set on any of several devices, else 0."""
+        mine = torch.full((), float(flag), device=self.fabric.device)  # filled there, not copied
         found = self.fabric.all_reduce(mine, reduce_op="max")
         assert isinstance(found, Tensor)
-        return bool(found)
+        return found
 
 
 def _speed_up_norms(network: nn.Module, steps: int) -> None:

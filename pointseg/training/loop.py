@@ -18,14 +18,15 @@ from pointseg.cloud import Cloud
 from pointseg.loading.samples import Samples, join, or_raise
 from pointseg.loading.stream import Stream
 from pointseg.training.graceful_stop import GracefulStop, ignore_signals
-from pointseg.training.learner import Learner
-from pointseg.training.logger import TrainingLogger
+from pointseg.training.late_numbers import LateNumbers, StepNumbers
+from pointseg.training.learner import GRADIENT_NORM, Learner
+from pointseg.training.logger import Progress, TrainingLogger
 from pointseg.training.resume import read_resumable, scenes_digest
 from pointseg.training.run_dir import BEST, LAST, backup_previous_run, delete_backup
 from pointseg.training.segmentation_task import Segmentation
 from pointseg.training.spec import TrainSpec
+from pointseg.training.step.batches import TrainingBatches
 from pointseg.training.step.memory import insufficient_memory_warning
-from pointseg.training.step.mix3d import mix3d
 from pointseg.training.step.schedule import Batches, Schedule
 from pointseg.training.task import TrainingTask
 from pointseg.training.validate import validate
@@ -55,7 +56,10 @@ class TrainingLoop:
         self.steps = self.schedule.steps(spec.recipe.epochs)
         self.step, self.validated, self.best = 0, 0, float("-inf")
         self.skipped = 0
-        """Steps in a row whose loss was not finite."""
+        """Steps in a row whose loss or gradient was not finite."""
+        self.stop, self.numbers = GracefulStop(), LateNumbers(fabric.device)
+        self.read_at = 0.0
+        """When the numbers of a step were read last."""
         self.visible_points, self.all_points = 0, 0
         """Points visible in images, and all points, since the last validation."""
         torch.manual_seed(spec.seed)
@@ -110,61 +114,79 @@ class TrainingLoop:
         with closing(self._batches()) as batches:
             if self.step in evaluate_at and self.validated != self.step:
                 self._evaluate()
-            with GracefulStop() as stop, self.logger.progress(self.step, self.steps) as progress:
+            with self.stop, self.logger.progress(self.step, self.steps) as progress:
+                self.read_at = time.perf_counter()
                 while self.step < self.steps:
-                    started = time.perf_counter()
-                    numbers = self._step(batches)
+                    self._step(batches)
                     self.step += 1
-                    numbers["seconds"] = time.perf_counter() - started
-                    progress.update(numbers["loss"])
-                    self.logger.training(self.step, numbers)
+                    stopping = self._read(progress)
                     if self.step in evaluate_at:
+                        stopping |= self._read(progress, everything=True)
                         self._evaluate()
-                    if self.learner.any_device(stop.requested):
+                        self.read_at = time.perf_counter()
+                    if stopping or (self.fabric.world_size == 1 and self.stop.requested):
+                        self._read(progress, everything=True)
                         self.save(LAST)
                         self.logger.write()
                         raise KeyboardInterrupt
         self.logger.close()
 
-    def _step(self, batches: Iterator[Cloud | UserError]) -> dict[str, float]:
-        """One optimizer step; returns the numbers for the log."""
+    def _step(self, batches: Iterator[Cloud | UserError]) -> None:
+        """One optimizer step; its numbers are for :meth:`_read`."""
         # The generators follow from seed and step alone: a resumed run draws what it would have drawn.
         rank, accumulated = self.fabric.global_rank, self.spec.accumulate_grad_batches
         seeds = np.random.SeedSequence([self.spec.seed, self.step, rank])
         torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0] >> np.uint64(1)))
         self.learner.begin_step()
-        total: dict[str, float] = {}
+        found: list[dict[str, Tensor]] = []
         points, visible = 0, 0
         for number in range(accumulated):
             cloud = or_raise(next(batches))
-            rng = np.random.default_rng([self.spec.seed, 1, self.step, rank, number])
-            cloud = mix3d(cloud, self.recipe.mix3d, rng)
             points += len(cloud)
             if cloud.image_mask is not None:
                 visible += int(cloud.image_mask.any(1).sum())
             if self.learner.largest == 0:
                 self._warn_memory(cloud)
             is_last = number == accumulated - 1
-            losses = self.learner.accumulate(
-                cloud, self._losses, batches=accumulated, is_last=is_last
+            found.append(
+                self.learner.accumulate(cloud, self._losses, batches=accumulated, is_last=is_last)
             )
-            for name, value in losses.items():
-                total[name] = total.get(name, 0.0) + float(value.detach()) / accumulated
-        self._check_finite(total["loss"])
+        known = {"points": float(points)}
         if self.recipe.images is not None:
-            total["visible"] = visible / max(1, points)
+            known["visible"] = visible / max(1, points)
             self.visible_points += visible
             self.all_points += points
-        return total | {"lr": self.learner.finish_step(), "points": float(points)}
+        known["lr"], computed = self.learner.finish_step()
+        if self.fabric.world_size > 1:
+            computed["stop"] = self.learner.on_any_device(self.stop.requested)
+        self.numbers.add(self.step, known, computed, found)
+
+    def _read(self, progress: Progress, *, everything: bool = False) -> bool:
+        """Check and log the numbers of the last step but one, or of all; whether some device was to stop."""
+        stopping = False
+        for numbers in self.numbers.read(everything=everything):
+            values = numbers.values
+            self._check_finite(numbers)
+            now = time.perf_counter()
+            values["seconds"], self.read_at = now - self.read_at, now
+            progress.update(values["loss"])
+            self.logger.training(numbers.step + 1, values)
+            stopping |= bool(values.get("stop", 0))
+        return stopping
 
     def _losses(self, output: Any, cloud: Cloud) -> dict[str, Tensor]:
         return self.task.losses(output, cloud)
 
-    def _check_finite(self, loss: float) -> None:
-        self.skipped = 0 if np.isfinite(loss) else self.skipped + 1
+    def _check_finite(self, numbers: StepNumbers) -> None:
+        wrong = [
+            f"the {name} is {numbers.values[name]}"
+            for name in ("loss", GRADIENT_NORM)
+            if not np.isfinite(numbers.values.get(name, 0.0))
+        ]
+        self.skipped = self.skipped + 1 if wrong else 0
         if self.skipped > (0 if self.learner.scaler is None else MAX_SKIPPED):
             raise UserError(
-                f"step {self.step}: the loss is {loss}; lower the learning rate "
+                f"step {numbers.step}: {wrong[0]}; lower the learning rate "
                 "(--override optimizer.lr=...) or train in another precision (--precision)"
             )
 
@@ -212,7 +234,9 @@ class TrainingLoop:
     def validate(self) -> Tensor:
         """Metrics of the task, summed over all validation scenes and devices."""
         mine = range(self.fabric.global_rank, len(self.validation), self.fabric.world_size)
-        loader = self._loader(self.validation, [[(0, index)] for index in mine])
+        loader = self._loader(
+            self.validation, batch_sampler=[[(0, index)] for index in mine], collate_fn=join
+        )
         return validate(self.fabric, self.learner.network, self.task, loader)
 
     def save(self, name: str) -> None:
@@ -246,17 +270,22 @@ class TrainingLoop:
             )
 
     def _batches(self) -> Stream:
-        batches = Batches(
-            self.schedule, device=self.fabric.global_rank, start=self.step, stop=self.steps
+        device = self.fabric.global_rank
+        batches = Batches(self.schedule, start=self.step, stop=self.steps)
+        made = TrainingBatches(
+            self.samples,
+            self.schedule,
+            mix3d=self.recipe.mix3d,
+            seed=self.spec.seed,
+            device=device,
         )
-        return Stream(self._loader(self.samples, batches))
+        return Stream(self._loader(made, sampler=batches, batch_size=None))
 
-    def _loader(self, samples: Samples, batches: Any) -> DataLoader[Cloud | UserError]:
+    def _loader(self, samples: Any, **how: Any) -> DataLoader[Cloud | UserError]:
         return DataLoader(
             samples,
-            batch_sampler=batches,
             num_workers=self.spec.workers,
-            collate_fn=join,
             worker_init_fn=ignore_signals,
             pin_memory=self.fabric.device.type == "cuda",
+            **how,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lightning_fabric import Fabric
 
+from dinomed3d.runtime.device import tf32_products
 from pointseg.training.loop import TrainingLoop
 from pointseg.training.run_dir import BEST, LAST
 from pointseg.training.spec import TrainResult, TrainSpec
@@ -30,7 +31,8 @@ def train(spec: TrainSpec) -> TrainResult:
     )
     fabric.launch()
     loop = TrainingLoop(spec, fabric)
-    loop.run()
+    with tf32_products():
+        loop.run()
     return TrainResult(
         best=spec.out / BEST, last=spec.out / LAST, score=loop.best, steps=loop.steps
     )

@@ -55,17 +55,16 @@ class Schedule:
         return int(order[place])
 
 
-class Batches(Sampler[list[tuple[int, int]]]):
-    """What the data loader of one device fetches from step ``start`` to ``stop``."""
+class Batches(Sampler[tuple[int, int]]):
+    """The (step, accumulated batch) that each device's data loader fetches from step ``start`` to ``stop``."""
 
-    def __init__(self, schedule: Schedule, *, device: int, start: int, stop: int) -> None:
-        self.schedule, self.device = schedule, device
-        self.start, self.stop = start, stop
+    def __init__(self, schedule: Schedule, *, start: int, stop: int) -> None:
+        self.schedule, self.start, self.stop = schedule, start, stop
 
     def __len__(self) -> int:
         return (self.stop - self.start) * self.schedule.accumulate
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[tuple[int, int]]:
         for step in range(self.start, self.stop):
             for batch in range(self.schedule.accumulate):
-                yield self.schedule.items(step, self.device, batch)
+                yield step, batch

@@ -14,11 +14,17 @@ import pytest
 import torch
 
 from dinomed3d.runtime.errors import UserError
+from pointseg.cloud import Cloud
+from pointseg.loading.samples import Samples, join
 from pointseg.scene import Scene
 from pointseg.segmenter import Segmenter
 from pointseg.training import loop
 from pointseg.training.checkpoint import load_model, read_checkpoint
+from pointseg.training.late_numbers import LateNumbers
 from pointseg.training.step import memory
+from pointseg.training.step.batches import TrainingBatches
+from pointseg.training.step.mix3d import mix3d
+from pointseg.training.step.schedule import Schedule
 from pointseg.training.train import LAST, TrainResult, train
 from tests.pointseg.tiny import CLASSES, RECIPE, Boxes, spec
 
@@ -102,6 +108,18 @@ def test_asked_twice_it_stops_at_once(tmp_path: Path, monkeypatch: pytest.Monkey
         train(spec(tmp_path))
     assert signal.getsignal(signal.SIGINT) is before
     assert not (tmp_path / LAST).exists()
+
+
+def test_batches_are_mixed_by_seed_step_device_and_number() -> None:
+    samples = Samples(Boxes(), RECIPE, training=True, seed=3)
+    schedule = Schedule(scenes=5, batch_size=8, seed=3, devices=2, accumulate=2)
+    batches = TrainingBatches(samples, schedule, mix3d=1.0, seed=3, device=1)
+    made = batches[(4, 1)]
+    joined = join([samples[item] for item in schedule.items(4, 1, 1)])
+    assert isinstance(made, Cloud) and isinstance(joined, Cloud)
+    expected = mix3d(joined, 1.0, np.random.default_rng([3, 1, 4, 1, 1]))
+    assert torch.equal(made.coord, expected.coord) and torch.equal(made.offset, expected.offset)
+    assert len(made.offset) == 1 and len(made) < len(joined)
 
 
 def test_workers_change_nothing(whole: TrainResult, tmp_path: Path) -> None:
@@ -196,18 +214,71 @@ def test_a_feature_that_scenes_lack(tmp_path: Path) -> None:
         train(spec(tmp_path, recipe=recipe))
 
 
-def test_a_loss_that_is_not_finite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def late_by(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    """Let numbers be read late, as on a device that computes while the host goes on."""
+    begin = LateNumbers.__init__
+
+    def late(numbers: LateNumbers, device: torch.device) -> None:
+        begin(numbers, device)
+        numbers.late = steps
+
+    monkeypatch.setattr(LateNumbers, "__init__", late)
+
+
+def test_numbers_that_are_read_late_are_the_same(
+    whole: TrainResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late_by(monkeypatch, 1)
+    shown = train(spec(tmp_path))
+    rows = []
+    for result in (whole, shown):
+        with (result.last.parent / "metrics.csv").open(newline="") as file:
+            rows.append([{**row, "seconds": ""} for row in csv.DictReader(file)])
+    assert rows[0] == rows[1] and same(whole.last, shown.last)
+
+
+@pytest.mark.parametrize(("late", "at"), [(0, 1), (1, 1), (1, 4)])
+def test_a_loss_that_is_not_finite(
+    late: int, at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     losses = loop.TrainingLoop._losses
+    begun, products = set(), set()
 
     def broken(run: Any, output: Any, cloud: Any) -> dict[str, torch.Tensor]:
         found = losses(run, output, cloud)
+        begun.add(run.step)
+        products.add(torch.backends.cuda.matmul.allow_tf32)
         return (
-            {key: value * float("nan") for key, value in found.items()} if run.step == 1 else found
+            {key: value * float("nan") for key, value in found.items()} if run.step == at else found
         )
 
+    late_by(monkeypatch, late)
     monkeypatch.setattr(loop.TrainingLoop, "_losses", broken)
-    with pytest.raises(UserError, match="step 1: the loss is nan; lower the learning rate"):
+    with pytest.raises(UserError, match=f"step {at}: the loss is nan; lower the learning rate"):
         train(spec(tmp_path))
+    assert products == {True} and not torch.backends.cuda.matmul.allow_tf32
+    # the fifth step is followed by a checkpoint, which must not have its weights
+    assert max(begun) == (at + late if at < 4 else at)
+    assert not (tmp_path / LAST).exists()
+
+
+@pytest.mark.parametrize("late", [0, 1])
+def test_a_gradient_that_is_not_finite(
+    late: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = loop.TrainingLoop._losses
+
+    def broken(run: Any, output: torch.Tensor, cloud: Any) -> dict[str, torch.Tensor]:
+        found = losses(run, output, cloud)
+        if run.step == 2:  # adds nothing to the loss, NaN to its gradient
+            found["loss"] = found["loss"] + (output * 0).square().sum().sqrt()
+        return found
+
+    late_by(monkeypatch, late)
+    monkeypatch.setattr(loop.TrainingLoop, "_losses", broken)
+    clipped = replace(RECIPE, optimizer=replace(RECIPE.optimizer, clip_norm=1.0))
+    with pytest.raises(UserError, match="step 2: the norm of the gradient is nan"):
+        train(spec(tmp_path, recipe=clipped))
 
 
 def test_nothing_to_weigh(tmp_path: Path) -> None:

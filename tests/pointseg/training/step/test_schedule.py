@@ -49,9 +49,9 @@ def test_steps_cover_the_epochs() -> None:
 
 def test_a_run_taken_up_later_sees_what_it_would_have_seen() -> None:
     schedule = Schedule(scenes=5, batch_size=4, seed=0, accumulate=2)
-    whole = list(Batches(schedule, device=0, start=0, stop=6))
-    rest = list(Batches(schedule, device=0, start=4, stop=6))
-    assert whole[8:] == rest and len(whole) == len(Batches(schedule, device=0, start=0, stop=6))
+    whole = list(Batches(schedule, start=0, stop=6))
+    rest = list(Batches(schedule, start=4, stop=6))
+    assert whole[8:] == rest and len(whole) == len(Batches(schedule, start=0, stop=6))
 
 
 def test_a_batch_that_cannot_be_shared() -> None:
