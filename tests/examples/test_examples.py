@@ -21,6 +21,7 @@ ARGUMENTS = {
     "benchmarks/few_cases.py": ["--help"],
     "benchmarks/hippocampus.py": ["--help"],
     "benchmarks/hospital.py": ["--tiny", "--parts", "ct"],
+    "benchmarks/launches.py": ["--tiny", "--networks", "litept"],
     "benchmarks/lifting.py": ["--tiny"],
     "benchmarks/litept.py": ["--tiny"],
     "benchmarks/memory_model.py": ["--quick"],
