@@ -18,6 +18,7 @@ from pointseg.cloud import Cloud
 from pointseg.conventions import ImagePooling
 from pointseg.ops.convolution import InverseConv3d, StridedConv3d, SubmanifoldConv3d
 from pointseg.ops.grid import Grid
+from pointseg.ops.offsets import ends_of
 from pointseg.ops.pooling import Segments
 
 
@@ -101,10 +102,10 @@ class MinkUNet(Backbone):
         self.check_input(cloud, image_feat, image_seen)
         grid, order = Grid(cloud.grid_coord, cloud.batch).sorted()
         grids = [grid]
-        # Only the stem has a kernel of 125 offsets; its map is freed with a separate grid.
-        stem = Grid(grid.coord, grid.batch)
-        feat = self.conv_input(cloud.feat.index_select(0, order), stem)  # (N, base_channels)
-        del stem
+        # Only the stem has a kernel of 125 offsets; its map is freed with a grid of its own.
+        feat = self.conv_input(
+            cloud.feat.index_select(0, order), grid.apart()
+        )  # (N, base_channels)
         skips = []
         for down, enc in zip(self.down, self.enc, strict=True):
             skips.append(feat)
@@ -188,11 +189,8 @@ def _cells(grids: list[Grid], place: Tensor) -> list[Segments]:
 
     The rows of the finest level are the cloud's points, which are at ``place`` in the finest grid.
     """
-    cells = []
-    for number, (fine, coarse) in enumerate(zip(grids, grids[1:], strict=False)):
-        parent = fine.parent() if number else fine.parent().index_select(0, place)
-        cells.append(Segments.of(parent, len(coarse)))
-    return cells
+    first, *others = (fine.cells() for fine in grids[:-1])
+    return [Segments.known(first.index.index_select(0, place), len(first)), *others]
 
 
 def _levels(
@@ -203,6 +201,6 @@ def _levels(
     for segments, coarse, feat in zip(cells, grids[1:], feats[:-1], strict=True):
         levels.append(Level(coord, voxels, offset, feat, segments.index))
         coord, voxels = segments.reduce(coord, "mean"), coarse.coord
-        offset = torch.bincount(coarse.batch, minlength=len(offset)).cumsum(0)
+        offset = ends_of(coarse.batch, len(offset))
     levels.append(Level(coord, voxels, offset, feats[-1], None))
     return tuple(levels)

@@ -13,6 +13,7 @@ from pointseg.backbones.rotary_positions import RotaryPositions
 from pointseg.ops.attention import RelativePositions, attend, attend_explicitly
 from pointseg.ops.convolution import SubmanifoldConv3d
 from pointseg.ops.linear import Linear
+from pointseg.ops.pieces import is_cpu
 
 _MLP_ROWS = 4096
 
@@ -126,7 +127,7 @@ class Mlp(nn.Module):
 
     def forward(self, feat: Tensor) -> Tensor:
         """(M, C) -> (M, C)."""
-        if torch.is_grad_enabled() or feat.device.type != "cpu":
+        if torch.is_grad_enabled() or not is_cpu(feat):
             return self._rows(feat)
         # nothing is kept for gradients: so few rows at a time that the hidden layer stays in the cache
         first, *others = feat.split(_MLP_ROWS)

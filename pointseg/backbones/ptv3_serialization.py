@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -12,7 +11,7 @@ from torch import Tensor
 from pointseg.cloud import Cloud
 from pointseg.ops.attention import Windows
 from pointseg.ops.grid import Grid
-from pointseg.ops.offsets import counts_of
+from pointseg.ops.pieces import is_cpu
 from pointseg.ops.pooling import Segments, pool_cells, pool_grid
 from pointseg.ops.space_filling_curves import MAX_DEPTH, encode
 
@@ -34,12 +33,16 @@ class SerializedVoxels:
     """(B,) int64 cumulative counts of voxels."""
     depth: int
     """Halvings of the cube that are left at this resolution; 0 where no curves are followed."""
-    codes: tuple[Tensor, ...]
-    """Code of each voxel along each curve, (M,) int64; none where no curves are followed."""
-    orders: tuple[Tensor, ...]
-    """Voxels sorted along each curve, (M,) int64; cloud after cloud."""
+    codes: Tensor
+    """(O, M) int64 code of each voxel along each curve; O is 0 where no curves are followed."""
+    orders: Tensor
+    """(O, M) int64 voxels sorted along each curve; cloud after cloud."""
     sequence: tuple[int, ...]
     """The sequence in which blocks follow the curves: block i follows number ``sequence[i]``."""
+    counts: tuple[int, ...]
+    """Voxels of each cloud."""
+    grid: Grid
+    """Neighbours, for convolutions."""
     _windows: dict[tuple[int | None, int], Windows] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -57,30 +60,23 @@ class SerializedVoxels:
         """
         if not len(cloud):
             raise ValueError("SerializedVoxels: 'cloud' must hold at least one point, got none")
-        depth, codes = _encode(cloud.grid_coord, cloud.batch, orders)
+        grid = Grid(cloud.grid_coord, cloud.batch)
+        depth, codes = _encode(grid, orders)
         return cls(
             coord=cloud.coord,
-            grid_coord=cloud.grid_coord,
-            batch=cloud.batch,
+            grid_coord=grid.coord,
+            batch=grid.batch,
             offset=cloud.offset,
             depth=depth,
             codes=codes,
-            orders=tuple(torch.argsort(code) for code in codes),
+            orders=_sorted_along(codes),
             sequence=tuple(sequence),
+            counts=tuple(cloud.counts.tolist()),
+            grid=grid,
         )
 
     def __len__(self) -> int:
         return len(self.coord)
-
-    @cached_property
-    def grid(self) -> Grid:
-        """Neighbours, for convolutions."""
-        return Grid(self.grid_coord, self.batch)
-
-    @cached_property
-    def counts(self) -> tuple[int, ...]:
-        """Voxels of each cloud."""
-        return tuple(counts_of(self.offset).tolist())
 
     def windows(self, block: int, size: int) -> Windows:
         """Windows of ``size`` voxels along the curve of a block; made when first used."""
@@ -106,17 +102,22 @@ class SerializedVoxels:
         halvings = stride.bit_length() - 1
         if halvings > self.depth:  # nothing left to halve: each voxel is a cell
             halvings = 0
-        cells = pool_cells(self.codes, self.orders, halvings=halvings, first=self.sequence[0])
-        batch = self.batch[cells.heads]
+        first = self.sequence[0]
+        cells = pool_cells(self.codes, self.orders, self.offset, halvings=halvings, first=first)
+        clouds, *sides = self.grid.extent
+        extent = (clouds, *((side - 1 >> halvings) + 1 for side in sides))
+        grid = Grid.known(self.grid_coord[cells.heads] >> halvings, self.batch[cells.heads], extent)
         coarser = SerializedVoxels(
             coord=cells.segments.reduce(self.coord, "mean"),
-            grid_coord=self.grid_coord[cells.heads] >> halvings,
-            batch=batch,
-            offset=torch.bincount(batch, minlength=len(self.offset)).cumsum(0),
+            grid_coord=grid.coord,
+            batch=grid.batch,
+            offset=cells.offset,
             depth=self.depth - halvings,
             codes=cells.codes,
             orders=cells.orders,
             sequence=tuple(sequence),
+            counts=cells.counts,
+            grid=grid,
         )
         return coarser, cells.segments
 
@@ -138,27 +139,36 @@ class SerializedVoxels:
 
         Source: Sonata (Wu 2025, arXiv:2503.16429), released code.
         """
-        segments, heads = pool_grid(self.grid_coord, self.batch, stride)
-        batch = self.batch[heads]
-        grid_coord = torch.div(self.grid_coord[heads], stride, rounding_mode="trunc")
-        depth, codes = _encode(grid_coord, batch, orders)
+        cells = pool_grid(self.grid_coord, self.batch, self.offset, stride)
+        grid_coord = torch.div(self.grid_coord[cells.heads], stride, rounding_mode="trunc")
+        clouds, *sides = self.grid.extent
+        extent = (clouds, *((side - 1) // stride + 1 for side in sides))
+        grid = Grid.known(grid_coord, self.batch[cells.heads], extent, ordered=True)
+        depth, codes = _encode(grid, orders)
         coarser = SerializedVoxels(
-            coord=segments.reduce(self.coord, "mean"),
+            coord=cells.segments.reduce(self.coord, "mean"),
             grid_coord=grid_coord,
-            batch=batch,
-            offset=torch.bincount(batch, minlength=len(self.offset)).cumsum(0),
+            batch=grid.batch,
+            offset=cells.offset,
             depth=depth,
             codes=codes,
-            orders=tuple(torch.argsort(code) for code in codes),
+            orders=_sorted_along(codes),
             sequence=tuple(sequence),
+            counts=cells.counts,
+            grid=grid,
         )
-        return coarser, segments
+        return coarser, cells.segments
 
 
-def _encode(
-    grid_coord: Tensor, batch: Tensor, orders: Sequence[str]
-) -> tuple[int, tuple[Tensor, ...]]:
-    """The depth that holds all coordinates, and (N,) codes along each curve.
+def _sorted_along(codes: Tensor) -> Tensor:
+    """(O, N) codes -> (O, N) rows sorted by each."""
+    if is_cpu(codes):  # torch sorts single rows faster
+        return torch.stack([torch.argsort(code) for code in codes]) if len(codes) else codes
+    return torch.argsort(codes)
+
+
+def _encode(grid: Grid, orders: Sequence[str]) -> tuple[int, Tensor]:
+    """The depth that holds all coordinates, and (O, N) codes along the curves.
 
     The depth is that of the largest coordinate plus one, as in Pointcept since 1.6.0: 63 takes 7 bits.
 
@@ -166,11 +176,12 @@ def _encode(
         ValueError: coordinates that the curves cannot hold.
     """
     if not orders:
-        return 0, ()
-    depth = (int(grid_coord.max()) + 1).bit_length()
+        return 0, grid.batch.new_empty(0, len(grid))
+    largest = max(grid.extent[1:]) - 1
+    depth = (largest + 1).bit_length()
     if depth > MAX_DEPTH:
         raise ValueError(
-            f"SerializedVoxels: 'grid_coord' must be below {2**MAX_DEPTH - 1}, got "
-            f"{int(grid_coord.max())}: use a larger voxel, or crop"
+            f"SerializedVoxels: 'grid_coord' must be below {2**MAX_DEPTH - 1}, got {largest}: use a "
+            "larger voxel, or crop"
         )
-    return depth, encode(grid_coord, batch, depth, orders).unbind(0)
+    return depth, encode(grid.coord, grid.batch, depth, orders, extent=grid.extent)

@@ -22,6 +22,7 @@ from torch.nn.grad import conv2d_weight
 from pointseg.ops.grid import Grid
 from pointseg.ops.kernel_map import KernelMap, Section, Tile, padded
 from pointseg.ops.linear import IMAGES, as_images, linear
+from pointseg.ops.pieces import is_cpu
 from pointseg.ops.threads import count_threads, for_each
 
 _BLOCK = 2**25
@@ -110,7 +111,7 @@ class _Convolution(torch.autograd.Function):
 
 
 def _tiled(rows: Tensor) -> bool:
-    return rows.device.type == "cpu"
+    return is_cpu(rows)
 
 
 def _sum_tiles(rows: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:

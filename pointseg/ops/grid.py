@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from copy import copy
+
 import torch
 from torch import Tensor
 
 from pointseg.ops.kernel_map import KernelMap, Pairs
+from pointseg.ops.pieces import VALUES, is_cpu
+from pointseg.ops.pooling import Segments, pool_grid
 from pointseg.ops.threads import for_each
 
 _MAX_KEY = 2**62
@@ -36,25 +41,66 @@ class Grid:
             raise ValueError(
                 f"Grid: 'batch' must be ({len(coord)},) int64, got {tuple(batch.shape)} {batch.dtype}"
             )
-        self.coord = coord
-        self.batch = batch
-        self._maps: dict[int, KernelMap] = {}
-        self._coarser: dict[int, tuple[Grid, KernelMap, Tensor]] = {}
-        cells = torch.cat([batch[:, None], coord], 1)
-        lowest = cells.min().item() if len(cells) else 0
+        if not len(coord):
+            self._set(coord, batch, (1, 1, 1, 1), torch.zeros_like(batch), ordered=True)
+            return
+        low, high = torch.cat([batch[:, None], coord], 1).aminmax(dim=0)
+        keys, order = torch.sort(_number(coord, batch, (high[1:] + 1).unbind()))
+        repeats = (keys[1:] == keys[:-1]).sum()
+        turned = (order[1:] < order[:-1]).sum()
+        # all that the host must know is read at once: to read is to wait for the device
+        lowest, repeated, steps_back, *highest = torch.cat(
+            [torch.stack([low.amin(), repeats, turned]), high]
+        ).tolist()
         if lowest < 0:
             raise ValueError(f"Grid: 'coord' and 'batch' must be >= 0, got {lowest}")
-        self._extent = [int(n) + 1 for n in cells.amax(0)] if len(cells) else [1, 1, 1, 1]
-        keys, self._order = torch.sort(self._keys(coord, batch, 0))
-        if bool((keys[1:] == keys[:-1]).any()):
+        self._set(coord, batch, tuple(n + 1 for n in highest), order, ordered=not steps_back)
+        if repeated:
             raise ValueError(
-                f"Grid: every voxel must occur once, {int((keys[1:] == keys[:-1]).sum())} rows repeat "
-                "another one; sample one point per voxel first"
+                f"Grid: every voxel must occur once, {repeated} rows repeat another one; sample one point "
+                "per voxel first"
             )
-        self._ordered = bool((self._order[1:] > self._order[:-1]).all())
+
+    @classmethod
+    def known(
+        cls, coord: Tensor, batch: Tensor, extent: tuple[int, ...], *, ordered: bool = False
+    ) -> Grid:
+        """A grid of voxels that are known to be right, which the host need not wait for.
+
+        Args:
+            coord: as ``__init__``.
+            batch: as ``__init__``.
+            extent: see the property; may be larger than the voxels need.
+            ordered: whether they are in the order of batch, x, y, z; where that is not known, False.
+        """
+        grid = cls.__new__(cls)
+        if ordered:
+            order = torch.arange(len(batch), device=batch.device)
+        else:
+            order = torch.argsort(_number(coord, batch, extent[1:]))
+        grid._set(coord, batch, extent, order, ordered=ordered)
+        return grid
+
+    def _set(
+        self, coord: Tensor, batch: Tensor, extent: tuple[int, ...], order: Tensor, *, ordered: bool
+    ) -> None:
+        self.coord = coord
+        self.batch = batch
+        self.extent = extent
+        """Clouds, and cells along x, y and z."""
+        self._order, self._ordered = order, ordered
+        self._maps: dict[int, KernelMap] = {}
+        self._coarser: dict[int, tuple[Grid, KernelMap, Segments]] = {}
+        self._sizes(0)
 
     def __len__(self) -> int:
         return len(self.coord)
+
+    def apart(self) -> Grid:
+        """The same voxels, without the maps that are kept: for one that only a single layer reads."""
+        grid = copy(self)
+        grid._maps, grid._coarser = {}, {}
+        return grid
 
     def sorted(self) -> tuple[Grid, Tensor]:
         """The same voxels in the order of batch, x, y, z, where neighbours are near in memory too.
@@ -65,7 +111,8 @@ class Grid:
         order = self._order
         if self._ordered:
             return self, order
-        return Grid(self.coord.index_select(0, order), self.batch.index_select(0, order)), order
+        coord, batch = self.coord.index_select(0, order), self.batch.index_select(0, order)
+        return Grid.known(coord, batch, self.extent, ordered=True), order
 
     def kernel_map(self, size: int) -> KernelMap:
         """Pairs of voxels for a submanifold convolution: outputs at the inputs' voxels.
@@ -85,9 +132,12 @@ class Grid:
         if size < 1 or size % 2 == 0:
             raise ValueError(f"Grid.kernel_map: 'size' must be odd and positive, got {size}")
         if size not in self._maps:
-            self._maps[size] = KernelMap(
-                self._neighbours(size), sources=len(self), targets=len(self), symmetric=True
-            )
+            if is_cpu(self.coord):
+                pairs, count = self._pairs(size), len(self)
+                found = KernelMap(pairs, sources=count, targets=count, symmetric=True)
+            else:
+                found = KernelMap.of_neighbours(self._neighbours(size), sources=len(self))
+            self._maps[size] = found
         return self._maps[size]
 
     def coarser(self, stride: int = 2) -> tuple[Grid, KernelMap]:
@@ -109,32 +159,53 @@ class Grid:
             self._coarser[stride] = self._coarsen(stride)
         return self._coarser[stride][:2]
 
-    def parent(self, stride: int = 2) -> Tensor:
-        """(N,) int64 row of the coarser grid that each voxel is in."""
+    def cells(self, stride: int = 2) -> Segments:
+        """The row of the coarser grid that each voxel is in."""
         self.coarser(stride)
         return self._coarser[stride][2]
 
-    def _keys(self, coord: Tensor, batch: Tensor, margin: int) -> Tensor:
-        """One number per voxel, ascending in batch, x, y, z.
+    def _sizes(self, margin: int) -> tuple[int, int, int]:
+        """Cells along x, y and z with ``margin`` empty ones after the last, so that all have a number.
 
-        Each axis has ``margin`` empty cells after the last: one step beyond either end lands there
-        and not in the next row, slice or cloud.
+        One step beyond either end lands there and not in the next row, slice or cloud.
         """
-        _, x, y, z = (n + margin for n in self._extent)
-        if self._extent[0] * x * y * z > _MAX_KEY:
+        clouds, x, y, z = self.extent
+        x, y, z = x + margin, y + margin, z + margin
+        if clouds * x * y * z > _MAX_KEY:
             raise ValueError(
-                f"Grid: {self._extent[0]} clouds of {x} x {y} x {z} cells do not fit into 62 bits; "
-                "use a larger voxel, or crop"
+                f"Grid: {clouds} clouds of {x} x {y} x {z} cells do not fit into 62 bits; use a larger "
+                "voxel, or crop"
             )
-        return ((batch * x + coord[:, 0]) * y + coord[:, 1]) * z + coord[:, 2]
+        return x, y, z
 
-    def _neighbours(self, size: int) -> list[Pairs]:
+    def _neighbours(self, size: int) -> Tensor:
+        """(N, size^3) int32 row of each neighbour, -1 where there is none: all found by one search."""
+        reach = size // 2
+        x, y, z = self._sizes(reach)
+        own = _number(self.coord, self.batch, (x, y, z))
+        if (self.extent[0] + 1) * x * y * z < 2**31:  # half the bytes, also one step beyond
+            own = own.int()
+        order = None if self._ordered else self._order.int()
+        keys = own if order is None else own.index_select(0, order)
+        step = torch.arange(-reach, reach + 1, dtype=own.dtype, device=own.device)
+        shift = ((step[:, None, None] * y + step[:, None]) * z + step).flatten()
+        found = []
+        for part in own.split(max(1, VALUES // len(shift))):
+            wanted = part[:, None] + shift
+            at = torch.searchsorted(keys, wanted, out_int32=True).clamp_(max=len(keys) - 1)
+            here = keys.index_select(0, at.flatten()).view_as(wanted) == wanted
+            row = at if order is None else order.index_select(0, at.flatten()).view_as(at)
+            found.append(torch.where(here, row, -1))
+        return torch.cat(found) if len(found) != 1 else found[0]
+
+    def _pairs(self, size: int) -> list[Pairs]:
+        """The same as pairs, those of columns along z in a thread each."""
         reach, order = size // 2, self._order
         coord, batch = self.coord, self.batch
         if not self._ordered:
             coord, batch = coord.index_select(0, order), batch.index_select(0, order)
-        keys = self._keys(coord, batch, reach)
-        _, _, y, z = (n + reach for n in self._extent)
+        _, y, z = sizes = self._sizes(reach)
+        keys = _number(coord, batch, sizes)
         padded = torch.cat([keys, keys.new_full((1,), _MAX_KEY)])
         rows = order.int()
         pairs: dict[int, Pairs] = {size**3 // 2: (rows, rows)}
@@ -161,24 +232,45 @@ class Grid:
                 pairs[size**3 - 1 - offset] = (target, source)
 
         # The other half of the columns has the pairs of the opposite offsets, swapped.
-        columns = [(a, b) for a in range(size) for b in range(size) if (a, b) >= (reach, reach)]
-        if keys.device.type == "cpu":
-            for_each(search, columns)
-        else:
-            for column in columns:
-                search(column)
+        for_each(
+            search, [(a, b) for a in range(size) for b in range(size) if (a, b) >= (reach, reach)]
+        )
         return [pairs[offset] for offset in range(size**3)]
 
-    def _coarsen(self, stride: int) -> tuple[Grid, KernelMap, Tensor]:
+    def _coarsen(self, stride: int) -> tuple[Grid, KernelMap, Segments]:
+        whole = torch.full((1,), len(self), device=self.batch.device)
+        pooled = pool_grid(self.coord, self.batch, whole, stride)
+        parent, count = pooled.segments.index, len(pooled.heads)
         cells = torch.div(self.coord, stride, rounding_mode="floor")
-        _, parent = torch.unique(self._keys(cells, self.batch, 0), return_inverse=True)
-        count = int(parent.max()) + 1 if len(parent) else 0
-        coord, batch = self.coord.new_empty(count, 3), self.batch.new_empty(count)
-        coord[parent], batch[parent] = cells, self.batch  # all children of a cell write the same
         inside = self.coord - cells * stride
         offset = (inside[:, 0] * stride + inside[:, 1]) * stride + inside[:, 2]
-        pairs = []
-        for number in range(stride**3):
-            rows = (offset == number).nonzero()[:, 0]
-            pairs.append((rows.int(), parent[rows].int()))
-        return Grid(coord, batch), KernelMap(pairs, sources=len(self), targets=count), parent
+        if is_cpu(self.coord):
+            pairs = []
+            for number in range(stride**3):
+                rows = (offset == number).nonzero()[:, 0]
+                pairs.append((rows.int(), parent[rows].int()))
+            kernel_map = KernelMap(pairs, sources=len(self), targets=count)
+        else:
+            kernel_map = _strided_map(parent, offset, count, stride**3)
+        coord = cells.index_select(0, pooled.heads)
+        batch = self.batch.index_select(0, pooled.heads)
+        clouds, *sides = self.extent
+        extent = (clouds, *((side - 1) // stride + 1 for side in sides))
+        grid = Grid.known(coord, batch, extent, ordered=True)
+        return grid, kernel_map, pooled.segments
+
+
+def _number(coord: Tensor, batch: Tensor, sizes: Sequence[int | Tensor]) -> Tensor:
+    """(N,) one number per voxel of grids with so many cells along x, y and z, ascending in batch, x, y, z."""
+    x, y, z = sizes
+    return ((batch * x + coord[:, 0]) * y + coord[:, 1]) * z + coord[:, 2]
+
+
+def _strided_map(parent: Tensor, offset: Tensor, cells: int, size: int) -> KernelMap:
+    """Of (N,) voxels in cells, at one of ``size`` places in each."""
+    row = torch.arange(len(parent), dtype=torch.int32, device=parent.device)
+    down = row.new_full((cells, size), -1)
+    down.view(-1)[parent * size + offset] = row
+    up = row.new_full((len(parent), size), -1)
+    up.scatter_(1, offset[:, None], parent[:, None].int())
+    return KernelMap.of_neighbours(down, sources=len(parent), adjoint=up)

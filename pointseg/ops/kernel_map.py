@@ -75,17 +75,19 @@ class Tile:
 class _Kept:
     """The data that a map and its transpose share; item 0 is the map's, item 1 the transpose's."""
 
-    pairs: Sequence[Pairs] | None
-    """Pairs of the map; None once there are tiles, which hold them too."""
+    pairs: Sequence[Pairs] | None = None
+    """Pairs of the map; None once there are tiles or neighbours, which hold them too."""
     tiles: list[tuple[Tile, ...] | None] = field(default_factory=lambda: [None, None])
+    neighbours: list[Tensor | None] = field(default_factory=lambda: [None, None])
     tables: list[Tensor | None] = field(default_factory=lambda: [None, None])
 
 
 class KernelMap:
     """Pairs of source and target rows for every offset of a kernel.
 
-    On a CPU they are read as tiles, on other devices as a table; each is made when first used,
-    and kept.
+    On a CPU a map is made of pairs and read as tiles; on other devices it is made of the table of
+    neighbours, and read as that or as the table that has a row for padding. Each form is made from
+    the others when first used, and kept.
     """
 
     def __init__(
@@ -102,10 +104,30 @@ class KernelMap:
         self.sources = sources
         self.targets = targets
         self.size = len(pairs)
-        self.count = sum(len(source) for source, _ in pairs)
         self.symmetric = symmetric
         self._turned = False
         self._kept = _Kept(pairs)
+
+    @classmethod
+    def of_neighbours(
+        cls, neighbours: Tensor, *, sources: int, adjoint: Tensor | None = None
+    ) -> KernelMap:
+        """A map from its table, without reading a number of it.
+
+        Args:
+            neighbours: see the property.
+            sources: number of rows that are read.
+            adjoint: the same of the transposed map; None: the map is symmetric, see ``__init__``.
+        """
+        made = cls((), sources=sources, targets=len(neighbours), symmetric=adjoint is None)
+        made.size = neighbours.shape[1]
+        made._kept = _Kept(neighbours=[neighbours, adjoint])
+        return made
+
+    @property
+    def count(self) -> int:
+        """Pairs of all offsets."""
+        return sum(len(source) for source, _ in self.pairs())
 
     @property
     def transposed(self) -> KernelMap:
@@ -130,17 +152,27 @@ class KernelMap:
         return tiles
 
     @property
-    def table(self) -> Tensor:
-        """(targets, K) int32 source row of each target through each offset; ``sources`` where none."""
-        table = self._kept.tables[self._turned]
-        if table is None:
+    def neighbours(self) -> Tensor:
+        """(targets, K) int32 source row of each target through each offset, contiguous; -1 where none."""
+        neighbours = self._kept.neighbours[self._turned]
+        if neighbours is None:
             if self.symmetric and self._turned:
-                table = self.transposed.table.flip(1)
+                neighbours = self.transposed.neighbours.flip(1)
             else:
                 pairs = self.pairs()
-                table = pairs[0][0].new_full((self.targets, self.size), self.sources)
+                neighbours = pairs[0][0].new_full((self.targets, self.size), -1)
                 for offset, (source, target) in enumerate(pairs):
-                    table[target.long(), offset] = source
+                    neighbours[target.long(), offset] = source
+            self._kept.neighbours[self._turned] = neighbours
+        return neighbours
+
+    @property
+    def table(self) -> Tensor:
+        """(targets, K) int32: as ``neighbours``, but ``sources`` where none, for rows with one of zeros."""
+        table = self._kept.tables[self._turned]
+        if table is None:
+            neighbours = self.neighbours
+            table = neighbours.masked_fill(neighbours < 0, self.sources)
             self._kept.tables[self._turned] = table
         return table
 
@@ -149,9 +181,12 @@ class KernelMap:
         kept, turned = self._kept, self._turned
         pairs = kept.pairs
         if pairs is None:
-            at = 0 if kept.tiles[0] is not None else 1
-            pairs = _pairs_of(kept.tiles[at] or (), self.size)
-            turned = turned != bool(at)
+            if kept.tiles == [None, None]:
+                pairs = _pairs_in(kept.neighbours[0])
+            else:
+                at = 0 if kept.tiles[0] is not None else 1
+                pairs = _pairs_of(kept.tiles[at] or (), self.size)
+                turned = turned != bool(at)
         return [(target, source) for source, target in pairs] if turned else pairs
 
     def _mirrored(self) -> tuple[Tile, ...]:
@@ -164,17 +199,18 @@ class KernelMap:
 
     def _cut(self) -> tuple[Tile, ...]:
         pairs = [_ascending(*rows, self.targets) for rows in self.pairs()]
+        count = sum(len(source) for source, _ in pairs)
         threads = count_threads()
         most = max(PAIRS_PER_TILE // threads, PAIRS_PER_SECTION * self.size)
-        tiles = -(-self.count // most)
-        if self.count > FEW_PAIRS * threads:
+        tiles = -(-count // most)
+        if count > FEW_PAIRS * threads:
             tiles = -(-tiles // threads) * threads
         step = max(1, padded(-(-self.targets // max(1, tiles))))
         bounds = [*range(0, self.targets, step), self.targets]
         edges = torch.tensor(bounds, dtype=torch.int32)
         cuts = [torch.searchsorted(target, edges).tolist() for _, target in pairs]
         # All tiles share a few large allocations: many small ones would fragment memory.
-        kept = torch.empty(3, self.count, dtype=torch.int32)
+        kept = torch.empty(3, count, dtype=torch.int32)
         starts = torch.empty(self.targets + len(bounds) - 1, dtype=torch.int32)
         ends = torch.tensor(cuts).sum(0).tolist()
 
@@ -188,6 +224,15 @@ class KernelMap:
             return _tile(parts, first, last, storage, starts[first + number : last + number + 1])
 
         return tuple(for_each(cut, range(len(bounds) - 1)))
+
+
+def _pairs_in(neighbours: Tensor | None) -> list[Pairs]:
+    assert neighbours is not None
+    found = []
+    for column in neighbours.unbind(1):
+        target = (column >= 0).nonzero()[:, 0]
+        found.append((column.index_select(0, target), target.int()))
+    return found
 
 
 def _pairs_of(tiles: Sequence[Tile], size: int) -> list[Pairs]:

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 
+from pointseg.ops.pieces import is_cpu
+
 IMAGES = 16
 """Rows are handed over as so many images: with fewer, torch may choose its BLAS again."""
 _STEP = 8192
@@ -49,7 +51,7 @@ def linear(feat: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def _by_convolution(feat: Tensor, weight: Tensor) -> bool:
     return (
-        feat.device.type == "cpu"
+        is_cpu(feat)
         and feat.dtype == weight.dtype == torch.float32
         and feat.dim() == 2
         and len(feat) >= _WORTH

@@ -15,3 +15,8 @@ def batch_of(offset: Tensor, count: int) -> Tensor:
     """(count,) int64 number of the cloud that each of ``count`` points belongs to."""
     numbers = torch.arange(len(offset), device=offset.device)
     return torch.repeat_interleave(numbers, counts_of(offset), output_size=count)
+
+
+def ends_of(batch: Tensor, clouds: int) -> Tensor:
+    """(clouds,) int64 cumulative counts, from the (N,) ascending number of the cloud of each point."""
+    return torch.searchsorted(batch, torch.arange(clouds, device=batch.device), right=True)

@@ -6,13 +6,14 @@ too. Nothing is scattered, so CPU and CUDA give the same sums each time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
+
+from pointseg.ops.pieces import is_cpu
 
 Reduction = Literal["max", "mean", "sum"]
 
@@ -43,12 +44,21 @@ class Segments:
             raise ValueError(
                 f"Segments: 'index' must be (N,) int64, got {tuple(index.shape)} {index.dtype}"
             )
-        low, high = (int(bound) for bound in index.aminmax()) if len(index) else (0, -1)
+        low, high = torch.stack(index.aminmax()).tolist() if len(index) else (0, -1)
         if low < 0 or high >= count:
             raise ValueError(f"Segments: 'index' must be in 0 to {count - 1}, got {low} to {high}")
-        starts = index.new_zeros(count + 1)
-        torch.cumsum(torch.bincount(index, minlength=count), 0, out=starts[1:])
-        return cls(index, torch.sort(index, stable=True).indices, starts)
+        return cls.known(index, count)
+
+    @classmethod
+    def known(cls, index: Tensor, count: int) -> Segments:
+        """As ``of``, for rows that are known to be in range: the host waits for nothing."""
+        if is_cpu(index):
+            starts = index.new_zeros(count + 1)
+            torch.cumsum(torch.bincount(index, minlength=count), 0, out=starts[1:])
+            return cls(index, torch.sort(index, stable=True).indices, starts)
+        ascending, order = torch.sort(index, stable=True)
+        starts = torch.searchsorted(ascending, torch.arange(count + 1, device=index.device))
+        return cls(index, order, starts)
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -95,29 +105,40 @@ class Segments:
 
 
 @dataclass(frozen=True)
-class CellPooling:
-    """Voxels pooled into cells, which are numbered along one of the curves."""
+class PooledCells:
+    """Voxels pooled into M cells, those of a cloud after those of the one before."""
 
     segments: Segments
     """The cell of each voxel."""
     heads: Tensor
     """(M,) one voxel of each cell."""
-    codes: tuple[Tensor, ...]
-    """The codes of the cells along each curve, (M,) int64."""
-    orders: tuple[Tensor, ...]
-    """Cells sorted along each curve, (M,) int64."""
+    offset: Tensor
+    """(B,) int64 cumulative counts of cells."""
+    counts: tuple[int, ...]
+    """Cells of each cloud: the only numbers that the host reads."""
+
+
+@dataclass(frozen=True)
+class CurveCells(PooledCells):
+    """Cells that are numbered along one of the curves."""
+
+    codes: Tensor
+    """(O, M) int64 codes of the cells along each curve."""
+    orders: Tensor
+    """(O, M) int64 cells sorted along each curve."""
 
 
 def pool_cells(
-    codes: Sequence[Tensor], orders: Sequence[Tensor], *, halvings: int = 1, first: int = 0
-) -> CellPooling:
+    codes: Tensor, orders: Tensor, offset: Tensor, *, halvings: int = 1, first: int = 0
+) -> CurveCells:
     """Pool voxels that share a cell of 2^halvings voxels along each axis, in linear time.
 
     A cell is a run of voxels along every curve, so the cells need no sorting of their own.
 
     Args:
-        codes: along each curve, (N,) int64 each, all different, see ``space_filling_curves.encode``.
-        orders: voxels sorted along each curve, (N,) int64 each.
+        codes: (O, N) int64 along each curve, all different, see ``space_filling_curves.encode``.
+        orders: (O, N) int64 voxels sorted along each curve.
+        offset: (B,) int64 cumulative counts of voxels.
         halvings: of the cube that are dropped; 0 keeps the voxels and numbers them along the curve.
         first: along which curve the cells are numbered.
 
@@ -127,25 +148,28 @@ def pool_cells(
     Source: Point Transformer V3, arXiv:2312.10035, section 4.3 (grid pooling).
     """
     shift = 3 * halvings
-    segments, heads = _group(codes[first] >> shift, orders[first])
-    return CellPooling(
-        segments,
-        heads,
-        tuple(code[heads] >> shift for code in codes),
-        tuple(_runs(segments.index[order]) for order in orders),
+    cells = _group(codes[first] >> shift, orders[first], offset)
+    return CurveCells(
+        cells.segments,
+        cells.heads,
+        cells.offset,
+        cells.counts,
+        codes.index_select(1, cells.heads) >> shift,
+        _runs(cells.segments.index[orders], len(cells.heads)),
     )
 
 
-def pool_grid(grid_coord: Tensor, batch: Tensor, stride: int) -> tuple[Segments, Tensor]:
+def pool_grid(grid_coord: Tensor, batch: Tensor, offset: Tensor, stride: int) -> PooledCells:
     """Pool voxels that share a cell of ``stride`` voxels along each axis.
 
     Args:
         grid_coord: (N, 3) int64 voxels, >= 0.
         batch: (N,) int64 cloud of each.
+        offset: (B,) int64 cumulative counts of voxels.
         stride: voxels per cell along each axis, >= 1.
 
     Returns:
-        The cell of each voxel, cells being numbered by cloud, x, y, z; (M,) one voxel of each cell.
+        The cells, numbered by cloud, x, y, z.
 
     Source: the poolings of Sonata (Wu 2025, arXiv:2503.16429), which follow no curve.
     """
@@ -153,24 +177,39 @@ def pool_grid(grid_coord: Tensor, batch: Tensor, stride: int) -> tuple[Segments,
     keys = batch
     for axis in cells.unbind(1):
         keys = keys * (axis.max() + 1 if len(axis) else 1) + axis
-    return _group(keys, torch.argsort(keys, stable=True))
+    return _group(keys, torch.argsort(keys, stable=True), offset)
 
 
-def _group(keys: Tensor, order: Tensor) -> tuple[Segments, Tensor]:
-    """A segment for each of (N,) keys, ascending, and (M,) its first row; ``order`` sorts the keys."""
-    ascending = keys[order]
-    begins = torch.ones_like(ascending, dtype=torch.bool)
-    torch.ne(ascending[1:], ascending[:-1], out=begins[1:])
+def _group(keys: Tensor, order: Tensor, offset: Tensor) -> PooledCells:
+    """A cell for each of (N,) keys, ascending; ``order`` sorts the keys, cloud after cloud."""
+    numbers = _numbers(keys[order])
     index = torch.empty_like(order)
-    index[order] = begins.cumsum(0) - 1
-    starts = begins.nonzero()[:, 0]
-    end = torch.full_like(starts[:1], len(order))
-    return Segments(index, order, torch.cat([starts, end])), order[starts]
+    index[order] = numbers
+    # before the first row of a cloud are as many cells as its number says, after all rows one more than the last's
+    ends = torch.cat([numbers.new_full((1,), -1), numbers]).index_select(0, offset) + 1
+    read = ends.tolist()
+    starts = _starts(numbers, read[-1])
+    heads = order.index_select(0, starts[:-1])
+    counts = tuple(end - begin for begin, end in zip((0, *read), read, strict=False))
+    return PooledCells(Segments(index, order, starts), heads, ends, counts)
 
 
-def _runs(values: Tensor) -> Tensor:
-    """Each value once where it is repeated."""
-    return values[torch.cat([torch.ones_like(values[:1], dtype=torch.bool), values.diff() != 0])]
+def _numbers(values: Tensor) -> Tensor:
+    """(..., N) int64: how many runs of equal values begin before the one that each is in."""
+    begins = torch.zeros_like(values, dtype=torch.bool)
+    torch.ne(values[..., 1:], values[..., :-1], out=begins[..., 1:])
+    return begins.cumsum(-1)
+
+
+def _starts(numbers: Tensor, count: int) -> Tensor:
+    """(..., count + 1) int64: where each run begins, and the end; ``numbers`` as ``_numbers`` gives them."""
+    wanted = torch.arange(count + 1, device=numbers.device)
+    return torch.searchsorted(numbers, wanted.expand(*numbers.shape[:-1], count + 1).contiguous())
+
+
+def _runs(values: Tensor, count: int) -> Tensor:
+    """(O, N) -> (O, count): each value once where it is repeated."""
+    return values.gather(1, _starts(_numbers(values), count)[:, :-1])
 
 
 class _Reduce(torch.autograd.Function):

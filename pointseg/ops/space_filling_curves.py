@@ -22,7 +22,14 @@ MAX_DEPTH = 16
 _LEVELS = 3  # halvings per look-up: 9 bits at a time keep the tables within the first-level cache
 
 
-def encode(grid_coord: Tensor, batch: Tensor, depth: int, orders: Sequence[str] = ORDERS) -> Tensor:
+def encode(
+    grid_coord: Tensor,
+    batch: Tensor,
+    depth: int,
+    orders: Sequence[str] = ORDERS,
+    *,
+    extent: Sequence[int] | None = None,
+) -> Tensor:
     """The place of each voxel along several curves, all voxels of a cloud before those of the next.
 
     Args:
@@ -30,6 +37,8 @@ def encode(grid_coord: Tensor, batch: Tensor, depth: int, orders: Sequence[str] 
         batch: (N,) int64 number of the cloud that each voxel is of.
         depth: halvings of the cube, 0 to 16.
         orders: the O curves, of ``ORDERS``; they share most of the work.
+        extent: clouds, and cells along x, y and z, of voxels that are known to be right; None: the host
+            reads the voxels' bounds, and so waits for the device.
 
     Returns:
         (O, N) int64: ``batch << 3 * depth | code``.
@@ -49,7 +58,8 @@ def encode(grid_coord: Tensor, batch: Tensor, depth: int, orders: Sequence[str] 
         raise ValueError(
             f"encode: 'grid_coord' must be (N, 3) int64, got {tuple(grid_coord.shape)} {grid_coord.dtype}"
         )
-    _check_fits(grid_coord, batch, depth)
+    if len(grid_coord):
+        _check_fits(_bounds(grid_coord, batch) if extent is None else _within(extent), depth)
     x, y, z = (_spread(axis, depth) for axis in grid_coord.T.contiguous())
     interleaved = {"": x << 2 | y << 1 | z, "-trans": y << 2 | x << 1 | z}
     above = batch << 3 * depth
@@ -61,15 +71,23 @@ def encode(grid_coord: Tensor, batch: Tensor, depth: int, orders: Sequence[str] 
     return torch.stack(codes)
 
 
-def _check_fits(grid_coord: Tensor, batch: Tensor, depth: int) -> None:
-    if not len(grid_coord):
-        return
-    low, high = (int(bound) for bound in grid_coord.aminmax())
+def _bounds(grid_coord: Tensor, batch: Tensor) -> Sequence[int]:
+    """The smallest and largest coordinate, the first and last number of a cloud."""
+    bounds: list[int] = torch.stack([*grid_coord.aminmax(), *batch.aminmax()]).tolist()
+    return bounds
+
+
+def _within(extent: Sequence[int]) -> Sequence[int]:
+    clouds, *sides = extent
+    return 0, max(sides) - 1, 0, clouds - 1
+
+
+def _check_fits(bounds: Sequence[int], depth: int) -> None:
+    low, high, first, last = bounds
     if low < 0 or high >> depth:
         raise ValueError(
             f"encode: 'grid_coord' must be in 0 to {2**depth - 1} at depth {depth}, got {low} to {high}"
         )
-    first, last = (int(bound) for bound in batch.aminmax())
     if first < 0 or last.bit_length() + 3 * depth > 63:
         raise ValueError(
             f"encode: 'batch' must be in 0 to {2 ** (63 - 3 * depth) - 1} at depth {depth}, "

@@ -226,7 +226,7 @@ def test_drop_path_drops_rows_and_keeps_the_mean():
 
 @pytest.mark.parametrize(("largest", "depths"), [(0, [1, 0, 0]), (62, [6, 5, 4]), (63, [7, 6, 5])])
 def test_curves_are_as_deep_as_the_largest_coordinate_plus_one(largest, depths):
-    points = cloud((30,))
+    points = cloud((30 if largest else 1,))
     points.grid_coord[:] = points.grid_coord.clamp(max=largest)
     points.grid_coord[0, 1] = largest
     voxels, _ = tiny().resolutions(points)

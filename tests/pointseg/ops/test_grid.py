@@ -101,7 +101,7 @@ def test_maps_are_freed_at_once():
 def test_pairs_come_back_from_tiles():
     for kernel_map in (random_grid().kernel_map(3), random_grid().coarser()[1]):
         fresh = {t: found(m) for t, m in enumerate((kernel_map, kernel_map.transposed))}
-        kernel_map._kept.tables = [None, None]
+        kernel_map._kept.tables, kernel_map._kept.neighbours = [None] * 2, [None] * 2
         assert kernel_map.transposed.tiles  # made first, and then the pairs are dropped
         assert {t: found(m) for t, m in enumerate((kernel_map, kernel_map.transposed))} == fresh
 
@@ -118,7 +118,7 @@ def test_coarser_by_hand():
     coarse, kernel_map = g.coarser()
     assert coarse.coord.tolist() == [[0, 0, 1], [2, 0, 0], [0, 0, 0]]
     assert coarse.batch.tolist() == [0, 0, 1]
-    assert g.parent().tolist() == [1, 1, 0, 2]
+    assert g.cells().index.tolist() == [1, 1, 0, 2]
     # the offset is the place within the cell: (1, 0, 0) is 4, (0, 1, 1) is 3, (0, 0, 1) is 1
     assert found(kernel_map) == {(4, 0, 1), (3, 1, 1), (1, 2, 0), (0, 3, 2)}
 
