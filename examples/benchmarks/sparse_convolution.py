@@ -80,11 +80,19 @@ class PeerGrid:
         self.indices = torch.cat([batch[:, None], coord], 1).int()
         self.shape = shape or (coord.amax(0) + 96).tolist()
         self.clouds = int(batch.max()) + 1
+        self.extent = (self.clouds, *(coord.amax(0) + 1).tolist())
         self.pairs: dict[str, Any] = {}
         self.below: PeerGrid | None = None
 
+    @classmethod
+    def known(cls, coord: Tensor, batch: Tensor, *_: object, **__: object) -> PeerGrid:
+        return cls(coord, batch)
+
     def __len__(self) -> int:
         return len(self.coord)
+
+    def apart(self) -> PeerGrid:
+        return PeerGrid(self.coord, self.batch)
 
     def sorted(self) -> tuple[PeerGrid, Tensor]:
         grid, order = Grid(self.coord, self.batch).sorted()
