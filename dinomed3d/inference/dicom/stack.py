@@ -17,6 +17,11 @@ GAP_TOLERANCE_MM = 0.01
 """Tolerance of slice gaps, mm, because scanners round positions; the larger of the two tolerances applies."""
 ANGLE_TOLERANCE_DEGREES = 0.2
 """Largest angle between the slices' normal and the line they are stacked along: rounded cosines reach it."""
+_EXPORT_AGAIN = (
+    "a slice may be missing there: export the series again, or, if it is lost for good, fill the gap "
+    "with a tool that interpolates (dcm2niix) and check the result"
+)
+_RESAMPLE = "resample it to even slices, for example with dcm2niix (its file NAME_Eq.nii.gz)"
 _CONVERT = "convert it to .nii.gz (for example with dcm2niix)"
 
 
@@ -195,8 +200,8 @@ def _check_gaps(planes: Sequence[Plane], heights: NDArray[np.float64]) -> None:
         f"gaps between its {len(planes)} slices are uneven: {gaps.min():.4g} to {gaps.max():.4g} mm, "
         f"median {median:.4g}, {gaps[worst]:.4g} between {planes[worst].name} and "
         f"{planes[worst + 1].name}"
-        + ("; a slice may be missing there" if missing else "")
         + (f", and the gantry is tilted by {tilt:.1f} degrees" if tilt > 1 else "")
+        + (f"; {_EXPORT_AGAIN}" if missing else f"; {_RESAMPLE}")
     )
 
 

@@ -17,16 +17,13 @@ from dinomed3d.inference.dicom.series import (
     find_series_in_archive,
 )
 from dinomed3d.inference.dicom.volume import series_scan
+from dinomed3d.inference.dicom.volumes_of_series import SeriesVolume, volumes_of_series
 from dinomed3d.inference.discovery.case_ids import case_id
+from dinomed3d.inference.discovery.other_formats import refuse_format, unread_format
 from dinomed3d.inference.discovery.walk import Entry
 from dinomed3d.inference.io.image import ENDINGS
 from dinomed3d.runtime.errors import UserError
 
-_UNSUPPORTED = (
-    *(".nhdr", ".mhd", ".raw", ".zraw", ".hdr", ".img", ".img.gz", ".hdr.gz", ".mgz", ".mgh"),
-    *(".mnc", ".par", ".rec", ".v", ".gipl", ".gipl.gz", ".nii.bz2", ".nii.zip", ".nii.xz"),
-)
-"""Other image formats, or parts of them: counted under their own name."""
 _UNREADABLE = "unreadable-dicom"
 
 
@@ -78,6 +75,8 @@ class Inventory:
     """What can be predicted, or has the form of it."""
     rejected: list[RejectedInput] = field(default_factory=list)
     """Broken files and archives."""
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Path below the input -> why this image is no scan."""
     ignored: Counter[str] = field(default_factory=Counter)
     """How many files are no scans, by the reason."""
 
@@ -127,8 +126,16 @@ def add_folder(
             inventory.ignored["link to a file that is not there"] += 1
         elif low.endswith(".zip") and not low.endswith(".nii.zip"):
             add_archive(inventory, folder, entry)
-        elif unsupported := next((e for e in _UNSUPPORTED if low.endswith(e)), None):
-            inventory.ignored[f"format that is not read ({unsupported})"] += 1
+        elif ending := unread_format(entry.name):
+            reason = refuse_format(entry.name, [other.name for other in entries])
+            if reason is None:
+                inventory.ignored[f"voxels of a header that is not read ({ending})"] += 1
+            else:
+                inventory.rejected.append(
+                    RejectedInput(
+                        id=case_id((*folder, entry.name)), reason=reason, files=(entry.path,)
+                    )
+                )
         else:
             candidates.append(Path(entry.path))
     found = find_series(candidates)
@@ -166,8 +173,10 @@ def add_archive(inventory: Inventory, folder: tuple[str, ...], entry: Entry) -> 
     place = (*folder, stem)
     try:
         found = find_series_in_archive(Path(entry.path), check_archive(Path(entry.path)))
-    except (UserError, OSError) as err:
-        reason = str(err).replace("\n", " ")
+    except Exception as err:  # whatever an archive does to its readers, it costs itself alone
+        known = isinstance(err, (UserError, OSError))
+        reason = str(err) if known else f"archive {entry.path}: cannot be read ({err!r})"
+        reason = reason.replace("\n", " ")
         rejected = RejectedInput(id=case_id(place), reason=reason, files=(entry.path,))
         inventory.rejected.append(rejected)
         return
@@ -241,17 +250,35 @@ def _add_place(
     broken: bool,
 ) -> None:
     """The series of one folder or zip: an only one is named after it, others by their number."""
-    if len(several) == 1:
-        names = (*names, *filter(None, [several[0].description]))
-        scan = _series_scan(several[0], place[:-1], place[-1], names, broken=broken)
-        inventory.scans.append(scan)
-        return
     for series in several:
-        name = _series_name(series, several)
-        note = f"one of {len(several)} DICOM series in the same place: {series.label}"
-        own = (series.description or name,)
-        scan = _series_scan(series, place, name, own, notes=(note,), broken=broken)
-        inventory.scans.append(scan)
+        notes: tuple[str, ...] = ()
+        if len(several) == 1:
+            folder, stem = place[:-1], place[-1]
+            own = (*names, *filter(None, [series.description]))
+        else:
+            folder, stem = place, _series_name(series, several)
+            own = (series.description or stem,)
+            notes = (f"one of {len(several)} DICOM series in the same place: {series.label}",)
+        for volume in volumes_of_series(series):
+            scan = _volume_scan(volume, folder, stem, own, notes=notes, broken=broken)
+            inventory.scans.append(scan)
+
+
+def _volume_scan(
+    volume: SeriesVolume,
+    folder: tuple[str, ...],
+    stem: str,
+    names: tuple[str, ...],
+    *,
+    notes: tuple[str, ...],
+    broken: bool,
+) -> FoundScan:
+    """One volume of a series, named after the series and, among several, after what separates them."""
+    if volume.name:
+        stem = f"{stem}_{volume.name}"
+        names = (*names, stem)
+    notes = (*notes, *volume.notes)
+    return _series_scan(volume.series, folder, stem, names, notes=notes, broken=broken)
 
 
 def _series_name(series: Series, neighbours: Sequence[Series]) -> str:
