@@ -72,6 +72,14 @@ def _add_input(group: Any) -> None:
         "nnU-Net's _0000 names, or sub-folders named after the channels)",
     )
     group.add_argument(
+        "--exclude",
+        nargs="+",
+        default=[],
+        metavar="PATTERN",
+        help="leave out files and folders of these names, e.g. --exclude '*_seg.nii.gz' segmentations "
+        "(label images are left out by themselves and listed)",
+    )
+    group.add_argument(
         "--orientation",
         type=str.upper,
         metavar="XYZ",
@@ -166,6 +174,7 @@ def run(arguments: argparse.Namespace) -> int:
         field.name: options[field.name] for field in fields(PredictSpec) if field.name in options
     }
     given["folds"] = folds = None if arguments.folds is None else tuple(arguments.folds)
+    given["exclude"] = tuple(arguments.exclude)
     if arguments.channels is not None:
         model = open_model(Path(arguments.model), folds=folds, checkpoint=arguments.checkpoint)
         given["patterns"] = parse_patterns(arguments.channels, model.channels)
@@ -230,6 +239,11 @@ class Progress:
             (shard.rejected, "rejected"),
         ):
             parts += [f"{len(cases)} {text}"] if cases else []
+        if shard.left_out:
+            shown = ", ".join(list(shard.left_out)[:3]) + (
+                ", ..." if len(shard.left_out) > 3 else ""
+            )
+            parts.append(f"{len(shard.left_out)} label images left out ({shown})")
         ignored = ", ".join(f"{count} {why}" for why, count in shard.ignored.items())
         self._print("; ".join([*parts, f"ignored: {ignored}"] if ignored else parts))
         for case, why in work.redone.items():

@@ -62,6 +62,8 @@ class CaseList:
     """Cases sorted by id; ids also differ when compared without case."""
     rejected: tuple[RejectedInput, ...] = ()
     """Input that cannot be a case, sorted by id."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Path below the input -> why this image is no scan (a label image)."""
     ignored: Mapping[str, int] = field(default_factory=dict)
     """Reason for ignoring files (hidden, macOS `._`, not an image, ...) -> number of files."""
 

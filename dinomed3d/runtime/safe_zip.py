@@ -87,6 +87,8 @@ def check_archive(
             )
         seen[key] = member.filename
     files = [member for member in members if not member.is_dir()]
+    if not files:
+        raise UserError(f"archive {path}: holds no file; pack it again")
     _check_tree(path, files)
     _check_sizes(path, files, size, max_bytes, max_ratio)
     return files

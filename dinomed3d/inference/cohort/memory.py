@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -11,7 +12,6 @@ from dinomed3d.inference.case import CaseError
 from dinomed3d.inference.cohort.spec import PredictSpec
 from dinomed3d.inference.nnunet.plan import Plan
 from dinomed3d.inference.nnunet.resample import new_shape
-from dinomed3d.inference.nnunet.sliding_window import window_starts
 from dinomed3d.runtime.memory import free_bytes, resident_bytes
 
 GIB = 2**30
@@ -21,6 +21,8 @@ ALLOCATOR_FACTOR = 1.15
 """Factor for memory that allocators keep and libraries use for a moment."""
 MAX_SPLITS = 16
 """A volume is divided into at most this many row ranges."""
+_ODD_FACTOR = 50
+"""Resampling to so many voxels along an axis for each of the scan's is a wrong unit, not a large scan."""
 FREE_MEMORY_SHARE = 0.8
 """Fraction of the free memory that is used where no limit is given."""
 
@@ -99,8 +101,8 @@ def estimate(
     inputs = size.input_bytes(size.grid)
     if size.padded != size.grid:
         inputs += size.input_bytes(size.padded)
-    across = len(window_starts(size.padded[2], size.patch[2], spec.step_size))
-    down = len(window_starts(size.padded[1], size.patch[1], spec.step_size))
+    across = _count_windows(size.padded[2], size.patch[2], spec.step_size)
+    down = _count_windows(size.padded[1], size.patch[1], spec.step_size)
     peak = 0
     for splits in range(1, MAX_SPLITS + 1):
         plane = min(size.padded[1], -(-size.padded[1] // splits) + 2) * size.padded[2]
@@ -116,7 +118,30 @@ def estimate(
             return MemoryNeed(splits=splits, peak=peak)
     raise CaseError(
         f"needs about {(footprint.base + peak) / GIB:.1f} GiB of memory even in {MAX_SPLITS} parts, and "
-        f"{limit / GIB:.1f} GiB are allowed; raise --memory-limit or use a machine with more memory"
+        f"{limit / GIB:.1f} GiB are allowed: {_resampling(size, shape, spacing_mm, plan)}"
+    )
+
+
+def _count_windows(size: int, patch: int, step: float) -> int:
+    """As many as `window_starts` gives, without a list of them: impossible sizes are refused here."""
+    return math.ceil((size - patch) / (patch * step)) + 1
+
+
+def _resampling(
+    size: _Sizes, shape: tuple[int, int, int], spacing_mm: tuple[float, ...], plan: Plan
+) -> str:
+    """The scan's voxels, the model's and the grid in between, and what to do about it."""
+
+    def shown(numbers: Sequence[float]) -> str:
+        return " x ".join(f"{number:g}" for number in numbers)
+
+    model = plan.spacing_mm if len(plan.spacing_mm) == 3 else (spacing_mm[0], *plan.spacing_mm)
+    advice = "raise --memory-limit or use a machine with more memory"
+    if max(a / b for a, b in zip(size.grid, size.transposed, strict=True)) > _ODD_FACTOR:
+        advice = "is the unit of the voxel size in its header right?"
+    return (
+        f"its {shown(shape)} voxels of {shown(spacing_mm)} mm become {shown(size.grid)} of the model's "
+        f"{shown(model)} mm (z, y, x); {advice}"
     )
 
 

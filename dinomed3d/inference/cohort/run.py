@@ -98,7 +98,13 @@ def _predict(
         raise UserError(
             f"-o {out}: must be another folder than -i, whose scans masks would replace"
         )
-    found = find_cases(source, channels=model.channels, patterns=spec.patterns, skip=[out])
+    found = find_cases(
+        source,
+        channels=model.channels,
+        patterns=spec.patterns,
+        skip=[out],
+        exclude=spec.exclude,
+    )
     try:
         out.mkdir(parents=True, exist_ok=True)
         protect_inputs(found, out)
@@ -180,6 +186,7 @@ def _report(run: _Run, edited: Iterable[str]) -> Outcome:
             "devices": sorted(
                 {f"{r['device']}, {r['precision']}" for r in records.values() if "device" in r}
             ),
+            "left_out": dict(run.found.left_out),
             "ignored": dict(run.found.ignored),
             "not_compared": TrainingRange.of(run.model).not_compared,
             "missing": [name for name in names if name not in records],

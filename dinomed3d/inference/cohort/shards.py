@@ -34,6 +34,7 @@ def take_shard(found: CaseList, shard: tuple[int, int] | None, out: Path) -> Cas
     return CaseList(
         cases=tuple(case for case in found.cases if is_mine(case.id)),
         rejected=tuple(one for one in found.rejected if is_mine(one.id)),
+        left_out=found.left_out,
         ignored=found.ignored,
     )
 

@@ -28,6 +28,8 @@ class PredictSpec:
     """File name of the weights in a fold's folder."""
     patterns: Mapping[str, str] | None = None
     """Channel name -> pattern of the names of its files."""
+    exclude: tuple[str, ...] = ()
+    """Patterns of names, or of paths below the input, that are left out."""
     device: str = "auto"
     """Device of the networks: auto, cpu, cuda or mps."""
     precision: str = "auto"

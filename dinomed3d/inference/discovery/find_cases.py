@@ -19,9 +19,14 @@ from dinomed3d.inference.discovery.scans import (
     image_ending,
 )
 from dinomed3d.inference.discovery.walk import hidden, walk
+from dinomed3d.inference.io.label_image import label_image
 from dinomed3d.runtime.errors import UserError
 
 __all__ = ["find_cases", "parse_patterns"]
+
+_PREDICT_THEM = (
+    "to predict one all the same, name it CASE_0000, give it alone as -i, or use --channels"
+)
 
 
 def find_cases(
@@ -30,10 +35,13 @@ def find_cases(
     channels: Sequence[str],
     patterns: Mapping[str, str] | None = None,
     skip: Collection[Path] = (),
+    exclude: Sequence[str] = (),
 ) -> CaseList:
     """Find everything that can be predicted, and what has the form of a scan but cannot be.
 
-    Images are not opened; of DICOM files the headers are read.
+    Of DICOM files the headers are read. Below a folder, label images are left out, unless `patterns`,
+    a number (`_0000`) or a folder named after a channel says what they are; to know them, headers
+    and the first voxels of images are read.
 
     Args:
         source: A folder with anything below it, one image, one zip of DICOM series, or one DICOM
@@ -41,6 +49,7 @@ def find_cases(
         channels: Names of the model's channels, in its order.
         patterns: Channel -> pattern on names, of `parse_patterns`.
         skip: Folders to leave out: the one for results, where it lies below the input.
+        exclude: Patterns of names, or of paths below the input, that are left out.
 
     Raises:
         UserError: The input does not exist, or holds nothing that could be a case.
@@ -48,7 +57,9 @@ def find_cases(
     source = Path(source)
     name = source.resolve().name or "input"
     if source.is_dir():
-        inventory = _read_folder(source, name, skip)
+        inventory = _read_folder(source, name, skip, exclude)
+        if patterns is None:
+            _leave_out_label_images(inventory, channels)
     elif source.exists():
         inventory, name = _read_file(source, channels)
     else:
@@ -62,20 +73,50 @@ def find_cases(
     cases, rejected = reject_clashes(grouping.cases, [*inventory.rejected, *grouping.rejected])
     ignored = dict(sorted(inventory.ignored.items()))
     if not cases and not rejected:
+        if inventory.left_out:
+            raise UserError(
+                f"input {source}: no scan found, {len(inventory.left_out)} label images alone "
+                f"({', '.join(list(inventory.left_out)[:3])}); {_PREDICT_THEM}"
+            )
         counts = ", ".join(f"{count} x {why}" for why, count in ignored.items())
         seen = f"; ignored: {counts}" if counts else "; it is empty"
         advice = "images are .nii, .nii.gz, .mha, .nrrd, DICOM series and zips of them"
         if patterns is not None:
             advice = f"patterns were {', '.join(f'{k}={v}' for k, v in patterns.items())}"
         raise UserError(f"input {source}: no image found{seen} ({advice})")
-    return CaseList(cases=tuple(cases), rejected=tuple(rejected), ignored=ignored)
+    return CaseList(
+        cases=tuple(cases),
+        rejected=tuple(rejected),
+        left_out=dict(sorted(inventory.left_out.items())),
+        ignored=ignored,
+    )
 
 
-def _read_folder(source: Path, name: str, skip: Collection[Path]) -> Inventory:
+def _leave_out_label_images(inventory: Inventory, channels: Sequence[str]) -> None:
+    """Take label images that are not declared as a channel out of the scans, by name."""
+    names = {name.casefold() for name in channels}
+    scans = []
+    for scan in inventory.scans:
+        declared = split_number(scan) is not None or (
+            len(channels) > 1 and scan.folder and scan.folder[-1].casefold() in names
+        )
+        why = ""
+        if not (scan.is_dicom or scan.problem or declared):
+            why = label_image(Path(scan.scan.files[0]), scan.scan.ending)
+        if why:
+            inventory.left_out["/".join((*scan.folder, scan.names[0]))] = f"a label image: {why}"
+        else:
+            scans.append(scan)
+    inventory.scans = scans
+
+
+def _read_folder(
+    source: Path, name: str, skip: Collection[Path], exclude: Sequence[str]
+) -> Inventory:
     """All of a tree."""
     inventory = Inventory()
     series_of: dict[tuple[str, ...], list[Series]] = {}
-    for folder in walk(source, inventory.ignored, skip):
+    for folder in walk(source, inventory.ignored, skip, exclude):
         if folder.problem:
             if not folder.parts:
                 raise UserError(f"input {source}: {folder.problem}")

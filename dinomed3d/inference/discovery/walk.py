@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import translate
 from pathlib import Path
 
 
@@ -35,7 +37,12 @@ class Folder:
     """Why it could not be listed."""
 
 
-def walk(top: Path, ignored: Counter[str], skip: Collection[Path] = ()) -> Iterator[Folder]:
+def walk(
+    top: Path,
+    ignored: Counter[str],
+    skip: Collection[Path] = (),
+    exclude: Sequence[str] = (),
+) -> Iterator[Folder]:
     """Go through a tree, folders by name; each real folder once, even if several links lead to it.
 
     Links to folders are followed last, so that a scan is named after its real folder.
@@ -44,7 +51,9 @@ def walk(top: Path, ignored: Counter[str], skip: Collection[Path] = ()) -> Itera
         top: Where to start.
         ignored: Counted up: why a file or folder was left out.
         skip: Folders to leave out, such as the one for results.
+        exclude: Patterns of names, or of paths below the top, to leave out; case does not count.
     """
+    excluded = re.compile("|".join(map(translate, exclude)) or r"(?!)", re.IGNORECASE)
     seen = {_identity(str(path)) for path in skip} - {_identity(str(top))}
     waiting: list[tuple[tuple[str, ...], str]] = [((), os.path.abspath(top))]
     links: list[tuple[tuple[str, ...], str]] = []
@@ -56,7 +65,7 @@ def walk(top: Path, ignored: Counter[str], skip: Collection[Path] = ()) -> Itera
             ignored["folder of results, or a link to a folder seen before"] += 1
             continue
         seen.add(identity)
-        folder, inner, inner_links = _list(parts, path, ignored)
+        folder, inner, inner_links = _list(parts, path, ignored, excluded)
         yield folder
         waiting.extend(reversed(inner))
         links.extend(inner_links)
@@ -67,7 +76,7 @@ def _identity(path: str) -> str:
 
 
 def _list(
-    parts: tuple[str, ...], path: str, ignored: Counter[str]
+    parts: tuple[str, ...], path: str, ignored: Counter[str], excluded: re.Pattern[str]
 ) -> tuple[Folder, list[tuple[tuple[str, ...], str]], list[tuple[tuple[str, ...], str]]]:
     """Files of one folder, its folders, and its links to folders."""
     try:
@@ -80,6 +89,8 @@ def _list(
     links: list[tuple[tuple[str, ...], str]] = []
     for entry in found:
         reason = hidden(entry.name)
+        if excluded.match(entry.name) or excluded.match("/".join((*parts, entry.name))):
+            reason = "excluded by --exclude"
         if reason is not None:
             ignored[reason] += 1
             continue

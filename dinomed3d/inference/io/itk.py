@@ -23,7 +23,13 @@ from dinomed3d.inference.io.grid import (
     checked_affine,
     mask_shape,
 )
-from dinomed3d.inference.io.itk_header import HeaderText, check_data, read_header
+from dinomed3d.inference.io.itk_header import (
+    HeaderText,
+    add_unit,
+    check_data,
+    read_header,
+    unit_of,
+)
 from dinomed3d.inference.io.voxels import checked_volume
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -32,14 +38,14 @@ _READERS = {".mha": "MetaImageIO", ".nrrd": "NrrdImageIO"}
 
 def read_grid(path: Path, ending: str, *, channels: int = 1) -> Grid:
     """As `nifti.read_grid`, for `.mha` and `.nrrd`."""
-    reader = _opened(path, ending)[1]
-    return _grid(reader, str(path), ending, channels)[0]
+    text, reader = _opened(path, ending)
+    return _grid(text, reader, ending, channels)[0]
 
 
 def read(path: Path, ending: str, *, channels: int = 1) -> Volume:
     """As `nifti.read`, for `.mha` and `.nrrd`."""
     text, reader = _opened(path, ending)
-    grid, notes = _grid(reader, str(path), ending, channels)
+    grid, notes = _grid(text, reader, ending, channels)
     if ending == ".nrrd" and not text.get("space"):
         notes.insert(0, "its header names no space; axes are taken as left, posterior, superior")
     bits = sitk.GetPixelIDValueAsString(reader.GetPixelID()).partition("-bit")[0]
@@ -73,6 +79,8 @@ def write(mask: NDArray[Any], grid: Grid, path: Path) -> None:
         sitk.WriteImage(image, str(path), useCompression=True, compressionLevel=1)
     except RuntimeError as err:
         raise OSError(f"{path}: cannot be written: {_reason(err)}") from err
+    if geometry["unit"]:
+        add_unit(path, grid.ending, geometry["unit"])
     if not np.allclose(read_grid(path, grid.ending).matrix, grid.matrix, rtol=1e-9, atol=1e-6):
         raise CaseError(
             f"{path}: {grid.ending} cannot store this geometry (axes not at right angles?); "
@@ -110,8 +118,9 @@ def _opened(path: Path, ending: str) -> tuple[HeaderText, sitk.ImageFileReader]:
 
 
 def _grid(
-    reader: sitk.ImageFileReader, name: str, ending: str, channels: int
+    text: HeaderText, reader: sitk.ImageFileReader, ending: str, channels: int
 ) -> tuple[Grid, list[str]]:
+    name = str(text.path)
     stored = mask_shape(tuple(reader.GetSize()), name, channels=channels)
     axes = reader.GetDimension()
     spacing, origin = reader.GetSpacing(), reader.GetOrigin()
@@ -122,18 +131,25 @@ def _grid(
         axes, spacing, origin, direction = 3, spacing[:3], origin[:3], direction[:3, :3]
     check_spacing(spacing[:3], name)
     n = min(axes, 3)
+    unit, unit_mm = unit_of(text)
+    spacing_mm = tuple(unit_mm * length for length in spacing[:3])
     affine = np.eye(4)
-    affine[:n, :n] = direction[:n, :n] * spacing[:n]
-    affine[:n, 3] = origin[:n]
-    rows, notes = checked_affine(_LPS_TO_RAS @ affine, spacing[:3], name)
+    affine[:n, :n] = direction[:n, :n] * spacing_mm[:n]
+    affine[:n, 3] = np.multiply(origin[:n], unit_mm)
+    rows, notes = checked_affine(_LPS_TO_RAS @ affine, spacing_mm, name)
+    if unit_mm != 1:
+        notes.append(
+            f"its header's unit is {unit}: its voxels are {min(spacing_mm):g} mm at the least"
+        )
     geometry = {
+        "unit": unit,
         "spacing": list(spacing),
         "origin": list(origin),
         "direction": direction.ravel().tolist(),
     }
     grid = Grid(
         shape_zyx=array_shape(stored),
-        spacing_mm=array_spacing(spacing[:3]),
+        spacing_mm=array_spacing(spacing_mm),
         affine=rows,
         stored_shape=stored,
         ending=ending,

@@ -16,6 +16,12 @@ from pathlib import Path
 from dinomed3d.inference.case import CaseError
 from dinomed3d.inference.io.grid import check_spacing
 
+_MILLIMETRES = {
+    **{"mm": 1.0, "millimeter": 1.0, "millimeters": 1.0, "millimetre": 1.0, "millimetres": 1.0},
+    **{"um": 1e-3, "µm": 1e-3, "micron": 1e-3, "microns": 1e-3, "micrometer": 1e-3},
+    **{"micrometers": 1e-3, "cm": 10.0, "centimeters": 10.0, "m": 1e3, "meters": 1e3},
+}
+"""Units in headers -> millimetres."""
 _LONGEST_HEADER = 2**20
 _READ_BYTES = 2**20
 _KNOWN_SPACES = {
@@ -113,6 +119,37 @@ def _unpacked_bytes(text: HeaderText) -> int:
     return total
 
 
+def unit_of(text: HeaderText) -> tuple[str, float]:
+    """The unit of positions as the header writes it, and its size in millimetres; "" without one.
+
+    Raises:
+        CaseError: an unknown unit, or several.
+    """
+    stored = text.get("space units", "distanceunits")
+    units = set(re.findall(r'"([^"]*)"', stored) or stored.split())
+    sizes = {_MILLIMETRES.get(unit.lower(), 0.0) for unit in units}
+    if not units or units == {""}:
+        return "", 1.0
+    if len(sizes) > 1 or 0.0 in sizes:
+        raise CaseError(
+            f"{text.path}: its unit must be one of {', '.join(_MILLIMETRES)}, the same for all axes, "
+            f"it is {stored[:40]!r}; save it in millimetres"
+        )
+    return stored, sizes.pop()
+
+
+def add_unit(path: Path, ending: str, unit: str) -> None:
+    """Write the unit of `unit_of` into the header of a file that SimpleITK wrote without one."""
+    content = path.read_bytes()
+    if ending == ".nrrd":
+        before, end, after = content.partition(b"\n\n")
+        line = b"\nspace units: " + unit.encode("latin-1")
+    else:
+        before, end, after = content.partition(b"\nElementDataFile")
+        line = b"\nDistanceUnits = " + unit.encode("latin-1")
+    path.write_bytes(before + line + end + after)
+
+
 def _metaimage(path: Path, start: bytes) -> HeaderText:
     last = re.search(rb"^ElementDataFile\s*=\s*([^\r\n]*)\r?\n", start, re.MULTILINE)
     if last is None or not re.search(rb"^NDims\s*=", start, re.MULTILINE):
@@ -144,9 +181,13 @@ def _nrrd(path: Path, start: bytes) -> HeaderText:
         )
     directions = text.get("space directions")
     if "none" in directions:
+        axis = re.findall(r"none|\([^)]*\)", directions).index("none")
+        kind = [*text.get("kinds").split(), *[""] * 8][axis] or "of no kind"
         raise CaseError(
-            f"{path}: must be one image in space, one of its axes has no direction (a list, time "
-            "or colour?); save the volume to segment as a file of its own"
+            f"{path}: must be one image in space, its axis {axis + 1} ({kind}, "
+            f"{text.get('sizes').split()[axis]} long) has no direction: a list, time or colour? Save "
+            "each volume as a file of its own, for example in 3D Slicer, or with SimpleITK by its "
+            "index along that axis"
         )
     if not directions:
         _check_spacing(text, text.get("spacings"))

@@ -33,7 +33,7 @@ def read_grid(path: Path, ending: str, *, channels: int = 1) -> Grid:
     Raises:
         CaseError: It does not exist, is not NIfTI, or its header cannot place a mask.
     """
-    with _opened(path, ending) as stream:
+    with opened(path, ending) as stream:
         header = nifti_header.parse(stream.read(_HEADER_BYTES), str(path))
     return nifti_header.grid_of(header, str(path), ending, channels=channels)[0]
 
@@ -51,7 +51,7 @@ def read(path: Path, ending: str, *, channels: int = 1) -> Volume:
             grey values.
     """
     name = str(path)
-    with _opened(path, ending) as stream:
+    with opened(path, ending) as stream:
         header = nifti_header.parse(stream.read(_HEADER_BYTES), name)
         grid, notes = nifti_header.grid_of(header, name, ending, channels=channels)
         stored = nifti_header.stored_type(header, name)
@@ -95,7 +95,7 @@ def write(mask: NDArray[Any], grid: Grid, path: Path) -> None:
 
 
 @contextmanager
-def _opened(path: Path, ending: str) -> Iterator[IO[bytes]]:
+def opened(path: Path, ending: str) -> Iterator[IO[bytes]]:
     """The file's content, unpacked if its ending says so; damage becomes a CaseError."""
     try:
         with open(path, "rb") as raw:

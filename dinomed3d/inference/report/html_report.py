@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from dinomed3d.inference.report.case_counts import CaseCounts, total_ml, total_s
 
 MOST_EMBEDDED = 300
 """Previews of this many cases are inside the page; of the others the page shows the file."""
+MOST_LISTED = 20
+"""The page names this many files that were left out; run.json names all."""
 MAX_LABELS_OPEN = 10
 """Largest number of labels for which the volumes of a case are shown; of more they are collapsed."""
 
@@ -29,7 +31,8 @@ def render_page(out: Path, cases: CaseCounts, run: Mapping[str, Any]) -> str:
     Args:
         out: the folder that holds the previews.
         cases: the cases of the run.
-        run: model, started, seconds, devices, ignored, not_compared; what is missing is left out.
+        run: model, started, seconds, devices, left_out, ignored, not_compared; what is missing is
+            not shown.
 
     Returns:
         HTML; everything that comes from records or file names is escaped.
@@ -69,6 +72,7 @@ def _environment() -> Environment:
 def _facts(run: Mapping[str, Any]) -> dict[str, Any]:
     model = run.get("model") or {}
     ignored = (run.get("ignored") or {}).items()
+    left_out = (run.get("left_out") or {}).items()
     return {
         "Model": model.get("trainer"),
         "Configuration": model.get("configuration"),
@@ -77,8 +81,17 @@ def _facts(run: Mapping[str, Any]) -> dict[str, Any]:
         "Started": run.get("started"),
         "Duration": duration(run.get("seconds")),
         "Device": ", ".join(run.get("devices") or []),
+        "Left out": _listed([f"{path}: {why}" for path, why in left_out]),
         "Ignored files": "; ".join(f"{number} × {reason}" for reason, number in ignored),
     }
+
+
+def _listed(texts: Sequence[str]) -> str:
+    """The first texts, and how many more there are in run.json."""
+    more = (
+        f"; and {len(texts) - MOST_LISTED} more, see run.json" if len(texts) > MOST_LISTED else ""
+    )
+    return "; ".join(texts[:MOST_LISTED]) + more
 
 
 def _row(record: Mapping[str, Any], preview: str | None) -> dict[str, Any]:

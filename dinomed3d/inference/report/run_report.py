@@ -22,7 +22,7 @@ def write_report(out: Path, records: Sequence[Mapping[str, Any]], run: Mapping[s
         out: the output folder; previews are read from it.
         records: of the cases, as `record` writes them; what is neither done nor failed counts as not
             yet done.
-        run: model, spec, started, seconds, ignored, missing.
+        run: model, spec, started, seconds, left_out, ignored, missing.
 
     Raises:
         OSError: the folder cannot be written to.

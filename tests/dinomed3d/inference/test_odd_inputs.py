@@ -292,11 +292,18 @@ IGNORED = [
     left(plain("x/data.json", b"{}"), "not an image"),
     left(plain("x/none", b""), "not an image"),
     left(plain("x/DICOMDIR"), "DICOMDIR"),
-    left(plain("x/a.mgz"), "format that is not read (.mgz)"),
-    left(plain("x/a.hdr"), "format that is not read (.hdr)"),
-    left(plain("x/a.img"), "format that is not read (.img)"),
-    left(plain("x/detached.nhdr"), "format that is not read (.nhdr)"),
-    left(plain("x/detached.raw"), "format that is not read (.raw)"),
+    left(plain("x/a.img"), "voxels of a header that is not read (.img)"),
+    left(plain("x/detached.raw"), "voxels of a header that is not read (.raw)"),
+]
+UNREAD = [
+    failed(plain("x/a.mgz"), "a.mgz: .mgz is not read; FreeSurfer: 'mri_convert a.mgz a.nii.gz'"),
+    failed(plain("x/a.hdr"), "check left and right"),
+    failed(
+        plain("x/detached.nhdr"), r"WriteImage\(ReadImage\('detached.nhdr'\), 'detached.nii.gz'\)"
+    ),
+    failed(plain("x/b.nii.bz2"), "bunzip2"),
+    failed(plain("x/alone.rec"), r"without their header \(.par\)"),
+    failed(zipped("x/empty.zip"), "holds no file"),
 ]
 TURN = affine_of((1, 2, 0), (1, -1, 1), (1, 1, 1), angle=0.3)[:3, :3]
 SLANT = affine_of((0, 1, 2), (1, 1, 1), (1, 1, 1), shear=0.3)[:3, :3]
@@ -426,7 +433,7 @@ ENTANGLED = [
     mask(nifti("n/blocked.json/a.nii")),
 ]
 ONE_CHANNEL = [
-    *(*GOOD, *PLACES, *SIZES, *VALUES, *DAMAGE, *NAMES, *IGNORED, *ITK, *DICOM, *ENTANGLED)
+    *(*GOOD, *PLACES, *SIZES, *VALUES, *DAMAGE, *NAMES, *IGNORED, *UNREAD, *ITK, *DICOM, *ENTANGLED)
 ]
 
 
@@ -592,7 +599,7 @@ def shared_rows(data: Path) -> list[Row]:
         failed(copied(f"{odd}/example4d.nii.gz"), several_volumes),
         failed(copied(f"{odd}/example_nifti2.nii.gz"), several_volumes),
         failed(copied(f"{odd}/functional.nii"), several_volumes),
-        left(copied(f"{odd}/test.mgz"), "format that is not read (.mgz)"),
+        failed(copied(f"{odd}/test.mgz"), "mri_convert"),
         left(copied(f"{odd}/COPYING"), "not an image"),
         mask(copied("nifti_oddities/niivue/chris_MRA.nii.gz")),
         mask(copied("nifti_oddities/niivue/fmri_pitch.nii.gz")),

@@ -73,6 +73,19 @@ def test_the_base_counts():
         estimate((100, 100, 100), (1, 1, 1), plan(), base, 5 * GIB, **PLAIN)
 
 
+def test_a_refusal_shows_both_grids_and_doubts_an_odd_unit():
+    with pytest.raises(CaseError) as caught:
+        estimate((400, 400, 400), (2, 1, 1), plan(), NOTHING, GIB // 2, **PLAIN)
+    assert (
+        "400 x 400 x 400 voxels of 2 x 1 x 1 mm become 800 x 400 x 400 of the model's 1 x 1 x 1 mm"
+        in str(caught.value)
+    )
+    assert "--memory-limit" in str(caught.value)
+    with pytest.raises(CaseError, match="unit of the voxel size") as caught:
+        estimate((16, 32, 32), (1e15, 1e15, 1e15), plan(), NOTHING, GIB, **PLAIN)  # at once
+    assert "--memory-limit" not in str(caught.value)
+
+
 def test_budget_lets_in_what_fits_and_one_alone_always():
     budget = MemoryBudget(10)
     budget.acquire(99)

@@ -408,3 +408,38 @@ def test_headers_with_random_bytes_are_read_or_refused(tmp_path, ending):
         target = tmp_path / f"mask{ending}"
         write_mask(mask_of(grid), grid, target)
         assert check_mask(target, grid) is None
+
+
+@pytest.mark.parametrize(
+    ("ending", "line", "side_mm"),
+    [
+        (".nrrd", b'space units: "microns" "microns" "microns"', 0.7),
+        (".nrrd", b'space units: "mm" "mm" "mm"', 700),
+        (".mha", b"DistanceUnits = um", 0.7),
+        (".mha", b"DistanceUnits = cm", 7000),
+    ],
+)
+def test_units_of_text_headers_are_honoured(tmp_path, ending, line, side_mm):
+    image = sitk.GetImageFromArray(numbers(5, 4, 3))
+    image.SetSpacing((700.0, 1100.0, 2500.0))
+    image.SetOrigin((1000.0, 2000.0, 3000.0))
+    path = tmp_path / f"a{ending}"
+    sitk.WriteImage(image, str(path))
+    before, end, after = path.read_bytes().partition(
+        b"\n\n" if ending == ".nrrd" else b"\nElementDataFile"
+    )
+    path.write_bytes(before + b"\n" + line + end + after)
+    grid = keeps_grid(path, tmp_path)  # the mask's header has the scan's numbers and its unit
+    factor = side_mm / 700
+    np.testing.assert_allclose(grid.spacing_mm, np.multiply((2500, 1100, 700), factor))
+    np.testing.assert_allclose(grid.matrix[:3, 3], np.multiply((-1000, -2000, 3000), factor))
+    assert bool(read_case(case(path), ["image"]).notes) == (factor != 1)
+
+
+def test_an_unknown_unit_is_refused(tmp_path):
+    path = tmp_path / "a.mha"
+    sitk.WriteImage(sitk.GetImageFromArray(numbers(5, 4, 3)), str(path))
+    head = b"\nElementDataFile"
+    path.write_bytes(path.read_bytes().replace(head, b"\nDistanceUnits = furlong" + head))
+    with pytest.raises(CaseError, match="unit must be one of .* it is 'furlong'"):
+        read_grid(scan(path))

@@ -1,0 +1,60 @@
+"""Image formats that are not read: each file is refused by name, with the conversion that makes it readable."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+_WITH_SIMPLEITK = (
+    "convert it with SimpleITK (WriteImage(ReadImage('{name}'), '{stem}.nii.gz')) or 3D Slicer"
+)
+_CONVERSIONS = {
+    ".mhd": "its voxels are in another file: " + _WITH_SIMPLEITK,
+    ".nhdr": "its voxels are in another file: " + _WITH_SIMPLEITK,
+    ".hdr": "its voxels are in another file, and Analyze files do not say which side is left: "
+    "convert it with 'fslchfiletype NIFTI_GZ {name}' or nibabel, and check left and right",
+    ".hdr.gz": "unpack it and its .img.gz, and convert both to one .nii.gz",
+    ".gipl": "GIPL: " + _WITH_SIMPLEITK,
+    ".gipl.gz": "GIPL: " + _WITH_SIMPLEITK,
+    ".mgz": "FreeSurfer: 'mri_convert {name} {stem}.nii.gz'",
+    ".mgh": "FreeSurfer: 'mri_convert {name} {stem}.nii.gz'",
+    ".mnc": "MINC: 'mnc2nii {name} {stem}.nii'",
+    ".par": "Philips PAR/REC: 'dcm2niix {name}'",
+    ".nii.bz2": "'bunzip2 {name}', then 'gzip' it",
+    ".nii.xz": "'unxz {name}', then 'gzip' it",
+    ".nii.zip": "unpack it",
+    ".v": "ECAT: convert it to .nii.gz",
+}
+"""Ending -> what to do; all of them are images."""
+_VOXELS_OF = {
+    ".raw": (".mhd", ".nhdr"),
+    ".zraw": (".mhd",),
+    ".img": (".hdr",),
+    ".img.gz": (".hdr.gz", ".hdr"),
+    ".rec": (".par",),
+}
+"""Ending of files with voxels alone -> the endings of their headers, under which they are refused."""
+
+
+def unread_format(name: str) -> str | None:
+    """The ending of a file in an image format that is not read, or of its voxels; None for others."""
+    low = name.lower()
+    return next((e for e in (*_CONVERSIONS, *_VOXELS_OF) if low.endswith(e)), None)
+
+
+def refuse_format(name: str, neighbours: Collection[str]) -> str | None:
+    """Why an image of `unread_format` is refused; None for voxels whose header is refused already.
+
+    Args:
+        name: of the file.
+        neighbours: names of all files in its folder.
+    """
+    ending = unread_format(name) or ""
+    stem = name[: -len(ending)]
+    if ending not in _VOXELS_OF:
+        advice = _CONVERSIONS[ending].format(name=name, stem=stem)
+        return f"{name}: {ending} is not read; {advice}"
+    low = {neighbour.lower() for neighbour in neighbours}
+    if any(f"{stem.lower()}{header}" in low for header in _VOXELS_OF[ending]):
+        return None
+    headers = " or ".join(_VOXELS_OF[ending])
+    return f"{name}: holds voxels without their header ({headers}); export the image as .nii.gz"
