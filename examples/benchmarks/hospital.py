@@ -123,14 +123,14 @@ class Bench:
             seed=SEED,
         )
 
-    def ct_model(self) -> Path:
-        """Model trained on other patients at the planned spacing."""
+    def ct_model(self, device: torch.device | str = "cpu") -> Path:
+        """Model trained on other patients at the planned spacing, on a device."""
         size, mm = self.size, self.size.ct_planned_mm
         extents = zip(size.ct_shape, size.ct_spacing_mm, strict=True)
         shape = tuple(round(n * s / mm) for n, s in extents)
         organs = atlas(15, pieces=4, seed=SEED)
         pairs = [(*scan(shape, (mm,) * 3, organs, seed=100 + i), (mm,) * 3) for i in range(2)]
-        return train_model(self.ct_spec(), pairs, self.work / "models")
+        return train_model(self.ct_spec(), pairs, self.work / "models", device)
 
     def small(self, name: str, *, regions: bool = False) -> tuple[Path, Path]:
         """Model and folder of scans of one kind of plan."""

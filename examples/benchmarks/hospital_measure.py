@@ -28,6 +28,7 @@ class Commands:
 
     threads: int
     log: Path
+    device: str = "cpu"
 
     @property
     def env(self) -> dict[str, str]:
@@ -35,8 +36,9 @@ class Commands:
         return os.environ | threads | {"PYTHONWARNINGS": "ignore"}
 
     def ours(self, source: Path, out: Path, model: Path, *options: str) -> list[str]:
-        paths = ["-i", str(source), "-o", str(out), "-m", str(model), "--device", "cpu"]
-        return [sys.executable, "-m", "dinomed3d.cli.main", "predict", *paths, *options]
+        paths = ["-i", str(source), "-o", str(out), "-m", str(model)]
+        command = [sys.executable, "-m", "dinomed3d.cli.main", "predict"]
+        return [*command, *paths, "--device", self.device, *options]
 
     def measure_ours(self, source: Path, out: Path, model: Path, *options: str) -> Measured:
         """Measured in every call."""
@@ -47,7 +49,7 @@ class Commands:
         """nnU-Net's command; measured once, as it does not change while ours does."""
         paths = ["-i", str(source), "-o", str(out), "-m", str(model), "-f", "0"]
         name = program("nnUNetv2_predict_from_modelfolder")
-        command = [name, *paths, "-device", "cpu", "--disable_progress_bar", *options]
+        command = [name, *paths, "-device", self.device, "--disable_progress_bar", *options]
         trained = (model / "fold_0" / "checkpoint_final.pth").stat().st_mtime_ns
         key = json.dumps([command, self.threads, trained, sorted(p.name for p in source.iterdir())])
         note = out.with_name(f"{out.name}.json")

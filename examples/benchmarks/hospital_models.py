@@ -159,8 +159,10 @@ def intensities_of(pairs: Sequence[Pair]) -> dict[str, float]:
     }
 
 
-def train_model(spec: ModelSpec, pairs: Sequence[Pair], folder: Path) -> Path:
-    """Train as `spec` says and write nnU-Net's model folder; an existing one is kept."""
+def train_model(
+    spec: ModelSpec, pairs: Sequence[Pair], folder: Path, device: torch.device | str = "cpu"
+) -> Path:
+    """Train as `spec` says on a device and write nnU-Net's model folder; an existing one is kept."""
     model = folder / f"{spec.name}" / f"nnUNetTrainer__nnUNetPlans__{spec.configuration}"
     note = model / "benchmark.json"
     if note.exists() and json.loads(note.read_text())["spec"] == repr(spec):
@@ -169,7 +171,9 @@ def train_model(spec: ModelSpec, pairs: Sequence[Pair], folder: Path) -> Path:
     torch.manual_seed(spec.seed)
     plans, dataset = spec.plans(intensities_of(pairs)), spec.dataset
     network = build(plans, dataset, spec.configuration)
-    loss = _train(network, spec, [_prepared(pair, plans, dataset, spec) for pair in pairs])
+    cases = [_prepared(pair, plans, dataset, spec) for pair in pairs]
+    loss = _train(network.to(device), spec, cases, torch.device(device))
+    network.cpu()
     write_model(model, network, plans, dataset, spec, pairs)
     seconds = time.perf_counter() - started
     print(f"trained {spec.name}: {seconds:.0f} s, loss {loss:.4f}", file=sys.stderr)
@@ -195,7 +199,12 @@ def _prepared(
     return torch.from_numpy(np.asarray(data)), torch.from_numpy(np.asarray(target))[0].clamp(0)
 
 
-def _train(network: nn.Module, spec: ModelSpec, cases: Sequence[tuple[Tensor, Tensor]]) -> float:
+def _train(
+    network: nn.Module,
+    spec: ModelSpec,
+    cases: Sequence[tuple[Tensor, Tensor]],
+    device: torch.device,
+) -> float:
     """Train on patches, most of them around a label; the mean loss of the last steps."""
     rng = np.random.default_rng(spec.seed)
     size = spec.training_patch or spec.patch
@@ -216,16 +225,16 @@ def _train(network: nn.Module, spec: ModelSpec, cases: Sequence[tuple[Tensor, Te
                 found[int(rng.integers(len(found)))] if len(found) and rng.random() < 0.8 else None
             )
             patches.append(_patch(*cases[number], size, around, rng))
-        image = torch.stack([p[0] for p in patches])
-        target = torch.stack([p[1] for p in patches]).long()
+        image = torch.stack([p[0] for p in patches]).to(device)
+        target = torch.stack([p[1] for p in patches]).to(device).long()
         if len(spec.patch) == 2:
             image, target = image[:, :, 0], target[:, 0]
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16):
             output = network(image).float()
         if regions is None:
             loss = F.cross_entropy(output, target)
         else:
-            wanted = [torch.isin(target, torch.tensor(region)) for region in regions]
+            wanted = [torch.isin(target, torch.tensor(region, device=device)) for region in regions]
             loss = F.binary_cross_entropy_with_logits(output, torch.stack(wanted, 1).float())
         optimizer.zero_grad()
         loss.backward()

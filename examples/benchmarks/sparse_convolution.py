@@ -15,6 +15,7 @@ compared with one thread, because spconv's CPU kernels give some wrong rows with
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import json
 import os
@@ -40,6 +41,8 @@ GROWTH = (20_000, 50_000, 100_000, 200_000)
 CHANNELS = 6
 PARTS = ("convolution", "networks", "growth", "values")
 NETWORKS = ("minkunet", "ptv3")
+LIBRARY = "spconv.pytorch"
+"""The module that is compared with; another one that has spconv's interface can take its place."""
 
 
 def room(count: int, seed: int = 0) -> Tensor:
@@ -70,6 +73,11 @@ def cloud_of(count: int) -> Cloud:
     voxels = room(count)
     feat = torch.randn(count, CHANNELS, generator=torch.Generator().manual_seed(1))
     return Cloud(coord=voxels * 0.02, grid_coord=voxels, feat=feat, offset=torch.tensor([count]))
+
+
+def peer_library() -> Any:
+    """The module that `LIBRARY` names."""
+    return importlib.import_module(LIBRARY)
 
 
 class PeerGrid:
@@ -103,9 +111,7 @@ class PeerGrid:
         return self.below, None
 
     def tensor(self, feat: Tensor, pairs: dict[str, Any]) -> Any:
-        import spconv.pytorch as spconv
-
-        tensor = spconv.SparseConvTensor(feat, self.indices, self.shape, self.clouds)
+        tensor = peer_library().SparseConvTensor(feat, self.indices, self.shape, self.clouds)
         tensor.indice_dict = pairs
         return tensor
 
@@ -115,8 +121,7 @@ class PeerConvolution(nn.Module):
 
     def __init__(self, ours: nn.Module) -> None:
         super().__init__()
-        import spconv.pytorch as spconv
-
+        spconv = peer_library()
         kinds = {
             SubmanifoldConv3d: spconv.SubMConv3d,
             StridedConv3d: spconv.SparseConv3d,
@@ -138,6 +143,16 @@ class PeerConvolution(nn.Module):
             grid.below = PeerGrid(cells[:, 1:], cells[:, 0], out.spatial_shape)
         grid.pairs = out.indice_dict
         return out.features if self.bias is None else out.features + self.bias
+
+
+def by_peer(network: nn.Module) -> nn.Module:
+    """A network with the peer's sparse convolutions and index pairs; from then on no other runs in this process."""
+    network = with_spconv(network)
+    for name, module in sys.modules.items():
+        if name.startswith("pointseg.backbones") and hasattr(module, "Grid"):
+            module.Grid = PeerGrid  # type: ignore[attr-defined]
+    minkunet._cells, minkunet._levels = (lambda *_: []), (lambda *_: ())
+    return network
 
 
 def with_spconv(network: nn.Module) -> nn.Module:
@@ -185,11 +200,7 @@ def prepare(job: Job) -> tuple[nn.Module, Callable[[], Tensor]]:
 
         if not torch.cuda.is_available():  # its backward asks for a stream even on a CPU
             spconv.pytorch.ops.get_current_stream = lambda: 0
-        network = with_spconv(network)
-        for name, module in sys.modules.items():
-            if name.startswith("pointseg.backbones") and hasattr(module, "Grid"):
-                module.Grid = PeerGrid
-        minkunet._cells, minkunet._levels = (lambda *_: []), (lambda *_: ())
+        network = by_peer(network)
     cloud = cloud_of(job.count)
     if isinstance(network, Backbone):
         return network, lambda: network(cloud).feat

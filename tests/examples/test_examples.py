@@ -19,6 +19,7 @@ ARGUMENTS = {
     "benchmarks/ditr.py": ["--tiny"],
     "benchmarks/ditr_tabletop.py": ["--tiny"],
     "benchmarks/few_cases.py": ["--help"],
+    "benchmarks/gpu.py": ["--device", "cpu", "--tiny"],
     "benchmarks/hippocampus.py": ["--help"],
     "benchmarks/hospital.py": ["--tiny", "--parts", "ct"],
     "benchmarks/launches.py": ["--tiny", "--networks", "litept"],

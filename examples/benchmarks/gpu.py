@@ -1,0 +1,126 @@
+"""Everything that only a GPU can tell, in at most nine minutes on one card.
+
+Correctness first: every operator and network compared with the CPU. Then speed: milliseconds, memory, kernel launches
+and the places where the host waits, beside other libraries where they are installed. Each part runs in a process of
+its own within its time, and results are written as they come: WORK/results.json and WORK/table.md. The same command
+again does what is missing; `--again` does all. `--list` prints the parts and how long they should take.
+
+    python examples/benchmarks/gpu.py --work gpu_results
+    python examples/benchmarks/gpu.py --device cpu --tiny                  # a trial of all parts without a GPU
+    python examples/benchmarks/gpu.py --work gpu_results --parts few-cases \\
+        --data Dataset004_Hippocampus --weights dinov2_vits14.safetensors
+
+On a machine with nothing but Python and a GPU, in the folder of the repository:
+
+    pip install . psutil && { pip install spconv_triton || true; } && \\
+        python examples/benchmarks/gpu.py --work gpu_results
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+# The driver is asked for devices without starting CUDA, which processes that are forked later could not do then.
+os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+
+import torch
+from gpu_ceilings import ceilings
+from gpu_convolutions import single_convolution
+from gpu_few_cases import LEAST_S, parallel_arms
+from gpu_lifting import lift_points
+from gpu_networks import networks
+from gpu_operators import operators
+from gpu_parts import Bench, Part, run_parts
+from gpu_points import forwards, peers, steps
+from gpu_prediction import prediction
+from gpu_table import as_markdown, has_errors
+from gpu_volumes import COMPILING_S, compiled_steps, eager_steps
+from markdown import table
+
+SECONDS = 540.0
+"""For all parts together."""
+PARTS = (
+    Part(name="ceilings", what="copies and matrix products", seconds=10, run=ceilings),
+    Part(name="convolution", what="one sparse convolution", seconds=25, run=single_convolution),
+    Part(name="operators", what="every operator against the CPU", seconds=30, run=operators),
+    Part(name="networks", what="every network against the CPU", seconds=60, run=networks),
+    Part(name="points-forward", what="point networks, prediction", seconds=35, run=forwards),
+    Part(name="prediction", what="a CT beside nnUNetv2_predict", seconds=140, run=prediction),
+    Part(name="points-step", what="point networks, training", seconds=35, run=steps),
+    Part(name="volumes", what="steps of DINO-Med3D", seconds=60, run=eager_steps),
+    Part(name="peers", what="point networks by other libraries", seconds=40, run=peers),
+    Part(name="lifting", what="images onto points", seconds=20, run=lift_points),
+    Part(
+        name="volumes-compiled",
+        what="steps of DINO-Med3D, compiled",
+        seconds=90,
+        least=COMPILING_S,
+        run=compiled_steps,
+    ),
+    Part(
+        name="few-cases",
+        what="training with few cases, arms in parallel",
+        seconds=240,
+        least=LEAST_S,
+        run=parallel_arms,
+    ),
+)
+"""In the order of their value."""
+
+
+def main() -> int:
+    """Run the parts and print the table.
+
+    Returns:
+        Exit code: 0 if every part ended and nothing in it failed, else 1; 2 for a mistake in the options.
+    """
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", type=Path, help="folder of results (default: a temporary one)")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="for everything")
+    parser.add_argument("--parts", nargs="+", choices=[p.name for p in PARTS], metavar="PART")
+    parser.add_argument("--again", action="store_true", help="also what is done already")
+    parser.add_argument("--tiny", action="store_true", help="everything tiny: a trial")
+    parser.add_argument("--data", type=Path, help="raw dataset of nnU-Net, for few-cases")
+    parser.add_argument("--weights", type=Path, help="of DINOv2 ViT-S, for few-cases")
+    parser.add_argument("--list", action="store_true", help="print the parts")
+    args = parser.parse_args()
+    chosen = [part for part in PARTS if args.parts is None or part.name in args.parts]
+    if args.list:
+        print(
+            table("part|s on one H200|what", [[p.name, f"{p.seconds:g}", p.what] for p in chosen])
+        )
+        return 0
+    if args.device == "cpu" and not args.tiny:
+        parser.error(
+            "--device cpu needs --tiny: at full size a CPU would take hours, and tell nothing"
+        )
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error(
+            "--device cuda needs a CUDA device, and there is none; --device cpu --tiny is a trial"
+        )
+    with tempfile.TemporaryDirectory() as temporary:
+        work = (args.work or Path(temporary)).resolve()
+        bench = Bench(
+            device=torch.device(args.device),
+            tiny=args.tiny,
+            work=work,
+            data=args.data and args.data.resolve(),
+            weights=args.weights and args.weights.resolve(),
+        )
+
+        def report(results: dict[str, Any]) -> None:
+            (work / "table.md").write_text(as_markdown(results), encoding="utf-8")
+
+        results = run_parts(chosen, bench, seconds=args.seconds, again=args.again, report=report)
+        print(as_markdown(results))
+    return int(has_errors(results))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
