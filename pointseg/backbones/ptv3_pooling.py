@@ -32,7 +32,8 @@ class Stem(nn.Module):
 
     def forward(self, feat: Tensor, voxels: SerializedVoxels) -> Tensor:
         """(N, in_channels) -> (N, C)."""
-        out: Tensor = self.stem["act"](self.stem["norm"](self.stem["conv"](feat, voxels.grid)))
+        grid = voxels.grid.apart()  # nothing else has a kernel of 125 offsets, whose map is large
+        out: Tensor = self.stem["act"](self.stem["norm"](self.stem["conv"](feat, grid)))
         return out
 
 

@@ -1,39 +1,31 @@
 """Sparse convolution in plain torch: inputs and outputs at occupied voxels only.
 
-A kernel map lists the pairs of rows of each offset of the kernel. On a CPU the output is computed
-tile by tile, each thread with its own tiles: per offset the rows are gathered into a small
-buffer and multiplied, then each output row sums its products in one pass, so that nothing is
-scattered. The weights' gradient is computed offset by offset, each thread with its own. Elsewhere the
-neighbourhoods of a block of rows are gathered and multiplied at once. All of this is deterministic,
-and the memory beyond input and output does not grow with the cloud.
+A kernel map lists the pairs of rows of each offset of the kernel. How they are read on a CPU is told in
+``convolution_on_cpu``. Elsewhere the neighbourhoods of a block of rows are gathered and multiplied at
+once. All of this is deterministic, and the memory beyond input and output does not grow with the cloud.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.grad import conv2d_weight
 
+from pointseg.ops.convolution_on_cpu import sum_products, weight_grad
 from pointseg.ops.grid import Grid
-from pointseg.ops.kernel_map import KernelMap, Section, Tile, padded
-from pointseg.ops.linear import IMAGES, as_images, linear
+from pointseg.ops.kernel_map import KernelMap
+from pointseg.ops.linear import linear
 from pointseg.ops.pieces import is_cpu
-from pointseg.ops.threads import count_threads, for_each
 
 _BLOCK = 2**25
 """Gathered numbers at a time on devices other than CPUs."""
-_ROWS = 8192
-"""Rows whose share of the weights' gradient is computed at a time on a CPU."""
-_WORTH = 2**21
-"""Smaller products (rows by channels by channels) are left to ``mm``, which starts faster."""
 
 
-def convolve(feat: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
+def convolve(
+    feat: Tensor, weight: Tensor, kernel_map: KernelMap, order: Tensor | None = None
+) -> Tensor:
     """Sum, over the kernel's offsets, what each output row reads through them, times its weights.
 
     Under autocast it computes as matrix products do.
@@ -42,6 +34,8 @@ def convolve(feat: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
         feat: (S, Cin) rows of the map's sources.
         weight: (Cout, ..., Cin), the axes between counting the map's K offsets.
         kernel_map: the pairs of rows.
+        order: (S,) int64 which row of ``feat`` each source of a submanifold map is, and which row of the
+            result each target; None: they are numbered alike.
 
     Returns:
         (T, Cout) rows of the map's targets; 0 where nothing is read.
@@ -64,13 +58,13 @@ def convolve(feat: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
         if feat.dtype != torch.float64:
             dtype = torch.get_autocast_dtype(kind)
             feat, stacked = feat.to(dtype), stacked.to(dtype)
-    return _apply(feat, stacked, kernel_map)
+    return _apply(feat, stacked, kernel_map, order)
 
 
 @torch.compiler.disable  # loops over tiles, whose shapes are the cloud's
-def _apply(feat: Tensor, stacked: Tensor, kernel_map: KernelMap) -> Tensor:
+def _apply(feat: Tensor, stacked: Tensor, kernel_map: KernelMap, order: Tensor | None) -> Tensor:
     with _as_given(feat):
-        return _Convolution.apply(feat, stacked, kernel_map)  # type: ignore[no-any-return]
+        return _Convolution.apply(feat, stacked, kernel_map, order)  # type: ignore[no-any-return]
 
 
 def _as_given(rows: Tensor) -> AbstractContextManager[object]:
@@ -85,141 +79,53 @@ class _Convolution(torch.autograd.Function):
     """Keeps only its inputs for the backward pass, which uses the transposed map."""
 
     @staticmethod
-    def forward(ctx: Any, feat: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
+    def forward(
+        ctx: Any, feat: Tensor, weight: Tensor, kernel_map: KernelMap, order: Tensor | None
+    ) -> Tensor:
         ctx.save_for_backward(feat, weight)
-        ctx.kernel_map = kernel_map
+        ctx.kernel_map, ctx.order = kernel_map, order
+        feat = _sorted(feat, order)
         if _tiled(feat):
-            return _sum_tiles(feat, weight, kernel_map)
-        return _gather_table(feat, weight.transpose(1, 2), kernel_map)
+            return _unsorted(sum_products(feat, weight, kernel_map), order)
+        return _unsorted(_gather_table(feat, weight.transpose(1, 2), kernel_map), order)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         feat, weight = ctx.saved_tensors
-        kernel_map: KernelMap = ctx.kernel_map
-        to_feat, to_weight, _ = ctx.needs_input_grad
-        grad = grad.contiguous()
+        kernel_map, order = ctx.kernel_map, ctx.order
+        to_feat, to_weight, *_ = ctx.needs_input_grad
+        grad = _sorted(grad.contiguous(), order)
+        grad_feat = grad_weight = None
         with _as_given(feat):
             if _tiled(feat):
-                turned = weight.transpose(1, 2)
-                grad_feat = _sum_tiles(grad, turned, kernel_map.transposed) if to_feat else None
-                grad_weight = _tiles_weight_grad(feat, grad, kernel_map) if to_weight else None
-                return grad_feat, grad_weight, None
-            grad_feat = _gather_table(grad, weight, kernel_map.transposed) if to_feat else None
-            grad_weight = _table_weight_grad(feat, grad, kernel_map) if to_weight else None
-            return grad_feat, grad_weight, None
+                if to_feat:
+                    turned = weight.transpose(1, 2)
+                    grad_feat = sum_products(grad, turned, kernel_map.transposed)
+                if to_weight:
+                    grad_weight = weight_grad(_sorted(feat, order), grad, kernel_map)
+            else:
+                if to_feat:
+                    grad_feat = _gather_table(grad, weight, kernel_map.transposed)
+                if to_weight:
+                    grad_weight = _table_weight_grad(_sorted(feat, order), grad, kernel_map)
+        return None if grad_feat is None else _unsorted(grad_feat, order), grad_weight, None, None
+
+
+def _sorted(rows: Tensor, order: Tensor | None) -> Tensor:
+    return rows if order is None else rows.index_select(0, order)
+
+
+def _unsorted(rows: Tensor, order: Tensor | None) -> Tensor:
+    if order is None:
+        return rows
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(order), device=order.device)
+    return rows.index_select(0, place)
 
 
 def _tiled(rows: Tensor) -> bool:
     return is_cpu(rows)
-
-
-def _sum_tiles(rows: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
-    """(S, C) with (K, D, C) -> (T, D); each thread takes whole tiles, or sections of the only one."""
-    tiles, threads = kernel_map.tiles, count_threads()
-    if len(tiles) > 1:  # every tile reads all matrices
-        weight = weight.contiguous()
-    matrices = weight.unbind()
-    out = rows.new_empty(kernel_map.targets, weight.shape[1])
-    # Buffers are made here and not in the threads, where memory would stay with each of them.
-    width = max((s.rows for tile in tiles for s in tile.sections), default=0)
-    reads = rows.new_empty(threads, width, rows.shape[1]).unbind()
-    shape = (min(threads, len(tiles)), max((t.rows for t in tiles), default=0), weight.shape[1])
-    wide = torch.promote_types(rows.dtype, torch.float32)  # of what is summed
-    products = rows.new_empty(shape, dtype=wide).unbind()
-
-    def multiply(sections: Sequence[Section], read: Tensor, products: Tensor) -> None:
-        for s in sections:
-            torch.index_select(rows, 0, s.source, out=read[: len(s.source)])
-            _multiply(read[: s.rows], matrices[s.offset], products[s.row : s.row + s.rows])
-
-    def add(tile: Tile, products: Tensor) -> None:
-        out[tile.first : tile.last] = F.embedding_bag(
-            tile.bag, products, tile.bag_starts, mode="sum", include_last_offset=True
-        )
-
-    def go(first: int) -> None:
-        for tile in tiles[first::threads]:
-            multiply(tile.sections, reads[first], products[first])
-            add(tile, products[first])
-
-    if len(tiles) == 1:
-        sections = tiles[0].sections
-        for_each(lambda n: multiply(sections[n::threads], reads[n], products[0]), range(threads))
-        add(tiles[0], products[0])
-    else:
-        for_each(go, range(len(products)))
-    return out
-
-
-def _tiles_weight_grad(feat: Tensor, grad: Tensor, kernel_map: KernelMap) -> Tensor:
-    """(S, C) and (T, D) -> (K, D, C), in memory as the parameter is; each thread takes whole offsets."""
-    threads, pairs = count_threads(), kernel_map.pairs()
-    # those of most pairs first, so that each thread has about as much to do
-    offsets = sorted(range(len(pairs)), key=lambda offset: -len(pairs[offset][0]))
-    width = padded(min(_ROWS, len(pairs[offsets[0]][0])))
-    reads = feat.new_empty(threads, width, feat.shape[1]).unbind()
-    others = grad.new_empty(threads, width, grad.shape[1]).unbind()
-    wide = torch.promote_types(feat.dtype, torch.float32)
-    sums = feat.new_empty(grad.shape[1], len(pairs), feat.shape[1], dtype=wide)
-
-    def go(first: int) -> None:
-        for offset in offsets[first::threads]:
-            source, target = (rows.split(_ROWS) for rows in pairs[offset])
-            for number, (at_feat, at_grad) in enumerate(zip(source, target, strict=True)):
-                count, rows = len(at_feat), padded(len(at_feat))
-                read, met = reads[first][:rows], others[first][:rows]
-                torch.index_select(feat, 0, at_feat, out=read[:count])
-                torch.index_select(grad, 0, at_grad, out=met[:count])
-                if count < rows:  # padding must not count, nor meet what memory held before
-                    read[count:].zero_()
-                    met[count:].zero_()
-                _correlate(met, read, sums[:, offset], add=number > 0)
-
-    for_each(go, range(threads))
-    return sums.to(feat.dtype).transpose(0, 1)
-
-
-def _multiply(rows: Tensor, weight: Tensor, out: Tensor) -> None:
-    """Write rows @ weight.T, (R, C) with (D, C), to ``out``.
-
-    Large float32 products go through oneDNN, see ``ops.linear``.
-    """
-    if _by_convolution(rows, len(weight)):
-        product = torch.conv2d(as_images(rows), weight[:, :, None, None])
-        as_images(out).copy_(product)
-    elif out.dtype == rows.dtype:
-        torch.mm(rows, weight.T, out=out)
-    else:
-        out.copy_(rows @ weight.T)
-
-
-def _correlate(rows: Tensor, others: Tensor, out: Tensor, *, add: bool) -> None:
-    """Write rows.T @ others, (R, C) with (R, E), to ``out``, or add it.
-
-    As ``_multiply``: it is the gradient of the weights of such a convolution.
-    """
-    if _by_convolution(rows, others.shape[1]):
-        shape = (rows.shape[1], others.shape[1], 1, 1)
-        product = conv2d_weight(as_images(others), shape, as_images(rows))[:, :, 0, 0]
-    elif out.dtype == rows.dtype:
-        torch.addmm(out, rows.T, others, beta=int(add), out=out)
-        return
-    else:
-        product = rows.T @ others
-    if add:
-        out += product
-    else:
-        out.copy_(product)
-
-
-def _by_convolution(rows: Tensor, width: int) -> bool:
-    return (
-        rows.dtype == torch.float32
-        and rows.numel() * width >= _WORTH
-        and len(rows) % IMAGES == 0
-        and torch.backends.mkldnn.is_available()
-    )
 
 
 def _gather_table(rows: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
@@ -272,9 +178,9 @@ class _SparseConv3d(nn.Module):
         bias = "" if self.bias is not None else ", bias=False"
         return f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}{bias}"
 
-    def _along(self, feat: Tensor, kernel_map: KernelMap) -> Tensor:
-        out = convolve(feat, self.weight, kernel_map)
-        return out if self.bias is None else out + self.bias.to(out.dtype)
+    def _along(self, feat: Tensor, kernel_map: KernelMap, order: Tensor | None = None) -> Tensor:
+        out = convolve(feat, self.weight, kernel_map, order)
+        return out if self.bias is None else out.add_(self.bias.to(out.dtype))
 
 
 class SubmanifoldConv3d(_SparseConv3d):
@@ -311,7 +217,12 @@ class SubmanifoldConv3d(_SparseConv3d):
             # saves them in, and published weights were trained so
             matrix = self.weight.reshape(self.in_channels, self.out_channels)
             return linear(feat, matrix.T, self.bias)
-        return self._along(feat, grid.kernel_map(self.kernel_size))
+        if not _tiled(feat):
+            return self._along(feat, grid.kernel_map(self.kernel_size))
+        # Where rows are in no order, most reads of neighbours wait for memory: sorting them is cheaper.
+        ordered, order = grid.sorted()
+        kernel_map = ordered.kernel_map(self.kernel_size)
+        return self._along(feat, kernel_map, None if ordered is grid else order)
 
 
 class StridedConv3d(_SparseConv3d):

@@ -91,6 +91,7 @@ class Grid:
         self._order, self._ordered = order, ordered
         self._maps: dict[int, KernelMap] = {}
         self._coarser: dict[int, tuple[Grid, KernelMap, Segments]] = {}
+        self._sorted: Grid | None = None
         self._sizes(0)
 
     def __len__(self) -> int:
@@ -99,7 +100,7 @@ class Grid:
     def apart(self) -> Grid:
         """The same voxels, without the maps that are kept: for one that only a single layer reads."""
         grid = copy(self)
-        grid._maps, grid._coarser = {}, {}
+        grid._maps, grid._coarser, grid._sorted = {}, {}, None
         return grid
 
     def sorted(self) -> tuple[Grid, Tensor]:
@@ -111,8 +112,10 @@ class Grid:
         order = self._order
         if self._ordered:
             return self, order
-        coord, batch = self.coord.index_select(0, order), self.batch.index_select(0, order)
-        return Grid.known(coord, batch, self.extent, ordered=True), order
+        if self._sorted is None:
+            coord, batch = self.coord.index_select(0, order), self.batch.index_select(0, order)
+            self._sorted = Grid.known(coord, batch, self.extent, ordered=True)
+        return self._sorted, order
 
     def kernel_map(self, size: int) -> KernelMap:
         """Pairs of voxels for a submanifold convolution: outputs at the inputs' voxels.

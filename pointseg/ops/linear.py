@@ -2,8 +2,8 @@
 
 Torch multiplies float32 matrices on a CPU by the BLAS it was built with, which on some processors
 leaves half of the vector unit idle; its convolutions go through oneDNN, which does not. A 1 x 1
-convolution of channels-last images is the same product. Elsewhere, and for other types, this is
-``torch.nn.functional.linear``.
+convolution of channels-last images is the same product. Elsewhere, for other types, and where BLAS is
+known to be as fast, this is ``torch.nn.functional.linear``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 
+from pointseg.ops.blas import fills_vectors
 from pointseg.ops.pieces import is_cpu
 
 IMAGES = 16
@@ -57,6 +58,7 @@ def _by_convolution(feat: Tensor, weight: Tensor) -> bool:
         and len(feat) >= _WORTH
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
+        and not fills_vectors()
         and torch.backends.mkldnn.is_available()
     )
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck
 
-from pointseg.ops import convolution, kernel_map
+from pointseg.ops import convolution, convolution_on_cpu, kernel_map
 from pointseg.ops.convolution import (
     InverseConv3d,
     StridedConv3d,
@@ -41,13 +41,17 @@ def random(*shape, seed=1):
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.fixture(params=["tiles", "small tiles", "table"])
+@pytest.fixture(params=["tiles", "small tiles", "neighbourhoods", "table"])
 def way(request, monkeypatch):
-    """The ways through: tiles of a CPU, also where they are many, and other devices' table."""
+    """The ways through: tiles of a CPU, also where they are many, its narrow rows, other devices' table."""
+    monkeypatch.setattr(convolution_on_cpu, "NARROW", 0)
     if request.param == "small tiles":
-        monkeypatch.setattr(convolution, "_ROWS", 7)
+        monkeypatch.setattr(convolution_on_cpu, "_ROWS", 7)
         monkeypatch.setattr(kernel_map, "PAIRS_PER_TILE", 50)
         monkeypatch.setattr(kernel_map, "PAIRS_PER_SECTION", 1)
+    if request.param == "neighbourhoods":
+        monkeypatch.setattr(convolution_on_cpu, "NARROW", 16)
+        monkeypatch.setattr(convolution_on_cpu, "_PIECE", 400)
     if request.param == "table":
         monkeypatch.setattr(convolution, "_tiled", lambda tensor: False)
         monkeypatch.setattr(convolution, "_BLOCK", 400)
@@ -115,8 +119,10 @@ def test_gradients(which, way):
 
 
 @pytest.mark.parametrize("density", [0.02, 0.4])
-def test_gradients_do_not_depend_on_threads(density, request):
-    """Of one tile and of several, also where an offset finds no pairs."""
+@pytest.mark.parametrize("narrow", [0, 8])
+def test_gradients_do_not_depend_on_threads(density, narrow, request, monkeypatch):
+    """Of one tile and of several, also where an offset finds no pairs; of narrow rows."""
+    monkeypatch.setattr(convolution_on_cpu, "NARROW", narrow)
     grids = [scattered(density, shape=(20, 20, 20)) for _ in range(2)]
     feat, weight = random(len(grids[0]), 8), random(8, 3, 3, 3, 8, seed=2)
     found = []
@@ -143,8 +149,10 @@ def test_gradients_only_where_wanted(frozen, way):
     assert [name for name, tensor in inputs.items() if tensor.grad is None] == [frozen]
 
 
-def test_many_rows_in_float32():
-    """Long enough for the products that go through oneDNN, and for several tiles."""
+@pytest.mark.parametrize("blas", [True, False])
+def test_many_rows_in_float32(blas, monkeypatch):
+    """Long enough for the products that go through oneDNN where BLAS is slow, and for several tiles."""
+    monkeypatch.setattr(convolution_on_cpu, "fills_vectors", lambda: blas)
     grid = scattered(0.5, shape=(40, 30, 20))
     feat, weight = random(len(grid), 20), random(24, 3, 3, 3, 20, seed=2) / 20
     grad = random(len(grid), 24, seed=3)
@@ -178,11 +186,19 @@ def test_autocast_computes_as_matrix_products_do(dtype, way):
 
 
 def test_rows_in_another_order():
-    grid, layer = scattered(), SubmanifoldConv3d(3, 4).double()
+    """Those of a layer, which sorts them, are where the map of unsorted voxels has them, also gradients."""
+    grid, layer = scattered(), SubmanifoldConv3d(3, 4, bias=False).double()
     order = torch.randperm(len(grid), generator=torch.Generator().manual_seed(3))
-    feat = random(len(grid), 3)
+    feat, grad = random(len(grid), 3).requires_grad_(), random(len(grid), 4, seed=4)
     moved = layer(feat[order], Grid(grid.coord[order], grid.batch[order]))
-    assert torch.allclose(moved, layer(feat, grid)[order])
+    expected = convolve(feat, layer.weight, grid.kernel_map(3))
+    assert torch.allclose(moved, expected[order])
+    for one, other in zip(
+        torch.autograd.grad(moved, (feat, layer.weight), grad[order]),
+        torch.autograd.grad(expected, (feat, layer.weight), grad),
+        strict=True,
+    ):
+        assert torch.allclose(one, other)
 
 
 def test_clouds_moved_by_whole_voxels():
@@ -203,7 +219,8 @@ def test_clouds_of_a_batch_do_not_meet():
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_same_numbers_every_time(threads):
+def test_same_numbers_every_time(threads, monkeypatch):
+    monkeypatch.setattr(convolution_on_cpu, "NARROW", 0)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -219,8 +236,9 @@ def test_same_numbers_every_time(threads):
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
 
 
-def test_number_of_threads_changes_nothing():
+def test_number_of_threads_changes_nothing(monkeypatch):
     """Beyond the order of sums over tiles: more tiles in two threads than in one."""
+    monkeypatch.setattr(convolution_on_cpu, "NARROW", 0)
     grid = scattered(0.5, shape=(30, 30, 30))
     feat, weight = random(len(grid), 8).requires_grad_(), random(8, 3, 3, 3, 8).requires_grad_()
     before, runs = torch.get_num_threads(), []
@@ -255,7 +273,7 @@ def test_one_voxel_and_none(way):
 
 
 def test_bias_is_added():
-    grid, layer = scattered(), SubmanifoldConv3d(3, 4)
+    grid, layer = scattered().sorted()[0], SubmanifoldConv3d(3, 4)
     feat = random(len(grid), 3).float()
     without = convolve(feat, layer.weight, grid.kernel_map(3))
     assert torch.equal(layer(feat, grid), without + layer.bias)

@@ -9,6 +9,12 @@ import torch.nn.functional as F
 from pointseg.ops.linear import Linear, _by_convolution, linear
 
 
+@pytest.fixture(autouse=True)
+def slow_blas(monkeypatch):
+    """Whatever processor this is."""
+    monkeypatch.setattr("pointseg.ops.linear.fills_vectors", lambda: False)
+
+
 def layer(channels=8, width=5, bias=True, seed=0):
     torch.manual_seed(seed)
     return Linear(channels, width, bias=bias)
