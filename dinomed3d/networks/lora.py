@@ -42,8 +42,23 @@ class LoRALinear(nn.Module):
         nn.init.kaiming_uniform_(self.lora_down, a=math.sqrt(5))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., in) -> (..., out)."""
-        return self.base(x) + self.scale * F.linear(F.linear(x, self.lora_down), self.lora_up)
+        """(..., in) -> (..., out).
+
+        Without gradients the update is merged into the weight, which costs less than a pass over the
+        activations; merging anew in every call leaves no copy that could be stale when training goes on.
+        """
+        if not torch.is_grad_enabled():
+            return F.linear(x, self.merged_weight(), self.base.bias)
+        rows = x.flatten(0, -2)
+        y: Tensor = self.base(rows)
+        down = F.linear(rows, self.lora_down)
+        # in place: the backward pass of a linear layer does not read its output
+        return y.addmm_(down, self.lora_up.T.to(y), alpha=self.scale).unflatten(0, x.shape[:-1])
+
+    def merged_weight(self) -> Tensor:
+        """(out, in): the weight of the linear layer that gives the same, in the parameters' precision."""
+        with torch.autocast(self.lora_up.device.type, enabled=False):
+            return torch.addmm(self.base.weight, self.lora_up, self.lora_down, alpha=self.scale)
 
 
 def add_lora(encoder: DinoEncoder, *, blocks: Iterable[int], rank: int, alpha: float) -> None:

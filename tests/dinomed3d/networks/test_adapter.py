@@ -73,3 +73,27 @@ def test_a_volume_of_equal_slices_has_equal_updates():
 
 def test_it_begins_as_nothing():
     assert not Adapter3D(6, width=4)(torch.randn(3, 5, 6), depth=3, grid=(2, 2)).any()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("depth", [1, 2, 5])
+def test_it_equals_the_convolution_whose_weights_it_has(count, depth):
+    """Forward and backward; every weight learns."""
+    torch.manual_seed(0)
+    built = Adapter3D(6, width=4)
+    torch.nn.init.normal_(built.up.weight)
+    tokens = torch.randn(count * depth, 1 + 6, 6, requires_grad=True)
+    found = built(tokens, depth=depth, grid=(2, 3))
+    x = built.down(built.norm(tokens[:, 1:])).unflatten(0, (count, depth))  # (B, D, N, width)
+    volume = x.permute(0, 3, 1, 2)[..., None]  # (B, width, D, N, 1)
+    mixed = built.mix(F.pad(volume, (0, 0, 0, 0, 1, 1), mode="replicate"))
+    patches = built.up(F.gelu(mixed[..., 0].permute(0, 2, 3, 1))).flatten(0, 1)
+    expected = F.pad(patches, (0, 0, 1, 0))
+    torch.testing.assert_close(found, expected)
+    learning = [tokens, *built.parameters()]
+    for got, want in zip(
+        torch.autograd.grad(found.square().sum(), learning),
+        torch.autograd.grad(expected.square().sum(), learning),
+        strict=True,
+    ):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from dinomed3d.lifting import build_encoder
 from dinomed3d.networks.lora import LoRALinear, add_lora
@@ -20,15 +21,57 @@ def test_update_by_hand():
     assert layer(torch.tensor([[10.0, 1.0]])).item() == 12.5 + 3 * (170 + 56)
 
 
-def test_merged_into_the_weight_it_gives_the_same():
-    """What a checkpoint holds is enough to merge: W + scale * up down."""
+def test_merged_into_the_weight_it_gives_the_same_before_and_after_a_step():
+    """Without gradients one product does it: W + scale * up down, of the parameters as they are now."""
     torch.manual_seed(0)
-    layer = LoRALinear(nn.Linear(5, 3), rank=2, alpha=3.0)
+    layer = LoRALinear(nn.Linear(5, 3), rank=2, alpha=3.0).requires_grad_(False)
+    layer.lora_down.requires_grad_()
+    layer.lora_up.requires_grad_()
     nn.init.normal_(layer.lora_up)
-    state = layer.state_dict()
-    merged = state["base.weight"] + state["lora_scale"] * state["lora_up"] @ state["lora_down"]
-    x = torch.randn(4, 5)
-    torch.testing.assert_close(layer(x), nn.functional.linear(x, merged, state["base.bias"]))
+    before = {name: value.clone() for name, value in layer.state_dict().items()}
+    x = torch.randn(2, 4, 5)
+    for _ in range(2):
+        learning = layer(x)
+        with torch.no_grad():
+            merged = layer(x)
+            products = calls(lambda: layer(x))
+        assert products == ["addmm", "linear"]
+        torch.testing.assert_close(merged, learning)
+        state = layer.state_dict()
+        weight = state["base.weight"] + state["lora_scale"] * state["lora_up"] @ state["lora_down"]
+        torch.testing.assert_close(merged, nn.functional.linear(x, weight, state["base.bias"]))
+        learning.square().sum().backward()
+        torch.optim.SGD([layer.lora_down, layer.lora_up], lr=0.1).step()
+    after = layer.state_dict()
+    assert after.keys() == before.keys()
+    assert torch.equal(after["base.weight"], before["base.weight"])
+    assert not torch.equal(after["lora_up"], before["lora_up"])
+
+
+def calls(run):
+    """Names of the products that are called."""
+    found = []
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            if func.__name__ in ("linear", "addmm", "addmm_", "matmul"):
+                found.append(func.__name__)
+            return func(*args, **(kwargs or {}))
+
+    with Watch():
+        run()
+    return found
+
+
+def test_under_autocast_the_merge_is_made_in_full_precision():
+    """A small update would be lost in a weight of eight bits."""
+    layer = LoRALinear(nn.Linear(1, 1, bias=False), rank=1, alpha=1.0)
+    with torch.no_grad():
+        layer.base.weight.fill_(1.0)
+        layer.lora_down.fill_(2**-5)
+        layer.lora_up.fill_(2**-5)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert layer.merged_weight().item() == 1.0 + 2**-10
 
 
 @pytest.mark.parametrize(
