@@ -26,4 +26,10 @@ def encoder_precision(device: torch.device) -> AbstractContextManager[object]:
         return nullcontext()
     if torch.get_autocast_dtype(device.type) != torch.float16:
         return nullcontext()
-    return torch.autocast(device.type, torch.bfloat16, enabled=has_native_bfloat16(device.type))
+    return torch.autocast(device.type, torch.bfloat16, enabled=_computes_bfloat16(device.type))
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _computes_bfloat16(kind: str) -> bool:
+    """A constant to torch.compile, which could not look into PyTorch's own questions to the hardware."""
+    return has_native_bfloat16(kind)

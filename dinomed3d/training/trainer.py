@@ -25,6 +25,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import Tensor, nn
 
 from dinomed3d import __version__
+from dinomed3d.runtime.compiling import compiler
 from dinomed3d.runtime.device import check_device
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.one_line_errors import report_user_errors
@@ -65,7 +66,7 @@ from dinomed3d.training.resumable_trainer import ResumableTrainer
 from dinomed3d.training.stage_one_loader import Augmenter, finish, loader_of, stage_one_batches
 from dinomed3d.training.stages import FullSizeLogits, deep_supervision_scales
 from dinomed3d.training.start_from_model import model_of, spec_of_model
-from dinomed3d.training.wrap_ddp_compile import compiler, running_network
+from dinomed3d.training.wrap_ddp_compile import running_network
 
 
 class DinoMed3DTrainer(ResumableTrainer):
@@ -125,7 +126,7 @@ class DinoMed3DTrainer(ResumableTrainer):
         self.iteration = 0
         self.patches: Augmenter | None = None  # stage II's batches, while stage I has its own
         self.running: nn.Module | None = None  # built when a stage's first epoch begins
-        self.compile_backend = compiler(self.device)
+        self.compile_backend, self.not_compiled = compiler(self.device.type, unasked=True)
         self.pending_random_states = []
         if fast_precision(self.device) != torch.float16:
             self.grad_scaler = None  # bfloat16 has float32's range
@@ -236,6 +237,9 @@ class DinoMed3DTrainer(ResumableTrainer):
         self.enable_deep_supervision = deep
         self.proxy_loss = deepcopy(plain)
         self.proxy_loss.dc.batch_dice = True  # a single slice often has no foreground
+        if self.compile_backend is not None:  # as nnU-Net does: the Dice term alone
+            for term in (plain, self.proxy_loss):
+                term.dc = torch.compile(term.dc, backend=self.compile_backend)
         scales = self._get_deep_supervision_scales()
         if scales is None:
             return plain
@@ -345,7 +349,7 @@ class DinoMed3DTrainer(ResumableTrainer):
         self.continuing = False  # there was nothing to continue from
         self.print_to_log_file(
             f"DINO-Med3D {__version__}\n{self.spec}\n{self.recipe}\n"
-            f"GPUs or processes: {processes()}; torch.compile: {self.compile_backend or 'off'}",
+            f"GPUs or processes: {processes()}; torch.compile: {self.compile_backend or f'off ({self.not_compiled})'}",
             add_timestamp=False,
         )
         if not self.resumed:

@@ -6,7 +6,6 @@ its parameters and lives for one stage.
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
@@ -15,16 +14,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dinomed3d.networks import DinoMed3D
 from dinomed3d.training.distributed import is_parallel
-
-
-def compiler(device: torch.device) -> str | None:
-    """The backend of torch.compile, or None: nnU-Net's own variable, but off by default.
-
-    Args:
-        device: networks are compiled on CUDA only, as in nnU-Net.
-    """
-    asked = os.environ.get("nnUNet_compile", "").lower() in ("true", "1", "t")
-    return "inductor" if asked and device.type == "cuda" and os.name != "nt" else None
 
 
 def running_network(

@@ -18,6 +18,7 @@ from dinomed3d.inference.nnunet.slice_feature_cache import (
 )
 from dinomed3d.inference.nnunet.sliding_window import Batch
 from dinomed3d.networks import DinoMed3D
+from dinomed3d.runtime.compiling import compiler
 
 
 class Predictor:
@@ -32,7 +33,7 @@ class Predictor:
         precision: torch.dtype | None,
         threads: int = 1,
     ) -> None:
-        """Move the networks to their device.
+        """Move the networks to their device, and compile them if nnUNet_compile asks for it (on CUDA).
 
         Args:
             networks: one per fold, in eval mode.
@@ -43,7 +44,13 @@ class Predictor:
                 faster than one after the other on two cores.
         """
         moved = [network.to(device).eval() for network in networks]
-        self.networks = [SliceFeatureCache(n) if is_cacheable(n) else n for n in moved]
+        backend, _ = compiler(device.type, unasked=False)
+        if backend is not None:
+            for network in moved:
+                network.compile(backend=backend)
+        self.networks = [
+            SliceFeatureCache(n, compiler=backend) if is_cacheable(n) else n for n in moved
+        ]
         axes = [axis + 2 for axis in mirroring or ()]
         self.flips = [
             flip for count in range(len(axes) + 1) for flip in itertools.combinations(axes, count)

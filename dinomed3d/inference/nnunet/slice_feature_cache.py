@@ -44,16 +44,23 @@ def halo_of(network: nn.Module) -> int:
 class SliceFeatureCache:
     """A network whose slice tokens are kept as long as later windows may need them."""
 
-    def __init__(self, network: DinoMed3D, *, limit: int = DEFAULT_LIMIT) -> None:
+    def __init__(
+        self, network: DinoMed3D, *, limit: int = DEFAULT_LIMIT, compiler: str | None = None
+    ) -> None:
         """Begin empty.
 
         Args:
-            network: one that `is_cacheable`.
+            network: one that `is_cacheable`; what compiles it is left to the caller.
             limit: bytes to keep at most; what does not fit is computed again.
+            compiler: the backend of torch.compile for the two parts of the encoder, or None.
         """
         assert network.encoder is not None and network.embedding is not None
         self.network = network
         self.encoder = network.encoder
+        self.each_slice, self.across_slices = self.encoder.each_slice, self.encoder.across_slices
+        if compiler is not None:
+            self.each_slice = torch.compile(self.each_slice, backend=compiler)
+            self.across_slices = torch.compile(self.across_slices, backend=compiler)
         self.embedding = network.embedding
         self.limit = limit
         self.kept: dict[Key, tuple[Tensor, ...]] = {}
@@ -142,9 +149,11 @@ class SliceFeatureCache:
             rope=self.rope,
             image_size=self.image_size,
         )
-        logits = self.network(
-            window, self.encoder.across_slices(slices, depth=len(keys)), halo=halo
+        # without the halo, which only the embedding reads, and copied: one shape, one layout, one graph
+        inner = window[:, :, halo[0] : window.shape[2] - halo[1]].clone(
+            memory_format=torch.contiguous_format
         )
+        logits = self.network(inner, self.across_slices(slices, depth=len(keys)))
         assert isinstance(logits, Tensor)
         return logits
 
@@ -153,7 +162,7 @@ class SliceFeatureCache:
     ) -> list[tuple[Tensor, ...]]:
         """Tokens and taps of some slices after the shared blocks."""
         images = self.network.images(window, halo=halo)[missing]
-        state = self.encoder.each_slice(images)
+        state = self.each_slice(images)
         self.rope, self.image_size = state.rope, state.image_size
         self.encoded += len(missing)
         tokens = state.tokens

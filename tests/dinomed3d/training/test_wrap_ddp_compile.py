@@ -9,7 +9,7 @@ from torch._dynamo.utils import counters
 
 from dinomed3d.networks import build_network
 from dinomed3d.training.checkpoint import read_checkpoint
-from dinomed3d.training.wrap_ddp_compile import compiler, running_network
+from dinomed3d.training.wrap_ddp_compile import running_network
 from tests.dinomed3d.training.test_trainer import fold_folder, trainer
 
 CPU = torch.device("cpu")
@@ -104,7 +104,27 @@ def test_compiled_it_is_one_graph_and_gives_the_same(stage, checkpointing):
             assert torch.allclose(gradient, found[name], rtol=1e-3, atol=1e-6), name
 
 
+def test_predicting_is_one_graph_for_any_batch_under_float16_too():
+    """Stock nnUNetv2_predict's autocast on CUDA, which the encoder replaces by another."""
+    flat = TINY["cnn"] | {
+        "widths": [4, 6],
+        "strides": TINY["cnn"]["strides"][:2],
+        "kernels": [[3, 3, 3]] * 2,
+        "blocks": [1, 1],
+        "decoder_blocks": [1],
+    }
+    one_block = TINY["encoder_overrides"] | {"depth": 1}
+    net = network(2, supervised=False, encoder_overrides=one_block, taps=(0,), cnn=flat).eval()
+    compiled = torch.compile(net, backend="eager", fullgraph=True)
+    with torch.inference_mode(), torch.autocast("cpu", torch.float16):
+        for batch in (2, 3, 4):
+            windows = torch.randn(batch, 1, 3, 16, 12)
+            torch.testing.assert_close(compiled(windows), net(windows))
+    assert counters["stats"]["unique_graphs"] == 2  # of the first size, of any
+
+
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # dynamo's own look at logits
 def test_a_compiled_training_is_the_same_training(nnunet):
     """Both stages, validation, the switch of deep supervision, and keys that know nothing of it."""
     weights, losses = [], []
@@ -127,13 +147,3 @@ def test_a_compiled_training_is_the_same_training(nnunet):
     assert np.allclose(losses[0], losses[1], rtol=1e-3)
     for name, value in weights[0].items():
         assert torch.allclose(value, weights[1][name], rtol=1e-2, atol=1e-3), name
-
-
-def test_compiling_is_asked_for_and_for_cuda_alone(monkeypatch):
-    monkeypatch.delenv("nnUNet_compile", raising=False)
-    assert compiler(torch.device("cuda")) is None
-    monkeypatch.setenv("nnUNet_compile", "true")
-    assert compiler(torch.device("cuda", 1)) == "inductor"
-    assert compiler(CPU) is None and compiler(torch.device("mps")) is None
-    monkeypatch.setenv("nnUNet_compile", "f")
-    assert compiler(torch.device("cuda")) is None

@@ -4,7 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
+from dinomed3d.inference.nnunet import predictor as module
 from dinomed3d.inference.nnunet.predictor import Predictor
 from dinomed3d.inference.nnunet.slice_feature_cache import SliceFeatureCache, is_cacheable
 from dinomed3d.inference.nnunet.sliding_window import WindowGrid, predict_windows
@@ -14,7 +16,7 @@ from tests.dinomed3d.inference.models.write_model import tiny_network
 PATCH = (6, 16, 16)
 
 
-def network(components=("encoder", "lora", "detail"), slices=3):
+def network(components=("encoder", "lora", "detail"), slices=3, levels=3):
     torch.manual_seed(0)
     spec = NetworkSpec(
         encoder_overrides={"embed_dim": 24, "depth": 2, "num_heads": 2, "init_values": 1.0},
@@ -26,11 +28,11 @@ def network(components=("encoder", "lora", "detail"), slices=3):
         adapter_width=4,
         lora_rank=2,
         cnn=CnnSpec(
-            widths=(4, 6, 8),
-            strides=((1, 1, 1), (1, 2, 2), (2, 2, 2)),
-            kernels=((3, 3, 3),) * 3,
-            blocks=(1, 1, 1),
-            decoder_blocks=(1, 1),
+            widths=(4, 6, 8)[:levels],
+            strides=((1, 1, 1), (1, 2, 2), (2, 2, 2))[:levels],
+            kernels=((3, 3, 3),) * levels,
+            blocks=(1,) * levels,
+            decoder_blocks=(1,) * (levels - 1),
         ),
     )
     built = build_network(1, 3, **spec.to_arch_kwargs())
@@ -162,3 +164,19 @@ def test_a_network_without_an_embedding_is_given_the_window_alone():
     both = Predictor([Plain(built), built], **options)(window, [(2, 0, 0)], (2, 0))
     own = Predictor([built], **options)(window, [(2, 0, 0)], (2, 0))
     torch.testing.assert_close(both, (mirrored + own) / 2, atol=1e-4, rtol=1e-4)
+
+
+def test_compiled_it_predicts_the_same_with_few_graphs(monkeypatch):
+    """Whatever slices a window lacks and however many windows there are: one graph a part, or one a kind of size."""
+    torch._dynamo.reset()
+    counters.clear()
+    built = network(ADAPTED, levels=2)
+    data = torch.randn(1, 17, 16, 22)
+    expected = run(without_cache(built, (0,)), data)
+    monkeypatch.setattr(module, "compiler", lambda kind, *, unasked: ("eager", ""))
+    compiled = predictor_of(built, (0,))
+    torch.testing.assert_close(run(compiled, data), expected, atol=2e-3, rtol=1e-3)
+    # each_slice of six slices, of some, of one; across_slices; the rest of the network
+    assert counters["stats"]["unique_graphs"] <= 5
+    assert not counters["graph_break"]
+    torch._dynamo.reset()
