@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from pointseg.cloud import Cloud
-from pointseg.ops.attention import Windows
 from pointseg.ops.grid import Grid
 from pointseg.ops.pieces import is_cpu
 from pointseg.ops.pooling import Segments, pool_cells, pool_grid
 from pointseg.ops.space_filling_curves import MAX_DEPTH, encode
+from pointseg.ops.windows import Windows
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
+import itertools
 import math
+from typing import NamedTuple
 
 import pytest
 import torch
 
-from pointseg.ops.attention import RelativePositions, Windows, attend, attend_explicitly
+from pointseg.ops import attention_kernels, relative_positions
+from pointseg.ops.attention import attend, attend_explicitly
+from pointseg.ops.relative_positions import RelativePositions, flex_with_positions
+from pointseg.ops.windows import Windows
 
 
 def rows(count, channels=12, seed=0, dtype=torch.float64):
@@ -57,7 +63,8 @@ def test_windows_by_hand():
     assert windows.rows.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 6, 7, 8, 9, 13, 14, 15, 16, 10, 11, 12]
     assert windows.borrowed.tolist() == [8, 9]
     assert windows.slots.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 16, 17, 18, 12, 13, 14, 15]
-    assert windows.short == (3,)
+    assert windows.short == (3,) and windows.longest == 4
+    assert windows.ends.tolist() == [0, 4, 8, 12, 16, 19]
     assert [tuple(part.shape) for part in windows.split(windows.rows)] == [(4, 4), (1, 3)]
 
 
@@ -159,6 +166,126 @@ def test_relative_positions_as_a_loop():
     torch.testing.assert_close(out, by_loop(qkv, counts, order, 5, heads, bias))
     out.sum().backward()
     assert table.rpe_table.grad is not None
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without:UserWarning")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # in dynamo
+def test_relative_positions_by_flex_attention(monkeypatch):
+    counts, heads = [40, 7], 2  # full windows and a short one
+    coord = torch.randint(0, 30, (47, 3), generator=torch.Generator().manual_seed(1))
+    qkv = rows(47, dtype=torch.float32)
+    windows = Windows.of(counts, 16).along(shuffled(counts))
+    table = RelativePositions(16, heads)
+    with torch.no_grad():
+        table.rpe_table.mul_(50)  # far from no bias at all
+    change = rows(47, 4, seed=2, dtype=torch.float32)
+    found = []
+    for by_flex in (False, True):
+        monkeypatch.setattr(attention_kernels, "has_flex", lambda *_, _on=by_flex, **__: _on)
+        # as it is compiled on CUDA, and computed step by step here
+        monkeypatch.setattr(relative_positions, "compiled", flex_with_positions)
+        table.rpe_table.grad = None
+        out = attend_explicitly(qkv, windows, heads=heads, scale=0.4, bias=table, grid_coord=coord)
+        (out * change).sum().backward()
+        found.append((out, table.rpe_table.grad))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-4)
+
+
+def as_varlen(signature):
+    """What ``varlen_attn`` is documented to compute, sequence by sequence, for calls that its signature takes."""
+
+    def varlen(*args, **named):
+        call = signature.bind(*args, **named)
+        call.apply_defaults()
+        given = call.arguments
+        query, key, value = given["query"], given["key"], given["value"]
+        ends = given["cu_seq_q"].tolist()
+        assert given["cu_seq_q"].dtype == torch.int32 and torch.equal(
+            given["cu_seq_q"], given["cu_seq_k"]
+        )
+        lengths = [end - start for start, end in itertools.pairwise(ends)]
+        assert ends[0] == 0 and ends[-1] == len(query)
+        assert max(lengths) == given["max_q"] == given["max_k"]
+        assert query.shape[-1] % 8 == 0 and query.stride(-1) == 1
+        for bound in given["window_size"]:
+            assert bound == -1 or bound >= max(lengths)
+        scale = query.shape[-1] ** -0.5 if given["scale"] is None else given["scale"]
+        parts = []
+        for q, k, v in zip(*(t.split(lengths) for t in (query, key, value)), strict=True):
+            scores = torch.einsum("ihc,jhc->hij", q, k) * scale
+            parts.append(torch.einsum("hij,jhc->ihc", scores.softmax(-1), v))
+        return torch.cat(parts)
+
+    return varlen
+
+
+@pytest.mark.parametrize("counts", [[3, 21, 0, 8, 30], [5, 2], [16]])
+@pytest.mark.parametrize("width", [8, 6])  # a multiple of what kernels take, and one that is padded
+def test_windows_of_all_lengths_in_one_call(counts, width, monkeypatch):
+    varlen_attn = pytest.importorskip("torch.nn.attention.varlen").varlen_attn
+    qkv = rows(sum(counts), 2 * width).requires_grad_()
+    windows = Windows.of(counts, 8).along(shuffled(counts))
+    change = rows(sum(counts), 2 * width, seed=1)[:, : 2 * width]
+    wanted = attend(qkv, windows, heads=2)
+    (gradient,) = torch.autograd.grad((wanted * change).sum(), qkv)
+    monkeypatch.setattr(attention_kernels, "padding", lambda like, width: -width % 8)
+    fake = as_varlen(inspect.signature(varlen_attn))
+    calls = []
+    monkeypatch.setattr(
+        attention_kernels,
+        "varlen",
+        lambda *_, **__: lambda *a, **k: calls.append(1) or fake(*a, **k),
+    )
+    out = attend(qkv, windows, heads=2)
+    torch.testing.assert_close(out, wanted)
+    torch.testing.assert_close(torch.autograd.grad((out * change).sum(), qkv)[0], gradient)
+    assert calls == [1]
+
+
+class OnCuda(NamedTuple):
+    """What the choice of kernels looks at in a tensor."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype", "width", "dropout", "is_varlen", "first"),
+    [
+        ((9, 0), torch.float16, 16, 0.0, True, "FLASH_ATTENTION"),
+        ((9, 0), torch.float16, 64, 0.0, True, "CUDNN_ATTENTION"),
+        ((9, 0), torch.bfloat16, 16, 0.1, False, "FLASH_ATTENTION"),
+        ((9, 0), torch.float32, 64, 0.0, False, None),
+        ((8, 0), torch.float16, 64, 0.0, True, None),
+        ((7, 5), torch.float16, 16, 0.0, False, None),
+    ],
+)
+def test_kernels_by_rule(capability, dtype, width, dropout, is_varlen, first, monkeypatch):
+    pytest.importorskip("torch.nn.attention.varlen")
+    like = OnCuda(torch.device("cuda", 0), dtype)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: True)
+    orders = []
+    monkeypatch.setattr(
+        attention_kernels,
+        "sdpa_kernel",
+        lambda backends, set_priority=False: orders.append(backends[0].name),
+    )
+    assert (attention_kernels.varlen(like, width, dropout=dropout) is not None) == is_varlen
+    attention_kernels.fused_backends(like, width)
+    assert orders == ([] if first is None else [first])
+    bounds = attention_kernels.varlen_window(width, 1024)
+    assert bounds == ((-1, -1) if width == 64 else (1024, 1024))
+    assert attention_kernels.has_flex(like, dropout=dropout) == (
+        capability >= (8, 0) and not dropout and attention_kernels._flex_is_there()
+    )
+
+
+def test_on_a_cpu_the_plain_path_is_taken():
+    like = torch.zeros(1, dtype=torch.float16)
+    assert attention_kernels.varlen(like, 16, dropout=0.0) is None
+    assert attention_kernels.padding(like, 18) == 0
+    assert not attention_kernels.has_flex(like, dropout=0.0)
 
 
 @pytest.mark.parametrize("options", [{}, {"upcast_attention": True}, {"upcast_softmax": True}])
