@@ -78,11 +78,14 @@ class Windows:
         total = slots + rows + borrowed
         places = torch.arange(total, device=device)
         places += jumps.repeat_interleave(lengths, output_size=total)
+        in_slots, of_rows, borrowing = places.split([slots, rows, borrowed])
         return cls(
-            *places.split([slots, rows, borrowed]),
-            size,
-            tuple(run.count for run in short),
-            table[2 * len(pieces) :].int(),
+            rows=in_slots,
+            slots=of_rows,
+            borrowed=borrowing,
+            size=size,
+            short=tuple(run.count for run in short),
+            ends=table[2 * len(pieces) :].int(),
         )
 
     def along(self, order: Tensor) -> Windows:
