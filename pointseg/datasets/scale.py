@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
@@ -38,9 +40,21 @@ def check_scale(scene: Scene, voxel_m: float) -> str | None:
     if len(coord) < FEW_POINTS:
         return None
     extent = float((coord.max(0).astype(float) - coord.min(0)).max())
-    who = (
-        f"scene {scene.name}: spans {extent:.3g} m, {extent / voxel_m:.3g} voxels of {voxel_m:g} m"
-    )
+    return scale_doubt(scene.name, extent, lambda: point_spacing(coord), voxel_m)
+
+
+def scale_doubt(
+    name: str, extent: float, spacing: Callable[[], float], voxel_m: float
+) -> str | None:
+    """As ``check_scale``, for a cloud that is not in memory.
+
+    Args:
+        name: of the scene.
+        extent: its longest side, metres.
+        spacing: finds what ``point_spacing`` does, if it is needed.
+        voxel_m: side of a voxel in metres.
+    """
+    who = f"scene {name}: spans {extent:.3g} m, {extent / voxel_m:.3g} voxels of {voxel_m:g} m"
     if extent < SMALL_VOXELS * voxel_m:
         return (
             f"{who}, too few for a network; give a smaller voxel size, or the unit "
@@ -48,7 +62,7 @@ def check_scale(scene: Scene, voxel_m: float) -> str | None:
         )
     if extent <= LARGE_VOXELS * voxel_m:
         return None
-    gap = point_spacing(coord)
+    gap = spacing()
     if gap <= SPARSE_VOXELS * voxel_m:
         return None
     return (
@@ -66,12 +80,27 @@ def point_spacing(coord: NDArray[np.float32]) -> float:
     Returns:
         Metres; infinity if all points coincide.
     """
+    centres = [coord[row] for row in spacing_rows(len(coord))]
+    return spacing_of([nearest_to(centre, coord) for centre in centres])
+
+
+def spacing_rows(count: int) -> list[int]:
+    """The points of a cloud around which ``point_spacing`` looks."""
+    return [quarter * (count - 1) // 4 for quarter in (1, 2, 3)]
+
+
+def nearest_to(centre: NDArray[np.float32], coord: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The ``NEIGHBOURHOOD`` of (N, 3) points that are nearest to one, or all where there are fewer."""
+    distance = np.square(coord - centre.astype(float)).sum(1)
+    count = min(len(coord), NEIGHBOURHOOD)
+    return coord[np.argpartition(distance, count - 1)[:count]]
+
+
+def spacing_of(neighbourhoods: Sequence[NDArray[np.float32]]) -> float:
+    """The median over neighbourhoods of the median distance to the nearest neighbour, metres."""
     gaps = []
-    for quarter in (1, 2, 3):
-        centre = coord[quarter * (len(coord) - 1) // 4]
-        distance = np.square(coord - centre.astype(float)).sum(1)
-        count = min(len(coord), NEIGHBOURHOOD)
-        near = np.unique(coord[np.argpartition(distance, count - 1)[:count]], axis=0)
+    for points in neighbourhoods:
+        near = np.unique(points, axis=0)
         if len(near) > 1:
             # At the rim of the neighbourhood the nearest point may be cut off, which the median ignores.
             gaps.append(np.median(cKDTree(near).query(near, k=2)[0][:, 1]))

@@ -15,9 +15,10 @@ from dinomed3d.runtime.out_of_memory import ran_out_of_memory
 from pointseg.config.recipe import Recipe
 from pointseg.evaluation.inference_protocol import InferenceProtocol
 from pointseg.evaluation.tile_predictor import TilePredictor
-from pointseg.evaluation.tiling import tiles
+from pointseg.evaluation.tiled_cloud import CloudInMemory, TiledCloud
+from pointseg.evaluation.tiling import tiles_of
 from pointseg.files.origin import finite_points
-from pointseg.loading.network_input import placed, widest_m
+from pointseg.loading.network_input import Placement, before_placement, placement_of
 from pointseg.loading.scene_images import ImageSet
 from pointseg.ops.voxels import voxel_downsample
 from pointseg.scene import IGNORE, Scene
@@ -28,6 +29,8 @@ MIN_VOXELS = 4096
 """Tiles are not made smaller than this when memory runs out."""
 MAX_SCORES = 200_000_000
 """Class scores of all points of one tile: 0.8 GB."""
+MAX_POINTS = 10_000_000
+"""Points of one tile, so that voxels of many points do not fill the memory."""
 MAX_SIDE = 40_000
 """Voxels along the side of a tile; a network's grid has 65,536, and augmentations rotate and scale tiles."""
 
@@ -125,62 +128,81 @@ class ScenePredictor:
         self, scene: Scene, progress: Callable[[float], None], maps: Tensor | None
     ) -> NDArray[np.int32]:
         """(N,) classes of a scene whose points are all finite."""
-        scene = placed(scene, self.recipe, max_side_m=MAX_SIDE * self.recipe.voxel_m)
+        scene = before_placement(scene, self.recipe)
+        placement = placement_of(scene, self.recipe, max_side_m=self.max_side_m)
+        scene = placement(scene)
         size_m = self.protocol.config.prevoxel_m
         inverse: NDArray[np.int64] | slice = slice(None)
         if size_m is not None and not self.protocol.single_pass:
             scene, inverse = voxel_downsample(scene, size_m)
-        labels = np.full(len(scene), IGNORE, np.int32)
-        while not self._predict_tiles(scene, labels, progress, maps):
-            self._halve_tiles(scene.name)
-        return labels[inverse]
+        cloud = CloudInMemory(scene, self.recipe.voxel_m)
+        self.predict_tiles(cloud, placement, progress, maps)
+        return cloud.labels[inverse]
+
+    @property
+    def max_side_m(self) -> float:
+        """Length of a tile that the grid of the network can hold, metres."""
+        return MAX_SIDE * self.recipe.voxel_m
+
+    def predict_tiles(
+        self,
+        cloud: TiledCloud,
+        placement: Placement,
+        progress: Callable[[float], None] = lambda share: None,
+        maps: Tensor | None = None,
+    ) -> None:
+        """Find the classes of a cloud tile by tile; when memory runs out, with smaller tiles, keeping what is done.
+
+        Args:
+            cloud: placed where training would have placed it.
+            placement: of the cloud.
+            progress: called with the share of the work that is done.
+            maps: features of the images of the scene, if the recipe has images.
+
+        Raises:
+            UserError: the memory does not suffice even for small tiles.
+        """
+        while not self._predict_tiles(cloud, placement, progress, maps):
+            self._halve_tiles(cloud.name)
 
     def _predict_tiles(
         self,
-        scene: Scene,
-        labels: NDArray[np.int32],
+        cloud: TiledCloud,
+        placement: Placement,
         progress: Callable[[float], None],
         maps: Tensor | None,
     ) -> bool:
-        """Fill in the classes tile by tile; returns False when memory ran out, keeping what is done."""
-        # Voxels are never cut: a point belongs to the tile of the first point of its voxel.
-        bare = Scene(coord=scene.coord, name=scene.name)
-        places, inverse = voxel_downsample(bare, self.recipe.voxel_m)
-        max_side_m = MAX_SIDE * self.recipe.voxel_m
-        # Such a scene is cut for its extent alone, and each tile is centred by itself.
-        centre = self.recipe.is_indoor and widest_m(scene) > max_side_m
-        for part in tiles(
-            places.coord,
+        """Fill in the classes tile by tile; returns False when memory ran out."""
+        for tile in tiles_of(
+            cloud.places(),
             max_points=self.max_points,
             margin_m=self.protocol.config.margin_m,
-            counts=np.bincount(inverse),
-            max_count=max(1, MAX_SCORES // self.classes),
-            max_side_m=max_side_m,
+            max_count=max(1, min(MAX_POINTS, MAX_SCORES // self.classes)),
+            max_side_m=self.max_side_m,
         ):
-            membership = np.zeros(len(places), np.uint8)  # 1: in the margin, 2: in the core
-            index, core = part.select(places.coord)
-            membership[index], membership[index[core]] = 1, 2
-            points = np.flatnonzero(membership[inverse])
-            wanted = membership[inverse[points]] == 2
-            if (labels[points[wanted]] != IGNORE).all():
+            part = cloud.part(tile)
+            if part is None:
                 continue  # predicted before memory ran out
-            done, share = float((labels != IGNORE).mean()), float(wanted.sum()) / len(scene)
+            done, share = cloud.done / len(cloud), float(part.wanted.sum()) / len(cloud)
 
             def report(of_tile: float, done: float = done, share: float = share) -> None:
                 progress(min(1.0, done + share * of_tile))
 
-            tile = scene.select(points)
-            if centre:
-                tile = CenterShift()(tile, np.random.default_rng(0))
+            scene = part.scene
+            if (
+                placement.is_too_wide
+            ):  # it is cut for its extent alone, and each tile is centred by itself
+                scene = CenterShift()(scene, np.random.default_rng(0))
             try:
                 found = self.tile_predictor.predict(
-                    tile, maps, max_points=self.max_points, progress=report
+                    scene, maps, max_points=self.max_points, progress=report
                 )
             except (RuntimeError, MemoryError) as error:
                 if not ran_out_of_memory(error):
                     raise
                 return False
-            labels[points[wanted]] = found[wanted]
+            cloud.keep(tile, part, found)
+            report(1.0)
         return True
 
     def _halve_tiles(self, name: str) -> None:

@@ -17,8 +17,9 @@ from dinomed3d.runtime.atomic_files import WriteError
 from pointseg.files import kitti, las, npy, pcd, ply, text
 from pointseg.files.columns import scene_of
 from pointseg.files.errors import CloudFileError
-from pointseg.files.labels import UNLABELLED_COLOR, Labels
+from pointseg.files.labels import UNLABELLED_COLOR, Labels, SavedLabels
 from pointseg.files.origin import finite_points
+from pointseg.files.pieces import Pieces, not_in_pieces
 from pointseg.files.ply_faces import read_faces
 from pointseg.scene import Scene
 
@@ -28,8 +29,11 @@ __all__ = [
     "CloudFileError",
     "check_labelled",
     "check_painted",
+    "cloud_name",
     "cloud_suffix",
     "finite_points",
+    "in_pieces",
+    "known_intensity_max",
     "read_cloud",
     "read_faces",
     "write_cloud",
@@ -47,25 +51,29 @@ class Format(NamedTuple):
     """Writes a scene as a new file; refuses what this type cannot hold."""
     label: Callable[..., None]
     """Copies a file (source, target, labels); refuses labels that do not fit the file or its type."""
+    pieces: Callable[[Path], Pieces] = not_in_pieces
+    """Opens a file to be read in pieces; refuses one that is only read as a whole."""
 
 
-_BIN = Format(kitti.read_bin, kitti.write_bin, kitti.label_bin)
-_LAS = Format(las.read_las, las.write_las, las.label_las)
+_BIN = Format(kitti.read_bin, kitti.write_bin, kitti.label_bin, kitti.bin_pieces)
+_LAS = Format(las.read_las, las.write_las, las.label_las, las.las_pieces)
 _TEXT = Format(text.read_text, text.write_text, text.label_text)
 FORMATS = {
-    ".ply": Format(ply.read_ply, ply.write_ply, ply.label_ply),
+    ".ply": Format(ply.read_ply, ply.write_ply, ply.label_ply, ply.ply_pieces),
     ".pcd.bin": _BIN,
-    ".pcd": Format(pcd.read_pcd, pcd.write_pcd, pcd.label_pcd),
+    ".pcd": Format(pcd.read_pcd, pcd.write_pcd, pcd.label_pcd, pcd.pcd_pieces),
     ".las": _LAS,
     ".laz": _LAS,
     ".bin": _BIN,
     ".npz": Format(npy.read_npz, npy.write_npz, npy.label_npz),
-    ".npy": Format(npy.read_npy, npy.write_npy, npy.label_npy),
+    ".npy": Format(npy.read_npy, npy.write_npy, npy.label_npy, npy.npy_pieces),
     ".txt": _TEXT,
     ".xyz": _TEXT,
     ".csv": _TEXT,
     ".asc": _TEXT,
-    "": Format(npy.read_npy_folder, npy.write_npy_folder, npy.label_npy_folder),
+    "": Format(
+        npy.read_npy_folder, npy.write_npy_folder, npy.label_npy_folder, npy.npy_folder_pieces
+    ),
 }
 TEXT = tuple(suffix for suffix, form in FORMATS.items() if form is _TEXT)
 SUFFIXES = tuple(suffix for suffix in FORMATS if suffix)
@@ -106,9 +114,30 @@ def read_cloud(
         found = form.read(path, columns) if form is _TEXT else form.read(path)
     except OSError as error:
         raise CloudFileError(path, f"could not be read: {error.strerror or error}") from error
-    scale = kitti.STRENGTH_MAX.get(suffix) if intensity_max is None else intensity_max
-    name = path.name[: len(path.name) - len(suffix)]
-    return scene_of(path, found, name=name, intensity_max=scale)
+    scale = known_intensity_max(path) if intensity_max is None else intensity_max
+    return scene_of(path, found, name=cloud_name(path), intensity_max=scale)
+
+
+def in_pieces(path: Path) -> Pieces:
+    """A cloud's file to be read in pieces; its columns are those that ``scene_of`` takes.
+
+    Raises:
+        CloudFileError: as ``read_cloud``; it is of a type that is only read as a whole.
+    """
+    try:
+        return FORMATS[_known_suffix(path)].pieces(path)
+    except OSError as error:
+        raise CloudFileError(path, f"could not be read: {error.strerror or error}") from error
+
+
+def known_intensity_max(path: Path) -> float | None:
+    """The largest intensity of files of this type; None: it differs."""
+    return kitti.STRENGTH_MAX.get(cloud_suffix(path) or "")
+
+
+def cloud_name(path: Path) -> str:
+    """The name of a cloud: that of its file without the ending."""
+    return path.name[: len(path.name) - len(cloud_suffix(path) or "")]
 
 
 def write_cloud(path: Path, scene: Scene) -> None:
@@ -141,7 +170,7 @@ def check_labelled(source: Path, target: Path, *, colored: bool = False) -> None
 def write_labelled(
     source: Path,
     target: Path,
-    segment: NDArray[Any],
+    segment: NDArray[Any] | SavedLabels,
     *,
     colors: NDArray[np.uint8] | None = None,
     field: str | None = None,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,12 +39,25 @@ INSTANCE = ("instance",)
 CLASS_FIELD, SPARE_CLASS_FIELD = "class", "pointseg_class"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Scales:
+    """What all points of a cloud decide together, for clouds whose points are read in pieces."""
+
+    origin: NDArray[np.float64]
+    """(3,) as ``split_origin`` finds it."""
+    largest_color: float
+    """The largest value of all colours in the file; 0 without colours."""
+    intensity_max: float
+    """The intensity that becomes 1."""
+
+
 def scene_of(
     path: Path,
     columns: Mapping[str, NDArray[Any]],
     *,
     name: str,
     intensity_max: float | None = None,
+    scales: Scales | None = None,
 ) -> Scene:
     """The columns of a file as a scene.
 
@@ -55,28 +70,25 @@ def scene_of(
         columns: (N,) or (N, k) arrays by the names that the file gives them.
         name: of the scene.
         intensity_max: the intensity that becomes 1; None: as ``strength_scale`` guesses it.
+        scales: of the cloud that these points are a part of; None: they are the cloud.
 
     Raises:
         CloudFileError: no columns x, y and z, or not of numbers.
     """
     rest = dict(columns)
-    xyz = _triple(rest, POSITION, POSITION_ARRAYS)
-    if xyz is None:
-        has = ", ".join(columns) or "none"
-        raise CloudFileError(path, f"has no columns x, y and z; it has: {has}")
-    if xyz.dtype.kind not in "fiu":
-        raise CloudFileError(path, f"positions must be numbers, they are {xyz.dtype}")
-    coord, origin = split_origin(xyz if xyz.dtype.kind == "f" else xyz.astype(np.float64))
+    xyz = _positions(path, rest)
+    coord, origin = split_origin(xyz, None if scales is None else scales.origin)
     color = _triple(rest, COLOR, COLOR_ARRAYS)
     normal = _triple(rest, NORMAL, NORMAL_ARRAYS)
     fields: dict[str, NDArray[Any]] = {}
     if color is not None:
-        fields["color"] = to_color(color)
+        fields["color"] = to_color(color, None if scales is None else scales.largest_color)
     if normal is not None:
         fields["normal"] = to_normal(normal)
     strength = _single(rest, STRENGTH)
     if strength is not None:
-        fields["strength"] = to_strength(strength, intensity_max)
+        maximum = intensity_max if scales is None else scales.intensity_max
+        fields["strength"] = to_strength(strength, maximum)
     echo, echoes = (_single(rest, (name,)) for name in (RETURN_NUMBER, RETURN_COUNT))
     if echo is not None and echoes is not None:
         fields["returns"] = to_returns(echo, echoes)
@@ -90,6 +102,39 @@ def scene_of(
             continue  # the file's own values, but for their type
         fields[f"file_{key}" if key in FIELDS else key] = values
     return Scene(coord=coord, fields=fields, origin=origin, name=name)
+
+
+def _positions(path: Path, rest: dict[str, NDArray[Any]]) -> NDArray[Any]:
+    """(N, 3) positions as floats, taken out of ``rest``."""
+    names = ", ".join(rest) or "none"
+    xyz = _triple(rest, POSITION, POSITION_ARRAYS)
+    if xyz is None:
+        raise CloudFileError(path, f"has no columns x, y and z; it has: {names}")
+    if xyz.dtype.kind not in "fiu":
+        raise CloudFileError(path, f"positions must be numbers, they are {xyz.dtype}")
+    return xyz if xyz.dtype.kind == "f" else xyz.astype(np.float64)
+
+
+class Measured(NamedTuple):
+    """What ``Scales`` are found from, as a file has it."""
+
+    xyz: NDArray[Any]
+    """(N, 3) floats."""
+    color: NDArray[Any] | None
+    """(N, 3); None: there are no colours."""
+    strength: NDArray[Any] | None
+    """(N,) intensities; None: there are none."""
+
+
+def measured_columns(path: Path, columns: Mapping[str, NDArray[Any]]) -> Measured:
+    """The columns of a piece of a file that decide together with those of all others.
+
+    Raises:
+        CloudFileError: as ``scene_of``.
+    """
+    rest = dict(columns)
+    xyz = _positions(path, rest)
+    return Measured(xyz, _triple(rest, COLOR, COLOR_ARRAYS), _single(rest, STRENGTH))
 
 
 def columns_of(scene: Scene) -> dict[str, NDArray[Any]]:
@@ -127,13 +172,17 @@ def columns_of(scene: Scene) -> dict[str, NDArray[Any]]:
     return columns
 
 
-def to_color(values: NDArray[Any]) -> NDArray[np.float32]:
+def to_color(values: NDArray[Any], largest: float | None = None) -> NDArray[np.float32]:
     """(N, 3) colours of a file as float32, 0 to 255; NaN becomes 0.
 
     Floats up to 1 are taken as 0 to 1; values above 255, as LAS files have them, as 0 to 65535.
+
+    Args:
+        values: as the file has them.
+        largest: of the cloud that these points are a part of; None: they are the cloud.
     """
-    color = _finite(values)
-    largest = color.max(initial=0)
+    color = finite_numbers(values)
+    largest = largest_of(values) if largest is None else largest
     if values.dtype.kind == "f" and largest <= 1:
         color *= 255
     elif largest > 255:
@@ -141,9 +190,14 @@ def to_color(values: NDArray[Any]) -> NDArray[np.float32]:
     return np.clip(color, 0, 255, out=color)
 
 
+def largest_of(values: NDArray[Any]) -> float:
+    """The largest value that counts in float32; 0 of none."""
+    return float(finite_numbers(values).max(initial=0))
+
+
 def to_normal(values: NDArray[Any]) -> NDArray[np.float32]:
     """(N, 3) normals of a file with unit length; what has no direction becomes 0."""
-    normal = _finite(values).astype(np.float64)  # whose squares float32 may not hold
+    normal = finite_numbers(values).astype(np.float64)  # whose squares float32 may not hold
     length = np.linalg.norm(normal, axis=1, keepdims=True)
     return np.divide(normal, length, out=np.zeros_like(normal), where=length > 0).astype(np.float32)
 
@@ -156,7 +210,7 @@ def to_strength(values: NDArray[Any], intensity_max: float | None = None) -> NDA
         intensity_max: the one that becomes 1, as all above it do; None: ``strength_scale``'s guess.
     """
     scale = strength_scale(values) if intensity_max is None else intensity_max
-    return np.clip(_finite(values) / np.float32(scale), 0, 1)[:, None]
+    return np.clip(finite_numbers(values) / np.float32(scale), 0, 1)[:, None]
 
 
 def to_returns(number: NDArray[Any], count: NDArray[Any]) -> NDArray[np.float32]:
@@ -173,8 +227,8 @@ def to_returns(number: NDArray[Any], count: NDArray[Any]) -> NDArray[np.float32]
     Returns:
         number / count and 1 / count.
     """
-    which = np.maximum(_finite(number), 1)
-    many = np.maximum(_finite(count), which)
+    which = np.maximum(finite_numbers(number), 1)
+    many = np.maximum(finite_numbers(count), which)
     return np.stack([which / many, 1 / many], axis=1)
 
 
@@ -184,14 +238,26 @@ def strength_scale(values: NDArray[Any]) -> int:
     It is taken to be 1 (floats only), 255, 4095 or 65535: the smallest of these that 99 % of the
     points stay below. A dark scan may be taken for one of a smaller scale.
     """
-    usual = usual_strength(values)
-    scales = (1, 255, 4095, 65535) if values.dtype.kind == "f" else (255, 4095, 65535)
+    return scale_above(usual_strength(values), is_float=values.dtype.kind == "f")
+
+
+def scale_above(usual: float, *, is_float: bool) -> int:
+    """The largest possible intensity of a file, guessed from ``usual_strength`` and whether it holds floats."""
+    scales = (1, 255, 4095, 65535) if is_float else (255, 4095, 65535)
     return next((scale for scale in scales if usual <= scale), scales[-1])
 
 
 def usual_strength(values: NDArray[Any]) -> float:
     """The intensity that 99 % of the points stay below: glints reach far above it."""
-    return float(np.percentile(_finite(values), 99)) if len(values) else 0.0
+    if len(values) == 0:
+        return 0.0
+    rank = usual_rank(len(values))
+    return float(np.partition(finite_numbers(values), rank)[rank])
+
+
+def usual_rank(count: int) -> int:
+    """Which of so many sorted intensities ``usual_strength`` is."""
+    return math.ceil(0.99 * (count - 1))
 
 
 def file_strength(scene: Scene) -> NDArray[Any] | None:
@@ -235,7 +301,7 @@ def storable(values: NDArray[Any]) -> NDArray[Any]:
     return values.astype(np.int32 if fits else np.float64)
 
 
-def _finite(values: NDArray[Any]) -> NDArray[np.float32]:
+def finite_numbers(values: NDArray[Any]) -> NDArray[np.float32]:
     """As float32, 0 where that is not a finite number."""
     with np.errstate(over="ignore"):
         return np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from dinomed3d.runtime.atomic_files import new_file
 from pointseg.files.errors import CloudFileError
 from pointseg.files.labels import Labels
+from pointseg.files.pieces import Pieces, ranges
 from pointseg.scene import IGNORE, Scene
 
 KITTI = ("x", "y", "z", "remission")
@@ -27,6 +29,12 @@ def read_bin(path: Path) -> dict[str, NDArray[Any]]:
 
     A label holds the class in its lower and the object in its upper 16 bits, as in SemanticKITTI.
     """
+    pieces = bin_pieces(path)
+    return dict(next(pieces.read(max(pieces.count, 1))))
+
+
+def bin_pieces(path: Path) -> Pieces:
+    """A scan, with its labels as ``read_bin``, in pieces."""
     names = _names(path)
     size = path.stat().st_size
     if size % (4 * len(names)):
@@ -36,21 +44,29 @@ def read_bin(path: Path) -> dict[str, NDArray[Any]]:
             f"has {size} bytes, no whole number of points of {len(names)} float32 values "
             f"({', '.join(names)}): it is cut off or of another kind{other}",
         )
-    table = np.fromfile(path, "<f4").reshape(-1, len(names)).astype(np.float32, copy=False)
-    columns = {name: np.ascontiguousarray(table[:, i]) for i, name in enumerate(names)}
-    labels = _label_path(path)
-    if labels.is_file():
-        if labels.stat().st_size != 4 * len(table):
-            raise CloudFileError(
-                labels,
-                f"must have {4 * len(table)} bytes, one uint32 for each of the {len(table)} points of "
-                f"{path.name}, it has {labels.stat().st_size}",
-            )
-        raw = np.fromfile(labels, "<u4")
-        segment = (raw & UNLABELLED).astype(np.int32)
-        columns["segment"] = np.where(segment == UNLABELLED, IGNORE, segment).astype(np.int32)
-        columns["instance"] = (raw >> 16).astype(np.int32)
-    return columns
+    count, labels = size // (4 * len(names)), _label_path(path)
+    is_labelled = labels.is_file()
+    if is_labelled and labels.stat().st_size != 4 * count:
+        raise CloudFileError(
+            labels,
+            f"must have {4 * count} bytes, one uint32 for each of the {count} points of "
+            f"{path.name}, it has {labels.stat().st_size}",
+        )
+
+    def read(size: int) -> Iterator[dict[str, NDArray[Any]]]:
+        for start, stop in ranges(count, size):
+            numbers, at = (stop - start) * len(names), start * 4 * len(names)
+            table = np.fromfile(path, "<f4", numbers, offset=at).reshape(-1, len(names))
+            table = table.astype(np.float32, copy=False)
+            columns = {name: np.ascontiguousarray(table[:, i]) for i, name in enumerate(names)}
+            if is_labelled:
+                raw = np.fromfile(labels, "<u4", stop - start, offset=4 * start)
+                segment = (raw & UNLABELLED).astype(np.int32)
+                columns["segment"] = np.where(segment == UNLABELLED, IGNORE, segment)
+                columns["instance"] = (raw >> 16).astype(np.int32)
+            yield columns
+
+    return Pieces(count, 4 * len(names), read)
 
 
 def write_bin(path: Path, scene: Scene) -> None:
@@ -69,7 +85,8 @@ def write_bin(path: Path, scene: Scene) -> None:
     with new_file(path) as part:
         part.write_bytes(table.tobytes())
     if "segment" in scene:
-        _write_labels(path, scene["segment"], scene.fields.get("instance"))
+        labels = Labels(scene["segment"]).checked(path, len(scene))
+        _write_labels(path, labels, scene.fields.get("instance"))
 
 
 def label_bin(source: Path, target: Path, labels: Labels) -> None:
@@ -83,7 +100,7 @@ def label_bin(source: Path, target: Path, labels: Labels) -> None:
         )
     with new_file(target) as part:
         shutil.copyfile(source, part)
-    _write_labels(target, labels.segment, None)
+    _write_labels(target, labels, None)
 
 
 def _names(path: Path) -> tuple[str, ...]:
@@ -95,11 +112,14 @@ def _label_path(path: Path) -> Path:
     return path.with_name(path.name[: -len(suffix)] + ".label")
 
 
-def _write_labels(path: Path, segment: NDArray[Any], instance: NDArray[Any] | None) -> None:
-    if len(segment) and not IGNORE <= segment.min() <= segment.max() < UNLABELLED:
+def _write_labels(path: Path, labels: Labels, instance: NDArray[Any] | None) -> None:
+    low, high = labels.limits
+    if not IGNORE <= low <= high < UNLABELLED:
         raise CloudFileError(_label_path(path), f"classes must be -1 to {UNLABELLED - 1}")
-    labels = np.where(segment < 0, UNLABELLED, segment).astype("<u4")
-    if instance is not None:
-        labels |= (np.clip(instance, 0, UNLABELLED).astype(np.uint32)) << np.uint32(16)
-    with new_file(_label_path(path)) as part:
-        part.write_bytes(labels.astype("<u4").tobytes())
+    with new_file(_label_path(path)) as part, open(part, "wb") as stream:
+        for start, segment in labels.pieces():
+            raw = np.where(segment < 0, UNLABELLED, segment).astype("<u4")
+            if instance is not None:
+                objects = instance[start : start + len(segment)]
+                raw |= np.clip(objects, 0, UNLABELLED).astype(np.uint32) << np.uint32(16)
+            stream.write(raw.astype("<u4").tobytes())

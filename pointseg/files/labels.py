@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,42 @@ from numpy.typing import NDArray
 
 from pointseg.files.columns import CLASS_FIELD, POSITION, POSITION_ARRAYS, SPARE_CLASS_FIELD, key_of
 from pointseg.files.errors import CloudFileError
+from pointseg.files.pieces import PIECE, ranges
 
 UNLABELLED_COLOR = (128, 128, 128)
+
+
+class SavedLabels:
+    """(N,) classes in a file, of which slices are read: those of clouds that do not fit into memory."""
+
+    dtype = np.dtype(np.int32)
+    """Of what slices give, whatever the file's type is."""
+
+    def __init__(self, path: Path, kind: np.dtype[Any], count: int) -> None:
+        """Name the file.
+
+        Args:
+            path: nothing but numbers, one for each point.
+            kind: their type.
+            count: how many there are.
+        """
+        self._path, self._kind, self.shape = path, kind, (count,)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> NDArray[np.int32]:
+        start, stop, _ = rows.indices(len(self))
+        size = self._kind.itemsize
+        found = np.fromfile(self._path, self._kind, max(0, stop - start), offset=start * size)
+        return found.astype(np.int32)
 
 
 @dataclass(frozen=True)
 class Labels:
     """The classes that are written into a copy of a file."""
 
-    segment: NDArray[Any]
+    segment: NDArray[Any] | SavedLabels
     """(N,) integers: the class of each point, -1 where it has none."""
     colors: NDArray[np.uint8] | None = None
     """(K, 3) colours of the classes, which replace those of the points; None: colours stay."""
@@ -42,7 +70,14 @@ class Labels:
                 f"has {count} points, so 'segment' must be ({count},) integers, "
                 f"got {self.segment.shape} {self.segment.dtype}",
             )
+        if isinstance(self.segment, SavedLabels):
+            return self
         return replace(self, segment=self.segment.astype(np.int32))
+
+    def pieces(self, size: int = PIECE) -> Iterator[tuple[int, NDArray[np.int32]]]:
+        """The first row and the classes of each piece of ``size`` points; needs ``checked``."""
+        for start, stop in ranges(len(self.segment), size):
+            yield start, self.segment[start:stop]
 
     def field_in(self, path: Path, existing: Iterable[str]) -> str:
         """The name of the field for the classes, given the names of the fields that the file has.
@@ -68,14 +103,27 @@ class Labels:
         return self.field
 
     @property
+    def whole(self) -> NDArray[np.int32]:
+        """(N,) all classes, for types that are written as a whole; needs ``checked``."""
+        return self.segment[:]
+
+    @cached_property
+    def limits(self) -> tuple[int, int]:
+        """The smallest and the largest class; 0 and 0 where there are no points."""
+        found = [(int(p.min()), int(p.max())) for _, p in self.pieces() if len(p)]
+        if not found:
+            return 0, 0
+        return min(low for low, _ in found), max(high for _, high in found)
+
+    @property
     def kind(self) -> str:
         """Numpy's code of the smaller of the types u1 and i4 that holds the classes."""
-        fits = len(self.segment) == 0 or (self.segment.min() >= 0 and self.segment.max() <= 255)
-        return "u1" if fits else "i4"
+        low, high = self.limits
+        return "u1" if low >= 0 and high <= 255 else "i4"
 
-    def paint(self) -> NDArray[np.uint8]:
-        """(N, 3) the colour of each point's class; grey where it has none. Needs ``colors``."""
+    def paint(self, segment: NDArray[np.int32]) -> NDArray[np.uint8]:
+        """(n, 3) the colours of these classes; grey where there is none. Needs ``colors``."""
         assert self.colors is not None
         table = np.concatenate([self.colors, np.array([UNLABELLED_COLOR], np.uint8)])
-        known = (self.segment >= 0) & (self.segment < len(self.colors))
-        return table[np.where(known, self.segment, len(self.colors))]
+        known = (segment >= 0) & (segment < len(self.colors))
+        return table[np.where(known, segment, len(self.colors))]

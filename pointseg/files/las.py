@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from dinomed3d.runtime.atomic_files import new_file
 from pointseg.files.columns import CLASS_FIELD, SPARE_CLASS_FIELD, columns_of
 from pointseg.files.errors import CloudFileError
 from pointseg.files.labels import Labels
+from pointseg.files.pieces import Pieces
 from pointseg.scene import Scene
 
 CHUNK = 1_000_000
@@ -24,6 +26,7 @@ STEP_M = 1e-4
 """Resolution of files that are written anew; coarser for clouds of more than 200 km."""
 WITH_COLOR = {0: 2, 1: 3, 4: 5, 6: 7, 9: 10}
 """Point formats without colour, and the same with it."""
+AXES = ("X", "Y", "Z")
 CLASSIFICATION, FORMER = "classification", "input_classification"
 UNCLASSIFIED = 1
 """The ASPRS code of points without a class; 0 is that of points that nobody looked at."""
@@ -33,14 +36,23 @@ FULL_COLOR = 257  # from 8 to 16 bits
 
 def read_las(path: Path) -> dict[str, NDArray[Any]]:
     """The dimensions of a LAS or LAZ file, with the positions as one (N, 3) ``xyz``."""
-    las = _load(path)
-    with _errors_of(path, "is damaged"):
-        names = [name for name in las.point_format.dimension_names if name not in ("X", "Y", "Z")]
-        columns = {name: np.array(las[name]) for name in names}
-        xyz = np.empty((len(las.points), 3))
-        for axis, raw in enumerate((las.X, las.Y, las.Z)):
-            xyz[:, axis] = raw * las.header.scales[axis] + las.header.offsets[axis]
-    return {"xyz": xyz, **columns}
+    with _opened(path) as reader:
+        parts = [points.array for points in _pieces(path, reader, CHUNK)]
+        points = laspy.ScaleAwarePointRecord.zeros(0, header=reader.header)
+        points.array = np.concatenate(parts) if len(parts) > 1 else parts[0]
+    return _columns(path, points)
+
+
+def las_pieces(path: Path) -> Pieces:
+    """A LAS or LAZ file in pieces."""
+
+    def read(size: int) -> Iterator[dict[str, NDArray[Any]]]:
+        with _opened(path) as reader:
+            for points in _pieces(path, reader, size):
+                yield _columns(path, points)
+
+    with _opened(path) as reader:
+        return Pieces(reader.header.point_count, reader.header.point_format.size, read)
 
 
 def write_las(path: Path, scene: Scene) -> None:
@@ -87,33 +99,35 @@ def label_las(source: Path, target: Path, labels: Labels) -> None:
     "classification" they are written there; with codes, these are written there, too, and what was there stays in
     ``input_classification``, unless it was all unclassified. With colours, a point format without becomes that with.
     """
-    las = _load_to_copy(source)
-    labels = labels.checked(source, len(las.points))
-    segment = labels.segment
-    name = labels.field_in(source, (CLASS_FIELD, *las.point_format.extra_dimension_names))
-    with _errors_of(source, "could not be labelled"):
+    with _opened(source) as reader:
+        form, count = reader.header.point_format, reader.header.point_count
+    labels = labels.checked(source, count)
+    name = labels.field_in(source, (CLASS_FIELD, *form.extra_dimension_names))
+    if name in form.standard_dimension_names and name != CLASSIFICATION:
+        raise CloudFileError(source, f"the class field cannot be '{name}', a dimension of LAS")
+    codes = None if name == CLASSIFICATION else labels.codes
+    _check_range(source, form.id, labels if name == CLASSIFICATION else None, codes or ())
+    keep_former = codes is not None and FORMER not in form.extra_dimension_names
+    keep_former = keep_former and _is_classified(source)
+
+    def change(las: laspy.LasData, start: int) -> laspy.LasData:
+        segment = labels.segment[start : start + len(las.points)]
         if labels.colors is not None:
             las = _with_color(las)
-        if name in las.point_format.standard_dimension_names and name != CLASSIFICATION:
-            raise CloudFileError(source, f"the class field cannot be '{name}', a dimension of LAS")
-        if name == CLASSIFICATION:
-            largest = 31 if las.point_format.id < 6 else 255
-            if len(segment) and not 0 <= segment.min() <= segment.max() <= largest:
-                raise CloudFileError(
-                    source,
-                    f"its classification holds 0 to {largest}, the classes are {segment.min()} to "
-                    f"{segment.max()}; leave them in {SPARE_CLASS_FIELD}",
-                )
+        if name != CLASSIFICATION:
+            _set_extra(las, name, segment.astype(labels.kind))
         else:
-            if name in las.point_format.extra_dimension_names:
-                las.remove_extra_dim(name)
-            las.add_extra_dim(laspy.ExtraBytesParams(name, np.dtype(labels.kind)))
-        las[name] = segment
-        if labels.codes is not None and name != CLASSIFICATION:
-            _classify(las, source, segment, labels.codes)
+            las[name] = segment
+        if codes is not None:
+            if keep_former:
+                _set_extra(las, FORMER, np.array(las.classification, np.uint8))
+            table = np.array([*codes, UNCLASSIFIED], np.uint8)
+            las.classification = table[np.where(segment < 0, len(codes), segment)]
         if labels.colors is not None:
-            las.red, las.green, las.blue = labels.paint().T.astype(np.uint16) * FULL_COLOR
-    _store(las, target)
+            las.red, las.green, las.blue = labels.paint(segment).T.astype(np.uint16) * FULL_COLOR
+        return las
+
+    _rewrite(source, target, change, "could not be labelled")
 
 
 def paint_las(
@@ -134,41 +148,55 @@ def paint_las(
         CloudFileError: as ``read_las``; rows that are not the file's; a name that is a dimension of LAS.
         WriteError: the system refuses to write.
     """
-    las = _load_to_copy(source)
+    with _opened(source) as reader:
+        form, count = reader.header.point_format, reader.header.point_count
     for name, values in {"colors": colors, **fields}.items():
-        if len(values) != len(las.points):
-            raise CloudFileError(
-                source, f"has {len(las.points)} points, '{name}' has {len(values)} rows"
-            )
-    with _errors_of(source, "could not be painted"):
-        las = _with_color(las)
+        if len(values) != count:
+            raise CloudFileError(source, f"has {count} points, '{name}' has {len(values)} rows")
+        if name in form.standard_dimension_names:
+            raise CloudFileError(source, f"a field cannot be '{name}', a dimension of LAS")
+
+    def change(las: laspy.LasData, start: int) -> laspy.LasData:
+        rows, las = slice(start, start + len(las.points)), _with_color(las)
         for name, values in fields.items():
-            if name in las.point_format.standard_dimension_names:
-                raise CloudFileError(source, f"a field cannot be '{name}', a dimension of LAS")
-            if name in las.point_format.extra_dimension_names:
-                las.remove_extra_dim(name)
-            las.add_extra_dim(laspy.ExtraBytesParams(name, values.dtype))
-            las[name] = values
-        las.red, las.green, las.blue = colors.T.astype(np.uint16) * FULL_COLOR
-    _store(las, target)
+            _set_extra(las, name, values[rows])
+        las.red, las.green, las.blue = colors[rows].T.astype(np.uint16) * FULL_COLOR
+        return las
+
+    _rewrite(source, target, change, "could not be painted")
 
 
-def _classify(
-    las: laspy.LasData, source: Path, segment: NDArray[np.int32], codes: tuple[int, ...]
-) -> None:
-    """Put the codes of classes into ``classification``; former values move to ``input_classification``."""
-    largest = 31 if las.point_format.id < 6 else 255
-    if max(codes) > largest:
+def _check_range(source: Path, form: int, labels: Labels | None, codes: tuple[int, ...]) -> None:
+    """Refuse classes and codes that ``classification`` of a point format does not hold."""
+    largest = 31 if form < 6 else 255
+    if labels is not None:
+        low, high = labels.limits
+        if not 0 <= low <= high <= largest:
+            raise CloudFileError(
+                source,
+                f"its classification holds 0 to {largest}, the classes are {low} to {high}; leave them in "
+                f"{SPARE_CLASS_FIELD}",
+            )
+    if codes and max(codes) > largest:
         raise CloudFileError(
             source,
             f"its classification holds 0 to {largest}, the codes are {', '.join(map(str, codes))}",
         )
-    former = np.array(las.classification)
-    if FORMER not in las.point_format.extra_dimension_names and (former > UNCLASSIFIED).any():
-        las.add_extra_dim(laspy.ExtraBytesParams(FORMER, np.uint8))
-        las[FORMER] = former
-    table = np.array([*codes, UNCLASSIFIED], np.uint8)
-    las.classification = table[np.where(segment < 0, len(codes), segment)]
+
+
+def _is_classified(path: Path) -> bool:
+    """Whether some point has a class."""
+    with _opened(path) as reader:
+        pieces = _pieces(path, reader, CHUNK)
+        return any(bool((np.array(p.classification) > UNCLASSIFIED).any()) for p in pieces)
+
+
+def _set_extra(las: laspy.LasData, name: str, values: NDArray[Any]) -> None:
+    """Set an extra dimension, which replaces one of the same name."""
+    if name in las.point_format.extra_dimension_names:
+        las.remove_extra_dim(name)
+    las.add_extra_dim(laspy.ExtraBytesParams(name, values.dtype))
+    las[name] = values
 
 
 def is_copc(path: Path) -> bool:
@@ -181,37 +209,81 @@ def is_copc(path: Path) -> bool:
     return head[:4] == b"LASF" and head[377:].rstrip(b"\0") == COPC.encode()
 
 
-def _load(path: Path) -> laspy.LasData:
-    """Header, points and all records of a file."""
+@contextmanager
+def _opened(path: Path) -> Iterator[laspy.LasReader]:
+    """A reader of a file whose header was checked."""
     _check_header(path)
     # One thread: the parallel reader believes the table of chunks at the end of a file, and a damaged
     # table makes it ask for memory until the system ends the whole process.
-    backend = laspy.LazBackend.Lazrs
-    with _errors_of(path, "is damaged or cut off"), laspy.open(path, laz_backend=backend) as reader:
+    with _errors_of(path, "is damaged or cut off"):
+        reader = laspy.open(path, laz_backend=laspy.LazBackend.Lazrs)
+    with reader:
         scales = np.asarray(reader.header.scales)
         if not np.isfinite([*scales, *reader.header.offsets]).all() or (scales == 0).any():
             raise CloudFileError(
                 path, "its header has a scale of 0, or an offset that is not finite"
             )
-        parts = []
-        while reader.points_read < reader.header.point_count:
-            parts.append(reader.read_points(CHUNK).array)
-            if len(parts[-1]) == 0:
-                raise CloudFileError(path, f"is cut off after {sum(map(len, parts))} points")
-        points = laspy.ScaleAwarePointRecord.zeros(0, header=reader.header)
-        if parts:
-            points.array = np.concatenate(parts) if len(parts) > 1 else parts[0]
-        las = laspy.LasData(reader.header, points)
-        las.evlrs = reader.evlrs
-        return las
+        yield reader
 
 
-def _load_to_copy(path: Path) -> laspy.LasData:
-    """As ``_load``, without the index of a cloud-optimised file: a copy has other chunks."""
-    las = _load(path)
-    for records in (las.header.vlrs, las.evlrs or []):
-        records[:] = [record for record in records if record.user_id != COPC]
-    return las
+def _pieces(
+    path: Path, reader: laspy.LasReader, size: int
+) -> Iterator[laspy.ScaleAwarePointRecord]:
+    """Points in pieces of ``size``; of no points there is one piece."""
+    if reader.header.point_count == 0:
+        yield laspy.ScaleAwarePointRecord.zeros(0, header=reader.header)
+    while reader.points_read < reader.header.point_count:
+        read = reader.points_read
+        with _errors_of(path, "is damaged or cut off"):
+            points = reader.read_points(size)
+        if len(points) == 0:
+            raise CloudFileError(path, f"is cut off after {read} points")
+        yield points
+
+
+def _columns(path: Path, points: laspy.ScaleAwarePointRecord) -> dict[str, NDArray[Any]]:
+    with _errors_of(path, "is damaged"):
+        names = [name for name in points.point_format.dimension_names if name not in AXES]
+        columns = {name: np.array(points[name]) for name in names}
+        xyz = np.empty((len(points), 3))
+        for axis, raw in enumerate(AXES):
+            xyz[:, axis] = points[raw] * points.scales[axis] + points.offsets[axis]
+    return {"xyz": xyz, **columns}
+
+
+def _rewrite(
+    source: Path,
+    target: Path,
+    change: Callable[[laspy.LasData, int], laspy.LasData],
+    what: str,
+) -> None:
+    """Copy a file piece by piece, without the index of a cloud-optimised one: a copy has other chunks.
+
+    Args:
+        source: the file to read.
+        target: the file to be.
+        change: makes new points of a piece and the number of its first point; may change the piece.
+        what: begins messages about what cannot be done.
+    """
+    with _opened(source) as reader, new_file(target) as part, open(part, "wb+") as stream:
+        writer, start = None, 0
+        with _errors_of(source, "is damaged or cut off"):
+            extended = reader.evlrs
+        for records in (reader.header.vlrs, extended or []):
+            records[:] = [record for record in records if record.user_id != COPC]
+        for points in _pieces(source, reader, CHUNK):
+            with _errors_of(source, what):
+                las = change(laspy.LasData(deepcopy(reader.header), points), start)
+                start += len(points)
+                if writer is None:
+                    packed = target.suffix.lower() == ".laz"
+                    writer = laspy.LasWriter(stream, las.header, do_compress=packed, closefd=False)
+                writer.write_points(las.points)
+        with _errors_of(target, "could not be written"):
+            if writer is not None:
+                if writer.header.version.minor >= 4 and extended is not None:
+                    writer.write_evlrs(extended)
+                writer.close()
 
 
 def _with_color(las: laspy.LasData) -> laspy.LasData:

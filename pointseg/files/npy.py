@@ -6,19 +6,23 @@ instance, each with a row per point. Further arrays with a row per point are fie
 
 from __future__ import annotations
 
+import math
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dinomed3d.runtime.atomic_files import new_file
+from pointseg.files.array_file import ArrayFile, ArrayHeader
 from pointseg.files.columns import COLOR, COLOR_ARRAYS, POSITION_ARRAYS
 from pointseg.files.errors import CloudFileError
 from pointseg.files.labels import Labels
+from pointseg.files.pieces import PIECE, Pieces, ranges
 from pointseg.files.rows import as_rows
 from pointseg.scene import FIELDS, Scene
 
@@ -30,6 +34,7 @@ TABLE_NAMES = {
     6: ("x", "y", "z", "red", "green", "blue"),
 }
 """What the columns of a single array mean, by their number."""
+Array = TypeVar("Array", NDArray[Any], ArrayFile)
 
 
 def is_npy_folder(path: Path) -> bool:
@@ -39,7 +44,21 @@ def is_npy_folder(path: Path) -> bool:
 
 def read_npy_folder(path: Path) -> dict[str, NDArray[Any]]:
     """The arrays of a folder of ``.npy`` files that have a row per point."""
-    return _per_point(path, _load_folder(path))
+    files = _per_point(path, _open_folder(path))
+    return {name: file.rows(0, len(file)) for name, file in files.items()}
+
+
+def npy_folder_pieces(path: Path) -> Pieces:
+    """A folder of ``.npy`` files in pieces."""
+    files = _per_point(path, _open_folder(path))
+    count = len(next(iter(files.values())))
+    widths = (file.header.dtype.itemsize * math.prod(file.shape[1:]) for file in files.values())
+
+    def read(size: int) -> Iterator[dict[str, NDArray[Any]]]:
+        for start, stop in ranges(count, size):
+            yield {name: file.rows(start, stop) for name, file in files.items()}
+
+    return Pieces(count, sum(widths), read)
 
 
 def write_npy_folder(path: Path, scene: Scene) -> None:
@@ -50,14 +69,29 @@ def write_npy_folder(path: Path, scene: Scene) -> None:
 
 def label_npy_folder(source: Path, target: Path, labels: Labels) -> None:
     """Copy a folder of ``.npy`` files with the classes as ``class.npy`` among them."""
-    arrays = _load_folder(source)
-    count = len(next(iter(_per_point(source, arrays).values())))
-    for name, values in _labelled(source, arrays, count, labels).items():
-        if values is not arrays.get(name):
-            _save(target / f"{name}.npy", values)
-        elif target != source:
+    files = _open_folder(source)
+    of_points = _per_point(source, files)
+    count = len(next(iter(of_points.values())))
+    colors = _color_names(of_points)
+    field = labels.field_in(source, files)
+
+    def read(start: int, stop: int) -> dict[str, NDArray[Any]]:
+        return {name: of_points[name].rows(start, stop) for name in colors}
+
+    with ExitStack() as opened:
+        streams: dict[str, IO[bytes]] = {}
+        for _, new in _labelled(read, field, labels.checked(source, count), PIECE):
+            for name, values in new.items():
+                if name not in streams:
+                    part = opened.enter_context(new_file(target / f"{name}.npy"))
+                    streams[name] = opened.enter_context(open(part, "wb"))
+                    shape = (count, *values.shape[1:])
+                    ArrayHeader(shape, False, values.dtype).write(streams[name])
+                streams[name].write(values.tobytes())
+    for name, file in files.items():
+        if name not in streams and target != source:
             with new_file(target / f"{name}.npy") as part:
-                shutil.copyfile(source / f"{name}.npy", part)
+                shutil.copyfile(file.path, part)
 
 
 def read_npz(path: Path) -> dict[str, NDArray[Any]]:
@@ -73,15 +107,31 @@ def write_npz(path: Path, scene: Scene) -> None:
 def label_npz(source: Path, target: Path, labels: Labels) -> None:
     """Copy an ``.npz`` file with an array of classes more."""
     arrays = _load_npz(source)
-    new = _labelled(source, arrays, len(next(iter(_per_point(source, arrays).values()))), labels)
+    of_points = _per_point(source, arrays)
+    count = len(next(iter(of_points.values())))
+    field = labels.field_in(source, arrays)
+    labels = labels.checked(source, count)
+    ((_, new),) = _labelled(lambda start, stop: of_points, field, labels, max(count, 1))
     with zipfile.ZipFile(source) as archive:
         method = max(entry.compress_type for entry in archive.infolist())
-    _save_npz(target, new, method)
+    _save_npz(target, {**arrays, **new}, method)
 
 
 def read_npy(path: Path) -> dict[str, NDArray[Any]]:
     """The columns of one array: structured, or with columns x, y, z, then intensity or colour."""
     return _table_columns(path, read_array(path))
+
+
+def npy_pieces(path: Path) -> Pieces:
+    """One array in pieces, as ``read_npy``."""
+    file = ArrayFile(path)
+    _table_columns(path, file.rows(0, 0))
+
+    def read(size: int) -> Iterator[dict[str, NDArray[Any]]]:
+        for start, stop in ranges(len(file), size):
+            yield _table_columns(path, file.rows(start, stop))
+
+    return Pieces(len(file), file.header.dtype.itemsize * math.prod(file.shape[1:]), read)
 
 
 def write_npy(path: Path, scene: Scene) -> None:
@@ -93,20 +143,28 @@ def write_npy(path: Path, scene: Scene) -> None:
 
 def label_npy(source: Path, target: Path, labels: Labels) -> None:
     """Copy a single array with the classes as a further field, or as last column of a plain array."""
-    array = read_array(source)
-    columns = _table_columns(source, array)
-    is_plain = array.dtype.names is None
-    no_place = labels.field is not None or (labels.colors is not None and "red" not in columns)
-    if is_plain and no_place:
+    file = ArrayFile(source)
+
+    def read(start: int, stop: int) -> dict[str, NDArray[Any]]:
+        return _table_columns(source, file.rows(start, stop))
+
+    names, old = read(0, 0), file.header.dtype
+    if old.names is None and (labels.field or (labels.colors is not None and "red" not in names)):
         raise CloudFileError(
             source, "a plain array cannot hold new colours or names; omit them, or use npz"
         )
-    new = _labelled(source, columns, len(array), labels)
-    if not is_plain:
-        _save(target, as_rows(new))
-        return
-    kind = np.result_type(array.dtype, np.int32 if array.dtype.kind in "iu" else array.dtype)
-    _save(target, np.stack([values.astype(kind) for values in new.values()], axis=1))
+    kind = np.result_type(old, np.int32) if old.kind in "iu" else old.newbyteorder("=")
+    labels, field = labels.checked(source, len(file)), labels.field_in(source, names)
+    with new_file(target) as part, open(part, "wb") as stream:
+        for columns, new in _labelled(read, field, labels, PIECE):
+            columns.update(new)
+            if old.names is None:
+                rows = np.stack([values.astype(kind) for values in columns.values()], axis=1)
+            else:
+                rows = as_rows(columns)
+            if stream.tell() == 0:
+                ArrayHeader((len(file), *rows.shape[1:]), False, rows.dtype).write(stream)
+            stream.write(rows.tobytes())
 
 
 def read_array(path: Path) -> NDArray[Any]:
@@ -115,43 +173,29 @@ def read_array(path: Path) -> NDArray[Any]:
     Raises:
         CloudFileError: not such a file, Python objects in it, cut off.
     """
-    with open(path, "rb") as stream:
-        return _read(path, stream, path.stat().st_size)
+    file = ArrayFile(path)
+    return file.rows(0, len(file))
 
 
-def _read(path: Path, stream: IO[bytes], size: int, inner: str = "") -> NDArray[Any]:
-    where = f" in '{inner}'" if inner else ""
+def _read(path: Path, stream: IO[bytes], size: int, inner: str) -> NDArray[Any]:
     try:
-        version = np.lib.format.read_magic(stream)
-        if version == (1, 0):
-            shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-        elif version == (2, 0):
-            shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream)
-        else:
-            raise ValueError(f"version {version} of the format")
-        if dtype.hasobject:
-            raise ValueError("it holds Python objects, which are not read: they could run any code")
-        if dtype.kind not in "fiubV" or not shape:
-            raise ValueError(f"it holds {dtype} of shape {shape}, not an array of numbers")
-        count = int(np.prod(shape, dtype=object))
-        needed, left = count * dtype.itemsize, size - stream.tell()
-        if needed > left:
-            raise ValueError(f"it is cut off: {needed} bytes announced, {left} are left")
-        data = stream.read(needed)
-        values = np.frombuffer(data, dtype, count).reshape(shape, order="F" if fortran else "C")
+        header = ArrayHeader.read(stream, size)
+        data = stream.read(header.count * header.dtype.itemsize)
+        values = np.frombuffer(data, header.dtype, header.count)
     except (OSError, MemoryError):
         raise
     except Exception as error:  # damaged headers make numpy, tokenize and zlib raise many things
-        raise CloudFileError(path, f"is not a readable numpy file{where}: {error}") from error
-    return values.astype(dtype.newbyteorder("="))
+        raise CloudFileError(path, f"is not a readable numpy file in '{inner}': {error}") from error
+    values = values.reshape(header.shape, order="F" if header.fortran else "C")
+    return values.astype(header.dtype.newbyteorder("="))
 
 
-def _load_folder(path: Path) -> dict[str, NDArray[Any]]:
+def _open_folder(path: Path) -> dict[str, ArrayFile]:
     if not is_npy_folder(path):
         raise CloudFileError(
             path, "is a folder without coord.npy, which every folder of a cloud has"
         )
-    return {file.stem: read_array(file) for file in sorted(path.glob("*.npy"))}
+    return {file.stem: ArrayFile(file) for file in sorted(path.glob("*.npy"))}
 
 
 def _load_npz(path: Path) -> dict[str, NDArray[Any]]:
@@ -170,7 +214,7 @@ def _load_npz(path: Path) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def _per_point(path: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def _per_point(path: Path, arrays: Mapping[str, Array]) -> dict[str, Array]:
     """Those arrays that have a row per point."""
     by_name = {name.lower(): values for name, values in arrays.items()}
     coord = next((by_name[name] for name in POSITION_ARRAYS if name in by_name), None)
@@ -196,11 +240,28 @@ def _arrays_of(scene: Scene) -> dict[str, NDArray[Any]]:
 
 
 def _labelled(
-    path: Path, arrays: Mapping[str, NDArray[Any]], count: int, labels: Labels
-) -> dict[str, NDArray[Any]]:
-    """All arrays, with the classes of ``count`` points among them."""
-    labels = labels.checked(path, count)
-    return {**arrays, labels.field_in(path, arrays): labels.segment, **_painted(arrays, labels)}
+    read: Callable[[int, int], dict[str, NDArray[Any]]], field: str, labels: Labels, size: int
+) -> Iterator[tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]]:
+    """What is there and what is new, in pieces of ``size`` points: classes, and colours if labels have some.
+
+    Args:
+        read: gives the rows from one to another of what is there.
+        field: the name of the classes.
+        labels: of all points.
+        size: points of a piece.
+    """
+    largest = 0.0
+    if labels.colors is not None:
+        for start, part in labels.pieces(size):
+            old = read(start, start + len(part))
+            found = [float(old[name].max(initial=0)) for name in _color_names(old)]
+            largest = max([largest, *found])
+    for start, segment in labels.pieces(size):
+        old = read(start, start + len(segment))
+        new: dict[str, NDArray[Any]] = {field: segment}
+        if labels.colors is not None:
+            new.update(_painted(old, labels.paint(segment), largest))
+        yield old, new
 
 
 def _table_columns(path: Path, array: NDArray[Any]) -> dict[str, NDArray[Any]]:
@@ -216,24 +277,29 @@ def _table_columns(path: Path, array: NDArray[Any]) -> dict[str, NDArray[Any]]:
     return {name: np.ascontiguousarray(array[:, i]) for i, name in enumerate(names)}
 
 
-def _painted(arrays: Mapping[str, NDArray[Any]], labels: Labels) -> dict[str, NDArray[Any]]:
-    """Arrays of colour by name, if labels have colours: those that are replaced, or a new one."""
-    if labels.colors is None:
-        return {}
-    painted, by_name = labels.paint(), {name.lower(): name for name in arrays}
+def _color_names(names: Collection[str]) -> list[str]:
+    """Which of these are the colours: three, one, or none."""
+    by_name = {name.lower(): name for name in names}
     if by_name.keys() >= set(COLOR[0]):
-        names = [by_name[key] for key in COLOR[0]]
-        new = _in_range_of(np.stack([arrays[name] for name in names], axis=1), painted)
-        return dict(zip(names, new.T, strict=True))
-    name = next((by_name[key] for key in COLOR_ARRAYS if key in by_name), "color")
-    return {name: _in_range_of(arrays[name], painted) if name in arrays else painted}
+        return [by_name[key] for key in COLOR[0]]
+    return [by_name[key] for key in COLOR_ARRAYS if key in by_name][:1]
 
 
-def _in_range_of(old: NDArray[Any], color: NDArray[np.uint8]) -> NDArray[Any]:
-    """Colours in the type and range of those that they replace."""
-    if old.dtype.kind == "f":
-        return (color / (255 if old.max(initial=0) <= 1 else 1)).astype(old.dtype)
-    return (color * np.uint16(257 if old.max(initial=0) > 255 else 1)).astype(old.dtype)
+def _painted(
+    old: Mapping[str, NDArray[Any]], color: NDArray[np.uint8], largest: float
+) -> dict[str, NDArray[Any]]:
+    """Arrays of colour by name: those that are replaced, in their type and range, or a new one."""
+    names = _color_names(old)
+    if not names:
+        return {"color": color}
+    kind = np.result_type(*(old[name].dtype for name in names))
+    if kind.kind == "f":
+        values = (color / (255 if largest <= 1 else 1)).astype(kind)
+    else:
+        values = (color * np.uint16(257 if largest > 255 else 1)).astype(kind)
+    if len(names) == 1:
+        return {names[0]: values}
+    return dict(zip(names, values.T, strict=True))
 
 
 def _save_npz(path: Path, arrays: Mapping[str, NDArray[Any]], method: int) -> None:

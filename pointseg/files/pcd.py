@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator, Sequence
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,14 @@ from pointseg.files.columns import columns_of, storable
 from pointseg.files.errors import CloudFileError
 from pointseg.files.labels import Labels
 from pointseg.files.pcd_header import PADDING, Field, Header, extended, read_header
+from pointseg.files.pieces import PIECE, Pieces, not_in_pieces
 from pointseg.files.rows import (
     as_rows,
     copy_rows,
     parse_rows,
     read_rows,
     require_bytes,
+    row_pieces,
     with_columns,
 )
 from pointseg.scene import Scene
@@ -34,7 +38,28 @@ MAX_RATIO = 88
 def read_pcd(path: Path) -> dict[str, NDArray[Any]]:
     """The columns of a PCD file; organised clouds row by row."""
     header = read_header(path)
-    rows = _read_rows(header)
+    return _columns(header, _read_rows(header))
+
+
+def pcd_pieces(path: Path) -> Pieces:
+    """A binary PCD file in pieces.
+
+    Raises:
+        CloudFileError: it is malformed, or of another form.
+    """
+    header = read_header(path)
+    if header.form != "binary":
+        not_in_pieces(path)
+
+    def read(size: int) -> Iterator[dict[str, NDArray[Any]]]:
+        with open(path, "rb") as stream:
+            for rows in _row_pieces(header, stream, size):
+                yield _columns(header, rows)
+
+    return Pieces(header.points, header.dtype.itemsize, read)
+
+
+def _columns(header: Header, rows: NDArray[Any]) -> dict[str, NDArray[Any]]:
     columns: dict[str, NDArray[Any]] = {}
     for key, field in zip(header.keys, header.fields, strict=True):
         values = np.ascontiguousarray(rows[key])
@@ -78,26 +103,44 @@ def label_pcd(source: Path, target: Path, labels: Labels) -> None:
     name = labels.field_in(source, header.keys)
     if any(f.name == name and f.count > 1 for f in header.fields):
         raise CloudFileError(source, f"field '{name}' has several values per point, not one class")
-    added, values = [Field(name, "i4")], {name: labels.segment}
+    added = [Field(name, "i4")]
     if labels.colors is not None:
-        color = next((f for f in header.fields if _is_packed(f)), Field("rgb", "u4"))
-        red, green, blue = labels.paint().astype("u4").T
+        added.append(next((f for f in header.fields if _is_packed(f)), Field("rgb", "u4")))
+    new = extended(header, added)
+    with new_file(target) as part, open(source, "rb") as old, open(part, "wb") as stream:
+        stream.write(b"".join(new.lines))
+        if header.form == "binary_compressed":
+            values = _added_values(added, labels, labels.whole)
+            stream.write(_compressed(source, with_columns(_read_rows(header), new.dtype, values)))
+            return
+        old.seek(header.size)
+        starts = np.cumsum([0, *(f.count for f in header.fields)]).tolist()
+        places = dict(zip(header.keys, starts, strict=False))
+        rows = _row_pieces(header, old, PIECE) if header.form == "binary" else iter(())
+        for _, segment in labels.pieces():
+            values = _added_values(added, labels, segment)
+            if header.form == "binary":
+                stream.write(with_columns(next(rows), new.dtype, values).tobytes())
+            elif header.points:
+                copy_rows(old, stream, places, values)
+
+
+def _added_values(
+    added: Sequence[Field], labels: Labels, segment: NDArray[np.int32]
+) -> dict[str, NDArray[Any]]:
+    """The classes, and if labels have colours, these packed as their field wants them."""
+    values: dict[str, NDArray[Any]] = {added[0].name: segment}
+    for color in added[1:]:
+        red, green, blue = labels.paint(segment).astype("u4").T
         opaque = np.uint32(0xFF000000 if color.name == "rgba" and color.kind != "f4" else 0)
         packed = red << np.uint32(16) | green << np.uint32(8) | blue | opaque
-        added.append(color)
         values[color.name] = packed.view(color.kind)
-    new = extended(header, added)
-    with new_file(target) as part, open(part, "wb") as stream:
-        stream.write(b"".join(new.lines))
-        if header.form != "ascii":
-            rows = with_columns(_read_rows(header), new.dtype, values)
-            stream.write(rows.tobytes() if header.form == "binary" else _compressed(source, rows))
-            return
-        starts = np.cumsum([0, *(f.count for f in header.fields)]).tolist()
-        with open(source, "rb") as old:
-            old.seek(header.size)
-            places = dict(zip(header.keys, starts, strict=False))
-            copy_rows(old, stream, header.points, places, values)
+    return values
+
+
+def _row_pieces(header: Header, stream: BufferedReader, size: int) -> Iterator[NDArray[Any]]:
+    stream.seek(header.size)
+    return row_pieces(header.path, stream, header.points, header.dtype, size, what="point")
 
 
 def _is_packed(field: Field) -> bool:

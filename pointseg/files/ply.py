@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from dinomed3d.runtime.atomic_files import new_file
 from pointseg.files.columns import columns_of, storable
 from pointseg.files.errors import CloudFileError
 from pointseg.files.labels import Labels
+from pointseg.files.pieces import PIECE, Pieces, not_in_pieces
 from pointseg.files.ply_faces import read_element, seek_element
 from pointseg.files.ply_header import NAMES, Header, Property, extended, read_header
-from pointseg.files.rows import as_rows, copy_rows, with_columns
+from pointseg.files.rows import as_rows, copy_rows, row_pieces, with_columns
 from pointseg.scene import Scene
 
 COLORS = ("red", "green", "blue")
@@ -23,9 +25,32 @@ COLORS = ("red", "green", "blue")
 
 def read_ply(path: Path) -> dict[str, NDArray[Any]]:
     """The columns of the vertices of a PLY file."""
-    rows = _read_vertices(read_header(path))
-    kinds = {name: rows.dtype[name].newbyteorder("=") for name in rows.dtype.names or ()}
-    return {name: rows[name].astype(kind) for name, kind in kinds.items()}
+    header = read_header(path)
+    _vertex_type(header)
+    with open(path, "rb") as stream:
+        seek_element(header, stream, header.vertex)
+        return _columns(read_element(header, stream, header.vertex))
+
+
+def ply_pieces(path: Path) -> Pieces:
+    """A binary PLY file in pieces.
+
+    Raises:
+        CloudFileError: it is malformed, or of lines of text.
+    """
+    header = read_header(path)
+    vertex = header.vertex
+    if not header.order:
+        not_in_pieces(path)
+    kind = _vertex_type(header)
+
+    def read(size: int) -> Iterator[dict[str, NDArray[Any]]]:
+        with open(path, "rb") as stream:
+            seek_element(header, stream, vertex)
+            for rows in row_pieces(path, stream, vertex.count, kind, size, what="vertex"):
+                yield _columns(rows)
+
+    return Pieces(vertex.count, kind.itemsize, read)
 
 
 def write_ply(path: Path, scene: Scene) -> None:
@@ -46,23 +71,32 @@ def label_ply(source: Path, target: Path, labels: Labels) -> None:
     labels = labels.checked(source, vertex.count)
     kinds = {p.name: p.kind for p in vertex.properties}
     name = labels.field_in(source, kinds)
-    added, values = [Property(name, labels.kind)], {name: labels.segment}
+    added = [Property(name, labels.kind)]
     if labels.colors is not None:
-        for color, column in zip(COLORS, labels.paint().T, strict=True):
-            added.append(Property(color, kinds.get(color, "u1")))
-            values[color] = _in_range_of(added[-1].kind, column)
+        added += [Property(color, kinds.get(color, "u1")) for color in COLORS]
     new = extended(header, added)
     with new_file(target) as part, open(source, "rb") as old, open(part, "wb") as stream:
         seek_element(header, old, vertex)
         start = old.tell()
         old.seek(header.size)
         stream.write(b"".join(new.lines) + old.read(start - header.size))
-        if header.order:
-            rows = read_element(header, old, vertex)
-            stream.write(with_columns(rows, new.vertex.dtype(header.order), values).tobytes())
-        else:
-            places = {known: number for number, known in enumerate(kinds)}
-            copy_rows(old, stream, vertex.count, places, values)
+        places = {known: number for number, known in enumerate(kinds)}
+        if header.order and vertex.has_lists:  # whose rows are checked
+            rows = iter([read_element(header, old, vertex)])
+        elif header.order:
+            kind = vertex.dtype(header.order)
+            rows = row_pieces(source, old, vertex.count, kind, PIECE, what="vertex")
+        for _, segment in labels.pieces(vertex.count if vertex.has_lists else PIECE):
+            values = {name: segment}
+            if labels.colors is not None:
+                for found, column in zip(added[1:], labels.paint(segment).T, strict=True):
+                    values[found.name] = _in_range_of(found.kind, column)
+            if header.order:
+                stream.write(
+                    with_columns(next(rows), new.vertex.dtype(header.order), values).tobytes()
+                )
+            elif vertex.count:
+                copy_rows(old, stream, places, values)
         shutil.copyfileobj(old, stream)
 
 
@@ -73,11 +107,13 @@ def _in_range_of(kind: str, color: NDArray[np.uint8]) -> NDArray[Any]:
     return color * np.uint16(257) if kind == "u2" else color.astype(kind)
 
 
-def _read_vertices(header: Header) -> NDArray[Any]:
-    """(N,) structured; binary files in their byte order."""
-    vertex = header.vertex
-    if vertex.has_lists:
+def _vertex_type(header: Header) -> np.dtype[Any]:
+    """Of one row, in the byte order of the file."""
+    if header.vertex.has_lists:
         raise CloudFileError(header.path, "lists in element 'vertex' cannot be read; remove them")
-    with open(header.path, "rb") as stream:
-        seek_element(header, stream, vertex)
-        return read_element(header, stream, vertex)
+    return header.vertex.dtype(header.order)
+
+
+def _columns(rows: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    kinds = {name: rows.dtype[name].newbyteorder("=") for name in rows.dtype.names or ()}
+    return {name: rows[name].astype(kind) for name, kind in kinds.items()}

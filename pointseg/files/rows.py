@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pointseg.files.errors import CloudFileError
+from pointseg.files.pieces import ranges
 
 HEADER_LIMIT = 1_000_000  # bytes
 
@@ -64,6 +65,25 @@ def read_rows(
     """
     require_bytes(path, stream, count * dtype.itemsize, f"{count} rows of '{what}'")
     return np.fromfile(stream, dtype, count)
+
+
+def row_pieces(
+    path: Path,
+    stream: BufferedReader,
+    count: int,
+    dtype: np.dtype[Any],
+    size: int,
+    *,
+    what: str,
+) -> Iterator[NDArray[Any]]:
+    """As ``read_rows``, in pieces of ``size`` rows; of no rows there is one piece.
+
+    Raises:
+        CloudFileError: the file is too short.
+    """
+    require_bytes(path, stream, count * dtype.itemsize, f"{count} rows of '{what}'")
+    for start, stop in ranges(count, size):
+        yield np.fromfile(stream, dtype, stop - start)
 
 
 def require_bytes(path: Path, stream: BufferedReader, needed: int, what: str) -> None:
@@ -143,19 +163,18 @@ def parse_rows(
 def copy_rows(
     old: BufferedReader,
     new: BufferedWriter,
-    count: int,
     places: Mapping[str, int],
     values: Mapping[str, NDArray[Any]],
 ) -> None:
-    """Copy lines of numbers between blanks, with some columns replaced or appended.
+    """Copy the next lines of numbers between blanks, with some columns replaced or appended.
 
     Args:
         old: before the first line; afterwards before the line that follows the last.
         new: the file that is written.
-        count: how many filled lines.
         places: where each of the old columns begins.
-        values: (count,) values of columns, which are appended if they are not among the old ones.
+        values: (n,) values of columns for n filled lines, which are appended if they are not among the old ones.
     """
+    count = len(next(iter(values.values())))
     columns = {places[name]: as_texts(v) for name, v in values.items() if name in places}
     appended = [as_texts(v) for name, v in values.items() if name not in places]
     for row, line in enumerate(islice(filled_lines(old), count)):

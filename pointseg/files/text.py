@@ -96,7 +96,7 @@ def label_text(
     table = _table(source, layout)
     names = _names(source, layout, table, columns)
     labels = labels.checked(source, len(table))
-    values = _painted(names, table, labels) | {labels.field_in(source, names): labels.segment}
+    values = _painted(names, table, labels) | {labels.field_in(source, names): labels.whole}
     texts = {name: as_texts(column) for name, column in values.items()}
     replaced = {names.index(name): new for name, new in texts.items() if name in names}
     added = {name: new for name, new in texts.items() if name not in names}
@@ -231,7 +231,7 @@ def _painted(
     """Columns of colour by name, if labels have colours, in the range of those that they replace."""
     if labels.colors is None:
         return {}
-    painted, lower = labels.paint(), [name.lower() for name in names]
+    painted, lower = labels.paint(labels.whole), [name.lower() for name in names]
     keys = next((c for c in COLOR if all(name in lower for name in c)), None)
     if keys is None:
         return dict(zip(COLOR[0], painted.T, strict=True))

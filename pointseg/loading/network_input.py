@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import inf
 
 import numpy as np
@@ -15,32 +16,53 @@ from pointseg.scene import Scene
 from pointseg.transforms import CenterShift, ClampToBox
 
 
-def placed(scene: Scene, recipe: Recipe, *, max_side_m: float = inf) -> Scene:
-    """A scene where training would have placed it: rooms centred, LiDAR scans within their box.
+@dataclass(frozen=True)
+class Placement:
+    """Where training would have placed a scene: rooms centred, LiDAR scans within their box."""
 
-    Args:
-        scene: with at least one point, all finite.
-        recipe: of the training.
-        max_side_m: rooms wider than this are not centred; their centre would have no precision in float32.
+    low: NDArray[np.float64]
+    """(3,) minimum of the scene's positions, metres."""
+    high: NDArray[np.float64]
+    """(3,) maximum."""
+    recipe: Recipe
+    """Of the training."""
+    max_side_m: float = inf
+    """Rooms wider than this are not centred; their centre would have no precision in float32."""
 
-    Returns:
-        The same points in the same order.
-    """
-    rng = np.random.default_rng(0)  # not used by these transforms
+    @property
+    def is_too_wide(self) -> bool:
+        """Whether this is a room that is not centred, so that each of its tiles is."""
+        return self.recipe.is_indoor and float((self.high - self.low).max()) > self.max_side_m
+
+    def __call__(self, scene: Scene) -> Scene:
+        """Some points of the scene, or all, in the same order."""
+        if self.recipe.is_indoor:
+            if self.is_too_wide:
+                return scene
+            return CenterShift().moved(scene, self.low, self.high)
+        box = self.recipe.clip_box_m
+        if box is None or self.recipe.drop_outside:  # points outside need a class, too
+            return scene
+        return ClampToBox(box_m=box)(scene, np.random.default_rng(0))
+
+
+def placed(scene: Scene, recipe: Recipe) -> Scene:
+    """A scene where training would have placed it, with at least one point, all finite."""
+    scene = before_placement(scene, recipe)
+    return placement_of(scene, recipe)(scene)
+
+
+def before_placement(scene: Scene, recipe: Recipe) -> Scene:
+    """A whole scene as its recipe transforms it before anything else."""
     for step in recipe.input.before:
-        scene = step(scene, rng)
-    if recipe.is_indoor:
-        return scene if widest_m(scene) > max_side_m else CenterShift()(scene, rng)
-    box = recipe.clip_box_m
-    if box is None or recipe.drop_outside:  # points outside need a class, too
-        return scene
-    return ClampToBox(box_m=box)(scene, rng)
+        scene = step(scene, np.random.default_rng(0))  # not used by these transforms
+    return scene
 
 
-def widest_m(scene: Scene) -> float:
-    """The longest side of the bounding box of a scene, metres."""
-    low, high = scene.coord.min(0).astype(np.float64), scene.coord.max(0).astype(np.float64)
-    return float((high - low).max())
+def placement_of(scene: Scene, recipe: Recipe, *, max_side_m: float = inf) -> Placement:
+    """The placement of a whole scene with at least one point, all finite."""
+    low, high = (edge(scene.coord, axis=0).astype(np.float64) for edge in (np.min, np.max))
+    return Placement(low, high, recipe, max_side_m)
 
 
 def network_input(scene: Scene, index: NDArray[np.int64], voxels: Voxels, recipe: Recipe) -> Cloud:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,13 @@ class CenterShift:
         if len(scene) == 0:
             return scene
         low = scene.coord.min(axis=0).astype(np.float64)
-        shift = (low + scene.coord.max(axis=0)) / 2
+        return self.moved(scene, low, scene.coord.max(axis=0))
+
+    def moved(
+        self, scene: Scene, low: NDArray[np.floating[Any]], high: NDArray[np.floating[Any]]
+    ) -> Scene:
+        """Points of a scene with these bounds, (3,) each, where the scene is moved to."""
+        shift = (low + high) / 2
         shift[2] = low[2] if self.floor else 0.0
         coord = (scene.coord - shift).astype(np.float32)
         return replace(scene, coord=coord, origin=scene.origin + shift)

@@ -149,7 +149,8 @@ def test_the_field_of_classes():
 
 def test_points_without_a_class_are_grey():
     colors = np.array([[1, 2, 3], [4, 5, 6]], np.uint8)
-    painted = Labels(np.array([1, -1, 0, 2]), colors).paint()
+    segment = np.array([1, -1, 0, 2])
+    painted = Labels(segment, colors).paint(segment)
     assert painted.tolist() == [[4, 5, 6], [128, 128, 128], [1, 2, 3], [128, 128, 128]]
 
 
