@@ -44,6 +44,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_classification(parser)
     parser.add_argument("--no-pictures", action="store_true", help="write no pictures")
     parser.add_argument("--overwrite", action="store_true", help="replace existing results")
+    parser.add_argument(
+        "--stream", action="store_true",
+        help="predict clouds piece by piece through files next to the result, with little memory; without it, only "
+        "those that do not fit into memory are. A run that was stopped goes on when it is started again",
+    )  # fmt: skip
     _add_format(parser.add_argument_group("input format"))
     images = parser.add_argument_group("models that read images")
     images.add_argument(
@@ -142,6 +147,7 @@ def _spec(arguments: argparse.Namespace, progress: Bar) -> PredictSpec:
         colors=arguments.colors,
         pictures=not arguments.no_pictures,
         overwrite=arguments.overwrite,
+        stream=arguments.stream,
         device=device,
         precision=choose_precision(arguments.precision, device),
         log=progress.say,

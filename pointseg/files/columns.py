@@ -137,6 +137,12 @@ def measured_columns(path: Path, columns: Mapping[str, NDArray[Any]]) -> Measure
     return Measured(xyz, _triple(rest, COLOR, COLOR_ARRAYS), _single(rest, STRENGTH))
 
 
+def labels_in(columns: Mapping[str, NDArray[Any]]) -> NDArray[np.int32] | None:
+    """(N,) ``segment`` of the columns of a file, or of a piece of one; None: they hold no labels."""
+    found = _single(dict(columns), SEGMENT)
+    return None if found is None else to_labels(found)
+
+
 def columns_of(scene: Scene) -> dict[str, NDArray[Any]]:
     """A scene as named (N,) columns, in the order in which files are written.
 

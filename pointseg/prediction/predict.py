@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dinomed3d.runtime.errors import UserError
 from pointseg.evaluation.image_options import OPTION_OF, refuse_image_options
@@ -16,22 +18,30 @@ from pointseg.evaluation.inference_protocol import InferenceProtocol
 from pointseg.evaluation.saved_labels import write_json
 from pointseg.evaluation.scene_predictor import ScenePredictor
 from pointseg.files import TEXT, check_labelled, cloud_suffix, read_cloud
+from pointseg.files.labels import Labels, SavedLabels
 from pointseg.files.text import fitting_columns
 from pointseg.prediction.class_codes import class_codes
 from pointseg.prediction.cloud_images import CloudImages
 from pointseg.prediction.input_files import Source, find_sources
 from pointseg.prediction.prepare_cloud import file_notes, prepare_cloud
 from pointseg.prediction.results import (
-    class_counts,
+    Found,
     file_state,
     how_predicted,
     valid_result,
+    write_pictures,
     write_record,
     write_result,
 )
 from pointseg.prediction.spec import Prediction, PredictSpec
+from pointseg.prediction.stream_cloud import Stream, fits_memory
+from pointseg.prediction.thinned import thinned
+from pointseg.prediction.unfinished import alone, unfinished_folder
 from pointseg.scene import IGNORE
 from pointseg.training.checkpoint import TrainedSpec, load_model
+
+WRITTEN_ONLY = ("colors", "class_codes")
+"""Of what decides a result, what does not decide the classes."""
 
 
 def predict(spec: PredictSpec) -> list[Prediction]:
@@ -100,7 +110,6 @@ class _Job:
 
     def _predict(self, source: Source, progress: Callable[[float], None]) -> Prediction:
         began, spec = time.monotonic(), self.spec
-        recipe, classes = self.trained.recipe, self.trained.classes
         check_labelled(source.path, source.target, colored=spec.colors)
         images = self._images(source.path)
         how = {**self.how, **file_state(source.path)}
@@ -110,6 +119,19 @@ class _Job:
             kept = valid_result(source, how, pictures=spec.pictures)
             if kept is not None:
                 return kept
+        if spec.stream or not fits_memory(source.path):
+            outcome = self._streamed(source, how, progress)
+        else:
+            outcome = self._in_memory(source, images, progress)
+        result = replace(outcome, seconds=round(time.monotonic() - began, 3))
+        write_record(source.target, how, result)
+        return result
+
+    def _in_memory(
+        self, source: Source, images: CloudImages | None, progress: Callable[[float], None]
+    ) -> Prediction:
+        """Predict and write a cloud that is read as a whole."""
+        spec, recipe = self.spec, self.trained.recipe
         named, intensity_max = self.cloud_format.columns, self.cloud_format.intensity_max
         columns = None
         if named is not None and cloud_suffix(source.path) in TEXT:
@@ -130,32 +152,60 @@ class _Job:
         labels = np.full(len(scene), IGNORE, np.int32)
         labels[prepared.index] = self.predictor.predict_labels(cloud, progress, views)
         notes += file_notes(source.path, scene, recipe, intensity_max)
+        self._write(source, labels, notes, columns)
+        if spec.pictures:
+            write_pictures(source.target, scene, labels, self.trained.classes, self.cloud_format)
+        return replace(self._outcome(source, [labels], notes), visible=visible)
+
+    def _streamed(
+        self, source: Source, how: dict[str, Any], progress: Callable[[float], None]
+    ) -> Prediction:
+        """Predict and write a cloud that goes through the disk."""
+        spec, recipe = self.spec, self.trained.recipe
+        stream = Stream(recipe, self.predictor, self.cloud_format, spec.check_scale, spec.log)
+        deciding = {key: value for key, value in how.items() if key not in WRITTEN_ONLY}
+        with alone(unfinished_folder(source.target)) as folder:
+            labels, notes = stream.predict(source.path, folder, deciding, progress)
+            self._write(source, labels, notes, None)
+            if spec.pictures:
+                scene, some = thinned(source.path, labels)
+                classes = self.trained.classes
+                write_pictures(source.target, scene, some, classes, self.cloud_format)
+            outcome = self._outcome(source, (part for _, part in Labels(labels).pieces()), notes)
+        shutil.rmtree(folder, ignore_errors=True)
+        return outcome
+
+    def _write(
+        self,
+        source: Source,
+        labels: NDArray[np.int32] | SavedLabels,
+        notes: Sequence[str],
+        columns: Sequence[str] | None,
+    ) -> None:
         for note in notes:
-            spec.log(f"{source.path.name}: {note}")
+            self.spec.log(f"{source.path.name}: {note}")
         write_result(
             source,
-            scene,
             labels,
-            classes,
-            self.cloud_format,
+            self.trained.classes,
             columns=columns,
-            colors=spec.colors,
+            colors=self.spec.colors,
             codes=self.codes,
-            pictures=spec.pictures,
         )
-        result = Prediction(
+
+    def _outcome(
+        self, source: Source, labels: Iterable[NDArray[np.int32]], notes: Sequence[str]
+    ) -> Prediction:
+        found = Found.of(labels, self.trained.classes.names)
+        return Prediction(
             source=str(source.path),
             status="done",
             target=str(source.target),
-            points=len(labels),
-            unlabelled=int((labels == IGNORE).sum()),
-            classes=class_counts(labels, classes.names),
-            visible=visible,
-            seconds=round(time.monotonic() - began, 3),
+            points=found.points,
+            unlabelled=found.unlabelled,
+            classes=found.classes,
             notes=tuple(notes),
         )
-        write_record(source.target, how, result)
-        return result
 
     def _images(self, path: Path) -> CloudImages | None:
         """The images of a cloud, for a model that reads images."""

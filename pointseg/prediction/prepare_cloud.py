@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from pointseg.config.recipe import PointCloudFormat, Recipe
 from pointseg.datasets.axes import upright
 from pointseg.datasets.scale import check_scale
 from pointseg.files import cloud_suffix, finite_points
-from pointseg.files.columns import file_strength, strength_scale, usual_strength
+from pointseg.files.columns import file_strength, scale_above, usual_strength
 from pointseg.files.las import is_copc
 from pointseg.ops.ground import height_above_ground
 from pointseg.ops.normals import estimate_normals
@@ -67,12 +68,9 @@ def prepare_cloud(
     if len(cloud) == 0:
         raise UserError("contains no points" if len(scene) == 0 else "no point has a position")
     if len(cloud) < len(scene):
-        notes.append(f"{len(scene) - len(cloud)} points have no position; their class is -1")
+        notes.append(no_position_note(len(scene) - len(cloud)))
     doubt = None if recipe.input.unit_sphere else check_scale(cloud, recipe.voxel_m)
-    if doubt is not None:
-        if refuse_scale:
-            raise UserError(f"{doubt} (--unit millimetre; or --skip-scale-check)")
-        notes.append(doubt)
+    notes += scale_notes(doubt, refuse=refuse_scale)
     if "height_above_ground" in recipe.needs:  # computed, as in training
         cloud = cloud.with_fields(height_above_ground=height_above_ground(cloud.coord))
     missing = [name for name in recipe.needs if name not in cloud]
@@ -83,29 +81,66 @@ def prepare_cloud(
         cloud = cloud.with_fields(normal=normals)
         notes.append(f"has no normals; they were estimated, oriented {ORIENTATIONS[towards]}")
         missing.remove("normal")
+    refuse_missing(missing, recipe)
+    return PreparedCloud(cloud, index, tuple(notes))
+
+
+def refuse_missing(missing: Sequence[str], recipe: Recipe) -> None:
+    """Refuse a cloud without fields that the model reads.
+
+    Raises:
+        UserError: some are missing.
+    """
     if missing:
         raise UserError(
             f"lacks {', '.join(missing)}; the model reads {', '.join(recipe.needs)} at every point: use a file that "
             "has them, or a model that was trained without"
         )
-    return PreparedCloud(cloud, index, tuple(notes))
+
+
+def no_position_note(points: int) -> str:
+    """What the user should know of points without a position."""
+    return f"{points} points have no position; their class is -1"
+
+
+def scale_notes(doubt: str | None, *, refuse: bool) -> list[str]:
+    """What the user should know of a cloud whose scale is doubtful.
+
+    Raises:
+        UserError: it is, and is to be refused.
+    """
+    if doubt is not None and refuse:
+        raise UserError(f"{doubt} (--unit millimetre; or --skip-scale-check)")
+    return [] if doubt is None else [doubt]
 
 
 def file_notes(path: Path, scene: Scene, recipe: Recipe, intensity_max: float | None) -> list[str]:
     """What the user should know about a file: its type, and the scale of its intensities."""
-    notes = []
-    if cloud_suffix(path) == ".laz" and is_copc(path):
-        notes.append("is cloud-optimised (COPC); the result is plain LAZ")
     values = file_strength(scene) if "strength" in recipe.needs else None
     if values is None:
-        return notes
+        return type_notes(path)
+    is_float = values.dtype.kind == "f"
+    usual = usual_strength(values)
+    return type_notes(path) + strength_notes(path, usual, intensity_max, is_float=is_float)
+
+
+def type_notes(path: Path) -> list[str]:
+    """What the user should know about the type of a file."""
+    if cloud_suffix(path) == ".laz" and is_copc(path):
+        return ["is cloud-optimised (COPC); the result is plain LAZ"]
+    return []
+
+
+def strength_notes(
+    path: Path, usual: float, intensity_max: float | None, *, is_float: bool
+) -> list[str]:
+    """What the user should know about intensities, of which 99 % stay below ``usual``."""
     if intensity_max is None and cloud_suffix(path) not in SCALED_FILES:
-        notes.append(
-            f"its intensities are assumed to reach {strength_scale(values)}; state it with --intensity-max"
-        )
-    elif intensity_max is not None and usual_strength(values) > intensity_max:
-        notes.append(f"more than 1 % of its intensities exceed {intensity_max:g} (--intensity-max)")
-    return notes
+        scale = scale_above(usual, is_float=is_float)
+        return [f"its intensities are assumed to reach {scale}; state it with --intensity-max"]
+    if intensity_max is not None and usual > intensity_max:
+        return [f"more than 1 % of its intensities exceed {intensity_max:g} (--intensity-max)"]
+    return []
 
 
 def _sensor_position(scene: Scene, towards: str) -> NDArray[np.float64] | None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,10 @@ from pointseg.datasets.axes import upright
 from pointseg.datasets.classes import ClassList
 from pointseg.evaluation.inference_protocol import InferenceProtocol
 from pointseg.evaluation.saved_labels import write_json
-from pointseg.files import CloudFileError, read_cloud, write_labelled
+from pointseg.files import CloudFileError, in_pieces, read_cloud, write_labelled
+from pointseg.files.columns import labels_in
+from pointseg.files.labels import SavedLabels
+from pointseg.files.pieces import PIECE
 from pointseg.pictures import labelled
 from pointseg.pictures.viewpoints import VIEWPOINTS
 from pointseg.prediction.input_files import Source
@@ -89,9 +92,8 @@ def valid_result(source: Source, how: dict[str, Any], *, pictures: bool) -> Pred
             return None
         if pictures and not all(picture_file(source.target, v).is_file() for v in VIEWPOINTS):
             return None
-        found = read_cloud(source.target)["segment"]
-        counts = class_counts(found, how["class_names"])
-        if (len(found), counts) != (result["points"], result["classes"]):
+        found = Found.of(_labels_in(source.target), how["class_names"])
+        if (found.points, found.classes) != (result["points"], result["classes"]):
             return None
         return Prediction(**{**result, "status": "kept", "notes": tuple(result["notes"])})
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
@@ -100,40 +102,50 @@ def valid_result(source: Source, how: dict[str, Any], *, pictures: bool) -> Pred
 
 def write_result(
     source: Source,
-    scene: Scene,
-    labels: NDArray[np.int32],
+    labels: NDArray[np.int32] | SavedLabels,
     classes: ClassList,
-    cloud_format: PointCloudFormat,
     *,
     columns: Sequence[str] | None,
     colors: bool,
     codes: tuple[int, ...] | None,
-    pictures: bool,
 ) -> None:
-    """Write the labelled file, and pictures of it.
+    """Write the labelled file.
 
     Args:
         source: input and output file.
-        scene: as the input file has it.
         labels: (N,) classes.
         classes: their names and colours.
-        cloud_format: unit and axes of the file.
         columns: of text without a header line.
         colors: whether points get the colours of their classes.
         codes: of the classes in ``classification`` of LAS files; None: that stays as it is.
-        pictures: whether pictures are written.
     """
     source.target.parent.mkdir(parents=True, exist_ok=True)
     record_file(source.target).unlink(missing_ok=True)  # it describes the file that is replaced now
     painted = classes.colors if colors else None
     write_labelled(source.path, source.target, labels, colors=painted, columns=columns, codes=codes)
-    if not pictures:
-        return
+
+
+def write_pictures(
+    target: Path,
+    scene: Scene,
+    labels: NDArray[np.int32],
+    classes: ClassList,
+    cloud_format: PointCloudFormat,
+) -> None:
+    """Write pictures of a result.
+
+    Args:
+        target: the result.
+        scene: its points, in unit and axes of the file.
+        labels: (N,) their classes.
+        classes: their names and colours.
+        cloud_format: unit and axes of the file.
+    """
     bare = replace(scene, fields={})
     coord = upright(bare, unit_m=cloud_format.unit_m, up=cloud_format.up).coord
     for viewpoint in VIEWPOINTS:
         picture = labelled(coord, labels, classes.names, classes.colors, viewpoint=viewpoint)
-        with new_file(picture_file(source.target, viewpoint)) as part:
+        with new_file(picture_file(target, viewpoint)) as part:
             picture.save(part, format="PNG")
 
 
@@ -142,7 +154,40 @@ def write_record(target: Path, how: dict[str, Any], result: Prediction) -> None:
     write_json(record_file(target), {**how, "result": asdict(result)})
 
 
-def class_counts(labels: NDArray[np.int32], names: Sequence[str]) -> dict[str, int]:
+@dataclass(frozen=True)
+class Found:
+    """What classes a cloud has."""
+
+    points: int
+    """How many there are."""
+    unlabelled: int
+    """How many of them have no class."""
+    classes: dict[str, int]
     """Points of each class that occurs."""
-    counts = np.bincount(labels[labels != IGNORE], minlength=len(names))
-    return {name: int(count) for name, count in zip(names, counts, strict=True) if count}
+
+    @classmethod
+    def of(cls, parts: Iterable[NDArray[np.int32]], names: Sequence[str]) -> Found:
+        """Count the labels of all pieces of a cloud."""
+        points = unlabelled = 0
+        counts = np.zeros(len(names), np.int64)
+        for labels in parts:
+            known = labels[labels != IGNORE]
+            points += len(labels)
+            unlabelled += len(labels) - len(known)
+            counts += np.bincount(known, minlength=len(names))
+        found = {name: int(count) for name, count in zip(names, counts, strict=True) if count}
+        return cls(points, unlabelled, found)
+
+
+def _labels_in(path: Path) -> Iterator[NDArray[np.int32]]:
+    """The labels of a file, in pieces where its type can be read so."""
+    try:
+        pieces = in_pieces(path)
+    except CloudFileError:
+        yield read_cloud(path)["segment"]
+        return
+    for columns in pieces.read(PIECE):
+        found = labels_in(columns)
+        if found is None:
+            raise KeyError("segment")
+        yield found

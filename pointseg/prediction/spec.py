@@ -57,6 +57,8 @@ class PredictSpec:
     """Whether pictures are written."""
     overwrite: bool = False
     """Whether files with valid results are predicted again."""
+    stream: bool = False
+    """Whether clouds go through the disk in any case. Otherwise, those that do not fit into memory do."""
     device: str = "cpu"
     """cpu, cuda or mps."""
     precision: str = "float32"

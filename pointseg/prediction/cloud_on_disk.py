@@ -1,0 +1,200 @@
+"""A cloud whose points are in buckets on disk, and the classes of its finished tiles beside them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dinomed3d.runtime.atomic_files import atomic_write, new_file
+from pointseg.evaluation.tiled_cloud import Part, members
+from pointseg.evaluation.tiling import Places, Tile
+from pointseg.files.labels import SavedLabels
+from pointseg.files.pieces import ranges
+from pointseg.prediction.buckets import Bucket, Buckets, intersecting
+from pointseg.prediction.places_on_disk import EVERYWHERE, places_within
+from pointseg.scene import IGNORE, Scene
+
+AT_ONCE = 32_000_000
+"""Points of the file whose classes are gathered at once."""
+
+OTHERS = "several-lists"
+"""A file that says that finished tiles are of several lists, between which the memory ran out."""
+
+
+class CloudOnDisk:
+    """Points in buckets; each finished tile is a file, which a run that was stopped finds again."""
+
+    def __init__(
+        self,
+        name: str,
+        files: Buckets,
+        buckets: Sequence[Bucket],
+        fields: Sequence[tuple[str, int]],
+        results: FinishedTiles,
+    ) -> None:
+        """Open what ``spill`` has written.
+
+        Args:
+            name: of the cloud, for messages.
+            files: of the buckets.
+            buckets: those that hold points.
+            fields: name and channels of the fields of each point, in their order.
+            results: of tiles that are finished.
+        """
+        self.name, self._files, self._buckets, self._fields = name, files, buckets, fields
+        self._results = results
+        self._points = sum(bucket.points for bucket in buckets)
+
+    def __len__(self) -> int:
+        return self._points
+
+    @property
+    def done(self) -> int:
+        """Points whose class is known."""
+        return min(self._results.points, self._points)
+
+    def places(self) -> Places:
+        """The first point of each voxel, with the number of its points as weight."""
+        self._results.begin()
+        return places_within(self._files, self._buckets, *EVERYWHERE)
+
+    def part(self, tile: Tile) -> Part | None:
+        """The points of a tile; None: the classes of all points in its core are known."""
+        if self._results.has(tile):
+            return None
+        index, rows, wanted = [], [], []
+        for bucket in intersecting(self._buckets, tile.outer_low, tile.outer_high):
+            places = self._files.places(bucket.number)
+            points, core = members(tile, places["xy"], self._files.voxel(bucket.number))
+            if len(points):
+                index.append(self._files.index(bucket.number)[points])
+                rows.append(self._files.rows(bucket.number)[points])
+                wanted.append(core)
+        places_in_file = np.concatenate(index).astype(np.int64)
+        order = np.argsort(places_in_file)  # as the file has them
+        part = Part(
+            self._scene(np.concatenate(rows)[order]),
+            np.concatenate(wanted)[order],
+            places_in_file[order],
+        )
+        return None if self._results.covers(part.points[part.wanted]) else part
+
+    def keep(self, tile: Tile, part: Part, labels: NDArray[np.int32]) -> None:
+        """Note the classes of a part's wanted points."""
+        self._results.add(tile, part.points[part.wanted], labels[part.wanted])
+
+    def _scene(self, rows: NDArray[np.float32]) -> Scene:
+        fields, at = {}, 3
+        for name, channels in self._fields:
+            fields[name] = np.ascontiguousarray(rows[:, at : at + channels])
+            at += channels
+        return Scene(coord=np.ascontiguousarray(rows[:, :3]), fields=fields, name=self.name)
+
+
+class FinishedTiles:
+    """The classes of tiles, a file each: its SHA-256, the number of points, their places in the file, their classes."""
+
+    BYTES_OF_POINT = 8
+    """Disk that a point takes, about."""
+
+    def __init__(self, folder: Path, count: int, classes: int) -> None:
+        """Find what an earlier run has finished; damaged files are removed.
+
+        Args:
+            folder: of the files.
+            count: points of the cloud's file.
+            classes: of the model.
+        """
+        self._folder, self._count = folder, count
+        self._index = np.dtype("<u4" if count <= 2**32 else "<u8")
+        self._kind = np.dtype("<i2" if classes < 2**15 else "<i4")
+        self._names: dict[str, Path] = {}
+        self._begun = 0
+        self._known: NDArray[np.bool_] | None = None
+        self.points = 0
+        """Points that have a class."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in sorted(folder.glob("*.tile")):
+            found = self._read(path)
+            if found is None:
+                path.unlink()
+                continue
+            self._names[path.stem.split("-")[1]] = path
+            self.points += len(found[0])
+        self.found = len(self._names)
+        """Tiles of an earlier run."""
+        if (folder / OTHERS).exists():
+            self.expect_others()
+        self._next = 1 + max((int(p.stem.split("-")[0]) for p in self._names.values()), default=0)
+
+    def begin(self) -> None:
+        """A list of tiles begins; after the first it is another one, which meets what that has left."""
+        self._begun += 1
+        if self._begun > 1:
+            self.expect_others()
+
+    def expect_others(self) -> None:
+        """Files of other tiles may be there: look which points they hold, now and in runs to come."""
+        atomic_write(self._folder / OTHERS, b"")
+        self._known = np.zeros(self._count, bool)
+        for path in self._names.values():
+            if (found := self._read(path)) is not None:
+                self._known[found[0]] = True
+        self.points = int(self._known.sum())
+
+    def has(self, tile: Tile) -> bool:
+        """Whether a tile is finished."""
+        return _name(tile) in self._names
+
+    def covers(self, index: NDArray[np.int64]) -> bool:
+        """Whether finished tiles of another list hold all of these points."""
+        return self._known is not None and bool(self._known[index].all())
+
+    def add(self, tile: Tile, index: NDArray[np.int64], labels: NDArray[np.int32]) -> None:
+        """Write the classes of a tile, of points in ascending order."""
+        content = np.int64(len(index)).tobytes()
+        content += index.astype(self._index).tobytes() + labels.astype(self._kind).tobytes()
+        name = _name(tile)
+        path = self._folder / f"{self._next:08d}-{name}.tile"
+        atomic_write(path, hashlib.sha256(content).digest() + content)
+        self._next += 1
+        self._names[name] = path
+        if self._known is None:
+            self.points += len(index)
+        else:
+            self._known[index] = True
+            self.points = int(self._known.sum())
+
+    def gather(self, path: Path) -> SavedLabels:
+        """The class of each point of the file, in a file of numbers; of points in no tile -1."""
+        with new_file(path) as part, open(part, "wb") as stream:
+            for start, stop in ranges(self._count, AT_ONCE):
+                labels = np.full(stop - start, IGNORE, self._kind)
+                for tile in sorted(self._names.values()):  # a later one counts more
+                    found = self._read(tile, check=start == 0)
+                    if found is None:
+                        raise OSError(5, "a finished tile is damaged", str(tile))
+                    index, classes = found
+                    first, last = np.searchsorted(index, [start, stop])
+                    labels[index[first:last].astype(np.int64) - start] = classes[first:last]
+                stream.write(labels.tobytes())
+        return SavedLabels(path, self._kind, self._count)
+
+    def _read(self, path: Path, *, check: bool = True) -> tuple[NDArray[Any], NDArray[Any]] | None:
+        """Places and classes of a tile; None: the file is damaged."""
+        content = path.read_bytes()
+        if check and hashlib.sha256(content[32:]).digest() != content[:32]:
+            return None
+        count = int(np.frombuffer(content, np.int64, 1, 32)[0])
+        index = np.frombuffer(content, self._index, count, 40)
+        return index, np.frombuffer(content, self._kind, count, 40 + index.nbytes)
+
+
+def _name(tile: Tile) -> str:
+    """The same for the same tile, whichever list it is of."""
+    return hashlib.sha256(repr(tile).encode()).hexdigest()[:24]

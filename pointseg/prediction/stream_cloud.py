@@ -1,0 +1,274 @@
+"""Classes of a cloud that does not fit into memory: points go through buckets and tiles on disk.
+
+    file --read once--> ranges of its values --read again--> buckets of whole voxels --> tiles, one after the other
+    file + classes of all tiles --a piece at a time--> result
+
+Tiles, margins and voxels are those of a cloud in memory, so the classes are equal, bit by bit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.memory import free_bytes
+from pointseg.config.recipe import FEATURES, PointCloudFormat, Recipe
+from pointseg.datasets.scale import (
+    FEW_POINTS,
+    nearest_to,
+    scale_doubt,
+    spacing_of,
+    spacing_rows,
+)
+from pointseg.evaluation.scene_predictor import ScenePredictor
+from pointseg.files import CloudFileError, cloud_name, in_pieces
+from pointseg.files.labels import SavedLabels
+from pointseg.files.pieces import Pieces
+from pointseg.loading.network_input import Placement
+from pointseg.prediction.buckets import (
+    POINTS,
+    Bucket,
+    Buckets,
+    Partition,
+    columns_of_voxels,
+    spill,
+)
+from pointseg.prediction.cloud_on_disk import CloudOnDisk, FinishedTiles
+from pointseg.prediction.prepare_cloud import (
+    no_position_note,
+    scale_notes,
+    strength_notes,
+    type_notes,
+)
+from pointseg.prediction.stream_input import StreamInput
+from pointseg.prediction.survey import survey
+from pointseg.prediction.time_left import TimeLeft
+from pointseg.prediction.unfinished import (
+    changed,
+    check_disk,
+    clear,
+    read_state,
+    write_state,
+)
+
+BYTES_OF_POINT = 250
+"""Memory that the prediction of a cloud in memory takes for each point, beside the point's own in the file."""
+COPIES = 4
+"""How many times what a file has of a point is in memory then."""
+MEMORY_SHARE = 0.7
+"""Share of the free memory that a cloud in memory may take."""
+RESULT_GROWTH = 1.3
+"""How much larger than its input a result may be: each point gets a class."""
+ALIKE = 0.8
+"""Share of the voxels of a tile above which the size of tiles stays as an earlier run had it."""
+
+
+def memory_needed(pieces: Pieces) -> int:
+    """Bytes that the prediction of a cloud in memory takes beside the network, about."""
+    return pieces.count * (BYTES_OF_POINT + COPIES * pieces.row_bytes)
+
+
+def fits_memory(path: Path) -> bool:
+    """Whether a cloud can be predicted in memory, as far as its header says how large it is."""
+    try:
+        pieces = in_pieces(path)
+    except CloudFileError:
+        return True  # of a type that is read as a whole, or damaged, which reading it will tell
+    return memory_needed(pieces) <= MEMORY_SHARE * free_bytes()
+
+
+@dataclass(frozen=True)
+class Stream:
+    """How clouds are streamed."""
+
+    recipe: Recipe
+    """Of the model."""
+    predictor: ScenePredictor
+    """Predicts tiles."""
+    cloud_format: PointCloudFormat
+    """Unit and axes of the files."""
+    check_scale: bool
+    """Whether clouds of a doubtful scale are refused."""
+    log: Callable[[str], None]
+    """Receives how far it is, and what else the user should know."""
+
+    def predict(
+        self, path: Path, folder: Path, how: dict[str, Any], progress: Callable[[float], None]
+    ) -> tuple[SavedLabels, list[str]]:
+        """Find the classes of all points of a file.
+
+        Args:
+            path: the file.
+            folder: holds what was done so far, and receives the rest.
+            how: all that decides the classes.
+            progress: called with the share of the work that is done.
+
+        Returns:
+            The classes, in a file of the unfinished folder; what the user should know.
+
+        Raises:
+            UserError: what cannot be streamed; too little disk.
+        """
+        pieces = in_pieces(path)
+        self._refuse()
+        state = self._resumed(path, folder, how)
+        files = Buckets(folder, sum(channels for _, channels in self._fields), pieces.count)
+        needed = pieces.count * (files.bytes_of_point + 2 * FinishedTiles.BYTES_OF_POINT)
+        check_disk(folder, needed + int(RESULT_GROWTH * size_of(path)))
+        if state is None:
+            state = {"how": how, **self._sort(path, pieces, files)}
+            write_state(folder, state)
+        tiles = FinishedTiles(folder / "tiles", pieces.count, self.predictor.classes)
+        if tiles.found:
+            self.log(f"{path.name}: {tiles.found} tiles are finished, going on with the others")
+        buckets = [Bucket.from_dict(told) for told in state["buckets"]]
+        cloud = CloudOnDisk(cloud_name(path), files, buckets, self._fields, tiles)
+        left = TimeLeft(
+            path.name, state["seconds"], self.log, progress, begun=cloud.done / len(cloud)
+        )
+        with self._tile_size(path, state["max_points"], tiles):
+            low, high = np.array(state["low"]), np.array(state["high"])
+            placement = Placement(low, high, self.recipe, self.predictor.max_side_m)
+            self.predictor.predict_tiles(cloud, placement, left)
+        return tiles.gather(folder / "classes"), state["notes"]
+
+    @property
+    def _fields(self) -> list[tuple[str, int]]:
+        """Name and channels of the fields of each point."""
+        return [(name, FEATURES[name]) for name in self.recipe.needs]
+
+    def _refuse(self) -> None:
+        """Refuse models and options that need the whole cloud at once."""
+        thin = self.predictor.protocol.config.prevoxel_m
+        for refused, why in (
+            (self.recipe.images is not None, "its model reads images, which are projected to whole clouds"),
+            (self.recipe.input.unit_sphere, "its model scales whole clouds to a unit sphere"),
+            (
+                thin is not None and not self.predictor.protocol.single_pass,
+                f"--tta thins whole clouds to voxels of {thin} m",
+            ),
+        ):  # fmt: skip
+            if refused:
+                raise UserError(f"cannot be streamed: {why}; cut it into several files")
+
+    def _resumed(self, path: Path, folder: Path, how: dict[str, Any]) -> dict[str, Any] | None:
+        """What an earlier run has sorted, if it is whole and would be the same now."""
+        state = read_state(folder)
+        if state is None:
+            clear(folder)  # it was stopped before points were sorted
+            return None
+        reason = ", ".join(changed(state["how"], how))
+        if reason:
+            reason = f"{reason} changed since"
+        else:
+            files = Buckets(folder, sum(c for _, c in self._fields), state["count"])
+            if all(files.digest(told["number"]) == told["sha256"] for told in state["buckets"]):
+                return state
+            reason = "its files are damaged"
+        self.log(f"{path.name}: an unfinished result is there, but {reason}; it starts over")
+        clear(folder)
+        return None
+
+    def _sort(self, path: Path, pieces: Pieces, files: Buckets) -> dict[str, Any]:
+        """Sort the points into buckets, and note all that is needed of them from then on."""
+        self.log(f"{path.name}: does not fit into memory; sorting {pieces.count:,} points on disk")
+        recipe, began = self.recipe, time.monotonic()
+        wanted, given = "strength" in recipe.needs, self.cloud_format.intensity_max
+        seen = survey(path, pieces, intensity_max=given, strengths=wanted)
+        seconds = time.monotonic() - began
+        if seen.finite == 0:
+            raise UserError("contains no points" if not pieces.count else "no point has a position")
+        source = StreamInput(
+            path, pieces, recipe, self.cloud_format, seen, max_side_m=self.predictor.max_side_m
+        )
+        sample = columns_of_voxels(source.sample, recipe.voxel_m)
+        partition = Partition(sample, seen.finite, POINTS)
+        centres: list[NDArray[np.float32]] = []
+        parts = _picking(source.rows(), spacing_rows(seen.finite), centres)
+        counts = spill(parts, files, partition, recipe.voxel_m)
+        notes = (
+            [] if seen.finite == pieces.count else [no_position_note(pieces.count - seen.finite)]
+        )
+        if seen.finite >= FEW_POINTS:
+            held = [number for number, count in enumerate(counts) if count]
+            doubt = scale_doubt(
+                cloud_name(path),
+                source.extent_m,
+                lambda: _spacing(files, held, centres),
+                recipe.voxel_m,
+            )
+            notes += scale_notes(doubt, refuse=self.check_scale)
+        notes += type_notes(path)
+        if seen.usual_strength is not None:
+            usual, is_float = seen.usual_strength, seen.float_strengths
+            notes += strength_notes(path, usual, given, is_float=is_float)
+        buckets = [
+            files.find_voxels(number, count, recipe.voxel_m)
+            for number, count in enumerate(counts)
+            if count
+        ]
+        return {
+            "count": pieces.count,
+            "low": source.placement.low.tolist(),
+            "high": source.placement.high.tolist(),
+            "notes": notes,
+            "seconds": seconds,
+            "max_points": self.predictor.max_points,
+            "buckets": [asdict(bucket) for bucket in buckets],
+        }
+
+    @contextmanager
+    def _tile_size(self, path: Path, then: int, tiles: FinishedTiles) -> Iterator[None]:
+        """Cut tiles as the run that was stopped did, if the memory is as free as it was then."""
+        now = self.predictor.max_points
+        if now < ALIKE * then:
+            self.log(
+                f"{path.name}: less memory is free than before, going on with {now} voxels per tile instead of {then}"
+            )
+            tiles.expect_others()
+        else:
+            self.predictor.max_points = then
+        try:
+            yield
+        finally:
+            if self.predictor.max_points == then:
+                self.predictor.max_points = now
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of the files of a folder."""
+    files = path.iterdir() if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files)
+
+
+def _picking(
+    parts: Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]],
+    rows: Sequence[int],
+    found: list[NDArray[np.float32]],
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """The same parts; the positions of some rows of the whole, ascending, are appended to a list."""
+    start = 0
+    for index, values in parts:
+        found += [values[row - start, :3] for row in rows if start <= row < start + len(values)]
+        start += len(values)
+        yield index, values
+
+
+def _spacing(
+    files: Buckets, numbers: Sequence[int], centres: Sequence[NDArray[np.float32]]
+) -> float:
+    """As ``point_spacing``, of the points of all buckets."""
+    near = [np.empty((0, 3), np.float32) for _ in centres]
+    for number in numbers:
+        coord = files.rows(number)[:, :3]
+        for place, centre in enumerate(centres):
+            near[place] = nearest_to(centre, np.concatenate([near[place], coord]))
+    return spacing_of(near)

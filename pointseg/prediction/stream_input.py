@@ -1,0 +1,114 @@
+"""A cloud that does not fit into memory as a model reads it: metres, z up, its fields, piece by piece."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dinomed3d.runtime.errors import UserError
+from pointseg.config.recipe import FEATURES, PointCloudFormat, Recipe
+from pointseg.datasets.axes import upright
+from pointseg.files import cloud_name, finite_points
+from pointseg.files.columns import scene_of
+from pointseg.files.pieces import PIECE, Pieces
+from pointseg.loading.network_input import Placement
+from pointseg.ops.ground import Ground
+from pointseg.prediction.prepare_cloud import refuse_missing
+from pointseg.prediction.survey import Survey
+from pointseg.scene import Scene
+
+HEIGHT = "height_above_ground"
+
+
+class StreamInput:
+    """The points of a file as ``prepare_cloud`` prepares them, but for normals, which are not estimated."""
+
+    def __init__(
+        self,
+        path: Path,
+        pieces: Pieces,
+        recipe: Recipe,
+        cloud_format: PointCloudFormat,
+        survey: Survey,
+        *,
+        max_side_m: float,
+    ) -> None:
+        """Find where training would have placed the cloud.
+
+        Args:
+            path: the file.
+            pieces: of it.
+            recipe: of the model.
+            cloud_format: unit and axes of the file.
+            survey: of the file; some points have a position.
+            max_side_m: as ``Placement``.
+        """
+        self._path, self._pieces, self._recipe = path, pieces, recipe
+        self._format, self._survey = cloud_format, survey
+        corners = self._upright(np.stack([survey.low, survey.high]).astype(np.float32))
+        low, high = corners.min(0).astype(np.float64), corners.max(0).astype(np.float64)
+        self.placement = Placement(low, high, recipe, max_side_m)
+        self.extent_m = float((high - low).max())
+        """The longest side of the cloud, metres."""
+        self.sample: NDArray[np.float32] = self.placement(
+            Scene(coord=self._upright(survey.sample))
+        ).coord
+        """(n, 3) some of its points, placed."""
+
+    @property
+    def fields(self) -> list[tuple[str, int]]:
+        """Name and channels of the fields of each point."""
+        return [(name, FEATURES[name]) for name in self._recipe.needs]
+
+    def rows(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Pieces of the points with a position: where the file has them, and positions and fields, placed.
+
+        Raises:
+            UserError: a field is missing or not finite.
+        """
+        ground = self._ground() if HEIGHT in self._recipe.needs else None
+        for start, index, cloud in self._clouds():
+            if ground is not None:
+                cloud = cloud.with_fields(**{HEIGHT: ground.heights(cloud.coord)})
+            if "normal" in self._recipe.needs and "normal" not in cloud:
+                raise UserError(
+                    "has no normals, which are only estimated for clouds that are held in memory; add them, cut the "
+                    "cloud into several files, or use a model that was trained without"
+                )
+            refuse_missing([n for n in self._recipe.needs if n not in cloud], self._recipe)
+            values = [cloud[name] for name in self._recipe.needs]
+            for name, found in zip(self._recipe.needs, values, strict=True):
+                if not np.isfinite(found).all():
+                    raise UserError(f"scene {cloud.name}: '{name}' has values that are not finite")
+            coord = self.placement(Scene(coord=cloud.coord)).coord
+            yield start + index, np.concatenate([coord, *values], axis=1, dtype=np.float32)
+
+    def _clouds(self) -> Iterator[tuple[int, NDArray[np.int64], Scene]]:
+        """The first point of each piece, those of the piece with a position, and the latter themselves."""
+        start = 0
+        for columns in self._pieces.read(PIECE):
+            scene = scene_of(
+                self._path, columns, name=cloud_name(self._path), scales=self._survey.scales
+            )
+            cloud, index = finite_points(
+                upright(scene, unit_m=self._format.unit_m, up=self._format.up)
+            )
+            if len(index):
+                yield start, index, cloud
+            start += len(scene)
+
+    def _ground(self) -> Ground:
+        low, high = (
+            edge[:2].astype(np.float32) for edge in (self.placement.low, self.placement.high)
+        )
+        ground = Ground(low, high)
+        for _, _, cloud in self._clouds():
+            ground.add(cloud.coord)
+        return ground
+
+    def _upright(self, coord: NDArray[np.float32]) -> NDArray[np.float32]:
+        scene = Scene(coord=coord)
+        return upright(scene, unit_m=self._format.unit_m, up=self._format.up).coord

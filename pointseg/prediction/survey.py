@@ -1,0 +1,174 @@
+"""The first look at a cloud that does not fit into memory: what all of its points decide together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pointseg.files import known_intensity_max
+from pointseg.files.columns import (
+    Measured,
+    Scales,
+    finite_numbers,
+    largest_of,
+    measured_columns,
+    scale_above,
+    usual_rank,
+)
+from pointseg.files.origin import LARGE, STEP
+from pointseg.files.pieces import PIECE, Pieces
+from pointseg.ops.order_statistics import order_statistics
+
+SAMPLE = 500_000
+"""Points that are kept to see how a cloud is spread."""
+REACH = 200_000
+"""Steps of an origin that are counted on each side of zero, 20,000 km; medians further out are found in more passes."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What is known of a cloud after all of its points were read once."""
+
+    scales: Scales
+    """Origin and ranges of the file's values."""
+    finite: int
+    """Points with a position."""
+    low: NDArray[np.float64]
+    """(3,) minimum of these, in the file's coordinates less the origin."""
+    high: NDArray[np.float64]
+    """(3,) maximum."""
+    sample: NDArray[np.float32]
+    """(n, 3) some of these, spread over the file, less the origin."""
+    usual_strength: float | None
+    """As ``columns.usual_strength``; None: the file has no intensities, or they were not looked at."""
+    float_strengths: bool
+    """Whether intensities are floats."""
+
+
+def survey(path: Path, pieces: Pieces, *, intensity_max: float | None, strengths: bool) -> Survey:
+    """Read a file once, in pieces.
+
+    Args:
+        path: the file.
+        pieces: of it.
+        intensity_max: the intensity that becomes 1; None: guessed where the type of file does not say.
+        strengths: whether intensities are needed.
+
+    Raises:
+        CloudFileError: it is damaged.
+    """
+    look = _Look(path, pieces)
+    for columns in pieces.read(PIECE):
+        look.add(measured_columns(path, columns), strengths)
+    usual = look.usual_strength() if strengths else None
+    known = known_intensity_max(path) if intensity_max is None else intensity_max
+    if known is None:
+        known = 1.0 if usual is None else scale_above(usual, is_float=look.float_strengths)
+    origin = look.origin()
+    with np.errstate(over="ignore"):  # as of all positions: beyond float32
+        low, high = ((edge - origin).astype(np.float32) for edge in (look.low, look.high))
+        sample = (np.concatenate(look.sample) - origin).astype(np.float32)
+    return Survey(
+        Scales(origin=origin, largest_color=look.largest, intensity_max=float(known)),
+        look.finite,
+        low.astype(np.float64),
+        high.astype(np.float64),
+        sample[np.isfinite(sample).all(1)],
+        usual,
+        look.float_strengths,
+    )
+
+
+@dataclass
+class _Look:
+    """What the pieces so far have shown."""
+
+    path: Path
+    pieces: Pieces
+    finite: int = 0
+    largest: float = 0.0
+    float_strengths: bool = False
+    low: NDArray[np.float64] = field(default_factory=lambda: np.full(3, np.inf))
+    high: NDArray[np.float64] = field(default_factory=lambda: np.full(3, -np.inf))
+    sample: list[NDArray[np.float64]] = field(default_factory=lambda: [np.empty((0, 3))])
+    _reach: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
+    _numbers: NDArray[np.int64] = field(default_factory=lambda: np.zeros(3, np.int64))
+    _steps: NDArray[np.int64] = field(
+        default_factory=lambda: np.zeros((3, 2 * REACH + 1), np.int64)
+    )
+    _strengths: int = 0
+    _small: NDArray[np.int64] | None = field(default_factory=lambda: np.zeros(2**17, np.int64))
+    """Intensities that are whole numbers of at most two bytes, from -2^15 on; None: there are others."""
+    _xyz_type: np.dtype[np.floating] = field(default_factory=lambda: np.dtype(np.float64))
+
+    def add(self, found: Measured, strengths: bool) -> None:
+        """Take in a piece."""
+        xyz = found.xyz.astype(np.float64, copy=False)
+        self._xyz_type = found.xyz.dtype
+        for axis in range(3):
+            values = xyz[:, axis]
+            values = values[np.isfinite(values)]
+            self._numbers[axis] += len(values)
+            self._reach[axis] = max(self._reach[axis], np.abs(values).max(initial=0))
+            steps = np.clip(np.rint(values / STEP), -REACH, REACH).astype(np.int64)
+            self._steps[axis] += np.bincount(steps + REACH, minlength=2 * REACH + 1)
+        with np.errstate(over="ignore"):
+            held = xyz[np.isfinite(xyz.astype(np.float32)).all(1)]
+        if len(held):
+            self.finite += len(held)
+            self.low = np.minimum(self.low, held.min(0))
+            self.high = np.maximum(self.high, held.max(0))
+            self.sample.append(held[:: max(1, self.pieces.count // SAMPLE)])
+        if found.color is not None:
+            self.largest = max(self.largest, largest_of(found.color))
+        if strengths and found.strength is not None:
+            self._add_strengths(found.strength)
+
+    def _add_strengths(self, values: NDArray[np.generic]) -> None:
+        self._strengths += len(values)
+        self.float_strengths = values.dtype.kind == "f"
+        if self._small is not None and values.dtype.kind in "iu" and values.dtype.itemsize <= 2:
+            self._small += np.bincount(values.astype(np.int64) + 2**15, minlength=2**17)
+        else:
+            self._small = None
+
+    def origin(self) -> NDArray[np.float64]:
+        """(3,) as ``split_origin`` finds it: the step nearest to the median."""
+        origin = np.zeros(3)
+        for axis in range(3):
+            if self._reach[axis] <= LARGE:
+                continue
+            ranks = [(int(self._numbers[axis]) - 1) // 2, int(self._numbers[axis]) // 2]
+            ends = np.cumsum(self._steps[axis])
+            steps = set((np.searchsorted(ends, ranks, side="right") - REACH).tolist())
+            if len(steps) == 1 and not steps & {-REACH, REACH}:
+                origin[axis] = STEP * steps.pop()
+            else:  # the two in the middle round differently
+                middle = order_statistics(lambda: self._axis(axis), ranks, np.float64)  # noqa: B023
+                median = float(np.median(np.array(middle, self._xyz_type)))
+                origin[axis] = STEP * round(median / STEP)
+        return origin
+
+    def usual_strength(self) -> float | None:
+        """As ``columns.usual_strength`` finds it."""
+        if not self._strengths:
+            return None
+        rank = usual_rank(self._strengths)
+        if self._small is not None:
+            return float(np.searchsorted(np.cumsum(self._small), rank, side="right") - 2**15)
+        return order_statistics(self._all_strengths, [rank], np.float32)[0]
+
+    def _axis(self, axis: int) -> Iterator[NDArray[np.floating]]:
+        for columns in self.pieces.read(PIECE):
+            values = measured_columns(self.path, columns).xyz[:, axis].astype(np.float64)
+            yield values[np.isfinite(values)]
+
+    def _all_strengths(self) -> Iterator[NDArray[np.float32]]:
+        for columns in self.pieces.read(PIECE):
+            strength = measured_columns(self.path, columns).strength
+            if strength is not None:
+                yield finite_numbers(strength)

@@ -1,0 +1,100 @@
+"""The folder beside a result that is not finished: what a run that was stopped left, for the next one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from dinomed3d.runtime.errors import UserError
+from pointseg.evaluation.saved_labels import write_json
+
+SUFFIX = ".unfinished"
+STATE = "state.json"
+
+
+def unfinished_folder(target: Path) -> Path:
+    """The folder of a result, which is removed when that is complete."""
+    return target.with_name(target.name + SUFFIX)
+
+
+def read_state(folder: Path) -> dict[str, Any] | None:
+    """What a run that was stopped has noted; None: nothing that can be read."""
+    try:
+        found = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def write_state(folder: Path, state: Mapping[str, Any]) -> None:
+    """Note how far a run is.
+
+    Raises:
+        WriteError: the system refuses to write.
+    """
+    write_json(folder / STATE, dict(state))
+
+
+def changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What decides the result and is not as it was."""
+    now = json.loads(json.dumps(now))
+    return sorted(key for key in {*then, *now} if then.get(key) != now.get(key))
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[Path]:
+    """Make the folder, and keep other processes from it until the block ends.
+
+    Raises:
+        UserError: another process is at work there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "ab") as stream:
+        with suppress(ImportError):  # not on Windows
+            import fcntl
+
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise UserError(f"{folder}: another process is making this result") from error
+        yield folder
+
+
+def clear(folder: Path) -> None:
+    """Remove what is in the folder, but for its lock."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != "lock":
+            path.unlink()
+
+
+def held_bytes(folder: Path) -> int:
+    """Disk that the files of a folder take."""
+    return sum(
+        (Path(place) / name).stat().st_size for place, _, names in os.walk(folder) for name in names
+    )
+
+
+def check_disk(folder: Path, needed: int) -> None:
+    """Refuse work whose files the disk does not hold, before it begins.
+
+    Args:
+        folder: where they go; what it holds counts as written.
+        needed: bytes of all files.
+
+    Raises:
+        UserError: fewer are free.
+    """
+    left = needed - held_bytes(folder)
+    free = shutil.disk_usage(folder).free
+    if left > free:
+        raise UserError(
+            f"is streamed through {folder}, which takes {left / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free there; "
+            "free some, or choose another folder (-o)"
+        )
