@@ -28,6 +28,7 @@ ARGUMENTS = {
     "benchmarks/memory_model.py": ["--quick"],
     "benchmarks/outdoor_probe.py": ["--help"],
     "benchmarks/real_clouds.py": ["--tiny", "--backbones", "minkunet"],
+    "benchmarks/scaling.py": ["--help"],
     "benchmarks/sparse_convolution.py": ["--tiny"],
     "benchmarks/step_cost.py": ["--help"],
     "benchmarks/stock_plans.py": ["--help"],

@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
+from dinomed3d.runtime.atomic_files import WriteError
 from pointseg.config.recipe import InferenceConfig
+from pointseg.evaluation import scene_predictor
 from pointseg.files import in_pieces, pieces, read_cloud, write_cloud
-from pointseg.prediction import buckets, cloud_on_disk, places_on_disk, stream_cloud, stream_input
+from pointseg.prediction import (
+    cloud_on_disk,
+    places_on_disk,
+    stream_cloud,
+    stream_input,
+    unfinished,
+)
 from pointseg.prediction import predict as module
 from pointseg.prediction import survey as survey_module
 from pointseg.prediction.predict import predict
+from pointseg.prediction.results import picture_file
 from pointseg.prediction.spec import PredictSpec
+from pointseg.prediction.time_left import TimeLeft, duration
 from pointseg.prediction.unfinished import unfinished_folder
 from pointseg.scene import Scene
+from pointseg.transforms.input_transform import InputTransform
 from tests.pointseg.evaluation.answers import RECIPE, trained
 
-TILE = 300
-COUNT = 6000
+TILE = 200
+COUNT = 2400
 
 
 class ByWholeTile(nn.Module):
@@ -57,11 +68,11 @@ def model(monkeypatch):
         module, "load_model", lambda path, device, **_: (made, trained(recipe=recipe))
     )
     for place in (pieces, stream_input, survey_module):
-        monkeypatch.setattr(place, "PIECE", 1000)
-    monkeypatch.setattr(stream_cloud, "POINTS", 400)
+        monkeypatch.setattr(place, "PIECE", 500)
+    monkeypatch.setattr(stream_cloud, "POINTS", 300)
     monkeypatch.setattr(survey_module, "SAMPLE", 1000)
-    monkeypatch.setattr(places_on_disk, "IN_MEMORY", 500)
-    monkeypatch.setattr(cloud_on_disk, "AT_ONCE", 2500)
+    monkeypatch.setattr(places_on_disk, "IN_MEMORY", 300)
+    monkeypatch.setattr(cloud_on_disk, "AT_ONCE", 1000)
     return made
 
 
@@ -94,7 +105,7 @@ def contents(path: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in files}
 
 
-@pytest.mark.parametrize("suffix", [".laz", ".las", ".ply", ".pcd", ".npy", ""])
+@pytest.mark.parametrize("suffix", [".laz", ".ply", ".pcd", ".npy", ""])
 def test_a_stream_writes_what_a_cloud_in_memory_does(tmp_path, model, suffix):
     source = tmp_path / f"cloud{suffix}"
     write_cloud(source, cloud(origin=(431_250.0, 5_301_000.0, 0)))
@@ -111,3 +122,196 @@ def test_a_stream_writes_what_a_cloud_in_memory_does(tmp_path, model, suffix):
     assert not unfinished_folder(target).exists()
     assert len(found.classes) == 3  # a network of one answer would show nothing
     assert predict(spec_of(tmp_path, source))[0].status == "kept"
+
+
+def stopped(tmp_path, model, spec, after: int):
+    """A run that is killed after some tiles; the folder that it leaves."""
+    model.stop_at = model.asked + after
+    with pytest.raises(KeyboardInterrupt):
+        predict(spec)
+    model.stop_at = None
+    folder = unfinished_folder(tmp_path / "out" / spec.inputs[0].name)
+    assert len(list((folder / "tiles").glob("*.tile"))) == after
+    assert not (tmp_path / "out" / spec.inputs[0].name).exists()
+    return folder
+
+
+def test_a_run_that_was_killed_goes_on(tmp_path, model):
+    source, said = tmp_path / "cloud.las", []
+    write_cloud(source, cloud())
+    predict(spec_of(tmp_path, source, out="whole"))
+    passes, spec = model.asked, spec_of(tmp_path, source, stream=True, log=said.append)
+    folder = stopped(tmp_path, model, spec, after=7)
+    model.asked = 0
+    predict(
+        replace(spec, class_codes={"floor": 2, "wall": 6, "thing": 1}, keep_classification=False)
+    )
+    assert model.asked == passes - 7
+    assert any("7 tiles are finished" in line for line in said)
+    assert not folder.exists()
+    found, whole = (read_cloud(tmp_path / out / "cloud.las") for out in ("out", "whole"))
+    np.testing.assert_array_equal(found["segment"], whole["segment"])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said", "again"),
+    [
+        (lambda folder, source: spoil_byte(next(folder.glob("tiles/*.tile"))), "6 tiles", 1 - 7),
+        (lambda folder, source: spoil_byte(next(folder.glob("*.rows"))), "damaged", 0),
+        (lambda folder, source: (folder / "state.json").write_text("{"), "sorting", 0),
+        (lambda folder, source: write_cloud(source, cloud(seed=1)), "source_", 0),
+    ],
+    ids=["tile", "points", "state", "input"],
+)
+def test_what_is_damaged_or_changed_is_made_again(tmp_path, model, spoil, said, again):
+    source, lines = tmp_path / "cloud.npy", []
+    write_cloud(source, cloud())
+    spec = spec_of(tmp_path, source, stream=True, log=lines.append)
+    folder = stopped(tmp_path, model, spec, after=7)
+    spoil(folder, source)
+    lines.clear()
+    predict(spec_of(tmp_path, source, out="whole"))
+    passes, model.asked = model.asked - 8, 0
+    assert predict(spec)[0].status == "done"
+    assert model.asked == passes + again and any(said in line for line in lines)
+    assert contents(tmp_path / "out/cloud.npy") == contents(tmp_path / "whole/cloud.npy")
+
+
+def spoil_byte(path: Path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_another_model_starts_over_and_says_so(tmp_path, model, monkeypatch):
+    source, said = tmp_path / "cloud.ply", []
+    write_cloud(source, cloud())
+    spec = spec_of(tmp_path, source, stream=True, log=said.append)
+    stopped(tmp_path, model, spec, after=3)
+    recipe = module.load_model("", "cpu")[1].recipe
+    monkeypatch.setattr(
+        module, "load_model", lambda path, device, **_: (model, trained("other", recipe))
+    )
+    assert predict(spec)[0].status == "done"
+    assert any("checkpoint_sha256 changed" in line and "starts over" in line for line in said)
+
+
+def test_smaller_tiles_when_memory_runs_out_are_those_of_a_cloud_in_memory(
+    tmp_path, model, monkeypatch
+):
+    monkeypatch.setattr(scene_predictor, "MIN_VOXELS", 20)
+    source, forward = tmp_path / "cloud.npy", model.forward
+    write_cloud(source, cloud())
+
+    def short_of_memory(given):
+        if model.asked == 9:
+            model.asked += 1
+            raise torch.OutOfMemoryError
+        return forward(given)
+
+    monkeypatch.setattr(model, "forward", short_of_memory)
+    passes = []
+    for out, stream in (("whole", False), ("out", True)):
+        model.asked = 0
+        assert predict(spec_of(tmp_path, source, out=out, stream=stream))[0].status == "done"
+        passes.append(model.asked)
+    assert passes[0] == passes[1] > 20
+    assert contents(tmp_path / "out/cloud.npy") == contents(tmp_path / "whole/cloud.npy")
+
+
+def test_too_little_disk_is_told_before_the_work(tmp_path, model, monkeypatch):
+    source = tmp_path / "cloud.npy"
+    write_cloud(source, cloud())
+    usage = unfinished.shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(unfinished.shutil, "disk_usage", lambda path: usage)
+    (result,) = predict(spec_of(tmp_path, source, stream=True))
+    assert result.status == "failed" and "GB are free" in result.reason and model.asked == 0
+
+
+def test_a_disk_that_fills_up_keeps_what_is_finished(tmp_path, model, monkeypatch):
+    source = tmp_path / "cloud.npy"
+    write_cloud(source, cloud())
+    write, spec = cloud_on_disk.atomic_write, spec_of(tmp_path, source, stream=True)
+
+    def full(path, content):
+        if path.name.startswith("00000005"):
+            raise WriteError(28, "No space left on device", str(path))
+        write(path, content)
+
+    monkeypatch.setattr(cloud_on_disk, "atomic_write", full)
+    (result,) = predict(spec)
+    assert result.status == "failed" and "No space left" in result.reason
+    asked, model.asked = model.asked, 0
+    monkeypatch.setattr(cloud_on_disk, "atomic_write", write)
+    predict(spec)
+    passes, model.asked = model.asked, 0
+    predict(spec_of(tmp_path, source, out="whole"))
+    assert model.asked == asked - 1 + passes and asked == 5
+    assert contents(tmp_path / "out/cloud.npy") == contents(tmp_path / "whole/cloud.npy")
+
+
+def test_clouds_that_do_not_fit_into_memory_are_streamed_by_themselves(
+    tmp_path, model, monkeypatch
+):
+    source, said = tmp_path / "cloud.npy", []
+    write_cloud(source, cloud())
+    need = stream_cloud.memory_needed(in_pieces(source))
+    for free, streamed in ((need * 2, False), (need, True)):
+        monkeypatch.setattr(stream_cloud, "free_bytes", lambda free=free: free)
+        predict(spec_of(tmp_path, source, out=str(free), log=said.append))
+        assert any("sorting" in line for line in said) is streamed
+
+
+@pytest.mark.parametrize(
+    ("suffix", "changes", "message"),
+    [
+        (".txt", {}, "only read as a whole"),
+        (".npy", {"features": ("normal",)}, "no normals"),
+        (".npy", {"test": InferenceConfig(prevoxel_m=0.1)}, "thins whole clouds"),
+        (".npy", {"input": InputTransform(unit_sphere=True)}, "unit sphere"),
+    ],
+)
+def test_what_needs_the_whole_cloud_is_refused(
+    tmp_path, model, monkeypatch, suffix, changes, message
+):
+    source = tmp_path / f"cloud{suffix}"
+    write_cloud(source, cloud())
+    recipe = replace(RECIPE, **changes)
+    monkeypatch.setattr(
+        module, "load_model", lambda path, device, **_: (model, trained(recipe=recipe))
+    )
+    (result,) = predict(spec_of(tmp_path, source, stream=True, tta="test" in changes))
+    assert result.status == "failed" and message in result.reason
+
+
+def test_points_without_a_position_and_pictures(tmp_path, model):
+    scene = cloud()
+    scene.coord[::7] = np.nan
+    source = tmp_path / "cloud.ply"
+    write_cloud(source, scene)
+    whole, found = (
+        predict(spec_of(tmp_path, source, out=out, stream=stream, pictures=stream))[0]
+        for out, stream in (("whole", False), ("out", True))
+    )
+    assert replace(found, target="", seconds=0) == replace(whole, target="", seconds=0)
+    assert contents(tmp_path / "out/cloud.ply") == contents(tmp_path / "whole/cloud.ply")
+    with Image.open(picture_file(tmp_path / "out/cloud.ply", "top")) as picture:
+        assert np.asarray(picture).std() > 5
+
+
+def test_two_runs_at_once_do_not_share_a_folder(tmp_path, model):
+    source = tmp_path / "cloud.npy"
+    write_cloud(source, cloud())
+    with unfinished.alone(unfinished_folder(tmp_path / "out" / "cloud.npy")):
+        (result,) = predict(spec_of(tmp_path, source, stream=True))
+    assert result.status == "failed" and "another process" in result.reason
+
+
+def test_time_left_counts_what_this_run_has_done():
+    now, said, shares = [0.0], [], []
+    left = TimeLeft("a.las", 20.0, said.append, shares.append, begun=0.5, clock=lambda: now[0])
+    for now[0], share in ((30.0, 0.55), (120.0, 0.7)):  # 600 s for each whole cloud
+        left(share)
+    assert said == ["a.las: 70.0 % of the points, about 4 min left"]  # 180 s, and 60 s to write
+    assert shares[-1] == pytest.approx(0.7 * 600 / 660)
+    assert duration(10) == "less than a minute" and duration(9000) == "about 2 h 30 min"
