@@ -1,8 +1,9 @@
 """Sparse convolution in plain torch: inputs and outputs at occupied voxels only.
 
 A kernel map lists the pairs of rows of each offset of the kernel. How they are read on a CPU is told in
-``convolution_on_cpu``. Elsewhere the neighbourhoods of a block of rows are gathered and multiplied at
-once. All of this is deterministic, and the memory beyond input and output does not grow with the cloud.
+``convolution_on_cpu``. On NVIDIA GPUs kernels in Triton gather rows while they multiply, see
+``kernel_choice``. Elsewhere the neighbourhoods of a block of rows are gathered and multiplied at once.
+All of this is deterministic, and the memory beyond input and output does not grow with the cloud.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pointseg.ops import kernel_choice
 from pointseg.ops.convolution_on_cpu import sum_products, weight_grad
 from pointseg.ops.grid import Grid
 from pointseg.ops.kernel_map import KernelMap
@@ -24,7 +26,11 @@ _BLOCK = 2**25
 
 
 def convolve(
-    feat: Tensor, weight: Tensor, kernel_map: KernelMap, order: Tensor | None = None
+    feat: Tensor,
+    weight: Tensor,
+    kernel_map: KernelMap,
+    order: Tensor | None = None,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """Sum, over the kernel's offsets, what each output row reads through them, times its weights.
 
@@ -36,9 +42,10 @@ def convolve(
         kernel_map: the pairs of rows.
         order: (S,) int64 which row of ``feat`` each source of a submanifold map is, and which row of the
             result each target; None: they are numbered alike.
+        bias: (Cout,) added to every row.
 
     Returns:
-        (T, Cout) rows of the map's targets; 0 where nothing is read.
+        (T, Cout) rows of the map's targets; 0, or the bias, where nothing is read.
 
     Raises:
         ValueError: rows, channels or offsets that do not fit.
@@ -58,13 +65,21 @@ def convolve(
         if feat.dtype != torch.float64:
             dtype = torch.get_autocast_dtype(kind)
             feat, stacked = feat.to(dtype), stacked.to(dtype)
-    return _apply(feat, stacked, kernel_map, order)
+    return _apply(feat, stacked, bias, kernel_map, order)
 
 
-@torch.compiler.disable  # loops over tiles, whose shapes are the cloud's
-def _apply(feat: Tensor, stacked: Tensor, kernel_map: KernelMap, order: Tensor | None) -> Tensor:
+# Loops over tiles have the cloud's shapes, kernel maps are made of its numbers, and the kernels are fused as
+# they are: a compiled graph would gain nothing from what is in here.
+@torch.compiler.disable
+def _apply(
+    feat: Tensor,
+    stacked: Tensor,
+    bias: Tensor | None,
+    kernel_map: KernelMap,
+    order: Tensor | None,
+) -> Tensor:
     with _as_given(feat):
-        return _Convolution.apply(feat, stacked, kernel_map, order)  # type: ignore[no-any-return]
+        return _Convolution.apply(feat, stacked, bias, kernel_map, order)  # type: ignore[no-any-return]
 
 
 def _as_given(rows: Tensor) -> AbstractContextManager[object]:
@@ -80,36 +95,66 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, feat: Tensor, weight: Tensor, kernel_map: KernelMap, order: Tensor | None
+        ctx: Any,
+        feat: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        kernel_map: KernelMap,
+        order: Tensor | None,
     ) -> Tensor:
         ctx.save_for_backward(feat, weight)
         ctx.kernel_map, ctx.order = kernel_map, order
-        feat = _sorted(feat, order)
-        if _tiled(feat):
-            return _unsorted(sum_products(feat, weight, kernel_map), order)
-        return _unsorted(_gather_table(feat, weight.transpose(1, 2), kernel_map), order)
+        ctx.bias_type = None if bias is None else bias.dtype
+        return _unsorted(_multiply_rows(_sorted(feat, order), weight, bias, kernel_map), order)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(
+        ctx: Any, grad: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
         feat, weight = ctx.saved_tensors
         kernel_map, order = ctx.kernel_map, ctx.order
-        to_feat, to_weight, *_ = ctx.needs_input_grad
+        to_feat, to_weight, to_bias, *_ = ctx.needs_input_grad
+        grad_bias = grad.sum(0, dtype=ctx.bias_type) if to_bias else None
         grad = _sorted(grad.contiguous(), order)
         grad_feat = grad_weight = None
         with _as_given(feat):
-            if _tiled(feat):
-                if to_feat:
-                    turned = weight.transpose(1, 2)
-                    grad_feat = sum_products(grad, turned, kernel_map.transposed)
-                if to_weight:
-                    grad_weight = weight_grad(_sorted(feat, order), grad, kernel_map)
-            else:
-                if to_feat:
-                    grad_feat = _gather_table(grad, weight, kernel_map.transposed)
-                if to_weight:
-                    grad_weight = _table_weight_grad(_sorted(feat, order), grad, kernel_map)
-        return None if grad_feat is None else _unsorted(grad_feat, order), grad_weight, None, None
+            if to_feat:
+                turned = weight.transpose(1, 2)
+                grad_feat = _multiply_rows(grad, turned, None, kernel_map.transposed)
+                grad_feat = _unsorted(grad_feat, order)
+            if to_weight:
+                grad_weight = _weight_grad(_sorted(feat, order), grad, kernel_map)
+        return grad_feat, grad_weight, grad_bias, None, None
+
+
+def _multiply_rows(
+    rows: Tensor, weight: Tensor, bias: Tensor | None, kernel_map: KernelMap
+) -> Tensor:
+    """(S, C) with (K, D, C) and (D,) -> (T, D)."""
+    if kernels := kernel_choice.kernels_for(rows):
+        try:
+            tiles = kernel_map.masked_tiles
+            return kernels.multiply(rows, weight, bias, tiles, kernel_map.targets)  # type: ignore[no-any-return]
+        except kernels.FAILURES as error:
+            kernel_choice.give_up(error)
+    if _tiled(rows):
+        out = sum_products(rows, weight, kernel_map)
+    else:
+        out = _gather_table(rows, weight.transpose(1, 2), kernel_map)
+    return out if bias is None else out.add_(bias)
+
+
+def _weight_grad(feat: Tensor, grad: Tensor, kernel_map: KernelMap) -> Tensor:
+    """(S, C) and (T, D) -> (K, D, C), in memory as the parameter is."""
+    if kernels := kernel_choice.kernels_for(feat):
+        try:
+            return kernels.weight_gradient(feat, grad, kernel_map.masked_tiles)  # type: ignore[no-any-return]
+        except kernels.FAILURES as error:
+            kernel_choice.give_up(error)
+    if _tiled(feat):
+        return weight_grad(feat, grad, kernel_map)
+    return _table_weight_grad(feat, grad, kernel_map)
 
 
 def _sorted(rows: Tensor, order: Tensor | None) -> Tensor:
@@ -179,8 +224,7 @@ class _SparseConv3d(nn.Module):
         return f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}{bias}"
 
     def _along(self, feat: Tensor, kernel_map: KernelMap, order: Tensor | None = None) -> Tensor:
-        out = convolve(feat, self.weight, kernel_map, order)
-        return out if self.bias is None else out.add_(self.bias.to(out.dtype))
+        return convolve(feat, self.weight, kernel_map, order, self.bias)
 
 
 class SubmanifoldConv3d(_SparseConv3d):

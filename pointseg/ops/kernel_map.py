@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from pointseg.ops.masked_tiles import MaskedTiles, masked_tiles
 from pointseg.ops.threads import count_threads, for_each
 
 PAIRS_PER_TILE = 65536
@@ -80,6 +81,7 @@ class _Kept:
     tiles: list[tuple[Tile, ...] | None] = field(default_factory=lambda: [None, None])
     neighbours: list[Tensor | None] = field(default_factory=lambda: [None, None])
     tables: list[Tensor | None] = field(default_factory=lambda: [None, None])
+    masked: list[MaskedTiles | None] = field(default_factory=lambda: [None, None])
 
 
 class KernelMap:
@@ -175,6 +177,17 @@ class KernelMap:
             table = neighbours.masked_fill(neighbours < 0, self.sources)
             self._kept.tables[self._turned] = table
         return table
+
+    @property
+    def masked_tiles(self) -> MaskedTiles:
+        """The same for the Triton kernels: targets with the same neighbours put together."""
+        if self.symmetric and self._turned:
+            return replace(self.transposed.masked_tiles, mirrored=True)
+        masked = self._kept.masked[self._turned]
+        if masked is None:
+            masked = masked_tiles(self.neighbours)
+            self._kept.masked[self._turned] = masked
+        return masked
 
     def pairs(self) -> Sequence[Pairs]:
         """Of each kernel offset, from wherever they are; once there are tiles, in their order."""

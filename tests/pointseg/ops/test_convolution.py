@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck
 
-from pointseg.ops import convolution, convolution_on_cpu, kernel_map
+from pointseg.ops import convolution, convolution_on_cpu, kernel_choice, kernel_map
 from pointseg.ops.convolution import (
     InverseConv3d,
     StridedConv3d,
@@ -41,9 +41,12 @@ def random(*shape, seed=1):
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.fixture(params=["tiles", "small tiles", "neighbourhoods", "table"])
+PLAIN = ("tiles", "small tiles", "neighbourhoods", "table")
+
+
+@pytest.fixture(params=[*PLAIN, "triton"])
 def way(request, monkeypatch):
-    """The ways through: tiles of a CPU, also where they are many, its narrow rows, other devices' table."""
+    """The ways through: tiles of a CPU, also where they are many, its narrow rows, other devices' table, kernels."""
     monkeypatch.setattr(convolution_on_cpu, "NARROW", 0)
     if request.param == "small tiles":
         monkeypatch.setattr(convolution_on_cpu, "_ROWS", 7)
@@ -55,6 +58,11 @@ def way(request, monkeypatch):
     if request.param == "table":
         monkeypatch.setattr(convolution, "_tiled", lambda tensor: False)
         monkeypatch.setattr(convolution, "_BLOCK", 400)
+    if request.param == "triton":
+        interpreted = request.getfixturevalue("interpreted")
+        monkeypatch.setattr(kernel_choice, "kernels_for", lambda rows: interpreted)
+        monkeypatch.setattr(convolution, "_tiled", lambda tensor: False)
+    return request.param
 
 
 def test_by_hand(way):
@@ -81,9 +89,10 @@ def test_strided_and_back_by_hand(way):
 @pytest.mark.parametrize("size", [1, 3, 5])
 @pytest.mark.parametrize("density", [0.02, 0.4, 1.0])
 def test_submanifold_is_dense_convolution_at_the_voxels(size, density, way):
-    grid = scattered(density)
+    shape = (4, 4, 4) if (way, size) == ("triton", 5) else SHAPE  # interpreting takes its time
+    grid = scattered(density, shape=shape)
     feat, weight = random(len(grid), 3), random(5, size, size, size, 3, seed=2)
-    expected = F.conv3d(dense(feat, grid), weight.movedim(-1, 1), padding=size // 2)
+    expected = F.conv3d(dense(feat, grid, shape), weight.movedim(-1, 1), padding=size // 2)
     assert torch.allclose(convolve(feat, weight, grid.kernel_map(size)), at(expected, grid))
 
 
@@ -104,6 +113,7 @@ def test_inverse_is_dense_transposed_convolution(way):
     assert torch.allclose(convolve(feat, weight, kernel_map.transposed), at(expected, grid))
 
 
+@pytest.mark.parametrize("way", PLAIN, indirect=True)  # the kernels': test_triton_convolution.py
 @pytest.mark.parametrize("which", ["submanifold", "strided", "inverse"])
 def test_gradients(which, way):
     grid = scattered(0.1)
@@ -169,7 +179,7 @@ def test_many_rows_in_float32(blas, monkeypatch):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast_computes_as_matrix_products_do(dtype, way):
-    grid = scattered()
+    grid = scattered(0.1 if way == "triton" else 0.4)
     feat, weight = random(len(grid), 8).float(), random(4, 3, 3, 3, 8).float() / 8
     exact_feat, exact_weight = feat.clone().requires_grad_(), weight.clone().requires_grad_()
     exact = convolve(exact_feat, exact_weight, grid.kernel_map(3))
@@ -278,6 +288,20 @@ def test_bias_is_added():
     without = convolve(feat, layer.weight, grid.kernel_map(3))
     assert torch.equal(layer(feat, grid), without + layer.bias)
     assert StridedConv3d(3, 4, bias=False).bias is None
+
+
+def test_bias_has_a_gradient_in_its_own_type(way):
+    grid = scattered(0.1)
+    feat, weight = random(len(grid), 3).float(), random(4, 2, 2, 2, 3).float()
+    bias = torch.tensor([1.0, -2.0, 0.0, 1000.0], requires_grad=True)
+    coarse, strided = grid.coarser()
+    with torch.autocast("cpu", torch.bfloat16):
+        out = convolve(feat, weight, strided, bias=bias)
+    assert (out - convolve(feat, weight, strided) - bias).abs().max() < 8
+    grad = torch.linspace(0, 1, 4).bfloat16().expand(len(coarse), 4)
+    out.backward(grad)
+    assert bias.grad.dtype == torch.float32
+    assert torch.equal(bias.grad, grad.float().sum(0))
 
 
 def test_one_voxel_kernels_are_read_as_spconv_does():

@@ -1,0 +1,320 @@
+"""Sparse convolution by the kernels of ``triton_kernels``: what is launched, in which blocks.
+
+Blocks of the summed axis and the number of splits follow from shapes and device alone, so that the order of sums is
+the same in every run. Of the other sizes a few candidates are timed for each pair of channels and
+each type when it first occurs, and the fastest is kept for the process; Triton keeps compiled kernels on disk.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton.compiler.errors import CompilationError
+from triton.runtime.errors import OutOfResources
+
+from pointseg.ops import triton_kernels as kernels
+from pointseg.ops.masked_tiles import TILE, MaskedTiles, masked_tiles
+
+log = logging.getLogger(__name__)
+
+try:
+    from triton.runtime.errors import PTXASError
+
+    FAILURES: tuple[type[Exception], ...] = (CompilationError, OutOfResources, PTXASError)
+except ImportError:  # before Triton 3.2, whose ptxas failed with a RuntimeError
+    FAILURES = (CompilationError, OutOfResources)
+
+_WAVES = 2
+"""Programs that each multiprocessor should have, at least; sums are split until it has."""
+_MOST_SPLITS = 32
+_TIMED = 3
+"""Launches that a candidate is timed over."""
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Sizes of a kernel's blocks that do not change what it computes."""
+
+    sizes: tuple[int, int]
+    """Rows and output channels (``gather_multiply``), or input and output channels (``correlate``)."""
+    warps: int
+    stages: int
+
+
+def multiply(
+    rows: Tensor, weight: Tensor, bias: Tensor | None, tiles: MaskedTiles, targets: int
+) -> Tensor:
+    """Convolve, (S, C) with (K, D, C) -> (T, D) in the rows' type, summed in float32.
+
+    Args:
+        rows: of the sources.
+        weight: of each offset, in the rows' type; any strides.
+        bias: (D,) added to every target before rounding, in any type.
+        tiles: which rows are read.
+        targets: T.
+    """
+    rows = rows.contiguous()
+    size, out_width, width = weight.shape
+    blocks = -(-width // block_of(width, rows.dtype))
+    programs = -(-targets // 64) * -(-out_width // 64)
+    splits = _splits(programs, size * blocks // 8, rows.device)
+    wide = torch.promote_types(rows.dtype, torch.float32)
+    if splits > 1:
+        out = rows.new_empty(splits, targets, out_width, dtype=wide)
+    else:
+        out = rows.new_empty(targets, out_width)
+    if targets:
+        added = bias if splits == 1 else None
+        _launch_multiply(rows, weight, added, tiles, out, targets, splits)
+    if splits == 1:
+        return out
+    summed = out.sum(0)
+    return (summed if bias is None else summed + bias).to(rows.dtype)
+
+
+def _launch_multiply(
+    rows: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    tiles: MaskedTiles,
+    out: Tensor,
+    targets: int,
+    splits: int,
+) -> None:
+    size, out_width, width = weight.shape
+
+    def launch(blocks: Blocks) -> None:
+        block_rows, block_out = blocks.sizes
+        grid = (-(-targets // block_rows) * -(-out_width // block_out), splits)
+        kernels.gather_multiply[grid](
+            rows,
+            weight,
+            bias,
+            out,
+            tiles.order,
+            tiles.sources,
+            tiles.needed,
+            tiles.counts,
+            targets,
+            tiles.sources.shape[1],
+            weight.stride(0),
+            weight.stride(2),
+            weight.stride(1),
+            splits,
+            **multiply_constants(size, width, out_width, rows.dtype),
+            MIRRORED=tiles.mirrored,
+            WIDEN=rows.device.type == "cpu",
+            BIAS=bias is not None,
+            BLOCK_ROWS=block_rows,
+            BLOCK_OUT=block_out,
+            num_warps=blocks.warps,
+            num_stages=blocks.stages,
+        )
+
+    key = (
+        "multiply",
+        size,
+        width,
+        out_width,
+        rows.dtype,
+        weight.stride(2) == 1,
+        _precision(rows.dtype),
+    )
+    _fastest(launch, key, multiply_candidates(out_width, rows.dtype), rows.device)
+
+
+def weight_gradient(feat: Tensor, grad: Tensor, tiles: MaskedTiles) -> Tensor:
+    """(S, C) and (T, D) -> (K, D, C) in their type, summed in float32; in memory as the parameter is."""
+    feat, grad = feat.contiguous(), grad.contiguous()
+    size, width = len(tiles.sources), feat.shape[1]
+    out_width = grad.shape[1]
+    programs = size * -(-width // 64) * -(-out_width // 64)
+    splits = _splits(programs, len(tiles.counts), feat.device)
+    wide = torch.promote_types(feat.dtype, torch.float32)
+    sums = feat.new_empty(splits, out_width, size, width, dtype=wide)
+    if not len(grad):  # there is no tile to read
+        return feat.new_zeros(size, out_width, width)
+
+    def launch(blocks: Blocks) -> None:
+        block_in, block_out = blocks.sizes
+        grid = (-(-width // block_in) * -(-out_width // block_out), size, splits)
+        kernels.correlate[grid](
+            feat,
+            grad,
+            sums,
+            tiles.order,
+            tiles.sources,
+            tiles.needing,
+            tiles.tile_counts,
+            tiles.sources.shape[1],
+            len(tiles.counts),
+            splits,
+            **correlate_constants(size, width, out_width, feat.dtype),
+            MIRRORED=tiles.mirrored,
+            WIDEN=feat.device.type == "cpu",
+            BLOCK_IN=block_in,
+            BLOCK_OUT=block_out,
+            num_warps=blocks.warps,
+            num_stages=blocks.stages,
+        )
+
+    key = ("correlate", size, width, out_width, feat.dtype, _precision(feat.dtype))
+    _fastest(launch, key, correlate_candidates(width, out_width, feat.dtype), feat.device)
+    return (sums[0] if splits == 1 else sums.sum(0)).to(feat.dtype).transpose(0, 1)
+
+
+def try_out() -> None:
+    """Raise what compiling and launching raise on this machine: a convolution of one row by one offset."""
+    rows = torch.ones(1, 16, device="cuda", dtype=torch.float16)
+    tiles = masked_tiles(torch.zeros(1, 1, device="cuda", dtype=torch.int32))
+    found = multiply(rows, rows.new_ones(1, 16, 16), None, tiles, 1)
+    if not bool((found == 16).all()):
+        raise RuntimeError(f"a row of sixteen ones times ones gave {found.flatten().tolist()}")
+
+
+def multiply_constants(size: int, width: int, out_width: int, dtype: torch.dtype) -> dict[str, Any]:
+    """What ``gather_multiply`` is compiled for, besides its blocks."""
+    return {
+        "SIZE": size,
+        "IN": width,
+        "OUT": out_width,
+        "TILE": TILE,
+        "SUM": tl.float64 if dtype == torch.float64 else tl.float32,
+        "PRECISION": _precision(dtype),
+        "BLOCK_IN": block_of(width, dtype),
+    }
+
+
+def correlate_constants(
+    size: int, width: int, out_width: int, dtype: torch.dtype
+) -> dict[str, Any]:
+    """What ``correlate`` is compiled for, besides its blocks."""
+    return {
+        "SIZE": size,
+        "IN": width,
+        "OUT": out_width,
+        "TILE": TILE,
+        "SUM": tl.float64 if dtype == torch.float64 else tl.float32,
+        "PRECISION": _precision(dtype),
+        "BLOCK_ROWS": 64 if dtype.itemsize == 2 else 32,
+    }
+
+
+def multiply_candidates(out_width: int, dtype: torch.dtype) -> list[Blocks]:
+    """To be timed; the first is what is taken where nothing can be."""
+    whole = _padded(out_width)
+    if dtype.itemsize > 2:
+        found = [Blocks((64, min(64, whole)), 4, 3), Blocks((128, min(64, whole)), 8, 3)]
+        return [*found, Blocks((64, min(32, whole)), 4, 3)]
+    found = [Blocks((64, min(64, whole)), 4, 4), Blocks((128, min(64, whole)), 4, 3)]
+    found += [Blocks((128, min(128, whole)), 8, 3)] if whole > 64 else []
+    found += [Blocks((128, 32), 4, 4)] if out_width % 64 else []
+    return list(dict.fromkeys(found))
+
+
+def correlate_candidates(width: int, out_width: int, dtype: torch.dtype) -> list[Blocks]:
+    """To be timed; the first is what is taken where nothing can be."""
+    ins, outs = _padded(width), _padded(out_width)
+    found = [
+        Blocks((min(64, ins), min(64, outs)), 4, 3),
+        Blocks((min(32, ins), min(64, outs)), 4, 4),
+    ]
+    if dtype.itemsize == 2 and max(ins, outs) > 64:
+        found.append(Blocks((min(128, ins), min(128, outs)), 8, 3))
+    return list(dict.fromkeys(found))
+
+
+def block_of(width: int, dtype: torch.dtype) -> int:
+    """Channels that are multiplied at a time: many, but few of them padding."""
+    if dtype.itemsize > 2:
+        return min(32, _padded(width))
+    return 64 if width > 32 and -(-width // 32) % 2 == 0 else min(32, _padded(width))
+
+
+def _padded(width: int) -> int:
+    """A power of two; the least that tensor cores multiply is 16."""
+    return max(16, 1 << (width - 1).bit_length())
+
+
+def _precision(dtype: torch.dtype) -> str:
+    """Whether float32 may be multiplied as TF32, by torch's setting for matrix products."""
+    if dtype != torch.float32:
+        return "ieee"
+    matmul = torch.backends.cuda.matmul
+    # the newer setting answers for the older one too, but not the other way round
+    chosen = getattr(matmul, "fp32_precision", None)
+    allowed = matmul.allow_tf32 if chosen is None else chosen == "tf32"
+    return "tf32" if allowed else "ieee"
+
+
+def _splits(programs: int, steps: int, device: torch.device) -> int:
+    """Into how many sums one is split, a power of two: until the device is full, or little is left to each."""
+    splits = 1
+    while 2 * splits <= min(steps, _MOST_SPLITS) and programs * splits < _WAVES * _processors(
+        device
+    ):
+        splits *= 2
+    return splits
+
+
+@cache
+def _processors(device: torch.device) -> int:
+    if device.type != "cuda":  # the interpreter's
+        return 1
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+_chosen: dict[tuple[object, ...], Blocks] = {}
+
+
+def _fastest(
+    launch: Callable[[Blocks], None],
+    key: tuple[object, ...],
+    candidates: Sequence[Blocks],
+    device: torch.device,
+) -> None:
+    """Launch with the fastest candidate, found when a key is first met."""
+    if device.type != "cuda":
+        launch(candidates[0])
+        return
+    key = (*key, torch.cuda.get_device_name(device))
+    with torch.cuda.device(device):
+        if key not in _chosen:
+            if not _chosen:
+                log.warning(
+                    "sparse convolution: compiling Triton kernels (%s) where a pair of channels is new, about "
+                    "ten seconds each; later runs find them on disk",
+                    triton.__version__,
+                )
+            _chosen[key] = _timed(launch, candidates)
+        launch(_chosen[key])
+
+
+def _timed(launch: Callable[[Blocks], None], candidates: Sequence[Blocks]) -> Blocks:
+    times: dict[Blocks, float] = {}
+    failure: Exception | None = None
+    for blocks in candidates:
+        try:
+            launch(blocks)
+        except FAILURES as error:  # too large for this device
+            failure = error
+            continue
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        for _ in range(_TIMED):
+            launch(blocks)
+        end.record()
+        end.synchronize()
+        times[blocks] = start.elapsed_time(end)
+    if not times:
+        assert failure is not None
+        raise failure
+    return min(times, key=lambda blocks: times[blocks])
