@@ -133,7 +133,7 @@ def _resampling(
     """The scan's voxels, the model's and the grid in between, and what to do about it."""
 
     def shown(numbers: Sequence[float]) -> str:
-        return " x ".join(f"{number:g}" for number in numbers)
+        return " x ".join(f"{n:,}" if isinstance(n, int) else f"{n:g}" for n in numbers)
 
     model = plan.spacing_mm if len(plan.spacing_mm) == 3 else (spacing_mm[0], *plan.spacing_mm)
     advice = "raise --memory-limit or use a machine with more memory"

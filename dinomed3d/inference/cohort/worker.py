@@ -50,6 +50,7 @@ from dinomed3d.inference.nnunet.segment import Segmentation, segment
 from dinomed3d.inference.report.quality import TrainingRange
 from dinomed3d.runtime.device import choose_device
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.out_of_memory import ran_out_of_memory
 
 INTERRUPTED = "interrupted"
 """Reason of a case that was not begun because the run ends."""
@@ -87,9 +88,7 @@ class Worker:
         patch_voxels = int(np.prod(self.plan.patch))
         self.batch = max(1, min(16, (2**20 if on_cpu else 2**22) // patch_voxels))
         self.limit = memory.limit_bytes(spec.memory_limit_gib)
-        windows = torch.zeros((self.batch, len(self.plan.channels), *self.plan.patch))
-        places = [(0, 0, 0)] * self.batch
-        footprint = memory.measure(lambda: self.predictor(windows.to(self.device), places))
+        footprint = self._try_windows(patch_voxels)
         if on_cpu:
             self.predictor.threads = self._threads(footprint.window)
         self.footprint = replace(
@@ -100,6 +99,27 @@ class Worker:
             cache=self._limit_cache(footprint.base),
         )
         self.training = TrainingRange.of(model)
+
+    def _try_windows(self, patch_voxels: int) -> memory.Footprint:
+        """Measure a batch of empty windows in the networks.
+
+        Raises:
+            UserError: the plan's patch is larger than the memory, or the networks cannot process it.
+        """
+        shape = (self.batch, len(self.plan.channels), *self.plan.patch)
+        name = f"model {self.model.source}: its plan's patch of {list(self.plan.patch)} voxels"
+        if 4 * patch_voxels * len(self.plan.channels) > self.limit:
+            raise UserError(f"{name} takes more memory than there is, before any network")
+        windows, places = torch.zeros(shape), [(0, 0, 0)] * self.batch
+        try:
+            return memory.measure(lambda: self.predictor(windows.to(self.device), places))
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            if ran_out_of_memory(error):
+                raise
+            raise UserError(
+                f"{name} does not fit its network ({str(error).splitlines()[0]}); use the file that "
+                "nnU-Net wrote"
+            ) from error
 
     def _limit_cache(self, base: int) -> int:
         """Let cached features take half of the memory that is free on a GPU, elsewhere an eighth of ours.

@@ -271,6 +271,7 @@ def work() -> int:
         on_event(WorkerReady(os.getpid()))
         worker.run(cases, on_event, overlap=overlap)
     except UserError as error:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hangs up, and it ends anyway
         on_event(WorkerFailed(str(error)))
         return 2
     except KeyboardInterrupt:

@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
+import pkgutil
 import pydoc
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,6 +18,8 @@ from dinomed3d.runtime.errors import UserError
 
 PACKAGES = ("torch.nn", "dynamic_network_architectures", "dinomed3d.networks")
 """Plans may name classes of these packages for their network; nothing else is imported."""
+NETWORKS = ("dynamic_network_architectures.architectures", "dinomed3d.networks")
+"""Where the networks among them are; the others hold layers."""
 BUILDERS = ("dinomed3d.networks.network.build_network",)
 """Functions that plans may name."""
 OLD_NETWORKS = ("PlainConvUNet", "ResidualEncoderUNet")
@@ -290,9 +294,9 @@ def _check_path(path: object, what: str, *, network: bool) -> None:
         found: Any = pydoc.locate(path)
     except pydoc.ErrorDuringImport as error:
         raise UserError(f"{what}: {path} cannot be imported ({error.value})") from error
+    if found is None and network and path.startswith("dynamic_network_architectures."):
+        found = _moved_network(path)
     if found is None:
-        if network and path.startswith("dynamic_network_architectures."):
-            return  # nnU-Net searches that package for classes that have moved
         raise UserError(
             f"{what}: {path} does not exist in this installation; the model needs another version of it"
         )
@@ -302,6 +306,22 @@ def _check_path(path: object, what: str, *, network: bool) -> None:
     is_module = isinstance(found, type) and issubclass(found, nn.Module)
     if not (is_module and _is_inside(found.__module__)):
         raise refusal
+    if network and not found.__module__.startswith(NETWORKS):
+        raise UserError(
+            f"{what}: {path} is a layer, not a network; use the file that nnU-Net wrote"
+        )
+
+
+def _moved_network(path: str) -> Any:
+    """What nnU-Net finds for the last part of a path that does not exist (a class that has moved)."""
+    from dynamic_network_architectures import architectures
+
+    name = path.split(".")[-1]
+    for module in pkgutil.walk_packages(architectures.__path__, f"{architectures.__name__}."):
+        found = getattr(importlib.import_module(module.name), name, None)
+        if found is not None:
+            return found
+    return None
 
 
 def _is_inside(path: str) -> bool:

@@ -133,15 +133,16 @@ def read_plan(model: Model) -> Plan:
 
     manager = PlansManager(model.plans)
     configuration = manager.get_configuration(model.configuration)
-    labels = manager.get_label_manager(model.dataset)
     schemes = configuration.normalization_schemes
     for what, found, supported in (
         ("preprocessor", configuration.preprocessor_name, ("DefaultPreprocessor",)),
-        ("label manager", type(labels).__name__, ("LabelManager",)),
+        # by its name in the plans: nnU-Net calls whatever has that name
+        ("label manager", model.plans.get("label_manager", "LabelManager"), ("LabelManager",)),
         *(("normalisation", scheme, NORMALISATIONS) for scheme in schemes),
     ):
         if found not in supported:
             raise _unsupported(what, found, ", ".join(supported))
+    labels = manager.get_label_manager(model.dataset)
     regions = tuple(int(n) for n in labels.regions_class_order) if labels.has_regions else None
     if regions is not None and len(regions) > MAX_REGIONS:
         raise _unsupported("number of regions", len(regions), f"up to {MAX_REGIONS}")

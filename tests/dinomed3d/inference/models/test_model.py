@@ -238,8 +238,15 @@ def test_a_foreign_module_is_not_imported(tmp_path, monkeypatch):
 
 def test_networks_that_plans_may_name():
     moved = "dynamic_network_architectures.architectures.moved.PlainConvUNet"
-    for name in ("dinomed3d.networks.network.build_network", "torch.nn.Identity", moved):
+    for name in ("dinomed3d.networks.network.build_network", moved):
         check_architecture(named_architecture(network_class_name=name), "3d_fullres")
+    for name in (
+        "torch.nn.Identity",
+        moved.replace("Plain", "Odd"),
+        moved.replace("PlainConvUNet", "torch"),
+    ):
+        with pytest.raises(UserError, match=name.split(".")[-1]):
+            check_architecture(named_architecture(network_class_name=name), "3d_fullres")
     with pytest.raises(UserError, match="Conv9d"):
         check_architecture(named_architecture(conv_op="torch.nn.Conv9d"), "3d_fullres")
     plan = named_architecture(encoder_overrides={"embed_dim": 24, "checkpoint_path": "evil.pth"})

@@ -1,0 +1,80 @@
+"""Plans that describe no network, or another one than the weights', are refused in one sentence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dinomed3d.inference.cohort.spec import PredictSpec
+from dinomed3d.inference.cohort.worker import Worker
+from dinomed3d.inference.models.model import fold_weights, open_model
+from dinomed3d.inference.nnunet.build_network import build_network, trainer_class
+from dinomed3d.runtime.errors import UserError
+from tests.dinomed3d.inference.models.write_model import write_model
+
+
+def worker_of(folder: Path, change: Any) -> Worker:
+    """A worker with a model whose configuration was changed by hand."""
+    model = write_model(folder)
+    plans = json.loads((model / "plans.json").read_text())
+    change(plans, plans["configurations"]["3d_fullres"])
+    (model / "plans.json").write_text(json.dumps(plans))
+    spec = PredictSpec(source="i", out=str(folder / "o"), model=str(model), device="cpu")
+    return Worker(open_model(model), spec)
+
+
+def argument(**changed: Any) -> Any:
+    """Changes arguments of the network."""
+
+    def change(plans: dict[str, Any], configuration: dict[str, Any]) -> None:
+        configuration["architecture"]["arch_kwargs"].update(changed)
+
+    return change
+
+
+def entry(**changed: Any) -> Any:
+    """Changes entries of the configuration."""
+    return lambda plans, configuration: configuration.update(changed)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (argument(wings=2), "does not describe a network .*unexpected keyword argument 'wings'"),
+        (argument(features_per_stage="many"), "does not describe a network"),
+        (argument(n_stages=-1), "does not describe a network"),
+        # without memory for it: the shapes are compared before anything is allocated
+        (argument(features_per_stage=[10**5, 10**6]), r"do not fit the network.*\[4, .*\[100000,"),
+        (argument(n_conv_per_stage=[10**7, 1]), "describes 10000001 layers"),
+        (argument(n_conv_per_stage=[2, 1]), "do not fit the network.*are missing"),
+        (entry(patch_size=[10**6, 10**6, 10**6]), "more memory than there is"),
+        (entry(patch_size=[7, 5, 3]), "does not fit its network"),
+        (lambda plans, _: plans.update(label_manager="join"), "label manager 'join'"),
+    ],
+)
+def test_a_plan_that_does_not_fit_is_one_sentence(tmp_path: Path, change: Any, reason: str) -> None:
+    with pytest.raises(UserError, match=reason) as caught:
+        worker_of(tmp_path, change)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["torch", "os", "join", "nn"])
+def test_a_trainer_that_is_none_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match=f"trainer '{name}'"):
+        trainer_class(name)
+
+
+def test_the_network_has_exactly_the_weights(tmp_path: Path) -> None:
+    model = open_model(write_model(tmp_path))
+    weights = fold_weights(model, "0")
+    network = build_network(model, weights)
+    state = network.state_dict()
+    assert state.keys() == weights.keys()
+    assert all(torch.equal(state[name], weights[name]) for name in state)
+    assert not any(tensor.is_meta for tensor in state.values())
+    with pytest.raises(UserError, match="1 are not of the network, such as more"):
+        build_network(model, {**weights, "more": torch.zeros(1)})
