@@ -173,6 +173,7 @@ class ScenePredictor:
         maps: Tensor | None,
     ) -> bool:
         """Fill in the classes tile by tile; returns False when memory ran out."""
+        first_cell = None if placement.is_too_wide else placement.first_cell
         for tile in tiles_of(
             cloud.places(),
             max_points=self.max_points,
@@ -195,7 +196,11 @@ class ScenePredictor:
                 scene = CenterShift()(scene, np.random.default_rng(0))
             try:
                 found = self.tile_predictor.predict(
-                    scene, maps, max_points=self.max_points, progress=report
+                    scene,
+                    maps,
+                    max_points=self.max_points,
+                    progress=report,
+                    first_cell=first_cell,
                 )
             except (RuntimeError, MemoryError) as error:
                 if not ran_out_of_memory(error):

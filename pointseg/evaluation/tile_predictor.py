@@ -18,10 +18,13 @@ from pointseg.cloud import Cloud, collate
 from pointseg.config.recipe import Recipe
 from pointseg.conventions import PRECISIONS
 from pointseg.evaluation.inference_protocol import InferenceProtocol
-from pointseg.loading.network_input import network_input
+from pointseg.loading.network_input import cell_of, network_input
 from pointseg.loading.scene_images import ImageSet
 from pointseg.ops.voxels import Fragments, nearest_to_centre, voxelize
 from pointseg.scene import Scene
+
+COARSEST = 64
+"""Voxels along a cell of the coarsest grid that networks have, or a multiple of it."""
 
 
 class TilePredictor:
@@ -73,6 +76,7 @@ class TilePredictor:
         *,
         max_points: int,
         progress: Callable[[float], None],
+        first_cell: NDArray[np.int64] | None = None,
     ) -> NDArray[np.int32]:
         """(N,) classes of the points of a tile.
 
@@ -81,9 +85,11 @@ class TilePredictor:
             maps: features of the images of the scene, if the recipe uses images.
             max_points: voxels in one forward pass.
             progress: called with the share of the work that is done.
+            first_cell: (3,) smallest voxel of the scene, in voxels from its origin: in a single pass the coarser
+                grids of a network then lie as in the whole scene. None: as the tile alone would have them.
         """
         if self.protocol.single_pass:
-            return self._single_pass(tile, maps)
+            return self._single_pass(tile, maps, first_cell)
         scores = torch.zeros(len(tile), self.classes, device=self.device)
         augmentations = self.protocol.augmentations
         for number, augmentation in enumerate(augmentations):
@@ -105,8 +111,14 @@ class TilePredictor:
                 scores += sums[torch.from_numpy(fragments.representative_index).to(self.device)]
         return scores.argmax(1).cpu().numpy().astype(np.int32)
 
-    def _single_pass(self, tile: Scene, maps: Tensor | None) -> NDArray[np.int32]:
+    def _single_pass(
+        self, tile: Scene, maps: Tensor | None, first_cell: NDArray[np.int64] | None
+    ) -> NDArray[np.int32]:
         voxels = voxelize(tile.coord, self.recipe.voxel_m)
+        if first_cell is not None:
+            own = cell_of(tile.coord.min(0), self.recipe.voxel_m)
+            shift = (own - first_cell) % COARSEST
+            voxels = replace(voxels, grid_coord=voxels.grid_coord + shift.astype(np.int32))
         index = nearest_to_centre(tile.coord, voxels, self.recipe.voxel_m)
         found = self._probabilities([network_input(tile, index, voxels, self.recipe)], maps)
         return found.argmax(1).cpu().numpy().astype(np.int32)[voxels.inverse]

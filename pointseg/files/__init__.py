@@ -27,6 +27,7 @@ __all__ = [
     "SUFFIXES",
     "UNLABELLED_COLOR",
     "CloudFileError",
+    "SavedLabels",
     "check_labelled",
     "check_painted",
     "cloud_name",

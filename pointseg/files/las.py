@@ -276,6 +276,7 @@ def _rewrite(
                 las = change(laspy.LasData(deepcopy(reader.header), points), start)
                 start += len(points)
                 if writer is None:
+                    _without_ranges(las.header)
                     packed = target.suffix.lower() == ".laz"
                     writer = laspy.LasWriter(stream, las.header, do_compress=packed, closefd=False)
                 writer.write_points(las.points)
@@ -318,7 +319,15 @@ def _check_header(path: Path) -> None:
     raise CloudFileError(path, f"is cut off or damaged: {what}; copy or export it again")
 
 
+def _without_ranges(header: laspy.LasHeader) -> None:
+    """Leave out the ranges of extra dimensions, of which laspy looks at the first point of a piece alone."""
+    for record in header.vlrs.get("ExtraBytesVlr"):
+        for told in record.extra_bytes_structs:
+            told.options &= ~(told.MIN_BIT_MASK | told.MAX_BIT_MASK)
+
+
 def _store(las: laspy.LasData, path: Path) -> None:
+    _without_ranges(las.header)
     with new_file(path) as part, _errors_of(path, "could not be written"):
         las.write(part)
 

@@ -16,6 +16,12 @@ from pointseg.scene import Scene
 from pointseg.transforms import CenterShift, ClampToBox
 
 
+def cell_of(position: NDArray[np.float32], voxel_m: float) -> NDArray[np.int64]:
+    """(3,) the voxel that (3,) a position is in, in voxels from the origin."""
+    cell = np.floor(position.astype(np.float64) / voxel_m)
+    return np.clip(cell, -(2.0**62), 2.0**62).astype(np.int64)
+
+
 @dataclass(frozen=True)
 class Placement:
     """Where training would have placed a scene: rooms centred, LiDAR scans within their box."""
@@ -33,6 +39,12 @@ class Placement:
     def is_too_wide(self) -> bool:
         """Whether this is a room that is not centred, so that each of its tiles is."""
         return self.recipe.is_indoor and float((self.high - self.low).max()) > self.max_side_m
+
+    @property
+    def first_cell(self) -> NDArray[np.int64]:
+        """(3,) the smallest voxel of the placed scene, in voxels from its origin."""
+        lowest = self(Scene(coord=self.low.astype(np.float32)[None])).coord[0]
+        return cell_of(lowest, self.recipe.voxel_m)
 
     def __call__(self, scene: Scene) -> Scene:
         """Some points of the scene, or all, in the same order."""

@@ -122,7 +122,8 @@ class _Look:
             self.finite += len(held)
             self.low = np.minimum(self.low, held.min(0))
             self.high = np.maximum(self.high, held.max(0))
-            self.sample.append(held[:: max(1, self.pieces.count // SAMPLE)])
+            step = max(1, self.pieces.count // SAMPLE)
+            self.sample.append(held[::step].copy())  # a view would keep all points
         if found.color is not None:
             self.largest = max(self.largest, largest_of(found.color))
         if strengths and found.strength is not None:

@@ -10,12 +10,14 @@ import torch
 from torch import nn
 
 from dinomed3d.runtime.errors import UserError
+from pointseg.backbones import build_backbone
 from pointseg.config.recipe import InferenceConfig, Recipe
 from pointseg.evaluation import scene_predictor
 from pointseg.evaluation.inference_protocol import InferenceProtocol
 from pointseg.evaluation.scene_predictor import ScenePredictor
 from pointseg.ops.voxels import nearest_to_centre, voxelize
 from pointseg.scene import IGNORE, Scene
+from pointseg.segmenter import Segmenter
 
 RECIPE = Recipe(dataset="folder", features=("color",), voxel_m=1.0)
 CLASSES = 3
@@ -164,6 +166,31 @@ def test_tiles_make_no_difference_to_a_network_that_sees_points_alone(fast, monk
     np.testing.assert_array_equal(found, expected)
     assert len(parts.seen) > len(whole.seen)
     assert max(len(cloud) for cloud in parts.seen) <= 500
+
+
+def test_tiles_make_no_difference_to_convolutions_that_reach_no_further_than_the_margin():
+    # 20 x 300 x 2 voxels: cut once, in the middle, where coarse grids of their own would lie otherwise
+    coord = np.random.default_rng(3).uniform(0, 1, (6000, 3)) * [20, 601.3, 2]
+    scene = colored(coord.astype(np.float32), np.arange(6000) % CLASSES)
+    torch.manual_seed(0)
+    network = build_backbone(
+        "minkunet", in_channels=3, base_channels=4, channels=[4] * 8, layers=[1] * 8
+    )
+    model = Segmenter(network, CLASSES).eval()
+    seen = []
+
+    def balanced(cloud):  # so that random weights give all classes
+        logits = model(cloud)
+        seen.append((logits.mean(0), logits.std(0)))
+        return (logits - seen[0][0]) / seen[0][1]
+
+    found = [
+        predictor(balanced, single_pass=True, max_points=count, margin_m=140).predict_labels(scene)
+        for count in (100_000, 4500)
+    ]
+    assert len(seen) == 3
+    np.testing.assert_array_equal(found[0], found[1])
+    assert np.bincount(found[0], minlength=CLASSES).min() > 300
 
 
 def test_tiles_are_also_small_enough_for_the_sums(monkeypatch):

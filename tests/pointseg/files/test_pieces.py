@@ -1,0 +1,96 @@
+"""Files read and labelled in pieces: what they give as a whole."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pointseg.files import (
+    CloudFileError,
+    SavedLabels,
+    in_pieces,
+    las,
+    npy,
+    pcd,
+    pieces,
+    ply,
+    read_cloud,
+    write_cloud,
+    write_labelled,
+)
+from pointseg.files import labels as labels_module
+from pointseg.files.columns import scene_of
+from pointseg.scene import Scene
+
+SUFFIXES = (".las", ".laz", ".ply", ".pcd", ".npy", "", ".bin", ".pcd.bin")
+COUNT = 25
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Pieces of four points."""
+    for module in (pieces, ply, pcd, npy):
+        monkeypatch.setattr(module, "PIECE", 4)
+    monkeypatch.setattr(las, "CHUNK", 4)
+    monkeypatch.setattr(labels_module.Labels.pieces, "__defaults__", (4,))
+
+
+def written(path, count=COUNT):
+    rng = np.random.default_rng(0)
+    fields = {
+        "strength": np.round(rng.random((count, 1)), 3).astype(np.float32),
+        "segment": (np.arange(count) % 5 - 1).astype(np.int32),
+    }
+    if not path.name.endswith(".bin"):
+        fields["color"] = np.rint(rng.random((count, 3)) * 255).astype(np.float32)
+    write_cloud(path, Scene(coord=rng.random((count, 3)).astype(np.float32), fields=fields))
+    return path
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("count", [COUNT, 0])
+def test_pieces_are_the_parts_of_the_whole(tmp_path, suffix, count):
+    path = written(tmp_path / f"a{suffix}", count)
+    found = in_pieces(path)
+    assert found.count == count
+    parts = list(found.read(4))
+    assert [len(next(iter(part.values()))) for part in parts] == [4] * (count // 4) + [
+        count % 4 if count else 0
+    ]
+    whole = {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
+    scene, expected = scene_of(path, whole, name="a", intensity_max=1), read_cloud(path)
+    np.testing.assert_array_equal(scene.coord, expected.coord)
+    assert scene.fields.keys() == expected.fields.keys()
+    for name in set(expected.fields) - {"strength"}:
+        np.testing.assert_array_equal(scene[name], expected[name])
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_copies_made_in_pieces_are_those_made_at_once(tmp_path, request, suffix):
+    path = written(tmp_path / f"a{suffix}")
+    segment = np.arange(COUNT) % 7 - 1
+    segment.astype("<i2").tofile(tmp_path / "labels")
+    saved = SavedLabels(tmp_path / "labels", np.dtype("<i2"), COUNT)
+    colors = None if suffix.endswith(".bin") else np.arange(18, dtype=np.uint8).reshape(6, 3)
+    given = {"colors": colors, "codes": (2, 6, 5, 3, 4, 9)}
+    write_labelled(path, tmp_path / f"whole/a{suffix}", segment, **given)
+    request.getfixturevalue("small")
+    write_labelled(path, tmp_path / f"parts/a{suffix}", saved, **given)
+    whole, parts = (sorted((tmp_path / n).rglob("*.*")) for n in ("whole", "parts"))
+    assert [file.name for file in whole] == [file.name for file in parts]
+    for one, other in zip(whole, parts, strict=True):
+        if one.is_file():
+            assert one.read_bytes() == other.read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".npz"])
+def test_types_that_are_read_as_a_whole_are_refused(tmp_path, suffix):
+    with pytest.raises(CloudFileError, match="only read as a whole"):
+        in_pieces(written(tmp_path / f"a{suffix}"))
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_rows_of_an_array_in_either_order(tmp_path, order):
+    values = np.arange(60).reshape(5, 3, 4)
+    np.save(tmp_path / "a.npy", np.asarray(values, order=order))
+    np.testing.assert_array_equal(npy.ArrayFile(tmp_path / "a.npy").rows(1, 4), values[1:4])
