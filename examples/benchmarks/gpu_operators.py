@@ -93,7 +93,7 @@ def whole_numbers(scene: Scene) -> dict[str, Case]:
     def subsampled(side: Side) -> Results:
         voxels, offset = side.at(scene.voxels), side.at(scene.offset)
         rows = subsampling.grid_subsample(voxels, offset, 4)
-        return [*rows, subsampling.voxel_keys(voxels, side.at(scene.batch))]
+        return [*rows[:2], subsampling.voxel_keys(voxels, side.at(scene.batch))]
 
     def windows(side: Side) -> Results:
         cut = attention.Windows.of(scene.counts, 16, side.device)

@@ -35,9 +35,15 @@ from pointseg.backbones.pointnext_layers import (
 )
 from pointseg.cloud import Cloud
 from pointseg.conventions import ImagePooling
-from pointseg.ops.grouping import ball, knn
+from pointseg.ops.cells import Clouds
+from pointseg.ops.grouping import ball_of, knn_of
 from pointseg.ops.pooling import Segments
-from pointseg.ops.subsampling import farthest_subsample, grid_subsample, voxel_keys
+from pointseg.ops.subsampling import (
+    farthest_subsample,
+    grid_subsample,
+    voxel_extent,
+    voxel_keys,
+)
 
 Subsampling = Literal["grid", "farthest"]
 
@@ -126,17 +132,19 @@ class PointNeXt(Backbone):
         """
         self.check_input(cloud, image_feat, image_seen)
         # Sorted by voxel, points near each other are near in memory, and nothing depends on their order.
-        order = torch.argsort(voxel_keys(cloud.grid_coord, cloud.batch), stable=True)
+        batch = cloud.batch
+        extent = voxel_extent(cloud.grid_coord, batch)
+        order = torch.argsort(voxel_keys(cloud.grid_coord, batch, extent=extent), stable=True)
         back = torch.empty_like(order)
         back[order] = torch.arange(len(order), device=order.device)
-        points = Points(cloud.coord[order].float(), cloud.grid_coord[order], cloud.offset, 1)
-        links = self._links(points)
+        clouds = Clouds(cloud.coord[order].float(), batch, tuple(cloud.offset.tolist()))
+        links = self._links(Points(clouds, cloud.grid_coord[order], cloud.offset, 1), extent)
         images: list[Tensor] = []
         if image_feat is not None:
-            cells = [Segments.of(k.parent, len(k.coarse.coord)) for k in links[1:-1]]
+            cells = [Segments.known(k.parent, len(k.coarse.coord)) for k in links[1:-1]]
             if len(links) > 1:  # the wide features of the points themselves are never sorted
                 parent, count = links[0].parent[back], len(links[0].coarse.coord)
-                cells.insert(0, Segments.of(parent, count))
+                cells.insert(0, Segments.known(parent, count))
             images = pool_images(image_feat, image_seen, cells, self.image_pooling)
 
         feat = self.stem(cloud.feat.index_select(0, order))  # (N, width)
@@ -158,17 +166,20 @@ class PointNeXt(Backbone):
         finest = Level(cloud.coord, cloud.grid_coord, cloud.offset, feat, links[0].parent[back])
         return Features(feat, (finest, *levels))
 
-    def _links(self, points: Points) -> list[Link]:
+    def _links(self, points: Points, extent: Sequence[int]) -> list[Link]:
         """Between each level and the next coarser one; neighbours are found once for all layers."""
         links, radius_m, k = [], self.radius_m, self.neighbours
         for count, stride in zip(self.blocks, self.strides, strict=True):
             side = points.side * isqrt(stride)
             if self.subsampling == "grid":
-                rows, offset = grid_subsample(points.voxels, points.offset, side)
+                rows, offset, ends = grid_subsample(
+                    points.voxels, points.offset, side, extent=extent
+                )
             else:
-                rows, offset = farthest_subsample(points.coord, points.offset, stride)
-            coarse = Points(points.coord[rows], points.voxels[rows], offset, side)
-            indices, distances = knn(points.coord, points.offset, coarse.coord, offset, 3)
+                rows, offset, ends = farthest_subsample(points.coord, points.offset, stride)
+            clouds = Clouds(points.coord[rows], points.clouds.batch[rows], ends)
+            coarse = Points(clouds, points.voxels[rows], offset, side)
+            indices, distances = knn_of(points.clouds, coarse.clouds, 3)
             around = coarse.grouped(coarse, 2 * radius_m, k) if count else None
             down = coarse.grouped(points, radius_m, k)
             links.append(Link(points, coarse, rows, down, around, indices, distances))
@@ -228,8 +239,8 @@ class Stage(nn.Module):
 class Points:
     """The points of one level."""
 
-    coord: Tensor
-    """(N, 3) float32 positions, metres."""
+    clouds: Clouds
+    """Their positions, metres."""
     voxels: Tensor
     """(N, 3) int64, of the finest level."""
     offset: Tensor
@@ -237,27 +248,22 @@ class Points:
     side: int
     """Voxels along each axis of this level's cells."""
 
+    @property
+    def coord(self) -> Tensor:
+        """(N, 3) float32 positions, metres."""
+        return self.clouds.coord
+
     def grouped(self, source: Points, radius_m: float, k: int) -> Neighbours:
         """Sources in balls around these points, which are some of them."""
-        indices, _ = ball(
-            self.coord, self.offset, source.coord, source.offset, radius_m=radius_m, k=k
+        indices, _ = ball_of(self.clouds, source.clouds, radius_m=radius_m, k=k)
+        # positions from the middle of each cloud, so that float32 has most digits for steps
+        boxes = source.clouds.boxes
+        middle = (boxes.low + boxes.high) / 2
+        query, found = (
+            (clouds.coord - middle.index_select(0, clouds.batch)) / radius_m
+            for clouds in (self.clouds, source.clouds)
         )
-        return Neighbours(
-            indices,
-            self._from_centre(source, self.coord, self.offset) / radius_m,
-            self._from_centre(source, source.coord, source.offset) / radius_m,
-        )
-
-    @staticmethod
-    def _from_centre(source: Points, coord: Tensor, offset: Tensor) -> Tensor:
-        """Positions from the middle of each cloud, so that float32 has most digits for steps."""
-        parts, start, begin = [], 0, 0
-        for end, stop in zip(offset.tolist(), source.offset.tolist(), strict=True):
-            if stop > begin:
-                low, high = source.coord[begin:stop].aminmax(dim=0)
-                parts.append(coord[start:end] - (low + high) / 2)
-            start, begin = end, stop
-        return torch.cat(parts) if parts else coord
+        return Neighbours(indices, query, found)
 
     def level(self, feat: Tensor, parent: Tensor | None) -> Level:
         """With what the network made of them."""

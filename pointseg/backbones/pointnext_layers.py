@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from pointseg.backbones.image_injection import ImageBranch
 from pointseg.backbones.norm import BatchNorm
 from pointseg.ops.grouping import interpolate, neighbour_max
+from pointseg.ops.pieces import is_cpu, values_at_once
 
-_PIECE = 2**20  # values of pairs at once where no gradient is kept
+_PIECE = 2**20  # values of pairs at once on a CPU where no gradient is kept
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,11 @@ class Neighbours:
     @cached_property
     def weights(self) -> Tensor:
         """(M,) share of the pairs that each source is in."""
-        counts = torch.bincount(self.indices.flatten(), minlength=len(self.source))
+        flat = self.indices.flatten()
+        if is_cpu(flat):
+            counts = torch.bincount(flat, minlength=len(self.source))
+        else:  # the host would wait
+            counts = flat.new_zeros(len(self.source)).scatter_add_(0, flat, torch.ones_like(flat))
         return counts / self.pairs
 
     @cached_property
@@ -171,7 +176,8 @@ class Abstraction(nn.Module):
         source, query = source * scale + shift, query * scale
         count, k = near.indices.shape
         keeps = torch.is_grad_enabled() or self.training
-        piece = count if keeps else _PIECE // (k * self.skip.out_features)
+        at_once = values_at_once(source, _PIECE) // (k * self.skip.out_features)
+        piece = count if keeps else at_once
         best = [
             self._second_layer(source, *part)
             for part in zip(

@@ -15,10 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pointseg.ops.cells import Boxes, Cells
-from pointseg.ops.offsets import batch_of, counts_of
+from pointseg.ops.cells import Around, Cells, Clouds, held_by_halvings
+from pointseg.ops.offsets import batch_of, ends_of
+from pointseg.ops.pieces import is_cpu, read, values_at_once
 
-_PIECE = 2**19  # gathered values at once: 2 MB in float32, which stay in the cache of a core
+_PIECE = (
+    2**19
+)  # gathered values at once on a CPU: 2 MB in float32, which stay in the cache of a core
 
 
 def knn(
@@ -44,23 +47,26 @@ def knn(
         ValueError: k < 1, shapes or offsets that do not fit, coordinates that are not finite, or
             queries in a cloud without sources.
     """
-    query, query_batch, source, source_batch = _checked(
-        "knn", query, query_offset, source, source_offset, k
-    )
-    rows = torch.zeros(len(query), k, dtype=torch.int64, device=query.device)
-    squares = torch.full(rows.shape, torch.inf, device=query.device)
+    clouds = _checked("knn", query, query_offset, source, source_offset, k)
+    return knn_of(*clouds, k)
+
+
+def knn_of(query: Clouds, source: Clouds, k: int) -> tuple[Tensor, Tensor]:
+    """As ``knn``, of clouds whose ends the host knows and whose bounds are read once."""
+    coord, batch = query.coord, query.batch
+    rows = torch.zeros(len(coord), k, dtype=torch.int64, device=coord.device)
+    squares = torch.full(rows.shape, torch.inf, device=coord.device)
     if not rows.numel():
         return rows, squares
-    boxes = Boxes.of(source, source_offset)
-    outside = (query - boxes.nearest(query, query_batch)).square().sum(1)  # (M,) square metres
-    _refuse_infinite("knn", outside)
-    side_m = _first_side(source, source_batch, boxes, k)
-    active = torch.arange(len(query), device=query.device)
+    boxes, _ = source.boxes, query.boxes  # which are refused where they are infinite
+    outside = (coord - boxes.nearest(coord, batch)).square().sum(1)  # (M,) square metres
+    side_m = _first_side(source, k)
+    active = torch.arange(len(coord), device=coord.device)
     while len(active):
-        cells = Cells(source, source_batch, boxes, side_m)
+        cells = Cells(source.coord, source.batch, boxes, side_m)
         last = cells.reach_m >= boxes.extent_m  # the cells around hold the whole cloud
         limit = outside[active] + (torch.inf if last else cells.reach_m**2)
-        near = _nearest(cells, query[active], query_batch[active], k, limit)
+        near = _nearest(cells, coord[active], batch[active], k, limit)
         rows[active], squares[active] = near
         if last:
             break
@@ -101,20 +107,25 @@ def ball(
     """
     if not 0 < radius_m < torch.inf:
         raise ValueError(f"ball: 'radius_m' must be > 0 metres, got {radius_m}")
-    points = _checked("ball", query, query_offset, source, source_offset, k)
-    query, query_batch, source, source_batch = points
-    if not len(query):
-        return query_batch.new_zeros(0, k), query.new_zeros(0, k)
-    boxes = Boxes.of(source, source_offset)
-    _refuse_infinite("ball", query)
-    cells = Cells(source, source_batch, boxes, radius_m)
-    limit = query.new_full((len(query),), radius_m).square_()  # rounded as distances are
-    rows, squares = _nearest(cells, query, query_batch, k, limit)
+    clouds = _checked("ball", query, query_offset, source, source_offset, k)
+    return ball_of(*clouds, radius_m=radius_m, k=k)
+
+
+def ball_of(query: Clouds, source: Clouds, *, radius_m: float, k: int) -> tuple[Tensor, Tensor]:
+    """As ``ball``, of clouds whose ends the host knows and whose bounds are read once."""
+    coord, batch = query.coord, query.batch
+    if not len(coord):
+        return batch.new_zeros(0, k), coord.new_zeros(0, k)
+    boxes, _ = source.boxes, query.boxes  # which are refused where they are infinite
+    cells = Cells(source.coord, source.batch, boxes, radius_m)
+    limit = coord.new_full((len(coord),), radius_m).square_()  # rounded as distances are
+    rows, squares = _nearest(cells, coord, batch, k, limit)
     lonely = squares[:, 0].isinf().nonzero()[:, 0]
     if len(lonely):
-        counts = torch.bincount(query_batch[lonely], minlength=len(query_offset))
-        nearest = knn(query[lonely], counts.cumsum(0), source, source_offset, 1)[0]
-        rows[lonely] = nearest.expand(-1, k)
+        own = batch.index_select(0, lonely)
+        (ends,) = read(ends_of(own, len(query.ends)))
+        alone = Clouds(coord.index_select(0, lonely), own, tuple(ends), query.name)
+        rows[lonely] = knn_of(alone, source, 1)[0].expand(-1, k)
     return _filled(rows, squares), squares.sqrt()
 
 
@@ -180,7 +191,7 @@ class _NeighbourMax(torch.autograd.Function):
         channels = values.shape[1]
         out = values.new_empty(count, channels)
         winners = indices.new_empty(out.shape if ctx.needs_input_grad[0] else 0, dtype=torch.int32)
-        piece = max(_PIECE // max(k * channels, 1), 1)
+        piece = max(values_at_once(values, _PIECE) // max(k * channels, 1), 1)
         for start in range(0, count, piece):
             own = indices[start : start + piece]
             near = values.index_select(0, own.flatten()).view(len(own), k, channels)
@@ -208,9 +219,16 @@ def _nearest(
     """(M, k) rows and squared distances, at most ``limit`` (M,), among the cells around; 0 and inf without."""
     rows = torch.zeros(len(query), k, dtype=torch.int64, device=query.device)
     squares = torch.full(rows.shape, torch.inf, device=query.device)
-    for start, stop, of, source in cells.around(query, batch):
+    for piece in cells.around(query, batch):
+        start, stop, of, source = piece.start, piece.stop, piece.of, piece.source
+        if not len(of):
+            continue
         apart = query[start:stop].index_select(0, of) - cells.coord.index_select(0, source)
         square = apart.square_().sum(1)
+        if not is_cpu(query):
+            square.masked_fill_(square > limit[start:stop].index_select(0, of), torch.inf)
+            rows[start:stop], squares[start:stop] = _first(cells, piece, square, k)
+            continue
         inside = (square <= limit[start:stop].index_select(0, of)).nonzero()[:, 0]
         of, source, square = (pair.index_select(0, inside) for pair in (of, source, square))
         # Positive floats are in the order of their bits: one sort by query, then by distance.
@@ -226,29 +244,46 @@ def _nearest(
     return rows, squares
 
 
+def _first(cells: Cells, piece: Around, square: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """(m, k) rows and squared distances of the nearest; 0 and inf without. Nothing is counted or left out."""
+    order = torch.sort((piece.of << 32) | square.view(torch.int32), stable=True).indices
+    begins = torch.cat([piece.ends.new_zeros(1), piece.ends[:-1]])
+    at = begins[:, None] + torch.arange(k, device=order.device)
+    there = at < piece.ends[:, None]
+    pair = order[at.clamp_(max=len(order) - 1)]
+    near = torch.where(there, square[pair], torch.inf)
+    return torch.where(near.isinf(), 0, cells.rows[piece.source[pair]]), near
+
+
 def _filled(rows: Tensor, squares: Tensor) -> Tensor:
     """Rows, with the nearest in place of those that were not found."""
     return torch.where(squares.isinf(), rows[:, :1], rows)
 
 
-def _first_side(coord: Tensor, batch: Tensor, boxes: Boxes, k: int) -> float:
+def _first_side(source: Clouds, k: int) -> float:
     """Side of cells so small that the cell of a point holds k points on average, metres.
 
     Averaged over points, not cells: where density varies, queries at dense places must not see
     hundreds of sources; those at sparse places go on with larger cells.
     """
+    boxes = source.boxes
     low, high = 0, 18  # halvings of the extent
+    known = None if is_cpu(source.coord) else held_by_halvings(source, high)
     while low < high:
         middle = (low + high) // 2
-        held = Cells(coord, batch, boxes, boxes.extent_m / 2**middle).held
+        if known is None:
+            side_m = boxes.extent_m / 2**middle
+            held = Cells(source.coord, source.batch, boxes, side_m).held
+        else:
+            held = known[middle]
         low, high = (low, middle) if held <= k else (middle + 1, high)
     return boxes.extent_m / 2**low
 
 
 def _checked(
     who: str, query: Tensor, query_offset: Tensor, source: Tensor, source_offset: Tensor, k: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Query and its clouds, source and its clouds."""
+) -> tuple[Clouds, Clouds]:
+    """Query and source."""
     if k < 1:
         raise ValueError(f"{who}: 'k' must be >= 1, got {k}")
     if len(query_offset) != len(source_offset):
@@ -256,24 +291,23 @@ def _checked(
             f"{who}: 'query_offset' and 'source_offset' must be of equally many clouds, got "
             f"{len(query_offset)} and {len(source_offset)}"
         )
-    given = {"query": (query, query_offset), "source": (source, source_offset)}
-    for name, (coord, offset) in given.items():
+    queries, sources = (tuple(ends) for ends in read(query_offset, source_offset))
+    given = {"query": (query, queries), "source": (source, sources)}
+    for name, (coord, ends) in given.items():
         if coord.dim() != 2 or coord.shape[1] != 3:
             raise ValueError(f"{who}: '{name}' must be (N, 3), got {tuple(coord.shape)}")
-        if not len(offset) or int(offset[-1]) != len(coord) or bool((counts_of(offset) < 0).any()):
+        if not ends or ends[-1] != len(coord) or list(ends) != sorted((0, *ends))[1:]:
             raise ValueError(
-                f"{who}: '{name}_offset' must be cumulative counts up to {len(coord)}, got "
-                f"{offset.tolist()}"
+                f"{who}: '{name}_offset' must be cumulative counts up to {len(coord)}, got {list(ends)}"
             )
-    bare = ((counts_of(query_offset) > 0) & (counts_of(source_offset) == 0)).nonzero()[:, 0]
-    if len(bare):
-        raise ValueError(
-            f"{who}: cloud {int(bare[0])} has queries, but no sources to be near to them"
-        )
-    query_batch = batch_of(query_offset, len(query))
-    return query.float(), query_batch, source.float(), batch_of(source_offset, len(source))
-
-
-def _refuse_infinite(who: str, values: Tensor) -> None:
-    if not bool(values.isfinite().all()):
-        raise ValueError(f"{who}: 'query' must be finite; drop points without a position")
+    for number, (begin, end, first, last) in enumerate(
+        zip((0, *queries), queries, (0, *sources), sources, strict=False)
+    ):
+        if end > begin and last == first:
+            raise ValueError(
+                f"{who}: cloud {number} has queries, but no sources to be near to them"
+            )
+    return (
+        Clouds(query.float(), batch_of(query_offset, len(query)), queries, "query"),
+        Clouds(source.float(), batch_of(source_offset, len(source)), sources, "source"),
+    )

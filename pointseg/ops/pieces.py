@@ -7,8 +7,10 @@ that was launched before. All code that chooses between the two asks here.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,14 +27,32 @@ def is_cpu(where: Tensor | torch.device) -> bool:
     return (_assumed or device.type) == "cpu"
 
 
-def values_at_once(where: Tensor | torch.device, cached: int) -> int:
-    """Values of a temporary that are held at once.
+def values_at_once(where: Tensor | torch.device, cached: int, *, width: int = 1) -> int:
+    """Values of a temporary, or rows of several, that are held at once.
 
     Args:
         where: a tensor that is worked on, or its device.
         cached: as many as a CPU works on fastest.
+        width: numbers of 32 bits that each takes.
     """
-    return cached if is_cpu(where) else VALUES
+    return cached if is_cpu(where) else VALUES // width
+
+
+def read(*tensors: Tensor) -> list[list[Any]]:
+    """The numbers of several one-dimensional int64, float32 or bool tensors, for which the host waits once."""
+    if is_cpu(tensors[0]):
+        return [tensor.tolist() for tensor in tensors]
+    whole = torch.cat(
+        [t.view(torch.int32).long() if t.dtype == torch.float32 else t.long() for t in tensors]
+    )
+    numbers = iter(whole.tolist())
+    found = []
+    for tensor in tensors:
+        own = [next(numbers) for _ in range(len(tensor))]
+        if tensor.dtype == torch.float32:
+            own = list(struct.unpack(f"{len(own)}f", struct.pack(f"{len(own)}i", *own)))
+        found.append(own)
+    return found
 
 
 @contextmanager

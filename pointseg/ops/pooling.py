@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pointseg.ops.pieces import is_cpu
+from pointseg.ops.runs import ends_of_runs, numbers_of_runs, starts_of_runs
 
 Reduction = Literal["max", "mean", "sum"]
 
@@ -182,34 +183,20 @@ def pool_grid(grid_coord: Tensor, batch: Tensor, offset: Tensor, stride: int) ->
 
 def _group(keys: Tensor, order: Tensor, offset: Tensor) -> PooledCells:
     """A cell for each of (N,) keys, ascending; ``order`` sorts the keys, cloud after cloud."""
-    numbers = _numbers(keys[order])
+    numbers = numbers_of_runs(keys[order])
     index = torch.empty_like(order)
     index[order] = numbers
-    # before the first row of a cloud are as many cells as its number says, after all rows one more than the last's
-    ends = torch.cat([numbers.new_full((1,), -1), numbers]).index_select(0, offset) + 1
+    ends = ends_of_runs(numbers, offset)
     read = ends.tolist()
-    starts = _starts(numbers, read[-1])
+    starts = starts_of_runs(numbers, read[-1])
     heads = order.index_select(0, starts[:-1])
     counts = tuple(end - begin for begin, end in zip((0, *read), read, strict=False))
     return PooledCells(Segments(index, order, starts), heads, ends, counts)
 
 
-def _numbers(values: Tensor) -> Tensor:
-    """(..., N) int64: how many runs of equal values begin before the one that each is in."""
-    begins = torch.zeros_like(values, dtype=torch.bool)
-    torch.ne(values[..., 1:], values[..., :-1], out=begins[..., 1:])
-    return begins.cumsum(-1)
-
-
-def _starts(numbers: Tensor, count: int) -> Tensor:
-    """(..., count + 1) int64: where each run begins, and the end; ``numbers`` as ``_numbers`` gives them."""
-    wanted = torch.arange(count + 1, device=numbers.device)
-    return torch.searchsorted(numbers, wanted.expand(*numbers.shape[:-1], count + 1).contiguous())
-
-
 def _runs(values: Tensor, count: int) -> Tensor:
     """(O, N) -> (O, count): each value once where it is repeated."""
-    return values.gather(1, _starts(_numbers(values), count)[:, :-1])
+    return values.gather(1, starts_of_runs(numbers_of_runs(values), count)[:, :-1])
 
 
 class _Reduce(torch.autograd.Function):

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from pointseg.ops.offsets import batch_of
+from pointseg.ops.runs import ends_of_runs, numbers_of_runs, starts_of_runs
 
 _MAX_KEY = 2**62
 
 
-def grid_subsample(grid_coord: Tensor, offset: Tensor, side: int) -> tuple[Tensor, Tensor]:
+class Subsample(NamedTuple):
+    """Some of the points of a batch."""
+
+    rows: Tensor
+    """(M,) int64 the points that are taken, cloud after cloud."""
+    offset: Tensor
+    """(B,) int64 cumulative counts of them."""
+    ends: tuple[int, ...]
+    """The same on the host."""
+
+
+def grid_subsample(
+    grid_coord: Tensor, offset: Tensor, side: int, *, extent: Sequence[int] | None = None
+) -> Subsample:
     """One point of every occupied cell: that in the voxel nearest to the cell's centre.
 
     Of voxels equally near, the first in the order of x, y, z is taken; of points that share it, the
@@ -20,9 +37,10 @@ def grid_subsample(grid_coord: Tensor, offset: Tensor, side: int) -> tuple[Tenso
         grid_coord: (N, 3) int64 voxels, >= 0.
         offset: (B,) int64 cumulative counts.
         side: voxels along each axis of a cell, >= 1.
+        extent: see ``voxel_keys``.
 
     Returns:
-        (M,) int64 rows, sorted by cloud and by x, y, z of the cell; (B,) int64 cumulative counts.
+        Points sorted by cloud and by x, y, z of the cell.
 
     Raises:
         ValueError: side < 1, negative voxels, or more cells than 62 bits can number.
@@ -38,15 +56,21 @@ def grid_subsample(grid_coord: Tensor, offset: Tensor, side: int) -> tuple[Tenso
     away = (2 * inner + 1 - side).square().sum(1)  # squared, in half voxels
     within = (inner[:, 0] * side + inner[:, 1]) * side + inner[:, 2]
     nearest_first = torch.argsort(away * side**3 + within, stable=True)
-    keys = voxel_keys(cells, batch).index_select(0, nearest_first)
+    if extent is not None:
+        clouds, *sides = extent
+        extent = (clouds, *((voxels - 1) // side + 1 for voxels in sides))
+    keys = voxel_keys(cells, batch, extent=extent).index_select(0, nearest_first)
     keys, order = torch.sort(keys, stable=True)
-    begins = torch.ones_like(keys, dtype=torch.bool)
-    torch.ne(keys[1:], keys[:-1], out=begins[1:])
-    rows = nearest_first.index_select(0, order[begins])
-    return rows, _ends(batch, rows, len(offset))
+    numbers = numbers_of_runs(keys)
+    found = ends_of_runs(numbers, offset)
+    ends = found.tolist()
+    first = starts_of_runs(numbers, ends[-1])[:-1]
+    return Subsample(
+        nearest_first.index_select(0, order.index_select(0, first)), found, tuple(ends)
+    )
 
 
-def farthest_subsample(coord: Tensor, offset: Tensor, stride: int) -> tuple[Tensor, Tensor]:
+def farthest_subsample(coord: Tensor, offset: Tensor, stride: int) -> Subsample:
     """Every stride-th point, each the farthest from those taken before; the first point is taken first.
 
     Work is N^2 / stride, which suits small clouds: 5 k of 20 k points take about 0.9 s on one core,
@@ -58,7 +82,7 @@ def farthest_subsample(coord: Tensor, offset: Tensor, stride: int) -> tuple[Tens
         stride: points per point taken, >= 1; of each cloud at least one is.
 
     Returns:
-        (M,) int64 rows, ascending; (B,) int64 cumulative counts.
+        Points in ascending order.
 
     Raises:
         ValueError: stride < 1.
@@ -67,33 +91,49 @@ def farthest_subsample(coord: Tensor, offset: Tensor, stride: int) -> tuple[Tens
     """
     if stride < 1:
         raise ValueError(f"farthest_subsample: 'stride' must be >= 1, got {stride}")
-    taken, start = [], 0
+    taken, start, ends = [], 0, [0]
     for end in offset.tolist():
-        if end > start:
-            count = -(-(end - start) // stride)
+        count = -(-(end - start) // stride)
+        if count:
             taken.append(start + _farthest(coord[start:end].float(), count).sort().values)
+        ends.append(ends[-1] + count)
         start = end
     rows = torch.cat(taken) if taken else offset.new_zeros(0)
-    return rows, _ends(batch_of(offset, len(coord)), rows, len(offset))
+    found = torch.tensor(ends[1:]).to(offset.device, non_blocking=True)
+    return Subsample(rows, found, tuple(ends[1:]))
 
 
-def voxel_keys(grid_coord: Tensor, batch: Tensor) -> Tensor:
-    """(N,) int64 numbers of voxels, ascending in cloud, x, y, z.
+def voxel_extent(grid_coord: Tensor, batch: Tensor) -> tuple[int, ...]:
+    """The number of clouds, and of voxels along x, y and z, which the host reads at once.
 
     Args:
         grid_coord: (N, 3) int64, >= 0.
         batch: (N,) int64 cloud of each.
 
     Raises:
-        ValueError: negative voxels, or more than 62 bits can number.
+        ValueError: negative voxels.
     """
     if not len(grid_coord):
-        return batch
-    low, high = grid_coord.aminmax(dim=0)
-    if int(low.min()) < 0:
-        raise ValueError(f"voxel_keys: 'grid_coord' must be >= 0, got {int(low.min())}")
-    x, y, z = (size + 1 for size in high.tolist())
-    clouds = int(batch.max()) + 1
+        return 1, 1, 1, 1
+    low, high = torch.cat([batch[:, None], grid_coord], 1).aminmax(dim=0)
+    _, *lowest, clouds, x, y, z = torch.cat([low, high]).tolist()
+    if min(lowest) < 0:
+        raise ValueError(f"voxel_keys: 'grid_coord' must be >= 0, got {min(lowest)}")
+    return clouds + 1, x + 1, y + 1, z + 1
+
+
+def voxel_keys(grid_coord: Tensor, batch: Tensor, *, extent: Sequence[int] | None = None) -> Tensor:
+    """(N,) int64 numbers of voxels, ascending in cloud, x, y, z.
+
+    Args:
+        grid_coord: (N, 3) int64, >= 0.
+        batch: (N,) int64 cloud of each.
+        extent: as ``voxel_extent`` returns it; None: it is asked.
+
+    Raises:
+        ValueError: negative voxels, or more than 62 bits can number.
+    """
+    clouds, x, y, z = voxel_extent(grid_coord, batch) if extent is None else extent
     if clouds * x * y * z > _MAX_KEY:
         raise ValueError(
             f"voxel_keys: {clouds} clouds of {x} x {y} x {z} voxels do not fit into 62 bits; use a "
@@ -111,7 +151,3 @@ def _farthest(coord: Tensor, count: int) -> Tensor:
         torch.minimum(near, apart.square_().sum(1), out=near)
         rows[i] = near.argmax()
     return rows
-
-
-def _ends(batch: Tensor, rows: Tensor, clouds: int) -> Tensor:
-    return torch.bincount(batch.index_select(0, rows), minlength=clouds).cumsum(0)

@@ -10,6 +10,15 @@ import torch
 from scipy.spatial import cKDTree
 
 from pointseg.ops.grouping import ball, interpolate, knn, neighbour_max
+from pointseg.ops.pieces import decided_for
+
+
+@pytest.fixture(autouse=True, params=["cpu", "cuda"])
+def ways(request):
+    """Everything here holds for the ways of a CPU and for those of other devices."""
+    with decided_for(request.param):
+        yield
+
 
 LINE = torch.tensor([[0.0, 0, 0], [1, 0, 0], [3, 0, 0], [7, 0, 0]])
 INF = math.inf
@@ -86,7 +95,7 @@ def test_knn_is_that_of_a_tree(cloud, k):
 
 @pytest.mark.parametrize(("radius_m", "k"), [(0.05, 4), (0.13, 8), (0.5, 300), (3.0, 64)])
 def test_ball_is_that_of_a_tree(radius_m, k):
-    source = points(1500)
+    source = points(700)
     query = torch.cat([source[::2], points(50, 1, 2)])
     rows, distances = ball(
         query, ends(len(query)), source, ends(len(source)), radius_m=radius_m, k=k
@@ -100,7 +109,7 @@ def test_ball_is_that_of_a_tree(radius_m, k):
 
 
 def test_pieces_change_nothing(monkeypatch):
-    source, offset = uneven(), ends(1000, 2000)
+    source, offset = uneven(900), ends(300, 600)
     whole = [
         *knn(source, offset, source, offset, 5),
         *ball(source, offset, source, offset, radius_m=0.3, k=7),
@@ -108,6 +117,7 @@ def test_pieces_change_nothing(monkeypatch):
     ]
     monkeypatch.setattr("pointseg.ops.cells._PIECE", 50)
     monkeypatch.setattr("pointseg.ops.grouping._PIECE", 50)
+    monkeypatch.setattr("pointseg.ops.pieces.VALUES", 16 * 50)
     pieces = [
         *knn(source, offset, source, offset, 5),
         *ball(source, offset, source, offset, radius_m=0.3, k=7),

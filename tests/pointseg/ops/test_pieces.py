@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from pointseg.ops.grid import Grid
-from pointseg.ops.pieces import VALUES, decided_for, is_cpu, values_at_once
+from pointseg.ops.grouping import ball, knn, neighbour_max
+from pointseg.ops.pieces import VALUES, decided_for, is_cpu, read, values_at_once
 from pointseg.ops.pooling import Segments, pool_cells, pool_grid
 from pointseg.ops.space_filling_curves import encode
 
@@ -113,10 +114,35 @@ def test_segments():
     assert torch.equal(ours.starts, theirs.starts) and torch.equal(ours.order, theirs.order)
 
 
+@pytest.mark.parametrize("on_a_grid", [False, True])
+def test_nearest_points_and_balls(on_a_grid):
+    """Also which of equally distant ones are taken."""
+    generator = torch.Generator().manual_seed(0)
+    source, query = (torch.rand(count, 3, generator=generator) for count in (700, 300))
+    if on_a_grid:
+        source, query = (points.mul_(8).round_() for points in (source, query))
+    ends = torch.tensor([200, 200, 700]), torch.tensor([90, 90, 300])
+
+    for found in (
+        both(lambda: knn(query, ends[1], source, ends[0], 4)),
+        both(lambda: ball(query, ends[1], source, ends[0], radius_m=0.2 + on_a_grid, k=5)),
+        both(lambda: [neighbour_max(source, knn(query, ends[1], source, ends[0], 4)[0])]),
+    ):
+        assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+def test_read():
+    values = torch.tensor([0.1, -torch.inf]), torch.tensor([2**40, -3]), torch.tensor([True])
+    ours, theirs = both(lambda: read(*values))
+    assert ours == theirs == [[values[0][0].item(), -torch.inf], [2**40, -3], [1]]
+
+
 def test_who_decides():
     tensor = torch.zeros(1)
     assert is_cpu(tensor) and not is_cpu(torch.device("cuda"))
-    assert values_at_once(tensor, 7) == 7 and values_at_once(torch.device("mps"), 7) == VALUES
+    assert values_at_once(tensor, 7, width=2) == 7
+    assert values_at_once(torch.device("cuda"), 7, width=2) == VALUES // 2
+    assert values_at_once(torch.device("mps"), 7) == VALUES
     with decided_for("cuda"):
         assert not is_cpu(tensor) and values_at_once(tensor, 7) == VALUES
     with pytest.raises(KeyError), decided_for("cuda"):
