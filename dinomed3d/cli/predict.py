@@ -236,6 +236,7 @@ class Progress:
             (work.kept, "done earlier and verified"),
             (work.edited, "of them corrected by hand, kept as they are"),
             (work.failed, "failed earlier (--retry-failed predicts them again)"),
+            (work.blocked, "not predicted: files of other origin have their names in OUT"),
             (shard.rejected, "rejected"),
         ):
             parts += [f"{len(cases)} {text}"] if cases else []

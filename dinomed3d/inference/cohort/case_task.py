@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 import traceback
 from collections.abc import Iterator
@@ -17,6 +18,14 @@ from dinomed3d.inference.nnunet.preprocess import Prepared
 from dinomed3d.inference.nnunet.probabilities import ProbabilityFile
 from dinomed3d.inference.nnunet.segment import Segmentation
 from dinomed3d.runtime.out_of_memory import ran_out_of_memory
+
+_WRITING = ("network", "write")
+"""Steps that write into the output folder; scans are not read in them."""
+_OF_THE_OUTPUT = (
+    *(errno.ENOSPC, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.ENODEV),
+    *(getattr(errno, name) for name in ("EDQUOT", "ESTALE") if hasattr(errno, name)),
+)
+"""Errors of a disk or folder, which all other cases would meet as well."""
 
 
 @dataclass
@@ -54,15 +63,25 @@ class CaseTask:
             yield
         except CaseError as error:
             self.reason = str(error)
+        except OSError as error:
+            # a full or read-only disk is no fault of this case: it ends the run, and the case is
+            # predicted again by the next one
+            if name in _WRITING and error.errno in _OF_THE_OUTPUT:
+                raise
+            self._fail(name, error)
         except Exception as error:  # whatever it is, the other cases go on
-            kind = type(error).__name__
-            if ran_out_of_memory(error):
-                self.reason = (
-                    f"out of memory in step '{name}' ({kind}); lower --memory-limit so that the volume is "
-                    "predicted in more parts, or use a machine with more memory"
-                )
-            else:
-                first = (str(error).strip() or "no message").splitlines()[0]
-                self.reason = f"unexpected {kind} in step '{name}': {first}"
-                self.trace = traceback.format_exc()
+            self._fail(name, error)
         self.seconds[name] = round(time.monotonic() - start, 3)
+
+    def _fail(self, name: str, error: Exception) -> None:
+        """Take an error that nobody has explained as the reason; called while it is handled."""
+        kind = type(error).__name__
+        if ran_out_of_memory(error):
+            self.reason = (
+                f"out of memory in step '{name}' ({kind}); lower --memory-limit so that the volume is "
+                "predicted in more parts, or use a machine with more memory"
+            )
+            return
+        first = (str(error).strip() or "no message").splitlines()[0]
+        self.reason = f"unexpected {kind} in step '{name}': {first}"
+        self.trace = traceback.format_exc()

@@ -56,7 +56,7 @@ def read_record(out: Path, case: str) -> Record | None:
     """
     try:
         content = json.loads(record_path(out, case).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(content, dict) or content.get("case") != case or "status" not in content:
         return None
@@ -70,12 +70,40 @@ def _is_complete(record: Record, case: str) -> bool:
     types = RECORD_TYPES.get(record["status"]) if isinstance(record["status"], str) else None
     if types is None or not all(isinstance(record.get(key), kind) for key, kind in types.items()):
         return False
+    if not _has_plain_values(record):
+        return False
     if record["status"] != "done":
         return True
     return (
         record["mask"].get("file") in {f"{case}{ending}" for ending in ENDINGS}
         and isinstance(record["mask"].get("sha256"), str)
         and {f"{case}{ending}" for ending in OTHERS}.issuperset(record["files"])
+    )
+
+
+def _has_plain_values(record: Record) -> bool:
+    """Whether the entries that reports add up and print are numbers and texts."""
+
+    def is_number(value: object) -> bool:
+        return value is None or type(value) in (int, float)
+
+    def are_texts(value: object) -> bool:
+        return value is None or (isinstance(value, list) and all(isinstance(v, str) for v in value))
+
+    labels = record.get("labels") or {}
+    seconds = record.get("seconds") or {}
+    return (
+        all(are_texts(record.get(key)) for key in ("flags", "notes", "result_notes"))
+        and all(is_number(record.get(key)) for key in ("certainty", "peak_memory_gib"))
+        and isinstance(seconds, dict)
+        and all(map(is_number, seconds.values()))
+        and isinstance(labels, dict)
+        and all(
+            isinstance(entry, dict)
+            and is_number(entry.get("voxels"))
+            and is_number(entry.get("volume_ml"))
+            for entry in labels.values()
+        )
     )
 
 

@@ -37,6 +37,8 @@ class Worklist:
     """Cases that failed in an earlier run and are not tried again."""
     edited: list[str] = field(default_factory=list)
     """Kept cases whose mask was corrected by hand."""
+    blocked: dict[str, str] = field(default_factory=dict)
+    """Case that is not predicted, since a file of its name is not from a run of ours -> which."""
     redone: dict[str, str] = field(default_factory=dict)
     """Case to predict again -> why its earlier results are not valid."""
 
@@ -47,14 +49,15 @@ def compare_with_output(
     """Sort cases by what an earlier run has done with them.
 
     Raises:
-        UserError: the output folder contains results of another model or of other settings, or files
-            that no run of ours has written.
+        UserError: the output folder contains results of another model or of other settings.
     """
     work = Worklist()
     for case in cases:
         record = read_record(out, case.id)
-        if record is None:
-            check_not_foreign(case.id, out)
+        foreign = foreign_file(case.id, out) if record is None else None
+        if foreign is not None:
+            work.blocked[case.id] = foreign
+            continue
         if record is None or spec.overwrite:
             work.todo.append(case)
             continue
@@ -116,18 +119,15 @@ def protect_inputs(found: CaseList, out: Path) -> None:
         )
 
 
-def check_not_foreign(case: str, out: Path) -> None:
-    """Check that no file of a case exists, because no record of ours does.
-
-    Raises:
-        UserError: a file exists.
-    """
-    for path in _files_of(case, out):
-        if path.exists():
-            raise UserError(
-                f"{path} exists already and has no record of a run of ours; move it away, or use another "
-                "folder for -o"
-            )
+def foreign_file(case: str, out: Path) -> str | None:
+    """Why a case without a record of ours cannot be predicted: a file has the name of its results."""
+    found = next((path for path in _files_of(case, out) if path.exists()), None)
+    if found is None:
+        return None
+    return (
+        f"{found} exists already and has no record of a run of ours (or its record is damaged), and is "
+        "not replaced; move it away, or use another folder for -o"
+    )
 
 
 def _check_same_run(record: Record, out: Path, model: Model, spec: PredictSpec) -> None:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from dinomed3d.inference.case import Case, CaseList
+from dinomed3d.inference.case import Case, CaseList, RejectedInput
 from dinomed3d.inference.cohort.events import CasesFound, ProgressCallback
 from dinomed3d.inference.cohort.record import (
     Record,
@@ -20,8 +20,9 @@ from dinomed3d.inference.cohort.record import (
     write_failure,
 )
 from dinomed3d.inference.cohort.resume import (
-    check_not_foreign,
+    Worklist,
     compare_with_output,
+    foreign_file,
     protect_inputs,
 )
 from dinomed3d.inference.cohort.shards import take_shard
@@ -112,8 +113,9 @@ def _predict(
         work = compare_with_output(shard.cases, out, model, spec)
         remove_leftovers(out, [case.id for case in shard.cases])
         for rejected in shard.rejected:
-            if read_record(out, rejected.id) is None:
-                check_not_foreign(rejected.id, out)
+            if read_record(out, rejected.id) is None and (why := foreign_file(rejected.id, out)):
+                work.blocked[rejected.id] = f"{rejected.reason}; its record is not written: {why}"
+                continue
             record = failed_record(rejected, rejected.reason, model, spec)
             write_failure(out, record, keep_mask_as="earlier")
     except OSError as error:
@@ -125,13 +127,14 @@ def _predict(
     except BaseException:
         # the user must see what stopped the run, even if the report cannot be written either
         with suppress(OSError):
-            _report(run, work.edited)
+            _report(run, work)
         raise
     try:
-        return _report(run, work.edited)
+        return _report(run, work)
     except OSError as error:
         raise UserError(
-            f"-o {out}: the report cannot be written ({error.strerror or error}); all masks are complete"
+            f"-o {out}: the report cannot be written ({error.strerror or error}); the masks of finished "
+            "cases are complete, and the same command writes the report once there is room"
         ) from error
 
 
@@ -172,11 +175,17 @@ def run_engine(
         run_on_ray(model, spec, cases, on_event)
 
 
-def _report(run: _Run, edited: Iterable[str]) -> Outcome:
+def _report(run: _Run, work: Worklist) -> Outcome:
     """Write the report of all cases in the output folder, and sum up this shard."""
     out = Path(run.spec.out)
     names = sorted(run.found.ids)
-    records = _finished(out, names)
+    of_shard: list[Case | RejectedInput] = [*run.shard.cases, *run.shard.rejected]
+    blocked = {
+        one.id: failed_record(one, work.blocked[one.id], run.model, run.spec)
+        for one in of_shard
+        if one.id in work.blocked
+    }
+    records = _finished(out, names) | blocked
     while True:
         content = {
             "model": {"source": str(run.model.source), **describe_model(run.model)},
@@ -191,12 +200,12 @@ def _report(run: _Run, edited: Iterable[str]) -> Outcome:
             "not_compared": TrainingRange.of(run.model).not_compared,
             "missing": [name for name in names if name not in records],
         }
-        shown = [flag_edited(r) if name in edited else r for name, r in records.items()]
+        shown = [flag_edited(r) if name in work.edited else r for name, r in records.items()]
         if run.spec.orientation is None:
             shown = flag_orientations(shown)
         write_report(out, shown, content)
         # another shard may have finished a case meanwhile, and this report may have replaced its own
-        reported, records = records.keys(), _finished(out, names)
+        reported, records = records.keys(), _finished(out, names) | blocked
         if records.keys() == reported:
             break
     own = {name: records[name] for name in run.shard.ids if name in records}

@@ -1,5 +1,6 @@
 """Whole runs in this process: what they write, keep, refuse and report."""
 
+import errno
 import json
 import os
 import threading
@@ -232,10 +233,23 @@ def test_an_output_folder_that_cannot_be_used(spec):
     assert scan.read_bytes() == before
 
 
-@pytest.mark.parametrize(
-    "name", ["scan1.json", "scan1.png", "scan1.nii.gz", "run.json", "report.csv"]
-)
-def test_files_of_others_are_not_replaced(spec, name):
+@pytest.mark.parametrize("name", ["scan1.json", "scan1.png", "scan1.nii.gz"])
+def test_a_file_of_others_costs_its_own_case(spec, name):
+    out = Path(spec.out)
+    out.mkdir()
+    (out / name).write_text('{"case": "sc')  # also how a damaged record ends
+    for overwrite in (False, True):
+        outcome, events = run(spec, overwrite=overwrite)
+        assert outcome.done == ("scan0", "scan2") and name in outcome.failed["scan1"]
+        assert list(worklist(events).blocked) == ["scan1"]
+    assert (out / name).read_text() == '{"case": "sc'
+    assert "scan1" in (out / "report.html").read_text()
+    (out / name).unlink()
+    assert len(run(spec)[0].done) == 3
+
+
+@pytest.mark.parametrize("name", ["run.json", "report.csv"])
+def test_reports_of_others_are_not_replaced(spec, name):
     out = Path(spec.out)
     out.mkdir()
     (out / name).write_text("{}")
@@ -334,6 +348,47 @@ def test_a_full_disk_ends_the_run_with_its_reason(spec, monkeypatch):
     monkeypatch.setattr(run_module, "run_engine", lambda *_: raising(UserError("first"), at=1)(1))
     with pytest.raises(UserError, match="first"):  # not the report, which fails as well
         run(spec, out=spec.out + "2")
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_disk_that_fails_while_a_mask_is_written_is_no_fault_of_the_case(spec, monkeypatch, code):
+    def fail(number):
+        if number == 2:
+            raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patched, pytest.raises(UserError, match=os.strerror(code)):
+        during(patched, "write_results", fail)
+        run(spec)
+    outcome, events = run(spec)  # the same command goes on, without --retry-failed
+    assert len(outcome.done) == 3 and not worklist(events).failed
+    assert "scan0" not in done_in(events), "what was written before stays"
+
+
+def test_a_scan_that_cannot_be_read_from_the_disk_is(spec, monkeypatch):
+    def fail(number):
+        if number == 2:
+            raise OSError(errno.EIO, "Input/output error")
+
+    during(monkeypatch, "read_case", fail)
+    outcome, _ = run(spec)
+    assert "Input/output" in outcome.failed["scan1"] and len(outcome.done) == 2
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {"seconds": {"read": "y"}},
+        {"flags": [5]},
+        {"certainty": "<b>"},
+        {"labels": {"a": {"volume_ml": "x"}}},
+        {"labels": {"a": 3}},
+    ],
+)
+def test_a_record_with_other_types_is_predicted_again(spec, entries):
+    run(spec)
+    change_record(spec, "scan1", **entries)
+    outcome, events = run(spec)
+    assert len(outcome.done) == 3 and "record" in worklist(events).redone["scan1"]
 
 
 def test_results_below_the_input_are_not_scans(spec):
