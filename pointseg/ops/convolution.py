@@ -134,7 +134,7 @@ def _multiply_rows(
     """(S, C) with (K, D, C) and (D,) -> (T, D)."""
     if kernels := kernel_choice.kernels_for(rows):
         try:
-            tiles = kernel_map.masked_tiles
+            tiles = kernel_map.masked_tiles(kernels.masked_tiles)
             return kernels.multiply(rows, weight, bias, tiles, kernel_map.targets)  # type: ignore[no-any-return]
         except kernels.FAILURES as error:
             kernel_choice.give_up(error)
@@ -149,7 +149,8 @@ def _weight_grad(feat: Tensor, grad: Tensor, kernel_map: KernelMap) -> Tensor:
     """(S, C) and (T, D) -> (K, D, C), in memory as the parameter is."""
     if kernels := kernel_choice.kernels_for(feat):
         try:
-            return kernels.weight_gradient(feat, grad, kernel_map.masked_tiles)  # type: ignore[no-any-return]
+            tiles = kernel_map.masked_tiles(kernels.masked_tiles)
+            return kernels.weight_gradient(feat, grad, tiles)  # type: ignore[no-any-return]
         except kernels.FAILURES as error:
             kernel_choice.give_up(error)
     if _tiled(feat):

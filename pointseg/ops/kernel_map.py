@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from pointseg.ops.masked_tiles import MaskedTiles, masked_tiles
+from pointseg.ops.masked_tiles import MaskedTiles
 from pointseg.ops.threads import count_threads, for_each
 
 PAIRS_PER_TILE = 65536
@@ -178,15 +178,13 @@ class KernelMap:
             self._kept.tables[self._turned] = table
         return table
 
-    @property
-    def masked_tiles(self) -> MaskedTiles:
-        """The same for the Triton kernels: targets with the same neighbours put together."""
+    def masked_tiles(self, cut: Callable[[Tensor], MaskedTiles]) -> MaskedTiles:
+        """The same for kernels that leave out offsets; ``cut`` makes them of the neighbours when first used."""
         if self.symmetric and self._turned:
-            return replace(self.transposed.masked_tiles, mirrored=True)
+            return replace(self.transposed.masked_tiles(cut), mirrored=True)
         masked = self._kept.masked[self._turned]
         if masked is None:
-            masked = masked_tiles(self.neighbours)
-            self._kept.masked[self._turned] = masked
+            masked = self._kept.masked[self._turned] = cut(self.neighbours)
         return masked
 
     def pairs(self) -> Sequence[Pairs]:

@@ -21,7 +21,8 @@ from triton.compiler.errors import CompilationError
 from triton.runtime.errors import OutOfResources
 
 from pointseg.ops import triton_kernels as kernels
-from pointseg.ops.masked_tiles import TILE, MaskedTiles, masked_tiles
+from pointseg.ops.masked_tiles import TILE, MaskedTiles
+from pointseg.ops.triton_tiles import masked_tiles
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,8 @@ except ImportError:  # before Triton 3.2, whose ptxas failed with a RuntimeError
     FAILURES = (CompilationError, OutOfResources)
 
 _WAVES = 2
-"""Programs that each multiprocessor should have, at least; sums are split until it has."""
+"""Programs that each multiprocessor should have, at least; sums are split until it has. Gradients of weights are
+split into twice as many, because some offsets have many more pairs than others."""
 _MOST_SPLITS = 32
 _TIMED = 3
 """Launches that a candidate is timed over."""
@@ -137,7 +139,7 @@ def weight_gradient(feat: Tensor, grad: Tensor, tiles: MaskedTiles) -> Tensor:
     size, width = len(tiles.sources), feat.shape[1]
     out_width = grad.shape[1]
     programs = size * -(-width // 64) * -(-out_width // 64)
-    splits = _splits(programs, len(tiles.counts), feat.device)
+    splits = _splits(programs // 2, len(tiles.counts), feat.device)
     wide = torch.promote_types(feat.dtype, torch.float32)
     sums = feat.new_empty(splits, out_width, size, width, dtype=wide)
     if not len(grad):  # there is no tile to read
@@ -290,8 +292,8 @@ def _fastest(
         if key not in _chosen:
             if not _chosen:
                 log.warning(
-                    "sparse convolution: compiling Triton kernels (%s) where a pair of channels is new, about "
-                    "ten seconds each; later runs find them on disk",
+                    "sparse convolution: compiling Triton kernels (%s) where a pair of channels is new, a few "
+                    "seconds each; later runs find them on disk",
                     triton.__version__,
                 )
             _chosen[key] = _timed(launch, candidates)

@@ -13,8 +13,72 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+_add = tl.standard._sum_combine
+"""What ``tl.sum`` reduces with, which the interpreter knows how to do fast."""
 
-@triton.jit
+
+@triton.jit(do_not_specialize=["targets"])
+def mask_rows(
+    neighbours,
+    rank,
+    keys,
+    targets,
+    SIZE: tl.constexpr,
+    GROUP: tl.constexpr,
+    BITS: tl.constexpr,
+    WORDS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """(T, SIZE) -> (WORDS, T) int64 numbers to sort rows by, see ``masked_tiles``; (SIZE,) rank of each offset."""
+    word = tl.program_id(1)
+    row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = row < targets
+    key = tl.full((BLOCK,), 0, tl.int64)
+    if word == WORDS - 1:
+        key -= (row // GROUP).to(tl.int64) << BITS
+    for offset in range(SIZE):
+        bit = tl.load(rank + offset).to(tl.int32) - word * BITS
+        here = inside & (bit >= 0) & (bit < BITS)
+        source = tl.load(neighbours + row.to(tl.int64) * SIZE + offset, mask=here, other=-1)
+        key += (source >= 0).to(tl.int64) << (bit & 63)
+    tl.store(keys + word.to(tl.int64) * targets + row, key, mask=inside)
+
+
+@triton.jit(do_not_specialize=["targets", "tiles"])
+def fill_tiles(
+    neighbours,
+    ordered,
+    order,
+    sources,
+    needs,
+    needed,
+    counts,
+    targets,
+    width,
+    tiles,
+    SIZE: tl.constexpr,
+    TILE: tl.constexpr,
+):
+    """Write all of ``MaskedTiles`` that goes tile by tile; ``needs`` (SIZE, tiles) is whether one needs an offset."""
+    tile = tl.program_id(0)
+    place = tile * TILE + tl.arange(0, TILE)
+    inside = place < targets
+    row = tl.load(ordered + place, mask=inside, other=0)
+    tl.store(order + place, row.to(tl.int32))
+    count = 0
+    for offset in range(SIZE):
+        source = tl.load(neighbours + row * SIZE + offset, mask=inside, other=-1)
+        tl.store(sources + offset * width.to(tl.int64) + place, source)
+        needing = (tl.reduce((source >= 0).to(tl.int32), 0, _add) > 0).to(tl.int32)
+        tl.store(needs + offset * tiles + tile, needing)
+        # those that are not needed fill the end, from behind
+        at = needing * count + (1 - needing) * (SIZE - 1 - offset + count)
+        tl.store(needed + tile * SIZE + at, offset)
+        count += needing
+    tl.store(counts + tile, count)
+
+
+@triton.jit(do_not_specialize=["targets", "splits"])
 def gather_multiply(
     rows,
     weight,
@@ -98,7 +162,7 @@ def gather_multiply(
     tl.store(out + row[:, None] * OUT + column[None, :], acc.to(out.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tiles", "splits"])
 def correlate(
     feat,
     grad,

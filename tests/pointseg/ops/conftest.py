@@ -6,8 +6,9 @@ import sys
 import pytest
 
 import pointseg.ops
+from pointseg.ops.masked_tiles import masked_tiles
 
-_FILES = ("triton_kernels", "triton_convolution")
+_FILES = ("triton_kernels", "triton_tiles", "triton_convolution")
 
 
 @pytest.fixture(scope="session")
@@ -37,9 +38,10 @@ def device_blocks(_interpreted_module, monkeypatch):
 
 @pytest.fixture
 def interpreted(device_blocks, monkeypatch):
-    """The same in larger blocks: interpreting takes as long as there are many."""
+    """The same in larger blocks, with tiles made by torch: interpreting takes its time."""
     kernels = device_blocks
     blocks, constants = kernels.Blocks((128, 32), 4, 3), kernels.correlate_constants
+    monkeypatch.setattr(kernels, "masked_tiles", masked_tiles)
     monkeypatch.setattr(kernels, "multiply_candidates", lambda *_: [blocks])
     monkeypatch.setattr(
         kernels, "correlate_constants", lambda *sizes: constants(*sizes) | {"BLOCK_ROWS": 128}

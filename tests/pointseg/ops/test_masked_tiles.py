@@ -54,3 +54,15 @@ def test_tiles_need_only_what_their_rows_have(size):
     tiles = masked_tiles.masked_tiles(kinds[which])
     expected = sorted((kinds >= 0).sum(1).tolist())
     assert sorted(tiles.counts.tolist()) == expected
+
+
+@pytest.mark.parametrize(("rows", "size"), [(1, 1), (300, 27), (130, 50), (0, 8)])
+def test_kernels_make_the_same(rows, size, device_blocks):
+    """One tile and several, one word and two."""
+    table = neighbours(rows, size, torch.linspace(0, 1, size))
+    expected, found = masked_tiles.masked_tiles(table), device_blocks.masked_tiles(table)
+    for name in ("order", "sources", "needs", "counts", "needing", "tile_counts"):
+        assert torch.equal(getattr(found, name), getattr(expected, name)), name
+    for ours, theirs, count in zip(found.needed, expected.needed, found.counts, strict=True):
+        assert torch.equal(ours[:count], theirs[:count])
+        assert torch.equal(ours.sort().values, theirs.sort().values)
