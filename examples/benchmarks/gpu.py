@@ -29,45 +29,105 @@ from typing import Any
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 
 import torch
-from gpu_ceilings import ceilings
-from gpu_convolutions import single_convolution
-from gpu_few_cases import LEAST_S, parallel_arms
-from gpu_lifting import lift_points
-from gpu_networks import networks
-from gpu_operators import operators
 from gpu_parts import Bench, Part, run_parts
-from gpu_points import forwards, peers, steps
-from gpu_prediction import prediction
 from gpu_table import as_markdown, has_errors
-from gpu_volumes import COMPILING_S, compiled_steps, eager_steps
 from markdown import table
 
 SECONDS = 540.0
 """For all parts together."""
 PARTS = (
-    Part(name="ceilings", what="copies and matrix products", seconds=10, run=ceilings),
-    Part(name="convolution", what="one sparse convolution", seconds=25, run=single_convolution),
-    Part(name="operators", what="every operator against the CPU", seconds=30, run=operators),
-    Part(name="networks", what="every network against the CPU", seconds=60, run=networks),
-    Part(name="points-forward", what="point networks, prediction", seconds=35, run=forwards),
-    Part(name="prediction", what="a CT beside nnUNetv2_predict", seconds=140, run=prediction),
-    Part(name="points-step", what="point networks, training", seconds=35, run=steps),
-    Part(name="volumes", what="steps of DINO-Med3D", seconds=60, run=eager_steps),
-    Part(name="peers", what="point networks by other libraries", seconds=40, run=peers),
-    Part(name="lifting", what="images onto points", seconds=20, run=lift_points),
+    Part(
+        name="ceilings",
+        what="copies and matrix products",
+        seconds=10,
+        module="gpu_ceilings",
+        function="ceilings",
+    ),
+    Part(
+        name="compiling",
+        what="kernels of convolutions",
+        seconds=70,
+        module="gpu_compile",
+        function="compiling",
+    ),
+    Part(
+        name="convolution",
+        what="one sparse convolution",
+        seconds=25,
+        module="gpu_convolutions",
+        function="single_convolution",
+    ),
+    Part(
+        name="operators",
+        what="every operator against the CPU",
+        seconds=30,
+        module="gpu_operators",
+        function="operators",
+    ),
+    Part(
+        name="networks",
+        what="every network against the CPU",
+        seconds=40,
+        module="gpu_networks",
+        function="networks",
+    ),
+    Part(
+        name="points-forward",
+        what="point networks, prediction",
+        seconds=35,
+        module="gpu_points",
+        function="forwards",
+    ),
+    Part(
+        name="prediction",
+        what="a CT beside nnUNetv2_predict",
+        seconds=140,
+        module="gpu_prediction",
+        function="prediction",
+    ),
+    Part(
+        name="points-step",
+        what="point networks, training",
+        seconds=35,
+        module="gpu_points",
+        function="steps",
+    ),
+    Part(
+        name="volumes",
+        what="steps of DINO-Med3D",
+        seconds=60,
+        module="gpu_volumes",
+        function="eager_steps",
+    ),
+    Part(
+        name="peers",
+        what="point networks by other libraries",
+        seconds=40,
+        module="gpu_points",
+        function="peers",
+    ),
+    Part(
+        name="lifting",
+        what="images onto points",
+        seconds=20,
+        module="gpu_lifting",
+        function="lift_points",
+    ),
     Part(
         name="volumes-compiled",
         what="steps of DINO-Med3D, compiled",
         seconds=90,
-        least=COMPILING_S,
-        run=compiled_steps,
+        module="gpu_volumes",
+        function="compiled_steps",
+        least=45,
     ),
     Part(
         name="few-cases",
-        what="training with few cases, arms in parallel",
+        what="few cases, arms in parallel",
         seconds=240,
-        least=LEAST_S,
-        run=parallel_arms,
+        module="gpu_few_cases",
+        function="parallel_arms",
+        least=90,
     ),
 )
 """In the order of their value."""

@@ -1,12 +1,13 @@
 """Sparse convolutions of `gpu.py`: cases for their parity, and the time of a single one.
 
-`PATHS` are the ways in which a device can compute them; this is the one place that knows the switch between them.
+A device can have two ways for them, kernels in Triton and plain torch; this is the one place that knows the switch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from gpu_equal import Results, Side, differentiated
@@ -16,12 +17,34 @@ from gpu_scenes import Scene, single
 
 from pointseg.ops.convolution import convolve
 from pointseg.ops.grid import Grid
+from pointseg.ops.kernel_choice import SWITCH, kernels_for
 
 CHANNELS, VOXELS = 256, 50_000
 """Of the single convolution: spconv-triton publishes 0.11 ms for it on an H100, and 0.12 for spconv, in float16."""
 
-PATHS: Mapping[str, Callable[[], AbstractContextManager[object]]] = {"": nullcontext}
-"""Contexts by what they add to a name; the first is what the device chooses by itself."""
+
+@contextmanager
+def plain_path() -> Iterator[None]:
+    """Sparse convolutions by plain torch, where the device would take kernels of its own."""
+    before = os.environ.get(SWITCH)
+    os.environ[SWITCH] = "0"
+    try:
+        yield
+    finally:
+        del os.environ[SWITCH]
+        if before is not None:
+            os.environ[SWITCH] = before
+
+
+def has_kernels(device: torch.device) -> bool:
+    """Whether the device takes kernels of its own; where they fail, it takes the plain path and says so once."""
+    return kernels_for(torch.empty(1, device=device, dtype=torch.float16)) is not None
+
+
+def paths(device: torch.device) -> Mapping[str, Callable[[], AbstractContextManager[object]]]:
+    """Contexts by what they add to a name; the first is what the device chooses by itself."""
+    chosen: Mapping[str, Callable[[], AbstractContextManager[object]]] = {"": nullcontext}
+    return chosen if device.type == "cpu" else {**chosen, ", plain path": plain_path}
 
 
 def convolutions(scene: Scene, width: int) -> dict[str, Callable[[Side], Results]]:
@@ -75,7 +98,8 @@ def single_convolution(bench: Bench) -> None:
     def backward() -> None:
         differentiated(lambda x, w: convolve(x, w, pairs), feat, weight)
 
-    for path, chosen in PATHS.items():
+    bench.note("Triton kernels", has_kernels(bench.device))
+    for path, chosen in paths(bench.device).items():
         with chosen():
             bench.attempt(f"ours{path}, ms", lambda: gauge.milliseconds(forward, **quick))
             bench.attempt(f"ours{path}, with gradients, ms", lambda: gauge.milliseconds(backward))

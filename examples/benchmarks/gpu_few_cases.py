@@ -14,8 +14,6 @@ from gpu_parts import Bench
 ARMS = ("dino", "permuted", "cnn", "stock")
 CASES, STEPS, EVERY = 4, 300, 100
 """Training cases, optimizer steps and steps between evaluations."""
-LEAST_S = 90.0
-"""Time for which an arm is worth beginning."""
 
 
 def parallel_arms(bench: Bench) -> None:

@@ -25,35 +25,62 @@ from traced_steps import build
 from pointseg.backbones.build import build_backbone
 from pointseg.cloud import Cloud
 
-CURVES: Mapping[str, Any] = {
-    "stride": (2, 2),
-    "enc_depths": (1, 1, 1),
-    "enc_channels": (12, 12, 24),
-    "enc_num_head": (2, 2, 4),
-    "enc_patch_size": (16, 16, 16),
-    "dec_depths": (1, 1),
-    "dec_channels": (12, 12),
-    "dec_num_head": (2, 2),
-    "dec_patch_size": (16, 16),
+
+def curves(
+    widths: tuple[int, int, int], heads: tuple[int, int, int], window: int
+) -> dict[str, Any]:
+    """Arguments of a network of three stages that follows curves, its decoder as wide as its encoder."""
+    return {
+        "stride": (2, 2),
+        "enc_depths": (1, 1, 1),
+        "enc_channels": widths,
+        "enc_num_head": heads,
+        "enc_patch_size": (window,) * 3,
+        "dec_depths": (1, 1),
+        "dec_channels": widths[:2],
+        "dec_num_head": heads[:2],
+        "dec_patch_size": (window,) * 2,
+    }
+
+
+CONVOLVES: Mapping[str, Any] = {
+    "enc_conv": (True, True, False),
+    "enc_attn": (False, False, True),
+    "enc_rope_freq": (100.0,) * 3,
+    "dec_conv": (False, False),
+    "dec_attn": (False, False),
+    "dec_rope_freq": (100.0,) * 2,
 }
-"""Sizes of tiny networks that follow curves."""
-TINY: Mapping[str, Mapping[str, Any]] = {
-    "ptv3": CURVES,
-    "minkunet": {"base_channels": 8, "channels": (8,) * 4, "layers": (1,) * 4},
-    "pointnext": {"width": 8, "blocks": (1, 1), "strides": (4, 4), "neighbours": 8},
-    "litept": CURVES
-    | {
-        "enc_conv": (True, True, False),
-        "enc_attn": (False, False, True),
-        "enc_rope_freq": (100.0,) * 3,
-        "dec_conv": (False, False),
-        "dec_attn": (False, False),
-        "dec_rope_freq": (100.0,) * 2,
+"""Which stages of LitePT convolve, and which attend."""
+
+
+def encoder_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a network without a decoder."""
+    return {k: v for k, v in arguments.items() if k.startswith(("enc", "stride"))}
+
+
+TINY_CURVES, CURVES = curves((12, 12, 24), (2, 2, 4), 16), curves((48, 96, 96), (2, 4, 4), 256)
+SIZES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "tiny": {
+        "ptv3": TINY_CURVES,
+        "minkunet": {"base_channels": 8, "channels": (8,) * 4, "layers": (1,) * 4},
+        "pointnext": {"width": 8, "blocks": (1, 1), "strides": (4, 4), "neighbours": 8},
+        "litept": TINY_CURVES | CONVOLVES,
+        "sonata": encoder_of(TINY_CURVES),
+        "utonia": encoder_of(TINY_CURVES),
     },
-    "sonata": {k: v for k, v in CURVES.items() if k.startswith(("enc", "stride"))},
-    "utonia": {k: v for k, v in CURVES.items() if k.startswith(("enc", "stride"))},
+    "narrow": {
+        "ptv3": CURVES,
+        "minkunet": {"base_channels": 32, "channels": (32, 64, 64, 32), "layers": (2,) * 4},
+        "pointnext": {"width": 32, "blocks": (1, 2, 1, 1)},
+        "litept": CURVES | CONVOLVES,
+        "sonata": encoder_of(CURVES),
+        "utonia": encoder_of(CURVES),
+    },
+    "full": {name: {} for name in ("ptv3", "minkunet", "pointnext", "litept", "sonata", "utonia")},
 }
-"""Arguments of the tiny networks; the full-size ones have their defaults."""
+"""Arguments of the networks: for trials, for comparisons with the CPU (few channels, since kernels are compiled for
+each number of them, in each precision), and as published."""
 CHANNELS = {"sonata": 9, "utonia": 9}
 """Input channels, where they are not six."""
 
@@ -64,22 +91,21 @@ def networks(bench: Bench) -> None:
     """Compare all of them, each with random weights and settled norms."""
     scene = Scene(60 if bench.tiny else 3000)
     with tf32(False):
-        for name in TINY:
+        for name in SIZES["full"]:
             bench.attempt(name, lambda name=name: _backbone(bench, name, scene))
         for stage in (1, 2):
             bench.attempt(f"DINO-Med3D, stage {stage}", lambda stage=stage: _volume(bench, stage))
 
 
-def backbone(name: str, *, tiny: bool) -> nn.Module:
-    """A network with random weights."""
+def backbone(name: str, size: str) -> nn.Module:
+    """A network of one of `SIZES` with random weights."""
     torch.manual_seed(0)
-    channels = CHANNELS.get(name, 6)
-    return build_backbone(name, in_channels=channels, **(TINY[name] if tiny else {}))
+    return build_backbone(name, in_channels=CHANNELS.get(name, 6), **SIZES[size][name])
 
 
 def _backbone(bench: Bench, name: str, scene: Scene) -> dict[str, Any]:
     cloud = scene.cloud(CHANNELS.get(name, 6))
-    network = backbone(name, tiny=bench.tiny)
+    network = backbone(name, "tiny" if bench.tiny else "narrow")
     settle(network, cloud)
 
     def forward(network: nn.Module, device: torch.device) -> Tensor:

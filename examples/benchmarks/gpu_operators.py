@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import torch
 from gpu_ceilings import tf32
-from gpu_convolutions import PATHS, convolutions
+from gpu_convolutions import convolutions, has_kernels, paths
 from gpu_equal import (
     OPERATOR_TOLERANCE,
     PRECISIONS,
@@ -48,10 +48,14 @@ def operators(bench: Bench) -> None:
     with tf32(False):
         for name, case in rest.items():
             bench.attempt(name, lambda case=case: close(case, bench.device))
-        for path, chosen in PATHS.items():
+        for path, chosen in paths(bench.device).items():
             for name, case in convolutions(scene, width).items():
                 with chosen():
                     bench.attempt(f"{name}{path}", lambda case=case: close(case, bench.device))
+    if (
+        bench.device.type == "cuda"
+    ):  # they fall back to the plain path, and equality would say nothing
+        bench.note("Triton kernels are used", {"equal": has_kernels(bench.device)})
 
 
 def same(case: Case, device: torch.device) -> dict[str, bool]:

@@ -7,6 +7,7 @@ the end of its time, what it found until then is kept.
 
 from __future__ import annotations
 
+import importlib
 import json
 import multiprocessing
 import os
@@ -52,6 +53,11 @@ class Bench:
         return Gauge(self.device)
 
     @property
+    def size(self) -> str:
+        """Of the networks that are timed: as published, or tiny."""
+        return "tiny" if self.tiny else "full"
+
+    @property
     def left(self) -> float:
         """Seconds until the part is stopped."""
         return self.ends - time.monotonic()
@@ -86,9 +92,16 @@ class Part:
     """For the table of parts."""
     seconds: float
     """That it is expected to take on one H200; it gets twice as many, and is not begun with fewer left."""
-    run: Callable[[Bench], None]
+    module: str
+    """What it is in; imported before it begins, so that one that cannot be costs this part alone."""
+    function: str
+    """Its name there; it takes a Bench."""
     least: float = 0.0
     """Seconds that must be left, if it can do with fewer than `seconds`."""
+
+    def run(self, bench: Bench) -> None:
+        """Run it in this process."""
+        getattr(importlib.import_module(self.module), self.function)(bench)
 
 
 def attempted(work: Callable[[], Any]) -> Any:
@@ -136,6 +149,8 @@ def run_parts(
     folder = bench.work / "parts"
     folder.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = {}
+    for part in parts:
+        attempted(partial(importlib.import_module, part.module))  # forked processes then have it
     for part in parts:
         file = folder / f"{part.name}.json"
         left = end - time.monotonic() - MARGIN_S

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 from gpu_ceilings import tf32
+from gpu_convolutions import plain_path
+from gpu_equal import difference
 from gpu_networks import backbone
 from gpu_parts import Bench, attempted
 from gpu_peers import LIBRARIES, is_there, peer_network
@@ -45,12 +47,17 @@ def forwards(bench: Bench) -> None:
 
 
 def _forward(bench: Bench, name: str, cloud: Cloud) -> dict[str, Any]:
-    network, gauge = backbone(name, tiny=bench.tiny).to(bench.device).eval(), bench.gauge
+    network, gauge = backbone(name, bench.size).to(bench.device).eval(), bench.gauge
     found: dict[str, Any] = {}
     for title, dtype in HALVES.items():
         run = predicting(network, cloud, dtype)
         found[f"{title}, ms"] = attempted(partial(gauge.milliseconds, run, **quick(bench, 9)))
     run = predicting(network, cloud, torch.float16)
+    with plain_path(), tf32(False):
+        exact = attempted(predicting(network, cloud, None))
+    found["difference from float32"] = attempted(
+        lambda: float(f"{difference([run()], [exact]):.2g}")
+    )
     found |= bench.details(run) | {"finite": attempted(lambda: bool(run().isfinite().all()))}
     with tf32(True):
         rounded = predicting(network, cloud, None)
@@ -77,7 +84,7 @@ def steps(bench: Bench) -> None:
 
 
 def _step(bench: Bench, name: str, cloud: Cloud) -> dict[str, Any]:
-    network = backbone(name, tiny=bench.tiny)
+    network = backbone(name, bench.size)
     assert isinstance(network, Backbone)
     step = PointStep(Segmenter(network, CLASSES).to(bench.device), cloud, torch.float16)
     found: dict[str, Any] = {"float16, ms": bench.gauge.milliseconds(step, **quick(bench, 5))}
@@ -113,7 +120,7 @@ def peers(bench: Bench) -> None:
     cloud, gauge = cloud_for(bench), bench.gauge
     halved = Cloud(**{**vars(cloud), "feat": cloud.feat.half()})
     for name in WITH_PEERS:
-        network = backbone(name, tiny=bench.tiny).to(bench.device).eval().half()
+        network = backbone(name, bench.size).to(bench.device).eval().half()
         run = predicting(network, halved, None)
         bench.attempt(
             f"{name}, ours, ms", lambda run=run: gauge.milliseconds(run, **quick(bench, 9))
@@ -128,7 +135,7 @@ def peers(bench: Bench) -> None:
 
 
 def _peer(bench: Bench, name: str, library: str, cloud: Cloud) -> dict[str, Any]:
-    network = backbone(name, tiny=bench.tiny)
+    network = backbone(name, bench.size)
     network = peer_network(library, network).to(bench.device).eval().half()
     run = predicting(network, cloud, None)
     found: dict[str, Any] = {"ms": bench.gauge.milliseconds(run, **quick(bench, 9))}

@@ -19,7 +19,7 @@ ARGUMENTS = {
     "benchmarks/ditr.py": ["--tiny"],
     "benchmarks/ditr_tabletop.py": ["--tiny"],
     "benchmarks/few_cases.py": ["--help"],
-    "benchmarks/gpu.py": ["--device", "cpu", "--tiny"],
+    "benchmarks/gpu.py": ["--list"],
     "benchmarks/hippocampus.py": ["--help"],
     "benchmarks/hospital.py": ["--tiny", "--parts", "ct"],
     "benchmarks/launches.py": ["--tiny", "--networks", "litept"],
@@ -43,7 +43,7 @@ def test_every_example_is_run():
 
 def slow(script):
     """Marked where it trains or predicts something, however small."""
-    quick = script if ARGUMENTS[script] in ([], ["--help"]) else None
+    quick = script if ARGUMENTS[script] in ([], ["--help"], ["--list"]) else None
     return quick or pytest.param(script, marks=[pytest.mark.slow, pytest.mark.timeout(600)])
 
 

@@ -17,6 +17,7 @@ from tests import ROOT
 
 sys.path.insert(0, str(ROOT / "examples" / "benchmarks"))
 
+import gpu  # noqa: E402
 import gpu_device  # noqa: E402
 import gpu_equal  # noqa: E402
 import gpu_operators  # noqa: E402
@@ -48,8 +49,15 @@ def hanging(bench):
     time.sleep(60)
 
 
-def part(run, seconds=1.0):
-    return Part(name=run.__name__, what="", seconds=seconds, run=run)
+def part(run, seconds=1.0, **more):
+    return Part(
+        name=run.__name__,
+        what="",
+        seconds=seconds,
+        module=__name__,
+        function=run.__name__,
+        **more,
+    )
 
 
 def run(work, *parts, seconds=100.0, again=False, tiny=False):
@@ -82,14 +90,66 @@ def test_parts_end_alone_and_are_not_repeated(tmp_path):
 @FORKS
 def test_a_part_is_stopped_and_one_without_time_is_not_begun(tmp_path):
     start = time.monotonic()
-    long = Part(name="long", what="", seconds=50, run=failing)
-    short = Part(name="short", what="", seconds=50, least=0.01, run=counting)
+    long, short = part(failing, 50), part(counting, 50, least=0.01)
     found = run(tmp_path, long, part(hanging, 0.4), short, seconds=gpu_parts.MARGIN_S + 0.5)
     assert time.monotonic() - start < 20
-    assert found["long"] == {"status": "no time", "found": {}}
+    assert found["failing"] == {"status": "no time", "found": {}}
     assert found["hanging"]["status"].startswith("stopped")
     assert found["hanging"]["found"] == {"before": 1}
-    assert found["short"]["status"] == "no time"
+    assert found["counting"]["status"] == "no time"
+
+
+@FORKS
+def test_what_cannot_be_imported_costs_its_own_part(tmp_path):
+    bad = Part(name="bad", what="", seconds=1, module="no_such_module", function="run")
+    found = run(tmp_path, bad, part(counting))
+    assert found["bad"]["found"]["error"]["error"].startswith("ModuleNotFoundError")
+    assert found["counting"]["status"] == "done"
+
+
+FINDS = {
+    "ceilings": ["copy TB/s", "float16 TFLOP/s"],
+    "compiling": ["compiled"],
+    "convolution": ["ours, ms", "spconv_triton"],
+    "operators": ["kernel maps", "attention", "convolution 3^3", "inverse convolution"],
+    "networks": ["ptv3", "utonia", "DINO-Med3D, stage 1", "DINO-Med3D, stage 2"],
+    "points-forward": ["ptv3", "minkunet", "pointnext", "litept"],
+    "prediction": ["nnUNetv2_predict", "dinomed3d predict, auto"],
+    "points-step": ["ptv3", "minkunet", "pointnext", "litept"],
+    "volumes": ["tiny, stage 1", "tiny, stage 2"],
+    "peers": ["ptv3, ours, ms", "minkunet, ours, ms"],
+    "lifting": ["last, nearest", "views of a batch, 8 channels"],
+    "volumes-compiled": ["tiny, stage 1"],
+    "few-cases": ["skipped"],
+}
+"""Some of what each part finds."""
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", [p.name for p in gpu.PARTS])
+def test_trial_of_a_part(name, tmp_path, monkeypatch):
+    """Each comes to its end without an error, and what it compares is equal."""
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)  # of this process
+    bench = gpu_parts.Bench(device=CPU, tiny=True, work=tmp_path)
+    (chosen,) = [p for p in gpu.PARTS if p.name == name]
+    chosen.run(bench)
+    assert set(FINDS[name]) <= set(bench.found)
+    assert not gpu_table.has_errors({name: {"status": "done", "found": bench.found}})
+    unequal = [
+        k for k, v in bench.found.items() if isinstance(v, dict) and not v.get("equal", True)
+    ]
+    assert unequal == []
+
+
+@pytest.mark.parametrize(
+    ("options", "named"), [(["--device", "cpu"], "--tiny"), (["--parts", "no"], "--parts")]
+)
+def test_refused_options(options, named, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["gpu.py", *options])
+    with pytest.raises(SystemExit) as end:
+        gpu.main()
+    assert end.value.code == 2
+    assert named in capsys.readouterr().err
 
 
 @pytest.fixture
