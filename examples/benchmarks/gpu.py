@@ -60,7 +60,7 @@ PARTS = (
     Part(
         name="operators",
         what="every operator against the CPU",
-        seconds=30,
+        seconds=45,
         module="gpu_operators",
         function="operators",
     ),

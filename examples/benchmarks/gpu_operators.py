@@ -29,6 +29,7 @@ from torch import Tensor
 from pointseg.backbones.rotary_positions import RotaryPositions
 from pointseg.ops import attention, grouping, pooling, subsampling
 from pointseg.ops.linear import linear
+from pointseg.ops.relative_positions import RelativePositions
 from pointseg.ops.space_filling_curves import encode
 from pointseg.training.step.losses import cross_entropy, lovasz_softmax
 
@@ -141,21 +142,25 @@ def attended(scene: Scene, width: int) -> dict[str, Case]:
     def cut(side: Side) -> attention.Windows:
         return attention.Windows.of(scene.counts, min(256, scene.counts[1]), side.device)
 
-    def plain(side: Side) -> Results:
-        windows = cut(side)
-        return differentiated(lambda x: attention.attend(x, windows, heads=2), side.of(qkv))
+    def plain(heads: int) -> Case:
+        def case(side: Side) -> Results:
+            windows = cut(side)
+            return differentiated(lambda x: attention.attend(x, windows, heads=heads), side.of(qkv))
+
+        return case
 
     def relative(side: Side) -> Results:
         windows, place = cut(side), side.at(scene.voxels)
         torch.manual_seed(0)
-        bias = attention.RelativePositions(16, 2).to(side.device)
+        bias = RelativePositions(16, 2).to(side.device)
 
         def attend(x: Tensor) -> Tensor:
             return attention.attend_explicitly(
                 x, windows, heads=2, bias=bias, grid_coord=place, upcast_softmax=True
             )
 
-        return differentiated(attend, side.of(qkv))
+        results = differentiated(attend, side.of(qkv))
+        return [*results, bias.rpe_table.grad]
 
     def rotary(side: Side) -> Results:
         module = RotaryPositions(width // 2, 100.0, positions="grid_coord").to(side.device)
@@ -163,7 +168,8 @@ def attended(scene: Scene, width: int) -> dict[str, Case]:
         return differentiated(lambda x: module(x, 2, at), side.of(qkv))
 
     return {
-        "attention": plain,
+        "attention": plain(2),
+        "attention, channels of a head that kernels pad": plain(4),
         "attention with relative positions": relative,
         "rotary positions": rotary,
     }
