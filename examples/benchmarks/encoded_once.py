@@ -14,14 +14,16 @@ from __future__ import annotations
 import argparse
 import time
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from markdown import table
+from numpy.typing import NDArray
 from textured_rooms import TexturedRooms
 from torch import Tensor
 
-from pointseg.cloud import Cloud, collate
+from pointseg.cloud import Cloud
 from pointseg.config.presets import recipe_for
 from pointseg.config.recipe import InferenceConfig
 from pointseg.ditr import PointImages
@@ -30,11 +32,19 @@ from pointseg.evaluation.scene_predictor import ScenePredictor
 from pointseg.evaluation.tile_predictor import TilePredictor
 from pointseg.images.config import ImageConfig
 from pointseg.loading.scene_images import ImageLoader, ImageSet, SceneImageLoader
+from pointseg.scene import Scene
 from pointseg.training.checkpoint import build_segmenter
 from pointseg.training.image_encoder import open_for
 
 
-class EachTime(TilePredictor):
+class OneByOne(TilePredictor):
+    """Ours, but with one fragment at a time, so that nothing else differs."""
+
+    def predict(self, tile: Scene, maps: Tensor | None, **how: Any) -> NDArray[np.int32]:
+        return super().predict(tile, maps, **how | {"max_points": 1})
+
+
+class EachTime(OneByOne):
     """The reference: each fragment comes with images, which the network encodes."""
 
     images: Tensor
@@ -44,21 +54,10 @@ class EachTime(TilePredictor):
         self.images = torch.from_numpy(images.images)
         return None
 
-    def _probabilities(self, clouds: list[Cloud], maps: Tensor | None) -> Tensor:
-        found = []
-        for cloud in clouds:  # a fragment at a time
-            with torch.inference_mode():
-                seeing = replace(collate([cloud]), images=self.images[None])
-                found.append(self.model(seeing).float().softmax(1))
-        return torch.cat(found)
-
-
-class OneByOne(TilePredictor):
-    """Ours, but with one fragment at a time as well, so that nothing else differs."""
-
-    def _probabilities(self, clouds: list[Cloud], maps: Tensor | None) -> Tensor:
-        whole = super()._probabilities
-        return torch.cat([whole([cloud], maps) for cloud in clouds])
+    def _probabilities(self, cloud: Cloud, maps: Tensor | None) -> Tensor:
+        with torch.inference_mode():
+            found: Tensor = self.model(replace(cloud, images=self.images[None]))
+        return found.float().softmax(1)
 
 
 def main() -> None:

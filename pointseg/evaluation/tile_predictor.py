@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from pointseg.cloud import Cloud, collate
 from pointseg.config.recipe import Recipe
 from pointseg.conventions import PRECISIONS
 from pointseg.evaluation.inference_protocol import InferenceProtocol
+from pointseg.evaluation.one_ahead import one_ahead
 from pointseg.loading.network_input import cell_of, network_input
 from pointseg.loading.scene_images import ImageSet
 from pointseg.ops.voxels import Fragments, nearest_to_centre, voxelize
@@ -25,6 +26,26 @@ from pointseg.scene import Scene
 
 COARSEST = 64
 """Voxels along a cell of the coarsest grid that networks have, or a multiple of it."""
+
+_Copied = TypeVar("_Copied", Cloud, Tensor)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pass:
+    """A forward pass with fragments of a tile, under one test-time augmentation."""
+
+    cloud: Cloud
+    """The fragments as a batch."""
+    points: list[Tensor]
+    """Rows of the tile that each fragment holds."""
+    is_first: bool
+    """Whether an augmentation begins."""
+    is_limited: bool
+    """Whether the fragments of the augmentation hold some points only."""
+    representative: Tensor | None
+    """After the last fragment of these: the row whose scores each point takes."""
+    share: float
+    """Of the tile's work, done after this pass."""
 
 
 class TilePredictor:
@@ -46,6 +67,8 @@ class TilePredictor:
             )
         self.model, self.recipe, self.classes, self.protocol = model, recipe, classes, protocol
         self.device, self.precision = torch.device(device), precision
+        self.ahead = self.device.type != "cpu"
+        """Whether voxels and samples of the next pass are made during a pass; a CPU is busy with that one."""
 
     def encode(self, images: ImageSet | None) -> Tensor | None:
         """(V, C, h, w) features of the images of a scene, which all its tiles share.
@@ -91,25 +114,49 @@ class TilePredictor:
         if self.protocol.single_pass:
             return self._single_pass(tile, maps, first_cell)
         scores = torch.zeros(len(tile), self.classes, device=self.device)
+        sums = scores
+        made = self._passes(tile, max_points)
+        with closing(one_ahead(made) if self.ahead else made) as passes:
+            for one in passes:
+                if one.is_first:
+                    sums = torch.zeros_like(scores) if one.is_limited else scores
+                found = self._probabilities(one.cloud, maps).split(len(one.points[0]))
+                for index, values in zip(one.points, found, strict=True):
+                    sums.index_add_(0, index.to(self.device, non_blocking=True), values)
+                progress(one.share)
+                if one.representative is not None:
+                    scores += sums[one.representative.to(self.device)]
+        return scores.argmax(1).cpu().numpy().astype(np.int32)
+
+    def _passes(self, tile: Scene, max_points: int) -> Generator[_Pass, None, None]:
+        """All forward passes of a tile, in their order; nothing here computes on the device."""
         augmentations = self.protocol.augmentations
         for number, augmentation in enumerate(augmentations):
             augmented = augmentation.apply(tile)
             voxels = voxelize(augmented.coord, self.recipe.voxel_m)
             fragments = Fragments(voxels, limit=self.protocol.max_fragments)
             is_limited = len(fragments) < int(voxels.counts.max())
-            sums = torch.zeros_like(scores) if is_limited else scores
             at_once = max(1, max_points // len(voxels))
             for first in range(0, len(fragments), at_once):
                 group = fragments[first : first + at_once]
                 samples = [network_input(augmented, index, voxels, self.recipe) for index in group]
-                found = self._probabilities(samples, maps).split(len(voxels))
-                for index, values in zip(group, found, strict=True):
-                    sums.index_add_(0, torch.from_numpy(index).to(self.device), values)
+                is_last = first + at_once >= len(fragments)
+                others = is_last and is_limited
                 done = min(1.0, (first + at_once) / len(fragments))
-                progress((number + done) / len(augmentations))
-            if is_limited:
-                scores += sums[torch.from_numpy(fragments.representative_index).to(self.device)]
-        return scores.argmax(1).cpu().numpy().astype(np.int32)
+                yield _Pass(
+                    cloud=self._pinned(collate(samples)),
+                    points=[self._pinned(torch.from_numpy(index)) for index in group],
+                    is_first=first == 0,
+                    is_limited=is_limited,
+                    representative=torch.from_numpy(fragments.representative_index)
+                    if others
+                    else None,
+                    share=(number + done) / len(augmentations),
+                )
+
+    def _pinned(self, given: _Copied) -> _Copied:
+        """In memory from which a copy to the device does not wait for it."""
+        return given.pin_memory() if self.device.type == "cuda" else given
 
     def _single_pass(
         self, tile: Scene, maps: Tensor | None, first_cell: NDArray[np.int64] | None
@@ -120,12 +167,13 @@ class TilePredictor:
             shift = (own - first_cell) % COARSEST
             voxels = replace(voxels, grid_coord=voxels.grid_coord + shift.astype(np.int32))
         index = nearest_to_centre(tile.coord, voxels, self.recipe.voxel_m)
-        found = self._probabilities([network_input(tile, index, voxels, self.recipe)], maps)
+        cloud = collate([network_input(tile, index, voxels, self.recipe)])
+        found = self._probabilities(cloud, maps)
         return found.argmax(1).cpu().numpy().astype(np.int32)[voxels.inverse]
 
-    def _probabilities(self, clouds: list[Cloud], maps: Tensor | None) -> Tensor:
-        """(N, K) float32 class probabilities of the points of all clouds."""
-        cloud = collate(clouds).to(self.device)
+    def _probabilities(self, cloud: Cloud, maps: Tensor | None) -> Tensor:
+        """(N, K) float32 class probabilities of the points of a batch."""
+        cloud = cloud.to(self.device)
         if maps is not None:  # all fragments share the images, like a single sample
             cloud = replace(cloud, image_maps=maps[None], image_offset=cloud.offset[-1:])
         with torch.inference_mode(), self._autocast():

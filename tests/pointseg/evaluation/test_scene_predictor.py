@@ -133,6 +133,20 @@ def test_rooms_are_centred_and_scans_are_not():
     torch.testing.assert_close(places[3], places[1])  # every point is to have a class
 
 
+@pytest.mark.parametrize("max_fragments", [100, 2])
+def test_passes_made_ahead_are_the_same(max_fragments):
+    coord, _ = scattered(400, (3.0, 2.0, 2.0))
+    recipe = replace(RECIPE, features=("coord",))
+    scores = []
+    for ahead in (False, True):
+        model = ByPlace(lambda feat: feat.sin() * 3)
+        made = predictor(model, recipe, tta="nuscenes", max_fragments=max_fragments, max_points=20)
+        made.tile_predictor.ahead = ahead
+        scores.append(made.predict_labels(scene_of(coord)))
+    np.testing.assert_array_equal(*scores)
+    assert len(np.unique(scores[0])) > 1
+
+
 def test_thinned_points_come_back_as_the_one_that_stood_for_them():
     coord = [[0.01, 0, 0], [0.02, 0, 0], [0.31, 0, 0], [3, 0, 0]]
     recipe = replace(RECIPE, scene_type="outdoor")
