@@ -51,6 +51,7 @@ POINTS = (
     "pointseg/cloud.py",
     "pointseg/files",
     "pointseg/metrics.py",
+    "pointseg/most_likely.py",
     "pointseg/transforms",
     "pointseg/backbones",
     "pointseg/ditr.py",

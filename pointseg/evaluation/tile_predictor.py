@@ -21,6 +21,7 @@ from pointseg.evaluation.inference_protocol import InferenceProtocol
 from pointseg.evaluation.one_ahead import one_ahead
 from pointseg.loading.network_input import cell_of, network_input
 from pointseg.loading.scene_images import ImageSet
+from pointseg.most_likely import most_likely
 from pointseg.ops.voxels import Fragments, nearest_to_centre, voxelize
 from pointseg.scene import Scene
 
@@ -126,7 +127,7 @@ class TilePredictor:
                 progress(one.share)
                 if one.representative is not None:
                     scores += sums[one.representative.to(self.device)]
-        return scores.argmax(1).cpu().numpy().astype(np.int32)
+        return most_likely(scores, tile.name).cpu().numpy().astype(np.int32)
 
     def _passes(self, tile: Scene, max_points: int) -> Generator[_Pass, None, None]:
         """All forward passes of a tile, in their order; nothing here computes on the device."""
@@ -169,7 +170,7 @@ class TilePredictor:
         index = nearest_to_centre(tile.coord, voxels, self.recipe.voxel_m)
         cloud = collate([network_input(tile, index, voxels, self.recipe)])
         found = self._probabilities(cloud, maps)
-        return found.argmax(1).cpu().numpy().astype(np.int32)[voxels.inverse]
+        return most_likely(found, tile.name).cpu().numpy().astype(np.int32)[voxels.inverse]
 
     def _probabilities(self, cloud: Cloud, maps: Tensor | None) -> Tensor:
         """(N, K) float32 class probabilities of the points of a batch."""

@@ -14,6 +14,7 @@ import torch
 
 from dinomed3d.runtime.atomic_files import new_file
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.out_of_memory import ran_out_of_memory
 from dinomed3d.runtime.tensor_files import TensorFileError, read_torch
 from pointseg.backbones import Backbone, build_backbone
 from pointseg.config.recipe import Recipe
@@ -244,15 +245,57 @@ def load_model(
     try:
         recipe = _with_named_backbone(read_recipe(content["recipe"]), backbone)
         classes = _classes(content)
+        _check_shapes(recipe, len(classes.names), content["model"])
         opened = None if encoder is None or recipe.images is None else encoder(recipe.images)
         model = build_segmenter(recipe, len(classes.names), opened)
         model.load_state_dict(content["model"])
     except UserError as error:
         raise UserError(f"checkpoint {path}: {error}") from error
-    except RuntimeError as error:
-        raise UserError(f"checkpoint {path}: weights do not fit the recipe: {error}") from error
+    except Exception as error:  # of a file that somebody else wrote, entries may be anything
+        if ran_out_of_memory(error):
+            raise
+        reason = (str(error).strip() or "no reason").splitlines()[0]
+        raise UserError(
+            f"checkpoint {path}: is not a whole model of pointseg-train: {type(error).__name__} ({reason:.200}); "
+            "copy it again, or train it again with this version"
+        ) from error
     spec = TrainedSpec(recipe=recipe, classes=classes, sha256=_sha256(path))
     return model.to(device).eval(), spec
+
+
+def _check_shapes(recipe: Recipe, classes: int, weights: Mapping[str, torch.Tensor]) -> None:
+    """Compare the shapes of the weights with the recipe's network, before any memory is taken for it.
+
+    Raises:
+        UserError: they differ.
+    """
+    layers = sum(
+        number
+        for key, value in recipe.backbone_config.items()
+        if any(word in key for word in ("depth", "layer", "block"))
+        for number in (value if isinstance(value, (list, tuple)) else (value,))
+        if isinstance(number, int)
+    )
+    if layers > len(weights):  # so many take for ever to build, even without memory
+        raise UserError(f"its recipe asks for {layers} layers, it has {len(weights)} weights")
+    if is_plugin(recipe.backbone):
+        return  # its constructor need not know the device without memory
+    with torch.device("meta"):
+        planned = build_segmenter(recipe, classes, None).state_dict()
+    missing = [name for name in planned if name not in weights]
+    unknown = [name for name in weights if name not in planned]
+    other = [
+        f"{name} is {list(weights[name].shape)}, the recipe's {list(planned[name].shape)}"
+        for name in planned
+        if name in weights and weights[name].shape != planned[name].shape
+    ]
+    problems = [
+        *([f"{len(missing)} missing, such as {missing[0]}"] if missing else []),
+        *([f"{len(unknown)} unexpected, such as {unknown[0]}"] if unknown else []),
+        *other[:1],
+    ]
+    if problems:
+        raise UserError(f"weights do not fit the recipe: {'; '.join(problems)}")
 
 
 def _with_named_backbone(recipe: Recipe, named: str | None) -> Recipe:
@@ -277,6 +320,8 @@ def _with_named_backbone(recipe: Recipe, named: str | None) -> Recipe:
 
 
 def _classes(content: Mapping[str, Any]) -> ClassList:
+    if not all(isinstance(name, str) for name in content["classes"]):
+        raise UserError(f"its classes must be names, they are {content['classes']!r:.80}")
     groups = {name: tuple(rows) for name, rows in json.loads(content["groups"]).items()}
     colors = np.asarray(content["colors"], np.uint8)
     codes = tuple(content.get("codes", ()))  # older files have none

@@ -20,6 +20,7 @@ from pointseg.config.recipe import Recipe
 from pointseg.datasets.dataset import Dataset, KnowsShares
 from pointseg.datasets.label_counts import label_counts
 from pointseg.metrics import Confusion
+from pointseg.most_likely import most_likely
 from pointseg.segmenter import Segmenter
 from pointseg.training.checkpoint import build_segmenter, save_checkpoint
 from pointseg.training.step.losses import class_weights, segmentation_loss
@@ -114,7 +115,7 @@ class Segmentation:
         """(K, K) confusion matrix."""
         assert cloud.segment is not None
         confusion = Confusion(len(self.names))
-        confusion.add(output.argmax(1), cloud.segment)
+        confusion.add(most_likely(output, "of the validation"), cloud.segment)
         return torch.as_tensor(confusion.matrix)
 
     def empty_metrics(self) -> Tensor:
