@@ -19,13 +19,14 @@ On a machine with nothing but Python and a GPU, in the folder of the repository:
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-# The driver is asked for devices without starting CUDA, which processes that are forked later could not do then.
+# Libraries that look for devices when they are imported do so without starting the driver, see `has_cuda`.
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 
 import torch
@@ -66,10 +67,17 @@ PARTS = (
     ),
     Part(
         name="networks",
-        what="every network against the CPU",
+        what="point networks against the CPU",
         seconds=40,
         module="gpu_networks",
         function="networks",
+    ),
+    Part(
+        name="volume-networks",
+        what="DINO-Med3D against the CPU",
+        seconds=30,
+        module="gpu_volume_networks",
+        function="volume_networks",
     ),
     Part(
         name="points-forward",
@@ -160,7 +168,7 @@ def main() -> int:
         parser.error(
             "--device cpu needs --tiny: at full size a CPU would take hours, and tell nothing"
         )
-    if args.device == "cuda" and not torch.cuda.is_available():
+    if args.device == "cuda" and not has_cuda():
         parser.error(
             "--device cuda needs a CUDA device, and there is none; --device cpu --tiny is a trial"
         )
@@ -180,6 +188,18 @@ def main() -> int:
         results = run_parts(chosen, bench, seconds=args.seconds, again=args.again, report=report)
         print(as_markdown(results))
     return int(has_errors(results))
+
+
+def has_cuda() -> bool:
+    """Asked in a process of its own: processes that are forked after the driver was started cannot use it."""
+    asked = multiprocessing.get_context("spawn").Process(target=_ask)
+    asked.start()
+    asked.join()
+    return asked.exitcode == 0
+
+
+def _ask() -> None:
+    raise SystemExit(0 if torch.cuda.is_available() else 1)
 
 
 if __name__ == "__main__":

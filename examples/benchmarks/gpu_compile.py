@@ -15,9 +15,9 @@ from functools import partial
 from typing import Any
 
 import torch
+from gpu_backbones import backbone
 from gpu_ceilings import tf32
 from gpu_equal import PRECISIONS
-from gpu_networks import backbone
 from gpu_parts import Bench, attempted
 from gpu_points import NETWORKS
 from gpu_scenes import single
@@ -56,7 +56,9 @@ def compiling(bench: Bench) -> None:
     if bench.tiny:
         _report(bench, map(work, ordered[:2]), 2, start)
         return
-    with multiprocessing.get_context("fork").Pool(max(1, (os.cpu_count() or 2) - 1)) as pool:
+    with multiprocessing.get_context("fork").Pool(
+        max(1, (os.cpu_count() or 2) - 1), torch.set_num_threads, (1,)
+    ) as pool:
         _report(bench, pool.imap_unordered(work, ordered), len(ordered), start)
 
 

@@ -8,10 +8,10 @@ from functools import partial
 from typing import Any
 
 import torch
+from gpu_backbones import backbone
 from gpu_ceilings import tf32
 from gpu_convolutions import plain_path
 from gpu_equal import difference
-from gpu_networks import backbone
 from gpu_parts import Bench, attempted
 from gpu_peers import LIBRARIES, is_there, peer_network
 from gpu_scenes import CLASSES, single

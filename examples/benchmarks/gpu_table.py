@@ -146,7 +146,8 @@ def _one_graph(results: Results) -> tuple[bool, str]:
 
 AIMS = (
     Aim("every operator gives what the CPU gives", _all_equal("operators")),
-    Aim("every network gives what the CPU gives", _all_equal("networks")),
+    Aim("every network of point clouds gives what the CPU gives", _all_equal("networks")),
+    Aim("DINO-Med3D gives what the CPU gives", _all_equal("volume-networks")),
     Aim("a convolution 3^3 of 256 channels within 1.2 times of spconv's", _convolution),
     Aim("PTv3 at 100,000 points in at most 20 ms in float16", _ptv3),
     Aim("PTv3's forward with about 1,600 launches, and the host waits 54 times at most", _launches),
