@@ -222,9 +222,16 @@ class Folder(NamedScenes):
         if not PurePosixPath(pattern).parts:  # ".": the root itself
             return [self.root]
         try:
-            return sorted(self.root.glob(pattern))
+            found = sorted(self.root.glob(pattern))
         except ValueError as error:
             raise DatasetError(f"{self.root}: split '{split}': '{pattern}': {error}") from error
+        return [path for path in found if not self._is_hidden(path, pattern)]
+
+    def _is_hidden(self, path: Path, pattern: str) -> bool:
+        """Whether a name begins with a dot, as those of macOS' "._" files do, that the pattern does not name."""
+        named = PurePosixPath(pattern).parts
+        parts = path.relative_to(self.root).parts
+        return any(part.startswith(".") and part not in named for part in parts)
 
 
 def _by_name(root: Path, files: list[Path]) -> dict[str, Path]:

@@ -37,7 +37,7 @@ CLUTTER = CLASSES.names.index("clutter")
 LABELS = ("segment", "instance")
 NORMALS = ("estimate", "none")
 
-# Two files of the release have a stray control byte within a number, in some copies.
+# Two files of the release have a stray control byte, in some copies: "103.0\x100000", "185\x00187".
 DAMAGED = {("Area_5", "office_19", "ceiling"), ("Area_5", "hallway_6", "ceiling")}
 CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
@@ -233,8 +233,11 @@ def read_annotation(
                 f"{len(found)}; download it again"
             )
         at = found[0].start()
-        data = data[:at] + data[at + 1 :]
-        notes.append(f"{path.name}, line {line}: a stray control byte was removed (known defect)")
+        # 0x00 stands where the blank between two numbers belongs, others within a number
+        is_blank = data[at] == 0
+        data = data[:at] + (b" " if is_blank else b"") + data[at + 1 :]
+        done = "was taken as a blank" if is_blank else "was removed"
+        notes.append(f"{path.name}, line {line}: a stray control byte {done} (known defect)")
     if not data.strip():
         raise DatasetError(f"{path}: is empty; download it again")
     try:

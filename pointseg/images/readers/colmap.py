@@ -1,10 +1,11 @@
-"""Reads COLMAP's reconstructions in text form, ``cameras.txt`` and ``images.txt``.
+"""Reads COLMAP's reconstructions, text or binary: cameras and images with their poses.
 
 Source: Schoenberger 2016, Structure-from-Motion Revisited; COLMAP's documentation of its output format.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pointseg.images.readers.colmap_binary import StoredCamera, StoredImage, read_binary
 from pointseg.images.readers.frame import Frame, ImagesError, make_camera
 from pointseg.images.readers.image_files import ImageFile
 
@@ -25,12 +27,16 @@ MODELS = {
     "OPENCV": ("fx", "fy", "cx", "cy", "k1", "k2", "p1", "p2"),
     "FULL_OPENCV": ("fx", "fy", "cx", "cy", "k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6"),
 }
-CONVERT = "colmap model_converter --output_type TXT"
+
+
+UNDISTORT = "undistort the images first (colmap image_undistorter), which gives PINHOLE"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Lens:
-    """One line of ``cameras.txt``."""
+    """A camera of a reconstruction that can be projected with."""
 
     size: tuple[int, int]
     """Height and width in pixels."""
@@ -43,77 +49,128 @@ class Lens:
 def read_colmap(model: Path, images: Path) -> tuple[Frame, ...]:
     """The images of a reconstruction that have a pose, sorted by name; no image is read.
 
+    Images whose camera is of another model than the pinhole with radial-tangential distortion are left
+    out, which a warning says with their number. Cameras that no image uses do not matter.
+
     Args:
-        model: folder with ``cameras.txt`` and ``images.txt``.
-        images: folder that the names in ``images.txt`` are relative to.
+        model: folder with ``cameras.txt`` and ``images.txt``, or else ``cameras.bin`` and ``images.bin``.
+        images: folder that the names of images are relative to.
 
     Raises:
-        ImagesError: a file is missing or malformed, the model is binary, or a camera is not a pinhole with
-            radial-tangential distortion.
+        ImagesError: a file is missing or malformed, or no image has a camera that can be used.
     """
-    lenses = read_lenses(model / "cameras.txt")
-    path = model / "images.txt"
+    is_binary = _is_binary(model)
+    stored, posed = read_binary(model) if is_binary else _read_text(model)
+    lenses: dict[int, Lens] = {}
+    refused: dict[int, str] = {}
+    left_out: list[str] = []
     found = []
-    for number, words in _image_lines(path):
-        who = f"{path}, line {number}"
-        try:
-            values = [float(word) for word in words[1:8]]
-            lens = lenses.get(int(words[8]))
-        except ValueError as error:
-            raise ImagesError(f"{who}: has a value that is not a number: {error}") from error
-        if lens is None:
-            raise ImagesError(f"{who}: camera {words[8]} is not in {model / 'cameras.txt'}")
+    for one in posed:
+        if one.camera not in stored:
+            name = "cameras.bin" if is_binary else "cameras.txt"
+            raise ImagesError(f"{one.who}: camera {one.camera} is not in {model / name}")
+        if one.camera not in lenses and one.camera not in refused:
+            try:
+                lenses[one.camera] = _lens(stored[one.camera])
+            except _UnsupportedError as error:
+                refused[one.camera] = str(error)
+        if one.camera in refused:
+            left_out.append(one.name)
+            continue
+        lens = lenses[one.camera]
         pose = np.eye(4)
-        pose[:3, :3], pose[:3, 3] = rotation(values[:4], who), values[4:]
+        pose[:3, :3], pose[:3, 3] = rotation(list(one.quaternion), one.who), one.translation
         camera = make_camera(
-            f"{who} ({words[9]})",
+            f"{one.who} ({one.name})",
             intrinsics=lens.intrinsics,
             size=lens.size,
             world_to_camera=pose,
             distortion=lens.distortion,
         )
-        found.append(Frame(name=words[9], camera=camera, image=ImageFile(images / words[9])))
+        found.append(Frame(name=one.name, camera=camera, image=ImageFile(images / one.name)))
+    if left_out:
+        why = next(iter(refused.values()))
+        if not found:
+            raise ImagesError(why)
+        log.warning(
+            "%d of %d images are left out: %s", len(left_out), len(left_out) + len(found), why
+        )
     return tuple(sorted(found, key=lambda frame: frame.name))
 
 
-def read_lenses(path: Path) -> dict[int, Lens]:
-    """Read the cameras of ``cameras.txt`` by number.
+def _is_binary(model: Path) -> bool:
+    """Whether only the binary form of a model is whole; of both, text is read."""
+    text, binary = (
+        all((model / f"{name}{ending}").is_file() for name in ("cameras", "images"))
+        for ending in (".txt", ".bin")
+    )
+    return binary and not text
+
+
+class _UnsupportedError(ImagesError):
+    """A camera of a model that cannot be projected with."""
+
+
+def _lens(stored: StoredCamera) -> Lens:
+    """A camera as it is stored, as one that can be projected with.
+
+    Raises:
+        _UnsupportedError: of a model, or with values, that cannot.
+        ImagesError: its numbers do not fit its model.
+    """
+    names = MODELS.get(stored.model)
+    if names is None:
+        raise _UnsupportedError(
+            f"{stored.who}: camera model '{stored.model}' is none of {', '.join(MODELS)}; {UNDISTORT}"
+        )
+    if len(names) != len(stored.parameters):
+        raise ImagesError(
+            f"{stored.who}: {stored.model} must have width, height and {', '.join(names)}, it has "
+            f"{len(stored.parameters)} parameters"
+        )
+    of = dict(zip(names, stored.parameters, strict=True))
+    if any(of.get(key) for key in ("k4", "k5", "k6")):
+        raise _UnsupportedError(f"{stored.who}: k4, k5 and k6 must be 0; {UNDISTORT}")
+    fx, fy = of.get("fx", of.get("f", math.nan)), of.get("fy", of.get("f", math.nan))
+    distortion = tuple(of.get(key, 0.0) for key in ("k1", "k2", "p1", "p2", "k3"))
+    return Lens(
+        stored.size,
+        np.array([[fx, 0, of["cx"]], [0, fy, of["cy"]], [0, 0, 1]], np.float64),
+        distortion if any(distortion) else None,
+    )
+
+
+def _read_text(model: Path) -> tuple[dict[int, StoredCamera], list[StoredImage]]:
+    """``cameras.txt`` and ``images.txt``.
 
     Raises:
         ImagesError: see ``read_colmap``.
     """
-    lenses = {}
-    for number, line in _lines(path):
+    cameras: dict[int, StoredCamera] = {}
+    for number, line in _lines(model / "cameras.txt"):
         if not line or line.startswith("#"):
             continue
-        words = line.split()
-        who = f"{path}, line {number}"
-        names = MODELS.get(words[1]) if len(words) > 1 else None
-        if names is None:
-            kind = words[1] if len(words) > 1 else line
-            raise ImagesError(
-                f"{who}: camera model '{kind}' is none of {', '.join(MODELS)}; undistort the images first "
-                f"(colmap image_undistorter), which gives PINHOLE"
-            )
+        words, who = line.split(), f"{model / 'cameras.txt'}, line {number}"
         try:
             width, height = int(words[2]), int(words[3])
-            of = dict(zip(names, map(float, words[4:]), strict=True))
+            parameters = tuple(map(float, words[4:]))
+            cameras[int(words[0])] = StoredCamera(who, words[1], (height, width), parameters)
         except (ValueError, IndexError) as error:
+            kind = words[1] if len(words) > 1 else line[:40]
+            names = ", ".join(MODELS.get(kind, ("its parameters",)))
             raise ImagesError(
-                f"{who}: {words[1]} must have width, height and {', '.join(names)}: {error}"
+                f"{who}: {kind} must have width, height and {names}: {error}"
             ) from error
-        if any(of.get(key) for key in ("k4", "k5", "k6")):
-            raise ImagesError(
-                f"{who}: k4, k5 and k6 must be 0; undistort the images first (colmap image_undistorter)"
-            )
-        fx, fy = of.get("fx", of.get("f", math.nan)), of.get("fy", of.get("f", math.nan))
-        distortion = tuple(of.get(key, 0.0) for key in ("k1", "k2", "p1", "p2", "k3"))
-        lenses[int(words[0])] = Lens(
-            (height, width),
-            np.array([[fx, 0, of["cx"]], [0, fy, of["cy"]], [0, 0, 1]], np.float64),
-            distortion if any(distortion) else None,
-        )
-    return lenses
+    found = []
+    for number, words in _image_lines(model / "images.txt"):
+        who = f"{model / 'images.txt'}, line {number}"
+        try:
+            w, x, y, z, *translation = (float(word) for word in words[1:8])
+            camera = int(words[8])
+        except ValueError as error:
+            raise ImagesError(f"{who}: has a value that is not a number: {error}") from error
+        found.append(StoredImage(who, (w, x, y, z), tuple(translation), camera, words[9]))
+    return cameras, found
 
 
 def rotation(quaternion: list[float], who: str) -> NDArray[np.float64]:
@@ -138,22 +195,37 @@ def rotation(quaternion: list[float], who: str) -> NDArray[np.float64]:
 
 
 def _image_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Number and words of the first line of each image; the second, its keypoints, may be empty."""
-    keypoints = False
+    """Number and words of the line of each image.
+
+    COLMAP writes a line of keypoints after each, which may be empty; who writes the file by hand often
+    leaves it out. So a line of keypoints is one that is empty, or holds three numbers for each.
+    """
+    after_image = False
     for number, line in _lines(path):
-        if line.startswith("#") or (not line and not keypoints):
-            continue
-        if keypoints:
-            keypoints = False
-            continue
         words = line.split(maxsplit=9)
+        if not line or line.startswith("#"):
+            continue
+        if after_image and _are_keypoints(line):
+            after_image = False
+            continue
         if len(words) != 10:
             raise ImagesError(
                 f"{path}, line {number}: must have number, rotation (4), translation (3), camera and name of an "
-                f"image, got {line[:80]!r}; each image needs a line of keypoints after it, perhaps an empty one"
+                f"image, or its keypoints (three numbers each), got {line[:80]!r}"
             )
         yield number, words
-        keypoints = True
+        after_image = True
+
+
+def _are_keypoints(line: str) -> bool:
+    """Whether a line holds numbers alone, three for each keypoint; an image's has ten words with a name."""
+    words = line.split()
+    if len(words) % 3:
+        return False
+    try:
+        return all(math.isfinite(float(word)) for word in words)
+    except ValueError:
+        return False
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -162,8 +234,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             for number, line in enumerate(stream, 1):
                 yield number, line.strip()
     except FileNotFoundError as error:
-        binary = path.with_suffix(".bin").is_file()
-        hint = f"; the model is binary, convert it: {CONVERT}" if binary else ""
-        raise ImagesError(f"{path}: is missing{hint}") from error
+        raise ImagesError(
+            f"{path}: is missing, and the model has no binary files either"
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ImagesError(f"{path}: cannot be read: {error}") from error

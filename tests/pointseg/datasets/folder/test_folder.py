@@ -236,6 +236,16 @@ def test_clouds_may_lie_in_the_root(tmp_path):
     assert open_dataset("folder", tmp_path).scenes("train") == ("a",)
 
 
+def test_hidden_files_match_no_pattern_that_does_not_name_them(tmp_path):
+    make(tmp_path, splits={"train": ["train/*.ply"], "val": ["val/*"]})
+    (tmp_path / "train/._a.ply").write_bytes(b"macOS")
+    (tmp_path / "val/._b.ply").write_bytes(b"macOS")
+    found = open_dataset("folder", tmp_path)
+    assert all("._" not in name for split in ("train", "val") for name in found.scenes(split))
+    make(tmp_path, splits={"train": ["train/._a.ply"], "val": ["val"]})
+    assert open_dataset("folder", tmp_path).scenes("train") == ("._a",)
+
+
 def test_a_pattern_that_cannot_be_is_refused(tmp_path, monkeypatch):
     def refuse(*_):
         raise ValueError("Invalid pattern")

@@ -114,6 +114,13 @@ def test_the_known_defect_is_repaired_and_told(tmp_path: Path) -> None:
     assert notes == ["ceiling_1.txt, line 2: a stray control byte was removed (known defect)"]
     done = prepare(tmp_path, tmp_path / "out", normals="none")
     assert f"Area_5/office_19: {notes[0]}" in done.notes
+    blank = b"1 2 3 162 99 7\n22.350 6.692 3.048 185\x00187 182\n"  # as in the released hallway_6
+    folder = write_room(tmp_path, "Area_5", "hallway_6", {"ceiling_1": blank})
+    table, notes = read_annotation(folder / "ceiling_1.txt", "Area_5", "hallway_6", "ceiling")
+    assert table[1].tolist() == [22.35, 6.692, 3.048, 185, 187, 182]
+    assert notes == [
+        "ceiling_1.txt, line 2: a stray control byte was taken as a blank (known defect)"
+    ]
 
 
 @pytest.mark.parametrize(

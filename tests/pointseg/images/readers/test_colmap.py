@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from pointseg.images.readers.colmap import read_colmap, rotation
 from pointseg.images.readers.frame import ImagesError
@@ -29,6 +31,9 @@ IMAGES = """# Image list with two lines of data per image:
 4 1 0 0 0 0 0 0 3 c.jpg
 1 2 3
 """
+
+
+ONE = "1 1 0 0 0 0 0 0 1 a.jpg\n\n"
 
 
 def write(root: Path, cameras: str = CAMERAS, images: str = IMAGES) -> Path:
@@ -65,10 +70,10 @@ def test_rotations_of_any_length() -> None:
 @pytest.mark.parametrize(
     ("cameras", "images", "message"),
     [
-        ("1 OPENCV_FISHEYE 60 40 1 1 1 1 0 0 0 0", IMAGES, "line 1: camera model 'OPENCV_FISHEYE'.*undistort"),
-        ("1 PINHOLE 60 40 1 2 3", IMAGES, "line 1: PINHOLE must have width, height and fx, fy, cx, cy"),
+        ("1 OPENCV_FISHEYE 60 40 1 1 1 1 0 0 0 0", ONE, "line 1: camera model 'OPENCV_FISHEYE'.*undistort"),
+        ("1 PINHOLE 60 40 1 2 3", ONE, "line 1: PINHOLE must have width, height and fx, fy, cx, cy"),
         ("1 PINHOLE 60 x 1 2 3 4", IMAGES, "line 1: PINHOLE must have width"),
-        ("1 FULL_OPENCV 60 40 1 1 1 1 0 0 0 0 0 0.1 0 0", IMAGES, "k4, k5 and k6 must be 0"),
+        ("1 FULL_OPENCV 60 40 1 1 1 1 0 0 0 0 0 0.1 0 0", ONE, "k4, k5 and k6 must be 0"),
         (CAMERAS, "1 1 0 0 0 0 0 0 9 a.jpg\n\n", "images.txt, line 1: camera 9 is not in"),
         (CAMERAS, "1 1 0 0 0 0 x 0 1 a.jpg\n\n", "line 1: has a value that is not a number"),
         (CAMERAS, "1 0 0 0 0 0 0 0 1 a.jpg\n\n", "quaternion w, x, y, z of length 1"),
@@ -83,12 +88,87 @@ def test_models_that_cannot_be_read_say_where(
         read_colmap(write(tmp_path, cameras, images), tmp_path)
 
 
-def test_binary_models_are_to_be_converted(tmp_path: Path) -> None:
-    with pytest.raises(ImagesError, match="cameras.txt: is missing$"):
-        read_colmap(tmp_path, tmp_path)
-    (tmp_path / "cameras.bin").write_bytes(b"\x00")
-    with pytest.raises(ImagesError, match="is binary, convert it: colmap model_converter"):
+def test_images_without_lines_of_keypoints_are_all_read(tmp_path: Path) -> None:
+    bare = "".join(f"{line}\n" for line in IMAGES.splitlines() if line.endswith(".jpg"))
+    frames = read_colmap(write(tmp_path, images=bare), tmp_path)
+    assert [frame.name for frame in frames] == ["a.jpg", "b/second image.jpg", "c.jpg"]
+    with pytest.raises(ImagesError, match="line 2: must have number"):
+        read_colmap(write(tmp_path, images=bare.replace("\n", "\n1 2 3 4\n", 1)), tmp_path)
+
+
+def test_only_cameras_that_are_used_are_judged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fisheye = CAMERAS + "9 OPENCV_FISHEYE 60 40 1 1 1 1 0 0 0 0\n"
+    assert len(read_colmap(write(tmp_path, fisheye), tmp_path)) == 3 and not caplog.text
+    used = IMAGES.replace(" 3 c.jpg", " 9 c.jpg")
+    assert [frame.name for frame in read_colmap(write(tmp_path, fisheye, used), tmp_path)] == [
+        "a.jpg",
+        "b/second image.jpg",
+    ]
+    assert "1 of 3 images are left out" in caplog.text and "OPENCV_FISHEYE" in caplog.text
+
+
+def packed() -> tuple[bytes, bytes]:
+    """The first two cameras and images of the text model, as COLMAP packs them."""
+    cameras = struct.pack("<Q", 2)
+    cameras += struct.pack("<IiQQ3d", 1, 0, 60, 40, 30, 30.5, 20.5)
+    cameras += struct.pack("<IiQQ8d", 2, 4, 60, 40, 30, 31, 30, 20, 0.1, 0.01, 0.001, 0.002)
+    half = 0.7071067811865476
+    images = struct.pack("<QI7dI", 2, 2, half, 0, 0, half, 1, 2, 3, 2)
+    images += b"b/second image.jpg\0" + struct.pack("<Q2dq2dq", 2, 10.5, 20.5, -1, 3.5, 4.5, 17)
+    images += struct.pack("<I7dI", 1, 1, 0, 0, 0, 0, 0, 0, 1) + b"a.jpg\0" + struct.pack("<Q", 0)
+    return cameras, images
+
+
+def test_binary_models_are_read_as_their_text(tmp_path: Path) -> None:
+    cameras, images = packed()
+    (tmp_path / "cameras.bin").write_bytes(cameras)
+    (tmp_path / "images.bin").write_bytes(images)
+    found = read_colmap(tmp_path, tmp_path / "images")
+    expected = read_colmap(write(tmp_path / "text"), tmp_path / "images")[:2]
+    for one, other in zip(found, expected, strict=True):
+        assert (one.name, one.image, one.camera.size) == (
+            other.name,
+            other.image,
+            other.camera.size,
+        )
+        assert torch.equal(one.camera.intrinsics, other.camera.intrinsics)
+        assert torch.equal(one.camera.world_to_camera, other.camera.world_to_camera)
+    for name, content, message in (
+        ("images.bin", images[:-1], "images.bin: is cut off"),
+        ("images.bin", images + b"x", "1 bytes more"),
+        ("images.bin", struct.pack("<Q", 2**60), "is cut off"),  # nothing of that size is taken
+        (
+            "cameras.bin",
+            cameras.replace(struct.pack("<Ii", 2, 4), struct.pack("<Ii", 2, 77)),
+            "number 77",
+        ),
+        ("cameras.bin", cameras[: 8 + 48], "is cut off"),
+    ):
+        before = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ImagesError, match=message):
+            read_colmap(tmp_path, tmp_path)
+        (tmp_path / name).write_bytes(before)
+
+
+def test_models_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ImagesError, match="cameras.txt: is missing"):
         read_colmap(tmp_path, tmp_path)
     (tmp_path / "cameras.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(ImagesError, match="cannot be read"):
         read_colmap(tmp_path, tmp_path)
+
+
+def test_made_models_of_people(shared: Path) -> None:
+    cases = shared / "cases/points"
+    names = ["im 4.png", "im0.png", "im1.png", "im2.png", "im3.png"]
+    for folder, count in (
+        ("colmap_no_keypoint_lines/sparse_nokp", 5),
+        ("colmap_unused_fisheye/sparse_unused_fisheye", 5),
+        ("colmap_unused_fisheye/sparse_one_fisheye", 4),
+        ("transforms_json/sparse_bin", 5),
+    ):
+        found = [frame.name for frame in read_colmap(cases / folder, cases)]
+        assert found == names[-count:], folder
