@@ -1,4 +1,4 @@
-"""How much main memory this process may take: the machine's, and what Linux allows its control groups.
+"""How much main memory this process may take: the machine's, and what it and its control groups are allowed.
 
 Containers and jobs of a scheduler run in control groups with a limit of their own (cgroup v1 and v2). The
 system ends a process that exceeds it, without a message, so work is sized by this one rule.
@@ -6,6 +6,7 @@ system ends a process that exceeds it, without a message, so work is sized by th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -32,12 +33,13 @@ _VERSION_1 = _Files("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
 def free_bytes() -> int:
     """Main memory that this process can still take, in bytes.
 
-    That is the least of what the machine has available and, for each control group that the process is
-    in, its limit less its usage. Pages of files that were read count as free: the system gives them up.
+    That is the least of what the machine has available, what is left of the address space that the process is
+    allowed (``ulimit -v``) and, for each control group that it is in, its limit less its usage. Pages of files
+    that were read count as free: the system gives them up.
     """
     import psutil
 
-    free = int(psutil.virtual_memory().available)
+    free = int(min(psutil.virtual_memory().available, _address_space_left()))
     for group, files in _control_groups():
         try:
             limit = int((group / files.limit).read_text(encoding="ascii"))
@@ -53,6 +55,20 @@ def resident_bytes() -> int:
     import psutil
 
     return int(psutil.Process().memory_info().rss)
+
+
+def _address_space_left() -> float:
+    """Bytes that this process may still map; infinite where nothing limits it."""
+    import psutil
+
+    try:
+        import resource
+    except ImportError:  # Windows
+        return math.inf
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return math.inf
+    return max(0, limit - int(psutil.Process().memory_info().vms))
 
 
 def _control_groups() -> Iterator[tuple[Path, _Files]]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -104,12 +105,20 @@ def kept(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
+def processor_seconds() -> float:
+    """Of all processes that were measured so far; they do not depend on what else the machine does."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def measured(work: Path, key: str, command: Sequence[str], count: int) -> dict[str, Any]:
     """Measure a command once; of one that was stopped, the time of the rest counts."""
     path = work / "scaling.json"
     if key not in kept(path):
+        began = processor_seconds()
         found: Measured = measure(command, env=environment(), log=work / f"{key}.log")
-        told = {"count": count, **asdict(found), "memory_gib": found.memory_gib}
+        cpu_s = processor_seconds() - began
+        told = {"count": count, "cpu_s": cpu_s, **asdict(found)}
         path.write_text(json.dumps({**kept(path), key: told}, indent=1))
     return kept(path)[key]
 
@@ -166,7 +175,7 @@ def volumes(work: Path, shapes: Sequence[tuple[int, int, int]], steps: int) -> l
 
 
 def picture(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Seconds and memory against points and voxels, both axes in powers of ten."""
+    """Processor seconds and memory against points and voxels, both axes in powers of ten."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -175,7 +184,9 @@ def picture(rows: Sequence[dict[str, Any]], path: Path) -> None:
     figure, axes = pyplot.subplots(2, 2, figsize=(9.6, 7.2), constrained_layout=True)
     titles = {"stream": "streamed through the disk", "memory": "in memory", "volume": "volumes"}
     for column, ways in enumerate((("stream", "memory"), ("volume",))):
-        for row, (key, label) in enumerate((("seconds", "seconds"), ("memory_gib", "memory, GiB"))):
+        for row, (key, label) in enumerate(
+            (("cpu_s", "processor seconds"), ("rss_gib", "memory, GiB"))
+        ):
             plot = axes[row, column]
             for way in ways:
                 found = sorted((r["count"], r[key]) for r in rows if r["way"] == way)
@@ -183,10 +194,14 @@ def picture(rows: Sequence[dict[str, Any]], path: Path) -> None:
                     counts, values = np.array(found).T
                     plot.plot(counts, values, "o-", label=titles[way])
             plot.set(xscale="log", yscale="log", ylabel=label, xlabel=("points", "voxels")[column])
+            for axis in (plot.xaxis, plot.yaxis):
+                axis.set_major_formatter(lambda value, _: f"{value:,.3g}")
+                axis.set_minor_formatter(lambda value, _: "")
             plot.grid(True, which="both", alpha=0.3)
-            if key == "memory_gib" and column == 0:
+            if key == "rss_gib" and column == 0:
                 plot.axhline(LIMIT_GIB, color="grey", linestyle="--", label=f"{LIMIT_GIB:g} GiB")
-            plot.legend()
+            if plot.lines:
+                plot.legend()
     axes[0, 0].set_title("pointseg-predict, clouds")
     axes[0, 1].set_title("dinomed3d predict, CTs")
     figure.savefig(path, dpi=100)
@@ -194,15 +209,16 @@ def picture(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 def report(rows: Sequence[dict[str, Any]]) -> str:
     """The table of all measurements."""
-    names = "way|points or voxels|seconds|us each|memory, GiB|bytes each"
+    names = "way|points or voxels|seconds|processor seconds|us each|memory, GiB|bytes each"
     cells = [
         [
             row["way"],
             f"{row['count']:,}",
             f"{row['seconds']:.1f}",
-            f"{1e6 * row['seconds'] / row['count']:.2f}",
-            f"{row['memory_gib']:.2f}",
-            f"{row['memory_gib'] * 2**30 / row['count']:.0f}",
+            f"{row['cpu_s']:.1f}",
+            f"{1e6 * row['cpu_s'] / row['count']:.2f}",
+            f"{row['rss_gib']:.2f}",
+            f"{row['rss_gib'] * 2**30 / row['count']:.0f}",
         ]
         for row in rows
     ]

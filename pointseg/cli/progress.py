@@ -17,7 +17,10 @@ class Bar:
         self._bar: Any = None
 
     def __call__(self, done: float, total: int, name: str) -> None:
-        """``done`` of ``total`` are finished; ``name``, if not empty, is started now."""
+        """``done`` of ``total`` are finished; ``name``, if not empty, is started now.
+
+        A name with a fraction goes on where an earlier run was stopped, which does not count in the time left.
+        """
         if not sys.stderr.isatty():
             if name:
                 print(f"[{int(done) + 1}/{total}] {name}", file=sys.stderr, flush=True)
@@ -28,6 +31,8 @@ class Bar:
             self._bar = tqdm(total=total, file=sys.stderr, leave=False, bar_format=FORMAT)
         if name:
             self._bar.set_description_str(name if len(name) <= 32 else f"...{name[-29:]}", False)
+        if name and done % 1:
+            self._bar.initial += done - self._bar.n
         self._bar.n = done
         self._bar.refresh()
 

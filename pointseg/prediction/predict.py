@@ -75,8 +75,8 @@ def predict(spec: PredictSpec) -> list[Prediction]:
     for number, source in enumerate(sources):
         spec.progress(number, len(sources), source.path.name)
 
-        def report(share: float, number: int = number) -> None:
-            spec.progress(number + share, len(sources), "")
+        def report(share: float, name: str = "", number: int = number) -> None:
+            spec.progress(number + share, len(sources), name)
 
         results.append(job.predict(source, report))
     spec.progress(len(sources), len(sources), "")
@@ -98,7 +98,7 @@ class _Job:
         self.how = how_predicted(spec, trained, predictor.protocol, self.codes)
         self.cloud_format = spec.cloud_format(trained.recipe)
 
-    def predict(self, source: Source, progress: Callable[[float], None]) -> Prediction:
+    def predict(self, source: Source, progress: Callable[..., None]) -> Prediction:
         """Predict a file; any error becomes its result, so that the other files are predicted."""
         try:
             return self._predict(source, progress)
@@ -108,7 +108,7 @@ class _Job:
             reason = f"{type(error).__name__}: {error}"
         return Prediction(source=str(source.path), status="failed", reason=" ".join(reason.split()))
 
-    def _predict(self, source: Source, progress: Callable[[float], None]) -> Prediction:
+    def _predict(self, source: Source, progress: Callable[..., None]) -> Prediction:
         began, spec = time.monotonic(), self.spec
         check_labelled(source.path, source.target, colored=spec.colors)
         images = self._images(source.path)
@@ -128,7 +128,7 @@ class _Job:
         return result
 
     def _in_memory(
-        self, source: Source, images: CloudImages | None, progress: Callable[[float], None]
+        self, source: Source, images: CloudImages | None, progress: Callable[..., None]
     ) -> Prediction:
         """Predict and write a cloud that is read as a whole."""
         spec, recipe = self.spec, self.trained.recipe
@@ -158,7 +158,7 @@ class _Job:
         return replace(self._outcome(source, [labels], notes), visible=visible)
 
     def _streamed(
-        self, source: Source, how: dict[str, Any], progress: Callable[[float], None]
+        self, source: Source, how: dict[str, Any], progress: Callable[..., None]
     ) -> Prediction:
         """Predict and write a cloud that goes through the disk."""
         spec, recipe = self.spec, self.trained.recipe

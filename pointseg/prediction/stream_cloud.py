@@ -101,7 +101,7 @@ class Stream:
     """Receives how far it is, and what else the user should know."""
 
     def predict(
-        self, path: Path, folder: Path, how: dict[str, Any], progress: Callable[[float], None]
+        self, path: Path, folder: Path, how: dict[str, Any], progress: Callable[..., None]
     ) -> tuple[SavedLabels, list[str]]:
         """Find the classes of all points of a file.
 
@@ -109,7 +109,8 @@ class Stream:
             path: the file.
             folder: holds what was done so far, and receives the rest.
             how: all that decides the classes.
-            progress: called with the share of the work that is done.
+            progress: called with the share of the work that is done, and with the name of the file when that is the
+                share at which it goes on.
 
         Returns:
             The classes, in a file of the unfinished folder; what the user should know.
@@ -179,7 +180,7 @@ class Stream:
 
     def _sort(self, path: Path, pieces: Pieces, files: Buckets) -> dict[str, Any]:
         """Sort the points into buckets, and note all that is needed of them from then on."""
-        self.log(f"{path.name}: does not fit into memory; sorting {pieces.count:,} points on disk")
+        self.log(f"{path.name}: is streamed; sorting {pieces.count:,} points on disk")
         recipe, began = self.recipe, time.monotonic()
         wanted, given = "strength" in recipe.needs, self.cloud_format.intensity_max
         seen = survey(path, pieces, intensity_max=given, strengths=wanted)

@@ -19,7 +19,7 @@ class TimeLeft:
         name: str,
         reading_s: float,
         log: Callable[[str], None],
-        progress: Callable[[float], None],
+        progress: Callable[..., None],
         *,
         begun: float,
         clock: Callable[[], float] = time.monotonic,
@@ -30,13 +30,15 @@ class TimeLeft:
             name: of the cloud.
             reading_s: seconds that reading the file once has taken.
             log: receives a line now and then.
-            progress: receives the share of the work that is done.
+            progress: receives the share of the work that is done; and the name, too, where an earlier run was stopped.
             begun: share of the points whose class an earlier run has found.
             clock: gives seconds.
         """
         self._name, self._writing_s = name, WRITING * reading_s
         self._log, self._progress, self._clock = log, progress, clock
         self._begun, self._at, self._said = begun, clock(), clock()
+        if begun:
+            progress(begun, name)
 
     def __call__(self, share: float) -> None:
         """Take the share of the points whose class is known."""

@@ -40,6 +40,14 @@ def test_no_groups(machine):
     assert memory.free_bytes() == 8 * GB
 
 
+def test_the_address_space_that_is_allowed(machine, monkeypatch):
+    held = psutil.Process().memory_info().vms
+    monkeypatch.setattr("resource.getrlimit", lambda which: (held + 2 * GB, -1))
+    assert memory.free_bytes() == pytest.approx(2 * GB, abs=GB // 10)
+    monkeypatch.setattr("resource.getrlimit", lambda which: (held - GB, -1))
+    assert memory.free_bytes() == 0
+
+
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize(
     ("limit", "usage", "free"), [(3 * GB, 1 * GB, 2 * GB), ("max", 5, 8 * GB), (5, 9, 0)]

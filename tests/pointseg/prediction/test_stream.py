@@ -309,9 +309,17 @@ def test_two_runs_at_once_do_not_share_a_folder(tmp_path, model):
 
 def test_time_left_counts_what_this_run_has_done():
     now, said, shares = [0.0], [], []
-    left = TimeLeft("a.las", 20.0, said.append, shares.append, begun=0.5, clock=lambda: now[0])
+    left = TimeLeft(
+        "a.las",
+        20.0,
+        said.append,
+        lambda *told: shares.append(told),
+        begun=0.5,
+        clock=lambda: now[0],
+    )
+    assert shares == [(0.5, "a.las")]
     for now[0], share in ((30.0, 0.55), (120.0, 0.7)):  # 600 s for each whole cloud
         left(share)
     assert said == ["a.las: 70.0 % of the points, about 4 min left"]  # 180 s, and 60 s to write
-    assert shares[-1] == pytest.approx(0.7 * 600 / 660)
+    assert shares[-1] == (pytest.approx(0.7 * 600 / 660),)
     assert duration(10) == "less than a minute" and duration(9000) == "about 2 h 30 min"
