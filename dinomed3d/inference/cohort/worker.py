@@ -235,7 +235,7 @@ class Worker:
         if task.reorientation is not None:
             channels = [task.reorientation.apply(channel) for channel in channels]
             spacing = task.reorientation.spacing(spacing)
-        task.prepared = prepare(channels, spacing, self.plan)
+        task.prepared = prepare(channels, spacing, self.plan, device=self.device)
 
     def predict(self, task: CaseTask, on_event: ProgressCallback) -> None:
         """Predict a preprocessed case."""

@@ -89,13 +89,24 @@ class Regions:
 class Certainty:
     """Running mean of the probability of the label, over the foreground."""
 
-    total: float = 0.0
-    count: int = 0
+    total: float | Tensor = 0.0
+    """Sum; on devices a tensor, which nothing waits for until the mean is read."""
+    count: int | Tensor = 0
 
     @property
     def mean(self) -> float | None:
         """In [0, 1], None without foreground."""
-        return self.total / self.count if self.count else None
+        count = int(self.count)
+        return float(self.total) / count if count else None
+
+    def add(self, probability: Tensor, inside: Tensor | None = None) -> None:
+        """Add the probabilities of some voxels, or of those that lie inside, without waiting for them."""
+        if inside is None:
+            self.total += probability.sum().item()
+            self.count += len(probability)
+        else:
+            self.total = self.total + (probability * inside).sum()
+            self.count = self.count + inside.sum()
 
 
 @dataclass(frozen=True)
@@ -149,6 +160,9 @@ class Exporter:
         self.probabilities = probabilities
         self.before: _Plane | None = None
         self.next = 0
+        self.on_device = device.type != "cpu"
+        self.waiting: list[tuple[int, slice, Tensor]] = []
+        """Plane, rows and labels that are still on the device."""
         # as Python numbers: read for every plane
         depth = self.depth
         self.depths = [v.tolist() for v in (depth.first, depth.second, depth.weight)]
@@ -167,15 +181,29 @@ class Exporter:
             if 0 <= z < self.size[0]:
                 logits = chunk.logits[:, number, :, left : left + self.size[2]]
                 self._plane(z, logits.permute(1, 2, 0).contiguous())
+        self._fetch()
+
+    def _fetch(self) -> None:
+        """Write the labels that are on the device: the host waits once for all planes of a chunk."""
+        if not self.waiting:
+            return
+        fetched = torch.cat([labels.flatten() for _, _, labels in self.waiting]).cpu()
+        sizes = [labels.numel() for _, _, labels in self.waiting]
+        for (number, rows, labels), part in zip(self.waiting, fetched.split(sizes), strict=True):
+            self.labels[number, rows] = part.view(labels.shape).numpy()
+        self.waiting.clear()
 
     def _plane(self, z: int, logits: Tensor) -> None:
         """Process plane z of the network's grid, logits (h, w, heads)."""
         label = self.decide.label(logits)
         key = label if isinstance(self.decide, Labels) else self.decide.key(logits)
         plane = _Plane(z, logits, key, label)
-        certain = self.decide.certainty(logits[self.new :][label[self.new :] > 0])
-        self.certainty.total += certain.sum().item()
-        self.certainty.count += len(certain)
+        new, foreground = logits[self.new :], label[self.new :] > 0
+        if self.on_device:  # selecting voxels would make the host wait for their number
+            probability = self.decide.certainty(new.flatten(0, 1))
+            self.certainty.add(probability, foreground.flatten())
+        else:
+            self.certainty.add(self.decide.certainty(new[foreground]))
         first, second, weight = self.depths
         while self.next < len(first) and second[self.next] <= z:
             one = plane if first[self.next] == z else self.before
@@ -187,7 +215,7 @@ class Exporter:
     def _write(self, number: int, one: _Plane, two: _Plane, weight: float) -> None:
         """Write plane `number` of the labels, between two planes of logits."""
         logits = one.logits if weight == 0 else torch.lerp(one.logits, two.logits, weight)
-        if self.probabilities is not None or logits.device.type != "cpu":
+        if self.probabilities is not None or self.on_device:
             self._write_all(number, logits)
             return
         agree = torch.ones_like(one.key, dtype=torch.bool) if weight == 0 else one.key == two.key
@@ -227,7 +255,12 @@ class Exporter:
             down = y.weight[part, None, None]
             row = torch.lerp(logits[y.first[part]], logits[y.second[part]], down)
             values = round_half(torch.lerp(row[:, x.first], row[:, x.second], x.weight[:, None]))
-            self.labels[number, part] = self.decide.label(values).cpu().numpy()
+            label = self.decide.label(values)
+            if self.on_device:  # in the fewest bytes that hold every label
+                narrow = torch.uint8 if self.labels.itemsize == 1 else torch.int32
+                self.waiting.append((number, part, label.to(narrow)))
+            else:
+                self.labels[number, part] = label.numpy()
             if self.probabilities is not None:
                 fine.append(values)
         if self.probabilities is not None:

@@ -40,8 +40,15 @@ class Prepared:
         return (a, b, c)
 
 
+CPU = torch.device("cpu")
+
+
 def prepare(
-    channels: Sequence[NDArray[np.generic]], spacing_mm: Sequence[float], plan: Plan
+    channels: Sequence[NDArray[np.generic]],
+    spacing_mm: Sequence[float],
+    plan: Plan,
+    *,
+    device: torch.device = CPU,
 ) -> Prepared:
     """Preprocess like nnU-Net's DefaultPreprocessor, a few planes at a time.
 
@@ -49,6 +56,7 @@ def prepare(
         channels: one (Z, Y, X) each, of any real type.
         spacing_mm: (z, y, x).
         plan: of the model.
+        device: that normalises and resamples; where its memory is too small, the CPU does.
 
     Raises:
         CaseError: intensities that the model's normalisation does not accept, or an empty grid.
@@ -75,8 +83,13 @@ def prepare(
     data = torch.empty((len(cropped), *resampling.new_shape))
     for i, (array, channel) in enumerate(zip(cropped, plan.channels, strict=True)):
         mask = inside if channel.masked else None
-        read = normalised(array, channel, mask, axis=resampling.separate or 0)
-        data[i] = resample_array(read, resampling, resampling.separate)
+        axis = resampling.separate or 0
+        try:
+            read = normalised(array, channel, mask, axis=axis, device=device)
+            data[i] = resample_array(read, resampling, resampling.separate, device=device)
+        except torch.OutOfMemoryError:  # another case is being predicted at the same time
+            read = normalised(array, channel, mask, axis=axis)
+            data[i] = resample_array(read, resampling, resampling.separate)
     return Prepared(
         data=data,
         shape=transposed[0].shape,  # type: ignore[arg-type]
@@ -123,7 +136,12 @@ def filled(channels: Sequence[NDArray[np.generic]]) -> NDArray[np.bool_]:
 
 
 def normalised(
-    array: NDArray[np.generic], channel: Channel, mask: NDArray[np.bool_] | None, *, axis: int
+    array: NDArray[np.generic],
+    channel: Channel,
+    mask: NDArray[np.bool_] | None,
+    *,
+    axis: int,
+    device: torch.device = CPU,
 ) -> Callable[[slice], Tensor]:
     """Make a reader of normalised planes.
 
@@ -132,9 +150,10 @@ def normalised(
         channel: how to normalise.
         mask: the voxels that are normalised and whose statistics count; None for all.
         axis: planes are read across this axis, which becomes the first.
+        device: that normalises.
 
     Returns:
-        Function from a slice along the axis to float32 planes.
+        Function from a slice along the axis to float32 planes on the device.
 
     Raises:
         CaseError: RGB values outside 0 to 255.
@@ -144,15 +163,18 @@ def normalised(
     planes = np.moveaxis(array, axis, 0)
     inside = None if mask is None else np.moveaxis(mask, axis, 0)
     low, high, shift, scale = _constants(planes, channel, inside)
+    # a tensor, because GPUs multiply by the reciprocal of a number
+    divisor = torch.tensor(scale, dtype=torch.float32, device=device)
 
     def read(part: slice) -> Tensor:
-        slab = np.array(planes[part], np.float32, order="C")
+        slab = torch.from_numpy(np.array(planes[part], np.float32, order="C")).to(device)
         if low is not None or high is not None:
-            np.clip(slab, low, high, out=slab)
-        change = (slab - np.float32(shift)) / np.float32(scale)
+            slab.clamp_(low, high)
+        change = (slab - float(np.float32(shift))).div_(divisor)
         if inside is not None and channel.scheme == "ZScoreNormalization":
-            change = np.where(inside[part], change, slab)
-        return torch.from_numpy(change)
+            kept = torch.from_numpy(np.ascontiguousarray(inside[part])).to(device)
+            change = torch.where(kept, change, slab)
+        return change
 
     return read
 

@@ -55,8 +55,13 @@ def new_shape(
     return (a, b, c)
 
 
-@lru_cache(maxsize=16)
 def axis_matrix(size: int, new_size: int, order: int) -> Tensor:
+    """`axis_weights` as a tensor that shares their memory."""
+    return torch.from_numpy(axis_weights(size, new_size, order))
+
+
+@lru_cache(maxsize=16)
+def axis_weights(size: int, new_size: int, order: int) -> NDArray[np.float32]:
     """The resampling of one axis as a matrix.
 
     Args:
@@ -76,7 +81,7 @@ def axis_matrix(size: int, new_size: int, order: int) -> Tensor:
         # the columns are the responses to unit impulses; the second axis keeps its size
         zoom = (new_size / size, 1)
         matrix = ndimage.zoom(np.eye(size), zoom, order=order, mode="nearest", grid_mode=True)
-    return torch.from_numpy(matrix.astype(np.float32))
+    return matrix.astype(np.float32)
 
 
 def nearest(size: int, new_size: int) -> NDArray[np.int64]:
@@ -102,14 +107,19 @@ def linear(
 
 
 def resample(
-    read: Callable[[slice], Tensor], resampling: Resampling, *, out: Tensor | None = None
+    read: Callable[[slice], Tensor],
+    resampling: Resampling,
+    *,
+    out: Tensor | None = None,
+    device: torch.device | None = None,
 ) -> Tensor:
     """Resample a volume that is read a few planes at a time.
 
     Args:
-        read: from a slice along axis 0 to planes (k, Y, X) float32.
+        read: from a slice along axis 0 to planes (k, Y, X) float32 on the device.
         resampling: with `separate` None or 0 (see `resample_array` for other axes).
-        out: the result, float32 of `new_shape`; None allocates it.
+        out: the result, float32 of `new_shape`; None allocates it on the CPU.
+        device: that resamples; it holds all planes at once where their number changes. None for the CPU.
 
     Returns:
         (Z', Y', X') float32.
@@ -119,50 +129,64 @@ def resample(
         resampling.new_shape,
     )
     out = torch.empty(resampling.new_shape) if out is None else out
-    rows = axis_matrix(height, new_height, resampling.orders[1]) if height != new_height else None
-    columns = axis_matrix(width, new_width, resampling.orders[2]) if width != new_width else None
+    rows = columns = None
+    if height != new_height:
+        rows = axis_matrix(height, new_height, resampling.orders[1]).to(device)
+    if width != new_width:
+        columns = axis_matrix(width, new_width, resampling.orders[2]).to(device)
     same_depth = depth == new_depth
-    planes = out if same_depth else torch.empty((depth, new_height, new_width))
-    low, high = torch.inf, -torch.inf
+    planes = out if same_depth else torch.empty((depth, new_height, new_width), device=device)
+    ranges: list[Tensor] = []
     step = max(1, SLAB_VOXELS // (height * width))
     clip = resampling.clip and not resampling.is_identity
     for start in range(0, depth, step):
         slab = read(slice(start, min(start + step, depth)))
+        ends: tuple[Tensor, Tensor] | None = None
         if clip and resampling.separate is None:
-            low, high = min(low, slab.min().item()), max(high, slab.max().item())
-        bounds = slab.amin((1, 2), keepdim=True), slab.amax((1, 2), keepdim=True)
+            ranges += slab.aminmax()
+        elif clip:
+            ends = slab.amin((1, 2), keepdim=True), slab.amax((1, 2), keepdim=True)
         if rows is not None:
             slab = rows @ slab
         if columns is not None:
             slab = slab @ columns.T
-        if clip and resampling.separate is not None:
-            slab = slab.clamp(*bounds)
+        if ends is not None:
+            slab = slab.clamp(*ends)
         planes[start : start + step] = slab
     if not same_depth:
         _along_depth(planes, resampling.orders[0], out)
-    if clip and resampling.separate is None:
-        out.clamp_(low, high)
+    if ranges:
+        values = torch.stack(ranges).tolist()  # only here the host waits for the device
+        out.clamp_(min(values), max(values))
     return out
 
 
 def _along_depth(planes: Tensor, order: int, out: Tensor) -> None:
-    """Resample axis 0 of (Z, Y, X) into (Z', Y, X), a few planes at a time."""
-    if order == 0:
-        torch.index_select(planes, 0, torch.from_numpy(nearest(len(planes), len(out))), out=out)
-        return
-    matrix = axis_matrix(len(planes), len(out), order)
+    """Resample axis 0 of (Z, Y, X) into (Z', Y, X) on any device, a few planes at a time."""
     flat, result = planes.flatten(1), out.flatten(1)
     step = max(1, SLAB_VOXELS // flat.shape[1])
+    matrix = axis_matrix(len(planes), len(out), order)
+    # the weights of a spline fall fourfold per voxel: distant ones vanish in float32
+    counts = np.abs(axis_weights(len(planes), len(out), order)) > 1e-9
     for start in range(0, len(out), step):
-        block = matrix[start : start + step]
-        # the weights of a spline fall fourfold per voxel: distant ones vanish in float32
-        used = (block.abs() > 1e-9).any(0).nonzero().flatten()
+        block, part = matrix[start : start + step], result[start : start + step]
+        if order == 0:
+            part.copy_(flat[block.argmax(1).to(flat.device)])
+            continue
+        used = np.flatnonzero(counts[start : start + step].any(0))
         span = slice(int(used[0]), int(used[-1]) + 1)
-        torch.matmul(block[:, span], flat[span], out=result[start : start + step])
+        if flat.device == part.device:
+            torch.matmul(block[:, span], flat[span], out=part)
+        else:
+            part.copy_(block[:, span].to(flat.device) @ flat[span])
 
 
 def resample_array(
-    read: Callable[[slice], Tensor], resampling: Resampling, axis: int | None
+    read: Callable[[slice], Tensor],
+    resampling: Resampling,
+    axis: int | None,
+    *,
+    device: torch.device | None = None,
 ) -> Tensor:
     """Like `resample`, with planes across any axis.
 
@@ -170,6 +194,7 @@ def resample_array(
         read: from a slice along `axis` to planes (k, the other axes in order) float32.
         resampling: in the axes of the volume.
         axis: planes are read across it: `resampling.separate`, or None for 0.
+        device: see `resample`.
 
     Returns:
         (Z', Y', X') float32.
@@ -187,5 +212,5 @@ def resample_array(
         separate=None if resampling.separate is None else 0,
         clip=resampling.clip,
     )
-    result = resample(read, across)
+    result = resample(read, across, device=device)
     return result if axis == 0 else result.movedim(0, axis).contiguous()

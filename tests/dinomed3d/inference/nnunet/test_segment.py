@@ -1,6 +1,8 @@
 """From arrays to masks: preprocessing, windows and export against nnU-Net's own, voxel by voxel."""
 
 import threading
+from contextlib import nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,12 +14,17 @@ from nnunetv2.inference.export_prediction import (
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from scipy.ndimage import gaussian_filter
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dinomed3d.inference.case import CaseError
+from dinomed3d.inference.nnunet import preprocess
+from dinomed3d.inference.nnunet.label_export import Certainty, Exporter, Labels, Regions
 from dinomed3d.inference.nnunet.plan import read_plan
 from dinomed3d.inference.nnunet.predictor import Predictor
 from dinomed3d.inference.nnunet.preprocess import filled, nonzero_box, prepare
 from dinomed3d.inference.nnunet.segment import segment
+from dinomed3d.inference.nnunet.sliding_window import LogitsChunk
 from tests.dinomed3d.inference.models.write_model import tiny_dataset, tiny_network, tiny_plans
 from tests.dinomed3d.training.conftest import LABELS, REGIONS
 
@@ -147,6 +154,83 @@ def test_probabilities_agree_with_the_mask(prepared):
         assert np.array_equal(mask, logits.argmax(0))
     else:
         assert np.array_equal(mask > 0, (logits > 0).any(0))
+
+
+def test_on_a_device_the_host_waits_once_for_a_chunk_and_the_labels_are_the_same(prepared):
+    """The way of GPUs, on a CPU's tensors: nothing asks for a number or for the places of voxels."""
+    volume, plan, _ = prepared
+    resampling = plan.logits.between(
+        volume.data.shape[1:], volume.crop_shape, volume.network_spacing_mm, volume.spacing_mm
+    )
+    torch.manual_seed(0)
+    logits = torch.randn(plan.heads, *volume.data.shape[1:])
+    decide = Labels() if plan.regions is None else Regions(plan.regions)
+    results, waits = [], Waits()
+    for on_device in (False, True):
+        labels, certainty = np.zeros(volume.crop_shape, np.uint8), Certainty()
+        exporter = Exporter(
+            labels, resampling, (0, volume.crop_shape[1]), decide,
+            padding=(0, 0, 0), certainty=certainty, device=logits.device,
+        )  # fmt: skip
+        exporter.on_device = on_device
+        low, high = exporter.row_range
+        with waits if on_device else nullcontext():
+            for first in range(0, logits.shape[1], 5):
+                exporter.add(
+                    LogitsChunk(logits=logits[:, first : first + 5, low:high], first=first)
+                )
+        results.append((labels, certainty.mean))
+    (expected, mean), (found, found_mean) = results
+    # rounding of interpolated ties, as between planes and single voxels
+    assert (found == expected).mean() > 0.9999
+    assert found_mean == pytest.approx(mean, rel=1e-5)
+    assert waits.seen == []
+
+
+class Waits(TorchDispatchMode):
+    """Operators for whose result a host waits."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket.__name__ in ("nonzero", "_local_scalar_dense", "masked_select"):
+            self.seen.append(func)
+        if func.overloadpacket.__name__ == "index" and any(
+            index is not None and index.dtype == torch.bool for index in args[1]
+        ):
+            self.seen.append(func)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", ["3d_fullres", "anisotropic"])
+def test_a_gpu_resamples_without_mixing_devices(kind):
+    """On tensors without values: every operand is where it must be, and the result is on the CPU."""
+    plan = plan_of(
+        tiny_plans(kind, scheme="ZScoreNormalization", masked=True), tiny_dataset(), kind
+    )
+    # a range of the whole volume would need values
+    plan = replace(plan, data=replace(plan.data, clip=kind == "anisotropic"))
+    gpu = torch.device("cuda")
+    image = volume()[0]
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        found = prepare([image], SPACING, plan, device=gpu)
+    assert found.data.device.type == "cpu" and found.data.shape[0] == 1
+
+
+def test_a_full_gpu_leaves_it_to_the_cpu(monkeypatch):
+    plan = plan_of(tiny_plans(), tiny_dataset(), "3d_fullres")
+    expected = prepare([volume()[0]], SPACING, plan).data
+    whole = preprocess.resample_array
+
+    def full(*args, device=None):
+        if device is not None:
+            raise torch.OutOfMemoryError
+        return whole(*args)
+
+    monkeypatch.setattr(preprocess, "resample_array", full)
+    assert torch.equal(prepare([volume()[0]], SPACING, plan).data, expected)
 
 
 @pytest.mark.parametrize(
