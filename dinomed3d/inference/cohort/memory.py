@@ -12,6 +12,7 @@ from dinomed3d.inference.case import CaseError
 from dinomed3d.inference.cohort.spec import PredictSpec
 from dinomed3d.inference.nnunet.plan import Plan
 from dinomed3d.inference.nnunet.resample import new_shape
+from dinomed3d.runtime.allocator import give_back_freed
 from dinomed3d.runtime.memory import free_bytes, resident_bytes
 
 GIB = 2**30
@@ -55,6 +56,7 @@ def measure(run: Callable[[], object]) -> Footprint:
     """Measure the process while a batch of windows goes through the networks."""
     with peak_resident() as peak_gib:
         run()
+    give_back_freed()
     base = resident_bytes()
     return Footprint(base=base, window=max(0, int(peak_gib() * GIB) - base))
 

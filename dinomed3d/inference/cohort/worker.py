@@ -360,10 +360,10 @@ def choose_precision(name: str, trainer: str, device: torch.device) -> torch.dty
     "auto" is what the model was trained with on such a device: nnU-Net's trainers float16 on CUDA and
     float32 elsewhere, as nnU-Net predicts; ours what `fast_precision` says.
     """
-    from dinomed3d.training.precision import fast_precision
-
     if name == "auto":
         if trainer == "DinoMed3DTrainer":
+            from dinomed3d.training.precision import fast_precision  # takes seconds
+
             return fast_precision(device)
         return torch.float16 if device.type == "cuda" else None
     return None if name == "float32" else getattr(torch, name)

@@ -36,6 +36,7 @@ from dinomed3d.inference.cohort.events import (
 from dinomed3d.inference.cohort.record import failed_record, remove_leftovers, write_failure
 from dinomed3d.inference.cohort.spec import PredictSpec
 from dinomed3d.inference.models.model import Model
+from dinomed3d.runtime.allocator import KEEP_FREED_MEMORY
 from dinomed3d.runtime.errors import UserError
 
 PATIENCE_S = 20
@@ -80,7 +81,7 @@ class WorkerProcess:
                 [sys.executable, "-c", _START],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                env=os.environ | temporary,
+                env=KEEP_FREED_MEMORY | os.environ | temporary,
             )
         except OSError as error:
             self.folder.cleanup()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from dinomed3d.runtime.errors import UserError
@@ -15,9 +15,48 @@ if TYPE_CHECKING:
     from dinomed3d.inference.models.model import Model
 
 
+NNUNETS_OWN = "nnUNetTrainer"
+"""The trainer that every nnU-Net has."""
+
+
 def has_trainer(name: str) -> bool:
     """Whether a trainer of this name is installed."""
-    return trainer_class(name).__name__ == name
+    return name == NNUNETS_OWN or trainer_class(name).__name__ == name
+
+
+def builder(name: str) -> Callable[..., nn.Module]:
+    """The function with which a trainer builds its network.
+
+    nnU-Net's own trainer builds what the plans say, and importing it takes seconds: it plots, logs and augments.
+    """
+    if name == NNUNETS_OWN:
+        return _as_planned
+    build: Callable[..., nn.Module] = trainer_class(name).build_network_architecture
+    return build
+
+
+def _as_planned(
+    plans_manager: Any,
+    configuration: Any,
+    inputs: int,
+    heads: int,
+    enable_deep_supervision: bool,
+) -> nn.Module:
+    """The network of a configuration.
+
+    Source: nnunetv2 nnUNetTrainer.build_network_architecture.
+    """
+    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+
+    network: nn.Module = get_network_from_plans(
+        configuration.network_arch_class_name,
+        configuration.network_arch_init_kwargs,
+        configuration.network_arch_init_kwargs_req_import,
+        inputs,
+        heads,
+        deep_supervision=enable_deep_supervision,
+    )
+    return network
 
 
 def trainer_class(name: str) -> Any:
@@ -67,7 +106,7 @@ def _build(model: Model) -> nn.Module:
     from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-    build = trainer_class(model.trainer).build_network_architecture
+    build = builder(model.trainer)
     manager = PlansManager(model.plans)
     configuration = manager.get_configuration(model.configuration)
     inputs = determine_num_input_channels(manager, configuration, model.dataset)

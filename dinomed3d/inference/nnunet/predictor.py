@@ -7,18 +7,19 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from threading import Lock
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
-from dinomed3d.inference.nnunet.slice_feature_cache import (
-    SliceFeatureCache,
-    halo_of,
-    is_cacheable,
-)
+from dinomed3d.inference.nnunet.cpu_blocks import with_cpu_blocks
 from dinomed3d.inference.nnunet.sliding_window import Batch
-from dinomed3d.networks import DinoMed3D
+from dinomed3d.inference.nnunet.window_networks import WindowNetwork, window_network
 from dinomed3d.runtime.compiling import compiler
+
+if TYPE_CHECKING:
+    from dinomed3d.inference.nnunet.slice_feature_cache import SliceFeatureCache
 
 
 class Predictor:
@@ -40,17 +41,17 @@ class Predictor:
             mirroring: spatial axes of a window for test-time mirroring, in all combinations.
             device: of the networks.
             precision: of autocast, None for float32.
-            threads: batches that are predicted in parallel. On a CPU two windows on one core each are
-                faster than one after the other on two cores.
+            threads: passes of networks in parallel. On a CPU two windows on one core each are faster than one
+                after the other on two cores.
         """
         moved = [network.to(device).eval() for network in networks]
         backend, _ = compiler(device.type, unasked=False)
         if backend is not None:
             for network in moved:
                 network.compile(backend=backend)
-        self.networks = [
-            SliceFeatureCache(n, compiler=backend) if is_cacheable(n) else n for n in moved
-        ]
+        if device.type == "cpu" and precision is None:
+            moved = [with_cpu_blocks(network) for network in moved]
+        self.networks = [window_network(network, compiler=backend) for network in moved]
         axes = [axis + 2 for axis in mirroring or ()]
         self.flips = [
             flip for count in range(len(axes) + 1) for flip in itertools.combinations(axes, count)
@@ -58,9 +59,9 @@ class Predictor:
         self.device = device
         self.precision = precision
         # cached features are shared in the order of windows, so those go one after the other
-        self.caches = [n for n in self.networks if isinstance(n, SliceFeatureCache)]
+        self.caches = [cast("SliceFeatureCache", n) for n in self.networks if hasattr(n, "clear")]
         self.threads = 1 if self.caches else threads
-        self.halo = max(map(halo_of, moved))
+        self.halo = max(network.halo for network in self.networks)
         """Planes beyond both ends of a window that a network can read."""
 
     def autocast(self) -> AbstractContextManager[object]:
@@ -85,14 +86,21 @@ class Predictor:
             self.threads, "predict", initializer=torch.set_num_threads, initargs=(each,)
         )
         torch.set_num_threads(1)  # this thread must not wait for the cores of the others
-        ahead: deque[Future[Tensor]] = deque()
+        ahead: deque[list[Future[_Mean]]] = deque()
+        batches_ahead = -(-self.threads // len(self.passes))
         try:
             for batch in batches:
-                ahead.append(pool.submit(self, *batch))
-                if len(ahead) > self.threads:
-                    yield ahead.popleft().result()
+                mean = _Mean(len(self.passes))
+                ahead.append(
+                    [
+                        pool.submit(self._add_pass, mean, number, *batch)
+                        for number in range(len(self.passes))
+                    ]
+                )
+                if len(ahead) > batches_ahead:
+                    yield _result(ahead.popleft())
             while ahead:
-                yield ahead.popleft().result()
+                yield _result(ahead.popleft())
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
             torch.set_num_threads(cores)
@@ -110,7 +118,11 @@ class Predictor:
             for cache in self.caches
         )
 
-    @torch.inference_mode()
+    @property
+    def passes(self) -> list[tuple[WindowNetwork, tuple[int, ...]]]:
+        """The passes whose mean is the result: each network with each combination of mirrored axes."""
+        return list(itertools.product(self.networks, self.flips))
+
     def __call__(
         self,
         windows: Tensor,
@@ -128,21 +140,55 @@ class Predictor:
         Returns:
             Mean logits (B, heads, *patch) float32.
         """
-        total = None
+        mean = _Mean(len(self.passes))
+        for number in range(len(self.passes)):
+            self._add_pass(mean, number, windows, places, halo)
+        return mean.result()
+
+    @torch.inference_mode()
+    def _add_pass(
+        self,
+        mean: _Mean,
+        number: int,
+        windows: Tensor,
+        places: list[tuple[int, int, int]],
+        halo: tuple[int, int],
+    ) -> _Mean:
+        """Predict windows in one of the passes, and add the logits to their mean."""
+        network, flip = self.passes[number]
         with self.autocast():
-            for network in self.networks:
-                for flip in self.flips:
-                    mirrored = torch.flip(windows, flip) if flip else windows
-                    ends = halo[::-1] if 2 in flip else halo
-                    if isinstance(network, SliceFeatureCache):
-                        logits = network(mirrored, places, flip, halo=ends)
-                    elif isinstance(network, DinoMed3D):
-                        logits = network(mirrored, halo=ends)
-                    else:
-                        inside = mirrored.shape[2] - sum(ends)
-                        logits = network(mirrored.narrow(2, ends[0], inside))
-                    logits = (torch.flip(logits, flip) if flip else logits).float()
-                    total = logits if total is None else total.add_(logits)
-        assert total is not None
-        count = len(self.networks) * len(self.flips)
-        return total if count == 1 else total.div_(count)
+            mirrored = torch.flip(windows, flip) if flip else windows
+            logits = network(mirrored, places, flip, halo=halo[::-1] if 2 in flip else halo)
+            mean.add(number, (torch.flip(logits, flip) if flip else logits).float())
+        return mean
+
+
+class _Mean:
+    """A mean whose parts may arrive in any order, always summed in the same one: equal for any number of threads."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.added = 0
+        self.total: Tensor | None = None
+        self.early: dict[int, Tensor] = {}
+        self.lock = Lock()
+
+    def add(self, number: int, part: Tensor) -> None:
+        """Add a part once all parts with lower numbers are there."""
+        with self.lock:
+            self.early[number] = part
+            while self.added in self.early:
+                part = self.early.pop(self.added)
+                self.total = part if self.total is None else self.total.add_(part)
+                self.added += 1
+
+    @torch.inference_mode()
+    def result(self) -> Tensor:
+        """The mean of all parts, once all are there."""
+        assert self.total is not None and self.added == self.count
+        return self.total if self.count == 1 else self.total.div_(self.count)
+
+
+def _result(passes: list[Future[_Mean]]) -> Tensor:
+    """The mean of a batch once all of its passes are done."""
+    return [one.result() for one in passes][-1].result()

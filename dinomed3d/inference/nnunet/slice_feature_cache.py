@@ -62,6 +62,7 @@ class SliceFeatureCache:
             self.each_slice = torch.compile(self.each_slice, backend=compiler)
             self.across_slices = torch.compile(self.across_slices, backend=compiler)
         self.embedding = network.embedding
+        self.halo = halo_of(network)
         self.limit = limit
         self.kept: dict[Key, tuple[Tensor, ...]] = {}
         self.rope: Tensor | None = None

@@ -8,8 +8,13 @@ from torch._dynamo.utils import counters
 
 from dinomed3d.inference.nnunet import predictor as module
 from dinomed3d.inference.nnunet.predictor import Predictor
-from dinomed3d.inference.nnunet.slice_feature_cache import SliceFeatureCache, is_cacheable
+from dinomed3d.inference.nnunet.slice_feature_cache import (
+    SliceFeatureCache,
+    halo_of,
+    is_cacheable,
+)
 from dinomed3d.inference.nnunet.sliding_window import WindowGrid, predict_windows
+from dinomed3d.inference.nnunet.window_networks import HaloNetwork
 from dinomed3d.networks import CnnSpec, NetworkSpec, build_network
 from tests.dinomed3d.inference.models.write_model import tiny_network
 
@@ -59,7 +64,8 @@ def predictor_of(built, mirroring=None, **options):
 def without_cache(built, mirroring=None):
     """The same network and halo, every window encoded anew."""
     predictor = predictor_of(built, mirroring)
-    predictor.networks, predictor.caches = [built], []
+    predictor.networks = [HaloNetwork(built, halo_of(built))]
+    predictor.caches = []
     return predictor
 
 
