@@ -108,7 +108,7 @@ def attempted(work: Callable[[], Any]) -> Any:
     """What `work` returns, or its error as a finding."""
     try:
         return work()
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # commands that fail end with the latter
         return failure(error)
 
 
@@ -224,6 +224,6 @@ def _work(part: Part, bench: Bench, file: Path, ends: float) -> None:
     bench = Bench(**{**vars(bench), "ends": ends, "file": file, "found": {}})
     try:
         part.run(bench)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         bench.note("error", failure(error))
         raise SystemExit(1) from error

@@ -35,6 +35,7 @@ def counting(bench):
     file.write_text(file.read_text() + "x" if file.exists() else "x")
     bench.note("found", 1)
     bench.attempt("bad", lambda: 1 / 0)
+    bench.attempt("command", lambda: sys.exit("a command failed"))
     bench.note("after", 2)
 
 
@@ -74,8 +75,9 @@ def test_parts_end_alone_and_are_not_repeated(tmp_path):
     assert found["failing"]["found"]["before"] == 1
     assert found["failing"]["found"]["error"]["error"] == "ValueError: broken"
     assert found["counting"]["status"] == "done"
-    assert list(found["counting"]["found"]) == ["found", "bad", "after"]
+    assert list(found["counting"]["found"]) == ["found", "bad", "command", "after"]
     assert "ZeroDivisionError" in found["counting"]["found"]["bad"]["error"]
+    assert "a command failed" in found["counting"]["found"]["command"]["error"]
     assert gpu_table.has_errors(found)
 
     run(tmp_path, *parts)
