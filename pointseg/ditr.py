@@ -163,7 +163,11 @@ class PointImages(nn.Module):
         else:
             feat, seen = self._of_chosen_view(cloud, cloud.image_view, coord[:, 0], mask[:, 0])
         if self.missing_token is not None:
-            feat[~seen] = self.missing_token.to(feat.dtype)
+            token = self.missing_token.to(feat.dtype)
+            if feat.device.type == "cpu":
+                feat[~seen] = token
+            else:  # to find the rows would be to wait for the device
+                feat = torch.where(seen[:, None], feat, token)
         return feat, seen
 
     def _of_chosen_view(
@@ -180,17 +184,19 @@ class PointImages(nn.Module):
         given = cloud.images if cloud.image_maps is None else cloud.image_maps
         assert given is not None
         seen = mask & (view >= 0)
-        # of all samples' views, one after the other
+        # of all samples' views, one after the other; the last place is of points without a view
+        views = given.shape[0] * given.shape[1]
         number = view.long() + given.shape[1] * batch_of(cloud.sample_ends, len(cloud))
-        used = torch.zeros(given.shape[:2], dtype=torch.bool, device=mask.device)
-        used.view(-1)[number[seen]] = True
-        maps = self._maps(cloud, used)
+        number = torch.where(seen, number, views)
+        used = torch.zeros(views + 1, dtype=torch.bool, device=mask.device)
+        used.index_fill_(0, number, True)
+        used[-1] = False
+        maps = self._maps(cloud, _numbers(used[:-1]))
         if not len(maps):
             return maps.new_zeros(len(cloud), self.channels), seen
-        row = used.view(-1).cumsum(0) - 1  # of a view's map
-        row = torch.where(seen, row[number.clamp(min=0)], -1)
+        row = (used.cumsum(0) - 1).masked_fill_(~used, -1)  # of a view's map
         found = FeatureMap(maps, self.stride, self.image_size)
-        return sample_chosen(found, row, coord, sample=_SAMPLES[self.sample])
+        return sample_chosen(found, row[number], coord, sample=_SAMPLES[self.sample])
 
     def _of_all_views(self, cloud: Cloud, coord: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C) features and (N,) seen, fused sample by sample.
@@ -203,12 +209,17 @@ class PointImages(nn.Module):
         ends = cloud.sample_ends.tolist()
         samples = list(zip([0, *ends[:-1]], ends, strict=True))
         used = torch.stack([mask[start:end].any(0) for start, end in samples])  # (S, V)
-        maps = self._maps(cloud, used)
+        numbers = _numbers(used.flatten())
+        views = mask.shape[1]
+        shown = [
+            [n % views for n in numbers if n // views == sample] for sample in range(len(ends))
+        ]
+        maps = self._maps(cloud, numbers)
 
         each = (
-            self._lifted(some, coord[start:end], mask[start:end], shown)
-            for some, (start, end), shown in zip(
-                maps.split(used.sum(1).tolist()), samples, used, strict=True
+            self._lifted(some, coord[start:end], mask[start:end], of_sample)
+            for some, (start, end), of_sample in zip(
+                maps.split([len(of_sample) for of_sample in shown]), samples, shown, strict=True
             )
         )
         if len(samples) == 1:
@@ -290,7 +301,7 @@ class PointImages(nn.Module):
         )
 
     def _lifted(
-        self, maps: Tensor, coord: Tensor, mask: Tensor, used: Tensor
+        self, maps: Tensor, coord: Tensor, mask: Tensor, used: list[int]
     ) -> tuple[Tensor, Tensor]:
         """(n, C) features and (n,) seen of one sample.
 
@@ -298,12 +309,13 @@ class PointImages(nn.Module):
             maps: (U, C, h, w) of the views that are used.
             coord: (n, V, 2) pixels.
             mask: (n, V) visible.
-            used: (V,) which views have maps.
+            used: the U views.
         """
         if not len(maps):
             return maps.new_zeros(len(mask), self.channels), mask.any(1)
-        if len(maps) < len(used):
-            coord, mask = coord[:, used], mask[:, used]
+        if len(used) < mask.shape[1]:
+            index = _index(used, mask.device)
+            coord, mask = coord.index_select(1, index), mask.index_select(1, index)
         return sample_and_fuse(
             FeatureMap(maps, self.stride, self.image_size),
             coord,
@@ -327,13 +339,16 @@ class PointImages(nn.Module):
             return Random(torch.default_generator)
         return _FUSES[self.fuse]()
 
-    def _maps(self, cloud: Cloud, used: Tensor) -> Tensor:
-        """(U, C, h, w) of the views that are used, sample after sample."""
+    def _maps(self, cloud: Cloud, used: list[int]) -> Tensor:
+        """(U, C, h, w) of the views that are used, numbered through all samples."""
         dtype = _autocast_type(cloud.feat.device) or cloud.feat.dtype
+        given = cloud.images if cloud.image_maps is None else cloud.image_maps
+        assert given is not None
+        images = given.flatten(0, 1)
+        if len(used) < len(images):
+            images = images.index_select(0, _index(used, images.device))
         if cloud.image_maps is not None:
-            return cloud.image_maps[used].to(dtype)
-        assert cloud.images is not None
-        images = cloud.images[used]
+            return images.to(dtype)
         if not len(images):
             return cloud.feat.new_empty(0, self.channels, *self._cells, dtype=dtype)
         maps = self.encode(images).to(dtype)
@@ -383,6 +398,15 @@ class PointImages(nn.Module):
                 f"{self._cells[1]}), got {tuple(given.shape)}; they belong to another encoder or image size"
             )
         return coord, mask
+
+
+def _numbers(flags: Tensor) -> list[int]:
+    """Places of a few flags that are set; waits for the device, once in a forward pass."""
+    return [place for place, flag in enumerate(flags.tolist()) if flag]
+
+
+def _index(numbers: list[int], device: torch.device) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.int64).to(device, non_blocking=True)
 
 
 def _autocast_type(device: torch.device) -> torch.dtype | None:
