@@ -12,6 +12,7 @@ Source: Knaebel et al. 2025, "DINO in the Room" (DITR), arXiv:2503.18944, sectio
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -32,11 +33,13 @@ from dinomed3d.lifting import (
 )
 from dinomed3d.lifting.dino import LVD_MEAN, LVD_STD
 from dinomed3d.lifting.fusion import Random
+from dinomed3d.lifting.on_devices import sample_every
 from dinomed3d.lifting.tiles import encode_in_tiles
 from dinomed3d.runtime.errors import UserError
 from pointseg.cloud import Cloud
 from pointseg.conventions import CHOOSING_FUSES, FUSES
 from pointseg.ops.offsets import batch_of
+from pointseg.ops.pieces import is_cpu
 
 _FUSES: dict[str, Callable[[], ViewFusion]] = {
     "last": Last,
@@ -164,7 +167,7 @@ class PointImages(nn.Module):
             feat, seen = self._of_chosen_view(cloud, cloud.image_view, coord[:, 0], mask[:, 0])
         if self.missing_token is not None:
             token = self.missing_token.to(feat.dtype)
-            if feat.device.type == "cpu":
+            if is_cpu(feat):
                 feat[~seen] = token
             else:  # to find the rows would be to wait for the device
                 feat = torch.where(seen[:, None], feat, token)
@@ -195,8 +198,11 @@ class PointImages(nn.Module):
         if not len(maps):
             return maps.new_zeros(len(cloud), self.channels), seen
         row = (used.cumsum(0) - 1).masked_fill_(~used, -1)  # of a view's map
-        found = FeatureMap(maps, self.stride, self.image_size)
-        return sample_chosen(found, row[number], coord, sample=_SAMPLES[self.sample])
+        found, row = FeatureMap(maps, self.stride, self.image_size), row[number]
+        if is_cpu(maps):
+            return sample_chosen(found, row, coord, sample=_SAMPLES[self.sample])
+        laid_out = replace(found, values=maps.contiguous(memory_format=torch.channels_last))
+        return sample_every(laid_out, row, coord, sample=_SAMPLES[self.sample]), seen
 
     def _of_all_views(self, cloud: Cloud, coord: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C) features and (N,) seen, fused sample by sample.

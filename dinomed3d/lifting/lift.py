@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from dinomed3d.lifting import on_devices
 from dinomed3d.lifting.encoder import FeatureMap
-from dinomed3d.lifting.fusion import SelectView, ViewFusion
+from dinomed3d.lifting.fusion import Last, SelectView, ViewFusion
 from dinomed3d.lifting.sample import sample_bilinear
 
 Sample = Callable[[FeatureMap, "int | Tensor", Tensor], Tensor]
@@ -18,8 +20,10 @@ Sample = Callable[[FeatureMap, "int | Tensor", Tensor], Tensor]
 
 BYTES_PER_POINT = 160
 """Intermediate results of projecting one point into one view."""
+CHUNK_MIB = 4.0
+"""What a CPU computes at a time."""
 MAPS_MIB = 64.0
-"""Maps that are laid out for reading at a time; at least one map, whatever its size."""
+"""Maps that are laid out for reading at a time on a CPU; at least one map, whatever its size."""
 
 
 class Projector(Protocol):
@@ -41,14 +45,14 @@ def lift(
     *,
     fuse: ViewFusion,
     sample: Sample = sample_bilinear,
-    chunk_mib: float = 4.0,
+    chunk_mib: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One feature per 3D point: project the points into every view, then sample and fuse.
 
     If the fusion selects one view per point (a ``SelectView``), views are selected first and each
     point is sampled once. Without gradients the memory needed besides the arguments is that of the
     result, 80 bytes per point, eight times ``chunk_mib`` and twice the greater of one map and 64 MiB,
-    independent of the number of views. Where gradients are recorded, nothing is done in chunks.
+    on devices 1 GiB, independent of the number of views. Where gradients are recorded, nothing is done in chunks.
 
     Args:
         features: of the V images, in the order of the views: all in one FeatureMap, or an iterable of
@@ -57,7 +61,8 @@ def lift(
         points: (N, 3) in the coordinates of the projector, on the device of the features.
         fuse: how the features of several views become one.
         sample: how a map is read.
-        chunk_mib: roughly how much is computed at a time, MiB; best what fits into a processor's cache.
+        chunk_mib: roughly how much is computed at a time, MiB. None: 4 on a CPU, which fits into its cache, and
+            256 elsewhere.
 
     Returns:
         (N, C) features, 0 where no view sees the point; (N,) whether any view does.
@@ -85,7 +90,7 @@ def sample_and_fuse(
     fuse: ViewFusion,
     distance: Tensor | None = None,
     sample: Sample = sample_bilinear,
-    chunk_mib: float = 4.0,
+    chunk_mib: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One feature per 3D point whose pixels are known already; what `lift` does after projection.
 
@@ -127,7 +132,7 @@ def sample_chosen(
     uv: Tensor,
     *,
     sample: Sample = sample_bilinear,
-    chunk_mib: float = 4.0,
+    chunk_mib: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One feature per 3D point whose view is chosen already: one gather, the last part of `lift`.
 
@@ -151,8 +156,9 @@ def sample_chosen(
             f"{tuple(uv.shape)}"
         )
     chosen = _Chosen(view.long(), uv)
+    chunk = _chunk(chunk_mib, uv.device)
     groups = _groups((features,) if isinstance(features, FeatureMap) else features, None)
-    return _sample_chosen(groups, chosen, sample, int(chunk_mib * 2**20)), view >= 0
+    return _sample_chosen(groups, chosen, sample, chunk), view >= 0
 
 
 @dataclass(frozen=True)
@@ -186,15 +192,13 @@ def _sample_and_fuse(
     pixels: _Pixels,
     fuse: ViewFusion,
     sample: Sample,
-    chunk_mib: float,
+    chunk_mib: float | None,
 ) -> tuple[Tensor, Tensor]:
     if isinstance(features, FeatureMap):
         if pixels.views != features.values.shape[0]:
             raise ValueError(_not_one_each(pixels.views, features.values.shape[0]))
         features = (features,)
-    if chunk_mib <= 0:
-        raise ValueError(f"lift: 'chunk_mib' must be positive, got {chunk_mib}")
-    groups, chunk = _groups(features, pixels.views), int(chunk_mib * 2**20)
+    groups, chunk = _groups(features, pixels.views), _chunk(chunk_mib, pixels.device)
     if isinstance(fuse, SelectView):
         chosen = _choose(pixels, fuse, chunk)
         fuse.values = _sample_chosen(groups, chosen, sample, chunk)
@@ -204,12 +208,30 @@ def _sample_and_fuse(
     return fuse.result()
 
 
+def _chunk(chunk_mib: float | None, device: torch.device) -> int:
+    """Bytes that are computed at a time."""
+    if chunk_mib is None:
+        chunk_mib = CHUNK_MIB if on_devices.is_cpu(device) else on_devices.CHUNK_MIB
+    if chunk_mib <= 0:
+        raise ValueError(f"lift: 'chunk_mib' must be positive, got {chunk_mib}")
+    return int(chunk_mib * 2**20)
+
+
 def _choose(pixels: _Pixels, fuse: SelectView, chunk: int) -> _Chosen:
     """The view that a fusion selects for each point."""
     count, device = pixels.points, pixels.device
     fuse.reset(count, device)
     selected = torch.full((count,), -1, device=device)
     at: Tensor | None = None
+    if type(fuse) is Last and count and not on_devices.is_cpu(device):
+        parts = [
+            on_devices.choose_last(partial(_view_of, pixels, 0, rows), pixels.views, selected[rows])
+            for rows in pixels.chunks(chunk // BYTES_PER_POINT)
+        ]
+        if parts[0][1] is not None:
+            selected = torch.cat([chosen for chosen, _ in parts])
+            at = torch.cat([uv for _, uv in parts if uv is not None])
+            return _Chosen(selected, at)
     for view in reversed(range(pixels.views)) if fuse.last_wins else range(pixels.views):
         for rows in pixels.chunks(chunk // BYTES_PER_POINT):
             number = torch.arange(rows.start, rows.stop, device=device)
@@ -236,8 +258,14 @@ def _sample_chosen(
         if values is None:
             values = maps.values.new_empty(len(view), maps.values.shape[1])
             values.index_fill_(0, torch.nonzero(view < 0).squeeze(1), 0)
+        if first == 0 and len(view) and not on_devices.is_cpu(view.device):
+            last = int(view.max())
+            if last < len(maps.values):  # all are read here: which ones need not be asked
+                values = on_devices.sample_every(maps, view, chosen.uv, sample=sample, chunk=chunk)
+                end = len(maps.values)
+                continue
         index = torch.nonzero((view >= first) & (view < first + len(maps.values)))
-        for part in index.squeeze(1).split(_rows(maps.values, chunk)):
+        for part in index.squeeze(1).split(on_devices.rows_at_once(maps.values, chunk)):
             at = chosen.uv.index_select(0, part)
             values[part] = sample(maps, view[part] - first, at)
         end = first + len(maps.values)
@@ -258,7 +286,12 @@ def _sample_all(
     for first, maps in groups:
         if first == 0:
             fuse.start(pixels.points, maps.values.shape[1], like=maps.values)
-        step = _rows(maps.values, chunk)
+        step = on_devices.rows_at_once(maps.values, chunk)
+        if not on_devices.is_cpu(maps.values.device):
+            for rows in pixels.chunks(step):
+                project = partial(_view_of, pixels, first, rows)
+                on_devices.add_every_view(fuse, sample, maps, project, rows.start)
+            continue
         for rows in pixels.chunks(max(step, chunk // BYTES_PER_POINT)):
             ends = torch.arange(0, rows.stop - rows.start + step, step, device=pixels.device)
             found = []
@@ -271,6 +304,10 @@ def _sample_all(
                 for view, index, uv, distance, cuts in found:
                     some = slice(cuts[number], cuts[number + 1])
                     fuse.add(index[some], sample(maps, view, uv[some]), distance[some])
+
+
+def _view_of(pixels: _Pixels, first: int, rows: slice, view: int) -> tuple[Tensor, Tensor, Tensor]:
+    return pixels.of(first + view, rows)
 
 
 def _groups(features: Iterable[FeatureMap], views: int | None) -> Iterator[tuple[int, FeatureMap]]:
@@ -288,8 +325,9 @@ def _groups(features: Iterable[FeatureMap], views: int | None) -> Iterator[tuple
         channels = shape[0]
         if views is not None and first + count > views:
             raise ValueError(_not_one_each(views, f"{first + count} or more"))
+        held = MAPS_MIB if on_devices.is_cpu(given.values.device) else on_devices.MAPS_MIB
         each = max(1, given.values[:1].numel() * given.values.element_size())
-        for values in given.values.split(max(1, int(MAPS_MIB * 2**20 / each))):
+        for values in given.values.split(max(1, int(held * 2**20 / each))):
             values = values.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
             yield first, replace(given, values=values)
             first += len(values)
@@ -297,13 +335,6 @@ def _groups(features: Iterable[FeatureMap], views: int | None) -> Iterator[tuple
         raise ValueError("lift: 'features' holds no map")
     if views is not None and first < views:
         raise ValueError(_not_one_each(views, first))
-
-
-def _rows(values: Tensor, chunk: int) -> int:
-    """Points whose features fit into ``chunk`` bytes; all points where gradients are recorded."""
-    if torch.is_grad_enabled() and values.requires_grad:
-        return 2**31
-    return max(1, chunk // max(1, values.shape[1] * values.element_size()))
 
 
 def _not_one_each(views: int, images: int | str) -> str:

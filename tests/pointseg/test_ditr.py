@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import nn
 
-from dinomed3d.lifting import Encoder, build_encoder
+from dinomed3d.lifting import Encoder, build_encoder, on_devices
 from dinomed3d.lifting.dino import LVD_MEAN, LVD_STD
 from dinomed3d.runtime.errors import UserError
 from pointseg import ditr as lifting_of_images
@@ -22,6 +22,7 @@ from pointseg.backbones.ptv3 import PointTransformerV3
 from pointseg.cloud import Cloud, collate
 from pointseg.conventions import FUSES, SAMPLES
 from pointseg.ditr import PointImages
+from pointseg.ops.pieces import decided_for
 from pointseg.segmenter import Segmenter
 from pointseg.training.step.mix3d import mix3d
 from tests.pointseg.backbones.clouds import cloud
@@ -137,6 +138,23 @@ def test_by_hand(fuse, second):
     assert feat[:, 0].tolist() == [1, second, 0, 40, 0, 0]
     assert torch.equal(feat, feat[:, :1].expand(-1, 3))
     assert seen.tolist() == [True, True, False, True, False, False]
+
+
+@pytest.mark.parametrize("share", [0.5, 0.0])
+@pytest.mark.parametrize("sample", SAMPLES)
+@pytest.mark.parametrize("fuse", ["last", "mean", "max"])
+def test_the_ways_of_devices_give_the_same(fuse, sample, share, monkeypatch):
+    points = seen_cloud(samples=3, share=share)
+    points.image_mask[:, 1] = False  # a view that need not be encoded
+    given = [points, chosen(points)] if fuse == "last" else [points]
+    network = point_images(fuse=fuse, sample=sample, missing_token=True)
+    whole = [network(some) for some in given]
+    monkeypatch.setattr(on_devices, "is_cpu", lambda device: False)
+    with decided_for("cuda"):
+        for some, (feat, seen) in zip(given, whole, strict=True):
+            found = network(some)
+            torch.testing.assert_close(found[0], feat)
+            assert torch.equal(found[1], seen)
 
 
 def test_bilinear_by_hand():

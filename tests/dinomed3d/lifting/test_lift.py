@@ -18,6 +18,7 @@ from dinomed3d.lifting import (
     Random,
     SliceStack,
     lift,
+    on_devices,
     sample_and_fuse,
     sample_bilinear,
     sample_nearest,
@@ -145,6 +146,30 @@ def test_chunks_of_any_size(fuse, sample, rails, monkeypatch):
     monkeypatch.setattr(sys.modules["dinomed3d.lifting.lift"], "MAPS_MIB", 500 / 2**20)  # two maps
     values, seen = lift(features, views, points, fuse=fuse(), sample=sample, chunk_mib=700 / 2**20)
     assert torch.equal(values, whole[0]) and torch.equal(seen, whole[1])
+
+
+@pytest.mark.parametrize("chunk_mib", [None, 700 / 2**20])
+@pytest.mark.parametrize("sample", [sample_bilinear, sample_nearest])
+@pytest.mark.parametrize("fuse", FUSES)
+def test_the_ways_of_devices_give_the_same(fuse, sample, chunk_mib, rails, monkeypatch):
+    features, views, points = rails
+    whole = lift(features, views, points, fuse=fuse(), sample=sample)
+    monkeypatch.setattr(on_devices, "is_cpu", lambda device: False)
+    for given in (features, one_by_one(features)):
+        values, seen = lift(given, views, points, fuse=fuse(), sample=sample, chunk_mib=chunk_mib)
+        torch.testing.assert_close(values, whole[0])
+        assert torch.equal(seen, whole[1])
+    monkeypatch.setattr(on_devices, "MAPS_MIB", 500 / 2**20)  # two maps
+    values, _ = lift(features, views, points, fuse=fuse(), sample=sample)
+    torch.testing.assert_close(values, whole[0])
+
+
+@pytest.mark.parametrize("sample", [sample_bilinear, sample_nearest])
+def test_points_without_a_view_may_lie_anywhere(sample):
+    maps = FeatureMap(torch.ones(2, 3, 4, 5), 2, (8, 10))
+    uv = torch.tensor([[1.0, 1], [float("nan"), 2], [1e30, -1e30], [9, 7]])
+    values = on_devices.sample_every(maps, torch.tensor([0, -1, -1, 1]), uv, sample=sample)
+    assert values.tolist() == [[1.0] * 3, [0.0] * 3, [0.0] * 3, [1.0] * 3]
 
 
 @pytest.mark.parametrize("sample", [sample_bilinear, sample_nearest])
