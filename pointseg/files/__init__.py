@@ -72,6 +72,7 @@ FORMATS = {
     ".xyz": _TEXT,
     ".csv": _TEXT,
     ".asc": _TEXT,
+    ".pts": _TEXT,
     "": Format(
         npy.read_npy_folder, npy.write_npy_folder, npy.label_npy_folder, npy.npy_folder_pieces
     ),

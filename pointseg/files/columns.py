@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +18,18 @@ from pointseg.scene import FIELDS, IGNORE, Scene
 
 # Names are compared in small letters and without CloudCompare's "scalar_". Of several names the
 # first found counts. Single columns that belong together, or one array of three columns.
-POSITION = (("x", "y", "z"),)
+POSITION = (
+    ("x", "y", "z"),
+    ("easting", "northing", "height"),
+    ("easting", "northing", "elevation"),
+    ("easting", "northing", "altitude"),
+)
 POSITION_ARRAYS = ("coord", "coords", "xyz", "points", "pos")
 COLOR = (
     ("red", "green", "blue"),
     ("r", "g", "b"),
     ("diffuse_red", "diffuse_green", "diffuse_blue"),
+    ("rf", "gf", "bf"),
 )
 COLOR_ARRAYS = ("color", "colors", "colour", "rgb")
 NORMAL = (
@@ -314,8 +321,8 @@ def finite_numbers(values: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def key_of(name: str) -> str:
-    """A column's name as names are compared: in small letters, without CloudCompare's ``scalar_``."""
-    return name.strip().lower().removeprefix("scalar_")
+    """A column's name as names are compared: in small letters, without CloudCompare's ``scalar_`` and ``(m)``."""
+    return re.sub(r"\s*[(\[]m[)\]]$", "", name.strip().lower().removeprefix("scalar_"))
 
 
 def _triple(

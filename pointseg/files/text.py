@@ -12,14 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinomed3d.runtime.atomic_files import new_file
-from pointseg.files.columns import COLOR, columns_of, names_labels
+from pointseg.files.columns import COLOR, columns_of, key_of, names_labels
 from pointseg.files.errors import CloudFileError
 from pointseg.files.labels import Labels
 from pointseg.files.rows import as_texts
 from pointseg.scene import Scene
 
+_POSITION = {"x", "y", "z"}
 COMMENTS = ("#", "//")
 DELIMITERS = (";", ",", "\t")
+TITLE_LIMIT = 20
+"""Lines without numbers before the points; more are a letter, not a cloud."""
+_NO_NUMBER = re.compile(r"-?nan\([^)\s]*\)|[-+]?1\.#[A-Z]+\d*|\b(?:NULL|NA|N/A)\b", re.IGNORECASE)
+_FORTRAN = re.compile(r"(\d\.?)[dD]([-+]?\d)")
 LINE_LIMIT = 100_000  # characters; a file with longer lines is refused
 
 
@@ -37,6 +42,12 @@ class Layout:
     """How many values each line has."""
     is_empty: bool
     """Whether the file has no points."""
+    skipped: frozenset[int] = frozenset()
+    """Numbers of lines that hold a title or the number of points: CloudCompare and Leica write them first."""
+
+    def is_point(self, number: int, line: str) -> bool:
+        """Whether a line holds a point."""
+        return number != self.header and number not in self.skipped and _is_data(line)
 
 
 def read_text(path: Path, columns: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
@@ -56,13 +67,14 @@ def read_text(path: Path, columns: Sequence[str] | None = None) -> dict[str, NDA
 def fitting_columns(path: Path, columns: Sequence[str]) -> Sequence[str] | None:
     """Names for the columns of a file without names, given those of a model's training clouds.
 
-    The file may lack the labels. Returns None where the file has names of its own.
+    The file may lack the labels. Returns None where the file's own names tell its positions; others are
+    replaced, as ``columns`` of ``dataset.yaml`` replaces them in training.
 
     Raises:
         CloudFileError: as ``read_text``; another number of columns.
     """
     layout = _layout(path)
-    if layout.names:
+    if _POSITION <= {key_of(name) for name in layout.names}:
         return None
     for names in (columns, [name for name in columns if not names_labels(name)]):
         if len(names) == layout.columns:
@@ -101,8 +113,9 @@ def label_text(
     replaced = {names.index(name): new for name, new in texts.items() if name in names}
     added = {name: new for name, new in texts.items() if name not in names}
     delimiter = layout.delimiter or " "
+    encoding, errors = _encoding(source, copy=True)
     with new_file(target) as part, _open(source) as old, \
-            open(part, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream:  # fmt: skip
+            open(part, "w", encoding=encoding, errors=errors, newline="") as stream:  # fmt: skip
         row = 0
         for number, line in enumerate(old):
             body = line.rstrip().rstrip(",;")
@@ -110,7 +123,7 @@ def label_text(
             if number == layout.header:
                 stream.write(delimiter.join([body, *added]) + end)
                 continue
-            if not _is_data(line):
+            if not layout.is_point(number, line):
                 stream.write(line)
                 continue
             if row == 0 and not layout.names:
@@ -126,9 +139,11 @@ def label_text(
 
 def _layout(path: Path) -> Layout:
     """Delimiter, names and number of columns from the lines up to the first point."""
-    comment, header, first = (-1, ""), (-1, ""), None
+    comment, first = (-1, ""), None
+    titles: list[tuple[int, str]] = []
+    counts: list[int] = []
     with _open(path) as stream:
-        for number, line in enumerate(stream):
+        for number, line in enumerate(_decoded(path, stream)):
             if len(line) > LINE_LIMIT:
                 raise CloudFileError(path, f"line {number + 1} is too long for a cloud of text")
             text = line.strip()
@@ -136,11 +151,17 @@ def _layout(path: Path) -> Layout:
                 comment = (number, text.lstrip("#/").strip())
             elif text and _is_numbers(text):
                 first = text
-                break
-            elif text and header[1]:
+                if counts or not text.isdecimal():
+                    break
+                counts.append(number)  # of points, if the next line holds more numbers
+            elif text and (len(titles) == TITLE_LIMIT or counts):
                 raise CloudFileError(path, f"line {number + 1} holds no numbers: {text[:60]!r}")
             elif text:
-                header = (number, text)
+                titles.append((number, text))
+    if first is None or first.isdecimal():
+        counts = []
+    *others, header = titles or [(-1, "")]
+    skipped = frozenset([*counts, *(number for number, _ in others)])
     number, named = header if header[1] else comment
     sample = named if first is None else first
     delimiter = next((d for d in DELIMITERS if d in sample), None)
@@ -157,8 +178,15 @@ def _layout(path: Path) -> Layout:
             path, f"line {number + 1} {problem}, the first point has {columns} values"
         )
     if not fits or not (header[1] or {"x", "y", "z"} <= {name.lower() for name in names}):
-        return Layout(delimiter, None, (), columns, first is None)
-    return Layout(delimiter, number, names, columns, first is None)
+        return Layout(delimiter, None, (), columns, first is None, skipped)
+    return Layout(delimiter, number, names, columns, first is None, skipped)
+
+
+def _decoded(path: Path, stream: Iterator[str]) -> Iterator[str]:
+    try:
+        yield from stream
+    except UnicodeDecodeError as error:
+        raise CloudFileError(path, f"is no text: {error}") from error
 
 
 def _table(path: Path, layout: Layout) -> NDArray[np.float64]:
@@ -166,16 +194,29 @@ def _table(path: Path, layout: Layout) -> NDArray[np.float64]:
     if layout.is_empty:
         return np.empty((0, layout.columns))
 
-    def lines() -> Iterator[str]:
-        for number, line in enumerate(stream):
-            if number != layout.header and _is_data(line):
-                yield line.strip().rstrip(layout.delimiter) if layout.delimiter else line
+    def lines(clean: bool) -> Iterator[str]:
+        with _open(path) as stream:
+            for number, line in enumerate(stream):
+                if layout.is_point(number, line):
+                    text = _cleaned(line) if clean else line
+                    yield text.strip().rstrip(layout.delimiter) if layout.delimiter else text
 
-    with _open(path) as stream:
+    def table(clean: bool) -> NDArray[np.float64]:
+        return np.loadtxt(lines(clean), delimiter=layout.delimiter, comments=None, ndmin=2)
+
+    try:
+        return table(clean=False)
+    except ValueError as error:
         try:
-            return np.loadtxt(lines(), delimiter=layout.delimiter, comments=None, ndmin=2)
-        except ValueError as error:
+            return table(clean=True)
+        except ValueError:
             raise CloudFileError(path, f"is malformed: {error}") from error
+
+
+def _cleaned(line: str) -> str:
+    """Numbers as other programs write them: quoted, Fortran's 1.5D+03, and Windows' words for NaN."""
+    line = line.replace('"', "")
+    return _FORTRAN.sub(r"\1e\2", _NO_NUMBER.sub("nan", line))
 
 
 def _names(
@@ -242,8 +283,19 @@ def _painted(
 
 
 def _open(path: Path) -> Any:
-    # Bytes that are not UTF-8 (names in comments) are carried along as they are.
-    return open(path, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    encoding, errors = _encoding(path)
+    return open(path, encoding=encoding, errors=errors, newline="")
+
+
+def _encoding(path: Path, *, copy: bool = False) -> tuple[str, str]:
+    """Encoding, and what to do with other bytes: UTF-16 where a mark says so, otherwise UTF-8.
+
+    Bytes that are not UTF-8 (names in comments) are carried along as they are.
+    """
+    with open(path, "rb") as stream:
+        if stream.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+            return "utf-16", "strict"
+    return "utf-8" if copy else "utf-8-sig", "surrogateescape"
 
 
 def _is_data(line: str) -> bool:
@@ -253,7 +305,7 @@ def _is_data(line: str) -> bool:
 
 def _is_numbers(text: str) -> bool:
     try:
-        float(re.split(r"[\s,;]+", text)[0])
+        float(re.split(r"[\s,;]+", _cleaned(text))[0])
     except ValueError:
         return False
     return True

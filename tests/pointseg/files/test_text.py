@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pointseg.files import CloudFileError, read_cloud, write_labelled
+from pointseg.files.text import fitting_columns
 
 
 def write(path, text):
@@ -30,6 +31,13 @@ def write(path, text):
         "# a letter to the reader\n1 2 3\n4 5 6\n",
         "\ufeffx,y,z\n1,2,3\n4,5,6\n",
         "z y x\n3 2 1\n6 5 4\n",
+        "2\n1 2 3\n4 5 6\n",  # the number of points first, as Leica's .pts and CloudCompare have it
+        "//X Y Z\n2\n1 2 3\n4 5 6\n",
+        "Point cloud export\nof today\nX Y Z\n1 2 3\n4 5 6\n",
+        "Easting;Northing;Height\n1;2;3\n4;5;6\n",
+        "x(m),y (m),z [m]\n1,2,3\n4,5,6\n",
+        '"x","y","z"\n"1","2","3"\n"4","5","6"\n',
+        "0.1D+01 2.0d0 3\n4 5 6\n",
     ],
 )
 def test_lines_of_all_kinds(tmp_path, text):
@@ -39,6 +47,51 @@ def test_lines_of_all_kinds(tmp_path, text):
     copy = read_cloud(tmp_path / "b.txt")
     assert copy.coord.tolist() == [[1, 2, 3], [4, 5, 6]]
     assert copy["segment"].tolist() == [7, -1] and list(copy.fields) == ["segment", "class"]
+
+
+def test_text_of_windows_editors(tmp_path):
+    (tmp_path / "a.txt").write_bytes("x y z\r\n1 2 3\r\n4 5 6\r\n".encode("utf-16"))
+    assert read_cloud(tmp_path / "a.txt").coord.tolist() == [[1, 2, 3], [4, 5, 6]]
+    write_labelled(tmp_path / "a.txt", tmp_path / "b.txt", np.array([7, 8]))
+    expected = "x y z class\r\n1 2 3 7\r\n4 5 6 8\r\n"
+    assert (tmp_path / "b.txt").read_bytes().decode("utf-16") == expected
+    (tmp_path / "c.txt").write_bytes(b"\xff\xfex\x00\x00\xd8")
+    with pytest.raises(CloudFileError, match=r"c\.txt: is no text"):
+        read_cloud(tmp_path / "c.txt")
+
+
+@pytest.mark.parametrize("word", ["nan", "-nan(ind)", "1.#QNAN", "-1.#IND", "NULL", "NA", "NaN"])
+def test_words_for_no_number(tmp_path, word):
+    scene = read_cloud(write(tmp_path / "a.txt", f"x y z height\n1 2 3 4\n4 5 6 {word}\n"))
+    assert scene["height"][0] == 4 and np.isnan(scene["height"][1])
+    with pytest.raises(CloudFileError, match="malformed"):
+        read_cloud(write(tmp_path / "b.txt", f"x y z height\n1 2 3 4\n4 5 6 x{word}\n"))
+
+
+def test_a_count_of_points_stays_in_a_copy(tmp_path):
+    write_labelled(
+        write(tmp_path / "a.pts", "2\n1 2 3\n4 5 6\n"), tmp_path / "b.pts", np.array([7, 8])
+    )
+    assert (tmp_path / "b.pts").read_text() == "2\n# x y z class\n1 2 3 7\n4 5 6 8\n"
+
+
+def test_made_clouds_of_people(shared):
+    cases = shared / "cases/points/text_count_line"
+    for name, fields in {
+        "cc_count_only.asc": {"color"},
+        "leica.pts": {"color", "intensity", "strength"},
+        "pdal1508.txt": {"color", "normal", "strength"},
+    }.items():
+        found = read_cloud(cases / name)
+        assert len(found) == (3 if name == "pdal1508.txt" else 2000)
+        assert fields <= set(found.fields), name
+
+
+def test_columns_of_a_model_replace_names_that_tell_no_positions(tmp_path):
+    columns = ["x", "y", "z", "height", "label"]
+    for names, expected in (("east,north,up,h", columns[:4]), ("x,y,z,h", None), ("z,y,x,h", None)):
+        path = write(tmp_path / "a.csv", f"{names}\n1,2,3,4\n")
+        assert fitting_columns(path, columns) == expected
 
 
 def test_named_columns(tmp_path):
