@@ -12,7 +12,7 @@ again does what is missing; `--again` does all. `--list` prints the parts and ho
 
 On a machine with nothing but Python and a GPU, in the folder of the repository:
 
-    pip install . psutil && { pip install spconv_triton || true; } && \\
+    pip install -e . psutil && { pip install spconv_triton || true; } && \\
         python examples/benchmarks/gpu.py --work gpu_results
 """
 

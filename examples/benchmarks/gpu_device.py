@@ -12,14 +12,12 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("pointseg", "dinomed3d", "planners")
 LAUNCHES = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx")
 """Calls of the CUDA runtime and driver that start a kernel, as the profiler names them."""
@@ -149,8 +147,10 @@ def _place(filename: str, line: int) -> str:
     """Of the innermost frame in our packages; of the warning, if there is none."""
     frame = sys._getframe(2)
     while frame is not None:
-        path = Path(frame.f_code.co_filename)
-        if path.is_relative_to(ROOT) and path.relative_to(ROOT).parts[0] in PACKAGES:
-            return f"{path.relative_to(ROOT)}:{frame.f_lineno}"
+        name = str(
+            frame.f_globals.get("__name__")
+        )  # not the path: packages may be installed anywhere
+        if name.split(".")[0] in PACKAGES:
+            return f"{name.replace('.', '/')}.py:{frame.f_lineno}"
         frame = frame.f_back  # type: ignore[assignment]
     return f"{filename}:{line}"
