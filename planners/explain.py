@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -28,6 +29,8 @@ from dinomed3d.training.nnunet_plan import (
     with_cascade_channels,
 )
 from dinomed3d.training.recipe import Recipe
+from dinomed3d.training.stage_one_loader import MIN_DEPTH
+from planners.augmentation_cost import LoaderSpeed, measure_loader
 from planners.budget import Budget
 from planners.cost import StepCost, prediction, stage_one, stage_two
 from planners.geometry import tokens_of
@@ -69,8 +72,8 @@ class Explanation:
     ours: bool
     """Whether the plan names our network; otherwise it is a stock plan, as our trainer would use it."""
 
-    def text(self, speed: Speed) -> str:
-        """The explanation as text."""
+    def text(self, speed: Speed, loader: LoaderSpeed) -> str:
+        """The explanation as text, with times on a device and of the loader's processes."""
         return "\n".join(
             [
                 *self._heading(),
@@ -79,6 +82,7 @@ class Explanation:
                 "",
                 *self._memory(),
                 *self._time(speed),
+                *self._loading(speed, loader),
             ]
         )
 
@@ -153,6 +157,22 @@ class Explanation:
             f"{speed.convolutions / TERA:.3g} TFLOP/s; norms, losses, augmentation and validation not included)",
         ]
 
+    def _loading(self, speed: Speed, loader: LoaderSpeed) -> list[str]:
+        """Time of augmentation in each stage's step, and what to do if the device would wait for it."""
+        stages = [("II", self.batch * math.prod(self.patch), self.two)]
+        if self.one is not None and self.recipe.stage1_epochs:
+            deep = MIN_DEPTH if len(self.patch) == 3 else 1
+            stages.insert(0, ("I", self.slices * deep * math.prod(self.patch[-2:]), self.one))
+        spent = ", ".join(
+            f"{loader.core_seconds(voxels):.2g} s per step in stage {stage}"
+            for stage, voxels, _ in stages
+        )
+        lines = [f"  augmentation, of one core: {spent}; {loader.cores} cores here"]
+        for stage, voxels, cost in stages:
+            if note := loader.note(voxels, sum(speed.seconds(cost.components).values())):
+                lines.append(f"  NOTE: in stage {stage} {note}")
+        return lines
+
 
 def _seconds(value: float) -> str:
     return f"{value:.0f} s" if value >= 10 else f"{value:.2g} s"
@@ -182,7 +202,9 @@ def explain(path: Path, configuration: str | None, device: torch.device) -> str:
     chosen = [configuration] if configuration else names
     explanations = [explain_configuration(plans, dataset, name) for name in chosen]
     speed = measure_speed(device)
-    return "\n\n\n".join(explanation.text(speed) for explanation in explanations)
+    return "\n\n\n".join(
+        e.text(speed, measure_loader(e.patch, e.spacing, channels=e.channels)) for e in explanations
+    )
 
 
 def explain_configuration(

@@ -90,6 +90,7 @@ NNUNET = {
     "dinomed3d/inference/nnunet/build_network.py",
     "dinomed3d/inference/nnunet/plan.py",
     "dinomed3d/inference/nnunet/sliding_window.py",
+    "planners/augmentation_cost.py",
     "planners/explain.py",
     "planners/nnunet.py",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import torch
 
 from dinomed3d.cli.main import main
 from dinomed3d.runtime.errors import UserError
+from planners.augmentation_cost import LoaderSpeed, measure_loader
 from planners.explain import explain, explain_configuration
 from planners.speed import Speed, measure_speed
 from tests.planners.conftest import MakeDataset
 
 SPEED = Speed(products=1e12, convolutions=5e11, device="a machine")
+LOADER = LoaderSpeed(seconds_per_voxel=1e-6, processes=12, cores=4)
 
 
 @pytest.fixture
@@ -54,7 +57,7 @@ def test_numbers_are_those_of_the_plan(planned: Path) -> None:
     configuration = plans["configurations"]["3d_fullres"]
     assert list(found.patch) == configuration["patch_size"]
     assert found.slices == configuration["dinomed3d_recipe"]["stage1_slices"]
-    text = found.text(SPEED)
+    text = found.text(SPEED, LOADER)
     seconds = sum(
         (p.flops + p.backward_flops)
         / (5e11 if n in ("neck", "detail", "fusion", "decoder") else 1e12)
@@ -68,7 +71,7 @@ def test_numbers_are_those_of_the_plan(planned: Path) -> None:
 def test_a_batch_edited_beyond_the_memory_is_found(planned: Path) -> None:
     plans, dataset = read(planned)
     plans["configurations"]["3d_fullres"]["batch_size"] = 20
-    text = explain_configuration(plans, dataset, "3d_fullres").text(SPEED)
+    text = explain_configuration(plans, dataset, "3d_fullres").text(SPEED, LOADER)
     assert "NOTE" in text and "12 GiB" in text
 
 
@@ -79,7 +82,7 @@ def test_settings_change_what_is_explained_as_they_change_the_training(
     before = explain_configuration(plans, dataset, "3d_fullres")
     monkeypatch.setenv("DINOMED3D_COMPONENTS", "detail")
     after = explain_configuration(plans, dataset, "3d_fullres")
-    text = after.text(SPEED)
+    text = after.text(SPEED, LOADER)
     assert after.two.peak < before.two.peak
     assert "Changed by DINOMED3D_COMPONENTS" in text
     assert "for 450 epochs of 250 steps" in text and "stage I (" not in text
@@ -94,7 +97,7 @@ def test_a_stock_plan_is_explained_as_our_trainer_uses_it(planned: Path) -> None
     plans, dataset = read(planned.with_name("nnUNetPlans.json"))
     found = explain_configuration(plans, dataset, "3d_fullres")
     assert not found.ours and found.target_gib is None
-    assert "not made by DinoMed3DPlanner" in found.text(SPEED)
+    assert "not made by DinoMed3DPlanner" in found.text(SPEED, LOADER)
 
 
 # What a plan must be is tested with `check_configuration`, `NetworkSpec` and `recipe_from`; here, that
@@ -194,6 +197,31 @@ def test_plan_wants_nnunets_folders(
         monkeypatch.delenv(f"nnUNet_{name}", raising=False)
     assert main(["plan", "-d", "902"]) == 2
     assert "nnUNet_raw and nnUNet_preprocessed" in capsys.readouterr().err
+
+
+def test_a_loader_slower_than_the_device_is_found(planned: Path) -> None:
+    """Two patches of a million voxels are two seconds of a core; four work at a time, of twelve."""
+    assert LOADER.note(2_000_000, 0.6) == ""  # half a second
+    assert "nnUNet_n_proc_DA=20 " in LOADER.note(2_000_000, 0.1)
+    assert replace(LOADER, processes=0).workers == 1  # in the main process
+    plans, dataset = read(planned)
+    found = explain_configuration(plans, dataset, "3d_fullres")
+    voxels = found.batch * 16 * 256 * 256
+    slices = found.slices * 5 * 256 * 256  # five slices are loaded for one, because of the blur
+    text = found.text(SPEED, LOADER)
+    assert f"augmentation, of one core: {slices / 1e6:.2g} s per step in stage I" in text
+    assert f"{voxels / 1e6:.2g} s per step in stage II; 4 cores here" in text
+    assert "NOTE: in stage" not in text
+    text = found.text(replace(SPEED, products=1e15, convolutions=1e15), LOADER)
+    assert "NOTE: in stage I the loader" in text and "NOTE: in stage II the loader" in text
+
+
+@pytest.mark.parametrize("patch", [(4, 16, 16), (24, 20)])
+def test_augmentation_is_measured(patch: tuple[int, ...]) -> None:
+    threads = torch.get_num_threads()
+    loader = measure_loader(patch, [1.0] * len(patch), channels=2, seconds=0.02)
+    assert 1e-9 < loader.seconds_per_voxel < 1e-2 and loader.cores >= 1
+    assert torch.get_num_threads() == threads
 
 
 def test_speed_is_measured() -> None:
