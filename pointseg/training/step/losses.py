@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -40,10 +41,11 @@ def segmentation_loss(
     Raises:
         ValueError: shapes that do not fit, a label that is neither a class nor -1.
     """
-    points = cross_entropy(logits, segment, weights=weights, smoothing=smoothing)
+    classes = _check(logits, segment, "segmentation_loss")
+    points = _cross_entropy(logits, segment, weights, smoothing)
     if lovasz == 0:
         return {"loss": points, "cross_entropy": points}
-    regions = lovasz_softmax(logits, segment)
+    regions = _lovasz(torch.softmax(_exact(logits), dim=1), segment, classes)
     return {"loss": points + lovasz * regions, "cross_entropy": points, "lovasz": regions}
 
 
@@ -59,6 +61,12 @@ def cross_entropy(
     at least.
     """
     _check(logits, segment, "cross_entropy")
+    return _cross_entropy(logits, segment, weights, smoothing)
+
+
+def _cross_entropy(
+    logits: Tensor, segment: Tensor, weights: Tensor | None, smoothing: float
+) -> Tensor:
     logits, segment = _exact(logits), segment.long()
     if weights is not None:
         weights = weights.to(logits)
@@ -80,8 +88,8 @@ def lovasz_softmax(logits: Tensor, segment: Tensor) -> Tensor:
     Arguments, errors and the case without labels as :func:`segmentation_loss`; computed in float32
     at least.
     """
-    _check(logits, segment, "lovasz_softmax")
-    return lovasz_loss(torch.softmax(_exact(logits), dim=1), segment)
+    classes = _check(logits, segment, "lovasz_softmax")
+    return _lovasz(torch.softmax(_exact(logits), dim=1), segment, classes)
 
 
 def lovasz_loss(probability: Tensor, segment: Tensor) -> Tensor:
@@ -96,11 +104,14 @@ def lovasz_loss(probability: Tensor, segment: Tensor) -> Tensor:
     Source: Berman 2018, arXiv:1705.08790, algorithm 1, over the whole batch, classes present.
     Differs: sorted-error weights are computed in closed form, avoiding cancellation.
     """
-    classes = torch.unique(segment)
-    classes = classes[classes != IGNORE]
-    if len(classes) == 0:
+    return _lovasz(probability, segment, _check(probability, segment, "lovasz_loss"))
+
+
+def _lovasz(probability: Tensor, segment: Tensor, classes: Sequence[int]) -> Tensor:
+    if not classes:
         return (probability * 0).sum()
-    value, gradient = _lovasz_and_gradient(probability.detach(), segment, classes)
+    present = torch.tensor(classes).to(segment.device, non_blocking=True)
+    value, gradient = _lovasz_and_gradient(probability.detach(), segment, present)
     # The loss is piecewise linear: this product has its value and its gradient.
     change = (probability * gradient).sum()
     return value + (change - change.detach())
@@ -193,16 +204,22 @@ def _exact(logits: Tensor) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def _check(logits: Tensor, segment: Tensor, who: str) -> None:
+def _check(logits: Tensor, segment: Tensor, who: str) -> list[int]:
+    """The classes that the labels have, in their order; waits for the device once."""
     if logits.dim() != 2 or segment.shape != logits.shape[:1]:
         raise ValueError(
             f"{who}: 'logits' must be (N, K) and 'segment' (N,), got {tuple(logits.shape)} and "
             f"{tuple(segment.shape)}"
         )
     # Checked here because a CUDA device would abort the process with an assertion.
-    wrong = (segment < IGNORE) | (segment >= logits.shape[1])
-    if wrong.any():
+    count = logits.shape[1]
+    found = torch.zeros(count + 3, dtype=torch.bool, device=segment.device)
+    found.index_fill_(0, segment.long().clamp(-2, count) + 2, True)
+    below, _, *present, above = found.tolist()
+    if below or above:
+        wrong = (segment < IGNORE) | (segment >= count)
         raise ValueError(
-            f"{who}: 'segment' must be in 0 to {logits.shape[1] - 1}, or {IGNORE} where ignored, got "
+            f"{who}: 'segment' must be in 0 to {count - 1}, or {IGNORE} where ignored, got "
             f"{segment[wrong][0].item()} in {int(wrong.sum())} points"
         )
+    return [number for number, there in enumerate(present) if there]
