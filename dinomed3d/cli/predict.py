@@ -122,6 +122,21 @@ def _add_speed(group: Any) -> None:
         help="main memory for the predicting process (default: four fifths of what is free)",
     )
 
+    group.add_argument(
+        "--localizer",
+        metavar="MODEL",
+        help="a coarse model, such as the 3d_lowres of the same training, finds the region to predict; outside it is "
+        "background (default: the whole volume is predicted)",
+    )
+    group.add_argument(
+        "--localizer-margin",
+        dest="localizer_margin_mm",
+        type=float,
+        default=20.0,
+        metavar="MM",
+        help="margin on each side of what the localizer labels, in mm (default: 20)",
+    )
+
 
 def _add_results(group: Any) -> None:
     group.add_argument(

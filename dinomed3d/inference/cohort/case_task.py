@@ -16,6 +16,7 @@ from dinomed3d.inference.io.image import Volume
 from dinomed3d.inference.io.orientation import Reorientation
 from dinomed3d.inference.nnunet.preprocess import Prepared
 from dinomed3d.inference.nnunet.probabilities import ProbabilityFile
+from dinomed3d.inference.nnunet.region import Region
 from dinomed3d.inference.nnunet.segment import Segmentation
 from dinomed3d.runtime.out_of_memory import ran_out_of_memory
 
@@ -50,6 +51,12 @@ class CaseTask:
     """How the volume was reoriented for the model."""
     prepared: Prepared | None = None
     """The network's input."""
+    localizer_splits: int = 1
+    """Number of row ranges in which the localizer predicts."""
+    region: Region | None = None
+    """The part that was predicted, where a localizer has found one."""
+    is_cut: bool = False
+    """Whether the mask reaches a side of the region within the volume."""
     segmentation: Segmentation | None = None
     """The mask on the stored grid."""
     probabilities: ProbabilityFile | None = None

@@ -124,6 +124,14 @@ def estimate(
     )
 
 
+def input_bytes(
+    shape: tuple[int, int, int], spacing_mm: tuple[float, float, float], plan: Plan
+) -> int:
+    """Bytes of the network's input of a volume (Z, Y, X)."""
+    size = _Sizes.of(shape, spacing_mm, plan)
+    return size.input_bytes(size.grid)
+
+
 def _count_windows(size: int, patch: int, step: float) -> int:
     """As many as `window_starts` gives, without a list of them: impossible sizes are refused here."""
     return math.ceil((size - patch) / (patch * step)) + 1

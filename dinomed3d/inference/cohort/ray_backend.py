@@ -122,7 +122,11 @@ def _for_cluster(ray: Any, spec: PredictSpec) -> PredictSpec:
             f"--workers {spec.workers}: each needs a {kind}, and the Ray cluster has {resources.get(kind, 0):g}; "
             "use fewer workers, or --device cpu"
         )
-    paths = {name: os.path.abspath(getattr(spec, name)) for name in ("source", "out", "model")}
+    paths = {
+        name: os.path.abspath(getattr(spec, name))
+        for name in ("source", "out", "model", "localizer")
+        if getattr(spec, name) is not None
+    }
     return replace(spec, device=device, **paths)
 
 

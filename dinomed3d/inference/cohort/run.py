@@ -30,6 +30,7 @@ from dinomed3d.inference.cohort.spec import PredictSpec
 from dinomed3d.inference.cohort.worker_process import WorkerProcess, supervise
 from dinomed3d.inference.discovery.find_cases import find_cases
 from dinomed3d.inference.models.model import Model, open_model
+from dinomed3d.inference.models.model_files import digest_of
 from dinomed3d.inference.report.quality import TrainingRange
 from dinomed3d.inference.report.run_flags import flag_edited, flag_orientations
 from dinomed3d.inference.report.run_report import write_report
@@ -78,6 +79,8 @@ def predict(spec: PredictSpec, on_event: ProgressCallback) -> Outcome:
         UserError: nothing can be predicted at all; says why.
         KeyboardInterrupt: after the report of what was done until then.
     """
+    if spec.localizer is not None:
+        spec = replace(spec, localizer_digest=digest_of(Path(spec.localizer)))
     if spec.engine != "process":
         model = open_model(Path(spec.model), folds=spec.folds, checkpoint=spec.checkpoint)
         return _predict(spec, model, on_event, None)

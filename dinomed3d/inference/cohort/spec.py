@@ -44,6 +44,12 @@ class PredictSpec:
     """Main memory of the working process; None for most of what is free."""
     save_probabilities: bool = False
     """Whether to write the probabilities of all classes."""
+    localizer: str | None = None
+    """A coarse trained model; the model predicts only the region around what it finds."""
+    localizer_margin_mm: float = 20.0
+    """Margin on each side of that region, mm."""
+    localizer_digest: str | None = None
+    """sha256 of the localizer's files, filled in when the run begins."""
     dicom_seg: bool = False
     """Whether to write a DICOM segmentation for DICOM input."""
     overwrite: bool = False
@@ -66,6 +72,16 @@ class PredictSpec:
             "--step-size": (0 < self.step_size <= 1, "above 0 and at most 1", self.step_size),
             "--memory-limit": (limit is None or limit > 0, "above 0 GiB", limit),
             "--shard": (1 <= first <= shards, "I/N with 1 <= I <= N", f"{first}/{shards}"),
+            "--localizer-margin": (
+                0 <= self.localizer_margin_mm < float("inf"),
+                "0 mm or more",
+                self.localizer_margin_mm,
+            ),
+            "--localizer": (
+                self.localizer is None or not self.save_probabilities,
+                "left out with --save-probabilities: there are none outside its region",
+                self.localizer,
+            ),
             "--workers": (self.workers >= 1, "1 or more", self.workers),
             "--orientation": (
                 len(axes) == 3 and all(any(a in pair for a in axes) for pair in ("RL", "AP", "SI")),
@@ -81,4 +97,6 @@ class PredictSpec:
     def settings(self) -> dict[str, Any]:
         """The options that results depend on, besides the model."""
         names = ("step_size", "mirroring", "precision", "orientation", "save_probabilities")
-        return {name: getattr(self, name) for name in (*names, "dicom_seg")}
+        settings = {name: getattr(self, name) for name in (*names, "dicom_seg")}
+        margin_mm = None if self.localizer is None else self.localizer_margin_mm
+        return settings | {"localizer": self.localizer_digest, "localizer_margin_mm": margin_mm}

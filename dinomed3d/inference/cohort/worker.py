@@ -27,6 +27,7 @@ from dinomed3d.inference.cohort.events import (
     CaseStarted,
     ProgressCallback,
 )
+from dinomed3d.inference.cohort.localizer import Localizer, describe_localizing
 from dinomed3d.inference.cohort.memory_budget import MemoryBudget
 from dinomed3d.inference.cohort.record import (
     Record,
@@ -38,9 +39,10 @@ from dinomed3d.inference.cohort.record import (
 )
 from dinomed3d.inference.cohort.results import write_results
 from dinomed3d.inference.cohort.spec import PredictSpec
-from dinomed3d.inference.io.image import read_case, read_grid
+from dinomed3d.inference.io.image import Grid, read_case, read_grid
 from dinomed3d.inference.io.orientation import Reorientation
 from dinomed3d.inference.models.model import Model, fold_weights
+from dinomed3d.inference.models.model_files import digest_of
 from dinomed3d.inference.nnunet.build_network import build_network, has_trainer
 from dinomed3d.inference.nnunet.plan import read_plan
 from dinomed3d.inference.nnunet.predictor import Predictor
@@ -84,6 +86,7 @@ class Worker:
             device=self.device,
             precision=self.precision,
         )
+        self.localizer = self._load_localizer()
         on_cpu = self.device.type == "cpu"
         patch_voxels = int(np.prod(self.plan.patch))
         self.batch = max(1, min(16, (2**20 if on_cpu else 2**22) // patch_voxels))
@@ -99,6 +102,25 @@ class Worker:
             cache=self._limit_cache(footprint.base),
         )
         self.training = TrainingRange.of(model)
+        if self.localizer is not None:
+            # both models are in memory by now
+            coarse = memory.measure(self.localizer.try_window)
+            self.coarse_footprint = replace(coarse, base=self.footprint.base)
+
+    def _load_localizer(self) -> Localizer | None:
+        """Load the coarse model, if there is one.
+
+        Raises:
+            UserError: it cannot be used, or is another one than at the start of the run.
+        """
+        if self.spec.localizer is None:
+            return None
+        path = Path(self.spec.localizer)
+        if digest_of(path) != self.spec.localizer_digest:
+            raise UserError(
+                f"--localizer {path}: has changed since the run began; start the run again"
+            )
+        return Localizer.load(path, self.model, device=self.device, precision=self.precision)
 
     def _try_windows(self, patch_voxels: int) -> memory.Footprint:
         """Measure a batch of empty windows in the networks.
@@ -195,15 +217,7 @@ class Worker:
             task.inputs = describe_inputs(case, self.model.channels)
             one_file = len(case.scans) < len(self.plan.channels)
             grid = read_grid(case.scans[0], channels=len(self.plan.channels) if one_file else 1)
-            need = memory.estimate(
-                grid.shape_zyx,
-                grid.spacing_mm,
-                self.plan,
-                self.footprint,
-                self.limit,
-                spec=self.spec,
-                ending=case.scans[0].ending,
-            )
+            need = self._estimate(grid, case.scans[0].ending, task)
         if task.reason is not None:
             return task
         try:
@@ -223,22 +237,45 @@ class Worker:
                 self._preprocess(task)
         return task
 
+    def _estimate(self, grid: Grid, ending: str, task: CaseTask) -> memory.MemoryNeed:
+        """The memory of a case, also while the localizer predicts and the model's input waits."""
+        shape, spacing_mm = grid.shape_zyx, grid.spacing_mm
+        need = memory.estimate(
+            shape, spacing_mm, self.plan, self.footprint, self.limit, spec=self.spec, ending=ending
+        )
+        if self.localizer is None:
+            return need
+        waiting = memory.input_bytes(shape, spacing_mm, self.plan)
+        coarse = memory.estimate(
+            shape,
+            spacing_mm,
+            self.localizer.plan,
+            self.coarse_footprint,
+            self.limit - waiting,
+            spec=replace(self.spec, dicom_seg=False),
+            ending=ending,
+        )
+        task.localizer_splits = coarse.splits
+        return replace(need, peak=max(need.peak, coarse.peak + waiting))
+
     def _preprocess(self, task: CaseTask) -> None:
         assert task.volume is not None
-        channels: list[NDArray[Any]] = list(task.volume.channels)
         grid = task.volume.grid
-        spacing = grid.spacing_mm
         if self.spec.orientation is not None:
             task.reorientation = Reorientation.to(self.spec.orientation, grid)
         elif self.plan.reoriented_by is not None:
             task.reorientation = Reorientation.to("RAS", grid, like=self.plan.reoriented_by)
-        if task.reorientation is not None:
-            channels = [task.reorientation.apply(channel) for channel in channels]
-            spacing = task.reorientation.spacing(spacing)
-        task.prepared = prepare(channels, spacing, self.plan, device=self.device)
+        task.prepared = prepare(*_as_models_see(task), self.plan, device=self.device)
 
     def predict(self, task: CaseTask, on_event: ProgressCallback) -> None:
-        """Predict a preprocessed case."""
+        """Predict a preprocessed case, in the region that the localizer finds where there is one."""
+        if self.localizer is not None and task.reason is None:
+            with task.step("localizer"):
+                task.region = self.localizer.find(
+                    *_as_models_see(task),
+                    splits=task.localizer_splits,
+                    margin_mm=self.spec.localizer_margin_mm,
+                )
         if task.reason is not None:
             return
         assert task.prepared is not None and task.need is not None
@@ -250,6 +287,8 @@ class Worker:
                 )
             task.segmentation = self._segment(task, on_event)
             task.prepared = None
+            if task.region is not None:
+                task.is_cut = task.region.is_reached(task.segmentation.mask)
             if task.reorientation is not None:
                 mask = task.reorientation.undo(task.segmentation.mask)
                 task.segmentation = replace(task.segmentation, mask=mask)
@@ -269,6 +308,7 @@ class Worker:
                     batch=self.batch if splits == task.need.splits else 1,
                     probabilities=None if file is None else file.add,
                     progress=lambda fraction: on_event(CaseProgress(case, fraction)),
+                    region=task.region,
                 )
             except torch.OutOfMemoryError:
                 if splits >= memory.MAX_SPLITS:
@@ -315,6 +355,8 @@ class Worker:
                 if task.probabilities is not None:
                     task.probabilities.finish()
                 record |= write_results(task, self.model, self.spec, self.training)
+                if self.localizer is not None:
+                    record |= describe_localizing(task, self.spec, record)
         record |= {
             "seconds": task.seconds,
             "peak_memory_gib": round(peak_gib(), 2),
@@ -352,6 +394,17 @@ class Worker:
                 "python": platform.python_version(),
             },
         }
+
+
+def _as_models_see(task: CaseTask) -> tuple[list[NDArray[Any]], tuple[float, float, float]]:
+    """Channels and spacing of a case, reoriented if the model wants it."""
+    assert task.volume is not None
+    channels: list[NDArray[Any]] = list(task.volume.channels)
+    spacing_mm = task.volume.grid.spacing_mm
+    if task.reorientation is None:
+        return channels, spacing_mm
+    reoriented = [task.reorientation.apply(channel) for channel in channels]
+    return reoriented, task.reorientation.spacing(spacing_mm)
 
 
 def choose_precision(name: str, trainer: str, device: torch.device) -> torch.dtype | None:

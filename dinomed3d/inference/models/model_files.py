@@ -131,3 +131,15 @@ def _why_no_model(path: Path) -> str:
         some = ", ".join(folders[:5]) + (", ..." if len(folders) > 5 else "")
         return f"model {path}: contains models in {some}; give the folder of one of them"
     return f"model {path}: contains no plans.json; give {MODEL_FOLDER}"
+
+
+def digest_of(path: Path) -> str:
+    """The sha256 of all plans and weights of a model, to tell whether it is the same in a later run.
+
+    Raises:
+        UserError: it is no model.
+    """
+    files = open_model_files(path)
+    kept = sorted(n for n in files.sizes if n.endswith((".json", ".pth", ".safetensors")))
+    lines = [f"{name} {files.sha256(name)}\n" for name in kept]
+    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()

@@ -16,6 +16,7 @@ from dinomed3d.inference.nnunet.label_export import Certainty, Exporter, Labels,
 from dinomed3d.inference.nnunet.plan import Plan
 from dinomed3d.inference.nnunet.predictor import Predictor
 from dinomed3d.inference.nnunet.preprocess import Prepared
+from dinomed3d.inference.nnunet.region import Region, keep_inside, on_network_grid
 from dinomed3d.inference.nnunet.sliding_window import WindowGrid, predict_windows
 
 
@@ -39,6 +40,7 @@ def segment(
     batch: int,
     probabilities: Callable[[int, int, Tensor], None] | None = None,
     progress: Callable[[float], None] | None = None,
+    region: Region | None = None,
 ) -> Segmentation:
     """Segment a volume.
 
@@ -53,6 +55,8 @@ def segment(
         probabilities: receives every plane of the crop in the network's order of axes: its first row,
             its number, logits (heads, rows, X).
         progress: receives the fraction that is done.
+        region: the part to segment, with exactly the windows that the whole volume would have there; background
+            elsewhere.
 
     Raises:
         CaseError: logits that are not finite.
@@ -63,6 +67,14 @@ def segment(
     size = prepared.data.shape[1:]
     data, before = _pad(prepared.data, plan.patch)
     grid = WindowGrid.over(data.shape[1:], plan.patch, step)
+    box = None
+    if region is not None:
+        first, second, third = plan.transpose
+        box = (region.box[first], region.box[second], region.box[third])
+        spans = on_network_grid(box, prepared, before)
+        if spans is None:  # where all channels are zero
+            return Segmentation(mask=whole.transpose(np.argsort(plan.transpose)), certainty=None)
+        grid = grid.within(spans)
     resampling = plan.logits.between(
         size, prepared.crop_shape, prepared.network_spacing_mm, prepared.spacing_mm
     )
@@ -95,6 +107,8 @@ def segment(
             if progress is not None:
                 done = (chunk.first + chunk.logits.shape[1]) / grid.size[0]
                 progress((number + done) / len(row_ranges))
+    if box is not None:
+        whole = keep_inside(whole, box)
     return Segmentation(mask=whole.transpose(np.argsort(plan.transpose)), certainty=certainty.mean)
 
 

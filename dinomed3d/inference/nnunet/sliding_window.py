@@ -8,7 +8,7 @@ again. The logits of the whole volume never exist.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from nnunetv2.inference.sliding_window_prediction import (
@@ -52,6 +52,8 @@ class WindowGrid:
     """Starts of the windows along each axis."""
     is_2d: bool
     """Whether the network is 2D, so that windows have no first axis."""
+    is_part: bool = False
+    """Whether windows are left out, so that some voxels are in none."""
 
     @classmethod
     def over(cls, size: Sequence[int], patch: Sequence[int], step: float) -> WindowGrid:
@@ -69,6 +71,14 @@ class WindowGrid:
             starts=(starts[0], starts[1], starts[2]),
             is_2d=len(patch) == 2,
         )
+
+    def within(self, spans: Sequence[tuple[int, int]]) -> WindowGrid:
+        """The windows alone that overlap a box, given as [start, stop) along each axis."""
+        starts = [
+            tuple(s for s in along if s < stop and s + size > start)
+            for along, size, (start, stop) in zip(self.starts, self.patch, spans, strict=True)
+        ]
+        return replace(self, starts=(starts[0], starts[1], starts[2]), is_part=True)
 
     @property
     def count(self) -> int:
@@ -127,7 +137,7 @@ def predict_windows(
         halo: planes of the volume that windows are given beyond both ends, where it has them.
 
     Yields:
-        Every plane once, in order; the caller may keep the tensors.
+        Every plane once, in order; the caller may keep the tensors. Where no window is, logits are 0.
 
     Raises:
         CaseError: logits that are not finite in float16.
@@ -144,6 +154,7 @@ def predict_windows(
     batches = [places[start : start + batch] for start in range(0, len(places), batch)]
     results = predict(_cut(data, grid, z, some, halo) for z in grid.starts[0] for some in batches)
     ends = [*grid.starts[0][1:], grid.size[0]]
+    yield from _empty(range(grid.starts[0][0]), sums)
     for first, end in zip(grid.starts[0], ends, strict=True):
         for some in batches:
             predicted = next(results)
@@ -157,6 +168,8 @@ def predict_windows(
         for begin in range(0, done, planes):
             part = slice(begin, min(begin + planes, done))
             finished = round_half(sums[:, part].float() / total[:, part].float())
+            if grid.is_part:
+                finished = torch.where(total[:, part] > 0, finished, 0.0)
             if not torch.isfinite(finished).all():
                 raise CaseError(
                     "the network's output is not finite or too large for float16; the input may be damaged, or "
@@ -167,6 +180,14 @@ def predict_windows(
             for plane in range(depth - done):  # plane by plane: no second copy of the sums
                 tensor[:, plane] = tensor[:, plane + done]
             tensor[:, depth - done :] = 0
+    yield from _empty(range(grid.starts[0][-1] + depth, grid.size[0]), sums)
+
+
+def _empty(planes: Iterable[int], sums: Tensor) -> Iterator[LogitsChunk]:
+    """Planes that no window reaches."""
+    for plane in planes:
+        logits = torch.zeros((len(sums), 1, *sums.shape[2:]), device=sums.device)
+        yield LogitsChunk(logits=logits, first=plane)
 
 
 def _cut(

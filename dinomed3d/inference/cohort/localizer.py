@@ -1,0 +1,130 @@
+"""A coarse model that finds the region of a volume in which the model itself is run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dinomed3d.inference.cohort.case_task import CaseTask
+from dinomed3d.inference.cohort.record import Record
+from dinomed3d.inference.cohort.spec import PredictSpec
+from dinomed3d.inference.models.model import Model, fold_weights, open_model
+from dinomed3d.inference.nnunet.build_network import build_network
+from dinomed3d.inference.nnunet.plan import Plan, read_plan
+from dinomed3d.inference.nnunet.predictor import Predictor
+from dinomed3d.inference.nnunet.preprocess import prepare
+from dinomed3d.inference.nnunet.region import Region, find_region
+from dinomed3d.inference.nnunet.segment import segment
+from dinomed3d.runtime.errors import UserError
+
+STEP = 0.5
+"""Distance of its windows as a fraction of its patch: nnU-Net's default, whatever the model itself is run with."""
+
+
+@dataclass(frozen=True)
+class Localizer:
+    """A coarse model in memory."""
+
+    plan: Plan
+    """Its preprocessing, patch and labels."""
+    predictor: Predictor
+    """Its networks."""
+
+    @staticmethod
+    def load(
+        path: Path, model: Model, *, device: torch.device, precision: torch.dtype | None
+    ) -> Localizer:
+        """Open the coarse model, without mirroring and without a choice of folds.
+
+        Args:
+            path: of the coarse model.
+            model: whose region it finds.
+            device: of both.
+            precision: of both.
+
+        Raises:
+            UserError: it is no model, or reads other images than the model.
+        """
+        coarse = open_model(path)
+        if coarse.channels != model.channels:
+            raise UserError(
+                f"--localizer {path}: must read the channels of the model ({', '.join(model.channels)}), it reads "
+                f"{', '.join(coarse.channels)}; use a model that was trained on the same images"
+            )
+        plan = read_plan(coarse)
+        if plan.reoriented_by != read_plan(model).reoriented_by:
+            raise UserError(
+                f"--localizer {path}: must reorient images as the model does ({model.reader}), it reads them with "
+                f"{coarse.reader}; use a model that was trained on the same images"
+            )
+        networks = [build_network(coarse, fold_weights(coarse, fold)) for fold in coarse.folds]
+        predictor = Predictor(networks, mirroring=None, device=device, precision=precision)
+        return Localizer(plan, predictor)
+
+    def try_window(self) -> torch.Tensor:
+        """Predict an empty window, so that the memory it takes can be measured."""
+        shape = (1, len(self.plan.channels), *self.plan.patch)
+        return self.predictor(torch.zeros(shape, device=self.predictor.device), [(0, 0, 0)])
+
+    def find(
+        self,
+        channels: Sequence[NDArray[Any]],
+        spacing_mm: Sequence[float],
+        *,
+        splits: int,
+        margin_mm: float,
+    ) -> Region | None:
+        """The region around everything that it labels; None where it labels nothing.
+
+        Args:
+            channels: each (Z, Y, X), in the order of axes that models are given.
+            spacing_mm: (z, y, x).
+            splits: number of row ranges that are predicted one after the other.
+            margin_mm: on each side of the region.
+        """
+        found = segment(
+            prepare(channels, spacing_mm, self.plan, device=self.predictor.device),
+            self.plan,
+            self.predictor,
+            step=STEP,
+            splits=splits,
+            batch=1,
+        )
+        return find_region(np.asarray(found.mask), spacing_mm, margin_mm=margin_mm)
+
+
+def describe_localizing(task: CaseTask, spec: PredictSpec, record: Record) -> Record:
+    """The entries of a record about the region, with what people must know of it in the report.
+
+    Args:
+        task: a case with a mask.
+        spec: options.
+        record: its entries so far.
+    """
+    region, margin_mm = task.region, spec.localizer_margin_mm
+    flags, notes = list(record["flags"]), list(record["result_notes"])
+    if region is None:
+        flags.append("localizer: found nothing, so the whole volume was predicted")
+        return {"flags": flags, "region": {"box": None, "margin_mm": margin_mm, "share": 1.0}}
+    spans = [[span.start, span.stop] for span in region.box]
+    notes.append(
+        f"localizer: predicted in voxels {', '.join(f'{a} to {b - 1}' for a, b in spans)} (z, y, x as the model "
+        f"sees them), {region.share:.0%} of the volume, margin {margin_mm:g} mm; background outside"
+    )
+    if task.is_cut:
+        flags.append(
+            "localizer: the mask touches the border of its region and may be cut off; use a larger "
+            "--localizer-margin"
+        )
+    share = round(region.share, 4)
+    return {
+        "flags": flags,
+        "result_notes": notes,
+        "region": {"box": spans, "margin_mm": margin_mm, "share": share},
+    }
