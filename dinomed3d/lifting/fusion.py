@@ -133,6 +133,18 @@ class Mean(ViewFusion):
     def start(self, points: int, channels: int, *, like: Tensor) -> None:
         """See ViewFusion.start."""
         super().start(points, channels, like=like)
+        self._count_from_zero(points, like)
+
+    def start_unwritten(self, points: int, channels: int, *, like: Tensor) -> None:
+        """As ``start``, for ``merge``, whose first call for each point writes what memory holds till then.
+
+        A large result is not cleared first: to be given its memory takes longer than to write it.
+        """
+        self.values = like.new_empty(points, channels)
+        self.seen = torch.zeros(points, dtype=torch.bool, device=like.device)
+        self._count_from_zero(points, like)
+
+    def _count_from_zero(self, points: int, like: Tensor) -> None:
         # In half precision counting would end at 256 (bfloat16) or 2048.
         exact = torch.promote_types(like.dtype, torch.float32)
         self.count = torch.zeros(points, 1, dtype=exact, device=like.device)
@@ -145,6 +157,24 @@ class Mean(ViewFusion):
         before = self.values.index_select(0, index)
         self.values[index] = torch.lerp(before, features, share.to(features.dtype))
         self.seen[index] = True
+
+    def merge(self, rows: slice, means: Tensor, count: Tensor, *, first: bool) -> None:
+        """Add several views of consecutive points at once.
+
+        Args:
+            rows: of n points.
+            means: (n, C) mean over these views; 0 where none of them sees a point.
+            count: (n,) how many of these views see each point.
+            first: whether these points have nothing yet, so that what memory holds there does not count.
+        """
+        assert self.values is not None and self.seen is not None
+        new, before = count[:, None].to(self.count.dtype), self.count[rows]
+        if first:
+            self.values[rows] = means
+        else:
+            self.values[rows].lerp_(means, (new / (before + new).clamp_(min=1)).to(means.dtype))
+        before += new
+        self.seen[rows] |= count > 0
 
 
 class Max(ViewFusion):

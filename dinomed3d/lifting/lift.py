@@ -12,7 +12,8 @@ from torch import Tensor
 
 from dinomed3d.lifting import on_devices
 from dinomed3d.lifting.encoder import FeatureMap
-from dinomed3d.lifting.fusion import Last, SelectView, ViewFusion
+from dinomed3d.lifting.fusion import Last, Mean, SelectView, ViewFusion
+from dinomed3d.lifting.one_pass import add_views, copies_cells, copy_cells, in_one_pass
 from dinomed3d.lifting.sample import sample_bilinear
 
 Sample = Callable[[FeatureMap, "int | Tensor", Tensor], Tensor]
@@ -22,6 +23,8 @@ BYTES_PER_POINT = 160
 """Intermediate results of projecting one point into one view."""
 CHUNK_MIB = 4.0
 """What a CPU computes at a time."""
+_PROJECTED_CHUNKS = 4
+"""Chunks of intermediate results of projecting that a CPU holds: enough points for all its threads."""
 MAPS_MIB = 64.0
 """Maps that are laid out for reading at a time on a CPU; at least one map, whatever its size."""
 
@@ -232,8 +235,9 @@ def _choose(pixels: _Pixels, fuse: SelectView, chunk: int) -> _Chosen:
             selected = torch.cat([chosen for chosen, _ in parts])
             at = torch.cat([uv for _, uv in parts if uv is not None])
             return _Chosen(selected, at)
+    held = _PROJECTED_CHUNKS * chunk if on_devices.is_cpu(device) else chunk
     for view in reversed(range(pixels.views)) if fuse.last_wins else range(pixels.views):
-        for rows in pixels.chunks(chunk // BYTES_PER_POINT):
+        for rows in pixels.chunks(held // BYTES_PER_POINT):
             number = torch.arange(rows.start, rows.stop, device=device)
             if fuse.last_wins:
                 number = number[selected[rows] < 0]
@@ -253,13 +257,18 @@ def _sample_chosen(
 ) -> Tensor:
     """(N, C) of the chosen views, each point read once; 0 where there is none."""
     view, end = chosen.view, 0
+    last = int(view.max()) if len(view) else -1
     values: Tensor | None = None
     for first, maps in groups:
         if values is None:
             values = maps.values.new_empty(len(view), maps.values.shape[1])
+            if last < len(maps.values) and copies_cells(sample, maps.values):
+                step = on_devices.rows_at_once(maps.values, chunk)
+                copy_cells(values, maps, view, chosen.uv, step)
+                end = len(maps.values)
+                continue
             values.index_fill_(0, torch.nonzero(view < 0).squeeze(1), 0)
         if first == 0 and len(view) and not on_devices.is_cpu(view.device):
-            last = int(view.max())
             if last < len(maps.values):  # all are read here: which ones need not be asked
                 values = on_devices.sample_every(maps, view, chosen.uv, sample=sample, chunk=chunk)
                 end = len(maps.values)
@@ -270,7 +279,7 @@ def _sample_chosen(
             values[part] = sample(maps, view[part] - first, at)
         end = first + len(maps.values)
     assert values is not None  # _groups gives a map or raises
-    if len(view) and (last := int(view.max())) >= end:
+    if last >= end:
         raise ValueError(f"lift: a point is read from view {last}, but there are {end} images")
     return values
 
@@ -284,9 +293,17 @@ def _sample_all(
 ) -> None:
     """All views of a group for some points, then for the next points: these stay in the cache."""
     for first, maps in groups:
+        step, views = on_devices.rows_at_once(maps.values, chunk), len(maps.values)
+        if isinstance(fuse, Mean) and in_one_pass(fuse, sample, maps.values) and views:
+            if first == 0:
+                fuse.start_unwritten(pixels.points, maps.values.shape[1], like=maps.values)
+            most = _PROJECTED_CHUNKS * chunk // BYTES_PER_POINT
+            for rows in pixels.chunks(min(most, chunk // (8 * views))):
+                project = partial(_view_of, pixels, first, rows)
+                add_views(fuse, sample, maps, project, rows, step, first=first == 0)
+            continue
         if first == 0:
             fuse.start(pixels.points, maps.values.shape[1], like=maps.values)
-        step = on_devices.rows_at_once(maps.values, chunk)
         if not on_devices.is_cpu(maps.values.device):
             for rows in pixels.chunks(step):
                 project = partial(_view_of, pixels, first, rows)
