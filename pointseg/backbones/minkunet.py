@@ -127,7 +127,10 @@ class MinkUNet(Backbone):
                 # the wide features of the points are never sorted
                 skip = skip + (shown if stage else shown.index_select(0, order))
             back = self.up[stage](feat, grids[stage])
-            feat = self.dec[stage](torch.cat([back, skip], 1), grids[stage])
+            both = torch.cat([back, skip], 1)
+            del back, skip  # nothing reads them again, and the finest stages take most memory
+            feat = self.dec[stage](both, grids[stage])
+            del both
             feats.append(feat)
         if isinstance(self.final, SubmanifoldConv3d):
             feats[-1] = self.final(feat, grid)
