@@ -34,7 +34,7 @@ from pointseg.prediction.results import (
     write_result,
 )
 from pointseg.prediction.spec import Prediction, PredictSpec
-from pointseg.prediction.stream_cloud import Stream, fits_memory
+from pointseg.prediction.stream_cloud import Stream
 from pointseg.prediction.thinned import thinned
 from pointseg.prediction.unfinished import alone, unfinished_folder
 from pointseg.scene import IGNORE
@@ -97,6 +97,9 @@ class _Job:
         )
         self.how = how_predicted(spec, trained, predictor.protocol, self.codes)
         self.cloud_format = spec.cloud_format(trained.recipe)
+        self.stream = Stream(
+            trained.recipe, predictor, self.cloud_format, spec.check_scale, spec.log
+        )
 
     def predict(self, source: Source, progress: Callable[..., None]) -> Prediction:
         """Predict a file; any error becomes its result, so that the other files are predicted."""
@@ -119,7 +122,7 @@ class _Job:
             kept = valid_result(source, how, pictures=spec.pictures)
             if kept is not None:
                 return kept
-        if spec.stream or not fits_memory(source.path):
+        if spec.stream or self.stream.is_better(source.path):
             outcome = self._streamed(source, how, progress)
         else:
             outcome = self._in_memory(source, images, progress)
@@ -161,11 +164,10 @@ class _Job:
         self, source: Source, how: dict[str, Any], progress: Callable[..., None]
     ) -> Prediction:
         """Predict and write a cloud that goes through the disk."""
-        spec, recipe = self.spec, self.trained.recipe
-        stream = Stream(recipe, self.predictor, self.cloud_format, spec.check_scale, spec.log)
+        spec = self.spec
         deciding = {key: value for key, value in how.items() if key not in WRITTEN_ONLY}
         with alone(unfinished_folder(source.target)) as folder:
-            labels, notes = stream.predict(source.path, folder, deciding, progress)
+            labels, notes = self.stream.predict(source.path, folder, deciding, progress)
             self._write(source, labels, notes, None)
             if spec.pictures:
                 scene, some = thinned(source.path, labels)

@@ -30,6 +30,7 @@ from pointseg.datasets.scale import (
 )
 from pointseg.evaluation.scene_predictor import ScenePredictor
 from pointseg.files import CloudFileError, cloud_name, in_pieces
+from pointseg.files.columns import scene_of
 from pointseg.files.labels import SavedLabels
 from pointseg.files.pieces import Pieces
 from pointseg.loading.network_input import Placement
@@ -76,15 +77,6 @@ def memory_needed(pieces: Pieces) -> int:
     return pieces.count * (BYTES_OF_POINT + COPIES * pieces.row_bytes)
 
 
-def fits_memory(path: Path) -> bool:
-    """Whether a cloud can be predicted in memory, as far as its header says how large it is."""
-    try:
-        pieces = in_pieces(path)
-    except CloudFileError:
-        return True  # of a type that is read as a whole, or damaged, which reading it will tell
-    return memory_needed(pieces) <= MEMORY_SHARE * free_bytes()
-
-
 @dataclass(frozen=True)
 class Stream:
     """How clouds are streamed."""
@@ -99,6 +91,16 @@ class Stream:
     """Whether clouds of a doubtful scale are refused."""
     log: Callable[[str], None]
     """Receives how far it is, and what else the user should know."""
+
+    def is_better(self, path: Path) -> bool:
+        """Whether a cloud does not fit into memory, by the size that its header tells, and can be streamed."""
+        try:
+            fits = memory_needed(in_pieces(path)) <= MEMORY_SHARE * free_bytes()
+            return not fits and self.refusal(path) is None
+        except CloudFileError:
+            return (
+                False  # of a type that is read as a whole, or damaged, which reading it will tell
+            )
 
     def predict(
         self, path: Path, folder: Path, how: dict[str, Any], progress: Callable[..., None]
@@ -119,7 +121,8 @@ class Stream:
             UserError: what cannot be streamed; too little disk.
         """
         pieces = in_pieces(path)
-        self._refuse()
+        if reason := self.refusal(path):
+            raise UserError(f"cannot be streamed: {reason}; cut it into several files")
         state = self._resumed(path, folder, how)
         files = Buckets(folder, sum(channels for _, channels in self._fields), pieces.count)
         needed = pieces.count * (files.bytes_of_point + 2 * FinishedTiles.BYTES_OF_POINT)
@@ -146,19 +149,24 @@ class Stream:
         """Name and channels of the fields of each point."""
         return [(name, FEATURES[name]) for name in self.recipe.needs]
 
-    def _refuse(self) -> None:
-        """Refuse models and options that need the whole cloud at once."""
+    def refusal(self, path: Path) -> str | None:
+        """Why a file cannot be streamed: model and options that need the whole cloud at once. None: it can.
+
+        Raises:
+            CloudFileError: it is damaged, or of a type that is only read as a whole.
+        """
         thin = self.predictor.protocol.config.prevoxel_m
-        for refused, why in (
-            (self.recipe.images is not None, "its model reads images, which are projected to whole clouds"),
-            (self.recipe.input.unit_sphere, "its model scales whole clouds to a unit sphere"),
-            (
-                thin is not None and not self.predictor.protocol.single_pass,
-                f"--tta thins whole clouds to voxels of {thin} m",
-            ),
-        ):  # fmt: skip
-            if refused:
-                raise UserError(f"cannot be streamed: {why}; cut it into several files")
+        if self.recipe.images is not None:
+            return "its model reads images, which are projected to whole clouds"
+        if self.recipe.input.unit_sphere:
+            return "its model scales whole clouds to a unit sphere"
+        if thin is not None and not self.predictor.protocol.single_pass:
+            return f"--tta thins whole clouds to voxels of {thin} m"
+        if "normal" in self.recipe.needs:
+            first = scene_of(path, next(in_pieces(path).read(1)), name=cloud_name(path))
+            if "normal" not in first:
+                return "it has no normals, which are only estimated for whole clouds"
+        return None
 
     def _resumed(self, path: Path, folder: Path, how: dict[str, Any]) -> dict[str, Any] | None:
         """What an earlier run has sorted, if it is whole and would be the same now."""

@@ -73,11 +73,6 @@ class StreamInput:
         for start, index, cloud in self._clouds():
             if ground is not None:
                 cloud = cloud.with_fields(**{HEIGHT: ground.heights(cloud.coord)})
-            if "normal" in self._recipe.needs and "normal" not in cloud:
-                raise UserError(
-                    "has no normals, which are only estimated for clouds that are held in memory; add them, cut the "
-                    "cloud into several files, or use a model that was trained without"
-                )
             refuse_missing([n for n in self._recipe.needs if n not in cloud], self._recipe)
             values = [cloud[name] for name in self._recipe.needs]
             for name, found in zip(self._recipe.needs, values, strict=True):

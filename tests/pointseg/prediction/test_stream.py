@@ -89,6 +89,7 @@ def cloud(seed=0, origin=(0, 0, 0)):
         "intensity": (rng.random(COUNT) ** 8 * 6000).astype(np.uint16),
         "number": np.arange(COUNT, dtype=np.int32),
     }
+    fields["color"][-450:] = np.minimum(fields["color"][-450:], 1)  # a dark last piece
     return Scene(coord=coord, fields=fields, origin=np.asarray(origin, float))
 
 
@@ -260,6 +261,10 @@ def test_clouds_that_do_not_fit_into_memory_are_streamed_by_themselves(
         monkeypatch.setattr(stream_cloud, "free_bytes", lambda free=free: free)
         predict(spec_of(tmp_path, source, out=str(free), log=said.append))
         assert any("sorting" in line for line in said) is streamed
+    source, said[:] = tmp_path / "text.txt", []  # which is only read as a whole
+    write_cloud(source, cloud())
+    assert predict(spec_of(tmp_path, source, log=said.append))[0].status == "done"
+    assert not any("sorting" in line for line in said)
 
 
 @pytest.mark.parametrize(

@@ -23,14 +23,14 @@ def table(xyz, intensity=None):
 
 
 @pytest.mark.parametrize(
-    "middle", [(431_249.9, 431_250.2), (431_249.0, 431_253.0), (-3e7, -2.9e7), (12.0, 13.0)]
+    "middle", [(431_246.0, 431_250.5), (431_249.0, 431_253.0), (-3e7, -2.9e7), (12.0, 13.0)]
 )
 def test_origins_whose_middle_points_round_differently(tmp_path, monkeypatch, middle):
     monkeypatch.setattr(module, "PIECE", 30)
     rng = np.random.default_rng(0)
     x = np.concatenate([middle, middle[0] - rng.random(99) * 400, middle[1] + rng.random(99) * 400])
     xyz = np.stack([x, rng.random(200) * 50, rng.random(200)], 1)
-    xyz[5] = [np.nan, 1, 2]
+    xyz[5], xyz[150] = [np.nan, 1, 2], [np.nan, 3, 4]  # one on each side: the middle stays
     xyz[6] = [middle[0], np.inf, 2]
     np.save(tmp_path / "a.npy", table(xyz))
     scene = read_cloud(tmp_path / "a.npy")
