@@ -2,6 +2,7 @@
 
 Crops of ScanNet's training size, each with 10 views, whose maps are known: with positions in all views, of which
 the network takes the last one; and with the view that the loader chose. The features must be equal to the bit.
+Launches and waits are those that a GPU would have, counted on the CPU as by `launches.py`.
 
     python examples/benchmarks/chosen_views.py [--scenes 12] [--points 102400] [--threads 1]
 """
@@ -12,13 +13,15 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from unittest.mock import patch
 
 import numpy as np
 import torch
+from launches import counted
 from markdown import table
 from torch import Tensor
 
-from dinomed3d.lifting import Last
+from dinomed3d.lifting import Last, on_devices
 from pointseg.cloud import Cloud, collate
 from pointseg.config.presets import recipe_for
 from pointseg.ditr import PointImages
@@ -85,12 +88,15 @@ def main() -> None:
             return network(cloud)[0]
 
         lifting = seconds(lift)
-        rows.append((title, f"{size / 1e6:.1f}", f"{1000 * loading:.0f}", f"{1000 * lifting:.0f}"))
+        with patch.object(on_devices, "is_cpu", lambda device: False):
+            counts = counted(lift)
+        times = f"{1000 * loading:.0f}", f"{1000 * lifting:.0f}"
+        rows.append((title, f"{size / 1e6:.1f}", *times, str(counts.launches), str(counts.waits)))
         features.append(lift())
     print(
         f"{given.scenes} crops of {given.points} points, {given.views} views, {given.threads} thread"
     )
-    print(table("positions|MB a step|sample, ms|features on points, ms", rows))
+    print(table("positions|MB a step|sample, ms|features on points, ms|launches|waits", rows))
     print("features are equal to the bit:", torch.equal(*features))
     if not torch.equal(*features):
         raise SystemExit("features differ")
