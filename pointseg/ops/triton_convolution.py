@@ -30,7 +30,7 @@ try:
     from triton.runtime.errors import PTXASError
 
     FAILURES: tuple[type[Exception], ...] = (CompilationError, OutOfResources, PTXASError)
-except ImportError:  # before Triton 3.2, whose ptxas failed with a RuntimeError
+except ImportError:  # earlier Tritons have none
     FAILURES = (CompilationError, OutOfResources)
 
 _WAVES = 2
@@ -215,7 +215,7 @@ def multiply_candidates(out_width: int, dtype: torch.dtype) -> list[Blocks]:
     whole = _padded(out_width)
     if dtype.itemsize > 2:
         found = [Blocks((64, min(64, whole)), 4, 3), Blocks((128, min(64, whole)), 8, 3)]
-        return [*found, Blocks((64, min(32, whole)), 4, 3)]
+        return [*found, Blocks((64, min(32, whole)), 8, 3)]
     found = [Blocks((64, min(64, whole)), 4, 4), Blocks((128, min(64, whole)), 4, 3)]
     found += [Blocks((128, min(128, whole)), 8, 3)] if whole > 64 else []
     found += [Blocks((128, 32), 4, 4)] if out_width % 64 else []
@@ -225,8 +225,9 @@ def multiply_candidates(out_width: int, dtype: torch.dtype) -> list[Blocks]:
 def correlate_candidates(width: int, out_width: int, dtype: torch.dtype) -> list[Blocks]:
     """To be timed; the first is what is taken where nothing can be."""
     ins, outs = _padded(width), _padded(out_width)
+    warps = 4 if dtype.itemsize == 2 else 8  # four would spill registers on an A100
     found = [
-        Blocks((min(64, ins), min(64, outs)), 4, 3),
+        Blocks((min(64, ins), min(64, outs)), warps, 3),
         Blocks((min(32, ins), min(64, outs)), 4, 4),
     ]
     if dtype.itemsize == 2 and max(ins, outs) > 64:
@@ -287,7 +288,7 @@ def _fastest(
     if device.type != "cuda":
         launch(candidates[0])
         return
-    key = (*key, torch.cuda.get_device_name(device))
+    key = (*key, device)
     with torch.cuda.device(device):
         if key not in _chosen:
             if not _chosen:

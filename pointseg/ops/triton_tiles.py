@@ -26,29 +26,30 @@ def masked_tiles(neighbours: Tensor) -> MaskedTiles:
     )
     if not targets:
         return made
-    kernels.mask_rows[(-(-targets // _ROWS), words)](
-        neighbours,
-        ranks(neighbours),
-        keys,
-        targets,
-        SIZE=size,
-        GROUP=GROUP,
-        BITS=BITS,
-        WORDS=words,
-        BLOCK=_ROWS,
-    )
-    kernels.fill_tiles[(tiles,)](
-        neighbours,
-        sorted_by(keys.unbind()),
-        made.order,
-        made.sources,
-        made.needs,
-        made.needed,
-        made.counts,
-        targets,
-        width,
-        tiles,
-        SIZE=size,
-        TILE=TILE,
-    )
+    with torch.cuda.device_of(neighbours):
+        kernels.mask_rows[(-(-targets // _ROWS), words)](
+            neighbours,
+            ranks(neighbours),
+            keys,
+            targets,
+            SIZE=size,
+            GROUP=GROUP,
+            BITS=BITS,
+            WORDS=words,
+            BLOCK=_ROWS,
+        )
+        kernels.fill_tiles[(tiles,)](
+            neighbours,
+            sorted_by(keys.unbind()),
+            made.order,
+            made.sources,
+            made.needs,
+            made.needed,
+            made.counts,
+            targets,
+            width,
+            tiles,
+            SIZE=size,
+            TILE=TILE,
+        )
     return made

@@ -280,6 +280,7 @@ def test_one_voxel_and_none(way):
         out.sum().backward()
         assert out.shape == (count, 5) and feat.grad.shape == (count, 3)
         assert torch.isfinite(same.weight.grad).all()
+        assert bool(same.weight.grad.any()) == bool(count)
 
 
 def test_bias_is_added():

@@ -5,6 +5,7 @@ import torch
 
 from pointseg.ops import kernel_map
 from pointseg.ops.kernel_map import KernelMap
+from pointseg.ops.masked_tiles import masked_tiles
 
 
 def pairs(*lists):
@@ -64,3 +65,21 @@ def test_long_sections_are_padded():
     assert [len(s.source) for s in tile.sections] == [3000, 1500, 1000, 750]
     assert [s.rows for s in tile.sections] == [3072, 1536, 1024, 768]
     assert [kernel_map.padded(count) for count in (0, 255, 257, 40_000)] == [0, 255, 320, 40_960]
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_tiles_of_kernels_are_cut_once_for_each_direction(symmetric):
+    """A symmetric map and its transpose share them: offsets are then counted from the end."""
+    found, cut = random_map(300, 3, symmetric), []
+
+    def note(neighbours):
+        cut.append(neighbours)
+        return masked_tiles(neighbours)
+
+    ways = [found, found.transposed, found, found.transposed.transposed, found.transposed]
+    made = [way.masked_tiles(note) for way in ways]
+    assert len(cut) == (1 if symmetric else 2)
+    assert [tiles.mirrored for tiles in made] == [False, symmetric, False, False, symmetric]
+    for way, tiles in zip(ways, made, strict=True):
+        sources = tiles.sources.flip(0) if tiles.mirrored else tiles.sources
+        assert torch.equal(sources[:, :300], way.neighbours[tiles.order[:300].long()].T)
