@@ -65,9 +65,16 @@ def tf32_products() -> Iterator[None]:
     """
     import torch
 
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = True
+    matmul = torch.backends.cuda.matmul
+    # From torch 2.9 on the setting has a second name. Set by the first one, both can be read; by the second, one.
+    allowed = (
+        matmul.fp32_precision == "tf32" if hasattr(matmul, "fp32_precision") else matmul.allow_tf32
+    )
+    if allowed:
+        yield
+        return
+    matmul.allow_tf32 = True
     try:
         yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
+        matmul.allow_tf32 = False

@@ -14,7 +14,7 @@ OWNERS = {
     "virtual_memory(": {"dinomed3d/runtime/memory.py"},
     "/sys/fs/cgroup": {"dinomed3d/runtime/memory.py"},
     "def choose_device(": {"dinomed3d/runtime/device.py"},
-    "allow_tf32": {"dinomed3d/runtime/device.py"},
+    "allow_tf32 =": {"dinomed3d/runtime/device.py"},
     "class UserError(": {"dinomed3d/runtime/errors.py"},
 }
 
