@@ -15,8 +15,11 @@ from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
 from dinomed3d.training.augmentation import SHRINKAGE, SpatialAugmentation, spatial_augmentation
 
-LARGEST_SAMPLE = (16, 128, 128)
-"""Patches are measured up to this size; the cost grows with the voxels."""
+SAMPLE_VOXELS = 2**23
+"""Regions are measured up to this size. Smaller patches of the same shape have regions of the same share: those
+of flat patches that are turned in 3D are dozens of times larger than the patches."""
+MIN_SIDE = 5
+"""Voxels of a side, at least: nnU-Net's blur mirrors three."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +27,7 @@ class LoaderSpeed:
     """How fast worker processes augment patches of one configuration."""
 
     seconds_per_voxel: float
-    """Of one core, all channels of the voxel together, reading and copies not included."""
+    """Of one core per voxel of a patch, all channels together; reading files is not included."""
     processes: int
     """Worker processes that nnU-Net starts (nnUNet_n_proc_DA)."""
     cores: int
@@ -58,7 +61,12 @@ class LoaderSpeed:
 
 
 def measure_loader(
-    patch: Sequence[int], spacing: Sequence[float], *, channels: int, seconds: float = 0.5
+    patch: Sequence[int],
+    spacing: Sequence[float],
+    *,
+    channels: int,
+    slicewise: bool = False,
+    seconds: float = 1.0,
 ) -> LoaderSpeed:
     """Augment random patches for about `seconds`, with the transforms of training on one core.
 
@@ -66,11 +74,19 @@ def measure_loader(
         patch: (D, H, W) or (H, W), voxels.
         spacing: of the same axes, mm.
         channels: of the images.
+        slicewise: whether 3D patches are turned in plane alone, as in stage I.
         seconds: the transforms are drawn at random, so a longer measurement is steadier.
     """
-    dims = len(patch)
-    sample = [min(side, most) for side, most in zip(patch, LARGEST_SAMPLE[-dims:], strict=True)]
-    augmentation = _of_slices(sample) if dims == 2 else spatial_augmentation(sample, spacing)
+
+    def of(sample: Sequence[int]) -> SpatialAugmentation:
+        if len(sample) == 2:
+            return _of_slices(sample)
+        return spatial_augmentation(sample, spacing, in_plane=True if slicewise else None)
+
+    whole = channels * math.prod(of(patch).region)
+    share = min(1.0, (SAMPLE_VOXELS / whole) ** (1 / len(patch)))
+    sample = [min(side, max(MIN_SIDE, round(side * share))) for side in patch]
+    augmentation = of(sample)
     transforms = nnUNetTrainer.get_training_transforms(
         sample, augmentation.rotation, None, augmentation.mirrored, augmentation.in_plane
     )

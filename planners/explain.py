@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -72,8 +72,8 @@ class Explanation:
     ours: bool
     """Whether the plan names our network; otherwise it is a stock plan, as our trainer would use it."""
 
-    def text(self, speed: Speed, loader: LoaderSpeed) -> str:
-        """The explanation as text, with times on a device and of the loader's processes."""
+    def text(self, speed: Speed, loaders: Mapping[str, LoaderSpeed]) -> str:
+        """The explanation as text, with times on a device and of each stage's loader, "I" and "II"."""
         return "\n".join(
             [
                 *self._heading(),
@@ -82,7 +82,7 @@ class Explanation:
                 "",
                 *self._memory(),
                 *self._time(speed),
-                *self._loading(speed, loader),
+                *self._loading(speed, loaders),
             ]
         )
 
@@ -157,19 +157,18 @@ class Explanation:
             f"{speed.convolutions / TERA:.3g} TFLOP/s; norms, losses, augmentation and validation not included)",
         ]
 
-    def _loading(self, speed: Speed, loader: LoaderSpeed) -> list[str]:
+    def _loading(self, speed: Speed, loaders: Mapping[str, LoaderSpeed]) -> list[str]:
         """Time of augmentation in each stage's step, and what to do if the device would wait for it."""
         stages = [("II", self.batch * math.prod(self.patch), self.two)]
         if self.one is not None and self.recipe.stage1_epochs:
-            deep = MIN_DEPTH if len(self.patch) == 3 else 1
-            stages.insert(0, ("I", self.slices * deep * math.prod(self.patch[-2:]), self.one))
+            stages.insert(0, ("I", self.slices * math.prod(slice_patch(self.patch)), self.one))
         spent = ", ".join(
-            f"{loader.core_seconds(voxels):.2g} s per step in stage {stage}"
+            f"{loaders[stage].core_seconds(voxels):.2g} s per step in stage {stage}"
             for stage, voxels, _ in stages
         )
-        lines = [f"  augmentation, of one core: {spent}; {loader.cores} cores here"]
+        lines = [f"  augmentation, of one core: {spent}; {loaders['II'].cores} cores here"]
         for stage, voxels, cost in stages:
-            if note := loader.note(voxels, sum(speed.seconds(cost.components).values())):
+            if note := loaders[stage].note(voxels, sum(speed.seconds(cost.components).values())):
                 lines.append(f"  NOTE: in stage {stage} {note}")
         return lines
 
@@ -202,9 +201,21 @@ def explain(path: Path, configuration: str | None, device: torch.device) -> str:
     chosen = [configuration] if configuration else names
     explanations = [explain_configuration(plans, dataset, name) for name in chosen]
     speed = measure_speed(device)
-    return "\n\n\n".join(
-        e.text(speed, measure_loader(e.patch, e.spacing, channels=e.channels)) for e in explanations
-    )
+    return "\n\n\n".join(e.text(speed, _loaders(e)) for e in explanations)
+
+
+def slice_patch(patch: Sequence[int]) -> tuple[int, ...]:
+    """What stage I augments for a slice: some slices around it, or of single slices the slice alone."""
+    return (MIN_DEPTH, *patch[1:]) if len(patch) == 3 else tuple(patch)
+
+
+def _loaders(e: Explanation) -> dict[str, LoaderSpeed]:
+    """The loaders of the stages that there are."""
+    loaders = {"II": measure_loader(e.patch, e.spacing, channels=e.channels)}
+    if e.one is not None and e.recipe.stage1_epochs:
+        patch = slice_patch(e.patch)
+        loaders["I"] = measure_loader(patch, e.spacing, channels=e.channels, slicewise=True)
+    return loaders
 
 
 def explain_configuration(

@@ -19,6 +19,7 @@ from tests.planners.conftest import MakeDataset
 
 SPEED = Speed(products=1e12, convolutions=5e11, device="a machine")
 LOADER = LoaderSpeed(seconds_per_voxel=1e-6, processes=12, cores=4)
+LOADERS = {"I": LOADER, "II": LOADER}
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def test_numbers_are_those_of_the_plan(planned: Path) -> None:
     configuration = plans["configurations"]["3d_fullres"]
     assert list(found.patch) == configuration["patch_size"]
     assert found.slices == configuration["dinomed3d_recipe"]["stage1_slices"]
-    text = found.text(SPEED, LOADER)
+    text = found.text(SPEED, LOADERS)
     seconds = sum(
         (p.flops + p.backward_flops)
         / (5e11 if n in ("neck", "detail", "fusion", "decoder") else 1e12)
@@ -71,7 +72,7 @@ def test_numbers_are_those_of_the_plan(planned: Path) -> None:
 def test_a_batch_edited_beyond_the_memory_is_found(planned: Path) -> None:
     plans, dataset = read(planned)
     plans["configurations"]["3d_fullres"]["batch_size"] = 20
-    text = explain_configuration(plans, dataset, "3d_fullres").text(SPEED, LOADER)
+    text = explain_configuration(plans, dataset, "3d_fullres").text(SPEED, LOADERS)
     assert "NOTE" in text and "12 GiB" in text
 
 
@@ -82,7 +83,7 @@ def test_settings_change_what_is_explained_as_they_change_the_training(
     before = explain_configuration(plans, dataset, "3d_fullres")
     monkeypatch.setenv("DINOMED3D_COMPONENTS", "detail")
     after = explain_configuration(plans, dataset, "3d_fullres")
-    text = after.text(SPEED, LOADER)
+    text = after.text(SPEED, LOADERS)
     assert after.two.peak < before.two.peak
     assert "Changed by DINOMED3D_COMPONENTS" in text
     assert "for 450 epochs of 250 steps" in text and "stage I (" not in text
@@ -97,7 +98,7 @@ def test_a_stock_plan_is_explained_as_our_trainer_uses_it(planned: Path) -> None
     plans, dataset = read(planned.with_name("nnUNetPlans.json"))
     found = explain_configuration(plans, dataset, "3d_fullres")
     assert not found.ours and found.target_gib is None
-    assert "not made by DinoMed3DPlanner" in found.text(SPEED, LOADER)
+    assert "not made by DinoMed3DPlanner" in found.text(SPEED, LOADERS)
 
 
 # What a plan must be is tested with `check_configuration`, `NetworkSpec` and `recipe_from`; here, that
@@ -208,15 +209,15 @@ def test_a_loader_slower_than_the_device_is_found(planned: Path) -> None:
     found = explain_configuration(plans, dataset, "3d_fullres")
     voxels = found.batch * 16 * 256 * 256
     slices = found.slices * 5 * 256 * 256  # five slices are loaded for one, because of the blur
-    text = found.text(SPEED, LOADER)
+    text = found.text(SPEED, LOADERS)
     assert f"augmentation, of one core: {slices / 1e6:.2g} s per step in stage I" in text
     assert f"{voxels / 1e6:.2g} s per step in stage II; 4 cores here" in text
     assert "NOTE: in stage" not in text
-    text = found.text(replace(SPEED, products=1e15, convolutions=1e15), LOADER)
+    text = found.text(replace(SPEED, products=1e15, convolutions=1e15), LOADERS)
     assert "NOTE: in stage I the loader" in text and "NOTE: in stage II the loader" in text
 
 
-@pytest.mark.parametrize("patch", [(4, 16, 16), (24, 20)])
+@pytest.mark.parametrize("patch", [(5, 400, 400), (24, 20)])
 def test_augmentation_is_measured(patch: tuple[int, ...]) -> None:
     threads = torch.get_num_threads()
     loader = measure_loader(patch, [1.0] * len(patch), channels=2, seconds=0.02)
