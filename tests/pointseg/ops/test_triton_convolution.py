@@ -1,5 +1,6 @@
 """The Triton kernels against the plain path: gradients, types, channels, splits, what happens when they fail."""
 
+import contextlib
 import logging
 
 import pytest
@@ -95,6 +96,52 @@ def test_float32_is_multiplied_as_torch_says(interpreted, monkeypatch):
             assert interpreted._precision(torch.float16) == "ieee"
     finally:
         matmul.allow_tf32 = before
+
+
+class Event:
+    """Counts launches as milliseconds."""
+
+    launched: list = []
+
+    def __init__(self, enable_timing):
+        self.at = 0.0
+
+    def record(self):
+        self.at = sum(Event.launched)
+
+    def synchronize(self):
+        pass
+
+    def elapsed_time(self, end):
+        return end.at - self.at
+
+
+def test_fastest_candidate_is_kept(device_blocks, monkeypatch, caplog):
+    """Found once for a key, said once; what does not fit a device is passed over, and only that."""
+    kernels, device = device_blocks, torch.device("cuda", 0)
+    slow, fast, large = (kernels.Blocks((size, 16), 4, 3) for size in (64, 32, 128))
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(kernels, "_chosen", {})
+    launched = []
+
+    def launch(blocks):
+        if blocks is large:
+            raise kernels.OutOfResources(300_000, 100_000, "shared memory")
+        launched.append(blocks)
+        Event.launched.append({slow: 3.0, fast: 1.0}[blocks])
+
+    with caplog.at_level(logging.WARNING):
+        kernels._fastest(launch, ("a",), [large, slow, fast], device)
+        assert launched[-1] is fast and set(launched) == {slow, fast}
+        tried = len(launched)
+        kernels._fastest(launch, ("a",), [slow], device)
+        assert launched[tried:] == [fast]
+        kernels._fastest(launch, ("b",), [slow], device)
+        assert launched[-1] is slow
+    assert len(caplog.records) == 1 and "compiling" in caplog.text
+    with pytest.raises(kernels.OutOfResources):
+        kernels._fastest(launch, ("c",), [large], device)
 
 
 class Cuda:
