@@ -39,7 +39,7 @@ from pointseg.backbones.features import Backbone
 from pointseg.cloud import Cloud
 from pointseg.ops.pieces import decided_for
 
-NETWORKS = ("ptv3", "minkunet", "pointnext", "litept")
+NETWORKS = ("ptv3", "minkunet", "pointnext", "litept", "sonata")
 SMALL: dict[str, dict[str, Any]] = {
     "ptv3": {
         "enc_depths": (1, 1), "enc_channels": (16, 32), "enc_num_head": (2, 4), "stride": (2,),
@@ -53,6 +53,10 @@ SMALL: dict[str, dict[str, Any]] = {
         "enc_patch_size": (64, 64), "enc_conv": (True, False), "enc_attn": (False, True),
         "enc_rope_freq": (100.0, 100.0), "dec_depths": (0,), "dec_channels": (12,), "dec_num_head": (2,),
         "dec_patch_size": (64,), "dec_conv": (False,), "dec_attn": (False,), "dec_rope_freq": (100.0,),
+    },
+    "sonata": {
+        "enc_depths": (1, 1), "enc_channels": (16, 32), "enc_num_head": (2, 4), "stride": (2,),
+        "enc_patch_size": (64, 64),
     },
 }  # fmt: skip
 """Settings of small networks, for ``--tiny`` and tests."""
@@ -168,9 +172,9 @@ def _place() -> str:
 
 
 def counted(run: Callable[[], object]) -> Counts:
-    """Call ``run`` and count what it asks of the device; without gradients."""
+    """Call ``run`` and count what it asks of the device."""
     counts = Counts()
-    with decided_for("cuda"), torch.no_grad(), _Operations(counts), _HostCopies(counts):
+    with decided_for("cuda"), _Operations(counts), _HostCopies(counts):
         run()
     return counts
 
@@ -186,7 +190,7 @@ def count_network(network: Backbone, cloud: Cloud, *, half: bool = False) -> Cou
     """Of a forward pass, the second; ``half``: under autocast to bfloat16."""
     counts = Counts()
     for _ in range(2):
-        with torch.autocast("cpu", torch.bfloat16) if half else nullcontext():
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16) if half else nullcontext():
             counts = counted(lambda: network(cloud).feat)
     return counts
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pointseg.backbones.norm import BatchNorm
 from pointseg.conventions import POOLINGS, ImagePooling
 from pointseg.ops.linear import Linear
+from pointseg.ops.pieces import is_cpu
 from pointseg.ops.pooling import Segments
 
 
@@ -68,6 +69,8 @@ def _pool_seen(
     feat: Tensor, seen: Tensor, segments: Segments, pooling: ImagePooling
 ) -> tuple[Tensor, Tensor]:
     """(M, C) and (M,) of (N, C) and (N,)."""
+    if not is_cpu(feat):
+        return _pool_seen_whole(feat, seen, segments, pooling)
     cell_seen = seen.new_zeros(len(segments))
     cell_seen[segments.index[seen]] = True
     counts = seen | ~cell_seen.index_select(0, segments.index)
@@ -76,6 +79,21 @@ def _pool_seen(
         feat = feat.index_select(0, rows)
         segments = Segments.of(segments.index.index_select(0, rows), len(segments))
     return segments.reduce(feat, "max" if pooling == "masked_max" else "mean"), cell_seen
+
+
+def _pool_seen_whole(
+    feat: Tensor, seen: Tensor, segments: Segments, pooling: ImagePooling
+) -> tuple[Tensor, Tensor]:
+    """The same, and rows that do not count are not left out: how many they are is for the device alone."""
+    cell_seen = segments.reduce(seen.float()[:, None], "max") > 0
+    counts = seen[:, None] | ~cell_seen.index_select(0, segments.index)
+    if pooling == "masked_max":
+        pooled = segments.reduce(feat.masked_fill(~counts, -torch.inf), "max")
+    else:
+        wide = torch.promote_types(feat.dtype, torch.float32)
+        sums = segments.reduce(feat.masked_fill(~counts, 0).to(wide), "sum")
+        pooled = (sums / segments.reduce(counts.float(), "sum").clamp(min=1)).to(feat.dtype)
+    return pooled, cell_seen[:, 0]
 
 
 def check_pooling(who: str, pooling: str) -> None:

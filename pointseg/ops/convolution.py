@@ -185,6 +185,8 @@ def _gather_table(rows: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor
         padded.index_select(0, part.flatten()).view(len(part), size * width) @ flat
         for part in table.split(step)
     ]
+    if len(blocks) == 1:
+        return blocks[0]
     return torch.cat(blocks) if blocks else rows.new_empty(0, out_width)
 
 

@@ -52,7 +52,13 @@ def test_launches_and_bytes():
     assert (counts.launches, counts.bytes) == (1, 2 * 3 * 4 + 3 * 8)
 
 
-MOST = {"ptv3": (330, 3), "minkunet": (350, 3), "pointnext": (1250, 26), "litept": (240, 3)}
+MOST = {
+    "ptv3": (330, 3),
+    "minkunet": (350, 3),
+    "pointnext": (1250, 26),
+    "litept": (240, 3),
+    "sonata": (290, 3),
+}
 """Launches, and waits of the host: PTv3 waits for its grid, the counts of the clouds, and those of each level."""
 
 
@@ -62,6 +68,15 @@ def test_networks_ask_for_no_more_than_they_need(name):
     most, waits = MOST[name]
     assert counts.waits <= waits, counts.by_place
     assert counts.launches <= most, counts.launched.most_common(20)
+
+
+@pytest.mark.parametrize("name", launches.NETWORKS)
+def test_the_way_back_waits_for_nothing(name):
+    network = launches.build(name, small=True).train()
+    with decided_for("cuda"):
+        feat = network(cloud_of(300)).feat.square().mean()
+    counts = launches.counted(feat.backward)
+    assert counts.launches > 50 and counts.waits == 0, counts.by_place
 
 
 @pytest.mark.parametrize("name", launches.NETWORKS)

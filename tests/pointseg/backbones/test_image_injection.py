@@ -8,6 +8,7 @@ from torch import nn
 
 from pointseg.backbones import build_backbone
 from pointseg.backbones.image_injection import ImageBranch, pool_images
+from pointseg.ops.pieces import decided_for
 from pointseg.ops.pooling import Segments
 from tests.pointseg.backbones.clouds import cloud, permuted
 from tests.pointseg.backbones.test_ptv3 import TINY
@@ -52,6 +53,14 @@ SEEN = torch.tensor([True, True, False, False, True])
 CELLS = [Segments.of(torch.tensor([0, 0, 0, 1, 2]), 3), Segments.of(torch.tensor([0, 0, 1]), 2)]
 
 
+@pytest.fixture(params=["cpu", "cuda"])
+def ways(request):
+    """Those of a CPU, and those of other devices."""
+    with decided_for(request.param):
+        yield
+
+
+@pytest.mark.usefixtures("ways")
 @pytest.mark.parametrize(
     ("pooling", "wanted"),
     [
@@ -66,6 +75,7 @@ def test_by_hand(pooling, wanted):
     assert [level.tolist() for level in levels[1:]] == wanted
 
 
+@pytest.mark.usefixtures("ways")
 @POOLINGS
 def test_the_missing_token_goes_where_nothing_is_seen(pooling):
     token = torch.tensor([3.0, 3])
@@ -76,6 +86,7 @@ def test_the_missing_token_goes_where_nothing_is_seen(pooling):
         assert levels[2].tolist() == pool_images(FEAT, SEEN, CELLS, pooling)[2].tolist()
 
 
+@pytest.mark.usefixtures("ways")
 @POOLINGS
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
 def test_as_a_loop(pooling, share):
@@ -91,6 +102,7 @@ def test_as_a_loop(pooling, share):
         torch.testing.assert_close(pooled[cell], want)
 
 
+@pytest.mark.usefixtures("ways")
 @POOLINGS
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
 def test_types_stay_and_gradients_flow(pooling, dtype):
