@@ -242,6 +242,7 @@ def test_neighbour_max_is_that_of_gathered_values():
         ({"query_offset": ends(2, 2), "source_offset": ends(4, 0)}, "cloud 1"),
         ({"source": LINE / 0}, "finite"),
         ({"query": LINE / 0}, "'query'"),
+        ({"query": LINE * 1e30}, "'query'"),  # its square is not finite
     ],
 )
 def test_bad_arguments_are_refused(function, change, named):
