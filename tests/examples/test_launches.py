@@ -71,12 +71,12 @@ def test_networks_ask_for_no_more_than_they_need(name):
 
 
 @pytest.mark.parametrize("name", launches.NETWORKS)
-def test_the_way_back_waits_for_nothing(name):
+def test_training_waits_for_no_more_than_prediction(name):
     network = launches.build(name, small=True).train()
-    with decided_for("cuda"):
-        feat = network(cloud_of(300)).feat.square().mean()
-    counts = launches.counted(feat.backward)
-    assert counts.launches > 50 and counts.waits == 0, counts.by_place
+    network.shuffle_orders = False  # which are drawn on the host, and would be counted
+    cloud = cloud_of(300)
+    counts = launches.counted(lambda: network(cloud).feat.square().mean().backward())
+    assert counts.launches > MOST[name][0] and counts.waits <= MOST[name][1], counts.by_place
 
 
 @pytest.mark.parametrize("name", launches.NETWORKS)
