@@ -166,7 +166,18 @@ def _eager(bench: Bench, plan: Plan, stage: int) -> dict[str, Any]:
     found |= bench.details(step)
     if isinstance(peak := found.get("GiB"), float):
         found["peak of counted"] = round(peak * 2**30 / plan.counted[stage], 3)
+    if stage == 2:
+        del step
+        found["ms, CNN in channels_last_3d"] = _channels_last(bench, plan, quick)
     return found
+
+
+def _channels_last(bench: Bench, plan: Plan, quick: dict[str, int]) -> Any:
+    """The time of a step whose convolutions have their channels innermost, from their first step on."""
+    step = Step(plan, 2, bench.device, backend=None)
+    for part in (step.network.detail, step.network.decoder):
+        part.to(memory_format=torch.channels_last_3d)
+    return bench.gauge.milliseconds(step, **quick)
 
 
 def compiled_steps(bench: Bench) -> None:
