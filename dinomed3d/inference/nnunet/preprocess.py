@@ -14,6 +14,7 @@ from torch import Tensor
 from dinomed3d.inference.case import CaseError
 from dinomed3d.inference.nnunet.plan import Channel, Plan
 from dinomed3d.inference.nnunet.resample import SLAB_VOXELS, new_shape, resample_array
+from dinomed3d.runtime.out_of_memory import ran_out_of_memory
 
 Box = tuple[slice, slice, slice]
 
@@ -87,7 +88,9 @@ def prepare(
         try:
             read = normalised(array, channel, mask, axis=axis, device=device)
             data[i] = resample_array(read, resampling, resampling.separate, device=device)
-        except torch.OutOfMemoryError:  # another case is being predicted at the same time
+        except RuntimeError as error:  # another case is being predicted at the same time
+            if not ran_out_of_memory(error):
+                raise
             read = normalised(array, channel, mask, axis=axis)
             data[i] = resample_array(read, resampling, resampling.separate)
     return Prepared(

@@ -219,14 +219,17 @@ def test_a_gpu_resamples_without_mixing_devices(kind):
     assert found.data.device.type == "cpu" and found.data.shape[0] == 1
 
 
-def test_a_full_gpu_leaves_it_to_the_cpu(monkeypatch):
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError(), RuntimeError("MPS backend out of memory")]
+)
+def test_a_full_gpu_leaves_it_to_the_cpu(monkeypatch, error):
     plan = plan_of(tiny_plans(), tiny_dataset(), "3d_fullres")
     expected = prepare([volume()[0]], SPACING, plan).data
     whole = preprocess.resample_array
 
     def full(*args, device=None):
         if device is not None:
-            raise torch.OutOfMemoryError
+            raise error
         return whole(*args)
 
     monkeypatch.setattr(preprocess, "resample_array", full)
