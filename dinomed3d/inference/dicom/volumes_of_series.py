@@ -36,6 +36,8 @@ _OTHER_ORIENTATION = 0.1
 """Difference of direction cosines (about 6 degrees) from which slices lie in another orientation."""
 _SAME_POSITION_MM = 1e-3
 _BLOCK = 2**20
+_SHORT = re.compile(r"[\w.+-]{1,12}")
+"""Words and numbers that stand in the names of volumes; if one is none, all volumes are numbered instead."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,10 +77,11 @@ def volumes_of_series(series: Series) -> list[SeriesVolume]:
         return [SeriesVolume(series=whole, notes=notes)]
     keyword, members = groups
     values = sorted(members, key=_by_value)
+    short = all(_SHORT.fullmatch(value) for value in values)
     return [
         SeriesVolume(
             series=replace(series, slices=tuple(members[value])),
-            name=f"{_SEPARATED_BY[keyword]}-{_short(value, place)}",
+            name=f"{_SEPARATED_BY[keyword]}-{value if short else place}",
             notes=(
                 *notes,
                 f"one of {len(values)} volumes of {whole.label} at the same positions: {keyword} "
@@ -196,8 +199,3 @@ def _by_value(value: str) -> tuple[float, str]:
         return float(value), value
     except ValueError:
         return float("inf"), value
-
-
-def _short(value: str, place: int) -> str:
-    """The value where it is a short word or number, otherwise its place among the values."""
-    return value if re.fullmatch(r"[\w.+-]{1,12}", value) else str(place)

@@ -27,11 +27,13 @@ def volumes(folder: Path) -> list[SeriesVolume]:
     return volumes_of_series(series)
 
 
-def write_phase(folder: Path, value: int, keyword: str = "AcquisitionNumber") -> np.ndarray:
-    """Four slices at the positions of every other phase; pixels and names tell them apart."""
+def write_phase(
+    folder: Path, value: int, keyword: str = "AcquisitionNumber", text: str | None = None
+) -> np.ndarray:
+    """Four slices at the positions of every other phase, which differ in pixels and names of files."""
 
     def change(dataset: Dataset, z: int) -> None:
-        setattr(dataset, keyword, value)
+        setattr(dataset, keyword, value if text is None else text)
         pixels = np.full((5, 6), 100 * value + z, np.uint16)
         dataset.PixelData = pixels.tobytes()
 
@@ -86,6 +88,12 @@ def test_phases_at_the_same_positions_are_separate_volumes(
         assert f"{keyword} {number}" in volume.notes[0]
         voxels, _ = read_series(series_scan(volume.series))
         np.testing.assert_array_equal(voxels[:, 0, 0], values[number])
+
+
+def test_a_value_too_long_for_a_name_numbers_all_volumes(tmp_path: Path) -> None:
+    for number, time in ((1, "2"), (2, "93015.12345678")):  # "2" is also the place of the other
+        write_phase(tmp_path, number, "TriggerTime", time)
+    assert [volume.name for volume in volumes(tmp_path)] == ["trigger-1", "trigger-2"]
 
 
 def test_phases_become_cases_with_names_of_their_own(tmp_path: Path) -> None:
