@@ -305,7 +305,7 @@ def _sample_all(
         if first == 0:
             fuse.start(pixels.points, maps.values.shape[1], like=maps.values)
         if not on_devices.is_cpu(maps.values.device):
-            for rows in pixels.chunks(step):
+            for rows in pixels.chunks(on_devices.rows_of_views(maps, chunk)):
                 project = partial(_view_of, pixels, first, rows)
                 on_devices.add_every_view(fuse, sample, maps, project, rows.start)
             continue

@@ -19,6 +19,9 @@ CHUNK_MIB = 256.0
 MAPS_MIB = 1024.0
 """Maps that are laid out for reading at a time."""
 
+_ALL = 2**31
+"""More points than there are."""
+
 Sample = Callable[[FeatureMap, "int | Tensor", Tensor], Tensor]
 """As in ``lift``."""
 
@@ -31,8 +34,14 @@ def is_cpu(device: torch.device) -> bool:
 def rows_at_once(values: Tensor, chunk: int) -> int:
     """Points whose features fit into ``chunk`` bytes; all points where gradients are recorded."""
     if torch.is_grad_enabled() and values.requires_grad:
-        return 2**31
+        return _ALL
     return max(1, chunk // max(1, values.shape[1] * values.element_size()))
+
+
+def rows_of_views(maps: FeatureMap, chunk: int) -> int:
+    """Points whose features fit into ``chunk`` bytes, and whose pixels in all V views do not take much more."""
+    step, views = rows_at_once(maps.values, chunk), max(1, len(maps.values))
+    return step if step >= _ALL else min(step, max(1, chunk // (8 * views)))
 
 
 def sample_every(

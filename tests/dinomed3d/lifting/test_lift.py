@@ -173,6 +173,15 @@ def test_the_ways_of_devices_give_the_same(fuse, sample, chunk_mib, rails, monke
     torch.testing.assert_close(values, whole[0])
 
 
+def test_pixels_in_all_views_count_in_a_chunk_of_devices():
+    maps = FeatureMap(torch.zeros(100, 3, 1, 1), 1, (1, 1))  # 12 bytes of features, 800 of pixels
+    assert on_devices.rows_of_views(maps, 8000) == 10
+    maps = FeatureMap(torch.zeros(1, 100, 1, 1), 1, (1, 1))
+    assert on_devices.rows_of_views(maps, 8000) == 20
+    maps.values.requires_grad_()
+    assert on_devices.rows_of_views(maps, 8000) >= 2**31  # gradients: not cut
+
+
 @pytest.mark.parametrize("sample", [sample_bilinear, sample_nearest])
 def test_points_without_a_view_may_lie_anywhere(sample):
     maps = FeatureMap(torch.ones(2, 3, 4, 5), 2, (8, 10))
