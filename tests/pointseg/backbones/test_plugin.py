@@ -102,6 +102,15 @@ def test_a_network_that_is_not_derived_and_takes_any_argument():
     assert Segmenter(backbone, 2)(cloud()).shape == (6, 2)
 
 
+def test_its_arguments_are_not_taken_for_numbers_of_layers(tmp_path):
+    config = {"depth": 4096, "block_size": 256}
+    recipe = replace(RECIPE, backbone="my_nets:Plain", backbone_config=config)
+    weights = build_segmenter(recipe, 2, None).state_dict()
+    save_checkpoint(tmp_path / "m.pt", weights, recipe=recipe, classes=CLASSES)
+    model, _ = load_model(tmp_path / "m.pt", "cpu", backbone="my_nets:Plain")
+    assert model.backbone.rest == config
+
+
 @pytest.mark.parametrize(
     ("name", "config", "named"),
     [
