@@ -1,4 +1,4 @@
-"""Multi-head attention within windows of points, by fused kernels or with the scores at hand."""
+"""Multi-head attention within windows of points, by fused kernels or with the scores in memory."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def attend_explicitly(
     upcast_attention: bool = False,
     upcast_softmax: bool = False,
 ) -> Tensor:
-    """``attend`` with the scores at hand, for what fused kernels do not do.
+    """``attend`` with the scores in memory, for what fused kernels do not do.
 
     Args:
         qkv: as ``attend``.

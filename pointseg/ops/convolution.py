@@ -1,6 +1,6 @@
 """Sparse convolution in plain torch: inputs and outputs at occupied voxels only.
 
-A kernel map lists the pairs of rows of each offset of the kernel. How they are read on a CPU is told in
+A kernel map lists the pairs of rows of each offset of the kernel. How they are read on a CPU is described in
 ``convolution_on_cpu``. On NVIDIA GPUs kernels in Triton gather rows while they multiply, see
 ``kernel_choice``. Elsewhere the neighbourhoods of a block of rows are gathered and multiplied at once.
 All of this is deterministic, and the memory beyond input and output does not grow with the cloud.

@@ -82,7 +82,7 @@ def flex_with_positions(reach: int, scale: float) -> Callable[..., Tensor]:
     """Attention with the bias of ``RelativePositions``; not compiled it holds all scores, like that.
 
     Args:
-        reach: the largest distance that is told apart.
+        reach: the largest distance that has a bias of its own; larger ones count as this one.
         scale: of the scores.
 
     Returns:

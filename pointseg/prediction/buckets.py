@@ -88,10 +88,10 @@ class Bucket:
     """Of all files together."""
 
     @classmethod
-    def from_dict(cls, told: Mapping[str, Any]) -> Bucket:
-        """As ``dataclasses.asdict`` told it, read from JSON."""
-        (x0, y0), (x1, y1) = told["low"], told["high"]
-        return cls(**{**told, "low": (x0, y0), "high": (x1, y1)})
+    def from_dict(cls, saved: Mapping[str, Any]) -> Bucket:
+        """From what ``dataclasses.asdict`` gave, read from JSON."""
+        (x0, y0), (x1, y1) = saved["low"], saved["high"]
+        return cls(**{**saved, "low": (x0, y0), "high": (x1, y1)})
 
 
 class Buckets:

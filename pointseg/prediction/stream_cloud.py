@@ -133,7 +133,7 @@ class Stream:
         tiles = FinishedTiles(folder / "tiles", pieces.count, self.predictor.classes)
         if tiles.found:
             self.log(f"{path.name}: {tiles.found} tiles are finished, going on with the others")
-        buckets = [Bucket.from_dict(told) for told in state["buckets"]]
+        buckets = [Bucket.from_dict(saved) for saved in state["buckets"]]
         cloud = CloudOnDisk(cloud_name(path), files, buckets, self._fields, tiles)
         left = TimeLeft(
             path.name, state["seconds"], self.log, progress, begun=cloud.done / len(cloud)
@@ -179,7 +179,7 @@ class Stream:
             reason = f"{reason} changed since"
         else:
             files = Buckets(folder, sum(c for _, c in self._fields), state["count"])
-            if all(files.digest(told["number"]) == told["sha256"] for told in state["buckets"]):
+            if all(files.digest(saved["number"]) == saved["sha256"] for saved in state["buckets"]):
                 return state
             reason = "its files are damaged"
         self.log(f"{path.name}: an unfinished result is there, but {reason}; it starts over")
