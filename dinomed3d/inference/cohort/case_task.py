@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import time
 import traceback
 from collections.abc import Iterator
@@ -23,10 +24,17 @@ from dinomed3d.runtime.out_of_memory import ran_out_of_memory
 _WRITING = ("network", "write")
 """Steps that write into the output folder; scans are not read in them."""
 _OF_THE_OUTPUT = (
-    *(errno.ENOSPC, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.ENODEV),
+    *(errno.ENOSPC, errno.EROFS, errno.EIO, errno.ENODEV),
     *(getattr(errno, name) for name in ("EDQUOT", "ESTALE") if hasattr(errno, name)),
 )
 """Errors of a disk or folder, which all other cases would meet as well."""
+_REFUSED = (errno.EACCES, errno.EPERM)
+"""On Windows of one file alone: a mask that another program has open is not replaced."""
+
+
+def ends_run(error: OSError, *, windows: bool = os.name == "nt") -> bool:
+    """Whether an error of writing is no fault of the case: all others would meet it as well."""
+    return error.errno in _OF_THE_OUTPUT or (error.errno in _REFUSED and not windows)
 
 
 @dataclass
@@ -73,7 +81,7 @@ class CaseTask:
         except OSError as error:
             # a full or read-only disk is no fault of this case: it ends the run, and the case is
             # predicted again by the next one
-            if name in _WRITING and error.errno in _OF_THE_OUTPUT:
+            if name in _WRITING and ends_run(error):
                 raise
             self._fail(name, error)
         except Exception as error:  # whatever it is, the other cases go on

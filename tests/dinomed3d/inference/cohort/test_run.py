@@ -15,6 +15,7 @@ import pytest
 from dinomed3d.inference.case import Case, CaseList, RejectedInput, Scan
 from dinomed3d.inference.cohort import results, worker
 from dinomed3d.inference.cohort import run as run_module
+from dinomed3d.inference.cohort.case_task import ends_run
 from dinomed3d.inference.cohort.events import CaseEnded, CasesFound, CaseStarted
 from dinomed3d.inference.cohort.resume import Worklist
 from dinomed3d.inference.cohort.run import predict
@@ -362,6 +363,12 @@ def test_a_disk_that_fails_while_a_mask_is_written_is_no_fault_of_the_case(spec,
     outcome, events = run(spec)  # the same command goes on, without --retry-failed
     assert len(outcome.done) == 3 and not worklist(events).failed
     assert "scan0" not in done_in(events), "what was written before stays"
+
+
+def test_a_mask_that_a_viewer_has_open_on_windows_costs_one_case():
+    locked, full_disk = OSError(errno.EACCES, "denied"), OSError(errno.ENOSPC, "full")
+    assert not ends_run(locked, windows=True) and ends_run(locked, windows=False)
+    assert ends_run(full_disk, windows=True)
 
 
 def test_a_scan_that_cannot_be_read_from_the_disk_is(spec, monkeypatch):
