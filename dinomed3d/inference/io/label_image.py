@@ -21,6 +21,8 @@ _HEADER_BYTES = 540
 _BLOCK = 2**18
 _ENOUGH_BYTES = 4 * 2**20
 """Voxels that are looked at from the first one above 0 on."""
+_MOST_BYTES = 2**32
+"""Unpacked bytes after which reading ends: a small file can unpack to zeros without end."""
 _LEAST_VOXELS = 4096
 """Of fewer, nothing can be said."""
 _MOST_LABELS = 256
@@ -53,7 +55,8 @@ def label_image(path: Path, ending: str) -> str:
 
     A label image says so in its header (NRRD's `Segment0_ID`, NIfTI's intent 1002), or holds whole
     numbers from 0 alone that form areas or are few landmarks: at most 256 different ones. A scan is
-    recognised by its first block, mostly; at most 4 MiB of voxels above 0 are looked at.
+    recognised by its first block, mostly; at most 4 MiB of voxels above 0 are looked at, and
+    4 GiB of zeros before them.
 
     Args:
         path: the file.
@@ -87,7 +90,8 @@ def _of_text(text: HeaderText) -> str:
     code = _TYPES.get(text.get("type", "elementtype").lower())
     encoding = text.get("encoding").lower()
     packed = text.get("compresseddata").lower() in ("true", "1") or encoding in ("gzip", "gz")
-    if code is None or not (packed or encoding == "raw" or text.get("binarydata")):
+    binary = text.get("binarydata").lower() in ("true", "1")  # text is not read at all
+    if code is None or not (packed or encoding == "raw" or binary):
         return ""
     big = text.get("endian").lower() == "big" or text.get(
         "binarydatabyteordermsb", "elementbyteordermsb"
@@ -126,6 +130,8 @@ def _of_values(arrays: Iterator[NDArray[Any]]) -> str:
         total += array.size
         if not array.any():
             values.add(0)
+            if total * array.itemsize > _MOST_BYTES:
+                break
             continue
         if array.dtype.kind == "f" and not (array == np.rint(array)).all():
             return ""

@@ -11,6 +11,7 @@ import SimpleITK as sitk
 
 from dinomed3d.inference.discovery.find_cases import find_cases
 from dinomed3d.inference.discovery.scans import image_ending
+from dinomed3d.inference.io import label_image as module
 from dinomed3d.inference.io.label_image import label_image
 from dinomed3d.runtime.errors import UserError
 
@@ -53,6 +54,24 @@ VOXELS = {
     "nothing": (np.zeros(SHAPE, np.int16), False),
     "too few voxels to say": (areas()[:2, :8, :16], False),
 }
+
+
+def test_zeros_without_end_are_not_read_to_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mask = np.zeros((64, 128, 128), np.uint8)  # 1 MiB, read in four blocks
+    mask[60:, 20:60, 20:60] = 1
+    nib.save(nib.Nifti1Image(mask.T, np.eye(4)), tmp_path / "late.nii.gz")
+    assert label_image(tmp_path / "late.nii.gz", ".nii.gz")
+    monkeypatch.setattr(module, "_MOST_BYTES", 2**18)
+    assert not label_image(tmp_path / "late.nii.gz", ".nii.gz")
+
+
+def test_numbers_as_text_are_left_to_the_reader_of_scans(tmp_path: Path) -> None:
+    header = "ObjectType = Image\nNDims = 3\nBinaryData = False\nDimSize = 16 16 32\n"
+    content = header + "ElementSpacing = 1 1 1\nElementType = MET_UCHAR\nElementDataFile = LOCAL\n"
+    (tmp_path / "text.mha").write_text(content + "11111111 " * 1000)
+    assert not label_image(tmp_path / "text.mha", ".mha")
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".mha", ".nrrd"])
