@@ -39,7 +39,7 @@ class ArrayHeader:
             raise ValueError(f"version {version} of the format")
         if dtype.hasobject:
             raise ValueError("it holds Python objects, which are not read: they could run any code")
-        if dtype.kind not in "fiubV" or not shape:
+        if dtype.kind not in "fiubV" or not shape or min(shape) < 0:
             raise ValueError(f"it holds {dtype} of shape {shape}, not an array of numbers")
         found = cls(shape, fortran, dtype)
         needed, left = found.count * dtype.itemsize, size - stream.tell()

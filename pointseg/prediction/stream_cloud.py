@@ -174,17 +174,25 @@ class Stream:
         if state is None:
             clear(folder)  # it was stopped before points were sorted
             return None
-        reason = ", ".join(changed(state["how"], how))
+        reason = ", ".join(changed(state.get("how", {}), how))
         if reason:
             reason = f"{reason} changed since"
+        elif self._is_whole(state, folder):
+            return state
         else:
-            files = Buckets(folder, sum(c for _, c in self._fields), state["count"])
-            if all(files.digest(saved["number"]) == saved["sha256"] for saved in state["buckets"]):
-                return state
             reason = "its files are damaged"
         self.log(f"{path.name}: an unfinished result is there, but {reason}; it starts over")
         clear(folder)
         return None
+
+    def _is_whole(self, state: dict[str, Any], folder: Path) -> bool:
+        """Whether the sorted points are those that the state describes."""
+        try:
+            files = Buckets(folder, sum(c for _, c in self._fields), state["count"])
+            whole = all(files.digest(one["number"]) == one["sha256"] for one in state["buckets"])
+            return whole and {"low", "high", "max_points", "seconds", "notes"} <= state.keys()
+        except (KeyError, TypeError, ValueError, OSError):  # written by another version, or edited
+            return False
 
     def _sort(self, path: Path, pieces: Pieces, files: Buckets) -> dict[str, Any]:
         """Sort the points into buckets, and note all that is needed of them from then on."""

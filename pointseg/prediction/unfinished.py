@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from dinomed3d.runtime.errors import UserError
 from pointseg.evaluation.saved_labels import write_json
@@ -55,14 +56,24 @@ def alone(folder: Path) -> Iterator[Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "ab") as stream:
-        with suppress(ImportError):  # not on Windows
-            import fcntl
-
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise UserError(f"{folder}: another process is making this result") from error
+        try:
+            _lock(stream)
+        except OSError as error:
+            raise UserError(f"{folder}: another process is making this result") from error
         yield folder
+
+
+def _lock(stream: IO[bytes]) -> None:
+    """Lock a file until it is closed; raises OSError where another process has done so."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        stream.seek(0)
+        msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def clear(folder: Path) -> None:

@@ -310,8 +310,9 @@ class Worker:
                     progress=lambda fraction: on_event(CaseProgress(case, fraction)),
                     region=task.region,
                 )
-            except torch.OutOfMemoryError:
-                if splits >= memory.MAX_SPLITS:
+            except RuntimeError as error:  # Apple's GPUs have no class of their own for it
+                on_cpu = self.device.type == "cpu"
+                if on_cpu or splits >= memory.MAX_SPLITS or not ran_out_of_memory(error):
                     raise
                 splits *= 2
             if self.device.type == "cuda":

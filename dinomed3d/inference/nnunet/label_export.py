@@ -105,7 +105,8 @@ class Certainty:
             self.total += probability.sum().item()
             self.count += len(probability)
         else:
-            self.total = self.total + (probability * inside).sum()
+            # not by a product, which would keep what is not a number
+            self.total = self.total + torch.where(inside, probability, 0.0).sum()
             self.count = self.count + inside.sum()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -159,10 +160,12 @@ def test_a_run_that_was_killed_goes_on(tmp_path, model):
     [
         (lambda folder, source: spoil_byte(next(folder.glob("tiles/*.tile"))), "6 tiles", 1 - 7),
         (lambda folder, source: spoil_byte(next(folder.glob("*.rows"))), "damaged", 0),
+        (lambda folder, source: forget(folder, "buckets"), "damaged", 0),
+        (lambda folder, source: forget(folder, "how"), "changed", 0),
         (lambda folder, source: (folder / "state.json").write_text("{"), "sorting", 0),
         (lambda folder, source: write_cloud(source, cloud(seed=1)), "source_", 0),
     ],
-    ids=["tile", "points", "state", "input"],
+    ids=["tile", "points", "buckets", "how", "state", "input"],
 )
 def test_what_is_damaged_or_changed_is_made_again(tmp_path, model, spoil, said, again):
     source, lines = tmp_path / "cloud.npy", []
@@ -176,6 +179,13 @@ def test_what_is_damaged_or_changed_is_made_again(tmp_path, model, spoil, said, 
     assert predict(spec)[0].status == "done"
     assert model.asked == passes + again and any(said in line for line in lines)
     assert contents(tmp_path / "out/cloud.npy") == contents(tmp_path / "whole/cloud.npy")
+
+
+def forget(folder: Path, key: str):
+    """Take an entry out of the state, as another version might write it."""
+    state = json.loads((folder / "state.json").read_text())
+    del state[key]
+    (folder / "state.json").write_text(json.dumps(state))
 
 
 def spoil_byte(path: Path):
