@@ -32,6 +32,7 @@ ARGUMENTS = {
     "benchmarks/sparse_convolution.py": ["--tiny"],
     "benchmarks/step_cost.py": ["--help"],
     "benchmarks/stock_plans.py": ["--help"],
+    "benchmarks/triton_kernels.py": ["--help"],
 }
 
 

@@ -244,7 +244,7 @@ def test_a_file_of_others_costs_its_own_case(spec, name):
         assert outcome.done == ("scan0", "scan2") and name in outcome.failed["scan1"]
         assert list(worklist(events).blocked) == ["scan1"]
     assert (out / name).read_text() == '{"case": "sc'
-    assert "scan1" in (out / "report.html").read_text()
+    assert "scan1" in (out / "report.html").read_text(encoding="utf-8")
     (out / name).unlink()
     assert len(run(spec)[0].done) == 3
 
