@@ -12,12 +12,12 @@ BACKEND = "inductor"
 """PyTorch's own, which writes kernels in Triton."""
 
 
-def compiler(kind: str, *, unasked: bool) -> tuple[str | None, str]:
+def compiler(kind: str, *, by_default: bool) -> tuple[str | None, str]:
     """The backend of torch.compile, as nnU-Net decides: on CUDA, not on Windows, by nnUNet_compile.
 
     Args:
         kind: of device: cpu, cuda or mps.
-        unasked: whether networks are compiled where nnUNet_compile is not set; nnU-Net does so in training.
+        by_default: whether networks are compiled where nnUNet_compile is not set; nnU-Net does so in training.
 
     Returns:
         The backend, or None; and why there is none.
@@ -30,7 +30,7 @@ def compiler(kind: str, *, unasked: bool) -> tuple[str | None, str]:
     if asked is not None:
         on = asked.lower() in ("true", "1", "t")
         return (BACKEND, "") if on else (None, f"nnUNet_compile={asked}")
-    if not unasked:
+    if not by_default:
         return None, "nnUNet_compile is not set"
     missing = missing_for_triton()
     return (None, f"Triton needs {missing}") if missing else (BACKEND, "")

@@ -126,7 +126,7 @@ class DinoMed3DTrainer(ResumableTrainer):
         self.iteration = 0
         self.patches: Augmenter | None = None  # stage II's batches, while stage I has its own
         self.running: nn.Module | None = None  # built when a stage's first epoch begins
-        self.compile_backend, self.not_compiled = compiler(self.device.type, unasked=True)
+        self.compile_backend, self.not_compiled = compiler(self.device.type, by_default=True)
         self.pending_random_states = []
         if fast_precision(self.device) != torch.float16:
             self.grad_scaler = None  # bfloat16 has float32's range

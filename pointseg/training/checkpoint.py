@@ -15,6 +15,7 @@ import torch
 from dinomed3d.runtime.atomic_files import new_file
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.out_of_memory import ran_out_of_memory
+from dinomed3d.runtime.state_fit import misfits
 from dinomed3d.runtime.tensor_files import TensorFileError, read_torch
 from pointseg.backbones import Backbone, build_backbone
 from pointseg.config.recipe import Recipe
@@ -284,18 +285,7 @@ def _check_shapes(recipe: Recipe, classes: int, weights: Mapping[str, torch.Tens
         return
     with torch.device("meta"):
         planned = build_segmenter(recipe, classes, None).state_dict()
-    missing = [name for name in planned if name not in weights]
-    unknown = [name for name in weights if name not in planned]
-    other = [
-        f"{name} is {list(weights[name].shape)}, the recipe's {list(planned[name].shape)}"
-        for name in planned
-        if name in weights and weights[name].shape != planned[name].shape
-    ]
-    problems = [
-        *([f"{len(missing)} missing, such as {missing[0]}"] if missing else []),
-        *([f"{len(unknown)} unexpected, such as {unknown[0]}"] if unknown else []),
-        *other[:1],
-    ]
+    problems = misfits(planned, weights)
     if problems:
         raise UserError(f"weights do not fit the recipe: {'; '.join(problems)}")
 

@@ -1,4 +1,4 @@
-"""Whether a file is a label image (a segmentation that lies beside its scan), by header and voxels."""
+"""Whether a file is a label image (a segmentation stored with its scan), by header and voxels."""
 
 from __future__ import annotations
 

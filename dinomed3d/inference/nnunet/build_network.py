@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.out_of_memory import ran_out_of_memory
+from dinomed3d.runtime.state_fit import misfits
 
 if TYPE_CHECKING:
     from torch import nn
@@ -152,18 +153,7 @@ def _check_count(model: Model, weights: Mapping[str, Any]) -> None:
 
 def _check_fit(model: Model, planned: Mapping[str, Any], weights: Mapping[str, Any]) -> None:
     """Every tensor of the network must be among the weights, in its shape, and no other."""
-    missing = [name for name in planned if name not in weights]
-    unknown = [name for name in weights if name not in planned]
-    shapes = [
-        f"{name} is {list(weights[name].shape)}, the network's {list(planned[name].shape)}"
-        for name in planned
-        if name in weights and weights[name].shape != planned[name].shape
-    ]
-    problems = [
-        *([f"{len(missing)} are missing, such as {missing[0]}"] if missing else []),
-        *([f"{len(unknown)} are not of the network, such as {unknown[0]}"] if unknown else []),
-        *shapes[:1],
-    ]
+    problems = misfits(planned, weights)
     if problems:
         raise UserError(
             f"model {model.source}: the weights do not fit the network that the plan and the trainer "

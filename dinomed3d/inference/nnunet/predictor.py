@@ -45,7 +45,7 @@ class Predictor:
                 after the other on two cores.
         """
         moved = [network.to(device).eval() for network in networks]
-        backend, _ = compiler(device.type, unasked=False)
+        backend, _ = compiler(device.type, by_default=False)
         if backend is not None:
             for network in moved:
                 network.compile(backend=backend)

@@ -16,7 +16,7 @@ def complete(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("kind", "variable", "unasked", "backend"),
+    ("kind", "variable", "by_default", "backend"),
     [
         ("cuda", None, True, "inductor"),  # training
         ("cuda", None, False, None),  # prediction
@@ -28,26 +28,26 @@ def complete(monkeypatch):
         ("mps", "true", True, None),
     ],
 )
-def test_as_nnunet_decides(kind, variable, unasked, backend, monkeypatch):
+def test_as_nnunet_decides(kind, variable, by_default, backend, monkeypatch):
     if variable is not None:
         monkeypatch.setenv("nnUNet_compile", variable)
-    found, why = compiler(kind, unasked=unasked)
+    found, why = compiler(kind, by_default=by_default)
     assert found == backend
     assert bool(why) == (backend is None)
 
 
 def test_not_on_windows(monkeypatch):
     monkeypatch.setattr(compiling.os, "name", "nt")
-    found, why = compiler("cuda", unasked=True)
+    found, why = compiler("cuda", by_default=True)
     monkeypatch.undo()
     assert found is None and "Windows" in why
 
 
-def test_unasked_only_where_triton_can_work(monkeypatch):
+def test_by_default_only_where_triton_can_work(monkeypatch):
     monkeypatch.setattr(compiling, "missing_for_triton", lambda: "a C compiler")
-    assert compiler("cuda", unasked=True) == (None, "Triton needs a C compiler")
+    assert compiler("cuda", by_default=True) == (None, "Triton needs a C compiler")
     monkeypatch.setenv("nnUNet_compile", "true")  # who asks gets Triton's own error
-    assert compiler("cuda", unasked=True)[0] == "inductor"
+    assert compiler("cuda", by_default=True)[0] == "inductor"
 
 
 def test_what_is_missing(monkeypatch, tmp_path):

@@ -63,9 +63,9 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
         (lambda c: c.update(groups="[" * 5000), "not a whole model"),
         (lambda c: c.update(colors="red"), "not a whole model"),
         (lambda c: c.update(classes=[1, 2]), "class"),
-        (lambda c: c["model"].popitem(), "1 missing"),
-        (lambda c: c["model"].update(more=torch.zeros(1)), "1 unexpected, such as more"),
-        (config(channels=[10**6] * 8), r"recipe's \[1000000"),  # refused without that memory
+        (lambda c: c["model"].popitem(), "1 are missing"),
+        (lambda c: c["model"].update(more=torch.zeros(1)), "1 are unexpected, such as more"),
+        (config(channels=[10**6] * 8), r"network's \[1000000"),  # refused without that memory
         (config(layers=[10**7] * 8), "80000000 layers"),
         (config(layers="many"), "m.pt"),
         (config(channels=[-8] * 8), "m.pt"),

@@ -76,5 +76,5 @@ def test_the_network_has_exactly_the_weights(tmp_path: Path) -> None:
     assert state.keys() == weights.keys()
     assert all(torch.equal(state[name], weights[name]) for name in state)
     assert not any(tensor.is_meta for tensor in state.values())
-    with pytest.raises(UserError, match="1 are not of the network, such as more"):
+    with pytest.raises(UserError, match="1 are unexpected, such as more"):
         build_network(model, {**weights, "more": torch.zeros(1)})

@@ -179,7 +179,7 @@ def test_compiled_it_predicts_the_same_with_few_graphs(monkeypatch):
     built = network(ADAPTED, levels=2)
     data = torch.randn(1, 17, 16, 22)
     expected = run(without_cache(built, (0,)), data)
-    monkeypatch.setattr(module, "compiler", lambda kind, *, unasked: ("eager", ""))
+    monkeypatch.setattr(module, "compiler", lambda kind, *, by_default: ("eager", ""))
     compiled = predictor_of(built, (0,))
     torch.testing.assert_close(run(compiled, data), expected, atol=2e-3, rtol=1e-3)
     # each_slice of six slices, of some, of one; across_slices; the rest of the network
