@@ -11,21 +11,28 @@ from collections.abc import Sequence
 
 from dinomed3d import __version__
 from dinomed3d.cli import demo, doctor, evaluate, explain, inspect, package, plan, predict
+from dinomed3d.runtime.argument_parser import ArgumentParser
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.library_warnings import ignore_library_warnings
 
 VERBS = (demo, doctor, predict, evaluate, package, inspect, plan, explain)
 """Modules of the verbs, in the order of ``--help``; each has ``add_parser``."""
 
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 some cases failed (predict, evaluate), or doctor found errors; 2 a mistake that the "
+    "message says how to correct: nothing was done, or the rest of the run could not be; 3 (predict) no case "
+    "failed that had not failed in an earlier run; 130 interrupted."
+)
+
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="dinomed3d",
         description="DINO-Med3D inside stock nnU-Net. Training is nnU-Net's own command "
         "(nnUNetv2_train ... -tr DinoMed3DTrainer); the verbs here are what it does not have.",
+        epilog=EXIT_CODES,
     )
     parser.add_argument("--version", action="version", version=f"dinomed3d {__version__}")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB")
     for verb in VERBS:
         verb.add_parser(verbs)
     return parser
@@ -38,11 +45,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after ``dinomed3d``; None takes them from the command line.
 
     Returns:
-        Exit code: 0 done; 1 doctor found errors, or some cases failed (predict, evaluate); 2 a mistake
-        that the user can correct; 130 interrupted.
+        Exit code, as EXIT_CODES says.
     """
-    arguments = _parser().parse_args(argv)
-    ignore_library_warnings()
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.verb is None:
+        parser.print_help(sys.stderr)
+        return 2
     try:
         code: int = arguments.run(arguments)
     except UserError as error:

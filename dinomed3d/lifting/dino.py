@@ -7,13 +7,16 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from dinomed3d.lifting.encoder import Encoder
 from dinomed3d.lifting.weights import load_weights
+from dinomed3d.runtime.library_warnings import importing_timm
+
+with importing_timm():
+    import timm
 
 # Our name -> the timm model that holds every weight of the published files. timm's plain DINOv3
 # models have no query and value biases and would drop them; the `_qkvb` ones have them. The 7B

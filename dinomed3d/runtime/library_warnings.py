@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
-def ignore_library_warnings() -> None:
-    """Keep such warnings off the terminal, for the whole process."""
-    # timm uses what the newest torch deprecates
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.jit")
+@contextmanager
+def importing_timm() -> Iterator[None]:
+    """Ignore, while timm is imported, that the newest torch deprecates the ``torch.jit`` that timm uses.
+
+    Only this warning, and only here: nnU-Net's commands import our classes as well, and there all other
+    warnings, also those of torch.jit about a user's own code, are none of ours to hide.
+    """
+    with warnings.catch_warnings():
+        for category in (FutureWarning, DeprecationWarning):
+            warnings.filterwarnings("ignore", r"`torch\.jit\.", category, r"torch\.jit")
+        yield

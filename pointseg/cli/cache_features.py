@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dinomed3d.runtime.argument_parser import ArgumentParser
 from dinomed3d.runtime.device import choose_device
 from pointseg.cli.arguments import add_data, add_device, at_least, number_or_all
 from pointseg.cli.image_arguments import add_encoder
@@ -21,7 +22,7 @@ NAME = "pointseg-cache-features"
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog=NAME,
         description="Encodes the images of a dataset once and caches their features (float16, one file per image) "
         "for --image-cache of pointseg-train and other commands. Prints how many bytes it will write before it "

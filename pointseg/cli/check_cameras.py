@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dinomed3d.runtime.argument_parser import ArgumentParser
 from dinomed3d.runtime.errors import UserError
 from pointseg.cli.arguments import at_least, name_or_plugin
 from pointseg.cli.image_arguments import add_visibility, visibility
@@ -23,7 +24,7 @@ NAME = "pointseg-check-cameras"
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog=NAME,
         description="Checks whether the images of a scene fit its points: draws the points over each image "
         "(coloured by depth) and the images onto the points, prints the share of points visible in each view and "

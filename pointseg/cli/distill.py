@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from dinomed3d.runtime.argument_parser import ArgumentParser
 from pointseg.cli.arguments import add_data
 from pointseg.cli.image_arguments import add_encoder, add_encoder_weights, image_features
 from pointseg.cli.initial_weights import (
@@ -29,7 +30,7 @@ NAME = "pointseg-distill"
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog=NAME,
         description="Distils the features of a 2D foundation encoder into a 3D backbone, without labels (D-DITR). "
         "'pointseg-train --init OUT/last.pt' then needs fewer labels, and no images. "

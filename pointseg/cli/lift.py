@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dinomed3d.runtime.argument_parser import ArgumentParser
 from dinomed3d.runtime.device import choose_device
 from dinomed3d.runtime.errors import UserError
 from pointseg.cli.arguments import add_device, at_least
@@ -25,7 +26,7 @@ NAME = "pointseg-lift"
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog=NAME,
         description="Lifts features of posed images onto the points of a cloud; nothing is trained and no labels are "
         "needed. OUT's ending says what is written: features (.npz, .safetensors), or the cloud in the colours of "

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dinomed3d.runtime.argument_parser import ArgumentParser
 from dinomed3d.runtime.device import choose_device
 from pointseg.cli.arguments import add_device, add_inference, add_own_backbone, inference_changes
 from pointseg.cli.image_arguments import add_image_use, image_changes, model_encoder
@@ -22,7 +23,7 @@ NAME = "pointseg-predict"
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog=NAME,
         description="Predicts a class for every point of clouds. Each PLY, PCD, LAS, LAZ, BIN, text or numpy file "
         "is written again with a field for the class and everything else unchanged, with a record (.json) and "

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dinomed3d.runtime.argument_parser import ArgumentParser
 from dinomed3d.runtime.errors import UserError
 from pointseg.cli.arguments import at_least
 from pointseg.cli.progress import Counter
@@ -34,7 +35,7 @@ UNITS = {
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog=NAME,
         description="Prepares the official download of a public dataset for pointseg-train and other "
         "commands. ScanNet (one preparation for scannet and scannet200), S3DIS, Structured3D and Waymo are converted "

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable
 
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.library_warnings import ignore_library_warnings
 from dinomed3d.runtime.signals import end_gently
 
 
@@ -17,7 +16,6 @@ def run_command(name: str, run: Callable[[], int]) -> int:
         Exit code: what ``run`` returns, 2 for an error that the user can fix, 130 when interrupted.
     """
     end_gently()
-    ignore_library_warnings()
     try:
         return run()
     except (UserError, OSError) as error:  # OSError: a folder that cannot be written, a full disk

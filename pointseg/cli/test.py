@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dinomed3d.runtime.argument_parser import ArgumentParser
 from dinomed3d.runtime.device import choose_device
 from dinomed3d.runtime.errors import UserError
 from pointseg.cli.arguments import (
@@ -33,7 +34,7 @@ NAME = "pointseg-test"
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog=NAME,
         description="Tests a trained model: every point of every scene is predicted and scored "
         "(test_point_miou, not comparable with val_voxel_miou of training). Writes metrics.json, "

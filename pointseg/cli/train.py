@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dinomed3d.runtime.argument_parser import ArgumentParser
 from dinomed3d.runtime.errors import UserError
 from pointseg.cli.arguments import add_data
 from pointseg.cli.image_arguments import (
@@ -39,7 +40,7 @@ NAME = "pointseg-train"
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog=NAME,
         description="Trains a 3D backbone for semantic segmentation. The dataset 'synthetic' needs no data. "
         "Writes last.pt, best.pt, metrics.csv, curves.png, pictures and TensorBoard files into --out. "

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.library_warnings import importing_timm
 from dinomed3d.runtime.out_of_memory import ran_out_of_memory
 from dinomed3d.runtime.state_fit import misfits
 
@@ -72,7 +73,8 @@ def trainer_class(name: str) -> Any:
     from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
     try:
-        found = recursive_find_trainer_class_by_name(name)
+        with importing_timm():  # trainers of nnU-Net that are looked at on the way import it
+            found = recursive_find_trainer_class_by_name(name)
     except RuntimeError:
         return nnUNetTrainer
     except (TypeError, AssertionError):  # what it found is no class, or no trainer
