@@ -188,6 +188,7 @@ def test_public_names():
         "Encoder",
         "FeatureMap",
         "Last",
+        "Lens",
         "Max",
         "Mean",
         "Nearest",

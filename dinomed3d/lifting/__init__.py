@@ -5,6 +5,7 @@ from dinomed3d.lifting.checkpoint_layouts import WeightsError
 from dinomed3d.lifting.dino import MODELS, DinoEncoder, build_encoder, default_taps
 from dinomed3d.lifting.encoder import Encoder, FeatureMap, pad_to_multiple
 from dinomed3d.lifting.fusion import Last, Max, Mean, Nearest, Random, SelectView, ViewFusion
+from dinomed3d.lifting.lens import Lens
 from dinomed3d.lifting.lift import Projector, lift, sample_and_fuse, sample_chosen
 from dinomed3d.lifting.occlusion import z_buffer
 from dinomed3d.lifting.posed_cameras import Cameras, depth_at, in_image
@@ -20,6 +21,7 @@ __all__ = [
     "Encoder",
     "FeatureMap",
     "Last",
+    "Lens",
     "Max",
     "Mean",
     "Nearest",

@@ -1,4 +1,4 @@
-"""A posed pinhole camera with lens distortion.
+"""A posed camera with lens distortion.
 
 Pixels: u to the right, v down; the first pixel covers [0, 1), its centre is 0.5. Camera axes: x right,
 y down, z forward. Lengths in metres (or any other unit, if the same everywhere).
@@ -10,11 +10,12 @@ coordinates of 1e7 m then lose no precision that the points still had.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+from dinomed3d.lifting.lens import Lens
 
 RIGID_TOLERANCE = 1e-3
 """Largest deviation of R^T R from the identity: poses are often written with few digits."""
@@ -67,7 +68,7 @@ def check_rigid(matrix: Tensor, who: str) -> None:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Camera:
-    """One posed pinhole view, with or without lens distortion. Held on the CPU in float64."""
+    """One posed view, with or without lens distortion. Held on the CPU in float64."""
 
     intrinsics: Tensor
     """(3, 3) K of images of ``size``, rows (fx, skew, cx), (0, fy, cy), (0, 0, 1); pixels."""
@@ -75,15 +76,13 @@ class Camera:
     """(H, W) pixels."""
     world_to_camera: Tensor
     """(4, 4) rigid."""
-    distortion: Tensor | None = None
-    """(5,) k1, k2, p1, p2, k3 in OpenCV's order; None for no distortion."""
+    distortion: Lens | None = None
+    """How the lens distorts; None for no distortion. Numbers are taken, too: k1, k2, p1, p2, k3 as in OpenCV."""
 
     def __post_init__(self) -> None:
-        for name in ("intrinsics", "world_to_camera", "distortion"):
-            value = getattr(self, name)
-            if value is not None:
-                value = torch.as_tensor(value).detach().to("cpu", torch.float64)
-                object.__setattr__(self, name, value)
+        for name in ("intrinsics", "world_to_camera"):
+            value = torch.as_tensor(getattr(self, name)).detach().to("cpu", torch.float64)
+            object.__setattr__(self, name, value)
         object.__setattr__(self, "size", (int(self.size[0]), int(self.size[1])))
         if min(self.size) < 1:
             raise ValueError(f"Camera: 'size' must be (H, W), at least 1 pixel, got {self.size}")
@@ -99,13 +98,13 @@ class Camera:
                 f"Camera: 'intrinsics' must have rows (fx, skew, cx), (0, fy, cy), (0, 0, 1), "
                 f"got {matrix.tolist()}"
             )
-        if self.distortion is not None and (
-            tuple(self.distortion.shape) != (5,) or not self.distortion.isfinite().all()
-        ):
-            raise ValueError(
-                f"Camera: 'distortion' must be five finite numbers k1, k2, p1, p2, k3, "
-                f"got {self.distortion.tolist()}"
-            )
+        given: object = self.distortion
+        if given is not None and not isinstance(given, Lens):
+            values = torch.as_tensor(given).detach().to("cpu", torch.float64)
+            try:
+                object.__setattr__(self, "distortion", Lens.opencv(values.reshape(-1).tolist()))
+            except ValueError as error:
+                raise ValueError(f"Camera: {error}") from error
 
     @property
     def centre(self) -> Tensor:
@@ -143,11 +142,11 @@ class Camera:
             points: (N, 3) in the world, any float type.
 
         Returns:
-            (N, 2) pixels (u, v), NaN where a point has no image: not in front of the camera, or
-            beyond the angle up to which the distortion is one to one; (N,) depth along z. Both
-            float64 (float32 on devices without).
+            (N, 2) pixels (u, v), NaN where a point has no image: not in front of the camera (90 degrees
+            off its axis or more, of a fisheye, too), or beyond the angle up to which the distortion is
+            one to one; (N,) depth along z. Both float64 (float32 on devices without).
 
-        Source: pinhole model; distortion: Brown 1966, in OpenCV's order of coefficients.
+        Source: pinhole model, then `Lens`.
         """
         exact = exact_type(points.device)
         centre, rotation = self.centre, self.world_to_camera[:3, :3]
@@ -161,7 +160,7 @@ class Camera:
         depth = rays[:, 2]
         plane = rays[:, :2] / torch.where(depth > 0, depth, torch.nan)[:, None]
         if self.distortion is not None:
-            x, y = self._distort(*plane.unbind(-1))
+            x, y = self.distortion.distort(*plane.unbind(-1))
             (fx, skew, cx), (_, fy, cy), _ = self.intrinsics.tolist()
             plane = torch.stack([fx * x + skew * y + cx, fy * y + cy], dim=-1)
         return plane, depth
@@ -195,65 +194,14 @@ class Camera:
         y = (v - cy) / fy
         x = (u - cx - skew * y) / fx
         if self.distortion is not None:
-            x, y = self._undistort(x, y)
+            x, y = self.distortion.undistort(x, y)
         known = (depth > 0) & depth.isfinite()
         z = torch.where(known, depth, torch.nan).to("cpu", torch.float64)
         rays = torch.stack([x * z, y * z, z], dim=-1)
         back = torch.linalg.inv(self.world_to_camera[:3, :3])
         return (rays @ back.T + self.centre).to(exact_type(depth.device)).to(depth.device)
 
-    def _distort(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        assert self.distortion is not None
-        k1, k2, p1, p2, k3 = self.distortion.tolist()
-        square = x * x + y * y
-        square = torch.where(square < _turning_point(k1, k2, k3), square, torch.nan)
-        radial = 1 + square * (k1 + square * (k2 + square * k3))
-        both = 2 * x * y
-        return (
-            x * radial + p1 * both + p2 * (square + 2 * x * x),
-            y * radial + p1 * (square + 2 * y * y) + p2 * both,
-        )
-
-    def _undistort(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Newton's iteration; NaN where nothing is distorted to (x, y)."""
-        assert self.distortion is not None
-        k1, k2, p1, p2, k3 = self.distortion.tolist()
-        a, b = x, y
-        for _ in range(20):
-            square = a * a + b * b
-            radial = 1 + square * (k1 + square * (k2 + square * k3))
-            slope = 2 * (k1 + square * (2 * k2 + square * 3 * k3))
-            error_x = a * radial + 2 * p1 * a * b + p2 * (square + 2 * a * a) - x
-            error_y = b * radial + p1 * (square + 2 * b * b) + 2 * p2 * a * b - y
-            xx = radial + slope * a * a + 2 * p1 * b + 6 * p2 * a
-            yy = radial + slope * b * b + 6 * p1 * b + 2 * p2 * a
-            xy = slope * a * b + 2 * p1 * a + 2 * p2 * b
-            determinant = xx * yy - xy * xy
-            a = a - (yy * error_x - xy * error_y) / determinant
-            b = b - (xx * error_y - xy * error_x) / determinant
-        back_x, back_y = self._distort(a, b)
-        found = ((back_x - x).abs() < 1e-9) & ((back_y - y).abs() < 1e-9)
-        return torch.where(found, a, torch.nan), torch.where(found, b, torch.nan)
-
 
 def exact_type(device: torch.device) -> torch.dtype:
     """The floating-point type of geometry on a device."""
     return torch.float32 if device.type == "mps" else torch.float64
-
-
-def _turning_point(k1: float, k2: float, k3: float) -> float:
-    """Square of the radius up to which radial distortion grows with the radius.
-
-    Beyond it the model folds back, and points far outside the image would appear in it.
-    """
-    slope = [1.0, 3 * k1, 5 * k2, 7 * k3]  # of r (1 + k1 r^2 + ...), in powers of r^2
-    while slope[-1] == 0:
-        slope.pop()
-    degree = len(slope) - 1
-    if degree == 0:
-        return math.inf
-    companion = torch.diag(torch.ones(degree - 1, dtype=torch.float64), -1)
-    companion[:, -1] = -torch.tensor(slope[:-1], dtype=torch.float64) / slope[-1]
-    roots = torch.linalg.eigvals(companion)
-    real = roots.real[(roots.imag.abs() < 1e-9 * (1 + roots.real.abs())) & (roots.real > 0)]
-    return float(real.min()) if len(real) else math.inf

@@ -6,13 +6,14 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dinomed3d.runtime.errors import UserError
 from pointseg.config.recipe import PointCloudFormat
 from pointseg.datasets.folder.cameras import ORGANISED, CameraRule, literal, parse_cameras
 from pointseg.images.config import ImageConfig
 from pointseg.images.readers.image_files import file_key
+from pointseg.images.readers.manifest import describe_lens
 from pointseg.loading.scene_images import ImageLoader, ImageSet
 from pointseg.scene import Scene
 
@@ -65,8 +66,8 @@ class CloudImages:
         digest = hashlib.sha256()
         for frame in self.frames:
             camera = frame.camera
-            numbers = [camera.intrinsics, camera.world_to_camera, camera.distortion]
-            values = [None if each is None else each.tolist() for each in numbers]
+            values: list[Any] = [camera.intrinsics.tolist(), camera.world_to_camera.tolist()]
+            values.append(None if camera.distortion is None else describe_lens(camera.distortion))
             depth = [repr(frame.depth)]  # its file, and how it is read
             if isinstance(place := getattr(frame.depth, "path", None), Path):
                 depth.append(file_key(place))

@@ -8,49 +8,43 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dinomed3d.lifting import Lens
 from pointseg.images.readers.colmap_binary import StoredCamera, StoredImage, read_binary
 from pointseg.images.readers.frame import Frame, ImagesError, make_camera
 from pointseg.images.readers.image_files import ImageFile
 
-# Parameters of each camera model; f is both focal lengths.
+_FISHEYE = ("k1", "k2", "k3", "k4")
 MODELS = {
     "SIMPLE_PINHOLE": ("f", "cx", "cy"),
     "PINHOLE": ("fx", "fy", "cx", "cy"),
     "SIMPLE_RADIAL": ("f", "cx", "cy", "k1"),
     "RADIAL": ("f", "cx", "cy", "k1", "k2"),
     "OPENCV": ("fx", "fy", "cx", "cy", "k1", "k2", "p1", "p2"),
-    "FULL_OPENCV": ("fx", "fy", "cx", "cy", "k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6"),
+    "FULL_OPENCV": ("fx", "fy", "cx", "cy", "k1", "k2", "p1", "p2", "k3", "d1", "d2", "d3"),
+    "SIMPLE_FISHEYE": ("f", "cx", "cy"),
+    "FISHEYE": ("fx", "fy", "cx", "cy"),
+    "SIMPLE_RADIAL_FISHEYE": ("f", "cx", "cy", "k1"),
+    "RADIAL_FISHEYE": ("f", "cx", "cy", "k1", "k2"),
+    "OPENCV_FISHEYE": ("fx", "fy", "cx", "cy", *_FISHEYE),
+    "THIN_PRISM_FISHEYE": ("fx", "fy", "cx", "cy", "k1", "k2", "p1", "p2", "k3", "k4", "s1", "s2"),
 }
-
+"""Parameters of each camera model in COLMAP's order; f is both focal lengths, others have the names of ``Lens``."""
 
 UNDISTORT = "undistort the images first (colmap image_undistorter), which gives PINHOLE"
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Lens:
-    """A camera of a reconstruction that can be projected with."""
-
-    size: tuple[int, int]
-    """Height and width in pixels."""
-    intrinsics: NDArray[np.float64]
-    """(3, 3); the centre of the first pixel is at 0.5, as everywhere here."""
-    distortion: tuple[float, ...] | None
-    """k1, k2, p1, p2, k3."""
-
-
 def read_colmap(model: Path, images: Path) -> tuple[Frame, ...]:
     """The images of a reconstruction that have a pose, sorted by name; no image is read.
 
-    Images whose camera is of another model than the pinhole with radial-tangential distortion are left
-    out, which a warning says with their number. Cameras that no image uses do not matter.
+    Images whose camera is of a model that cannot be projected with are left out, which a warning says with
+    their number. Cameras that no image uses do not matter.
 
     Args:
         model: folder with ``cameras.txt`` and ``images.txt``, or else ``cameras.bin`` and ``images.bin``.
@@ -61,7 +55,7 @@ def read_colmap(model: Path, images: Path) -> tuple[Frame, ...]:
     """
     is_binary = _is_binary(model)
     stored, posed = read_binary(model) if is_binary else _read_text(model)
-    lenses: dict[int, Lens] = {}
+    usable: dict[int, tuple[NDArray[np.float64], Lens | None]] = {}
     refused: dict[int, str] = {}
     left_out: list[str] = []
     found = []
@@ -69,23 +63,23 @@ def read_colmap(model: Path, images: Path) -> tuple[Frame, ...]:
         if one.camera not in stored:
             name = "cameras.bin" if is_binary else "cameras.txt"
             raise ImagesError(f"{one.who}: camera {one.camera} is not in {model / name}")
-        if one.camera not in lenses and one.camera not in refused:
+        if one.camera not in usable and one.camera not in refused:
             try:
-                lenses[one.camera] = _lens(stored[one.camera])
+                usable[one.camera] = _intrinsics(stored[one.camera])
             except _UnsupportedError as error:
                 refused[one.camera] = str(error)
         if one.camera in refused:
             left_out.append(one.name)
             continue
-        lens = lenses[one.camera]
+        intrinsics, lens = usable[one.camera]
         pose = np.eye(4)
         pose[:3, :3], pose[:3, 3] = rotation(list(one.quaternion), one.who), one.translation
         camera = make_camera(
             f"{one.who} ({one.name})",
-            intrinsics=lens.intrinsics,
-            size=lens.size,
+            intrinsics=intrinsics,
+            size=stored[one.camera].size,
             world_to_camera=pose,
-            distortion=lens.distortion,
+            distortion=lens,
         )
         found.append(Frame(name=one.name, camera=camera, image=ImageFile(images / one.name)))
     if left_out:
@@ -111,11 +105,11 @@ class _UnsupportedError(ImagesError):
     """A camera of a model that cannot be projected with."""
 
 
-def _lens(stored: StoredCamera) -> Lens:
-    """A camera as it is stored, as one that can be projected with.
+def _intrinsics(stored: StoredCamera) -> tuple[NDArray[np.float64], Lens | None]:
+    """(3, 3) K of a camera as it is stored, the centre of the first pixel at 0.5 as everywhere here; its lens.
 
     Raises:
-        _UnsupportedError: of a model, or with values, that cannot.
+        _UnsupportedError: of a model that cannot be projected with.
         ImagesError: its numbers do not fit its model.
     """
     names = MODELS.get(stored.model)
@@ -129,15 +123,19 @@ def _lens(stored: StoredCamera) -> Lens:
             f"{len(stored.parameters)} parameters"
         )
     of = dict(zip(names, stored.parameters, strict=True))
-    if any(of.get(key) for key in ("k4", "k5", "k6")):
-        raise _UnsupportedError(f"{stored.who}: k4, k5 and k6 must be 0; {UNDISTORT}")
     fx, fy = of.get("fx", of.get("f", math.nan)), of.get("fy", of.get("f", math.nan))
-    distortion = tuple(of.get(key, 0.0) for key in ("k1", "k2", "p1", "p2", "k3"))
-    return Lens(
-        stored.size,
-        np.array([[fx, 0, of["cx"]], [0, fy, of["cy"]], [0, 0, 1]], np.float64),
-        distortion if any(distortion) else None,
-    )
+    try:
+        lens = Lens(
+            fisheye=stored.model.endswith("FISHEYE"),
+            radial=tuple(of.get(key, 0.0) for key in _FISHEYE),
+            divisor=tuple(of.get(key, 0.0) for key in ("d1", "d2", "d3")),
+            tangential=(of.get("p1", 0.0), of.get("p2", 0.0)),
+            prism=(of.get("s1", 0.0), of.get("s2", 0.0)),
+        )
+    except ValueError as error:
+        raise ImagesError(f"{stored.who}: {error}") from error
+    matrix = np.array([[fx, 0, of["cx"]], [0, fy, of["cy"]], [0, 0, 1]], np.float64)
+    return matrix, lens if lens.bends else None
 
 
 def _read_text(model: Path) -> tuple[dict[int, StoredCamera], list[StoredImage]]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dinomed3d.lifting import Camera, check_rigid
+from dinomed3d.lifting import Camera, Lens, check_rigid
 from dinomed3d.runtime.errors import UserError
 
 
@@ -85,9 +85,8 @@ class Frame:
     def __reduce__(self) -> tuple[Any, ...]:
         # Tensors are sent to other processes as open files, of which there may be too few for many frames.
         camera = self.camera
-        bent = None if camera.distortion is None else camera.distortion.tolist()
         pose = camera.world_to_camera.tolist()
-        plain = (camera.intrinsics.tolist(), camera.size, pose, bent)
+        plain = (camera.intrinsics.tolist(), camera.size, pose, camera.distortion)
         return _restore, (self.name, plain, self.image, self.depth, self.projection)
 
     def read_image(self) -> NDArray[np.uint8]:
@@ -138,7 +137,7 @@ def _restore(
             intrinsics=torch.tensor(intrinsics, dtype=torch.float64),
             size=size,
             world_to_camera=torch.tensor(pose, dtype=torch.float64),
-            distortion=None if bent is None else torch.tensor(bent, dtype=torch.float64),
+            distortion=bent,
         ),
         image=image,
         depth=depth,
@@ -182,7 +181,7 @@ def make_camera(
     size: tuple[int, int],
     world_to_camera: Any = None,
     camera_to_world: Any = None,
-    distortion: Sequence[float] | None = None,
+    distortion: Lens | Sequence[float] | None = None,
 ) -> Camera:
     """Make a camera from plain numbers, with exactly one of the two poses.
 
@@ -192,7 +191,7 @@ def make_camera(
         size: height, width in pixels.
         world_to_camera: (3, 4) or (4, 4), metres.
         camera_to_world: the inverse of it.
-        distortion: k1, k2, p1, p2, k3.
+        distortion: the lens, or its k1, k2, p1, p2, k3 as in OpenCV.
 
     Raises:
         ImagesError: numbers are not finite, the pose is not rigid, or the intrinsics are none.
@@ -211,9 +210,7 @@ def make_camera(
             intrinsics=torch.from_numpy(matrix.copy()),
             size=size,
             world_to_camera=torch.from_numpy(pose.copy()),
-            distortion=None
-            if distortion is None
-            else torch.tensor(list(distortion), dtype=torch.float64),
+            distortion=Lens.opencv(distortion) if isinstance(distortion, Sequence) else distortion,
         )
     except ValueError as error:
         raise ImagesError(f"{who}: {error}") from error

@@ -10,7 +10,8 @@
 ``image`` and ``depth`` are paths relative to the file, or absolute. ``pose`` (3 x 4 or 4 x 4) is a rigid
 transform between the world of the points, in their unit, and the camera, whose axes are x right, y down, z
 forward; ``pose_direction`` is required and states the direction. ``depth_scale`` is the number of units of the
-depth map per metre, and required with ``depth``. Optional: ``name``; ``distortion``, OpenCV's k1, k2, p1, p2, k3;
+depth map per metre, and required with ``depth``. Optional: ``name``; ``distortion``, OpenCV's k1, k2, p1, p2, k3,
+or ``{"fisheye": true, "radial": [k1, k2, k3, k4]}``, with the keys of ``dinomed3d.lifting.Lens``;
 ``pixel_centre``, the centre of the first pixel in K: 0.5 (the default) or 0, as in OpenCV; ``depth_missing``,
 values of the depth map that mean unknown, besides 0. All but ``image``, ``depth``, ``name`` and ``pose`` may be
 given once for all views, next to ``views``.
@@ -22,13 +23,15 @@ import difflib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dinomed3d.lifting import Camera
+from dinomed3d.lifting import Camera, Lens
+from dinomed3d.lifting.lens import OPENCV_COUNTS
 from dinomed3d.runtime.atomic_files import new_file
 from pointseg.images.readers.frame import Frame, ImagesError, make_camera
 from pointseg.images.readers.image_files import DepthFile, ImageFile
@@ -41,6 +44,7 @@ SHARED = (
 """Keys that may be given once for all views."""
 OWN = ("name", "image", "pose", "depth")
 NEEDED = ("image", "pose", "pose_direction", "K", "width", "height")
+LENS_KEYS = tuple(field.name for field in fields(Lens))
 DIRECTIONS = ("camera_to_world", "world_to_camera")
 
 
@@ -145,13 +149,22 @@ def _described(folder: Path, frame: Frame) -> dict[str, Any]:
         "pose": camera.world_to_camera.tolist(),
     }
     if camera.distortion is not None:
-        found["distortion"] = camera.distortion.tolist()
+        found["distortion"] = describe_lens(camera.distortion)
     if frame.depth is not None:
         found["depth"] = _written(folder, frame.depth.path)
         found["depth_scale"] = frame.depth.scale
         if frame.depth.missing:
             found["depth_missing"] = list(frame.depth.missing)
     return found
+
+
+def describe_lens(lens: Lens) -> list[float] | dict[str, Any]:
+    """A lens as manifests have it: OpenCV's five or eight numbers where it is one of these, else by its keys."""
+    k1, k2, k3, *more = (*lens.radial, 0.0, 0.0, 0.0)
+    if not (lens.fisheye or any(lens.prism) or any(more) or any(lens.divisor[3:])):
+        plain = [k1, k2, *lens.tangential, k3]
+        return [*plain, *(*lens.divisor, 0.0, 0.0, 0.0)[:3]] if any(lens.divisor) else plain
+    return {key: value for key, value in asdict(lens).items() if value and value != (0.0, 0.0)}
 
 
 def _written(folder: Path, path: Path) -> str:
@@ -195,18 +208,31 @@ class _View:
         intrinsics = self.numbers("K", (3, 3))
         intrinsics[:2, 2] += 0.5 - centre
         pose = self.numbers("pose", (4, 4), (3, 4))
-        distortion = None
-        if self.found.get("distortion") is not None:
-            values = self.numbers("distortion", (4,), (5,))
-            distortion = [*values.tolist(), 0.0][:5]
         return make_camera(
             self.who,
             intrinsics=intrinsics,
             size=(self.side("height"), self.side("width")),
-            distortion=distortion,
+            distortion=self.lens(),
             camera_to_world=pose if direction == DIRECTIONS[0] else None,
             world_to_camera=pose if direction == DIRECTIONS[1] else None,
         )
+
+    def lens(self) -> Lens | None:
+        value = self.found.get("distortion")
+        if value is None:
+            return None
+        try:
+            if isinstance(value, dict):
+                _refuse_unknown(f"{self.who}: 'distortion'", value, LENS_KEYS)
+                if not isinstance(value.get("fisheye", False), bool):
+                    raise TypeError("'fisheye' must be true or false")
+                return Lens(**value)
+            if not isinstance(value, list):
+                raise TypeError(f"it is {type(value).__name__}")
+            return Lens.opencv(value)
+        except (TypeError, ValueError, OverflowError) as error:
+            what = f"{' or '.join(map(str, OPENCV_COUNTS))} numbers, or an object of {', '.join(LENS_KEYS)}"
+            raise self.error("distortion", f"{what} ({error})") from error
 
     def depth(self) -> DepthFile | None:
         if self.found.get("depth") is None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from dinomed3d.lifting import Camera, Cameras, check_rigid
+from dinomed3d.lifting import Camera, Cameras, Lens, check_rigid
 
 K = torch.tensor([[500.0, 0, 320], [0, 400, 240], [0, 0, 1]])
 LENS = torch.tensor([-0.3, 0.1, 0.002, -0.001, 0.01])
@@ -69,14 +69,23 @@ def test_distortion_by_hand():
     torch.testing.assert_close(uv, torch.tensor([wanted], dtype=torch.float64), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("lens", [None, LENS])
+LENSES = [
+    None,
+    LENS,
+    Lens(fisheye=True, radial=(0.02, 0.01, -0.003, 0.0004)),
+    Lens(fisheye=True, radial=(0.02,), tangential=(0.001, 0.002), prism=(0.003, 0.001)),
+    Lens(radial=(0.2, 0.02, 0.01), divisor=(0.15, 0.01, 0.002), tangential=(0.001, 0.002)),
+]
+
+
+@pytest.mark.parametrize("lens", LENSES)
 @pytest.mark.parametrize("pose", POSES)
 def test_there_and_back(pose, lens):
-    one = camera(pose, distortion=lens)
-    depth = 1 + 9 * torch.rand(480, 640, dtype=torch.float64)
+    one = camera(pose, distortion=lens).resized(48, 64)
+    depth = 1 + 9 * torch.rand(48, 64, dtype=torch.float64)
     points = one.unproject(depth)
     uv, found = one.project(points.view(-1, 3))
-    v, u = torch.meshgrid(torch.arange(480) + 0.5, torch.arange(640) + 0.5, indexing="ij")
+    v, u = torch.meshgrid(torch.arange(48) + 0.5, torch.arange(64) + 0.5, indexing="ij")
     pixels = torch.stack([u, v], dim=-1).view(-1, 2).double()
     torch.testing.assert_close(uv, pixels, atol=1e-8, rtol=0)
     torch.testing.assert_close(found, depth.view(-1))
@@ -104,10 +113,33 @@ def test_beyond_the_turning_point_of_a_lens_model_nothing_is_seen():
     assert not camera(distortion=-lens).project(points)[0].isnan().any()
 
 
+def test_a_fisheye_by_hand():
+    # 45 degrees off the axis: pi/4 (1 + 0.1 (pi/4)^2) = 0.8338455, and 90 degrees or more are not seen.
+    lens = Lens(fisheye=True, radial=(0.1,))
+    points = torch.tensor([[1.0, 0, 1], [0, -1, 1], [0, 0, 1], [1, 0, 0], [1, 0, -1]])
+    uv, depth = camera(distortion=lens).project(points)
+    wanted = [[320 + 500 * 0.8338455, 240], [320, 240 - 400 * 0.8338455], [320, 240]]
+    torch.testing.assert_close(uv[:3], torch.tensor(wanted).double(), atol=1e-4, rtol=0)
+    assert uv[3:].isnan().all() and depth.tolist() == [1, 1, 1, 0, -1]
+    # a (1 - a^2) grows up to 1 / sqrt(3) of the angle, 33 degrees
+    bent = camera(distortion=Lens(fisheye=True, radial=(-1.0,)))
+    off = torch.tensor([0.55, 0.6]).tan()
+    uv, _ = bent.project(torch.stack([off, 0 * off, 1 + 0 * off], 1))
+    assert uv.isnan().any(1).tolist() == [False, True]
+
+
+def test_a_divided_lens_is_one_to_one_up_to_where_it_turns():
+    # r / (1 + r^2) grows up to r = 1; r / (1 - r^2) has no value beyond it
+    assert Lens(divisor=(1.0,)).limit == pytest.approx(1)
+    assert Lens(divisor=(-1.0,)).limit == pytest.approx(1)
+    assert Lens(radial=(0.2, 0, 0)).limit == Lens(fisheye=True).limit == math.inf
+
+
 def test_pixels_that_no_ray_reaches():
     lens = torch.tensor([-0.3, 0, 0, 0, 0])  # radii up to 0.703 of the image plane
-    points = camera(distortion=lens, size=(480, 2000)).unproject(torch.ones(480, 2000))
-    reached = points[240, :, 2].isfinite()
+    low = K - torch.tensor([[0.0, 0, 0], [0, 0, 240], [0, 0, 0]])
+    one = camera(distortion=lens, size=(1, 2000), intrinsics=low)
+    reached = one.unproject(torch.ones(1, 2000))[0, :, 2].isfinite()
     radius = (torch.arange(2000) + 0.5 - 320).abs() / 500
     assert reached[radius < 0.7].all() and not reached[radius > 0.71].any()
 
@@ -335,7 +367,7 @@ def views(**settings):
         (camera, {"intrinsics": K * torch.tensor([[0.0], [1], [1]])}, "'intrinsics'"),
         (camera, {"intrinsics": 2 * K}, "'intrinsics'"),
         (camera, {"size": (0, 640)}, "'size'"),
-        (camera, {"distortion": torch.zeros(4)}, "'distortion'"),
+        (camera, {"distortion": torch.zeros(6)}, "'distortion'"),
         (camera, {"distortion": torch.full((5,), math.inf)}, "'distortion'"),
         (unprojected, {}, r"'depth' .*\(480, 640\), got \(240, 320\)"),
         (views, {"depths": []}, "1 cameras but 0 depth maps"),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from dinomed3d.lifting import Lens
 from dinomed3d.runtime.errors import UserError
 from pointseg.images.config import ImageConfig
 from pointseg.images.explain_unseen import depth_problem
@@ -245,11 +246,11 @@ def test_pools_are_evenly_spread_over_frames_that_show_something() -> None:
 
 def test_frames_go_to_other_processes() -> None:
     one = frame(depth=np.full(SIZE, 2.0))
-    bent = torch.tensor([0.1, 0, 0, 0, 0], dtype=torch.float64)
+    bent = Lens(fisheye=True, radial=(0.1,))
     one = replace(one, camera=replace(one.camera, distortion=bent))
     data = bytes(ForkingPickler.dumps(one))
     assert b"rebuild" not in data  # no tensors, which would go as open files
     two = pickle.loads(data)
-    assert two.camera.distortion is not None and torch.equal(two.camera.distortion, bent)
+    assert two.camera.distortion == bent
     assert two.name == one.name and torch.equal(two.camera.intrinsics, one.camera.intrinsics)
     assert compute_visibility(wall(), [two], ALL, SIZE)["image_mask"].all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from pathlib import Path
 
@@ -12,13 +13,14 @@ import torch
 from pointseg.images.readers.colmap import read_colmap, rotation
 from pointseg.images.readers.frame import ImagesError
 from pointseg.images.readers.image_files import ImageFile
+from pointseg.images.readers.manifest import describe_lens
 
 CAMERAS = """# Camera list with one line of data per camera:
 #   CAMERA_ID, MODEL, WIDTH, HEIGHT, PARAMS[]
 1 SIMPLE_PINHOLE 60 40 30 30.5 20.5
 2 OPENCV 60 40 30 31 30 20 0.1 0.01 0.001 0.002
 3 SIMPLE_RADIAL 60 40 30 30 20 -0.1
-4 FULL_OPENCV 60 40 30 31 30 20 0.1 0 0 0 0.5 0 0 0
+4 FULL_OPENCV 60 40 30 31 30 20 0.1 0 0 0 0.5 0 0 0.2
 """
 # A quarter turn about z; the second image has no keypoints at all.
 IMAGES = """# Image list with two lines of data per image:
@@ -54,11 +56,11 @@ def test_a_model_by_hand(tmp_path: Path) -> None:
     assert two.world_to_camera.numpy() == pytest.approx(np.array(expected))
     assert two.intrinsics.diag().tolist() == [30, 31, 1]
     assert two.distortion is not None and three.distortion is not None
-    assert two.distortion.tolist() == [0.1, 0.01, 0.001, 0.002, 0]
-    assert three.distortion.tolist() == [-0.1, 0, 0, 0, 0]
+    assert describe_lens(two.distortion) == [0.1, 0.01, 0.001, 0.002, 0]
+    assert describe_lens(three.distortion) == [-0.1, 0, 0, 0, 0]
     full = read_colmap(write(tmp_path / "x", images="1 1 0 0 0 0 0 0 4 a.jpg\n\n"), tmp_path)
     assert full[0].camera.distortion is not None
-    assert full[0].camera.distortion.tolist() == [0.1, 0, 0, 0, 0.5]
+    assert describe_lens(full[0].camera.distortion) == [0.1, 0, 0, 0, 0.5, 0, 0, 0.2]
 
 
 def test_rotations_of_any_length() -> None:
@@ -70,10 +72,10 @@ def test_rotations_of_any_length() -> None:
 @pytest.mark.parametrize(
     ("cameras", "images", "message"),
     [
-        ("1 OPENCV_FISHEYE 60 40 1 1 1 1 0 0 0 0", ONE, "line 1: camera model 'OPENCV_FISHEYE'.*undistort"),
+        ("1 FOV 60 40 1 1 1 1 0.9", ONE, "line 1: camera model 'FOV'.*undistort"),
         ("1 PINHOLE 60 40 1 2 3", ONE, "line 1: PINHOLE must have width, height and fx, fy, cx, cy"),
         ("1 PINHOLE 60 x 1 2 3 4", IMAGES, "line 1: PINHOLE must have width"),
-        ("1 FULL_OPENCV 60 40 1 1 1 1 0 0 0 0 0 0.1 0 0", ONE, "k4, k5 and k6 must be 0"),
+        ("1 OPENCV_FISHEYE 60 40 1 1 1 1 0 0 0 nan", ONE, "line 1: .*'radial'.*finite"),
         (CAMERAS, "1 1 0 0 0 0 0 0 9 a.jpg\n\n", "images.txt, line 1: camera 9 is not in"),
         (CAMERAS, "1 1 0 0 0 0 x 0 1 a.jpg\n\n", "line 1: has a value that is not a number"),
         (CAMERAS, "1 0 0 0 0 0 0 0 1 a.jpg\n\n", "quaternion w, x, y, z of length 1"),
@@ -99,14 +101,48 @@ def test_images_without_lines_of_keypoints_are_all_read(tmp_path: Path) -> None:
 def test_only_cameras_that_are_used_are_judged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fisheye = CAMERAS + "9 OPENCV_FISHEYE 60 40 1 1 1 1 0 0 0 0\n"
-    assert len(read_colmap(write(tmp_path, fisheye), tmp_path)) == 3 and not caplog.text
+    more = CAMERAS + "9 EQUIRECTANGULAR 60 40 60 40\n"
+    assert len(read_colmap(write(tmp_path, more), tmp_path)) == 3 and not caplog.text
     used = IMAGES.replace(" 3 c.jpg", " 9 c.jpg")
-    assert [frame.name for frame in read_colmap(write(tmp_path, fisheye, used), tmp_path)] == [
+    assert [frame.name for frame in read_colmap(write(tmp_path, more, used), tmp_path)] == [
         "a.jpg",
         "b/second image.jpg",
     ]
-    assert "1 of 3 images are left out" in caplog.text and "OPENCV_FISHEYE" in caplog.text
+    assert "1 of 3 images are left out" in caplog.text and "EQUIRECTANGULAR" in caplog.text
+
+
+def test_every_model_that_is_read_by_its_formula(tmp_path: Path) -> None:
+    """At x/z = 0.8, y/z = -0.6 the radius is 1, the angle a = 45 degrees, the direction (0.8, -0.6)."""
+    a = math.pi / 4
+    x, y, xx, yy, xy = 0.8 * a, -0.6 * a, 0.64 * a**2, 0.36 * a**2, -0.48 * a**2
+    prism = 1 + 0.1 * a**2 + 0.02 * a**4 + 0.3 * a**6 + 0.4 * a**8
+    for line, expected in (
+        ("SIMPLE_FISHEYE 60 40 30 30 20", (x, y)),
+        ("FISHEYE 60 40 30 30 30 20", (x, y)),
+        ("SIMPLE_RADIAL_FISHEYE 60 40 30 30 20 0.1", (x * (1 + 0.1 * a**2), y * (1 + 0.1 * a**2))),
+        (
+            "RADIAL_FISHEYE 60 40 30 30 20 0.1 0.02",
+            (x * (1 + 0.1 * a**2 + 0.02 * a**4), y * (1 + 0.1 * a**2 + 0.02 * a**4)),
+        ),
+        ("OPENCV_FISHEYE 60 40 30 30 30 20 0.1 0.02 0.3 0.4", (x * prism, y * prism)),
+        (
+            "THIN_PRISM_FISHEYE 60 40 30 30 30 20 0.1 0.02 0.01 0.03 0.3 0.4 0.05 0.06",
+            (
+                x * prism + 0.02 * xy + 0.03 * (a**2 + 2 * xx) + 0.05 * a**2,
+                y * prism + 0.06 * xy + 0.01 * (a**2 + 2 * yy) + 0.06 * a**2,
+            ),
+        ),
+        (
+            "FULL_OPENCV 60 40 30 30 30 20 0.1 0.02 0.01 0.03 0.3 0.4 0.05 0.06",
+            (
+                0.8 * 1.42 / 1.51 + 0.02 * -0.48 + 0.03 * (1 + 1.28),
+                -0.6 * 1.42 / 1.51 + 0.06 * -0.48 + 0.01 * (1 + 0.72),
+            ),
+        ),
+    ):
+        (frame,) = read_colmap(write(tmp_path, f"1 {line}\n", ONE), tmp_path)
+        uv, _ = frame.camera.project(torch.tensor([[1.6, -1.2, 2]], dtype=torch.float64))
+        assert uv[0].tolist() == pytest.approx([30 + 30 * expected[0], 20 + 30 * expected[1]]), line
 
 
 def packed() -> tuple[bytes, bytes]:
@@ -167,7 +203,7 @@ def test_made_models_of_people(shared: Path) -> None:
     for folder, count in (
         ("colmap_no_keypoint_lines/sparse_nokp", 5),
         ("colmap_unused_fisheye/sparse_unused_fisheye", 5),
-        ("colmap_unused_fisheye/sparse_one_fisheye", 4),
+        ("colmap_unused_fisheye/sparse_one_fisheye", 5),
         ("transforms_json/sparse_bin", 5),
     ):
         found = [frame.name for frame in read_colmap(cases / folder, cases)]

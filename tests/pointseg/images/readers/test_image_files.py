@@ -141,7 +141,7 @@ def test_cameras_from_either_direction() -> None:
     three = make_camera(
         "x", intrinsics=K, size=(40, 60), world_to_camera=pose, distortion=[0.1, 0, 0, 0, 0]
     )
-    assert three.distortion is not None and three.distortion[0] == 0.1
+    assert three.distortion is not None and three.distortion.radial[0] == 0.1
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_cameras_from_either_direction() -> None:
         ({"camera_to_world": np.diag([-1.0, 1, 1, 1])}, "mirrors"),
         ({"world_to_camera": np.eye(3)}, "must be a .4, 4. matrix"),
         ({"world_to_camera": np.eye(4), "intrinsics": np.full((3, 3), np.nan)}, "'intrinsics' must be a finite"),
-        ({"world_to_camera": np.eye(4), "distortion": [1.0, 2.0]}, "'distortion' must be five"),
+        ({"world_to_camera": np.eye(4), "distortion": [1.0, 2.0]}, "'distortion' must be 4, 5 or 8"),
     ],
 )  # fmt: skip
 def test_cameras_that_are_none_name_file_and_view(changes, message) -> None:  # type: ignore[no-untyped-def]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from dinomed3d.lifting import Lens
 from pointseg.images.readers.frame import Frame, ImagesError
 from pointseg.images.readers.image_files import DepthFile, ImageFile
 from pointseg.images.readers.manifest import read_manifest, write_manifest
@@ -67,27 +68,31 @@ def test_what_holds_for_all_views_is_said_once_and_may_be_said_otherwise(tmp_pat
     assert (one.name, two.name, three.name) == ("a", "b", "c")
     assert one.depth == DepthFile(tmp_path / "d.png", 5000.0)
     assert two.depth == DepthFile(tmp_path / "d.png", 1.0, (9,)) and three.depth is None
-    assert two.camera.distortion is not None and two.camera.distortion.tolist() == [0.1, 0, 0, 0, 0]
+    assert two.camera.distortion == Lens(radial=(0.1, 0))
     assert one.camera.intrinsics[:2, 2].tolist() == [30.5, 20.5]  # OpenCV's centre of a pixel is 0
     assert three.camera.intrinsics[:2, 2].tolist() == [30, 20]
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     camera = frame(shifted(0.1, 1 / 3, -7)).camera
-    bent = replace(camera, distortion=torch.tensor([0.1, 0.2, 0, 0, 0.3]).double())
+    bent = replace(camera, distortion=Lens(radial=(0.1, 0.2, 0.3)))
+    fisheye = replace(camera, distortion=Lens(fisheye=True, radial=(0.1, 0, 0, 0.4)))
+    divided = replace(camera, distortion=Lens(divisor=(0, 0.2), tangential=(0.1, 0)))
     inside, outside = tmp_path / "in" / "a.png", tmp_path / "out" / "b.png"
     frames = [
         Frame(name="a", camera=camera, image=ImageFile(inside)),
         Frame(name="ü", camera=bent, image=ImageFile(outside), depth=DepthFile(inside, 512.0, (65535.0,))),
+        Frame(name="c", camera=fisheye, image=ImageFile(inside)),
+        Frame(name="d", camera=divided, image=ImageFile(inside)),
     ]  # fmt: skip
     path = tmp_path / "in" / "cameras.json"
     write_manifest(path, frames)
     found = read_manifest(path)
     for one, two in zip(frames, found, strict=True):
         assert (one.name, one.image, one.depth) == (two.name, two.image, two.depth)
-        for key in ("intrinsics", "world_to_camera", "distortion"):
-            values = getattr(one.camera, key), getattr(two.camera, key)
-            assert values[0] is values[1] is None or torch.equal(*values)
+        assert one.camera.distortion == two.camera.distortion
+        for key in ("intrinsics", "world_to_camera"):
+            assert torch.equal(getattr(one.camera, key), getattr(two.camera, key))
     views = json.loads(path.read_text())["views"]
     assert views[0]["image"] == "a.png" and views[1]["image"] == outside.as_posix()
     write_manifest(path, [])
@@ -120,7 +125,11 @@ def test_the_example() -> None:
         ({"pose": [[1, 2], [3]]}, "'pose' must be 4 x 4 or 3 x 4 numbers"),
         ({"pose": (2 * np.eye(4)[:3]).tolist()}, "not a rigid transform: its axes are scaled by 2"),
         ({"pose": np.full((4, 4), -np.inf).tolist()}, "not finite"),
-        ({"distortion": [1, 2, 3]}, "'distortion' must be 4 or 5 numbers"),
+        ({"distortion": [1, 2, 3]}, "'distortion' must be 4 or 5 or 8 numbers"),
+        ({"distortion": "1234"}, "'distortion' must be"),
+        ({"distortion": {"fisheye": 1}}, "'fisheye' must be true or false"),
+        ({"distortion": {"radial": [1, None]}}, "'distortion' must be"),
+        ({"distortion": {"radical": [1]}}, "'distortion': unknown key 'radical'; did you mean 'radial'"),
         ({"pixel_centre": 1}, "'pixel_centre' must be 0.5 or 0"),
         ({"depth": "d.png"}, "lacks 'depth_scale'"),
         ({"depth": "d.png", "depth_scale": 0.001}, r"'depth_scale' must be units per metre.*\(1000 for"),
