@@ -152,12 +152,20 @@ def write_cloud(path: Path, scene: Scene) -> None:
     FORMATS[_target_suffix(path)].write(path, scene)
 
 
-def check_labelled(source: Path, target: Path, *, colored: bool = False) -> None:
+def check_labelled(
+    source: Path, target: Path, *, colored: bool = False, codes: tuple[int, ...] | None = None
+) -> None:
     """Refuse what ``write_labelled`` could not write, before classes are found at some expense.
 
+    Args:
+        source: the file that is read.
+        target: the file to be.
+        colored: whether the points get colours of classes.
+        codes: as for ``write_labelled``.
+
     Raises:
-        CloudFileError: ``source`` is no cloud; ``target`` is of another type; colours, which its type
-            cannot hold.
+        CloudFileError: ``source`` is no cloud; ``target`` is of another type; colours or codes, which its type
+            cannot hold; a header that could be read, but not written.
     """
     suffix = _known_suffix(source)
     wanted = _target_suffix(target) if suffix else ""
@@ -167,6 +175,8 @@ def check_labelled(source: Path, target: Path, *, colored: bool = False) -> None
         raise CloudFileError(target, f"must {kind}, as {source.name} is of this type")
     if colored and FORMATS[suffix] is _BIN:
         raise CloudFileError(source, "a .bin scan cannot hold colours; omit them")
+    if FORMATS[suffix] is _LAS:
+        las.check_las(source, colored=colored, codes=codes)
 
 
 def write_labelled(

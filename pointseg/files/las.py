@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable, Iterator, Mapping
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import laspy
 import numpy as np
@@ -17,6 +17,9 @@ from dinomed3d.runtime.atomic_files import new_file
 from pointseg.files.columns import CLASS_FIELD, SPARE_CLASS_FIELD, columns_of
 from pointseg.files.errors import CloudFileError
 from pointseg.files.labels import Labels
+from pointseg.files.las_box import Outside
+from pointseg.files.las_header import LasHeader, read_header
+from pointseg.files.las_text import COPC, open_view, original, restore_text
 from pointseg.files.pieces import Pieces
 from pointseg.scene import Scene
 
@@ -30,7 +33,6 @@ AXES = ("X", "Y", "Z")
 CLASSIFICATION, FORMER = "classification", "input_classification"
 UNCLASSIFIED = 1
 """The ASPRS code of points without a class; 0 is that of points that nobody looked at."""
-COPC = "copc"
 FULL_COLOR = 257  # from 8 to 16 bits
 
 
@@ -130,6 +132,30 @@ def label_las(source: Path, target: Path, labels: Labels) -> None:
     _rewrite(source, target, change, "could not be labelled")
 
 
+def check_las(source: Path, *, colored: bool, codes: tuple[int, ...] | None) -> None:
+    """Refuse a file of which ``label_las`` could not write a copy, by writing one of its first point alone.
+
+    Args:
+        source: the file.
+        colored: whether points get colours.
+        codes: of classes, as ``label_las`` gets them.
+
+    Raises:
+        CloudFileError: such a file.
+    """
+
+    def change(las: laspy.LasData, start: int) -> laspy.LasData:
+        las = _with_color(las) if colored else las
+        _set_extra(las, SPARE_CLASS_FIELD, np.zeros(len(las.points), np.int32))
+        return las
+
+    with _opened(source) as reader:
+        _check_range(source, reader.header.point_format.id, None, codes or ())
+        with _errors_of(source, "is damaged or cut off"):
+            first = [reader.read_points(1)]
+        _copy(source, reader, io.BytesIO(), first, change, "a copy cannot be written", packed=False)
+
+
 def paint_las(
     source: Path,
     target: Path,
@@ -206,17 +232,17 @@ def is_copc(path: Path) -> bool:
     """
     with open(path, "rb") as stream:
         head = stream.read(377 + 16)
-    return head[:4] == b"LASF" and head[377:].rstrip(b"\0") == COPC.encode()
+    return head[:4] == b"LASF" and head[377:].rstrip(b"\0") == COPC
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[laspy.LasReader]:
-    """A reader of a file whose header was checked."""
-    _check_header(path)
+    """A reader of a file whose header was checked; it sees text as ``las_text`` shows it."""
+    header = read_header(path)
     # One thread: the parallel reader believes the table of chunks at the end of a file, and a damaged
     # table makes it ask for memory until the system ends the whole process.
     with _errors_of(path, "is damaged or cut off"):
-        reader = laspy.open(path, laz_backend=laspy.LazBackend.Lazrs)
+        reader = laspy.open(open_view(header), laz_backend=laspy.LazBackend.Lazrs)
     with reader:
         scales = np.asarray(reader.header.scales)
         if not np.isfinite([*scales, *reader.header.offsets]).all() or (scales == 0).any():
@@ -230,14 +256,16 @@ def _pieces(
     path: Path, reader: laspy.LasReader, size: int
 ) -> Iterator[laspy.ScaleAwarePointRecord]:
     """Points in pieces of ``size``; of no points there is one piece."""
-    if reader.header.point_count == 0:
+    count, outside = reader.header.point_count, Outside(path, reader.header)
+    if count == 0:
         yield laspy.ScaleAwarePointRecord.zeros(0, header=reader.header)
-    while reader.points_read < reader.header.point_count:
+    while reader.points_read < count:
         read = reader.points_read
         with _errors_of(path, "is damaged or cut off"):
             points = reader.read_points(size)
         if len(points) == 0:
             raise CloudFileError(path, f"is cut off after {read} points")
+        outside.add(points, is_last=reader.points_read >= count)
         yield points
 
 
@@ -266,25 +294,46 @@ def _rewrite(
         what: begins messages about what cannot be done.
     """
     with _opened(source) as reader, new_file(target) as part, open(part, "wb+") as stream:
-        writer, start = None, 0
-        with _errors_of(source, "is damaged or cut off"):
-            extended = reader.evlrs
-        for records in (reader.header.vlrs, extended or []):
-            records[:] = [record for record in records if record.user_id != COPC]
-        for points in _pieces(source, reader, CHUNK):
-            with _errors_of(source, what):
-                las = change(laspy.LasData(deepcopy(reader.header), points), start)
-                start += len(points)
-                if writer is None:
-                    _without_ranges(las.header)
-                    packed = target.suffix.lower() == ".laz"
-                    writer = laspy.LasWriter(stream, las.header, do_compress=packed, closefd=False)
-                writer.write_points(las.points)
-        with _errors_of(target, "could not be written"):
-            if writer is not None:
-                if writer.header.version.minor >= 4 and extended is not None:
-                    writer.write_evlrs(extended)
-                writer.close()
+        packed = target.suffix.lower() == ".laz"
+        _copy(source, reader, stream, _pieces(source, reader, CHUNK), change, what, packed=packed)
+
+
+def _copy(
+    source: Path,
+    reader: laspy.LasReader,
+    stream: IO[bytes],
+    pieces: Iterable[laspy.ScaleAwarePointRecord],
+    change: Callable[[laspy.LasData, int], laspy.LasData],
+    what: str,
+    *,
+    packed: bool,
+) -> None:
+    """Write changed pieces of a file, at least one, with its records and its text; as ``_rewrite``."""
+    header, writer, start = read_header(source), None, 0
+    with _errors_of(source, "is damaged or cut off"):
+        extended = reader.evlrs
+    for records in (reader.header.vlrs, extended or []):
+        records[:] = [record for record in records if not _is_index(header, record)]
+    for points in pieces:
+        with _errors_of(source, what):
+            las = change(laspy.LasData(deepcopy(reader.header), points), start)
+            start += len(points)
+            if writer is None:
+                _without_ranges(las.header)
+                writer = laspy.LasWriter(stream, las.header, do_compress=packed, closefd=False)
+            writer.write_points(las.points)
+    assert writer is not None
+    with _errors_of(source, what):
+        if writer.header.version.minor >= 4 and extended is not None:
+            writer.write_evlrs(extended)
+        writer.close()
+        restore_text(header, stream)
+
+
+def _is_index(header: LasHeader, record: laspy.vlrs.BaseVLR) -> bool:
+    """Whether a record is of the index of cloud-optimised LAZ."""
+    found = original(header, record.user_id)
+    return found is not None and found.user == COPC
 
 
 def _with_color(las: laspy.LasData) -> laspy.LasData:
@@ -292,31 +341,6 @@ def _with_color(las: laspy.LasData) -> laspy.LasData:
     if las.point_format.id not in WITH_COLOR:
         return las
     return laspy.convert(las, point_format_id=WITH_COLOR[las.point_format.id])
-
-
-def _check_header(path: Path) -> None:
-    """Refuse numbers of records and points that the file cannot hold, which laspy would allocate."""
-    size = path.stat().st_size
-    with open(path, "rb") as stream:
-        head = stream.read(375)
-    if head[:4] != b"LASF" or len(head) < 227:
-        raise CloudFileError(path, "is not a LAS file, or cut off: it must begin with LASF")
-    header_size, points_at, records = struct.unpack_from("<HII", head, 94)
-    form, row, count = struct.unpack_from("<BHI", head, 104)
-    extended_at = extended = 0
-    if head[25] >= 4:
-        if len(head) < 375:
-            raise CloudFileError(path, "is cut off within its header")
-        extended_at, extended, count = struct.unpack_from("<QIQ", head, 235)
-    if not header_size + 54 * records <= points_at <= size:
-        what = f"{records} records do not fit before the points"
-    elif extended and extended_at + 60 * extended > size:
-        what = f"{extended} extended records at {extended_at} are missing"
-    elif form < 64 and points_at + count * row > size:  # not compressed
-        what = f"{count} points take {count * row} bytes, {size - points_at} are left"
-    else:
-        return
-    raise CloudFileError(path, f"is cut off or damaged: {what}; copy or export it again")
 
 
 def _without_ranges(header: laspy.LasHeader) -> None:

@@ -113,7 +113,7 @@ class _Job:
 
     def _predict(self, source: Source, progress: Callable[..., None]) -> Prediction:
         began, spec = time.monotonic(), self.spec
-        check_labelled(source.path, source.target, colored=spec.colors)
+        check_labelled(source.path, source.target, colored=spec.colors, codes=self.codes)
         images = self._images(source.path)
         how = {**self.how, **file_state(source.path)}
         if images is not None and spec.cameras is not None:

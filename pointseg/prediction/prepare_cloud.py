@@ -16,6 +16,7 @@ from pointseg.datasets.scale import check_scale
 from pointseg.files import cloud_suffix, finite_points
 from pointseg.files.columns import file_strength, scale_above, usual_strength
 from pointseg.files.las import is_copc
+from pointseg.files.las_header import header_notes, read_header
 from pointseg.ops.ground import height_above_ground
 from pointseg.ops.normals import estimate_normals
 from pointseg.scene import Scene
@@ -126,9 +127,10 @@ def file_notes(path: Path, scene: Scene, recipe: Recipe, intensity_max: float | 
 
 def type_notes(path: Path) -> list[str]:
     """What the user should know about the type of a file."""
-    if cloud_suffix(path) == ".laz" and is_copc(path):
-        return ["is cloud-optimised (COPC); the result is plain LAZ"]
-    return []
+    if cloud_suffix(path) not in (".las", ".laz"):
+        return []
+    copc = ["is cloud-optimised (COPC); the result is plain LAZ"] if is_copc(path) else []
+    return copc + header_notes(read_header(path))
 
 
 def strength_notes(
