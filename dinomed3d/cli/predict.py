@@ -20,6 +20,9 @@ from dinomed3d.inference.cohort.spec import ENGINES, PRECISIONS, PredictSpec
 from dinomed3d.runtime.device import DEVICES
 from dinomed3d.runtime.errors import UserError
 
+FAILED_BEFORE = 3
+"""Exit code of a run in which only cases failed that had failed before."""
+
 
 def add_parser(verbs: Any) -> None:
     """Add the verb to the console command's parser."""
@@ -28,7 +31,11 @@ def add_parser(verbs: Any) -> None:
         help="segment a folder of scans with any trained nnU-Net v2 model, with a report",
         description="Writes, for every scan below IN, a mask on exactly its grid, a record and a preview, and a "
         "report of the run. A failed scan does not stop the run. The same command again continues a stopped "
-        "run. Exit code 0: all done; 1: some cases failed, listed at the end; 2: nothing can be predicted.",
+        "run, and predicts what is new or changed.",
+        epilog=f"Exit codes: 0 all cases are done; 1 some cases failed, listed at the end, or are not done yet; 2 "
+        "nothing can be predicted, or the rest of the run could not be: the last line says why; "
+        f"{FAILED_BEFORE} cases failed, but only such as had failed in an earlier run already, with the same files: "
+        "a run every night need not report them again; 130 interrupted.",
     )
     _add_input(parser.add_argument_group("input, model and output"))
     _add_speed(parser.add_argument_group("speed and memory"))
@@ -197,10 +204,15 @@ def run(arguments: argparse.Namespace) -> int:
         given["shard"] = parse_shard(arguments.shard)
     end_gently()
     outcome = predict(PredictSpec(**given), Progress())
-    print(f"{len(outcome.done)} cases done, {len(outcome.failed)} failed; report: {outcome.report}")
+    before = outcome.failed_before
+    earlier = f" ({len(before)} of them in an earlier run already)" if before else ""
+    counts = f"{len(outcome.done)} cases done, {len(outcome.failed)} failed{earlier}"
+    print(f"{counts}; report: {outcome.report}")
     for case, reason in outcome.failed.items():
-        print(f"failed: {case}: {reason}")
-    return 1 if outcome.failed or outcome.missing else 0
+        print(f"failed{' before' if case in before else ''}: {case}: {reason}")
+    if outcome.missing or len(before) < len(outcome.failed):
+        return 1
+    return FAILED_BEFORE if before else 0
 
 
 def parse_shard(text: str) -> tuple[int, int]:

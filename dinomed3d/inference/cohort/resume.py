@@ -12,6 +12,7 @@ from dinomed3d.inference.case import Case, CaseList
 from dinomed3d.inference.cohort.record import (
     OTHERS,
     Record,
+    describe_inputs,
     is_edited,
     read_record,
     why_outdated,
@@ -63,7 +64,10 @@ def compare_with_output(
             continue
         _check_same_run(record, out, model, spec)
         if record["status"] == "failed":
-            if spec.retry_failed:
+            if record["inputs"] != describe_inputs(case, model.channels):
+                work.redone[case.id] = "it had failed, and its files have changed since"
+                work.todo.append(case)
+            elif spec.retry_failed:
                 work.todo.append(case)
             else:
                 work.failed.append(case.id)

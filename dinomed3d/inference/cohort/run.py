@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from dinomed3d.inference.case import Case, CaseList, RejectedInput
+from dinomed3d.inference.cohort.earlier_failures import EarlierFailures
 from dinomed3d.inference.cohort.events import CasesFound, ProgressCallback
 from dinomed3d.inference.cohort.record import (
     Record,
@@ -45,6 +46,8 @@ class Outcome:
     """Cases with a mask."""
     failed: Mapping[str, str]
     """Failed cases and rejected inputs -> reason."""
+    failed_before: frozenset[str]
+    """Those of them that had failed in an earlier run already, with the same files."""
     missing: tuple[str, ...]
     """Cases that are neither done nor failed, because the run was interrupted."""
     report: Path
@@ -63,6 +66,8 @@ class _Run:
     """The part of it that this run predicts."""
     started: float
     """Seconds since the epoch."""
+    earlier: EarlierFailures
+    """What had failed before it began."""
 
 
 def predict(spec: PredictSpec, on_event: ProgressCallback) -> Outcome:
@@ -113,6 +118,7 @@ def _predict(
         out.mkdir(parents=True, exist_ok=True)
         protect_inputs(found, out)
         shard = take_shard(found, spec.shard, out)
+        earlier = EarlierFailures.read(out, shard.ids)
         work = compare_with_output(shard.cases, out, model, spec)
         remove_leftovers(out, [case.id for case in shard.cases])
         for rejected in shard.rejected:
@@ -123,7 +129,7 @@ def _predict(
             write_failure(out, record, keep_mask_as="earlier")
     except OSError as error:
         raise UserError(f"-o {out}: cannot be written to ({error.strerror or error})") from error
-    run = _Run(spec=spec, model=model, found=found, shard=shard, started=started)
+    run = _Run(spec=spec, model=model, found=found, shard=shard, started=started, earlier=earlier)
     on_event(CasesFound(shard, work))
     try:
         run_engine(model, spec, work.todo, on_event, worker)
@@ -216,6 +222,11 @@ def _report(run: _Run, work: Worklist) -> Outcome:
     return Outcome(
         done=tuple(name for name in own if name not in failed),
         failed=failed,
+        failed_before=frozenset(
+            name
+            for name in failed
+            if run.earlier.has(own[name], blocked_as=name if name in blocked else None)
+        ),
         missing=tuple(name for name in run.shard.ids if name not in own),
         report=out / "report.html",
     )

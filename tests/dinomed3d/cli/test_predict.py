@@ -60,6 +60,13 @@ def test_one_bad_case_is_exit_code_1(scans, model, capsys):
     printed = capsys.readouterr()
     assert "2 cases done, 1 failed" in printed.out and "failed: bad: " in printed.out
     assert "ignored: 1 " in printed.err and "FAILED" in printed.err
+    assert main(words(scans, model)) == 3  # nothing that is new
+    assert "failed before: bad: " in capsys.readouterr().out
+    (scans / "worse.nii.gz").write_bytes(b"nothing")
+    assert main(words(scans, model)) == 1
+    printed = capsys.readouterr().out
+    assert "2 failed (1 of them in an earlier run already)" in printed
+    assert "failed: worse: " in printed and "failed before: bad: " in printed
 
 
 @pytest.mark.parametrize(

@@ -194,12 +194,30 @@ def test_a_failure_costs_only_itself_and_leaves_nothing_outdated(spec):
     assert outcome.done == ("scan0", "scan2") and list(outcome.failed) == ["scan1"]
     out = Path(spec.out)
     assert not (out / "scan1.nii.gz").exists() and not (out / "scan1.png").exists()
-    assert record(spec, "scan1")["status"] == "failed"
-    _, events = run(spec)
+    assert record(spec, "scan1")["status"] == "failed" and not outcome.failed_before
+    outcome, events = run(spec)
     assert not done_in(events) and len(worklist(events).failed) == 1
-    write_scan(bad, 1)
+    assert outcome.failed_before == {"scan1"}
     outcome, events = run(spec, retry_failed=True)
+    assert done_in(events) == {"scan1"} and outcome.failed_before == {"scan1"}
+    bad.write_bytes(
+        bad.read_bytes()[:200]
+    )  # another file of this name: tried, and a failure of its own
+    outcome, events = run(spec)
+    assert done_in(events) == {"scan1"} and not outcome.failed_before
+    write_scan(bad, 1)
+    outcome, events = run(spec)
     assert done_in(events) == {"scan1"} and len(outcome.done) == 3
+
+
+def test_a_rejected_input_that_became_a_case_is_predicted(spec):
+    twin = write_scan(Path(spec.source) / "scan1.nii", 5)  # two scans would make one mask
+    assert not run(spec)[0].failed_before
+    outcome, _ = run(spec)
+    assert set(outcome.failed) == outcome.failed_before == {"scan1"}
+    twin.unlink()
+    outcome, events = run(spec)
+    assert done_in(events) == {"scan1"} and not outcome.failed
 
 
 def test_another_model_or_other_settings_do_not_mix(spec, tmp_path):
@@ -243,6 +261,7 @@ def test_a_file_of_others_costs_its_own_case(spec, name):
         outcome, events = run(spec, overwrite=overwrite)
         assert outcome.done == ("scan0", "scan2") and name in outcome.failed["scan1"]
         assert list(worklist(events).blocked) == ["scan1"]
+        assert outcome.failed_before == ({"scan1"} if overwrite else set())  # it has no record
     assert (out / name).read_text() == '{"case": "sc'
     assert "scan1" in (out / "report.html").read_text(encoding="utf-8")
     (out / name).unlink()
