@@ -39,9 +39,7 @@ def add_parser(verbs: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the demo, and print Dice and the paths of its results."""
     from dinomed3d.cli.demo_steps import DemoSpec, run_demo
-    from dinomed3d.runtime.signals import end_gently
 
-    end_gently()  # a signal then stops nnU-Net's processes, too
     spec = DemoSpec(out=arguments.out, device=arguments.device, overwrite=arguments.overwrite)
     print(run_demo(spec).report())
     return 0

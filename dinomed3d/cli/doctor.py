@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import dinomed3d
 from dinomed3d.cli.nnunet_commands import FOLDERS
+from dinomed3d.runtime.terminal_text import lines_of
 
 TRAINER = "DinoMed3DTrainer"
 PLANNER = "DinoMed3DPlanner"
@@ -64,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Check, and print the findings."""
     findings = examine()
     for finding in findings:
-        print(finding.text())
+        print(lines_of(finding.text()))
     return 1 if any(finding.state == "error" for finding in findings) else 0
 
 

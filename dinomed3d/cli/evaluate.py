@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from dinomed3d.runtime.terminal_text import lines_of, one_line
+
 
 def add_parser(verbs: Any) -> None:
     """Add the verb to the console command's parser."""
@@ -57,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.prediction,
         labels=labels,
         tolerance_mm=arguments.tolerance,
-        progress=lambda case: print(f"evaluating {case}", file=sys.stderr, flush=True),
+        progress=lambda case: print(one_line(f"evaluating {case}"), file=sys.stderr, flush=True),
     )
     folder = arguments.prediction
     folder = folder if folder.is_dir() else folder.parent
@@ -66,10 +68,10 @@ def run(arguments: argparse.Namespace) -> int:
     atomic_write(out, table.to_csv(index=False, lineterminator="\n").encode())
     if len(table):
         shown = {"float_format": "{:.4g}".format, "na_rep": "-"}
-        print(table.to_string(index=False, **shown))
+        print(lines_of(table.to_string(index=False, **shown)))
         print(f"\nmeans over cases (surface Dice at {arguments.tolerance:g} mm):")
-        print(result.per_label().to_string(**shown))
+        print(lines_of(result.per_label().to_string(**shown)))
     print(f"\n{table['case'].nunique()} cases evaluated; table: {out}")
     for case, reason in result.problems.items():
-        print(f"not evaluated: {case}: {reason}")
+        print(one_line(f"not evaluated: {case}: {reason}"))
     return 1 if result.problems else 0

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dinomed3d.runtime.device import DEVICES
+from dinomed3d.runtime.terminal_text import lines_of
 
 
 def add_parser(verbs: Any) -> None:
@@ -41,5 +42,5 @@ def run(arguments: argparse.Namespace) -> int:
     from planners.explain import explain
 
     device = torch.device(choose_device(arguments.device))
-    print(explain(arguments.plans, arguments.configuration, device))
+    print(lines_of(explain(arguments.plans, arguments.configuration, device)))
     return 0

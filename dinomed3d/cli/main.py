@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dinomed3d import __version__
 from dinomed3d.cli import demo, doctor, evaluate, explain, inspect, package, plan, predict
 from dinomed3d.runtime.argument_parser import ArgumentParser
-from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.run_command import run_command
 
 VERBS = (demo, doctor, predict, evaluate, package, inspect, plan, explain)
 """Modules of the verbs, in the order of ``--help``; each has ``add_parser``."""
@@ -52,15 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.verb is None:
         parser.print_help(sys.stderr)
         return 2
-    try:
-        code: int = arguments.run(arguments)
-    except UserError as error:
-        print(f"dinomed3d {arguments.verb}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"dinomed3d {arguments.verb}: interrupted", file=sys.stderr)
-        return 130
-    return code
+    return run_command(f"dinomed3d {arguments.verb}", lambda: arguments.run(arguments))
 
 
 if __name__ == "__main__":

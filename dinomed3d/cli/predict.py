@@ -19,6 +19,7 @@ from dinomed3d.inference.cohort.events import (
 from dinomed3d.inference.cohort.spec import ENGINES, PRECISIONS, PredictSpec
 from dinomed3d.runtime.device import DEVICES
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.terminal_text import one_line
 
 FAILED_BEFORE = 3
 """Exit code of a run in which only cases failed that had failed before."""
@@ -189,7 +190,6 @@ def run(arguments: argparse.Namespace) -> int:
     from dinomed3d.inference.cohort.run import predict
     from dinomed3d.inference.discovery.find_cases import parse_patterns
     from dinomed3d.inference.models.model import open_model
-    from dinomed3d.runtime.signals import end_gently
 
     options = vars(arguments)
     given = {
@@ -202,14 +202,13 @@ def run(arguments: argparse.Namespace) -> int:
         given["patterns"] = parse_patterns(arguments.channels, model.channels)
     if arguments.shard is not None:
         given["shard"] = parse_shard(arguments.shard)
-    end_gently()
     outcome = predict(PredictSpec(**given), Progress())
     before = outcome.failed_before
     earlier = f" ({len(before)} of them in an earlier run already)" if before else ""
     counts = f"{len(outcome.done)} cases done, {len(outcome.failed)} failed{earlier}"
-    print(f"{counts}; report: {outcome.report}")
+    print(one_line(f"{counts}; report: {outcome.report}"))
     for case, reason in outcome.failed.items():
-        print(f"failed{' before' if case in before else ''}: {case}: {reason}")
+        print(one_line(f"failed{' before' if case in before else ''}: {case}: {reason}"))
     if outcome.missing or len(before) < len(outcome.failed):
         return 1
     return FAILED_BEFORE if before else 0
@@ -253,7 +252,7 @@ class Progress:
     def _print(self, text: str, end: str = "\n") -> None:
         """Print one line, over a percentage that was shown before."""
         clear = "\r\x1b[K" if self.live else ""
-        print(f"{clear}{text}", end=end, file=sys.stderr, flush=True)
+        print(f"{clear}{one_line(text)}", end=end, file=sys.stderr, flush=True)
 
     def _found(self, event: CasesFound) -> None:
         shard, work = event.shard, event.work

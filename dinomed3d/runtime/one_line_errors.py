@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.terminal_text import one_line
 
 Hook = Callable[[type[BaseException], BaseException, TracebackType | None], Any]
 
@@ -32,7 +33,7 @@ class OneLineHook:
         if not isinstance(error, UserError):
             self.former(kind, error, trace)
             return
-        print(f"{self.command}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{self.command}: {one_line(str(error))}", file=sys.stderr)
         raise SystemExit(2)
 
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from dinomed3d.runtime.argument_parser import ArgumentParser
 from dinomed3d.runtime.device import choose_device
+from dinomed3d.runtime.run_command import run_command
+from dinomed3d.runtime.terminal_text import lines_of
 from pointseg.cli.arguments import add_data, add_device, at_least, number_or_all
 from pointseg.cli.image_arguments import add_encoder
 from pointseg.cli.progress import Bar, bar
-from pointseg.cli.run_command import run_command
 
 if TYPE_CHECKING:
     from pointseg.loading.build_feature_cache import CacheResult, CacheSpec
@@ -120,7 +121,8 @@ def _print(found: CacheResult) -> None:
 
     from pointseg.loading.build_feature_cache import format_bytes
 
-    print(pd.DataFrame([asdict(split) for split in found.splits]).to_string(index=False))
+    table = pd.DataFrame([asdict(split) for split in found.splits])
+    print(lines_of(table.to_string(index=False)))
     made = sum(split.made for split in found.splits)
     speed = f", {made / found.seconds:.2g} images/s" if made and found.seconds > 0 else ""
     print(

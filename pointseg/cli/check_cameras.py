@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from dinomed3d.runtime.argument_parser import ArgumentParser
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.run_command import run_command
+from dinomed3d.runtime.terminal_text import lines_of, one_line
 from pointseg.cli.arguments import at_least, name_or_plugin
 from pointseg.cli.image_arguments import add_visibility, visibility
 from pointseg.cli.progress import Bar, bar
-from pointseg.cli.run_command import run_command
 from pointseg.conventions import DATASETS, PICTURE_UP_AXES, UNITS_M
 from pointseg.plugins import FORM
 
@@ -134,9 +135,9 @@ def _run(arguments: argparse.Namespace) -> int:
     with bar() as progress:
         spec = _spec(arguments, progress)
         found = check_cameras(spec)
-    print(view_table(found))
+    print(lines_of(view_table(found)))
     for line in summary(found, frames=len(spec.frames), checked=arguments.max_views):
-        print(line)
+        print(one_line(line))
     print(f"look at {arguments.out / 'cloud.png'} and {arguments.out / 'views'}")
     return int(arguments.strict and not all(issue.note for issue in found.issues))
 

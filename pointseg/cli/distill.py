@@ -9,6 +9,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dinomed3d.runtime.argument_parser import ArgumentParser
+from dinomed3d.runtime.run_command import run_command
+from dinomed3d.runtime.terminal_text import one_line
 from pointseg.cli.arguments import add_data
 from pointseg.cli.image_arguments import add_encoder, add_encoder_weights, image_features
 from pointseg.cli.initial_weights import (
@@ -18,7 +20,6 @@ from pointseg.cli.initial_weights import (
     open_start,
     tell_zeros,
 )
-from pointseg.cli.run_command import run_command
 from pointseg.cli.training_arguments import add_run, default_out, model_size, run_spec
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def _data(arguments: argparse.Namespace, start: InitialFile | None) -> tuple[Rec
     mixture = mix_datasets(dataset, recipe, arguments.also, arguments.override)
     if arguments.also and is_main_process():
         for line in describe_datasets(mixture, recipe):
-            print(line, file=sys.stderr)
+            print(one_line(line), file=sys.stderr)
     return replace(recipe, train_splits=("train",), val_splits=("val",)), mixture
 
 

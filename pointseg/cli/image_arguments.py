@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dinomed3d.runtime.device import choose_device
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.terminal_text import one_line
 from pointseg.cli.arguments import at_least
 from pointseg.conventions import DEFAULT_ENCODER
 from pointseg.images.visibility import OCCLUSIONS, VisibilityConfig
@@ -113,7 +114,7 @@ def image_features(arguments: argparse.Namespace, images: ImageConfig) -> ImageF
         weights=arguments.weights,
         cache=arguments.image_cache,
         dtype=encoder_dtype(arguments.precision, choose_device(arguments.device)),
-        log=lambda text: print(text, file=sys.stderr),
+        log=lambda text: print(one_line(text), file=sys.stderr),
     )
 
 

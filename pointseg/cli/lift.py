@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 from dinomed3d.runtime.argument_parser import ArgumentParser
 from dinomed3d.runtime.device import choose_device
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.run_command import run_command
+from dinomed3d.runtime.terminal_text import one_line
 from pointseg.cli.arguments import add_device, at_least
 from pointseg.cli.image_arguments import add_encoder, add_visibility, visibility
 from pointseg.cli.progress import Phases
-from pointseg.cli.run_command import run_command
 from pointseg.conventions import LIFT_FUSES, SAMPLES, UNITS_M, UP_AXES
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ def _run(arguments: argparse.Namespace) -> int:
     with closing(Phases()) as progress:
         spec = _spec(arguments, progress)
         found = lift_cloud(spec)
-    print(f"{spec.out}: {found}")
+    print(one_line(f"{spec.out}: {found}"))
     return 0
 
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from dinomed3d.runtime.argument_parser import ArgumentParser
 from dinomed3d.runtime.device import choose_device
+from dinomed3d.runtime.run_command import run_command
+from dinomed3d.runtime.terminal_text import lines_of, one_line
 from pointseg.cli.arguments import add_device, add_inference, add_own_backbone, inference_changes
 from pointseg.cli.image_arguments import add_image_use, image_changes, model_encoder
 from pointseg.cli.progress import Bar, bar
-from pointseg.cli.run_command import run_command
 from pointseg.conventions import NORMAL_ORIENTATIONS, UNITS_M, UP_AXES
 
 if TYPE_CHECKING:
@@ -162,10 +163,10 @@ def _run(arguments: argparse.Namespace) -> int:
 
     with bar() as progress:
         results = predict(_spec(arguments, progress))
-    print(summary_table(results))
+    print(lines_of(summary_table(results)))
     failed = [result for result in results if result.status == "failed"]
     for result in failed:
-        print(f"failed: {result.source}: {result.reason}")
+        print(one_line(f"failed: {result.source}: {result.reason}"))
     print(f"{len(results) - len(failed)} of {len(results)} done; results in {arguments.out}")
     return 1 if failed else 0
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from dinomed3d.runtime.argument_parser import ArgumentParser
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.run_command import run_command
+from dinomed3d.runtime.terminal_text import one_line
 from pointseg.cli.arguments import at_least
 from pointseg.cli.progress import Counter
-from pointseg.cli.run_command import run_command
 from pointseg.conventions import PREPARED_DATASETS
 
 if TYPE_CHECKING:
@@ -195,7 +196,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _list(lines: Sequence[str]) -> None:
     for line in lines[:LISTED]:
-        print(line, file=sys.stderr)
+        print(one_line(line), file=sys.stderr)
     if len(lines) > LISTED:
         print(f"  and {len(lines) - LISTED} more", file=sys.stderr)
 
@@ -203,7 +204,7 @@ def _list(lines: Sequence[str]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     arguments = _parser().parse_args(argv)
-    return run_command(NAME, lambda: _run(arguments))
+    return run_command(NAME, lambda: _run(arguments), alone="--workers 1")
 
 
 if __name__ == "__main__":

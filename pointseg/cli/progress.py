@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from dinomed3d.runtime.terminal_text import one_line
+
 FORMAT = "{desc} {percentage:3.0f}%|{bar}| {elapsed} elapsed, {remaining} left"
 
 
@@ -23,13 +25,14 @@ class Bar:
         """
         if not sys.stderr.isatty():
             if name:
-                print(f"[{int(done) + 1}/{total}] {name}", file=sys.stderr, flush=True)
+                print(one_line(f"[{int(done) + 1}/{total}] {name}"), file=sys.stderr, flush=True)
             return
         if self._bar is None:
             from tqdm import tqdm
 
             self._bar = tqdm(total=total, file=sys.stderr, leave=False, bar_format=FORMAT)
         if name:
+            name = one_line(name)
             self._bar.set_description_str(name if len(name) <= 32 else f"...{name[-29:]}", False)
         if name and done % 1:
             self._bar.initial += done - self._bar.n
@@ -40,7 +43,7 @@ class Bar:
         """Print a line of its own."""
         if self._bar is not None:
             self._bar.clear()
-        print(text, file=sys.stderr, flush=True)
+        print(one_line(text), file=sys.stderr, flush=True)
         if self._bar is not None:
             self._bar.refresh()
 
@@ -111,7 +114,7 @@ class Phases:
         """Print a line of its own."""
         if self._bar is not None:
             self._bar.clear()
-        print(text, file=sys.stderr, flush=True)
+        print(one_line(text), file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Remove the bar."""

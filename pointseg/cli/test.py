@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from dinomed3d.runtime.argument_parser import ArgumentParser
 from dinomed3d.runtime.device import choose_device
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.run_command import run_command
+from dinomed3d.runtime.terminal_text import lines_of
 from pointseg.cli.arguments import (
     add_data,
     add_device,
@@ -25,7 +27,6 @@ from pointseg.cli.image_arguments import (
     model_encoder,
 )
 from pointseg.cli.progress import Bar, bar
-from pointseg.cli.run_command import run_command
 
 if TYPE_CHECKING:
     from pointseg.evaluation.spec import EvaluationResult, EvaluationSpec
@@ -159,7 +160,7 @@ def _print(found: EvaluationResult, out: Path) -> None:
     from pointseg.evaluation.point_metrics import metrics_text
 
     metrics = found.metrics
-    print(metrics_text(metrics, found.confusion))
+    print(lines_of(metrics_text(metrics, found.confusion)))
     print(f"{metrics['scenes']} scenes, {metrics['predicted_points']:,} points; results in {out}")
 
 

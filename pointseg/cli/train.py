@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from dinomed3d.runtime.argument_parser import ArgumentParser
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.run_command import run_command
 from pointseg.cli.arguments import add_data
 from pointseg.cli.image_arguments import (
     add_encoder,
@@ -25,7 +26,6 @@ from pointseg.cli.initial_weights import (
     open_start,
     tell_zeros,
 )
-from pointseg.cli.run_command import run_command
 from pointseg.cli.training_arguments import add_run, default_out, model_size, run_spec
 from pointseg.conventions import TUNES
 from pointseg.plugins import is_plugin

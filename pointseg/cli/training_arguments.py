@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dinomed3d.runtime.device import choose_device
+from dinomed3d.runtime.terminal_text import one_line
 from pointseg.cli.arguments import add_device, at_least, name_or_plugin
 from pointseg.conventions import BACKBONES, MODEL_SIZES, PRETRAINED_BACKBONES
 from pointseg.plugins import FORM, is_plugin
@@ -109,5 +110,5 @@ def run_spec(
         accumulate_grad_batches=arguments.accumulate_grad_batches,
         workers=loader_workers(arguments.workers),
         seed=arguments.seed,
-        log=lambda text: print(text, file=sys.stderr),
+        log=lambda text: print(one_line(text), file=sys.stderr),
     )

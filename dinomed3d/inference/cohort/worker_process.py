@@ -38,6 +38,7 @@ from dinomed3d.inference.cohort.spec import PredictSpec
 from dinomed3d.inference.models.model import Model
 from dinomed3d.runtime.allocator import KEEP_FREED_MEMORY
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.terminal_text import print_any_text
 
 PATIENCE_S = 20
 """Time that a child has to finish what it is writing when it must end."""
@@ -247,6 +248,7 @@ def work() -> int:
     channel = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     channel.write(_READY)
+    print_any_text()
 
     def on_event(event: Event) -> None:
         # if the parent was killed nobody reads: no fault of the present case, and `_end_with_parent`

@@ -6,6 +6,7 @@ from typing import Any
 
 from dinomed3d.inference.models.licence import encoder_name, is_dinov3
 from dinomed3d.inference.models.model import Model
+from dinomed3d.runtime.terminal_text import one_line
 
 MIB = 1 << 20
 
@@ -81,7 +82,7 @@ def inspect_text(model: Model) -> str:
     rows.append(("hash", known["hash"]))
     lines = [f"{name:<14}{value}" for name, value in rows]
     lines += ["", *_labels(known), "", *_files(known)]
-    return "\n".join(_printable(line) for line in lines)
+    return "\n".join(one_line(line) for line in lines)
 
 
 def _licence(known: dict[str, Any]) -> str:
@@ -118,8 +119,3 @@ def _files(known: dict[str, Any]) -> list[str]:
     total = sum(known["files"].values())
     lines = [f"{name:<{width}}  {size / MIB:10.2f} MiB" for name, size in known["files"].items()]
     return [f"{'file':<{width}}", *lines, f"{'all':<{width}}  {total / MIB:10.2f} MiB"]
-
-
-def _printable(line: str) -> str:
-    """Replace control characters: names come from elsewhere and must not control a terminal."""
-    return "".join(c if c.isprintable() else "?" for c in line)

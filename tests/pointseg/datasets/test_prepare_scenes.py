@@ -132,7 +132,7 @@ CHILD = """
 import sys
 from pathlib import Path
 from tests.pointseg.datasets.test_prepare_scenes import INDEX, job, write
-from pointseg.cli.run_command import run_command
+from dinomed3d.runtime.run_command import run_command
 from pointseg.datasets.prepare_scenes import prepare_scenes
 
 def run():
