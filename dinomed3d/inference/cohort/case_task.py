@@ -58,7 +58,9 @@ class CaseTask:
     reorientation: Reorientation | None = None
     """How the volume was reoriented for the model."""
     prepared: Prepared | None = None
-    """The network's input."""
+    """The network's input; of a cascade that of the first model, then that of the second."""
+    first_splits: int = 1
+    """Number of row ranges in which the first model of a cascade predicts."""
     localizer_splits: int = 1
     """Number of row ranges in which the localizer predicts."""
     region: Region | None = None

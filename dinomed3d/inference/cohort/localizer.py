@@ -52,6 +52,11 @@ class Localizer:
             UserError: it is no model, or reads other images than the model.
         """
         coarse = open_model(path)
+        if coarse.previous is not None:
+            raise UserError(
+                f"--localizer {path}: must be a single model, it is a cascade; use its first model "
+                f"({coarse.previous.configuration})"
+            )
         if coarse.channels != model.channels:
             raise UserError(
                 f"--localizer {path}: must read the channels of the model ({', '.join(model.channels)}), it reads "

@@ -162,6 +162,9 @@ class _Sizes:
 
     voxels: int
     channels: int
+    """Of the scan."""
+    inputs: int
+    """Of the network's input before windows are cut: of a cascade one more, which holds labels."""
     transposed: list[int]
     """Shape in the network's order of axes."""
     grid: list[int]
@@ -179,11 +182,13 @@ class _Sizes:
         patch = plan.patch if len(plan.patch) == 3 else (1, *plan.patch)
         padded = [max(n, p) for n, p in zip(grid, patch, strict=True)]
         voxels = shape[0] * shape[1] * shape[2]
-        return _Sizes(voxels, len(plan.channels), transposed, grid, patch, padded)
+        channels = len(plan.channels)
+        inputs = channels + (plan.previous is not None)
+        return _Sizes(voxels, channels, inputs, transposed, grid, patch, padded)
 
     def input_bytes(self, grid: list[int]) -> int:
         """Bytes of the network's input on a grid."""
-        return 4 * self.channels * grid[0] * grid[1] * grid[2]
+        return 4 * self.inputs * grid[0] * grid[1] * grid[2]
 
     @property
     def stored_plane(self) -> int:
@@ -201,10 +206,17 @@ def _whole_volume_bytes(
     same_depth = size.transposed[0] == size.grid[0]
     planes = 0 if same_depth else 4 * size.transposed[0] * size.grid[1] * size.grid[2]
     inside = 5 * size.voxels if any(channel.masked for channel in plan.channels) else 0
+    if plan.previous is not None:
+        inside = mask + _labels_bytes(size, len(plan.previous.labels))
     # highdicom holds a mask several times, of regions each
     copies = 11 if plan.regions is None else 11 + plan.heads
     write = raw + (copies if dicom_seg and ending == ".dcm" else 4) * mask + CHUNK_BYTES
     return max(read, raw + size.input_bytes(size.grid) + planes + inside + CHUNK_BYTES, write)
+
+
+def _labels_bytes(size: _Sizes, labels: int) -> int:
+    """The peak of nnU-Net's resampling of labels: float64 on both grids, in torch float16 of each label."""
+    return 33 * size.voxels + max(32, 2 * labels + 16) * math.prod(size.grid)
 
 
 @contextmanager

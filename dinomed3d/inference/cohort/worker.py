@@ -7,13 +7,12 @@ thread of its own. An error in a case is written into its record, and the other 
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -27,6 +26,7 @@ from dinomed3d.inference.cohort.events import (
     CaseStarted,
     ProgressCallback,
 )
+from dinomed3d.inference.cohort.loaded_model import LoadedModel
 from dinomed3d.inference.cohort.localizer import Localizer, describe_localizing
 from dinomed3d.inference.cohort.memory_budget import MemoryBudget
 from dinomed3d.inference.cohort.record import (
@@ -41,11 +41,9 @@ from dinomed3d.inference.cohort.results import write_results
 from dinomed3d.inference.cohort.spec import PredictSpec
 from dinomed3d.inference.io.image import Grid, read_case, read_grid
 from dinomed3d.inference.io.orientation import Reorientation
-from dinomed3d.inference.models.model import Model, fold_weights
+from dinomed3d.inference.models.model import Model
 from dinomed3d.inference.models.model_files import digest_of
-from dinomed3d.inference.nnunet.build_network import build_network, has_trainer
-from dinomed3d.inference.nnunet.plan import read_plan
-from dinomed3d.inference.nnunet.predictor import Predictor
+from dinomed3d.inference.nnunet.build_network import has_trainer
 from dinomed3d.inference.nnunet.preprocess import prepare
 from dinomed3d.inference.nnunet.probabilities import ProbabilityFile
 from dinomed3d.inference.nnunet.segment import Segmentation, segment
@@ -70,42 +68,31 @@ class Worker:
         self.model = model
         self.spec = spec
         self.out = Path(spec.out)
-        self.plan = read_plan(model)
         self.device = torch.device(choose_device(spec.device))
         self.precision = choose_precision(spec.precision, model.trainer, self.device)
-        self.notes: list[str] = []
-        if not has_trainer(model.trainer):
-            self.notes.append(
-                f"the trainer {model.trainer} is not installed here; the network was built as nnU-Net's own "
-                "builds it, and all weights fit"
-            )
-        networks = [build_network(model, fold_weights(model, fold)) for fold in model.folds]
-        self.predictor = Predictor(
-            networks,
-            mirroring=model.mirroring if spec.mirroring else None,
-            device=self.device,
-            precision=self.precision,
-        )
+        self.notes = list(_notes(model))
+        self.loaded = self._load(model)
+        self.first = None if model.previous is None else self._load(model.previous)
+        self.plan = self.loaded.plan
         self.localizer = self._load_localizer()
-        on_cpu = self.device.type == "cpu"
-        patch_voxels = int(np.prod(self.plan.patch))
-        self.batch = max(1, min(16, (2**20 if on_cpu else 2**22) // patch_voxels))
         self.limit = memory.limit_bytes(spec.memory_limit_gib)
-        footprint = self._try_windows(patch_voxels)
-        if on_cpu:
-            self.predictor.threads = self._threads(footprint.window)
-        self.footprint = replace(
-            footprint,
-            # batches in the networks, and finished ones that wait to be added
-            window=footprint.window * (2 * self.predictor.threads - 1),
-            slice=self.predictor.slice_bytes if on_cpu else 0,
-            cache=self._limit_cache(footprint.base),
-        )
+        # all networks are in memory by now
+        for loaded in filter(None, (self.first, self.loaded)):
+            loaded.measure(self.limit)
+        self.footprint = self.loaded.footprint
         self.training = TrainingRange.of(model)
         if self.localizer is not None:
-            # both models are in memory by now
             coarse = memory.measure(self.localizer.try_window)
             self.coarse_footprint = replace(coarse, base=self.footprint.base)
+
+    def _load(self, model: Model) -> LoadedModel:
+        """Load a model, or the first one of a cascade, with the options of the run."""
+        return LoadedModel(
+            model,
+            mirroring=self.spec.mirroring,
+            device=self.device,
+            precision=choose_precision(self.spec.precision, model.trainer, self.device),
+        )
 
     def _load_localizer(self) -> Localizer | None:
         """Load the coarse model, if there is one.
@@ -121,48 +108,6 @@ class Worker:
                 f"--localizer {path}: has changed since the run began; start the run again"
             )
         return Localizer.load(path, self.model, device=self.device, precision=self.precision)
-
-    def _try_windows(self, patch_voxels: int) -> memory.Footprint:
-        """Measure a batch of empty windows in the networks.
-
-        Raises:
-            UserError: the plan's patch is larger than the memory, or the networks cannot process it.
-        """
-        shape = (self.batch, len(self.plan.channels), *self.plan.patch)
-        name = f"model {self.model.source}: its plan's patch of {list(self.plan.patch)} voxels"
-        if 4 * patch_voxels * len(self.plan.channels) > self.limit:
-            raise UserError(f"{name} takes more memory than there is, before any network")
-        windows, places = torch.zeros(shape), [(0, 0, 0)] * self.batch
-        try:
-            return memory.measure(lambda: self.predictor(windows.to(self.device), places))
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            if ran_out_of_memory(error):
-                raise
-            raise UserError(
-                f"{name} does not fit its network ({str(error).splitlines()[0]}); use the file that "
-                "nnU-Net wrote"
-            ) from error
-
-    def _limit_cache(self, base: int) -> int:
-        """Let cached features take half of the memory that is free on a GPU, elsewhere an eighth of ours.
-
-        Returns:
-            Bytes of this process that they may take.
-        """
-        if self.device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(self.device)
-            self.predictor.limit_cache(free // 2)
-            return 0
-        share = max(0, self.limit - base) // 8
-        self.predictor.limit_cache(share)
-        return share
-
-    def _threads(self, window_bytes: int) -> int:
-        """Number of batches to predict in parallel: up to four, in a fifth of the memory."""
-        if self.predictor.slice_bytes:
-            return 1
-        fit = [n for n in range(1, 5) if (2 * n - 1) * window_bytes <= self.limit / 5]
-        return max(1, min(torch.get_num_threads(), len(fit)))
 
     def run(
         self, cases: Iterable[Case], on_event: ProgressCallback, *, overlap: bool = True
@@ -243,6 +188,18 @@ class Worker:
         need = memory.estimate(
             shape, spacing_mm, self.plan, self.footprint, self.limit, spec=self.spec, ending=ending
         )
+        if self.first is not None:
+            first = memory.estimate(
+                shape,
+                spacing_mm,
+                self.first.plan,
+                replace(self.first.footprint, base=self.footprint.base),
+                self.limit,
+                spec=replace(self.spec, dicom_seg=False, save_probabilities=False),
+                ending=ending,
+            )
+            task.first_splits = first.splits
+            need = replace(need, peak=max(need.peak, first.peak))
         if self.localizer is None:
             return need
         waiting = memory.input_bytes(shape, spacing_mm, self.plan)
@@ -265,7 +222,9 @@ class Worker:
             task.reorientation = Reorientation.to(self.spec.orientation, grid)
         elif self.plan.reoriented_by is not None:
             task.reorientation = Reorientation.to("RAS", grid, like=self.plan.reoriented_by)
-        task.prepared = prepare(*_as_models_see(task), self.plan, device=self.device)
+        # of a cascade the second model's input waits for the labels of the first
+        plan = self.plan if self.first is None else self.first.plan
+        task.prepared = prepare(*_as_models_see(task), plan, device=self.device)
 
     def predict(self, task: CaseTask, on_event: ProgressCallback) -> None:
         """Predict a preprocessed case, in the region that the localizer finds where there is one."""
@@ -276,6 +235,9 @@ class Worker:
                     splits=task.localizer_splits,
                     margin_mm=self.spec.localizer_margin_mm,
                 )
+        if self.first is not None and task.reason is None:
+            with task.step("first stage"):
+                self._predict_first(task, self.first)
         if task.reason is not None:
             return
         assert task.prepared is not None and task.need is not None
@@ -285,7 +247,15 @@ class Worker:
                 task.probabilities = ProbabilityFile(
                     path, self.plan, task.prepared, task.reorientation
                 )
-            task.segmentation = self._segment(task, on_event)
+            file, case = task.probabilities, task.case.id
+            task.segmentation = self._segment(
+                task,
+                self.loaded,
+                splits=task.need.splits,
+                probabilities=None if file is None else file.add,
+                progress=lambda fraction: on_event(CaseProgress(case, fraction)),
+                region=task.region,
+            )
             task.prepared = None
             if task.region is not None:
                 task.is_cut = task.region.is_reached(task.segmentation.mask)
@@ -293,28 +263,44 @@ class Worker:
                 mask = task.reorientation.undo(task.segmentation.mask)
                 task.segmentation = replace(task.segmentation, mask=mask)
 
-    def _segment(self, task: CaseTask, on_event: ProgressCallback) -> Segmentation:
-        """Predict the volume; where the memory of a GPU is too small, again in more parts."""
-        assert task.prepared is not None and task.need is not None
-        splits, file, case = task.need.splits, task.probabilities, task.case.id
+    def _predict_first(self, task: CaseTask, first: LoadedModel) -> None:
+        """Predict with the first model of a cascade, and prepare the input of the second from its labels."""
+        found = self._segment(task, first, splits=task.first_splits)
+        first.predictor.clear_cache()
+        task.prepared = None
+        task.prepared = prepare(
+            *_as_models_see(task), self.plan, previous=found.mask, device=self.device
+        )
+
+    def _segment(
+        self, task: CaseTask, loaded: LoadedModel, *, splits: int, **options: Any
+    ) -> Segmentation:
+        """Predict the volume; where the memory of a GPU is too small, again in more parts.
+
+        Args:
+            task: with the model's input.
+            loaded: the model.
+            splits: number of row ranges.
+            options: further ones of `segment`.
+        """
+        assert task.prepared is not None
+        batch = loaded.batch
         while True:
             try:
                 return segment(
                     task.prepared,
-                    self.plan,
-                    self.predictor,
+                    loaded.plan,
+                    loaded.predictor,
                     step=self.spec.step_size,
                     splits=splits,
-                    batch=self.batch if splits == task.need.splits else 1,
-                    probabilities=None if file is None else file.add,
-                    progress=lambda fraction: on_event(CaseProgress(case, fraction)),
-                    region=task.region,
+                    batch=batch,
+                    **options,
                 )
             except RuntimeError as error:  # Apple's GPUs have no class of their own for it
                 on_cpu = self.device.type == "cpu"
                 if on_cpu or splits >= memory.MAX_SPLITS or not ran_out_of_memory(error):
                     raise
-                splits *= 2
+                splits, batch = 2 * splits, 1
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
@@ -395,6 +381,21 @@ class Worker:
                 "python": platform.python_version(),
             },
         }
+
+
+def _notes(model: Model) -> Iterator[str]:
+    """What every record of a run with this model says."""
+    for one in filter(None, (model.previous, model)):
+        if not has_trainer(one.trainer):
+            yield (
+                f"the trainer {one.trainer} is not installed here; the network was built as nnU-Net's own "
+                "builds it, and all weights fit"
+            )
+    if model.previous is not None:
+        yield (
+            f"cascade: predicted with {model.previous.configuration} (folds {', '.join(model.previous.folds)}) first, "
+            f"whose labels are input of {model.configuration}"
+        )
 
 
 def _as_models_see(task: CaseTask) -> tuple[list[NDArray[Any]], tuple[float, float, float]]:

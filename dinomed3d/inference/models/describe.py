@@ -25,6 +25,7 @@ def inspect_json(model: Model) -> dict[str, Any]:
         "trainer": model.trainer,
         "plans": model.plans["plans_name"],
         "configuration": model.configuration,
+        "previous_stage": None if model.previous is None else model.previous.configuration,
         "folds": list(model.folds),
         "checkpoint": model.checkpoint,
         "channels": list(model.channels),
@@ -64,6 +65,8 @@ def inspect_text(model: Model) -> str:
         random = known["encoder_weights"] == "none"
         origin = ", trained from random weights" if random else derived
         rows.append(("encoder", known["encoder"] + origin))
+    if known["previous_stage"]:
+        rows.append(("cascade", f"reads the labels of {known['previous_stage']}, predicted first"))
     rows += [
         ("channels", ", ".join(f"{i} {name}" for i, name in enumerate(known["channels"]))),
         ("normalization", ", ".join(known["normalization"])),

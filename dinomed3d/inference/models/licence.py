@@ -47,7 +47,7 @@ def licence_text(model: Model, licence: Path | None) -> bytes | None:
     """The text of the licence: from the given file, or from the model if that is a package."""
     if licence is None:
         if model.licence is not None:
-            return open_model_files(model.source).read(LICENCE)
+            return open_model_files(model.source, root=model.root).read(LICENCE)
         if is_dinov3(model):
             raise UserError(
                 f"model {model.source}: its encoder is derived from DINOv3, whose licence must be included; give "

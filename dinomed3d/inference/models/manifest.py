@@ -50,6 +50,8 @@ class Manifest:
     """Fold -> digest of its tensors."""
     files: dict[str, dict[str, Any]]
     """Name -> sha256 and bytes."""
+    previous_stage: str | None = None
+    """Hash of the first model of a cascade, which the package holds as well."""
 
     @property
     def known(self) -> dict[str, Any]:
@@ -60,6 +62,8 @@ class Manifest:
     def to_bytes(self) -> bytes:
         """The content of model.json."""
         content = {"format": FORMAT, "version": VERSION, **asdict(self)}
+        if self.previous_stage is None:  # as packages without cascades always were
+            del content["previous_stage"]
         return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
 
 
@@ -87,6 +91,7 @@ def read_manifest(files: ModelFiles, checkpoint: str | None = None) -> Manifest:
             "newer dinomed3d, or package the model again"
         )
     del content["version"]
+    content.setdefault("previous_stage", None)
     types = get_type_hints(Manifest)
     valid = content.keys() == types.keys() and all(_fits(content[n], t) for n, t in types.items())
     if not valid or not _is_consistent(manifest := Manifest(**content)):

@@ -6,10 +6,11 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dinomed3d.inference.models.cascade import open_cascade_files, previous_files
 from dinomed3d.inference.models.manifest import TEXTS, Manifest, read_manifest
 from dinomed3d.inference.models.model_files import (
     LARGEST_TEXT,
@@ -74,16 +75,27 @@ class Model:
     """Notes of our trainer: version, recipe, spec."""
     manifest: Manifest | None = None
     """Manifest of a package; None for a model of nnU-Net."""
+    root: str | None = None
+    """Folder of the model in a zip, ending with a slash; None for a folder."""
+    previous: Model | None = None
+    """The first model of a cascade, whose labels this one reads; None for most models."""
 
     @property
     def hash(self) -> str:
         """sha256 of everything that masks depend on.
 
         That is plans, dataset, trainer, configuration, mirroring and the tensors of the folds, however
-        they are stored: a folder and a package made from it have the same hash.
+        they are stored: a folder and a package made from it have the same hash. Of a cascade both models count.
         """
-        parts = [self.plans, self.dataset, self.trainer, self.configuration, self.mirroring]
-        text = json.dumps([*parts, [[fold, self.weights[fold]] for fold in self.folds]])
+        parts: list[Any] = [
+            self.plans,
+            self.dataset,
+            self.trainer,
+            self.configuration,
+            self.mirroring,
+        ]
+        parts.append([[fold, self.weights[fold]] for fold in self.folds])
+        text = json.dumps(parts if self.previous is None else [*parts, self.previous.hash])
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
@@ -176,9 +188,39 @@ def open_model(path: Path, *, folds: Sequence[str] | None = None, checkpoint: st
         checkpoint: name of the file in each fold; a package has one only.
 
     Raises:
-        UserError: no model, missing folds, damaged files, or a model that names other code than networks.
+        UserError: no model, missing folds, damaged files, or a model that names other code than networks; the
+            first model of a cascade is missing or does not belong to it.
     """
-    files = open_model_files(Path(path))
+    files = open_cascade_files(Path(path))
+    model = _open(files, folds, checkpoint)
+    stage = model.settings.get("previous_stage")
+    if stage is None:
+        return model
+    previous = _open(previous_files(files, model.configuration, stage), folds, checkpoint)
+    _check_cascade(model, previous, stage)
+    return replace(model, previous=previous)
+
+
+def _check_cascade(model: Model, previous: Model, stage: str) -> None:
+    """Check that two models are the stages of one cascade."""
+    packed = None if model.manifest is None else model.manifest.previous_stage
+    for what, found, must in (
+        ("configuration", previous.configuration, stage),
+        ("channels", list(previous.channels), list(model.channels)),
+        ("labels", previous.labels, model.labels),
+        ("reader", previous.reader, model.reader),
+        ("previous stage", previous.settings.get("previous_stage"), None),
+        ("hash", previous.hash, packed or previous.hash),
+    ):
+        if found != must:
+            raise UserError(
+                f"model {model.source}: the first model of its cascade, {previous.source}, must have the {what} "
+                f"{must}, it has {found}; both must be of one training"
+            )
+
+
+def _open(files: ModelFiles, folds: Sequence[str] | None, checkpoint: str) -> Model:
+    """Check one model, and read its weights for their digest."""
     what = f"model {files.path}"
     if MANIFEST in files.sizes:
         manifest = read_manifest(files, checkpoint if checkpoint != FINAL else None)
@@ -216,6 +258,7 @@ def open_model(path: Path, *, folds: Sequence[str] | None = None, checkpoint: st
         sizes={name: files.sizes[name] for name in [*texts, *names]},
         training=known["training"],
         manifest=manifest,
+        root=None if files.members is None else files.root,
     )
 
 
@@ -225,7 +268,7 @@ def fold_weights(model: Model, fold: str) -> dict[str, Tensor]:
     Raises:
         UserError: the file is missing, or is not the one that the model was opened with.
     """
-    files = open_model_files(model.source)
+    files = open_model_files(model.source, root=model.root)
     if model.manifest is not None:
         name = f"fold_{fold}/{PACKED}"
         weights = from_safetensors(files.read(name), f"{model.source}: {name}")

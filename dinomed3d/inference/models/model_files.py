@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -15,6 +15,8 @@ from dinomed3d.runtime.safe_zip import check_archive, read_member
 
 MANIFEST = "model.json"
 """This file makes a folder or zip a package of ours."""
+PREVIOUS = "previous_stage/"
+"""Folder of a package that holds the first model of a cascade, a package as well."""
 LARGEST_TEXT = 256 << 20
 """Largest size of a JSON file, bytes."""
 BLOCK = 1 << 20
@@ -33,6 +35,8 @@ class ModelFiles:
     """Members of the zip below the folder of the model; None for a folder."""
     sizes: Mapping[str, int] = field(default_factory=dict)
     """Size of each file, bytes."""
+    root: str = ""
+    """Folder of the model in the zip, ending with a slash; empty where it has none, and for folders."""
 
     def read(self, name: str, *, largest: int | None = None) -> bytes:
         """Read a file of at most `largest` bytes.
@@ -68,11 +72,19 @@ class ModelFiles:
         return digest.hexdigest()
 
 
-def open_model_files(path: Path) -> ModelFiles:
+Choice = Callable[[Iterable[str], Callable[[str], bytes]], str | None]
+"""From the folders of several models, and a reader of their plans, to the one that is meant; None if none is."""
+
+
+def open_model_files(
+    path: Path, *, root: str | None = None, choose: Choice = lambda roots, read: None
+) -> ModelFiles:
     """Find a model in a folder or zip.
 
     Args:
         path: a trained-model folder of nnU-Net v2, a zip of one, or a package of ours, packed or not.
+        root: folder of the model in the zip; None to look for it.
+        choose: among several models.
 
     Raises:
         UserError: it does not exist, or contains no model or several.
@@ -81,6 +93,9 @@ def open_model_files(path: Path) -> ModelFiles:
         names = {name: (path / name).stat().st_size for name in sorted(_names(path))}
         if MANIFEST in names or "plans.json" in names:
             return ModelFiles(path, None, names)
+        chosen = _chosen_folder(path, choose)
+        if chosen is not None:
+            return open_model_files(chosen)
         raise UserError(_why_no_model(path))
     if not path.exists():
         raise UserError(f"model {path}: no such folder or file; give {MODEL_FOLDER} or a zip of it")
@@ -90,9 +105,26 @@ def open_model_files(path: Path) -> ModelFiles:
             "with --folds and --checkpoint"
         )
     members = {member.filename: member for member in check_archive(path)}
-    root = _root(path, members)
+    root = _root(path, members, choose) if root is None else root
     inside = {n[len(root) :]: member for n, member in members.items() if n.startswith(root)}
-    return ModelFiles(path, inside, {name: member.file_size for name, member in inside.items()})
+    inside = {n: member for n, member in inside.items() if not n.startswith(PREVIOUS)}
+    if not {MANIFEST, "plans.json"} & inside.keys():
+        raise UserError(f"model {path}: contains no model in {root or 'it'}")
+    sizes = {name: member.file_size for name, member in inside.items()}
+    return ModelFiles(path, inside, sizes, root)
+
+
+def _chosen_folder(path: Path, choose: Choice) -> Path | None:
+    """The one that is meant of several models in the folders of a folder."""
+    folders = sorted(file.parent.name for file in path.glob("*/plans.json"))
+    if len(folders) < 2:
+        return None
+
+    def read(name: str) -> bytes:
+        return ModelFiles(path / name, None, dict.fromkeys(["plans.json"], 0)).read("plans.json")
+
+    chosen = choose(folders, read)
+    return None if chosen is None else path / chosen
 
 
 def _names(folder: Path) -> Iterator[str]:
@@ -103,13 +135,20 @@ def _names(folder: Path) -> Iterator[str]:
                 yield file.relative_to(folder).as_posix()
 
 
-def _root(path: Path, members: Mapping[str, zipfile.ZipInfo]) -> str:
+def _root(path: Path, members: Mapping[str, zipfile.ZipInfo], choose: Choice) -> str:
     """The folder of the model in a zip, ending with a slash, or an empty text."""
+
+    def read(root: str) -> bytes:
+        return read_member(path, members[f"{root}plans.json"], max_bytes=LARGEST_TEXT)
+
     for wanted in (MANIFEST, "plans.json"):
         names = (n for n in members if not n.startswith("__MACOSX/"))
-        roots = sorted(n.removesuffix(wanted) for n in names if PurePosixPath(n).name == wanted)
+        found = {n.removesuffix(wanted) for n in names if PurePosixPath(n).name == wanted}
+        roots = sorted(r for r in found if r.removesuffix(PREVIOUS) not in found - {r})
         if len(roots) == 1:
             return roots[0]
+        if wanted == "plans.json" and (chosen := choose(roots, read)) is not None:
+            return chosen
         if roots:
             raise UserError(
                 f"model {path}: contains {len(roots)} models ({', '.join(roots)}); unpack it and give the folder of one"

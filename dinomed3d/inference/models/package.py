@@ -20,7 +20,7 @@ from dinomed3d.inference.models.licence import (
 )
 from dinomed3d.inference.models.manifest import Manifest
 from dinomed3d.inference.models.model import FINAL, PACKED, Model, fold_weights, open_model
-from dinomed3d.inference.models.model_files import MANIFEST, open_model_files
+from dinomed3d.inference.models.model_files import MANIFEST, PREVIOUS, open_model_files
 from dinomed3d.inference.models.network_weights import to_safetensors
 from dinomed3d.inference.models.training_volumes import training_volumes
 from dinomed3d.runtime.atomic_files import new_file
@@ -63,15 +63,27 @@ def package_model(
     if out.is_dir() or (out.exists() and not overwrite):
         raise UserError(f"-o {out}: exists; name another file, or use --overwrite")
     model = open_model(source, folds=folds, checkpoint=checkpoint)
-    original = open_model_files(model.source)
+    volumes = model.label_volumes_ml
+    if training_labels is not None:
+        volumes = training_volumes(Path(training_labels), model.labels, ending=model.ending)
+    stages = [("", model), *([(PREVIOUS, model.previous)] if model.previous is not None else [])]
+    contents = [_described(stage, licence, volumes) for _, stage in stages]
+    with new_file(out) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
+        for (folder, stage), content in zip(stages, contents, strict=True):
+            _write(archive, folder, stage, *content)
+    return out
+
+
+def _described(
+    model: Model, licence: Path | None, volumes: dict[str, list[float]] | None
+) -> tuple[Manifest, dict[str, bytes]]:
+    """The manifest of a model without its files, and the content of the files other than weights."""
+    original = open_model_files(model.source, root=model.root)
     texts = ("plans.json", "dataset.json", "dataset_fingerprint.json")
     files = {name: original.read(name) for name in texts if name in original.sizes}
     text = licence_text(model, licence)
     if text is not None:
         files[LICENCE] = text
-    volumes = model.label_volumes_ml
-    if training_labels is not None:
-        volumes = training_volumes(Path(training_labels), model.labels, ending=model.ending)
     packages = ("nnunetv2", "torch")
     manifest = Manifest(
         trainer=model.trainer,
@@ -87,9 +99,9 @@ def package_model(
         training=_without_paths(model.training),
         weights={fold: model.weights[fold] for fold in model.folds},
         files={},
+        previous_stage=None if model.previous is None else model.previous.hash,
     )
-    _write(out, model, manifest, files)
-    return out
+    return manifest, files
 
 
 def _without_paths(training: dict[str, Any]) -> dict[str, Any]:
@@ -101,21 +113,22 @@ def _without_paths(training: dict[str, Any]) -> dict[str, Any]:
     return {**training, "recipe": {**recipe, "weights": file}}
 
 
-def _write(out: Path, model: Model, manifest: Manifest, files: dict[str, bytes]) -> None:
-    """The zip, under a temporary name until it is whole; one fold in memory at a time."""
+def _write(
+    archive: zipfile.ZipFile, folder: str, model: Model, manifest: Manifest, files: dict[str, bytes]
+) -> None:
+    """A model's files below a folder of the zip; one fold in memory at a time."""
     described = {}
-    with new_file(out) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
 
-        def add(name: str, content: bytes) -> None:
-            member = zipfile.ZipInfo(name, MOMENT)
-            member.create_system, member.external_attr = 3, 0o100644 << 16
-            archive.writestr(member, content)
-            sha256 = hashlib.sha256(content).hexdigest()
-            described[name] = {"sha256": sha256, "bytes": len(content)}
+    def add(name: str, content: bytes) -> None:
+        member = zipfile.ZipInfo(f"{folder}{name}", MOMENT)
+        member.create_system, member.external_attr = 3, 0o100644 << 16
+        archive.writestr(member, content)
+        sha256 = hashlib.sha256(content).hexdigest()
+        described[name] = {"sha256": sha256, "bytes": len(content)}
 
-        for name in sorted(files):
-            add(name, files[name])
-        for fold in model.folds:
-            add(f"fold_{fold}/{PACKED}", to_safetensors(fold_weights(model, fold)))
-        whole = Manifest(**{**asdict(manifest), "files": dict(described)})
-        add(MANIFEST, whole.to_bytes())
+    for name in sorted(files):
+        add(name, files[name])
+    for fold in model.folds:
+        add(f"fold_{fold}/{PACKED}", to_safetensors(fold_weights(model, fold)))
+    whole = Manifest(**{**asdict(manifest), "files": dict(described)})
+    add(MANIFEST, whole.to_bytes())

@@ -111,7 +111,7 @@ def check_plans(plans: Mapping[str, Any], name: str, channels: int, what: str) -
     """Check all entries of plans that prediction needs.
 
     Raises:
-        UserError: an entry is missing or not valid; the configuration is the second of a cascade.
+        UserError: an entry is missing or not valid.
     """
     properties = "foreground_intensity_properties_per_channel"
     early = {properties: plans.get("foreground_intensity_properties_by_modality")}
@@ -129,12 +129,14 @@ def check_plans(plans: Mapping[str, Any], name: str, channels: int, what: str) -
     require({"label_manager": "LabelManager", **early, **plans}, what, rules)
     configuration = configuration_of(plans, name, what)
     what = f"{what}, configuration {name}"
-    if configuration.get("previous_stage") is not None:
-        raise UserError(
-            f"{what}: 'previous_stage' makes it the second configuration of a cascade, which needs the segmentation of "
-            f"{configuration['previous_stage']!r} and is not supported; predict with nnUNetv2_predict "
-            "(-prev_stage_predictions), or use the model of another configuration"
+    if (previous := configuration.get("previous_stage")) is not None:
+        stages: Rule = (
+            "another configuration of the plans",
+            lambda v: isinstance(v, str) and v in plans["configurations"] and v != name,
         )
+        require({"previous_stage": previous}, what, {"previous_stage": stages})
+        segmentation = {"resampling_fn_seg": NAME, "resampling_fn_seg_kwargs": OBJECT}
+        require(configuration, what, segmentation)
     patch = configuration.get("patch_size")
     axes = len(patch) if isinstance(patch, list) else 0
     functions = ("preprocessor_name", "resampling_fn_data", "resampling_fn_probabilities")
@@ -157,6 +159,21 @@ def check_plans(plans: Mapping[str, Any], name: str, channels: int, what: str) -
         ),
     }
     require(configuration, what, rules)
+
+
+def previous_stage_of(plans: bytes, name: str) -> str | None:
+    """The configuration whose labels a configuration reads (cascade); None if there is none.
+
+    Args:
+        plans: content of plans.json.
+        name: of the configuration.
+    """
+    try:
+        found = configuration_of(parse(plans, "plans.json"), name, "plans.json")
+    except UserError:
+        return None
+    previous = found.get("previous_stage")
+    return previous if isinstance(previous, str) else None
 
 
 def channel_names(dataset: Mapping[str, Any]) -> Any:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from dinomed3d.inference.nnunet.previous_stage import PreviousStage
 from dinomed3d.inference.nnunet.resample import Resampling
 from dinomed3d.runtime.errors import UserError
 
@@ -116,6 +117,13 @@ class Plan:
     """Label of each region, in order, later ones overwrite earlier ones; None without regions."""
     reoriented_by: Literal["nibabel", "itk"] | None
     """The library by whose rule volumes are reoriented to RAS; None: they stay as stored."""
+    previous: PreviousStage | None = None
+    """How the labels of a cascade's first model become input; None without a cascade."""
+
+    @property
+    def inputs(self) -> int:
+        """Number of channels of the network's input."""
+        return len(self.channels) + (0 if self.previous is None else len(self.previous.labels))
 
     @property
     def largest_label(self) -> int:
@@ -165,7 +173,18 @@ def read_plan(model: Model) -> Plan:
         heads=labels.num_segmentation_heads,
         regions=regions,
         reoriented_by=READERS.get(model.plans["image_reader_writer"]),
+        previous=_previous_stage(configuration, labels),
     )
+
+
+def _previous_stage(configuration: Any, labels: Any) -> PreviousStage | None:
+    """nnU-Net's own resampling of label images, whose ties depend on the version that is installed."""
+    if configuration.previous_stage_name is None:
+        return None
+    key = "resampling_fn_seg"
+    _sampling(configuration.configuration, key)  # refuses what is not nnU-Net's
+    resample: Callable[..., Any] = configuration.resampling_fn_seg
+    return PreviousStage(labels=tuple(int(v) for v in labels.foreground_labels), resample=resample)
 
 
 def _sampling(configuration: Mapping[str, Any], key: str) -> Sampling:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dinomed3d.inference.case import CaseError
 from dinomed3d.inference.nnunet.plan import Channel, Plan
+from dinomed3d.inference.nnunet.previous_stage import on_input_grid
 from dinomed3d.inference.nnunet.resample import SLAB_VOXELS, new_shape, resample_array
 from dinomed3d.runtime.out_of_memory import ran_out_of_memory
 
@@ -24,7 +25,7 @@ class Prepared:
     """A volume on the network's grid, and what is needed to go back."""
 
     data: Tensor
-    """(C, Z, Y, X) float32, in the network's order of axes."""
+    """(C, Z, Y, X) float32, in the network's order of axes; of a cascade the last channel holds labels."""
     shape: tuple[int, int, int]
     """Shape of the whole volume, in the network's order of axes."""
     box: Box
@@ -49,6 +50,7 @@ def prepare(
     spacing_mm: Sequence[float],
     plan: Plan,
     *,
+    previous: NDArray[np.generic] | None = None,
     device: torch.device = CPU,
 ) -> Prepared:
     """Preprocess like nnU-Net's DefaultPreprocessor, a few planes at a time.
@@ -57,6 +59,7 @@ def prepare(
         channels: one (Z, Y, X) each, of any real type.
         spacing_mm: (z, y, x).
         plan: of the model.
+        previous: (Z, Y, X) labels of a cascade's first model; needed if the plan is of its second.
         device: that normalises and resamples; where its memory is too small, the CPU does.
 
     Raises:
@@ -77,11 +80,35 @@ def prepare(
             f"at the model's spacing of {_by(target)} mm this volume of {_by(shape)} voxels of {_by(spacing)} mm "
             "(in the network's order of axes) is less than one voxel thick; this model cannot segment it"
         )
-    resampling = plan.data.between(shape, grid, spacing, target)
+    labels = None if previous is None else np.transpose(previous, plan.transpose)[box]
+    return Prepared(
+        data=_on_grid(cropped, labels, plan, grid, (spacing, target), device),
+        shape=transposed[0].shape,  # type: ignore[arg-type]
+        box=box,
+        spacing_mm=spacing,
+        network_spacing_mm=(float(target[0]), float(target[1]), float(target[2])),
+    )
+
+
+def _on_grid(
+    cropped: Sequence[NDArray[np.generic]],
+    labels: NDArray[np.generic] | None,
+    plan: Plan,
+    grid: tuple[int, int, int],
+    spacings_mm: tuple[Sequence[float], Sequence[float]],
+    device: torch.device,
+) -> Tensor:
+    """Normalise and resample the crop; of a cascade, the labels follow as the last channel."""
+    resampling = plan.data.between(cropped[0].shape, grid, *spacings_mm)
     inside = None
-    if any(channel.masked for channel in plan.channels):
+    if any(channel.masked for channel in plan.channels) or plan.previous is not None:
         inside = filled(cropped)
-    data = torch.empty((len(cropped), *resampling.new_shape))
+    extra = 0 if plan.previous is None else 1
+    data = torch.empty((len(cropped) + extra, *resampling.new_shape))
+    if plan.previous is not None:
+        assert labels is not None and inside is not None
+        data[-1] = on_input_grid(labels, inside, plan.previous, resampling.new_shape, *spacings_mm)
+        inside = inside | np.greater(labels, 0)  # nnU-Net normalises these voxels, too
     for i, (array, channel) in enumerate(zip(cropped, plan.channels, strict=True)):
         mask = inside if channel.masked else None
         axis = resampling.separate or 0
@@ -93,13 +120,7 @@ def prepare(
                 raise
             read = normalised(array, channel, mask, axis=axis)
             data[i] = resample_array(read, resampling, resampling.separate)
-    return Prepared(
-        data=data,
-        shape=transposed[0].shape,  # type: ignore[arg-type]
-        box=box,
-        spacing_mm=spacing,
-        network_spacing_mm=(float(target[0]), float(target[1]), float(target[2])),
-    )
+    return data
 
 
 def nonzero_box(channels: Sequence[NDArray[np.generic]]) -> Box:

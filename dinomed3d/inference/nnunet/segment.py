@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,8 +16,9 @@ from dinomed3d.inference.nnunet.label_export import Certainty, Exporter, Labels,
 from dinomed3d.inference.nnunet.plan import Plan
 from dinomed3d.inference.nnunet.predictor import Predictor
 from dinomed3d.inference.nnunet.preprocess import Prepared
+from dinomed3d.inference.nnunet.previous_stage import PreviousStage, with_one_hot
 from dinomed3d.inference.nnunet.region import Region, keep_inside, on_network_grid
-from dinomed3d.inference.nnunet.sliding_window import WindowGrid, predict_windows
+from dinomed3d.inference.nnunet.sliding_window import Batch, WindowGrid, predict_windows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +81,9 @@ def segment(
     )
     decide = Labels() if plan.regions is None else Regions(plan.regions)
     certainty = Certainty()
+    predict = predictor.predict
+    if plan.previous is not None:
+        predict = partial(_predict_cascade, predictor, plan.previous)
     data = data.to(predictor.device)
     row_ranges = _row_ranges(labels.shape[1], splits)
     for number, rows in enumerate(row_ranges):
@@ -98,7 +102,7 @@ def segment(
             data,
             grid,
             exporter.row_range,
-            predictor.predict,
+            predict,
             heads=plan.heads,
             batch=batch,
             halo=predictor.halo,
@@ -110,6 +114,13 @@ def segment(
     if box is not None:
         whole = keep_inside(whole, box)
     return Segmentation(mask=whole.transpose(np.argsort(plan.transpose)), certainty=certainty.mean)
+
+
+def _predict_cascade(
+    predictor: Predictor, stage: PreviousStage, batches: Iterable[Batch]
+) -> Iterator[Tensor]:
+    """As `Predictor.predict`, for windows whose last channel holds labels."""
+    return predictor.predict(with_one_hot(batches, stage))
 
 
 def _row_ranges(rows: int, splits: int) -> list[tuple[int, int]]:

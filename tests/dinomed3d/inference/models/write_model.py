@@ -60,6 +60,40 @@ def tiny_plans(kind="3d_fullres", *, channels=1, scheme="ZScoreNormalization", m
     return content
 
 
+def cascade_plans(*, channels=1, masked=True, **seg_options):
+    """Plans of a low-resolution configuration and of the cascade that reads its labels."""
+    content = tiny_plans("3d_fullres", channels=channels, masked=masked)
+    fine = content["configurations"].pop("3d_fullres")
+    fine["resampling_fn_seg_kwargs"].update(seg_options)
+    low = copy.deepcopy(fine) | {"spacing": [2.1, 1.7, 1.6], "patch_size": [8, 16, 12]}
+    low["next_stage"] = "3d_cascade_fullres"
+    second = {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"}
+    names = ("3d_lowres", "3d_fullres", "3d_cascade_fullres")
+    content["configurations"] = dict(zip(names, (low, fine, second), strict=True))
+    return content
+
+
+def write_cascade(folder, *, labels=LABELS, channels=("MRI",), **options):
+    """Both models of a cascade as nnU-Net lays them out; returns the folder of the second."""
+    content = cascade_plans(channels=len(channels), **options)
+    heads = 2 if labels == REGIONS else 3
+    for seed, (name, inputs) in enumerate({"3d_lowres": 0, "3d_cascade_fullres": 2}.items()):
+        model = folder / f"nnUNetTrainer__nnUNetPlans__{name}"
+        (model / "fold_0").mkdir(parents=True)
+        (model / "plans.json").write_text(json.dumps(content))
+        (model / "dataset.json").write_text(json.dumps(tiny_dataset(labels, channels)))
+        checkpoint = {
+            "network_weights": tiny_network(
+                3, len(channels) + inputs, heads, seed + 1
+            ).state_dict(),
+            "init_args": {"configuration": name},
+            "trainer_name": "nnUNetTrainer",
+            "inference_allowed_mirroring_axes": (0, 1),
+        }
+        torch.save(checkpoint, model / "fold_0" / "checkpoint_final.pth")
+    return model
+
+
 def tiny_dataset(labels=LABELS, channels=("MRI",)):
     content = dataset_json(labels)
     content["channel_names"] = {str(i): name for i, name in enumerate(channels)}
