@@ -132,7 +132,7 @@ def write_once(path: Path, content: bytes) -> None:
 
 
 def remove_leftovers(folders: Iterable[Path]) -> None:
-    """Delete temporary files of killed processes of this machine; those of running ones stay."""
+    """Delete temporary files and folders of killed processes of this machine; those of running ones stay."""
     import psutil
 
     for folder in folders:
@@ -142,5 +142,10 @@ def remove_leftovers(folders: Iterable[Path]) -> None:
             found = _TEMPORARY.match(path.name)
             if found is None or found[1] != _HOST or int(found[2]) == os.getpid():
                 continue
-            if not psutil.pid_exists(int(found[2])):
-                path.unlink(missing_ok=True)
+            if psutil.pid_exists(int(found[2])):
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with suppress(OSError):  # Windows: somebody reads it
+                    path.unlink(missing_ok=True)

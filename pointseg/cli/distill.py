@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dinomed3d.runtime.argument_parser import ArgumentParser
@@ -20,7 +21,7 @@ from pointseg.cli.initial_weights import (
     open_start,
     tell_zeros,
 )
-from pointseg.cli.training_arguments import add_run, default_out, model_size, run_spec
+from pointseg.cli.training_arguments import add_run, default_out, lock_out, model_size, run_spec
 
 if TYPE_CHECKING:
     from pointseg.config.recipe import Recipe
@@ -87,12 +88,17 @@ def _data(arguments: argparse.Namespace, start: InitialFile | None) -> tuple[Rec
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    out = arguments.out or default_out(arguments, "distilled-")
+    with lock_out(arguments, out):
+        return _distill(arguments, out)
+
+
+def _distill(arguments: argparse.Namespace, out: Path) -> int:
     from pointseg.evaluation.visualize_features import draw_features
     from pointseg.training.devices import is_main_process
     from pointseg.training.distillation_task import Distillation
     from pointseg.training.train import train
 
-    out = arguments.out or default_out(arguments, "distilled-")
     start = open_start(arguments, out)
     recipe, mixture = _data(arguments, start)
     if arguments.show_recipe:

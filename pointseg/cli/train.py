@@ -26,7 +26,7 @@ from pointseg.cli.initial_weights import (
     open_start,
     tell_zeros,
 )
-from pointseg.cli.training_arguments import add_run, default_out, model_size, run_spec
+from pointseg.cli.training_arguments import add_run, default_out, lock_out, model_size, run_spec
 from pointseg.conventions import TUNES
 from pointseg.plugins import is_plugin
 
@@ -111,6 +111,11 @@ def _out(arguments: argparse.Namespace) -> Path:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    with lock_out(arguments, _out(arguments)):
+        return _train(arguments)
+
+
+def _train(arguments: argparse.Namespace) -> int:
     from pointseg.config.folder_recipe import guesses_intensity_scale
     from pointseg.evaluation.visualize_predictions import draw_predictions
     from pointseg.training.devices import is_main_process

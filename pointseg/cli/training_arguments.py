@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,6 +82,21 @@ def default_out(arguments: argparse.Namespace, prefix: str = "") -> Path:
     return Path("runs") / name.replace(
         ":", "."
     )  # of a class of one's own; no name of a file on Windows
+
+
+def lock_out(arguments: argparse.Namespace, out: Path) -> AbstractContextManager[None]:
+    """Keep other runs from the folder of a run, before anything heavy is loaded.
+
+    Raises:
+        UserError: another process is training there.
+    """
+    from pointseg.training.devices import is_main_process
+    from pointseg.training.run_dir import lock_run_dir
+
+    # of several processes of one run the first one locks it; Slurm's own launcher does not say so by RANK
+    is_later = arguments.devices > 1 and os.environ.get("SLURM_PROCID", "0") != "0"
+    leads = is_main_process() and not is_later
+    return lock_run_dir(out) if leads and not arguments.show_recipe else nullcontext()
 
 
 def run_spec(

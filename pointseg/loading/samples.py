@@ -27,6 +27,17 @@ VALIDATION_SEED = 2**31
 """Seed of the point drawn from each voxel in validation; the same in every round and every run."""
 
 
+class UnusableScene(UserError):
+    """A scene that ends a run when its turn comes."""
+
+    def __init__(self, reason: str, split: str, name: str) -> None:
+        super().__init__(reason, split, name)
+        self.reason, self.scene = reason, (split, name)
+
+    def __str__(self) -> str:
+        return self.reason
+
+
 class Samples(TorchDataset[Cloud | UserError]):
     """Scenes of some splits as input of a network; errors are returned, not raised.
 
@@ -88,9 +99,9 @@ class Samples(TorchDataset[Cloud | UserError]):
                 scene, views = self.images.load(split, name, scene, drawn)
             scene = self._steps(split, name)(scene, rng)
         except UserError as error:
-            return error
+            return UnusableScene(str(error), split, name)
         except ValueError as error:  # from a transform that the scene does not fit
-            return UserError(f"scene {split}/{name}: {error}")
+            return UnusableScene(f"scene {split}/{name}: {error}", split, name)
         cloud = to_cloud(scene, self.recipe)
         if isinstance(self.dataset, Mixture):
             cloud = replace(cloud, source=torch.tensor([self.dataset.source(split, name)]))

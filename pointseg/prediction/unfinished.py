@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.file_lock import HeldError, hold
 from pointseg.evaluation.saved_labels import write_json
 
 SUFFIX = ".unfinished"
 STATE = "state.json"
+LOCK = "lock"
 
 
 def unfinished_folder(target: Path) -> Path:
@@ -54,26 +55,11 @@ def alone(folder: Path) -> Iterator[Path]:
     Raises:
         UserError: another process is at work there.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "ab") as stream:
-        try:
-            _lock(stream)
-        except OSError as error:
-            raise UserError(f"{folder}: another process is making this result") from error
-        yield folder
-
-
-def _lock(stream: IO[bytes]) -> None:
-    """Lock a file until it is closed; raises OSError where another process has done so."""
-    if sys.platform == "win32":
-        import msvcrt
-
-        stream.seek(0)
-        msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    try:
+        with hold(folder / LOCK):
+            yield folder
+    except HeldError as error:
+        raise UserError(f"{folder}: {error} is making this result; wait for it to end") from error
 
 
 def clear(folder: Path) -> None:
@@ -81,7 +67,7 @@ def clear(folder: Path) -> None:
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
-        elif path.name != "lock":
+        elif path.name != LOCK:
             path.unlink()
 
 

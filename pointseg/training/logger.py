@@ -37,6 +37,8 @@ class TrainingLogger:
         self.rows: list[dict[str, Any]] = []
         self._recent: list[Mapping[str, float]] = []
         self._board: Any = None
+        self._purge: int | None = None
+        """The first step that TensorBoard is to forget, which an interrupted run may have logged."""
         if main:
             folder.mkdir(parents=True, exist_ok=True)
 
@@ -44,9 +46,22 @@ class TrainingLogger:
     def _file(self) -> Path:
         return self.folder / "metrics.csv"
 
-    def rewind(self, step: int) -> None:
-        """Keep the rows of an interrupted run up to ``step``; later steps will be logged again."""
-        if self.main and self._file.is_file():
+    def state(self) -> dict[str, Any]:
+        """Everything that was logged, for a run that is resumed."""
+        return {"rows": list(self.rows), "recent": [dict(numbers) for numbers in self._recent]}
+
+    def restore(self, state: Mapping[str, Any] | None, step: int) -> None:
+        """Go on as the run that was interrupted after ``step``; later steps will be logged again.
+
+        Args:
+            state: what :meth:`state` returned; None: not known, as in older checkpoints. The rows up to ``step`` are
+                then those of ``metrics.csv``.
+            step: steps that were done.
+        """
+        self._purge = step + 1
+        if state is not None:
+            self.rows, self._recent = list(state["rows"]), list(state["recent"])
+        elif self.main and self._file.is_file():
             with self._file.open(newline="") as file:
                 rows = list(csv.DictReader(file))
             self.rows = [dict(row) for row in rows if int(row["step"]) <= step]
@@ -63,6 +78,7 @@ class TrainingLogger:
         """Log a round of validation and rewrite all files; details go to TensorBoard only."""
         if self._recent:
             self._flush(step)
+        values = {name: float(value) for name, value in values.items()}
         if self.rows and int(self.rows[-1]["step"]) == step:
             self.rows[-1].update(values)
         else:
@@ -111,7 +127,7 @@ class TrainingLogger:
         if self._board is None:
             from torch.utils.tensorboard import SummaryWriter  # slow to import
 
-            self._board = SummaryWriter(str(self.folder / "tensorboard"))
+            self._board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self._purge)
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
 

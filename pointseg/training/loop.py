@@ -15,14 +15,22 @@ from torch.utils.data import DataLoader
 
 from dinomed3d.runtime.errors import UserError
 from pointseg.cloud import Cloud
-from pointseg.loading.samples import Samples, join, or_raise
+from pointseg.loading.samples import Samples, UnusableScene, join, or_raise
 from pointseg.loading.stream import Stream
 from pointseg.training.graceful_stop import GracefulStop, ignore_signals
 from pointseg.training.late_numbers import LateNumbers, StepNumbers
 from pointseg.training.learner import GRADIENT_NORM, Learner
 from pointseg.training.logger import Progress, TrainingLogger
-from pointseg.training.resume import read_resumable, scenes_digest
-from pointseg.training.run_dir import BEST, LAST, backup_previous_run, delete_backup
+from pointseg.training.resume import read_resumable
+from pointseg.training.run_dir import (
+    BEST,
+    LAST,
+    backup_previous_run,
+    delete_backup,
+    note_unusable,
+    unusable_scenes,
+)
+from pointseg.training.scene_lists import SceneLists, resumed_lists
 from pointseg.training.segmentation_task import Segmentation
 from pointseg.training.spec import TrainSpec
 from pointseg.training.step.batches import TrainingBatches
@@ -45,7 +53,10 @@ class TrainingLoop:
         self.spec, self.fabric, self.recipe = spec, fabric, spec.recipe
         self.task: TrainingTask = spec.task or Segmentation(spec.dataset, spec.recipe)
         self.samples, self.validation = self._samples(True), self._samples(False)
-        self.scenes = scenes_digest(self.samples.scenes, self.validation.scenes)
+        self.scenes = SceneLists(tuple(self.samples.scenes), tuple(self.validation.scenes))
+        resumed = read_resumable(spec, self.task) if spec.resume else None
+        if resumed is not None:
+            self._resume_scenes(resumed["training"])
         self.schedule = Schedule(
             scenes=len(self.samples),
             batch_size=spec.recipe.batch_size,
@@ -64,7 +75,6 @@ class TrainingLoop:
         """Points visible in images, and all points, since the last validation."""
         torch.manual_seed(spec.seed)
         network = self.task.build()
-        resumed = read_resumable(spec, self.task, self.scenes) if spec.resume else None
         if resumed is not None:
             network.load_state_dict(resumed["model"])
         elif spec.init is not None:
@@ -100,6 +110,19 @@ class TrainingLoop:
             keep_shown=self.task.needs_shown,
         )
 
+    def _resume_scenes(self, state: dict[str, Any]) -> None:
+        """Take the scenes of the run that is resumed, without those that were unusable and are gone."""
+        left_out = getattr(self.spec.dataset, "left_out", ())
+        unusable = {*left_out, *unusable_scenes(self.spec.out)}
+        self.scenes = resumed_lists(state, self.scenes, unusable, self.spec.dataset.name)
+        self.samples.scenes = self.scenes.used_in_training()
+        self.validation.scenes = self.scenes.used_in_validation()
+        if self.scenes.gone:
+            names = ", ".join("/".join(scene) for scene in self.scenes.gone)
+            self._say(
+                f"the run goes on without {names}; other scenes take their place in its batches"
+            )
+
     def _back_up(self) -> None:
         backup = backup_previous_run(self.spec.out) if self.fabric.is_global_zero else None
         if backup is not None:
@@ -108,7 +131,26 @@ class TrainingLoop:
             )
 
     def run(self) -> None:
-        """Do all remaining steps."""
+        """Do all remaining steps.
+
+        Raises:
+            UserError: a scene that cannot be used, and others. What was learned until then is kept.
+            KeyboardInterrupt: the user asked for it; ``last.pt`` is written.
+        """
+        try:
+            self._run()
+        except UnusableScene as error:
+            note_unusable(self.spec.out, error.scene)
+            if self.fabric.world_size == 1 and self.step:
+                self._keep()
+            if not (self.spec.out / LAST).exists():
+                raise
+            raise UserError(
+                f"{error}; the run is kept: mend the file, or remove it from its split, and go on with --resume"
+            ) from error
+        self.logger.close()
+
+    def _run(self) -> None:
         rounds = min(self.recipe.evaluations, self.steps)
         evaluate_at = {round((k + 1) * self.steps / rounds) for k in range(rounds)}
         with closing(self._batches()) as batches:
@@ -125,11 +167,14 @@ class TrainingLoop:
                         self._evaluate()
                         self.read_at = time.perf_counter()
                     if stopping or (self.fabric.world_size == 1 and self.stop.requested):
-                        self._read(progress, everything=True)
-                        self.save(LAST)
-                        self.logger.write()
+                        self._keep(progress)
                         raise KeyboardInterrupt
-        self.logger.close()
+
+    def _keep(self, progress: Progress | None = None) -> None:
+        """Save everything that a resumed run needs."""
+        self._read(progress, everything=True)
+        self.save(LAST)
+        self.logger.write()
 
     def _step(self, batches: Iterator[Cloud | UserError]) -> None:
         """One optimizer step; its numbers are for :meth:`_read`."""
@@ -161,7 +206,7 @@ class TrainingLoop:
             computed["stop"] = self.learner.on_any_device(self.stop.requested)
         self.numbers.add(self.step, known, computed, found)
 
-    def _read(self, progress: Progress, *, everything: bool = False) -> bool:
+    def _read(self, progress: Progress | None, *, everything: bool = False) -> bool:
         """Check and log the numbers of the last step but one, or of all; whether some device was to stop."""
         stopping = False
         for numbers in self.numbers.read(everything=everything):
@@ -169,7 +214,8 @@ class TrainingLoop:
             self._check_finite(numbers)
             now = time.perf_counter()
             values["seconds"], self.read_at = now - self.read_at, now
-            progress.update(values["loss"])
+            if progress is not None:
+                progress.update(values["loss"])
             self.logger.training(numbers.step + 1, values)
             stopping |= bool(values.get("stop", 0))
         return stopping
@@ -250,7 +296,8 @@ class TrainingLoop:
             "seed": self.spec.seed,
             "devices": self.fabric.world_size,
             "accumulate_grad_batches": self.spec.accumulate_grad_batches,
-            "scenes": self.scenes,
+            "log": self.logger.state(),
+            **self.scenes.state(),
             **self.learner.state(),
             **self.task.state(),
         }
@@ -262,7 +309,7 @@ class TrainingLoop:
         self.validated = state.get("validated", self.step)
         self.learner.restore(state)
         self.task.restore(state)
-        self.logger.rewind(self.step)
+        self.logger.restore(state.get("log"), self.step)
         if state["devices"] != self.fabric.world_size:
             self.spec.log(
                 f"resumed on {self.fabric.world_size} devices, started on {state['devices']}: batches are the "

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Sequence
 from typing import Any
 
 from dinomed3d.runtime.errors import UserError
@@ -14,25 +11,16 @@ from pointseg.training.run_dir import LAST
 from pointseg.training.spec import TrainSpec
 from pointseg.training.task import TrainingTask
 
-Scenes = Sequence[tuple[str, str]]
 
-
-def scenes_digest(training: Scenes, validation: Scenes) -> str:
-    """SHA-256 of the names of all scenes, in their order."""
-    names = json.dumps([training, validation])
-    return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def read_resumable(spec: TrainSpec, task: TrainingTask, scenes: str) -> dict[str, Any]:
+def read_resumable(spec: TrainSpec, task: TrainingTask) -> dict[str, Any]:
     """The content of ``last.pt`` of the run that is resumed.
 
     Args:
         spec: of the resumed run.
         task: likewise.
-        scenes: digest of its scenes.
 
     Raises:
-        UserError: the run had another recipe, task, seed, batch split or other scenes; or no state to resume.
+        UserError: the run had another recipe, task, seed or batch split; or no state to resume.
     """
     path = spec.out / LAST
     content = read_checkpoint(path, (FORMAT, DISTILLED))
@@ -45,11 +33,6 @@ def read_resumable(spec: TrainSpec, task: TrainingTask, scenes: str) -> dict[str
         )
     task.check(path, content)
     state = content["training"]
-    if state.get("scenes", scenes) != scenes:
-        raise UserError(
-            f"--resume: {spec.dataset.name} has other scenes than when the run was started, so the trajectory "
-            "would not be the same: start a new run, perhaps with --init from its best.pt"
-        )
     state.setdefault("accumulate_grad_batches", state.get("parts"))  # its name in older checkpoints
     for name in ("seed", "accumulate_grad_batches"):
         if state[name] != getattr(spec, name):

@@ -2,15 +2,48 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from dinomed3d.runtime.atomic_files import atomic_write, remove_leftovers
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.file_lock import HeldError, hold, is_held_here
 
-BEST, LAST = "best.pt", "last.pt"
-RUN_FILES = (BEST, LAST, "metrics.csv", "curves.png", "tensorboard", "pictures")
+BEST, LAST, UNUSABLE = "best.pt", "last.pt", "unusable_scenes.json"
+RUN_FILES = (BEST, LAST, "metrics.csv", "curves.png", "tensorboard", "pictures", UNUSABLE)
 """What training writes into its folder; other files there are never touched."""
 PREVIOUS = "previous"
+LOCK = ".lock"
+
+
+@contextmanager
+def lock_run_dir(folder: Path) -> Iterator[None]:
+    """Keep other processes from the folder of a run until the block ends; what a killed run left half is removed.
+
+    A process that holds the folder already goes on.
+
+    Raises:
+        UserError: another process is training there.
+    """
+    if is_held_here(folder / LOCK):
+        yield
+        return
+    is_new = not folder.exists()
+    try:
+        with hold(folder / LOCK):
+            remove_leftovers([folder, folder / "pictures"])
+            yield
+    except HeldError as error:
+        raise UserError(
+            f"--out {folder}: {error} is training there; wait for it to end, or give another --out"
+        ) from error
+    finally:
+        if is_new:  # a run that was refused leaves no empty folder
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def check_run_dir(folder: Path, *, resume: bool, overwrite: bool) -> None:
@@ -59,6 +92,25 @@ def backup_previous_run(folder: Path) -> Path | None:
 def delete_backup(folder: Path) -> None:
     """Delete the backup: the new run has a best model of its own."""
     _remove(folder / PREVIOUS)
+
+
+def unusable_scenes(folder: Path) -> list[tuple[str, str]]:
+    """Split and name of the scenes that ended the run in a folder."""
+    try:
+        found = json.loads((folder / UNUSABLE).read_text(encoding="utf-8"))
+        return [(str(split), str(name)) for split, name in found]
+    except (OSError, ValueError, TypeError):
+        return []
+
+
+def note_unusable(folder: Path, scene: tuple[str, str]) -> None:
+    """Note that a scene ended the run, which may go on without it.
+
+    Raises:
+        WriteError: the system refuses to write.
+    """
+    scenes = dict.fromkeys([*unusable_scenes(folder), scene])
+    atomic_write(folder / UNUSABLE, json.dumps(list(scenes), indent=1).encode())
 
 
 def _remove(path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 from lightning_fabric import Fabric
 
 from dinomed3d.runtime.device import tf32_products
 from pointseg.training.loop import TrainingLoop
-from pointseg.training.run_dir import BEST, LAST
+from pointseg.training.run_dir import BEST, LAST, lock_run_dir
 from pointseg.training.spec import TrainResult, TrainSpec
 
 __all__ = ["BEST", "LAST", "TrainResult", "TrainSpec", "train"]
@@ -18,8 +20,8 @@ def train(spec: TrainSpec) -> TrainResult:
     """Train to the end of the recipe with validation in between; writes ``last.pt``, ``best.pt``, ``metrics.csv``.
 
     Raises:
-        UserError: a scene or label that does not fit, a batch that does not fit into memory, a loss
-            that is not finite, a checkpoint of another recipe.
+        UserError: another process trains in the folder; a scene or label that does not fit, a batch that does not fit
+            into memory, a loss that is not finite, a checkpoint of another recipe.
         KeyboardInterrupt: after ``last.pt`` was written.
     """
     fabric = Fabric(
@@ -30,8 +32,8 @@ def train(spec: TrainSpec) -> TrainResult:
         precision=FABRIC_PRECISION[spec.precision],  # type: ignore[arg-type]
     )
     fabric.launch()
-    loop = TrainingLoop(spec, fabric)
-    with tf32_products():
+    with lock_run_dir(spec.out) if fabric.is_global_zero else nullcontext(), tf32_products():
+        loop = TrainingLoop(spec, fabric)
         loop.run()
     return TrainResult(
         best=spec.out / BEST, last=spec.out / LAST, score=loop.best, steps=loop.steps

@@ -23,9 +23,10 @@ CLASSES = ClassList(
 
 @dataclass(frozen=True)
 class Boxes:
-    """Scenes by number; those named in ``broken`` cannot be read."""
+    """Scenes by number; those named in ``broken`` cannot be read, those in ``without`` are not there."""
 
     broken: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
     count: int = 5
     validated: int = 2
     name: str = "boxes"
@@ -36,9 +37,8 @@ class Boxes:
         return ("train", "val")
 
     def scenes(self, split: str) -> tuple[str, ...]:
-        return tuple(
-            f"{split}{k}" for k in range(self.count if split == "train" else self.validated)
-        )
+        count = self.count if split == "train" else self.validated
+        return tuple(name for k in range(count) if (name := f"{split}{k}") not in self.without)
 
     def load(self, split: str, scene: str) -> Scene:
         if scene in self.broken:

@@ -80,10 +80,13 @@ def test_leftovers_of_dead_processes_are_removed(tmp_path):
     others = [tmp_path / ".00000000-1-00000000.part.a.nii.gz", tmp_path / ".part.notes"]
     try:
         for path in (alive, *others):
-            path.write_text("")
+            path.write_text("", encoding="utf-8")
+        folder = alive.with_suffix(".folder")
+        folder.mkdir()
+        (folder / "coord.npy").write_text("", encoding="utf-8")
         remove_leftovers([tmp_path])
         assert alive.exists()
     finally:
         process.communicate()
     remove_leftovers([tmp_path])
-    assert not alive.exists() and all(path.exists() for path in others)
+    assert not alive.exists() and not folder.exists() and all(path.exists() for path in others)

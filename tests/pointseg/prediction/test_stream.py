@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -319,7 +320,7 @@ def test_two_runs_at_once_do_not_share_a_folder(tmp_path, model):
     write_cloud(source, cloud())
     with unfinished.alone(unfinished_folder(tmp_path / "out" / "cloud.npy")):
         (result,) = predict(spec_of(tmp_path, source, stream=True))
-    assert result.status == "failed" and "another process" in result.reason
+    assert result.status == "failed" and f"process {os.getpid()}" in result.reason
 
 
 def test_time_left_counts_what_this_run_has_done():

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dinomed3d.runtime.errors import UserError
-from pointseg.training import loop
-from pointseg.training.run_dir import PREVIOUS, backup_previous_run, check_run_dir, delete_backup
+from pointseg.training import loop, run_dir
+from pointseg.training.run_dir import (
+    LOCK,
+    PREVIOUS,
+    backup_previous_run,
+    check_run_dir,
+    delete_backup,
+    lock_run_dir,
+)
 from pointseg.training.train import train
 from tests.pointseg.tiny import Boxes, spec
 
@@ -72,6 +80,17 @@ def test_a_run_without_a_best_model_does_not_push_out_one_that_has_it(tmp_path: 
     assert set(held(tmp_path / PREVIOUS).values()) == {"newer"}
 
 
+def test_two_runs_do_not_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "run"
+    with lock_run_dir(out), lock_run_dir(out):  # a command locks it before its training does
+        assert (out / LOCK).exists()
+        monkeypatch.setattr(run_dir, "is_held_here", lambda path: False)  # as in another process
+        with pytest.raises(UserError, match=f"--out .*run: process {os.getpid()} .* is training"):
+            train(spec(out))
+        assert [path.name for path in out.iterdir()] == [LOCK]
+    assert not out.exists()
+
+
 @pytest.mark.slow
 def test_a_new_run_that_fails_leaves_the_old_one_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -83,7 +102,7 @@ def test_a_new_run_that_fails_leaves_the_old_one_apart(
     assert said == [
         f"the previous run in {tmp_path} is kept in {tmp_path / PREVIOUS} until this one has its first best.pt"
     ]
-    assert not (tmp_path / "best.pt").exists() and not (tmp_path / "last.pt").exists()
+    assert not (tmp_path / "best.pt").exists() and (tmp_path / "last.pt").exists()
     assert (tmp_path / PREVIOUS / "best.pt").read_bytes() == old
     # the next one, which gets as far as its first validation, takes its place
     there: list[bool] = []

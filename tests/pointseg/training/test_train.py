@@ -21,6 +21,8 @@ from pointseg.segmenter import Segmenter
 from pointseg.training import loop
 from pointseg.training.checkpoint import load_model, read_checkpoint
 from pointseg.training.late_numbers import LateNumbers
+from pointseg.training.logger import TrainingLogger
+from pointseg.training.scene_lists import SceneLists, resumed_lists
 from pointseg.training.step import memory
 from pointseg.training.step.batches import TrainingBatches
 from pointseg.training.step.mix3d import mix3d
@@ -31,6 +33,12 @@ from tests.pointseg.tiny import CLASSES, RECIPE, Boxes, spec
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
     return read_checkpoint(path)["model"]
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    """What ``metrics.csv`` holds, but for times."""
+    with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
 
 
 def same(one: Path, two: Path) -> bool:
@@ -92,8 +100,23 @@ def test_an_interrupted_run_ends_where_it_would_have(
     result = train(spec(tmp_path, resume=True))
     assert same(result.last, whole.last) and same(result.best, whole.best)
     assert result.score == whole.score
-    with (tmp_path / "metrics.csv").open(newline="") as file:
-        assert [row["step"] for row in csv.DictReader(file)][-1] == "10"
+    assert rows(tmp_path) == rows(whole.last.parent)
+
+
+@pytest.mark.parametrize("name", ["validation", "write"])
+def test_a_run_that_was_killed_logs_what_it_would_have(
+    name: str, whole: TrainResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any) -> None:
+        raise SystemExit  # after the state was saved, before the rows are
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TrainingLogger, name, killed)
+        with pytest.raises(SystemExit):
+            train(spec(tmp_path))
+    assert not (tmp_path / "metrics.csv").exists()
+    train(spec(tmp_path, resume=True))
+    assert rows(tmp_path) == rows(whole.last.parent)
 
 
 def test_asked_twice_it_stops_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,8 +182,12 @@ def test_what_cannot_be_resumed(whole: TrainResult) -> None:
 
 
 def test_other_scenes_are_another_run(whole: TrainResult) -> None:
-    with pytest.raises(UserError, match="--resume: boxes has other scenes"):
-        train(spec(whole.last.parent, resume=True, dataset=Boxes(count=4)))
+    for count, named in (
+        (4, r"fewer scenes \(train/train4\)"),
+        (6, r"new scenes \(train/train5\)"),
+    ):
+        with pytest.raises(UserError, match=f"--resume: boxes has {named}"):
+            train(spec(whole.last.parent, resume=True, dataset=Boxes(count=count)))
 
 
 @pytest.mark.parametrize("at", [5, 10])
@@ -196,10 +223,41 @@ def test_a_finished_run_resumed_stays_as_it_is(whole: TrainResult) -> None:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_scene_that_cannot_be_read_is_named(workers: int, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="^train3: is truncated; copy it again$") as error:
+    with pytest.raises(
+        UserError, match="^train3: is truncated; copy it again; .*--resume$"
+    ) as error:
         train(spec(tmp_path, dataset=Boxes(broken=("train3",)), workers=workers))
     # although the error holds on to all that was there: a worker that is left keeps the program from ending
     assert error.tb is not None and not multiprocessing.active_children()
+
+
+def test_a_run_goes_on_without_the_scenes_that_ended_it(tmp_path: Path) -> None:
+    """A scene of training ends it after a step, one of validation then; the first step is not done again."""
+    said: list[str] = []
+    for without, broken in ((), "train3"), (("train3",), "val1"):
+        with pytest.raises(UserError, match=f"^{broken}: is truncated"):
+            dataset = Boxes(broken=(broken,), without=without)
+            train(spec(tmp_path, dataset=dataset, resume=bool(without), log=said.append))
+        assert read_checkpoint(tmp_path / LAST)["training"]["step"] == (5 if without else 1)
+    with pytest.raises(UserError, match=r"fewer scenes \(train/train2\)"):
+        train(spec(tmp_path, dataset=Boxes(without=("train2", "train3", "val1")), resume=True))
+    result = train(spec(tmp_path, dataset=Boxes(without=("train3", "val1")), resume=True))
+    assert result.steps == 10 and [row["step"] for row in rows(tmp_path)] == ["5", "10"]
+    assert "without train/train3;" in said[-1]
+
+
+def test_the_place_of_a_scene_that_is_gone_is_taken_by_the_next() -> None:
+    a, b, c, d, v = (("train", name) for name in "abcdv")
+    lists = SceneLists((a, b, c, d), (v,), gone=(a, c, d))
+    assert lists.used_in_training() == [b, b, b, b]
+    assert replace(lists, gone=(b,)).used_in_training() == [a, c, c, d]
+    state = SceneLists((a, b, c), (v,)).state()
+    found = resumed_lists(state, SceneLists((a, c), (v,)), [b, d], "boxes")
+    assert found == SceneLists((a, b, c), (v,), gone=(b,))
+    assert resumed_lists(found.state(), SceneLists((a, c), (v,)), [], "boxes") == found
+    for now in (SceneLists((c, a), (v,)), SceneLists((a, c), ()), SceneLists((a, c, d), (v,))):
+        with pytest.raises(UserError, match="--resume: boxes has"):
+            resumed_lists(state, now, [b], "boxes")
 
 
 def test_workers_end_with_a_validation_that_fails(tmp_path: Path) -> None:

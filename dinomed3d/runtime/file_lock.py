@@ -1,0 +1,167 @@
+"""Folders that one process at a time may work in: locks that end with their process, however it ends."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO
+
+LOCKED_AT = 1 << 30
+"""The byte that is locked, behind all content: Windows keeps others from reading what is locked."""
+HELD_BY_ANOTHER = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}
+"""What systems say of a file that another process has locked; other errors say that there are no locks."""
+
+_held: set[str] = set()
+"""Locks of this process, as absolute paths."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that holds a lock, as it says itself."""
+
+    pid: int = 0
+    """Its number; 0: it is not known."""
+    host: str = ""
+    """The name of its machine."""
+    command: str = ""
+    """What it runs."""
+
+    def __str__(self) -> str:
+        if not self.pid:
+            return "another process"
+        where = "" if self.host == platform.node() else f" on {self.host}"
+        return f"process {self.pid}{where} ({self.command})"
+
+
+class HeldError(Exception):
+    """A lock that another process holds."""
+
+    def __init__(self, holder: Holder) -> None:
+        super().__init__(str(holder))
+        self.holder = holder
+        """That process."""
+
+
+@contextmanager
+def hold(path: Path) -> Iterator[None]:
+    """Keep other processes from whatever a lock file stands for, until the block ends.
+
+    A lock ends with its process: what a killed one leaves is taken over. Processes that are forked meanwhile do not
+    hold it. On a disk without locks, a process of this machine that the file names and that still runs counts as the
+    holder.
+
+    Args:
+        path: the lock file, in a folder that is made if need be; it is removed at the end.
+
+    Raises:
+        HeldError: another process holds it, or this one does already.
+        OSError: the system refuses to write there.
+    """
+    name = os.path.abspath(path)
+    if name in _held:  # opening the file again would end the lock on some systems
+        raise HeldError(_this_process())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stream = _locked(path)
+    _held.add(name)
+    try:
+        yield
+    finally:
+        _held.discard(name)
+        _release(path, stream)
+
+
+def is_held_here(path: Path) -> bool:
+    """Whether this process holds a lock."""
+    return os.path.abspath(path) in _held
+
+
+def _locked(path: Path) -> IO[bytes]:
+    """The lock file, locked, with a word on who holds it."""
+    while True:
+        stream = open(path, "a+b")  # noqa: SIM115  (stays open as long as the lock is held)
+        try:
+            if not _lock(stream) and _runs_here(holder := _read_holder(path)):
+                raise HeldError(holder)
+            if _is_still(path, stream):
+                _write_holder(stream)
+                return stream
+        except BlockingIOError:
+            holder = _read_holder(path)
+            stream.close()
+            raise HeldError(holder) from None
+        except BaseException:
+            stream.close()
+            raise
+        stream.close()  # its former holder has just removed it
+
+
+def _lock(stream: IO[bytes]) -> bool:
+    """Lock a file until it is closed; False if its disk knows no locks.
+
+    Raises:
+        BlockingIOError: another process has locked it.
+    """
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            stream.seek(LOCKED_AT)
+            msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            # of the process, not of the open file: data loaders that outlive a killed process do not hold it
+            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, LOCKED_AT)
+    except OSError as error:
+        if error.errno in HELD_BY_ANOTHER:
+            raise BlockingIOError(error.errno, str(error)) from error
+        return False
+    return True
+
+
+def _is_still(path: Path, stream: IO[bytes]) -> bool:
+    """Whether an open file is the one that others find under the name."""
+    try:
+        return os.path.samestat(os.fstat(stream.fileno()), path.stat())
+    except OSError:
+        return False
+
+
+def _release(path: Path, stream: IO[bytes]) -> None:
+    with suppress(OSError):
+        if sys.platform == "win32":  # removes no open files
+            stream.close()
+        path.unlink(missing_ok=True)
+    stream.close()
+
+
+def _this_process() -> Holder:
+    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]) if sys.argv else ""
+    return Holder(os.getpid(), platform.node(), f"{command:.200}")
+
+
+def _write_holder(stream: IO[bytes]) -> None:
+    stream.truncate(0)
+    stream.write(json.dumps(asdict(_this_process())).encode())
+    stream.flush()
+
+
+def _read_holder(path: Path) -> Holder:
+    try:
+        return Holder(**json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return Holder()
+
+
+def _runs_here(holder: Holder) -> bool:
+    import psutil
+
+    is_other = holder.pid not in (0, os.getpid())
+    return is_other and holder.host == platform.node() and psutil.pid_exists(holder.pid)
