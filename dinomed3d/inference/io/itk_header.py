@@ -24,6 +24,8 @@ _MILLIMETRES = {
 """Units in headers -> millimetres."""
 _LONGEST_HEADER = 2**20
 _READ_BYTES = 2**20
+_LONGEST_FIELD = 500
+"""Letters of a line that NRRD's reader takes apart; lines of a thousand letters crash it."""
 _KNOWN_SPACES = {
     *("left-posterior-superior", "lps", "right-anterior-superior", "ras"),
     *("left-anterior-superior", "las"),
@@ -169,7 +171,14 @@ def _nrrd(path: Path, start: bytes) -> HeaderText:
     if not start.startswith(b"NRRD"):
         raise CaseError(f"{path}: is not NRRD: it does not start with NRRD")
     blank = re.search(rb"\r?\n\r?\n", start)
-    fields = _fields(start[: blank.start() if blank else None], ":")
+    head = start[: blank.start() if blank else None]
+    fields = _fields(head, ":")
+    for line in head.splitlines():
+        if len(line) > _LONGEST_FIELD and not line.startswith(b"#") and b":=" not in line:
+            raise CaseError(
+                f"{path}: its header must have lines of at most {_LONGEST_FIELD} letters, "
+                f"{line[:40].decode('latin-1')!r}... has {len(line)}; save the file again"
+            )
     if blank is None or "data file" in fields or "datafile" in fields:
         raise CaseError(f"{path}: its voxels are in another file; save both as one .nrrd file")
     text = HeaderText(path=path, fields=fields, data_offset=blank.end())

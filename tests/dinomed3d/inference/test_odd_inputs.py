@@ -344,6 +344,7 @@ ITK = [
     failed(nrrd("r/axes.nrrd", dimension=8), "1 to 7 axes"),
     failed(nrrd("r/scanner.nrrd", "space: scanner-xyz", AXES), "space must be LPS, RAS or LAS"),
     failed(nrrd("r/no-spacing.nrrd"), "no spacing"),
+    failed(nrrd("r/long.nrrd", "space: LPS", f"space directions: {3000 * 'a'}"), "at most 500"),
     failed(nrrd("r/nan-spacing.nrrd", "spacings: 2 nan 4"), "must be positive"),
     failed(nrrd("r/list.nrrd", "space: LPS", LIST, dimension=4, sizes="2 6 11 10"), "has no direction"),
     failed(itk("r/vectors.nrrd", voxels(10, 11, 12, 2), vector=True), "no direction|one number per voxel"),
