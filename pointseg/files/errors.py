@@ -6,11 +6,16 @@ from pathlib import Path
 
 from dinomed3d.runtime.errors import UserError
 
+LONGEST, BEGINNING = 600, 450
+"""Letters of a message: damaged headers have names without end, of which the first letters tell enough."""
+
 
 class CloudFileError(UserError):
     """A file that cannot be read or written: the message names it, what is wrong and what to do."""
 
     def __init__(self, path: Path, wrong: str) -> None:
+        if len(wrong) > LONGEST:
+            wrong = f"{wrong[:BEGINNING]} ... {wrong[BEGINNING - LONGEST :]}"
         super().__init__(f"{path}: {wrong}")
         self.path = path
         """The file."""
