@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pointseg.files.errors import CloudFileError
+from pointseg.files.laz_chunks import check_chunk_table
 
 VERSIONS = ((1, 0), (1, 1), (1, 2), (1, 3), (1, 4), (1, 5))
 SIZES = {0: 227, 1: 227, 2: 227, 3: 235, 4: 375, 5: 393}
@@ -161,6 +162,8 @@ def parse_header(path: Path, stream: IO[bytes]) -> LasHeader:
         late = tuple(_walk(path, stream, late_at, number, EXTENDED_RECORD, size))
     header = LasHeader(path, head, records, late, size)
     _check_counts(header)
+    if header.is_packed:
+        check_chunk_table(path, stream, points_at)
     return header
 
 
