@@ -49,11 +49,11 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     files.add_argument(
         "--cameras", type=Path, metavar="PATH",
-        help="a manifest (cameras.json), or a folder with COLMAP's cameras.txt and images.txt",
+        help="cameras.json, transforms.json (nerfstudio, Polycam), or the folder of a COLMAP model",
     )  # fmt: skip
     files.add_argument(
         "--images", type=Path, metavar="DIR",
-        help="folder of COLMAP's images (default: 'images' next to its model)",
+        help="folder of the images (default: 'images' next to a COLMAP model, or where the file says)",
     )  # fmt: skip
     files.add_argument(
         "--unit", choices=tuple(UNITS_M),

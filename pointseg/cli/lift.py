@@ -50,12 +50,12 @@ def _parser() -> argparse.ArgumentParser:
 def _add_images(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--cameras", metavar="WHERE",
-        help="a manifest (cameras.json), a folder with COLMAP's cameras.txt and images.txt, or 'organised' for an "
+        help="cameras.json, transforms.json (nerfstudio, Polycam), the folder of a COLMAP model, or 'organised' for an "
         "RGB-D .pcd that contains its image (the default for .pcd)",
     )  # fmt: skip
     group.add_argument(
         "--images", metavar="DIR",
-        help="folder of COLMAP's images (default: 'images' next to its model)",
+        help="folder of the images (default: 'images' next to a COLMAP model, or where the file says)",
     )  # fmt: skip
     group.add_argument(
         "--max-views", type=at_least(1), metavar="N",
@@ -124,7 +124,6 @@ def _encoder(arguments: argparse.Namespace, device: str, progress: Phases) -> En
 
 
 def _spec(arguments: argparse.Namespace, progress: Phases) -> LiftSpec:
-    from pointseg.datasets.folder.cameras import ORGANISED
     from pointseg.lifting.source import cameras_of
     from pointseg.lifting.spec import LiftSpec
 
@@ -146,7 +145,7 @@ def _spec(arguments: argparse.Namespace, progress: Phases) -> LiftSpec:
         pick=None if arguments.pick is None else tuple(arguments.pick),
         visibility=visibility(arguments),
         unit_m=UNITS_M[arguments.unit],
-        up=arguments.up or ("-y" if rule.kind == ORGANISED else "z"),
+        up=arguments.up or ("-y" if rule.is_organised else "z"),
         picture=not arguments.no_picture,
         overwrite=arguments.overwrite,
         device=device,

@@ -61,12 +61,12 @@ def _parser() -> argparse.ArgumentParser:
     images.add_argument(
         "--cameras", metavar="WHERE",
         help="posed images of each cloud: 'organised' for RGB-D .pcd files, which contain their image; a "
-        "manifest next to the cloud, such as '{scene}.cameras.json'; or a folder with COLMAP's cameras.txt and "
-        "images.txt, one for all clouds, or with --images one for each, such as '{scene}/sparse'",
+        "cameras.json or transforms.json next to the cloud, such as '{scene}.cameras.json'; or the folder of a COLMAP "
+        "model, one for all clouds, or with --images one for each, such as '{scene}/sparse'",
     )  # fmt: skip
     images.add_argument(
         "--images", metavar="DIR",
-        help="folder of COLMAP's images (default: 'images' next to its model)",
+        help="folder of the images (default: 'images' next to a COLMAP model, or where the file says)",
     )  # fmt: skip
     add_inference(parser.add_argument_group("prediction"), is_opt_in=True)
     add_device(parser)

@@ -13,6 +13,7 @@ from dinomed3d.runtime.errors import UserError
 from pointseg.datasets.axes import upright
 from pointseg.datasets.folder.cameras import ORGANISED, CameraRule, literal
 from pointseg.files import cloud_suffix, read_cloud
+from pointseg.images.readers.camera_files import CAMERA_FILES
 from pointseg.images.readers.frame import Frame
 from pointseg.loading.posed_scene import measured_rows
 from pointseg.prediction.cloud_images import camera_rule
@@ -75,10 +76,10 @@ def cameras_of(cloud: Path, cameras: str | None, images: str | None) -> CameraRu
         cloud: the file.
         cameras: ``organised``; a file or folder, found from the current folder or else from that of the cloud.
             None: an organised ``.pcd`` is its own image.
-        images: folder of COLMAP's images. None: ``images`` next to its model.
+        images: folder of the images. None: ``images`` next to a COLMAP model, or where the file says.
 
     Raises:
-        UserError: no cameras, or images without a COLMAP model.
+        UserError: no cameras, or images without cameras.
     """
     if cameras is None and cloud_suffix(cloud) == ".pcd":
         cameras = ORGANISED
@@ -87,7 +88,6 @@ def cameras_of(cloud: Path, cameras: str | None, images: str | None) -> CameraRu
     rule = camera_rule(cameras, images)
     if rule is None:
         raise UserError(
-            f"{cloud}: give its cameras with --cameras: a manifest, or the folder of a COLMAP text model; only an "
-            "organised .pcd is its own image"
+            f"{cloud}: give its cameras with --cameras: {CAMERA_FILES}; only an organised .pcd is its own image"
         )
     return rule

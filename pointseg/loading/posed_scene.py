@@ -18,9 +18,8 @@ from pointseg.conventions import UNITS_M
 from pointseg.datasets.axes import turn_of, upright
 from pointseg.files import read_cloud
 from pointseg.images.config import ImageConfig
-from pointseg.images.readers.colmap import read_colmap
+from pointseg.images.readers.camera_files import CAMERA_FILES, read_cameras
 from pointseg.images.readers.frame import Frame, ProvidesFrames, transform_frame
-from pointseg.images.readers.manifest import read_manifest
 from pointseg.images.readers.organised import organised_frame
 from pointseg.images.visibility import VisibilityConfig
 from pointseg.scene import Scene
@@ -94,8 +93,8 @@ def posed_scene_of_files(
 
     Args:
         cloud: the file.
-        cameras: a manifest, or the folder of a COLMAP model; None: an organised .pcd is its own image.
-        images: folder of COLMAP's images; None: ``images`` next to its model.
+        cameras: what ``read_cameras`` reads; None: an organised .pcd is its own image.
+        images: folder of the images; None: ``images`` next to a COLMAP model, or where the file says.
         unit: of coordinates and poses; None: metre.
         log: receives notes.
 
@@ -107,15 +106,12 @@ def posed_scene_of_files(
     if cameras is None:
         if cloud.suffix.lower() != ".pcd":
             raise UserError(
-                f"{cloud}: give its cameras with --cameras: a manifest, or the folder of a COLMAP text model; only "
-                "an organised .pcd is its own image"
+                f"{cloud}: give its cameras with --cameras: {CAMERA_FILES}; only an organised .pcd is its own image"
             )
         frames = (organised_frame(cloud, unit_m=unit_m),)
         log("the camera was fitted to the points: the figures describe the file, not a calibration")
-    elif cameras.is_dir():
-        frames = read_colmap(cameras, images or cameras.parent / "images")
     else:
-        frames = read_manifest(cameras)
+        frames = read_cameras(cameras, images, cloud=cloud)
     return PosedScene(
         scene=upright(read_cloud(cloud), unit_m=unit_m),
         frames=[transform_frame(f, np.eye(3), np.zeros(3), scale=unit_m) for f in frames],

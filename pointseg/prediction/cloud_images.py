@@ -99,28 +99,28 @@ def camera_rule(cameras: str | None, images: str | None) -> CameraRule | None:
 
     Args:
         cameras: ``organised``; an existing folder: one COLMAP model for all clouds; else a path below the folder
-            of each cloud, of a manifest or, if ``images`` is given, of a COLMAP model.
-        images: folder of COLMAP's images; None: ``images`` next to its model.
+            of each cloud, of anything that ``read_cameras`` reads.
+        images: folder of the images; None: ``images`` next to a COLMAP model, or where the file says.
 
     Returns:
         The rule; None if neither is given.
 
     Raises:
-        UserError: images without a COLMAP model, or a path with unknown fields.
+        UserError: images without cameras, or a path with unknown fields.
     """
     if cameras is None or (cameras == ORGANISED and images is not None):
         if images is not None:
-            raise UserError("--images: is for COLMAP, whose model is given with --cameras FOLDER")
+            raise UserError(
+                "--images: is the folder of the images of --cameras (COLMAP, transforms.json); give that, too"
+            )
         return None
-    rule = None if images is None else {"colmap": cameras, "images": images}
     if cameras != ORGANISED and Path(cameras).is_dir():
-        folder = Path(cameras).absolute()
-        pixels = folder.parent / "images" if images is None else Path(images)
-        rule = {"colmap": literal(folder), "images": literal(pixels)}
+        cameras = literal(Path(cameras))
+        images = None if images is None else literal(Path(images))
+    rule = cameras if images is None else {"colmap": cameras, "images": images}
     try:
-        return parse_cameras(rule or cameras)
+        return parse_cameras(rule)
     except ValueError as error:
         raise UserError(
-            f"--cameras {cameras}: {error}; for COLMAP give the folder of its text model, and that of its images "
-            "with --images"
+            f"--cameras {cameras}: {error}; with --images the folder of its images"
         ) from error

@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 ORGANISED = "organised"
 PLACES = ("scene", "split", "folder")
 """Placeholders of a pattern: the name of the scene, of its split, and the folder of its file."""
+WITH_IMAGES = ("colmap", "transforms")
+"""Kinds of descriptions whose images may be elsewhere."""
 KINDS = (
-    "the path of each scene's manifest below the root, such as '{scene}/cameras.json', or "
-    f"{ORGANISED}, or {{colmap: FOLDER, images: FOLDER}}"
+    "the path of each scene's cameras.json or transforms.json below the root, such as '{scene}/cameras.json', or "
+    f"{ORGANISED}, or {{colmap: FOLDER, images: FOLDER}}, or {{transforms: FILE, images: FOLDER}}"
 )
 """Allowed values of ``cameras``, in words."""
 
@@ -30,16 +32,19 @@ KINDS = (
 class CameraRule:
     """Where the images of a cloud are."""
 
-    kind: str
-    """Kind of the description: manifest, colmap or organised."""
-    path: str = ""
-    """Pattern of the manifest, or of the folder of COLMAP's model, below the root."""
+    path: str
+    """Pattern of the file or folder that describes the cameras, below the root; or ``organised``."""
     images: str = ""
-    """Pattern of the folder of COLMAP's images."""
+    """Pattern of the folder of the images; empty: where the description says."""
+
+    @property
+    def is_organised(self) -> bool:
+        """Whether each cloud is its own image."""
+        return self.path == ORGANISED
 
     def place(self, root: Path, file: PurePosixPath, split: str, scene: str) -> Path:
         """The file or folder that exists if a scene has images."""
-        if self.kind == ORGANISED:
+        if self.is_organised:
             return root / file
         return root / _filled(self.path, file, split, scene)
 
@@ -69,20 +74,17 @@ class CameraRule:
         from pointseg.images.readers.frame import transform_frame
 
         place = self.place(root, file, split, scene)
-        if self.kind == ORGANISED:
+        if self.is_organised:
             if place.suffix.lower() != ".pcd":
                 raise DatasetError(f"{place}: 'cameras: {ORGANISED}' needs an organised .pcd file")
             from pointseg.images.readers.organised import organised_frame
 
             found: tuple[Frame, ...] = (organised_frame(place, unit_m=unit_m),)
-        elif self.kind == "colmap":
-            from pointseg.images.readers.colmap import read_colmap
-
-            found = read_colmap(place, root / _filled(self.images, file, split, scene))
         else:
-            from pointseg.images.readers.manifest import read_manifest
+            from pointseg.images.readers.camera_files import read_cameras
 
-            found = read_manifest(place)
+            images = root / _filled(self.images, file, split, scene) if self.images else None
+            found = read_cameras(place, images, cloud=root / file)
         turn = turn_of(up)
         return tuple(transform_frame(frame, turn, np.zeros(3), scale=unit_m) for frame in found)
 
@@ -96,10 +98,11 @@ def parse_cameras(value: Any) -> CameraRule:
     if value == ORGANISED:
         return CameraRule(ORGANISED)
     if isinstance(value, str) and value:
-        return CameraRule("manifest", _checked(value))
-    if isinstance(value, dict) and set(value) == {"colmap", "images"}:
+        return CameraRule(_checked(value))
+    if isinstance(value, dict) and any(set(value) == {kind, "images"} for kind in WITH_IMAGES):
         if all(isinstance(each, str) and each for each in value.values()):
-            return CameraRule("colmap", _checked(value["colmap"]), _checked(value["images"]))
+            place = next(value[kind] for kind in WITH_IMAGES if kind in value)
+            return CameraRule(_checked(place), _checked(value["images"]))
     raise ValueError(f"'cameras' must be {KINDS}, got {value!r}")
 
 

@@ -5,7 +5,6 @@ Source: Schoenberger 2016, Structure-from-Motion Revisited; COLMAP's documentati
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from dinomed3d.lifting import Lens
 from pointseg.images.readers.colmap_binary import StoredCamera, StoredImage, read_binary
 from pointseg.images.readers.frame import Frame, ImagesError, make_camera
 from pointseg.images.readers.image_files import ImageFile
+from pointseg.images.readers.notes import say_left_out
 
 _FISHEYE = ("k1", "k2", "k3", "k4")
 MODELS = {
@@ -36,8 +36,6 @@ MODELS = {
 """Parameters of each camera model in COLMAP's order; f is both focal lengths, others have the names of ``Lens``."""
 
 UNDISTORT = "undistort the images first (colmap image_undistorter), which gives PINHOLE"
-
-log = logging.getLogger(__name__)
 
 
 def read_colmap(model: Path, images: Path) -> tuple[Frame, ...]:
@@ -69,7 +67,7 @@ def read_colmap(model: Path, images: Path) -> tuple[Frame, ...]:
             except _UnsupportedError as error:
                 refused[one.camera] = str(error)
         if one.camera in refused:
-            left_out.append(one.name)
+            left_out.append(refused[one.camera])
             continue
         intrinsics, lens = usable[one.camera]
         pose = np.eye(4)
@@ -82,13 +80,7 @@ def read_colmap(model: Path, images: Path) -> tuple[Frame, ...]:
             distortion=lens,
         )
         found.append(Frame(name=one.name, camera=camera, image=ImageFile(images / one.name)))
-    if left_out:
-        why = next(iter(refused.values()))
-        if not found:
-            raise ImagesError(why)
-        log.warning(
-            "%d of %d images are left out: %s", len(left_out), len(left_out) + len(found), why
-        )
+    say_left_out(left_out, len(posed))
     return tuple(sorted(found, key=lambda frame: frame.name))
 
 

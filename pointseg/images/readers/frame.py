@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from dinomed3d.lifting import Camera, Lens, check_rigid
 from dinomed3d.runtime.errors import UserError
 
+MOST_SIDE = 1 << 17
+"""Pixels that a side of an image may have; what states more is damaged."""
+
 
 class ImagesError(UserError):
     """An image, a depth map or a camera is missing, damaged, or does not fit the others."""
@@ -194,8 +197,13 @@ def make_camera(
         distortion: the lens, or its k1, k2, p1, p2, k3 as in OpenCV.
 
     Raises:
-        ImagesError: numbers are not finite, the pose is not rigid, or the intrinsics are none.
+        ImagesError: numbers are not finite, the pose is not rigid, or intrinsics or size are none.
     """
+    if not all(1 <= side <= MOST_SIDE for side in size):
+        raise ImagesError(
+            f"{who}: an image must have 1 to {MOST_SIDE} pixels a side, is said to be {size[1]} x {size[0]} "
+            "(width x height)"
+        )
     pose: NDArray[Any] = np.asarray(
         camera_to_world if world_to_camera is None else world_to_camera, np.float64
     )

@@ -37,6 +37,8 @@ from pointseg.images.readers.frame import Frame, ImagesError, make_camera
 from pointseg.images.readers.image_files import DepthFile, ImageFile
 
 FORMAT = "pointseg-cameras-1"
+MOST_BYTES = 2**28
+"""Of a description of cameras; larger files are something else."""
 SHARED = (
     "pose_direction", "K", "width", "height", "distortion", "pixel_centre", "depth_scale",
     "depth_missing",
@@ -55,22 +57,36 @@ def read_manifest(path: Path) -> tuple[Frame, ...]:
         ImagesError: it is missing or not a manifest, a key is missing or unknown, or a value is wrong; the
             message names file, view and key.
     """
+    return frames_of_manifest(path, read_json(path))
+
+
+def read_json(path: Path) -> Any:
+    """The contents of a JSON file that describes cameras.
+
+    Raises:
+        ImagesError: it is missing, a folder, too large, or no JSON.
+    """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        if path.stat().st_size > MOST_BYTES:
+            raise ImagesError(
+                f"{path}: has more than {MOST_BYTES >> 20} MiB; is it a description of cameras?"
+            )
+        return json.loads(path.read_bytes().decode("utf-8-sig"))
     except FileNotFoundError as error:
         raise ImagesError(
             f"{path}: is missing; describe the scene's cameras in it ({FORMAT})"
         ) from error
-    except IsADirectoryError as error:
-        raise ImagesError(
-            f"{path}: must be a manifest, a file ({FORMAT}), is a folder; for a COLMAP model give its images, too "
-            "(--images DIR; in dataset.yaml {colmap: FOLDER, images: FOLDER})"
-        ) from error
     except (OSError, ValueError, RecursionError) as error:
         raise ImagesError(f"{path}: cannot be read as JSON: {error}") from error
+
+
+def frames_of_manifest(path: Path, found: Any) -> tuple[Frame, ...]:
+    """The frames that the contents of a manifest describe; see ``read_manifest``."""
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         what = found.get("format") if isinstance(found, dict) else type(found).__name__
-        raise ImagesError(f"{path}: 'format' must be \"{FORMAT}\", got {what!r}")
+        raise ImagesError(
+            f"{path}: 'format' must be \"{FORMAT}\", got {what!r}; or it must be a transforms.json, with 'frames'"
+        )
     _refuse_unknown(str(path), found, ("format", "views", *SHARED))
     views = found.get("views")
     if not isinstance(views, list) or not all(isinstance(view, dict) for view in views):

@@ -143,7 +143,7 @@ def test_colmap_beside_each_cloud(
     words = (*rooms, "--cameras", "{scene}/sparse", "--images", "{scene}/photos")
     assert run(model, tmp_path / "out", *words) == 1
     missing = clouds / "room1" / "sparse"
-    assert f"{missing / 'cameras.txt'}: is missing" in capsys.readouterr().out
+    assert f"{missing}: is missing" in capsys.readouterr().out
     assert run(model, tmp_path / "out", *words, "--allow-missing-images") == 0
     told = capsys.readouterr().err
     assert "100 % of its points" in told and f"({missing} does not exist)" in told

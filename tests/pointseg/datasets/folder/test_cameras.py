@@ -150,7 +150,7 @@ def test_a_description_without_cameras_is_to_be_completed(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (3, "'cameras' must be the path of each scene's manifest"),
+        (3, "'cameras' must be the path of each scene's cameras.json"),
         ("", "'cameras' must be the path"),
         ({"colmap": "a"}, "'cameras' must be the path"),
         ({"colmap": "a", "images": 3}, "'cameras' must be the path"),
