@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pointseg.files.errors import CloudFileError
-from pointseg.files.laz_chunks import check_chunk_table
+from pointseg.files.laz_chunks import check_chunks
 
 VERSIONS = ((1, 0), (1, 1), (1, 2), (1, 3), (1, 4), (1, 5))
 SIZES = {0: 227, 1: 227, 2: 227, 3: 235, 4: 375, 5: 393}
@@ -27,6 +27,8 @@ UNCOMPRESSED = 64
 """Numbers of point formats from here on are of compressed points."""
 NO_CHUNKS = 64
 """Bytes that no points take, compressed, at most: their table of chunks."""
+PACKING = (b"laszip encoded", 22204)
+"""The record that says how points are compressed."""
 INTERNAL_WAVES = 2
 """Bit of a header that says that waveforms stand behind the points."""
 EDIT = "copy or export it again"
@@ -163,8 +165,17 @@ def parse_header(path: Path, stream: IO[bytes]) -> LasHeader:
     header = LasHeader(path, head, records, late, size)
     _check_counts(header)
     if header.is_packed:
-        check_chunk_table(path, stream, points_at)
+        check_chunks(path, stream, points_at, _packing(stream, records))
     return header
+
+
+def _packing(stream: IO[bytes], records: tuple[Record, ...]) -> bytes:
+    """How points are compressed; nothing where no record says it, which the reader of points refuses."""
+    for record in records:
+        if (record.user, record.number) == PACKING:
+            stream.seek(record.content_at)
+            return stream.read(record.size)
+    return b""
 
 
 def header_notes(header: LasHeader) -> list[str]:

@@ -1,6 +1,6 @@
-"""The table of chunks at the end of a LAZ file, whose length is checked before memory is taken for it.
+"""Chunks of compressed points in LAZ files: numbers that say how much memory they take are checked before.
 
-Source: LASzip's specification of its chunk table, version 0.
+Source: LASzip's format of chunks, layers (point formats 6 to 10) and of their table, as in versions 2 to 3.4.
 """
 
 from __future__ import annotations
@@ -13,34 +13,63 @@ from pointseg.files.errors import CloudFileError
 
 AT_THE_END = -1
 """In place of the table's offset: the offset is in the last 8 bytes of the file."""
+LAYERED = 3
+"""The compressor whose chunks begin with the sizes of their layers."""
+LAYERS = {10: 9, 11: 1, 12: 2, 13: 1}
+"""Layers of the parts of a point: the point itself, colour, colour and infrared, waveform."""
+BYTES = 14
+"""The part of a point whose bytes are a layer each: extra dimensions."""
+AGAIN = "copy or export it again"
 
 
-def check_chunk_table(path: Path, stream: IO[bytes], points_at: int) -> None:
-    """Refuse a table that lists more chunks than the file has bytes: as many would be allocated, and the process ended.
+def check_chunks(path: Path, stream: IO[bytes], points_at: int, packing: bytes) -> None:
+    """Refuse chunks that are larger, or more, than the file has bytes for: that memory would be taken.
+
+    The library that reads them ends the process where there is not so much, and all other clouds with it.
 
     Args:
         path: the file, for messages.
         stream: the file, compressed.
-        points_at: where its points begin, with the offset of the table.
+        points_at: where its points begin, with the offset of the table of chunks.
+        packing: content of the record that says how points are compressed.
 
     Raises:
-        CloudFileError: such a table, or none.
+        CloudFileError: such chunks, or no table of them.
     """
     size = stream.seek(0, 2)
     at = _number(stream, points_at)
     if at == AT_THE_END:
         at = _number(stream, size - 8)
     if at is None or not points_at + 8 <= at <= size - 8:
-        raise CloudFileError(
-            path, "is cut off or damaged: it has no table of chunks; copy or export it again"
-        )
+        raise CloudFileError(path, f"is cut off or damaged: it has no table of chunks; {AGAIN}")
     stream.seek(at + 4)
     (chunks,) = struct.unpack("<I", stream.read(4))
     if chunks > at - points_at:
         raise CloudFileError(
             path,
-            f"is damaged: its points take {at - points_at} bytes, in {chunks} chunks; copy or export it again",
+            f"is damaged: its points take {at - points_at} bytes, in {chunks} chunks; {AGAIN}",
         )
+    row, layers = _layers(packing)
+    start = points_at + 8
+    for chunk in range(chunks if layers else 0):
+        stream.seek(start + row + 4)  # behind the first point and the number of points
+        sizes = stream.read(4 * layers)
+        if len(sizes) == 4 * layers:
+            start += row + 4 + len(sizes) + sum(struct.unpack(f"<{layers}I", sizes))
+        if start > at or len(sizes) < 4 * layers:
+            raise CloudFileError(
+                path, f"is damaged: chunk {chunk + 1} of {chunks} is larger than the file; {AGAIN}"
+            )
+
+
+def _layers(packing: bytes) -> tuple[int, int]:
+    """Bytes of a point, and layers of a chunk; no layers where chunks have none."""
+    if len(packing) < 34 or struct.unpack_from("<H", packing)[0] != LAYERED:
+        return 0, 0
+    (parts,) = struct.unpack_from("<H", packing, 32)
+    known = [struct.unpack_from("<2H", packing, at) for at in range(34, len(packing) - 5, 6)]
+    row = sum(size for _, size in known[:parts])
+    return row, sum(size if kind == BYTES else LAYERS.get(kind, 0) for kind, size in known[:parts])
 
 
 def _number(stream: IO[bytes], at: int) -> int | None:

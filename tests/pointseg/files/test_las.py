@@ -241,6 +241,17 @@ def test_a_table_of_chunks_that_lies_is_refused_before_memory_is_taken_for_it(tm
         read_cloud(tmp_path / "a.laz")
 
 
+@pytest.mark.parametrize("layer", range(16))
+def test_layers_that_are_larger_than_the_file_are_refused(tmp_path, layer):
+    las(tmp_path / "a.laz", point_format=7)  # nine layers, one of colours, six of extra bytes
+    data = bytearray((tmp_path / "a.laz").read_bytes())
+    points_at, row = struct.unpack_from("<I", data, 96)[0], struct.unpack_from("<H", data, 105)[0]
+    struct.pack_into("<I", data, points_at + 8 + row + 4 + 4 * layer, 2**32 - 1)
+    (tmp_path / "a.laz").write_bytes(data)
+    with pytest.raises(CloudFileError, match="chunk 1 of 1"):
+        read_cloud(tmp_path / "a.laz")
+
+
 def test_a_table_of_chunks_may_be_named_at_the_end(tmp_path):
     las(tmp_path / "a.laz")
     data = bytearray((tmp_path / "a.laz").read_bytes())
