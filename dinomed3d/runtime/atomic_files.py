@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import platform
 import re
@@ -15,7 +16,9 @@ from pathlib import Path
 from dinomed3d.runtime.errors import UserError
 
 _HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
-_TEMPORARY = re.compile(r"^\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.part\.")
+_PROCESS = secrets.token_hex(2)
+_NUMBERS = itertools.count()
+_TEMPORARY = re.compile(r"^\.([0-9a-f]{8})-(\d+)-([0-9a-f]{4})[0-9a-f]{4}\.part\.")
 
 
 class WriteError(OSError, UserError):
@@ -31,7 +34,7 @@ def temp_path(path: Path) -> Path:
     Args:
         path: the name that the file or folder will get.
     """
-    unique = f"{_HOST}-{os.getpid()}-{secrets.token_hex(4)}"
+    unique = f"{_HOST}-{os.getpid()}-{_PROCESS}{next(_NUMBERS) % 0x10000:04x}"
     return path.with_name(f".{unique}.part.{path.name}")
 
 
@@ -140,9 +143,12 @@ def remove_leftovers(folders: Iterable[Path]) -> None:
             continue
         for path in list(folder.iterdir()):
             found = _TEMPORARY.match(path.name)
-            if found is None or found[1] != _HOST or int(found[2]) == os.getpid():
+            if found is None or found[1] != _HOST:
                 continue
-            if psutil.pid_exists(int(found[2])):
+            pid, process = int(found[2]), found[3]
+            # in a container every run may have the same number
+            runs = process == _PROCESS if pid == os.getpid() else psutil.pid_exists(pid)
+            if runs:
                 continue
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)

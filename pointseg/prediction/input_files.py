@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dinomed3d.runtime.errors import UserError
-from pointseg.files import SUFFIXES, cloud_suffix
+from pointseg.files import SUFFIXES, cloud_name, cloud_suffix
 
 COPC_SUFFIX = ".copc.laz"
 COLMAP = ("cameras.txt", "images.txt", "points3D.txt")
@@ -58,16 +59,49 @@ def find_sources(inputs: Sequence[Path], out: Path) -> list[Source]:
         return [_checked(Source(found[0][0], out))]
     if out.is_file():
         raise UserError(f"-o {out}: must be a folder, or have the ending of a cloud")
-    by_target: dict[Path, Path] = {}
-    for path, name in found:
-        target = out / name
-        if target in by_target:
+    sources = [Source(path, out / name) for path, name in found]
+    _check_distinct(sources)
+    return [_checked(source) for source in sources]
+
+
+def _check_distinct(sources: Sequence[Source]) -> None:
+    """Refuse results that would replace each other, or another input, here or where they are copied to."""
+    owners: dict[str, tuple[Source, Path]] = {}
+    for source in sources:
+        for file in _written(source.target):
+            other, theirs = owners.setdefault(_key(file), (source, file))
+            if other is not source:
+                alike = (
+                    "" if file == theirs else f" ({theirs.name} is the same file on many systems)"
+                )
+                raise UserError(
+                    f"{other.path} and {source.path} would both write {file}{alike}; predict them with different -o, "
+                    "or rename one"
+                )
+    inputs = {_identity(source.path): source for source in sources}
+    for source in sources:
+        replaced = inputs.get(_identity(source.target)) if source.target.exists() else None
+        if replaced not in (None, source):
             raise UserError(
-                f"{path} and {by_target[target]} would both become {target}; predict them with "
-                "different -o"
+                f"{source.path}: the result would replace {source.target}, another input; choose another -o"
             )
-        by_target[target] = path
-    return [_checked(Source(path, target)) for target, path in by_target.items()]
+
+
+def _written(target: Path) -> Iterator[Path]:
+    """The files that hold the result."""
+    yield target
+    if (cloud_suffix(target) or "").endswith(".bin"):
+        yield target.with_name(f"{cloud_name(target)}.label")
+
+
+def _key(path: Path) -> str:
+    """The same for names that some system takes for one."""
+    return unicodedata.normalize("NFC", str(path)).casefold()
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    state = path.stat()
+    return state.st_dev, state.st_ino
 
 
 def _name(path: Path) -> Path:

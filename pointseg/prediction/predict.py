@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dinomed3d.runtime.atomic_files import remove_leftovers
 from dinomed3d.runtime.errors import UserError
 from pointseg.evaluation.image_options import OPTION_OF, refuse_image_options
 from pointseg.evaluation.inference_protocol import InferenceProtocol
@@ -36,7 +37,7 @@ from pointseg.prediction.results import (
 from pointseg.prediction.spec import Prediction, PredictSpec
 from pointseg.prediction.stream_cloud import Stream
 from pointseg.prediction.thinned import thinned
-from pointseg.prediction.unfinished import alone, unfinished_folder
+from pointseg.prediction.unfinished import alone, discard, unfinished_folder
 from pointseg.scene import IGNORE
 from pointseg.training.checkpoint import TrainedSpec, load_model
 
@@ -48,12 +49,14 @@ def predict(spec: PredictSpec) -> list[Prediction]:
     """Predict all files; writes a record (``.json``) and pictures next to each result, and ``summary.json``.
 
     Existing results are kept if they are complete and were made from the same file by the same model in the
-    same way.
+    same way. What killed runs have left half-written is removed.
 
     Raises:
         UserError: no model, no files, several results with one name, or options that do not fit the model.
     """
     sources = find_sources(spec.inputs, spec.out)
+    targets = [source.target for source in sources]
+    remove_leftovers({*targets, *(target.parent for target in targets)})  # clouds may be folders
     model, trained = load_model(
         spec.model, spec.device, encoder=spec.encoder, backbone=spec.backbone
     )
@@ -128,6 +131,7 @@ class _Job:
             outcome = self._in_memory(source, images, progress)
         result = replace(outcome, seconds=round(time.monotonic() - began, 3))
         write_record(source.target, how, result)
+        discard(unfinished_folder(source.target))
         return result
 
     def _in_memory(

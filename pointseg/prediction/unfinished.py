@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,16 @@ def alone(folder: Path) -> Iterator[Path]:
             yield folder
     except HeldError as error:
         raise UserError(f"{folder}: {error} is making this result; wait for it to end") from error
+
+
+def discard(folder: Path) -> None:
+    """Remove what a stopped run left of a result that is complete now, unless a process is at work on it."""
+    if not folder.is_dir():
+        return
+    with suppress(UserError):
+        with alone(folder):
+            clear(folder)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def clear(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import pickle
 import subprocess
 import sys
@@ -84,8 +85,13 @@ def test_leftovers_of_dead_processes_are_removed(tmp_path):
         folder = alive.with_suffix(".folder")
         folder.mkdir()
         (folder / "coord.npy").write_text("", encoding="utf-8")
+        now = temp_path(tmp_path / "b")
+        earlier = "0" if now.name.split("-")[2][0] != "0" else "f"
+        before = tmp_path / f".{host}-{os.getpid()}-{earlier * 8}.part.b"  # of the same number
+        for path in (now, before):
+            path.write_text("", encoding="utf-8")
         remove_leftovers([tmp_path])
-        assert alive.exists()
+        assert alive.exists() and now.exists() and not before.exists()
     finally:
         process.communicate()
     remove_leftovers([tmp_path])

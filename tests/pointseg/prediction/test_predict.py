@@ -297,9 +297,24 @@ def test_progress_is_told(tmp_path, model):
         (["in/a.ply", "other/a.ply"], "one.ply", "-o .*one.ply: .*2 clouds"),
         (["in/a.ply"], "in", "in/a.ply: .*-o"),
         (["in/a.ply"], "file", "-o .*file: "),
+        (["in/a.ply", "other/A.ply"], "out", "in/a.ply .*other/A.ply .*-o"),
+        (["in/\u00e9.ply", "other/e\u0301.ply"], "out", "in/\u00e9.ply .*other/e\u0301.ply .*-o"),
+        (["in/s.bin", "other/s.pcd.bin"], "out", "in/s.bin .*other/s.pcd.bin .*s.label"),
+        (["third", "in/sub/b.ply"], "in", "third/sub/b.ply: .*in/sub/b.ply"),
     ],
 )
 def test_refused(tmp_path, model, inputs, out, named):
+    for name in (
+        "in/sub/b.ply",
+        "third/sub/b.ply",
+        "in/s.bin",
+        "other/s.pcd.bin",
+        "other/A.ply",
+        "in/\u00e9.ply",
+        "other/e\u0301.ply",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
     write(tmp_path / "in" / "a.ply", colored([0]))
     write(tmp_path / "other" / "a.ply", colored([0]))
     (tmp_path / "empty").mkdir()

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from dinomed3d.runtime.atomic_files import WriteError
+from dinomed3d.runtime.atomic_files import WriteError, temp_path
 from pointseg.config.recipe import InferenceConfig
 from pointseg.evaluation import scene_predictor
 from pointseg.files import in_pieces, pieces, read_cloud, write_cloud
@@ -321,6 +321,23 @@ def test_two_runs_at_once_do_not_share_a_folder(tmp_path, model):
     with unfinished.alone(unfinished_folder(tmp_path / "out" / "cloud.npy")):
         (result,) = predict(spec_of(tmp_path, source, stream=True))
     assert result.status == "failed" and f"process {os.getpid()}" in result.reason
+
+
+def test_what_killed_runs_left_is_removed_but_not_what_a_running_one_holds(tmp_path, model):
+    source = tmp_path / "cloud.npy"
+    write_cloud(source, cloud())
+    left = temp_path(tmp_path / "out" / "cloud.npy")
+    folder = unfinished_folder(tmp_path / "out" / "cloud.npy")
+    folder.mkdir(parents=True)
+    own = left.with_name(left.name.replace(f"-{os.getpid()}-", "-2147483641-"))
+    for path in (left, own, folder / "lock", folder / "labels.npy"):
+        path.write_text("half", encoding="utf-8")
+    with unfinished.alone(folder):
+        assert predict(spec_of(tmp_path, source, pictures=False))[0].status == "done"
+        assert folder.exists() and left.exists() and not own.exists()
+    predict(spec_of(tmp_path, source, pictures=False, overwrite=True))
+    found = {path.name for path in (tmp_path / "out").iterdir()}
+    assert found == {"cloud.npy", "cloud.npy.json", "summary.json", left.name}
 
 
 def test_time_left_counts_what_this_run_has_done():
