@@ -11,6 +11,7 @@ from typing import IO, Any
 
 import laspy
 import numpy as np
+from laspy.point.dims import DimensionInfo
 from numpy.typing import NDArray
 
 from dinomed3d.runtime.atomic_files import new_file
@@ -243,6 +244,7 @@ def _opened(path: Path) -> Iterator[laspy.LasReader]:
     # table makes it ask for memory until the system ends the whole process.
     with _errors_of(path, "is damaged or cut off"):
         reader = laspy.open(open_view(header), laz_backend=laspy.LazBackend.Lazrs)
+    _name_bytes(reader.header.point_format)
     with reader:
         scales = np.asarray(reader.header.scales)
         if not np.isfinite([*scales, *reader.header.offsets]).all() or (scales == 0).any():
@@ -250,6 +252,27 @@ def _opened(path: Path) -> Iterator[laspy.LasReader]:
                 path, "its header has a scale of 0, or an offset that is not finite"
             )
         yield reader
+
+
+def _name_bytes(form: laspy.PointFormat) -> None:
+    """Take bytes of points that no record describes for whole numbers, which a copy can describe.
+
+    laspy describes more than three of them as undocumented, in a way that it cannot read again.
+    """
+    dimensions = []
+    for dimension in form.dimensions:
+        left = dimension.num_bytes
+        if dimension.is_standard or dimension.num_elements <= 3:
+            left = 0
+            dimensions.append(dimension)
+        number = 0
+        while left:
+            size = next(size for size in (8, 4, 2, 1) if size <= left)
+            name = f"{dimension.name}_{number}"
+            part = DimensionInfo.from_dtype(name, np.dtype(f"u{size}"), is_standard=False)
+            dimensions.append(part)
+            left, number = left - size, number + 1
+    form.dimensions = dimensions
 
 
 def _pieces(

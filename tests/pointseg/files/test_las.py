@@ -112,6 +112,29 @@ def test_extended_records_are_kept(tmp_path, suffix):
     assert (kept.user_id, kept.record_id, kept.record_data) == ("me", 7, b"last words")
 
 
+@pytest.mark.parametrize("suffix", [".las", ".laz"])
+@pytest.mark.parametrize("width", [1, 8, 27, 300])
+def test_bytes_that_no_record_describes_are_kept(tmp_path, suffix, width):
+    header = laspy.LasHeader(point_format=6, version="1.4")
+    undocumented = np.random.default_rng(0).integers(0, 256, (4, width), np.uint8)
+    names = [f"b{number}" for number in range(width)]
+    header.add_extra_dims([laspy.ExtraBytesParams(name, np.uint8) for name in names])
+    cloud = laspy.LasData(header, laspy.ScaleAwarePointRecord.zeros(4, header=header))
+    for name, values in zip(names, undocumented.T, strict=True):
+        cloud[name] = values
+    cloud.write(tmp_path / "a.las")
+    data = bytearray((tmp_path / "a.las").read_bytes())
+    data[377:393] = b"somebody\0".ljust(16, b"\0")  # the record is no description any more
+    (tmp_path / "a.las").write_bytes(data)
+    source = tmp_path / f"b{suffix}"
+    laspy.read(tmp_path / "a.las").write(source) if suffix == ".laz" else source.write_bytes(data)
+    write_labelled(source, tmp_path / f"c{suffix}", np.array([0, 1, 2, -1]))
+    assert read_cloud(tmp_path / f"c{suffix}")["segment"].tolist() == [0, 1, 2, -1]
+    copy = laspy.read(tmp_path / f"c{suffix}")
+    rows = copy.points.array.view(np.uint8).reshape(4, -1)
+    np.testing.assert_array_equal(rows[:, 30 : 30 + width], undocumented)
+
+
 def copc(path, **options):
     """A file with the records that COPC has: its own first, its tree last."""
     plain = las(path, point_format=7, **options)
