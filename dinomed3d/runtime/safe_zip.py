@@ -186,7 +186,9 @@ def read_member(path: Path, member: zipfile.ZipInfo, *, max_bytes: int | None = 
         with zipfile.ZipFile(path) as archive, archive.open(member) as stream:
             content = stream.read(member.file_size + 1)  # never more than declared
     except (*DAMAGED, OSError) as error:
-        raise _refuse(path, member, f"is damaged ({error}); copy or download it again") from error
+        raise _refuse(
+            path, member, f"is damaged ({error!s:.200}); copy or download it again"
+        ) from error
     if len(content) != member.file_size:
         raise _refuse(path, member, "is cut off; copy or download it again")
     return content
@@ -236,4 +238,6 @@ def _unpack(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, targe
         raise _refuse(path, member, f"cannot be unpacked to {target}: {error}") from error
     except DAMAGED as error:
         target.unlink(missing_ok=True)
-        raise _refuse(path, member, f"is damaged ({error}); copy or download it again") from error
+        raise _refuse(
+            path, member, f"is damaged ({error!s:.200}); copy or download it again"
+        ) from error

@@ -129,7 +129,7 @@ def find_series_in_archive(path: Path, members: Sequence[zipfile.ZipInfo]) -> Fo
                         found, stream, member.filename, member.file_size, member.compress_size
                     )
             except (OSError, zipfile.LargeZipFile, *DAMAGED) as err:
-                found.broken[member.filename] = f"cannot be unpacked: {err}"
+                found.broken[member.filename] = f"cannot be unpacked: {err!s:.200}"
     found.series = _group(slices, found.ignored, str(path))
     return found
 
