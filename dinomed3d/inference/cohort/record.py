@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 """Plain data, written as JSON next to the mask; `worker` and `results` make its entries."""
 
-OTHERS = (".png", ".b2nd", ".seg.dcm")
+OTHERS = (".png", ".b2nd", ".seg.dcm", ".slices.nii.gz")
 """Endings of the other files that a case may have besides its record."""
 RECORD_TYPES: dict[str, dict[str, type]] = {
     "begun": {},

@@ -13,7 +13,7 @@ from dinomed3d.inference.case import Scan
 from dinomed3d.inference.cohort.case_task import CaseTask
 from dinomed3d.inference.cohort.record import sha256
 from dinomed3d.inference.cohort.spec import PredictSpec
-from dinomed3d.inference.io.image import write_mask
+from dinomed3d.inference.io.image import Grid, write_mask
 from dinomed3d.inference.models.model import Model
 from dinomed3d.inference.report.preview import draw_preview
 from dinomed3d.inference.report.quality import TrainingRange, flags, measure
@@ -48,9 +48,13 @@ def write_results(
     endings: list[str] = []
     notes: list[str] = []
     flagged: list[str] = []
+    of_scan = mask[grid.slices] if grid.slices else mask
+    if grid.slices:
+        _write_original_slices(of_scan, grid, Path(f"{stem}.slices.nii.gz"))
+        endings.append(".slices.nii.gz")
     if spec.dicom_seg and scan.ending == ".dcm":
         try:
-            notes += _write_dicom_seg(mask, scan, Path(f"{stem}.seg.dcm"), model)
+            notes += _write_dicom_seg(of_scan, scan, Path(f"{stem}.seg.dcm"), model)
             endings.append(".seg.dcm")
         except WriteError:
             raise
@@ -80,6 +84,13 @@ def write_results(
         "flags": flagged,
         "result_notes": notes,
     }
+
+
+def _write_original_slices(mask: NDArray[Any], grid: Grid, path: Path) -> None:
+    """Write the mask of the original slices of a scan with two slice increments."""
+    from dinomed3d.inference.io.dicom import original_slices
+
+    write_mask(mask, original_slices(grid), path)
 
 
 def _write_dicom_seg(mask: NDArray[Any], scan: Scan, path: Path, model: Model) -> list[str]:

@@ -184,16 +184,16 @@ def _slice_positions(headers: Sequence[Any]) -> NDArray[np.float64]:
 
 
 def _pixel_measures(headers: Sequence[Any]) -> Any:
-    """Spacing of rows and columns as stated, of slices from their positions."""
+    """Spacing of rows and columns as stated, of slices from their positions where it is one."""
     import highdicom
 
-    positions = _slice_positions(headers)
-    length = float(np.linalg.norm(positions[-1] - positions[0]))
-    gap = length / (len(headers) - 1) if len(headers) > 1 else None
+    gaps = np.linalg.norm(np.diff(_slice_positions(headers), axis=0), axis=1)
+    gap = float(gaps.mean()) if len(gaps) else None
+    steady = None if gap is None or float(np.ptp(gaps)) > 0.1 * gap else round(gap, 6)
     return highdicom.PixelMeasuresSequence(
         pixel_spacing=headers[0].PixelSpacing,
         slice_thickness=headers[0].get("SliceThickness") or gap,
-        spacing_between_slices=None if gap is None else round(gap, 6),
+        spacing_between_slices=steady,
     )
 
 

@@ -28,7 +28,14 @@ _KEYWORDS = (
     *("SOPInstanceUID", "Modality", "SeriesDescription", "SeriesInstanceUID", "SeriesNumber"),
     *("StudyInstanceUID", "FrameOfReferenceUID", "ImagePositionPatient"),
     *("ImageOrientationPatient", "PixelSpacing", "SliceThickness", "SamplesPerPixel"),
-    *("NumberOfFrames", "Rows", "Columns", "PhotometricInterpretation", *DISTINGUISHING),
+    *(
+        "InstanceNumber",
+        "NumberOfFrames",
+        "Rows",
+        "Columns",
+        "PhotometricInterpretation",
+        *DISTINGUISHING,
+    ),
 )
 SINGLE_FRAME = ("", "0", "1")
 """NumberOfFrames of an object that is one slice."""

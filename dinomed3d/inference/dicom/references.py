@@ -41,7 +41,7 @@ def read_references(scan: Scan, shape: tuple[int, ...]) -> list[Any]:
     from pydicom import dcmread
     from pydicom.errors import InvalidDicomError
 
-    found = series_grid(scan).shape_zyx
+    found = (len(scan.files), *series_grid(scan).shape_zyx[1:])
     if found != shape:
         raise CaseError(
             f"{series_path(scan)}: a DICOM segmentation must have the size of its series; "

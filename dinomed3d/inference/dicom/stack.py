@@ -1,4 +1,4 @@
-"""Slices of a DICOM series as one straight, evenly spaced stack, or the reason why they are not."""
+"""Slices of a DICOM series as one straight stack, even or of two increments, or the reason why they are not."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from dinomed3d.inference.case import CaseError
 from dinomed3d.inference.dicom.header import DISTINGUISHING, SINGLE_FRAME, Header
+from dinomed3d.inference.dicom.increments import finest_of_two
 
 GAP_TOLERANCE = 0.01
 """Tolerance of slice gaps, as a fraction of the median gap."""
@@ -54,13 +55,15 @@ class Stack:
     order: tuple[int, ...]
     """Which plane is slice 0, 1, ...: along the normal, so that x, y, z are right-handed."""
     shape_zyx: tuple[int, int, int]
-    """Slices, rows, columns."""
+    """Slices, rows, columns; of two increments the number of even slices of the finer one."""
     spacing_zyx: tuple[float, float, float]
     """Voxel spacing in millimetres."""
     affine: NDArray[np.float64]
     """(4, 4): voxel (x, y, z) -> millimetres, RAS+."""
     notes: tuple[str, ...] = ()
     """What was assumed, for the report."""
+    places: tuple[float, ...] = ()
+    """Of two increments: where each slice lies among the even slices of the grid; empty for even slices."""
 
 
 def plane(header: Header, name: str) -> Plane:
@@ -132,7 +135,8 @@ def stack(planes: Sequence[Plane]) -> Stack:
 
     Raises:
         CaseError: Sizes, spacings or orientations differ; several slices at one position; uneven
-            gaps; slices shifted against each other (gantry tilt); a single one without thickness.
+            gaps other than two increments; slices shifted against each other (gantry tilt); a single
+            one without thickness.
     """
     first = planes[0]
     _check_uniform(planes)
@@ -148,18 +152,58 @@ def stack(planes: Sequence[Plane]) -> Stack:
         step = normal * first.thickness
         notes = (f"a single slice: its thickness of {first.thickness:g} mm is taken as spacing",)
     else:
-        _check_gaps(planes, heights)
-        step = _step(planes, normal)
+        finest = _finest_gap(planes, heights)
+        step = _step(planes, heights, normal, finest)
+        if finest is not None:
+            return _of_two_increments(order, planes, heights, step, finest)
+    return _grid(order, planes, step, notes=notes)
+
+
+def _grid(
+    order: NDArray[np.intp],
+    planes: Sequence[Plane],
+    step: NDArray[np.float64],
+    *,
+    count: int | None = None,
+    notes: tuple[str, ...] = (),
+    places: tuple[float, ...] = (),
+) -> Stack:
+    """The grid whose first slice is the first plane; of `count` slices, or one for each plane."""
+    first = planes[0]
     y, x = first.spacing
     lps = np.eye(4)
     lps[:3, :3] = np.stack([first.row * x, first.column * y, step], axis=1)
-    lps[:3, 3] = planes[0].position
+    lps[:3, 3] = first.position
     return Stack(
         order=tuple(int(i) for i in order),
-        shape_zyx=(len(planes), *first.shape),
+        shape_zyx=(len(planes) if count is None else count, *first.shape),
         spacing_zyx=(float(np.linalg.norm(step)), y, x),
         affine=np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps,
         notes=notes,
+        places=places,
+    )
+
+
+def _of_two_increments(
+    order: NDArray[np.intp],
+    planes: Sequence[Plane],
+    heights: NDArray[np.float64],
+    step: NDArray[np.float64],
+    finest: float,
+) -> Stack:
+    """The grid of even slices at the finer of two increments."""
+    places = (heights - heights[0]) / finest
+    whole = np.rint(places)
+    places = np.where(np.abs(places - whole) <= 0.05, whole, places)
+    count = int(np.rint(places[-1])) + 1
+    gaps = np.diff(heights)
+    note = (
+        f"two slice increments, {gaps.min():.4g} and {gaps.max():.4g} mm: its {len(planes)} slices were interpolated "
+        f"linearly to {count} even slices of {finest:.4g} mm and predicted there; the mask on the original slices (the "
+        "label at each of them) is in CASE.slices.nii.gz and in a DICOM segmentation"
+    )
+    return _grid(
+        order, planes, step, count=count, notes=(note,), places=tuple(float(p) for p in places)
     )
 
 
@@ -184,15 +228,24 @@ def _check_uniform(planes: Sequence[Plane]) -> None:
             )
 
 
-def _check_gaps(planes: Sequence[Plane], heights: NDArray[np.float64]) -> None:
-    """Gaps between the sorted slices must be even."""
+def _finest_gap(planes: Sequence[Plane], heights: NDArray[np.float64]) -> float | None:
+    """The finer of two slice increments; None where the gaps between the sorted slices are even.
+
+    Raises:
+        CaseError: Several slices at one position, or gaps that are uneven in another way.
+    """
     gaps = np.diff(heights)
     if (gaps < 1e-3).any():
         raise CaseError(_explain_same_position(planes, gaps))
     median = float(np.median(gaps))
     uneven = np.abs(gaps - median) > max(GAP_TOLERANCE * median, GAP_TOLERANCE_MM)
     if not uneven.any():
-        return
+        return None
+    finest = finest_of_two(
+        gaps, _numbers_of(planes), tolerance=GAP_TOLERANCE, tolerance_mm=GAP_TOLERANCE_MM
+    )
+    if finest is not None:
+        return finest
     worst = int(np.argmax(np.abs(gaps - median)))
     missing = gaps[worst] > 1.5 * median and uneven.sum() < 4
     tilt = _tilt(planes)
@@ -203,6 +256,12 @@ def _check_gaps(planes: Sequence[Plane], heights: NDArray[np.float64]) -> None:
         + (f", and the gantry is tilted by {tilt:.1f} degrees" if tilt > 1 else "")
         + (f"; {_EXPORT_AGAIN}" if missing else f"; {_RESAMPLE}")
     )
+
+
+def _numbers_of(planes: Sequence[Plane]) -> list[int] | None:
+    """InstanceNumber of each slice; None where one is no number."""
+    numbers = [one.header.get("InstanceNumber") for one in planes]
+    return [int(n) for n in numbers] if all(n.isdecimal() for n in numbers) else None
 
 
 def _explain_same_position(planes: Sequence[Plane], gaps: NDArray[np.float64]) -> str:
@@ -235,19 +294,27 @@ def _tilt(planes: Sequence[Plane]) -> float:
     return float(np.degrees(np.arctan2(np.linalg.norm(line - up * normal), abs(up))))
 
 
-def _step(planes: Sequence[Plane], normal: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(3,) from one slice to the next, as the positions say, so that none of them is moved."""
+def _step(
+    planes: Sequence[Plane],
+    heights: NDArray[np.float64],
+    normal: NDArray[np.float64],
+    finest: float | None,
+) -> NDArray[np.float64]:
+    """(3,) from one slice of the grid to the next, as the positions say, so that none of them is moved."""
     positions = np.array([p.position for p in planes])  # (N, 3)
-    step = (positions[-1] - positions[0]) / (len(positions) - 1)
+    along = np.arange(len(positions), dtype=float)
+    if finest is not None:
+        along = (heights - heights[0]) / finest
+    step = (positions[-1] - positions[0]) / along[-1]
     half_pixel = 0.5 * min(planes[0].spacing)
-    shift = (step - (step @ normal) * normal) * (len(positions) - 1)
+    shift = (step - (step @ normal) * normal) * along[-1]
     angle = _tilt(planes)
     if angle > ANGLE_TOLERANCE_DEGREES and np.linalg.norm(shift) > half_pixel:
         raise CaseError(
             f"gantry tilt: its slices are shifted against each other, {angle:.1f} degrees off "
             "their normal; correct it with a tool that does so (dcm2niix) first"
         )
-    residual = positions - (positions[0] + np.arange(len(positions))[:, None] * step)
+    residual = positions - (positions[0] + along[:, None] * step)
     residual -= (residual @ normal)[:, None] * normal
     distance = np.linalg.norm(residual, axis=1)
     if distance.max() > half_pixel:

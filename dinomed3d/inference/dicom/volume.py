@@ -20,6 +20,7 @@ from dinomed3d.inference.dicom.header import (
     pixels_complete,
     read_header,
 )
+from dinomed3d.inference.dicom.increments import on_even_slices
 from dinomed3d.inference.dicom.quiet import quiet_libraries
 from dinomed3d.inference.dicom.series import Series
 from dinomed3d.inference.dicom.stack import Stack, plane, stack
@@ -64,7 +65,7 @@ def read_series(scan: Scan) -> tuple[NDArray[Any], Stack]:
     Returns:
         (Z, Y, X) with slope and intercept applied, in the smallest of int16, uint16, int32 that
         holds them, or as stored; float32 where the slope makes fractions. Slice z is
-        `scan.files[z]`. And the grid.
+        `scan.files[z]`; of two increments the slices are interpolated to even ones. And the grid.
 
     Raises:
         CaseError: A file is missing, damaged, cut off or changed, or as `series_scan`.
@@ -81,11 +82,13 @@ def read_series(scan: Scan) -> tuple[NDArray[Any], Stack]:
                     f"{path.name}: its pixels are {pixels.shape}, not {found.shape_zyx[1:]}"
                 )
             if index == 0:
-                volume = np.empty(found.shape_zyx, pixels.dtype)
+                volume = np.empty((len(paths), *pixels.shape), pixels.dtype)
             wider = np.promote_types(volume.dtype, pixels.dtype)
             if wider != volume.dtype:
                 volume = volume.astype(np.float32 if wider.kind == "f" else wider)
             volume[index] = pixels
+    if found.places:
+        volume = on_even_slices(volume, found.places, found.shape_zyx[0])
     return volume, found
 
 

@@ -16,7 +16,9 @@ _NAMES_OF_THE_RUN = {"run", "report"}
 """run.json, report.html and report.csv are written in the folder of the first level of cases."""
 _MAX_BYTES = 180
 """Longest name of one part, bytes: outputs add endings and the suffix of temporary files, and 255 are allowed."""
-_OUTPUT_ENDINGS = (".nii", ".nii.gz", ".mha", ".nrrd", ".json", ".png", ".b2nd", ".seg.dcm")
+_OUTPUT_ENDINGS = (
+    *(".nii", ".nii.gz", ".mha", ".nrrd", ".json", ".png", ".b2nd", ".seg.dcm", ".slices.nii.gz"),
+)
 
 
 def case_id(parts: Sequence[str]) -> str:
@@ -29,6 +31,8 @@ def case_id(parts: Sequence[str]) -> str:
         parts: Folders, then the name without ending; at least one.
     """
     safe = [_safe(part) for part in parts]
+    if safe[-1].casefold().endswith(".slices"):  # NAME.slices.nii.gz is a second mask of NAME
+        safe[-1] += "_"
     if len(safe) == 1 and safe[0].casefold() in _NAMES_OF_THE_RUN:
         safe[0] = f"_{safe[0]}"
     return "/".join(safe)

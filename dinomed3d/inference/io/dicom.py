@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from dinomed3d.inference.case import CaseError, Scan
 from dinomed3d.inference.dicom.stack import Stack
 from dinomed3d.inference.dicom.volume import read_series, series_grid
 from dinomed3d.inference.io import nifti_header
-from dinomed3d.inference.io.grid import Grid, Volume, check_spacing, checked_affine
+from dinomed3d.inference.io.grid import (
+    Grid,
+    Volume,
+    array_spacing,
+    check_spacing,
+    checked_affine,
+)
 from dinomed3d.inference.io.voxels import checked_volume
 
 
@@ -46,8 +54,38 @@ def _grid(scan: Scan, stack: Stack) -> tuple[Grid, list[str]]:
         stored_shape=shape_xyz,
         ending=".nii.gz",
         header=nifti_header.from_affine(stack.affine, spacing_xyz, shape_xyz),
+        slice_places=stack.places,
     )
     return grid, [*stack.notes, *notes]
+
+
+def original_slices(grid: Grid) -> Grid:
+    """The grid of the original slices of a scan with two slice increments, as ITK reads such a series.
+
+    No image format describes uneven slices. ITK, and what is built on it, opens the series as slices of
+    their mean distance from the first to the last, and so is this, slice by slice. Positions between
+    them are not those in the patient.
+
+    Args:
+        grid: Of even slices, with `slice_places`.
+    """
+    count = len(grid.slice_places)
+    affine = grid.matrix
+    affine[:3, 2] *= grid.slice_places[-1] / (count - 1)
+    _, y, x = grid.shape_zyx
+    spacing_xyz = (
+        grid.spacing_mm[2],
+        grid.spacing_mm[1],
+        float(np.linalg.norm(affine[:3, 2])),
+    )
+    return Grid(
+        shape_zyx=(count, y, x),
+        spacing_mm=array_spacing(spacing_xyz),
+        affine=tuple(tuple(float(value) for value in row) for row in affine),
+        stored_shape=(x, y, count),
+        ending=".nii.gz",
+        header=nifti_header.from_affine(affine, spacing_xyz, (x, y, count)),
+    )
 
 
 def _name(scan: Scan) -> str:

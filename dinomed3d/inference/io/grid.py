@@ -36,6 +36,13 @@ class Grid:
 
     It holds nothing else of the header, least of all its free text.
     """
+    slice_places: tuple[float, ...] = ()
+    """Where the scan's own slices lie along z, in voxels; empty where they are the grid's."""
+
+    @property
+    def slices(self) -> list[int]:
+        """Of a scan with two slice increments: the grid's slice that is nearest to each of its own."""
+        return [min(int(place + 0.5), self.shape_zyx[0] - 1) for place in self.slice_places]
 
     @property
     def orientation(self) -> str:

@@ -1,0 +1,131 @@
+"""Series of two slice increments: predicted on even slices, the mask put back on the original ones."""
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+
+from dinomed3d.inference.case import CaseError
+from dinomed3d.inference.cohort.run import predict
+from dinomed3d.inference.cohort.spec import PredictSpec
+from dinomed3d.inference.dicom.increments import finest_of_two, on_even_slices
+from dinomed3d.inference.dicom.volume import read_series
+from dinomed3d.inference.io.dicom import original_slices, read_grid
+from tests.dinomed3d.inference.dicom.dicom_series import write_series
+from tests.dinomed3d.inference.dicom.test_volume import scan_of
+from tests.dinomed3d.inference.models.write_model import write_model
+
+
+@pytest.mark.parametrize(
+    ("gaps", "finest"),
+    [
+        ([2.5] * 6 + [5] * 5, 2.5),
+        ([5] * 5 + [2.5] * 6, 2.5),
+        ([3] * 4 + [7] * 4, 3),
+        ([2.5] * 4 + [3.75] + [5] * 4, 2.5),  # half of each where they meet
+        ([5] * 3 + [2.5] * 9 + [5] * 3, 2.5),
+        ([2.502, 2.498, 2.5, 5.003, 5, 4.997], 2.5),
+        ([2] * 5 + [4] + [2] * 5, None),  # a lost slice
+        ([2] * 9 + [4], None),
+        ([2] * 4 + [4] * 2 + [2] * 4, None),  # two lost slices
+        ([2] * 6 + [4] * 4 + [8] + [4] * 4, None),  # one lost of two increments
+        ([2] * 4 + [3] + [2] * 4 + [4] * 4, None),
+        ([1] * 4 + [2] * 4 + [4] * 4, None),
+        ([2, 4] * 5, None),
+        ([2] * 4 + [3] * 2 + [4] * 4, None),
+        ([1] * 4 + [20] * 4, None),
+    ],
+)
+def test_which_gaps_are_two_increments(gaps, finest):
+    found = finest_of_two(np.array(gaps, float), None, tolerance=0.01, tolerance_mm=0.01)
+    assert found == (None if finest is None else pytest.approx(finest))
+
+
+def test_images_whose_numbers_are_missing_are_lost():
+    gaps = np.array([2.0] * 4 + [4.0] * 4)
+    for numbers, finest in ((range(1, 10), 2), ([9, 8, 7, 6, 5, 3, 1, -1, -3], None)):
+        assert finest_of_two(gaps, numbers, tolerance=0.01, tolerance_mm=0.01) == finest
+
+
+def test_values_between_slices_by_hand():
+    voxels = np.array([0, 10, 20, 41], np.int16).reshape(4, 1, 1)
+    even = on_even_slices(voxels, [0, 1, 3, 5], 6)
+    assert even.dtype == np.int16 and even.ravel().tolist() == [0, 10, 15, 20, 30, 41]
+    even = on_even_slices(voxels.astype(np.float32), [0, 1, 2.5, 4.4], 6)
+    by_hand = [0, 10, 10 + 10 / 1.5, 20 + 21 * 0.5 / 1.9, 20 + 21 * 1.5 / 1.9, 41]
+    np.testing.assert_allclose(even.ravel(), by_hand)
+
+
+def coarse_above(dataset, z):
+    """2 mm up to slice 4, then 4 mm, along any normal."""
+    step = np.cross(dataset.ImageOrientationPatient[:3], dataset.ImageOrientationPatient[3:])
+    position = np.add(dataset.ImagePositionPatient, step * 2.0 * max(0, z - 4))
+    dataset.ImagePositionPatient = [round(float(v), 6) for v in position]
+
+
+def test_a_series_on_even_slices_and_on_its_own(tmp_path):
+    stored = write_series(tmp_path, slices=8, cosines=(0.8, 0.6, 0, 0, 0, -1), change=coarse_above)
+    scan = scan_of(tmp_path)
+    voxels, stack = read_series(scan)
+    assert stack.places == (0, 1, 2, 3, 4, 6, 8, 10) and len(voxels) == 11
+    grid = read_grid(scan)
+    assert np.array_equal(voxels[grid.slices], stored)
+    assert np.array_equal(voxels[5] * 2, stored[4] + stored[5])
+    for plane, file in zip(grid.slices, scan.files, strict=True):
+        position = pydicom.dcmread(file).ImagePositionPatient
+        np.testing.assert_allclose(
+            grid.matrix[:3] @ (0, 0, plane, 1), np.multiply(position, (-1, -1, 1)), atol=1e-4
+        )
+    # the mask of its own slices lies where ITK, which knows even slices alone, places the series
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(scan.files)
+    image, own = reader.Execute(), original_slices(grid)
+    assert own.shape_zyx == image.GetSize()[::-1]
+    np.testing.assert_allclose(own.spacing_mm, image.GetSpacing()[::-1], rtol=1e-5)
+    corner = image.TransformIndexToPhysicalPoint((5, 4, 7))
+    np.testing.assert_allclose(
+        own.matrix[:3] @ (5, 4, 7, 1), np.multiply(corner, (-1, -1, 1)), atol=1e-3
+    )
+
+
+def test_shifted_slices_of_two_increments_are_refused(tmp_path):
+    def tilted(dataset, z):
+        coarse_above(dataset, z)
+        dataset.ImagePositionPatient[1] += 0.1 * dataset.ImagePositionPatient[2]
+
+    write_series(tmp_path, slices=8, change=tilted)
+    with pytest.raises(CaseError, match="gantry tilt"):
+        scan_of(tmp_path)
+
+
+def test_the_head_of_the_cases(shared, tmp_path):
+    source = shared / "cases" / "medical" / "two_increments"
+    model = write_model(tmp_path, mirroring=None)
+    spec = PredictSpec(
+        source=str(source), out=str(tmp_path / "out"), model=str(model), engine="threads", device="cpu",
+        dicom_seg=True, step_size=1.0,
+    )  # fmt: skip
+    assert predict(spec, lambda event: None).done == ("head",)
+    out = Path(spec.out)
+    record = json.loads((out / "head.json").read_text())
+    assert any("2.5 and 5 mm" in note and "17 even slices" in note for note in record["notes"])
+    assert set(record["files"]) == {"head.slices.nii.gz", "head.seg.dcm", "head.png"}
+    even, own = (
+        np.asarray(nib.load(out / f"head{ending}").dataobj).T
+        for ending in (".nii.gz", ".slices.nii.gz")
+    )
+    planes = [0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 16]
+    assert own.shape == (12, 32, 32) and own.any() and np.array_equal(own, even[planes])
+    content = pydicom.dcmread(out / "head.seg.dcm")
+    heights = {
+        round(float(group.PlanePositionSequence[0].ImagePositionPatient[2]), 3)
+        for group in content.PerFrameFunctionalGroupsSequence
+    }
+    assert heights <= {2.5 * plane for plane in planes} and max(heights) > 17
+    measures = content.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    assert "SpacingBetweenSlices" not in measures
+    assert not predict(spec, lambda event: None).failed  # the same again keeps it
