@@ -18,11 +18,12 @@ from dinomed3d.inference.io import nifti_header
 from dinomed3d.inference.io.grid import Grid, Volume
 from dinomed3d.inference.io.voxels import fill, kept_type, slices_per_chunk
 
-_HEADER_BYTES = 540
-"""Length of a NIfTI-2 header, the longer of the two versions."""
+_HEADER_BYTES = 544
+"""Length of a NIfTI-2 header, the longer of the two versions, with the four bytes that announce extensions."""
 _MAX_DEFLATE = 1040
 """deflate makes at most 1032 bytes of one."""
-_TAIL_BYTES = 64 * 2**20
+_PADDING_BYTES = 4096
+"""Fewer bytes than this behind the voxels can be padding to whole blocks of a disk or tape."""
 _COMPRESSION = 3
 """gzip level of masks: as fast as 1 and a fifth smaller; 6 takes twice as long."""
 
@@ -52,7 +53,8 @@ def read(path: Path, ending: str, *, channels: int = 1) -> Volume:
     """
     name = str(path)
     with opened(path, ending) as stream:
-        header = nifti_header.parse(stream.read(_HEADER_BYTES), name)
+        block = stream.read(_HEADER_BYTES)
+        header = nifti_header.parse(block, name)
         grid, notes = nifti_header.grid_of(header, name, ending, channels=channels)
         stored = nifti_header.stored_type(header, name)
         scale = nifti_header.slope_intercept(header, name)
@@ -62,13 +64,26 @@ def read(path: Path, ending: str, *, channels: int = 1) -> Volume:
         size = path.stat().st_size * (_MAX_DEFLATE if ending == ".nii.gz" else 1)
         if size < needed:
             raise CaseError(f"{name}: is cut off: its header needs {needed} bytes, it has {size}")
+        padding = _longest_padding(grid, stored)
+        if ending == ".nii" and size - needed > padding:
+            raise _too_long(name, grid, stored, needed, f"{size - needed} bytes more")
         stream.seek(offset)
         volumes = []
         for _ in range(channels):
             volumes.append(np.empty(grid.shape_zyx, kept))
             notes += fill(volumes[-1], _chunks(stream, grid, stored, name), name, scale=scale)
-        if ending == ".nii.gz" and not _ends_soon(stream):
-            notes.append("the file holds many more bytes than its voxels need; ignored")
+        rest = stream.read(padding + 1)  # to the end, where gzip's checksum is compared
+        if len(rest) > padding:
+            raise _too_long(name, grid, stored, needed, f"more than {padding} bytes more")
+        if any(rest) and nifti_header.lacks_room_for_extension(header, block):
+            raise CaseError(
+                f"{name}: its voxels begin where its header announces an extension, and {len(rest)} bytes follow "
+                "them; correct vox_offset, or save it again"
+            )
+        if rest:
+            notes.append(
+                f"{len(rest)} bytes follow its voxels, fewer than one more plane of them takes; ignored"
+            )
     return Volume(channels=volumes, grid=grid, notes=notes)
 
 
@@ -133,6 +148,16 @@ def _chunks(
         yield np.frombuffer(content, stored).reshape(count, y, x)
 
 
-def _ends_soon(stream: IO[bytes]) -> bool:
-    """Read to the end of the gzip data, where its checksum is compared; False if that is far."""
-    return not all(stream.read(2**20) for _ in range(_TAIL_BYTES >> 20))
+def _longest_padding(grid: Grid, stored: np.dtype[Any]) -> int:
+    """How many bytes behind the voxels cannot be voxels: a wrong shape or type leaves a whole plane at least."""
+    z, y, x = grid.shape_zyx
+    sides = (y * x, z * x, z * y) if len(grid.stored_shape) > 2 else (y, x)
+    return min(_PADDING_BYTES, min(sides) * stored.itemsize) - 1
+
+
+def _too_long(name: str, grid: Grid, stored: np.dtype[Any], needed: int, more: str) -> CaseError:
+    shape = " x ".join(map(str, grid.stored_shape))
+    return CaseError(
+        f"{name}: is longer than its header says: {shape} voxels of {stored.name} end at byte {needed}, and it has "
+        f"{more}; its shape, data type or vox_offset is wrong, so its values would be, too: save it again"
+    )

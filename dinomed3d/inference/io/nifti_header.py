@@ -26,6 +26,8 @@ from dinomed3d.inference.io.grid import (
 )
 
 _MILLIMETRES = {1: 1000.0, 3: 0.001}  # xyzt_units: metres, micrometres
+_LEAST_EXTENSION = 16
+"""Bytes of the smallest extension of a header."""
 _GEOMETRY = (
     *("dim_info", "pixdim", "xyzt_units", "toffset", "qform_code", "sform_code"),
     *("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
@@ -40,7 +42,7 @@ def parse(block: bytes, name: str) -> Header:
     """The header that a single-file NIfTI starts with, of version 1 or 2, either byte order.
 
     Args:
-        block: The first 540 bytes of the file (fewer if it is shorter).
+        block: The first 540 bytes of the file or more (fewer if it is shorter).
         name: The file, for messages.
 
     Raises:
@@ -64,6 +66,17 @@ def parse(block: bytes, name: str) -> Header:
     if not (np.isfinite(offset) and header.sizeof_hdr <= offset < 2**40):
         raise CaseError(f"{name}: its voxels must start behind the header, it says byte {offset:g}")
     return header
+
+
+def lacks_room_for_extension(header: Header, block: bytes) -> bool:
+    """Whether an extension is announced, but the voxels begin where it would be.
+
+    Args:
+        header: of `parse`.
+        block: the start of the file, from which it was parsed.
+    """
+    announced = block[header.sizeof_hdr : header.sizeof_hdr + 1] not in (b"", b"\0")
+    return announced and int(header["vox_offset"]) < header.sizeof_hdr + 4 + _LEAST_EXTENSION
 
 
 def stored_type(header: Header, name: str) -> np.dtype[Any]:

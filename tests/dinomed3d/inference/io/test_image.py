@@ -117,6 +117,53 @@ def test_two_affines_that_differ_are_both_kept_and_told(tmp_path):
     assert "32.5 mm apart" in note
 
 
+EXTENDED = bytes([1, 0, 0, 0])
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+@pytest.mark.parametrize(
+    ("fields", "more", "refused"),
+    [
+        # 5 x 4 x 30 voxels of int16 begin at byte 352; one more plane has 40 bytes at the least
+        ({"datatype": 2, "bitpix": 8}, b"", True),  # int16 that the header calls uint8
+        ({"dim": [3, 5, 4, 29, 1, 1, 1, 1]}, b"", True),
+        ({"dim": [3, 4, 4, 30, 1, 1, 1, 1]}, b"", True),
+        ({}, bytes(40), True),
+        ({}, bytes(39), False),
+        ({}, b"tail", False),
+        ({"dim": [3, 5, 4, 31, 1, 1, 1, 1]}, b"", True),  # shorter
+        ({}, None, True),
+    ],
+)
+def test_files_that_are_longer_or_shorter_than_they_say(tmp_path, ending, fields, more, refused):
+    whole = save(tmp_path / "whole.nii", numbers(5, 4, 30))
+    content = patched(whole, tmp_path / "changed.nii", **fields).read_bytes()
+    content = content[:-1] if more is None else content + more
+    path = tmp_path / f"a{ending}"
+    path.write_bytes(gzip.compress(content) if ending == ".nii.gz" else content)
+    if refused:
+        with pytest.raises(CaseError, match="longer than its header says|is cut off") as caught:
+            read_case(case(path), ["x"])
+        assert str(path) in str(caught.value)
+        return
+    volume = read_case(case(path), ["x"])
+    assert volume.notes == [
+        f"{len(more)} bytes follow its voxels, fewer than one more plane of them takes; ignored"
+    ]
+    np.testing.assert_array_equal(volume.channels[0], numbers(5, 4, 30).T)
+
+
+def test_voxels_that_begin_in_an_extension_are_refused(tmp_path):
+    content = save(tmp_path / "a.nii", numbers(9, 9, 9)).read_bytes()
+    extension = struct.pack("<ii", 16, 6) + b"comments"
+    shifted = content[:348] + EXTENDED + extension + content[352:]
+    (tmp_path / "a.nii").write_bytes(shifted)
+    with pytest.raises(CaseError, match="vox_offset"):
+        read_case(case(tmp_path / "a.nii"), ["x"])
+    right = patched(tmp_path / "a.nii", tmp_path / "b.nii", vox_offset=368)
+    assert read_case(case(right), ["x"]).notes == []
+
+
 @pytest.mark.parametrize("shape", [(1, 4, 5), (4, 1, 5), (4, 5, 1), (1, 1, 1), (4, 5, 6, 1, 1)])
 def test_axes_of_one_voxel(tmp_path, shape):
     grid = keeps_grid(save(tmp_path / "a.nii.gz", numbers(*shape)), tmp_path)
