@@ -55,6 +55,8 @@ class CaseTask:
     """Memory that is reserved for it."""
     volume: Volume | None = None
     """The scan as stored."""
+    spacing: tuple[float, float, float] | None = None
+    """Voxel spacing (z, y, x) in the numbers that the model was trained with."""
     reorientation: Reorientation | None = None
     """How the volume was reoriented for the model."""
     prepared: Prepared | None = None

@@ -80,8 +80,9 @@ class Localizer:
     def find(
         self,
         channels: Sequence[NDArray[Any]],
-        spacing_mm: Sequence[float],
+        spacing: Sequence[float],
         *,
+        spacing_mm: Sequence[float],
         splits: int,
         margin_mm: float,
     ) -> Region | None:
@@ -89,12 +90,13 @@ class Localizer:
 
         Args:
             channels: each (Z, Y, X), in the order of axes that models are given.
+            spacing: (z, y, x), in the numbers that the coarse model was trained with.
             spacing_mm: (z, y, x).
             splits: number of row ranges that are predicted one after the other.
             margin_mm: on each side of the region.
         """
         found = segment(
-            prepare(channels, spacing_mm, self.plan, device=self.predictor.device),
+            prepare(channels, spacing, self.plan, device=self.predictor.device),
             self.plan,
             self.predictor,
             step=STEP,

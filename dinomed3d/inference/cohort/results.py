@@ -68,7 +68,7 @@ def write_results(
         training,
         channels=volume.channels,
         mask=mask,
-        spacing_mm=grid.spacing_mm,
+        spacing_mm=task.spacing or grid.spacing_mm,
         certainty=certainty,
         axes=(0, 1, 2) if task.reorientation is None else task.reorientation.axes,
     )

@@ -44,6 +44,8 @@ from dinomed3d.inference.io.orientation import Reorientation
 from dinomed3d.inference.models.model import Model
 from dinomed3d.inference.models.model_files import digest_of
 from dinomed3d.inference.nnunet.build_network import has_trainer
+from dinomed3d.inference.nnunet.header_units import note_on_units, spacing_as_trained
+from dinomed3d.inference.nnunet.plan import Plan
 from dinomed3d.inference.nnunet.preprocess import prepare
 from dinomed3d.inference.nnunet.probabilities import ProbabilityFile
 from dinomed3d.inference.nnunet.segment import Segmentation, segment
@@ -184,14 +186,14 @@ class Worker:
 
     def _estimate(self, grid: Grid, ending: str, task: CaseTask) -> memory.MemoryNeed:
         """The memory of a case, also while the localizer predicts and the model's input waits."""
-        shape, spacing_mm = grid.shape_zyx, grid.spacing_mm
+        shape, spacing_mm = grid.shape_zyx, spacing_as_trained(grid, self.plan)
         need = memory.estimate(
             shape, spacing_mm, self.plan, self.footprint, self.limit, spec=self.spec, ending=ending
         )
         if self.first is not None:
             first = memory.estimate(
                 shape,
-                spacing_mm,
+                spacing_as_trained(grid, self.first.plan),
                 self.first.plan,
                 replace(self.first.footprint, base=self.footprint.base),
                 self.limit,
@@ -205,7 +207,7 @@ class Worker:
         waiting = memory.input_bytes(shape, spacing_mm, self.plan)
         coarse = memory.estimate(
             shape,
-            spacing_mm,
+            spacing_as_trained(grid, self.localizer.plan),
             self.localizer.plan,
             self.coarse_footprint,
             self.limit - waiting,
@@ -222,16 +224,21 @@ class Worker:
             task.reorientation = Reorientation.to(self.spec.orientation, grid)
         elif self.plan.reoriented_by is not None:
             task.reorientation = Reorientation.to("RAS", grid, like=self.plan.reoriented_by)
+        task.spacing = spacing_as_trained(grid, self.plan)
+        task.volume.notes += note_on_units(grid, self.plan)
         # of a cascade the second model's input waits for the labels of the first
         plan = self.plan if self.first is None else self.first.plan
-        task.prepared = prepare(*_as_models_see(task), plan, device=self.device)
+        task.prepared = prepare(*_as_models_see(task, plan), plan, device=self.device)
 
     def predict(self, task: CaseTask, on_event: ProgressCallback) -> None:
         """Predict a preprocessed case, in the region that the localizer finds where there is one."""
         if self.localizer is not None and task.reason is None:
             with task.step("localizer"):
+                assert task.volume is not None
+                grid, turn = task.volume.grid, task.reorientation
                 task.region = self.localizer.find(
-                    *_as_models_see(task),
+                    *_as_models_see(task, self.localizer.plan),
+                    spacing_mm=grid.spacing_mm if turn is None else turn.spacing(grid.spacing_mm),
                     splits=task.localizer_splits,
                     margin_mm=self.spec.localizer_margin_mm,
                 )
@@ -269,7 +276,7 @@ class Worker:
         first.predictor.clear_cache()
         task.prepared = None
         task.prepared = prepare(
-            *_as_models_see(task), self.plan, previous=found.mask, device=self.device
+            *_as_models_see(task, self.plan), self.plan, previous=found.mask, device=self.device
         )
 
     def _segment(
@@ -398,15 +405,17 @@ def _notes(model: Model) -> Iterator[str]:
         )
 
 
-def _as_models_see(task: CaseTask) -> tuple[list[NDArray[Any]], tuple[float, float, float]]:
-    """Channels and spacing of a case, reoriented if the model wants it."""
+def _as_models_see(
+    task: CaseTask, plan: Plan
+) -> tuple[list[NDArray[Any]], tuple[float, float, float]]:
+    """Channels and spacing of a case as a model was trained with them, reoriented if it wants it."""
     assert task.volume is not None
     channels: list[NDArray[Any]] = list(task.volume.channels)
-    spacing_mm = task.volume.grid.spacing_mm
-    if task.reorientation is None:
-        return channels, spacing_mm
-    reoriented = [task.reorientation.apply(channel) for channel in channels]
-    return reoriented, task.reorientation.spacing(spacing_mm)
+    spacing = spacing_as_trained(task.volume.grid, plan)
+    turn = task.reorientation
+    if turn is None:
+        return channels, spacing
+    return [turn.apply(channel) for channel in channels], turn.spacing(spacing)
 
 
 def choose_precision(name: str, trainer: str, device: torch.device) -> torch.dtype | None:

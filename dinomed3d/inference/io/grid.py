@@ -31,6 +31,8 @@ class Grid:
     """Shape of the mask in its file, x first: 2 axes for a 2D file, more for trailing ones."""
     ending: str
     """Format of the mask: `.nii`, `.nii.gz`, `.mha` or `.nrrd`."""
+    header_spacing: tuple[float, float, float] | None = None
+    """Voxel spacing (z, y, x) in the numbers of a NIfTI header whose unit is not mm; None where it is."""
     header: str | None = None
     """The geometry in the file's own terms, base64: NIfTI header bytes, or JSON for ITK's formats.
 

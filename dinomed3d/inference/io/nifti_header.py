@@ -125,7 +125,8 @@ def grid_of(header: Header, name: str, ending: str, *, channels: int) -> tuple[G
     stored = mask_shape(tuple(dim[1 : dim[0] + 1]), name, channels=channels)
     header = _with_sound_codes(header, name)
     unit = _MILLIMETRES.get(int(header["xyzt_units"]) % 8, 1.0)
-    spacing = tuple(float(value) * unit for value in header["pixdim"][1 : min(len(stored), 3) + 1])
+    numbers = tuple(float(value) for value in header["pixdim"][1 : min(len(stored), 3) + 1])
+    spacing = tuple(value * unit for value in numbers)
     check_spacing(spacing, name)
     affine, notes = checked_affine(_best_affine(header, name, unit), spacing, name)
     notes += _form_notes(header, stored, unit)
@@ -135,6 +136,7 @@ def grid_of(header: Header, name: str, ending: str, *, channels: int) -> tuple[G
         affine=affine,
         stored_shape=stored,
         ending=ending,
+        header_spacing=None if unit == 1 else array_spacing(numbers),
         header=_encoded_geometry(header, stored),
     )
     return grid, notes

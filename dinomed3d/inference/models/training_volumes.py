@@ -67,7 +67,8 @@ def _read(file: Path) -> tuple[NDArray[Any], float]:
             import nibabel
 
             image: Any = nibabel.load(file)
-            spacing_mm = np.abs(np.asarray(image.header.get_zooms()[:3], float))
+            unit_mm = {"meter": 1000.0, "micron": 0.001}.get(image.header.get_xyzt_units()[0], 1.0)
+            spacing_mm = unit_mm * np.abs(np.asarray(image.header.get_zooms()[:3], float))
             return np.asanyarray(image.dataobj), float(np.prod(spacing_mm)) / 1000
         import SimpleITK
 

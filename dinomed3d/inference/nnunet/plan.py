@@ -23,6 +23,8 @@ NORMALISATIONS = (
 """Normalisation schemes of nnU-Net, by their names in plans."""
 MAX_REGIONS = 62
 """The signs of this many logits fit into one integer."""
+UNITLESS_READERS = ("NibabelIO", "NibabelIOWithReorient")
+"""Readers that take the voxel size of a NIfTI header as it is, whatever its unit."""
 READERS: dict[str, Literal["nibabel", "itk"]] = {
     "NibabelIOWithReorient": "nibabel",
     "SimpleITKIOWithReorient": "itk",
@@ -117,6 +119,8 @@ class Plan:
     """Label of each region, in order, later ones overwrite earlier ones; None without regions."""
     reoriented_by: Literal["nibabel", "itk"] | None
     """The library by whose rule volumes are reoriented to RAS; None: they stay as stored."""
+    unitless_reader: str | None = None
+    """The reader of the training, if it takes the numbers of a NIfTI header as they are; None: in mm."""
     previous: PreviousStage | None = None
     """How the labels of a cascade's first model become input; None without a cascade."""
 
@@ -156,6 +160,7 @@ def read_plan(model: Model) -> Plan:
         raise _unsupported("number of regions", len(regions), f"up to {MAX_REGIONS}")
     properties = manager.foreground_intensity_properties_per_channel
     a, b, c = (int(axis) for axis in manager.transpose_forward)
+    reader = model.plans["image_reader_writer"]
     return Plan(
         transpose=(a, b, c),
         spacing_mm=tuple(float(s) for s in configuration.spacing),
@@ -172,7 +177,8 @@ def read_plan(model: Model) -> Plan:
         logits=_sampling(configuration.configuration, "resampling_fn_probabilities"),
         heads=labels.num_segmentation_heads,
         regions=regions,
-        reoriented_by=READERS.get(model.plans["image_reader_writer"]),
+        reoriented_by=READERS.get(reader),
+        unitless_reader=reader if reader in UNITLESS_READERS else None,
         previous=_previous_stage(configuration, labels),
     )
 
