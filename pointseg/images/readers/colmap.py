@@ -127,7 +127,12 @@ def _intrinsics(stored: StoredCamera) -> tuple[NDArray[np.float64], Lens | None]
     except ValueError as error:
         raise ImagesError(f"{stored.who}: {error}") from error
     matrix = np.array([[fx, 0, of["cx"]], [0, fy, of["cy"]], [0, 0, 1]], np.float64)
-    return matrix, lens if lens.bends else None
+    bent = lens if lens.bends else None
+    # by itself, so that a message names the file of cameras and not that of images
+    make_camera(
+        stored.who, intrinsics=matrix, size=stored.size, world_to_camera=np.eye(4), distortion=bent
+    )
+    return matrix, bent
 
 
 def _read_text(model: Path) -> tuple[dict[int, StoredCamera], list[StoredImage]]:

@@ -75,6 +75,8 @@ def test_rotations_of_any_length() -> None:
         ("1 FOV 60 40 1 1 1 1 0.9", ONE, "line 1: camera model 'FOV'.*undistort"),
         ("1 PINHOLE 60 40 1 2 3", ONE, "line 1: PINHOLE must have width, height and fx, fy, cx, cy"),
         ("1 PINHOLE 60 x 1 2 3 4", IMAGES, "line 1: PINHOLE must have width"),
+        ("1 PINHOLE 60 40 30 nan 3 4", ONE, "cameras.txt, line 1: .*finite"),
+        ("1 PINHOLE 60 -40 30 30 3 4", ONE, "cameras.txt, line 1: .*pixels a side"),
         ("1 OPENCV_FISHEYE 60 40 1 1 1 1 0 0 0 nan", ONE, "line 1: .*'radial'.*finite"),
         (CAMERAS, "1 1 0 0 0 0 0 0 9 a.jpg\n\n", "images.txt, line 1: camera 9 is not in"),
         (CAMERAS, "1 1 0 0 0 0 x 0 1 a.jpg\n\n", "line 1: has a value that is not a number"),
