@@ -22,7 +22,9 @@ BYTES = 14
 AGAIN = "copy or export it again"
 
 
-def check_chunks(path: Path, stream: IO[bytes], points_at: int, packing: bytes) -> None:
+def check_chunks(
+    path: Path, stream: IO[bytes], points_at: int, row_bytes: int, packing: bytes
+) -> None:
     """Refuse chunks that are larger, or more, than the file has bytes for: that memory would be taken.
 
     The library that reads them ends the process where there is not so much, and all other clouds with it.
@@ -31,10 +33,11 @@ def check_chunks(path: Path, stream: IO[bytes], points_at: int, packing: bytes) 
         path: the file, for messages.
         stream: the file, compressed.
         points_at: where its points begin, with the offset of the table of chunks.
+        row_bytes: of a point that is not compressed, by the header.
         packing: content of the record that says how points are compressed.
 
     Raises:
-        CloudFileError: such chunks, or no table of them.
+        CloudFileError: such chunks, no table of them, or points of another size.
     """
     size = stream.seek(0, 2)
     at = _number(stream, points_at)
@@ -50,6 +53,11 @@ def check_chunks(path: Path, stream: IO[bytes], points_at: int, packing: bytes) 
             f"is damaged: its points take {at - points_at} bytes, in {chunks} chunks; {AGAIN}",
         )
     row, layers = _layers(packing)
+    if layers and row != row_bytes:
+        raise CloudFileError(
+            path,
+            f"is damaged: a point takes {row_bytes} bytes by its header, {row} compressed; {AGAIN}",
+        )
     start = points_at + 8
     for chunk in range(chunks if layers else 0):
         stream.seek(start + row + 4)  # behind the first point and the number of points

@@ -275,6 +275,15 @@ def test_layers_that_are_larger_than_the_file_are_refused(tmp_path, layer):
         read_cloud(tmp_path / "a.laz")
 
 
+def test_points_of_another_size_than_the_compressed_ones_are_refused(tmp_path):
+    las(tmp_path / "a.laz")
+    data = bytearray((tmp_path / "a.laz").read_bytes())
+    data[105] += 1
+    (tmp_path / "a.laz").write_bytes(data)
+    with pytest.raises(CloudFileError, match="bytes by its header"):
+        read_cloud(tmp_path / "a.laz")
+
+
 def test_a_table_of_chunks_may_be_named_at_the_end(tmp_path):
     las(tmp_path / "a.laz")
     data = bytearray((tmp_path / "a.laz").read_bytes())
