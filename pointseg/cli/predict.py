@@ -113,9 +113,17 @@ def _add_format(group: argparse._ArgumentGroup) -> None:
         "the origin, where LiDAR scans and depth images have their sensor (default of outdoor models), or up",
     )  # fmt: skip
     group.add_argument(
+        "--color-max", type=float, metavar="MAX",
+        help="largest colour, 1, 255 or 65535 (default: as stated in training, else found in each file, with a note)",
+    )  # fmt: skip
+    group.add_argument(
+        "--intensity-min", type=float, metavar="MIN",
+        help="intensity that is scaled to 0, such as -2048 (default: as stated in training, else found in each file, "
+        "with a note)",
+    )  # fmt: skip
+    group.add_argument(
         "--intensity-max", type=float, metavar="MAX",
-        help="intensity that is scaled to 1, such as 255 or 65535 (default: as in training, else guessed for each "
-        "file, with a note)",
+        help="intensity that is scaled to 1, such as 255 or 65535 (default: likewise)",
     )  # fmt: skip
     group.add_argument(
         "--skip-scale-check", action="store_true",
@@ -138,6 +146,8 @@ def _spec(arguments: argparse.Namespace, progress: Bar) -> PredictSpec:
         tta=arguments.tta is not None,
         unit_m=None if arguments.unit is None else UNITS_M[arguments.unit],
         up=arguments.up,
+        color_max=arguments.color_max,
+        intensity_min=arguments.intensity_min,
         intensity_max=arguments.intensity_max,
         orient_normals=arguments.orient_normals,
         encoder=model_encoder(arguments),

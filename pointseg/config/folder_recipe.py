@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from pointseg.config.recipe import FEATURES, PointCloudFormat, Recipe
@@ -57,6 +57,6 @@ def _format(description: Description) -> PointCloudFormat:
     return PointCloudFormat(
         unit_m=description.unit_m,
         up=description.up,
-        intensity_max=description.intensity_max,
         columns=columns,
+        **asdict(description.ranges),
     )

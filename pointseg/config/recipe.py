@@ -11,6 +11,7 @@ from typing import Any
 from pointseg.config.optimizer import OptimizerSpec
 from pointseg.config.validation import RecipeError, require
 from pointseg.conventions import TUNES, UP_AXES
+from pointseg.files.scales import ValueRanges
 from pointseg.images.config import ImageConfig
 from pointseg.transforms.augmentation import Augmentation
 from pointseg.transforms.input_transform import InputTransform
@@ -56,19 +57,38 @@ class PointCloudFormat:
     """Metres per unit of the coordinates."""
     up: str = "z"
     """The vertical axis: z, y or -y."""
+    color_max: float | None = None
+    """The colour that is scaled to 255. None: given by the type of the values (bytes), else found in each file."""
+    intensity_min: float | None = None
+    """The intensity that is scaled to 0. None: 0; if ``intensity_max`` is null, too, found in each file."""
     intensity_max: float | None = None
-    """The intensity that is scaled to 1. None: given by the file type, else guessed for each file."""
+    """The intensity that is scaled to 1. None: given by the file type, else found in each file."""
     columns: tuple[str, ...] | None = None
     """Column names of text files without a header line."""
 
     def __post_init__(self) -> None:
-        most = self.intensity_max
+        color, low, high = self.color_max, self.intensity_min, self.intensity_max
         for name, is_valid, what in (
             ("unit_m", self.unit_m > 0, "> 0 metres"),
             ("up", self.up in UP_AXES, f"one of {', '.join(UP_AXES)}"),
-            ("intensity_max", most is None or 0 < most < inf, "> 0, or null"),
+            ("color_max", color is None or 0 < color < inf, "> 0, or null"),
+            ("intensity_min", low is None or -inf < low < inf, "a number, or null"),
+            (
+                "intensity_max",
+                high is None or (low or 0) < high < inf,
+                "> 0, or null" if low is None else f"> {low:g} (intensity_min), or null",
+            ),
         ):
             require("PointCloudFormat", name, getattr(self, name), is_valid, what)
+
+    @property
+    def ranges(self) -> ValueRanges:
+        """The ranges of the values, as far as they are stated."""
+        return ValueRanges(
+            color_max=self.color_max,
+            intensity_min=self.intensity_min,
+            intensity_max=self.intensity_max,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,10 +15,8 @@ from pointseg.config.validation import RecipeError
 FORMER_KEYS: Mapping[str, str] = {
     "setting": "scene_type",
     "test.views": "test.tta",
-    "form.unit_m": "cloud_format.unit_m",
-    "form.up": "cloud_format.up",
-    "form.strength_max": "cloud_format.intensity_max",
-    "form.columns": "cloud_format.columns",
+    "form": "cloud_format",
+    "cloud_format.strength_max": "cloud_format.intensity_max",
     "images.near_m": "images.visibility.near_m",
     "images.far_m": "images.visibility.far_m",
     "images.margin_m": "images.visibility.depth_tolerance_m",

@@ -9,7 +9,10 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from pointseg.datasets.errors import DatasetError
-from pointseg.files import read_cloud
+from pointseg.files import known_intensity_max
+from pointseg.files.columns import fields_in
+from pointseg.files.field_values import Range, to_strength
+from pointseg.files.kitti import read_bin
 from pointseg.scene import Scene
 
 
@@ -22,8 +25,10 @@ def load_scan(path: Path, name: str) -> Scene:
     """
     if not path.is_file():
         raise DatasetError(f"{path}: is missing")
-    found = read_cloud(path)
-    return Scene(coord=found.coord, fields={"strength": found["strength"]}, name=name)
+    found = fields_in(path, read_bin(path))
+    assert found.strength is not None  # such scans have it
+    strength = to_strength(found.strength, Range(0.0, known_intensity_max(path) or 1.0))
+    return Scene(coord=found.xyz, fields={"strength": strength}, name=name)
 
 
 def load_raw_labels(path: Path, count: int, kind: DTypeLike) -> NDArray[Any]:

@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 
 from dinomed3d.runtime.atomic_files import WriteError
 from pointseg.files import kitti, las, npy, pcd, ply, text
-from pointseg.files.columns import scene_of
+from pointseg.files.columns import fields_in
 from pointseg.files.errors import CloudFileError
+from pointseg.files.file_scene import scales_of, scene_of_fields
 from pointseg.files.labels import UNLABELLED_COLOR, Labels, SavedLabels
 from pointseg.files.origin import finite_points
 from pointseg.files.pieces import Pieces, not_in_pieces
 from pointseg.files.ply_faces import read_faces
+from pointseg.files.scales import NOT_STATED, Scales, ValueRanges
 from pointseg.scene import Scene
 
 __all__ = [
@@ -28,6 +30,8 @@ __all__ = [
     "UNLABELLED_COLOR",
     "CloudFileError",
     "SavedLabels",
+    "Scales",
+    "ValueRanges",
     "check_labelled",
     "check_painted",
     "cloud_name",
@@ -37,6 +41,7 @@ __all__ = [
     "known_intensity_max",
     "read_cloud",
     "read_faces",
+    "read_scaled",
     "write_cloud",
     "write_labelled",
     "write_painted",
@@ -91,24 +96,36 @@ def cloud_suffix(path: Path) -> str | None:
 
 
 def read_cloud(
-    path: Path, *, columns: Sequence[str] | None = None, intensity_max: float | None = None
+    path: Path, *, columns: Sequence[str] | None = None, stated: ValueRanges = NOT_STATED
 ) -> Scene:
     """A cloud with everything that its file holds.
 
     Positions that lie far from zero (over 10 km) are given relative to a round ``origin``, so that
     float32 keeps their millimetres. Colours, normals, intensities and labels are recognised by their
     usual names and become ``color``, ``normal``, ``strength``, ``segment`` and ``instance``; all
-    other fields keep name and type. Points without a position (NaN) stay: see ``finite_points``.
+    other fields keep name and type. Colours, intensities, normals and echoes that nobody filled are left out.
+    Points without a position (NaN) stay: see ``finite_points``.
 
     Args:
         path: a file, its ending says of which type (see ``SUFFIXES``), or a folder of ``.npy`` files.
         columns: names of the columns, for text without a line of names; other files have names.
-        intensity_max: the intensity that becomes a ``strength`` of 1, > 0; None: the scans of KITTI and
-            nuScenes have theirs, others are guessed: see ``columns.strength_scale``.
+        stated: ranges of colours and intensities; without them, those of the type of file (bytes, scans of KITTI
+            and nuScenes) or what nearly all points stay in: see ``scales``.
 
     Raises:
         CloudFileError: there is no such file, it is of no known type, or not what its ending says;
             malformed, cut off or without positions.
+    """
+    return read_scaled(path, columns=columns, stated=stated)[0]
+
+
+def read_scaled(
+    path: Path, *, columns: Sequence[str] | None = None, stated: ValueRanges = NOT_STATED
+) -> tuple[Scene, Scales]:
+    """As ``read_cloud``, and how its values were understood.
+
+    Raises:
+        CloudFileError: as ``read_cloud``.
     """
     suffix = _known_suffix(path)
     form = FORMATS[suffix]
@@ -116,12 +133,13 @@ def read_cloud(
         found = form.read(path, columns) if form is _TEXT else form.read(path)
     except OSError as error:
         raise CloudFileError(path, f"could not be read: {error.strerror or error}") from error
-    scale = known_intensity_max(path) if intensity_max is None else intensity_max
-    return scene_of(path, found, name=cloud_name(path), intensity_max=scale)
+    fields = fields_in(path, found)
+    scales = scales_of(fields, stated, known_intensity_max=known_intensity_max(path))
+    return scene_of_fields(fields, name=cloud_name(path), scales=scales), scales
 
 
 def in_pieces(path: Path) -> Pieces:
-    """A cloud's file to be read in pieces; its columns are those that ``scene_of`` takes.
+    """A cloud's file to be read in pieces; its columns are those that ``file_scene.scene_of`` takes.
 
     Raises:
         CloudFileError: as ``read_cloud``; it is of a type that is only read as a whole.

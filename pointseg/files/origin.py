@@ -29,7 +29,7 @@ def split_origin(
         half a millimetre in clouds of up to 10 km.
     """
     if origin is None:
-        origin = _origin_of(xyz)
+        origin = origin_of(xyz)
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite: no position
         if not origin.any():
             return np.ascontiguousarray(xyz, np.float32), origin
@@ -39,7 +39,8 @@ def split_origin(
     return coord, origin
 
 
-def _origin_of(xyz: NDArray[Any]) -> NDArray[np.float64]:
+def origin_of(xyz: NDArray[Any]) -> NDArray[np.float64]:
+    """(3,) a round origin near the middle of (N, 3) positions; 0 along axes with small values."""
     origin = np.zeros(3)
     for axis in range(3):
         values = xyz[:, axis]

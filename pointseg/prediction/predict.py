@@ -18,7 +18,7 @@ from pointseg.evaluation.image_options import OPTION_OF, refuse_image_options
 from pointseg.evaluation.inference_protocol import InferenceProtocol
 from pointseg.evaluation.saved_labels import write_json
 from pointseg.evaluation.scene_predictor import ScenePredictor
-from pointseg.files import TEXT, check_labelled, cloud_suffix, read_cloud
+from pointseg.files import TEXT, check_labelled, cloud_suffix, read_scaled
 from pointseg.files.labels import Labels, SavedLabels
 from pointseg.files.text import fitting_columns
 from pointseg.prediction.class_codes import class_codes
@@ -139,17 +139,18 @@ class _Job:
     ) -> Prediction:
         """Predict and write a cloud that is read as a whole."""
         spec, recipe = self.spec, self.trained.recipe
-        named, intensity_max = self.cloud_format.columns, self.cloud_format.intensity_max
-        columns = None
+        columns, named = None, self.cloud_format.columns
         if named is not None and cloud_suffix(source.path) in TEXT:
             columns = fitting_columns(source.path, named)
-        scene = read_cloud(source.path, columns=columns, intensity_max=intensity_max)
+        ranges = self.cloud_format.ranges
+        scene, scales = read_scaled(source.path, columns=columns, stated=ranges)
         prepared = prepare_cloud(
             scene,
             recipe,
             self.cloud_format,
             orient_normals=spec.orient_normals,
             refuse_scale=spec.check_scale,
+            unfilled=scales.unfilled,
         )
         cloud, notes = prepared.cloud, list(prepared.notes)
         views, visible = None, None
@@ -158,7 +159,7 @@ class _Job:
             notes.append(images.note(visible))
         labels = np.full(len(scene), IGNORE, np.int32)
         labels[prepared.index] = self.predictor.predict_labels(cloud, progress, views)
-        notes += file_notes(source.path, scene, recipe, intensity_max)
+        notes += file_notes(source.path, scales, recipe)
         self._write(source, labels, notes, columns)
         if spec.pictures:
             write_pictures(source.target, scene, labels, self.trained.classes, self.cloud_format)

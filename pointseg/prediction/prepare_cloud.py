@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +15,9 @@ from pointseg.config.recipe import PointCloudFormat, Recipe
 from pointseg.datasets.axes import upright
 from pointseg.datasets.scale import check_scale
 from pointseg.files import cloud_suffix, finite_points
-from pointseg.files.columns import file_strength, scale_above, usual_strength
 from pointseg.files.las import is_copc
 from pointseg.files.las_header import header_notes, read_header
+from pointseg.files.scales import Scales
 from pointseg.ops.ground import height_above_ground
 from pointseg.ops.normals import estimate_normals
 from pointseg.scene import Scene
@@ -28,8 +29,7 @@ ORIENTATIONS = {
 }
 """Orientations of estimated normals, and how notes describe them."""
 DEFAULT_ORIENTATION = {"indoor": "middle", "outdoor": "origin"}
-SCALED_FILES = (".bin", ".pcd.bin")
-"""File types that define the scale of intensities."""
+NOTHING_UNFILLED: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ def prepare_cloud(
     *,
     orient_normals: str | None = None,
     refuse_scale: bool = True,
+    unfilled: Mapping[str, str] = NOTHING_UNFILLED,
 ) -> PreparedCloud:
     """Prepare a cloud for a model; missing normals are estimated.
 
@@ -60,6 +61,7 @@ def prepare_cloud(
         cloud_format: unit and axes of the file.
         orient_normals: one of ``ORIENTATIONS``; None: by the type of scenes of the model.
         refuse_scale: whether a cloud is refused whose scale does not seem to fit the voxel size.
+        unfilled: fields that its file has but nobody filled, and how that shows.
 
     Raises:
         UserError: no points, a doubtful scale, or a missing field that the model reads.
@@ -80,21 +82,32 @@ def prepare_cloud(
         position = _sensor_position(cloud, towards)
         normals = estimate_normals(cloud.coord, sensor_position=position)
         cloud = cloud.with_fields(normal=normals)
-        notes.append(f"has no normals; they were estimated, oriented {ORIENTATIONS[towards]}")
+        why = unfilled.get("normal", "has no normals")
+        notes.append(f"{why}; they were estimated, oriented {ORIENTATIONS[towards]}")
         missing.remove("normal")
-    refuse_missing(missing, recipe)
+    refuse_missing(missing, recipe, unfilled)
     return PreparedCloud(cloud, index, tuple(notes))
 
 
-def refuse_missing(missing: Sequence[str], recipe: Recipe) -> None:
+def refuse_missing(
+    missing: Sequence[str], recipe: Recipe, unfilled: Mapping[str, str] = NOTHING_UNFILLED
+) -> None:
     """Refuse a cloud without fields that the model reads.
+
+    Args:
+        missing: these fields.
+        recipe: of the model.
+        unfilled: how it shows that fields of the file were never filled.
 
     Raises:
         UserError: some are missing.
     """
     if missing:
+        lacks = ", ".join(
+            f"{name} ({unfilled[name]})" if name in unfilled else name for name in missing
+        )
         raise UserError(
-            f"lacks {', '.join(missing)}; the model reads {', '.join(recipe.needs)} at every point: use a file that "
+            f"lacks {lacks}; the model reads {', '.join(recipe.needs)} at every point: use a file that "
             "has them, or a model that was trained without"
         )
 
@@ -115,14 +128,10 @@ def scale_notes(doubt: str | None, *, refuse: bool) -> list[str]:
     return [] if doubt is None else [doubt]
 
 
-def file_notes(path: Path, scene: Scene, recipe: Recipe, intensity_max: float | None) -> list[str]:
-    """What the user should know about a file: its type, and the scale of its intensities."""
-    values = file_strength(scene) if "strength" in recipe.needs else None
-    if values is None:
-        return type_notes(path)
-    is_float = values.dtype.kind == "f"
-    usual = usual_strength(values)
-    return type_notes(path) + strength_notes(path, usual, intensity_max, is_float=is_float)
+def file_notes(path: Path, scales: Scales, recipe: Recipe) -> list[str]:
+    """What the user should know about a file: its type, and the values of the fields that the model reads."""
+    values = [note for name in recipe.needs for note in scales.notes.get(name, ())]
+    return type_notes(path) + values
 
 
 def type_notes(path: Path) -> list[str]:
@@ -131,18 +140,6 @@ def type_notes(path: Path) -> list[str]:
         return []
     copc = ["is cloud-optimised (COPC); the result is plain LAZ"] if is_copc(path) else []
     return copc + header_notes(read_header(path))
-
-
-def strength_notes(
-    path: Path, usual: float, intensity_max: float | None, *, is_float: bool
-) -> list[str]:
-    """What the user should know about intensities, of which 99 % stay below ``usual``."""
-    if intensity_max is None and cloud_suffix(path) not in SCALED_FILES:
-        scale = scale_above(usual, is_float=is_float)
-        return [f"its intensities are assumed to reach {scale}; state it with --intensity-max"]
-    if intensity_max is not None and usual > intensity_max:
-        return [f"more than 1 % of its intensities exceed {intensity_max:g} (--intensity-max)"]
-    return []
 
 
 def _sensor_position(scene: Scene, towards: str) -> NDArray[np.float64] | None:

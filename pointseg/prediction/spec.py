@@ -32,8 +32,12 @@ class PredictSpec:
     one point per voxel."""
     unit_m: float | None = None
     """Metres per unit of the coordinates. None: as in training."""
+    color_max: float | None = None
+    """The colour that is scaled to 255. None: as stated in training, else found in each file."""
+    intensity_min: float | None = None
+    """The intensity that is scaled to 0. None: as stated in training, else found in each file."""
     intensity_max: float | None = None
-    """The intensity that is scaled to 1. None: as in training, else guessed."""
+    """The intensity that is scaled to 1. None: as stated in training, else found in each file."""
     up: str | None = None
     """The vertical axis: z, y or -y. None: as in training."""
     orient_normals: str | None = None
@@ -70,7 +74,8 @@ class PredictSpec:
 
     def cloud_format(self, recipe: Recipe) -> PointCloudFormat:
         """Unit, axes and columns of the files: as in training, unless stated otherwise."""
-        given = {"unit_m": self.unit_m, "up": self.up, "intensity_max": self.intensity_max}
+        names = ("unit_m", "up", "color_max", "intensity_min", "intensity_max")
+        given = {name: getattr(self, name) for name in names}
         changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
         return replace(recipe.cloud_format, **changes)
 

@@ -30,7 +30,7 @@ from pointseg.datasets.scale import (
 )
 from pointseg.evaluation.scene_predictor import ScenePredictor
 from pointseg.files import CloudFileError, cloud_name, in_pieces
-from pointseg.files.columns import scene_of
+from pointseg.files.file_scene import scene_of
 from pointseg.files.labels import SavedLabels
 from pointseg.files.pieces import Pieces
 from pointseg.loading.network_input import Placement
@@ -44,10 +44,10 @@ from pointseg.prediction.buckets import (
 )
 from pointseg.prediction.cloud_on_disk import CloudOnDisk, FinishedTiles
 from pointseg.prediction.prepare_cloud import (
+    file_notes,
     no_position_note,
+    refuse_missing,
     scale_notes,
-    strength_notes,
-    type_notes,
 )
 from pointseg.prediction.stream_input import StreamInput
 from pointseg.prediction.survey import survey
@@ -198,11 +198,12 @@ class Stream:
         """Sort the points into buckets, and note all that is needed of them from then on."""
         self.log(f"{path.name}: is streamed; sorting {pieces.count:,} points on disk")
         recipe, began = self.recipe, time.monotonic()
-        wanted, given = "strength" in recipe.needs, self.cloud_format.intensity_max
-        seen = survey(path, pieces, intensity_max=given, strengths=wanted)
+        seen = survey(path, pieces, stated=self.cloud_format.ranges, needs=recipe.needs)
         seconds = time.monotonic() - began
         if seen.finite == 0:
             raise UserError("contains no points" if not pieces.count else "no point has a position")
+        unfilled = seen.scales.unfilled
+        refuse_missing([name for name in recipe.needs if name in unfilled], recipe, unfilled)
         source = StreamInput(
             path, pieces, recipe, self.cloud_format, seen, max_side_m=self.predictor.max_side_m
         )
@@ -223,10 +224,7 @@ class Stream:
                 recipe.voxel_m,
             )
             notes += scale_notes(doubt, refuse=self.check_scale)
-        notes += type_notes(path)
-        if seen.usual_strength is not None:
-            usual, is_float = seen.usual_strength, seen.float_strengths
-            notes += strength_notes(path, usual, given, is_float=is_float)
+        notes += file_notes(path, seen.scales, recipe)
         buckets = [
             files.find_voxels(number, count, recipe.voxel_m)
             for number, count in enumerate(counts)

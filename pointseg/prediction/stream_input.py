@@ -12,7 +12,7 @@ from dinomed3d.runtime.errors import UserError
 from pointseg.config.recipe import FEATURES, PointCloudFormat, Recipe
 from pointseg.datasets.axes import upright
 from pointseg.files import cloud_name, finite_points
-from pointseg.files.columns import scene_of
+from pointseg.files.file_scene import scene_of
 from pointseg.files.pieces import PIECE, Pieces
 from pointseg.loading.network_input import Placement
 from pointseg.ops.ground import Ground
@@ -73,7 +73,11 @@ class StreamInput:
         for start, index, cloud in self._clouds():
             if ground is not None:
                 cloud = cloud.with_fields(**{HEIGHT: ground.heights(cloud.coord)})
-            refuse_missing([n for n in self._recipe.needs if n not in cloud], self._recipe)
+            refuse_missing(
+                [name for name in self._recipe.needs if name not in cloud],
+                self._recipe,
+                self._survey.scales.unfilled,
+            )
             values = [cloud[name] for name in self._recipe.needs]
             for name, found in zip(self._recipe.needs, values, strict=True):
                 if not np.isfinite(found).all():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,18 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pointseg.files import known_intensity_max
-from pointseg.files.columns import (
-    Measured,
-    Scales,
-    finite_numbers,
-    largest_of,
-    measured_columns,
-    scale_above,
-    usual_rank,
-)
+from pointseg.files.columns import FileFields, fields_in
 from pointseg.files.origin import LARGE, STEP
 from pointseg.files.pieces import PIECE, Pieces
+from pointseg.files.scales import NOT_STATED, Scales, ValueRanges, Values
 from pointseg.ops.order_statistics import order_statistics
+from pointseg.scene import FIELDS
 
 SAMPLE = 500_000
 """Points that are kept to see how a cloud is spread."""
@@ -34,7 +28,7 @@ class Survey:
     """What is known of a cloud after all of its points were read once."""
 
     scales: Scales
-    """Origin and ranges of the file's values."""
+    """Origin, ranges of the file's values, and fields that were never filled."""
     finite: int
     """Points with a position."""
     low: NDArray[np.float64]
@@ -43,43 +37,42 @@ class Survey:
     """(3,) maximum."""
     sample: NDArray[np.float32]
     """(n, 3) some of these, spread over the file, less the origin."""
-    usual_strength: float | None
-    """As ``columns.usual_strength``; None: the file has no intensities, or they were not looked at."""
-    float_strengths: bool
-    """Whether intensities are floats."""
 
 
-def survey(path: Path, pieces: Pieces, *, intensity_max: float | None, strengths: bool) -> Survey:
+def survey(
+    path: Path,
+    pieces: Pieces,
+    *,
+    stated: ValueRanges = NOT_STATED,
+    needs: Collection[str] = FIELDS,
+) -> Survey:
     """Read a file once, in pieces.
 
     Args:
         path: the file.
         pieces: of it.
-        intensity_max: the intensity that becomes 1; None: guessed where the type of file does not say.
-        strengths: whether intensities are needed.
+        stated: ranges of its values that are not to be found.
+        needs: fields whose values are looked at.
 
     Raises:
         CloudFileError: it is damaged.
     """
     look = _Look(path, pieces)
+    values = Values(stated, known_intensity_max=known_intensity_max(path))
     for columns in pieces.read(PIECE):
-        look.add(measured_columns(path, columns), strengths)
-    usual = look.usual_strength() if strengths else None
-    known = known_intensity_max(path) if intensity_max is None else intensity_max
-    if known is None:
-        known = 1.0 if usual is None else scale_above(usual, is_float=look.float_strengths)
+        found = fields_in(path, columns)
+        look.add(found)
+        values.add(found, needs)
     origin = look.origin()
     with np.errstate(over="ignore"):  # as of all positions: beyond float32
         low, high = ((edge - origin).astype(np.float32) for edge in (look.low, look.high))
         sample = (np.concatenate(look.sample) - origin).astype(np.float32)
     return Survey(
-        Scales(origin=origin, largest_color=look.largest, intensity_max=float(known)),
+        values.scales(origin),
         look.finite,
         low.astype(np.float64),
         high.astype(np.float64),
         sample[np.isfinite(sample).all(1)],
-        usual,
-        look.float_strengths,
     )
 
 
@@ -90,8 +83,6 @@ class _Look:
     path: Path
     pieces: Pieces
     finite: int = 0
-    largest: float = 0.0
-    float_strengths: bool = False
     low: NDArray[np.float64] = field(default_factory=lambda: np.full(3, np.inf))
     high: NDArray[np.float64] = field(default_factory=lambda: np.full(3, -np.inf))
     sample: list[NDArray[np.float64]] = field(default_factory=lambda: [np.empty((0, 3))])
@@ -100,12 +91,9 @@ class _Look:
     _steps: NDArray[np.int64] = field(
         default_factory=lambda: np.zeros((3, 2 * REACH + 1), np.int64)
     )
-    _strengths: int = 0
-    _small: NDArray[np.int64] | None = field(default_factory=lambda: np.zeros(2**17, np.int64))
-    """Intensities that are whole numbers of at most two bytes, from -2^15 on; None: there are others."""
     _xyz_type: np.dtype[np.floating] = field(default_factory=lambda: np.dtype(np.float64))
 
-    def add(self, found: Measured, strengths: bool) -> None:
+    def add(self, found: FileFields) -> None:
         """Take in a piece."""
         xyz = found.xyz.astype(np.float64, copy=False)
         self._xyz_type = found.xyz.dtype
@@ -124,18 +112,6 @@ class _Look:
             self.high = np.maximum(self.high, held.max(0))
             step = max(1, self.pieces.count // SAMPLE)
             self.sample.append(held[::step].copy())  # a view would keep all points
-        if found.color is not None:
-            self.largest = max(self.largest, largest_of(found.color))
-        if strengths and found.strength is not None:
-            self._add_strengths(found.strength)
-
-    def _add_strengths(self, values: NDArray[np.generic]) -> None:
-        self._strengths += len(values)
-        self.float_strengths = values.dtype.kind == "f"
-        if self._small is not None and values.dtype.kind in "iu" and values.dtype.itemsize <= 2:
-            self._small += np.bincount(values.astype(np.int64) + 2**15, minlength=2**17)
-        else:
-            self._small = None
 
     def origin(self) -> NDArray[np.float64]:
         """(3,) as ``split_origin`` finds it: the step nearest to the median."""
@@ -154,22 +130,7 @@ class _Look:
                 origin[axis] = STEP * round(median / STEP)
         return origin
 
-    def usual_strength(self) -> float | None:
-        """As ``columns.usual_strength`` finds it."""
-        if not self._strengths:
-            return None
-        rank = usual_rank(self._strengths)
-        if self._small is not None:
-            return float(np.searchsorted(np.cumsum(self._small), rank, side="right") - 2**15)
-        return order_statistics(self._all_strengths, [rank], np.float32)[0]
-
     def _axis(self, axis: int) -> Iterator[NDArray[np.floating]]:
         for columns in self.pieces.read(PIECE):
-            values = measured_columns(self.path, columns).xyz[:, axis].astype(np.float64)
+            values = fields_in(self.path, columns).xyz[:, axis].astype(np.float64)
             yield values[np.isfinite(values)]
-
-    def _all_strengths(self) -> Iterator[NDArray[np.float32]]:
-        for columns in self.pieces.read(PIECE):
-            strength = measured_columns(self.path, columns).strength
-            if strength is not None:
-                yield finite_numbers(strength)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pointseg.files import cloud_name, in_pieces
-from pointseg.files.columns import measured_columns
+from pointseg.files.columns import fields_in
 from pointseg.files.labels import SavedLabels
 from pointseg.files.pieces import PIECE
 from pointseg.scene import Scene
@@ -22,7 +22,7 @@ def thinned(path: Path, labels: SavedLabels) -> tuple[Scene, NDArray[np.int32]]:
     step = max(1, -(-len(labels) // MOST))
     xyz, classes, start = [np.empty((0, 3))], [np.empty(0, np.int32)], 0
     for columns in in_pieces(path).read(PIECE):
-        found = measured_columns(path, columns).xyz
+        found = fields_in(path, columns).xyz
         rows = slice(-start % step, None, step)
         xyz.append(found[rows].astype(np.float64))
         classes.append(labels[start : start + len(found)][rows])

@@ -16,7 +16,7 @@ from pointseg.datasets.folder.cameras import KINDS, CameraRule
 from pointseg.datasets.folder.description import EXAMPLE, Description, map_labels, read_description
 from pointseg.datasets.named_scenes import NamedScenes
 from pointseg.datasets.scale import check_scale
-from pointseg.files import SUFFIXES, cloud_suffix, finite_points, read_cloud
+from pointseg.files import SUFFIXES, cloud_suffix, finite_points, read_scaled
 from pointseg.files.columns import key_of, to_labels
 from pointseg.files.las import CLASSIFICATION
 from pointseg.ops.ground import height_above_ground
@@ -84,16 +84,16 @@ class Folder(NamedScenes):
         path = self.path(split, scene)
         file = path.relative_to(self.root).as_posix()
         description = self.description
-        read, _ = finite_points(
-            read_cloud(path, columns=description.columns, intensity_max=description.intensity_max)
-        )
+        found, scales = read_scaled(path, columns=description.columns, stated=description.ranges)
+        read, _ = finite_points(found)
         if len(read) == 0:
             raise DatasetError(f"{path}: has no points with a position; remove it from its split")
         missing = sorted(self.fields - {HEIGHT} - set(read.fields))
         if missing:
             has = ", ".join(key for key in read.fields if key in FIELDS) or "positions only"
+            why = "".join(f" ({scales.unfilled[key]})" for key in missing if key in scales.unfilled)
             raise DatasetError(
-                f"{path}: lacks {', '.join(missing)}, which 'features' in the description requires of "
+                f"{path}: lacks {', '.join(missing)}{why}, which 'features' in the description requires of "
                 f"every cloud; it has: {has}"
             )
         fields = {key: read[key] for key in self.fields - {HEIGHT}}
@@ -103,17 +103,17 @@ class Folder(NamedScenes):
         if labels is not None:
             fields["segment"] = map_labels(labels, self.description, file=file)
         kept = Scene(coord=read.coord, fields=fields, origin=read.origin, name=scene)
-        found = upright(kept, unit_m=self.description.unit_m, up=self.description.up)
+        cloud = upright(kept, unit_m=self.description.unit_m, up=self.description.up)
         if HEIGHT in self.fields:
-            found = found.with_fields(**{HEIGHT: height_above_ground(found.coord)})
+            cloud = cloud.with_fields(**{HEIGHT: height_above_ground(cloud.coord)})
         if self.description.check_scale and not self._scale_checked:
-            problem = check_scale(found, self.voxel_m)
+            problem = check_scale(cloud, self.voxel_m)
             if problem is not None:
                 raise DatasetError(
                     f"{path}: {problem} (in dataset.yaml; 'check_scale: false' if it is right as it is)"
                 )
             self._scale_checked = True  # all clouds of a folder have the same scale
-        return found
+        return cloud
 
     def frames(self, split: str, scene: str) -> tuple[Frame, ...]:
         """The posed images of a cloud, in metres with z up; () if it has none.

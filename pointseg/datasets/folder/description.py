@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf, nan
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,6 +17,7 @@ from pointseg.conventions import UNITS_M, UP_AXES
 from pointseg.datasets.classes import UNLABELLED, ClassList, distinct_colors
 from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.folder.cameras import CameraRule, parse_cameras
+from pointseg.files.scales import ValueRanges
 from pointseg.scene import IGNORE
 
 EXAMPLE = (
@@ -24,7 +26,7 @@ EXAMPLE = (
 )
 """A minimal description on one line; examples/folder.yaml shows all keys."""
 KEYS = ("name", "classes", "colors", "features", "voxel_m", "splits", "unit", "up", "label", "labels",
-        "columns", "check_scale", "intensity_max", "cameras", "codes")  # fmt: skip
+        "columns", "check_scale", "color_max", "intensity_min", "intensity_max", "cameras", "codes")  # fmt: skip
 FEATURES = ("color", "normal", "strength", "returns", "height_above_ground")
 
 
@@ -68,8 +70,8 @@ class Description:
     """Columns of text files without a header; None: they have one."""
     check_scale: bool
     """Whether units and voxel size are checked."""
-    intensity_max: float | None
-    """Intensity that is scaled to 1; None: guessed for each file."""
+    ranges: ValueRanges
+    """Ranges of colours and intensities that it states; others are found in each file."""
     cameras: CameraRule | None = None
     """Where the posed images are; None: there are none."""
     codes: Mapping[str, int] = field(default_factory=dict)
@@ -139,7 +141,7 @@ class _Parser:
             labels=self.labels(classes.names),
             columns=None if columns is None else self.texts("columns", columns),
             check_scale=self.flag("check_scale", True),
-            intensity_max=self.above_0("intensity_max") if "intensity_max" in self.found else None,
+            ranges=self.ranges(),
             cameras=self.cameras(),
             codes=self.codes(classes.names),
         )
@@ -187,14 +189,28 @@ class _Parser:
                 raise self.error(f"'features' must be some of {', '.join(FEATURES)}, got '{value}'")
         return frozenset(values)
 
+    def ranges(self) -> ValueRanges:
+        found: dict[str, float] = {}
+        if "color_max" in self.found:
+            found["color_max"] = self.above_0("color_max")
+        if "intensity_min" in self.found:
+            found["intensity_min"] = self.above("intensity_min", -inf)
+        if "intensity_max" in self.found:
+            found["intensity_max"] = self.above("intensity_max", found.get("intensity_min", 0.0))
+        return ValueRanges(**found)
+
     def above_0(self, key: str, what: str = "a number") -> float:
+        return self.above(key, 0.0, what)
+
+    def above(self, key: str, least: float, what: str = "a number") -> float:
         value = self.found[key]
         try:  # YAML reads 1e-2 as text
-            size = float(value) if isinstance(value, (int, float, str)) else float("nan")
+            size = float(value) if isinstance(value, (int, float, str)) else nan
         except ValueError:
-            size = float("nan")
-        if not 0 < size < float("inf") or isinstance(value, bool):
-            raise self.error(f"'{key}' must be {what} above 0, got {value!r}")
+            size = nan
+        if not least < size < inf or isinstance(value, bool):
+            beyond = "" if least == -inf else f" above {least:g}"
+            raise self.error(f"'{key}' must be {what}{beyond}, got {value!r}")
         return size
 
     def classes(self) -> ClassList:

@@ -8,38 +8,12 @@ import numpy as np
 import pytest
 
 from pointseg.files import CloudFileError
-from pointseg.files.columns import (
-    scene_of,
-    storable,
-    to_color,
-    to_labels,
-    to_normal,
-    to_returns,
-    to_strength,
-)
+from pointseg.files.columns import storable
+from pointseg.files.field_values import to_labels, to_normal, to_returns
+from pointseg.files.file_scene import scene_of
 from pointseg.files.labels import Labels
 
 PATH = Path("a.ply")
-
-
-@pytest.mark.parametrize(
-    ("values", "kind", "found"),
-    [
-        ([0, 128, 255], "u1", [0, 128, 255]),
-        ([0, 1, 1], "u1", [0, 1, 1]),  # whole numbers: 1 is nearly black
-        ([0, 257, 65535], "u2", [0, 1, 255]),
-        ([0, 128, 255], "u2", [0, 128, 255]),
-        ([0, 0.5, 1], "f4", [0, 127.5, 255]),
-        ([0, 128, 255], "f8", [0, 128, 255]),
-        ([0, 257, 65535], "f4", [0, 1, 255]),
-        ([-5, np.nan, 255], "f4", [0, 0, 255]),
-        ([1e300, np.inf, 0.5], "f8", [0, 0, 127.5]),
-    ],
-)
-def test_colours(values, kind, found):
-    color = to_color(np.array([values], kind))
-    assert color.dtype == np.float32
-    np.testing.assert_allclose(color, [found], atol=1e-4)
 
 
 def test_echoes():
@@ -59,38 +33,6 @@ def test_normals():
     wanted = [[0, 0, 1], [0.6, 0.8, 0], [0, 0, 0], [0, 1, 0], [root, root, 0]]
     np.testing.assert_allclose(to_normal(raw), wanted, atol=1e-7)
     assert to_normal(raw).dtype == np.float32
-
-
-@pytest.mark.parametrize(
-    ("values", "kind", "found"),
-    [
-        ([0, 0.25, 1], "f4", [0, 0.25, 1]),
-        ([0, 51, 255], "u1", [0, 0.2, 1]),
-        ([0, 1, 1], "u2", [0, 1 / 255, 1 / 255]),
-        ([0, 819, 4095], "u2", [0, 0.2, 1]),
-        ([0, 13107, 65535], "u2", [0, 0.2, 1]),
-        ([0, 51, 255], "f8", [0, 0.2, 1]),
-        ([-3, np.nan, 1], "f4", [0, 0, 1]),
-    ],
-)
-def test_intensities(values, kind, found):
-    strength = to_strength(np.array(values, kind))
-    assert strength.dtype == np.float32 and strength.shape == (3, 1)
-    np.testing.assert_allclose(strength[:, 0], found, atol=1e-6)
-
-
-def test_a_few_glints_do_not_change_the_scale_of_intensities():
-    values = np.full(1000, 51, np.uint16)
-    values[:5] = 3000
-    strength = to_strength(values)
-    np.testing.assert_allclose(strength[5:], 0.2)
-    assert strength[:5].tolist() == [[1]] * 5
-
-
-def test_a_scale_that_is_said_counts_for_dark_files_and_bright_ones():
-    for values in ([0, 100, 254], [0, 300, 600]):  # of which the first would be taken for 8 bits
-        found = to_strength(np.array(values, np.uint16), 500)[:, 0]
-        np.testing.assert_allclose(found, np.minimum(np.array(values) / 500, 1), rtol=1e-6)
 
 
 def test_labels():

@@ -11,6 +11,7 @@ from pointseg.files import (
     SUFFIXES,
     CloudFileError,
     Format,
+    ValueRanges,
     cloud_suffix,
     finite_points,
     read_cloud,
@@ -292,7 +293,7 @@ def test_every_reader_takes_the_scale_of_intensities_that_is_said(tmp_path, suff
     write_cloud(path, Scene(np.eye(3, dtype=np.float32), {"strength": strength}))
     own = {".las": 65535, ".pcd.bin": 255}.get(suffix, 1)  # what 1 is written as
     np.testing.assert_allclose(read_cloud(path)["strength"], strength, atol=1e-4)
-    found = read_cloud(path, intensity_max=own / 2)["strength"]
+    found = read_cloud(path, stated=ValueRanges(intensity_max=own / 2))["strength"]
     np.testing.assert_allclose(found, np.minimum(strength * 2, 1), atol=1e-4)
 
 

@@ -19,7 +19,7 @@ from pointseg.files import (
     write_labelled,
 )
 from pointseg.files import labels as labels_module
-from pointseg.files.columns import scene_of
+from pointseg.files.file_scene import scene_of
 from pointseg.scene import Scene
 
 SUFFIXES = (".las", ".laz", ".ply", ".pcd", ".npy", "", ".bin", ".pcd.bin")
@@ -58,7 +58,7 @@ def test_pieces_are_the_parts_of_the_whole(tmp_path, suffix, count):
         count % 4 if count else 0
     ]
     whole = {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
-    scene, expected = scene_of(path, whole, name="a", intensity_max=1), read_cloud(path)
+    scene, expected = scene_of(path, whole, name="a"), read_cloud(path)
     np.testing.assert_array_equal(scene.coord, expected.coord)
     assert scene.fields.keys() == expected.fields.keys()
     for name in set(expected.fields) - {"strength"}:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from pointseg.files import in_pieces, read_cloud
-from pointseg.files.columns import file_strength, usual_strength
+from pointseg.files import in_pieces, read_cloud, read_scaled
+from pointseg.files.file_scene import scene_of
 from pointseg.files.origin import STEP
 from pointseg.prediction import survey as module
 from pointseg.prediction.survey import survey
 
 
-def table(xyz, intensity=None):
+def table(xyz):
     columns = {"x": xyz[:, 0], "y": xyz[:, 1], "z": xyz[:, 2]}
-    if intensity is not None:
-        columns["intensity"] = intensity
     rows = np.empty(len(xyz), [(name, v.dtype) for name, v in columns.items()])
     for name, values in columns.items():
         rows[name] = values
@@ -34,9 +34,7 @@ def test_origins_whose_middle_points_round_differently(tmp_path, monkeypatch, mi
     xyz[6] = [middle[0], np.inf, 2]
     np.save(tmp_path / "a.npy", table(xyz))
     scene = read_cloud(tmp_path / "a.npy")
-    found = survey(
-        tmp_path / "a.npy", in_pieces(tmp_path / "a.npy"), intensity_max=None, strengths=False
-    )
+    found = survey(tmp_path / "a.npy", in_pieces(tmp_path / "a.npy"))
     np.testing.assert_array_equal(found.scales.origin, scene.origin)
     coord = scene.coord[np.isfinite(scene.coord).all(1)]
     assert found.finite == len(coord) and (found.scales.origin[0] % STEP == 0)
@@ -44,27 +42,37 @@ def test_origins_whose_middle_points_round_differently(tmp_path, monkeypatch, mi
     np.testing.assert_array_equal(found.high, coord.max(0))
 
 
+def float_color(count):
+    color = np.random.default_rng(1).normal(0.5, 0.2, (count, 3)).astype(np.float32)
+    color[7] = np.nan
+    return color
+
+
 @pytest.mark.parametrize(
-    "intensity",
+    "fields",
     [
-        np.arange(500, dtype=np.uint16) * 9,
-        np.arange(500, dtype=np.int32) * 90,
-        np.linspace(0, 1, 500, dtype=np.float32),
-        np.r_[np.linspace(0, 700, 499), np.nan],
+        {"intensity": np.arange(500, dtype=np.uint16) * 9},
+        {"intensity": np.arange(-250, 250, dtype=np.int32) * 8},
+        {"intensity": np.r_[np.linspace(-90, -3, 499), np.nan]},
+        {"intensity": np.zeros(500, np.uint8), "normal": np.zeros((500, 3))},
+        {"color": np.r_[np.full((499, 3), 200), [[255, 257, 256]]].astype(np.uint16)},
+        {"color": float_color(500), "return_number": np.zeros(500), "number_of_returns": np.ones(500)},
+        {f"f_dc_{k}": float_color(500)[:, k] * 9 for k in range(3)},
     ],
-    ids=["u2", "i4", "f4", "f8"],
-)
-def test_the_usual_intensity(tmp_path, monkeypatch, intensity):
+    ids=["u2", "signed", "decibels", "unfilled", "colours", "floats", "gaussians"],
+)  # fmt: skip
+def test_values_in_pieces_are_understood_as_those_of_the_whole(tmp_path, monkeypatch, fields):
     monkeypatch.setattr(module, "PIECE", 70)
-    path = tmp_path / "a.npy"
-    np.save(path, table(np.random.default_rng(0).random((500, 3)), intensity))
-    scene = read_cloud(path)
-    found = survey(path, in_pieces(path), intensity_max=None, strengths=True)
-    assert found.usual_strength == usual_strength(file_strength(scene))
-    np.testing.assert_array_equal(
-        np.clip(np.nan_to_num(intensity.astype(np.float32)) / np.float32(found.scales.intensity_max), 0, 1),
-        scene["strength"][:, 0],
-    )  # fmt: skip
+    (tmp_path / "a").mkdir()
+    for name, values in {"coord": np.random.default_rng(0).random((500, 3)), **fields}.items():
+        np.save(tmp_path / "a" / f"{name}.npy", values)
+    scene, scales = read_scaled(tmp_path / "a")
+    pieces = in_pieces(tmp_path / "a")
+    found = survey(tmp_path / "a", pieces).scales
+    assert replace(found, origin=None) == replace(scales, origin=None)
+    parts = [scene_of(tmp_path / "a", part, name="a", scales=found) for part in pieces.read(70)]
+    for name, values in scene.fields.items():
+        np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), values)
 
 
 def test_a_sample_holds_no_more_than_its_own_points(tmp_path, monkeypatch):
@@ -72,5 +80,5 @@ def test_a_sample_holds_no_more_than_its_own_points(tmp_path, monkeypatch):
     np.save(tmp_path / "a.npy", table(np.random.default_rng(0).random((1000, 3))))
     pieces = in_pieces(tmp_path / "a.npy")
     look = module._Look(tmp_path / "a.npy", pieces)
-    look.add(module.measured_columns(tmp_path / "a.npy", next(pieces.read(1000))), False)
+    look.add(module.fields_in(tmp_path / "a.npy", next(pieces.read(1000))))
     assert len(look.sample[-1]) == 10 and look.sample[-1].base is None
