@@ -25,6 +25,7 @@ from dinomed3d.networks import CnnSpec, NetworkSpec
 from dinomed3d.runtime.atomic_files import atomic_write
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.one_line_errors import report_user_errors
+from dinomed3d.training.dataset_labels import check_labels
 from dinomed3d.training.environment import SPEC_VARIABLES, spec_from
 from dinomed3d.training.nnunet_plan import DECISIONS, RECIPE, network_entry
 from dinomed3d.training.recipe import Recipe
@@ -89,6 +90,7 @@ class DinoMed3DPlanner(ExperimentPlanner):
                 "planner: -overwrite_target_spacing must be three positive numbers (mm), got "
                 f"{list(overwrite_target_spacing or ())}"
             )
+        check_labels(self.dataset_json)
         self.memory_gib = Budget(memory_gib=gpu_memory_target_in_gb).memory_gib
         self.forced = forced_fields(os.environ)
         self.labels = LabelManager(

@@ -1,4 +1,4 @@
-"""The verb `doctor`: checks versions, devices, nnU-Net's look-ups, weights and folders, each error with a fix."""
+"""The verb `doctor`: checks the installation, or a raw dataset, each error with a fix."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import os
 import platform
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import dinomed3d
 from dinomed3d.cli.nnunet_commands import FOLDERS
+from dinomed3d.dataset.findings import Finding, State, table
+from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.terminal_text import lines_of
 
 TRAINER = "DinoMed3DTrainer"
@@ -30,43 +31,71 @@ _HIDDEN = "in nnU-Net's folder: pip install -e . --config-settings editable_mode
 """Puts the clone itself on Python's path, where it comes before a folder that holds two modules only."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """The result of one check."""
-
-    topic: str
-    """What was checked."""
-    says: str
-    """What was found."""
-    state: Literal["ok", "note", "error"] = "ok"
-    """Whether it is fine, worth knowing, or will keep training from working."""
-    fix: str = ""
-    """What to do about it; every error has one."""
-
-    def text(self) -> str:
-        """Return one line, and a second one with the fix if there is any."""
-        line = f"[{self.state}]".ljust(8) + f"{self.topic}: {self.says}"
-        return f"{line}\n        fix: {self.fix}" if self.fix else line
-
-
 def add_parser(verbs: Any) -> None:
     """Add the verb to the console command's parser."""
     parser = verbs.add_parser(
         "doctor",
-        help="check the installation: versions, devices, nnU-Net, weights, folders",
+        help="check the installation, or with -d a raw dataset before hours are spent on it",
         description="Prints versions, devices, whether nnU-Net's own look-ups find our trainer and planner, "
-        "which weights are configured, and nnU-Net's three folders, each error with its fix. "
-        "Exit code 0: ready for training; 1: there are errors.",
+        "which weights are configured, and nnU-Net's three folders, each error with its fix. With -d it looks a raw "
+        "dataset over instead: dataset.json, missing and surplus files, geometry of images, channels and labels, "
+        "values of images and labels, copies, memory and disk of preprocessing, plans, weights, devices; and prints a "
+        "table at the end.",
+        epilog="Exit codes: 0 ready for training; 1 there are errors; 2 there is no such dataset, or nothing in it.",
+    )
+    parser.add_argument(
+        "-d", dest="dataset", metavar="DATASET", help="number, name or folder of a raw dataset"
+    )
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=min(8, os.cpu_count() or 1),
+        metavar="N",
+        help="processes that read voxels, each with one case in memory (default: one per core, at most 8)",
+    )
+    parser.add_argument(
+        "--headers-only", action="store_true", help="with -d: read no voxels, only headers"
     )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Check, and print the findings."""
-    findings = examine()
-    for finding in findings:
-        print(lines_of(finding.text()))
+    findings: list[Finding] = []
+    if arguments.dataset is None:
+        checks: Iterator[Finding] = iter(examine())
+    else:
+        checks = _dataset(arguments)
+    for finding in checks:
+        print(lines_of(finding.text()), flush=True)
+        findings.append(finding)
+    if arguments.dataset is not None:
+        print(f"\n{table(findings)}")
     return 1 if any(finding.state == "error" for finding in findings) else 0
+
+
+def _dataset(arguments: argparse.Namespace) -> Iterator[Finding]:
+    """Look a dataset over, and what its training needs of this machine.
+
+    Raises:
+        UserError: there is no such dataset, or nothing in it, or a wrong number of processes.
+    """
+    if arguments.processes < 1:
+        raise UserError(f"--processes must be 1 or more, got {arguments.processes}")
+    with _quiet():  # nnU-Net says which of its folders are not set; so do we
+        from dinomed3d.cli.dataset_progress import DatasetProgress
+        from dinomed3d.dataset.check import check_dataset, dataset_folder
+    folder = dataset_folder(arguments.dataset)
+    yield Finding(topic="dataset", says=str(folder))
+    yield from check_dataset(
+        folder,
+        processes=arguments.processes,
+        with_voxels=not arguments.headers_only,
+        progress=DatasetProgress(),
+    )
+    yield from _weights()
+    yield from _devices()
+    yield from map(_folder, FOLDERS)
 
 
 def examine() -> list[Finding]:
@@ -193,7 +222,7 @@ def _look_up(
     *,
     present: bool,
     fix: str,
-    state: Literal["note", "error"] = "error",
+    state: State = "error",
 ) -> Finding:
     """Ask nnU-Net for a class.
 

@@ -35,6 +35,7 @@ from dinomed3d.training.checkpoint import (
     remove_leftovers,
     set_random_state,
 )
+from dinomed3d.training.dataset_labels import check_labels
 from dinomed3d.training.distributed import check_batch, gathered, processes, rank, wait
 from dinomed3d.training.environment import recipe_from, spec_from
 from dinomed3d.training.inner_target import InnerTarget
@@ -88,6 +89,7 @@ class DinoMed3DTrainer(ResumableTrainer):
         """
         report_user_errors()
         check_device(device.type, option="-device")
+        check_labels(dataset_json)
         if not (nnUNet_results.is_set() and nnUNet_preprocessed.is_set()):
             raise UserError(
                 "DinoMed3DTrainer: nnUNet_preprocessed and nnUNet_results must be set to the folders that nnU-Net "
