@@ -57,7 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     files.add_argument(
         "--unit", choices=tuple(UNITS_M),
-        help="unit of coordinates and poses (default: metre); depth maps have their own, depth_scale",
+        help="unit of coordinates and poses (default: as a LAS file says, else metre); depth maps have their own, "
+        "depth_scale",
     )  # fmt: skip
     data = parser.add_argument_group("a scene of a dataset")
     data.add_argument(

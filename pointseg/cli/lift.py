@@ -69,8 +69,7 @@ def _add_images(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--unit",
         choices=tuple(UNITS_M),
-        default="metre",
-        help="unit of coordinates and poses (default: metre)",
+        help="unit of coordinates and poses (default: as a LAS file says, else metre)",
     )
     group.add_argument(
         "--up", choices=UP_AXES,
@@ -144,7 +143,7 @@ def _spec(arguments: argparse.Namespace, progress: Phases) -> LiftSpec:
         half=arguments.dtype == "float16",
         pick=None if arguments.pick is None else tuple(arguments.pick),
         visibility=visibility(arguments),
-        unit_m=UNITS_M[arguments.unit],
+        unit_m=None if arguments.unit is None else UNITS_M[arguments.unit],
         up=arguments.up or ("-y" if rule.is_organised else "z"),
         picture=not arguments.no_picture,
         overwrite=arguments.overwrite,

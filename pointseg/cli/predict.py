@@ -101,7 +101,7 @@ def _add_format(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--unit",
         choices=tuple(UNITS_M),
-        help="unit of the coordinates (default: as in training, else metre)",
+        help="unit of the coordinates (default: as stated in training, else as LAS files say, else metre)",
     )
     group.add_argument(
         "--up", choices=UP_AXES,

@@ -117,6 +117,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _train(arguments: argparse.Namespace) -> int:
     from pointseg.config.folder_recipe import guesses_intensity_scale
+    from pointseg.datasets.folder.dataset import folder_notes
     from pointseg.evaluation.visualize_predictions import draw_predictions
     from pointseg.training.devices import is_main_process
     from pointseg.training.train import train
@@ -132,6 +133,9 @@ def _train(arguments: argparse.Namespace) -> int:
             "dataset.yaml, so that all files, also those predicted later, are read alike",
             file=sys.stderr,
         )
+    if is_main_process():
+        for note in folder_notes(dataset):
+            print(f"{NAME}: {note}", file=sys.stderr)
     spec = _spec(arguments, recipe, dataset, start)
     if is_main_process():
         tell_zeros(recipe, spec.log)

@@ -53,8 +53,8 @@ class InferenceConfig:
 class PointCloudFormat:
     """Unit, axes and columns of the training files; prediction assumes the same of other files."""
 
-    unit_m: float = 1.0
-    """Metres per unit of the coordinates."""
+    unit_m: float | None = None
+    """Metres per unit of the coordinates, as stated. None: as each file says, else metres."""
     up: str = "z"
     """The vertical axis: z, y or -y."""
     color_max: float | None = None
@@ -67,9 +67,10 @@ class PointCloudFormat:
     """Column names of text files without a header line."""
 
     def __post_init__(self) -> None:
+        unit = self.unit_m
         color, low, high = self.color_max, self.intensity_min, self.intensity_max
         for name, is_valid, what in (
-            ("unit_m", self.unit_m > 0, "> 0 metres"),
+            ("unit_m", unit is None or 0 < unit < inf, "> 0 metres, or null"),
             ("up", self.up in UP_AXES, f"one of {', '.join(UP_AXES)}"),
             ("color_max", color is None or 0 < color < inf, "> 0, or null"),
             ("intensity_min", low is None or -inf < low < inf, "a number, or null"),

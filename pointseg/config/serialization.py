@@ -78,6 +78,11 @@ def _move_former_keys(found: dict[str, Any]) -> None:
         target[key] = value
     if found.get("form") == {}:
         del found["form"]
+    files = found.get("cloud_format")
+    if isinstance(files, dict) and "color_max" not in files and files.get("unit_m") == 1:
+        files["unit_m"] = (
+            None  # metres were what nobody stated, and files that say their unit were not asked
+        )
 
 
 def _changed(owner: T, path: Sequence[str], value: Any, who: str) -> T:

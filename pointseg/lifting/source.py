@@ -13,6 +13,7 @@ from dinomed3d.runtime.errors import UserError
 from pointseg.datasets.axes import upright
 from pointseg.datasets.folder.cameras import ORGANISED, CameraRule, literal
 from pointseg.files import cloud_suffix, read_cloud
+from pointseg.files.units import file_unit
 from pointseg.images.readers.camera_files import CAMERA_FILES
 from pointseg.images.readers.frame import Frame
 from pointseg.loading.posed_scene import measured_rows
@@ -41,14 +42,14 @@ class LiftSource:
 
 
 def read_source(
-    path: Path, rule: CameraRule, *, unit_m: float, up: str, say: Callable[[str], None]
+    path: Path, rule: CameraRule, *, unit_m: float | None, up: str, say: Callable[[str], None]
 ) -> LiftSource:
     """Read a cloud, and find its images without reading them.
 
     Args:
         path: the file of the cloud.
         rule: where the images are, below its folder.
-        unit_m: metres per unit of coordinates and poses.
+        unit_m: metres per unit of coordinates and poses; None: as the file says, else metres.
         up: their vertical axis.
         say: receives notes.
 
@@ -56,15 +57,17 @@ def read_source(
         UserError: the cloud or the description of its cameras is missing or damaged; no point has a position;
             there are no images.
     """
-    scene = read_cloud(path)
+    scene, unit = read_cloud(path), file_unit(path, unit_m)
+    for note in unit.notes:
+        say(note)
     file = PurePosixPath(path.name)
-    frames = rule.frames(path.parent, file, "", path.stem, unit_m=unit_m, up=up)
+    frames = rule.frames(path.parent, file, "", path.stem, unit_m=unit.unit_m, up=up)
     if not frames:
         raise UserError(f"{rule.place(path.parent, file, '', path.stem)}: lists no images")
     index = measured_rows(scene, say)
     if not len(index):
         raise UserError(f"{path}: {'no point has a position' if len(scene) else 'has no points'}")
-    turned = upright(scene, unit_m=unit_m, up=up)
+    turned = upright(scene, unit_m=unit.unit_m, up=up)
     cloud = turned.without(*(key for key in turned.fields if key != "color")).select(index)
     return LiftSource(scene, cloud, index, frames)
 

@@ -43,8 +43,8 @@ class LiftSpec:
     """Row, or x, y and z, of the point to which the others are compared. None: colours are principal components."""
     visibility: VisibilityConfig = VisibilityConfig(occlusion="z-buffer")
     """When a point is visible in an image."""
-    unit_m: float = 1.0
-    """Metres per unit of coordinates and poses."""
+    unit_m: float | None = None
+    """Metres per unit of coordinates and poses. None: as the file says, else metres."""
     up: str = "z"
     """The vertical axis: z, y or -y."""
     picture: bool = True

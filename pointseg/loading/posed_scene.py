@@ -17,6 +17,7 @@ from pointseg.config.presets import images_of, recipe_of
 from pointseg.conventions import UNITS_M
 from pointseg.datasets.axes import turn_of, upright
 from pointseg.files import read_cloud
+from pointseg.files.units import file_unit, one_unit
 from pointseg.images.config import ImageConfig
 from pointseg.images.readers.camera_files import CAMERA_FILES, read_cameras
 from pointseg.images.readers.frame import Frame, ProvidesFrames, transform_frame
@@ -95,13 +96,16 @@ def posed_scene_of_files(
         cloud: the file.
         cameras: what ``read_cameras`` reads; None: an organised .pcd is its own image.
         images: folder of the images; None: ``images`` next to a COLMAP model, or where the file says.
-        unit: of coordinates and poses; None: metre.
+        unit: of coordinates and poses; None: as the file says, else metre.
         log: receives notes.
 
     Raises:
         UserError: files that cannot be read; no cameras.
     """
-    unit_m = UNITS_M[unit or "metre"]
+    found = file_unit(cloud, None if unit is None else UNITS_M[unit])
+    unit_m = one_unit(cloud, found.unit_m)
+    for note in found.notes:
+        log(f"{cloud.name}: {note}")
     frames: Sequence[Frame]
     if cameras is None:
         if cloud.suffix.lower() != ".pcd":

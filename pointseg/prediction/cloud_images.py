@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from dinomed3d.runtime.errors import UserError
-from pointseg.config.recipe import PointCloudFormat
+from pointseg.datasets.axes import FileAxes
 from pointseg.datasets.folder.cameras import ORGANISED, CameraRule, literal, parse_cameras
 from pointseg.images.config import ImageConfig
 from pointseg.images.readers.image_files import file_key
@@ -38,7 +38,7 @@ class CloudImages:
         path: Path,
         config: ImageConfig,
         rule: CameraRule | None,
-        cloud_format: PointCloudFormat,
+        axes: FileAxes,
     ) -> CloudImages:
         """Find the images of a cloud, without reading them.
 
@@ -46,7 +46,7 @@ class CloudImages:
             path: the file of the cloud.
             config: decides whether a cloud may have none.
             rule: where they are, below the folder of the cloud; None: there are none.
-            cloud_format: unit and axes of the cloud, and of the poses.
+            axes: unit and vertical axis of the cloud, and of the poses.
 
         Raises:
             UserError: what describes the cameras is damaged, or missing although it must be there.
@@ -57,8 +57,7 @@ class CloudImages:
         place = rule.place(path.parent, file, "", path.stem)
         if config.allow_missing_images and not place.exists():
             return cls(config, (), f"{place} does not exist")
-        unit_m, up = cloud_format.unit_m, cloud_format.up
-        frames = rule.frames(path.parent, file, "", path.stem, unit_m=unit_m, up=up)
+        frames = rule.frames(path.parent, file, "", path.stem, unit_m=axes.unit_m, up=axes.up)
         return cls(config, frames, "" if frames else f"{place} lists none")
 
     def digest(self) -> str:

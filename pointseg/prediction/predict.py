@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from dinomed3d.runtime.atomic_files import remove_leftovers
 from dinomed3d.runtime.errors import UserError
+from pointseg.datasets.axes import FileAxes
 from pointseg.evaluation.image_options import OPTION_OF, refuse_image_options
 from pointseg.evaluation.inference_protocol import InferenceProtocol
 from pointseg.evaluation.saved_labels import write_json
@@ -24,7 +25,7 @@ from pointseg.files.text import fitting_columns
 from pointseg.prediction.class_codes import class_codes
 from pointseg.prediction.cloud_images import CloudImages
 from pointseg.prediction.input_files import Source, find_sources
-from pointseg.prediction.prepare_cloud import file_notes, prepare_cloud
+from pointseg.prediction.prepare_cloud import axes_of, file_notes, prepare_cloud
 from pointseg.prediction.results import (
     Found,
     file_state,
@@ -117,7 +118,8 @@ class _Job:
     def _predict(self, source: Source, progress: Callable[..., None]) -> Prediction:
         began, spec = time.monotonic(), self.spec
         check_labelled(source.path, source.target, colored=spec.colors, codes=self.codes)
-        images = self._images(source.path)
+        axes, unit_notes = axes_of(source.path, self.cloud_format)
+        images = self._images(source.path, axes)
         how = {**self.how, **file_state(source.path)}
         if images is not None and spec.cameras is not None:
             how["cameras_sha256"] = images.digest()
@@ -126,16 +128,21 @@ class _Job:
             if kept is not None:
                 return kept
         if spec.stream or self.stream.is_better(source.path):
-            outcome = self._streamed(source, how, progress)
+            outcome = self._streamed(source, how, axes, progress)
         else:
-            outcome = self._in_memory(source, images, progress)
+            outcome = self._in_memory(source, images, axes, unit_notes, progress)
         result = replace(outcome, seconds=round(time.monotonic() - began, 3))
         write_record(source.target, how, result)
         discard(unfinished_folder(source.target))
         return result
 
     def _in_memory(
-        self, source: Source, images: CloudImages | None, progress: Callable[..., None]
+        self,
+        source: Source,
+        images: CloudImages | None,
+        axes: FileAxes,
+        unit_notes: Sequence[str],
+        progress: Callable[..., None],
     ) -> Prediction:
         """Predict and write a cloud that is read as a whole."""
         spec, recipe = self.spec, self.trained.recipe
@@ -147,12 +154,12 @@ class _Job:
         prepared = prepare_cloud(
             scene,
             recipe,
-            self.cloud_format,
+            axes,
             orient_normals=spec.orient_normals,
             refuse_scale=spec.check_scale,
             unfilled=scales.unfilled,
         )
-        cloud, notes = prepared.cloud, list(prepared.notes)
+        cloud, notes = prepared.cloud, [*unit_notes, *prepared.notes]
         views, visible = None, None
         if images is not None:
             cloud, views, visible = images.add_to(source.path.name, cloud)
@@ -162,11 +169,15 @@ class _Job:
         notes += file_notes(source.path, scales, recipe)
         self._write(source, labels, notes, columns)
         if spec.pictures:
-            write_pictures(source.target, scene, labels, self.trained.classes, self.cloud_format)
+            write_pictures(source.target, scene, labels, self.trained.classes, axes)
         return replace(self._outcome(source, [labels], notes), visible=visible)
 
     def _streamed(
-        self, source: Source, how: dict[str, Any], progress: Callable[..., None]
+        self,
+        source: Source,
+        how: dict[str, Any],
+        axes: FileAxes,
+        progress: Callable[..., None],
     ) -> Prediction:
         """Predict and write a cloud that goes through the disk."""
         spec = self.spec
@@ -177,7 +188,7 @@ class _Job:
             if spec.pictures:
                 scene, some = thinned(source.path, labels)
                 classes = self.trained.classes
-                write_pictures(source.target, scene, some, classes, self.cloud_format)
+                write_pictures(source.target, scene, some, classes, axes)
             outcome = self._outcome(source, (part for _, part in Labels(labels).pieces()), notes)
         shutil.rmtree(folder, ignore_errors=True)
         return outcome
@@ -214,12 +225,12 @@ class _Job:
             notes=tuple(notes),
         )
 
-    def _images(self, path: Path) -> CloudImages | None:
+    def _images(self, path: Path, axes: FileAxes) -> CloudImages | None:
         """The images of a cloud, for a model that reads images."""
         recipe = self.spec.images(self.trained.recipe)
         if recipe is None:
             return None
-        return CloudImages.find(path, recipe, self.spec.cameras, self.cloud_format)
+        return CloudImages.find(path, recipe, self.spec.cameras, axes)
 
 
 def _check_image_options(spec: PredictSpec, trained: TrainedSpec) -> None:

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from dinomed3d.runtime.errors import UserError
 from pointseg.config.recipe import PointCloudFormat, Recipe
-from pointseg.datasets.axes import upright
+from pointseg.datasets.axes import FileAxes, upright
 from pointseg.datasets.scale import check_scale
 from pointseg.files import cloud_suffix, finite_points
 from pointseg.files.las import is_copc
 from pointseg.files.las_header import header_notes, read_header
 from pointseg.files.scales import Scales
+from pointseg.files.units import file_unit
 from pointseg.ops.ground import height_above_ground
 from pointseg.ops.normals import estimate_normals
 from pointseg.scene import Scene
@@ -47,7 +48,7 @@ class PreparedCloud:
 def prepare_cloud(
     scene: Scene,
     recipe: Recipe,
-    cloud_format: PointCloudFormat,
+    axes: FileAxes,
     *,
     orient_normals: str | None = None,
     refuse_scale: bool = True,
@@ -58,7 +59,7 @@ def prepare_cloud(
     Args:
         scene: as its file has it.
         recipe: of the model.
-        cloud_format: unit and axes of the file.
+        axes: unit and vertical axis of the file.
         orient_normals: one of ``ORIENTATIONS``; None: by the type of scenes of the model.
         refuse_scale: whether a cloud is refused whose scale does not seem to fit the voxel size.
         unfilled: fields that its file has but nobody filled, and how that shows.
@@ -67,7 +68,7 @@ def prepare_cloud(
         UserError: no points, a doubtful scale, or a missing field that the model reads.
     """
     notes = []
-    cloud, index = finite_points(upright(scene, unit_m=cloud_format.unit_m, up=cloud_format.up))
+    cloud, index = finite_points(upright(scene, unit_m=axes.unit_m, up=axes.up))
     if len(cloud) == 0:
         raise UserError("contains no points" if len(scene) == 0 else "no point has a position")
     if len(cloud) < len(scene):
@@ -87,6 +88,20 @@ def prepare_cloud(
         missing.remove("normal")
     refuse_missing(missing, recipe, unfilled)
     return PreparedCloud(cloud, index, tuple(notes))
+
+
+def axes_of(path: Path, cloud_format: PointCloudFormat) -> tuple[FileAxes, list[str]]:
+    """What the coordinates of a file mean, and what the user should know of that.
+
+    Args:
+        path: the file.
+        cloud_format: what was stated, of these files or of those of the training.
+
+    Raises:
+        CloudFileError: its coordinates are degrees.
+    """
+    found = file_unit(path, cloud_format.unit_m)
+    return FileAxes(found.unit_m, cloud_format.up), list(found.notes)
 
 
 def refuse_missing(

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinomed3d.runtime.atomic_files import new_file
-from pointseg.config.recipe import PointCloudFormat
-from pointseg.datasets.axes import upright
+from pointseg.datasets.axes import FileAxes, upright
 from pointseg.datasets.classes import ClassList
 from pointseg.evaluation.inference_protocol import InferenceProtocol
 from pointseg.evaluation.saved_labels import write_json
@@ -130,7 +129,7 @@ def write_pictures(
     scene: Scene,
     labels: NDArray[np.int32],
     classes: ClassList,
-    cloud_format: PointCloudFormat,
+    axes: FileAxes,
 ) -> None:
     """Write pictures of a result.
 
@@ -139,10 +138,10 @@ def write_pictures(
         scene: its points, in unit and axes of the file.
         labels: (N,) their classes.
         classes: their names and colours.
-        cloud_format: unit and axes of the file.
+        axes: unit and vertical axis of the file.
     """
     bare = replace(scene, fields={})
-    coord = upright(bare, unit_m=cloud_format.unit_m, up=cloud_format.up).coord
+    coord = upright(bare, unit_m=axes.unit_m, up=axes.up).coord
     for viewpoint in VIEWPOINTS:
         picture = labelled(coord, labels, classes.names, classes.colors, viewpoint=viewpoint)
         with new_file(picture_file(target, viewpoint)) as part:

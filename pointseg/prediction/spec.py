@@ -31,7 +31,7 @@ class PredictSpec:
     """Whether to predict as in tests, every point and with test-time augmentation, instead of one pass over
     one point per voxel."""
     unit_m: float | None = None
-    """Metres per unit of the coordinates. None: as in training."""
+    """Metres per unit of the coordinates. None: as stated in training, else as the file says, else metres."""
     color_max: float | None = None
     """The colour that is scaled to 255. None: as stated in training, else found in each file."""
     intensity_min: float | None = None

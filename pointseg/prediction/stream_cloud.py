@@ -44,6 +44,7 @@ from pointseg.prediction.buckets import (
 )
 from pointseg.prediction.cloud_on_disk import CloudOnDisk, FinishedTiles
 from pointseg.prediction.prepare_cloud import (
+    axes_of,
     file_notes,
     no_position_note,
     refuse_missing,
@@ -204,17 +205,16 @@ class Stream:
             raise UserError("contains no points" if not pieces.count else "no point has a position")
         unfilled = seen.scales.unfilled
         refuse_missing([name for name in recipe.needs if name in unfilled], recipe, unfilled)
-        source = StreamInput(
-            path, pieces, recipe, self.cloud_format, seen, max_side_m=self.predictor.max_side_m
-        )
+        axes, unit_notes = axes_of(path, self.cloud_format)
+        source = StreamInput(path, pieces, recipe, axes, seen, max_side_m=self.predictor.max_side_m)
         sample = columns_of_voxels(source.sample, recipe.voxel_m)
         partition = Partition(sample, seen.finite, POINTS)
         centres: list[NDArray[np.float32]] = []
         parts = _picking(source.rows(), spacing_rows(seen.finite), centres)
         counts = spill(parts, files, partition, recipe.voxel_m)
-        notes = (
-            [] if seen.finite == pieces.count else [no_position_note(pieces.count - seen.finite)]
-        )
+        notes = list(unit_notes)
+        if seen.finite < pieces.count:
+            notes.append(no_position_note(pieces.count - seen.finite))
         if seen.finite >= FEW_POINTS:
             held = [number for number, count in enumerate(counts) if count]
             doubt = scale_doubt(

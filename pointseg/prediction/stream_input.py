@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinomed3d.runtime.errors import UserError
-from pointseg.config.recipe import FEATURES, PointCloudFormat, Recipe
-from pointseg.datasets.axes import upright
+from pointseg.config.recipe import FEATURES, Recipe
+from pointseg.datasets.axes import FileAxes, upright
 from pointseg.files import cloud_name, finite_points
 from pointseg.files.file_scene import scene_of
 from pointseg.files.pieces import PIECE, Pieces
@@ -31,7 +31,7 @@ class StreamInput:
         path: Path,
         pieces: Pieces,
         recipe: Recipe,
-        cloud_format: PointCloudFormat,
+        axes: FileAxes,
         survey: Survey,
         *,
         max_side_m: float,
@@ -42,12 +42,12 @@ class StreamInput:
             path: the file.
             pieces: of it.
             recipe: of the model.
-            cloud_format: unit and axes of the file.
+            axes: unit and vertical axis of the file.
             survey: of the file; some points have a position.
             max_side_m: as ``Placement``.
         """
         self._path, self._pieces, self._recipe = path, pieces, recipe
-        self._format, self._survey = cloud_format, survey
+        self._axes, self._survey = axes, survey
         corners = self._upright(np.stack([survey.low, survey.high]).astype(np.float32))
         low, high = corners.min(0).astype(np.float64), corners.max(0).astype(np.float64)
         self.placement = Placement(low, high, recipe, max_side_m)
@@ -92,9 +92,7 @@ class StreamInput:
             scene = scene_of(
                 self._path, columns, name=cloud_name(self._path), scales=self._survey.scales
             )
-            cloud, index = finite_points(
-                upright(scene, unit_m=self._format.unit_m, up=self._format.up)
-            )
+            cloud, index = finite_points(upright(scene, unit_m=self._axes.unit_m, up=self._axes.up))
             if len(index):
                 yield start, index, cloud
             start += len(scene)
@@ -110,4 +108,4 @@ class StreamInput:
 
     def _upright(self, coord: NDArray[np.float32]) -> NDArray[np.float32]:
         scene = Scene(coord=coord)
-        return upright(scene, unit_m=self._format.unit_m, up=self._format.up).coord
+        return upright(scene, unit_m=self._axes.unit_m, up=self._axes.up).coord

@@ -12,6 +12,7 @@ import numpy as np
 
 from pointseg.datasets.axes import turn_of
 from pointseg.datasets.errors import DatasetError
+from pointseg.files.units import UnitM, one_unit
 
 if TYPE_CHECKING:
     from pointseg.images.readers.frame import Frame
@@ -55,7 +56,7 @@ class CameraRule:
         split: str,
         scene: str,
         *,
-        unit_m: float,
+        unit_m: UnitM,
         up: str,
     ) -> tuple[Frame, ...]:
         """The frames of a scene, in metres with z up.
@@ -73,20 +74,21 @@ class CameraRule:
         """
         from pointseg.images.readers.frame import transform_frame
 
+        size = one_unit(root / file, unit_m)
         place = self.place(root, file, split, scene)
         if self.is_organised:
             if place.suffix.lower() != ".pcd":
                 raise DatasetError(f"{place}: 'cameras: {ORGANISED}' needs an organised .pcd file")
             from pointseg.images.readers.organised import organised_frame
 
-            found: tuple[Frame, ...] = (organised_frame(place, unit_m=unit_m),)
+            found: tuple[Frame, ...] = (organised_frame(place, unit_m=size),)
         else:
             from pointseg.images.readers.camera_files import read_cameras
 
             images = root / _filled(self.images, file, split, scene) if self.images else None
             found = read_cameras(place, images, cloud=root / file)
         turn = turn_of(up)
-        return tuple(transform_frame(frame, turn, np.zeros(3), scale=unit_m) for frame in found)
+        return tuple(transform_frame(frame, turn, np.zeros(3), scale=size) for frame in found)
 
 
 def parse_cameras(value: Any) -> CameraRule:

@@ -19,6 +19,7 @@ from pointseg.datasets.scale import check_scale
 from pointseg.files import SUFFIXES, cloud_suffix, finite_points, read_scaled
 from pointseg.files.columns import key_of, to_labels
 from pointseg.files.las import CLASSIFICATION
+from pointseg.files.units import file_unit
 from pointseg.ops.ground import height_above_ground
 from pointseg.scene import FIELDS, Scene
 
@@ -103,7 +104,8 @@ class Folder(NamedScenes):
         if labels is not None:
             fields["segment"] = map_labels(labels, self.description, file=file)
         kept = Scene(coord=read.coord, fields=fields, origin=read.origin, name=scene)
-        cloud = upright(kept, unit_m=self.description.unit_m, up=self.description.up)
+        unit = file_unit(path, description.unit_m)
+        cloud = upright(kept, unit_m=unit.unit_m, up=description.up)
         if HEIGHT in self.fields:
             cloud = cloud.with_fields(**{HEIGHT: height_above_ground(cloud.coord)})
         if self.description.check_scale and not self._scale_checked:
@@ -136,9 +138,21 @@ class Folder(NamedScenes):
             self._relative(path),
             split,
             scene,
-            unit_m=self.description.unit_m,
+            unit_m=file_unit(path, self.description.unit_m).unit_m,
             up=self.description.up,
         )
+
+    def notes(self) -> list[str]:
+        """What the user should know of the units of the files, which headers say."""
+        found: dict[str, list[Path]] = {}
+        for of_split in self._files.values():
+            for path in of_split.values():
+                for note in file_unit(path, self.description.unit_m).notes:
+                    found.setdefault(note, []).append(path)
+        return [
+            f"{paths[0]}{f' and {len(paths) - 1} more' if len(paths) > 1 else ''}: {note}"
+            for note, paths in found.items()
+        ]
 
     def _relative(self, path: Path) -> PurePosixPath:
         return PurePosixPath(path.relative_to(self.root).as_posix())
@@ -232,6 +246,15 @@ class Folder(NamedScenes):
         named = PurePosixPath(pattern).parts
         parts = path.relative_to(self.root).parts
         return any(part.startswith(".") and part not in named for part in parts)
+
+
+def folder_notes(dataset: object) -> list[str]:
+    """What the user should know of the files of a folder, before they are read; of other datasets nothing.
+
+    Raises:
+        CloudFileError: a file whose coordinates are degrees.
+    """
+    return dataset.notes() if isinstance(dataset, Folder) else []
 
 
 def _by_name(root: Path, files: list[Path]) -> dict[str, Path]:

@@ -58,8 +58,8 @@ class Description:
     """Side of a voxel in metres."""
     splits: Mapping[str, tuple[str, ...]]
     """Patterns of files below the root by split; empty: the folders train, val and test."""
-    unit_m: float
-    """Metres per unit of the coordinates."""
+    unit_m: float | None
+    """Metres per unit of the coordinates; None: as each file says, else metres."""
     up: str
     """Vertical axis: z, y or -y."""
     label: str | None
@@ -135,7 +135,9 @@ class _Parser:
             features=self.features(),
             voxel_m=self.above_0("voxel_m", "a number of metres"),
             splits=self.splits(),
-            unit_m=UNITS_M[self.choice("unit", "metre", tuple(UNITS_M))],
+            unit_m=UNITS_M[self.choice("unit", "", tuple(UNITS_M))]
+            if "unit" in self.found
+            else None,
             up=self.choice("up", "z", UP_AXES),
             label=None if label is None else self.text("label", label),
             labels=self.labels(classes.names),

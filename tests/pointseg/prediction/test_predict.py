@@ -374,7 +374,8 @@ def test_the_scale_of_intensities(tmp_path, monkeypatch, trained_with, given, co
     model = ByStrength(), trained(recipe=recipe)
     monkeypatch.setattr(module, "load_model", lambda path, device, **_: model)
     said = []
-    spec = spec_of(tmp_path, intensities(tmp_path, 100, 200), log=said.append, tta=True)
+    scan = intensities(tmp_path, 100, 200)
+    spec = spec_of(tmp_path, scan, log=said.append, tta=True, unit_m=1.0)
     (result,) = predict(replace(spec, intensity_max=given))
     assert result.status == "done", result.reason
     assert result.classes == counts
@@ -419,7 +420,7 @@ def test_text_without_names_is_read_as_in_training(tmp_path, monkeypatch, column
 
 def test_cloud_optimised_files_come_out_plain(tmp_path, model):
     copc(tmp_path / "a.copc.laz")
-    (result,) = predict(spec_of(tmp_path, tmp_path / "a.copc.laz"))
+    (result,) = predict(spec_of(tmp_path, tmp_path / "a.copc.laz", unit_m=1.0))
     assert result.status == "done", result.reason
     assert result.notes == ("is cloud-optimised (COPC); the result is plain LAZ",)
     assert result.target == str(tmp_path / "out" / "a.laz")

@@ -346,7 +346,7 @@ def test_the_example_is_a_description(tmp_path, optional):
     (tmp_path / "dataset.yaml").write_text(text)
     found = read_description(tmp_path / "dataset.yaml", default_name="x")
     assert found.name == ("my-clouds" if optional else "x") and len(found.classes) == 3
-    assert found.unit_m == (0.001 if optional else 1) and found.check_scale != optional
+    assert found.unit_m == (0.001 if optional else None) and found.check_scale != optional
 
 
 def test_real_scenes_by_their_description(shared):
