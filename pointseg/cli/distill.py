@@ -13,7 +13,13 @@ from dinomed3d.runtime.argument_parser import ArgumentParser
 from dinomed3d.runtime.run_command import run_command
 from dinomed3d.runtime.terminal_text import one_line
 from pointseg.cli.arguments import add_data
-from pointseg.cli.image_arguments import add_encoder, add_encoder_weights, image_features
+from pointseg.cli.image_arguments import (
+    add_camera_check,
+    add_encoder,
+    add_encoder_weights,
+    check_cameras,
+    image_features,
+)
 from pointseg.cli.initial_weights import (
     add_initial,
     fit_to_start,
@@ -49,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     teacher = parser.add_argument_group("teacher")
     add_encoder(teacher)
     add_encoder_weights(teacher)
+    add_camera_check(teacher)
     teacher.add_argument(
         "--heads", choices=("shared", "each"), default="shared",
         help="projection from student to teacher features: shared by all datasets, or one for each (default: "
@@ -117,6 +124,7 @@ def _distill(arguments: argparse.Namespace, out: Path) -> int:
     init = initial(arguments, start, recipe)
     if is_main_process():
         tell_zeros(recipe, spec.log)
+    check_cameras(arguments, mixture, recipe, spec.log)
     result = train(replace(spec, recipe=recipe, task=task, cache=features.cache, init=init))
     if not is_main_process():
         return 0

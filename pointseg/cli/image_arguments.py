@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from pointseg.conventions import DEFAULT_ENCODER
 from pointseg.images.visibility import OCCLUSIONS, VisibilityConfig
 
 if TYPE_CHECKING:
+    from pointseg.config.recipe import Recipe
+    from pointseg.datasets.dataset import Dataset
     from pointseg.images.config import ImageConfig
     from pointseg.training.checkpoint import EncoderSource
     from pointseg.training.image_encoder import ImageFeatures
@@ -38,6 +41,47 @@ def add_encoder_weights(group: Any) -> None:
         "--image-cache", type=Path, metavar="DIR",
         help="read features that pointseg-cache-features wrote, instead of encoding images",
     )  # fmt: skip
+
+
+def add_camera_check(group: Any) -> None:
+    """Add how to go on where the check before a training finds the cameras wrong."""
+    group.add_argument(
+        "--no-camera-check", action="store_true",
+        help="do not compare a few images with their points before training, which refuses poses that are certainly "
+        "read wrongly",
+    )  # fmt: skip
+
+
+def check_cameras(
+    arguments: argparse.Namespace, dataset: Dataset, recipe: Recipe, say: Callable[[str], None]
+) -> None:
+    """Say before a new run whether a few images fit their points, by the option of :func:`add_camera_check`.
+
+    Raises:
+        UserError: the cameras are certainly read wrongly, or cannot be read.
+    """
+    from pointseg.training.devices import is_main_process
+
+    if recipe.images is None or arguments.no_camera_check or arguments.resume:
+        return
+    if not is_main_process():
+        return
+    from pointseg.loading.camera_verdict import camera_verdict, require_plausible_cameras
+
+    words = [f"pointseg-check-cameras --dataset {arguments.dataset}"]
+    words += [
+        f"--{key} {value}" for key in ("root", "config") if (value := getattr(arguments, key))
+    ]
+    try:
+        verdict = camera_verdict(dataset, recipe.train_splits, recipe.images)
+    except UserError as error:
+        if arguments.image_cache is None:
+            raise
+        say(f"cameras were not checked: {error}")  # features need no images
+        return
+    require_plausible_cameras(
+        verdict, how_to_look=f"{' '.join(words)} -o DIR", go_on="--no-camera-check", say=say
+    )
 
 
 def add_image_use(group: Any) -> None:

@@ -14,8 +14,10 @@ from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.run_command import run_command
 from pointseg.cli.arguments import add_data
 from pointseg.cli.image_arguments import (
+    add_camera_check,
     add_encoder,
     add_encoder_weights,
+    check_cameras,
     image_features,
     model_encoder,
 )
@@ -53,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_encoder(images)
     add_encoder_weights(images)
+    add_camera_check(images)
     add_run(parser)
     add_initial(parser)
     parser.add_argument(
@@ -139,6 +142,7 @@ def _train(arguments: argparse.Namespace) -> int:
     spec = _spec(arguments, recipe, dataset, start)
     if is_main_process():
         tell_zeros(recipe, spec.log)
+    check_cameras(arguments, dataset, spec.recipe, spec.log)
     result = train(spec)
     if not is_main_process():
         return 0

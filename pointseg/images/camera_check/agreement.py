@@ -20,6 +20,8 @@ BEHIND_SHARE = 0.3
 """Share of points in front of a depth map that shows that it is not of this image."""
 RANKED_POINTS = 20_000
 """Points, roughly, of which the rank correlation is computed."""
+MOST_GAP, GAP_PART = 64, 12
+"""Gaps between points that a rendered depth map closes: pixels, and part of the image's longer side, at most."""
 MAX_RENDERED_PIXELS = 1 << 21
 """Pixels of a depth map rendered from the cloud, at most; those of a full HD image fit."""
 
@@ -60,6 +62,8 @@ class Agreement:
     """Same after randomly permuting pixels (chance level)."""
     ground_correlation: float | None = None
     """Rank correlation of pixel row and distance: near -1 where an upright camera sees the ground."""
+    upright: float | None = None
+    """Cosine of the angle between the image's downward axis and gravity: 1 upright, 0 looking straight down."""
 
 
 def project_points(
@@ -94,7 +98,8 @@ def render_depth_map(camera: Camera, points: Tensor) -> Tensor:
     ratio = math.sqrt(MAX_RENDERED_PIXELS / (height * width))
     if ratio < 1:
         camera = camera.resized(max(1, int(height * ratio)), max(1, int(width * ratio)))
-    return z_buffer(camera, points)
+    # what lies far outside a small image is at a grazing angle: near, with wide gaps that would hide all of it
+    return z_buffer(camera, points, limit=min(MOST_GAP, max(4, max(camera.size) // GAP_PART)))
 
 
 def compute_agreement(
@@ -105,6 +110,7 @@ def compute_agreement(
     depth: Tensor | None,
     color: NDArray[np.float32] | None,
     depth_tolerance_m: float,
+    up: Tensor | None = None,
 ) -> Agreement:
     """The statistics of one view.
 
@@ -115,6 +121,7 @@ def compute_agreement(
         depth: (h, w) metres, 0 where unknown.
         color: (N, 3) of the points, 0 to 255.
         depth_tolerance_m: how far points may be off the depth map.
+        up: (3,) float64 direction of the points that is up; None: not known.
     """
     known, error = 0, torch.zeros(0)
     if depth is not None:
@@ -137,6 +144,7 @@ def compute_agreement(
         color_error=color_error,
         chance_color_error=chance,
         ground_correlation=_ground_correlation(projected),
+        upright=None if up is None else -float(camera.world_to_camera[1, :3] @ up),
     )
 
 

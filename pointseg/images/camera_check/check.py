@@ -53,8 +53,8 @@ class CheckSpec:
     """The points, in metres."""
     frames: Sequence[Frame]
     """All frames that the scene has."""
-    out: Path
-    """Folder of the pictures; made if need be."""
+    out: Path | None = None
+    """Folder of the pictures; made if need be. None: none are drawn."""
     count: int | None = None
     """How many frames are checked, evenly spaced among those with points in view; None: all frames."""
     visibility: VisibilityConfig = field(
@@ -109,7 +109,7 @@ def check_cameras(spec: CheckSpec) -> CameraCheck:
         what = "no images" if len(scene) else "no points"
         raise UserError(f"scene {scene.name}: has {what}; there is nothing to check")
     frames, showing = _frames_to_check(spec)
-    world = SampledScene(scene, spec.visibility, spec.turn)
+    world = SampledScene(scene, spec.visibility, spec.turn, spec.up)
     issues = IssueList()
     views: list[CheckedView] = []
     pictures: list[Path] = []
@@ -127,7 +127,8 @@ def check_cameras(spec: CheckSpec) -> CameraCheck:
         world.paint(projected, image)
         views.append(view)
         _add_view_issues(issues, frame, view, projected, depth, spec)
-        pictures.append(_draw(spec.out, frame.name, image, projected, view.title))
+        if spec.out is not None:
+            pictures.append(_draw(spec.out, frame.name, image, projected, view.title))
     spec.progress(len(frames), len(frames), "")
     if not views:
         raise errors[0]
@@ -136,7 +137,8 @@ def check_cameras(spec: CheckSpec) -> CameraCheck:
     )
     _add_pose_issues(issues, pose_check, views)
     if pose_check.alternative is not None:
-        pictures += _draw_alternative(spec, frames, world, pose_check.alternative)
+        if spec.out is not None:
+            pictures += _draw_alternative(spec, spec.out, frames, world, pose_check.alternative)
     elif "unit" not in issues and not world.seen.any():
         issues.drop(*NOTHING_VISIBLE)
         asked = frames if showing else spec.frames
@@ -144,6 +146,8 @@ def check_cameras(spec: CheckSpec) -> CameraCheck:
         names = [frame.name for frame in asked]
         reason = explain_no_visible_points(world.points, cameras, names, spec.visibility)
         issues.add_general(f"scene {scene.name}: {reason}")
+    if spec.out is not None:
+        pictures.insert(0, _draw_cloud(spec, spec.out, world))
     return CameraCheck(
         views=tuple(views),
         showing=len(showing),
@@ -151,7 +155,7 @@ def check_cameras(spec: CheckSpec) -> CameraCheck:
         issues=issues.items(),
         seen=float(world.seen.mean()),
         inside=float(world.inside.mean()),
-        pictures=(_draw_cloud(spec, world), *pictures),
+        pictures=tuple(pictures),
     )
 
 
@@ -230,7 +234,7 @@ def _by_convention(views: Sequence[CheckedView]) -> dict[str, list[Agreement]]:
 
 
 def _draw_alternative(
-    spec: CheckSpec, frames: Sequence[Frame], world: SampledScene, alternative: str
+    spec: CheckSpec, out: Path, frames: Sequence[Frame], world: SampledScene, alternative: str
 ) -> list[Path]:
     paths = []
     for frame in frames:
@@ -244,16 +248,16 @@ def _draw_alternative(
         camera = camera_near(spec.scene, camera)
         projected = project_points(camera, world.points, spec.visibility)
         title = f"{frame.name}: pose read as {alternative}"
-        paths.append(_draw(spec.out, f"{frame.name}.other", image, projected, title))
+        paths.append(_draw(out, f"{frame.name}.other", image, projected, title))
     return paths
 
 
-def _draw_cloud(spec: CheckSpec, world: SampledScene) -> Path:
+def _draw_cloud(spec: CheckSpec, out: Path, world: SampledScene) -> Path:
     picture = from_images(
         world.points.numpy(), world.image_colors(), world.seen,
         own=world.color, up=spec.up, size=spec.size,
     )  # fmt: skip
-    return _save(picture, spec.out / "cloud.png")
+    return _save(picture, out / "cloud.png")
 
 
 def _draw(

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from pointseg.images.camera_check.agreement import MIN_POINTS, Agreement
-from pointseg.images.camera_check.pose_conventions import WORDS
+from pointseg.images.camera_check.pose_conventions import OPENGL, WORDS
 
 FITTING_SHARE = 0.3
 """Share of points at the depth of the depth maps from which a pose is plausible."""
 IN_VIEW_SHARE = 0.05
 """Share of points inside the images that makes a pose plausible if the stated one has a tenth of it."""
+UPRIGHT, UPRIGHT_SHARE, UPRIGHT_VIEWS = 0.3, 0.9, 3
+"""Cosine from which a camera is upright; the share of the cameras that must be; and the fewest cameras."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class PoseCheckResult:
     """The convention that fits much better than the stated one; None: none does."""
     reason: str
     """The statistic that shows it; "" if no statistic can tell."""
+    sure: bool = False
+    """Whether depth maps, colours or the points in view show it, not only how cameras are usually held."""
 
     def __str__(self) -> str:
         """The issue, if an alternative fits better."""
@@ -40,7 +44,7 @@ def compare_pose_hypotheses(
     """Whether poses fit as stated, or which other convention fits.
 
     Compared in this order, until one statistic decides: depth maps, colours, ground (what is lower in the
-    image is nearer for upright cameras), number of points in view.
+    image is nearer for upright cameras), number of points in view, whether the cameras are upright.
 
     Args:
         stated: agreement of each view under its stated pose.
@@ -49,34 +53,66 @@ def compare_pose_hypotheses(
             stated: the other images may show other parts of a site.
     """
     for metric in METRICS:
-        value = metric.value(stated)
-        if value is None and not metric.decisive:
-            continue
-        # without any point in view the stated pose is as bad as can be
-        own = metric.ideal + metric.tolerance + metric.gain if value is None else value
-        found = {name: metric.value(views) for name, views in others.items()}
-        plausible = {
-            name: v for name, v in found.items() if v is not None and metric.is_plausible(v)
-        }
-        if metric.is_plausible(own) and not any(
-            metric.is_similar(v, own) for v in plausible.values()
-        ):
-            return PoseCheckResult(None, metric.in_words(own))
-        better = {name: v for name, v in plausible.items() if metric.is_better(v, own)}
-        if better:
-            best = min(better, key=lambda name: abs(better[name] - metric.ideal))
-            as_stated = "none" if value is None else format(value, metric.form)
-            return PoseCheckResult(best, f"{metric.in_words(better[best])}, {as_stated} as stated")
-    if not by_share:
-        return PoseCheckResult(None, "")
-    own_share, shares = _share(stated), {name: _share(views) for name, views in others.items()}
+        if (found := _by_metric(metric, stated, others)) is not None:
+            return found
+    if by_share and (found := _by_share(stated, others)) is not None:
+        return found
+    return _by_uprightness(stated, others) or PoseCheckResult(None, "")
+
+
+def _by_metric(
+    metric: AgreementMetric, stated: Sequence[Agreement], others: Mapping[str, Sequence[Agreement]]
+) -> PoseCheckResult | None:
+    """What one statistic says; None if it cannot tell."""
+    value = metric.value(stated)
+    if value is None and not metric.decisive:
+        return None
+    # without any point in view the stated pose is as bad as can be
+    own = metric.ideal + metric.tolerance + metric.gain if value is None else value
+    found = {name: metric.value(views) for name, views in others.items()}
+    plausible = {name: v for name, v in found.items() if v is not None and metric.is_plausible(v)}
+    if metric.is_plausible(own) and not any(metric.is_similar(v, own) for v in plausible.values()):
+        return PoseCheckResult(None, metric.in_words(own), sure=metric.decisive)
+    better = {name: v for name, v in plausible.items() if metric.is_better(v, own)}
+    if not better:
+        return None
+    best = min(better, key=lambda name: abs(better[name] - metric.ideal))
+    as_stated = "none" if value is None else format(value, metric.form)
+    reason = f"{metric.in_words(better[best])}, {as_stated} as stated"
+    return PoseCheckResult(best, reason, sure=metric.decisive)
+
+
+def _by_share(
+    stated: Sequence[Agreement], others: Mapping[str, Sequence[Agreement]]
+) -> PoseCheckResult | None:
+    """The alternative that has many more points in view."""
+    own, shares = _share(stated), {name: _share(views) for name, views in others.items()}
     best = max(shares, key=lambda name: shares[name], default="")
-    if best and shares[best] >= IN_VIEW_SHARE and own_share <= shares[best] / 10:
-        reason = (
-            f"{shares[best]:.1%} of the points lie inside the images, {own_share:.2%} as stated"
-        )
-        return PoseCheckResult(best, reason)
-    return PoseCheckResult(None, "")
+    if not best or shares[best] < IN_VIEW_SHARE or own > shares[best] / 10:
+        return None
+    reason = f"{shares[best]:.1%} of the points lie inside the images, {own:.2%} as stated"
+    return PoseCheckResult(best, reason, sure=True)
+
+
+def _by_uprightness(
+    stated: Sequence[Agreement], others: Mapping[str, Sequence[Agreement]]
+) -> PoseCheckResult | None:
+    """Whether cameras are upright, or would all be so with OpenGL's axes: few people hold them upside down.
+
+    In a closed room without depth maps nothing else may tell, since a camera sees walls whatever its pose.
+    """
+    own = [view.upright for view in stated if view.upright is not None]
+    if len(own) < UPRIGHT_VIEWS or OPENGL not in others:
+        return None
+    up, down = (sum(sign * each >= UPRIGHT for each in own) / len(own) for sign in (1, -1))
+    if down >= UPRIGHT_SHARE:
+        reason = f"{down:.0%} of the cameras are upright, upside down as stated"
+        return PoseCheckResult(OPENGL, reason)
+    return (
+        PoseCheckResult(None, f"{up:.0%} of the cameras are upright")
+        if up >= UPRIGHT_SHARE
+        else None
+    )
 
 
 def _share(views: Sequence[Agreement]) -> float:

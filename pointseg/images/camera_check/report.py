@@ -8,6 +8,10 @@ from pointseg.images.camera_check.agreement import Agreement
 from pointseg.images.camera_check.check import CameraCheck
 from pointseg.images.camera_check.pose_conventions import INVERTED
 
+CANNOT_TELL = (
+    "neither depth maps, nor colours of points, nor the ground below upright cameras can confirm or "
+    "refute them"
+)
 WIDTH = 28
 """Characters of a view's name."""
 
@@ -47,8 +51,7 @@ def summary(found: CameraCheck, *, frames: int, checked: int) -> list[str]:
         reason = found.pose_check.reason
         lines.append(
             f"poses: plausible as stated; {reason}" if reason else
-            "poses: neither depth maps, nor colours of points, nor the ground below upright cameras can confirm or "
-            "refute them: look at the pictures"
+            f"poses: {CANNOT_TELL}: look at the pictures"
         )  # fmt: skip
     lines += [f"{'note' if issue.note else 'problem'}: {issue}" for issue in found.issues]
     return lines

@@ -58,7 +58,11 @@ class SampledScene:
     """A sample of a scene's points, and the colours that images show there."""
 
     def __init__(
-        self, scene: Scene, visibility: VisibilityConfig, turn: NDArray[np.float64] | None
+        self,
+        scene: Scene,
+        visibility: VisibilityConfig,
+        turn: NDArray[np.float64] | None,
+        up: str = "z",
     ) -> None:
         """Draw the sample.
 
@@ -66,7 +70,10 @@ class SampledScene:
             scene: the points.
             visibility: when one is visible.
             turn: (3, 3) rotation from the world of the files to that of the points; None: none.
+            up: axis of the points that points up.
         """
+        self.up = torch.zeros(3, dtype=torch.float64)
+        self.up["xyz".index(up[-1])] = -1.0 if up.startswith("-") else 1.0
         self.scene, self.visibility = scene, visibility
         self.turn = None if turn is None else torch.from_numpy(turn).double()
         self.all = torch.from_numpy(np.ascontiguousarray(scene.coord))
@@ -108,7 +115,7 @@ class SampledScene:
         projected = project_points(camera, self.points, self.visibility, depth=occluder)
         agreement = compute_agreement(
             projected, camera, image=image, depth=depth, color=self.color,
-            depth_tolerance_m=self.visibility.depth_tolerance_m,
+            depth_tolerance_m=self.visibility.depth_tolerance_m, up=self.up,
         )  # fmt: skip
         return projected, agreement
 

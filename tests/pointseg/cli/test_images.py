@@ -11,9 +11,11 @@ import torch
 from PIL import Image
 
 import pointseg.datasets as datasets
+from dinomed3d.runtime.errors import UserError
 from pointseg.cli import cache_features, distill, predict, test, train
 from pointseg.files import write_cloud
 from pointseg.images.features.feature_cache import find_cache
+from pointseg.images.readers.frame import Frame
 from pointseg.images.readers.image_files import ImageFile
 from pointseg.images.readers.manifest import write_manifest
 from pointseg.training.checkpoint import DISTILLED, load_model, read_checkpoint
@@ -128,6 +130,34 @@ def test_features_from_a_cache_are_those_of_the_images(
     assert train.main([*RUN, "--images", *kept, *out]) == 0
     other = ["--override", "images.size=[32,64]", "--out", str(tmp_path / "c")]
     refused(train.main, [*RUN, "--images", *kept, *other], capsys, "another image size")
+
+
+def test_cameras_that_are_read_wrongly_are_refused_before_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flip = torch.diag(torch.tensor([1.0, -1, -1, 1], dtype=torch.float64))
+
+    class Flipped(Painted):
+        """With OpenGL's camera axes, under which none of its points is in view."""
+
+        def frames(self, split: str, scene: str) -> tuple[Frame, ...]:
+            found = super().frames(split, scene)
+            poses = [flip @ frame.camera.world_to_camera for frame in found]
+            return tuple(
+                replace(frame, camera=replace(frame.camera, world_to_camera=pose))
+                for frame, pose in zip(found, poses, strict=True)
+            )
+
+    def started(spec: object) -> None:
+        raise UserError("training starts")
+
+    monkeypatch.setattr(datasets, "open_dataset", lambda *_, **__: Flipped())
+    monkeypatch.setattr("pointseg.training.train.train", started)
+    for number, (main, more) in enumerate(((train.main, ["--images"]), (distill.main, []))):
+        words = [*RUN, *more, "--weights", "none", "--out", str(tmp_path / str(number))]
+        look = "pointseg-check-cameras --dataset scannet"
+        refused(main, words, capsys, "OpenGL's", look, "--no-camera-check")
+        refused(main, [*words, "--no-camera-check"], capsys, "training starts")
 
 
 def test_distilled_then_trained_without_images(

@@ -140,9 +140,9 @@ def test_large_images_get_a_smaller_map_that_hides_the_same(monkeypatch):
 def test_a_check_makes_no_larger_map(tmp_path, monkeypatch):
     made = []
 
-    def kept(camera, points):
+    def kept(camera, points, **settings):
         made.append(camera.size)
-        return z_buffer(camera, points)
+        return z_buffer(camera, points, **settings)
 
     monkeypatch.setattr("pointseg.images.camera_check.agreement.z_buffer", kept)
     monkeypatch.setattr("pointseg.images.camera_check.agreement.MAX_RENDERED_PIXELS", 1200)
