@@ -162,8 +162,14 @@ def _metaimage(path: Path, start: bytes) -> HeaderText:
     text = HeaderText(path=path, fields=fields, data_offset=last.end())
     _check_size(text, "ndims", "dimsize")
     _check_spacing(text, text.get("elementspacing", "elementsize"))
-    if _is_packed(text) and not text.get("compresseddatasize").isdecimal():
+    packed = text.get("compresseddatasize")
+    if _is_packed(text) and not packed.isdecimal():
         raise CaseError(f"{path}: packed voxels need a CompressedDataSize; save the file again")
+    if _is_packed(text) and int(packed[:20]) > path.stat().st_size - last.end():
+        raise CaseError(
+            f"{path}: is cut off: its packed voxels take {packed:.20} bytes, there are "
+            f"{path.stat().st_size - last.end()}"
+        )
     return text
 
 

@@ -332,6 +332,7 @@ ITK = [
     failed(itk("i/elsewhere.mha", damage=replaced(b"= LOCAL", b"= a.raw")), "another file"),
     failed(itk("i/axes.mha", damage=replaced(b"NDims = 3", b"NDims = 1000000")), "1 to 7 axes"),
     failed(itk("i/minus.mha", damage=replaced(b"12 11 10", b"-12 11 10")), "axes and their lengths"),
+    failed(itk("i/packed-size.mha", packed=True, damage=replaced(b"DataSize = ", b"DataSize = 9")), "is cut off"),
     failed(itk("i/no-packed-size.mha", packed=True, damage=replaced(b"DataSize", b"DataSise")), "CompressedDataSize"),
     failed(itk("i/small-packed-size.mha", packed=True, damage=replaced(b"DataSize = ", b"DataSize = 1 #")), "Compr"),
     failed(itk("i/claim.mha", damage=replaced(b"12 11 10", b"32767 32767 32767")), HUGE),
