@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -37,6 +37,14 @@ class ImageSource(Protocol):
         Raises:
             UserError: it is missing.
         """
+
+
+@runtime_checkable
+class StoresOrientation(Protocol):
+    """An image whose file says how its pixels must be turned to be upright."""
+
+    def orientation(self) -> int:
+        """Read the orientation as EXIF numbers it: 1 as stored, 3 half a turn, 6 and 8 a quarter of one."""
 
 
 class DepthSource(Protocol):
@@ -95,18 +103,24 @@ class Frame:
     def read_image(self) -> NDArray[np.uint8]:
         """Read the image, (H, W, 3), of the size of the camera.
 
+        Pixels are taken as they are stored, as COLMAP, nerfstudio and Metashape do; they are turned as EXIF says
+        where only the turned image has the size that the camera was calibrated for.
+
         Raises:
             UserError: it is missing or damaged, or has another size than the intrinsics.
         """
-        image = self.image.read()
-        if image.shape[:2] != self.camera.size:
-            (height, width), (wanted_height, wanted_width) = image.shape[:2], self.camera.size
-            raise ImagesError(
-                f"{self.image}: is {width} x {height} pixels (width x height), but the intrinsics (K) of view "
-                f"'{self.name}' are for {wanted_width} x {wanted_height}; give the image that was calibrated, "
-                f"or scale K to this one"
-            )
-        return image
+        image, size = self.image.read(), self.camera.size
+        if image.shape[:2] == size:
+            return image
+        if image.shape[1::-1] == size and isinstance(self.image, StoresOrientation):
+            turned = _upright(image, self.image.orientation())
+            if turned.shape[:2] == size:
+                return turned
+        (height, width), (wanted_height, wanted_width) = image.shape[:2], size
+        raise ImagesError(
+            f"{self.image}: is {width} x {height} pixels (width x height), but the intrinsics (K) of view "
+            f"'{self.name}' are for {wanted_width} x {wanted_height}; {_explain_size(image.shape[:2], size)}"
+        )
 
     def read_depth(self) -> NDArray[np.float32] | None:
         """Read the depth map, (h, w) metres, 0 where unknown; None if there is none.
@@ -124,6 +138,34 @@ class Frame:
                 f"view '{self.name}' with {width} x {height}; align the depth map with the image"
             )
         return depth
+
+
+def _upright(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """An image turned by a quarter, as EXIF's orientations 5 to 8 say; others leave it as it is."""
+    if orientation not in (5, 6, 7, 8):
+        return image
+    turned = image.transpose(1, 0, 2)  # 5: mirrored along the diagonal
+    if orientation in (6, 7):
+        turned = turned[:, ::-1]
+    if orientation in (7, 8):
+        turned = turned[::-1]
+    return np.ascontiguousarray(turned)
+
+
+def _explain_size(has: tuple[int, ...], wanted: tuple[int, int]) -> str:
+    """What to do about an image of another size than its camera."""
+    factors = has[0] / wanted[0], has[1] / wanted[1]
+    if (has[1], has[0]) == wanted:
+        return (
+            "it was turned by a quarter after the camera was calibrated, and its EXIF orientation does not say so: "
+            "turn it back"
+        )
+    if abs(factors[0] / factors[1] - 1) < 0.01:
+        return (
+            f"it was resized by {factors[1]:.4g}: give the image that was calibrated, or multiply the first two rows "
+            f"of K by {factors[1]:.4g}"
+        )
+    return "give the image that was calibrated, or scale K to this one"
 
 
 def _restore(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pointseg.images.readers.frame import ImagesError
+from pointseg.images.readers.notes import say_once
 
 EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV")
 """Pillow's modes that convert to 8-bit RGB without loss of range."""
@@ -20,7 +22,7 @@ EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV")
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An 8-bit image that Pillow reads; pixels as stored, EXIF orientation is not applied."""
+    """An 8-bit image that Pillow reads; pixels as stored, ``Frame.read_image`` may turn them."""
 
     path: Path
     """The file."""
@@ -39,13 +41,38 @@ class ImageFile:
                         f"{self.path}: must be a colour or grey image of 8 bits, has mode {image.mode}; "
                         f"is it a depth map?"
                     )
+                self._note_orientation(_orientation(image), image.width == image.height)
                 return np.asarray(image.convert("RGB"))
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise _unreadable(self.path, error, "image") from error
 
+    def orientation(self) -> int:
+        """See StoresOrientation.orientation."""
+        from PIL import Image
+
+        with Image.open(self.path) as image:
+            return _orientation(image)
+
     def key(self) -> str:
         """See ImageSource.key: path, bytes and time of the last change."""
         return file_key(self.path)
+
+    def _note_orientation(self, orientation: int, is_square: bool) -> None:
+        """Say where the size cannot tell whether a camera was calibrated for pixels as stored or turned."""
+        if orientation in (2, 3, 4) or (orientation != 1 and is_square):
+            say_once(
+                f"{self.path.parent}: images with EXIF orientation {orientation} are read as stored, as by COLMAP and "
+                "nerfstudio, since their size does not tell; if poses and K are of turned images, turn the files"
+            )
+
+
+def _orientation(image: Any) -> int:
+    """EXIF's orientation of an open image; 1 where there is none, or it is damaged."""
+    try:
+        found = image.getexif().get(0x0112, 1)
+    except (OSError, SyntaxError, ValueError, KeyError, TypeError, struct.error):
+        return 1
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from pointseg.images.readers.frame import Frame, ImagesError, make_camera, transform_frame
 from pointseg.images.readers.image_files import (
@@ -34,11 +34,50 @@ def test_images_of_eight_bits(tmp_path: Path) -> None:
     assert ImageFile(tmp_path / "palette.png").read().shape == (4, 6, 3)
 
 
-def test_rotation_tags_are_not_applied(tmp_path: Path) -> None:
+def oriented(path: Path, pixels: np.ndarray, orientation: int) -> ImageFile:
     exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new("RGB", (6, 4)).save(tmp_path / "a.jpg", exif=exif)
-    assert ImageFile(tmp_path / "a.jpg").read().shape == (4, 6, 3)
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(path, exif=exif)
+    return ImageFile(path)
+
+
+@pytest.mark.parametrize("orientation", range(1, 10))
+def test_images_are_turned_where_only_that_fits_the_camera(
+    tmp_path: Path, orientation: int
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
+    image = oriented(tmp_path / "a.png", pixels, orientation)
+    assert (image.read() == pixels).all()
+    matrix = [[5, 0, 3], [0, 5, 2], [0, 0, 1]]
+    stored, turned = (
+        Frame(
+            name="v",
+            camera=make_camera("v", intrinsics=matrix, size=size, world_to_camera=np.eye(4)),
+            image=image,
+        )
+        for size in ((4, 6), (6, 4))
+    )
+    assert (stored.read_image() == pixels).all()
+    if 5 <= orientation <= 8:
+        with Image.open(tmp_path / "a.png") as held:
+            assert (turned.read_image() == np.asarray(ImageOps.exif_transpose(held))).all()
+    else:
+        with pytest.raises(ImagesError, match="a.png: is 6 x 4 .* are for 4 x 6; .*turn it back"):
+            turned.read_image()
+    large = replace(stored, camera=replace(stored.camera, size=(8, 12)))
+    with pytest.raises(ImagesError, match="resized by 0.5"):
+        large.read_image()
+
+
+def test_orientations_that_no_size_shows_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    oriented(tmp_path / "wide.png", np.zeros((4, 6, 3), np.uint8), 6).read()
+    oriented(tmp_path / "plain.png", np.zeros((4, 4, 3), np.uint8), 1).read()
+    assert not caplog.text
+    for name, side, orientation in (("square.jpg", 4, 8), ("half.jpg", 6, 3), ("b.jpg", 6, 3)):
+        oriented(tmp_path / name, np.zeros((4, side, 3), np.uint8), orientation).read()
+    assert "EXIF orientation 8" in caplog.text and caplog.text.count("EXIF orientation 3") == 1
 
 
 def test_another_image_has_another_key(tmp_path: Path) -> None:
