@@ -85,6 +85,13 @@ class Mixture(NamedScenes):
         number, inner, name = self._place(split, scene)
         return self.sources[number].dataset.load(inner, name)
 
+    def look_at(self, split: str, scene: str) -> None:
+        """Look at the files of a scene, as its dataset does."""
+        number, inner, name = self._place(split, scene)
+        dataset = self.sources[number].dataset
+        if isinstance(dataset, NamedScenes):
+            dataset.look_at(inner, name)
+
     def frames(self, split: str, scene: str) -> tuple[Frame, ...]:
         """The posed images of a scene, from its dataset."""
         number, inner, name = self._place(split, scene)

@@ -20,6 +20,8 @@ class NamedScenes:
         self.name = name
         self._names = {split: tuple(names) for split, names in scenes.items()}
         self._members = {split: frozenset(names) for split, names in self._names.items()}
+        self.left_out: frozenset[tuple[str, str]] = frozenset()
+        """Split and name of scenes that are not used, as they cannot be."""
 
     def splits(self) -> tuple[str, ...]:
         """Names of the splits."""
@@ -33,6 +35,20 @@ class NamedScenes:
         """
         require_split(self.name, split, self.splits())
         return self._names[split]
+
+    def look_at(self, split: str, scene: str) -> None:
+        """Look at the files of a scene as far as that is cheap: whether they are there, whole and not empty.
+
+        Raises:
+            EmptySceneError: it has no points.
+            UserError: it cannot be used.
+        """
+
+    def leave_out(self, scenes: Iterable[tuple[str, str]]) -> None:
+        """Use some scenes (split, name) no more."""
+        self.left_out |= frozenset(scenes)
+        for split, names in self._names.items():
+            self._names[split] = tuple(n for n in names if (split, n) not in self.left_out)
 
     def require(self, split: str, scene: str) -> None:
         """Refuse an unknown split or scene.

@@ -18,7 +18,7 @@ from pointseg.datasets.classes import ClassList
 from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.index import read_index
 from pointseg.datasets.named_scenes import NamedScenes
-from pointseg.datasets.scene_arrays import load_array
+from pointseg.datasets.scene_arrays import check_arrays, load_array
 from pointseg.scene import IGNORE, Scene
 
 if TYPE_CHECKING:
@@ -112,6 +112,16 @@ class PreparedScenes(IndexedDataset):
                 instance = load_array(folder, "instance", len(coord), None)
                 found["instance"] = instance.astype(np.int32)
         return Scene(coord=coord, fields=found, name=scene)
+
+    def look_at(self, split: str, scene: str) -> None:
+        """Check the arrays of a scene by their headers and sizes."""
+        self.require(split, scene)
+        columns: dict[str, int | None] = {"coord": 3, **dict.fromkeys(sorted(self.fields), 3)}
+        if split not in self._unlabelled:
+            columns[self._label] = None
+            if self._has_instances:
+                columns["instance"] = None
+        check_arrays(self.root / split / scene, columns)
 
     def frames(self, split: str, scene: str) -> tuple[Frame, ...]:
         """The posed images of a scene; () if it has none.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from pointseg.datasets.errors import DatasetError
+from pointseg.datasets.errors import DatasetError, EmptySceneError
 from pointseg.files import known_intensity_max
 from pointseg.files.columns import fields_in
 from pointseg.files.field_values import Range, to_strength
@@ -72,3 +72,16 @@ def scan_problem(points: Path, labels: Path | None, *, point_bytes: int, label_b
     if found != needed:
         return f"{labels}: must have {needed} bytes for {size // point_bytes} points, got {found}"
     return ""
+
+
+def check_scan(points: Path, labels: Path | None, *, point_bytes: int, label_bytes: int) -> None:
+    """Check the files of a scan by their sizes; arguments as of ``scan_problem``.
+
+    Raises:
+        EmptySceneError: it has no points.
+        DatasetError: a file is missing, cut off, or does not fit the other.
+    """
+    if points.is_file() and points.stat().st_size == 0:
+        raise EmptySceneError(f"{points}: has no points")
+    if problem := scan_problem(points, labels, point_bytes=point_bytes, label_bytes=label_bytes):
+        raise DatasetError(problem)

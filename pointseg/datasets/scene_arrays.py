@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinomed3d.runtime.atomic_files import new_folder
-from pointseg.datasets.errors import DatasetError
+from pointseg.datasets.errors import DatasetError, EmptySceneError
+from pointseg.files.array_file import ArrayFile
 from pointseg.files.errors import CloudFileError
-from pointseg.files.npy import read_array
 
 
 def save_scene(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -62,19 +62,44 @@ def load_array(folder: Path, name: str, count: int | None, columns: int | None) 
     Raises:
         DatasetError: it is missing, damaged, or of another shape.
     """
+    file = _open(folder, name, count, columns)
+    return file.rows(0, len(file))
+
+
+def check_arrays(folder: Path, columns: Mapping[str, int | None]) -> None:
+    """Check all arrays of a scene by their headers and sizes.
+
+    Args:
+        folder: of the scene.
+        columns: columns of each array, as for ``load_array``; the first one says how many points there are.
+
+    Raises:
+        EmptySceneError: there are no points.
+        DatasetError: one is missing, cut off, or of another shape.
+    """
+    count: int | None = None
+    for name, width in columns.items():
+        count = len(_open(folder, name, count, width))
+    if count == 0:
+        raise EmptySceneError(f"{folder}: has no points")
+
+
+def _open(folder: Path, name: str, count: int | None, columns: int | None) -> ArrayFile:
+    """An array whose header fits; see ``load_array``."""
     path = folder / f"{name}.npy"
     again = "prepare the dataset again: complete scenes are kept"
     try:
-        values = read_array(path)
+        file = ArrayFile(path)
     except FileNotFoundError as error:
         raise DatasetError(f"{path}: is missing; {again}") from error
     except CloudFileError as error:
         raise DatasetError(f"{error}; {again}") from error
-    numbers = values.dtype.kind in ("iu" if columns is None else "fiu")
-    shape = (len(values) if count is None else count,) + (() if columns is None else (columns,))
-    if values.shape != shape or not numbers:
-        kind = "whole numbers" if columns is None else "numbers"
+    kind = file.header.dtype
+    numbers = kind.kind in ("iu" if columns is None else "fiu")
+    shape = (len(file) if count is None else count,) + (() if columns is None else (columns,))
+    if file.shape != shape or not numbers:
+        wanted = "whole numbers" if columns is None else "numbers"
         raise DatasetError(
-            f"{path}: must hold {shape} {kind}, a row for each point, got {values.shape} {values.dtype}; {again}"
+            f"{path}: must hold {shape} {wanted}, a row for each point, got {file.shape} {kind}; {again}"
         )
-    return values
+    return file

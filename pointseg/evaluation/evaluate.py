@@ -15,6 +15,7 @@ from dinomed3d.runtime.atomic_files import new_file
 from dinomed3d.runtime.errors import UserError
 from pointseg.config.recipe import InferenceConfig
 from pointseg.datasets.dataset import Dataset
+from pointseg.datasets.look_over import leave_out, look_over
 from pointseg.datasets.submission import Submits
 from pointseg.evaluation.image_options import images_of_model, scene_images, visibility_loader
 from pointseg.evaluation.inference_protocol import InferenceProtocol
@@ -95,6 +96,7 @@ class _Test:
             raise UserError(
                 f"--submit: takes one split; give --split once, got {', '.join(self.splits)}"
             )
+        leave_out(spec.dataset, look_over(spec.dataset, self.splits), spec.log)
         self.scenes = [(s, name) for s in self.splits for name in spec.dataset.scenes(s)]
         if not self.scenes:
             raise UserError(

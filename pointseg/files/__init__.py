@@ -120,17 +120,32 @@ def read_cloud(
 
 
 def read_scaled(
-    path: Path, *, columns: Sequence[str] | None = None, stated: ValueRanges = NOT_STATED
+    path: Path,
+    *,
+    columns: Sequence[str] | None = None,
+    stated: ValueRanges = NOT_STATED,
+    first: int | None = None,
 ) -> tuple[Scene, Scales]:
     """As ``read_cloud``, and how its values were understood.
 
+    Args:
+        path: as ``read_cloud``.
+        columns: likewise.
+        stated: likewise.
+        first: points to read; what the header says of the others is checked all the same. None: all.
+
     Raises:
-        CloudFileError: as ``read_cloud``.
+        CloudFileError: as ``read_cloud``; the first points of a file that is only read as a whole.
     """
     suffix = _known_suffix(path)
     form = FORMATS[suffix]
     try:
-        found = form.read(path, columns) if form is _TEXT else form.read(path)
+        if form is _TEXT:
+            found = form.read(path, columns, first)
+        elif first is None:
+            found = form.read(path)
+        else:
+            found = dict(next(form.pieces(path).read(first)))
     except OSError as error:
         raise CloudFileError(path, f"could not be read: {error.strerror or error}") from error
     fields = fields_in(path, found)
@@ -158,6 +173,12 @@ def known_intensity_max(path: Path) -> float | None:
 def cloud_name(path: Path) -> str:
     """The name of a cloud: that of its file without the ending."""
     return path.name[: len(path.name) - len(cloud_suffix(path) or "")]
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of the files of a folder."""
+    files = path.iterdir() if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files)
 
 
 def write_cloud(path: Path, scene: Scene) -> None:

@@ -50,8 +50,10 @@ class Layout:
         return number != self.header and number not in self.skipped and _is_data(line)
 
 
-def read_text(path: Path, columns: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
-    """The columns of a cloud of text, named by ``columns`` if given.
+def read_text(
+    path: Path, columns: Sequence[str] | None = None, first: int | None = None
+) -> dict[str, NDArray[Any]]:
+    """The columns of a cloud of text, named by ``columns`` if given; of the ``first`` points, if that is given.
 
     Otherwise their names are in the first line, or in a comment (``#`` or ``//``) before the first point.
     Without names the first three columns are x, y and z; further ones are recognised by their values:
@@ -59,7 +61,7 @@ def read_text(path: Path, columns: Sequence[str] | None = None) -> dict[str, NDA
     alone behind the position, an intensity. The rest is called column7 and so on.
     """
     layout = _layout(path)
-    table = _table(path, layout)
+    table = _table(path, layout, first)
     names = _names(path, layout, table, columns)
     return {name: np.ascontiguousarray(table[:, i]) for i, name in enumerate(names)}
 
@@ -189,8 +191,8 @@ def _decoded(path: Path, stream: Iterator[str]) -> Iterator[str]:
         raise CloudFileError(path, f"is no text: {error}") from error
 
 
-def _table(path: Path, layout: Layout) -> NDArray[np.float64]:
-    """(N, C) all points."""
+def _table(path: Path, layout: Layout, first: int | None = None) -> NDArray[np.float64]:
+    """(N, C) all points, or the first ones."""
     if layout.is_empty:
         return np.empty((0, layout.columns))
 
@@ -202,7 +204,8 @@ def _table(path: Path, layout: Layout) -> NDArray[np.float64]:
                     yield text.strip().rstrip(layout.delimiter) if layout.delimiter else text
 
     def table(clean: bool) -> NDArray[np.float64]:
-        return np.loadtxt(lines(clean), delimiter=layout.delimiter, comments=None, ndmin=2)
+        how: dict[str, Any] = {"delimiter": layout.delimiter, "comments": None, "ndmin": 2}
+        return np.loadtxt(lines(clean), max_rows=first, **how)
 
     try:
         return table(clean=False)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dinomed3d.runtime.errors import UserError
+from pointseg.datasets.look_over import leave_out, look_over
 from pointseg.ditr import PointImages
 from pointseg.images.config import require_whole_patches
 from pointseg.images.features.encoder import weights_digest
@@ -149,6 +150,7 @@ def cache_features(spec: CacheSpec) -> CacheResult:
     )
     cache.set_metadata(spec.max_views, channels=encoder.all_channels, stride=encoder.stride)
     splits = [SplitCounts(name) for name in (spec.splits or spec.dataset.splits())]
+    leave_out(spec.dataset, look_over(spec.dataset, [counts.split for counts in splits]), spec.log)
     jobs = [job for counts in splits for job in _jobs(spec, cache, counts)]
     if not jobs and not any(counts.kept for counts in splits):
         raise UserError(

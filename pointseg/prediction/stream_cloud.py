@@ -29,7 +29,7 @@ from pointseg.datasets.scale import (
     spacing_rows,
 )
 from pointseg.evaluation.scene_predictor import ScenePredictor
-from pointseg.files import CloudFileError, cloud_name, in_pieces
+from pointseg.files import CloudFileError, cloud_name, in_pieces, size_of
 from pointseg.files.file_scene import scene_of
 from pointseg.files.labels import SavedLabels
 from pointseg.files.pieces import Pieces
@@ -256,12 +256,6 @@ class Stream:
         finally:
             if self.predictor.max_points == then:
                 self.predictor.max_points = now
-
-
-def size_of(path: Path) -> int:
-    """Bytes of a file, or of the files of a folder."""
-    files = path.iterdir() if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files)
 
 
 def _picking(

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from lightning_fabric import Fabric
 
 from dinomed3d.runtime.device import tf32_products
+from pointseg.datasets.look_over import leave_out, look_over
 from pointseg.training.loop import TrainingLoop
 from pointseg.training.run_dir import BEST, LAST, lock_run_dir
 from pointseg.training.spec import TrainResult, TrainSpec
@@ -33,8 +34,23 @@ def train(spec: TrainSpec) -> TrainResult:
     )
     fabric.launch()
     with lock_run_dir(spec.out) if fabric.is_global_zero else nullcontext(), tf32_products():
+        _look_over(spec, fabric)
         loop = TrainingLoop(spec, fabric)
         loop.run()
     return TrainResult(
         best=spec.out / BEST, last=spec.out / LAST, score=loop.best, steps=loop.steps
     )
+
+
+def _look_over(spec: TrainSpec, fabric: Fabric) -> None:
+    """Look at all files before the first step; one device does, for all of them.
+
+    Raises:
+        UserError: some are damaged, or lack what is needed.
+    """
+    recipe, found = spec.recipe, []
+    if fabric.is_global_zero:
+        found = look_over(spec.dataset, (*recipe.train_splits, *recipe.val_splits))
+    if fabric.world_size > 1:
+        found = fabric.broadcast(found)
+    leave_out(spec.dataset, found, spec.log if fabric.is_global_zero else lambda text: None)

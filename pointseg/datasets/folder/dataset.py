@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -9,14 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from dinomed3d.runtime.errors import UserError
 from pointseg.datasets.axes import upright
 from pointseg.datasets.classes import UNLABELLED
-from pointseg.datasets.errors import DatasetError
+from pointseg.datasets.errors import DatasetError, EmptySceneError
 from pointseg.datasets.folder.cameras import KINDS, CameraRule
 from pointseg.datasets.folder.description import EXAMPLE, Description, map_labels, read_description
 from pointseg.datasets.named_scenes import NamedScenes
 from pointseg.datasets.scale import check_scale
-from pointseg.files import SUFFIXES, cloud_suffix, finite_points, read_scaled
+from pointseg.files import SUFFIXES, cloud_suffix, finite_points, read_scaled, size_of
 from pointseg.files.columns import key_of, to_labels
 from pointseg.files.las import CLASSIFICATION
 from pointseg.files.units import file_unit
@@ -32,6 +34,8 @@ HEIGHT = "height_above_ground"
 LAS_SUFFIXES = (".las", ".laz")
 USUAL_SPLITS = ("train", "val", "test")
 MUST_BE_LABELLED = ("train", "val")
+SMALL, FIRST = 200_000, 1000
+"""Bytes of files that are looked at as a whole before work begins, and points of the others."""
 
 
 class Folder(NamedScenes):
@@ -82,13 +86,43 @@ class Folder(NamedScenes):
             DatasetError: it has no points, lacks a feature or its labels, has labels of no class, or its scale
                 does not fit the voxel size.
         """
+        found = self._load(split, scene)
+        if self.description.check_scale and not self._scale_checked:
+            problem = check_scale(found, self.voxel_m)
+            if problem is not None:
+                raise DatasetError(
+                    f"{self.path(split, scene)}: {problem} (in dataset.yaml; 'check_scale: false' if it is right as it "
+                    "is)"
+                )
+            self._scale_checked = True  # all clouds of a folder have the same scale
+        return found
+
+    def look_at(self, split: str, scene: str) -> None:
+        """Look at a cloud's header and first points, at all of it where it is small or these are not as they must be.
+
+        Raises:
+            EmptySceneError: it has no points with a position.
+            UserError: as ``load``.
+        """
+        if size_of(self.path(split, scene)) > SMALL:
+            with suppress(UserError):
+                self._load(split, scene, first=FIRST)
+                return
+        self._load(split, scene)
+
+    def _load(self, split: str, scene: str, *, first: int | None = None) -> Scene:
+        """A cloud, or its first points, before its scale is checked."""
         path = self.path(split, scene)
         file = path.relative_to(self.root).as_posix()
         description = self.description
-        found, scales = read_scaled(path, columns=description.columns, stated=description.ranges)
+        found, scales = read_scaled(
+            path, columns=description.columns, stated=description.ranges, first=first
+        )
         read, _ = finite_points(found)
         if len(read) == 0:
-            raise DatasetError(f"{path}: has no points with a position; remove it from its split")
+            raise EmptySceneError(
+                f"{path}: has no points with a position; remove it from its split"
+            )
         missing = sorted(self.fields - {HEIGHT} - set(read.fields))
         if missing:
             has = ", ".join(key for key in read.fields if key in FIELDS) or "positions only"
@@ -108,13 +142,6 @@ class Folder(NamedScenes):
         cloud = upright(kept, unit_m=unit.unit_m, up=description.up)
         if HEIGHT in self.fields:
             cloud = cloud.with_fields(**{HEIGHT: height_above_ground(cloud.coord)})
-        if self.description.check_scale and not self._scale_checked:
-            problem = check_scale(cloud, self.voxel_m)
-            if problem is not None:
-                raise DatasetError(
-                    f"{path}: {problem} (in dataset.yaml; 'check_scale: false' if it is right as it is)"
-                )
-            self._scale_checked = True  # all clouds of a folder have the same scale
         return cloud
 
     def frames(self, split: str, scene: str) -> tuple[Frame, ...]:

@@ -23,7 +23,7 @@ from pointseg.datasets.classes import ClassList
 from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.labels import LabelMap
 from pointseg.datasets.prepared import IndexedDataset
-from pointseg.datasets.scan_files import load_raw_labels, load_scan
+from pointseg.datasets.scan_files import check_scan, load_raw_labels, load_scan
 from pointseg.datasets.submission import Results, checked_prediction
 from pointseg.scene import IGNORE, Scene
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pointseg.images.readers.frame import Frame
 
 NAME = "nuscenes"
+POINT_BYTES, LABEL_BYTES = 20, 1
 VERSIONS = ("v1.0-trainval", "v1.0-mini", "v1.0-test")
 
 CLASSES = ClassList(
@@ -130,11 +131,16 @@ class NuScenes(IndexedDataset):
         Raises:
             DatasetError: there is no such keyframe; its files are missing, cut off, or do not fit.
         """
-        files = self._files(split, scene)
-        cloud = load_scan(self.source / files["points"], scene)
-        if files["labels"] is None:
-            return cloud
-        return cloud.with_fields(segment=read_labels(self.source / files["labels"], len(cloud)))
+        points, labels = self._scan_files(split, scene)
+        cloud = load_scan(points, scene)
+        return (
+            cloud if labels is None else cloud.with_fields(segment=read_labels(labels, len(cloud)))
+        )
+
+    def look_at(self, split: str, scene: str) -> None:
+        """Check the files of a sweep by their sizes."""
+        points, labels = self._scan_files(split, scene)
+        check_scan(points, labels, point_bytes=POINT_BYTES, label_bytes=LABEL_BYTES)
 
     def frames(self, split: str, scene: str) -> tuple[Frame, ...]:
         """The images of the cameras front, front right, front left, back, back left and back right.
@@ -151,6 +157,12 @@ class NuScenes(IndexedDataset):
                 f"dataset '{NAME}': {self.root} was prepared without images; prepare it again with --images"
             )
         return read_frames(self.root, files["scene"], scene, self.root / self.index.images)
+
+    def _scan_files(self, split: str, scene: str) -> tuple[Path, Path | None]:
+        """The files of points and labels of a sweep."""
+        files = self._files(split, scene)
+        labels = files["labels"]
+        return self.source / files["points"], None if labels is None else self.source / labels
 
     def _files(self, split: str, scene: str) -> Mapping[str, Any]:
         self.require(split, scene)

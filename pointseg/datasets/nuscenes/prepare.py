@@ -9,12 +9,19 @@ from typing import Any
 from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.index import Index, check_index, stored_images, stored_path, write_index
 from pointseg.datasets.nuscenes.cameras import CHANNELS, read_cameras, write_cameras
-from pointseg.datasets.nuscenes.dataset import NAME, OFFICIAL_COUNTS, RAW_NAMES, VERSIONS, split_of
+from pointseg.datasets.nuscenes.dataset import (
+    LABEL_BYTES,
+    NAME,
+    OFFICIAL_COUNTS,
+    POINT_BYTES,
+    RAW_NAMES,
+    VERSIONS,
+    split_of,
+)
 from pointseg.datasets.nuscenes.tables import Keyframe, read_keyframes, read_table
 from pointseg.datasets.prepare_scenes import Preparation, Report, missing_scenes
 from pointseg.datasets.scan_files import scan_problem
 
-POINT_BYTES, LABEL_BYTES = 20, 1
 SPLITS = ("train", "val", "test")
 TEST, MINI = "v1.0-test", "v1.0-mini"
 

@@ -23,7 +23,7 @@ from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.labels import LabelMap
 from pointseg.datasets.named_scenes import require_split
 from pointseg.datasets.prepared import IndexedDataset
-from pointseg.datasets.scan_files import load_raw_labels, load_scan
+from pointseg.datasets.scan_files import check_scan, load_raw_labels, load_scan
 from pointseg.datasets.submission import Results, checked_prediction
 from pointseg.scene import IGNORE, Scene
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pointseg.images.readers.frame import Frame
 
 NAME = "semantickitti"
+POINT_BYTES, LABEL_BYTES = 16, 4
 
 SPLITS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -138,13 +139,17 @@ class SemanticKITTI(IndexedDataset):
         Raises:
             DatasetError: there is no such scan; its files are missing, cut off, or do not fit.
         """
-        sequence, number = self._parse(split, scene)
-        folder = self.source / "sequences" / sequence
-        cloud = load_scan(folder / "velodyne" / f"{number}.bin", scene)
-        if split in UNLABELLED:
+        points, labels = self._scan_files(split, scene)
+        cloud = load_scan(points, scene)
+        if labels is None:
             return cloud
-        segment, instance = read_labels(folder / "labels" / f"{number}.label", len(cloud))
+        segment, instance = read_labels(labels, len(cloud))
         return cloud.with_fields(segment=segment, instance=instance)
+
+    def look_at(self, split: str, scene: str) -> None:
+        """Check the files of a scan by their sizes."""
+        points, labels = self._scan_files(split, scene)
+        check_scan(points, labels, point_bytes=POINT_BYTES, label_bytes=LABEL_BYTES)
 
     def frames(self, split: str, scene: str) -> tuple[Frame, ...]:
         """The image of the left colour camera, which looks ahead; () if its sequence has none.
@@ -185,6 +190,13 @@ class SemanticKITTI(IndexedDataset):
 
     def _calib_file(self, sequence: str) -> Path:
         return self.source / "sequences" / sequence / "calib.txt"
+
+    def _scan_files(self, split: str, scene: str) -> tuple[Path, Path | None]:
+        """The files of points and labels of a scan."""
+        sequence, number = self._parse(split, scene)
+        folder = self.source / "sequences" / sequence
+        labels = None if split in UNLABELLED else folder / "labels" / f"{number}.label"
+        return folder / "velodyne" / f"{number}.bin", labels
 
     def _parse(self, split: str, scene: str) -> tuple[str, str]:
         """Sequence and number of a scan of a split."""

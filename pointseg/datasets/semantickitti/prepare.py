@@ -11,13 +11,13 @@ from pointseg.datasets.prepare_scenes import Preparation, Report, missing_scenes
 from pointseg.datasets.scan_files import scan_problem
 from pointseg.datasets.semantickitti.dataset import (
     CAMERA,
+    LABEL_BYTES,
     NAME,
     OFFICIAL_COUNTS,
+    POINT_BYTES,
     SPLITS,
     UNLABELLED,
 )
-
-POINT_BYTES, LABEL_BYTES = 16, 4
 
 
 def prepare(

@@ -18,7 +18,7 @@ import numpy as np
 from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.named_scenes import NamedScenes, require_split
 from pointseg.datasets.prepared import IndexedDataset
-from pointseg.datasets.scene_arrays import load_array
+from pointseg.datasets.scene_arrays import check_arrays, load_array
 from pointseg.datasets.submission import Results, checked_prediction
 from pointseg.datasets.waymo.classes import CLASSES, NAME
 from pointseg.scene import IGNORE, Scene
@@ -86,6 +86,13 @@ class Waymo(IndexedDataset):
                 "points have others; prepare the dataset again"
             )
         return cloud.with_fields(segment=segment, instance=instance)
+
+    def look_at(self, split: str, scene: str) -> None:
+        """Check the arrays of a frame by their headers and sizes."""
+        self.require(split, scene)
+        labels = () if split in UNLABELLED else LABELS
+        columns: dict[str, int | None] = {"coord": 3, "strength": 1, **dict.fromkeys(labels)}
+        check_arrays(self.root / split / scene, columns)
 
     def frames(self, split: str, scene: str) -> tuple[Frame, ...]:
         """The images of the cameras front, front left, front right, side left and side right.
