@@ -24,6 +24,15 @@ from dinomed3d.runtime.terminal_text import one_line
 FAILED_BEFORE = 3
 """Exit code of a run in which only cases failed that had failed before."""
 
+PERSONAL_DATA = (
+    "Names of folders and files below IN, and names of DICOM series, become names of results. They stand in masks', "
+    "records' and previews' file names, CASE.json (with paths, SeriesDescription and reasons), report.html, "
+    "report.csv, run.json, and in what is printed. A DICOM segmentation repeats the patient's and the study's tags "
+    "(name, ID, birth date, sex, dates, UIDs), as an archive needs them. Previews, also inside report.html, show three "
+    "slices of the scan. Masks repeat nothing but the geometry of the scan's header. Nothing is sent anywhere."
+)
+"""Which personal data a run writes where, for --help."""
+
 
 def add_parser(verbs: Any) -> None:
     """Add the verb to the console command's parser."""
@@ -42,6 +51,7 @@ def add_parser(verbs: Any) -> None:
     _add_speed(parser.add_argument_group("speed and memory"))
     _add_results(parser.add_argument_group("results"))
     _add_machines(parser.add_argument_group("processes and machines"))
+    _add_personal(parser.add_argument_group("personal data", PERSONAL_DATA))
     parser.set_defaults(run=run)
 
 
@@ -180,6 +190,16 @@ def _add_machines(group: Any) -> None:
         default=1,
         metavar="N",
         help="processes of the engine ray, each with the model in memory (default: 1)",
+    )
+
+
+def _add_personal(group: Any) -> None:
+    group.add_argument(
+        "--anonymous",
+        action="store_true",
+        help="report.html, report.csv, run.json and what is printed have pseudonyms in place of names, and leave out "
+        "paths, file names and DICOM values; pseudonyms.csv in OUT, which must stay there, says which case is which. "
+        "Other files keep their names (default: everything has names)",
     )
 
 

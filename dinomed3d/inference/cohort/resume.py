@@ -20,9 +20,10 @@ from dinomed3d.inference.cohort.record import (
 from dinomed3d.inference.cohort.spec import PredictSpec
 from dinomed3d.inference.io.image import ENDINGS
 from dinomed3d.inference.models.model import Model
+from dinomed3d.inference.report.anonymous import TABLE_FILE
 from dinomed3d.runtime.errors import UserError
 
-REPORTS = ("run.json", "report.html", "report.csv")
+REPORTS = ("run.json", "report.html", "report.csv", TABLE_FILE)
 """Files that a run writes besides those of its cases."""
 
 

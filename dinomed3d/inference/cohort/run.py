@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -10,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from dinomed3d.inference.case import Case, CaseList, RejectedInput
+from dinomed3d.inference.cohort.anonymous_events import anonymous_events
 from dinomed3d.inference.cohort.earlier_failures import EarlierFailures
 from dinomed3d.inference.cohort.events import CasesFound, ProgressCallback
 from dinomed3d.inference.cohort.record import (
@@ -32,6 +34,7 @@ from dinomed3d.inference.cohort.worker_process import WorkerProcess, supervise
 from dinomed3d.inference.discovery.find_cases import find_cases
 from dinomed3d.inference.models.model import Model, open_model
 from dinomed3d.inference.models.model_files import digest_of
+from dinomed3d.inference.report.anonymous import Anonymizer
 from dinomed3d.inference.report.quality import TrainingRange
 from dinomed3d.inference.report.run_flags import flag_edited, flag_orientations
 from dinomed3d.inference.report.run_report import write_report
@@ -68,6 +71,8 @@ class _Run:
     """Seconds since the epoch."""
     earlier: EarlierFailures
     """What had failed before it began."""
+    names: Anonymizer | None
+    """Replaces names in reports; None: reports name cases as they are."""
 
 
 def predict(spec: PredictSpec, on_event: ProgressCallback) -> Outcome:
@@ -117,6 +122,44 @@ def _predict(
     try:
         out.mkdir(parents=True, exist_ok=True)
         protect_inputs(found, out)
+        names = anonymizer(spec, found) if spec.anonymous else None
+    except OSError as error:
+        raise UserError(f"-o {out}: cannot be written to ({error.strerror or error})") from error
+    if names is None:
+        return _work(spec, model, on_event, worker, found, None, started)
+    try:
+        hidden = anonymous_events(names, on_event)
+        return _work(spec, model, hidden, worker, found, names, started)
+    except UserError as error:
+        raise UserError(
+            names.text(str(error))
+        ) from None  # the cause would name what this leaves out
+
+
+def anonymizer(spec: PredictSpec, found: CaseList) -> Anonymizer:
+    """What hides the names of a run, which writes its key into the output folder.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    places = {spec.source: "IN", spec.out: "OUT", spec.model: "MODEL"}
+    absolute = {os.path.abspath(path): word for path, word in places.items()}
+    longest = sorted((absolute | places).items(), key=lambda place: -len(place[0]))
+    return Anonymizer.of(found, Path(spec.out), dict(longest))
+
+
+def _work(
+    spec: PredictSpec,
+    model: Model,
+    on_event: ProgressCallback,
+    worker: WorkerProcess | None,
+    found: CaseList,
+    names: Anonymizer | None,
+    started: float,
+) -> Outcome:
+    """Predict what was found and is not done yet, and report."""
+    out = Path(spec.out)
+    try:
         shard = take_shard(found, spec.shard, out)
         earlier = EarlierFailures.read(out, shard.ids)
         work = compare_with_output(shard.cases, out, model, spec)
@@ -129,7 +172,15 @@ def _predict(
             write_failure(out, record, keep_mask_as="earlier")
     except OSError as error:
         raise UserError(f"-o {out}: cannot be written to ({error.strerror or error})") from error
-    run = _Run(spec=spec, model=model, found=found, shard=shard, started=started, earlier=earlier)
+    run = _Run(
+        spec=spec,
+        model=model,
+        found=found,
+        shard=shard,
+        started=started,
+        earlier=earlier,
+        names=names,
+    )
     on_event(CasesFound(shard, work))
     try:
         run_engine(model, spec, work.todo, on_event, worker)
@@ -212,23 +263,39 @@ def _report(run: _Run, work: Worklist) -> Outcome:
         shown = [flag_edited(r) if name in work.edited else r for name, r in records.items()]
         if run.spec.orientation is None:
             shown = flag_orientations(shown)
+        if run.names is not None:
+            run.names.write_table(out, names)
+            shown, content = [run.names.record(r) for r in shown], run.names.run(content)
         write_report(out, shown, content)
         # another shard may have finished a case meanwhile, and this report may have replaced its own
         reported, records = records.keys(), _finished(out, names) | blocked
         if records.keys() == reported:
             break
-    own = {name: records[name] for name in run.shard.ids if name in records}
-    failed = {name: str(r["reason"]) for name, r in own.items() if r["status"] == "failed"}
+    return _outcome(run, {n: records[n] for n in run.shard.ids if n in records}, blocked)
+
+
+def _outcome(run: _Run, own: Mapping[str, Record], blocked: Mapping[str, Record]) -> Outcome:
+    """Sum up the cases of this shard, under the names that reports have for them."""
+
+    def shown(case: str) -> str:
+        return case if run.names is None else run.names.name(case)
+
+    def said(case: str) -> str:
+        reason = str(own[case]["reason"])
+        return reason if run.names is None else run.names.text(reason, case)
+
+    failed = [name for name, record in own.items() if record["status"] == "failed"]
+    before = {
+        name
+        for name in failed
+        if run.earlier.has(own[name], blocked_as=shown(name) if name in blocked else None)
+    }
     return Outcome(
-        done=tuple(name for name in own if name not in failed),
-        failed=failed,
-        failed_before=frozenset(
-            name
-            for name in failed
-            if run.earlier.has(own[name], blocked_as=name if name in blocked else None)
-        ),
-        missing=tuple(name for name in run.shard.ids if name not in own),
-        report=out / "report.html",
+        done=tuple(shown(name) for name in own if name not in set(failed)),
+        failed={shown(name): said(name) for name in failed},
+        failed_before=frozenset(map(shown, before)),
+        missing=tuple(shown(name) for name in run.shard.ids if name not in own),
+        report=Path(run.spec.out) / "report.html",
     )
 
 

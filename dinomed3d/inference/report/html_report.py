@@ -53,6 +53,7 @@ def render_page(out: Path, cases: CaseCounts, run: Mapping[str, Any]) -> str:
         missing=cases.missing,
         rows=[_row(record, _preview(out, record, n)) for n, record in enumerate(cases.done)],
         most_embedded=MOST_EMBEDDED,
+        anonymous=bool(run.get("anonymous")),
     )
 
 
@@ -115,8 +116,10 @@ def _row(record: Mapping[str, Any], preview: str | None) -> dict[str, Any]:
 
 def _preview(out: Path, record: Mapping[str, Any], number: int) -> str | None:
     """The address of a case's picture: its content for the first cases, then its file."""
-    name = f"{record['case']}.png"
+    name = f"{record.get('stored_as', record['case'])}.png"
     if number >= MOST_EMBEDDED:
+        if "stored_as" in record:  # an anonymous report: the file's name is the case's
+            return None
         return f"./{quote(name, errors='surrogateescape')}"
     try:
         content = (out / name).read_bytes()

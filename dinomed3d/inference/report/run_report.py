@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dinomed3d.inference.report.case_counts import CaseCounts, total_seconds
+from dinomed3d.inference.report.csv_cell import cell
 from dinomed3d.inference.report.html_report import render_page
 from dinomed3d.runtime.atomic_files import atomic_write
 
@@ -56,27 +56,13 @@ def _table(cases: CaseCounts) -> str:
     rows = []
     for record in sorted([*cases.failed, *cases.done], key=lambda record: str(record["case"])):
         labels = record.get("labels") or {}
-        volumes = {_cell(f"{name}_ml"): entry.get("volume_ml") for name, entry in labels.items()}
+        volumes = {cell(f"{name}_ml"): entry.get("volume_ml") for name, entry in labels.items()}
         columns += [name for name in volumes if name not in columns]
         flags, seconds = "; ".join(record.get("flags") or []), total_seconds(record)
         row = {**record, "flags": flags, "seconds_total": seconds, **volumes}
-        rows.append({name: _cell(row.get(name)) for name in columns})
+        rows.append({name: cell(row.get(name)) for name in columns})
     stream = io.StringIO()
     writer = csv.DictWriter(stream, columns)
     writer.writeheader()
     writer.writerows(rows)
     return stream.getvalue()
-
-
-def _cell(value: object) -> str:
-    """Text of a cell; what a spreadsheet would run as a formula gets an apostrophe before it.
-
-    Source: OWASP, CSV injection.
-    """
-    if value is None or isinstance(value, float) and not math.isfinite(value):
-        return ""
-    if isinstance(value, float):
-        return f"{value:.6g}" if abs(value) < 1e6 else f"{value:.1f}"
-    text = str(value)
-    formula = text[:1] in ("\t", "\r", "\n") or text.lstrip().startswith(("=", "+", "-", "@", "＝"))
-    return f"'{text}" if formula and isinstance(value, str) else text

@@ -1,0 +1,48 @@
+"""What a run shows while it works, without personal data (`Anonymizer`)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dinomed3d.inference.cohort.events import (
+    CaseEnded,
+    CaseProgress,
+    CasesFound,
+    CaseStarted,
+    Event,
+    ProgressCallback,
+)
+from dinomed3d.inference.report.anonymous import Anonymizer
+
+
+def anonymous_events(names: Anonymizer, on_event: ProgressCallback) -> ProgressCallback:
+    """A receiver of events that passes them on with pseudonyms."""
+
+    def receive(event: Event) -> None:
+        if isinstance(event, CasesFound):
+            on_event(_found(names, event))
+        elif isinstance(event, CaseEnded):
+            reason = None if event.reason is None else names.text(event.reason, event.case)
+            on_event(replace(event, case=names.name(event.case), reason=reason))
+        elif isinstance(event, (CaseStarted, CaseProgress)):
+            on_event(replace(event, case=names.name(event.case)))
+        else:
+            on_event(event)
+
+    return receive
+
+
+def _found(names: Anonymizer, event: CasesFound) -> CasesFound:
+    """The search's result; of what is shown, names are in what was left out and in what is done again."""
+    shard, work = event.shard, event.work
+    return CasesFound(
+        shard=replace(
+            shard,
+            left_out=names.left_out(shard.left_out),
+            ignored={names.text(why): number for why, number in shard.ignored.items()},
+        ),
+        work=replace(
+            work,
+            redone={names.name(case): names.text(why, case) for case, why in work.redone.items()},
+        ),
+    )

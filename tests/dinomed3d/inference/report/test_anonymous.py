@@ -1,0 +1,148 @@
+"""Anonymous reports: no name anywhere, the same pseudonym each time, and a table for those who may know."""
+
+import base64
+import csv
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+from dinomed3d.cli.main import main
+from dinomed3d.inference.case import Case, CaseList, Scan
+from dinomed3d.inference.cohort.run import anonymizer
+from dinomed3d.inference.cohort.spec import PredictSpec
+from tests.dinomed3d.inference.cohort.test_run import write_scan
+from tests.dinomed3d.inference.models.write_model import write_model
+
+NAMES = (
+    "Müller",
+    "Hans",
+    "19700203",
+    "Meier",
+    "Eva",
+    "4711",
+    "Schädel",
+    "Li-Na",
+    "IM0007",
+    "Kontrolle",
+)
+
+
+def names_in(text):
+    return [name for name in NAMES if name.casefold() in text.casefold()]
+
+
+@pytest.fixture
+def hidden(tmp_path):
+    """The names of a cohort of two cases."""
+    spec = PredictSpec(source="/srv/in", out=str(tmp_path), model="/home/dr_meier/model.zip")
+    files = (
+        "/srv/in/Müller^Hans 19700203/IM0007",
+        "/srv/in/Müller^Hans 19700203/IM0008 Kontrolle.dcm",
+    )
+    series = Scan(
+        files=files, ending=".dcm", series="series 4711, Schädel nativ, 2 files", uid="1.2.3"
+    )
+    other = Scan(files=("/srv/in/Meier_Eva.nii.gz",), ending=".nii.gz")
+    cases = Case(id="Müller^Hans 19700203", scans=(series,)), Case(id="Meier_Eva", scans=(other,))
+    return anonymizer(spec, CaseList(cases=cases, left_out={"Li-Na/seg.nii.gz": "a label image"}))
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("/srv/in/Müller^Hans 19700203/IM0007: gaps are uneven: 2.5 to 5 mm", "2.5 to 5 mm"),
+        ("series 4711, Schädel nativ, 2 files: slices of several orientations", "several"),
+        ("gaps between its 12 slices, 5 between IM0007 and IM0008 Kontrolle.dcm", "its 12 slices"),
+        ("differ in AcquisitionTime 101010.2 and 111111 and 1.2.840.113619.2.1", "AcquisitionTime"),
+        ("two scans would make one mask: meier_eva and Meier Eva", "two scans would make one mask"),
+        ("unexpected ValueError in step 'read': C:\\Users\\Eva\\x is bad", "step 'read'"),
+        (
+            "-o OUT: needs 12.5 GiB of memory even in 16 parts, 35 x 512 x 512 voxels",
+            "35 x 512 x 512",
+        ),
+        ("liver: 1500 ml, in training 900 to 2000 ml; 1/4 of it, 3 ml/s", "1/4 of it, 3 ml/s"),
+        ("Li-Na, (Schädel)", ""),
+    ],
+)
+def test_texts_lose_names_and_keep_what_they_say(hidden, text, kept):
+    for case in ("Müller^Hans 19700203", "Meier_Eva", None):
+        found = hidden.text(text, case)
+        assert not names_in(found), found
+        assert not re.search(r"\d{6}|(\d+\.){3}", found)
+        assert kept in found
+
+
+def test_paths_of_the_command_are_named_by_their_options(hidden, tmp_path):
+    assert hidden.text(f"-o {tmp_path}: is full") == "-o OUT: is full"
+    assert hidden.text("model /home/dr_meier/model.zip: no") == "model MODEL: no"
+
+
+def words(tmp_path, model, *more):
+    fixed = ["predict", "-i", tmp_path / "in", "-o", tmp_path / "out", "-m", model]
+    return [str(word) for word in (*fixed, "--engine", "threads", "--device", "cpu", *more)]
+
+
+def test_a_run_says_no_name_and_is_found_again(tmp_path, capsys):
+    model = write_model(tmp_path)
+    write_scan(tmp_path / "in" / "Müller^Hans 19700203" / "Schädel.nii.gz")
+    broken = tmp_path / "in" / "Meier_Eva.nii.gz"
+    broken.write_bytes(b"cut")
+    out = tmp_path / "out"
+    assert main(words(tmp_path, model, "--anonymous")) == 1
+    printed = capsys.readouterr()
+    reports = {
+        n: (out / n).read_text(encoding="utf-8") for n in ("report.html", "report.csv", "run.json")
+    }
+    for text in (printed.err, printed.out.replace(str(out), ""), *reports.values()):
+        assert not names_in(text), text
+    assert str(tmp_path) not in "".join(reports.values())
+    # everything else has its name, and the table leads to it
+    assert (out / "Müller^Hans 19700203" / "Schädel.nii.gz").is_file()
+    with (out / "pseudonyms.csv").open(encoding="utf-8", newline="") as stream:
+        cases = {row["pseudonym"]: row["case"] for row in csv.DictReader(stream)}
+    assert sorted(cases.values()) == ["Meier_Eva", "Müller^Hans 19700203/Schädel"]
+    rows = {row["case"]: row for row in csv.DictReader(io.StringIO(reports["report.csv"]))}
+    assert rows.keys() == cases.keys()
+    done, failed = sorted(rows, key=lambda name: rows[name]["status"])
+    assert (
+        cases[failed] == "Meier_Eva"
+        and f"failed: {failed}: " in printed.out
+        and done in printed.err
+    )
+    picture = (out / "Müller^Hans 19700203" / "Schädel.png").read_bytes()
+    assert base64.b64encode(picture).decode() in reports["report.html"]
+    # the same pseudonyms later, with more cases; what had failed is known under its pseudonym
+    write_scan(tmp_path / "in" / "Abel.nii.gz", 3)
+    assert main(words(tmp_path, model, "--anonymous")) == 3
+    assert f"failed before: {failed}: " in capsys.readouterr().out
+    again = (out / "pseudonyms.csv").read_text(encoding="utf-8")
+    assert all(f"{name}," in again for name in cases) and len(again.splitlines()) == 4
+    # without the option names are back, and nothing is predicted again
+    assert main(words(tmp_path, model)) == 3
+    assert "2 done earlier" in capsys.readouterr().err
+    assert names_in((out / "report.html").read_text(encoding="utf-8"))
+
+
+def test_another_key_gives_other_pseudonyms_and_one_needs_it(tmp_path):
+    named = {}
+    for folder in ("a", "b", "a"):
+        out = tmp_path / folder
+        out.mkdir(exist_ok=True)
+        spec = PredictSpec(source="in", out=str(out), model="m")
+        name = anonymizer(spec, CaseList(cases=())).name("Meier_Eva")
+        assert re.fullmatch("case-[a-z2-7]{10}", name)
+        assert named.setdefault(folder, name) == name
+    assert named["a"] != named["b"]
+    assert len(Path(tmp_path / "a" / ".pseudonym-key").read_bytes()) == 64
+
+
+def test_errors_that_end_a_run_name_nobody(tmp_path, capsys):
+    model = write_model(tmp_path)
+    write_scan(tmp_path / "in" / "Meier_Eva.nii.gz")
+    assert main(words(tmp_path, model, "--anonymous")) == 0
+    capsys.readouterr()
+    assert main(words(tmp_path, model, "--anonymous", "--step-size", "0.9")) == 2  # other settings
+    printed = capsys.readouterr().err
+    assert "step_size" in printed and not names_in(printed)
