@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ SPARSE_VOXELS = 3.0
 """Distance of neighbouring points, in voxels, above which a network cannot recognise surfaces."""
 SMALL_VOXELS = 4
 """Clouds that span fewer voxels have no structure that a network could recognise."""
+TALL = 20
+"""Times that clouds in degrees are higher than wide, at least; towers are less."""
 FEW_POINTS = 100
 """Clouds of fewer points are not checked."""
 NEIGHBOURHOOD = 20_000
@@ -39,8 +42,34 @@ def check_scale(scene: Scene, voxel_m: float) -> str | None:
     coord = scene.coord[np.isfinite(scene.coord).all(1)]
     if len(coord) < FEW_POINTS:
         return None
+    if doubt := degrees_doubt(replace(scene, coord=coord, fields={}), voxel_m):
+        return doubt
     extent = float((coord.max(0).astype(float) - coord.min(0)).max())
     return scale_doubt(scene.name, extent, lambda: point_spacing(coord), voxel_m)
+
+
+def degrees_doubt(scene: Scene, voxel_m: float) -> str | None:
+    """Detect longitudes and latitudes by their size: a tile of a kilometre is a hundredth of a degree, metres high.
+
+    Args:
+        scene: some points at least of a cloud, finite, in metres with z up; far points count little.
+        voxel_m: side of a voxel in metres.
+
+    Returns:
+        As ``check_scale``.
+    """
+    coord = scene.coord[:: max(1, len(scene.coord) // NEIGHBOURHOOD)] + scene.origin
+    low, high = np.percentile(coord, [1, 99], axis=0)
+    wide, tall = float((high - low)[:2].max()), float(high[2] - low[2])
+    is_on_earth = bool((np.abs([low[:2], high[:2]]) <= [180, 90]).all())
+    if not is_on_earth or wide >= max(SMALL_VOXELS * voxel_m, tall / 1000) or tall < TALL * wide:
+        return None
+    if tall < SMALL_VOXELS * voxel_m:
+        return None  # small in every direction
+    return (
+        f"scene {scene.name}: is {tall:.3g} m high, but only {wide:.3g} wide: x and y look like degrees; project "
+        "the file to a system in metres, such as UTM"
+    )
 
 
 def scale_doubt(

@@ -17,6 +17,7 @@ from pointseg.datasets.scale import check_scale
 from pointseg.files import cloud_suffix, finite_points
 from pointseg.files.las import is_copc
 from pointseg.files.las_header import header_notes, read_header
+from pointseg.files.resolution import resolution_notes
 from pointseg.files.scales import Scales
 from pointseg.files.units import file_unit
 from pointseg.ops.ground import height_above_ground
@@ -73,6 +74,7 @@ def prepare_cloud(
         raise UserError("contains no points" if len(scene) == 0 else "no point has a position")
     if len(cloud) < len(scene):
         notes.append(no_position_note(len(scene) - len(cloud)))
+    notes += resolution_notes(scene, axes.unit_m, recipe.voxel_m)
     doubt = None if recipe.input.unit_sphere else check_scale(cloud, recipe.voxel_m)
     notes += scale_notes(doubt, refuse=refuse_scale)
     if "height_above_ground" in recipe.needs:  # computed, as in training

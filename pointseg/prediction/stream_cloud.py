@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from dinomed3d.runtime.memory import free_bytes
 from pointseg.config.recipe import FEATURES, PointCloudFormat, Recipe
 from pointseg.datasets.scale import (
     FEW_POINTS,
+    degrees_doubt,
     nearest_to,
     scale_doubt,
     spacing_of,
@@ -33,6 +34,7 @@ from pointseg.files import CloudFileError, cloud_name, in_pieces, size_of
 from pointseg.files.file_scene import scene_of
 from pointseg.files.labels import SavedLabels
 from pointseg.files.pieces import Pieces
+from pointseg.files.resolution import resolution_notes
 from pointseg.loading.network_input import Placement
 from pointseg.prediction.buckets import (
     POINTS,
@@ -60,6 +62,7 @@ from pointseg.prediction.unfinished import (
     read_state,
     write_state,
 )
+from pointseg.scene import Scene
 
 BYTES_OF_POINT = 250
 """Memory that the prediction of a cloud in memory takes for each point, beside the point's own in the file."""
@@ -215,9 +218,12 @@ class Stream:
         notes = list(unit_notes)
         if seen.finite < pieces.count:
             notes.append(no_position_note(pieces.count - seen.finite))
+        known = Scene(coord=seen.sample, origin=seen.scales.origin, name=cloud_name(path))
+        notes += resolution_notes(known, axes.unit_m, recipe.voxel_m)
         if seen.finite >= FEW_POINTS:
             held = [number for number, count in enumerate(counts) if count]
-            doubt = scale_doubt(
+            named = replace(source.known, name=cloud_name(path))
+            doubt = degrees_doubt(named, recipe.voxel_m) or scale_doubt(
                 cloud_name(path),
                 source.extent_m,
                 lambda: _spacing(files, held, centres),

@@ -53,10 +53,11 @@ class StreamInput:
         self.placement = Placement(low, high, recipe, max_side_m)
         self.extent_m = float((high - low).max())
         """The longest side of the cloud, metres."""
-        self.sample: NDArray[np.float32] = self.placement(
-            Scene(coord=self._upright(survey.sample))
-        ).coord
-        """(n, 3) some of its points, placed."""
+        known = Scene(coord=survey.sample, origin=survey.scales.origin)
+        self.known = upright(known, unit_m=axes.unit_m, up=axes.up)
+        """Some of its points, in metres with z up."""
+        self.sample: NDArray[np.float32] = self.placement(Scene(coord=self.known.coord)).coord
+        """(n, 3) the same, placed."""
 
     @property
     def fields(self) -> list[tuple[str, int]]:

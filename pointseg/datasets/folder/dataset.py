@@ -18,9 +18,19 @@ from pointseg.datasets.folder.cameras import KINDS, CameraRule
 from pointseg.datasets.folder.description import EXAMPLE, Description, map_labels, read_description
 from pointseg.datasets.named_scenes import NamedScenes
 from pointseg.datasets.scale import check_scale
-from pointseg.files import SUFFIXES, cloud_suffix, finite_points, read_scaled, size_of
-from pointseg.files.columns import key_of, to_labels
+from pointseg.files import (
+    SUFFIXES,
+    CloudFileError,
+    cloud_suffix,
+    finite_points,
+    in_pieces,
+    read_scaled,
+    size_of,
+)
+from pointseg.files.columns import fields_in, key_of, to_labels
 from pointseg.files.las import CLASSIFICATION
+from pointseg.files.origin import split_origin
+from pointseg.files.resolution import SAMPLE, resolution_notes
 from pointseg.files.units import file_unit
 from pointseg.ops.ground import height_above_ground
 from pointseg.scene import FIELDS, Scene
@@ -170,11 +180,14 @@ class Folder(NamedScenes):
         )
 
     def notes(self) -> list[str]:
-        """What the user should know of the units of the files, which headers say."""
+        """What the user should know of the files' units and positions, by their headers and first points."""
         found: dict[str, list[Path]] = {}
         for of_split in self._files.values():
             for path in of_split.values():
-                for note in file_unit(path, self.description.unit_m).notes:
+                unit = file_unit(path, self.description.unit_m)
+                first = _first_points(path)
+                coarse = [] if first is None else resolution_notes(first, unit.unit_m, self.voxel_m)
+                for note in (*unit.notes, *coarse):
                     found.setdefault(note, []).append(path)
         return [
             f"{paths[0]}{f' and {len(paths) - 1} more' if len(paths) > 1 else ''}: {note}"
@@ -273,6 +286,16 @@ class Folder(NamedScenes):
         named = PurePosixPath(pattern).parts
         parts = path.relative_to(self.root).parts
         return any(part.startswith(".") and part not in named for part in parts)
+
+
+def _first_points(path: Path) -> Scene | None:
+    """The positions of a file's first points; None: it is read as a whole, or damaged, which loading it will tell."""
+    try:
+        columns = next(in_pieces(path).read(SAMPLE))
+        coord, origin = split_origin(fields_in(path, columns).xyz)
+    except CloudFileError:
+        return None
+    return Scene(coord=coord, origin=origin)
 
 
 def folder_notes(dataset: object) -> list[str]:

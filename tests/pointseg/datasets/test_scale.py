@@ -81,3 +81,22 @@ def test_real_clouds_fit_and_their_millimetres_do_not(shared, file, voxel_m):
     scene, _ = finite_points(read_cloud(shared / "data/points" / file))
     assert check_scale(scene, voxel_m) is None
     assert "millimetres" in (check_scale(scaled(scene, 1000), voxel_m) or "")
+
+
+def lonlat(seed=0, outlier=True):
+    """A tile of 40 m in degrees, with a point at zero, as programs leave them."""
+    rng = np.random.default_rng(seed)
+    coord = rng.random((500, 3)) * [4e-4, 4e-4, 4] + [11.5, 48.1, 500]
+    coord[7] *= 0 if outlier else 1
+    return Scene(coord=coord.astype(np.float32), name="tile")
+
+
+def test_degrees_are_known_by_their_size():
+    message = check_scale(lonlat(), 0.2)
+    assert message is not None and "x and y look like degrees" in message
+    assert "degrees" in (check_scale(lonlat(outlier=False), 0.02) or "")
+    tile = lonlat(outlier=False).coord
+    tower = (tile - tile.min(0)) * np.float32([2e4, 2e4, 8])  # 8 m wide, 32 m high
+    assert check_scale(Scene(coord=tower), 0.2) is None
+    east = tile + np.float32([400, 0, 0])
+    assert check_scale(Scene(coord=east), 0.2) is None  # no longitude

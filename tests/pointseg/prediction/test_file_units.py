@@ -12,15 +12,16 @@ import yaml
 
 from pointseg.config.recipe import PointCloudFormat
 from pointseg.config.serialization import read_recipe
-from pointseg.datasets import open_dataset
+from pointseg.datasets import DatasetError, open_dataset
 from pointseg.datasets.folder.dataset import folder_notes
-from pointseg.files import CloudFileError, read_cloud
+from pointseg.files import CloudFileError, read_cloud, write_cloud
 from pointseg.files.epsg_units import US_FOOT_M
 from pointseg.prediction import predict as module
 from pointseg.prediction import stream_cloud
 from pointseg.prediction.predict import predict
 from pointseg.prediction.prepare_cloud import axes_of, prepare_cloud
 from pointseg.prediction.stream_input import StreamInput
+from tests.pointseg.datasets.test_scale import lonlat
 from tests.pointseg.evaluation.answers import RECIPE, ByColor, trained
 from tests.pointseg.files.test_units import DEGREES, HEIGHT, US_FOOT, las
 from tests.pointseg.prediction.test_predict import spec_of
@@ -95,6 +96,37 @@ def test_degrees_are_refused_in_training_and_prediction(tmp_path, prepared):
         (result,) = predict(spec_of(tmp_path, path, stream=stream))
         assert result.status == "failed" and "a.las: its coordinates are degrees" in result.reason
     assert not prepared
+
+
+def test_degrees_without_a_coordinate_system_are_refused_by_their_size(tmp_path, prepared):
+    color = {"color": np.tile(np.float32([0, 9, 200]), (500, 1))}
+    (tmp_path / "train").mkdir()
+    path = tmp_path / "train/a.ply"
+    write_cloud(path, lonlat().with_fields(**color))
+    text = {"features": [], "voxel_m": 0.2, "splits": {"train": ["train"]}}
+    (tmp_path / "dataset.yaml").write_text(yaml.safe_dump(text))
+    with pytest.raises(DatasetError, match=r"a\.ply: .*look like degrees"):
+        open_dataset("folder", tmp_path, labelled=False).load("train", "a")
+    for stream in (False, True):
+        (result,) = predict(spec_of(tmp_path, path, stream=stream))
+        assert result.status == "failed" and "look like degrees" in result.reason
+
+
+def test_a_grid_of_float32_is_said_in_training_in_memory_and_as_a_stream(
+    shared, tmp_path, prepared
+):
+    source = shared / "cases/points/utm_float32/utm_float32.ply"
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train/a.ply").symlink_to(source)
+    text = {"features": [], "voxel_m": 0.2, "splits": {"train": ["train"]}}
+    (tmp_path / "dataset.yaml").write_text(yaml.safe_dump(text))
+    said = folder_notes(open_dataset("folder", tmp_path, labelled=False))
+    for stream in (False, True):
+        spec = spec_of(tmp_path, source, stream=stream, overwrite=True, pictures=False)
+        (result,) = predict(replace(spec, check_scale=False))
+        assert result.status == "done", result.reason
+        said += result.notes
+    assert sum("0.5 m in y" in note and "double precision" in note for note in said) == 3
 
 
 @pytest.mark.parametrize(("unit", "now"), [(1.0, None), (0.3048, 0.3048)])
