@@ -43,9 +43,25 @@ def _is_positive(value: object) -> bool:
     return type(value) in (int, float) and 0 < value < math.inf  # type: ignore[operator]
 
 
+def _is_finite(value: object) -> bool:
+    return type(value) in (int, float) and abs(value) < math.inf  # type: ignore[arg-type]
+
+
 NAME: Rule = ("the plain name of a class or function", is_plain_name)
 TEXT: Rule = ("a text", lambda value: isinstance(value, str))
 OBJECT: Rule = ("an object", lambda value: isinstance(value, dict))
+
+
+CT_PROPERTIES = ("percentile_00_5", "percentile_99_5", "mean", "std")
+"""What CTNormalization needs to know of a channel."""
+_ORDER: Rule = ("a whole number of 0 to 5", lambda v: type(v) is int and 0 <= v <= 5)
+RESAMPLING: dict[str, Rule] = {
+    "order": _ORDER,
+    "order_z": _ORDER,
+    "force_separate_z": ("true, false or null", lambda v: v is None or isinstance(v, bool)),
+    "separate_z_anisotropy_threshold": ("a positive number", lambda v: _is_positive(v)),
+}
+"""Options of nnU-Net's resampling, where they are there."""
 
 
 def require(content: Mapping[str, Any], what: str, rules: Mapping[str, Rule]) -> None:
@@ -159,6 +175,18 @@ def check_plans(plans: Mapping[str, Any], name: str, channels: int, what: str) -
         ),
     }
     require(configuration, what, rules)
+    intensities = {**early, **plans}[properties]
+    for number, scheme in enumerate(configuration["normalization_schemes"]):
+        if scheme == "CTNormalization":
+            channel: Rule = (
+                f"numbers for {', '.join(CT_PROPERTIES)}",
+                lambda v: isinstance(v, dict) and all(_is_finite(v.get(k)) for k in CT_PROPERTIES),
+            )
+            require(intensities, f"{what}, {properties}", {str(number): channel})
+    for key in arguments:
+        given = configuration[key]
+        known = {option: RESAMPLING[option] for option in RESAMPLING if option in given}
+        require(given, f"{what}, {key}", known)
 
 
 def previous_stage_of(plans: bytes, name: str) -> str | None:

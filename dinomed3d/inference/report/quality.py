@@ -126,11 +126,9 @@ class TrainingRange:
         shapes = _table(fingerprint.get("shapes_after_crop"))
         usable = spacings.size > 0 and spacings.shape == shapes.shape
         schemes = model.settings["normalization_schemes"]
-        known = fingerprint.get("foreground_intensity_properties_per_channel") or {}
+        known = fingerprint.get("foreground_intensity_properties_per_channel")
         percentiles = {
-            number: tuple(
-                known.get(str(number), {}).get(f"percentile_{which}") for which in ("00_5", "99_5")
-            )
+            number: _percentiles(known, number)
             for number, scheme in enumerate(schemes)
             if scheme == "CTNormalization"
         }
@@ -138,18 +136,26 @@ class TrainingRange:
         return cls(
             spacing_mm=_ranges(spacings) if usable else (),
             extent_mm=_ranges(spacings * shapes) if usable else (),
-            intensities={
-                n: (low, high) for n, (low, high) in percentiles.items() if None not in (low, high)
-            },
+            intensities={n: found for n, found in percentiles.items() if found is not None},
             volumes_ml={name: (least, most) for name, (least, most) in volumes.items()},
         )
+
+
+def _percentiles(known: Any, number: int) -> tuple[float, float] | None:
+    """Percentiles 0.5 and 99.5 of a channel; None if they are missing or malformed."""
+    try:
+        channel = known[str(number)]
+        low, high = float(channel["percentile_00_5"]), float(channel["percentile_99_5"])
+    except (TypeError, ValueError, KeyError, IndexError, OverflowError):
+        return None
+    return (low, high) if low <= high else None
 
 
 def _table(rows: Any) -> NDArray[np.float64]:
     """(cases, 3) numbers; (0, 3) if they are malformed."""
     try:
         return np.array(rows, float).reshape(len(rows), 3)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return np.zeros((0, 3))
 
 

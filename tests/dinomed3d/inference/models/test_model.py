@@ -167,6 +167,28 @@ def test_malformed_entries(folder, file, entries):
         open_model(folder)
 
 
+@pytest.mark.parametrize(
+    ("entries", "named"),
+    [
+        ({"normalization_schemes": ["CTNormalization"]}, "'0' must be numbers for .*std"),
+        ({"resampling_fn_data_kwargs": {"order": "3"}}, "'order'"),
+        ({"resampling_fn_data_kwargs": {"order_z": 6}}, "'order_z'"),
+        ({"resampling_fn_probabilities_kwargs": {"force_separate_z": 1}}, "'force_separate_z'"),
+    ],
+)
+def test_malformed_numbers_of_preprocessing(folder, entries, named):
+    plan = json.loads((folder / "plans.json").read_text(encoding="utf-8"))
+    plan["configurations"]["3d_fullres"] |= entries
+    known = {"0": {"percentile_00_5": 0, "percentile_99_5": 1, "mean": "x", "std": 1}}
+    change(
+        folder / "plans.json",
+        configurations=plan["configurations"],
+        foreground_intensity_properties_per_channel=known,
+    )
+    with pytest.raises(UserError, match=f"plans.json.*{named}"):
+        open_model(folder)
+
+
 def test_files_that_do_not_fit_together(folder):
     change(folder / "dataset.json", labels={"background": 0, "a": [1, 2], "b": 2})
     with pytest.raises(UserError, match="'regions_class_order'"):

@@ -147,6 +147,9 @@ def test_regions_of_many_labels_at_once():
     assert measured["core"]["value"] == [2, 3] and measured["one"]["value"] == 1
 
 
+CT_RANGE = {"percentile_00_5": 0, "percentile_99_5": 1}
+
+
 @pytest.mark.parametrize(
     "fingerprint",
     [
@@ -154,6 +157,17 @@ def test_regions_of_many_labels_at_once():
         {"spacings": None, "shapes_after_crop": "?"},
         {"foreground_intensity_properties_per_channel": {"0": {"mean": 1.0}}},
         {"foreground_intensity_properties_per_channel": None},
+        {"foreground_intensity_properties_per_channel": [[1]]},
+        {
+            "foreground_intensity_properties_per_channel": {
+                "0": {**CT_RANGE, "percentile_00_5": "x"}
+            }
+        },
+        {
+            "foreground_intensity_properties_per_channel": {
+                "0": {**CT_RANGE, "percentile_99_5": [2]}
+            }
+        },
     ],
 )
 def test_an_odd_fingerprint_is_not_compared_by(fingerprint):
