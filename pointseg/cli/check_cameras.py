@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     files.add_argument(
         "--cameras", type=Path, metavar="PATH",
-        help="cameras.json, transforms.json (nerfstudio, Polycam), or the folder of a COLMAP model",
+        help="cameras.json, transforms.json (nerfstudio, Polycam), Metashape's .xml, or the folder of a COLMAP model",
     )  # fmt: skip
     files.add_argument(
         "--images", type=Path, metavar="DIR",

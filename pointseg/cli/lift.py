@@ -50,7 +50,8 @@ def _parser() -> argparse.ArgumentParser:
 def _add_images(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--cameras", metavar="WHERE",
-        help="cameras.json, transforms.json (nerfstudio, Polycam), the folder of a COLMAP model, or 'organised' for an "
+        help="cameras.json, transforms.json (nerfstudio, Polycam), Metashape's .xml, the folder of a COLMAP model, or "
+        "'organised' for an "
         "RGB-D .pcd that contains its image (the default for .pcd)",
     )  # fmt: skip
     group.add_argument(

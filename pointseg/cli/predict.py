@@ -61,8 +61,8 @@ def _parser() -> argparse.ArgumentParser:
     images.add_argument(
         "--cameras", metavar="WHERE",
         help="posed images of each cloud: 'organised' for RGB-D .pcd files, which contain their image; a "
-        "cameras.json or transforms.json next to the cloud, such as '{scene}.cameras.json'; or the folder of a COLMAP "
-        "model, one for all clouds, or with --images one for each, such as '{scene}/sparse'",
+        "cameras.json, transforms.json or Metashape's .xml next to the cloud, such as '{scene}.cameras.json'; or the "
+        "folder of a COLMAP model, one for all clouds, or with --images one for each, such as '{scene}/sparse'",
     )  # fmt: skip
     images.add_argument(
         "--images", metavar="DIR",

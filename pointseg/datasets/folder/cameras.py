@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 ORGANISED = "organised"
 PLACES = ("scene", "split", "folder")
 """Placeholders of a pattern: the name of the scene, of its split, and the folder of its file."""
-WITH_IMAGES = ("colmap", "transforms")
+WITH_IMAGES = ("colmap", "transforms", "metashape")
 """Kinds of descriptions whose images may be elsewhere."""
 KINDS = (
     "the path of each scene's cameras.json or transforms.json below the root, such as '{scene}/cameras.json', or "
-    f"{ORGANISED}, or {{colmap: FOLDER, images: FOLDER}}, or {{transforms: FILE, images: FOLDER}}"
+    f"{ORGANISED}, or {{colmap: FOLDER, images: FOLDER}}, {{transforms: FILE, images: FOLDER}} or "
+    "{metashape: FILE.xml, images: FOLDER}"
 )
 """Allowed values of ``cameras``, in words."""
 

@@ -7,9 +7,13 @@ from pathlib import Path
 from pointseg.images.readers.colmap import read_colmap
 from pointseg.images.readers.frame import Frame, ImagesError
 from pointseg.images.readers.manifest import frames_of_manifest, read_json
+from pointseg.images.readers.metashape import read_metashape
 from pointseg.images.readers.transforms import TRANSFORMS, frames_of_transforms, is_transforms
 
-CAMERA_FILES = f"cameras.json, {TRANSFORMS} (nerfstudio, Polycam, instant-ngp), or the folder of a COLMAP model"
+CAMERA_FILES = (
+    f"cameras.json, {TRANSFORMS} (nerfstudio, Polycam, instant-ngp), the cameras of Metashape (.xml), or the folder "
+    "of a COLMAP model"
+)
 """What ``read_cameras`` reads, in words."""
 _COLMAP = tuple(f"{name}{ending}" for name in ("cameras", "images") for ending in (".txt", ".bin"))
 
@@ -20,7 +24,7 @@ def read_cameras(
     """The posed images that a file or folder describes; no image is read.
 
     Args:
-        path: a manifest, a ``transforms.json`` or its folder, or the folder of a COLMAP model.
+        path: a manifest, a ``transforms.json`` or its folder, Metashape's XML, or the folder of a COLMAP model.
         images: folder that names of images are relative to. None: the folder of the file, or ``images`` next to
             a COLMAP model.
         cloud: file of the points, whose world the poses must be in where a file describes two worlds.
@@ -36,6 +40,8 @@ def read_cameras(
         return read_colmap(path, path.parent / "images" if images is None else images)
     if not path.exists():
         raise ImagesError(f"{path}: is missing; give {CAMERA_FILES}")
+    if path.suffix.lower() == ".xml":
+        return read_metashape(path, images)
     found = read_json(path)
     if is_transforms(found):
         return frames_of_transforms(path, found, images=images, cloud=cloud)

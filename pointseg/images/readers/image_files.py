@@ -7,6 +7,7 @@ import os
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 from pointseg.images.readers.frame import ImagesError
 from pointseg.images.readers.notes import say_once
 
+ENDINGS = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG", ".tif", ".tiff", ".webp", ".bmp")
+"""What is tried where a name has no ending."""
 EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV")
 """Pillow's modes that convert to 8-bit RGB without loss of range."""
 
@@ -114,6 +117,44 @@ class DepthFile:
                 return np.asarray(image)
         except (OSError, EOFError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise _unreadable(self.path, error, "depth map") from error
+
+
+def find_image(folder: Path, name: str, who: str, *, deep: bool = False) -> Path:
+    """The file of an image whose name may lack its ending; ``folder / name`` if there is none.
+
+    Args:
+        folder: in which it is.
+        name: of the file, with or without folders and an ending.
+        who: names it in messages.
+        deep: whether it may be in any folder below.
+
+    Raises:
+        ImagesError: several files have this name.
+    """
+    file = folder / name.replace("\\", "/")
+    if file.is_file():
+        return file
+    found = [each for ending in ENDINGS if (each := file.with_name(file.name + ending)).is_file()]
+    if not found and deep:
+        found = list(_below(folder).get(file.name.lower(), ()))
+    if len({str(each).lower() for each in found}) > 1:
+        shown = " and ".join(map(str, found[:2]))
+        raise ImagesError(f"{who}: {shown} are both there; write the whole name")
+    return found[0] if found else file
+
+
+@lru_cache(maxsize=8)
+def _below(folder: Path) -> dict[str, list[Path]]:
+    """The images below a folder by their names in lower case, with and without ending."""
+    found: dict[str, list[Path]] = {}
+    for place, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            stem, ending = os.path.splitext(name)
+            if ending.lower() in ENDINGS:
+                for key in (stem.lower(), name.lower()):
+                    found.setdefault(key, []).append(Path(place, name))
+    return found
 
 
 def image_size(path: Path) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from dinomed3d.lifting import Lens
 from pointseg.images.readers.frame import Frame, ImagesError, make_camera, transform_frame
-from pointseg.images.readers.image_files import DepthFile, ImageFile, image_size
+from pointseg.images.readers.image_files import DepthFile, ImageFile, find_image, image_size
 from pointseg.images.readers.notes import say_left_out, say_once
 
 TRANSFORMS = "transforms.json"
@@ -27,8 +27,6 @@ PERSPECTIVE = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV",
 FISHEYE = ("OPENCV_FISHEYE", "FISHEYE")
 LENS = ("k1", "k2", "k3", "k4", "p1", "p2")
 """Coefficients, in the order of ``distortion_params``."""
-ENDINGS = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG", ".tif", ".tiff", ".webp", ".bmp")
-"""What is tried where a name has no ending."""
 MILLIMETRES = 1000.0
 """Units per metre of nerfstudio's depth maps, whose files do not say it."""
 _FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
@@ -103,7 +101,7 @@ class _Entry:
         text = self.own.get("file_path")
         if not isinstance(text, str) or not text:
             raise ImagesError(f"{self.who}: 'file_path' must be text, got {text!r}")
-        file = self.file(text)
+        file = find_image(self.base, text, self.who)
         size = self.size(file)
         return Frame(
             name=str(PurePosixPath(text.replace("\\", "/"))),
@@ -224,20 +222,6 @@ class _Entry:
         return np.asarray(
             _matrix(self.who, "transform_matrix", self.own.get("transform_matrix")) @ _FLIP
         )
-
-    def file(self, text: str) -> Path:
-        """The image's file; the ending may be left out of its name."""
-        file = self.base / text.replace("\\", "/")
-        if file.is_file():
-            return file
-        found = [
-            each for ending in ENDINGS if (each := file.with_name(file.name + ending)).is_file()
-        ]
-        if len({each.name.lower() for each in found}) > 1:
-            raise ImagesError(
-                f"{self.who}: {' and '.join(each.name for each in found)} are both there; write the ending"
-            )
-        return found[0] if found else file
 
     def depth(self) -> DepthFile | None:
         named = {
