@@ -19,7 +19,10 @@ from dinomed3d.dataset.headers import Header
 from dinomed3d.dataset.plans import check_plans, read_plans
 from dinomed3d.dataset.resources import check_resources
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.memory import free_bytes
 
+READ_BYTES, LABEL_BYTES = 12, 16
+"""Bytes that a voxel of a channel, and of a label, takes while a case is read and compared."""
 Progress = Callable[[str, int, int], None]
 """Called with what is read, and how many cases of how many are done."""
 
@@ -89,6 +92,9 @@ def _voxels(
     if isinstance(reader, Finding):
         yield reader
         return
+    largest = max((heads[c.name].voxels for c in files.training if c.name in heads), default=1)
+    case_bytes = largest * (READ_BYTES * len(description.channels) + LABEL_BYTES)
+    processes = max(1, min(processes, int(free_bytes() / 2 // case_bytes)))
     shapes = {heads[case.name].shape for case in files.training if case.name in heads}
     alike = [c for c in files.test if c.name in heads and heads[c.name].shape in shapes]
 
@@ -104,7 +110,12 @@ def _voxels(
     found = gathered(faults, voxels.FAULTS) + _never(training, description)
     for topic, fine in (
         ("voxels", f"{len(training)} training cases can be read, and are finite"),
-        ("labels", "all values are those of dataset.json"),
+        (
+            "labels",
+            "all values are those of dataset.json"
+            if description.labels
+            else "values are not compared: dataset.json names none that can be read",
+        ),
     ):
         yield from [f for f in found if f.topic == topic] or [Finding(topic=topic, says=fine)]
     copies = duplicates.find_duplicates(training, test, [case.name for case in files.test])

@@ -12,7 +12,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from dinomed3d.dataset.findings import Finding
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.training.dataset_labels import check_labels
+from dinomed3d.training.dataset_labels import check_labels, turned_round
 
 TOPIC = "dataset.json"
 REQUIRED = ("labels", "channel_names", "numTraining", "file_ending")
@@ -30,7 +30,7 @@ class Description:
     ending: str
     """Ending of all files."""
     labels: Mapping[int, str]
-    """Label value -> name, with the ignore label; empty where dataset.json names none that can be read."""
+    """Label value -> name, with the ignore label; empty where dataset.json has none that can be read."""
 
 
 def read_description(folder: Path) -> Mapping[str, Any]:
@@ -115,7 +115,10 @@ def _labels(content: Mapping[str, Any]) -> tuple[dict[int, str], Finding | None]
         check_labels(content)
     except UserError as error:
         says, _, fix = str(error).removeprefix("dataset.json: ").partition(": write ")
-        return {}, _finding(says, f"write {fix}" if fix else 'write "labels" so')
+        labels = content.get("labels")
+        turned = (turned_round(labels) if isinstance(labels, Mapping) else None) or {}
+        values = {number: name for name, number in turned.items()}
+        return values, _finding(says, f"write {fix}" if fix else 'write "labels" so')
     named: dict[int, str] = {}
     for name, value in content["labels"].items():
         for one in value if isinstance(value, list) else [value]:

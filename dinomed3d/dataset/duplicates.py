@@ -10,7 +10,7 @@ from dinomed3d.dataset.voxels import CaseVoxels
 FAULTS: Mapping[str, Fault] = {
     "in test": Fault(
         topic="duplicates",
-        says="of imagesTs are also training cases, so that a score on imagesTs means little",
+        says="of imagesTs have the voxels of a training case, so that a score on imagesTs means little",
         fix="take them out of imagesTs, or out of imagesTr and labelsTr",
     ),
     "same name": Fault(

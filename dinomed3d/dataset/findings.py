@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from dinomed3d.runtime.terminal_text import one_line
+
 State = Literal["ok", "note", "error"]
 """Whether it is fine, worth knowing, or will keep training from working or spoil it."""
 MOST_NAMED = 4
@@ -30,8 +32,8 @@ class Finding:
 
     def text(self) -> str:
         """Return one line, and a second one with the fix if there is any."""
-        line = f"[{self.state}]".ljust(8) + f"{self.topic}: {self.says}"
-        return f"{line}\n        fix: {self.fix}" if self.fix else line
+        line = f"[{self.state}]".ljust(8) + one_line(f"{self.topic}: {self.says}")
+        return f"{line}\n        fix: {one_line(self.fix)}" if self.fix else line
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,10 +25,8 @@ def check_labels(description: Mapping[str, Any]) -> None:
             'dataset.json: "labels" must map names to numbers, such as {"background": 0, "tumour": 1}, got '
             f"{json.dumps(labels)}"
         )
-    if all(_is_number(name) for name in labels) and any(
-        isinstance(value, str) and not _is_number(value) for value in labels.values()
-    ):
-        turned = {str(value): int(number) for number, value in labels.items()}
+    turned = turned_round(labels)
+    if turned is not None:
         raise UserError(
             f'dataset.json: "labels" are written the wrong way round, number to name ({_first(labels)}); nnU-Net v2 '
             f'wants name to number: write "labels": {json.dumps(turned, ensure_ascii=False)}'
@@ -48,6 +46,14 @@ def check_labels(description: Mapping[str, Any]) -> None:
                 f'dataset.json: label "{name}" must be a whole number, or a list of such for a region, got '
                 f"{json.dumps(value)}"
             )
+
+
+def turned_round(labels: Mapping[str, Any]) -> dict[str, int] | None:
+    """Name -> number of labels that are written number to name; None where they are not."""
+    exchanged = all(_is_number(name) for name in labels) and any(
+        isinstance(value, str) and not _is_number(value) for value in labels.values()
+    )
+    return {str(value): int(name) for name, value in labels.items()} if exchanged else None
 
 
 def _is_number(value: object) -> bool:

@@ -265,6 +265,7 @@ def test_configurations_that_a_user_added_are_kept(make_dataset: MakeDataset) ->
         ({"spacings": []}, "spacing"),
         ({"labels": {"background": 0}}, "'labels'"),
         ({"labels": {"background": 0, "ignore": 1}}, "'labels'"),
+        ({"labels": {"0": "background", "1": "a"}}, "wrong way round"),
         ({"channels": ("CT",), "intensity": INTENSITY | {"mean": float("nan")}}, "labelsTr"),
     ],
 )

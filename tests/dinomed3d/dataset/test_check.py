@@ -276,6 +276,25 @@ def test_a_damaged_file_costs_only_itself(dataset):
     assert next(f for f in findings if f.topic == "voxels").cases == 2
 
 
+def test_labels_the_wrong_way_round_are_compared_all_the_same(dataset):
+    describe(dataset, labels={"0": "background", "1": "core", "2": "rim"})
+    with_value(7)(dataset)
+    assert [(f.topic, f.cases) for f in wrong(dataset)] == [("dataset.json", 0), ("labels", 1)]
+
+
+def test_processes_share_the_memory(dataset, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        check.voxels, "look_at_all", lambda tasks, processes, show: asked.append(processes) or []
+    )
+    voxel_bytes = 6 * 5 * 4 * (2 * check.READ_BYTES + check.LABEL_BYTES)
+    for cases, expected in ((0.5, 1), (3, 3), (20, 8)):
+        free = int(2 * cases * voxel_bytes)
+        monkeypatch.setattr(check, "free_bytes", lambda free=free: free)
+        found(dataset, processes=8)
+        assert asked[-1] == expected
+
+
 def test_headers_alone_read_no_voxels(dataset):
     change("imagesTr/b_0001.nii.gz", values=nan())(dataset)
     assert wrong(dataset, with_voxels=False) == []

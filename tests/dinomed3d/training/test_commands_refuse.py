@@ -47,6 +47,13 @@ def test_a_device_that_is_not_there_is_refused_before_anything_is_written(
     assert not list((nnunet / "results").iterdir())
 
 
+def test_labels_written_the_wrong_way_round_are_refused_before_anything_is_written(nnunet):
+    description = dataset_json() | {"labels": {"0": "background", "1": "a"}}
+    with pytest.raises(UserError, match='"labels": {"background": 0, "a": 1}'):
+        DinoMed3DTrainer(plans(), "3d_fullres", 0, description, torch.device("cpu"))
+    assert not list((nnunet / "results").iterdir())
+
+
 @pytest.mark.parametrize("emptied", [False, True])
 def test_a_plan_that_is_not_preprocessed_is_refused_before_anything_is_written(nnunet, emptied):
     folder = nnunet / "preprocessed" / "Dataset901_Tiny" / "nnUNetPlans_3d_fullres"
