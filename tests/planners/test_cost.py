@@ -345,40 +345,42 @@ def planned(name: str, gib: float) -> Case:
     )
 
 
+# the tracer's time grows with the number of operators; every block after the second is counted alike
+SHALLOW = replace(SPEC, encoder_overrides={"depth": 6})
 ODD = {
     "many channels on fine tokens": Case(
-        spec=replace(SPEC, voxels_per_token=4, slices=5), channels=4
+        spec=replace(SHALLOW, voxels_per_token=4, slices=5), channels=4
     ),
     "the same, checkpointed": Case(
-        spec=replace(SPEC, voxels_per_token=4, slices=5), channels=4, checkpointing=True
+        spec=replace(SHALLOW, voxels_per_token=4, slices=5), channels=4, checkpointing=True
     ),
-    "cascade, regions": Case(spec=replace(SPEC, cascade_channels=2), channels=3, regions=True),
-    "eight regions, checkpointed": Case(classes=8, regions=True, checkpointing=True),
-    "SwiGLU": Case(spec=replace(SPEC, encoder=PLUS), batch=4, slices=32),
+    "cascade, regions": Case(spec=replace(SHALLOW, cascade_channels=2), channels=3, regions=True),
+    "eight regions, checkpointed": Case(spec=SHALLOW, classes=8, regions=True, checkpointing=True),
+    "SwiGLU": Case(spec=replace(SHALLOW, encoder=PLUS), batch=4, slices=32),
     "DINOv2, checkpointed": Case(
-        spec=replace(SPEC, encoder="vit_base_patch14_dinov2"), checkpointing=True
+        spec=replace(SHALLOW, encoder="vit_base_patch14_dinov2"), checkpointing=True
     ),
     "2D": Case(
-        spec=replace(SPEC, cnn=IN_PLANE, slices=1, voxels_per_token=16),
+        spec=replace(SHALLOW, cnn=IN_PLANE, slices=1, voxels_per_token=16),
         patch=(256, 256),
         batch=8,
         channels=3,
         classes=2,
     ),
     "every third slice beside a residual CNN": Case(
-        spec=replace(SPEC, cnn=RESIDUAL, slices_per_token=3, voxels_per_token=4)
+        spec=replace(SHALLOW, cnn=RESIDUAL, slices_per_token=3, voxels_per_token=4)
     ),
     "attention along depth": Case(
-        spec=replace(SPEC, inter_slice="attention"), patch=(24, 96, 96), checkpointing=True
+        spec=replace(SHALLOW, inter_slice="attention"), patch=(24, 96, 96), checkpointing=True
     ),
     "all blocks tuned, attention along depth": Case(
-        spec=replace(SPEC, inter_slice="attention", tuned_blocks=9)
+        spec=replace(SHALLOW, inter_slice="attention", tuned_blocks=4)
     ),
     "without low-rank updates": Case(
-        spec=replace(SPEC, components=("encoder", "adapters", "detail")), checkpointing=True
+        spec=replace(SHALLOW, components=("encoder", "adapters", "detail")), checkpointing=True
     ),
-    "without adapters": Case(spec=replace(SPEC, components=("encoder", "lora", "detail"))),
-    "a frozen encoder": Case(spec=replace(SPEC, components=("encoder", "detail"))),
+    "without adapters": Case(spec=replace(SHALLOW, components=("encoder", "lora", "detail"))),
+    "a frozen encoder": Case(spec=replace(SHALLOW, components=("encoder", "detail"))),
 }
 ALONE_CASES = {
     "plain": Case(spec=ALONE),
@@ -422,11 +424,27 @@ def test_plans_take_what_is_counted(plan: tuple[str, float], stage: int) -> None
     check_against_trace(planned(*plan), stage)
 
 
+STAGE_ONE_DIFFERS = {
+    "many channels on fine tokens",
+    "the same, checkpointed",
+    "cascade, regions",
+    "SwiGLU",
+    "DINOv2, checkpointed",
+    "2D",
+}
+"""Networks whose embedding, encoder or loss in stage I is not the plain one's."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", [1, 2])
+@pytest.mark.parametrize("name", sorted(STAGE_ONE_DIFFERS))
+def test_odd_networks_take_what_is_counted_in_stage_one(name: str) -> None:
+    check_against_trace(ODD[name], 1)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ODD.values(), ids=ODD.keys())
-def test_odd_networks_take_what_is_counted(case: Case, stage: int) -> None:
-    check_against_trace(case, stage)
+def test_odd_networks_take_what_is_counted(case: Case) -> None:
+    check_against_trace(case, 2)
 
 
 @pytest.mark.parametrize("case", ALONE_CASES.values(), ids=ALONE_CASES.keys())
@@ -435,17 +453,18 @@ def test_a_cnn_alone_takes_what_is_counted(case: Case) -> None:
 
 
 @pytest.mark.slow
-def test_the_largest_encoder_that_can_be_named_takes_what_is_counted() -> None:
-    case = Case(spec=replace(SPEC, encoder=GIANT), patch=(4, 64, 64))
+def test_the_widest_encoder_takes_what_is_counted() -> None:
+    spec = replace(SPEC, encoder=GIANT, encoder_overrides={"depth": 8})
+    case = Case(spec=spec, patch=(4, 64, 64))
     check_against_trace(case, 2, saved=0.03)  # copies of the first block's weights are not kept
 
 
 PREDICTED = {
     **ODD,
     **{f"{name} CNN alone": case for name, case in ALONE_CASES.items()},
-    "giant": Case(spec=replace(SPEC, encoder=GIANT)),
-    "118 classes": Case(classes=118),
-    "tokens of 32": Case(spec=replace(SPEC, voxels_per_token=32), patch=(8, 256, 256)),
+    "giant": Case(spec=replace(SPEC, encoder=GIANT, encoder_overrides={"depth": 8})),
+    "118 classes": Case(spec=SHALLOW, classes=118),
+    "tokens of 32": Case(spec=replace(SHALLOW, voxels_per_token=32), patch=(8, 256, 256)),
 }
 
 
