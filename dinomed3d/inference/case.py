@@ -26,6 +26,8 @@ class Scan:
     """DICOM only: number, description and number of files of the series, as text."""
     uid: str = ""
     """DICOM only: SeriesInstanceUID."""
+    reader: str = ""
+    """nnU-Net's reader of PNG, BMP and TIFF files; of a TIFF stack a file with its spacing may follow in `files`."""
 
 
 @dataclass(frozen=True, kw_only=True)

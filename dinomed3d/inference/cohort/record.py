@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from dinomed3d.inference.case import Case, RejectedInput
 from dinomed3d.inference.cohort.spec import PredictSpec
-from dinomed3d.inference.io.image import ENDINGS
+from dinomed3d.inference.io.image import MASK_ENDINGS
+from dinomed3d.inference.io.pictures import PREVIEW_OF_PNG
 from dinomed3d.runtime import atomic_files
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 """Plain data, written as JSON next to the mask; `worker` and `results` make its entries."""
 
-OTHERS = (".png", ".b2nd", ".seg.dcm", ".slices.nii.gz")
+OTHERS = (".png", ".preview.png", ".b2nd", ".seg.dcm", ".slices.nii.gz")
 """Endings of the other files that a case may have besides its record."""
 RECORD_TYPES: dict[str, dict[str, type]] = {
     "begun": {},
@@ -75,7 +76,7 @@ def _is_complete(record: Record, case: str) -> bool:
     if record["status"] != "done":
         return True
     return (
-        record["mask"].get("file") in {f"{case}{ending}" for ending in ENDINGS}
+        record["mask"].get("file") in {f"{case}{ending}" for ending in MASK_ENDINGS}
         and isinstance(record["mask"].get("sha256"), str)
         and {f"{case}{ending}" for ending in OTHERS}.issuperset(record["files"])
     )
@@ -126,9 +127,11 @@ def remove_results(out: Path, case: str, *, keep_mask_as: str | None = None) -> 
     record = read_record(out, case)
     if record is None or record["status"] == "failed":
         return
-    for ending in ENDINGS:
+    # where the mask is a PNG, the preview has another name
+    has_png_mask = (out / f"{case}{PREVIEW_OF_PNG}").is_file()
+    for ending in MASK_ENDINGS:
         mask = out / f"{case}{ending}"
-        if not mask.is_file():
+        if not mask.is_file() or (ending == ".png" and not has_png_mask):
             continue
         ours = record["status"] == "done" and mask == out / record["mask"]["file"]
         edited = record["status"] == "damaged" or (ours and is_edited(record, out))
@@ -167,7 +170,8 @@ def describe_inputs(case: Case | RejectedInput, channels: Sequence[str]) -> list
     """List the files of a case with their present size and time of change."""
     if isinstance(case, RejectedInput):
         return [{"channel": "", "files": list(case.files), "archive": None, "series": ""}]
-    names = list(channels) if len(case.scans) == len(channels) else [", ".join(channels)]
+    together = [", ".join(channels)] * len(case.scans)
+    names = list(channels) if len(case.scans) == len(channels) else together
     described = []
     for name, scan in zip(names, case.scans, strict=True):
         files = [scan.archive] if scan.archive is not None else list(scan.files)

@@ -14,6 +14,7 @@ from dinomed3d.inference.cohort.case_task import CaseTask
 from dinomed3d.inference.cohort.record import sha256
 from dinomed3d.inference.cohort.spec import PredictSpec
 from dinomed3d.inference.io.image import Grid, write_mask
+from dinomed3d.inference.io.pictures import PREVIEW_OF_PNG
 from dinomed3d.inference.models.model import Model
 from dinomed3d.inference.report.preview import draw_preview
 from dinomed3d.inference.report.quality import TrainingRange, flags, measure
@@ -73,12 +74,16 @@ def write_results(
         axes=(0, 1, 2) if task.reorientation is None else task.reorientation.axes,
     )
     picture = draw_preview(volume.channels[0], mask, spacing_mm=grid.spacing_mm, affine=grid.affine)
-    atomic_write(Path(f"{stem}.png"), picture)
+    preview = PREVIEW_OF_PNG if grid.ending == ".png" else ".png"
+    atomic_write(Path(f"{stem}{preview}"), picture)
+    # nnU-Net looks for the spacing of a TIFF stack in a file of the record's name
+    spacing = {"spacing": list(grid.spacing_mm)} if grid.ending in (".tif", ".tiff") else {}
     return {
+        **spacing,
         "grid": grid.to_json(),
         "orientation": grid.orientation,
         "mask": {"file": f"{task.case.id}{grid.ending}", "sha256": sha256(path)},
-        "files": [f"{task.case.id}{ending}" for ending in (*endings, ".png")],
+        "files": [f"{task.case.id}{ending}" for ending in (*endings, preview)],
         "labels": labels,
         "certainty": certainty,
         "flags": flagged,

@@ -18,7 +18,7 @@ from dinomed3d.inference.cohort.record import (
     why_outdated,
 )
 from dinomed3d.inference.cohort.spec import PredictSpec
-from dinomed3d.inference.io.image import ENDINGS
+from dinomed3d.inference.io.image import MASK_ENDINGS
 from dinomed3d.inference.models.model import Model
 from dinomed3d.inference.report.anonymous import TABLE_FILE
 from dinomed3d.runtime.errors import UserError
@@ -91,7 +91,7 @@ def compare_with_output(
 
 def _files_of(case: str, out: Path) -> list[Path]:
     """Paths of all files that a run writes for a case."""
-    return [out / f"{case}{ending}" for ending in (".json", *ENDINGS, *OTHERS)]
+    return [out / f"{case}{ending}" for ending in dict.fromkeys((".json", *MASK_ENDINGS, *OTHERS))]
 
 
 def protect_inputs(found: CaseList, out: Path) -> None:

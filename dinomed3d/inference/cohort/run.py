@@ -118,6 +118,7 @@ def _predict(
         patterns=spec.patterns,
         skip=[out],
         exclude=spec.exclude,
+        reader=model.reader,
     )
     try:
         out.mkdir(parents=True, exist_ok=True)

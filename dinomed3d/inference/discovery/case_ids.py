@@ -18,6 +18,7 @@ _MAX_BYTES = 180
 """Longest name of one part, bytes: outputs add endings and the suffix of temporary files, and 255 are allowed."""
 _OUTPUT_ENDINGS = (
     *(".nii", ".nii.gz", ".mha", ".nrrd", ".json", ".png", ".b2nd", ".seg.dcm", ".slices.nii.gz"),
+    *(".bmp", ".tif", ".tiff", ".preview.png"),
 )
 
 

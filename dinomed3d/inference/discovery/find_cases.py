@@ -16,10 +16,10 @@ from dinomed3d.inference.discovery.scans import (
     Inventory,
     add_folder,
     add_series,
-    image_ending,
 )
 from dinomed3d.inference.discovery.walk import hidden, walk
 from dinomed3d.inference.io.label_image import label_image
+from dinomed3d.inference.io.pictures import SPACING_FILE, TIFF_STACK
 from dinomed3d.runtime.errors import UserError
 
 __all__ = ["find_cases", "parse_patterns"]
@@ -36,6 +36,7 @@ def find_cases(
     patterns: Mapping[str, str] | None = None,
     skip: Collection[Path] = (),
     exclude: Sequence[str] = (),
+    reader: str = "",
 ) -> CaseList:
     """Find everything that can be predicted, and what has the form of a scan but cannot be.
 
@@ -50,6 +51,8 @@ def find_cases(
         patterns: Channel -> pattern on names, of `parse_patterns`.
         skip: Folders to leave out: the one for results, where it lies below the input.
         exclude: Patterns of names, or of paths below the input, that are left out.
+        reader: nnU-Net's reader of the model's training images: of a model that was trained on PNG, BMP or TIFF,
+            such files are scans.
 
     Raises:
         UserError: The input does not exist, or holds nothing that could be a case.
@@ -57,11 +60,12 @@ def find_cases(
     source = Path(source)
     name = source.resolve().name or "input"
     if source.is_dir():
-        inventory = _read_folder(source, name, skip, exclude)
+        inventory = Inventory(reader=reader)
+        _read_folder(inventory, source, name, skip, exclude)
         if patterns is None:
             _leave_out_label_images(inventory, channels)
     elif source.exists():
-        inventory, name = _read_file(source, channels)
+        inventory, name = _read_file(source, channels, reader)
     else:
         raise UserError(f"input {source}: no such file or folder; check -i")
     if patterns is not None:
@@ -101,7 +105,7 @@ def _leave_out_label_images(inventory: Inventory, channels: Sequence[str]) -> No
             len(channels) > 1 and scan.folder and scan.folder[-1].casefold() in names
         )
         why = ""
-        if not (scan.is_dicom or scan.problem or declared):
+        if not (scan.is_dicom or scan.problem or declared or scan.scan.reader):
             why = label_image(Path(scan.scan.files[0]), scan.scan.ending)
         if why:
             inventory.left_out["/".join((*scan.folder, scan.names[0]))] = f"a label image: {why}"
@@ -111,10 +115,9 @@ def _leave_out_label_images(inventory: Inventory, channels: Sequence[str]) -> No
 
 
 def _read_folder(
-    source: Path, name: str, skip: Collection[Path], exclude: Sequence[str]
-) -> Inventory:
-    """All of a tree."""
-    inventory = Inventory()
+    inventory: Inventory, source: Path, name: str, skip: Collection[Path], exclude: Sequence[str]
+) -> None:
+    """Add all of a tree."""
     series_of: dict[tuple[str, ...], list[Series]] = {}
     for folder in walk(source, inventory.ignored, skip, exclude):
         if folder.problem:
@@ -130,23 +133,24 @@ def _read_folder(
         if series:
             series_of[folder.parts] = series
     add_series(inventory, series_of, name=name)
-    return inventory
 
 
-def _read_file(source: Path, channels: Sequence[str]) -> tuple[Inventory, str]:
+def _read_file(source: Path, channels: Sequence[str], reader: str) -> tuple[Inventory, str]:
     """One file, with the other channels or slices in its folder that belong to it."""
     source = Path(os.path.abspath(source))
     if hidden(source.name) is not None:
         raise UserError(f"input {source}: {hidden(source.name)}, not an image")
     folder = source.parent.name or "input"
-    is_image, is_zip = image_ending(source.name) is not None, source.suffix.lower() == ".zip"
+    inventory = Inventory(reader=reader)
+    is_zip = source.suffix.lower() == ".zip"
+    is_image = inventory.image_ending(source.name) is not None
     entries = [
         entry
         for entry in next(walk(source.parent, Counter())).entries
         if entry.path == str(source)
-        or (not is_zip and is_image == (image_ending(entry.name) is not None))
+        or (not is_zip and is_image == (inventory.image_ending(entry.name) is not None))
+        or (is_image and reader == TIFF_STACK and entry.name.endswith(SPACING_FILE))
     ]
-    inventory = Inventory()
     series = add_folder(inventory, (), entries, name=folder)
     add_series(inventory, {(): series}, name=folder)
     if is_zip:
@@ -157,7 +161,7 @@ def _read_file(source: Path, channels: Sequence[str]) -> tuple[Inventory, str]:
         advice = "neither an image (.nii, .nii.gz, .mha, .nrrd) nor a DICOM slice nor a zip of such"
         raise UserError(f"input {source}: {(*reasons, advice)[0]}")
     number = split_number(chosen[0])
-    if len(channels) > 1 and number is not None:
+    if len(channels) > 1 and number is not None and not chosen[0].scan.reader:
         numbers = [(split_number(scan), scan) for scan in inventory.scans]
         chosen = [scan for other, scan in numbers if other is not None and other[0] == number[0]]
         missing = len(channels) - len(chosen)

@@ -178,7 +178,12 @@ def _group_by_number(grouping: Grouping, scans: Sequence[FoundScan]) -> list[Fou
             groups[scan.folder, number[0]].append((number[1], scan))
     hint = f'the model has one channel; if these are cases of their own, add --channels "{channels[0]}=*"'
     for (folder, base), members in groups.items():
-        numbers = sorted(number for number, _ in members)
+        members.sort(key=lambda member: member[0])
+        numbers = [number for number, _ in members]
+        if members[0][1].scan.reader and numbers == list(range(len(numbers))):
+            # a colour image holds several channels: their number is known once it is read
+            grouping.add((*folder, base), [scan for _, scan in members])
+            continue
         complete = numbers == list(range(len(channels)))
         in_channel = any(_channel_named(part, channels) is not None for part in folder)
         if len(channels) > 1 and in_channel and not complete:

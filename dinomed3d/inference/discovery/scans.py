@@ -21,7 +21,8 @@ from dinomed3d.inference.dicom.volumes_of_series import SeriesVolume, volumes_of
 from dinomed3d.inference.discovery.case_ids import case_id
 from dinomed3d.inference.discovery.other_formats import refuse_format, unread_format
 from dinomed3d.inference.discovery.walk import Entry
-from dinomed3d.inference.io.image import ENDINGS
+from dinomed3d.inference.io import pictures
+from dinomed3d.inference.io.image import ENDINGS, MASK_ENDINGS
 from dinomed3d.runtime.errors import UserError
 
 _UNREADABLE = "unreadable-dicom"
@@ -79,22 +80,44 @@ class Inventory:
     """Path below the input -> why this image is no scan."""
     ignored: Counter[str] = field(default_factory=Counter)
     """How many files are no scans, by the reason."""
+    reader: str = ""
+    """nnU-Net's reader of the model's training images."""
+
+    def image_ending(self, name: str) -> str | None:
+        """`.nii.gz` of `A.NII.GZ`; None for a file that is no image that this model can be given."""
+        return image_ending(name, (*ENDINGS, *pictures.READERS.get(self.reader, ())))
 
 
-def image_ending(name: str) -> str | None:
-    """`.nii.gz` of `A.NII.GZ`; None for a file that is not an image of a supported format."""
+def image_ending(name: str, endings: Sequence[str] = MASK_ENDINGS) -> str | None:
+    """The one of these endings that a name has, whatever its case."""
     low = name.lower()
-    return next((e for e in ENDINGS if low.endswith(e) and len(low) > len(e)), None)
+    return next((e for e in endings if low.endswith(e) and len(low) > len(e)), None)
 
 
-def image_scan(folder: tuple[str, ...], entry: Entry, ending: str) -> FoundScan:
-    """One image file; it is not opened."""
+def image_scan(
+    folder: tuple[str, ...], entry: Entry, ending: str, reader: str, entries: Sequence[Entry]
+) -> FoundScan:
+    """One image file; it is not opened.
+
+    Args:
+        folder: Below the input.
+        entry: The file.
+        ending: Of its name.
+        reader: nnU-Net's, of the model.
+        entries: All files of the folder.
+    """
     stem = entry.name[: -len(ending)]
+    reader = reader if ending in pictures.READERS.get(reader, ()) else ""
+    files: tuple[str, ...] = (entry.path,)
+    if reader == pictures.TIFF_STACK:
+        paths = {other.name: other.path for other in entries}
+        named = (paths.get(name) for name in pictures.spacing_file(entry.name, ending))
+        files += tuple(filter(None, named))[:1]
     return FoundScan(
         folder=folder,
         stem=stem,
         names=(entry.name, stem),
-        scan=Scan(files=(entry.path,), ending=ending),
+        scan=Scan(files=files, ending=ending, reader=reader),
         problem="" if entry.exists else f"{entry.name} is a link to a file that is not there",
         size_bytes=entry.size_bytes,
     )
@@ -116,10 +139,11 @@ def add_folder(
     """
     candidates = []
     for entry in entries:
-        ending = image_ending(entry.name)
+        ending = inventory.image_ending(entry.name)
         low = entry.name.lower()
         if ending is not None:
-            inventory.scans.append(image_scan(folder, entry, ending))
+            scan = image_scan(folder, entry, ending, inventory.reader, entries)
+            inventory.scans.append(scan)
         elif low in ("dicomdir", "dicomdir.dir"):
             inventory.ignored["DICOMDIR"] += 1
         elif not entry.exists:

@@ -11,15 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinomed3d.inference.case import Case, CaseError, Scan
-from dinomed3d.inference.io import itk, nifti
+from dinomed3d.inference.io import itk, nifti, pictures
 from dinomed3d.inference.io.grid import Grid, Volume, corner_distance_mm
 from dinomed3d.runtime.atomic_files import new_file
 
-__all__ = ["ENDINGS", "Grid", "Volume", "check_mask", "read_case", "read_grid", "write_mask"]
+__all__ = [
+    *("ENDINGS", "MASK_ENDINGS", "Grid", "Volume", "check_mask", "read_case", "read_grid"),
+    "write_mask",
+]
 
 _FORMATS = {".nii.gz": nifti, ".nii": nifti, ".mha": itk, ".nrrd": itk}
 ENDINGS = tuple(_FORMATS)
-"""Endings of images and masks, other than DICOM."""
+"""Endings of images and masks, other than DICOM and those of `pictures`."""
+MASK_ENDINGS = (*ENDINGS, *pictures.ENDINGS)
+"""Endings that masks can have."""
 _SAME_MM = 1e-3
 """Distance in mm below which grids of two channels are equal."""
 _SAME_VOXELS = 0.01
@@ -40,6 +45,8 @@ def read_grid(scan: Scan, *, channels: int = 1) -> Grid:
         from dinomed3d.inference.io import dicom  # imports pydicom only where it is needed
 
         return dicom.read_grid(scan)
+    if scan.reader:
+        return pictures.read_grid(scan)
     path, image_format = _format_of(scan)
     grid: Grid = image_format.read_grid(path, scan.ending, channels=channels)
     return grid
@@ -59,6 +66,8 @@ def read_case(case: Case, channel_names: Sequence[str]) -> Volume:
         CaseError: A scan cannot be read, or they lie on different grids.
     """
     names = list(channel_names)
+    if case.scans[0].reader:
+        return pictures.read(case, names)
     if len(case.scans) not in (1, len(names)):
         raise CaseError(
             f"{case.id}: must have {len(names)} scans ({', '.join(names)}), it has {len(case.scans)}"
@@ -99,7 +108,8 @@ def write_mask(mask: NDArray[Any], grid: Grid, path: Path) -> None:
     if not path.name.endswith(grid.ending):
         raise ValueError(f"write_mask: 'path' must end in {grid.ending}, got {path.name}")
     with new_file(path) as part:
-        _FORMATS[grid.ending].write(np.ascontiguousarray(mask), grid, part)
+        image_format = _FORMATS.get(grid.ending, pictures)
+        image_format.write(np.ascontiguousarray(mask), grid, part)
 
 
 def check_mask(path: Path, grid: Grid) -> str | None:
@@ -109,7 +119,10 @@ def check_mask(path: Path, grid: Grid) -> str | None:
         None if so, otherwise what is wrong with it, in one line.
     """
     try:
-        volume = _read_scan(Scan(files=(str(path),), ending=_ending(path)), channels=1)
+        if grid.ending in pictures.ENDINGS:
+            volume = pictures.read(Case(id="", scans=(pictures.mask_scan(path, grid),)), ["mask"])
+        else:
+            volume = _read_scan(Scan(files=(str(path),), ending=_ending(path)), channels=1)
     except CaseError as err:
         return str(err)
     found = volume.grid

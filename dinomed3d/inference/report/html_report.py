@@ -14,6 +14,7 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
+from dinomed3d.inference.io.pictures import PREVIEW_OF_PNG
 from dinomed3d.inference.palette import COLOURS
 from dinomed3d.inference.report.case_counts import CaseCounts, total_ml, total_seconds
 
@@ -116,7 +117,9 @@ def _row(record: Mapping[str, Any], preview: str | None) -> dict[str, Any]:
 
 def _preview(out: Path, record: Mapping[str, Any], number: int) -> str | None:
     """The address of a case's picture: its content for the first cases, then its file."""
-    name = f"{record.get('stored_as', record['case'])}.png"
+    files = record.get("files") or []
+    of_png = any(name.endswith(PREVIEW_OF_PNG) for name in files)
+    name = f"{record.get('stored_as', record['case'])}{PREVIEW_OF_PNG if of_png else '.png'}"
     if number >= MOST_EMBEDDED:
         if "stored_as" in record:  # an anonymous report: the file's name is the case's
             return None

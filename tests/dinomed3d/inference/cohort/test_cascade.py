@@ -7,12 +7,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
-from nnunetv2.inference.export_prediction import (
-    convert_predicted_logits_to_segmentation_with_correct_shape,
-)
-from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
 
 from dinomed3d.inference.cohort.localizer import Localizer
 from dinomed3d.inference.cohort.run import predict
@@ -21,6 +15,7 @@ from dinomed3d.inference.models.model import open_model
 from dinomed3d.inference.models.package import package_model
 from dinomed3d.runtime.errors import UserError
 from tests.dinomed3d.inference.cohort.test_run import write_scan
+from tests.dinomed3d.inference.models.stock_prediction import stock_prediction
 from tests.dinomed3d.inference.models.write_model import write_cascade
 from tests.dinomed3d.training.conftest import LABELS, REGIONS
 
@@ -48,34 +43,11 @@ def run(model, scan, out, **options):
     return np.asarray(nib.load(out / "a.nii.gz").dataobj).T
 
 
-def stock(model, scan):
-    """nnUNetv2_predict with the first model, and with the second and -prev_stage_predictions."""
-    threads, mask = torch.get_num_threads(), None
-    for folder in (model.parent / LOW, model):
-        stage = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
-        stage.initialize_from_trained_model_folder(str(folder), use_folds=(0,))
-        plans, configuration = stage.plans_manager, stage.configuration_manager
-        image, properties = SimpleITKIO().read_images([str(scan)])
-        labels = None if mask is None else mask[None].astype(np.float32)
-        preprocessor = configuration.preprocessor_class(verbose=False)
-        data, labels, properties = preprocessor.run_case_npy(
-            image, labels, properties, plans, configuration, stage.dataset_json
-        )
-        if mask is not None:
-            values = stage.label_manager.foreground_labels
-            data = np.vstack((data, convert_labelmap_to_one_hot(labels[0], values, data.dtype)))
-        logits = stage.predict_logits_from_preprocessed_data(torch.from_numpy(data))
-        mask = convert_predicted_logits_to_segmentation_with_correct_shape(
-            logits, plans, configuration, stage.label_manager, properties
-        )
-    torch.set_num_threads(threads)
-    return mask
-
-
 @pytest.mark.parametrize("labels", [LABELS, REGIONS], ids=["labels", "regions"])
 def test_equals_nnunet_voxel_by_voxel(labels, scan, tmp_path):
     model = write_cascade(tmp_path, labels=labels)
-    expected = stock(model, scan)
+    first = stock_prediction(tmp_path / LOW, [scan])
+    expected = stock_prediction(model, [scan], first)
     assert np.array_equal(run(model, scan, tmp_path / "out"), expected)
     assert len(np.unique(expected)) == 3
     notes = json.loads((tmp_path / "out" / "a.json").read_text())["notes"]

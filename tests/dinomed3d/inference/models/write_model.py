@@ -46,7 +46,9 @@ def architecture(dim, features=(4, 8)):
     }
 
 
-def tiny_plans(kind="3d_fullres", *, channels=1, scheme="ZScoreNormalization", masked=False):
+def tiny_plans(
+    kind="3d_fullres", *, channels=1, scheme="ZScoreNormalization", masked=False, turned=True
+):
     """A plan whose one configuration is `kind`; its axes are turned, so that turning is tested."""
     content = copy.deepcopy(plans())
     base = content["configurations"]["2d" if kind == "2d" else "3d_fullres"]
@@ -55,7 +57,8 @@ def tiny_plans(kind="3d_fullres", *, channels=1, scheme="ZScoreNormalization", m
     base["use_mask_for_norm"] = [masked] * channels
     base["architecture"] = architecture(len(PATCH[kind]))
     content["configurations"] = {kind: base}
-    content["transpose_forward"], content["transpose_backward"] = [1, 0, 2], [1, 0, 2]
+    axes = [1, 0, 2] if turned else [0, 1, 2]
+    content["transpose_forward"] = content["transpose_backward"] = axes
     content["foreground_intensity_properties_per_channel"] = {str(i): CT for i in range(channels)}
     return content
 
@@ -115,12 +118,14 @@ def tiny_network(dim, channels, heads, seed=1):
 
 
 def write_model(
-    folder, kind="3d_fullres", *, labels=LABELS, channels=("MRI",), folds=("0",), mirroring=(0, 1), **options
+    folder, kind="3d_fullres", *, labels=LABELS, channels=("MRI",), folds=("0",), mirroring=(0, 1),
+    reader="SimpleITKIO", **options
 ):  # fmt: skip
     """A trained model as nnU-Net leaves it; returns its folder."""
     model = folder / f"nnUNetTrainer__nnUNetPlans__{kind}"
     model.mkdir(parents=True)
     content = tiny_plans(kind, channels=len(channels), **options)
+    content["image_reader_writer"] = reader
     (model / "plans.json").write_text(json.dumps(content))
     (model / "dataset.json").write_text(json.dumps(tiny_dataset(labels, channels)))
     fingerprint = {
