@@ -26,6 +26,8 @@ class Scan:
     """DICOM only: number, description and number of files of the series, as text."""
     uid: str = ""
     """DICOM only: SeriesInstanceUID."""
+    frames: tuple[int, ...] = ()
+    """Multi-frame DICOM only: number of the frame of each slice, from 1, in the one file."""
     reader: str = ""
     """nnU-Net's reader of PNG, BMP and TIFF files; of a TIFF stack a file with its spacing may follow in `files`."""
 

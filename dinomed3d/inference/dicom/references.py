@@ -41,6 +41,11 @@ def read_references(scan: Scan, shape: tuple[int, ...]) -> list[Any]:
     from pydicom import dcmread
     from pydicom.errors import InvalidDicomError
 
+    if scan.frames:
+        raise CaseError(
+            f"{series_path(scan)}: no DICOM segmentation is made of a multi-frame object; convert the NIfTI mask "
+            "(highdicom, dcmqi), or convert the series to files of one slice before"
+        )
     found = (len(scan.files), *series_grid(scan).shape_zyx[1:])
     if found != shape:
         raise CaseError(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from dinomed3d.inference.dicom.frames import is_multi_frame, read_frames
 from dinomed3d.inference.dicom.header import (
     BrokenDicomError,
     Header,
@@ -33,12 +34,15 @@ class SliceFile:
     size_bytes: int
     """Bytes on disk; inside an archive, compressed."""
     header: Header
-    """What its header says."""
+    """What its header says; of a frame, as if it were a file of its own."""
+    frame: int = 0
+    """Number of the frame in a multi-frame object, from 1; 0 for an object of one slice."""
 
     @property
     def name(self) -> str:
-        """The file name without folders."""
-        return os.path.basename(self.path)
+        """The file name without folders, and the frame."""
+        name = os.path.basename(self.path)
+        return f"{name} frame {self.frame}" if self.frame else name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,14 +75,15 @@ class Series:
     @property
     def label(self) -> str:
         """Number, description and count of files, for messages."""
-        count = f"{len(self.slices)} file" + ("s" if len(self.slices) > 1 else "")
+        unit = "frame" if self.slices[0].frame else "file"
+        count = f"{len(self.slices)} {unit}" + ("s" if len(self.slices) > 1 else "")
         number = f"series {self.number}" if self.number else "series without number"
         return ", ".join(part for part in (number, self.description, count) if part)
 
     @property
     def size_bytes(self) -> int:
         """Bytes on disk."""
-        return sum(slice_.size_bytes for slice_ in self.slices)
+        return sum({slice_.path: slice_.size_bytes for slice_ in self.slices}.values())
 
 
 @dataclass(kw_only=True)
@@ -149,14 +154,21 @@ def _read_slice(
     stream.seek(0)
     try:
         header = read_header(stream, size)
+        kind = not_a_slice(header)
+        frames = read_frames(stream, header) if kind is None and is_multi_frame(header) else []
     except BrokenDicomError as err:
         found.broken[path] = str(err)
         return []
-    kind = not_a_slice(header)
     if kind is not None:
         found.ignored[kind] += 1
         return []
-    return [SliceFile(path=path, size_bytes=stored_size or size, header=header)]
+    size = stored_size or size
+    if frames:
+        return [
+            SliceFile(path=path, size_bytes=size, header=frame, frame=number)
+            for number, frame in enumerate(frames, 1)
+        ]
+    return [SliceFile(path=path, size_bytes=size, header=header)]
 
 
 def _group(slices: Iterable[SliceFile], ignored: Counter[str], archive: str | None) -> list[Series]:
@@ -166,10 +178,14 @@ def _group(slices: Iterable[SliceFile], ignored: Counter[str], archive: str | No
     for slice_ in slices:
         uid = slice_.header.get("SeriesInstanceUID")
         key = (uid,) if uid else ("", *(slice_.header.get(name) for name in substitutes))
+        if slice_.frame:  # each multi-frame object holds whole volumes
+            key = (*key, slice_.path)
         groups[key].append(slice_)
     result = []
     for members in groups.values():
-        series = Series(slices=tuple(sorted(members, key=lambda s: s.path)), archive=archive)
+        series = Series(
+            slices=tuple(sorted(members, key=lambda s: (s.path, s.frame))), archive=archive
+        )
         orientations = (s.header.get("ImageOrientationPatient") for s in series.slices)
         if is_localizer(series.description, orientations):
             ignored["DICOM localizer"] += len(series.slices)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinomed3d.inference.case import CaseError, Scan
+from dinomed3d.inference.dicom.frames import read_frames, unpack_frames
 from dinomed3d.inference.dicom.header import (
     BrokenDicomError,
     Header,
@@ -40,8 +41,14 @@ def series_scan(series: Series) -> Scan:
                 f"{series.label}: {slice_.name} is cut off within its pixels; copy the series again"
             )
     headers, names = zip(*((one.header, one.name) for one in series.slices), strict=True)
+    order = _stack(headers, names, series.label).order
+    frames = tuple(series.slices[i].frame for i in order) if series.slices[0].frame else ()
+    paths = [series.slices[i].path for i in order]
+    if frames and len(set(paths)) > 1:
+        raise CaseError(f"{series.label}: its frames lie in several files; give each file alone")
     return Scan(
-        files=tuple(series.slices[i].path for i in _stack(headers, names, series.label).order),
+        files=tuple(paths[:1] if frames else paths),
+        frames=frames,
         ending=".dcm",
         archive=series.archive,
         series=series.label,
@@ -99,7 +106,10 @@ def series_grid(scan: Scan) -> Stack:
         CaseError: As `read_series`, as far as headers tell.
     """
     with quiet_libraries():
-        if scan.archive is None:
+        if scan.frames:
+            with _stored_files(scan) as paths:
+                headers = _headers_of_frames(paths[0], scan.frames)
+        elif scan.archive is None:
             headers = [_complete_header(Path(file)) for file in scan.files]
         else:
             headers = _headers_in_archive(scan, scan.archive)
@@ -121,15 +131,51 @@ def _headers_in_archive(scan: Scan, path: str) -> list[Header]:
 
 def _same_stack(scan: Scan, headers: Sequence[Header]) -> Stack:
     """The grid, which must be the one that was found."""
-    found = _stack(headers, [os.path.basename(file) for file in scan.files], scan.series)
+    names = [os.path.basename(file) for file in scan.files]
+    if scan.frames:
+        names = [f"{names[0]} frame {number}" for number in scan.frames]
+    found = _stack(headers, names, scan.series)
     if found.order != tuple(range(len(headers))):
         raise CaseError(f"{scan.series}: its files have changed since they were found")
     return found
 
 
+def _headers_of_frames(path: Path, numbers: Sequence[int]) -> list[Header]:
+    """The headers of frames of a multi-frame file."""
+    try:
+        with path.open("rb") as stream:
+            frames = read_frames(stream, read_header(stream, path.stat().st_size))
+        return [frames[number - 1] for number in numbers]
+    except OSError as err:
+        raise CaseError(f"{path}: cannot be opened: {err.strerror or err}") from err
+    except (BrokenDicomError, IndexError) as err:
+        raise CaseError(f"{path}: {err}; copy it again") from err
+
+
 @contextmanager
 def files_on_disk(scan: Scan) -> Iterator[list[Path]]:
-    """The files of a scan on disk, for as long as it is read."""
+    """A file for each slice of a scan, for as long as it is read."""
+    if not scan.frames:
+        with _stored_files(scan) as paths:
+            yield paths
+        return
+    with _stored_files(scan) as (path,), tempfile.TemporaryDirectory(prefix="dinomed3d-") as folder:
+        try:
+            with path.open("rb") as stream:
+                header = read_header(stream, path.stat().st_size)
+            slices = unpack_frames(path, header, scan.frames, Path(folder))
+        except OSError as err:
+            raise CaseError(
+                f"{path}: its frames cannot be unpacked: {err.strerror or err}"
+            ) from err
+        except BrokenDicomError as err:
+            raise CaseError(f"{path}: {err}; copy it again") from err
+        yield slices
+
+
+@contextmanager
+def _stored_files(scan: Scan) -> Iterator[list[Path]]:
+    """The files of a scan on disk."""
     if scan.archive is None:
         yield [Path(file) for file in scan.files]
         return

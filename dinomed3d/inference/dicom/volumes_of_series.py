@@ -19,6 +19,7 @@ from dinomed3d.inference.dicom.stack import Plane, plane, stack
 from dinomed3d.runtime.safe_zip import DAMAGED
 
 _SEPARATED_BY = {
+    "StackID": "stack",
     "AcquisitionNumber": "acquisition",
     "TemporalPositionIdentifier": "time",
     "EchoTime": "echo",
@@ -99,7 +100,7 @@ def _without_copies(series: Series) -> tuple[tuple[SliceFile, ...], str]:
         by_uid[one.header.get("SOPInstanceUID")].append(one)
     dropped: list[SliceFile] = []
     for uid, same in by_uid.items():
-        if not uid or len(same) < 2:
+        if not uid or len(same) < 2 or same[0].frame:
             continue
         kept: list[tuple[Mapping[str, str], str]] = []
         for one in same:
@@ -164,9 +165,13 @@ def _without_scouts(slices: tuple[SliceFile, ...]) -> tuple[tuple[SliceFile, ...
 def _separated(slices: tuple[SliceFile, ...]) -> tuple[str, dict[str, list[SliceFile]]] | None:
     """The element whose values separate slices at the same positions, and the slices by value."""
     planes = _planes(slices)
-    if planes is None or not _share_positions(planes):
+    if planes is None:
         return None
-    for keyword in _SEPARATED_BY:
+    keywords = tuple(_SEPARATED_BY)
+    if not _share_positions(planes):
+        # stacks of a multi-frame object may lie anywhere, and are separate ones only if they are no stack together
+        keywords = () if _is_even_stack(slices) else ("StackID",)
+    for keyword in keywords:
         members: dict[str, list[SliceFile]] = defaultdict(list)
         for one in slices:
             members[one.header.get(keyword)].append(one)

@@ -310,7 +310,10 @@ def _series_name(series: Series, neighbours: Sequence[Series]) -> str:
     same_number = sum(other.number == series.number for other in neighbours)
     if series.number and same_number <= 1:
         return f"series-{series.number}"
-    digest = hashlib.sha256((series.uid or series.label).encode()).hexdigest()[:8]
+    identity = series.uid or series.label
+    if series.slices[0].frame:  # several multi-frame files of one series
+        identity += series.slices[0].name
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
     return f"series-{series.number}-{digest}" if series.number else f"series-{digest}"
 
 
