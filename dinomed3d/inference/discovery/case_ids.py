@@ -16,6 +16,8 @@ _NAMES_OF_THE_RUN = {"run", "report"}
 """run.json, report.html and report.csv are written in the folder of the first level of cases."""
 _MAX_BYTES = 180
 """Longest name of one part, bytes: outputs add endings and the suffix of temporary files, and 255 are allowed."""
+_SECOND_FILES = (".slices", ".preview")
+"""NAME.slices.nii.gz is a second mask of NAME, NAME.preview.png may be its preview."""
 _OUTPUT_ENDINGS = (
     *(".nii", ".nii.gz", ".mha", ".nrrd", ".json", ".png", ".b2nd", ".seg.dcm", ".slices.nii.gz"),
     *(".bmp", ".tif", ".tiff", ".preview.png"),
@@ -32,7 +34,7 @@ def case_id(parts: Sequence[str]) -> str:
         parts: Folders, then the name without ending; at least one.
     """
     safe = [_safe(part) for part in parts]
-    if safe[-1].casefold().endswith(".slices"):  # NAME.slices.nii.gz is a second mask of NAME
+    if safe[-1].casefold().endswith(_SECOND_FILES):
         safe[-1] += "_"
     if len(safe) == 1 and safe[0].casefold() in _NAMES_OF_THE_RUN:
         safe[0] = f"_{safe[0]}"

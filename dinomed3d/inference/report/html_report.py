@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
+import os
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -117,9 +118,10 @@ def _row(record: Mapping[str, Any], preview: str | None) -> dict[str, Any]:
 
 def _preview(out: Path, record: Mapping[str, Any], number: int) -> str | None:
     """The address of a case's picture: its content for the first cases, then its file."""
-    files = record.get("files") or []
-    of_png = any(name.endswith(PREVIEW_OF_PNG) for name in files)
-    name = f"{record.get('stored_as', record['case'])}{PREVIEW_OF_PNG if of_png else '.png'}"
+    stem = record.get("stored_as", record["case"])
+    name = f"{stem}{PREVIEW_OF_PNG}"
+    if not os.path.isfile(out / name):
+        name = f"{stem}.png"
     if number >= MOST_EMBEDDED:
         if "stored_as" in record:  # an anonymous report: the file's name is the case's
             return None

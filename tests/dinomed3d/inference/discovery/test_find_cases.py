@@ -155,6 +155,8 @@ def test_an_unreadable_folder_costs_only_itself(
         (("a", "run"), "a/run"),
         (("e\u0301",), "\u00e9"),
         (("\udcff",), "_"),
+        (("a.Slices",), "a.Slices_"),  # the second mask of a
+        (("a.preview", "b.preview"), "a.preview/b.preview_"),
     ],
 )
 def test_ids_are_file_names_everywhere(parts: tuple[str, ...], expected: str) -> None:
