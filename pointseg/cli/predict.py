@@ -97,6 +97,15 @@ def _class_code(text: str) -> tuple[str, int]:
     return name, int(code)
 
 
+def _columns(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names) or len(set(names)) != len(names) or len(names) < 3:
+        raise argparse.ArgumentTypeError(
+            f"must be different names between commas, such as x,y,z,intensity, got {text!r}"
+        )
+    return names
+
+
 def _add_format(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--unit",
@@ -111,6 +120,11 @@ def _add_format(group: argparse._ArgumentGroup) -> None:
         "--orient-normals", choices=NORMAL_ORIENTATIONS,
         help="orientation of estimated normals: towards the middle of the cloud (default of indoor models), "
         "the origin, where LiDAR scans and depth images have their sensor (default of outdoor models), or up",
+    )  # fmt: skip
+    group.add_argument(
+        "--columns", type=_columns, metavar="NAMES",
+        help="names of the columns of text and .bin files, such as x,y,z,intensity,ring; they replace those of a text "
+        "file if there are as many, or as many but for the labels (default: as in training)",
     )  # fmt: skip
     group.add_argument(
         "--color-max", type=float, metavar="MAX",
@@ -146,6 +160,7 @@ def _spec(arguments: argparse.Namespace, progress: Bar) -> PredictSpec:
         tta=arguments.tta is not None,
         unit_m=None if arguments.unit is None else UNITS_M[arguments.unit],
         up=arguments.up,
+        columns=arguments.columns,
         color_max=arguments.color_max,
         intensity_min=arguments.intensity_min,
         intensity_max=arguments.intensity_max,

@@ -39,7 +39,7 @@ def fit_to_dataset(recipe: Recipe, dataset: Dataset) -> Recipe:
         ),
         test=replace(recipe.test, margin_m=recipe.test.margin_m * scale),
         test_splits=("test",) if "test" in dataset.splits() else recipe.val_splits,
-        cloud_format=recipe.cloud_format if description is None else _format(description),
+        cloud_format=recipe.cloud_format if description is None else _format(description, dataset),
     )
 
 
@@ -49,7 +49,7 @@ def guesses_intensity_scale(recipe: Recipe) -> bool:
     return is_guessed and "strength" in recipe.features
 
 
-def _format(description: Description) -> PointCloudFormat:
+def _format(description: Description, dataset: Dataset) -> PointCloudFormat:
     columns, label = description.columns, description.label
     if columns is not None and label is not None and "label" not in columns:
         # Clouds to predict may lack the labels: under this name the column is known to be optional.
@@ -58,5 +58,6 @@ def _format(description: Description) -> PointCloudFormat:
         unit_m=description.unit_m,
         up=description.up,
         columns=columns,
+        bin_columns=columns if getattr(dataset, "has_scans", False) else None,
         **asdict(description.ranges),
     )

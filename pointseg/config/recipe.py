@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from math import inf
+from pathlib import Path
 from typing import Any
 
 from pointseg.config.optimizer import OptimizerSpec
@@ -64,7 +65,9 @@ class PointCloudFormat:
     intensity_max: float | None = None
     """The intensity that is scaled to 1. None: given by the file type, else found in each file."""
     columns: tuple[str, ...] | None = None
-    """Column names of text files without a header line."""
+    """Names of the columns of text files. None: the files' own."""
+    bin_columns: tuple[str, ...] | None = None
+    """Names of the columns of ``.bin`` files. None: those of KITTI's and nuScenes' scans."""
 
     def __post_init__(self) -> None:
         unit = self.unit_m
@@ -81,6 +84,10 @@ class PointCloudFormat:
             ),
         ):
             require("PointCloudFormat", name, getattr(self, name), is_valid, what)
+
+    def columns_of(self, path: Path) -> tuple[str, ...] | None:
+        """The names of the columns of a file. None: its own, or those of its type."""
+        return self.bin_columns if path.suffix.lower() == ".bin" else self.columns
 
     @property
     def ranges(self) -> ValueRanges:

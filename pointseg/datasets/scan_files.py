@@ -12,7 +12,7 @@ from pointseg.datasets.errors import DatasetError, EmptySceneError
 from pointseg.files import known_intensity_max
 from pointseg.files.columns import fields_in
 from pointseg.files.field_values import Range, to_strength
-from pointseg.files.kitti import read_bin
+from pointseg.files.kitti import read_scan
 from pointseg.scene import Scene
 
 
@@ -25,7 +25,7 @@ def load_scan(path: Path, name: str) -> Scene:
     """
     if not path.is_file():
         raise DatasetError(f"{path}: is missing")
-    found = fields_in(path, read_bin(path))
+    found = fields_in(path, read_scan(path))
     assert found.strength is not None  # such scans have it
     strength = to_strength(found.strength, Range(0.0, known_intensity_max(path) or 1.0))
     return Scene(coord=found.xyz, fields={"strength": strength}, name=name)

@@ -39,7 +39,9 @@ __all__ = [
     "finite_points",
     "in_pieces",
     "known_intensity_max",
+    "name_notes",
     "read_cloud",
+    "read_columns",
     "read_faces",
     "read_scaled",
     "write_cloud",
@@ -57,13 +59,15 @@ class Format(NamedTuple):
     """Writes a scene as a new file; refuses what this type cannot hold."""
     label: Callable[..., None]
     """Copies a file (source, target, labels); refuses labels that do not fit the file or its type."""
-    pieces: Callable[[Path], Pieces] = not_in_pieces
+    pieces: Callable[..., Pieces] = not_in_pieces
     """Opens a file to be read in pieces; refuses one that is only read as a whole."""
+    takes_names: bool = False
+    """Whether all three take names of the columns last, or None, for files that may have none."""
 
 
-_BIN = Format(kitti.read_bin, kitti.write_bin, kitti.label_bin, kitti.bin_pieces)
+_BIN = Format(kitti.read_bin, kitti.write_bin, kitti.label_bin, kitti.bin_pieces, True)
 _LAS = Format(las.read_las, las.write_las, las.label_las, las.las_pieces)
-_TEXT = Format(text.read_text, text.write_text, text.label_text)
+_TEXT = Format(text.read_text, text.write_text, text.label_text, takes_names=True)
 FORMATS = {
     ".ply": Format(ply.read_ply, ply.write_ply, ply.label_ply, ply.ply_pieces),
     ".pcd.bin": _BIN,
@@ -82,7 +86,6 @@ FORMATS = {
         npy.read_npy_folder, npy.write_npy_folder, npy.label_npy_folder, npy.npy_folder_pieces
     ),
 }
-TEXT = tuple(suffix for suffix, form in FORMATS.items() if form is _TEXT)
 SUFFIXES = tuple(suffix for suffix in FORMATS if suffix)
 """Endings of files that hold clouds; longer ones come before those that they end in."""
 
@@ -108,7 +111,7 @@ def read_cloud(
 
     Args:
         path: a file, its ending says of which type (see ``SUFFIXES``), or a folder of ``.npy`` files.
-        columns: names of the columns, for text without a line of names; other files have names.
+        columns: names of the columns of text and ``.bin`` scans, see ``given_names``; other files have names.
         stated: ranges of colours and intensities; without them, those of the type of file (bytes, scans of KITTI
             and nuScenes) or what nearly all points stay in: see ``scales``.
 
@@ -137,30 +140,57 @@ def read_scaled(
     Raises:
         CloudFileError: as ``read_cloud``; the first points of a file that is only read as a whole.
     """
-    suffix = _known_suffix(path)
-    form = FORMATS[suffix]
-    try:
-        if form is _TEXT:
-            found = form.read(path, columns, first)
-        elif first is None:
-            found = form.read(path)
-        else:
-            found = dict(next(form.pieces(path).read(first)))
-    except OSError as error:
-        raise CloudFileError(path, f"could not be read: {error.strerror or error}") from error
-    fields = fields_in(path, found)
+    fields = fields_in(path, read_columns(path, columns, first))
     scales = scales_of(fields, stated, known_intensity_max=known_intensity_max(path))
     return scene_of_fields(fields, name=cloud_name(path), scales=scales), scales
 
 
-def in_pieces(path: Path) -> Pieces:
+def read_columns(
+    path: Path, columns: Sequence[str] | None = None, first: int | None = None
+) -> dict[str, NDArray[Any]]:
+    """The columns of a cloud's file as it has them.
+
+    Args:
+        path: as ``read_cloud``.
+        columns: likewise.
+        first: as ``read_scaled``.
+
+    Raises:
+        CloudFileError: as ``read_scaled``, but for positions, which need not be there.
+    """
+    form = FORMATS[_known_suffix(path)]
+    names = (columns,) if form.takes_names else ()
+    try:
+        if form is _TEXT:
+            return form.read(path, columns, first)
+        if first is None:
+            return form.read(path, *names)
+        return dict(next(iter(form.pieces(path, *names).read(first))))
+    except OSError as error:
+        raise CloudFileError(path, f"could not be read: {error.strerror or error}") from error
+
+
+def name_notes(path: Path, columns: Sequence[str] | None) -> list[str]:
+    """What the user should know of names that are given to columns.
+
+    Raises:
+        CloudFileError: as ``read_cloud``.
+    """
+    if columns is None or FORMATS[_known_suffix(path)] is not _TEXT:
+        return []
+    replaced = ", ".join(text.replaced_names(path, columns))
+    return [f"its names {replaced} were replaced: {', '.join(columns)}"] if replaced else []
+
+
+def in_pieces(path: Path, columns: Sequence[str] | None = None) -> Pieces:
     """A cloud's file to be read in pieces; its columns are those that ``file_scene.scene_of`` takes.
 
     Raises:
         CloudFileError: as ``read_cloud``; it is of a type that is only read as a whole.
     """
     try:
-        return FORMATS[_known_suffix(path)].pieces(path)
+        form = FORMATS[_known_suffix(path)]
+        return form.pieces(path, columns) if form.takes_names else form.pieces(path)
     except OSError as error:
         raise CloudFileError(path, f"could not be read: {error.strerror or error}") from error
 
@@ -252,7 +282,7 @@ def write_labelled(
     check_labelled(source, target, colored=colors is not None)
     form, labels = FORMATS[_known_suffix(source)], Labels(segment, colors, field, codes)
     try:
-        if form is _TEXT:
+        if form.takes_names:
             form.label(source, target, labels, columns)
         else:
             form.label(source, target, labels)

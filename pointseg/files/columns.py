@@ -177,6 +177,26 @@ def storable(values: NDArray[Any]) -> NDArray[Any]:
     return values.astype(np.int32 if fits else np.float64)
 
 
+def meaning_of(name: str) -> str | None:
+    """What readers take a column of this name for; None: for nothing."""
+    key = key_of(name)
+    axes = (POSITION[:1], "xyz"), (COLOR, "rgb"), (NORMAL, ("nx", "ny", "nz"))
+    for groups, meanings in axes:
+        for keys in groups:
+            if key in keys:
+                return meanings[keys.index(key)]
+    for names, meaning in ((STRENGTH, "intensity"), (SEGMENT, "label"), (INSTANCE, "instance")):
+        if key in names:
+            return meaning
+    return key if key in (RETURN_NUMBER, RETURN_COUNT) else None
+
+
+def tells_positions(names: Sequence[str]) -> bool:
+    """Whether columns of these names hold positions."""
+    keys = {key_of(name) for name in names}
+    return any(keys >= set(of_axes) for of_axes in POSITION)
+
+
 def key_of(name: str) -> str:
     """A column's name as names are compared: in small letters, without CloudCompare's ``scalar_`` and ``(m)``."""
     return re.sub(r"\s*[(\[]m[)\]]$", "", name.strip().lower().removeprefix("scalar_"))

@@ -1,9 +1,9 @@
-"""LiDAR scans as bare float32: KITTI's ``.bin`` of four columns, nuScenes' ``.pcd.bin`` of five."""
+"""LiDAR scans as bare tables: KITTI's ``.bin`` of four float32, nuScenes' ``.pcd.bin`` of five, or named columns."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,40 +11,91 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinomed3d.runtime.atomic_files import new_file
+from pointseg.files.bare_table import TYPES, TableForm, weigh
+from pointseg.files.columns import SPARE_CLASS_FIELD, names_labels
 from pointseg.files.errors import CloudFileError
+from pointseg.files.given_names import HINT, choices
 from pointseg.files.labels import Labels
 from pointseg.files.pieces import Pieces, ranges
 from pointseg.scene import IGNORE, Scene
 
 KITTI = ("x", "y", "z", "remission")
 NUSCENES = ("x", "y", "z", "intensity", "ring")
+EXAMPLE = (*NUSCENES, "time", "column7", "column8")
 NUSCENES_SUFFIX = ".pcd.bin"
 STRENGTH_MAX = {".bin": 1.0, NUSCENES_SUFFIX: 255.0}
 """The largest intensity of each type of scan."""
 UNLABELLED = 0xFFFF
 
 
-def read_bin(path: Path) -> dict[str, NDArray[Any]]:
+def read_bin(path: Path, columns: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
     """The columns of a scan, with the labels of the ``.label`` file next to it, if there is one.
 
     A label holds the class in its lower and the object in its upper 16 bits, as in SemanticKITTI.
+
+    Args:
+        path: the file.
+        columns: names of its columns, if they are others than those of its type.
+
+    Raises:
+        CloudFileError: its values are those of another number of columns, or of another type of number.
     """
-    pieces = bin_pieces(path)
-    return dict(next(pieces.read(max(pieces.count, 1))))
+    return _whole(bin_pieces(path, columns))
 
 
-def bin_pieces(path: Path) -> Pieces:
+def read_scan(path: Path) -> dict[str, NDArray[Any]]:
+    """As ``read_bin``, of a scan that is known to have the columns of its type."""
+    return _whole(_pieces(path, _names(path), "<f4"))
+
+
+def bin_pieces(path: Path, columns: Sequence[str] | None = None) -> Pieces:
     """A scan, with its labels as ``read_bin``, in pieces."""
-    names = _names(path)
-    size = path.stat().st_size
-    if size % (4 * len(names)):
-        other = "; nuScenes' scans of 5 columns must end in .pcd.bin" if size % 20 == 0 else ""
+    return _pieces(path, *_form(path, columns))
+
+
+def _whole(pieces: Pieces) -> dict[str, NDArray[Any]]:
+    return dict(next(iter(pieces.read(max(pieces.count, 1)))))
+
+
+def _form(path: Path, columns: Sequence[str] | None) -> tuple[Sequence[str], str]:
+    """Names of the columns and type of the values: those given, or else those of the file's ending, if they fit."""
+    usual, found, size = _names(path), weigh(path), path.stat().st_size
+    given = [] if columns is None else choices(columns)
+    for names, kind in [*((names, found.kind) for names in given), (usual, "<f4")]:
+        form = TableForm(len(names), kind)
+        if size % form.row_bytes == 0 and found.fits(form):
+            return names, kind
+    names, best = given[0] if given else usual, found.best
+    told = f"{len(names)} {'float32 ' if columns is None else ''}({', '.join(names)})"
+    what = f"the names given {HINT} are {told}" if given else f"its ending says {told}"
+    if best is not None:
         raise CloudFileError(
             path,
-            f"has {size} bytes, no whole number of points of {len(names)} float32 values "
-            f"({', '.join(names)}): it is cut off or of another kind{other}",
+            f"seems to hold {size // best.row_bytes} points of {best}; {what}: name its columns {HINT}, such as "
+            f"{','.join(EXAMPLE[: best.width])}",
         )
-    count, labels = size // (4 * len(names)), _label_path(path)
+    if size % (4 * len(names)) == 0:
+        raise CloudFileError(
+            path, f"seems to hold {TYPES[found.kind]}; {what}: name its columns {HINT}"
+        )
+    other = "; nuScenes' scans of 5 columns must end in .pcd.bin" if size % 20 == 0 else ""
+    raise CloudFileError(
+        path,
+        f"has {size} bytes, no whole number of points of {len(names)} values ({', '.join(names)}): it is cut off or "
+        f"of another kind{other}",
+    )
+
+
+def _pieces(path: Path, names: Sequence[str], kind: str) -> Pieces:
+    """A table of such columns in pieces, with the labels next to it."""
+    row = len(names) * np.dtype(kind).itemsize
+    size = path.stat().st_size
+    if size % row:
+        raise CloudFileError(
+            path,
+            f"has {size} bytes, no whole number of points of {len(names)} {TYPES[kind]} values: it is cut off",
+        )
+    count, labels = size // row, _label_path(path)
     is_labelled = labels.is_file()
     if is_labelled and labels.stat().st_size != 4 * count:
         raise CloudFileError(
@@ -53,20 +104,22 @@ def bin_pieces(path: Path) -> Pieces:
             f"{path.name}, it has {labels.stat().st_size}",
         )
 
+    field = SPARE_CLASS_FIELD if any(map(names_labels, names)) else "segment"  # which counts first
+
     def read(size: int) -> Iterator[dict[str, NDArray[Any]]]:
         for start, stop in ranges(count, size):
-            numbers, at = (stop - start) * len(names), start * 4 * len(names)
-            table = np.fromfile(path, "<f4", numbers, offset=at).reshape(-1, len(names))
-            table = table.astype(np.float32, copy=False)
+            numbers = (stop - start) * len(names)
+            table = np.fromfile(path, kind, numbers, offset=start * row).reshape(-1, len(names))
+            table = table.astype(np.dtype(kind).newbyteorder("="), copy=False)
             columns = {name: np.ascontiguousarray(table[:, i]) for i, name in enumerate(names)}
             if is_labelled:
                 raw = np.fromfile(labels, "<u4", stop - start, offset=4 * start)
                 segment = (raw & UNLABELLED).astype(np.int32)
-                columns["segment"] = np.where(segment == UNLABELLED, IGNORE, segment)
+                columns[field] = np.where(segment == UNLABELLED, IGNORE, segment)
                 columns["instance"] = (raw >> 16).astype(np.int32)
             yield columns
 
-    return Pieces(count, 4 * len(names), read)
+    return Pieces(count, row, read)
 
 
 def write_bin(path: Path, scene: Scene) -> None:
@@ -89,11 +142,15 @@ def write_bin(path: Path, scene: Scene) -> None:
         _write_labels(path, labels, scene.fields.get("instance"))
 
 
-def label_bin(source: Path, target: Path, labels: Labels) -> None:
+def label_bin(
+    source: Path, target: Path, labels: Labels, columns: Sequence[str] | None = None
+) -> None:
     """Copy a scan and write the classes into a ``.label`` file next to the copy."""
     if labels.colors is not None or labels.field is not None:
         raise CloudFileError(source, "a .bin scan cannot hold colours or named fields; omit them")
-    labels = labels.checked(source, source.stat().st_size // (4 * len(_names(source))))
+    names, kind = _form(source, columns)
+    row = len(names) * np.dtype(kind).itemsize
+    labels = labels.checked(source, source.stat().st_size // row)
     if target.exists() and source.samefile(target) and _label_path(source).exists():
         raise CloudFileError(
             _label_path(source), "exists; write to another folder to keep these labels"

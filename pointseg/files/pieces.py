@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ def ranges(count: int, size: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + size, count)
 
 
-def not_in_pieces(path: Path) -> Any:
+def not_in_pieces(path: Path, columns: Sequence[str] | None = None) -> Any:
     """Refuse a file whose type is read as a whole.
 
     Raises:

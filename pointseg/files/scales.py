@@ -135,6 +135,11 @@ class Values:
         if self._is_gaussian:
             clipped = f"; {percent(beyond, colors.finite)} of their values were clipped to 0 to 1"
             return [f"its colours are those of its Gaussians (f_dc){clipped if beyond else ''}"]
+        if not colors.rarely_below(0):
+            return [
+                f"{percent(colors.below(0), colors.finite)} of its colours are below 0 and became 0: are its columns "
+                "named rightly?"
+            ]
         stated, usual = self._stated.color_max, _usual_color_max(colors)
         if colors.type_max == (largest if stated is None else 255):
             return []  # their type says it

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinomed3d.runtime.atomic_files import new_file
-from pointseg.files.columns import COLOR, columns_of, key_of, names_labels
+from pointseg.files.columns import COLOR, columns_of, key_of
 from pointseg.files.errors import CloudFileError
+from pointseg.files.given_names import given_names
 from pointseg.files.labels import Labels
 from pointseg.files.rows import as_texts
 from pointseg.scene import Scene
 
-_POSITION = {"x", "y", "z"}
 COMMENTS = ("#", "//")
 DELIMITERS = (";", ",", "\t")
 TITLE_LIMIT = 20
@@ -53,7 +53,9 @@ class Layout:
 def read_text(
     path: Path, columns: Sequence[str] | None = None, first: int | None = None
 ) -> dict[str, NDArray[Any]]:
-    """The columns of a cloud of text, named by ``columns`` if given; of the ``first`` points, if that is given.
+    """The columns of a cloud of text, named by ``columns`` if given and fitting: see ``given_names``.
+
+    Of the ``first`` points, if that is given.
 
     Otherwise their names are in the first line, or in a comment (``#`` or ``//``) before the first point.
     Without names the first three columns are x, y and z; further ones are recognised by their values:
@@ -66,26 +68,16 @@ def read_text(
     return {name: np.ascontiguousarray(table[:, i]) for i, name in enumerate(names)}
 
 
-def fitting_columns(path: Path, columns: Sequence[str]) -> Sequence[str] | None:
-    """Names for the columns of a file without names, given those of a model's training clouds.
-
-    The file may lack the labels. Returns None where the file's own names tell its positions; others are
-    replaced, as ``columns`` of ``dataset.yaml`` replaces them in training.
+def replaced_names(path: Path, columns: Sequence[str]) -> tuple[str, ...]:
+    """The names in a file that ``columns`` replaces by others; () if there are none.
 
     Raises:
-        CloudFileError: as ``read_text``; another number of columns.
+        CloudFileError: as ``read_text``.
     """
     layout = _layout(path)
-    if _POSITION <= {key_of(name) for name in layout.names}:
-        return None
-    for names in (columns, [name for name in columns if not names_labels(name)]):
-        if len(names) == layout.columns:
-            return names
-    raise CloudFileError(
-        path,
-        f"has {layout.columns} columns without names, the model's training clouds had "
-        f"{len(columns)} ({', '.join(columns)}); name those of this file in its first line",
-    )
+    given = given_names(path, layout.columns, layout.names, columns)
+    pairs = zip(layout.names, given or layout.names, strict=False)
+    return tuple(old for old, new in pairs if key_of(old) != key_of(new))
 
 
 def write_text(path: Path, scene: Scene) -> None:
@@ -110,7 +102,8 @@ def label_text(
     table = _table(source, layout)
     names = _names(source, layout, table, columns)
     labels = labels.checked(source, len(table))
-    values = _painted(names, table, labels) | {labels.field_in(source, names): labels.whole}
+    taken = (*names, *layout.names)  # which may have been replaced
+    values = _painted(names, table, labels) | {labels.field_in(source, taken): labels.whole}
     texts = {name: as_texts(column) for name, column in values.items()}
     replaced = {names.index(name): new for name, new in texts.items() if name in names}
     added = {name: new for name, new in texts.items() if name not in names}
@@ -225,13 +218,10 @@ def _cleaned(line: str) -> str:
 def _names(
     path: Path, layout: Layout, table: NDArray[np.float64], columns: Sequence[str] | None
 ) -> list[str]:
-    if columns is None:
-        return list(layout.names) or _guessed_names(path, table)
-    if len(columns) != table.shape[1] or len(set(columns)) != len(columns):
-        raise CloudFileError(
-            path, f"has {table.shape[1]} columns, the names given are {', '.join(columns)}"
-        )
-    return list(columns)
+    given = None
+    if columns is not None:
+        given = given_names(path, table.shape[1], layout.names, columns)
+    return given or list(layout.names) or _guessed_names(path, table)
 
 
 def _guessed_names(path: Path, table: NDArray[np.float64]) -> list[str]:

@@ -19,9 +19,8 @@ from pointseg.evaluation.image_options import OPTION_OF, refuse_image_options
 from pointseg.evaluation.inference_protocol import InferenceProtocol
 from pointseg.evaluation.saved_labels import write_json
 from pointseg.evaluation.scene_predictor import ScenePredictor
-from pointseg.files import TEXT, check_labelled, cloud_suffix, read_scaled
+from pointseg.files import check_labelled, name_notes, read_scaled
 from pointseg.files.labels import Labels, SavedLabels
-from pointseg.files.text import fitting_columns
 from pointseg.prediction.class_codes import class_codes
 from pointseg.prediction.cloud_images import CloudImages
 from pointseg.prediction.input_files import Source, find_sources
@@ -146,9 +145,7 @@ class _Job:
     ) -> Prediction:
         """Predict and write a cloud that is read as a whole."""
         spec, recipe = self.spec, self.trained.recipe
-        columns, named = None, self.cloud_format.columns
-        if named is not None and cloud_suffix(source.path) in TEXT:
-            columns = fitting_columns(source.path, named)
+        columns = self.cloud_format.columns_of(source.path)
         ranges = self.cloud_format.ranges
         scene, scales = read_scaled(source.path, columns=columns, stated=ranges)
         prepared = prepare_cloud(
@@ -166,8 +163,8 @@ class _Job:
             notes.append(images.note(visible))
         labels = np.full(len(scene), IGNORE, np.int32)
         labels[prepared.index] = self.predictor.predict_labels(cloud, progress, views)
-        notes += file_notes(source.path, scales, recipe)
-        self._write(source, labels, notes, columns)
+        notes += file_notes(source.path, scales, recipe) + name_notes(source.path, columns)
+        self._write(source, labels, notes)
         if spec.pictures:
             write_pictures(source.target, scene, labels, self.trained.classes, axes)
         return replace(self._outcome(source, [labels], notes), visible=visible)
@@ -184,9 +181,11 @@ class _Job:
         deciding = {key: value for key, value in how.items() if key not in WRITTEN_ONLY}
         with alone(unfinished_folder(source.target)) as folder:
             labels, notes = self.stream.predict(source.path, folder, deciding, progress)
-            self._write(source, labels, notes, None)
+            self._write(source, labels, notes)
             if spec.pictures:
-                scene, some = thinned(source.path, labels)
+                scene, some = thinned(
+                    source.path, labels, self.cloud_format.columns_of(source.path)
+                )
                 classes = self.trained.classes
                 write_pictures(source.target, scene, some, classes, axes)
             outcome = self._outcome(source, (part for _, part in Labels(labels).pieces()), notes)
@@ -198,7 +197,6 @@ class _Job:
         source: Source,
         labels: NDArray[np.int32] | SavedLabels,
         notes: Sequence[str],
-        columns: Sequence[str] | None,
     ) -> None:
         for note in notes:
             self.spec.log(f"{source.path.name}: {note}")
@@ -206,7 +204,7 @@ class _Job:
             source,
             labels,
             self.trained.classes,
-            columns=columns,
+            columns=self.cloud_format.columns_of(source.path),
             colors=self.spec.colors,
             codes=self.codes,
         )

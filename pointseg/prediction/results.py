@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from pointseg.datasets.axes import FileAxes, upright
 from pointseg.datasets.classes import ClassList
 from pointseg.evaluation.inference_protocol import InferenceProtocol
 from pointseg.evaluation.saved_labels import write_json
-from pointseg.files import CloudFileError, in_pieces, read_cloud, write_labelled
+from pointseg.files import CloudFileError, in_pieces, read_columns, write_labelled
 from pointseg.files.columns import labels_in
 from pointseg.files.labels import SavedLabels
 from pointseg.files.pieces import PIECE
@@ -91,7 +91,8 @@ def valid_result(source: Source, how: dict[str, Any], *, pictures: bool) -> Pred
             return None
         if pictures and not all(picture_file(source.target, v).is_file() for v in VIEWPOINTS):
             return None
-        found = Found.of(_labels_in(source.target), how["class_names"])
+        columns = how["cloud_format"]["bin_columns"]
+        found = Found.of(_labels_in(source.target, columns), how["class_names"])
         if (found.points, found.classes) != (result["points"], result["classes"]):
             return None
         return Prediction(**{**result, "status": "kept", "notes": tuple(result["notes"])})
@@ -114,7 +115,7 @@ def write_result(
         source: input and output file.
         labels: (N,) classes.
         classes: their names and colours.
-        columns: of text without a header line.
+        columns: names of the columns of text and ``.bin`` scans, as for ``read_cloud``.
         colors: whether points get the colours of their classes.
         codes: of the classes in ``classification`` of LAS files; None: that stays as it is.
     """
@@ -178,15 +179,15 @@ class Found:
         return cls(points, unlabelled, found)
 
 
-def _labels_in(path: Path) -> Iterator[NDArray[np.int32]]:
+def _labels_in(path: Path, columns: Sequence[str] | None) -> Iterator[NDArray[np.int32]]:
     """The labels of a file, in pieces where its type can be read so."""
+    parts: Iterable[Mapping[str, NDArray[Any]]]
     try:
-        pieces = in_pieces(path)
+        parts = in_pieces(path, columns).read(PIECE)
     except CloudFileError:
-        yield read_cloud(path)["segment"]
-        return
-    for columns in pieces.read(PIECE):
-        found = labels_in(columns)
+        parts = [read_columns(path)]
+    for part in parts:
+        found = labels_in(part)
         if found is None:
             raise KeyError("segment")
         yield found

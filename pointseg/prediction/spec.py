@@ -40,6 +40,8 @@ class PredictSpec:
     """The intensity that is scaled to 1. None: as stated in training, else found in each file."""
     up: str | None = None
     """The vertical axis: z, y or -y. None: as in training."""
+    columns: tuple[str, ...] | None = None
+    """Names of the columns of text and ``.bin`` files. None: as in training."""
     orient_normals: str | None = None
     """Orientation of estimated normals, one of ``ORIENTATIONS``. None: to the middle of indoor scenes; outdoors
     to the origin, where LiDAR scans have their sensor."""
@@ -74,8 +76,8 @@ class PredictSpec:
 
     def cloud_format(self, recipe: Recipe) -> PointCloudFormat:
         """Unit, axes and columns of the files: as in training, unless stated otherwise."""
-        names = ("unit_m", "up", "color_max", "intensity_min", "intensity_max")
-        given = {name: getattr(self, name) for name in names}
+        names = ("unit_m", "up", "columns", "color_max", "intensity_min", "intensity_max")
+        given = {name: getattr(self, name) for name in names} | {"bin_columns": self.columns}
         changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
         return replace(recipe.cloud_format, **changes)
 

@@ -99,7 +99,7 @@ class Stream:
     def is_better(self, path: Path) -> bool:
         """Whether a cloud does not fit into memory, by the size that its header tells, and can be streamed."""
         try:
-            fits = memory_needed(in_pieces(path)) <= MEMORY_SHARE * free_bytes()
+            fits = memory_needed(self._in_pieces(path)) <= MEMORY_SHARE * free_bytes()
             return not fits and self.refusal(path) is None
         except CloudFileError:
             return (
@@ -124,7 +124,7 @@ class Stream:
         Raises:
             UserError: what cannot be streamed; too little disk.
         """
-        pieces = in_pieces(path)
+        pieces = self._in_pieces(path)
         if reason := self.refusal(path):
             raise UserError(f"cannot be streamed: {reason}; cut it into several files")
         state = self._resumed(path, folder, how)
@@ -153,6 +153,9 @@ class Stream:
         """Name and channels of the fields of each point."""
         return [(name, FEATURES[name]) for name in self.recipe.needs]
 
+    def _in_pieces(self, path: Path) -> Pieces:
+        return in_pieces(path, self.cloud_format.columns_of(path))
+
     def refusal(self, path: Path) -> str | None:
         """Why a file cannot be streamed: model and options that need the whole cloud at once. None: it can.
 
@@ -167,7 +170,7 @@ class Stream:
         if thin is not None and not self.predictor.protocol.single_pass:
             return f"--tta thins whole clouds to voxels of {thin} m"
         if "normal" in self.recipe.needs:
-            first = scene_of(path, next(in_pieces(path).read(1)), name=cloud_name(path))
+            first = scene_of(path, next(iter(self._in_pieces(path).read(1))), name=cloud_name(path))
             if "normal" not in first:
                 return "it has no normals, which are only estimated for whole clouds"
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,20 @@ MOST = 4_000_000
 """Points in a picture: more than it has pixels, several times."""
 
 
-def thinned(path: Path, labels: SavedLabels) -> tuple[Scene, NDArray[np.int32]]:
-    """Every k-th point of a file, around the first one that has a position, and their classes."""
+def thinned(
+    path: Path, labels: SavedLabels, columns: Sequence[str] | None = None
+) -> tuple[Scene, NDArray[np.int32]]:
+    """Every k-th point of a file, around the first one that has a position, and their classes.
+
+    Args:
+        path: the file.
+        labels: of all points.
+        columns: names of its columns, as for ``in_pieces``.
+    """
     step = max(1, -(-len(labels) // MOST))
     xyz, classes, start = [np.empty((0, 3))], [np.empty(0, np.int32)], 0
-    for columns in in_pieces(path).read(PIECE):
-        found = fields_in(path, columns).xyz
+    for part in in_pieces(path, columns).read(PIECE):
+        found = fields_in(path, part).xyz
         rows = slice(-start % step, None, step)
         xyz.append(found[rows].astype(np.float64))
         classes.append(labels[start : start + len(found)][rows])

@@ -79,6 +79,12 @@ class Folder(NamedScenes):
         super().__init__(self.description.name, self._files)
         self._scale_checked = False
 
+    @property
+    def has_scans(self) -> bool:
+        """Whether some clouds are ``.bin`` scans."""
+        files = (path for of_split in self._files.values() for path in of_split.values())
+        return any(path.suffix.lower() == ".bin" for path in files)
+
     def path(self, split: str, scene: str) -> Path:
         """The file of a cloud.
 

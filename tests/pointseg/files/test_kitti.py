@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pointseg.files import CloudFileError, read_cloud, write_cloud, write_labelled
+from pointseg.files import CloudFileError, in_pieces, read_cloud, write_cloud, write_labelled
 from pointseg.scene import Scene
 
 POINTS = [[1, 2, 3, 0.5], [4, 5, 6, 1.0], [np.nan, 8, 9, 0.0]]
@@ -98,6 +98,88 @@ def test_sizes_that_do_not_fit_are_refused(tmp_path, size, labels, named):
         (tmp_path / "a.label").write_bytes(bytes(labels))
     with pytest.raises(CloudFileError, match=named):
         read_cloud(tmp_path / "a.bin")
+
+
+def table(width, kind="<f4", count=1500, scale=(9, 5, 1, 0.1, 40, 3, 20, 0.5)):
+    """Rows whose columns differ as those of scans do."""
+    rng = np.random.default_rng(width)
+    values = rng.random((count, width)) * scale[:width]
+    values[:, :2] *= rng.choice([-1, 1], (count, 2))
+    return values.astype(kind)
+
+
+@pytest.mark.parametrize("kind", ["<f4", "<f8"])
+@pytest.mark.parametrize("width", [3, 4, 5, 6, 7])
+@pytest.mark.parametrize("suffix", [".bin", ".pcd.bin"])
+def test_tables_without_names_are_weighed(tmp_path, width, kind, suffix):
+    path, values = tmp_path / f"a{suffix}", table(width, kind)
+    values.tofile(path)
+    if (width, kind) == ({".bin": 4, ".pcd.bin": 5}[suffix], "<f4"):
+        assert len(read_cloud(path)) == 1500
+    else:
+        form = f"{width} columns of {'float32' if kind == '<f4' else 'float64'}"
+        with pytest.raises(CloudFileError, match=rf"a{suffix}: .*{form}.*--columns"):
+            read_cloud(path)
+    names = ["x", "y", "z", "intensity", "ring", "time", "label"][:width]
+    scene = read_cloud(path, columns=names)
+    np.testing.assert_allclose(scene.coord, values[:, :3], rtol=1e-6)
+    if width == 7:
+        with pytest.raises(CloudFileError, match=rf"a{suffix}: .*7 columns"):
+            read_cloud(path, columns=["x", "y", "z", "intensity"])
+    write_labelled(path, tmp_path / f"out/a{suffix}", np.arange(1500), columns=names)
+    assert read_cloud(tmp_path / f"out/a{suffix}", columns=names)["segment"].tolist() == list(
+        range(1500)
+    )
+    parts = in_pieces(path, names).read(700)
+    np.testing.assert_array_equal(np.concatenate([part["y"] for part in parts]), values[:, 1])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.round(table(4, "<f8") * 4) / 4,  # whole numbers: the halves of doubles are 0
+        table(4, "<f8").astype("<f4").astype("<f8"),
+        table(4, "<f8") + [6.3e5, 5.1e6, 200, 0],
+    ],
+    ids=["quarters", "from float32", "UTM"],
+)
+def test_doubles_are_no_floats(tmp_path, values):
+    values.tofile(tmp_path / "a.bin")
+    with pytest.raises(CloudFileError, match=r"a\.bin: .*float64"):
+        read_cloud(tmp_path / "a.bin")
+    scene = read_cloud(tmp_path / "a.bin", columns=["x", "y", "z", "intensity"])
+    np.testing.assert_allclose(scene.coord + scene.origin, values[:, :3], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.random.default_rng(0).random((3000, 4), np.float32),  # columns that do not differ
+        np.zeros((3000, 4), np.float32),
+        np.tile(table(4, count=12), (200, 1)),  # a period of 12 rows
+        table(4, count=40),
+        table(4) * [1, 1, 1, 0],  # no intensities
+        np.where(np.random.default_rng(0).random((1500, 1)) < 0.4, np.nan, table(4)),
+    ],
+    ids=["alike", "zeros", "periodic", "few", "no intensity", "no returns"],
+)
+def test_scans_of_four_columns_stay_what_they_are(tmp_path, values):
+    values.astype("<f4").tofile(tmp_path / "a.bin")
+    assert len(read_cloud(tmp_path / "a.bin")) == len(values)
+
+
+@pytest.mark.parametrize(
+    ("file", "width", "kind"),
+    [("three", 3, "32"), ("five", 5, "32"), ("six", 6, "32"), ("float64", 4, "64")],
+)
+def test_tables_that_went_wrong(shared, file, width, kind):
+    names = ["x", "y", "z", "intensity", "ring", "time"][:width]
+    name = "float64.bin" if file == "float64" else f"{file}_columns.bin"
+    path = shared / "cases/points/bin_columns" / name
+    with pytest.raises(CloudFileError, match=rf"2000 points of {width} columns of float{kind}"):
+        read_cloud(path)
+    scene = read_cloud(path, columns=names)
+    assert len(scene) == 2000 and 9.9 < scene.coord[:, 0].max() < 10
 
 
 def test_a_real_scan(shared, tmp_path):

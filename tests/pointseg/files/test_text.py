@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pointseg.files import CloudFileError, read_cloud, write_labelled
-from pointseg.files.text import fitting_columns
+from pointseg.files import CloudFileError, read_cloud, read_columns, write_labelled
+from pointseg.files.columns import labels_in
 
 
 def write(path, text):
@@ -87,13 +87,6 @@ def test_made_clouds_of_people(shared):
         assert fields <= set(found.fields), name
 
 
-def test_columns_of_a_model_replace_names_that_tell_no_positions(tmp_path):
-    columns = ["x", "y", "z", "height", "label"]
-    for names, expected in (("east,north,up,h", columns[:4]), ("x,y,z,h", None), ("z,y,x,h", None)):
-        path = write(tmp_path / "a.csv", f"{names}\n1,2,3,4\n")
-        assert fitting_columns(path, columns) == expected
-
-
 def test_named_columns(tmp_path):
     text = "x,y,z,R,G,B,scalar_Label,height,Intensity\n" + "1,2,3,255,0,1,4,0.5,51\n" * 2
     scene = read_cloud(write(tmp_path / "a.csv", text))
@@ -124,8 +117,38 @@ def test_names_that_are_given(tmp_path):
     path = write(tmp_path / "a.txt", "7 1 2 3\n8 4 5 6\n")
     scene = read_cloud(path, columns=["label", "x", "y", "z"])
     assert scene.coord.tolist() == [[1, 2, 3], [4, 5, 6]] and scene["segment"].tolist() == [7, 8]
-    with pytest.raises(CloudFileError, match="4 columns"):
+    with pytest.raises(CloudFileError, match=r"a\.txt: has 4 columns.*--columns"):
         read_cloud(path, columns=["x", "y", "z"])
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        ("east,north,up,h", "height"),  # replaced, but for the label
+        ("Easting,Northing,Height,h", "height"),
+        ("x,y,z,h", "height"),
+        ("x,y,z,h,Class", "height"),
+        ("x,y,z,h,i,j", "h"),  # of another number: its own
+        ("# x y z h", "height"),
+        ("z,y,x,h", None),  # which would be mirrored
+        ("x,y,z,Class", None),
+        ("a,b,c,d,e,f", None),
+    ],
+)
+def test_names_that_are_given_replace_those_of_the_file(tmp_path, names, found):
+    row = ",".join("123456"[: len(names.replace(",", " ").replace("#", "").split())])
+    path = write(tmp_path / "a.csv", f"{names}\n{row}\n{row}\n")
+    columns = ["x", "y", "z", "height", "label"]
+    if found is None:
+        with pytest.raises(CloudFileError, match=r"a\.csv: .*--columns"):
+            read_cloud(path, columns=["x", "y", "z", "intensity", "label"])
+        return
+    scene = read_cloud(path, columns=columns)
+    assert scene.coord.tolist() == [[1, 2, 3]] * 2 and scene[found].tolist() == [4, 4]
+    write_labelled(path, tmp_path / "b.csv", np.array([7, 8]), columns=columns)
+    first = (tmp_path / "b.csv").read_text().splitlines()[0]
+    assert first.startswith(names[:5]) and "class" in first
+    assert labels_in(read_columns(tmp_path / "b.csv")).tolist() == [7, 8]
 
 
 def test_a_copy_leaves_lines_as_they_are(tmp_path):

@@ -406,16 +406,42 @@ def test_text_without_names_is_read_as_in_training(tmp_path, monkeypatch, column
     spec = spec_of(tmp_path, tmp_path / "a.xyz", tta=True)
     (result,) = predict(spec)
     if columns == 6:
-        assert "has 6 columns without names, the model's training clouds had 8" in result.reason
+        assert "has 6 columns without names, the names given" in result.reason
         return
     assert result.classes == {"floor": 134, "wall": 133, "thing": 133}, result.reason
     target = tmp_path / "out" / "a.xyz"
     assert target.read_text().splitlines()[0].split()[1:] == [*COLUMNS[:columns], "class"]
     assert predict(spec)[0].status == "kept"
-    # what names its columns is read by these names
+    # names of the file are replaced, as in training
     names = "x y z b1 b2 b3 b4 b5".split()[:columns]
     np.savetxt(tmp_path / "a.xyz", rows[:, :columns], fmt="%g", header=" ".join(names))
-    assert "lacks color" in predict(spec)[0].reason
+    (result,) = predict(spec)
+    assert result.classes == {"floor": 134, "wall": 133, "thing": 133}, result.reason
+    assert any("its names b1, b2" in note for note in result.notes)
+    asked = replace(spec, columns=("x", "y", "z", *names[3:]))
+    assert "lacks color" in predict(asked)[0].reason
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_scans_of_other_columns(tmp_path, monkeypatch, stream):
+    named = ("x", "y", "z", "time", "intensity")
+    scene = colored([0, 1])
+    values = np.c_[scene.coord, np.arange(400) * 9, np.arange(400) % 2].astype("<f4")
+    values.tofile(tmp_path / "a.bin")
+    said = {}
+    for columns, given in (((), None), ((), named), (named, None), (("x", "y", "z", "red"), None)):
+        recipe = replace(STRENGTH, cloud_format=PointCloudFormat(bin_columns=columns or None))
+        model = ByStrength(), trained(recipe=recipe)
+        monkeypatch.setattr(module, "load_model", lambda path, device, model=model, **_: model)
+        spec = spec_of(tmp_path, tmp_path / "a.bin", stream=stream, columns=given, tta=True)
+        (result,) = predict(spec)
+        said[columns, given] = result
+        if result.status == "done":
+            labels = np.fromfile(tmp_path / "out" / "a.label", "<u4")
+            np.testing.assert_array_equal(labels, np.arange(400) % 2)
+            assert predict(spec)[0].status == "kept"
+    assert [result.status for result in said.values()] == ["failed", "done", "done", "failed"]
+    assert "400 points of 5 columns of float32" in said[(), None].reason
 
 
 def test_cloud_optimised_files_come_out_plain(tmp_path, model):
