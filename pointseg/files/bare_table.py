@@ -89,7 +89,7 @@ def weigh(path: Path) -> Weighed:
             stream.seek(size // PLACES * place // CHUNK * CHUNK)
             parts.append(stream.read(CHUNK if size > PLACES * CHUNK else size))
     data = b"".join(part[: len(part) // 8 * 8] for part in parts)
-    kind = _kind(data)
+    kind = _kind(data) if data else "<f4"
     values = np.frombuffer(data, kind)
     if len(values) < FEW_VALUES:
         return Weighed(kind, {})
