@@ -21,6 +21,7 @@ from dinomed3d.lifting import Lens
 from pointseg.images.readers.frame import Frame, ImagesError, make_camera, transform_frame
 from pointseg.images.readers.image_files import DepthFile, ImageFile, find_image, image_size
 from pointseg.images.readers.notes import say_left_out, say_once
+from pointseg.images.readers.two_worlds import world_in_view
 
 TRANSFORMS = "transforms.json"
 PERSPECTIVE = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "PERSPECTIVE")
@@ -42,8 +43,8 @@ def frames_of_transforms(
 ) -> tuple[Frame, ...]:
     """The frames that a ``transforms.json`` describes, in its order; no image is read, sizes may be.
 
-    Its ``applied_transform`` is taken back, so that poses are in the world before it, as the cloud of a scanner
-    or of COLMAP is; unless ``cloud`` is the file's own ``ply_file_path``, which is in the world of the poses.
+    Where it has an ``applied_transform``, its poses are in the world after that, as its own ``ply_file_path`` is;
+    the cloud of a scanner or of COLMAP is in the world before it. See ``world_in_view`` for other clouds.
 
     Args:
         path: the file.
@@ -75,6 +76,40 @@ def frames_of_transforms(
             f"{path}: its masks (mask_path) are not used; points under them take features of the images"
         )
     return _in_world_of_cloud(path, found, tuple(frames.values()), cloud)
+
+
+def _in_world_of_cloud(
+    path: Path, found: Mapping[str, Any], frames: tuple[Frame, ...], cloud: Path | None
+) -> tuple[Frame, ...]:
+    """The frames in the world that the cloud is in."""
+    stated, scale = found.get("applied_transform"), found.get("applied_scale", 1.0)
+    applied = np.eye(4) if stated is None else _matrix(str(path), "applied_transform", stated)
+    if not _is_number(scale) or not 1e-6 < scale < 1e6:
+        raise ImagesError(f"{path}: 'applied_scale' must be a number above 0, got {scale!r}")
+    turn = applied[:3, :3]
+    error = np.abs(turn @ turn.T - np.eye(3)).max()
+    if error > 1e-3 or np.linalg.det(turn) < 0:
+        raise ImagesError(
+            f"{path}: 'applied_transform' must be a rotation and a shift (off by {error:.2g}); its scale is "
+            "'applied_scale'"
+        )
+    if np.allclose(applied, np.eye(4)) and scale == 1:
+        return frames
+    own = found.get("ply_file_path")
+    if cloud is not None and isinstance(own, str) and _is_same(cloud, path.parent / own):
+        return frames
+    back = turn.T
+    before = tuple(
+        transform_frame(frame, back, -back @ applied[:3, 3], scale=1 / scale) for frame in frames
+    )
+    return world_in_view(path, cloud, frames, before)
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
 
 
 class _Entry:
@@ -239,45 +274,6 @@ class _Entry:
             )
         scale = MILLIMETRES if metres is None else 1 / metres
         return DepthFile(self.folder / text.replace("\\", "/"), scale=scale)
-
-
-def _in_world_of_cloud(
-    path: Path, found: Mapping[str, Any], frames: tuple[Frame, ...], cloud: Path | None
-) -> tuple[Frame, ...]:
-    """The frames in the world that the cloud is in."""
-    stated, factor = found.get("applied_transform"), found.get("applied_scale")
-    if stated is None and factor is None:
-        return frames
-    applied = np.eye(4) if stated is None else _matrix(str(path), "applied_transform", stated)
-    scale = 1.0 if factor is None else factor
-    if not _is_number(scale) or not 1e-6 < scale < 1e6:
-        raise ImagesError(f"{path}: 'applied_scale' must be a number above 0, got {scale!r}")
-    if np.allclose(applied, np.eye(4)) and scale == 1:
-        return frames
-    own = found.get("ply_file_path")
-    if cloud is not None and isinstance(own, str) and _is_same(cloud, path.parent / own):
-        return frames
-    turn, shift = applied[:3, :3], applied[:3, 3]
-    error = np.abs(turn @ turn.T - np.eye(3)).max()
-    if error > 1e-3 or np.linalg.det(turn) < 0:
-        raise ImagesError(
-            f"{path}: 'applied_transform' must be a rotation and a shift (off by {error:.2g}); its scale is "
-            "'applied_scale'"
-        )
-    say_once(
-        f"{path}: its 'applied_transform' is taken back: the cloud is taken to be in the world before it, as that of "
-        "a scanner or of COLMAP is. If the cloud is in the world of 'transform_matrix', remove 'applied_transform' "
-        "and 'applied_scale' from the file, or name the cloud in 'ply_file_path'"
-    )
-    back = turn.T
-    return tuple(transform_frame(frame, back, -back @ shift, scale=1 / scale) for frame in frames)
-
-
-def _is_same(one: Path, other: Path) -> bool:
-    try:
-        return os.path.samefile(one, other)
-    except OSError:
-        return False
 
 
 def _is_number(value: Any) -> bool:

@@ -13,9 +13,11 @@ import torch
 from PIL import Image
 
 from dinomed3d.lifting import Lens
+from pointseg.files import write_cloud
 from pointseg.images.readers.camera_files import read_cameras
 from pointseg.images.readers.frame import Frame, ImagesError
 from pointseg.images.readers.image_files import DepthFile, ImageFile
+from pointseg.scene import Scene
 
 # 2 m above the origin, looking along +y with z up: OpenGL's camera axes are x, z and -y of the world.
 POSE = [[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 2], [0, 0, 0, 1]]
@@ -120,6 +122,14 @@ def test_the_world_before_applied_transform(
     assert shown(own, saved) == before.camera.project(AHEAD)[0][0].tolist()
     distances = own.camera.project(saved)[1], before.camera.project(AHEAD)[1]
     assert distances[0] == pytest.approx(2 * distances[1])
+    # any other cloud: the world in which the images show it, and that is said
+    # 2 (A p) of p = (0.5, -1.5, 1.5) is (1, 5, 3), which the camera sees
+    for number, (name, at) in enumerate((("after", [1, 5, 3]), ("before", [0.5, -1.5, 1.5]))):
+        spread = np.array(at) + np.random.default_rng(0).normal(0, 0.1, (50, 3))
+        write_cloud(tmp_path / f"{name}.ply", Scene(coord=spread.astype(np.float32)))
+        (found,) = read_cameras(path, cloud=tmp_path / f"{name}.ply")
+        assert found.camera.centre.tolist() == (own, before)[number].camera.centre.tolist()
+    assert "left as it is" in caplog.text and "100% of the points" in caplog.text
     identity = np.eye(4)[:3].tolist()
     assert [36, 20 - 31 / 5] == shown(one(tmp_path, applied_transform=identity, applied_scale=1))
     for wrong in ({"applied_transform": np.diag([1.0, 1, -1, 1]).tolist()}, {"applied_scale": 0}):
