@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from io import BufferedReader, BufferedWriter
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ from numpy.typing import NDArray
 
 from dinomed3d.runtime.atomic_files import new_file
 from pointseg.files.columns import columns_of, storable
-from pointseg.files.errors import CloudFileError
 from pointseg.files.labels import Labels
 from pointseg.files.pieces import PIECE, Pieces, not_in_pieces
 from pointseg.files.ply_faces import read_element, seek_element
 from pointseg.files.ply_header import NAMES, Header, Property, extended, read_header
+from pointseg.files.ply_lists import copy_lists, list_pieces, parse_lists, without_lists
 from pointseg.files.rows import as_rows, copy_rows, row_pieces, with_columns
 from pointseg.scene import Scene
 
@@ -24,12 +25,25 @@ COLORS = ("red", "green", "blue")
 
 
 def read_ply(path: Path) -> dict[str, NDArray[Any]]:
-    """The columns of the vertices of a PLY file."""
+    """The columns of the vertices of a PLY file; their lists are left out."""
     header = read_header(path)
-    _vertex_type(header)
+    vertex = header.vertex
     with open(path, "rb") as stream:
-        seek_element(header, stream, header.vertex)
-        return _columns(read_element(header, stream, header.vertex))
+        seek_element(header, stream, vertex)
+        if not vertex.has_lists:
+            return _columns(read_element(header, stream, vertex))
+        if not header.order:
+            return _columns(parse_lists(header, stream, vertex))
+        (rows,) = list_pieces(header, stream, vertex, max(vertex.count, 1))
+        return _columns(rows.scalars(vertex, header.order))
+
+
+def list_notes(path: Path) -> list[str]:
+    """What the user should know of lists in the vertices of a PLY file."""
+    lists = [p.name for p in read_header(path).vertex.properties if p.length_kind is not None]
+    if not lists:
+        return []
+    return [f"lists of its points ({', '.join(lists)}) are not used; they stay in the result"]
 
 
 def ply_pieces(path: Path) -> Pieces:
@@ -42,11 +56,15 @@ def ply_pieces(path: Path) -> Pieces:
     vertex = header.vertex
     if not header.order:
         not_in_pieces(path)
-    kind = _vertex_type(header)
+    kind = without_lists(vertex).dtype(header.order)
 
     def read(size: int) -> Iterator[dict[str, NDArray[Any]]]:
         with open(path, "rb") as stream:
             seek_element(header, stream, vertex)
+            if vertex.has_lists:
+                for found in list_pieces(header, stream, vertex, size):
+                    yield _columns(found.scalars(vertex, header.order))
+                return
             for rows in row_pieces(path, stream, vertex.count, kind, size, what="vertex"):
                 yield _columns(rows)
 
@@ -80,24 +98,41 @@ def label_ply(source: Path, target: Path, labels: Labels) -> None:
         start = old.tell()
         old.seek(header.size)
         stream.write(b"".join(new.lines) + old.read(start - header.size))
-        places = {known: number for number, known in enumerate(kinds)}
-        if header.order and vertex.has_lists:  # whose rows are checked
-            rows = iter([read_element(header, old, vertex)])
-        elif header.order:
-            kind = vertex.dtype(header.order)
-            rows = row_pieces(source, old, vertex.count, kind, PIECE, what="vertex")
-        for _, segment in labels.pieces(vertex.count if vertex.has_lists else PIECE):
+        write = _writer(header, new, old, stream)
+        for _, segment in labels.pieces(PIECE):
             values = {name: segment}
             if labels.colors is not None:
                 for found, column in zip(added[1:], labels.paint(segment).T, strict=True):
                     values[found.name] = _in_range_of(found.kind, column)
-            if header.order:
-                stream.write(
-                    with_columns(next(rows), new.vertex.dtype(header.order), values).tobytes()
-                )
-            elif vertex.count:
-                copy_rows(old, stream, places, values)
+            write(values)
         shutil.copyfileobj(old, stream)
+
+
+def _writer(
+    header: Header, new: Header, old: BufferedReader, stream: BufferedWriter
+) -> Callable[[dict[str, NDArray[Any]]], None]:
+    """Writes the next piece of the vertices with new values, in the form of the file."""
+    vertex, order = header.vertex, header.order
+    places = {p.name: number for number, p in enumerate(vertex.properties)}
+
+    def write_lines(values: dict[str, NDArray[Any]]) -> None:
+        if vertex.count and vertex.has_lists:
+            copy_lists(header, old, stream, vertex, values)
+        elif vertex.count:
+            copy_rows(old, stream, places, values)
+
+    if not order:
+        return write_lines
+    if vertex.has_lists:
+        found = list_pieces(header, old, vertex, PIECE)
+        return lambda values: _put(stream, next(found).changed(vertex, new.vertex, order, values))
+    rows = row_pieces(header.path, old, vertex.count, vertex.dtype(order), PIECE, what="vertex")
+    return lambda values: _put(stream, with_columns(next(rows), new.vertex.dtype(order), values))
+
+
+def _put(stream: BufferedWriter, values: NDArray[Any]) -> None:
+    """Write an array as it lies in memory."""
+    stream.write(values.tobytes())
 
 
 def _in_range_of(kind: str, color: NDArray[np.uint8]) -> NDArray[Any]:
@@ -105,13 +140,6 @@ def _in_range_of(kind: str, color: NDArray[np.uint8]) -> NDArray[Any]:
     if kind[0] == "f":
         return (color / 255).astype(kind)
     return color * np.uint16(257) if kind == "u2" else color.astype(kind)
-
-
-def _vertex_type(header: Header) -> np.dtype[Any]:
-    """Of one row, in the byte order of the file."""
-    if header.vertex.has_lists:
-        raise CloudFileError(header.path, "lists in element 'vertex' cannot be read; remove them")
-    return header.vertex.dtype(header.order)
 
 
 def _columns(rows: NDArray[Any]) -> dict[str, NDArray[Any]]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pointseg.files.errors import CloudFileError
 from pointseg.files.ply_header import Element, Header, read_header
+from pointseg.files.ply_lists import skip_lists
 from pointseg.files.rows import filled_lines, parse_rows, read_rows, require_bytes
 
 FACE_LISTS = ("vertex_indices", "vertex_index")
@@ -46,7 +47,7 @@ def seek_element(header: Header, stream: BufferedReader, wanted: Element) -> Non
     """Move to the first row of an element, over those before it.
 
     Raises:
-        CloudFileError: the file ends earlier; lists on the way there are not those of triangles.
+        CloudFileError: the file ends earlier.
     """
     stream.seek(header.size)
     for element in header.elements[: header.elements.index(wanted)]:
@@ -54,7 +55,7 @@ def seek_element(header: Header, stream: BufferedReader, wanted: Element) -> Non
             for _ in islice(filled_lines(stream), element.count):
                 pass
         elif element.has_lists:
-            read_element(header, stream, element)
+            skip_lists(header, stream, element)
         else:
             size = element.count * element.dtype(header.order).itemsize
             require_bytes(header.path, stream, size, f"rows of '{element.name}'")

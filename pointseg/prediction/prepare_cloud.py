@@ -17,6 +17,7 @@ from pointseg.datasets.scale import check_scale
 from pointseg.files import cloud_suffix, finite_points
 from pointseg.files.las import is_copc
 from pointseg.files.las_header import header_notes, read_header
+from pointseg.files.ply import list_notes
 from pointseg.files.resolution import resolution_notes
 from pointseg.files.scales import Scales
 from pointseg.files.units import file_unit
@@ -153,6 +154,8 @@ def file_notes(path: Path, scales: Scales, recipe: Recipe) -> list[str]:
 
 def type_notes(path: Path) -> list[str]:
     """What the user should know about the type of a file."""
+    if cloud_suffix(path) == ".ply":
+        return list_notes(path)
     if cloud_suffix(path) not in (".las", ".laz"):
         return []
     copc = ["is cloud-optimised (COPC); the result is plain LAZ"] if is_copc(path) else []

@@ -183,7 +183,7 @@ def test_lines_that_end_as_on_windows(tmp_path):
         ("property float nz", "property float nx", "twice"),
         ("property float nz", "property half nz", "line 16"),
         ("property float nz", "property list float float nz", "line 16"),
-        ("property float nz", "property list uchar float nz", "'vertex'"),
+        ("property float nz", "property list uchar float nz", "12 numbers, not 14"),
         ("property double x", "property double a", "x, y and z"),
         ("property float nz\n", "", "12 numbers"),
         ("12000001.25", "twelve", "twelve"),
@@ -224,13 +224,10 @@ def test_polygons_are_refused_where_they_are_read(tmp_path, faces_first):
     path.write_bytes(binary("<", *QUAD, faces_first=faces_first))
     with pytest.raises(CloudFileError, match="triangles"):
         read_faces(path)
-    if faces_first:  # what follows them cannot be found
-        with pytest.raises(CloudFileError, match="triangles"):
-            read_cloud(path)
-        return
     check(read_cloud(path))
     write_labelled(path, tmp_path / "b.ply", np.array([3, -1]))
-    assert (tmp_path / "b.ply").read_bytes()[-32:] == path.read_bytes()[-32:]
+    if not faces_first:
+        assert (tmp_path / "b.ply").read_bytes()[-32:] == path.read_bytes()[-32:]
 
 
 @pytest.mark.parametrize(
