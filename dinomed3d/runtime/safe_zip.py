@@ -37,6 +37,8 @@ DAMAGED = (
     RuntimeError,
 )
 """What Python's reader raises on damaged archives."""
+LONGEST_NAME = 255
+"""Bytes of the name of a file or folder that file systems allow."""
 WINDOWS = os.name == "nt"
 WINDOWS_NAMES = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(\.|$)|[<>:\"|?*]|[. ]$", re.IGNORECASE)
 
@@ -95,7 +97,7 @@ def check_archive(
 
 
 def _refuse(path: Path, member: zipfile.ZipInfo, reason: str) -> UserError:
-    return UserError(f"archive {path}: {member.orig_filename!r} {reason}")
+    return UserError(f"archive {path}: {member.orig_filename!r:.300} {reason}")
 
 
 def _check_member(path: Path, member: zipfile.ZipInfo, max_ratio: int) -> None:
@@ -108,6 +110,8 @@ def _check_member(path: Path, member: zipfile.ZipInfo, max_ratio: int) -> None:
         raise _refuse(path, member, f"leads out of the archive{again}")
     if not _parts(name) and not member.is_dir():
         raise _refuse(path, member, f"is no name of a file{again}")
+    if any(len(part.encode("utf-8", "replace")) > LONGEST_NAME for part in _parts(name)):
+        raise _refuse(path, member, f"has a name of more than {LONGEST_NAME} bytes{again}")
     if WINDOWS and any(WINDOWS_NAMES.search(part) for part in _parts(name)):
         raise _refuse(path, member, f"is a name that Windows cannot have{again}")
     kind = stat.S_IFMT(member.external_attr >> 16)

@@ -58,6 +58,8 @@ def test_whole(pack, tmp_path):
         ("C:/evil.txt", "leads out"),
         ("c:evil.txt", "leads out"),
         ("./.", "no name"),
+        ("a/" + 256 * "b", "more than 255 bytes"),
+        (128 * "ä" + "/b", "more than 255 bytes"),
     ],
 )
 def test_names_that_lead_out(pack, tmp_path, name, reason):
