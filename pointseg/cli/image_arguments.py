@@ -58,7 +58,7 @@ def check_cameras(
     """Say before a new run whether a few images fit their points, by the option of :func:`add_camera_check`.
 
     Raises:
-        UserError: the cameras are certainly read wrongly, or cannot be read.
+        UserError: the cameras are certainly read wrongly, or cannot be read; files of the dataset cannot be used.
     """
     from pointseg.training.devices import is_main_process
 
@@ -66,8 +66,10 @@ def check_cameras(
         return
     if not is_main_process():
         return
+    from pointseg.datasets.look_over import leave_out, look_over
     from pointseg.loading.camera_verdict import camera_verdict, require_plausible_cameras
 
+    leave_out(dataset, look_over(dataset, (*recipe.train_splits, *recipe.val_splits)), say)
     words = [f"pointseg-check-cameras --dataset {arguments.dataset}"]
     words += [
         f"--{key} {value}" for key in ("root", "config") if (value := getattr(arguments, key))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import json
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,10 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dinomed3d.runtime.array_checksum import array_checksum
 from dinomed3d.runtime.atomic_files import new_folder
+from dinomed3d.runtime.errors import UserError
 from pointseg.datasets.errors import DatasetError, EmptySceneError
 from pointseg.files.array_file import ArrayFile
 from pointseg.files.errors import CloudFileError
+
+CHECKSUMS = "checksums.json"
+"""File in the folder of a scene with the checksum of each array."""
+AGAIN = "prepare the dataset again: complete scenes are kept"
 
 
 def save_scene(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -27,6 +33,8 @@ def save_scene(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     with new_folder(folder) as part:
         for name, values in arrays.items():
             np.save(part / f"{name}.npy", np.ascontiguousarray(values), allow_pickle=False)
+        sums = {name: array_checksum(values) for name, values in arrays.items()}
+        (part / CHECKSUMS).write_text(json.dumps(sums, indent=1), encoding="utf-8")
 
 
 def _remove_temporary(folder: Path) -> None:
@@ -36,16 +44,12 @@ def _remove_temporary(folder: Path) -> None:
 
 
 def is_saved(folder: Path, names: Iterable[str]) -> bool:
-    """Whether all arrays of a scene exist and are as long as their headers say."""
+    """Whether all arrays of a scene exist, are as long as their headers say, and hold what was written."""
     try:
         for name in names:
-            with open(folder / f"{name}.npy", "rb") as stream:
-                np.lib.format.read_magic(stream)
-                shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-                size = stream.tell() + int(np.prod(shape, dtype=object)) * dtype.itemsize
-                if os.fstat(stream.fileno()).st_size != size:
-                    return False
-    except (OSError, ValueError, EOFError):
+            file = ArrayFile(folder / f"{name}.npy")
+            _compare(file, file.rows(0, len(file)))
+    except (OSError, UserError):
         return False
     return True
 
@@ -63,7 +67,9 @@ def load_array(folder: Path, name: str, count: int | None, columns: int | None) 
         DatasetError: it is missing, damaged, or of another shape.
     """
     file = _open(folder, name, count, columns)
-    return file.rows(0, len(file))
+    values = file.rows(0, len(file))
+    _compare(file, values)
+    return values
 
 
 def check_arrays(folder: Path, columns: Mapping[str, int | None]) -> None:
@@ -87,19 +93,49 @@ def check_arrays(folder: Path, columns: Mapping[str, int | None]) -> None:
 def _open(folder: Path, name: str, count: int | None, columns: int | None) -> ArrayFile:
     """An array whose header fits; see ``load_array``."""
     path = folder / f"{name}.npy"
-    again = "prepare the dataset again: complete scenes are kept"
     try:
         file = ArrayFile(path)
     except FileNotFoundError as error:
-        raise DatasetError(f"{path}: is missing; {again}") from error
+        raise DatasetError(f"{path}: is missing; {AGAIN}") from error
     except CloudFileError as error:
-        raise DatasetError(f"{error}; {again}") from error
+        raise DatasetError(f"{error}; {AGAIN}") from error
     kind = file.header.dtype
     numbers = kind.kind in ("iu" if columns is None else "fiu")
     shape = (len(file) if count is None else count,) + (() if columns is None else (columns,))
     if file.shape != shape or not numbers:
         wanted = "whole numbers" if columns is None else "numbers"
         raise DatasetError(
-            f"{path}: must hold {shape} {wanted}, a row for each point, got {file.shape} {kind}; {again}"
+            f"{path}: must hold {shape} {wanted}, a row for each point, got {file.shape} {kind}; {AGAIN}"
         )
     return file
+
+
+_compared: set[tuple[str, int]] = set()
+"""Files, and when they were changed, that this process has compared with their checksums."""
+
+
+def _compare(file: ArrayFile, values: NDArray[Any]) -> None:
+    """Compare an array with the checksum that was saved with it, once in a process; older scenes have none.
+
+    Raises:
+        DatasetError: it differs.
+    """
+    path = file.path
+    state = str(path), path.stat().st_mtime_ns
+    if state in _compared:
+        return
+    told = _checksums(path.parent).get(path.stem)
+    if told is not None and told != array_checksum(values):
+        raise DatasetError(
+            f"{path}: is damaged: its checksum is not the one of what was written; {AGAIN}. If you changed it "
+            f"yourself, delete {CHECKSUMS} beside it"
+        )
+    _compared.add(state)
+
+
+def _checksums(folder: Path) -> Mapping[str, str]:
+    try:
+        found = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import nullcontext
 
 from lightning_fabric import Fabric
 
 from dinomed3d.runtime.device import tf32_products
 from pointseg.datasets.look_over import leave_out, look_over
+from pointseg.datasets.named_scenes import NamedScenes
 from pointseg.training.loop import TrainingLoop
 from pointseg.training.run_dir import BEST, LAST, lock_run_dir
 from pointseg.training.spec import TrainResult, TrainSpec
@@ -48,9 +50,13 @@ def _look_over(spec: TrainSpec, fabric: Fabric) -> None:
     Raises:
         UserError: some are damaged, or lack what is needed.
     """
-    recipe, found = spec.recipe, []
+    recipe, dataset, found = spec.recipe, spec.dataset, []
     if fabric.is_global_zero:
-        found = look_over(spec.dataset, (*recipe.train_splits, *recipe.val_splits))
+        found = look_over(dataset, (*recipe.train_splits, *recipe.val_splits))
+    # what was left out before the cameras were checked, by the first device alone
+    before: Iterable[tuple[str, str]] = getattr(dataset, "left_out", ())
     if fabric.world_size > 1:
-        found = fabric.broadcast(found)
-    leave_out(spec.dataset, found, spec.log if fabric.is_global_zero else lambda text: None)
+        found, before = fabric.broadcast((found, before))
+    if isinstance(dataset, NamedScenes):
+        dataset.leave_out(before)
+    leave_out(dataset, found, spec.log if fabric.is_global_zero else lambda text: None)

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from dinomed3d.runtime.array_checksum import array_checksum
 from dinomed3d.runtime.atomic_files import new_file
 from dinomed3d.runtime.errors import UserError
 from pointseg.images.readers.frame import Frame
@@ -77,6 +78,8 @@ class FeatureCache:
         if tile is not None:
             name += f"-tile_{tile}"
         self.folder = self.root / name
+        self._compared: set[tuple[str, int]] = set()
+        """Files, and when they were changed, that were compared with their checksums."""
         if not (self.folder / METADATA).is_file():
             if not writable:
                 raise UserError(self._explain_absent())
@@ -151,21 +154,32 @@ class FeatureCache:
         path = self.path_of(frame)
         if not path.is_file():
             return MISSING
-        return VALID if _key_of(path) == frame.image.key() else STALE
+        if _key_of(path) != frame.image.key():
+            return STALE
+        return STALE if self.get(frame) is None else VALID
 
     def get(self, frame: Frame) -> Tensor | None:
-        """(C, h, w) float16 features of an image; None if missing or stale.
+        """(C, h, w) float16 features of an image; None if missing, stale or damaged.
+
+        They are compared with their checksum once in a process; files of older versions have none.
 
         Raises:
             UserError: the image itself is missing.
         """
+        path = self.path_of(frame)
         try:
-            with safe_open(self.path_of(frame), framework="pt") as stored:
-                if (stored.metadata() or {}).get("image") != frame.image.key():
+            with safe_open(path, framework="pt") as stored:
+                told = stored.metadata() or {}
+                if told.get("image") != frame.image.key():
                     return None
                 values: Tensor = stored.get_tensor("features")
+            state = path.name, path.stat().st_mtime_ns
         except (OSError, SafetensorError):
             return None
+        if state not in self._compared:
+            if "checksum" in told and told["checksum"] != array_checksum(values.numpy()):
+                return None
+            self._compared.add(state)
         return values
 
     def put(self, frame: Frame, features: Tensor, *, key: str | None = None) -> None:
@@ -190,7 +204,12 @@ class FeatureCache:
             raise UserError(
                 f"{frame.image}: its features are not finite in float16 (at most 65504); check the weights"
             )
-        metadata = {"format": FORMAT, "image": key or frame.image.key(), "frame": frame.name}
+        metadata = {
+            "format": FORMAT,
+            "image": key or frame.image.key(),
+            "frame": frame.name,
+            "checksum": array_checksum(values.numpy()),
+        }
         with new_file(self.path_of(frame)) as part:
             try:
                 save_file({"features": values}, part, metadata)
@@ -205,6 +224,8 @@ class FeatureCache:
         """
         add = "add them with pointseg-cache-features (the same command keeps the others)"
         if self.state(frame) == STALE:
+            if _key_of(self.path_of(frame)) == frame.image.key():
+                return f"{self.path_of(frame)}: the features of the image {frame.name} are damaged; {add}"
             return (
                 f"{self.folder}: its features of the image {frame.name} are of another content or time of "
                 f"{frame.image}; {add}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pointseg.cli.image_arguments import check_cameras
 from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.folder import dataset as folder_module
 from pointseg.datasets.folder.dataset import Folder
@@ -19,6 +21,8 @@ from pointseg.datasets.prepared import PreparedScenes
 from pointseg.datasets.scan_files import check_scan
 from pointseg.datasets.scene_arrays import save_scene
 from pointseg.files import write_cloud
+from pointseg.images.config import ImageConfig
+from pointseg.loading import camera_verdict
 from pointseg.scene import Scene
 from pointseg.training.train import LAST, train
 from tests.pointseg.datasets.test_prepared import ARRAYS, CLASSES
@@ -173,3 +177,24 @@ def test_a_training_leaves_empty_tiles_out_and_goes_on_when_they_are_removed(
     with pytest.raises(DatasetError, match=r"2 of its scenes .*b\.ply: .*c\.ply: "):
         train(replace(run, dataset=Folder(root)))
     assert (run.out / LAST).read_bytes() == before
+
+
+def test_cameras_are_checked_on_the_scenes_that_are_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_cloud(folder(tmp_path) / "train" / "empty.ply", tile(0))
+    dataset, checked, said = Folder(tmp_path), list[str](), list[str]()
+    monkeypatch.setattr(
+        camera_verdict, "camera_verdict", lambda data, *_: checked.extend(data.scenes("train"))
+    )
+    monkeypatch.setattr(camera_verdict, "require_plausible_cameras", lambda *_, **__: None)
+    asked = argparse.Namespace(
+        no_camera_check=False,
+        resume=False,
+        dataset="folder",
+        root=tmp_path,
+        config=None,
+        image_cache=None,
+    )
+    check_cameras(asked, dataset, replace(RECIPE, images=ImageConfig()), said.append)
+    assert checked == ["good"] and "train/empty" in said[0]

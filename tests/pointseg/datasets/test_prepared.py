@@ -12,7 +12,7 @@ from pointseg.datasets.classes import ClassList
 from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.index import Index, find_index, read_index, stored_path, write_index
 from pointseg.datasets.prepared import PreparedScenes
-from pointseg.datasets.scene_arrays import is_saved, save_scene
+from pointseg.datasets.scene_arrays import CHECKSUMS, is_saved, save_scene
 
 CLASSES = ClassList(("a", "b"), np.zeros((2, 3), np.uint8))
 INDEX = Index(dataset="scannet", splits={"train": ("one",), "test": ("two",)}, fields=("color",))
@@ -105,6 +105,7 @@ def test_arrays_that_do_not_fit_are_refused(
     tmp_path: Path, name: str, values: np.ndarray, message: str
 ) -> None:
     written(tmp_path)
+    (tmp_path / "train" / "one" / CHECKSUMS).unlink()
     np.save(tmp_path / "train" / "one" / f"{name}.npy", values)
     with pytest.raises(DatasetError, match=message):
         opened(tmp_path).load("train", "one")
@@ -132,6 +133,22 @@ def test_whether_a_scene_is_whole(tmp_path: Path) -> None:
     assert not is_saved(folder, ["coord"])
 
 
+def test_what_has_changed_on_the_disk_is_refused_and_made_again(tmp_path: Path) -> None:
+    dataset = opened(written(tmp_path))
+    path = tmp_path / "train" / "one" / "segment.npy"
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 1  # class -1 becomes -2's neighbour; size and header stay
+    path.write_bytes(content)
+    assert not is_saved(path.parent, ARRAYS) and is_saved(path.parent, ["coord"])
+    with pytest.raises(DatasetError, match=r"segment\.npy: .*checksum.* prepare the dataset again"):
+        dataset.load("train", "one")
+    np.save(path, ARRAYS["segment"])
+    assert is_saved(path.parent, ARRAYS)
+    (path.parent / CHECKSUMS).unlink()  # as of older versions
+    path.write_bytes(content[:-2] + b"\1\0")
+    assert dataset.load("train", "one")["segment"].tolist() == [0, 1, 1]
+
+
 def test_a_full_disk_leaves_no_half_scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save = np.save
 
@@ -154,7 +171,9 @@ def test_saving_replaces_a_scene_and_what_a_killed_process_left(tmp_path: Path) 
     left.mkdir()
     other.mkdir()
     save_scene(folder, ARRAYS)
-    assert sorted(p.name for p in folder.iterdir()) == sorted(f"{key}.npy" for key in ARRAYS)
+    assert sorted(p.name for p in folder.iterdir()) == sorted(
+        [CHECKSUMS, *(f"{key}.npy" for key in ARRAYS)]
+    )
     assert not left.exists() and other.exists()
 
 

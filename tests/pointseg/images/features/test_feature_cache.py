@@ -9,6 +9,8 @@ import re
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from dinomed3d.runtime.errors import UserError
 from pointseg.images.features.feature_cache import METADATA, FeatureCache, find_cache
@@ -60,6 +62,23 @@ def test_a_damaged_entry_is_stale(image, cache):
     cache.put(image, FEATURES)
     cache.path_of(image).write_bytes(b"cut off")
     assert cache.state(image) == "stale" and cache.get(image) is None
+
+
+def test_changed_features_are_noticed_made_anew_and_told(tmp_path, image, cache):
+    cache.put(image, FEATURES)
+    path = cache.path_of(image)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert cache.state(image) == "stale" and cache.get(image) is None
+    assert re.search(
+        rf"{path.name}: .* are damaged; .*pointseg-cache", cache.explain_missing(image)
+    )
+    with safe_open(path, framework="pt") as stored:  # without a checksum, as of older versions
+        told = {key: value for key, value in stored.metadata().items() if key != "checksum"}
+        values = stored.get_tensor("features").clone()
+    save_file({"features": values}, path, told)
+    assert cache.state(image) == "valid"
 
 
 def test_why_an_image_has_none_is_told(image, cache):
