@@ -118,7 +118,7 @@ def _labels(content: Mapping[str, Any]) -> tuple[dict[int, str], Finding | None]
         labels = content.get("labels")
         turned = (turned_round(labels) if isinstance(labels, Mapping) else None) or {}
         values = {number: name for name, number in turned.items()}
-        return values, _finding(says, f"write {fix}" if fix else 'write "labels" so')
+        return values, _finding(says, f"write {fix}" if fix else "correct it in dataset.json")
     named: dict[int, str] = {}
     for name, value in content["labels"].items():
         for one in value if isinstance(value, list) else [value]:

@@ -39,7 +39,7 @@ def _found(names: Anonymizer, event: CasesFound) -> CasesFound:
         shard=replace(
             shard,
             left_out=names.left_out(shard.left_out),
-            ignored={names.text(why): number for why, number in shard.ignored.items()},
+            ignored=names.ignored(shard.ignored),
         ),
         work=replace(
             work,

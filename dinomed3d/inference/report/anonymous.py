@@ -31,17 +31,20 @@ TABLE_FILE = "pseudonyms.csv"
 HIDDEN = "[name]"
 """Stands in texts for what was left out."""
 
+_SIGN = r"[^\s'\"()]"
+"""A sign of a path; one with blanks in it is hidden word by word."""
 _PATH = re.compile(
-    r"(?<!\w)\S*[\\/]\S+|\S+\.(dcm|dicom|ima|nii|gz|bz2|mh[ad]|nrrd|nhdr|zip|mgz|img|hdr|raw|json|png)\b",
+    rf"(?<!\w){_SIGN}*[\\/]{_SIGN}+|{_SIGN}+\.(dcm|dicom|ima|nii|gz|bz2|mh[ad]|nrrd|nhdr|zip|mgz|img|hdr|raw|json|png)\b",
     re.I,
 )
 _LONG_NUMBER = re.compile(r"(?<![\w.])\d[\d.]*\d(?![\w])")
 _WORD = re.compile(r"[^\W_]+")
 _PLAIN = frozenset(
-    "an anterior are as at axial be by case channel contrast cor coronal ct dicom file folder for gib image images in "
-    "is it its label left mask math ml mm model mr name native network no not of on one or patient pet posterior right "
-    "sag sagittal scan scans segmentation series session slice slices spacing step study sub the to tra transverse two "
-    "us volume voxel voxels was with without and".split()
+    "an anterior are as at axial be by case channel contrast cor coronal ct dicom file files folder for gib image "
+    "images in is it its label left mask math missing ml mm model mr name native network no not of on one or "
+    "patient pet posterior right sag sagittal scan scans segmentation series session slice slices spacing step "
+    "study sub the to tra transverse two us volume voxel voxels was with without and bz2 dcm gipl gz hdr img json "
+    "mgz mha mhd nhdr nii nrrd png raw seg seq tar zip".split()
 )
 """Words of our own messages that also stand in names of files and say nothing of a patient."""
 
@@ -126,7 +129,7 @@ class Anonymizer:
             "model": model,
             "spec": spec,
             "left_out": self.left_out(run.get("left_out") or {}),
-            "ignored": {self.text(why): number for why, number in run["ignored"].items()},
+            "ignored": self.ignored(run["ignored"]),
             "missing": sorted(map(self.name, run["missing"])),
         }
 
@@ -135,6 +138,18 @@ class Anonymizer:
         return {
             f"image {number + 1}": self.text(why) for number, why in enumerate(left_out.values())
         }
+
+    def ignored(self, ignored: Mapping[str, int]) -> dict[str, int]:
+        """Reasons for ignoring files, without endings that may be part of a name (`SCAN.MUELLER`)."""
+
+        def ending(match: re.Match[str]) -> str:
+            return match[0] if match[1].casefold() in _PLAIN else HIDDEN
+
+        counts: dict[str, int] = {}
+        for why, number in ignored.items():
+            text = re.sub(r"\.(\w+)", ending, self.text(why))
+            counts[text] = counts.get(text, 0) + number
+        return counts
 
     def write_table(self, out: Path, cases: Iterable[str]) -> None:
         """Write which pseudonym is which case.
@@ -177,7 +192,9 @@ def _pieces(texts: Iterable[str]) -> set[str]:
 
 
 def _hidden_path(match: re.Match[str]) -> str:
-    """Leave out a path, but not units and fractions such as 1/4 or ml/s."""
+    """Leave out a path, but not units and fractions such as 1/4 or ml/s, and not an ending alone."""
+    if match[0].startswith("."):
+        return match[0]
     return match[0] if re.fullmatch(r"[\w.]{1,3}/[\w.]{1,3}[,;.)]?", match[0]) else HIDDEN
 
 

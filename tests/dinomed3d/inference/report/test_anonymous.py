@@ -64,6 +64,10 @@ def hidden(tmp_path):
         ),
         ("liver: 1500 ml, in training 900 to 2000 ml; 1/4 of it, 3 ml/s", "1/4 of it, 3 ml/s"),
         ("Li-Na, (Schädel)", ""),
+        (
+            "Eva.mgz: .mgz is not read: (WriteImage(ReadImage('Eva.mgz'), 'Eva.nii.gz'))",
+            "[name]: .mgz is not read: (WriteImage(ReadImage('[name]'), '[name]'))",
+        ),
     ],
 )
 def test_texts_lose_names_and_keep_what_they_say(hidden, text, kept):
@@ -77,6 +81,11 @@ def test_texts_lose_names_and_keep_what_they_say(hidden, text, kept):
 def test_paths_of_the_command_are_named_by_their_options(hidden, tmp_path):
     assert hidden.text(f"-o {tmp_path}: is full") == "-o OUT: is full"
     assert hidden.text("model /home/dr_meier/model.zip: no") == "model MODEL: no"
+
+
+def test_endings_of_ignored_files_may_be_names(hidden):
+    counts = hidden.ignored({"format (.mgz)": 1, "format (.Curie)": 2, "format (.Planck)": 3})
+    assert counts == {"format (.mgz)": 1, "format ([name])": 5}
 
 
 def words(tmp_path, model, *more):
