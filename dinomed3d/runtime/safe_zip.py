@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.regular_file import special_kind
 
 GIB = 1 << 30
 SMALL = 1 << 20
@@ -62,6 +63,8 @@ def check_archive(
             more or larger members than allowed.
     """
     path = Path(path)
+    if kind := special_kind(path):
+        raise UserError(f"archive {path}: not a whole zip archive: it is {kind}; save it as a file")
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()

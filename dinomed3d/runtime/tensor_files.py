@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.out_of_memory import ran_out_of_memory
+from dinomed3d.runtime.regular_file import special_kind
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,7 +75,7 @@ def read_torch(source: Path | IO[bytes], *, name: str | None = None, mapped: boo
     import torch
 
     name = name or str(source)
-    with _explained(name):
+    with _explained(name, source):
         _check_archive(source, name)
         if not isinstance(source, Path):
             source.seek(0)
@@ -102,7 +103,7 @@ def read_safetensors(source: Path | bytes, *, name: str | None = None) -> dict[s
     from safetensors.torch import load, load_file
 
     name = name or (str(source) if isinstance(source, Path) else "safetensors")
-    with _explained(name):
+    with _explained(name, source):
         return load(source) if isinstance(source, bytes) else load_file(source)
 
 
@@ -123,8 +124,12 @@ def safetensors_metadata(content: bytes, *, name: str) -> dict[str, str]:
 
 
 @contextmanager
-def _explained(name: str) -> Iterator[None]:
+def _explained(name: str, source: object = None) -> Iterator[None]:
     """Turn whatever a reader raises on a bad file into one error with one message."""
+    if isinstance(source, Path) and (kind := special_kind(source)):
+        raise TensorFileError(
+            f"{name}: cannot be read as a file of tensors: it is {kind}; save it as a file"
+        )
     try:
         yield
     except TensorFileError:

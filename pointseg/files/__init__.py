@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinomed3d.runtime.atomic_files import WriteError
+from dinomed3d.runtime.regular_file import special_kind
 from pointseg.files import kitti, las, npy, pcd, ply, text
 from pointseg.files.columns import fields_in
 from pointseg.files.errors import CloudFileError
@@ -341,6 +342,9 @@ def _known_suffix(path: Path) -> str:
     suffix = cloud_suffix(path)
     if not path.exists():
         raise CloudFileError(path, "does not exist")
+    kind = special_kind(path)
+    if kind not in (None, "a folder"):
+        raise CloudFileError(path, f"is {kind}, not a file; save it as a file")
     if suffix is not None:
         return suffix
     if path.is_dir():

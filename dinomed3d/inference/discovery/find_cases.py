@@ -21,6 +21,7 @@ from dinomed3d.inference.discovery.walk import hidden, walk
 from dinomed3d.inference.io.label_image import label_image
 from dinomed3d.inference.io.pictures import SPACING_FILE, TIFF_STACK
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.regular_file import special_kind
 
 __all__ = ["find_cases", "parse_patterns"]
 
@@ -140,6 +141,8 @@ def _read_file(source: Path, channels: Sequence[str], reader: str) -> tuple[Inve
     source = Path(os.path.abspath(source))
     if hidden(source.name) is not None:
         raise UserError(f"input {source}: {hidden(source.name)}, not an image")
+    if kind := special_kind(source):
+        raise UserError(f"input {source}: is {kind}, not a file; save it as a file")
     folder = source.parent.name or "input"
     inventory = Inventory(reader=reader)
     is_zip = source.suffix.lower() == ".zip"

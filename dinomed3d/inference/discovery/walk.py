@@ -100,7 +100,7 @@ def _list(
                 target.append(((*parts, entry.name), entry.path))
             elif entry.is_file():
                 entries.append(Entry(entry.name, entry.path, entry.stat().st_size))
-            elif entry.is_symlink():
+            elif entry.is_symlink() and not os.path.exists(entry.path):
                 entries.append(Entry(entry.name, entry.path, 0, exists=False))
             else:
                 ignored["neither file nor folder"] += 1

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.regular_file import special_kind
 from dinomed3d.runtime.safe_zip import check_archive, read_member
 
 MANIFEST = "model.json"
@@ -99,6 +100,8 @@ def open_model_files(
         raise UserError(_why_no_model(path))
     if not path.exists():
         raise UserError(f"model {path}: no such folder or file; give {MODEL_FOLDER} or a zip of it")
+    if kind := special_kind(path):
+        raise UserError(f"model {path}: is {kind}; give {MODEL_FOLDER} or a zip of it")
     if path.suffix in (".pth", ".safetensors", ".json"):
         raise UserError(
             f"model {path}: is one file of a model; give the folder that contains plans.json, and choose weights "
