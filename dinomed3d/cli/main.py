@@ -52,7 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.verb is None:
         parser.print_help(sys.stderr)
         return 2
-    return run_command(f"dinomed3d {arguments.verb}", lambda: arguments.run(arguments))
+    return run_command(
+        f"dinomed3d {arguments.verb}",
+        lambda: arguments.run(arguments),
+        results=getattr(arguments, "out", None),
+    )
 
 
 if __name__ == "__main__":

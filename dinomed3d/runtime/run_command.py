@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.shared_memory import explain_full_shared_memory
 from dinomed3d.runtime.signals import end_gently
+from dinomed3d.runtime.temporary_folder import ensure_temporary_folder
 from dinomed3d.runtime.terminal_text import one_line, print_any_text
 
 
-def run_command(name: str, run: Callable[[], int], *, alone: str = "--workers 0") -> int:
+def run_command(
+    name: str,
+    run: Callable[[], int],
+    *,
+    results: str | Path | None = None,
+    alone: str = "--workers 0",
+) -> int:
     """Run a command; an error of the user, or of a disk or folder, becomes one line on stderr.
 
     Args:
         name: of the command, which begins the line.
-        run: the command.
+        run: the command; its imports are late, too.
+        results: folder or file that it writes; temporary files lie there if the system has no folder for them.
         alone: option with which it starts no worker processes.
 
     Returns:
@@ -25,6 +34,8 @@ def run_command(name: str, run: Callable[[], int], *, alone: str = "--workers 0"
     end_gently()
     print_any_text()
     try:
+        if results is not None:
+            ensure_temporary_folder(Path(results))
         return run()
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)

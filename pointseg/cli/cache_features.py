@@ -147,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _print(found)
         return 0
 
-    return run_command(NAME, run)
+    return run_command(NAME, run, results=arguments.out)
 
 
 if __name__ == "__main__":

@@ -141,7 +141,7 @@ def _distill(arguments: argparse.Namespace, out: Path) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     arguments = _parser().parse_args(argv)
-    return run_command(NAME, lambda: _run(arguments))
+    return run_command(NAME, lambda: _run(arguments), results=arguments.out)
 
 
 if __name__ == "__main__":

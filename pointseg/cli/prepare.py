@@ -204,7 +204,7 @@ def _list(lines: Sequence[str]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     arguments = _parser().parse_args(argv)
-    return run_command(NAME, lambda: _run(arguments), alone="--workers 1")
+    return run_command(NAME, lambda: _run(arguments), results=arguments.out, alone="--workers 1")
 
 
 if __name__ == "__main__":

@@ -173,7 +173,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"the following arguments are required: {', '.join(missing)}")
     if arguments.merge is not None and len(missing) < 2:
         parser.error("--merge takes folders of finished tests, and neither --model nor --dataset")
-    return run_command(NAME, lambda: _run(arguments))
+    return run_command(NAME, lambda: _run(arguments), results=arguments.out)
 
 
 if __name__ == "__main__":

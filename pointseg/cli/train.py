@@ -168,7 +168,7 @@ def _train(arguments: argparse.Namespace) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     arguments = _parser().parse_args(argv)
-    return run_command(NAME, lambda: _run(arguments))
+    return run_command(NAME, lambda: _run(arguments), results=arguments.out)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from dinomed3d.runtime.errors import UserError
 from pointseg.cloud import Cloud
+from pointseg.loading.hand_over import HandOver, check_sharing
 from pointseg.loading.samples import Samples, UnusableScene, join, or_raise
 from pointseg.loading.stream import Stream
 from pointseg.training.graceful_stop import GracefulStop, ignore_signals
@@ -281,7 +282,9 @@ class TrainingLoop:
         """Metrics of the task, summed over all validation scenes and devices."""
         mine = range(self.fabric.global_rank, len(self.validation), self.fabric.world_size)
         loader = self._loader(
-            self.validation, batch_sampler=[[(0, index)] for index in mine], collate_fn=join
+            self.validation,
+            batch_sampler=[[(0, index)] for index in mine],
+            collate_fn=HandOver(join),
         )
         return validate(self.fabric, self.learner.network, self.task, loader)
 
@@ -326,9 +329,10 @@ class TrainingLoop:
             seed=self.spec.seed,
             device=device,
         )
-        return Stream(self._loader(made, sampler=batches, batch_size=None))
+        return Stream(self._loader(made, sampler=batches, batch_size=None, collate_fn=HandOver()))
 
     def _loader(self, samples: Any, **how: Any) -> DataLoader[Cloud | UserError]:
+        check_sharing(self.spec.workers)
         return DataLoader(
             samples,
             num_workers=self.spec.workers,
