@@ -11,7 +11,7 @@ from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
-from dinomed3d.dataset import duplicates, headers, voxels
+from dinomed3d.dataset import duplicates, geometry, voxels
 from dinomed3d.dataset.description import TOPIC, Description, check_description, read_description
 from dinomed3d.dataset.files import RawCase, RawFiles, check_files
 from dinomed3d.dataset.findings import CaseFault, Finding, gathered
@@ -73,8 +73,8 @@ def check_dataset(
     yield from findings
     files, findings = check_files(folder, description)
     yield from findings
-    heads, faults = headers.read_headers([*files.training, *files.test])
-    found = gathered(faults, headers.FAULTS)
+    heads, faults = geometry.read_headers([*files.training, *files.test])
+    found = gathered(faults, geometry.FAULTS)
     yield from found or [Finding(topic="geometry", says="channels and labels lie on one grid")]
     if with_voxels:
         yield from _voxels(files, description, heads, processes, progress)

@@ -41,7 +41,7 @@ def read_description(folder: Path) -> Mapping[str, Any]:
     """
     path = folder / "dataset.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(
             f"{path}: cannot be read ({error.strerror or error}); a raw dataset needs one"
@@ -123,6 +123,11 @@ def _labels(content: Mapping[str, Any]) -> tuple[dict[int, str], Finding | None]
     for name, value in content["labels"].items():
         for one in value if isinstance(value, list) else [value]:
             named[int(one)] = f"{named[int(one)]} and {name}" if int(one) in named else name
+    same = [name for name in named.values() if " and " in name]
+    regions = any(isinstance(value, list) for value in content["labels"].values())
+    if same and not regions:
+        fix = "give each label a number of its own, also in the files, or make one label of them"
+        return named, _finding(f"labels {'; '.join(same)} have one number", fix)
     named = dict(sorted(named.items()))
     try:
         LabelManager(dict(content["labels"]), content.get("regions_class_order"))

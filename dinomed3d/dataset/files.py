@@ -11,6 +11,7 @@ from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from dinomed3d.dataset.description import TOPIC, Description
 from dinomed3d.dataset.findings import CaseFault, Fault, Finding, gathered
+from dinomed3d.dataset.headers import read_header
 from dinomed3d.runtime.errors import UserError
 
 FAULTS: Mapping[str, Fault] = {
@@ -38,6 +39,12 @@ FAULTS: Mapping[str, Fault] = {
         topic="files",
         says="have more files than channel_names has channels",
         fix="name all channels in dataset.json, or move the surplus files away",
+    ),
+    "test channel": Fault(
+        topic="files",
+        says="of imagesTs have not exactly the channels of dataset.json",
+        fix="add or remove files, before nnUNetv2_predict refuses them",
+        state="note",
     ),
     "missing": Fault(
         topic="files",
@@ -94,17 +101,27 @@ def check_files(folder: Path, description: Description) -> tuple[RawFiles, list[
         UserError: there is no training case at all.
     """
     faults: list[CaseFault] = []
+    files = _by_case(folder / "imagesTr", description.ending, faults)
+    channels = _files_of_a_case(files, len(description.channels))
     if "dataset" in description.content:
-        training = _listed(folder, description, faults)
+        training = _listed(folder, description, channels, faults)
     else:
-        training = _found(folder, description, faults)
-    number = len({one.case for one in faults if one.kind in ("no label", "missing channel")})
-    known = len(training) + number
+        training = _found(folder, description.ending, files, channels, faults)
+    incomplete = {
+        one.case for one in faults if one.kind in ("no label", "missing channel", "missing")
+    }
+    known = len(training) + len(incomplete)
     if not known:
+        there = [path.name for path in _files(folder / "imagesTr")]
+        seen = f"{len(there)} files, such as {there[0]}" if there else "no files"
         raise UserError(
-            f"{folder}: no training case found; nnU-Net wants imagesTr/CASE_0000{description.ending} and "
-            f"labelsTr/CASE{description.ending}"
+            f"{folder}: no training case found (imagesTr has {seen}); nnU-Net wants imagesTr/CASE_0000"
+            f"{description.ending} and labelsTr/CASE{description.ending}, not in folders of cases"
         )
+    test = _by_case(folder / "imagesTs", description.ending, [])
+    for name, images in test.items():
+        if len(images) != channels:
+            faults.append(CaseFault("test channel", name, f"{len(images)} files"))
     findings = gathered(faults, FAULTS)
     said = description.content.get("numTraining")
     if said is not None and said != known:
@@ -116,20 +133,32 @@ def check_files(folder: Path, description: Description) -> tuple[RawFiles, list[
                 fix=f'write "numTraining": {known}, or add what is missing',
             )
         )
-    test = tuple(
-        RawCase(name, tuple(files), None)
-        for name, files in _by_case(folder / "imagesTs", description.ending, []).items()
-    )
     if not findings:
         says = f"{known} training cases, {len(test)} test cases"
         findings.append(Finding(topic="files", says=says))
-    return RawFiles(tuple(training), test), findings
+    cases = tuple(RawCase(name, tuple(images), None) for name, images in test.items())
+    return RawFiles(tuple(training), cases), findings
 
 
-def _found(folder: Path, description: Description, faults: list[CaseFault]) -> list[RawCase]:
+def _files_of_a_case(files: Mapping[str, list[Path]], channels: int) -> int:
+    """How many files a case has: as many as channels, or one, where each file holds all (colours of a PNG)."""
+    if channels == 1 or not files or any(len(images) > 1 for images in files.values()):
+        return channels
+    first = next(iter(files.values()))[0]
+    try:
+        return 1 if read_header(first).components == channels else channels
+    except RuntimeError:
+        return channels
+
+
+def _found(
+    folder: Path,
+    ending: str,
+    images: Mapping[str, list[Path]],
+    channels: int,
+    faults: list[CaseFault],
+) -> list[RawCase]:
     """The cases of imagesTr and labelsTr."""
-    ending, channels = description.ending, len(description.channels)
-    images = _by_case(folder / "imagesTr", ending, faults)
     labels = {}
     for path in _files(folder / "labelsTr"):
         if path.name.startswith("."):
@@ -149,7 +178,7 @@ def _found(folder: Path, description: Description, faults: list[CaseFault]) -> l
         if surplus:
             faults.append(CaseFault("surplus channel", name, ", ".join(surplus)))
         if name not in labels:
-            close = [other for other in labels if other.lower() == name.lower()]
+            close = [o for o in labels if o.lower() in (name.lower(), f"{name.lower()}_0000")]
             faults.append(CaseFault("no label", name, f"is it {close[0]}?" if close else ""))
         if name in labels and not missing:
             cases.append(RawCase(name, tuple(there[file] for file in wanted), labels[name]))
@@ -168,7 +197,8 @@ def _by_case(folder: Path, ending: str, faults: list[CaseFault]) -> dict[str, li
             cases.setdefault(channel[1], []).append(path)
         else:
             kind = "misnamed" if path.name.endswith(ending) else "other"
-            faults.append(CaseFault(kind, f"{folder.name}/{path.name}"))
+            if not (ending in (".tif", ".tiff") and path.suffix == ".json"):  # its spacing
+                faults.append(CaseFault(kind, f"{folder.name}/{path.name}"))
     return cases
 
 
@@ -177,7 +207,9 @@ def _files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.is_file()) if folder.is_dir() else []
 
 
-def _listed(folder: Path, description: Description, faults: list[CaseFault]) -> list[RawCase]:
+def _listed(
+    folder: Path, description: Description, channels: int, faults: list[CaseFault]
+) -> list[RawCase]:
     """The cases that dataset.json lists under 'dataset', with nnU-Net's own reading of their paths."""
     entries = {name: dict(entry) for name, entry in description.content["dataset"].items()}
     content = {**description.content, "dataset": entries}
@@ -188,8 +220,8 @@ def _listed(folder: Path, description: Description, faults: list[CaseFault]) -> 
         absent = [str(file) for file in (*case.images, case.label) if not file.is_file()]
         if absent:
             faults.append(CaseFault("missing", name, ", ".join(absent)))
-        elif len(case.images) != len(description.channels):
-            kind = "missing" if len(case.images) < len(description.channels) else "surplus"
+        elif len(case.images) != channels:
+            kind = "missing" if len(case.images) < channels else "surplus"
             faults.append(CaseFault(f"{kind} channel", name, f"{len(case.images)} images"))
         else:
             cases.append(case)

@@ -12,6 +12,7 @@ import pytest
 from dinomed3d.cli.main import main
 from dinomed3d.dataset import check, resources
 from dinomed3d.dataset.check import check_dataset, dataset_folder
+from dinomed3d.dataset.headers import read_header
 from dinomed3d.dataset.voxels import look_at_all
 from dinomed3d.runtime.errors import UserError
 
@@ -126,6 +127,19 @@ BAD = {
     "no background": (says(labels={"Background": 0, "core": 1}), "error", "dataset.json", "'Back"),
     "gap": (says(labels={"background": 0, "core": 1, "rim": 3}), "error", "dataset.json", "gaps"),
     "half": (says(labels={"background": 0, "core": 1.5}), "error", "dataset.json", '"core"'),
+    "one number": (
+        says(labels={"background": 0, "core": 1, "rim": 2, "ring": 2}),
+        "error",
+        "dataset.json",
+        "rim and ring have one number",
+    ),
+    "label as an image": (
+        lambda folder: (folder / "labelsTr/c.nii.gz").rename(folder / "labelsTr/c_0000.nii.gz"),
+        "error",
+        "files",
+        r"c \(is it c_0000",
+    ),
+    "test channel": (remove("imagesTs/t_0001.nii.gz"), "note", "files", r"t \(1 files\)"),
     "ignore": (
         says(labels={"background": 0, "core": 2, "ignore": 1, "rim": 3}),
         "error",
@@ -320,7 +334,7 @@ def Threads(processes, mp_context):
 
 def test_memory_and_disk_by_arithmetic(dataset, monkeypatch):
     image(dataset / "imagesTr/b_0000.nii.gz", noise(1), spacing=(4, 4, 8))
-    heads = {"b": check.headers.read_header(dataset / "imagesTr/b_0000.nii.gz")}
+    heads = {"b": read_header(dataset / "imagesTr/b_0000.nii.gz")}
     after = 6 * 4 * 5 * 4 * 4 * 4  # voxels at 1 x 1 x 2 mm
     need = 4 * 2 * (120 + after) + 24 * after
     asked = {"channels": 2, "preprocessed": dataset, "spacing_mm": (1, 1, 2)}
@@ -388,6 +402,22 @@ def test_plans_splits_and_fingerprint(dataset, monkeypatch):
     ]
 
 
+def test_colours_of_one_file_are_channels(dataset):
+    from PIL import Image
+
+    for folder in ("imagesTr", "labelsTr", "imagesTs"):
+        shutil.rmtree(dataset / folder)
+        (dataset / folder).mkdir()
+    for number, case in enumerate("abc"):
+        picture = np.random.default_rng(number).integers(0, 255, (8, 9, 3)).astype(np.uint8)
+        Image.fromarray(picture).save(dataset / f"imagesTr/{case}_0000.png")
+        Image.fromarray(picture[..., 0] // 100).save(dataset / f"labelsTr/{case}.png")
+    describe(dataset, channel_names={"0": "R", "1": "G", "2": "B"}, file_ending=".png")
+    assert wrong(dataset) == []
+    shutil.copy(dataset / "imagesTr/a_0000.png", dataset / "imagesTr/b_0000.png")
+    assert [(f.topic, f.state) for f in wrong(dataset)] == [("duplicates", "note")]
+
+
 def test_cases_listed_in_dataset_json(dataset):
     listed = {
         case: {
@@ -407,7 +437,14 @@ def test_cases_listed_in_dataset_json(dataset):
     [
         (lambda folder: (folder / "dataset.json").unlink(), "dataset.json"),
         (lambda folder: (folder / "dataset.json").write_text("{"), "no valid JSON"),
-        (lambda folder: shutil.rmtree(folder / "imagesTr"), "no training case"),
+        (lambda folder: shutil.rmtree(folder / "imagesTr"), "imagesTr has no files"),
+        (lambda folder: describe(folder, file_ending=".nrrd"), "6 files, such as a_0000.nii.gz"),
+        (
+            lambda folder: (folder / "dataset.json").write_text(
+                json.dumps(DESCRIPTION), encoding="utf-8-sig"
+            ),
+            "BOM",  # nnU-Net does not read it either
+        ),
     ],
 )
 def test_what_is_no_dataset_is_refused(dataset, spoil, message, capsys):
