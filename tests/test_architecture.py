@@ -36,6 +36,7 @@ VOLUMES = (
     "dinomed3d/inference/nnunet",
     "dinomed3d/inference/report",
     "dinomed3d/inference/cohort",
+    "dinomed3d/inference/in_memory",
     "dinomed3d/evaluation",
     "dinomed3d/dataset",
     "planners",

@@ -184,6 +184,17 @@ class Worker:
                 self._preprocess(task)
         return task
 
+    def segment(self, task: CaseTask, on_event: ProgressCallback) -> None:
+        """Segment the volume of a task that is in memory; nothing is written, an error is the task's reason."""
+        assert task.volume is not None
+        grid = task.volume.grid
+        with task.step("estimate"):
+            task.need = self._estimate(grid, grid.ending, task)
+        if task.reason is None:
+            with task.step("preprocess"):
+                self._preprocess(task)
+        self.predict(task, on_event)
+
     def _estimate(self, grid: Grid, ending: str, task: CaseTask) -> memory.MemoryNeed:
         """The memory of a case, also while the localizer predicts and the model's input waits."""
         shape, spacing_mm = grid.shape_zyx, spacing_as_trained(grid, self.plan)

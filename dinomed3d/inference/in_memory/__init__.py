@@ -1,0 +1,1 @@
+"""Prediction from Python: a model that stays loaded, images in, masks out, no files."""
