@@ -24,6 +24,8 @@ MAX_SPLITS = 16
 """A volume is divided into at most this many row ranges."""
 _ODD_FACTOR = 50
 """Resampling to so many voxels along an axis for each of the scan's is a wrong unit, not a large scan."""
+_SMALLEST_MM = 1e-4
+"""No scanner has smaller voxels, those of micro-CT included."""
 FREE_MEMORY_SHARE = 0.8
 """Fraction of the free memory that is used where no limit is given."""
 
@@ -150,6 +152,8 @@ def _resampling(
     advice = "raise --memory-limit or use a machine with more memory"
     if max(a / b for a, b in zip(size.grid, size.transposed, strict=True)) > _ODD_FACTOR:
         advice = "is the unit of the voxel size in its header right?"
+    if min(model) < _SMALLEST_MM:
+        advice = "no scan has such voxels: is the model's plan the file that nnU-Net wrote?"
     return (
         f"its {shown(shape)} voxels of {shown(spacing_mm)} mm become {shown(size.grid)} of the model's "
         f"{shown(model)} mm (z, y, x); {advice}"
