@@ -67,7 +67,7 @@ def check_cameras(
     if not is_main_process():
         return
     from pointseg.datasets.look_over import leave_out, look_over
-    from pointseg.loading.camera_verdict import camera_verdict, require_plausible_cameras
+    from pointseg.loading.camera_verdict import camera_verdicts, require_plausible_cameras
 
     leave_out(dataset, look_over(dataset, (*recipe.train_splits, *recipe.val_splits)), say)
     words = [f"pointseg-check-cameras --dataset {arguments.dataset}"]
@@ -75,15 +75,15 @@ def check_cameras(
         f"--{key} {value}" for key in ("root", "config") if (value := getattr(arguments, key))
     ]
     try:
-        verdict = camera_verdict(dataset, recipe.train_splits, recipe.images)
+        verdicts = camera_verdicts(dataset, recipe.train_splits, recipe.images)
     except UserError as error:
         if arguments.image_cache is None:
             raise
         say(f"cameras were not checked: {error}")  # features need no images
         return
-    require_plausible_cameras(
-        verdict, how_to_look=f"{' '.join(words)} -o DIR", go_on="--no-camera-check", say=say
-    )
+    look, go_on = f"{' '.join(words)} -o DIR", "--no-camera-check"
+    for verdict in verdicts:
+        require_plausible_cameras(verdict, how_to_look=look, go_on=go_on, say=say)
 
 
 def add_image_use(group: Any) -> None:

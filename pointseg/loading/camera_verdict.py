@@ -41,7 +41,7 @@ class CameraVerdict:
     """What a few views of a few scenes say about the cameras."""
 
     checks: dict[str, CameraCheck]
-    """The results by the name of the scene; empty if no scene has images."""
+    """The results by the name of the scene."""
     poses: PoseCheckResult
     """Of all of them together."""
 
@@ -50,12 +50,10 @@ class CameraVerdict:
         """How many views were compared, in words."""
         count = sum(len(check.views) for check in self.checks.values())
         names = ", ".join(self.checks)
-        return f"{count} images of {len(self.checks)} scenes ({names})" if count else "no images"
+        return f"{count} images of {len(self.checks)} {'scene' if len(self.checks) == 1 else 'scenes'} ({names})"
 
     def lines(self) -> list[str]:
         """What to say before a training."""
-        if not self.checks:
-            return []
         if self.poses.alternative is not None:
             return [f"warning: the cameras look wrong in {self.views}: {self.poses}"]
         fit = f"plausible as stated; {self.poses.reason}" if self.poses.reason else CANNOT_TELL
@@ -68,38 +66,46 @@ class CameraVerdict:
         return [f"cameras: poses of {self.views}: {fit}", *issues[:MOST_ISSUES]]
 
 
-def camera_verdict(
+def camera_verdicts(
     dataset: Dataset, splits: Sequence[str], config: ImageConfig, *, up: str = "z"
-) -> CameraVerdict:
+) -> tuple[CameraVerdict, ...]:
     """Compare a few views of a few scenes with their points, in seconds.
 
     Random numbers are its own: a training with it is the one without.
 
     Args:
         dataset: with images.
-        splits: from which scenes are taken, evenly spread; of each dataset of a ``Mixture``.
+        splits: from which scenes are taken, evenly spread.
         config: when a point is visible.
         up: axis of the points that points up.
+
+    Returns:
+        The verdict; one for each dataset of a ``Mixture``. Datasets without images have none.
 
     Raises:
         UserError: the cameras of a scene cannot be read, or none of its images can.
     """
+    found = (_verdict(dataset, scenes, config, up) for scenes in _groups(dataset, splits))
+    return tuple(each for each in found if each.checks)
+
+
+def _verdict(
+    dataset: Dataset, scenes: Sequence[tuple[str, str]], config: ImageConfig, up: str
+) -> CameraVerdict:
+    """Of the first scenes that have images."""
     checks: dict[str, CameraCheck] = {}
-    for scenes in _groups(dataset, splits):
-        found = 0
-        for split, name in scenes:
-            frames = cast(ProvidesFrames, dataset).frames(split, name)
-            if not frames:
-                continue
-            own, label = None, f"{split}/{name}"
-            if isinstance(dataset, Mixture):
-                own, label = dataset.image_config(split, name), name
-            check = _check(dataset.load(split, name), frames, own or config, up)
-            if check is not None:
-                checks[label] = check
-                found += 1
-            if found == SCENES:
-                break
+    for split, name in scenes:
+        frames = cast(ProvidesFrames, dataset).frames(split, name)
+        if not frames:
+            continue
+        own, label = None, f"{split}/{name}"
+        if isinstance(dataset, Mixture):
+            own, label = dataset.image_config(split, name), name
+        check = _check(dataset.load(split, name), frames, own or config, up)
+        if check is not None:
+            checks[label] = check
+        if len(checks) == SCENES:
+            break
     views = [view for check in checks.values() for view in check.views]
     names = dict.fromkeys(name for view in views for name in view.others)
     others = {name: [view.others.get(name, view.stated) for view in views] for name in names}
@@ -129,7 +135,7 @@ def require_plausible_cameras(
             f"all the same with {go_on}"
         )
     lines = verdict.lines()
-    if any(line.startswith("warning") for line in lines) or (lines and not poses.reason):
+    if any(line.startswith("warning") for line in lines) or not poses.reason:
         lines[-1] += f". Look with {how_to_look}"
     for line in lines:
         say(line)

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from dinomed3d.lifting import Camera
 from dinomed3d.runtime.errors import UserError
 from pointseg.datasets.mixture import Mixture, SourceDataset
+from pointseg.images.camera_check.pose_conventions import OPENGL
 from pointseg.images.config import ImageConfig
 from pointseg.images.readers.frame import Frame, ImagesError
-from pointseg.loading.camera_verdict import camera_verdict, require_plausible_cameras
+from pointseg.loading.camera_verdict import camera_verdicts, require_plausible_cameras
 from pointseg.scene import Scene
 from tests.pointseg.images.given import Given
 
@@ -102,8 +103,8 @@ class Rooms:
 
 def said(dataset: Any) -> list[str]:
     lines: list[str] = []
-    verdict = camera_verdict(dataset, ("train",), CONFIG)
-    require_plausible_cameras(verdict, how_to_look="LOOK", go_on="GO ON", say=lines.append)
+    for verdict in camera_verdicts(dataset, ("train",), CONFIG):
+        require_plausible_cameras(verdict, how_to_look="LOOK", go_on="GO ON", say=lines.append)
     return lines
 
 
@@ -137,10 +138,21 @@ def test_where_pictures_cannot_tell_upside_down_cameras_are_a_warning(
     assert "upside down as stated" in line and "LOOK" in line
 
 
-def test_scenes_of_each_dataset_of_a_mixture_are_looked_at(few: None) -> None:
-    sources = [SourceDataset(Rooms(), ("train",), ()) for _ in range(2)]
-    verdict = camera_verdict(Mixture(sources), ("train",), CONFIG)  # type: ignore[arg-type]
-    assert list(verdict.checks) == [f"{n}/train/r{r}" for n in (0, 1) for r in (0,)]
+def test_each_dataset_of_a_mixture_has_its_own_verdict(few: None) -> None:
+    sources = [SourceDataset(Rooms(flip=flip), ("train",), ()) for flip in (False, True)]  # type: ignore[arg-type]
+    good, wrong = camera_verdicts(Mixture(sources), ("train",), CONFIG)
+    assert list(good.checks) == ["0/train/r0"] and list(wrong.checks) == ["1/train/r0"]
+    assert good.poses.alternative is None and wrong.poses.alternative == OPENGL
+
+
+def test_one_scene_that_is_wrong_among_others_is_a_warning() -> None:
+    class Some(Rooms):
+        def frames(self, split: str, scene: str) -> tuple[Frame, ...]:
+            return Rooms(flip=scene == "r6").frames(split, scene)
+
+    first, second = said(Some())
+    assert "plausible as stated" in first
+    assert second.startswith("warning: cameras of train/r6: the camera axes look like OpenGL's")
 
 
 def test_nothing_and_what_cannot_be_read() -> None:
