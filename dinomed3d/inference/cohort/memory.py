@@ -205,7 +205,7 @@ def _whole_volume_bytes(
 ) -> int:
     """The peak of the steps that do not depend on row ranges: read, preprocess, write."""
     # one channel is unpacked and converted at a time; ITK holds all of a file, up to float64
-    unpacked = 8 * size.channels if ending in (".mha", ".nrrd") else 4
+    unpacked = 8 * size.channels if ending in (".mha", ".nrrd", ".mhd", ".nhdr") else 4
     read = raw + unpacked * size.voxels
     same_depth = size.transposed[0] == size.grid[0]
     planes = 0 if same_depth else 4 * size.transposed[0] * size.grid[1] * size.grid[2]

@@ -4,19 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-_WITH_SIMPLEITK = (
-    "convert it with SimpleITK (WriteImage(ReadImage('{name}'), '{stem}.nii.gz')) or 3D Slicer"
-)
 _CONVERSIONS = {
-    ".mhd": "its voxels are in another file: " + _WITH_SIMPLEITK,
-    ".nhdr": "its voxels are in another file: " + _WITH_SIMPLEITK,
-    ".hdr": "its voxels are in another file, and Analyze files do not say which side is left: "
-    "convert it with 'fslchfiletype NIFTI_GZ {name}' or nibabel, and check left and right",
     ".hdr.gz": "unpack it and its .img.gz, and convert both to one .nii.gz",
-    ".gipl": "GIPL: " + _WITH_SIMPLEITK,
-    ".gipl.gz": "GIPL: " + _WITH_SIMPLEITK,
-    ".mgz": "FreeSurfer: 'mri_convert {name} {stem}.nii.gz'",
-    ".mgh": "FreeSurfer: 'mri_convert {name} {stem}.nii.gz'",
     ".mnc": "MINC: 'mnc2nii {name} {stem}.nii'",
     ".par": "Philips PAR/REC: 'dcm2niix {name}'",
     ".nii.bz2": "'bunzip2 {name}', then 'gzip' it",
@@ -25,8 +14,15 @@ _CONVERSIONS = {
     ".v": "ECAT: convert it to .nii.gz",
 }
 """Ending -> what to do; all of them are images."""
+VOXELS_BESIDE = {
+    ".mhd": (".raw", ".zraw"),
+    ".nhdr": (".raw", ".raw.gz"),
+    ".hdr": (".img",),
+}
+"""Ending of a header that is read -> the usual endings of its voxels."""
 _VOXELS_OF = {
     ".raw": (".mhd", ".nhdr"),
+    ".raw.gz": (".nhdr",),
     ".zraw": (".mhd",),
     ".img": (".hdr",),
     ".img.gz": (".hdr.gz", ".hdr"),

@@ -19,10 +19,10 @@ from dinomed3d.inference.dicom.series import (
 from dinomed3d.inference.dicom.volume import series_scan
 from dinomed3d.inference.dicom.volumes_of_series import SeriesVolume, volumes_of_series
 from dinomed3d.inference.discovery.case_ids import case_id
-from dinomed3d.inference.discovery.other_formats import refuse_format, unread_format
+from dinomed3d.inference.discovery.other_formats import VOXELS_BESIDE, refuse_format, unread_format
 from dinomed3d.inference.discovery.walk import Entry
 from dinomed3d.inference.io import pictures
-from dinomed3d.inference.io.image import ENDINGS, MASK_ENDINGS
+from dinomed3d.inference.io.image import MASK_ENDINGS, SCAN_ENDINGS
 from dinomed3d.runtime.errors import UserError
 
 _UNREADABLE = "unreadable-dicom"
@@ -85,10 +85,10 @@ class Inventory:
 
     def image_ending(self, name: str) -> str | None:
         """`.nii.gz` of `A.NII.GZ`; None for a file that is no image that this model can be given."""
-        return image_ending(name, (*ENDINGS, *pictures.READERS.get(self.reader, ())))
+        return image_ending(name, (*SCAN_ENDINGS, *pictures.READERS.get(self.reader, ())))
 
 
-def image_ending(name: str, endings: Sequence[str] = MASK_ENDINGS) -> str | None:
+def image_ending(name: str, endings: Sequence[str] = (*SCAN_ENDINGS, *MASK_ENDINGS)) -> str | None:
     """The one of these endings that a name has, whatever its case."""
     low = name.lower()
     return next((e for e in endings if low.endswith(e) and len(low) > len(e)), None)
@@ -113,6 +113,9 @@ def image_scan(
         paths = {other.name: other.path for other in entries}
         named = (paths.get(name) for name in pictures.spacing_file(entry.name, ending))
         files += tuple(filter(None, named))[:1]
+    elif ending in VOXELS_BESIDE:
+        names = {f"{stem}{voxels}".lower() for voxels in VOXELS_BESIDE[ending]}
+        files += tuple(other.path for other in entries if other.name.lower() in names)
     return FoundScan(
         folder=folder,
         stem=stem,
@@ -153,7 +156,7 @@ def add_folder(
         elif ending := unread_format(entry.name):
             reason = refuse_format(entry.name, [other.name for other in entries])
             if reason is None:
-                inventory.ignored[f"voxels of a header that is not read ({ending})"] += 1
+                inventory.ignored[f"voxels of a header beside them ({ending})"] += 1
             else:
                 inventory.rejected.append(
                     RejectedInput(

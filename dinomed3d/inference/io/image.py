@@ -11,16 +11,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinomed3d.inference.case import Case, CaseError, Scan
-from dinomed3d.inference.io import itk, nifti, pictures
+from dinomed3d.inference.io import itk, nifti, other_scans, pictures
 from dinomed3d.inference.io.grid import Grid, Volume, corner_distance_mm
 from dinomed3d.runtime.atomic_files import new_file
 
 __all__ = [
-    *("ENDINGS", "MASK_ENDINGS", "Grid", "Volume", "check_mask", "read_case", "read_grid"),
+    *(
+        "ENDINGS",
+        "MASK_ENDINGS",
+        "SCAN_ENDINGS",
+        "Grid",
+        "Volume",
+        "check_mask",
+        "read_case",
+        "read_grid",
+    ),
     "write_mask",
 ]
 
 _FORMATS = {".nii.gz": nifti, ".nii": nifti, ".mha": itk, ".nrrd": itk}
+_SCANS = {
+    **_FORMATS,
+    **dict.fromkeys(itk.DETACHED, itk),
+    **dict.fromkeys(other_scans.ENDINGS, other_scans),
+}
+SCAN_ENDINGS = tuple(sorted(_SCANS, key=len, reverse=True))
+"""Endings of scans, other than DICOM and those of `pictures`; longer ones first."""
 ENDINGS = tuple(_FORMATS)
 """Endings of images and masks, other than DICOM and those of `pictures`."""
 MASK_ENDINGS = (*ENDINGS, *pictures.ENDINGS)
@@ -153,9 +169,9 @@ def _read_scan(scan: Scan, *, channels: int) -> Volume:
 def _format_of(scan: Scan) -> tuple[Path, ModuleType]:
     """The file of a scan, and the module that reads it."""
     path = Path(scan.files[0])
-    if scan.ending not in _FORMATS:
-        raise CaseError(f"{path}: must end in one of {', '.join(_FORMATS)}, it is {scan.ending!r}")
-    return path, _FORMATS[scan.ending]
+    if scan.ending not in _SCANS:
+        raise CaseError(f"{path}: must end in one of {', '.join(_SCANS)}, it is {scan.ending!r}")
+    return path, _SCANS[scan.ending]
 
 
 def _same_grid(case: Case, names: list[str], first: Grid, other: Grid, index: int) -> list[str]:

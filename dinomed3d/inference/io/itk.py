@@ -30,10 +30,16 @@ from dinomed3d.inference.io.itk_header import (
     read_header,
     unit_of,
 )
+from dinomed3d.inference.io.other_scans import as_nifti
 from dinomed3d.inference.io.voxels import checked_volume
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-_READERS = {".mha": "MetaImageIO", ".nrrd": "NrrdImageIO"}
+_READERS = {
+    **{".mha": "MetaImageIO", ".nrrd": "NrrdImageIO"},
+    **{".mhd": "MetaImageIO", ".nhdr": "NrrdImageIO"},
+}
+DETACHED = (".mhd", ".nhdr")
+"""Headers whose voxels are in a file beside them; their masks are NIfTI."""
 
 
 def read_grid(path: Path, ending: str, *, channels: int = 1) -> Grid:
@@ -46,7 +52,7 @@ def read(path: Path, ending: str, *, channels: int = 1) -> Volume:
     """As `nifti.read`, for `.mha` and `.nrrd`."""
     text, reader = _opened(path, ending)
     grid, notes = _grid(text, reader, ending, channels)
-    if ending == ".nrrd" and not text.get("space"):
+    if ending in (".nrrd", ".nhdr") and not text.get("space"):
         notes.insert(0, "its header names no space; axes are taken as left, posterior, superior")
     bits = sitk.GetPixelIDValueAsString(reader.GetPixelID()).partition("-bit")[0]
     check_data(text, math.prod(reader.GetSize()) * (int(bits) // 8))
@@ -141,6 +147,9 @@ def _grid(
         notes.append(
             f"its header's unit is {unit}: its voxels are {min(spacing_mm):g} mm at the least"
         )
+    if ending in DETACHED:
+        mask_grid, more = as_nifti(stored, np.array(rows), spacing_mm, name)
+        return mask_grid, list(dict.fromkeys([*notes, *more]))
     geometry = {
         "unit": unit,
         "spacing": list(spacing),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dinomed3d.inference.case import CaseError
@@ -43,6 +43,13 @@ class HeaderText:
     """Field name in lower case -> value."""
     data_offset: int
     """Byte at which the voxels start."""
+    voxels: Path | None = None
+    """The file that holds them, in the same folder; None if they follow the header."""
+
+    @property
+    def data_path(self) -> Path:
+        """The file that holds the voxels."""
+        return self.path if self.voxels is None else self.voxels
 
     def get(self, *names: str) -> str:
         """The value of the first of these fields that is there; empty without any."""
@@ -54,7 +61,7 @@ def read_header(path: Path, ending: str) -> HeaderText:
 
     Args:
         path: The file.
-        ending: `.mha` or `.nrrd`.
+        ending: `.mha` or `.nrrd`; `.mhd` or `.nhdr`, whose voxels may be in a file beside the header.
 
     Raises:
         CaseError: It does not exist or is not this format, its voxels are in another file, or its
@@ -67,7 +74,9 @@ def read_header(path: Path, ending: str) -> HeaderText:
         raise CaseError(f"{path}: cannot be read: {err.strerror or err}") from err
     if not start:
         raise CaseError(f"{path}: is empty (0 bytes); copy it again")
-    return _nrrd(path, start) if ending == ".nrrd" else _metaimage(path, start)
+    if ending in (".nrrd", ".nhdr"):
+        return _nrrd(path, start, detached=ending == ".nhdr")
+    return _metaimage(path, start, detached=ending == ".mhd")
 
 
 def check_data(text: HeaderText, needed: int) -> None:
@@ -83,7 +92,7 @@ def check_data(text: HeaderText, needed: int) -> None:
     if _is_packed(text):
         found = _unpacked_bytes(text)
     elif text.get("binarydata").lower() in ("true", "1") or text.get("encoding") == "raw":
-        found = text.path.stat().st_size - text.data_offset
+        found = text.data_path.stat().st_size - text.data_offset
     else:
         return  # numbers as text: ITK notices missing ones
     if found < needed:
@@ -102,7 +111,7 @@ def _unpacked_bytes(text: HeaderText) -> int:
     total = 0
     left = int(text.get("compresseddatasize") or 2**62)  # ITK reads no more of a MetaImage
     try:
-        with open(text.path, "rb") as stream:
+        with open(text.data_path, "rb") as stream:
             stream.seek(text.data_offset)
             while not unpacker.eof:
                 packed = unpacker.unconsumed_tail
@@ -152,28 +161,53 @@ def add_unit(path: Path, ending: str, unit: str) -> None:
     path.write_bytes(before + line + end + after)
 
 
-def _metaimage(path: Path, start: bytes) -> HeaderText:
+def _file_beside(path: Path, named: str, skipped: str) -> Path:
+    """The file in the header's folder that a header names; no other file is opened.
+
+    Raises:
+        CaseError: a path, a list or pattern of files, or a part of a file; or it is not there.
+    """
+    name = named.strip()
+    if not name or any(sign in name for sign in '/\\:%*?"\0') or name.split()[0] == "LIST":
+        raise CaseError(
+            f"{path}: its voxels must be in one file of its own folder, it names {name[:60]!r}; save it as .nrrd, "
+            ".mha or .nii.gz"
+        )
+    if skipped.strip() not in ("", "0"):
+        raise CaseError(
+            f"{path}: its voxels must start at the first byte of {name!r}, it skips {skipped[:20]!r}; save it again"
+        )
+    found = path.parent / name
+    if not found.is_file() or found.name in (".", ".."):
+        raise CaseError(f"{path}: its voxels are missing: there is no file {name!r} beside it")
+    return found
+
+
+def _metaimage(path: Path, start: bytes, *, detached: bool) -> HeaderText:
     last = re.search(rb"^ElementDataFile\s*=\s*([^\r\n]*)\r?\n", start, re.MULTILINE)
     if last is None or not re.search(rb"^NDims\s*=", start, re.MULTILINE):
         raise CaseError(f"{path}: is not MetaImage: its header lacks NDims or ElementDataFile")
-    if last[1].strip().upper() != b"LOCAL":
-        raise CaseError(f"{path}: its voxels are in another file; save both as one .mha file")
     fields = _fields(start[: last.start()], "=")
     text = HeaderText(path=path, fields=fields, data_offset=last.end())
+    if last[1].strip().upper() != b"LOCAL":
+        if not detached:
+            raise CaseError(f"{path}: its voxels are in another file; save both as one .mha file")
+        voxels = _file_beside(path, last[1].decode("latin-1"), text.get("headersize"))
+        text = replace(text, data_offset=0, voxels=voxels)
     _check_size(text, "ndims", "dimsize")
     _check_spacing(text, text.get("elementspacing", "elementsize"))
     packed = text.get("compresseddatasize")
     if _is_packed(text) and not packed.isdecimal():
         raise CaseError(f"{path}: packed voxels need a CompressedDataSize; save the file again")
-    if _is_packed(text) and int(packed[:20]) > path.stat().st_size - last.end():
+    stored = text.data_path.stat().st_size - text.data_offset
+    if _is_packed(text) and int(packed[:20]) > stored:
         raise CaseError(
-            f"{path}: is cut off: its packed voxels take {packed:.20} bytes, there are "
-            f"{path.stat().st_size - last.end()}"
+            f"{path}: is cut off: its packed voxels take {packed:.20} bytes, there are {stored}"
         )
     return text
 
 
-def _nrrd(path: Path, start: bytes) -> HeaderText:
+def _nrrd(path: Path, start: bytes, *, detached: bool) -> HeaderText:
     if not start.startswith(b"NRRD"):
         raise CaseError(f"{path}: is not NRRD: it does not start with NRRD")
     blank = re.search(rb"\r?\n\r?\n", start)
@@ -185,9 +219,19 @@ def _nrrd(path: Path, start: bytes) -> HeaderText:
                 f"{path}: its header must have lines of at most {_LONGEST_FIELD} letters, "
                 f"{line[:40].decode('latin-1')!r}... has {len(line)}; save the file again"
             )
-    if blank is None or "data file" in fields or "datafile" in fields:
-        raise CaseError(f"{path}: its voxels are in another file; save both as one .nrrd file")
-    text = HeaderText(path=path, fields=fields, data_offset=blank.end())
+    voxels = None
+    if "data file" in fields or "datafile" in fields:
+        if not detached:
+            raise CaseError(f"{path}: its voxels are in another file; save both as one .nrrd file")
+        skips = (
+            fields.get(f"{what}{gap}skip", "") for what in ("line", "byte") for gap in (" ", "")
+        )
+        skipped = next((value for value in skips if value.strip() not in ("", "0")), "")
+        voxels = _file_beside(path, fields.get("data file", fields.get("datafile", "")), skipped)
+    elif blank is None:
+        raise CaseError(f"{path}: is cut off: its header has no end")
+    offset = blank.end() if blank is not None and voxels is None else 0
+    text = HeaderText(path=path, fields=fields, data_offset=offset, voxels=voxels)
     _check_size(text, "dimension", "sizes")
     space = text.get("space").lower().removesuffix("-time")
     if space and space not in _KNOWN_SPACES:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinomed3d.inference.case import CaseError
-from dinomed3d.inference.io import itk_header, nifti, nifti_header
+from dinomed3d.inference.io import itk_header, nifti, nifti_header, other_scans
 from dinomed3d.inference.io.itk_header import HeaderText
 
 _NIFTI_LABEL = 1002
@@ -23,6 +23,7 @@ _ENOUGH_BYTES = 4 * 2**20
 """Voxels that are looked at from the first one above 0 on."""
 _MOST_BYTES = 2**32
 """Unpacked bytes after which reading ends: a small file can unpack to zeros without end."""
+_MOST_READ = 2**26
 _LEAST_VOXELS = 4096
 """Of fewer, nothing can be said."""
 _MOST_LABELS = 256
@@ -65,6 +66,8 @@ def label_image(path: Path, ending: str) -> str:
     try:
         if ending in (".nii", ".nii.gz"):
             return _of_nifti(path, ending)
+        if ending in other_scans.ENDINGS:
+            return _of_volume(path, ending)
         return _of_text(itk_header.read_header(path, ending))
     except (CaseError, OSError, EOFError, zlib.error):
         return ""  # the reader of scans says what is wrong with it
@@ -80,6 +83,14 @@ def _of_nifti(path: Path, ending: str) -> str:
             return ""
         stream.seek(int(header["vox_offset"]))
         return _of_values(_arrays(iter(lambda: stream.read(_BLOCK), b""), stored))
+
+
+def _of_volume(path: Path, ending: str) -> str:
+    """Of a format without a stream of voxels; a large file is taken for a scan."""
+    if path.stat().st_size > _MOST_READ:
+        return ""
+    voxels = other_scans.read(path, ending).channels[0].ravel()
+    return _of_values(voxels[i : i + _BLOCK] for i in range(0, voxels.size, _BLOCK))
 
 
 def _of_text(text: HeaderText) -> str:
@@ -102,7 +113,7 @@ def _of_text(text: HeaderText) -> str:
 
 def _blocks(text: HeaderText, packed: bool) -> Iterator[bytes]:
     unpacker = zlib.decompressobj(wbits=47) if packed else None
-    with open(text.path, "rb") as stream:
+    with open(text.data_path, "rb") as stream:
         stream.seek(text.data_offset)
         while block := stream.read(_BLOCK):
             if unpacker is None:

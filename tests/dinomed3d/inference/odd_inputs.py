@@ -40,7 +40,7 @@ class Writer:
     @property
     def case(self) -> str:
         """The id of its case: the name without ending."""
-        endings = (".nii.gz", ".nii", ".mha", ".nrrd", ".zip")
+        endings = (".nii.gz", ".nii", ".mha", ".nrrd", ".zip", ".hdr", ".nhdr", ".mgz")
         return next((self.name[: -len(e)] for e in endings if self.name.endswith(e)), self.name)
 
     def __call__(self, root: Path) -> Reference:
