@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from pointseg.config.recipe import FEATURES, PointCloudFormat, Recipe
+from pointseg.datasets.folder.dataset import Folder
 from pointseg.plugins import is_plugin
 
 if TYPE_CHECKING:
@@ -47,6 +48,23 @@ def guesses_intensity_scale(recipe: Recipe) -> bool:
     """Whether the scale of intensities is guessed for each file, and may differ between files."""
     is_guessed = recipe.dataset == "folder" and recipe.cloud_format.intensity_max is None
     return is_guessed and "strength" in recipe.features
+
+
+def read_as_stated(dataset: Dataset, recipe: Recipe, *, overrides: bool) -> None:
+    """Let the files of a folder be read with the ranges of values that a recipe states.
+
+    Args:
+        dataset: others than folders stay as they are.
+        recipe: of a run or a model.
+        overrides: whether the recipe counts where the folder's description states another range.
+    """
+    if isinstance(dataset, Folder):
+        own, given = dataset.description.ranges, recipe.cloud_format.ranges
+        if not overrides and own.color_max is not None:
+            given = replace(given, color_max=own.color_max)
+        if not overrides and (own.intensity_min, own.intensity_max) != (None, None):
+            given = replace(own, color_max=given.color_max)
+        dataset.state_ranges(given)
 
 
 def _format(description: Description, dataset: Dataset) -> PointCloudFormat:

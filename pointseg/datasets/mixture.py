@@ -92,6 +92,11 @@ class Mixture(NamedScenes):
         if isinstance(dataset, NamedScenes):
             dataset.look_at(inner, name)
 
+    def remarks(self) -> list[str]:
+        """Those of all datasets."""
+        sources = (source.dataset for source in self.sources)
+        return [line for d in sources if isinstance(d, NamedScenes) for line in d.remarks()]
+
     def frames(self, split: str, scene: str) -> tuple[Frame, ...]:
         """The posed images of a scene, from its dataset."""
         number, inner, name = self._place(split, scene)

@@ -44,6 +44,10 @@ class NamedScenes:
             UserError: it cannot be used.
         """
 
+    def remarks(self) -> list[str]:
+        """What the user should know of the scenes that were looked at."""
+        return []
+
     def leave_out(self, scenes: Iterable[tuple[str, str]]) -> None:
         """Use some scenes (split, name) no more."""
         self.left_out |= frozenset(scenes)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dinomed3d.runtime.atomic_files import new_file
 from dinomed3d.runtime.errors import UserError
+from pointseg.config.folder_recipe import read_as_stated
 from pointseg.config.recipe import InferenceConfig
 from pointseg.datasets.dataset import Dataset
 from pointseg.datasets.look_over import leave_out, look_over
@@ -96,6 +97,7 @@ class _Test:
             raise UserError(
                 f"--submit: takes one split; give --split once, got {', '.join(self.splits)}"
             )
+        read_as_stated(spec.dataset, recipe, overrides=False)
         leave_out(spec.dataset, look_over(spec.dataset, self.splits), spec.log)
         self.scenes = [(s, name) for s in self.splits for name in spec.dataset.scenes(s)]
         if not self.scenes:

@@ -25,7 +25,9 @@ WHOLE_SIGNED = (128.0, 2048.0, 32768.0)
 SIGNED = (1.0, 128.0, 256.0, 2048.0, 32768.0)
 """Other intensities from -n on, to n, or to 0 where none are above: decibels reach some -100."""
 NOISE = 16
-"""Intensities that reach below 0 by this part of what they reach above are noise around 0."""
+"""Intensities that reach below 0 by this part of what they reach above are noise around 0,"""
+SOME = 10
+"""if one of so many does, at most."""
 COLOR_LIMITS = (0.0, *COLORS, *COLOR_SLACK.values())
 INTENSITY_LIMITS = (
     *(0.0, *INTENSITIES, *(-n / NOISE for n in INTENSITIES)),
@@ -68,6 +70,8 @@ class Scales:
     """Fields of a scene that the file has but nobody filled, and how that shows; scenes lack them."""
     notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """What the user should know of the values of a field."""
+    assumed: Mapping[str, str] = field(default_factory=dict)
+    """The ranges that nothing states, in words: "reach 255"; notes say them, too."""
 
 
 class Values:
@@ -106,20 +110,33 @@ class Values:
         color, strength = self._of["color"], self._of["strength"]
         largest, span = self._color_max(color), self._intensity(strength)
         notes: dict[str, tuple[str, ...]] = {}
+        assumed: dict[str, str] = {}
         if color.points and "color" not in unfilled:
-            notes["color"] = (*self._color_notes(color, largest), *_lost(color, "colours"))
+            if (
+                self._stated.color_max is None
+                and color.type_max != largest
+                and not self._is_gaussian
+            ):
+                assumed["color"] = f"reach {largest:g}"
+            said = self._color_notes(color, largest, assumed.get("color"))
+            notes["color"] = (*said, *_lost(color, "colours"))
         if strength.points and "strength" not in unfilled:
-            known = self._known is not None and span == (0, self._known)
-            notes["strength"] = (
-                *self._intensity_notes(strength, span, is_known=known),
-                *_lost(strength, "intensities"),
-            )
+            is_known = self._known is not None and span == (0, self._known)
+            if self._stated.intensity_max is None and not is_known:
+                assumed["strength"] = self._span_in_words(span)
+            said = self._intensity_notes(strength, span, assumed.get("strength"))
+            notes["strength"] = (*said, *_lost(strength, "intensities"))
         if self._of["returns"].only_value() == (0,):
             notes["returns"] = (
                 "its return number is 0 at every point; all are taken for only echoes",
             )
         return Scales(
-            origin=origin, color_max=largest, intensity=span, unfilled=unfilled, notes=notes
+            origin=origin,
+            color_max=largest,
+            intensity=span,
+            unfilled=unfilled,
+            notes=notes,
+            assumed=assumed,
         )
 
     def _color_max(self, colors: Tally) -> float:
@@ -130,7 +147,7 @@ class Values:
             return 255.0 if stated is None else min(stated, 255.0)
         return _usual_color_max(colors) if stated is None else stated
 
-    def _color_notes(self, colors: Tally, largest: float) -> list[str]:
+    def _color_notes(self, colors: Tally, largest: float, assumed: str | None) -> list[str]:
         beyond = colors.below(0) + colors.above(largest)
         if self._is_gaussian:
             clipped = f"; {percent(beyond, colors.finite)} of their values were clipped to 0 to 1"
@@ -141,13 +158,12 @@ class Values:
                 "named rightly?"
             ]
         stated, usual = self._stated.color_max, _usual_color_max(colors)
-        if colors.type_max == (largest if stated is None else 255):
-            return []  # their type says it
-        if stated is None:
+        if assumed is not None:
             clipped = f" ({percent(beyond, colors.finite)} of their values lie beyond)"
-            return [
-                f"its colours are assumed to reach {largest:g}{clipped if beyond else ''}; state it with --color-max"
-            ]
+            said = f"{assumed}{clipped if beyond else ''}"
+            return [f"its colours are assumed to {said}; state it with --color-max"]
+        if stated is None or colors.type_max == 255:
+            return []  # their type says it
         if not colors.rarely_above(stated):
             return [f"more than 1 % of its colours exceed {stated:g} (--color-max)"]
         if usual * 100 < stated:
@@ -162,21 +178,20 @@ class Values:
                 return Range(0.0, known)
             return _usual_range(values)
         if high is None:
-            high = next((n for n in _usual_maxima(values) if n > (low or 0)), INTENSITIES[-1])
+            low = 0.0 if low is None else low
+            high = next((n for n in _usual_maxima(values) if n > low), low + 1)
         return Range(0.0 if low is None else low, high)
 
-    def _intensity_notes(self, values: Tally, span: Range, *, is_known: bool) -> list[str]:
-        stated, notes = self._stated, []
-        if stated.intensity_max is None and not is_known:
-            if span.low < 0 and stated.intensity_min is None:
-                what = f"lie between {span.low:g} and {span.high:g}"
-                notes.append(
-                    f"its intensities are assumed to {what}; state it with --intensity-min and --intensity-max"
-                )
-            else:
-                notes.append(
-                    f"its intensities are assumed to reach {span.high:g}; state it with --intensity-max"
-                )
+    def _span_in_words(self, span: Range) -> str:
+        if span.low < 0 and self._stated.intensity_min is None:
+            return f"lie between {span.low:g} and {span.high:g}"
+        return f"reach {span.high:g}"
+
+    def _intensity_notes(self, values: Tally, span: Range, assumed: str | None) -> list[str]:
+        notes = []
+        if assumed is not None:
+            options = "--intensity-min and --intensity-max" if span.low < 0 else "--intensity-max"
+            notes.append(f"its intensities are assumed to {assumed}; state it with {options}")
         elif not values.rarely_above(span.high):
             notes.append(f"more than 1 % of its intensities exceed {span.high:g} (--intensity-max)")
         below = values.below(span.low)
@@ -205,7 +220,8 @@ def _usual_color_max(colors: Tally) -> float:
 def _usual_range(values: Tally) -> Range:
     """The range that nearly all intensities stay in: a dark scan may be taken for one of a smaller range."""
     high = _usual_maxima(values)[0]
-    if values.rarely_below(-high / NOISE):
+    is_noise = values.below(0) * SOME <= values.finite and values.rarely_below(-high / NOISE)
+    if values.rarely_below(0) or is_noise:
         return Range(0.0, high)
     if values.whole:
         fits = (n for n in WHOLE_SIGNED if values.rarely_below(-n) and values.rarely_above(n - 1))

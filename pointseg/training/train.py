@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from lightning_fabric import Fabric
 
 from dinomed3d.runtime.device import tf32_products
+from pointseg.config.folder_recipe import read_as_stated
 from pointseg.datasets.look_over import leave_out, look_over
 from pointseg.datasets.named_scenes import NamedScenes
 from pointseg.training.loop import TrainingLoop
@@ -51,6 +52,8 @@ def _look_over(spec: TrainSpec, fabric: Fabric) -> None:
         UserError: some are damaged, or lack what is needed.
     """
     recipe, dataset, found = spec.recipe, spec.dataset, []
+    if recipe.dataset == "folder":
+        read_as_stated(dataset, recipe, overrides=True)
     if fabric.is_global_zero:
         found = look_over(dataset, (*recipe.train_splits, *recipe.val_splits))
     # what was left out before the cameras were checked, by the first device alone
@@ -60,3 +63,6 @@ def _look_over(spec: TrainSpec, fabric: Fabric) -> None:
     if isinstance(dataset, NamedScenes):
         dataset.leave_out(before)
     leave_out(dataset, found, spec.log if fabric.is_global_zero else lambda text: None)
+    if fabric.is_global_zero and isinstance(dataset, NamedScenes):
+        for line in dataset.remarks():
+            spec.log(line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -14,6 +15,7 @@ from dinomed3d.runtime.errors import UserError
 from pointseg.datasets.axes import upright
 from pointseg.datasets.classes import UNLABELLED
 from pointseg.datasets.errors import DatasetError, EmptySceneError
+from pointseg.datasets.folder.assumptions import Assumptions
 from pointseg.datasets.folder.cameras import KINDS, CameraRule
 from pointseg.datasets.folder.description import EXAMPLE, Description, map_labels, read_description
 from pointseg.datasets.named_scenes import NamedScenes
@@ -31,6 +33,7 @@ from pointseg.files.columns import fields_in, key_of, to_labels
 from pointseg.files.las import CLASSIFICATION
 from pointseg.files.origin import split_origin
 from pointseg.files.resolution import SAMPLE, resolution_notes
+from pointseg.files.scales import ValueRanges
 from pointseg.files.units import file_unit
 from pointseg.ops.ground import height_above_ground
 from pointseg.scene import FIELDS, Scene
@@ -78,6 +81,7 @@ class Folder(NamedScenes):
         self.classes = replace(self.description.classes, codes=self._codes())
         super().__init__(self.description.name, self._files)
         self._scale_checked = False
+        self._assumptions = Assumptions()
 
     @property
     def has_scans(self) -> bool:
@@ -122,12 +126,27 @@ class Folder(NamedScenes):
         """
         if size_of(self.path(split, scene)) > SMALL:
             with suppress(UserError):
-                self._load(split, scene, first=FIRST)
+                self._load(split, scene, first=FIRST, assumptions=self._assumptions)
                 return
-        self._load(split, scene)
+        self._load(split, scene, assumptions=self._assumptions)
 
-    def _load(self, split: str, scene: str, *, first: int | None = None) -> Scene:
-        """A cloud, or its first points, before its scale is checked."""
+    def remarks(self) -> list[str]:
+        """What was assumed of the values of the files that were looked at, and what is odd about them."""
+        return self._assumptions.lines()
+
+    def state_ranges(self, ranges: ValueRanges) -> None:
+        """Read all files with these ranges of values, instead of those that the description states."""
+        self.description = replace(self.description, ranges=ranges)
+
+    def _load(
+        self,
+        split: str,
+        scene: str,
+        *,
+        first: int | None = None,
+        assumptions: Assumptions | None = None,
+    ) -> Scene:
+        """A cloud, or its first points, before its scale is checked; tells what was assumed of it."""
         path = self.path(split, scene)
         file = path.relative_to(self.root).as_posix()
         description = self.description
@@ -158,6 +177,8 @@ class Folder(NamedScenes):
         cloud = upright(kept, unit_m=unit.unit_m, up=description.up)
         if HEIGHT in self.fields:
             cloud = cloud.with_fields(**{HEIGHT: height_above_ground(cloud.coord)})
+        if assumptions is not None:
+            assumptions.add(file, scales, self.fields)
         return cloud
 
     def frames(self, split: str, scene: str) -> tuple[Frame, ...]:
@@ -191,7 +212,7 @@ class Folder(NamedScenes):
         for of_split in self._files.values():
             for path in of_split.values():
                 unit = file_unit(path, self.description.unit_m)
-                first = _first_points(path)
+                first = _first_points(path, self.description.columns)
                 coarse = [] if first is None else resolution_notes(first, unit.unit_m, self.voxel_m)
                 for note in (*unit.notes, *coarse):
                     found.setdefault(note, []).append(path)
@@ -294,11 +315,11 @@ class Folder(NamedScenes):
         return any(part.startswith(".") and part not in named for part in parts)
 
 
-def _first_points(path: Path) -> Scene | None:
+def _first_points(path: Path, columns: Sequence[str] | None) -> Scene | None:
     """The positions of a file's first points; None: it is read as a whole, or damaged, which loading it will tell."""
     try:
-        columns = next(in_pieces(path).read(SAMPLE))
-        coord, origin = split_origin(fields_in(path, columns).xyz)
+        part = next(iter(in_pieces(path, columns).read(SAMPLE)))
+        coord, origin = split_origin(fields_in(path, part).xyz)
     except CloudFileError:
         return None
     return Scene(coord=coord, origin=origin)

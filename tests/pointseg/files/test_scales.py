@@ -88,7 +88,8 @@ def test_ranges_of_colours_that_are_stated(stated, values, kind, factor, note):
         ([0, 819, 4095], "u2", [0, 0.2, 1]),
         ([0, 13107, 65535], "u2", [0, 0.2, 1]),
         ([0, 51, 255], "f8", [0, 0.2, 1]),
-        ([-0.01, np.nan, 1], "f4", [0, 0, 1]),  # noise around 0
+        ([-0.01, np.nan, *[1] * 9], "f4", [0, 0, *[1] * 9]),  # noise around 0
+        ([-0.01, -0.5, 1], "f4", [0.495, 0.25, 1]),
         ([-2048, 2047, -1], "i2", [0, 1, 2047 / 4095]),  # Leica, Semantic3D
         ([-1791, 1541, np.nan], "f8", [257 / 4095, 3589 / 4095, 0]),
         ([-96.5, -32, -0.5], "f4", [31.5 / 128, 96 / 128, 127.5 / 128]),  # decibels
@@ -97,7 +98,7 @@ def test_ranges_of_colours_that_are_stated(stated, values, kind, factor, note):
 )
 def test_intensities(values, kind, found):
     strength = understood(intensity=np.array(values, kind))[0]["strength"]
-    assert strength.dtype == np.float32 and strength.shape == (3, 1)
+    assert strength.dtype == np.float32 and strength.shape == (len(values), 1)
     np.testing.assert_allclose(strength[:, 0], found, atol=1e-6)
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
+from pointseg.config.folder_recipe import read_as_stated
+from pointseg.config.presets import RECIPES
+from pointseg.config.recipe import PointCloudFormat
 from pointseg.datasets import DatasetError, open_dataset
 from pointseg.datasets.folder.description import read_description
-from pointseg.files import CloudFileError, write_cloud
+from pointseg.files import CloudFileError, ValueRanges, write_cloud
 from pointseg.scene import Scene
 from tests import ROOT
 
@@ -402,3 +406,36 @@ def test_features_of_airborne_scans(tmp_path):
     assert set(scene.fields) == {*features, "segment"} and scene["returns"].shape == (200, 2)
     lowest = scene.coord[:, 2] - scene.coord[:, 2].min()  # a cloud of one cell, in metres
     np.testing.assert_allclose(scene["height_above_ground"][:, 0], lowest, atol=1e-6)
+
+
+def test_what_is_assumed_of_the_values_of_files(tmp_path):
+    make(tmp_path, ("train/a.ply", "val/c.ply"), features=["color", "strength"])
+    rng = np.random.default_rng(0)
+    for name, largest in (("a", 250), ("b", 250), ("c", 250), ("d", 250), ("e", 60_000)):
+        columns = [
+            rng.random((60, 3)),
+            rng.integers(0, largest, (60, 3)),
+            rng.integers(-9, 3, (60, 1)),
+        ]
+        if name == "e":
+            columns[2] = np.where(np.arange(60) % 2, np.nan, np.arange(60))[:, None]
+        table = np.concatenate([*columns, np.zeros((60, 1))], axis=1)
+        header = "x,y,z,red,green,blue,intensity,label"
+        np.savetxt(tmp_path / f"train/{name}.csv", table, "%g", ",", header=header, comments="")
+    (tmp_path / "train/a.ply").unlink()
+    dataset = open_dataset("folder", tmp_path)
+    for name in dataset.scenes("train"):
+        dataset.look_at("train", name)
+    colors, strengths, odd = dataset.remarks()
+    assert "reach 255 in 4 files, to reach 65535 in train/e.csv; state 'color_max'" in colors
+    assert "between -128 and 127 in 4 files, to reach 255 in train/e.csv" in strengths
+    assert odd == "train/e.csv: 50 % of its intensities are not numbers (NaN) and became 0"
+    stated = PointCloudFormat(color_max=65535, intensity_max=500, intensity_min=-9)
+    recipe = replace(RECIPES["folder"], cloud_format=stated)
+    bright = dataset.load("train", "a")["color"].max()
+    read_as_stated(dataset, recipe, overrides=True)
+    np.testing.assert_allclose(dataset.load("train", "a")["color"].max(), bright / 257, rtol=1e-5)
+    assert dataset.description.ranges == stated.ranges
+    dataset.state_ranges(ValueRanges(intensity_max=3))
+    read_as_stated(dataset, recipe, overrides=False)
+    assert dataset.description.ranges == ValueRanges(color_max=65535, intensity_max=3)
