@@ -117,12 +117,16 @@ def test_a_model_of_turned_images_gets_every_kind_turned(tmp_path):
     plans["image_reader_writer"] = "NibabelIOWithReorient"
     (folder / "plans.json").write_text(json.dumps(plans))
     model = dinomed3d.load_model(folder, device="cpu", mirroring=False)
-    turned = nib.affines.from_matvec(np.diag([-0.9, 1.1, -2.0]), [5, -7, 11])
-    path = write_scan(tmp_path / "scan.nii.gz", affine=turned)
-    image = sitk.ReadImage(str(path))
-    labels = sitk.GetArrayFromImage(model.predict(path))
-    assert np.array_equal(sitk.GetArrayFromImage(model.predict(image)), labels)
-    assert np.array_equal(np.asarray(model.predict(nib.load(path)).dataobj).T, labels)
+    around = np.array(
+        [[0, 0, -2.0], [0.9, 0, 0], [0, 1.1, 0]]
+    )  # x lies along y, y along z, z along -x
+    for matrix in (around, np.diag([-0.9, 1.1, -2.0])):
+        affine = nib.affines.from_matvec(matrix, [5, -7, 11])
+        path = write_scan(tmp_path / "scan.nii.gz", affine=affine)
+        image = sitk.ReadImage(str(path))
+        labels = sitk.GetArrayFromImage(model.predict(path))
+        assert np.array_equal(sitk.GetArrayFromImage(model.predict(image)), labels)
+        assert np.array_equal(np.asarray(model.predict(nib.load(path)).dataobj).T, labels)
     upright = sitk.GetArrayFromImage(image)[::-1, :, ::-1]  # the axes of training
     mask = model.predict(upright, spacing=image.GetSpacing()[::-1])
     assert np.array_equal(mask[::-1, :, ::-1], labels)
