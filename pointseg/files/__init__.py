@@ -1,4 +1,4 @@
-"""Files that hold clouds: PLY, PCD, LAS and LAZ, KITTI's and nuScenes' scans, text, numpy arrays.
+"""Files that hold clouds: PLY, PCD, LAS and LAZ, E57, KITTI's and nuScenes' scans, text, PTX, numpy arrays.
 
 A cloud is read with all its fields, and copied with a class for each point while everything else in
 its file stays as it is.
@@ -7,6 +7,7 @@ its file stays as it is.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,11 +16,12 @@ from numpy.typing import NDArray
 
 from dinomed3d.runtime.atomic_files import WriteError
 from dinomed3d.runtime.regular_file import special_kind
-from pointseg.files import kitti, las, npy, pcd, ply, text
+from pointseg.files import e57, kitti, las, npy, pcd, ply, ptx, text
 from pointseg.files.columns import fields_in
 from pointseg.files.errors import CloudFileError
 from pointseg.files.file_scene import scales_of, scene_of_fields
 from pointseg.files.labels import UNLABELLED_COLOR, Labels, SavedLabels
+from pointseg.files.noted import NotedColumns
 from pointseg.files.origin import finite_points
 from pointseg.files.pieces import Pieces, not_in_pieces
 from pointseg.files.ply_faces import read_faces
@@ -45,6 +47,7 @@ __all__ = [
     "read_columns",
     "read_faces",
     "read_scaled",
+    "result_suffix",
     "write_cloud",
     "write_labelled",
     "write_painted",
@@ -64,6 +67,23 @@ class Format(NamedTuple):
     """Opens a file to be read in pieces; refuses one that is only read as a whole."""
     takes_names: bool = False
     """Whether all three take names of the columns last, or None, for files that may have none."""
+    result: str = ""
+    """The ending of labelled copies, where files of this type have no place for classes; "": its own."""
+
+
+def _not_written(path: Path, scene: Scene) -> None:
+    raise CloudFileError(path, "is of a type that is read, not written; write .ply or .laz")
+
+
+def _label_as_ply(source: Path, target: Path, labels: Labels) -> None:
+    """Write the points of a file that has no place for classes as PLY, with a class for each."""
+    scene = read_cloud(source)
+    checked = labels.checked(source, len(scene))
+    field = checked.field_in(source, scene.fields)
+    new: dict[str, NDArray[Any]] = {field: checked.whole}
+    if checked.colors is not None:
+        new["color"] = checked.paint(checked.whole).astype(np.float32)
+    ply.write_ply(target, scene.without("segment").with_fields(**new))
 
 
 _BIN = Format(kitti.read_bin, kitti.write_bin, kitti.label_bin, kitti.bin_pieces, True)
@@ -83,6 +103,8 @@ FORMATS = {
     ".csv": _TEXT,
     ".asc": _TEXT,
     ".pts": _TEXT,
+    ".ptx": Format(ptx.read_ptx, _not_written, _label_as_ply, result=".ply"),
+    ".e57": Format(e57.read_e57, _not_written, _label_as_ply, result=".ply"),
     "": Format(
         npy.read_npy_folder, npy.write_npy_folder, npy.label_npy_folder, npy.npy_folder_pieces
     ),
@@ -141,8 +163,11 @@ def read_scaled(
     Raises:
         CloudFileError: as ``read_cloud``; the first points of a file that is only read as a whole.
     """
-    fields = fields_in(path, read_columns(path, columns, first))
+    found = read_columns(path, columns, first)
+    fields = fields_in(path, found)
     scales = scales_of(fields, stated, known_intensity_max=known_intensity_max(path))
+    if isinstance(found, NotedColumns) and found.notes:
+        scales = replace(scales, notes={**scales.notes, "coord": found.notes})
     return scene_of_fields(fields, name=cloud_name(path), scales=scales), scales
 
 
@@ -196,6 +221,12 @@ def in_pieces(path: Path, columns: Sequence[str] | None = None) -> Pieces:
         raise CloudFileError(path, f"could not be read: {error.strerror or error}") from error
 
 
+def result_suffix(path: Path) -> str:
+    """The ending of a labelled copy of a cloud: its own, but of types without a place for classes."""
+    suffix = cloud_suffix(path) or ""
+    return FORMATS[suffix].result or suffix
+
+
 def known_intensity_max(path: Path) -> float | None:
     """The largest intensity of files of this type; None: it differs."""
     return kitti.STRENGTH_MAX.get(cloud_suffix(path) or "")
@@ -237,12 +268,13 @@ def check_labelled(
         CloudFileError: ``source`` is no cloud; ``target`` is of another type; colours or codes, which its type
             cannot hold; a header that could be read, but not written.
     """
-    suffix = _known_suffix(source)
+    _known_suffix(source)
+    suffix = result_suffix(source)
     wanted = _target_suffix(target) if suffix else ""
     same_type = FORMATS[suffix] is FORMATS[wanted] and FORMATS[suffix] is not _BIN
     if suffix != wanted and not same_type:
         kind = f"end in {suffix}" if suffix else "be a folder"
-        raise CloudFileError(target, f"must {kind}, as {source.name} is of this type")
+        raise CloudFileError(target, f"must {kind}, for results of {source.name}")
     if colored and FORMATS[suffix] is _BIN:
         raise CloudFileError(source, "a .bin scan cannot hold colours; omit them")
     if FORMATS[suffix] is _LAS:

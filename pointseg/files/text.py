@@ -12,14 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinomed3d.runtime.atomic_files import new_file
-from pointseg.files.columns import COLOR, columns_of, key_of
+from pointseg.files.columns import COLOR, columns_of, key_of, names_labels
 from pointseg.files.errors import CloudFileError
 from pointseg.files.given_names import given_names
 from pointseg.files.labels import Labels
+from pointseg.files.noted import NotedColumns
 from pointseg.files.rows import as_texts
 from pointseg.scene import Scene
 
 COMMENTS = ("#", "//")
+LABELS = ".labels"
+"""Ending of a file of labels next to one of text."""
 DELIMITERS = (";", ",", "\t")
 TITLE_LIMIT = 20
 """Lines without numbers before the points; more are a letter, not a cloud."""
@@ -65,7 +68,30 @@ def read_text(
     layout = _layout(path)
     table = _table(path, layout, first)
     names = _names(path, layout, table, columns)
-    return {name: np.ascontiguousarray(table[:, i]) for i, name in enumerate(names)}
+    found = {name: np.ascontiguousarray(table[:, i]) for i, name in enumerate(names)}
+    labels = path.with_suffix(LABELS)
+    if not labels.is_file():
+        return found
+    if any(names_labels(name) for name in names):
+        return NotedColumns(found, (f"has labels of its own; {labels.name} was not read",))
+    return {**found, "label": _labels(path, labels, len(table), is_part=first is not None)}
+
+
+def _labels(path: Path, labels: Path, count: int, *, is_part: bool) -> NDArray[np.int64]:
+    """(count,) the labels of Semantic3D: a whole number in each line of a file next to the points."""
+    try:
+        most = count if is_part else None
+        found = np.loadtxt(
+            labels, np.int64, comments=None, ndmin=1, max_rows=most, encoding="latin-1"
+        )
+    except ValueError as error:
+        raise CloudFileError(labels, f"must hold a whole number in each line: {error}") from error
+    if found.shape != (count,):
+        raise CloudFileError(
+            labels,
+            f"holds {len(found)} labels, {path.name} has {count} points; there must be one for each",
+        )
+    return found
 
 
 def replaced_names(path: Path, columns: Sequence[str]) -> tuple[str, ...]:

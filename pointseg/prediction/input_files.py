@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dinomed3d.runtime.errors import UserError
-from pointseg.files import SUFFIXES, cloud_name, cloud_suffix
+from pointseg.files import SUFFIXES, cloud_name, cloud_suffix, result_suffix
 
 COPC_SUFFIX = ".copc.laz"
 COLMAP = ("cameras.txt", "images.txt", "points3D.txt")
@@ -105,7 +105,10 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def _name(path: Path) -> Path:
-    """The name of a result: as its input, except that cloud-optimised LAZ becomes plain LAZ."""
+    """The name of a result: as its input, but COPC becomes plain LAZ, and types without a place for classes PLY."""
+    ending, result = cloud_suffix(path) or "", result_suffix(path)
+    if ending != result:
+        return path.with_name(path.name[: len(path.name) - len(ending)] + result)
     if not path.name.lower().endswith(COPC_SUFFIX):
         return path
     return path.with_name(path.name[: -len(COPC_SUFFIX)] + path.suffix)

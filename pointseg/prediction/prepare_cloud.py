@@ -148,7 +148,7 @@ def scale_notes(doubt: str | None, *, refuse: bool) -> list[str]:
 
 def file_notes(path: Path, scales: Scales, recipe: Recipe) -> list[str]:
     """What the user should know about a file: its type, and the values of the fields that the model reads."""
-    values = [note for name in recipe.needs for note in scales.notes.get(name, ())]
+    values = [note for name in ("coord", *recipe.needs) for note in scales.notes.get(name, ())]
     return type_notes(path) + values
 
 

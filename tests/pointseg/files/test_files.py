@@ -20,7 +20,8 @@ from pointseg.files import (
 )
 from pointseg.scene import IGNORE, Scene
 
-NAMES = [*(f"cloud{suffix}" for suffix in SUFFIXES), "cloud"]
+READ_ONLY = tuple(suffix for suffix in SUFFIXES if FORMATS[suffix].result)
+NAMES = [*(f"cloud{suffix}" for suffix in SUFFIXES if suffix not in READ_ONLY), "cloud"]
 EXACT = [name for name in NAMES if not name.endswith((".las", ".laz"))]
 BARE = (".bin",)  # .bin and .pcd.bin: positions and intensity alone
 COLORS = np.array([[10, 20, 30], [40, 50, 60], [70, 80, 90]], np.uint8)
