@@ -1,4 +1,4 @@
-"""Checksums of arrays, for files whose format has none: so fast that they cost nothing beside reading the array.
+"""Checksums of arrays, for files whose format has none: a fraction of the time that reading the array takes.
 
 Words of eight bytes are summed in blocks of 4 KiB at the speed of memory, and only these sums go through SHA-256. That
 finds flipped bits, lost or zeroed pages and exchanged blocks; it is no protection against forgery.

@@ -82,4 +82,4 @@ def leave_out(dataset: Dataset, findings: Sequence[Finding], log: Callable[[str]
 
 def _listed(reasons: Sequence[str]) -> str:
     more = f"; and {len(reasons) - LISTED} more" if len(reasons) > LISTED else ""
-    return "; ".join(reasons[:LISTED]) + more
+    return "; ".join(reason.rstrip(".") for reason in reasons[:LISTED]) + more

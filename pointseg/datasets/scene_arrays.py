@@ -128,7 +128,7 @@ def _compare(file: ArrayFile, values: NDArray[Any]) -> None:
     if told is not None and told != array_checksum(values):
         raise DatasetError(
             f"{path}: is damaged: its checksum is not the one of what was written; {AGAIN}. If you changed it "
-            f"yourself, delete {CHECKSUMS} beside it"
+            f"yourself, delete {CHECKSUMS} in its folder"
         )
     _compared.add(state)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dinomed3d.runtime.atomic_files import new_file
+from dinomed3d.runtime.atomic_files import new_file, remove_leftovers
 from dinomed3d.runtime.errors import UserError
 from pointseg.config.folder_recipe import read_as_stated
 from pointseg.config.recipe import InferenceConfig
@@ -104,6 +104,10 @@ class _Test:
             raise UserError(
                 f"{spec.dataset.name}: the splits {', '.join(self.splits)} hold no scene"
             )
+        kinds = [
+            spec.out / kind / split for kind in ("labels", "pictures") for split in self.splits
+        ]
+        remove_leftovers([spec.out, *kinds])
         self.how = _how(spec, self.trained, self.predictor.protocol)
         self.confusion = Confusion(classes)
         self.by_visibility = {name: Confusion(classes) for name in GROUPS}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
+from dinomed3d.runtime.atomic_files import remove_leftovers
 from dinomed3d.runtime.errors import UserError
 from pointseg.datasets.look_over import leave_out, look_over
 from pointseg.ditr import PointImages
@@ -148,6 +149,7 @@ def cache_features(spec: CacheSpec) -> CacheResult:
         tile=spec.tile,
         writable=True,
     )
+    remove_leftovers([cache.folder, *cache.folder.glob("*/")])
     cache.set_metadata(spec.max_views, channels=encoder.all_channels, stride=encoder.stride)
     splits = [SplitCounts(name) for name in (spec.splits or spec.dataset.splits())]
     leave_out(spec.dataset, look_over(spec.dataset, [counts.split for counts in splits]), spec.log)

@@ -32,7 +32,10 @@ class UnusableScene(UserError):
 
     def __init__(self, reason: str, split: str, name: str) -> None:
         super().__init__(reason, split, name)
-        self.reason, self.scene = reason, (split, name)
+        self.reason = reason
+        """What is wrong with it, and what to do."""
+        self.scene = (split, name)
+        """Its split and name."""
 
     def __str__(self) -> str:
         return self.reason
