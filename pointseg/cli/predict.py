@@ -28,8 +28,9 @@ def _parser() -> argparse.ArgumentParser:
         prog=NAME,
         description="Predicts a class for every point of clouds. Each PLY, PCD, LAS, LAZ, BIN, text or numpy file "
         "is written again with a field for the class and everything else unchanged, PTX and E57 as PLY, with a record "
-        "(.json) and pictures next to it. Existing results are kept. Exit code 0: all done; 1: some files failed, "
-        "listed at the end; 2: nothing could be done.",
+        "(.json) and pictures next to it. Existing results are kept.",
+        epilog="Exit codes: 0 all files are done; 1 some files failed, listed at the end (no record of them is kept: "
+        "the next run tries them again); 2 nothing could be done: the line says why; 130 interrupted.",
     )
     parser.add_argument(
         "inputs", nargs="+", type=Path, metavar="FILES", help="files, or folders to search"

@@ -108,11 +108,9 @@ class Anonymizer:
         return _WORD.sub(lambda m: HIDDEN if m[0].casefold() in self.pieces else m[0], text)
 
     def record(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """What reports show of a case; its files are left out."""
+        """What reports show of a case, and nothing else of its record."""
         case = str(record["case"])
-        shown = {
-            k: v for k, v in record.items() if k not in ("inputs", "trace", "mask", "files", "grid")
-        }
+        shown = {key: record[key] for key in _SHOWN_OF_CASE if key in record}
         for key in ("flags", "notes", "result_notes"):
             shown[key] = [self.text(text, case) for text in record.get(key) or []]
         reason = record.get("reason")
@@ -121,16 +119,14 @@ class Anonymizer:
 
     def run(self, run: Mapping[str, Any]) -> dict[str, Any]:
         """The entries of a report about the whole run; files that were left out are only counted."""
-        spec = {k: v for k, v in run["spec"].items() if k not in _PATHS_OF_SPEC}
-        model = {k: v for k, v in run["model"].items() if k != "source"}
         return {
-            **run,
+            **{key: run[key] for key in _SHOWN_OF_RUN if key in run},
             "anonymous": True,
-            "model": model,
-            "spec": spec,
+            "model": {k: v for k, v in run["model"].items() if k != "source"},
+            "spec": {k: v for k, v in run["spec"].items() if k not in _PATHS_OF_SPEC},
             "left_out": self.left_out(run.get("left_out") or {}),
-            "ignored": self.ignored(run["ignored"]),
-            "missing": sorted(map(self.name, run["missing"])),
+            "ignored": self.ignored(run.get("ignored") or {}),
+            "missing": sorted(map(self.name, run.get("missing") or ())),
         }
 
     def left_out(self, left_out: Mapping[str, str]) -> dict[str, str]:
@@ -166,6 +162,10 @@ class Anonymizer:
             (out / TABLE_FILE).chmod(0o600)
 
 
+_SHOWN_OF_CASE = ("status", "labels", "certainty", "seconds", "peak_memory_gib", "orientation")
+"""Entries of a record that reports use and that hold no text of others."""
+_SHOWN_OF_RUN = ("started", "seconds", "devices", "not_compared")
+"""Entries of a run, likewise."""
 _PATHS_OF_SPEC = ("source", "out", "model", "localizer", "patterns", "exclude")
 """Options that hold paths, or patterns of names."""
 

@@ -3,6 +3,7 @@
 import base64
 import csv
 import io
+import json
 import re
 from pathlib import Path
 
@@ -86,6 +87,41 @@ def test_paths_of_the_command_are_named_by_their_options(hidden, tmp_path):
 def test_endings_of_ignored_files_may_be_names(hidden):
     counts = hidden.ignored({"format (.mgz)": 1, "format (.Curie)": 2, "format (.Planck)": 3})
     assert counts == {"format (.mgz)": 1, "format ([name])": 5}
+
+
+def test_nothing_of_a_record_or_run_is_passed_on_unseen(hidden):
+    case = "Müller^Hans 19700203"
+    nasty = "Hans Müller, IM0007"
+    record = {
+        "case": case,
+        "status": "done",
+        "reason": nasty,
+        "inputs": [{"files": [nasty], "series": nasty}],
+        "mask": {"file": f"{case}.nii.gz"},
+        "files": [f"{case}.png"],
+        **{key: [nasty] for key in ("flags", "notes", "result_notes")},
+        "labels": {"liver": {"voxels": 3}},
+        "whatever comes later": nasty,
+    }
+    shown = hidden.record(record)
+    assert shown.pop("stored_as") == case  # for the preview alone; it is not written
+    assert not names_in(json.dumps(shown, ensure_ascii=False))
+    for key in ("flags", "notes", "result_notes"):
+        assert shown[key] == ["[name] [name], [name]"]
+    assert shown["labels"] == record["labels"] and shown["status"] == "done"
+    run = {
+        "model": {"source": nasty, "hash": "abc"},
+        "spec": {"source": nasty, "exclude": [nasty], "step_size": 0.5, "localizer": nasty},
+        "left_out": {nasty: f"a label image like {nasty}"},
+        "ignored": {f"of {nasty}": 2},
+        "missing": [case],
+        "started": "now",
+        "whatever comes later": nasty,
+    }
+    shown = hidden.run(run)
+    assert not names_in(json.dumps(shown, ensure_ascii=False))
+    assert (shown["spec"], shown["model"]) == ({"step_size": 0.5}, {"hash": "abc"})
+    assert shown["started"] == "now" and shown["missing"] == [hidden.name(case)]
 
 
 def words(tmp_path, model, *more):
