@@ -24,7 +24,7 @@ FOREIGN = {
     # nnU-Net's
     "-tr", "-pl", "-pretrained_weights", "-gpu_memory_target", "-num_gpus", "-device", "--c",
     # of git, pip, torchrun, DCMTK and the tools of this repository
-    "-e", "--check", "--config-settings", "-aec", "--list", "--strict", "--force-reinstall", "-m",
+    "-e", "--check", "--config-settings", "-aec", "--list", "--strict", "--force-reinstall", "-m", "-n0",
 }  # fmt: skip
 
 
