@@ -63,7 +63,7 @@ def write_segmentation(
     named = foreground_labels(labels)
     present = _present(mask, named)
     segments = present or named  # an object needs segments, even without voxels
-    planes = slice(None) if present else slice(0, 1)
+    planes = slice(None) if present or scan.frames else slice(0, 1)
     with _library_errors(scan):
         headers = read_references(scan, mask.shape)
         content = _build(mask[planes], headers, planes, segments, list(named), (algorithm, version))
@@ -133,8 +133,11 @@ def _build(
     sources = [str(header.SOPInstanceUID) for header in headers]
     digest = hashlib.sha256(np.ascontiguousarray(mask).data).hexdigest()
     ascii_only = "".join((*names, *made_by)).isascii()
+    images = headers[planes]
+    if (whole := getattr(first, "multi_frame", None)) is not None:
+        images, mask = [whole], mask[np.argsort([header.frame for header in headers])]
     content = highdicom.seg.Segmentation(
-        source_images=headers[planes],
+        source_images=images,
         pixel_array=_pixels(mask, segments),
         segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=[
@@ -238,7 +241,10 @@ def _difference(
     found = [str(item.SegmentLabel) for item in content.SegmentSequence]
     if found != list(segments):
         return f"segments {found} instead of {list(segments)}"
-    place = {str(header.SOPInstanceUID): z for z, header in enumerate(headers)}
+    place = {
+        (str(header.SOPInstanceUID), getattr(header, "frame", 0)): z
+        for z, header in enumerate(headers)
+    }
     positions = _slice_positions(headers)
     tables = _belonging(segments, mask.dtype)
     seen: set[tuple[int, int]] = set()
@@ -248,7 +254,8 @@ def _difference(
         numbered = group if "SegmentIdentificationSequence" in group else shared
         number = int(numbered.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
         source = group.DerivationImageSequence[0].SourceImageSequence[0]
-        z = place[str(source.ReferencedSOPInstanceUID)]
+        frame_number = int(source.get("ReferencedFrameNumber") or 0)
+        z = place[str(source.ReferencedSOPInstanceUID), frame_number]
         position = np.array(group.PlanePositionSequence[0].ImagePositionPatient, dtype=float)
         if np.abs(position - positions[z]).max() > 1e-3:
             return f"slice {z} lies at {position.tolist()} instead of {positions[z].tolist()}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ _REQUIRED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanc
     *("PixelSpacing", "Rows", "Columns"),
 )
 """Attributes that every slice must have: without them nothing can be referred to or placed."""
+_OF_FRAMES = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 _READ = [*_REQUIRED, "SliceThickness", "SpecificCharacterSet"]
 _MAY_BE_EMPTY = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex") + (
     *("AccessionNumber", "StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName"),
@@ -28,8 +31,9 @@ def series_path(scan: Scan) -> str:
 def read_references(scan: Scan, shape: tuple[int, ...]) -> list[Any]:
     """The slices' headers without pixels, in the order of the files; the first one in full.
 
-    What highdicom needs is adapted in memory: type 2 attributes that are absent become unknown, and
-    all slices get the first one's orientation, from which they differ by rounding only.
+    Of a multi-frame object each frame is a header with the attributes `multi_frame`, the whole object, and
+    `frame`, its number. What highdicom needs is adapted in memory: type 2 attributes that are absent become
+    unknown, and all slices get the first one's orientation, from which they differ by rounding only.
 
     Args:
         scan: The series.
@@ -38,42 +42,77 @@ def read_references(scan: Scan, shape: tuple[int, ...]) -> list[Any]:
     Raises:
         CaseError: As `series_grid`; a file cannot be referred to, or the mask has another size.
     """
-    from pydicom import dcmread
-    from pydicom.errors import InvalidDicomError
-
-    if scan.frames:
-        raise CaseError(
-            f"{series_path(scan)}: no DICOM segmentation is made of a multi-frame object; convert the NIfTI mask "
-            "(highdicom, dcmqi), or convert the series to files of one slice before"
-        )
-    found = (len(scan.files), *series_grid(scan).shape_zyx[1:])
+    found = (len(scan.frames or scan.files), *series_grid(scan).shape_zyx[1:])
     if found != shape:
         raise CaseError(
             f"{series_path(scan)}: a DICOM segmentation must have the size of its series; "
             f"the mask is {shape}, the series (slices, rows, columns) {found}"
         )
+    if scan.frames:
+        return _frames(scan)
     headers: list[Any] = []
     with files_on_disk(scan) as paths:
         for path in paths:
-            tags = _READ if headers else None
-            try:  # force: files without the preamble of part 10 are still DICOM
-                header = dcmread(path, stop_before_pixels=True, specific_tags=tags, force=True)
-            except (OSError, EOFError, InvalidDicomError) as err:
-                raise CaseError(f"{path}: cannot be read as DICOM: {err}") from err
-            if missing := [tag for tag in _REQUIRED if not header.get(tag)]:
-                raise CaseError(
-                    f"{path}: a DICOM segmentation must refer to the slices it belongs to, and "
-                    f"this one has no {', '.join(missing)} (removed by anonymisation?)"
-                )
+            header = _read(path, _READ if headers else None)
+            _require(header, _REQUIRED, path)
             headers.append(header)
     first = headers[0]
     if len({str(header.SOPInstanceUID) for header in headers}) < len(headers):
         raise CaseError(f"{series_path(scan)}: two slices have the same SOPInstanceUID")
     for header in headers:
         header.ImageOrientationPatient = first.ImageOrientationPatient
+    _complete(first)
+    return headers
+
+
+def _read(path: Path, tags: list[str] | None) -> Any:
+    from pydicom import dcmread
+    from pydicom.errors import InvalidDicomError
+
+    try:  # force: files without the preamble of part 10 are still DICOM
+        return dcmread(path, stop_before_pixels=True, specific_tags=tags, force=True)
+    except (OSError, EOFError, InvalidDicomError) as err:
+        raise CaseError(f"{path}: cannot be read as DICOM: {err}") from err
+
+
+def _require(header: Any, tags: Sequence[str], path: Path) -> None:
+    if missing := [tag for tag in tags if not header.get(tag)]:
+        raise CaseError(
+            f"{path}: a DICOM segmentation must refer to the slices it belongs to, and "
+            f"this one has no {', '.join(missing)} (removed by anonymisation?)"
+        )
+
+
+def _complete(first: Any) -> None:
+    """Type 2 attributes that are absent become unknown."""
     for tag in _MAY_BE_EMPTY:
         if tag not in first:
             setattr(first, tag, "")
     if first.PatientSex not in ("", None, "M", "F", "O"):
         first.PatientSex = ""  # not a value that DICOM defines: unknown
+
+
+def _frames(scan: Scan) -> list[Any]:
+    """The frames of a multi-frame object, in the order of the slices; all of them, as highdicom needs."""
+    with files_on_disk(replace(scan, frames=())) as (path,):
+        whole = _read(path, None)
+    _require(whole, [tag for tag in _REQUIRED if tag not in _OF_FRAMES], path)
+    if sorted(scan.frames) != list(range(1, int(whole.NumberOfFrames) + 1)):
+        raise CaseError(
+            f"{path}: a DICOM segmentation is made of a multi-frame object that is one volume, this one holds "
+            "several; convert the NIfTI mask, or split the object before"
+        )
+    _complete(whole)
+    from pydicom import Dataset
+
+    headers: list[Any] = []
+    with files_on_disk(scan) as paths:
+        for number, slice_path in zip(scan.frames, paths, strict=True):
+            header = Dataset() if headers else Dataset(whole)
+            of_frame = _read(slice_path, [*_OF_FRAMES, "SliceThickness"])
+            header.SOPInstanceUID = whole.SOPInstanceUID
+            for element in of_frame:
+                header[element.tag] = element
+            header.multi_frame, header.frame = whole, number
+            headers.append(header)
     return headers

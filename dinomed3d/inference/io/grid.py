@@ -116,9 +116,11 @@ def mask_shape(stored: tuple[int, ...], name: str, *, channels: int = 1) -> tupl
     if len(stored) < 2:
         raise CaseError(f"{name}: must be an image of two or three axes, its shape is {shape}")
     if any(length > 1 for length in stored[3:]):
+        axis = next(i for i, length in enumerate(stored) if i > 2 and length > 1)
         raise CaseError(
-            f"{name}: must be one 3D image, its shape is {shape} (time points or directions?); "
-            "save the volume to segment as a file of its own"
+            f"{name}: must be one 3D image, its shape is {shape}: its axis {axis + 1} holds {stored[axis]} volumes "
+            "(time points or directions?); save each as a file of its own, for example with fslsplit, nibabel "
+            "(four_to_three) or 3D Slicer"
         )
     return stored
 

@@ -19,6 +19,7 @@ from pydicom.uid import (
 
 from dinomed3d.inference.case import CaseError
 from dinomed3d.inference.dicom import frames
+from dinomed3d.inference.dicom.dicom_seg import write_segmentation
 from dinomed3d.inference.discovery.find_cases import find_cases
 from dinomed3d.inference.io.image import read_case, read_grid
 from tests.dinomed3d.inference.dicom.dicom_series import write_series
@@ -102,6 +103,35 @@ def test_frames_are_slices_in_the_order_of_their_positions(syntax, tmp_path):
     assert volume.grid == read_grid(case.scans[0])
     assert volume.grid.spacing_mm == (2, 0.5, 0.75)
     np.testing.assert_allclose(volume.grid.matrix[:3, 3], (-5, -6, 0))
+
+
+def test_a_segmentation_refers_to_the_frames(tmp_path):
+    path = tmp_path / "scan" / "a.dcm"
+    more = setting(StudyInstanceUID="1.9", PatientSex="X")
+    write_frames(path, [at(z) for z in (4, 0, 2)], change=more)
+    scan = only(tmp_path).scans[0]
+    mask = np.zeros((3, 16, 18), np.uint8)
+    mask[0, 2:5, 3], mask[1, 7, 4:9], mask[2, 1, 1] = 1, 2, 1
+    for number, labels in enumerate((mask, 0 * mask)):
+        made = tmp_path / f"{number}.seg.dcm"
+        write_segmentation(labels, scan, made, labels={"a": 1, "b": 2}, algorithm="x", version="1")
+    segmentation = pydicom.dcmread(tmp_path / "0.seg.dcm")
+    found = np.zeros_like(mask)
+    for group, frame in zip(
+        segmentation.PerFrameFunctionalGroupsSequence, segmentation.pixel_array, strict=True
+    ):
+        label = group.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        source = group.DerivationImageSequence[0].SourceImageSequence[0]
+        z = {1: 2, 2: 0, 3: 1}[int(source.ReferencedFrameNumber)]
+        assert group.PlanePositionSequence[0].ImagePositionPatient[2] == 2 * z
+        found[z][frame > 0] = label
+    assert np.array_equal(found, mask)
+    write_frames(path, [at(z, **content(StackID=s)) for s in "ab" for z in (0, 2)], change=more)
+    scan = find_cases(tmp_path / "scan", channels=("MR",)).cases[0].scans[0]
+    with pytest.raises(CaseError, match="holds several"):
+        write_segmentation(
+            mask[:2], scan, made, labels={"a": 1, "b": 2}, algorithm="x", version="1"
+        )
 
 
 def test_each_frame_has_its_own_slope(tmp_path):
