@@ -165,7 +165,8 @@ def parse_header(path: Path, stream: IO[bytes]) -> LasHeader:
     header = LasHeader(path, head, records, late, size)
     _check_counts(header)
     if header.is_packed:
-        check_chunks(path, stream, points_at, header.row_bytes, _packing(stream, records))
+        packing = _packing(stream, records)
+        check_chunks(path, stream, points_at, header.row_bytes, header.count, packing)
     return header
 
 

@@ -6,6 +6,7 @@ Source: LASzip's format of chunks, layers (point formats 6 to 10) and of their t
 from __future__ import annotations
 
 import struct
+from math import inf
 from pathlib import Path
 from typing import IO
 
@@ -13,6 +14,10 @@ from pointseg.files.errors import CloudFileError
 
 AT_THE_END = -1
 """In place of the table's offset: the offset is in the last 8 bytes of the file."""
+IN_CHUNKS = 2
+"""The compressor whose chunks hold as many points each, but for the last."""
+VARIABLE = 2**32 - 1
+"""Stands for chunks of different numbers of points."""
 LAYERED = 3
 """The compressor whose chunks begin with the sizes of their layers."""
 LAYERS = {10: 9, 11: 1, 12: 2, 13: 1}
@@ -23,7 +28,7 @@ AGAIN = "copy or export it again"
 
 
 def check_chunks(
-    path: Path, stream: IO[bytes], points_at: int, row_bytes: int, packing: bytes
+    path: Path, stream: IO[bytes], points_at: int, row_bytes: int, count: int, packing: bytes
 ) -> None:
     """Refuse chunks that are larger, or more, than the file has bytes for: that memory would be taken.
 
@@ -34,10 +39,11 @@ def check_chunks(
         stream: the file, compressed.
         points_at: where its points begin, with the offset of the table of chunks.
         row_bytes: of a point that is not compressed, by the header.
+        count: points by the header.
         packing: content of the record that says how points are compressed.
 
     Raises:
-        CloudFileError: such chunks, no table of them, or points of another size.
+        CloudFileError: such chunks, no table of them, points of another size, or another number of them.
     """
     size = stream.seek(0, 2)
     at = _number(stream, points_at)
@@ -58,9 +64,10 @@ def check_chunks(
             path,
             f"is damaged: a point takes {row_bytes} bytes by its header, {row} compressed; {AGAIN}",
         )
-    start = points_at + 8
+    start, total = points_at + 8, 0
     for chunk in range(chunks if layers else 0):
-        stream.seek(start + row + 4)  # behind the first point and the number of points
+        stream.seek(start + row)  # behind the first point
+        total += int.from_bytes(stream.read(4), "little")
         sizes = stream.read(4 * layers)
         if len(sizes) == 4 * layers:
             start += row + 4 + len(sizes) + sum(struct.unpack(f"<{layers}I", sizes))
@@ -68,6 +75,23 @@ def check_chunks(
             raise CloudFileError(
                 path, f"is damaged: chunk {chunk + 1} of {chunks} is larger than the file; {AGAIN}"
             )
+
+    low, high = (total, total) if layers else _held(packing, chunks)
+    if not low <= count <= high:
+        holds = str(total) if layers else f"{low} to {high}"
+        raise CloudFileError(
+            path,
+            f"is damaged: its header announces {count} points, its chunks hold {holds}; {AGAIN}",
+        )
+
+
+def _held(packing: bytes, chunks: int) -> tuple[float, float]:
+    """The smallest and the largest number of points in chunks that do not say theirs."""
+    compressor = struct.unpack_from("<H", packing)[0] if len(packing) >= 16 else 0
+    size = struct.unpack_from("<I", packing, 12)[0] if len(packing) >= 16 else VARIABLE
+    if compressor != IN_CHUNKS or size == VARIABLE or not chunks:
+        return 0, inf
+    return (chunks - 1) * size, chunks * size
 
 
 def _layers(packing: bytes) -> tuple[int, int]:

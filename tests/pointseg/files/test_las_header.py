@@ -115,6 +115,22 @@ def test_a_second_number_of_points_that_differs_is_said_or_refused(tmp_path):
         read_header(tmp_path / "a.laz")
 
 
+@pytest.mark.parametrize(
+    ("point_format", "version", "count"),
+    [(6, "1.4", 3), (6, "1.4", 5), (3, "1.2", 50_001), (3, "1.2", 10**9)],
+)
+def test_numbers_of_compressed_points_are_those_of_their_chunks(
+    tmp_path, point_format, version, count
+):
+    las(tmp_path / "a.laz", point_format=point_format, version=version)
+    at, kind = (247, "<Q") if version == "1.4" else (107, "<I")
+    patched(tmp_path / "a.laz", (at, struct.pack(kind, count)))
+    with pytest.raises(
+        CloudFileError, match=rf"a\.laz: .*announces {count} points, its chunks hold"
+    ):
+        read_cloud(tmp_path / "a.laz")
+
+
 @pytest.mark.parametrize("pieces", [1_000_000, 2])
 def test_points_that_nobody_wrote_are_found(tmp_path, monkeypatch, pieces):
     monkeypatch.setattr("pointseg.files.las.CHUNK", pieces)
