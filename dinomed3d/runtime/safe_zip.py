@@ -25,6 +25,10 @@ METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """Methods of compression that are read."""
 ENCRYPTED = 0x1 | 0x40 | 0x2000
 """Flags of a member: encrypted, strongly encrypted, encrypted directory."""
+END, END_BYTES = b"PK\x05\x06", 22
+"""Signature of an archive's end, and its bytes without a comment."""
+MANY = 0xFFFF
+"""Most bytes of a comment; in place of the number of members: they are more."""
 LOCAL_HEADER = 30
 """Bytes before a member's name and content, at least."""
 DAMAGED = (
@@ -68,6 +72,7 @@ def check_archive(
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
+            _check_directory(archive, len(members))
         size = path.stat().st_size
     except FileNotFoundError as error:
         raise UserError(f"archive {path}: no such file") from error
@@ -97,6 +102,24 @@ def check_archive(
     _check_tree(path, files)
     _check_sizes(path, files, size, max_bytes, max_ratio)
     return files
+
+
+def _check_directory(archive: zipfile.ZipFile, members: int) -> None:
+    """Compare the number of members with that at the archive's end, which no checksum covers.
+
+    Python's reader takes as many as the directory's size says; with a damaged size the first ones are missing.
+
+    Raises:
+        BadZipFile: they differ.
+    """
+    stream = archive.fp
+    assert stream is not None
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(max(0, size - END_BYTES - MANY))
+    end = stream.read()
+    (declared,) = struct.unpack_from("<H", end, end.rindex(END) + 10)
+    if declared not in (members, MANY):
+        raise zipfile.BadZipFile(f"it lists {members} members and says that it has {declared}")
 
 
 def _refuse(path: Path, member: zipfile.ZipInfo, reason: str) -> UserError:

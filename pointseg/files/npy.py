@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinomed3d.runtime.atomic_files import new_file
+from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.safe_zip import check_archive
 from pointseg.files.array_file import ArrayFile, ArrayHeader
 from pointseg.files.columns import COLOR, COLOR_ARRAYS, POSITION_ARRAYS
 from pointseg.files.errors import CloudFileError
@@ -28,6 +30,8 @@ from pointseg.scene import FIELDS, Scene
 
 MUST_FIT = ("color", "normal", "strength", "segment", "segment20", "segment200", "instance")
 """Arrays that belong to the points whatever their length: another length is a mistake."""
+MOST_DEFLATED = 1040
+"""Bytes that deflate makes of one at most: arrays of zeros come near it."""
 TABLE_NAMES = {
     3: "xyz",
     4: ("x", "y", "z", "intensity"),
@@ -200,6 +204,10 @@ def _open_folder(path: Path) -> dict[str, ArrayFile]:
 
 def _load_npz(path: Path) -> dict[str, NDArray[Any]]:
     arrays = {}
+    try:
+        check_archive(path, max_ratio=MOST_DEFLATED)
+    except UserError as error:
+        raise CloudFileError(path, f"is not a readable npz file: {error}") from error
     try:
         with zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():

@@ -174,6 +174,17 @@ def test_no_archive(pack, tmp_path):
             check_archive(path)
 
 
+def test_a_directory_that_lost_members(pack):
+    path = pack(("a", b"1"), ("b", b"2"), ("c", b"3"))
+    data = bytearray(path.read_bytes())
+    (size,) = struct.unpack_from("<I", data, len(data) - 10)
+    struct.pack_into("<I", data, len(data) - 10, size * 2 // 3)  # the last two are read
+    path.write_bytes(data)
+    assert len(zipfile.ZipFile(path).namelist()) == 2
+    with pytest.raises(UserError, match="lists 2 members and says that it has 3"):
+        check_archive(path)
+
+
 def test_a_damaged_member(pack, tmp_path):
     path = pack(("a", b"1" * 100), method=zipfile.ZIP_STORED)
     path.write_bytes(path.read_bytes().replace(b"111", b"121", 1))
