@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from pointseg.images.readers.arrays import array_frame
     from pointseg.lifting.lift_features import lift_features
     from pointseg.loading.pretrained_input import pretrained_input
+    from pointseg.prediction.in_memory import PointSegmenter, load_model
     from pointseg.scene import Scene
     from pointseg.segmenter import Segmenter
 
 __version__ = "0.1.0"
 __all__ = [
     "Cloud",
+    "PointSegmenter",
     "Scene",
     "Segmenter",
     "__version__",
@@ -27,17 +29,20 @@ __all__ = [
     "build_backbone",
     "collate",
     "lift_features",
+    "load_model",
     "pretrained_input",
 ]
 
 _HOMES = {
     "Cloud": "pointseg.cloud",
+    "PointSegmenter": "pointseg.prediction.in_memory",
     "Scene": "pointseg.scene",
     "Segmenter": "pointseg.segmenter",
     "array_frame": "pointseg.images.readers.arrays",
     "build_backbone": "pointseg.backbones",
     "collate": "pointseg.cloud",
     "lift_features": "pointseg.lifting.lift_features",
+    "load_model": "pointseg.prediction.in_memory",
     "pretrained_input": "pointseg.loading.pretrained_input",
 }
 

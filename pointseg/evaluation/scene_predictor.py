@@ -94,8 +94,29 @@ class ScenePredictor:
             UserError: a field is missing or not finite, the memory does not suffice even for small
                 tiles, or the voxels are too small for the cloud.
         """
+        return self._found(scene, progress, images, keep=0)[0]
+
+    def predict_probabilities(
+        self,
+        scene: Scene,
+        progress: Callable[[float], None] = lambda share: None,
+        images: ImageSet | None = None,
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """As `predict_labels`, and (N, K) float32 probabilities; 0 for points whose position is not finite."""
+        return self._found(scene, progress, images, keep=self.classes)
+
+    def _found(
+        self,
+        scene: Scene,
+        progress: Callable[[float], None],
+        images: ImageSet | None,
+        *,
+        keep: int,
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """(N,) classes and (N, `keep`) probabilities."""
         bare = self._needed_fields(scene, images)
         labels = np.full(len(scene), IGNORE, np.int32)
+        probabilities = np.zeros((len(scene), keep), np.float32)
         finite, index = finite_points(bare)
         for name, values in finite.fields.items():
             if not np.isfinite(values).all():
@@ -103,13 +124,14 @@ class ScenePredictor:
         if len(index):
             try:
                 maps = self.tile_predictor.encode(images)
-                labels[index] = self._predict(finite, progress, maps)
+                found = self._predict(finite, progress, maps, keep)
+                labels[index], probabilities[index] = found
             except UserError:
                 raise
             except ValueError as error:  # from voxels and transforms that the cloud does not fit
                 raise UserError(f"scene {scene.name}: {error}") from error
         progress(1.0)
-        return labels
+        return labels, probabilities
 
     def _needed_fields(self, scene: Scene, images: ImageSet | None) -> Scene:
         """The scene with the fields that the model reads, and no others."""
@@ -125,9 +147,9 @@ class ScenePredictor:
         return scene.without(*(key for key in scene.fields if key not in needed))
 
     def _predict(
-        self, scene: Scene, progress: Callable[[float], None], maps: Tensor | None
-    ) -> NDArray[np.int32]:
-        """(N,) classes of a scene whose points are all finite."""
+        self, scene: Scene, progress: Callable[[float], None], maps: Tensor | None, keep: int
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """(N,) classes and (N, `keep`) probabilities of a scene whose points are all finite."""
         scene = before_placement(scene, self.recipe)
         placement = placement_of(scene, self.recipe, max_side_m=self.max_side_m)
         scene = placement(scene)
@@ -135,9 +157,9 @@ class ScenePredictor:
         inverse: NDArray[np.int64] | slice = slice(None)
         if size_m is not None and not self.protocol.single_pass:
             scene, inverse = voxel_downsample(scene, size_m)
-        cloud = CloudInMemory(scene, self.recipe.voxel_m)
+        cloud = CloudInMemory(scene, self.recipe.voxel_m, classes=keep)
         self.predict_tiles(cloud, placement, progress, maps)
-        return cloud.labels[inverse]
+        return cloud.labels[inverse], cloud.probabilities[inverse]
 
     @property
     def max_side_m(self) -> float:

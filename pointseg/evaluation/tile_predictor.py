@@ -49,6 +49,24 @@ class _Pass:
     """Of the tile's work, done after this pass."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class TileClasses:
+    """The classes of the points of a tile, and how sure the network is of them."""
+
+    labels: NDArray[np.int32]
+    """(N,) most likely classes."""
+    scores: Tensor
+    """(M, K) sums of probabilities, on the network's device."""
+    rows: NDArray[np.int64] | None = None
+    """(N,) the row of `scores` that each point takes; None: its own."""
+
+    def probabilities(self) -> NDArray[np.float32]:
+        """(N, K) float32, mean over all passes; each row sums to 1."""
+        mean = self.scores / self.scores.sum(1, keepdim=True)
+        found: NDArray[np.float32] = mean.float().cpu().numpy()
+        return found if self.rows is None else found[self.rows]
+
+
 class TilePredictor:
     """A trained network that predicts tiles small enough for its memory."""
 
@@ -101,8 +119,8 @@ class TilePredictor:
         max_points: int,
         progress: Callable[[float], None],
         first_cell: NDArray[np.int64] | None = None,
-    ) -> NDArray[np.int32]:
-        """(N,) classes of the points of a tile.
+    ) -> TileClasses:
+        """Classes of the points of a tile.
 
         Args:
             tile: its points.
@@ -127,7 +145,8 @@ class TilePredictor:
                 progress(one.share)
                 if one.representative is not None:
                     scores += sums[one.representative.to(self.device)]
-        return most_likely(scores, tile.name).cpu().numpy().astype(np.int32)
+        labels = most_likely(scores, tile.name).cpu().numpy().astype(np.int32)
+        return TileClasses(labels=labels, scores=scores)
 
     def _passes(self, tile: Scene, max_points: int) -> Generator[_Pass, None, None]:
         """All forward passes of a tile, in their order; nothing here computes on the device."""
@@ -161,7 +180,7 @@ class TilePredictor:
 
     def _single_pass(
         self, tile: Scene, maps: Tensor | None, first_cell: NDArray[np.int64] | None
-    ) -> NDArray[np.int32]:
+    ) -> TileClasses:
         voxels = voxelize(tile.coord, self.recipe.voxel_m)
         if first_cell is not None:
             own = cell_of(tile.coord.min(0), self.recipe.voxel_m)
@@ -170,7 +189,8 @@ class TilePredictor:
         index = nearest_to_centre(tile.coord, voxels, self.recipe.voxel_m)
         cloud = collate([network_input(tile, index, voxels, self.recipe)])
         found = self._probabilities(cloud, maps)
-        return most_likely(found, tile.name).cpu().numpy().astype(np.int32)[voxels.inverse]
+        labels = most_likely(found, tile.name).cpu().numpy().astype(np.int32)
+        return TileClasses(labels=labels[voxels.inverse], scores=found, rows=voxels.inverse)
 
     def _probabilities(self, cloud: Cloud, maps: Tensor | None) -> Tensor:
         """(N, K) float32 class probabilities of the points of a batch."""

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pointseg.evaluation.tile_predictor import TileClasses
 from pointseg.evaluation.tiling import ArrayPlaces, Places, Tile
 from pointseg.ops.voxels import voxel_downsample
 from pointseg.scene import IGNORE, Scene
@@ -44,16 +45,24 @@ class TiledCloud(Protocol):
     def part(self, tile: Tile) -> Part | None:
         """The points of a tile; None: the classes of all points in its core are known."""
 
-    def keep(self, tile: Tile, part: Part, labels: NDArray[np.int32]) -> None:
-        """Note the classes of a part's wanted points, among (M,) of all of its points."""
+    def keep(self, tile: Tile, part: Part, found: TileClasses) -> None:
+        """Note the classes of a part's wanted points, among those of all of its points."""
 
 
 class CloudInMemory:
     """A scene in memory, and its classes."""
 
-    def __init__(self, scene: Scene, voxel_m: float) -> None:
+    def __init__(self, scene: Scene, voxel_m: float, *, classes: int = 0) -> None:
+        """Prepare a cloud.
+
+        Args:
+            scene: N points.
+            voxel_m: of the network.
+            classes: number of classes K whose probabilities are kept, 4 N K bytes; 0: none are.
+        """
         self.scene, self.name = scene, scene.name
         self.labels = np.full(len(scene), IGNORE, np.int32)
+        self.probabilities = np.zeros((len(scene), classes), np.float32)
         bare = Scene(coord=scene.coord, name=scene.name)
         firsts, self._inverse = voxel_downsample(bare, voxel_m)
         self._coord = firsts.coord
@@ -78,9 +87,11 @@ class CloudInMemory:
             return None
         return Part(self.scene.select(points), wanted, points)
 
-    def keep(self, tile: Tile, part: Part, labels: NDArray[np.int32]) -> None:
+    def keep(self, tile: Tile, part: Part, found: TileClasses) -> None:
         """Note the classes of a part's wanted points."""
-        self.labels[part.points[part.wanted]] = labels[part.wanted]
+        self.labels[part.points[part.wanted]] = found.labels[part.wanted]
+        if self.probabilities.shape[1]:
+            self.probabilities[part.points[part.wanted]] = found.probabilities()[part.wanted]
 
 
 def members(

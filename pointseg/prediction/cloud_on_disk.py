@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinomed3d.runtime.atomic_files import atomic_write, new_file
+from pointseg.evaluation.tile_predictor import TileClasses
 from pointseg.evaluation.tiled_cloud import Part, members
 from pointseg.evaluation.tiling import Places, Tile
 from pointseg.files.labels import SavedLabels
@@ -84,9 +85,9 @@ class CloudOnDisk:
         )
         return None if self._results.covers(part.points[part.wanted]) else part
 
-    def keep(self, tile: Tile, part: Part, labels: NDArray[np.int32]) -> None:
+    def keep(self, tile: Tile, part: Part, found: TileClasses) -> None:
         """Note the classes of a part's wanted points."""
-        self._results.add(tile, part.points[part.wanted], labels[part.wanted])
+        self._results.add(tile, part.points[part.wanted], found.labels[part.wanted])
 
     def _scene(self, rows: NDArray[np.float32]) -> Scene:
         fields, at = {}, 3

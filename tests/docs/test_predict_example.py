@@ -1,4 +1,4 @@
-"""The lines of the guide that predict from Python run as they stand."""
+"""The lines of the guides that predict from Python run as they stand."""
 
 from __future__ import annotations
 
@@ -7,19 +7,35 @@ from pathlib import Path
 
 import pytest
 
+from pointseg.training.checkpoint import build_segmenter, save_checkpoint
 from tests import ROOT
 from tests.dinomed3d.inference.cohort.test_run import write_scan
 from tests.dinomed3d.inference.models.write_model import write_model
+from tests.pointseg.evaluation.answers import CLASSES, RECIPE
 
 
-def test_the_lines_of_the_guide_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    text = (ROOT / "docs" / "volumes.md").read_text(encoding="utf-8")
+def example(page: str) -> str:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     (code,) = [block for block in blocks if "load_model" in block]
+    return code
+
+
+def test_volumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     write_scan(Path("scan.nii.gz"), shape=(24, 20, 18))
     write_model(tmp_path).rename("model.zip")  # what it is shows in the content, not in the name
-    exec(code, {})
+    exec(example("volumes.md"), {})
     assert capsys.readouterr().out == "{'a': [1], 'b': [2]} ('MRI',) (24, 20, 18)\n"
+
+
+def test_clouds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    weights = build_segmenter(RECIPE, len(CLASSES)).state_dict()
+    save_checkpoint(Path("best.pt"), weights, recipe=RECIPE, classes=CLASSES)
+    exec(example("point_clouds.md"), {})
+    assert capsys.readouterr().out == "('floor', 'wall', 'thing') (1000,) (1000, 3)\n"
