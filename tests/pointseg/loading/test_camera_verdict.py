@@ -113,7 +113,11 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pointseg.loading.camera_verdict.SCENES", 1)
 
 
-def test_rooms_that_fit_are_said_so_on_one_line_and_draw_no_random_number() -> None:
+def test_rooms_that_fit_are_said_so_on_one_line_and_draw_no_random_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pointseg.loading.camera_verdict.POINTS", 5000)  # of 6000
+    monkeypatch.setattr("pointseg.loading.camera_verdict.PIXELS", 1000)  # of 1728
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1]
     (line,) = said(Rooms())
     assert "plausible as stated" in line and "colours" in line

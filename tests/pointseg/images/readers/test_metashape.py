@@ -118,9 +118,11 @@ def test_what_is_left_out_is_counted(tmp_path: Path, caplog: pytest.LogCaptureFi
     with pytest.raises(ImagesError, match="1 of 1 cameras are left out: 1 is not aligned"):
         read_cameras(write(tmp_path, unaligned))
     georeferenced = (
-        write(tmp_path, camera("a")).read_text().replace('LOCAL_CS["Local"]', 'PROJCS["UTM 32", 1]')
+        write(tmp_path, camera("a"))
+        .read_text(encoding="utf-8")
+        .replace('LOCAL_CS["Local"]', 'PROJCS["UTM 32", 1]')
     )
-    path.write_text(georeferenced)
+    path.write_text(georeferenced, encoding="utf-8")
     read_cameras(path)
     assert "geocentric" in caplog.text
 

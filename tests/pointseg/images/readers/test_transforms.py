@@ -33,7 +33,8 @@ def write(root: Path, *frames: dict[str, Any], **top: Any) -> Path:
         "frames": list(frames) or [{"file_path": "a.png", "transform_matrix": POSE}],
     }
     path = root / "transforms.json"
-    path.write_text(json.dumps({key: value for key, value in found.items() if value is not None}))
+    text = json.dumps({key: value for key, value in found.items() if value is not None})
+    path.write_text(text, encoding="utf-8")
     return path
 
 
@@ -192,7 +193,7 @@ def test_other_files_and_folders(tmp_path: Path) -> None:
         ("[" * 100_000, "cannot be read as JSON"),
         ('{"frames": [', "cannot be read as JSON"),
     ):
-        path.write_text(content)
+        path.write_text(content, encoding="utf-8")
         with pytest.raises(ImagesError, match=message):
             read_cameras(path)
     with pytest.raises(ImagesError, match="is missing"):
