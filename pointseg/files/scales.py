@@ -29,11 +29,8 @@ NOISE = 16
 SOME = 10
 """if one of so many does, at most."""
 COLOR_LIMITS = (0.0, *COLORS, *COLOR_SLACK.values())
-INTENSITY_LIMITS = (
-    *(0.0, *INTENSITIES, *(-n / NOISE for n in INTENSITIES)),
-    *(limit for n in SIGNED for limit in (-n, n)),
-    *(n - 1 for n in WHOLE_SIGNED),
-)
+HIGH_INTENSITIES = (0.0, *INTENSITIES, *SIGNED, *(n - 1 for n in WHOLE_SIGNED))
+LOW_INTENSITIES = (0.0, *(-n / NOISE for n in INTENSITIES), *(-n for n in SIGNED))
 FIELD_NAMES = {
     "color": "red, green and blue are",
     "normal": "normals are",
@@ -87,12 +84,13 @@ class Values:
             known_intensity_max: the intensity that becomes 1 in files of this type, unless many exceed it.
         """
         self._stated, self._known = stated, known_intensity_max
-        said = (stated.intensity_min, stated.intensity_max, known_intensity_max)
+        high = _known(stated.intensity_max, known_intensity_max)
+        low = _known(stated.intensity_min)
         self._of = {
-            "color": Tally([*COLOR_LIMITS, *_known(stated.color_max)]),
-            "strength": Tally([*INTENSITY_LIMITS, *_known(*said)]),
-            "normal": Tally(()),
-            "returns": Tally(()),
+            "color": Tally([*COLOR_LIMITS, *_known(stated.color_max)], [0.0]),
+            "strength": Tally([*HIGH_INTENSITIES, *high], [*LOW_INTENSITIES, *low]),
+            "normal": Tally(),
+            "returns": Tally(),
         }
         self._is_gaussian = False
 

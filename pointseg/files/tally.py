@@ -19,15 +19,14 @@ FEW_POINTS = 1000
 class Tally:
     """Counts of a column's values that exceed some limits, or stay below."""
 
-    def __init__(self, limits: Iterable[float]) -> None:
+    def __init__(self, above: Iterable[float] = (), below: Iterable[float] = ()) -> None:
         """Count nothing so far.
 
         Args:
-            limits: against which values are counted.
+            above: limits; values that exceed them are counted.
+            below: limits; values below them are counted.
         """
-        self._limits = {limit: index for index, limit in enumerate(sorted(set(limits)))}
-        self._above = np.zeros(len(self._limits), np.int64)
-        self._below = np.zeros(len(self._limits), np.int64)
+        self._above, self._below = dict.fromkeys(above, 0), dict.fromkeys(below, 0)
         self.points = self.values = self.finite = 0
         """Points; their values; those of them that are finite numbers."""
         self.dtype: np.dtype[Any] | None = None
@@ -45,20 +44,24 @@ class Tally:
         self.points += len(numbers)
         self.values += numbers.size
         self.finite += numbers.size if is_known else int(np.count_nonzero(known))
-        if len(numbers):
-            low, high = (numbers, numbers) if is_known else (
-                np.where(known, numbers, np.float32(np.inf)),
-                np.where(known, numbers, np.float32(-np.inf)),
-            )  # fmt: skip
-            low, high = low.min(0), high.max(0)
-            self._low = low if self._low is None else np.minimum(self._low, low)
-            self._high = high if self._high is None else np.maximum(self._high, high)
+        if not len(numbers):
+            return
+        low, high = (numbers, numbers) if is_known else (
+            np.where(known, numbers, np.float32(np.inf)),
+            np.where(known, numbers, np.float32(-np.inf)),
+        )  # fmt: skip
+        low, high = low.min(0), high.max(0)
+        self._low = low if self._low is None else np.minimum(self._low, low)
+        self._high = high if self._high is None else np.maximum(self._high, high)
         flat = numbers.reshape(-1) if is_known else numbers[known]
         if self.whole and values.dtype.kind == "f":
             self.whole = bool((np.floor(flat) == flat).all())
-        for limit, index in self._limits.items():
-            self._above[index] += np.count_nonzero(flat > limit)
-            self._below[index] += np.count_nonzero(flat < limit)
+        for limit in self._above:
+            if high.max() > limit:
+                self._above[limit] += int(np.count_nonzero(flat > limit))
+        for limit in self._below:
+            if low.min() < limit:
+                self._below[limit] += int(np.count_nonzero(flat < limit))
 
     @property
     def is_float(self) -> bool:
@@ -81,11 +84,11 @@ class Tally:
 
     def above(self, limit: float) -> int:
         """How many exceed one of the limits."""
-        return int(self._above[self._limits[limit]])
+        return self._above[limit]
 
     def below(self, limit: float) -> int:
         """How many are below one of the limits."""
-        return int(self._below[self._limits[limit]])
+        return self._below[limit]
 
     def rarely_above(self, limit: float, *, of: int | None = None) -> bool:
         """Whether at most one of ``RARE`` exceeds a limit.

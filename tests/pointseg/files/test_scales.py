@@ -58,6 +58,13 @@ def test_one_point_does_not_change_the_colours_of_the_others(odd, coloured):
     assert "lie beyond" in more[1].notes["color"][0]
 
 
+def test_points_without_a_colour_do_not_decide_the_range_of_colours():
+    colors = np.zeros((2000, 3), np.uint16)
+    colors[::400] = 30_000  # five that an image showed
+    scene, scales = understood(rgb=colors)
+    assert scales.color_max == 65535 and not scales.notes["color"]
+
+
 @pytest.mark.parametrize(
     ("stated", "values", "kind", "factor", "note"),
     [

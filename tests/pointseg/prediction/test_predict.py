@@ -384,6 +384,27 @@ def test_the_scale_of_intensities(tmp_path, monkeypatch, trained_with, given, co
     assert predict(replace(spec, intensity_max=180.0))[0].status == "done"
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_colours_that_nobody_filled_are_missing(tmp_path, model, stream):
+    scene = colored([0, 1])
+    source = write(tmp_path / "a.las", scene.with_fields(color=scene["color"] * 0))
+    (result,) = predict(spec_of(tmp_path, source, stream=stream))
+    assert "lacks color (its red, green and blue are 0 at every point)" in result.reason
+
+
+def test_normals_that_nobody_filled_are_estimated(tmp_path, monkeypatch):
+    recipe = replace(RECIPE, features=("normal",))
+    monkeypatch.setattr(
+        module, "load_model", lambda path, device, **_: (ByNormal(), trained(recipe=recipe))
+    )
+    scene = colored([0]).with_fields(normal=np.zeros((400, 3), np.float32))
+    source = write(tmp_path / "a.ply", scene)
+    (result,) = predict(spec_of(tmp_path, source, orient_normals="up"))
+    assert "its normals are 0 at every point; they were estimated, oriented upwards" in result.notes
+    (result,) = predict(spec_of(tmp_path, source, stream=True, overwrite=True))
+    assert result.status == "failed" and "its normals are 0 at every point" in result.reason
+
+
 def test_a_scale_that_cannot_be(tmp_path, model):
     source = write(tmp_path / "a.ply", colored([0]))
     with pytest.raises(UserError, match="'intensity_max' must be > 0, or null, got 0"):

@@ -71,6 +71,7 @@ def test_values_in_pieces_are_understood_as_those_of_the_whole(tmp_path, monkeyp
     found = survey(tmp_path / "a", pieces).scales
     assert replace(found, origin=None) == replace(scales, origin=None)
     parts = [scene_of(tmp_path / "a", part, name="a", scales=found) for part in pieces.read(70)]
+    assert all(part.fields.keys() == scene.fields.keys() for part in parts)
     for name, values in scene.fields.items():
         np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), values)
 
