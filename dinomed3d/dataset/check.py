@@ -73,30 +73,34 @@ def check_dataset(
     yield from findings
     files, findings = check_files(folder, description)
     yield from findings
-    heads, faults = geometry.read_headers([*files.training, *files.test])
-    found = gathered(faults, geometry.FAULTS)
+    heads, faults = geometry.read_headers(files.training)
+    test_heads, test_faults = geometry.read_headers(files.test)
+    found = gathered([*faults, *test_faults], geometry.FAULTS)
     yield from found or [Finding(topic="geometry", says="channels and labels lie on one grid")]
-    if with_voxels:
-        yield from _voxels(files, description, heads, processes, progress)
+    if with_voxels and files.training:
+        shapes = {head.shape for head in heads.values()}
+        alike = [
+            c for c in files.test if c.name in test_heads and test_heads[c.name].shape in shapes
+        ]
+        largest = max((head.voxels for head in heads.values()), default=1)
+        case_bytes = largest * (READ_BYTES * len(description.channels) + LABEL_BYTES)
+        processes = max(1, min(processes, int(free_bytes() / 2 // case_bytes)))
+        yield from _voxels(files, description, alike, processes, progress)
     yield from _planned(folder, files, description, heads)
 
 
 def _voxels(
     files: RawFiles,
     description: Description,
-    heads: Mapping[str, Header],
+    alike: Sequence[RawCase],
     processes: int,
     progress: Progress,
 ) -> Iterator[Finding]:
+    """What voxels say; of test cases those are read that may be copies, as they have the shape of a training case."""
     reader = _reader(description, files.training)
     if isinstance(reader, Finding):
         yield reader
         return
-    largest = max((heads[c.name].voxels for c in files.training if c.name in heads), default=1)
-    case_bytes = largest * (READ_BYTES * len(description.channels) + LABEL_BYTES)
-    processes = max(1, min(processes, int(free_bytes() / 2 // case_bytes)))
-    shapes = {heads[case.name].shape for case in files.training if case.name in heads}
-    alike = [c for c in files.test if c.name in heads and heads[c.name].shape in shapes]
 
     def read(cases: Sequence[RawCase], what: str) -> list[voxels.CaseVoxels]:
         labels, channels = tuple(description.labels), len(description.channels)
@@ -128,7 +132,9 @@ def _reader(description: Description, training: Sequence[RawCase]) -> Any:
         with voxels.quiet():
             try:
                 return determine_reader_writer_from_dataset_json(
-                    dict(description.content), str(case.images[0]), verbose=False
+                    {"file_ending": description.ending, **description.content},
+                    str(case.images[0]),
+                    verbose=False,
                 )
             except (RuntimeError, KeyError):
                 continue

@@ -281,6 +281,19 @@ def test_one_fault_is_one_finding(dataset, fault):
     assert len(findings) == 1 or {f.topic for f in findings} <= allowed, findings
 
 
+def test_where_no_case_is_complete_the_rest_is_still_said(dataset):
+    shutil.rmtree(dataset / "labelsTr")
+    assert [(f.topic, f.cases) for f in wrong(dataset)] == [("files", 3)]
+
+
+def test_a_test_case_of_the_same_name_has_its_own_header(dataset):
+    for channel in range(2):
+        image(dataset / f"imagesTs/a_000{channel}.nii.gz", noise(channel, (9, 9, 9)))
+    assert [f.topic for f in wrong(dataset)] == ["duplicates"]
+    (memory,) = (f for f in found(dataset) if f.topic == "memory")
+    assert "9 x 9 x 9" not in memory.says
+
+
 def test_a_damaged_file_costs_only_itself(dataset):
     path = dataset / "imagesTr/b_0001.nii.gz"
     path.write_bytes(path.read_bytes()[:-40])
