@@ -63,6 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Check, and print the findings."""
     findings: list[Finding] = []
     if arguments.dataset is None:
+        if arguments.headers_only:
+            raise UserError("--headers-only is for a dataset: name it with -d")
         checks: Iterator[Finding] = iter(examine())
     else:
         checks = _dataset(arguments)

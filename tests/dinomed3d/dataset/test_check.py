@@ -468,6 +468,15 @@ def test_what_is_no_dataset_is_refused(dataset, spoil, message, capsys):
     assert printed.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [(["--headers-only"], "-d"), (["-d", "7", "--processes", "0"], "--processes")],
+)
+def test_options_that_mean_nothing_are_refused(dataset, words, names, capsys):
+    assert main(["doctor", *words]) == 2
+    assert names in capsys.readouterr().err
+
+
 def test_the_command_names_a_dataset_by_number_name_or_folder(dataset, monkeypatch, capsys):
     for name in ("7", "Dataset007_Tiny", str(dataset)):
         assert dataset_folder(name) == dataset
