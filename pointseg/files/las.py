@@ -242,10 +242,10 @@ def _opened(path: Path) -> Iterator[laspy.LasReader]:
     header = read_header(path)
     # One thread: the parallel reader believes the table of chunks at the end of a file, and a damaged
     # table makes it ask for memory until the system ends the whole process.
-    with _errors_of(path, "is damaged or cut off"):
-        reader = laspy.open(open_view(header), laz_backend=laspy.LazBackend.Lazrs)
-    _name_bytes(reader.header.point_format)
-    with reader:
+    with open_view(header) as view:
+        with _errors_of(path, "is damaged or cut off"):
+            reader = laspy.open(view, laz_backend=laspy.LazBackend.Lazrs)
+        _name_bytes(reader.header.point_format)
         scales = np.asarray(reader.header.scales)
         if not np.isfinite([*scales, *reader.header.offsets]).all() or (scales == 0).any():
             raise CloudFileError(

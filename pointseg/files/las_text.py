@@ -20,6 +20,8 @@ SPEC, EXTRA_BYTES = b"LASF_Spec", 4
 COPC = b"copc"
 NEEDED = ((SPEC, EXTRA_BYTES), (b"laszip encoded", 22204))
 """Records that laspy itself must know."""
+BUFFER = 2**18
+"""Bytes that are read at once."""
 DIMENSION = 192
 """Bytes of the description of an extra dimension."""
 NAMES = ((4, 36), (160, 192))
@@ -64,7 +66,7 @@ def open_view(header: LasHeader) -> io.BufferedReader:
             shown.append((record.at + len(record.head) - 32, bytes(32)))
         elif record.user == SPEC:
             shown += [(record.content_at + at, text) for at, text, _ in _dimensions(header, record)]
-    return io.BufferedReader(HeaderView(header.path, shown))
+    return io.BufferedReader(HeaderView(header.path, shown), BUFFER)
 
 
 def original(header: LasHeader, user: str) -> Record | None:

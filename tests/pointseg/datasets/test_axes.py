@@ -48,3 +48,13 @@ def test_metres_with_z_up_stay():
 def test_other_axes_and_units_are_refused(wrong):
     with pytest.raises(ValueError, match="'up' must be z, y or -y and 'unit_m' above 0"):
         upright(scene(), **wrong)
+
+
+def test_heights_in_another_unit_turn_normals_as_they_turn_surfaces():
+    slope = np.array([[0, 0, 0], [1, 0, 1], [0, 1, 0]], np.float32)  # z = x
+    normal = np.array([[-1, 0, 1]] * 3, np.float32) / np.float32(np.sqrt(2))
+    normal[2] = 0
+    found = upright(Scene(coord=slope, fields={"normal": normal}), unit_m=(0.5, 0.5, 2.0))
+    assert found.coord.tolist() == [[0, 0, 0], [0.5, 0, 2], [0, 0.5, 0]]
+    wanted = np.array([-4, 0, 1]) / np.sqrt(17)  # z = 4 x
+    np.testing.assert_allclose(found["normal"], [wanted, wanted, [0, 0, 0]], atol=1e-6)

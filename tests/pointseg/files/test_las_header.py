@@ -77,6 +77,13 @@ def test_who_defines_a_record_may_be_of_any_encoding(shared, tmp_path):
         ]
 
 
+@pytest.mark.parametrize("suffix", [".las", ".laz"])
+def test_files_without_points_are_copied(tmp_path, suffix):
+    las(tmp_path / f"a{suffix}", count=0)
+    label(tmp_path / f"a{suffix}", tmp_path / f"b{suffix}", colors=np.zeros((1, 3), np.uint8))
+    assert len(read_cloud(tmp_path / f"b{suffix}")) == 0
+
+
 def test_version_1_0_is_kept(tmp_path):
     las(tmp_path / "a.las", point_format=1, version="1.1")
     patched(tmp_path / "a.las", (25, b"\0"))
@@ -142,6 +149,9 @@ def test_points_that_nobody_wrote_are_found(tmp_path, monkeypatch, pieces):
         read_cloud(tmp_path / "a.las")
     patched(tmp_path / "a.las", (at + row, struct.pack("<i", 10**6)))  # an old box
     assert len(read_cloud(tmp_path / "a.las")) == 4
+    patched(tmp_path / "a.las", (at + 2 * row, struct.pack("<i", 10**6)))  # in two pieces
+    with pytest.raises(CloudFileError, match="the last 3 lie outside"):
+        read_cloud(tmp_path / "a.las")
 
 
 def test_what_could_be_read_but_not_written_is_refused_before_the_work(tmp_path):
