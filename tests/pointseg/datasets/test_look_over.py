@@ -184,10 +184,12 @@ def test_cameras_are_checked_on_the_scenes_that_are_used(
 ) -> None:
     write_cloud(folder(tmp_path) / "train" / "empty.ply", tile(0))
     dataset, checked, said = Folder(tmp_path), list[str](), list[str]()
-    monkeypatch.setattr(
-        camera_verdict, "camera_verdict", lambda data, *_: checked.extend(data.scenes("train"))
-    )
-    monkeypatch.setattr(camera_verdict, "require_plausible_cameras", lambda *_, **__: None)
+
+    def verdicts(data: Folder, *_: Any) -> tuple[()]:
+        checked.extend(data.scenes("train"))
+        return ()
+
+    monkeypatch.setattr(camera_verdict, "camera_verdicts", verdicts)
     asked = argparse.Namespace(
         no_camera_check=False,
         resume=False,
