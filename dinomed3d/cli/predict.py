@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import threading
 import time
@@ -15,6 +16,7 @@ from dinomed3d.inference.cohort.events import (
     CasesFound,
     CaseStarted,
     Event,
+    RunStalled,
 )
 from dinomed3d.inference.cohort.spec import ENGINES, PRECISIONS, PredictSpec
 from dinomed3d.runtime.device import DEVICES
@@ -185,6 +187,14 @@ def _add_machines(group: Any) -> None:
         "ray: on a Ray cluster (needs Ray, the extra 'ray') (default: process)",
     )
     group.add_argument(
+        "--stall-minutes",
+        type=float,
+        default=30.0,
+        metavar="MIN",
+        help="give up a case that shows no sign of progress for so long (no window, no step; large scans are allowed "
+        "more), so that the others go on; 0: never (default: 30)",
+    )
+    group.add_argument(
         "--workers",
         type=int,
         default=1,
@@ -268,6 +278,9 @@ class Progress:
                 self._print(f"{counter} {event.case}: {event.fraction:.0%}", end="")
             elif isinstance(event, CaseEnded):
                 self._ended(event)
+            elif isinstance(event, RunStalled):
+                self._print(f"dinomed3d predict: {event.message}")
+                os._exit(1)  # nothing else ends a thread that hangs
 
     def _print(self, text: str, end: str = "\n") -> None:
         """Print one line, over a percentage that was shown before."""

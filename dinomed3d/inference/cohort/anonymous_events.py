@@ -9,6 +9,7 @@ from dinomed3d.inference.cohort.events import (
     CaseProgress,
     CasesFound,
     CaseStarted,
+    CaseStep,
     Event,
     ProgressCallback,
 )
@@ -24,7 +25,7 @@ def anonymous_events(names: Anonymizer, on_event: ProgressCallback) -> ProgressC
         elif isinstance(event, CaseEnded):
             reason = None if event.reason is None else names.text(event.reason, event.case)
             on_event(replace(event, case=names.name(event.case), reason=reason))
-        elif isinstance(event, (CaseStarted, CaseProgress)):
+        elif isinstance(event, (CaseStarted, CaseStep, CaseProgress)):
             on_event(replace(event, case=names.name(event.case)))
         else:
             on_event(event)

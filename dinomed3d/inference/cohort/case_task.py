@@ -6,7 +6,7 @@ import errno
 import os
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,6 +43,8 @@ class CaseTask:
 
     case: Case
     """What to predict."""
+    on_step: Callable[[str, bool], None] = lambda step, ended: None
+    """Receives the name of each step when it begins, and again, with True, when it has ended."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Duration of each finished step."""
     reason: str | None = None
@@ -78,6 +80,7 @@ class CaseTask:
     def step(self, name: str) -> Iterator[None]:
         """Time a step; an error in it becomes this case's reason and is not raised."""
         start = time.monotonic()
+        self.on_step(name, False)
         try:
             yield
         except CaseError as error:
@@ -91,6 +94,7 @@ class CaseTask:
         except Exception as error:  # whatever it is, the other cases go on
             self._fail(name, error)
         self.seconds[name] = round(time.monotonic() - start, 3)
+        self.on_step(name, True)
 
     def _fail(self, name: str, error: Exception) -> None:
         """Take an error that nobody has explained as the reason; called while it is handled."""

@@ -31,6 +31,18 @@ class CaseStarted:
 
 
 @dataclass(frozen=True)
+class CaseStep:
+    """A step of a case begins or has ended: a sign of progress."""
+
+    case: str
+    """Id of the case."""
+    step: str
+    """Name of the step."""
+    ended: bool
+    """Whether it has ended."""
+
+
+@dataclass(frozen=True)
 class CaseProgress:
     """The network has processed a fraction of a case."""
 
@@ -50,6 +62,19 @@ class CaseEnded:
     """Why it failed; None if it is done."""
     seconds: Mapping[str, float]
     """Duration of each step."""
+
+
+@dataclass(frozen=True)
+class WorkerAlive:
+    """Windows went through a network since the last event: a sign of progress."""
+
+
+@dataclass(frozen=True)
+class RunStalled:
+    """The run cannot go on: a thread hangs, and threads cannot be ended (the engine `threads`)."""
+
+    message: str
+    """What to do."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +102,16 @@ class WorkerFailed:
 
 
 Event = (
-    CasesFound | CaseStarted | CaseProgress | CaseEnded | ModelOpened | WorkerReady | WorkerFailed
+    CasesFound
+    | CaseStarted
+    | CaseStep
+    | CaseProgress
+    | CaseEnded
+    | WorkerAlive
+    | RunStalled
+    | ModelOpened
+    | WorkerReady
+    | WorkerFailed
 )
 ProgressCallback = Callable[[Event], None]
 """Receives events, from any thread."""

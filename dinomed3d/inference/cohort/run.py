@@ -227,9 +227,9 @@ def run_engine(
     if worker is not None:
         supervise(model, spec, cases, on_event, worker)
     elif spec.engine == "threads":
-        from dinomed3d.inference.cohort.worker import Worker
+        from dinomed3d.inference.cohort.threads_backend import run_in_threads
 
-        Worker(model, spec).run(cases, on_event)
+        run_in_threads(model, spec, cases, on_event)
     else:
         from dinomed3d.inference.cohort.ray_backend import run_on_ray
 

@@ -60,6 +60,8 @@ class PredictSpec:
     """Whether to predict failed cases again."""
     shard: tuple[int, int] | None = None
     """(i, n) for the i-th of n shards of about equal size, counted from 1."""
+    stall_minutes: float = 30.0
+    """A case that shows no sign of progress for so long is given up; 0: never."""
     engine: str = "process"
     """One of ENGINES."""
     workers: int = 1
@@ -83,6 +85,11 @@ class PredictSpec:
                 self.localizer is None or not self.save_probabilities,
                 "left out with --save-probabilities: there are none outside its region",
                 self.localizer,
+            ),
+            "--stall-minutes": (
+                0 <= self.stall_minutes < float("inf"),
+                "0 minutes (never) or more",
+                self.stall_minutes,
             ),
             "--workers": (self.workers >= 1, "1 or more", self.workers),
             "--orientation": (

@@ -24,6 +24,7 @@ from dinomed3d.inference.cohort.events import (
     CaseEnded,
     CaseProgress,
     CaseStarted,
+    CaseStep,
     ProgressCallback,
 )
 from dinomed3d.inference.cohort.loaded_model import LoadedModel
@@ -39,6 +40,7 @@ from dinomed3d.inference.cohort.record import (
 )
 from dinomed3d.inference.cohort.results import write_results
 from dinomed3d.inference.cohort.spec import PredictSpec
+from dinomed3d.inference.cohort.watchdog import signs
 from dinomed3d.inference.io.image import Grid, read_case, read_grid
 from dinomed3d.inference.io.orientation import Reorientation
 from dinomed3d.inference.models.model import Model
@@ -124,6 +126,10 @@ class Worker:
         Raises:
             KeyboardInterrupt: passed on, after the case that is being written is complete.
         """
+        models: list[LoadedModel | Localizer | None] = [self.loaded, self.first, self.localizer]
+        for one in models:
+            if one is not None:
+                one.predictor.on_pass = signs(on_event)
         budget = MemoryBudget(max(0, self.limit - self.footprint.base))
         reader, writer = ThreadPoolExecutor(1, "reader"), ThreadPoolExecutor(1, "writer")
         reading: list[Future[CaseTask]] = []
@@ -158,7 +164,7 @@ class Worker:
 
     def read(self, case: Case, budget: MemoryBudget, on_event: ProgressCallback) -> CaseTask:
         """Read and preprocess a case, once there is memory for it."""
-        task = CaseTask(case)
+        task = CaseTask(case, on_step=lambda step, ended: on_event(CaseStep(case.id, step, ended)))
         on_event(CaseStarted(case.id))
         with task.step("estimate"):
             task.inputs = describe_inputs(case, self.model.channels)

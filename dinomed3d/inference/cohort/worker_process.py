@@ -3,7 +3,8 @@
 The child is started with the interpreter itself, not by multiprocessing, and reports events on its
 standard output. If it is killed, for example by the system for lack of memory, the cases it had
 started are tried once more, each alone in a child of its own; a case whose child dies again has
-failed, and all others go on.
+failed, and all others go on. A child without a sign of progress is killed, and the case that it hangs
+in has failed.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from __future__ import annotations
 import _thread
 import os
 import pickle
+import queue
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,8 +35,9 @@ from dinomed3d.inference.cohort.events import (
     WorkerFailed,
     WorkerReady,
 )
-from dinomed3d.inference.cohort.record import failed_record, remove_leftovers, write_failure
+from dinomed3d.inference.cohort.record import remove_leftovers
 from dinomed3d.inference.cohort.spec import PredictSpec
+from dinomed3d.inference.cohort.watchdog import POLL_S, Watchdog, give_up
 from dinomed3d.inference.models.model import Model
 from dinomed3d.runtime.allocator import KEEP_FREED_MEMORY
 from dinomed3d.runtime.errors import UserError
@@ -61,6 +64,8 @@ class WorkerState:
     """Cases that have their record."""
     ready: bool = False
     """Whether it has loaded the networks."""
+    stuck: Mapping[str, str] | None = None
+    """Cases with which it was given up, since it showed no sign of progress -> why; None: it was not."""
     code: int = 0
     """Exit code of the process."""
 
@@ -74,6 +79,7 @@ class WorkerProcess:
         Raises:
             UserError: no process can be started here.
         """
+        self.spec = spec
         # its temporary files go below one folder, which is removed here even if it is killed
         self.folder = tempfile.TemporaryDirectory(prefix="dinomed3d-", ignore_cleanup_errors=True)
         temporary = {name: self.folder.name for name in ("TMPDIR", "TEMP", "TMP")}
@@ -89,7 +95,8 @@ class WorkerProcess:
             raise UserError(
                 f"--engine process: no second process can be started here ({error}); use --engine threads"
             ) from error
-        self.events = self._read_events()
+        self.events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        threading.Thread(target=self._read_events, daemon=True).start()
         self._send(spec)
 
     def model(self) -> Model:
@@ -98,18 +105,22 @@ class WorkerProcess:
         Raises:
             UserError: the model cannot be used, or the process ended.
         """
-        for event in self.events:
+        while (event := self._next_event()) is not None:
             if isinstance(event, ModelOpened):
                 return event.model
             if isinstance(event, WorkerFailed):
                 raise UserError(event.message)
-        raise UserError(_ended_early(self.process.wait()))
+        raise UserError(_ended_early(self.process.wait(), self.spec))
 
-    def work(self, cases: Sequence[Case], *, overlap: bool) -> Iterator[Event]:
-        """Give it its cases, and yield its events until it ends."""
+    def work(self, cases: Sequence[Case], watchdog: Watchdog, *, overlap: bool) -> Iterator[Event]:
+        """Give it its cases, and yield its events until it ends, or until it was silent for too long."""
         self._send((cases, overlap))
-        yield from self.events
-        self.process.wait()
+        while (event := self._next_event(watchdog)) is not None:
+            yield event
+        if watchdog.is_over:
+            self.process.kill()  # what hangs in a library hears nothing else
+        else:
+            self.process.wait()
 
     def _send(self, content: Any) -> None:
         assert self.process.stdin is not None
@@ -117,26 +128,41 @@ class WorkerProcess:
             pickle.dump(content, self.process.stdin)
             self.process.stdin.flush()
 
-    def _read_events(self) -> Iterator[Event]:
-        stdout = self.process.stdout
-        assert stdout is not None
-        while stdout.readline() not in (_READY, b""):
-            pass  # what other modules print when Python starts
-        with suppress(EOFError, pickle.UnpicklingError):  # it ended, perhaps in the middle of one
-            while True:
-                yield pickle.load(stdout)
+    def _next_event(self, watchdog: Watchdog | None = None) -> Event | None:
+        """The next event; None once there are no more, or if the watchdog has waited for too long."""
+        while watchdog is None or not watchdog.is_over:
+            before = time.monotonic()
+            with suppress(queue.Empty):
+                # in short steps: on Windows nothing interrupts a long one
+                return self.events.get(timeout=POLL_S)
+            if watchdog is not None:
+                watchdog.wait(time.monotonic() - before, at_most=2 * POLL_S)
+        return None
+
+    def _read_events(self) -> None:
+        """Pass on what it reports; in a thread of its own, so that waiting for it can end."""
+        assert self.process.stdout is not None
+        with self.process.stdout as stdout:
+            while stdout.readline() not in (_READY, b""):
+                pass  # what other modules print when Python starts
+            # it may end in the middle of an event, or be hung up on
+            with suppress(EOFError, pickle.UnpicklingError, ValueError):
+                while True:
+                    self.events.put(pickle.load(stdout))
+        self.events.put(None)
 
     def end(self) -> None:
         """Let it finish what it is writing, and remove its temporary files."""
-        assert self.process.stdin is not None and self.process.stdout is not None
+        assert self.process.stdin is not None
         with suppress(BrokenPipeError):
             self.process.stdin.close()  # then it ends by itself
         try:
             self.process.wait(timeout=PATIENCE_S + 10)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.wait()
-        self.process.stdout.close()
+            # a process that waits for a dead disk cannot even be killed
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(timeout=PATIENCE_S)
         self.folder.cleanup()
 
 
@@ -165,21 +191,30 @@ def supervise(
     while waiting or suspects:
         alone = bool(suspects)
         batch = [suspects.pop(0)] if alone else waiting
-        state = _run_worker(worker or WorkerProcess(spec), batch, on_event, overlap=not alone)
+        watchdog = Watchdog(spec.stall_minutes, batch, loads=model)
+        state = _run_worker(
+            worker or WorkerProcess(spec), batch, on_event, watchdog, overlap=not alone
+        )
         worker = None
         if state.code == 130:
             raise KeyboardInterrupt
         if state.code != 0:
             if not state.ready:
-                raise UserError(_ended_early(state.code))
+                raise UserError(_ended_early(state.code, spec, hangs=state.stuck is not None))
             remove_leftovers(Path(spec.out), [case.id for case in batch])
+        blamed = state.started if state.stuck is None else set(state.stuck)
+        if state.stuck is not None and (alone or len(blamed) == 1):
+            for case in batch:
+                if case.id in blamed:
+                    give_up(case, state.stuck[case.id], model, spec, on_event)
+            state.ended |= blamed
         left = [case for case in batch if case.id not in state.ended]
         if alone:
             for case in left:
                 fail(case, state.code, model, spec, on_event)
             continue
-        suspects = [case for case in left if case.id in state.started]
-        waiting = [case for case in left if case.id not in state.started]
+        suspects = [case for case in left if case.id in blamed]
+        waiting = [case for case in left if case.id not in blamed]
         if waiting and (state.code == 0 or not (suspects or state.ended)):
             raise UserError(
                 f"the worker process ended ({exit_reason(state.code)}) with {len(waiting)} cases left; see "
@@ -195,12 +230,16 @@ def fail(
         f"its worker process ended twice ({exit_reason(code)}), the second time with this case alone; lower "
         "--memory-limit, or see the log"
     )
-    write_failure(Path(spec.out), failed_record(case, reason, model, spec))
-    on_event(CaseEnded(case.id, reason, {}))
+    give_up(case, reason, model, spec, on_event)
 
 
 def _run_worker(
-    worker: WorkerProcess, cases: Sequence[Case], on_event: ProgressCallback, *, overlap: bool
+    worker: WorkerProcess,
+    cases: Sequence[Case],
+    on_event: ProgressCallback,
+    watchdog: Watchdog,
+    *,
+    overlap: bool,
 ) -> WorkerState:
     """Let one process work until it ends.
 
@@ -209,7 +248,8 @@ def _run_worker(
     """
     state = WorkerState()
     try:
-        for event in worker.work(cases, overlap=overlap):
+        for event in worker.work(cases, watchdog, overlap=overlap):
+            watchdog.note(event)
             if isinstance(event, WorkerFailed):
                 raise UserError(event.message)
             if isinstance(event, WorkerReady):
@@ -220,13 +260,21 @@ def _run_worker(
                 elif isinstance(event, CaseEnded):
                     state.ended.add(event.case)
                 on_event(event)
-        state.code = worker.process.returncode
+        if watchdog.is_over:
+            state.stuck, state.code = watchdog.stuck, -9
+        else:
+            state.code = worker.process.returncode
     finally:
         worker.end()
     return state
 
 
-def _ended_early(code: int) -> str:
+def _ended_early(code: int, spec: PredictSpec, *, hangs: bool = False) -> str:
+    if hangs:
+        return (
+            f"the worker process has not loaded the model within {spec.stall_minutes:g} minutes; is the disk or "
+            "network drive of the model still there? --stall-minutes sets the time"
+        )
     return (
         f"the worker process ended ({exit_reason(code)}) before it had loaded the model; see the messages "
         "above. Too little memory can be the cause; --engine threads works without a second process"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from threading import Lock
@@ -61,6 +61,8 @@ class Predictor:
         # cached features are shared in the order of windows, so those go one after the other
         self.caches = [cast("SliceFeatureCache", n) for n in self.networks if hasattr(n, "clear")]
         self.threads = 1 if self.caches else threads
+        self.on_pass: Callable[[], None] = lambda: None
+        """Is called after each pass of a batch, from any thread: a sign of progress."""
         self.halo = max(network.halo for network in self.networks)
         """Planes beyond both ends of a window that a network can read."""
 
@@ -160,6 +162,7 @@ class Predictor:
             mirrored = torch.flip(windows, flip) if flip else windows
             logits = network(mirrored, places, flip, halo=halo[::-1] if 2 in flip else halo)
             mean.add(number, (torch.flip(logits, flip) if flip else logits).float())
+        self.on_pass()
         return mean
 
 
