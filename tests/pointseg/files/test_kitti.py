@@ -182,6 +182,15 @@ def test_tables_that_went_wrong(shared, file, width, kind):
     assert len(scene) == 2000 and 9.9 < scene.coord[:, 0].max() < 10
 
 
+def test_rows_of_two_points_are_no_rows_of_one(tmp_path):
+    names = ["x", "y", "z", "nx", "ny", "nz"]
+    table(3, count=3000).tofile(tmp_path / "a.bin")
+    with pytest.raises(CloudFileError, match=r"a\.bin: .*3000 points of 3 columns"):
+        read_cloud(tmp_path / "a.bin", columns=names)
+    np.hstack([table(3), table(3) * [0.1, 0.3, 1]]).astype("<f4").tofile(tmp_path / "a.bin")
+    assert len(read_cloud(tmp_path / "a.bin", columns=names)) == 1500
+
+
 def test_a_real_scan(shared, tmp_path):
     source = shared / "data/points/semantickitti_scan/000000.bin"
     scene = read_cloud(source)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from pointseg.config.folder_recipe import read_as_stated
+from pointseg.config.folder_recipe import fit_to_dataset, read_as_stated
 from pointseg.config.presets import RECIPES
 from pointseg.config.recipe import PointCloudFormat
 from pointseg.datasets import DatasetError, open_dataset
@@ -439,3 +439,22 @@ def test_what_is_assumed_of_the_values_of_files(tmp_path):
     dataset.state_ranges(ValueRanges(intensity_max=3))
     read_as_stated(dataset, recipe, overrides=False)
     assert dataset.description.ranges == ValueRanges(color_max=65535, intensity_max=3)
+
+
+@pytest.mark.parametrize("suffix", [".bin", ".xyz"])
+def test_a_model_remembers_columns_for_the_files_that_had_them(tmp_path, suffix):
+    columns = ["x", "y", "z", "intensity", "label"]
+    make(tmp_path, [], features=["strength"], columns=columns, splits={"train": ["train"]})
+    (tmp_path / "train").mkdir()
+    rows = np.c_[
+        np.random.default_rng(0).random((500, 3)) * [9, 5, 1], np.arange(500) % 9, np.zeros(500)
+    ]
+    if suffix == ".bin":
+        rows.astype("<f4").tofile(tmp_path / "train/a.bin")
+    else:
+        np.savetxt(tmp_path / "train/a.xyz", rows)
+    dataset = open_dataset("folder", tmp_path)
+    assert len(dataset.load("train", "a")) == 500
+    stored = fit_to_dataset(RECIPES["folder"], dataset).cloud_format
+    assert stored.bin_columns == (tuple(columns) if suffix == ".bin" else None)
+    assert stored.columns == tuple(columns)
