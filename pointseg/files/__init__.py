@@ -279,6 +279,10 @@ def check_labelled(
         raise CloudFileError(source, "a .bin scan cannot hold colours; omit them")
     if FORMATS[suffix] is _LAS:
         las.check_las(source, colored=colored, codes=codes)
+    elif suffix == ".npy":
+        npy.check_npy(source, colored=colored)
+    elif suffix == ".pcd":
+        pcd.check_pcd(source)
 
 
 def write_labelled(

@@ -145,6 +145,20 @@ def write_npy(path: Path, scene: Scene) -> None:
     _save(path, as_rows({**dict(zip("xyz", coord.T, strict=True)), **arrays}))
 
 
+def check_npy(source: Path, *, named: bool = False, colored: bool = False) -> None:
+    """Refuse names and colours for a plain array that has no place for them.
+
+    Raises:
+        CloudFileError: such an array.
+    """
+    file = ArrayFile(source)
+    columns = _table_columns(source, file.rows(0, 0))
+    if file.header.dtype.names is None and (named or (colored and "red" not in columns)):
+        raise CloudFileError(
+            source, "a plain array cannot hold new colours or names; omit them, or use npz"
+        )
+
+
 def label_npy(source: Path, target: Path, labels: Labels) -> None:
     """Copy a single array with the classes as a further field, or as last column of a plain array."""
     file = ArrayFile(source)
@@ -153,10 +167,7 @@ def label_npy(source: Path, target: Path, labels: Labels) -> None:
         return _table_columns(source, file.rows(start, stop))
 
     names, old = read(0, 0), file.header.dtype
-    if old.names is None and (labels.field or (labels.colors is not None and "red" not in names)):
-        raise CloudFileError(
-            source, "a plain array cannot hold new colours or names; omit them, or use npz"
-        )
+    check_npy(source, named=labels.field is not None, colored=labels.colors is not None)
     kind = np.result_type(old, np.int32) if old.kind in "iu" else old.newbyteorder("=")
     labels, field = labels.checked(source, len(file)), labels.field_in(source, names)
     with new_file(target) as part, open(part, "wb") as stream:

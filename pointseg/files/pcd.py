@@ -96,13 +96,29 @@ def write_pcd(path: Path, scene: Scene) -> None:
         part.write_bytes("\n".join(lines).encode() + as_rows(columns).tobytes())
 
 
+def check_pcd(source: Path) -> None:
+    """Refuse a file whose field of classes has several values per point.
+
+    Raises:
+        CloudFileError: such a file.
+    """
+    _class_field(read_header(source), Labels(np.empty(0, np.int32)))
+
+
+def _class_field(header: Header, labels: Labels) -> str:
+    name = labels.field_in(header.path, header.keys)
+    if any(f.name == name and f.count > 1 for f in header.fields):
+        raise CloudFileError(
+            header.path, f"field '{name}' has several values per point, not one class"
+        )
+    return name
+
+
 def label_pcd(source: Path, target: Path, labels: Labels) -> None:
     """Copy a PCD file with a class for each point; its form, viewpoint and all else stay as they are."""
     header = read_header(source)
     labels = labels.checked(source, header.points)
-    name = labels.field_in(source, header.keys)
-    if any(f.name == name and f.count > 1 for f in header.fields):
-        raise CloudFileError(source, f"field '{name}' has several values per point, not one class")
+    name = _class_field(header, labels)
     added = [Field(name, "i4")]
     if labels.colors is not None:
         added.append(next((f for f in header.fields if _is_packed(f)), Field("rgb", "u4")))

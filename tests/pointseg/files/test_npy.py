@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from pointseg.files import CloudFileError, read_cloud, write_labelled
+from pointseg.files import CloudFileError, check_labelled, read_cloud, write_labelled
 
 COORD = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
 
@@ -166,3 +166,12 @@ def test_labelling_a_folder_without_coord_is_refused(tmp_path):
     (tmp_path / "a").mkdir()
     with pytest.raises(CloudFileError, match="coord"):
         write_labelled(tmp_path / "a", tmp_path / "b", np.zeros(1, int))
+
+
+def test_colours_without_a_place_are_refused_before_the_work(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((5, 4), np.float32))
+    check_labelled(tmp_path / "a.npy", tmp_path / "b.npy")
+    with pytest.raises(CloudFileError, match=r"a\.npy: a plain array cannot hold new colours"):
+        check_labelled(tmp_path / "a.npy", tmp_path / "b.npy", colored=True)
+    np.save(tmp_path / "a.npy", np.zeros((5, 6), np.float32))
+    check_labelled(tmp_path / "a.npy", tmp_path / "b.npy", colored=True)
