@@ -129,6 +129,8 @@ def remove_results(out: Path, case: str, *, keep_mask_as: str | None = None) -> 
         return
     # where the mask is a PNG, the preview has another name
     has_png_mask = (out / f"{case}{PREVIEW_OF_PNG}").is_file()
+    if record["status"] == "done":
+        has_png_mask = record["mask"]["file"] == f"{case}.png"
     for ending in MASK_ENDINGS:
         mask = out / f"{case}{ending}"
         if not mask.is_file() or (ending == ".png" and not has_png_mask):

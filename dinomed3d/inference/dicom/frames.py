@@ -15,6 +15,7 @@ _STORAGE = "1.2.840.10008.5.1.4.1.1."
 _MULTI_FRAME = {_STORAGE + number for number in ("2.1", "2.2", "4.1", "4.4", "128.1", "130")}
 """Enhanced CT, legacy converted CT, enhanced MR, legacy converted MR, legacy converted PET, enhanced PET."""
 _CT_IMAGE = _STORAGE + "2"
+_IMPLICIT, _BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _LONGEST_HEADER = 64 * 2**20
 """Bytes before the pixels that are read; a frame is described in one or two thousand."""
@@ -93,11 +94,14 @@ def unpack_frames(path: Path, header: Header, numbers: Sequence[int], folder: Pa
         BrokenDicomError: it has changed, or ends before the pixels of its frames.
         OSError: it cannot be read, or the files not be written.
     """
+    syntax = header.get("TransferSyntaxUID") or _IMPLICIT
     with open(path, "rb") as stream:
         dataset = _describing(stream, header)
         shared, groups = _groups(dataset)
-        syntax = header.get("TransferSyntaxUID")
-        pixels = _pixels_of_frames(stream, dataset, len(groups), set(numbers))
+        for keyword in _OF_PIXELS:
+            if dataset.get(keyword) in (None, ""):
+                raise BrokenDicomError(f"it has no {keyword}")
+        pixels = _pixels_of_frames(stream, dataset, set(numbers), big_endian=syntax == _BIG_ENDIAN)
         places = {}
         for number, content in pixels:
             target = folder / f"{path.name}-frame{number:05d}.dcm"
@@ -170,17 +174,20 @@ def _text(value: Any) -> str:
 
 
 def _pixels_of_frames(
-    stream: IO[bytes], dataset: Any, count: int, wanted: set[int]
+    stream: IO[bytes], dataset: Any, wanted: set[int], *, big_endian: bool
 ) -> Iterator[tuple[int, bytes]]:
     """The stored bytes of some frames, with their numbers; one frame in memory at a time."""
     from pydicom.encaps import generate_frames
 
-    head = stream.read(8)
-    if head[4:6] in (b"OB", b"OW"):  # explicit: two reserved bytes, then the length
-        length = struct.unpack("<I", stream.read(4))[0]
-    else:
-        length = struct.unpack("<I", head[4:])[0]
+    head = stream.read(12)
+    if len(head) < 12:
+        raise BrokenDicomError("it has no pixels")
+    explicit = head[4:6] in (b"OB", b"OW")  # two reserved bytes, then the length
+    if not explicit:
+        stream.seek(-4, io.SEEK_CUR)
+    length = struct.unpack(">I" if big_endian else "<I", head[8:] if explicit else head[4:8])[0]
     if length == 0xFFFFFFFF:
+        count = int(dataset.NumberOfFrames)
         try:
             for number, content in enumerate(generate_frames(stream, number_of_frames=count), 1):
                 if number in wanted:

@@ -104,7 +104,8 @@ def _without_copies(series: Series) -> tuple[tuple[SliceFile, ...], str]:
             continue
         kept: list[tuple[Mapping[str, str], str]] = []
         for one in same:
-            content = (one.header.values, _pixel_digest(series, one))
+            same_object = {k: v for k, v in one.header.values.items() if k != "InstanceNumber"}
+            content = (same_object, _pixel_digest(series, one))
             if content in kept:
                 dropped.append(one)
             else:

@@ -164,11 +164,12 @@ def _read_file(source: Path, channels: Sequence[str], reader: str) -> tuple[Inve
         advice = "neither an image (.nii, .nii.gz, .mha, .nrrd) nor a DICOM slice nor a zip of such"
         raise UserError(f"input {source}: {(*reasons, advice)[0]}")
     number = split_number(chosen[0])
-    if len(channels) > 1 and number is not None and not chosen[0].scan.reader:
+    if len(channels) > 1 and number is not None:
         numbers = [(split_number(scan), scan) for scan in inventory.scans]
         chosen = [scan for other, scan in numbers if other is not None and other[0] == number[0]]
         missing = len(channels) - len(chosen)
-        if missing > 0:
+        # a colour image holds several channels
+        if missing > 0 and not chosen[0].scan.reader:
             raise UserError(
                 f"input {source}: {missing} of {len(channels)} channels are missing from its "
                 f"folder; {naming_hint(channels)}"

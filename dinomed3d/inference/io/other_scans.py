@@ -80,19 +80,21 @@ def read(path: Path, ending: str, *, channels: int = 1) -> Volume:
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[IO[bytes], float]]:
     """The content, unpacked if it is packed, and how many bytes it can be at most."""
-    with open(path, "rb") as raw:
-        packed = raw.read(2) == b"\x1f\x8b"
-        size = path.stat().st_size * (_MOST_DEFLATED if packed else 1)
-    with nifti.opened(path, ".nii.gz" if packed else ".nii") as stream:
-        yield stream, size
+    try:
+        size = path.stat().st_size
+        if path.suffix.lower() not in (".mgz", ".gz"):
+            with open(path, "rb") as stream:
+                yield stream, size
+            return
+    except OSError as err:
+        raise CaseError(f"{path}: cannot be read: {err.strerror or err}") from err
+    with nifti.opened(path, ".nii.gz") as stream:
+        yield stream, size * _MOST_DEFLATED
 
 
 def _start(path: Path, count: int) -> bytes:
-    try:
-        with _opened(path) as (stream, _):
-            return stream.read(count)
-    except OSError as err:
-        raise CaseError(f"{path}: cannot be read: {err.strerror or err}") from err
+    with _opened(path) as (stream, _):
+        return stream.read(count)
 
 
 def _chunks(
