@@ -2,21 +2,25 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from dinomed3d.inference.cohort.localizer import Localizer
 from dinomed3d.inference.cohort.run import predict
 from dinomed3d.inference.cohort.spec import PredictSpec
 from dinomed3d.inference.models.model import open_model
 from dinomed3d.inference.models.package import package_model
+from dinomed3d.inference.nnunet.plan import read_plan
+from dinomed3d.inference.nnunet.preprocess import prepare
 from dinomed3d.runtime.errors import UserError
 from tests.dinomed3d.inference.cohort.test_run import write_scan
 from tests.dinomed3d.inference.models.stock_prediction import stock_prediction
-from tests.dinomed3d.inference.models.write_model import write_cascade
+from tests.dinomed3d.inference.models.write_model import cascade_plans, tiny_dataset, write_cascade
 from tests.dinomed3d.training.conftest import LABELS, REGIONS
 
 LOW = "nnUNetTrainer__nnUNetPlans__3d_lowres"
@@ -52,6 +56,25 @@ def test_equals_nnunet_voxel_by_voxel(labels, scan, tmp_path):
     assert len(np.unique(expected)) == 3
     notes = json.loads((tmp_path / "out" / "a.json").read_text())["notes"]
     assert any("cascade" in note and "3d_lowres" in note for note in notes)
+
+
+def test_labels_are_resampled_as_nnunet_does():
+    """Next to where all channels are zero, too: nnU-Net has a label of its own there."""
+    rng = np.random.default_rng(0)
+    image = np.kron(rng.normal(size=(6, 7, 8)), np.ones((3, 3, 3))).astype(np.float32)
+    image[:4] = image[:, :5] = image[7:10, 9:12, 3:6] = 0
+    image[0, 0, 0] = 1  # nothing is cropped
+    labels = np.kron(rng.integers(0, 3, (6, 7, 8)), np.ones((3, 3, 3))).astype(np.uint8)
+    plans, dataset, name = cascade_plans(), tiny_dataset(), "3d_cascade_fullres"
+    manager = PlansManager(plans)
+    configuration = manager.get_configuration(name)
+    _, expected, _ = configuration.preprocessor_class(verbose=False).run_case_npy(
+        image[None], labels[None].astype(np.float32), {"spacing": [1.7, 1.9, 1.4]}, manager, configuration, dataset
+    )  # fmt: skip
+    model = SimpleNamespace(plans=plans, dataset=dataset, configuration=name, source="m")
+    ours = prepare([image], (1.7, 1.9, 1.4), read_plan(model), previous=labels)
+    assert (expected < 0).any()
+    assert np.array_equal(ours.data[-1].numpy(), np.maximum(expected[0], 0))
 
 
 def test_both_models_are_found_wherever_nnunet_or_a_package_has_them(scan, tmp_path):

@@ -139,7 +139,8 @@ def test_each_frame_has_its_own_slope(tmp_path):
         at(z, PixelValueTransformationSequence=item(RescaleSlope=s, RescaleIntercept=1, RescaleType="US"))
         for z, s in ((0, 1), (2, 0.5), (4, 3))
     ]  # fmt: skip
-    stored = write_frames(tmp_path / "a.dcm", groups)
+    of_all = item(RescaleSlope=7, RescaleIntercept=7, RescaleType="US")
+    stored = write_frames(tmp_path / "a.dcm", groups, PixelValueTransformationSequence=of_all)
     expected = stored * np.array([1, 0.5, 3]).reshape(3, 1, 1) + 1
     np.testing.assert_allclose(read_case(only(tmp_path), ("MR",)).channels[0], expected)
 

@@ -1,6 +1,7 @@
 """Series of two slice increments: predicted on even slices, the mask put back on the original ones."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -80,6 +81,7 @@ def test_a_series_on_even_slices_and_on_its_own(tmp_path):
         np.testing.assert_allclose(
             grid.matrix[:3] @ (0, 0, plane, 1), np.multiply(position, (-1, -1, 1)), atol=1e-4
         )
+    assert replace(grid, slice_places=(0, 1.4, 2.6)).slices == [0, 1, 3]
     # the mask of its own slices lies where ITK, which knows even slices alone, places the series
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(scan.files)

@@ -29,8 +29,8 @@ def write(path: Path, voxels=VOXELS) -> np.ndarray:
         return affine
     image = sitk.GetImageFromArray(voxels)
     image.SetSpacing((0.5, 0.75, 2))
+    image.SetOrigin((3, -4, 5))
     if "gipl" not in name:
-        image.SetOrigin((3, -4, 5))
         image.SetDirection(TURNED.ravel().tolist())
     sitk.WriteImage(image, str(path), useCompression=name.startswith("packed"))
     image = sitk.ReadImage(str(path))
