@@ -61,6 +61,4 @@ def _spelled_out(text: str) -> str:
 def _shown(sign: str) -> str:
     if sign.isprintable() or sign in _JOINERS or unicodedata.category(sign) not in _CONTROLLING:
         return sign
-    if "\udc80" <= sign <= "\udcff":  # a byte of a name that is not UTF-8
-        return f"\\x{ord(sign) - 0xDC00:02x}"
     return sign.encode("unicode_escape").decode("ascii")

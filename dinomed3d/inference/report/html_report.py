@@ -18,6 +18,7 @@ from markupsafe import Markup
 from dinomed3d.inference.io.pictures import PREVIEW_OF_PNG
 from dinomed3d.inference.palette import COLOURS
 from dinomed3d.inference.report.case_counts import CaseCounts, total_ml, total_seconds
+from dinomed3d.runtime.terminal_text import lines_of
 
 MOST_EMBEDDED = 300
 """Previews of this many cases are inside the page; of the others the page shows the file."""
@@ -64,12 +65,18 @@ def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("dinomed3d.inference.report"),
         autoescape=True,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     filters = (colours, fixed, key, millilitres, remarks)
     environment.filters |= {function.__name__: function for function in filters}
     return environment
+
+
+def _shown(value: Any) -> Any:
+    """Names with bidirectional controls must not turn the text around them; our own markup stays as it is."""
+    return lines_of(value) if type(value) is str else value
 
 
 def _facts(run: Mapping[str, Any]) -> dict[str, Any]:

@@ -74,10 +74,14 @@ def test_full_shared_memory_names_itself_and_the_way_out(capsys, text):
 
 def test_a_refused_lock_is_shared_memory_and_a_full_disk_is_not():
     full = "def write(): raise OSError(28, 'No space left on device')"
-    for module, is_shared_memory in (("multiprocessing.synchronize", True), ("zipfile", False)):
+    for module, is_shared_memory in (("zipfile", False), ("multiprocessing.synchronize", True)):
         namespace = {"__name__": module}
         exec(full, namespace)  # the lock's own code is in C and raises in the line that calls it
         with pytest.raises(OSError, match="space") as caught:
             namespace["write"]()
         explained = explain_full_shared_memory(caught.value, alone="--workers 0")
         assert (explained is not None) == is_shared_memory
+    exec("def write(): raise OSError(28, 'No space left on device', '/out/a')", namespace)
+    with pytest.raises(OSError, match="space") as caught:
+        namespace["write"]()
+    assert explain_full_shared_memory(caught.value, alone="--workers 0") is None

@@ -18,7 +18,7 @@ ESCAPE = "x\x1b]0;evil\x07.nii"
         ("a\u2028b\x85c", "a b c"),
         ("a\tb\x08", r"a\tb\x08"),
         ("fdp\u202etxt\u2066", r"fdp\u202etxt\u2066"),  # bidirectional controls
-        ("\udcff\udfff", r"\xff\udfff"),  # a byte that is not UTF-8
+        ("\udcff\udfff", r"\udcff\udfff"),  # a byte that is not UTF-8
         ("Mu\u0308ller  山田\u3000太郎 a\u00a0b 👨\u200d👩 C:\\new", None),  # stays as it is
     ],
 )
