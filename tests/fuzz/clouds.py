@@ -15,6 +15,7 @@ import numpy as np
 from dinomed3d.runtime.errors import UserError
 from pointseg.files import (
     CloudFileError,
+    check_labelled,
     finite_points,
     in_pieces,
     read_cloud,
@@ -93,6 +94,10 @@ class Reading:
         shutil.rmtree(self.out, ignore_errors=True)
         self.out.mkdir()
         classes = np.arange(len(coord)) % 3
+        try:  # as the commands do before the work
+            check_labelled(path, self.out / path.name)
+        except UserError as error:
+            raise Refused(str(error)) from error
         try:
             write_labelled(path, self.out / path.name, classes)
         except UserError as error:
