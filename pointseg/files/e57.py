@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dinomed3d.runtime.extras import how_to_install
 from pointseg.files.errors import CloudFileError
 from pointseg.files.noted import NotedColumns
 
@@ -42,7 +43,7 @@ def read_e57(path: Path) -> NotedColumns:
     except ImportError as error:
         raise CloudFileError(
             path,
-            'E57 files are read through pye57: pip install "dinomed3d[e57]"; or save it as .laz or .ply with another '
+            f"E57 files are read through pye57; {how_to_install('e57')}; or save it as .laz or .ply with another "
             "program, such as CloudCompare",
         ) from error
     try:

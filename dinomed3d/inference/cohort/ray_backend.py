@@ -31,6 +31,7 @@ from dinomed3d.inference.cohort.watchdog import Watchdog, give_up
 from dinomed3d.inference.cohort.worker_process import fail
 from dinomed3d.inference.models.model import Model
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.extras import how_to_install
 
 if TYPE_CHECKING:
     from dinomed3d.inference.cohort.worker import Worker
@@ -106,7 +107,7 @@ def run_on_ray(
         import ray
     except ImportError as error:
         raise UserError(
-            '--engine ray needs Ray, which is not installed: pip install ".[ray]", or use --engine process'
+            f"--engine ray needs Ray, which is not installed; {how_to_install('ray')}; or use --engine process"
         ) from error
     ours = not ray.is_initialized()
     if ours:

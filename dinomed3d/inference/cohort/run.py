@@ -39,6 +39,7 @@ from dinomed3d.inference.report.quality import TrainingRange
 from dinomed3d.inference.report.run_flags import flag_edited, flag_orientations
 from dinomed3d.inference.report.run_report import write_report
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.extras import how_to_install
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,7 +210,7 @@ def check_dicom_seg(model: Model) -> None:
 
     if any(importlib.util.find_spec(name) is None for name in ("highdicom", "pydicom")):
         raise UserError(
-            '--dicom-seg needs highdicom, which is not installed: pip install ".[dicom]"'
+            f"--dicom-seg needs highdicom, which is not installed; {how_to_install('dicom')}"
         )
     foreground_labels(model.labels)
 

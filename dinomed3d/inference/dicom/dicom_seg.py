@@ -18,6 +18,7 @@ from dinomed3d.inference.dicom.references import read_references, series_path
 from dinomed3d.inference.dicom.segments import describe_segment, foreground_labels
 from dinomed3d.runtime.atomic_files import new_file
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.extras import how_to_install
 
 
 def write_segmentation(
@@ -88,7 +89,7 @@ def _library_errors(scan: Scan) -> Iterator[None]:
             yield
         except ImportError as err:
             raise UserError(
-                f'DICOM segmentations need highdicom ({err}): pip install ".[dicom]"'
+                f"DICOM segmentations need highdicom ({err}); {how_to_install('dicom')}"
             ) from err
         except UserError:
             raise

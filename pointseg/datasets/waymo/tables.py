@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dinomed3d.runtime.extras import how_to_install
 from pointseg.datasets.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -201,8 +202,8 @@ def _open(path: Path) -> ParquetFile:
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
         raise DatasetError(
-            "dataset 'waymo': its files are read with pyarrow, which is not installed: "
-            'pip install "dinomed3d[waymo]"'
+            "dataset 'waymo': its files are read with pyarrow, which is not installed; "
+            f"{how_to_install('waymo')}"
         ) from error
     try:
         return ParquetFile(path, memory_map=True)  # else whole row groups are read into memory
