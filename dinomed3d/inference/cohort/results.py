@@ -45,13 +45,13 @@ def write_results(
     stem = Path(spec.out) / task.case.id
     path = Path(f"{stem}{grid.ending}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_mask(mask, grid, path)
+    write_mask(mask, grid, path, labels=model.mask_values)
     endings: list[str] = []
     notes: list[str] = []
     flagged: list[str] = []
     of_scan = mask[grid.slices] if grid.slices else mask
     if grid.slices:
-        _write_original_slices(of_scan, grid, Path(f"{stem}.slices.nii.gz"))
+        _write_original_slices(of_scan, grid, Path(f"{stem}.slices.nii.gz"), model)
         endings.append(".slices.nii.gz")
     if spec.dicom_seg and scan.ending == ".dcm":
         try:
@@ -91,11 +91,11 @@ def write_results(
     }
 
 
-def _write_original_slices(mask: NDArray[Any], grid: Grid, path: Path) -> None:
+def _write_original_slices(mask: NDArray[Any], grid: Grid, path: Path, model: Model) -> None:
     """Write the mask of the original slices of a scan with two slice increments."""
     from dinomed3d.inference.io.dicom import original_slices
 
-    write_mask(mask, original_slices(grid), path)
+    write_mask(mask, original_slices(grid), path, labels=model.mask_values)
 
 
 def _write_dicom_seg(mask: NDArray[Any], scan: Scan, path: Path, model: Model) -> list[str]:

@@ -23,7 +23,9 @@ from dinomed3d.inference.models.model import Model
 from dinomed3d.inference.report.anonymous import TABLE_FILE
 from dinomed3d.runtime.errors import UserError
 
-REPORTS = ("run.json", "report.html", "report.csv", TABLE_FILE)
+COLOUR_TABLE = "labels.ctbl"
+"""Names and colours of the labels, for 3D Slicer."""
+REPORTS = ("run.json", "report.html", "report.csv", TABLE_FILE, COLOUR_TABLE)
 """Files that a run writes besides those of its cases."""
 
 

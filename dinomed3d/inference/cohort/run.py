@@ -23,6 +23,7 @@ from dinomed3d.inference.cohort.record import (
     write_failure,
 )
 from dinomed3d.inference.cohort.resume import (
+    COLOUR_TABLE,
     Worklist,
     compare_with_output,
     foreign_file,
@@ -32,12 +33,14 @@ from dinomed3d.inference.cohort.shards import take_shard
 from dinomed3d.inference.cohort.spec import PredictSpec
 from dinomed3d.inference.cohort.worker_process import WorkerProcess, supervise
 from dinomed3d.inference.discovery.find_cases import find_cases
+from dinomed3d.inference.io.label_table import slicer_colours
 from dinomed3d.inference.models.model import Model, open_model
 from dinomed3d.inference.models.model_files import digest_of
 from dinomed3d.inference.report.anonymous import Anonymizer
 from dinomed3d.inference.report.quality import TrainingRange
 from dinomed3d.inference.report.run_flags import flag_edited, flag_orientations
 from dinomed3d.inference.report.run_report import write_report
+from dinomed3d.runtime.atomic_files import atomic_write
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.extras import how_to_install
 
@@ -269,6 +272,7 @@ def _report(run: _Run, work: Worklist) -> Outcome:
             run.names.write_table(out, names)
             shown, content = [run.names.record(r) for r in shown], run.names.run(content)
         write_report(out, shown, content)
+        atomic_write(out / COLOUR_TABLE, slicer_colours(run.model.mask_values).encode("utf-8"))
         # another shard may have finished a case meanwhile, and this report may have replaced its own
         reported, records = records.keys(), _finished(out, names) | blocked
         if records.keys() == reported:

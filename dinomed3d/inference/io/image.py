@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from dinomed3d.inference.case import Case, CaseError, Scan
 from dinomed3d.inference.io import itk, nifti, other_scans, pictures
 from dinomed3d.inference.io.grid import Grid, Volume, corner_distance_mm
+from dinomed3d.inference.io.label_table import LabelValues
 from dinomed3d.runtime.atomic_files import new_file
 
 __all__ = [
@@ -101,7 +102,9 @@ def read_case(case: Case, channel_names: Sequence[str]) -> Volume:
     return Volume(channels=channels, grid=first.grid, notes=notes)
 
 
-def write_mask(mask: NDArray[Any], grid: Grid, path: Path) -> None:
+def write_mask(
+    mask: NDArray[Any], grid: Grid, path: Path, *, labels: LabelValues | None = None
+) -> None:
     """A mask on exactly the grid of its scan, in the format `grid.ending`.
 
     It appears under its name only when it is complete.
@@ -110,6 +113,8 @@ def write_mask(mask: NDArray[Any], grid: Grid, path: Path) -> None:
         mask: (Z, Y, X) of `grid.shape_zyx`, uint8 or uint16.
         grid: As `read_grid` or `read_case` gave it.
         path: Ends in `grid.ending`; its folder exists.
+        labels: Name of each label or region -> its values, kept with the mask where the format can:
+            NIfTI and NRRD.
 
     Raises:
         ValueError: Another shape, type or ending.
@@ -124,8 +129,11 @@ def write_mask(mask: NDArray[Any], grid: Grid, path: Path) -> None:
     if not path.name.endswith(grid.ending):
         raise ValueError(f"write_mask: 'path' must end in {grid.ending}, got {path.name}")
     with new_file(path) as part:
-        image_format = _FORMATS.get(grid.ending, pictures)
-        image_format.write(np.ascontiguousarray(mask), grid, part)
+        voxels = np.ascontiguousarray(mask)
+        if grid.ending in _FORMATS:
+            _FORMATS[grid.ending].write(voxels, grid, part, labels)
+        else:
+            pictures.write(voxels, grid, part)
 
 
 def check_mask(path: Path, grid: Grid) -> str | None:

@@ -30,6 +30,7 @@ from dinomed3d.inference.io.itk_header import (
     read_header,
     unit_of,
 )
+from dinomed3d.inference.io.label_table import LabelValues, slicer_segments
 from dinomed3d.inference.io.other_scans import as_nifti
 from dinomed3d.inference.io.voxels import checked_volume
 
@@ -68,8 +69,8 @@ def read(path: Path, ending: str, *, channels: int = 1) -> Volume:
     return Volume(channels=volumes, grid=grid, notes=notes)
 
 
-def write(mask: NDArray[Any], grid: Grid, path: Path) -> None:
-    """As `nifti.write`, for `.mha` and `.nrrd`.
+def write(mask: NDArray[Any], grid: Grid, path: Path, labels: LabelValues | None = None) -> None:
+    """As `nifti.write`, for `.mha`, which has no names of values, and `.nrrd`.
 
     Raises:
         CaseError: The format cannot store the geometry.
@@ -81,6 +82,9 @@ def write(mask: NDArray[Any], grid: Grid, path: Path) -> None:
     image.SetSpacing(geometry["spacing"])
     image.SetOrigin(geometry["origin"])
     image.SetDirection(geometry["direction"])
+    if labels and grid.ending == ".nrrd" and len(grid.stored_shape) == 3:
+        for key, text in slicer_segments(labels, grid.stored_shape).items():
+            image.SetMetaData(key, text)
     try:
         sitk.WriteImage(image, str(path), useCompression=True, compressionLevel=1)
     except RuntimeError as err:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from dinomed3d.inference.case import CaseError
 from dinomed3d.inference.io import nifti_header
 from dinomed3d.inference.io.grid import Grid, Volume
+from dinomed3d.inference.io.label_table import LabelValues, nifti_extensions
 from dinomed3d.inference.io.voxels import fill, kept_type, slices_per_chunk
 
 _HEADER_BYTES = 544
@@ -87,15 +88,20 @@ def read(path: Path, ending: str, *, channels: int = 1) -> Volume:
     return Volume(channels=volumes, grid=grid, notes=notes)
 
 
-def write(mask: NDArray[Any], grid: Grid, path: Path) -> None:
+def write(mask: NDArray[Any], grid: Grid, path: Path, labels: LabelValues | None = None) -> None:
     """A mask with the geometry of its scan; equal masks give equal bytes.
 
     Args:
         mask: (Z, Y, X) uint8 or uint16.
         grid: Of the scan.
         path: Is written directly.
+        labels: What its values mean, for extensions of the header.
     """
     header = nifti_header.for_mask(grid, mask)
+    extensions = nifti_extensions(labels) if labels else b""
+    header["vox_offset"] = header.sizeof_hdr + 4 + len(extensions)
+    # the first of these four bytes announces extensions
+    start = header.binaryblock + bytes([bool(extensions), 0, 0, 0]) + extensions
     stored = mask.dtype.newbyteorder("<")
     step = slices_per_chunk(mask[0].nbytes)
     with open(path, "wb") as raw:
@@ -104,7 +110,7 @@ def write(mask: NDArray[Any], grid: Grid, path: Path) -> None:
             if grid.ending == ".nii.gz"
             else nullcontext(raw)
         ) as stream:
-            stream.write(header.binaryblock + bytes(4))  # four zeros: no extensions
+            stream.write(start)
             for start in range(0, len(mask), step):
                 stream.write(np.ascontiguousarray(mask[start : start + step], stored).data)
 

@@ -103,7 +103,10 @@ def test_everything_a_case_leaves(spec):
     out = Path(spec.out)
     names = {path.name for path in out.iterdir()}
     ours = {f"scan{i}{e}" for i in range(3) for e in (".nii.gz", ".json", ".png")}
-    assert names == ours | {"report.html", "report.csv", "run.json"}
+    assert names == ours | {"report.html", "report.csv", "run.json", "labels.ctbl"}
+    assert (out / "labels.ctbl").read_text().splitlines()[3:] == [
+        *("1 a 230 159 0 255", "2 b 86 180 233 255"),
+    ]
     mask = nib.load(out / "scan1.nii.gz")
     scan = nib.load(Path(spec.source) / "scan1.nii.gz")
     assert mask.shape == scan.shape and np.array_equal(mask.affine, scan.affine)
@@ -346,7 +349,7 @@ def test_a_failure_while_writing_leaves_no_mask(spec, monkeypatch):
     outcome, _ = run(spec, save_probabilities=True)
     assert len(outcome.failed) == 3
     left = {path.name for path in Path(spec.out).iterdir()}
-    reports = {"report.html", "report.csv", "run.json"}
+    reports = {"report.html", "report.csv", "run.json", "labels.ctbl"}
     assert left == {*(f"scan{i}.json" for i in range(3)), *reports}
 
 

@@ -51,6 +51,7 @@ def test_colour_images_as_nnunet_predicts_them(tmp_path):
     assert (mask[0] == expected).mean() > 0.999
     assert {path.name for path in out.iterdir()} == {
         *("road.png", "road.preview.png", "road.json", "run.json", "report.html", "report.csv"),
+        "labels.ctbl",
     }
     assert "road.preview.png" in json.loads((out / "road.json").read_text())["files"]
     # done is done, and a mask that was corrected by hand is never lost
