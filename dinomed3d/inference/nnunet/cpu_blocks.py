@@ -138,9 +138,11 @@ def moments(parts: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
 
     Source: Chan, Golub, LeVeque 1979, Updating Formulae and a Pairwise Algorithm for Computing Sample Variances.
     """
-    counts = torch.tensor([float(len(part)) for part in parts], dtype=torch.float64)[:, None]
     # by torch's cascade sums: plain ones lose digits where a mean is far from 0
     near = [part.mean(0) for part in parts]
+    if len(parts) == 1:  # the same numbers; of small volumes joining would take most of the time
+        return near[0].double(), (parts[0] - near[0]).square_().mean(0).double()
+    counts = torch.tensor([float(len(part)) for part in parts], dtype=torch.float64)[:, None]
     variances = torch.stack(
         [(part - mean).square_().mean(0) for part, mean in zip(parts, near, strict=True)]
     ).double()
