@@ -101,6 +101,26 @@ class Confusion:
         """(K,) share of each class's labelled points that was found, NaN where it has none."""
         return _ratio(self.matrix.diagonal(), self.matrix.sum(1))
 
+    def precision(self) -> NDArray[np.float64]:
+        """(K,) share of each class's predicted points that are right, NaN where none was predicted."""
+        return _ratio(self.matrix.diagonal(), self.matrix.sum(0))
+
+    def f1(self) -> NDArray[np.float64]:
+        """(K,) harmonic mean of precision and recall; NaN where no point is labelled or predicted so."""
+        hits = self.matrix.diagonal()
+        return _ratio(2 * hits, self.matrix.sum(0) + self.matrix.sum(1))
+
+    def kappa(self) -> float:
+        """Cohen's kappa: agreement beyond that of chance, 1 at best; NaN where chance agrees everywhere.
+
+        Source: J. Cohen, A coefficient of agreement for nominal scales (1960).
+        """
+        total = max(1, self.matrix.sum())
+        labelled, predicted = self.matrix.sum(1) / total, self.matrix.sum(0) / total
+        by_chance = float(labelled @ predicted)
+        found = self.accuracy()
+        return float("nan") if by_chance >= 1 else (found - by_chance) / (1 - by_chance)
+
     def miou(self, classes: Sequence[int] | None = None) -> float:
         """Mean IoU over some classes, or all; those without points count as 0."""
         return _mean(np.nan_to_num(self._of(self.iou(), classes)))

@@ -71,6 +71,7 @@ POINTS = (
     "pointseg/training",
     "pointseg/evaluation",
     "pointseg/prediction",
+    "pointseg/scoring",
     "pointseg/lifting",
     "pointseg/__init__.py",
     "pointseg/cli",

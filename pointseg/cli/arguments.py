@@ -123,3 +123,13 @@ def number_or_all(text: str) -> int | str:
 
 
 number_or_all.__name__ = "number"
+
+
+def column_names(text: str) -> tuple[str, ...]:
+    """Names of the columns of a file, between commas."""
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names) or len(set(names)) != len(names) or len(names) < 3:
+        raise argparse.ArgumentTypeError(
+            f"must be different names between commas, such as x,y,z,intensity, got {text!r}"
+        )
+    return names

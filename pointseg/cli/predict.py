@@ -12,7 +12,13 @@ from dinomed3d.runtime.argument_parser import ArgumentParser
 from dinomed3d.runtime.device import choose_device
 from dinomed3d.runtime.run_command import run_command
 from dinomed3d.runtime.terminal_text import lines_of, one_line
-from pointseg.cli.arguments import add_device, add_inference, add_own_backbone, inference_changes
+from pointseg.cli.arguments import (
+    add_device,
+    add_inference,
+    add_own_backbone,
+    column_names,
+    inference_changes,
+)
 from pointseg.cli.image_arguments import add_image_use, image_changes, model_encoder
 from pointseg.cli.progress import Bar, bar
 from pointseg.conventions import NORMAL_ORIENTATIONS, UNITS_M, UP_AXES
@@ -98,15 +104,6 @@ def _class_code(text: str) -> tuple[str, int]:
     return name, int(code)
 
 
-def _columns(text: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in text.split(","))
-    if not all(names) or len(set(names)) != len(names) or len(names) < 3:
-        raise argparse.ArgumentTypeError(
-            f"must be different names between commas, such as x,y,z,intensity, got {text!r}"
-        )
-    return names
-
-
 def _add_format(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--unit",
@@ -123,7 +120,7 @@ def _add_format(group: argparse._ArgumentGroup) -> None:
         "the origin, where LiDAR scans and depth images have their sensor (default of outdoor models), or up",
     )  # fmt: skip
     group.add_argument(
-        "--columns", type=_columns, metavar="NAMES",
+        "--columns", type=column_names, metavar="NAMES",
         help="names of the columns of text and .bin files, such as x,y,z,intensity,ring; they replace those of a text "
         "file if there are as many, or as many but for the labels (default: as in training)",
     )  # fmt: skip

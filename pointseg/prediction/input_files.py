@@ -42,7 +42,7 @@ def find_sources(inputs: Sequence[Path], out: Path) -> list[Source]:
         if not path.exists():
             raise UserError(f"{path}: does not exist")
         if path.is_dir() and cloud_suffix(path) is None:
-            clouds = [(cloud, _name(cloud.relative_to(path))) for cloud in _walk(path, out)]
+            clouds = [(cloud, _name(cloud.relative_to(path))) for cloud in walk_clouds(path, out)]
             if not clouds:
                 raise UserError(
                     f"{path}: no clouds in this folder and those below it (files that end in "
@@ -120,8 +120,14 @@ def _checked(source: Source) -> Source:
     return source
 
 
-def _walk(folder: Path, out: Path) -> Iterator[Path]:
-    skipped = out.resolve()
+def walk_clouds(folder: Path, out: Path | None = None) -> Iterator[Path]:
+    """The clouds in a folder and those below it, in alphabetical order.
+
+    Args:
+        folder: where to look; hidden files and files of a COLMAP model are skipped.
+        out: folder or file that is skipped.
+    """
+    skipped = None if out is None else out.resolve()
     entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     is_model = set(COLMAP[:2]) <= {entry.name for entry in entries}
     for entry in entries:
@@ -133,4 +139,4 @@ def _walk(folder: Path, out: Path) -> Iterator[Path]:
         if cloud_suffix(path) is not None:
             yield path
         elif entry.is_dir(follow_symlinks=False):
-            yield from _walk(path, out)
+            yield from walk_clouds(path, out)

@@ -35,6 +35,9 @@ def test_by_hand():
     assert confusion.matrix.tolist() == [[2, 1, 0, 0], [0, 2, 0, 0], [0] * 4, [0] * 4]
     np.testing.assert_allclose(confusion.iou(), [2 / 3, 2 / 3, np.nan, np.nan])
     np.testing.assert_allclose(confusion.recall(), [2 / 3, 1, np.nan, np.nan])
+    np.testing.assert_allclose(confusion.precision(), [1, 2 / 3, np.nan, np.nan])
+    np.testing.assert_allclose(confusion.f1(), [4 / 5, 4 / 5, np.nan, np.nan])
+    assert confusion.kappa() == pytest.approx((4 / 5 - 12 / 25) / (1 - 12 / 25))
     assert confusion.miou() == pytest.approx(1 / 3)  # absent classes are 0
     assert confusion.miou_present() == pytest.approx(2 / 3)  # or left out
     assert confusion.accuracy() == pytest.approx(4 / 5)
@@ -50,6 +53,9 @@ def test_a_class_that_is_only_predicted_is_not_absent():
     np.testing.assert_allclose(confusion.iou(), [0.5, np.nan, 0])
     assert confusion.miou_present() == pytest.approx(0.25)
     np.testing.assert_allclose(confusion.recall(), [0.5, np.nan, np.nan])
+    np.testing.assert_allclose(confusion.precision(), [1, np.nan, 0])
+    np.testing.assert_allclose(confusion.f1(), [2 / 3, np.nan, 0])
+    assert confusion.kappa() == 0  # a reference of one class: chance agrees as often
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -62,6 +68,11 @@ def test_as_scikit_learn_has_it(seed):
         confusion.matrix, metrics.confusion_matrix(label, guess, labels=classes)
     )
     np.testing.assert_allclose(confusion.iou(), metrics.jaccard_score(label, guess, average=None))
+    np.testing.assert_allclose(
+        confusion.precision(), metrics.precision_score(label, guess, average=None)
+    )
+    np.testing.assert_allclose(confusion.f1(), metrics.f1_score(label, guess, average=None))
+    assert confusion.kappa() == pytest.approx(metrics.cohen_kappa_score(label, guess))
     assert confusion.miou() == pytest.approx(metrics.jaccard_score(label, guess, average="macro"))
     assert confusion.accuracy() == pytest.approx(metrics.accuracy_score(label, guess))
     assert confusion.mean_accuracy() == pytest.approx(metrics.balanced_accuracy_score(label, guess))
@@ -137,6 +148,8 @@ def test_without_points():
     confusion = counted(np.zeros(0, int), np.zeros(0, int))
     assert confusion.miou() == 0 and math.isnan(confusion.miou_present())
     assert math.isnan(confusion.accuracy()) and confusion.mean_accuracy() == 0
+    assert math.isnan(confusion.kappa()) and math.isnan(confusion.precision()[0])
+    assert math.isnan(counted(np.zeros(3, int), np.zeros(3, int)).kappa())
     assert confusion.as_dict(NAMES)["accuracy"] is None
     assert "-" in confusion.table(NAMES)
 

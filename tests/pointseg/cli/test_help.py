@@ -19,6 +19,7 @@ COMMANDS = (
     "cache_features",
     "check_cameras",
     "distill",
+    "eval",
     "lift",
     "predict",
     "prepare",

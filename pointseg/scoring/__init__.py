@@ -1,0 +1,1 @@
+"""Scoring clouds with classes against clouds with reference classes, file by file."""

@@ -1,0 +1,122 @@
+"""The labels of one file, with its positions where it has some."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pointseg.files import CloudFileError, read_columns
+from pointseg.files.columns import SEGMENT, SPARE_CLASS_FIELD, fields_in, key_of
+from pointseg.files.field_values import to_labels
+from pointseg.scoring.spec import ScoreError
+
+CLASSIFICATION = "classification"
+LABEL_SUFFIXES = (".label", ".labels")
+"""Files of labels without positions: SemanticKITTI's and Semantic3D's."""
+UNLABELLED = 0xFFFF
+
+
+@dataclass(frozen=True)
+class FileLabels:
+    """One file."""
+
+    path: Path
+    """The file."""
+    field: str
+    """The field that holds the labels."""
+    values: NDArray[np.int32]
+    """(N,) labels as the file has them, -1 where there is none."""
+    xyz: NDArray[Any] | None
+    """(N, 3) positions; None: it is a file of labels alone."""
+
+    @property
+    def is_codes(self) -> bool:
+        """Whether its field is the one of ASPRS codes."""
+        return key_of(self.field) == CLASSIFICATION
+
+
+def read_labels(
+    path: Path, field: str | None, columns: tuple[str, ...] | None, *, option: str, is_ours: bool
+) -> FileLabels:
+    """Read the labels of a cloud, or of a file of labels alone.
+
+    Args:
+        path: the file.
+        field: of the labels; None: the only one, or of several that differ the one of ``pointseg-predict``.
+        columns: names of the columns of text and ``.bin`` files.
+        option: that names the field, for messages.
+        is_ours: whether ``pointseg-predict`` has written it.
+
+    Raises:
+        CloudFileError: as ``read_cloud``.
+        ScoreError: no labels, several that differ, or labels that are no whole numbers.
+    """
+    if path.name.lower().endswith(LABEL_SUFFIXES) and not path.is_dir():
+        return FileLabels(path, "label", _bare(path), None)
+    found = fields_in(path, read_columns(path, columns))
+    by_key = {key_of(name): name for name in found.rest}
+    if field is None:
+        field = _chosen(path, found.rest, by_key, option=option, is_ours=is_ours)
+    name = field if field in found.rest else by_key.get(key_of(field))
+    if name is None:
+        raise ScoreError(
+            f"{path}: has no field '{field}' ({option}); it has: {', '.join(found.rest)}"
+        )
+    column = found.rest[name]
+    labels = to_labels(column.reshape(-1)) if column.size == len(column) else None
+    if labels is None:
+        raise ScoreError(
+            f"{path}: its field '{name}' does not hold whole numbers, one for each point; give another {option}"
+        )
+    return FileLabels(path, name, labels, found.xyz)
+
+
+def _chosen(
+    path: Path,
+    columns: dict[str, NDArray[Any]],
+    by_key: dict[str, str],
+    *,
+    option: str,
+    is_ours: bool,
+) -> str:
+    """The field of the labels; of several, that of ``pointseg-predict`` or one that all others agree with."""
+    names = [by_key[key] for key in SEGMENT if key in by_key]
+    if not names:
+        raise ScoreError(
+            f"{path}: has no labels ({', '.join(SEGMENT)}); name their field with {option}; it has: "
+            f"{', '.join(columns) or 'positions only'}"
+        )
+    if is_ours or key_of(names[0]) == SPARE_CLASS_FIELD and option.startswith("--prediction"):
+        return names[0]
+    filled = [name for name in names if len(np.unique(columns[name])) > 1] or names[:1]
+    if any(not np.array_equal(columns[name], columns[filled[0]]) for name in filled[1:]):
+        raise ScoreError(
+            f"{path}: has labels in several fields that differ ({', '.join(filled)}); say which with {option}"
+        )
+    return filled[0]
+
+
+def _bare(path: Path) -> NDArray[np.int32]:
+    """(N,) labels of a file that holds nothing else."""
+    try:
+        if path.name.lower().endswith(".labels"):
+            found = np.loadtxt(path, np.int64, comments=None, ndmin=1, encoding="latin-1")
+            labels = to_labels(found) if found.ndim == 1 else None
+            if labels is None:
+                raise CloudFileError(path, "must hold one whole number in each line")
+            return labels
+        size = path.stat().st_size
+        if size % 4:
+            raise CloudFileError(
+                path, f"has {size} bytes, no whole number of uint32: it is cut off"
+            )
+        low = (np.fromfile(path, "<u4") & UNLABELLED).astype(np.int32)
+        return np.where(low == UNLABELLED, -1, low).astype(np.int32)
+    except ValueError as error:
+        raise CloudFileError(path, f"must hold one whole number in each line: {error}") from error
+    except OSError as error:
+        raise CloudFileError(path, f"could not be read: {error.strerror or error}") from error

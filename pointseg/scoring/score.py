@@ -1,0 +1,167 @@
+"""Compare predictions with references: the run of ``pointseg-eval``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dinomed3d.runtime.errors import UserError
+from pointseg.metrics import Confusion
+from pointseg.scene import IGNORE
+from pointseg.scoring.labels import FileLabels, read_labels
+from pointseg.scoring.numbering import (
+    NO_CLASS,
+    Classes,
+    checked_prediction,
+    classes_of,
+    read_record,
+    to_classes,
+)
+from pointseg.scoring.pairs import Pairs, find_pairs
+from pointseg.scoring.positions import check_same_points
+from pointseg.scoring.spec import PairScore, Scored, ScoreError, ScoreSpec
+
+NO_CLASS_NAME = "(no class)"
+
+
+def score(spec: ScoreSpec) -> Scored:
+    """Compare two files, or the files of two folders; of folders, a bad pair costs only itself.
+
+    Raises:
+        UserError: nothing can be compared: see ``find_pairs``; two files that do not fit.
+    """
+    pairs, counts = find_pairs(spec), _Counts()
+    done = []
+    for number, (ours, theirs) in enumerate(pairs.found):
+        if len(pairs.found) > 1:
+            spec.log(f"[{number + 1}/{len(pairs.found)}] {ours.name}")
+        try:
+            done.append(_score_pair(ours, theirs, spec, counts))
+        except (UserError, OSError) as error:
+            if pairs.found == [(spec.prediction, spec.reference)]:
+                raise
+            done.append(PairScore(str(ours), str(theirs), error=str(error)))
+    if done and all(pair.error is not None for pair in done):
+        raise ScoreError(f"none of {len(done)} pairs could be compared; the first: {done[0].error}")
+    names, confusion, classes = counts.confusion(spec)
+    return Scored(
+        names,
+        confusion,
+        classes,
+        (*done, *_twice(pairs)),
+        missing=tuple(map(str, pairs.missing)),
+        surplus=tuple(map(str, pairs.surplus)),
+    )
+
+
+def _twice(pairs: Pairs) -> list[PairScore]:
+    return [
+        PairScore(
+            str(first), str(second), error=f"{first} and {second} have one name; move one away"
+        )
+        for first, second in pairs.twice
+    ]
+
+
+def _score_pair(ours: Path, theirs: Path, spec: ScoreSpec, counts: _Counts) -> PairScore:
+    record = read_record(ours)
+    prediction = read_labels(
+        ours, spec.prediction_field, spec.columns,
+        option="--prediction-field", is_ours=record is not None,
+    )  # fmt: skip
+    reference = read_labels(
+        theirs, spec.reference_field, spec.columns, option="--reference-field", is_ours=False
+    )
+    tolerance = _check_rows(prediction, reference)
+    classes = classes_of(prediction, record)
+    counts.check(classes, ours)
+    guess = checked_prediction(prediction, classes)
+    truth, meaning = to_classes(reference, prediction, classes, record, spec)
+    found = _count(guess, truth)
+    counts.add(found, classes)
+    points = sum(found.values())
+    right = sum(count for (label, predicted), count in found.items() if label == predicted)
+    alone = _confusion(found, [*_numbers(found), NO_CLASS])
+    return PairScore(
+        str(ours),
+        str(theirs),
+        points=points,
+        ignored=len(truth) - points,
+        accuracy=right / points if points else None,
+        miou=alone.miou_present(range(len(alone.matrix) - 1)) if points else None,
+        meaning=meaning,
+        tolerance=tolerance,
+    )
+
+
+def _check_rows(prediction: FileLabels, reference: FileLabels) -> float | None:
+    """Refuse files whose rows are not the same points."""
+    ours, theirs = len(prediction.values), len(reference.values)
+    if ours != theirs:
+        raise ScoreError(
+            f"{prediction.path}: has {ours} points, {reference.path} has {theirs}: rows must correspond; predict the "
+            "reference's file itself, or take its labels over to these points first (nearest neighbour)"
+        )
+    if prediction.xyz is None or reference.xyz is None:
+        return None
+    return check_same_points(
+        (str(prediction.path), prediction.xyz), (str(reference.path), reference.xyz)
+    )
+
+
+def _count(guess: NDArray[np.int32], truth: NDArray[np.int32]) -> Counter[tuple[int, int]]:
+    """Points by reference class and predicted class; those without a reference class do not count."""
+    counted = truth != IGNORE
+    both = np.stack([truth[counted], guess[counted]], axis=1)
+    found, counts = np.unique(both, axis=0, return_counts=True)
+    return Counter({(int(t), int(g)): int(n) for (t, g), n in zip(found, counts, strict=True)})
+
+
+def _numbers(counts: Counter[tuple[int, int]]) -> list[int]:
+    return sorted({number for pair in counts for number in pair} - {NO_CLASS})
+
+
+def _confusion(counts: Counter[tuple[int, int]], numbers: list[int]) -> Confusion:
+    rows = {number: row for row, number in enumerate(numbers)}
+    matrix = np.zeros((len(numbers), len(numbers)), np.int64)
+    for (truth, guess), count in counts.items():
+        matrix[rows[truth], rows[guess]] += count
+    return Confusion.of(matrix)
+
+
+@dataclass
+class _Counts:
+    """The sum over all pairs, whose predictions must have the same classes."""
+
+    points: Counter[tuple[int, int]] = field(default_factory=Counter)
+    classes: Classes | None = None
+    first: Path | None = None
+
+    def check(self, classes: Classes, path: Path) -> None:
+        """Refuse a prediction with other classes than those that were added."""
+        if self.classes is not None and classes != self.classes:
+            raise ScoreError(
+                f"{path}: its classes, by its record or field, are not those of {self.first}; compare it separately"
+            )
+        self.first = self.first or path
+
+    def add(self, found: Counter[tuple[int, int]], classes: Classes) -> None:
+        """Add a pair."""
+        self.classes = classes
+        self.points += found
+
+    def confusion(self, spec: ScoreSpec) -> tuple[tuple[str, ...], Confusion, int]:
+        """Names, matrix and number of classes; points without a predicted class have a column of their own."""
+        known = None if self.classes is None else self.classes.names
+        numbers = _numbers(self.points) if known is None else list(known)
+        names = [str(n) for n in numbers] if known is None else list(known.values())
+        classes = len(numbers)
+        if any(guess == NO_CLASS for _, guess in self.points):
+            numbers, names = [*numbers, NO_CLASS], [*names, NO_CLASS_NAME]
+        if not numbers:
+            raise ScoreError(f"{spec.reference}: no point could be compared with a reference class")
+        return tuple(names), _confusion(self.points, numbers), classes

@@ -1,0 +1,189 @@
+"""pointseg-eval: which points are compared, what their labels mean, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dinomed3d.runtime.errors import UserError
+from pointseg.cli.eval import main
+from pointseg.files import write_cloud, write_labelled
+from pointseg.scene import Scene
+from pointseg.scoring.score import score
+from pointseg.scoring.spec import ScoreError, ScoreSpec
+
+TRUTH = np.array([0, 0, 0, 1, 1, 2, -1, -1], np.int32)
+GUESS = np.array([0, 0, 1, 1, 1, -1, 1, 0], np.int32)
+NAMES, CODES = ["ground", "tree", "roof"], [2, 5, 6]
+COORD = np.random.default_rng(0).uniform(0, 50, (8, 3)).round(2).astype(np.float32)
+ORIGIN = np.array([650_000.0, 6_860_000.0, 0.0])
+
+
+def cloud(**fields):
+    return Scene(coord=COORD, fields={k: np.asarray(v) for k, v in fields.items()}, origin=ORIGIN)
+
+
+def codes_of(labels):
+    return np.array([*CODES, 1], np.uint8)[labels]
+
+
+def record(path, *, names=NAMES, codes=CODES):
+    text = json.dumps({"class_names": names, "class_codes": codes})
+    path.with_name(f"{path.name}.json").write_text(text, encoding="utf-8")
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """A reference in LAS with codes, and what pointseg-predict makes of it."""
+    ours, theirs = tmp_path / "out" / "a.laz", tmp_path / "ref" / "a.laz"
+    ours.parent.mkdir()
+    theirs.parent.mkdir()
+    write_cloud(theirs, cloud(classification=codes_of(TRUTH)))
+    write_labelled(theirs, ours, GUESS, codes=tuple(CODES))
+    record(ours)
+    return ours, theirs
+
+
+def scored(ours, theirs, **changes):
+    return score(ScoreSpec(ours, theirs, **changes))
+
+
+WANTED = [[2, 1, 0, 0], [0, 2, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0]]
+"""The last row and column: without a predicted class."""
+
+
+def test_codes_become_classes_by_the_record(pair):
+    found = scored(*pair, ignored=frozenset({1}))
+    assert found.names == (*NAMES, "(no class)") and found.classes == 3
+    assert found.confusion.matrix.tolist() == WANTED
+    np.testing.assert_allclose(found.per_class()["iou"], [2 / 3, 2 / 3, 0])
+    means = found.means()
+    assert means["precision"] == pytest.approx((1 + 2 / 3 + 0) / 3)  # roof, never predicted: 0
+    assert means["recall"] == pytest.approx((2 / 3 + 1 + 0) / 3)
+    (one,) = found.pairs
+    assert (one.points, one.ignored, one.accuracy) == (6, 2, 4 / 6)
+    assert one.miou == pytest.approx(4 / 9)
+    assert one.meaning.mapping == {2: "ground", 5: "tree", 6: "roof"}
+    assert one.meaning.ignored == (1,)
+    assert one.meaning.prediction_field == "pointseg_class"
+
+
+def test_codes_of_both_are_the_same(pair):
+    found = scored(*pair, ignored=frozenset({1}), prediction_field="classification")
+    assert found.confusion.matrix.tolist() == WANTED and found.names[:3] == tuple(NAMES)
+
+
+def test_what_the_copy_kept_of_its_input_is_a_reference(pair):
+    ours, _ = pair
+    changes = {"ignored": frozenset({1}), "same_values": False}
+    found = scored(ours, ours, reference_field="input_classification", **changes)
+    assert found.confusion.matrix.tolist() == WANTED
+
+
+def test_text_against_las(pair, tmp_path):
+    theirs = tmp_path / "a.txt"
+    write_cloud(theirs, cloud(label=TRUTH))
+    found = scored(pair[0], theirs, same_values=True)
+    assert found.confusion.matrix.tolist() == WANTED
+    assert scored(pair[0], theirs).confusion.matrix.tolist() == WANTED, "0, 1, 2 are no codes"
+
+
+def test_map_says_classes(pair, tmp_path):
+    ours, theirs = pair
+    found = scored(ours, theirs, class_of={1: "roof", 5: "0"})
+    assert found.confusion.matrix.tolist() == [[2, 3, 0, 0], [0, 0, 0, 0], [1, 1, 0, 1], [0] * 4]
+    record(ours, codes=None)
+    with pytest.raises(ScoreError, match="number classes differently"):
+        scored(ours, theirs)
+    named = {2: "ground", 5: "tree", 6: "roof"}
+    found = scored(ours, theirs, class_of=named, ignored=frozenset({1}))
+    assert found.confusion.matrix.tolist() == WANTED
+    with pytest.raises(ScoreError, match="--map 2=soil"):
+        scored(ours, theirs, class_of={2: "soil"})
+    with pytest.raises(ScoreError, match=r"holds 1 \(2 points\), 5 \(2 points\).*--ignore 1 5 6"):
+        scored(ours, theirs, class_of={2: "ground"})
+
+
+def test_without_a_record_numbers_are_compared(tmp_path):
+    write_cloud(tmp_path / "a.ply", cloud(label=np.where(TRUTH < 0, -1, TRUTH + 10)))
+    write_cloud(tmp_path / "b.npz", cloud(segment=GUESS + 10))
+    found = scored(tmp_path / "b.npz", tmp_path / "a.ply")
+    assert found.names == ("9", "10", "11", "12")
+    assert found.confusion.matrix[1:, 1:].tolist() == [[2, 1, 0], [0, 2, 0], [0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("values", "codes", "said"),
+    [
+        ([2, 2, 5, 5, 6, 6, 2, 2], CODES, "ASPRS codes"),  # a field called label, with codes
+        ([1, 1, 2, 2, 1, 1, 2, 2], [1, 2, 0], "numbers of classes or ASPRS codes"),
+        ([0, 1, 2, 3, 0, 0, 0, 0], CODES, r"3 \(1 points\)"),
+    ],
+)
+def test_doubt_is_refused(pair, tmp_path, values, codes, said):
+    write_cloud(tmp_path / "a.ply", cloud(label=np.array(values, np.int32)))
+    record(pair[0], codes=codes)
+    with pytest.raises(ScoreError, match=said):
+        scored(pair[0], tmp_path / "a.ply")
+
+
+def test_several_fields_that_differ_are_refused(pair, tmp_path):
+    both = tmp_path / "both.ply"
+    write_cloud(both, cloud(label=TRUTH, classification=codes_of(TRUTH)))
+    with pytest.raises(ScoreError, match=r"\(label, classification\).*--reference-field"):
+        scored(pair[0], both)
+    found = scored(pair[0], both, reference_field="Label")
+    assert found.confusion.matrix.tolist() == WANTED
+    with pytest.raises(ScoreError, match="has no field 'truth'.*label, classification"):
+        scored(pair[0], both, reference_field="truth")
+
+
+def test_rows_must_be_the_same_points(pair, tmp_path):
+    ours, theirs = pair
+    fewer = cloud(label=TRUTH).select(np.arange(7))
+    write_cloud(tmp_path / "fewer.ply", fewer)
+    with pytest.raises(ScoreError, match="a.laz: has 8 points, .*fewer.ply has 7"):
+        scored(ours, tmp_path / "fewer.ply")
+    order = np.array([0, 1, 2, 4, 3, 5, 6, 7])
+    write_cloud(tmp_path / "other.ply", cloud(label=TRUTH).select(order))
+    with pytest.raises(ScoreError, match=r"row 3 is another point .* 2 of 8 rows"):
+        scored(ours, tmp_path / "other.ply")
+    write_cloud(tmp_path / "elsewhere.ply", replace(cloud(label=TRUTH), origin=ORIGIN + 1))
+    with pytest.raises(ScoreError, match="8 of 8 rows"):
+        scored(ours, tmp_path / "elsewhere.ply")
+
+
+def test_the_prediction_is_not_its_own_reference(pair):
+    with pytest.raises(UserError, match="is the prediction itself"):
+        scored(pair[0], pair[0])
+
+
+def test_folders(tmp_path, capsys):
+    ours, theirs, out = tmp_path / "ours", tmp_path / "theirs", tmp_path / "scores"
+    (ours / "more").mkdir(parents=True)
+    (theirs / "more").mkdir(parents=True)
+    for name, other in (("a.ply", "a.pcd"), ("more/b.ply", "more/b.txt")):
+        write_cloud(ours / name, cloud(pointseg_class=GUESS))
+        record(ours / name)
+        write_cloud(theirs / other, cloud(label=TRUTH))
+    write_cloud(ours / "bad.ply", cloud(pointseg_class=GUESS).select(np.arange(3)))
+    record(ours / "bad.ply")
+    for path in (theirs / "bad.ply", theirs / "missing.ply", ours / "surplus.ply"):
+        write_cloud(path, cloud(label=TRUTH))
+    assert main([str(ours), str(theirs), "-o", str(out)]) == 1
+    told = capsys.readouterr().out
+    assert "prediction  field 'pointseg_class': numbers of classes, by the prediction's rec" in told
+    assert "reference   field 'label': " in told and "0=ground, 1=tree, 2=roof" in told
+    for text in ("failed: ", "bad.ply: has 3 points", "2 of 4 compared"):
+        assert text in told
+    assert f"missing: {theirs / 'missing.ply'} " in told
+    assert f"surplus: {ours / 'surplus.ply'} " in told
+    found = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    assert found["confusion"]["matrix"] == (2 * np.array(WANTED)).tolist()
+    assert found["points"] == 12 and found["classes"]["roof"]["precision"] is None
+    assert (out / "confusion.csv").is_file() and (out / "confusion.png").is_file()
+    assert main([str(ours), str(theirs), "-o", str(out)]) == 2, "nothing is replaced unasked"
+    assert "--overwrite" in capsys.readouterr().err
