@@ -1,23 +1,12 @@
-"""The verb `predict`: its options, its progress on stderr, and its exit code."""
+"""The verb `predict`: its options, what it prints in the end, and its exit code."""
 
 from __future__ import annotations
 
 import argparse
-import os
-import sys
-import threading
-import time
 from dataclasses import fields
 from typing import Any
 
-from dinomed3d.inference.cohort.events import (
-    CaseEnded,
-    CaseProgress,
-    CasesFound,
-    CaseStarted,
-    Event,
-    RunStalled,
-)
+from dinomed3d.cli.predict_progress import Progress
 from dinomed3d.inference.cohort.spec import ENGINES, PRECISIONS, PredictSpec
 from dinomed3d.runtime.device import DEVICES
 from dinomed3d.runtime.errors import UserError
@@ -232,7 +221,8 @@ def run(arguments: argparse.Namespace) -> int:
         given["patterns"] = parse_patterns(arguments.channels, model.channels)
     if arguments.shard is not None:
         given["shard"] = parse_shard(arguments.shard)
-    outcome = predict(PredictSpec(**given), Progress())
+    with Progress() as progress:
+        outcome = predict(PredictSpec(**given), progress)
     before = outcome.failed_before
     earlier = f" ({len(before)} of them in an earlier run already)" if before else ""
     counts = f"{len(outcome.done)} cases done, {len(outcome.failed)} failed{earlier}"
@@ -254,74 +244,3 @@ def parse_shard(text: str) -> tuple[int, int]:
     if not (slash and number.isdecimal() and count.isdecimal()):
         raise UserError(f"--shard must be I/N, such as 1/4, got {text!r}")
     return int(number), int(count)
-
-
-class Progress:
-    """Shows the events of a run on stderr: a line per case, and the time that is left."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.total = self.ended = 0
-        self.started: float | None = None
-        """When the first case began; the model is loaded before, and that says nothing of the cases."""
-        self.live = sys.stderr.isatty()
-
-    def __call__(self, event: Event) -> None:
-        """Show an event; from any thread."""
-        with self.lock:
-            if isinstance(event, CasesFound):
-                self._found(event)
-            elif isinstance(event, CaseStarted):
-                self.started = time.monotonic() if self.started is None else self.started
-            elif isinstance(event, CaseProgress) and self.live:
-                counter = f"[{self.ended + 1}/{self.total}]"
-                self._print(f"{counter} {event.case}: {event.fraction:.0%}", end="")
-            elif isinstance(event, CaseEnded):
-                self._ended(event)
-            elif isinstance(event, RunStalled):
-                self._print(f"dinomed3d predict: {event.message}")
-                os._exit(1)  # nothing else ends a thread that hangs
-
-    def _print(self, text: str, end: str = "\n") -> None:
-        """Print one line, over a percentage that was shown before."""
-        clear = "\r\x1b[K" if self.live else ""
-        print(f"{clear}{one_line(text)}", end=end, file=sys.stderr, flush=True)
-
-    def _found(self, event: CasesFound) -> None:
-        shard, work = event.shard, event.work
-        self.total = len(work.todo)
-        parts = [f"{len(shard.cases)} cases found", f"{self.total} to predict"]
-        for cases, text in (
-            (work.kept, "done earlier and verified"),
-            (work.edited, "of them corrected by hand, kept as they are"),
-            (work.failed, "failed earlier (--retry-failed predicts them again)"),
-            (work.blocked, "not predicted: files of other origin have their names in OUT"),
-            (shard.rejected, "rejected"),
-        ):
-            parts += [f"{len(cases)} {text}"] if cases else []
-        if shard.left_out:
-            shown = ", ".join(list(shard.left_out)[:3]) + (
-                ", ..." if len(shard.left_out) > 3 else ""
-            )
-            parts.append(f"{len(shard.left_out)} label images left out ({shown})")
-        ignored = ", ".join(f"{count} {why}" for why, count in shard.ignored.items())
-        self._print("; ".join([*parts, f"ignored: {ignored}"] if ignored else parts))
-        for case, why in work.redone.items():
-            self._print(f"again: {case}: {why}")
-
-    def _ended(self, event: CaseEnded) -> None:
-        self.ended += 1
-        seconds = sum(event.seconds.values())
-        result = f"{seconds:.1f} s" if event.reason is None else f"FAILED: {event.reason}"
-        left = ""
-        if self.started is not None and self.ended < self.total:
-            left_s = (time.monotonic() - self.started) / self.ended * (self.total - self.ended)
-            left = f", about {duration(left_s)} left"
-        self._print(f"[{self.ended}/{self.total}] {event.case}: {result}{left}")
-
-
-def duration(seconds: float) -> str:
-    """A time as people say it."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

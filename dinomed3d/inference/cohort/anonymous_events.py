@@ -34,7 +34,7 @@ def anonymous_events(names: Anonymizer, on_event: ProgressCallback) -> ProgressC
 
 
 def _found(names: Anonymizer, event: CasesFound) -> CasesFound:
-    """The search's result; of what is shown, names are in what was left out and in what is done again."""
+    """The search's result; of what is shown, names are in what was left out, is to do and is done again."""
     shard, work = event.shard, event.work
     return CasesFound(
         shard=replace(
@@ -44,6 +44,7 @@ def _found(names: Anonymizer, event: CasesFound) -> CasesFound:
         ),
         work=replace(
             work,
+            todo=[replace(case, id=names.name(case.id)) for case in work.todo],
             redone={names.name(case): names.text(why, case) for case, why in work.redone.items()},
         ),
     )

@@ -44,12 +44,16 @@ class CaseStep:
 
 @dataclass(frozen=True)
 class CaseProgress:
-    """The network has processed a fraction of a case."""
+    """A network has predicted windows of a case."""
 
     case: str
     """Id of the case."""
-    fraction: float
-    """Fraction that is done, 0 to 1."""
+    done: int
+    """Windows that are done in this step."""
+    windows: int
+    """All windows of this step."""
+    step: str = "network"
+    """Name of the step: `network`, or before it `localizer` or `first stage`."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,8 @@ class WorkerReady:
 
     pid: int
     """Process id of the worker."""
+    device: str = ""
+    """Where its networks run, such as `cuda:0`; empty where it is not said."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,7 @@ class Localizer:
         spacing_mm: Sequence[float],
         splits: int,
         margin_mm: float,
+        progress: Callable[[int, int], None] | None = None,
     ) -> Region | None:
         """The region around everything that it labels; None where it labels nothing.
 
@@ -94,6 +95,7 @@ class Localizer:
             spacing_mm: (z, y, x).
             splits: number of row ranges that are predicted one after the other.
             margin_mm: on each side of the region.
+            progress: receives how many windows are done, of how many.
         """
         found = segment(
             prepare(channels, spacing, self.plan, device=self.predictor.device),
@@ -102,6 +104,7 @@ class Localizer:
             step=STEP,
             splits=splits,
             batch=1,
+            progress=progress,
         )
         return find_region(np.asarray(found.mask), spacing_mm, margin_mm=margin_mm)
 

@@ -211,6 +211,7 @@ def _distribute(
                 "with other work?"
             )
         if time.monotonic() - looked >= every_s:
+            signs = sum(job.signs for job in pending.values())
             for one in _silent_jobs(ray, pending, time.monotonic() - looked, every_s):
                 job = pending.pop(one)
                 ray.kill(job.worker, no_restart=True)
@@ -218,6 +219,8 @@ def _distribute(
                 give_up(job.case, job.watchdog.reason("predict"), model, spec, on_event)
                 if waiting:
                     start()
+            if sum(job.signs for job in pending.values()) > signs:
+                on_event(WorkerAlive())
             looked = time.monotonic()
         for one in done:
             if one in pending:

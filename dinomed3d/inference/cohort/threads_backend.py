@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Sequence
 
 from dinomed3d.inference.case import Case
-from dinomed3d.inference.cohort.events import Event, ProgressCallback, RunStalled
+from dinomed3d.inference.cohort.events import Event, ProgressCallback, RunStalled, WorkerReady
 from dinomed3d.inference.cohort.spec import PredictSpec
 from dinomed3d.inference.cohort.watchdog import POLL_S, Watchdog, give_up
 from dinomed3d.inference.cohort.worker import Worker
@@ -59,6 +60,7 @@ def run_in_threads(
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
+    on_event(WorkerReady(os.getpid(), str(worker.device)))
     try:
         worker.run(cases, note)
     finally:

@@ -258,10 +258,11 @@ class Worker:
                     spacing_mm=grid.spacing_mm if turn is None else turn.spacing(grid.spacing_mm),
                     splits=task.localizer_splits,
                     margin_mm=self.spec.localizer_margin_mm,
+                    progress=_told(task.case.id, "localizer", on_event),
                 )
         if self.first is not None and task.reason is None:
             with task.step("first stage"):
-                self._predict_first(task, self.first)
+                self._predict_first(task, self.first, on_event)
         if task.reason is not None:
             return
         assert task.prepared is not None and task.need is not None
@@ -277,7 +278,7 @@ class Worker:
                 self.loaded,
                 splits=task.need.splits,
                 probabilities=None if file is None else file.add,
-                progress=lambda fraction: on_event(CaseProgress(case, fraction)),
+                progress=_told(case, "network", on_event),
                 region=task.region,
             )
             task.prepared = None
@@ -287,9 +288,12 @@ class Worker:
                 mask = task.reorientation.undo(task.segmentation.mask)
                 task.segmentation = replace(task.segmentation, mask=mask)
 
-    def _predict_first(self, task: CaseTask, first: LoadedModel) -> None:
+    def _predict_first(
+        self, task: CaseTask, first: LoadedModel, on_event: ProgressCallback
+    ) -> None:
         """Predict with the first model of a cascade, and prepare the input of the second from its labels."""
-        found = self._segment(task, first, splits=task.first_splits)
+        progress = _told(task.case.id, "first stage", on_event)
+        found = self._segment(task, first, splits=task.first_splits, progress=progress)
         first.predictor.clear_cache()
         task.prepared = None
         task.prepared = prepare(
@@ -420,6 +424,11 @@ def _notes(model: Model) -> Iterator[str]:
             f"cascade: predicted with {model.previous.configuration} (folds {', '.join(model.previous.folds)}) first, "
             f"whose labels are input of {model.configuration}"
         )
+
+
+def _told(case: str, step: str, on_event: ProgressCallback) -> Callable[[int, int], None]:
+    """What tells of the windows of a case in one step."""
+    return lambda done, windows: on_event(CaseProgress(case, done, windows, step))
 
 
 def _as_models_see(

@@ -254,7 +254,7 @@ def _run_worker(
                 raise UserError(event.message)
             if isinstance(event, WorkerReady):
                 state.ready = True
-            elif not isinstance(event, ModelOpened):  # known already
+            if not isinstance(event, ModelOpened):  # known already
                 if isinstance(event, CaseStarted):
                     state.started.add(event.case)
                 elif isinstance(event, CaseEnded):
@@ -319,7 +319,7 @@ def work() -> int:
             return 0  # there is nothing to predict
         threading.Thread(target=_end_with_parent, daemon=True).start()
         worker = Worker(model, spec)
-        on_event(WorkerReady(os.getpid()))
+        on_event(WorkerReady(os.getpid(), str(worker.device)))
         worker.run(cases, on_event, overlap=overlap)
     except UserError as error:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hangs up, and it ends anyway

@@ -119,8 +119,10 @@ class VolumeSegmenter:
         task.volume = given.volume
 
         def on_event(event: Event) -> None:
-            if progress is not None and isinstance(event, CaseProgress):
-                progress(event.fraction)
+            if progress is None or not isinstance(event, CaseProgress):
+                return
+            if event.step == "network":  # what runs before it would count to the end twice
+                progress(event.done / event.windows)
 
         with self._lock:
             self._worker.segment(task, on_event)

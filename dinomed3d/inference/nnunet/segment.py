@@ -40,7 +40,7 @@ def segment(
     splits: int,
     batch: int,
     probabilities: Callable[[int, int, Tensor], None] | None = None,
-    progress: Callable[[float], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
     region: Region | None = None,
 ) -> Segmentation:
     """Segment a volume.
@@ -55,7 +55,7 @@ def segment(
         batch: windows that go through the network together.
         probabilities: receives every plane of the crop in the network's order of axes: its first row,
             its number, logits (heads, rows, X).
-        progress: receives the fraction that is done.
+        progress: receives how many windows are done, of how many, after each batch.
         region: the part to segment, with exactly the windows that the whole volume would have there; background
             elsewhere.
 
@@ -86,8 +86,8 @@ def segment(
         predict = partial(_predict_cascade, predictor, plan.previous)
     data = data.to(predictor.device)
     row_ranges = _row_ranges(labels.shape[1], splits)
-    for number, rows in enumerate(row_ranges):
-        exporter = Exporter(
+    exporters = [
+        Exporter(
             labels,
             resampling,
             rows,
@@ -97,6 +97,13 @@ def segment(
             device=predictor.device,
             probabilities=None if probabilities is None else partial(probabilities, rows[0]),
         )
+        for rows in row_ranges
+    ]
+    if progress is not None:
+        windows = sum(grid.count_reaching(exporter.row_range) for exporter in exporters)
+        predict = partial(_counted, predict, _Count(windows, progress))
+    while exporters:
+        exporter = exporters.pop(0)
         predictor.clear_cache()
         for chunk in predict_windows(
             data,
@@ -108,12 +115,31 @@ def segment(
             halo=predictor.halo,
         ):
             exporter.add(chunk)
-            if progress is not None:
-                done = (chunk.first + chunk.logits.shape[1]) / grid.size[0]
-                progress((number + done) / len(row_ranges))
     if box is not None:
         whole = keep_inside(whole, box)
     return Segmentation(mask=whole.transpose(np.argsort(plan.transpose)), certainty=certainty.mean)
+
+
+@dataclass
+class _Count:
+    """How many windows are done."""
+
+    windows: int
+    """All of the volume, in all row ranges."""
+    tell: Callable[[int, int], None]
+    """Receives the windows that are done, and all."""
+    done: int = 0
+    """Windows that are done."""
+
+
+def _counted(
+    predict: Callable[[Iterable[Batch]], Iterator[Tensor]], count: _Count, batches: Iterable[Batch]
+) -> Iterator[Tensor]:
+    """Predict batches, and tell after each how many windows are done."""
+    for logits in predict(batches):
+        count.done += len(logits)
+        count.tell(count.done, count.windows)
+        yield logits  # nothing is asked for after the last one
 
 
 def _predict_cascade(

@@ -89,6 +89,10 @@ class WindowGrid:
         """Starts along the second axis of the windows that overlap a row range."""
         return [s for s in self.starts[1] if s < row_range[1] and s + self.patch[1] > row_range[0]]
 
+    def count_reaching(self, row_range: tuple[int, int]) -> int:
+        """Number of windows that overlap a row range."""
+        return len(self.starts[0]) * len(self.reaching(row_range)) * len(self.starts[2])
+
     @property
     def weights(self) -> Tensor:
         """Weight of each voxel of a window (Z, Y, X) float32: 10 in the centre, never 0.

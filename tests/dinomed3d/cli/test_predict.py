@@ -1,16 +1,12 @@
 """The verbs predict, package and inspect, as they are typed."""
 
 import json
-import re
 from pathlib import Path
 
 import pytest
 
 from dinomed3d.cli.main import main
-from dinomed3d.cli.predict import Progress, duration, parse_shard
-from dinomed3d.inference.case import Case, CaseList, RejectedInput
-from dinomed3d.inference.cohort.events import CaseEnded, CaseProgress, CasesFound, CaseStarted
-from dinomed3d.inference.cohort.resume import Worklist
+from dinomed3d.cli.predict import parse_shard
 from dinomed3d.runtime.errors import UserError
 from tests.dinomed3d.inference.cohort.test_run import write_scan
 from tests.dinomed3d.inference.models.write_model import write_model
@@ -115,43 +111,3 @@ def test_shard():
     for wrong in ("2", "/8", "2/", "a/b", "-1/2"):
         with pytest.raises(UserError, match="--shard must be I/N"):
             parse_shard(wrong)
-
-
-def test_what_progress_shows(capsys):
-    progress = Progress()
-    cases = [Case(id=name, scans=()) for name in "abcdefghi"]
-    rejected = tuple(RejectedInput(id=name, reason="") for name in "vwxyz")
-    shard = CaseList(cases=tuple(cases), rejected=rejected, ignored={"hidden": 6})
-    work = Worklist(
-        todo=cases[:2],
-        kept=list("cdef"),
-        edited=["c"],
-        failed=list("ghi"),
-        redone={"a": "its mask is gone"},
-    )
-    progress(CasesFound(shard, work))
-    progress(CaseStarted("a"))
-    progress(CaseProgress("a", 0.5))  # shown on a terminal only
-    progress(CaseEnded("a", None, {"x": 2.0}))
-    progress(CaseEnded("b", "why", {}))
-    lines = capsys.readouterr().err.splitlines()
-    assert re.findall(r"\d", lines[0]) == list("9241356") and "--retry-failed" in lines[0]
-    assert lines[1] == "again: a: its mask is gone"
-    assert lines[2].startswith("[1/2] a: 2.0 s, about") and lines[3] == "[2/2] b: FAILED: why"
-
-
-def test_time_left_does_not_count_the_loading_of_the_model(monkeypatch, capsys):
-    clock = iter([100.0, 103.0, 105.0])  # first case begins, ends; the second one ends
-    progress = Progress()
-    monkeypatch.setattr("dinomed3d.cli.predict.time.monotonic", lambda: next(clock))
-    cases = tuple(Case(id=name, scans=()) for name in "abc")
-    progress(CasesFound(CaseList(cases=cases), Worklist(todo=list(cases))))
-    for name in "ab":
-        progress(CaseStarted(name))
-        progress(CaseEnded(name, None, {"x": 1.0}))
-    _, *lines = capsys.readouterr().err.splitlines()
-    assert lines == ["[1/3] a: 1.0 s, about 6 s left", "[2/3] b: 1.0 s, about 2 s left"]
-
-
-def test_durations():
-    assert [duration(s) for s in (5, 89, 300, 7200)] == ["5 s", "89 s", "5 min", "2.0 h"]

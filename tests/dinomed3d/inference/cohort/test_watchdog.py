@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from dinomed3d.cli import predict as cli
+from dinomed3d.cli import predict_progress as cli
 from dinomed3d.inference.case import Case
 from dinomed3d.inference.cohort import ray_backend, threads_backend, watchdog, worker_process
 from dinomed3d.inference.cohort.events import (
@@ -190,6 +190,8 @@ def test_threads_say_that_they_cannot_end_what_hangs(monkeypatch, given_up):
     released, events = threading.Event(), []
 
     class Hangs:
+        device = "cpu"
+
         def __init__(self, model, spec):
             pass
 
