@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_own_backbone(parser)
     parser.add_argument("--colors", action="store_true", help="colour the points by class")
+    _add_certainty(parser.add_argument_group("how sure classes are"))
     _add_classification(parser)
     parser.add_argument("--no-pictures", action="store_true", help="write no pictures")
     parser.add_argument("--overwrite", action="store_true", help="replace existing results")
@@ -95,6 +96,32 @@ def _add_classification(parser: argparse.ArgumentParser) -> None:
         "--keep-classification", action="store_true",
         help="leave 'classification' as it is; the classes then stand in 'pointseg_class' alone",
     )  # fmt: skip
+
+
+def _add_certainty(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--confidence", action="store_true",
+        help="write fields of three numbers from 0 to 1: confidence, the probability of the class; entropy of all "
+        "probabilities, divided by that of equal ones; margin between the first and the second class. PLY, PCD, LAS, "
+        "text, .npz, structured .npy; .bin has no place for them",
+    )  # fmt: skip
+    group.add_argument(
+        "--reject", type=_confidence, metavar="CONFIDENCE",
+        help="points with less confidence, such as 0.6, get no class: -1, and 1 (unclassified) in 'classification' "
+        "where codes are written there",
+    )  # fmt: skip
+
+
+def _confidence(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(
+            f"must be a number above 0 and up to 1, such as 0.6, got {text!r}"
+        )
+    return value
 
 
 def _class_code(text: str) -> tuple[str, int]:
@@ -169,6 +196,8 @@ def _spec(arguments: argparse.Namespace, progress: Bar) -> PredictSpec:
         check_scale=not arguments.skip_scale_check,
         class_codes=dict(arguments.class_code),
         keep_classification=arguments.keep_classification,
+        confidence=arguments.confidence,
+        reject=arguments.reject,
         colors=arguments.colors,
         pictures=not arguments.no_pictures,
         overwrite=arguments.overwrite,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from dinomed3d.runtime.out_of_memory import ran_out_of_memory
 from pointseg.config.recipe import Recipe
 from pointseg.evaluation.inference_protocol import InferenceProtocol
 from pointseg.evaluation.tile_predictor import TilePredictor
-from pointseg.evaluation.tiled_cloud import CloudInMemory, TiledCloud
+from pointseg.evaluation.tiled_cloud import CLASS_ALONE, CloudInMemory, Kept, TiledCloud
 from pointseg.evaluation.tiling import tiles_of
 from pointseg.files.origin import finite_points
 from pointseg.loading.network_input import Placement, before_placement, placement_of
@@ -94,7 +95,7 @@ class ScenePredictor:
             UserError: a field is missing or not finite, the memory does not suffice even for small
                 tiles, or the voxels are too small for the cloud.
         """
-        return self._found(scene, progress, images, keep=0)[0]
+        return self._found(scene, progress, images, CLASS_ALONE)[0]
 
     def predict_probabilities(
         self,
@@ -103,20 +104,28 @@ class ScenePredictor:
         images: ImageSet | None = None,
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """As `predict_labels`, and (N, K) float32 probabilities; 0 for points whose position is not finite."""
-        return self._found(scene, progress, images, keep=self.classes)
+        return self._found(scene, progress, images, Kept.probabilities(self.classes))
+
+    def predict_certainty(
+        self,
+        scene: Scene,
+        progress: Callable[[float], None] = lambda share: None,
+        images: ImageSet | None = None,
+    ) -> tuple[NDArray[np.int32], NDArray[np.uint16]]:
+        """As `predict_labels`, and (N, 3) how sure they are, as `certainty_of`; 0 where the position is not finite."""
+        return self._found(scene, progress, images, Kept.certainty())
 
     def _found(
         self,
         scene: Scene,
         progress: Callable[[float], None],
         images: ImageSet | None,
-        *,
-        keep: int,
-    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """(N,) classes and (N, `keep`) probabilities."""
+        keep: Kept,
+    ) -> tuple[NDArray[np.int32], NDArray[Any]]:
+        """(N,) classes and (N, width) what else is kept."""
         bare = self._needed_fields(scene, images)
         labels = np.full(len(scene), IGNORE, np.int32)
-        probabilities = np.zeros((len(scene), keep), np.float32)
+        kept = keep.none_of(len(scene))
         finite, index = finite_points(bare)
         for name, values in finite.fields.items():
             if not np.isfinite(values).all():
@@ -124,14 +133,13 @@ class ScenePredictor:
         if len(index):
             try:
                 maps = self.tile_predictor.encode(images)
-                found = self._predict(finite, progress, maps, keep)
-                labels[index], probabilities[index] = found
+                labels[index], kept[index] = self._predict(finite, progress, maps, keep)
             except UserError:
                 raise
             except ValueError as error:  # from voxels and transforms that the cloud does not fit
                 raise UserError(f"scene {scene.name}: {error}") from error
         progress(1.0)
-        return labels, probabilities
+        return labels, kept
 
     def _needed_fields(self, scene: Scene, images: ImageSet | None) -> Scene:
         """The scene with the fields that the model reads, and no others."""
@@ -147,9 +155,9 @@ class ScenePredictor:
         return scene.without(*(key for key in scene.fields if key not in needed))
 
     def _predict(
-        self, scene: Scene, progress: Callable[[float], None], maps: Tensor | None, keep: int
-    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """(N,) classes and (N, `keep`) probabilities of a scene whose points are all finite."""
+        self, scene: Scene, progress: Callable[[float], None], maps: Tensor | None, keep: Kept
+    ) -> tuple[NDArray[np.int32], NDArray[Any]]:
+        """(N,) classes and (N, width) what else is kept of a scene whose points are all finite."""
         scene = before_placement(scene, self.recipe)
         placement = placement_of(scene, self.recipe, max_side_m=self.max_side_m)
         scene = placement(scene)
@@ -157,9 +165,9 @@ class ScenePredictor:
         inverse: NDArray[np.int64] | slice = slice(None)
         if size_m is not None and not self.protocol.single_pass:
             scene, inverse = voxel_downsample(scene, size_m)
-        cloud = CloudInMemory(scene, self.recipe.voxel_m, classes=keep)
+        cloud = CloudInMemory(scene, self.recipe.voxel_m, keep=keep)
         self.predict_tiles(cloud, placement, progress, maps)
-        return cloud.labels[inverse], cloud.probabilities[inverse]
+        return cloud.labels[inverse], cloud.kept[inverse]
 
     @property
     def max_side_m(self) -> float:

@@ -17,6 +17,7 @@ from dinomed3d.runtime.out_of_memory import ran_out_of_memory
 from pointseg.cloud import Cloud, collate
 from pointseg.config.recipe import Recipe
 from pointseg.conventions import PRECISIONS
+from pointseg.evaluation.certainty import certainty_of
 from pointseg.evaluation.inference_protocol import InferenceProtocol
 from pointseg.evaluation.one_ahead import one_ahead
 from pointseg.loading.network_input import cell_of, network_input
@@ -64,6 +65,11 @@ class TileClasses:
         """(N, K) float32, mean over all passes; each row sums to 1."""
         mean = self.scores / self.scores.sum(1, keepdim=True)
         found: NDArray[np.float32] = mean.float().cpu().numpy()
+        return found if self.rows is None else found[self.rows]
+
+    def certainty(self) -> NDArray[np.uint16]:
+        """(N, 3) ``MEASURES`` in ``STEPS``, of the same mean; without all of it in memory."""
+        found = certainty_of(self.scores)
         return found if self.rows is None else found[self.rows]
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pointseg.evaluation.tile_predictor import TileClasses
 from pointseg.evaluation.tiling import ArrayPlaces, Places, Tile
+from pointseg.files.certainty import MEASURES
 from pointseg.ops.voxels import voxel_downsample
 from pointseg.scene import IGNORE, Scene
 
@@ -49,20 +51,51 @@ class TiledCloud(Protocol):
         """Note the classes of a part's wanted points, among those of all of its points."""
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What is kept of each point, in addition to its class."""
+
+    width: int
+    """How many numbers."""
+    kind: np.dtype[Any]
+    """Of which type."""
+    of: Callable[[TileClasses], NDArray[Any]]
+    """(M, width) those of a tile."""
+
+    @classmethod
+    def probabilities(cls, classes: int) -> Kept:
+        """Those of all classes, 4 bytes each."""
+        return cls(classes, np.dtype(np.float32), TileClasses.probabilities)
+
+    @classmethod
+    def certainty(cls) -> Kept:
+        """Confidence, entropy and margin, 6 bytes."""
+        return cls(len(MEASURES), np.dtype(np.uint16), TileClasses.certainty)
+
+    def none_of(self, count: int) -> NDArray[Any]:
+        """(count, width) zeros, those of points without a class."""
+        return np.zeros((count, self.width), self.kind)
+
+
+CLASS_ALONE = Kept(0, np.dtype(np.uint8), lambda found: np.empty((len(found.labels), 0), np.uint8))
+"""Nothing else is kept."""
+
+
 class CloudInMemory:
     """A scene in memory, and its classes."""
 
-    def __init__(self, scene: Scene, voxel_m: float, *, classes: int = 0) -> None:
+    def __init__(self, scene: Scene, voxel_m: float, *, keep: Kept = CLASS_ALONE) -> None:
         """Prepare a cloud.
 
         Args:
             scene: N points.
             voxel_m: of the network.
-            classes: number of classes K whose probabilities are kept, 4 N K bytes; 0: none are.
+            keep: what is kept in addition to classes.
         """
+        self._keep = keep
         self.scene, self.name = scene, scene.name
         self.labels = np.full(len(scene), IGNORE, np.int32)
-        self.probabilities = np.zeros((len(scene), classes), np.float32)
+        self.kept = keep.none_of(len(scene))
         bare = Scene(coord=scene.coord, name=scene.name)
         firsts, self._inverse = voxel_downsample(bare, voxel_m)
         self._coord = firsts.coord
@@ -90,8 +123,7 @@ class CloudInMemory:
     def keep(self, tile: Tile, part: Part, found: TileClasses) -> None:
         """Note the classes of a part's wanted points."""
         self.labels[part.points[part.wanted]] = found.labels[part.wanted]
-        if self.probabilities.shape[1]:
-            self.probabilities[part.points[part.wanted]] = found.probabilities()[part.wanted]
+        self.kept[part.points[part.wanted]] = self._keep.of(found)[part.wanted]
 
 
 def members(

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from dinomed3d.runtime.atomic_files import WriteError
 from dinomed3d.runtime.regular_file import special_kind
 from pointseg.files import e57, kitti, las, npy, pcd, ply, ptx, text
+from pointseg.files.certainty import SavedCertainty
 from pointseg.files.columns import fields_in
 from pointseg.files.errors import CloudFileError
 from pointseg.files.file_scene import scales_of, scene_of_fields
@@ -81,6 +82,8 @@ def _label_as_ply(source: Path, target: Path, labels: Labels) -> None:
     checked = labels.checked(source, len(scene))
     field = checked.field_in(source, scene.fields)
     new: dict[str, NDArray[Any]] = {field: checked.whole}
+    found = [values.astype(np.float32) for values in checked.measures()]
+    new.update(zip(checked.measure_names(scene.fields), found, strict=True))
     if checked.colors is not None:
         new["color"] = checked.paint(checked.whole).astype(np.float32)
     ply.write_ply(target, scene.without("segment").with_fields(**new))
@@ -254,7 +257,12 @@ def write_cloud(path: Path, scene: Scene) -> None:
 
 
 def check_labelled(
-    source: Path, target: Path, *, colored: bool = False, codes: tuple[int, ...] | None = None
+    source: Path,
+    target: Path,
+    *,
+    colored: bool = False,
+    codes: tuple[int, ...] | None = None,
+    measured: bool = False,
 ) -> None:
     """Refuse what ``write_labelled`` could not write, before classes are found at some expense.
 
@@ -263,10 +271,11 @@ def check_labelled(
         target: the file to be.
         colored: whether the points get colours of classes.
         codes: as for ``write_labelled``.
+        measured: whether the points get fields that tell how sure their classes are.
 
     Raises:
-        CloudFileError: ``source`` is no cloud; ``target`` is of another type; colours or codes, which its type
-            cannot hold; a header that could be read, but not written.
+        CloudFileError: ``source`` is no cloud; ``target`` is of another type; colours, codes or fields, which its
+            type cannot hold; a header that could be read, but not written.
     """
     _known_suffix(source)
     suffix = result_suffix(source)
@@ -277,12 +286,17 @@ def check_labelled(
         raise CloudFileError(target, f"must {kind}, for results of {source.name}")
     if colored and FORMATS[suffix] is _BIN:
         raise CloudFileError(source, "a .bin scan cannot hold colours; omit them")
+    if measured and FORMATS[suffix] is _BIN:
+        raise CloudFileError(
+            source,
+            "a .bin scan has no place for confidence, entropy and margin; omit --confidence, or save it as .ply",
+        )
     if FORMATS[suffix] is _LAS:
-        las.check_las(source, colored=colored, codes=codes)
+        las.check_las(source, colored=colored, codes=codes, measured=measured)
     elif suffix == ".npy":
-        npy.check_npy(source, colored=colored)
+        npy.check_npy(source, colored=colored, named=measured)
     elif suffix == ".pcd":
-        pcd.check_pcd(source)
+        pcd.check_pcd(source, measured=measured)
 
 
 def write_labelled(
@@ -294,6 +308,8 @@ def write_labelled(
     field: str | None = None,
     columns: Sequence[str] | None = None,
     codes: tuple[int, ...] | None = None,
+    certainty: NDArray[np.uint16] | SavedCertainty | None = None,
+    legend: Sequence[str] = (),
 ) -> None:
     """Copy a cloud's file with a class for each point; every other field and the georeference stay.
 
@@ -310,14 +326,18 @@ def write_labelled(
         columns: as for ``read_cloud``; text that had no names gets these.
         codes: K ASPRS codes of the classes, for LAS: they are written into ``classification`` as well, whose
             former values stay in ``input_classification``.
+        certainty: (N, 3) how sure the classes are, as ``certainty.MEASURES``, in steps of 1 / ``STEPS``: they become
+            fields ``confidence``, ``entropy`` and ``margin``, named as the classes are where these are taken.
+        legend: names of the K classes, of which the description of the field in LAS tells as many as it holds.
 
     Raises:
         CloudFileError: as ``read_cloud`` and ``write_cloud``; ``segment`` does not fit the file;
             ``target`` is of another type.
         WriteError: the system refuses to write.
     """
-    check_labelled(source, target, colored=colors is not None)
-    form, labels = FORMATS[_known_suffix(source)], Labels(segment, colors, field, codes)
+    check_labelled(source, target, colored=colors is not None, measured=certainty is not None)
+    form = FORMATS[_known_suffix(source)]
+    labels = Labels(segment, colors, field, codes, certainty, tuple(legend))
     try:
         if form.takes_names:
             form.label(source, target, labels, columns)

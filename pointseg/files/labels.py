@@ -1,4 +1,4 @@
-"""What a labelled copy of a cloud's file gets: a class for each point, and perhaps its colour."""
+"""What a labelled copy of a cloud's file gets: a class for each point, perhaps its colour, and how sure it is."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pointseg.files.columns import CLASS_FIELD, POSITION, POSITION_ARRAYS, SPARE_CLASS_FIELD, key_of
+from pointseg.files.certainty import MEASURES, SavedCertainty, fractions
+from pointseg.files.columns import CLASS_FIELD, POSITION, POSITION_ARRAYS, key_of
 from pointseg.files.errors import CloudFileError
 from pointseg.files.pieces import PIECE, ranges
 
 UNLABELLED_COLOR = (128, 128, 128)
+OWN = "pointseg_"
+"""Begins names of fields of earlier predictions, which are replaced."""
 
 
 class SavedLabels:
@@ -57,6 +60,10 @@ class Labels:
     """The name of the field that holds the classes; None: see ``field_in``."""
     codes: tuple[int, ...] | None = None
     """The number of each of the K classes in ``classification`` of LAS; None: that stays as it is."""
+    certainty: NDArray[np.uint16] | SavedCertainty | None = None
+    """(N, 3) ``MEASURES`` in ``STEPS``, which become fields, too; None: they do not."""
+    legend: tuple[str, ...] = ()
+    """Names of the K classes, for the description of the field in LAS."""
 
     def checked(self, path: Path, count: int) -> Labels:
         """The same labels as int32.
@@ -70,6 +77,8 @@ class Labels:
                 f"has {count} points, so 'segment' must be ({count},) integers, "
                 f"got {self.segment.shape} {self.segment.dtype}",
             )
+        if self.certainty is not None and self.certainty.shape != (count, len(MEASURES)):
+            raise CloudFileError(path, f"has {count} points, 'certainty' is {self.certainty.shape}")
         if isinstance(self.segment, SavedLabels):
             return self
         return replace(self, segment=self.segment.astype(np.int32))
@@ -90,9 +99,7 @@ class Labels:
                 positions.
         """
         if self.field is None:
-            by_key = {key_of(name): name for name in existing}
-            spare = by_key.get(SPARE_CLASS_FIELD, SPARE_CLASS_FIELD)
-            return spare if by_key.keys() & {CLASS_FIELD, SPARE_CLASS_FIELD} else CLASS_FIELD
+            return _free_name(CLASS_FIELD, existing)
         if not re.fullmatch(r"[A-Za-z_]\w{0,30}", self.field, re.ASCII):
             raise CloudFileError(
                 path,
@@ -101,6 +108,19 @@ class Labels:
         if key_of(self.field) in {*POSITION[0], *POSITION_ARRAYS}:
             raise CloudFileError(path, f"the class field cannot be '{self.field}', the positions")
         return self.field
+
+    def measure_names(self, existing: Iterable[str]) -> list[str]:
+        """The names of the fields of ``MEASURES``, chosen as that of the classes; none without certainty."""
+        if self.certainty is None:
+            return []
+        existing = list(existing)
+        return [_free_name(measure.name, existing) for measure in MEASURES]
+
+    def measures(self, start: int = 0, stop: int | None = None) -> list[NDArray[np.float64]]:
+        """(n,) each of ``MEASURES`` from 0 to 1, of some rows; none without certainty. Needs ``checked``."""
+        if self.certainty is None:
+            return []
+        return list(fractions(self.certainty[slice(start, stop)]).T)
 
     @property
     def whole(self) -> NDArray[np.int32]:
@@ -127,3 +147,10 @@ class Labels:
         table = np.concatenate([self.colors, np.array([UNLABELLED_COLOR], np.uint8)])
         known = (segment >= 0) & (segment < len(self.colors))
         return table[np.where(known, segment, len(self.colors))]
+
+
+def _free_name(name: str, existing: Iterable[str]) -> str:
+    """A name, or if the file has it already, that with ``pointseg_``, under which the file may have an older one."""
+    by_key = {key_of(found): found for found in existing}
+    spare = OWN + name
+    return by_key.get(spare, spare) if by_key.keys() & {name, spare} else name

@@ -15,10 +15,12 @@ from laspy.point.dims import DimensionInfo
 from numpy.typing import NDArray
 
 from dinomed3d.runtime.atomic_files import new_file
+from pointseg.files.certainty import MEASURES
 from pointseg.files.columns import CLASS_FIELD, SPARE_CLASS_FIELD, columns_of
 from pointseg.files.errors import CloudFileError
-from pointseg.files.labels import Labels
+from pointseg.files.labels import OWN, Labels
 from pointseg.files.las_box import Outside
+from pointseg.files.las_extra import legend_of, set_extra, set_measures
 from pointseg.files.las_header import LasHeader, read_header
 from pointseg.files.las_text import COPC, open_view, original, restore_text
 from pointseg.files.pieces import Pieces
@@ -101,11 +103,14 @@ def label_las(source: Path, target: Path, labels: Labels) -> None:
     ``classification`` (2 is ground), and those are not the classes of a trained model. With the field
     "classification" they are written there; with codes, these are written there, too, and what was there stays in
     ``input_classification``, unless it was all unclassified. With colours, a point format without becomes that with.
+    What else labels have stands in ``pointseg_confidence``, ``pointseg_entropy`` and ``pointseg_margin``.
     """
     with _opened(source) as reader:
         form, count = reader.header.point_format, reader.header.point_count
     labels = labels.checked(source, count)
-    name = labels.field_in(source, (CLASS_FIELD, *form.extra_dimension_names))
+    taken = (CLASS_FIELD, *(measure.name for measure in MEASURES), *form.extra_dimension_names)
+    name, measured = labels.field_in(source, taken), labels.measure_names(taken)
+    legend = legend_of(labels.legend)
     if name in form.standard_dimension_names and name != CLASSIFICATION:
         raise CloudFileError(source, f"the class field cannot be '{name}', a dimension of LAS")
     codes = None if name == CLASSIFICATION else labels.codes
@@ -114,16 +119,19 @@ def label_las(source: Path, target: Path, labels: Labels) -> None:
     keep_former = keep_former and _is_classified(source)
 
     def change(las: laspy.LasData, start: int) -> laspy.LasData:
-        segment = labels.segment[start : start + len(las.points)]
+        rows = slice(start, start + len(las.points))
+        segment = labels.segment[rows]
         if labels.colors is not None:
             las = _with_color(las)
         if name != CLASSIFICATION:
-            _set_extra(las, name, segment.astype(labels.kind))
+            set_extra(las, name, segment.astype(labels.kind), description=legend)
         else:
             las[name] = segment
+        if labels.certainty is not None:
+            set_measures(las, measured, labels.certainty[rows])
         if codes is not None:
             if keep_former:
-                _set_extra(las, FORMER, np.array(las.classification, np.uint8))
+                set_extra(las, FORMER, np.array(las.classification, np.uint8))
             table = np.array([*codes, UNCLASSIFIED], np.uint8)
             las.classification = table[np.where(segment < 0, len(codes), segment)]
         if labels.colors is not None:
@@ -133,13 +141,16 @@ def label_las(source: Path, target: Path, labels: Labels) -> None:
     _rewrite(source, target, change, "could not be labelled")
 
 
-def check_las(source: Path, *, colored: bool, codes: tuple[int, ...] | None) -> None:
+def check_las(
+    source: Path, *, colored: bool, codes: tuple[int, ...] | None, measured: bool = False
+) -> None:
     """Refuse a file of which ``label_las`` could not write a copy, by writing one of its first point alone.
 
     Args:
         source: the file.
         colored: whether points get colours.
         codes: of classes, as ``label_las`` gets them.
+        measured: whether labels have certainty.
 
     Raises:
         CloudFileError: such a file.
@@ -147,7 +158,10 @@ def check_las(source: Path, *, colored: bool, codes: tuple[int, ...] | None) -> 
 
     def change(las: laspy.LasData, start: int) -> laspy.LasData:
         las = _with_color(las) if colored else las
-        _set_extra(las, SPARE_CLASS_FIELD, np.zeros(len(las.points), np.int32))
+        set_extra(las, SPARE_CLASS_FIELD, np.zeros(len(las.points), np.int32))
+        if measured:
+            none = np.zeros((len(las.points), len(MEASURES)), np.uint16)
+            set_measures(las, [OWN + measure.name for measure in MEASURES], none)
         return las
 
     with _opened(source) as reader:
@@ -186,7 +200,7 @@ def paint_las(
     def change(las: laspy.LasData, start: int) -> laspy.LasData:
         rows, las = slice(start, start + len(las.points)), _with_color(las)
         for name, values in fields.items():
-            _set_extra(las, name, values[rows])
+            set_extra(las, name, values[rows])
         las.red, las.green, las.blue = colors[rows].T.astype(np.uint16) * FULL_COLOR
         return las
 
@@ -216,14 +230,6 @@ def _is_classified(path: Path) -> bool:
     with _opened(path) as reader:
         pieces = _pieces(path, reader, CHUNK)
         return any(bool((np.array(p.classification) > UNCLASSIFIED).any()) for p in pieces)
-
-
-def _set_extra(las: laspy.LasData, name: str, values: NDArray[Any]) -> None:
-    """Set an extra dimension, which replaces one of the same name."""
-    if name in las.point_format.extra_dimension_names:
-        las.remove_extra_dim(name)
-    las.add_extra_dim(laspy.ExtraBytesParams(name, values.dtype))
-    las[name] = values
 
 
 def is_copc(path: Path) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import shutil
 import zipfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -77,14 +77,14 @@ def label_npy_folder(source: Path, target: Path, labels: Labels) -> None:
     of_points = _per_point(source, files)
     count = len(next(iter(of_points.values())))
     colors = _color_names(of_points)
-    field = labels.field_in(source, files)
+    labels, fields = labels.checked(source, count), _new_fields(source, labels, files)
 
     def read(start: int, stop: int) -> dict[str, NDArray[Any]]:
         return {name: of_points[name].rows(start, stop) for name in colors}
 
     with ExitStack() as opened:
         streams: dict[str, IO[bytes]] = {}
-        for _, new in _labelled(read, field, labels.checked(source, count), PIECE):
+        for _, new in _labelled(read, fields, labels, PIECE):
             for name, values in new.items():
                 if name not in streams:
                     part = opened.enter_context(new_file(target / f"{name}.npy"))
@@ -113,9 +113,9 @@ def label_npz(source: Path, target: Path, labels: Labels) -> None:
     arrays = _load_npz(source)
     of_points = _per_point(source, arrays)
     count = len(next(iter(of_points.values())))
-    field = labels.field_in(source, arrays)
+    fields = _new_fields(source, labels, arrays)
     labels = labels.checked(source, count)
-    ((_, new),) = _labelled(lambda start, stop: of_points, field, labels, max(count, 1))
+    ((_, new),) = _labelled(lambda start, stop: of_points, fields, labels, max(count, 1))
     with zipfile.ZipFile(source) as archive:
         method = max(entry.compress_type for entry in archive.infolist())
     _save_npz(target, {**arrays, **new}, method)
@@ -146,7 +146,7 @@ def write_npy(path: Path, scene: Scene) -> None:
 
 
 def check_npy(source: Path, *, named: bool = False, colored: bool = False) -> None:
-    """Refuse names and colours for a plain array that has no place for them.
+    """Refuse fields and colours for a plain array that has no place for them.
 
     Raises:
         CloudFileError: such an array.
@@ -155,7 +155,7 @@ def check_npy(source: Path, *, named: bool = False, colored: bool = False) -> No
     columns = _table_columns(source, file.rows(0, 0))
     if file.header.dtype.names is None and (named or (colored and "red" not in columns)):
         raise CloudFileError(
-            source, "a plain array cannot hold new colours or names; omit them, or use npz"
+            source, "a plain array cannot hold new colours or fields; omit them, or use npz"
         )
 
 
@@ -167,11 +167,12 @@ def label_npy(source: Path, target: Path, labels: Labels) -> None:
         return _table_columns(source, file.rows(start, stop))
 
     names, old = read(0, 0), file.header.dtype
-    check_npy(source, named=labels.field is not None, colored=labels.colors is not None)
+    is_named = labels.field is not None or labels.certainty is not None
+    check_npy(source, colored=labels.colors is not None, named=is_named)
     kind = np.result_type(old, np.int32) if old.kind in "iu" else old.newbyteorder("=")
-    labels, field = labels.checked(source, len(file)), labels.field_in(source, names)
+    labels, fields = labels.checked(source, len(file)), _new_fields(source, labels, names)
     with new_file(target) as part, open(part, "wb") as stream:
-        for columns, new in _labelled(read, field, labels, PIECE):
+        for columns, new in _labelled(read, fields, labels, PIECE):
             columns.update(new)
             if old.names is None:
                 rows = np.stack([values.astype(kind) for values in columns.values()], axis=1)
@@ -259,13 +260,16 @@ def _arrays_of(scene: Scene) -> dict[str, NDArray[Any]]:
 
 
 def _labelled(
-    read: Callable[[int, int], dict[str, NDArray[Any]]], field: str, labels: Labels, size: int
+    read: Callable[[int, int], dict[str, NDArray[Any]]],
+    fields: Sequence[str],
+    labels: Labels,
+    size: int,
 ) -> Iterator[tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]]:
-    """What is there and what is new, in pieces of ``size`` points: classes, and colours if labels have some.
+    """What is there and what is new, in pieces of ``size`` points: classes, and all else that labels have.
 
     Args:
         read: gives the rows from one to another of what is there.
-        field: the name of the classes.
+        fields: as ``_new_fields`` gives them.
         labels: of all points.
         size: points of a piece.
     """
@@ -277,10 +281,17 @@ def _labelled(
             largest = max([largest, *found])
     for start, segment in labels.pieces(size):
         old = read(start, start + len(segment))
-        new: dict[str, NDArray[Any]] = {field: segment}
+        measures = labels.measures(start, start + len(segment))
+        columns = [segment, *(values.astype(np.float32) for values in measures)]
+        new: dict[str, NDArray[Any]] = dict(zip(fields, columns, strict=True))
         if labels.colors is not None:
             new.update(_painted(old, labels.paint(segment), largest))
         yield old, new
+
+
+def _new_fields(source: Path, labels: Labels, existing: Collection[str]) -> list[str]:
+    """The names of the classes, and of the measures if labels have them."""
+    return [labels.field_in(source, existing), *labels.measure_names(existing)]
 
 
 def _table_columns(path: Path, array: NDArray[Any]) -> dict[str, NDArray[Any]]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinomed3d.runtime.atomic_files import new_file
+from pointseg.files.certainty import MEASURES
 from pointseg.files.columns import columns_of, storable
 from pointseg.files.errors import CloudFileError
 from pointseg.files.labels import Labels
@@ -96,45 +97,51 @@ def write_pcd(path: Path, scene: Scene) -> None:
         part.write_bytes("\n".join(lines).encode() + as_rows(columns).tobytes())
 
 
-def check_pcd(source: Path) -> None:
+def check_pcd(source: Path, *, measured: bool = False) -> None:
     """Refuse a file whose field of classes has several values per point.
+
+    Args:
+        source: the file.
+        measured: whether labels have certainty; their fields then, too.
 
     Raises:
         CloudFileError: such a file.
     """
-    _class_field(read_header(source), Labels(np.empty(0, np.int32)))
+    certainty = np.empty((0, len(MEASURES)), np.uint16) if measured else None
+    _new_fields(read_header(source), Labels(np.empty(0, np.int32), certainty=certainty))
 
 
-def _class_field(header: Header, labels: Labels) -> str:
-    name = labels.field_in(header.path, header.keys)
-    if any(f.name == name and f.count > 1 for f in header.fields):
+def _new_fields(header: Header, labels: Labels) -> list[str]:
+    """The names of the classes, and of the measures if labels have them."""
+    names = [labels.field_in(header.path, header.keys), *labels.measure_names(header.keys)]
+    if several := [f.name for f in header.fields if f.name in names and f.count > 1]:
         raise CloudFileError(
-            header.path, f"field '{name}' has several values per point, not one class"
+            header.path, f"field '{several[0]}' has several values per point, not one"
         )
-    return name
+    return names
 
 
 def label_pcd(source: Path, target: Path, labels: Labels) -> None:
     """Copy a PCD file with a class for each point; its form, viewpoint and all else stay as they are."""
     header = read_header(source)
     labels = labels.checked(source, header.points)
-    name = _class_field(header, labels)
-    added = [Field(name, "i4")]
+    name, *measured = _new_fields(header, labels)
+    added = [Field(name, "i4"), *(Field(measure, "f4") for measure in measured)]
     if labels.colors is not None:
         added.append(next((f for f in header.fields if _is_packed(f)), Field("rgb", "u4")))
     new = extended(header, added)
     with new_file(target) as part, open(source, "rb") as old, open(part, "wb") as stream:
         stream.write(b"".join(new.lines))
         if header.form == "binary_compressed":
-            values = _added_values(added, labels, labels.whole)
+            values = _added_values(added, labels, 0, labels.whole)
             stream.write(_compressed(source, with_columns(_read_rows(header), new.dtype, values)))
             return
         old.seek(header.size)
         starts = np.cumsum([0, *(f.count for f in header.fields)]).tolist()
         places = dict(zip(header.keys, starts, strict=False))
         rows = _row_pieces(header, old, PIECE) if header.form == "binary" else iter(())
-        for _, segment in labels.pieces():
-            values = _added_values(added, labels, segment)
+        for first, segment in labels.pieces():
+            values = _added_values(added, labels, first, segment)
             if header.form == "binary":
                 stream.write(with_columns(next(rows), new.dtype, values).tobytes())
             elif header.points:
@@ -142,11 +149,14 @@ def label_pcd(source: Path, target: Path, labels: Labels) -> None:
 
 
 def _added_values(
-    added: Sequence[Field], labels: Labels, segment: NDArray[np.int32]
+    added: Sequence[Field], labels: Labels, first: int, segment: NDArray[np.int32]
 ) -> dict[str, NDArray[Any]]:
-    """The classes, and if labels have colours, these packed as their field wants them."""
-    values: dict[str, NDArray[Any]] = {added[0].name: segment}
-    for color in added[1:]:
+    """The classes of points from ``first`` on, and what else labels have; colours packed as their field wants them."""
+    columns: list[NDArray[Any]] = [segment, *labels.measures(first, first + len(segment))]
+    values: dict[str, NDArray[Any]] = {
+        field.name: column for field, column in zip(added, columns, strict=False)
+    }
+    for color in added[len(columns) :]:
         red, green, blue = labels.paint(segment).astype("u4").T
         opaque = np.uint32(0xFF000000 if color.name == "rgba" and color.kind != "f4" else 0)
         packed = red << np.uint32(16) | green << np.uint32(8) | blue | opaque

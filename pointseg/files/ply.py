@@ -89,9 +89,11 @@ def label_ply(source: Path, target: Path, labels: Labels) -> None:
     labels = labels.checked(source, vertex.count)
     kinds = {p.name: p.kind for p in vertex.properties}
     name = labels.field_in(source, kinds)
-    added = [Property(name, labels.kind)]
+    measured = labels.measure_names(kinds)
+    added = [Property(name, labels.kind), *(Property(measure, "f4") for measure in measured)]
+    colors = [Property(color, kinds.get(color, "u1")) for color in COLORS]
     if labels.colors is not None:
-        added += [Property(color, kinds.get(color, "u1")) for color in COLORS]
+        added += colors
     new = extended(header, added)
     with new_file(target) as part, open(source, "rb") as old, open(part, "wb") as stream:
         seek_element(header, old, vertex)
@@ -99,11 +101,13 @@ def label_ply(source: Path, target: Path, labels: Labels) -> None:
         old.seek(header.size)
         stream.write(b"".join(new.lines) + old.read(start - header.size))
         write = _writer(header, new, old, stream)
-        for _, segment in labels.pieces(PIECE):
-            values = {name: segment}
+        for first, segment in labels.pieces(PIECE):
+            values: dict[str, NDArray[Any]] = {name: segment}
+            found = labels.measures(first, first + len(segment))
+            values.update(zip(measured, found, strict=True))
             if labels.colors is not None:
-                for found, column in zip(added[1:], labels.paint(segment).T, strict=True):
-                    values[found.name] = _in_range_of(found.kind, column)
+                for color, column in zip(colors, labels.paint(segment).T, strict=True):
+                    values[color.name] = _in_range_of(color.kind, column)
             write(values)
         shutil.copyfileobj(old, stream)
 

@@ -120,7 +120,7 @@ def write_text(path: Path, scene: Scene) -> None:
 def label_text(
     source: Path, target: Path, labels: Labels, columns: Sequence[str] | None = None
 ) -> None:
-    """Copy a cloud of text with a class at the end of each line; all other text stays as it is.
+    """Copy a cloud of text with a class, and what else labels have, at the end of each line; other text stays as it is.
 
     A file without names gets a line of names, those of ``columns`` if given.
     """
@@ -130,6 +130,7 @@ def label_text(
     labels = labels.checked(source, len(table))
     taken = (*names, *layout.names)  # which may have been replaced
     values = _painted(names, table, labels) | {labels.field_in(source, taken): labels.whole}
+    values.update(zip(labels.measure_names(taken), labels.measures(), strict=True))
     texts = {name: as_texts(column) for name, column in values.items()}
     replaced = {names.index(name): new for name, new in texts.items() if name in names}
     added = {name: new for name, new in texts.items() if name not in names}

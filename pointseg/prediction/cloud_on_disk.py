@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +15,12 @@ from dinomed3d.runtime.atomic_files import atomic_write, new_file
 from pointseg.evaluation.tile_predictor import TileClasses
 from pointseg.evaluation.tiled_cloud import Part, members
 from pointseg.evaluation.tiling import Places, Tile
+from pointseg.files.certainty import MEASURES, SavedCertainty
 from pointseg.files.labels import SavedLabels
 from pointseg.files.pieces import ranges
 from pointseg.prediction.buckets import Bucket, Buckets, intersecting
 from pointseg.prediction.places_on_disk import EVERYWHERE, places_within
+from pointseg.prediction.point_classes import PointClasses, reject
 from pointseg.scene import IGNORE, Scene
 
 AT_ONCE = 32_000_000
@@ -87,7 +90,8 @@ class CloudOnDisk:
 
     def keep(self, tile: Tile, part: Part, found: TileClasses) -> None:
         """Note the classes of a part's wanted points."""
-        self._results.add(tile, part.points[part.wanted], found.labels[part.wanted])
+        certainty = found.certainty()[part.wanted] if self._results.with_certainty else None
+        self._results.add(tile, part.points[part.wanted], found.labels[part.wanted], certainty)
 
     def _scene(self, rows: NDArray[np.float32]) -> Scene:
         fields, at = {}, 3
@@ -98,19 +102,24 @@ class CloudOnDisk:
 
 
 class FinishedTiles:
-    """The classes of tiles, a file each: its SHA-256, the number of points, their places in the file, their classes."""
+    """The classes of tiles, a file each: its SHA-256, the number of points, their places in the file, their classes.
 
-    BYTES_OF_POINT = 8
-    """Disk that a point takes, about."""
+    How sure these are comes last, if that is kept.
+    """
 
-    def __init__(self, folder: Path, count: int, classes: int) -> None:
+    def __init__(
+        self, folder: Path, count: int, classes: int, *, with_certainty: bool = False
+    ) -> None:
         """Find what an earlier run has finished; damaged files are removed.
 
         Args:
             folder: of the files.
             count: points of the cloud's file.
             classes: of the model.
+            with_certainty: whether it is kept how sure classes are.
         """
+        self.with_certainty = with_certainty
+        """Whether it is kept how sure classes are."""
         self._folder, self._count = folder, count
         self._index = np.dtype("<u4" if count <= 2**32 else "<u8")
         self._kind = np.dtype("<i2" if classes < 2**15 else "<i4")
@@ -126,12 +135,17 @@ class FinishedTiles:
                 path.unlink()
                 continue
             self._names[path.stem.split("-")[1]] = path
-            self.points += len(found[0])
+            self.points += len(found.places)
         self.found = len(self._names)
         """Tiles of an earlier run."""
         if (folder / OTHERS).exists():
             self.expect_others()
         self._next = 1 + max((int(p.stem.split("-")[0]) for p in self._names.values()), default=0)
+
+    @staticmethod
+    def bytes_of_point(*, with_certainty: bool) -> int:
+        """Disk that a point takes, about."""
+        return 14 if with_certainty else 8
 
     def begin(self) -> None:
         """A list of tiles begins; after the first it is another one, which meets what that has left."""
@@ -145,7 +159,7 @@ class FinishedTiles:
         self._known = np.zeros(self._count, bool)
         for path in self._names.values():
             if (found := self._read(path)) is not None:
-                self._known[found[0]] = True
+                self._known[found.places] = True
         self.points = int(self._known.sum())
 
     def has(self, tile: Tile) -> bool:
@@ -156,10 +170,18 @@ class FinishedTiles:
         """Whether finished tiles of another list hold all of these points."""
         return self._known is not None and bool(self._known[index].all())
 
-    def add(self, tile: Tile, index: NDArray[np.int64], labels: NDArray[np.int32]) -> None:
-        """Write the classes of a tile, of points in ascending order."""
+    def add(
+        self,
+        tile: Tile,
+        index: NDArray[np.int64],
+        labels: NDArray[np.int32],
+        certainty: NDArray[np.uint16] | None,
+    ) -> None:
+        """Write the classes of a tile, of points in ascending order, and how sure they are if that is kept."""
         content = np.int64(len(index)).tobytes()
         content += index.astype(self._index).tobytes() + labels.astype(self._kind).tobytes()
+        if certainty is not None:
+            content += certainty.astype(SavedCertainty.dtype).tobytes()
         name = _name(tile)
         path = self._folder / f"{self._next:08d}-{name}.tile"
         atomic_write(path, hashlib.sha256(content).digest() + content)
@@ -171,29 +193,73 @@ class FinishedTiles:
             self._known[index] = True
             self.points = int(self._known.sum())
 
-    def gather(self, path: Path) -> SavedLabels:
-        """The class of each point of the file, in a file of numbers; of points in no tile -1."""
-        with new_file(path) as part, open(part, "wb") as stream:
-            for start, stop in ranges(self._count, AT_ONCE):
-                labels = np.full(stop - start, IGNORE, self._kind)
-                for tile in sorted(self._names.values()):  # a later one counts more
-                    found = self._read(tile, check=start == 0)
-                    if found is None:
-                        raise OSError(5, "a finished tile is damaged", str(tile))
-                    index, classes = found
-                    first, last = np.searchsorted(index, [start, stop])
-                    labels[index[first:last].astype(np.int64) - start] = classes[first:last]
-                stream.write(labels.tobytes())
-        return SavedLabels(path, self._kind, self._count)
+    def gather(self, folder: Path, confidence: float | None = None) -> PointClasses:
+        """The class of each point of the file, and how sure it is if that was kept; of points in no tile -1.
 
-    def _read(self, path: Path, *, check: bool = True) -> tuple[NDArray[Any], NDArray[Any]] | None:
-        """Places and classes of a tile; None: the file is damaged."""
+        Args:
+            folder: receives files of these numbers.
+            confidence: below which points have no class; needs that it was kept. None: all keep theirs.
+        """
+        classes, certainties = folder / "classes", folder / "certainty"
+        rejected = 0
+        with ExitStack() as opened:
+            labels_part = opened.enter_context(new_file(classes))
+            labels_stream = opened.enter_context(open(labels_part, "wb"))
+            if self.with_certainty:
+                certainty_part = opened.enter_context(new_file(certainties))
+                certainty_stream = opened.enter_context(open(certainty_part, "wb"))
+            for start, stop in ranges(self._count, AT_ONCE):
+                labels, certainty = self._gathered(start, stop)
+                if confidence is not None:
+                    rejected += reject(labels, certainty, confidence)
+                labels_stream.write(labels.tobytes())
+                if self.with_certainty:
+                    certainty_stream.write(certainty.tobytes())
+        return PointClasses(
+            labels=SavedLabels(classes, self._kind, self._count),
+            certainty=SavedCertainty(certainties, self._count) if self.with_certainty else None,
+            rejected=rejected,
+        )
+
+    def _gathered(self, start: int, stop: int) -> tuple[NDArray[Any], NDArray[np.uint16]]:
+        """Classes of some points of the file, and how sure they are, (0, 3) if that was not kept."""
+        count = stop - start if self.with_certainty else 0
+        labels = np.full(stop - start, IGNORE, self._kind)
+        certainty = np.zeros((count, len(MEASURES)), SavedCertainty.dtype)
+        for tile in sorted(self._names.values()):  # a later one counts more
+            found = self._read(tile, check=start == 0)
+            if found is None:
+                raise OSError(5, "a finished tile is damaged", str(tile))
+            first, last = np.searchsorted(found.places, [start, stop])
+            places = found.places[first:last].astype(np.int64) - start
+            labels[places] = found.labels[first:last]
+            if self.with_certainty:
+                certainty[places] = found.certainty[first:last]
+        return labels, certainty
+
+    def _read(self, path: Path, *, check: bool = True) -> _Finished | None:
+        """What a tile's file holds; None: it is damaged."""
         content = path.read_bytes()
         if check and hashlib.sha256(content[32:]).digest() != content[:32]:
             return None
         count = int(np.frombuffer(content, np.int64, 1, 32)[0])
         index = np.frombuffer(content, self._index, count, 40)
-        return index, np.frombuffer(content, self._kind, count, 40 + index.nbytes)
+        labels = np.frombuffer(content, self._kind, count, 40 + index.nbytes)
+        at, width = 40 + index.nbytes + labels.nbytes, len(MEASURES)
+        numbers = width * count if self.with_certainty else 0
+        certainty = np.frombuffer(content, SavedCertainty.dtype, numbers, at).reshape(-1, width)
+        return _Finished(index, labels, certainty)
+
+
+class _Finished(NamedTuple):
+    """A finished tile."""
+
+    places: NDArray[Any]
+    """(n,) places of its points in the file."""
+    labels: NDArray[Any]
+    """(n,) their classes."""
+    certainty: NDArray[np.uint16]
+    """(n, 3) how sure these are; (0, 3) if that was not kept."""
 
 
 def _name(tile: Tile) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,13 @@ from pointseg.evaluation.inference_protocol import InferenceProtocol
 from pointseg.evaluation.saved_labels import write_json
 from pointseg.evaluation.scene_predictor import ScenePredictor
 from pointseg.files import check_labelled, name_notes, read_scaled
-from pointseg.files.labels import Labels, SavedLabels
+from pointseg.files.certainty import MEASURES
+from pointseg.files.labels import Labels
+from pointseg.loading.scene_images import ImageSet
 from pointseg.prediction.class_codes import class_codes
 from pointseg.prediction.cloud_images import CloudImages
 from pointseg.prediction.input_files import Source, find_sources
+from pointseg.prediction.point_classes import PointClasses, reject, reject_note
 from pointseg.prediction.prepare_cloud import axes_of, file_notes, prepare_cloud
 from pointseg.prediction.results import (
     Found,
@@ -38,10 +41,10 @@ from pointseg.prediction.spec import Prediction, PredictSpec
 from pointseg.prediction.stream_cloud import Stream
 from pointseg.prediction.thinned import thinned
 from pointseg.prediction.unfinished import alone, discard, unfinished_folder
-from pointseg.scene import IGNORE
+from pointseg.scene import IGNORE, Scene
 from pointseg.training.checkpoint import TrainedSpec, load_model
 
-WRITTEN_ONLY = ("colors", "class_codes")
+WRITTEN_ONLY = ("colors", "class_codes", "confidence", "reject")
 """Of what decides a result, what does not decide the classes."""
 
 
@@ -101,7 +104,13 @@ class _Job:
         self.how = how_predicted(spec, trained, predictor.protocol, self.codes)
         self.cloud_format = spec.cloud_format(trained.recipe)
         self.stream = Stream(
-            trained.recipe, predictor, self.cloud_format, spec.check_scale, spec.log
+            trained.recipe,
+            predictor,
+            self.cloud_format,
+            spec.check_scale,
+            spec.log,
+            needs_certainty=spec.needs_certainty,
+            reject=spec.reject,
         )
 
     def predict(self, source: Source, progress: Callable[..., None]) -> Prediction:
@@ -116,7 +125,13 @@ class _Job:
 
     def _predict(self, source: Source, progress: Callable[..., None]) -> Prediction:
         began, spec = time.monotonic(), self.spec
-        check_labelled(source.path, source.target, colored=spec.colors, codes=self.codes)
+        check_labelled(
+            source.path,
+            source.target,
+            colored=spec.colors,
+            codes=self.codes,
+            measured=spec.confidence,
+        )
         axes, unit_notes = axes_of(source.path, self.cloud_format)
         images = self._images(source.path, axes)
         how = {**self.how, **file_state(source.path)}
@@ -161,13 +176,34 @@ class _Job:
         if images is not None:
             cloud, views, visible = images.add_to(source.path.name, cloud)
             notes.append(images.note(visible))
-        labels = np.full(len(scene), IGNORE, np.int32)
-        labels[prepared.index] = self.predictor.predict_labels(cloud, progress, views)
+        found = self._classes(len(scene), prepared.index, cloud, progress, views)
         notes += file_notes(source.path, scales, recipe) + name_notes(source.path, columns)
-        self._write(source, labels, notes)
+        notes += self._reject_notes(found)
+        self._write(source, found, notes)
         if spec.pictures:
-            write_pictures(source.target, scene, labels, self.trained.classes, axes)
-        return replace(self._outcome(source, [labels], notes), visible=visible)
+            write_pictures(source.target, scene, found.labels[:], self.trained.classes, axes)
+        return replace(self._outcome(source, found, notes), visible=visible)
+
+    def _classes(
+        self,
+        count: int,
+        index: NDArray[np.int64],
+        cloud: Scene,
+        progress: Callable[..., None],
+        views: ImageSet | None,
+    ) -> PointClasses:
+        """Of all points of a file in memory, of which a cloud has some, those of the index."""
+        labels = np.full(count, IGNORE, np.int32)
+        if not self.spec.needs_certainty:
+            labels[index] = self.predictor.predict_labels(cloud, progress, views)
+            return PointClasses(labels=labels)
+        certainty = np.zeros((count, len(MEASURES)), np.uint16)
+        found = self.predictor.predict_certainty(cloud, progress, views)
+        labels[index], certainty[index] = found
+        rejected = 0
+        if self.spec.reject is not None:
+            rejected = reject(labels, certainty, self.spec.reject)
+        return PointClasses(labels=labels, certainty=certainty, rejected=rejected)
 
     def _streamed(
         self,
@@ -180,45 +216,51 @@ class _Job:
         spec = self.spec
         deciding = {key: value for key, value in how.items() if key not in WRITTEN_ONLY}
         with alone(unfinished_folder(source.target)) as folder:
-            labels, notes = self.stream.predict(source.path, folder, deciding, progress)
-            self._write(source, labels, notes)
+            found, notes = self.stream.predict(source.path, folder, deciding, progress)
+            notes = [*notes, *self._reject_notes(found)]
+            self._write(source, found, notes)
             if spec.pictures:
                 scene, some = thinned(
-                    source.path, labels, self.cloud_format.columns_of(source.path)
+                    source.path, found.labels, self.cloud_format.columns_of(source.path)
                 )
                 classes = self.trained.classes
                 write_pictures(source.target, scene, some, classes, axes)
-            outcome = self._outcome(source, (part for _, part in Labels(labels).pieces()), notes)
+            outcome = self._outcome(source, found, notes)
         shutil.rmtree(folder, ignore_errors=True)
         return outcome
+
+    def _reject_notes(self, found: PointClasses) -> list[str]:
+        if self.spec.reject is None or not found.rejected:
+            return []
+        return [reject_note(found.rejected, len(found.labels), self.spec.reject)]
 
     def _write(
         self,
         source: Source,
-        labels: NDArray[np.int32] | SavedLabels,
+        found: PointClasses,
         notes: Sequence[str],
     ) -> None:
         for note in notes:
             self.spec.log(f"{source.path.name}: {note}")
         write_result(
             source,
-            labels,
+            found,
             self.trained.classes,
             columns=self.cloud_format.columns_of(source.path),
-            colors=self.spec.colors,
+            spec=self.spec,
             codes=self.codes,
         )
 
-    def _outcome(
-        self, source: Source, labels: Iterable[NDArray[np.int32]], notes: Sequence[str]
-    ) -> Prediction:
-        found = Found.of(labels, self.trained.classes.names)
+    def _outcome(self, source: Source, classes: PointClasses, notes: Sequence[str]) -> Prediction:
+        pieces = (part for _, part in Labels(classes.labels).pieces())
+        found = Found.of(pieces, self.trained.classes.names)
         return Prediction(
             source=str(source.path),
             status="done",
             target=str(source.target),
             points=found.points,
-            unlabelled=found.unlabelled,
+            unlabelled=found.unlabelled - classes.rejected,
+            rejected=None if self.spec.reject is None else classes.rejected,
             classes=found.classes,
             notes=tuple(notes),
         )

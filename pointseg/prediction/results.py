@@ -18,11 +18,11 @@ from pointseg.evaluation.inference_protocol import InferenceProtocol
 from pointseg.evaluation.saved_labels import write_json
 from pointseg.files import CloudFileError, in_pieces, read_columns, write_labelled
 from pointseg.files.columns import labels_in
-from pointseg.files.labels import SavedLabels
 from pointseg.files.pieces import PIECE
 from pointseg.pictures import labelled
 from pointseg.pictures.viewpoints import VIEWPOINTS
 from pointseg.prediction.input_files import Source
+from pointseg.prediction.point_classes import PointClasses
 from pointseg.prediction.spec import Prediction, PredictSpec
 from pointseg.scene import IGNORE, Scene
 from pointseg.training.checkpoint import TrainedSpec
@@ -49,6 +49,7 @@ def how_predicted(
 ) -> dict[str, Any]:
     """Everything that decides the result of a file, besides the file."""
     images = spec.images(trained.recipe)
+    asked = {"confidence": spec.confidence or None, "reject": spec.reject}
     return {
         "version": VERSION,
         "checkpoint_sha256": trained.sha256,
@@ -62,6 +63,7 @@ def how_predicted(
         "orient_normals": spec.orient_normals,
         "colors": spec.colors,
         "class_codes": None if codes is None else list(codes),
+        **{name: value for name, value in asked.items() if value is not None},
     }
 
 
@@ -102,27 +104,35 @@ def valid_result(source: Source, how: dict[str, Any], *, pictures: bool) -> Pred
 
 def write_result(
     source: Source,
-    labels: NDArray[np.int32] | SavedLabels,
+    found: PointClasses,
     classes: ClassList,
     *,
     columns: Sequence[str] | None,
-    colors: bool,
+    spec: PredictSpec,
     codes: tuple[int, ...] | None,
 ) -> None:
     """Write the labelled file.
 
     Args:
         source: input and output file.
-        labels: (N,) classes.
+        found: the classes of its points.
         classes: their names and colours.
         columns: names of the columns of text and ``.bin`` scans, as for ``read_cloud``.
-        colors: whether points get the colours of their classes.
+        spec: which fields and colours points get.
         codes: of the classes in ``classification`` of LAS files; None: that stays as it is.
     """
     source.target.parent.mkdir(parents=True, exist_ok=True)
     record_file(source.target).unlink(missing_ok=True)  # it describes the file that is replaced now
-    painted = classes.colors if colors else None
-    write_labelled(source.path, source.target, labels, colors=painted, columns=columns, codes=codes)
+    write_labelled(
+        source.path,
+        source.target,
+        found.labels,
+        colors=classes.colors if spec.colors else None,
+        columns=columns,
+        codes=codes,
+        certainty=found.certainty if spec.confidence else None,
+        legend=classes.names,
+    )
 
 
 def write_pictures(

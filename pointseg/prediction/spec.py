@@ -57,6 +57,10 @@ class PredictSpec:
     """ASPRS codes of classes, by name, where the model does not know them or others are wanted."""
     keep_classification: bool = False
     """Whether ``classification`` of LAS files stays as it is, even if the codes of all classes are known."""
+    confidence: bool = False
+    """Whether points get the fields ``confidence``, ``entropy`` and ``margin``."""
+    reject: float | None = None
+    """Confidence, over 0 and up to 1, below which points get no class. None: all keep theirs."""
     colors: bool = False
     """Whether points get the colours of their classes."""
     pictures: bool = True
@@ -73,6 +77,11 @@ class PredictSpec:
     """Receives notes."""
     progress: Callable[[float, int, str], None] = lambda done, total, name: None
     """Called with the number of finished files (fractional), of all files, and the file that starts."""
+
+    @property
+    def needs_certainty(self) -> bool:
+        """Whether it must be found how sure classes are."""
+        return self.confidence or self.reject is not None
 
     def cloud_format(self, recipe: Recipe) -> PointCloudFormat:
         """Unit, axes and columns of the files: as in training, unless stated otherwise."""
@@ -100,6 +109,8 @@ class Prediction:
     """Number of points."""
     unlabelled: int = 0
     """Points without a position, whose class is -1."""
+    rejected: int | None = None
+    """Points whose class is -1 because they have less confidence than asked for. None: nothing was asked for."""
     classes: dict[str, int] | None = None
     """Points of each class that occurs."""
     visible: float | None = None

@@ -31,8 +31,8 @@ from pointseg.datasets.scale import (
 )
 from pointseg.evaluation.scene_predictor import ScenePredictor
 from pointseg.files import CloudFileError, cloud_name, in_pieces, size_of
+from pointseg.files.certainty import MEASURES
 from pointseg.files.file_scene import scene_of
-from pointseg.files.labels import SavedLabels
 from pointseg.files.pieces import Pieces
 from pointseg.files.resolution import resolution_notes
 from pointseg.loading.network_input import Placement
@@ -45,6 +45,7 @@ from pointseg.prediction.buckets import (
     spill,
 )
 from pointseg.prediction.cloud_on_disk import CloudOnDisk, FinishedTiles
+from pointseg.prediction.point_classes import PointClasses
 from pointseg.prediction.prepare_cloud import (
     axes_of,
     file_notes,
@@ -95,6 +96,10 @@ class Stream:
     """Whether clouds of a doubtful scale are refused."""
     log: Callable[[str], None]
     """Receives how far it is, and what else the user should know."""
+    needs_certainty: bool = False
+    """Whether it must be found how sure classes are."""
+    reject: float | None = None
+    """Confidence below which points get no class; needs the certainty. None: all keep theirs."""
 
     def is_better(self, path: Path) -> bool:
         """Whether a cloud does not fit into memory, by the size that its header tells, and can be streamed."""
@@ -108,7 +113,7 @@ class Stream:
 
     def predict(
         self, path: Path, folder: Path, how: dict[str, Any], progress: Callable[..., None]
-    ) -> tuple[SavedLabels, list[str]]:
+    ) -> tuple[PointClasses, list[str]]:
         """Find the classes of all points of a file.
 
         Args:
@@ -119,22 +124,30 @@ class Stream:
                 share at which it goes on.
 
         Returns:
-            The classes, in a file of the unfinished folder; what the user should know.
+            The classes, in files of the unfinished folder; what the user should know.
 
         Raises:
             UserError: what cannot be streamed; too little disk.
         """
+        how = {**how, "certainty": True} if self.needs_certainty else how
         pieces = self._in_pieces(path)
         if reason := self.refusal(path):
             raise UserError(f"cannot be streamed: {reason}; cut it into several files")
         state = self._resumed(path, folder, how)
         files = Buckets(folder, sum(channels for _, channels in self._fields), pieces.count)
-        needed = pieces.count * (files.bytes_of_point + 2 * FinishedTiles.BYTES_OF_POINT)
-        check_disk(folder, needed + int(RESULT_GROWTH * size_of(path)))
+        bytes_of_tiles = FinishedTiles.bytes_of_point(with_certainty=self.needs_certainty)
+        needed = pieces.count * (files.bytes_of_point + 2 * bytes_of_tiles)
+        measured = pieces.count * 4 * len(MEASURES) if self.needs_certainty else 0
+        check_disk(folder, needed + int(RESULT_GROWTH * size_of(path)) + measured)
         if state is None:
             state = {"how": how, **self._sort(path, pieces, files)}
             write_state(folder, state)
-        tiles = FinishedTiles(folder / "tiles", pieces.count, self.predictor.classes)
+        tiles = FinishedTiles(
+            folder / "tiles",
+            pieces.count,
+            self.predictor.classes,
+            with_certainty=self.needs_certainty,
+        )
         if tiles.found:
             self.log(f"{path.name}: {tiles.found} tiles are finished, going on with the others")
         buckets = [Bucket.from_dict(saved) for saved in state["buckets"]]
@@ -146,7 +159,7 @@ class Stream:
             low, high = np.array(state["low"]), np.array(state["high"])
             placement = Placement(low, high, self.recipe, self.predictor.max_side_m)
             self.predictor.predict_tiles(cloud, placement, left)
-        return tiles.gather(folder / "classes"), state["notes"]
+        return tiles.gather(folder, self.reject), state["notes"]
 
     @property
     def _fields(self) -> list[tuple[str, int]]:

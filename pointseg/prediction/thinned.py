@@ -19,7 +19,7 @@ MOST = 4_000_000
 
 
 def thinned(
-    path: Path, labels: SavedLabels, columns: Sequence[str] | None = None
+    path: Path, labels: NDArray[np.int32] | SavedLabels, columns: Sequence[str] | None = None
 ) -> tuple[Scene, NDArray[np.int32]]:
     """Every k-th point of a file, around the first one that has a position, and their classes.
 
