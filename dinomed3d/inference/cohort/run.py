@@ -253,7 +253,11 @@ def _report(run: _Run, work: Worklist) -> Outcome:
     records = _finished(out, names) | blocked
     while True:
         content = {
-            "model": {"source": str(run.model.source), **describe_model(run.model)},
+            "model": {
+                "source": str(run.model.source),
+                "name": run.model.name,
+                **describe_model(run.model),
+            },
             "spec": asdict(replace(run.spec, shard=None)),
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(run.started)),
             "seconds": round(time.time() - run.started, 1),

@@ -18,12 +18,19 @@ from markupsafe import Markup
 from dinomed3d.inference.io.pictures import PREVIEW_OF_PNG
 from dinomed3d.inference.palette import COLOURS
 from dinomed3d.inference.report.case_counts import CaseCounts, total_ml, total_seconds
+from dinomed3d.inference.report.legend import COLUMNS, FLAGS
 from dinomed3d.runtime.terminal_text import lines_of
 
 MOST_EMBEDDED = 300
 """Previews of this many cases are inside the page; of the others the page shows the file."""
 MOST_LISTED = 20
 """The page names this many files that were left out; run.json names all."""
+FILES = {
+    ".slices.nii.gz": "mask of the original slices",
+    ".seg.dcm": "DICOM segmentation",
+    ".b2nd": "probabilities",
+}
+"""Endings of results that are linked as well -> what they are called."""
 MAX_LABELS_OPEN = 10
 """Largest number of labels for which the volumes of a case are shown; of more they are collapsed."""
 
@@ -56,6 +63,8 @@ def render_page(out: Path, cases: CaseCounts, run: Mapping[str, Any]) -> str:
         missing=cases.missing,
         rows=[_row(record, _preview(out, record, n)) for n, record in enumerate(cases.done)],
         most_embedded=MOST_EMBEDDED,
+        columns=COLUMNS,
+        flag_meanings=FLAGS,
         anonymous=bool(run.get("anonymous")),
     )
 
@@ -84,7 +93,8 @@ def _facts(run: Mapping[str, Any]) -> dict[str, Any]:
     ignored = (run.get("ignored") or {}).items()
     left_out = (run.get("left_out") or {}).items()
     return {
-        "Model": model.get("trainer"),
+        "Model": model.get("name"),
+        "Trainer": model.get("trainer"),
         "Configuration": model.get("configuration"),
         "Folds": ", ".join(map(str, model.get("folds") or [])),
         "Model hash": str(model.get("hash") or "")[:12],
@@ -111,6 +121,7 @@ def _row(record: Mapping[str, Any], preview: str | None) -> dict[str, Any]:
     return {
         "case": record["case"],
         "preview": preview,
+        "files": _files(record),
         "notes": [*(record.get("notes") or []), *(record.get("result_notes") or [])],
         "flags": record.get("flags") or [],
         "found": {name: entry for name, entry in labels.items() if entry.get("voxels")},
@@ -123,6 +134,26 @@ def _row(record: Mapping[str, Any], preview: str | None) -> dict[str, Any]:
     }
 
 
+def _files(record: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Names and relative addresses of a case's results; of an anonymous report none, for they have its name."""
+    mask = (record.get("mask") or {}).get("file")
+    if mask is None or "stored_as" in record:
+        return []
+    others = [name for name in record.get("files") or [] if name != mask]
+    shown = {"mask": mask}
+    for name in others:
+        for ending, what in FILES.items():
+            if name.endswith(ending):
+                shown[what] = name
+    shown["record"] = f"{record['case']}.json"
+    return [{"name": what, "address": _address(file)} for what, file in shown.items()]
+
+
+def _address(file: str) -> str:
+    """A file in the folder of the page, whatever signs its name has."""
+    return f"./{quote(file, errors='surrogateescape')}"
+
+
 def _preview(out: Path, record: Mapping[str, Any], number: int) -> str | None:
     """The address of a case's picture: its content for the first cases, then its file."""
     stem = record.get("stored_as", record["case"])
@@ -132,7 +163,7 @@ def _preview(out: Path, record: Mapping[str, Any], number: int) -> str | None:
     if number >= MOST_EMBEDDED:
         if "stored_as" in record:  # an anonymous report: the file's name is the case's
             return None
-        return f"./{quote(name, errors='surrogateescape')}"
+        return _address(name)
     try:
         content = (out / name).read_bytes()
     except (OSError, ValueError):

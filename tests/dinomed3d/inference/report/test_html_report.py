@@ -12,6 +12,7 @@ import pytest
 
 from dinomed3d.inference.report import html_report
 from dinomed3d.inference.report.case_counts import CaseCounts, total_ml, total_seconds
+from dinomed3d.inference.report.legend import FLAGS
 from dinomed3d.inference.report.run_report import write_report
 
 NASTY = "<script>alert('1')</script> \"x\" & y"
@@ -19,6 +20,7 @@ PNG = b"\x89PNG not really"
 RUN = {
     "model": {
         "source": "/m",
+        "name": "Dataset007_Liver",
         "hash": "0123456789abcdef" * 4,
         "trainer": "SomeTrainer",
         "configuration": "3d_fullres",
@@ -96,7 +98,15 @@ def test_page_shows_everything(tmp_path):
     for words in (
         "Research software, not a medical device",
         *("2 done", "1 failed", "2 not yet done", "1 flagged"),
-        *("SomeTrainer", "3d_fullres", "0, 3", "0123456789ab", "1 h 2 min", "3 × hidden file"),
+        *(
+            "Dataset007_Liver",
+            "SomeTrainer",
+            "3d_fullres",
+            "0, 3",
+            "0123456789ab",
+            "1 h 2 min",
+            "3 × hidden file",
+        ),
         *("2025-01-02T03:04:05+0100", "late", "half", "channel T2 is missing"),
         *(
             "empty mask",
@@ -157,6 +167,29 @@ def test_previews_beyond_the_limit_are_linked(tmp_path, monkeypatch):
         "./sub/b%20%231%3F%22%3C%C3%A4%3E.nii.png",
     ]
     assert "Previews of the first 1 cases" in text
+
+
+def test_masks_are_linked_where_their_names_may_be_seen(tmp_path):
+    record = done(
+        'sub/b #1?"<ä>',
+        mask={"file": 'sub/b #1?"<ä>.nii.gz', "sha256": ""},
+        files=['sub/b #1?"<ä>.b2nd', 'sub/b #1?"<ä>.png'],
+    )
+    page = Page(written(tmp_path, record))
+    links = [value for tag, name, value in page.attributes if (tag, name) == ("a", "href")]
+    stem = "./sub/b%20%231%3F%22%3C%C3%A4%3E"
+    assert links == [f"{stem}.nii.gz", f"{stem}.b2nd", f"{stem}.json"]
+    assert "mask, probabilities, record" in page.text
+    hidden = {**record, "case": "case-x", "stored_as": record["case"]}
+    assert "href" not in written(tmp_path, hidden, run={**RUN, "anonymous": True})
+
+
+def test_each_column_and_each_kind_of_flag_is_explained(tmp_path):
+    page = Page(written(tmp_path, done("a")))
+    heads = page.tags.count("th") - 1  # the row's own
+    titles = [value for tag, name, value in page.attributes if (tag, name) == ("th", "title")]
+    assert len(titles) == heads and all(text.endswith(".") for text in titles)
+    assert all(page.text.count(text) == 1 for text in [*titles, *FLAGS.values()])
 
 
 def test_many_labels_are_collapsed_and_absent_ones_named(tmp_path):
