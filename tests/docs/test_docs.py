@@ -25,8 +25,10 @@ FUZZ = ROOT / "tests" / "fuzz" / "test_fuzz.py"
 FOREIGN = {
     # nnU-Net's
     "-tr", "-pl", "-pretrained_weights", "-gpu_memory_target", "-num_gpus", "-device", "--c",
-    # of git, pip, torchrun, DCMTK and the tools of this repository
-    "-e", "--check", "--config-settings", "-aec", "--list", "--strict", "--force-reinstall", "-m", "-n0",
+    # of docker, git, pip, torchrun, DCMTK and the tools of this repository
+    "-t", "-v", "--build-arg", "--rm", "--read-only", "--tmpfs", "--network", "--cap-drop", "--security-opt",
+    "--user", "--gpus", "--shm-size", "--entrypoint", "-e",
+    "--check", "--config-settings", "-aec", "--list", "--strict", "--force-reinstall", "-m", "-n0",
 }  # fmt: skip
 
 
