@@ -158,6 +158,12 @@ def _add_results(group: Any) -> None:
         action="store_true",
         help="also CASE.seg.dcm for DICOM input (needs highdicom, the extra 'dicom')",
     )
+    group.add_argument(
+        "--statistics",
+        action="store_true",
+        help="also statistics.json, and columns in report.csv: volume (mm3, ml), mean and standard deviation of each "
+        "channel for each label of each case; also for finished masks, which are not predicted again",
+    )
     group.add_argument("--overwrite", action="store_true", help="predict all cases again")
     group.add_argument("--retry-failed", action="store_true", help="predict failed cases again")
 

@@ -13,6 +13,7 @@ from dinomed3d.inference.case import Case, RejectedInput
 from dinomed3d.inference.cohort.spec import PredictSpec
 from dinomed3d.inference.io.image import MASK_ENDINGS
 from dinomed3d.inference.io.pictures import PREVIEW_OF_PNG
+from dinomed3d.inference.report.statistics import are_statistics
 from dinomed3d.runtime import atomic_files
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ def _has_plain_values(record: Record) -> bool:
         and all(is_number(record.get(key)) for key in ("certainty", "peak_memory_gib"))
         and isinstance(seconds, dict)
         and all(map(is_number, seconds.values()))
+        and (record.get("statistics") is None or are_statistics(record["statistics"]))
         and isinstance(labels, dict)
         and all(
             isinstance(entry, dict)

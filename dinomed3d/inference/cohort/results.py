@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from dinomed3d import __version__
 from dinomed3d.inference.case import Scan
+from dinomed3d.inference.cohort import deliverables
 from dinomed3d.inference.cohort.case_task import CaseTask
 from dinomed3d.inference.cohort.record import sha256
 from dinomed3d.inference.cohort.spec import PredictSpec
@@ -76,18 +77,20 @@ def write_results(
     picture = draw_preview(volume.channels[0], mask, spacing_mm=grid.spacing_mm, affine=grid.affine)
     preview = PREVIEW_OF_PNG if grid.ending == ".png" else ".png"
     atomic_write(Path(f"{stem}{preview}"), picture)
+    digest = sha256(path)
     # nnU-Net looks for the spacing of a TIFF stack in a file of the record's name
     spacing = {"spacing": list(grid.spacing_mm)} if grid.ending in (".tif", ".tiff") else {}
     return {
         **spacing,
         "grid": grid.to_json(),
         "orientation": grid.orientation,
-        "mask": {"file": f"{task.case.id}{grid.ending}", "sha256": sha256(path)},
+        "mask": {"file": f"{task.case.id}{grid.ending}", "sha256": digest},
         "files": [f"{task.case.id}{ending}" for ending in (*endings, preview)],
         "labels": labels,
         "certainty": certainty,
         "flags": flagged,
         "result_notes": notes,
+        **deliverables.make(mask, volume, digest, model, spec),
     }
 
 

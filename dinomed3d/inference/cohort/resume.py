@@ -25,7 +25,7 @@ from dinomed3d.runtime.errors import UserError
 
 COLOUR_TABLE = "labels.ctbl"
 """Names and colours of the labels, for 3D Slicer."""
-REPORTS = ("run.json", "report.html", "report.csv", TABLE_FILE, COLOUR_TABLE)
+REPORTS = ("run.json", "report.html", "report.csv", "statistics.json", TABLE_FILE, COLOUR_TABLE)
 """Files that a run writes besides those of its cases."""
 
 
@@ -41,6 +41,8 @@ class Worklist:
     """Cases that failed in an earlier run and are not tried again."""
     edited: list[str] = field(default_factory=list)
     """Kept cases whose mask was corrected by hand."""
+    completed: list[str] = field(default_factory=list)
+    """Kept cases for which files or statistics were made that the earlier run was not asked for."""
     blocked: dict[str, str] = field(default_factory=dict)
     """Case that is not predicted, since a file of its name is not from a run of ours -> which."""
     redone: dict[str, str] = field(default_factory=dict)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from dinomed3d.inference.case import Case, CaseList, RejectedInput
 from dinomed3d.inference.cohort.anonymous_events import anonymous_events
+from dinomed3d.inference.cohort.deliverables import complete_kept
 from dinomed3d.inference.cohort.earlier_failures import EarlierFailures
 from dinomed3d.inference.cohort.events import CasesFound, ProgressCallback
 from dinomed3d.inference.cohort.record import (
@@ -169,6 +170,8 @@ def _work(
         earlier = EarlierFailures.read(out, shard.ids)
         work = compare_with_output(shard.cases, out, model, spec)
         remove_leftovers(out, [case.id for case in shard.cases])
+        kept = [case for case in shard.cases if case.id in set(work.kept)]
+        work.completed.extend(complete_kept(kept, work.edited, out, model, spec))
         for rejected in shard.rejected:
             if read_record(out, rejected.id) is None and (why := foreign_file(rejected.id, out)):
                 work.blocked[rejected.id] = f"{rejected.reason}; its record is not written: {why}"

@@ -52,6 +52,8 @@ class PredictSpec:
     """sha256 of the localizer's files, filled in when the run begins."""
     dicom_seg: bool = False
     """Whether to write a DICOM segmentation for DICOM input."""
+    statistics: bool = False
+    """Whether to report volume and intensities of each label in `statistics.json`."""
     anonymous: bool = False
     """Whether reports and progress have pseudonyms in place of names of cases and files."""
     overwrite: bool = False

@@ -12,8 +12,8 @@ from dinomed3d.inference.case import Case, RejectedInput
 
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f-\x9f\ud800-\udfff]')
 _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])(\.|$)", re.I)
-_NAMES_OF_THE_RUN = {"run", "report"}
-"""run.json, report.html and report.csv are written in the folder of the first level of cases."""
+_NAMES_OF_THE_RUN = {"run", "report", "statistics"}
+"""run.json, report.html, report.csv and statistics.json are written in the folder of the first level of cases."""
 _MAX_BYTES = 180
 """Longest name of one part, bytes: outputs add endings and the suffix of temporary files, and 255 are allowed."""
 _SECOND_FILES = (".slices", ".preview")

@@ -26,6 +26,7 @@ __all__ = [
         "check_mask",
         "read_case",
         "read_grid",
+        "read_mask",
     ),
     "write_mask",
 ]
@@ -143,10 +144,7 @@ def check_mask(path: Path, grid: Grid) -> str | None:
         None if so, otherwise what is wrong with it, in one line.
     """
     try:
-        if grid.ending in pictures.ENDINGS:
-            volume = pictures.read(Case(id="", scans=(pictures.mask_scan(path, grid),)), ["mask"])
-        else:
-            volume = _read_scan(Scan(files=(str(path),), ending=_ending(path)), channels=1)
+        volume = _mask_volume(path, grid)
     except CaseError as err:
         return str(err)
     found = volume.grid
@@ -162,6 +160,21 @@ def check_mask(path: Path, grid: Grid) -> str | None:
     if grid.ending in (".nii", ".nii.gz") and found.header != grid.header:
         return f"{path}: its qform, sform or voxel size differ from its scan's"
     return None
+
+
+def read_mask(path: Path, grid: Grid) -> NDArray[Any]:
+    """The values (Z, Y, X) of a mask for which `check_mask` finds nothing wrong.
+
+    Raises:
+        CaseError: It cannot be read.
+    """
+    return _mask_volume(path, grid).channels[0]
+
+
+def _mask_volume(path: Path, grid: Grid) -> Volume:
+    if grid.ending in pictures.ENDINGS:
+        return pictures.read(Case(id="", scans=(pictures.mask_scan(path, grid),)), ["mask"])
+    return _read_scan(Scan(files=(str(path),), ending=_ending(path)), channels=1)
 
 
 def _read_scan(scan: Scan, *, channels: int) -> Volume:

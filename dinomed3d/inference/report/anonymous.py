@@ -162,7 +162,15 @@ class Anonymizer:
             (out / TABLE_FILE).chmod(0o600)
 
 
-_SHOWN_OF_CASE = ("status", "labels", "certainty", "seconds", "peak_memory_gib", "orientation")
+_SHOWN_OF_CASE = (
+    "status",
+    "labels",
+    "statistics",
+    "certainty",
+    "seconds",
+    "peak_memory_gib",
+    "orientation",
+)
 """Entries of a record that reports use and that hold no text of others."""
 _SHOWN_OF_RUN = ("started", "seconds", "devices", "not_compared")
 """Entries of a run, likewise."""

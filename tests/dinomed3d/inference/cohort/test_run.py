@@ -135,6 +135,34 @@ def test_what_is_done_is_not_done_again(spec):
     assert done_in(events) == {"scan0", "scan1", "scan2"}
 
 
+def test_statistics_of_finished_and_of_corrected_masks(spec):
+    run(spec)
+    out = Path(spec.out)
+    assert not (out / "statistics.json").exists()
+    outcome, events = run(spec, statistics=True)
+    assert len(outcome.done) == 3 and not done_in(events)  # nothing is predicted again
+    assert worklist(events).completed == ["scan0", "scan1", "scan2"]
+    kept = json.loads((out / "statistics.json").read_text())
+    mask = np.asanyarray(nib.load(out / "scan1.nii.gz").dataobj)
+    values = nib.load(Path(spec.source) / "scan1.nii.gz").get_fdata()[mask == 1]
+    assert kept["scan1"]["a"]["intensities"]["MRI"] == {
+        "mean": pytest.approx(values.mean(), rel=1e-5),
+        "std": pytest.approx(values.std(), rel=1e-5),
+    }
+    ml = record(spec, "scan1")["labels"]["a"]["volume_ml"]
+    assert kept["scan1"]["a"]["volume_ml"] == pytest.approx(ml, abs=1e-4)
+    assert "a_mean" in (out / "report.csv").read_text().splitlines()[0]
+    image = nib.load(out / "scan1.nii.gz")
+    values = np.where(mask == 1, 2, mask)
+    nib.save(nib.Nifti1Image(values, image.affine, image.header), out / "scan1.nii.gz")
+    assert worklist(run(spec, statistics=True)[1]).completed == ["scan1"]
+    assert not worklist(run(spec, statistics=True)[1]).completed
+    corrected = json.loads((out / "statistics.json").read_text())
+    assert corrected["scan1"]["a"]["volume_mm3"] == 0 and corrected["scan0"] == kept["scan0"]
+    run(spec, statistics=True, overwrite=True)
+    assert json.loads((out / "statistics.json").read_text()) == kept  # as made while predicting
+
+
 def moved(path):
     image = nib.load(path)
     affine = image.affine.copy()
