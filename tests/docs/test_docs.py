@@ -16,7 +16,7 @@ from tests import ROOT
 
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
-WRITTEN = [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+WRITTEN = [*PAGES, *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "AGENTS.md"))]
 PATH = re.compile(r"`((?:dinomed3d|planners|pointseg|examples|tests|docs)/[\w./]*)`")
 NAMES = re.compile(r"`([\w/]+\.py)`:((?:,? `\w+`)+)")
 OPTION = re.compile(r"(?<![\w-])--?[a-z][a-z0-9_-]+")
