@@ -164,6 +164,12 @@ def _add_results(group: Any) -> None:
         help="also statistics.json, and columns in report.csv: volume (mm3, ml), mean and standard deviation of each "
         "channel for each label of each case; also for finished masks, which are not predicted again",
     )
+    group.add_argument(
+        "--split-labels",
+        action="store_true",
+        help="also CASE.labels/LABEL.nii.gz: a mask of 0 and 1 for each label and region; also for finished masks, "
+        "which are not predicted again",
+    )
     group.add_argument("--overwrite", action="store_true", help="predict all cases again")
     group.add_argument("--retry-failed", action="store_true", help="predict failed cases again")
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ Record = dict[str, Any]
 
 OTHERS = (".png", ".preview.png", ".b2nd", ".seg.dcm", ".slices.nii.gz")
 """Endings of the other files that a case may have besides its record."""
+LABELS_FOLDER = ".labels"
+"""Ending of the folder of a case with a binary mask for each label."""
 RECORD_TYPES: dict[str, dict[str, type]] = {
     "begun": {},
     "failed": {"model": dict, "settings": dict, "inputs": list, "seconds": dict},
@@ -72,7 +75,7 @@ def _is_complete(record: Record, case: str) -> bool:
     types = RECORD_TYPES.get(record["status"]) if isinstance(record["status"], str) else None
     if types is None or not all(isinstance(record.get(key), kind) for key, kind in types.items()):
         return False
-    if not _has_plain_values(record):
+    if not _has_plain_values(record) or not _has_own_label_files(record, case):
         return False
     if record["status"] != "done":
         return True
@@ -80,6 +83,24 @@ def _is_complete(record: Record, case: str) -> bool:
         record["mask"].get("file") in {f"{case}{ending}" for ending in MASK_ENDINGS}
         and isinstance(record["mask"].get("sha256"), str)
         and {f"{case}{ending}" for ending in OTHERS}.issuperset(record["files"])
+    )
+
+
+def _has_own_label_files(record: Record, case: str) -> bool:
+    """Whether the files of single labels that a record names, which may be removed, are those of this case."""
+    entry = record.get("split")
+    if entry is None:
+        return True
+    files = entry.get("files") if isinstance(entry, dict) else None
+    if not isinstance(files, dict):
+        return False
+    folder = f"{case}{LABELS_FOLDER}/"
+    return all(
+        isinstance(name, str)
+        and name.startswith(folder)
+        and not {"/", "\\"} & set(name[len(folder) :])
+        and name.endswith(MASK_ENDINGS)
+        for name in files.values()
     )
 
 
@@ -148,6 +169,10 @@ def remove_results(out: Path, case: str, *, keep_mask_as: str | None = None) -> 
             mask.unlink()
     for ending in OTHERS:
         (out / f"{case}{ending}").unlink(missing_ok=True)
+    for name in ((record.get("split") or {}).get("files") or {}).values():
+        (out / name).unlink(missing_ok=True)
+    with suppress(OSError):  # it does not exist, or holds files of others
+        (out / f"{case}{LABELS_FOLDER}").rmdir()
 
 
 def write_failure(out: Path, record: Mapping[str, Any], *, keep_mask_as: str | None = None) -> None:
@@ -158,7 +183,10 @@ def write_failure(out: Path, record: Mapping[str, Any], *, keep_mask_as: str | N
 
 def remove_leftovers(out: Path, cases: Iterable[str]) -> None:
     """Delete temporary files of killed runs in the folders of these cases."""
-    atomic_files.remove_leftovers({out, *((out / case).parent for case in cases)})
+    names = list(cases)
+    folders = [(out / name).parent for name in names]
+    split = [out / f"{name}{LABELS_FOLDER}" for name in names]
+    atomic_files.remove_leftovers({out, *folders, *split})
 
 
 def sha256(path: Path) -> str:

@@ -78,6 +78,11 @@ def write_results(
     preview = PREVIEW_OF_PNG if grid.ending == ".png" else ".png"
     atomic_write(Path(f"{stem}{preview}"), picture)
     digest = sha256(path)
+    made = deliverables.statistics(mask, volume, digest, model) if spec.statistics else {}
+    if spec.split_labels:
+        entries, more = deliverables.split(mask, grid, digest, task.case.id, Path(spec.out), model)
+        made |= entries
+        flagged += more
     # nnU-Net looks for the spacing of a TIFF stack in a file of the record's name
     spacing = {"spacing": list(grid.spacing_mm)} if grid.ending in (".tif", ".tiff") else {}
     return {
@@ -90,7 +95,7 @@ def write_results(
         "certainty": certainty,
         "flags": flagged,
         "result_notes": notes,
-        **deliverables.make(mask, volume, digest, model, spec),
+        **made,
     }
 
 

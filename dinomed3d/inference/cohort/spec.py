@@ -54,6 +54,8 @@ class PredictSpec:
     """Whether to write a DICOM segmentation for DICOM input."""
     statistics: bool = False
     """Whether to report volume and intensities of each label in `statistics.json`."""
+    split_labels: bool = False
+    """Whether to write a binary mask for each label, too."""
     anonymous: bool = False
     """Whether reports and progress have pseudonyms in place of names of cases and files."""
     overwrite: bool = False

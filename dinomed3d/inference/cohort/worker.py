@@ -20,6 +20,7 @@ from dinomed3d import __version__
 from dinomed3d.inference.case import Case, CaseError
 from dinomed3d.inference.cohort import memory
 from dinomed3d.inference.cohort.case_task import CaseTask
+from dinomed3d.inference.cohort.deliverables import planned
 from dinomed3d.inference.cohort.events import (
     CaseEnded,
     CaseProgress,
@@ -366,7 +367,9 @@ class Worker:
         if task.reason is None:
             with task.step("write"):
                 remove_results(self.out, case)
-                write_record(self.out, record | {"status": "begun"})
+                assert task.volume is not None
+                files = planned(case, task.volume.grid.ending, self.model, self.spec)
+                write_record(self.out, record | files | {"status": "begun"})
                 if task.probabilities is not None:
                     task.probabilities.finish()
                 record |= write_results(task, self.model, self.spec, self.training)

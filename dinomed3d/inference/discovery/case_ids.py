@@ -33,7 +33,7 @@ def case_id(parts: Sequence[str]) -> str:
     Args:
         parts: Folders, then the name without ending; at least one.
     """
-    safe = [_safe(part) for part in parts]
+    safe = [safe_name(part) for part in parts]
     if safe[-1].casefold().endswith(_SECOND_FILES):
         safe[-1] += "_"
     if len(safe) == 1 and safe[0].casefold() in _NAMES_OF_THE_RUN:
@@ -41,8 +41,8 @@ def case_id(parts: Sequence[str]) -> str:
     return "/".join(safe)
 
 
-def _safe(part: str) -> str:
-    """One part: forbidden characters as `_`, no dots or spaces at its ends, not too long."""
+def safe_name(part: str) -> str:
+    """One part of a path: forbidden characters as `_`, no dots or spaces at its ends, not too long."""
     name = _FORBIDDEN.sub("_", unicodedata.normalize("NFC", part))
     name = name.strip(" ").rstrip(". ").lstrip(".") or "_"
     if _RESERVED.match(name):

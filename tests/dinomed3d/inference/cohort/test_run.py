@@ -21,6 +21,7 @@ from dinomed3d.inference.cohort.resume import Worklist
 from dinomed3d.inference.cohort.run import predict
 from dinomed3d.inference.cohort.shards import take_shard
 from dinomed3d.inference.cohort.spec import PredictSpec
+from dinomed3d.inference.cohort.split_labels import split_files
 from dinomed3d.runtime.errors import UserError
 from tests.dinomed3d.inference.models.write_model import write_model
 from tests.dinomed3d.training.conftest import REGIONS
@@ -161,6 +162,41 @@ def test_statistics_of_finished_and_of_corrected_masks(spec):
     assert corrected["scan1"]["a"]["volume_mm3"] == 0 and corrected["scan0"] == kept["scan0"]
     run(spec, statistics=True, overwrite=True)
     assert json.loads((out / "statistics.json").read_text()) == kept  # as made while predicting
+
+
+def test_a_mask_for_each_label(spec):
+    (Path(spec.source) / "scan2.nii.gz").unlink()
+    run(spec)
+    out, folder = Path(spec.out), Path(spec.out) / "scan0.labels"
+    foreign = out / "scan1.labels" / "b.nii.gz"
+    foreign.parent.mkdir()
+    foreign.write_bytes(b"somebody's")
+    _, events = run(spec, split_labels=True)
+    assert worklist(events).completed == ["scan0"] and not done_in(events)
+    assert foreign.read_bytes() == b"somebody's"
+    assert "no label files" in record(spec, "scan1")["flags"][-1]
+    foreign.unlink()
+    assert worklist(run(spec, split_labels=True)[1]).completed == ["scan1"]
+    assert not any("no label files" in flag for flag in record(spec, "scan1")["flags"])
+    whole = np.asanyarray(nib.load(out / "scan0.nii.gz").dataobj)
+    for name, value in {"a": 1, "b": 2}.items():
+        part = nib.load(folder / f"{name}.nii.gz")
+        np.testing.assert_array_equal(np.asanyarray(part.dataobj), whole == value)
+        assert f">{name}<" in part.header.extensions[0].text
+    (folder / "b.nii.gz").unlink()
+    assert worklist(run(spec, split_labels=True)[1]).completed == ["scan0"]
+    before = (folder / "b.nii.gz").read_bytes()
+    _, events = run(spec, split_labels=True, overwrite=True)
+    assert "scan0" in done_in(events) and (folder / "b.nii.gz").read_bytes() == before
+    run(spec, overwrite=True)  # without the option nothing outdated stays
+    assert not folder.exists()
+
+
+def test_files_of_labels_have_names_of_their_own():
+    files = split_files("p/1", ["Liver", "liver", "a/b", "a:b", "a_b", "con", ".."], ".nii.gz")
+    assert [name.removesuffix(".nii.gz") for name in files.values()] == [
+        f"p/1.labels/{name}" for name in ("Liver", "liver_2", "a_b", "a_b_2", "a_b_3", "_con", "_")
+    ]
 
 
 def moved(path):
@@ -334,7 +370,14 @@ def change_record(spec, case, **entries):
 
 @pytest.mark.parametrize(
     "entries",
-    [{"mask": None}, {"orientation": None}, {"mask": {}}, {"status": "later"}, {"files": ["../x"]}],
+    [
+        {"mask": None},
+        {"orientation": None},
+        {"mask": {}},
+        {"status": "later"},
+        {"files": ["../x"]},
+        {"split": {"files": {"a": "scan1.labels/../scan0.nii.gz"}}},
+    ],
 )
 def test_an_incomplete_record_is_not_trusted(spec, entries):
     run(spec)
