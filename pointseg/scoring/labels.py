@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from pointseg.files import CloudFileError, read_columns
 from pointseg.files.columns import SEGMENT, SPARE_CLASS_FIELD, fields_in, key_of
 from pointseg.files.field_values import to_labels
+from pointseg.files.las import CLASSIFICATION, FORMER
 from pointseg.scoring.spec import ScoreError
 
-CLASSIFICATION = "classification"
 LABEL_SUFFIXES = (".label", ".labels")
 """Files of labels without positions: SemanticKITTI's and Semantic3D's."""
 UNLABELLED = 0xFFFF
@@ -32,11 +32,13 @@ class FileLabels:
     """(N,) labels as the file has them, -1 where there is none."""
     xyz: NDArray[Any] | None
     """(N, 3) positions; None: it is a file of labels alone."""
+    is_result: bool = True
+    """Whether the field is where ``pointseg-predict`` writes classes, if it has written the file."""
 
     @property
     def is_codes(self) -> bool:
-        """Whether its field is the one of ASPRS codes."""
-        return key_of(self.field) == CLASSIFICATION
+        """Whether its field is one of ASPRS codes."""
+        return key_of(self.field) in (CLASSIFICATION, FORMER)
 
 
 def read_labels(
@@ -72,7 +74,8 @@ def read_labels(
         raise ScoreError(
             f"{path}: its field '{name}' does not hold whole numbers, one for each point; give another {option}"
         )
-    return FileLabels(path, name, labels, found.xyz)
+    first = next((by_key[key] for key in SEGMENT if key in by_key), None)
+    return FileLabels(path, name, labels, found.xyz, is_result=name == first)
 
 
 def _chosen(

@@ -13,16 +13,17 @@ from dinomed3d.runtime.errors import UserError
 from pointseg.metrics import Confusion
 from pointseg.scene import IGNORE
 from pointseg.scoring.labels import FileLabels, read_labels
-from pointseg.scoring.numbering import (
+from pointseg.scoring.pairs import Pairs, find_pairs
+from pointseg.scoring.positions import check_same_points
+from pointseg.scoring.prediction_classes import (
     NO_CLASS,
     Classes,
     checked_prediction,
     classes_of,
     read_record,
-    to_classes,
+    record_of,
 )
-from pointseg.scoring.pairs import Pairs, find_pairs
-from pointseg.scoring.positions import check_same_points
+from pointseg.scoring.reference_classes import to_classes
 from pointseg.scoring.spec import PairScore, Scored, ScoreError, ScoreSpec
 
 NO_CLASS_NAME = "(no class)"
@@ -45,14 +46,17 @@ def score(spec: ScoreSpec) -> Scored:
             if pairs.found == [(spec.prediction, spec.reference)]:
                 raise
             done.append(PairScore(str(ours), str(theirs), error=str(error)))
-    if done and all(pair.error is not None for pair in done):
+    done += _twice(pairs)
+    if all(pair.error is not None for pair in done):
+        for pair in done:
+            spec.log(f"failed: {pair.error}")
         raise ScoreError(f"none of {len(done)} pairs could be compared; the first: {done[0].error}")
     names, confusion, classes = counts.confusion(spec)
     return Scored(
         names,
         confusion,
         classes,
-        (*done, *_twice(pairs)),
+        tuple(done),
         missing=tuple(map(str, pairs.missing)),
         surplus=tuple(map(str, pairs.surplus)),
     )
@@ -68,19 +72,24 @@ def _twice(pairs: Pairs) -> list[PairScore]:
 
 
 def _score_pair(ours: Path, theirs: Path, spec: ScoreSpec, counts: _Counts) -> PairScore:
-    record = read_record(ours)
+    record, own = read_record(ours), read_record(theirs)
     prediction = read_labels(
         ours, spec.prediction_field, spec.columns,
         option="--prediction-field", is_ours=record is not None,
     )  # fmt: skip
     reference = read_labels(
-        theirs, spec.reference_field, spec.columns, option="--reference-field", is_ours=False
+        theirs,
+        spec.reference_field,
+        spec.columns,
+        option="--reference-field",
+        is_ours=own is not None,
     )
     tolerance = _check_rows(prediction, reference)
+    record, own = record_of(prediction, record), record_of(reference, own)
     classes = classes_of(prediction, record)
     counts.check(classes, ours)
     guess = checked_prediction(prediction, classes)
-    truth, meaning = to_classes(reference, prediction, classes, record, spec)
+    truth, meaning = to_classes(reference, prediction, classes, record, own, spec)
     found = _count(guess, truth)
     counts.add(found, classes)
     points = sum(found.values())

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from dinomed3d.runtime.errors import UserError
 from pointseg.metrics import Confusion
@@ -111,8 +113,6 @@ class Scored:
 
     def means(self) -> dict[str, float]:
         """Means over the classes that occur, in the reference or the prediction; what is not defined counts as 0."""
-        import numpy as np
-
         values = self.per_class()
         occurs = ~np.isnan(values["iou"])
         return {
@@ -120,7 +120,7 @@ class Scored:
             for name, column in values.items()
         }
 
-    def per_class(self) -> dict[str, Any]:
+    def per_class(self) -> dict[str, NDArray[np.float64]]:
         """(classes,) each score of each class, NaN where it is not defined."""
         counted, classes = self.confusion, slice(self.classes)
         return {

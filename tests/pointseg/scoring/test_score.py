@@ -78,8 +78,7 @@ def test_codes_of_both_are_the_same(pair):
 
 def test_what_the_copy_kept_of_its_input_is_a_reference(pair):
     ours, _ = pair
-    changes = {"ignored": frozenset({1}), "same_values": False}
-    found = scored(ours, ours, reference_field="input_classification", **changes)
+    found = scored(ours, ours, reference_field="input_classification", ignored=frozenset({1}))
     assert found.confusion.matrix.tolist() == WANTED
 
 
@@ -91,10 +90,61 @@ def test_text_against_las(pair, tmp_path):
     assert scored(pair[0], theirs).confusion.matrix.tolist() == WANTED, "0, 1, 2 are no codes"
 
 
+def test_a_reference_that_was_predicted_is_read_by_names(pair, tmp_path):
+    other = tmp_path / "other.ply"
+    write_cloud(other, cloud(pointseg_class=np.where(TRUTH < 0, -1, 2 - TRUTH)))
+    record(other, names=NAMES[::-1], codes=None)
+    assert scored(pair[0], other).confusion.matrix.tolist() == WANTED
+
+
+def test_a_record_describes_its_own_labels_only(pair, tmp_path):
+    ours, theirs = pair
+    record(ours, codes=None)
+    with pytest.raises(ScoreError, match="'classification' is that of its input"):
+        scored(ours, theirs, prediction_field="classification")
+    found = scored(ours, theirs, prediction_field="input_classification")
+    assert found.names == ("1", "2", "5", "6") and found.confusion.accuracy() == 1
+    text = {"class_names": NAMES, "class_codes": None, "result": {"points": 9}}
+    ours.with_name("a.laz.json").write_text(json.dumps(text), encoding="utf-8")
+    with pytest.raises(ScoreError, match="is the record of a file of 9 points, a.laz has 8"):
+        scored(ours, theirs)
+    ours.with_name("a.laz.json").write_text('{"class_names": 3}', encoding="utf-8")
+    with pytest.raises(ScoreError, match="a.laz.json: .* damaged"):
+        scored(ours, theirs)
+
+
+def test_a_class_that_the_record_lacks_is_refused(pair):
+    record(pair[0], names=NAMES[:1], codes=CODES[:1])
+    with pytest.raises(ScoreError, match=r"holds 1 \(4 points\), and its record knows 0=ground"):
+        scored(*pair)
+
+
+def test_labels_alone(tmp_path):
+    (tmp_path / "a.label").write_bytes((TRUTH.astype("<u4") & 0xFFFF | 7 << 16).tobytes())
+    (tmp_path / "b.labels").write_text("\n".join(map(str, TRUTH)), encoding="utf-8")
+    found = scored(tmp_path / "a.label", tmp_path / "b.labels")
+    assert found.confusion.matrix.tolist() == [[3, 0, 0], [0, 2, 0], [0, 0, 1]]
+    assert found.pairs[0].tolerance is None
+    (tmp_path / "a.label").write_bytes(bytes(30))
+    with pytest.raises(UserError, match="a.label: has 30 bytes"):
+        scored(tmp_path / "a.label", tmp_path / "b.labels")
+
+
+def test_classes_with_one_code(pair):
+    ours, theirs = pair
+    record(ours, names=["ground", "tree", "roof"], codes=[2, 5, 5])
+    with pytest.raises(ScoreError, match="classes tree and roof have the same code 5"):
+        scored(ours, theirs, ignored=frozenset({1}))
+    found = scored(ours, theirs, ignored=frozenset({1}), class_of={5: "tree", 6: "roof"})
+    assert found.confusion.matrix.tolist() == WANTED
+
+
 def test_map_says_classes(pair, tmp_path):
     ours, theirs = pair
     found = scored(ours, theirs, class_of={1: "roof", 5: "0"})
     assert found.confusion.matrix.tolist() == [[2, 3, 0, 0], [0, 0, 0, 0], [1, 1, 0, 1], [0] * 4]
+    found = scored(ours, theirs, class_of={1: "tree"}, prediction_field="classification")
+    assert found.confusion.matrix[1].tolist() == [1, 3, 0, 0], "codes of both, but for one"
     record(ours, codes=None)
     with pytest.raises(ScoreError, match="number classes differently"):
         scored(ours, theirs)
@@ -120,7 +170,7 @@ def test_without_a_record_numbers_are_compared(tmp_path):
     [
         ([2, 2, 5, 5, 6, 6, 2, 2], CODES, "ASPRS codes"),  # a field called label, with codes
         ([1, 1, 2, 2, 1, 1, 2, 2], [1, 2, 0], "numbers of classes or ASPRS codes"),
-        ([0, 1, 2, 3, 0, 0, 0, 0], CODES, r"3 \(1 points\)"),
+        ([0, 1, 2, 3, 0, 0, 0, 0], CODES, r"3 \(1 points\).*--reference-values codes"),
     ],
 )
 def test_doubt_is_refused(pair, tmp_path, values, codes, said):
@@ -185,5 +235,9 @@ def test_folders(tmp_path, capsys):
     assert found["confusion"]["matrix"] == (2 * np.array(WANTED)).tolist()
     assert found["points"] == 12 and found["classes"]["roof"]["precision"] is None
     assert (out / "confusion.csv").is_file() and (out / "confusion.png").is_file()
+    write_cloud(ours / "a.npz", cloud(pointseg_class=GUESS))
+    (theirs / "more" / "b.txt").write_text("no numbers", encoding="utf-8")
+    with pytest.raises(UserError, match="none of 3 pairs could be compared"):
+        scored(ours, theirs)
     assert main([str(ours), str(theirs), "-o", str(out)]) == 2, "nothing is replaced unasked"
     assert "--overwrite" in capsys.readouterr().err
