@@ -218,7 +218,8 @@ def _run(arguments: argparse.Namespace) -> int:
     print(lines_of(summary_table(results)))
     failed = [result for result in results if result.status == "failed"]
     for result in failed:
-        print(one_line(f"failed: {result.source}: {result.reason}"))
+        reason = result.reason.removeprefix(f"{result.source}: ")  # which many reasons begin with
+        print(one_line(f"failed: {result.source}: {reason}"))
     print(f"{len(results) - len(failed)} of {len(results)} done; results in {arguments.out}")
     return 1 if failed else 0
 

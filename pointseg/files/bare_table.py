@@ -23,6 +23,9 @@ INFORMATION = 0.25
 """Bits that a column tells of its values, from which on columns differ."""
 MORE = 0.03
 """Bits by which a multiple of a width must tell more to be another table than one of shorter rows."""
+TURNS = 0.72
+"""Part of the bits of longer rows that a width must tell where these are whole rows of it: scanners whose beams take
+turns are 0.75, scans read as half of their columns 0.7 at most."""
 ODD = 0.05
 """Share of values of no plausible size from which on another type is more likely."""
 TYPES = {"<f4": "float32", "<f8": "float64"}
@@ -68,7 +71,8 @@ class Weighed(NamedTuple):
         if form.kind != self.kind or best is None or form == best:
             return form.kind == self.kind
         holds_several = form.width % best.width == 0  # points in a row, unless these differ
-        least = bits[best] + MORE if holds_several else 0.5 * bits[best]
+        part = TURNS if best.width % form.width == 0 else 0.5
+        least = bits[best] + MORE if holds_several else part * bits[best]
         return bits.get(form, 0.0) >= least
 
 

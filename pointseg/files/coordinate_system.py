@@ -186,7 +186,7 @@ def _of_keys(keys: Mapping[int, Value]) -> CoordinateSystem:
     )
     kinds: dict[int | None, Kind] = {1: "projected", 2: "geographic", 3: "geocentric"}
     kind = kinds.get(model, "unknown")
-    if projected is not None or geo_keys.LINEAR_UNIT in keys and model != 3:
+    if projected is not None or geo_keys.LINEAR_UNIT in keys and model not in (2, 3):
         kind = "projected"
     elif kind == "unknown" and code_of(keys, geo_keys.GEODETIC) is not None:
         kind = "geographic"

@@ -19,3 +19,8 @@ class CloudFileError(UserError):
         super().__init__(f"{path}: {wrong}")
         self.path = path
         """The file."""
+
+
+def told_of_table(error: ValueError) -> str:
+    """What NumPy says of a malformed table of text, without its advice to programmers."""
+    return str(error).partition("; use `usecols`")[0]

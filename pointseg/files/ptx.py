@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pointseg.files.errors import CloudFileError
+from pointseg.files.errors import CloudFileError, told_of_table
 from pointseg.files.noted import NotedColumns
 
 NAMES = ("x", "y", "z", "intensity", "red", "green", "blue")
@@ -141,5 +141,7 @@ def _uneven(path: Path, lines: list[bytes], scan: int, error: ValueError) -> NDA
         len(line) == widest or row[:3] == [0, 0, 0] for line, row in zip(words, rows, strict=False)
     )
     if not rows or not sound or min(map(len, words)) < WIDTHS[0]:
-        raise CloudFileError(path, f"scan {scan + 1} is malformed: {error}") from error
+        raise CloudFileError(
+            path, f"scan {scan + 1} is malformed: {told_of_table(error)}"
+        ) from error
     return np.array(rows)

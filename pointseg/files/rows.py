@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pointseg.files.errors import CloudFileError
+from pointseg.files.errors import CloudFileError, told_of_table
 from pointseg.files.pieces import ranges
 
 HEADER_LIMIT = 1_000_000  # bytes
@@ -140,7 +140,9 @@ def parse_rows(
         rest = islice(lines, count - 1)
         table = np.loadtxt(chain([first], rest), comments=None, ndmin=2, encoding="latin-1")
     except ValueError as error:
-        raise CloudFileError(path, f"the rows of '{what}' are malformed: {error}") from error
+        raise CloudFileError(
+            path, f"the rows of '{what}' are malformed: {told_of_table(error)}"
+        ) from error
     if len(table) < count:
         raise CloudFileError(
             path, f"is cut off: {len(table)} of {count} rows of '{what}' are there"

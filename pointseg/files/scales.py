@@ -28,7 +28,9 @@ NOISE = 16
 """Intensities that reach below 0 by this part of what they reach above are noise around 0,"""
 SOME = 10
 """if one of so many does, at most."""
-COLOR_LIMITS = (0.0, *COLORS, *COLOR_SLACK.values())
+DARK_COLOR = 4095.0
+"""Colours of 16 bits that nearly all stay below are nearly black, or of 10 or 12 bits."""
+COLOR_LIMITS = (0.0, DARK_COLOR, *COLORS, *COLOR_SLACK.values())
 HIGH_INTENSITIES = (0.0, *INTENSITIES, *SIGNED, *(n - 1 for n in WHOLE_SIGNED))
 LOW_INTENSITIES = (0.0, *(-n / NOISE for n in INTENSITIES), *(-n for n in SIGNED))
 FIELD_NAMES = {
@@ -161,7 +163,13 @@ class Values:
             said = f"{assumed}{clipped if beyond else ''}"
             return [f"its colours are assumed to {said}; state it with --color-max"]
         if stated is None or colors.type_max == 255:
-            return []  # their type says it
+            is_dark = colors.rarely_above(DARK_COLOR, of=colors.above(0))
+            if largest == COLORS[-1] and colors.points and is_dark:  # otherwise their type says it
+                return [
+                    f"nearly all of its colours are below {DARK_COLOR + 1:g} of {largest:g}, nearly black; if they "
+                    "are of 10 or 12 bits, state it with --color-max 1023 or 4095"
+                ]
+            return []
         if not colors.rarely_above(stated):
             return [f"more than 1 % of its colours exceed {stated:g} (--color-max)"]
         if usual * 100 < stated:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dinomed3d.runtime.atomic_files import new_file
 from pointseg.files.columns import COLOR, columns_of, key_of, names_labels
-from pointseg.files.errors import CloudFileError
+from pointseg.files.errors import CloudFileError, told_of_table
 from pointseg.files.given_names import given_names
 from pointseg.files.labels import Labels
 from pointseg.files.noted import NotedColumns
@@ -27,6 +27,7 @@ DELIMITERS = (";", ",", "\t")
 TITLE_LIMIT = 20
 """Lines without numbers before the points; more are a letter, not a cloud."""
 _NO_NUMBER = re.compile(r"-?nan\([^)\s]*\)|[-+]?1\.#[A-Z]+\d*|\b(?:NULL|NA|N/A)\b", re.IGNORECASE)
+_DECIMAL_COMMA = re.compile(r"[-+]?\d*(,\d+)?([eE][-+]?\d+)?")
 _FORTRAN = re.compile(r"(\d\.?)[dD]([-+]?\d)")
 LINE_LIMIT = 100_000  # characters; a file with longer lines is refused
 
@@ -47,9 +48,15 @@ class Layout:
     """Whether the file has no points."""
     skipped: frozenset[int] = frozenset()
     """Numbers of lines that hold a title or the number of points: CloudCompare and Leica write them first."""
+    count: int | None = None
+    """The number of points that stands before the first of them; None: none does."""
+    has_decimal_commas: bool = False
+    """Whether numbers have commas in place of points."""
 
     def is_point(self, number: int, line: str) -> bool:
         """Whether a line holds a point."""
+        if self.count is not None and line.strip().isdecimal():
+            return False  # further scans of a .pts file have numbers of points, too
         return number != self.header and number not in self.skipped and _is_data(line)
 
 
@@ -69,12 +76,27 @@ def read_text(
     table = _table(path, layout, first)
     names = _names(path, layout, table, columns)
     found = {name: np.ascontiguousarray(table[:, i]) for i, name in enumerate(names)}
+    notes = () if first is not None else _notes(path, layout, len(table))
     labels = path.with_suffix(LABELS)
     if not labels.is_file():
-        return found
+        return NotedColumns(found, notes)
     if any(names_labels(name) for name in names):
-        return NotedColumns(found, (f"has labels of its own; {labels.name} was not read",))
-    return {**found, "label": _labels(path, labels, len(table), is_part=first is not None)}
+        return NotedColumns(found, (*notes, f"has labels of its own; {labels.name} was not read"))
+    found["label"] = _labels(path, labels, len(table), is_part=first is not None)
+    return NotedColumns(found, notes)
+
+
+def _notes(path: Path, layout: Layout, points: int) -> tuple[str, ...]:
+    """What the user should know of how a file was read."""
+    notes = []
+    if layout.has_decimal_commas:
+        notes.append("its numbers have decimal commas, which were read as points")
+    if layout.count is not None:
+        with _open(path) as stream:
+            announced = sum(int(line) for line in stream if line.strip().isdecimal())
+        if announced != points:
+            notes.append(f"announces {announced} points, but holds {points}: is it cut off?")
+    return tuple(notes)
 
 
 def _labels(path: Path, labels: Path, count: int, *, is_part: bool) -> NDArray[np.int64]:
@@ -132,6 +154,8 @@ def label_text(
     values = _painted(names, table, labels) | {labels.field_in(source, taken): labels.whole}
     values.update(zip(labels.measure_names(taken), labels.measures(), strict=True))
     texts = {name: as_texts(column) for name, column in values.items()}
+    if layout.has_decimal_commas:
+        texts = {name: [text.replace(".", ",") for text in new] for name, new in texts.items()}
     replaced = {names.index(name): new for name, new in texts.items() if name in names}
     added = {name: new for name, new in texts.items() if name not in names}
     delimiter = layout.delimiter or " "
@@ -163,7 +187,7 @@ def _layout(path: Path) -> Layout:
     """Delimiter, names and number of columns from the lines up to the first point."""
     comment, first = (-1, ""), None
     titles: list[tuple[int, str]] = []
-    counts: list[int] = []
+    counts: list[tuple[int, str]] = []
     with _open(path) as stream:
         for number, line in enumerate(_decoded(path, stream)):
             if len(line) > LINE_LIMIT:
@@ -175,20 +199,27 @@ def _layout(path: Path) -> Layout:
                 first = text
                 if counts or not text.isdecimal():
                     break
-                counts.append(number)  # of points, if the next line holds more numbers
+                counts.append((number, text))  # of points, if the next line holds more numbers
             elif text and (len(titles) == TITLE_LIMIT or counts):
                 raise CloudFileError(path, f"line {number + 1} holds no numbers: {text[:60]!r}")
             elif text:
                 titles.append((number, text))
-    if first is None or first.isdecimal():
-        counts = []
+    if first is not None and first.isdecimal():
+        if int(first):
+            counts = []
+        else:
+            first = None  # no points, as their number says
     *others, header = titles or [(-1, "")]
-    skipped = frozenset([*counts, *(number for number, _ in others)])
+    skipped = frozenset(number for number, _ in (*counts, *others))
+    number: int | None
     number, named = header if header[1] else comment
     sample = named if first is None else first
     delimiter = next((d for d in DELIMITERS if d in sample), None)
     if first is not None and delimiter == "\t" and len(first.split()) != len(first.split("\t")):
         delimiter = None  # tabs between names, tabs or blanks between numbers
+    commas = first is not None and _has_decimal_commas(first)
+    if first is not None and commas and ";" not in first:
+        delimiter = "\t" if len(first.split()) == len(first.split("\t")) else None
     columns = len(_split(sample, delimiter)) if sample else 3
     names = tuple(word.strip("\"' ") for word in _split(named, delimiter)) if named else ()
     if named and len(names) != columns:  # "# x y z" above "1,2,3"
@@ -200,8 +231,9 @@ def _layout(path: Path) -> Layout:
             path, f"line {number + 1} {problem}, the first point has {columns} values"
         )
     if not fits or not (header[1] or {"x", "y", "z"} <= {name.lower() for name in names}):
-        return Layout(delimiter, None, (), columns, first is None, skipped)
-    return Layout(delimiter, number, names, columns, first is None, skipped)
+        number, names = None, ()
+    count = None if not counts else int(counts[0][1])
+    return Layout(delimiter, number, names, columns, first is None, skipped, count, commas)
 
 
 def _decoded(path: Path, stream: Iterator[str]) -> Iterator[str]:
@@ -220,7 +252,8 @@ def _table(path: Path, layout: Layout, first: int | None = None) -> NDArray[np.f
         with _open(path) as stream:
             for number, line in enumerate(stream):
                 if layout.is_point(number, line):
-                    text = _cleaned(line) if clean else line
+                    text = line.replace(",", ".") if layout.has_decimal_commas else line
+                    text = _cleaned(text) if clean else text
                     yield text.strip().rstrip(layout.delimiter) if layout.delimiter else text
 
     def table(clean: bool) -> NDArray[np.float64]:
@@ -233,7 +266,7 @@ def _table(path: Path, layout: Layout, first: int | None = None) -> NDArray[np.f
         try:
             return table(clean=True)
         except ValueError:
-            raise CloudFileError(path, f"is malformed: {error}") from error
+            raise CloudFileError(path, f"is malformed: {told_of_table(error)}") from error
 
 
 def _cleaned(line: str) -> str:
@@ -329,6 +362,13 @@ def _is_numbers(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _has_decimal_commas(point: str) -> bool:
+    """Whether the numbers of a line have commas: semicolons, tabs or blanks separate them then."""
+    words = point.rstrip(";").split(";") if ";" in point else point.split()
+    is_number = all(word.strip() and _DECIMAL_COMMA.fullmatch(word.strip()) for word in words)
+    return "," in point and len(words) >= 3 and is_number
 
 
 def _split(text: str, delimiter: str | None) -> list[str]:

@@ -26,6 +26,7 @@ from pointseg.datasets.prepare_scenes import (
 from pointseg.datasets.s3dis.dataset import AREAS, CLASSES, NAME
 from pointseg.datasets.s3dis.rooms import turn_of_room
 from pointseg.datasets.scene_arrays import save_scene
+from pointseg.files.errors import told_of_table
 
 if TYPE_CHECKING:
     from pointseg.datasets.s3dis.images import RoomImages
@@ -243,7 +244,9 @@ def read_annotation(
     try:
         table = np.loadtxt(io.BytesIO(data), comments=None, ndmin=2, encoding="ascii")
     except ValueError as error:
-        raise DatasetError(f"{path}: is damaged: {error}; download it again") from error
+        raise DatasetError(
+            f"{path}: is damaged: {told_of_table(error)}; download it again"
+        ) from error
     if table.shape[1] != 6 or not np.isfinite(table).all():
         raise DatasetError(
             f"{path}: each line must have six finite numbers, x y z r g b, it has {table.shape[1]} columns"

@@ -44,6 +44,7 @@ def test_files_and_folders_and_a_bad_one(tmp_path, capsys):
     assert [line.split()[0] for line in lines[1:4]] == ["broken.ply", "room.ply", "hall.pcd"]
     assert "thing 100 %" in lines[3] and "failed" in lines[1]
     assert lines[4].startswith(f"failed: {folder / 'broken.ply'}: ")
+    assert lines[4].count("broken.ply") == 1
     assert lines[5] == f"2 of 3 done; results in {tmp_path / 'out'}"
     assert told.err.splitlines() == ["[1/3] broken.ply", "[2/3] room.ply", "[3/3] hall.pcd"]
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())

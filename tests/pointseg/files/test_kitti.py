@@ -109,7 +109,7 @@ def table(width, kind="<f4", count=1500, scale=(9, 5, 1, 0.1, 40, 3, 20, 0.5)):
 
 
 @pytest.mark.parametrize("kind", ["<f4", "<f8"])
-@pytest.mark.parametrize("width", [3, 4, 5, 6, 7])
+@pytest.mark.parametrize("width", [3, 4, 5, 6, 7, 8])
 @pytest.mark.parametrize("suffix", [".bin", ".pcd.bin"])
 def test_tables_without_names_are_weighed(tmp_path, width, kind, suffix):
     path, values = tmp_path / f"a{suffix}", table(width, kind)
@@ -120,11 +120,11 @@ def test_tables_without_names_are_weighed(tmp_path, width, kind, suffix):
         form = f"{width} columns of {'float32' if kind == '<f4' else 'float64'}"
         with pytest.raises(CloudFileError, match=rf"a{suffix}: .*{form}.*--columns"):
             read_cloud(path)
-    names = ["x", "y", "z", "intensity", "ring", "time", "label"][:width]
+    names = ["x", "y", "z", "intensity", "ring", "time", "label", "beam"][:width]
     scene = read_cloud(path, columns=names)
     np.testing.assert_allclose(scene.coord, values[:, :3], rtol=1e-6)
-    if width == 7:
-        with pytest.raises(CloudFileError, match=rf"a{suffix}: .*7 columns"):
+    if width > 6:
+        with pytest.raises(CloudFileError, match=rf"a{suffix}: .*{width} columns"):
             read_cloud(path, columns=["x", "y", "z", "intensity"])
     write_labelled(path, tmp_path / f"out/a{suffix}", np.arange(1500), columns=names)
     assert read_cloud(tmp_path / f"out/a{suffix}", columns=names)["segment"].tolist() == list(
@@ -132,6 +132,14 @@ def test_tables_without_names_are_weighed(tmp_path, width, kind, suffix):
     )
     parts = in_pieces(path, names).read(700)
     np.testing.assert_array_equal(np.concatenate([part["y"] for part in parts]), values[:, 1])
+
+
+def test_beams_that_take_turns_are_no_rows_of_two(tmp_path):
+    rng, (angle, up) = np.random.default_rng(0), np.mgrid[0:6:1000j, -0.2:0.2:2j].reshape(2, -1)
+    far = 15 + 8 * np.sin(3 * angle)  # every other point lies high
+    around = far * np.cos(angle), far * np.sin(angle), far * np.sin(up), rng.random(2000)
+    np.stack(around, 1).astype("<f4").tofile(tmp_path / "a.bin")
+    assert len(read_cloud(tmp_path / "a.bin")) == 2000
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,15 @@ def test_colours(values, kind, found):
     np.testing.assert_allclose(color, [found, found], atol=1e-4)
 
 
+@pytest.mark.parametrize("largest", [1023, 4095, 65535])
+def test_colours_of_few_bits_are_said(largest):
+    colors = np.random.default_rng(0).integers(0, largest, (2000, 3)).astype(np.uint16)
+    notes = understood(rgb=colors)[1].notes["color"]
+    assert ("nearly black" in " ".join(notes)) == (largest < 65535)
+    scene, scales = understood(ValueRanges(color_max=largest), rgb=colors)
+    assert scales.notes["color"] == () and scene["color"].max() > 250
+
+
 @pytest.mark.parametrize("odd", [[256, 256, 256], [65535, 0, 400]])
 @pytest.mark.parametrize("coloured", [1.0, 0.2])
 def test_one_point_does_not_change_the_colours_of_the_others(odd, coloured):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pointseg.files import CloudFileError, read_cloud, read_columns, write_labelled
+from pointseg.files import CloudFileError, read_cloud, read_columns, read_scaled, write_labelled
 from pointseg.files.columns import labels_in
 
 
@@ -73,6 +73,34 @@ def test_a_count_of_points_stays_in_a_copy(tmp_path):
         write(tmp_path / "a.pts", "2\n1 2 3\n4 5 6\n"), tmp_path / "b.pts", np.array([7, 8])
     )
     assert (tmp_path / "b.pts").read_text() == "2\n# x y z class\n1 2 3 7\n4 5 6 8\n"
+
+
+def test_scans_of_a_file_have_numbers_of_points_each(tmp_path):
+    text = "2\n1 2 3\n4 5 6\n1\n7 8 9\n"
+    scene, scales = read_scaled(write(tmp_path / "a.pts", text))
+    assert scene.coord.tolist() == [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
+    assert "coord" not in scales.notes
+    write_labelled(tmp_path / "a.pts", tmp_path / "b.pts", np.array([7, 8, 9]))
+    assert read_cloud(tmp_path / "b.pts")["segment"].tolist() == [7, 8, 9]
+    _, scales = read_scaled(write(tmp_path / "cut.pts", text.removesuffix("7 8 9\n")))
+    assert "3 points, but holds 2" in scales.notes["coord"][0]
+    assert len(read_cloud(write(tmp_path / "empty.pts", "0\n"))) == 0
+    with pytest.raises(CloudFileError, match=r"changed from 3 to 1 at row 2$"):
+        read_cloud(write(tmp_path / "no_count.pts", "1 2 3\n5\n4 5 6\n"))
+
+
+@pytest.mark.parametrize("mark", [";", "\t", " "])
+def test_decimal_commas(tmp_path, mark):
+    rows = ["x y z height", "1,5 2 -3,25 4e0", "4 5,5 6 7"]
+    path = write(tmp_path / "a.txt", "\n".join(rows).replace(" ", mark) + "\n")
+    scene, scales = read_scaled(path)
+    assert scene.coord.tolist() == [[1.5, 2, -3.25], [4, 5.5, 6]]
+    assert scene["height"].tolist() == [4, 7] and "commas" in scales.notes["coord"][0]
+    colors = np.array([[51, 0, 255]] * 2, np.uint8)
+    write_labelled(path, tmp_path / "b.txt", np.array([0, 1]), colors=colors)
+    assert (tmp_path / "b.txt").read_text().splitlines()[1].startswith(rows[1].replace(" ", mark))
+    again = read_cloud(tmp_path / "b.txt")
+    assert again["segment"].tolist() == [0, 1] and again["color"].tolist() == colors.tolist()
 
 
 def test_made_clouds_of_people(shared):
@@ -206,7 +234,7 @@ def test_no_points(tmp_path, text):
         ("1 2\n3 4\n", "x, y and z"),
         ("1 2 3\n4 5\n", "row 2"),
         ("1 2 3\n4 five 6\n", "five"),
-        ("1,5;2,5;3,5\n", "1,5"),
+        ("1.234,5;2,5;3,5\n", "1.234,5"),
         ("a b c\n1 2 3\n", "x, y and z"),
         ("1" * 200_000, "line 1"),
     ],

@@ -117,6 +117,7 @@ def test_keys(tmp_path, keys, unit, said):
         ({"text": 'GEODCRS["E",DATUM["W"],CS[Cartesian,3],LENGTHUNIT["metre",1]]'}, "geocentric"),
         ({"keys": [(1024, 0, 1, 2), (2048, 0, 1, 4326), (4099, 0, 1, 9001)]}, "degrees"),
         ({"keys": [(2048, 0, 1, 4326)]}, "degrees"),
+        ({"keys": [(1024, 0, 1, 2), (2048, 0, 1, 4326), (3076, 0, 1, 9001)]}, "degrees"),
         ({"keys": [(1024, 0, 1, 3), (2048, 0, 1, 4978), (3076, 0, 1, 9001)]}, "geocentric"),
     ],
 )
