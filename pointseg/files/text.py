@@ -82,8 +82,8 @@ def read_text(
         return NotedColumns(found, notes)
     if any(names_labels(name) for name in names):
         return NotedColumns(found, (*notes, f"has labels of its own; {labels.name} was not read"))
-    found["label"] = _labels(path, labels, len(table), is_part=first is not None)
-    return NotedColumns(found, notes)
+    own = _labels(path, labels, len(table), is_part=first is not None)
+    return NotedColumns({**found, "label": own}, notes)
 
 
 def _notes(path: Path, layout: Layout, points: int) -> tuple[str, ...]:
@@ -211,8 +211,7 @@ def _layout(path: Path) -> Layout:
             first = None  # no points, as their number says
     *others, header = titles or [(-1, "")]
     skipped = frozenset(number for number, _ in (*counts, *others))
-    number: int | None
-    number, named = header if header[1] else comment
+    names_at, named = header if header[1] else comment
     sample = named if first is None else first
     delimiter = next((d for d in DELIMITERS if d in sample), None)
     if first is not None and delimiter == "\t" and len(first.split()) != len(first.split("\t")):
@@ -228,12 +227,13 @@ def _layout(path: Path) -> Layout:
     if header[1] and not fits:
         problem = f"names {len(names)} columns" if len(names) != columns else "names a column twice"
         raise CloudFileError(
-            path, f"line {number + 1} {problem}, the first point has {columns} values"
+            path, f"line {names_at + 1} {problem}, the first point has {columns} values"
         )
     if not fits or not (header[1] or {"x", "y", "z"} <= {name.lower() for name in names}):
-        number, names = None, ()
+        names = ()
+    line_of_names = names_at if names else None
     count = None if not counts else int(counts[0][1])
-    return Layout(delimiter, number, names, columns, first is None, skipped, count, commas)
+    return Layout(delimiter, line_of_names, names, columns, first is None, skipped, count, commas)
 
 
 def _decoded(path: Path, stream: Iterator[str]) -> Iterator[str]:

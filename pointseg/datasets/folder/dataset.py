@@ -207,11 +207,17 @@ class Folder(NamedScenes):
         )
 
     def notes(self) -> list[str]:
-        """What the user should know of the files' units and positions, by their headers and first points."""
+        """What the user should know of the files' units and positions, by their headers and first points.
+
+        Files that cannot be used are left to :meth:`look_at`, so that all of them are told in one message.
+        """
         found: dict[str, list[Path]] = {}
         for of_split in self._files.values():
             for path in of_split.values():
-                unit = file_unit(path, self.description.unit_m)
+                try:
+                    unit = file_unit(path, self.description.unit_m)
+                except CloudFileError:
+                    continue
                 first = _first_points(path, self.description.columns)
                 coarse = [] if first is None else resolution_notes(first, unit.unit_m, self.voxel_m)
                 for note in (*unit.notes, *coarse):
@@ -326,11 +332,7 @@ def _first_points(path: Path, columns: Sequence[str] | None) -> Scene | None:
 
 
 def folder_notes(dataset: object) -> list[str]:
-    """What the user should know of the files of a folder, before they are read; of other datasets nothing.
-
-    Raises:
-        CloudFileError: a file whose coordinates are degrees.
-    """
+    """What the user should know of the files of a folder, before they are read; of other datasets nothing."""
     return dataset.notes() if isinstance(dataset, Folder) else []
 
 

@@ -14,6 +14,7 @@ from pointseg.config.recipe import PointCloudFormat
 from pointseg.config.serialization import read_recipe
 from pointseg.datasets import DatasetError, open_dataset
 from pointseg.datasets.folder.dataset import folder_notes
+from pointseg.datasets.look_over import look_over
 from pointseg.files import CloudFileError, read_cloud, write_cloud
 from pointseg.files.epsg_units import US_FOOT_M
 from pointseg.prediction import predict as module
@@ -88,8 +89,10 @@ def test_degrees_are_refused_in_training_and_prediction(tmp_path, prepared):
     text = {"features": [], "voxel_m": 0.2, "splits": {"train": ["train"]}}
     (tmp_path / "dataset.yaml").write_text(yaml.safe_dump(text))
     dataset = open_dataset("folder", tmp_path, labelled=False)
-    with pytest.raises(CloudFileError, match=r"a\.las: its coordinates are degrees"):
-        folder_notes(dataset)
+    (tmp_path / "train/b.las").write_bytes(b"")
+    dataset = open_dataset("folder", tmp_path, labelled=False)
+    assert folder_notes(dataset) == []  # each is told when all files are looked at
+    assert [found.scene for found in look_over(dataset, ["train"])] == ["a", "b"]
     with pytest.raises(CloudFileError, match=r"a\.las: its coordinates are degrees"):
         dataset.load("train", "a")
     for stream in (False, True):
