@@ -44,6 +44,8 @@ class ResumableTrainer(nnUNetTrainer):
     """Whether training is to continue (--c) and no checkpoint has been loaded yet."""
     network_start: NetworkStart | None
     """What a new network starts from, until training begins."""
+    running: torch.nn.Module | None
+    """The network as it trains; None before the first epoch begins."""
     pending_random_states: list[dict[str, Any]]
     """Random states of a loaded checkpoint by process, until the next epoch begins."""
 
@@ -81,9 +83,15 @@ class ResumableTrainer(nnUNetTrainer):
         try:
             super().run_training()
         except BaseException:
-            if written := self.pending.write():
+            written = self.pending.write()
+            latest = Path(self.output_folder, "checkpoint_latest.pth")
+            if written or (self.running is not None and latest.is_file()):
                 names = " and ".join(path.name for path in written)
-                self.print_to_log_file(f"training stopped; {names} written, --c continues")
+                self.print_to_log_file(
+                    f"training stopped in epoch {self.current_epoch} of {self.num_epochs}"
+                    f"{f'; {names} written' if names else ''}; the same command with --c goes on from the last "
+                    "whole epoch"
+                )
             raise
 
     def on_epoch_end(self) -> None:

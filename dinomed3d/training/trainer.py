@@ -67,6 +67,7 @@ from dinomed3d.training.resumable_trainer import ResumableTrainer
 from dinomed3d.training.stage_one_loader import Augmenter, finish, loader_of, stage_one_batches
 from dinomed3d.training.stages import FullSizeLogits, deep_supervision_scales
 from dinomed3d.training.start_from_model import model_of, spec_of_model
+from dinomed3d.training.step_count import step_count_lines
 from dinomed3d.training.wrap_ddp_compile import running_network
 
 
@@ -354,6 +355,8 @@ class DinoMed3DTrainer(ResumableTrainer):
             f"GPUs or processes: {processes()}; torch.compile: {self.compile_backend or f'off ({self.not_compiled})'}",
             add_timestamp=False,
         )
+        for line in step_count_lines(self.recipe):
+            self.print_to_log_file(line)
         if not self.resumed:
             settle_memory(self)
         folder = Path(self.output_folder)

@@ -105,8 +105,10 @@ class TrainingLogger:
     @contextmanager
     def progress(self, done: int, steps: int) -> Iterator[Progress]:
         """A progress bar on stderr."""
-        hidden = not self.main
-        with tqdm(total=steps, initial=done, unit="step", file=sys.stderr, disable=hidden) as bar:
+        with tqdm(
+            total=steps, initial=done, unit="step", file=sys.stderr, disable=not self.main,
+            mininterval=0.2 if sys.stderr.isatty() else 30,  # a log is no terminal
+        ) as bar:  # fmt: skip
             yield Progress(bar)
 
     def close(self) -> None:
@@ -133,13 +135,12 @@ class TrainingLogger:
 
 
 class Progress:
-    """The progress bar, with a smoothed loss."""
+    """The progress bar, with the loss of the last step; the curves show it smoothed."""
 
     def __init__(self, bar: tqdm[Any]) -> None:
-        self._bar, self._loss = bar, float("nan")
+        self._bar = bar
 
     def update(self, loss: float) -> None:
         """Count a step."""
-        self._loss = loss if self._loss != self._loss else 0.95 * self._loss + 0.05 * loss
-        self._bar.set_postfix_str(f"loss {self._loss:.3f}", refresh=False)
+        self._bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
         self._bar.update()

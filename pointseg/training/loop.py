@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.few_steps import few_steps_warning
 from pointseg.cloud import Cloud
 from pointseg.loading.hand_over import HandOver, check_sharing
 from pointseg.loading.samples import Samples, UnusableScene, join, or_raise
@@ -70,6 +71,8 @@ class TrainingLoop:
         self.skipped = 0
         """Steps in a row whose loss or gradient was not finite."""
         self.stop, self.numbers = GracefulStop(), LateNumbers(fabric.device)
+        self.kept: int | None = None
+        """The step after which the run was stopped and kept."""
         self.read_at = 0.0
         """When the numbers of a step were read last."""
         self.visible_points, self.all_points = 0, 0
@@ -95,6 +98,21 @@ class TrainingLoop:
         else:
             self.task.begin()
             self._back_up()
+        self._say_steps()
+
+    def _say_steps(self) -> None:
+        """Say how many steps there are, which are done, and that few of them teach little."""
+        epochs, scenes, batch = self.recipe.epochs, len(self.samples), self.recipe.batch_size
+        self._say(
+            f"{self.steps:,} optimizer steps: {scenes} scenes, {epochs} times, {batch} in each step"
+        )
+        advice = f"raise its epochs (--override epochs=..., now {epochs})"
+        warning = few_steps_warning("this training", self.steps, advice)
+        if self.step:
+            best = f", best score so far {self.best:.4f}" if np.isfinite(self.best) else ""
+            self._say(f"the run goes on after step {self.step:,} of {self.steps:,}{best}")
+        elif warning is not None:
+            self._say(warning)
 
     def _say(self, text: str) -> None:
         if self.fabric.is_global_zero:
@@ -140,6 +158,13 @@ class TrainingLoop:
         """
         try:
             self._run()
+        except KeyboardInterrupt:
+            if self.kept == self.step:  # after a second Ctrl-C it is not
+                self._say(
+                    f"stopped after step {self.step:,} of {self.steps:,}; {self.spec.out / LAST} holds all of it, and "
+                    "the same command with --resume goes on from there"
+                )
+            raise
         except UnusableScene as error:
             note_unusable(self.spec.out, error.scene)
             if self.fabric.world_size == 1 and self.step:
@@ -176,6 +201,7 @@ class TrainingLoop:
         self._read(progress, everything=True)
         self.save(LAST)
         self.logger.write()
+        self.kept = self.step
 
     def _step(self, batches: Iterator[Cloud | UserError]) -> None:
         """One optimizer step; its numbers are for :meth:`_read`."""

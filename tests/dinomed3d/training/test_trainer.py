@@ -340,6 +340,8 @@ def test_a_loss_that_is_not_finite_stops_training(nnunet, monkeypatch, stage):
     with pytest.raises(FloatingPointError, match=f"epoch {bad[0]}, step 2"):
         t.run_training()
     assert t.iteration == 4  # it is noticed at the end of the epoch
+    *_, said = Path(t.log_file).read_text(encoding="utf-8").strip().splitlines()
+    assert f"stopped in epoch {bad[0]} of " in said and "--c" in said
     assert all(torch.equal(v, before[k]) for k, v in t.network.state_dict().items())
     latest = read_checkpoint(fold_folder(nnunet) / "checkpoint_latest.pth")
     assert latest["current_epoch"] == bad[0]

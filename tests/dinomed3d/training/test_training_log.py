@@ -11,6 +11,8 @@ from nnunetv2.training.logging.nnunet_logger import LocalLogger
 
 from dinomed3d.training.nnunet_plan import DECISIONS, RECIPE
 from dinomed3d.training.progress_plot import stages_marked
+from dinomed3d.training.recipe import Recipe
+from dinomed3d.training.step_count import step_count_lines
 from dinomed3d.training.trainer import DinoMed3DTrainer
 from tests.dinomed3d.training.conftest import dataset_json, plans
 from tests.dinomed3d.training.test_trainer import run
@@ -27,6 +29,26 @@ def test_decisions_stay_in_the_plan_and_out_of_the_log(nnunet, capsys):
         assert "0.125" in printed and "'patch_size': [6, 20, 16]" in printed  # the rest is there
     assert t.configuration_manager.configuration[DECISIONS] == rows
     assert t.plans_manager.plans["configurations"]["3d_fullres"][DECISIONS] == rows
+
+
+@pytest.mark.parametrize(
+    ("stages", "each", "counts", "short"),
+    [
+        ((50, 450), 250, ["12,500", "112,500"], []),
+        ((3, 4), 250, ["750", "1,000"], ["stage I "]),
+        ((4, 3), 250, ["1,000", "750"], ["stage II "]),
+        ((0, 2), 10, ["none", "20"], ["stage II "]),
+    ],
+)
+def test_steps_of_stages_and_those_that_are_few(stages, each, counts, short):
+    first, second = stages
+    recipe = Recipe(stage1_epochs=first, stage2_epochs=second, iterations_per_epoch=each)
+    steps, *warnings = step_count_lines(recipe)
+    assert all(f"{n} in stage {name}" in steps for n, name in zip(counts, ("I", "II"), strict=True))
+    assert len(warnings) == len(short)
+    for line, stage in zip(warnings, short, strict=True):
+        setting = "DINOMED3D_STAGE1_EPOCHS" if stage == "stage I " else "DINOMED3D_STAGE2_EPOCHS"
+        assert f"WARNING: {stage}" in line and setting in line
 
 
 def logged(epochs: int) -> LocalLogger:

@@ -18,7 +18,7 @@ from pointseg.cloud import Cloud
 from pointseg.loading.samples import Samples, join
 from pointseg.scene import Scene
 from pointseg.segmenter import Segmenter
-from pointseg.training import loop
+from pointseg.training import logger, loop
 from pointseg.training.checkpoint import load_model, read_checkpoint
 from pointseg.training.late_numbers import LateNumbers
 from pointseg.training.logger import TrainingLogger
@@ -44,6 +44,33 @@ def rows(folder: Path) -> list[dict[str, str]]:
 def same(one: Path, two: Path) -> bool:
     a, b = weights(one), weights(two)
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def bar_losses(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the bar says after each step."""
+    seen: list[str] = []
+    monkeypatch.setattr(
+        logger.tqdm, "set_postfix_str", lambda bar, text, refresh: seen.append(text)
+    )
+    return seen
+
+
+def test_steps_are_said_before_the_first_and_the_bar_shows_each_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, said = bar_losses(monkeypatch), []
+    losses: list[float] = []
+    log = TrainingLogger.training
+    monkeypatch.setattr(
+        TrainingLogger,
+        "training",
+        lambda self, step, numbers: losses.append(numbers["loss"]) or log(self, step, numbers),
+    )
+    train(spec(tmp_path, recipe=replace(RECIPE, epochs=1), log=said.append))
+    assert seen == [f"loss {loss:.3f}" for loss in losses] and len(set(seen)) > 1
+    steps, few = said[-2:]
+    assert steps.startswith(f"{len(seen)} optimizer steps: 5 scenes, 1 times, 2 in each step")
+    assert f"only {len(seen)} optimizer steps" in few and "epochs" in few
 
 
 @pytest.fixture(scope="module")
@@ -91,13 +118,16 @@ def test_an_interrupted_run_ends_where_it_would_have(
             signal.raise_signal(signal.SIGINT)  # in the middle of a step, which is done first
         return step(run, batches)
 
+    said: list[str] = []
     with monkeypatch.context() as patched:
         patched.setattr(loop.TrainingLoop, "_step", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            train(spec(tmp_path))
+            train(spec(tmp_path, log=said.append))
+    assert said[-1].startswith(f"stopped after step {at} of 10;") and "--resume" in said[-1]
     assert read_checkpoint(tmp_path / LAST)["training"]["step"] == at
     torch.rand(7)  # what happened meanwhile does not matter
-    result = train(spec(tmp_path, resume=True))
+    result = train(spec(tmp_path, resume=True, log=said.append))
+    assert any(line.startswith(f"the run goes on after step {at} of 10") for line in said)
     assert same(result.last, whole.last) and same(result.best, whole.best)
     assert result.score == whole.score
     assert rows(tmp_path) == rows(whole.last.parent)
@@ -243,7 +273,7 @@ def test_a_run_goes_on_without_the_scenes_that_ended_it(tmp_path: Path) -> None:
         train(spec(tmp_path, dataset=Boxes(without=("train2", "train3", "val1")), resume=True))
     result = train(spec(tmp_path, dataset=Boxes(without=("train3", "val1")), resume=True))
     assert result.steps == 10 and [row["step"] for row in rows(tmp_path)] == ["5", "10"]
-    assert "without train/train3;" in said[-1]
+    assert any("without train/train3;" in line for line in said)
 
 
 def test_the_place_of_a_scene_that_is_gone_is_taken_by_the_next() -> None:
