@@ -11,6 +11,7 @@ import os
 import platform
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,9 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--headers-only", action="store_true", help="with -d: read no voxels, only headers"
     )
+    parser.add_argument(
+        "--json", action="store_true", help="print the findings as JSON, once all are there"
+    )
     parser.set_defaults(run=run)
 
 
@@ -69,9 +73,12 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         checks = _dataset(arguments)
     for finding in checks:
-        print(lines_of(finding.text()), flush=True)
+        if not arguments.json:
+            print(lines_of(finding.text()), flush=True)
         findings.append(finding)
-    if arguments.dataset is not None:
+    if arguments.json:
+        print(json.dumps({"findings": [asdict(finding) for finding in findings]}, indent=1))
+    elif arguments.dataset is not None:
         print(f"\n{table(findings)}")
     return 1 if any(finding.state == "error" for finding in findings) else 0
 

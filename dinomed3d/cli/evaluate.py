@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dinomed3d.runtime.terminal_text import lines_of, one_line
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from dinomed3d.evaluation.folders import Evaluation
 
 
 def add_parser(verbs: Any) -> None:
@@ -45,6 +51,11 @@ def add_parser(verbs: Any) -> None:
         metavar="OUT.csv",
         help="all cases and labels (default: evaluation.csv in the folder of the predictions)",
     )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print both tables and what was not evaluated as JSON; null: there is no such score",
+    )
     parser.set_defaults(run=run)
 
 
@@ -64,14 +75,43 @@ def run(arguments: argparse.Namespace) -> int:
     folder = arguments.prediction
     folder = folder if folder.is_dir() else folder.parent
     out = arguments.out or folder / "evaluation.csv"
+    csv = result.per_case().to_csv(index=False, lineterminator="\n")
+    atomic_write(out, csv.encode())
+    if arguments.json:
+        print(json.dumps(_content(result, out, arguments.tolerance), indent=1))
+    else:
+        _print_tables(result, out, arguments.tolerance)
+    return 1 if result.problems else 0
+
+
+def _print_tables(result: Evaluation, out: Path, tolerance_mm: float) -> None:
+    """Print both tables and what was not evaluated."""
     table = result.per_case()
-    atomic_write(out, table.to_csv(index=False, lineterminator="\n").encode())
     if len(table):
         shown = {"float_format": "{:.4g}".format, "na_rep": "-"}
         print(lines_of(table.to_string(index=False, **shown)))
-        print(f"\nmeans over cases (surface Dice at {arguments.tolerance:g} mm):")
+        print(f"\nmeans over cases (surface Dice at {tolerance_mm:g} mm):")
         print(lines_of(result.per_label().to_string(**shown)))
     print(f"\n{table['case'].nunique()} cases evaluated; table: {out}")
     for case, reason in result.problems.items():
         print(one_line(f"not evaluated: {case}: {reason}"))
-    return 1 if result.problems else 0
+
+
+def _content(result: Evaluation, out: Path, tolerance_mm: float) -> dict[str, Any]:
+    """The same as plain data."""
+    means = [result.per_label().reset_index(names="label")] if result.rows else []
+    return {
+        "tolerance_mm": tolerance_mm,
+        "cases": _rows(result.per_case()),
+        "means": [row for table in means for row in _rows(table)],
+        "not_evaluated": result.problems,
+        "table": str(out),
+    }
+
+
+def _rows(table: DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table; JSON has no NaN."""
+    return [
+        {str(name): None if value != value else value for name, value in row.items()}
+        for row in table.to_dict("records")
+    ]

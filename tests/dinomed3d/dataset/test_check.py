@@ -492,6 +492,13 @@ def test_the_command_names_a_dataset_by_number_name_or_folder(dataset, monkeypat
     assert any(line.startswith("[error] labels: 1 case ") for line in lines.splitlines())
     rows = dict(re.split(r"  +", row, maxsplit=1) for row in table.splitlines())
     assert rows["labels"] == "1 error" and rows["geometry"] == "ok" and "weights" in rows
+    assert main(["doctor", "-d", "7", "--processes", "1", "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)["findings"]
+    said = [line for line in lines.splitlines() if line.startswith("[")]
+    assert [f"[{one['state']}]".ljust(8) + one["topic"] for one in found] == [
+        line.split(":")[0] for line in said
+    ]
+    assert [one["cases"] for one in found if one["topic"] == "labels"] == [1]
     with_value(0)(dataset)
     assert main(["doctor", "-d", "7"]) == 0
 

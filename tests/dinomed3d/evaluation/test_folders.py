@@ -131,6 +131,12 @@ def test_one_bad_case_costs_only_itself(folders, capsys):
     rows = (prediction / "evaluation.csv").read_text().splitlines()
     assert rows[0] == "case,label,dice,hd95_mm,surface_dice,reference_ml,prediction_ml"
     assert len(rows) == 7 and rows[1].startswith("case0,a,0.")
+    assert main([*command, "--json"]) == 1
+    content = json.loads(capsys.readouterr().out)
+    scores = [["" if v is None else str(v) for v in row.values()] for row in content["cases"]]
+    assert [list(content["cases"][0]), *scores] == [row.split(",") for row in rows]
+    assert content["not_evaluated"] == result.problems
+    assert [row["label"] for row in content["means"]][-1] == "mean"
 
 
 def test_the_command_with_nothing_wrong(folders, capsys, tmp_path):
