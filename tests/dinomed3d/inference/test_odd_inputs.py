@@ -531,7 +531,7 @@ class Ran:
         written = [path.relative_to(self.out) for path in self.out.rglob("*") if path.is_file()]
         cases = [f"{case}.json" for case in done | bad] + [f"{case}.png" for case in done]
         masks = [self.record(case)["mask"]["file"] for case in done]
-        report = ["report.html", "report.csv", "run.json"]
+        report = ["report.html", "report.csv", "run.json", "labels.ctbl"]
         assert sorted(path.as_posix() for path in written) == sorted([*cases, *masks, *report])
 
 
