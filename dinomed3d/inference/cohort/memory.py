@@ -24,6 +24,7 @@ MAX_SPLITS = 16
 """A volume is divided into at most this many row ranges."""
 _ODD_FACTOR = 50
 """Resampling to so many voxels along an axis for each of the scan's is a wrong unit, not a large scan."""
+_IN_FULL = 1e9
 _SMALLEST_MM = 1e-4
 """No scanner has smaller voxels, those of micro-CT included."""
 FREE_MEMORY_SHARE = 0.8
@@ -122,7 +123,7 @@ def estimate(
         if footprint.base + peak <= limit:
             return MemoryNeed(splits=splits, peak=peak)
     raise CaseError(
-        f"needs about {(footprint.base + peak) / GIB:.1f} GiB of memory even in {MAX_SPLITS} parts, and "
+        f"needs about {_short((footprint.base + peak) / GIB)} GiB of memory even in {MAX_SPLITS} parts, and "
         f"{limit / GIB:.1f} GiB are allowed: {_resampling(size, shape, spacing_mm, plan)}"
     )
 
@@ -140,13 +141,20 @@ def _count_windows(size: int, patch: int, step: float) -> int:
     return math.ceil((size - patch) / (patch * step)) + 1
 
 
+def _short(number: float) -> str:
+    """Up to a billion in full, GiB with a digit behind the point; more as a power of ten."""
+    if number >= _IN_FULL:
+        return f"{number:.1e}"
+    return f"{number:,}" if isinstance(number, int) else f"{number:.1f}"
+
+
 def _resampling(
     size: _Sizes, shape: tuple[int, int, int], spacing_mm: tuple[float, ...], plan: Plan
 ) -> str:
     """The scan's voxels, the model's and the grid in between, and what to do about it."""
 
     def shown(numbers: Sequence[float]) -> str:
-        return " x ".join(f"{n:,}" if isinstance(n, int) else f"{n:g}" for n in numbers)
+        return " x ".join(_short(n) if isinstance(n, int) else f"{n:g}" for n in numbers)
 
     model = plan.spacing_mm if len(plan.spacing_mm) == 3 else (spacing_mm[0], *plan.spacing_mm)
     advice = "raise --memory-limit or use a machine with more memory"

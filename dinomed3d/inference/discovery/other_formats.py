@@ -11,6 +11,10 @@ _CONVERSIONS = {
     ".nii.bz2": "'bunzip2 {name}', then 'gzip' it",
     ".nii.xz": "'unxz {name}', then 'gzip' it",
     ".nii.zip": "unpack it",
+    ".nii.zst": "'unzstd {name}', then 'gzip' it",
+    ".nii.z": "'uncompress {name}', then 'gzip' it",
+    ".head": "AFNI: '3dAFNItoNIFTI {name}'",
+    ".vti": "VTK: save it as .nii.gz, for example in 3D Slicer",
     ".v": "ECAT: convert it to .nii.gz",
 }
 """Ending -> what to do; all of them are images."""
@@ -27,6 +31,8 @@ _VOXELS_OF = {
     ".img": (".hdr",),
     ".img.gz": (".hdr.gz", ".hdr"),
     ".rec": (".par",),
+    ".brik": (".head",),
+    ".brik.gz": (".head",),
 }
 """Ending of files with voxels alone -> the endings of their headers, under which they are refused."""
 

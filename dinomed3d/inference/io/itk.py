@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 import re
 from pathlib import Path
 from typing import Any
@@ -56,7 +55,7 @@ def read(path: Path, ending: str, *, channels: int = 1) -> Volume:
     if ending in (".nrrd", ".nhdr") and not text.get("space"):
         notes.insert(0, "its header names no space; axes are taken as left, posterior, superior")
     bits = sitk.GetPixelIDValueAsString(reader.GetPixelID()).partition("-bit")[0]
-    check_data(text, math.prod(reader.GetSize()) * (int(bits) // 8))
+    check_data(text, reader.GetSize(), int(bits) // 8)
     try:
         image = reader.Execute()
     except RuntimeError as err:

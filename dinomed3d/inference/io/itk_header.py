@@ -7,25 +7,40 @@ MetaImage unpack to.
 
 from __future__ import annotations
 
+import math
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dinomed3d.inference.case import CaseError
 from dinomed3d.inference.io.grid import check_spacing
+from dinomed3d.inference.io.padding import longest_padding, too_long
 
 _MILLIMETRES = {
-    **{"mm": 1.0, "millimeter": 1.0, "millimeters": 1.0, "millimetre": 1.0, "millimetres": 1.0},
-    **{"um": 1e-3, "µm": 1e-3, "micron": 1e-3, "microns": 1e-3, "micrometer": 1e-3},
-    **{"micrometers": 1e-3, "cm": 10.0, "centimeters": 10.0, "m": 1e3, "meters": 1e3},
+    **dict.fromkeys(("mm", "millimeter", "millimeters", "millimetre", "millimetres"), 1.0),
+    **dict.fromkeys(("um", "µm", "μm", "micron", "microns"), 1e-3),
+    **dict.fromkeys(("micrometer", "micrometers", "micrometre", "micrometres"), 1e-3),
+    **dict.fromkeys(("cm", "centimeter", "centimeters", "centimetre", "centimetres"), 10.0),
+    **dict.fromkeys(("m", "meter", "meters", "metre", "metres"), 1e3),
 }
 """Units in headers -> millimetres."""
 _LONGEST_HEADER = 2**20
 _READ_BYTES = 2**20
 _LONGEST_FIELD = 500
 """Letters of a line that NRRD's reader takes apart; lines of a thousand letters crash it."""
+_SKIPS = {f"{what}{gap}skip" for what in ("line", "byte") for gap in (" ", "")}
+"""NRRD's fields of what lies before the voxels."""
+_SPELLED = {
+    name.lower(): name
+    for name in (
+        *("NDims", "DimSize", "HeaderSize", "BinaryData", "CompressedData", "CompressedDataSize"),
+        *("BinaryDataByteOrderMSB", "ElementByteOrderMSB", "ElementNumberOfChannels"),
+        *("ElementSpacing", "ElementSize", "ElementType"),
+    )
+}
+"""MetaImage's fields as ITK spells them; it takes no notice of `compresseddatasize`."""
 _KNOWN_SPACES = {
     *("left-posterior-superior", "lps", "right-anterior-superior", "ras"),
     *("left-anterior-superior", "las"),
@@ -61,7 +76,7 @@ def read_header(path: Path, ending: str) -> HeaderText:
 
     Args:
         path: The file.
-        ending: `.mha` or `.nrrd`; `.mhd` or `.nhdr`, whose voxels may be in a file beside the header.
+        ending: `.mha` or `.nrrd`; `.mhd` or `.nhdr`, whose voxels may be in a file next to the header.
 
     Raises:
         CaseError: It does not exist or is not this format, its voxels are in another file, or its
@@ -79,19 +94,21 @@ def read_header(path: Path, ending: str) -> HeaderText:
     return _metaimage(path, start, detached=ending == ".mhd")
 
 
-def check_data(text: HeaderText, needed: int) -> None:
-    """Check that the stored voxels are complete, and the checksum of compressed ones.
+def check_data(text: HeaderText, shape: Sequence[int], itemsize: int) -> None:
+    """Check that the stored voxels are complete, that no more follow, and the checksum of compressed ones.
 
     Args:
         text: The header of the file.
-        needed: Bytes that its voxels take, unpacked.
+        shape: Of its voxels, x first.
+        itemsize: Bytes of a voxel.
 
     Raises:
-        CaseError: Cut off or damaged.
+        CaseError: Cut off, damaged, or longer than the header says.
     """
-    if _is_packed(text):
-        found = _unpacked_bytes(text)
-    elif text.get("binarydata").lower() in ("true", "1") or text.get("encoding") == "raw":
+    needed, padding = math.prod(shape) * itemsize, longest_padding(shape, itemsize)
+    if is_packed(text):
+        found = _unpacked_bytes(text, needed + padding)
+    elif is_raw(text):
         found = text.data_path.stat().st_size - text.data_offset
     else:
         return  # numbers as text: ITK notices missing ones
@@ -99,21 +116,35 @@ def check_data(text: HeaderText, needed: int) -> None:
         raise CaseError(
             f"{text.path}: is cut off: its voxels take {needed} bytes, there are {found}"
         )
+    if found > needed + padding and not _SKIPS & text.fields.keys():
+        kind = f"{8 * itemsize} bits"
+        raise too_long(str(text.path), shape, kind, needed, "more voxels behind them")
 
 
-def _is_packed(text: HeaderText) -> bool:
-    compressed = text.get("compresseddata").lower() in ("true", "1")
-    return compressed or text.get("encoding") in ("gzip", "gz")
+def is_packed(text: HeaderText) -> bool:
+    """Whether its voxels are compressed."""
+    return _is_true(text.get("compresseddata")) or text.get("encoding").lower() in ("gzip", "gz")
 
 
-def _unpacked_bytes(text: HeaderText) -> int:
+def is_raw(text: HeaderText) -> bool:
+    """Whether its voxels are stored as bytes, not as text, if they are not packed."""
+    return _is_true(text.get("binarydata")) or text.get("encoding").lower() == "raw"
+
+
+def _is_true(value: str) -> bool:
+    """As MetaImage's reader decides it: by the first letter."""
+    return value[:1] in ("T", "t", "1")
+
+
+def _unpacked_bytes(text: HeaderText, most: int) -> int:
+    """How many bytes the voxels unpack to; counting ends above `most`."""
     unpacker = zlib.decompressobj(wbits=47)  # zlib's own or gzip's header
     total = 0
     left = int(text.get("compresseddatasize") or 2**62)  # ITK reads no more of a MetaImage
     try:
         with open(text.data_path, "rb") as stream:
             stream.seek(text.data_offset)
-            while not unpacker.eof:
+            while not unpacker.eof and total <= most:
                 packed = unpacker.unconsumed_tail
                 if not packed:
                     packed = stream.read(min(left, _READ_BYTES))
@@ -137,14 +168,17 @@ def unit_of(text: HeaderText) -> tuple[str, float]:
         CaseError: an unknown unit, or several.
     """
     stored = text.get("space units", "distanceunits")
+    if not stored and text.get("units"):  # of each axis of a NRRD file, where it names no space
+        named = [unit for unit in re.findall(r'"([^"]*)"', text.get("units")) if unit]
+        stored = " ".join(f'"{unit}"' for unit in named)
     units = set(re.findall(r'"([^"]*)"', stored) or stored.split())
     sizes = {_MILLIMETRES.get(unit.lower(), 0.0) for unit in units}
     if not units or units == {""}:
         return "", 1.0
     if len(sizes) > 1 or 0.0 in sizes:
         raise CaseError(
-            f"{text.path}: its unit must be one of {', '.join(_MILLIMETRES)}, the same for all axes, "
-            f"it is {stored[:40]!r}; save it in millimetres"
+            f"{text.path}: its unit must be mm, um, cm or m, the same for all axes, it is {stored[:40]}; save "
+            "it in millimetres"
         )
     return stored, sizes.pop()
 
@@ -179,7 +213,7 @@ def _file_beside(path: Path, named: str, skipped: str) -> Path:
         )
     found = path.parent / name
     if not found.is_file() or found.name in (".", ".."):
-        raise CaseError(f"{path}: its voxels are missing: there is no file {name!r} beside it")
+        raise CaseError(f"{path}: its voxels are missing: there is no file {name!r} next to it")
     return found
 
 
@@ -187,20 +221,28 @@ def _metaimage(path: Path, start: bytes, *, detached: bool) -> HeaderText:
     last = re.search(rb"^ElementDataFile\s*=\s*([^\r\n]*)\r?\n", start, re.MULTILINE)
     if last is None or not re.search(rb"^NDims\s*=", start, re.MULTILINE):
         raise CaseError(f"{path}: is not MetaImage: its header lacks NDims or ElementDataFile")
-    fields = _fields(start[: last.start()], "=")
+    fields = {
+        name.lower(): value
+        for name, value in _fields(start[: last.start()], "[=:]")
+        if _SPELLED.get(name.lower(), name) == name
+    }
     text = HeaderText(path=path, fields=fields, data_offset=last.end())
     if last[1].strip().upper() != b"LOCAL":
         if not detached:
             raise CaseError(f"{path}: its voxels are in another file; save both as one .mha file")
         voxels = _file_beside(path, last[1].decode("latin-1"), text.get("headersize"))
         text = replace(text, data_offset=0, voxels=voxels)
+    elif text.get("headersize") not in ("", "0", "-1"):
+        raise CaseError(
+            f"{path}: its voxels must follow its header, HeaderSize is {text.get('headersize')[:20]!r}; save it again"
+        )
     _check_size(text, "ndims", "dimsize")
     _check_spacing(text, text.get("elementspacing", "elementsize"))
     packed = text.get("compresseddatasize")
-    if _is_packed(text) and not packed.isdecimal():
+    if is_packed(text) and not packed.isdecimal():
         raise CaseError(f"{path}: packed voxels need a CompressedDataSize; save the file again")
     stored = text.data_path.stat().st_size - text.data_offset
-    if _is_packed(text) and int(packed[:20]) > stored:
+    if is_packed(text) and int(packed[:20]) > stored:
         raise CaseError(
             f"{path}: is cut off: its packed voxels take {packed:.20} bytes, there are {stored}"
         )
@@ -212,7 +254,7 @@ def _nrrd(path: Path, start: bytes, *, detached: bool) -> HeaderText:
         raise CaseError(f"{path}: is not NRRD: it does not start with NRRD")
     blank = re.search(rb"\r?\n\r?\n", start)
     head = start[: blank.start() if blank else None]
-    fields = _fields(head, ":")
+    fields = {name.lower(): value for name, value in _fields(head, ":")}
     for line in head.splitlines():
         if len(line) > _LONGEST_FIELD and not line.startswith(b"#") and b":=" not in line:
             raise CaseError(
@@ -223,15 +265,17 @@ def _nrrd(path: Path, start: bytes, *, detached: bool) -> HeaderText:
     if "data file" in fields or "datafile" in fields:
         if not detached:
             raise CaseError(f"{path}: its voxels are in another file; save both as one .nrrd file")
-        skips = (
-            fields.get(f"{what}{gap}skip", "") for what in ("line", "byte") for gap in (" ", "")
-        )
-        skipped = next((value for value in skips if value.strip() not in ("", "0")), "")
+        skips = (fields.get(name, "") for name in sorted(_SKIPS))
+        skipped = next((value for value in skips if value not in ("", "0")), "")
         voxels = _file_beside(path, fields.get("data file", fields.get("datafile", "")), skipped)
     elif blank is None:
         raise CaseError(f"{path}: is cut off: its header has no end")
     offset = blank.end() if blank is not None and voxels is None else 0
     text = HeaderText(path=path, fields=fields, data_offset=offset, voxels=voxels)
+    if text.get("encoding").lower() in ("bzip2", "bz2"):
+        raise CaseError(
+            f"{path}: its voxels must be raw or packed with gzip, not bzip2; save it so"
+        )
     _check_size(text, "dimension", "sizes")
     space = text.get("space").lower().removesuffix("-time")
     if space and space not in _KNOWN_SPACES:
@@ -239,8 +283,9 @@ def _nrrd(path: Path, start: bytes, *, detached: bool) -> HeaderText:
             f"{path}: its space must be LPS, RAS or LAS, it is {text.get('space')!r}; convert it"
         )
     directions = text.get("space directions")
-    if "none" in directions:
-        axis = re.findall(r"none|\([^)]*\)", directions).index("none")
+    along = re.findall(r"none|\([^)]*\)", directions) or text.get("spacings").lower().split()
+    if axes := [n for n, axis in enumerate(along) if axis in ("none", "nan")]:
+        axis = axes[0]
         kind = [*text.get("kinds").split(), *[""] * 8][axis] or "of no kind"
         raise CaseError(
             f"{path}: must be one image in space, its axis {axis + 1} ({kind}, "
@@ -253,9 +298,10 @@ def _nrrd(path: Path, start: bytes, *, detached: bool) -> HeaderText:
     return text
 
 
-def _fields(head: bytes, separator: str) -> dict[str, str]:
-    lines = [line.partition(separator) for line in head.decode("latin-1").split("\n")]
-    return {name.strip().lower(): value.strip() for name, found, value in lines if found}
+def _fields(head: bytes, separator: str) -> list[tuple[str, str]]:
+    """Name and value of each line; the separator is a regular expression of one letter."""
+    lines = [re.split(separator, line, maxsplit=1) for line in head.decode("latin-1").split("\n")]
+    return [(line[0].strip(), line[1].strip()) for line in lines if len(line) == 2]
 
 
 def _check_size(text: HeaderText, axes_field: str, sizes_field: str) -> None:

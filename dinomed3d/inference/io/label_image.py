@@ -99,14 +99,12 @@ def _of_text(text: HeaderText) -> str:
     if text.get("elementnumberofchannels") not in ("", "1"):
         return ""
     code = _TYPES.get(text.get("type", "elementtype").lower())
-    encoding = text.get("encoding").lower()
-    packed = text.get("compresseddata").lower() in ("true", "1") or encoding in ("gzip", "gz")
-    binary = text.get("binarydata").lower() in ("true", "1")  # text is not read at all
-    if code is None or not (packed or encoding == "raw" or binary):
+    packed = itk_header.is_packed(text)
+    if code is None or not (packed or itk_header.is_raw(text)):  # text is not read at all
         return ""
     big = text.get("endian").lower() == "big" or text.get(
         "binarydatabyteordermsb", "elementbyteordermsb"
-    ).lower() in ("true", "1")
+    ).lower()[:1] in ("t", "1")
     stored = np.dtype(code).newbyteorder(">" if big else "<")
     return _of_values(_arrays(_blocks(text, packed), stored))
 
@@ -137,7 +135,9 @@ def _of_values(arrays: Iterator[NDArray[Any]]) -> str:
     """What the values say."""
     values: set[float] = set()
     pairs = equal = seen = total = inside = 0
+    one_byte = False
     for array in arrays:
+        one_byte = array.dtype.itemsize == 1
         total += array.size
         if not array.any():
             values.add(0)
@@ -157,7 +157,11 @@ def _of_values(arrays: Iterator[NDArray[Any]]) -> str:
         noisy = len(values) > _FEW_VALUES and equal < _NOISE * pairs
         if seen >= _ENOUGH_BYTES or (noisy and seen >= _NOISE_BYTES):
             break
-    if len(values) < 2 or total < _LEAST_VOXELS:
+    if total < _LEAST_VOXELS:
+        return ""
+    if values == {0} and one_byte:
+        return "it holds zeros alone, as masks of absent organs do"
+    if len(values) < 2:
         return ""
     few = len(values) <= _FEW_VALUES
     areas = equal >= (_EQUAL_OF_FEW if few else _EQUAL_NEIGHBOURS) * pairs

@@ -17,14 +17,15 @@ from dinomed3d.inference.case import CaseError
 from dinomed3d.inference.io import nifti_header
 from dinomed3d.inference.io.grid import Grid, Volume
 from dinomed3d.inference.io.label_table import LabelValues, nifti_extensions
+from dinomed3d.inference.io.padding import longest_padding, too_long
 from dinomed3d.inference.io.voxels import fill, kept_type, slices_per_chunk
 
 _HEADER_BYTES = 544
 """Length of a NIfTI-2 header, the longer of the two versions, with the four bytes that announce extensions."""
+_LEAST_BEHIND_HEADER = 4
+"""Bytes between a header and voxels: they announce extensions."""
 _MAX_DEFLATE = 1040
 """deflate makes at most 1032 bytes of one."""
-_PADDING_BYTES = 4096
-"""Fewer bytes than this behind the voxels can be padding to whole blocks of a disk or tape."""
 _COMPRESSION = 3
 """gzip level of masks: as fast as 1 and a fifth smaller; 6 takes twice as long."""
 
@@ -65,9 +66,11 @@ def read(path: Path, ending: str, *, channels: int = 1) -> Volume:
         size = path.stat().st_size * (_MAX_DEFLATE if ending == ".nii.gz" else 1)
         if size < needed:
             raise CaseError(f"{name}: is cut off: its header needs {needed} bytes, it has {size}")
-        padding = _longest_padding(grid, stored)
+        padding = longest_padding(grid.stored_shape, stored.itemsize)
         if ending == ".nii" and size - needed > padding:
-            raise _too_long(name, grid, stored, needed, f"{size - needed} bytes more")
+            raise too_long(
+                name, grid.stored_shape, stored.name, needed, f"{size - needed} bytes more"
+            )
         stream.seek(offset)
         volumes = []
         for _ in range(channels):
@@ -75,11 +78,15 @@ def read(path: Path, ending: str, *, channels: int = 1) -> Volume:
             notes += fill(volumes[-1], _chunks(stream, grid, stored, name), name, scale=scale)
         rest = stream.read(padding + 1)  # to the end, where gzip's checksum is compared
         if len(rest) > padding:
-            raise _too_long(name, grid, stored, needed, f"more than {padding} bytes more")
-        if any(rest) and nifti_header.lacks_room_for_extension(header, block):
+            raise too_long(
+                name, grid.stored_shape, stored.name, needed, f"more than {padding} bytes more"
+            )
+        inside_header = len(rest) == header.sizeof_hdr + _LEAST_BEHIND_HEADER - offset
+        no_room = any(rest) and nifti_header.lacks_room_for_extension(header, block)
+        if (rest and inside_header) or no_room:
             raise CaseError(
-                f"{name}: its voxels begin where its header announces an extension, and {len(rest)} bytes follow "
-                "them; correct vox_offset, or save it again"
+                f"{name}: its voxels begin at byte {offset}, where its header or an extension of it ends later, and "
+                f"{len(rest)} bytes follow them; correct vox_offset, or save it again"
             )
         if rest:
             notes.append(
@@ -152,18 +159,3 @@ def _chunks(
             missing = (z - start) * slice_bytes - len(content)
             raise CaseError(f"{name}: is cut off: {missing} bytes of its voxels are missing")
         yield np.frombuffer(content, stored).reshape(count, y, x)
-
-
-def _longest_padding(grid: Grid, stored: np.dtype[Any]) -> int:
-    """How many bytes behind the voxels cannot be voxels: a wrong shape or type leaves a whole plane at least."""
-    z, y, x = grid.shape_zyx
-    sides = (y * x, z * x, z * y) if len(grid.stored_shape) > 2 else (y, x)
-    return min(_PADDING_BYTES, min(sides) * stored.itemsize) - 1
-
-
-def _too_long(name: str, grid: Grid, stored: np.dtype[Any], needed: int, more: str) -> CaseError:
-    shape = " x ".join(map(str, grid.stored_shape))
-    return CaseError(
-        f"{name}: is longer than its header says: {shape} voxels of {stored.name} end at byte {needed}, and it has "
-        f"{more}; its shape, data type or vox_offset is wrong, so its values would be, too: save it again"
-    )

@@ -24,10 +24,13 @@ from dinomed3d.inference.io.grid import (
     checked_affine,
     mask_shape,
 )
+from dinomed3d.inference.io.padding import longest_padding, too_long
 from dinomed3d.inference.io.voxels import fill, kept_type, slices_per_chunk
 
 _PAIR = (b"ni1\0", b"ni2\0")
 _MGH_BYTES, _GIPL_BYTES = 284, 256
+_MGH_ENDINGS = (".mgz", ".mgh")
+_LARGEST_TAG = 99
 _GIPL_MAGIC = (719555000, 4026526128)
 _GIPL_TYPES = {7: "i1", 8: "u1", 15: ">i2", 16: ">u2", 31: ">u4", 32: ">i4", 64: ">f4", 65: ">f8"}
 _LONGEST_AXIS = 2**15 - 1
@@ -74,6 +77,12 @@ def read(path: Path, ending: str, *, channels: int = 1) -> Volume:
             volumes.append(np.empty(shape, kept))
             chunks = _chunks(stream, shape, stored.dtype, name)
             stored.notes += fill(volumes[-1], chunks, name, scale=stored.scale)
+        padding = longest_padding(stored.grid.stored_shape, stored.dtype.itemsize)
+        rest = stream.read(padding + 1)
+    tagged = ending in _MGH_ENDINGS and _are_tags(rest)
+    if len(rest) > padding and not tagged:
+        shape_xyz, more = stored.grid.stored_shape, f"more than {padding} bytes more"
+        raise too_long(name, shape_xyz, stored.dtype.name, needed, more)
     return Volume(channels=volumes, grid=stored.grid, notes=stored.notes)
 
 
@@ -90,6 +99,12 @@ def _opened(path: Path) -> Iterator[tuple[IO[bytes], float]]:
         raise CaseError(f"{path}: cannot be read: {err.strerror or err}") from err
     with nifti.opened(path, ".nii.gz") as stream:
         yield stream, size * _MOST_DEFLATED
+
+
+def _are_tags(rest: bytes) -> bool:
+    """Whether what follows MGH's voxels is 4 or 5 parameters of the scan and then the number of a tag."""
+    numbers = [int.from_bytes(rest[at : at + 4], "big") for at in (16, 20)]
+    return len(rest) <= 20 or any(0 < number <= _LARGEST_TAG for number in numbers)
 
 
 def _start(path: Path, count: int) -> bytes:
@@ -184,6 +199,10 @@ def _pair(path: Path, ending: str, channels: int) -> _Stored:
     name, block = str(path), _start(path, 540)
     is_second = block[:4] in (b"\x1c\x02\0\0", b"\0\0\x02\x1c")  # 540 bytes
     at = 4 if is_second else 344
+    if not is_second and block[:4] not in (b"\x5c\x01\0\0", b"\0\0\x01\x5c"):  # 348 bytes
+        raise CaseError(
+            f"{name}: is no header of NIfTI or Analyze (of ENVI or Interfile?); convert the image to .nii.gz"
+        )
     if block[at : at + 4] not in _PAIR:
         raise CaseError(
             f"{name}: is half of a pair without NIfTI's magic (Analyze 7.5?), which does not say which side is "
@@ -209,7 +228,9 @@ def _pair(path: Path, ending: str, channels: int) -> _Stored:
         None,
     )
     if voxels is None:
-        raise CaseError(f"{name}: its voxels are missing: there is no {path.stem}.img beside it")
+        packed = path.with_name(f"{path.stem}.img.gz")
+        advice = f"; unpack {packed.name}" if packed.is_file() else ""
+        raise CaseError(f"{name}: its voxels are missing: there is no {path.stem}.img{advice}")
     return _Stored(
         voxels,
         int(offset),
@@ -221,7 +242,7 @@ def _pair(path: Path, ending: str, channels: int) -> _Stored:
 
 
 _HEADERS: dict[str, Callable[[Path, str, int], _Stored]] = {
-    **dict.fromkeys((".mgz", ".mgh"), _mgh),
+    **dict.fromkeys(_MGH_ENDINGS, _mgh),
     **dict.fromkeys((".gipl", ".gipl.gz"), _gipl),
     ".hdr": _pair,
 }

@@ -78,7 +78,8 @@ def prepare(
     if min(grid) < 1:
         raise CaseError(
             f"at the model's spacing of {_by(target)} mm this volume of {_by(shape)} voxels of {_by(spacing)} mm "
-            "(in the network's order of axes) is less than one voxel thick; this model cannot segment it"
+            "(in the network's order of axes) is less than one voxel thick, which this model cannot "
+            "segment; is the unit of the voxel size in its header right?"
         )
     labels = None if previous is None else np.transpose(previous, plan.transpose)[box]
     return Prepared(

@@ -84,6 +84,7 @@ def test_a_refusal_shows_both_grids_and_doubts_an_odd_unit():
     with pytest.raises(CaseError, match="unit of the voxel size") as caught:
         estimate((16, 32, 32), (1e15, 1e15, 1e15), plan(), NOTHING, GIB, **PLAIN)  # at once
     assert "--memory-limit" not in str(caught.value)
+    assert "e+" in str(caught.value) and len(str(caught.value)) < 300  # no numbers of 80 digits
 
 
 def test_budget_lets_in_what_fits_and_one_alone_always():

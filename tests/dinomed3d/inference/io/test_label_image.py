@@ -52,6 +52,7 @@ VOXELS = {
     "fractions": (areas().astype(np.float32) * 0.5, False),
     "negative areas": (areas().astype(np.int16) - 1, False),
     "nothing": (np.zeros(SHAPE, np.int16), False),
+    "an absent organ": (np.zeros(SHAPE, np.uint8), True),
     "too few voxels to say": (areas()[:2, :8, :16], False),
 }
 

@@ -162,7 +162,7 @@ def cut(path: Path) -> None:
         ("a.hdr", cut_beside(".img"), "is cut off"),
         ("a.hdr", lose(".img"), "no a.img"),
         ("a.hdr", patch(108, b"\0\0\x80\xbf"), "must start at a byte"),
-        ("a.hdr", lambda path: path.write_bytes(b"ENVI\ntext"), "half of a pair"),
+        ("a.hdr", lambda path: path.write_bytes(b"ENVI\ntext"), "no header of NIfTI"),
     ],
 )
 def test_what_cannot_be_read_is_refused_by_name(name, damage, reason, tmp_path):
