@@ -142,6 +142,7 @@ def _of_values(arrays: Iterator[NDArray[Any]]) -> str:
         if not array.any():
             values.add(0)
             if total * array.itemsize > _MOST_BYTES:
+                one_byte = False  # what follows is not known
                 break
             continue
         if array.dtype.kind == "f" and not (array == np.rint(array)).all():
