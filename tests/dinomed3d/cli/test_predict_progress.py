@@ -126,4 +126,10 @@ def test_names_do_not_wrap_or_control_the_line(terminal):
 
 
 def test_durations():
-    assert [duration(s) for s in (5, 89, 300, 7200)] == ["5 s", "89 s", "5 min", "2.0 h"]
+    assert [duration(s) for s in (0.2, 5, 89, 300, 7200)] == [
+        "1 s",
+        "5 s",
+        "89 s",
+        "5 min",
+        "2.0 h",
+    ]
