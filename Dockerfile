@@ -1,14 +1,14 @@
 # An image with dinomed3d and pointseg; docs/how_to/docker.md has the commands.
 #
-#   CPU:   docker build -t dinomed3d .
-#   CUDA:  docker build -t dinomed3d:cuda --build-arg BASE=nvidia/cuda:12.8.1-base-ubuntu24.04 \
-#              --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu128 .
+#   CPU:   docker build -t dinomed3d --build-arg TORCH_INDEX=ADDRESS .
+#   CUDA:  docker build -t dinomed3d:cuda --build-arg BASE=nvidia/cuda:12.8.1-base-ubuntu24.04 .
 ARG BASE=python:3.11-slim-bookworm
 FROM ${BASE}
 
-# PyTorch's wheels for this kind of device. CUDA's libraries are in its wheels; of the base, only what
-# tells NVIDIA's container toolkit to pass the GPU on is needed.
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# Address of PyTorch's wheels for this kind of device, from PyTorch's installation page; without it those of the
+# default index, which work on GPUs and CPUs and take some gigabytes. CUDA's libraries are in the wheels; of the base,
+# only what tells NVIDIA's container toolkit to pass the GPU on is needed.
+ARG TORCH_INDEX
 
 # CUDA's bases have no Python. A C compiler and Python's headers are what torch.compile needs in training.
 RUN if ! command -v pip > /dev/null; then \
@@ -21,7 +21,7 @@ ENV PATH=/opt/dinomed3d/bin:$PATH
 
 # Before the source, so that a change of ours does not download PyTorch again; torchvision, which timm
 # needs, must be of the same kind.
-RUN pip install --no-cache-dir --index-url "${TORCH_INDEX}" "torch>=2.4,!=2.9.*" torchvision
+RUN pip install --no-cache-dir ${TORCH_INDEX:+--index-url "${TORCH_INDEX}"} "torch>=2.4,!=2.9.*" torchvision
 
 COPY pyproject.toml README.md LICENSE /src/
 COPY dinomed3d /src/dinomed3d
