@@ -19,15 +19,16 @@ from dinomed3d.inference.nnunet.preprocess import Prepared
 from dinomed3d.inference.nnunet.probabilities import ProbabilityFile
 from dinomed3d.inference.nnunet.region import Region
 from dinomed3d.inference.nnunet.segment import Segmentation
+from dinomed3d.runtime.atomic_files import WriteError
 from dinomed3d.runtime.out_of_memory import ran_out_of_memory
 
 _WRITING = ("network", "write")
 """Steps that write into the output folder; scans are not read in them."""
 _OF_THE_OUTPUT = (
-    *(errno.ENOSPC, errno.EROFS, errno.EIO, errno.ENODEV),
+    *(errno.ENOSPC, errno.EFBIG, errno.EROFS, errno.EIO, errno.ENODEV),
     *(getattr(errno, name) for name in ("EDQUOT", "ESTALE") if hasattr(errno, name)),
 )
-"""Errors of a disk or folder, which all other cases would meet as well."""
+"""Errors of a disk, of a limit (`ulimit -f`) or of a folder, which all other cases would meet as well."""
 _REFUSED = (errno.EACCES, errno.EPERM)
 """On Windows of one file alone: a mask that another program has open is not replaced."""
 
@@ -90,7 +91,10 @@ class CaseTask:
             # predicted again by the next one
             if name in _WRITING and ends_run(error):
                 raise
-            self._fail(name, error)
+            if isinstance(error, WriteError):  # says which file, and why
+                self.reason = str(error)
+            else:
+                self._fail(name, error)
         except Exception as error:  # whatever it is, the other cases go on
             self._fail(name, error)
         self.seconds[name] = round(time.monotonic() - start, 3)

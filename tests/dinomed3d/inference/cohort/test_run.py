@@ -15,13 +15,14 @@ import pytest
 from dinomed3d.inference.case import Case, CaseList, RejectedInput, Scan
 from dinomed3d.inference.cohort import results, worker
 from dinomed3d.inference.cohort import run as run_module
-from dinomed3d.inference.cohort.case_task import ends_run
+from dinomed3d.inference.cohort.case_task import CaseTask, ends_run
 from dinomed3d.inference.cohort.events import CaseEnded, CasesFound, CaseStarted
 from dinomed3d.inference.cohort.resume import Worklist
 from dinomed3d.inference.cohort.run import predict
 from dinomed3d.inference.cohort.shards import take_shard
 from dinomed3d.inference.cohort.spec import PredictSpec
 from dinomed3d.inference.cohort.split_labels import split_files
+from dinomed3d.runtime.atomic_files import WriteError
 from dinomed3d.runtime.errors import UserError
 from tests.dinomed3d.inference.models.write_model import write_model
 from tests.dinomed3d.training.conftest import REGIONS
@@ -444,7 +445,7 @@ def test_a_full_disk_ends_the_run_with_its_reason(spec, monkeypatch):
         run(spec, out=spec.out + "2")
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EFBIG, errno.EROFS, errno.EACCES])
 def test_a_disk_that_fails_while_a_mask_is_written_is_no_fault_of_the_case(spec, monkeypatch, code):
     def fail(number):
         if number == 2:
@@ -462,6 +463,13 @@ def test_a_mask_that_a_viewer_has_open_on_windows_costs_one_case():
     locked, full_disk = OSError(errno.EACCES, "denied"), OSError(errno.ENOSPC, "full")
     assert not ends_run(locked, windows=True) and ends_run(locked, windows=False)
     assert ends_run(full_disk, windows=True)
+
+
+def test_a_file_that_cannot_be_written_says_so():
+    task = CaseTask(Case(id="a", scans=()))
+    with task.step("write"):
+        raise WriteError(errno.EISDIR, "Is a directory", "OUT/a.png")
+    assert task.reason == "OUT/a.png: could not be written: Is a directory" and not task.trace
 
 
 def test_a_scan_that_cannot_be_read_from_the_disk_is(spec, monkeypatch):
