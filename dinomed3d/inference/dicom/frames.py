@@ -37,6 +37,12 @@ _OF_GROUPS = {
     "EchoTime": ("MREchoSequence", "EffectiveEchoTime"),
     "DiffusionBValue": ("MRDiffusionSequence", "DiffusionBValue"),
     "TriggerTime": ("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"),
+    "NominalPercentageOfCardiacPhase": (
+        "CardiacSynchronizationSequence",
+        "NominalPercentageOfCardiacPhase",
+    ),
+    "ConvolutionKernel": ("CTReconstructionSequence", "ConvolutionKernel"),
+    "AcquisitionDateTime": ("FrameContentSequence", "FrameAcquisitionDateTime"),
 }
 """Element of a slice -> the functional group that holds it, and its name there."""
 _RESCALE = ("RescaleSlope", "RescaleIntercept")

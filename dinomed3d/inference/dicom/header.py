@@ -20,7 +20,8 @@ from pydicom.values import convert_value
 
 DISTINGUISHING = (
     *("EchoTime", "TemporalPositionIdentifier", "DiffusionBValue", "TriggerTime"),
-    *("AcquisitionNumber", "AcquisitionTime", "ImageType"),
+    *("NominalPercentageOfCardiacPhase", "ConvolutionKernel", "ContrastBolusAgent"),
+    *("AcquisitionNumber", "AcquisitionTime", "ImageType", "AcquisitionDateTime", "ContentTime"),
 )
 """What usually differs where several images of one series lie at the same position."""
 _KEYWORDS = (
@@ -40,7 +41,7 @@ _KEYWORDS = (
 SINGLE_FRAME = ("", "0", "1")
 """NumberOfFrames of an object that is one slice."""
 _WANTED = {tag_for_keyword(keyword) or 0: keyword for keyword in _KEYWORDS}
-_CONVERTED = {"US", "FD", "LO"}
+_CONVERTED = {"US", "FD", "FL", "LO"}
 """Value representations that are binary, or text in the file's own character set."""
 _PIXEL_DATA = {0x7FE00008, 0x7FE00009, 0x7FE00010}
 _RADIOTHERAPY = range(0x30020000, 0x30100000)

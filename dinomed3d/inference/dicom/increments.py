@@ -55,15 +55,21 @@ def finest_of_two(
     )
     if len(long) + len(between) < len(runs) or not where_they_meet or len(long) > MOST_RUNS:
         return None
-    if numbers is not None and _numbers_are_missing(gaps, numbers, fine):
+    if numbers is not None and numbers_are_missing(gaps, numbers, fine):
         return None
     return fine
 
 
-def _numbers_are_missing(gaps: NDArray[np.float64], numbers: Sequence[int], fine: float) -> bool:
-    """Whether the images' numbers leave out as many as fit into the wide gaps."""
+def numbers_are_missing(gaps: NDArray[np.float64], numbers: Sequence[int], fine: float) -> bool:
+    """Whether the images' numbers leave some out, as many as fit into the wide gaps.
+
+    Args:
+        gaps: mm between slices, in the order of their positions.
+        numbers: InstanceNumber of each slice, in the same order.
+        fine: mm between slices of which none is lost.
+    """
     steps = np.abs(np.diff(numbers))
-    return bool(np.array_equal(steps, np.rint(gaps / fine)))
+    return bool((steps > 1).any() and np.array_equal(steps, np.rint(gaps / fine)))
 
 
 def on_even_slices(voxels: NDArray[Any], places: Sequence[float], count: int) -> NDArray[Any]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dinomed3d.inference.case import CaseError
 from dinomed3d.inference.dicom.header import DISTINGUISHING, SINGLE_FRAME, Header
-from dinomed3d.inference.dicom.increments import finest_of_two
+from dinomed3d.inference.dicom.increments import finest_of_two, numbers_are_missing
 
 GAP_TOLERANCE = 0.01
 """Tolerance of slice gaps, as a fraction of the median gap."""
@@ -19,8 +19,8 @@ GAP_TOLERANCE_MM = 0.01
 ANGLE_TOLERANCE_DEGREES = 0.2
 """Largest angle between the slices' normal and the line they are stacked along: rounded cosines reach it."""
 _EXPORT_AGAIN = (
-    "a slice may be missing there: export the series again, or, if it is lost for good, fill the gap "
-    "with a tool that interpolates (dcm2niix) and check the result"
+    "export the series again, or, if that is not possible, fill the gaps with a tool that interpolates "
+    "(dcm2niix) and check the result"
 )
 _RESAMPLE = "resample it to even slices, for example with dcm2niix (its file NAME_Eq.nii.gz)"
 _CONVERT = "convert it to .nii.gz (for example with dcm2niix)"
@@ -241,20 +241,24 @@ def _finest_gap(planes: Sequence[Plane], heights: NDArray[np.float64]) -> float 
     uneven = np.abs(gaps - median) > max(GAP_TOLERANCE * median, GAP_TOLERANCE_MM)
     if not uneven.any():
         return None
-    finest = finest_of_two(
-        gaps, _numbers_of(planes), tolerance=GAP_TOLERANCE, tolerance_mm=GAP_TOLERANCE_MM
-    )
+    numbers = _numbers_of(planes)
+    finest = finest_of_two(gaps, numbers, tolerance=GAP_TOLERANCE, tolerance_mm=GAP_TOLERANCE_MM)
     if finest is not None:
         return finest
     worst = int(np.argmax(np.abs(gaps - median)))
-    missing = gaps[worst] > 1.5 * median and uneven.sum() < 4
+    advice = _RESAMPLE
+    if numbers is not None and numbers_are_missing(gaps, numbers, float(gaps.min())):
+        lost = abs(numbers[-1] - numbers[0]) + 1 - len(numbers)
+        advice = f"{lost} slices are missing (InstanceNumber leaves them out): {_EXPORT_AGAIN}"
+    elif gaps[worst] > 1.5 * median and uneven.sum() < 4:
+        advice = f"a slice may be missing there: {_EXPORT_AGAIN}"
     tilt = _tilt(planes)
     raise CaseError(
         f"gaps between its {len(planes)} slices are uneven: {gaps.min():.4g} to {gaps.max():.4g} mm, "
         f"median {median:.4g}, {gaps[worst]:.4g} between {planes[worst].name} and "
         f"{planes[worst + 1].name}"
         + (f", and the gantry is tilted by {tilt:.1f} degrees" if tilt > 1 else "")
-        + (f"; {_EXPORT_AGAIN}" if missing else f"; {_RESAMPLE}")
+        + f"; {advice}"
     )
 
 

@@ -25,8 +25,13 @@ _SEPARATED_BY = {
     "EchoTime": "echo",
     "DiffusionBValue": "b",
     "TriggerTime": "trigger",
+    "NominalPercentageOfCardiacPhase": "phase",
+    "ConvolutionKernel": "kernel",
+    "ContrastBolusAgent": "contrast",
     "AcquisitionTime": "time",
     "ImageType": "type",
+    "AcquisitionDateTime": "time",
+    "ContentTime": "time",
 }
 """DICOM keyword -> the word in the name of a volume; the first that leaves even stacks counts."""
 _MOST_SCOUTS = 3

@@ -52,6 +52,31 @@ def test_images_whose_numbers_are_missing_are_lost():
         assert finest_of_two(gaps, numbers, tolerance=0.01, tolerance_mm=0.01) == finest
 
 
+@pytest.mark.parametrize(
+    ("heights", "numbers", "tells"),
+    [
+        ([0, 2, 4, 6, 8, 12, 16, 20, 24], [1, 2, 3, 4, 5, 7, 9, 11, 13], "4 slices are missing"),
+        ([0, 2, 4.3, 6, 8], [1, 2, 3, 4, 5], "; resample"),  # irregular, and none is missing
+        ([0, 2, 4, 8, 10], [1, 2, 3, 4, 5], "a slice may be missing"),
+    ],
+)
+def test_slices_whose_numbers_are_missing_are_to_be_exported_again(
+    tmp_path, heights, numbers, tells
+):
+    def place(dataset, z):
+        dataset.ImagePositionPatient = [0, 0, heights[z]]
+        dataset.InstanceNumber = numbers[z]
+
+    write_series(tmp_path, slices=len(heights), change=place, name=lambda z: f"{z}.dcm")
+    with pytest.raises(CaseError, match=tells):
+        scan_of(tmp_path)
+
+
+def test_increments_of_a_similar_size_with_all_numbers_are_two():
+    gaps = np.array([2.0] * 4 + [2.5] * 4)
+    assert finest_of_two(gaps, range(1, 10), tolerance=0.01, tolerance_mm=0.01) == 2
+
+
 def test_values_between_slices_by_hand():
     voxels = np.array([0, 10, 20, 41], np.int16).reshape(4, 1, 1)
     even = on_even_slices(voxels, [0, 1, 3, 5], 6)

@@ -90,6 +90,26 @@ def test_phases_at_the_same_positions_are_separate_volumes(
         np.testing.assert_array_equal(voxels[:, 0, 0], values[number])
 
 
+@pytest.mark.parametrize(
+    ("keyword", "values", "names"),
+    [
+        ("ConvolutionKernel", ("B30f", "B70f"), ("kernel-B30f", "kernel-B70f")),
+        ("ContrastBolusAgent", ("", "Iodine"), ("contrast-1", "contrast-2")),
+        ("AcquisitionDateTime", ("20200101101010", "20200101101510"), ("time-1", "time-2")),
+        ("NominalPercentageOfCardiacPhase", (10.0, 70.0), ("phase-10.0", "phase-70.0")),
+        ("ContentTime", ("101010.0", "101510.0"), ("time-101010.0", "time-101510.0")),
+    ],
+)
+def test_reconstructions_contrasts_and_times_are_separate_volumes(
+    tmp_path: Path, keyword: str, values: tuple[str, str], names: tuple[str, str]
+) -> None:
+    for number, value in enumerate(values, 1):
+        write_phase(tmp_path, number, keyword, value)
+    found = volumes(tmp_path)
+    assert sorted(volume.name for volume in found) == sorted(names)
+    assert all(len(volume.series.slices) == 4 for volume in found)
+
+
 def test_a_value_too_long_for_a_name_numbers_all_volumes(tmp_path: Path) -> None:
     for number, time in ((1, "2"), (2, "93015.12345678")):  # "2" is also the place of the other
         write_phase(tmp_path, number, "TriggerTime", time)
