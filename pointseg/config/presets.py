@@ -289,7 +289,7 @@ def recipe_of(dataset: str) -> Recipe:
     if is_plugin(dataset):
         return replace(FOLDER, dataset=dataset)
     if dataset not in RECIPES:
-        raise RecipeError(f"recipe_for: dataset '{dataset}' is none of {', '.join(RECIPES)}")
+        raise RecipeError(f"--dataset {dataset}: is none of {', '.join(RECIPES)}")
     return RECIPES[dataset]
 
 
@@ -308,9 +308,11 @@ def recipe_for(dataset: str, backbone: str, size: str, tune: str = "all") -> Rec
             )
         return replace(recipe, backbone=backbone)
     if backbone not in SIZES:
-        raise RecipeError(f"recipe_for: backbone '{backbone}' is none of {', '.join(SIZES)}")
+        raise RecipeError(f"--backbone {backbone}: is none of {', '.join(SIZES)}")
     if size not in SIZES[backbone]:
-        raise RecipeError(f"recipe_for: size '{size}' is none of {', '.join(SIZES[backbone])}")
+        raise RecipeError(
+            f"--model-size {size}: {backbone} has only the sizes {', '.join(SIZES[backbone])}"
+        )
     config = dict(SIZES[backbone][size])
     recipe = replace(recipe, backbone=backbone, backbone_config=config)
     return as_published(recipe, size)

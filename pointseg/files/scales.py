@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -71,6 +71,8 @@ class Scales:
     """What the user should know of the values of a field."""
     assumed: Mapping[str, str] = field(default_factory=dict)
     """The ranges that nothing states, in words: "reach 255"; notes say them, too."""
+    clipped: Mapping[str, str] = field(default_factory=dict)
+    """Fields of a scene most of whose values lie outside their range, with what to state instead."""
 
 
 class Values:
@@ -137,7 +139,23 @@ class Values:
             unfilled=unfilled,
             notes=notes,
             assumed=assumed,
+            clipped={
+                name: why for name, why in self._clipped(largest, span) if name not in unfilled
+            },
         )
+
+    def _clipped(self, largest: float, span: Range) -> Iterator[tuple[str, str]]:
+        """The fields that lose most of their values, which have no meaning then."""
+        color, strength = self._of["color"], self._of["strength"]
+        below, above = color.below(0), color.above(largest)
+        if not self._is_gaussian and 2 * (below + above) > color.finite:
+            option = "--color-max" if above > below else "--columns, if these are no colours"
+            range_ = Range(0, largest)
+            yield "color", _outside(below + above, color, "colours", range_, option)
+        below, above = strength.below(span.low), strength.above(span.high)
+        if 2 * (below + above) > strength.finite:
+            option = "--intensity-max" if above > below else "--intensity-min"
+            yield "strength", _outside(below + above, strength, "intensities", span, option)
 
     def _color_max(self, colors: Tally) -> float:
         stated = self._stated.color_max
@@ -255,6 +273,13 @@ def _unfilled(name: str, tally: Tally) -> str | None:
     else:
         value = ", ".join(f"{v:g}" for v in (only if len(set(only)) > 1 else only[:1]))
     return f"its {FIELD_NAMES[name]} {value} at every point"
+
+
+def _outside(values: int, tally: Tally, what: str, span: Range, option: str) -> str:
+    return (
+        f"{percent(values, tally.finite)} of its {what} lie outside {span.low:g} to {span.high:g}; state their range "
+        f"with {option}"
+    )
 
 
 def _lost(tally: Tally, what: str) -> list[str]:

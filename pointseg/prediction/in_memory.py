@@ -18,7 +18,7 @@ from pointseg.evaluation.inference_protocol import InferenceProtocol
 from pointseg.evaluation.scene_predictor import ScenePredictor
 from pointseg.files import read_scaled
 from pointseg.files.origin import split_origin
-from pointseg.prediction.prepare_cloud import PreparedCloud, axes_of, prepare_cloud
+from pointseg.prediction.prepare_cloud import PreparedCloud, axes_of, prepare_cloud, refuse_clipped
 from pointseg.scene import IGNORE, Scene
 from pointseg.training.checkpoint import TrainedSpec
 from pointseg.training.checkpoint import load_model as read_model
@@ -156,6 +156,7 @@ class PointSegmenter:
         axes, _ = axes_of(path, cloud_format)
         columns = cloud_format.columns_of(path)
         scene, scales = read_scaled(path, columns=columns, stated=cloud_format.ranges)
+        refuse_clipped(scales, recipe)
         return len(scene), self._prepare(scene, axes, unfilled=scales.unfilled)
 
     def _prepare(self, scene: Scene, axes: FileAxes, **unfilled: Any) -> PreparedCloud:

@@ -27,7 +27,7 @@ from pointseg.prediction.class_codes import class_codes
 from pointseg.prediction.cloud_images import CloudImages
 from pointseg.prediction.input_files import Source, find_sources
 from pointseg.prediction.point_classes import PointClasses, reject, reject_note
-from pointseg.prediction.prepare_cloud import axes_of, file_notes, prepare_cloud
+from pointseg.prediction.prepare_cloud import axes_of, file_notes, prepare_cloud, refuse_clipped
 from pointseg.prediction.results import (
     Found,
     file_state,
@@ -163,6 +163,7 @@ class _Job:
         columns = self.cloud_format.columns_of(source.path)
         ranges = self.cloud_format.ranges
         scene, scales = read_scaled(source.path, columns=columns, stated=ranges)
+        refuse_clipped(scales, recipe)
         prepared = prepare_cloud(
             scene,
             recipe,

@@ -130,6 +130,21 @@ def refuse_missing(
         )
 
 
+def refuse_clipped(scales: Scales, recipe: Recipe) -> None:
+    """Refuse a cloud with a field that the model reads and whose values mostly lie outside their range.
+
+    Args:
+        scales: how its values were understood.
+        recipe: of the model.
+
+    Raises:
+        UserError: there is one.
+    """
+    for name in recipe.needs:
+        if name in scales.clipped:
+            raise UserError(scales.clipped[name])
+
+
 def no_position_note(points: int) -> str:
     """What the user should know of points without a position."""
     return f"{points} points have no position; their class is -1"

@@ -50,6 +50,7 @@ from pointseg.prediction.prepare_cloud import (
     axes_of,
     file_notes,
     no_position_note,
+    refuse_clipped,
     refuse_missing,
     scale_notes,
 )
@@ -223,6 +224,7 @@ class Stream:
         if seen.finite == 0:
             raise UserError("contains no points" if not pieces.count else "no point has a position")
         unfilled = seen.scales.unfilled
+        refuse_clipped(seen.scales, recipe)
         refuse_missing([name for name in recipe.needs if name in unfilled], recipe, unfilled)
         axes, unit_notes = axes_of(path, self.cloud_format)
         source = StreamInput(path, pieces, recipe, axes, seen, max_side_m=self.predictor.max_side_m)

@@ -12,7 +12,7 @@ WORDS = {"color": ("colours", "'color_max'"), "strength": ("intensities", "'inte
 """What the values of a field are called, and the key of the description that states their range."""
 KEYS = {
     f"--{key.replace('_', '-')}": f"'{key}'"
-    for key in ("color_max", "intensity_min", "intensity_max")
+    for key in ("color_max", "intensity_min", "intensity_max", "columns")
 }
 """Options of prediction in notes, and the keys of the description for them."""
 
@@ -46,13 +46,17 @@ class Assumptions:
                 "later, are read alike"
             )
         for file, notes in list(self._odd.items())[:LISTED]:
-            said = "; ".join(notes)
-            for option, key in KEYS.items():
-                said = said.replace(option, key)
-            lines.append(f"{file}: {said}")
+            lines.append(f"{file}: {in_description('; '.join(notes))}")
         if len(self._odd) > LISTED:
             lines.append(f"and {len(self._odd) - LISTED} more files of this kind")
         return lines
+
+
+def in_description(note: str) -> str:
+    """A note with the keys of the description in place of the options of prediction."""
+    for option, key in KEYS.items():
+        note = note.replace(option, key)
+    return note
 
 
 def _named(files: list[str]) -> str:

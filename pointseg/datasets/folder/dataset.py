@@ -15,7 +15,7 @@ from dinomed3d.runtime.errors import UserError
 from pointseg.datasets.axes import upright
 from pointseg.datasets.classes import UNLABELLED
 from pointseg.datasets.errors import DatasetError, EmptySceneError
-from pointseg.datasets.folder.assumptions import Assumptions
+from pointseg.datasets.folder.assumptions import Assumptions, in_description
 from pointseg.datasets.folder.cameras import KINDS, CameraRule
 from pointseg.datasets.folder.description import EXAMPLE, Description, map_labels, read_description
 from pointseg.datasets.named_scenes import NamedScenes
@@ -166,6 +166,9 @@ class Folder(NamedScenes):
                 f"{path}: lacks {', '.join(missing)}{why}, which 'features' in the description requires of "
                 f"every cloud; it has: {has}"
             )
+        if first is None:  # the first points may be unlike the others
+            for why in (why for key, why in sorted(scales.clipped.items()) if key in self.fields):
+                raise DatasetError(f"{path}: {in_description(why)} in {DESCRIPTION}")
         fields = {key: read[key] for key in self.fields - {HEIGHT}}
         labels = None
         if self.labelled or self.classes != UNLABELLED:  # else labels have no meaning

@@ -169,9 +169,9 @@ def test_a_written_recipe_with_a_foreign_key_is_refused() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("kitty", "ptv3", "full"), "dataset 'kitty' is none of scannet"),
-        (("s3dis", "ptv2", "full"), "backbone 'ptv2' is none of ptv3"),
-        (("s3dis", "ptv3", "huge"), "size 'huge' is none of full, small"),
+        (("kitty", "ptv3", "full"), "--dataset kitty: is none of scannet"),
+        (("s3dis", "ptv2", "full"), "--backbone ptv2: is none of ptv3"),
+        (("s3dis", "ptv3", "huge"), "--model-size huge: ptv3 has only the sizes full, small"),
     ],
 )
 def test_unknown_names(words: tuple[str, str, str], message: str) -> None:

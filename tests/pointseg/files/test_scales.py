@@ -158,6 +158,23 @@ def test_ranges_of_intensities_that_are_stated_or_known(low, high, known, values
 
 
 @pytest.mark.parametrize(
+    ("name", "stated", "values", "option"),
+    [
+        ("intensity", {"intensity_max": 500}, [-90, -60, 3], "--intensity-min"),
+        ("intensity", {"intensity_max": 500}, [-90, 60, 3, 700], None),  # half of them
+        ("intensity", {"intensity_min": -9, "intensity_max": 5}, [7, 8, 3], "--intensity-max"),
+        ("rgb", {"color_max": 255}, [[300, 400, 2]], "--color-max"),
+        ("rgb", {"color_max": 255}, [[3, 400, 2]], None),
+        ("rgb", {}, [[-9, -8, 4]], "--columns"),
+    ],
+)
+def test_ranges_that_most_values_lie_outside_of(name, stated, values, option):
+    clipped = understood(ValueRanges(**stated), **{name: np.array(values, np.int32)})[1].clipped
+    assert list(clipped) == ([] if option is None else ["color" if name == "rgb" else "strength"])
+    assert all(option in why for why in clipped.values())
+
+
+@pytest.mark.parametrize(
     ("name", "values", "why"),
     [
         ("rgb", np.zeros((9, 3), np.uint16), "its red, green and blue are 0 at every point"),

@@ -385,6 +385,17 @@ def test_the_scale_of_intensities(tmp_path, monkeypatch, trained_with, given, co
 
 
 @pytest.mark.parametrize("stream", [False, True])
+def test_a_range_that_most_values_lie_outside_of(tmp_path, monkeypatch, stream):
+    monkeypatch.setattr(
+        module, "load_model", lambda *_, **__: (ByStrength(), trained(recipe=STRENGTH))
+    )
+    scan = intensities(tmp_path, 100, 200, 300)
+    (result,) = predict(spec_of(tmp_path, scan, stream=stream, intensity_max=150.0, unit_m=1.0))
+    assert result.status == "failed" and "67 % of its intensities" in result.reason
+    assert "--intensity-max" in result.reason
+
+
+@pytest.mark.parametrize("stream", [False, True])
 def test_colours_that_nobody_filled_are_missing(tmp_path, model, stream):
     scene = colored([0, 1])
     source = write(tmp_path / "a.las", scene.with_fields(color=scene["color"] * 0))

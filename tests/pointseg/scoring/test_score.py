@@ -12,6 +12,7 @@ from dinomed3d.runtime.errors import UserError
 from pointseg.cli.eval import main
 from pointseg.files import write_cloud, write_labelled
 from pointseg.scene import Scene
+from pointseg.scoring.pairs import find_pairs
 from pointseg.scoring.score import score
 from pointseg.scoring.spec import ScoreError, ScoreSpec
 
@@ -69,6 +70,11 @@ def test_codes_become_classes_by_the_record(pair):
     assert one.meaning.mapping == {2: "ground", 5: "tree", 6: "roof"}
     assert one.meaning.ignored == (1,)
     assert one.meaning.prediction_field == "pointseg_class"
+
+
+def test_ignored_classes_have_no_row(pair):
+    found = scored(*pair, ignored=frozenset({1, 5}))
+    assert found.confusion.matrix.tolist() == [WANTED[0], [0] * 4, *WANTED[2:]]
 
 
 def test_codes_of_both_are_the_same(pair):
@@ -241,3 +247,54 @@ def test_folders(tmp_path, capsys):
         scored(ours, theirs)
     assert main([str(ours), str(theirs), "-o", str(out)]) == 2, "nothing is replaced unasked"
     assert "--overwrite" in capsys.readouterr().err
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Two folders with one pair, a.ply."""
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    ours.mkdir()
+    theirs.mkdir()
+    write_cloud(ours / "a.ply", cloud(pointseg_class=GUESS))
+    write_cloud(theirs / "a.ply", cloud(label=TRUTH))
+    record(ours / "a.ply")
+    return ours, theirs
+
+
+def test_a_missing_prediction_alone_is_a_failure(folders, tmp_path):
+    given = [*map(str, folders), "-o"]
+    assert main([*given, str(tmp_path / "whole")]) == 0
+    write_cloud(folders[1] / "missing.ply", cloud(label=TRUTH))
+    assert main([*given, str(tmp_path / "less")]) == 1
+
+
+def test_a_file_of_two_endings_belongs_to_that_of_one(folders):
+    write_cloud(folders[1] / "b.copc.laz", cloud(classification=codes_of(TRUTH)))
+    write_cloud(folders[0] / "b.laz", cloud(classification=codes_of(TRUTH)))
+    pairs = find_pairs(ScoreSpec(*folders))
+    assert [(a.name, b.name) for a, b in pairs.found] == [
+        ("a.ply", "a.ply"), ("b.laz", "b.copc.laz"),
+    ]  # fmt: skip
+    assert not (pairs.missing or pairs.surplus or pairs.twice)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_two_files_of_one_name_fail(folders, which):
+    write_cloud(folders[which] / "a.xyz", cloud(label=TRUTH))
+    for folder in folders:
+        write_cloud(folder / "b.ply", cloud(label=TRUTH))
+    found = scored(*folders)
+    assert len(found.failed) == 1 and not found.is_complete
+    assert "a.xyz" in (told := str(found.failed[0])) and "a.ply" in told
+    assert found.confusion.matrix.sum() == np.count_nonzero(TRUTH >= 0), "b alone"
+
+
+def test_predictions_of_other_classes_are_not_added(folders):
+    ours, theirs = folders
+    write_cloud(ours / "b.ply", cloud(pointseg_class=GUESS))
+    write_cloud(theirs / "b.ply", cloud(label=TRUTH))
+    record(ours / "b.ply", names=["ground", "tree", "wall"])
+    found = scored(*folders)
+    (failed,) = found.failed
+    assert "b.ply" in failed.prediction and "a.ply" in failed.error
+    assert found.names[:3] == tuple(NAMES) and found.confusion.matrix.tolist() == WANTED

@@ -157,6 +157,15 @@ def test_columns_of_text(tmp_path):
     assert len(dataset.load("val", "c")) == 200
 
 
+def test_a_stated_range_that_most_values_lie_outside_of(tmp_path):
+    make(tmp_path, features=["strength"], intensity_max=100)
+    rows = "".join(f"{i},0,0,{-50 * i},0\n" for i in range(9))
+    (tmp_path / "train" / "a.csv").write_text("x,y,z,intensity,label\n" + rows)
+    (tmp_path / "train" / "a.ply").unlink()
+    with pytest.raises(DatasetError, match=r"a.csv: 89 % .*'intensity_min' in dataset.yaml"):
+        open_dataset("folder", tmp_path).load("train", "a")
+
+
 @pytest.mark.parametrize(("intensity_max", "found"), [(None, 0.784), (1000, 0.2)])
 def test_the_scale_of_intensities(tmp_path, intensity_max, found):
     make(tmp_path, features=["strength"], intensity_max=intensity_max)
