@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -17,6 +18,8 @@ LOCKED_AT = 1 << 30
 """The byte that is locked, behind all content: Windows keeps others from reading what is locked."""
 HELD_BY_ANOTHER = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}
 """What systems say of a file that another process has locked; other errors say that there are no locks."""
+PATIENCE_S, PAUSE_S = 2.0, 0.05
+"""How long a lock is waited for, and between tries: a killed process holds its own until its memory is given back."""
 
 _held: set[str] = set()
 """Locks of this process, as absolute paths."""
@@ -61,7 +64,7 @@ def hold(path: Path) -> Iterator[None]:
         path: the lock file, in a folder that is made if need be; it is removed at the end.
 
     Raises:
-        HeldError: another process holds it, or this one does already.
+        HeldError: another process holds it, and still does after ``PATIENCE_S``, or this one does already.
         OSError: the system refuses to write there.
     """
     name = os.path.abspath(path)
@@ -84,22 +87,31 @@ def is_held_here(path: Path) -> bool:
 
 def _locked(path: Path) -> IO[bytes]:
     """The lock file, locked, with a word on who holds it."""
+    refused_at = time.monotonic() + PATIENCE_S
     while True:
         stream = open(path, "a+b")  # noqa: SIM115  (stays open as long as the lock is held)
         try:
-            if not _lock(stream) and _runs_here(holder := _read_holder(path)):
-                raise HeldError(holder)
-            if _is_still(path, stream):
+            is_free = _is_free(path, stream)
+            if is_free and _is_still(path, stream):
                 _write_holder(stream)
                 return stream
-        except BlockingIOError:
-            holder = _read_holder(path)
-            stream.close()
-            raise HeldError(holder) from None
         except BaseException:
             stream.close()
             raise
-        stream.close()  # its former holder has just removed it
+        stream.close()
+        if is_free:
+            continue  # its former holder has just removed it
+        if time.monotonic() >= refused_at:
+            raise HeldError(_read_holder(path))
+        time.sleep(PAUSE_S)
+
+
+def _is_free(path: Path, stream: IO[bytes]) -> bool:
+    """Whether no other process holds the lock; it is locked then, if its disk knows locks."""
+    try:
+        return _lock(stream) or not _runs_here(_read_holder(path))
+    except BlockingIOError:
+        return False
 
 
 def _lock(stream: IO[bytes]) -> bool:
@@ -163,5 +175,11 @@ def _read_holder(path: Path) -> Holder:
 def _runs_here(holder: Holder) -> bool:
     import psutil
 
-    is_other = holder.pid not in (0, os.getpid())
-    return is_other and holder.host == platform.node() and psutil.pid_exists(holder.pid)
+    if holder.pid in (0, os.getpid()) or holder.host != platform.node():
+        return False
+    try:  # a process that has ended keeps its number until its parent asks for its exit status
+        return psutil.Process(holder.pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True

@@ -188,6 +188,7 @@ def _layout(path: Path) -> Layout:
     comment, first = (-1, ""), None
     titles: list[tuple[int, str]] = []
     counts: list[tuple[int, str]] = []
+    names_follow = False  # the number of points, in one line
     with _open(path) as stream:
         for number, line in enumerate(_decoded(path, stream)):
             if len(line) > LINE_LIMIT:
@@ -200,10 +201,11 @@ def _layout(path: Path) -> Layout:
                 if counts or not text.isdecimal():
                     break
                 counts.append((number, text))  # of points, if the next line holds more numbers
-            elif text and (len(titles) == TITLE_LIMIT or counts):
+            elif text and (len(titles) == TITLE_LIMIT or names_follow):
                 raise CloudFileError(path, f"line {number + 1} holds no numbers: {text[:60]!r}")
             elif text:
                 titles.append((number, text))
+                names_follow = bool(counts)
     if first is not None and first.isdecimal():
         if int(first):
             counts = []

@@ -25,6 +25,11 @@ with hold(Path(sys.argv[1])):
 """
 
 
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch):
+    monkeypatch.setattr(file_lock, "PATIENCE_S", 0.0)
+
+
 def taken(path):
     """Whether the lock could be taken."""
     with hold(path):
@@ -90,3 +95,25 @@ def test_what_systems_say_of_a_lock(tmp_path, monkeypatch, number, is_held):
             taken(tmp_path / ".lock")
     else:
         assert taken(tmp_path / ".lock")
+
+
+def test_a_lock_that_is_given_back_in_a_moment_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(file_lock, "PATIENCE_S", 60.0)
+    monkeypatch.setattr(file_lock, "PAUSE_S", 0.0)
+    answers = iter([False, False, True])
+    monkeypatch.setattr(file_lock, "_is_free", lambda path, stream: next(answers))
+    assert taken(tmp_path / ".lock") and next(answers, None) is None
+
+
+@pytest.mark.skipif(not hasattr(os, "waitid"), reason="of Linux")
+def test_a_process_that_ended_and_was_not_asked_for_holds_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(file_lock, "_lock", lambda stream: False)
+    process = subprocess.Popen([sys.executable, "-S", "-c", ""])
+    try:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        holder = file_lock.Holder(process.pid, file_lock.platform.node(), "train")
+        path = tmp_path / ".lock"
+        path.write_text(file_lock.json.dumps(vars(holder)), encoding="utf-8")
+        assert taken(path)
+    finally:
+        process.wait()

@@ -8,7 +8,7 @@ import lzf
 import numpy as np
 import pytest
 
-from pointseg.files import CloudFileError, read_cloud, write_labelled
+from pointseg.files import CloudFileError, check_labelled, read_cloud, write_labelled
 
 HEADER = """# .PCD v0.7 - Point Cloud Data file format
 VERSION 0.7
@@ -99,6 +99,15 @@ def test_a_field_of_several_values_takes_no_class(tmp_path):
     (tmp_path / "a.pcd").write_bytes(content("binary"))
     with pytest.raises(CloudFileError, match="'code'"):
         write_labelled(tmp_path / "a.pcd", tmp_path / "b.pcd", np.array([1, 2]), field="code")
+
+
+def test_a_field_of_several_values_takes_no_confidence(tmp_path):
+    source, target = tmp_path / "a.pcd", tmp_path / "b.pcd"
+    names = b"rgb _ pointseg_confidence confidence"
+    source.write_bytes(content("binary").replace(b"rgb _ code label", names))
+    check_labelled(source, target)
+    with pytest.raises(CloudFileError, match="'pointseg_confidence'"):
+        check_labelled(source, target, measured=True)
 
 
 @pytest.mark.parametrize("kind", ["U", "I", "F"])

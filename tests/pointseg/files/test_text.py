@@ -75,6 +75,19 @@ def test_a_count_of_points_stays_in_a_copy(tmp_path):
     assert (tmp_path / "b.pts").read_text() == "2\n# x y z class\n1 2 3 7\n4 5 6 8\n"
 
 
+def test_names_may_follow_the_count_of_points(tmp_path):
+    path = write(tmp_path / "a.txt", "survey 7\n2\nX Y Z R G B\n1 2 3 0 0 9\n4 5 6 255 1 0\n")
+    scene, scales = read_scaled(path)
+    assert scene.coord.tolist() == [[1, 2, 3], [4, 5, 6]] and "coord" not in scales.notes
+    assert scene["color"].tolist() == [[0, 0, 9], [255, 1, 0]]
+    write_labelled(path, tmp_path / "b.txt", np.array([7, 8]))
+    lines = (tmp_path / "b.txt").read_text(encoding="utf-8").splitlines()
+    assert lines[1:4] == ["2", "X Y Z R G B class", "1 2 3 0 0 9 7"]
+    for wrong in ("2\nX Y Z\nI J K\n1 2 3\n", "2\nX Y\n1 2 3\n", "2\nX Y Z\n"):
+        with pytest.raises(CloudFileError, match="line"):
+            read_cloud(write(tmp_path / "c.txt", wrong))
+
+
 def test_scans_of_a_file_have_numbers_of_points_each(tmp_path):
     text = "2\n1 2 3\n4 5 6\n1\n7 8 9\n"
     scene, scales = read_scaled(write(tmp_path / "a.pts", text))

@@ -99,7 +99,7 @@ def test_a_new_run_that_fails_leaves_the_old_one_apart(
     said: list[str] = []
     with pytest.raises(UserError, match="is truncated"):
         train(spec(tmp_path, dataset=Boxes(broken=("train3",)), log=said.append))
-    assert said == [
+    assert said[:1] == [
         f"the previous run in {tmp_path} is kept in {tmp_path / PREVIOUS} until this one has its first best.pt"
     ]
     assert not (tmp_path / "best.pt").exists() and (tmp_path / "last.pt").exists()
