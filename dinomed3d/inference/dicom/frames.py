@@ -43,6 +43,8 @@ _OF_GROUPS = {
     ),
     "ConvolutionKernel": ("CTReconstructionSequence", "ConvolutionKernel"),
     "AcquisitionDateTime": ("FrameContentSequence", "FrameAcquisitionDateTime"),
+    "RescaleSlope": ("PixelValueTransformationSequence", "RescaleSlope"),
+    "RescaleIntercept": ("PixelValueTransformationSequence", "RescaleIntercept"),
 }
 """Element of a slice -> the functional group that holds it, and its name there."""
 _RESCALE = ("RescaleSlope", "RescaleIntercept")
@@ -239,7 +241,7 @@ def _slice_of(
         if value is not None:
             setattr(made, keyword, value)
     for keyword in _RESCALE:
-        value = _element(group, shared, "PixelValueTransformationSequence", keyword)
+        value = _element(group, shared, *_OF_GROUPS[keyword])
         if value is not None:
             setattr(made, keyword, value)
     made.PixelData = encapsulate([pixels]) if UID(syntax).is_encapsulated else pixels

@@ -35,6 +35,8 @@ _KEYWORDS = (
         "Rows",
         "Columns",
         "PhotometricInterpretation",
+        "RescaleSlope",
+        "RescaleIntercept",
         *DISTINGUISHING,
     ),
 )

@@ -53,6 +53,8 @@ class Series:
     """One or more, sorted by path."""
     archive: str | None = None
     """The zip archive that holds them."""
+    notes: tuple[str, ...] = ()
+    """What was left out of it, for the report."""
 
     def _first(self, keyword: str) -> str:
         return self.slices[0].header.get(keyword)

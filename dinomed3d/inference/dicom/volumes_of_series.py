@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-import zipfile
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import IO
 
 import numpy as np
 
 from dinomed3d.inference.case import CaseError
+from dinomed3d.inference.dicom.copies import without_copies
 from dinomed3d.inference.dicom.series import Series, SliceFile
 from dinomed3d.inference.dicom.stack import Plane, plane, stack
-from dinomed3d.runtime.safe_zip import DAMAGED
 
 _SEPARATED_BY = {
     "StackID": "stack",
@@ -41,7 +37,6 @@ _SLICES_PER_SCOUT = 4
 _OTHER_ORIENTATION = 0.1
 """Difference of direction cosines (about 6 degrees) from which slices lie in another orientation."""
 _SAME_POSITION_MM = 1e-3
-_BLOCK = 2**20
 _SHORT = re.compile(r"[\w.+-]{1,12}")
 """Words and numbers that stand in the names of volumes; if one is none, all volumes are numbered instead."""
 
@@ -74,9 +69,9 @@ def volumes_of_series(series: Series) -> list[SeriesVolume]:
     Returns:
         One or more volumes, sorted by the value that separates them.
     """
-    slices, copies = _without_copies(series)
+    slices, copies = without_copies(series)
     slices, scouts = _without_scouts(slices)
-    notes = tuple(note for note in (copies, scouts) if note)
+    notes = tuple(note for note in (*series.notes, copies, scouts) if note)
     whole = replace(series, slices=slices)
     groups = _separated(slices)
     if groups is None:
@@ -96,49 +91,6 @@ def volumes_of_series(series: Series) -> list[SeriesVolume]:
         )
         for place, value in enumerate(values, 1)
     ]
-
-
-def _without_copies(series: Series) -> tuple[tuple[SliceFile, ...], str]:
-    """The slices without repeated ones, and a note."""
-    by_uid: dict[str, list[SliceFile]] = defaultdict(list)
-    for one in series.slices:
-        by_uid[one.header.get("SOPInstanceUID")].append(one)
-    dropped: list[SliceFile] = []
-    for uid, same in by_uid.items():
-        if not uid or len(same) < 2 or same[0].frame:
-            continue
-        kept: list[tuple[Mapping[str, str], str]] = []
-        for one in same:
-            same_object = {k: v for k, v in one.header.values.items() if k != "InstanceNumber"}
-            content = (same_object, _pixel_digest(series, one))
-            if content in kept:
-                dropped.append(one)
-            else:
-                kept.append(content)
-    if not dropped:
-        return series.slices, ""
-    shown = ", ".join(one.name for one in dropped[:3]) + (", ..." if len(dropped) > 3 else "")
-    left = tuple(one for one in series.slices if one not in dropped)
-    return left, f"{len(dropped)} files repeat slices of the series and were left out: {shown}"
-
-
-def _pixel_digest(series: Series, one: SliceFile) -> str:
-    """SHA-256 of the bytes from the pixel data on; of a file that cannot be read, one of its own."""
-    digest = hashlib.sha256()
-    try:
-        with ExitStack() as stack_:
-            stream: IO[bytes]
-            if series.archive is None:
-                stream = stack_.enter_context(open(one.path, "rb"))
-            else:
-                archive = stack_.enter_context(zipfile.ZipFile(series.archive))
-                stream = stack_.enter_context(archive.open(one.path))
-            stream.seek(one.header.pixels_at)
-            while block := stream.read(_BLOCK):
-                digest.update(block)
-    except (OSError, *DAMAGED):
-        return f"unreadable {one.path}"
-    return digest.hexdigest()
 
 
 def _planes(slices: Sequence[SliceFile]) -> list[Plane] | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dinomed3d.inference.case import CaseError, RejectedInput, Scan
+from dinomed3d.inference.dicom.copies import without_copied_objects
 from dinomed3d.inference.dicom.series import (
     FoundSeries,
     Series,
@@ -80,6 +81,8 @@ class Inventory:
     """Path below the input -> why this image is no scan."""
     ignored: Counter[str] = field(default_factory=Counter)
     """How many files are no scans, by the reason."""
+    series_in: dict[tuple[str, frozenset[str]], str] = field(default_factory=dict)
+    """SeriesInstanceUID and SOPInstanceUIDs of each DICOM series -> where it lies."""
     reader: str = ""
     """nnU-Net's reader of the model's training images."""
 
@@ -169,7 +172,7 @@ def add_folder(
     _add_others(inventory, found, folder or (name,))
     if found.others:
         inventory.ignored["not an image"] += len(found.others)
-    return found.series
+    return without_copied_objects(found.series)
 
 
 def _add_others(
@@ -209,7 +212,8 @@ def add_archive(inventory: Inventory, folder: tuple[str, ...], entry: Entry) -> 
         return
     _add_others(inventory, found, place, archive=entry.path)
     if found.series:
-        _add_place(inventory, found.series, place, (entry.name, stem), bool(found.broken))
+        series = without_copied_objects(found.series)
+        _add_place(inventory, series, place, (entry.name, stem), bool(found.broken))
     elif not found.broken:
         inventory.ignored["zip without a DICOM series (unpack it if it holds images)"] += 1
 
@@ -277,18 +281,31 @@ def _add_place(
     broken: bool,
 ) -> None:
     """The series of one folder or zip: an only one is named after it, others by their number."""
+    where = "/".join((*place[:-1], *names[:1])) or "."
     for series in several:
-        notes: tuple[str, ...] = ()
+        notes = _copied_from(inventory, series, where)
         if len(several) == 1:
             folder, stem = place[:-1], place[-1]
             own = (*names, *filter(None, [series.description]))
         else:
             folder, stem = place, _series_name(series, several)
             own = (series.description or stem,)
-            notes = (f"one of {len(several)} DICOM series in the same place: {series.label}",)
+            notes += (f"one of {len(several)} DICOM series in the same place: {series.label}",)
         for volume in volumes_of_series(series):
             scan = _volume_scan(volume, folder, stem, own, notes=notes, broken=broken)
             inventory.scans.append(scan)
+
+
+def _copied_from(inventory: Inventory, series: Series, where: str) -> tuple[str, ...]:
+    """A note if a series with the same UIDs was found before; several cases may need the same scan, so both stay."""
+    objects = frozenset(slice_.header.get("SOPInstanceUID") for slice_ in series.slices)
+    if not series.uid or "" in objects:
+        return ()
+    first = inventory.series_in.get((series.uid, objects))
+    if first is None:
+        inventory.series_in[series.uid, objects] = where
+        return ()
+    return (f"probably a copy: the series in {first} has the same UIDs (series and all images)",)
 
 
 def _volume_scan(

@@ -1,6 +1,8 @@
 """Multi-frame DICOM: frames are the slices of a series, read as highdicom reads them."""
 
+import shutil
 import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -212,6 +214,32 @@ def test_several_objects_of_a_series_are_cases_of_their_own(tmp_path):
     for name in ("a", "b"):
         write_frames(tmp_path / "s" / f"{name}.dcm", [at(z) for z in (0, 2)])
     assert len(find_cases(tmp_path, channels=("MR",)).cases) == 2
+
+
+@pytest.mark.parametrize("what", ["identical", "pixels", "slope", "position", "zip"])
+def test_an_identical_copy_of_an_object_is_left_out_with_a_note(what, tmp_path):
+    path = tmp_path / "s" / "a.dcm"
+    write_frames(path, [at(z) for z in (0, 2)])
+    dataset = pydicom.dcmread(path)
+    if what == "pixels":
+        dataset.PixelData = bytes(len(dataset.PixelData))
+    elif what == "slope":
+        of_all = item(RescaleSlope=2, RescaleIntercept=-1, RescaleType="US")
+        dataset.SharedFunctionalGroupsSequence[0].PixelValueTransformationSequence = of_all
+    elif what == "position":
+        dataset.PerFrameFunctionalGroupsSequence = [item(**at(z))[0] for z in (0, 3)]
+    dataset.save_as(path.with_name("a(1).dcm"))
+    if what == "zip":
+        with zipfile.ZipFile(tmp_path / "s.zip", "w") as archive:
+            for file in sorted(path.parent.iterdir()):
+                archive.write(file, file.name)
+        shutil.rmtree(path.parent)
+    cases = find_cases(tmp_path, channels=("MR",)).cases
+    if what in ("identical", "zip"):
+        (case,) = cases
+        assert case.id == "s" and "1 file left out" in case.notes[0]
+    else:
+        assert len(cases) == 2 and any("probably a copy" in str(one.notes) for one in cases)
 
 
 def cut(path: Path, size: int) -> None:

@@ -46,7 +46,7 @@ def test_byte_identical_copies_are_one_slice(tmp_path: Path) -> None:
     for name in ("3.dcm", "6.dcm"):
         shutil.copy(tmp_path / name, tmp_path / name.replace(".", "(1)."))
     (volume,) = volumes(tmp_path)
-    assert len(volume.series.slices) == 4 and "2 files repeat" in volume.notes[0]
+    assert len(volume.series.slices) == 4 and "2 files left out" in volume.notes[0]
     np.testing.assert_array_equal(read_series(series_scan(volume.series))[0], hounsfield)
     packed = tmp_path / "all.zip"
     with zipfile.ZipFile(packed, "w") as archive:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import shutil
 import time
 import zipfile
 from pathlib import Path
@@ -391,7 +392,21 @@ def test_a_series_spread_over_folders_is_put_together(tmp_path: Path) -> None:
 def test_copies_of_a_series_stay_apart(tmp_path: Path) -> None:
     write_series(tmp_path / "a", uid="1.2.3")
     write_series(tmp_path / "b", uid="1.2.3")
-    assert ids(find_cases(tmp_path, channels=CT)) == ["a", "b"]
+    found = find_cases(tmp_path, channels=CT)  # anonymisation gave both one SeriesInstanceUID
+    assert ids(found) == ["a", "b"] and not found.cases[1].notes
+
+
+@pytest.mark.parametrize("copy", ["a/again", "b", "b.zip"])
+def test_a_copied_series_has_a_note(tmp_path: Path, copy: str) -> None:
+    write_series(tmp_path / "a", number=1)
+    write_series(tmp_path / "c", number=1)
+    shutil.copytree(tmp_path / "a", tmp_path / copy.removesuffix(".zip"))
+    if copy.endswith(".zip"):
+        shutil.make_archive(str(tmp_path / "b"), "zip", tmp_path / "b")
+        shutil.rmtree(tmp_path / "b")
+    found = find_cases(tmp_path, channels=CT)
+    assert len(found.cases) == 3
+    assert ["probably a copy" in str(case.notes) for case in found.cases].count(True) == 1
 
 
 def test_dicom_with_several_channels(tmp_path: Path) -> None:
