@@ -30,7 +30,7 @@ FIELDS: Mapping[str, tuple[type, tuple[int | None, ...]]] = MappingProxyType(
             np.int16,
             (),
         ),  # the one view that the two above are of, with V = 1; -1: none
-        "image_shown": (np.bool_, (None,)),  # (V,) visible in each view, beside image_view
+        "image_shown": (np.bool_, (None,)),  # (V,) visible in each view, in addition to image_view
     }
 )
 

@@ -57,7 +57,7 @@ class LinearProbe(Backbone):
             )
         if encoder is not None and encoder.image_channels is not None:
             raise ValueError(
-                "LinearProbe: 'encoder' must take no image features: they are read beside it"
+                "LinearProbe: 'encoder' must take no image features: they are read separately"
             )
         check_pooling("LinearProbe", image_pooling)
         self.in_channels, self.image_channels = in_channels, image_channels

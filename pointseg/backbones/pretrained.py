@@ -30,7 +30,7 @@ class Pretrained:
     head: Head | None
     """The layer that scores classes, from a fine-tuned file; None: there was none."""
     notes: tuple[str, ...]
-    """What was done beside loading, in sentences; the licence of the weights first."""
+    """What was done in addition to loading, in sentences; the licence of the weights first."""
 
     @property
     def licence(self) -> str:

@@ -5,7 +5,7 @@ What is read, never running code from it:
 - ``sonata.pth``, ``concerto_*.pth``, ``utonia.pth``: ``config`` and ``state_dict``;
 - a folder of a model hub with ``config.json`` and ``model.safetensors``;
 - ``pretrain-*.pth``, states of a pretraining: the student, below ``module.student.backbone.``;
-- files of a fine-tuning (Pointcept, LitePT): below ``module.backbone.``, with a head for the classes beside it.
+- files of a fine-tuning (Pointcept, LitePT): below ``module.backbone.``, with a head for the classes next to it.
 
 The last two, and ``.safetensors`` alone, have no configuration; see ``pretrained_config``.
 

@@ -39,7 +39,7 @@ def load_into(
             ignoring them.
 
     Returns:
-        What was done beside loading, in sentences; the licence of the weights first.
+        What was done in addition to loading, in sentences; the licence of the weights first.
 
     Raises:
         BackboneWeightsError: weights of another family or size, other columns without ``adapt_input``.
@@ -115,7 +115,7 @@ def _notes(
     if file.head is not None:
         notes.append(f"its head for {len(file.head.weight)} classes is left out")
     if file.left_out:
-        notes.append(f"left out beside the network: {file.left_out}")
+        notes.append(f"left out, as it is no part of the network: {file.left_out}")
     return tuple(notes)
 
 
@@ -191,7 +191,7 @@ def _check_frequencies(
 
 def _advice(file: PretrainedFile) -> str:
     if any("lora_" in key for key in file.state):
-        return "they have low-rank updates beside the weights: merge these first"
+        return "they have low-rank updates next to the weights: merge these first"
     if file.config is None:
         return "the file has no configuration: build it with the one that it was trained with"
     return "build it with the file's own configuration, as load_pretrained does"

@@ -24,7 +24,7 @@ def labels_file(out: Path, split: str, scene: str) -> Path:
 
 
 def input_digest(scene: Scene, trained: TrainedSpec, images: ImageSet | None) -> str:
-    """SHA-256 of everything that a prediction is made from, besides the model."""
+    """SHA-256 of everything that a prediction is made from, apart from the model."""
     digest = hashlib.sha256(np.ascontiguousarray(scene.coord).tobytes())
     for name in (*trained.needs, "image_coord", "image_mask", "image_view"):
         if name in scene:

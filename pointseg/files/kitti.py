@@ -48,6 +48,18 @@ def read_scan(path: Path) -> dict[str, NDArray[Any]]:
     return _whole(_pieces(path, _names(path), "<f4"))
 
 
+def read_label(path: Path) -> NDArray[np.int32]:
+    """(N,) classes of a ``.label`` file, -1 for points without one.
+
+    Raises:
+        CloudFileError: it is cut off.
+    """
+    size = path.stat().st_size
+    if size % 4:
+        raise CloudFileError(path, f"has {size} bytes, no whole number of uint32: it is cut off")
+    return _classes(np.fromfile(path, "<u4"))
+
+
 def bin_pieces(path: Path, columns: Sequence[str] | None = None) -> Pieces:
     """A scan, with its labels as ``read_bin``, in pieces."""
     return _pieces(path, *_form(path, columns))
@@ -55,6 +67,12 @@ def bin_pieces(path: Path, columns: Sequence[str] | None = None) -> Pieces:
 
 def _whole(pieces: Pieces) -> dict[str, NDArray[Any]]:
     return dict(next(iter(pieces.read(max(pieces.count, 1)))))
+
+
+def _classes(raw: NDArray[np.uint32]) -> NDArray[np.int32]:
+    """The lower 16 bits of labels; the upper are of objects."""
+    segment = (raw & UNLABELLED).astype(np.int32)
+    return np.where(segment == UNLABELLED, np.int32(IGNORE), segment)
 
 
 def _form(path: Path, columns: Sequence[str] | None) -> tuple[Sequence[str], str]:
@@ -114,8 +132,7 @@ def _pieces(path: Path, names: Sequence[str], kind: str) -> Pieces:
             columns = {name: np.ascontiguousarray(table[:, i]) for i, name in enumerate(names)}
             if is_labelled:
                 raw = np.fromfile(labels, "<u4", stop - start, offset=4 * start)
-                segment = (raw & UNLABELLED).astype(np.int32)
-                columns[field] = np.where(segment == UNLABELLED, IGNORE, segment)
+                columns[field] = _classes(raw)
                 columns["instance"] = (raw >> 16).astype(np.int32)
             yield columns
 

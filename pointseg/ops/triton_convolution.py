@@ -183,7 +183,7 @@ def try_out() -> None:
 
 
 def multiply_constants(size: int, width: int, out_width: int, dtype: torch.dtype) -> dict[str, Any]:
-    """What ``gather_multiply`` is compiled for, besides its blocks."""
+    """What ``gather_multiply`` is compiled for, apart from its blocks."""
     return {
         "SIZE": size,
         "IN": width,
@@ -198,7 +198,7 @@ def multiply_constants(size: int, width: int, out_width: int, dtype: torch.dtype
 def correlate_constants(
     size: int, width: int, out_width: int, dtype: torch.dtype
 ) -> dict[str, Any]:
-    """What ``correlate`` is compiled for, besides its blocks."""
+    """What ``correlate`` is compiled for, apart from its blocks."""
     return {
         "SIZE": size,
         "IN": width,

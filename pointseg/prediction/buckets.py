@@ -102,7 +102,7 @@ class Buckets:
 
         Args:
             folder: where they are.
-            channels: values of each point besides its position.
+            channels: values of each point as well as its position.
             count: points of the cloud, with or without position.
         """
         self.folder, self._columns = folder, 3 + channels

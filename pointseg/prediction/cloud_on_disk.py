@@ -1,4 +1,4 @@
-"""A cloud whose points are in buckets on disk, and the classes of its finished tiles beside them."""
+"""A cloud whose points are in buckets on disk, and the classes of its finished tiles next to them."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ class PointSegmenter:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """What it reads of every point besides the position: color, normal, strength, ..."""
+        """What it reads of every point as well as the position: color, normal, strength, ..."""
         return self._trained.needs
 
     def predict(

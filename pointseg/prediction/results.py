@@ -47,7 +47,7 @@ def how_predicted(
     protocol: InferenceProtocol,
     codes: tuple[int, ...] | None,
 ) -> dict[str, Any]:
-    """Everything that decides the result of a file, besides the file."""
+    """Everything that decides the result of a file, apart from the file."""
     images = spec.images(trained.recipe)
     asked = {"confidence": spec.confidence or None, "reject": spec.reject}
     return {

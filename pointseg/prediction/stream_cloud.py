@@ -67,7 +67,7 @@ from pointseg.prediction.unfinished import (
 from pointseg.scene import Scene
 
 BYTES_OF_POINT = 250
-"""Memory that the prediction of a cloud in memory takes for each point, beside the point's own in the file."""
+"""Memory that the prediction of a cloud in memory takes for each point, apart from the point's own in the file."""
 COPIES = 4
 """How many times what a file has of a point is in memory then."""
 MEMORY_SHARE = 0.7
@@ -79,7 +79,7 @@ ALIKE = 0.8
 
 
 def memory_needed(pieces: Pieces) -> int:
-    """Bytes that the prediction of a cloud in memory takes beside the network, about."""
+    """Bytes that the prediction of a cloud in memory takes apart from the network, about."""
     return pieces.count * (BYTES_OF_POINT + COPIES * pieces.row_bytes)
 
 

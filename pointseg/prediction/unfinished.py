@@ -1,4 +1,4 @@
-"""The folder beside a result that is not finished: what a run that was stopped left, for the next one."""
+"""The folder next to a result that is not finished: what a run that was stopped left, for the next one."""
 
 from __future__ import annotations
 

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from pointseg.files import CloudFileError, read_columns
 from pointseg.files.columns import SEGMENT, SPARE_CLASS_FIELD, fields_in, key_of
 from pointseg.files.field_values import to_labels
+from pointseg.files.kitti import read_label
 from pointseg.files.las import CLASSIFICATION, FORMER
 from pointseg.scoring.spec import ScoreError
 
 LABEL_SUFFIXES = (".label", ".labels")
 """Files of labels without positions: SemanticKITTI's and Semantic3D's."""
-UNLABELLED = 0xFFFF
 
 
 @dataclass(frozen=True)
@@ -112,13 +112,7 @@ def _bare(path: Path) -> NDArray[np.int32]:
             if labels is None:
                 raise CloudFileError(path, "must hold one whole number in each line")
             return labels
-        size = path.stat().st_size
-        if size % 4:
-            raise CloudFileError(
-                path, f"has {size} bytes, no whole number of uint32: it is cut off"
-            )
-        low = (np.fromfile(path, "<u4") & UNLABELLED).astype(np.int32)
-        return np.where(low == UNLABELLED, -1, low).astype(np.int32)
+        return read_label(path)
     except ValueError as error:
         raise CloudFileError(path, f"must hold one whole number in each line: {error}") from error
     except OSError as error:

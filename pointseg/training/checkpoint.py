@@ -50,7 +50,7 @@ class TrainedSpec:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Scene fields that it reads besides coordinates."""
+        """Scene fields that it reads as well as coordinates."""
         return self.recipe.needs
 
     @property

@@ -16,7 +16,7 @@ class TrainingTask(Protocol):
 
     @property
     def loss_names(self) -> tuple[str, ...]:
-        """Names of the losses that :meth:`losses` returns besides ``loss``."""
+        """Names of the losses that :meth:`losses` returns as well as ``loss``."""
 
     @property
     def metric_names(self) -> tuple[str, ...]:

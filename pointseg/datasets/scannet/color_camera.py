@@ -1,4 +1,4 @@
-"""The colour camera of ScanNet's sensors, which sits a few centimetres beside the depth camera.
+"""The colour camera of ScanNet's sensors, which sits a few centimetres away from the depth camera.
 
 Poses of a stream are those of the depth camera. ``colorToDepthExtrinsics`` in the ``.txt`` file of a scan is the
 transform E from the colour to the depth camera, so that the colour camera's pose is pose @ E. Files without it, of

@@ -1,7 +1,7 @@
 """Prepares ScanNet's images: every tenth frame of a ``.sens`` stream as files, or frames extracted before.
 
 Poses of the stream are those of the depth camera, camera to world of the mesh; where the scan's ``.txt`` file says
-how the colour camera sits beside it (``color_camera.py``), images have the pose of the colour camera. Frames whose
+how the colour camera sits next to it (``color_camera.py``), images have the pose of the colour camera. Frames whose
 tracking was lost are left out. Depth maps are brought into the view of the colour camera.
 """
 
@@ -43,7 +43,7 @@ class ImageTask:
     size: tuple[int, int] | None = IMAGE_SIZE
     """Height and width to which images of a stream are resized; None: as they are."""
     about: Path | None = None
-    """The ``.txt`` file of the scan, which may say how the colour camera sits beside the depth camera."""
+    """The ``.txt`` file of the scan, which may say how the colour camera sits next to the depth camera."""
 
 
 def find_images(scan: Path, elsewhere: Path | None) -> Path | None:
@@ -287,7 +287,7 @@ def moved_depths(
         return list(frames), []
     if not path.is_file():
         return list(frames), [
-            f"{path} is missing: depth maps stay in the view of the depth camera, a few centimetres beside that "
+            f"{path} is missing: depth maps stay in the view of the depth camera, a few centimetres away from that "
             "of the images"
         ]
     intrinsics = _matrix(path)

@@ -87,7 +87,7 @@ class DepthFile:
     scale: float = 1000.0
     """Units per metre: 1000 for millimetres."""
     missing: tuple[float, ...] = ()
-    """Values that mean unknown, besides 0, negative values and what is not finite."""
+    """Values that mean unknown, as well as 0, negative values and what is not finite."""
 
     def __str__(self) -> str:
         return str(self.path)

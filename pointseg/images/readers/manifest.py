@@ -13,7 +13,7 @@ forward; ``pose_direction`` is required and states the direction. ``depth_scale`
 depth map per metre, and required with ``depth``. Optional: ``name``; ``distortion``, OpenCV's k1, k2, p1, p2, k3,
 or ``{"fisheye": true, "radial": [k1, k2, k3, k4]}``, with the keys of ``dinomed3d.lifting.Lens``;
 ``pixel_centre``, the centre of the first pixel in K: 0.5 (the default) or 0, as in OpenCV; ``depth_missing``,
-values of the depth map that mean unknown, besides 0. All but ``image``, ``depth``, ``name`` and ``pose`` may be
+values of the depth map that mean unknown, as well as 0. All but ``image``, ``depth``, ``name`` and ``pose`` may be
 given once for all views, next to ``views``.
 """
 

@@ -1,4 +1,4 @@
-"""Bare scans: columns, labels beside them, sizes that do not fit."""
+"""Bare scans: columns, labels next to them, sizes that do not fit."""
 
 from __future__ import annotations
 
