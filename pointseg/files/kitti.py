@@ -21,7 +21,7 @@ from pointseg.scene import IGNORE, Scene
 
 KITTI = ("x", "y", "z", "remission")
 NUSCENES = ("x", "y", "z", "intensity", "ring")
-EXAMPLE = (*NUSCENES, "time", "column7", "column8")
+EXAMPLE = (*NUSCENES, "time", *(f"column{number}" for number in range(7, 17)))
 NUSCENES_SUFFIX = ".pcd.bin"
 STRENGTH_MAX = {".bin": 1.0, NUSCENES_SUFFIX: 255.0}
 """The largest intensity of each type of scan."""

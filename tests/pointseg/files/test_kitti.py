@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pointseg.files import CloudFileError, in_pieces, read_cloud, write_cloud, write_labelled
+from pointseg.files.bare_table import TableForm, weigh
 from pointseg.scene import Scene
 
 POINTS = [[1, 2, 3, 0.5], [4, 5, 6, 1.0], [np.nan, 8, 9, 0.0]]
@@ -100,7 +101,9 @@ def test_sizes_that_do_not_fit_are_refused(tmp_path, size, labels, named):
         read_cloud(tmp_path / "a.bin")
 
 
-def table(width, kind="<f4", count=1500, scale=(9, 5, 1, 0.1, 40, 3, 20, 0.5)):
+def table(
+    width, kind="<f4", count=1500, scale=(9, 5, 1, 0.1, 40, 3, 20, 0.5, 1, 4, 90, 7, 2, 0.2, 30, 6)
+):
     """Rows whose columns differ as those of scans do."""
     rng = np.random.default_rng(width)
     values = rng.random((count, width)) * scale[:width]
@@ -109,7 +112,7 @@ def table(width, kind="<f4", count=1500, scale=(9, 5, 1, 0.1, 40, 3, 20, 0.5)):
 
 
 @pytest.mark.parametrize("kind", ["<f4", "<f8"])
-@pytest.mark.parametrize("width", [3, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize("width", [3, 4, 5, 6, 7, 8, 12, 15, 16])
 @pytest.mark.parametrize("suffix", [".bin", ".pcd.bin"])
 def test_tables_without_names_are_weighed(tmp_path, width, kind, suffix):
     path, values = tmp_path / f"a{suffix}", table(width, kind)
@@ -120,7 +123,7 @@ def test_tables_without_names_are_weighed(tmp_path, width, kind, suffix):
         form = f"{width} columns of {'float32' if kind == '<f4' else 'float64'}"
         with pytest.raises(CloudFileError, match=rf"a{suffix}: .*{form}.*--columns"):
             read_cloud(path)
-    names = ["x", "y", "z", "intensity", "ring", "time", "label", "beam"][:width]
+    names = ["x", "y", "z", "intensity", "ring", "time", "label", "beam", *"abcdefgh"][:width]
     scene = read_cloud(path, columns=names)
     np.testing.assert_allclose(scene.coord, values[:, :3], rtol=1e-6)
     if width > 6:
@@ -134,12 +137,23 @@ def test_tables_without_names_are_weighed(tmp_path, width, kind, suffix):
     np.testing.assert_array_equal(np.concatenate([part["y"] for part in parts]), values[:, 1])
 
 
-def test_beams_that_take_turns_are_no_rows_of_two(tmp_path):
-    rng, (angle, up) = np.random.default_rng(0), np.mgrid[0:6:1000j, -0.2:0.2:2j].reshape(2, -1)
-    far = 15 + 8 * np.sin(3 * angle)  # every other point lies high
-    around = far * np.cos(angle), far * np.sin(angle), far * np.sin(up), rng.random(2000)
+def test_places_of_long_tables_begin_within_rows(tmp_path):
+    table(7, count=10_003).tofile(tmp_path / "a.bin")
+    form = TableForm(7, "<f4")
+    found = weigh(tmp_path / "a.bin")
+    table(7, count=1500).tofile(tmp_path / "b.bin")
+    assert found.best == form
+    assert found.bits[form] == pytest.approx(weigh(tmp_path / "b.bin").bits[form], abs=0.05)
+
+
+@pytest.mark.parametrize("beams", [2, 3])
+def test_beams_that_take_turns_are_no_longer_rows(tmp_path, beams):
+    rng = np.random.default_rng(0)
+    angle, up = np.mgrid[0:6:1000j, -0.2 : 0.2 : beams * 1j].reshape(2, -1)
+    far = 15 + 8 * np.sin(3 * angle)  # every second or third point lies high
+    around = far * np.cos(angle), far * np.sin(angle), far * np.sin(up), rng.random(1000 * beams)
     np.stack(around, 1).astype("<f4").tofile(tmp_path / "a.bin")
-    assert len(read_cloud(tmp_path / "a.bin")) == 2000
+    assert len(read_cloud(tmp_path / "a.bin")) == 1000 * beams
 
 
 @pytest.mark.parametrize(
