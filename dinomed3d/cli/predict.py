@@ -8,6 +8,7 @@ from typing import Any
 
 from dinomed3d.cli.predict_progress import Progress
 from dinomed3d.inference.cohort.spec import ENGINES, PRECISIONS, PredictSpec
+from dinomed3d.runtime.counted import counted
 from dinomed3d.runtime.device import DEVICES
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.terminal_text import one_line
@@ -237,7 +238,7 @@ def run(arguments: argparse.Namespace) -> int:
         outcome = predict(PredictSpec(**given), progress)
     before = outcome.failed_before
     earlier = f" ({len(before)} of them in an earlier run already)" if before else ""
-    counts = f"{len(outcome.done)} cases done, {len(outcome.failed)} failed{earlier}"
+    counts = f"{counted(len(outcome.done), 'case')} done, {len(outcome.failed)} failed{earlier}"
     print(one_line(f"{counts}; report: {outcome.report}"))
     for case, reason in outcome.failed.items():
         print(one_line(f"failed{' before' if case in before else ''}: {case}: {reason}"))

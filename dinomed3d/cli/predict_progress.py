@@ -22,6 +22,7 @@ from dinomed3d.inference.cohort.events import (
     WorkerAlive,
     WorkerReady,
 )
+from dinomed3d.runtime.counted import counted
 from dinomed3d.runtime.terminal_text import one_line
 
 LIVE_EVERY_S = 0.2
@@ -139,7 +140,7 @@ class Progress:
         shard, work = event.shard, event.work
         self.total = len(work.todo)
         self.time = RunTime({case.id: case.size_bytes for case in work.todo})
-        parts = [f"{len(shard.cases)} cases found", f"{self.total} to predict"]
+        parts = [f"{counted(len(shard.cases), 'case')} found", f"{self.total} to predict"]
         for cases, text in (
             (work.kept, "done earlier and verified"),
             (work.edited, "of them corrected by hand, kept as they are"),
@@ -153,7 +154,7 @@ class Progress:
             shown = ", ".join(list(shard.left_out)[:3]) + (
                 ", ..." if len(shard.left_out) > 3 else ""
             )
-            parts.append(f"{len(shard.left_out)} label images left out ({shown})")
+            parts.append(f"{counted(len(shard.left_out), 'label image')} left out ({shown})")
         ignored = ", ".join(f"{count} {why}" for why, count in shard.ignored.items())
         self._print("; ".join([*parts, f"ignored: {ignored}"] if ignored else parts))
         for case, why in work.redone.items():

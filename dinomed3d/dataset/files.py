@@ -12,6 +12,7 @@ from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from dinomed3d.dataset.description import TOPIC, Description
 from dinomed3d.dataset.findings import CaseFault, Fault, Finding, gathered
 from dinomed3d.dataset.headers import read_header
+from dinomed3d.runtime.counted import counted
 from dinomed3d.runtime.errors import UserError
 
 FAULTS: Mapping[str, Fault] = {
@@ -121,7 +122,7 @@ def check_files(folder: Path, description: Description) -> tuple[RawFiles, list[
     test = _by_case(folder / "imagesTs", description.ending, [])
     for name, images in test.items():
         if len(images) != channels:
-            faults.append(CaseFault("test channel", name, f"{len(images)} files"))
+            faults.append(CaseFault("test channel", name, counted(len(images), "file")))
     findings = gathered(faults, FAULTS)
     said = description.content.get("numTraining")
     if said is not None and said != known:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from dinomed3d.runtime.counted import counted
 from dinomed3d.runtime.terminal_text import one_line
 
 State = Literal["ok", "note", "error"]
@@ -102,11 +103,7 @@ def table(findings: Sequence[Finding]) -> str:
     lines = []
     for topic, found in rows.items():
         counts = {s: sum(one.state == s for one in found) for s in ("error", "note")}
-        parts = [
-            f"{number} {state}{'' if number == 1 else 's'}"
-            for state, number in counts.items()
-            if number
-        ]
+        parts = [counted(number, state) for state, number in counts.items() if number]
         cases = max((one.cases for one in found), default=0)
         extent = f" (up to {cases} cases)" if cases > 1 else ""
         lines.append(f"{topic.ljust(width)}  {', '.join(parts) + extent if parts else 'ok'}")

@@ -49,17 +49,17 @@ COLMAP = "tests/pointseg/images/readers/test_colmap.py::test_made_models_of_peop
 FAILED = "^failed: "
 
 MEDICAL = [
-    Row("medical/duplicate_slices", SCANS, DONE, ["1 cases done", "3 files .*IM0004"]),
+    Row("medical/duplicate_slices", SCANS, DONE, ["1 case done", "3 files .*IM0004"]),
     Row("medical/two_acquisitions", SCANS, DONE, ["2 cases done", "acquisition"]),
     Row("medical/nrrd_sequence", SCANS, SOME_FAILED, [f"{FAILED}CT-cardio.seq: .*axis .*Save"]),
-    Row("medical/nrrd_microns", SCANS, DONE, ["1 cases done", "unit is .*microns"]),
+    Row("medical/nrrd_microns", SCANS, DONE, ["1 case done", "unit is .*microns"]),
     Row(
         "medical/scan_beside_segmentation",
         SCANS,
         DONE,
-        ["1 cases done", r"left out \(.*Segmentation\.seg\.nrrd"],
+        ["1 case done", r"left out \(.*Segmentation\.seg\.nrrd"],
     ),
-    Row("medical/two_increments", SCANS, DONE, ["1 cases done", "2.5 and 5 mm"]),
+    Row("medical/two_increments", SCANS, DONE, ["1 case done", "2.5 and 5 mm"]),
     Row("medical/missing_slice", SCANS, SOME_FAILED, [f"{FAILED}ct: .*IM005.dcm .*missing"]),
     Row(
         "medical/other_formats",
@@ -67,7 +67,7 @@ MEDICAL = [
         DONE,
         ["6 cases done", *(f"^{name}: " for name in ("fs", "pair", "x", "y", "z"))],
     ),
-    Row("medical/enhanced_multiframe", SCANS, DONE, ["1 cases done"]),
+    Row("medical/enhanced_multiframe", SCANS, DONE, ["1 case done"]),
 ]
 FILES = [
     Row(
@@ -75,7 +75,7 @@ FILES = [
         SCANS,
         SOME_FAILED,
         [
-            "1 cases done, 4 failed",
+            "1 case done, 4 failed",
             *(
                 f"{FAILED}{name}: .*{name}"
                 for name in ("absent", "dim_size_negative", "ndims_huge")

@@ -40,6 +40,7 @@ from dinomed3d.inference.cohort.spec import PredictSpec
 from dinomed3d.inference.cohort.watchdog import POLL_S, Watchdog, give_up
 from dinomed3d.inference.models.model import Model
 from dinomed3d.runtime.allocator import KEEP_FREED_MEMORY
+from dinomed3d.runtime.counted import counted
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.terminal_text import print_any_text
 
@@ -217,7 +218,7 @@ def supervise(
         waiting = [case for case in left if case.id not in blamed]
         if waiting and (state.code == 0 or not (suspects or state.ended)):
             raise UserError(
-                f"the worker process ended ({exit_reason(state.code)}) with {len(waiting)} cases left; see "
+                f"the worker process ended ({exit_reason(state.code)}) with {counted(len(waiting), 'case')} left; see "
                 "the messages above"
             )
 

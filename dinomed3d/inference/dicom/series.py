@@ -19,6 +19,7 @@ from dinomed3d.inference.dicom.header import (
 )
 from dinomed3d.inference.dicom.quiet import quiet_libraries
 from dinomed3d.inference.dicom.sop_classes import is_localizer, not_a_slice
+from dinomed3d.runtime.counted import counted
 from dinomed3d.runtime.safe_zip import DAMAGED
 
 _DICOM_ENDINGS = ("", ".dcm", ".dicom", ".dic", ".ima")
@@ -78,7 +79,7 @@ class Series:
     def label(self) -> str:
         """Number, description and count of files, for messages."""
         unit = "frame" if self.slices[0].frame else "file"
-        count = f"{len(self.slices)} {unit}" + ("s" if len(self.slices) > 1 else "")
+        count = counted(len(self.slices), unit)
         number = f"series {self.number}" if self.number else "series without number"
         return ", ".join(part for part in (number, self.description, count) if part)
 

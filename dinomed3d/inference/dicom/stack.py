@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from dinomed3d.inference.case import CaseError
 from dinomed3d.inference.dicom.header import DISTINGUISHING, SINGLE_FRAME, Header
 from dinomed3d.inference.dicom.increments import finest_of_two, numbers_are_missing
+from dinomed3d.runtime.counted import counted
 
 GAP_TOLERANCE = 0.01
 """Tolerance of slice gaps, as a fraction of the median gap."""
@@ -249,7 +250,8 @@ def _finest_gap(planes: Sequence[Plane], heights: NDArray[np.float64]) -> float 
     advice = _RESAMPLE
     if numbers is not None and numbers_are_missing(gaps, numbers, float(gaps.min())):
         lost = abs(numbers[-1] - numbers[0]) + 1 - len(numbers)
-        advice = f"{lost} slices are missing (InstanceNumber leaves them out): {_EXPORT_AGAIN}"
+        are = "is" if lost == 1 else "are"
+        advice = f"{counted(lost, 'slice')} {are} missing (gaps in InstanceNumber): {_EXPORT_AGAIN}"
     elif gaps[worst] > 1.5 * median and uneven.sum() < 4:
         advice = f"a slice may be missing there: {_EXPORT_AGAIN}"
     tilt = _tilt(planes)
@@ -284,7 +286,7 @@ def _explain_same_position(planes: Sequence[Plane], gaps: NDArray[np.float64]) -
             "several echoes, time points or stacks in one series"
         )
     return (
-        f"{len(planes)} slices at only {int((gaps >= 1e-3).sum()) + 1} positions "
+        f"{len(planes)} slices at only {counted(int((gaps >= 1e-3).sum()) + 1, 'position')} "
         f"({one.name} and {other.name} lie at one): {why}; "
         "split the series, or convert it to one file per volume"
     )

@@ -94,7 +94,7 @@ def _clash(members: Sequence[Case | RejectedInput], blocked: str | None) -> Reje
         )
         own_reasons = [one.reason for one in members if isinstance(one, RejectedInput)]
         if own_reasons:
-            reason += f" (besides: {own_reasons[0]})"
+            reason += f" (also: {own_reasons[0]})"
     else:
         reason = (
             f"its output would be a file where another case needs the folder {blocked!r}; rename it"

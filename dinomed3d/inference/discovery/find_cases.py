@@ -20,6 +20,7 @@ from dinomed3d.inference.discovery.scans import (
 from dinomed3d.inference.discovery.walk import hidden, walk
 from dinomed3d.inference.io.label_image import label_image
 from dinomed3d.inference.io.pictures import SPACING_FILE, TIFF_STACK
+from dinomed3d.runtime.counted import counted
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.regular_file import special_kind
 
@@ -80,7 +81,7 @@ def find_cases(
     if not cases and not rejected:
         if inventory.left_out:
             raise UserError(
-                f"input {source}: no scan found, {len(inventory.left_out)} label images alone "
+                f"input {source}: no scan found, {counted(len(inventory.left_out), 'label image')} alone "
                 f"({', '.join(list(inventory.left_out)[:3])}); {_PREDICT_THEM}"
             )
         counts = ", ".join(f"{count} x {why}" for why, count in ignored.items())

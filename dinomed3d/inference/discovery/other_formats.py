@@ -18,7 +18,7 @@ _CONVERSIONS = {
     ".v": "ECAT: convert it to .nii.gz",
 }
 """Ending -> what to do; all of them are images."""
-VOXELS_BESIDE = {
+VOXEL_ENDINGS = {
     ".mhd": (".raw", ".zraw"),
     ".nhdr": (".raw", ".raw.gz"),
     ".hdr": (".img",),

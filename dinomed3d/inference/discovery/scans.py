@@ -20,10 +20,11 @@ from dinomed3d.inference.dicom.series import (
 from dinomed3d.inference.dicom.volume import series_scan
 from dinomed3d.inference.dicom.volumes_of_series import SeriesVolume, volumes_of_series
 from dinomed3d.inference.discovery.case_ids import case_id
-from dinomed3d.inference.discovery.other_formats import VOXELS_BESIDE, refuse_format, unread_format
+from dinomed3d.inference.discovery.other_formats import VOXEL_ENDINGS, refuse_format, unread_format
 from dinomed3d.inference.discovery.walk import Entry
 from dinomed3d.inference.io import pictures
 from dinomed3d.inference.io.image import MASK_ENDINGS, SCAN_ENDINGS
+from dinomed3d.runtime.counted import counted
 from dinomed3d.runtime.errors import UserError
 
 _UNREADABLE = "unreadable-dicom"
@@ -116,8 +117,8 @@ def image_scan(
         paths = {other.name: other.path for other in entries}
         named = (paths.get(name) for name in pictures.spacing_file(entry.name, ending))
         files += tuple(filter(None, named))[:1]
-    elif ending in VOXELS_BESIDE:
-        names = {f"{stem}{voxels}".lower() for voxels in VOXELS_BESIDE[ending]}
+    elif ending in VOXEL_ENDINGS:
+        names = {f"{stem}{voxels}".lower() for voxels in VOXEL_ENDINGS[ending]}
         files += tuple(other.path for other in entries if other.name.lower() in names)
     return FoundScan(
         folder=folder,
@@ -159,7 +160,7 @@ def add_folder(
         elif ending := unread_format(entry.name):
             reason = refuse_format(entry.name, [other.name for other in entries])
             if reason is None:
-                inventory.ignored[f"voxels of a header beside them ({ending})"] += 1
+                inventory.ignored[f"voxels of a header next to them ({ending})"] += 1
             else:
                 inventory.rejected.append(
                     RejectedInput(
@@ -189,7 +190,7 @@ def _add_others(
     inventory.rejected.append(
         RejectedInput(
             id=case_id((*place, _UNREADABLE) if found.series else place),
-            reason=f"{len(found.broken)} DICOM file(s) cannot be read, copy them again: {shown}{more}",
+            reason=f"{counted(len(found.broken), 'DICOM file')} cannot be read (copy again): {shown}{more}",
             files=tuple(f"{archive}/{path}" if archive else path for path in found.broken),
         )
     )

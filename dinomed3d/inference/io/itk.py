@@ -39,7 +39,7 @@ _READERS = {
     **{".mhd": "MetaImageIO", ".nhdr": "NrrdImageIO"},
 }
 DETACHED = (".mhd", ".nhdr")
-"""Headers whose voxels are in a file beside them; their masks are NIfTI."""
+"""Headers whose voxels are in a file next to them; their masks are NIfTI."""
 
 
 def read_grid(path: Path, ending: str, *, channels: int = 1) -> Grid:

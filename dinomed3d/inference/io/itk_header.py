@@ -195,7 +195,7 @@ def add_unit(path: Path, ending: str, unit: str) -> None:
     path.write_bytes(before + line + end + after)
 
 
-def _file_beside(path: Path, named: str, skipped: str) -> Path:
+def _voxel_file(path: Path, named: str, skipped: str) -> Path:
     """The file in the header's folder that a header names; no other file is opened.
 
     Raises:
@@ -230,7 +230,7 @@ def _metaimage(path: Path, start: bytes, *, detached: bool) -> HeaderText:
     if last[1].strip().upper() != b"LOCAL":
         if not detached:
             raise CaseError(f"{path}: its voxels are in another file; save both as one .mha file")
-        voxels = _file_beside(path, last[1].decode("latin-1"), text.get("headersize"))
+        voxels = _voxel_file(path, last[1].decode("latin-1"), text.get("headersize"))
         text = replace(text, data_offset=0, voxels=voxels)
     elif text.get("headersize") not in ("", "0", "-1"):
         raise CaseError(
@@ -267,7 +267,7 @@ def _nrrd(path: Path, start: bytes, *, detached: bool) -> HeaderText:
             raise CaseError(f"{path}: its voxels are in another file; save both as one .nrrd file")
         skips = (fields.get(name, "") for name in sorted(_SKIPS))
         skipped = next((value for value in skips if value not in ("", "0")), "")
-        voxels = _file_beside(path, fields.get("data file", fields.get("datafile", "")), skipped)
+        voxels = _voxel_file(path, fields.get("data file", fields.get("datafile", "")), skipped)
     elif blank is None:
         raise CaseError(f"{path}: is cut off: its header has no end")
     offset = blank.end() if blank is not None and voxels is None else 0

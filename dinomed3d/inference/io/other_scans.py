@@ -195,7 +195,7 @@ def _gipl(path: Path, ending: str, channels: int) -> _Stored:
 
 
 def _pair(path: Path, ending: str, channels: int) -> _Stored:
-    """The header of a NIfTI pair, whose voxels are in the `.img` beside it."""
+    """The header of a NIfTI pair, whose voxels are in the `.img` next to it."""
     name, block = str(path), _start(path, 540)
     is_second = block[:4] in (b"\x1c\x02\0\0", b"\0\0\x02\x1c")  # 540 bytes
     at = 4 if is_second else 344

@@ -24,7 +24,7 @@ ENDINGS = tuple(dict.fromkeys(ending for endings in READERS.values() for ending 
 PREVIEW_OF_PNG = ".preview.png"
 """Ending of the preview of a case whose mask is a PNG; that of others is `.png`."""
 SPACING_FILE = ".json"
-"""Ending of the file that may lie beside a TIFF stack and holds its spacing."""
+"""Ending of the file that may lie next to a TIFF stack and holds its spacing."""
 _MAGIC = {
     ".png": (b"\x89PNG\r\n\x1a\n",),
     ".bmp": (b"BM",),
@@ -213,12 +213,12 @@ def _voxels(scan: Scan) -> NDArray[Any]:
 
 
 def _spacing(scan: Scan) -> tuple[tuple[float, ...], list[str]]:
-    """(z, y, x) and a note; the readers have no other source than the file beside a TIFF stack."""
+    """(z, y, x) and a note; the readers have no other source than the file next to a TIFF stack."""
     if scan.reader != TIFF_STACK:
         return (float(FLAT_SPACING), 1.0, 1.0), ["its pixels are taken as 1 mm, as nnU-Net does"]
     if len(scan.files) < 2:
         return (1.0, 1.0, 1.0), [
-            "no file with its spacing (NAME.json) beside it: taken as 1 mm, as nnU-Net does"
+            "no file with its spacing (NAME.json) next to it: taken as 1 mm, as nnU-Net does"
         ]
     path = Path(scan.files[1])
     try:
@@ -228,7 +228,7 @@ def _spacing(scan: Scan) -> tuple[tuple[float, ...], list[str]]:
         spacing_mm = tuple(float(v) for v in values)
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as err:
         raise CaseError(
-            f'{path}: must hold {{"spacing": [z, y, x]}} for the image beside it ({type(err).__name__}: {err})'
+            f'{path}: must hold {{"spacing": [z, y, x]}} for the image next to it ({type(err).__name__}: {err})'
         ) from err
     if len(spacing_mm) != 3 or not all(math.isfinite(v) for v in spacing_mm):
         raise CaseError(f"{path}: 'spacing' must be three numbers (z, y, x), it is {values}")

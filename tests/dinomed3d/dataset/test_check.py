@@ -139,7 +139,7 @@ BAD = {
         "files",
         r"c \(is it c_0000",
     ),
-    "test channel": (remove("imagesTs/t_0001.nii.gz"), "note", "files", r"t \(1 files\)"),
+    "test channel": (remove("imagesTs/t_0001.nii.gz"), "note", "files", r"t \(1 file\)"),
     "ignore": (
         says(labels={"background": 0, "core": 2, "ignore": 1, "rim": 3}),
         "error",

@@ -309,7 +309,7 @@ def test_a_case_that_kills_every_worker(
     assert record["status"] == "failed"
     assert re.search(r"ended twice \(killed, perhaps for lack of memory\)", record["reason"])
     assert json.loads((place.out / "b_fatal.json").read_text("utf-8"))["status"] == "failed"
-    assert "1 cases done, 2 failed" in command.stdout
+    assert "1 case done, 2 failed" in command.stdout
     assert "failed: a_deadly: " in command.stdout
     assert "a_deadly" in (place.out / "report.csv").read_text("utf-8")
     assert not place.leftovers()

@@ -122,7 +122,7 @@ def test_label_images_beside_scans_are_left_out_by_name(tmp_path: Path) -> None:
     assert find_cases(tmp_path / "s1/liver.nii.gz", channels=["CT"]).ids == ["liver"]
     assert find_cases(tmp_path, channels=["CT"], exclude=["s2", "S1/CT*"]).ids == ["s1/prior"]
     (tmp_path / "s1/prior_0000.nii.gz").unlink()
-    with pytest.raises(UserError, match="1 label images alone"):
+    with pytest.raises(UserError, match="1 label image alone"):
         find_cases(tmp_path, channels=["CT"], exclude=["ct.nii.gz"])
 
 
