@@ -26,7 +26,7 @@ from dinomed3d.runtime.errors import UserError
 COLOUR_TABLE = "labels.ctbl"
 """Names and colours of the labels, for 3D Slicer."""
 REPORTS = ("run.json", "report.html", "report.csv", "statistics.json", TABLE_FILE, COLOUR_TABLE)
-"""Files that a run writes besides those of its cases."""
+"""Files that a run writes in addition to those of its cases."""
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,7 @@ class PredictSpec:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The options that results depend on, besides the model."""
+        """The options that results depend on, other than the model."""
         names = ("step_size", "mirroring", "precision", "orientation", "save_probabilities")
         settings = {name: getattr(self, name) for name in (*names, "dicom_seg")}
         margin_mm = None if self.localizer is None else self.localizer_margin_mm

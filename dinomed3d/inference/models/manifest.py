@@ -16,7 +16,7 @@ FORMAT = "dinomed3d model"
 VERSION = 1
 """Version of the manifest; others are refused."""
 TEXTS = ("plans.json", "dataset.json", "dataset_fingerprint.json", "LICENSE.txt")
-"""Files that a package may contain besides the weights of its folds."""
+"""Files that a package may contain in addition to the weights of its folds."""
 WEIGHTS = re.compile(r"fold_(\d+|all)/checkpoint\.safetensors")
 
 

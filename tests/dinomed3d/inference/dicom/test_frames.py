@@ -219,12 +219,13 @@ def test_several_objects_of_a_series_are_cases_of_their_own(tmp_path):
 @pytest.mark.parametrize("what", ["identical", "pixels", "slope", "position", "zip"])
 def test_an_identical_copy_of_an_object_is_left_out_with_a_note(what, tmp_path):
     path = tmp_path / "s" / "a.dcm"
-    write_frames(path, [at(z) for z in (0, 2)])
+    rescale = {"RescaleSlope": 1, "RescaleIntercept": -1, "RescaleType": "US"}
+    write_frames(path, [at(z) for z in (0, 2)], PixelValueTransformationSequence=item(**rescale))
     dataset = pydicom.dcmread(path)
     if what == "pixels":
         dataset.PixelData = bytes(len(dataset.PixelData))
     elif what == "slope":
-        of_all = item(RescaleSlope=2, RescaleIntercept=-1, RescaleType="US")
+        of_all = item(**rescale | {"RescaleSlope": 2})
         dataset.SharedFunctionalGroupsSequence[0].PixelValueTransformationSequence = of_all
     elif what == "position":
         dataset.PerFrameFunctionalGroupsSequence = [item(**at(z))[0] for z in (0, 3)]
