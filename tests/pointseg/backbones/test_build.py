@@ -73,6 +73,7 @@ def test_the_package_loads_nothing_until_asked():
 def test_names_of_the_package():
     assert pointseg.__all__ == [
         "Cloud",
+        "PointSegmenter",
         "Scene",
         "Segmenter",
         "__version__",
@@ -80,6 +81,7 @@ def test_names_of_the_package():
         "build_backbone",
         "collate",
         "lift_features",
+        "load_model",
         "pretrained_input",
     ]
     for name in pointseg.__all__:

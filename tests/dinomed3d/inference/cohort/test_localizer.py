@@ -73,7 +73,7 @@ def test_the_mask_in_the_region_is_that_of_the_whole_volume(runs, tmp_path, monk
         "share": round(12 * 14 * 11 / expected.size, 4),
     }
     assert any("border of its region" in flag for flag in found["flags"])
-    assert "3 to 14" in (tmp_path / "report.html").read_text()
+    assert "3 to 14" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_where_nothing_is_found_the_whole_volume_is_predicted_and_flagged(
