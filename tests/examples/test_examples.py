@@ -21,7 +21,7 @@ ARGUMENTS = {
     "benchmarks/few_cases.py": ["--help"],
     "benchmarks/gpu.py": ["--list"],
     "benchmarks/hippocampus.py": ["--help"],
-    "benchmarks/hospital.py": ["--tiny", "--parts", "ct"],
+    "benchmarks/hospital.py": ["--tiny", "--parts", "many-labels"],
     "benchmarks/launches.py": ["--tiny", "--networks", "litept"],
     "benchmarks/lifting.py": ["--tiny"],
     "benchmarks/litept.py": ["--tiny"],
