@@ -1,7 +1,7 @@
 """Recognises that the memory which processes share is full, behind the many errors that this causes.
 
 Worker processes hand over arrays, and locks, in a small file system of the memory (/dev/shm on Linux). Containers
-get 64 MB of it by default, and whether a disk or this is full cannot be told from the error's number.
+get 64 MB of it by default, and the error's number is the same whether a disk or shared memory is full.
 """
 
 from __future__ import annotations

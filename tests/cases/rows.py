@@ -24,8 +24,6 @@ class Row:
     """Patterns of what it must not say."""
     copied: tuple[str, ...] = ()
     """Names of the folder that are copied to ``{out}/in`` first, which is then the input; () for all in place."""
-    pending: str = ""
-    """What is not so yet, and why; it is said as soon as it is."""
     elsewhere: str = ""
     """The test that holds this row, where it is not run a second time; "" if it is run."""
 

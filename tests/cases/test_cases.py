@@ -17,15 +17,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def parameters() -> list[object]:
-    return [
-        pytest.param(
-            row,
-            id=row.name,
-            marks=[pytest.mark.xfail(reason=row.pending, strict=False)] if row.pending else [],
-        )
-        for row in ROWS
-        if not row.elsewhere
-    ]
+    return [pytest.param(row, id=row.name) for row in ROWS if not row.elsewhere]
 
 
 @pytest.mark.parametrize("row", parameters())

@@ -183,8 +183,8 @@ def zip_lie(rng: Random, content: bytes) -> Damaged:
                 how = f"{chosen} is called {name[:40]!r}"
             try:
                 new.writestr(name, data)
-            except Exception:
-                continue
+            except (ValueError, IndexError, UserWarning):
+                continue  # zipfile itself refuses the name
     return Damaged(target.getvalue(), how, is_lie=True)
 
 
