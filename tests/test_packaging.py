@@ -128,6 +128,7 @@ def test_wheel_carries_packages_shims_command_and_licence(wheel: Path) -> None:
         commands = archive.read(f"{info}/entry_points.txt").decode()
     assert SHIMS <= names
     assert {"dinomed3d/__init__.py", "planners/__init__.py", "pointseg/__init__.py"} <= names
+    assert {"dinomed3d/py.typed", "planners/py.typed", "pointseg/py.typed"} <= names
     assert {name.split("/")[0] for name in names} == {
         "dinomed3d",
         "planners",

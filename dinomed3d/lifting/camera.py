@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from dinomed3d.lifting.camera_call import as_matrix, as_size, named_fields
 from dinomed3d.lifting.lens import Lens
 
 RIGID_TOLERANCE = 1e-3
@@ -66,9 +67,10 @@ def check_rigid(matrix: Tensor, who: str) -> None:
         )
 
 
+@named_fields
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Camera:
-    """One posed view, with or without lens distortion. Held on the CPU in float64."""
+    """One posed view, with or without lens distortion. Held on the CPU in float64; arrays are taken, too."""
 
     intrinsics: Tensor
     """(3, 3) K of images of ``size``, rows (fx, skew, cx), (0, fy, cy), (0, 0, 1); pixels."""
@@ -81,11 +83,8 @@ class Camera:
 
     def __post_init__(self) -> None:
         for name in ("intrinsics", "world_to_camera"):
-            value = torch.as_tensor(getattr(self, name)).detach().to("cpu", torch.float64)
-            object.__setattr__(self, name, value)
-        object.__setattr__(self, "size", (int(self.size[0]), int(self.size[1])))
-        if min(self.size) < 1:
-            raise ValueError(f"Camera: 'size' must be (H, W), at least 1 pixel, got {self.size}")
+            object.__setattr__(self, name, as_matrix(name, getattr(self, name)))
+        object.__setattr__(self, "size", as_size(self.size))
         check_rigid(self.world_to_camera, "Camera: 'world_to_camera'")
         matrix = self.intrinsics
         if tuple(matrix.shape) != (3, 3) or not matrix.isfinite().all():

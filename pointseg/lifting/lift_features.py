@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from dinomed3d.lifting import Encoder
 from dinomed3d.runtime.errors import UserError
@@ -31,7 +32,7 @@ Z_BUFFER = VisibilityConfig(occlusion="z-buffer")
 
 
 def lift_features(
-    points: NDArray[np.floating] | Scene,
+    points: NDArray[np.floating] | Tensor | Scene,
     frames: Sequence[Frame],
     encoder: str | Encoder = "vit_small_patch14_dinov2",
     weights: str | os.PathLike[str] | None = None,
@@ -46,8 +47,8 @@ def lift_features(
     """What an image encoder sees at each point of a cloud.
 
     Args:
-        points: (N, 3) positions in the world of the cameras, metres, or a scene. Points without a position
-            (NaN) are seen by no image.
+        points: (N, 3) positions in the world of the cameras, metres, an array or a tensor; or a scene. Points
+            without a position (NaN) are seen by no image.
         frames: posed images, as ``pointseg.array_frame`` or the readers in ``pointseg.images.readers`` make them.
         encoder: one of ``dinomed3d.lifting.MODELS``, or an encoder that was built already.
         weights: of the named encoder: a file or folder, or "hub", which downloads them.
@@ -63,7 +64,7 @@ def lift_features(
         (N, C) features, 0 where no image shows the point; (N,) whether any does.
 
     Raises:
-        ValueError: ``points`` is not (N, 3); another ``fuse`` or ``sample``.
+        ValueError: ``points`` is not (N, 3); ``frames`` are no posed images; another ``fuse`` or ``sample``.
         UserError: no weights; no point is visible in any image; an image that cannot be read; features that do
             not fit into the free memory.
 
@@ -71,6 +72,7 @@ def lift_features(
     the default, and clouds without depth maps hide their own points.
     """
     _check(fuse, sample)
+    _check_frames(frames)
     scene = points if isinstance(points, Scene) else _scene_of(points)
     network = encoder if isinstance(encoder, Encoder) else _opened(encoder, weights)
     needed, free = 4 * len(scene) * network.channels, free_bytes()
@@ -105,8 +107,19 @@ def _check(fuse: str, sample: str) -> None:
             )
 
 
-def _scene_of(points: NDArray[np.floating]) -> Scene:
-    points = np.asarray(points)
+def _check_frames(frames: Sequence[Frame]) -> None:
+    wrong: object = frames
+    if isinstance(frames, Sequence):
+        wrong = next((each for each in frames if not isinstance(each, Frame)), None)
+    if wrong is not None:
+        raise ValueError(
+            "lift_features: 'frames' must be a list of posed images, such as [pointseg.array_frame(image, K, "
+            f"camera_to_world=pose)], got {type(wrong).__name__}"
+        )
+
+
+def _scene_of(given: NDArray[np.floating] | Tensor) -> Scene:
+    points = given.detach().cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
     if points.ndim != 2 or points.shape[1] != 3 or points.dtype.kind != "f":
         raise ValueError(
             f"lift_features: 'points' must be (N, 3) floats, got {points.shape} {points.dtype}"

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pointseg.images.readers.frame import Frame, make_camera
 
@@ -51,7 +52,7 @@ class ArrayDepth:
 
 
 def array_frame(
-    image: NDArray[np.uint8],
+    image: NDArray[np.uint8] | Tensor,
     intrinsics: Any,
     *,
     world_to_camera: Any = None,
@@ -60,7 +61,7 @@ def array_frame(
     distortion: Any = None,
     name: str = "image",
 ) -> Frame:
-    """A posed image of arrays.
+    """A posed image of arrays or tensors.
 
     Args:
         image: (H, W, 3) uint8 red, green, blue.
@@ -75,7 +76,7 @@ def array_frame(
         ValueError: an image or depth map of another shape or type; none or both of the poses.
         UserError: intrinsics or a pose that are none.
     """
-    image = np.asarray(image)
+    image = np.asarray(_array(image))
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(
             f"array_frame: 'image' must be (H, W, 3) uint8, got {image.shape} {image.dtype}"
@@ -84,16 +85,21 @@ def array_frame(
         raise ValueError("array_frame: give either 'world_to_camera' or 'camera_to_world'")
     camera = make_camera(
         f"view '{name}'",
-        intrinsics=intrinsics,
+        intrinsics=_array(intrinsics),
         size=(image.shape[0], image.shape[1]),
-        world_to_camera=world_to_camera,
-        camera_to_world=camera_to_world,
-        distortion=distortion,
+        world_to_camera=_array(world_to_camera),
+        camera_to_world=_array(camera_to_world),
+        distortion=_array(distortion),
     )
     source = None
     if depth is not None:
-        metres = np.asarray(depth, np.float32)
+        metres = np.asarray(_array(depth), np.float32)
         if metres.ndim != 2:
             raise ValueError(f"array_frame: 'depth' must be (h, w), got {metres.shape}")
         source = ArrayDepth(name, np.where(np.isfinite(metres), metres, np.float32(0)))
     return Frame(name=name, camera=camera, image=ArrayImage(name, image), depth=source)
+
+
+def _array(values: Any) -> Any:
+    """A tensor as an array, wherever it is; an array, or what becomes one, as it is."""
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else values

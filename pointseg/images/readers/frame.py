@@ -158,7 +158,7 @@ def _explain_size(has: tuple[int, ...], wanted: tuple[int, int]) -> str:
     if (has[1], has[0]) == wanted:
         return (
             "it was turned by a quarter after the camera was calibrated, and its EXIF orientation does not say so: "
-            "turn it back"
+            "turn it back; or the size of the camera was given as (width, height)"
         )
     if abs(factors[0] / factors[1] - 1) < 0.01:
         return (
@@ -249,7 +249,9 @@ def make_camera(
     pose: NDArray[Any] = np.asarray(
         camera_to_world if world_to_camera is None else world_to_camera, np.float64
     )
-    matrix = np.asarray(intrinsics, np.float64)[:3, :3]
+    matrix = np.asarray(intrinsics, np.float64)
+    if matrix.ndim == 2:
+        matrix = matrix[:3, :3]
     if pose.shape == (3, 4):
         pose = np.vstack([pose, [0.0, 0.0, 0.0, 1.0]])
     try:

@@ -366,7 +366,14 @@ def views(**settings):
         (camera, {"intrinsics": K * math.nan}, "'intrinsics'"),
         (camera, {"intrinsics": K * torch.tensor([[0.0], [1], [1]])}, "'intrinsics'"),
         (camera, {"intrinsics": 2 * K}, "'intrinsics'"),
-        (camera, {"size": (0, 640)}, "'size'"),
+        (camera, {"intrinsics": (525, 525, 320, 240)}, "'intrinsics'.*fx, fy, cx, cy"),
+        (camera, {"intrinsics": "K"}, "'intrinsics'.*str"),
+        (camera, {"world_to_camera": np.eye(4)[:3]}, "'world_to_camera'.*0, 0, 0, 1"),
+        (camera, {"world_to_camera": None}, "'world_to_camera'.*NoneType"),
+        (camera, {"size": (0, 640)}, r"'size'.*\(height, width\)"),
+        (camera, {"size": (480, 640, 3)}, "'size'"),
+        (camera, {"size": (480.5, 640)}, "'size'"),
+        (camera, {"size": 480}, "'size'"),
         (camera, {"distortion": torch.zeros(6)}, "'distortion'"),
         (camera, {"distortion": torch.full((5,), math.inf)}, "'distortion'"),
         (unprojected, {}, r"'depth' .*\(480, 640\), got \(240, 320\)"),
@@ -381,6 +388,37 @@ def views(**settings):
 def test_what_makes_no_camera_is_refused(make, settings, names):
     with pytest.raises(ValueError, match=f"Cameras?.*: .*{names}"):
         make(**settings)
+
+
+E = np.eye(4)
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (
+            lambda: Camera(K, (640, 480), E),
+            r"intrinsics=K, size=\(height, width\), world_to_camera",
+        ),
+        (lambda: Camera(K, size=(480, 640), world_to_camera=E), "1 without"),
+        (lambda: Camera(intrinsics=K, size=(480, 640), camera_to_world=E), r"inv\(camera_to_w"),
+        (lambda: Camera(intrinsics=K, size=(480, 640), pose=E), r"world_to_camera=pose.*inv\(pose"),
+        (lambda: Camera(K=K, size=(480, 640), world_to_camera=E), "'K'.*intrinsics=K"),
+        (lambda: Camera(intrinsics=K, width=640, world_to_camera=E), r"size=\(height, width"),
+        (lambda: Camera(intrinsics=K, size=(480, 640)), "lacks world_to_camera; "),
+        (lambda: Camera(intrinsics=K, size=(480, 640), world_to_camera=E, fov=1), "'fov'.*dist"),
+    ],
+)
+def test_another_call_is_answered_with_the_one_that_is_taken(call, named):
+    with pytest.raises(TypeError, match=f"^Camera: .*{named}"):
+        call()
+
+
+def test_arrays_make_the_same_camera_as_tensors():
+    wanted = camera(POSES[1])
+    made = camera(POSES[1].numpy(), intrinsics=K.numpy(), size=np.array([480, 640]))
+    assert torch.equal(made.world_to_camera, wanted.world_to_camera) and made.size == wanted.size
+    assert torch.equal(made.intrinsics, wanted.intrinsics)
 
 
 def test_cameras_travel_between_processes():

@@ -27,8 +27,8 @@ def test_by_name():
 def test_each_states_its_channels(name):
     with torch.device("meta"):
         more = {"image_channels": 8} if name == "linear" else {}
-        backbone = build_backbone(name, in_channels=4, **more)
-    assert backbone.in_channels == 4
+        backbone = pointseg.build_backbone(name, in_channels=6, **more)
+    assert backbone.in_channels == 6
     joined = {"sonata": 5, "utonia": 5}.get(name, 1)  # stages, in encoders without decoder
     assert sum(backbone.level_channels[:joined]) == backbone.out_channels
 

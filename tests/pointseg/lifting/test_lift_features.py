@@ -72,6 +72,8 @@ def test_a_depth_map_hides_what_lies_behind_it():
     [
         ({"points": np.zeros((3, 2))}, ValueError, "points"),
         ({"points": np.zeros((3, 3), int)}, ValueError, "points"),
+        ({"frames": frame()}, ValueError, "frames.*array_frame.*got Frame"),
+        ({"frames": [(halves(), K)]}, ValueError, "frames.*got tuple"),
         ({"fuse": "median"}, ValueError, "fuse"),
         ({"sample": "cubic"}, ValueError, "sample"),
         ({"encoder": "vit_small_patch14_dinov2"}, UserError, "weights"),
@@ -83,6 +85,32 @@ def test_what_it_refuses(changes, kind, named):
     given = {"points": POINTS, "frames": [frame()], "encoder": Colours(), **changes}
     with pytest.raises(kind, match=named):
         pointseg.lift_features(**given)
+
+
+def test_tensors_are_taken_as_arrays_are():
+    view = pointseg.array_frame(
+        torch.from_numpy(halves()),
+        torch.tensor(K, dtype=torch.float64),
+        world_to_camera=torch.from_numpy(pose()),
+        distortion=torch.zeros(5),
+    )
+    points = torch.from_numpy(POINTS).requires_grad_()
+    found, seen = pointseg.lift_features(points, [view], Colours(), sample="nearest")
+    wanted, _ = pointseg.lift_features(POINTS, [frame()], Colours(), sample="nearest")
+    assert seen.tolist() == SEEN.tolist()
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_real_weights_by_the_name_of_their_file(shared, tmp_path, monkeypatch):
+    (tmp_path / "dinov2.safetensors").symlink_to(shared / "weights/dinov2_vits14.safetensors")
+    monkeypatch.chdir(tmp_path)
+    points, frames = POINTS, [frame()]
+    feats, seen = pointseg.lift_features(
+        points, frames, encoder="vit_small_patch14_dinov2", weights="dinov2.safetensors"
+    )
+    assert feats.shape == (len(POINTS), 384) and seen.tolist() == SEEN.tolist()
+    left, right = feats[SEEN][[0, 1]]  # of the red and the green half
+    assert np.linalg.norm(left - right) > 0.1 * np.linalg.norm(left)
 
 
 def test_features_that_do_not_fit_are_refused_before_images_are_read(monkeypatch):
