@@ -25,8 +25,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Read the model, and print what it is."""
     from dinomed3d.inference.models.describe import inspect_json, inspect_text
     from dinomed3d.inference.models.model import open_model
+    from dinomed3d.runtime.hub_model import VOLUME, local_model
 
-    model = open_model(arguments.model, folds=arguments.folds, checkpoint=arguments.checkpoint)
+    path = local_model(arguments.model, VOLUME)
+    model = open_model(path, folds=arguments.folds, checkpoint=arguments.checkpoint)
     if arguments.json:
         print(json.dumps(inspect_json(model), indent=1))
     else:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the model, its folds and its checkpoint."""
-    parser.add_argument("model", type=Path, metavar="MODEL", help="folder or zip")
+    parser.add_argument("model", type=Path, metavar="MODEL", help="folder, zip, or hf:owner/name")
     parser.add_argument(
         "-f",
         "--folds",

@@ -38,10 +38,11 @@ def add_parser(verbs: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write the package, and print its path."""
     from dinomed3d.inference.models.package import package_model
+    from dinomed3d.runtime.hub_model import VOLUME, local_model
 
     print(
         package_model(
-            arguments.model,
+            local_model(arguments.model, VOLUME),
             arguments.out,
             licence=arguments.licence,
             training_labels=arguments.training_labels,

@@ -63,7 +63,8 @@ def _add_input(group: Any) -> None:
         dest="model",
         required=True,
         metavar="MODEL",
-        help="trained model: nnU-Net's folder, its exported zip, or one made by 'dinomed3d package'",
+        help="trained model: nnU-Net's folder, its exported zip, one made by 'dinomed3d package', or hf:owner/name for "
+        "one that 'dinomed3d package --push' put on the Hugging Face hub (also hf:owner/name@revision)",
     )
     group.add_argument(
         "-f", dest="folds", nargs="+", metavar="FOLD", help="folds to average (default: all)"
@@ -217,11 +218,10 @@ def _add_personal(group: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Predict, and print the result."""
-    from pathlib import Path
-
     from dinomed3d.inference.cohort.run import predict
     from dinomed3d.inference.discovery.find_cases import parse_patterns
     from dinomed3d.inference.models.model import open_model
+    from dinomed3d.runtime.hub_model import VOLUME, local_model
 
     options = vars(arguments)
     given = {
@@ -229,8 +229,11 @@ def run(arguments: argparse.Namespace) -> int:
     }
     given["folds"] = folds = None if arguments.folds is None else tuple(arguments.folds)
     given["exclude"] = tuple(arguments.exclude)
+    given["model"] = str(path := local_model(arguments.model, VOLUME))
+    if arguments.localizer is not None:
+        given["localizer"] = str(local_model(arguments.localizer, VOLUME))
     if arguments.channels is not None:
-        model = open_model(Path(arguments.model), folds=folds, checkpoint=arguments.checkpoint)
+        model = open_model(path, folds=folds, checkpoint=arguments.checkpoint)
         given["patterns"] = parse_patterns(arguments.channels, model.channels)
     if arguments.shard is not None:
         given["shard"] = parse_shard(arguments.shard)

@@ -26,8 +26,8 @@ def add_initial(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--init", type=Path, metavar="FILE",
         help="initial weights: of pointseg-train or pointseg-distill, a backbone in Pointcept's format, or a file of "
-        "Sonata, Concerto, Utonia or LitePT for --backbone sonata, utonia or litept; 'none': random ones, also for "
-        "those",
+        "Sonata, Concerto, Utonia or LitePT for --backbone sonata, utonia or litept; also of the Hugging Face hub, as "
+        "hf:owner/name (its model.pt) or hf:owner/name/file; 'none': random ones, also for those",
     )  # fmt: skip
     parser.add_argument(
         "--adapt-input", action="store_true",
@@ -42,6 +42,7 @@ def open_start(arguments: argparse.Namespace, out: Path) -> InitialFile | None:
     Raises:
         UserError: no such file; a pretrained encoder, or a frozen part, without weights.
     """
+    from dinomed3d.runtime.hub_model import WEIGHTS, local_model
     from pointseg.training.initial_file import open_initial
     from pointseg.training.run_dir import LAST
 
@@ -52,7 +53,7 @@ def open_start(arguments: argparse.Namespace, out: Path) -> InitialFile | None:
         last = out / LAST
         return open_initial(last, backbone) if last.is_file() else None
     if init is not None and init != RANDOM:
-        return open_initial(init, backbone)
+        return open_initial(local_model(init, WEIGHTS), backbone)
     if arguments.show_recipe:
         return None
     tune = getattr(arguments, "tune", "all")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from dinomed3d.runtime.argument_parser import ArgumentParser
 from dinomed3d.runtime.device import choose_device
+from dinomed3d.runtime.hub_model import CLOUD, local_model
 from dinomed3d.runtime.run_command import run_command
 from dinomed3d.runtime.terminal_text import lines_of, one_line
 from pointseg.cli.arguments import (
@@ -46,7 +47,13 @@ def _parser() -> argparse.ArgumentParser:
         help="folder for the results; or the result itself, for one file",
     )  # fmt: skip
     parser.add_argument(
-        "-m", "--model", type=Path, required=True, metavar="FILE", help="best.pt of pointseg-train"
+        "-m",
+        "--model",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="best.pt of pointseg-train, or hf:owner/name[@revision] for one that 'pointseg-package --push' put on the "
+        "Hugging Face hub",
     )
     add_own_backbone(parser)
     parser.add_argument("--colors", action="store_true", help="colour the points by class")
@@ -179,7 +186,7 @@ def _spec(arguments: argparse.Namespace, progress: Bar) -> PredictSpec:
     return PredictSpec(
         inputs=tuple(arguments.inputs),
         out=arguments.out,
-        model=arguments.model,
+        model=local_model(arguments.model, CLOUD),
         backbone=arguments.backbone,
         test_changes=inference_changes(arguments),
         tta=arguments.tta is not None,

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from dinomed3d.runtime.argument_parser import ArgumentParser
 from dinomed3d.runtime.device import choose_device
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.hub_model import CLOUD, local_model
+from dinomed3d.runtime.hub_name import is_hub_name
 from dinomed3d.runtime.run_command import run_command
 from dinomed3d.runtime.terminal_text import lines_of
 from pointseg.cli.arguments import (
@@ -43,7 +45,11 @@ def _parser() -> argparse.ArgumentParser:
         "test.",
     )
     parser.add_argument(
-        "-m", "--model", type=Path, metavar="FILE", help="best.pt of pointseg-train"
+        "-m",
+        "--model",
+        type=Path,
+        metavar="FILE",
+        help="best.pt of pointseg-train, or hf:owner/name on the Hugging Face hub",
     )
     add_own_backbone(parser)
     add_data(parser, required=False)  # --merge needs none
@@ -101,6 +107,8 @@ def _spec(arguments: argparse.Namespace, progress: Bar) -> EvaluationSpec:
     from pointseg.evaluation.spec import EvaluationSpec
     from pointseg.evaluation.visibility_breakdown import VisibilitySource
 
+    if arguments.out is None and is_hub_name(arguments.model):
+        raise UserError(f"--model {arguments.model}: name a folder for the results with --out")
     device = choose_device(arguments.device)
     corruption = Corruption(
         drop_views=arguments.drop_views,
@@ -110,13 +118,15 @@ def _spec(arguments: argparse.Namespace, progress: Bar) -> EvaluationSpec:
     )
     source = None
     if arguments.by_visibility is not None:
-        model = None if arguments.by_visibility == Path() else arguments.by_visibility
-        source = VisibilitySource(arguments.dataset, model)
+        reading = arguments.by_visibility
+        reading = None if reading == Path() else local_model(reading, CLOUD)
+        source = VisibilitySource(arguments.dataset, reading)
+    model = local_model(arguments.model, CLOUD)
     return EvaluationSpec(
-        model=arguments.model,
+        model=model,
         backbone=arguments.backbone,
         dataset=open_dataset(arguments.dataset, arguments.root, config=arguments.config),
-        out=arguments.out or arguments.model.parent / f"test{corruption.suffix}",
+        out=arguments.out or model.parent / f"test{corruption.suffix}",
         splits=None if arguments.split is None else tuple(arguments.split),
         test_changes=inference_changes(arguments),
         single_pass=arguments.single_pass,

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dinomed3d.runtime.device import choose_device
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.hub_model import CLOUD, local_model
 from pointseg.datasets.axes import FileAxes
 from pointseg.evaluation.inference_protocol import InferenceProtocol
 from pointseg.evaluation.scene_predictor import ScenePredictor
@@ -47,7 +48,7 @@ def load_model(
     """Load a checkpoint of ``pointseg-train``.
 
     Args:
-        path: the checkpoint.
+        path: the checkpoint, or `hf:owner/name` on the Hugging Face hub.
         device: auto, cpu, cuda or mps.
         tta: whether to predict as in tests, every point and with test-time augmentation, instead of one pass over
             one point per voxel.
@@ -60,7 +61,7 @@ def load_model(
     Classes are those of ``pointseg-predict`` with the same options.
     """
     chosen = choose_device(device)
-    model, trained = read_model(Path(path), chosen)
+    model, trained = read_model(local_model(path, CLOUD), chosen)
     if trained.recipe.images is not None:
         raise UserError(
             f"load_model: {path} reads images, which arrays do not come with; use pointseg-predict --cameras"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 from dinomed3d.inference.case import Case, CaseError
@@ -16,6 +15,7 @@ from dinomed3d.inference.cohort.worker import Worker
 from dinomed3d.inference.in_memory.images import understand
 from dinomed3d.inference.models.model import FINAL, open_model
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.hub_model import VOLUME, local_model
 
 
 def load_model(
@@ -32,7 +32,7 @@ def load_model(
     """Load a trained model of nnU-Net v2 or a package of ours, with all its folds.
 
     Args:
-        path: a trained-model folder, its exported zip, or a package.
+        path: a trained-model folder, its exported zip, a package, or `hf:owner/name` on the Hugging Face hub.
         device: auto, cpu, cuda or mps.
         folds: to average; None for all with the checkpoint.
         checkpoint: file name of the weights in a fold's folder.
@@ -50,11 +50,12 @@ def load_model(
         raise UserError(
             f"load_model: 'precision' must be one of {', '.join(PRECISIONS)}, got {precision!r}"
         )
+    local = local_model(path, VOLUME)
     chosen = None if folds is None else tuple(str(fold) for fold in folds)
     spec = PredictSpec(
         source="",
         out="",
-        model=str(path),
+        model=str(local),
         folds=chosen,
         checkpoint=checkpoint,
         device=device,
@@ -63,9 +64,7 @@ def load_model(
         step_size=step_size,
         memory_limit_gib=memory_limit_gib,
     )
-    return VolumeSegmenter(
-        Worker(open_model(Path(path), folds=chosen, checkpoint=checkpoint), spec)
-    )
+    return VolumeSegmenter(Worker(open_model(local, folds=chosen, checkpoint=checkpoint), spec))
 
 
 class VolumeSegmenter:
