@@ -9,20 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from pointseg.ops.ground_surface import ground_surface
+
 CELL_M = 1.0
 """Side of the cells whose lowest point is looked at, metres."""
-WINDOW_M = 30.0
-"""What is narrower than this stands on the ground, such as houses and trees; metres."""
 MOST_CELLS = 25_000_000
-"""Cells of wider clouds are larger: the memory stays below a gigabyte."""
+"""Cells of wider clouds are larger: the memory stays near a gigabyte."""
 
 
 def height_above_ground(coord: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Height of each point above the ground.
-
-    The ground is the morphological opening of the lowest points of cells (Zhang et al., IEEE TGRS 2003, with one
-    window): what is narrower than the window is taken away, slopes stay. Under a hall that is wider in both
-    directions it finds the roof.
+    """Height of each point above the ground, as ``ground_surface`` finds it from the lowest point of each cell.
 
     Args:
         coord: (N, 3) finite positions, metres, z up.
@@ -66,15 +62,7 @@ class Ground:
 
     @cached_property
     def _surface(self) -> NDArray[np.float32]:
-        lowest = self._lowest.reshape(self._shape)
-        nearest = ndimage.distance_transform_edt(
-            np.isinf(lowest), return_distances=False, return_indices=True
-        )
-        side = 2 * int(WINDOW_M / self._cell_m / 2) + 1
-        ground: NDArray[np.float32] = ndimage.grey_opening(
-            lowest[tuple(nearest)], size=(side, side), mode="nearest"
-        )
-        return ground
+        return ground_surface(self._lowest.reshape(self._shape), self._cell_m)
 
     def _plane(self, coord: NDArray[np.float32]) -> NDArray[np.float64]:
         return coord[:, :2].astype(np.float64) - self._low
