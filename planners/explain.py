@@ -14,6 +14,7 @@ import torch
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from dinomed3d.runtime.argument_parser import suggestion
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.training.environment import (
     RECIPE_VARIABLES,
@@ -86,6 +87,42 @@ class Explanation:
             ]
         )
 
+    @property
+    def stages(self) -> Mapping[str, tuple[StepCost, int, int]]:
+        """Cost of a step, voxels of its patches and number of epochs of each stage that there is, "I" and "II"."""
+        stages = {}
+        if self.one is not None and self.recipe.stage1_epochs:
+            voxels = self.slices * math.prod(slice_patch(self.patch))
+            stages["I"] = self.one, voxels, self.recipe.stage1_epochs
+        voxels = self.batch * math.prod(self.patch)
+        return {**stages, "II": (self.two, voxels, self.recipe.stage2_epochs)}
+
+    @property
+    def needs_gib(self) -> float:
+        """Memory of a GPU on which both stages fit, libraries included, GiB."""
+        peak = max(self.two.peak, 0.0 if self.one is None else self.one.peak)
+        return Budget.for_bytes(peak)
+
+    @property
+    def variables(self) -> list[str]:
+        """Environment variables that change the plan."""
+        names = (*SPEC_VARIABLES, *RECIPE_VARIABLES)
+        return [name for name in names if os.environ.get(name, "").strip()]
+
+    def step_seconds(self, speed: Speed) -> dict[str, float]:
+        """Time of a step of each stage that there is, "I" and "II", without loading."""
+        return {
+            stage: sum(speed.seconds(cost.components).values())
+            for stage, (cost, _, _) in self.stages.items()
+        }
+
+    def hours(self, speed: Speed) -> float:
+        """Time of all epochs of both stages, without loading and validation."""
+        seconds, steps = self.step_seconds(speed), self.recipe.iterations_per_epoch
+        return sum(
+            seconds[stage] * steps * epochs / 3600 for stage, (_, _, epochs) in self.stages.items()
+        )
+
     def _heading(self) -> list[str]:
         side = " x ".join(f"{s:g}" for s in self.spacing)
         lines = [
@@ -97,9 +134,8 @@ class Explanation:
                 "  This plan was not made by DinoMed3DPlanner: patch and batch are not sized for our network. Below is "
                 "how -tr DinoMed3DTrainer would use it."
             )
-        names = [n for n in (*SPEC_VARIABLES, *RECIPE_VARIABLES) if os.environ.get(n, "").strip()]
-        if names:
-            lines.append(f"  Changed by {', '.join(names)}, as the trainer would.")
+        if self.variables:
+            lines.append(f"  Changed by {', '.join(self.variables)}, as the trainer would.")
         if self.decisions:
             lines += ["", decision_table(self.decisions)]
         return lines
@@ -129,8 +165,7 @@ class Explanation:
 
     def _memory(self) -> list[str]:
         first = f"{self.one.peak / GIB:.1f} GiB in stage I, " if self.one is not None else ""
-        peak = max(self.two.peak, 0.0 if self.one is None else self.one.peak)
-        needs = Budget.for_bytes(peak)
+        needs = self.needs_gib
         lines = [
             f"  memory of tensors: {first}{self.two.peak / GIB:.1f} GiB in stage II; a GPU with {needs:.1f} GiB, "
             "libraries included",
@@ -141,17 +176,13 @@ class Explanation:
         return lines
 
     def _time(self, speed: Speed) -> list[str]:
-        steps = self.recipe.iterations_per_epoch
-        second = sum(speed.seconds(self.two.components).values())
-        hours = second * steps * self.recipe.stage2_epochs / 3600
-        text = f"{_seconds(second)} per step in stage II"
-        if self.one is not None and self.recipe.stage1_epochs:
-            slicewise = sum(speed.seconds(self.one.components).values())
-            hours += slicewise * steps * self.recipe.stage1_epochs / 3600
-            text = f"{_seconds(slicewise)} per step in stage I ({self.slices} slices), {text}"
+        steps, seconds = self.recipe.iterations_per_epoch, self.step_seconds(speed)
+        text = f"{_seconds(seconds['II'])} per step in stage II"
+        if "I" in seconds:
+            text = f"{_seconds(seconds['I'])} per step in stage I ({self.slices} slices), {text}"
         first = f"{self.recipe.stage1_epochs} + " if self.recipe.stage1_epochs else ""
         return [
-            f"  time on {speed.device}: {text}; {_hours(hours)} for "
+            f"  time on {speed.device}: {text}; {_hours(self.hours(speed))} for "
             f"{first}{self.recipe.stage2_epochs} epochs of {steps} steps",
             f"  (FLOPs divided by measured throughput: products {speed.products / TERA:.3g}, convolutions "
             f"{speed.convolutions / TERA:.3g} TFLOP/s; norms, losses, augmentation and validation not included)",
@@ -159,16 +190,13 @@ class Explanation:
 
     def _loading(self, speed: Speed, loaders: Mapping[str, LoaderSpeed]) -> list[str]:
         """Time of augmentation in each stage's step, and what to do if the device would wait for it."""
-        stages = [("II", self.batch * math.prod(self.patch), self.two)]
-        if self.one is not None and self.recipe.stage1_epochs:
-            stages.insert(0, ("I", self.slices * math.prod(slice_patch(self.patch)), self.one))
         spent = ", ".join(
             f"{loaders[stage].core_seconds(voxels):.2g} s per step in stage {stage}"
-            for stage, voxels, _ in stages
+            for stage, (_, voxels, _) in self.stages.items()
         )
         lines = [f"  augmentation, of one core: {spent}; {loaders['II'].cores} cores here"]
-        for stage, voxels, cost in stages:
-            if note := loaders[stage].note(voxels, sum(speed.seconds(cost.components).values())):
+        for stage, seconds in self.step_seconds(speed).items():
+            if note := loaders[stage].note(self.stages[stage][1], seconds):
                 lines.append(f"  NOTE: in stage {stage} {note}")
         return lines
 
@@ -182,7 +210,7 @@ def _hours(value: float) -> str:
 
 
 def explain(path: Path, configuration: str | None, device: torch.device) -> str:
-    """Explain a plan file, all its configurations or one.
+    """Explain a plan file, all its configurations or one, as text.
 
     Args:
         path: nnU-Net's plan; dataset.json must be in the same folder.
@@ -192,16 +220,32 @@ def explain(path: Path, configuration: str | None, device: torch.device) -> str:
     Raises:
         UserError: not a plan, or one that no network can be built from.
     """
+    explanations = explain_plan(path, configuration)
+    speed = measure_speed(device)
+    return "\n\n\n".join(e.text(speed, loaders_of(e)) for e in explanations)
+
+
+def explain_plan(path: Path, configuration: str | None) -> list[Explanation]:
+    """The cost of a plan's configurations, all or one.
+
+    Args:
+        path: as for `explain`.
+        configuration: likewise.
+
+    Raises:
+        UserError: not a plan, or one that no network can be built from.
+    """
     plans, dataset = _read(path, "plan"), _read(path.with_name("dataset.json"), "dataset")
     names = list(plans.get("configurations") or {})
     if not names:
         raise UserError(f"{path} must be an nnU-Net plan, but has no 'configurations'")
     if configuration is not None and configuration not in names:
-        raise UserError(f"{path} has no configuration {configuration!r}, only {', '.join(names)}")
+        raise UserError(
+            f"-c {configuration}: {path} has no such configuration, only {', '.join(names)}"
+            f"{suggestion([configuration], names)}"
+        )
     chosen = [configuration] if configuration else names
-    explanations = [explain_configuration(plans, dataset, name) for name in chosen]
-    speed = measure_speed(device)
-    return "\n\n\n".join(e.text(speed, _loaders(e)) for e in explanations)
+    return [explain_configuration(plans, dataset, name) for name in chosen]
 
 
 def slice_patch(patch: Sequence[int]) -> tuple[int, ...]:
@@ -209,10 +253,10 @@ def slice_patch(patch: Sequence[int]) -> tuple[int, ...]:
     return (MIN_DEPTH, *patch[1:]) if len(patch) == 3 else tuple(patch)
 
 
-def _loaders(e: Explanation) -> dict[str, LoaderSpeed]:
-    """The loaders of the stages that there are."""
+def loaders_of(e: Explanation) -> dict[str, LoaderSpeed]:
+    """The measured loader of each stage that there is, "I" and "II"."""
     loaders = {"II": measure_loader(e.patch, e.spacing, channels=e.channels)}
-    if e.one is not None and e.recipe.stage1_epochs:
+    if "I" in e.stages:
         patch = slice_patch(e.patch)
         loaders["I"] = measure_loader(patch, e.spacing, channels=e.channels, slicewise=True)
     return loaders

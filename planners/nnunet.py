@@ -329,12 +329,41 @@ def plan_report(plans: Mapping[str, Any]) -> str:
     targets = {f"{configuration[TARGET]:g}" for configuration in ours.values()}
     title = f"{plans['plans_name']} for {' or '.join(sorted(targets))} GiB"
     table = decision_tables(title, {name: c[DECISIONS] for name, c in ours.items()})
-    networks = {
-        name: NetworkSpec.from_arch_kwargs(c["architecture"]["arch_kwargs"])
-        for name, c in ours.items()
-    }
-    note = weights_note(networks, os.environ)
+    note = weights_note(_networks(ours), os.environ)
     return f"{table}\n\n{note}" if note else table
+
+
+def plan_json(plans: Mapping[str, Any]) -> dict[str, Any]:
+    """The same as plain data, with patch, batch and encoder of each configuration."""
+    ours = {n: c for n, c in plans["configurations"].items() if DECISIONS in c}
+    networks = _networks(ours)
+    return {
+        "plans": plans["plans_name"],
+        "dataset": plans["dataset_name"],
+        "file": Path(nnUNet_preprocessed, plans["dataset_name"], f"{plans['plans_name']}.json"),
+        "weights": " ".join(weights_note(networks, os.environ).split()) or None,
+        "configurations": {
+            name: {
+                "target_gib": c[TARGET],
+                "patch_voxels": c["patch_size"],
+                "batch": c["batch_size"],
+                "spacing_mm": c["spacing"],
+                "encoder": networks[name].encoder
+                if "encoder" in networks[name].components
+                else None,
+                "decisions": c[DECISIONS],
+            }
+            for name, c in ours.items()
+        },
+    }
+
+
+def _networks(configurations: Mapping[str, Any]) -> dict[str, NetworkSpec]:
+    """The networks of configurations of ours, by name."""
+    return {
+        name: NetworkSpec.from_arch_kwargs(c["architecture"]["arch_kwargs"])
+        for name, c in configurations.items()
+    }
 
 
 def plan_dataset(
@@ -344,7 +373,7 @@ def plan_dataset(
     plans_name: str,
     preprocessor_name: str,
     target_spacing: list[float] | None,
-) -> str:
+) -> dict[str, Any]:
     """Plan a dataset whose fingerprint nnU-Net has extracted; nnU-Net's output goes to stderr.
 
     Args:
@@ -355,7 +384,7 @@ def plan_dataset(
         target_spacing: of 3d_fullres, mm; None for nnU-Net's rule.
 
     Returns:
-        The decisions as a table, and what training will ask for.
+        The content of the plan, for `plan_report` and `plan_json`.
 
     Raises:
         UserError: nnU-Net's folders are not set, there is no such dataset or fingerprint, or no
@@ -371,7 +400,9 @@ def plan_dataset(
             planner = DinoMed3DPlanner(
                 dataset, memory_gib, preprocessor_name, plans_name, target_spacing
             )
-            plans = ExperimentPlanner.plan_experiment(planner)  # without printing the table
+            plans: dict[str, Any] = ExperimentPlanner.plan_experiment(
+                planner
+            )  # without printing the table
         except UserError:
             raise
         except (RuntimeError, OSError, AssertionError, KeyError, ValueError) as error:
@@ -384,4 +415,4 @@ def plan_dataset(
                 "its dataset.json, and was its fingerprint extracted (nnUNetv2_extract_fingerprint)? If the extraction "
                 "itself fails with an IndexError, no training label has any foreground"
             ) from error
-    return plan_report(plans)
+    return plans

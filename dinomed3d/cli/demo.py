@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from dinomed3d.runtime.device import DEVICES
+from dinomed3d.runtime.json_output import add_json, json_alone, print_json
 
 
 def add_parser(verbs: Any) -> None:
@@ -33,6 +35,7 @@ def add_parser(verbs: Any) -> None:
         help="where to train; auto: cuda if there is one, else cpu (default: auto)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier demo in DIR")
+    add_json(parser)
     parser.set_defaults(run=run)
 
 
@@ -41,5 +44,10 @@ def run(arguments: argparse.Namespace) -> int:
     from dinomed3d.cli.demo_steps import DemoSpec, run_demo
 
     spec = DemoSpec(out=arguments.out, device=arguments.device, overwrite=arguments.overwrite)
-    print(run_demo(spec).report())
+    with json_alone(arguments.json):
+        result = run_demo(spec)
+    if arguments.json:
+        print_json("dinomed3d-demo-1", asdict(result))
+    else:
+        print(result.report())
     return 0

@@ -11,7 +11,6 @@ import os
 import platform
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import dinomed3d
 from dinomed3d.cli.nnunet_commands import FOLDERS
 from dinomed3d.dataset.findings import Finding, State, table
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.json_output import add_json, json_alone, print_json
 from dinomed3d.runtime.terminal_text import lines_of
 
 TRAINER = "DinoMed3DTrainer"
@@ -57,9 +57,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--headers-only", action="store_true", help="with -d: read no voxels, only headers"
     )
-    parser.add_argument(
-        "--json", action="store_true", help="print the findings as JSON, once all are there"
-    )
+    add_json(parser)
     parser.set_defaults(run=run)
 
 
@@ -72,12 +70,13 @@ def run(arguments: argparse.Namespace) -> int:
         checks: Iterator[Finding] = iter(examine())
     else:
         checks = _dataset(arguments)
-    for finding in checks:
-        if not arguments.json:
-            print(lines_of(finding.text()), flush=True)
-        findings.append(finding)
+    with json_alone(arguments.json):
+        for finding in checks:
+            if not arguments.json:
+                print(lines_of(finding.text()), flush=True)
+            findings.append(finding)
     if arguments.json:
-        print(json.dumps({"findings": [asdict(finding) for finding in findings]}, indent=1))
+        print_json("dinomed3d-doctor-1", {"findings": findings})
     elif arguments.dataset is not None:
         print(f"\n{table(findings)}")
     return 1 if any(finding.state == "error" for finding in findings) else 0

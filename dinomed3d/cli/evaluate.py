@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dinomed3d.runtime.json_output import add_json, json_alone, print_json
 from dinomed3d.runtime.terminal_text import lines_of, one_line
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
-
     from dinomed3d.evaluation.folders import Evaluation
 
 
@@ -51,11 +49,7 @@ def add_parser(verbs: Any) -> None:
         metavar="OUT.csv",
         help="all cases and labels (default: evaluation.csv in the folder of the predictions)",
     )
-    parser.add_argument(
-        "--json",
-        action="store_true",
-        help="print both tables and what was not evaluated as JSON; null: there is no such score",
-    )
+    add_json(parser)
     parser.set_defaults(run=run)
 
 
@@ -65,20 +59,23 @@ def run(arguments: argparse.Namespace) -> int:
     from dinomed3d.runtime.atomic_files import atomic_write
 
     labels = None if arguments.labels is None else read_labels(arguments.labels)
-    result = evaluate(
-        arguments.reference,
-        arguments.prediction,
-        labels=labels,
-        tolerance_mm=arguments.tolerance,
-        progress=lambda case: print(one_line(f"evaluating {case}"), file=sys.stderr, flush=True),
-    )
+    with json_alone(arguments.json):
+        result = evaluate(
+            arguments.reference,
+            arguments.prediction,
+            labels=labels,
+            tolerance_mm=arguments.tolerance,
+            progress=lambda case: print(
+                one_line(f"evaluating {case}"), file=sys.stderr, flush=True
+            ),
+        )
     folder = arguments.prediction
     folder = folder if folder.is_dir() else folder.parent
     out = arguments.out or folder / "evaluation.csv"
     csv = result.per_case().to_csv(index=False, lineterminator="\n")
     atomic_write(out, csv.encode())
     if arguments.json:
-        print(json.dumps(_content(result, out, arguments.tolerance), indent=1))
+        print_json("dinomed3d-evaluate-1", _content(result, out, arguments.tolerance))
     else:
         _print_tables(result, out, arguments.tolerance)
     return 1 if result.problems else 0
@@ -99,19 +96,11 @@ def _print_tables(result: Evaluation, out: Path, tolerance_mm: float) -> None:
 
 def _content(result: Evaluation, out: Path, tolerance_mm: float) -> dict[str, Any]:
     """The same as plain data."""
-    means = [result.per_label().reset_index(names="label")] if result.rows else []
+    means = result.per_label().reset_index(names="label").to_dict("records") if result.rows else []
     return {
         "tolerance_mm": tolerance_mm,
-        "cases": _rows(result.per_case()),
-        "means": [row for table in means for row in _rows(table)],
+        "cases": result.per_case().to_dict("records"),
+        "means": means,
         "not_evaluated": result.problems,
-        "table": str(out),
+        "table": out,
     }
-
-
-def _rows(table: DataFrame) -> list[dict[str, Any]]:
-    """The rows of a table; JSON has no NaN."""
-    return [
-        {str(name): None if value != value else value for name, value in row.items()}
-        for row in table.to_dict("records")
-    ]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dinomed3d.runtime.device import DEVICES
+from dinomed3d.runtime.json_output import add_json, json_alone, print_json
 from dinomed3d.runtime.terminal_text import lines_of
 
 
@@ -31,6 +32,7 @@ def add_parser(verbs: Any) -> None:
         default="auto",
         help="device to time; auto: cuda if there is one, else cpu (default: auto)",
     )
+    add_json(parser)
     parser.set_defaults(run=run)
 
 
@@ -40,7 +42,13 @@ def run(arguments: argparse.Namespace) -> int:
 
     from dinomed3d.runtime.device import choose_device
     from planners.explain import explain
+    from planners.explain_json import explain_json
 
     device = torch.device(choose_device(arguments.device))
-    print(lines_of(explain(arguments.plans, arguments.configuration, device)))
+    if arguments.json:
+        with json_alone(True):
+            content = explain_json(arguments.plans, arguments.configuration, device)
+        print_json("dinomed3d-explain-1", content)
+    else:
+        print(lines_of(explain(arguments.plans, arguments.configuration, device)))
     return 0

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
 from dinomed3d.cli.model_arguments import add_model_arguments
+from dinomed3d.runtime.json_output import add_json, json_alone, print_json
 
 
 def add_parser(verbs: Any) -> None:
@@ -17,7 +17,7 @@ def add_parser(verbs: Any) -> None:
         description="Reads a trained model's folder or zip and checks it, without building its network.",
     )
     add_model_arguments(parser)
-    parser.add_argument("--json", action="store_true", help="as JSON instead of a table")
+    add_json(parser)
     parser.set_defaults(run=run)
 
 
@@ -27,10 +27,11 @@ def run(arguments: argparse.Namespace) -> int:
     from dinomed3d.inference.models.model import open_model
     from dinomed3d.runtime.hub_model import VOLUME, local_model
 
-    path = local_model(arguments.model, VOLUME)
-    model = open_model(path, folds=arguments.folds, checkpoint=arguments.checkpoint)
+    with json_alone(arguments.json):
+        path = local_model(arguments.model, VOLUME)
+        model = open_model(path, folds=arguments.folds, checkpoint=arguments.checkpoint)
     if arguments.json:
-        print(json.dumps(inspect_json(model), indent=1))
+        print_json("dinomed3d-inspect-1", inspect_json(model))
     else:
         print(inspect_text(model))
     return 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from dinomed3d.runtime.json_output import add_json, json_alone, print_json
+
 
 def add_parser(verbs: Any) -> None:
     """Add the verb to the console command's parser."""
@@ -45,20 +47,24 @@ def add_parser(verbs: Any) -> None:
         metavar="CLASS",
         help="nnU-Net's preprocessor (default: DefaultPreprocessor)",
     )
+    add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Plan, and print the decisions."""
-    from planners.nnunet import plan_dataset
+    with json_alone(arguments.json):
+        from planners.nnunet import plan_dataset, plan_json, plan_report
 
-    print(
-        plan_dataset(
+        plans = plan_dataset(
             arguments.dataset,
             memory_gib=arguments.gpu_memory_target,
             plans_name=arguments.overwrite_plans_name,
             preprocessor_name=arguments.preprocessor_name,
             target_spacing=arguments.overwrite_target_spacing,
         )
-    )
+    if arguments.json:
+        print_json("dinomed3d-plan-1", plan_json(plans))
+    else:
+        print(plan_report(plans))
     return 0

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import fields
-from typing import Any
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING, Any
 
 from dinomed3d.cli.predict_progress import Progress
 from dinomed3d.inference.cohort.spec import ENGINES, PRECISIONS, PredictSpec
 from dinomed3d.runtime.counted import counted
 from dinomed3d.runtime.device import DEVICES
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.json_output import add_json, json_alone, print_json
 from dinomed3d.runtime.terminal_text import one_line
+
+if TYPE_CHECKING:
+    from dinomed3d.inference.cohort.run import Outcome
 
 FAILED_BEFORE = 3
 """Exit code of a run in which only cases failed that had failed before."""
@@ -44,6 +48,7 @@ def add_parser(verbs: Any) -> None:
     _add_results(parser.add_argument_group("results"))
     _add_machines(parser.add_argument_group("processes and machines"))
     _add_personal(parser.add_argument_group("personal data", PERSONAL_DATA))
+    add_json(parser)
     parser.set_defaults(run=run)
 
 
@@ -237,17 +242,26 @@ def run(arguments: argparse.Namespace) -> int:
         given["patterns"] = parse_patterns(arguments.channels, model.channels)
     if arguments.shard is not None:
         given["shard"] = parse_shard(arguments.shard)
-    with Progress() as progress:
+    with json_alone(arguments.json), Progress() as progress:
         outcome = predict(PredictSpec(**given), progress)
+    if arguments.json:
+        print_json("dinomed3d-predict-1", {**asdict(outcome), "results": arguments.out})
+    else:
+        _print(outcome)
+    before = outcome.failed_before
+    if outcome.missing or len(before) < len(outcome.failed):
+        return 1
+    return FAILED_BEFORE if before else 0
+
+
+def _print(outcome: Outcome) -> None:
+    """Say how the run ended, and why cases failed."""
     before = outcome.failed_before
     earlier = f" ({len(before)} of them in an earlier run already)" if before else ""
     counts = f"{counted(len(outcome.done), 'case')} done, {len(outcome.failed)} failed{earlier}"
     print(one_line(f"{counts}; report: {outcome.report}"))
     for case, reason in outcome.failed.items():
         print(one_line(f"failed{' before' if case in before else ''}: {case}: {reason}"))
-    if outcome.missing or len(before) < len(outcome.failed):
-        return 1
-    return FAILED_BEFORE if before else 0
 
 
 def parse_shard(text: str) -> tuple[int, int]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dinomed3d.runtime.argument_parser import ArgumentParser
 from dinomed3d.runtime.device import choose_device
+from dinomed3d.runtime.json_output import add_json, json_alone, print_json
 from dinomed3d.runtime.run_command import run_command
 from dinomed3d.runtime.terminal_text import lines_of
 from pointseg.cli.arguments import add_data, add_device, at_least, number_or_all
@@ -66,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         "--batch", type=at_least(1), default=8, metavar="N", help="images at once (default: 8)"
     )
     add_device(parser, auto="float32")
+    add_json(parser)
     return parser
 
 
@@ -115,8 +118,6 @@ def _spec(arguments: argparse.Namespace, progress: Bar) -> CacheSpec:
 
 
 def _print(found: CacheResult) -> None:
-    from dataclasses import asdict
-
     import pandas as pd
 
     from pointseg.loading.build_feature_cache import format_bytes
@@ -138,13 +139,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     def run() -> int:
         from pointseg.loading.build_feature_cache import cache_features
 
-        with bar() as progress:
+        with json_alone(arguments.json), bar() as progress:
             try:
                 found = cache_features(_spec(arguments, progress))
             except KeyboardInterrupt:
                 progress.say("encoded images are kept; the same command continues with the rest")
                 raise
-        _print(found)
+        if arguments.json:
+            print_json("pointseg-cache-features-1", asdict(found))
+        else:
+            _print(found)
         return 0
 
     return run_command(NAME, run, results=arguments.out)

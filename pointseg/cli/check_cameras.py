@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from dinomed3d.runtime.argument_parser import ArgumentParser
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.json_output import add_json, json_alone, print_json
 from dinomed3d.runtime.run_command import run_command
 from dinomed3d.runtime.terminal_text import lines_of, one_line
 from pointseg.cli.arguments import at_least, name_or_plugin
@@ -83,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         help="axis that points up in pictures; --up=-y for camera coordinates (default: z; -y for an organised "
         "cloud)",
     )  # fmt: skip
+    add_json(parser)
     return parser
 
 
@@ -131,15 +133,18 @@ def _refuse(arguments: argparse.Namespace, names: Sequence[str], what: str) -> N
 
 def _run(arguments: argparse.Namespace) -> int:
     from pointseg.images.camera_check.check import check_cameras
-    from pointseg.images.camera_check.report import summary, view_table
+    from pointseg.images.camera_check.report import as_json, summary, view_table
 
-    with bar() as progress:
+    with json_alone(arguments.json), bar() as progress:
         spec = _spec(arguments, progress)
         found = check_cameras(spec)
-    print(lines_of(view_table(found)))
-    for line in summary(found, frames=len(spec.frames), checked=arguments.max_views):
-        print(one_line(line))
-    print(f"look at {arguments.out / 'cloud.png'} and {arguments.out / 'views'}")
+    if arguments.json:
+        print_json("pointseg-check-cameras-1", as_json(found, frames=len(spec.frames)))
+    else:
+        print(lines_of(view_table(found)))
+        for line in summary(found, frames=len(spec.frames), checked=arguments.max_views):
+            print(one_line(line))
+        print(f"look at {arguments.out / 'cloud.png'} and {arguments.out / 'views'}")
     return int(arguments.strict and not all(issue.note for issue in found.issues))
 
 

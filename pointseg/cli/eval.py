@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dinomed3d.runtime.argument_parser import ArgumentParser
+from dinomed3d.runtime.json_output import add_json, json_alone, print_json
 from dinomed3d.runtime.run_command import run_command
 from dinomed3d.runtime.terminal_text import lines_of, one_line
 from pointseg.cli.arguments import column_names
@@ -43,9 +43,7 @@ def _parser() -> argparse.ArgumentParser:
         "in .json",
     )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace existing files in OUT")
-    parser.add_argument(
-        "--json", action="store_true", help="print the metrics as JSON instead of the table"
-    )
+    add_json(parser)
     _add_meaning(parser.add_argument_group("what the labels mean"))
     return parser
 
@@ -110,17 +108,18 @@ def _spec(arguments: argparse.Namespace) -> ScoreSpec:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from pointseg.scoring.report import as_json, as_text, check_output, write_scores
+    from pointseg.scoring.report import FORMAT, as_json, as_text, check_output, write_scores
     from pointseg.scoring.score import score
 
     out = arguments.out
     if out is not None:
         check_output(out, overwrite=arguments.overwrite)
-    found = score(_spec(arguments))
+    with json_alone(arguments.json):
+        found = score(_spec(arguments))
     if out is not None:
         write_scores(found, out)
     if arguments.json:
-        print(json.dumps(as_json(found), indent=1, allow_nan=False))
+        print_json(FORMAT, as_json(found))
     else:
         print(lines_of(as_text(found)))
         compared = len(found.pairs) - len(found.failed)

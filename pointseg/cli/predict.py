@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from dinomed3d.runtime.argument_parser import ArgumentParser
 from dinomed3d.runtime.device import choose_device
 from dinomed3d.runtime.hub_model import CLOUD, local_model
+from dinomed3d.runtime.json_output import add_json, json_alone, print_json
 from dinomed3d.runtime.run_command import run_command
 from dinomed3d.runtime.terminal_text import lines_of, one_line
 from pointseg.cli.arguments import (
@@ -85,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add_inference(parser.add_argument_group("prediction"), is_opt_in=True)
     add_device(parser)
+    add_json(parser)
     return parser
 
 
@@ -220,10 +222,13 @@ def _run(arguments: argparse.Namespace) -> int:
     from pointseg.prediction.predict import predict
     from pointseg.prediction.summary_table import summary_table
 
-    with bar() as progress:
+    with json_alone(arguments.json), bar() as progress:
         results = predict(_spec(arguments, progress))
-    print(lines_of(summary_table(results)))
     failed = [result for result in results if result.status == "failed"]
+    if arguments.json:
+        print_json("pointseg-predict-1", {"results": arguments.out, "files": list(results)})
+        return 1 if failed else 0
+    print(lines_of(summary_table(results)))
     for result in failed:
         reason = result.reason.removeprefix(f"{result.source}: ")  # which many reasons begin with
         print(one_line(f"failed: {result.source}: {reason}"))

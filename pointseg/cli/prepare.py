@@ -6,11 +6,13 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dinomed3d.runtime.argument_parser import ArgumentParser
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.json_output import add_json, json_alone, print_json
 from dinomed3d.runtime.run_command import run_command
 from dinomed3d.runtime.terminal_text import one_line
 from pointseg.cli.arguments import at_least
@@ -89,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         help="waymo: the published list of test frames, 3d_semseg_test_set_frames.txt; without it the testing "
         "segments are left out",
     )  # fmt: skip
+    add_json(parser)
     return parser
 
 
@@ -181,9 +184,13 @@ def _run(arguments: argparse.Namespace) -> int:
     _check(arguments)
     counter = Counter(UNITS.get(arguments.dataset, "scenes"))
     try:
-        result = _prepare(arguments, counter)
+        with json_alone(arguments.json):
+            result = _prepare(arguments, counter)
     finally:
         counter.close()
+    if arguments.json:
+        print_json("pointseg-prepare-1", {"prepared": arguments.out, **asdict(result)})
+        return int(bool(result.failed))
     for split, scenes in result.splits.items():
         print(f"{split:<8} {len(scenes)} ready")
     print(f"prepared {arguments.out}")

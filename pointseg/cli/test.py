@@ -13,6 +13,7 @@ from dinomed3d.runtime.device import choose_device
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.hub_model import CLOUD, local_model
 from dinomed3d.runtime.hub_name import is_hub_name
+from dinomed3d.runtime.json_output import add_json, json_alone, print_json
 from dinomed3d.runtime.run_command import run_command
 from dinomed3d.runtime.terminal_text import lines_of
 from pointseg.cli.arguments import (
@@ -87,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     _add_corruption(parser.add_argument_group("robustness test"))
     add_device(parser)
+    add_json(parser)
     return parser
 
 
@@ -149,7 +151,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from pointseg.evaluation.cross_validation import merge_results
     from pointseg.evaluation.evaluate import evaluate
 
-    with bar() as progress:
+    with json_alone(arguments.json), bar() as progress:
         if arguments.merge is not None:
             if arguments.out is None:
                 raise UserError("--merge: name a folder for the merged result with --out")
@@ -160,6 +162,12 @@ def _run(arguments: argparse.Namespace) -> int:
         else:
             spec = _spec(arguments, progress)
             out, found = spec.out, evaluate(spec)
+    if arguments.json:
+        names = list(found.metrics["test_point_iou"])
+        matrix = {"names": names, "matrix": found.confusion.matrix}
+        results = {"results": out, "submission": arguments.submit, "pictures": found.pictures}
+        print_json("pointseg-test-1", {**found.metrics, "confusion": matrix, **results})
+        return 0
     _print(found, out)
     if arguments.submit is not None:
         print(f"submission   {arguments.submit}")

@@ -15,6 +15,7 @@ from dinomed3d.runtime.errors import UserError
 from planners.augmentation_cost import LoaderSpeed, measure_loader
 from planners.explain import explain, explain_configuration
 from planners.speed import Speed, measure_speed
+from tests.documented_keys import read_json
 from tests.planners.conftest import MakeDataset
 
 SPEED = Speed(products=1e12, convolutions=5e11, device="a machine")
@@ -26,6 +27,10 @@ LOADERS = {"I": LOADER, "II": LOADER}
 def planned(make_dataset: MakeDataset, capsys: pytest.CaptureFixture[str]) -> Path:
     """A plan with its dataset.json, made by the command."""
     folder = make_dataset()
+    assert main(["plan", "-d", "902", "-gpu_memory_target", "12", "--json"]) == 0
+    found = read_json(capsys.readouterr().out)
+    assert found["file"] == str(folder / "DinoMed3DPlans.json") and "DINOv2" in found["weights"]
+    assert found["configurations"]["2d"]["target_gib"] == 12
     assert main(["plan", "-d", "902", "-gpu_memory_target", "12"]) == 0
     printed = capsys.readouterr()
     assert printed.out.startswith("DinoMed3DPlans for 12 GiB: 2d, 3d_fullres\n")
@@ -48,8 +53,11 @@ def test_explain_prints_reasons_components_memory_and_time(
                  "encoder", "decoder", "saved MiB", "GiB in stage I,", "s per step in stage II"):  # fmt: skip
         assert word in printed.out
     assert max(len(line) for line in printed.out.splitlines()) < 180
-    assert main(["explain", str(planned), "-c", "2d", "--device", "cpu"]) == 0
-    assert "3d_fullres" not in capsys.readouterr().out
+    assert main(["explain", str(planned), "-c", "2d", "--device", "cpu", "--json"]) == 0
+    found = read_json(capsys.readouterr().out)["configurations"]
+    assert list(found) == ["2d"] and set(found["2d"]["stages"]) == {"I", "II"}
+    hours = found["2d"]["training_hours"]
+    assert f"; {hours:.2g} h for " in printed.out or hours >= 72
 
 
 def test_numbers_are_those_of_the_plan(planned: Path) -> None:
@@ -159,7 +167,7 @@ def test_what_is_no_plan_is_refused_in_one_line(
         ([str(tmp_path / "none.json")], "none.json"),
         ([str(tmp_path / "cut.json")], "cut.json"),
         ([str(tmp_path / "other.json")], "other.json"),
-        ([str(planned), "-c", "4d"], "'4d'"),
+        ([str(planned), "-c", "4d"], "-c 4d: "),
     ):
         assert main(["explain", *words]) == 2
         printed = capsys.readouterr()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from typing import Any
+
 import pandas as pd
 
 from pointseg.images.camera_check.agreement import Agreement
 from pointseg.images.camera_check.check import CameraCheck
+from pointseg.images.camera_check.issues import Issue
 from pointseg.images.camera_check.pose_conventions import INVERTED
 
 CANNOT_TELL = (
@@ -55,6 +59,42 @@ def summary(found: CameraCheck, *, frames: int, checked: int) -> list[str]:
         )  # fmt: skip
     lines += [f"{'note' if issue.note else 'problem'}: {issue}" for issue in found.issues]
     return lines
+
+
+def as_json(found: CameraCheck, *, frames: int) -> dict[str, Any]:
+    """The same as plain data; None where a figure is unknown.
+
+    Args:
+        found: the result.
+        frames: number of images of the scene.
+    """
+    poses = found.pose_check
+    return {
+        "images": frames,
+        "images_showing": found.showing,
+        "share_inside": found.inside,
+        "share_visible": found.seen,
+        "poses": {
+            "fit_better_as": poses.alternative,
+            "reason": poses.reason or None,
+            "sure": poses.sure,
+        },
+        "problems": [_issue(issue) for issue in found.issues if not issue.note],
+        "notes": [_issue(issue) for issue in found.issues if issue.note],
+        "views": [
+            {
+                "name": view.name,
+                "stated": asdict(view.stated),
+                "others": {name: asdict(other) for name, other in view.others.items()},
+            }
+            for view in found.views
+        ],
+        "pictures": list(found.pictures),
+    }
+
+
+def _issue(issue: Issue) -> dict[str, Any]:
+    return {"text": issue.text, "views": list(issue.views)}
 
 
 def _text(view: Agreement | None, name: str, digits: int) -> str:

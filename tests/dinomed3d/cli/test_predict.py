@@ -10,6 +10,7 @@ from dinomed3d.cli.predict import parse_shard
 from dinomed3d.runtime.errors import UserError
 from tests.dinomed3d.inference.cohort.test_run import write_scan
 from tests.dinomed3d.inference.models.write_model import write_model
+from tests.documented_keys import read_json
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def test_predict_package_and_inspect(scans, model, tmp_path, capsys):
     table = capsys.readouterr().out
     assert "nnUNetTrainer" in table and "3d_fullres" in table and "sha256" not in table
     assert main(["inspect", str(model), "--json"]) == 0
-    content = json.loads(capsys.readouterr().out)
+    content = read_json(capsys.readouterr().out)
     assert main(words(scans, tmp_path / "model.zip", "--device", "cpu")) == 0
     printed = capsys.readouterr()
     assert printed.out.startswith("2 cases done, 0 failed; report: ")
@@ -45,8 +46,10 @@ def test_predict_package_and_inspect(scans, model, tmp_path, capsys):
     record = json.loads((scans.parent / "out" / "scan0.json").read_text())
     assert record["model"]["hash"] == content["hash"]
     # the folder is the same model as the package made of it: nothing is done again
-    assert main(words(scans, model, "--device", "cpu")) == 0
-    assert "2 done earlier and verified" in capsys.readouterr().err
+    assert main(words(scans, model, "--device", "cpu", "--json")) == 0
+    printed = capsys.readouterr()
+    assert "2 done earlier and verified" in printed.err
+    assert read_json(printed.out)["done"] == ["scan0", "scan1"]
 
 
 def test_one_bad_case_is_exit_code_1(scans, model, capsys):

@@ -15,6 +15,7 @@ from dinomed3d.dataset.check import check_dataset, dataset_folder
 from dinomed3d.dataset.headers import read_header
 from dinomed3d.dataset.voxels import look_at_all
 from dinomed3d.runtime.errors import UserError
+from tests.documented_keys import read_json
 
 SHAPE = (6, 5, 4)
 DESCRIPTION = {
@@ -493,7 +494,7 @@ def test_the_command_names_a_dataset_by_number_name_or_folder(dataset, monkeypat
     rows = dict(re.split(r"  +", row, maxsplit=1) for row in table.splitlines())
     assert rows["labels"] == "1 error" and rows["geometry"] == "ok" and "weights" in rows
     assert main(["doctor", "-d", "7", "--processes", "1", "--json"]) == 1
-    found = json.loads(capsys.readouterr().out)["findings"]
+    found = read_json(capsys.readouterr().out)["findings"]
     said = [line for line in lines.splitlines() if line.startswith("[")]
     assert [f"[{one['state']}]".ljust(8) + one["topic"] for one in found] == [
         line.split(":")[0] for line in said

@@ -14,6 +14,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from dinomed3d.cli.main import main
 from dinomed3d.evaluation.folders import Labels, evaluate, read_labels
 from dinomed3d.runtime.errors import UserError
+from tests.documented_keys import read_json
 
 SPACING_XYZ = (0.5, 0.8, 3.0)
 
@@ -132,7 +133,7 @@ def test_one_bad_case_costs_only_itself(folders, capsys):
     assert rows[0] == "case,label,dice,hd95_mm,surface_dice,reference_ml,prediction_ml"
     assert len(rows) == 7 and rows[1].startswith("case0,a,0.")
     assert main([*command, "--json"]) == 1
-    content = json.loads(capsys.readouterr().out)
+    content = read_json(capsys.readouterr().out)
     scores = [["" if v is None else str(v) for v in row.values()] for row in content["cases"]]
     assert [list(content["cases"][0]), *scores] == [row.split(",") for row in rows]
     assert content["not_evaluated"] == result.problems

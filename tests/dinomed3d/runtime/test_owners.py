@@ -15,6 +15,8 @@ OWNERS = {
     "/sys/fs/cgroup": {"dinomed3d/runtime/memory.py"},
     "def choose_device(": {"dinomed3d/runtime/device.py"},
     "allow_tf32 =": {"dinomed3d/runtime/device.py"},
+    "print(json.dumps(": {"dinomed3d/runtime/json_output.py"},
+    '"--json"': {"dinomed3d/runtime/json_output.py"},
     "class UserError(": {"dinomed3d/runtime/errors.py"},
 }
 

@@ -15,6 +15,7 @@ from pointseg.cli.predict import main
 from pointseg.files import read_cloud, write_cloud
 from pointseg.prediction import predict as engine
 from tests import ROOT
+from tests.documented_keys import read_json
 from tests.pointseg.evaluation.answers import ByColor, colored, trained
 
 
@@ -49,6 +50,11 @@ def test_files_and_folders_and_a_bad_one(tmp_path, capsys):
     assert told.err.splitlines() == ["[1/3] broken.ply", "[2/3] room.ply", "[3/3] hall.pcd"]
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert [file["status"] for file in summary["files"]] == ["failed", "done", "done"]
+    more = ("-o", tmp_path / "out", "--no-pictures", "--json")
+    assert run(tmp_path, folder, tmp_path / "hall.pcd", *more) == 1
+    files = read_json(capsys.readouterr().out)["files"]
+    assert [file["status"] for file in files] == ["failed", "kept", "kept"]
+    assert files[2]["classes"] == {"thing": 400}
 
 
 def test_views_ask_for_the_whole_protocol(tmp_path, model):

@@ -8,6 +8,7 @@ import pytest
 
 from pointseg.cli.test import main
 from pointseg.evaluation import evaluate as engine
+from tests.documented_keys import read_json
 from tests.pointseg.evaluation.answers import ByColor, Clouds, colored, trained
 
 
@@ -34,7 +35,11 @@ def test_a_table_and_both_means(tmp_path, scenes, capsys):
     assert any(line.startswith("structure: 75.") for line in lines)  # a group of classes
     assert lines[-1] == f"1 scenes, 400 points; results in {tmp_path / 'test'}"
     assert told.err == "[1/1] test/a\n"  # no terminal, no bar
-    assert (tmp_path / "test" / "metrics.json").is_file()
+    metrics = json.loads((tmp_path / "test" / "metrics.json").read_text(encoding="utf-8"))
+    assert run(tmp_path, "--pictures", 0, "--json") == 0
+    found = read_json(capsys.readouterr().out)
+    assert metrics.keys() <= found.keys() and found["results"] == str(tmp_path / "test")
+    assert found["confusion"]["names"][0] == "floor" and found["confusion"]["matrix"][0][0] == 134
 
 
 def test_options_reach_the_protocol(tmp_path, scenes):
