@@ -37,6 +37,7 @@ VOLUMES = (
     "dinomed3d/inference/report",
     "dinomed3d/inference/cohort",
     "dinomed3d/inference/in_memory",
+    "dinomed3d/inference/deployment",
     "dinomed3d/evaluation",
     "dinomed3d/dataset",
     "planners",
@@ -102,7 +103,7 @@ NNUNET = {
     "planners/nnunet.py",
 }
 """The adapters: the only files that import nnU-Net."""
-VERBS = {"demo", "doctor", "evaluate", "explain", "inspect", "package", "plan", "predict"}
+VERBS = {"demo", "doctor", "evaluate", "explain", "export", "inspect", "package", "plan", "predict"}
 """Modules of ``dinomed3d.cli`` that are commands, which ``main`` dispatches to and nothing else imports."""
 
 

@@ -79,3 +79,17 @@ def add_lora(encoder: DinoEncoder, *, blocks: Iterable[int], rank: int, alpha: f
         if hasattr(block.attn, "qkv_bias_separate"):
             # timm's fused path reads qkv.weight without calling the layer; this one calls it.
             block.attn.qkv_bias_separate = True
+
+
+def merge_lora(network: nn.Module) -> None:
+    """Replace layers with an update by plain linear ones with the merged weight, in place.
+
+    Args:
+        network: that is not trained any more; its result stays the same.
+    """
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, LoRALinear):
+                with torch.no_grad():
+                    child.base.weight.copy_(child.merged_weight())
+                setattr(parent, name, child.base)

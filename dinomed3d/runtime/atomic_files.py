@@ -101,6 +101,30 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
+@contextmanager
+def new_files(folder: Path) -> Iterator[Path]:
+    """A temporary folder to write files into; they move to `folder` when the block ends, `.json` files last.
+
+    Args:
+        folder: where the files belong; it is made if need be, older files of the same names are replaced.
+
+    Raises:
+        WriteError: the system refuses to write there.
+    """
+    part = temp_path(folder / "files")
+    try:
+        part.mkdir(parents=True)
+        yield part
+        for file in sorted(part.iterdir(), key=lambda file: (file.suffix == ".json", file.name)):
+            move_into_place(file, folder / file.name)
+    except WriteError:
+        raise
+    except OSError as error:
+        raise WriteError(error.errno, error.strerror or str(error), str(folder)) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
 def atomic_write(path: Path, content: bytes) -> None:
     """Write a file, which appears under its name only when it is complete and on the disk.
 

@@ -10,6 +10,7 @@ from tests import ROOT
 EXAMPLES = ROOT / "examples"
 ARGUMENTS = {
     "lift_slices.py": [],
+    "predict_onnx.py": ["--help"],
     "structure.py": [],
     "benchmarks/airborne.py": ["--help"],
     "benchmarks/artifacts.py": ["--help"],
