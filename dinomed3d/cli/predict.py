@@ -23,7 +23,7 @@ FAILED_BEFORE = 3
 PERSONAL_DATA = (
     "Names of folders and files below IN, and names of DICOM series, become names of results. They stand in masks', "
     "records' and previews' file names, CASE.json (with paths, SeriesDescription and reasons), report.html, "
-    "report.csv, run.json, and in what is printed. A DICOM segmentation repeats the patient's and the study's tags "
+    "report.csv, run.json, and in what is printed. DICOM objects repeat the patient's and the study's tags "
     "(name, ID, birth date, sex, dates, UIDs), as an archive needs them. Previews, also inside report.html, show three "
     "slices of the scan. Masks repeat nothing but the geometry of the scan's header. Nothing is sent anywhere."
 )
@@ -164,6 +164,12 @@ def _add_results(group: Any) -> None:
         "--dicom-seg",
         action="store_true",
         help="also CASE.seg.dcm for DICOM input (needs highdicom, the extra 'dicom')",
+    )
+    group.add_argument(
+        "--dicom-rtstruct",
+        action="store_true",
+        help="also CASE.rtstruct.dcm for DICOM input: contours of each label on the original slices, for planning "
+        "systems; also for finished masks, which are not predicted again",
     )
     group.add_argument(
         "--statistics",

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dinomed3d import __version__
 from dinomed3d.inference.case import Case, CaseError
 from dinomed3d.inference.cohort.record import Record, read_record, sha256, write_record
 from dinomed3d.inference.cohort.spec import PredictSpec
@@ -17,8 +18,14 @@ from dinomed3d.inference.io.grid import Grid, Volume
 from dinomed3d.inference.io.image import read_case, read_mask
 from dinomed3d.inference.models.model import Model
 from dinomed3d.inference.report.statistics import label_statistics
+from dinomed3d.runtime.atomic_files import WriteError
 
-_FLAGS = ("no statistics: ", "no label files: ")
+_OF = {
+    "statistics": "no statistics: ",
+    "split": "no label files: ",
+    "rtstruct": "no RT structure set: ",
+}
+"""Entry of the record -> beginning of the flag that says why it is missing."""
 
 
 def statistics(mask: NDArray[Any], volume: Volume, digest: str, model: Model) -> Record:
@@ -60,8 +67,54 @@ def split(
     try:
         files = write_split(mask, grid, case, out, model, ours)
     except CaseError as error:  # the mask itself is valid and stays
-        return {}, [f"{_FLAGS[1]}{error}"]
+        return {}, [f"{_OF['split']}{error}"]
     return {"split": {"mask_sha256": digest, "files": files}}, []
+
+
+def structure_set(
+    mask: NDArray[Any],
+    grid: Grid,
+    digest: str,
+    case: Case,
+    out: Path,
+    model: Model,
+    *,
+    corrected: bool = False,
+) -> tuple[Record, list[str]]:
+    """Write the mask of a DICOM series as an RT structure set; gives entries and flags of the record.
+
+    Args:
+        mask: on `grid`.
+        grid: of the mask, whose slices may be even ones of a series of two increments.
+        digest: sha256 of the mask's file.
+        case: whose first scan is the series.
+        out: the output folder.
+        model: that predicted it.
+        corrected: whether it was corrected by hand since.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
+    from dinomed3d.inference.dicom.structure_set import MadeBy, write_structure_set
+
+    name = f"{case.id}.rtstruct.dcm"
+    try:
+        left_out = write_structure_set(
+            mask[grid.slices] if grid.slices else mask,
+            case.scans[0],
+            out / name,
+            labels=model.mask_values,
+            made_by=MadeBy(
+                algorithm=f"{model.trainer} {model.configuration}"[:64],
+                version=f"dinomed3d {__version__}, model {model.hash[:12]}",
+                corrected=corrected,
+            ),
+        )
+    except WriteError:
+        raise
+    except ValueError as error:  # the mask itself is valid and stays
+        return {}, [f"{_OF['rtstruct']}{error}"]
+    return {"rtstruct": {"mask_sha256": digest, "file": name, "left_out": left_out}}, []
 
 
 def planned(case: str, ending: str, model: Model, spec: PredictSpec) -> Record:
@@ -93,23 +146,28 @@ def complete_kept(
     """
     completed: list[str] = []
     corrected = set(edited)
-    for case in cases if spec.statistics or spec.split_labels else ():
+    for case in cases if spec.statistics or spec.split_labels or spec.dicom_rtstruct else ():
         record = read_record(out, case.id)
         if record is None:
             continue
         path = out / record["mask"]["file"]
         digest = sha256(path) if case.id in corrected else record["mask"]["sha256"]
-        wanted = _lacks(record, digest, out, spec)
+        wanted = _lacks(record, digest, case, out, spec)
         if not wanted:
             continue
-        made, flags = _complete(wanted, record, case, digest, out, model)
-        kept = [flag for flag in record["flags"] if not flag.startswith(_FLAGS)]
+        made, flags = _complete(
+            wanted, record, case, digest, out, model, corrected=case.id in corrected
+        )
+        tried = tuple(_OF[entry] for entry in wanted)
+        kept = [flag for flag in record["flags"] if not flag.startswith(tried)]
         write_record(out, record | made | {"flags": [*kept, *flags]})
         completed += [case.id] if made else []
     return completed
 
 
-def _lacks(record: Mapping[str, Any], digest: str, out: Path, spec: PredictSpec) -> list[str]:
+def _lacks(
+    record: Mapping[str, Any], digest: str, case: Case, out: Path, spec: PredictSpec
+) -> list[str]:
     """The entries that are to be made for this mask."""
     wanted = []
     if spec.statistics and (record.get("statistics") or {}).get("mask_sha256") != digest:
@@ -121,11 +179,23 @@ def _lacks(record: Mapping[str, Any], digest: str, out: Path, spec: PredictSpec)
             (out / f).is_file() for f in files.values()
         ):
             wanted.append("split")
+    if spec.dicom_rtstruct and case.scans[0].ending == ".dcm":
+        file = (record.get("rtstruct") or {}).get("file")
+        same = (record.get("rtstruct") or {}).get("mask_sha256") == digest
+        if not same or not file or not (out / file).is_file():
+            wanted.append("rtstruct")
     return wanted
 
 
 def _complete(
-    wanted: list[str], record: Record, case: Case, digest: str, out: Path, model: Model
+    wanted: list[str],
+    record: Record,
+    case: Case,
+    digest: str,
+    out: Path,
+    model: Model,
+    *,
+    corrected: bool,
 ) -> tuple[Record, list[str]]:
     """Make entries for the mask of a kept case; gives them and flags."""
     made: Record = {}
@@ -134,15 +204,19 @@ def _complete(
         grid = Grid.from_json(record["grid"])
         mask = np.ascontiguousarray(read_mask(out / record["mask"]["file"], grid))
     except CaseError as error:
-        return {}, [f"{start}{error}" for start in _FLAGS]
+        return {}, [f"{_OF[entry]}{error}" for entry in wanted]
     if "statistics" in wanted:
         try:
             made |= statistics(mask, read_case(case, model.channels), digest, model)
         except CaseError as error:
-            flags.append(f"{_FLAGS[0]}{error}")
+            flags.append(f"{_OF['statistics']}{error}")
     if "split" in wanted:
         ours = ((record.get("split") or {}).get("files") or {}).values()
         entries, more = split(mask, grid, digest, case.id, out, model, set(ours))
+        made |= entries
+        flags += more
+    if "rtstruct" in wanted:
+        entries, more = structure_set(mask, grid, digest, case, out, model, corrected=corrected)
         made |= entries
         flags += more
     return made, flags

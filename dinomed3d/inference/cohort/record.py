@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 """Plain data, written as JSON next to the mask; `worker` and `results` make its entries."""
 
-OTHERS = (".png", ".preview.png", ".b2nd", ".seg.dcm", ".slices.nii.gz")
+OTHERS = (".png", ".preview.png", ".b2nd", ".seg.dcm", ".rtstruct.dcm", ".slices.nii.gz")
 """Endings of the other files that a case may have next to its record."""
 LABELS_FOLDER = ".labels"
 """Ending of the folder of a case with a binary mask for each label."""
@@ -77,6 +77,8 @@ def _is_complete(record: Record, case: str) -> bool:
         return False
     if not _has_plain_values(record) or not _has_own_label_files(record, case):
         return False
+    if not _has_own_structure_set(record, case):
+        return False
     if record["status"] != "done":
         return True
     return (
@@ -101,6 +103,14 @@ def _has_own_label_files(record: Record, case: str) -> bool:
         and not {"/", "\\"} & set(name[len(folder) :])
         and name.endswith(MASK_ENDINGS)
         for name in files.values()
+    )
+
+
+def _has_own_structure_set(record: Record, case: str) -> bool:
+    """Whether the RT structure set that a record names is that of this case."""
+    entry = record.get("rtstruct")
+    return entry is None or (
+        isinstance(entry, dict) and entry.get("file") == f"{case}.rtstruct.dcm"
     )
 
 

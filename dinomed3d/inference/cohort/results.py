@@ -79,6 +79,12 @@ def write_results(
     atomic_write(Path(f"{stem}{preview}"), picture)
     digest = sha256(path)
     made = deliverables.statistics(mask, volume, digest, model) if spec.statistics else {}
+    if spec.dicom_rtstruct and scan.ending == ".dcm":
+        entries, more = deliverables.structure_set(
+            mask, grid, digest, task.case, Path(spec.out), model
+        )
+        made |= entries
+        flagged += more
     if spec.split_labels:
         entries, more = deliverables.split(mask, grid, digest, task.case.id, Path(spec.out), model)
         made |= entries

@@ -113,6 +113,8 @@ def _predict(
     out, source = Path(spec.out), Path(spec.source)
     if spec.dicom_seg:
         check_dicom_seg(model)
+    if spec.dicom_rtstruct:
+        check_label_names(model)
     if out.resolve() == source.resolve():
         raise UserError(
             f"-o {out}: must be another folder than -i, whose scans masks would replace"
@@ -212,12 +214,21 @@ def check_dicom_seg(model: Model) -> None:
     Raises:
         UserError: highdicom is not installed, or DICOM cannot store the name of a label.
     """
-    from dinomed3d.inference.dicom.segments import foreground_labels
-
     if any(importlib.util.find_spec(name) is None for name in ("highdicom", "pydicom")):
         raise UserError(
             f"--dicom-seg needs highdicom, which is not installed; {how_to_install('dicom')}"
         )
+    check_label_names(model)
+
+
+def check_label_names(model: Model) -> None:
+    """Check that DICOM can store the names of all labels, before hours of prediction.
+
+    Raises:
+        UserError: it cannot.
+    """
+    from dinomed3d.inference.dicom.segments import foreground_labels
+
     foreground_labels(model.labels)
 
 

@@ -52,6 +52,8 @@ class PredictSpec:
     """sha256 of the localizer's files, filled in when the run begins."""
     dicom_seg: bool = False
     """Whether to write a DICOM segmentation for DICOM input."""
+    dicom_rtstruct: bool = False
+    """Whether to write a DICOM RT Structure Set for DICOM input."""
     statistics: bool = False
     """Whether to report volume and intensities of each label in `statistics.json`."""
     split_labels: bool = False

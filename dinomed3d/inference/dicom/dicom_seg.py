@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinomed3d.inference.case import CaseError, Scan
+from dinomed3d.inference.dicom.derived import (
+    NOT_REVIEWED,
+    character_set,
+    derived_uid,
+    library_errors,
+    series_number,
+    source_date,
+    source_time,
+)
 from dinomed3d.inference.dicom.quiet import quiet_libraries
-from dinomed3d.inference.dicom.references import read_references, series_path
-from dinomed3d.inference.dicom.segments import describe_segment, foreground_labels
+from dinomed3d.inference.dicom.references import read_references
+from dinomed3d.inference.dicom.segments import (
+    belonging,
+    describe_segment,
+    foreground_labels,
+    labels_with_voxels,
+)
 from dinomed3d.runtime.atomic_files import new_file
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.extras import how_to_install
@@ -56,16 +68,12 @@ def write_segmentation(
         UserError: highdicom is not installed; a label's name that DICOM cannot hold.
         ValueError: A mask that is not (Z, Y, X) uint8 or uint16, or has values without a label.
     """
-    if mask.ndim != 3 or mask.dtype not in (np.uint8, np.uint16):
-        raise ValueError(
-            "write_segmentation: 'mask' must be (Z, Y, X) uint8 or uint16, "
-            f"got {mask.shape} {mask.dtype}"
-        )
     named = foreground_labels(labels)
-    present = _present(mask, named)
+    present = labels_with_voxels(mask, named)
     segments = present or named  # an object needs segments, even without voxels
     planes = slice(None) if present or scan.frames else slice(0, 1)
-    with _library_errors(scan):
+    _check_highdicom()
+    with library_errors(scan, "DICOM segmentation"):
         headers = read_references(scan, mask.shape)
         content = _build(mask[planes], headers, planes, segments, list(named), (algorithm, version))
         with new_file(path) as part:
@@ -79,38 +87,14 @@ def write_segmentation(
     return [f"no voxels, not in the DICOM segmentation: {', '.join(left_out)}"] if left_out else []
 
 
-@contextmanager
-def _library_errors(scan: Scan) -> Iterator[None]:
-    """What pydicom and highdicom raise about a series becomes a CaseError; their warnings go."""
-    with quiet_libraries():
-        try:
+def _check_highdicom() -> None:
+    try:
+        with quiet_libraries():
             import highdicom  # noqa: F401
-
-            yield
-        except ImportError as err:
-            raise UserError(
-                f"DICOM segmentations need highdicom ({err}); {how_to_install('dicom')}"
-            ) from err
-        except UserError:
-            raise
-        except (AttributeError, KeyError, TypeError, ValueError, NotImplementedError) as err:
-            raise CaseError(
-                f"{series_path(scan)}: no DICOM segmentation can be made for this series: "
-                f"{' '.join(str(err).split())}; the mask itself is not affected"
-            ) from err
-
-
-def _present(
-    mask: NDArray[Any], named: Mapping[str, tuple[int, ...]]
-) -> dict[str, tuple[int, ...]]:
-    """The labels that have voxels."""
-    counts = np.zeros(np.iinfo(mask.dtype).max + 1, dtype=np.int64)
-    for plane in mask:
-        counts += np.bincount(plane.ravel(), minlength=len(counts))
-    known = {0}.union(*named.values())
-    if strange := sorted(set(np.flatnonzero(counts).tolist()) - known):
-        raise ValueError(f"write_segmentation: 'mask' has values without a label: {strange}")
-    return {name: values for name, values in named.items() if counts[list(values)].any()}
+    except ImportError as err:
+        raise UserError(
+            f"DICOM segmentations need highdicom ({err}); {how_to_install('dicom')}"
+        ) from err
 
 
 def _build(
@@ -130,10 +114,9 @@ def _build(
     identification = highdicom.AlgorithmIdentificationSequence(
         name=algorithm, family=codes.cid7162.ArtificialIntelligence, version=version
     )
-    series_uid = _uid(first.SeriesInstanceUID, algorithm, version)
+    series_uid = derived_uid(first.SeriesInstanceUID, algorithm, version)
     sources = [str(header.SOPInstanceUID) for header in headers]
     digest = hashlib.sha256(np.ascontiguousarray(mask).data).hexdigest()
-    ascii_only = "".join((*names, *made_by)).isascii()
     images = headers[planes]
     if (whole := getattr(first, "multi_frame", None)) is not None:
         images, mask = [whole], mask[np.argsort([header.frame for header in headers])]
@@ -146,8 +129,8 @@ def _build(
             for k, name in enumerate(segments, start=1)
         ],
         series_instance_uid=series_uid,
-        series_number=1000 + max(0, int(first.get("SeriesNumber") or 0)) % 1_000_000,
-        sop_instance_uid=_uid(series_uid, *sources, mask.shape, digest, dict(segments)),
+        series_number=series_number(first, 1000),
+        sop_instance_uid=derived_uid(series_uid, *sources, mask.shape, digest, dict(segments)),
         instance_number=1,
         manufacturer="dinomed3d",
         manufacturer_model_name=algorithm,
@@ -157,10 +140,10 @@ def _build(
         pixel_measures=_pixel_measures(headers),
         series_description="Segmentation (dinomed3d)",
         content_label="SEGMENTATION",
-        content_description="Automatic segmentation, not reviewed; not a medical device",
-        content_date=_first_of(first, "Date") or "19000101",
-        content_time=_first_of(first, "Time") or "000000",
-        specific_character_set=first.get("SpecificCharacterSet") if ascii_only else "ISO_IR 192",
+        content_description=NOT_REVIEWED,
+        content_date=source_date(first),
+        content_time=source_time(first),
+        specific_character_set=character_set(first, *names, *made_by),
     )
     # what highdicom makes of random numbers or the clock
     del content.InstanceCreationDate, content.InstanceCreationTime
@@ -168,18 +151,8 @@ def _build(
         if equipment.get("ManufacturerModelName") == "highdicom":
             equipment.pop("ContributionDateTime", None)
     for item in (*content.DimensionOrganizationSequence, *content.DimensionIndexSequence):
-        item.DimensionOrganizationUID = _uid(content.SOPInstanceUID, "dimensions")
+        item.DimensionOrganizationUID = derived_uid(content.SOPInstanceUID, "dimensions")
     return content
-
-
-def _uid(*parts: object) -> str:
-    """A UID derived from the parts, under 2.25: DICOM allows UUIDs there without registration."""
-    return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, '|'.join(map(str, parts))).int}"
-
-
-def _first_of(header: Any, kind: str) -> str:
-    moments = ("Content", "Acquisition", "Series", "Study")
-    return next((str(v) for m in moments if (v := header.get(f"{m}{kind}"))), "")
 
 
 def _slice_positions(headers: Sequence[Any]) -> NDArray[np.float64]:
@@ -210,19 +183,9 @@ def _pixels(mask: NDArray[Any], segments: Mapping[str, tuple[int, ...]]) -> NDAr
             numbers[list(group)] = number
         return numbers[mask]
     stack = np.empty((len(segments), *mask.shape), dtype=np.uint8)
-    for belongs, plane in zip(_belonging(segments, mask.dtype), stack, strict=True):
+    for belongs, plane in zip(belonging(segments, mask.dtype), stack, strict=True):
         np.take(belongs, mask, out=plane, mode="clip")
     return np.moveaxis(stack, 0, -1)
-
-
-def _belonging(
-    segments: Mapping[str, tuple[int, ...]], dtype: np.dtype[Any]
-) -> list[NDArray[np.uint8]]:
-    """For each segment a table: value of the mask to 1 where it belongs."""
-    tables = np.zeros((len(segments), np.iinfo(dtype).max + 1), dtype=np.uint8)
-    for table, group in zip(tables, segments.values(), strict=True):
-        table[list(group)] = 1
-    return list(tables)
 
 
 def _difference(
@@ -247,7 +210,7 @@ def _difference(
         for z, header in enumerate(headers)
     }
     positions = _slice_positions(headers)
-    tables = _belonging(segments, mask.dtype)
+    tables = belonging(segments, mask.dtype)
     seen: set[tuple[int, int]] = set()
     shared = content.SharedFunctionalGroupsSequence[0]  # holds the number of a single segment
     groups = content.PerFrameFunctionalGroupsSequence

@@ -1,4 +1,4 @@
-"""The slices that a DICOM segmentation refers to: their headers, in the order of the files."""
+"""The slices that a DICOM object made of a mask refers to: their headers, in the order of the files."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def read_references(scan: Scan, shape: tuple[int, ...]) -> list[Any]:
     found = (len(scan.frames or scan.files), *series_grid(scan).shape_zyx[1:])
     if found != shape:
         raise CaseError(
-            f"{series_path(scan)}: a DICOM segmentation must have the size of its series; "
+            f"{series_path(scan)}: a DICOM segmentation or structure set must have the size of its series; "
             f"the mask is {shape}, the series (slices, rows, columns) {found}"
         )
     if scan.frames:
@@ -78,8 +78,8 @@ def _read(path: Path, tags: list[str] | None) -> Any:
 def _require(header: Any, tags: Sequence[str], path: Path) -> None:
     if missing := [tag for tag in tags if not header.get(tag)]:
         raise CaseError(
-            f"{path}: a DICOM segmentation must refer to the slices it belongs to, and "
-            f"this one has no {', '.join(missing)} (removed by anonymisation?)"
+            f"{path}: a DICOM segmentation or structure set must refer to the slices it belongs to, "
+            f"and this one has no {', '.join(missing)} (removed by anonymisation?)"
         )
 
 
@@ -99,7 +99,7 @@ def _frames(scan: Scan) -> list[Any]:
     _require(whole, [tag for tag in _REQUIRED if tag not in _OF_FRAMES], path)
     if sorted(scan.frames) != list(range(1, int(whole.NumberOfFrames) + 1)):
         raise CaseError(
-            f"{path}: a DICOM segmentation is made of a multi-frame object that is one volume, this one holds "
+            f"{path}: it must be one volume for a DICOM segmentation or structure set, this object holds "
             "several; convert the NIfTI mask, or split the object before"
         )
     _complete(whole)

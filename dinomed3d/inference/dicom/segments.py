@@ -1,9 +1,12 @@
-"""What a DICOM segmentation says about each label of a model: name, colour, and a generic code."""
+"""The labels of a mask as DICOM objects have them: values, name, colour, and a generic code."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from dinomed3d.inference.palette import COLOURS
 from dinomed3d.runtime.errors import UserError
@@ -22,11 +25,40 @@ def foreground_labels(labels: Mapping[str, int | Sequence[int]]) -> dict[str, tu
             continue
         if not name.strip() or len(name) > 64 or "\\" in name or not name.isprintable():
             raise UserError(
-                f"label {name!r}: a DICOM segment's name must have 1 to 64 printable characters, "
+                f"label {name!r}: its name in DICOM must have 1 to 64 printable characters, "
                 "none of them a backslash; rename it in the model's dataset.json"
             )
         kept[name] = values
     return kept
+
+
+def labels_with_voxels(
+    mask: NDArray[Any], named: Mapping[str, tuple[int, ...]]
+) -> dict[str, tuple[int, ...]]:
+    """The labels that have voxels in a mask.
+
+    Raises:
+        ValueError: A mask that is not (Z, Y, X) uint8 or uint16, or has values without a label.
+    """
+    if mask.ndim != 3 or mask.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"'mask' must be (Z, Y, X) uint8 or uint16, got {mask.shape} {mask.dtype}")
+    counts = np.zeros(np.iinfo(mask.dtype).max + 1, dtype=np.int64)
+    for plane in mask:
+        counts += np.bincount(plane.ravel(), minlength=len(counts))
+    known = {0}.union(*named.values())
+    if strange := sorted(set(np.flatnonzero(counts).tolist()) - known):
+        raise ValueError(f"'mask' has values without a label: {strange}")
+    return {name: values for name, values in named.items() if counts[list(values)].any()}
+
+
+def belonging(
+    segments: Mapping[str, tuple[int, ...]], dtype: np.dtype[Any]
+) -> list[NDArray[np.uint8]]:
+    """For each segment a table: value of the mask to 1 where it belongs."""
+    tables = np.zeros((len(segments), np.iinfo(dtype).max + 1), dtype=np.uint8)
+    for table, group in zip(tables, segments.values(), strict=True):
+        table[list(group)] = 1
+    return list(tables)
 
 
 def describe_segment(number: int, name: str, colour: int, *, algorithm: Any) -> Any:

@@ -20,7 +20,7 @@ _SECOND_FILES = (".slices", ".preview")
 """NAME.slices.nii.gz is a second mask of NAME, NAME.preview.png may be its preview."""
 _OUTPUT_ENDINGS = (
     *(".nii", ".nii.gz", ".mha", ".nrrd", ".json", ".png", ".b2nd", ".seg.dcm", ".slices.nii.gz"),
-    *(".bmp", ".tif", ".tiff", ".preview.png"),
+    *(".bmp", ".tif", ".tiff", ".preview.png", ".rtstruct.dcm"),
 )
 
 

@@ -28,6 +28,7 @@ MOST_LISTED = 20
 FILES = {
     ".slices.nii.gz": "mask of the original slices",
     ".seg.dcm": "DICOM segmentation",
+    ".rtstruct.dcm": "RT structure set",
     ".b2nd": "probabilities",
 }
 """Endings of results that are linked as well -> what they are called."""
@@ -140,6 +141,7 @@ def _files(record: Mapping[str, Any]) -> list[dict[str, str]]:
     if mask is None or "stored_as" in record:
         return []
     others = [name for name in record.get("files") or [] if name != mask]
+    others += filter(None, [(record.get("rtstruct") or {}).get("file")])
     shown = {"mask": mask}
     for name in others:
         for ending, what in FILES.items():

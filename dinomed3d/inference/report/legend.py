@@ -84,6 +84,7 @@ FLAGS = {
     "localizer": "The region that was predicted was not found, or the mask touches its border and may be cut off.",
     "corrected by hand": "The mask has changed since it was predicted and is kept; numbers and preview are those of "
     "the prediction.",
-    "no DICOM segmentation": "The mask is complete, but could not be written as a DICOM object, for the reason given.",
+    "no DICOM segmentation, no RT structure set": "The mask is complete, but could not be written as a DICOM object, "
+    "for the reason given.",
 }
 """Beginnings of flags -> what they mean."""

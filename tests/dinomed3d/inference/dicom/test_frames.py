@@ -22,6 +22,7 @@ from pydicom.uid import (
 from dinomed3d.inference.case import CaseError
 from dinomed3d.inference.dicom import frames
 from dinomed3d.inference.dicom.dicom_seg import write_segmentation
+from dinomed3d.inference.dicom.structure_set import MadeBy, write_structure_set
 from dinomed3d.inference.discovery.find_cases import find_cases
 from dinomed3d.inference.io.image import read_case, read_grid
 from tests.dinomed3d.inference.dicom.dicom_series import write_series
@@ -128,6 +129,11 @@ def test_a_segmentation_refers_to_the_frames(tmp_path):
         assert group.PlanePositionSequence[0].ImagePositionPatient[2] == 2 * z
         found[z][frame > 0] = label
     assert np.array_equal(found, mask)
+    made_by = MadeBy(algorithm="x", version="1")
+    write_structure_set(mask, scan, made, labels={"a": 1, "b": 2}, made_by=made_by)
+    contours = pydicom.dcmread(made).ROIContourSequence[0].ContourSequence
+    frames = [c.ContourImageSequence[0].ReferencedFrameNumber for c in contours]
+    assert frames == [2, 1] and [c.ContourData[2] for c in contours] == [0, 4]
     write_frames(path, [at(z, **content(StackID=s)) for s in "ab" for z in (0, 2)], change=more)
     scan = find_cases(tmp_path / "scan", channels=("MR",)).cases[0].scans[0]
     with pytest.raises(CaseError, match="holds several"):

@@ -134,7 +134,7 @@ def test_the_head_of_the_cases(shared, tmp_path):
     model = write_model(tmp_path, mirroring=None)
     spec = PredictSpec(
         source=str(source), out=str(tmp_path / "out"), model=str(model), engine="threads", device="cpu",
-        dicom_seg=True, step_size=1.0,
+        dicom_seg=True, dicom_rtstruct=True, step_size=1.0,
     )  # fmt: skip
     assert predict(spec, lambda event: None).done == ("head",)
     out = Path(spec.out)
@@ -155,4 +155,29 @@ def test_the_head_of_the_cases(shared, tmp_path):
     assert heights <= {2.5 * plane for plane in planes} and max(heights) > 17
     measures = content.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
     assert "SpacingBetweenSlices" not in measures
+    contours = pydicom.dcmread(out / record["rtstruct"]["file"]).ROIContourSequence
+    assert {
+        round(float(c.ContourData[2]), 3) for i in contours for c in i.ContourSequence
+    } == heights
     assert not predict(spec, lambda event: None).failed  # the same again keeps it
+    check_later_structure_sets(spec, out / "head.rtstruct.dcm")
+
+
+def check_later_structure_sets(spec, path):
+    """Of a mask that was corrected, and one that is gone: made again, and nothing is predicted for it."""
+    image = nib.load(path.with_name("head.nii.gz"))
+    values = np.zeros(image.shape, np.uint8)
+    values[4:9, 5:8, 8:13] = 1  # even slices 8 to 12: original ones 7, 8 and 9
+    nib.save(nib.Nifti1Image(values, None, image.header), path.with_name("head.nii.gz"))
+    events = []
+    assert predict(spec, events.append).done
+    assert [e.work.completed for e in events if hasattr(e, "work")] == [["head"]] and len(
+        events
+    ) == 1
+    found = pydicom.dcmread(path)
+    (roi,) = found.StructureSetROISequence
+    assert roi.ROIGenerationAlgorithm == "SEMIAUTOMATIC"
+    heights = [float(c.ContourData[2]) for c in found.ROIContourSequence[0].ContourSequence]
+    assert heights == pytest.approx([20, 25, 30])
+    path.unlink()
+    assert predict(spec, events.append).done and pydicom.dcmread(path) == found
