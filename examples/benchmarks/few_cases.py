@@ -4,7 +4,7 @@ Every arm has the same number of steps, so that other work on the machine does n
 measured apart (`--cost`, on quiet cores). Arms are trained by DinoMed3DTrainer and nnUNetTrainer themselves on
 nested draws of training cases. Every `--every` steps a quarter of the test cases is scored without mirroring, at
 the end all of them are. Runs that are finished are kept: a second call does what is missing, `--table` prints
-what is there.
+what is there. The trained models lie in WORK/results/ARM-CASES-SEED, for `artifacts.py` or any other command.
 
     python examples/benchmarks/few_cases.py DATASET_FOLDER --work WORK --weights FILE \
         --encoder vit_small_patch14_dinov2 --cases 4 16 --seeds 0 1 2 --steps 900 --small

@@ -128,6 +128,10 @@ class ScoredDinoMed3D(Scored, DinoMed3DTrainer):
     """Ours."""
 
 
+# nnU-Net names result folders and checkpoints after the class; any command can then predict with these models.
+ScoredDinoMed3D.__name__ = DinoMed3DTrainer.__name__
+
+
 class ScoredStock(Scored, nnUNetTrainer):
     """nnU-Net's own, with the schedule of its 1000 epochs of 250 steps."""
 
@@ -136,6 +140,9 @@ class ScoredStock(Scored, nnUNetTrainer):
         optimizer, scheduler = super().configure_optimizers()
         scheduler.max_steps = 1000 * 250 / self.run.every
         return optimizer, scheduler
+
+
+ScoredStock.__name__ = nnUNetTrainer.__name__
 
 
 def test_scores(trainer: Any, tests: list[Path], *, surfaces: bool, shuffle: bool = False) -> list:
@@ -218,7 +225,7 @@ def mean_dice(scores: list) -> float:
 
 
 def execute(run: Run, work: Path, *, plans: dict, dataset: dict, device: torch.device) -> None:
-    """Train one run to its end and write its result, WORK/runs/NAME.json, and its weights."""
+    """Train one run to its end; write its result, WORK/runs/NAME.json, and the model, below WORK/results/NAME."""
     arm = ARMS[run.arm]
     for name in list(os.environ):
         if name.startswith("DINOMED3D_") and name.removeprefix("DINOMED3D_") in SET_HERE:
@@ -264,7 +271,8 @@ def execute(run: Run, work: Path, *, plans: dict, dataset: dict, device: torch.d
             test_scores(trainer, trainer.tests, surfaces=False, shuffle=True)
         ),
     }
-    torch.save(trainer.network.state_dict(), trainer.out.with_suffix(".pth"))
+    trainer.disable_checkpointing = False
+    trainer.save_checkpoint(str(Path(trainer.output_folder) / "checkpoint_final.pth"))
     trainer.out.write_text(json.dumps(trainer.result))
 
 
