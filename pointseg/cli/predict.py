@@ -60,6 +60,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--colors", action="store_true", help="colour the points by class")
     _add_certainty(parser.add_argument_group("how sure classes are"))
     _add_classification(parser)
+    parser.add_argument(
+        "--height", action="store_true",
+        help="write a field height_above_ground: metres above the lowest points around, of clouds with z up",
+    )  # fmt: skip
     parser.add_argument("--no-pictures", action="store_true", help="write no pictures")
     parser.add_argument("--overwrite", action="store_true", help="replace existing results")
     parser.add_argument(
@@ -94,8 +98,12 @@ def _add_classification(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "classification of LAS and LAZ files",
         "A model trained on 'classification' of LAS files knows the ASPRS code of each class and writes it there; what "
-        "was there stays in 'input_classification'.",
+        "was there stays in 'input_classification'. Flags of points (synthetic, key point, withheld, overlap) stay.",
     )
+    group.add_argument(
+        "--write-classification", action="store_true",
+        help="refuse models of which a class has no code; files of other types get a field 'classification', too",
+    )  # fmt: skip
     group.add_argument(
         "--class-code", type=_class_code, action="append", default=[], metavar="NAME=CODE",
         help="ASPRS code of a class, such as building=6, where the model knows none or another is wanted; may be "
@@ -104,6 +112,10 @@ def _add_classification(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--keep-classification", action="store_true",
         help="leave 'classification' as it is; the classes then stand in 'pointseg_class' alone",
+    )  # fmt: skip
+    group.add_argument(
+        "--no-input-classification", action="store_true",
+        help="do not keep in 'input_classification' what was in 'classification'",
     )  # fmt: skip
 
 
@@ -205,6 +217,9 @@ def _spec(arguments: argparse.Namespace, progress: Bar) -> PredictSpec:
         check_scale=not arguments.skip_scale_check,
         class_codes=dict(arguments.class_code),
         keep_classification=arguments.keep_classification,
+        write_classification=arguments.write_classification,
+        keep_former=not arguments.no_input_classification,
+        height=arguments.height,
         confidence=arguments.confidence,
         reject=arguments.reject,
         colors=arguments.colors,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from dinomed3d.runtime.atomic_files import WriteError
 from dinomed3d.runtime.regular_file import special_kind
 from pointseg.files import e57, kitti, las, npy, pcd, ply, ptx, text
-from pointseg.files.certainty import SavedCertainty
+from pointseg.files.certainty import MEASURES, SavedCertainty
 from pointseg.files.columns import fields_in
 from pointseg.files.errors import CloudFileError
 from pointseg.files.file_scene import scales_of, scene_of_fields
@@ -26,10 +26,13 @@ from pointseg.files.noted import NotedColumns
 from pointseg.files.origin import finite_points
 from pointseg.files.pieces import Pieces, not_in_pieces
 from pointseg.files.ply_faces import read_faces
+from pointseg.files.ply_header import legend_lines
+from pointseg.files.saved_rows import SavedRows
 from pointseg.files.scales import NOT_STATED, Scales, ValueRanges
 from pointseg.scene import Scene
 
 __all__ = [
+    "LAS_SUFFIXES",
     "SUFFIXES",
     "UNLABELLED_COLOR",
     "CloudFileError",
@@ -82,11 +85,13 @@ def _label_as_ply(source: Path, target: Path, labels: Labels) -> None:
     checked = labels.checked(source, len(scene))
     field = checked.field_in(source, scene.fields)
     new: dict[str, NDArray[Any]] = {field: checked.whole}
-    found = [values.astype(np.float32) for values in checked.measures()]
-    new.update(zip(checked.measure_names(scene.fields), found, strict=True))
+    more = zip(checked.added_values(), checked.added.values(), strict=True)
+    found = [values.astype(kind) for values, kind in more]
+    new.update(zip(checked.added_names(scene.fields), found, strict=True))
     if checked.colors is not None:
         new["color"] = checked.paint(checked.whole).astype(np.float32)
-    ply.write_ply(target, scene.without("segment").with_fields(**new))
+    comments = legend_lines(field, checked.legend)
+    ply.write_ply(target, scene.without("segment").with_fields(**new), comments)
 
 
 _BIN = Format(kitti.read_bin, kitti.write_bin, kitti.label_bin, kitti.bin_pieces, True)
@@ -112,6 +117,7 @@ FORMATS = {
         npy.read_npy_folder, npy.write_npy_folder, npy.label_npy_folder, npy.npy_folder_pieces
     ),
 }
+LAS_SUFFIXES = tuple(suffix for suffix, form in FORMATS.items() if form is _LAS)
 SUFFIXES = tuple(suffix for suffix in FORMATS if suffix)
 """Endings of files that hold clouds; longer ones come before those that they end in."""
 
@@ -263,6 +269,7 @@ def check_labelled(
     colored: bool = False,
     codes: tuple[int, ...] | None = None,
     measured: bool = False,
+    heights: bool = False,
 ) -> None:
     """Refuse what ``write_labelled`` could not write, before classes are found at some expense.
 
@@ -272,6 +279,7 @@ def check_labelled(
         colored: whether the points get colours of classes.
         codes: as for ``write_labelled``.
         measured: whether the points get fields that tell how sure their classes are.
+        heights: whether they get a field for their height above the ground.
 
     Raises:
         CloudFileError: ``source`` is no cloud; ``target`` is of another type; colours, codes or fields, which its
@@ -286,17 +294,25 @@ def check_labelled(
         raise CloudFileError(target, f"must {kind}, for results of {source.name}")
     if colored and FORMATS[suffix] is _BIN:
         raise CloudFileError(source, "a .bin scan cannot hold colours; omit them")
-    if measured and FORMATS[suffix] is _BIN:
+    like = Labels(
+        np.empty(0, np.int32),
+        codes=codes,
+        certainty=np.empty((0, len(MEASURES)), np.uint16) if measured else None,
+        heights=np.empty(0, np.float32) if heights else None,
+    )
+    if like.added and FORMATS[suffix] is _BIN:
+        fields = ", ".join(like.added)
         raise CloudFileError(
             source,
-            "a .bin scan has no place for confidence, entropy and margin; omit --confidence, or save it as .ply",
+            f"a .bin scan has no place for {fields}; omit --confidence, --height and --write-classification, or "
+            "save it as .ply",
         )
     if FORMATS[suffix] is _LAS:
-        las.check_las(source, colored=colored, codes=codes, measured=measured)
+        las.check_las(source, colored=colored, codes=codes, measured=measured, heights=heights)
     elif suffix == ".npy":
-        npy.check_npy(source, colored=colored, named=measured)
+        npy.check_npy(source, colored=colored, named=bool(like.added))
     elif suffix == ".pcd":
-        pcd.check_pcd(source, measured=measured)
+        pcd.check_pcd(source, like)
 
 
 def write_labelled(
@@ -310,6 +326,8 @@ def write_labelled(
     codes: tuple[int, ...] | None = None,
     certainty: NDArray[np.uint16] | SavedCertainty | None = None,
     legend: Sequence[str] = (),
+    heights: NDArray[np.float32] | SavedRows | None = None,
+    keeps_former: bool = True,
 ) -> None:
     """Copy a cloud's file with a class for each point; every other field and the georeference stay.
 
@@ -324,20 +342,30 @@ def write_labelled(
         colors: (K, 3) colours of the classes; given, they replace the colours of the points.
         field: another name for the field of the classes.
         columns: as for ``read_cloud``; text that had no names gets these.
-        codes: K ASPRS codes of the classes, for LAS: they are written into ``classification`` as well, whose
-            former values stay in ``input_classification``.
+        codes: K ASPRS codes of the classes: they are written into ``classification`` as well, in LAS the dimension,
+            whose former values stay in ``input_classification``, in others a field, named as the classes are.
         certainty: (N, 3) how sure the classes are, as ``certainty.MEASURES``, in steps of 1 / ``STEPS``: they become
             fields ``confidence``, ``entropy`` and ``margin``, named as the classes are where these are taken.
-        legend: names of the K classes, of which the description of the field in LAS tells as many as it holds.
+        legend: names of the K classes: records of LAS and comments of PLY tell them, the description of the field in
+            LAS as many as it holds.
+        heights: (N,) metres above the ground, for a field ``height_above_ground``, named as the classes are.
+        keeps_former: whether former values of ``classification`` stay at all.
 
     Raises:
         CloudFileError: as ``read_cloud`` and ``write_cloud``; ``segment`` does not fit the file;
             ``target`` is of another type.
         WriteError: the system refuses to write.
     """
-    check_labelled(source, target, colored=colors is not None, measured=certainty is not None)
+    check_labelled(
+        source,
+        target,
+        colored=colors is not None,
+        codes=codes,
+        measured=certainty is not None,
+        heights=heights is not None,
+    )
     form = FORMATS[_known_suffix(source)]
-    labels = Labels(segment, colors, field, codes, certainty, tuple(legend))
+    labels = Labels(segment, colors, field, codes, certainty, tuple(legend), heights, keeps_former)
     try:
         if form.takes_names:
             form.label(source, target, labels, columns)

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pointseg.files.saved_rows import SavedRows
+
 STEPS = 10_000
 """Numbers are kept as whole ones from 0 to this, so that all types of files hold the same four digits."""
 
@@ -29,25 +31,15 @@ MEASURES = (
 """In the order in which arrays have them."""
 
 
-class SavedCertainty:
-    """(N, 3) whole numbers in a file, of which slices are read: those of clouds that do not fit into memory."""
+class SavedCertainty(SavedRows):
+    """(N, 3) whole numbers in a file."""
 
     dtype = np.dtype("<u2")
     """Of the file, and of what slices give."""
 
     def __init__(self, path: Path, count: int) -> None:
         """Name the file of ``count`` points."""
-        self._path, self.shape = path, (count, len(MEASURES))
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows: slice) -> NDArray[np.uint16]:
-        start, stop, _ = rows.indices(len(self))
-        size, width = self.dtype.itemsize, self.shape[1]
-        numbers = max(0, stop - start) * width
-        found = np.fromfile(self._path, self.dtype, numbers, offset=start * width * size)
-        return found.astype(np.uint16).reshape(-1, width)
+        super().__init__(path, self.dtype, (count, len(MEASURES)))
 
 
 def fractions(certainty: NDArray[np.integer[Any]]) -> NDArray[np.float64]:

@@ -163,7 +163,7 @@ def label_bin(
     source: Path, target: Path, labels: Labels, columns: Sequence[str] | None = None
 ) -> None:
     """Copy a scan and write the classes into a ``.label`` file next to the copy."""
-    if labels.colors is not None or labels.field is not None or labels.certainty is not None:
+    if labels.colors is not None or labels.field is not None or labels.added:
         raise CloudFileError(source, "a .bin scan cannot hold colours or named fields; omit them")
     names, kind = _form(source, columns)
     row = len(names) * np.dtype(kind).itemsize

@@ -16,14 +16,20 @@ from pointseg.files.certainty import MEASURES, SavedCertainty, fractions
 from pointseg.files.columns import CLASS_FIELD, POSITION, POSITION_ARRAYS, key_of
 from pointseg.files.errors import CloudFileError
 from pointseg.files.pieces import PIECE, ranges
+from pointseg.files.saved_rows import SavedRows
 
 UNLABELLED_COLOR = (128, 128, 128)
 OWN = "pointseg_"
 """Begins names of fields of earlier predictions, which are replaced."""
+CLASSIFICATION = "classification"
+"""Of LAS files, whose numbers the ASPRS defines; in other types a field like others."""
+UNCLASSIFIED = 1
+"""The ASPRS code of points without a class; 0 is that of points that nobody looked at."""
+HEIGHT = "height_above_ground"
 
 
-class SavedLabels:
-    """(N,) classes in a file, of which slices are read: those of clouds that do not fit into memory."""
+class SavedLabels(SavedRows):
+    """(N,) classes in a file."""
 
     dtype = np.dtype(np.int32)
     """Of what slices give, whatever the file's type is."""
@@ -36,16 +42,10 @@ class SavedLabels:
             kind: their type.
             count: how many there are.
         """
-        self._path, self._kind, self.shape = path, kind, (count,)
-
-    def __len__(self) -> int:
-        return self.shape[0]
+        super().__init__(path, kind, (count,))
 
     def __getitem__(self, rows: slice) -> NDArray[np.int32]:
-        start, stop, _ = rows.indices(len(self))
-        size = self._kind.itemsize
-        found = np.fromfile(self._path, self._kind, max(0, stop - start), offset=start * size)
-        return found.astype(np.int32)
+        return super().__getitem__(rows).astype(np.int32)
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,16 @@ class Labels:
     field: str | None = None
     """The name of the field that holds the classes; None: see ``field_in``."""
     codes: tuple[int, ...] | None = None
-    """The number of each of the K classes in ``classification`` of LAS; None: that stays as it is."""
+    """The number of each of the K classes in ``classification`` of LAS, or in a field of that name in other types;
+    None: there is none, that of LAS stays as it is."""
     certainty: NDArray[np.uint16] | SavedCertainty | None = None
     """(N, 3) ``MEASURES`` in ``STEPS``, which become fields, too; None: they do not."""
     legend: tuple[str, ...] = ()
-    """Names of the K classes, for the description of the field in LAS."""
+    """Names of the K classes, for descriptions and records of LAS and for comments of PLY."""
+    heights: NDArray[np.float32] | SavedRows | None = None
+    """(N,) metres above the ground, which become a field, too; NaN where there is no position; None: they do not."""
+    keeps_former: bool = True
+    """Whether what was in ``classification`` of LAS stays, in another field."""
 
     def checked(self, path: Path, count: int) -> Labels:
         """The same labels as int32.
@@ -79,6 +84,8 @@ class Labels:
             )
         if self.certainty is not None and self.certainty.shape != (count, len(MEASURES)):
             raise CloudFileError(path, f"has {count} points, 'certainty' is {self.certainty.shape}")
+        if self.heights is not None and self.heights.shape != (count,):
+            raise CloudFileError(path, f"has {count} points, 'heights' is {self.heights.shape}")
         if isinstance(self.segment, SavedLabels):
             return self
         return replace(self, segment=self.segment.astype(np.int32))
@@ -109,18 +116,35 @@ class Labels:
             raise CloudFileError(path, f"the class field cannot be '{self.field}', the positions")
         return self.field
 
-    def measure_names(self, existing: Iterable[str]) -> list[str]:
-        """The names of the fields of ``MEASURES``, chosen as that of the classes; none without certainty."""
-        if self.certainty is None:
-            return []
-        existing = list(existing)
-        return [_free_name(measure.name, existing) for measure in MEASURES]
+    @property
+    def added(self) -> dict[str, str]:
+        """Further fields and numpy's codes of their types: codes of the classes, ``MEASURES``, heights."""
+        found = {} if self.codes is None else {CLASSIFICATION: "u1"}
+        if self.certainty is not None:
+            found |= {measure.name: "f4" for measure in MEASURES}
+        return found if self.heights is None else found | {HEIGHT: "f4"}
 
-    def measures(self, start: int = 0, stop: int | None = None) -> list[NDArray[np.float64]]:
-        """(n,) each of ``MEASURES`` from 0 to 1, of some rows; none without certainty. Needs ``checked``."""
-        if self.certainty is None:
-            return []
-        return list(fractions(self.certainty[slice(start, stop)]).T)
+    def added_names(self, existing: Iterable[str]) -> list[str]:
+        """The names of the fields ``added``, chosen as that of the classes."""
+        existing = list(existing)
+        return [_free_name(name, existing) for name in self.added]
+
+    def added_values(self, start: int = 0, stop: int | None = None) -> list[NDArray[Any]]:
+        """(n,) each field ``added``, of some rows: certainty from 0 to 1 in float64. Needs ``checked``."""
+        rows, found = slice(start, stop), []
+        if self.codes is not None:
+            found.append(self.coded(self.segment[rows]))
+        if self.certainty is not None:
+            found += list(fractions(self.certainty[rows]).T)
+        if self.heights is not None:
+            found.append(self.heights[rows])
+        return found
+
+    def coded(self, segment: NDArray[np.int32]) -> NDArray[np.uint8]:
+        """(n,) the codes of these classes; ``UNCLASSIFIED`` where there is none. Needs ``codes``."""
+        assert self.codes is not None
+        table = np.array([*self.codes, UNCLASSIFIED], np.uint8)
+        return table[np.where(segment < 0, len(self.codes), segment)]
 
     @property
     def whole(self) -> NDArray[np.int32]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,10 +19,11 @@ from dinomed3d.runtime.atomic_files import new_file
 from pointseg.files.certainty import MEASURES
 from pointseg.files.columns import CLASS_FIELD, SPARE_CLASS_FIELD, columns_of
 from pointseg.files.errors import CloudFileError
-from pointseg.files.labels import OWN, Labels
+from pointseg.files.labels import CLASSIFICATION, HEIGHT, OWN, UNCLASSIFIED, Labels
 from pointseg.files.las_box import Outside
 from pointseg.files.las_extra import legend_of, set_extra, set_measures
 from pointseg.files.las_header import LasHeader, read_header
+from pointseg.files.las_legend import is_replaced, name_records
 from pointseg.files.las_text import COPC, open_view, original, restore_text
 from pointseg.files.pieces import Pieces
 from pointseg.scene import Scene
@@ -33,9 +35,9 @@ STEP_M = 1e-4
 WITH_COLOR = {0: 2, 1: 3, 4: 5, 6: 7, 9: 10}
 """Point formats without colour, and the same with it."""
 AXES = ("X", "Y", "Z")
-CLASSIFICATION, FORMER = "classification", "input_classification"
-UNCLASSIFIED = 1
-"""The ASPRS code of points without a class; 0 is that of points that nobody looked at."""
+FORMER = "input_classification"
+HEIGHT_TEXT, FORMER_TEXT = "metres above the ground", "classification of the input"
+"""Descriptions of dimensions, of 32 bytes at most."""
 FULL_COLOR = 257  # from 8 to 16 bits
 
 
@@ -103,20 +105,21 @@ def label_las(source: Path, target: Path, labels: Labels) -> None:
     ``classification`` (2 is ground), and those are not the classes of a trained model. With the field
     "classification" they are written there; with codes, these are written there, too, and what was there stays in
     ``input_classification``, unless it was all unclassified. With colours, a point format without becomes that with.
-    What else labels have stands in ``pointseg_confidence``, ``pointseg_entropy`` and ``pointseg_margin``.
+    What else labels have stands in ``pointseg_confidence``, ``pointseg_entropy``, ``pointseg_margin`` and
+    ``height_above_ground``. Records name the classes and their codes, see ``las_legend``.
     """
     with _opened(source) as reader:
         form, count = reader.header.point_format, reader.header.point_count
     labels = labels.checked(source, count)
     taken = (CLASS_FIELD, *(measure.name for measure in MEASURES), *form.extra_dimension_names)
-    name, measured = labels.field_in(source, taken), labels.measure_names(taken)
+    name, more = labels.field_in(source, taken), replace(labels, codes=None).added_names(taken)
     legend = legend_of(labels.legend)
     if name in form.standard_dimension_names and name != CLASSIFICATION:
         raise CloudFileError(source, f"the class field cannot be '{name}', a dimension of LAS")
     codes = None if name == CLASSIFICATION else labels.codes
     _check_range(source, form.id, labels if name == CLASSIFICATION else None, codes or ())
     keep_former = codes is not None and FORMER not in form.extra_dimension_names
-    keep_former = keep_former and _is_classified(source)
+    keep_former = keep_former and labels.keeps_former and _is_classified(source)
 
     def change(las: laspy.LasData, start: int) -> laspy.LasData:
         rows = slice(start, start + len(las.points))
@@ -128,21 +131,29 @@ def label_las(source: Path, target: Path, labels: Labels) -> None:
         else:
             las[name] = segment
         if labels.certainty is not None:
-            set_measures(las, measured, labels.certainty[rows])
+            set_measures(las, more, labels.certainty[rows])
+        if labels.heights is not None:
+            set_extra(las, more[-1], labels.heights[rows], description=HEIGHT_TEXT)
         if codes is not None:
             if keep_former:
-                set_extra(las, FORMER, np.array(las.classification, np.uint8))
-            table = np.array([*codes, UNCLASSIFIED], np.uint8)
-            las.classification = table[np.where(segment < 0, len(codes), segment)]
+                former = np.array(las.classification, np.uint8)
+                set_extra(las, FORMER, former, description=FORMER_TEXT)
+            las.classification = labels.coded(segment)
         if labels.colors is not None:
             las.red, las.green, las.blue = labels.paint(segment).T.astype(np.uint16) * FULL_COLOR
         return las
 
-    _rewrite(source, target, change, "could not be labelled")
+    records = name_records(read_header(source), name, labels.legend, codes)
+    _rewrite(source, target, change, "could not be labelled", records)
 
 
 def check_las(
-    source: Path, *, colored: bool, codes: tuple[int, ...] | None, measured: bool = False
+    source: Path,
+    *,
+    colored: bool,
+    codes: tuple[int, ...] | None,
+    measured: bool = False,
+    heights: bool = False,
 ) -> None:
     """Refuse a file of which ``label_las`` could not write a copy, by writing one of its first point alone.
 
@@ -151,6 +162,7 @@ def check_las(
         colored: whether points get colours.
         codes: of classes, as ``label_las`` gets them.
         measured: whether labels have certainty.
+        heights: whether they have heights.
 
     Raises:
         CloudFileError: such a file.
@@ -162,6 +174,8 @@ def check_las(
         if measured:
             none = np.zeros((len(las.points), len(MEASURES)), np.uint16)
             set_measures(las, [OWN + measure.name for measure in MEASURES], none)
+        if heights:
+            set_extra(las, OWN + HEIGHT, np.zeros(len(las.points), np.float32))
         return las
 
     with _opened(source) as reader:
@@ -313,6 +327,7 @@ def _rewrite(
     target: Path,
     change: Callable[[laspy.LasData, int], laspy.LasData],
     what: str,
+    records: Sequence[laspy.VLR] = (),
 ) -> None:
     """Copy a file piece by piece, without the index of a cloud-optimised one: a copy has other chunks.
 
@@ -321,10 +336,12 @@ def _rewrite(
         target: the file to be.
         change: makes new points of a piece and the number of its first point; may change the piece.
         what: begins messages about what cannot be done.
+        records: further ones of the copy, which replace those of the file with the same purpose.
     """
     with _opened(source) as reader, new_file(target) as part, open(part, "wb+") as stream:
         packed = target.suffix.lower() == ".laz"
-        _copy(source, reader, stream, _pieces(source, reader, CHUNK), change, what, packed=packed)
+        pieces = _pieces(source, reader, CHUNK)
+        _copy(source, reader, stream, pieces, change, what, packed=packed, made=records)
 
 
 def _copy(
@@ -336,13 +353,15 @@ def _copy(
     what: str,
     *,
     packed: bool,
+    made: Sequence[laspy.VLR] = (),
 ) -> None:
     """Write changed pieces of a file, at least one, with its records and its text; as ``_rewrite``."""
     header, writer, start = read_header(source), None, 0
     with _errors_of(source, "is damaged or cut off"):
         extended = reader.evlrs
     for records in (reader.header.vlrs, extended or []):
-        records[:] = [record for record in records if not _is_index(header, record)]
+        records[:] = [record for record in records if not _is_left_out(header, record, made)]
+    reader.header.vlrs.extend(made)
     for points in pieces:
         with _errors_of(source, what):
             las = change(laspy.LasData(deepcopy(reader.header), points), start)
@@ -359,10 +378,10 @@ def _copy(
         restore_text(header, stream)
 
 
-def _is_index(header: LasHeader, record: laspy.vlrs.BaseVLR) -> bool:
-    """Whether a record is of the index of cloud-optimised LAZ."""
+def _is_left_out(header: LasHeader, record: laspy.vlrs.BaseVLR, made: Sequence[laspy.VLR]) -> bool:
+    """Whether a record is of the index of cloud-optimised LAZ, or is replaced."""
     found = original(header, record.user_id)
-    return found is not None and found.user == COPC
+    return (found is not None and found.user == COPC) or is_replaced(found, made)
 
 
 def _with_color(las: laspy.LasData) -> laspy.LasData:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pointseg.files.certainty import MEASURES, STEPS
+from pointseg.files.las_legend import DESCRIPTION_BYTES
 
-DESCRIPTION_BYTES = 32
 MORE = ", ..."
 
 

@@ -167,7 +167,7 @@ def label_npy(source: Path, target: Path, labels: Labels) -> None:
         return _table_columns(source, file.rows(start, stop))
 
     names, old = read(0, 0), file.header.dtype
-    is_named = labels.field is not None or labels.certainty is not None
+    is_named = labels.field is not None or bool(labels.added)
     check_npy(source, colored=labels.colors is not None, named=is_named)
     kind = np.result_type(old, np.int32) if old.kind in "iu" else old.newbyteorder("=")
     labels, fields = labels.checked(source, len(file)), _new_fields(source, labels, names)
@@ -281,8 +281,10 @@ def _labelled(
             largest = max([largest, *found])
     for start, segment in labels.pieces(size):
         old = read(start, start + len(segment))
-        measures = labels.measures(start, start + len(segment))
-        columns = [segment, *(values.astype(np.float32) for values in measures)]
+        more = zip(
+            labels.added_values(start, start + len(segment)), labels.added.values(), strict=True
+        )
+        columns = [segment, *(values.astype(kind) for values, kind in more)]
         new: dict[str, NDArray[Any]] = dict(zip(fields, columns, strict=True))
         if labels.colors is not None:
             new.update(_painted(old, labels.paint(segment), largest))
@@ -290,8 +292,8 @@ def _labelled(
 
 
 def _new_fields(source: Path, labels: Labels, existing: Collection[str]) -> list[str]:
-    """The names of the classes, and of the measures if labels have them."""
-    return [labels.field_in(source, existing), *labels.measure_names(existing)]
+    """The names of the classes, and of what else labels add."""
+    return [labels.field_in(source, existing), *labels.added_names(existing)]
 
 
 def _table_columns(path: Path, array: NDArray[Any]) -> dict[str, NDArray[Any]]:

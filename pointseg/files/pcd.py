@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinomed3d.runtime.atomic_files import new_file
-from pointseg.files.certainty import MEASURES
 from pointseg.files.columns import columns_of, storable
 from pointseg.files.errors import CloudFileError
 from pointseg.files.labels import Labels
@@ -97,23 +96,18 @@ def write_pcd(path: Path, scene: Scene) -> None:
         part.write_bytes("\n".join(lines).encode() + as_rows(columns).tobytes())
 
 
-def check_pcd(source: Path, *, measured: bool = False) -> None:
-    """Refuse a file whose field of classes has several values per point.
-
-    Args:
-        source: the file.
-        measured: whether labels have certainty; their fields then, too.
+def check_pcd(source: Path, labels: Labels) -> None:
+    """Refuse a file whose field of classes, or another that labels would replace, has several values per point.
 
     Raises:
         CloudFileError: such a file.
     """
-    certainty = np.empty((0, len(MEASURES)), np.uint16) if measured else None
-    _new_fields(read_header(source), Labels(np.empty(0, np.int32), certainty=certainty))
+    _new_fields(read_header(source), labels)
 
 
 def _new_fields(header: Header, labels: Labels) -> list[str]:
-    """The names of the classes, and of the measures if labels have them."""
-    names = [labels.field_in(header.path, header.keys), *labels.measure_names(header.keys)]
+    """The names of the classes, and of what else labels add."""
+    names = [labels.field_in(header.path, header.keys), *labels.added_names(header.keys)]
     if several := [f.name for f in header.fields if f.name in names and f.count > 1]:
         raise CloudFileError(
             header.path, f"field '{several[0]}' has several values per point, not one"
@@ -125,8 +119,8 @@ def label_pcd(source: Path, target: Path, labels: Labels) -> None:
     """Copy a PCD file with a class for each point; its form, viewpoint and all else stay as they are."""
     header = read_header(source)
     labels = labels.checked(source, header.points)
-    name, *measured = _new_fields(header, labels)
-    added = [Field(name, "i4"), *(Field(measure, "f4") for measure in measured)]
+    kinds = ("i4", *labels.added.values())
+    added = [Field(*each) for each in zip(_new_fields(header, labels), kinds, strict=True)]
     if labels.colors is not None:
         added.append(next((f for f in header.fields if _is_packed(f)), Field("rgb", "u4")))
     new = extended(header, added)
@@ -152,7 +146,7 @@ def _added_values(
     added: Sequence[Field], labels: Labels, first: int, segment: NDArray[np.int32]
 ) -> dict[str, NDArray[Any]]:
     """The classes of points from ``first`` on, and what else labels have; colours packed as their field wants them."""
-    columns: list[NDArray[Any]] = [segment, *labels.measures(first, first + len(segment))]
+    columns: list[NDArray[Any]] = [segment, *labels.added_values(first, first + len(segment))]
     values: dict[str, NDArray[Any]] = {
         field.name: column for field, column in zip(added, columns, strict=False)
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from io import BufferedReader, BufferedWriter
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from pointseg.files.columns import columns_of, storable
 from pointseg.files.labels import Labels
 from pointseg.files.pieces import PIECE, Pieces, not_in_pieces
 from pointseg.files.ply_faces import read_element, seek_element
-from pointseg.files.ply_header import NAMES, Header, Property, extended, read_header
+from pointseg.files.ply_header import NAMES, Header, Property, extended, legend_lines, read_header
 from pointseg.files.ply_lists import copy_lists, list_pieces, parse_lists, without_lists
 from pointseg.files.rows import as_rows, copy_rows, row_pieces, with_columns
 from pointseg.scene import Scene
@@ -71,10 +71,11 @@ def ply_pieces(path: Path) -> Pieces:
     return Pieces(vertex.count, kind.itemsize, read)
 
 
-def write_ply(path: Path, scene: Scene) -> None:
+def write_ply(path: Path, scene: Scene, comments: Sequence[str] = ()) -> None:
     """A scene as a little-endian PLY file; positions are doubles if it has an origin."""
     columns = {key.replace(" ", "_"): storable(v) for key, v in columns_of(scene).items()}
-    lines = ["ply", "format binary_little_endian 1.0", f"element vertex {len(scene)}"]
+    lines = ["ply", "format binary_little_endian 1.0", *(f"comment {text}" for text in comments)]
+    lines.append(f"element vertex {len(scene)}")
     kinds = {key: f"{v.dtype.kind}{v.dtype.itemsize}" for key, v in columns.items()}
     lines += [f"property {NAMES[kind]} {key}" for key, kind in kinds.items()]
     header = "\n".join([*lines, "end_header", ""]).encode()
@@ -89,12 +90,12 @@ def label_ply(source: Path, target: Path, labels: Labels) -> None:
     labels = labels.checked(source, vertex.count)
     kinds = {p.name: p.kind for p in vertex.properties}
     name = labels.field_in(source, kinds)
-    measured = labels.measure_names(kinds)
-    added = [Property(name, labels.kind), *(Property(measure, "f4") for measure in measured)]
+    more = dict(zip(labels.added_names(kinds), labels.added.values(), strict=True))
+    added = [Property(name, labels.kind), *(Property(key, kind) for key, kind in more.items())]
     colors = [Property(color, kinds.get(color, "u1")) for color in COLORS]
     if labels.colors is not None:
         added += colors
-    new = extended(header, added)
+    new = extended(header, added, legend_lines(name, labels.legend))
     with new_file(target) as part, open(source, "rb") as old, open(part, "wb") as stream:
         seek_element(header, old, vertex)
         start = old.tell()
@@ -103,8 +104,8 @@ def label_ply(source: Path, target: Path, labels: Labels) -> None:
         write = _writer(header, new, old, stream)
         for first, segment in labels.pieces(PIECE):
             values: dict[str, NDArray[Any]] = {name: segment}
-            found = labels.measures(first, first + len(segment))
-            values.update(zip(measured, found, strict=True))
+            found = labels.added_values(first, first + len(segment))
+            values.update(zip(more, found, strict=True))
             if labels.colors is not None:
                 for color, column in zip(colors, labels.paint(segment).T, strict=True):
                     values[color.name] = _in_range_of(color.kind, column)

@@ -152,7 +152,7 @@ def label_text(
     labels = labels.checked(source, len(table))
     taken = (*names, *layout.names)  # which may have been replaced
     values = _painted(names, table, labels) | {labels.field_in(source, taken): labels.whole}
-    values.update(zip(labels.measure_names(taken), labels.measures(), strict=True))
+    values.update(zip(labels.added_names(taken), labels.added_values(), strict=True))
     texts = {name: as_texts(column) for name, column in values.items()}
     if layout.has_decimal_commas:
         texts = {name: [text.replace(".", ",") for text in new] for name, new in texts.items()}

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pointseg.ops.ground_surface import ground_surface
+from pointseg.ops.ground_surface import SLOPE, STEP_M, WINDOW_M, ground_surface
 
 CELL_M = 1.0
 """Side of the cells whose lowest point is looked at, metres."""
@@ -31,6 +31,11 @@ def height_above_ground(coord: NDArray[np.float32]) -> NDArray[np.float32]:
     ground = Ground(coord[:, :2].min(0), coord[:, :2].max(0))
     ground.add(coord)
     return ground.heights(coord)
+
+
+def ground_settings() -> dict[str, float]:
+    """What decides heights, for records of results."""
+    return {"cell_m": CELL_M, "window_m": WINDOW_M, "slope": SLOPE, "step_m": STEP_M}
 
 
 class Ground:

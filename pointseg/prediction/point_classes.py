@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pointseg.files.certainty import SavedCertainty, is_below
 from pointseg.files.labels import SavedLabels
+from pointseg.files.saved_rows import SavedRows
 from pointseg.scene import IGNORE
 
 
@@ -20,6 +21,8 @@ class PointClasses:
     """(N,) classes; -1 where there is none."""
     certainty: NDArray[np.uint16] | SavedCertainty | None = None
     """(N, 3) how sure they are; None: that was not asked for."""
+    heights: NDArray[np.float32] | SavedRows | None = None
+    """(N,) metres above the ground, NaN where there is no position; None: that was not asked for."""
     rejected: int = 0
     """Points that had less confidence than asked for."""
 

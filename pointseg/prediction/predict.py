@@ -19,12 +19,13 @@ from pointseg.evaluation.image_options import OPTION_OF, refuse_image_options
 from pointseg.evaluation.inference_protocol import InferenceProtocol
 from pointseg.evaluation.saved_labels import write_json
 from pointseg.evaluation.scene_predictor import ScenePredictor
-from pointseg.files import check_labelled, name_notes, read_scaled
+from pointseg.files import LAS_SUFFIXES, check_labelled, cloud_suffix, name_notes, read_scaled
 from pointseg.files.certainty import MEASURES
 from pointseg.files.labels import Labels
 from pointseg.loading.scene_images import ImageSet
 from pointseg.prediction.class_codes import class_codes
 from pointseg.prediction.cloud_images import CloudImages
+from pointseg.prediction.heights import written_heights
 from pointseg.prediction.input_files import Source, find_sources
 from pointseg.prediction.point_classes import PointClasses, reject, reject_note
 from pointseg.prediction.prepare_cloud import axes_of, file_notes, prepare_cloud, refuse_clipped
@@ -44,7 +45,9 @@ from pointseg.prediction.unfinished import alone, discard, unfinished_folder
 from pointseg.scene import IGNORE, Scene
 from pointseg.training.checkpoint import TrainedSpec, load_model
 
-WRITTEN_ONLY = ("colors", "class_codes", "confidence", "reject")
+WRITTEN_ONLY = (
+    "colors", "class_codes", "confidence", "reject", "write_classification", "keep_former", "height"
+)  # fmt: skip
 """Of what decides a result, what does not decide the classes."""
 
 
@@ -99,8 +102,16 @@ class _Job:
     def __init__(self, spec: PredictSpec, trained: TrainedSpec, predictor: ScenePredictor) -> None:
         self.spec, self.trained, self.predictor = spec, trained, predictor
         self.codes = class_codes(
-            trained.classes, spec.class_codes, keep=spec.keep_classification, log=spec.log
+            trained.classes,
+            spec.class_codes,
+            keep=spec.keep_classification,
+            log=spec.log,
+            required=spec.write_classification,
         )
+        if spec.height and trained.recipe.input.unit_sphere:
+            raise UserError(
+                "--height: the model scales clouds to a unit sphere, they have no metres"
+            )
         self.how = how_predicted(spec, trained, predictor.protocol, self.codes)
         self.cloud_format = spec.cloud_format(trained.recipe)
         self.stream = Stream(
@@ -111,6 +122,7 @@ class _Job:
             spec.log,
             needs_certainty=spec.needs_certainty,
             reject=spec.reject,
+            with_heights=spec.height,
         )
 
     def predict(self, source: Source, progress: Callable[..., None]) -> Prediction:
@@ -129,8 +141,9 @@ class _Job:
             source.path,
             source.target,
             colored=spec.colors,
-            codes=self.codes,
+            codes=self._codes(source),
             measured=spec.confidence,
+            heights=spec.height,
         )
         axes, unit_notes = axes_of(source.path, self.cloud_format)
         images = self._images(source.path, axes)
@@ -178,6 +191,10 @@ class _Job:
             cloud, views, visible = images.add_to(source.path.name, cloud)
             notes.append(images.note(visible))
         found = self._classes(len(scene), prepared.index, cloud, progress, views)
+        if spec.height:
+            heights = np.full(len(scene), np.nan, np.float32)
+            heights[prepared.index] = written_heights(prepared.cloud)
+            found = replace(found, heights=heights)
         notes += file_notes(source.path, scales, recipe) + name_notes(source.path, columns)
         notes += self._reject_notes(found)
         self._write(source, found, notes)
@@ -249,8 +266,13 @@ class _Job:
             self.trained.classes,
             columns=self.cloud_format.columns_of(source.path),
             spec=self.spec,
-            codes=self.codes,
+            codes=self._codes(source),
         )
+
+    def _codes(self, source: Source) -> tuple[int, ...] | None:
+        """The codes of the classes, where they are written: into LAS files, or all if that was asked for."""
+        is_las = cloud_suffix(source.target) in LAS_SUFFIXES
+        return self.codes if is_las or self.spec.write_classification else None
 
     def _outcome(self, source: Source, classes: PointClasses, notes: Sequence[str]) -> Prediction:
         pieces = (part for _, part in Labels(classes.labels).pieces())

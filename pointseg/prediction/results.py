@@ -19,6 +19,7 @@ from pointseg.evaluation.saved_labels import write_json
 from pointseg.files import CloudFileError, in_pieces, read_columns, write_labelled
 from pointseg.files.columns import labels_in
 from pointseg.files.pieces import PIECE
+from pointseg.ops.ground import ground_settings
 from pointseg.pictures import labelled
 from pointseg.pictures.viewpoints import VIEWPOINTS
 from pointseg.prediction.input_files import Source
@@ -49,7 +50,13 @@ def how_predicted(
 ) -> dict[str, Any]:
     """Everything that decides the result of a file, apart from the file."""
     images = spec.images(trained.recipe)
-    asked = {"confidence": spec.confidence or None, "reject": spec.reject}
+    asked = {
+        "confidence": spec.confidence or None,
+        "reject": spec.reject,
+        "write_classification": spec.write_classification or None,
+        "keep_former": None if spec.keep_former else False,
+        "height": ground_settings() if spec.height else None,
+    }
     return {
         "version": VERSION,
         "checkpoint_sha256": trained.sha256,
@@ -119,7 +126,7 @@ def write_result(
         classes: their names and colours.
         columns: names of the columns of text and ``.bin`` scans, as for ``read_cloud``.
         spec: which fields and colours points get.
-        codes: of the classes in ``classification`` of LAS files; None: that stays as it is.
+        codes: of the classes in ``classification``; None: there are none, that of LAS files stays as it is.
     """
     source.target.parent.mkdir(parents=True, exist_ok=True)
     record_file(source.target).unlink(missing_ok=True)  # it describes the file that is replaced now
@@ -132,6 +139,8 @@ def write_result(
         codes=codes,
         certainty=found.certainty if spec.confidence else None,
         legend=classes.names,
+        heights=found.heights,
+        keeps_former=spec.keep_former,
     )
 
 

@@ -57,6 +57,12 @@ class PredictSpec:
     """ASPRS codes of classes, by name, where the model does not know them or others are wanted."""
     keep_classification: bool = False
     """Whether ``classification`` of LAS files stays as it is, even if the codes of all classes are known."""
+    write_classification: bool = False
+    """Whether every class must have a code, and files of all types get the codes, not only LAS files."""
+    keep_former: bool = True
+    """Whether what was in ``classification`` of LAS files stays, in another field."""
+    height: bool = False
+    """Whether points get the field ``height_above_ground``."""
     confidence: bool = False
     """Whether points get the fields ``confidence``, ``entropy`` and ``margin``."""
     reject: float | None = None

@@ -36,6 +36,7 @@ from pointseg.files.file_scene import scene_of
 from pointseg.files.pieces import Pieces
 from pointseg.files.resolution import resolution_notes
 from pointseg.loading.network_input import Placement
+from pointseg.ops.ground import ground_settings
 from pointseg.prediction.buckets import (
     POINTS,
     Bucket,
@@ -45,6 +46,7 @@ from pointseg.prediction.buckets import (
     spill,
 )
 from pointseg.prediction.cloud_on_disk import CloudOnDisk, FinishedTiles
+from pointseg.prediction.heights import HeightFile
 from pointseg.prediction.point_classes import PointClasses
 from pointseg.prediction.prepare_cloud import (
     axes_of,
@@ -101,6 +103,8 @@ class Stream:
     """Whether it must be found how sure classes are."""
     reject: float | None = None
     """Confidence below which points get no class; needs the certainty. None: all keep theirs."""
+    with_heights: bool = False
+    """Whether heights above the ground are found, too."""
 
     def is_better(self, path: Path) -> bool:
         """Whether a cloud does not fit into memory, by the size that its header tells, and can be streamed."""
@@ -131,6 +135,7 @@ class Stream:
             UserError: what cannot be streamed; too little disk.
         """
         how = {**how, "certainty": True} if self.needs_certainty else how
+        how = {**how, "heights": ground_settings()} if self.with_heights else how
         pieces = self._in_pieces(path)
         if reason := self.refusal(path):
             raise UserError(f"cannot be streamed: {reason}; cut it into several files")
@@ -139,9 +144,10 @@ class Stream:
         bytes_of_tiles = FinishedTiles.bytes_of_point(with_certainty=self.needs_certainty)
         needed = pieces.count * (files.bytes_of_point + 2 * bytes_of_tiles)
         measured = pieces.count * 4 * len(MEASURES) if self.needs_certainty else 0
+        measured += pieces.count * 8 if self.with_heights else 0
         check_disk(folder, needed + int(RESULT_GROWTH * size_of(path)) + measured)
         if state is None:
-            state = {"how": how, **self._sort(path, pieces, files)}
+            state = {"how": how, **self._sort(path, pieces, files, folder)}
             write_state(folder, state)
         tiles = FinishedTiles(
             folder / "tiles",
@@ -160,7 +166,10 @@ class Stream:
             low, high = np.array(state["low"]), np.array(state["high"])
             placement = Placement(low, high, self.recipe, self.predictor.max_side_m)
             self.predictor.predict_tiles(cloud, placement, left)
-        return tiles.gather(folder, self.reject), state["notes"]
+        found = tiles.gather(folder, self.reject)
+        if self.with_heights:
+            found = replace(found, heights=HeightFile(folder, pieces.count).rows)
+        return found, state["notes"]
 
     @property
     def _fields(self) -> list[tuple[str, int]]:
@@ -211,11 +220,14 @@ class Stream:
         try:
             files = Buckets(folder, sum(c for _, c in self._fields), state["count"])
             whole = all(files.digest(one["number"]) == one["sha256"] for one in state["buckets"])
+            if self.with_heights:
+                heights = HeightFile(folder, state["count"])
+                whole = whole and heights.digest() == state["heights_sha256"]
             return whole and {"low", "high", "max_points", "seconds", "notes"} <= state.keys()
         except (KeyError, TypeError, ValueError, OSError):  # written by another version, or edited
             return False
 
-    def _sort(self, path: Path, pieces: Pieces, files: Buckets) -> dict[str, Any]:
+    def _sort(self, path: Path, pieces: Pieces, files: Buckets, folder: Path) -> dict[str, Any]:
         """Sort the points into buckets, and note all that is needed of them from then on."""
         self.log(f"{path.name}: is streamed; sorting {pieces.count:,} points on disk")
         recipe, began = self.recipe, time.monotonic()
@@ -227,7 +239,16 @@ class Stream:
         refuse_clipped(seen.scales, recipe)
         refuse_missing([name for name in recipe.needs if name in unfilled], recipe, unfilled)
         axes, unit_notes = axes_of(path, self.cloud_format)
-        source = StreamInput(path, pieces, recipe, axes, seen, max_side_m=self.predictor.max_side_m)
+        heights = HeightFile(folder, pieces.count) if self.with_heights else None
+        source = StreamInput(
+            path,
+            pieces,
+            recipe,
+            axes,
+            seen,
+            max_side_m=self.predictor.max_side_m,
+            heights=heights,
+        )
         sample = columns_of_voxels(source.sample, recipe.voxel_m)
         partition = Partition(sample, seen.finite, POINTS)
         centres: list[NDArray[np.float32]] = []
@@ -255,6 +276,7 @@ class Stream:
             if count
         ]
         return {
+            **({} if heights is None else {"heights_sha256": heights.digest()}),
             "count": pieces.count,
             "low": source.placement.low.tolist(),
             "high": source.placement.high.tolist(),

@@ -16,11 +16,10 @@ from pointseg.files.file_scene import scene_of
 from pointseg.files.pieces import PIECE, Pieces
 from pointseg.loading.network_input import Placement
 from pointseg.ops.ground import Ground
+from pointseg.prediction.heights import HEIGHT, HeightFile
 from pointseg.prediction.prepare_cloud import refuse_missing
 from pointseg.prediction.survey import Survey
 from pointseg.scene import Scene
-
-HEIGHT = "height_above_ground"
 
 
 class StreamInput:
@@ -35,6 +34,7 @@ class StreamInput:
         survey: Survey,
         *,
         max_side_m: float,
+        heights: HeightFile | None = None,
     ) -> None:
         """Find where training would have placed the cloud.
 
@@ -45,9 +45,10 @@ class StreamInput:
             axes: unit and vertical axis of the file.
             survey: of the file; some points have a position.
             max_side_m: as ``Placement``.
+            heights: receives heights above the ground; None: they are found only for a model that reads them.
         """
         self._path, self._pieces, self._recipe = path, pieces, recipe
-        self._axes, self._survey = axes, survey
+        self._axes, self._survey, self._heights = axes, survey, heights
         corners = self._upright(np.stack([survey.low, survey.high]).astype(np.float32))
         low, high = corners.min(0).astype(np.float64), corners.max(0).astype(np.float64)
         self.placement = Placement(low, high, recipe, max_side_m)
@@ -70,10 +71,16 @@ class StreamInput:
         Raises:
             UserError: a field is missing or not finite.
         """
-        ground = self._ground() if HEIGHT in self._recipe.needs else None
+        is_needed = HEIGHT in self._recipe.needs or self._heights is not None
+        ground = self._ground() if is_needed else None
+        if self._heights is not None:
+            self._heights.begin()
         for start, index, cloud in self._clouds():
             if ground is not None:
-                cloud = cloud.with_fields(**{HEIGHT: ground.heights(cloud.coord)})
+                heights = ground.heights(cloud.coord)
+                cloud = cloud.with_fields(**{HEIGHT: heights})
+                if self._heights is not None:
+                    self._heights.put(start + index, heights)
             refuse_missing(
                 [name for name in self._recipe.needs if name not in cloud],
                 self._recipe,

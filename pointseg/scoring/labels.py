@@ -13,7 +13,8 @@ from pointseg.files import CloudFileError, read_columns
 from pointseg.files.columns import SEGMENT, SPARE_CLASS_FIELD, fields_in, key_of
 from pointseg.files.field_values import to_labels
 from pointseg.files.kitti import read_label
-from pointseg.files.las import CLASSIFICATION, FORMER
+from pointseg.files.labels import CLASSIFICATION
+from pointseg.files.las import FORMER
 from pointseg.scoring.spec import ScoreError
 
 LABEL_SUFFIXES = (".label", ".labels")

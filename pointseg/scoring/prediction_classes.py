@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pointseg.files.columns import SPARE_CLASS_FIELD, key_of
-from pointseg.files.las import UNCLASSIFIED
+from pointseg.files.labels import UNCLASSIFIED
 from pointseg.prediction.results import record_file
 from pointseg.scoring.labels import CLASSIFICATION, FileLabels
 from pointseg.scoring.spec import ScoreError

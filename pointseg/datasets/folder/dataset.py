@@ -30,7 +30,7 @@ from pointseg.files import (
     size_of,
 )
 from pointseg.files.columns import fields_in, key_of, to_labels
-from pointseg.files.las import CLASSIFICATION
+from pointseg.files.labels import CLASSIFICATION
 from pointseg.files.origin import split_origin
 from pointseg.files.resolution import SAMPLE, resolution_notes
 from pointseg.files.scales import ValueRanges

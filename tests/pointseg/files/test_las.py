@@ -173,18 +173,37 @@ def test_classes_may_stand_in_the_classification(tmp_path):
 def test_codes_go_to_the_classification_and_its_former_values_stay(tmp_path, point_format, version):
     before = las(tmp_path / "a.laz", point_format=point_format, version=version)
     codes = (6, 2, 31)
-    write_labelled(tmp_path / "a.laz", tmp_path / "b.laz", np.array([0, 2, -1, 1]), codes=codes)
+    for flag in (
+        "synthetic",
+        "key_point",
+        "withheld",
+        *(("overlap",) if point_format == 6 else ()),
+    ):
+        setattr(before, flag, [0, 1, 1, 0])
+    lookup = laspy.VLR("LASF_Spec", 0, "", struct.pack("<B15sB15s", 2, b"Boden", 9, b"water"))
+    before.vlrs.append(lookup)
+    before.write(tmp_path / "a.laz")
+    given = {"codes": codes, "legend": ("a_house", "ground", "x" * 20)}
+    write_labelled(tmp_path / "a.laz", tmp_path / "b.laz", np.array([0, 2, -1, 1]), **given)
     after = laspy.read(tmp_path / "b.laz")
     same(before, after, but=("classification",))
+    (named,) = after.vlrs.get("ClassificationLookupVlr")
+    told = {code: name for code, name in named.lookups.items() if name}
+    assert len(named.lookups) == 256  # as the standard has them
+    assert told == {1: "unclassified", 2: "ground", 6: "a house", 9: "water", 31: "x" * 15}
     assert np.array(after.classification).tolist() == [6, 31, 1, 2]
     assert after.pointseg_class.tolist() == [0, 2, -1, 1]
     assert after.input_classification.tolist() == np.array(before.classification).tolist()
     # predicted again: what was there at first stays
-    write_labelled(tmp_path / "b.laz", tmp_path / "c.laz", np.array([1, 1, 1, 1]), codes=codes)
+    write_labelled(tmp_path / "b.laz", tmp_path / "c.laz", np.array([1, 1, 1, 1]), **given)
     again = laspy.read(tmp_path / "c.laz")
     same(before, again, but=("classification",))
     assert np.array(again.classification).tolist() == [2] * 4
     assert again.input_classification.tolist() == [2, 3, 4, 5]
+    assert len(again.vlrs.get("ClassificationLookupVlr")) == 1
+    given |= {"legend": (), "keeps_former": False}
+    write_labelled(tmp_path / "a.laz", tmp_path / "d.laz", np.array([1, 1, 1, 1]), **given)
+    assert "input_classification" not in laspy.read(tmp_path / "d.laz").point_format.dimension_names
 
 
 def test_a_file_that_nobody_classified_gets_its_codes_alone(tmp_path):

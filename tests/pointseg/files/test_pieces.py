@@ -21,6 +21,7 @@ from pointseg.files import (
 from pointseg.files import labels as labels_module
 from pointseg.files.certainty import SavedCertainty
 from pointseg.files.file_scene import scene_of
+from pointseg.files.saved_rows import SavedRows
 from pointseg.scene import Scene
 
 SUFFIXES = (".las", ".laz", ".ply", ".pcd", ".npy", "", ".bin", ".pcd.bin")
@@ -73,16 +74,20 @@ def test_copies_made_in_pieces_are_those_made_at_once(tmp_path, request, suffix)
     segment.astype("<i2").tofile(tmp_path / "labels")
     saved = SavedLabels(tmp_path / "labels", np.dtype("<i2"), COUNT)
     colors = None if suffix.endswith(".bin") else np.arange(18, dtype=np.uint8).reshape(6, 3)
-    certainty, saved_certainty = None, None
+    certainty = saved_certainty = heights = saved_heights = None
+    given = {"colors": colors}
     if not suffix.endswith(".bin"):
         certainty = np.arange(3 * COUNT, dtype=np.uint16).reshape(COUNT, 3)
         certainty.astype("<u2").tofile(tmp_path / "certainty")
         saved_certainty = SavedCertainty(tmp_path / "certainty", COUNT)
-    given = {"colors": colors, "codes": (2, 6, 5, 3, 4, 9)}
+        heights = np.linspace(-1, 30, COUNT, dtype="<f4")
+        heights.tofile(tmp_path / "heights")
+        saved_heights = SavedRows(tmp_path / "heights", heights.dtype, (COUNT,))
+        given |= {"codes": (2, 6, 5, 3, 4, 9), "legend": ("a", "b", "c", "d", "e", "f")}
     whole, parts = tmp_path / f"whole/a{suffix}", tmp_path / f"parts/a{suffix}"
-    write_labelled(path, whole, segment, certainty=certainty, **given)
+    write_labelled(path, whole, segment, certainty=certainty, heights=heights, **given)
     request.getfixturevalue("small")
-    write_labelled(path, parts, saved, certainty=saved_certainty, **given)
+    write_labelled(path, parts, saved, certainty=saved_certainty, heights=saved_heights, **given)
     whole, parts = (sorted((tmp_path / n).rglob("*.*")) for n in ("whole", "parts"))
     assert [file.name for file in whole] == [file.name for file in parts]
     for one, other in zip(whole, parts, strict=True):

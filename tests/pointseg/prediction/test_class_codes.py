@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dinomed3d.runtime.errors import UserError
-from pointseg.files import write_cloud
+from pointseg.files import read_columns, write_cloud
 from pointseg.prediction import predict as module
 from pointseg.prediction.class_codes import class_codes
 from pointseg.prediction.predict import predict
@@ -52,6 +52,22 @@ def test_codes_that_do_not_fit_are_refused(given, keep, named):
         class_codes(CLASSES, given, keep=keep, log=print)
 
 
+@pytest.mark.parametrize(
+    ("known", "keep", "named"),
+    [((), False, "floor, wall, thing"), ((2, None, 6), False, "wall"), ((2, 6, 1), True, "--keep")],
+)
+def test_codes_that_are_required_must_be_known(known, keep, named):
+    with pytest.raises(UserError, match=f"--write-classification.*{named}"):
+        class_codes(replace(CLASSES, codes=known), {}, keep=keep, log=print, required=True)
+
+
+def test_classes_that_share_a_code_are_named():
+    said = []
+    assert class_codes(CLASSES, {"floor": 2, "wall": 6, "thing": 6}, keep=False, log=said.append)
+    (line,) = said
+    assert "wall, thing" in line and "6" in line and "floor" not in line
+
+
 def test_a_model_keeps_the_codes_of_its_classes(tmp_path):
     weights = build_segmenter(RECIPE, 2).state_dict()
     for codes in ((2, None), (2, 6), ()):
@@ -89,3 +105,21 @@ def test_predicted_files_have_the_codes(tmp_path, monkeypatch):
     np.testing.assert_array_equal(found.x, laspy.read(tmp_path / "a.laz").x)
     assert not np.array(classes_of(keep_classification=True).classification).any()
     assert set(np.array(classes_of(class_codes={"thing": 3}).classification)) == {2, 6, 3}
+
+
+def test_other_types_have_the_codes_if_that_is_asked_for(tmp_path, monkeypatch):
+    spoken = replace(trained(), classes=replace(CLASSES, codes=(2, 6, 5)))
+    monkeypatch.setattr(module, "load_model", lambda path, device, **_: (ByColor(), spoken))
+    write_cloud(tmp_path / "a.ply", colored([0, 1, 2, 2]))
+    spec = PredictSpec(
+        inputs=(tmp_path / "a.ply",), out=tmp_path / "out", model=tmp_path / "m", pictures=False,
+        tta=True, log=lambda text: None,
+    )  # fmt: skip
+    for asked in (False, True):
+        (result,) = predict(replace(spec, write_classification=asked, height=asked))
+        assert result.status == "done", result.reason
+        found = read_columns(tmp_path / "out" / "a.ply")
+        assert found["class"].tolist() == [0, 1, 2, 2] * 100
+        assert ("classification" in found) == ("height_above_ground" in found) == asked
+    assert found["classification"].tolist() == [2, 6, 5, 5] * 100
+    assert 0.8 < np.ptp(found["height_above_ground"]) < 1.1  # of a cloud of 1 m
