@@ -131,7 +131,8 @@ class Labels:
 
     def added_values(self, start: int = 0, stop: int | None = None) -> list[NDArray[Any]]:
         """(n,) each field ``added``, of some rows: certainty from 0 to 1 in float64. Needs ``checked``."""
-        rows, found = slice(start, stop), []
+        rows = slice(start, stop)
+        found: list[NDArray[Any]] = []
         if self.codes is not None:
             found.append(self.coded(self.segment[rows]))
         if self.certainty is not None:
