@@ -208,7 +208,9 @@ class _Handler(BaseHTTPRequestHandler):
         if asked["organization"] != "us":
             self.refuse(403)
             return
-        self.owner.repositories[name] = Repository(private=bool(asked.get("private")))
+        self.owner.repositories[name] = Repository(
+            private=asked.get("private") or asked.get("visibility") == "private"
+        )
         self.owner.repositories[name].commit({".gitattributes": b""})
         self.answer({"url": f"{self.owner.address}/{name}"})
 

@@ -1,4 +1,4 @@
-"""The verb `package`: puts a trained model into one zip."""
+"""The verb `package`: puts a trained model into one zip, and on the Hugging Face hub if asked."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from dinomed3d.cli.model_arguments import add_model_arguments
+from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.sharing_options import add_sharing, own_card
 
 
 def add_parser(verbs: Any) -> None:
@@ -15,12 +17,18 @@ def add_parser(verbs: Any) -> None:
         "package",
         help="put a trained model into one zip: plans, weights without optimizer, licence, checksums",
         description="Makes a zip of a trained nnU-Net v2 model that 'predict' and 'inspect' take: plans.json, "
-        "dataset.json, the folds' weights as safetensors, the trainer's name, versions, licence text, and the "
-        "sha256 of every file. Models that hold DINOv3 weights must carry that licence: name its text with --licence.",
+        "dataset.json without lists of cases, the folds' weights as safetensors, the trainer's name, means of the "
+        "validation, versions, licence text, and the sha256 of every file. Models that hold DINOv3 weights must carry "
+        "that licence: name its text with --licence. With --push it is uploaded with a model card; others then predict "
+        "with -m hf:owner/name.",
     )
     add_model_arguments(parser)
     parser.add_argument(
-        "-o", dest="out", required=True, type=Path, metavar="OUT.zip", help="the zip to write"
+        "-o",
+        dest="out",
+        type=Path,
+        metavar="OUT.zip",
+        help="the zip to write; may be left out with --push of a MODEL that is a package already",
     )
     parser.add_argument(
         "--licence", type=Path, metavar="FILE", help="text under which the weights may be passed on"
@@ -32,17 +40,23 @@ def add_parser(verbs: Any) -> None:
         help="label images of the training set: 'predict' then flags volumes outside their range",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace OUT.zip if it exists")
+    add_sharing(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the package, and print its path."""
+    """Write the package, upload it if asked, and print its path and name."""
     from dinomed3d.inference.models.package import package_model
     from dinomed3d.runtime.hub_model import VOLUME, local_model
+    from dinomed3d.runtime.hub_push import check_push
 
-    print(
-        package_model(
-            local_model(arguments.model, VOLUME),
+    repository = check_push(arguments.push, private=arguments.private)
+    _check(arguments)
+    card = own_card(arguments)
+    package = local_model(arguments.model, VOLUME)
+    if arguments.out is not None:
+        package = package_model(
+            package,
             arguments.out,
             licence=arguments.licence,
             training_labels=arguments.training_labels,
@@ -50,5 +64,39 @@ def run(arguments: argparse.Namespace) -> int:
             checkpoint=arguments.checkpoint,
             overwrite=arguments.overwrite,
         )
-    )
+        print(package)
+    if arguments.card is not None and card is None:
+        _write_card(package, arguments.card, repository)
+    if repository is not None:
+        from dinomed3d.inference.models.share import share_package
+
+        print(share_package(package, repository, private=arguments.private, card=card))
     return 0
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse options that would do nothing.
+
+    Raises:
+        UserError: see above.
+    """
+    if arguments.out is not None:
+        return
+    if arguments.push is None:
+        raise UserError("-o: name the zip to write")
+    for option in ("licence", "training_labels", "folds"):
+        if getattr(arguments, option) is not None:
+            raise UserError(
+                f"--{option.replace('_', '-')}: changes the package; name the zip to write with -o"
+            )
+
+
+def _write_card(package: Path, card: Path, repository: str | None) -> None:
+    """Write the card that is made from the model."""
+    from dinomed3d.inference.models.model import open_model
+    from dinomed3d.inference.models.share import card_of
+    from dinomed3d.runtime.atomic_files import atomic_write
+
+    name = package.name if repository is None else f"hf:{repository}"
+    atomic_write(card, card_of(open_model(package), name))
+    print(card)

@@ -17,6 +17,8 @@ VERSION = 1
 """Version of the manifest; others are refused."""
 TEXTS = ("plans.json", "dataset.json", "dataset_fingerprint.json", "LICENSE.txt")
 """Files that a package may contain in addition to the weights of its folds."""
+OPTIONAL = ("previous_stage", "validation")
+"""Entries that are left out where there is nothing to say."""
 WEIGHTS = re.compile(r"fold_(\d+|all)/checkpoint\.safetensors")
 
 
@@ -52,6 +54,8 @@ class Manifest:
     """Name -> sha256 and bytes."""
     previous_stage: str | None = None
     """Hash of the first model of a cascade, which the package holds as well."""
+    validation: dict[str, Any] | None = None
+    """Scores of nnU-Net's validation: its `folds`, number of `cases`, and mean `dice` of each label."""
 
     @property
     def known(self) -> dict[str, Any]:
@@ -62,8 +66,9 @@ class Manifest:
     def to_bytes(self) -> bytes:
         """The content of model.json."""
         content = {"format": FORMAT, "version": VERSION, **asdict(self)}
-        if self.previous_stage is None:  # as packages without cascades always were
-            del content["previous_stage"]
+        for name in OPTIONAL:  # as packages without them always were
+            if content[name] is None:
+                del content[name]
         return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
 
 
@@ -91,7 +96,8 @@ def read_manifest(files: ModelFiles, checkpoint: str | None = None) -> Manifest:
             "newer dinomed3d, or package the model again"
         )
     del content["version"]
-    content.setdefault("previous_stage", None)
+    for name in OPTIONAL:
+        content.setdefault(name, None)
     types = get_type_hints(Manifest)
     valid = content.keys() == types.keys() and all(_fits(content[n], t) for n, t in types.items())
     if not valid or not _is_consistent(manifest := Manifest(**content)):
@@ -115,6 +121,22 @@ def _is_consistent(manifest: Manifest) -> bool:
         and all(name in TEXTS or WEIGHTS.fullmatch(name) for name in manifest.files)
         and all(isinstance(v, list) and len(v) == 2 for v in volumes)
         and all(type(ml) in (int, float) for pair in volumes for ml in pair)
+        and _is_validation(manifest.validation)
+    )
+
+
+def _is_validation(scores: dict[str, Any] | None) -> bool:
+    """Whether scores are as `validation_scores` makes them."""
+    if scores is None:
+        return True
+    folds, cases, dice = (scores.get(name) for name in ("folds", "cases", "dice"))
+    return (
+        scores.keys() == {"folds", "cases", "dice"}
+        and isinstance(folds, list)
+        and all(isinstance(fold, str) for fold in folds)
+        and type(cases) is int
+        and isinstance(dice, dict)
+        and all(type(value) in (int, float) for value in dice.values())
     )
 
 

@@ -24,6 +24,7 @@ from dinomed3d.inference.models.network_weights import (
     network_weights,
     read_nnunet_checkpoint,
 )
+from dinomed3d.inference.models.portable import portable_dataset
 from dinomed3d.inference.models.validate_plans import (
     NAME,
     channel_names,
@@ -89,7 +90,7 @@ class Model:
         """
         parts: list[Any] = [
             self.plans,
-            self.dataset,
+            portable_dataset(self.dataset),
             self.trainer,
             self.configuration,
             self.mirroring,

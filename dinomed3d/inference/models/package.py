@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import json
+import logging
 import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from dinomed3d import __version__
@@ -20,11 +22,15 @@ from dinomed3d.inference.models.licence import (
 )
 from dinomed3d.inference.models.manifest import Manifest
 from dinomed3d.inference.models.model import FINAL, PACKED, Model, fold_weights, open_model
-from dinomed3d.inference.models.model_files import MANIFEST, PREVIOUS, open_model_files
+from dinomed3d.inference.models.model_files import MANIFEST, PREVIOUS, ModelFiles, open_model_files
 from dinomed3d.inference.models.network_weights import to_safetensors
+from dinomed3d.inference.models.portable import portable_dataset, portable_training
 from dinomed3d.inference.models.training_volumes import training_volumes
+from dinomed3d.inference.models.validation_scores import validation_scores
 from dinomed3d.runtime.atomic_files import new_file
 from dinomed3d.runtime.errors import UserError
+
+log = logging.getLogger(__name__)
 
 MOMENT = (1980, 1, 1, 0, 0, 0)
 """Date of every member, so that the same model makes the same package."""
@@ -40,7 +46,7 @@ def package_model(
     checkpoint: str = FINAL,
     overwrite: bool = False,
 ) -> Path:
-    """Write a model as a package, without optimizer state.
+    """Write a model as a package, without optimizer state, names of cases or paths.
 
     Args:
         source: a trained-model folder of nnU-Net v2, its exported zip, or another package.
@@ -81,6 +87,10 @@ def _described(
     original = open_model_files(model.source, root=model.root)
     texts = ("plans.json", "dataset.json", "dataset_fingerprint.json")
     files = {name: original.read(name) for name in texts if name in original.sizes}
+    dataset = portable_dataset(model.dataset)
+    if left_out := sorted(model.dataset.keys() - dataset.keys()):
+        log.warning("left out of dataset.json, since it may name cases: %s", ", ".join(left_out))
+        files["dataset.json"] = (json.dumps(dataset, indent=4) + "\n").encode()
     text = licence_text(model, licence)
     if text is not None:
         files[LICENCE] = text
@@ -96,21 +106,23 @@ def _described(
         licence=None if text is None else licence_name(model, text),
         label_volumes_ml=volumes,
         versions={"dinomed3d": __version__, **{p: importlib.metadata.version(p) for p in packages}},
-        training=_without_paths(model.training),
+        training=portable_training(model.training),
         weights={fold: model.weights[fold] for fold in model.folds},
         files={},
         previous_stage=None if model.previous is None else model.previous.hash,
+        validation=_validation(model, original),
     )
     return manifest, files
 
 
-def _without_paths(training: dict[str, Any]) -> dict[str, Any]:
-    """The notes of our trainer, with the path of the encoder's weights cut to the file name."""
-    recipe = training.get("recipe")
-    if not isinstance(recipe, dict) or not isinstance(recipe.get("weights"), str):
-        return training
-    file = PureWindowsPath(recipe["weights"]).name or "file"  # takes both kinds of slashes
-    return {**training, "recipe": {**recipe, "weights": file}}
+def _validation(model: Model, files: ModelFiles) -> dict[str, Any] | None:
+    """Scores of the validation of the final checkpoints, or those that a package already carries."""
+    if model.manifest is not None:
+        kept = model.manifest.validation
+        return kept if kept is not None and set(kept["folds"]) <= set(model.folds) else None
+    if model.checkpoint != FINAL:
+        return None
+    return validation_scores(files, model.folds, model.labels)
 
 
 def _write(
