@@ -42,8 +42,8 @@ def validation_scores(
         number, means = _means(parse(content, where), labels, where)
         used.append(fold)
         cases += number
-        for label, dice in means.items():
-            sums[label] = sums.get(label, 0.0) + dice * number
+        for label, mean in means.items():
+            sums[label] = sums.get(label, 0.0) + mean * number
             counts[label] = counts.get(label, 0) + number
     if not cases:
         return None
