@@ -75,6 +75,7 @@ POINTS = (
     "pointseg/scoring",
     "pointseg/lifting",
     "pointseg/__init__.py",
+    "pointseg/sharing",
     "pointseg/cli",
 )
 """Rooms of the point side, likewise; files at the top are rooms of their own."""

@@ -97,7 +97,7 @@ def _input(known: dict[str, Any]) -> str:
         ("patch", f"{_sides(known['patch'])} voxels"),
         ("files", "NIfTI, NRRD, MetaImage, DICOM series; masks lie on exactly the scan's grid"),
     ]
-    return table(("", ""), rows)
+    return table(("property", "value"), rows)
 
 
 def _labels(model: Model, known: dict[str, Any]) -> str:
@@ -131,7 +131,7 @@ def _training(model: Model, known: dict[str, Any]) -> str:
     versions = known["packed_with"] or {}
     rows.append(("versions", ", ".join(f"{name} {value}" for name, value in versions.items())))
     rows.append(("hash", known["hash"]))
-    return table(("", ""), rows)
+    return table(("property", "value"), rows)
 
 
 def _scores(model: Model) -> str:

@@ -25,6 +25,7 @@ MISSING = "hf:us/missing"
     [
         (main, ["inspect", MISSING]),
         (main, ["package", MISSING, "-o", "OUT.zip"]),
+        (main, ["export", MISSING, "-o", "OUT.onnx"]),
         (main, ["predict", "-i", "IN", "-o", "OUT", "-m", MISSING]),
         (main, ["predict", "-i", "IN", "-o", "OUT", "-m", "here.zip", "--localizer", MISSING]),
         (predict.main, ["IN.ply", "-o", "OUT", "-m", MISSING]),

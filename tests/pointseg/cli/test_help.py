@@ -20,6 +20,7 @@ COMMANDS = (
     "check_cameras",
     "distill",
     "eval",
+    "package",
     "lift",
     "predict",
     "prepare",

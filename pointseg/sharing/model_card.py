@@ -1,0 +1,146 @@
+"""The card of a packaged model: its classes, what it reads, how it was trained, licences, how to use it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dinomed3d.runtime.model_card import (
+    LICENCE_FILE,
+    front_matter,
+    licence_entries,
+    marked,
+    plain,
+    table,
+)
+from pointseg.config.recipe import Recipe
+from pointseg.config.serialization import read_recipe
+from pointseg.plugins import is_plugin
+from pointseg.sharing.package import ABOUT, reads_dinov3
+
+
+def model_card(content: Mapping[str, Any], *, name: str) -> str:
+    """Markdown with the front matter of the Hugging Face hub.
+
+    Args:
+        content: of a package.
+        name: under which commands find it: `hf:owner/name`, or the file.
+    """
+    recipe, about = read_recipe(content["recipe"]), content[ABOUT]
+    parts = [
+        front_matter(_entries(recipe, about)).rstrip(),
+        f"# {plain(recipe.dataset)}, {plain(recipe.backbone)}",
+        f"Finds one of {len(content['classes'])} classes for every point of a cloud: a model of pointseg, in the "
+        "package dinomed3d.",
+        "**This is a research model.** Test it on your own data before you rely on it.",
+        "## Use",
+        _use(recipe, name),
+        "## Input and output",
+        _input(recipe),
+        table(("label", "class"), list(enumerate(content["classes"]))),
+        "## Training",
+        _training(recipe, about),
+        "## Scores",
+        _scores(about["scores"]),
+        "## Licence",
+        _licence(recipe, about["licence"]),
+    ]
+    return marked("\n\n".join(parts) + "\n")
+
+
+def _entries(recipe: Recipe, about: Mapping[str, Any]) -> dict[str, Any]:
+    """The front matter; the hub has no task for point clouds."""
+    text = about["licence"] or recipe.licence
+    family = [f for f in ("dinov3", "dinov2") if recipe.images and f in recipe.images.encoder]
+    tags = ["point-cloud", "3d", "semantic-segmentation", recipe.scene_type, *family]
+    return {
+        **licence_entries(text, has_file=bool(about["licence"])),
+        "library_name": "pointseg",
+        "pipeline_tag": "other",
+        "tags": tags if is_plugin(recipe.backbone) else [*tags, recipe.backbone],
+    }
+
+
+def _use(recipe: Recipe, name: str) -> str:
+    options = f" --backbone {recipe.backbone}" if is_plugin(recipe.backbone) else ""
+    if recipe.images is not None:
+        options += " --cameras cameras.json --weights ENCODER"
+    shell = f"""```bash
+pip install .                                       # in the folder of dinomed3d's sources
+pointseg-predict CLOUD.ply -o OUT -m {name}{options}
+```"""
+    if options:  # from Python, models that read images and classes of somebody's own are not loaded
+        return shell
+    given = ", color=rgb" if "color" in recipe.needs else ""
+    return f"""{shell}
+
+```python
+import pointseg
+model = pointseg.load_model("{name}", device="cpu")
+labels = model.predict(points{given})               # (N, 3) in metres, z up
+```"""
+
+
+def _input(recipe: Recipe) -> str:
+    rows = [
+        ("coordinates", f"voxels of {recipe.voxel_m:g} m, {recipe.scene_type} scenes"),
+        ("features of points", ", ".join(recipe.features)),
+        ("files", "PLY, PCD, LAS, LAZ, E57, PTX, .bin, text, numpy"),
+    ]
+    if recipe.images is not None:
+        rows.append(
+            (
+                "images",
+                f"posed ones, encoded by {recipe.images.encoder}, whose weights are not in the file",
+            )
+        )
+    return table(("property", "value"), rows)
+
+
+def _training(recipe: Recipe, about: Mapping[str, Any]) -> str:
+    scenes = about["scenes"]
+    size = "size unknown" if scenes is None else f"{scenes[0]} scenes, {scenes[1]} for validation"
+    versions = ", ".join(f"{name} {value}" for name, value in about["versions"].items())
+    rows = [
+        ("data set", recipe.dataset),
+        ("training set", size),
+        ("network", recipe.backbone),
+        ("epochs", recipe.epochs),
+        ("versions", versions),
+    ]
+    return table(("property", "value"), rows)
+
+
+def _scores(scores: Mapping[str, Any] | None) -> str:
+    if scores is None:
+        return "None were packaged with it."
+    splits = ", ".join(map(plain, scores["splits"]))
+    rows = [(name, _percent(iou)) for name, iou in scores["test_point_iou"].items()]
+    rows.append(("mean", _percent(scores["test_point_miou"])))
+    return (
+        f"IoU of all points of {scores['scenes']} scenes ({plain(scores['dataset'])}, {splits}), by pointseg-test.\n\n"
+        + table(("class", "IoU, %"), rows)
+    )
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None or value != value else f"{100 * value:.1f}"
+
+
+def _licence(recipe: Recipe, text: str) -> str:
+    """Under what the weights may be used, and what they were trained from."""
+    said = []
+    if text:
+        first = next(line for line in text.splitlines() if line.strip())
+        said.append(f"{plain(first[:100])}: see [{LICENCE_FILE}]({LICENCE_FILE}).")
+    if recipe.licence:
+        said.append(
+            f"The weights that training started from are under {plain(recipe.licence)}, and so are these."
+        )
+    if not said:
+        said.append(
+            "Who trained it has named none, so nobody else has a right to use it; ask before you do."
+        )
+    if reads_dinov3(recipe):
+        said.append("Built with DINOv3.")
+    return " ".join(said)

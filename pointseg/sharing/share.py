@@ -1,0 +1,56 @@
+"""A packaged model and its card, put on the Hugging Face hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.hub_model import CLOUD
+from dinomed3d.runtime.hub_name import PREFIX
+from dinomed3d.runtime.hub_push import CARD, push
+from dinomed3d.runtime.model_card import LICENCE_FILE
+from pointseg.sharing.model_card import model_card
+from pointseg.sharing.package import ABOUT, is_packaged
+from pointseg.training.checkpoint import read_checkpoint
+
+
+def share_package(package: Path, repository: str, *, private: bool, card: bytes | None) -> str:
+    """Upload a package, its card and its licence.
+
+    Args:
+        package: that `package_model` wrote.
+        repository: `owner/name`.
+        private: whether the repository must be private.
+        card: text of somebody's own; None: it is made from the model.
+
+    Returns:
+        The model's name on the hub, with its commit.
+
+    Raises:
+        UserError: no package; as `push`.
+    """
+    content = read_checkpoint(package)
+    if not is_packaged(content):
+        raise UserError(
+            f"--push: {package} is no package: it may name scenes; name the file to make with -o"
+        )
+    name = f"{PREFIX}{repository}"
+    text = model_card(content, name=name).encode("utf-8") if card is None else card
+    files: dict[str, Path | bytes] = {CLOUD.file: package, CARD: text}
+    if content[ABOUT]["licence"]:
+        files[LICENCE_FILE] = content[ABOUT]["licence"].encode("utf-8")
+    again = f"pointseg-package {package} --push {repository}{' --private' if private else ''}"
+    commit = push(repository, files, private=private, again=again, keep_card=card is None)
+    return f"{name}@{commit}"
+
+
+def card_of(package: Path, name: str) -> bytes:
+    """The card that is made from a package, for who finds it by this name.
+
+    Raises:
+        UserError: it is no package.
+    """
+    content = read_checkpoint(package)
+    if not is_packaged(content):
+        raise UserError(f"--card: {package} is no package; name the file to make with -o")
+    return model_card(content, name=name).encode("utf-8")

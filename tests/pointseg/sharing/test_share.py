@@ -1,0 +1,116 @@
+"""Packaged models of clouds: what they hold, what the card says, upload to a stand-in of the hub and use."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+import yaml
+
+import pointseg
+from dinomed3d.runtime.errors import UserError
+from pointseg.cli.package import main
+from pointseg.images.config import ImageConfig
+from pointseg.sharing.package import package_model
+from pointseg.sharing.share import card_of
+from pointseg.training.checkpoint import build_segmenter, read_checkpoint, save_checkpoint
+from tests.hub import TOKEN, hub  # noqa: F401
+from tests.pointseg.tiny import CLASSES, RECIPE
+
+# of huggingface_hub, in its own code
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+SCENE = "house of Anna Maier"
+
+
+@pytest.fixture
+def best(tmp_path):
+    """A run's folder: the best model, the last one with its scenes, and a test."""
+    weights = build_segmenter(RECIPE, 2).state_dict()
+    training = {"scene_names": [[["train", SCENE]] * 3, [["val", SCENE]]]}
+    best, last = tmp_path / "best.pt", tmp_path / "last.pt"
+    save_checkpoint(best, weights, recipe=RECIPE, classes=CLASSES, training=training)
+    save_checkpoint(last, weights, recipe=RECIPE, classes=CLASSES, training=training)
+    sha256 = hashlib.sha256(best.read_bytes()).hexdigest()
+    (tmp_path / "test").mkdir()
+    write_scores(tmp_path / "test" / "metrics.json", sha256)
+    return best
+
+
+def write_scores(path, sha256):
+    protocol = {"checkpoint_sha256": sha256, "dataset": "boxes", "splits": ["val"]}
+    scores = {"test_point_miou": 0.75, "test_point_iou": {"floor": 0.9, "box": 0.6}, "scenes": 2}
+    path.write_text(json.dumps({**scores, "protocol": protocol}))
+
+
+def test_a_package_is_the_model_and_names_no_scene(best, tmp_path):
+    out = package_model(best, tmp_path / "m.pt")
+    assert SCENE.encode() not in out.read_bytes()
+    before, after = read_checkpoint(best), read_checkpoint(out)
+    assert before["recipe"] == after["recipe"]
+    assert all(torch.equal(before["model"][key], after["model"][key]) for key in before["model"])
+    again = read_checkpoint(package_model(out, tmp_path / "again.pt"))
+    assert again["about"] == after["about"]
+    card = card_of(out, "hf:us/boxes").decode()
+    assert yaml.safe_load(card.split("---\n")[1])["library_name"] == "pointseg"
+    for words in ("3 scenes, 1 for validation", "| box | 60.0 |", "| mean | 75.0 |", "| 1 | box |"):
+        assert words in card
+
+
+def test_upload_and_use(hub, best, tmp_path, monkeypatch, capsys):  # noqa: F811
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    out = tmp_path / "m.pt"
+    assert main([str(best), "--push", "us/boxes"]) == 2
+    assert "may name scenes" in capsys.readouterr().err
+    assert not hub.repositories
+    assert main([str(best), "-o", str(out), "--push", "us/boxes"]) == 0
+    name = capsys.readouterr().out.splitlines()[-1]
+    assert hub.files("us/boxes")["model.pt"] == out.read_bytes()
+    assert b"hf:us/boxes" in hub.files("us/boxes")["README.md"]
+    assert pointseg.load_model(name, device="cpu").classes == CLASSES.names
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"scores": "other"}, "--scores"),
+        ({"scores": "broken"}, "--scores"),
+        ({"licence": "empty"}, "--licence"),
+        ({"out": "m.zip"}, r"\.pt"),
+        ({"out": "best.pt"}, "exists"),
+    ],
+)
+def test_refusals(best, tmp_path, change, words):
+    write_scores(tmp_path / "other", "0" * 64)
+    (tmp_path / "broken").write_text("{}")
+    (tmp_path / "empty").write_text(" ")
+    paths = {key: tmp_path / value for key, value in {"out": "m.pt", **change}.items()}
+    with pytest.raises(UserError, match=words):
+        package_model(best, **paths)
+
+
+def test_scores_of_another_checkpoint_are_left_out(best, tmp_path, caplog):
+    write_scores(tmp_path / "test" / "metrics.json", "0" * 64)
+    out = package_model(best, tmp_path / "m.pt")
+    assert read_checkpoint(out)["about"]["scores"] is None
+    assert "another checkpoint" in caplog.text
+
+
+def test_licences(tmp_path):
+    images = ImageConfig(encoder="vit_small_patch16_dinov3", channels=8, stride=16)
+    recipe = replace(RECIPE, images=images, licence="CC-BY-NC 4.0 (not for commercial use)")
+    path, licence = tmp_path / "best.pt", tmp_path / "licence.txt"
+    weights = build_segmenter(recipe, 2).state_dict()
+    save_checkpoint(path, weights, recipe=recipe, classes=CLASSES)
+    with pytest.raises(UserError, match="--licence"):
+        package_model(path, tmp_path / "m.pt")
+    licence.write_text("Some other licence\n")
+    with pytest.raises(UserError, match="DINOv3"):
+        package_model(path, tmp_path / "m.pt", licence=licence)
+    licence.write_text("DINOv3 License\n")
+    card = card_of(package_model(path, tmp_path / "m.pt", licence=licence), "m.pt").decode()
+    assert yaml.safe_load(card.split("---\n")[1])["license_name"] == "dinov3-license"
+    assert "CC-BY-NC 4.0" in card
+    assert "--cameras" in card
