@@ -38,6 +38,7 @@ VOLUMES = (
     "dinomed3d/inference/cohort",
     "dinomed3d/inference/in_memory",
     "dinomed3d/inference/deployment",
+    "dinomed3d/inference/viewer",
     "dinomed3d/evaluation",
     "dinomed3d/dataset",
     "planners",
@@ -104,7 +105,18 @@ NNUNET = {
     "planners/nnunet.py",
 }
 """The adapters: the only files that import nnU-Net."""
-VERBS = {"demo", "doctor", "evaluate", "explain", "export", "inspect", "package", "plan", "predict"}
+VERBS = {
+    "demo",
+    "doctor",
+    "evaluate",
+    "explain",
+    "export",
+    "inspect",
+    "package",
+    "plan",
+    "predict",
+    "view",
+}
 """Modules of ``dinomed3d.cli`` that are commands, which ``main`` dispatches to and nothing else imports."""
 
 

@@ -10,11 +10,22 @@ import sys
 from collections.abc import Sequence
 
 from dinomed3d import __version__
-from dinomed3d.cli import demo, doctor, evaluate, explain, export, inspect, package, plan, predict
+from dinomed3d.cli import (
+    demo,
+    doctor,
+    evaluate,
+    explain,
+    export,
+    inspect,
+    package,
+    plan,
+    predict,
+    view,
+)
 from dinomed3d.runtime.argument_parser import ArgumentParser
 from dinomed3d.runtime.run_command import run_command
 
-VERBS = (demo, doctor, predict, evaluate, package, export, inspect, plan, explain)
+VERBS = (demo, doctor, predict, view, evaluate, package, export, inspect, plan, explain)
 """Modules of the verbs, in the order of ``--help``; each has ``add_parser``."""
 
 EXIT_CODES = (

@@ -231,6 +231,13 @@ def describe_inputs(case: Case | RejectedInput, channels: Sequence[str]) -> list
     return described
 
 
+def describe_reading(case: Case, channels: Sequence[str]) -> dict[str, Any]:
+    """What is needed, in addition to the list of files, to read the scans of a case again in the same way."""
+    names = ("ending", "uid", "frames", "reader")
+    scans = [{name: getattr(scan, name) for name in names} for scan in case.scans]
+    return {"channels": list(channels), "scans": scans}
+
+
 def describe_model(model: Model) -> dict[str, Any]:
     """The entries of a record that identify the model."""
     return {

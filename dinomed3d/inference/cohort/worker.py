@@ -35,6 +35,7 @@ from dinomed3d.inference.cohort.record import (
     Record,
     describe_inputs,
     describe_model,
+    describe_reading,
     remove_results,
     write_failure,
     write_record,
@@ -397,6 +398,7 @@ class Worker:
             "status": "done",
             "reason": None,
             "inputs": task.inputs or describe_inputs(task.case, self.model.channels),
+            "read_as": describe_reading(task.case, self.model.channels),
             "notes": [
                 *self.notes,
                 *task.case.notes,

@@ -48,26 +48,47 @@ def render_page(out: Path, cases: CaseCounts, run: Mapping[str, Any]) -> str:
     Returns:
         HTML; everything that comes from records or file names is escaped.
     """
+    script = _script()
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            policy=policy(images="data: file: 'self'"),
+            script=Markup(script),  # our own; the policy allows exactly this text
+            palette=COLOURS,
+            counts=cases.counts,
+            facts=_facts(run),
+            not_compared=run.get("not_compared") or [],
+            failed=cases.failed,
+            missing=cases.missing,
+            rows=[_row(record, _preview(out, record, n)) for n, record in enumerate(cases.done)],
+            most_embedded=MOST_EMBEDDED,
+            columns=COLUMNS,
+            flag_meanings=FLAGS,
+            anonymous=bool(run.get("anonymous")),
+        )
+    )
+
+
+def policy(*, images: str) -> str:
+    """What a browser may load for the page, as a content security policy: its own script and nothing from elsewhere.
+
+    Args:
+        images: sources of pictures.
+    """
+    digest = base64.b64encode(hashlib.sha256(_script().encode()).digest()).decode()
+    return f"default-src 'none'; img-src {images}; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+
+
+def with_viewer(page: bytes) -> bytes:
+    """A page as it is shown where `dinomed3d view` runs: with links to the viewer."""
+    return page.replace(b'<html lang="en">', b'<html lang="en" class="served">', 1)
+
+
+def _script() -> str:
     pages = _environment()
     assert pages.loader is not None
-    script = pages.loader.get_source(pages, "report.js")[0]
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return pages.get_template("report.html").render(
-        policy="default-src 'none'; img-src data: file: 'self'; style-src 'unsafe-inline'; "
-        f"script-src 'sha256-{digest}'",
-        script=Markup(script),  # our own; the policy allows exactly this text
-        palette=COLOURS,
-        counts=cases.counts,
-        facts=_facts(run),
-        not_compared=run.get("not_compared") or [],
-        failed=cases.failed,
-        missing=cases.missing,
-        rows=[_row(record, _preview(out, record, n)) for n, record in enumerate(cases.done)],
-        most_embedded=MOST_EMBEDDED,
-        columns=COLUMNS,
-        flag_meanings=FLAGS,
-        anonymous=bool(run.get("anonymous")),
-    )
+    return pages.loader.get_source(pages, "report.js")[0]
 
 
 @lru_cache(maxsize=1)
@@ -123,6 +144,7 @@ def _row(record: Mapping[str, Any], preview: str | None) -> dict[str, Any]:
         "case": record["case"],
         "preview": preview,
         "files": _files(record),
+        "view": f"../view?case={quote(str(record['case']), safe='', errors='surrogateescape')}",
         "notes": [*(record.get("notes") or []), *(record.get("result_notes") or [])],
         "flags": record.get("flags") or [],
         "found": {name: entry for name, entry in labels.items() if entry.get("voxels")},

@@ -115,7 +115,7 @@ def centre_of_foreground(mask: NDArray[Any]) -> list[int]:
     Returns:
         The plane of z, y, x.
     """
-    steps = _steps(mask.shape)
+    steps = sample_steps(mask.shape)
     counts = _foreground_counts(mask[tuple(slice(None, None, step) for step in steps)])
     if not counts[0].any():  # the subsample may have missed it
         steps, counts = [1, 1, 1], _foreground_counts(mask)
@@ -132,7 +132,7 @@ def centre_of_foreground(mask: NDArray[Any]) -> list[int]:
 
 def grey_window(image: NDArray[Any]) -> tuple[float, float]:
     """Percentiles 1 and 99 of a subsample of the finite intensities; (0, 0) without any."""
-    steps = _steps(image.shape)
+    steps = sample_steps(image.shape)
     sample = image[tuple(slice(None, None, step) for step in steps)].astype(np.float64)
     finite = sample[np.isfinite(sample)]
     if not len(finite):
@@ -141,10 +141,24 @@ def grey_window(image: NDArray[Any]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _steps(shape: Sequence[int]) -> list[int]:
-    """Strides that leave about SAMPLE_VOXELS, smallest along short axes."""
+def sample_steps(
+    shape: Sequence[int], most_voxels: int = SAMPLE_VOXELS, *, longest_axis: int | None = None
+) -> list[int]:
+    """Strides that leave about so many voxels, smallest along short axes.
+
+    Args:
+        shape: of the volume.
+        most_voxels: that are left, at most.
+        longest_axis: that is left, at most; None for any.
+    """
     steps = [1, 1, 1]
-    while np.prod([-(-n // s) for n, s in zip(shape, steps, strict=True)]) > SAMPLE_VOXELS:
+
+    def left() -> list[int]:
+        return [-(-n // s) for n, s in zip(shape, steps, strict=True)]
+
+    while np.prod(left()) > most_voxels or (
+        longest_axis is not None and max(left()) > longest_axis
+    ):
         longest = max(range(3), key=lambda axis: shape[axis] / steps[axis])
         steps[longest] += 1
     return steps

@@ -1,5 +1,16 @@
-// Sorts the table of results by the column whose title is clicked.
+// Names the folder of the page in the command that shows masks over scans, and sorts the table of results.
 "use strict";
+if (location.protocol === "file:" && location.host === "") {
+  const folder = location.pathname.replace(/^\/(?=[A-Za-z]:)/, "").replace(/\/[^/]*$/, "");
+  const command = document.getElementById("view-command");
+  try {
+    const path = decodeURIComponent(folder);
+    if (command && /^[^"$`\\!]+$/.test(path)) {
+      command.textContent = `dinomed3d view "${path}"`;
+      document.getElementById("view-folder").remove();
+    }
+  } catch { /* a path that is no text stays OUT */ }
+}
 for (const table of document.querySelectorAll("table.results")) {
   const body = table.tBodies[0], heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, column) => {

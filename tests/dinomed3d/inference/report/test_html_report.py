@@ -178,10 +178,13 @@ def test_masks_are_linked_where_their_names_may_be_seen(tmp_path):
     page = Page(written(tmp_path, record))
     links = [value for tag, name, value in page.attributes if (tag, name) == ("a", "href")]
     stem = "./sub/b%20%231%3F%22%3C%C3%A4%3E"
-    assert links == [f"{stem}.nii.gz", f"{stem}.b2nd", f"{stem}.json"]
+    viewer = "../view?case=sub%2Fb%20%231%3F%22%3C%C3%A4%3E"
+    assert links == [viewer, f"{stem}.nii.gz", f"{stem}.b2nd", f"{stem}.json"]
     assert "mask, probabilities, record" in page.text
     hidden = {**record, "case": "case-x", "stored_as": record["case"]}
-    assert "href" not in written(tmp_path, hidden, run={**RUN, "anonymous": True})
+    page = Page(written(tmp_path, hidden, run={**RUN, "anonymous": True}))
+    links = [value for tag, name, value in page.attributes if (tag, name) == ("a", "href")]
+    assert links == ["../view?case=case-x"]
 
 
 def test_each_column_and_each_kind_of_flag_is_explained(tmp_path):

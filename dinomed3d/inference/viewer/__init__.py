@@ -1,0 +1,1 @@
+"""Look at the masks of a run over their scans, in a browser."""

@@ -1,0 +1,132 @@
+"""Report and viewer in a real browser: the mask is drawn where it belongs, nothing is asked of other computers."""
+
+import threading
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from dinomed3d.inference.viewer.server import ViewerServer
+from dinomed3d.inference.viewer.viewed_run import ViewedRun
+from tests.chromium import Page, browser, needs_chromium
+from tests.dinomed3d.inference.viewer.viewed_runs import put_mask, write_run
+
+OBLIQUE, SERIES = "Meier _b_", "ward/CT"
+SHOWN = "document.body && document.body.dataset.state === 'shown'"
+SLICES_ALONE = """
+viewer.opts.multiplanarShowRender = niivue.SHOW_RENDER.NEVER;
+viewer.opts.crosshairWidth = 0;
+viewer.opts.isOrientationTextVisible = false;
+viewer.drawScene();
+"""
+POSITION = "element('position').textContent"
+BLUE = (86, 180, 233)
+"""The colour of label 2."""
+
+
+@pytest.fixture
+def out(tmp_path):
+    path = write_run(tmp_path)
+    put_mask(path, OBLIQUE)
+    put_mask(path, SERIES)
+    return path
+
+
+def drawn(page: Page, opacity: float) -> np.ndarray:
+    """The canvas, (Y, X, 3), with this opacity of the mask."""
+    page.run(
+        f"element('opacity').value = {opacity}; element('opacity').dispatchEvent(new Event('input'))"
+    )
+    page.run("viewer.drawScene()")
+    left, top, width, height = page.run(
+        "(({x, y, width, height}) => [x, y, width, height].map(Math.round))(canvas.getBoundingClientRect())"
+    )
+    return page.picture()[top : top + height, left : left + width].astype(int)
+
+
+def coloured(picture: np.ndarray) -> np.ndarray:
+    return np.abs(picture - BLUE).max(-1) < 30
+
+
+def overlap(page: Page) -> float:
+    """How well what the mask colours covers what is bright in the scan: intersection over union."""
+    bright, blue = drawn(page, 0).min(-1) > 150, coloured(drawn(page, 1))
+    return float((bright & blue).sum() / (bright | blue).sum())
+
+
+def press(page: Page, key: str) -> None:
+    for kind in ("rawKeyDown", "keyUp"):
+        page.call("Input.dispatchKeyEvent", type=kind, key=key)
+
+
+def test_report_and_viewer(out, tmp_path):
+    path = needs_chromium()
+    servers = [ViewerServer(ViewedRun(out)), ViewerServer(ViewedRun(out))]
+    for server in servers:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with browser(path, tmp_path / "profile", size=(900, 600)) as page:
+            the_report_leads_to_the_viewer(page, servers[0], out)
+            the_mask_is_over_its_object(page, out)
+            other_cases_and_labels(page)
+            put_mask(out, OBLIQUE, moved=5)  # the first server has the case in memory
+            page.open(servers[1].url(servers[1].answers.address))
+            page.wait(SHOWN)
+            page.run(SLICES_ALONE)
+            assert overlap(page) < 0.6
+    finally:
+        for server in servers:
+            server.shutdown()
+            server.server_close()
+    assert page.errors == []
+    ours = (*(server.url("/") for server in servers), "data:", "blob:", "file:")
+    assert [address for address in page.requests if not address.startswith(ours)] == []
+
+
+def the_report_leads_to_the_viewer(page, server, out):
+    links = "[...document.querySelectorAll('.view a')].map((link) => link.checkVisibility())"
+    page.open((out / "report.html").as_uri())  # from disk no link leads to nowhere
+    page.wait("document.readyState === 'complete' && !!document.querySelector('.results')")
+    assert page.run(links) == [False, False]
+    assert f'dinomed3d view "{out}"' in page.run("document.body.innerText")
+    page.open(server.url(f"/{server.answers.secret}/files/report.html"))
+    page.wait("location.protocol === 'http:' && !!document.querySelector('.results')")
+    assert page.run(links) == [True, True]
+    assert "dinomed3d view" not in page.run("document.body.innerText")
+    page.run("document.querySelector('.view a').click()")
+    page.wait(SHOWN)
+    assert page.run("document.title") == f"{OBLIQUE} – masks over scans"
+    assert page.run("element('report').checkVisibility()")
+
+
+def the_mask_is_over_its_object(page, out):
+    assert page.run(POSITION).endswith("intensity 600   label: b")
+    page.run(SLICES_ALONE)
+    assert overlap(page) > 0.8  # at edges both are interpolated
+    page.run("element('planes').value = 0; element('planes').dispatchEvent(new Event('change'))")
+    scan = nib.load(out.parent / "in" / "Meier <b>.nii.gz")
+    middle = nib.affines.apply_affine(scan.affine, np.array(scan.shape) / 2 - 0.5)
+    voxels = np.argwhere(np.asanyarray(scan.dataobj) == 600)
+    x, y, _ = nib.affines.apply_affine(scan.affine, voxels.mean(0)) - middle
+    blue = coloured(drawn(page, 1))
+    rows, columns = np.nonzero(blue)
+    assert np.sign(columns.mean() - blue.shape[1] / 2) == -np.sign(x)  # the right is on the left
+    assert np.sign(rows.mean() - blue.shape[0] / 2) == -np.sign(y)  # anterior is up
+    page.run("element('planes').value = 3; element('planes').dispatchEvent(new Event('change'))")
+
+
+def other_cases_and_labels(page):
+    press(page, "n")
+    page.wait(f"{SHOWN} && document.title.startsWith('{SERIES}')")
+    assert page.run(POSITION).endswith("label: b")
+    seen = coloured(drawn(page, 1)).sum()
+    press(page, "m")
+    assert seen > 500 and coloured(drawn(page, 1)).sum() == 0
+    press(page, "m")
+    page.run("document.querySelectorAll('#labels input')[1].click()")
+    assert coloured(drawn(page, 1)).sum() == 0
+    before = page.run("voxel()")
+    page.run("canvas.focus()")
+    for key in ("ArrowLeft", "ArrowUp", "PageDown"):
+        press(page, key)
+    assert (np.subtract(page.run("voxel()"), before) == (1, 1, -1)).all()
