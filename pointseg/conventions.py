@@ -57,3 +57,7 @@ UP_AXES = ("z", "y", "-y")
 """Axes of a file's coordinates that can be the vertical one."""
 PICTURE_UP_AXES = ("z", "-z", "y", "-y", "x", "-x")
 """Axes of a cloud's coordinates that can point up in pictures; -y in the coordinates of a depth camera."""
+COLOURINGS = ("class", "reference", "errors", "colour", "confidence", "intensity", "height")
+"""What colours can show in ``pointseg-view``, the usual choice first."""
+THINNINGS = ("random", "voxel")
+"""Ways to choose the points that are shown, ``pointseg.viewing.thinning.THINNING``."""

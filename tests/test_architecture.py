@@ -75,6 +75,7 @@ POINTS = (
     "pointseg/prediction",
     "pointseg/scoring",
     "pointseg/lifting",
+    "pointseg/viewing",
     "pointseg/__init__.py",
     "pointseg/sharing",
     "pointseg/cli",

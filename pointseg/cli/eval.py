@@ -6,16 +6,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dinomed3d.runtime.argument_parser import ArgumentParser
 from dinomed3d.runtime.json_output import add_json, json_alone, print_json
 from dinomed3d.runtime.run_command import run_command
 from dinomed3d.runtime.terminal_text import lines_of, one_line
-from pointseg.cli.arguments import column_names
-
-if TYPE_CHECKING:
-    from pointseg.scoring.spec import ScoreSpec
+from pointseg.cli.label_arguments import add_meaning, check_meaning, meaning
 
 NAME = "pointseg-eval"
 
@@ -44,67 +40,8 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace existing files in OUT")
     add_json(parser)
-    _add_meaning(parser.add_argument_group("what the labels mean"))
+    add_meaning(parser.add_argument_group("what the labels mean"))
     return parser
-
-
-def _add_meaning(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--prediction-field", metavar="NAME",
-        help="field of the predicted labels (default: that of pointseg-predict, else the only one)",
-    )  # fmt: skip
-    group.add_argument(
-        "--reference-field", metavar="NAME",
-        help="field of the reference labels (default: the only one of class, label, segment, classification)",
-    )  # fmt: skip
-    group.add_argument(
-        "--reference-values", choices=("same", "codes"),
-        help="whether the reference's numbers mean what the prediction's do, or are ASPRS codes, which become classes "
-        "by the record of the prediction (default: as fields and record say; doubt is refused)",
-    )  # fmt: skip
-    group.add_argument(
-        "--map", type=_mapped, nargs="+", action="extend", default=[], metavar="VALUE=CLASS",
-        help="class of a value of the reference, by its name or number in the prediction",
-    )  # fmt: skip
-    group.add_argument(
-        "--ignore", type=_value, nargs="+", action="extend", default=[], metavar="VALUE",
-        help="values of the reference whose points do not count; those below 0 never do",
-    )  # fmt: skip
-    group.add_argument(
-        "--columns", type=column_names, metavar="NAMES",
-        help="names of the columns of text and .bin files, such as x,y,z,label",
-    )  # fmt: skip
-
-
-def _value(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}") from None
-
-
-def _mapped(text: str) -> tuple[int, str]:
-    value, equals, name = text.partition("=")
-    if not equals or not name or not value.removeprefix("-").isdecimal():
-        raise argparse.ArgumentTypeError(f"must be VALUE=CLASS, such as 2=ground, got {text!r}")
-    return int(value), name
-
-
-def _spec(arguments: argparse.Namespace) -> ScoreSpec:
-    from pointseg.scoring.spec import ScoreSpec
-
-    values = arguments.reference_values
-    return ScoreSpec(
-        prediction=arguments.prediction,
-        reference=arguments.reference,
-        prediction_field=arguments.prediction_field,
-        reference_field=arguments.reference_field,
-        same_values=None if values is None else values == "same",
-        class_of=dict(arguments.map),
-        ignored=frozenset(arguments.ignore),
-        columns=arguments.columns,
-        log=lambda line: print(one_line(line), file=sys.stderr),
-    )
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -115,7 +52,14 @@ def _run(arguments: argparse.Namespace) -> int:
     if out is not None:
         check_output(out, overwrite=arguments.overwrite)
     with json_alone(arguments.json):
-        found = score(_spec(arguments))
+        found = score(
+            meaning(
+                arguments,
+                arguments.prediction,
+                arguments.reference,
+                log=lambda line: print(one_line(line), file=sys.stderr),
+            )
+        )
     if out is not None:
         write_scores(found, out)
     if arguments.json:
@@ -132,11 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     parser = _parser()
     arguments = parser.parse_args(argv)
-    values = [value for value, _ in arguments.map]
-    if len(set(values)) < len(values):
-        parser.error("--map: a value is given twice")
-    if both := sorted(set(values) & set(arguments.ignore)):
-        parser.error(f"--map, --ignore: {both[0]} is in both")
+    check_meaning(parser, arguments)
     return run_command(NAME, lambda: _run(arguments), results=arguments.out)
 
 

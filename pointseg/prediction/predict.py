@@ -159,7 +159,7 @@ class _Job:
         else:
             outcome = self._in_memory(source, images, axes, unit_notes, progress)
         result = replace(outcome, seconds=round(time.monotonic() - began, 3))
-        write_record(source.target, how, result)
+        write_record(source.target, how, self.trained.classes, result)
         discard(unfinished_folder(source.target))
         return result
 

@@ -30,6 +30,8 @@ from pointseg.training.checkpoint import TrainedSpec
 
 VERSION = 2
 """Of the prediction of files; results of other versions are made again."""
+COLORS = "class_colors"
+"""What records call the colours of the classes, which decide no class: records without them stay valid."""
 
 
 def record_file(target: Path) -> Path:
@@ -96,6 +98,7 @@ def valid_result(source: Source, how: dict[str, Any], *, pictures: bool) -> Pred
     try:
         record = json.loads(record_file(source.target).read_text(encoding="utf-8"))
         result = record.pop("result")
+        record.pop(COLORS, None)
         if record != json.loads(json.dumps(how)) or result["source"] != str(source.path):
             return None
         if pictures and not all(picture_file(source.target, v).is_file() for v in VIEWPOINTS):
@@ -168,9 +171,10 @@ def write_pictures(
             picture.save(part, format="PNG")
 
 
-def write_record(target: Path, how: dict[str, Any], result: Prediction) -> None:
+def write_record(target: Path, how: dict[str, Any], classes: ClassList, result: Prediction) -> None:
     """Write how a result was made, which makes it valid."""
-    write_json(record_file(target), {**how, "result": asdict(result)})
+    colors = {COLORS: classes.colors.tolist()}
+    write_json(record_file(target), {**how, **colors, "result": asdict(result)})
 
 
 @dataclass(frozen=True)

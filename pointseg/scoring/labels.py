@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,13 @@ class FileLabels:
     """(N, 3) positions; None: it is a file of labels alone."""
     is_result: bool = True
     """Whether the field is where ``pointseg-predict`` writes classes, if it has written the file."""
+    thinned_from: int | None = None
+    """Points of the file, of which these are some; None: they are all."""
+
+    @property
+    def points(self) -> int:
+        """Points of the file."""
+        return len(self.values) if self.thinned_from is None else self.thinned_from
 
     @property
     def is_codes(self) -> bool:
@@ -59,8 +67,25 @@ def read_labels(
         ScoreError: no labels, several that differ, or labels that are no whole numbers.
     """
     if path.name.lower().endswith(LABEL_SUFFIXES) and not path.is_dir():
-        return FileLabels(path, "label", _bare(path), None)
-    found = fields_in(path, read_columns(path, columns))
+        return FileLabels(path, "label", bare_labels(path), None)
+    return labels_of(path, read_columns(path, columns), field, option=option, is_ours=is_ours)
+
+
+def labels_of(
+    path: Path,
+    columns: Mapping[str, NDArray[Any]],
+    field: str | None,
+    *,
+    option: str,
+    is_ours: bool,
+) -> FileLabels:
+    """As ``read_labels``, of columns that were read, or of some rows of them.
+
+    Raises:
+        CloudFileError: no positions.
+        ScoreError: as ``read_labels``.
+    """
+    found = fields_in(path, columns)
     by_key = {key_of(name): name for name in found.rest}
     if field is None:
         field = _chosen(path, found.rest, by_key, option=option, is_ours=is_ours)
@@ -104,8 +129,12 @@ def _chosen(
     return filled[0]
 
 
-def _bare(path: Path) -> NDArray[np.int32]:
-    """(N,) labels of a file that holds nothing else."""
+def bare_labels(path: Path) -> NDArray[np.int32]:
+    """(N,) labels of a file that holds nothing else, one of ``LABEL_SUFFIXES``.
+
+    Raises:
+        CloudFileError: it cannot be read, or holds something else.
+    """
     try:
         if path.name.lower().endswith(".labels"):
             found = np.loadtxt(path, np.int64, comments=None, ndmin=1, encoding="latin-1")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pointseg.files.columns import SPARE_CLASS_FIELD, key_of
 from pointseg.files.labels import UNCLASSIFIED
-from pointseg.prediction.results import record_file
+from pointseg.prediction.results import COLORS, record_file
 from pointseg.scoring.labels import CLASSIFICATION, FileLabels
 from pointseg.scoring.spec import ScoreError
 
@@ -35,6 +35,8 @@ class Record:
     """K ASPRS codes; None: it knows none."""
     points: int | None
     """Points of the file; None: it does not say."""
+    colors: tuple[tuple[int, int, int], ...] | None = None
+    """K colours, red, green, blue; None: it does not say."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,25 @@ def read_record(prediction: Path) -> Record | None:
         )
     result = found.get("result")
     points = result.get("points") if isinstance(result, dict) else None
-    return Record(path, tuple(names), None if codes is None else tuple(codes), points)
+    return Record(
+        path,
+        tuple(names),
+        None if codes is None else tuple(codes),
+        points,
+        _colors(found.get(COLORS), len(names)),
+    )
+
+
+def _colors(found: Any, count: int) -> tuple[tuple[int, int, int], ...] | None:
+    """Colours as a record has them; None: it has none that can be shown, which decides nothing."""
+    if not _is_list(found, list) or len(found) != count:
+        return None
+    if not all(
+        _is_list(color, int) and len(color) == 3 and all(0 <= value <= 255 for value in color)
+        for color in found
+    ):
+        return None
+    return tuple((color[0], color[1], color[2]) for color in found)
 
 
 def record_of(labels: FileLabels, record: Record | None) -> Record | None:
@@ -89,10 +109,10 @@ def record_of(labels: FileLabels, record: Record | None) -> Record | None:
     """
     if record is None:
         return None
-    if record.points is not None and record.points != len(labels.values):
+    if record.points is not None and record.points != labels.points:
         raise ScoreError(
             f"{record.path}: is the record of a file of {record.points} points, {labels.path.name} has "
-            f"{len(labels.values)}; predict it again, or remove the record"
+            f"{labels.points}; predict it again, or remove the record"
         )
     return record if labels.is_result or key_of(labels.field) == CLASSIFICATION else None
 

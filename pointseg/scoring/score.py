@@ -12,18 +12,10 @@ from numpy.typing import NDArray
 from dinomed3d.runtime.errors import UserError
 from pointseg.metrics import Confusion
 from pointseg.scene import IGNORE
-from pointseg.scoring.labels import FileLabels, read_labels
+from pointseg.scoring.compare import compare
+from pointseg.scoring.labels import read_labels
 from pointseg.scoring.pairs import Pairs, find_pairs
-from pointseg.scoring.positions import check_same_points
-from pointseg.scoring.prediction_classes import (
-    NO_CLASS,
-    Classes,
-    checked_prediction,
-    classes_of,
-    read_record,
-    record_of,
-)
-from pointseg.scoring.reference_classes import to_classes
+from pointseg.scoring.prediction_classes import NO_CLASS, Classes, read_record
 from pointseg.scoring.spec import PairScore, Scored, ScoreError, ScoreSpec
 
 NO_CLASS_NAME = "(no class)"
@@ -84,14 +76,10 @@ def _score_pair(ours: Path, theirs: Path, spec: ScoreSpec, counts: _Counts) -> P
         option="--reference-field",
         is_ours=own is not None,
     )
-    tolerance = _check_rows(prediction, reference)
-    record, own = record_of(prediction, record), record_of(reference, own)
-    classes = classes_of(prediction, record)
-    counts.check(classes, ours)
-    guess = checked_prediction(prediction, classes)
-    truth, meaning = to_classes(reference, prediction, classes, record, own, spec)
-    found = _count(guess, truth)
-    counts.add(found, classes)
+    both = compare(prediction, reference, record, own, spec)
+    counts.check(both.classes, ours)
+    found = _count(both.guess, both.truth)
+    counts.add(found, both.classes)
     points = sum(found.values())
     right = sum(count for (label, predicted), count in found.items() if label == predicted)
     alone = _confusion(found, [*_numbers(found), NO_CLASS])
@@ -99,26 +87,11 @@ def _score_pair(ours: Path, theirs: Path, spec: ScoreSpec, counts: _Counts) -> P
         str(ours),
         str(theirs),
         points=points,
-        ignored=len(truth) - points,
+        ignored=len(both.truth) - points,
         accuracy=right / points if points else None,
         miou=alone.miou_present(range(len(alone.matrix) - 1)) if points else None,
-        meaning=meaning,
-        tolerance=tolerance,
-    )
-
-
-def _check_rows(prediction: FileLabels, reference: FileLabels) -> float | None:
-    """Refuse files whose rows are not the same points."""
-    ours, theirs = len(prediction.values), len(reference.values)
-    if ours != theirs:
-        raise ScoreError(
-            f"{prediction.path}: has {ours} points, {reference.path} has {theirs}: rows must correspond; predict the "
-            "reference's file itself, or take its labels over to these points first (nearest neighbour)"
-        )
-    if prediction.xyz is None or reference.xyz is None:
-        return None
-    return check_same_points(
-        (str(prediction.path), prediction.xyz), (str(reference.path), reference.xyz)
+        meaning=both.meaning,
+        tolerance=both.tolerance,
     )
 
 

@@ -11,9 +11,10 @@ import pytest
 
 from pointseg import cli
 from pointseg.config.presets import RECIPES, SIZES
-from pointseg.conventions import BACKBONES, DATASETS, NORMAL_ORIENTATIONS, TTA_NAMES
+from pointseg.conventions import BACKBONES, DATASETS, NORMAL_ORIENTATIONS, THINNINGS, TTA_NAMES
 from pointseg.prediction.prepare_cloud import ORIENTATIONS
 from pointseg.transforms import TTA_SETS
+from pointseg.viewing.thinning import THINNING
 
 COMMANDS = (
     "cache_features",
@@ -26,6 +27,7 @@ COMMANDS = (
     "prepare",
     "test",
     "train",
+    "view",
 )
 
 
@@ -49,6 +51,7 @@ def test_every_choice_has_its_value() -> None:
     assert set(DATASETS) == set(RECIPES)
     assert set(TTA_NAMES) == set(TTA_SETS)
     assert set(NORMAL_ORIENTATIONS) == set(ORIENTATIONS)
+    assert set(THINNINGS) == set(THINNING)
 
 
 def test_no_command_imports_another() -> None:

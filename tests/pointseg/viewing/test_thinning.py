@@ -1,0 +1,74 @@
+"""Thinning: as many points as asked for, the same rows of two files, and voxels of even density."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pointseg.files import CloudFileError, write_cloud
+from pointseg.scene import Scene
+from pointseg.viewing import thinning
+from pointseg.viewing.thinning import columns_at, spread_rows, thin_by_voxels, thin_randomly
+
+CROWD, EVEN = 4000, 400
+
+
+@pytest.fixture(scope="module", params=[".ply", ".npz"])
+def cloud(request, tmp_path_factory):
+    """A crowd of points in 1 m, and few of them evenly on 20 m x 20 m, which are the last of the file."""
+    random = np.random.default_rng(0)
+    side = np.stack(np.meshgrid(np.arange(20), np.arange(20)), -1).reshape(-1, 2) + 0.5
+    coord = np.zeros((CROWD + EVEN, 3), np.float32)
+    coord[:CROWD] = random.random((CROWD, 3)) * [1, 1, 0]
+    coord[CROWD:, :2] = side
+    path = tmp_path_factory.mktemp("cloud") / f"a{request.param}"
+    write_cloud(path, Scene(coord=coord, fields={"row": np.arange(len(coord), dtype=np.int32)}))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch):
+    monkeypatch.setattr(thinning, "PIECE", 1000)
+
+
+def test_rows_are_one_of_each_run():
+    assert spread_rows(5, 9).tolist() == [0, 1, 2, 3, 4]
+    rows = spread_rows(10_007, 100)
+    assert len(rows) == 100
+    runs = np.arange(101) * 10_007 // 100
+    assert (rows >= runs[:-1]).all() and (rows < runs[1:]).all()
+    assert len(set((rows - runs[:-1]).tolist())) > 30, (
+        "not always the first: no pattern of scan lines"
+    )
+
+
+def test_as_many_points_as_asked_for_with_their_values(cloud):
+    found = thin_randomly(cloud, 700)
+    assert found.count == CROWD + EVEN and len(found.rows) == 700
+    assert found.columns["row"].tolist() == found.rows.tolist()
+    again = columns_at(cloud, found.rows)
+    assert again.columns["row"].tolist() == found.rows.tolist() and again.count == found.count
+    whole = thin_randomly(cloud, 10**6)
+    assert whole.columns["row"].tolist() == list(range(CROWD + EVEN))
+
+
+def test_voxels_keep_what_is_sparse(cloud):
+    found = thin_by_voxels(cloud, 700)
+    assert 500 < len(found.rows) <= 700 and (np.diff(found.rows) > 0).all()
+    assert found.columns["row"].tolist() == found.rows.tolist()
+    sparse = (found.rows >= CROWD).sum()
+    assert sparse > 0.98 * EVEN, (
+        "each of the even points has a voxel of its own, or shares the crowd's"
+    )
+    assert (thin_randomly(cloud, 700).rows >= CROWD).sum() < 0.2 * EVEN
+    assert len(thin_by_voxels(cloud, CROWD + EVEN).rows) == CROWD + EVEN
+
+
+def test_one_place_of_many_points_is_one_voxel(tmp_path):
+    write_cloud(tmp_path / "a.ply", Scene(coord=np.ones((500, 3), np.float32)))
+    assert thin_by_voxels(tmp_path / "a.ply", 10).rows.tolist() == [0]
+
+
+def test_a_missing_file_is_said(tmp_path):
+    with pytest.raises(CloudFileError, match="none.ply"):
+        thin_randomly(tmp_path / "none.ply", 10)
