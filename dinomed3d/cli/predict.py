@@ -161,6 +161,14 @@ def _add_results(group: Any) -> None:
         help="also CASE.b2nd: float16 (classes, z, y, x), compressed in chunks, to be read with blosc2",
     )
     group.add_argument(
+        "--postprocessing",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="apply nnU-Net's postprocessing to the masks: that of the model, or FILE, the postprocessing.json or .pkl "
+        "that nnUNetv2_find_best_configuration wrote (default: masks as predicted, as nnUNetv2_predict writes them)",
+    )
+    group.add_argument(
         "--dicom-seg",
         action="store_true",
         help="also CASE.seg.dcm for DICOM input (needs highdicom, the extra 'dicom')",

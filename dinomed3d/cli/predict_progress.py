@@ -36,6 +36,7 @@ STEPS = {
     "localizer": "localizer",
     "first stage": "first stage",
     "network": "network",
+    "postprocess": "postprocessing",
     "write": "writing the results",
 }
 """Steps of a case -> what is said of them."""
@@ -159,6 +160,8 @@ class Progress:
         self._print("; ".join([*parts, f"ignored: {ignored}"] if ignored else parts))
         for case, why in work.redone.items():
             self._print(f"again: {case}: {why}")
+        if event.hint is not None:
+            self._print(event.hint)
         if self.live and self.total:
             self._print("loading the model", end="")
 

@@ -47,4 +47,5 @@ def _found(names: Anonymizer, event: CasesFound) -> CasesFound:
             todo=[replace(case, id=names.name(case.id)) for case in work.todo],
             redone={names.name(case): names.text(why, case) for case, why in work.redone.items()},
         ),
+        hint=event.hint,
     )

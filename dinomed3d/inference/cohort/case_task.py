@@ -46,6 +46,8 @@ class CaseTask:
     """What to predict."""
     on_step: Callable[[str, bool], None] = lambda step, ended: None
     """Receives the name of each step when it begins, and again, with True, when it has ended."""
+    notes: list[str] = field(default_factory=list)
+    """What was done to its mask, one line each."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Duration of each finished step."""
     reason: str | None = None

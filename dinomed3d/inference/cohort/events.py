@@ -20,6 +20,8 @@ class CasesFound:
     """The cases and rejected inputs of this run."""
     work: Worklist
     """The cases by what is to be done with them."""
+    hint: str | None = None
+    """What the user may want to know about the model."""
 
 
 @dataclass(frozen=True)

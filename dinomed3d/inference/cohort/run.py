@@ -37,6 +37,7 @@ from dinomed3d.inference.discovery.find_cases import find_cases
 from dinomed3d.inference.io.label_table import slicer_colours
 from dinomed3d.inference.models.model import Model, open_model
 from dinomed3d.inference.models.model_files import digest_of
+from dinomed3d.inference.models.postprocessing import file_steps, model_steps
 from dinomed3d.inference.report.anonymous import Anonymizer
 from dinomed3d.inference.report.quality import TrainingRange
 from dinomed3d.inference.report.run_flags import flag_edited, flag_orientations
@@ -94,6 +95,7 @@ def predict(spec: PredictSpec, on_event: ProgressCallback) -> Outcome:
         UserError: nothing can be predicted at all; says why.
         KeyboardInterrupt: after the report of what was done until then.
     """
+    spec = with_postprocessing(spec)
     if spec.localizer is not None:
         spec = replace(spec, localizer_digest=digest_of(Path(spec.localizer)))
     if spec.engine != "process":
@@ -191,7 +193,7 @@ def _work(
         earlier=earlier,
         names=names,
     )
-    on_event(CasesFound(shard, work))
+    on_event(CasesFound(shard, work, hint=_not_applied(model, spec)))
     try:
         run_engine(model, spec, work.todo, on_event, worker)
     except BaseException:
@@ -206,6 +208,31 @@ def _work(
             f"-o {out}: the report cannot be written ({error.strerror or error}); the masks of finished "
             "cases are complete, and the same command writes the report once there is room"
         ) from error
+
+
+def with_postprocessing(spec: PredictSpec) -> PredictSpec:
+    """The options with what the postprocessing that they name does.
+
+    Raises:
+        UserError: there is none, or it is not one of nnU-Net's.
+    """
+    if spec.postprocessing is None:
+        return spec
+    if spec.postprocessing:
+        steps = file_steps(Path(spec.postprocessing))
+    else:
+        steps = model_steps(Path(spec.model), spec.folds)
+    return replace(spec, postprocessing_steps=steps)
+
+
+def _not_applied(model: Model, spec: PredictSpec) -> str | None:
+    """A hint where the model has a postprocessing that is not asked for."""
+    if model.postprocessing is None or spec.postprocessing is not None:
+        return None
+    return (
+        f"the model has nnU-Net's postprocessing ({model.postprocessing}), which is not applied, as nnUNetv2_predict "
+        "does not; --postprocessing applies it"
+    )
 
 
 def check_dicom_seg(model: Model) -> None:

@@ -44,6 +44,10 @@ class PredictSpec:
     """Main memory of the working process; None for most of what is free."""
     save_probabilities: bool = False
     """Whether to write the probabilities of all classes."""
+    postprocessing: str | None = None
+    """nnU-Net's postprocessing of masks: a file of it, or empty for the model's own; None: masks stay as predicted."""
+    postprocessing_steps: tuple[tuple[int, ...], ...] | None = None
+    """What it does (`models.postprocessing.Steps`), filled in when the run begins."""
     localizer: str | None = None
     """A coarse trained model; the model predicts only the region around what it finds."""
     localizer_margin_mm: float = 20.0
@@ -113,5 +117,7 @@ class PredictSpec:
         """The options that results depend on, other than the model."""
         names = ("step_size", "mirroring", "precision", "orientation", "save_probabilities")
         settings = {name: getattr(self, name) for name in (*names, "dicom_seg")}
+        steps = self.postprocessing_steps
+        settings["postprocessing"] = None if steps is None else [list(step) for step in steps]
         margin_mm = None if self.localizer is None else self.localizer_margin_mm
         return settings | {"localizer": self.localizer_digest, "localizer_margin_mm": margin_mm}

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -47,13 +48,16 @@ from dinomed3d.inference.io.image import Grid, read_case, read_grid
 from dinomed3d.inference.io.orientation import Reorientation
 from dinomed3d.inference.models.model import Model
 from dinomed3d.inference.models.model_files import digest_of
+from dinomed3d.inference.models.postprocessing import Steps, check_labels
 from dinomed3d.inference.nnunet.build_network import has_trainer
 from dinomed3d.inference.nnunet.header_units import note_on_units, spacing_as_trained
 from dinomed3d.inference.nnunet.plan import Plan
+from dinomed3d.inference.nnunet.postprocess import keep_largest
 from dinomed3d.inference.nnunet.preprocess import prepare
 from dinomed3d.inference.nnunet.probabilities import ProbabilityFile
 from dinomed3d.inference.nnunet.segment import Segmentation, segment
 from dinomed3d.inference.report.quality import TrainingRange
+from dinomed3d.runtime.counted import counted
 from dinomed3d.runtime.device import choose_device
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.out_of_memory import ran_out_of_memory
@@ -77,6 +81,9 @@ class Worker:
         self.device = torch.device(choose_device(spec.device))
         self.precision = choose_precision(spec.precision, model.trainer, self.device)
         self.notes = list(_notes(model))
+        if spec.postprocessing_steps is not None:
+            known = [value for values in model.mask_values.values() for value in values]
+            check_labels(spec.postprocessing_steps, known, spec.postprocessing or "of the model")
         self.loaded = self._load(model)
         self.first = None if model.previous is None else self._load(model.previous)
         self.plan = self.loaded.plan
@@ -289,6 +296,22 @@ class Worker:
             if task.reorientation is not None:
                 mask = task.reorientation.undo(task.segmentation.mask)
                 task.segmentation = replace(task.segmentation, mask=mask)
+        if task.reason is None and self.spec.postprocessing_steps is not None:
+            with task.step("postprocess"):
+                self._postprocess(task, self.spec.postprocessing_steps)
+
+    def _postprocess(self, task: CaseTask, steps: Steps) -> None:
+        """Apply nnU-Net's postprocessing to the mask, and note what it removed."""
+        assert task.segmentation is not None
+        mask = np.ascontiguousarray(task.segmentation.mask)
+        for values in steps:
+            removed = keep_largest(mask, values)
+            names = [name for name, own in self.model.mask_values.items() if set(own) & set(values)]
+            task.notes.append(
+                f"postprocessing: the largest component of {', '.join(names)} was kept, "
+                f"{counted(removed, 'voxel')} removed"
+            )
+        task.segmentation = replace(task.segmentation, mask=mask)
 
     def _predict_first(
         self, task: CaseTask, first: LoadedModel, on_event: ProgressCallback
@@ -403,6 +426,7 @@ class Worker:
                 *self.notes,
                 *task.case.notes,
                 *(task.volume.notes if task.volume else []),
+                *task.notes,
             ],
             "model": describe_model(self.model),
             "settings": self.spec.settings,

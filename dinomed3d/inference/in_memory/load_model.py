@@ -10,6 +10,7 @@ from typing import Any
 from dinomed3d.inference.case import Case, CaseError
 from dinomed3d.inference.cohort.case_task import CaseTask
 from dinomed3d.inference.cohort.events import CaseProgress, Event
+from dinomed3d.inference.cohort.run import with_postprocessing
 from dinomed3d.inference.cohort.spec import PRECISIONS, PredictSpec
 from dinomed3d.inference.cohort.worker import Worker
 from dinomed3d.inference.in_memory.images import understand
@@ -28,6 +29,7 @@ def load_model(
     mirroring: bool = True,
     step_size: float = 0.5,
     memory_limit_gib: float | None = None,
+    postprocessing: bool | str | PathLike[str] = False,
 ) -> VolumeSegmenter:
     """Load a trained model of nnU-Net v2 or a package of ours, with all its folds.
 
@@ -40,6 +42,7 @@ def load_model(
         mirroring: whether predictions of mirrored windows are averaged, along the axes that the model names.
         step_size: distance between windows as a fraction of the patch size, at most.
         memory_limit_gib: main memory of this process; None for most of what is free.
+        postprocessing: nnU-Net's of masks: True for the model's own, or the `postprocessing.json` or `.pkl` to apply.
 
     Raises:
         UserError: the model cannot be used, or an argument is not one of those named.
@@ -63,8 +66,18 @@ def load_model(
         mirroring=mirroring,
         step_size=step_size,
         memory_limit_gib=memory_limit_gib,
+        postprocessing=_postprocessing(postprocessing),
     )
-    return VolumeSegmenter(Worker(open_model(local, folds=chosen, checkpoint=checkpoint), spec))
+    return VolumeSegmenter(
+        Worker(open_model(local, folds=chosen, checkpoint=checkpoint), with_postprocessing(spec))
+    )
+
+
+def _postprocessing(given: bool | str | PathLike[str]) -> str | None:
+    """As `PredictSpec` has it: empty for the model's own."""
+    if isinstance(given, bool):
+        return "" if given else None
+    return str(given)
 
 
 class VolumeSegmenter:

@@ -15,7 +15,13 @@ from dinomed3d.runtime.errors import UserError
 FORMAT = "dinomed3d model"
 VERSION = 1
 """Version of the manifest; others are refused."""
-TEXTS = ("plans.json", "dataset.json", "dataset_fingerprint.json", "LICENSE.txt")
+TEXTS = (
+    "plans.json",
+    "dataset.json",
+    "dataset_fingerprint.json",
+    "postprocessing.json",
+    "LICENSE.txt",
+)
 """Files that a package may contain in addition to the weights of its folds."""
 OPTIONAL = ("previous_stage", "validation")
 """Entries that are left out where there is nothing to say."""

@@ -25,6 +25,7 @@ from dinomed3d.inference.models.network_weights import (
     read_nnunet_checkpoint,
 )
 from dinomed3d.inference.models.portable import portable_dataset
+from dinomed3d.inference.models.postprocessing import postprocessing_files
 from dinomed3d.inference.models.validate_plans import (
     NAME,
     channel_names,
@@ -78,6 +79,8 @@ class Model:
     """Manifest of a package; None for a model of nnU-Net."""
     root: str | None = None
     """Folder of the model in a zip, ending with a slash; None for a folder."""
+    postprocessing: str | None = None
+    """The file with nnU-Net's postprocessing for these folds, if there is one; None too where there are several."""
     previous: Model | None = None
     """The first model of a cascade, whose labels this one reads; None for most models."""
 
@@ -245,6 +248,7 @@ def _open(files: ModelFiles, folds: Sequence[str] | None, checkpoint: str) -> Mo
     check_architecture(plans, configuration, f"{what}: plans.json")
     patch = configuration_of(plans, configuration, what)["patch_size"]
     texts = [name for name in (MANIFEST, *TEXTS) if name in files.sizes]
+    processing = postprocessing_files(files, chosen)
     return Model(
         source=files.path,
         plans=plans,
@@ -259,6 +263,7 @@ def _open(files: ModelFiles, folds: Sequence[str] | None, checkpoint: str) -> Mo
         sizes={name: files.sizes[name] for name in [*texts, *names]},
         training=known["training"],
         manifest=manifest,
+        postprocessing=processing[0] if len(processing) == 1 else None,
         root=None if files.members is None else files.root,
     )
 

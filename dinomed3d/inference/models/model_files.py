@@ -21,6 +21,8 @@ PREVIOUS = "previous_stage/"
 LARGEST_TEXT = 256 << 20
 """Largest size of a JSON file, bytes."""
 BLOCK = 1 << 20
+_CROSSVAL = "crossval_results_folds_"
+"""Beginning of folders with what nnU-Net found out about the model; masks depend on it only where it is asked for."""
 MODEL_FOLDER = (
     "the folder of a trained model (nnUNet_results/DatasetXXX_Name/Trainer__Plans__configuration)"
 )
@@ -132,7 +134,8 @@ def _chosen_folder(path: Path, choose: Choice) -> Path | None:
 
 def _names(folder: Path) -> Iterator[str]:
     """Names of the files in a folder that belong to a model."""
-    for pattern in ("*.json", "*.txt", "fold_*/checkpoint*.pth", "fold_*/checkpoint*.safetensors"):
+    patterns = ("*.json", "*.txt", "fold_*/checkpoint*.pth", "fold_*/checkpoint*.safetensors")
+    for pattern in (*patterns, "postprocessing.pkl", f"{_CROSSVAL}*/postprocessing.*"):
         for file in folder.glob(pattern):
             if file.is_file():
                 yield file.relative_to(folder).as_posix()
@@ -183,5 +186,6 @@ def digest_of(path: Path) -> str:
     """
     files = open_model_files(path)
     kept = sorted(n for n in files.sizes if n.endswith((".json", ".pth", ".safetensors")))
+    kept = [name for name in kept if not name.startswith(_CROSSVAL)]
     lines = [f"{name} {files.sha256(name)}\n" for name in kept]
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()

@@ -25,6 +25,11 @@ from dinomed3d.inference.models.model import FINAL, PACKED, Model, fold_weights,
 from dinomed3d.inference.models.model_files import MANIFEST, PREVIOUS, ModelFiles, open_model_files
 from dinomed3d.inference.models.network_weights import to_safetensors
 from dinomed3d.inference.models.portable import portable_dataset, portable_training
+from dinomed3d.inference.models.postprocessing import (
+    PACKED_POSTPROCESSING,
+    read_steps,
+    to_json,
+)
 from dinomed3d.inference.models.training_volumes import training_volumes
 from dinomed3d.inference.models.validation_scores import validation_scores
 from dinomed3d.runtime.atomic_files import new_file
@@ -91,6 +96,9 @@ def _described(
     if left_out := sorted(model.dataset.keys() - dataset.keys()):
         log.warning("left out of dataset.json, since it may name cases: %s", ", ".join(left_out))
         files["dataset.json"] = (json.dumps(dataset, indent=4) + "\n").encode()
+    if model.postprocessing is not None:
+        steps = read_steps(original.read(model.postprocessing), model.postprocessing)
+        files[PACKED_POSTPROCESSING] = to_json(steps)
     text = licence_text(model, licence)
     if text is not None:
         files[LICENCE] = text

@@ -174,7 +174,7 @@ _SHOWN_OF_CASE = (
 """Entries of a record that reports use and that hold no text of others."""
 _SHOWN_OF_RUN = ("started", "seconds", "devices", "not_compared")
 """Entries of a run, likewise."""
-_PATHS_OF_SPEC = ("source", "out", "model", "localizer", "patterns", "exclude")
+_PATHS_OF_SPEC = ("source", "out", "model", "localizer", "postprocessing", "patterns", "exclude")
 """Options that hold paths, or patterns of names."""
 
 
