@@ -7,7 +7,7 @@ from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from dinomed3d.cli.predict_progress import Progress
-from dinomed3d.inference.cohort.spec import ENGINES, PRECISIONS, PredictSpec
+from dinomed3d.inference.cohort.spec import ENGINES, PRECISIONS, PROBABILITIES, PredictSpec
 from dinomed3d.runtime.counted import counted
 from dinomed3d.runtime.device import DEVICES
 from dinomed3d.runtime.errors import UserError
@@ -157,8 +157,12 @@ def _add_speed(group: Any) -> None:
 def _add_results(group: Any) -> None:
     group.add_argument(
         "--save-probabilities",
-        action="store_true",
-        help="also CASE.b2nd: float16 (classes, z, y, x), compressed in chunks, to be read with blosc2",
+        nargs="?",
+        const=PROBABILITIES[0],
+        choices=PROBABILITIES,
+        help="also the probabilities of all classes: npz, CASE.npz and CASE.pkl as nnUNetv2_predict writes them, for "
+        "nnUNetv2_ensemble (the default); b2nd, CASE.b2nd: float16 (classes, z, y, x), compressed in chunks, much "
+        "smaller and faster, to be read with blosc2",
     )
     group.add_argument(
         "--postprocessing",

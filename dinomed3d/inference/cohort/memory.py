@@ -105,6 +105,8 @@ def estimate(
     whole = _whole_volume_bytes(size, raw, mask, plan, dicom_seg=spec.dicom_seg, ending=ending)
     if spec.postprocessing_steps is not None:  # the numbers of components, and where they may be
         whole = max(whole, raw + 2 * mask + 5 * size.voxels + CHUNK_BYTES)
+    if spec.save_probabilities == "npz":  # one class at a time
+        whole = max(whole, raw + 4 * mask + 8 * size.voxels + CHUNK_BYTES)
     fine = 16 * plan.heads * size.stored_plane if spec.save_probabilities else 0
     inputs = size.input_bytes(size.grid)
     if size.padded != size.grid:

@@ -23,7 +23,16 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 """Plain data, written as JSON next to the mask; `worker` and `results` make its entries."""
 
-OTHERS = (".png", ".preview.png", ".b2nd", ".seg.dcm", ".rtstruct.dcm", ".slices.nii.gz")
+OTHERS = (
+    ".png",
+    ".preview.png",
+    ".b2nd",
+    ".npz",
+    ".pkl",
+    ".seg.dcm",
+    ".rtstruct.dcm",
+    ".slices.nii.gz",
+)
 """Endings of the other files that a case may have next to its record."""
 LABELS_FOLDER = ".labels"
 """Ending of the folder of a case with a binary mask for each label."""

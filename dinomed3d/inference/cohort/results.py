@@ -62,8 +62,8 @@ def write_results(
             raise
         except ValueError as error:  # the mask itself is valid and stays
             flagged.append(f"no DICOM segmentation: {error}")
-    if spec.save_probabilities:
-        endings.append(".b2nd")
+    if spec.save_probabilities is not None:
+        endings += [".npz", ".pkl"] if spec.save_probabilities == "npz" else [".b2nd"]
     labels = measure(mask, model.mask_values, voxel_ml=grid.voxel_ml)
     flagged += flags(
         labels,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import time
 from collections.abc import Iterable, Mapping
@@ -25,6 +26,7 @@ from dinomed3d.inference.cohort.record import (
 )
 from dinomed3d.inference.cohort.resume import (
     COLOUR_TABLE,
+    REPORTS,
     Worklist,
     compare_with_output,
     foreign_file,
@@ -170,6 +172,8 @@ def _work(
     """Predict what was found and is not done yet, and report."""
     out = Path(spec.out)
     try:
+        if spec.save_probabilities == "npz":
+            write_for_nnunet(out, model, spec)
         shard = take_shard(found, spec.shard, out)
         earlier = EarlierFailures.read(out, shard.ids)
         work = compare_with_output(shard.cases, out, model, spec)
@@ -208,6 +212,28 @@ def _work(
             f"-o {out}: the report cannot be written ({error.strerror or error}); the masks of finished "
             "cases are complete, and the same command writes the report once there is room"
         ) from error
+
+
+def write_for_nnunet(out: Path, model: Model, spec: PredictSpec) -> None:
+    """Write dataset.json and plans.json, which nnUNetv2_ensemble and nnUNetv2_apply_postprocessing read from a folder.
+
+    Raises:
+        UserError: files of these names are not from a run of ours, or nnU-Net's reader would turn the axes once more.
+        OSError: they cannot be written.
+    """
+    if spec.orientation is not None and model.reader.endswith("WithReorient"):
+        raise UserError(
+            f"--orientation must be left out with --save-probabilities npz: nnU-Net's reader of this model, "
+            f"{model.reader}, reorients scans itself"
+        )
+    for name, content in (("dataset.json", model.dataset), ("plans.json", model.plans)):
+        text = json.dumps(content, indent=2).encode("ascii")
+        path = out / name
+        if path.exists() and path.read_bytes() != text and not (out / REPORTS[0]).exists():
+            raise UserError(
+                f"{path} exists already and is not from a run of ours; use another folder for -o"
+            )
+        atomic_write(path, text)
 
 
 def with_postprocessing(spec: PredictSpec) -> PredictSpec:

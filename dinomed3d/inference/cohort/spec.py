@@ -9,6 +9,7 @@ from typing import Any
 from dinomed3d.runtime.errors import UserError
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+PROBABILITIES = ("npz", "b2nd")
 ENGINES = ("process", "threads", "ray")
 
 
@@ -42,8 +43,8 @@ class PredictSpec:
     """Reorient every volume to these axes for the network, such as RAS; None: as the model's reader does."""
     memory_limit_gib: float | None = None
     """Main memory of the working process; None for most of what is free."""
-    save_probabilities: bool = False
-    """Whether to write the probabilities of all classes."""
+    save_probabilities: str | None = None
+    """One of PROBABILITIES, the format in which the probabilities of all classes are written; None: they are not."""
     postprocessing: str | None = None
     """nnU-Net's postprocessing of masks: a file of it, or empty for the model's own; None: masks stay as predicted."""
     postprocessing_steps: tuple[tuple[int, ...], ...] | None = None
@@ -95,6 +96,11 @@ class PredictSpec:
                 self.localizer is None or not self.save_probabilities,
                 "left out with --save-probabilities: there are none outside its region",
                 self.localizer,
+            ),
+            "--save-probabilities": (
+                self.save_probabilities in (None, *PROBABILITIES),
+                f"one of {', '.join(PROBABILITIES)}",
+                self.save_probabilities,
             ),
             "--stall-minutes": (
                 0 <= self.stall_minutes < float("inf"),

@@ -50,10 +50,11 @@ from dinomed3d.inference.models.model import Model
 from dinomed3d.inference.models.model_files import digest_of
 from dinomed3d.inference.models.postprocessing import Steps, check_labels
 from dinomed3d.inference.nnunet.build_network import has_trainer
+from dinomed3d.inference.nnunet.ensemble_files import EnsembleFiles, Geometry
 from dinomed3d.inference.nnunet.header_units import note_on_units, spacing_as_trained
 from dinomed3d.inference.nnunet.plan import Plan
 from dinomed3d.inference.nnunet.postprocess import keep_largest
-from dinomed3d.inference.nnunet.preprocess import prepare
+from dinomed3d.inference.nnunet.preprocess import Prepared, prepare
 from dinomed3d.inference.nnunet.probabilities import ProbabilityFile
 from dinomed3d.inference.nnunet.segment import Segmentation, segment
 from dinomed3d.inference.report.quality import TrainingRange
@@ -223,7 +224,7 @@ class Worker:
                 self.first.plan,
                 replace(self.first.footprint, base=self.footprint.base),
                 self.limit,
-                spec=replace(self.spec, dicom_seg=False, save_probabilities=False),
+                spec=replace(self.spec, dicom_seg=False, save_probabilities=None),
                 ending=ending,
             )
             task.first_splits = first.splits
@@ -276,11 +277,7 @@ class Worker:
             return
         assert task.prepared is not None and task.need is not None
         with task.step("network"):
-            if self.spec.save_probabilities:
-                path = self.out / f"{task.case.id}.b2nd"
-                task.probabilities = ProbabilityFile(
-                    path, self.plan, task.prepared, task.reorientation
-                )
+            task.probabilities = self._probability_file(task, task.prepared)
             file, case = task.probabilities, task.case.id
             task.segmentation = self._segment(
                 task,
@@ -299,6 +296,20 @@ class Worker:
         if task.reason is None and self.spec.postprocessing_steps is not None:
             with task.step("postprocess"):
                 self._postprocess(task, self.spec.postprocessing_steps)
+
+    def _probability_file(self, task: CaseTask, prepared: Prepared) -> ProbabilityFile | None:
+        """The file that the network's probabilities go to, if they are asked for."""
+        if self.spec.save_probabilities is None:
+            return None
+        path = self.out / f"{task.case.id}.{self.spec.save_probabilities}"
+        if self.spec.save_probabilities == "b2nd":
+            return ProbabilityFile(path, self.plan, prepared, task.reorientation)
+        assert task.volume is not None and task.spacing is not None
+        of_reader = self.plan.reoriented_by is not None
+        geometry = Geometry(
+            task.volume.grid, task.reorientation, of_reader=of_reader, spacing=task.spacing
+        )
+        return EnsembleFiles(path, self.plan, prepared, geometry)
 
     def _postprocess(self, task: CaseTask, steps: Steps) -> None:
         """Apply nnU-Net's postprocessing to the mask, and note what it removed."""
@@ -395,7 +406,7 @@ class Worker:
                 files = planned(case, task.volume.grid.ending, self.model, self.spec)
                 write_record(self.out, record | files | {"status": "begun"})
                 if task.probabilities is not None:
-                    task.probabilities.finish()
+                    task.probabilities.finish(signs(on_event))
                 record |= write_results(task, self.model, self.spec, self.training)
                 if self.localizer is not None:
                     record |= describe_localizing(task, self.spec, record)

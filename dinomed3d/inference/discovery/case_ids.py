@@ -12,15 +12,15 @@ from dinomed3d.inference.case import Case, RejectedInput
 
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f-\x9f\ud800-\udfff]')
 _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])(\.|$)", re.I)
-_NAMES_OF_THE_RUN = {"run", "report", "statistics"}
-"""run.json, report.html, report.csv and statistics.json are written in the folder of the first level of cases."""
+_NAMES_OF_THE_RUN = {"run", "report", "statistics", "dataset", "plans"}
+"""Names of files that a run writes in the folder of the first level of cases, for nnU-Net the last two."""
 _MAX_BYTES = 180
 """Longest name of one part, bytes: outputs add endings and the suffix of temporary files, and 255 are allowed."""
 _SECOND_FILES = (".slices", ".preview")
 """NAME.slices.nii.gz is a second mask of NAME, NAME.preview.png may be its preview."""
 _OUTPUT_ENDINGS = (
     *(".nii", ".nii.gz", ".mha", ".nrrd", ".json", ".png", ".b2nd", ".seg.dcm", ".slices.nii.gz"),
-    *(".bmp", ".tif", ".tiff", ".preview.png", ".rtstruct.dcm"),
+    *(".bmp", ".tif", ".tiff", ".preview.png", ".rtstruct.dcm", ".npz", ".pkl"),
 )
 
 

@@ -38,7 +38,7 @@ class Reorientation:
         Raises:
             ValueError: `letters` are not one of L R, one of P A and one of I S.
         """
-        stored = grid.orientation if like == "nibabel" else _itk_letters(grid)
+        stored = grid.orientation if like == "nibabel" else itk_letters(grid)
         sides = {frozenset((letter, _OPPOSITE.get(letter, ""))) for letter in letters}
         if len(letters) != 3 or sides != {frozenset("LR"), frozenset("PA"), frozenset("IS")}:
             raise ValueError(
@@ -76,7 +76,8 @@ class Reorientation:
         return (..., *(slice(None, None, -1 if flip else 1) for flip in self.flipped))
 
 
-def _itk_letters(grid: Grid) -> str:
+def itk_letters(grid: Grid) -> str:
+    """The directions of x, y, z as ITK names them."""
     direction = np.diag([-1.0, -1.0, 1.0]) @ grid.matrix[:3, :3]
     direction /= np.linalg.norm(direction, axis=0)
     order = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,13 @@ class ProbabilityFile:
     """
 
     def __init__(
-        self, path: Path, plan: Plan, prepared: Prepared, reorientation: Reorientation | None
+        self,
+        path: Path,
+        plan: Plan,
+        prepared: Prepared,
+        reorientation: Reorientation | None,
+        *,
+        dtype: type[np.floating[Any]] = np.float16,
     ) -> None:
         """Begin the file, under a temporary name.
 
@@ -32,10 +39,12 @@ class ProbabilityFile:
             plan: of the model.
             prepared: the volume, for its crop.
             reorientation: of the stored volume before it was prepared.
+            dtype: of the probabilities.
         """
         import blosc2
 
         self.path, self.plan, self.box = path, plan, prepared.box
+        self.dtype = dtype
         axes = reorientation.axes if reorientation is not None else (0, 1, 2)
         flipped = reorientation.flipped if reorientation is not None else (False, False, False)
         self.axes = [axes[axis] for axis in plan.transpose]  # stored axis of each network axis
@@ -50,7 +59,7 @@ class ProbabilityFile:
         self.part = temp_path(path)
         self.array: Any = blosc2.zeros(
             (plan.heads, *shape),
-            dtype=np.float16,
+            dtype=dtype,
             chunks=(min(16, plan.heads), *chunk),
             urlpath=str(self.part),
             mode="w",
@@ -60,7 +69,7 @@ class ProbabilityFile:
             for number in range(shape[self.axes[0]]):
                 planes[self.axes[0]] = slice(number, number + 1)
                 sizes = [1 if axis == self.axes[0] else n for axis, n in enumerate(shape)]
-                self.array[(slice(0, 1), *planes)] = np.ones((1, *sizes), np.float16)
+                self.array[(slice(0, 1), *planes)] = np.ones((1, *sizes), dtype)
 
     def add(self, row: int, plane: int, logits: Tensor) -> None:
         """Write rows of one plane of the crop, in the network's order of axes.
@@ -71,7 +80,7 @@ class ProbabilityFile:
             logits: (heads, rows, X).
         """
         rule = torch.softmax(logits, 0) if self.plan.regions is None else torch.sigmoid(logits)
-        values = rule.cpu().numpy().astype(np.float16)[:, None]  # (heads, 1, rows, X)
+        values = rule.cpu().numpy().astype(self.dtype)[:, None]  # (heads, 1, rows, X)
         starts = (plane, row, 0)
         place: list[slice] = [slice(0)] * 3
         for k in range(3):
@@ -84,8 +93,12 @@ class ProbabilityFile:
         order = [1 + self.axes.index(axis) for axis in range(3)]
         self.array[(slice(None), *place)] = np.ascontiguousarray(values.transpose(0, *order))
 
-    def finish(self) -> None:
-        """Complete the file under its final name."""
+    def finish(self, on_sign: Callable[[], None] = lambda: None) -> None:
+        """Complete the file under its final name.
+
+        Args:
+            on_sign: is called now and then where that takes long.
+        """
         self.array = None
         move_into_place(self.part, self.path)
 

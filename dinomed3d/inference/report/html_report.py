@@ -30,6 +30,7 @@ FILES = {
     ".seg.dcm": "DICOM segmentation",
     ".rtstruct.dcm": "RT structure set",
     ".b2nd": "probabilities",
+    ".npz": "probabilities",
 }
 """Endings of results that are linked as well -> what they are called."""
 MAX_LABELS_OPEN = 10

@@ -106,6 +106,6 @@ def test_what_cannot_be_a_localizer_is_refused(runs, tmp_path):
     with pytest.raises(UserError, match="--localizer .*channels"):
         predict(replace(spec, out=str(tmp_path / "o"), localizer=str(other)), lambda event: None)
     with pytest.raises(UserError, match="--save-probabilities"):
-        replace(spec, localizer=str(other), save_probabilities=True)
+        replace(spec, localizer=str(other), save_probabilities="npz")
     with pytest.raises(UserError, match="--localizer-margin"):
         replace(spec, localizer=str(other), localizer_margin_mm=-1.0)

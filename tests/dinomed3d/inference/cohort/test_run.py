@@ -394,9 +394,9 @@ def test_an_incomplete_record_is_not_trusted(spec, entries):
 
 def test_probabilities_survive_being_done_again(spec):
     for _ in range(2):
-        run(spec, save_probabilities=True, overwrite=True)
+        run(spec, save_probabilities="b2nd", overwrite=True)
     assert (Path(spec.out) / "scan1.b2nd").is_file()
-    assert len(worklist(run(spec, save_probabilities=True)[1]).kept) == 3
+    assert len(worklist(run(spec, save_probabilities="b2nd")[1]).kept) == 3
 
 
 def test_a_scan_that_changes_during_the_run(spec, monkeypatch):
@@ -418,7 +418,7 @@ def test_a_scan_that_changes_during_the_run(spec, monkeypatch):
 
 def test_a_failure_while_writing_leaves_no_mask(spec, monkeypatch):
     monkeypatch.setattr(results, "draw_preview", lambda *a, **o: 1 / 0)
-    outcome, _ = run(spec, save_probabilities=True)
+    outcome, _ = run(spec, save_probabilities="b2nd")
     assert len(outcome.failed) == 3
     left = {path.name for path in Path(spec.out).iterdir()}
     reports = {"report.html", "report.csv", "run.json", "labels.ctbl"}
@@ -546,7 +546,7 @@ def test_interrupted_between_cases(spec, monkeypatch):
 def test_probabilities_say_what_the_mask_says(spec, tmp_path, labels, orientation):
     model = write_model(tmp_path / labels, labels=REGIONS) if labels == "regions" else spec.model
     outcome, _ = run(
-        spec, model=str(model), save_probabilities=True, orientation=orientation, step_size=1.0
+        spec, model=str(model), save_probabilities="b2nd", orientation=orientation, step_size=1.0
     )
     assert len(outcome.done) == 3, outcome.failed
     probabilities = blosc2.open(str(Path(spec.out) / "scan0.b2nd"))[:]
