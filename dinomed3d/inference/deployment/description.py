@@ -58,12 +58,12 @@ def describe(
             "licence": model.licence,
         },
         "orientation": None if plan.reoriented_by is None else "RAS",
+        "transpose": list(plan.transpose),
+        "crop": "the box around all voxels that are not 0 in every channel",
         "channels": [
             {"name": name, **_normalisation(channel)}
             for name, channel in zip(model.channels, plan.channels, strict=True)
         ],
-        "transpose": list(plan.transpose),
-        "crop": "the box around all voxels that are not 0 in every channel",
         "spacing_mm": list(plan.spacing_mm),
         "resampling": {"images": _sampling(plan.data), "logits": _sampling(plan.logits)},
         "windows": _windows(model, shapes),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -65,26 +66,27 @@ def trace(network: nn.Module, shapes: WindowShapes) -> Any:
     return program
 
 
-class explained:
-    """Turn whatever an exporter raises, which is nearly anything, into one sentence."""
+@contextmanager
+def explained(step: str) -> Iterator[None]:
+    """Turn whatever an exporter or a runtime raises, which is nearly anything, into one sentence.
 
-    def __init__(self, step: str) -> None:
-        """Name the step."""
-        self.step = step
+    Args:
+        step: what is done.
 
-    def __enter__(self) -> None:
-        """Nothing to prepare."""
-
-    def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
-        """Raise a UserError for any other error."""
-        if not isinstance(error, Exception) or isinstance(error, (UserError, OSError)):
-            return
+    Raises:
+        UserError: it fails.
+    """
+    try:
+        yield
+    except (UserError, OSError):
+        raise
+    except Exception as error:
         if ran_out_of_memory(error):
-            return
+            raise
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = f"{type(error).__name__}: {lines[-1] if lines else 'no reason'}"
         raise UserError(
-            f"this network cannot be exported with torch {torch.__version__}: {self.step} fails ({reason:.300})"
+            f"this network cannot be exported with torch {torch.__version__}: {step} fails ({reason:.300})"
         ) from error
 
 

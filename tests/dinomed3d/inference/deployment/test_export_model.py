@@ -271,6 +271,39 @@ def test_each_fold_becomes_a_file(tmp_path, quick, capsys):
     assert [n["file"] for n in read(out)["networks"]] == ["model.pt2"]
 
 
+class Runtime:
+    """Answers as onnxruntime's session does, with a network of torch."""
+
+    def __init__(self, network):
+        self.network = network
+
+    def run(self, _, given):
+        with torch.no_grad():
+            return [self.network(torch.from_numpy(given["volume"])).numpy()]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kind": "2d", "scheme": "RescaleTo01Normalization", "mirroring": None},
+        {"kind": "anisotropic", "mirroring": (2,), "folds": ("0", "1")},
+        {"reader": "SimpleITKIOWithReorient", "scheme": "NoNormalization", "mirroring": None},
+    ],
+    ids=lambda options: options.get("kind", "turned"),
+)
+def test_the_example_follows_every_kind_of_plan(options, tmp_path, quick):
+    model = write_model(tmp_path, **options)
+    out = tmp_path / "model.pt2"
+    export_model.export_model(model, out)
+    description = read(out)
+    networks = [Runtime(quick[entry["file"]]) for entry in description["networks"]]
+    image = sitk.ReadImage(str(write_scan(tmp_path / "scan.nii.gz", 0, (24, 26, 9), TILT)))
+    labels = sitk.GetArrayFromImage(predict_onnx.segment(description, networks, [image]))
+    expected = dinomed3d.load_model(model, device="cpu").predict(image)
+    assert len(np.unique(labels)) > 1
+    assert np.array_equal(labels, sitk.GetArrayFromImage(expected))
+
+
 def test_nothing_is_left_of_a_network_that_differs(tmp_path, quick, monkeypatch, capsys):
     model = write_model(tmp_path)
     write, read = export_model.KINDS[".pt2"]
