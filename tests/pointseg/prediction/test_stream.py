@@ -16,7 +16,8 @@ from torch import nn
 from dinomed3d.runtime.atomic_files import WriteError, temp_path
 from pointseg.config.recipe import InferenceConfig
 from pointseg.evaluation import scene_predictor
-from pointseg.files import in_pieces, pieces, read_cloud, write_cloud
+from pointseg.files import in_pieces, pieces, read_cloud, read_columns, write_cloud
+from pointseg.ops.ground import height_above_ground
 from pointseg.prediction import (
     cloud_on_disk,
     places_on_disk,
@@ -26,6 +27,7 @@ from pointseg.prediction import (
 )
 from pointseg.prediction import predict as module
 from pointseg.prediction import survey as survey_module
+from pointseg.prediction.heights import HeightFile
 from pointseg.prediction.predict import predict
 from pointseg.prediction.results import picture_file
 from pointseg.prediction.spec import PredictSpec
@@ -112,11 +114,11 @@ def contents(path: Path) -> dict[str, bytes]:
 def test_a_stream_writes_what_a_cloud_in_memory_does(tmp_path, model, suffix):
     source = tmp_path / f"cloud{suffix}"
     write_cloud(source, cloud(origin=(431_250.0, 5_301_000.0, 0)))
-    (whole,) = predict(spec_of(tmp_path, source, out="whole"))
+    (whole,) = predict(spec_of(tmp_path, source, out="whole", height=True))
     assert whole.status == "done", whole.reason
     passes = model.asked
     assert passes > 15
-    (found,) = predict(spec_of(tmp_path, source, stream=True))
+    (found,) = predict(spec_of(tmp_path, source, stream=True, height=True))
     assert found.status == "done", found.reason
     assert model.asked == 2 * passes
     target = tmp_path / "out" / source.name
@@ -124,7 +126,7 @@ def test_a_stream_writes_what_a_cloud_in_memory_does(tmp_path, model, suffix):
     assert (found.classes, found.notes) == (whole.classes, whole.notes)
     assert not unfinished_folder(target).exists()
     assert len(found.classes) == 3  # a network of one answer would show nothing
-    assert predict(spec_of(tmp_path, source))[0].status == "kept"
+    assert predict(spec_of(tmp_path, source, height=True))[0].status == "kept"
 
 
 def stopped(tmp_path, model, spec, after: int):
@@ -306,13 +308,32 @@ def test_points_without_a_position_and_pictures(tmp_path, model):
     source = tmp_path / "cloud.ply"
     write_cloud(source, scene)
     whole, found = (
-        predict(spec_of(tmp_path, source, out=out, stream=stream, pictures=stream))[0]
+        predict(spec_of(tmp_path, source, out=out, stream=stream, pictures=stream, height=True))[0]
         for out, stream in (("whole", False), ("out", True))
     )
     assert replace(found, target="", seconds=0) == replace(whole, target="", seconds=0)
     assert contents(tmp_path / "out/cloud.ply") == contents(tmp_path / "whole/cloud.ply")
+    held = np.isfinite(scene.coord).all(1)
+    heights = read_columns(tmp_path / "out/cloud.ply")["height_above_ground"]
+    expected = height_above_ground(scene.coord[held])[:, 0]
+    np.testing.assert_allclose(heights[held], expected, atol=5.1e-4)  # three digits
+    assert np.isnan(heights[~held]).all()
     with Image.open(picture_file(tmp_path / "out/cloud.ply", "top")) as picture:
         assert np.asarray(picture).std() > 5
+
+
+def test_saved_heights_are_those_of_their_places_and_told_from_others(tmp_path):
+    file = HeightFile(tmp_path, 7)
+    file.begin()
+    file.put(np.array([1, 3]), np.array([[0.12345], [-2.0]], np.float32))
+    file.put(np.array([4, 5]), np.array([[1.0], [2.0]], np.float32))
+    nan, before = np.nan, file.digest()
+    wanted = np.array([nan, 0.123, nan, -2, 1, 2, nan], np.float32)
+    np.testing.assert_array_equal(file.rows[:], wanted)
+    file.put(np.array([6]), np.array([[1.0]], np.float32))
+    assert file.digest() != before
+    file.begin()
+    assert np.isnan(file.rows[:]).all()
 
 
 def test_two_runs_at_once_do_not_share_a_folder(tmp_path, model):
