@@ -5,9 +5,10 @@ const canvas = element("volumes");
 const viewer = new niivue.Niivue({
   backColor: [0, 0, 0, 1],
   crosshairColor: [1, 0.85, 0.3, 0.8],
-  crosshairWidth: 0.2,
+  crosshairWidth: 0.35,
   crosshairWidthUnit: "percent",
   dragAndDropEnabled: false,
+  fontColor: [1, 0.85, 0.3, 1],
   isColorbar: false,
   isOrientCube: true,
   isRadiologicalConvention: true, // as in the report: the patient's right is on the left
@@ -67,7 +68,6 @@ async function show(number) {
     shown = found;
     list(found);
     say("");
-    element("opacity").dispatchEvent(new Event("input"));
     goTo(found.centre_mm);
     document.body.dataset.state = "shown";
   } catch (error) {
@@ -99,20 +99,22 @@ async function load(number, found, channel, signal) {
     niivue.NVImage.loadFromUrl({
       url: scan, name: "scan.nii", colormap: "gray", cal_min: low, cal_max: high > low ? high : low + 1,
     }),
-    niivue.NVImage.loadFromUrl({ url: mask, name: "mask.nii", opacity: 0 }),
+    niivue.NVImage.loadFromUrl({ url: mask, name: "mask.nii", opacity: opacity() }),
   ]);
   if (signal.aborted) return;
   empty();
-  volumes.forEach((volume) => viewer.addVolume(volume));
   viewer.opts.isOrientationTextVisible = viewer.opts.isOrientCube = found.has_directions;
-  viewer.setSliceType(found.is_flat ? viewer.sliceTypeAxial : Number(element("planes").value));
-  paint(found);
+  viewer.opts.sliceType = found.is_flat ? viewer.sliceTypeAxial : Number(element("planes").value);
+  volumes[1].setColormapLabel(colours(found));
+  volumes.forEach((volume) => viewer.addVolume(volume));
   element("black").value = round(low);
   element("white").value = round(high);
 }
 
-/** Give the mask the colours of its labels; those that are switched off stay transparent. */
-function paint(found) {
+const opacity = () => (element("shown").checked ? Number(element("opacity").value) : 0);
+
+/** The colours of the labels; those that are switched off are transparent. */
+function colours(found) {
   const off = new Set([...document.querySelectorAll("#labels input:not(:checked)")].map((box) => Number(box.value)));
   const table = { R: [0], G: [0], B: [0], A: [0], I: [0], labels: ["background"] };
   for (const { value, name, rgb } of found.labels) {
@@ -121,7 +123,11 @@ function paint(found) {
     table.A.push(off.has(value) ? 0 : 255);
     table.labels.push(name);
   }
-  viewer.volumes[1].setColormapLabel(table);
+  return table;
+}
+
+function paint(found) {
+  viewer.volumes[1].setColormapLabel(colours(found));
   viewer.updateGLVolume();
 }
 
@@ -174,7 +180,7 @@ function goTo(mm) {
 
 function moveTo(fraction) {
   viewer.scene.crosshairPos = fraction;
-  viewer.updateGLVolume();
+  viewer.drawScene();
   viewer.createOnLocationChange();
 }
 
@@ -216,7 +222,6 @@ function connect() {
     const at = viewer.scene.crosshairPos;
     try {
       await load(current, shown, Number(event.target.value), loading.signal);
-      element("opacity").dispatchEvent(new Event("input"));
       moveTo(at);
     } catch (error) {
       if (!loading.signal.aborted) say(`This channel cannot be shown: ${error.message}`, true);
@@ -224,7 +229,7 @@ function connect() {
   });
   for (const id of ["opacity", "shown"]) {
     element(id).addEventListener("input", () => {
-      if (viewer.volumes.length > 1) viewer.setOpacity(1, element("shown").checked ? Number(element("opacity").value) : 0);
+      if (viewer.volumes.length > 1) viewer.setOpacity(1, opacity());
     });
   }
   for (const id of ["black", "white"]) {
