@@ -18,7 +18,7 @@ import inspect
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from unittest import mock
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+
+from dinomed3d.runtime.argument_parser import parser_of  # noqa: E402  (the checkout's, by the line above)
 
 DIRECTIVE = re.compile(r"^<!-- (fields|include|code) (\S+) -->$", re.MULTILINE)
 LANGUAGES = {".yaml": "yaml", ".json": "json", ".py": "python", ".txt": "text"}
@@ -91,25 +93,6 @@ def parsers() -> Iterator[tuple[str, argparse.ArgumentParser]]:
                 yield from ((f"{command} {verb}", sub) for verb, sub in action.choices.items())
 
 
-class _Parsed(BaseException):
-    """Carries a parser out of the command that was about to use it."""
-
-
-def parser_of(main: Callable[[list[str]], object]) -> argparse.ArgumentParser:
-    """The parser of a command, which is stopped where it begins to parse."""
-
-    def stop(self: argparse.ArgumentParser, *_: Any) -> Any:
-        raise _Parsed(self)
-
-    with mock.patch.object(argparse.ArgumentParser, "parse_known_args", stop):
-        try:
-            main([])
-        except _Parsed as parsed:
-            parser: argparse.ArgumentParser = parsed.args[0]
-            return parser
-    raise RuntimeError(f"{main.__module__}: parses no arguments")
-
-
 def command_page(name: str, parser: argparse.ArgumentParser) -> str:
     """Markdown of one command."""
     with mock.patch.dict("os.environ", {"COLUMNS": "100"}):
@@ -127,6 +110,8 @@ def command_page(name: str, parser: argparse.ArgumentParser) -> str:
         parts.append(f"## {title}\n\n{table(head, 'Meaning')}" + "\n".join(rows))
     if parser.epilog:
         parts.append(plain(parser.epilog))
+    if example := getattr(parser, "example", ""):
+        parts.append(f"## Example\n\n```bash\n{example}\n```")
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.suggestion import suggestion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +107,8 @@ def encoder_size(name: str, overrides: Mapping[str, Any]) -> EncoderSize:
     """
     if name not in ENCODERS:
         raise UserError(
-            f"planner: DINOMED3D_ENCODER must be one of {', '.join(ENCODERS)}; got {name!r}"
+            f"planner: DINOMED3D_ENCODER must be one of {', '.join(ENCODERS)}, got {name!r}"
+            f"{suggestion([name], ENCODERS)}"
         )
     size = ENCODERS[name]
     variable = "planner: DINOMED3D_ENCODER_OVERRIDES"

@@ -14,8 +14,8 @@ import torch
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from dinomed3d.runtime.argument_parser import suggestion
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.suggestion import suggestion
 from dinomed3d.training.environment import (
     RECIPE_VARIABLES,
     SPEC_VARIABLES,

@@ -107,6 +107,7 @@ NNUNET = {
 }
 """The adapters: the only files that import nnU-Net."""
 VERBS = {
+    "completion",
     "demo",
     "doctor",
     "evaluate",

@@ -15,7 +15,8 @@ def add_parser(verbs: Any) -> None:
     """Add the verb to the console command's parser."""
     parser = verbs.add_parser(
         "demo",
-        help="train and predict on a synthetic phantom in a few minutes, without data or weights",
+        help="train and predict on synthetic data in a few minutes",
+        example="dinomed3d demo --device cpu",
         description="Makes a synthetic phantom dataset, then runs nnU-Net's own commands on it: "
         "plan, preprocess, train with DinoMed3DTrainer (tiny encoder, random weights), evaluate; test cases "
         "are predicted by 'dinomed3d predict'. Then point clouds of rooms. Prints Dice per label and the "

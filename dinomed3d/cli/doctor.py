@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import importlib.metadata
 import io
-import json
 import os
 import platform
 import zipfile
@@ -15,10 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import dinomed3d
+from dinomed3d.cli.machine_checks import (
+    cloud_files,
+    extras,
+    free_space,
+    is_nearly_full,
+    kernels,
+    shared_memory,
+    temporary_folder,
+)
 from dinomed3d.cli.nnunet_commands import FOLDERS
 from dinomed3d.dataset.findings import Finding, State, table
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.extras import is_editable
 from dinomed3d.runtime.json_output import add_json, json_alone, print_json
+from dinomed3d.runtime.shell_words import make_folder, set_variable
+from dinomed3d.runtime.suggestion import suggestion
 from dinomed3d.runtime.terminal_text import lines_of
 
 TRAINER = "DinoMed3DTrainer"
@@ -36,12 +47,13 @@ def add_parser(verbs: Any) -> None:
     """Add the verb to the console command's parser."""
     parser = verbs.add_parser(
         "doctor",
-        help="check the installation, or with -d a raw dataset before hours are spent on it",
-        description="Prints versions, devices, whether nnU-Net's own look-ups find our trainer and planner, "
-        "which weights are configured, and nnU-Net's three folders, each error with its fix. With -d it looks a raw "
-        "dataset over instead: dataset.json, missing and surplus files, geometry of images, channels and labels, "
-        "values of images and labels, copies, memory and disk of preprocessing, plans, weights, devices; and prints a "
-        "table at the end.",
+        help="check the installation, or with -d a raw dataset",
+        example="dinomed3d doctor -d 17",
+        description="Prints versions, devices, whether nnU-Net's own look-ups find our trainer and planner, which "
+        "weights are configured, nnU-Net's three folders and their free space, readers of clouds, CUDA kernels, shared "
+        "memory, and which extras can be used; each problem with what to do next. With -d it looks a raw dataset over "
+        "instead: dataset.json, missing and surplus files, geometry of images, channels and labels, values of images "
+        "and labels, copies, memory and disk of preprocessing, plans, weights, devices; and prints a table at the end.",
         epilog="Exit codes: 0 ready for training; 1 there are errors; 2 there is no such dataset, or nothing in it.",
     )
     parser.add_argument(
@@ -107,13 +119,18 @@ def _dataset(arguments: argparse.Namespace) -> Iterator[Finding]:
 
 
 def examine() -> list[Finding]:
-    """Check versions, devices, nnU-Net's look-ups, weights and folders, in this order."""
+    """Check versions, devices, nnU-Net's look-ups, weights, folders, memory and extras, in this order."""
     return [
         *_versions(),
+        *cloud_files(),
         *_devices(),
+        kernels(),
         *_nnunet(),
         *_weights(),
         *(_folder(name) for name in FOLDERS),
+        temporary_folder(),
+        *shared_memory(),
+        *extras(),
     ]
 
 
@@ -195,7 +212,7 @@ def _nnunet() -> Iterator[Finding]:
         fix = "reinstall it: pip install --force-reinstall 'nnunetv2>=2.8,<2.9'"
         yield _error("nnU-Net", f"cannot be imported: {_one_line(error)}", fix)
         return
-    home, clone = Path(nnunetv2.__path__[0]), _is_editable("nnunetv2")
+    home, clone = Path(nnunetv2.__path__[0]), is_editable("nnunetv2")
     if clone:
         says = f"{home}, an editable clone, into which our wheel cannot put modules"
         yield Finding(topic="nnU-Net", says=says, state="note")
@@ -212,7 +229,7 @@ def _nnunet() -> Iterator[Finding]:
         f"trainer {TRAINER}",
         lambda: recursive_find_trainer_class_by_name(TRAINER),
         present=(home / _TRAINERS / "dinomed3d_trainer.py").is_file(),
-        fix=f"export nnUNet_extTrainer='{_trainer_folder()}'" if clone else _REINSTALL,
+        fix=set_variable("nnUNet_extTrainer", _trainer_folder()) if clone else _REINSTALL,
     )
     yield _look_up(
         f"planner {PLANNER}",
@@ -279,17 +296,19 @@ def _weights() -> Iterator[Finding]:
         says = f"dinomed3d.lifting cannot be imported: {_one_line(error)}"
         yield _error("encoder", says, _REINSTALL)
         return
+    yield from _unknown_variables()
     name = os.environ.get("DINOMED3D_ENCODER", DEFAULT_ENCODER)
     if name not in MODELS:
         fix = f"set it to one of {', '.join(MODELS)}"
-        yield _error("encoder", f"DINOMED3D_ENCODER={name} is not known", fix)
+        says = f"DINOMED3D_ENCODER={name} is not known{suggestion([name], MODELS)}"
+        yield _error("encoder", says, fix)
         return
     overrides = os.environ.get("DINOMED3D_ENCODER_OVERRIDES")
     yield Finding(topic="encoder", says=f"{name} with {overrides}" if overrides else name)
 
     if setting == "none":
         says = "none: training would start from random numbers"
-        fix = "for real work name a checkpoint: export DINOMED3D_WEIGHTS=FILE"
+        fix = f"for real work name a checkpoint: {set_variable('DINOMED3D_WEIGHTS', 'FILE')}"
         yield Finding(topic="weights", says=says, state="note", fix=fix)
     elif setting == "hub":
         advice = f"; without a licence: {VOLUMES.without_licence}" if needs_licence(name) else ""
@@ -300,6 +319,16 @@ def _weights() -> Iterator[Finding]:
         except WeightsError as error:
             fix = "set DINOMED3D_WEIGHTS to a file, a directory, 'hub' or 'none'"
             yield _error("weights", _one_line(error), fix)
+
+
+def _unknown_variables() -> Iterator[Finding]:
+    """Variables that look like ours and that nothing reads."""
+    from dinomed3d.training.environment import unknown_variables
+
+    for name, meant in unknown_variables(os.environ).items():
+        says, fix = f"nothing reads it{meant}", "correct its name, or unset it"
+        state: State = "error" if meant else "note"
+        yield Finding(topic=f"variable {name}", says=says, state=state, fix=fix)
 
 
 def _weights_file(path: Path) -> Finding:
@@ -333,7 +362,7 @@ def _hub_weights(repository: str, advice: str) -> Finding:
         says=f"hub: {repository}, not in the cache"
         + (" and HF_HUB_OFFLINE is set" if offline else "; it will be downloaded for training"),
         state="error" if offline else "note",
-        fix="without network: export DINOMED3D_WEIGHTS=FILE, in Meta's, Hugging Face's or "
+        fix=f"without network: {set_variable('DINOMED3D_WEIGHTS', 'FILE')}, in Meta's, Hugging Face's or "
         f"timm's layout{advice}; for a test without weights: DINOMED3D_WEIGHTS=none",
     )
 
@@ -341,10 +370,10 @@ def _hub_weights(repository: str, advice: str) -> Finding:
 def _folder(name: str) -> Finding:
     value = os.environ.get(name)
     if not value:
-        return _error(name, "not set", f"export {name}=/a/folder/of/yours/{name}")
+        return _error(name, "not set", set_variable(name, f"/a/folder/of/yours/{name}"))
     path = Path(value)
     if not path.is_dir():
-        fix = f"mkdir -p '{path}', or set {name} to another folder"
+        fix = f"{make_folder(path)}, or set {name} to another folder"
         return _error(name, f"{path} is no folder", fix)
     if not os.access(path, os.W_OK):
         return Finding(
@@ -354,16 +383,10 @@ def _folder(name: str) -> Finding:
             state="note" if name == "nnUNet_raw" else "error",
             fix=f"give yourself write access, or set {name} to another folder",
         )
-    return Finding(topic=name, says=str(path))
-
-
-def _is_editable(distribution: str) -> bool:
-    """Whether pip installed it as a link to a source folder (PEP 610)."""
-    try:
-        record = importlib.metadata.distribution(distribution).read_text("direct_url.json")
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return bool(record and json.loads(record).get("dir_info", {}).get("editable"))
+    if name != "nnUNet_raw" and is_nearly_full(path):
+        fix = f"make room, or set {name} to a folder on another disk"
+        return Finding(topic=name, says=f"{path}, {free_space(path)}", state="note", fix=fix)
+    return Finding(topic=name, says=f"{path}, {free_space(path)}")
 
 
 def _one_line(error: BaseException) -> str:

@@ -18,7 +18,8 @@ def add_parser(verbs: Any) -> None:
     """Add the verb to the console command's parser."""
     parser = verbs.add_parser(
         "evaluate",
-        help="score predicted masks against reference masks: Dice, HD95 and surface Dice in mm",
+        help="score masks by reference masks: Dice, HD95, surface Dice",
+        example="dinomed3d evaluate labelsTs masks --labels dataset.json",
         description="Compares the masks of two folders by name, label by label: Dice (as in nnU-Net's "
         "summary.json), 95th-percentile Hausdorff distance and surface Dice, both in mm with the spacing of "
         "the files. A label that is in neither mask of a case does not count there; one that is in a single "

@@ -15,7 +15,8 @@ def add_parser(verbs: Any) -> None:
     """Add the verb to the console command's parser."""
     parser = verbs.add_parser(
         "explain",
-        help="print what a plan decided and why, and what each layer costs in memory and time",
+        help="print why a plan is as it is, and what it costs",
+        example="dinomed3d explain $nnUNet_preprocessed/Dataset017_Liver/DinoMed3DPlans.json -c 3d_fullres",
         description="Reads an nnU-Net plan (ours, or a stock one as our trainer would use it) and the "
         "dataset.json in its folder. Memory is counted; times are computed from the device's measured throughput.",
     )

@@ -18,7 +18,8 @@ def add_parser(verbs: Any) -> None:
     """Add the verb to the console command's parser."""
     parser = verbs.add_parser(
         "export",
-        help="write a trained model's network as ONNX or for torch.export, checked against torch",
+        help="write a model's network as ONNX or for torch.export",
+        example="dinomed3d export liver.zip -o liver.onnx",
         description="Writes the network alone of a trained nnU-Net v2 model or of a package, in float32, and OUT.json "
         "with everything that happens around it: channels, normalisation, spacing, resampling, windows, mirroring, "
         "labels, checksums. After writing, each file is read back and run; logits that differ from torch's by more "

@@ -13,7 +13,8 @@ def add_parser(verbs: Any) -> None:
     """Add the verb to the console command's parser."""
     parser = verbs.add_parser(
         "inspect",
-        help="say what a trained model is: labels, channels, spacing, size, licence",
+        help="say what a trained model is: labels, channels, licence",
+        example="dinomed3d inspect liver.zip",
         description="Reads a trained model's folder or zip and checks it, without building its network.",
     )
     add_model_arguments(parser)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from dinomed3d import __version__
 from dinomed3d.cli import (
+    completion,
     demo,
     doctor,
     evaluate,
@@ -25,7 +26,19 @@ from dinomed3d.cli import (
 from dinomed3d.runtime.argument_parser import ArgumentParser
 from dinomed3d.runtime.run_command import run_command
 
-VERBS = (demo, doctor, predict, view, evaluate, package, export, inspect, plan, explain)
+VERBS = (
+    demo,
+    doctor,
+    predict,
+    view,
+    evaluate,
+    package,
+    export,
+    inspect,
+    plan,
+    explain,
+    completion,
+)
 """Modules of the verbs, in the order of ``--help``; each has ``add_parser``."""
 
 EXIT_CODES = (
@@ -39,10 +52,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(
         prog="dinomed3d",
         description="DINO-Med3D inside stock nnU-Net. Training is nnU-Net's own command "
-        "(nnUNetv2_train ... -tr DinoMed3DTrainer); the verbs here are what it does not have.",
+        "(nnUNetv2_train ... -tr DinoMed3DTrainer); the verbs here are what it does not have. Point clouds have "
+        "commands of their own: pointseg-prepare, -train, -test, -predict, -eval, -lift, -distill, -cache-features, "
+        "-check-cameras, "
+        "-package, -view.",
         epilog=EXIT_CODES,
+        example="dinomed3d predict --help",
     )
-    parser.add_argument("--version", action="version", version=f"dinomed3d {__version__}")
+    parser.add_argument("-V", "--version", action="version", version=f"dinomed3d {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB")
     for verb in VERBS:
         verb.add_parser(verbs)

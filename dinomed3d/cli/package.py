@@ -15,7 +15,9 @@ def add_parser(verbs: Any) -> None:
     """Add the verb to the console command's parser."""
     parser = verbs.add_parser(
         "package",
-        help="put a trained model into one zip: plans, weights without optimizer, licence, checksums",
+        help="put a trained model into one zip, or on the hub",
+        example="dinomed3d package $nnUNet_results/Dataset017_Liver/DinoMed3DTrainer__DinoMed3DPlans__3d_fullres "
+        "-o liver.zip",
         description="Makes a zip of a trained nnU-Net v2 model that 'predict' and 'inspect' take: plans.json, "
         "dataset.json without lists of cases, the folds' weights as safetensors, the trainer's name, means of the "
         "validation, versions, licence text, and the sha256 of every file. Models that hold DINOv3 weights must carry "

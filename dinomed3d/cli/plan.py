@@ -12,7 +12,8 @@ def add_parser(verbs: Any) -> None:
     """Add the verb to the console command's parser."""
     parser = verbs.add_parser(
         "plan",
-        help="size network, patch and batch to a dataset and a memory (as nnU-Net's -pl does)",
+        help="size network, patch and batch to a dataset and a memory",
+        example="dinomed3d plan -d 17 -gpu_memory_target 24",
         description="The same as nnUNetv2_plan_experiment -d DATASET -pl DinoMed3DPlanner for one "
         "dataset, also where nnU-Net is an editable clone that cannot find our planner. The fingerprint "
         "must have been extracted (nnUNetv2_extract_fingerprint). Then: nnUNetv2_preprocess -d DATASET "

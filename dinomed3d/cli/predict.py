@@ -34,7 +34,8 @@ def add_parser(verbs: Any) -> None:
     """Add the verb to the console command's parser."""
     parser = verbs.add_parser(
         "predict",
-        help="segment a folder of scans with any trained nnU-Net v2 model, with a report",
+        help="segment a folder of scans with a trained nnU-Net v2 model",
+        example="dinomed3d predict -i scans -o masks -m model.zip",
         description="Writes, for every scan below IN, a mask on exactly its grid, a record and a preview, and a "
         "report of the run. A failed scan does not stop the run. The same command again continues a stopped "
         "run, and predicts what is new or changed.",

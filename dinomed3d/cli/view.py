@@ -12,7 +12,8 @@ def add_parser(verbs: Any) -> None:
     """Add the verb to the console command's parser."""
     parser = verbs.add_parser(
         "view",
-        help="look at a run's masks over its scans in the browser, without a network",
+        help="look at a run's masks over its scans in the browser",
+        example="dinomed3d view masks",
         description="Shows the masks of a folder that 'dinomed3d predict' wrote over their scans: three planes and 3D, "
         "with the names and colours of the report, which it links. The page and its viewer come from this "
         "computer, are served to it alone (127.0.0.1) below an address that nobody can guess, and load nothing from "

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from dinomed3d.lifting.encoder import Encoder
 from dinomed3d.lifting.weights import load_weights
 from dinomed3d.runtime.library_warnings import importing_timm
+from dinomed3d.runtime.suggestion import suggestion
 
 with importing_timm():
     import timm
@@ -228,7 +229,9 @@ def build_encoder(
         WeightsError: weights are missing, cannot be read or do not match the model in every key.
     """
     if name not in MODELS:
-        raise ValueError(f"build_encoder: 'name' must be one of {', '.join(MODELS)}; got {name!r}")
+        raise ValueError(
+            f"build_encoder: 'name' must be one of {', '.join(MODELS)}, got {name!r}{suggestion([name], MODELS)}"
+        )
     try:
         vit: Any = timm.create_model(
             MODELS[name], pretrained=False, num_classes=0, dynamic_img_size=True, **overrides

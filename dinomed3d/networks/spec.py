@@ -12,6 +12,7 @@ from dinomed3d.lifting import MODELS
 from dinomed3d.lifting.dino import DEFAULT_ENCODER
 from dinomed3d.networks.cnn_spec import CnnSpec, Triple
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.suggestion import suggestion
 
 COMPONENTS = ("detail", "encoder", "lora", "adapters")
 """Components; an ablation can leave out all but the detail stream. Neck, gated fusion and stage I go with the
@@ -71,7 +72,8 @@ class NetworkSpec:
         has, taps, token = set(self.components), self.taps, self.voxels_per_token
         _require(
             self.encoder in MODELS,
-            f"'encoder' must be one of {', '.join(MODELS)}; got {self.encoder!r}",
+            f"'encoder' (DINOMED3D_ENCODER) must be one of {', '.join(MODELS)}, got {self.encoder!r}"
+            f"{suggestion([self.encoder], MODELS)}",
         )
         _require(
             self.slices >= 1 and self.slices % 2 == 1,

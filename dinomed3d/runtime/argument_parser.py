@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from typing import Any, NoReturn
 
+from dinomed3d.runtime.suggestion import suggestion
+
+_STOPS: ContextVar[bool] = ContextVar("stops", default=False)
+"""Whether parsers are handed to `parser_of` instead of being used."""
 _CHOICE = re.compile(r"invalid choice: '?(?P<word>.*?)'? \((?:choose|maybe).*?\)?$")
 
 
@@ -18,8 +22,26 @@ class ArgumentParser(argparse.ArgumentParser):
     An option that is not known is reported by the verb that does not know it, even where another one is missing.
     """
 
+    def __init__(self, *words: Any, example: str = "", **settings: Any) -> None:
+        """As argparse's.
+
+        Args:
+            words: as argparse takes them.
+            example: a command that works, for the end of ``--help`` and for messages about what is missing.
+            settings: as argparse takes them.
+        """
+        super().__init__(*words, **settings)
+        self.example = example
+
+    def format_help(self) -> str:
+        """As argparse's, with the example at the end."""
+        text = super().format_help()
+        return f"{text}\nexample:\n  {self.example}\n" if self.example else text
+
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse; unknown words are an error here and not of the parser above, which does not know the verb."""
+        if _STOPS.get():
+            raise _Stopped(self)
         self._words: Sequence[str] = list(sys.argv[1:] if args is None else args)
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
@@ -36,6 +58,8 @@ class ArgumentParser(argparse.ArgumentParser):
         if unknown and "arguments are required" in message:
             message = f"unrecognized arguments: {' '.join(unknown)}; {message}"
         meant = self._meant(message, unknown)
+        if self.example and "arguments are required" in message:
+            meant += f"; example: {self.example}"
         self.exit(2, f"{self.prog}: error: {message}{meant} (all options: {self.prog} --help)\n")
 
     def _unknown_options(self) -> list[str]:
@@ -61,16 +85,27 @@ class ArgumentParser(argparse.ArgumentParser):
         return ""
 
 
-def suggestion(words: Iterable[str], known: Iterable[str]) -> str:
-    """The known word closest to each unknown one: `; did you mean --device?`.
+class _Stopped(BaseException):
+    """Carries a parser out of the command that was about to use it."""
+
+    def __init__(self, parser: ArgumentParser) -> None:
+        self.parser = parser
+
+
+def parser_of(main: Callable[[list[str]], object]) -> ArgumentParser:
+    """The parser of a command, which is stopped where it begins to parse.
 
     Args:
-        words: that are not known.
-        known: that could have been meant.
+        main: the function that a console command runs; it takes the words after the command's name.
 
-    Returns:
-        Empty if none is close.
+    Raises:
+        RuntimeError: it parses nothing.
     """
-    known = list(known)
-    close = [match for word in words for match in difflib.get_close_matches(word, known, 1, 0.6)]
-    return f"; did you mean {' '.join(dict.fromkeys(close))}?" if close else ""
+    token = _STOPS.set(True)
+    try:
+        main([])
+    except _Stopped as stopped:
+        return stopped.parser
+    finally:
+        _STOPS.reset(token)
+    raise RuntimeError(f"{main.__module__}: parses no arguments")

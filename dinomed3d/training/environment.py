@@ -10,6 +10,7 @@ from typing import Any
 
 from dinomed3d.networks import NetworkSpec
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.suggestion import suggestion
 from dinomed3d.training.recipe import Recipe
 
 RECIPE_VARIABLES: Mapping[str, str] = {
@@ -39,6 +40,25 @@ SPEC_VARIABLES: Mapping[str, str] = {
     "DINOMED3D_INTER_SLICE": "inter_slice",
 }
 """Variables that override a field of NetworkSpec."""
+
+
+def unknown_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """Variables that begin like ours and that nothing reads, each with the name that was probably meant.
+
+    Returns:
+        Name -> `; did you mean DINOMED3D_WEIGHTS?`, or an empty text where none is close.
+    """
+    known = {**RECIPE_VARIABLES, **SPEC_VARIABLES}
+    prefix = "DINOMED3D_"
+    endings = [variable.removeprefix(prefix) for variable in known]
+    # compared without the beginning that all share, which would make any two of them alike
+    return {
+        name: suggestion([name.removeprefix(prefix)], endings, closeness=0.8).replace(
+            "mean ", f"mean {prefix}"
+        )
+        for name in sorted(environ)
+        if name.startswith(prefix) and name not in known
+    }
 
 
 def recipe_from(plan: Mapping[str, Any], environ: Mapping[str, str]) -> Recipe:
@@ -131,6 +151,11 @@ def spec_from(spec: NetworkSpec, environ: Mapping[str, str]) -> NetworkSpec:
 
 
 def _overridden(base: Any, variables: Mapping[str, str], environ: Mapping[str, str]) -> Any:
+    for name, meant in unknown_variables(environ).items():
+        if meant:  # others may be of a user's own scripts
+            raise UserError(
+                f"environment variable {name}: nothing reads it{meant} Unset it otherwise"
+            )
     return replace(
         base,
         **{

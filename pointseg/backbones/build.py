@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.suggestion import suggestion
 from pointseg.backbones.features import Backbone
 from pointseg.backbones.plugin import build_plugin, plugin_class
 from pointseg.backbones.pretrained_file import LICENCES, read_pretrained
@@ -89,6 +90,7 @@ def _class_of(name: str) -> type[Backbone]:
         return LinearProbe
     raise UserError(
         f"build_backbone: 'name' must be one of {', '.join(BACKBONES)} or {FORM}, got {name!r}"
+        f"{suggestion([name], BACKBONES)}"
     )
 
 
@@ -134,6 +136,7 @@ def _known(name: str, kind: type[Backbone], config: dict[str, Any]) -> dict[str,
     if unknown:
         raise UserError(
             f"build_backbone: {name} takes no {', '.join(map(repr, unknown))}; it takes {', '.join(names)}"
+            f"{suggestion(unknown, names)}"
         )
     missing = [
         parameter.name

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dinomed3d.runtime.device import DEVICES
+from dinomed3d.runtime.suggestion import suggestion
 from pointseg.conventions import BACKBONES, DATASETS, PRECISIONS, TTA_NAMES
 from pointseg.plugins import FORM, is_plugin
 
@@ -21,7 +23,7 @@ AUTO_PRECISION = (
 def add_data(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Add the options that say which dataset is read."""
     parser.add_argument(
-        "--dataset", required=required, type=name_or_plugin(DATASETS), metavar="NAME",
+        "--dataset", required=required, type=NameOrPlugin(DATASETS), metavar="NAME",
         help=f"the dataset: {', '.join(DATASETS)}; or {FORM}, a class of your own in an installed package or in the "
         "current folder",
     )  # fmt: skip
@@ -79,7 +81,7 @@ def add_inference(group: Any, *, is_opt_in: bool = False) -> None:
 def add_own_backbone(group: Any) -> None:
     """Add the option that lets a model's backbone be imported, if it is a class of the user's own."""
     group.add_argument(
-        "--backbone", type=name_or_plugin(BACKBONES), metavar=FORM,
+        "--backbone", type=NameOrPlugin(BACKBONES), metavar=FORM,
         help="the class of your own that the model was trained with; it is imported only if you name it here, never "
         "because the model's file does",
     )  # fmt: skip
@@ -91,17 +93,25 @@ def inference_changes(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None and value is not True}
 
 
-def name_or_plugin(known: Sequence[str]) -> Callable[[str], str]:
+@dataclass(frozen=True)
+class NameOrPlugin:
     """An argparse type: one of the known names, or a plug-in's (``package.module:Class``)."""
 
-    def name(text: str) -> str:
-        if text not in known and not is_plugin(text):
+    known: Sequence[str]
+    """The names, which the shell completes."""
+
+    def __call__(self, text: str) -> str:
+        """The name as it is.
+
+        Raises:
+            ArgumentTypeError: neither a known name nor a plug-in's.
+        """
+        if text not in self.known and not is_plugin(text):
             raise argparse.ArgumentTypeError(
-                f"must be one of {', '.join(known)}, or {FORM}, got {text!r}"
+                f"must be one of {', '.join(self.known)}, or {FORM}, got {text!r}"
+                f"{suggestion([text], self.known)}"
             )
         return text
-
-    return name
 
 
 def at_least(least: int) -> Callable[[str], int]:

@@ -27,6 +27,8 @@ NAME = "pointseg-cache-features"
 def _parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(
         prog=NAME,
+        example="pointseg-cache-features --dataset scannet --root data/scannet"
+        " --encoder vit_small_patch14_dinov2 --weights hub -o data/features",
         description="Encodes the images of a dataset once and caches their features (float16, one file per image) "
         "for --image-cache of pointseg-train and other commands. Prints how many bytes it will write before it "
         "starts. The same command again continues an interrupted run and encodes changed images again. Each "

@@ -13,7 +13,7 @@ from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.json_output import add_json, json_alone, print_json
 from dinomed3d.runtime.run_command import run_command
 from dinomed3d.runtime.terminal_text import lines_of, one_line
-from pointseg.cli.arguments import at_least, name_or_plugin
+from pointseg.cli.arguments import NameOrPlugin, at_least
 from pointseg.cli.image_arguments import add_visibility, visibility
 from pointseg.cli.progress import Bar, bar
 from pointseg.conventions import DATASETS, PICTURE_UP_AXES, UNITS_M
@@ -28,6 +28,7 @@ NAME = "pointseg-check-cameras"
 def _parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(
         prog=NAME,
+        example="pointseg-check-cameras cloud.ply --cameras cameras.json -o check",
         description="Checks whether the images of a scene fit its points: draws the points over each image "
         "(coloured by depth) and the images onto the points, prints the share of points visible in each view and "
         "how well depths and colours agree, and reports poses that look inverted, depths in another unit, "
@@ -63,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     data = parser.add_argument_group("a scene of a dataset")
     data.add_argument(
-        "--dataset", type=name_or_plugin(DATASETS), metavar="NAME",
+        "--dataset", type=NameOrPlugin(DATASETS), metavar="NAME",
         help=f"instead of CLOUD: {', '.join(DATASETS)}; or {FORM}, a class of your own",
     )  # fmt: skip
     data.add_argument("--root", type=Path, metavar="DIR", help="folder of the dataset")

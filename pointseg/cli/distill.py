@@ -40,6 +40,8 @@ NAME = "pointseg-distill"
 def _parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(
         prog=NAME,
+        example="pointseg-distill --dataset scannet --root data/scannet --encoder vit_small_patch14_dinov2"
+        " --weights hub",
         description="Distils the features of a 2D foundation encoder into a 3D backbone, without labels (D-DITR). "
         "'pointseg-train --init OUT/last.pt' then needs fewer labels, and no images. "
         "Writes last.pt, best.pt, metrics.csv, curves.png and pictures of features into --out.",

@@ -19,6 +19,7 @@ NAME = "pointseg-eval"
 def _parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(
         prog=NAME,
+        example="pointseg-eval predicted/scan.laz reference/scan.laz",
         description="Compares labels of clouds with reference labels, point by point: IoU, precision, recall and F1 of "
         "each class, overall accuracy, Cohen's kappa. Rows of both files must be the same points in the same order.",
         epilog="Exit codes: 0 every reference was compared; 1 some could not be compared or have no prediction; 2 "

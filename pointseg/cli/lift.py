@@ -29,6 +29,8 @@ NAME = "pointseg-lift"
 def _parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(
         prog=NAME,
+        example="pointseg-lift cloud.ply --cameras cameras.json --encoder vit_small_patch14_dinov2"
+        " --weights hub -o features.npz",
         description="Lifts features of posed images onto the points of a cloud; nothing is trained and no labels are "
         "needed. OUT's ending says what is written: features (.npz, .safetensors), or the cloud in the colours of "
         "their principal components, or with --pick of the similarity to a point (.ply, .las, .laz, .pcd, ...). A "

@@ -19,6 +19,7 @@ NAME = "pointseg-package"
 def _parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(
         prog=NAME,
+        example="pointseg-package runs/first/best.pt -o first.pt",
         description="Writes a trained model for others: weights, classes and recipe without the state of the training, "
         "which names its scenes, with scores and licence. All commands read it as best.pt. With --push it is uploaded "
         "with a model card; others then predict with -m hf:owner/name.",

@@ -34,6 +34,7 @@ NAME = "pointseg-predict"
 def _parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(
         prog=NAME,
+        example="pointseg-predict scan.laz -m runs/first/best.pt -o predicted",
         description="Predicts a class for every point of clouds. Each PLY, PCD, LAS, LAZ, BIN, text or numpy file "
         "is written again with a field for the class and everything else unchanged, PTX and E57 as PLY, with a record "
         "(.json) and pictures next to it. Existing results are kept.",

@@ -40,6 +40,7 @@ UNITS = {
 def _parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(
         prog=NAME,
+        example="pointseg-prepare --dataset s3dis --source Stanford3dDataset_v1.2 --out data/s3dis",
         description="Prepares the official download of a public dataset for pointseg-train and other "
         "commands. ScanNet (one preparation for scannet and scannet200), S3DIS, Structured3D and Waymo are converted "
         "to arrays; SemanticKITTI and nuScenes are checked and indexed, their files stay in place. Run the "

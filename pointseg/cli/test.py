@@ -40,6 +40,7 @@ NAME = "pointseg-test"
 def _parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(
         prog=NAME,
+        example="pointseg-test -m runs/first/best.pt --dataset folder --root my_clouds",
         description="Tests a trained model: every point of every scene is predicted and scored "
         "(test_point_miou, not comparable with val_voxel_miou of training). Writes metrics.json, "
         "confusion.png and .csv, labels and pictures into --out. The same command again continues an interrupted "

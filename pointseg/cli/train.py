@@ -44,6 +44,7 @@ NAME = "pointseg-train"
 def _parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(
         prog=NAME,
+        example="pointseg-train --dataset folder --root my_clouds --out runs/first",
         description="Trains a 3D backbone for semantic segmentation. The dataset 'synthetic' needs no data. "
         "Writes last.pt, best.pt, metrics.csv, curves.png, pictures and TensorBoard files into --out. "
         "Several devices: torchrun --nproc-per-node N -m pointseg.cli.train ..., or --devices N.",

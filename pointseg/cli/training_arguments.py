@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from dinomed3d.runtime.device import choose_device
 from dinomed3d.runtime.terminal_text import one_line
-from pointseg.cli.arguments import add_device, at_least, name_or_plugin
+from pointseg.cli.arguments import NameOrPlugin, add_device, at_least
 from pointseg.conventions import BACKBONES, MODEL_SIZES, PRETRAINED_BACKBONES
 from pointseg.plugins import FORM, is_plugin
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Add the options of a run."""
     parser.add_argument(
-        "--backbone", default="ptv3", type=name_or_plugin(BACKBONES), metavar="NAME",
+        "--backbone", default="ptv3", type=NameOrPlugin(BACKBONES), metavar="NAME",
         help=f"3D network: {', '.join(BACKBONES)}; or {FORM}, a class of your own in an installed package or in the "
         "current folder (default: ptv3)",
     )  # fmt: skip

@@ -14,7 +14,7 @@ from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.run_command import run_command
 from dinomed3d.runtime.screen import has_screen
 from dinomed3d.runtime.terminal_text import one_line
-from pointseg.cli.arguments import at_least, name_or_plugin
+from pointseg.cli.arguments import NameOrPlugin, at_least
 from pointseg.cli.label_arguments import add_meaning, check_meaning, meaning
 from pointseg.conventions import COLOURINGS, DATASETS, PICTURE_UP_AXES, THINNINGS
 from pointseg.plugins import FORM
@@ -32,6 +32,7 @@ NAME = "pointseg-view"
 def _parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(
         prog=NAME,
+        example="pointseg-view predicted/scan.laz --reference reference/scan.laz",
         description="Shows clouds in the browser: any file that pointseg reads, predictions with the classes and "
         "colours of their record, errors against a reference, scenes of datasets, and cameras with their images. "
         "The page comes from this computer, is served to it alone (127.0.0.1), and loads nothing from elsewhere. "
@@ -105,7 +106,7 @@ def _add_cameras(group: argparse._ArgumentGroup) -> None:
 
 def _add_dataset(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--dataset", type=name_or_plugin(DATASETS), metavar="NAME",
+        "--dataset", type=NameOrPlugin(DATASETS), metavar="NAME",
         help=f"instead of FILES: {', '.join(DATASETS)}; or {FORM}, a class of your own",
     )  # fmt: skip
     group.add_argument("--root", type=Path, metavar="DIR", help="folder of the dataset")

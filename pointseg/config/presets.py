@@ -12,6 +12,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
+from dinomed3d.runtime.suggestion import suggestion
 from pointseg.config.backbone_recipes import as_published
 from pointseg.config.optimizer import OptimizerSpec
 from pointseg.config.recipe import InferenceConfig, Recipe
@@ -180,7 +181,9 @@ def images_for(dataset: str, encoder: str) -> ImageConfig:
             f"the dataset {dataset} has no images; those that do: {', '.join(_IMAGES)}"
         )
     if encoder not in MODELS:
-        raise RecipeError(f"--encoder {encoder}: must be one of {', '.join(MODELS)}")
+        raise RecipeError(
+            f"--encoder {encoder}: must be one of {', '.join(MODELS)}{suggestion([encoder], MODELS)}"
+        )
     images = _IMAGES[usual]
     return replace(images, encoder=encoder, size=whole_patches(images.size, patch_of(encoder)))
 

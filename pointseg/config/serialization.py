@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
+from dinomed3d.runtime.suggestion import suggestion
 from pointseg.config.recipe import Recipe
 from pointseg.config.validation import RecipeError
 
@@ -36,7 +37,7 @@ def read_recipe(text: str) -> Recipe:
     try:
         found = json.loads(text)
     except json.JSONDecodeError as error:
-        raise RecipeError(f"read_recipe: not JSON: {error}") from error
+        raise RecipeError(f"recipe: must be JSON, as --show-recipe prints it: {error}") from error
     if isinstance(found, dict):
         _move_former_keys(found)
     return _parse(Recipe, found, "recipe")
@@ -58,8 +59,32 @@ def override(recipe: Recipe, changes: Sequence[str]) -> Recipe:
             value = json.loads(text)
         except json.JSONDecodeError:
             value = text
-        recipe = _changed(recipe, key.split("."), value, f"--override {change}")
+        try:
+            recipe = _changed(recipe, key.split("."), value, f"--override {change}")
+        except _UnknownKeyError as error:
+            raise RecipeError(f"{error}{_meant(recipe, key)}") from error
     return recipe
+
+
+class _UnknownKeyError(RecipeError):
+    """A key that a dataclass does not have."""
+
+
+def _meant(recipe: Recipe, key: str) -> str:
+    """The key that was probably meant: one of the same last word, or one spelled almost like it."""
+    keys = _keys_inside(recipe)
+    same = [known for known in keys if known.split(".")[-1] == key.split(".")[-1]]
+    return f"; did you mean {' or '.join(same)}?" if same else suggestion([key], keys)
+
+
+def _keys_inside(owner: Any) -> list[str]:
+    """The keys of a dataclass and, after a dot, of those inside it."""
+    found = []
+    for field in fields(owner):
+        found.append(field.name)
+        if is_dataclass(value := getattr(owner, field.name)):
+            found += [f"{field.name}.{inner}" for inner in _keys_inside(value)]
+    return found
 
 
 def _move_former_keys(found: dict[str, Any]) -> None:
@@ -90,7 +115,7 @@ def _changed(owner: T, path: Sequence[str], value: Any, who: str) -> T:
     types_of = typing.get_type_hints(type(owner))
     name, rest = path[0], path[1:]
     if name not in types_of:
-        raise RecipeError(f"{who}: '{name}' is none of {', '.join(types_of)}")
+        raise _UnknownKeyError(f"{who}: '{name}' is none of {', '.join(types_of)}")
     current = getattr(owner, name)
     if not rest:
         new = _value(types_of[name], value, f"{who}: '{name}'")

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.suggestion import suggestion
 from pointseg import datasets
 from pointseg.config.folder_recipe import fit_to_dataset
 from pointseg.config.presets import DISTILLATION_SPLITS, images_of, recipe_for
@@ -70,6 +71,7 @@ def _source(text: str, recipe: Recipe, changes: Sequence[str]) -> SourceDataset:
     if not equals or not (name in DATASETS or is_plugin(name)):
         raise UserError(
             f"--also {text}: must be NAME=DIR with NAME one of {', '.join(DATASETS)} or {FORM}"
+            f"{suggestion([name], DATASETS)}"
         )
     assert recipe.images is not None
     dataset = datasets.open_dataset(name, Path(folder), labelled=False)

@@ -174,3 +174,12 @@ def test_citation_file_is_valid():
     assert {"cff-version", "message", "title", "authors"} <= found.keys()
     for reference in [found, *found["references"]]:
         assert all({"name"} == a.keys() or "family-names" in a for a in reference["authors"])
+
+
+def test_every_command_ends_its_help_with_an_example_that_it_takes():
+    for name, parser in generator().parsers():
+        words = shlex.split(re.split(r" (?:>|&&) ", parser.example)[0])
+        assert words[: len(name.split())] == name.split(), f"{name}: {parser.example!r}"
+        if "--help" not in words:
+            assert parser.parse_args(words[len(name.split()) :]), name
+        assert parser.format_help().endswith(f"\nexample:\n  {parser.example}\n")

@@ -18,6 +18,7 @@ from dinomed3d.cli.nnunet_commands import (
     last_error,
 )
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.shell_words import make_folder
 from tests import ROOT
 
 HEAVY = {"torch", "numpy", "SimpleITK", "nnunetv2", "monai", "timm", "matplotlib", "pandas"}
@@ -98,7 +99,7 @@ def test_doctor_finds_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("nnUNet_results", str(tmp_path / "absent"))
     finding = doctor._folder("nnUNet_results")
     assert finding.state == "error"
-    assert f"mkdir -p '{tmp_path / 'absent'}'" in finding.fix
+    assert make_folder(tmp_path / "absent") in finding.fix
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dinomed3d.cli.main import main
+from dinomed3d.cli.main import VERBS, main
 
 PREDICT = ["predict", "-i", "a", "-o", "b", "-m", "c"]
 
@@ -35,7 +35,16 @@ def test_options_may_be_shortened_and_have_values_that_look_like_options(capsys)
     assert "unrecognized" not in capsys.readouterr().err
 
 
-def test_the_command_alone_lists_its_verbs(capsys):
+def test_the_command_alone_lists_its_verbs(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     assert main([]) == 2
     printed = capsys.readouterr()
+    verbs = printed.err.partition("VERB\n")[2].partition("\n\n")[0].splitlines()
+    assert len(verbs) == len(VERBS), "a line for each"
     assert not printed.out and "doctor" in printed.err and "Exit codes:" in printed.err
+
+
+def test_what_is_missing_comes_with_an_example(capsys):
+    with pytest.raises(SystemExit):
+        main(["predict"])
+    assert "required: -i, -o, -m; example: dinomed3d predict -i " in capsys.readouterr().err

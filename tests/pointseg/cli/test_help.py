@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pointseg import cli
+from pointseg.cli.train import main as train
 from pointseg.config.presets import RECIPES, SIZES
 from pointseg.conventions import BACKBONES, DATASETS, NORMAL_ORIENTATIONS, THINNINGS, TTA_NAMES
 from pointseg.prediction.prepare_cloud import ORIENTATIONS
@@ -44,6 +45,12 @@ def test_help_is_instant(module: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"usage: pointseg-{module.replace('_', '-')}")
+
+
+def test_names_that_were_probably_meant(capsys):
+    with pytest.raises(SystemExit) as ended:
+        train(["--dataset", "scannnet"])
+    assert ended.value.code == 2 and "did you mean scannet?" in capsys.readouterr().err
 
 
 def test_every_choice_has_its_value() -> None:

@@ -110,6 +110,9 @@ def test_changes_reach_inside() -> None:
         ("backbone_config=3", "must be an object"),
         ("backbone_config.in_channels=3", "must not set in_channels"),
         ("test.margin_m=-1", "'margin_m' must be >= 0 metres"),
+        ("optimzer.lr=1", "did you mean optimizer.lr"),
+        ("lr=1", "did you mean optimizer.lr"),
+        ("voxl_m=1", "did you mean voxel_m"),
         ("test.tta=many", "'tta' must be one of single, scannet"),
         ("mix3d=2", "'mix3d' must be a probability"),
         ("label_smoothing=1", r"'label_smoothing' must be in \[0, 1\)"),
@@ -124,7 +127,7 @@ def test_changes_that_do_not_fit(change: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "not JSON"),
+        ("{", "must be JSON"),
         ("[]", "must be an object"),
         ("{}", "lacks dataset"),
         ('{"datasets": "x"}', "unknown keys datasets"),
