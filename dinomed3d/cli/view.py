@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from typing import Any
 
@@ -50,6 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     from dinomed3d.inference.viewer.server import ViewerServer
     from dinomed3d.inference.viewer.viewed_run import ViewedRun
     from dinomed3d.runtime.counted import counted
+    from dinomed3d.runtime.screen import has_screen
 
     viewed = ViewedRun(Path(arguments.folder))
     with ViewerServer(viewed, port=arguments.port) as server:
@@ -59,19 +59,10 @@ def run(arguments: argparse.Namespace) -> int:
             "address there; Ctrl-C ends it",
             flush=True,
         )
-        if arguments.browser and _has_screen():
+        if arguments.browser and has_screen():
             webbrowser.open(server.url(server.answers.first_address))
         try:
             server.serve_forever()
         except KeyboardInterrupt:
             print("dinomed3d view: ended", file=sys.stderr)
     return 0
-
-
-def _has_screen() -> bool:
-    """Whether a browser could open here, and not in the terminal or on a computer that nobody sits at."""
-    if "SSH_CONNECTION" in os.environ:
-        return False
-    if sys.platform in ("win32", "darwin"):
-        return True
-    return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))

@@ -15,13 +15,13 @@ from pointseg.files.columns import fields_in
 from pointseg.files.pieces import PIECE
 
 Columns = Mapping[str, NDArray[Any]]
-SPARE = 2
+SPARE = 4
 """So many times the wanted points are kept while a file is read, from which the final voxels are chosen."""
 HALVINGS = 12
 """Steps in which the size of the final voxels is found."""
 FINER = 16
 """So much smaller are the first voxels: points may lie much denser in some places."""
-COARSER = 2**0.5
+COARSER = 2.0
 """By so much voxels grow when too many are occupied."""
 
 

@@ -62,6 +62,7 @@ def test_each_type_comes_out_as_it_went_in_with_a_class(tmp_path, model, suffix)
     record = json.loads(record_file(target).read_text())
     assert record["checkpoint_sha256"] == "abc"
     assert record["class_names"] == list(CLASSES.names)
+    assert record["class_colors"] == CLASSES.colors.tolist()
     for view in ("top", "oblique"):
         with Image.open(picture_file(target, view)) as picture:
             assert picture.width == 960 and np.asarray(picture).std() > 5

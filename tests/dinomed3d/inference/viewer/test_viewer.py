@@ -13,7 +13,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from dinomed3d.cli import view
 from dinomed3d.cli.main import main
 from dinomed3d.inference.case import Case, CaseError, Scan
 from dinomed3d.inference.cohort.record import describe_inputs, describe_reading
@@ -26,6 +25,7 @@ from dinomed3d.inference.viewer.recorded_case import recorded_case
 from dinomed3d.inference.viewer.server import ViewerServer
 from dinomed3d.inference.viewer.viewed_run import ViewedRun
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.screen import has_screen
 from tests.dinomed3d.inference.viewer.viewed_runs import put_mask, record_of, spec_of, write_run
 
 HOST = "127.0.0.1:8000"
@@ -298,9 +298,9 @@ def test_the_command_prints_the_address_and_ends_with_one_line(out, capsys, monk
 def test_no_browser_opens_in_a_terminal_or_elsewhere(monkeypatch):
     monkeypatch.setenv("DISPLAY", ":0")
     monkeypatch.setenv("SSH_CONNECTION", "1 2 3 4")
-    assert not view._has_screen()
+    assert not has_screen()
     monkeypatch.delenv("SSH_CONNECTION")
-    assert view._has_screen()
+    assert has_screen()
 
 
 def test_folders_without_a_run_are_refused(tmp_path):
