@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from dinomed3d.cli.main import main
+from dinomed3d.inference.models import package as packaging
 from dinomed3d.inference.models.model import open_model
 from dinomed3d.inference.models.package import package_model
 from dinomed3d.inference.models.share import card_of
@@ -160,9 +161,21 @@ def test_nobody_is_logged_in(hub, folder, tmp_path, capsys):  # noqa: F811
     assert not out.exists(), "known before the work"
 
 
-def test_a_folder_and_an_old_package_are_not_uploaded(hub, logged_in, folder, tmp_path, capsys):  # noqa: F811
-    assert main(["package", str(folder), "--push", "us/tiny"]) == 2
-    assert "-o" in capsys.readouterr().err
+def test_what_may_name_cases_is_not_uploaded(
+    hub,  # noqa: F811
+    logged_in,
+    folder,
+    tmp_path,
+    monkeypatch,
+    capsys,
+):
+    with monkeypatch.context() as before:
+        before.setattr(packaging, "portable_dataset", dict)
+        old = package_model(folder, tmp_path / "old.zip")
+    for source in (folder, old):
+        assert main(["package", str(source), "--push", "us/tiny"]) == 2
+        assert "-o" in capsys.readouterr().err
+    assert not hub.repositories
 
 
 def test_an_upload_that_breaks(hub, logged_in, folder, tmp_path, monkeypatch, capsys):  # noqa: F811
