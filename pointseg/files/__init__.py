@@ -86,7 +86,7 @@ def _label_as_ply(source: Path, target: Path, labels: Labels) -> None:
     field = checked.field_in(source, scene.fields)
     new: dict[str, NDArray[Any]] = {field: checked.whole}
     more = zip(checked.added_values(), checked.added.values(), strict=True)
-    found = [values.astype(kind) for values, kind in more]
+    found = [values.astype(kind)[:, None] for values, kind in more]  # as scenes have heights
     new.update(zip(checked.added_names(scene.fields), found, strict=True))
     if checked.colors is not None:
         new["color"] = checked.paint(checked.whole).astype(np.float32)

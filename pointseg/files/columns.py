@@ -42,6 +42,7 @@ STRENGTH = ("strength", "intensity", "reflectance", "remission")
 RETURN_NUMBER, RETURN_COUNT = "return_number", "number_of_returns"
 SEGMENT = ("pointseg_class", "class", "label", "segment", "classification")
 INSTANCE = ("instance",)
+HEIGHT = "height_above_ground"
 
 CLASS_FIELD, SPARE_CLASS_FIELD = "class", "pointseg_class"
 
@@ -140,7 +141,7 @@ def columns_of(scene: Scene) -> dict[str, NDArray[Any]]:
         columns.update(zip(("red", "green", "blue"), color.T, strict=True))
     if "normal" in scene:
         columns.update(zip(("nx", "ny", "nz"), scene["normal"].T, strict=True))
-    own = {key for key in scene.fields if key not in FIELDS}
+    own = {key for key in scene.fields if key not in FIELDS or key == HEIGHT}
     if "strength" in scene and not own & set(STRENGTH):
         columns["intensity"] = scene["strength"][:, 0]
     if "segment" in scene:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pointseg.files.certainty import MEASURES, SavedCertainty, fractions
-from pointseg.files.columns import CLASS_FIELD, POSITION, POSITION_ARRAYS, key_of
+from pointseg.files.columns import CLASS_FIELD, HEIGHT, POSITION, POSITION_ARRAYS, key_of
 from pointseg.files.errors import CloudFileError
 from pointseg.files.pieces import PIECE, ranges
 from pointseg.files.saved_rows import SavedRows
@@ -25,7 +25,6 @@ CLASSIFICATION = "classification"
 """Of LAS files, whose numbers the ASPRS defines; in other types a field like others."""
 UNCLASSIFIED = 1
 """The ASPRS code of points without a class; 0 is that of points that nobody looked at."""
-HEIGHT = "height_above_ground"
 
 
 class SavedLabels(SavedRows):

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from dinomed3d.runtime.atomic_files import new_file
 from pointseg.files.certainty import MEASURES
-from pointseg.files.columns import CLASS_FIELD, SPARE_CLASS_FIELD, columns_of
+from pointseg.files.columns import CLASS_FIELD, HEIGHT, SPARE_CLASS_FIELD, columns_of
 from pointseg.files.errors import CloudFileError
-from pointseg.files.labels import CLASSIFICATION, HEIGHT, OWN, UNCLASSIFIED, Labels
+from pointseg.files.labels import CLASSIFICATION, OWN, UNCLASSIFIED, Labels
 from pointseg.files.las_box import Outside
 from pointseg.files.las_extra import legend_of, set_extra, set_measures
 from pointseg.files.las_header import LasHeader, read_header

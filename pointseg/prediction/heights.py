@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pointseg.files.columns import HEIGHT
 from pointseg.files.saved_rows import SavedRows
 from pointseg.ops.ground import height_above_ground
 from pointseg.scene import Scene
 
-HEIGHT = "height_above_ground"
 FILE, KIND = "heights", np.dtype("<f4")
 DIGITS = 3
 """Digits behind the point, as positions of scans have them: millimetres."""
@@ -20,9 +20,14 @@ AT_ONCE = 1 << 22
 """Bytes of which a checksum is made at once."""
 
 
-def written_heights(cloud: Scene) -> NDArray[np.float32]:
-    """(N,) metres above the ground, of a cloud in metres with z up; those that its model reads if it does."""
-    found = cloud[HEIGHT] if HEIGHT in cloud else height_above_ground(cloud.coord)
+def written_heights(cloud: Scene, *, is_found: bool) -> NDArray[np.float32]:
+    """(N,) metres above the ground.
+
+    Args:
+        cloud: in metres with z up.
+        is_found: whether it has them already, for its model; those of a file may be anybody's.
+    """
+    found = cloud[HEIGHT] if is_found else height_above_ground(cloud.coord)
     return found[:, 0].round(DIGITS)
 
 

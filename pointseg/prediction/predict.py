@@ -21,6 +21,7 @@ from pointseg.evaluation.saved_labels import write_json
 from pointseg.evaluation.scene_predictor import ScenePredictor
 from pointseg.files import LAS_SUFFIXES, check_labelled, cloud_suffix, name_notes, read_scaled
 from pointseg.files.certainty import MEASURES
+from pointseg.files.columns import HEIGHT
 from pointseg.files.labels import Labels
 from pointseg.loading.scene_images import ImageSet
 from pointseg.prediction.class_codes import class_codes
@@ -193,7 +194,8 @@ class _Job:
         found = self._classes(len(scene), prepared.index, cloud, progress, views)
         if spec.height:
             heights = np.full(len(scene), np.nan, np.float32)
-            heights[prepared.index] = written_heights(prepared.cloud)
+            is_found = HEIGHT in recipe.needs
+            heights[prepared.index] = written_heights(prepared.cloud, is_found=is_found)
             found = replace(found, heights=heights)
         notes += file_notes(source.path, scales, recipe) + name_notes(source.path, columns)
         notes += self._reject_notes(found)

@@ -12,11 +12,12 @@ from dinomed3d.runtime.errors import UserError
 from pointseg.config.recipe import FEATURES, Recipe
 from pointseg.datasets.axes import FileAxes, upright
 from pointseg.files import cloud_name, finite_points
+from pointseg.files.columns import HEIGHT
 from pointseg.files.file_scene import scene_of
 from pointseg.files.pieces import PIECE, Pieces
 from pointseg.loading.network_input import Placement
 from pointseg.ops.ground import Ground
-from pointseg.prediction.heights import HEIGHT, HeightFile
+from pointseg.prediction.heights import HeightFile
 from pointseg.prediction.prepare_cloud import refuse_missing
 from pointseg.prediction.survey import Survey
 from pointseg.scene import Scene

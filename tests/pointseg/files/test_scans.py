@@ -14,6 +14,7 @@ from pointseg.files import (
     check_labelled,
     in_pieces,
     read_cloud,
+    read_columns,
     read_scaled,
     result_suffix,
     write_cloud,
@@ -59,7 +60,12 @@ def test_results_are_ply_with_a_class_for_each_point_that_returned(tmp_path):
     with pytest.raises(CloudFileError, match=r"b\.ptx: must end in \.ply"):
         check_labelled(source, tmp_path / "b.ptx")
     colors = np.array([[1, 2, 3], [4, 5, 6]], np.uint8)
-    write_labelled(source, target, np.array([1, 0, -1]), colors=colors)
+    more = {"codes": (2, 6), "heights": np.array([0, 1, np.nan], np.float32), "legend": ("a", "b")}
+    write_labelled(source, target, np.array([1, 0, -1]), colors=colors, **more)
+    assert b"comment class 1 b\n" in target.read_bytes()
+    columns = read_columns(target)
+    np.testing.assert_array_equal(columns["height_above_ground"], more["heights"])
+    assert columns["classification"].tolist() == [6, 2, 1]
     before, after = read_cloud(source), read_cloud(target)
     np.testing.assert_array_equal(after.coord, before.coord)
     assert after["class"].tolist() == after["segment"].tolist() == [1, 0, -1]

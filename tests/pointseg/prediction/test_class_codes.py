@@ -110,7 +110,9 @@ def test_predicted_files_have_the_codes(tmp_path, monkeypatch):
 def test_other_types_have_the_codes_if_that_is_asked_for(tmp_path, monkeypatch):
     spoken = replace(trained(), classes=replace(CLASSES, codes=(2, 6, 5)))
     monkeypatch.setattr(module, "load_model", lambda path, device, **_: (ByColor(), spoken))
-    write_cloud(tmp_path / "a.ply", colored([0, 1, 2, 2]))
+    scene = colored([0, 1, 2, 2])
+    own = np.full((len(scene), 1), 99, np.float32)  # whatever that was
+    write_cloud(tmp_path / "a.ply", scene.with_fields(height_above_ground=own))
     spec = PredictSpec(
         inputs=(tmp_path / "a.ply",), out=tmp_path / "out", model=tmp_path / "m", pictures=False,
         tta=True, log=lambda text: None,
@@ -120,6 +122,7 @@ def test_other_types_have_the_codes_if_that_is_asked_for(tmp_path, monkeypatch):
         assert result.status == "done", result.reason
         found = read_columns(tmp_path / "out" / "a.ply")
         assert found["class"].tolist() == [0, 1, 2, 2] * 100
-        assert ("classification" in found) == ("height_above_ground" in found) == asked
+        assert ("classification" in found) == ("pointseg_height_above_ground" in found) == asked
     assert found["classification"].tolist() == [2, 6, 5, 5] * 100
-    assert 0.8 < np.ptp(found["height_above_ground"]) < 1.1  # of a cloud of 1 m
+    assert 0.8 < np.ptp(found["pointseg_height_above_ground"]) < 1.1  # of a cloud of 1 m
+    assert (found["height_above_ground"] == 99).all()
