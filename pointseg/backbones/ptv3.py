@@ -45,8 +45,8 @@ class PointTransformerV3(CurveUNet):
         image_channels: channels of the image features given with each cloud; None: it takes none.
         image_drop: probability with which a point's image features are dropped in training.
         image_pooling: how image features are pooled to coarser levels, see ``ImagePooling``.
-        mlp_ratio, qkv_bias, qk_scale, attn_drop, proj_drop, pre_norm, enable_rpe, enable_flash,
-            upcast_attention, upcast_softmax: see ``BlockSpec``.
+        mlp_ratio, qkv_bias, qk_scale, attn_drop, proj_drop, pre_norm: see ``BlockSpec``.
+        enable_rpe, enable_flash, upcast_attention, upcast_softmax: see ``BlockSpec``.
 
     Raises:
         ValueError: lists of other lengths, or values that do not fit.

@@ -74,8 +74,8 @@ class Sonata(CurveUNet):
         upcast: without a decoder, how many stages are joined to the next coarser one's features on the way to the
             points; None: all. 2 gives the published 1088 channels, all four 1232.
         image_channels, image_drop, image_pooling: as in Point Transformer V3; only with a decoder.
-        mlp_ratio, qkv_bias, qk_scale, attn_drop, proj_drop, pre_norm, enable_flash, upcast_attention,
-            upcast_softmax: see ``BlockSpec``.
+        mlp_ratio, qkv_bias, qk_scale, attn_drop, proj_drop, pre_norm: see ``BlockSpec``.
+        enable_flash, upcast_attention, upcast_softmax: see ``BlockSpec``.
         enable_rpe: must be False; no published configuration has it.
 
     Raises:

@@ -10,18 +10,14 @@ import pytest
 
 from pointseg.images.readers.manifest import read_manifest
 from tests import ROOT
-
-CODE = re.findall(
-    r"```python\n(.*?)```", (ROOT / "docs/data.md").read_text(encoding="utf-8"), re.DOTALL
-)
+from tests.docs.pages import block
 
 
-def run(function: str):
-    """A function of the page, by its name."""
-    (code,) = (block for block in CODE if f"def {function}(" in block)
+def defined(code: str) -> dict:
+    """The names that a block defines."""
     names: dict = {}
     exec(code, names)
-    return names[function]
+    return names
 
 
 def test_every_key_is_explained():
@@ -34,9 +30,10 @@ def test_every_key_is_explained():
 
 
 def test_kitti_manifest_projects_as_the_calibration_says(tmp_path):
+    kitti_manifest = defined(block("docs/data.md", "def kitti_manifest"))["kitti_manifest"]
     P2 = np.array([[718.0, 0, 607.0, 45.0], [0, 718.0, 185.0, -0.3], [0, 0, 1, 0.005]])
     Tr = np.array([[0, -1, 0, 0.01], [0, 0, -1, -0.08], [1, 0, 0, -0.27]], float)
-    manifest = run("kitti_manifest")(P2, Tr, "000000.png", 1241, 376)
+    manifest = kitti_manifest(P2, Tr, "000000.png", 1241, 376)
     (tmp_path / "cameras.json").write_text(json.dumps(manifest))
     (frame,) = read_manifest(tmp_path / "cameras.json")
     points = np.array([[10.0, 1.0, -0.5], [25.0, -3.0, 1.0]])
@@ -52,8 +49,9 @@ def test_nuscenes_view_follows_the_car(tmp_path):
     still = {"rotation": [1, 0, 0, 0], "translation": [0.0, 0, 0]}
     forward = {"rotation": [0.5, -0.5, 0.5, -0.5], "translation": [1.0, 0, 1.5]}
     K = [[1000, 0, 800], [0, 1000, 450], [0, 0, 1]]
+    nuscenes_view = defined(block("docs/data.md", "def nuscenes_view"))["nuscenes_view"]
     # the car has turned left by a quarter and moved 2 m when the image is taken
-    view = run("nuscenes_view")("a.jpg", {**forward, "camera_intrinsic": K}, turned, still, still)
+    view = nuscenes_view("a.jpg", {**forward, "camera_intrinsic": K}, turned, still, still)
     manifest = {"format": "pointseg-cameras-1", "views": [view]}
     (tmp_path / "cameras.json").write_text(json.dumps(manifest))
     (frame,) = read_manifest(tmp_path / "cameras.json")
@@ -69,9 +67,10 @@ def test_nuscenes_view_follows_the_car(tmp_path):
 def test_descriptions_of_folders_are_accepted(tmp_path):
     from pointseg.datasets.folder.description import read_description
 
-    page = (ROOT / "docs/data.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
-    assert blocks
-    for block in [*blocks, (ROOT / "examples/folder.yaml").read_text(encoding="utf-8")]:
-        (tmp_path / "dataset.yaml").write_text(block)
+    for content in (
+        block("docs/data.md", "splits: {train"),
+        block("docs/tutorials/clouds.md", "classes:"),
+        (ROOT / "examples/folder.yaml").read_text(encoding="utf-8"),
+    ):
+        (tmp_path / "dataset.yaml").write_text(content)
         assert read_description(tmp_path / "dataset.yaml", default_name="x").classes.names

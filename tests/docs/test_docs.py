@@ -5,9 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
-import shlex
 from functools import cache
-from importlib.metadata import distribution
 from types import ModuleType
 
 import pytest
@@ -15,10 +13,8 @@ import yaml
 
 from dinomed3d.lifting import MODELS
 from tests import ROOT
+from tests.docs.pages import DOCS, PAGES, WRITTEN, named
 
-DOCS = ROOT / "docs"
-PAGES = sorted(DOCS.rglob("*.md"))
-WRITTEN = [*PAGES, *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "AGENTS.md"))]
 PATH = re.compile(r"`((?:dinomed3d|planners|pointseg|examples|tests|docs)/[\w./]*)`")
 NAMES = re.compile(r"`([\w/]+\.py)`:((?:,? `\w+`)+)")
 OPTION = re.compile(r"(?<![\w-])--?[a-z][a-z0-9_-]+")
@@ -35,6 +31,8 @@ FOREIGN = {
     "--array", "--gres", "--cpus-per-task", "--mem", "--time", "--requeue", "--nodes", "--ntasks-per-node",
     "--nnodes", "--nproc-per-node", "--rdzv-backend", "--rdzv-id", "--rdzv-endpoint",
     "--check", "--config-settings", "-aec", "--list", "--strict", "--force-reinstall", "-m", "-n0",
+    # of systemctl
+    "--now",
 }  # fmt: skip
 
 
@@ -50,10 +48,6 @@ def generator() -> ModuleType:
 @cache
 def parsers() -> dict:
     return dict(generator().parsers())
-
-
-def named(page) -> str:
-    return page.relative_to(ROOT).as_posix()
 
 
 @pytest.mark.parametrize("page", WRITTEN, ids=named)
@@ -82,34 +76,6 @@ def test_options_and_variables_exist(page):
     variables = set(re.findall(r"DINOMED3D_\w+", text)) - set(settings())
     tests_own = set(re.findall(r"DINOMED3D_FUZZ_\w+", FUZZ.read_text(encoding="utf-8")))
     assert variables - tests_own == set()
-
-
-def bash_commands(text: str) -> list[list[str]]:
-    """Words of each command in the bash blocks of a page, without comments and variables before it."""
-    found = []
-    for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL):
-        for line in block.replace("\\\n", " ").splitlines():
-            for part in re.split(r"&&|;", line):
-                words = shlex.split(part, comments=True)
-                while words and re.fullmatch(r"\w+=.*", words[0]):
-                    del words[0]
-                found += [words] if words else []
-    return found
-
-
-@pytest.mark.parametrize("page", WRITTEN, ids=named)
-def test_commands_of_bash_blocks_take_their_options(page):
-    scripts = {e.name for e in distribution("nnunetv2").entry_points}
-    for words in bash_commands(page.read_text(encoding="utf-8")):
-        name = words[0]
-        if name == "dinomed3d" and len(words) > 1 and not words[1].startswith("-"):
-            name = f"dinomed3d {words[1]}"
-        if name.startswith("nnUNetv2"):
-            assert name in scripts
-        elif name.startswith(("dinomed3d", "pointseg")):
-            known = {o for action in parsers()[name]._actions for o in action.option_strings}
-            given = {w.split("=")[0] for w in words if re.match(r"--?[a-z]", w)}
-            assert given - known == set(), name
 
 
 def test_every_command_has_a_page():

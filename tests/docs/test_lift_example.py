@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
-from tests import ROOT
+from tests.docs.pages import block
 
 
 def test_the_ten_lines_run(monkeypatch, capsys, tiny_encoder):
-    page = (ROOT / "docs/point_clouds.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    (code,) = [block for block in blocks if "lift_features" in block]
+    code = block("docs/point_clouds.md", "pointseg.lift_features")
     assert len([line for line in code.splitlines() if line]) <= 10
     opened = []
 

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
 
 from pointseg.training.checkpoint import build_segmenter, save_checkpoint
-from tests import ROOT
 from tests.dinomed3d.inference.cohort.test_run import write_scan
 from tests.dinomed3d.inference.models.write_model import write_model
+from tests.docs.pages import block
 from tests.pointseg.evaluation.answers import CLASSES, RECIPE
-
-
-def example(page: str) -> str:
-    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    (code,) = [block for block in blocks if "load_model" in block]
-    return code
 
 
 def test_volumes(
@@ -27,7 +19,7 @@ def test_volumes(
     monkeypatch.chdir(tmp_path)
     write_scan(Path("scan.nii.gz"), shape=(24, 20, 18))
     write_model(tmp_path).rename("model.zip")  # what it is shows in the content, not in the name
-    exec(example("volumes.md"), {})
+    exec(block("docs/volumes.md", "dinomed3d.load_model"), {})
     assert capsys.readouterr().out == "{'a': [1], 'b': [2]} ('MRI',) (24, 20, 18)\n"
 
 
@@ -37,5 +29,5 @@ def test_clouds(
     monkeypatch.chdir(tmp_path)
     weights = build_segmenter(RECIPE, len(CLASSES)).state_dict()
     save_checkpoint(Path("best.pt"), weights, recipe=RECIPE, classes=CLASSES)
-    exec(example("point_clouds.md"), {})
+    exec(block("docs/point_clouds.md", "pointseg.load_model"), {})
     assert capsys.readouterr().out == "('floor', 'wall', 'thing') (1000,) (1000, 3)\n"

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
-from tests import ROOT
+from tests.docs.pages import block
 
 
 def test_it_prints_what_it_says(capsys):
-    page = (ROOT / "docs/point_clouds.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    (code,) = [block for block in blocks if "pretrained_input" in block]
+    code = block("docs/point_clouds.md", "pretrained_input")
     exec(code, {})
     assert capsys.readouterr().out == code.splitlines()[-1].split("# ")[1] + "\n"
