@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib.metadata import distribution
+from unittest import mock
 
 import pytest
 
 from tests.docs.pages import Block, blocks
-from tests.docs.test_docs import generator, parsers, settings
+from tests.docs.test_docs import parsers, settings
 
 OURS = ("dinomed3d", "pointseg-")
 OTHERS = {
@@ -60,13 +62,29 @@ def inner(words: list[str]) -> list[str]:
     return words
 
 
+class Parsed(BaseException):
+    """Carries a parser out of the command that was about to use it."""
+
+
+def parser_of(main: Callable[[], object]) -> argparse.ArgumentParser:
+    """The parser of a command of nnU-Net, which is stopped where it begins to parse."""
+
+    def stop(self, *_: object) -> None:
+        raise Parsed(self)
+
+    with mock.patch.object(argparse.ArgumentParser, "parse_known_args", stop):
+        with pytest.raises(Parsed) as stopped:
+            main()
+    return stopped.value.args[0]
+
+
 def parse(words: list[str]):
     """Give a command's words to its own parser, which exits where it does not take them."""
     name = words[0]
     if name.startswith("nnUNetv2_"):
         (entry,) = (e for e in distribution("nnunetv2").entry_points if e.name == name)
         given = ["1" if word == "X" else word for word in words[1:]]  # the number of a dataset
-        return generator().parser_of(lambda _: entry.load()()).parse_args(given)
+        return parser_of(entry.load()).parse_args(given)
     if name.startswith(OURS):
         return parsers()[name].parse_args(words[1:])
     assert name in OTHERS, f"{name}: no program that these pages use"
