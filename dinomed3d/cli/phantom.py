@@ -146,7 +146,7 @@ def write_phantom(folder: Path, spec: PhantomSpec) -> list[str]:
         UserError: the folder exists.
     """
     if folder.exists():
-        raise UserError(f"write_phantom: '{folder}' exists already; name a folder that does not")
+        raise UserError(f"'{folder}' exists already; name a folder that does not")
     for name in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
         (folder / name).mkdir(parents=True)
     names = []

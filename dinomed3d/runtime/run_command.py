@@ -19,6 +19,7 @@ def run_command(
     *,
     results: str | Path | None = None,
     alone: str = "--workers 0",
+    again: str = "",
 ) -> int:
     """Run a command; an error of the user, or of a disk or folder, becomes one line on stderr.
 
@@ -27,6 +28,7 @@ def run_command(
         run: the command; its imports are late, too.
         results: folder or file that it writes; temporary files lie there if the system has no folder for them.
         alone: option with which it starts no worker processes.
+        again: what an interruption leaves, and what the same command does with it.
 
     Returns:
         Exit code: what ``run`` returns, 2 for an error that the user can fix, 130 when interrupted.
@@ -38,7 +40,7 @@ def run_command(
             ensure_temporary_folder(Path(results))
         return run()
     except KeyboardInterrupt:
-        print(f"{name}: interrupted", file=sys.stderr)
+        print(f"{name}: interrupted{f'; {again}' if again else ''}", file=sys.stderr)
         return 130
     except (UserError, OSError, RuntimeError) as error:
         reason = explain_full_shared_memory(error, alone=alone)

@@ -255,7 +255,12 @@ def _run(arguments: argparse.Namespace) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     arguments = _parser().parse_args(argv)
-    return run_command(NAME, lambda: _run(arguments), results=arguments.out)
+    return run_command(
+        NAME,
+        lambda: _run(arguments),
+        results=arguments.out,
+        again="finished files are kept; the same command goes on with the others",
+    )
 
 
 if __name__ == "__main__":

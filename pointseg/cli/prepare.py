@@ -212,7 +212,13 @@ def _list(lines: Sequence[str]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     arguments = _parser().parse_args(argv)
-    return run_command(NAME, lambda: _run(arguments), results=arguments.out, alone="--workers 1")
+    return run_command(
+        NAME,
+        lambda: _run(arguments),
+        results=arguments.out,
+        alone="--workers 1",
+        again="scenes that are ready are kept; the same command goes on with the others",
+    )
 
 
 if __name__ == "__main__":

@@ -192,7 +192,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"the following arguments are required: {', '.join(missing)}")
     if arguments.merge is not None and len(missing) < 2:
         parser.error("--merge takes folders of finished tests, and neither --model nor --dataset")
-    return run_command(NAME, lambda: _run(arguments), results=arguments.out)
+    return run_command(
+        NAME,
+        lambda: _run(arguments),
+        results=arguments.out,
+        again="predicted scenes are kept; the same command goes on with the others",
+    )
 
 
 if __name__ == "__main__":
