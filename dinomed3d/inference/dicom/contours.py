@@ -6,7 +6,7 @@ the outer one, DICOM's keyhole technique (part 3, C.8.8.6.3): one polygon that r
 those which combine them by exclusive or, fill alike.
 
     +-----------+
-    |  +---+    |       the channel lies a quarter of a voxel beside a row's centres,
+    |  +---+    |       the channel lies a quarter of a voxel off a row's centres,
     |==+   |    |       so that no centre is ever on it
     |  +---+    |
     +-----------+
