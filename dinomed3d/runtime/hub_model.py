@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.hub_errors import cannot_answer, explained
@@ -24,6 +24,11 @@ SPARE = 64 * MIB
 COMMIT = re.compile(r"[0-9a-f]{40}")
 CHECKSUM = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")
 """The hub's names of contents: sha256 of large files, git's hash of small ones."""
+
+CACHED = re.compile(
+    r"models--(?P<owner>[^/]+?)--(?P<name>[^/]+)/snapshots/(?P<commit>[0-9a-f]{40})/(?P<file>.+)"
+)
+"""Where huggingface_hub's cache has a file of a commit."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,15 @@ def local_model(source: str | os.PathLike[str], kind: ModelKind) -> Path:
             return _from_cache(name, kept, f" ({reason})")
         raise explained(error, name, file, lambda: _advice(name, kind)) from error
     return _downloaded(name, file, remote)
+
+
+def name_in_cache(path: str | os.PathLike[str]) -> str | None:
+    """The name with its commit, `hf:owner/name@commit`, of a file in the cache; None for any other file."""
+    found = CACHED.search(PurePath(path).as_posix())
+    if found is None:
+        return None
+    file = None if found["file"] in {kind.file for kind in KINDS} else found["file"]
+    return str(HubName(f"{found['owner']}/{found['name']}", found["commit"], file))
 
 
 def _check_ending(name: HubName, file: str, kind: ModelKind) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from dinomed3d.runtime.atomic_files import remove_leftovers
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.hub_model import name_in_cache
 from pointseg.datasets.axes import FileAxes
 from pointseg.evaluation.image_options import OPTION_OF, refuse_image_options
 from pointseg.evaluation.inference_protocol import InferenceProtocol
@@ -92,7 +93,7 @@ def predict(spec: PredictSpec) -> list[Prediction]:
     spec.progress(len(sources), len(sources), "")
     if not (len(sources) == 1 and sources[0].target == spec.out):
         files = [asdict(result) for result in results]
-        summary = {"model": str(spec.model), **job.how, "files": files}
+        summary = {"model": name_in_cache(spec.model) or str(spec.model), **job.how, "files": files}
         write_json(spec.out / "summary.json", summary)
     return results
 

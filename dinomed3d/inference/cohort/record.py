@@ -16,6 +16,7 @@ from dinomed3d.inference.io.image import MASK_ENDINGS
 from dinomed3d.inference.io.pictures import PREVIEW_OF_PNG
 from dinomed3d.inference.report.statistics import are_statistics
 from dinomed3d.runtime import atomic_files
+from dinomed3d.runtime.hub_model import name_in_cache
 
 if TYPE_CHECKING:
     from dinomed3d.inference.models.model import Model
@@ -248,8 +249,10 @@ def describe_reading(case: Case, channels: Sequence[str]) -> dict[str, Any]:
 
 
 def describe_model(model: Model) -> dict[str, Any]:
-    """The entries of a record that identify the model."""
+    """The entries of a record that identify the model; `hub` is its name there, if it is from the hub."""
+    on_hub = name_in_cache(model.source)
     return {
+        **({} if on_hub is None else {"hub": on_hub}),
         "hash": model.hash,
         "trainer": model.trainer,
         "configuration": model.configuration,

@@ -6,6 +6,7 @@ from typing import Any
 
 from dinomed3d.inference.models.licence import encoder_name, is_dinov3
 from dinomed3d.inference.models.model import Model
+from dinomed3d.runtime.hub_model import name_in_cache
 from dinomed3d.runtime.terminal_text import one_line
 
 MIB = 1 << 20
@@ -55,7 +56,7 @@ def inspect_text(model: Model) -> str:
     known = inspect_json(model)
     rows = [
         ("model", known["name"]),
-        ("from", f"{known['source']} ({known['kind']})"),
+        ("from", f"{name_in_cache(model.source) or known['source']} ({known['kind']})"),
         ("trainer", known["trainer"]),
         ("plans", f"{known['plans']}, configuration {known['configuration']}"),
         ("network", known["network"]),

@@ -122,7 +122,7 @@ class Anonymizer:
         return {
             **{key: run[key] for key in _SHOWN_OF_RUN if key in run},
             "anonymous": True,
-            "model": {k: v for k, v in run["model"].items() if k != "source"},
+            "model": {k: v for k, v in run["model"].items() if k not in _PLACES_OF_MODEL},
             "spec": {k: v for k, v in run["spec"].items() if k not in _PATHS_OF_SPEC},
             "left_out": self.left_out(run.get("left_out") or {}),
             "ignored": self.ignored(run.get("ignored") or {}),
@@ -174,6 +174,8 @@ _SHOWN_OF_CASE = (
 """Entries of a record that reports use and that hold no text of others."""
 _SHOWN_OF_RUN = ("started", "seconds", "devices", "not_compared")
 """Entries of a run, likewise."""
+_PLACES_OF_MODEL = ("source", "hub")
+"""Where a model is from: a path, or a name that may be a hospital's."""
 _PATHS_OF_SPEC = ("source", "out", "model", "localizer", "postprocessing", "patterns", "exclude")
 """Options that hold paths, or patterns of names."""
 

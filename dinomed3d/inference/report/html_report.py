@@ -117,6 +117,7 @@ def _facts(run: Mapping[str, Any]) -> dict[str, Any]:
     left_out = (run.get("left_out") or {}).items()
     return {
         "Model": model.get("name"),
+        "On the hub": model.get("hub"),
         "Trainer": model.get("trainer"),
         "Configuration": model.get("configuration"),
         "Folds": ", ".join(map(str, model.get("folds") or [])),

@@ -9,8 +9,11 @@ import pytest
 import dinomed3d
 import pointseg
 from dinomed3d.cli.main import main
+from dinomed3d.inference.cohort.record import describe_model
+from dinomed3d.inference.models.model import open_model
 from dinomed3d.inference.models.package import package_model
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.hub_model import VOLUME, local_model
 from pointseg.cli import predict, test, train
 from pointseg.cli.initial_weights import open_start
 from tests.dinomed3d.inference.fake_models import write_model
@@ -42,10 +45,16 @@ def test_commands_look_on_the_hub(hub, tmp_path, monkeypatch, capsys, run, words
     assert error.count("\n") == 1
 
 
-def test_volumes(hub, tmp_path, capsys):  # noqa: F811
+def test_volumes_and_what_is_said_of_them(hub, tmp_path, capsys):  # noqa: F811
     packed = package_model(write_model(tmp_path / "m", folds=("0",)), tmp_path / "m.zip")
-    hub.add("us/tiny", {"model.zip": packed.read_bytes()})
+    commit = hub.add("us/tiny", {"model.zip": packed.read_bytes(), "b.zip": packed.read_bytes()})
     assert main(["inspect", "hf:us/tiny"]) == 0
+    assert f"hf:us/tiny@{commit} (package)" in capsys.readouterr().out
+    files = {name: local_model(name, VOLUME) for name in ("hf:us/tiny", "hf:us/tiny/b.zip")}
+    told = [describe_model(open_model(file))["hub"] for file in files.values()]
+    assert told == [f"hf:us/tiny@{commit}", f"hf:us/tiny@{commit}/b.zip"]
+    assert [local_model(name, VOLUME) for name in told] == list(files.values())
+    assert "hub" not in describe_model(open_model(packed))
     assert dinomed3d.load_model("hf:us/tiny", device="cpu").labels.keys() == {"a", "b"}
 
 

@@ -110,7 +110,7 @@ def test_nothing_of_a_record_or_run_is_passed_on_unseen(hidden):
         assert shown[key] == ["[name] [name], [name]"]
     assert shown["labels"] == record["labels"] and shown["status"] == "done"
     run = {
-        "model": {"source": nasty, "hash": "abc"},
+        "model": {"source": nasty, "hub": nasty, "hash": "abc"},
         "spec": {"source": nasty, "exclude": [nasty], "step_size": 0.5, "localizer": nasty},
         "left_out": {nasty: f"a label image like {nasty}"},
         "ignored": {f"of {nasty}": 2},

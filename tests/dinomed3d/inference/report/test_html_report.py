@@ -20,6 +20,7 @@ PNG = b"\x89PNG not really"
 RUN = {
     "model": {
         "source": "/m",
+        "hub": "hf:us/liver@0123",
         "name": "Dataset007_Liver",
         "hash": "0123456789abcdef" * 4,
         "trainer": "SomeTrainer",
@@ -100,6 +101,7 @@ def test_page_shows_everything(tmp_path):
         *("2 done", "1 failed", "2 not yet done", "1 flagged"),
         *(
             "Dataset007_Liver",
+            "hf:us/liver@0123",
             "SomeTrainer",
             "3d_fullres",
             "0, 3",
