@@ -42,6 +42,7 @@ from dinomed3d.inference.models.model import Model
 from dinomed3d.runtime.allocator import KEEP_FREED_MEMORY
 from dinomed3d.runtime.counted import counted
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.pipe_ends import unless_hung_up, wait_for_hang_up
 from dinomed3d.runtime.terminal_text import print_any_text
 
 PATIENCE_S = 20
@@ -125,7 +126,7 @@ class WorkerProcess:
 
     def _send(self, content: Any) -> None:
         assert self.process.stdin is not None
-        with suppress(BrokenPipeError):  # it has died already: its exit code says so
+        with unless_hung_up():  # it has died already: its exit code says so
             pickle.dump(content, self.process.stdin)
             self.process.stdin.flush()
 
@@ -155,7 +156,7 @@ class WorkerProcess:
     def end(self) -> None:
         """Let it finish what it is writing, and remove its temporary files."""
         assert self.process.stdin is not None
-        with suppress(BrokenPipeError):
+        with unless_hung_up():
             self.process.stdin.close()  # then it ends by itself
         try:
             self.process.wait(timeout=PATIENCE_S + 10)
@@ -302,7 +303,7 @@ def work() -> int:
     def on_event(event: Event) -> None:
         # if the parent was killed nobody reads: no fault of the present case, and `_end_with_parent`
         # ends this process
-        with lock, suppress(BrokenPipeError):
+        with lock, unless_hung_up():
             pickle.dump(event, channel)
             channel.flush()
 
@@ -334,8 +335,7 @@ def work() -> int:
 def _end_with_parent() -> None:
     """End this process once nobody has the other end of its standard input open."""
     # not through sys.stdin, whose lock this thread would hold when the interpreter ends
-    while os.read(0, 1):
-        pass
+    wait_for_hang_up(0)
     if os.name == "posix":
         os.kill(os.getpid(), signal.SIGINT)  # also interrupts a main thread that waits
     else:
