@@ -363,6 +363,11 @@ def _read(path: Path, what: str) -> dict[str, Any]:
             "plans.json of a trained model (with dataset.json in the same folder)"
         ) from error
     except (OSError, ValueError) as error:
+        if path.is_dir():
+            inside = ", ".join(sorted(file.name for file in path.glob("*Plans.json")))
+            raise UserError(
+                f"{what} file {path} is a folder; give the .json in it{f' ({inside})' if inside else ''}"
+            ) from error
         raise UserError(f"{what} file {path} cannot be read as JSON: {error}") from error
     if not isinstance(content, dict):
         raise UserError(f"{what} file {path} must hold a JSON object")

@@ -15,7 +15,7 @@ Hook = Callable[[type[BaseException], BaseException, TracebackType | None], Any]
 
 
 class OneLineHook:
-    """An `excepthook` that prints errors of users as one line, and leaves all others to the former one."""
+    """An `excepthook` with one line for errors of users and for Ctrl-C; others are left to the former one."""
 
     def __init__(self, command: str, former: Hook) -> None:
         """Keep the command's name for the line, and the hook for other errors."""
@@ -28,8 +28,11 @@ class OneLineHook:
         """Report an error that ends the program.
 
         Raises:
-            SystemExit: exit code 2, after an error of the user.
+            SystemExit: exit code 2 after an error of the user, 130 after Ctrl-C.
         """
+        if isinstance(error, KeyboardInterrupt):
+            print(f"{self.command}: interrupted", file=sys.stderr)
+            raise SystemExit(130)
         if not isinstance(error, UserError):
             self.former(kind, error, trace)
             return

@@ -27,6 +27,7 @@ from dinomed3d.training.nnunet_plan import stored_spec, write_spec
 from dinomed3d.training.optimizer import load_optimizer, set_peaks
 from dinomed3d.training.pending_checkpoints import PendingCheckpoints
 from dinomed3d.training.recipe import Recipe
+from dinomed3d.training.stage_one_loader import finish
 
 
 class ResumableTrainer(nnUNetTrainer):
@@ -62,6 +63,7 @@ class ResumableTrainer(nnUNetTrainer):
     optimizer: torch.optim.Optimizer
     grad_scaler: torch.amp.GradScaler | None
     dataloader_train: Any
+    dataloader_val: Any
     enable_deep_supervision: bool
     is_ddp: bool
     _best_ema: float | None
@@ -92,6 +94,9 @@ class ResumableTrainer(nnUNetTrainer):
                     f"{f'; {names} written' if names else ''}; the same command with --c goes on from the last "
                     "whole epoch"
                 )
+            # left to the end of the program, their threads would report the worker processes as lost
+            for loader in (self.dataloader_train, self.dataloader_val):
+                finish(loader)
             raise
 
     def on_epoch_end(self) -> None:

@@ -166,6 +166,7 @@ def test_what_is_no_plan_is_refused_in_one_line(
     for words, says in (
         ([str(tmp_path / "none.json")], "none.json"),
         ([str(tmp_path / "cut.json")], "cut.json"),
+        ([str(planned.parent)], f"({planned.name})"),
         ([str(tmp_path / "other.json")], "other.json"),
         ([str(planned), "-c", "4d"], "-c 4d: "),
     ):

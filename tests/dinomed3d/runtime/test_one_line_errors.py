@@ -29,6 +29,10 @@ def test_one_line_in_commands_of_nnunet(monkeypatch, capsys, former, program):
         hook(UserError, UserError("the file must\nexist"), None)
     assert exit_.value.code == 2
     assert capsys.readouterr().err == "nnUNetv2_train: the file must exist\n"
+    with pytest.raises(SystemExit) as exit_:
+        hook(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert exit_.value.code == 130
+    assert capsys.readouterr().err == "nnUNetv2_train: interrupted\n"
     other = RuntimeError("a fault of ours")
     hook(RuntimeError, other, None)
     assert former == [other]

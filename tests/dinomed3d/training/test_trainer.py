@@ -337,8 +337,11 @@ def test_a_loss_that_is_not_finite_stops_training(nnunet, monkeypatch, stage):
         return step(batch)
 
     t.train_step = stepping
+    ended: list[object] = []
+    monkeypatch.setattr("dinomed3d.training.resumable_trainer.finish", ended.append)
     with pytest.raises(FloatingPointError, match=f"epoch {bad[0]}, step 2"):
         t.run_training()
+    assert ended == [t.dataloader_train, t.dataloader_val]  # or their threads complain at the exit
     assert t.iteration == 4  # it is noticed at the end of the epoch
     *_, said = Path(t.log_file).read_text(encoding="utf-8").strip().splitlines()
     assert f"stopped in epoch {bad[0]} of " in said and "--c" in said
