@@ -19,6 +19,8 @@ STEP_M = 0.15
 """Height of what is not looked at: stones, roughness; metres."""
 PIT_SLOPE = 5.0
 """Rise from a cell to its neighbours on all sides that no ground has."""
+PIT_REACH, PIT_COMPANY = 5, 3
+"""Cells around a pit, and how many of them are as low where it is none: ground seen here and there below trees."""
 ROWS = 256
 """Rows of cells that are filled at once."""
 
@@ -36,10 +38,24 @@ def ground_surface(lowest: NDArray[np.float32], cell_m: float) -> NDArray[np.flo
     """
     is_open = np.isinf(lowest)
     filled = _nearest(lowest, is_open)
-    closed = ndimage.grey_closing(filled, size=(3, 3), mode="nearest")
-    pits = closed - filled > PIT_SLOPE * cell_m
+    pits = _pits(lowest, filled, PIT_SLOPE * cell_m)
     filled = _nearest(filled, pits)
     return _between(filled, is_open | pits | _objects(filled, cell_m))
+
+
+def _pits(
+    lowest: NDArray[np.float32], filled: NDArray[np.float32], depth_m: float
+) -> NDArray[np.bool_]:
+    """(H, W) which cells lie so deep below their neighbours, and below nearly all cells farther away, too."""
+    found = ndimage.grey_closing(filled, size=(3, 3), mode="nearest") - filled > depth_m
+    row, column = np.nonzero(found)
+    limit, company = filled[row, column] + depth_m, np.zeros(len(row), np.int32)
+    around = np.pad(lowest, PIT_REACH, constant_values=np.inf)
+    for down, right in np.ndindex(2 * PIT_REACH + 1, 2 * PIT_REACH + 1):
+        if max(abs(down - PIT_REACH), abs(right - PIT_REACH)) > 1:  # neighbours may be the same pit
+            company += around[row + down, column + right] < limit
+    found[row, column] = company < PIT_COMPANY
+    return found
 
 
 def _objects(surface: NDArray[np.float32], cell_m: float) -> NDArray[np.bool_]:

@@ -48,6 +48,17 @@ def test_what_stands_on_a_slope_holes_and_pits_are_bridged_by_straight_lines():
     np.testing.assert_allclose(ground_surface(lowest, 1.0), plane(), atol=1e-5)
 
 
+def test_ground_seen_in_few_cells_below_trees_is_no_pit():
+    rng = np.random.default_rng(0)
+    lowest = (plane(40) + rng.uniform(8, 12, (40, 40))).astype(np.float32)
+    seen = rng.random((40, 40)) < 0.14
+    lowest[seen] = plane(40)[seen]
+    pair = np.s_[20:22, 20]  # two echoes from below the ground, next to each other
+    lowest[pair] = -40.0
+    error = np.abs(ground_surface(lowest, 1.0) - plane(40))
+    assert error.mean() < 0.1 and error[seen].max() < 1.5 and error[pair].max() < 1
+
+
 @pytest.mark.parametrize(("rise", "is_ground"), [(0.7, True), (0.8, False)])
 def test_what_a_window_takes_counts_from_its_height_on(rise, is_ground):
     """SLOPE times the 2 m by which a window grows, and STEP_M: 0.75 m."""
