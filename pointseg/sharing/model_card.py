@@ -13,6 +13,7 @@ from dinomed3d.runtime.model_card import (
     plain,
     table,
 )
+from pointseg.config.presets import FOLDER
 from pointseg.config.recipe import Recipe
 from pointseg.config.serialization import read_recipe
 from pointseg.plugins import is_plugin
@@ -52,7 +53,7 @@ def _entries(recipe: Recipe, about: Mapping[str, Any]) -> dict[str, Any]:
     """The front matter; the hub has no task for point clouds."""
     text = about["licence"] or recipe.licence
     family = [f for f in ("dinov3", "dinov2") if recipe.images and f in recipe.images.encoder]
-    tags = ["point-cloud", "3d", "semantic-segmentation", recipe.scene_type, *family]
+    tags = ["point-cloud", "3d", "semantic-segmentation", *_kind(recipe), *family]
     return {
         **licence_entries(text, has_file=bool(about["licence"])),
         "library_name": "pointseg",
@@ -61,29 +62,50 @@ def _entries(recipe: Recipe, about: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _kind(recipe: Recipe) -> list[str]:
+    """Indoor or outdoor; of a folder of somebody's own clouds nobody has said which."""
+    own = recipe.dataset == FOLDER.dataset or is_plugin(recipe.dataset)
+    return [] if own else [recipe.scene_type]
+
+
 def _use(recipe: Recipe, name: str) -> str:
     options = f" --backbone {recipe.backbone}" if is_plugin(recipe.backbone) else ""
     if recipe.images is not None:
         options += " --cameras cameras.json --weights ENCODER"
+    cloud = _file_name(recipe)
     shell = f"""```bash
 pip install .                                       # in the folder of dinomed3d's sources
-pointseg-predict CLOUD.ply -o OUT -m {name}{options}
+pointseg-predict {cloud} -o OUT -m {name}{options}
 ```"""
     if options:  # from Python, models that read images and classes of somebody's own are not loaded
         return shell
-    given = ", color=rgb" if "color" in recipe.needs else ""
     return f"""{shell}
 
 ```python
 import pointseg
 model = pointseg.load_model("{name}", device="cpu")
-labels = model.predict(points{given})               # (N, 3) in metres, z up
+{_call(recipe)}
 ```"""
 
 
+def _file_name(recipe: Recipe) -> str:
+    """A cloud that can hold what the model reads: hardly any type but LAS has echoes."""
+    return "CLOUD.laz" if "returns" in recipe.needs else "CLOUD.ply"
+
+
+def _call(recipe: Recipe) -> str:
+    """Of Python, with arrays where `predict` takes all that the model reads as such."""
+    if "returns" in recipe.needs:
+        return f'labels = model.predict("{_file_name(recipe)}")'
+    names = {"color": "color=rgb", "normal": "normal=normals", "strength": "intensity=intensity"}
+    arrays = ", ".join(["points", *(names[field] for field in recipe.needs if field in names)])
+    return f"labels = model.predict({arrays})               # (N, 3) in metres, z up"
+
+
 def _input(recipe: Recipe) -> str:
+    kind = "".join(f", {kind} scenes" for kind in _kind(recipe))
     rows = [
-        ("coordinates", f"voxels of {recipe.voxel_m:g} m, {recipe.scene_type} scenes"),
+        ("coordinates", f"voxels of {recipe.voxel_m:g} m{kind}"),
         ("features of points", ", ".join(recipe.features)),
         ("files", "PLY, PCD, LAS, LAZ, E57, PTX, .bin, text, numpy"),
     ]

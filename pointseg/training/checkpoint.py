@@ -201,8 +201,12 @@ def read_checkpoint(path: Path, formats: Sequence[str] = (FORMAT,)) -> dict[str,
         formats: accepted formats.
 
     Raises:
-        UserError: no such file, not readable, or of another format.
+        UserError: no such file, a folder, not readable, or of another format.
     """
+    if path.is_dir():
+        inside = [path / name for name in ("best.pt", "last.pt") if (path / name).is_file()]
+        advice = f"give {inside[0]}" if inside else "give best.pt of a training's folder"
+        raise UserError(f"checkpoint {path}: is a folder; {advice}")
     try:
         content = read_torch(path)
     except TensorFileError as error:

@@ -14,6 +14,7 @@ import pointseg
 from dinomed3d.runtime.errors import UserError
 from pointseg.cli.package import main
 from pointseg.images.config import ImageConfig
+from pointseg.sharing.model_card import model_card
 from pointseg.sharing.package import package_model
 from pointseg.sharing.share import card_of
 from pointseg.training.checkpoint import build_segmenter, read_checkpoint, save_checkpoint
@@ -53,10 +54,39 @@ def test_a_package_is_the_model_and_names_no_scene(best, tmp_path):
     assert all(torch.equal(before["model"][key], after["model"][key]) for key in before["model"])
     again = read_checkpoint(package_model(out, tmp_path / "again.pt"))
     assert again["about"] == after["about"]
+    with pytest.raises(UserError, match=r"is a folder; give .*best\.pt"):
+        read_checkpoint(tmp_path)
     card = card_of(out, "hf:us/boxes").decode()
     assert yaml.safe_load(card.split("---\n")[1])["library_name"] == "pointseg"
     for words in ("3 scenes, 1 for validation", "| box | 60.0 |", "| mean | 75.0 |", "| 1 | box |"):
         assert words in card
+
+
+@pytest.mark.parametrize(
+    ("dataset", "features", "has", "lacks"),
+    [
+        (
+            "folder",
+            ("strength", "returns"),
+            ("predict CLOUD.laz", 'predict("CLOUD.laz")'),
+            "indoor",
+        ),
+        ("folder", ("color", "strength"), ("(points, color=rgb, intensity=intensity)",), "indoor"),
+        (
+            "scannet",
+            ("color", "normal"),
+            ("color=rgb, normal=normals", "indoor scenes"),
+            "CLOUD.laz",
+        ),
+    ],
+)
+def test_the_card_says_what_a_call_needs_and_not_where_clouds_of_a_folder_are_from(
+    best, tmp_path, dataset, features, has, lacks
+):
+    content = read_checkpoint(package_model(best, tmp_path / "m.pt"))
+    recipe = replace(RECIPE, dataset=dataset, features=features)
+    card = model_card({**content, "recipe": recipe.to_json()}, name="m.pt")
+    assert all(words in card for words in has) and lacks not in card
 
 
 def test_upload_and_use(hub, best, tmp_path, monkeypatch, capsys):  # noqa: F811
