@@ -235,7 +235,8 @@ def _check_range(source: Path, form: int, labels: Labels | None, codes: tuple[in
     if codes and max(codes) > largest:
         raise CloudFileError(
             source,
-            f"its classification holds 0 to {largest}, the codes are {', '.join(map(str, codes))}",
+            f"its classification holds 0 to {largest}, the codes are {', '.join(map(str, codes))}; "
+            "give smaller ones (--class-code), convert it to point format 6, or use --keep-classification",
         )
 
 

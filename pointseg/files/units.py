@@ -46,7 +46,8 @@ def file_unit(path: Path, stated_m: float | None = None) -> FileUnit:
     if stated_m is not None:
         return FileUnit(stated_m, _disagreement(system, stated_m))
     if system is None:
-        return FileUnit(1.0, ("has no coordinate system; its coordinates are taken to be metres",))
+        note = "has no coordinate system; its coordinates are taken to be metres"
+        return FileUnit(1.0, (f"{note} (--unit, or unit in dataset.yaml, says another)",))
     if system.kind == "geographic":
         raise CloudFileError(
             path,

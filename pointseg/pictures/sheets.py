@@ -193,10 +193,11 @@ def _add_legend(figure: Any, legend: Sequence[Entry], columns: int, width: int) 
 
 
 def _entries(names: Sequence[str], colors: NDArray[np.uint8], segment: NDArray[Any]) -> list[Entry]:
-    """The legend of the classes that occur; of very many the most frequent."""
+    """The legend of the classes that occur, of very many the most frequent, and of points without a class."""
     counts = np.bincount(segment[segment >= 0], minlength=len(names))
     frequent = set(np.argsort(-counts, kind="stable")[:_MOST].tolist())
-    return [(names[k], colors[k].tolist()) for k in sorted(frequent) if counts[k]]
+    entries = [(names[k], colors[k].tolist()) for k in sorted(frequent) if counts[k]]
+    return [*entries, ("no class", list(UNNAMED))] if (segment < 0).any() else entries
 
 
 def _shortened(text: str, letters: int) -> str:
