@@ -110,6 +110,11 @@ def collate(clouds: Sequence[Cloud]) -> Cloud:
     """
     if not clouds:
         raise ValueError("collate: 'clouds' must hold at least one cloud")
+    if wrong := [cloud for cloud in clouds if not isinstance(cloud, Cloud)]:
+        raise ValueError(
+            f"collate: 'clouds' must be pointseg.Cloud(coord=..., grid_coord=..., feat=..., offset=...), got "
+            f"{type(wrong[0]).__name__}"
+        )
     joined: dict[str, Tensor | None] = {}
     for name in (f.name for f in fields(Cloud)):
         values = [getattr(cloud, name) for cloud in clouds]

@@ -53,6 +53,10 @@ class Scene:
     """The scene's name, for messages and names of files."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.coord, np.ndarray):
+            raise ValueError(
+                f"Scene {self.name}: 'coord' must be a numpy array, got {type(self.coord).__name__}"
+            )
         if self.coord.ndim != 2 or self.coord.shape[1] != 3 or self.coord.dtype != np.float32:
             raise ValueError(
                 f"Scene {self.name}: 'coord' must be (N, 3) float32, "

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dinomed3d.runtime.errors import UserError
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+NUMBERED = re.compile(r"(cpu|cuda|mps):\d+")
+"""One of several devices of a kind, as PyTorch names it."""
 
 
 def choose_device(name: str) -> str:
     """auto, cpu, cuda or mps -> cpu, cuda or mps.
 
+    Args:
+        name: one of DEVICES; from Python also one with a number, such as cuda:1, or a `torch.device`.
+
     Raises:
-        UserError: a device that PyTorch does not find on this machine.
+        UserError: another name, or a device that PyTorch does not find on this machine.
     """
     import torch  # late, so that --help does not wait for it
 
+    name = str(name)
+    if name not in DEVICES and not NUMBERED.fullmatch(name):
+        raise UserError(f"the device must be one of {', '.join(DEVICES)}, got {name!r}")
     if name == "auto":  # mps must be asked for: it lacks some 3D operators
         return "cuda" if torch.cuda.is_available() else "cpu"
     check_device(name, option="--device")
@@ -36,11 +45,12 @@ def check_device(name: str, *, option: str) -> None:
     """
     import torch
 
+    kind = name.partition(":")[0]
     found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not found.get(name, True):
+    if not found.get(kind, True):
         others = ["cpu", *(other for other, is_found in found.items() if is_found)]
         raise UserError(
-            f"{option} {name}: PyTorch finds no {name.upper()} device on this machine; use "
+            f"{option} {name}: PyTorch finds no {kind.upper()} device on this machine; use "
             f"{' or '.join(f'{option} {other}' for other in others)}"
         )
 

@@ -52,6 +52,8 @@ def hub_name(source: str | os.PathLike[str]) -> HubName | None:
     Raises:
         UserError: it begins as a name and is none, or is the address of a page of the hub.
     """
+    if not isinstance(source, str | os.PathLike):
+        raise UserError(f"a model must be a path or {FORM}, got {type(source).__name__}")
     text = PurePath(source).as_posix() if isinstance(source, os.PathLike) else source
     if page := _PAGE.match(text):
         raise UserError(f"model {text}: is a web page; write {PREFIX}{page['name']}")

@@ -6,6 +6,8 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.suggestion import suggestion
 from pointseg.backbones.features import Backbone
@@ -44,6 +46,13 @@ def build_backbone(name: str, checkpoint: Path | str | None = None, **config: An
         UserError: an unknown name; arguments that the class does not take, or that are missing; weights
             that do not fit; a class of your own that does not fit ``Backbone``.
     """
+    if not isinstance(name, str):
+        raise UserError(
+            f"build_backbone: 'name' must be one of {', '.join(BACKBONES)} or {FORM}, got {type(name).__name__}"
+        )
+    width = config.get("in_channels", 1)
+    if not isinstance(width, int | np.integer) or width < 1:
+        raise UserError(f"build_backbone: 'in_channels' must be 1 or more, got {width!r}")
     kind = _class_of(name)
     if name == "linear":
         config = _with_encoder(config)

@@ -85,6 +85,11 @@ class Backbone(nn.Module):
                 missing or not taken.
         """
         name = type(self).__name__
+        if not isinstance(cloud, Cloud):
+            raise ValueError(
+                f"{name}: 'cloud' must be a pointseg.Cloud(coord=..., grid_coord=..., feat=..., offset=...), got "
+                f"{type(cloud).__name__}"
+            )
         if cloud.mask is not None and not self.takes_mask:
             raise ValueError(
                 f"{name}: the cloud's 'mask' must be left out: only a network built with mask_token=True reads it"

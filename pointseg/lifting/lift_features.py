@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dinomed3d.lifting import Encoder
+from dinomed3d.runtime.device import choose_device
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.memory import free_bytes
 from pointseg.conventions import LIFT_FUSES, SAMPLES
@@ -57,22 +58,24 @@ def lift_features(
         fuse: how the features of the views that see a point become one: mean, last, nearest or max.
         sample: how a feature map is read: bilinear, or nearest (patch).
         visibility: when a point is visible in an image.
-        device: where the encoder computes.
+        device: where the encoder computes: auto, cpu, cuda or mps.
         step: called with how many of how many images are encoded.
 
     Returns:
         (N, C) features, 0 where no image shows the point; (N,) whether any does.
 
     Raises:
-        ValueError: ``points`` is not (N, 3); ``frames`` are no posed images; another ``fuse`` or ``sample``.
-        UserError: no weights; no point is visible in any image; an image that cannot be read; features that do
-            not fit into the free memory.
+        ValueError: ``points`` is not (N, 3); ``frames`` are no posed images; another ``fuse`` or ``sample``; an
+            ``image_size`` that is not two numbers.
+        UserError: no weights; no such device; no point is visible in any image; an image that cannot be read;
+            features that do not fit into the free memory.
 
     Source: the lifting of DITR (Knaebel et al. 2025), section 3. Differs: the mean over views read bilinearly is
     the default, and clouds without depth maps hide their own points.
     """
     _check(fuse, sample)
     _check_frames(frames)
+    device = choose_device(device)
     scene = points if isinstance(points, Scene) else _scene_of(points)
     network = encoder if isinstance(encoder, Encoder) else _opened(encoder, weights)
     needed, free = 4 * len(scene) * network.channels, free_bytes()
@@ -84,6 +87,10 @@ def lift_features(
     cloud, index = finite_points(scene)
     patch = network.stride
     if image_size is not None:
+        if np.shape(image_size) != (2,):
+            raise ValueError(
+                f"lift_features: 'image_size' must be (height, width), got {image_size!r}"
+            )
         require_whole_patches(image_size, patch, "the encoder", "image_size=({}, {})")
     with KeptArrays(KEPT_BYTES) as shown, KeptArrays(KEPT_BYTES) as maps:
         views = find_views(
@@ -110,6 +117,8 @@ def _check(fuse: str, sample: str) -> None:
 def _check_frames(frames: Sequence[Frame]) -> None:
     wrong: object = frames
     if isinstance(frames, Sequence):
+        if not frames:
+            raise ValueError("lift_features: 'frames' must hold at least one posed image, got none")
         wrong = next((each for each in frames if not isinstance(each, Frame)), None)
     if wrong is not None:
         raise ValueError(

@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from dinomed3d.runtime.device import choose_device
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.hub_model import CLOUD, local_model
+from pointseg.conventions import PRECISIONS
 from pointseg.datasets.axes import FileAxes
 from pointseg.evaluation.inference_protocol import InferenceProtocol
 from pointseg.evaluation.scene_predictor import ScenePredictor
@@ -60,8 +62,18 @@ def load_model(
 
     Classes are those of ``pointseg-predict`` with the same options.
     """
+    if precision not in PRECISIONS:
+        raise UserError(
+            f"load_model: 'precision' must be one of {', '.join(PRECISIONS)}, got {precision!r}"
+        )
+    file = local_model(path, CLOUD)
+    if file.is_dir():
+        raise UserError(
+            f"load_model: {file} is a folder; give the checkpoint in it, such as {file / 'best.pt'} (models of "
+            "volumes are for dinomed3d.load_model)"
+        )
     chosen = choose_device(device)
-    model, trained = read_model(local_model(path, CLOUD), chosen)
+    model, trained = read_model(file, chosen)
     if trained.recipe.images is not None:
         raise UserError(
             f"load_model: {path} reads images, which arrays do not come with; use pointseg-predict --cameras"
@@ -154,6 +166,8 @@ class PointSegmenter:
         if surplus := [name for name, values in given.items() if values is not None]:
             raise UserError(f"predict: {points} is a file, which has its own {', '.join(surplus)}")
         path, cloud_format = Path(points), recipe.cloud_format
+        if not path.exists():
+            raise UserError(f"{path}: no such file")
         axes, _ = axes_of(path, cloud_format)
         columns = cloud_format.columns_of(path)
         scene, scales = read_scaled(path, columns=columns, stated=cloud_format.ranges)
@@ -171,7 +185,7 @@ def _scene(points: Any, given: dict[str, Any]) -> Scene:
         if any(values is not None for values in given.values()):
             raise UserError("predict: 'points' is a scene, which has its own fields")
         return points
-    coord = _array(points, "points", 3)
+    coord = _array(points, "points", 3).astype(np.float64)
     relative, origin = split_origin(coord)
     fields = {}
     for name, values in given.items():
@@ -193,7 +207,7 @@ def _field(name: str, values: Any, count: int) -> NDArray[np.float32]:
     largest = {"color": 255.0, "strength": 1.0}.get(name)
     if largest is not None and count:
         low, high = float(array.min()), float(array.max())
-        is_fraction = name == "color" and 0 < high <= 1 and np.asarray(values).dtype.kind == "f"
+        is_fraction = name == "color" and 0 < high <= 1 and array.dtype.kind == "f"
         if low < 0 or high > largest or is_fraction:
             raise UserError(
                 f"predict: '{word}' must be from 0 to {largest:g}, got {low:g} to {high:g}; scale it as in training"
@@ -201,11 +215,19 @@ def _field(name: str, values: Any, count: int) -> NDArray[np.float32]:
     return array.astype(np.float32)
 
 
-def _array(values: Any, name: str, columns: int) -> NDArray[np.float64]:
-    array = np.asarray(values, dtype=np.float64)
+def _array(values: Any, name: str, columns: int) -> NDArray[Any]:
+    """Numbers with so many columns, of what the caller gave: an array, a tensor or lists."""
+    shape = "(N)" if columns == 1 else f"(N, {columns})"
+    if isinstance(values, Tensor):
+        values = values.detach().cpu().numpy()
+    try:
+        array = np.asarray(values)
+    except ValueError:  # rows of different lengths
+        array = np.empty((), object)
+    if array.dtype.kind not in "fiu":
+        raise UserError(f"predict: '{name}' must be {shape} numbers, got {type(values).__name__}")
     if columns == 1 and array.ndim == 1:
         array = array[:, None]
     if array.ndim != 2 or array.shape[1] != columns:
-        shape = "N" if columns == 1 else f"N, {columns}"
-        raise UserError(f"predict: '{name}' must be ({shape}), got {array.shape}")
+        raise UserError(f"predict: '{name}' must be {shape}, got {array.shape}")
     return array

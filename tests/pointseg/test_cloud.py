@@ -62,6 +62,7 @@ def test_joining_one_cloud_changes_nothing() -> None:
         (lambda: collate([cloud(2), replace(cloud(2), segment=None)]), "'segment'"),
         (lambda: replace(cloud(3), feat=torch.zeros(2, 1)), "'feat'"),
         (lambda: replace(cloud(3), offset=torch.tensor(3)), "'offset'"),
+        (lambda: collate([torch.zeros(3, 6)]), "pointseg.Cloud.*got Tensor"),
         (lambda: replace(cloud(3), image_maps=torch.zeros(2, 2, 3, 4, 5)), "'image_maps'"),
     ],
 )

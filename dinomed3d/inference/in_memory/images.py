@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -27,6 +28,7 @@ from dinomed3d.inference.io.grid import (
 )
 from dinomed3d.inference.io.image import read_case
 from dinomed3d.inference.io.voxels import checked_volume
+from dinomed3d.runtime.errors import UserError
 
 _ENDING = ".nii.gz"
 """The format whose needs of memory are assumed; nothing is written."""
@@ -61,10 +63,7 @@ def understand(image: Any, channels: Sequence[str], spacing: Sequence[float] | N
         CaseError: it is none of these, holds other channels, or cannot be read.
     """
     if isinstance(image, np.ndarray) != (spacing is not None):
-        raise CaseError(
-            "predict: 'spacing' (mm, z y x) must be given with an array, and with nothing else: "
-            f"got {type(image).__name__} and spacing {spacing!r}"
-        )
+        raise CaseError(_why_no_spacing(image))
     if isinstance(image, np.ndarray):
         assert spacing is not None
         return _of_array(image, channels, spacing)
@@ -80,17 +79,28 @@ def understand(image: Any, channels: Sequence[str], spacing: Sequence[float] | N
     return _of_paths([Path(path) for path in paths], channels)
 
 
+def _why_no_spacing(image: Any) -> str:
+    """What is wrong with a spacing that is missing, or that something else than an array came with."""
+    if isinstance(image, np.ndarray):
+        return "predict: 'spacing' must be given with an array: its voxel size (z, y, x) in mm"
+    if isinstance(image, str | PathLike | sitk.Image | nib.spatialimages.SpatialImage):
+        return f"predict: 'spacing' must be left out: {type(image).__name__} has a voxel size of its own"
+    return f"predict: 'image' must be {_WHAT}, got {type(image).__name__}; make an array with numpy.asarray"
+
+
 def _of_paths(paths: Sequence[Path], channels: Sequence[str]) -> Given:
     """Read one case: a file, a DICOM folder, a zip of one series, or a file for each channel."""
     if len(paths) not in (1, len(channels)):
-        raise CaseError(
-            f"predict: 'image' must be one path, or {len(channels)} for {', '.join(channels)}, got {len(paths)}"
-        )
+        each = f", or {len(channels)} for {', '.join(channels)}" if len(channels) > 1 else ""
+        raise CaseError(f"predict: 'image' must be one path{each}, got {len(paths)}")
     for path in paths:
         if not path.exists():
             raise CaseError(f"{path}: no such file or folder")
     names = channels if len(paths) == 1 else ["image"]
-    found = [find_cases(path, channels=names) for path in paths]
+    try:
+        found = [find_cases(path, channels=names) for path in paths]
+    except UserError as error:
+        raise CaseError(str(error)) from error
     for path, cases in zip(paths, found, strict=True):
         if cases.rejected:
             raise CaseError(f"{path}: {cases.rejected[0].reason}")
@@ -108,15 +118,22 @@ def _of_paths(paths: Sequence[Path], channels: Sequence[str]) -> Given:
 
 def _of_array(array: NDArray[Any], channels: Sequence[str], spacing: Sequence[float]) -> Given:
     """Take an array's axes as those that the model was trained with."""
+    given = array.shape
     if array.ndim == 3:
         array = array[None]
     if array.ndim != 4 or len(array) != len(channels):
+        bare = "(Z, Y, X) or " if len(channels) == 1 else ""
         raise CaseError(
-            f"predict: 'image' must be ({len(channels)}, Z, Y, X) for {', '.join(channels)}, got {array.shape}"
+            f"predict: 'image' must be {bare}({len(channels)}, Z, Y, X) for {', '.join(channels)}, got {given}"
         )
-    if len(spacing) != 3:
-        raise CaseError(f"predict: 'spacing' must be three numbers (z, y, x), got {spacing!r}")
-    z, y, x = (float(value) for value in spacing)
+    try:
+        z, y, x = (float(value) for value in spacing)
+    except (TypeError, ValueError):
+        z = y = x = math.nan
+    if not all(0 < value < math.inf for value in (z, y, x)):
+        raise CaseError(
+            f"predict: 'spacing' must be three numbers (z, y, x) above 0, in mm, got {spacing!r}"
+        )
     affine = np.diag([x, y, z, 1.0])
     grid, notes = _grid(array.shape[:0:-1], (x, y, z), affine, "the array")
     return Given(_volume(list(array), grid, notes, "the array"), np.ascontiguousarray)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ class ArrayImage:
 
     name: str
     """Names it in messages."""
-    pixels: NDArray[np.uint8]
+    pixels: NDArray[np.uint8] = field(repr=False)
     """(H, W, 3) red, green, blue."""
 
     def __str__(self) -> str:
@@ -40,7 +41,7 @@ class ArrayDepth:
 
     name: str
     """Names it in messages."""
-    depth: NDArray[np.float32]
+    depth: NDArray[np.float32] = field(repr=False)
     """(h, w) metres along the camera's axis, 0 where unknown."""
 
     def __str__(self) -> str:
@@ -81,6 +82,15 @@ def array_frame(
         raise ValueError(
             f"array_frame: 'image' must be (H, W, 3) uint8, got {image.shape} {image.dtype}"
         )
+    for argument, values in (
+        ("intrinsics", intrinsics),
+        ("world_to_camera", world_to_camera),
+        ("camera_to_world", camera_to_world),
+        ("depth", depth),
+        ("distortion", distortion),
+    ):
+        if isinstance(values, str | os.PathLike):
+            raise ValueError(f"array_frame: '{argument}' must be numbers, got {values!r}")
     if (world_to_camera is None) == (camera_to_world is None):
         raise ValueError("array_frame: give either 'world_to_camera' or 'camera_to_world'")
     camera = make_camera(

@@ -53,6 +53,11 @@ def test_names_that_are_none(text):
         hub_name(text)
 
 
+def test_what_is_no_text_is_no_name():
+    with pytest.raises(UserError, match="hf:owner/name.*NoneType"):
+        hub_name(None)
+
+
 @pytest.mark.parametrize("text", ["spleen", "us/a@v1", "us/a/b.zip", "", "https://hf.co/us/a"])
 def test_repositories_to_write_to(text):
     assert check_repository("us/a", "--push") == check_repository("hf:us/a", "--push") == "us/a"

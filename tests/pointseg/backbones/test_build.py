@@ -54,6 +54,9 @@ def test_configurations_of_pointcept():
         ("ptv3", {"num_classes": 20}, "'num_classes'"),
         ("ptv3", {"enc_mode": True, **TINY}, "'enc_mode'"),
         ("minkunet", {}, "'in_channels'"),
+        ("minkunet", {"in_channels": "6"}, "'in_channels'"),
+        ("minkunet", {"in_channels": 0}, "'in_channels'"),
+        (None, {}, "'name'.*NoneType"),
         ("minkunet", {"in_channels": 3, "enc_mode": False}, "'enc_mode'"),
     ],
 )

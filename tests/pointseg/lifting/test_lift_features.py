@@ -74,6 +74,9 @@ def test_a_depth_map_hides_what_lies_behind_it():
         ({"points": np.zeros((3, 3), int)}, ValueError, "points"),
         ({"frames": frame()}, ValueError, "frames.*array_frame.*got Frame"),
         ({"frames": [(halves(), K)]}, ValueError, "frames.*got tuple"),
+        ({"frames": []}, ValueError, "frames"),
+        ({"image_size": 64}, ValueError, "image_size"),
+        ({"device": "gpu"}, UserError, "auto, cpu, cuda, mps"),
         ({"fuse": "median"}, ValueError, "fuse"),
         ({"sample": "cubic"}, ValueError, "sample"),
         ({"encoder": "vit_small_patch14_dinov2"}, UserError, "weights"),
@@ -116,7 +119,7 @@ def test_real_weights_by_the_name_of_their_file(shared, tmp_path, monkeypatch):
 def test_features_that_do_not_fit_are_refused_before_images_are_read(monkeypatch):
     monkeypatch.setattr("pointseg.lifting.lift_features.free_bytes", lambda: 100)
     with pytest.raises(UserError, match="pointseg-lift"):
-        pointseg.lift_features(POINTS, [], Colours())
+        pointseg.lift_features(POINTS, [frame()], Colours())
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,12 @@ BAD = {
     "a scene and more": (SCENE, {"color": SCENE["color"]}, "scene"),
     "a file and more": ("a.ply", {"color": ROWS}, "a.ply"),
     "no file": ("no/such.ply", {}, "no/such.ply"),
+    "no LAZ": ("no/such.laz", {}, "no/such.laz: no such file"),
+    "words": (ROWS, {"color": "red"}, r"'color' must be \(N, 3\) numbers, got str"),
+    "nobody": (None, {}, "'points'.*NoneType"),
+    "ragged": ([[1, 2], [3]], {}, "'points'.*list"),
+    "complex": (ROWS + 1j, {}, "'points'"),
+    "fractions of a tensor": (ROWS, {"color": torch.rand(50, 3, requires_grad=True)}, "'color'"),
     "millimetres": (SCENE.coord * 1000, {"color": SCENE["color"]}, "millimetre"),
     "nothing": (np.zeros((0, 3)), {"color": np.zeros((0, 3))}, "no points"),
 }

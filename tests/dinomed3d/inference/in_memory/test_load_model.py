@@ -155,7 +155,10 @@ BAD = {
     "no spacing": ((VOXELS,), {}, "'spacing'"),
     "spacing of a path": (("a.nii.gz",), {"spacing": (1, 1, 1)}, "'spacing'"),
     "two numbers": ((VOXELS,), {"spacing": (1, 1)}, "'spacing'"),
-    "zero": ((VOXELS,), {"spacing": (1, 0, 1)}, "voxel size"),
+    "zero": ((VOXELS,), {"spacing": (1, 0, 1)}, "'spacing'.*above 0"),
+    "one number": ((VOXELS,), {"spacing": 1.0}, "'spacing'.*three numbers"),
+    "spacing of lists": ((VOXELS.tolist(),), {"spacing": (1, 1, 1)}, "'image'.*numpy.asarray"),
+    "text": ((__file__,), {}, "neither an image"),
     "two axes": ((VOXELS[0],), {"spacing": (1, 1, 1)}, "'image'"),
     "two channels": ((np.stack([VOXELS] * 2),), {"spacing": (1, 1, 1)}, "'image'"),
     "NaN": ((VOXELS * np.nan,), {"spacing": (1, 1, 1)}, "finite"),
@@ -179,8 +182,9 @@ def test_what_cannot_be_segmented_is_refused_in_one_sentence(model, words, named
         ({"step_size": 0}, "step-size"),
         ({"folds": [7]}, "folds"),
         ({"checkpoint": "none.pth"}, "none.pth"),
+        ({"device": "gpu"}, "auto, cpu, cuda, mps"),
     ],
 )
 def test_options_are_checked(trained, named, part):
     with pytest.raises(UserError, match=part):
-        dinomed3d.load_model(trained, device="cpu", **named)
+        dinomed3d.load_model(trained, **{"device": "cpu", **named})

@@ -31,6 +31,7 @@ def test_unknown_depths_are_0():
         {"world_to_camera": None},
         {"camera_to_world": np.eye(4)},
         {"depth": np.zeros(3)},
+        {"depth": "depth.png"},
     ],
 )
 def test_what_it_refuses(changes):
