@@ -73,8 +73,9 @@ def run(arguments: argparse.Namespace) -> int:
     folder = arguments.prediction
     folder = folder if folder.is_dir() else folder.parent
     out = arguments.out or folder / "evaluation.csv"
-    csv = result.per_case().to_csv(index=False, lineterminator="\n")
-    atomic_write(out, csv.encode())
+    if result.rows:  # an empty one would take the place of the last that is of use
+        csv = result.per_case().to_csv(index=False, lineterminator="\n")
+        atomic_write(out, csv.encode())
     if arguments.json:
         print_json("dinomed3d-evaluate-1", _content(result, out, arguments.tolerance))
     else:
@@ -90,9 +91,14 @@ def _print_tables(result: Evaluation, out: Path, tolerance_mm: float) -> None:
         print(lines_of(table.to_string(index=False, **shown)))
         print(f"\nmeans over cases (surface Dice at {tolerance_mm:g} mm):")
         print(lines_of(result.per_label().to_string(**shown)))
-    print(f"\n{table['case'].nunique()} cases evaluated; table: {out}")
+    where = f"table: {out}" if len(table) else "no table is written"
+    print(f"\n{table['case'].nunique()} cases evaluated; {where}")
     for case, reason in result.problems.items():
         print(one_line(f"not evaluated: {case}: {reason}"))
+    if not len(table) and any(case.endswith("_0000") for case in result.problems):
+        print(
+            "names that end in _0000 are those of images: evaluate the folder of labels, such as labelsTr"
+        )
 
 
 def _content(result: Evaluation, out: Path, tolerance_mm: float) -> dict[str, Any]:
@@ -103,5 +109,5 @@ def _content(result: Evaluation, out: Path, tolerance_mm: float) -> dict[str, An
         "cases": result.per_case().to_dict("records"),
         "means": means,
         "not_evaluated": result.problems,
-        "table": out,
+        "table": out if result.rows else None,
     }

@@ -146,6 +146,19 @@ def test_the_command_with_nothing_wrong(folders, capsys, tmp_path):
     assert "surface Dice at 2 mm" in capsys.readouterr().out and out.is_file()
 
 
+def test_a_folder_of_images_is_named_and_the_earlier_table_stays(folders, capsys, tmp_path):
+    images, out = tmp_path / "images", tmp_path / "scores.csv"
+    images.mkdir()
+    (images / "case0_0000.nii.gz").write_bytes((folders[0] / "case0.nii.gz").read_bytes())
+    out.write_text("scores of yesterday")
+    command = ["evaluate", str(images), str(folders[1]), "-o", str(out)]
+    assert main(command) == 1
+    assert "no table" in (printed := capsys.readouterr().out) and "_0000 " in printed
+    assert main([*command, "--json"]) == 1
+    assert read_json(capsys.readouterr().out)["table"] is None
+    assert out.read_text() == "scores of yesterday"
+
+
 @pytest.mark.parametrize(
     ("content", "part"),
     [
