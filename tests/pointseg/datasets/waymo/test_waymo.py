@@ -337,4 +337,4 @@ def test_pyarrow_is_asked_for(
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     result = prepare(source, tmp_path)
-    assert ".[waymo]" in result.failed[f"train/{SEGMENT}"]
+    assert "[waymo]" in result.failed[f"train/{SEGMENT}"]
