@@ -98,6 +98,12 @@ class Page:
             time.sleep(0.05)
         return value
 
+    def click(self, x: float, y: float) -> None:
+        """Press and release the left button at a place of the picture, as a hand would."""
+        for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
+            button = {} if kind == "mouseMoved" else {"button": "left", "clickCount": 1}
+            self.call("Input.dispatchMouseEvent", type=kind, x=float(x), y=float(y), **button)
+
     def picture(self) -> np.ndarray:
         """The page as it is drawn: (Y, X, 3)."""
         shot = self.call("Page.captureScreenshot", format="png")["data"]

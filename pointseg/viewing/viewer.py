@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     import viser
 
 NO_CLASS = "(no class)"
+INVITATION = "Click on a point to see its coordinates."
+MISSED = "No point where you clicked: click on one, or come closer."
 SLACK = 0.006
 """How far a click may miss a point, per unit of distance."""
 SIZES = (0.2, 5.0, 0.1)
@@ -103,7 +105,6 @@ class Viewer:
         radius = viewpoint_of(self._coords, up).radius
         self.cameras = CameraPanel(server, frames, self.shift, radius) if frames else None
         """Of the cameras; None: there are none."""
-        self._picked = server.gui.add_html(text_html(["Click on a point to see its coordinates."]))
         server.scene.on_click()(self._pick)
 
     def _look(self, up: str, cameras: Sequence[tuple[float, float, float]]) -> None:
@@ -136,6 +137,8 @@ class Viewer:
         self._legend = gui.add_html(self.legend())
         low, high, step = SIZES
         size = gui.add_slider("point size", low, high, step, 1.0)
+        # above the classes, which may be more than a window shows: an answer below them is not seen
+        self._picked = gui.add_html(text_html([INVITATION]))
         choice.on_update(lambda event: self.paint(event.target.value))
         size.on_update(lambda event: self._resize(event.target.value))
         if any(part.is_ceiling for part in self.parts):
@@ -251,7 +254,9 @@ class Viewer:
                 found = picked(coord[rows], origin, ray / np.linalg.norm(ray), slack=SLACK)
                 if found is not None and (best is None or found[1] < best[0]):
                     best = found[1], number, int(rows[found[0]])
-            if best is not None:
+            if best is None:
+                self._picked.content = text_html([MISSED])
+            else:
                 lines = self.describe(best[1], best[2])
                 self._picked.content = text_html(lines)
                 at = tuple(self._coords[best[1]][best[2]].tolist())

@@ -62,6 +62,8 @@ def test_what_is_switched_off_is_hidden_and_colours_change(server):
     viewer._pick(SimpleNamespace(ray_origin=(x, y, z + 3), ray_direction=(0, 0, -2)))
     assert f"{500_000 + x:.3f} {5_000_000 + y:.3f} {z:.3f}" in viewer._picked.content
     assert "class: &lt;img" in viewer._picked.content
+    viewer._pick(SimpleNamespace(ray_origin=(x, y, z + 3), ray_direction=(0, 0, 2)))
+    assert "No point" in viewer._picked.content  # a click beside the cloud is answered, too
 
 
 def test_a_port_that_is_taken_is_refused(capsys, tmp_path):
@@ -124,7 +126,7 @@ def test_options_that_do_not_go_together(words, named, capsys):
 
 def test_chromium_draws_the_classes_without_an_error(server, tmp_path):
     path = needs_chromium()
-    Viewer(server, clouds(), palette(), color_by="class", about=[NAME])
+    viewer = Viewer(server, clouds(), palette(), color_by="class", about=[NAME])
     with browser(path, tmp_path / "profile", size=(520, 360)) as page:
         page.open(address(server))
         page.wait("document.body?.innerText.includes('<img src=x>')")
@@ -134,6 +136,13 @@ def test_chromium_draws_the_classes_without_an_error(server, tmp_path):
             if min(found) > 500:
                 break
         assert min(found) > 500, found
+        page.click(*np.median(np.argwhere(np.abs(picture - PURPLE).max(2) < 12), 0)[::-1])
+        page.wait("document.body.innerText.includes('reference: table')")
+        assert viewer._picked.order < min(
+            handle.order
+            for handle in server.gui._gui_input_handle_from_uuid.values()
+            if handle.label == "table"
+        ), "what a click tells stands above the classes, which may fill the window"
         assert not [
             line for line in page.errors if "GL Driver" not in line and "THREE." not in line
         ]
