@@ -132,7 +132,10 @@ def _distill(arguments: argparse.Namespace, out: Path) -> int:
         return 0
     print(f"student      {result.last} (best val_cosine {result.score:.4f})")
     print(f"curves       {out / 'curves.png'}")
-    print(f"next         pointseg-train --init {result.last} ...")
+    size = f" --model-size {arguments.model_size}" if arguments.model_size is not None else ""
+    print(
+        f"next         pointseg-train --init {result.last} --backbone {recipe.backbone}{size} ..."
+    )
     for picture in draw_features(
         result.last, mixture, recipe, task, out, device=spec.device, cache=features.cache
     ):

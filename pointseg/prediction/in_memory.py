@@ -76,7 +76,8 @@ def load_model(
     model, trained = read_model(file, chosen)
     if trained.recipe.images is not None:
         raise UserError(
-            f"load_model: {path} reads images, which arrays do not come with; use pointseg-predict --cameras"
+            f"load_model: {path} reads images, which arrays do not come with; use pointseg-predict --cameras, or a "
+            "model that learned from images and needs none (pointseg-distill, then pointseg-train --init)"
         )
     protocol = InferenceProtocol(config=trained.recipe.test, single_pass=not tta)
     predictor = ScenePredictor(

@@ -69,12 +69,13 @@ def array_frame(
         intrinsics: (3, 3) K of this image; the centre of its first pixel is (0.5, 0.5).
         world_to_camera: (4, 4) or (3, 4) pose, metres; camera axes x right, y down, z forward.
         camera_to_world: the inverse of it; exactly one of the two is given.
-        depth: (h, w) metres along the camera's axis, 0 or not finite where unknown. None: there is none.
+        depth: (h, w) floating-point metres along the camera's axis, 0 or not finite where unknown. None: there is none.
         distortion: k1, k2, p1, p2, k3. None: there is none.
         name: of the view, for messages.
 
     Raises:
-        ValueError: an image or depth map of another shape or type; none or both of the poses.
+        ValueError: an image or depth map of another shape or type, such as millimetres in whole numbers; none or
+            both of the poses.
         UserError: intrinsics or a pose that are none.
     """
     image = np.asarray(_array(image))
@@ -103,7 +104,14 @@ def array_frame(
     )
     source = None
     if depth is not None:
-        metres = np.asarray(_array(depth), np.float32)
+        stored = np.asarray(_array(depth))
+        # millimetres of depth cameras, taken as metres, would hide nothing
+        if stored.dtype.kind in "iu":
+            raise ValueError(
+                f"array_frame: 'depth' must be metres as floating-point numbers, got {stored.dtype}, as cameras give "
+                "millimetres; divide it by 1000"
+            )
+        metres = stored.astype(np.float32)
         if metres.ndim != 2:
             raise ValueError(f"array_frame: 'depth' must be (h, w), got {metres.shape}")
         source = ArrayDepth(name, np.where(np.isfinite(metres), metres, np.float32(0)))

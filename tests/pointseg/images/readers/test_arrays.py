@@ -32,6 +32,7 @@ def test_unknown_depths_are_0():
         {"camera_to_world": np.eye(4)},
         {"depth": np.zeros(3)},
         {"depth": "depth.png"},
+        {"depth": np.full((2, 2), 1500, np.uint16)},  # millimetres, as cameras give them
     ],
 )
 def test_what_it_refuses(changes):
