@@ -20,7 +20,7 @@ def add_parser(verbs: Any) -> None:
         epilog="bash: dinomed3d completion bash > ~/.dinomed3d.bash, and '. ~/.dinomed3d.bash' in ~/.bashrc; "
         "zsh: the same with zsh in place of bash, in ~/.zshrc; "
         "fish: dinomed3d completion fish > ~/.config/fish/conf.d/dinomed3d.fish; "
-        "PowerShell: dinomed3d completion powershell >> $PROFILE",
+        "PowerShell: dinomed3d completion powershell > $HOME\\dinomed3d.ps1, and '. $HOME\\dinomed3d.ps1' in $PROFILE",
         example="dinomed3d completion bash > ~/.dinomed3d.bash && echo '. ~/.dinomed3d.bash' >> ~/.bashrc",
     )
     parser.add_argument("shell", choices=SHELLS, help="the shell that will read the script")

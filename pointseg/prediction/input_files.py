@@ -40,7 +40,10 @@ def find_sources(inputs: Sequence[Path], out: Path) -> list[Source]:
     found: list[tuple[Path, Path]] = []
     for path in inputs:
         if not path.exists():
-            raise UserError(f"{path}: does not exist")
+            pattern = (
+                "; no file fits this pattern, or the shell fills in none (Windows): give the folder"
+            )
+            raise UserError(f"{path}: does not exist{pattern if '*' in path.name else ''}")
         if path.is_dir() and cloud_suffix(path) is None:
             clouds = [(cloud, _name(cloud.relative_to(path))) for cloud in walk_clouds(path, out)]
             if not clouds:

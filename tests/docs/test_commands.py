@@ -20,6 +20,7 @@ OTHERS = {
     # of the shell and the system
     "cd", "export", "python", "py", "pip", "cp", "sh", "head", "sudo", "systemctl", "mkdir", "setx", "crontab",
     "git", "jq", "docker", "storescu", "srun", "echo", "hf", "cat", "ls",
+    "Add-Content", "Remove-Item",
     # of this repository's own checks
     "pytest", "ruff", "mypy", "mkdocs", ".ci/run",
 }  # fmt: skip

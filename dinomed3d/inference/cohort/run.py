@@ -209,8 +209,9 @@ def _work(
         return _report(run, work)
     except OSError as error:
         raise UserError(
-            f"-o {out}: the report cannot be written ({error.strerror or error}); the masks of finished "
-            "cases are complete, and the same command writes the report once there is room"
+            f"-o {error.filename or out}: the report cannot be written ({error.strerror or error}); the masks of "
+            "finished cases are complete, and the same command writes the report once there is room, and no other "
+            "program, such as Excel, has it open"
         ) from error
 
 

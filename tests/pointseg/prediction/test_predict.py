@@ -325,6 +325,11 @@ def test_refused(tmp_path, model, inputs, out, named):
     assert model.asked == 0
 
 
+def test_a_pattern_that_no_shell_filled_in_is_called_one(tmp_path):
+    with pytest.raises(UserError, match=r"\*\.laz: .*pattern"):
+        find_sources([tmp_path / "*.laz"], tmp_path / "out")
+
+
 def test_the_texts_of_a_colmap_model_are_no_clouds(tmp_path):
     (tmp_path / "sparse").mkdir()
     for name in ("cameras.txt", "images.txt", "points3D.txt"):
