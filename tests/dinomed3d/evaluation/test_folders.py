@@ -138,6 +138,7 @@ def test_one_bad_case_costs_only_itself(folders, capsys):
     assert [list(content["cases"][0]), *scores] == [row.split(",") for row in rows]
     assert content["not_evaluated"] == result.problems
     assert [row["label"] for row in content["means"]][-1] == "mean"
+    assert isinstance(content["means"][0]["cases"], int) and content["means"][-1]["cases"] is None
 
 
 def test_the_command_with_nothing_wrong(folders, capsys, tmp_path):
