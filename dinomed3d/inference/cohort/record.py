@@ -294,6 +294,11 @@ def why_outdated(
     except (KeyError, TypeError, ValueError, OSError):
         return "its record is damaged"
     if problem is not None:
-        return f"its mask: {problem}"
+        kept = (
+            f"; it is kept as {case.id}.edited1 or the next number"
+            if is_edited(record, out)
+            else ""
+        )
+        return f"its mask: {problem}{kept}"
     missing = [name for name in record["files"] if not (out / name).is_file()]
     return f"{missing[0]} is gone" if missing else None

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinomed3d.inference.case import Case, CaseError, Scan
-from dinomed3d.inference.io import itk, nifti, other_scans, pictures
+from dinomed3d.inference.io import itk, nifti, nifti_header, other_scans, pictures
 from dinomed3d.inference.io.grid import Grid, Volume, corner_distance_mm
 from dinomed3d.inference.io.label_table import LabelValues
 from dinomed3d.runtime.atomic_files import new_file
@@ -148,8 +148,8 @@ def check_mask(path: Path, grid: Grid) -> str | None:
     except CaseError as err:
         return str(err)
     found = volume.grid
-    if volume.channels[0].dtype not in (np.uint8, np.uint16):
-        return f"{path}: must hold uint8 or uint16, it holds {volume.channels[0].dtype}"
+    if _as_labels(volume.channels[0]) is None:
+        return f"{path}: must hold whole numbers from 0 to 65535, it holds {volume.channels[0].dtype} of others"
     if found.ending != grid.ending or found.stored_shape != grid.stored_shape:
         return (
             f"{path}: must be {grid.ending} of {grid.stored_shape}, "
@@ -157,18 +157,38 @@ def check_mask(path: Path, grid: Grid) -> str | None:
         )
     if not np.allclose(found.matrix, grid.matrix, rtol=1e-6, atol=1e-4):
         return f"{path}: lies {corner_distance_mm(found, grid):.3g} mm off its scan's grid"
-    if grid.ending in (".nii", ".nii.gz") and found.header != grid.header:
+    if grid.ending in (".nii", ".nii.gz") and not _same_header(found, grid):
         return f"{path}: its qform, sform or voxel size differ from its scan's"
     return None
 
 
 def read_mask(path: Path, grid: Grid) -> NDArray[Any]:
-    """The values (Z, Y, X) of a mask for which `check_mask` finds nothing wrong.
+    """The values (Z, Y, X), uint8 or uint16, of a mask for which `check_mask` finds nothing wrong.
 
     Raises:
-        CaseError: It cannot be read.
+        CaseError: It cannot be read, or holds no labels.
     """
-    return _mask_volume(path, grid).channels[0]
+    labels = _as_labels(_mask_volume(path, grid).channels[0])
+    if labels is None:
+        raise CaseError(f"{path}: must hold whole numbers from 0 to 65535")
+    return labels
+
+
+def _as_labels(voxels: NDArray[Any]) -> NDArray[Any] | None:
+    """A mask as uint8 or uint16, of whatever type programs save what was corrected; None if it is none."""
+    if voxels.dtype in (np.uint8, np.uint16):
+        return voxels
+    low, high = voxels.min(), voxels.max()
+    if not (low >= 0 and high <= np.iinfo(np.uint16).max):  # so of NaN, too
+        return None
+    labels = voxels.astype(np.uint8 if high <= np.iinfo(np.uint8).max else np.uint16)
+    return labels if np.array_equal(labels, voxels) else None
+
+
+def _same_header(found: Grid, grid: Grid) -> bool:
+    if found.header == grid.header or found.header is None or grid.header is None:
+        return found.header == grid.header
+    return nifti_header.same_places(found.header, grid.header)
 
 
 def _mask_volume(path: Path, grid: Grid) -> Volume:

@@ -124,7 +124,7 @@ def grid_of(header: Header, name: str, ending: str, *, channels: int) -> tuple[G
     dim = [int(length) for length in header["dim"]]
     stored = mask_shape(tuple(dim[1 : dim[0] + 1]), name, channels=channels)
     header = _with_sound_codes(header, name)
-    unit = _MILLIMETRES.get(int(header["xyzt_units"]) % 8, 1.0)
+    unit = _unit(header)
     numbers = tuple(float(value) for value in header["pixdim"][1 : min(len(stored), 3) + 1])
     spacing = tuple(value * unit for value in numbers)
     check_spacing(spacing, name)
@@ -170,6 +170,52 @@ def for_mask(grid: Grid, mask: NDArray[Any]) -> Header:
     header["intent_code"] = 1002  # label
     header["descrip"] = b"dinomed3d"
     return header
+
+
+def same_places(found: str, wanted: str) -> bool:
+    """Whether every reader puts the voxels of two files of one shape in the same places, whatever else they store.
+
+    Programs in which masks are corrected write headers of their own: codes, units and the numbers of axes that do
+    not exist differ, or one of the two forms is left out.
+
+    Args:
+        found: `Grid.header` of one.
+        wanted: That of the other.
+    """
+    one, other = (parse(base64.b64decode(text), "the stored header") for text in (found, wanted))
+    ours, theirs = _forms(one), _forms(other)
+    return all(
+        _close(matrix, theirs.get(form, theirs["best"])) for form, matrix in ours.items()
+    ) and _close(_voxel_size(one), _voxel_size(other))
+
+
+def _forms(header: Header) -> dict[str, NDArray[np.float64]]:
+    """The affines that are set, and the one that nibabel takes, in mm; NaN where a qform is no rotation."""
+    unit = _unit(header)
+    found = {"best": _best_affine(header, "the stored header", unit)}
+    for form in ("qform", "sform"):
+        if int(header[f"{form}_code"]) > 0:
+            alone = header.copy()
+            alone["sform_code" if form == "qform" else "qform_code"] = 0
+            try:
+                found[form] = _best_affine(alone, "the stored header", unit)
+            except CaseError:
+                found[form] = np.full((4, 4), np.nan)
+    return found
+
+
+def _voxel_size(header: Header) -> NDArray[np.float64]:
+    axes = min(int(header["dim"][0]), 3)
+    return np.array(header["pixdim"][1 : axes + 1], np.float64) * _unit(header)
+
+
+def _close(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
+    return np.allclose(one, other, rtol=1e-6, atol=1e-4, equal_nan=True)
+
+
+def _unit(header: Header) -> float:
+    """Of lengths, mm."""
+    return _MILLIMETRES.get(int(header["xyzt_units"]) % 8, 1.0)
 
 
 def _with_sound_codes(header: Header, name: str) -> Header:

@@ -9,7 +9,14 @@ from typing import Any
 
 def flag_edited(record: Mapping[str, Any]) -> Mapping[str, Any]:
     """Flag a finished case whose mask was corrected by hand after the run."""
-    text = "corrected by hand since; volumes, certainty and preview are those of the prediction"
+    old = ["volumes", "certainty", "preview"]
+    if any(str(name).endswith(".seg.dcm") for name in record.get("files", ())):
+        old.append("DICOM segmentation")
+    if any(str(name).endswith((".npz", ".b2nd")) for name in record.get("files", ())):
+        old.append("probabilities")
+    text = (
+        f"corrected by hand since; {', '.join(old[:-1])} and {old[-1]} are those of the prediction"
+    )
     return _flagged(record, text) if record["status"] == "done" else record
 
 

@@ -12,7 +12,7 @@ import SimpleITK as sitk
 
 from dinomed3d.inference.case import CaseError
 from dinomed3d.inference.io.grid import Grid
-from dinomed3d.inference.io.image import check_mask, read_case, read_grid, write_mask
+from dinomed3d.inference.io.image import check_mask, read_case, read_grid, read_mask, write_mask
 from tests.dinomed3d.inference.image_files import (
     ORIENTATIONS,
     affine_of,
@@ -395,18 +395,50 @@ def test_check_mask_says_what_is_wrong(tmp_path):
     good = tmp_path / "m.nii.gz"
     write_mask(mask_of(grid), grid, good)
     assert check_mask(good, grid) is None
-    assert "must hold uint8" in check_mask(path, grid)
+    save(tmp_path / "half.nii.gz", mask_of(grid).T.astype(np.float32) / 2)
+    assert "whole numbers" in check_mask(tmp_path / "half.nii.gz", grid)
     assert "No such" in check_mask(tmp_path / "no.nii.gz", grid)
     affine = affine_of()
     affine[0, 3] += 1
     save(tmp_path / "moved.nii.gz", mask_of(grid).T, affine)
     assert "lies 1 mm off" in check_mask(tmp_path / "moved.nii.gz", grid)
-    save(tmp_path / "codes.nii.gz", mask_of(grid).T, codes=(1, 2))
-    assert "qform, sform" in check_mask(tmp_path / "codes.nii.gz", grid)
+    save(tmp_path / "whole.nii", mask_of(grid).T)
+    for field, value in (("qoffset_x", 20), ("quatern_b", 0.1)):
+        wrong = patched(tmp_path / "whole.nii", tmp_path / "forms.nii", **{field: value})
+        (tmp_path / "forms.nii.gz").write_bytes(gzip.compress(wrong.read_bytes()))
+        assert "qform, sform" in check_mask(tmp_path / "forms.nii.gz", grid)
     save(tmp_path / "shape.nii.gz", np.ones((3, 4, 6), np.uint8))
     assert "(3, 4, 6)" in check_mask(tmp_path / "shape.nii.gz", grid)
     good.write_bytes(good.read_bytes()[:-8])
     assert "cut off" in check_mask(good, grid)
+
+
+@pytest.mark.parametrize("stored", [np.int16, np.int32, np.float32])
+def test_a_mask_that_itk_or_nibabel_has_saved_again_is_still_one(tmp_path, stored):
+    angle = np.radians(20)
+    affine = affine_of()
+    affine[:2, :2] = affine[:2, :2] @ [
+        [np.cos(angle), -np.sin(angle)],
+        [np.sin(angle), np.cos(angle)],
+    ]
+    affine[:3, :3] = np.linalg.qr(affine[:3, :3])[0] @ np.diag([1.5, 0.7, 3])
+    grid = read_grid(scan(save(tmp_path / "a.nii.gz", numbers(3, 4, 5), affine)))
+    path = tmp_path / "m.nii.gz"
+    mask = mask_of(grid)
+    mask[0, 0, 0] = 200
+    write_mask(mask, grid, path)
+    image = sitk.Cast(
+        sitk.ReadImage(str(path)), sitk.GetImageFromArray(mask.astype(stored)).GetPixelID()
+    )
+    for key in image.GetMetaDataKeys():
+        image.EraseMetaData(key)
+    sitk.WriteImage(image, str(path))
+    assert check_mask(path, grid) is None
+    read = read_mask(path, grid)
+    assert read.dtype == np.uint8
+    np.testing.assert_array_equal(read, mask)
+    save(tmp_path / "codes.nii.gz", mask.T.astype(stored), affine, codes=(0, 2))
+    assert check_mask(tmp_path / "codes.nii.gz", grid) is None
 
 
 def test_write_mask_leaves_nothing_behind_and_keeps_what_was_there(tmp_path, monkeypatch):
