@@ -23,6 +23,8 @@ def main() -> None:
     parser.add_argument("scans", nargs="+", metavar="SCAN", help="one file for each channel")
     parser.add_argument("mask", metavar="MASK", help="the file to write")
     given = parser.parse_args()
+    if not given.description.is_file():
+        parser.error(f"MODEL.onnx.json: {given.description} is not there; export writes it")
     model = json.loads(given.description.read_text(encoding="utf-8"))
     networks = [load(given.description.parent, entry) for entry in model["networks"]]
     images = [sitk.ReadImage(path) for path in given.scans]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +32,8 @@ from dinomed3d.inference.nnunet.build_network import build_network
 from dinomed3d.inference.nnunet.plan import read_plan
 from dinomed3d.runtime.atomic_files import new_files
 from dinomed3d.runtime.errors import UserError
+
+log = logging.getLogger(__name__)
 
 BLOCK = 1 << 20
 """Bytes that are read at once for a checksum."""
@@ -134,6 +137,7 @@ def _export(model: Model, fold: str, part: Path, *, inputs: int, dynamic: bool) 
     shapes = window_shapes(network, channels=inputs, patch=model.patch, dynamic=dynamic)
     windows = random_windows(shapes.trials)
     function = WindowFunction(network, shapes.halo)
+    log.warning("fold %s: written, read back and compared with torch; minutes on a CPU", fold)
     with torch.inference_mode():
         expected = [function(given) for given in windows]
     write(trace(network, shapes), part)
