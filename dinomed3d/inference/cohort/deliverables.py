@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from dinomed3d.inference.case import Case, CaseError
 from dinomed3d.inference.cohort.record import Record, read_record, sha256, write_record
 from dinomed3d.inference.cohort.spec import PredictSpec
 from dinomed3d.inference.cohort.split_labels import split_files, write_split
+from dinomed3d.inference.dicom.derived import MadeBy
 from dinomed3d.inference.io.grid import Grid, Volume
 from dinomed3d.inference.io.image import read_case, read_mask
 from dinomed3d.inference.models.model import Model
@@ -79,7 +81,7 @@ def structure_set(
     out: Path,
     model: Model,
     *,
-    corrected: bool = False,
+    corrected: datetime | None = None,
 ) -> tuple[Record, list[str]]:
     """Write the mask of a DICOM series as an RT structure set; gives entries and flags of the record.
 
@@ -90,12 +92,12 @@ def structure_set(
         case: whose first scan is the series.
         out: the output folder.
         model: that predicted it.
-        corrected: whether it was corrected by hand since.
+        corrected: when it was corrected by hand, in local time.
 
     Raises:
         WriteError: it cannot be written.
     """
-    from dinomed3d.inference.dicom.structure_set import MadeBy, write_structure_set
+    from dinomed3d.inference.dicom.structure_set import write_structure_set
 
     name = f"{case.id}.rtstruct.dcm"
     try:
@@ -104,17 +106,22 @@ def structure_set(
             case.scans[0],
             out / name,
             labels=model.mask_values,
-            made_by=MadeBy(
-                algorithm=f"{model.trainer} {model.configuration}"[:64],
-                version=f"dinomed3d {__version__}, model {model.hash[:12]}",
-                corrected=corrected,
-            ),
+            made_by=_made_by(model, corrected),
         )
     except WriteError:
         raise
     except ValueError as error:  # the mask itself is valid and stays
         return {}, [f"{_OF['rtstruct']}{error}"]
     return {"rtstruct": {"mask_sha256": digest, "file": name, "left_out": left_out}}, []
+
+
+def _made_by(model: Model, corrected: datetime | None) -> MadeBy:
+    """What DICOM objects say about their origin."""
+    return MadeBy(
+        algorithm=f"{model.trainer} {model.configuration}"[:64],
+        version=f"dinomed3d {__version__}, model {model.hash[:12]}",
+        corrected=corrected,
+    )
 
 
 def planned(case: str, ending: str, model: Model, spec: PredictSpec) -> Record:
@@ -151,13 +158,13 @@ def complete_kept(
         if record is None:
             continue
         path = out / record["mask"]["file"]
-        digest = sha256(path) if case.id in corrected else record["mask"]["sha256"]
+        is_corrected = case.id in corrected
+        digest = sha256(path) if is_corrected else record["mask"]["sha256"]
         wanted = _lacks(record, digest, case, out, spec)
         if not wanted:
             continue
-        made, flags = _complete(
-            wanted, record, case, digest, out, model, corrected=case.id in corrected
-        )
+        when = datetime.fromtimestamp(path.stat().st_mtime) if is_corrected else None
+        made, flags = _complete(wanted, record, case, digest, out, model, corrected=when)
         tried = tuple(_OF[entry] for entry in wanted)
         kept = [flag for flag in record["flags"] if not flag.startswith(tried)]
         write_record(out, record | made | {"flags": [*kept, *flags]})
@@ -195,7 +202,7 @@ def _complete(
     out: Path,
     model: Model,
     *,
-    corrected: bool,
+    corrected: datetime | None,
 ) -> tuple[Record, list[str]]:
     """Make entries for the mask of a kept case; gives them and flags."""
     made: Record = {}

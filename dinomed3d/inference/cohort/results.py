@@ -14,6 +14,7 @@ from dinomed3d.inference.cohort import deliverables
 from dinomed3d.inference.cohort.case_task import CaseTask
 from dinomed3d.inference.cohort.record import sha256
 from dinomed3d.inference.cohort.spec import PredictSpec
+from dinomed3d.inference.dicom.derived import MadeBy
 from dinomed3d.inference.io.image import Grid, write_mask
 from dinomed3d.inference.io.pictures import PREVIEW_OF_PNG
 from dinomed3d.inference.models.model import Model
@@ -121,6 +122,8 @@ def _write_dicom_seg(mask: NDArray[Any], scan: Scan, path: Path, model: Model) -
         scan,
         path,
         labels=model.mask_values,
-        algorithm=f"{model.trainer} {model.configuration}"[:64],
-        version=f"dinomed3d {__version__}, model {model.hash[:12]}",
+        made_by=MadeBy(
+            algorithm=f"{model.trainer} {model.configuration}"[:64],
+            version=f"dinomed3d {__version__}, model {model.hash[:12]}",
+        ),
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from dinomed3d.inference.case import CaseError, Scan
@@ -12,8 +14,24 @@ from dinomed3d.inference.dicom.quiet import quiet_libraries
 from dinomed3d.inference.dicom.references import series_path
 from dinomed3d.runtime.errors import UserError
 
-NOT_REVIEWED = "Automatic segmentation, not reviewed; not a medical device"
-"""Description of every object."""
+
+@dataclass(frozen=True, kw_only=True)
+class MadeBy:
+    """What made a mask."""
+
+    algorithm: str
+    """Its name, at most 64 characters."""
+    version: str
+    """Of the algorithm, at most 64 characters."""
+    corrected: datetime | None = None
+    """When the mask was corrected by hand, in local time; None: it is the algorithm's."""
+
+    @property
+    def description(self) -> str:
+        """What readers of the object are told of it, at most 64 characters."""
+        if self.corrected is None:
+            return "Automatic segmentation, not reviewed; not a medical device"
+        return "Automatic segmentation, corrected by hand"
 
 
 def derived_uid(*parts: object) -> str:
@@ -21,14 +39,21 @@ def derived_uid(*parts: object) -> str:
     return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, '|'.join(map(str, parts))).int}"
 
 
-def source_date(header: Any) -> str:
-    """The date of the source: an object that is made again is the same, byte by byte."""
-    return _first_of(header, "Date") or "19000101"
+def made_at(header: Any, made_by: MadeBy) -> tuple[str, str]:
+    """Date and time of an object: those of the correction, else of the source.
 
+    An object that is made again of the same mask is the same, byte by byte.
 
-def source_time(header: Any) -> str:
-    """The time of the source."""
-    return _first_of(header, "Time") or "000000"
+    Args:
+        header: of the source.
+        made_by: what made the mask.
+
+    Returns:
+        DICOM's YYYYMMDD and HHMMSS; the time of a source may have a fraction.
+    """
+    if made_by.corrected is not None:
+        return f"{made_by.corrected:%Y%m%d}", f"{made_by.corrected:%H%M%S}"
+    return _first_of(header, "Date") or "19000101", _first_of(header, "Time") or "000000"
 
 
 def _first_of(header: Any, kind: str) -> str:

@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 
 from dinomed3d.inference.case import CaseError, Scan
 from dinomed3d.inference.dicom.derived import (
-    NOT_REVIEWED,
+    MadeBy,
     character_set,
     derived_uid,
     library_errors,
+    made_at,
     series_number,
-    source_date,
-    source_time,
 )
 from dinomed3d.inference.dicom.quiet import quiet_libraries
 from dinomed3d.inference.dicom.references import read_references
@@ -39,16 +38,15 @@ def write_segmentation(
     path: Path,
     *,
     labels: Mapping[str, int | Sequence[int]],
-    algorithm: str,
-    version: str,
+    made_by: MadeBy,
 ) -> list[str]:
     """Write the mask of a DICOM series as a DICOM Segmentation object, and read it back.
 
     One binary segment for each label that has voxels, in the order of `labels`; regions may
     overlap. Frames without voxels are left out; a mask without any has all labels on one empty
     frame each. Patient and study are those of the series; each algorithm gets a series of its own.
-    UIDs are derived from the content, so the same call writes the same bytes: therefore the content
-    date is that of the source. Takes about six times the memory of the mask; where regions overlap
+    UIDs are derived from the content, so the same call writes the same bytes; dates are as `made_at`
+    says. Takes about six times the memory of the mask; where regions overlap
     (8 + regions) times.
 
     Args:
@@ -56,8 +54,7 @@ def write_segmentation(
         scan: A DICOM series, its files sorted by position; may be in a zip.
         path: Of the file; it appears once it is complete and checked.
         labels: Name to value, or to the values of a region.
-        algorithm: What made the mask, at most 64 characters; stored in each segment.
-        version: Of the algorithm, at most 64 characters.
+        made_by: What made the mask; stored in each segment.
 
     Returns:
         Notes for the report: labels that were left out.
@@ -75,7 +72,7 @@ def write_segmentation(
     _check_highdicom()
     with library_errors(scan, "DICOM segmentation"):
         headers = read_references(scan, mask.shape)
-        content = _build(mask[planes], headers, planes, segments, list(named), (algorithm, version))
+        content = _build(mask[planes], headers, planes, segments, list(named), made_by)
         with new_file(path) as part:
             content.save_as(part)
             del content
@@ -103,14 +100,16 @@ def _build(
     planes: slice,
     segments: Mapping[str, tuple[int, ...]],
     names: Sequence[str],
-    made_by: tuple[str, str],
+    made_by: MadeBy,
 ) -> Any:
     """Make highdicom's object of the mask; `planes` are the slices that the mask is of."""
     import highdicom
     from pydicom.sr.codedict import codes
 
     first = headers[0]
-    algorithm, version = made_by
+    algorithm, version = made_by.algorithm, made_by.version
+    date, time = made_at(first, made_by)
+    corrected = () if made_by.corrected is None else (made_by.corrected,)
     identification = highdicom.AlgorithmIdentificationSequence(
         name=algorithm, family=codes.cid7162.ArtificialIntelligence, version=version
     )
@@ -125,12 +124,20 @@ def _build(
         pixel_array=_pixels(mask, segments),
         segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=[
-            describe_segment(k, name, names.index(name), algorithm=identification)
+            describe_segment(
+                k,
+                name,
+                names.index(name),
+                algorithm=identification,
+                corrected=made_by.corrected is not None,
+            )
             for k, name in enumerate(segments, start=1)
         ],
         series_instance_uid=series_uid,
         series_number=series_number(first, 1000),
-        sop_instance_uid=derived_uid(series_uid, *sources, mask.shape, digest, dict(segments)),
+        sop_instance_uid=derived_uid(
+            series_uid, *sources, mask.shape, digest, dict(segments), *corrected
+        ),
         instance_number=1,
         manufacturer="dinomed3d",
         manufacturer_model_name=algorithm,
@@ -140,10 +147,10 @@ def _build(
         pixel_measures=_pixel_measures(headers),
         series_description="Segmentation (dinomed3d)",
         content_label="SEGMENTATION",
-        content_description=NOT_REVIEWED,
-        content_date=source_date(first),
-        content_time=source_time(first),
-        specific_character_set=character_set(first, *names, *made_by),
+        content_description=made_by.description,
+        content_date=date,
+        content_time=time,
+        specific_character_set=character_set(first, *names, algorithm, version),
     )
     # what highdicom makes of random numbers or the clock
     del content.InstanceCreationDate, content.InstanceCreationTime

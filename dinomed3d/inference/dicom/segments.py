@@ -61,7 +61,9 @@ def belonging(
     return list(tables)
 
 
-def describe_segment(number: int, name: str, colour: int, *, algorithm: Any) -> Any:
+def describe_segment(
+    number: int, name: str, colour: int, *, algorithm: Any, corrected: bool = False
+) -> Any:
     """Describe one segment.
 
     A model does not say which coded concept a label is, so category and type are the generic
@@ -72,6 +74,7 @@ def describe_segment(number: int, name: str, colour: int, *, algorithm: Any) -> 
         name: Of the label.
         colour: Index of the label among the model's labels, so that all cases agree.
         algorithm: highdicom's AlgorithmIdentificationSequence.
+        corrected: Whether the mask was corrected by hand since.
 
     Returns:
         highdicom's SegmentDescription.
@@ -79,12 +82,13 @@ def describe_segment(number: int, name: str, colour: int, *, algorithm: Any) -> 
     import highdicom
     from pydicom.sr.codedict import codes
 
+    kinds = highdicom.seg.SegmentAlgorithmTypeValues
     return highdicom.seg.SegmentDescription(
         segment_number=number,
         segment_label=name,
         segmented_property_category=codes.SCT.Tissue,
         segmented_property_type=codes.SCT.Tissue,
-        algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_type=kinds.SEMIAUTOMATIC if corrected else kinds.AUTOMATIC,
         algorithm_identification=algorithm,
         display_color=highdicom.color.CIELabColor.from_string(COLOURS[colour % len(COLOURS)]),
     )

@@ -15,13 +15,12 @@ from numpy.typing import NDArray
 from dinomed3d.inference.case import CaseError, Scan
 from dinomed3d.inference.dicom.contours import filled, plane_contours
 from dinomed3d.inference.dicom.derived import (
-    NOT_REVIEWED,
+    MadeBy,
     character_set,
     derived_uid,
     library_errors,
+    made_at,
     series_number,
-    source_date,
-    source_time,
 )
 from dinomed3d.inference.dicom.references import read_references
 from dinomed3d.inference.dicom.segments import belonging, foreground_labels, labels_with_voxels
@@ -41,18 +40,6 @@ _LONGEST_NUMBER = 16
 """Characters of a decimal string in DICOM."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class MadeBy:
-    """What made a mask."""
-
-    algorithm: str
-    """Its name, at most 64 characters."""
-    version: str
-    """Of the algorithm, at most 64 characters."""
-    corrected: bool = False
-    """Whether the mask was corrected by hand since."""
-
-
 def write_structure_set(
     mask: NDArray[np.unsignedinteger[Any]],
     scan: Scan,
@@ -66,7 +53,7 @@ def write_structure_set(
     One ROI for each label that has voxels, in the order of `labels`; regions may overlap. A mask without any voxels
     has all labels without contours. On each slice, every piece is a closed planar contour (`plane_contours`), in
     patient coordinates. What is read back, filled at the centres of voxels, is the mask, or the file is not kept.
-    UIDs are derived from the content, so the same call writes the same bytes.
+    UIDs are derived from the content, so the same call writes the same bytes; dates are as `made_at` says.
 
     Args:
         mask: (Z, Y, X) uint8 or uint16; mask[z] lies on scan.files[z], rows Y, columns X.
@@ -175,21 +162,19 @@ def _build(
             content[keyword] = first[keyword]
     content.SOPClassUID = RTStructureSetStorage
     content.SOPInstanceUID = derived_uid(
-        series_uid, *sources, mask.shape, digest, dict(rois), made_by.corrected
+        series_uid, *sources, mask.shape, digest, dict(rois), made_by.corrected or False
     )
     content.Modality, content.OperatorsName = "RTSTRUCT", ""
     content.SeriesInstanceUID, content.SeriesNumber = series_uid, series_number(first, 2000)
     content.SeriesDescription, content.InstanceNumber = "Structure set (dinomed3d)", 1
-    content.SeriesDate, content.SeriesTime = source_date(first), source_time(first)
+    content.SeriesDate, content.SeriesTime = made_at(first, made_by)
     content.Manufacturer, content.ManufacturerModelName = "dinomed3d", made_by.algorithm
     content.SoftwareVersions = made_by.version
     content.FrameOfReferenceUID = first.FrameOfReferenceUID
     content.PositionReferenceIndicator = first.get("PositionReferenceIndicator") or ""
     content.StructureSetLabel, content.StructureSetName = "dinomed3d", made_by.algorithm
-    content.StructureSetDescription = (
-        "Automatic segmentation, corrected by hand" if made_by.corrected else NOT_REVIEWED
-    )
-    content.StructureSetDate, content.StructureSetTime = source_date(first), source_time(first)
+    content.StructureSetDescription = made_by.description
+    content.StructureSetDate, content.StructureSetTime = made_at(first, made_by)
     content.ApprovalStatus = "UNAPPROVED"
     content.ReferencedFrameOfReferenceSequence = [_frame_of_reference(headers)]
     described = [

@@ -6,6 +6,7 @@ import builtins
 import sys
 import warnings
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from dinomed3d.inference.case import CaseError, Scan
+from dinomed3d.inference.dicom.derived import MadeBy
 from dinomed3d.inference.dicom.dicom_seg import write_segmentation
 from dinomed3d.inference.dicom.segments import describe_segment, foreground_labels
 from dinomed3d.inference.dicom.series import find_series
@@ -28,7 +30,8 @@ with warnings.catch_warnings():
     highdicom = pytest.importorskip("highdicom", reason="the extra dinomed3d[dicom]")
 
 LABELS = {"background": 0, "Liver": 1, "kidney_left": 2, "cyst 3": 3}
-MADE_BY = {"algorithm": "nnUNetTrainer 3d_fullres", "version": "0123abc"}
+TRAINED = MadeBy(algorithm="nnUNetTrainer 3d_fullres", version="0123abc")
+MADE_BY = {"made_by": TRAINED}
 SERIES = ("dicom_torchio_ct", "hippocrop_dicom/Study1_13_HCropVolume")
 
 
@@ -210,7 +213,7 @@ def test_the_same_call_gives_the_same_bytes(tmp_path: Path, slices: tuple[str, .
     other = pydicom.dcmread(write(tmp_path, mask, slices))
     assert one.SeriesInstanceUID == other.SeriesInstanceUID
     assert one.SOPInstanceUID != other.SOPInstanceUID
-    newer = pydicom.dcmread(write(tmp_path, mask, slices, version="2"))
+    newer = pydicom.dcmread(write(tmp_path, mask, slices, made_by=replace(TRAINED, version="2")))
     assert newer.SeriesInstanceUID != other.SeriesInstanceUID
 
 

@@ -21,8 +21,9 @@ from pydicom.uid import (
 
 from dinomed3d.inference.case import CaseError
 from dinomed3d.inference.dicom import frames
+from dinomed3d.inference.dicom.derived import MadeBy
 from dinomed3d.inference.dicom.dicom_seg import write_segmentation
-from dinomed3d.inference.dicom.structure_set import MadeBy, write_structure_set
+from dinomed3d.inference.dicom.structure_set import write_structure_set
 from dinomed3d.inference.discovery.find_cases import find_cases
 from dinomed3d.inference.io.image import read_case, read_grid
 from tests.dinomed3d.inference.dicom.dicom_series import write_series
@@ -117,7 +118,9 @@ def test_a_segmentation_refers_to_the_frames(tmp_path):
     mask[0, 2:5, 3], mask[1, 7, 4:9], mask[2, 1, 1] = 1, 2, 1
     for number, labels in enumerate((mask, 0 * mask)):
         made = tmp_path / f"{number}.seg.dcm"
-        write_segmentation(labels, scan, made, labels={"a": 1, "b": 2}, algorithm="x", version="1")
+        write_segmentation(
+            labels, scan, made, labels={"a": 1, "b": 2}, made_by=MadeBy(algorithm="x", version="1")
+        )
     segmentation = pydicom.dcmread(tmp_path / "0.seg.dcm")
     found = np.zeros_like(mask)
     for group, frame in zip(
@@ -137,9 +140,7 @@ def test_a_segmentation_refers_to_the_frames(tmp_path):
     write_frames(path, [at(z, **content(StackID=s)) for s in "ab" for z in (0, 2)], change=more)
     scan = find_cases(tmp_path / "scan", channels=("MR",)).cases[0].scans[0]
     with pytest.raises(CaseError, match="holds several"):
-        write_segmentation(
-            mask[:2], scan, made, labels={"a": 1, "b": 2}, algorithm="x", version="1"
-        )
+        write_segmentation(mask[:2], scan, made, labels={"a": 1, "b": 2}, made_by=made_by)
 
 
 def test_each_frame_has_its_own_slope(tmp_path):

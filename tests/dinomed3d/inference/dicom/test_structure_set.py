@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,8 @@ from numpy.typing import NDArray
 from dinomed3d.inference.case import CaseError, Scan
 from dinomed3d.inference.dicom import structure_set
 from dinomed3d.inference.dicom.contours import filled, plane_contours
-from dinomed3d.inference.dicom.structure_set import MadeBy, write_structure_set
+from dinomed3d.inference.dicom.derived import MadeBy
+from dinomed3d.inference.dicom.structure_set import write_structure_set
 from tests.dinomed3d.inference.dicom.dicom_series import write_series
 
 LABELS = {"background": 0, "Liver": 1, "kidney_left": 2, "Zyste ü": 3}
@@ -138,7 +141,14 @@ def test_what_it_says_and_refers_to(tmp_path):
     before = path.read_bytes()
     write(scan, mask)
     assert path.read_bytes() == before
-    again = write(scan, mask, made_by=MadeBy(algorithm="a", version="1", corrected=True))
+    assert (content.StructureSetDate, content.SeriesTime) == ("19000101", "000000")
+    when = datetime(2026, 3, 1, 9, 5, 7)
+    again = write(scan, mask, made_by=replace(MADE_BY, corrected=when))
+    for moment in ("Series", "StructureSet"):
+        assert (again[f"{moment}Date"].value, again[f"{moment}Time"].value) == (
+            "20260301",
+            "090507",
+        )
     assert again.StructureSetROISequence[0].ROIGenerationAlgorithm == "SEMIAUTOMATIC"
     assert again.SOPInstanceUID != content.SOPInstanceUID
 
