@@ -16,6 +16,7 @@ from dinomed3d.inference.cohort.record import Record, read_record, sha256, write
 from dinomed3d.inference.cohort.spec import PredictSpec
 from dinomed3d.inference.cohort.split_labels import split_files, write_split
 from dinomed3d.inference.dicom.derived import MadeBy
+from dinomed3d.inference.dicom.segments import LEFT_OUT
 from dinomed3d.inference.io.grid import Grid, Volume
 from dinomed3d.inference.io.image import read_case, read_mask
 from dinomed3d.inference.models.model import Model
@@ -26,8 +27,11 @@ _OF = {
     "statistics": "no statistics: ",
     "split": "no label files: ",
     "rtstruct": "no RT structure set: ",
+    "seg": "no DICOM segmentation: ",
 }
 """Entry of the record -> beginning of the flag that says why it is missing."""
+SEG_ENDING = ".seg.dcm"
+"""Ending of a DICOM segmentation, which is one of the record's `files`."""
 
 
 def statistics(mask: NDArray[Any], volume: Volume, digest: str, model: Model) -> Record:
@@ -115,6 +119,48 @@ def structure_set(
     return {"rtstruct": {"mask_sha256": digest, "file": name, "left_out": left_out}}, []
 
 
+def segmentation(
+    mask: NDArray[Any],
+    grid: Grid,
+    case: Case,
+    out: Path,
+    model: Model,
+    *,
+    corrected: datetime | None = None,
+) -> tuple[list[str] | None, list[str]]:
+    """Write the mask of a DICOM series as a DICOM segmentation.
+
+    Args:
+        mask: on `grid`.
+        grid: of the mask, whose slices may be even ones of a series of two increments.
+        case: whose first scan is the series.
+        out: the output folder.
+        model: that predicted it.
+        corrected: when it was corrected by hand, in local time.
+
+    Returns:
+        Notes of the record, None where nothing was written; and flags that say why.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
+    from dinomed3d.inference.dicom.dicom_seg import write_segmentation
+
+    try:
+        notes = write_segmentation(
+            mask[grid.slices] if grid.slices else mask,
+            case.scans[0],
+            out / f"{case.id}{SEG_ENDING}",
+            labels=model.mask_values,
+            made_by=_made_by(model, corrected),
+        )
+    except WriteError:
+        raise
+    except ValueError as error:  # the mask itself is valid and stays
+        return None, [f"{_OF['seg']}{error}"]
+    return notes, []
+
+
 def _made_by(model: Model, corrected: datetime | None) -> MadeBy:
     """What DICOM objects say about their origin."""
     return MadeBy(
@@ -153,7 +199,8 @@ def complete_kept(
     """
     completed: list[str] = []
     corrected = set(edited)
-    for case in cases if spec.statistics or spec.split_labels or spec.dicom_rtstruct else ():
+    asked = spec.statistics or spec.split_labels or spec.dicom_rtstruct or spec.dicom_seg
+    for case in cases if asked else ():
         record = read_record(out, case.id)
         if record is None:
             continue
@@ -168,7 +215,7 @@ def complete_kept(
         tried = tuple(_OF[entry] for entry in wanted)
         kept = [flag for flag in record["flags"] if not flag.startswith(tried)]
         write_record(out, record | made | {"flags": [*kept, *flags]})
-        completed += [case.id] if made else []
+        completed += [case.id] if any(made.values()) else []
     return completed
 
 
@@ -191,6 +238,11 @@ def _lacks(
         same = (record.get("rtstruct") or {}).get("mask_sha256") == digest
         if not same or not file or not (out / file).is_file():
             wanted.append("rtstruct")
+    if spec.dicom_seg and case.scans[0].ending == ".dcm":
+        # the prediction's own has no entry: whether it could be made is in the files and flags
+        made_of = (record.get("seg") or {}).get("mask_sha256", record["mask"]["sha256"])
+        if made_of != digest:
+            wanted.append("seg")
     return wanted
 
 
@@ -204,14 +256,15 @@ def _complete(
     *,
     corrected: datetime | None,
 ) -> tuple[Record, list[str]]:
-    """Make entries for the mask of a kept case; gives them and flags."""
+    """Make entries for the mask of a kept case; gives them, None for an outdated one, and flags."""
     made: Record = {}
     flags: list[str] = []
     try:
         grid = Grid.from_json(record["grid"])
         mask = np.ascontiguousarray(read_mask(out / record["mask"]["file"], grid))
     except CaseError as error:
-        return {}, [f"{_OF[entry]}{error}" for entry in wanted]
+        outdated = {"seg": None} if "seg" in wanted else {}
+        return outdated, [f"{_OF[entry]}{error}" for entry in wanted]
     if "statistics" in wanted:
         try:
             made |= statistics(mask, read_case(case, model.channels), digest, model)
@@ -226,4 +279,22 @@ def _complete(
         entries, more = structure_set(mask, grid, digest, case, out, model, corrected=corrected)
         made |= entries
         flags += more
+    if "seg" in wanted:
+        notes, more = segmentation(mask, grid, case, out, model, corrected=corrected)
+        made |= _segmentation_entries(record, notes, digest, f"{case.id}{SEG_ENDING}")
+        flags += more
     return made, flags
+
+
+def _segmentation_entries(
+    record: Record, notes: list[str] | None, digest: str, file: str
+) -> Record:
+    """What a record says of a DICOM segmentation that was made again, or could not be."""
+    if notes is None:
+        return {"seg": None}
+    others = [n for n in record.get("result_notes") or () if not n.startswith(LEFT_OUT)]
+    return {
+        "seg": {"mask_sha256": digest, "file": file},
+        "files": [*(name for name in record["files"] if name != file), file],
+        "result_notes": [*others, *notes],
+    }

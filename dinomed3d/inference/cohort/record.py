@@ -87,7 +87,7 @@ def _is_complete(record: Record, case: str) -> bool:
         return False
     if not _has_plain_values(record) or not _has_own_label_files(record, case):
         return False
-    if not _has_own_structure_set(record, case):
+    if not _has_own_objects(record, case):
         return False
     if record["status"] != "done":
         return True
@@ -116,11 +116,14 @@ def _has_own_label_files(record: Record, case: str) -> bool:
     )
 
 
-def _has_own_structure_set(record: Record, case: str) -> bool:
-    """Whether the RT structure set that a record names is that of this case."""
-    entry = record.get("rtstruct")
-    return entry is None or (
-        isinstance(entry, dict) and entry.get("file") == f"{case}.rtstruct.dcm"
+def _has_own_objects(record: Record, case: str) -> bool:
+    """Whether the DICOM objects that a record names are those of this case."""
+    return all(
+        entry is None or (isinstance(entry, dict) and entry.get("file") == f"{case}{ending}")
+        for entry, ending in (
+            (record.get("rtstruct"), ".rtstruct.dcm"),
+            (record.get("seg"), ".seg.dcm"),
+        )
     )
 
 

@@ -8,19 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dinomed3d import __version__
-from dinomed3d.inference.case import Scan
 from dinomed3d.inference.cohort import deliverables
 from dinomed3d.inference.cohort.case_task import CaseTask
 from dinomed3d.inference.cohort.record import sha256
 from dinomed3d.inference.cohort.spec import PredictSpec
-from dinomed3d.inference.dicom.derived import MadeBy
 from dinomed3d.inference.io.image import Grid, write_mask
 from dinomed3d.inference.io.pictures import PREVIEW_OF_PNG
 from dinomed3d.inference.models.model import Model
 from dinomed3d.inference.report.preview import draw_preview
 from dinomed3d.inference.report.quality import TrainingRange, flags, measure
-from dinomed3d.runtime.atomic_files import WriteError, atomic_write
+from dinomed3d.runtime.atomic_files import atomic_write
 
 
 def write_results(
@@ -51,18 +48,14 @@ def write_results(
     endings: list[str] = []
     notes: list[str] = []
     flagged: list[str] = []
-    of_scan = mask[grid.slices] if grid.slices else mask
     if grid.slices:
-        _write_original_slices(of_scan, grid, Path(f"{stem}.slices.nii.gz"), model)
+        _write_original_slices(mask[grid.slices], grid, Path(f"{stem}.slices.nii.gz"), model)
         endings.append(".slices.nii.gz")
     if spec.dicom_seg and scan.ending == ".dcm":
-        try:
-            notes += _write_dicom_seg(of_scan, scan, Path(f"{stem}.seg.dcm"), model)
-            endings.append(".seg.dcm")
-        except WriteError:
-            raise
-        except ValueError as error:  # the mask itself is valid and stays
-            flagged.append(f"no DICOM segmentation: {error}")
+        written, flagged = deliverables.segmentation(mask, grid, task.case, Path(spec.out), model)
+        if written is not None:
+            notes += written
+            endings.append(deliverables.SEG_ENDING)
     if spec.save_probabilities is not None:
         endings += [".npz", ".pkl"] if spec.save_probabilities == "npz" else [".b2nd"]
     labels = measure(mask, model.mask_values, voxel_ml=grid.voxel_ml)
@@ -111,19 +104,3 @@ def _write_original_slices(mask: NDArray[Any], grid: Grid, path: Path, model: Mo
     from dinomed3d.inference.io.dicom import original_slices
 
     write_mask(mask, original_slices(grid), path, labels=model.mask_values)
-
-
-def _write_dicom_seg(mask: NDArray[Any], scan: Scan, path: Path, model: Model) -> list[str]:
-    """Write a DICOM segmentation; gives notes for the record."""
-    from dinomed3d.inference.dicom.dicom_seg import write_segmentation
-
-    return write_segmentation(
-        mask,
-        scan,
-        path,
-        labels=model.mask_values,
-        made_by=MadeBy(
-            algorithm=f"{model.trainer} {model.configuration}"[:64],
-            version=f"dinomed3d {__version__}, model {model.hash[:12]}",
-        ),
-    )

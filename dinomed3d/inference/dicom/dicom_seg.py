@@ -22,6 +22,7 @@ from dinomed3d.inference.dicom.derived import (
 from dinomed3d.inference.dicom.quiet import quiet_libraries
 from dinomed3d.inference.dicom.references import read_references
 from dinomed3d.inference.dicom.segments import (
+    LEFT_OUT,
     belonging,
     describe_segment,
     foreground_labels,
@@ -81,7 +82,7 @@ def write_segmentation(
                     f"{path}: the DICOM segmentation differs when read back: {difference}"
                 )
     left_out = [name for name in named if name not in segments]
-    return [f"no voxels, not in the DICOM segmentation: {', '.join(left_out)}"] if left_out else []
+    return [f"{LEFT_OUT}{', '.join(left_out)}"] if left_out else []
 
 
 def _check_highdicom() -> None:

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from dinomed3d.inference.palette import COLOURS
 from dinomed3d.runtime.errors import UserError
 
+LEFT_OUT = "no voxels, not in the DICOM segmentation: "
+"""Beginning of the note that names labels without voxels."""
+
 
 def foreground_labels(labels: Mapping[str, int | Sequence[int]]) -> dict[str, tuple[int, ...]]:
     """The values of each label or region, without the background and nnU-Net's 'ignore'.

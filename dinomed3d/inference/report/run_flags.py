@@ -10,7 +10,9 @@ from typing import Any
 def flag_edited(record: Mapping[str, Any]) -> Mapping[str, Any]:
     """Flag a finished case whose mask was corrected by hand after the run."""
     old = ["volumes", "certainty", "preview"]
-    if any(str(name).endswith(".seg.dcm") for name in record.get("files", ())):
+    made_again = (record.get("seg") or {}).get("mask_sha256")
+    is_old = made_again is None or made_again == (record.get("mask") or {}).get("sha256")
+    if is_old and any(str(name).endswith(".seg.dcm") for name in record.get("files", ())):
         old.append("DICOM segmentation")
     if any(str(name).endswith((".npz", ".b2nd")) for name in record.get("files", ())):
         old.append("probabilities")

@@ -1,7 +1,9 @@
 """Series of two slice increments: predicted on even slices, the mask put back on the original ones."""
 
+import html
 import json
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import nibabel as nib
@@ -179,5 +181,31 @@ def check_later_structure_sets(spec, path):
     assert roi.ROIGenerationAlgorithm == "SEMIAUTOMATIC"
     heights = [float(c.ContourData[2]) for c in found.ROIContourSequence[0].ContourSequence]
     assert heights == pytest.approx([20, 25, 30])
+    when = datetime.fromtimestamp(path.with_name("head.nii.gz").stat().st_mtime)
+    assert found.StructureSetTime == f"{when:%H%M%S}"
+    record = json.loads(path.with_name("head.json").read_text())
+    again = pydicom.dcmread(path.with_name("head.seg.dcm"))
+    (segment,) = again.SegmentSequence
+    assert segment.SegmentAlgorithmType == "SEMIAUTOMATIC" and again.ContentTime == f"{when:%H%M%S}"
+    frames = again.PerFrameFunctionalGroupsSequence
+    heights = {float(f.PlanePositionSequence[0].ImagePositionPatient[2]) for f in frames}
+    assert heights == {20, 25, 30} and len(frames) == 3
+    assert again.pixel_array.sum() == values[4:9, 5:8, 8:13:2].sum()
+    flag = html.unescape(path.with_name("report.html").read_text(encoding="utf-8"))
+    assert "corrected by hand since; volumes, certainty and preview are" in flag
+    assert record["files"].count("head.seg.dcm") == 1 and len(record["result_notes"]) == 1
     path.unlink()
     assert predict(spec, events.append).done and pydicom.dcmread(path) == found
+    check_a_correction_without_segmentation(spec, path, values, image.header)
+
+
+def check_a_correction_without_segmentation(spec, path, values, header):
+    """A value without a label: the older segmentation stays and is flagged as such."""
+    before = path.with_name("head.seg.dcm").read_bytes()
+    nib.save(nib.Nifti1Image(values * 99, None, header), path.with_name("head.nii.gz"))
+    assert predict(spec, lambda event: None).done
+    record = json.loads(path.with_name("head.json").read_text())
+    assert any("no DICOM segmentation" in flag for flag in record["flags"])
+    assert record["seg"] is None and path.with_name("head.seg.dcm").read_bytes() == before
+    text = path.with_name("report.html").read_text(encoding="utf-8")
+    assert "preview and DICOM segmentation are those of the prediction" in html.unescape(text)
