@@ -205,7 +205,10 @@ def _hidden_path(match: re.Match[str]) -> str:
     """Leave out a path, but not units and fractions such as 1/4 or ml/s, and not an ending alone."""
     if match[0].startswith("."):
         return match[0]
-    return match[0] if re.fullmatch(r"[\w.]{1,3}/[\w.]{1,3}[,;.)]?", match[0]) else HIDDEN
+    if re.fullmatch(r"[\w.]{1,3}/[\w.]{1,3}[,;.)]?", match[0]):
+        return match[0]
+    path = match[0].rstrip(":,;.")  # the sentence goes on behind it
+    return f"{HIDDEN}{match[0][len(path) :]}"
 
 
 def _hidden_number(match: re.Match[str]) -> str:

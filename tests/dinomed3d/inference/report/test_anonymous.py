@@ -53,7 +53,11 @@ def hidden(tmp_path):
 @pytest.mark.parametrize(
     ("text", "kept"),
     [
-        ("/srv/in/Müller^Hans 19700203/IM0007: gaps are uneven: 2.5 to 5 mm", "2.5 to 5 mm"),
+        (
+            "/srv/in/Müller^Hans 19700203/IM0007: gaps are uneven: 2.5 to 5 mm",
+            "]: gaps are uneven: 2.5 to 5 mm",
+        ),
+        ("its mask: /srv/out/Meier_Eva.nii.gz: its qform", "its mask: [name]: its qform"),
         ("series 4711, Schädel nativ, 2 files: slices of several orientations", "several"),
         ("gaps between its 12 slices, 5 between IM0007 and IM0008 Kontrolle.dcm", "its 12 slices"),
         ("differ in AcquisitionTime 101010.2 and 111111 and 1.2.840.113619.2.1", "AcquisitionTime"),
