@@ -36,6 +36,9 @@ TRAINER = "DinoMed3DTrainer"
 PLANNER = "DinoMed3DPlanner"
 PACKAGES = ("torch", "nnunetv2", "timm", "monai", "SimpleITK", "torchio", "safetensors")
 
+ONLY_TRAINING = "needed for planning and training only"
+"""Said of what a machine that predicts can do without."""
+
 _TRAINERS = Path("training/nnUNetTrainer/variants")
 _PLANNERS = Path("experiment_planning/experiment_planners")
 _REINSTALL = "in dinomed3d's source folder: pip install --force-reinstall --no-deps ."
@@ -54,7 +57,9 @@ def add_parser(verbs: Any) -> None:
         "memory, and which extras can be used; each problem with what to do next. With -d it looks a raw dataset over "
         "instead: dataset.json, missing and surplus files, geometry of images, channels and labels, values of images "
         "and labels, copies, memory and disk of preprocessing, plans, weights, devices; and prints a table at the end.",
-        epilog="Exit codes: 0 ready for training; 1 there are errors; 2 there is no such dataset, or nothing in it.",
+        epilog="Exit codes: 0 no errors; 1 there are errors; 2 there is no such dataset, or nothing in it. Weights and "
+        "folders of nnU-Net that are not set are notes, since only planning and training need them; with -d they "
+        "are errors.",
     )
     parser.add_argument(
         "-d", dest="dataset", metavar="DATASET", help="number, name or folder of a raw dataset"
@@ -113,21 +118,24 @@ def _dataset(arguments: argparse.Namespace) -> Iterator[Finding]:
         with_voxels=not arguments.headers_only,
         progress=DatasetProgress(),
     )
-    yield from _weights()
+    yield from _weights(unset="error")
     yield from _devices()
-    yield from map(_folder, FOLDERS)
+    yield from (_folder(name, unset="error") for name in FOLDERS)
 
 
 def examine() -> list[Finding]:
-    """Check versions, devices, nnU-Net's look-ups, weights, folders, memory and extras, in this order."""
+    """Check versions, devices, nnU-Net's look-ups, weights, folders, memory and extras, in this order.
+
+    What only training needs may be unset on a machine that predicts; what is set must be right.
+    """
     return [
         *_versions(),
         *cloud_files(),
         *_devices(),
         kernels(),
         *_nnunet(),
-        *_weights(),
-        *(_folder(name) for name in FOLDERS),
+        *_weights(unset="note"),
+        *(_folder(name, unset="note") for name in FOLDERS),
         temporary_folder(),
         *shared_memory(),
         *extras(),
@@ -280,7 +288,12 @@ def _trainer_folder() -> Path:
     return Path(dinomed3d.__file__).parent / "shims"
 
 
-def _weights() -> Iterator[Finding]:
+def _weights(*, unset: State) -> Iterator[Finding]:
+    """The encoder and its weights.
+
+    Args:
+        unset: how bad it is that no weights are chosen where the default ones cannot be had.
+    """
     setting = os.environ.get("DINOMED3D_WEIGHTS") or "hub"
     try:
         with _quiet():
@@ -312,7 +325,8 @@ def _weights() -> Iterator[Finding]:
         yield Finding(topic="weights", says=says, state="note", fix=fix)
     elif setting == "hub":
         advice = f"; without a licence: {VOLUMES.without_licence}" if needs_licence(name) else ""
-        yield _hub_weights(hub_repository(name), advice)
+        is_unset = not os.environ.get("DINOMED3D_WEIGHTS")
+        yield _hub_weights(hub_repository(name), advice, unset if is_unset else "error")
     else:
         try:
             yield _weights_file(find_weights(setting, hub_repository=""))
@@ -350,7 +364,8 @@ def _weights_file(path: Path) -> Finding:
     return Finding(topic="weights", says=says)
 
 
-def _hub_weights(repository: str, advice: str) -> Finding:
+def _hub_weights(repository: str, advice: str, unreachable: State) -> Finding:
+    """Whether the weights are in the hub's cache; `unreachable`: how bad it is that they cannot be downloaded."""
     from huggingface_hub import try_to_load_from_cache
 
     cached = try_to_load_from_cache(repository, "model.safetensors")
@@ -360,17 +375,23 @@ def _hub_weights(repository: str, advice: str) -> Finding:
     return Finding(
         topic="weights",
         says=f"hub: {repository}, not in the cache"
-        + (" and HF_HUB_OFFLINE is set" if offline else "; it will be downloaded for training"),
-        state="error" if offline else "note",
+        + (
+            f" and HF_HUB_OFFLINE is set; {ONLY_TRAINING}"
+            if offline
+            else "; downloaded for training"
+        ),
+        state=unreachable if offline else "note",
         fix=f"without network: {set_variable('DINOMED3D_WEIGHTS', 'FILE')}, in Meta's, Hugging Face's or "
         f"timm's layout{advice}; for a test without weights: DINOMED3D_WEIGHTS=none",
     )
 
 
-def _folder(name: str) -> Finding:
+def _folder(name: str, *, unset: State) -> Finding:
+    """Check one of nnU-Net's folders; `unset`: how bad it is that there is none."""
     value = os.environ.get(name)
     if not value:
-        return _error(name, "not set", set_variable(name, f"/a/folder/of/yours/{name}"))
+        fix = set_variable(name, f"/a/folder/of/yours/{name}")
+        return Finding(topic=name, says=f"not set; {ONLY_TRAINING}", state=unset, fix=fix)
     path = Path(value)
     if not path.is_dir():
         fix = f"{make_folder(path)}, or set {name} to another folder"
