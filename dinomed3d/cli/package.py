@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dinomed3d.cli.model_arguments import add_model_arguments
-from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.sharing_options import add_sharing, own_card
+from dinomed3d.runtime.sharing_options import add_sharing, check_needed, own_card
 
 
 def add_parser(verbs: Any) -> None:
@@ -53,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     from dinomed3d.runtime.hub_push import check_push
 
     repository = check_push(arguments.push, private=arguments.private)
-    _check(arguments)
+    check_needed(arguments, ("licence", "training_labels", "folds"))
     card = own_card(arguments)
     package = local_model(arguments.model, VOLUME)
     if arguments.out is not None:
@@ -74,23 +73,6 @@ def run(arguments: argparse.Namespace) -> int:
 
         print(share_package(package, repository, private=arguments.private, card=card))
     return 0
-
-
-def _check(arguments: argparse.Namespace) -> None:
-    """Refuse options that would do nothing.
-
-    Raises:
-        UserError: see above.
-    """
-    if arguments.out is not None:
-        return
-    if arguments.push is None:
-        raise UserError("-o: name the zip to write")
-    for option in ("licence", "training_labels", "folds"):
-        if getattr(arguments, option) is not None:
-            raise UserError(
-                f"--{option.replace('_', '-')}: changes the package; name the zip to write with -o"
-            )
 
 
 def _write_card(package: Path, card: Path, repository: str | None) -> None:

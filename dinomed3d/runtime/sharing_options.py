@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from dinomed3d.runtime.errors import UserError
@@ -42,3 +43,23 @@ def own_card(arguments: argparse.Namespace) -> bytes | None:
             f"--card {arguments.card}: exists; name another file, or upload it with --push"
         )
     return bytes(arguments.card.read_bytes())
+
+
+def check_needed(arguments: argparse.Namespace, changing: Sequence[str]) -> None:
+    """Refuse options that would do nothing.
+
+    Args:
+        arguments: of a command that writes a package, uploads it, or both.
+        changing: names of its options that change the package.
+
+    Raises:
+        UserError: there is nothing to write or to upload, or a package that is not written anew would have to change.
+    """
+    if arguments.out is not None:
+        return
+    if arguments.push is None:
+        raise UserError("-o: name the file to write")
+    for option in changing:
+        if getattr(arguments, option) is not None:
+            name = option.replace("_", "-")
+            raise UserError(f"--{name}: changes the package; name the file to write with -o")

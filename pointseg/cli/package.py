@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dinomed3d.runtime.argument_parser import ArgumentParser
-from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.run_command import run_command
-from dinomed3d.runtime.sharing_options import add_sharing, own_card
+from dinomed3d.runtime.sharing_options import add_sharing, check_needed, own_card
 from pointseg.cli.arguments import add_own_backbone
 
 NAME = "pointseg-package"
@@ -52,7 +51,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from pointseg.sharing.share import card_of, share_package
 
     repository = check_push(arguments.push, private=arguments.private)
-    _check(arguments)
+    check_needed(arguments, ("scores", "licence"))
     card = own_card(arguments)
     package = local_model(arguments.model, CLOUD)
     if arguments.out is not None:
@@ -72,21 +71,6 @@ def _run(arguments: argparse.Namespace) -> int:
     if repository is not None:
         print(share_package(package, repository, private=arguments.private, card=card))
     return 0
-
-
-def _check(arguments: argparse.Namespace) -> None:
-    """Refuse options that would do nothing.
-
-    Raises:
-        UserError: see above.
-    """
-    if arguments.out is not None:
-        return
-    if arguments.push is None:
-        raise UserError("-o: name the file to write")
-    for option in ("scores", "licence"):
-        if getattr(arguments, option) is not None:
-            raise UserError(f"--{option}: changes the package; name the file to write with -o")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
