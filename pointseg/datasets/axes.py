@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,9 @@ from numpy.typing import NDArray
 from pointseg.conventions import UP_AXES
 from pointseg.files.units import UnitM
 from pointseg.scene import Scene
+
+if TYPE_CHECKING:
+    from pointseg.images.readers.frame import Frame
 
 Kind = TypeVar("Kind", np.float32, np.float64)
 
@@ -52,6 +56,22 @@ def upright(scene: Scene, *, unit_m: UnitM = 1.0, up: str = "z") -> Scene:
         if "normal" in fields:
             fields = {**fields, "normal": _turned(fields["normal"], up)}
     return replace(scene, coord=coord, origin=origin, fields=fields)
+
+
+def upright_frames(
+    frames: Sequence[Frame], *, unit_m: float = 1.0, up: str = "z"
+) -> tuple[Frame, ...]:
+    """Convert the poses of images as ``upright`` converts their cloud.
+
+    Args:
+        frames: posed images in the unit and the axes of the cloud.
+        unit_m: metres per unit.
+        up: the vertical axis: z, y or -y.
+    """
+    from pointseg.images.readers.frame import transform_frame
+
+    turn = turn_of(up)
+    return tuple(transform_frame(frame, turn, np.zeros(3), scale=unit_m) for frame in frames)
 
 
 def turn_of(up: str) -> NDArray[np.float64]:

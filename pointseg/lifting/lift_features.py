@@ -17,6 +17,7 @@ from pointseg.conventions import LIFT_FUSES, SAMPLES
 from pointseg.files.origin import finite_points, split_origin
 from pointseg.images.config import require_whole_patches
 from pointseg.images.features.encoder import open_encoder
+from pointseg.images.readers.arrays import require_frames
 from pointseg.images.readers.frame import Frame
 from pointseg.images.visibility import VisibilityConfig
 from pointseg.lifting.encoding import EncodedViews, encoded_size
@@ -65,16 +66,15 @@ def lift_features(
         (N, C) features, 0 where no image shows the point; (N,) whether any does.
 
     Raises:
-        ValueError: ``points`` is not (N, 3); ``frames`` are no posed images; another ``fuse`` or ``sample``; an
-            ``image_size`` that is not two numbers.
-        UserError: no weights; no such device; no point is visible in any image; an image that cannot be read;
-            features that do not fit into the free memory.
+        ValueError: ``points`` is not (N, 3); another ``fuse`` or ``sample``; an ``image_size`` that is not two numbers.
+        UserError: ``frames`` are no posed images; no weights; no such device; no point is visible in any image; an
+            image that cannot be read; features that do not fit into the free memory.
 
     Source: the lifting of DITR (Knaebel et al. 2025), section 3. Differs: the mean over views read bilinearly is
     the default, and clouds without depth maps hide their own points.
     """
     _check(fuse, sample)
-    _check_frames(frames)
+    require_frames("lift_features", frames)
     device = choose_device(device)
     scene = points if isinstance(points, Scene) else _scene_of(points)
     network = encoder if isinstance(encoder, Encoder) else _opened(encoder, weights)
@@ -112,19 +112,6 @@ def _check(fuse: str, sample: str) -> None:
             raise ValueError(
                 f"lift_features: '{name}' must be one of {', '.join(known)}, got {value!r}"
             )
-
-
-def _check_frames(frames: Sequence[Frame]) -> None:
-    wrong: object = frames
-    if isinstance(frames, Sequence):
-        if not frames:
-            raise ValueError("lift_features: 'frames' must hold at least one posed image, got none")
-        wrong = next((each for each in frames if not isinstance(each, Frame)), None)
-    if wrong is not None:
-        raise ValueError(
-            "lift_features: 'frames' must be a list of posed images, such as [pointseg.array_frame(image, K, "
-            f"camera_to_world=pose)], got {type(wrong).__name__}"
-        )
 
 
 def _scene_of(given: NDArray[np.floating] | Tensor) -> Scene:

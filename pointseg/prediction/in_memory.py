@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,16 +17,26 @@ from torch import Tensor
 from dinomed3d.runtime.device import choose_device
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.hub_model import CLOUD, local_model
+from pointseg.config.precision import encoder_dtype
 from pointseg.conventions import PRECISIONS
-from pointseg.datasets.axes import FileAxes
+from pointseg.datasets.axes import FileAxes, upright_frames
 from pointseg.evaluation.inference_protocol import InferenceProtocol
 from pointseg.evaluation.scene_predictor import ScenePredictor
 from pointseg.files import read_scaled
 from pointseg.files.origin import split_origin
-from pointseg.prediction.prepare_cloud import PreparedCloud, axes_of, prepare_cloud, refuse_clipped
+from pointseg.files.units import one_unit
+from pointseg.images.config import ImageConfig
+from pointseg.images.readers.arrays import require_frames
+from pointseg.loading.scene_images import ImageSet
+from pointseg.prediction.cloud_images import CloudImages
+from pointseg.prediction.prepare_cloud import axes_of, prepare_cloud, refuse_clipped
 from pointseg.scene import IGNORE, Scene
 from pointseg.training.checkpoint import TrainedSpec
 from pointseg.training.checkpoint import load_model as read_model
+from pointseg.training.image_encoder import trained_with
+
+if TYPE_CHECKING:
+    from pointseg.images.readers.frame import Frame
 
 AS_STORED = FileAxes(1.0, "z")
 """Arrays are in metres with z up."""
@@ -42,6 +54,7 @@ class LabelledPoints(NamedTuple):
 def load_model(
     path: str | PathLike[str],
     *,
+    weights: str | PathLike[str] | None = None,
     device: str = "auto",
     tta: bool = False,
     precision: str = "float32",
@@ -51,6 +64,8 @@ def load_model(
 
     Args:
         path: the checkpoint, or `hf:owner/name` on the Hugging Face hub.
+        weights: of the image encoder that the model was trained with, a file or folder, or "hub", which downloads them;
+            for models that read images.
         device: auto, cpu, cuda or mps.
         tta: whether to predict as in tests, every point and with test-time augmentation, instead of one pass over
             one point per voxel.
@@ -58,7 +73,8 @@ def load_model(
         check_scale: whether clouds are refused whose scale does not seem to fit the voxel size of the model.
 
     Raises:
-        UserError: the checkpoint cannot be used, or it reads images.
+        UserError: the checkpoint cannot be used; ``weights`` are missing or others than in training, or given for a
+            model that reads no images.
 
     Classes are those of ``pointseg-predict`` with the same options.
     """
@@ -73,12 +89,11 @@ def load_model(
             "volumes are for dinomed3d.load_model)"
         )
     chosen = choose_device(device)
-    model, trained = read_model(file, chosen)
-    if trained.recipe.images is not None:
-        raise UserError(
-            f"load_model: {path} reads images, which arrays do not come with; use pointseg-predict --cameras, or a "
-            "model that learned from images and needs none (pointseg-distill, then pointseg-train --init)"
-        )
+    encoder = None
+    if weights is not None:
+        encoder = trained_with(os.fspath(weights), precision=encoder_dtype(precision, chosen))
+    model, trained = read_model(file, chosen, encoder=encoder)
+    _require_weights(path, weights, trained.recipe.images)
     protocol = InferenceProtocol(config=trained.recipe.test, single_pass=not tta)
     predictor = ScenePredictor(
         model,
@@ -89,6 +104,17 @@ def load_model(
         precision=precision,
     )
     return PointSegmenter(predictor, trained, check_scale=check_scale)
+
+
+def _require_weights(path: Any, weights: Any, images: ImageConfig | None) -> None:
+    """Weights of an image encoder are for models that read images, which cannot do without."""
+    if images is None and weights is not None:
+        raise UserError(f"load_model: 'weights': the model {path} reads no images; leave them out")
+    if images is not None and weights is None:
+        raise UserError(
+            f"load_model: {path} reads features of {images.encoder}; give the weights it was trained with "
+            "(weights=FILE)"
+        )
 
 
 class PointSegmenter:
@@ -111,6 +137,32 @@ class PointSegmenter:
         """What it reads of every point as well as the position: color, normal, strength, ..."""
         return self._trained.needs
 
+    @overload
+    def predict(
+        self,
+        points: ArrayLike | Scene | str | PathLike[str],
+        *,
+        color: ArrayLike | None = ...,
+        normal: ArrayLike | None = ...,
+        intensity: ArrayLike | None = ...,
+        frames: Sequence[Frame] | None = ...,
+        probabilities: Literal[False] = ...,
+        progress: Callable[[float], None] = ...,
+    ) -> NDArray[np.int32]: ...
+
+    @overload
+    def predict(
+        self,
+        points: ArrayLike | Scene | str | PathLike[str],
+        *,
+        color: ArrayLike | None = ...,
+        normal: ArrayLike | None = ...,
+        intensity: ArrayLike | None = ...,
+        frames: Sequence[Frame] | None = ...,
+        probabilities: Literal[True],
+        progress: Callable[[float], None] = ...,
+    ) -> LabelledPoints: ...
+
     def predict(
         self,
         points: ArrayLike | Scene | str | PathLike[str],
@@ -118,6 +170,7 @@ class PointSegmenter:
         color: ArrayLike | None = None,
         normal: ArrayLike | None = None,
         intensity: ArrayLike | None = None,
+        frames: Sequence[Frame] | None = None,
         probabilities: bool = False,
         progress: Callable[[float], None] = lambda share: None,
     ) -> NDArray[np.int32] | LabelledPoints:
@@ -129,6 +182,8 @@ class PointSegmenter:
             color: (N, 3) red, green, blue from 0 to 255; with an array.
             normal: (N, 3) directions; with an array. Missing ones are estimated where the model reads them.
             intensity: (N,) from 0 to 1; with an array.
+            frames: posed images, as ``pointseg.array_frame`` makes them, for models that read images; poses are in the
+                world of the points, or of the file. Of more than the recipe's ``views``, evenly spread ones are used.
             probabilities: whether to return those of all classes, too.
             progress: is called with the share of the work that is done.
 
@@ -137,47 +192,93 @@ class PointSegmenter:
 
         Raises:
             UserError: the points lack what the model reads, their scale does not fit its voxels, or a file cannot be
-                read; in one sentence.
+                read; images are missing, given to a model that reads none, or show no point; in one sentence.
         """
         given: dict[str, Any] = {"color": color, "normal": normal, "strength": intensity}
-        count, prepared = self._prepared(points, given)
+        used = self._checked(frames)
+        ready = self._ready(points, given, used)
         with self._lock:
-            found, scores = self._run(prepared.cloud, probabilities, progress)
-        labels = np.full(count, IGNORE, np.int32)
-        labels[prepared.index] = found
+            found, scores = self._run(ready.cloud, ready.views, probabilities, progress)
+        labels = np.full(ready.count, IGNORE, np.int32)
+        labels[ready.index] = found
         if scores is None:
             return labels
-        of_all = np.zeros((count, scores.shape[1]), np.float32)
-        of_all[prepared.index] = scores
+        of_all = np.zeros((ready.count, scores.shape[1]), np.float32)
+        of_all[ready.index] = scores
         return LabelledPoints(labels, of_all)
 
     def _run(
-        self, cloud: Scene, probabilities: bool, progress: Callable[[float], None]
+        self,
+        cloud: Scene,
+        views: ImageSet | None,
+        probabilities: bool,
+        progress: Callable[[float], None],
     ) -> tuple[NDArray[np.int32], NDArray[np.float32] | None]:
         if probabilities:
-            return self._predictor.predict_probabilities(cloud, progress)
-        return self._predictor.predict_labels(cloud, progress), None
+            return self._predictor.predict_probabilities(cloud, progress, views)
+        return self._predictor.predict_labels(cloud, progress, views), None
 
-    def _prepared(self, points: Any, given: dict[str, Any]) -> tuple[int, PreparedCloud]:
-        """The number of points given, and those that have a position, as the model reads them."""
+    def _checked(self, frames: Any) -> tuple[Frame, ...]:
+        """The posed images, none for a model that reads none or can do without."""
+        images = self._trained.recipe.images
+        if images is None:
+            if frames is not None:
+                raise UserError("predict: 'frames': the model reads no images; leave them out")
+            return ()
+        is_none = frames is None or (isinstance(frames, Sequence) and not frames)
+        if is_none and images.allow_missing_images:
+            return ()
+        if frames is None:
+            raise UserError(
+                "predict: the model reads images; give them, such as "
+                "frames=[pointseg.array_frame(image, K, camera_to_world=pose)]"
+            )
+        require_frames("predict", frames)
+        return tuple(frames)
+
+    def _ready(self, points: Any, given: dict[str, Any], frames: tuple[Frame, ...]) -> _Ready:
+        """The points that have a position, as the model reads them."""
         recipe = self._trained.recipe
         if not isinstance(points, str | PathLike):
-            scene = _scene(points, given)
-            return len(scene), self._prepare(scene, AS_STORED)
+            return self._prepare(_scene(points, given), AS_STORED, frames)
         if surplus := [name for name, values in given.items() if values is not None]:
             raise UserError(f"predict: {points} is a file, which has its own {', '.join(surplus)}")
         path, cloud_format = Path(points), recipe.cloud_format
         if not path.exists():
             raise UserError(f"{path}: no such file")
         axes, _ = axes_of(path, cloud_format)
+        if frames:
+            frames = upright_frames(frames, unit_m=one_unit(path, axes.unit_m), up=axes.up)
         columns = cloud_format.columns_of(path)
         scene, scales = read_scaled(path, columns=columns, stated=cloud_format.ranges)
         refuse_clipped(scales, recipe)
-        return len(scene), self._prepare(scene, axes, unfilled=scales.unfilled)
+        return self._prepare(scene, axes, frames, unfilled=scales.unfilled)
 
-    def _prepare(self, scene: Scene, axes: FileAxes, **unfilled: Any) -> PreparedCloud:
+    def _prepare(
+        self, scene: Scene, axes: FileAxes, frames: tuple[Frame, ...], **unfilled: Any
+    ) -> _Ready:
+        """Frames are in metres with z up already."""
         recipe = self._trained.recipe
-        return prepare_cloud(scene, recipe, axes, refuse_scale=self._check_scale, **unfilled)
+        prepared = prepare_cloud(scene, recipe, axes, refuse_scale=self._check_scale, **unfilled)
+        cloud, views = prepared.cloud, None
+        if recipe.images is not None:
+            images = CloudImages(recipe.images, frames)
+            cloud, views, _ = images.add_to(scene.name or "points", cloud)
+        return _Ready(len(scene), prepared.index, cloud, views)
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """What goes through the network."""
+
+    count: int
+    """Points that were given."""
+    index: NDArray[np.int64]
+    """(N,) those of them that have a position."""
+    cloud: Scene
+    """(N) points with the fields that the model reads."""
+    views: ImageSet | None
+    """The images, for a model that reads images."""
 
 
 def _scene(points: Any, given: dict[str, Any]) -> Scene:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import pointseg
 from pointseg.datasets.folder.description import read_description
 from pointseg.files import read_cloud
 from pointseg.images.readers.camera_files import read_cameras
@@ -93,6 +94,34 @@ def test_three_ways_to_write_the_same_cameras(yard, monkeypatch):
     assert depth.min() > 0 and np.median(np.abs(ground - 120)) < 20
     dark = [(shown[labels == label] < 80).mean() for label in (0, 1, 2)]
     assert dark[1] > 0.2 and max(dark[0], dark[2]) < 0.5 * dark[1]
+
+
+def test_a_robot_gives_what_the_command_reads(yard, monkeypatch, capsys):
+    """The frames that the page's loop gives are those of transforms.json."""
+    given = []
+
+    class Net:
+        classes = ("floor", "crate", "cabinet")
+
+        def predict(self, points, *, frames):
+            given.append((points, frames))
+            return np.array([0, 0, 1])
+
+    loaded = []
+    monkeypatch.setattr(pointseg, "load_model", lambda *a, **k: (loaded.append((a, k)), Net())[1])
+    monkeypatch.chdir(yard)
+    code = block("docs/tutorials/own_cameras.md", "def sensors")
+    exec(code.replace('"yards/new/yard7"', '"."'), {})
+    assert loaded == [(("ditr/best.pt",), {"weights": "hub"})]
+    assert capsys.readouterr().out == "{'floor': 2, 'crate': 1, 'cabinet': 0}\n"
+    ((points, frames),) = given
+    assert points.shape == (12_000, 3)
+    for found, wanted in zip(frames, read_cameras(yard / "transforms.json"), strict=True):
+        for part in ("intrinsics", "world_to_camera"):
+            torch.testing.assert_close(
+                getattr(found.camera, part), getattr(wanted.camera, part), atol=1e-9, rtol=0
+            )
+        assert np.array_equal(found.read_image(), wanted.read_image())
 
 
 def test_cameras_are_found_for_each_cloud(yard, tmp_path):

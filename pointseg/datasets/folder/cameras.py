@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from pointseg.datasets.axes import turn_of
+from pointseg.datasets.axes import upright_frames
 from pointseg.datasets.errors import DatasetError
 from pointseg.files.units import UnitM, one_unit
 
@@ -73,8 +71,6 @@ class CameraRule:
         Raises:
             UserError: the description of the cameras is damaged or does not fit.
         """
-        from pointseg.images.readers.frame import transform_frame
-
         size = one_unit(root / file, unit_m)
         place = self.place(root, file, split, scene)
         if self.is_organised:
@@ -88,8 +84,7 @@ class CameraRule:
 
             images = root / _filled(self.images, file, split, scene) if self.images else None
             found = read_cameras(place, images, cloud=root / file)
-        turn = turn_of(up)
-        return tuple(transform_frame(frame, turn, np.zeros(3), scale=size) for frame in found)
+        return upright_frames(found, unit_m=size, up=up)
 
 
 def parse_cameras(value: Any) -> CameraRule:

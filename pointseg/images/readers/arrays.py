@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dinomed3d.runtime.errors import UserError
 from pointseg.images.readers.frame import Frame, make_camera
 
 
@@ -116,6 +118,30 @@ def array_frame(
             raise ValueError(f"array_frame: 'depth' must be (h, w), got {metres.shape}")
         source = ArrayDepth(name, np.where(np.isfinite(metres), metres, np.float32(0)))
     return Frame(name=name, camera=camera, image=ArrayImage(name, image), depth=source)
+
+
+def require_frames(caller: str, frames: object) -> None:
+    """Refuse what is no list of posed images.
+
+    Args:
+        caller: the function that was given them, for the message.
+        frames: what it was given.
+
+    Raises:
+        UserError: it is none, or empty.
+    """
+    call = "such as [pointseg.array_frame(image, K, camera_to_world=pose)]"
+    wrong: object = frames
+    if isinstance(frames, Sequence):
+        if not frames:
+            raise UserError(
+                f"{caller}: 'frames' must hold at least one posed image, {call}, got none"
+            )
+        wrong = next((each for each in frames if not isinstance(each, Frame)), None)
+    if frames is None or wrong is not None:
+        raise UserError(
+            f"{caller}: 'frames' must be a list of posed images, {call}, got {type(wrong).__name__}"
+        )
 
 
 def _array(values: Any) -> Any:
