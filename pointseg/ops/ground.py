@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pointseg.ops.ground_surface import SLOPE, STEP_M, WINDOW_M, ground_surface
+from pointseg.ops.ground_surface import ground_surface, surface_settings
 
 CELL_M = 1.0
 """Side of the cells whose lowest point is looked at, metres."""
@@ -34,8 +34,8 @@ def height_above_ground(coord: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def ground_settings() -> dict[str, float]:
-    """What decides heights, for records of results."""
-    return {"cell_m": CELL_M, "window_m": WINDOW_M, "slope": SLOPE, "step_m": STEP_M}
+    """What decides heights, for records of results: those of another filter are not kept."""
+    return {"cell_m": CELL_M, "most_cells": MOST_CELLS, **surface_settings()}
 
 
 class Ground:

@@ -25,6 +25,18 @@ ROWS = 256
 """Rows of cells that are filled at once."""
 
 
+def surface_settings() -> dict[str, float]:
+    """All numbers that decide the surface."""
+    return {
+        "window_m": WINDOW_M,
+        "slope": SLOPE,
+        "step_m": STEP_M,
+        "pit_slope": PIT_SLOPE,
+        "pit_reach": PIT_REACH,
+        "pit_company": PIT_COMPANY,
+    }
+
+
 def ground_surface(lowest: NDArray[np.float32], cell_m: float) -> NDArray[np.float32]:
     """The height of the ground in each cell.
 

@@ -99,3 +99,14 @@ def test_heights_of_a_real_tile_are_those_above_its_labelled_ground(shared):
     truth = LinearNDInterpolator(tile.coord[is_ground, :2], tile.coord[is_ground, 2])
     error = height_above_ground(tile.coord)[:, 0] - (tile.coord[:, 2] - truth(tile.coord[:, :2]))
     assert np.sqrt(np.nanmean(error**2)) < 0.1 and np.isfinite(error).mean() > 0.95
+
+
+def test_records_hold_every_number_of_the_filter():
+    numbers = {
+        name: value
+        for each in (ground, surface)
+        for name, value in vars(each).items()
+        if name.isupper()
+    }
+    del numbers["ROWS"]  # how many are filled at once changes nothing
+    assert ground.ground_settings() == {name.lower(): value for name, value in numbers.items()}
