@@ -106,9 +106,8 @@ def _add_classification(parser: argparse.ArgumentParser) -> None:
         help="refuse models of which a class has no code; files of other types get a field 'classification', too",
     )  # fmt: skip
     group.add_argument(
-        "--class-code", type=_class_code, action="append", default=[], metavar="NAME=CODE",
-        help="ASPRS code of a class, such as building=6, where the model knows none or another is wanted; may be "
-        "repeated",
+        "--class-code", type=_class_code, nargs="+", action="extend", default=[], metavar="NAME=CODE",
+        help="ASPRS codes of classes, such as building=6 water=9, where the model knows none or others are wanted",
     )  # fmt: skip
     group.add_argument(
         "--keep-classification", action="store_true",
@@ -148,7 +147,11 @@ def _confidence(text: str) -> float:
 
 def _class_code(text: str) -> tuple[str, int]:
     name, equals, code = text.rpartition("=")
-    if not equals or not code.isdecimal() or int(code) > 255:
+    if not equals:
+        raise argparse.ArgumentTypeError(
+            f"must be NAME=CODE, such as building=6, got {text!r}; FILES stand before this option"
+        )
+    if not code.isdecimal() or int(code) > 255:
         raise argparse.ArgumentTypeError(f"must be NAME=CODE with a code of 0 to 255, got {text!r}")
     return name, int(code)
 

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from pointseg.cli.predict import main
+from pointseg.cli.predict import _parser, main
 from pointseg.files import read_cloud, write_cloud
 from pointseg.prediction import predict as engine
 from tests import ROOT
@@ -91,7 +91,7 @@ class Slow(ByColor):
         print("working", file=sys.stderr, flush=True)
         time.sleep(60)
 predict.load_model = lambda path, device, **_: (Slow(), trained())
-from pointseg.cli.predict import main
+from pointseg.cli.predict import _parser, main
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -118,3 +118,12 @@ def test_interrupted_it_ends_at_once_and_leaves_no_halves(tmp_path, number):
     assert process.returncode == 130 and time.monotonic() - began < 10
     assert rest.startswith("pointseg-predict: interrupted; ") and "same command" in rest
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def test_codes_of_several_classes_after_one_flag(tmp_path, capsys):
+    words = ["a.las", "-m", "best.pt", "-o", "out", "--class-code", "a=5", "b=6", "--colors"]
+    found = _parser().parse_args([*words, "--class-code", "c=d=9"])
+    assert found.class_code == [("a", 5), ("b", 6), ("c=d", 9)]
+    with pytest.raises(SystemExit):
+        run(tmp_path, "-o", tmp_path, "--class-code", "a=5", "a.las")
+    assert "--class-code" in (told := capsys.readouterr().err) and "FILES" in told
