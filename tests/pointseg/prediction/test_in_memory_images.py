@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -150,9 +151,20 @@ def test_a_file_has_its_unit_and_axes(folder, tmp_path):
     assert (labels == expected).mean() > 0.98
 
 
-def test_threads_share_a_model(net):
+def test_threads_share_a_model(net, monkeypatch):
     views = [[FRAMES[0]], [FRAMES[1]], FRAMES]
     expected, found = [net.predict(SCENE, frames=each) for each in views], {}
+    inside, most, through = [], [], net._predictor.predict_labels
+
+    def watched(*given):
+        inside.append(given)
+        time.sleep(0.02)  # others come in where nothing keeps them out
+        most.append(len(inside))
+        labels = through(*given)
+        inside.pop()
+        return labels
+
+    monkeypatch.setattr(net._predictor, "predict_labels", watched)
 
     def work(k):
         found[k] = net.predict(SCENE, frames=views[k])
@@ -162,6 +174,7 @@ def test_threads_share_a_model(net):
         thread.start()
     for thread in threads:
         thread.join()
+    assert most == [1, 1, 1]
     assert not np.array_equal(expected[0], expected[2])
     assert all(np.array_equal(found[k], expected[k]) for k in range(3))
 
