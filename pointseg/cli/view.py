@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -16,6 +17,7 @@ from dinomed3d.runtime.screen import has_screen
 from dinomed3d.runtime.terminal_text import one_line
 from pointseg.cli.arguments import NameOrPlugin, at_least
 from pointseg.cli.label_arguments import add_meaning, check_meaning, meaning
+from pointseg.cli.progress import bar
 from pointseg.conventions import COLOURINGS, DATASETS, PICTURE_UP_AXES, THINNINGS
 from pointseg.plugins import FORM
 
@@ -209,7 +211,8 @@ def _show(arguments: argparse.Namespace, server: viser.ViserServer) -> int:
     from pointseg.viewing.viewer import Viewer
 
     spec = _spec(arguments)
-    contents = _contents(arguments, spec)
+    with bar() as shown:
+        contents = _contents(arguments, replace(spec, progress=shown, log=shown.say))
     lines = about(contents, spec)
     for line in (*(thinned(contents, spec) if len(contents.clouds) > 1 else ()), *lines):
         print(one_line(line))

@@ -18,6 +18,8 @@ UNNAMED = (190, 190, 190)
 """Points without a class, in clouds."""
 RIGHT, WRONG = (205, 208, 212), (214, 39, 40)
 """Points whose prediction is right and wrong."""
+NOT_COUNTED = (112, 116, 122)
+"""Points without a true class, where errors are shown: much darker than right ones."""
 _MOST = 60
 """Classes in a legend; of more, those with the most points."""
 _DPI = 100
@@ -87,7 +89,7 @@ def comparison(
 
     Args:
         coord: (N, 3) positions.
-        truth: (N,) labels; negative ones are grey, and neither right nor wrong.
+        truth: (N,) labels; negative ones are grey, and neither right nor wrong (darker among errors).
         predicted: (N,) predicted classes.
         names: K names.
         colors: (K, 3) colours.
@@ -98,7 +100,7 @@ def comparison(
     counted = truth >= 0
     wrong = counted & (truth != predicted)
     share = float(wrong.sum() / max(1, counted.sum()))
-    errors = np.full((len(coord), 3), UNNAMED, np.uint8)
+    errors = np.full((len(coord), 3), NOT_COUNTED, np.uint8)
     errors[counted], errors[wrong] = RIGHT, WRONG
     panels = [] if photo is None else [("colours", np.asarray(photo))]
     panels += [

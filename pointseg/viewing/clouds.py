@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from pointseg.scoring.labels import LABEL_SUFFIXES, FileLabels, bare_labels, lab
 from pointseg.scoring.pairs import find_pairs
 from pointseg.scoring.prediction_classes import Classes, Record, classes_of, read_record, record_of
 from pointseg.scoring.spec import ScoreSpec
-from pointseg.viewing.palette import Color, Palette, numbered_names
+from pointseg.viewing.palette import ASPRS_COLORS, Color, Palette, numbered_names
 from pointseg.viewing.spec import ViewSpec
 from pointseg.viewing.thinning import THINNING, Thinned, columns_at
 
@@ -58,11 +58,18 @@ def open_clouds(spec: ViewSpec, palette: Palette) -> list[ViewedCloud]:
     """
     pairs = _pairs(spec)
     sizes = [size_of(path) for path, _ in pairs]
-    found, errors = [], []
+    found: list[ViewedCloud] = []
+    errors: list[str] = []
     for (path, reference), size in zip(pairs, sizes, strict=True):
         most = max(1, round(spec.most * size / max(1, sum(sizes))))
+        done = len(found) + len(errors)
+        spec.progress(done, len(pairs), path.name)
+
+        def read(share: float, done: int = done) -> None:
+            spec.progress(done + share, len(pairs), "")
+
         try:
-            found.append(_read(path, reference, spec, palette, most))
+            found.append(_read(path, reference, spec, palette, most, read))
         except (UserError, OSError) as error:
             if len(pairs) == 1:
                 raise
@@ -132,17 +139,26 @@ def _pairs(spec: ViewSpec) -> list[tuple[Path, Path | None]]:
 
 
 def _read(
-    path: Path, reference: Path | None, spec: ViewSpec, palette: Palette, most: int
+    path: Path,
+    reference: Path | None,
+    spec: ViewSpec,
+    palette: Palette,
+    most: int,
+    read: Callable[[float], None],
 ) -> ViewedCloud:
+    """Read a cloud; ``read`` receives which part of it is done, 0 to 1."""
     meaning = spec.meaning or ScoreSpec(path, path)
-    thinned = THINNING[spec.thinning](path, most, meaning.columns)
+    first = 1.0 if reference is None else 0.5  # then the reference is read
+    thinned = THINNING[spec.thinning](path, most, meaning.columns, lambda part: read(first * part))
     found = fields_in(path, thinned.columns)
     scales = scales_of(found, known_intensity_max=known_intensity_max(path))
     name = path.name if cloud_suffix(path) == "" else cloud_name(path)
     scene, kept = finite_points(scene_of_fields(found, name=name, scales=scales))
     if not len(scene):
         raise UserError(f"{path}: contains no point with a position")
-    labels, truth, classes = _labels(path, reference, thinned, meaning)
+    labels, truth, classes = _labels(
+        path, reference, thinned, meaning, lambda part: read(first + (1 - first) * part)
+    )
     names = classes.names
     if names is None:
         numbers = labels if truth is None else np.concatenate([labels, truth])
@@ -155,7 +171,11 @@ def _read(
 
 
 def _labels(
-    path: Path, reference: Path | None, thinned: Thinned, meaning: ScoreSpec
+    path: Path,
+    reference: Path | None,
+    thinned: Thinned,
+    meaning: ScoreSpec,
+    read: Callable[[float], None],
 ) -> tuple[NDArray[np.int32], NDArray[np.int32] | None, Classes]:
     """(n,) labels, (n,) reference labels, and what their numbers mean."""
     record = read_record(path)
@@ -168,20 +188,25 @@ def _labels(
     if reference is None:
         return ours.values, None, _classes(ours, record)
     own = read_record(reference)
-    theirs = _reference_labels(reference, thinned, meaning, is_ours=own is not None)
+    theirs = _reference_labels(reference, thinned, meaning, read, is_ours=own is not None)
     both = compare(ours, theirs, record, own, meaning)
     return both.guess, both.truth, both.classes
 
 
 def _reference_labels(
-    path: Path, thinned: Thinned, meaning: ScoreSpec, *, is_ours: bool
+    path: Path,
+    thinned: Thinned,
+    meaning: ScoreSpec,
+    read: Callable[[float], None],
+    *,
+    is_ours: bool,
 ) -> FileLabels:
     """The reference labels of the points that were kept."""
     if path.name.lower().endswith(LABEL_SUFFIXES) and not path.is_dir():
         whole = bare_labels(path)
         values = whole[thinned.rows[thinned.rows < len(whole)]]
         return FileLabels(path, "label", values, None, thinned_from=len(whole))
-    rows = columns_at(path, thinned.rows, meaning.columns)
+    rows = columns_at(path, thinned.rows, meaning.columns, read)
     found = labels_of(
         path, rows.columns, meaning.reference_field, option="--reference-field", is_ours=is_ours
     )
@@ -199,8 +224,10 @@ def _classes(labels: FileLabels, record: Record | None) -> Classes:
     return Classes(None, found.are_codes)
 
 
-def _colors(record: Record | None, classes: Classes) -> dict[int, Color]:
-    """Colours of the classes' numbers, as the record of the prediction has them."""
+def _colors(record: Record | None, classes: Classes) -> Mapping[int, Color]:
+    """Colours of the classes' numbers, as the record of the prediction has them, or the usual ones of codes."""
+    if classes.names is None and classes.are_codes:
+        return ASPRS_COLORS
     if record is None or record.colors is None or classes.names is None:
         return {}
     if classes.are_codes:

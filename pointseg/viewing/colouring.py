@@ -12,7 +12,7 @@ from pointseg.conventions import COLOURINGS
 from pointseg.files.certainty import MEASURES
 from pointseg.files.columns import key_of
 from pointseg.files.labels import OWN
-from pointseg.pictures.sheets import RIGHT, UNNAMED, WRONG
+from pointseg.pictures.sheets import NOT_COUNTED, RIGHT, UNNAMED, WRONG
 from pointseg.pictures.viewpoints import upright
 from pointseg.scene import Scene
 from pointseg.viewing.clouds import ViewedCloud
@@ -22,7 +22,7 @@ CLASS, REFERENCE, ERRORS, OWN_COLOR, CONFIDENCE, INTENSITY, HEIGHT = COLOURINGS
 NO_VERDICT, IS_RIGHT, IS_WRONG = range(3)
 """Of a point: it has no reference class; the predicted class is that of the reference, or another one."""
 VERDICTS: tuple[tuple[str, Color], ...] = (
-    ("no reference", UNNAMED),
+    ("no reference", NOT_COUNTED),
     ("right", RIGHT),
     ("wrong", WRONG),
 )

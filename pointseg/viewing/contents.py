@@ -101,6 +101,7 @@ def contents_of_dataset(
         raise UserError(f"{dataset.name}: the split {split} has no scenes")
     palette = Palette()
     classes = dataset.classes
+    spec.progress(0, 1, f"{split} {scene}")
     loaded = dataset.load(split, scene)
     cloud = scene_cloud(loaded, classes.names, classes.colors, spec, palette)
     frames: Sequence[Frame] = ()

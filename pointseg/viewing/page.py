@@ -33,7 +33,8 @@ def write_page(
         WriteError: the system refuses to write.
     """
     page = server.get_scene_serializer().as_html()
-    head = '<div style="position:fixed;top:0;left:0;z-index:1000;max-width:24em;max-height:90vh;overflow:auto;'
+    # viser's own notices come at the top left, its buttons at the right
+    head = '<div style="position:fixed;bottom:0;left:0;z-index:1000;max-width:24em;max-height:75vh;overflow:auto;'
     style = "margin:0.75em;padding-top:0.5em;border-radius:4px;background:#fffd;color:#222;font-family:sans-serif"
     panel = f'{head}{style}">{text_html([title, *about])}{"".join(legends)}</div>'
     page = page.replace("<title>Viser</title>", f"<title>{html.escape(title)}</title>", 1)

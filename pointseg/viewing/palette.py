@@ -42,6 +42,34 @@ ASPRS = MappingProxyType(
     }
 )
 """Standard classes of LAS files. Source: LAS 1.4, revision 15 of the specification."""
+ASPRS_COLORS: Mapping[int, Color] = MappingProxyType(
+    {
+        0: (120, 120, 126),
+        1: (160, 160, 166),
+        2: (158, 108, 62),
+        3: (176, 218, 112),
+        4: (92, 176, 72),
+        5: (24, 112, 48),
+        6: (228, 84, 40),
+        7: (255, 0, 255),
+        8: (240, 222, 96),
+        9: (40, 118, 220),
+        10: (112, 72, 142),
+        11: (84, 84, 94),
+        12: (202, 200, 142),
+        13: (252, 202, 58),
+        14: (255, 168, 0),
+        15: (128, 30, 34),
+        16: (204, 150, 92),
+        17: (64, 196, 196),
+        18: (188, 0, 188),
+        19: (118, 140, 202),
+        20: (202, 164, 124),
+        21: (226, 240, 255),
+        22: (102, 92, 62),
+    }
+)
+"""Their colours, as maps have them: ground brown, vegetation green, buildings orange-red, water blue, noise magenta."""
 
 
 @dataclass

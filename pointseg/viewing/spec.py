@@ -26,5 +26,7 @@ class ViewSpec:
     """Points that are shown, of all clouds together."""
     thinning: str = "random"
     """How points are chosen, one of ``THINNING``."""
+    progress: Callable[[float, int, str], None] = lambda done, total, name: None
+    """Receives how many clouds are read, in fractions, of how many, and the name of one that is begun."""
     log: Callable[[str], None] = lambda line: None
     """Receives what the user should know."""

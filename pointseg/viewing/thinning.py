@@ -15,6 +15,8 @@ from pointseg.files.columns import fields_in
 from pointseg.files.pieces import PIECE
 
 Columns = Mapping[str, NDArray[Any]]
+Progress = Callable[[float], None]
+"""Receives which part of a file is read, 0 to 1."""
 SPARE = 4
 """So many times the wanted points are kept while a file is read, from which the final voxels are chosen."""
 HALVINGS = 12
@@ -39,34 +41,44 @@ class Thinned:
     """Points of the file."""
 
 
-def thin_randomly(path: Path, most: int, columns: Sequence[str] | None = None) -> Thinned:
+def _silent(part: float) -> None:
+    """Nobody looks."""
+
+
+def thin_randomly(
+    path: Path, most: int, columns: Sequence[str] | None = None, progress: Progress = _silent
+) -> Thinned:
     """At most so many points, each from another run of as many consecutive points of the file, always the same ones.
 
     Args:
         path: the file.
         most: points to keep.
         columns: names of its columns, as for ``read_columns``.
+        progress: receives which part of the file is read.
 
     Raises:
         CloudFileError: as ``read_columns``.
     """
-    count, parts = _parts(path, columns)
+    count, parts = _parts(path, columns, progress)
     rows = spread_rows(count, most)
     return Thinned(_picked(parts, rows), rows, count)
 
 
-def thin_by_voxels(path: Path, most: int, columns: Sequence[str] | None = None) -> Thinned:
+def thin_by_voxels(
+    path: Path, most: int, columns: Sequence[str] | None = None, progress: Progress = _silent
+) -> Thinned:
     """The first point of each voxel, with voxels of a size that leaves at most so many; points are evenly dense then.
 
     Args:
         path: the file.
         most: points to keep.
         columns: names of its columns, as for ``read_columns``.
+        progress: receives which part of the file is read.
 
     Raises:
         CloudFileError: as ``read_columns``.
     """
-    count, parts = _parts(path, columns)
+    count, parts = _parts(path, columns, progress)
     if count <= most:
         rows = np.arange(count)
         return Thinned(_picked(parts, rows), rows, count)
@@ -82,7 +94,10 @@ THINNING: Mapping[str, Callable[..., Thinned]] = {"random": thin_randomly, "voxe
 
 
 def columns_at(
-    path: Path, rows: NDArray[np.int64], columns: Sequence[str] | None = None
+    path: Path,
+    rows: NDArray[np.int64],
+    columns: Sequence[str] | None = None,
+    progress: Progress = _silent,
 ) -> Thinned:
     """Some rows of a file, in ascending order; those beyond its end are left out.
 
@@ -90,11 +105,12 @@ def columns_at(
         path: the file.
         rows: which, ascending.
         columns: names of its columns, as for ``read_columns``.
+        progress: receives which part of the file is read.
 
     Raises:
         CloudFileError: as ``read_columns``.
     """
-    count, parts = _parts(path, columns)
+    count, parts = _parts(path, columns, progress)
     held = rows[rows < count]
     return Thinned(_picked(parts, held), held, count)
 
@@ -108,21 +124,26 @@ def spread_rows(count: int, most: int) -> NDArray[np.int64]:
     return edges[:-1] + (np.random.default_rng(0).random(most) * lengths).astype(np.int64)
 
 
-def _parts(path: Path, columns: Sequence[str] | None) -> tuple[int, Iterable[tuple[int, Columns]]]:
+def _parts(
+    path: Path, columns: Sequence[str] | None, progress: Progress
+) -> tuple[int, Iterable[tuple[int, Columns]]]:
     """The points of a file, and its columns in pieces, each with its first row."""
     try:
         pieces = in_pieces(path, columns)
     except CloudFileError:  # of a type that is read as a whole; what else is wrong is said again
         whole = read_columns(path, columns)
         return _length(whole), [(0, whole)]
-    return pieces.count, _numbered(pieces.read(PIECE))
+    return pieces.count, _numbered(pieces.read(PIECE), pieces.count, progress)
 
 
-def _numbered(parts: Iterator[Columns]) -> Iterator[tuple[int, Columns]]:
+def _numbered(
+    parts: Iterator[Columns], count: int, progress: Progress
+) -> Iterator[tuple[int, Columns]]:
     start = 0
     for part in parts:
         yield start, part
         start += _length(part)
+        progress(start / count)
 
 
 def _picked(

@@ -10,11 +10,12 @@ import pytest
 
 from dinomed3d.runtime.errors import UserError
 from pointseg.files import write_cloud
-from pointseg.pictures.sheets import RIGHT, UNNAMED, WRONG
+from pointseg.pictures.sheets import NOT_COUNTED, RIGHT, UNNAMED, WRONG
 from pointseg.scene import Scene
+from pointseg.viewing import thinning
 from pointseg.viewing.clouds import open_clouds, scene_cloud
 from pointseg.viewing.colouring import Colouring, Scale, heights
-from pointseg.viewing.palette import Palette, color_of_number
+from pointseg.viewing.palette import ASPRS, ASPRS_COLORS, Palette, color_of_number
 from pointseg.viewing.spec import ViewSpec
 
 GUESS = np.array([0, 0, 1, 1, -1, 2], np.int32)
@@ -70,9 +71,18 @@ def test_errors_are_those_of_the_reference(predicted, tmp_path):
     (cloud,), palette, _ = opened(tmp_path / "out", reference=tmp_path / "ref")
     colouring = Colouring([cloud], palette)
     colors = list(map(tuple, colouring.colors(cloud, "errors").tolist()))
-    assert colors == [RIGHT, WRONG, RIGHT, UNNAMED, WRONG, RIGHT]
+    assert colors == [RIGHT, WRONG, RIGHT, NOT_COUNTED, WRONG, RIGHT]
+    assert max(NOT_COUNTED) + 60 < min(RIGHT), "two greys that are seen apart"
     assert colouring.colors(cloud, "reference").tolist()[3] == list(UNNAMED)
     assert colouring.colors(cloud, "reference").tolist()[1] == COLORS[1]
+
+
+def test_reading_says_what_and_how_far(predicted, tmp_path, monkeypatch):
+    monkeypatch.setattr(thinning, "PIECE", 3)
+    seen = []
+    opened(tmp_path / "out", reference=tmp_path / "ref", progress=lambda *at: seen.append(at))
+    steps = [(0, "a.ply"), (0.25, ""), (0.5, ""), (0.75, ""), (1, "")]
+    assert seen == [(done, 1, name) for done, name in steps]
 
 
 def test_rows_of_both_files_stay_together_when_thinned(tmp_path):
@@ -81,9 +91,9 @@ def test_rows_of_both_files_stay_together_when_thinned(tmp_path):
     scene = Scene(coord=coord, fields={"segment": segment})
     write_cloud(tmp_path / "a.ply", scene)
     write_cloud(tmp_path / "b.npz", scene)
-    for thinning in ("random", "voxel"):
+    for way in ("random", "voxel"):
         (cloud,), *_ = opened(
-            tmp_path / "a.ply", reference=tmp_path / "b.npz", most=300, thinning=thinning
+            tmp_path / "a.ply", reference=tmp_path / "b.npz", most=300, thinning=way
         )
         assert len(cloud.scene) <= 300 and cloud.count == 5000
         assert (cloud.labels == cloud.reference).all()
@@ -92,11 +102,16 @@ def test_rows_of_both_files_stay_together_when_thinned(tmp_path):
         opened(tmp_path / "a.ply", reference=tmp_path / "b.npz", most=300)
 
 
-def test_codes_have_their_standard_names_and_the_colour_of_their_number(tmp_path):
+def test_codes_have_their_standard_names_and_usual_colours(tmp_path):
     codes = np.array([1, 2, 2, 6, 6, 40], np.uint8)
     (cloud,), palette, _ = opened(write(tmp_path / "a.laz", classification=codes))
     assert palette.names == ["1 unclassified", "2 ground", "6 building", "40"]
-    assert palette.colors[2] == color_of_number(6)
+    assert palette.colors == [*(ASPRS_COLORS[code] for code in (1, 2, 6)), color_of_number(40)]
+    assert ASPRS_COLORS.keys() == ASPRS.keys() and len(set(ASPRS_COLORS.values())) == len(ASPRS)
+    usual = {2: "rgb", 3: "grb", 4: "grb", 5: "gbr", 6: "rgb", 9: "bgr"}  # strongest first
+    for code, order in usual.items():
+        red, green, blue = ASPRS_COLORS[code]
+        assert "".join(sorted("rgb", key=dict(r=-red, g=-green, b=-blue).get)) == order
     assert cloud.labels.tolist() == [0, 1, 1, 2, 2, 3]
 
 

@@ -104,7 +104,8 @@ def test_a_page_in_a_file(tmp_path, capsys):
     page = (tmp_path / "a.html").read_text(encoding="utf-8")
     assert "__VISER_EMBED_DATA__" in page and "table</div>" in page and NAME not in page
     assert "3,000 of 4,000 points, at random" in page
-    assert "3,000 of 4,000 points, at random" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "3,000 of 4,000 points, at random" in told.out and told.err == "[1/1] a.ply\n"
     assert main(words) == 2, "it exists"
     assert "--overwrite" in capsys.readouterr().err
 
