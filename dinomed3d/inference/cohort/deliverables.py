@@ -215,7 +215,8 @@ def complete_kept(
         tried = tuple(_OF[entry] for entry in wanted)
         kept = [flag for flag in record["flags"] if not flag.startswith(tried)]
         write_record(out, record | made | {"flags": [*kept, *flags]})
-        completed += [case.id] if any(made.values()) else []
+        is_made = any(isinstance(e, dict) and e["mask_sha256"] for e in made.values())
+        completed += [case.id] if is_made else []
     return completed
 
 
@@ -256,15 +257,16 @@ def _complete(
     *,
     corrected: datetime | None,
 ) -> tuple[Record, list[str]]:
-    """Make entries for the mask of a kept case; gives them, None for an outdated one, and flags."""
+    """Make entries for the mask of a kept case; gives them, of an outdated file without a mask, and flags."""
     made: Record = {}
     flags: list[str] = []
     try:
         grid = Grid.from_json(record["grid"])
         mask = np.ascontiguousarray(read_mask(out / record["mask"]["file"], grid))
     except CaseError as error:
-        outdated = {"seg": None} if "seg" in wanted else {}
-        return outdated, [f"{_OF[entry]}{error}" for entry in wanted]
+        if "seg" in wanted:
+            made = _segmentation_entries(record, None, digest, f"{case.id}{SEG_ENDING}")
+        return made, [f"{_OF[entry]}{error}" for entry in wanted]
     if "statistics" in wanted:
         try:
             made |= statistics(mask, read_case(case, model.channels), digest, model)
@@ -291,7 +293,9 @@ def _segmentation_entries(
 ) -> Record:
     """What a record says of a DICOM segmentation that was made again, or could not be."""
     if notes is None:
-        return {"seg": None}
+        return {
+            "seg": {"mask_sha256": None, "file": file}
+        }  # if there is one, it is of another mask
     others = [n for n in record.get("result_notes") or () if not n.startswith(LEFT_OUT)]
     return {
         "seg": {"mask_sha256": digest, "file": file},

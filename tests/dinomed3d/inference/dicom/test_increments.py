@@ -206,6 +206,17 @@ def check_a_correction_without_segmentation(spec, path, values, header):
     assert predict(spec, lambda event: None).done
     record = json.loads(path.with_name("head.json").read_text())
     assert any("no DICOM segmentation" in flag for flag in record["flags"])
-    assert record["seg"] is None and path.with_name("head.seg.dcm").read_bytes() == before
+    assert (
+        record["seg"]["mask_sha256"] is None
+        and path.with_name("head.seg.dcm").read_bytes() == before
+    )
     text = path.with_name("report.html").read_text(encoding="utf-8")
     assert "preview and DICOM segmentation are those of the prediction" in html.unescape(text)
+    nib.save(nib.Nifti1Image(values, None, header), path.with_name("head.nii.gz"))
+    assert predict(spec, lambda event: None).done
+    record = json.loads(path.with_name("head.json").read_text())
+    assert not any("no DICOM segmentation" in flag for flag in record["flags"])
+    assert (
+        record["seg"]["mask_sha256"]
+        and len(pydicom.dcmread(path.with_name("head.seg.dcm")).SegmentSequence) == 1
+    )
