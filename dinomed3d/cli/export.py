@@ -46,8 +46,8 @@ def add_parser(verbs: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the files, and print their paths with what the comparison found."""
+    from dinomed3d.hub.local_model import VOLUME, local_model
     from dinomed3d.inference.deployment.export_model import export_model
-    from dinomed3d.runtime.hub_model import VOLUME, local_model
 
     description, networks = export_model(
         local_model(arguments.model, VOLUME),

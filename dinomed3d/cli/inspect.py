@@ -24,9 +24,9 @@ def add_parser(verbs: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Read the model, and print what it is."""
+    from dinomed3d.hub.local_model import VOLUME, local_model
     from dinomed3d.inference.models.describe import inspect_json, inspect_text
     from dinomed3d.inference.models.model import open_model
-    from dinomed3d.runtime.hub_model import VOLUME, local_model
 
     with json_alone(arguments.json):
         path = local_model(arguments.model, VOLUME)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dinomed3d.cli.model_arguments import add_model_arguments
-from dinomed3d.runtime.sharing_options import add_sharing, check_needed, own_card
+from dinomed3d.hub.sharing_options import add_sharing, check_needed, own_card
 
 
 def add_parser(verbs: Any) -> None:
@@ -47,9 +47,9 @@ def add_parser(verbs: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the package, upload it if asked, and print its path and name."""
+    from dinomed3d.hub.local_model import VOLUME, local_model
+    from dinomed3d.hub.push import check_push
     from dinomed3d.inference.models.package import package_model
-    from dinomed3d.runtime.hub_model import VOLUME, local_model
-    from dinomed3d.runtime.hub_push import check_push
 
     repository = check_push(arguments.push, private=arguments.private)
     check_needed(arguments, ("licence", "training_labels", "folds"))

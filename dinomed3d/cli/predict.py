@@ -242,10 +242,10 @@ def _add_personal(group: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Predict, and print the result."""
+    from dinomed3d.hub.local_model import VOLUME, local_model
     from dinomed3d.inference.cohort.run import predict
     from dinomed3d.inference.discovery.find_cases import parse_patterns
     from dinomed3d.inference.models.model import open_model
-    from dinomed3d.runtime.hub_model import VOLUME, local_model
 
     options = vars(arguments)
     given = {

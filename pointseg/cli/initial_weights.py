@@ -42,7 +42,7 @@ def open_start(arguments: argparse.Namespace, out: Path) -> InitialFile | None:
     Raises:
         UserError: no such file; a pretrained encoder, or a frozen part, without weights.
     """
-    from dinomed3d.runtime.hub_model import WEIGHTS, local_model
+    from dinomed3d.hub.local_model import WEIGHTS, local_model
     from pointseg.training.initial_file import open_initial
     from pointseg.training.run_dir import LAST
 

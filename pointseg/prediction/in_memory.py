@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from dinomed3d.hub.local_model import CLOUD, local_model
 from dinomed3d.runtime.device import choose_device
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.hub_model import CLOUD, local_model
 from pointseg.config.precision import encoder_dtype
 from pointseg.conventions import PRECISIONS
 from pointseg.datasets.axes import FileAxes, upright_frames

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dinomed3d.hub.local_model import name_in_cache
 from dinomed3d.runtime.atomic_files import remove_leftovers
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.hub_model import name_in_cache
 from pointseg.datasets.axes import FileAxes
 from pointseg.evaluation.image_options import OPTION_OF, refuse_image_options
 from pointseg.evaluation.inference_protocol import InferenceProtocol

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dinomed3d.runtime.model_card import (
+from dinomed3d.hub.model_card import (
     LICENCE_FILE,
     front_matter,
     licence_entries,

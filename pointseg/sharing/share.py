@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dinomed3d.hub.local_model import CLOUD
+from dinomed3d.hub.model_card import LICENCE_FILE
+from dinomed3d.hub.name import PREFIX
+from dinomed3d.hub.push import CARD, push
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.hub_model import CLOUD
-from dinomed3d.runtime.hub_name import PREFIX
-from dinomed3d.runtime.hub_push import CARD, push
-from dinomed3d.runtime.model_card import LICENCE_FILE
 from pointseg.sharing.model_card import model_card
 from pointseg.sharing.package import ABOUT, is_packaged
 from pointseg.training.checkpoint import read_checkpoint

@@ -10,13 +10,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dinomed3d.hub.local_model import name_in_cache
 from dinomed3d.inference.case import Case, RejectedInput
 from dinomed3d.inference.cohort.spec import PredictSpec
 from dinomed3d.inference.io.image import MASK_ENDINGS
 from dinomed3d.inference.io.pictures import PREVIEW_OF_PNG
 from dinomed3d.inference.report.statistics import are_statistics
 from dinomed3d.runtime import atomic_files
-from dinomed3d.runtime.hub_model import name_in_cache
 
 if TYPE_CHECKING:
     from dinomed3d.inference.models.model import Model

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any
 
+from dinomed3d.hub.local_model import VOLUME, local_model
 from dinomed3d.inference.case import Case, CaseError
 from dinomed3d.inference.cohort.case_task import CaseTask
 from dinomed3d.inference.cohort.events import CaseProgress, Event
@@ -16,7 +17,6 @@ from dinomed3d.inference.cohort.worker import Worker
 from dinomed3d.inference.in_memory.images import understand
 from dinomed3d.inference.models.model import FINAL, open_model
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.hub_model import VOLUME, local_model
 
 
 def load_model(

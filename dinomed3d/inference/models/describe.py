@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from dinomed3d.hub.local_model import name_in_cache
 from dinomed3d.inference.models.licence import encoder_name, is_dinov3
 from dinomed3d.inference.models.model import Model
-from dinomed3d.runtime.hub_model import name_in_cache
 from dinomed3d.runtime.terminal_text import one_line
 
 MIB = 1 << 20

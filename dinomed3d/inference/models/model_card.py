@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dinomed3d.inference.models.describe import inspect_json
-from dinomed3d.inference.models.model import Model
-from dinomed3d.runtime.counted import counted
-from dinomed3d.runtime.model_card import (
+from dinomed3d.hub.model_card import (
     LICENCE_FILE,
     NOT_A_DEVICE,
     front_matter,
@@ -16,6 +13,9 @@ from dinomed3d.runtime.model_card import (
     plain,
     table,
 )
+from dinomed3d.inference.models.describe import inspect_json
+from dinomed3d.inference.models.model import Model
+from dinomed3d.runtime.counted import counted
 
 
 def model_card(model: Model, *, name: str, licence: str | None) -> str:

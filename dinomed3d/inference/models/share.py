@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dinomed3d.hub.local_model import VOLUME
+from dinomed3d.hub.name import PREFIX
+from dinomed3d.hub.push import CARD, push
 from dinomed3d.inference.models.licence import LICENCE, is_dinov3
 from dinomed3d.inference.models.model import Model, open_model
 from dinomed3d.inference.models.model_card import model_card
 from dinomed3d.inference.models.model_files import open_model_files
 from dinomed3d.inference.models.portable import portable_dataset, portable_training
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.hub_model import VOLUME
-from dinomed3d.runtime.hub_name import PREFIX
-from dinomed3d.runtime.hub_push import CARD, push
 
 
 def share_package(package: Path, repository: str, *, private: bool, card: bytes | None) -> str:

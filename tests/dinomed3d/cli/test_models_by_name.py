@@ -9,11 +9,11 @@ import pytest
 import dinomed3d
 import pointseg
 from dinomed3d.cli.main import main
+from dinomed3d.hub.local_model import VOLUME, local_model
 from dinomed3d.inference.cohort.record import describe_model
 from dinomed3d.inference.models.model import open_model
 from dinomed3d.inference.models.package import package_model
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.hub_model import VOLUME, local_model
 from pointseg.cli import predict, test, train
 from pointseg.cli.initial_weights import open_start
 from tests.dinomed3d.inference.fake_models import write_model

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from dinomed3d.hub.name import HubName
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.hub_name import HubName
 
 BUSY = 429
 """HTTP status: too many requests."""

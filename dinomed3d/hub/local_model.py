@@ -10,9 +10,9 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
 
+from dinomed3d.hub.lookup_errors import cannot_answer, explained
+from dinomed3d.hub.name import HubName, hub_name
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.hub_errors import cannot_answer, explained
-from dinomed3d.runtime.hub_name import HubName, hub_name
 
 log = logging.getLogger(__name__)
 

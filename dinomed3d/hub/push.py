@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dinomed3d.hub.model_card import is_written_by_somebody
+from dinomed3d.hub.name import check_repository
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.hub_name import check_repository
-from dinomed3d.runtime.model_card import is_written_by_somebody
 
 log = logging.getLogger(__name__)
 

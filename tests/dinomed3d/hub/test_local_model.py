@@ -7,10 +7,10 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 
-from dinomed3d.runtime import hub_model
+from dinomed3d.hub import local_model as module
+from dinomed3d.hub.local_model import CLOUD, VOLUME, WEIGHTS, local_model
+from dinomed3d.hub.name import HubName, check_repository, hub_name
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.hub_model import CLOUD, VOLUME, WEIGHTS, local_model
-from dinomed3d.runtime.hub_name import HubName, check_repository, hub_name
 from tests.hub import TOKEN, hub  # noqa: F401
 
 REPOSITORY = "us/spleen"
@@ -135,10 +135,8 @@ def test_changed_bytes(hub, monkeypatch, offline):  # noqa: F811
 
 def test_other_bytes_than_the_hub_names(hub, monkeypatch):  # noqa: F811
     hub.add(REPOSITORY, {"model.zip": b"one"})
-    real = hub_model._ask
-    monkeypatch.setattr(
-        hub_model, "_ask", lambda *a: hub_model._Remote(real(*a).commit, "0" * 64, 3)
-    )
+    real = module._ask
+    monkeypatch.setattr(module, "_ask", lambda *a: module._Remote(real(*a).commit, "0" * 64, 3))
     with pytest.raises(UserError, match="checksum"):
         local_model(f"hf:{REPOSITORY}", VOLUME)
 
@@ -154,11 +152,11 @@ def test_half_a_download_leaves_nothing(hub, monkeypatch):  # noqa: F811
 
 
 @pytest.mark.parametrize(
-    ("size", "words"), [(hub_model.LARGEST + 1, "64.0 GiB"), (hub_model.LARGEST, "HF_HOME")]
+    ("size", "words"), [(module.LARGEST + 1, "64.0 GiB"), (module.LARGEST, "HF_HOME")]
 )
 def test_sizes_before_downloading(hub, monkeypatch, size, words):  # noqa: F811
     usage = type("Usage", (), {"free": 1 << 30})
-    monkeypatch.setattr(hub_model.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage)
     hub.add(REPOSITORY, {"model.zip": b"one"})
     hub.claimed_size = size
     with pytest.raises(UserError, match=words):
