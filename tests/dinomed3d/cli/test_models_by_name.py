@@ -35,7 +35,6 @@ MISSING = "hf:us/missing"
         (test.main, ["-o", "OUT", "-m", MISSING, "--dataset", "synthetic"]),
         (train.main, ["--out", "OUT", "--init", MISSING, "--dataset", "synthetic"]),
     ],
-    ids=str,
 )
 def test_commands_look_on_the_hub(hub, tmp_path, monkeypatch, capsys, run, words):  # noqa: F811
     monkeypatch.chdir(tmp_path)
