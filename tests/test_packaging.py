@@ -244,7 +244,11 @@ def test_every_dependency_is_imported_and_every_import_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     hard, extras = declared(project["dependencies"]), project["optional-dependencies"]
     optional = declared(
-        [line for name in ("dicom", "e57", "onnx", "ray", "view", "waymo") for line in extras[name]]
+        [
+            line
+            for name in ("completion", "dicom", "e57", "onnx", "ray", "view", "waymo")
+            for line in extras[name]
+        ]
     )
     modules = imported_modules()
     imported: set[str] = {name for name, module in THROUGH_ANOTHER.items() if module in modules}

@@ -87,6 +87,7 @@ def test_a_disk_that_is_nearly_full(free: float, state: str, tmp_path, monkeypat
 
 
 def test_a_variable_that_nothing_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DINOMED3D_TESTS_NEED_SHARED", raising=False)  # of the tests themselves
     monkeypatch.setenv("DINOMED3D_WEIGTHS", "none")
     (finding,) = doctor._unknown_variables()
     assert finding.state == "error" and "did you mean DINOMED3D_WEIGHTS?" in finding.says

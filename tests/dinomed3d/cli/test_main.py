@@ -155,6 +155,7 @@ def test_doctor_knows_the_hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_doctor_refuses_an_unknown_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DINOMED3D_TESTS_NEED_SHARED", raising=False)  # of the tests themselves
     monkeypatch.setenv("DINOMED3D_ENCODER", "vit_enormous")
     (finding,) = doctor._weights(unset="note")
     assert finding.state == "error"

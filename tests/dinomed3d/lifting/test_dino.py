@@ -293,7 +293,7 @@ def test_the_memory_estimate_is_a_bound_and_not_a_loose_one(name, taps, mlp_rati
 
 
 def test_unknown_name():
-    with pytest.raises(ValueError, match=r"'name' must be one of .*_dinov3.*; got 'resnet50'"):
+    with pytest.raises(ValueError, match=r"'name' must be one of .*_dinov3.*, got 'resnet50'"):
         build_encoder("resnet50", weights="none")
 
 
