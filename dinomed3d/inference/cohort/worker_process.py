@@ -329,6 +329,9 @@ def work() -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+    finally:
+        # it ends now: an interruption could only break what libraries clean up
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     return 0
 
 
