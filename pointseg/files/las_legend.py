@@ -36,8 +36,8 @@ def name_records(
     if not names:
         return []
     lines = "".join(f"{number} {' '.join(name.split())}\n" for number, name in enumerate(names))
-    told = lines.encode()[:MOST_BYTES]
-    made = [_record(LEGEND, f"classes of {field}", told)]
+    content = lines.encode()[:MOST_BYTES]
+    made = [_record(LEGEND, f"classes of {field}", content)]
     if codes is not None:
         made.append(_record(LOOKUP, "classification lookup", _lookup(header, names, codes)))
     return made

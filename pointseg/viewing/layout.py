@@ -136,12 +136,12 @@ def picked(
     """
     relative = coord - origin.astype(np.float32)
     along = relative @ direction.astype(np.float32)
-    aside = np.sqrt(np.maximum((relative**2).sum(1) - along**2, 0))
-    meets = np.flatnonzero((along > 0) & (aside <= slack * along))
+    distance_off_ray = np.sqrt(np.maximum((relative**2).sum(1) - along**2, 0))
+    meets = np.flatnonzero((along > 0) & (distance_off_ray <= slack * along))
     if not len(meets):
         return None
     # a point right on the ray counts more than one that is a little nearer, but at the edge of the slack
-    first = meets[np.argmin(along[meets] + aside[meets] / slack)]
+    first = meets[np.argmin(along[meets] + distance_off_ray[meets] / slack)]
     return int(first), float(along[first])
 
 

@@ -28,7 +28,7 @@ class MadeBy:
 
     @property
     def description(self) -> str:
-        """What readers of the object are told of it, at most 64 characters."""
+        """Describes the object to its readers, at most 64 characters."""
         if self.corrected is None:
             return "Automatic segmentation, not reviewed; not a medical device"
         return "Automatic segmentation, corrected by hand"
