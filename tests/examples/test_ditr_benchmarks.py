@@ -151,20 +151,25 @@ def test_a_fitted_line_reads_features_as_they_are():
 
 
 def test_a_fitted_head_separates_what_the_backbone_separates(bench, data):
+    torch.manual_seed(0)
     recipe = ditr_methods.replace(bench.recipe, voxel_m=0.2)
     segmenter = build_segmenter(recipe, len(data.classes.names))
     few = ditr_data.few_labels(data, 1, seed=0)
-    cloud = samples.Samples(few, recipe, training=False, seed=0)[0, 0]
+    augmented = samples.Samples(few, recipe, training=True, seed=0)
+    clouds = [
+        augmented[number, 0] for number in range(4)
+    ]  # some of those that the head is fitted on
     before = {name: values.clone() for name, values in segmenter.backbone.state_dict().items()}
 
     def accuracy():
         with torch.no_grad():
-            guess = segmenter.eval()(cloud).argmax(1)
-        return (guess == cloud.segment)[cloud.segment >= 0].float().mean()
+            hits = [segmenter.eval()(cloud).argmax(1) == cloud.segment for cloud in clouds]
+        known = torch.cat([cloud.segment for cloud in clouds]) >= 0
+        return torch.cat(hits)[known].float().mean()
 
-    first = accuracy()
+    assert accuracy() < 0.3  # of a random head: twelve seeds gave 0.00 to 0.23
     ditr_probe.fit_head(segmenter, few, recipe, seed=0)
     assert segmenter.training
-    assert accuracy() > first + 0.1
+    assert accuracy() > 0.6  # 0.78 to 0.82
     for name, values in segmenter.backbone.state_dict().items():
         assert torch.equal(values, before[name])
