@@ -10,12 +10,15 @@ coordinates of 1e7 m then lose no precision that the points still had.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
-from dinomed3d.lifting.camera_call import as_matrix, as_size, named_fields
+from dinomed3d.lifting.camera_call import as_lens, as_matrix, as_size, named_fields
 from dinomed3d.lifting.lens import Lens
 
 RIGID_TOLERANCE = 1e-3
@@ -70,7 +73,7 @@ def check_rigid(matrix: Tensor, who: str) -> None:
 @named_fields
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Camera:
-    """One posed view, with or without lens distortion. Held on the CPU in float64; arrays are taken, too."""
+    """One posed view, with or without lens distortion. Copied to the CPU in float64; arrays are taken, too."""
 
     intrinsics: Tensor
     """(3, 3) K of images of ``size``, rows (fx, skew, cx), (0, fy, cy), (0, 0, 1); pixels."""
@@ -80,6 +83,17 @@ class Camera:
     """(4, 4) rigid."""
     distortion: Lens | None = None
     """How the lens distorts; None for no distortion. Numbers are taken, too: k1, k2, p1, p2, k3 as in OpenCV."""
+
+    if TYPE_CHECKING:  # what a call may give is more than what a camera then holds
+
+        def __init__(
+            self,
+            *,
+            intrinsics: Tensor | ArrayLike,
+            size: Iterable[int],
+            world_to_camera: Tensor | ArrayLike,
+            distortion: Lens | Tensor | ArrayLike | None = None,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         for name in ("intrinsics", "world_to_camera"):
@@ -97,13 +111,7 @@ class Camera:
                 f"Camera: 'intrinsics' must have rows (fx, skew, cx), (0, fy, cy), (0, 0, 1), "
                 f"got {matrix.tolist()}"
             )
-        given: object = self.distortion
-        if given is not None and not isinstance(given, Lens):
-            values = torch.as_tensor(given).detach().to("cpu", torch.float64)
-            try:
-                object.__setattr__(self, "distortion", Lens.opencv(values.reshape(-1).tolist()))
-            except ValueError as error:
-                raise ValueError(f"Camera: {error}") from error
+        object.__setattr__(self, "distortion", as_lens(self.distortion))
 
     @property
     def centre(self) -> Tensor:

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from dinomed3d.lifting.lens import Lens
+
 Class = TypeVar("Class", bound=type)
 
 CALL = (
@@ -62,7 +64,7 @@ def _problem(values: tuple[object, ...], fields: dict[str, object]) -> str | Non
 
 
 def as_matrix(name: str, value: object) -> Tensor:
-    """A field as a float64 tensor on the CPU.
+    """A field as a float64 tensor on the CPU, a copy: who changes the array for the next view keeps this one.
 
     Args:
         name: of the field.
@@ -72,7 +74,7 @@ def as_matrix(name: str, value: object) -> Tensor:
         ValueError: not numbers, or of another shape than people mostly confuse with the right one.
     """
     try:
-        found = torch.as_tensor(value).detach().to("cpu", torch.float64)
+        found = _numbers(value).clone()
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"Camera: '{name}' must be a matrix of numbers, got {type(value).__name__}"
@@ -86,6 +88,26 @@ def as_matrix(name: str, value: object) -> Tensor:
             "((fx, 0, cx), (0, fy, cy), (0, 0, 1))"
         )
     return found
+
+
+def as_lens(value: object) -> Lens | None:
+    """The distortion as a lens; None for none.
+
+    Raises:
+        ValueError: no lens, and not the numbers of one.
+    """
+    if value is None or isinstance(value, Lens):
+        return value
+    try:
+        numbers = _numbers(value).reshape(-1).tolist()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"Camera: 'distortion' must be a Lens or numbers, got {type(value).__name__}"
+        ) from error
+    try:
+        return Lens.opencv(numbers)
+    except ValueError as error:
+        raise ValueError(f"Camera: {error}") from error
 
 
 def as_size(value: object) -> tuple[int, int]:
@@ -103,3 +125,8 @@ def as_size(value: object) -> tuple[int, int]:
             f"Camera: 'size' must be (height, width), whole numbers of at least 1 pixel, got {value!r}"
         )
     return int(numbers[0]), int(numbers[1])
+
+
+def _numbers(value: object) -> Tensor:
+    """As float64 at once: rows of Python's numbers, such as a position of millions of metres, would be rounded."""
+    return torch.as_tensor(value, dtype=torch.float64, device="cpu").detach()

@@ -17,7 +17,7 @@ from pointseg.conventions import LIFT_FUSES, SAMPLES
 from pointseg.files.origin import finite_points, split_origin
 from pointseg.images.config import require_whole_patches
 from pointseg.images.features.encoder import open_encoder
-from pointseg.images.readers.arrays import require_frames
+from pointseg.images.readers.arrays import require_frames, warn_of_intrinsics
 from pointseg.images.readers.frame import Frame
 from pointseg.images.visibility import VisibilityConfig
 from pointseg.lifting.encoding import EncodedViews, encoded_size
@@ -75,6 +75,7 @@ def lift_features(
     """
     _check(fuse, sample)
     require_frames("lift_features", frames)
+    warn_of_intrinsics("lift_features", frames)
     device = choose_device(device)
     scene = points if isinstance(points, Scene) else _scene_of(points)
     network = encoder if isinstance(encoder, Encoder) else _opened(encoder, weights)

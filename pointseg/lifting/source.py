@@ -16,6 +16,7 @@ from pointseg.files import cloud_suffix, read_cloud
 from pointseg.files.units import file_unit
 from pointseg.images.readers.camera_files import CAMERA_FILES
 from pointseg.images.readers.frame import Frame
+from pointseg.images.readers.intrinsics import intrinsics_note
 from pointseg.loading.posed_scene import measured_rows
 from pointseg.prediction.cloud_images import camera_rule
 from pointseg.scene import Scene
@@ -64,6 +65,8 @@ def read_source(
     frames = rule.frames(path.parent, file, "", path.stem, unit_m=unit.unit_m, up=up)
     if not frames:
         raise UserError(f"{rule.place(path.parent, file, '', path.stem)}: lists no images")
+    if doubt := intrinsics_note(frames):
+        say(doubt)
     index = measured_rows(scene, say)
     if not len(index):
         raise UserError(f"{path}: {'no point has a position' if len(scene) else 'has no points'}")

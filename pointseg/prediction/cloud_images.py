@@ -13,6 +13,7 @@ from pointseg.datasets.axes import FileAxes
 from pointseg.datasets.folder.cameras import ORGANISED, CameraRule, literal, parse_cameras
 from pointseg.images.config import ImageConfig
 from pointseg.images.readers.image_files import file_key
+from pointseg.images.readers.intrinsics import intrinsics_note
 from pointseg.images.readers.manifest import describe_lens
 from pointseg.loading.scene_images import ImageLoader, ImageSet
 from pointseg.scene import Scene
@@ -90,7 +91,9 @@ class CloudImages:
         """What the user should know, given the share of visible points."""
         if not self.frames:
             return f"has no images ({self.missing}); predicted without"
-        return f"{100 * visible:.0f} % of its points are visible in images"
+        doubt = intrinsics_note(self.frames)
+        shown = f"{100 * visible:.0f} % of its points are visible in images"
+        return f"{shown}; {doubt}" if doubt else shown
 
 
 def camera_rule(cameras: str | None, images: str | None) -> CameraRule | None:

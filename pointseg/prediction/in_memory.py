@@ -26,7 +26,7 @@ from pointseg.files import read_scaled
 from pointseg.files.origin import split_origin
 from pointseg.files.units import one_unit
 from pointseg.images.config import ImageConfig
-from pointseg.images.readers.arrays import require_frames
+from pointseg.images.readers.arrays import require_frames, warn_of_intrinsics
 from pointseg.loading.scene_images import ImageSet
 from pointseg.prediction.cloud_images import CloudImages
 from pointseg.prediction.prepare_cloud import axes_of, prepare_cloud, refuse_clipped
@@ -196,6 +196,7 @@ class PointSegmenter:
         """
         given: dict[str, Any] = {"color": color, "normal": normal, "strength": intensity}
         used = self._checked(frames)
+        warn_of_intrinsics("predict", used)
         ready = self._ready(points, given, used)
         with self._lock:
             found, scores = self._run(ready.cloud, ready.views, probabilities, progress)

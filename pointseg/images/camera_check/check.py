@@ -21,7 +21,6 @@ from pointseg.images.camera_check.agreement import (
     project_points,
 )
 from pointseg.images.camera_check.depth_units import depth_factor, explain_depth_factor
-from pointseg.images.camera_check.intrinsics import intrinsics_problem
 from pointseg.images.camera_check.issues import Issue, IssueList
 from pointseg.images.camera_check.pose_check import PoseCheckResult, compare_pose_hypotheses
 from pointseg.images.camera_check.pose_conventions import alternative_poses
@@ -34,6 +33,7 @@ from pointseg.images.explain_unseen import explain_no_visible_points
 from pointseg.images.projection import camera_near, frames_in_view
 from pointseg.images.readers.frame import Frame
 from pointseg.images.readers.image_files import DepthFile
+from pointseg.images.readers.intrinsics import intrinsics_problem
 from pointseg.images.select_views import select_views
 from pointseg.images.visibility import VisibilityConfig
 from pointseg.pictures.overlay import from_images, over_image

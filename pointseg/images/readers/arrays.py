@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dinomed3d.runtime.errors import UserError
-from pointseg.images.readers.frame import Frame, make_camera
+from pointseg.images.readers.frame import Frame, ImagesError, make_camera
+from pointseg.images.readers.intrinsics import intrinsics_note, intrinsics_problem
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +65,7 @@ def array_frame(
     depth: NDArray[Any] | None = None,
     distortion: Any = None,
     name: str = "image",
+    check_intrinsics: bool = True,
 ) -> Frame:
     """A posed image of arrays or tensors.
 
@@ -74,11 +77,13 @@ def array_frame(
         depth: (h, w) floating-point metres along the camera's axis, 0 or not finite where unknown. None: there is none.
         distortion: k1, k2, p1, p2, k3. None: there is none.
         name: of the view, for messages.
+        check_intrinsics: whether intrinsics are refused whose principal point is far from the middle of the image, as
+            if they were of another size of it; parts cut from an image have such ones.
 
     Raises:
         ValueError: an image or depth map of another shape or type, such as millimetres in whole numbers; none or
             both of the poses.
-        UserError: intrinsics or a pose that are none.
+        UserError: intrinsics or a pose that are none; intrinsics that seem to be of another size.
     """
     image = np.asarray(_array(image))
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
@@ -104,6 +109,11 @@ def array_frame(
         camera_to_world=_array(camera_to_world),
         distortion=_array(distortion),
     )
+    if check_intrinsics and (problem := intrinsics_problem(camera)):
+        raise ImagesError(
+            f"array_frame: 'intrinsics' of view '{name}': {problem}. Of an image that was cut, check_intrinsics=False "
+            "takes them"
+        )
     source = None
     if depth is not None:
         stored = np.asarray(_array(depth))
@@ -142,6 +152,17 @@ def require_frames(caller: str, frames: object) -> None:
         raise UserError(
             f"{caller}: 'frames' must be a list of posed images, {call}, got {type(wrong).__name__}"
         )
+
+
+def warn_of_intrinsics(caller: str, frames: Sequence[Frame]) -> None:
+    """Warn of posed images whose intrinsics seem to be of another size; ``array_frame`` has checked its own.
+
+    Args:
+        caller: the function that was given them, for the warning.
+        frames: as ``require_frames`` accepts them.
+    """
+    if note := intrinsics_note([f for f in frames if not isinstance(f.image, ArrayImage)]):
+        warnings.warn(f"{caller}: 'frames': {note}", stacklevel=3)
 
 
 def _array(values: Any) -> Any:

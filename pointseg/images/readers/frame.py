@@ -179,9 +179,9 @@ def _restore(
     return Frame(
         name=name,
         camera=Camera(
-            intrinsics=torch.tensor(intrinsics, dtype=torch.float64),
+            intrinsics=intrinsics,
             size=size,
-            world_to_camera=torch.tensor(pose, dtype=torch.float64),
+            world_to_camera=pose,
             distortion=bent,
         ),
         image=image,
@@ -258,11 +258,6 @@ def make_camera(
         if camera_to_world is not None:  # checked as given, so that messages show that
             check_rigid(torch.from_numpy(pose), "its pose (camera to world)")
             pose = np.linalg.inv(pose)
-        return Camera(
-            intrinsics=torch.from_numpy(matrix.copy()),
-            size=size,
-            world_to_camera=torch.from_numpy(pose.copy()),
-            distortion=Lens.opencv(distortion) if isinstance(distortion, Sequence) else distortion,
-        )
+        return Camera(intrinsics=matrix, size=size, world_to_camera=pose, distortion=distortion)
     except ValueError as error:
         raise ImagesError(f"{who}: {error}") from error

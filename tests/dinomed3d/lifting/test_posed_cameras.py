@@ -421,6 +421,19 @@ def test_arrays_make_the_same_camera_as_tensors():
     assert torch.equal(made.intrinsics, wanted.intrinsics)
 
 
+def test_a_camera_keeps_its_numbers_when_the_array_is_used_for_the_next_view():
+    found, matrix = np.eye(4), K.numpy().copy()
+    made = Camera(intrinsics=matrix, size=(480, 640), world_to_camera=found)
+    found[0, 3] = matrix[0, 2] = 5
+    assert made.world_to_camera[0, 3] == 0 and torch.equal(made.intrinsics, K)
+
+
+def test_rows_of_numbers_keep_their_digits():
+    rows = np.eye(4).tolist()
+    rows[0][3] = 5_412_345.678
+    assert camera(rows).world_to_camera[0, 3] == 5_412_345.678
+
+
 def test_cameras_travel_between_processes():
     import pickle
 

@@ -76,6 +76,16 @@ def test_similarity_is_that_to_the_point_of_the_files_row(tmp_path, pick, origin
     np.testing.assert_array_equal(found.coord + found.origin, POINTS.astype(np.float32) + origin)
 
 
+def test_intrinsics_of_another_size_are_named_once(tmp_path):
+    cloud = written(tmp_path)
+    cameras, said = tmp_path / "cameras.json", []
+    told = json.loads(cameras.read_text())
+    told["views"][0]["K"] = [[128, 0, 64], [0, 128, 64], [0, 0, 1]]
+    cameras.write_text(json.dumps(told))
+    lift_cloud(spec(cloud, tmp_path / "out.ply", say=said.append))
+    assert len([text for text in said if "K is for another size" in text]) == 1
+
+
 def test_colours_are_of_the_seen_points_alone(tmp_path):
     """The seen points differ along one direction, which no number of unseen ones changes."""
     out = tmp_path / "out.ply"

@@ -19,7 +19,7 @@ from pointseg.config.serialization import read_recipe
 from pointseg.files import read_cloud, write_cloud
 from pointseg.images.readers.image_files import ImageFile
 from pointseg.images.readers.manifest import write_manifest
-from pointseg.prediction.cloud_images import camera_rule
+from pointseg.prediction.cloud_images import CloudImages, camera_rule
 from pointseg.prediction.predict import predict
 from pointseg.prediction.spec import PredictSpec
 from pointseg.training import image_encoder
@@ -211,3 +211,11 @@ def test_images_are_for_models_that_read_them(folder):
         pointseg.load_model(folder / "ditr.pt", device="cpu")
     with pytest.raises(UserError, match="other.safetensors: are not the weights of vit_"):
         loaded(folder, weights="other.safetensors")
+
+
+def test_the_note_of_a_cloud_names_intrinsics_of_another_size():
+    doubled = pointseg.array_frame(
+        PIXELS[0], np.diag([2, 2, 1]) @ K, world_to_camera=pose(), check_intrinsics=False
+    )
+    assert "another size" in CloudImages(SEEING.images, (*FRAMES, doubled)).note(0.5)
+    assert "another size" not in CloudImages(SEEING.images, tuple(FRAMES)).note(0.5)

@@ -20,7 +20,6 @@ from pointseg.images.camera_check.agreement import (
 )
 from pointseg.images.camera_check.check import CheckSpec, check_cameras
 from pointseg.images.camera_check.depth_units import depth_factor, explain_depth_factor
-from pointseg.images.camera_check.intrinsics import intrinsics_problem
 from pointseg.images.camera_check.issues import Issue
 from pointseg.images.camera_check.pose_check import (
     compare_pose_hypotheses,
@@ -32,6 +31,7 @@ from pointseg.images.camera_check.pose_conventions import (
     alternative_poses,
 )
 from pointseg.images.readers.frame import ImagesError
+from pointseg.images.readers.intrinsics import intrinsics_problem
 from pointseg.images.visibility import VisibilityConfig
 from tests.pointseg.images.street import (
     Held,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from dinomed3d.lifting import Camera
+from pointseg.images.readers.frame import Frame
 
 
 def intrinsics_problem(camera: Camera) -> str:
@@ -23,3 +26,19 @@ def intrinsics_problem(camera: Camera) -> str:
     if not (0.2 < cx / width < 0.8 and 0.2 < cy / height < 0.8):
         return f"{found}: the principal point is far from the middle; is K for another size, or for a crop?"
     return ""
+
+
+def intrinsics_note(frames: Sequence[Frame]) -> str:
+    """What a user should know of posed images whose intrinsics do not fit their size; "" where all do.
+
+    Frames whose dataset says itself where points are (``projection``) use no intrinsics.
+    """
+    used = [frame for frame in frames if frame.projection is None]
+    found = [
+        (frame.name, problem) for frame in used if (problem := intrinsics_problem(frame.camera))
+    ]
+    if not found:
+        return ""
+    name, problem = found[0]
+    more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+    return f"view '{name}'{more}: {problem}"
