@@ -104,6 +104,11 @@ def name_in_cache(path: str | os.PathLike[str]) -> str | None:
     return str(HubName(f"{found['owner']}/{found['name']}", found["commit"], file))
 
 
+def name_or_path(path: str | os.PathLike[str]) -> str:
+    """How results name a model: as ``name_in_cache`` does, so that others find it; any other file by its path."""
+    return name_in_cache(path) or os.fspath(path)
+
+
 def _check_ending(name: HubName, file: str, kind: ModelKind) -> None:
     ending = PurePosixPath(file).suffix.lower()
     if ending in kind.endings:

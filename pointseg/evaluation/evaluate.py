@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dinomed3d.hub.local_model import name_or_path
 from dinomed3d.runtime.atomic_files import new_file, remove_leftovers
 from dinomed3d.runtime.errors import UserError
 from pointseg.config.folder_recipe import read_as_stated
@@ -187,7 +188,7 @@ class _Test:
             **self.how,
             **self._visibility_rule(),
         }
-        metrics["checkpoint"] = str(spec.model)
+        metrics["checkpoint"] = name_or_path(spec.model)
         metrics["seconds"] = round(self.seconds, 3)
         write_json(spec.out / "metrics.json", metrics)
         if self.confusion.matrix.any():

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dinomed3d.hub.local_model import name_in_cache
+from dinomed3d.hub.local_model import name_or_path
 from dinomed3d.runtime.atomic_files import remove_leftovers
 from dinomed3d.runtime.errors import UserError
 from pointseg.datasets.axes import FileAxes
@@ -93,7 +93,7 @@ def predict(spec: PredictSpec) -> list[Prediction]:
     spec.progress(len(sources), len(sources), "")
     if not (len(sources) == 1 and sources[0].target == spec.out):
         files = [asdict(result) for result in results]
-        summary = {"model": name_in_cache(spec.model) or str(spec.model), **job.how, "files": files}
+        summary = {"model": name_or_path(spec.model), **job.how, "files": files}
         write_json(spec.out / "summary.json", summary)
     return results
 

@@ -8,9 +8,10 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from dinomed3d.hub.local_model import name_or_path
 from dinomed3d.inference.case import Case, CaseList, RejectedInput
 from dinomed3d.inference.cohort.anonymous_events import anonymous_events
 from dinomed3d.inference.cohort.deliverables import complete_kept
@@ -322,11 +323,11 @@ def _report(run: _Run, work: Worklist) -> Outcome:
     while True:
         content = {
             "model": {
-                "source": str(run.model.source),
+                "source": name_or_path(run.model.source),
                 "name": run.model.name,
                 **describe_model(run.model),
             },
-            "spec": asdict(replace(run.spec, shard=None)),
+            "spec": run.spec.for_report(),
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(run.started)),
             "seconds": round(time.time() - run.started, 1),
             "devices": sorted(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from dinomed3d.hub.local_model import name_or_path
 from dinomed3d.runtime.errors import UserError
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
@@ -127,3 +128,9 @@ class PredictSpec:
         settings["postprocessing"] = None if steps is None else [list(step) for step in steps]
         margin_mm = None if self.localizer is None else self.localizer_margin_mm
         return settings | {"localizer": self.localizer_digest, "localizer_margin_mm": margin_mm}
+
+    def for_report(self) -> dict[str, Any]:
+        """The options of the whole run; models of the hub have their names there, not where the cache has them."""
+        localizer = None if self.localizer is None else name_or_path(self.localizer)
+        named = replace(self, model=name_or_path(self.model), localizer=localizer, shard=None)
+        return asdict(named)

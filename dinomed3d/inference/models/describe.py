@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dinomed3d.hub.local_model import name_in_cache
+from dinomed3d.hub.local_model import name_or_path
 from dinomed3d.inference.models.licence import encoder_name, is_dinov3
 from dinomed3d.inference.models.model import Model
 from dinomed3d.runtime.terminal_text import one_line
@@ -20,7 +20,7 @@ def inspect_json(model: Model) -> dict[str, Any]:
     order, mirroring = model.regions_class_order, model.mirroring
     return {
         "name": model.name,
-        "source": str(model.source),
+        "source": name_or_path(model.source),
         "kind": "package" if manifest is not None else "nnU-Net model",
         "hash": model.hash,
         "trainer": model.trainer,
@@ -56,7 +56,7 @@ def inspect_text(model: Model) -> str:
     known = inspect_json(model)
     rows = [
         ("model", known["name"]),
-        ("from", f"{name_in_cache(model.source) or known['source']} ({known['kind']})"),
+        ("from", f"{known['source']} ({known['kind']})"),
         ("trainer", known["trainer"]),
         ("plans", f"{known['plans']}, configuration {known['configuration']}"),
         ("network", known["network"]),

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from dinomed3d.inference.cohort.run import predict
 from dinomed3d.inference.cohort.shards import take_shard
 from dinomed3d.inference.cohort.spec import PredictSpec
 from dinomed3d.inference.cohort.split_labels import split_files
+from dinomed3d.inference.models.package import package_model
 from dinomed3d.runtime.atomic_files import WriteError
 from dinomed3d.runtime.errors import UserError
 from tests.dinomed3d.inference.models.write_model import write_model
@@ -334,6 +336,18 @@ def test_a_file_of_others_costs_its_own_case(spec, name):
     assert "scan1" in (out / "report.html").read_text(encoding="utf-8")
     (out / name).unlink()
     assert len(run(spec)[0].done) == 3
+
+
+def test_reports_name_a_model_of_the_hub_and_not_where_its_cache_is(spec, tmp_path):
+    commit = "0123456789" * 4
+    folder = tmp_path / "hub" / "models--us--tiny" / "snapshots" / commit
+    folder.mkdir(parents=True)
+    file = shutil.copy(package_model(Path(spec.model), tmp_path / "m.zip"), folder / "model.zip")
+    run(spec, model=str(file))
+    text = (Path(spec.out) / "run.json").read_text(encoding="utf-8")
+    content, name = json.loads(text), f"hf:us/tiny@{commit}"
+    assert content["model"]["source"] == content["spec"]["model"] == name
+    assert "snapshots" not in text
 
 
 @pytest.mark.parametrize("name", ["run.json", "report.csv"])
