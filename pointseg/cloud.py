@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pointseg.ops.offsets import batch_of, counts_of
+from pointseg.ops.grouping.offsets import batch_of, counts_of
 
 PER_POINT = (
     "coord", "grid_coord", "feat", "mask", "segment", "image_coord", "image_mask", "image_view",

@@ -38,8 +38,8 @@ from dinomed3d.lifting.tiles import encode_in_tiles
 from dinomed3d.runtime.errors import UserError
 from pointseg.cloud import Cloud
 from pointseg.conventions import CHOOSING_FUSES, FUSES
-from pointseg.ops.offsets import batch_of
-from pointseg.ops.pieces import is_cpu
+from pointseg.ops.grouping.offsets import batch_of
+from pointseg.ops.hardware.pieces import is_cpu
 
 _FUSES: dict[str, Callable[[], ViewFusion]] = {
     "last": Last,

@@ -23,8 +23,8 @@ from gpu_points import NETWORKS
 from gpu_scenes import single
 from torch import nn
 
-from pointseg.ops.convolution import InverseConv3d, StridedConv3d, SubmanifoldConv3d
-from pointseg.ops.grid import Grid
+from pointseg.ops.convolution.grid import Grid
+from pointseg.ops.convolution.layers import InverseConv3d, StridedConv3d, SubmanifoldConv3d
 
 LAYERS = (SubmanifoldConv3d, StridedConv3d, InverseConv3d)
 VOXELS = 400

@@ -15,9 +15,9 @@ from gpu_parts import Bench
 from gpu_peers import LIBRARIES, is_there, peer_convolution
 from gpu_scenes import Scene, single
 
-from pointseg.ops.convolution import convolve
-from pointseg.ops.grid import Grid
-from pointseg.ops.kernel_choice import SWITCH, kernels_for
+from pointseg.ops.convolution.grid import Grid
+from pointseg.ops.convolution.sparse_convolution import convolve
+from pointseg.ops.convolution.triton_choice import SWITCH, kernels_for
 
 CHANNELS, VOXELS = 256, 50_000
 """Of the single convolution: spconv-triton publishes 0.11 ms for it on an H100, and 0.12 for spconv, in float16."""

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pointseg.ops.pieces import decided_for
+from pointseg.ops.hardware.pieces import decided_for
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 OPERATOR_TOLERANCE = {"float32": 1e-5, "bfloat16": 1e-2, "float16": 2e-3}

@@ -27,10 +27,16 @@ from gpu_scenes import Scene
 from torch import Tensor
 
 from pointseg.backbones.rotary_positions import RotaryPositions
-from pointseg.ops import attention, grouping, pooling, subsampling
-from pointseg.ops.linear import linear
-from pointseg.ops.relative_positions import RelativePositions
-from pointseg.ops.space_filling_curves import encode
+from pointseg.ops.attention.relative_positions import RelativePositions
+from pointseg.ops.attention.space_filling_curves import encode
+from pointseg.ops.attention.windowed_attention import attend, attend_explicitly
+from pointseg.ops.attention.windows import Windows
+from pointseg.ops.grouping.neighbour_features import interpolate, neighbour_max
+from pointseg.ops.grouping.neighbours import ball, knn
+from pointseg.ops.grouping.pooling import pool_cells, pool_grid
+from pointseg.ops.grouping.segments import Reduction, Segments
+from pointseg.ops.grouping.subsampling import farthest_subsample, grid_subsample, voxel_keys
+from pointseg.ops.hardware.linear import linear
 from pointseg.training.step.losses import cross_entropy, lovasz_softmax
 
 Case = Callable[[Side], Results]
@@ -90,18 +96,18 @@ def whole_numbers(scene: Scene) -> dict[str, Case]:
     def cells(side: Side) -> Results:
         codes = encode(side.at(scene.voxels), side.at(scene.batch), DEPTH)
         offset = side.at(scene.offset)
-        along = pooling.pool_cells(codes, codes.argsort(1), offset)
-        blocks = pooling.pool_grid(side.at(scene.voxels), side.at(scene.batch), offset, 3)
+        along = pool_cells(codes, codes.argsort(1), offset)
+        blocks = pool_grid(side.at(scene.voxels), side.at(scene.batch), offset, 3)
         numbers = [along.segments.index, along.heads, along.offset, along.codes, along.orders]
         return [*numbers, blocks.segments.index, blocks.heads, blocks.offset]
 
     def subsampled(side: Side) -> Results:
         voxels, offset = side.at(scene.voxels), side.at(scene.offset)
-        rows = subsampling.grid_subsample(voxels, offset, 4)
-        return [*rows[:2], subsampling.voxel_keys(voxels, side.at(scene.batch))]
+        rows = grid_subsample(voxels, offset, 4)
+        return [*rows[:2], voxel_keys(voxels, side.at(scene.batch))]
 
     def windows(side: Side) -> Results:
-        cut = attention.Windows.of(scene.counts, 16, side.device)
+        cut = Windows.of(scene.counts, 16, side.device)
         turned = cut.along(side.at(torch.arange(len(scene.voxels)).flip(0)))
         return [cut.rows, cut.slots, cut.borrowed, turned.rows, turned.slots]
 
@@ -120,18 +126,18 @@ def pooled(scene: Scene, width: int) -> dict[str, Case]:
     segments = count // 8 + 2
     index = (scene.numbers(1, seed=6)[:, 0].abs() * count / 16).long().clamp(max=count // 8)
 
-    def reduced(kind: pooling.Reduction) -> Case:
+    def reduced(kind: Reduction) -> Case:
         def case(side: Side) -> Results:
-            parts = pooling.Segments.of(side.at(index), segments)
+            parts = Segments.of(side.at(index), segments)
             return differentiated(lambda x: parts.reduce(x, kind), side.of(feat))
 
         return case
 
     def spread(side: Side) -> Results:
-        parts = pooling.Segments.of(side.at(index), segments)
+        parts = Segments.of(side.at(index), segments)
         return differentiated(parts.spread, side.of(feat[:segments]))
 
-    kinds: Sequence[pooling.Reduction] = ("max", "mean", "sum")
+    kinds: Sequence[Reduction] = ("max", "mean", "sum")
     return {f"segments, {kind}": reduced(kind) for kind in kinds} | {"segments, spread": spread}
 
 
@@ -139,13 +145,13 @@ def attended(scene: Scene, width: int) -> dict[str, Case]:
     """Attention within windows, with and without relative positions; rotary positions."""
     qkv = scene.numbers(3 * width, seed=3)
 
-    def cut(side: Side) -> attention.Windows:
-        return attention.Windows.of(scene.counts, min(256, scene.counts[1]), side.device)
+    def cut(side: Side) -> Windows:
+        return Windows.of(scene.counts, min(256, scene.counts[1]), side.device)
 
     def plain(heads: int) -> Case:
         def case(side: Side) -> Results:
             windows = cut(side)
-            return differentiated(lambda x: attention.attend(x, windows, heads=heads), side.of(qkv))
+            return differentiated(lambda x: attend(x, windows, heads=heads), side.of(qkv))
 
         return case
 
@@ -154,12 +160,12 @@ def attended(scene: Scene, width: int) -> dict[str, Case]:
         torch.manual_seed(0)
         bias = RelativePositions(16, 2).to(side.device)
 
-        def attend(x: Tensor) -> Tensor:
-            return attention.attend_explicitly(
+        def biased(x: Tensor) -> Tensor:
+            return attend_explicitly(
                 x, windows, heads=2, bias=bias, grid_coord=place, upcast_softmax=True
             )
 
-        results = differentiated(attend, side.of(qkv))
+        results = differentiated(biased, side.of(qkv))
         return [*results, bias.rpe_table.grad]
 
     def rotary(side: Side) -> Results:
@@ -178,34 +184,34 @@ def attended(scene: Scene, width: int) -> dict[str, Case]:
 def grouped(scene: Scene, width: int) -> dict[str, Case]:
     """Distances to neighbours, and what is read from the neighbours that the CPU found."""
     feat, ends, metres = scene.numbers(width), scene.offset, scene.metres()
-    rows, apart = grouping.knn(metres, ends, metres, ends, 4)
-    inside, _ = grouping.ball(metres, ends, metres, ends, radius_m=0.05, k=8)
+    rows, apart = knn(metres, ends, metres, ends, 4)
+    inside, _ = ball(metres, ends, metres, ends, radius_m=0.05, k=8)
 
     def nearest(side: Side) -> Results:
         points, offset = side.at(metres), side.at(ends)
-        return [grouping.knn(points, offset, points, offset, 4)[1].nan_to_num(posinf=1.0)]
+        return [knn(points, offset, points, offset, 4)[1].nan_to_num(posinf=1.0)]
 
-    def ball(side: Side) -> Results:
+    def within(side: Side) -> Results:
         points, offset = side.at(metres), side.at(ends)
-        found = grouping.ball(points, offset, points, offset, radius_m=0.05, k=8)
+        found = ball(points, offset, points, offset, radius_m=0.05, k=8)
         return [found[1].nan_to_num(posinf=1.0)]
 
     def interpolated(side: Side) -> Results:
         given = side.at(rows), side.at(apart)
-        return differentiated(lambda x: grouping.interpolate(x, *given), side.of(feat))
+        return differentiated(lambda x: interpolate(x, *given), side.of(feat))
 
     def greatest(side: Side) -> Results:
         given = side.at(inside)
-        return differentiated(lambda x: grouping.neighbour_max(x, given), side.of(feat))
+        return differentiated(lambda x: neighbour_max(x, given), side.of(feat))
 
     def farthest(side: Side) -> Results:
         few = torch.tensor([min(1000, scene.counts[0])])
         points = side.at(metres[: int(few)])
-        return [points[subsampling.farthest_subsample(points, side.at(few), 4)[0]]]
+        return [points[farthest_subsample(points, side.at(few), 4)[0]]]
 
     return {
         "nearest neighbours": nearest,
-        "neighbours in a ball": ball,
+        "neighbours in a ball": within,
         "interpolation": interpolated,
         "maximum of neighbours": greatest,
         "farthest point sampling": farthest,

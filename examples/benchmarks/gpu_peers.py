@@ -11,7 +11,7 @@ from sparse_convolution import PeerConvolution, PeerGrid
 from torch import Tensor, nn
 
 from pointseg.cloud import Cloud
-from pointseg.ops.convolution import SubmanifoldConv3d
+from pointseg.ops.convolution.layers import SubmanifoldConv3d
 
 LIBRARIES = ("spconv_triton", "spconv")
 """Names under which they are imported: the port to Triton, a wheel of Python alone, and the original."""

@@ -8,8 +8,8 @@ from sparse_convolution import CHANNELS, room
 from torch import Tensor
 
 from pointseg.cloud import Cloud
-from pointseg.ops.grid import Grid
-from pointseg.ops.offsets import batch_of
+from pointseg.ops.convolution.grid import Grid
+from pointseg.ops.grouping.offsets import batch_of
 
 VOXEL_M = 0.02
 """Side of a voxel, metres."""

@@ -1,7 +1,7 @@
 """What a forward pass of the point networks asks of a GPU, counted on a CPU: launches, waits and bytes.
 
-The networks take the ways that they take on CUDA (`pointseg.ops.pieces.decided_for`) on tensors of the CPU, and
-every operation that reaches torch's dispatcher is looked at:
+The networks take the ways that they take on CUDA (`pointseg.ops.hardware.pieces.decided_for`) on tensors of the CPU,
+and every operation that reaches torch's dispatcher is looked at:
 
 - a launch is an operation that is neither a view nor an allocation. Some of them are several kernels (a sort, a
   convolution of cuDNN), so the device's own count is higher;
@@ -37,7 +37,7 @@ from torch.utils._pytree import tree_leaves
 from pointseg.backbones import build_backbone
 from pointseg.backbones.features import Backbone
 from pointseg.cloud import Cloud
-from pointseg.ops.pieces import decided_for
+from pointseg.ops.hardware.pieces import decided_for
 
 NETWORKS = ("ptv3", "minkunet", "pointnext", "litept", "sonata")
 SMALL: dict[str, dict[str, Any]] = {

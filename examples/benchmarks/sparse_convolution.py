@@ -32,8 +32,8 @@ from torch import Tensor, nn
 from pointseg.backbones import minkunet
 from pointseg.backbones.features import Backbone
 from pointseg.cloud import Cloud
-from pointseg.ops.convolution import InverseConv3d, StridedConv3d, SubmanifoldConv3d
-from pointseg.ops.grid import Grid
+from pointseg.ops.convolution.grid import Grid
+from pointseg.ops.convolution.layers import InverseConv3d, StridedConv3d, SubmanifoldConv3d
 
 WIDTHS = (32, 64, 128)
 SIZES = (20_000, 100_000)

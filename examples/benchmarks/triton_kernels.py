@@ -34,10 +34,15 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from pointseg.files import read_cloud
-from pointseg.ops import triton_convolution as ours
-from pointseg.ops import triton_kernels as kernels
-from pointseg.ops.grid import Grid
-from pointseg.ops.masked_tiles import TILE, masked_tiles
+from pointseg.ops.convolution import triton_kernels as kernels
+from pointseg.ops.convolution.grid import Grid
+from pointseg.ops.convolution.masked_tiles import TILE, masked_tiles
+from pointseg.ops.convolution.triton_blocks import (
+    Blocks,
+    correlate_candidates,
+    multiply_candidates,
+)
+from pointseg.ops.convolution.triton_launch import correlate_constants, multiply_constants
 
 GENERATIONS = {80: "A100", 90: "H100, H200", 120: "RTX 50"}
 SHARED = {80: 163, 90: 227, 120: 99}
@@ -55,7 +60,7 @@ class Compiled:
 
     what: str
     numbers: str
-    blocks: ours.Blocks
+    blocks: Blocks
     registers: int
     stack: int
     """Bytes of each thread; without spilled registers there are none."""
@@ -64,7 +69,7 @@ class Compiled:
 
 
 def compiled(
-    kernel: Any, constants: dict[str, Any], numbers: str, blocks: ours.Blocks, arch: int
+    kernel: Any, constants: dict[str, Any], numbers: str, blocks: Blocks, arch: int
 ) -> tuple[int, int, int]:
     """Registers, bytes of stack and bytes of shared memory."""
     kinds = {
@@ -113,8 +118,8 @@ def _usage(cubin: bytes) -> tuple[int, int]:
 def multiply(layer: tuple[int, int, int], dtype: torch.dtype, *, turned: bool) -> Iterator[Any]:
     """Constants and blocks of all candidates, forward or as the gradient of the inputs."""
     before, after, size = layer if not turned else (layer[1], layer[0], layer[2])
-    for blocks in ours.multiply_candidates(after, dtype):
-        constants = ours.multiply_constants(size, before, after, dtype) | {
+    for blocks in multiply_candidates(after, dtype):
+        constants = multiply_constants(size, before, after, dtype) | {
             "MIRRORED": turned,
             "BIAS": not turned,
             "WIDEN": False,
@@ -128,8 +133,8 @@ def multiply(layer: tuple[int, int, int], dtype: torch.dtype, *, turned: bool) -
 def correlate(layer: tuple[int, int, int], dtype: torch.dtype) -> Iterator[Any]:
     """Constants and blocks of all candidates for gradients of weights."""
     before, after, size = layer
-    for blocks in ours.correlate_candidates(before, after, dtype):
-        constants = ours.correlate_constants(size, before, after, dtype) | {
+    for blocks in correlate_candidates(before, after, dtype):
+        constants = correlate_constants(size, before, after, dtype) | {
             "MIRRORED": False,
             "WIDEN": False,
             "BLOCK_IN": blocks.sizes[0],

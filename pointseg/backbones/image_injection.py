@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from pointseg.backbones.norm import BatchNorm
 from pointseg.conventions import POOLINGS, ImagePooling
-from pointseg.ops.linear import Linear
-from pointseg.ops.pieces import is_cpu
-from pointseg.ops.pooling import Segments
+from pointseg.ops.grouping.segments import Segments
+from pointseg.ops.hardware.linear import Linear
+from pointseg.ops.hardware.pieces import is_cpu
 
 
 class ImageBranch(nn.Sequential):

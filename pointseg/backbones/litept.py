@@ -22,7 +22,7 @@ from pointseg.backbones.ptv3_unet import CurveUNet, drop_paths, make_decoder, ma
 from pointseg.backbones.rotary_positions import RotaryPositions
 from pointseg.cloud import Cloud
 from pointseg.conventions import ImagePooling
-from pointseg.ops.space_filling_curves import ORDERS
+from pointseg.ops.attention.space_filling_curves import ORDERS
 
 
 class LitePTBlock(AttentionAndMlp):

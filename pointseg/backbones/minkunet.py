@@ -16,10 +16,10 @@ from pointseg.backbones.image_injection import (
 from pointseg.backbones.norm import BatchNorm
 from pointseg.cloud import Cloud
 from pointseg.conventions import ImagePooling
-from pointseg.ops.convolution import InverseConv3d, StridedConv3d, SubmanifoldConv3d
-from pointseg.ops.grid import Grid
-from pointseg.ops.offsets import ends_of
-from pointseg.ops.pooling import Segments
+from pointseg.ops.convolution.grid import Grid
+from pointseg.ops.convolution.layers import InverseConv3d, StridedConv3d, SubmanifoldConv3d
+from pointseg.ops.grouping.offsets import ends_of
+from pointseg.ops.grouping.segments import Segments
 
 
 class MinkUNet(Backbone):

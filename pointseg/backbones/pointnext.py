@@ -35,10 +35,10 @@ from pointseg.backbones.pointnext_layers import (
 )
 from pointseg.cloud import Cloud
 from pointseg.conventions import ImagePooling
-from pointseg.ops.cells import Clouds
-from pointseg.ops.grouping import ball_of, knn_of
-from pointseg.ops.pooling import Segments
-from pointseg.ops.subsampling import (
+from pointseg.ops.grouping.cells import Clouds
+from pointseg.ops.grouping.neighbours import ball_of, knn_of
+from pointseg.ops.grouping.segments import Segments
+from pointseg.ops.grouping.subsampling import (
     farthest_subsample,
     grid_subsample,
     voxel_extent,

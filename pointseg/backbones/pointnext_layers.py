@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from pointseg.backbones.image_injection import ImageBranch
 from pointseg.backbones.norm import BatchNorm
-from pointseg.ops.grouping import interpolate, neighbour_max
-from pointseg.ops.pieces import is_cpu, values_at_once
+from pointseg.ops.grouping.neighbour_features import interpolate, neighbour_max
+from pointseg.ops.hardware.pieces import is_cpu, values_at_once
 
 _PIECE = 2**20  # values of pairs at once on a CPU where no gradient is kept
 

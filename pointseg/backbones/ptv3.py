@@ -18,8 +18,8 @@ from pointseg.backbones.ptv3_serialization import SerializedVoxels
 from pointseg.backbones.ptv3_unet import CurveUNet, drop_paths, make_decoder, make_encoder
 from pointseg.cloud import Cloud
 from pointseg.conventions import ImagePooling
-from pointseg.ops.pooling import Segments
-from pointseg.ops.space_filling_curves import ORDERS
+from pointseg.ops.attention.space_filling_curves import ORDERS
+from pointseg.ops.grouping.segments import Segments
 
 
 class PointTransformerV3(CurveUNet):

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from pointseg.backbones.ptv3_serialization import SerializedVoxels
 from pointseg.backbones.rotary_positions import RotaryPositions
-from pointseg.ops.attention import attend, attend_explicitly
-from pointseg.ops.convolution import SubmanifoldConv3d
-from pointseg.ops.linear import Linear
-from pointseg.ops.pieces import is_cpu
-from pointseg.ops.relative_positions import RelativePositions
+from pointseg.ops.attention.relative_positions import RelativePositions
+from pointseg.ops.attention.windowed_attention import attend, attend_explicitly
+from pointseg.ops.convolution.layers import SubmanifoldConv3d
+from pointseg.ops.hardware.linear import Linear
+from pointseg.ops.hardware.pieces import is_cpu
 
 _MLP_ROWS = 4096
 

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from pointseg.backbones.image_injection import ImageBranch
 from pointseg.backbones.norm import BatchNorm
 from pointseg.backbones.ptv3_serialization import SerializedVoxels
-from pointseg.ops.convolution import SubmanifoldConv3d
-from pointseg.ops.linear import Linear
-from pointseg.ops.pooling import Segments
+from pointseg.ops.convolution.layers import SubmanifoldConv3d
+from pointseg.ops.grouping.segments import Segments
+from pointseg.ops.hardware.linear import Linear
 
 Norm = Callable[[int], nn.Module]
 """Makes the normalisation of so many channels: ``BatchNorm`` or ``nn.LayerNorm``."""

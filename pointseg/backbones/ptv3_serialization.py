@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from pointseg.cloud import Cloud
-from pointseg.ops.grid import Grid
-from pointseg.ops.pieces import is_cpu
-from pointseg.ops.pooling import Segments, pool_cells, pool_grid
-from pointseg.ops.space_filling_curves import MAX_DEPTH, encode
-from pointseg.ops.windows import Windows
+from pointseg.ops.attention.space_filling_curves import MAX_DEPTH, encode
+from pointseg.ops.attention.windows import Windows
+from pointseg.ops.convolution.grid import Grid
+from pointseg.ops.grouping.pooling import pool_cells, pool_grid
+from pointseg.ops.grouping.segments import Segments
+from pointseg.ops.hardware.pieces import is_cpu
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from pointseg.backbones.ptv3_pooling import Norm, Pooling, Unpooling
 from pointseg.backbones.ptv3_serialization import SerializedVoxels
 from pointseg.cloud import Cloud
 from pointseg.conventions import ImagePooling
-from pointseg.ops.pooling import Segments
-from pointseg.ops.space_filling_curves import ORDERS
+from pointseg.ops.attention.space_filling_curves import ORDERS
+from pointseg.ops.grouping.segments import Segments
 
 MakeBlock = Callable[[int, int, float], nn.Module]
 """Makes a block of the number of its stage, its number within the stage and its drop path."""

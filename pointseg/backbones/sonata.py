@@ -21,8 +21,8 @@ from pointseg.backbones.ptv3_serialization import SerializedVoxels
 from pointseg.backbones.ptv3_unet import CurveUNet, drop_paths, make_decoder, make_encoder
 from pointseg.cloud import Cloud
 from pointseg.conventions import ImagePooling
-from pointseg.ops.linear import Linear
-from pointseg.ops.space_filling_curves import ORDERS
+from pointseg.ops.attention.space_filling_curves import ORDERS
+from pointseg.ops.hardware.linear import Linear
 
 
 class PointEmbedding(nn.Module):

@@ -19,9 +19,9 @@ from pointseg.evaluation.tile_predictor import TilePredictor
 from pointseg.evaluation.tiled_cloud import CLASS_ALONE, CloudInMemory, Kept, TiledCloud
 from pointseg.evaluation.tiling import tiles_of
 from pointseg.files.origin import finite_points
+from pointseg.geometry.voxels import voxel_downsample
 from pointseg.loading.network_input import Placement, before_placement, placement_of
 from pointseg.loading.scene_images import ImageSet
-from pointseg.ops.voxels import voxel_downsample
 from pointseg.scene import IGNORE, Scene
 from pointseg.training.step.memory import max_voxels
 from pointseg.transforms import CenterShift

@@ -20,10 +20,11 @@ from pointseg.conventions import PRECISIONS
 from pointseg.evaluation.certainty import certainty_of
 from pointseg.evaluation.inference_protocol import InferenceProtocol
 from pointseg.evaluation.one_ahead import one_ahead
+from pointseg.geometry.fragments import Fragments
+from pointseg.geometry.voxels import nearest_to_centre, voxelize
 from pointseg.loading.network_input import cell_of, network_input
 from pointseg.loading.scene_images import ImageSet
 from pointseg.most_likely import most_likely
-from pointseg.ops.voxels import Fragments, nearest_to_centre, voxelize
 from pointseg.scene import Scene
 
 COARSEST = 64

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pointseg.evaluation.tile_predictor import TileClasses
 from pointseg.evaluation.tiling import ArrayPlaces, Places, Tile
 from pointseg.files.certainty import MEASURES
-from pointseg.ops.voxels import voxel_downsample
+from pointseg.geometry.voxels import voxel_downsample
 from pointseg.scene import IGNORE, Scene
 
 

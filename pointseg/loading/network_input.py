@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from pointseg.cloud import Cloud
 from pointseg.config.recipe import Recipe
+from pointseg.geometry.voxels import Voxels
 from pointseg.loading.to_cloud import to_cloud
-from pointseg.ops.voxels import Voxels
 from pointseg.scene import Scene
 from pointseg.transforms import CenterShift, ClampToBox
 

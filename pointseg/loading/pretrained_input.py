@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from pointseg.cloud import Cloud
 from pointseg.config.pretrained_inputs import INPUTS, PretrainedInput
 from pointseg.config.recipe import Recipe
+from pointseg.geometry.voxels import nearest_to_centre, voxelize
 from pointseg.loading.network_input import network_input, placed
-from pointseg.ops.voxels import nearest_to_centre, voxelize
 from pointseg.scene import Scene
 
 

@@ -1,1 +1,1 @@
-"""Operators on points and voxels: curves, sparse convolution, attention, pooling, grouping, sampling."""
+"""Operators of the networks on points and voxels, in torch; the same results on every device."""

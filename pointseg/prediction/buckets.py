@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dinomed3d.runtime.atomic_files import WriteError
 from dinomed3d.runtime.errors import UserError
-from pointseg.ops.voxels import voxel_downsample
+from pointseg.geometry.voxels import voxel_downsample
 from pointseg.scene import Scene
 
 POINTS = 1_000_000

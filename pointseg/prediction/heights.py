@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pointseg.files.columns import HEIGHT
 from pointseg.files.saved_rows import SavedRows
-from pointseg.ops.ground import height_above_ground
+from pointseg.geometry.ground import height_above_ground
 from pointseg.scene import Scene
 
 FILE, KIND = "heights", np.dtype("<f4")

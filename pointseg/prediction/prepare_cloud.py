@@ -21,8 +21,8 @@ from pointseg.files.ply import list_notes
 from pointseg.files.resolution import resolution_notes
 from pointseg.files.scales import Scales
 from pointseg.files.units import file_unit
-from pointseg.ops.ground import height_above_ground
-from pointseg.ops.normals import estimate_normals
+from pointseg.geometry.ground import height_above_ground
+from pointseg.geometry.normals import estimate_normals
 from pointseg.scene import Scene
 
 ORIENTATIONS = {

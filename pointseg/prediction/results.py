@@ -19,7 +19,7 @@ from pointseg.evaluation.saved_labels import write_json
 from pointseg.files import CloudFileError, in_pieces, read_columns, write_labelled
 from pointseg.files.columns import labels_in
 from pointseg.files.pieces import PIECE
-from pointseg.ops.ground import ground_settings
+from pointseg.geometry.ground import ground_settings
 from pointseg.pictures import labelled
 from pointseg.pictures.viewpoints import VIEWPOINTS
 from pointseg.prediction.input_files import Source

@@ -35,8 +35,8 @@ from pointseg.files.certainty import MEASURES
 from pointseg.files.file_scene import scene_of
 from pointseg.files.pieces import Pieces
 from pointseg.files.resolution import resolution_notes
+from pointseg.geometry.ground import ground_settings
 from pointseg.loading.network_input import Placement
-from pointseg.ops.ground import ground_settings
 from pointseg.prediction.buckets import (
     POINTS,
     Bucket,

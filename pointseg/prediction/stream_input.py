@@ -15,8 +15,8 @@ from pointseg.files import cloud_name, finite_points
 from pointseg.files.columns import HEIGHT
 from pointseg.files.file_scene import scene_of
 from pointseg.files.pieces import PIECE, Pieces
+from pointseg.geometry.ground import Ground
 from pointseg.loading.network_input import Placement
-from pointseg.ops.ground import Ground
 from pointseg.prediction.heights import HeightFile
 from pointseg.prediction.prepare_cloud import refuse_missing
 from pointseg.prediction.survey import Survey

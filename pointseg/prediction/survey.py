@@ -14,7 +14,7 @@ from pointseg.files.columns import FileFields, fields_in
 from pointseg.files.origin import LARGE, STEP
 from pointseg.files.pieces import PIECE, Pieces
 from pointseg.files.scales import NOT_STATED, Scales, ValueRanges, Values
-from pointseg.ops.order_statistics import order_statistics
+from pointseg.prediction.order_statistics import order_statistics
 from pointseg.scene import FIELDS
 
 SAMPLE = 500_000

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pointseg.ops.voxels import voxelize
+from pointseg.geometry.voxels import voxelize
 from pointseg.scene import Scene
 
 
@@ -47,7 +47,7 @@ class GridSample:
         """The sampled points.
 
         Raises:
-            ValueError: as :func:`pointseg.ops.voxels.voxelize`.
+            ValueError: as :func:`pointseg.geometry.voxels.voxelize`.
         """
         voxels = voxelize(scene.coord, self.voxel_m)
         return scene.select(voxels.random(rng)).with_fields(grid_coord=voxels.grid_coord)

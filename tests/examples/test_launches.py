@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from pointseg.ops.pieces import decided_for
+from pointseg.ops.hardware.pieces import decided_for
 from tests import ROOT
 
 sys.path.insert(0, str(ROOT / "examples" / "benchmarks"))

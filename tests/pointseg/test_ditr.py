@@ -22,7 +22,7 @@ from pointseg.backbones.ptv3 import PointTransformerV3
 from pointseg.cloud import Cloud, collate
 from pointseg.conventions import FUSES, SAMPLES
 from pointseg.ditr import PointImages
-from pointseg.ops.pieces import decided_for
+from pointseg.ops.hardware.pieces import decided_for
 from pointseg.segmenter import Segmenter
 from pointseg.training.step.mix3d import mix3d
 from tests.pointseg.backbones.clouds import cloud

@@ -35,7 +35,7 @@ from pointseg.files.origin import split_origin
 from pointseg.files.resolution import SAMPLE, resolution_notes
 from pointseg.files.scales import ValueRanges
 from pointseg.files.units import file_unit
-from pointseg.ops.ground import height_above_ground
+from pointseg.geometry.ground import height_above_ground
 from pointseg.scene import FIELDS, Scene
 
 if TYPE_CHECKING:

@@ -197,7 +197,7 @@ def _prepare_points(task: RoomTask, target: Path) -> list[str]:
         "instance": np.concatenate(instance),
     }
     if task.normals:
-        from pointseg.ops.normals import estimate_normals
+        from pointseg.geometry.normals import estimate_normals
 
         inside = (xyz.min(0) + xyz.max(0)) / 2  # normals of walls point into the room
         arrays["normal"] = estimate_normals(arrays["coord"], sensor_position=inside)

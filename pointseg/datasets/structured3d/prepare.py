@@ -34,7 +34,7 @@ from pointseg.datasets.structured3d.cameras import (
 from pointseg.datasets.structured3d.dataset import INVALID_SCENES, NAME, SPLITS, split_of
 from pointseg.datasets.structured3d.images import POSE, perspective_views, prepare_images
 from pointseg.datasets.structured3d.rgbd import Points, read_rendering, visible_points
-from pointseg.ops.voxels import voxelize
+from pointseg.geometry.voxels import voxelize
 
 RELEASE, RENDERINGS = "Structured3D", "2D_rendering"
 SCENE = re.compile(r"scene_(\d{5})")

@@ -8,8 +8,8 @@ from torch import nn
 
 from pointseg.backbones import build_backbone
 from pointseg.backbones.image_injection import ImageBranch, pool_images
-from pointseg.ops.pieces import decided_for
-from pointseg.ops.pooling import Segments
+from pointseg.ops.grouping.segments import Segments
+from pointseg.ops.hardware.pieces import decided_for
 from tests.pointseg.backbones.clouds import cloud, permuted
 from tests.pointseg.backbones.test_ptv3 import TINY
 

@@ -16,7 +16,7 @@ from pointseg.backbones.pointnext_layers import (
     Neighbours,
     Propagation,
 )
-from pointseg.ops.grouping import interpolate
+from pointseg.ops.grouping.neighbour_features import interpolate
 
 
 def near(queries=30, sources=50, k=6, seed=0, far=0.0):

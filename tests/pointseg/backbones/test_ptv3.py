@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from pointseg.backbones.ptv3 import PointTransformerV3
 from pointseg.backbones.ptv3_block import DropPath
 from pointseg.cloud import Cloud, collate
-from pointseg.ops.pooling import Segments
+from pointseg.ops.grouping.segments import Segments
 from tests.pointseg.backbones.clouds import cloud, permuted
 
 TINY = dict(

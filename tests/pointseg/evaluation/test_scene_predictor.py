@@ -15,7 +15,7 @@ from pointseg.config.recipe import InferenceConfig, Recipe
 from pointseg.evaluation import scene_predictor
 from pointseg.evaluation.inference_protocol import InferenceProtocol
 from pointseg.evaluation.scene_predictor import ScenePredictor
-from pointseg.ops.voxels import nearest_to_centre, voxelize
+from pointseg.geometry.voxels import nearest_to_centre, voxelize
 from pointseg.scene import IGNORE, Scene
 from pointseg.segmenter import Segmenter
 

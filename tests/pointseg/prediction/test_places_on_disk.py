@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pointseg.evaluation.tiling import tiles, tiles_of
-from pointseg.ops.voxels import voxel_downsample
+from pointseg.geometry.voxels import voxel_downsample
 from pointseg.prediction import places_on_disk
 from pointseg.prediction.buckets import (
     Buckets,

@@ -17,7 +17,7 @@ from dinomed3d.runtime.atomic_files import WriteError, temp_path
 from pointseg.config.recipe import InferenceConfig
 from pointseg.evaluation import scene_predictor
 from pointseg.files import in_pieces, pieces, read_cloud, read_columns, write_cloud
-from pointseg.ops.ground import height_above_ground
+from pointseg.geometry.ground import height_above_ground
 from pointseg.prediction import (
     cloud_on_disk,
     places_on_disk,

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pointseg.ops.voxels import voxelize
+from pointseg.geometry.voxels import voxelize
 from pointseg.scene import Scene
 from pointseg.transforms import Augmentation, Compose, evaluation, indoor, outdoor
 from tests.pointseg.transforms.rooms import check_fields_stayed_together, room

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pointseg.ops.voxels import voxelize
+from pointseg.geometry.voxels import voxelize
 from pointseg.scene import Scene
 from pointseg.transforms import DropOutside, GridSample, RandomDrop, SphereCrop
 from tests.pointseg.transforms.rooms import check_fields_stayed_together, room

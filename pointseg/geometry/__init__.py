@@ -1,0 +1,1 @@
+"""Geometry of whole clouds in NumPy, before a network sees them: voxels, normals, height above the ground."""

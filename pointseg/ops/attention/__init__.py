@@ -1,0 +1,1 @@
+"""Attention within windows of points that follow each other along space-filling curves."""

@@ -1,0 +1,1 @@
+"""What follows from the hardware: how work is cut into pieces and threads, and which library multiplies."""

@@ -1,0 +1,112 @@
+"""Heights above the ground, on terrain that is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.interpolate import LinearNDInterpolator
+
+from pointseg.files import read_cloud
+from pointseg.geometry import ground
+from pointseg.geometry import ground_surface as surface
+from pointseg.geometry.ground import height_above_ground
+from pointseg.geometry.ground_surface import ground_surface
+
+
+def terrain(slope):
+    """Ground points of a plane, and points of a house of 12 m and a tree on it, with their true height."""
+    rng = np.random.default_rng(0)
+    xy = rng.uniform(0, 80, (40_000, 2))
+    house = (np.abs(xy - 40) < 6).all(1)
+    tree = np.linalg.norm(xy - [60, 20], axis=1) < 3
+    height = np.where(house, 7.0, 0) + np.where(tree, rng.uniform(0, 9, len(xy)), 0)
+    coord = np.column_stack([xy, slope * xy[:, 0] + height])
+    return coord.astype(np.float32), height, house
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.1, 0.3])
+def test_a_house_stands_on_its_ground_and_slopes_are_no_height_also_at_the_edges(slope):
+    coord, height, house = terrain(slope)
+    found = height_above_ground(coord)
+    assert found.shape == (len(coord), 1) and found.dtype == np.float32
+    # The lowest points of a tree may count as ground, below 0.75 m; cells around it see that.
+    tree = np.linalg.norm(coord[:, :2] - [60, 20], axis=1) < 4.5
+    np.testing.assert_allclose(found[~tree, 0], height[~tree], atol=0.01 + 1.6 * slope)
+    np.testing.assert_allclose(found[tree, 0], height[tree], atol=0.76 + 1.6 * slope)
+    assert np.median(found[house]) == pytest.approx(7, abs=0.01 + slope)
+
+
+def plane(side=14, slope=0.25):
+    return np.broadcast_to(slope * np.arange(side, dtype=np.float32), (side, side)).copy()
+
+
+def test_what_stands_on_a_slope_holes_and_pits_are_bridged_by_straight_lines():
+    lowest = plane()
+    lowest[4:7, 5:8] += 3  # a house of 3 x 3 cells, which a window of 5 cells takes away
+    lowest[0:2, 10:12] += 2  # and one at the edge of the cloud, between ground on both sides
+    lowest[9, 2], lowest[12, 6] = np.inf, -40.0  # nothing measured; an echo from below the ground
+    np.testing.assert_allclose(ground_surface(lowest, 1.0), plane(), atol=1e-5)
+
+
+def test_ground_seen_in_few_cells_below_trees_is_no_pit():
+    rng = np.random.default_rng(0)
+    lowest = (plane(40) + rng.uniform(8, 12, (40, 40))).astype(np.float32)
+    seen = rng.random((40, 40)) < 0.14
+    lowest[seen] = plane(40)[seen]
+    pair = np.s_[20:22, 20]  # two echoes from below the ground, next to each other
+    lowest[pair] = -40.0
+    error = np.abs(ground_surface(lowest, 1.0) - plane(40))
+    assert error.mean() < 0.1 and error[seen].max() < 1.5 and error[pair].max() < 1
+
+
+@pytest.mark.parametrize(("rise", "is_ground"), [(0.7, True), (0.8, False)])
+def test_what_a_window_takes_counts_from_its_height_on(rise, is_ground):
+    """SLOPE times the 2 m by which a window grows, and STEP_M: 0.75 m."""
+    lowest = np.zeros((11, 11), np.float32)
+    lowest[5, 5] = rise
+    assert ground_surface(lowest, 1.0)[5, 5] == pytest.approx(rise if is_ground else 0)
+
+
+def test_shorter_lines_count_more_and_cells_beyond_all_lines_are_as_the_nearest():
+    lowest = np.full((5, 5), np.inf, np.float32)
+    lowest[2, [1, 3]] = 0.0, 0.2  # the line of a gap of 2 gives 0.1 in the middle
+    lowest[[0, 4], 2] = 0.5, 0.5  # that of a gap of 4 gives 0.5
+    found = ground_surface(lowest, 1.0)
+    assert found[2, 2] == pytest.approx((0.1 / 2 + 0.5 / 4) / (1 / 2 + 1 / 4))
+    assert found[2, 0] == 0 and found[0, 0] == 0.5
+
+
+def test_rows_are_filled_in_blocks_as_at_once(monkeypatch):
+    lowest = np.random.default_rng(0).uniform(0, 0.2, (13, 9)).astype(np.float32)
+    lowest[2:9, 3:6] = np.inf
+    wanted = ground_surface(lowest, 1.0)
+    monkeypatch.setattr(surface, "ROWS", 3)
+    np.testing.assert_array_equal(ground_surface(lowest, 1.0), wanted)
+
+
+def test_wide_clouds_have_larger_cells_and_gaps_are_filled(monkeypatch):
+    monkeypatch.setattr(ground, "MOST_CELLS", 100)
+    far = np.array([[0, 0, 5], [1000, 0, 5], [0, 1000, 6], [1000, 1000, 8]], np.float32)
+    assert np.abs(height_above_ground(far)).max() < 1e-5
+    assert height_above_ground(far[:0]).shape == (0, 1)
+    assert height_above_ground(far[:1]).tolist() == [[0]]
+
+
+def test_heights_of_a_real_tile_are_those_above_its_labelled_ground(shared):
+    """Measured: 0.08 m."""
+    tile = read_cloud(shared / "data/points/ign_lidar/77050_627755_LA93_IGN69.laz")
+    is_ground = tile["classification"].reshape(-1) == 2
+    truth = LinearNDInterpolator(tile.coord[is_ground, :2], tile.coord[is_ground, 2])
+    error = height_above_ground(tile.coord)[:, 0] - (tile.coord[:, 2] - truth(tile.coord[:, :2]))
+    assert np.sqrt(np.nanmean(error**2)) < 0.1 and np.isfinite(error).mean() > 0.95
+
+
+def test_records_hold_every_number_of_the_filter():
+    numbers = {
+        name: value
+        for each in (ground, surface)
+        for name, value in vars(each).items()
+        if name.isupper()
+    }
+    del numbers["ROWS"]  # how many are filled at once changes nothing
+    assert ground.ground_settings() == {name.lower(): value for name, value in numbers.items()}
