@@ -12,7 +12,7 @@ from typing import Any
 from pointseg.config.optimizer import OptimizerSpec
 from pointseg.config.validation import RecipeError, require
 from pointseg.conventions import TUNES, UP_AXES
-from pointseg.files.scales import ValueRanges
+from pointseg.files.columns.scales import ValueRanges
 from pointseg.images.config import ImageConfig
 from pointseg.transforms.augmentation import Augmentation
 from pointseg.transforms.input_transform import InputTransform

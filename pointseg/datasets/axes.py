@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pointseg.conventions import UP_AXES
-from pointseg.files.units import UnitM
+from pointseg.files.coordinate_systems.units import UnitM
 from pointseg.scene import Scene
 
 if TYPE_CHECKING:

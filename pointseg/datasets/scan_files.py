@@ -10,9 +10,9 @@ from numpy.typing import DTypeLike, NDArray
 
 from pointseg.datasets.errors import DatasetError, EmptySceneError
 from pointseg.files import known_intensity_max
-from pointseg.files.columns import fields_in
-from pointseg.files.field_values import Range, to_strength
-from pointseg.files.kitti import read_scan
+from pointseg.files.columns.fields import fields_in
+from pointseg.files.columns.values import Range, to_strength
+from pointseg.files.scans.kitti import read_scan
 from pointseg.scene import Scene
 
 

@@ -15,8 +15,8 @@ from dinomed3d.runtime.array_checksum import array_checksum
 from dinomed3d.runtime.atomic_files import new_folder
 from dinomed3d.runtime.errors import UserError
 from pointseg.datasets.errors import DatasetError, EmptySceneError
-from pointseg.files.array_file import ArrayFile
-from pointseg.files.errors import CloudFileError
+from pointseg.files.arrays.array_file import ArrayFile
+from pointseg.files.table.errors import CloudFileError
 
 CHECKSUMS = "checksums.json"
 """File in the folder of a scene with the checksum of each array."""

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pointseg.files.certainty import MEASURES, STEPS
+from pointseg.files.labelling.certainty import MEASURES, STEPS
 
 AT_ONCE = 2**24
 """Scores whose probabilities are in memory at once."""

@@ -18,7 +18,7 @@ from pointseg.evaluation.inference_protocol import InferenceProtocol
 from pointseg.evaluation.tile_predictor import TilePredictor
 from pointseg.evaluation.tiled_cloud import CLASS_ALONE, CloudInMemory, Kept, TiledCloud
 from pointseg.evaluation.tiling import tiles_of
-from pointseg.files.origin import finite_points
+from pointseg.files.columns.origin import finite_points
 from pointseg.geometry.voxels import voxel_downsample
 from pointseg.loading.network_input import Placement, before_placement, placement_of
 from pointseg.loading.scene_images import ImageSet

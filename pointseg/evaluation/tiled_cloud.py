@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pointseg.evaluation.tile_predictor import TileClasses
 from pointseg.evaluation.tiling import ArrayPlaces, Places, Tile
-from pointseg.files.certainty import MEASURES
+from pointseg.files.labelling.certainty import MEASURES
 from pointseg.geometry.voxels import voxel_downsample
 from pointseg.scene import IGNORE, Scene
 

@@ -14,7 +14,7 @@ from dinomed3d.runtime.device import choose_device
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.memory import free_bytes
 from pointseg.conventions import LIFT_FUSES, SAMPLES
-from pointseg.files.origin import finite_points, split_origin
+from pointseg.files.columns.origin import finite_points, split_origin
 from pointseg.images.config import require_whole_patches
 from pointseg.images.features.encoder import open_encoder
 from pointseg.images.readers.arrays import require_frames, warn_of_intrinsics

@@ -13,7 +13,7 @@ from dinomed3d.runtime.errors import UserError
 from pointseg.datasets.axes import upright
 from pointseg.datasets.folder.cameras import ORGANISED, CameraRule, literal
 from pointseg.files import cloud_suffix, read_cloud
-from pointseg.files.units import file_unit
+from pointseg.files.coordinate_systems.units import file_unit
 from pointseg.images.readers.camera_files import CAMERA_FILES
 from pointseg.images.readers.frame import Frame
 from pointseg.images.readers.intrinsics import intrinsics_note

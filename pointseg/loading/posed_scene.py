@@ -17,7 +17,7 @@ from pointseg.config.presets import images_of, recipe_of
 from pointseg.conventions import UNITS_M
 from pointseg.datasets.axes import turn_of, upright
 from pointseg.files import read_cloud
-from pointseg.files.units import file_unit, one_unit
+from pointseg.files.coordinate_systems.units import file_unit, one_unit
 from pointseg.images.config import ImageConfig
 from pointseg.images.readers.camera_files import CAMERA_FILES, read_cameras
 from pointseg.images.readers.frame import Frame, ProvidesFrames, transform_frame

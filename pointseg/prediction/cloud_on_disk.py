@@ -15,9 +15,9 @@ from dinomed3d.runtime.atomic_files import atomic_write, new_file
 from pointseg.evaluation.tile_predictor import TileClasses
 from pointseg.evaluation.tiled_cloud import Part, members
 from pointseg.evaluation.tiling import Places, Tile
-from pointseg.files.certainty import MEASURES, SavedCertainty
-from pointseg.files.labels import SavedLabels
-from pointseg.files.pieces import ranges
+from pointseg.files.labelling.certainty import MEASURES, SavedCertainty
+from pointseg.files.labelling.labels import SavedLabels
+from pointseg.files.table.pieces import ranges
 from pointseg.prediction.buckets import Bucket, Buckets, intersecting
 from pointseg.prediction.places_on_disk import EVERYWHERE, places_within
 from pointseg.prediction.point_classes import PointClasses, reject

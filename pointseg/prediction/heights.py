@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pointseg.files.columns import HEIGHT
-from pointseg.files.saved_rows import SavedRows
+from pointseg.files.columns.names import HEIGHT
+from pointseg.files.labelling.saved_rows import SavedRows
 from pointseg.geometry.ground import height_above_ground
 from pointseg.scene import Scene
 

@@ -23,8 +23,8 @@ from pointseg.datasets.axes import FileAxes, upright_frames
 from pointseg.evaluation.inference_protocol import InferenceProtocol
 from pointseg.evaluation.scene_predictor import ScenePredictor
 from pointseg.files import read_scaled
-from pointseg.files.origin import split_origin
-from pointseg.files.units import one_unit
+from pointseg.files.columns.origin import split_origin
+from pointseg.files.coordinate_systems.units import one_unit
 from pointseg.images.config import ImageConfig
 from pointseg.images.readers.arrays import require_frames, warn_of_intrinsics
 from pointseg.loading.scene_images import ImageSet

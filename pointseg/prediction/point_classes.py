@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pointseg.files.certainty import SavedCertainty, is_below
-from pointseg.files.labels import SavedLabels
-from pointseg.files.saved_rows import SavedRows
+from pointseg.files.labelling.certainty import SavedCertainty, is_below
+from pointseg.files.labelling.labels import SavedLabels
+from pointseg.files.labelling.saved_rows import SavedRows
 from pointseg.scene import IGNORE
 
 

@@ -21,9 +21,9 @@ from pointseg.evaluation.inference_protocol import InferenceProtocol
 from pointseg.evaluation.saved_labels import write_json
 from pointseg.evaluation.scene_predictor import ScenePredictor
 from pointseg.files import LAS_SUFFIXES, check_labelled, cloud_suffix, name_notes, read_scaled
-from pointseg.files.certainty import MEASURES
-from pointseg.files.columns import HEIGHT
-from pointseg.files.labels import Labels
+from pointseg.files.columns.names import HEIGHT
+from pointseg.files.labelling.certainty import MEASURES
+from pointseg.files.labelling.labels import Labels
 from pointseg.loading.scene_images import ImageSet
 from pointseg.prediction.class_codes import class_codes
 from pointseg.prediction.cloud_images import CloudImages

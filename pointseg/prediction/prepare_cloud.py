@@ -15,12 +15,12 @@ from pointseg.config.recipe import PointCloudFormat, Recipe
 from pointseg.datasets.axes import FileAxes, upright
 from pointseg.datasets.scale import check_scale
 from pointseg.files import cloud_suffix, finite_points
-from pointseg.files.las import is_copc
-from pointseg.files.las_header import header_notes, read_header
-from pointseg.files.ply import list_notes
-from pointseg.files.resolution import resolution_notes
-from pointseg.files.scales import Scales
-from pointseg.files.units import file_unit
+from pointseg.files.columns.resolution import resolution_notes
+from pointseg.files.columns.scales import Scales
+from pointseg.files.coordinate_systems.units import file_unit
+from pointseg.files.las.header import header_notes, read_header
+from pointseg.files.las.read import is_copc
+from pointseg.files.ply.read import list_notes
 from pointseg.geometry.ground import height_above_ground
 from pointseg.geometry.normals import estimate_normals
 from pointseg.scene import Scene

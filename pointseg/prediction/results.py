@@ -17,8 +17,8 @@ from pointseg.datasets.classes import ClassList
 from pointseg.evaluation.inference_protocol import InferenceProtocol
 from pointseg.evaluation.saved_labels import write_json
 from pointseg.files import CloudFileError, in_pieces, read_columns, write_labelled
-from pointseg.files.columns import labels_in
-from pointseg.files.pieces import PIECE
+from pointseg.files.columns.fields import labels_in
+from pointseg.files.table.pieces import PIECE
 from pointseg.geometry.ground import ground_settings
 from pointseg.pictures import labelled
 from pointseg.pictures.viewpoints import VIEWPOINTS

@@ -31,10 +31,10 @@ from pointseg.datasets.scale import (
 )
 from pointseg.evaluation.scene_predictor import ScenePredictor
 from pointseg.files import CloudFileError, cloud_name, in_pieces, size_of
-from pointseg.files.certainty import MEASURES
-from pointseg.files.file_scene import scene_of
-from pointseg.files.pieces import Pieces
-from pointseg.files.resolution import resolution_notes
+from pointseg.files.columns.resolution import resolution_notes
+from pointseg.files.columns.to_scene import scene_of
+from pointseg.files.labelling.certainty import MEASURES
+from pointseg.files.table.pieces import Pieces
 from pointseg.geometry.ground import ground_settings
 from pointseg.loading.network_input import Placement
 from pointseg.prediction.buckets import (

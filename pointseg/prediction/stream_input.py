@@ -12,9 +12,9 @@ from dinomed3d.runtime.errors import UserError
 from pointseg.config.recipe import FEATURES, Recipe
 from pointseg.datasets.axes import FileAxes, upright
 from pointseg.files import cloud_name, finite_points
-from pointseg.files.columns import HEIGHT
-from pointseg.files.file_scene import scene_of
-from pointseg.files.pieces import PIECE, Pieces
+from pointseg.files.columns.names import HEIGHT
+from pointseg.files.columns.to_scene import scene_of
+from pointseg.files.table.pieces import PIECE, Pieces
 from pointseg.geometry.ground import Ground
 from pointseg.loading.network_input import Placement
 from pointseg.prediction.heights import HeightFile

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pointseg.files import known_intensity_max
-from pointseg.files.columns import FileFields, fields_in
-from pointseg.files.origin import LARGE, STEP
-from pointseg.files.pieces import PIECE, Pieces
-from pointseg.files.scales import NOT_STATED, Scales, ValueRanges, Values
+from pointseg.files.columns.fields import FileFields, fields_in
+from pointseg.files.columns.origin import LARGE, STEP
+from pointseg.files.columns.scales import NOT_STATED, Scales, ValueRanges, Values
+from pointseg.files.table.pieces import PIECE, Pieces
 from pointseg.prediction.order_statistics import order_statistics
 from pointseg.scene import FIELDS
 

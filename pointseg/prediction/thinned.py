@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pointseg.files import cloud_name, in_pieces
-from pointseg.files.columns import fields_in
-from pointseg.files.labels import SavedLabels
-from pointseg.files.pieces import PIECE
+from pointseg.files.columns.fields import fields_in
+from pointseg.files.labelling.labels import SavedLabels
+from pointseg.files.table.pieces import PIECE
 from pointseg.scene import Scene
 
 MOST = 4_000_000

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pointseg.files import CloudFileError, read_columns
-from pointseg.files.columns import SEGMENT, SPARE_CLASS_FIELD, fields_in, key_of
-from pointseg.files.field_values import to_labels
-from pointseg.files.kitti import read_label
-from pointseg.files.labels import CLASSIFICATION
-from pointseg.files.las import FORMER
+from pointseg.files.columns.fields import fields_in
+from pointseg.files.columns.names import SEGMENT, SPARE_CLASS_FIELD, key_of
+from pointseg.files.columns.values import to_labels
+from pointseg.files.labelling.labels import CLASSIFICATION
+from pointseg.files.las.label import FORMER
+from pointseg.files.scans.kitti import read_label
 from pointseg.scoring.spec import ScoreError
 
 LABEL_SUFFIXES = (".label", ".labels")

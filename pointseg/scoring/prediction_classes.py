@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pointseg.files.columns import SPARE_CLASS_FIELD, key_of
-from pointseg.files.labels import UNCLASSIFIED
+from pointseg.files.columns.names import SPARE_CLASS_FIELD, key_of
+from pointseg.files.labelling.labels import UNCLASSIFIED
 from pointseg.prediction.results import COLORS, record_file
 from pointseg.scoring.labels import CLASSIFICATION, FileLabels
 from pointseg.scoring.spec import ScoreError

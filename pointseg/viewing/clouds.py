@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from dinomed3d.runtime.errors import UserError
 from pointseg.files import cloud_name, cloud_suffix, finite_points, known_intensity_max, size_of
-from pointseg.files.columns import SEGMENT, fields_in, key_of
-from pointseg.files.file_scene import scales_of, scene_of_fields
+from pointseg.files.columns.fields import fields_in
+from pointseg.files.columns.names import SEGMENT, key_of
+from pointseg.files.columns.to_scene import scales_of, scene_of_fields
 from pointseg.prediction.input_files import walk_clouds
 from pointseg.scene import IGNORE, Scene
 from pointseg.scoring.compare import compare

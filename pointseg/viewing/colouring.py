@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pointseg.conventions import COLOURINGS
-from pointseg.files.certainty import MEASURES
-from pointseg.files.columns import key_of
-from pointseg.files.labels import OWN
+from pointseg.files.columns.names import key_of
+from pointseg.files.labelling.certainty import MEASURES
+from pointseg.files.labelling.labels import OWN
 from pointseg.pictures.sheets import NOT_COUNTED, RIGHT, UNNAMED, WRONG
 from pointseg.pictures.viewpoints import upright
 from pointseg.scene import Scene

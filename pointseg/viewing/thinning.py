@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pointseg.files import CloudFileError, in_pieces, read_columns
-from pointseg.files.columns import fields_in
-from pointseg.files.pieces import PIECE
+from pointseg.files.columns.fields import fields_in
+from pointseg.files.table.pieces import PIECE
 
 Columns = Mapping[str, NDArray[Any]]
 Progress = Callable[[float], None]

@@ -28,7 +28,7 @@ from pointseg.training.checkpoint import load_model
 from tests.fuzz.checkpoints import write_checkpoint
 from tests.fuzz.damage import Damaged, Fields, fields_damaged, text_damaged
 from tests.fuzz.kind import Finding, Kind, Refused, Result
-from tests.pointseg.files import test_pcd as pcd
+from tests.pointseg.files.pcd import test_pcd as pcd
 from tests.pointseg.files.test_files import scene
 
 COUNT = 60

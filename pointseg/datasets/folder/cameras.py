@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pointseg.datasets.axes import upright_frames
 from pointseg.datasets.errors import DatasetError
-from pointseg.files.units import UnitM, one_unit
+from pointseg.files.coordinate_systems.units import UnitM, one_unit
 
 if TYPE_CHECKING:
     from pointseg.images.readers.frame import Frame

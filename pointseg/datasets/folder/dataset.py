@@ -29,12 +29,14 @@ from pointseg.files import (
     read_scaled,
     size_of,
 )
-from pointseg.files.columns import fields_in, key_of, to_labels
-from pointseg.files.labels import CLASSIFICATION
-from pointseg.files.origin import split_origin
-from pointseg.files.resolution import SAMPLE, resolution_notes
-from pointseg.files.scales import ValueRanges
-from pointseg.files.units import file_unit
+from pointseg.files.columns.fields import fields_in
+from pointseg.files.columns.names import key_of
+from pointseg.files.columns.origin import split_origin
+from pointseg.files.columns.resolution import SAMPLE, resolution_notes
+from pointseg.files.columns.scales import ValueRanges
+from pointseg.files.columns.values import to_labels
+from pointseg.files.coordinate_systems.units import file_unit
+from pointseg.files.labelling.labels import CLASSIFICATION
 from pointseg.geometry.ground import height_above_ground
 from pointseg.scene import FIELDS, Scene
 

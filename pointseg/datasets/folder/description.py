@@ -17,7 +17,7 @@ from pointseg.conventions import UNITS_M, UP_AXES
 from pointseg.datasets.classes import UNLABELLED, ClassList, distinct_colors
 from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.folder.cameras import CameraRule, parse_cameras
-from pointseg.files.scales import ValueRanges
+from pointseg.files.columns.scales import ValueRanges
 from pointseg.scene import IGNORE
 
 EXAMPLE = (

@@ -26,7 +26,7 @@ from pointseg.datasets.prepare_scenes import (
 from pointseg.datasets.s3dis.dataset import AREAS, CLASSES, NAME
 from pointseg.datasets.s3dis.rooms import turn_of_room
 from pointseg.datasets.scene_arrays import save_scene
-from pointseg.files.errors import told_of_table
+from pointseg.files.table.errors import told_of_table
 
 if TYPE_CHECKING:
     from pointseg.datasets.s3dis.images import RoomImages

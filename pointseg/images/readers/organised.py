@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pointseg.files import CloudFileError, read_cloud
-from pointseg.files.pcd_header import read_header
+from pointseg.files.pcd.header import read_header
 from pointseg.images.readers.frame import Frame, ImagesError, make_camera
 from pointseg.images.readers.image_files import file_key
 

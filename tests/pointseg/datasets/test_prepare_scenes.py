@@ -18,7 +18,7 @@ from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.index import Index, find_index
 from pointseg.datasets.prepare_scenes import Job, prepare_scenes
 from pointseg.datasets.scene_arrays import save_scene
-from pointseg.files.errors import CloudFileError
+from pointseg.files.table.errors import CloudFileError
 from tests import ROOT
 
 INDEX = Index(dataset="s3dis", splits={"train": ("a", "b", "c")}, fields=())

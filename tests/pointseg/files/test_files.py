@@ -7,10 +7,8 @@ import pytest
 
 from dinomed3d.runtime.errors import UserError
 from pointseg.files import (
-    FORMATS,
     SUFFIXES,
     CloudFileError,
-    Format,
     ValueRanges,
     cloud_suffix,
     finite_points,
@@ -18,6 +16,7 @@ from pointseg.files import (
     write_cloud,
     write_labelled,
 )
+from pointseg.files.formats import FORMATS, Format
 from pointseg.scene import IGNORE, Scene
 
 READ_ONLY = tuple(suffix for suffix in SUFFIXES if FORMATS[suffix].result)

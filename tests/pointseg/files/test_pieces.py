@@ -9,19 +9,21 @@ from pointseg.files import (
     CloudFileError,
     SavedLabels,
     in_pieces,
-    las,
-    npy,
-    pcd,
-    pieces,
-    ply,
     read_cloud,
     write_cloud,
     write_labelled,
 )
-from pointseg.files import labels as labels_module
-from pointseg.files.certainty import SavedCertainty
-from pointseg.files.file_scene import scene_of
-from pointseg.files.saved_rows import SavedRows
+from pointseg.files.arrays import folder, npy
+from pointseg.files.columns.to_scene import scene_of
+from pointseg.files.labelling.certainty import SavedCertainty
+from pointseg.files.labelling.labels import Labels
+from pointseg.files.labelling.saved_rows import SavedRows
+from pointseg.files.las import label as las_label
+from pointseg.files.las import read as las_read
+from pointseg.files.las import rewrite as las_rewrite
+from pointseg.files.pcd import label as pcd_label
+from pointseg.files.ply import label as ply_label
+from pointseg.files.table import pieces
 from pointseg.scene import Scene
 
 SUFFIXES = (".las", ".laz", ".ply", ".pcd", ".npy", "", ".bin", ".pcd.bin")
@@ -31,10 +33,11 @@ COUNT = 25
 @pytest.fixture
 def small(monkeypatch):
     """Pieces of four points."""
-    for module in (pieces, ply, pcd, npy):
+    for module in (pieces, ply_label, pcd_label, npy, folder):
         monkeypatch.setattr(module, "PIECE", 4)
-    monkeypatch.setattr(las, "CHUNK", 4)
-    monkeypatch.setattr(labels_module.Labels.pieces, "__defaults__", (4,))
+    for module in (las_read, las_rewrite, las_label):
+        monkeypatch.setattr(module, "CHUNK", 4)
+    monkeypatch.setattr(Labels.pieces, "__defaults__", (4,))
 
 
 def written(path, count=COUNT):

@@ -16,7 +16,7 @@ from pointseg.datasets import DatasetError, open_dataset
 from pointseg.datasets.folder.dataset import folder_notes
 from pointseg.datasets.look_over import look_over
 from pointseg.files import CloudFileError, read_cloud, write_cloud
-from pointseg.files.epsg_units import US_FOOT_M
+from pointseg.files.coordinate_systems.epsg_units import US_FOOT_M
 from pointseg.prediction import predict as module
 from pointseg.prediction import stream_cloud
 from pointseg.prediction.predict import predict
@@ -24,7 +24,7 @@ from pointseg.prediction.prepare_cloud import axes_of, prepare_cloud
 from pointseg.prediction.stream_input import StreamInput
 from tests.pointseg.datasets.test_scale import lonlat
 from tests.pointseg.evaluation.answers import RECIPE, ByColor, trained
-from tests.pointseg.files.test_units import DEGREES, HEIGHT, US_FOOT, las
+from tests.pointseg.files.coordinate_systems.test_units import DEGREES, HEIGHT, US_FOOT, las
 from tests.pointseg.prediction.test_predict import spec_of
 
 CASE = "cases/points/las_us_feet/us_feet_wkt.laz"

@@ -23,7 +23,7 @@ from pointseg.prediction.spec import PredictSpec
 from pointseg.prediction.summary_table import summary_table
 from pointseg.scene import Scene
 from tests.pointseg.evaluation.answers import CLASSES, RECIPE, ByColor, colored, trained
-from tests.pointseg.files.test_las import copc
+from tests.pointseg.files.las.test_las import copc
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from torch import nn
 from dinomed3d.runtime.atomic_files import WriteError, temp_path
 from pointseg.config.recipe import InferenceConfig
 from pointseg.evaluation import scene_predictor
-from pointseg.files import in_pieces, pieces, read_cloud, read_columns, write_cloud
+from pointseg.files import in_pieces, read_cloud, read_columns, write_cloud
+from pointseg.files.table import pieces
 from pointseg.geometry.ground import height_above_ground
 from pointseg.prediction import (
     cloud_on_disk,

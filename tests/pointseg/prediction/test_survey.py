@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from pointseg.files import in_pieces, read_cloud, read_scaled
-from pointseg.files.file_scene import scene_of
-from pointseg.files.origin import STEP
+from pointseg.files.columns.origin import STEP
+from pointseg.files.columns.to_scene import scene_of
 from pointseg.prediction import survey as module
 from pointseg.prediction.survey import survey
 

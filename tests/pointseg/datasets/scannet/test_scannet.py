@@ -16,7 +16,7 @@ from pointseg.datasets.scannet.dataset import ScanNet, ScanNet200, split_of
 from pointseg.datasets.scannet.labels import read_label_table
 from pointseg.datasets.scannet.prepare import prepare, vertex_normals
 from pointseg.datasets.submission import Submits
-from pointseg.files.errors import CloudFileError
+from pointseg.files.table.errors import CloudFileError
 from tests.pointseg.datasets.official import ROOF_XYZ, write_mesh, write_scan, write_scannet
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pointseg.files.errors import CloudFileError
+from pointseg.files.table.errors import CloudFileError
 from pointseg.images.projection import compute_visibility
 from pointseg.images.readers.frame import ImagesError
 from pointseg.images.readers.organised import fit_pinhole, grid_size, organised_frame, read_grid

@@ -1,0 +1,1 @@
+"""PLY files: points, triangles, lists of any length; copies keep all else."""

@@ -1,0 +1,1 @@
+"""Files of scanners: KITTI's and nuScenes' bare tables, Leica's PTX, E57."""

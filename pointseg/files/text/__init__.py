@@ -1,0 +1,1 @@
+"""Clouds as lines of text, whatever separates their numbers and whether or not columns have names."""
