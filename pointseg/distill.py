@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dinomed3d.runtime.errors import UserError
-from pointseg.backbones.features import Backbone, Features
-from pointseg.backbones.plugin import run_backbone
+from pointseg.backbones.interface.features import Backbone, Features
+from pointseg.backbones.interface.plugin import run_backbone
 from pointseg.cloud import Cloud
 from pointseg.ditr import PointImages
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from dinomed3d.runtime.errors import UserError
-from pointseg.backbones.features import Backbone
-from pointseg.backbones.plugin import run_backbone
+from pointseg.backbones.interface.features import Backbone
+from pointseg.backbones.interface.plugin import run_backbone
 from pointseg.cloud import Cloud
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from gpu_parts import Bench
 from gpu_scenes import Scene
 from torch import Tensor
 
-from pointseg.backbones.rotary_positions import RotaryPositions
+from pointseg.backbones.ptv3.rotary_positions import RotaryPositions
 from pointseg.ops.attention.relative_positions import RelativePositions
 from pointseg.ops.attention.space_filling_curves import encode
 from pointseg.ops.attention.windowed_attention import attend, attend_explicitly

@@ -17,7 +17,7 @@ from gpu_peers import LIBRARIES, is_there, peer_network
 from gpu_scenes import CLASSES, single
 from torch import Tensor, nn
 
-from pointseg.backbones.features import Backbone
+from pointseg.backbones.interface.features import Backbone
 from pointseg.cloud import Cloud
 from pointseg.segmenter import Segmenter
 from pointseg.training.step.losses import segmentation_loss

@@ -35,7 +35,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pointseg.backbones import build_backbone
-from pointseg.backbones.features import Backbone
+from pointseg.backbones.interface.features import Backbone
 from pointseg.cloud import Cloud
 from pointseg.ops.hardware.pieces import decided_for
 

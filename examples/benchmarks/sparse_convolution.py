@@ -30,7 +30,7 @@ from own_process import peak, reset_peak, run_job
 from torch import Tensor, nn
 
 from pointseg.backbones import minkunet
-from pointseg.backbones.features import Backbone
+from pointseg.backbones.interface.features import Backbone
 from pointseg.cloud import Cloud
 from pointseg.ops.convolution.grid import Grid
 from pointseg.ops.convolution.layers import InverseConv3d, StridedConv3d, SubmanifoldConv3d
@@ -187,9 +187,9 @@ def build(job: Job) -> nn.Module:
     if name == "minkunet":
         small = {"channels": (8,) * 8, "layers": (1,) * 8, "base_channels": 8} if job.small else {}
         return minkunet.MinkUNet(in_channels=CHANNELS, **small)
-    from pointseg.backbones import ptv3
+    from pointseg.backbones.ptv3.point_transformer_v3 import PointTransformerV3
 
-    return ptv3.PointTransformerV3(in_channels=CHANNELS)
+    return PointTransformerV3(in_channels=CHANNELS)
 
 
 def prepare(job: Job) -> tuple[nn.Module, Callable[[], Tensor]]:

@@ -1,11 +1,12 @@
 """Networks that give each point of a cloud its features, from scratch or pretrained."""
 
 from pointseg.backbones.build import BACKBONES, build_backbone
-from pointseg.backbones.features import Backbone, Features, Level
+from pointseg.backbones.interface.features import Backbone, Features, Level
 from pointseg.backbones.pretrained import Pretrained, load_pretrained
-from pointseg.backbones.pretrained_file import PretrainedFile, licence_of, read_pretrained
-from pointseg.backbones.pretrained_weights import load_into
-from pointseg.backbones.published_weights import BackboneWeightsError, Head, load_backbone
+from pointseg.backbones.weights.named_tensors import BackboneWeightsError, Head
+from pointseg.backbones.weights.pointcept import load_backbone
+from pointseg.backbones.weights.pretrained_file import PretrainedFile, licence_of, read_pretrained
+from pointseg.backbones.weights.pretrained_weights import load_into
 
 __all__ = [
     "BACKBONES",

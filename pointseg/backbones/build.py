@@ -10,11 +10,11 @@ import numpy as np
 
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.suggestion import suggestion
-from pointseg.backbones.features import Backbone
-from pointseg.backbones.plugin import build_plugin, plugin_class
-from pointseg.backbones.pretrained_file import LICENCES, read_pretrained
-from pointseg.backbones.pretrained_weights import load_into
-from pointseg.backbones.published_weights import load_backbone
+from pointseg.backbones.interface.features import Backbone
+from pointseg.backbones.interface.plugin import build_plugin, plugin_class
+from pointseg.backbones.weights.pointcept import load_backbone
+from pointseg.backbones.weights.pretrained_file import LICENCES, read_pretrained
+from pointseg.backbones.weights.pretrained_weights import load_into
 from pointseg.conventions import BACKBONES
 from pointseg.plugins import FORM, is_plugin, parameters_of
 
@@ -34,9 +34,8 @@ def build_backbone(name: str, checkpoint: Path | str | None = None, **config: An
             (``Sonata``, which is Concerto, too), "utonia" (``Utonia``), "litept" (``LitePT``) or "linear"
             (``LinearProbe``; its "encoder" may be one of these names, with arguments in "encoder_config");
             or ``package.module:Class``, a network of your own, which is imported: never pass a name that a file gave.
-        checkpoint: weights in Pointcept's format, see ``backbones.published_weights`` for the layouts
-            it reads and the colours they expect, and ``backbones.pretrained_file`` for those of Sonata, Utonia and
-            LitePT; None: random weights.
+        checkpoint: weights in Pointcept's format, see ``weights.pointcept`` for the layouts it reads and the colours
+            they expect, and ``weights.pretrained_file`` for those of Sonata, Utonia and LitePT; None: random weights.
         config: arguments of that class; lists are taken as tuples.
 
     Returns:
@@ -70,7 +69,7 @@ def _class_of(name: str) -> type[Backbone]:
         return plugin_class(name)
     # imported here, since each brings operators that the others do without
     if name == "ptv3":
-        from pointseg.backbones.ptv3 import PointTransformerV3
+        from pointseg.backbones.ptv3.point_transformer_v3 import PointTransformerV3
 
         return PointTransformerV3
     if name == "minkunet":
@@ -78,19 +77,19 @@ def _class_of(name: str) -> type[Backbone]:
 
         return MinkUNet
     if name == "pointnext":
-        from pointseg.backbones.pointnext import PointNeXt
+        from pointseg.backbones.pointnext.network import PointNeXt
 
         return PointNeXt
     if name == "sonata":
-        from pointseg.backbones.sonata import Sonata
+        from pointseg.backbones.ptv3.sonata import Sonata
 
         return Sonata
     if name == "utonia":
-        from pointseg.backbones.utonia import Utonia
+        from pointseg.backbones.ptv3.utonia import Utonia
 
         return Utonia
     if name == "litept":
-        from pointseg.backbones.litept import LitePT
+        from pointseg.backbones.ptv3.litept import LitePT
 
         return LitePT
     if name == "linear":

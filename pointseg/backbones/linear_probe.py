@@ -12,8 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pointseg.backbones.features import Backbone, Features, Level
-from pointseg.backbones.image_injection import check_pooling
+from pointseg.backbones.interface.features import Backbone, Features, Level
+from pointseg.backbones.interface.image_injection import check_pooling
 from pointseg.cloud import Cloud
 from pointseg.conventions import ImagePooling
 

@@ -7,13 +7,13 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from pointseg.backbones.features import Backbone, Features, Level
-from pointseg.backbones.image_injection import (
+from pointseg.backbones.interface.features import Backbone, Features, Level
+from pointseg.backbones.interface.image_injection import (
     ImageBranch,
     check_pooling,
     pool_images,
 )
-from pointseg.backbones.norm import BatchNorm
+from pointseg.backbones.interface.norm import BatchNorm
 from pointseg.cloud import Cloud
 from pointseg.conventions import ImagePooling
 from pointseg.ops.convolution.grid import Grid

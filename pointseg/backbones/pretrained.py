@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from pointseg.backbones.build import build_backbone
-from pointseg.backbones.features import Backbone
-from pointseg.backbones.pretrained_config import configuration
-from pointseg.backbones.pretrained_file import Family, licence_of, read_pretrained, width_of
-from pointseg.backbones.pretrained_weights import check_fit, load_into
-from pointseg.backbones.published_weights import BackboneWeightsError, Head
+from pointseg.backbones.interface.features import Backbone
+from pointseg.backbones.weights.named_tensors import BackboneWeightsError, Head
+from pointseg.backbones.weights.pretrained_config import configuration
+from pointseg.backbones.weights.pretrained_file import Family, licence_of, read_pretrained, width_of
+from pointseg.backbones.weights.pretrained_weights import check_fit, load_into
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,11 @@ def load_pretrained(
         found.backbone(cloud).feat  # (N, 1232)
 
     Args:
-        path: a file or a folder, see ``pretrained_file`` for their layouts.
-        columns: see ``pretrained_weights.load_into``.
-        adapt_input: see ``pretrained_weights.load_into``.
+        path: a file or a folder, see ``weights.pretrained_file`` for their layouts.
+        columns: see ``weights.pretrained_weights.load_into``.
+        adapt_input: see ``weights.pretrained_weights.load_into``.
         overrides: arguments of ``build_backbone`` in place of the file's; of a file without configuration
-            those that its tensors do not say, see ``pretrained_config``.
+            those that its tensors do not say, see ``weights.pretrained_config``.
 
     Returns:
         The network, in evaluation mode, with what is known of it.

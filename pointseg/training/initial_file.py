@@ -10,7 +10,7 @@ from typing import Any
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.tensor_files import TensorFileError, read_torch
 from pointseg.backbones import PretrainedFile, licence_of, read_pretrained
-from pointseg.backbones.pretrained_config import configuration
+from pointseg.backbones.weights.pretrained_config import configuration
 from pointseg.config.encoder_recipe import with_configuration, with_probed
 from pointseg.config.recipe import Recipe
 from pointseg.config.serialization import read_recipe

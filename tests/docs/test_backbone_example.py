@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pointseg
 from tests.docs.pages import block
-from tests.pointseg.backbones.test_ptv3 import TINY
+from tests.pointseg.backbones.ptv3.test_point_transformer_v3 import TINY
 
 
 def test_the_loop_learns(monkeypatch, capsys):

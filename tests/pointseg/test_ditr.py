@@ -18,7 +18,7 @@ from dinomed3d.lifting.dino import LVD_MEAN, LVD_STD
 from dinomed3d.runtime.errors import UserError
 from pointseg import ditr as lifting_of_images
 from pointseg.backbones import BackboneWeightsError, build_backbone, load_backbone
-from pointseg.backbones.ptv3 import PointTransformerV3
+from pointseg.backbones.ptv3.point_transformer_v3 import PointTransformerV3
 from pointseg.cloud import Cloud, collate
 from pointseg.conventions import FUSES, SAMPLES
 from pointseg.ditr import PointImages
@@ -26,8 +26,8 @@ from pointseg.ops.hardware.pieces import decided_for
 from pointseg.segmenter import Segmenter
 from pointseg.training.step.mix3d import mix3d
 from tests.pointseg.backbones.clouds import cloud
-from tests.pointseg.backbones.test_image_injection import CONFIGS
-from tests.pointseg.backbones.test_ptv3 import DRAWN, TINY
+from tests.pointseg.backbones.interface.test_image_injection import CONFIGS
+from tests.pointseg.backbones.ptv3.test_point_transformer_v3 import DRAWN, TINY
 
 STRIDE, SIZE = 4, (8, 12)  # 2 x 3 patches
 

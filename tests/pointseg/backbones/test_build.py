@@ -12,8 +12,8 @@ import pointseg
 from dinomed3d.runtime.errors import UserError
 from pointseg.backbones import BACKBONES, build_backbone
 from pointseg.backbones.minkunet import MinkUNet
-from pointseg.backbones.ptv3 import PointTransformerV3
-from tests.pointseg.backbones.test_ptv3 import TINY
+from pointseg.backbones.ptv3.point_transformer_v3 import PointTransformerV3
+from tests.pointseg.backbones.ptv3.test_point_transformer_v3 import TINY
 
 
 def test_by_name():

@@ -20,9 +20,9 @@ from pointseg.backbones import (
     load_pretrained,
     read_pretrained,
 )
-from pointseg.backbones.pretrained_file import read_linear_head
+from pointseg.backbones.weights.pretrained_file import read_linear_head
 from tests.pointseg.backbones.clouds import cloud
-from tests.pointseg.backbones.test_ptv3 import TINY as PTV3
+from tests.pointseg.backbones.ptv3.test_point_transformer_v3 import TINY as PTV3
 
 ENCODER = dict(
     in_channels=9,

@@ -1,0 +1,1 @@
+"""PointNeXt: its network, its layers, and its levels of points."""

@@ -1,0 +1,1 @@
+"""Published weights: their files read, their configuration found, every key accounted for in a network."""
