@@ -35,6 +35,11 @@ VOLUMES = (
     "dinomed3d/inference/models",
     "dinomed3d/inference/nnunet",
     "dinomed3d/inference/report",
+    "dinomed3d/inference/cohort/spec.py",
+    "dinomed3d/inference/cohort/outputs",
+    "dinomed3d/inference/cohort/events.py",
+    "dinomed3d/inference/cohort/worker",
+    "dinomed3d/inference/cohort/engines",
     "dinomed3d/inference/cohort",
     "dinomed3d/inference/in_memory",
     "dinomed3d/inference/deployment",
@@ -45,7 +50,10 @@ VOLUMES = (
     "dinomed3d/cli",
     "dinomed3d/shims",
 )
-"""Rooms of the volume side from the lowest up: a room imports its own files and those of rooms before it."""
+"""Rooms of the volume side from the lowest up: a room imports its own files and those of rooms before it.
+
+A file that is named is a room of its own: the options and the events of a run are below what works with them.
+"""
 POINTS = (
     *CORE,
     "pointseg/conventions.py",
@@ -142,8 +150,10 @@ VERBS = {
 
 
 def room(path: str) -> str:
-    """The folder of a file; each dataset's folder belongs to the room of datasets."""
+    """The folder of a file, or the file itself; each dataset's folder belongs to the room of datasets."""
     folder = str(PurePosixPath(path).parent)
+    if path in VOLUMES:
+        return path
     if folder.startswith("pointseg/datasets/"):
         return "pointseg/datasets"
     return path if folder in ("pointseg", "dinomed3d") else folder

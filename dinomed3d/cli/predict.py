@@ -15,7 +15,7 @@ from dinomed3d.runtime.json_output import add_json, json_alone, print_json
 from dinomed3d.runtime.terminal_text import one_line
 
 if TYPE_CHECKING:
-    from dinomed3d.inference.cohort.run import Outcome
+    from dinomed3d.inference.cohort.outcome import Outcome
 
 FAILED_BEFORE = 3
 """Exit code of a run in which only cases failed that had failed before."""

@@ -11,7 +11,7 @@ from dinomed3d.lifting import DinoEncoder
 from pointseg.training import image_encoder
 from pointseg.training.checkpoint import build_segmenter, save_checkpoint
 from pointseg.training.image_encoder import open_for
-from tests.dinomed3d.inference.cohort.test_run import write_scan
+from tests.dinomed3d.inference.cohort.runs import write_scan
 from tests.dinomed3d.inference.models.write_model import write_model
 from tests.docs.pages import block
 from tests.pointseg.evaluation.answers import CLASSES, RECIPE

@@ -18,7 +18,7 @@ import artifacts as benchmark  # noqa: E402
 import artifacts_report as report  # noqa: E402
 
 from dinomed3d.runtime.errors import UserError  # noqa: E402
-from tests.dinomed3d.inference.cohort.test_run import write_scan  # noqa: E402
+from tests.dinomed3d.inference.cohort.runs import write_scan  # noqa: E402
 from tests.dinomed3d.inference.models.write_model import write_model  # noqa: E402
 
 GRID = np.diag([1.0, 1.0, 1.3, 1.0])

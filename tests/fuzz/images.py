@@ -16,9 +16,9 @@ import numpy as np
 import pydicom
 import SimpleITK as sitk
 
-from dinomed3d.inference.cohort.memory_budget import MemoryBudget
 from dinomed3d.inference.cohort.spec import PredictSpec
-from dinomed3d.inference.cohort.worker import Worker
+from dinomed3d.inference.cohort.worker.memory_budget import MemoryBudget
+from dinomed3d.inference.cohort.worker.worker import Worker
 from dinomed3d.inference.discovery.find_cases import find_cases
 from dinomed3d.inference.io.image import check_mask
 from dinomed3d.inference.models.model import open_model

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from dinomed3d.inference.case import Case, Scan
-from dinomed3d.inference.cohort.memory_budget import MemoryBudget
 from dinomed3d.inference.cohort.spec import PredictSpec
-from dinomed3d.inference.cohort.worker import Worker
+from dinomed3d.inference.cohort.worker.memory_budget import MemoryBudget
+from dinomed3d.inference.cohort.worker.worker import Worker
 from dinomed3d.inference.models.model import fold_weights, open_model
 from dinomed3d.inference.models.package import package_model
 from dinomed3d.runtime.errors import UserError

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dinomed3d.inference.case import CaseList
-    from dinomed3d.inference.cohort.resume import Worklist
+    from dinomed3d.inference.cohort.outputs.resume import Worklist
     from dinomed3d.inference.models.model import Model
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from dinomed3d.hub.local_model import VOLUME, local_model
 from dinomed3d.inference.case import Case, CaseError
-from dinomed3d.inference.cohort.case_task import CaseTask
 from dinomed3d.inference.cohort.events import CaseProgress, Event
-from dinomed3d.inference.cohort.run import with_postprocessing
+from dinomed3d.inference.cohort.resolve_options import resolve
 from dinomed3d.inference.cohort.spec import PRECISIONS, PredictSpec
-from dinomed3d.inference.cohort.worker import Worker
+from dinomed3d.inference.cohort.worker.case_task import CaseTask
+from dinomed3d.inference.cohort.worker.worker import Worker
 from dinomed3d.inference.in_memory.images import understand
 from dinomed3d.inference.models.model import FINAL, open_model
 from dinomed3d.runtime.errors import UserError
@@ -69,7 +69,7 @@ def load_model(
         postprocessing=_postprocessing(postprocessing),
     )
     return VolumeSegmenter(
-        Worker(open_model(local, folds=chosen, checkpoint=checkpoint), with_postprocessing(spec))
+        Worker(open_model(local, folds=chosen, checkpoint=checkpoint), resolve(spec))
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dinomed3d.inference.case import Case, CaseError, Scan
-from dinomed3d.inference.cohort.record import describe_inputs
+from dinomed3d.inference.cohort.outputs.describe import describe_inputs
 
 CHANGED = "the scan has changed since it was predicted: the mask may not belong to what is shown"
 """Note on a case whose files are not those that the record names."""

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from dinomed3d.inference.case import Case, CaseError, CaseList
-from dinomed3d.inference.cohort.record import Record, is_edited, read_record
-from dinomed3d.inference.cohort.resume import REPORTS
+from dinomed3d.inference.cohort.outputs.mask_digest import is_edited
+from dinomed3d.inference.cohort.outputs.record import Record, read_record
+from dinomed3d.inference.cohort.outputs.result_files import REPORTS
 from dinomed3d.inference.io.image import read_case
 from dinomed3d.inference.report.anonymous import KEY_FILE, TABLE_FILE, Anonymizer
 from dinomed3d.inference.viewer.display import Display, read_shown_mask, shown_labels

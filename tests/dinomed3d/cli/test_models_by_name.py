@@ -10,7 +10,7 @@ import dinomed3d
 import pointseg
 from dinomed3d.cli.main import main
 from dinomed3d.hub.local_model import VOLUME, local_model
-from dinomed3d.inference.cohort.record import describe_model
+from dinomed3d.inference.cohort.outputs.describe import describe_model
 from dinomed3d.inference.models.model import open_model
 from dinomed3d.inference.models.package import package_model
 from dinomed3d.runtime.errors import UserError

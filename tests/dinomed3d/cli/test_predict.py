@@ -8,7 +8,7 @@ import pytest
 from dinomed3d.cli.main import main
 from dinomed3d.cli.predict import parse_shard
 from dinomed3d.runtime.errors import UserError
-from tests.dinomed3d.inference.cohort.test_run import write_scan
+from tests.dinomed3d.inference.cohort.runs import write_scan
 from tests.dinomed3d.inference.models.write_model import write_model
 from tests.documented_keys import read_json
 
@@ -103,7 +103,7 @@ def test_interrupted_is_exit_code_130(scans, model, monkeypatch, capsys):
     def stop(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dinomed3d.inference.cohort.worker.segment", stop)
+    monkeypatch.setattr("dinomed3d.inference.cohort.worker.case_prediction.segment", stop)
     assert main(words(scans, model)) == 130
     assert capsys.readouterr().err.strip().splitlines()[-1] == "dinomed3d predict: interrupted"
     assert Path(scans.parent / "out" / "report.html").is_file()

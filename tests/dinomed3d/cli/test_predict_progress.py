@@ -17,7 +17,7 @@ from dinomed3d.inference.cohort.events import (
     WorkerAlive,
     WorkerReady,
 )
-from dinomed3d.inference.cohort.resume import Worklist
+from dinomed3d.inference.cohort.outputs.resume import Worklist
 
 
 class Shown:

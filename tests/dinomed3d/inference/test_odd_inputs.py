@@ -27,7 +27,8 @@ import pytest
 import SimpleITK as sitk
 
 from dinomed3d.inference.cohort.events import Event
-from dinomed3d.inference.cohort.run import Outcome, predict
+from dinomed3d.inference.cohort.outcome import Outcome
+from dinomed3d.inference.cohort.run import predict
 from dinomed3d.inference.cohort.spec import PredictSpec
 from tests.dinomed3d.inference.dicom.dicom_series import write_object
 from tests.dinomed3d.inference.image_files import ORIENTATIONS, affine_of, check_same_grid

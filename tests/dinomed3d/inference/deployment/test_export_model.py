@@ -30,7 +30,7 @@ from dinomed3d.inference.nnunet.build_network import build_network
 from dinomed3d.networks import build_network as build_own
 from dinomed3d.runtime.errors import UserError
 from tests import ROOT
-from tests.dinomed3d.inference.cohort.test_run import write_scan
+from tests.dinomed3d.inference.cohort.runs import write_scan
 from tests.dinomed3d.inference.in_memory.test_load_model import TILT
 from tests.dinomed3d.inference.models.write_model import REGIONS, write_cascade, write_model
 

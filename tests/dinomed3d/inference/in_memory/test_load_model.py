@@ -13,7 +13,7 @@ import dinomed3d
 from dinomed3d.cli.main import main
 from dinomed3d.inference.case import CaseError
 from dinomed3d.runtime.errors import UserError
-from tests.dinomed3d.inference.cohort.test_run import write_scan
+from tests.dinomed3d.inference.cohort.runs import write_scan
 from tests.dinomed3d.inference.models.write_model import write_model
 
 TILT = nib.affines.from_matvec(

@@ -31,7 +31,7 @@ from dinomed3d.inference.models.postprocessing import (
 )
 from dinomed3d.inference.nnunet.postprocess import keep_largest
 from dinomed3d.runtime.errors import UserError
-from tests.dinomed3d.inference.cohort.test_run import write_scan
+from tests.dinomed3d.inference.cohort.runs import write_scan
 from tests.dinomed3d.inference.models.write_model import write_model
 
 KEEP = remove_all_but_largest_component_from_segmentation

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dinomed3d.inference.cohort.spec import PredictSpec
-from dinomed3d.inference.cohort.worker import Worker
+from dinomed3d.inference.cohort.worker.worker import Worker
 from dinomed3d.inference.models.model import fold_weights, open_model
 from dinomed3d.inference.nnunet.build_network import build_network, trainer_class
 from dinomed3d.runtime.errors import UserError

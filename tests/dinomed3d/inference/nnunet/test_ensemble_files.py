@@ -18,7 +18,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO, SimpleITKIOWit
 from dinomed3d.inference.cohort.run import predict
 from dinomed3d.inference.cohort.spec import PredictSpec
 from dinomed3d.runtime.errors import UserError
-from tests.dinomed3d.inference.cohort.test_run import write_scan
+from tests.dinomed3d.inference.cohort.runs import write_scan
 from tests.dinomed3d.inference.models.write_model import write_model
 from tests.dinomed3d.training.conftest import LABELS, REGIONS
 

@@ -13,7 +13,7 @@ from dinomed3d.cli.main import main
 from dinomed3d.inference.case import Case, CaseList, Scan
 from dinomed3d.inference.cohort.run import anonymizer
 from dinomed3d.inference.cohort.spec import PredictSpec
-from tests.dinomed3d.inference.cohort.test_run import write_scan
+from tests.dinomed3d.inference.cohort.runs import write_scan
 from tests.dinomed3d.inference.models.write_model import write_model
 
 NAMES = (

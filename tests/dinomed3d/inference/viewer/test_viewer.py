@@ -15,7 +15,7 @@ import pytest
 
 from dinomed3d.cli.main import main
 from dinomed3d.inference.case import Case, CaseError, Scan
-from dinomed3d.inference.cohort.record import describe_inputs, describe_reading
+from dinomed3d.inference.cohort.outputs.describe import describe_inputs, describe_reading
 from dinomed3d.inference.cohort.run import predict
 from dinomed3d.inference.io.image import Grid, Volume
 from dinomed3d.inference.viewer import display

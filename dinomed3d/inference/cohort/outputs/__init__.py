@@ -1,0 +1,1 @@
+"""The output folder of a run: records, files of cases, and what earlier runs have left in it."""

@@ -1,0 +1,174 @@
+"""What is made of a finished mask on request: statistics, a file for each label, DICOM objects."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from dinomed3d import __version__
+from dinomed3d.inference.case import Case, CaseError
+from dinomed3d.inference.cohort.outputs.record import Record
+from dinomed3d.inference.cohort.outputs.split_labels import split_files, write_split
+from dinomed3d.inference.cohort.spec import PredictSpec
+from dinomed3d.inference.dicom.derived import MadeBy
+from dinomed3d.inference.io.grid import Grid, Volume
+from dinomed3d.inference.models.model import Model
+from dinomed3d.inference.report.statistics import label_statistics
+from dinomed3d.runtime.atomic_files import WriteError
+
+WHY_MISSING = {
+    "statistics": "no statistics: ",
+    "split": "no label files: ",
+    "rtstruct": "no RT structure set: ",
+    "seg": "no DICOM segmentation: ",
+}
+"""Entry of the record -> beginning of the flag that says why it is missing."""
+SEG_ENDING = ".seg.dcm"
+"""Ending of a DICOM segmentation, which is one of the record's `files`."""
+
+
+def statistics(mask: NDArray[Any], volume: Volume, digest: str, model: Model) -> Record:
+    """Measure volume and intensities of each label.
+
+    Args:
+        mask: on the grid of the volume.
+        volume: the scan.
+        digest: sha256 of the mask's file; what is made says which mask it is of.
+        model: that predicted it.
+
+    Returns:
+        Entries of the record.
+    """
+    found = label_statistics(
+        mask,
+        volume.channels,
+        model.mask_values,
+        names=model.channels,
+        voxel_ml=volume.grid.voxel_ml,
+    )
+    return {"statistics": {"mask_sha256": digest, "labels": found}}
+
+
+def split(
+    mask: NDArray[Any],
+    grid: Grid,
+    digest: str,
+    case: str,
+    out: Path,
+    model: Model,
+    ours: Collection[str] = (),
+) -> tuple[Record, list[str]]:
+    """Write a file for each label, as `write_split`; gives entries and flags of the record.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    try:
+        files = write_split(mask, grid, case, out, model, ours)
+    except CaseError as error:  # the mask itself is valid and stays
+        return {}, [f"{WHY_MISSING['split']}{error}"]
+    return {"split": {"mask_sha256": digest, "files": files}}, []
+
+
+def structure_set(
+    mask: NDArray[Any],
+    grid: Grid,
+    digest: str,
+    case: Case,
+    out: Path,
+    model: Model,
+    *,
+    corrected: datetime | None = None,
+) -> tuple[Record, list[str]]:
+    """Write the mask of a DICOM series as an RT structure set; gives entries and flags of the record.
+
+    Args:
+        mask: on `grid`.
+        grid: of the mask, whose slices may be even ones of a series of two increments.
+        digest: sha256 of the mask's file.
+        case: whose first scan is the series.
+        out: the output folder.
+        model: that predicted it.
+        corrected: when it was corrected by hand, in local time.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
+    from dinomed3d.inference.dicom.structure_set import write_structure_set
+
+    name = f"{case.id}.rtstruct.dcm"
+    try:
+        left_out = write_structure_set(
+            mask[grid.slices] if grid.slices else mask,
+            case.scans[0],
+            out / name,
+            labels=model.mask_values,
+            made_by=_made_by(model, corrected),
+        )
+    except WriteError:
+        raise
+    except ValueError as error:  # the mask itself is valid and stays
+        return {}, [f"{WHY_MISSING['rtstruct']}{error}"]
+    return {"rtstruct": {"mask_sha256": digest, "file": name, "left_out": left_out}}, []
+
+
+def segmentation(
+    mask: NDArray[Any],
+    grid: Grid,
+    case: Case,
+    out: Path,
+    model: Model,
+    *,
+    corrected: datetime | None = None,
+) -> tuple[list[str] | None, list[str]]:
+    """Write the mask of a DICOM series as a DICOM segmentation.
+
+    Args:
+        mask: on `grid`.
+        grid: of the mask, whose slices may be even ones of a series of two increments.
+        case: whose first scan is the series.
+        out: the output folder.
+        model: that predicted it.
+        corrected: when it was corrected by hand, in local time.
+
+    Returns:
+        Notes of the record, None where nothing was written; and flags that say why.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
+    from dinomed3d.inference.dicom.dicom_seg import write_segmentation
+
+    try:
+        notes = write_segmentation(
+            mask[grid.slices] if grid.slices else mask,
+            case.scans[0],
+            out / f"{case.id}{SEG_ENDING}",
+            labels=model.mask_values,
+            made_by=_made_by(model, corrected),
+        )
+    except WriteError:
+        raise
+    except ValueError as error:  # the mask itself is valid and stays
+        return None, [f"{WHY_MISSING['seg']}{error}"]
+    return notes, []
+
+
+def _made_by(model: Model, corrected: datetime | None) -> MadeBy:
+    """What DICOM objects say about their origin."""
+    return MadeBy(
+        algorithm=f"{model.trainer} {model.configuration}"[:64],
+        version=f"dinomed3d {__version__}, model {model.hash[:12]}",
+        corrected=corrected,
+    )
+
+
+def planned(case: str, ending: str, model: Model, spec: PredictSpec) -> Record:
+    """Entries of the record while files are written, so that an interrupted run's are known as ours."""
+    if not spec.split_labels:
+        return {}
+    return {"split": {"mask_sha256": None, "files": split_files(case, model.mask_values, ending)}}

@@ -1,0 +1,67 @@
+"""Removes what earlier runs have left of a case, but never a mask that someone has corrected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from dinomed3d.inference.cohort.outputs.mask_digest import is_edited
+from dinomed3d.inference.cohort.outputs.record import read_record, write_record
+from dinomed3d.inference.cohort.outputs.result_files import LABELS_FOLDER, OTHERS
+from dinomed3d.inference.io.image import MASK_ENDINGS
+from dinomed3d.inference.io.pictures import PREVIEW_OF_PNG
+from dinomed3d.runtime import atomic_files
+
+
+def remove_results(out: Path, case: str, *, keep_mask_as: str | None = None) -> None:
+    """Remove what an earlier run wrote for a case, so that nothing outdated stays.
+
+    A mask that was corrected by hand is kept, as `CASE.edited1.nii.gz` and so on.
+
+    Args:
+        out: the output folder.
+        case: id of the case.
+        keep_mask_as: keep an unchanged mask too, with this word instead of "edited".
+    """
+    record = read_record(out, case)
+    if record is None or record["status"] == "failed":
+        return
+    # where the mask is a PNG, the preview has another name
+    has_png_mask = (out / f"{case}{PREVIEW_OF_PNG}").is_file()
+    if record["status"] == "done":
+        has_png_mask = record["mask"]["file"] == f"{case}.png"
+    for ending in MASK_ENDINGS:
+        mask = out / f"{case}{ending}"
+        if not mask.is_file() or (ending == ".png" and not has_png_mask):
+            continue
+        ours = record["status"] == "done" and mask == out / record["mask"]["file"]
+        edited = record["status"] == "damaged" or (ours and is_edited(record, out))
+        if edited or (ours and keep_mask_as is not None):
+            word, number = "edited" if edited else keep_mask_as, 1
+            while (kept := out / f"{case}.{word}{number}{ending}").exists():
+                number += 1
+            mask.rename(kept)
+        elif ours or record["status"] == "begun":
+            mask.unlink()
+    for ending in OTHERS:
+        (out / f"{case}{ending}").unlink(missing_ok=True)
+    for name in ((record.get("split") or {}).get("files") or {}).values():
+        (out / name).unlink(missing_ok=True)
+    with suppress(OSError):  # it does not exist, or holds files of others
+        (out / f"{case}{LABELS_FOLDER}").rmdir()
+
+
+def write_failure(out: Path, record: Mapping[str, Any], *, keep_mask_as: str | None = None) -> None:
+    """Write the record of a failed case, and remove results of earlier runs (`remove_results`)."""
+    remove_results(out, record["case"], keep_mask_as=keep_mask_as)
+    write_record(out, record)
+
+
+def remove_leftovers(out: Path, cases: Iterable[str]) -> None:
+    """Delete temporary files of killed runs in the folders of these cases."""
+    names = list(cases)
+    folders = [(out / name).parent for name in names]
+    split = [out / f"{name}{LABELS_FOLDER}" for name in names]
+    atomic_files.remove_leftovers({out, *folders, *split})

@@ -1,0 +1,42 @@
+"""Names of the files that a run writes: for each case, and of the run itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dinomed3d.inference.io.image import MASK_ENDINGS
+from dinomed3d.inference.report.anonymous import TABLE_FILE
+
+OTHERS = (
+    ".png",
+    ".preview.png",
+    ".b2nd",
+    ".npz",
+    ".pkl",
+    ".seg.dcm",
+    ".rtstruct.dcm",
+    ".slices.nii.gz",
+)
+"""Endings of the other files that a case may have next to its record."""
+
+LABELS_FOLDER = ".labels"
+"""Ending of the folder of a case with a binary mask for each label."""
+
+COLOUR_TABLE = "labels.ctbl"
+"""Names and colours of the labels, for 3D Slicer."""
+
+SUMMARY = "run.json"
+"""The summary of a run, which also names the cases that have no record of their own."""
+
+REPORTS = (SUMMARY, "report.html", "report.csv", "statistics.json", TABLE_FILE, COLOUR_TABLE)
+"""Files that a run writes in addition to those of its cases."""
+
+
+def record_path(out: Path, case: str) -> Path:
+    """The path of the record of a case."""
+    return out / f"{case}.json"
+
+
+def files_of(case: str, out: Path) -> list[Path]:
+    """Paths of all files that a run writes for a case."""
+    return [out / f"{case}{ending}" for ending in dict.fromkeys((".json", *MASK_ENDINGS, *OTHERS))]

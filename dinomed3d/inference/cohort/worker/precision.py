@@ -1,0 +1,20 @@
+"""The precision that a model predicts with."""
+
+from __future__ import annotations
+
+import torch
+
+
+def choose_precision(name: str, trainer: str, device: torch.device) -> torch.dtype | None:
+    """The precision of autocast, None for float32.
+
+    "auto" is what the model was trained with on such a device: nnU-Net's trainers float16 on CUDA and
+    float32 elsewhere, as nnU-Net predicts; ours what `fast_precision` says.
+    """
+    if name == "auto":
+        if trainer == "DinoMed3DTrainer":
+            from dinomed3d.training.precision import fast_precision  # takes seconds
+
+            return fast_precision(device)
+        return torch.float16 if device.type == "cuda" else None
+    return None if name == "float32" else getattr(torch, name)
