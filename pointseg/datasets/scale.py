@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,17 @@ NEIGHBOURHOOD = 20_000
 """Points in which neighbours are searched, at each of three places."""
 
 
-def check_scale(scene: Scene, voxel_m: float) -> str | None:
+@dataclass(frozen=True)
+class ScaleDoubt:
+    """Why coordinates and voxel size do not seem to fit; what to do about it depends on where they come from."""
+
+    found: str
+    """What the cloud is like: a sentence without its subject."""
+    may_be_unit: bool = True
+    """Whether another unit of length would explain it."""
+
+
+def check_scale(scene: Scene, voxel_m: float) -> ScaleDoubt | None:
     """Detect coordinates and voxel size in different units.
 
     A cloud is suspicious if it spans over 2000 voxels *and* the median distance of neighbouring points at
@@ -37,7 +47,7 @@ def check_scale(scene: Scene, voxel_m: float) -> str | None:
         voxel_m: side of a voxel in metres.
 
     Returns:
-        A sentence for the user, or None if nothing is suspicious.
+        What is doubtful, or None if nothing is suspicious.
     """
     coord = scene.coord[np.isfinite(scene.coord).all(1)]
     if len(coord) < FEW_POINTS:
@@ -45,10 +55,10 @@ def check_scale(scene: Scene, voxel_m: float) -> str | None:
     if doubt := degrees_doubt(replace(scene, coord=coord, fields={}), voxel_m):
         return doubt
     extent = float((coord.max(0).astype(float) - coord.min(0)).max())
-    return scale_doubt(scene.name, extent, lambda: point_spacing(coord), voxel_m)
+    return scale_doubt(extent, lambda: point_spacing(coord), voxel_m)
 
 
-def degrees_doubt(scene: Scene, voxel_m: float) -> str | None:
+def degrees_doubt(scene: Scene, voxel_m: float) -> ScaleDoubt | None:
     """Detect longitudes and latitudes by their size: a tile of a kilometre is a hundredth of a degree, metres high.
 
     Args:
@@ -66,37 +76,32 @@ def degrees_doubt(scene: Scene, voxel_m: float) -> str | None:
         return None
     if tall < SMALL_VOXELS * voxel_m:
         return None  # small in every direction
-    return (
-        f"scene {scene.name}: is {tall:.3g} m high, but only {wide:.3g} wide: x and y look like degrees; project "
-        "the file to a system in metres, such as UTM"
+    return ScaleDoubt(
+        f"is {tall:.3g} m high, but only {wide:.3g} wide: x and y look like degrees; project it to a system in "
+        "metres, such as UTM",
+        may_be_unit=False,
     )
 
 
-def scale_doubt(
-    name: str, extent: float, spacing: Callable[[], float], voxel_m: float
-) -> str | None:
+def scale_doubt(extent: float, spacing: Callable[[], float], voxel_m: float) -> ScaleDoubt | None:
     """As ``check_scale``, for a cloud that is not in memory.
 
     Args:
-        name: of the scene.
         extent: its longest side, metres.
         spacing: finds what ``point_spacing`` does, if it is needed.
         voxel_m: side of a voxel in metres.
     """
-    who = f"scene {name}: spans {extent:.3g} m, {extent / voxel_m:.3g} voxels of {voxel_m:g} m"
+    size = f"spans {extent:.3g} m, {extent / voxel_m:.3g} voxels of {voxel_m:g} m"
     if extent < SMALL_VOXELS * voxel_m:
-        return (
-            f"{who}, too few for a network; give a smaller voxel size, or the unit "
-            f"of the coordinates if they are not metres"
-        )
+        return ScaleDoubt(f"{size}, too few for a network, as if its coordinates were not metres")
     if extent <= LARGE_VOXELS * voxel_m:
         return None
     gap = spacing()
     if gap <= SPARSE_VOXELS * voxel_m:
         return None
-    return (
-        f"{who}, and its points lie {gap:.3g} m or {gap / voxel_m:.3g} voxels apart; if the coordinates "
-        f"are millimetres, say so (unit: millimetre), otherwise give a larger voxel size"
+    return ScaleDoubt(
+        f"{size}, and its points lie {gap:.3g} m or {gap / voxel_m:.3g} voxels apart, as if its coordinates were "
+        "millimetres"
     )
 
 

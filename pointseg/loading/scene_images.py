@@ -183,7 +183,7 @@ class ImageLoader:
             raise UserError(
                 f"scene {name}: {points} points and {views} images need {needed / 1e9:.1f} GB of memory, "
                 f"but only {free / 1e9:.1f} GB are free: use {max(1, (free - once) // each)} images or fewer "
-                "(--max-views; in training --override images.views=...), or split the scene"
+                "(--max-views; in training --override images.views=...; from Python fewer frames), or split the scene"
             )
 
     @property

@@ -28,6 +28,7 @@ from pointseg.files.coordinate_systems.units import one_unit
 from pointseg.images.config import ImageConfig
 from pointseg.images.readers.arrays import require_frames, warn_of_intrinsics
 from pointseg.loading.scene_images import ImageSet
+from pointseg.prediction.advice import ARRAYS, Advice, of_file
 from pointseg.prediction.cloud_images import CloudImages
 from pointseg.prediction.prepare_cloud import axes_of, prepare_cloud, refuse_clipped
 from pointseg.scene import IGNORE, Scene
@@ -241,7 +242,7 @@ class PointSegmenter:
         """The points that have a position, as the model reads them."""
         recipe = self._trained.recipe
         if not isinstance(points, str | PathLike):
-            return self._prepare(_scene(points, given), AS_STORED, frames)
+            return self._prepare(_scene(points, given), AS_STORED, frames, ARRAYS)
         if surplus := [name for name, values in given.items() if values is not None]:
             raise UserError(f"predict: {points} is a file, which has its own {', '.join(surplus)}")
         path, cloud_format = Path(points), recipe.cloud_format
@@ -252,15 +253,23 @@ class PointSegmenter:
             frames = upright_frames(frames, unit_m=one_unit(path, axes.unit_m), up=axes.up)
         columns = cloud_format.columns_of(path)
         scene, scales = read_scaled(path, columns=columns, stated=cloud_format.ranges)
-        refuse_clipped(scales, recipe)
-        return self._prepare(scene, axes, frames, unfilled=scales.unfilled)
+        advice = of_file(path)
+        refuse_clipped(scales, recipe, advice)
+        return self._prepare(scene, axes, frames, advice, unfilled=scales.unfilled)
 
     def _prepare(
-        self, scene: Scene, axes: FileAxes, frames: tuple[Frame, ...], **unfilled: Any
+        self,
+        scene: Scene,
+        axes: FileAxes,
+        frames: tuple[Frame, ...],
+        advice: Advice,
+        **unfilled: Any,
     ) -> _Ready:
         """Frames are in metres with z up already."""
         recipe = self._trained.recipe
-        prepared = prepare_cloud(scene, recipe, axes, refuse_scale=self._check_scale, **unfilled)
+        prepared = prepare_cloud(
+            scene, recipe, axes, refuse_scale=self._check_scale, advice=advice, **unfilled
+        )
         cloud, views = prepared.cloud, None
         if recipe.images is not None:
             images = CloudImages(recipe.images, frames)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dinomed3d.runtime.errors import UserError
 from pointseg.config.recipe import PointCloudFormat, Recipe
 from pointseg.datasets.axes import FileAxes, upright
-from pointseg.datasets.scale import check_scale
+from pointseg.datasets.scale import ScaleDoubt, check_scale
 from pointseg.files import cloud_suffix, finite_points
 from pointseg.files.columns.resolution import resolution_notes
 from pointseg.files.columns.scales import Scales
@@ -23,6 +23,7 @@ from pointseg.files.las.read import is_copc
 from pointseg.files.ply.read import list_notes
 from pointseg.geometry.ground import height_above_ground
 from pointseg.geometry.normals import estimate_normals
+from pointseg.prediction.advice import COMMAND, Advice
 from pointseg.scene import Scene
 
 ORIENTATIONS = {
@@ -55,6 +56,7 @@ def prepare_cloud(
     orient_normals: str | None = None,
     refuse_scale: bool = True,
     unfilled: Mapping[str, str] = NOTHING_UNFILLED,
+    advice: Advice = COMMAND,
 ) -> PreparedCloud:
     """Prepare a cloud for a model; missing normals are estimated.
 
@@ -65,6 +67,7 @@ def prepare_cloud(
         orient_normals: one of ``ORIENTATIONS``; None: by the type of scenes of the model.
         refuse_scale: whether a cloud is refused whose scale does not seem to fit the voxel size.
         unfilled: fields that its file has but nobody filled, and how that shows.
+        advice: what refusals say can be done.
 
     Raises:
         UserError: no points, a doubtful scale, or a missing field that the model reads.
@@ -72,12 +75,13 @@ def prepare_cloud(
     notes = []
     cloud, index = finite_points(upright(scene, unit_m=axes.unit_m, up=axes.up))
     if len(cloud) == 0:
-        raise UserError("contains no points" if len(scene) == 0 else "no point has a position")
+        none = "contains no points" if len(scene) == 0 else "has no point with a position"
+        raise UserError(f"{advice.who}{none}")
     if len(cloud) < len(scene):
         notes.append(no_position_note(len(scene) - len(cloud)))
     notes += resolution_notes(scene, axes.unit_m, recipe.voxel_m)
     doubt = None if recipe.input.unit_sphere else check_scale(cloud, recipe.voxel_m)
-    notes += scale_notes(doubt, refuse=refuse_scale)
+    notes += scale_notes(doubt, refuse=refuse_scale, advice=advice)
     if "height_above_ground" in recipe.needs:  # computed, as in training
         cloud = cloud.with_fields(height_above_ground=height_above_ground(cloud.coord))
     missing = [name for name in recipe.needs if name not in cloud]
@@ -89,7 +93,7 @@ def prepare_cloud(
         why = unfilled.get("normal", "has no normals")
         notes.append(f"{why}; they were estimated, oriented {ORIENTATIONS[towards]}")
         missing.remove("normal")
-    refuse_missing(missing, recipe, unfilled)
+    refuse_missing(missing, recipe, unfilled, advice)
     return PreparedCloud(cloud, index, tuple(notes))
 
 
@@ -108,7 +112,10 @@ def axes_of(path: Path, cloud_format: PointCloudFormat) -> tuple[FileAxes, list[
 
 
 def refuse_missing(
-    missing: Sequence[str], recipe: Recipe, unfilled: Mapping[str, str] = NOTHING_UNFILLED
+    missing: Sequence[str],
+    recipe: Recipe,
+    unfilled: Mapping[str, str] = NOTHING_UNFILLED,
+    advice: Advice = COMMAND,
 ) -> None:
     """Refuse a cloud without fields that the model reads.
 
@@ -116,6 +123,7 @@ def refuse_missing(
         missing: these fields.
         recipe: of the model.
         unfilled: how it shows that fields of the file were never filled.
+        advice: what can be done.
 
     Raises:
         UserError: some are missing.
@@ -125,24 +133,24 @@ def refuse_missing(
             f"{name} ({unfilled[name]})" if name in unfilled else name for name in missing
         )
         raise UserError(
-            f"lacks {lacks}; the model reads {', '.join(recipe.needs)} at every point: use a file that "
-            "has them, or a model that was trained without"
+            f"{advice.who}lacks {lacks}; the model reads {', '.join(recipe.needs)} at every point: {advice.missing}"
         )
 
 
-def refuse_clipped(scales: Scales, recipe: Recipe) -> None:
+def refuse_clipped(scales: Scales, recipe: Recipe, advice: Advice = COMMAND) -> None:
     """Refuse a cloud with a field that the model reads and whose values mostly lie outside their range.
 
     Args:
         scales: how its values were understood.
         recipe: of the model.
+        advice: what can be done.
 
     Raises:
         UserError: there is one.
     """
     for name in recipe.needs:
-        if name in scales.clipped:
-            raise UserError(scales.clipped[name])
+        if (clipped := scales.clipped.get(name)) is not None:
+            raise UserError(f"{advice.who}{clipped.found}; {advice.ranges(clipped.option)}")
 
 
 def no_position_note(points: int) -> str:
@@ -150,15 +158,16 @@ def no_position_note(points: int) -> str:
     return f"{points} points have no position; their class is -1"
 
 
-def scale_notes(doubt: str | None, *, refuse: bool) -> list[str]:
+def scale_notes(doubt: ScaleDoubt | None, *, refuse: bool, advice: Advice = COMMAND) -> list[str]:
     """What the user should know of a cloud whose scale is doubtful.
 
     Raises:
         UserError: it is, and is to be refused.
     """
     if doubt is not None and refuse:
-        raise UserError(f"{doubt} (--unit millimetre; or --skip-scale-check)")
-    return [] if doubt is None else [doubt]
+        unit = f"{advice.unit}, or " if doubt.may_be_unit else ""
+        raise UserError(f"{advice.who}{doubt.found}; {unit}{advice.skip}")
+    return [] if doubt is None else [doubt.found]
 
 
 def file_notes(path: Path, scales: Scales, recipe: Recipe) -> list[str]:

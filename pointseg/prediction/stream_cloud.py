@@ -234,7 +234,8 @@ class Stream:
         seen = survey(path, pieces, stated=self.cloud_format.ranges, needs=recipe.needs)
         seconds = time.monotonic() - began
         if seen.finite == 0:
-            raise UserError("contains no points" if not pieces.count else "no point has a position")
+            none = "contains no points" if not pieces.count else "has no point with a position"
+            raise UserError(none)
         unfilled = seen.scales.unfilled
         refuse_clipped(seen.scales, recipe)
         refuse_missing([name for name in recipe.needs if name in unfilled], recipe, unfilled)
@@ -261,9 +262,7 @@ class Stream:
         notes += resolution_notes(known, axes.unit_m, recipe.voxel_m)
         if seen.finite >= FEW_POINTS:
             held = [number for number, count in enumerate(counts) if count]
-            named = replace(source.known, name=cloud_name(path))
-            doubt = degrees_doubt(named, recipe.voxel_m) or scale_doubt(
-                cloud_name(path),
+            doubt = degrees_doubt(source.known, recipe.voxel_m) or scale_doubt(
                 source.extent_m,
                 lambda: _spacing(files, held, centres),
                 recipe.voxel_m,

@@ -110,11 +110,12 @@ class Folder(NamedScenes):
         """
         found = self._load(split, scene)
         if self.description.check_scale and not self._scale_checked:
-            problem = check_scale(found, self.voxel_m)
-            if problem is not None:
+            doubt = check_scale(found, self.voxel_m)
+            if doubt is not None:
+                unit = "'unit: millimetre' or another 'voxel_m', or " if doubt.may_be_unit else ""
                 raise DatasetError(
-                    f"{self.path(split, scene)}: {problem} (in dataset.yaml; 'check_scale: false' if it is right as it "
-                    "is)"
+                    f"{self.path(split, scene)}: {doubt.found}; in dataset.yaml give {unit}'check_scale: false' if it "
+                    "is right as it is"
                 )
             self._scale_checked = True  # all clouds of a folder have the same scale
         return found
@@ -169,8 +170,13 @@ class Folder(NamedScenes):
                 f"every cloud; it has: {has}"
             )
         if first is None:  # the first points may be unlike the others
-            for why in (why for key, why in sorted(scales.clipped.items()) if key in self.fields):
-                raise DatasetError(f"{path}: {in_description(why)} in {DESCRIPTION}")
+            for lost in (
+                each for key, each in sorted(scales.clipped.items()) if key in self.fields
+            ):
+                key = in_description(lost.option)
+                raise DatasetError(
+                    f"{path}: {lost.found}; state their range with {key} in {DESCRIPTION}"
+                )
         fields = {key: read[key] for key in self.fields - {HEIGHT}}
         labels = None
         if self.labelled or self.classes != UNLABELLED:  # else labels have no meaning

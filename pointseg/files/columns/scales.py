@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +56,15 @@ class ValueRanges:
 NOT_STATED = ValueRanges()
 
 
+class Clipped(NamedTuple):
+    """A field most of whose values lie outside their range."""
+
+    found: str
+    """How many do: a sentence."""
+    option: str
+    """The option of commands that states another range."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Scales:
     """What all points of a cloud decide together."""
@@ -71,8 +81,8 @@ class Scales:
     """What the user should know of the values of a field."""
     assumed: Mapping[str, str] = field(default_factory=dict)
     """The ranges that nothing states, in words: "reach 255"; notes say them, too."""
-    clipped: Mapping[str, str] = field(default_factory=dict)
-    """Fields of a scene most of whose values lie outside their range, with what to state instead."""
+    clipped: Mapping[str, Clipped] = field(default_factory=dict)
+    """Fields of a scene most of whose values lie outside their range."""
 
 
 class Values:
@@ -144,7 +154,7 @@ class Values:
             },
         )
 
-    def _clipped(self, largest: float, span: Range) -> Iterator[tuple[str, str]]:
+    def _clipped(self, largest: float, span: Range) -> Iterator[tuple[str, Clipped]]:
         """The fields that lose most of their values, which have no meaning then."""
         color, strength = self._of["color"], self._of["strength"]
         below, above = color.below(0), color.above(largest)
@@ -275,11 +285,9 @@ def _unfilled(name: str, tally: Tally) -> str | None:
     return f"its {FIELD_NAMES[name]} {value} at every point"
 
 
-def _outside(values: int, tally: Tally, what: str, span: Range, option: str) -> str:
-    return (
-        f"{percent(values, tally.finite)} of its {what} lie outside {span.low:g} to {span.high:g}; state their range "
-        f"with {option}"
-    )
+def _outside(values: int, tally: Tally, what: str, span: Range, option: str) -> Clipped:
+    share = percent(values, tally.finite)
+    return Clipped(f"{share} of its {what} lie outside {span.low:g} to {span.high:g}", option)
 
 
 def _lost(tally: Tally, what: str) -> list[str]:

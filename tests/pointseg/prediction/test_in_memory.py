@@ -122,3 +122,17 @@ def test_what_cannot_be_predicted_is_refused_in_one_sentence(net, points, named,
     with pytest.raises(UserError, match=part) as error:
         net.predict(points, **named)
     assert "\n" not in str(error.value)
+    assert "--" not in str(error.value)  # no options of commands where there are none
+
+
+def test_refusals_name_what_python_takes(net, tmp_path):
+    with pytest.raises(
+        UserError, match=r"^predict: 'points' spans .*0\.001 \* points.*check_scale=False"
+    ):
+        net.predict(SCENE.coord * 1000, color=SCENE["color"])
+    with pytest.raises(UserError, match=r"^predict: 'points' lacks color;.* \(color="):
+        net.predict(SCENE.coord)
+    source = tmp_path / "bright.ply"
+    write_cloud(source, SCENE.moved(SCENE.coord * 1000))
+    with pytest.raises(UserError, match=r"bright.ply: spans .*in metres.*check_scale=False\)\)$"):
+        net.predict(source)

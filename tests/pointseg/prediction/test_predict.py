@@ -182,7 +182,7 @@ def test_points_without_a_position_stay_with_class_minus_one(tmp_path, model):
     assert said == ["cloud.ply: 2 points have no position; their class is -1"]
     scene.coord[:] = np.nan
     (result,) = predict(spec_of(tmp_path, write(tmp_path / "nan.ply", scene)))
-    assert result.reason == "no point has a position"
+    assert result.reason == "has no point with a position"
 
 
 def test_a_georeference_is_kept(tmp_path, model):

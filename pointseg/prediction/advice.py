@@ -1,0 +1,53 @@
+"""What can be done about a refused cloud, in the words of where it came from: a command, or a program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Advice:
+    """Ends of the sentences that refuse a cloud."""
+
+    unit: str
+    """How another unit of its coordinates is given."""
+    skip: str
+    """How a doubtful scale is accepted."""
+    missing: str
+    """How fields are given that it lacks."""
+    ranges: Callable[[str], str]
+    """How ranges of values are given, from the option of commands that states them."""
+    who: str = ""
+    """With what the sentence begins; empty where its reader names the file."""
+
+
+COMMAND = Advice(
+    unit="state the unit of its coordinates (--unit millimetre)",
+    skip="predict it all the same (--skip-scale-check)",
+    missing="use a file that has them, or a model that was trained without",
+    ranges=lambda option: f"state their range with {option}",
+)
+"""For users of ``pointseg-predict``."""
+ANYWAY = "predict it all the same (pointseg.load_model(..., check_scale=False))"
+ARRAYS = Advice(
+    unit="give metres (0.001 * points of millimetres)",
+    skip=ANYWAY,
+    missing="give them (color=, intensity= for strength, others in a pointseg.Scene), or use a model that was trained "
+    "without",
+    ranges=lambda option: "give them in their range",
+    who="predict: 'points' ",
+)
+"""For programs that give arrays or scenes."""
+
+
+def of_file(path: Path) -> Advice:
+    """For programs that give a file, which is read as those of the training were."""
+    return Advice(
+        unit="give its points as an array, in metres",
+        skip=ANYWAY,
+        missing=COMMAND.missing,
+        ranges=lambda option: f"give its points as arrays, or use pointseg-predict with {option}",
+        who=f"{path}: ",
+    )
