@@ -88,8 +88,8 @@ def write_labelled(
             whose former values stay in ``input_classification``, in others a field, named as the classes are.
         certainty: (N, 3) how sure the classes are, as ``certainty.MEASURES``, in steps of 1 / ``STEPS``: they become
             fields ``confidence``, ``entropy`` and ``margin``, named as the classes are where these are taken.
-        legend: names of the K classes: records of LAS and comments of PLY tell them, the description of the field in
-            LAS as many as it holds.
+        legend: names of the K classes: records of LAS and comments of PLY and PCD tell them, the description of the
+            field in LAS as many as it holds.
         heights: (N,) metres above the ground, for a field ``height_above_ground``, named as the classes are.
         keeps_former: whether former values of ``classification`` stay at all.
 

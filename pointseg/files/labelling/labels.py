@@ -63,7 +63,7 @@ class Labels:
     certainty: NDArray[np.uint16] | SavedCertainty | None = None
     """(N, 3) ``MEASURES`` in ``STEPS``, which become fields, too; None: they do not."""
     legend: tuple[str, ...] = ()
-    """Names of the K classes, for descriptions and records of LAS and for comments of PLY."""
+    """Names of the K classes, for descriptions and records of LAS and for comments of PLY and PCD."""
     heights: NDArray[np.float32] | SavedRows | None = None
     """(N,) metres above the ground, which become a field, too; NaN where there is no position; None: they do not."""
     keeps_former: bool = True

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from pointseg.files.labelling.legend import is_replaced
 from pointseg.files.table.errors import CloudFileError
 from pointseg.files.table.rows import header_lines
 
@@ -84,8 +85,14 @@ def read_header(path: Path) -> Header:
     return _parse(path, header_lines(path, "DATA"))
 
 
-def extended(header: Header, added: Sequence[Field]) -> Header:
-    """The same with these fields added, or changed in type where they exist."""
+def extended(header: Header, added: Sequence[Field], legend: Sequence[str] = ()) -> Header:
+    """The same with these fields added, or changed in type where they exist.
+
+    Args:
+        header: of a file.
+        added: the fields.
+        legend: comments that name the classes, which replace those of an earlier prediction.
+    """
     old = zip(header.keys, header.fields, strict=True)
     new = list((dict(old) | {f.name: f for f in added}).values())
     words = {
@@ -94,13 +101,18 @@ def extended(header: Header, added: Sequence[Field]) -> Header:
         b"TYPE": [f.kind[0].upper() for f in new],
         b"COUNT": [str(f.count) for f in new],
     }
-    lines = []
+    lines: list[bytes] = []
     for line in header.lines:
+        if line.startswith(b"#") and is_replaced(line[1:], legend, header.keys):
+            continue
         key = line.split()[0] if line.split() else b""
         if key in words:
             end = line[len(line.rstrip(b"\r\n")) :]
             line = key + b" " + " ".join(words[key]).encode("utf-8", "surrogateescape") + end
         lines.append(line)
+    end = b"\r\n" if lines[0].endswith(b"\r\n") else b"\n"
+    first = next(number for number, line in enumerate(lines) if not line.startswith(b"#"))
+    lines[first:first] = [b"# " + text.encode() + end for text in legend]  # before any keyword
     return _parse(header.path, lines)
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dinomed3d.runtime.atomic_files import new_file
 from pointseg.files.labelling.labels import Labels
+from pointseg.files.labelling.legend import legend_lines
 from pointseg.files.pcd.compression import compressed
 from pointseg.files.pcd.header import Field, Header, extended, read_header
 from pointseg.files.pcd.read import file_row_pieces, read_file_rows
@@ -46,10 +47,11 @@ def label_pcd(source: Path, target: Path, labels: Labels) -> None:
     header = read_header(source)
     labels = labels.checked(source, header.points)
     kinds = ("i4", *labels.added.values())
-    added = [Field(*each) for each in zip(_new_fields(header, labels), kinds, strict=True)]
+    names = _new_fields(header, labels)
+    added = [Field(*each) for each in zip(names, kinds, strict=True)]
     if labels.colors is not None:
         added.append(next((f for f in header.fields if f.is_packed), Field("rgb", "u4")))
-    new = extended(header, added)
+    new = extended(header, added, legend_lines(labels, names[0], header.keys))
     with new_file(target) as part, open(source, "rb") as old, open(part, "wb") as stream:
         stream.write(b"".join(new.lines))
         if header.form == "binary_compressed":

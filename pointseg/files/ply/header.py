@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from pointseg.files.labelling.legend import is_replaced
 from pointseg.files.table.errors import CloudFileError
 from pointseg.files.table.rows import header_lines
 
@@ -105,18 +106,13 @@ def read_header(path: Path) -> Header:
     return _parse(path, header_lines(path, "end_header"))
 
 
-def legend_lines(field: str, names: Sequence[str]) -> list[str]:
-    """Comments that name the classes in a field: the field, a number, its name."""
-    return [f"{field} {number} {' '.join(name.split())}" for number, name in enumerate(names)]
-
-
-def extended(header: Header, added: Sequence[Property], comments: Sequence[str] = ()) -> Header:
+def extended(header: Header, added: Sequence[Property], legend: Sequence[str] = ()) -> Header:
     """The same with these properties of the vertices added, or changed in type where they exist.
 
     Args:
         header: of a file.
         added: the properties.
-        comments: lines of words, of which those replace a comment that begin with the same two words.
+        legend: comments that name the classes, which replace those of an earlier prediction.
     """
     vertex = header.vertex
     end = b"\r\n" if header.lines[0].endswith(b"\r\n") else b"\n"
@@ -127,10 +123,13 @@ def extended(header: Header, added: Sequence[Property], comments: Sequence[str] 
             lines[known[found.name].line] = _line(found) + end
     after = max([vertex.line, *(p.line for p in vertex.properties)]) + 1
     lines[after:after] = [_line(p) + end for p in added if p.name not in known]
-    begun = {tuple(text.encode().split()[:2]) for text in comments}
-    if comments:
-        lines = [line for line in lines if not _begins(line, begun)]
-    lines[2:2] = [b"comment " + text.encode() + end for text in comments]
+    lines = [
+        line
+        for line in lines
+        if line.split()[:1] != [b"comment"]
+        or not is_replaced(line.strip().removeprefix(b"comment"), legend, known)
+    ]
+    lines[2:2] = [b"comment " + text.encode() + end for text in legend]
     return _parse(header.path, lines)
 
 
@@ -162,12 +161,6 @@ def _parse(path: Path, lines: Sequence[bytes]) -> Header:
         if len(set(names)) != len(names):
             raise CloudFileError(path, f"its header holds a name twice: {', '.join(names)}")
     return Header(path, order, tuple(elements), tuple(lines))
-
-
-def _begins(line: bytes, begun: set[tuple[bytes, ...]]) -> bool:
-    """Whether a line is a comment that begins with the words of one of these."""
-    words = line.split()
-    return words[:1] == [b"comment"] and tuple(words[1:3]) in begun
 
 
 def _property(words: list[str]) -> Property | None:

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from dinomed3d.runtime.atomic_files import new_file
 from pointseg.files.columns.to_scene import scene_of
 from pointseg.files.labelling.labels import Labels
+from pointseg.files.labelling.legend import legend_lines
 from pointseg.files.ply.elements import seek_element
-from pointseg.files.ply.header import Header, Property, extended, legend_lines, read_header
+from pointseg.files.ply.header import Header, Property, extended, read_header
 from pointseg.files.ply.lists import copy_lists, list_pieces
 from pointseg.files.ply.write import write_ply
 from pointseg.files.table.pieces import PIECE
@@ -37,7 +38,7 @@ def label_ply(source: Path, target: Path, labels: Labels) -> None:
     colors = [Property(color, kinds.get(color, "u1")) for color in COLORS]
     if labels.colors is not None:
         added += colors
-    new = extended(header, added, legend_lines(name, labels.legend))
+    new = extended(header, added, legend_lines(labels, name, kinds))
     with new_file(target) as part, open(source, "rb") as old, open(part, "wb") as stream:
         seek_element(header, old, vertex)
         start = old.tell()
@@ -78,7 +79,7 @@ def label_as_ply(
     new.update(zip(checked.added_names(scene.fields), found, strict=True))
     if checked.colors is not None:
         new["color"] = checked.paint(checked.whole).astype(np.float32)
-    comments = legend_lines(field, checked.legend)
+    comments = legend_lines(checked, field, scene.fields)
     write_ply(target, scene.without("segment").with_fields(**new), comments)
 
 

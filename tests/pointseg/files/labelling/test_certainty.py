@@ -123,6 +123,34 @@ def test_what_is_below_a_confidence():
     assert is_below(steps, 1).tolist() == [True, True, True, False, False]
 
 
+def comments(path, mark):
+    """The comments of a header, as lines of text."""
+    head = path.read_bytes().split(b"end_header")[0].split(b"DATA")[0].decode()
+    return [line.removeprefix(mark) for line in head.splitlines() if line.startswith(mark)]
+
+
+@pytest.mark.parametrize(("suffix", "mark"), [(".ply", "comment "), (".pcd", "# ")])
+def test_no_comment_of_an_earlier_prediction_stays(tmp_path, suffix, mark):
+    one, two = tmp_path / f"one{suffix}", tmp_path / f"two{suffix}"
+    write_cloud(one, scene().with_fields(**{"class": np.zeros((3, 1), np.float32)}))
+    segment, before = np.array([1, -1, 0]), comments(one, mark)
+    write_labelled(one, two, segment, legend=("a", "b", "c"))
+    assert comments(two, mark)[-3:] == [
+        f"pointseg_class {n} {name}" for n, name in enumerate("abc")
+    ]
+    given = {"codes": (5, 5), "legend": ("Tür", f"wall\npaper {'x' * 2000}")}
+    write_labelled(two, one, segment, **given)
+    told = [line for line in comments(one, mark) if line not in before]
+    assert told[0] == "pointseg_class 0 Tür" and told[1].startswith(
+        "pointseg_class 1 wall paper xxx"
+    )
+    assert told[2].startswith("classification 5 Tür, wall paper xxx") and len(told) == 3
+    assert all(len(line.encode()) <= 400 for line in told)
+    found = read_cloud(one)
+    assert found["segment"].tolist() == [1, -1, 0] and found["classification"].tolist() == [5, 1, 5]
+    np.testing.assert_array_equal(found.coord, scene().coord)
+
+
 def test_comments_of_ply_name_the_classes_once(tmp_path):
     write_cloud(tmp_path / "a.ply", scene())
     head = (tmp_path / "a.ply").read_bytes()
