@@ -197,7 +197,7 @@ def _add_format(group: argparse._ArgumentGroup) -> None:
 
 def _spec(arguments: argparse.Namespace, progress: Bar) -> PredictSpec:
     from pointseg.config.precision import choose_precision
-    from pointseg.prediction.cloud_images import camera_rule
+    from pointseg.prediction.inputs.cloud_images import camera_rule
     from pointseg.prediction.spec import PredictSpec
 
     device = choose_device(arguments.device)
@@ -239,7 +239,7 @@ def _spec(arguments: argparse.Namespace, progress: Bar) -> PredictSpec:
 
 def _run(arguments: argparse.Namespace) -> int:
     from pointseg.prediction.predict import predict
-    from pointseg.prediction.summary_table import summary_table
+    from pointseg.prediction.results.summary_table import summary_table
 
     with json_alone(arguments.json), bar() as progress:
         results = predict(_spec(arguments, progress))

@@ -18,7 +18,7 @@ from pointseg.images.readers.camera_files import CAMERA_FILES
 from pointseg.images.readers.frame import Frame
 from pointseg.images.readers.intrinsics import intrinsics_note
 from pointseg.loading.posed_scene import measured_rows
-from pointseg.prediction.cloud_images import camera_rule
+from pointseg.prediction.inputs.cloud_images import camera_rule
 from pointseg.scene import Scene
 
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
 from dinomed3d.hub.local_model import CLOUD, local_model
 from dinomed3d.runtime.device import choose_device
@@ -23,14 +22,13 @@ from pointseg.datasets.axes import FileAxes, upright_frames
 from pointseg.evaluation.inference_protocol import InferenceProtocol
 from pointseg.evaluation.scene_predictor import ScenePredictor
 from pointseg.files import read_scaled
-from pointseg.files.columns.origin import split_origin
 from pointseg.files.coordinate_systems.units import one_unit
 from pointseg.images.config import ImageConfig
 from pointseg.images.readers.arrays import require_frames, warn_of_intrinsics
 from pointseg.loading.scene_images import ImageSet
-from pointseg.prediction.advice import ARRAYS, Advice, of_file
-from pointseg.prediction.cloud_images import CloudImages
-from pointseg.prediction.prepare_cloud import axes_of, prepare_cloud, refuse_clipped
+from pointseg.prediction.inputs.advice import ARRAYS, Advice, of_file
+from pointseg.prediction.inputs.cloud_images import CloudImages
+from pointseg.prediction.inputs.prepare_cloud import axes_of, prepare_cloud, refuse_clipped
 from pointseg.scene import IGNORE, Scene
 from pointseg.training.checkpoint import TrainedSpec
 from pointseg.training.checkpoint import load_model as read_model
@@ -38,6 +36,7 @@ from pointseg.training.image_encoder import trained_with
 
 if TYPE_CHECKING:
     from pointseg.images.readers.frame import Frame
+from pointseg.prediction.array_scene import scene_of_arrays
 
 AS_STORED = FileAxes(1.0, "z")
 """Arrays are in metres with z up."""
@@ -242,7 +241,7 @@ class PointSegmenter:
         """The points that have a position, as the model reads them."""
         recipe = self._trained.recipe
         if not isinstance(points, str | PathLike):
-            return self._prepare(_scene(points, given), AS_STORED, frames, ARRAYS)
+            return self._prepare(scene_of_arrays(points, given), AS_STORED, frames, ARRAYS)
         if surplus := [name for name, values in given.items() if values is not None]:
             raise UserError(f"predict: {points} is a file, which has its own {', '.join(surplus)}")
         path, cloud_format = Path(points), recipe.cloud_format
@@ -289,57 +288,3 @@ class _Ready:
     """(N) points with the fields that the model reads."""
     views: ImageSet | None
     """The images, for a model that reads images."""
-
-
-def _scene(points: Any, given: dict[str, Any]) -> Scene:
-    """Arrays as a scene, checked."""
-    if isinstance(points, Scene):
-        if any(values is not None for values in given.values()):
-            raise UserError("predict: 'points' is a scene, which has its own fields")
-        return points
-    coord = _array(points, "points", 3).astype(np.float64)
-    relative, origin = split_origin(coord)
-    fields = {}
-    for name, values in given.items():
-        if values is not None:
-            fields[name] = _field(name, values, len(coord))
-    return Scene(coord=relative, fields=fields, origin=origin)
-
-
-def _field(name: str, values: Any, count: int) -> NDArray[np.float32]:
-    """One field of arrays, in its range."""
-    word = "intensity" if name == "strength" else name
-    array = _array(values, word, 1 if name == "strength" else 3)
-    if len(array) != count:
-        raise UserError(
-            f"predict: '{word}' must have a row for each of the {count} points, got {len(array)}"
-        )
-    if not np.isfinite(array).all():
-        raise UserError(f"predict: '{word}' must be finite")
-    largest = {"color": 255.0, "strength": 1.0}.get(name)
-    if largest is not None and count:
-        low, high = float(array.min()), float(array.max())
-        is_fraction = name == "color" and 0 < high <= 1 and array.dtype.kind == "f"
-        if low < 0 or high > largest or is_fraction:
-            raise UserError(
-                f"predict: '{word}' must be from 0 to {largest:g}, got {low:g} to {high:g}; scale it as in training"
-            )
-    return array.astype(np.float32)
-
-
-def _array(values: Any, name: str, columns: int) -> NDArray[Any]:
-    """Numbers with so many columns, of what the caller gave: an array, a tensor or lists."""
-    shape = "(N)" if columns == 1 else f"(N, {columns})"
-    if isinstance(values, Tensor):
-        values = values.detach().cpu().numpy()
-    try:
-        array = np.asarray(values)
-    except ValueError:  # rows of different lengths
-        array = np.empty((), object)
-    if array.dtype.kind not in "fiu":
-        raise UserError(f"predict: '{name}' must be {shape} numbers, got {type(values).__name__}")
-    if columns == 1 and array.ndim == 1:
-        array = array[:, None]
-    if array.ndim != 2 or array.shape[1] != columns:
-        raise UserError(f"predict: '{name}' must be {shape}, got {array.shape}")
-    return array

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dinomed3d.runtime.errors import UserError
 from pointseg.files import SUFFIXES, cloud_suffix
-from pointseg.prediction.input_files import COPC_SUFFIX, walk_clouds
+from pointseg.prediction.inputs.input_files import COPC_SUFFIX, walk_clouds
 from pointseg.scoring.labels import LABEL_SUFFIXES
 from pointseg.scoring.spec import ScoreSpec
 

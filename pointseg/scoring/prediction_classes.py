@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pointseg.files.columns.names import SPARE_CLASS_FIELD, key_of
 from pointseg.files.labelling.labels import UNCLASSIFIED
-from pointseg.prediction.results import COLORS, record_file
+from pointseg.prediction.results.record import COLORS, record_file
 from pointseg.scoring.labels import CLASSIFICATION, FileLabels
 from pointseg.scoring.spec import ScoreError
 

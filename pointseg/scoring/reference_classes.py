@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pointseg.prediction.results import record_file
+from pointseg.prediction.results.record import record_file
 from pointseg.scene import IGNORE
 from pointseg.scoring.labels import FileLabels
 from pointseg.scoring.prediction_classes import SHOWN, Classes, Record, listed, named

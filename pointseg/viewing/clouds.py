@@ -14,7 +14,7 @@ from pointseg.files import cloud_name, cloud_suffix, finite_points, known_intens
 from pointseg.files.columns.fields import fields_in
 from pointseg.files.columns.names import SEGMENT, key_of
 from pointseg.files.columns.to_scene import scales_of, scene_of_fields
-from pointseg.prediction.input_files import walk_clouds
+from pointseg.prediction.inputs.input_files import walk_clouds
 from pointseg.scene import IGNORE, Scene
 from pointseg.scoring.compare import compare
 from pointseg.scoring.labels import LABEL_SUFFIXES, FileLabels, bare_labels, labels_of

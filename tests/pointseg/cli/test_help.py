@@ -13,7 +13,7 @@ from pointseg import cli
 from pointseg.cli.train import main as train
 from pointseg.config.presets import RECIPES, SIZES
 from pointseg.conventions import BACKBONES, DATASETS, NORMAL_ORIENTATIONS, THINNINGS, TTA_NAMES
-from pointseg.prediction.prepare_cloud import ORIENTATIONS
+from pointseg.prediction.inputs.prepare_cloud import ORIENTATIONS
 from pointseg.transforms import TTA_SETS
 from pointseg.viewing.thinning import THINNING
 

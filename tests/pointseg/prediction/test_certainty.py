@@ -12,12 +12,13 @@ import pytest
 from pointseg.cli.predict import main
 from pointseg.files import read_cloud, read_columns, write_cloud
 from pointseg.prediction.predict import predict
-from pointseg.prediction.results import record_file
-from pointseg.prediction.summary_table import summary_table
+from pointseg.prediction.results.record import record_file
+from pointseg.prediction.results.summary_table import summary_table
 from pointseg.scene import Scene
 from tests.pointseg.evaluation.answers import colored
-from tests.pointseg.prediction import test_predict, test_stream
-from tests.pointseg.prediction.test_stream import cloud, contents, stopped
+from tests.pointseg.prediction import test_predict
+from tests.pointseg.prediction.streaming import test_stream
+from tests.pointseg.prediction.streaming.test_stream import cloud, contents, stopped
 
 model = test_predict.model
 by_whole_tile = test_stream.model

@@ -18,10 +18,11 @@ from pointseg.datasets.look_over import look_over
 from pointseg.files import CloudFileError, read_cloud, write_cloud
 from pointseg.files.coordinate_systems.epsg_units import US_FOOT_M
 from pointseg.prediction import predict as module
-from pointseg.prediction import stream_cloud
+from pointseg.prediction import predict_file
+from pointseg.prediction.inputs.prepare_cloud import axes_of, prepare_cloud
 from pointseg.prediction.predict import predict
-from pointseg.prediction.prepare_cloud import axes_of, prepare_cloud
-from pointseg.prediction.stream_input import StreamInput
+from pointseg.prediction.streaming import sort_points
+from pointseg.prediction.streaming.stream_input import StreamInput
 from tests.pointseg.datasets.test_scale import lonlat
 from tests.pointseg.evaluation.answers import RECIPE, ByColor, trained
 from tests.pointseg.files.coordinate_systems.test_units import DEGREES, HEIGHT, US_FOOT, las
@@ -46,8 +47,8 @@ def prepared(monkeypatch):
                 seen.append(cloud.coord)
                 yield start, index, cloud
 
-    monkeypatch.setattr(module, "prepare_cloud", memory)
-    monkeypatch.setattr(stream_cloud, "StreamInput", Streamed)
+    monkeypatch.setattr(predict_file, "prepare_cloud", memory)
+    monkeypatch.setattr(sort_points, "StreamInput", Streamed)
     monkeypatch.setattr(module, "load_model", lambda path, device, **_: (ByColor(), trained()))
     return seen
 

@@ -19,7 +19,7 @@ from pointseg.config.serialization import read_recipe
 from pointseg.files import read_cloud, write_cloud
 from pointseg.images.readers.image_files import ImageFile
 from pointseg.images.readers.manifest import write_manifest
-from pointseg.prediction.cloud_images import CloudImages, camera_rule
+from pointseg.prediction.inputs.cloud_images import CloudImages, camera_rule
 from pointseg.prediction.predict import predict
 from pointseg.prediction.spec import PredictSpec
 from pointseg.training import image_encoder

@@ -15,12 +15,13 @@ from dinomed3d.runtime.errors import UserError
 from pointseg.config.recipe import PointCloudFormat
 from pointseg.files import read_cloud, write_cloud
 from pointseg.prediction import predict as module
-from pointseg.prediction.input_files import find_sources
+from pointseg.prediction.inputs.input_files import find_sources
+from pointseg.prediction.inputs.prepare_cloud import prepare_cloud
 from pointseg.prediction.predict import predict
-from pointseg.prediction.prepare_cloud import prepare_cloud
-from pointseg.prediction.results import picture_file, record_file
+from pointseg.prediction.results.pictures import picture_file
+from pointseg.prediction.results.record import record_file
+from pointseg.prediction.results.summary_table import summary_table
 from pointseg.prediction.spec import PredictSpec
-from pointseg.prediction.summary_table import summary_table
 from pointseg.scene import Scene
 from tests.pointseg.evaluation.answers import CLASSES, RECIPE, ByColor, colored, trained
 from tests.pointseg.files.las.test_las import copc

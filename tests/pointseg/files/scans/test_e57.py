@@ -15,7 +15,6 @@ from pointseg.files import (
     write_labelled,
 )
 from pointseg.files.scans.e57 import read_e57
-from tests.pointseg.prediction.test_predict import model, spec_of  # noqa: F401
 
 
 def e57_header(length):

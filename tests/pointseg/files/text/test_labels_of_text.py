@@ -11,7 +11,6 @@ from pointseg.files import (
     read_scaled,
     write_labelled,
 )
-from tests.pointseg.prediction.test_predict import model, spec_of  # noqa: F401
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.xyz"])

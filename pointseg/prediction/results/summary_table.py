@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pointseg.prediction.spec import Prediction
+from pointseg.prediction.results.prediction import Prediction
 
 FREQUENT = 4
 """Number of classes that are listed."""

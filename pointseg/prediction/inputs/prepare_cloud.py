@@ -1,4 +1,4 @@
-"""From a file of points to the input of a model: metres, z up, the fields that the model reads."""
+"""From a cloud of a file to the input of a model: metres, z up, the fields that the model reads."""
 
 from __future__ import annotations
 
@@ -13,17 +13,15 @@ from numpy.typing import NDArray
 from dinomed3d.runtime.errors import UserError
 from pointseg.config.recipe import PointCloudFormat, Recipe
 from pointseg.datasets.axes import FileAxes, upright
-from pointseg.datasets.scale import ScaleDoubt, check_scale
-from pointseg.files import cloud_suffix, finite_points
+from pointseg.datasets.scale import check_scale
+from pointseg.files import finite_points
 from pointseg.files.columns.resolution import resolution_notes
 from pointseg.files.columns.scales import Scales
 from pointseg.files.coordinate_systems.units import file_unit
-from pointseg.files.las.header import header_notes, read_header
-from pointseg.files.las.read import is_copc
-from pointseg.files.ply.read import list_notes
 from pointseg.geometry.ground import height_above_ground
 from pointseg.geometry.normals import estimate_normals
-from pointseg.prediction.advice import COMMAND, Advice
+from pointseg.prediction.inputs.advice import COMMAND, Advice
+from pointseg.prediction.inputs.notes import no_position_note, scale_notes
 from pointseg.scene import Scene
 
 ORIENTATIONS = {
@@ -151,39 +149,6 @@ def refuse_clipped(scales: Scales, recipe: Recipe, advice: Advice = COMMAND) -> 
     for name in recipe.needs:
         if (clipped := scales.clipped.get(name)) is not None:
             raise UserError(f"{advice.who}{clipped.found}; {advice.ranges(clipped.option)}")
-
-
-def no_position_note(points: int) -> str:
-    """What the user should know of points without a position."""
-    return f"{points} points have no position; their class is -1"
-
-
-def scale_notes(doubt: ScaleDoubt | None, *, refuse: bool, advice: Advice = COMMAND) -> list[str]:
-    """What the user should know of a cloud whose scale is doubtful.
-
-    Raises:
-        UserError: it is, and is to be refused.
-    """
-    if doubt is not None and refuse:
-        unit = f"{advice.unit}, or " if doubt.may_be_unit else ""
-        raise UserError(f"{advice.who}{doubt.found}; {unit}{advice.skip}")
-    return [] if doubt is None else [doubt.found]
-
-
-def file_notes(path: Path, scales: Scales, recipe: Recipe) -> list[str]:
-    """What the user should know about a file: its type, and the values of the fields that the model reads."""
-    values = [note for name in ("coord", *recipe.needs) for note in scales.notes.get(name, ())]
-    return type_notes(path) + values
-
-
-def type_notes(path: Path) -> list[str]:
-    """What the user should know about the type of a file."""
-    if cloud_suffix(path) == ".ply":
-        return list_notes(path)
-    if cloud_suffix(path) not in (".las", ".laz"):
-        return []
-    copc = ["is cloud-optimised (COPC); the result is plain LAZ"] if is_copc(path) else []
-    return copc + header_notes(read_header(path))
 
 
 def _sensor_position(scene: Scene, towards: str) -> NDArray[np.float64] | None:

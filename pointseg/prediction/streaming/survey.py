@@ -14,7 +14,7 @@ from pointseg.files.columns.fields import FileFields, fields_in
 from pointseg.files.columns.origin import LARGE, STEP
 from pointseg.files.columns.scales import NOT_STATED, Scales, ValueRanges, Values
 from pointseg.files.table.pieces import PIECE, Pieces
-from pointseg.prediction.order_statistics import order_statistics
+from pointseg.prediction.streaming.order_statistics import order_statistics
 from pointseg.scene import FIELDS
 
 SAMPLE = 500_000

@@ -8,65 +8,38 @@ Tiles, margins and voxels are those of a cloud in memory, so the classes are equ
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.memory import free_bytes
 from pointseg.config.recipe import FEATURES, PointCloudFormat, Recipe
-from pointseg.datasets.scale import (
-    FEW_POINTS,
-    degrees_doubt,
-    nearest_to,
-    scale_doubt,
-    spacing_of,
-    spacing_rows,
-)
 from pointseg.evaluation.scene_predictor import ScenePredictor
 from pointseg.files import CloudFileError, cloud_name, in_pieces, size_of
-from pointseg.files.columns.resolution import resolution_notes
 from pointseg.files.columns.to_scene import scene_of
 from pointseg.files.labelling.certainty import MEASURES
 from pointseg.files.table.pieces import Pieces
 from pointseg.geometry.ground import ground_settings
 from pointseg.loading.network_input import Placement
-from pointseg.prediction.buckets import (
-    POINTS,
-    Bucket,
-    Buckets,
-    Partition,
-    columns_of_voxels,
-    spill,
-)
-from pointseg.prediction.cloud_on_disk import CloudOnDisk, FinishedTiles
-from pointseg.prediction.heights import HeightFile
-from pointseg.prediction.point_classes import PointClasses
-from pointseg.prediction.prepare_cloud import (
-    axes_of,
-    file_notes,
-    no_position_note,
-    refuse_clipped,
-    refuse_missing,
-    scale_notes,
-)
-from pointseg.prediction.stream_input import StreamInput
-from pointseg.prediction.survey import survey
-from pointseg.prediction.time_left import TimeLeft
-from pointseg.prediction.unfinished import (
+from pointseg.prediction.results.point_classes import PointClasses
+from pointseg.prediction.streaming.buckets import Bucket, Buckets
+from pointseg.prediction.streaming.cloud_on_disk import CloudOnDisk
+from pointseg.prediction.streaming.finished_tiles import FinishedTiles
+from pointseg.prediction.streaming.height_file import HeightFile
+from pointseg.prediction.streaming.sort_points import sort_points
+from pointseg.prediction.streaming.time_left import TimeLeft
+from pointseg.prediction.streaming.unfinished import (
     changed,
     check_disk,
     clear,
     read_state,
     write_state,
 )
-from pointseg.scene import Scene
 
 BYTES_OF_POINT = 250
 """Memory that the prediction of a cloud in memory takes for each point, apart from the point's own in the file."""
@@ -147,8 +120,7 @@ class Stream:
         measured += pieces.count * 8 if self.with_heights else 0
         check_disk(folder, needed + int(RESULT_GROWTH * size_of(path)) + measured)
         if state is None:
-            state = {"how": how, **self._sort(path, pieces, files, folder)}
-            write_state(folder, state)
+            state = self._sorted(path, pieces, files, folder, how)
         tiles = FinishedTiles(
             folder / "tiles",
             pieces.count,
@@ -166,10 +138,10 @@ class Stream:
             low, high = np.array(state["low"]), np.array(state["high"])
             placement = Placement(low, high, self.recipe, self.predictor.max_side_m)
             self.predictor.predict_tiles(cloud, placement, left)
-        found = tiles.gather(folder, self.reject)
+        classes = tiles.gather(folder, self.reject)
         if self.with_heights:
-            found = replace(found, heights=HeightFile(folder, pieces.count).rows)
-        return found, state["notes"]
+            classes = replace(classes, heights=HeightFile(folder, pieces.count).rows)
+        return classes, state["notes"]
 
     @property
     def _fields(self) -> list[tuple[str, int]]:
@@ -197,6 +169,25 @@ class Stream:
             if "normal" not in first:
                 return "it has no normals, which are only estimated for whole clouds"
         return None
+
+    def _sorted(
+        self, path: Path, pieces: Pieces, files: Buckets, folder: Path, how: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Sort the points on disk, and note that they are."""
+        self.log(f"{path.name}: is streamed; sorting {pieces.count:,} points on disk")
+        found = sort_points(
+            path,
+            pieces,
+            files,
+            self.recipe,
+            self.cloud_format,
+            max_side_m=self.predictor.max_side_m,
+            check_scale=self.check_scale,
+            heights=HeightFile(folder, pieces.count) if self.with_heights else None,
+        )
+        state = {"how": how, "max_points": self.predictor.max_points, **found}
+        write_state(folder, state)
+        return state
 
     def _resumed(self, path: Path, folder: Path, how: dict[str, Any]) -> dict[str, Any] | None:
         """What an earlier run has sorted, if it is whole and would be the same now."""
@@ -227,64 +218,6 @@ class Stream:
         except (KeyError, TypeError, ValueError, OSError):  # written by another version, or edited
             return False
 
-    def _sort(self, path: Path, pieces: Pieces, files: Buckets, folder: Path) -> dict[str, Any]:
-        """Sort the points into buckets, and note all that is needed of them from then on."""
-        self.log(f"{path.name}: is streamed; sorting {pieces.count:,} points on disk")
-        recipe, began = self.recipe, time.monotonic()
-        seen = survey(path, pieces, stated=self.cloud_format.ranges, needs=recipe.needs)
-        seconds = time.monotonic() - began
-        if seen.finite == 0:
-            none = "contains no points" if not pieces.count else "has no point with a position"
-            raise UserError(none)
-        unfilled = seen.scales.unfilled
-        refuse_clipped(seen.scales, recipe)
-        refuse_missing([name for name in recipe.needs if name in unfilled], recipe, unfilled)
-        axes, unit_notes = axes_of(path, self.cloud_format)
-        heights = HeightFile(folder, pieces.count) if self.with_heights else None
-        source = StreamInput(
-            path,
-            pieces,
-            recipe,
-            axes,
-            seen,
-            max_side_m=self.predictor.max_side_m,
-            heights=heights,
-        )
-        sample = columns_of_voxels(source.sample, recipe.voxel_m)
-        partition = Partition(sample, seen.finite, POINTS)
-        centres: list[NDArray[np.float32]] = []
-        parts = _picking(source.rows(), spacing_rows(seen.finite), centres)
-        counts = spill(parts, files, partition, recipe.voxel_m)
-        notes = list(unit_notes)
-        if seen.finite < pieces.count:
-            notes.append(no_position_note(pieces.count - seen.finite))
-        known = Scene(coord=seen.sample, origin=seen.scales.origin, name=cloud_name(path))
-        notes += resolution_notes(known, axes.unit_m, recipe.voxel_m)
-        if seen.finite >= FEW_POINTS:
-            held = [number for number, count in enumerate(counts) if count]
-            doubt = degrees_doubt(source.known, recipe.voxel_m) or scale_doubt(
-                source.extent_m,
-                lambda: _spacing(files, held, centres),
-                recipe.voxel_m,
-            )
-            notes += scale_notes(doubt, refuse=self.check_scale)
-        notes += file_notes(path, seen.scales, recipe)
-        buckets = [
-            files.find_voxels(number, count, recipe.voxel_m)
-            for number, count in enumerate(counts)
-            if count
-        ]
-        return {
-            **({} if heights is None else {"heights_sha256": heights.digest()}),
-            "count": pieces.count,
-            "low": source.placement.low.tolist(),
-            "high": source.placement.high.tolist(),
-            "notes": notes,
-            "seconds": seconds,
-            "max_points": self.predictor.max_points,
-            "buckets": [asdict(bucket) for bucket in buckets],
-        }
-
     @contextmanager
     def _tile_size(self, path: Path, then: int, tiles: FinishedTiles) -> Iterator[None]:
         """Cut tiles as the run that was stopped did, if the memory is as free as it was then."""
@@ -301,28 +234,3 @@ class Stream:
         finally:
             if self.predictor.max_points == then:
                 self.predictor.max_points = now
-
-
-def _picking(
-    parts: Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]],
-    rows: Sequence[int],
-    found: list[NDArray[np.float32]],
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """The same parts; the positions of some rows of the whole, ascending, are appended to a list."""
-    start = 0
-    for index, values in parts:
-        found += [values[row - start, :3] for row in rows if start <= row < start + len(values)]
-        start += len(values)
-        yield index, values
-
-
-def _spacing(
-    files: Buckets, numbers: Sequence[int], centres: Sequence[NDArray[np.float32]]
-) -> float:
-    """As ``point_spacing``, of the points of all buckets."""
-    near = [np.empty((0, 3), np.float32) for _ in centres]
-    for number in numbers:
-        coord = files.rows(number)[:, :3]
-        for place, centre in enumerate(centres):
-            near[place] = nearest_to(centre, np.concatenate([near[place], coord]))
-    return spacing_of(near)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pointseg.prediction.order_statistics import order_statistics
+from pointseg.prediction.streaming.order_statistics import order_statistics
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])

@@ -10,8 +10,8 @@ import pytest
 from pointseg.files import in_pieces, read_cloud, read_scaled
 from pointseg.files.columns.origin import STEP
 from pointseg.files.columns.to_scene import scene_of
-from pointseg.prediction import survey as module
-from pointseg.prediction.survey import survey
+from pointseg.prediction.streaming import survey as module
+from pointseg.prediction.streaming.survey import survey
 
 
 def table(xyz):

@@ -17,9 +17,9 @@ from pointseg.files.columns.to_scene import scene_of
 from pointseg.files.table.pieces import PIECE, Pieces
 from pointseg.geometry.ground import Ground
 from pointseg.loading.network_input import Placement
-from pointseg.prediction.heights import HeightFile
-from pointseg.prediction.prepare_cloud import refuse_missing
-from pointseg.prediction.survey import Survey
+from pointseg.prediction.inputs.prepare_cloud import refuse_missing
+from pointseg.prediction.streaming.height_file import HeightFile
+from pointseg.prediction.streaming.survey import Survey
 from pointseg.scene import Scene
 
 

@@ -19,21 +19,22 @@ from pointseg.evaluation import scene_predictor
 from pointseg.files import in_pieces, read_cloud, read_columns, write_cloud
 from pointseg.files.table import pieces
 from pointseg.geometry.ground import height_above_ground
-from pointseg.prediction import (
-    cloud_on_disk,
+from pointseg.prediction import predict as module
+from pointseg.prediction.predict import predict
+from pointseg.prediction.results.pictures import picture_file
+from pointseg.prediction.spec import PredictSpec
+from pointseg.prediction.streaming import (
+    finished_tiles,
     places_on_disk,
+    sort_points,
     stream_cloud,
     stream_input,
     unfinished,
 )
-from pointseg.prediction import predict as module
-from pointseg.prediction import survey as survey_module
-from pointseg.prediction.heights import HeightFile
-from pointseg.prediction.predict import predict
-from pointseg.prediction.results import picture_file
-from pointseg.prediction.spec import PredictSpec
-from pointseg.prediction.time_left import TimeLeft, duration
-from pointseg.prediction.unfinished import unfinished_folder
+from pointseg.prediction.streaming import survey as survey_module
+from pointseg.prediction.streaming.height_file import HeightFile
+from pointseg.prediction.streaming.time_left import TimeLeft, duration
+from pointseg.prediction.streaming.unfinished import unfinished_folder
 from pointseg.scene import Scene
 from pointseg.transforms.input_transform import InputTransform
 from tests.pointseg.evaluation.answers import RECIPE, trained
@@ -74,10 +75,10 @@ def model(monkeypatch):
     )
     for place in (pieces, stream_input, survey_module):
         monkeypatch.setattr(place, "PIECE", 500)
-    monkeypatch.setattr(stream_cloud, "POINTS", 300)
+    monkeypatch.setattr(sort_points, "POINTS", 300)
     monkeypatch.setattr(survey_module, "SAMPLE", 1000)
     monkeypatch.setattr(places_on_disk, "IN_MEMORY", 300)
-    monkeypatch.setattr(cloud_on_disk, "AT_ONCE", 1000)
+    monkeypatch.setattr(finished_tiles, "AT_ONCE", 1000)
     return made
 
 
@@ -246,18 +247,18 @@ def test_too_little_disk_is_told_before_the_work(tmp_path, model, monkeypatch):
 def test_a_disk_that_fills_up_keeps_what_is_finished(tmp_path, model, monkeypatch):
     source = tmp_path / "cloud.npy"
     write_cloud(source, cloud())
-    write, spec = cloud_on_disk.atomic_write, spec_of(tmp_path, source, stream=True)
+    write, spec = finished_tiles.atomic_write, spec_of(tmp_path, source, stream=True)
 
     def full(path, content):
         if path.name.startswith("00000005"):
             raise WriteError(28, "No space left on device", str(path))
         write(path, content)
 
-    monkeypatch.setattr(cloud_on_disk, "atomic_write", full)
+    monkeypatch.setattr(finished_tiles, "atomic_write", full)
     (result,) = predict(spec)
     assert result.status == "failed" and "No space left" in result.reason
     asked, model.asked = model.asked, 0
-    monkeypatch.setattr(cloud_on_disk, "atomic_write", write)
+    monkeypatch.setattr(finished_tiles, "atomic_write", write)
     predict(spec)
     passes, model.asked = model.asked, 0
     predict(spec_of(tmp_path, source, out="whole"))

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pointseg.evaluation.tiling import ArrayPlaces, Corner, Places
-from pointseg.prediction.buckets import Bucket, Buckets, intersecting
-from pointseg.prediction.order_statistics import order_statistics
+from pointseg.prediction.streaming.buckets import Bucket, Buckets, intersecting
+from pointseg.prediction.streaming.order_statistics import order_statistics
 
 IN_MEMORY = 5_000_000
 """Places of a rectangle that are taken into memory."""

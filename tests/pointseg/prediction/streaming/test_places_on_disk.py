@@ -7,15 +7,10 @@ import pytest
 
 from pointseg.evaluation.tiling import tiles, tiles_of
 from pointseg.geometry.voxels import voxel_downsample
-from pointseg.prediction import places_on_disk
-from pointseg.prediction.buckets import (
-    Buckets,
-    Partition,
-    columns_of_voxels,
-    intersecting,
-    spill,
-)
-from pointseg.prediction.places_on_disk import EVERYWHERE, PlacesOnDisk, places_within
+from pointseg.prediction.streaming import places_on_disk
+from pointseg.prediction.streaming.buckets import Buckets, intersecting, spill
+from pointseg.prediction.streaming.partition import Partition, columns_of_voxels
+from pointseg.prediction.streaming.places_on_disk import EVERYWHERE, PlacesOnDisk, places_within
 from pointseg.scene import Scene
 
 VOXEL_M = 0.5

@@ -1,4 +1,4 @@
-"""Heights above the ground as results have them: of a cloud in memory, or in a file next to an unfinished result."""
+"""Heights above the ground of a cloud that goes through the disk, in a file next to its unfinished result."""
 
 from __future__ import annotations
 
@@ -8,27 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pointseg.files.columns.names import HEIGHT
 from pointseg.files.labelling.saved_rows import SavedRows
-from pointseg.geometry.ground import height_above_ground
-from pointseg.scene import Scene
+from pointseg.prediction.results.heights import DIGITS
 
 FILE, KIND = "heights", np.dtype("<f4")
-DIGITS = 3
-"""Digits behind the point, as positions of scans have them: millimetres."""
 AT_ONCE = 1 << 22
 """Bytes of which a checksum is made at once."""
-
-
-def written_heights(cloud: Scene, *, is_found: bool) -> NDArray[np.float32]:
-    """(N,) metres above the ground.
-
-    Args:
-        cloud: in metres with z up.
-        is_found: whether it has them already, for its model; those of a file may be anybody's.
-    """
-    found = cloud[HEIGHT] if is_found else height_above_ground(cloud.coord)
-    return found[:, 0].round(DIGITS)
 
 
 class HeightFile:

@@ -1,0 +1,1 @@
+"""Clouds that do not fit into memory: sorted on disk, predicted tile by tile, resumed after a stop."""
