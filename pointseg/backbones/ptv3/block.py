@@ -1,118 +1,20 @@
-"""The block of Point Transformer V3 and its parts: a convolution for position, attention in windows, an MLP."""
+"""The block of Point Transformer V3, and its parts but for attention: a convolution for position, an MLP, residuals."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from pointseg.backbones.ptv3.rotary_positions import RotaryPositions
+from pointseg.backbones.ptv3.attention import Attention
+from pointseg.backbones.ptv3.block_spec import BlockSpec
 from pointseg.backbones.ptv3.serialization import SerializedVoxels
-from pointseg.ops.attention.relative_positions import RelativePositions
-from pointseg.ops.attention.windowed_attention import attend, attend_explicitly
 from pointseg.ops.convolution.layers import SubmanifoldConv3d
 from pointseg.ops.hardware.linear import Linear
 from pointseg.ops.hardware.pieces import is_cpu
 
 _MLP_ROWS = 4096
-
-
-@dataclass(frozen=True, kw_only=True)
-class BlockSpec:
-    """The settings that all blocks of a network share; the names are Pointcept's."""
-
-    mlp_ratio: float = 4
-    """Hidden channels of the MLP per channel."""
-    qkv_bias: bool = True
-    """Whether the layer of queries, keys and values has a bias."""
-    qk_scale: float | None = None
-    """The scale of the scores; None: one over the root of the channels per head."""
-    attn_drop: float = 0.0
-    """Probability with which a weight of the attention is dropped."""
-    proj_drop: float = 0.0
-    """Probability with which an output of attention or MLP is dropped."""
-    pre_norm: bool = True
-    """Whether attention and MLP read normalised features, or give them."""
-    enable_rpe: bool = False
-    """Whether relative positions are added to the scores."""
-    enable_flash: bool = True
-    """Whether a cloud smaller than the window is a window of its own. Otherwise the smallest cloud
-    of the batch sets the size of all windows."""
-    upcast_attention: bool = False
-    """Whether the scores are computed in float32."""
-    upcast_softmax: bool = False
-    """Whether the softmax of the scores is computed in float32."""
-    layer_scale: float | None = None
-    """The learned factors of attention and MLP begin with it; None: there are none (Sonata)."""
-
-    def __post_init__(self) -> None:
-        explicit = ("enable_rpe", "upcast_attention", "upcast_softmax")
-        asked = [name for name in explicit if getattr(self, name)]
-        if self.enable_flash and asked:
-            raise ValueError(
-                f"BlockSpec: 'enable_flash' must be False with {', '.join(asked)}: "
-                "fused attention does not do that"
-            )
-
-
-class Attention(nn.Module):
-    """Multi-head attention in windows of voxels that follow each other along a curve.
-
-    Which curve depends on the block's number within its stage.
-    """
-
-    def __init__(
-        self,
-        channels: int,
-        heads: int,
-        window: int,
-        number: int,
-        spec: BlockSpec,
-        rope: RotaryPositions | None = None,
-    ) -> None:
-        super().__init__()
-        if channels % heads:
-            raise ValueError(
-                f"Attention: {channels} channels must be a multiple of the heads, got {heads}"
-            )
-        self.heads = heads
-        self.window = window
-        self.number = number
-        self.spec = spec
-        self.qkv = Linear(channels, 3 * channels, bias=spec.qkv_bias)
-        self.proj = Linear(channels, channels)
-        self.proj_drop = nn.Dropout(spec.proj_drop)
-        self.rpe = RelativePositions(window, heads) if spec.enable_rpe else None
-        self.rope = rope
-
-    def forward(self, feat: Tensor, voxels: SerializedVoxels) -> Tensor:
-        """(M, C) -> (M, C)."""
-        spec, size = self.spec, self.window
-        if not spec.enable_flash:
-            size = min(size, *(count for count in voxels.counts if count))
-        windows = voxels.windows(self.number, size)
-        qkv = self.qkv(feat)  # (M, 3 C)
-        if self.rope is not None:
-            qkv = self.rope(qkv, self.heads, voxels)
-        drop = spec.attn_drop if self.training else 0.0
-        if spec.enable_rpe or spec.upcast_attention or spec.upcast_softmax:
-            out = attend_explicitly(
-                qkv,
-                windows,
-                heads=self.heads,
-                scale=spec.qk_scale,
-                dropout=drop,
-                bias=self.rpe,
-                grid_coord=voxels.grid_coord,
-                upcast_attention=spec.upcast_attention,
-                upcast_softmax=spec.upcast_softmax,
-            )
-        else:
-            out = attend(qkv, windows, heads=self.heads, scale=spec.qk_scale, dropout=drop)
-        projected: Tensor = self.proj_drop(self.proj(out))
-        return projected
 
 
 class Mlp(nn.Module):

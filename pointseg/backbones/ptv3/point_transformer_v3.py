@@ -12,10 +12,13 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from pointseg.backbones.interface.norm import BatchNorm
-from pointseg.backbones.ptv3.block import Attention, Block, BlockSpec
+from pointseg.backbones.ptv3.attention import Attention
+from pointseg.backbones.ptv3.block import Block
+from pointseg.backbones.ptv3.block_spec import BlockSpec
 from pointseg.backbones.ptv3.pooling import Stem
 from pointseg.backbones.ptv3.serialization import SerializedVoxels
-from pointseg.backbones.ptv3.unet import CurveUNet, drop_paths, make_decoder, make_encoder
+from pointseg.backbones.ptv3.stages import drop_paths, make_decoder, make_encoder
+from pointseg.backbones.ptv3.unet import CurveUNet
 from pointseg.cloud import Cloud
 from pointseg.conventions import ImagePooling
 from pointseg.ops.attention.space_filling_curves import ORDERS

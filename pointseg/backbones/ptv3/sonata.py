@@ -16,9 +16,12 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from pointseg.backbones.ptv3.block import Attention, Block, BlockSpec
+from pointseg.backbones.ptv3.attention import Attention
+from pointseg.backbones.ptv3.block import Block
+from pointseg.backbones.ptv3.block_spec import BlockSpec
 from pointseg.backbones.ptv3.serialization import SerializedVoxels
-from pointseg.backbones.ptv3.unet import CurveUNet, drop_paths, make_decoder, make_encoder
+from pointseg.backbones.ptv3.stages import drop_paths, make_decoder, make_encoder
+from pointseg.backbones.ptv3.unet import CurveUNet
 from pointseg.cloud import Cloud
 from pointseg.conventions import ImagePooling
 from pointseg.ops.attention.space_filling_curves import ORDERS

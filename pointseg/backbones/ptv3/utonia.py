@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pointseg.backbones.ptv3.block import Attention
+from pointseg.backbones.ptv3.attention import Attention
 from pointseg.backbones.ptv3.rotary_positions import PositionJitter, RotaryPositions
 from pointseg.backbones.ptv3.sonata import Sonata
 
