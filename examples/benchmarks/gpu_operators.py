@@ -35,7 +35,8 @@ from pointseg.ops.grouping.neighbour_features import interpolate, neighbour_max
 from pointseg.ops.grouping.neighbours import ball, knn
 from pointseg.ops.grouping.pooling import pool_cells, pool_grid
 from pointseg.ops.grouping.segments import Reduction, Segments
-from pointseg.ops.grouping.subsampling import farthest_subsample, grid_subsample, voxel_keys
+from pointseg.ops.grouping.subsampling import farthest_subsample, grid_subsample
+from pointseg.ops.grouping.voxel_keys import voxel_keys
 from pointseg.ops.hardware.linear import linear
 from pointseg.training.step.losses import cross_entropy, lovasz_softmax
 

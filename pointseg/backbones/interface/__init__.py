@@ -1,1 +1,1 @@
-"""What every backbone takes and gives: clouds, features by level, features of images, classes of users."""
+"""What every backbone takes and gives, the layers that all of them share, and networks of one's own."""

@@ -37,12 +37,8 @@ from pointseg.conventions import ImagePooling
 from pointseg.ops.grouping.cells import Clouds
 from pointseg.ops.grouping.neighbours import knn_of
 from pointseg.ops.grouping.segments import Segments
-from pointseg.ops.grouping.subsampling import (
-    farthest_subsample,
-    grid_subsample,
-    voxel_extent,
-    voxel_keys,
-)
+from pointseg.ops.grouping.subsampling import farthest_subsample, grid_subsample
+from pointseg.ops.grouping.voxel_keys import voxel_extent, voxel_keys
 
 Subsampling = Literal["grid", "farthest"]
 

@@ -124,6 +124,23 @@ def test_gradients(which, way):
     assert gradcheck(lambda f, w: convolve(f, w, along), (feat, weight))
 
 
+@pytest.mark.parametrize(("device", "own"), [("cpu", on_cpu), ("cuda", on_accelerators)])
+def test_each_device_has_its_way(device, own, monkeypatch):
+    called = []
+    for name in ("sum_products", "weight_grad"):
+        monkeypatch.setattr(own, name, note(called, getattr(own, name)))
+    grid = scattered(0.1)
+    feat, weight = random(len(grid), 2).requires_grad_(), random(3, 27, 2).requires_grad_()
+    with decided_for(device):
+        convolve(feat, weight, grid.kernel_map(3)).sum().backward()
+    assert called == ["sum_products", "sum_products", "weight_grad"]  # forward, then both gradients
+
+
+def note(called, function):
+    """The function, whose calls are written down."""
+    return lambda *given: called.append(function.__name__) or function(*given)
+
+
 @pytest.mark.parametrize("density", [0.02, 0.4])
 @pytest.mark.parametrize("narrow", [0, 8])
 def test_gradients_do_not_depend_on_threads(density, narrow, request, monkeypatch):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pointseg.ops.grouping.subsampling import farthest_subsample, grid_subsample, voxel_keys
+from pointseg.ops.grouping.subsampling import farthest_subsample, grid_subsample
+from pointseg.ops.grouping.voxel_keys import voxel_keys
 from pointseg.ops.hardware.pieces import decided_for
 
 
