@@ -1,7 +1,8 @@
 """Files that hold clouds: PLY, PCD, LAS and LAZ, E57, KITTI's and nuScenes' scans, text, PTX, numpy arrays.
 
 A cloud is read with all its fields, and copied with a class for each point while everything else in
-its file stays as it is.
+its file stays as it is. A file is checked against its size before memory is taken for it; one that is
+damaged, cut off or of another type raises ``CloudFileError``, which says what is wrong and what to do.
 """
 
 from pointseg.files.columns.origin import finite_points

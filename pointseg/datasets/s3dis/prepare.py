@@ -26,7 +26,7 @@ from pointseg.datasets.prepare_scenes import (
 from pointseg.datasets.s3dis.dataset import AREAS, CLASSES, NAME
 from pointseg.datasets.s3dis.rooms import turn_of_room
 from pointseg.datasets.scene_arrays import save_scene
-from pointseg.files.table.errors import told_of_table
+from pointseg.files.table.errors import numpy_reason
 
 if TYPE_CHECKING:
     from pointseg.datasets.s3dis.images import RoomImages
@@ -245,7 +245,7 @@ def read_annotation(
         table = np.loadtxt(io.BytesIO(data), comments=None, ndmin=2, encoding="ascii")
     except ValueError as error:
         raise DatasetError(
-            f"{path}: is damaged: {told_of_table(error)}; download it again"
+            f"{path}: is damaged: {numpy_reason(error)}; download it again"
         ) from error
     if table.shape[1] != 6 or not np.isfinite(table).all():
         raise DatasetError(

@@ -54,15 +54,15 @@ class ArrayHeader:
 
     def write(self, stream: IO[bytes]) -> None:
         """Begin a file of such an array, values row by row."""
-        told = {
+        described = {
             "descr": np.lib.format.dtype_to_descr(self.dtype),
             "fortran_order": False,
             "shape": self.shape,
         }
         try:
-            np.lib.format.write_array_header_1_0(stream, told)
+            np.lib.format.write_array_header_1_0(stream, described)
         except ValueError:  # very many fields
-            np.lib.format.write_array_header_2_0(stream, told)
+            np.lib.format.write_array_header_2_0(stream, described)
 
 
 class ArrayFile:

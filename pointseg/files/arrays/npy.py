@@ -12,12 +12,7 @@ from numpy.typing import NDArray
 
 from dinomed3d.runtime.atomic_files import new_file
 from pointseg.files.arrays.array_file import ArrayFile, ArrayHeader
-from pointseg.files.arrays.point_arrays import (
-    arrays_of,
-    labelled,
-    new_fields,
-    save,
-)
+from pointseg.files.arrays.point_arrays import arrays_of, labelled, new_fields, save
 from pointseg.files.labelling.labels import Labels
 from pointseg.files.table.errors import CloudFileError
 from pointseg.files.table.pieces import PIECE, Pieces, ranges

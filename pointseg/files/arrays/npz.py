@@ -14,12 +14,7 @@ from dinomed3d.runtime.atomic_files import new_file
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.safe_zip import check_archive
 from pointseg.files.arrays.array_file import ArrayHeader
-from pointseg.files.arrays.point_arrays import (
-    arrays_of,
-    labelled,
-    new_fields,
-    per_point,
-)
+from pointseg.files.arrays.point_arrays import arrays_of, labelled, new_fields, per_point
 from pointseg.files.labelling.labels import Labels
 from pointseg.files.table.errors import CloudFileError
 from pointseg.scene import Scene

@@ -1,4 +1,4 @@
-"""Extra dimensions of LAS files: set, replaced, described in 32 bytes."""
+"""Extra dimensions of LAS files: set and replaced."""
 
 from __future__ import annotations
 
@@ -10,9 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pointseg.files.labelling.certainty import MEASURES, STEPS
-from pointseg.files.las.legend import DESCRIPTION_BYTES
-
-MORE = ", ..."
 
 
 def set_extra(
@@ -33,15 +30,3 @@ def set_measures(las: laspy.LasData, names: Sequence[str], certainty: NDArray[np
         scaled = {"scales": np.array([1 / STEPS]), "offsets": np.array([0.0])}
         las.add_extra_dim(laspy.ExtraBytesParams(name, np.uint16, measure.description, **scaled))
         las.points.array[name] = values
-
-
-def legend_of(names: Sequence[str]) -> str:
-    """Numbers and names of the first classes, as many as a description holds; all of them are in the record."""
-    told = ""
-    for number, name in enumerate(names):
-        longer = f"{told}, {number} {name}" if told else f"{number} {name}"
-        is_last = number + 1 == len(names)
-        if len(longer.encode()) + (0 if is_last else len(MORE)) > DESCRIPTION_BYTES:
-            return told + MORE if told else ""
-        told = longer
-    return told

@@ -12,10 +12,10 @@ import numpy as np
 from pointseg.files.columns.names import CLASS_FIELD, HEIGHT, SPARE_CLASS_FIELD
 from pointseg.files.labelling.certainty import MEASURES
 from pointseg.files.labelling.labels import CLASSIFICATION, OWN, UNCLASSIFIED, Labels
-from pointseg.files.las.extra_dimensions import legend_of, set_extra, set_measures
+from pointseg.files.las.extra_dimensions import set_extra, set_measures
 from pointseg.files.las.header import read_header
 from pointseg.files.las.laspy_errors import errors_of
-from pointseg.files.las.legend import name_records
+from pointseg.files.las.legend import legend_of, name_records
 from pointseg.files.las.read import CHUNK, opened, point_pieces
 from pointseg.files.las.rewrite import copy_changed, rewrite, with_color
 from pointseg.files.las.write import FULL_COLOR

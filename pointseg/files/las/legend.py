@@ -19,6 +19,8 @@ LEGEND = (b"pointseg", 1)
 ENTRY = struct.Struct("<B15s")
 CODES = 256
 DESCRIPTION_BYTES = 32
+MORE = ", ..."
+"""Ends a description that holds the first names alone."""
 MOST_BYTES = 65_535
 
 
@@ -41,6 +43,18 @@ def name_records(
     if codes is not None:
         made.append(_record(LOOKUP, "classification lookup", _lookup(header, names, codes)))
     return made
+
+
+def legend_of(names: Sequence[str]) -> str:
+    """Numbers and names of the first classes, as many as a description holds; all of them are in the record."""
+    text = ""
+    for number, name in enumerate(names):
+        longer = f"{text}, {number} {name}" if text else f"{number} {name}"
+        is_last = number + 1 == len(names)
+        if len(longer.encode()) + (0 if is_last else len(MORE)) > DESCRIPTION_BYTES:
+            return text + MORE if text else ""
+        text = longer
+    return text
 
 
 def is_replaced(record: Record | None, made: Sequence[laspy.VLR]) -> bool:

@@ -58,8 +58,8 @@ def write_las(path: Path, scene: Scene) -> None:
 def without_ranges(header: laspy.LasHeader) -> None:
     """Leave out the ranges of extra dimensions, of which laspy looks at the first point of a piece alone."""
     for record in header.vlrs.get("ExtraBytesVlr"):
-        for told in record.extra_bytes_structs:
-            told.options &= ~(told.MIN_BIT_MASK | told.MAX_BIT_MASK)
+        for dimension in record.extra_bytes_structs:
+            dimension.options &= ~(dimension.MIN_BIT_MASK | dimension.MAX_BIT_MASK)
 
 
 def _store(las: laspy.LasData, path: Path) -> None:

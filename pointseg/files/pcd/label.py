@@ -17,9 +17,7 @@ from pointseg.files.pcd.header import Field, Header, extended, read_header
 from pointseg.files.pcd.read import file_row_pieces, read_file_rows
 from pointseg.files.table.errors import CloudFileError
 from pointseg.files.table.pieces import PIECE
-from pointseg.files.table.rows import (
-    with_columns,
-)
+from pointseg.files.table.rows import with_columns
 from pointseg.files.table.text_rows import copy_rows
 
 

@@ -14,11 +14,7 @@ from numpy.typing import NDArray
 from pointseg.files.pcd.compression import decompressed
 from pointseg.files.pcd.header import PADDING, Header, read_header
 from pointseg.files.table.pieces import Pieces, not_in_pieces
-from pointseg.files.table.rows import (
-    read_rows,
-    require_bytes,
-    row_pieces,
-)
+from pointseg.files.table.rows import read_rows, require_bytes, row_pieces
 from pointseg.files.table.text_rows import parse_rows
 
 

@@ -192,7 +192,7 @@ def copy_lists(
     element: Element,
     values: Mapping[str, NDArray[Any]],
 ) -> None:
-    """Copy the next lines of an element, with some single values replaced or appended; as ``rows.copy_rows``."""
+    """Copy the next lines of an element, with some single values replaced or appended; as ``text_rows.copy_rows``."""
     texts = {name: as_texts(column) for name, column in values.items()}
     count = len(next(iter(values.values())))
     for row, line in enumerate(islice(filled_lines(old), count)):

@@ -84,8 +84,8 @@ def _form(path: Path, columns: Sequence[str] | None) -> tuple[Sequence[str], str
         if size % form.row_bytes == 0 and found.fits(form):
             return names, kind
     names, best = given[0] if given else usual, found.best
-    told = f"{len(names)} {'float32 ' if columns is None else ''}({', '.join(names)})"
-    what = f"the names given {HINT} are {told}" if given else f"its ending says {told}"
+    expected = f"{len(names)} {'float32 ' if columns is None else ''}({', '.join(names)})"
+    what = f"the names given {HINT} are {expected}" if given else f"its ending says {expected}"
     if best is not None:
         raise CloudFileError(
             path,

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pointseg.files.table.errors import CloudFileError, told_of_table
+from pointseg.files.table.errors import CloudFileError, numpy_reason
 from pointseg.files.table.noted_columns import NotedColumns
 
 NAMES = ("x", "y", "z", "intensity", "red", "green", "blue")
@@ -142,6 +142,6 @@ def _uneven(path: Path, lines: list[bytes], scan: int, error: ValueError) -> NDA
     )
     if not rows or not sound or min(map(len, words)) < WIDTHS[0]:
         raise CloudFileError(
-            path, f"scan {scan + 1} is malformed: {told_of_table(error)}"
+            path, f"scan {scan + 1} is malformed: {numpy_reason(error)}"
         ) from error
     return np.array(rows)

@@ -21,6 +21,6 @@ class CloudFileError(UserError):
         """The file."""
 
 
-def told_of_table(error: ValueError) -> str:
+def numpy_reason(error: ValueError) -> str:
     """What NumPy says of a malformed table of text, without its advice to programmers."""
     return str(error).partition("; use `usecols`")[0]

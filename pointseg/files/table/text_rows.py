@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pointseg.files.table.errors import CloudFileError, told_of_table
+from pointseg.files.table.errors import CloudFileError, numpy_reason
 from pointseg.files.table.rows import require_bytes
 
 
@@ -56,7 +56,7 @@ def parse_rows(
         table = np.loadtxt(chain([first], rest), comments=None, ndmin=2, encoding="latin-1")
     except ValueError as error:
         raise CloudFileError(
-            path, f"the rows of '{what}' are malformed: {told_of_table(error)}"
+            path, f"the rows of '{what}' are malformed: {numpy_reason(error)}"
         ) from error
     if len(table) < count:
         raise CloudFileError(

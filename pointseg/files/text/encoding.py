@@ -1,4 +1,4 @@
-"""The encoding of a cloud of text, whose bytes stay as they are where they are of another one."""
+"""The encoding of a cloud of text; bytes of another one are carried along as they are."""
 
 from __future__ import annotations
 

@@ -9,11 +9,7 @@ from pathlib import Path
 
 from pointseg.files.table.errors import CloudFileError
 from pointseg.files.text.encoding import open_text
-from pointseg.files.text.numbers import (
-    begins_with_number,
-    has_decimal_commas_in,
-    split_line,
-)
+from pointseg.files.text.numbers import begins_with_number, has_decimal_commas_in, split_line
 
 COMMENTS = ("#", "//")
 DELIMITERS = (";", ",", "\t")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pointseg.files.table.errors import CloudFileError, told_of_table
+from pointseg.files.table.errors import CloudFileError, numpy_reason
 from pointseg.files.text.encoding import open_text
 from pointseg.files.text.layout import Layout
 from pointseg.files.text.numbers import cleaned
@@ -38,4 +38,4 @@ def table_of(path: Path, layout: Layout, first: int | None = None) -> NDArray[np
         try:
             return table(clean=True)
         except ValueError:
-            raise CloudFileError(path, f"is malformed: {told_of_table(error)}") from error
+            raise CloudFileError(path, f"is malformed: {numpy_reason(error)}") from error

@@ -15,7 +15,7 @@ from pointseg.files import (
     write_labelled,
 )
 from pointseg.files.labelling.certainty import is_below
-from pointseg.files.las.extra_dimensions import legend_of
+from pointseg.files.las.legend import legend_of
 from pointseg.scene import Scene
 from tests.pointseg.files.las.test_las import las
 

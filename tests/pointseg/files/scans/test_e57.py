@@ -9,11 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pointseg.files import (
-    CloudFileError,
-    read_cloud,
-    write_labelled,
-)
+from pointseg.files import CloudFileError, read_cloud, write_labelled
 from pointseg.files.scans.e57 import read_e57
 
 

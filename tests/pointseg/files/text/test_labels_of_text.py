@@ -5,12 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pointseg.files import (
-    CloudFileError,
-    read_cloud,
-    read_scaled,
-    write_labelled,
-)
+from pointseg.files import CloudFileError, read_cloud, read_scaled, write_labelled
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.xyz"])
