@@ -227,6 +227,15 @@ def test_names_beyond_ascii_and_odd_headers(tmp_path: Path) -> None:
     assert content.SeriesNumber == 1012
 
 
+def test_directions_that_differ_by_rounding_are_one(tmp_path: Path) -> None:
+    directions = [[0.8, 0.6, 0, 0, 0, -1] for _ in range(6)]
+    directions[3] = [0.7999999, 0.6000001, 0, 0, 0, -1]
+    files = oblique_series(tmp_path / "odd", ImageOrientationPatient=directions)
+    mask = np.zeros((6, 7, 9), dtype=np.uint8)
+    mask[2:5, 2, 3] = 1
+    assert np.array_equal(by_source(write(tmp_path, mask, files), files)["Liver"], mask == 1)
+
+
 def test_a_series_in_a_zip(
     tmp_path: Path, slices: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -134,7 +134,11 @@ def test_a_segmentation_refers_to_the_frames(tmp_path):
     assert np.array_equal(found, mask)
     made_by = MadeBy(algorithm="x", version="1")
     write_structure_set(mask, scan, made, labels={"a": 1, "b": 2}, made_by=made_by)
-    contours = pydicom.dcmread(made).ROIContourSequence[0].ContourSequence
+    structures = pydicom.dcmread(made)
+    (frame_of_reference,) = structures.ReferencedFrameOfReferenceSequence
+    (study,) = frame_of_reference.RTReferencedStudySequence
+    assert len(study.RTReferencedSeriesSequence[0].ContourImageSequence) == 1  # one object
+    contours = structures.ROIContourSequence[0].ContourSequence
     frames = [c.ContourImageSequence[0].ReferencedFrameNumber for c in contours]
     assert frames == [2, 1] and [c.ContourData[2] for c in contours] == [0, 4]
     write_frames(path, [at(z, **content(StackID=s)) for s in "ab" for z in (0, 2)], change=more)

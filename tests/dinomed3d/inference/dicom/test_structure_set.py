@@ -17,24 +17,34 @@ from numpy.typing import NDArray
 from dinomed3d.inference.case import CaseError, Scan
 from dinomed3d.inference.dicom import structure_set
 from dinomed3d.inference.dicom.contours import filled, plane_contours
-from dinomed3d.inference.dicom.derived import MadeBy
+from dinomed3d.inference.dicom.derived import MadeBy, made_at, series_number
 from dinomed3d.inference.dicom.structure_set import write_structure_set
 from tests.dinomed3d.inference.dicom.dicom_series import write_series
 
-LABELS = {"background": 0, "Liver": 1, "kidney_left": 2, "Zyste ü": 3}
+LABELS = {"background": 0, "Liver": 1, "kidney_left": 2, "Zyste ł": 3}
 MADE_BY = MadeBy(algorithm="nnUNetTrainer 3d_fullres", version="0123abc")
 AXIAL, CORONAL, SAGITTAL = (1, 0, 0, 0, 1, 0), (1, 0, 0, 0, 0, -1), (0, 1, 0, 0, 0, -1)
 OBLIQUE = (0.8, 0.6, 0, 0, 0, -1)
 
 
-def series(folder: Path, cosines: Any = AXIAL, shape: Any = (40, 50), slices: int = 8) -> Scan:
+def series(
+    folder: Path,
+    cosines: Any = AXIAL,
+    shape: Any = (40, 50),
+    slices: int = 8,
+    *,
+    spacing: Any = (2.5, 0.75, 0.5),
+    origin: Any = (10, -20, 30),
+    uid: str = "1.2.3.4",
+) -> Scan:
     def change(header: Any, z: int) -> None:
         header.SOPInstanceUID = f"1.2.3.4.{z + 1}"
         header.FrameOfReferenceUID, header.PatientName = "1.2.3.5", "Test^Case"
+        header.PositionReferenceIndicator = "SN"
 
     write_series(
-        folder, slices=slices, shape=shape, spacing=(2.5, 0.75, 0.5), cosines=cosines, origin=(10, -20, 30),
-        uid="1.2.3.4", name=lambda z: f"{z}.dcm", change=change,
+        folder, slices=slices, shape=shape, spacing=spacing, cosines=cosines, origin=origin,
+        uid=uid, name=lambda z: f"{z}.dcm", change=change,
     )  # fmt: skip
     return Scan(files=tuple(str(folder / f"{z}.dcm") for z in range(slices)), ending=".dcm")
 
@@ -101,7 +111,30 @@ def test_a_square_by_hand(tmp_path):
     assert contour.ContourGeometricType == "CLOSED_PLANAR" and contour.NumberOfContourPoints == 8
     assert contour.ContourImageSequence[0].ReferencedSOPInstanceUID == "1.2.3.4.5"
     assert content.ROIContourSequence[0].ROIDisplayColor == [204, 121, 167]  # the third colour
-    assert [roi.ROIName for roi in content.StructureSetROISequence] == ["Zyste ü"]
+    assert [roi.ROIName for roi in content.StructureSetROISequence] == ["Zyste ł"]
+    assert content.SpecificCharacterSet == "ISO_IR 192"  # no header of the series names one
+
+
+def test_small_voxels_have_more_digits_and_numbers_that_are_too_long_are_refused(tmp_path):
+    mask = np.zeros((2, 9, 9), np.uint8)
+    mask[1, 3:5, 5:7] = 1
+    for origin in ((10, -20, 30), (-123456789, -20, 30)):
+        scan = series(
+            tmp_path / str(origin[0]),
+            shape=(9, 9),
+            slices=2,
+            spacing=(1, 0.04, 0.005),
+            origin=origin,
+        )
+        if origin[0] < 0:  # 17 characters with six digits behind the point
+            with pytest.raises(CaseError, match="too long"):
+                write(scan, mask)
+            break
+        (contour,) = write(scan, mask).ROIContourSequence[0].ContourSequence
+        halves = (points(contour)[:, :2] - origin[:2]) / (0.005, 0.04) * 2
+        np.testing.assert_allclose(
+            halves, halves.round(), atol=2e-3
+        )  # half voxels, to a thousandth
 
 
 @pytest.mark.parametrize("cosines", (AXIAL, CORONAL, SAGITTAL, OBLIQUE))
@@ -135,6 +168,7 @@ def test_what_it_says_and_refers_to(tmp_path):
     images = [i.ReferencedSOPInstanceUID for i in of_series.ContourImageSequence]
     assert images == [f"1.2.3.4.{z}" for z in range(1, 9)]
     assert (content.PatientName, content.StudyInstanceUID) == ("Test^Case", "1.2.3")
+    assert content.ApprovalStatus == "UNAPPROVED" and content.PositionReferenceIndicator == "SN"
     assert content.Modality == "RTSTRUCT" and 0 < len(content.StructureSetLabel) <= 16
     assert content.file_meta.TransferSyntaxUID == pydicom.uid.ImplicitVRLittleEndian
     path = Path(scan.files[0]).parents[1] / "01.rtstruct.dcm"
@@ -151,12 +185,29 @@ def test_what_it_says_and_refers_to(tmp_path):
         )
     assert again.StructureSetROISequence[0].ROIGenerationAlgorithm == "SEMIAUTOMATIC"
     assert again.SOPInstanceUID != content.SOPInstanceUID
+    other = write(scan, np.roll(mask, 1, axis=2))
+    assert other.SOPInstanceUID != content.SOPInstanceUID
+    assert other.SeriesInstanceUID == content.SeriesInstanceUID != "1.2.3.4"
+    of_another = write(series(tmp_path / "t", uid="1.2.3.6"), mask)  # another series of the study
+    assert of_another.SeriesInstanceUID != content.SeriesInstanceUID
+
+
+def test_dates_and_numbers_of_series():
+    header = pydicom.Dataset()
+    for year, moment in enumerate(("Study", "Series", "Acquisition", "Content"), start=1):
+        header.add_new(f"{moment}Date", "DA", f"200{year}0101")
+        assert made_at(header, MADE_BY)[0] == f"200{year}0101"  # the latest that is there
+    assert [series_number(header, 2000)] == [2000]
+    for number, made in ((-5, 2000), (12, 2012), (2**31 - 1, 2000 + 483647)):
+        header.SeriesNumber = number
+        assert series_number(header, 2000) == made  # at most 2**31 - 1
 
 
 def test_regions_overlap_and_empty_masks_have_no_contours(tmp_path):
     scan, mask = series(tmp_path / "s", shape=(9, 9)), np.zeros((8, 9, 9), np.uint8)
     mask[2, 2:6, 2:6] = 1
     mask[2, 3:5, 3:5] = 2
+    mask[5] = 1  # a slice without background
     regions = {"background": 0, "whole": [1, 2], "core": [2]}
     content, image = write(scan, mask, labels=regions), image_of(scan)
     assert np.array_equal(found_again(content, 0, image), mask > 0)
@@ -164,15 +215,62 @@ def test_regions_overlap_and_empty_masks_have_no_contours(tmp_path):
     content = write(scan, np.zeros_like(mask))
     assert len(content.StructureSetROISequence) == 3
     assert not any("ContourSequence" in item for item in content.ROIContourSequence)
+    made = write_structure_set(mask, scan, tmp_path / "x.dcm", labels=LABELS, made_by=MADE_BY)
+    assert made == ["Zyste ł"]  # what has no voxels
 
 
-def test_a_file_that_differs_from_the_mask_is_not_kept(tmp_path, monkeypatch):
-    scan, mask = series(tmp_path / "s"), lumpy()
-    moved = {"contours": lambda plane: [ring + (0.6, 0) for ring in plane_contours(plane)]}
-    monkeypatch.setattr(structure_set, "plane_contours", moved["contours"])
+def off_plane(self, points):
+    return TEXT(replace(self, corner=self.corner + (0, 0, 1)), points)
+
+
+def renamed(number, name, *rest):
+    return ROI(number, name[::-1], *rest)
+
+
+TEXT, ROI = structure_set._Plane.text, structure_set._roi
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "wrong"),
+    [
+        (
+            structure_set,
+            "plane_contours",
+            lambda p: [ring + (0.6, 0) for ring in plane_contours(p)],
+        ),
+        (structure_set, "plane_contours", lambda p: [ring + (90, 0) for ring in plane_contours(p)]),
+        (structure_set, "plane_contours", lambda p: []),
+        (structure_set._Plane, "text", off_plane),
+        (structure_set, "_roi", renamed),
+    ],
+    ids=["moved", "outside", "lost", "off its slice", "renamed"],
+)
+def test_a_file_that_differs_from_the_mask_is_not_kept(tmp_path, monkeypatch, place, name, wrong):
+    scan = series(tmp_path / "s")
+    monkeypatch.setattr(place, name, wrong)
     with pytest.raises(CaseError, match="differs when read back"):
-        write(scan, mask)
+        write(scan, lumpy())
     assert not list(tmp_path.glob("*.dcm*"))
+
+
+def test_holes_are_connected_to_what_lies_next_to_them():
+    """A channel that ran through another hole would be none of the piece's: it begins at the nearest outline."""
+    plane = np.ones((9, 6), bool)
+    plane[2:7, 1] = plane[2:7, 3] = plane[1, 4] = plane[2, 4] = (
+        False  # the right hole is seen first
+    )
+    (ring,) = plane_contours(plane)
+    ends = np.roll(ring, -1, axis=0)
+    in_rows = ring[:, 1] * 4 % 2 == 1  # an outline has its corners at whole and half voxels
+    lengths = np.abs(ends - ring)[in_rows & (ring[:, 1] == ends[:, 1]), 0]
+    assert len(lengths) == 4 and lengths.max() <= 1.5
+
+
+@pytest.mark.parametrize("move", [(-3, 0), (0, -3), (3, 0), (0, 3)])
+def test_polygons_that_leave_their_plane_fill_nothing(move):
+    square = np.array([(1.5, 1.5), (3.5, 1.5), (3.5, 3.5), (1.5, 3.5)])
+    assert filled([square], (5, 5)).sum() == 4
+    assert filled([square + move], (5, 5)) is None
 
 
 def test_outlines_of_any_plane_fill_it_again():
