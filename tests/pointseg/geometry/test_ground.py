@@ -21,7 +21,8 @@ def terrain(slope):
     tree = np.linalg.norm(xy - [60, 20], axis=1) < 3
     height = np.where(house, 7.0, 0) + np.where(tree, rng.uniform(0, 9, len(xy)), 0)
     coord = np.column_stack([xy, slope * xy[:, 0] + height])
-    return coord.astype(np.float32), height, house
+    kept = xy[:, 1] < 64  # x and y differ in length
+    return coord[kept].astype(np.float32), height[kept], house[kept]
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.1, 0.3])
@@ -36,8 +37,8 @@ def test_a_house_stands_on_its_ground_and_slopes_are_no_height_also_at_the_edges
     assert np.median(found[house]) == pytest.approx(7, abs=0.01 + slope)
 
 
-def plane(side=14, slope=0.25):
-    return np.broadcast_to(slope * np.arange(side, dtype=np.float32), (side, side)).copy()
+def plane(side=14, slope=0.25, rows=17):
+    return np.broadcast_to(slope * np.arange(side, dtype=np.float32), (rows, side)).copy()
 
 
 def test_what_stands_on_a_slope_holes_and_pits_are_bridged_by_straight_lines():
@@ -50,21 +51,43 @@ def test_what_stands_on_a_slope_holes_and_pits_are_bridged_by_straight_lines():
 
 def test_ground_seen_in_few_cells_below_trees_is_no_pit():
     rng = np.random.default_rng(0)
-    lowest = (plane(40) + rng.uniform(8, 12, (40, 40))).astype(np.float32)
+    lowest = (plane(40, rows=40) + rng.uniform(8, 12, (40, 40))).astype(np.float32)
     seen = rng.random((40, 40)) < 0.14
-    lowest[seen] = plane(40)[seen]
-    pair = np.s_[20:22, 20]  # two echoes from below the ground, next to each other
-    lowest[pair] = -40.0
-    error = np.abs(ground_surface(lowest, 1.0) - plane(40))
-    assert error.mean() < 0.1 and error[seen].max() < 1.5 and error[pair].max() < 1
+    lowest[seen] = plane(40, rows=40)[seen]
+    pit = np.s_[20:22, 20:22]  # echoes from below the ground, next to each other: no company
+    lowest[pit] = -40.0
+    error = np.abs(ground_surface(lowest, 1.0) - plane(40, rows=40))
+    assert error.mean() < 0.1 and error[seen].max() < 1.5 and error[pit].max() < 1
 
 
-@pytest.mark.parametrize(("rise", "is_ground"), [(0.7, True), (0.8, False)])
-def test_what_a_window_takes_counts_from_its_height_on(rise, is_ground):
-    """SLOPE times the 2 m by which a window grows, and STEP_M: 0.75 m."""
-    lowest = np.zeros((11, 11), np.float32)
-    lowest[5, 5] = rise
-    assert ground_surface(lowest, 1.0)[5, 5] == pytest.approx(rise if is_ground else 0)
+@pytest.mark.parametrize(
+    ("side", "rise", "cell_m", "is_ground"),
+    [
+        (1, 0.7, 1, True),  # SLOPE times the 2 m by which a window grows, and STEP_M: 0.75 m
+        (1, 0.8, 1, False),
+        (1, 1.3, 2, True),  # 4 m: 1.35 m
+        (1, 1.4, 2, False),
+        (14, 9.0, 4, False),  # windows end at 2 x 7 + 1 cells of 4 m, WINDOW_M
+        (15, 9.0, 4, True),
+        (1, -19.0, 4, True),  # PIT_SLOPE times 4 m
+        (1, -21.0, 4, False),
+    ],
+)
+def test_what_is_ground_by_hand(side, rise, cell_m, is_ground):
+    lowest = np.zeros((40, 37), np.float32)
+    lowest[12 : 12 + side, 12 : 12 + side] = rise
+    assert ground_surface(lowest, cell_m)[13 if side > 1 else 12, 12] == pytest.approx(
+        rise if is_ground else 0
+    )
+
+
+@pytest.mark.parametrize(("company", "is_ground"), [(2, False), (3, True)])
+def test_a_low_cell_with_company_is_ground(company, is_ground):
+    """PIT_COMPANY cells as low around it, none of them its neighbour."""
+    lowest = np.full((20, 20), 10, np.float32)
+    for row, column in ((10, 10), (10, 13), (13, 10), (7, 10))[: company + 1]:
+        lowest[row, column] = 0
+    assert ground_surface(lowest, 1.0)[10, 10] == (0 if is_ground else 10)
 
 
 def test_shorter_lines_count_more_and_cells_beyond_all_lines_are_as_the_nearest():
