@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -29,6 +30,7 @@ REPOSITORY = "us/spleen"
 )
 def test_names(text, expected):
     assert hub_name(text) == expected
+    assert expected is None or hub_name(str(expected)) == expected
 
 
 @pytest.mark.parametrize(
@@ -133,12 +135,26 @@ def test_changed_bytes(hub, monkeypatch, offline):  # noqa: F811
         assert local_model(f"hf:{REPOSITORY}", VOLUME).read_bytes() == b"one"
 
 
-def test_other_bytes_than_the_hub_names(hub, monkeypatch):  # noqa: F811
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"checksum": "0" * 64}, "checksum"), ({"commit": "0" * 40}, "changed on the hub meanwhile")],
+)
+def test_other_bytes_than_the_hub_names(hub, monkeypatch, changes, words):  # noqa: F811
     hub.add(REPOSITORY, {"model.zip": b"one"})
     real = module._ask
-    monkeypatch.setattr(module, "_ask", lambda *a: module._Remote(real(*a).commit, "0" * 64, 3))
-    with pytest.raises(UserError, match="checksum"):
+    monkeypatch.setattr(module, "_ask", lambda *given: replace(real(*given), **changes))
+    with pytest.raises(UserError, match=words):
         local_model(f"hf:{REPOSITORY}", VOLUME)
+
+
+def test_a_cache_without_links(hub, monkeypatch):  # noqa: F811
+    """As on Windows: offline nobody knows the checksum, and the copy is used."""
+    hub.add(REPOSITORY, {"model.zip": b"one"})
+    path = local_model(f"hf:{REPOSITORY}", VOLUME)
+    path.unlink()
+    path.write_bytes(b"one")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert local_model(f"hf:{REPOSITORY}", VOLUME) == path
 
 
 def test_half_a_download_leaves_nothing(hub, monkeypatch):  # noqa: F811
@@ -152,10 +168,15 @@ def test_half_a_download_leaves_nothing(hub, monkeypatch):  # noqa: F811
 
 
 @pytest.mark.parametrize(
-    ("size", "words"), [(module.LARGEST + 1, "64.0 GiB"), (module.LARGEST, "HF_HOME")]
+    ("size", "words"),
+    [
+        (module.LARGEST + 1, "64.0 GiB"),
+        (module.LARGEST, "HF_HOME"),
+        (module.GIB - module.SPARE + 1, "HF_HOME"),
+    ],
 )
 def test_sizes_before_downloading(hub, monkeypatch, size, words):  # noqa: F811
-    usage = type("Usage", (), {"free": 1 << 30})
+    usage = type("Usage", (), {"free": module.GIB})
     monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage)
     hub.add(REPOSITORY, {"model.zip": b"one"})
     hub.claimed_size = size
@@ -172,6 +193,7 @@ def test_sizes_before_downloading(hub, monkeypatch, size, words):  # noqa: F811
         ("hf:us/gated", VOLUME, "is gated"),
         ("hf:us/spleen@v9", VOLUME, "no revision 'v9'"),
         ("hf:us/spleen/b.zip", VOLUME, "hf:us/spleen/model.zip"),
+        ("hf:us/spleen/B.ZIP", VOLUME, "hf:us/spleen/model.zip"),
         ("hf:us/rooms", VOLUME, "pointseg-predict"),
         ("hf:us/spleen", CLOUD, "dinomed3d predict"),
         ("hf:us/rooms/model.pt", VOLUME, "pointseg-predict"),
@@ -192,7 +214,14 @@ def test_refusals(hub, name, kind, words):  # noqa: F811
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("status", "words"), [(503, "status 503"), (403, "status 403")])
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (503, "answers with status 503"),
+        (429, "answers with status 429"),
+        (403, "refuses it with status 403"),
+    ],
+)
 def test_answers_without_a_reason(hub, status, words):  # noqa: F811
     hub.add(REPOSITORY, {"model.zip": b"one"})
     hub.status = status

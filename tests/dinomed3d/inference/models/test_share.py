@@ -161,6 +161,17 @@ def test_nobody_is_logged_in(hub, folder, tmp_path, capsys):  # noqa: F811
     assert not out.exists(), "known before the work"
 
 
+def test_uploads_that_are_forbidden(hub, logged_in, folder, tmp_path, monkeypatch, capsys):  # noqa: F811
+    package = package_model(folder, tmp_path / "m.zip")
+    hub.status = 401
+    assert main(["package", str(package), "--push", "us/tiny"]) == 2
+    assert "may not write" in capsys.readouterr().err
+    hub.asked.clear()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert main(["package", str(package), "--push", "us/tiny"]) == 2
+    assert "HF_HUB_OFFLINE is set" in capsys.readouterr().err and not hub.asked
+
+
 def test_what_may_name_cases_is_not_uploaded(
     hub,  # noqa: F811
     logged_in,
@@ -176,6 +187,13 @@ def test_what_may_name_cases_is_not_uploaded(
         assert main(["package", str(source), "--push", "us/tiny"]) == 2
         assert "-o" in capsys.readouterr().err
     assert not hub.repositories
+
+
+def test_another_file_arrives(hub, logged_in, folder, tmp_path, monkeypatch, capsys):  # noqa: F811
+    package = package_model(folder, tmp_path / "m.zip")
+    monkeypatch.setattr("dinomed3d.hub.push._content", lambda file: b"others' bytes")
+    assert main(["package", str(package), "--push", "us/tiny"]) == 2
+    assert "model.zip is another file on the hub" in capsys.readouterr().err
 
 
 def test_an_upload_that_breaks(hub, logged_in, folder, tmp_path, monkeypatch, capsys):  # noqa: F811
