@@ -7,7 +7,7 @@ import re
 import shutil
 from http import HTTPStatus
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import nibabel as nib
 import numpy as np
@@ -93,6 +93,13 @@ def test_scan_and_mask_lie_on_the_grid_of_the_file(out, answers, case):
     assert mask.T[tuple(np.rint(voxel).astype(int))] == 2
 
 
+def test_each_case_is_shown_with_its_own_scan(answers):
+    """One after the other from one server, which keeps the last one."""
+    numbers = [number_of(answers, case) for case in (OBLIQUE, SERIES, OBLIQUE)]
+    shapes = [volume(answers, f"case/{number}/scan-0.nii").shape for number in numbers]
+    assert shapes == [(26, 22, 18), (24, 20, 6), (26, 22, 18)]
+
+
 def test_large_volumes_are_thinned_in_place(monkeypatch):
     monkeypatch.setattr(display, "MOST_VOXELS", 400)
     affine = nib.affines.from_matvec([[0, -2, 0], [1, 0, 0.1], [0, 0, 3]], [5, 6, 7])
@@ -125,6 +132,7 @@ def test_large_volumes_are_thinned_in_place(monkeypatch):
     [
         (np.array([0, 255], np.uint16), np.uint8),
         (np.array([-5, 300], np.int32), np.int16),
+        (np.array([-5, 100], np.int32), np.int16),
         (np.array([0, 40000], np.uint16), np.float32),
         (np.array([0.5, 2.25], np.float32), np.float32),
     ],
@@ -134,6 +142,21 @@ def test_values_are_kept_exactly(values, kept):
     image = nib.Nifti1Image.from_bytes(b"".join(map(bytes, parts)))
     assert image.get_data_dtype() == kept
     np.testing.assert_array_equal(np.asanyarray(image.dataobj).ravel(), values)
+
+
+@pytest.mark.parametrize(
+    ("shape", "ending", "is_flat", "has_directions"),
+    [((1, 4, 5), ".nii.gz", True, True), ((4, 5, 1), ".png", False, False)],
+)
+def test_single_slices_and_pictures_are_known(shape, ending, is_flat, has_directions):
+    grid = Grid(
+        shape_zyx=shape, spacing_mm=(1.0, 1.0, 1.0), affine=tuple(map(tuple, np.eye(4))),
+        stored_shape=shape[::-1], ending=ending,
+    )  # fmt: skip
+    shown = Display.of(
+        Volume(channels=[np.zeros(shape, np.float32)], grid=grid), np.zeros(shape, np.uint8)
+    )
+    assert (shown.is_flat, shown.has_directions) == (is_flat, has_directions)
 
 
 def test_values_of_overlapping_regions_have_names():
@@ -179,12 +202,14 @@ def test_only_what_the_run_wrote_is_served(out, answers, tmp_path):
     assert content(get(answers, "files/ward/CT.json")) == (out / "ward" / "CT.json").read_bytes()
     for name in ("Meier _b_.nii.gz", "Meier _b_.png", "run.json", "labels.ctbl"):
         assert content(get(answers, f"files/{quote(name)}")) == (out / name).read_bytes()
+    saved = get(answers, "files/Meier%20_b_.nii.gz").headers  # not shown: it could be a page
+    assert saved["Content-Disposition"] == "attachment"
     assert b'class="served"' in content(get(answers, "files/report.html"))
     beyond = os.path.relpath(tmp_path / "secret.txt", out)
     for path in (
         *("files/notes.txt", "files/", "files", "nothing", "files/ward", "files/pseudonyms.csv"),
         *(f"files/{beyond}", f"files/{quote(beyond, safe='')}", f"files/{tmp_path / 'secret.txt'}"),
-        *("files/%00", "case/9.json", "case/0/scan-7.nii", "case/0/mask.nii.gz", "viewer.py"),
+        *("files/%00", "case/2.json", "case/0/scan-1.nii", "case/0/mask.nii.gz", "viewer.py"),
         *("files/..%2Fin%2FMeier%20%3Cb%3E.nii.gz", "../report.html", "files/./run.json"),
     ):
         assert get(answers, path).status == HTTPStatus.NOT_FOUND, path
@@ -234,22 +259,32 @@ def test_every_answer_has_its_policy(answers):
             headers["Referrer-Policy"] == "no-referrer" and headers["Cache-Control"] == "no-store"
         )
         assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Cross-Origin-Opener-Policy"] == "same-origin"
+        assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
+        expected = {"view": ["'self'"], "viewer.js": ["'self'"], "files/report.html": ["'sha256"]}
+        assert [one.partition("-")[0] for one in scripts] == expected.get(path, [])
     page = content(get(answers, "view")).decode()
     assert "http" not in page and not re.search(r"<script(?! src=)| style=| on[a-z]+=", page)
 
 
 def test_links_of_the_report_open_their_case(out, answers):
     links = re.findall(r'href="\.\./(view\?case=[^"]+)"', (out / "report.html").read_text("utf-8"))
-    names = [
-        answers.run.cases[int(get(answers, link).headers["Location"].split("#")[1]) - 1].id
-        for link in links
-    ]
-    assert sorted(names) == [OBLIQUE, SERIES]
+    places = [get(answers, link).headers["Location"].split("#")[1] for link in links]
+    assert sorted(places) == ["1", "2"]
+    assert [
+        answers.run.cases[int(place) - 1].id in unquote(link)
+        for place, link in zip(places, links, strict=True)
+    ] == [True, True]
     assert get(answers, "view?case=nobody").status == HTTPStatus.NOT_FOUND
 
 
 def test_an_anonymous_run_names_nobody(hidden):
+    record = record_of(hidden, OBLIQUE)
+    record["flags"] = ["Meier's mask is odd"]
+    (hidden / f"{OBLIQUE}.json").write_text(json.dumps(record), encoding="utf-8")
     answers = Answers(ViewedRun(hidden))
+    names = [one.name for one in answers.run.cases]
+    assert names == sorted(names)  # no order that tells who they are
     pages = ["cases.json", "view", "files/report.html", "files/run.json"]
     pages += [f"case/{number}.json" for number in range(2)]
     texts = [content(get(answers, page)).decode() for page in pages]
@@ -263,6 +298,9 @@ def test_an_anonymous_run_names_nobody(hidden):
         assert not re.search(r"meier|ward|\bCT\b|nii\.gz", text, re.I), text
     for name in ("ward/CT.json", "Meier%20_b_.png", "pseudonyms.csv", ".pseudonym-key"):
         assert get(answers, f"files/{name}").status == HTTPStatus.NOT_FOUND
+    (hidden / "run.json").rename(hidden / "kept")
+    assert ViewedRun(hidden).anonymous  # by its key, where the last run was killed
+    (hidden / "kept").rename(hidden / "run.json")
     links = re.findall(r"\.\./(view\?case=[^\"]+)\"", texts[2])
     assert len(links) == 2 and all(get(answers, link).status == HTTPStatus.FOUND for link in links)
 
@@ -277,6 +315,16 @@ def test_a_case_that_cannot_be_shown_says_why(out, answers, tmp_path):
         (tmp_path / "away").rename(scan)
     assert answer.status == HTTPStatus.UNPROCESSABLE_ENTITY
     assert str(scan).encode() in answer.parts[0]
+    mask = out / record_of(out, OBLIQUE)["mask"]["file"]
+    kept, image = mask.read_bytes(), nib.load(mask)
+    moved = nib.affines.from_matvec(np.eye(3), [5, 0, 0]) @ image.affine
+    nib.save(nib.Nifti1Image(np.asanyarray(image.dataobj), moved), mask)
+    try:
+        answer = get(answers, f"case/{number}/mask.nii")
+    finally:
+        mask.write_bytes(kept)
+    assert answer.status == HTTPStatus.UNPROCESSABLE_ENTITY  # a mask of another grid
+    assert mask.name.encode() in answer.parts[0]
     assert get(answers, f"case/{number}/scan-0.nii").status == HTTPStatus.OK
 
 
@@ -301,6 +349,13 @@ def test_no_browser_opens_in_a_terminal_or_elsewhere(monkeypatch):
     assert not has_screen()
     monkeypatch.delenv("SSH_CONNECTION")
     assert has_screen()
+
+
+def test_a_case_that_failed_is_not_listed(out, tmp_path):
+    shutil.copytree(out, tmp_path / "out")
+    record = {**record_of(out, SERIES), "status": "failed"}
+    (tmp_path / "out" / f"{SERIES}.json").write_text(json.dumps(record), encoding="utf-8")
+    assert [one.id for one in ViewedRun(tmp_path / "out").cases] == [OBLIQUE]
 
 
 def test_folders_without_a_run_are_refused(tmp_path):
