@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,10 +14,11 @@ from dinomed3d.hub.model_card import (
     plain,
     table,
 )
-from pointseg.config.presets import FOLDER
+from pointseg.config.presets import FOLDER, SIZES
 from pointseg.config.recipe import Recipe
 from pointseg.config.serialization import read_recipe
 from pointseg.plugins import is_plugin
+from pointseg.sharing.distilled import is_distilled
 from pointseg.sharing.package import ABOUT, reads_dinov3
 
 
@@ -28,7 +30,14 @@ def model_card(content: Mapping[str, Any], *, name: str) -> str:
         name: under which commands find it: `hf:owner/name`, or the file.
     """
     recipe, about = read_recipe(content["recipe"]), content[ABOUT]
-    parts = [
+    made = _of_backbone(recipe, about, name) if is_distilled(content) else _of_model(content, name)
+    return marked("\n\n".join(made) + "\n")
+
+
+def _of_model(content: Mapping[str, Any], name: str) -> list[str]:
+    """The parts of the card of a model that predicts."""
+    recipe, about = read_recipe(content["recipe"]), content[ABOUT]
+    return [
         front_matter(_entries(recipe, about)).rstrip(),
         f"# {plain(recipe.dataset)}, {plain(recipe.backbone)}",
         f"Finds one of {len(content['classes'])} classes for every point of a cloud: a model of pointseg, in the "
@@ -46,7 +55,46 @@ def model_card(content: Mapping[str, Any], *, name: str) -> str:
         "## Licence",
         _licence(recipe, about["licence"]),
     ]
-    return marked("\n\n".join(parts) + "\n")
+
+
+def _of_backbone(recipe: Recipe, about: Mapping[str, Any], name: str) -> list[str]:
+    """The parts of the card of a distilled backbone."""
+    assert recipe.images is not None
+    entries = _entries(recipe, about)
+    entries["tags"] = [tag for tag in entries["tags"] if tag != "semantic-segmentation"]
+    encoder = plain(recipe.images.encoder)
+    return [
+        front_matter({**entries, "tags": [*entries["tags"], "distillation"]}).rstrip(),
+        f"# {plain(recipe.dataset)}, {plain(recipe.backbone)}, distilled from {encoder}",
+        f"A backbone for point clouds that learned without labels what {encoder} sees at each point (D-DITR), of "
+        "pointseg, in the package dinomed3d. It has no classes: it is where a training on labels starts from, which "
+        "then needs fewer of them and no images.",
+        "**These are research weights.** Test what you train from them on your own data before you rely on it.",
+        "## Use",
+        _start(recipe, name),
+        "## Input",
+        "A training that starts from it must have the same of all these; commands compare them, and name what differs.",
+        _input(recipe, distilled=True),
+        "## Training",
+        _training(recipe, about),
+        "## Licence",
+        _licence(recipe, about["licence"]),
+    ]
+
+
+def _start(recipe: Recipe, name: str) -> str:
+    """The command of a training, of clouds whose description states the input."""
+    sizes = SIZES.get(recipe.backbone, {})
+    named = next((size for size in sizes if sizes[size] == recipe.backbone_config), None)
+    if named is None and recipe.backbone_config:
+        size = f" --override 'backbone_config={json.dumps(dict(recipe.backbone_config))}'"
+    else:
+        size = "" if named in (None, "full") else f" --model-size {named}"
+    backbone = f"--backbone {recipe.backbone}{size}"
+    return f"""```bash
+pip install .                                       # in the folder of dinomed3d's sources
+pointseg-train --dataset folder --root CLOUDS {backbone} --init {name}
+```"""
 
 
 def _entries(recipe: Recipe, about: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,13 +150,16 @@ def _call(recipe: Recipe) -> str:
     return f"labels = model.predict({arrays})               # (N, 3) in metres, z up"
 
 
-def _input(recipe: Recipe) -> str:
+def _input(recipe: Recipe, *, distilled: bool = False) -> str:
     kind = "".join(f", {kind} scenes" for kind in _kind(recipe))
     rows = [
         ("coordinates", f"voxels of {recipe.voxel_m:g} m{kind}"),
         ("features of points", ", ".join(recipe.features)),
         ("files", "PLY, PCD, LAS, LAZ, E57, PTX, .bin, text, numpy"),
     ]
+    if distilled:
+        low = -1 if recipe.color_range == "signed" else 0
+        return table(("property", "value"), [*rows[:-1], ("colours become", f"{low} to 1")])
     if recipe.images is not None:
         rows.append(
             (
@@ -127,10 +178,20 @@ def _training(recipe: Recipe, about: Mapping[str, Any]) -> str:
         ("data set", recipe.dataset),
         ("training set", size),
         ("network", recipe.backbone),
+        *_encoder(recipe),
         ("epochs", recipe.epochs),
         ("versions", versions),
     ]
     return table(("property", "value"), rows)
+
+
+def _encoder(recipe: Recipe) -> list[tuple[str, str]]:
+    """The image encoder on whose features it was trained, and which weights of it."""
+    images = recipe.images
+    if images is None:
+        return []
+    digest = images.weights_sha256
+    return [("image encoder", f"{images.encoder}{f', weights {digest[:16]}' if digest else ''}")]
 
 
 def _scores(scores: Mapping[str, Any] | None) -> str:

@@ -13,7 +13,14 @@ from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.tensor_files import TensorFileError, read_torch
 from pointseg import __version__
 from pointseg.config.recipe import Recipe
-from pointseg.training.checkpoint import load_model, read_checkpoint, write_content
+from pointseg.sharing.distilled import backbone_alone, is_distilled
+from pointseg.training.checkpoint import (
+    DISTILLED,
+    FORMAT,
+    load_model,
+    read_checkpoint,
+    write_content,
+)
 from pointseg.training.run_dir import LAST
 
 log = logging.getLogger(__name__)
@@ -36,7 +43,7 @@ def package_model(
     backbone: str | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write a model for others, which all commands read as a checkpoint of `pointseg-train`.
+    """Write a model for others, which all commands read as a checkpoint of `pointseg-train` or `pointseg-distill`.
 
     Args:
         source: the checkpoint, or another package.
@@ -56,14 +63,24 @@ def package_model(
         raise UserError(f"-o must name a .pt file, got {out}")
     if out.is_dir() or (out.exists() and not overwrite):
         raise UserError(f"-o {out}: exists; name another file, or use --overwrite")
-    content = read_checkpoint(source)
-    _, trained = load_model(source, "cpu", backbone=backbone)  # refuses what would not predict
+    content = read_checkpoint(source, (FORMAT, DISTILLED))
+    if is_distilled(content):
+        if scores is not None:
+            raise UserError(
+                f"--scores: is for models with classes; {source} is a distilled backbone, leave it out"
+            )
+        recipe, content["model"] = backbone_alone(source, content, backbone)
+        measured = None
+    else:
+        _, trained = load_model(source, "cpu", backbone=backbone)  # refuses what would not predict
+        recipe = trained.recipe
+        measured = content.get(ABOUT, {}).get("scores") or _scores(source, scores, trained.sha256)
     before = content.get(ABOUT, {})
     about = {
         "versions": {"pointseg": __version__, "torch": version("torch")},
         "scenes": before.get("scenes") or _scenes(source, content),
-        "scores": before.get("scores") or _scores(source, scores, trained.sha256),
-        "licence": _licence(licence, trained.recipe, before),
+        "scores": measured,
+        "licence": _licence(licence, recipe, before),
     }
     write_content(out, {**{name: content[name] for name in KEPT if name in content}, ABOUT: about})
     return out
@@ -121,8 +138,8 @@ def _licence(given: Path | None, recipe: Recipe, before: Mapping[str, Any]) -> s
         kept = str(before.get("licence", ""))
         if needed and not kept:
             raise UserError(
-                "--licence: the model reads features of DINOv3, whose licence must be included; give the text that you "
-                "received with those weights"
+                "--licence: the model was trained on features of DINOv3, whose licence must be included; give the text "
+                "that you received with those weights"
             )
         return kept
     try:
@@ -134,8 +151,8 @@ def _licence(given: Path | None, recipe: Recipe, before: Mapping[str, Any]) -> s
         raise UserError(f"--licence {given}: is empty or not the text of a licence")
     if needed and "dinov3" not in text.lower():
         raise UserError(
-            f"--licence {given}: does not mention DINOv3, whose features the model reads; give the text that you "
-            "received with those weights"
+            f"--licence {given}: does not mention DINOv3, on whose features the model was trained; give the text that "
+            "you received with those weights"
         )
     return text
 

@@ -11,7 +11,7 @@ from dinomed3d.hub.push import CARD, push
 from dinomed3d.runtime.errors import UserError
 from pointseg.sharing.model_card import model_card
 from pointseg.sharing.package import ABOUT, is_packaged
-from pointseg.training.checkpoint import read_checkpoint
+from pointseg.training.checkpoint import DISTILLED, FORMAT, read_checkpoint
 
 
 def share_package(package: Path, repository: str, *, private: bool, card: bytes | None) -> str:
@@ -29,7 +29,7 @@ def share_package(package: Path, repository: str, *, private: bool, card: bytes 
     Raises:
         UserError: no package; as `push`.
     """
-    content = read_checkpoint(package)
+    content = read_checkpoint(package, (FORMAT, DISTILLED))
     if not is_packaged(content):
         raise UserError(
             f"--push: {package} is no package: it may name scenes; name the file to make with -o"
@@ -50,7 +50,7 @@ def card_of(package: Path, name: str) -> bytes:
     Raises:
         UserError: it is no package.
     """
-    content = read_checkpoint(package)
+    content = read_checkpoint(package, (FORMAT, DISTILLED))
     if not is_packaged(content):
         raise UserError(f"--card: {package} is no package; name the file to make with -o")
     return model_card(content, name=name).encode("utf-8")

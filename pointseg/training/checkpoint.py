@@ -248,7 +248,7 @@ def load_model(
     """
     content = read_checkpoint(path)
     try:
-        recipe = _with_named_backbone(read_recipe(content["recipe"]), backbone)
+        recipe = with_named_backbone(read_recipe(content["recipe"]), backbone)
         classes = _classes(content)
         _check_shapes(recipe, len(classes.names), content["model"])
         opened = None if encoder is None or recipe.images is None else encoder(recipe.images)
@@ -294,7 +294,7 @@ def _check_shapes(recipe: Recipe, classes: int, weights: Mapping[str, torch.Tens
         raise UserError(f"weights do not fit the recipe: {'; '.join(problems)}")
 
 
-def _with_named_backbone(recipe: Recipe, named: str | None) -> Recipe:
+def with_named_backbone(recipe: Recipe, named: str | None) -> Recipe:
     """The recipe of a file, if no code is imported for it that the caller did not name.
 
     Raises:

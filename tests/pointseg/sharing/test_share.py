@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 from dataclasses import replace
@@ -11,14 +12,26 @@ import torch
 import yaml
 
 import pointseg
+from dinomed3d.hub.model_card import plain
 from dinomed3d.runtime.errors import UserError
+from pointseg.cli.initial_weights import open_start
 from pointseg.cli.package import main
 from pointseg.images.config import ImageConfig
 from pointseg.sharing.model_card import model_card
 from pointseg.sharing.package import package_model
 from pointseg.sharing.share import card_of
-from pointseg.training.checkpoint import build_segmenter, read_checkpoint, save_checkpoint
+from pointseg.training.checkpoint import (
+    DISTILLED,
+    build_segmenter,
+    read_checkpoint,
+    save_checkpoint,
+    write_content,
+)
+from pointseg.training.distillation_task import Distillation
+from pointseg.training.image_encoder import open_for
+from pointseg.training.pretrained import weights_of
 from tests.hub import TOKEN, hub  # noqa: F401
+from tests.pointseg.painted import SEEING
 from tests.pointseg.tiny import CLASSES, RECIPE
 
 # of huggingface_hub, in its own code
@@ -60,6 +73,54 @@ def test_a_package_is_the_model_and_names_no_scene(best, tmp_path):
     assert yaml.safe_load(card.split("---\n")[1])["library_name"] == "pointseg"
     for words in ("3 scenes, 1 for validation", "| box | 60.0 |", "| mean | 75.0 |", "| 1 | box |"):
         assert words in card
+
+
+@pytest.fixture
+def student(tmp_path):
+    """What a distillation leaves, with the names of its scenes and projections to the teacher's features."""
+    _, images = open_for(SEEING.images, "none")
+    recipe = replace(SEEING, images=replace(images, weights_sha256="ab" * 32), dataset="scannet")
+    task, file = Distillation(recipe, None), tmp_path / "student" / "last.pt"
+    file.parent.mkdir()
+    training = {"scene_names": [[["train", SCENE]] * 3, [["val", SCENE]]]}
+    task.save(file, task.build().state_dict(), training)
+    return file
+
+
+def test_a_distilled_backbone_is_shared_for_trainings(hub, student, tmp_path, monkeypatch, capsys):  # noqa: F811
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    out = tmp_path / "m.pt"
+    call = [str(student), "-o", str(out), "--push", "us/student"]
+    assert main(call) == 2 and "--licence: the model was trained on" in capsys.readouterr().err
+    (tmp_path / "terms.txt").write_text("DINOv3 License")
+    assert main([*call, "--licence", str(tmp_path / "terms.txt")]) == 0
+    name = capsys.readouterr().out.splitlines()[-1]
+    content = read_checkpoint(out, (DISTILLED,))
+    assert SCENE.encode() not in out.read_bytes() and "scores" in content["about"]
+    assert {key.split(".")[0] for key in content["model"]} == {"backbone"}
+    card = hub.files("us/student")["README.md"].decode()
+    words = (f"| image encoder | {plain(SEEING.images.encoder)}, weights {'ab' * 8} |", "| data set | scannet |",
+             "3 scenes, 1 for validation", "pointseg-train", "--init hf:us/student", "distillation",
+             "Built with DINOv3")  # fmt: skip
+    assert all(part in card for part in words)
+    assert "pointseg-predict" not in card and "semantic-segmentation" not in card
+    start = argparse.Namespace(backbone="minkunet", init=name, resume=False)
+    bare = replace(SEEING, images=None)
+    said = weights_of(open_start(start, tmp_path), CLASSES.names, bare)(build_segmenter(bare, 2))
+    assert said.startswith("distilled backbone from")
+    again = package_model(out, tmp_path / "again.pt")
+    assert read_checkpoint(again, (DISTILLED,))["about"] == content["about"]
+    with pytest.raises(UserError, match="--scores: is for models with classes"):
+        package_model(student, tmp_path / "no.pt", scores=tmp_path / "metrics.json")
+
+
+def test_a_damaged_backbone_is_not_shared(student, tmp_path):
+    content = read_checkpoint(student, (DISTILLED,))
+    kept = {k: v for k, v in content["model"].items() if not k.startswith("backbone.")}
+    for model in ({}, kept, None):
+        write_content(student, {**content, "model": model})
+        with pytest.raises(UserError, match="last.pt: "):
+            package_model(student, tmp_path / "m.pt")
 
 
 @pytest.mark.parametrize(
