@@ -145,7 +145,7 @@ class Progress:
         for cases, text in (
             (work.kept, "done earlier and verified"),
             (work.edited, "of them corrected by hand, kept as they are"),
-            (work.completed, "of them completed with what is asked for now"),
+            (work.completed, "of them completed with what they lacked"),
             (work.failed, "failed earlier (--retry-failed predicts them again)"),
             (work.blocked, "not predicted: files of other origin have their names in OUT"),
             (shard.rejected, "rejected"),

@@ -11,6 +11,7 @@ from dinomed3d.hub.local_model import name_or_path
 from dinomed3d.inference.case import Case, CaseList, RejectedInput
 from dinomed3d.inference.cohort.outputs.describe import describe_model, failed_record
 from dinomed3d.inference.cohort.outputs.earlier_failures import EarlierFailures
+from dinomed3d.inference.cohort.outputs.mask_digest import sha256
 from dinomed3d.inference.cohort.outputs.record import Record, read_record
 from dinomed3d.inference.cohort.outputs.result_files import COLOUR_TABLE
 from dinomed3d.inference.cohort.outputs.resume import Worklist
@@ -89,7 +90,8 @@ def report(run: Run, work: Worklist) -> Outcome:
             "not_compared": TrainingRange.of(run.model).not_compared,
             "missing": [name for name in names if name not in records],
         }
-        shown = [flag_edited(r) if name in work.edited else r for name, r in records.items()]
+        edited = _digests(out, {n: r for n, r in records.items() if n in work.edited})
+        shown = [flag_edited(r, edited[n]) if n in edited else r for n, r in records.items()]
         if run.spec.orientation is None:
             shown = flag_orientations(shown)
         if run.names is not None:
@@ -127,6 +129,12 @@ def _outcome(run: Run, own: Mapping[str, Record], blocked: Mapping[str, Record])
         missing=tuple(shown(name) for name in run.shard.ids if name not in own),
         report=Path(run.spec.out) / "report.html",
     )
+
+
+def _digests(out: Path, records: Mapping[str, Record]) -> dict[str, str]:
+    """sha256 of the masks as they are now; one may have been moved away meanwhile."""
+    masks = {name: out / record["mask"]["file"] for name, record in records.items()}
+    return {name: sha256(mask) for name, mask in masks.items() if mask.is_file()}
 
 
 def _finished(out: Path, names: Iterable[str]) -> dict[str, Record]:

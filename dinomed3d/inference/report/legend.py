@@ -82,8 +82,8 @@ FLAGS = {
     "low certainty": f"The mean probability of what was labelled is below {LOW_CERTAINTY:g}.",
     "stored as …": "The scan lies in the file in another orientation than most scans of this run.",
     "localizer": "The region that was predicted was not found, or the mask touches its border and may be cut off.",
-    "corrected by hand": "The mask has changed since it was predicted and is kept; numbers and preview are those of "
-    "the prediction.",
+    "corrected by hand": "The mask has changed since it was predicted and is kept. What could not be made of the "
+    "corrected mask is named: it is of the prediction, or of an earlier correction.",
     "no DICOM segmentation, no RT structure set": "The mask is complete, but could not be written as a DICOM object, "
     "for the reason given.",
 }

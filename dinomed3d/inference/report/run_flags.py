@@ -6,20 +6,47 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+_MADE_OF_MASK = {
+    "preview": "volumes and preview",
+    "slices": "mask of the original slices",
+    "statistics": "statistics",
+    "split": "files of single labels",
+    "rtstruct": "RT structure set",
+    "seg": "DICOM segmentation",
+}
+"""Entry of the record, which says of which mask it was made -> what was made."""
+_MADE_BY_ALL = {"preview": (".png",), "slices": (".slices.nii.gz",), "seg": (".seg.dcm",)}
+"""Entries that are missing until they are made anew: then files of these endings are of the prediction."""
 
-def flag_edited(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Flag a finished case whose mask was corrected by hand after the run."""
-    old = ["volumes", "certainty", "preview"]
-    made_again = (record.get("seg") or {}).get("mask_sha256")
-    is_old = made_again is None or made_again == (record.get("mask") or {}).get("sha256")
-    if is_old and any(str(name).endswith(".seg.dcm") for name in record.get("files", ())):
-        old.append("DICOM segmentation")
-    if any(str(name).endswith((".npz", ".b2nd")) for name in record.get("files", ())):
-        old.append("probabilities")
-    text = (
-        f"corrected by hand since; {', '.join(old[:-1])} and {old[-1]} are those of the prediction"
-    )
-    return _flagged(record, text) if record["status"] == "done" else record
+
+def flag_edited(record: Mapping[str, Any], digest: str) -> Mapping[str, Any]:
+    """Flag a finished case whose mask was corrected by hand after the run.
+
+    Args:
+        record: of the case.
+        digest: sha256 of the mask's file as it is now.
+    """
+    if record["status"] != "done":
+        return record
+    files = [str(name) for name in record.get("files", ())]
+    predicted = ["certainty", "other flags"]
+    between: list[str] = []
+    if any(name.endswith((".npz", ".b2nd")) for name in files):
+        predicted.append("probabilities")
+    for entry, what in _MADE_OF_MASK.items():
+        made = record.get(entry)
+        if not made and not any(n.endswith(_MADE_BY_ALL.get(entry, ())) for n in files):
+            continue
+        made_of = (made or {}).get("mask_sha256") or record["mask"]["sha256"]
+        if made_of != digest:
+            (predicted if made_of == record["mask"]["sha256"] else between).append(what)
+    texts = ["corrected by hand since", f"{_listed(predicted)} are those of the prediction"]
+    texts += [f"as of an earlier correction: {_listed(between)}"] if between else []
+    return _flagged(record, "; ".join(texts))
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1])] * (len(names) > 1) + [names[-1]])
 
 
 def flag_orientations(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -1,4 +1,4 @@
-"""What is made of a finished mask on request: statistics, a file for each label, DICOM objects."""
+"""What is made of a finished mask, also long after the prediction: preview, statistics, label files, DICOM objects."""
 
 from __future__ import annotations
 
@@ -11,16 +11,23 @@ from numpy.typing import NDArray
 
 from dinomed3d import __version__
 from dinomed3d.inference.case import Case, CaseError
+from dinomed3d.inference.cohort.outputs.mask_digest import sha256
 from dinomed3d.inference.cohort.outputs.record import Record
+from dinomed3d.inference.cohort.outputs.result_files import SLICES_ENDING
 from dinomed3d.inference.cohort.outputs.split_labels import split_files, write_split
 from dinomed3d.inference.cohort.spec import PredictSpec
 from dinomed3d.inference.dicom.derived import MadeBy
 from dinomed3d.inference.io.grid import Grid, Volume
+from dinomed3d.inference.io.image import write_mask
+from dinomed3d.inference.io.pictures import PREVIEW_OF_PNG
 from dinomed3d.inference.models.model import Model
+from dinomed3d.inference.report.preview import draw_preview
 from dinomed3d.inference.report.statistics import label_statistics
-from dinomed3d.runtime.atomic_files import WriteError
+from dinomed3d.runtime.atomic_files import WriteError, atomic_write
 
 WHY_MISSING = {
+    "preview": "no preview and volumes of the correction: ",
+    "slices": "no mask of the original slices: ",
     "statistics": "no statistics: ",
     "split": "no label files: ",
     "rtstruct": "no RT structure set: ",
@@ -29,6 +36,42 @@ WHY_MISSING = {
 """Entry of the record -> beginning of the flag that says why it is missing."""
 SEG_ENDING = ".seg.dcm"
 """Ending of a DICOM segmentation, which is one of the record's `files`."""
+
+
+def preview(mask: NDArray[Any], volume: Volume, case: str, out: Path) -> str:
+    """Draw a mask over its scan; gives the name of the file.
+
+    Args:
+        mask: on the grid of the volume.
+        volume: the scan.
+        case: its id.
+        out: the output folder.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    grid = volume.grid
+    name = f"{case}{PREVIEW_OF_PNG if grid.ending == '.png' else '.png'}"
+    picture = draw_preview(volume.channels[0], mask, spacing_mm=grid.spacing_mm, affine=grid.affine)
+    atomic_write(out / name, picture)
+    return name
+
+
+def original_slices(
+    mask: NDArray[Any], grid: Grid, digest: str, case: str, out: Path, model: Model
+) -> Record:
+    """Write the mask of the original slices of a scan with two slice increments; gives entries of the record.
+
+    Raises:
+        CaseError: the format cannot store it.
+        OSError: it cannot be written.
+    """
+    from dinomed3d.inference.io.dicom import original_slices as grid_of
+
+    path = out / f"{case}{SLICES_ENDING}"
+    write_mask(mask[grid.slices], grid_of(grid), path, labels=model.mask_values)
+    entry = {"mask_sha256": digest, "file": f"{case}{SLICES_ENDING}", "sha256": sha256(path)}
+    return {"slices": entry}
 
 
 def statistics(mask: NDArray[Any], volume: Volume, digest: str, model: Model) -> Record:

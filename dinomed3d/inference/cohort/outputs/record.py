@@ -7,7 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dinomed3d.inference.cohort.outputs.result_files import LABELS_FOLDER, OTHERS, record_path
+from dinomed3d.inference.cohort.outputs.result_files import (
+    LABELS_FOLDER,
+    OTHERS,
+    SLICES_ENDING,
+    record_path,
+)
 from dinomed3d.inference.io.image import MASK_ENDINGS
 from dinomed3d.inference.report.statistics import are_statistics
 from dinomed3d.runtime.atomic_files import atomic_write
@@ -90,12 +95,14 @@ def _has_own_label_files(record: Record, case: str) -> bool:
 
 
 def _has_own_objects(record: Record, case: str) -> bool:
-    """Whether the DICOM objects that a record names are those of this case."""
-    return all(
+    """Whether the files that a record names with the mask they were made of are those of this case."""
+    preview = record.get("preview")
+    return (preview is None or isinstance(preview, dict)) and all(
         entry is None or (isinstance(entry, dict) and entry.get("file") == f"{case}{ending}")
         for entry, ending in (
             (record.get("rtstruct"), ".rtstruct.dcm"),
             (record.get("seg"), ".seg.dcm"),
+            (record.get("slices"), SLICES_ENDING),
         )
     )
 

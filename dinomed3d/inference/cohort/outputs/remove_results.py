@@ -7,9 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dinomed3d.inference.cohort.outputs.mask_digest import is_edited
+from dinomed3d.inference.cohort.outputs.mask_digest import is_edited, sha256
 from dinomed3d.inference.cohort.outputs.record import read_record, write_record
-from dinomed3d.inference.cohort.outputs.result_files import LABELS_FOLDER, OTHERS
+from dinomed3d.inference.cohort.outputs.result_files import LABELS_FOLDER, OTHERS, SLICES_ENDING
 from dinomed3d.inference.io.image import MASK_ENDINGS
 from dinomed3d.inference.io.pictures import PREVIEW_OF_PNG
 from dinomed3d.runtime import atomic_files
@@ -18,7 +18,7 @@ from dinomed3d.runtime import atomic_files
 def remove_results(out: Path, case: str, *, keep_mask_as: str | None = None) -> None:
     """Remove what an earlier run wrote for a case, so that nothing outdated stays.
 
-    A mask that was corrected by hand is kept, as `CASE.edited1.nii.gz` and so on.
+    A mask that was corrected by hand is kept, as `CASE.edited1.nii.gz` and so on, and so is one of the original slices.
 
     Args:
         out: the output folder.
@@ -39,18 +39,37 @@ def remove_results(out: Path, case: str, *, keep_mask_as: str | None = None) -> 
         ours = record["status"] == "done" and mask == out / record["mask"]["file"]
         edited = record["status"] == "damaged" or (ours and is_edited(record, out))
         if edited or (ours and keep_mask_as is not None):
-            word, number = "edited" if edited else keep_mask_as, 1
-            while (kept := out / f"{case}.{word}{number}{ending}").exists():
-                number += 1
-            mask.rename(kept)
+            _keep_apart(mask, ending, "edited" if edited else str(keep_mask_as))
         elif ours or record["status"] == "begun":
             mask.unlink()
+    if "sha256" in (record.get("slices") or {}):
+        keep_edited_slices(record, out)
     for ending in OTHERS:
         (out / f"{case}{ending}").unlink(missing_ok=True)
     for name in ((record.get("split") or {}).get("files") or {}).values():
         (out / name).unlink(missing_ok=True)
     with suppress(OSError):  # it does not exist, or holds files of others
         (out / f"{case}{LABELS_FOLDER}").rmdir()
+
+
+def keep_edited_slices(record: Mapping[str, Any], out: Path) -> str | None:
+    """Rename the mask of the original slices unless it is as we wrote it; gives its new name.
+
+    Records of older versions do not say how it was written: then it is kept, too.
+    """
+    path = out / f"{record['case']}{SLICES_ENDING}"
+    known = (record.get("slices") or {}).get("sha256")
+    if not path.is_file() or sha256(path) == known:
+        return None
+    return _keep_apart(path, ".nii.gz", "edited").relative_to(out).as_posix()
+
+
+def _keep_apart(path: Path, ending: str, word: str) -> Path:
+    """Rename `NAME.nii.gz` to `NAME.edited1.nii.gz`, or to the next number that is free."""
+    stem, number = path.name.removesuffix(ending), 1
+    while (kept := path.with_name(f"{stem}.{word}{number}{ending}")).exists():
+        number += 1
+    return path.rename(kept)
 
 
 def write_failure(out: Path, record: Mapping[str, Any], *, keep_mask_as: str | None = None) -> None:

@@ -7,6 +7,9 @@ from pathlib import Path
 from dinomed3d.inference.io.image import MASK_ENDINGS
 from dinomed3d.inference.report.anonymous import TABLE_FILE
 
+SLICES_ENDING = ".slices.nii.gz"
+"""Ending of the mask of the original slices of a scan with two slice increments."""
+
 OTHERS = (
     ".png",
     ".preview.png",
@@ -15,7 +18,7 @@ OTHERS = (
     ".pkl",
     ".seg.dcm",
     ".rtstruct.dcm",
-    ".slices.nii.gz",
+    SLICES_ENDING,
 )
 """Endings of the other files that a case may have next to its record."""
 

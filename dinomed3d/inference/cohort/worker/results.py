@@ -6,19 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dinomed3d.inference.cohort.outputs import deliverables
 from dinomed3d.inference.cohort.outputs.mask_digest import sha256
 from dinomed3d.inference.cohort.outputs.record import Record
+from dinomed3d.inference.cohort.outputs.result_files import SLICES_ENDING
 from dinomed3d.inference.cohort.spec import PredictSpec
 from dinomed3d.inference.cohort.worker.case_task import CaseTask
-from dinomed3d.inference.io.image import Grid, write_mask
-from dinomed3d.inference.io.pictures import PREVIEW_OF_PNG
+from dinomed3d.inference.io.image import write_mask
 from dinomed3d.inference.models.model import Model
-from dinomed3d.inference.report.preview import draw_preview
 from dinomed3d.inference.report.quality import TrainingRange, flags, measure
-from dinomed3d.runtime.atomic_files import atomic_write
 
 
 def write_results(
@@ -42,16 +39,19 @@ def write_results(
     volume, grid, scan = task.volume, task.volume.grid, task.case.scans[0]
     mask = np.ascontiguousarray(task.segmentation.mask)
     certainty = task.segmentation.certainty
-    stem = Path(spec.out) / task.case.id
-    path = Path(f"{stem}{grid.ending}")
+    path = Path(spec.out) / f"{task.case.id}{grid.ending}"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_mask(mask, grid, path, labels=model.mask_values)
+    digest = sha256(path)
     endings: list[str] = []
     notes: list[str] = []
     flagged: list[str] = []
+    made: Record = {}
     if grid.slices:
-        _write_original_slices(mask[grid.slices], grid, Path(f"{stem}.slices.nii.gz"), model)
-        endings.append(".slices.nii.gz")
+        made |= deliverables.original_slices(
+            mask, grid, digest, task.case.id, Path(spec.out), model
+        )
+        endings.append(SLICES_ENDING)
     if spec.dicom_seg and scan.ending == ".dcm":
         written, flagged = deliverables.segmentation(mask, grid, task.case, Path(spec.out), model)
         if written is not None:
@@ -69,11 +69,9 @@ def write_results(
         certainty=certainty,
         axes=(0, 1, 2) if task.reorientation is None else task.reorientation.axes,
     )
-    picture = draw_preview(volume.channels[0], mask, spacing_mm=grid.spacing_mm, affine=grid.affine)
-    preview = PREVIEW_OF_PNG if grid.ending == ".png" else ".png"
-    atomic_write(Path(f"{stem}{preview}"), picture)
-    digest = sha256(path)
-    made = deliverables.statistics(mask, volume, digest, model) if spec.statistics else {}
+    preview = deliverables.preview(mask, volume, task.case.id, Path(spec.out))
+    if spec.statistics:
+        made |= deliverables.statistics(mask, volume, digest, model)
     if spec.dicom_rtstruct and scan.ending == ".dcm":
         entries, more = deliverables.structure_set(
             mask, grid, digest, task.case, Path(spec.out), model
@@ -91,20 +89,13 @@ def write_results(
         "grid": grid.to_json(),
         "orientation": grid.orientation,
         "mask": {"file": f"{task.case.id}{grid.ending}", "sha256": digest},
-        "files": [f"{task.case.id}{ending}" for ending in (*endings, preview)],
+        "files": [*(f"{task.case.id}{ending}" for ending in endings), preview],
         "labels": labels,
         "certainty": certainty,
         "flags": flagged,
         "result_notes": notes,
         **made,
     }
-
-
-def _write_original_slices(mask: NDArray[Any], grid: Grid, path: Path, model: Model) -> None:
-    """Write the mask of the original slices of a scan with two slice increments."""
-    from dinomed3d.inference.io.dicom import original_slices
-
-    write_mask(mask, original_slices(grid), path, labels=model.mask_values)
 
 
 def describe_localizing(task: CaseTask, spec: PredictSpec, record: Record) -> Record:

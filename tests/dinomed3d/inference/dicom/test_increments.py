@@ -168,6 +168,7 @@ def test_the_head_of_the_cases(shared, tmp_path):
 def check_later_structure_sets(spec, path):
     """Of a mask that was corrected, and one that is gone: made again, and nothing is predicted for it."""
     image = nib.load(path.with_name("head.nii.gz"))
+    old_preview = path.with_name("head.png").read_bytes()
     values = np.zeros(image.shape, np.uint8)
     values[4:9, 5:8, 8:13] = 1  # even slices 8 to 12: original ones 7, 8 and 9
     nib.save(nib.Nifti1Image(values, None, image.header), path.with_name("head.nii.gz"))
@@ -192,26 +193,39 @@ def check_later_structure_sets(spec, path):
     assert heights == {20, 25, 30} and len(frames) == 3
     assert again.pixel_array.sum() == values[4:9, 5:8, 8:13:2].sum()
     flag = html.unescape(path.with_name("report.html").read_text(encoding="utf-8"))
-    assert "corrected by hand since; volumes, certainty and preview are" in flag
+    assert "corrected by hand since; certainty and other flags are those of the prediction<" in flag
     assert record["files"].count("head.seg.dcm") == 1 and len(record["result_notes"]) == 1
+    assert np.array_equal(own_slices(path), values.T[[*range(7), 8, 10, 12, 14, 16]])
+    assert record["labels"]["a"]["voxels"] == values.sum()
+    assert path.with_name("head.png").read_bytes() != old_preview
     path.unlink()
     assert predict(spec, events.append).done and pydicom.dcmread(path) == found
     check_a_correction_without_segmentation(spec, path, values, image.header)
 
 
+def own_slices(path):
+    return np.asarray(nib.load(path.with_name("head.slices.nii.gz")).dataobj).T
+
+
 def check_a_correction_without_segmentation(spec, path, values, header):
-    """A value without a label: the older segmentation stays and is flagged as such."""
+    """A value without a label: the segmentation of the first correction stays, and a flag says so."""
     before = path.with_name("head.seg.dcm").read_bytes()
+    drawn = nib.Nifti1Image(
+        np.full_like(own_slices(path).T, 7),
+        None,
+        nib.load(path.with_name("head.slices.nii.gz")).header,
+    )
+    nib.save(drawn, path.with_name("head.slices.nii.gz"))  # someone has drawn into that one as well
     nib.save(nib.Nifti1Image(values * 99, None, header), path.with_name("head.nii.gz"))
     assert predict(spec, lambda event: None).done
     record = json.loads(path.with_name("head.json").read_text())
     assert any("no DICOM segmentation" in flag for flag in record["flags"])
-    assert (
-        record["seg"]["mask_sha256"] is None
-        and path.with_name("head.seg.dcm").read_bytes() == before
-    )
-    text = path.with_name("report.html").read_text(encoding="utf-8")
-    assert "preview and DICOM segmentation are those of the prediction" in html.unescape(text)
+    assert path.with_name("head.seg.dcm").read_bytes() == before
+    text = html.unescape(path.with_name("report.html").read_text(encoding="utf-8"))
+    assert "as of an earlier correction: RT structure set and DICOM segmentation<" in text
+    assert own_slices(path).max() == 99
+    assert any("kept as head.slices.edited1.nii.gz" in flag for flag in record["flags"])
+    assert np.asarray(nib.load(path.with_name("head.slices.edited1.nii.gz")).dataobj).min() == 7
     nib.save(nib.Nifti1Image(values, None, header), path.with_name("head.nii.gz"))
     assert predict(spec, lambda event: None).done
     record = json.loads(path.with_name("head.json").read_text())

@@ -2,15 +2,38 @@
 
 from dinomed3d.inference.report.run_flags import flag_edited
 
+RECORD = {
+    "status": "done",
+    "flags": ["before"],
+    "files": ["a.seg.dcm", "a.slices.nii.gz", "a.npz", "a.png"],
+    "mask": {"sha256": "first"},
+    "rtstruct": {"mask_sha256": "first"},
+}
+
+
+def older(now="third", **entries):
+    """What is named as of the prediction, and as of an earlier correction."""
+    before, flag = flag_edited(
+        RECORD | {name: {"mask_sha256": of} for name, of in entries.items()}, now
+    )["flags"]
+    assert before == "before" and flag.startswith("corrected by hand")
+    predicted, _, between = flag.partition("as of an earlier correction: ")
+    return predicted, between
+
 
 def test_a_corrected_case_names_what_is_still_the_predictions():
-    record = {"status": "done", "flags": ["before"], "files": ["a.png", "a.seg.dcm", "a.npz"]}
-    before, flag = flag_edited(record)["flags"]
-    assert before == "before" and "DICOM segmentation" in flag and "probabilities" in flag
-    seg = {"mask_sha256": "2"}
-    again = {**record, "mask": {"sha256": "1"}, "seg": seg}
-    assert "DICOM" not in flag_edited(again)["flags"][1]
-    assert "DICOM" in flag_edited({**again, "mask": {"sha256": "2"}})["flags"][1]  # it is older
-    (alone,) = flag_edited({**record, "flags": [], "files": ["a.png"]})["flags"]
-    assert "DICOM" not in alone and "probabilities" not in alone
-    assert flag_edited({**record, "status": "failed"})["flags"] == ["before"]
+    predicted, between = older()
+    for what in ("volumes and preview", "original slices", "probabilities", "RT str", "DICOM seg"):
+        assert what in predicted
+    assert not between and "statistics" not in predicted and "single labels" not in predicted
+    predicted, between = older(preview="third", slices="third", seg="third", rtstruct="third")
+    assert "probabilities" in predicted and "certainty" in predicted and not between
+    for what in ("preview", "original slices", "RT str", "DICOM seg"):
+        assert what not in predicted
+    assert flag_edited({**RECORD, "status": "failed"}, "third")["flags"] == ["before"]
+
+
+def test_what_the_second_correction_could_not_replace_is_of_the_first():
+    predicted, between = older(seg="second", statistics="second", preview="third")
+    assert between == "statistics and DICOM segmentation"
+    assert "DICOM" not in predicted and "RT structure set" in predicted

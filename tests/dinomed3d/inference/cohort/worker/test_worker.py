@@ -11,7 +11,8 @@ import pytest
 from dinomed3d.inference.case import Case
 from dinomed3d.inference.cohort import outcome as outcome_module
 from dinomed3d.inference.cohort import run as run_module
-from dinomed3d.inference.cohort.worker import case_input, case_output, case_prediction, results
+from dinomed3d.inference.cohort.outputs import deliverables
+from dinomed3d.inference.cohort.worker import case_input, case_output, case_prediction
 from dinomed3d.inference.cohort.worker.case_task import CaseTask, ends_run
 from dinomed3d.runtime.atomic_files import WriteError
 from dinomed3d.runtime.errors import UserError
@@ -65,7 +66,7 @@ def test_a_scan_that_changes_during_the_run(spec, monkeypatch):
 
 
 def test_a_failure_while_writing_leaves_no_mask(spec, monkeypatch):
-    monkeypatch.setattr(results, "draw_preview", lambda *a, **o: 1 / 0)
+    monkeypatch.setattr(deliverables, "draw_preview", lambda *a, **o: 1 / 0)
     outcome, _ = run(spec, save_probabilities="b2nd")
     assert len(outcome.failed) == 3
     left = {path.name for path in Path(spec.out).iterdir()}
