@@ -10,6 +10,7 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
 
+from dinomed3d.hub.ask import file_on_hub
 from dinomed3d.hub.lookup_errors import cannot_answer, explained
 from dinomed3d.hub.name import HubName, hub_name
 from dinomed3d.runtime.errors import UserError
@@ -90,7 +91,8 @@ def local_model(source: str | os.PathLike[str], kind: ModelKind) -> Path:
         remote = _ask(name, file)
     except Exception as error:  # the hub's client raises many kinds, from OSError to its own
         if kept is not None and (reason := cannot_answer(error)):
-            return _from_cache(name, kept, f" ({reason})")
+            hint = "" if "HF_HUB_OFFLINE" in reason else "; HF_HUB_OFFLINE=1 does not ask it"
+            return _from_cache(name, kept, f" ({reason}{hint})")
         raise explained(error, name, file, lambda: _advice(name, kind)) from error
     return _downloaded(name, file, remote)
 
@@ -131,17 +133,11 @@ def _cached(name: HubName, file: str, revision: str) -> Path | None:
 
 def _ask(name: HubName, file: str) -> _Remote:
     """Ask the hub which commit the revision is, and what the file must be."""
-    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
-    from huggingface_hub.utils import OfflineModeIsEnabled
-
-    if constants.HF_HUB_OFFLINE:
-        raise OfflineModeIsEnabled("HF_HUB_OFFLINE is set")
-    url = hf_hub_url(name.repository, file, revision=name.revision)
-    said = get_hf_file_metadata(url)
+    said = file_on_hub(name.repository, file, revision=name.revision)
     if said.commit_hash is None or said.size is None or not CHECKSUM.fullmatch(said.etag or ""):
         raise UserError(
-            f"model {name}: {url} names no commit, size or checksum of it; if HF_ENDPOINT is set, check that it is a "
-            "hub, or download the file yourself and give its path"
+            f"model {name}: {said.location} names no commit, size or checksum of it; if HF_ENDPOINT is set, check that "
+            "it is a hub, or download the file yourself and give its path"
         )
     return _Remote(said.commit_hash, said.etag or "", said.size)
 

@@ -59,8 +59,8 @@ def explained(error: Exception, name: HubName, file: str, advice: Callable[[], s
     login = "log in with 'hf auth login' or set HF_TOKEN"
     if reason := cannot_answer(error):
         return UserError(
-            f"{what}: is not in the cache {constants.HF_HUB_CACHE}, and {reason}; "
-            "try again with a network, or give the path of a copy"
+            f"{what}: is not in the cache {constants.HF_HUB_CACHE}, and {reason}; look it up once with a network (from "
+            "then on the cache has it), or give the path of a copy"
         )
     if isinstance(error, GatedRepoError):
         return UserError(f"{what}: is gated; ask for access on {page}, then {login}")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dinomed3d.hub.ask import first_answer
 from dinomed3d.hub.model_card import is_written_by_somebody
 from dinomed3d.hub.name import check_repository
 from dinomed3d.runtime.errors import UserError
@@ -104,7 +105,7 @@ def _repository(api: Any, repository: str, private: bool) -> bool:
     from huggingface_hub.utils import RepositoryNotFoundError
 
     try:
-        found = api.model_info(repository)
+        found = first_answer(lambda: api.model_info(repository))
     except RepositoryNotFoundError:
         api.create_repo(repository, private=True if private else None, exist_ok=True)
         found = api.model_info(repository)

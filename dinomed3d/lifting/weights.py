@@ -16,12 +16,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from dinomed3d.hub.ask import file_on_hub
 from dinomed3d.lifting.checkpoint_layouts import WeightsError, check_periods, to_timm
 from dinomed3d.runtime.tensor_files import TensorFileError, read_safetensors, read_tensor_file
 
 log = logging.getLogger(__name__)
 
 FILE_NAMES = ("model.safetensors.index.json", "model.safetensors", "pytorch_model.bin")
+CACHED = "model.safetensors"
+"""The file of a repository of the hub."""
 ENDINGS = (".safetensors", ".pth", ".pt", ".bin")
 # Keys under which checkpoints of DINO, timm, nnU-Net and Lightning hold a state dict, outermost first.
 CONTAINERS = ("teacher", "model_ema", "network_weights", "model_state_dict", "state_dict", "model")
@@ -108,12 +111,17 @@ def find_weights(source: str | os.PathLike[str], *, hub_repository: str) -> Path
 
 
 def _download(repository: str) -> Path:
-    """`model.safetensors` of a Hugging Face repository, from the local cache if it is there."""
-    from huggingface_hub import hf_hub_download
+    """`model.safetensors` of a Hugging Face repository, from the local cache if it is there: then nobody is asked."""
+    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 
+    kept = try_to_load_from_cache(repository, CACHED)
+    if isinstance(kept, str):
+        log.warning("loading encoder weights of %s from the cache", repository)
+        return Path(kept)
     log.warning("loading encoder weights from the hub: %s", repository)
     try:
-        return Path(hf_hub_download(repository, "model.safetensors", etag_timeout=10))
+        file_on_hub(repository, CACHED)  # the download itself would try again for most of a minute
+        return Path(hf_hub_download(repository, CACHED))
     except Exception as error:  # the hub's client raises many kinds, from OSError to its own
         licence = (
             ", accept the model's licence there and log in with `hf auth login`"
@@ -121,8 +129,9 @@ def _download(repository: str) -> Path:
             else ""
         )
         raise HubError(
-            f"no weights from the hub repository {repository} ({type(error).__name__}): connect to the "
-            f"network{licence}; or set 'weights' to a checkpoint file or directory"
+            f"no weights from the hub repository {repository} ({type(error).__name__}): they are not in the cache "
+            f"{constants.HF_HUB_CACHE}, from where they are read without a network; connect to the network "
+            f"once{licence}; or set 'weights' to a checkpoint file or directory"
         ) from error
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
 
+from dinomed3d.hub import ask
 from dinomed3d.hub import local_model as module
 from dinomed3d.hub.local_model import CLOUD, VOLUME, WEIGHTS, local_model
 from dinomed3d.hub.name import HubName, check_repository, hub_name
@@ -91,6 +93,22 @@ def test_second_use_needs_no_hub(hub, caplog):  # noqa: F811
     assert commit in caplog.text
     with pytest.raises(UserError, match="not in the cache"):
         local_model("hf:us/other", VOLUME)
+
+
+def test_a_hub_that_never_answers_is_given_up(hub, monkeypatch, caplog):  # noqa: F811
+    hub.add(REPOSITORY, {"model.zip": b"one"})
+    path = local_model(f"hf:{REPOSITORY}", VOLUME)
+    never = threading.Event()
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda *a, **o: never.wait())
+    monkeypatch.setattr(ask, "PATIENCE_S", 0.01)
+    monkeypatch.setattr(ask, "LONGEST_S", 0.02)
+    try:
+        assert local_model(f"hf:{REPOSITORY}", VOLUME) == path
+        assert "waiting" in caplog.text and "HF_HUB_OFFLINE=1" in caplog.text
+        with pytest.raises(UserError, match="no answer"):
+            local_model("hf:us/other", VOLUME)
+    finally:
+        never.set()
 
 
 def test_offline(hub, monkeypatch):  # noqa: F811

@@ -382,12 +382,16 @@ def test_the_hub(name, repository, tmp_path, monkeypatch, caplog):
     source = randomised(name)
     path = write(tmp_path / "model.safetensors", as_timm(source.vit))
     asked = []
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda *a, **_: None)
     monkeypatch.setattr(
         huggingface_hub, "hf_hub_download", lambda *a, **_: asked.append(a) or str(path)
     )
     assert_same(tiny(name, weights="hub"), source)
     assert asked == [(repository, "model.safetensors")]
     assert repository in caplog.text
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *a: str(path))
+    assert_same(tiny(name, weights="hub"), source)
+    assert len(asked) == 1, "what is in the cache needs no network"
 
 
 @pytest.mark.parametrize("error", [OSError("no route"), RuntimeError("odd"), ValueError("gated")])
@@ -395,7 +399,9 @@ def test_a_hub_that_cannot_be_reached_names_the_alternatives(error, monkeypatch)
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", fail)
+    # it would try again and again
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *a, **_: pytest.fail("asked"))
     with pytest.raises(HubError) as caught:
         tiny(V3, weights="hub")
     for name in ("timm/vit_small_patch16_dinov3_qkvb.lvd1689m", "'weights'", "licence"):

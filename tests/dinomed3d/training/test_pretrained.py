@@ -69,7 +69,7 @@ def test_none_leaves_the_encoder_random(nnunet, monkeypatch, pretrained):
 
 
 def test_where_the_hub_gives_nothing_the_encoder_without_a_licence_is_named(monkeypatch):
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", gated)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", gated)
     with pytest.raises(WeightsError) as caught:
         read_pretrained_encoder(NetworkSpec(), "hub")
     for setting in (

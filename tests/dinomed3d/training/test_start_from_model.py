@@ -52,7 +52,7 @@ def model(nnunet: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path
     def unreachable(*args, **kwargs):
         raise OSError("no network")
 
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", unreachable)
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", unreachable)
     for name in ("WEIGHTS", "ENCODER_OVERRIDES", "VOXELS_PER_TOKEN", "STAGE1_EPOCHS"):
         monkeypatch.delenv(f"DINOMED3D_{name}")
     return tmp_path / "model.pth"
