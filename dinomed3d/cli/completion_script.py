@@ -16,6 +16,8 @@ FOLDERS = ("DIR", "FOLDER")
 """Metavars of options that take a folder."""
 FILES = ("FILE", "FILES", "IN", "OUT", "MODEL", "CLOUD", "WHERE", "PATH", "YAML")
 """Metavars of options that take a file or a folder, where their type is text."""
+_POWERSHELL = Path(__file__).parent / "paths.ps1"
+"""Functions that offer paths in PowerShell."""
 _END = "DINOMED3D_END_OF_SCRIPT"
 
 
@@ -40,6 +42,8 @@ def completion_script(shell: str) -> str:
         scripts.append(shtab.complete(parser, shell))
     if shell == "zsh":
         return _for_zsh(scripts)
+    if shell == "powershell":
+        return _for_powershell(scripts)
     return "\n\n".join(scripts)
 
 
@@ -88,3 +92,11 @@ def _for_zsh(scripts: list[str]) -> str:
     parts = ["(( $+functions[compdef] )) || { autoload -Uz compinit && compinit; }"]
     parts += [f"eval \"$(cat <<'{_END}'\n{script}\n{_END}\n)\"" for script in scripts]
     return "\n".join(parts)
+
+
+def _for_powershell(scripts: list[str]) -> str:
+    """Scripts for PowerShell, with functions of ours for paths, which put those with blanks into quotes."""
+    told = "if ($wordToComplete -and $allTokens[-1] -eq $wordToComplete) {"
+    is_last = "if ($wordToComplete -and (_dinomed3d_bare $allTokens[-1]) -eq (_dinomed3d_bare $wordToComplete)) {"
+    paths = _POWERSHELL.read_text(encoding="utf-8")
+    return "\n\n".join([*(script.replace(told, is_last) for script in scripts), paths])

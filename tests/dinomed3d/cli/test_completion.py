@@ -68,6 +68,25 @@ def test_other_shells_read_their_script(shell: str, script: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_powershell_quotes_paths_with_blanks() -> None:
+    pytest.importorskip("shtab", reason="the extra 'completion' is not installed")
+    script = completion_script("powershell")
+    named = "function _shtab_powershell_compgen_files"
+    ours = script.rindex(named)
+    assert script.count(named) > 1 and "_dinomed3d_paths $WordToComplete $true" in script[ours:]
+    # a word that begins with a quote is the one being typed, in each command's script
+    assert script.count("-eq (_dinomed3d_bare $wordToComplete)") == script.count("Register-Arg")
+    if shutil.which("pwsh") is None:
+        return
+    asked = {"a b": "'a b'", "it's": "'it''s'", "a.zip": "a.zip", "$x": "'$x'"}
+    words = ", ".join("'" + word.replace("'", "''") + "'" for word in asked)
+    command = f"{script}\n{words} | ForEach-Object {{ _dinomed3d_quoted $_ }}"
+    done = subprocess.run(
+        ["pwsh", "-NoProfile", "-Command", "-"], input=command, capture_output=True, text=True
+    )
+    assert done.stdout.split("\n")[: len(asked)] == list(asked.values()), done.stderr
+
+
 def test_without_shtab_it_says_how_to_install_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
