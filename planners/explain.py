@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -209,18 +209,36 @@ def _hours(value: float) -> str:
     return f"{value / 24:.0f} days" if value >= 72 else f"{value:.2g} h"
 
 
-def explain(path: Path, configuration: str | None, device: torch.device) -> str:
+def say_nothing(text: str) -> None:
+    """Take no notice."""
+
+
+def measuring(explanations: Sequence[Explanation], device: torch.device) -> str:
+    """What is measured for a plan, and how long that takes at least: a second for each."""
+    seconds = 2 + sum(len(e.stages) for e in explanations)
+    names = ", ".join(e.name for e in explanations)
+    return f"measuring the speed of {device} and of loading for {names}: about {seconds} s"
+
+
+def explain(
+    path: Path,
+    configuration: str | None,
+    device: torch.device,
+    say: Callable[[str], None] = say_nothing,
+) -> str:
     """Explain a plan file, all its configurations or one, as text.
 
     Args:
         path: nnU-Net's plan; dataset.json must be in the same folder.
         configuration: "3d_fullres", or None for all.
         device: its speed is measured for the times.
+        say: receives what is being done, before it takes seconds.
 
     Raises:
         UserError: not a plan, or one that no network can be built from.
     """
     explanations = explain_plan(path, configuration)
+    say(measuring(explanations, device))
     speed = measure_speed(device)
     return "\n\n\n".join(e.text(speed, loaders_of(e)) for e in explanations)
 

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from planners.augmentation_cost import LoaderSpeed
-from planners.explain import Explanation, explain_plan, loaders_of
+from planners.explain import Explanation, explain_plan, loaders_of, measuring, say_nothing
 from planners.speed import Speed, measure_speed
 
 
-def explain_json(path: Path, configuration: str | None, device: torch.device) -> dict[str, Any]:
+def explain_json(
+    path: Path,
+    configuration: str | None,
+    device: torch.device,
+    say: Callable[[str], None] = say_nothing,
+) -> dict[str, Any]:
     """Explain a plan file, all its configurations or one.
 
     Args:
         path: nnU-Net's plan; dataset.json must be in the same folder.
         configuration: "3d_fullres", or None for all.
         device: its speed is measured for the times.
+        say: receives what is being done, before it takes seconds.
 
     Raises:
         UserError: not a plan, or one that no network can be built from.
     """
     explanations = explain_plan(path, configuration)
+    say(measuring(explanations, device))
     speed = measure_speed(device)
     return {
         "plan": path,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,13 @@ def run(arguments: argparse.Namespace) -> int:
     device = torch.device(choose_device(arguments.device))
     if arguments.json:
         with json_alone(True):
-            content = explain_json(arguments.plans, arguments.configuration, device)
+            content = explain_json(arguments.plans, arguments.configuration, device, _say)
         print_json("dinomed3d-explain-1", content)
     else:
-        print(lines_of(explain(arguments.plans, arguments.configuration, device)))
+        print(lines_of(explain(arguments.plans, arguments.configuration, device, _say)))
     return 0
+
+
+def _say(text: str) -> None:
+    """What takes seconds, outside the output."""
+    print(lines_of(text), file=sys.stderr, flush=True)
