@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dinomed3d.hub.local_model import CLOUD, local_model
+from dinomed3d.runtime.counted import shortly
 from dinomed3d.runtime.device import choose_device
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.terminal_text import one_line
 from pointseg.config.precision import encoder_dtype
 from pointseg.conventions import PRECISIONS
 from pointseg.datasets.axes import FileAxes, upright_frames
@@ -127,6 +129,15 @@ class PointSegmenter:
         self._predictor, self._trained, self._check_scale = predictor, trained, check_scale
         self._lock = threading.Lock()
 
+    def __repr__(self) -> str:
+        """In one line what it is: backbone, classes, what it reads, voxel size and device."""
+        recipe, used = self._trained.recipe, self._predictor.tile_predictor
+        parts = [recipe.backbone, f"classes {shortly(self.classes)}"]
+        parts += [f"reads {', '.join(self.needs)}"] if self.needs else []
+        parts += [] if recipe.images is None else [f"images through {recipe.images.encoder}"]
+        parts += [f"voxels of {recipe.voxel_m:g} m", f"{used.precision} on {used.device}"]
+        return one_line(f"<{type(self).__name__}: {'; '.join(parts)}>")
+
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes; their places are the labels."""
@@ -162,6 +173,19 @@ class PointSegmenter:
         probabilities: Literal[True],
         progress: Callable[[float], None] = ...,
     ) -> LabelledPoints: ...
+
+    @overload
+    def predict(
+        self,
+        points: ArrayLike | Scene | str | PathLike[str],
+        *,
+        color: ArrayLike | None = ...,
+        normal: ArrayLike | None = ...,
+        intensity: ArrayLike | None = ...,
+        frames: Sequence[Frame] | None = ...,
+        probabilities: bool,
+        progress: Callable[[float], None] = ...,
+    ) -> NDArray[np.int32] | LabelledPoints: ...
 
     def predict(
         self,

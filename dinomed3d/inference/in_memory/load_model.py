@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any
 
+import torch
+
 from dinomed3d.hub.local_model import VOLUME, local_model
 from dinomed3d.inference.case import Case, CaseError
 from dinomed3d.inference.cohort.events import CaseProgress, Event
@@ -15,8 +17,11 @@ from dinomed3d.inference.cohort.spec import PRECISIONS, PredictSpec
 from dinomed3d.inference.cohort.worker.case_task import CaseTask
 from dinomed3d.inference.cohort.worker.worker import Worker
 from dinomed3d.inference.in_memory.images import understand
+from dinomed3d.inference.models.licence import encoder_name
 from dinomed3d.inference.models.model import FINAL, open_model
+from dinomed3d.runtime.counted import counted, shortly
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.terminal_text import one_line
 
 
 def load_model(
@@ -87,6 +92,25 @@ class VolumeSegmenter:
         """Make it from a loaded model; `load_model` does."""
         self._worker = worker
         self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        """In one line what it is: data set, network, labels, channels, spacing and device."""
+        loaded = self._worker.models
+        model, precision = loaded.model, loaded.precision or torch.float32
+        parts = [
+            f"{model.name}, {model.trainer} {model.configuration}",
+            f"{counted(len(model.folds), 'fold')}",
+            f"labels {shortly(self.labels)}",
+            f"channels {shortly(self.channels)}",
+        ]
+        if encoder := encoder_name(model):
+            parts.append(f"encoder {encoder}")
+        sides = " x ".join(f"{side:g}" for side in self.spacing_mm)
+        parts += [
+            f"spacing {sides} mm",
+            f"{str(precision).removeprefix('torch.')} on {loaded.device}",
+        ]
+        return one_line(f"<{type(self).__name__}: {'; '.join(parts)}>")
 
     @property
     def labels(self) -> Mapping[str, list[int]]:

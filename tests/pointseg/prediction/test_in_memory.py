@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import typing
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 import pointseg
 from dinomed3d.runtime.errors import UserError
 from pointseg.files import read_cloud, write_cloud
+from pointseg.prediction.in_memory import PointSegmenter
 from pointseg.prediction.predict import predict
 from pointseg.prediction.spec import PredictSpec
 from pointseg.training.checkpoint import build_segmenter, save_checkpoint
@@ -53,6 +55,18 @@ def test_arrays_scenes_and_files_get_the_classes_of_the_command(net, path, tmp_p
         assert found.dtype == np.int32
         np.testing.assert_array_equal(found, expected)
     assert net.classes == CLASSES.names and net.needs == ("color",)
+    said = repr(net)
+    assert "\n" not in said and CLASSES.names[0] in said and "reads color" in said
+    assert f"voxels of {RECIPE.voxel_m:g} m" in said and said.endswith("float32 on cpu>")
+
+
+@pytest.mark.skipif(not hasattr(typing, "get_overloads"), reason="Python 3.10 keeps none")
+def test_a_variable_may_say_whether_probabilities_are_wanted():
+    kinds = {
+        each.__annotations__["probabilities"]: each.__annotations__["return"]
+        for each in typing.get_overloads(PointSegmenter.predict)
+    }
+    assert kinds["bool"] == "NDArray[np.int32] | LabelledPoints" and len(kinds) == 3
 
 
 @pytest.mark.parametrize("tta", [False, True])

@@ -52,6 +52,13 @@ def by_command(folder, path, trained):
     return labels
 
 
+def test_a_model_says_what_it_is(model):
+    said = repr(model)
+    assert "labels a, b; channels MRI" in said and "\n" not in said and "encoder" not in said
+    sides = " x ".join(f"{side:g}" for side in model.spacing_mm)
+    assert f"spacing {sides} mm" in said and said.endswith("float32 on cpu>")
+
+
 def test_a_path_and_an_itk_image_give_itk_masks(model, path, by_command):
     image = sitk.ReadImage(str(path))
     for given in (path, str(path), [path], image):
