@@ -37,6 +37,13 @@ MAX_LABELS_OPEN = 10
 """Largest number of labels for which the volumes of a case are shown; of more they are collapsed."""
 
 
+_OTHER_VERSION = (
+    '<p class="hint">This report was written by another version of dinomed3d: a click does not sort its table here. '
+    "The same <code>dinomed3d predict</code> again writes it anew, and predicts nothing that is finished.</p>"
+)
+"""What a page that is served says where its script is not ours."""
+
+
 def render_page(out: Path, cases: CaseCounts, run: Mapping[str, Any]) -> str:
     """Render the page of a run.
 
@@ -82,8 +89,14 @@ def policy(*, images: str) -> str:
 
 
 def with_viewer(page: bytes) -> bytes:
-    """A page as it is shown where `dinomed3d view` runs: with links to the viewer."""
-    return page.replace(b'<html lang="en">', b'<html lang="en" class="served">', 1)
+    """A page as it is shown where `dinomed3d view` runs: with links to the viewer.
+
+    The browser runs our present script alone there, so that a page of another version cannot be sorted: it says so.
+    """
+    served = page.replace(b'<html lang="en">', b'<html lang="en" class="served">', 1)
+    if _script().encode() in page:
+        return served
+    return served.replace(b"<main>", b"<main>\n" + _OTHER_VERSION.encode(), 1)
 
 
 def _script() -> str:

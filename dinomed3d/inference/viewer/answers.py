@@ -6,6 +6,7 @@ import json
 import re
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path, PurePosixPath
@@ -15,6 +16,7 @@ from dinomed3d.inference.case import CaseError
 from dinomed3d.inference.report.html_report import policy, with_viewer
 from dinomed3d.inference.viewer.display import as_nifti
 from dinomed3d.inference.viewer.viewed_run import ViewedRun
+from dinomed3d.runtime.errors import UserError
 
 _HERE = Path(__file__).parent
 _HTML, _SCRIPT, _JSON = "text/html; charset=utf-8", "text/javascript", "application/json"
@@ -135,16 +137,28 @@ class Answers:
         """The viewer at a case that a link of the report names."""
         names = parse_qs(query, errors="surrogateescape").get("case", [])
         number = self.run.find(names[0]) if names else None
+        if number is None and names:  # perhaps finished since the last look
+            with suppress(UserError):
+                self.run.refresh()
+            number = self.run.find(names[0])
         if number is None:
             return _error(HTTPStatus.NOT_FOUND, "this folder holds no finished case of that name")
         return _redirect(f"{self.address}#{number + 1}")
 
     def _cases(self) -> Answer:
-        cases = [{"name": one.name, "flagged": one.is_flagged} for one in self.run.cases]
+        """Everything that is finished by now: the page asks for it when it is loaded."""
+        try:
+            self.run.refresh()
+        except UserError as err:
+            return _error(HTTPStatus.NOT_FOUND, str(err))
+        cases = [
+            {"number": one.number, "name": one.name, "flagged": one.is_flagged}
+            for one in self.run.cases
+        ]
         return _json({"cases": cases, "report": "report.html" in self.run.files})
 
     def _of_case(self, number: int, volume: str | None, channel: int) -> Answer:
-        if number >= len(self.run.cases):
+        if self.run.case(number) is None:
             return _error(HTTPStatus.NOT_FOUND, "no such case")
         try:
             if volume is None:
@@ -161,6 +175,9 @@ class Answers:
 
     def _file(self, name: str) -> Answer:
         try:
+            if name == "report.html" and name not in self.run.files:
+                with suppress(UserError):  # a run writes it at its end
+                    self.run.refresh()
             content = self.run.open_file(name)
         except OSError:
             content = None

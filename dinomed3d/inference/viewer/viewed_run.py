@@ -13,7 +13,7 @@ from typing import Any
 from dinomed3d.inference.case import Case, CaseError, CaseList
 from dinomed3d.inference.cohort.outputs.mask_digest import is_edited
 from dinomed3d.inference.cohort.outputs.record import Record, read_record
-from dinomed3d.inference.cohort.outputs.result_files import REPORTS
+from dinomed3d.inference.cohort.outputs.result_files import REPORTS, record_path
 from dinomed3d.inference.io.image import read_case
 from dinomed3d.inference.report.anonymous import KEY_FILE, TABLE_FILE, Anonymizer
 from dinomed3d.inference.viewer.display import Display, read_shown_mask, shown_labels
@@ -23,6 +23,8 @@ from dinomed3d.runtime.terminal_text import one_line
 
 _SHOWN_REPORTS = tuple(name for name in REPORTS if name != TABLE_FILE)
 """Reports that a browser may be given: not the table of pseudonyms."""
+_Listed = tuple[bool, list[str]]
+"""Whether a case has flags, and the paths of its files."""
 _LEFT_OUT = "the reason is left out, since the run is anonymous; without --anonymous it is shown"
 
 
@@ -34,6 +36,8 @@ CORRECTED = "the mask has changed since it was predicted: it is shown as it is n
 class ViewedCase:
     """A finished case as it is listed."""
 
+    number: int
+    """Stays its own while the viewer runs, whatever cases are finished meanwhile."""
     id: str
     """The case, as its files are named."""
     name: str
@@ -54,32 +58,61 @@ class ViewedRun:
         if not out.is_dir():
             raise UserError(f"OUT: {out} is no folder; give the one that 'predict -o' wrote")
         self.out = out
-        self.anonymous = _is_anonymous(out)
-        found = {case: (flagged, files) for case, flagged, files in _finished(out)}
+        self._records = FinishedCases(out)
+        self._numbers: dict[str, int] = {}
+        self._listing, self._reading = threading.Lock(), threading.Lock()
+        self._looks = 0
+        self._shown: tuple[tuple[int, int], Display, Record, list[str]] | None = None
+        """Number of the case and of the look at the folder, and what was read then."""
+        self.refresh()
+
+    def refresh(self) -> None:
+        """List again what is finished: a run may go on while one looks at its first cases.
+
+        Raises:
+            UserError: there is nothing of a run of ours any more.
+        """
+        with self._listing:
+            self._list()
+            self._looks += 1  # what is in memory is read again: its mask may have been corrected
+
+    def _list(self) -> None:
+        out, found = self.out, self._records.read()
         if not found:
             raise UserError(
                 f"OUT: {out} holds no finished case; give the folder that 'predict -o' wrote"
             )
+        self.anonymous = _is_anonymous(out)
         names = {case: one_line(case) for case in found}
         if self.anonymous:
             hide = _anonymizer(out, found)
             names = {case: hide.name(case) for case in found}
+        ids = sorted(found, key=lambda case: names[case])
+        for case in ids:
+            self._numbers.setdefault(case, len(self._numbers))
         self.cases = tuple(
-            ViewedCase(id=case, name=names[case], is_flagged=found[case][0])
-            for case in sorted(found, key=lambda case: names[case])
+            ViewedCase(
+                number=self._numbers[case], id=case, name=names[case], is_flagged=found[case][0]
+            )
+            for case in ids
         )
+        """In the order of their names."""
         files = {name for name in _SHOWN_REPORTS if (out / name).is_file()}
         if not self.anonymous:
             files.update(*(files for _, files in found.values()))
         self.files = frozenset(files)
         """Paths below the folder that a browser may be given."""
-        self._lock = threading.Lock()
-        self._shown: tuple[int, Display, Record, list[str]] | None = None
 
     def find(self, name: str) -> int | None:
         """The number of a case by the name that reports have for it."""
-        named = (case.name if self.anonymous else case.id for case in self.cases)
-        return next((number for number, one in enumerate(named) if one == name), None)
+        for case in self.cases:
+            if name == (case.name if self.anonymous else case.id):
+                return case.number
+        return None
+
+    def case(self, number: int) -> ViewedCase | None:
+        """The case of a number, unless it is not finished any more."""
+        return next((case for case in self.cases if case.number == number), None)
 
     def open_file(self, name: str) -> bytes | None:
         """The content of a file that a browser may be given, None of any other.
@@ -106,7 +139,7 @@ class ViewedRun:
             CaseError: as `display`.
         """
         shown, record, notes = self._read(number)
-        case = self.cases[number]
+        case = self._case(number)
         return {
             "name": case.name,
             "labels": shown_labels(record["labels"], shown.volumes_ml),
@@ -123,11 +156,18 @@ class ViewedRun:
         }
 
     def _read(self, number: int) -> tuple[Display, Record, list[str]]:
-        with self._lock:
-            if self._shown is None or self._shown[0] != number:
+        with self._reading:
+            wanted = (number, self._looks)
+            if self._shown is None or self._shown[0] != wanted:
                 self._shown = None  # two large volumes need not be in memory at once
-                self._shown = (number, *self._open(self.cases[number].id))
+                self._shown = (wanted, *self._open(self._case(number).id))
             return self._shown[1:]
+
+    def _case(self, number: int) -> ViewedCase:
+        case = self.case(number)
+        if case is None:
+            raise CaseError("is not finished any more; load the page again")
+        return case
 
     def _open(self, case_id: str) -> tuple[Display, Record, list[str]]:
         try:
@@ -173,17 +213,43 @@ def _anonymizer(out: Path, cases: Iterable[str]) -> Anonymizer:
     return Anonymizer.of(found, out, {})
 
 
-def _finished(out: Path) -> Iterator[tuple[str, bool, list[str]]]:
-    """Every finished case below a folder: whether it has flags, and the paths of its files."""
+class FinishedCases:
+    """The finished cases below a folder; of those that have not changed no record is read again."""
+
+    def __init__(self, out: Path) -> None:
+        """Nothing is read yet."""
+        self.out = out
+        self._known: dict[str, tuple[tuple[int, int, int], _Listed | None]] = {}
+
+    def read(self) -> dict[str, _Listed]:
+        """Case -> whether it has flags, and the paths of its files."""
+        known = {}
+        for case in _records_below(self.out):
+            try:
+                found = os.stat(record_path(self.out, case))
+            except OSError:  # it was replaced by a failure meanwhile
+                continue
+            state = (found.st_mtime_ns, found.st_size, found.st_ino)
+            before = self._known.get(case)
+            known[case] = before if before and before[0] == state else (state, self._listed(case))
+        self._known = known
+        return {case: listed for case, (_, listed) in known.items() if listed is not None}
+
+    def _listed(self, case: str) -> _Listed | None:
+        record = read_record(self.out, case)
+        if record is None or record["status"] != "done":
+            return None
+        return bool(record["flags"]), _files_of(record)
+
+
+def _records_below(out: Path) -> Iterator[str]:
+    """Cases whose names files below a folder have that may be records."""
     for folder, _, names in os.walk(out):
         place = Path(folder).relative_to(out).as_posix()
         for name in names:
-            if not name.endswith(".json") or (place == "." and name in REPORTS):
-                continue
-            case = name[: -len(".json")] if place == "." else f"{place}/{name[: -len('.json')]}"
-            record = read_record(out, case)
-            if record is not None and record["status"] == "done":
-                yield case, bool(record["flags"]), _files_of(record)
+            if name.endswith(".json") and not (place == "." and name in REPORTS):
+                stem = name[: -len(".json")]
+                yield stem if place == "." else f"{place}/{stem}"
 
 
 def _files_of(record: Record) -> list[str]:

@@ -26,6 +26,13 @@ const viewer = new niivue.Niivue({
 viewer.opts.multiplanarShowRender = niivue.SHOW_RENDER.ALWAYS;
 viewer.opts.dragMode = niivue.DRAG_MODE.contrast;
 
+/** Letters lie within their slice: at its very edge the last line of an L is cut off. */
+const drawLetters = viewer.drawSliceOrientationText.bind(viewer);
+viewer.drawSliceOrientationText = ([left, top, width, height], ...more) => {
+  const inset = 4 * window.devicePixelRatio;
+  drawLetters([left + inset, top + inset, width - 2 * inset, height - 2 * inset], ...more);
+};
+
 let cases = [];
 let shown = null; // what the server says of the case that is shown
 let current = -1;
@@ -52,18 +59,18 @@ async function show(number) {
   current = number;
   shown = null;
   document.body.dataset.state = "loading";
-  const { name } = cases[number];
+  const { name, number: kept } = cases[number]; // its number on the server stays, whatever is finished meanwhile
   document.title = `${name} – masks over scans`;
   element("name").firstElementChild.textContent = name;
   element("cases").value = number;
   element("previous").disabled = number === 0;
   element("next").disabled = number === cases.length - 1;
-  history.replaceState(null, "", `#${number + 1}`);
+  history.replaceState(null, "", `#${kept + 1}`);
   clear();
   say("Reading the scan …");
   try {
-    const found = await (await get(`case/${number}.json`, signal)).json();
-    await load(number, found, 0, signal);
+    const found = await (await get(`case/${kept}.json`, signal)).json();
+    await load(kept, found, 0, signal);
     if (signal.aborted) return;
     shown = found;
     list(found);
@@ -221,7 +228,7 @@ function connect() {
   element("channels").addEventListener("change", async (event) => {
     const at = viewer.scene.crosshairPos;
     try {
-      await load(current, shown, Number(event.target.value), loading.signal);
+      await load(cases[current].number, shown, Number(event.target.value), loading.signal);
       moveTo(at);
     } catch (error) {
       if (!loading.signal.aborted) say(`This channel cannot be shown: ${error.message}`, true);
@@ -250,7 +257,7 @@ function connect() {
     });
   });
   document.addEventListener("keydown", keyed, { capture: true });
-  window.addEventListener("hashchange", () => choose(Number(location.hash.slice(1)) - 1));
+  window.addEventListener("hashchange", () => choose(addressed()));
 }
 
 /** Key -> voxels to the right, anterior and superior; the patient's right is on the left. */
@@ -272,6 +279,9 @@ function keyed(event) {
   event.preventDefault();
 }
 
+/** The place in the list of the case that the address names; -1 where it names none. */
+const addressed = () => cases.findIndex(({ number }) => number === Number(location.hash.slice(1)) - 1);
+
 async function start() {
   await viewer.attachToCanvas(canvas);
   const run = await (await get("cases.json")).json();
@@ -279,8 +289,7 @@ async function start() {
   element("report").hidden = !run.report;
   element("cases").replaceChildren(...cases.map(({ name, flagged }, number) => new Option(flagged ? `${name} ⚑` : name, number)));
   connect();
-  const wanted = Number(location.hash.slice(1)) - 1;
-  await show(wanted >= 0 && wanted < cases.length ? wanted : 0);
+  await show(Math.max(0, addressed()));
 }
 
 start().catch((error) => {

@@ -20,6 +20,8 @@ viewer.opts.isOrientationTextVisible = false;
 viewer.drawScene();
 """
 POSITION = "element('position').textContent"
+YELLOW = (255, 217, 77)
+"""The colour of the letters."""
 BLUE = (86, 180, 233)
 """The colour of label 2."""
 
@@ -93,8 +95,21 @@ def the_report_leads_to_the_viewer(page, server, out):
     assert page.run("element('report').checkVisibility()")
 
 
+def letters_lie_within_their_slice(page):
+    page.run(
+        "viewer.opts.crosshairWidth = 0; "
+        "element('planes').value = 0; element('planes').dispatchEvent(new Event('change'))"
+    )
+    picture = drawn(page, 0)
+    letters = np.nonzero(np.abs(picture - YELLOW).max(-1) < 70)
+    for at, side in zip(letters, picture.shape[:2], strict=True):
+        assert 3 <= at.min() < side / 5 and side * 4 / 5 < at.max() < side - 3
+    page.run("element('planes').value = 3; element('planes').dispatchEvent(new Event('change'))")
+
+
 def the_mask_is_over_its_object(page, out):
     assert page.run(POSITION).endswith("intensity 600   label: b")
+    letters_lie_within_their_slice(page)
     page.run(SLICES_ALONE)
     assert overlap(page) > 0.8  # at edges both are interpolated
     page.run("element('planes').value = 0; element('planes').dispatchEvent(new Event('change'))")

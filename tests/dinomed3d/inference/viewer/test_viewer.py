@@ -18,6 +18,7 @@ from dinomed3d.inference.case import Case, CaseError, Scan
 from dinomed3d.inference.cohort.outputs.describe import describe_inputs, describe_reading
 from dinomed3d.inference.cohort.run import predict
 from dinomed3d.inference.io.image import Grid, Volume
+from dinomed3d.inference.report.html_report import with_viewer
 from dinomed3d.inference.viewer import display
 from dinomed3d.inference.viewer.answers import Answers
 from dinomed3d.inference.viewer.display import Display, as_nifti, shown_labels
@@ -272,10 +273,55 @@ def test_links_of_the_report_open_their_case(out, answers):
     places = [get(answers, link).headers["Location"].split("#")[1] for link in links]
     assert sorted(places) == ["1", "2"]
     assert [
-        answers.run.cases[int(place) - 1].id in unquote(link)
+        answers.run.case(int(place) - 1).id in unquote(link)
         for place, link in zip(places, links, strict=True)
     ] == [True, True]
     assert get(answers, "view?case=nobody").status == HTTPStatus.NOT_FOUND
+
+
+def test_cases_that_are_finished_later_appear_when_the_page_is_loaded(out, tmp_path):
+    copy = tmp_path / "out"
+    shutil.copytree(out, copy)
+    first = copy / "Meier _b_.json"
+    first.rename(copy / "kept")
+    (copy / "report.html").rename(copy / "kept.html")
+    answers = Answers(ViewedRun(copy))
+
+    def listed():
+        told = json.loads(content(get(answers, "cases.json")))
+        return [(one["number"], one["name"]) for one in told["cases"]], told["report"]
+
+    assert listed() == ([(0, SERIES)], False)
+    assert get(answers, "files/report.html").status == HTTPStatus.NOT_FOUND
+    (copy / "kept").rename(first)
+    (copy / "kept.html").rename(copy / "report.html")
+    link = get(answers, f"view?case={quote(OBLIQUE)}")
+    assert link.headers["Location"].endswith("#2")
+    # the list is in the order of names, and numbers in addresses stay
+    assert listed() == ([(1, OBLIQUE), (0, SERIES)], True)
+    for number, name in ((0, SERIES), (1, OBLIQUE)):
+        assert json.loads(content(get(answers, f"case/{number}.json")))["name"] == name
+    assert b"served" in content(get(answers, "files/report.html"))
+    first.unlink()
+    assert listed()[0] == [(0, SERIES)]
+    assert get(answers, "case/1.json").status == HTTPStatus.NOT_FOUND
+
+
+def test_a_mask_that_is_corrected_later_is_read_when_the_page_is_loaded(out, answers):
+    number = number_of(answers, OBLIQUE)
+    put_mask(out, OBLIQUE)
+    before = content(get(answers, f"case/{number}/mask.nii"))
+    put_mask(out, OBLIQUE, moved=3)
+    assert content(get(answers, f"case/{number}/mask.nii")) == before  # scan and mask of one look
+    get(answers, "cases.json")
+    assert content(get(answers, f"case/{number}/mask.nii")) != before
+
+
+def test_a_report_of_another_version_says_that_it_is_not_sorted(out):
+    page = (out / "report.html").read_bytes()
+    other = page.replace(b"aria-sort", b"data-sort")
+    assert page != other
+    assert b"another version" in with_viewer(other) and b"another version" not in with_viewer(page)
 
 
 def test_an_anonymous_run_names_nobody(hidden):
