@@ -26,7 +26,8 @@ else:
 
 SITE = Path(sysconfig.get_path("purelib"))
 SHIMS = {
-    "nnunetv2/training/nnUNetTrainer/variants/dinomed3d_trainer.py",
+    # not in a subfolder: nnU-Net would import primus first, and timm would warn of torch.jit
+    "nnunetv2/training/nnUNetTrainer/dinomed3d_trainer.py",
     "nnunetv2/experiment_planning/experiment_planners/dinomed3d_planner.py",
 }
 # Other classes are looked for first: that must pass our modules by without loading our packages.

@@ -39,7 +39,7 @@ PACKAGES = ("torch", "nnunetv2", "timm", "monai", "SimpleITK", "torchio", "safet
 ONLY_TRAINING = "needed for planning and training only"
 """Said of what a machine that predicts can do without."""
 
-_TRAINERS = Path("training/nnUNetTrainer/variants")
+_TRAINERS = Path("training/nnUNetTrainer")
 _PLANNERS = Path("experiment_planning/experiment_planners")
 _REINSTALL = "in dinomed3d's source folder: pip install --force-reinstall --no-deps ."
 _HIDDEN = "in nnU-Net's folder: pip install -e . --config-settings editable_mode=compat"
