@@ -1,9 +1,10 @@
 """Our planner compared with nnU-Net's own planners, for one dataset and one memory target.
 
 For each plan: patch, batch, parameters, arithmetic and peak memory of a training step (ours: stage II; all traced
-on fake tensors, in mixed precision, with the trainer's optimizer), and the seconds of real steps on this machine,
-in the precision of the plan's trainer. The dataset must have its fingerprint (`nnUNetv2_extract_fingerprint -d ID`),
-and nnU-Net's folders must be set. Plans are written as Benchmark....json and removed, unless `--keep` is given.
+on fake tensors, in mixed precision, with the trainer's optimizer), and the seconds of real steps on this machine, in
+the precision of the plan's trainer (nnU-Net's computes in float32 on a CPU) and in mixed precision. The dataset must
+have its fingerprint (`nnUNetv2_extract_fingerprint -d ID`), and nnU-Net's folders must be set. Plans are written as
+Benchmark....json and removed, unless `--keep` is given.
 
     python examples/benchmarks/stock_plans.py 137 --configuration 3d_fullres --memory 8
 """
@@ -92,8 +93,8 @@ def seconds_per_step(
     regions: bool,
     device: torch.device,
     steps: int,
-) -> float:
-    """Median time of real steps with random weights and images, after a warm-up step."""
+) -> tuple[float, float]:
+    """Median times of real steps with random weights and images, as trained and in mixed precision."""
     network.to_empty(device=device)
     for module in network.modules():
         if hasattr(module, "reset_parameters"):
@@ -108,19 +109,23 @@ def seconds_per_step(
     volume = torch.randn(shape, device=device)
     targets = [_target(s, regions).to(device) for s in shapes]
     loss = loss_for(shapes, regions)
-    # nnU-Net's own trainer computes in float32 on a CPU
-    mixed = ours or device.type == "cuda"
-    times = []
-    for _ in range(steps + 1):
-        start = time.perf_counter()
-        optimizer.zero_grad(set_to_none=True)
-        with autocast(device) if mixed else contextlib.nullcontext():
-            value = loss([x.float() for x in network(volume)], targets)
-        value.backward()
-        optimizer.step()
-        float(value)  # wait for the device
-        times.append(time.perf_counter() - start)
-    return sorted(times[1:])[steps // 2]
+
+    def median(mixed: bool) -> float:
+        times = []
+        for _ in range(steps + 1):  # the first warms up
+            start = time.perf_counter()
+            optimizer.zero_grad(set_to_none=True)
+            with autocast(device) if mixed else contextlib.nullcontext():
+                value = loss([x.float() for x in network(volume)], targets)
+            value.backward()
+            optimizer.step()
+            float(value)  # wait for the device
+            times.append(time.perf_counter() - start)
+        return sorted(times[1:])[steps // 2]
+
+    mixed = median(True)
+    float32_on_cpu = not ours and device.type == "cpu"  # nnU-Net's own trainer
+    return (median(False) if float32_on_cpu else mixed), mixed
 
 
 def _target(shape: tuple[int, ...], regions: bool) -> Tensor:
@@ -145,7 +150,7 @@ def main() -> None:
         f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
         f"device {device}, torch {torch.__version__}"
     )
-    header = "plan|patch|batch|parameters M|TFLOP a step|peak GiB|s a step|s a Mvoxel"
+    header = "plan|patch|batch|parameters M|TFLOP a step|peak GiB|s a step|s a Mvoxel|s a step, mixed precision"
     print(table(header, []))
     for name, planner_class in PLANNERS.items():
         with contextlib.redirect_stdout(io.StringIO()):
@@ -188,11 +193,11 @@ def main() -> None:
         ]
         if args.steps:
             regions = labels.has_regions
-            second = seconds_per_step(network, shape, shapes, regions, device, args.steps)
+            second, mixed = seconds_per_step(network, shape, shapes, regions, device, args.steps)
             voxels = planned.batch_size * float(torch.tensor(planned.patch_size).prod()) / 1e6
-            cells += [f"{second:.1f}", f"{second / voxels:.1f}"]
+            cells += [f"{second:.1f}", f"{second / voxels:.1f}", f"{mixed:.1f}"]
         else:
-            cells += ["-", "-"]
+            cells += ["-"] * 3
         print(row(cells), flush=True)
 
 
