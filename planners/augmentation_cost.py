@@ -13,7 +13,11 @@ from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_p
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
-from dinomed3d.training.augmentation import SHRINKAGE, SpatialAugmentation, spatial_augmentation
+from dinomed3d.training.data.augmentation import (
+    SHRINKAGE,
+    SpatialAugmentation,
+    spatial_augmentation,
+)
 
 SAMPLE_VOXELS = 2**23
 """Regions are measured up to this size. Smaller patches of the same shape have regions of the same share: those

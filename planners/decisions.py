@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dinomed3d.training.recipe import Recipe
+from dinomed3d.training.settings.recipe import Recipe
 from planners.budget import Budget
 from planners.dataset_stats import DatasetStats
 from planners.encoders import encoder_size

@@ -16,21 +16,21 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.suggestion import suggestion
-from dinomed3d.training.environment import (
+from dinomed3d.training.data.stage_one_loader import MIN_DEPTH
+from dinomed3d.training.settings.environment import (
     RECIPE_VARIABLES,
     SPEC_VARIABLES,
     recipe_from,
     spec_from,
 )
-from dinomed3d.training.nnunet_plan import (
+from dinomed3d.training.settings.nnunet_plan import (
     DECISIONS,
     NETWORK,
     RECIPE,
     plan_spec,
     with_cascade_channels,
 )
-from dinomed3d.training.recipe import Recipe
-from dinomed3d.training.stage_one_loader import MIN_DEPTH
+from dinomed3d.training.settings.recipe import Recipe
 from planners.augmentation_cost import LoaderSpeed, measure_loader
 from planners.budget import Budget
 from planners.cost import StepCost, prediction, stage_one, stage_two

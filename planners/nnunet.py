@@ -25,10 +25,10 @@ from dinomed3d.networks import CnnSpec, NetworkSpec
 from dinomed3d.runtime.atomic_files import atomic_write
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.one_line_errors import report_user_errors
-from dinomed3d.training.dataset_labels import check_labels
-from dinomed3d.training.environment import SPEC_VARIABLES, spec_from
-from dinomed3d.training.nnunet_plan import DECISIONS, RECIPE, network_entry
-from dinomed3d.training.recipe import Recipe
+from dinomed3d.training.data.dataset_labels import check_labels
+from dinomed3d.training.settings.environment import SPEC_VARIABLES, spec_from
+from dinomed3d.training.settings.nnunet_plan import DECISIONS, RECIPE, network_entry
+from dinomed3d.training.settings.recipe import Recipe
 from planners.budget import Budget
 from planners.dataset_stats import DatasetStats
 from planners.decisions import decisions

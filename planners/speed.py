@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dinomed3d.training.precision import autocast
+from dinomed3d.training.step.precision import autocast
 from planners.layer_costs import ComponentCost
 
 CONVOLUTIONAL = ("neck", "detail", "fusion", "decoder")

@@ -197,7 +197,7 @@ def _devices() -> Iterator[Finding]:
 def _precision(device: str) -> str:
     import torch
 
-    from dinomed3d.training.precision import fast_precision
+    from dinomed3d.training.step.precision import fast_precision
 
     precision = fast_precision(torch.device(device)) or torch.float32
     return f"trains in {str(precision).removeprefix('torch.')}"
@@ -337,7 +337,7 @@ def _weights(*, unset: State) -> Iterator[Finding]:
 
 def _unknown_variables() -> Iterator[Finding]:
     """Variables that look like ours and that nothing reads."""
-    from dinomed3d.training.environment import unknown_variables
+    from dinomed3d.training.settings.environment import unknown_variables
 
     for name, meant in unknown_variables(os.environ).items():
         says, fix = f"nothing reads it{meant}", "correct its name, or unset it"

@@ -12,7 +12,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from dinomed3d.dataset.findings import Finding
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.training.dataset_labels import check_labels, turned_round
+from dinomed3d.training.data.dataset_labels import check_labels, turned_round
 
 TOPIC = "dataset.json"
 REQUIRED = ("labels", "channel_names", "numTraining", "file_ending")

@@ -9,7 +9,7 @@ from typing import Any
 
 from dinomed3d.dataset.findings import Finding
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.training.preprocessed_data import check_preprocessed
+from dinomed3d.training.data.preprocessed_data import check_preprocessed
 
 TOPIC = "plans"
 

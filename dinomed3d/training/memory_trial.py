@@ -9,11 +9,11 @@ import torch
 
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.memory import free_bytes
-from dinomed3d.training.resumable_trainer import ResumableTrainer
-from dinomed3d.training.trial_step import full_size_step, try_step, undone, without_exchange
+from dinomed3d.training.loading_trainer import LoadingTrainer
+from dinomed3d.training.step.trial_step import full_size_step, try_step, undone, without_exchange
 
 
-def settle_memory(trainer: ResumableTrainer, step: Callable[[bool], int] | None = None) -> None:
+def settle_memory(trainer: LoadingTrainer, step: Callable[[bool], int] | None = None) -> None:
     """Make sure that a step of stage II fits, with activation checkpointing if it must, and log its peak.
 
     Args:
@@ -51,7 +51,7 @@ def settle_memory(trainer: ResumableTrainer, step: Callable[[bool], int] | None 
     )
 
 
-def real_step(trainer: ResumableTrainer, checkpointing: bool) -> int:
+def real_step(trainer: LoadingTrainer, checkpointing: bool) -> int:
     """A step of stage II on one of the validation's batches, undone; its peak in bytes."""
     deep = trainer.enable_deep_supervision
     with undone(trainer.network, stage=trainer.stage, deep_supervision=deep):
@@ -75,7 +75,7 @@ def available_gib(device: torch.device) -> int:
     return max(1, int(free / 2**30))
 
 
-def refusal(trainer: ResumableTrainer) -> str:
+def refusal(trainer: LoadingTrainer) -> str:
     """The line for a plan that does not fit."""
     number = int(trainer.plans_manager.dataset_name.removeprefix("Dataset").partition("_")[0])
     patch = " x ".join(map(str, trainer.configuration_manager.patch_size))

@@ -13,21 +13,17 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from dinomed3d import __version__
 from dinomed3d.networks import NetworkSpec
-from dinomed3d.training.checkpoint import (
-    CONTINUED,
-    epochs_done,
-    random_state,
-    read_checkpoint,
-    snapshot,
-)
-from dinomed3d.training.distributed import gathered
-from dinomed3d.training.environment import recipe_changes, recipe_from, resumed_recipe
-from dinomed3d.training.network_start import NetworkStart
-from dinomed3d.training.nnunet_plan import stored_spec, write_spec
-from dinomed3d.training.optimizer import load_optimizer, set_peaks
-from dinomed3d.training.pending_checkpoints import PendingCheckpoints
-from dinomed3d.training.recipe import Recipe
-from dinomed3d.training.stage_one_loader import finish
+from dinomed3d.training.checkpoints.checkpoint import read_checkpoint, snapshot
+from dinomed3d.training.checkpoints.fold_folder import newest
+from dinomed3d.training.checkpoints.pending_checkpoints import PendingCheckpoints
+from dinomed3d.training.checkpoints.random_state import random_state
+from dinomed3d.training.data.stage_one_loader import finish
+from dinomed3d.training.settings.environment import recipe_changes, recipe_from, resumed_recipe
+from dinomed3d.training.settings.nnunet_plan import stored_spec, write_spec
+from dinomed3d.training.settings.recipe import Recipe
+from dinomed3d.training.start.network_start import NetworkStart
+from dinomed3d.training.step.distributed import gathered
+from dinomed3d.training.step.optimizer import load_optimizer, set_peaks
 
 
 class ResumableTrainer(nnUNetTrainer):
@@ -67,12 +63,6 @@ class ResumableTrainer(nnUNetTrainer):
     enable_deep_supervision: bool
     is_ddp: bool
     _best_ema: float | None
-
-    @property
-    def halo(self) -> int:
-        """Slices at both ends of a patch that the embedding reads as neighbours and nothing else."""
-        is_2d = len(self.configuration_manager.patch_size) == 2
-        return 0 if is_2d or "encoder" not in self.spec.components else self.spec.slices // 2
 
     def _apply_recipe(self) -> None:
         self.num_epochs = self.recipe.stage1_epochs + self.recipe.stage2_epochs
@@ -232,17 +222,3 @@ class ResumableTrainer(nnUNetTrainer):
         self.recipe = resumed_recipe(own["recipe"], os.environ).for_network(stored)
         self._apply_recipe()
         return recipe_changes(recipe_from(own["recipe"], {}).for_network(stored), self.recipe)
-
-
-def newest(asked: Path) -> tuple[str, str]:
-    """The checkpoint with most epochs in the folder of a given one, and a text on the others' epochs.
-
-    Args:
-        asked: the one that nnU-Net has found; it exists.
-    """
-    if asked.name not in CONTINUED:
-        return str(asked), ""
-    epochs = epochs_done(asked.parent)
-    name = max(epochs, key=lambda name: epochs[name])
-    others = "".join(f"; {other} has {n}" for other, n in epochs.items() if other != name)
-    return str(asked.with_name(name)), others

@@ -10,14 +10,9 @@ import os
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
-from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import (
-    DownsampleSegForDSTransform,
-)
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
@@ -29,24 +24,16 @@ from dinomed3d.runtime.compiling import compiler
 from dinomed3d.runtime.device import check_device
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.one_line_errors import report_user_errors
-from dinomed3d.training.augmentation import SpatialAugmentation, spatial_augmentation
-from dinomed3d.training.checkpoint import (
-    backup_checkpoints,
-    remove_leftovers,
-    set_random_state,
-)
-from dinomed3d.training.dataset_labels import check_labels
-from dinomed3d.training.distributed import check_batch, gathered, processes, rank, wait
-from dinomed3d.training.environment import recipe_from, spec_from
-from dinomed3d.training.inner_target import InnerTarget
+from dinomed3d.training.checkpoints.fold_folder import backup_checkpoints, remove_leftovers
+from dinomed3d.training.checkpoints.random_state import set_random_state
+from dinomed3d.training.data.dataset_labels import check_labels
+from dinomed3d.training.data.preprocessed_data import check_preprocessed
+from dinomed3d.training.data.stage_one_loader import finish
+from dinomed3d.training.loading_trainer import LoadingTrainer
 from dinomed3d.training.memory_trial import settle_memory
-from dinomed3d.training.network_start import (
-    NetworkStart,
-    load_start,
-    recipe_for_loaded,
-    stage_one_note,
-)
-from dinomed3d.training.nnunet_plan import (
+from dinomed3d.training.progress_plot import stages_marked
+from dinomed3d.training.settings.environment import recipe_from, spec_from
+from dinomed3d.training.settings.nnunet_plan import (
     DECISIONS,
     NETWORK,
     RECIPE,
@@ -55,23 +42,25 @@ from dinomed3d.training.nnunet_plan import (
     with_cascade_channels,
     write_spec,
 )
-from dinomed3d.training.optimizer import build_optimizer, set_rates
-from dinomed3d.training.optimizer_step import OptimizerStep, check_finite
-from dinomed3d.training.precision import autocast, fast_precision
-from dinomed3d.training.preprocessed_data import check_preprocessed
-from dinomed3d.training.pretrained import check_encoder_settings
-from dinomed3d.training.progress_plot import stages_marked
-from dinomed3d.training.recipe import Recipe
-from dinomed3d.training.replicated_ends import CasesWithReplicatedEnds
-from dinomed3d.training.resumable_trainer import ResumableTrainer
-from dinomed3d.training.stage_one_loader import Augmenter, finish, loader_of, stage_one_batches
-from dinomed3d.training.stages import FullSizeLogits, deep_supervision_scales
-from dinomed3d.training.start_from_model import model_of, spec_of_model
-from dinomed3d.training.step_count import step_count_lines
-from dinomed3d.training.wrap_ddp_compile import running_network
+from dinomed3d.training.settings.recipe import Recipe
+from dinomed3d.training.settings.step_count import step_count_lines
+from dinomed3d.training.start.network_start import (
+    NetworkStart,
+    load_start,
+    recipe_for_loaded,
+    stage_one_note,
+)
+from dinomed3d.training.start.pretrained import check_encoder_settings
+from dinomed3d.training.start.start_from_model import model_of, spec_of_model
+from dinomed3d.training.step.distributed import check_batch, gathered, processes, rank, wait
+from dinomed3d.training.step.optimizer import build_optimizer, set_rates
+from dinomed3d.training.step.optimizer_step import OptimizerStep, check_finite
+from dinomed3d.training.step.precision import autocast, fast_precision
+from dinomed3d.training.step.stages import FullSizeLogits, deep_supervision_scales
+from dinomed3d.training.step.wrap_ddp_compile import running_network
 
 
-class DinoMed3DTrainer(ResumableTrainer):
+class DinoMed3DTrainer(LoadingTrainer):
     """nnU-Net's trainer with DINO-Med3D's network and stages, for stock plans and our own."""
 
     def __init__(
@@ -127,7 +116,7 @@ class DinoMed3DTrainer(ResumableTrainer):
         self.continuing = continuing
         self.stage = self.recipe.stage(0)
         self.iteration = 0
-        self.patches: Augmenter | None = None  # stage II's batches, while stage I has its own
+        self.patches = None
         self.running: nn.Module | None = None  # built when a stage's first epoch begins
         self.compile_backend, self.not_compiled = compiler(self.device.type, by_default=True)
         self.pending_random_states = []
@@ -248,85 +237,6 @@ class DinoMed3DTrainer(ResumableTrainer):
             return plain
         weights = np.array([1 / 2**i for i in range(len(scales))])
         return DeepSupervisionWrapper(plain, weights / weights.sum())
-
-    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(  # noqa: N802  nnU-Net's name
-        self,
-    ) -> tuple[Any, bool, Any, tuple[int, ...]]:
-        """Of 3D patches by their spacing (`spatial_augmentation`), of single slices as nnU-Net does."""
-        patch, spacing = self.configuration_manager.patch_size, self.configuration_manager.spacing
-        if len(patch) == 2:
-            found = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
-            self.augmentation = SpatialAugmentation(*found)
-            return self.augmentation
-        self.augmentation = spatial_augmentation(patch, spacing)
-        self.inference_allowed_mirroring_axes = self.augmentation.mirrored
-        where = "in plane" if self.augmentation.in_plane else "in 3D"
-        self.print_to_log_file(
-            f"patches are rotated and scaled {where} (spacing {list(spacing)} mm)"
-        )
-        return self.augmentation
-
-    def get_dataloaders(self) -> tuple[Augmenter, Augmenter]:
-        """As nnU-Net, with a halo; in stage I training has batches of its own, and nnU-Net's wait for stage II."""
-        whole = self.configuration_manager
-        depth, *sides = whole.patch_size
-        if self.halo:
-            self.configuration_manager = ConfigurationManager(
-                whole.configuration | {"patch_size": [depth + 2 * self.halo, *sides]}
-            )
-        training, validation = super().get_dataloaders()
-        self.configuration_manager = whole
-        if self.stage == 1:
-            finish(training)
-            self.patches, training = training, self._stage_one_batches(loader_of(training).indices)
-        return training, validation
-
-    def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
-        """As nnU-Net, with repeated end slices as the neighbours of end slices."""
-        depth = self.configuration_manager.patch_size[0] - 2 * self.halo  # as loaders see it
-        training, validation = super().get_tr_and_val_datasets()
-        if not self.halo:
-            return training, validation
-        return (
-            CasesWithReplicatedEnds(training, self.halo, min_depth=depth),
-            CasesWithReplicatedEnds(validation, self.halo, min_depth=depth),
-        )
-
-    def get_training_transforms(
-        self, patch_size: Any, rotation: Any, scales: Any, *args: Any, **kwargs: Any
-    ) -> Any:
-        """As nnU-Net, but targets lose the halo before they are made smaller for deep supervision."""
-        without = None if self.halo else scales
-        transforms = super().get_training_transforms(patch_size, rotation, without, *args, **kwargs)
-        return self._inner_targets(transforms, scales)
-
-    def get_validation_transforms(self, scales: Any, *args: Any, **kwargs: Any) -> Any:
-        """As `get_training_transforms`."""
-        without = None if self.halo else scales
-        transforms = super().get_validation_transforms(without, *args, **kwargs)
-        return self._inner_targets(transforms, scales)
-
-    def _inner_targets(self, transforms: Any, scales: Any) -> Any:
-        if not self.halo:
-            return transforms
-        steps = [transforms, InnerTarget(self.halo)]
-        if scales is not None:
-            depth, *sides = self.configuration_manager.patch_size  # as loaders see it
-            inner = deep_supervision_scales(self.spec, [depth - 2 * self.halo, *sides])
-            steps.append(DownsampleSegForDSTransform(ds_scales=inner))
-        return ComposeTransforms(steps)
-
-    def _stage_one_batches(self, cases: list[str]) -> Augmenter:
-        token, patch = self.spec.voxels_per_token, self.configuration_manager.patch_size
-        tokens = -(-patch[-2] // token) * -(-patch[-1] // token)
-        return stage_one_batches(
-            self,
-            cases,
-            augmentation=self.augmentation,
-            slices=self.spec.slices,
-            count=self.recipe.slices_per_step(tokens, processes=processes()),
-            foreground_share=self.recipe.foreground_share,
-        )
 
     def print_plans(self) -> None:
         """As nnU-Net, without the planner's decisions; they stay in the plan."""

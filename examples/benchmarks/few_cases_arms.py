@@ -18,7 +18,7 @@ from torch import Tensor
 from dinomed3d.evaluation.metrics import score
 from dinomed3d.inference.nnunet.predictor import Predictor
 from dinomed3d.inference.nnunet.sliding_window import WindowGrid, predict_windows
-from dinomed3d.training.precision import fast_precision
+from dinomed3d.training.step.precision import fast_precision
 from dinomed3d.training.trainer import DinoMed3DTrainer
 
 ON_THE_WAY = 4

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from traced_steps import build, nnunet_loss, step_inputs, step_loss
 
 from dinomed3d.networks import CnnSpec, DinoMed3D, NetworkSpec
-from dinomed3d.training.optimizer import build_optimizer, set_rates
-from dinomed3d.training.optimizer_step import OptimizerStep
-from dinomed3d.training.precision import autocast
-from dinomed3d.training.recipe import Recipe
-from dinomed3d.training.wrap_ddp_compile import running_network
+from dinomed3d.training.settings.recipe import Recipe
+from dinomed3d.training.step.optimizer import build_optimizer, set_rates
+from dinomed3d.training.step.optimizer_step import OptimizerStep
+from dinomed3d.training.step.precision import autocast
+from dinomed3d.training.step.wrap_ddp_compile import running_network
 from planners.cost import stage_one, stage_two
 
 PLANS = (("hippocampus", 6), ("brain tumour", 12), ("liver CT", 24), ("117 labels", 80))

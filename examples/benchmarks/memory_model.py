@@ -26,7 +26,7 @@ from traced_steps import (
     trace_training,
 )
 
-from dinomed3d.training.precision import autocast
+from dinomed3d.training.step.precision import autocast
 from planners.dataset_stats import DatasetStats
 from planners.sizing import Sizing
 

@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from traced_steps import build
 
 from dinomed3d.networks import NetworkSpec
-from dinomed3d.training.precision import autocast, fast_precision
+from dinomed3d.training.step.precision import autocast, fast_precision
 from planners.dataset_stats import DatasetStats
 
 

@@ -37,7 +37,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from traced_steps import fused_adamw, materialise, nnunet_loss, trace_step
 
 from dinomed3d.networks import DinoMed3D
-from dinomed3d.training.precision import autocast
+from dinomed3d.training.step.precision import autocast
 from planners.nnunet import DinoMed3DPlanner
 
 PLANNERS = {

@@ -108,8 +108,8 @@ def test_directives_are_filled(page):
 def settings() -> dict[str, str]:
     """Environment variables and their defaults, as text."""
     from dinomed3d.networks import NetworkSpec
-    from dinomed3d.training.environment import RECIPE_VARIABLES, SPEC_VARIABLES
-    from dinomed3d.training.recipe import Recipe
+    from dinomed3d.training.settings.environment import RECIPE_VARIABLES, SPEC_VARIABLES
+    from dinomed3d.training.settings.recipe import Recipe
 
     owners = ((Recipe(), RECIPE_VARIABLES), (NetworkSpec(), SPEC_VARIABLES))
     values = {v: getattr(owner, name) for owner, names in owners for v, name in names.items()}

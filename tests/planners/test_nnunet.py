@@ -12,8 +12,8 @@ import torch
 
 from dinomed3d.networks import NetworkSpec
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.training.environment import recipe_from
-from dinomed3d.training.nnunet_plan import NETWORK
+from dinomed3d.training.settings.environment import recipe_from
+from dinomed3d.training.settings.nnunet_plan import NETWORK
 from planners.budget import Budget
 from planners.cost import stage_two
 from planners.encoders import ENCODERS

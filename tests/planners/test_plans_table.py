@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from dinomed3d.networks import CnnSpec, NetworkSpec
-from dinomed3d.training.optimizer import build_optimizer, set_rates
-from dinomed3d.training.optimizer_step import OptimizerStep
-from dinomed3d.training.recipe import Recipe
+from dinomed3d.training.settings.recipe import Recipe
+from dinomed3d.training.step.optimizer import build_optimizer, set_rates
+from dinomed3d.training.step.optimizer_step import OptimizerStep
 from examples.benchmarks.fingerprints import FINGERPRINTS, TARGETS, size
 from examples.benchmarks.traced_steps import build, nnunet_loss, step_inputs, step_loss
 from planners.sizing import ENCODER_CANDIDATES, Sizing

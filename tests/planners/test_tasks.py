@@ -20,7 +20,7 @@ import tifffile
 import torch
 from skimage import io
 
-from dinomed3d.training.nnunet_plan import NETWORK
+from dinomed3d.training.settings.nnunet_plan import NETWORK
 from tests import ROOT
 from tests.planners.datasets import RawTask, case_name, draw, write_dataset
 

@@ -17,7 +17,7 @@ from dinomed3d.networks import (
 )
 from dinomed3d.networks.spec import INTER_SLICE
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.training.stages import FullSizeLogits
+from dinomed3d.training.step.stages import FullSizeLogits
 
 TINY = dict(
     encoder_overrides=dict(embed_dim=24, depth=4, num_heads=2, init_values=1.0),

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.training import trial_step
 from dinomed3d.training.memory_trial import real_step, settle_memory
+from dinomed3d.training.step import trial_step
+from dinomed3d.training.step.trial_step import try_step, without_exchange
 from dinomed3d.training.trainer import DinoMed3DTrainer
-from dinomed3d.training.trial_step import try_step, without_exchange
 from tests.dinomed3d.training.conftest import dataset_json, plans
 
 GIB = 2**30

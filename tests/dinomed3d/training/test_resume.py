@@ -9,8 +9,8 @@ import torch
 from nnunetv2.run.run_training import maybe_load_checkpoint
 
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.training.checkpoint import read_checkpoint, write_checkpoint
-from tests.dinomed3d.training.test_trainer import Killed, fold_folder, run, trainer
+from dinomed3d.training.checkpoints.checkpoint import read_checkpoint, write_checkpoint
+from tests.dinomed3d.training.trainers import Killed, fold_folder, run, trainer
 
 
 def continued_as_by_the_command():

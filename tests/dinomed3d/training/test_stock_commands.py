@@ -17,7 +17,7 @@ import pytest
 
 from dinomed3d.cli.nnunet_commands import NnUNetCommands
 from dinomed3d.cli.phantom import PhantomSpec, write_phantom
-from dinomed3d.training.checkpoint import read_checkpoint
+from dinomed3d.training.checkpoints.checkpoint import read_checkpoint
 from tests import ROOT
 
 TRAIN = {

@@ -9,13 +9,13 @@ import torch
 from matplotlib.figure import Figure
 from nnunetv2.training.logging.nnunet_logger import LocalLogger
 
-from dinomed3d.training.nnunet_plan import DECISIONS, RECIPE
 from dinomed3d.training.progress_plot import stages_marked
-from dinomed3d.training.recipe import Recipe
-from dinomed3d.training.step_count import step_count_lines
+from dinomed3d.training.settings.nnunet_plan import DECISIONS, RECIPE
+from dinomed3d.training.settings.recipe import Recipe
+from dinomed3d.training.settings.step_count import step_count_lines
 from dinomed3d.training.trainer import DinoMed3DTrainer
 from tests.dinomed3d.training.conftest import dataset_json, plans
-from tests.dinomed3d.training.test_trainer import run
+from tests.dinomed3d.training.trainers import run
 
 
 def test_decisions_stay_in_the_plan_and_out_of_the_log(nnunet, capsys):

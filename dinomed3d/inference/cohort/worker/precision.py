@@ -13,7 +13,7 @@ def choose_precision(name: str, trainer: str, device: torch.device) -> torch.dty
     """
     if name == "auto":
         if trainer == "DinoMed3DTrainer":
-            from dinomed3d.training.precision import fast_precision  # takes seconds
+            from dinomed3d.training.step.precision import fast_precision  # takes seconds
 
             return fast_precision(device)
         return torch.float16 if device.type == "cuda" else None

@@ -12,7 +12,7 @@ from dinomed3d.lifting.dino import OPEN_ENCODER, hub_repository, patch_of
 from dinomed3d.lifting.missing_weights import POINTS, VOLUMES, where_to_get_weights
 from dinomed3d.networks import NetworkSpec
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.training.pretrained import read_pretrained_encoder
+from dinomed3d.training.start.pretrained import read_pretrained_encoder
 from pointseg.config.presets import images_for
 from pointseg.images.config import whole_patches
 from pointseg.images.features.encoder import blocks_of, open_encoder

@@ -1,0 +1,1 @@
+"""Checkpoints of plain data: written whole, resumed exactly."""

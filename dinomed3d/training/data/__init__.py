@@ -1,0 +1,1 @@
+"""What a training reads: checked datasets, nnU-Net's loaders and augmentation, stage I's slices, the halo."""
