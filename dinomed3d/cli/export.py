@@ -20,10 +20,10 @@ def add_parser(verbs: Any) -> None:
         "export",
         help="write a model's network as ONNX or for torch.export",
         example="dinomed3d export liver.zip -o liver.onnx",
-        description="Writes the network alone of a trained nnU-Net v2 model or of a package, in float32, and OUT.json "
-        "with everything that happens around it: channels, normalisation, spacing, resampling, windows, mirroring, "
-        "labels, checksums. After writing, each file is read back and run; logits that differ from torch's by more "
-        "than 1e-4 of their range are refused, and nothing is written.",
+        description="Writes the network alone of a trained nnU-Net v2 model or of a package, in float32 (half "
+        "precision is not offered), and OUT.json with everything that happens around it: channels, normalisation, "
+        "spacing, resampling, windows, mirroring, labels, checksums. After writing, each file is read back and run; "
+        "logits that differ from torch's by more than 1e-4 of their range are refused, and nothing is written.",
     )
     add_model_arguments(parser)
     parser.add_argument(
@@ -37,8 +37,8 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--dynamic",
         action="store_true",
-        help="leave the number of windows free, and the patch if the network is a CNN alone (default: one window of "
-        "the plan's patch)",
+        help="leave the number of windows free, and the patch if the network is a CNN alone; with an encoder the patch "
+        "is always the plan's (default: one window of the plan's patch)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     parser.set_defaults(run=run)

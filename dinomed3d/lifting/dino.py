@@ -230,7 +230,8 @@ def build_encoder(
     """
     if name not in MODELS:
         raise ValueError(
-            f"build_encoder: 'name' must be one of {', '.join(MODELS)}, got {name!r}{suggestion([name], MODELS)}"
+            f"build_encoder: 'name': there is no {name!r}{suggestion([name], MODELS)}; it must be one of "
+            f"{', '.join(MODELS)}"
         )
     try:
         vit: Any = timm.create_model(

@@ -72,8 +72,8 @@ class NetworkSpec:
         has, taps, token = set(self.components), self.taps, self.voxels_per_token
         _require(
             self.encoder in MODELS,
-            f"'encoder' (DINOMED3D_ENCODER) must be one of {', '.join(MODELS)}, got {self.encoder!r}"
-            f"{suggestion([self.encoder], MODELS)}",
+            f"'encoder' (DINOMED3D_ENCODER): there is no {self.encoder!r}{suggestion([self.encoder], MODELS)}; it must "
+            f"be one of {', '.join(MODELS)}",
         )
         _require(
             self.slices >= 1 and self.slices % 2 == 1,

@@ -182,7 +182,8 @@ def images_for(dataset: str, encoder: str) -> ImageConfig:
         )
     if encoder not in MODELS:
         raise RecipeError(
-            f"--encoder {encoder}: must be one of {', '.join(MODELS)}{suggestion([encoder], MODELS)}"
+            f"--encoder {encoder}: there is no such encoder{suggestion([encoder], MODELS)}; it must be one of "
+            f"{', '.join(MODELS)}"
         )
     images = _IMAGES[usual]
     return replace(images, encoder=encoder, size=whole_patches(images.size, patch_of(encoder)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import weakref
 
 import numpy as np
@@ -293,8 +294,11 @@ def test_the_memory_estimate_is_a_bound_and_not_a_loose_one(name, taps, mlp_rati
 
 
 def test_unknown_name():
-    with pytest.raises(ValueError, match=r"'name' must be one of .*_dinov3.*, got 'resnet50'"):
+    with pytest.raises(ValueError, match=r"'name': .*'resnet50'; .* one of .*_dinov3"):
         build_encoder("resnet50", weights="none")
+    meant = "did you mean vit_small_patch14_dinov2?; it must"  # before the long list
+    with pytest.raises(ValueError, match=re.escape(meant)):
+        build_encoder("vit_smal_patch14_dinov2", weights="none")
 
 
 @pytest.mark.parametrize(

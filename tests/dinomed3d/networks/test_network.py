@@ -348,7 +348,7 @@ def test_tokens_enter_levels_at_strides_4_8_and_16(strides, levels):
     ("fields", "names"),
     [
         (dict(slices=4), "'slices'.* got 4"),
-        (dict(encoder="resnet50"), "'encoder' .* got 'resnet50'"),
+        (dict(encoder="resnet50"), "'encoder' .*'resnet50'"),
         (dict(voxels_per_token=6), "'voxels_per_token' .* got 6"),
         (dict(components=("lora",)), "'components'"),
         (dict(components=("encoder",)), "'components'"),

@@ -120,4 +120,4 @@ def test_a_dataset_without_images_and_an_unknown_encoder(tmp_path, dataset, caps
     assert main(["--dataset", "synthetic", *fixed]) == 2
     assert "the dataset synthetic has no images; those that do: scannet" in capsys.readouterr().err
     assert main(["--dataset", "scannet", "--encoder", "vit", *fixed]) == 2
-    assert "--encoder vit: must be one of " in capsys.readouterr().err
+    assert "--encoder vit: there is no " in capsys.readouterr().err
