@@ -54,7 +54,11 @@ def write_files(folder: Path, arguments=ARGUMENTS) -> tuple[Path, Path]:
 def test_pickle_and_json_say_the_same(tmp_path):
     for path in write_files(tmp_path):
         assert file_steps(path) == ((1, 2), (1, 2), (2,), (1, 2, 3), (3,))
-    assert file_steps(write_files(tmp_path, [])[0]) == ()
+    pkl, text = write_files(tmp_path, [])
+    assert file_steps(pkl) == ()
+    text.write_bytes(b" " * (1 << 20) + b"{}")
+    with pytest.raises(UserError, match="too large"):
+        file_steps(text)
 
 
 class Evil:
@@ -85,6 +89,11 @@ def test_nothing_else_is_read_or_run(tmp_path, monkeypatch, content, says):
         with pytest.raises(UserError, match=r"x.pkl"):
             read_steps(damaged, "x.pkl")
     assert not list(tmp_path.iterdir())
+    foreign = pickle.dumps(([KEEP], [{"labels_or_regions": 1}]), 0).replace(
+        b"nnunetv2.", b"another."
+    )
+    with pytest.raises(UserError, match="another.*, which is not run"):
+        read_steps(foreign, "x.pkl")
     with pytest.raises(UserError, match="is not run"):
         read_steps(b'{"postprocessing_fns": ["os.mkdir"], "postprocessing_kwargs": [{}]}', "x.json")
 
@@ -111,7 +120,8 @@ def test_which_file_of_a_model_is_meant(tmp_path):
     assert open_model(model).postprocessing is None
     with pytest.raises(UserError, match="has none"):
         model_steps(model, None)
-    write_files(model / "crossval_results_folds_0", [1])
+    pkl, _ = write_files(model / "crossval_results_folds_0", [1])
+    pkl.write_bytes(b"")  # the JSON is read
     assert model_steps(model, None) == ((1,),)
     pkl, text = write_files(model / "crossval_results_folds_0_1", [2])
     text.unlink()
