@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import pointseg
 from pointseg.datasets.folder.description import read_description
@@ -94,6 +95,19 @@ def test_three_ways_to_write_the_same_cameras(yard, monkeypatch):
     assert depth.min() > 0 and np.median(np.abs(ground - 120)) < 20
     dark = [(shown[labels == label] < 80).mean() for label in (0, 1, 2)]
     assert dark[1] > 0.2 and max(dark[0], dark[2]) < 0.5 * dark[1]
+
+
+def test_a_calibration_of_object_detection_by_hand(tmp_path, monkeypatch):
+    """Camera 2 lies beyond camera 0, and laser points are turned by a quarter before they are rectified."""
+    P2 = "2 0 1 4  0 2 1 0  0 0 1 0"  # K [I | t] with t = (2, 0, 0)
+    Tr, R0 = "1 0 0 0  0 1 0 7  0 0 1 5", "0 -1 0  1 0 0  0 0 1"
+    text = f"P2: {P2}\nR0_rect: {R0}\nTr_velo_to_cam: {Tr}\n"
+    (tmp_path / "calib.txt").write_text(text, encoding="utf-8")
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (4, 3)).save(tmp_path / "images" / "0.png")
+    found = json.loads(kitti(tmp_path, monkeypatch).read_text(encoding="utf-8"))
+    pose = [[0, -1, 0, -7 + 2], [1, 0, 0, 0], [0, 0, 1, 5], [0, 0, 0, 1]]
+    assert found["views"][0]["pose"] == pose and (found["width"], found["height"]) == (4, 3)
 
 
 def test_a_robot_gives_what_the_command_reads(yard, monkeypatch, capsys):
