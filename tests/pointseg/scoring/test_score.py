@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,8 @@ from pointseg.cli.eval import main
 from pointseg.files import write_cloud, write_labelled
 from pointseg.scene import Scene
 from pointseg.scoring.pairs import find_pairs
+from pointseg.scoring.prediction_classes import Classes
+from pointseg.scoring.report import as_json
 from pointseg.scoring.score import score
 from pointseg.scoring.spec import ScoreError, ScoreSpec
 
@@ -75,6 +78,7 @@ def test_codes_become_classes_by_the_record(pair):
 def test_ignored_classes_have_no_row(pair):
     found = scored(*pair, ignored=frozenset({1, 5}))
     assert found.confusion.matrix.tolist() == [WANTED[0], [0] * 4, *WANTED[2:]]
+    assert as_json(found)["mean_class_accuracy"] == pytest.approx((2 / 3 + 0) / 2)
 
 
 def test_codes_of_both_are_the_same(pair):
@@ -132,7 +136,7 @@ def test_labels_alone(tmp_path):
     assert found.confusion.matrix.tolist() == [[3, 0, 0], [0, 2, 0], [0, 0, 1]]
     assert found.pairs[0].tolerance is None
     (tmp_path / "a.label").write_bytes(bytes(30))
-    with pytest.raises(UserError, match="a.label: has 30 bytes"):
+    with pytest.raises(UserError, match=r"^[^;]*a.label: has 30 bytes"):
         scored(tmp_path / "a.label", tmp_path / "b.labels")
 
 
@@ -161,6 +165,22 @@ def test_map_says_classes(pair, tmp_path):
         scored(ours, theirs, class_of={2: "soil"})
     with pytest.raises(ScoreError, match=r"holds 1 \(2 points\), 5 \(2 points\).*--ignore 1 5 6"):
         scored(ours, theirs, class_of={2: "ground"})
+
+
+@pytest.mark.parametrize(
+    ("names", "text", "number"),
+    [
+        ({0: "a", 4: "2"}, "a", 0),
+        ({0: "a", 4: "2"}, "2", 4),  # a name counts more than a number
+        ({0: "a", 4: "2"}, "4", 4),
+        ({0: "a", 4: "2"}, "-1", None),
+        (None, "-1", -1),
+        (None, "7", 7),
+        (None, "a", None),
+    ],
+)
+def test_the_number_of_a_class(names, text, number):
+    assert Classes(names, False).number(text) == number
 
 
 def test_without_a_record_numbers_are_compared(tmp_path):
@@ -195,6 +215,8 @@ def test_several_fields_that_differ_are_refused(pair, tmp_path):
     assert found.confusion.matrix.tolist() == WANTED
     with pytest.raises(ScoreError, match="has no field 'truth'.*label, classification"):
         scored(pair[0], both, reference_field="truth")
+    write_cloud(both, cloud(label=TRUTH, classification=np.zeros(8, np.uint8)))
+    assert scored(pair[0], both).confusion.matrix.tolist() == WANTED, "one that nobody filled"
 
 
 def test_rows_must_be_the_same_points(pair, tmp_path):
@@ -240,6 +262,9 @@ def test_folders(tmp_path, capsys):
     found = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     assert found["confusion"]["matrix"] == (2 * np.array(WANTED)).tolist()
     assert found["points"] == 12 and found["classes"]["roof"]["precision"] is None
+    ground = found["classes"]["ground"]
+    assert (ground["reference_points"], ground["predicted_points"]) == (6, 4)
+    assert "\n2 of these points have no predicted class" in told
     assert (out / "confusion.csv").is_file() and (out / "confusion.png").is_file()
     write_cloud(ours / "a.npz", cloud(pointseg_class=GUESS))
     (theirs / "more" / "b.txt").write_text("no numbers", encoding="utf-8")
@@ -276,6 +301,16 @@ def test_a_file_of_two_endings_belongs_to_that_of_one(folders):
         ("a.ply", "a.ply"), ("b.laz", "b.copc.laz"),
     ]  # fmt: skip
     assert not (pairs.missing or pairs.surplus or pairs.twice)
+
+
+def test_names_in_two_forms_of_unicode_are_one(folders):
+    """As a Mac writes them, and as others do; what lies in hidden folders is no reference."""
+    for folder, form in zip(folders, ("NFC", "NFD"), strict=True):
+        write_cloud(folder / f"{unicodedata.normalize(form, 'grün')}.ply", cloud(label=TRUTH))
+    (folders[1] / ".old").mkdir()
+    (folders[1] / ".old" / "c.label").write_bytes(bytes(32))
+    pairs = find_pairs(ScoreSpec(*folders))
+    assert len(pairs.found) == 2 and not (pairs.missing or pairs.surplus)
 
 
 @pytest.mark.parametrize("which", [0, 1])
