@@ -27,6 +27,8 @@ FINER = 16
 """So much smaller are the first voxels: points may lie much denser in some places."""
 COARSER = 2.0
 """By so much voxels grow when too many are occupied."""
+EXACT = 1 << 20
+"""Of more points, voxels are counted in a sixteenth of all voxels, chosen by their number: to half a percent."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,7 @@ class _Voxels:
         self._path, self._limit = path, limit
         self._origin: NDArray[np.float64] | None = None
         self._size = 0.0
-        self._xyz = np.empty((0, 3))
+        self._xyz = np.empty((3, 0))
         self._rows = np.empty(0, np.int64)
         self._columns: dict[str, NDArray[Any]] = {}
         self._more: list[
@@ -179,9 +181,11 @@ class _Voxels:
             held = np.flatnonzero(np.isfinite(xyz.astype(np.float32)).all(1))
         if self._origin is None and len(held):
             self._origin = xyz[held[0]]
+        columns = np.ascontiguousarray(xyz[held].T)
         if self._size:  # most points lie in voxels that are occupied: those need no further look
-            held = np.sort(held[self._first(xyz[held], self._size)])
-        self._more.append((xyz[held], start + held, _at(part, held)))
+            first = self._first(columns, self._size)
+            held, columns = held[first], columns[:, first]
+        self._more.append((columns, start + held, _at(part, held)))
         if len(self._rows) + sum(len(rows) for _, rows, _ in self._more) > self._limit:
             self._join()
             self._grow()
@@ -189,7 +193,7 @@ class _Voxels:
     def _join(self) -> None:
         """Put the pieces since the last time at the end of what is kept: at each piece it would copy all of it."""
         xyz, rows, columns = zip(*self._more, strict=True) if self._more else ((), (), ())
-        self._xyz = np.concatenate([self._xyz, *xyz])
+        self._xyz = np.concatenate([self._xyz, *xyz], axis=1)
         self._rows = np.concatenate([self._rows, *rows])
         self._columns = _joined([*([self._columns] if self._columns else []), *columns])
         self._more = []
@@ -204,50 +208,90 @@ class _Voxels:
     def chosen(self, most: int) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64]]:
         """Columns and rows of at most so many points, nearly as many as possible."""
         self._join()
-        low, high = self._size, self._size or self._fine()
+        low, high, more = self._size, self._size or self._fine(), 0
         while (count := self._occupied(high)) > most:
-            low, high = high, high * COARSER
+            low, high, more = high, high * COARSER, count
         for _ in range(HALVINGS):
             if count >= NEAR * most or low == high:  # smaller ones than those kept are not known
                 break
             middle = (low + high) / 2
-            fewer = self._occupied(middle)
-            if fewer <= most:
-                high, count = middle, fewer
+            if more:  # counts fall like a power of the size, of surfaces like the second
+                part = np.log(more / (most * (1 + NEAR) / 2)) / np.log(more / count)
+                middle = low * (high / low) ** float(np.clip(part, 0.1, 0.9))
+            found = self._occupied(middle)
+            if found <= most:
+                high, count = middle, found
             else:
-                low = middle
-        self._keep(self._first(self._xyz, high))
+                low, more = middle, found
+        first = self._first(self._xyz, high)
+        # counted in a part of the voxels, a few may be too many
+        self._keep(first[spread_rows(len(first), most)])
         return self._columns, self._rows
 
     def _fine(self) -> float:
         """Much smaller voxels than those that the points so far would fill one each, spread over a plane."""
-        extent = np.ptp(self._xyz, axis=0).max(initial=0) if len(self._xyz) else 0.0
-        return float(extent / max(1, len(self._xyz)) ** 0.5) / FINER or 1e-6
+        count = self._xyz.shape[1]
+        extent = np.ptp(self._xyz, axis=1).max(initial=0) if count else 0.0
+        return float(extent / max(1, count) ** 0.5) / FINER or 1e-6
 
     def _occupied(self, size: float) -> int:
-        """How many voxels of a size the points fill: sorting their keys alone takes half the time of ``_first``."""
-        keys = np.sort(self._keys(self._xyz, size))
-        return int(np.count_nonzero(np.diff(keys))) + 1 if len(keys) else 0
+        """How many voxels of a size the points fill."""
+        keys, share = self._keys(self._xyz, size), 1
+        if len(keys) > EXACT:
+            keys, share = keys[_scattered(keys, 4) == 0], 16
+        keys = np.sort(keys)
+        return share * (int(np.count_nonzero(np.diff(keys))) + 1) if len(keys) else 0
 
     def _first(self, xyz: NDArray[np.float64], size: float) -> NDArray[np.int64]:
         """Ascending indices of the first point in each voxel."""
-        return np.sort(np.unique(self._keys(xyz, size), return_index=True)[1])
+        return first_of_each(self._keys(xyz, size))
 
     def _keys(self, xyz: NDArray[np.float64], size: float) -> NDArray[np.int64]:
         """(n,) a number for each point, the same for the points of one voxel alone."""
-        if not len(xyz) or self._origin is None:
+        if not xyz.shape[1] or self._origin is None:
             return np.empty(0, np.int64)
-        cells = [np.floor((xyz[:, k] - self._origin[k]) / size).astype(np.int64) for k in range(3)]
-        for column in cells:
+        cells = []
+        for values, origin in zip(xyz, self._origin, strict=True):
+            column = values - origin
+            column /= size
+            np.floor(column, out=column)
             column -= column.min()
+            cells.append(column.astype(np.int64))
         spans = [int(column.max()) + 1 for column in cells]
         if spans[0] * spans[1] * spans[2] < 2**62:
             return (cells[0] * spans[1] + cells[1]) * spans[2] + cells[2]
         return np.unique(np.stack(cells, 1), axis=0, return_inverse=True)[1].reshape(-1)
 
     def _keep(self, index: NDArray[np.int64]) -> None:
-        self._rows, self._xyz = self._rows[index], self._xyz[index]
+        self._rows, self._xyz = self._rows[index], self._xyz[:, index]
         self._columns = _at(self._columns, index)
+
+
+def first_of_each(keys: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Ascending indices of the first of each different number; a table of their hashes is faster than sorting them.
+
+    Args:
+        keys: (n,) any numbers.
+    """
+    found: list[NDArray[np.int64]] = []
+    left = np.arange(len(keys))
+    while len(left):
+        mine = keys[left]
+        slot = _scattered(mine, max(1, int(2 * len(left)).bit_length()), salt=len(found))
+        owner = np.full(int(slot.max()) + 1, len(left))
+        np.minimum.at(owner, slot, np.arange(len(left)))
+        owner = owner[slot]
+        found.append(left[owner == np.arange(len(left))])
+        left = left[mine[owner] != mine]  # another number has their place of the table
+    return np.sort(np.concatenate(found)) if found else left
+
+
+def _scattered(keys: NDArray[np.int64], bits: int, salt: int = 0) -> NDArray[np.int64]:
+    """(n,) numbers of so many bits that look random, the same for the same key."""
+    mixed = keys.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15 + 2 * salt)
+    mixed ^= mixed >> np.uint64(29)
+    mixed *= np.uint64(0xBF58476D1CE4E5B9)
+    return (mixed >> np.uint64(64 - bits)).astype(np.int64)
 
 
 def _length(columns: Columns) -> int:

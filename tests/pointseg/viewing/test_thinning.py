@@ -64,6 +64,22 @@ def test_voxels_keep_what_is_sparse(cloud):
     assert len(thin_by_voxels(cloud, CROWD + EVEN).rows) == CROWD + EVEN
 
 
+def test_counting_a_part_of_the_voxels_leaves_as_many(cloud, monkeypatch):
+    exact = len(thin_by_voxels(cloud, 700).rows)
+    monkeypatch.setattr(thinning, "EXACT", 100)
+    found = thin_by_voxels(cloud, 700)
+    assert 0.75 * exact < len(found.rows) <= 700 and (np.diff(found.rows) > 0).all()
+    assert found.columns["row"].tolist() == found.rows.tolist()
+
+
+@pytest.mark.parametrize("values", [1, 3, 2000, 2**62])
+def test_the_first_of_each_number_is_found_without_sorting(values):
+    keys = np.random.default_rng(0).integers(0, values, 5000)
+    wanted = np.sort(np.unique(keys, return_index=True)[1])
+    np.testing.assert_array_equal(thinning.first_of_each(keys), wanted)
+    assert thinning.first_of_each(keys[:0]).tolist() == []
+
+
 def test_one_place_of_many_points_is_one_voxel(tmp_path):
     write_cloud(tmp_path / "a.ply", Scene(coord=np.ones((500, 3), np.float32)))
     assert thin_by_voxels(tmp_path / "a.ply", 10).rows.tolist() == [0]
