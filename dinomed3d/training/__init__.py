@@ -1,1 +1,1 @@
-"""Training: the recipe, the two stages, and the adapter to nnU-Net."""
+"""nnU-Net's trainer with both stages: the trainer here; what it reads, starts from and does in rooms below it."""

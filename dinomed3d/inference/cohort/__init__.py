@@ -1,1 +1,1 @@
-"""A run over many cases: workers, records, resume, memory, Ray."""
+"""A run over many cases: options, events, the run and its outcome; rooms of its outputs, worker and engines."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dinomed3d.runtime.errors import UserError
-from tests.dinomed3d.inference.cohort.runs import run, worklist
+from tests.dinomed3d.inference.cohort.runs import run, worklist, write_scan
 
 
 def test_an_output_folder_that_cannot_be_used(spec):
@@ -13,7 +13,9 @@ def test_an_output_folder_that_cannot_be_used(spec):
     before = scan.read_bytes()
     out.mkdir()
     (out / "file").write_text("")
+    named = str(write_scan(out.parent / "named" / "a_0000.nii.gz").parent)  # its mask is a.nii.gz
     for change in (
+        {"out": named, "source": named},
         {"out": spec.source},
         {"out": str(out / "file")},
         {"out": spec.source, "source": str(scan)},
