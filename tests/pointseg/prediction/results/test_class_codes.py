@@ -84,7 +84,8 @@ def test_predicted_files_have_the_codes(tmp_path, monkeypatch):
     spoken = replace(trained(), classes=replace(CLASSES, codes=(2, 6, 5)))
     monkeypatch.setattr(module, "load_model", lambda path, device, **_: (ByColor(), spoken))
     scene = replace(colored([0, 1, 2, 2]), origin=np.array([770_500.0, 6_277_500.0, 0]))
-    write_cloud(tmp_path / "a.laz", scene)
+    former = np.full((len(scene), 1), 7, np.uint8)
+    write_cloud(tmp_path / "a.laz", scene.with_fields(classification=former))
     spec = PredictSpec(
         inputs=(tmp_path / "a.laz",),
         out=tmp_path / "out",
@@ -103,8 +104,13 @@ def test_predicted_files_have_the_codes(tmp_path, monkeypatch):
     assert np.array(found.classification).tolist() == [2, 6, 5, 5] * 100
     assert found.header.offsets.tolist() == laspy.read(tmp_path / "a.laz").header.offsets.tolist()
     np.testing.assert_array_equal(found.x, laspy.read(tmp_path / "a.laz").x)
-    assert not np.array(classes_of(keep_classification=True).classification).any()
-    assert set(np.array(classes_of(class_codes={"thing": 3}).classification)) == {2, 6, 3}
+    assert (found["input_classification"] == 7).all()
+    named = found.point_format.dimension_by_name("pointseg_class").description
+    assert named == ", ".join(f"{number} {name}" for number, name in enumerate(CLASSES.names))
+    assert (np.array(classes_of(keep_classification=True).classification) == 7).all()
+    found = classes_of(class_codes={"thing": 3}, keep_former=False)
+    assert set(np.array(found.classification)) == {2, 6, 3}
+    assert "input_classification" not in found.point_format.extra_dimension_names
 
 
 def test_other_types_have_the_codes_if_that_is_asked_for(tmp_path, monkeypatch):
