@@ -22,6 +22,7 @@ from pointseg.config.recipe import Recipe
 from pointseg.config.serialization import read_recipe
 from pointseg.conventions import PRETRAINED_ENCODERS
 from pointseg.datasets.classes import ClassList
+from pointseg.files import cloud_suffix
 from pointseg.images.config import ImageConfig
 from pointseg.plugins import is_plugin
 from pointseg.segmenter import Segmenter
@@ -210,6 +211,11 @@ def read_checkpoint(path: Path, formats: Sequence[str] = (FORMAT,)) -> dict[str,
     try:
         content = read_torch(path)
     except TensorFileError as error:
+        if path.is_file() and cloud_suffix(path) not in (None, ".bin"):  # -m and FILES confused
+            raise UserError(
+                f"checkpoint {path}: is a cloud, not a model; give a model of pointseg-train, such as "
+                "runs/first/best.pt"
+            ) from error
         raise UserError(f"checkpoint {error}") from error
     found = content.get("format") if isinstance(content, dict) else None
     if found == DISTILLED and found not in formats:

@@ -85,3 +85,13 @@ def test_scores_that_are_no_numbers_are_no_classes() -> None:
     for value in (torch.nan, torch.inf, -torch.inf):
         with pytest.raises(UserError, match="scene s: .* 1 of 2 points are not finite"):
             most_likely(torch.tensor([[0.1, value], [0.8, 0.2]]), "s")
+
+
+def test_a_cloud_in_place_of_a_model_is_called_so(tmp_path):
+    for name, words in (
+        ("scan.ply", "scan.ply: is a cloud, not a model"),
+        ("m.pt", "m.pt: cannot be"),
+    ):
+        (tmp_path / name).write_bytes(b"ply\n")
+        with pytest.raises(UserError, match=words):
+            load_model(tmp_path / name, "cpu")
