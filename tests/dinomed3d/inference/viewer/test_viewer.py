@@ -302,6 +302,11 @@ def test_cases_that_are_finished_later_appear_when_the_page_is_loaded(out, tmp_p
     for number, name in ((0, SERIES), (1, OBLIQUE)):
         assert json.loads(content(get(answers, f"case/{number}.json")))["name"] == name
     assert b"served" in content(get(answers, "files/report.html"))
+    record = record_of(copy, OBLIQUE) | {"flags": []}
+    for flags in ([], ["empty mask"]):
+        first.write_text(json.dumps(record | {"flags": flags}), encoding="utf-8")
+        told = json.loads(content(get(answers, "cases.json")))["cases"]
+        assert told[0]["flagged"] == bool(flags)  # it was predicted again
     first.unlink()
     assert listed()[0] == [(0, SERIES)]
     assert get(answers, "case/1.json").status == HTTPStatus.NOT_FOUND
