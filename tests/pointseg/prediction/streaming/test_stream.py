@@ -155,6 +155,7 @@ def test_a_run_that_was_killed_goes_on(tmp_path, model):
     )
     assert model.asked == passes - 7
     assert any("7 tiles are finished" in line for line in said)
+    assert not any("less memory" in line for line in said), "tiles are as large as they were"
     assert not folder.exists()
     found, whole = (read_cloud(tmp_path / out / "cloud.las") for out in ("out", "whole"))
     np.testing.assert_array_equal(found["segment"], whole["segment"])
