@@ -46,6 +46,7 @@ def test_what_stands_on_a_slope_holes_and_pits_are_bridged_by_straight_lines():
     lowest[4:7, 5:8] += 3  # a house of 3 x 3 cells, which a window of 5 cells takes away
     lowest[0:2, 10:12] += 2  # and one at the edge of the cloud, between ground on both sides
     lowest[9, 2], lowest[12, 6] = np.inf, -40.0  # nothing measured; an echo from below the ground
+    lowest[3, 13] = lowest[16, 4] = np.inf  # and at two edges
     np.testing.assert_allclose(ground_surface(lowest, 1.0), plane(), atol=1e-5)
 
 
