@@ -97,9 +97,24 @@ def test_rows_of_both_files_stay_together_when_thinned(tmp_path):
         )
         assert len(cloud.scene) <= 300 and cloud.count == 5000
         assert (cloud.labels == cloud.reference).all()
+    segment.astype("<u4").tofile(tmp_path / "c.label")  # labels alone
+    (cloud,), *_ = opened(tmp_path / "a.ply", reference=tmp_path / "c.label", most=300)
+    assert len(cloud.scene) == 300 and (cloud.labels == cloud.reference).all()
     write_cloud(tmp_path / "b.npz", scene.select(np.arange(4999)))
     with pytest.raises(UserError, match="has 5000 points, .*b.npz has 4999"):
         opened(tmp_path / "a.ply", reference=tmp_path / "b.npz", most=300)
+
+
+def test_points_without_a_position_take_their_classes_with_them(tmp_path):
+    coord = COORD.copy()
+    coord[1] = np.nan
+    for name, labels in (("out", GUESS), ("ref", TRUTH)):
+        (tmp_path / name).mkdir()
+        write_cloud(tmp_path / name / "a.ply", Scene(coord=coord, fields={"segment": labels}))
+    (cloud,), palette, _ = opened(tmp_path / "out", reference=tmp_path / "ref")
+    assert palette.names == ["0", "1", "2"] and cloud.nowhere == 1
+    assert cloud.labels.tolist() == np.delete(GUESS, 1).tolist()
+    assert cloud.reference.tolist() == np.delete(TRUTH, 1).tolist()
 
 
 def test_codes_have_their_standard_names_and_usual_colours(tmp_path):
