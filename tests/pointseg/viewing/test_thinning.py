@@ -80,6 +80,13 @@ def test_the_first_of_each_number_is_found_without_sorting(values):
     assert thinning.first_of_each(keys[:0]).tolist() == []
 
 
+def test_each_voxel_has_its_own_key(tmp_path):
+    centres = np.stack(np.meshgrid(*map(np.arange, (2, 5, 7))), -1).reshape(-1, 3) + 0.5
+    voxels = thinning._Voxels(tmp_path / "a.ply", 10)
+    voxels._origin = np.zeros(3)
+    assert len(np.unique(voxels._keys(centres, 1.0))) == 2 * 5 * 7
+
+
 def test_one_place_of_many_points_is_one_voxel(tmp_path):
     write_cloud(tmp_path / "a.ply", Scene(coord=np.ones((500, 3), np.float32)))
     assert thin_by_voxels(tmp_path / "a.ply", 10).rows.tolist() == [0]
