@@ -81,7 +81,7 @@ def test_the_first_of_each_number_is_found_without_sorting(values):
 
 
 def test_each_voxel_has_its_own_key(tmp_path):
-    centres = np.stack(np.meshgrid(*map(np.arange, (2, 5, 7))), -1).reshape(-1, 3) + 0.5
+    centres = np.stack(np.meshgrid(*map(np.arange, (2, 5, 7))), -1).reshape(-1, 3).T + 0.5
     voxels = thinning._Voxels(tmp_path / "a.ply", 10)
     voxels._origin = np.zeros(3)
     assert len(np.unique(voxels._keys(centres, 1.0))) == 2 * 5 * 7
