@@ -155,6 +155,13 @@ def test_threads_share_a_model(model, path, by_command):
     assert all(np.array_equal(found[k], by_command) for k in range(3))
 
 
+def test_a_folder_of_two_images_is_no_image(model, tmp_path):
+    for name in ("a", "b"):
+        write_scan(tmp_path / f"{name}.nii.gz")
+    with pytest.raises(CaseError, match="must be one image, it holds 2"):
+        model.predict(tmp_path)
+
+
 VOXELS = np.ones((8, 8, 8), np.float32)
 BAD = {
     "nothing there": (("no/such.nii.gz",), {}, "no/such.nii.gz"),
