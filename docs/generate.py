@@ -28,7 +28,7 @@ from unittest import mock
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from dinomed3d.runtime.argument_parser import parser_of  # noqa: E402  (the checkout's, by the line above)
+from dinomed3d.runtime.commands.argument_parser import parser_of  # noqa: E402  (the checkout's, by the line above)
 
 DIRECTIVE = re.compile(r"^<!-- (fields|include|code) (\S+) -->$", re.MULTILINE)
 LANGUAGES = {".yaml": "yaml", ".json": "json", ".py": "python", ".txt": "text"}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.suggestion import suggestion
+from dinomed3d.runtime.messages.suggestion import suggestion
 
 
 @dataclass(frozen=True, kw_only=True)

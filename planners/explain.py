@@ -15,7 +15,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.suggestion import suggestion
+from dinomed3d.runtime.messages.suggestion import suggestion
 from dinomed3d.training.data.stage_one_loader import MIN_DEPTH
 from dinomed3d.training.settings.environment import (
     RECIPE_VARIABLES,

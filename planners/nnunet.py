@@ -22,9 +22,9 @@ from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from dinomed3d.networks import CnnSpec, NetworkSpec
-from dinomed3d.runtime.atomic_files import atomic_write
+from dinomed3d.runtime.commands.one_line_errors import report_user_errors
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.one_line_errors import report_user_errors
+from dinomed3d.runtime.files.atomic_files import atomic_write
 from dinomed3d.training.data.dataset_labels import check_labels
 from dinomed3d.training.settings.environment import SPEC_VARIABLES, spec_from
 from dinomed3d.training.settings.nnunet_plan import DECISIONS, RECIPE, network_entry

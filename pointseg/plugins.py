@@ -78,7 +78,7 @@ def errors_of(name: str, doing: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        from dinomed3d.runtime.out_of_memory import ran_out_of_memory
+        from dinomed3d.runtime.hardware.out_of_memory import ran_out_of_memory
 
         if ran_out_of_memory(error):
             raise

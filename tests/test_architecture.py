@@ -21,7 +21,15 @@ SOURCES = {p: text for p, text in structure.read_checkout().items() if p.startsw
 TREES = {path: ast.parse(text) for path, text in SOURCES.items()}
 GRAPH = {path: set(structure.imports(path, tree, TREES)) for path, tree in TREES.items()}
 
-CORE = ("dinomed3d/runtime", "dinomed3d/hub", "dinomed3d/lifting")
+CORE = (
+    "dinomed3d/runtime",
+    "dinomed3d/runtime/messages",
+    "dinomed3d/runtime/hardware",
+    "dinomed3d/runtime/files",
+    "dinomed3d/runtime/commands",
+    "dinomed3d/hub",
+    "dinomed3d/lifting",
+)
 """What both sides share; neither imports anything else of ours."""
 VOLUMES = (
     "dinomed3d/__init__.py",

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dinomed3d.runtime.argument_parser import parser_of
+from dinomed3d.runtime.commands.argument_parser import parser_of
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.extras import how_to_install
+from dinomed3d.runtime.messages.extras import how_to_install
 
 FOLDERS = ("DIR", "FOLDER")
 """Metavars of options that take a folder."""

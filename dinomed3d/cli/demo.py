@@ -7,8 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dinomed3d.runtime.device import DEVICES
-from dinomed3d.runtime.json_output import add_json, json_alone, print_json
+from dinomed3d.runtime.commands.json_output import add_json, json_alone, print_json
+from dinomed3d.runtime.hardware.device import DEVICES
 
 
 def add_parser(verbs: Any) -> None:

@@ -18,8 +18,8 @@ from dinomed3d.cli.demo_progress import RoomsProgress, TrainingProgress, predict
 from dinomed3d.cli.nnunet_commands import FOLDERS, NnUNetCommands
 from dinomed3d.cli.overlay import OverlayCase, draw_overlay
 from dinomed3d.cli.phantom import LABELS, PhantomSpec, write_phantom
-from dinomed3d.runtime.device import choose_device
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.hardware.device import choose_device
 
 DATASET_ID = 900
 DATASET = f"Dataset{DATASET_ID}_Phantom"

@@ -25,12 +25,12 @@ from dinomed3d.cli.machine_checks import (
 )
 from dinomed3d.cli.nnunet_commands import FOLDERS
 from dinomed3d.dataset.findings import Finding, State, table
+from dinomed3d.runtime.commands.json_output import add_json, json_alone, print_json
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.extras import is_editable
-from dinomed3d.runtime.json_output import add_json, json_alone, print_json
-from dinomed3d.runtime.shell_words import make_folder, set_variable
-from dinomed3d.runtime.suggestion import suggestion
-from dinomed3d.runtime.terminal_text import lines_of
+from dinomed3d.runtime.messages.extras import is_editable
+from dinomed3d.runtime.messages.shell_words import make_folder, set_variable
+from dinomed3d.runtime.messages.suggestion import suggestion
+from dinomed3d.runtime.messages.terminal_text import lines_of
 
 TRAINER = "DinoMed3DTrainer"
 PLANNER = "DinoMed3DPlanner"

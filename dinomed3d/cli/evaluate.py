@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dinomed3d.runtime.json_output import add_json, json_alone, print_json
-from dinomed3d.runtime.terminal_text import lines_of, one_line
+from dinomed3d.runtime.commands.json_output import add_json, json_alone, print_json
+from dinomed3d.runtime.messages.terminal_text import lines_of, one_line
 
 if TYPE_CHECKING:
     from dinomed3d.evaluation.folders import Evaluation
@@ -57,7 +57,7 @@ def add_parser(verbs: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate, write the CSV, print both tables and what was not evaluated."""
     from dinomed3d.evaluation.folders import evaluate, read_labels
-    from dinomed3d.runtime.atomic_files import atomic_write
+    from dinomed3d.runtime.files.atomic_files import atomic_write
 
     labels = None if arguments.labels is None else read_labels(arguments.labels)
     with json_alone(arguments.json):

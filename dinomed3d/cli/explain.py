@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dinomed3d.runtime.device import DEVICES
-from dinomed3d.runtime.json_output import add_json, json_alone, print_json
-from dinomed3d.runtime.terminal_text import lines_of
+from dinomed3d.runtime.commands.json_output import add_json, json_alone, print_json
+from dinomed3d.runtime.hardware.device import DEVICES
+from dinomed3d.runtime.messages.terminal_text import lines_of
 
 
 def add_parser(verbs: Any) -> None:
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Explain one configuration or all, and print it."""
     import torch
 
-    from dinomed3d.runtime.device import choose_device
+    from dinomed3d.runtime.hardware.device import choose_device
     from planners.explain import explain
     from planners.explain_json import explain_json
 

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from dinomed3d.cli.model_arguments import add_model_arguments
-from dinomed3d.runtime.json_output import add_json, json_alone, print_json
+from dinomed3d.runtime.commands.json_output import add_json, json_alone, print_json
 
 
 def add_parser(verbs: Any) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dinomed3d.dataset.findings import Finding
-from dinomed3d.runtime.extras import how_to_install
+from dinomed3d.runtime.messages.extras import how_to_install
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement

@@ -23,8 +23,8 @@ from dinomed3d.cli import (
     predict,
     view,
 )
-from dinomed3d.runtime.argument_parser import ArgumentParser
-from dinomed3d.runtime.run_command import run_command
+from dinomed3d.runtime.commands.argument_parser import ArgumentParser
+from dinomed3d.runtime.commands.run_command import run_command
 
 VERBS = (
     demo,

@@ -79,7 +79,7 @@ def _write_card(package: Path, card: Path, repository: str | None) -> None:
     """Write the card that is made from the model."""
     from dinomed3d.inference.models.model import open_model
     from dinomed3d.inference.models.share import card_of
-    from dinomed3d.runtime.atomic_files import atomic_write
+    from dinomed3d.runtime.files.atomic_files import atomic_write
 
     name = package.name if repository is None else f"hf:{repository}"
     atomic_write(card, card_of(open_model(package), name))

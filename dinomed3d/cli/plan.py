@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from dinomed3d.runtime.json_output import add_json, json_alone, print_json
+from dinomed3d.runtime.commands.json_output import add_json, json_alone, print_json
 
 
 def add_parser(verbs: Any) -> None:

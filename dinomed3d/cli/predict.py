@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from dinomed3d.cli.predict_progress import Progress
 from dinomed3d.inference.cohort.spec import ENGINES, PRECISIONS, PROBABILITIES, PredictSpec
-from dinomed3d.runtime.counted import counted
-from dinomed3d.runtime.device import DEVICES
+from dinomed3d.runtime.commands.json_output import add_json, json_alone, print_json
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.json_output import add_json, json_alone, print_json
-from dinomed3d.runtime.terminal_text import one_line
+from dinomed3d.runtime.hardware.device import DEVICES
+from dinomed3d.runtime.messages.counted import counted
+from dinomed3d.runtime.messages.terminal_text import one_line
 
 if TYPE_CHECKING:
     from dinomed3d.inference.cohort.outcome import Outcome

@@ -22,8 +22,8 @@ from dinomed3d.inference.cohort.events import (
     WorkerAlive,
     WorkerReady,
 )
-from dinomed3d.runtime.counted import counted
-from dinomed3d.runtime.terminal_text import one_line
+from dinomed3d.runtime.messages.counted import counted
+from dinomed3d.runtime.messages.terminal_text import one_line
 
 LIVE_EVERY_S = 0.2
 """A terminal's line is written over this often at most."""

@@ -48,8 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     from dinomed3d.inference.viewer.server import ViewerServer
     from dinomed3d.inference.viewer.viewed_run import ViewedRun
-    from dinomed3d.runtime.counted import counted
-    from dinomed3d.runtime.screen import has_screen
+    from dinomed3d.runtime.commands.screen import has_screen
+    from dinomed3d.runtime.messages.counted import counted
 
     viewed = ViewedRun(Path(arguments.folder))
     with ViewerServer(viewed, port=arguments.port) as server:

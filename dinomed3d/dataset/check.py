@@ -19,7 +19,7 @@ from dinomed3d.dataset.headers import Header
 from dinomed3d.dataset.plans import check_plans, read_plans
 from dinomed3d.dataset.resources import check_resources
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.memory import free_bytes
+from dinomed3d.runtime.hardware.memory import free_bytes
 
 READ_BYTES, LABEL_BYTES = 12, 16
 """Bytes that a voxel of a channel, and of a label, takes while a case is read and compared."""

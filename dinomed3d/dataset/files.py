@@ -12,8 +12,8 @@ from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from dinomed3d.dataset.description import TOPIC, Description
 from dinomed3d.dataset.findings import CaseFault, Fault, Finding, gathered
 from dinomed3d.dataset.headers import read_header
-from dinomed3d.runtime.counted import counted
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.messages.counted import counted
 
 FAULTS: Mapping[str, Fault] = {
     "hidden": Fault(

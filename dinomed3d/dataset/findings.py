@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from dinomed3d.runtime.counted import counted
-from dinomed3d.runtime.terminal_text import one_line
+from dinomed3d.runtime.messages.counted import counted
+from dinomed3d.runtime.messages.terminal_text import one_line
 
 State = Literal["ok", "note", "error"]
 """Whether it is fine, worth knowing, or will keep training from working or spoil it."""

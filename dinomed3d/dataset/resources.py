@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dinomed3d.dataset.findings import Finding
 from dinomed3d.dataset.headers import Header
-from dinomed3d.runtime.memory import free_bytes
+from dinomed3d.runtime.hardware.memory import free_bytes
 
 GIB = 2**30
 PROCESSES = 4

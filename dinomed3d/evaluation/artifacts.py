@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinomed3d.inference.io.image import ENDINGS
-from dinomed3d.runtime.atomic_files import new_file
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.files.atomic_files import new_file
 
 if TYPE_CHECKING:
     from torch import Tensor

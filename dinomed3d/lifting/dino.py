@@ -13,8 +13,8 @@ from torch.utils.checkpoint import checkpoint
 
 from dinomed3d.lifting.encoder import Encoder
 from dinomed3d.lifting.weights import load_weights
-from dinomed3d.runtime.library_warnings import importing_timm
-from dinomed3d.runtime.suggestion import suggestion
+from dinomed3d.runtime.commands.library_warnings import importing_timm
+from dinomed3d.runtime.messages.suggestion import suggestion
 
 with importing_timm():
     import timm

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from dinomed3d.hub.ask import file_on_hub
 from dinomed3d.lifting.checkpoint_layouts import WeightsError, check_periods, to_timm
-from dinomed3d.runtime.tensor_files import TensorFileError, read_safetensors, read_tensor_file
+from dinomed3d.runtime.files.tensor_files import TensorFileError, read_safetensors, read_tensor_file
 
 log = logging.getLogger(__name__)
 

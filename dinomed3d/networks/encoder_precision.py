@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from dinomed3d.runtime.device import has_native_bfloat16
+from dinomed3d.runtime.hardware.device import has_native_bfloat16
 
 
 def encoder_precision(device: torch.device) -> AbstractContextManager[object]:

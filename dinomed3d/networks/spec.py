@@ -12,7 +12,7 @@ from dinomed3d.lifting import MODELS
 from dinomed3d.lifting.dino import DEFAULT_ENCODER
 from dinomed3d.networks.cnn_spec import CnnSpec, Triple
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.suggestion import suggestion
+from dinomed3d.runtime.messages.suggestion import suggestion
 
 COMPONENTS = ("detail", "encoder", "lora", "adapters")
 """Components; an ablation can leave out all but the detail stream. Neck, gated fusion and stage I go with the

@@ -1,1 +1,1 @@
-"""Errors, devices, memory limits, atomic files and safe readers, shared by all packages."""
+"""What all packages share: errors, messages, hardware, files, and the frame of a command."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.memory import free_bytes
+from dinomed3d.runtime.hardware.memory import free_bytes
 from dinomed3d.training.loading_trainer import LoadingTrainer
 from dinomed3d.training.step.trial_step import full_size_step, try_step, undone, without_exchange
 

@@ -20,10 +20,10 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import Tensor, nn
 
 from dinomed3d import __version__
-from dinomed3d.runtime.compiling import compiler
-from dinomed3d.runtime.device import check_device
+from dinomed3d.runtime.commands.one_line_errors import report_user_errors
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.one_line_errors import report_user_errors
+from dinomed3d.runtime.hardware.compiling import compiler
+from dinomed3d.runtime.hardware.device import check_device
 from dinomed3d.training.checkpoints.fold_folder import backup_checkpoints, remove_leftovers
 from dinomed3d.training.checkpoints.random_state import set_random_state
 from dinomed3d.training.data.dataset_labels import check_labels

@@ -33,8 +33,8 @@ from dinomed3d.inference.cohort.run import predict
 from dinomed3d.inference.cohort.spec import PredictSpec
 from dinomed3d.inference.discovery.find_cases import find_cases
 from dinomed3d.inference.models.model import Model, open_model
-from dinomed3d.runtime.atomic_files import atomic_write
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.files.atomic_files import atomic_write
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from ditr_probe import fit_head, linear_probe
 from torch import nn
 
 from dinomed3d.lifting import Encoder
-from dinomed3d.runtime.atomic_files import new_file
+from dinomed3d.runtime.files.atomic_files import new_file
 from pointseg.config.recipe import Recipe
 from pointseg.config.serialization import override
 from pointseg.evaluation.evaluate import evaluate

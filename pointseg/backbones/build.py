@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.suggestion import suggestion
+from dinomed3d.runtime.messages.suggestion import suggestion
 from pointseg.backbones.interface.features import Backbone
 from pointseg.backbones.interface.plugin import build_plugin, plugin_class
 from pointseg.backbones.weights.pointcept import load_backbone

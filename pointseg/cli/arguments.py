@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dinomed3d.runtime.device import DEVICES
-from dinomed3d.runtime.suggestion import suggestion
+from dinomed3d.runtime.hardware.device import DEVICES
+from dinomed3d.runtime.messages.suggestion import suggestion
 from pointseg.conventions import BACKBONES, DATASETS, PRECISIONS, TTA_NAMES
 from pointseg.plugins import FORM, is_plugin
 

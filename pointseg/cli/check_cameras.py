@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinomed3d.runtime.argument_parser import ArgumentParser
+from dinomed3d.runtime.commands.argument_parser import ArgumentParser
+from dinomed3d.runtime.commands.json_output import add_json, json_alone, print_json
+from dinomed3d.runtime.commands.run_command import run_command
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.json_output import add_json, json_alone, print_json
-from dinomed3d.runtime.run_command import run_command
-from dinomed3d.runtime.terminal_text import lines_of, one_line
+from dinomed3d.runtime.messages.terminal_text import lines_of, one_line
 from pointseg.cli.arguments import NameOrPlugin, at_least
 from pointseg.cli.image_arguments import add_visibility, visibility
 from pointseg.cli.progress import Bar, bar

@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinomed3d.runtime.argument_parser import ArgumentParser
-from dinomed3d.runtime.run_command import run_command
-from dinomed3d.runtime.terminal_text import one_line
+from dinomed3d.runtime.commands.argument_parser import ArgumentParser
+from dinomed3d.runtime.commands.run_command import run_command
+from dinomed3d.runtime.messages.terminal_text import one_line
 from pointseg.cli.arguments import add_data
 from pointseg.cli.image_arguments import (
     add_camera_check,

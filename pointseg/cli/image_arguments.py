@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dinomed3d.runtime.device import choose_device
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.terminal_text import one_line
+from dinomed3d.runtime.hardware.device import choose_device
+from dinomed3d.runtime.messages.terminal_text import one_line
 from pointseg.cli.arguments import at_least
 from pointseg.conventions import DEFAULT_ENCODER
 from pointseg.images.visibility import OCCLUSIONS, VisibilityConfig

@@ -9,11 +9,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinomed3d.runtime.argument_parser import ArgumentParser
-from dinomed3d.runtime.device import choose_device
+from dinomed3d.runtime.commands.argument_parser import ArgumentParser
+from dinomed3d.runtime.commands.run_command import run_command
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.run_command import run_command
-from dinomed3d.runtime.terminal_text import one_line
+from dinomed3d.runtime.hardware.device import choose_device
+from dinomed3d.runtime.messages.terminal_text import one_line
 from pointseg.cli.arguments import add_device, at_least
 from pointseg.cli.image_arguments import add_encoder, add_visibility, visibility
 from pointseg.cli.progress import Phases

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dinomed3d.hub.sharing_options import add_sharing, check_needed, own_card
-from dinomed3d.runtime.argument_parser import ArgumentParser
-from dinomed3d.runtime.run_command import run_command
+from dinomed3d.runtime.commands.argument_parser import ArgumentParser
+from dinomed3d.runtime.commands.run_command import run_command
 from pointseg.cli.arguments import add_own_backbone
 
 NAME = "pointseg-package"
@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(arguments: argparse.Namespace) -> int:
     from dinomed3d.hub.local_model import CLOUD, local_model
     from dinomed3d.hub.push import check_push
-    from dinomed3d.runtime.atomic_files import atomic_write
+    from dinomed3d.runtime.files.atomic_files import atomic_write
     from pointseg.sharing.package import package_model
     from pointseg.sharing.share import card_of, share_package
 

@@ -10,11 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinomed3d.runtime.argument_parser import ArgumentParser
+from dinomed3d.runtime.commands.argument_parser import ArgumentParser
+from dinomed3d.runtime.commands.json_output import add_json, json_alone, print_json
+from dinomed3d.runtime.commands.run_command import run_command
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.json_output import add_json, json_alone, print_json
-from dinomed3d.runtime.run_command import run_command
-from dinomed3d.runtime.terminal_text import one_line
+from dinomed3d.runtime.messages.terminal_text import one_line
 from pointseg.cli.arguments import at_least
 from pointseg.cli.progress import Counter
 from pointseg.conventions import PREPARED_DATASETS

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from dinomed3d.runtime.terminal_text import one_line
+from dinomed3d.runtime.messages.terminal_text import one_line
 
 FORMAT = "{desc} {percentage:3.0f}%|{bar}| {elapsed} elapsed, {remaining} left"
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from dinomed3d.hub.local_model import CLOUD, local_model
 from dinomed3d.hub.name import is_hub_name
-from dinomed3d.runtime.argument_parser import ArgumentParser
-from dinomed3d.runtime.device import choose_device
+from dinomed3d.runtime.commands.argument_parser import ArgumentParser
+from dinomed3d.runtime.commands.json_output import add_json, json_alone, print_json
+from dinomed3d.runtime.commands.run_command import run_command
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.json_output import add_json, json_alone, print_json
-from dinomed3d.runtime.run_command import run_command
-from dinomed3d.runtime.terminal_text import lines_of
+from dinomed3d.runtime.hardware.device import choose_device
+from dinomed3d.runtime.messages.terminal_text import lines_of
 from pointseg.cli.arguments import (
     add_data,
     add_device,

@@ -9,8 +9,8 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinomed3d.runtime.device import choose_device
-from dinomed3d.runtime.terminal_text import one_line
+from dinomed3d.runtime.hardware.device import choose_device
+from dinomed3d.runtime.messages.terminal_text import one_line
 from pointseg.cli.arguments import NameOrPlugin, add_device, at_least
 from pointseg.conventions import BACKBONES, MODEL_SIZES, PRETRAINED_BACKBONES
 from pointseg.plugins import FORM, is_plugin

@@ -10,11 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from dinomed3d.runtime.argument_parser import ArgumentParser
+from dinomed3d.runtime.commands.argument_parser import ArgumentParser
+from dinomed3d.runtime.commands.run_command import run_command
+from dinomed3d.runtime.commands.screen import has_screen
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.run_command import run_command
-from dinomed3d.runtime.screen import has_screen
-from dinomed3d.runtime.terminal_text import one_line
+from dinomed3d.runtime.messages.terminal_text import one_line
 from pointseg.cli.arguments import NameOrPlugin, at_least
 from pointseg.cli.label_arguments import add_meaning, check_meaning, meaning
 from pointseg.cli.progress import bar

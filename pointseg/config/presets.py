@@ -12,7 +12,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from dinomed3d.runtime.suggestion import suggestion
+from dinomed3d.runtime.messages.suggestion import suggestion
 from pointseg.config.backbone_recipes import as_published
 from pointseg.config.optimizer import OptimizerSpec
 from pointseg.config.recipe import InferenceConfig, Recipe

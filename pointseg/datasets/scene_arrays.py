@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dinomed3d.runtime.array_checksum import array_checksum
-from dinomed3d.runtime.atomic_files import new_folder
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.files.array_checksum import array_checksum
+from dinomed3d.runtime.files.atomic_files import new_folder
 from pointseg.datasets.errors import DatasetError, EmptySceneError
 from pointseg.files.arrays.array_file import ArrayFile
 from pointseg.files.table.errors import CloudFileError

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinomed3d.hub.local_model import name_or_path
-from dinomed3d.runtime.atomic_files import new_file, remove_leftovers
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.files.atomic_files import new_file, remove_leftovers
 from pointseg.config.folder_recipe import read_as_stated
 from pointseg.config.recipe import InferenceConfig
 from pointseg.datasets.dataset import Dataset

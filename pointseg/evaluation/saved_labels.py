@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dinomed3d.runtime.atomic_files import new_file
+from dinomed3d.runtime.files.atomic_files import new_file
 from pointseg.loading.scene_images import ImageSet
 from pointseg.scene import Scene
 from pointseg.training.checkpoint import TrainedSpec

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.out_of_memory import ran_out_of_memory
+from dinomed3d.runtime.hardware.out_of_memory import ran_out_of_memory
 from pointseg.config.recipe import Recipe
 from pointseg.evaluation.inference_protocol import InferenceProtocol
 from pointseg.evaluation.tile_predictor import TilePredictor

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.out_of_memory import ran_out_of_memory
+from dinomed3d.runtime.hardware.out_of_memory import ran_out_of_memory
 from pointseg.cloud import Cloud, collate
 from pointseg.config.recipe import Recipe
 from pointseg.conventions import PRECISIONS

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from dinomed3d.runtime.regular_file import special_kind
+from dinomed3d.runtime.files.regular_file import special_kind
 from pointseg.files.arrays import folder, npy, npz
 from pointseg.files.labelling.labels import Labels
 from pointseg.files.las.label import check_las, label_las

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dinomed3d.runtime.atomic_files import WriteError
+from dinomed3d.runtime.files.atomic_files import WriteError
 from pointseg.files.formats import BIN, FORMATS, result_suffix, source_suffix, target_suffix
 from pointseg.files.labelling.certainty import MEASURES, SavedCertainty
 from pointseg.files.labelling.labels import Labels, SavedLabels

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dinomed3d.runtime.atomic_files import new_file
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.memory import free_bytes
+from dinomed3d.runtime.files.atomic_files import new_file
+from dinomed3d.runtime.hardware.memory import free_bytes
 from pointseg.evaluation.saved_labels import write_json
 from pointseg.files import check_painted, write_painted
 from pointseg.images.config import require_whole_patches

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dinomed3d.lifting import Encoder
-from dinomed3d.runtime.device import choose_device
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.memory import free_bytes
+from dinomed3d.runtime.hardware.device import choose_device
+from dinomed3d.runtime.hardware.memory import free_bytes
 from pointseg.conventions import LIFT_FUSES, SAMPLES
 from pointseg.files.columns.origin import finite_points, split_origin
 from pointseg.images.config import require_whole_patches

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
-from dinomed3d.runtime.atomic_files import remove_leftovers
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.files.atomic_files import remove_leftovers
 from pointseg.datasets.look_over import leave_out, look_over
 from pointseg.ditr import PointImages
 from pointseg.images.config import require_whole_patches

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.shared_memory import explain_full_shared_memory
+from dinomed3d.runtime.hardware.shared_memory import explain_full_shared_memory
 from pointseg.cloud import Cloud
 
 LOCKS_OF_A_WORKER = 6

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dinomed3d.lifting import Last, Nearest, Random, SelectView
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.memory import free_bytes
+from dinomed3d.runtime.hardware.memory import free_bytes
 from pointseg.cloud import Cloud
 from pointseg.conventions import CHOOSING_FUSES
 from pointseg.datasets.dataset import Dataset

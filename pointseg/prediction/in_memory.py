@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dinomed3d.hub.local_model import CLOUD, local_model
-from dinomed3d.runtime.counted import shortly
-from dinomed3d.runtime.device import choose_device
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.terminal_text import one_line
+from dinomed3d.runtime.hardware.device import choose_device
+from dinomed3d.runtime.messages.counted import shortly
+from dinomed3d.runtime.messages.terminal_text import one_line
 from pointseg.config.precision import encoder_dtype
 from pointseg.conventions import PRECISIONS
 from pointseg.datasets.axes import FileAxes, upright_frames

@@ -6,8 +6,8 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from dinomed3d.hub.local_model import name_or_path
-from dinomed3d.runtime.atomic_files import remove_leftovers
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.files.atomic_files import remove_leftovers
 from pointseg.evaluation.image_options import OPTION_OF, refuse_image_options
 from pointseg.evaluation.inference_protocol import InferenceProtocol
 from pointseg.evaluation.saved_labels import write_json

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.tensor_files import TensorFileError, read_torch
+from dinomed3d.runtime.files.tensor_files import TensorFileError, read_torch
 from pointseg import __version__
 from pointseg.config.recipe import Recipe
 from pointseg.sharing.distilled import backbone_alone, is_distilled

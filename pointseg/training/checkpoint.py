@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from dinomed3d.runtime.atomic_files import new_file
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.out_of_memory import ran_out_of_memory
-from dinomed3d.runtime.state_fit import misfits
-from dinomed3d.runtime.tensor_files import TensorFileError, read_torch
+from dinomed3d.runtime.files.atomic_files import new_file
+from dinomed3d.runtime.files.state_fit import misfits
+from dinomed3d.runtime.files.tensor_files import TensorFileError, read_torch
+from dinomed3d.runtime.hardware.out_of_memory import ran_out_of_memory
 from pointseg.backbones import Backbone, build_backbone
 from pointseg.config.recipe import Recipe
 from pointseg.config.serialization import read_recipe

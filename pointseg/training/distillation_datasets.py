@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.suggestion import suggestion
+from dinomed3d.runtime.messages.suggestion import suggestion
 from pointseg import datasets
 from pointseg.config.folder_recipe import fit_to_dataset
 from pointseg.config.presets import DISTILLATION_SPLITS, images_of, recipe_for

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.tensor_files import TensorFileError, read_torch
+from dinomed3d.runtime.files.tensor_files import TensorFileError, read_torch
 from pointseg.backbones import PretrainedFile, licence_of, read_pretrained
 from pointseg.backbones.weights.pretrained_config import configuration
 from pointseg.config.encoder_recipe import with_configuration, with_probed

@@ -9,7 +9,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from dinomed3d.runtime.out_of_memory import ran_out_of_memory
+from dinomed3d.runtime.hardware.out_of_memory import ran_out_of_memory
 from pointseg.cloud import Cloud
 from pointseg.config.optimizer import OptimizerSpec
 from pointseg.training.fabric_batch import OpaqueBatch, UnwrapBatch

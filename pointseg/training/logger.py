@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dinomed3d.runtime.atomic_files import new_file
+from dinomed3d.runtime.files.atomic_files import new_file
 
 EVERY = 10
 """Steps that one training row averages over."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.few_steps import few_steps_warning
+from dinomed3d.runtime.messages.few_steps import few_steps_warning
 from pointseg.cloud import Cloud
 from pointseg.loading.hand_over import HandOver, check_sharing
 from pointseg.loading.samples import Samples, UnusableScene, join, or_raise

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dinomed3d.runtime.atomic_files import atomic_write, remove_leftovers
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.file_lock import HeldError, hold, is_held_here
+from dinomed3d.runtime.files.atomic_files import atomic_write, remove_leftovers
+from dinomed3d.runtime.files.file_lock import HeldError, hold, is_held_here
 
 BEST, LAST, UNUSABLE = "best.pt", "last.pt", "unusable_scenes.json"
 RUN_FILES = (BEST, LAST, "metrics.csv", "curves.png", "tensorboard", "pictures", UNUSABLE)

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 
 from lightning_fabric import Fabric
 
-from dinomed3d.runtime.device import tf32_products
+from dinomed3d.runtime.hardware.device import tf32_products
 from pointseg.config.folder_recipe import read_as_stated
 from pointseg.datasets.look_over import leave_out, look_over
 from pointseg.datasets.named_scenes import NamedScenes

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.out_of_memory import ran_out_of_memory
+from dinomed3d.runtime.hardware.out_of_memory import ran_out_of_memory
 from pointseg.cloud import Cloud
 from pointseg.loading.samples import or_raise
 from pointseg.loading.stream import Stream

@@ -9,8 +9,8 @@ from typing import cast
 
 import numpy as np
 
-from dinomed3d.runtime.counted import counted
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.messages.counted import counted
 from pointseg import datasets
 from pointseg.images.readers.camera_files import read_cameras
 from pointseg.images.readers.frame import Frame, ProvidesFrames

@@ -9,7 +9,7 @@ from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.extras import how_to_install
+from dinomed3d.runtime.messages.extras import how_to_install
 
 if TYPE_CHECKING:
     import viser

@@ -22,7 +22,7 @@ from dinomed3d.inference.report.anonymous import Anonymizer
 from dinomed3d.inference.report.quality import TrainingRange
 from dinomed3d.inference.report.run_flags import flag_edited, flag_orientations
 from dinomed3d.inference.report.run_report import write_report
-from dinomed3d.runtime.atomic_files import atomic_write
+from dinomed3d.runtime.files.atomic_files import atomic_write
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from dinomed3d.inference.models.model import Model
 from dinomed3d.inference.models.model_files import digest_of
 from dinomed3d.inference.models.postprocessing import file_steps, model_steps
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.extras import how_to_install
+from dinomed3d.runtime.messages.extras import how_to_install
 
 
 def resolve(spec: PredictSpec) -> PredictSpec:

@@ -30,8 +30,8 @@ from dinomed3d.inference.deployment.window_shapes import WindowShapes, window_sh
 from dinomed3d.inference.models.model import FINAL, Model, fold_weights, open_model
 from dinomed3d.inference.nnunet.build_network import build_network
 from dinomed3d.inference.nnunet.plan import read_plan
-from dinomed3d.runtime.atomic_files import new_files
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.files.atomic_files import new_files
 
 log = logging.getLogger(__name__)
 

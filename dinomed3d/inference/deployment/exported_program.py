@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dinomed3d.inference.deployment.window_shapes import WindowShapes
 from dinomed3d.networks.lora import merge_lora
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.out_of_memory import ran_out_of_memory
+from dinomed3d.runtime.hardware.out_of_memory import ran_out_of_memory
 
 Run = Callable[[Tensor], Tensor]
 """Windows with their halo -> logits."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dinomed3d.inference.deployment.exported_program import Run, explained
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.extras import how_to_install
+from dinomed3d.runtime.messages.extras import how_to_install
 
 INPUT, OUTPUT = "volume", "logits"
 """Names of the network's input and output in the file."""

@@ -12,8 +12,8 @@ from dataclasses import replace
 from typing import IO
 
 from dinomed3d.inference.dicom.series import Series, SliceFile
-from dinomed3d.runtime.counted import counted
-from dinomed3d.runtime.safe_zip import DAMAGED
+from dinomed3d.runtime.files.safe_zip import DAMAGED
+from dinomed3d.runtime.messages.counted import counted
 
 _BLOCK = 2**20
 

@@ -28,9 +28,9 @@ from dinomed3d.inference.dicom.segments import (
     foreground_labels,
     labels_with_voxels,
 )
-from dinomed3d.runtime.atomic_files import new_file
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.extras import how_to_install
+from dinomed3d.runtime.files.atomic_files import new_file
+from dinomed3d.runtime.messages.extras import how_to_install
 
 
 def write_segmentation(

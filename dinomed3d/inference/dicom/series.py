@@ -19,8 +19,8 @@ from dinomed3d.inference.dicom.header import (
 )
 from dinomed3d.inference.dicom.quiet import quiet_libraries
 from dinomed3d.inference.dicom.sop_classes import is_localizer, not_a_slice
-from dinomed3d.runtime.counted import counted
-from dinomed3d.runtime.safe_zip import DAMAGED
+from dinomed3d.runtime.files.safe_zip import DAMAGED
+from dinomed3d.runtime.messages.counted import counted
 
 _DICOM_ENDINGS = ("", ".dcm", ".dicom", ".dic", ".ima")
 """Names of DICOM files; files with DICOM's preamble are read whatever they are called."""

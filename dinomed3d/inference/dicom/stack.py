@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dinomed3d.inference.case import CaseError
 from dinomed3d.inference.dicom.header import DISTINGUISHING, SINGLE_FRAME, Header
 from dinomed3d.inference.dicom.increments import finest_of_two, numbers_are_missing
-from dinomed3d.runtime.counted import counted
+from dinomed3d.runtime.messages.counted import counted
 
 GAP_TOLERANCE = 0.01
 """Tolerance of slice gaps, as a fraction of the median gap."""

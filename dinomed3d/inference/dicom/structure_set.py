@@ -25,7 +25,7 @@ from dinomed3d.inference.dicom.derived import (
 from dinomed3d.inference.dicom.references import read_references
 from dinomed3d.inference.dicom.segments import belonging, foreground_labels, labels_with_voxels
 from dinomed3d.inference.palette import rgb
-from dinomed3d.runtime.atomic_files import new_file
+from dinomed3d.runtime.files.atomic_files import new_file
 
 _STUDY_COMPONENT = "1.2.840.10008.3.1.2.3.1"
 """The class of a study in the list of what a structure set refers to; retired, but expected there."""

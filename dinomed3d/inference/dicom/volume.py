@@ -26,7 +26,7 @@ from dinomed3d.inference.dicom.quiet import quiet_libraries
 from dinomed3d.inference.dicom.series import Series
 from dinomed3d.inference.dicom.stack import Stack, plane, stack
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.safe_zip import DAMAGED, extract
+from dinomed3d.runtime.files.safe_zip import DAMAGED, extract
 
 
 def series_scan(series: Series) -> Scan:

@@ -20,9 +20,9 @@ from dinomed3d.inference.discovery.scans import (
 from dinomed3d.inference.discovery.walk import hidden, walk
 from dinomed3d.inference.io.label_image import label_image
 from dinomed3d.inference.io.pictures import SPACING_FILE, TIFF_STACK
-from dinomed3d.runtime.counted import counted
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.regular_file import special_kind
+from dinomed3d.runtime.files.regular_file import special_kind
+from dinomed3d.runtime.messages.counted import counted
 
 __all__ = ["find_cases", "parse_patterns"]
 

@@ -24,8 +24,8 @@ from dinomed3d.inference.discovery.other_formats import VOXEL_ENDINGS, refuse_fo
 from dinomed3d.inference.discovery.walk import Entry
 from dinomed3d.inference.io import pictures
 from dinomed3d.inference.io.image import MASK_ENDINGS, SCAN_ENDINGS
-from dinomed3d.runtime.counted import counted
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.messages.counted import counted
 
 _UNREADABLE = "unreadable-dicom"
 
@@ -198,7 +198,7 @@ def _add_others(
 
 def add_archive(inventory: Inventory, folder: tuple[str, ...], entry: Entry) -> None:
     """The DICOM series inside a zip, each as a scan."""
-    from dinomed3d.runtime.safe_zip import check_archive
+    from dinomed3d.runtime.files.safe_zip import check_archive
 
     stem = entry.name[: -len(".zip")]
     place = (*folder, stem)

@@ -19,9 +19,9 @@ from dinomed3d.inference.cohort.worker.worker import Worker
 from dinomed3d.inference.in_memory.images import understand
 from dinomed3d.inference.models.licence import encoder_name
 from dinomed3d.inference.models.model import FINAL, open_model
-from dinomed3d.runtime.counted import counted, shortly
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.terminal_text import one_line
+from dinomed3d.runtime.messages.counted import counted, shortly
+from dinomed3d.runtime.messages.terminal_text import one_line
 
 
 def load_model(

@@ -14,7 +14,7 @@ from dinomed3d.inference.case import Case, CaseError, Scan
 from dinomed3d.inference.io import itk, nifti, nifti_header, other_scans, pictures
 from dinomed3d.inference.io.grid import Grid, Volume, corner_distance_mm
 from dinomed3d.inference.io.label_table import LabelValues
-from dinomed3d.runtime.atomic_files import new_file
+from dinomed3d.runtime.files.atomic_files import new_file
 
 __all__ = [
     *(

@@ -7,7 +7,7 @@ from typing import Any
 from dinomed3d.hub.local_model import name_or_path
 from dinomed3d.inference.models.licence import encoder_name, is_dinov3
 from dinomed3d.inference.models.model import Model
-from dinomed3d.runtime.terminal_text import one_line
+from dinomed3d.runtime.messages.terminal_text import one_line
 
 MIB = 1 << 20
 

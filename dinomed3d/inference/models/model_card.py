@@ -15,7 +15,7 @@ from dinomed3d.hub.model_card import (
 )
 from dinomed3d.inference.models.describe import inspect_json
 from dinomed3d.inference.models.model import Model
-from dinomed3d.runtime.counted import counted
+from dinomed3d.runtime.messages.counted import counted
 
 
 def model_card(model: Model, *, name: str, licence: str | None) -> str:

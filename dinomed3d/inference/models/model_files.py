@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.regular_file import special_kind
-from dinomed3d.runtime.safe_zip import check_archive, read_member
+from dinomed3d.runtime.files.regular_file import special_kind
+from dinomed3d.runtime.files.safe_zip import check_archive, read_member
 
 MANIFEST = "model.json"
 """This file makes a folder or zip a package of ours."""

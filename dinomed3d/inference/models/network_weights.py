@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.tensor_files import (
+from dinomed3d.runtime.files.tensor_files import (
     TensorFileError,
     read_safetensors,
     read_torch,

@@ -32,8 +32,8 @@ from dinomed3d.inference.models.postprocessing import (
 )
 from dinomed3d.inference.models.training_volumes import training_volumes
 from dinomed3d.inference.models.validation_scores import validation_scores
-from dinomed3d.runtime.atomic_files import new_file
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.files.atomic_files import new_file
 
 log = logging.getLogger(__name__)
 

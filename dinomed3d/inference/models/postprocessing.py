@@ -19,7 +19,7 @@ from dinomed3d.inference.models.cascade import open_cascade_files
 from dinomed3d.inference.models.model_files import ModelFiles
 from dinomed3d.inference.models.validate_plans import parse
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.tensor_files import STAND_INS
+from dinomed3d.runtime.files.tensor_files import STAND_INS
 
 Steps = tuple[tuple[int, ...], ...]
 """For each step, in their order: the labels whose voxels are one mask, of which the largest component stays."""

@@ -9,7 +9,7 @@ from typing import Any
 from dinomed3d.inference.models.model_files import LARGEST_TEXT, ModelFiles
 from dinomed3d.inference.models.validate_plans import parse
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.safe_zip import read_member
+from dinomed3d.runtime.files.safe_zip import read_member
 
 SUMMARY = "validation/summary.json"
 

@@ -6,10 +6,10 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from dinomed3d.runtime.commands.library_warnings import importing_timm
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.library_warnings import importing_timm
-from dinomed3d.runtime.out_of_memory import ran_out_of_memory
-from dinomed3d.runtime.state_fit import misfits
+from dinomed3d.runtime.files.state_fit import misfits
+from dinomed3d.runtime.hardware.out_of_memory import ran_out_of_memory
 
 if TYPE_CHECKING:
     from torch import nn

@@ -17,7 +17,7 @@ from dinomed3d.inference.io.orientation import Reorientation, itk_letters
 from dinomed3d.inference.nnunet.plan import Plan
 from dinomed3d.inference.nnunet.preprocess import Prepared
 from dinomed3d.inference.nnunet.probabilities import ProbabilityFile
-from dinomed3d.runtime.atomic_files import atomic_write, new_file
+from dinomed3d.runtime.files.atomic_files import atomic_write, new_file
 
 _MOMENT = (1980, 1, 1, 0, 0, 0)
 """Date in the file, so that the same probabilities make the same file."""

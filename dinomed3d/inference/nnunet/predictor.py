@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dinomed3d.inference.nnunet.cpu_blocks import with_cpu_blocks
 from dinomed3d.inference.nnunet.sliding_window import Batch
 from dinomed3d.inference.nnunet.window_networks import WindowNetwork, window_network
-from dinomed3d.runtime.compiling import compiler
+from dinomed3d.runtime.hardware.compiling import compiler
 
 if TYPE_CHECKING:
     from dinomed3d.inference.nnunet.slice_feature_cache import SliceFeatureCache

@@ -15,7 +15,7 @@ from dinomed3d.inference.case import CaseError
 from dinomed3d.inference.nnunet.plan import Channel, Plan
 from dinomed3d.inference.nnunet.previous_stage import on_input_grid
 from dinomed3d.inference.nnunet.resample import SLAB_VOXELS, new_shape, resample_array
-from dinomed3d.runtime.out_of_memory import ran_out_of_memory
+from dinomed3d.runtime.hardware.out_of_memory import ran_out_of_memory
 
 Box = tuple[slice, slice, slice]
 

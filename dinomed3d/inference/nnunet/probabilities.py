@@ -13,7 +13,7 @@ from torch import Tensor
 from dinomed3d.inference.io.orientation import Reorientation
 from dinomed3d.inference.nnunet.plan import Plan
 from dinomed3d.inference.nnunet.preprocess import Prepared
-from dinomed3d.runtime.atomic_files import move_into_place, temp_path
+from dinomed3d.runtime.files.atomic_files import move_into_place, temp_path
 
 
 class ProbabilityFile:

@@ -22,7 +22,7 @@ from typing import Any
 
 from dinomed3d.inference.case import Case, CaseList, RejectedInput
 from dinomed3d.inference.report.csv_cell import cell
-from dinomed3d.runtime.atomic_files import atomic_write, write_once
+from dinomed3d.runtime.files.atomic_files import atomic_write, write_once
 
 KEY_FILE = ".pseudonym-key"
 """Secret from which the pseudonyms of an output folder are made: the same case has the same one in each run."""

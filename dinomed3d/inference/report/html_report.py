@@ -19,7 +19,7 @@ from dinomed3d.inference.io.pictures import PREVIEW_OF_PNG
 from dinomed3d.inference.palette import COLOURS
 from dinomed3d.inference.report.case_counts import CaseCounts, total_ml, total_seconds
 from dinomed3d.inference.report.legend import COLUMNS, FLAGS
-from dinomed3d.runtime.terminal_text import lines_of
+from dinomed3d.runtime.messages.terminal_text import lines_of
 
 MOST_EMBEDDED = 300
 """Previews of this many cases are inside the page; of the others the page shows the file."""

@@ -13,7 +13,7 @@ from dinomed3d.inference.report.case_counts import CaseCounts, total_seconds
 from dinomed3d.inference.report.csv_cell import cell
 from dinomed3d.inference.report.html_report import render_page
 from dinomed3d.inference.report.statistics import statistics_columns
-from dinomed3d.runtime.atomic_files import atomic_write
+from dinomed3d.runtime.files.atomic_files import atomic_write
 
 
 def write_report(out: Path, records: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> None:

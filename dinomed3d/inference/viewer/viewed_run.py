@@ -19,7 +19,7 @@ from dinomed3d.inference.report.anonymous import KEY_FILE, TABLE_FILE, Anonymize
 from dinomed3d.inference.viewer.display import Display, read_shown_mask, shown_labels
 from dinomed3d.inference.viewer.recorded_case import CHANGED, has_changed, recorded_case
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.terminal_text import one_line
+from dinomed3d.runtime.messages.terminal_text import one_line
 
 _SHOWN_REPORTS = tuple(name for name in REPORTS if name != TABLE_FILE)
 """Reports that a browser may be given: not the table of pseudonyms."""

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from dinomed3d.runtime.atomic_files import new_file
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.tensor_files import TensorFileError, read_torch
+from dinomed3d.runtime.files.atomic_files import new_file
+from dinomed3d.runtime.files.tensor_files import TensorFileError, read_torch
 
 KEYS = ("network_weights", "optimizer_state", "logging", "_best_ema", "current_epoch")
 """Entries that resuming needs, in addition to `OWN_KEYS` under "dinomed3d"."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from dinomed3d.networks import NetworkSpec
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.suggestion import suggestion
+from dinomed3d.runtime.messages.suggestion import suggestion
 from dinomed3d.training.settings.recipe import Recipe
 
 RECIPE_VARIABLES: Mapping[str, str] = {

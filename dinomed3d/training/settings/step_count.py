@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dinomed3d.runtime.few_steps import few_steps_warning
+from dinomed3d.runtime.messages.few_steps import few_steps_warning
 from dinomed3d.training.settings.recipe import Recipe
 
 

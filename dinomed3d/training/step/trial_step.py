@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dinomed3d.networks import DinoMed3D
-from dinomed3d.runtime.out_of_memory import ran_out_of_memory
+from dinomed3d.runtime.hardware.out_of_memory import ran_out_of_memory
 from dinomed3d.training.checkpoints.random_state import random_state, set_random_state
 from dinomed3d.training.step.distributed import gathered
 from dinomed3d.training.step.precision import autocast

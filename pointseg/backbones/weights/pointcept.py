@@ -26,7 +26,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from dinomed3d.runtime.tensor_files import TensorFileError, read_tensor_file
+from dinomed3d.runtime.files.tensor_files import TensorFileError, read_tensor_file
 from pointseg.backbones.weights.named_tensors import BackboneWeightsError, Head, differences
 
 log = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from dinomed3d.runtime.tensor_files import TensorFileError, read_tensor_file
+from dinomed3d.runtime.files.tensor_files import TensorFileError, read_tensor_file
 from pointseg.backbones.weights.named_tensors import BackboneWeightsError, Head
 
 Family = Literal["sonata", "utonia", "litept"]

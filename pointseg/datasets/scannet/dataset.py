@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from dinomed3d.runtime.atomic_files import new_file
+from dinomed3d.runtime.files.atomic_files import new_file
 from pointseg.datasets.classes import ClassList
 from pointseg.datasets.named_scenes import require_split
 from pointseg.datasets.prepared import PreparedScenes

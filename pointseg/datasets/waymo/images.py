@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dinomed3d.runtime.atomic_files import atomic_write
+from dinomed3d.runtime.files.atomic_files import atomic_write
 from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.prepared import CAMERAS as CAMERAS_FILE
 from pointseg.datasets.waymo.points import read_vehicle_poses

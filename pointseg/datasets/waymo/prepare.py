@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from dinomed3d.runtime.atomic_files import atomic_write, new_file
+from dinomed3d.runtime.files.atomic_files import atomic_write, new_file
 from pointseg.datasets.errors import DatasetError
 from pointseg.datasets.index import Index, stored_images, write_index
 from pointseg.datasets.prepare_scenes import (

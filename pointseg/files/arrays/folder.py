@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from numpy.typing import NDArray
 
-from dinomed3d.runtime.atomic_files import new_file
+from dinomed3d.runtime.files.atomic_files import new_file
 from pointseg.files.arrays.array_file import ArrayFile, ArrayHeader
 from pointseg.files.arrays.point_arrays import (
     arrays_of,

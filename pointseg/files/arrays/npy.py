@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dinomed3d.runtime.atomic_files import new_file
+from dinomed3d.runtime.files.atomic_files import new_file
 from pointseg.files.arrays.array_file import ArrayFile, ArrayHeader
 from pointseg.files.arrays.point_arrays import arrays_of, labelled, new_fields, save
 from pointseg.files.labelling.labels import Labels

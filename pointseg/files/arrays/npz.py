@@ -10,9 +10,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dinomed3d.runtime.atomic_files import new_file
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.safe_zip import check_archive
+from dinomed3d.runtime.files.atomic_files import new_file
+from dinomed3d.runtime.files.safe_zip import check_archive
 from pointseg.files.arrays.array_file import ArrayHeader
 from pointseg.files.arrays.point_arrays import arrays_of, labelled, new_fields, per_point
 from pointseg.files.labelling.labels import Labels

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dinomed3d.runtime.atomic_files import new_file
+from dinomed3d.runtime.files.atomic_files import new_file
 from pointseg.files.arrays.array_file import ArrayFile
 from pointseg.files.columns.names import COLOR, COLOR_ARRAYS, POSITION_ARRAYS
 from pointseg.files.labelling.labels import Labels

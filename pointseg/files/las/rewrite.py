@@ -9,7 +9,7 @@ from typing import IO
 
 import laspy
 
-from dinomed3d.runtime.atomic_files import new_file
+from dinomed3d.runtime.files.atomic_files import new_file
 from pointseg.files.las.header import LasHeader, read_header
 from pointseg.files.las.header_text import COPC, original, restore_text
 from pointseg.files.las.laspy_errors import errors_of

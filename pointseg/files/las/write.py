@@ -7,7 +7,7 @@ from pathlib import Path
 import laspy
 import numpy as np
 
-from dinomed3d.runtime.atomic_files import new_file
+from dinomed3d.runtime.files.atomic_files import new_file
 from pointseg.files.columns.from_scene import columns_of
 from pointseg.files.columns.names import CLASS_FIELD, SPARE_CLASS_FIELD
 from pointseg.files.las.laspy_errors import errors_of

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dinomed3d.runtime.atomic_files import new_file
+from dinomed3d.runtime.files.atomic_files import new_file
 from pointseg.files.labelling.labels import Labels
 from pointseg.files.labelling.legend import legend_lines
 from pointseg.files.pcd.compression import compressed

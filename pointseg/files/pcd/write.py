@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dinomed3d.runtime.atomic_files import new_file
+from dinomed3d.runtime.files.atomic_files import new_file
 from pointseg.files.columns.from_scene import columns_of
 from pointseg.files.table.rows import as_rows, storable
 from pointseg.scene import Scene

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dinomed3d.runtime.extras import how_to_install
+from dinomed3d.runtime.messages.extras import how_to_install
 from pointseg.files.table.errors import CloudFileError
 from pointseg.files.table.noted_columns import NotedColumns
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dinomed3d.runtime.atomic_files import new_file
+from dinomed3d.runtime.files.atomic_files import new_file
 from pointseg.files.columns.given_names import HINT, choices
 from pointseg.files.columns.names import SPARE_CLASS_FIELD, names_labels
 from pointseg.files.labelling.labels import Labels

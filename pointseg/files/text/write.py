@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from dinomed3d.runtime.atomic_files import new_file
+from dinomed3d.runtime.files.atomic_files import new_file
 from pointseg.files.columns.from_scene import columns_of
 from pointseg.files.table.text_rows import as_texts
 from pointseg.scene import Scene

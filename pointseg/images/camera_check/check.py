@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from dinomed3d.runtime.atomic_files import new_file
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.files.atomic_files import new_file
 from pointseg.images.camera_check.agreement import (
     Agreement,
     ProjectedPoints,

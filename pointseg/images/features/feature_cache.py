@@ -15,9 +15,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dinomed3d.runtime.array_checksum import array_checksum
-from dinomed3d.runtime.atomic_files import new_file
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.files.array_checksum import array_checksum
+from dinomed3d.runtime.files.atomic_files import new_file
 from pointseg.images.readers.frame import Frame
 from pointseg.images.readers.image_files import explain_changed_key
 

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from dinomed3d.lifting import Camera, Lens
 from dinomed3d.lifting.lens import OPENCV_COUNTS
-from dinomed3d.runtime.atomic_files import new_file
+from dinomed3d.runtime.files.atomic_files import new_file
 from pointseg.images.readers.frame import Frame, ImagesError, make_camera
 from pointseg.images.readers.image_files import DepthFile, ImageFile
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dinomed3d.runtime.atomic_files import new_file
+from dinomed3d.runtime.files.atomic_files import new_file
 from pointseg.datasets.axes import FileAxes, upright
 from pointseg.datasets.classes import ClassList
 from pointseg.pictures import labelled

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dinomed3d.runtime.atomic_files import WriteError
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.files.atomic_files import WriteError
 from pointseg.geometry.voxels import voxel_downsample
 from pointseg.prediction.streaming.partition import Partition, columns_of_voxels
 from pointseg.scene import Scene

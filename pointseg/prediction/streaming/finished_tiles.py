@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dinomed3d.runtime.atomic_files import atomic_write, new_file
+from dinomed3d.runtime.files.atomic_files import atomic_write, new_file
 from pointseg.evaluation.tiling import Tile
 from pointseg.files.labelling.certainty import MEASURES, SavedCertainty
 from pointseg.files.labelling.labels import SavedLabels

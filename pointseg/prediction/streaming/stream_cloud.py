@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.memory import free_bytes
+from dinomed3d.runtime.hardware.memory import free_bytes
 from pointseg.config.recipe import FEATURES, PointCloudFormat, Recipe
 from pointseg.evaluation.scene_predictor import ScenePredictor
 from pointseg.files import CloudFileError, cloud_name, in_pieces, size_of

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.file_lock import HeldError, hold
+from dinomed3d.runtime.files.file_lock import HeldError, hold
 from pointseg.evaluation.saved_labels import write_json
 
 SUFFIX = ".unfinished"

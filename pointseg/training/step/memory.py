@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.memory import free_bytes
+from dinomed3d.runtime.hardware.memory import free_bytes
 
 BYTES_PER_VOXEL = 8000
 """Memory of full-size backbones per voxel in float32 prediction, rounded up (PTv3 7000, MinkUNet34C 5000)."""

@@ -18,7 +18,7 @@ from dinomed3d.cli.nnunet_commands import (
     last_error,
 )
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.shell_words import make_folder
+from dinomed3d.runtime.messages.shell_words import make_folder
 from tests import ROOT
 
 HEAVY = {"torch", "numpy", "SimpleITK", "nnunetv2", "monai", "timm", "matplotlib", "pandas"}

@@ -7,16 +7,16 @@ import pytest
 from tests import ROOT
 
 OWNERS = {
-    "torch.load(": {"dinomed3d/runtime/tensor_files.py"},
-    "load_file(": {"dinomed3d/runtime/tensor_files.py"},
-    "os.replace(": {"dinomed3d/runtime/atomic_files.py"},
-    "os.fsync(": {"dinomed3d/runtime/atomic_files.py"},
-    "virtual_memory(": {"dinomed3d/runtime/memory.py"},
-    "/sys/fs/cgroup": {"dinomed3d/runtime/memory.py"},
-    "def choose_device(": {"dinomed3d/runtime/device.py"},
-    "allow_tf32 =": {"dinomed3d/runtime/device.py"},
-    "print(json.dumps(": {"dinomed3d/runtime/json_output.py"},
-    '"--json"': {"dinomed3d/runtime/json_output.py"},
+    "torch.load(": {"dinomed3d/runtime/files/tensor_files.py"},
+    "load_file(": {"dinomed3d/runtime/files/tensor_files.py"},
+    "os.replace(": {"dinomed3d/runtime/files/atomic_files.py"},
+    "os.fsync(": {"dinomed3d/runtime/files/atomic_files.py"},
+    "virtual_memory(": {"dinomed3d/runtime/hardware/memory.py"},
+    "/sys/fs/cgroup": {"dinomed3d/runtime/hardware/memory.py"},
+    "def choose_device(": {"dinomed3d/runtime/hardware/device.py"},
+    "allow_tf32 =": {"dinomed3d/runtime/hardware/device.py"},
+    "print(json.dumps(": {"dinomed3d/runtime/commands/json_output.py"},
+    '"--json"': {"dinomed3d/runtime/commands/json_output.py"},
     "class UserError(": {"dinomed3d/runtime/errors.py"},
 }
 

@@ -132,7 +132,7 @@ CHILD = """
 import sys
 from pathlib import Path
 from tests.pointseg.datasets.test_prepare_scenes import INDEX, job, write
-from dinomed3d.runtime.run_command import run_command
+from dinomed3d.runtime.commands.run_command import run_command
 from pointseg.datasets.prepare_scenes import prepare_scenes
 
 def run():

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from dinomed3d.inference.cohort.events import Event, ModelOpened, WorkerFailed, WorkerReady
 from dinomed3d.inference.cohort.spec import PredictSpec
+from dinomed3d.runtime.commands.pipe_ends import unless_hung_up, wait_for_hang_up
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.pipe_ends import unless_hung_up, wait_for_hang_up
-from dinomed3d.runtime.terminal_text import print_any_text
+from dinomed3d.runtime.messages.terminal_text import print_any_text
 
 READY = b"dinomed3d: events follow\n"
 """Line on standard output before the first event; other modules may print when Python starts."""

@@ -26,8 +26,8 @@ from dinomed3d.inference.cohort.events import (
 from dinomed3d.inference.cohort.outputs.remove_results import remove_leftovers
 from dinomed3d.inference.cohort.spec import PredictSpec
 from dinomed3d.inference.models.model import Model
-from dinomed3d.runtime.counted import counted
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.messages.counted import counted
 
 
 @dataclass

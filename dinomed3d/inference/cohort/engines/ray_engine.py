@@ -31,7 +31,7 @@ from dinomed3d.inference.cohort.events import (
 from dinomed3d.inference.cohort.spec import PredictSpec
 from dinomed3d.inference.models.model import Model
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.extras import how_to_install
+from dinomed3d.runtime.messages.extras import how_to_install
 
 if TYPE_CHECKING:
     from dinomed3d.inference.cohort.worker.worker import Worker

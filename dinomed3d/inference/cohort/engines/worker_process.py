@@ -28,9 +28,9 @@ from dinomed3d.inference.cohort.events import (
 )
 from dinomed3d.inference.cohort.spec import PredictSpec
 from dinomed3d.inference.models.model import Model
-from dinomed3d.runtime.allocator import KEEP_FREED_MEMORY
+from dinomed3d.runtime.commands.pipe_ends import unless_hung_up
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.pipe_ends import unless_hung_up
+from dinomed3d.runtime.hardware.allocator import KEEP_FREED_MEMORY
 
 _START = """
 import sys

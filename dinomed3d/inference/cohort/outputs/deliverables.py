@@ -23,7 +23,7 @@ from dinomed3d.inference.io.pictures import PREVIEW_OF_PNG
 from dinomed3d.inference.models.model import Model
 from dinomed3d.inference.report.preview import draw_preview
 from dinomed3d.inference.report.statistics import label_statistics
-from dinomed3d.runtime.atomic_files import WriteError, atomic_write
+from dinomed3d.runtime.files.atomic_files import WriteError, atomic_write
 
 WHY_MISSING = {
     "preview": "no preview and volumes of the correction: ",

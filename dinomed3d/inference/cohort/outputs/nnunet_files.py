@@ -8,8 +8,8 @@ from pathlib import Path
 from dinomed3d.inference.cohort.outputs.result_files import SUMMARY
 from dinomed3d.inference.cohort.spec import PredictSpec
 from dinomed3d.inference.models.model import Model
-from dinomed3d.runtime.atomic_files import atomic_write
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.files.atomic_files import atomic_write
 
 
 def write_for_nnunet(out: Path, model: Model, spec: PredictSpec) -> None:

@@ -15,7 +15,7 @@ from dinomed3d.inference.cohort.outputs.result_files import (
 )
 from dinomed3d.inference.io.image import MASK_ENDINGS
 from dinomed3d.inference.report.statistics import are_statistics
-from dinomed3d.runtime.atomic_files import atomic_write
+from dinomed3d.runtime.files.atomic_files import atomic_write
 
 Record = dict[str, Any]
 """Plain data, written as JSON next to the mask; `describe`, `results` and `case_output` make its entries."""

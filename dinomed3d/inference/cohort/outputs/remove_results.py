@@ -12,7 +12,7 @@ from dinomed3d.inference.cohort.outputs.record import read_record, write_record
 from dinomed3d.inference.cohort.outputs.result_files import LABELS_FOLDER, OTHERS, SLICES_ENDING
 from dinomed3d.inference.io.image import MASK_ENDINGS
 from dinomed3d.inference.io.pictures import PREVIEW_OF_PNG
-from dinomed3d.runtime import atomic_files
+from dinomed3d.runtime.files import atomic_files
 
 
 def remove_results(out: Path, case: str, *, keep_mask_as: str | None = None) -> None:

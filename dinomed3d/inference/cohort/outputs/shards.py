@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from dinomed3d.inference.case import Case, CaseList
-from dinomed3d.runtime.atomic_files import write_once
+from dinomed3d.runtime.files.atomic_files import write_once
 
 
 def take_shard(found: CaseList, shard: tuple[int, int] | None, out: Path) -> CaseList:

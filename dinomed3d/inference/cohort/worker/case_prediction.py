@@ -24,8 +24,8 @@ from dinomed3d.inference.nnunet.postprocess import keep_largest
 from dinomed3d.inference.nnunet.preprocess import Prepared, prepare
 from dinomed3d.inference.nnunet.probabilities import ProbabilityFile
 from dinomed3d.inference.nnunet.segment import Segmentation, segment
-from dinomed3d.runtime.counted import counted
-from dinomed3d.runtime.out_of_memory import ran_out_of_memory
+from dinomed3d.runtime.hardware.out_of_memory import ran_out_of_memory
+from dinomed3d.runtime.messages.counted import counted
 
 
 def predict_mask(task: CaseTask, models: LoadedModels, on_event: ProgressCallback) -> None:

@@ -19,8 +19,8 @@ from dinomed3d.inference.nnunet.preprocess import Prepared
 from dinomed3d.inference.nnunet.probabilities import ProbabilityFile
 from dinomed3d.inference.nnunet.region import Region
 from dinomed3d.inference.nnunet.segment import Segmentation
-from dinomed3d.runtime.atomic_files import WriteError
-from dinomed3d.runtime.out_of_memory import ran_out_of_memory
+from dinomed3d.runtime.files.atomic_files import WriteError
+from dinomed3d.runtime.hardware.out_of_memory import ran_out_of_memory
 
 INTERRUPTED = "interrupted"
 """Reason of a case that was not begun because the run ends."""

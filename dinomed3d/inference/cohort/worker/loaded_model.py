@@ -13,7 +13,7 @@ from dinomed3d.inference.nnunet.build_network import build_network
 from dinomed3d.inference.nnunet.plan import read_plan
 from dinomed3d.inference.nnunet.predictor import Predictor
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.out_of_memory import ran_out_of_memory
+from dinomed3d.runtime.hardware.out_of_memory import ran_out_of_memory
 
 
 class LoadedModel:

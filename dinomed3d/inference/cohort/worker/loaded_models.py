@@ -18,8 +18,8 @@ from dinomed3d.inference.models.model_files import digest_of
 from dinomed3d.inference.models.postprocessing import check_labels
 from dinomed3d.inference.nnunet.build_network import has_trainer
 from dinomed3d.inference.nnunet.plan import Plan
-from dinomed3d.runtime.device import choose_device
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.hardware.device import choose_device
 
 
 class LoadedModels:

@@ -12,8 +12,8 @@ from dinomed3d.inference.case import CaseError
 from dinomed3d.inference.cohort.spec import PredictSpec
 from dinomed3d.inference.nnunet.plan import Plan
 from dinomed3d.inference.nnunet.resample import new_shape
-from dinomed3d.runtime.allocator import give_back_freed
-from dinomed3d.runtime.memory import free_bytes, resident_bytes
+from dinomed3d.runtime.hardware.allocator import give_back_freed
+from dinomed3d.runtime.hardware.memory import free_bytes, resident_bytes
 
 GIB = 2**30
 CHUNK_BYTES = 200 * 2**20

@@ -16,7 +16,7 @@ from dinomed3d.inference.dicom.series import find_series, find_series_in_archive
 from dinomed3d.inference.dicom.volume import read_series, series_scan
 from dinomed3d.inference.dicom.volumes_of_series import SeriesVolume, volumes_of_series
 from dinomed3d.inference.discovery.find_cases import find_cases
-from dinomed3d.runtime.safe_zip import check_archive
+from dinomed3d.runtime.files.safe_zip import check_archive
 from tests.dinomed3d.inference.dicom.dicom_series import write_series
 
 UID = "1.2.840.1"

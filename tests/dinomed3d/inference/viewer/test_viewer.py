@@ -25,8 +25,8 @@ from dinomed3d.inference.viewer.display import Display, as_nifti, shown_labels
 from dinomed3d.inference.viewer.recorded_case import recorded_case
 from dinomed3d.inference.viewer.server import ViewerServer
 from dinomed3d.inference.viewer.viewed_run import ViewedRun
+from dinomed3d.runtime.commands.screen import has_screen
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.screen import has_screen
 from tests.dinomed3d.inference.viewer.viewed_runs import put_mask, record_of, spec_of, write_run
 
 HOST = "127.0.0.1:8000"

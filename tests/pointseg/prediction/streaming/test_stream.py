@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from dinomed3d.runtime.atomic_files import WriteError, temp_path
+from dinomed3d.runtime.files.atomic_files import WriteError, temp_path
 from pointseg.config.recipe import InferenceConfig
 from pointseg.evaluation import scene_predictor
 from pointseg.files import in_pieces, read_cloud, read_columns, write_cloud

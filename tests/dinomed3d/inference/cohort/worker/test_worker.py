@@ -14,8 +14,8 @@ from dinomed3d.inference.cohort import run as run_module
 from dinomed3d.inference.cohort.outputs import deliverables
 from dinomed3d.inference.cohort.worker import case_input, case_output, case_prediction
 from dinomed3d.inference.cohort.worker.case_task import CaseTask, ends_run
-from dinomed3d.runtime.atomic_files import WriteError
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.files.atomic_files import WriteError
 from tests.dinomed3d.inference.cohort.runs import done_in, record, run, worklist, write_scan
 
 

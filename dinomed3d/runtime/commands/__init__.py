@@ -1,0 +1,1 @@
+"""What every command does alike: parse, end, report errors in one line, print JSON, heed signals."""

@@ -1,0 +1,1 @@
+"""Files read safely and written whole: tensors, archives, locks, temporary folders."""
