@@ -140,6 +140,7 @@ def main() -> None:
     parser.add_argument("--memory", type=float, default=8.0, help="GiB, for all planners")
     parser.add_argument("--steps", type=int, default=2, help="timed steps; 0 for none")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--plans", nargs="+", choices=PLANNERS, default=tuple(PLANNERS))
     parser.add_argument(
         "--keep", action="store_true", help="leave the plans in nnUNet_preprocessed"
     )
@@ -152,7 +153,8 @@ def main() -> None:
     )
     header = "plan|patch|batch|parameters M|TFLOP a step|peak GiB|s a step|s a Mvoxel|s a step, mixed precision"
     print(table(header, []))
-    for name, planner_class in PLANNERS.items():
+    for name in args.plans:
+        planner_class = PLANNERS[name]
         with contextlib.redirect_stdout(io.StringIO()):
             planner = planner_class(args.dataset, args.memory, plans_name=f"Benchmark{name}")
             plans = planner.plan_experiment()
