@@ -67,14 +67,18 @@ RED, GREEN = [1.0, 0, 0, 1], [0.0, 1, 0, 1]
 def written(
     folder: Path, name: str = "floor.ply", *, origin: Any = (0, 0, 0), points: Any = POINTS
 ) -> Path:
-    """The points in a file, and their camera in cameras.json beside it."""
+    """The points in a file, and their camera in cameras.json next to it."""
     folder.mkdir(parents=True, exist_ok=True)
     Image.fromarray(halves()).save(folder / "a.png")
     world_to_camera = pose()
     world_to_camera[:3, 3] -= np.asarray(origin, float)
     view = {"image": "a.png", "K": K, "pose": world_to_camera.tolist(), "width": 64, "height": 64}
-    told = {"format": "pointseg-cameras-1", "pose_direction": "world_to_camera", "views": [view]}
-    (folder / "cameras.json").write_text(json.dumps(told))
+    manifest = {
+        "format": "pointseg-cameras-1",
+        "pose_direction": "world_to_camera",
+        "views": [view],
+    }
+    (folder / "cameras.json").write_text(json.dumps(manifest))
     scene = Scene(coord=np.asarray(points, np.float32), origin=np.asarray(origin, float))
     write_cloud(folder / name, scene)
     return folder / name

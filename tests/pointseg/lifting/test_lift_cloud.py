@@ -9,6 +9,7 @@ from pathlib import Path
 import laspy
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
@@ -61,6 +62,25 @@ def test_features_of_each_view_are_those_of_the_points_it_shows(tmp_path):
     np.testing.assert_allclose(found["feat_0000"], [RED, GREEN, GREEN, RED], atol=1e-6)
 
 
+@pytest.mark.parametrize("per_view", [False, True])
+@pytest.mark.parametrize(("value", "fits"), [(-65504.0, True), (65505.0, False), (-65505.0, False)])
+def test_features_that_half_precision_cannot_hold_are_refused(tmp_path, per_view, value, fits):
+    class Constant(Colours):
+        def maps(self, images):
+            return (torch.full_like(super().maps(images)[0], value),)
+
+    out = tmp_path / "out.npz"
+    job = spec(written(tmp_path), out, half=True, per_view=per_view, open_encoder=Constant)
+    if fits:
+        lift_cloud(job)
+        found = np.load(out)["feat_0000" if per_view else "feat"]
+        assert found.min() == value and np.isfinite(found).all()
+        return
+    with pytest.raises(UserError, match="--dtype float16: cannot hold"):
+        lift_cloud(job)
+    assert not out.exists()
+
+
 @pytest.mark.parametrize(
     ("pick", "origin"),
     [((1,), (0, 0, 0)), ((0.6, 0.6, 0.3), (0, 0, 0)), ((700_000.6, 6_000_000.6, 0.3), FAR)],
@@ -79,9 +99,9 @@ def test_similarity_is_that_to_the_point_of_the_files_row(tmp_path, pick, origin
 def test_intrinsics_of_another_size_are_named_once(tmp_path):
     cloud = written(tmp_path)
     cameras, said = tmp_path / "cameras.json", []
-    told = json.loads(cameras.read_text())
-    told["views"][0]["K"] = [[128, 0, 64], [0, 128, 64], [0, 0, 1]]
-    cameras.write_text(json.dumps(told))
+    manifest = json.loads(cameras.read_text())
+    manifest["views"][0]["K"] = [[128, 0, 64], [0, 128, 64], [0, 0, 1]]
+    cameras.write_text(json.dumps(manifest))
     lift_cloud(spec(cloud, tmp_path / "out.ply", say=said.append))
     assert len([text for text in said if "K is for another size" in text]) == 1
 

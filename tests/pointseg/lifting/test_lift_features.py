@@ -24,7 +24,9 @@ def test_rows_are_those_of_the_points_also_where_nothing_was_measured():
 
 
 def test_positions_far_from_zero_keep_their_place():
-    far = np.array([700_000.0, 6_000_000.0, 0])
+    far = np.array(
+        [10_000_000.0, 6_000_000.0, 0]
+    )  # float32 has whole metres of x: 1.75 becomes 2, outside
     moved = pose()
     moved[:3, 3] -= far
     view = pointseg.array_frame(halves(), K, world_to_camera=moved)
