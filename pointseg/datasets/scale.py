@@ -31,8 +31,8 @@ class ScaleDoubt:
 
     found: str
     """What the cloud is like: a sentence without its subject."""
-    may_be_unit: bool = True
-    """Whether another unit of length would explain it."""
+    unit: str | None
+    """A unit of length that coordinates of this kind often have; None: no unit would explain it."""
 
 
 def check_scale(scene: Scene, voxel_m: float) -> ScaleDoubt | None:
@@ -79,7 +79,7 @@ def degrees_doubt(scene: Scene, voxel_m: float) -> ScaleDoubt | None:
     return ScaleDoubt(
         f"is {tall:.3g} m high, but only {wide:.3g} wide: x and y look like degrees; project it to a system in "
         "metres, such as UTM",
-        may_be_unit=False,
+        unit=None,
     )
 
 
@@ -93,7 +93,10 @@ def scale_doubt(extent: float, spacing: Callable[[], float], voxel_m: float) -> 
     """
     size = f"spans {extent:.3g} m, {extent / voxel_m:.3g} voxels of {voxel_m:g} m"
     if extent < SMALL_VOXELS * voxel_m:
-        return ScaleDoubt(f"{size}, too few for a network, as if its coordinates were not metres")
+        return ScaleDoubt(
+            f"{size}, too few for a network, as if its coordinates were of a larger unit",
+            unit="metre",
+        )
     if extent <= LARGE_VOXELS * voxel_m:
         return None
     gap = spacing()
@@ -101,7 +104,8 @@ def scale_doubt(extent: float, spacing: Callable[[], float], voxel_m: float) -> 
         return None
     return ScaleDoubt(
         f"{size}, and its points lie {gap:.3g} m or {gap / voxel_m:.3g} voxels apart, as if its coordinates were "
-        "millimetres"
+        "millimetres",
+        unit="millimetre",
     )
 
 

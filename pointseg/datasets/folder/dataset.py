@@ -112,7 +112,7 @@ class Folder(NamedScenes):
         if self.description.check_scale and not self._scale_checked:
             doubt = check_scale(found, self.voxel_m)
             if doubt is not None:
-                unit = "'unit: millimetre' or another 'voxel_m', or " if doubt.may_be_unit else ""
+                unit = f"'unit: {doubt.unit}' or another 'voxel_m', or " if doubt.unit else ""
                 raise DatasetError(
                     f"{self.path(split, scene)}: {doubt.found}; in dataset.yaml give {unit}'check_scale: false' if it "
                     "is right as it is"

@@ -11,8 +11,8 @@ from pathlib import Path
 class Advice:
     """Ends of the sentences that refuse a cloud."""
 
-    unit: str
-    """How another unit of its coordinates is given."""
+    unit: Callable[[str], str]
+    """How another unit of its coordinates is given, from the name of one."""
     skip: str
     """How a doubtful scale is accepted."""
     missing: str
@@ -24,7 +24,7 @@ class Advice:
 
 
 COMMAND = Advice(
-    unit="state the unit of its coordinates (--unit millimetre)",
+    unit=lambda unit: f"state the unit of its coordinates (--unit {unit})",
     skip="predict it all the same (--skip-scale-check)",
     missing="use a file that has them, or a model that was trained without",
     ranges=lambda option: f"state their range with {option}",
@@ -32,7 +32,7 @@ COMMAND = Advice(
 """For users of ``pointseg-predict``."""
 ANYWAY = "predict it all the same (pointseg.load_model(..., check_scale=False))"
 ARRAYS = Advice(
-    unit="give metres (0.001 * points of millimetres)",
+    unit=lambda unit: "give metres (0.001 * points of millimetres, 1000 * points of kilometres)",
     skip=ANYWAY,
     missing="give them (color=, intensity= for strength, others in a pointseg.Scene), or use a model that was trained "
     "without",
@@ -45,7 +45,7 @@ ARRAYS = Advice(
 def of_file(path: Path) -> Advice:
     """For programs that give a file, which is read as those of the training were."""
     return Advice(
-        unit="give its points as an array, in metres",
+        unit=lambda unit: "give its points as an array, in metres",
         skip=ANYWAY,
         missing=COMMAND.missing,
         ranges=lambda option: f"give its points as arrays, or use pointseg-predict with {option}",

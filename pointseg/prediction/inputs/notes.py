@@ -27,7 +27,7 @@ def scale_notes(doubt: ScaleDoubt | None, *, refuse: bool, advice: Advice = COMM
         UserError: it is, and is to be refused.
     """
     if doubt is not None and refuse:
-        unit = f"{advice.unit}, or " if doubt.may_be_unit else ""
+        unit = "" if doubt.unit is None else f"{advice.unit(doubt.unit)}, or "
         raise UserError(f"{advice.who}{doubt.found}; {unit}{advice.skip}")
     return [] if doubt is None else [doubt.found]
 

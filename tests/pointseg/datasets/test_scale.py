@@ -34,12 +34,13 @@ def test_a_room_fits(room):
 @pytest.mark.parametrize("factor", [100, 1000])
 def test_millimetres_under_metres(room, factor):
     doubt = check_scale(scaled(room, factor), 0.02)
-    assert doubt is not None and doubt.may_be_unit and "were millimetres" in doubt.found
+    assert doubt is not None and doubt.unit == "millimetre" and "were millimetres" in doubt.found
 
 
 @pytest.mark.parametrize("factor", [0.001, 0.01])
 def test_kilometres_and_unit_cubes(room, factor):
-    assert "too few for a network" in found(scaled(room, factor), 0.02)
+    doubt = check_scale(scaled(room, factor), 0.02)
+    assert doubt is not None and doubt.unit == "metre" and "too few for a network" in doubt.found
 
 
 def test_a_large_but_dense_cloud_fits():
@@ -97,9 +98,7 @@ def lonlat(seed=0, outlier=True):
 
 def test_degrees_are_known_by_their_size():
     doubt = check_scale(lonlat(), 0.2)
-    assert (
-        doubt is not None and not doubt.may_be_unit and "x and y look like degrees" in doubt.found
-    )
+    assert doubt is not None and doubt.unit is None and "x and y look like degrees" in doubt.found
     assert "degrees" in found(lonlat(outlier=False), 0.02)
     tile = lonlat(outlier=False).coord
     tower = (tile - tile.min(0)) * np.float32([2e4, 2e4, 8])  # 8 m wide, 32 m high

@@ -144,9 +144,13 @@ def test_refusals_name_what_python_takes(net, tmp_path):
         UserError, match=r"^predict: 'points' spans .*0\.001 \* points.*check_scale=False"
     ):
         net.predict(SCENE.coord * 1000, color=SCENE["color"])
+    with pytest.raises(
+        UserError, match=r"too few for a network.*; give metres .*1000 \* points of kilometres"
+    ):
+        net.predict(SCENE.coord / 1000, color=SCENE["color"])
     with pytest.raises(UserError, match=r"^predict: 'points' lacks color;.* \(color="):
         net.predict(SCENE.coord)
-    source = tmp_path / "bright.ply"
+    source = tmp_path / "large.ply"
     write_cloud(source, SCENE.moved(SCENE.coord * 1000))
-    with pytest.raises(UserError, match=r"bright.ply: spans .*in metres.*check_scale=False\)\)$"):
+    with pytest.raises(UserError, match=r"large.ply: spans .*in metres.*check_scale=False\)\)$"):
         net.predict(source)

@@ -193,7 +193,8 @@ def test_test_clouds_may_have_no_labels(tmp_path):
         ({"label": "leaves"}, cloud, "has no labels 'leaves'.*it has: color, segment"),
         ({"label": "height"}, lambda: cloud(height=np.linspace(0, 1, 200)), "'height' must be whole numbers"),
         ({}, lambda: cloud().select(np.zeros(200, bool)), "no points with a position"),
-        ({}, lambda: cloud(span=3000), "were millimetres.*check_scale: false"),
+        ({}, lambda: cloud(span=3000), "were millimetres.*'unit: millimetre'.*check_scale: false"),
+        ({"unit": "millimetre"}, cloud, "too few for a network.*'unit: metre' or another 'voxel_m'"),
     ],
 )  # fmt: skip
 def test_clouds_that_do_not_fit_are_refused(tmp_path, changes, scene, message):
