@@ -31,7 +31,6 @@ from pointseg.images.camera_check.pose_conventions import (
     alternative_poses,
 )
 from pointseg.images.readers.frame import ImagesError
-from pointseg.images.readers.intrinsics import intrinsics_problem
 from pointseg.images.visibility import VisibilityConfig
 from tests.pointseg.images.street import (
     Held,
@@ -217,23 +216,6 @@ METRES = {"metre": 1.0, "millimetre": 0.001, "foot": 0.3048}
 def test_of_what_is_in_another_unit_what_can_be_said_is_told(factor, scale, unit_m, told):
     words = explain_depth_factor(factor, scale=scale, unit_m=unit_m, units=METRES)
     assert re.search(told, words), words
-
-
-@pytest.mark.parametrize(
-    ("rows", "problem"),
-    [
-        ([[70, 0, 40], [0, 70, 30]], ""),
-        ([[70, 0, 34], [0, 72, 33]], ""),
-        ([[35, 0, 20], [0, 35, 15]], "K is for another size.* about 40 x 30: multiply .* by 2"),
-        ([[140, 0, 80], [0, 140, 60]], "about 160 x 120: .* by 0.5"),
-        ([[70, 0, 5], [0, 70, 30]], "far from the middle"),
-    ],
-)
-def test_intrinsics_of_another_size(rows, problem):
-    matrix = torch.tensor([*rows, [0, 0, 1]], dtype=torch.float64)
-    told = intrinsics_problem(camera(intrinsics=matrix))
-    assert (told == "") == (problem == "")
-    assert re.search(problem, told)
 
 
 def test_a_view_that_sees_nothing_and_one_where_all_is_hidden(tmp_path):
