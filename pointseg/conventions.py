@@ -36,7 +36,7 @@ POOLINGS: tuple[str, ...] = get_args(ImagePooling)
 TTA_NAMES = ("single", "scannet", "s3dis", "nuscenes", "semantickitti")
 """Sets of test-time augmentations, ``pointseg.transforms.TTA_SETS``."""
 NORMAL_ORIENTATIONS = ("middle", "origin", "up")
-"""Where estimated normals point, ``pointseg.prediction.prepare_cloud.ORIENTATIONS``."""
+"""Where estimated normals point, ``pointseg.prediction.inputs.prepare_cloud.ORIENTATIONS``."""
 PREPARED_DATASETS = (
     "scannet",
     "scannet200",

@@ -20,7 +20,7 @@ FIELDS: Mapping[str, tuple[type, tuple[int | None, ...]]] = MappingProxyType(
         "normal": (np.float32, (3,)),  # unit length, or zero where unknown
         "strength": (np.float32, (1,)),  # LiDAR intensity, 0 to 1
         "returns": (np.float32, (2,)),  # LiDAR echoes: number / count of its pulse, 1 / count
-        "height_above_ground": (np.float32, (1,)),  # metres, by ``ops.ground``
+        "height_above_ground": (np.float32, (1,)),  # metres, by ``geometry.ground``
         "segment": (np.int32, ()),  # index into the class list, or IGNORE
         "instance": (np.int32, ()),  # number of the object, or IGNORE
         "grid_coord": (np.int32, (3,)),  # voxel, >= 0; set by voxel sampling

@@ -20,8 +20,8 @@ def _parser() -> argparse.ArgumentParser:
         prog=NAME,
         example="pointseg-package runs/first/best.pt -o first.pt",
         description="Writes a trained model for others: weights, classes and recipe without the state of the training, "
-        "which names its scenes, with scores and licence. All commands read it as best.pt, or of pointseg-distill "
-        "as last.pt: pointseg-train --init starts from it. With --push it is uploaded "
+        "which names its scenes, with scores and licence. All commands take it in place of best.pt; one made of "
+        "last.pt of pointseg-distill is for pointseg-train --init. With --push it is uploaded "
         "with a model card; others then predict with -m hf:owner/name.",
     )
     parser.add_argument(

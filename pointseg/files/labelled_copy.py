@@ -33,7 +33,7 @@ def check_labelled(
         target: the file to be.
         colored: whether the points get colours of classes.
         codes: as for ``write_labelled``.
-        measured: whether the points get fields that tell how sure their classes are.
+        measured: whether the points get fields that say how sure their classes are.
         heights: whether they get a field for their height above the ground.
 
     Raises:
@@ -88,8 +88,8 @@ def write_labelled(
             whose former values stay in ``input_classification``, in others a field, named as the classes are.
         certainty: (N, 3) how sure the classes are, as ``certainty.MEASURES``, in steps of 1 / ``STEPS``: they become
             fields ``confidence``, ``entropy`` and ``margin``, named as the classes are where these are taken.
-        legend: names of the K classes: records of LAS and comments of PLY and PCD tell them, the description of the
-            field in LAS as many as it holds.
+        legend: names of the K classes: records of LAS and comments of PLY and PCD hold them, the description of the
+            field in LAS as many as it has room for.
         heights: (N,) metres above the ground, for a field ``height_above_ground``, named as the classes are.
         keeps_former: whether former values of ``classification`` stay at all.
 

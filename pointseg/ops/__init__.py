@@ -1,1 +1,1 @@
-"""Operators of the networks on points and voxels, in torch; the same results on every device."""
+"""Operators of the networks on points and voxels, in torch, for every device."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +11,6 @@ from torch import Tensor
 from dinomed3d.runtime.errors import UserError
 from pointseg.files.columns.origin import split_origin
 from pointseg.scene import Scene
-
-if TYPE_CHECKING:
-    pass
 
 
 def scene_of_arrays(points: Any, given: dict[str, Any]) -> Scene:

@@ -215,7 +215,7 @@ class FilePredictor:
         return [reject_note(found.rejected, len(found.labels), self.spec.reject)]
 
     def _write(self, source: Source, found: PointClasses, notes: Sequence[str]) -> None:
-        """Write the labelled file, and tell the notes."""
+        """Write the labelled file, and log the notes."""
         spec, classes = self.spec, self.trained.classes
         for note in notes:
             spec.log(f"{source.path.name}: {note}")

@@ -28,7 +28,7 @@ FINER = 16
 COARSER = 2.0
 """By so much voxels grow when too many are occupied."""
 EXACT = 1 << 20
-"""Of more points, voxels are counted in a sixteenth of all voxels, chosen by their number: to half a percent."""
+"""Of more points, a sixteenth of the voxels is counted, chosen by their keys: of a million voxels to half a percent."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""From a cloud of a file to the input of a model: metres, z up, the fields that the model reads."""
+"""From a cloud to the input of a model: metres, z up, the fields that the model reads."""
 
 from __future__ import annotations
 
