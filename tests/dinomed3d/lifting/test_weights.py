@@ -378,7 +378,7 @@ def test_a_shard_that_is_missing(tmp_path):
         (V2_PLAIN, "timm/vit_small_patch14_dinov2.lvd142m"),
     ],
 )
-def test_the_hub(name, repository, tmp_path, monkeypatch, caplog):
+def test_the_hub(name, repository, no_hub, tmp_path, monkeypatch, caplog):
     source = randomised(name)
     path = write(tmp_path / "model.safetensors", as_timm(source.vit))
     asked = []
@@ -395,7 +395,7 @@ def test_the_hub(name, repository, tmp_path, monkeypatch, caplog):
 
 
 @pytest.mark.parametrize("error", [OSError("no route"), RuntimeError("odd"), ValueError("gated")])
-def test_a_hub_that_cannot_be_reached_names_the_alternatives(error, monkeypatch):
+def test_a_hub_that_cannot_be_reached_names_the_alternatives(error, no_hub, monkeypatch):
     def fail(*_, **__):
         raise error
 

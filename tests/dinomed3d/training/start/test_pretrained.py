@@ -6,7 +6,6 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import huggingface_hub
 import pytest
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -68,8 +67,7 @@ def test_none_leaves_the_encoder_random(nnunet, monkeypatch, pretrained):
     assert not same["patch_embed.proj.weight"] and not same["blocks.0.attn.proj.weight"]
 
 
-def test_where_the_hub_gives_nothing_the_encoder_without_a_licence_is_named(monkeypatch):
-    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", gated)
+def test_where_the_hub_gives_nothing_the_encoder_without_a_licence_is_named(no_hub):
     with pytest.raises(WeightsError) as caught:
         read_pretrained_encoder(NetworkSpec(), "hub")
     for setting in (
@@ -81,10 +79,6 @@ def test_where_the_hub_gives_nothing_the_encoder_without_a_licence_is_named(monk
     with pytest.raises(WeightsError) as caught:
         read_pretrained_encoder(NetworkSpec(encoder="vit_base_patch14_dinov2"), "hub")
     assert "DINOMED3D_WEIGHTS" in str(caught.value) and OPEN_ENCODER not in str(caught.value)
-
-
-def gated(*_, **__):
-    raise OSError("401")
 
 
 @pytest.mark.parametrize(

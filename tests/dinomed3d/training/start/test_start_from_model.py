@@ -33,7 +33,7 @@ TWO = {"0": "FLAIR", "1": "MRI"}
 
 
 @pytest.fixture
-def model(nnunet: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def model(nnunet: Path, no_hub: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A trained model of ours, and after it neither settings nor pretrained weights nor a network."""
     monkeypatch.setenv("DINOMED3D_VOXELS_PER_TOKEN", "8")  # not what the patch would get by itself
     t = new_trainer()
@@ -49,10 +49,6 @@ def model(nnunet: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path
     for path in sorted((nnunet / "results").rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
 
-    def unreachable(*args, **kwargs):
-        raise OSError("no network")
-
-    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", unreachable)
     for name in ("WEIGHTS", "ENCODER_OVERRIDES", "VOXELS_PER_TOKEN", "STAGE1_EPOCHS"):
         monkeypatch.delenv(f"DINOMED3D_{name}")
     return tmp_path / "model.pth"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import huggingface_hub
 import pytest
 
 from dinomed3d.lifting import WeightsError
@@ -20,15 +19,7 @@ from pointseg.training.image_encoder import open_image_features
 from tests.pointseg.images.posed import ENCODER, TINY
 
 
-@pytest.fixture
-def gated(monkeypatch):
-    def fail(*_, **__):
-        raise OSError("401")
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
-
-
-def test_where_the_hub_gives_nothing_the_encoder_without_a_licence_is_named(gated):
+def test_where_the_hub_gives_nothing_the_encoder_without_a_licence_is_named(no_hub):
     with pytest.raises(UserError, match=f"--encoder {ENCODER}.*hub") as caught:
         open_encoder(ENCODER, "hub")
     assert f"--weights hub --encoder {OPEN_ENCODER}" in str(caught.value)
@@ -56,7 +47,7 @@ def test_volumes_and_points_give_the_same_advice():
     assert "no such file" in str(of_training.value)
 
 
-def test_where_the_hub_gives_nothing_both_sides_say_the_same(gated):
+def test_where_the_hub_gives_nothing_both_sides_say_the_same(no_hub):
     with pytest.raises(UserError) as of_points:
         open_encoder(ENCODER, "hub")
     with pytest.raises(WeightsError) as of_volumes:
