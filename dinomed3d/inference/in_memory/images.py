@@ -29,6 +29,7 @@ from dinomed3d.inference.io.grid import (
 from dinomed3d.inference.io.image import read_case
 from dinomed3d.inference.io.voxels import checked_volume
 from dinomed3d.runtime.errors import UserError
+from dinomed3d.runtime.messages.counted import shortly
 
 _ENDING = ".nii.gz"
 """The format whose needs of memory are assumed; nothing is written."""
@@ -107,12 +108,12 @@ def _of_paths(paths: Sequence[Path], channels: Sequence[str]) -> Given:
         if len(cases.cases) != 1:
             raise CaseError(
                 f"{path}: must be one image, it holds {len(cases.cases)} "
-                f"({', '.join(cases.ids[:3])} ...); give one of them, or use dinomed3d predict"
+                f"({shortly(cases.ids, most=3)}); give one of them, or use dinomed3d predict"
             )
     scans = tuple(scan for cases in found for scan in cases.cases[0].scans)
     case = found[0].cases[0]
     volume = read_case(type(case)(id=case.id, scans=scans), channels)
-    volume.notes[:0] = case.notes
+    volume.notes[:0] = [note for cases in found for note in cases.cases[0].notes]
     return Given(volume, lambda mask: _itk_mask(mask, volume.grid))
 
 

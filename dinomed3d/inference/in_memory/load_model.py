@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
@@ -22,6 +23,8 @@ from dinomed3d.inference.models.model import FINAL, open_model
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.messages.counted import counted, shortly
 from dinomed3d.runtime.messages.terminal_text import one_line
+
+log = logging.getLogger(__name__)
 
 
 def load_model(
@@ -134,7 +137,7 @@ class VolumeSegmenter:
         spacing: Sequence[float] | None = None,
         progress: Callable[[float], None] | None = None,
     ) -> Any:
-        """Segment one image.
+        """Segment one image. What the record of a case would note about it, such as converted units, is logged.
 
         Args:
             image: a path (file, DICOM folder, zip of one series), a list of paths with a file for each channel, a
@@ -164,5 +167,7 @@ class VolumeSegmenter:
             self._worker.segment(task, on_event)
         if task.reason is not None:
             raise CaseError(task.reason)
+        for note in given.volume.notes:
+            log.warning("predict: %s", one_line(note))
         assert task.segmentation is not None
         return given.mask(task.segmentation.mask)

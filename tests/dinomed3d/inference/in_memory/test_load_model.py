@@ -14,6 +14,7 @@ from dinomed3d.cli.main import main
 from dinomed3d.inference.case import CaseError
 from dinomed3d.runtime.errors import UserError
 from tests.dinomed3d.inference.cohort.runs import write_scan
+from tests.dinomed3d.inference.dicom.dicom_series import write_series
 from tests.dinomed3d.inference.models.write_model import write_model
 
 TILT = nib.affines.from_matvec(
@@ -160,6 +161,26 @@ def test_a_folder_of_two_images_is_no_image(model, tmp_path):
         write_scan(tmp_path / f"{name}.nii.gz")
     with pytest.raises(CaseError, match="must be one image, it holds 2"):
         model.predict(tmp_path)
+
+
+def test_a_folder_that_holds_one_image_and_a_refused_one_is_no_image(model, tmp_path):
+    for name in ("a.nii.gz", "b.nii.gz", "b.nii"):  # both b would make one mask
+        write_scan(tmp_path / name)
+    with pytest.raises(CaseError, match=r"b\.nii"):
+        model.predict(tmp_path)
+
+
+def test_what_a_record_would_note_is_logged(model, tmp_path, caplog):
+    for name in "AB":
+        (tmp_path / name).mkdir()
+    write_series(tmp_path, uid="1.2.3", name=lambda z: f"{'AB'[z // 2]}/{z}")
+    model.predict(tmp_path)
+    assert "its files lie in 2 folders" in caplog.text
+
+
+def test_without_mirroring_masks_are_others(trained, path, by_command):
+    mask = dinomed3d.load_model(trained, device="cpu", mirroring=False).predict(path)
+    assert not np.array_equal(sitk.GetArrayFromImage(mask).T, by_command)
 
 
 VOXELS = np.ones((8, 8, 8), np.float32)
