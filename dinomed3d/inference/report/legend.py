@@ -84,6 +84,8 @@ FLAGS = {
     "localizer": "The region that was predicted was not found, or the mask touches its border and may be cut off.",
     "corrected by hand": "The mask has changed since it was predicted and is kept. What could not be made of the "
     "corrected mask is named: it is of the prediction, or of an earlier correction.",
+    "no mask of the original slices, no statistics, no label files": "The mask is complete, but this could not be made "
+    "of it, for the reason given.",
     "no DICOM segmentation, no RT structure set": "The mask is complete, but could not be written as a DICOM object, "
     "for the reason given.",
 }

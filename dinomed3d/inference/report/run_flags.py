@@ -15,8 +15,9 @@ _MADE_OF_MASK = {
     "seg": "DICOM segmentation",
 }
 """Entry of the record, which says of which mask it was made -> what was made."""
-_MADE_BY_ALL = {"preview": (".png",), "slices": (".slices.nii.gz",), "seg": (".seg.dcm",)}
-"""Entries that are missing until they are made anew: then files of these endings are of the prediction."""
+BY_PREDICTION = {"preview": (".png",), "slices": (".slices.nii.gz",), "seg": (".seg.dcm",)}
+"""Entry of the record that is missing until it is made anew -> endings of its files: until then they are of the
+prediction."""
 
 
 def flag_edited(record: Mapping[str, Any], digest: str) -> Mapping[str, Any]:
@@ -35,7 +36,7 @@ def flag_edited(record: Mapping[str, Any], digest: str) -> Mapping[str, Any]:
         predicted.append("probabilities")
     for entry, what in _MADE_OF_MASK.items():
         made = record.get(entry)
-        if not made and not any(n.endswith(_MADE_BY_ALL.get(entry, ())) for n in files):
+        if not made and not any(n.endswith(BY_PREDICTION.get(entry, ())) for n in files):
             continue
         made_of = (made or {}).get("mask_sha256") or record["mask"]["sha256"]
         if made_of != digest:
@@ -46,7 +47,9 @@ def flag_edited(record: Mapping[str, Any], digest: str) -> Mapping[str, Any]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1])] * (len(names) > 1) + [names[-1]])
+    """`a`; `a and b`; `a, b and c`."""
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def flag_orientations(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -14,20 +14,19 @@ from numpy.typing import NDArray
 
 from dinomed3d.inference.case import Case, CaseError
 from dinomed3d.inference.cohort.outputs import deliverables
-from dinomed3d.inference.cohort.outputs.deliverables import SEG_ENDING, WHY_MISSING
+from dinomed3d.inference.cohort.outputs.deliverables import WHY_MISSING
 from dinomed3d.inference.cohort.outputs.mask_digest import sha256
 from dinomed3d.inference.cohort.outputs.record import Record, read_record, write_record
 from dinomed3d.inference.cohort.outputs.remove_results import keep_edited_slices
-from dinomed3d.inference.cohort.outputs.result_files import SLICES_ENDING
+from dinomed3d.inference.cohort.outputs.result_files import SEG_ENDING, SLICES_ENDING
 from dinomed3d.inference.cohort.spec import PredictSpec
 from dinomed3d.inference.dicom.segments import LEFT_OUT
 from dinomed3d.inference.io.grid import Grid, Volume
 from dinomed3d.inference.io.image import read_case, read_mask
 from dinomed3d.inference.models.model import Model
 from dinomed3d.inference.report.quality import measure
+from dinomed3d.inference.report.run_flags import BY_PREDICTION
 
-_BY_PREDICTION = {"slices": SLICES_ENDING, "seg": SEG_ENDING}
-"""Entries that are missing until they are made anew -> ending of the file that the prediction wrote."""
 Made = tuple[Record, list[str]]
 """Entries of the record, and flags."""
 
@@ -79,9 +78,10 @@ def complete_kept(
 def _is_of(record: Record, entry: str, digest: str) -> bool:
     """Whether what was made is of this mask, so that flags on another one do not concern it."""
     made = record.get(entry)
-    if made is None and f"{record['case']}{_BY_PREDICTION.get(entry)}" in record["files"]:
-        return bool(record["mask"]["sha256"] == digest)
-    return made is not None and made.get("mask_sha256") == digest
+    if made is not None:
+        return bool(made.get("mask_sha256") == digest)
+    by_prediction = any(name.endswith(BY_PREDICTION.get(entry, ())) for name in record["files"])
+    return by_prediction and bool(record["mask"]["sha256"] == digest)
 
 
 def _lacks(

@@ -13,7 +13,11 @@ from dinomed3d import __version__
 from dinomed3d.inference.case import Case, CaseError
 from dinomed3d.inference.cohort.outputs.mask_digest import sha256
 from dinomed3d.inference.cohort.outputs.record import Record
-from dinomed3d.inference.cohort.outputs.result_files import SLICES_ENDING
+from dinomed3d.inference.cohort.outputs.result_files import (
+    RTSTRUCT_ENDING,
+    SEG_ENDING,
+    SLICES_ENDING,
+)
 from dinomed3d.inference.cohort.outputs.split_labels import split_files, write_split
 from dinomed3d.inference.cohort.spec import PredictSpec
 from dinomed3d.inference.dicom.derived import MadeBy
@@ -34,8 +38,6 @@ WHY_MISSING = {
     "seg": "no DICOM segmentation: ",
 }
 """Entry of the record -> beginning of the flag that says why it is missing."""
-SEG_ENDING = ".seg.dcm"
-"""Ending of a DICOM segmentation, which is one of the record's `files`."""
 
 
 def preview(mask: NDArray[Any], volume: Volume, case: str, out: Path) -> str:
@@ -143,7 +145,7 @@ def structure_set(
     """
     from dinomed3d.inference.dicom.structure_set import write_structure_set
 
-    name = f"{case.id}.rtstruct.dcm"
+    name = f"{case.id}{RTSTRUCT_ENDING}"
     try:
         left_out = write_structure_set(
             mask[grid.slices] if grid.slices else mask,

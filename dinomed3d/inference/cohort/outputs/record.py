@@ -9,7 +9,9 @@ from typing import Any
 
 from dinomed3d.inference.cohort.outputs.result_files import (
     LABELS_FOLDER,
-    OTHERS,
+    OTHER_ENDINGS,
+    RTSTRUCT_ENDING,
+    SEG_ENDING,
     SLICES_ENDING,
     record_path,
 )
@@ -72,7 +74,7 @@ def _is_complete(record: Record, case: str) -> bool:
     return (
         record["mask"].get("file") in {f"{case}{ending}" for ending in MASK_ENDINGS}
         and isinstance(record["mask"].get("sha256"), str)
-        and {f"{case}{ending}" for ending in OTHERS}.issuperset(record["files"])
+        and {f"{case}{ending}" for ending in OTHER_ENDINGS}.issuperset(record["files"])
     )
 
 
@@ -100,8 +102,8 @@ def _has_own_objects(record: Record, case: str) -> bool:
     return (preview is None or isinstance(preview, dict)) and all(
         entry is None or (isinstance(entry, dict) and entry.get("file") == f"{case}{ending}")
         for entry, ending in (
-            (record.get("rtstruct"), ".rtstruct.dcm"),
-            (record.get("seg"), ".seg.dcm"),
+            (record.get("rtstruct"), RTSTRUCT_ENDING),
+            (record.get("seg"), SEG_ENDING),
             (record.get("slices"), SLICES_ENDING),
         )
     )

@@ -9,7 +9,11 @@ from typing import Any
 
 from dinomed3d.inference.cohort.outputs.mask_digest import is_edited, sha256
 from dinomed3d.inference.cohort.outputs.record import read_record, write_record
-from dinomed3d.inference.cohort.outputs.result_files import LABELS_FOLDER, OTHERS, SLICES_ENDING
+from dinomed3d.inference.cohort.outputs.result_files import (
+    LABELS_FOLDER,
+    OTHER_ENDINGS,
+    SLICES_ENDING,
+)
 from dinomed3d.inference.io.image import MASK_ENDINGS
 from dinomed3d.inference.io.pictures import PREVIEW_OF_PNG
 from dinomed3d.runtime.files import atomic_files
@@ -42,9 +46,10 @@ def remove_results(out: Path, case: str, *, keep_mask_as: str | None = None) -> 
             _keep_apart(mask, ending, "edited" if edited else str(keep_mask_as))
         elif ours or record["status"] == "begun":
             mask.unlink()
-    if "sha256" in (record.get("slices") or {}):
+    # of older versions nobody knows whether it was drawn into: it is removed as it was then
+    if record["status"] == "damaged" or "sha256" in (record.get("slices") or {}):
         keep_edited_slices(record, out)
-    for ending in OTHERS:
+    for ending in OTHER_ENDINGS:
         (out / f"{case}{ending}").unlink(missing_ok=True)
     for name in ((record.get("split") or {}).get("files") or {}).values():
         (out / name).unlink(missing_ok=True)

@@ -7,17 +7,23 @@ from pathlib import Path
 from dinomed3d.inference.io.image import MASK_ENDINGS
 from dinomed3d.inference.report.anonymous import TABLE_FILE
 
+SEG_ENDING = ".seg.dcm"
+"""Ending of a DICOM segmentation."""
+
+RTSTRUCT_ENDING = ".rtstruct.dcm"
+"""Ending of an RT structure set."""
+
 SLICES_ENDING = ".slices.nii.gz"
 """Ending of the mask of the original slices of a scan with two slice increments."""
 
-OTHERS = (
+OTHER_ENDINGS = (
     ".png",
     ".preview.png",
     ".b2nd",
     ".npz",
     ".pkl",
-    ".seg.dcm",
-    ".rtstruct.dcm",
+    SEG_ENDING,
+    RTSTRUCT_ENDING,
     SLICES_ENDING,
 )
 """Endings of the other files that a case may have next to its record."""
@@ -42,4 +48,7 @@ def record_path(out: Path, case: str) -> Path:
 
 def files_of(case: str, out: Path) -> list[Path]:
     """Paths of all files that a run writes for a case."""
-    return [out / f"{case}{ending}" for ending in dict.fromkeys((".json", *MASK_ENDINGS, *OTHERS))]
+    return [
+        out / f"{case}{ending}"
+        for ending in dict.fromkeys((".json", *MASK_ENDINGS, *OTHER_ENDINGS))
+    ]

@@ -31,7 +31,7 @@ class Worklist:
     edited: list[str] = field(default_factory=list)
     """Kept cases whose mask was corrected by hand."""
     completed: list[str] = field(default_factory=list)
-    """Kept cases for which files or statistics were made that the earlier run was not asked for."""
+    """Kept cases for whose masks something was made that was missing, or was of the mask before it was corrected."""
     blocked: dict[str, str] = field(default_factory=dict)
     """Case that is not predicted, since a file of its name is not from a run of ours -> which."""
     redone: dict[str, str] = field(default_factory=dict)

@@ -10,7 +10,7 @@ import numpy as np
 from dinomed3d.inference.cohort.outputs import deliverables
 from dinomed3d.inference.cohort.outputs.mask_digest import sha256
 from dinomed3d.inference.cohort.outputs.record import Record
-from dinomed3d.inference.cohort.outputs.result_files import SLICES_ENDING
+from dinomed3d.inference.cohort.outputs.result_files import SEG_ENDING, SLICES_ENDING
 from dinomed3d.inference.cohort.spec import PredictSpec
 from dinomed3d.inference.cohort.worker.case_task import CaseTask
 from dinomed3d.inference.io.image import write_mask
@@ -56,7 +56,7 @@ def write_results(
         written, flagged = deliverables.segmentation(mask, grid, task.case, Path(spec.out), model)
         if written is not None:
             notes += written
-            endings.append(deliverables.SEG_ENDING)
+            endings.append(SEG_ENDING)
     if spec.save_probabilities is not None:
         endings += [".npz", ".pkl"] if spec.save_probabilities == "npz" else [".b2nd"]
     labels = measure(mask, model.mask_values, voxel_ml=grid.voxel_ml)

@@ -7,6 +7,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from dinomed3d.inference.case import CaseError
+from dinomed3d.inference.cohort.outputs import deliverables
 from dinomed3d.inference.cohort.outputs.split_labels import split_files
 from tests.dinomed3d.inference.cohort.runs import done_in, record, run, worklist
 
@@ -72,3 +74,21 @@ def test_files_of_labels_have_names_of_their_own():
     assert [name.removesuffix(".nii.gz") for name in files.values()] == [
         f"p/1.labels/{name}" for name in ("Liver", "liver_2", "a_b", "a_b_2", "a_b_3", "_con", "_")
     ]
+
+
+def test_what_could_not_be_made_of_a_correction_is_forgotten_with_it(spec, monkeypatch):
+    def fail(*_, **__):
+        raise CaseError("no scan")
+
+    run(spec)
+    mask = Path(spec.out) / "scan1.nii.gz"
+    predicted = mask.read_bytes()
+    image = nib.load(mask)
+    nib.save(nib.Nifti1Image(np.zeros(image.shape, np.uint8), None, image.header), mask)
+    with monkeypatch.context() as patched:
+        patched.setattr(deliverables, "draw_preview", fail)
+        run(spec)
+    assert "no preview and volumes of the correction: no scan" in record(spec, "scan1")["flags"]
+    mask.write_bytes(predicted)
+    run(spec)
+    assert not any("no scan" in flag for flag in record(spec, "scan1")["flags"])
