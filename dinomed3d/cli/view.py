@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from dinomed3d.inference.viewer.server import ViewerServer
     from dinomed3d.inference.viewer.viewed_run import ViewedRun
-    from dinomed3d.runtime.commands.screen import has_screen
+    from dinomed3d.runtime.commands.browser import can_open_browser
     from dinomed3d.runtime.messages.counted import counted
 
     viewed = ViewedRun(Path(arguments.folder))
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
             "address there; Ctrl-C ends it",
             flush=True,
         )
-        if arguments.browser and has_screen():
+        if arguments.browser and can_open_browser():
             webbrowser.open(server.url(server.answers.first_address))
         try:
             server.serve_forever()

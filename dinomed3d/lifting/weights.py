@@ -23,8 +23,8 @@ from dinomed3d.runtime.files.tensor_files import TensorFileError, read_safetenso
 log = logging.getLogger(__name__)
 
 FILE_NAMES = ("model.safetensors.index.json", "model.safetensors", "pytorch_model.bin")
-CACHED = "model.safetensors"
-"""The file of a repository of the hub."""
+HUB_FILE = "model.safetensors"
+"""The file of a repository on the hub that holds its weights."""
 ENDINGS = (".safetensors", ".pth", ".pt", ".bin")
 # Keys under which checkpoints of DINO, timm, nnU-Net and Lightning hold a state dict, outermost first.
 CONTAINERS = ("teacher", "model_ema", "network_weights", "model_state_dict", "state_dict", "model")
@@ -114,14 +114,16 @@ def _download(repository: str) -> Path:
     """`model.safetensors` of a Hugging Face repository, from the local cache if it is there: then nobody is asked."""
     from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 
-    kept = try_to_load_from_cache(repository, CACHED)
+    kept = try_to_load_from_cache(repository, HUB_FILE)
     if isinstance(kept, str):
         log.warning("loading encoder weights of %s from the cache", repository)
         return Path(kept)
     log.warning("loading encoder weights from the hub: %s", repository)
     try:
-        file_on_hub(repository, CACHED)  # the download itself would try again for most of a minute
-        return Path(hf_hub_download(repository, CACHED))
+        file_on_hub(
+            repository, HUB_FILE
+        )  # the download itself would try again for most of a minute
+        return Path(hf_hub_download(repository, HUB_FILE))
     except Exception as error:  # the hub's client raises many kinds, from OSError to its own
         licence = (
             ", accept the model's licence there and log in with `hf auth login`"

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from dinomed3d.runtime.commands.argument_parser import ArgumentParser
+from dinomed3d.runtime.commands.browser import can_open_browser
 from dinomed3d.runtime.commands.run_command import run_command
-from dinomed3d.runtime.commands.screen import has_screen
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.messages.terminal_text import one_line
 from pointseg.cli.arguments import NameOrPlugin, at_least
@@ -253,7 +253,7 @@ def _serve(arguments: argparse.Namespace, server: viser.ViserServer, viewer: Vie
         "ends it",
         flush=True,
     )
-    if not arguments.no_browser and has_screen():
+    if not arguments.no_browser and can_open_browser():
         import webbrowser
 
         webbrowser.open(url)

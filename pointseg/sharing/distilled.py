@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.files.state_fit import misfits
+from dinomed3d.runtime.files.weights_fit import misfits
 from pointseg.config.recipe import Recipe
 from pointseg.config.serialization import read_recipe
 from pointseg.plugins import is_plugin

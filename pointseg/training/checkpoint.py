@@ -14,8 +14,8 @@ import torch
 
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.files.atomic_files import new_file
-from dinomed3d.runtime.files.state_fit import misfits
 from dinomed3d.runtime.files.tensor_files import TensorFileError, read_torch
+from dinomed3d.runtime.files.weights_fit import misfits
 from dinomed3d.runtime.hardware.out_of_memory import ran_out_of_memory
 from pointseg.backbones import Backbone, build_backbone
 from pointseg.config.recipe import Recipe

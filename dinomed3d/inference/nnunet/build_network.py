@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dinomed3d.runtime.commands.library_warnings import importing_timm
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.files.state_fit import misfits
+from dinomed3d.runtime.files.weights_fit import misfits
 from dinomed3d.runtime.hardware.out_of_memory import ran_out_of_memory
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from dinomed3d.inference.viewer.display import Display, as_nifti, shown_labels
 from dinomed3d.inference.viewer.recorded_case import recorded_case
 from dinomed3d.inference.viewer.server import ViewerServer
 from dinomed3d.inference.viewer.viewed_run import ViewedRun
-from dinomed3d.runtime.commands.screen import has_screen
+from dinomed3d.runtime.commands.browser import can_open_browser
 from dinomed3d.runtime.errors import UserError
 from tests.dinomed3d.inference.viewer.viewed_runs import put_mask, record_of, spec_of, write_run
 
@@ -397,9 +397,9 @@ def test_the_command_prints_the_address_and_ends_with_one_line(out, capsys, monk
 def test_no_browser_opens_in_a_terminal_or_elsewhere(monkeypatch):
     monkeypatch.setenv("DISPLAY", ":0")
     monkeypatch.setenv("SSH_CONNECTION", "1 2 3 4")
-    assert not has_screen()
+    assert not can_open_browser()
     monkeypatch.delenv("SSH_CONNECTION")
-    assert has_screen()
+    assert can_open_browser()
 
 
 def test_a_case_that_failed_is_not_listed(out, tmp_path):

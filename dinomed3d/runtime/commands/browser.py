@@ -1,4 +1,4 @@
-"""Whether somebody sits in front of this computer."""
+"""Whether this computer can show a page to somebody who sits at it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import sys
 
 
-def has_screen() -> bool:
+def can_open_browser() -> bool:
     """Whether a browser could open here, and not in the terminal or on a computer that nobody sits at."""
     if "SSH_CONNECTION" in os.environ:
         return False
