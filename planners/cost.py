@@ -34,7 +34,7 @@ class StepCost:
     lifting: float
     """Temporary bytes at the end of the encoder: enlarged slices, and its last block or its taps."""
     passing: float
-    """Temporary bytes at the end of the forward pass, besides saved activations."""
+    """Temporary bytes at the end of the forward pass, in addition to saved activations."""
     block: float
     """Temporary bytes of the backward pass through one block of the encoder."""
     reentry: float
@@ -216,7 +216,7 @@ def prediction(spec: NetworkSpec, patch: Sequence[int], *, channels: int, classe
         taps = FULL * g.slices * g.patches * g.size.width * len(g.taps)
         block = layer_costs.block_running(g)
         moments.append(FULL * g.enlarged + max(HALF * g.enlarged, block) + taps)
-        # the taps, concatenated, and in half precision, beside the levels before
+        # the taps, concatenated, and in half precision, and the levels before
         level = spec.token_levels[0] + 1
         before = HALF * sum(d * x for d, x in zip(widths[:level], v, strict=False))
         moments.append(before + taps * 2.5)

@@ -169,7 +169,7 @@ class Explanation:
         lines = [
             f"  memory of tensors: {first}{self.two.peak / GIB:.1f} GiB in stage II; a GPU with {needs:.1f} GiB, "
             "libraries included",
-            f"  predicting a patch: {self.prediction / GIB:.1f} GiB, besides the logits of the whole volume",
+            f"  predicting a patch: {self.prediction / GIB:.1f} GiB, and the logits of the whole volume",
         ]
         if self.target_gib is not None and needs > 1.02 * self.target_gib:
             lines.append(f"  NOTE: more than the plan's target of {self.target_gib:g} GiB")
@@ -210,11 +210,11 @@ def _hours(value: float) -> str:
 
 
 def say_nothing(text: str) -> None:
-    """Take no notice."""
+    """The default of `say`: nothing is printed."""
 
 
 def measuring(explanations: Sequence[Explanation], device: torch.device) -> str:
-    """What is measured for a plan, and how long that takes at least: a second for each."""
+    """What is measured for a plan, and about how long that takes: a second for each throughput and each stage."""
     seconds = 2 + sum(len(e.stages) for e in explanations)
     names = ", ".join(e.name for e in explanations)
     return f"measuring the speed of {device} and of loading for {names}: about {seconds} s"

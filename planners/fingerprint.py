@@ -27,7 +27,7 @@ def check_fingerprint(
     """
     if not foreground:
         raise UserError(
-            "planner: dataset.json has no foreground: 'labels' must have at least one label besides 'background' "
+            "planner: dataset.json has no foreground: 'labels' must have at least one label other than 'background' "
             "and 'ignore'"
         )
     spacings, shapes = fingerprint.get("spacings", []), fingerprint.get("shapes_after_crop", [])

@@ -160,7 +160,7 @@ class DinoMed3DPlanner(ExperimentPlanner):
         return entry
 
     def _preprocessing(self) -> dict[str, Any]:
-        """The entries of every configuration that say how cases are preprocessed, besides the spacing."""
+        """The entries of every configuration that say how cases are preprocessed, apart from the spacing."""
         data, data_kwargs, seg, seg_kwargs = self.determine_resampling()
         schemes, masked = self.determine_normalization_scheme_and_whether_mask_is_used_for_norm()
         return {

@@ -130,6 +130,7 @@ def test_wheel_carries_packages_shims_command_and_licence(wheel: Path) -> None:
     assert SHIMS <= names
     assert {"dinomed3d/__init__.py", "planners/__init__.py", "pointseg/__init__.py"} <= names
     assert {"dinomed3d/py.typed", "planners/py.typed", "pointseg/py.typed"} <= names
+    assert "dinomed3d/cli/paths.ps1" in names
     viewer = "dinomed3d/inference/viewer"
     parts = ("page/viewer.html", "page/viewer.js", "page/viewer.css", "niivue/niivue.umd.js")
     assert {f"{viewer}/{part}" for part in parts} <= names

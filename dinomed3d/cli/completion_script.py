@@ -96,7 +96,7 @@ def _for_zsh(scripts: list[str]) -> str:
 
 def _for_powershell(scripts: list[str]) -> str:
     """Scripts for PowerShell, with functions of ours for paths, which put those with blanks into quotes."""
-    told = "if ($wordToComplete -and $allTokens[-1] -eq $wordToComplete) {"
-    is_last = "if ($wordToComplete -and (_dinomed3d_bare $allTokens[-1]) -eq (_dinomed3d_bare $wordToComplete)) {"
+    theirs = "if ($wordToComplete -and $allTokens[-1] -eq $wordToComplete) {"
+    ours = "if ($wordToComplete -and (_dinomed3d_bare $allTokens[-1]) -eq (_dinomed3d_bare $wordToComplete)) {"
     paths = _POWERSHELL.read_text(encoding="utf-8")
-    return "\n\n".join([*(script.replace(told, is_last) for script in scripts), paths])
+    return "\n\n".join([*(script.replace(theirs, ours) for script in scripts), paths])

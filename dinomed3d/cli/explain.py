@@ -57,5 +57,5 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _say(text: str) -> None:
-    """What takes seconds, outside the output."""
+    """Print on stderr what is about to take seconds: stdout holds results alone."""
     print(lines_of(text), file=sys.stderr, flush=True)

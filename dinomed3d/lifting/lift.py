@@ -53,7 +53,7 @@ def lift(
     """One feature per 3D point: project the points into every view, then sample and fuse.
 
     If the fusion selects one view per point (a ``SelectView``), views are selected first and each
-    point is sampled once. Without gradients the memory needed besides the arguments is that of the
+    point is sampled once. Without gradients the memory needed in addition to the arguments is that of the
     result, 80 bytes per point, eight times ``chunk_mib`` and twice the greater of one map and 64 MiB,
     on devices 1 GiB, independent of the number of views. Where gradients are recorded, nothing is done in chunks.
 

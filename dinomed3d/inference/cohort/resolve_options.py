@@ -15,7 +15,7 @@ from dinomed3d.runtime.messages.extras import how_to_install
 
 
 def resolve(spec: PredictSpec) -> PredictSpec:
-    """The options with what the files are and do that they name: the postprocessing, the localizer.
+    """The options, with the steps of the postprocessing and the checksum of the localizer that they name.
 
     Raises:
         UserError: there is no such file or model, or the postprocessing is not one of nnU-Net's.

@@ -62,7 +62,7 @@ def predict(spec: PredictSpec, on_event: ProgressCallback) -> Outcome:
 def _predict(
     spec: PredictSpec, model: Model, on_event: ProgressCallback, worker: WorkerProcess | None
 ) -> Outcome:
-    """Find the cases; where reports are anonymous, what is shown and said is as well."""
+    """Find the cases and predict them; where reports are anonymous, events and errors are as well."""
     started, out = time.time(), Path(spec.out)
     check_with_model(spec, model)
     found = find_cases(

@@ -243,7 +243,7 @@ class FinishedCases:
 
 
 def _records_below(out: Path) -> Iterator[str]:
-    """Cases whose names files below a folder have that may be records."""
+    """Names of cases that have a JSON file below a folder, which may be their record."""
     for folder, _, names in os.walk(out):
         place = Path(folder).relative_to(out).as_posix()
         for name in names:

@@ -1,1 +1,1 @@
-"""What a training is told: its recipe and network, from the plan and from environment variables."""
+"""What decides a training: its recipe and network, from the plan and from environment variables."""

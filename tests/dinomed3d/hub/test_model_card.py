@@ -1,4 +1,4 @@
-"""Model cards: whose words they are, and what the hub is told of licences."""
+"""Model cards: whose words they are, and what the hub learns of licences."""
 
 from __future__ import annotations
 
@@ -41,5 +41,5 @@ def test_whose_words_a_card_has(card, expected):
         ("\nFor us, only!\nMore", False, {"license": "other", "license_name": "for-us-only"}),
     ],
 )
-def test_what_the_hub_is_told_of_a_licence(text, has_file, expected):
+def test_what_the_hub_learns_of_a_licence(text, has_file, expected):
     assert licence_entries(text, has_file=has_file) == expected

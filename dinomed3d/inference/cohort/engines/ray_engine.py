@@ -111,7 +111,7 @@ def run_on_ray(
         ) from error
     ours = not ray.is_initialized()
     if ours:
-        # a cluster knows its resources; on this machine Ray must be told how many workers fit
+        # a cluster knows its resources; on this machine Ray must know how many workers fit
         local = None if os.environ.get("RAY_ADDRESS") else max(spec.workers, os.cpu_count() or 1)
         ray.init(
             num_cpus=local,

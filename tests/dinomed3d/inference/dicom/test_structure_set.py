@@ -197,7 +197,7 @@ def test_dates_and_numbers_of_series():
     for year, moment in enumerate(("Study", "Series", "Acquisition", "Content"), start=1):
         header.add_new(f"{moment}Date", "DA", f"200{year}0101")
         assert made_at(header, MADE_BY)[0] == f"200{year}0101"  # the latest that is there
-    assert [series_number(header, 2000)] == [2000]
+    assert series_number(header, 2000) == 2000
     for number, made in ((-5, 2000), (12, 2012), (2**31 - 1, 2000 + 483647)):
         header.SeriesNumber = number
         assert series_number(header, 2000) == made  # at most 2**31 - 1

@@ -1,4 +1,4 @@
-"""What each of two CPU processes does in test_parallel.py; results go to files for it to judge."""
+"""What each of two CPU processes does in test_distributed.py; results go to files for it to judge."""
 
 from __future__ import annotations
 
