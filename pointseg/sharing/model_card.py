@@ -125,7 +125,7 @@ def _use(recipe: Recipe, name: str) -> str:
 pip install .                                       # in the folder of dinomed3d's sources
 pointseg-predict {cloud} -o OUT -m {name}{options}
 ```"""
-    if options:  # from Python, models that read images and classes of somebody's own are not loaded
+    if options:  # Python takes images as frames, and loads no backbones of somebody's own
         return shell
     return f"""{shell}
 

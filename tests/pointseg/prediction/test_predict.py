@@ -70,7 +70,7 @@ def test_each_type_comes_out_as_it_went_in_with_a_class(tmp_path, model, suffix)
 
 
 @pytest.mark.parametrize("suffix", [".bin", ".pcd.bin"])
-def test_scans_get_a_file_of_labels_beside_their_copy(tmp_path, monkeypatch, suffix):
+def test_scans_get_a_file_of_labels_next_to_their_copy(tmp_path, monkeypatch, suffix):
     recipe = replace(RECIPE, features=("coord", "strength"), scene_type="outdoor")
     monkeypatch.setattr(
         module, "load_model", lambda path, device, **_: (ByColor(), trained(recipe=recipe))
