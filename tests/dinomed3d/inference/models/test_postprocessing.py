@@ -70,7 +70,7 @@ class Evil:
     ("content", "says"),
     [
         (([Evil()], [{}]), "mkdir"),
-        (([print], [{"labels_or_regions": 1}]), "print"),
+        (([len], [{"labels_or_regions": 1}]), "len"),
         (([apply_postprocessing], [{"labels_or_regions": 1}]), "apply_postprocessing"),
         (([KEEP], [{"labels_or_regions": 1, "background_label": 2}]), "other arguments"),
         (([KEEP], [{"labels_or_regions": "1"}]), "labels and regions"),
