@@ -126,4 +126,4 @@ def test_codes_of_several_classes_after_one_flag(tmp_path, capsys):
     assert found.class_code == [("a", 5), ("b", 6), ("c=d", 9)]
     with pytest.raises(SystemExit):
         run(tmp_path, "-o", tmp_path, "--class-code", "a=5", "a.las")
-    assert "--class-code" in (told := capsys.readouterr().err) and "FILES" in told
+    assert "--class-code" in (message := capsys.readouterr().err) and "FILES" in message

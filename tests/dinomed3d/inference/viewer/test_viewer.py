@@ -81,15 +81,15 @@ def test_scan_and_mask_lie_on_the_grid_of_the_file(out, answers, case):
     np.testing.assert_allclose(shown.affine, stored.affine, atol=1e-4)
     np.testing.assert_array_equal(np.asanyarray(shown.dataobj), mask.T)
     assert (np.asanyarray(scan.dataobj)[mask.T == 2] >= np.asanyarray(scan.dataobj).mean()).all()
-    told = json.loads(content(get(answers, f"case/{number}.json")))
-    assert [(one["name"], one["rgb"]) for one in told["labels"]] == [
+    sent = json.loads(content(get(answers, f"case/{number}.json")))
+    assert [(one["name"], one["rgb"]) for one in sent["labels"]] == [
         ("a", [230, 159, 0]),  # the colours of previews and tables
         ("b", [86, 180, 233]),
     ]
     expected_ml = np.count_nonzero(mask) * abs(np.linalg.det(stored.affine)) / 1000
-    assert told["labels"][1]["ml"] == pytest.approx(expected_ml, rel=1e-5)
-    assert "has changed since it was predicted" in told["notes"][0]
-    voxel = np.array(told["to_voxel"]) @ [*told["centre_mm"], 1]
+    assert sent["labels"][1]["ml"] == pytest.approx(expected_ml, rel=1e-5)
+    assert "has changed since it was predicted" in sent["notes"][0]
+    voxel = np.array(sent["to_voxel"]) @ [*sent["centre_mm"], 1]
     np.testing.assert_allclose(voxel, np.rint(voxel), atol=1e-6)
     assert mask.T[tuple(np.rint(voxel).astype(int))] == 2
 
@@ -288,8 +288,8 @@ def test_cases_that_are_finished_later_appear_when_the_page_is_loaded(out, tmp_p
     answers = Answers(ViewedRun(copy))
 
     def listed():
-        told = json.loads(content(get(answers, "cases.json")))
-        return [(one["number"], one["name"]) for one in told["cases"]], told["report"]
+        sent = json.loads(content(get(answers, "cases.json")))
+        return [(one["number"], one["name"]) for one in sent["cases"]], sent["report"]
 
     assert listed() == ([(0, SERIES)], False)
     assert get(answers, "files/report.html").status == HTTPStatus.NOT_FOUND
@@ -305,8 +305,8 @@ def test_cases_that_are_finished_later_appear_when_the_page_is_loaded(out, tmp_p
     record = record_of(copy, OBLIQUE) | {"flags": []}
     for flags in ([], ["empty mask"]):
         first.write_text(json.dumps(record | {"flags": flags}), encoding="utf-8")
-        told = json.loads(content(get(answers, "cases.json")))["cases"]
-        assert told[0]["flagged"] == bool(flags)  # it was predicted again
+        sent = json.loads(content(get(answers, "cases.json")))["cases"]
+        assert sent[0]["flagged"] == bool(flags)  # it was predicted again
     first.unlink()
     assert listed()[0] == [(0, SERIES)]
     assert get(answers, "case/1.json").status == HTTPStatus.NOT_FOUND

@@ -73,15 +73,15 @@ def test_las_says_what_fields_mean(tmp_path):
     (record,) = (vlr for vlr in found.header.vlrs if vlr.user_id == "pointseg")
     assert record.record_data.decode() == "0 ground\n1 Gebäude\n2 tree\n3 water\n"
     form = found.point_format
-    told = {d.name: (d.description, d.dtype, d.scales) for d in form.extra_dimensions}
-    assert told["pointseg_class"][0] == "0 ground, 1 Gebäude, ..."
-    assert told["pointseg_confidence"] == ("probability of the class", np.uint16, [1e-4])
-    assert told["pointseg_entropy"][0] == "0: sure, 1: all classes alike"
-    assert told["pointseg_margin"][0] == "first minus second probability"
+    added = {d.name: (d.description, d.dtype, d.scales) for d in form.extra_dimensions}
+    assert added["pointseg_class"][0] == "0 ground, 1 Gebäude, ..."
+    assert added["pointseg_confidence"] == ("probability of the class", np.uint16, [1e-4])
+    assert added["pointseg_entropy"][0] == "0: sure, 1: all classes alike"
+    assert added["pointseg_margin"][0] == "first minus second probability"
 
 
 @pytest.mark.parametrize(
-    ("names", "told"),
+    ("names", "legend"),
     [
         (("a", "b"), "0 a, 1 b"),
         (("x" * 40, "b"), ""),
@@ -91,8 +91,8 @@ def test_las_says_what_fields_mean(tmp_path):
         ((), ""),
     ],
 )
-def test_a_legend_is_what_fits(names, told):
-    assert legend_of(names) == told and len(told.encode()) <= 32
+def test_a_legend_is_what_fits(names, legend):
+    assert legend_of(names) == legend and len(legend.encode()) <= 32
 
 
 def test_what_has_no_place_for_them_is_refused_before_the_work(tmp_path):
@@ -140,12 +140,12 @@ def test_no_comment_of_an_earlier_prediction_stays(tmp_path, suffix, mark):
     ]
     given = {"codes": (5, 5), "legend": ("Tür", f"wall\npaper {'x' * 2000}")}
     write_labelled(two, one, segment, **given)
-    told = [line for line in comments(one, mark) if line not in before]
-    assert told[0] == "pointseg_class 0 Tür" and told[1].startswith(
+    added = [line for line in comments(one, mark) if line not in before]
+    assert added[0] == "pointseg_class 0 Tür" and added[1].startswith(
         "pointseg_class 1 wall paper xxx"
     )
-    assert told[2].startswith("classification 5 Tür, wall paper xxx") and len(told) == 3
-    assert all(len(line.encode()) <= 400 for line in told)
+    assert added[2].startswith("classification 5 Tür, wall paper xxx") and len(added) == 3
+    assert all(len(line.encode()) <= 400 for line in added)
     found = read_cloud(one)
     assert found["segment"].tolist() == [1, -1, 0] and found["classification"].tolist() == [5, 1, 5]
     np.testing.assert_array_equal(found.coord, scene().coord)
