@@ -12,6 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
+import torchio
+from batchgeneratorsv2.transforms.base.basic_transform import ImageOnlyTransform
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import Tensor
 
@@ -41,8 +45,12 @@ class Arm:
     """Whether it is nnU-Net's own trainer."""
     permuted: bool = False
     """Whether the encoder's tensors are the trained ones with their entries permuted."""
+    bias_field: bool = False
+    """Whether half of the training patches get a random bias field (MR), which nnU-Net's augmentation lacks."""
 
 
+BIAS_FIELD = 0.5
+"""Largest coefficient of the bias field's polynomial: TorchIO's default, `artifacts.py`'s moderate strength."""
 TOKENS = {"COMPONENTS": "detail,encoder", "SLICES_PER_TOKEN": "3"}
 """What the arms with tokens share; the encoder and its weights are the caller's."""
 ARMS: Mapping[str, Arm] = {
@@ -52,7 +60,18 @@ ARMS: Mapping[str, Arm] = {
         what="the CNN alone (nnU-Net's network, our optimiser)", settings={"COMPONENTS": "detail"}
     ),
     "stock": Arm(what="nnU-Net's own trainer", stock=True),
+    "cnn-bias": Arm(
+        what="the CNN alone, bias fields in its augmentation",
+        settings={"COMPONENTS": "detail"},
+        bias_field=True,
+    ),
+    "dino-bias": Arm(
+        what="ours, bias fields in its augmentation", settings=TOKENS, bias_field=True
+    ),
     # ablations and alternatives
+    "one-slice": Arm(
+        what="ours, one slice per embedding instead of three", settings=TOKENS | {"SLICES": "1"}
+    ),
     "every-slice": Arm(
         what="ours, every slice encoded", settings=TOKENS | {"SLICES_PER_TOKEN": "1"}
     ),
@@ -124,8 +143,31 @@ class Scored:
         """No picture."""
 
 
+class BiasField(ImageOnlyTransform):  # type: ignore[misc]
+    """TorchIO's random bias field on a normalised patch, whose darkest voxel counts as no signal."""
+
+    def __init__(self) -> None:
+        """Build the transform."""
+        super().__init__()
+        self.field = torchio.RandomBiasField(coefficients=BIAS_FIELD)
+
+    def _apply_to_image(self, img: Tensor, **_: object) -> Tensor:
+        spread, mean = torch.std_mean(img, dim=(1, 2, 3), keepdim=True)
+        gained = self.field(img - img.amin(dim=(1, 2, 3), keepdim=True))
+        now_spread, now_mean = torch.std_mean(gained, dim=(1, 2, 3), keepdim=True)
+        # normalised again, as the preprocessing of an image with such a field would
+        return (gained - now_mean) / now_spread.clamp_min(1e-6) * spread + mean
+
+
 class ScoredDinoMed3D(Scored, DinoMed3DTrainer):
     """Ours."""
+
+    def get_training_transforms(self, *args: Any, **kwargs: Any) -> Any:
+        """As ours, after a bias field in half of the patches where the arm asks for it."""
+        transforms = super().get_training_transforms(*args, **kwargs)
+        if not ARMS[self.run.arm].bias_field:
+            return transforms
+        return ComposeTransforms([RandomTransform(BiasField(), apply_probability=0.5), transforms])
 
 
 # nnU-Net names result folders and checkpoints after the class; any command can then predict with these models.

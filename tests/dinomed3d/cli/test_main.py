@@ -93,9 +93,9 @@ def test_doctor_names_what_is_unset_and_how_to_fix_it() -> None:
     assert any("weights: none" in line for line in lines)
 
 
-def test_doctor_finds_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("nnUNet_results", str(tmp_path))
-    assert doctor._folder("nnUNet_results", unset="note").state == "ok"
+def test_doctor_refuses_a_folder_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("nnUNet_results", str(tmp_path / "absent"))
     finding = doctor._folder("nnUNet_results", unset="note")
     assert finding.state == "error"  # it is set, but wrong
