@@ -130,7 +130,7 @@ def test_wheel_carries_packages_shims_command_and_licence(wheel: Path) -> None:
     assert SHIMS <= names
     assert {"dinomed3d/__init__.py", "planners/__init__.py", "pointseg/__init__.py"} <= names
     assert {"dinomed3d/py.typed", "planners/py.typed", "pointseg/py.typed"} <= names
-    assert "dinomed3d/cli/paths.ps1" in names
+    assert "dinomed3d/cli/completion/paths.ps1" in names
     viewer = "dinomed3d/inference/viewer"
     parts = ("page/viewer.html", "page/viewer.js", "page/viewer.css", "niivue/niivue.umd.js")
     assert {f"{viewer}/{part}" for part in parts} <= names
@@ -173,8 +173,8 @@ def test_nnunet_finds_us_with_nothing_else_set(
 
 
 DOCTOR = """
-from dinomed3d.cli.doctor import _nnunet
-for finding in _nnunet():
+from dinomed3d.cli.doctor.nnunet_lookups import nnunet
+for finding in nnunet():
     print(finding.state, finding.topic, finding.says, finding.fix, sep="|")
 """
 

@@ -1,1 +1,1 @@
-"""The command ``dinomed3d``: ``main``, one file per verb, and the modules that the demo needs."""
+"""The command ``dinomed3d``: ``main``, its verbs, and rooms of what some of them do."""

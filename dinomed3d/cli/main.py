@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from dinomed3d import __version__
-from dinomed3d.cli import (
+from dinomed3d.cli.verbs import (
     completion,
     demo,
     doctor,

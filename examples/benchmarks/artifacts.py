@@ -26,7 +26,7 @@ from typing import Any
 
 from artifacts_report import draw, markdown
 
-from dinomed3d.cli.predict_progress import Progress
+from dinomed3d.cli.progress.prediction import Progress
 from dinomed3d.evaluation.artifacts import ARTIFACTS, STRENGTHS, degrade_file
 from dinomed3d.evaluation.folders import evaluate, read_labels
 from dinomed3d.inference.cohort.run import predict

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from dinomed3d.cli.predict import FAILED_BEFORE
+from dinomed3d.cli.verbs.predict import FAILED_BEFORE
 from tests import ROOT
 
 NIGHTLY = ROOT / "examples" / "nightly"

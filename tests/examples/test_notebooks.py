@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import pytest
 import SimpleITK as sitk
 
-from dinomed3d.cli.phantom import PhantomSpec, phantom_case
+from dinomed3d.cli.demo.phantom import PhantomSpec, phantom_case
 from pointseg.config.presets import recipe_for
 from pointseg.datasets.synthetic.dataset import Synthetic
 from pointseg.training.checkpoint import build_segmenter, save_checkpoint

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dinomed3d.cli.nnunet_commands import find_command
+from dinomed3d.cli.demo.nnunet_commands import find_command
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.training.trainer import DinoMed3DTrainer
 from planners.nnunet import DinoMed3DPlanner

@@ -15,8 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dinomed3d.cli.nnunet_commands import NnUNetCommands
-from dinomed3d.cli.phantom import PhantomSpec, write_phantom
+from dinomed3d.cli.demo.nnunet_commands import NnUNetCommands
+from dinomed3d.cli.demo.phantom import PhantomSpec, write_phantom
 from dinomed3d.training.checkpoints.checkpoint import read_checkpoint
 from tests import ROOT
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from dinomed3d.cli import predict_progress as cli
+from dinomed3d.cli.progress import prediction as cli
 from dinomed3d.inference.case import Case
 from dinomed3d.inference.cohort.engines import (
     failed_case,

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from dinomed3d.cli.completion import SHELLS
-from dinomed3d.cli.completion_script import completion_script
+from dinomed3d.cli.completion.script import completion_script
 from dinomed3d.cli.main import VERBS, main
+from dinomed3d.cli.verbs.completion import SHELLS
 
 ASK = """
 . "$1"; shift

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dinomed3d.cli.main import main
-from dinomed3d.cli.predict import parse_shard
+from dinomed3d.cli.verbs.predict import parse_shard
 from dinomed3d.runtime.errors import UserError
 from tests.dinomed3d.inference.cohort.runs import write_scan
 from tests.dinomed3d.inference.models.write_model import write_model

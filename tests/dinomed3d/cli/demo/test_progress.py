@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dinomed3d.cli.demo_progress import RoomsProgress, TrainingProgress, prediction_line
+from dinomed3d.cli.demo.progress import RoomsProgress, TrainingProgress, prediction_line
 
 
 def epoch(number: int, stage: int, seconds: float) -> list[str]:

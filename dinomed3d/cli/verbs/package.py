@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from dinomed3d.cli.model_arguments import add_model_arguments
+from dinomed3d.cli.verbs.model_arguments import add_model_arguments
 from dinomed3d.hub.sharing_options import add_sharing, check_needed, own_card
 
 

@@ -14,10 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dinomed3d.cli.doctor.folders import NNUNET_FOLDERS
 from dinomed3d.runtime.errors import UserError
-
-FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
-"""nnU-Net's three folders, named as its environment variables are."""
 
 _POLL_S = 0.2
 _PYTHON_ERROR = re.compile(r"^[A-Za-z_][\w.]*(Error|Exception|Exit)\b")
@@ -39,7 +37,7 @@ class NnUNetCommands:
         and would change what is run here.
         """
         ours = {k: v for k, v in os.environ.items() if not k.startswith("DINOMED3D_")}
-        ours.update({name: str(self.root / name) for name in FOLDERS})
+        ours.update({name: str(self.root / name) for name in NNUNET_FOLDERS})
         ours["PYTHONUNBUFFERED"] = "1"  # so that the log can be followed
         ours.update(self.settings)
         return ours

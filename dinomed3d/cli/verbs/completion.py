@@ -29,7 +29,7 @@ def add_parser(verbs: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Make the script, and print it."""
-    from dinomed3d.cli.completion_script import completion_script
+    from dinomed3d.cli.completion.script import completion_script
 
     print(completion_script(arguments.shell))
     return 0

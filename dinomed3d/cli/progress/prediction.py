@@ -10,7 +10,7 @@ import time
 import unicodedata
 from types import TracebackType
 
-from dinomed3d.cli.time_left import CaseTime, RunTime, duration
+from dinomed3d.cli.progress.time_left import CaseTime, RunTime, duration
 from dinomed3d.inference.cohort.events import (
     CaseEnded,
     CaseProgress,

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dinomed3d.cli.model_arguments import add_model_arguments
+from dinomed3d.cli.verbs.model_arguments import add_model_arguments
 
 if TYPE_CHECKING:
     from dinomed3d.inference.deployment.export_model import ExportedNetwork

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from dinomed3d.cli.model_arguments import add_model_arguments
+from dinomed3d.cli.verbs.model_arguments import add_model_arguments
 from dinomed3d.runtime.commands.json_output import add_json, json_alone, print_json
 
 

@@ -42,7 +42,7 @@ def add_parser(verbs: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the demo, and print Dice and the paths of its results."""
-    from dinomed3d.cli.demo_steps import DemoSpec, run_demo
+    from dinomed3d.cli.demo.steps import DemoSpec, run_demo
 
     spec = DemoSpec(out=arguments.out, device=arguments.device, overwrite=arguments.overwrite)
     with json_alone(arguments.json):

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from dinomed3d.cli import predict_progress
-from dinomed3d.cli.predict_progress import LOG_EVERY_S, Progress, shortened
-from dinomed3d.cli.time_left import duration
+from dinomed3d.cli.progress import prediction
+from dinomed3d.cli.progress.prediction import LOG_EVERY_S, Progress, shortened
+from dinomed3d.cli.progress.time_left import duration
 from dinomed3d.inference.case import Case, CaseList, RejectedInput
 from dinomed3d.inference.cohort.events import (
     CaseEnded,
@@ -25,8 +25,8 @@ class Shown:
 
     def __init__(self, monkeypatch, capsys, *, live=False):
         self.now, self.capsys = 100.0, capsys
-        monkeypatch.setattr(predict_progress.time, "monotonic", lambda: self.now)
-        monkeypatch.setattr(predict_progress.sys.stderr, "isatty", lambda: live, raising=False)
+        monkeypatch.setattr(prediction.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(prediction.sys.stderr, "isatty", lambda: live, raising=False)
         monkeypatch.setenv("COLUMNS", "100")
         self.progress = Progress()
 

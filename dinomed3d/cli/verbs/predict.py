@@ -6,7 +6,7 @@ import argparse
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
-from dinomed3d.cli.predict_progress import Progress
+from dinomed3d.cli.progress.prediction import Progress
 from dinomed3d.inference.cohort.spec import ENGINES, PRECISIONS, PROBABILITIES, PredictSpec
 from dinomed3d.runtime.commands.json_output import add_json, json_alone, print_json
 from dinomed3d.runtime.errors import UserError

@@ -1,24 +1,21 @@
-"""The demo: a synthetic phantom planned and trained by nnU-Net's commands, and rooms by ``pointseg-train``."""
+"""The demo's steps: a phantom planned and trained by nnU-Net's commands, and rooms by ``pointseg-train``."""
 
 from __future__ import annotations
 
-import csv
-import json
-import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import SimpleITK as sitk
 
-from dinomed3d import __version__
-from dinomed3d.cli.demo_progress import RoomsProgress, TrainingProgress, prediction_line
-from dinomed3d.cli.nnunet_commands import FOLDERS, NnUNetCommands
-from dinomed3d.cli.overlay import OverlayCase, draw_overlay
-from dinomed3d.cli.phantom import LABELS, PhantomSpec, write_phantom
-from dinomed3d.runtime.errors import UserError
+from dinomed3d.cli.demo.folder import prepare_folder
+from dinomed3d.cli.demo.nnunet_commands import NnUNetCommands
+from dinomed3d.cli.demo.overlay import OverlayCase, draw_overlay
+from dinomed3d.cli.demo.phantom import LABELS, PhantomSpec, write_phantom
+from dinomed3d.cli.demo.progress import RoomsProgress, TrainingProgress, prediction_line
+from dinomed3d.cli.demo.result import DemoResult, read_dice, read_miou
 from dinomed3d.runtime.hardware.device import choose_device
 
 DATASET_ID = 900
@@ -26,10 +23,6 @@ DATASET = f"Dataset{DATASET_ID}_Phantom"
 TRAINER = "DinoMed3DTrainer"
 STEPS = 6
 """Phantom, plan, train, predict, evaluate, rooms."""
-
-_MARKER = ".dinomed3d_demo"
-_CHILDREN = (*FOLDERS, "predictions", "logs", "summary.json", "overlay.png", "pointseg", _MARKER)
-"""Everything that the demo writes into its folder; it deletes nothing else there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,46 +58,6 @@ class DemoSpec:
             "DINOMED3D_ITERATIONS_PER_EPOCH": str(self.iterations_per_epoch),
             "DINOMED3D_VAL_ITERATIONS_PER_EPOCH": str(self.val_iterations_per_epoch),
         }
-
-
-@dataclass(frozen=True, kw_only=True)
-class DemoResult:
-    """What the demo made."""
-
-    dice: Mapping[str, float]
-    """Mean over the test cases, by label name."""
-    masks: tuple[Path, ...]
-    overlay: Path
-    room_miou: float
-    """Mean IoU of rooms that were not trained on, one point per voxel."""
-    room: Path
-    """Picture of one of them: truth, prediction, errors."""
-    report_page: Path
-    """What `dinomed3d predict` reports of the test cases."""
-    seconds: float
-
-    def report(self) -> str:
-        """Return a small table of Dice, and the paths."""
-        width = max(len(name) for name in (*self.dice, "label"))
-        mean = sum(self.dice.values()) / len(self.dice)
-        rows = [(name, f"{value:.3f}") for name, value in (*self.dice.items(), ("mean", mean))]
-        table = [f"{name:<{width}}  {value:>5}" for name, value in (("label", "Dice"), *rows)]
-        return "\n".join(
-            [
-                f"{len(self.masks)} unseen test cases, {self.seconds:.0f} s",
-                "",
-                *table,
-                "",
-                "masks:",
-                *(f"  {path}" for path in self.masks),
-                f"overlay: {self.overlay}",
-                "",
-                f"point clouds of rooms: val_voxel_miou {self.room_miou:.3f}",
-                f"room: {self.room}",
-                "",
-                f"report of the prediction, for a browser: {self.report_page}",
-            ]
-        )
 
 
 def run_demo(spec: DemoSpec) -> DemoResult:
@@ -193,62 +146,6 @@ def _volumes(steps: _Steps, out: Path, device: str) -> list[str]:
     scored = (str(raw / "labelsTs"), predictions, "-l", *labels, "-o", str(out / "summary.json"))
     run("evaluate", "nnUNetv2_evaluate_simple", *scored, "-np", "2")
     return names
-
-
-def prepare_folder(out: Path, *, overwrite: bool) -> Path:
-    """Make the demo's folder, empty of earlier demos, and mark it as ours.
-
-    Args:
-        out: may be missing, empty, or hold an earlier demo.
-        overwrite: remove an earlier demo; files that are not the demo's stay.
-
-    Returns:
-        The folder's absolute path.
-
-    Raises:
-        UserError: ``out`` is a file, cannot be written, holds an earlier demo that may not be
-            replaced, or holds something that is not a demo.
-    """
-    out = out.expanduser().resolve()
-    try:
-        if out.exists() and not out.is_dir():
-            raise UserError(f"--out '{out}' is a file; name a folder")
-        if (out / _MARKER).is_file():
-            if not overwrite:
-                raise UserError(
-                    f"'{out}' holds an earlier demo; add --overwrite to replace it, "
-                    "or name another folder with --out"
-                )
-            for child in (out / name for name in _CHILDREN if name != _MARKER):
-                if child.is_dir() and not child.is_symlink():
-                    shutil.rmtree(child)
-                else:
-                    child.unlink(missing_ok=True)
-        elif out.exists() and any(out.iterdir()):
-            raise UserError(
-                f"'{out}' is not empty and holds no earlier demo; name another folder with --out"
-            )
-        out.mkdir(parents=True, exist_ok=True)
-        # Marked before anything else, so that an interrupted demo is known as one.
-        (out / _MARKER).write_text(json.dumps({"dinomed3d": __version__}) + "\n")
-        for name in (*FOLDERS, "logs"):
-            (out / name).mkdir()
-    except OSError as error:
-        raise UserError(f"--out '{out}' cannot be used: {error}") from error
-    return out
-
-
-def read_dice(summary: Path) -> dict[str, float]:
-    """Read the mean Dice of each foreground label from nnU-Net's ``summary.json``."""
-    mean = json.loads(summary.read_text())["mean"]
-    return {name: float(mean[str(v)]["Dice"]) for name, v in LABELS.items() if v != 0}
-
-
-def read_miou(metrics: Path) -> float:
-    """Read the last validation from ``metrics.csv`` of ``pointseg-train``."""
-    with metrics.open(newline="") as file:
-        found = [row["val_voxel_miou"] for row in csv.DictReader(file) if row["val_voxel_miou"]]
-    return float(found[-1])
 
 
 def _read_case(raw: Path, predictions: Path, name: str) -> OverlayCase:
