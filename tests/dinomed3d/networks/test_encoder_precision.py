@@ -12,19 +12,22 @@ CPU = torch.device("cpu")
 
 
 def large_activation(layer, inputs, output):
-    """One value of a hidden layer that is too large for float16."""
+    """One value of a layer that is too large for float16."""
     output = output.clone()
-    output[0, 7, 3] = 70_000.0
+    output[0, 7, 1] = 70_000.0
     return output
 
 
 @pytest.mark.parametrize("native", [True, False])
 @pytest.mark.parametrize("run", ["stage one", "volume", "shared"])
-@pytest.mark.parametrize("block", [0, 3])  # a frozen one, a tuned one
-def test_float16_autocast_leaves_the_encoder_its_range(run, block, native, monkeypatch):
+def test_float16_autocast_leaves_the_encoder_its_range(run, native, monkeypatch):
     monkeypatch.setattr(module, "has_native_bfloat16", lambda kind: native)
     network = awaken(tiny()).eval()
-    network.encoder.encoder.vit.blocks[block].mlp.fc1.register_forward_hook(large_activation)
+    vit = network.encoder.encoder.vit
+    for layer in (vit.patch_embed.proj, vit.blocks[0].mlp.fc1, vit.blocks[3].mlp.fc1):
+        layer.register_forward_hook(
+            large_activation
+        )  # of images, of a frozen block, of a tuned one
     volume = torch.randn(1, 1, 4, 24, 24)
 
     def logits():

@@ -174,6 +174,14 @@ def test_what_tokens_say_of_a_slice_enters_at_that_slice(slices_per_token):
     torch.testing.assert_close(response, response.flip(0), rtol=1e-3, atol=1e-6)
 
 
+def test_the_middle_slice_of_each_token_is_encoded():
+    """Where a token has fewer slices at the end, and no middle one, it is the last."""
+    network = tiny(slices=1, slices_per_token=3)
+    for depth, encoded in ((9, [1, 4, 7]), (5, [1, 4]), (4, [1, 3]), (1, [0])):
+        volume = torch.arange(float(depth)).view(1, 1, depth, 1, 1).expand(1, 1, depth, 4, 8)
+        assert network.images(volume)[:, 0, 0, 0].tolist() == encoded
+
+
 def test_no_slice_sees_another_without_adapters():
     network = tiny(slices=1, components=("encoder", "detail", "lora")).eval()
     volume = torch.randn(1, 1, 4, 16, 16)
@@ -323,14 +331,14 @@ def test_spec_round_trip_through_json():
 
 
 @pytest.mark.parametrize(
-    ("strides", "levels"),
+    ("strides", "levels", "cells"),
     [
-        ([1, 2, 2], (2,)),
-        ([1, 2, 2, 2, 2, 2], (2, 3, 4)),
-        ([1, 2], (1,)),  # no level at stride 4: the coarsest
+        ([1, 2, 2], (2,), [4]),
+        ([1, 2, 2, 2, 2, 2], (2, 3, 4), [4, 8, 16]),
+        ([1, 2], (1,), [2]),  # no level at stride 4: the coarsest
     ],
 )
-def test_tokens_enter_levels_at_strides_4_8_and_16(strides, levels):
+def test_tokens_enter_levels_at_strides_4_8_and_16(strides, levels, cells):
     count = len(strides)
     cnn = dict(
         widths=[4] * count,
@@ -342,6 +350,9 @@ def test_tokens_enter_levels_at_strides_4_8_and_16(strides, levels):
     network = tiny(cnn=cnn)
     assert network.spec.token_levels == levels
     assert list(network.fusion) == list(network.neck) == [str(level) for level in levels]
+    assert [neck.level_cell for neck in network.neck.values()] == [
+        (1, cell, cell) for cell in cells
+    ]
 
 
 @pytest.mark.parametrize(
@@ -425,11 +436,25 @@ def test_the_number_of_tuned_blocks(fields, tuned):
     assert len(encoder.adapters) == tuned * ("components" not in fields)
 
 
-def test_taps_may_leave_out_the_last_block():
+@pytest.mark.parametrize("stage", [1, 2])
+def test_taps_may_leave_out_the_last_blocks(stage):
     network = awaken(tiny(taps=(0, 1), deep=True)).train()
-    network.begin_stage(2)
-    sum(x.square().mean() for x in network(torch.randn(1, 1, 3, 16, 16))).backward()
+    network.begin_stage(stage)
+    volume = torch.randn(1, 1, 3, 16, 16)
+    if stage == 1:
+        logits = [network.stage_one()(stack_slices(volume, slices=3))]
+    else:
+        logits = network(volume)
+    sum(x.square().mean() for x in logits).backward()
     assert all(p.grad is not None for p in network.parameters() if p.requires_grad)
+
+
+def test_without_deep_supervision_only_the_finest_head_learns():
+    network = tiny()
+    network.begin_stage(2, deep_supervision=False)
+    *coarser, finest = network.decoder.seg_layers  # nnU-Net's order
+    assert finest.in_channels == 4 and finest.weight.requires_grad
+    assert not any(p.requires_grad for head in coarser for p in head.parameters())
 
 
 def test_stages_that_do_not_exist_are_refused():
@@ -457,7 +482,9 @@ def test_an_earlier_segmentation_reaches_the_detail_stream_but_not_the_encoder()
     ("spacing", "plane", "token", "step"),
     [
         ((1.0, 1.0, 1.0), (56, 40), 4, 3),
-        ((1.5, 1.0, 1.0), (56, 40), 4, 1),  # 4.5 mm across slices are more than 4 in plane
+        ((1.5, 1.0, 1.5), (56, 40), 4, 1),  # 4.5 mm across slices are more than 4 along rows
+        ((4 / 3, 1.0, 1.0), (64, 40), 4, 3),
+        ((1.0, 1.0, 1.0), (40, 256), 8, 3),
         ((2.5, 1.0, 1.0), (192, 160), 8, 3),
         ((5.0, 0.8, 0.8), (512, 512), 16, 1),
         ((0.8, 0.8), (512, 512), 16, 1),

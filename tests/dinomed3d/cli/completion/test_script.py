@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import builtins
 import shutil
 import subprocess
@@ -66,6 +67,14 @@ def test_other_shells_read_their_script(shell: str, script: Path) -> None:
     path.write_text(completion_script(shell), encoding="utf-8")
     done = subprocess.run([shell, "-n", str(path)], capture_output=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+def test_zsh_reads_the_script_of_each_command_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("shtab", reason="the extra 'completion' is not installed")
+    commands = [argparse.ArgumentParser(prog=name) for name in ("one", "two")]
+    monkeypatch.setitem(completion_script.__globals__, "_parsers", lambda: commands)
+    script = completion_script("zsh")
+    assert script.startswith("(( $+functions[compdef] ))") and script.count('eval "$(cat') == 2
 
 
 def test_powershell_quotes_paths_with_blanks() -> None:

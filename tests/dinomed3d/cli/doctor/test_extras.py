@@ -21,6 +21,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, requirement: str, versions: dict[
         return versions[name]
 
     wanted = ["torch", f"{requirement}; extra == 'dicom'", "pytest; extra == 'test'"]
+    wanted += ["needed-by-all; python_version >= '3'"]  # of no extra
     extras = SimpleNamespace(get_all=lambda key: ["dicom", "test"])
     monkeypatch.setattr(importlib.metadata, "metadata", lambda name: extras)
     monkeypatch.setattr(importlib.metadata, "requires", lambda name: wanted)

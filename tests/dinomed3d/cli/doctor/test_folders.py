@@ -41,6 +41,16 @@ def test_a_disk_that_is_nearly_full(free: float, state: str, tmp_path, monkeypat
     assert finding.state == state and f"{free} GiB free" in finding.says
 
 
+def test_raw_data_may_lie_on_a_full_disk_that_is_read_only(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(folders.shutil, "disk_usage", usage(1))
+    for name in ("nnUNet_raw", "nnUNet_results"):
+        monkeypatch.setenv(name, str(tmp_path))
+    assert folders.nnunet_folder("nnUNet_raw", unset="note").state == "ok"
+    monkeypatch.setattr(folders.os, "access", lambda path, mode: False)
+    assert folders.nnunet_folder("nnUNet_raw", unset="note").state == "note"
+    assert folders.nnunet_folder("nnUNet_results", unset="note").state == "error"
+
+
 def test_doctor_refuses_a_folder_that_is_not_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

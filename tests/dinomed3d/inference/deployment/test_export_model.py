@@ -25,6 +25,7 @@ from dinomed3d.inference.deployment.exported_program import (
     write_program,
 )
 from dinomed3d.inference.deployment.onnx_file import read_onnx
+from dinomed3d.inference.deployment.window_shapes import WindowShapes
 from dinomed3d.inference.models.model import fold_weights, open_model
 from dinomed3d.inference.nnunet.build_network import build_network
 from dinomed3d.networks import build_network as build_own
@@ -51,6 +52,8 @@ OWN = {
     },
 }
 """A DINO-Med3D with tokens, low-rank updates and adapters, whose embedding reads three slices."""
+UNORDERED = {"b": 2, "background": 0, "ignore": 3, "a": 1}
+"""Labels in another order than their logits, and one that has none."""
 
 
 @dataclass
@@ -239,6 +242,26 @@ def test_every_input_is_compared(wrong):
     assert compare(lambda window: window, windows[1:], expected[1:], "name").difference == 0
 
 
+def test_differences_are_fractions_of_the_range_of_logits():
+    logits = [torch.tensor([[1.0, 3.0]])]
+    found = compare(lambda window: window + 1e-4, logits, logits, "name")
+    assert found.range == 2 and found.relative == pytest.approx(5e-5, rel=0.01)
+    for run, given, wrong in (
+        (lambda window: window + 3e-4, logits, "differ"),
+        (lambda window: window[:, :1], logits, "shape"),
+        (lambda window: window + 1e-6, [torch.ones(1, 2)], "differ"),  # of no range
+    ):
+        with pytest.raises(UserError, match=wrong):
+            compare(run, given, given, "name")
+
+
+def test_networks_for_any_patch_are_compared_for_another_batch_and_patch():
+    shapes = WindowShapes(
+        channels=3, patch=(16, 20, 4), halo=1, is_dynamic=True, multiple=(2, 2, 2)
+    )
+    assert shapes.trials == [(1, 3, 18, 20, 4), (2, 3, 16, 18, 6)]
+
+
 @pytest.fixture
 def quick(monkeypatch):
     """Files that only name the network, which is kept in memory: what is written when, without a translation."""
@@ -285,7 +308,12 @@ class Runtime:
 @pytest.mark.parametrize(
     "options",
     [
-        {"kind": "2d", "scheme": "RescaleTo01Normalization", "mirroring": None},
+        {
+            "kind": "2d",
+            "scheme": "RescaleTo01Normalization",
+            "mirroring": None,
+            "labels": UNORDERED,
+        },
         {"kind": "anisotropic", "mirroring": (2,), "folds": ("0", "1")},
         {"reader": "SimpleITKIOWithReorient", "scheme": "NoNormalization", "mirroring": None},
     ],

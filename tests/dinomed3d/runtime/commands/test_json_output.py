@@ -29,7 +29,7 @@ def test_values_of_all_kinds(capsys):
         "whole": np.int64(3),
         "is": np.bool_(True),
         "path": Path("x") / "y",
-        2: {"b", "a"},
+        2: set("hgfedcba"),
         "far": [float("inf"), -float("inf"), 1.5],
     }
     print_json("test-1", content)
@@ -40,7 +40,7 @@ def test_values_of_all_kinds(capsys):
         "whole": 3,
         "is": True,
         "path": str(Path("x") / "y"),
-        "2": ["a", "b"],
+        "2": list("abcdefgh"),
         "far": [None, None, 1.5],
     }
 
