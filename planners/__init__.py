@@ -1,1 +1,1 @@
-"""Sizing of nnU-Net experiments for DINO-Med3D: cost model, search, and nnU-Net's planner class."""
+"""Planning nnU-Net experiments for DINO-Med3D: what a network costs, its sizing, nnU-Net's planner, and reports."""

@@ -60,6 +60,11 @@ VOLUMES = (
     "dinomed3d/evaluation",
     "dinomed3d/dataset",
     "planners",
+    "planners/cost",
+    "planners/sizing",
+    "planners/report",
+    "planners/explain",
+    "planners/nnunet",
     "dinomed3d/cli/progress",
     "dinomed3d/cli/completion",
     "dinomed3d/cli/doctor",
@@ -150,9 +155,11 @@ NNUNET = {
     "dinomed3d/inference/nnunet/build_network.py",
     "dinomed3d/inference/nnunet/plan.py",
     "dinomed3d/inference/nnunet/sliding_window.py",
-    "planners/augmentation_cost.py",
-    "planners/explain.py",
-    "planners/nnunet.py",
+    "planners/explain/explain_plan.py",
+    "planners/explain/loader_speed.py",
+    "planners/nnunet/plan_dataset.py",
+    "planners/nnunet/planner.py",
+    "planners/report/plan_report.py",
 }
 """The adapters: the only files that import nnU-Net."""
 COMMAND = ("\ndef main(", "\ndef add_parser(")

@@ -162,7 +162,7 @@ def test_nnunet_finds_us_with_nothing_else_set(
         "nnunetv2": str(home),
         "ours": [],
         "trainer": "dinomed3d.training.trainer",
-        "planner": "planners.nnunet",
+        "planner": "planners.nnunet.planner",
     }
     where = "import dinomed3d, os; print(os.path.dirname(dinomed3d.__path__[0]))"
     from_where = environment.site if kind == "regular" else tree

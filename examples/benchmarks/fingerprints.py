@@ -18,9 +18,9 @@ from unittest.mock import patch
 
 import numpy as np
 
-from planners.dataset_stats import DatasetStats
-from planners.nnunet import DinoMed3DPlanner, cnn_plan
-from planners.sizing import CnnPlan, CnnRule, Sizing, size_configuration
+from planners.nnunet import DinoMed3DPlanner
+from planners.nnunet.plan_entries import cnn_plan
+from planners.sizing import CnnPlan, CnnRule, DatasetStats, Sizing, size_configuration
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,8 +27,7 @@ from traced_steps import (
 )
 
 from dinomed3d.training.step.precision import autocast
-from planners.dataset_stats import DatasetStats
-from planners.sizing import Sizing
+from planners.sizing import DatasetStats, Sizing
 
 
 def settings_of(sizing: Sizing, stats: DatasetStats, stage: int) -> dict[str, Any]:

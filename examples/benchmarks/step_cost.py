@@ -25,7 +25,7 @@ from traced_steps import build
 
 from dinomed3d.networks import NetworkSpec
 from dinomed3d.training.step.precision import autocast, fast_precision
-from planners.dataset_stats import DatasetStats
+from planners.sizing import DatasetStats
 
 
 def flat(output: Tensor | dict | Sequence | None) -> list[Tensor]:

@@ -43,8 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     import torch
 
     from dinomed3d.runtime.hardware.device import choose_device
-    from planners.explain import explain
-    from planners.explain_json import explain_json
+    from planners.explain import explain, explain_json
 
     device = torch.device(choose_device(arguments.device))
     if arguments.json:

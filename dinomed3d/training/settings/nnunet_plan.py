@@ -22,6 +22,8 @@ RECIPE = "dinomed3d_recipe"
 """Key of a plan's configuration that holds a recipe."""
 DECISIONS = "dinomed3d_decisions"
 """Key of a plan's configuration that holds the planner's decisions with their reasons."""
+MEMORY_TARGET = "dinomed3d_memory_target_gib"
+"""Key of a plan's configuration that holds the memory that it was sized for, GiB."""
 
 
 def plan_spec(configuration: ConfigurationManager) -> NetworkSpec:

@@ -1,7 +1,7 @@
 """nnU-Net's own commands, one after the other, as a user types them: nothing of ours is called by hand.
 
 Each takes seconds to start. What find_best_configuration, ensembles and exported models do is in
-tests/planners/test_tasks.py, without processes.
+tests/planners/nnunet/test_tasks.py, without processes.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""What a plan says of itself: every decision with its reason, as rows, as a table and as plain data."""
