@@ -82,7 +82,7 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
             points = [mean_and_error(list(per_case(row, "dice").values())) for row in own]
             means, errors = zip(*points, strict=True) if points else ((), ())
             axis.errorbar(
-                # side by side, so that error bars can be told apart
+                # side by side, so that error bars do not cover each other
                 [row["strength"] + 0.06 * (number - (len(names) - 1) / 2) for row in own],
                 means, np.nan_to_num(errors), fmt=f"{'os^Dv'[number % 5]}-", capsize=3, label=name,
             )  # fmt: skip

@@ -1,9 +1,9 @@
 """Everything that only a GPU can tell, in at most nine minutes on one card.
 
 Correctness first: every operator and network compared with the CPU. Then speed: milliseconds, memory, kernel launches
-and the places where the host waits, beside other libraries where they are installed. Each part runs in a process of
-its own within its time, and results are written as they come: WORK/results.json and WORK/table.md. The same command
-again does what is missing; `--again` does all. `--list` prints the parts and how long they should take.
+and the places where the host waits, compared with other libraries where they are installed. Each part runs in a
+process of its own within its time, and results are written as they come: WORK/results.json and WORK/table.md. The
+same command again does what is missing; `--again` does all. `--list` prints the parts and how long they should take.
 
     python examples/benchmarks/gpu.py --work gpu_results
     python examples/benchmarks/gpu.py --device cpu --tiny                  # a trial of all parts without a GPU
@@ -88,7 +88,7 @@ PARTS = (
     ),
     Part(
         name="prediction",
-        what="a CT beside nnUNetv2_predict",
+        what="a CT, compared with nnUNetv2_predict",
         seconds=140,
         module="gpu_prediction",
         function="prediction",

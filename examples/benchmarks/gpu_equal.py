@@ -1,4 +1,4 @@
-"""Results of a device beside those of a CPU in float32: how far apart they may be."""
+"""Results of a device compared with those of a CPU in float32: how far apart they may be."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dinomed3d predict` beside `nnUNetv2_predict` on a CT-like volume, both with the device.
+"""`dinomed3d predict` compared with `nnUNetv2_predict` on a CT-like volume, both with the device.
 
 The volume of 512 x 512 x 200 voxels and the model with 15 labels are those of `hospital.py`; the model is trained on
 the device first.

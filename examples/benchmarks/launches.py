@@ -64,7 +64,7 @@ SMALL: dict[str, dict[str, Any]] = {
 FREE = {
     "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "_unsafe_view", "lift_fresh",
 }  # fmt: skip
-"""Operations beside views that launch nothing."""
+"""Operations that launch nothing, in addition to views."""
 WAITS = {
     "_local_scalar_dense", "nonzero", "bincount", "masked_select", "_unique", "_unique2", "unique_dim",
     "unique_consecutive", "unique_dim_consecutive", "equal",

@@ -51,7 +51,7 @@ FUSES: dict[str, Callable[[], ViewFusion]] = {
     "max": Max,
 }
 LIMIT_MIB = 256
-"""Memory that `lift` may take besides its arguments and result; BYTES_PER_POINT more for each point."""
+"""Memory that `lift` may take in addition to its arguments and result; BYTES_PER_POINT more for each point."""
 BYTES_PER_POINT = 80
 
 

@@ -42,7 +42,7 @@ from pointseg.pictures.sheets import class_colors, sheet
 from pointseg.scene import Scene
 
 SEEN = VisibilityConfig(occlusion="none")
-"""As DITR has it for scans: the scanner stands beside the cameras, and little hides from one what the other sees."""
+"""As DITR has it for scans: the scanner stands next to the cameras, and little hides from one what the other sees."""
 ENCODER = "vit_small_patch14_dinov2"
 NEIGHBOURS = 20
 """Points from whose covariance the shape of a neighbourhood is taken."""

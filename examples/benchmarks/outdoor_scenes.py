@@ -122,10 +122,10 @@ def nuscenes(root: Path) -> list[Outdoor]:
 def rellis(root: Path) -> list[Outdoor]:
     """One frame of RELLIS-3D, whose stated transform is inverted; no-returns have no class."""
     folder = root / "rellis3d"
-    ((_, told),) = yaml.safe_load((folder / "transforms.yaml").read_text()).items()
+    ((_, transform),) = yaml.safe_load((folder / "transforms.yaml").read_text()).items()
     stated = np.eye(4)
-    stated[:3, :3] = Rotation.from_quat([told["q"][axis] for axis in "xyzw"]).as_matrix()
-    stated[:3, 3] = [told["t"][axis] for axis in "xyz"]
+    stated[:3, :3] = Rotation.from_quat([transform["q"][axis] for axis in "xyzw"]).as_matrix()
+    stated[:3, 3] = [transform["t"][axis] for axis in "xyz"]
     fx, fy, cx, cy = map(float, (folder / "camera_info.txt").read_text().split())
     file = folder / "000104.bin"
     points = np.fromfile(file, np.float32).reshape(-1, 4)

@@ -118,8 +118,8 @@ def measured(work: Path, key: str, command: Sequence[str], count: int) -> dict[s
         began = processor_seconds()
         found: Measured = measure(command, env=environment(), log=work / f"{key}.log")
         cpu_s = processor_seconds() - began
-        told = {"count": count, "cpu_s": cpu_s, **asdict(found)}
-        path.write_text(json.dumps({**kept(path), key: told}, indent=1))
+        figures = {"count": count, "cpu_s": cpu_s, **asdict(found)}
+        path.write_text(json.dumps({**kept(path), key: figures}, indent=1))
     return kept(path)[key]
 
 

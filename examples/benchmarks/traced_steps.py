@@ -85,7 +85,7 @@ class Traced:
     peak: int
     """Peak memory of a step that is not the first, bytes."""
     saved: int
-    """Bytes alive between forward and backward pass, besides weights, optimizer and inputs."""
+    """Bytes alive between forward and backward pass, without weights, optimizer and inputs."""
     flops: int
     """Operations of forward and backward pass by PyTorch's counter."""
 

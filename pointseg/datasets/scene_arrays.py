@@ -124,8 +124,8 @@ def _compare(file: ArrayFile, values: NDArray[Any]) -> None:
     state = str(path), path.stat().st_mtime_ns
     if state in _compared:
         return
-    told = _checksums(path.parent).get(path.stem)
-    if told is not None and told != array_checksum(values):
+    stated = _checksums(path.parent).get(path.stem)
+    if stated is not None and stated != array_checksum(values):
         raise DatasetError(
             f"{path}: is damaged: its checksum is not the one of what was written; {AGAIN}. If you changed it "
             f"yourself, delete {CHECKSUMS} in its folder"

@@ -68,8 +68,8 @@ def run(row: Row, cases: Path, models: Path, out: Path) -> tuple[int, str]:
     words = row.command.format(here=here, out=out, models=models, cases=cases).split()
     name = words[0].replace("pointseg-", "").replace("-", "_")
     module = importlib.import_module(MODULES.get(words[0], f"pointseg.cli.{name}"))
-    told = io.StringIO()
-    with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         try:
             code = module.main(words[1:])
         except SystemExit as end:
@@ -79,7 +79,7 @@ def run(row: Row, cases: Path, models: Path, out: Path) -> tuple[int, str]:
         for path in sorted(out.rglob("*.json"))
         for note in _notes(json.loads(path.read_text(encoding="utf-8")))
     ]
-    return code, "\n".join([told.getvalue(), *notes])
+    return code, "\n".join([printed.getvalue(), *notes])
 
 
 def _notes(record: object) -> list[str]:

@@ -28,7 +28,7 @@ def test_tiles_come_back_with_asprs_codes(tmp_path, monkeypatch, capsys):
     assert sum(written["codes"].values()) == written["points"] == 3000
     assert written["former_classification_kept"] and (tmp_path / "tile.png").exists()
     capsys.readouterr()
-    # the result is compared in every dimension: what is lost is told
+    # the result is compared in every dimension: what is lost is an error
     monkeypatch.setattr(airborne, "CODES", {"ground": 99})
     (folder,) = tmp_path.glob("minkunet-*")
     with pytest.raises(SystemExit, match="strange codes"):

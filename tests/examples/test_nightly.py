@@ -1,4 +1,4 @@
-"""The examples for cron and systemd: who is told what, by the exit code of `dinomed3d predict`."""
+"""The examples for cron and systemd: who gets which message, by the exit code of `dinomed3d predict`."""
 
 import configparser
 import os

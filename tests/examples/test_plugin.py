@@ -47,8 +47,8 @@ def test_train_test_and_predict(trained, capsys):
     for other in ([], ["--backbone", "minkunet"]):
         capsys.readouterr()
         assert predict(["hills.las", *model, *other, "-o", "again"]) == 2
-        told = capsys.readouterr().err
-        assert told.count("\n") == 1 and NET in told and "run/best.pt" in told
+        printed = capsys.readouterr().err
+        assert printed.count("\n") == 1 and NET in printed and "run/best.pt" in printed
     assert "copied_plugin" not in sys.modules
     # a class that was moved is loaded under its new name
     (trained / "copied_plugin.py").rename("moved_plugin.py")
@@ -71,5 +71,5 @@ def test_train_test_and_predict(trained, capsys):
 )
 def test_mistakes_are_one_line(tmp_path, capsys, words, named):
     assert train([*words, "--device", "cpu", "--workers", "0", "--out", str(tmp_path / "run")]) == 2
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1 and named in told
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1 and named in printed

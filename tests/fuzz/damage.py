@@ -97,12 +97,12 @@ def bytes_damaged(rng: Random, content: bytes) -> Damaged:
 
 def fields_damaged(rng: Random, content: bytes, fields: Fields) -> Damaged:
     """One or two numbers of a binary header replaced by others."""
-    changed, told = bytearray(content), []
+    changed, changes = bytearray(content), []
     for offset, code in rng.sample(list(fields), min(len(fields), rng.choice((1, 1, 2)))):
         value = packable(rng.choice(NUMBERS), code)
         struct.pack_into(code, changed, offset, value)
-        told.append(f"{value} at {offset}")
-    return Damaged(bytes(changed), f"header says {', '.join(told)}", is_lie=True)
+        changes.append(f"{value} at {offset}")
+    return Damaged(bytes(changed), f"header says {', '.join(changes)}", is_lie=True)
 
 
 def packable(value: float, code: str) -> float:

@@ -39,7 +39,7 @@ from tests.fuzz.damage import (
 )
 from tests.fuzz.kind import Finding, Kind, Refused, Result
 
-BESIDE = "beside_0000.nii"
+SOUND = "sound_0000.nii"
 """A sound scan in the same folder, so that the damaged one is never all that there is."""
 NIFTI_FIELDS: Fields = [
     (offset + i * kind.base.itemsize, "<" + kind.base.char.replace("l", "i"))
@@ -73,16 +73,16 @@ class Predicting:
             found = find_cases(folder, channels=self.model.channels)
         except UserError as error:
             raise Refused(str(error)) from error
-        told = [f"{one.id}: {one.reason}" for one in found.rejected]
-        told += [f"{name}: {why}" for name, why in found.left_out.items()]
+        problems = [f"{one.id}: {one.reason}" for one in found.rejected]
+        problems += [f"{name}: {why}" for name, why in found.left_out.items()]
         result: dict[str, np.ndarray] = {}
         for case in found.cases:
-            if any(file.endswith(BESIDE) for file in case.scans[0].files):
+            if any(file.endswith(SOUND) for file in case.scans[0].files):
                 continue
             problem = self._predict(case, whole, result)
-            told += [f"{case.id}: {problem}"] * (problem is not None)
-        if told:  # what else was read is done as well, and the run ends with another exit code
-            raise Refused("; ".join(told))
+            problems += [f"{case.id}: {problem}"] * (problem is not None)
+        if problems:  # what else was read is done as well, and the run ends with another exit code
+            raise Refused("; ".join(problems))
         if result:
             return result
         raise Finding(f"it was neither read nor named; ignored: {dict(found.ignored)}")
@@ -133,11 +133,11 @@ def header_lie(end: bytes, rng: Random, content: bytes) -> Damaged:
 def dicom_lie(rng: Random, content: bytes) -> Damaged:
     """Elements of a slice have other values, or are missing."""
     dataset = pydicom.dcmread(io.BytesIO(content))
-    told = []
+    changes = []
     for element in rng.sample(list(dataset), rng.choice((1, 1, 2))):
         if rng.random() < 0.2:
             del dataset[element.tag]
-            told.append(f"{element.keyword} is missing")
+            changes.append(f"{element.keyword} is missing")
             continue
         new: Any = rng.choice((*NUMBERS, *WORDS))
         text = str(new)
@@ -156,13 +156,13 @@ def dicom_lie(rng: Random, content: bytes) -> Damaged:
             values = [str(v) for v in (element.value if element.VM > 1 else [element.value])]
             new = [text[:60] if i == one else values[i % len(values)] for i in range(count)]
         element._value = new
-        told.append(f"{element.keyword} is {str(new)[:60]}")
+        changes.append(f"{element.keyword} is {str(new)[:60]}")
     target = io.BytesIO()
     try:
         dataset.save_as(target, enforce_file_format=True)
     except Exception:  # what nobody can write
         return Damaged(content[:-1], "cut by one byte", is_cut=True)
-    return Damaged(target.getvalue(), "; ".join(told), is_lie=True)
+    return Damaged(target.getvalue(), "; ".join(changes), is_lie=True)
 
 
 def zip_lie(rng: Random, content: bytes) -> Damaged:
@@ -198,7 +198,7 @@ def _member_damage(rng: Random, name: str, data: bytes) -> Damaged:
 
 
 def _write(folder: Path, name: str) -> None:
-    save(folder / BESIDE, voxels(*SHAPE, seed=1))
+    save(folder / SOUND, voxels(*SHAPE, seed=1))
     array = voxels(*SHAPE[::-1], seed=2)
     if name.endswith((".nii", ".nii.gz")):
         save(folder / name, array.transpose(2, 1, 0))

@@ -113,7 +113,7 @@ class Clouds:
             log=lambda text: None,
         )
         try:
-            predictor.predict_labels(scene(60), lambda *told: None, None)
+            predictor.predict_labels(scene(60), lambda *progress: None, None)
         except UserError as error:
             raise Refused(f"best.pt: {error}") from error
         return result

@@ -90,8 +90,8 @@ class Child:
         self.process.kill()
         self.process.wait()
         self.listener.join()
-        told = self.errors.read_text(encoding="utf-8", errors="replace")
-        return f"exit code {self.process.returncode}; {told[-3000:]}"
+        errors = self.errors.read_text(encoding="utf-8", errors="replace")
+        return f"exit code {self.process.returncode}; {errors[-3000:]}"
 
 
 def fuzz(
@@ -102,7 +102,7 @@ def fuzz(
     seconds: float,
     kinds: Sequence[str] = (),
     hangs_after_cpu_s: float = HANGS_AFTER_CPU_S,
-    told: Callable[[Found], None] = lambda found: None,
+    on_finding: Callable[[Found], None] = lambda found: None,
 ) -> tuple[int, list[Found]]:
     """Read inputs of all kinds, with `count` seeds from `first` on each, as long as there is time.
 
@@ -113,7 +113,7 @@ def fuzz(
 
     def note(found: Found) -> None:
         findings.append(found)
-        told(found)
+        on_finding(found)
 
     while time.monotonic() < end:
         left = str(end - time.monotonic())
@@ -157,7 +157,7 @@ def main() -> None:
         "kinds", nargs="*", help="words that the kinds' names contain (default: all)"
     )
     given = vars(parser.parse_args())
-    done, findings = fuzz(told=lambda found: print(found, flush=True), **given)
+    done, findings = fuzz(on_finding=lambda found: print(found, flush=True), **given)
     print(f"{done} inputs, {len(findings)} findings")
 
 

@@ -50,9 +50,9 @@ def test_modules_of_the_current_folder_are_found_as_by_python_m(here):
     ],
 )
 def test_what_cannot_be_imported_is_named(here, name, named):
-    with pytest.raises(PluginError) as told:
+    with pytest.raises(PluginError) as caught:
         import_class(name)
-    assert all(each in str(told.value) for each in named)
+    assert all(each in str(caught.value) for each in named)
 
 
 @pytest.mark.parametrize("name", ["ptv3", "folder", "a:b:c", "a b:C", "../x:Y", ":C", "a:", "a.:C"])
@@ -61,15 +61,17 @@ def test_other_names_are_no_plugins(name):
 
 
 def test_errors_keep_their_cause_and_name_the_line():
-    with pytest.raises(PluginError, match=r"m:C: load\(\) failed: ZeroDivisionError.*line") as told:
+    with pytest.raises(
+        PluginError, match=r"m:C: load\(\) failed: ZeroDivisionError.*line"
+    ) as caught:
         with errors_of("m:C", "load()"):
             1 / 0  # noqa: B018
-    assert isinstance(told.value.__cause__, ZeroDivisionError)
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
 @pytest.mark.parametrize("error", [UserError("mine"), MemoryError(), RuntimeError("out of memory")])
 def test_what_others_handle_passes(error):
-    with pytest.raises(type(error)) as told:
+    with pytest.raises(type(error)) as caught:
         with errors_of("m:C", "load()"):
             raise error
-    assert told.value is error
+    assert caught.value is error

@@ -44,7 +44,7 @@ def build_plugin(name: str, kind: type[Backbone], config: dict[str, Any]) -> Bac
     wanted = config.get("in_channels", backbone.in_channels)
     if backbone.in_channels != wanted:
         raise PluginError(
-            f"{name}: 'in_channels' must be {wanted}, as its constructor was told, got {backbone.in_channels}"
+            f"{name}: 'in_channels' must be {wanted}, as given to its constructor, got {backbone.in_channels}"
         )
     for key in ("image_channels", "image_pooling"):
         if not hasattr(backbone, key):  # a network that is not derived from Backbone

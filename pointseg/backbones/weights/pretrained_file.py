@@ -58,7 +58,7 @@ class PretrainedFile:
     path: Path
     """Of the file or folder."""
     family: Family
-    """Which network it is, told from the names of its tensors."""
+    """Which network it is, identified by the names of its tensors."""
     config: Mapping[str, Any] | None
     """Arguments of the family's constructor; None: the file says none."""
     state: Mapping[str, Tensor]

@@ -220,7 +220,7 @@ class Folder(NamedScenes):
     def notes(self) -> list[str]:
         """What the user should know of the files' units and positions, by their headers and first points.
 
-        Files that cannot be used are left to :meth:`look_at`, so that all of them are told in one message.
+        Files that cannot be used are left to :meth:`look_at`, so that one message names all of them.
         """
         found: dict[str, list[Path]] = {}
         for of_split in self._files.values():

@@ -169,15 +169,15 @@ class FeatureCache:
         path = self.path_of(frame)
         try:
             with safe_open(path, framework="pt") as stored:
-                told = stored.metadata() or {}
-                if told.get("image") != frame.image.key():
+                metadata = stored.metadata() or {}
+                if metadata.get("image") != frame.image.key():
                     return None
                 values: Tensor = stored.get_tensor("features")
             state = path.name, path.stat().st_mtime_ns
         except (OSError, SafetensorError):
             return None
         if state not in self._compared:
-            if "checksum" in told and told["checksum"] != array_checksum(values.numpy()):
+            if "checksum" in metadata and metadata["checksum"] != array_checksum(values.numpy()):
                 return None
             self._compared.add(state)
         return values

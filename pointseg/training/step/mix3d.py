@@ -27,7 +27,7 @@ def mix3d(cloud: Cloud, probability: float, rng: np.random.Generator) -> Cloud:
         The batch with ``offset`` of the merged clouds and ``image_offset`` of the unmerged ones.
 
     Raises:
-        ValueError: not a probability; voxel coordinates that are negative or too large to be told apart.
+        ValueError: not a probability; voxel coordinates that are negative or too large for one 64-bit key.
 
     Source: Nekrasov 2021, arXiv:2110.02210, section 3; with probability 0.8 as in PTv3. Differs: PTv3's
     released code keeps both points of a shared voxel, which sparse operators then read as they please.

@@ -307,7 +307,7 @@ def zipped(
     members: dict[str, bytes] | None = None,
     damage: Damage | None = None,
 ) -> Writer:
-    """A zip of what a writer writes, which stays beside the tree to compare with, and of more."""
+    """A zip of what a writer writes, which stays outside the tree to compare with, and of more."""
 
     def write(root: Path) -> Reference:
         outside = root.parent / "unpacked" / name

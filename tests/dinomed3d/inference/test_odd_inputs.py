@@ -366,9 +366,9 @@ def nothing(name: str) -> Writer:
     return Writer(name, lambda root: None)
 
 
-def beside(name: str, sop_class: str) -> Writer:
-    """An object that is not a slice, among the slices of dc/beside."""
-    place = "dc/beside"
+def among_slices(name: str, sop_class: str) -> Writer:
+    """An object that is not a slice, among the slices of dc/mixed."""
+    place = "dc/mixed"
     return Writer(name, lambda root: write_object(root / place, name, SOPClassUID=sop_class))
 
 
@@ -394,7 +394,7 @@ DICOM = [
     mask(dicom("dc/one", slices=1), "a single slice"),
     mask(jpeg_2000("dc/jpeg-2000")),
     mask(
-        several(dicom("dc/beside"), beside("seg.dcm", SEGMENTATION), beside("sr.dcm", REPORT)),
+        several(dicom("dc/mixed"), among_slices("seg.dcm", SEGMENTATION), among_slices("sr.dcm", REPORT)),
         **{"DICOM Segmentation": 1, "DICOM Comprehensive SR": 1},
     ),
     mask(several(dicom("dc/broken"), plain("dc/broken/notes.dcm")), "cannot be read, slices at its ends"),

@@ -92,7 +92,7 @@ def test_kitti_points_in_a_box_fall_into_its_box_in_the_image(points):
     assert found / inside > 0.997
 
 
-def test_kitti_scan_hides_little_from_a_camera_beside_the_scanner(points):
+def test_kitti_scan_hides_little_from_a_camera_next_to_the_scanner(points):
     for frame in ("000000", "000001"):
         scan, camera, _ = kitti(points, frame)
         inside = Cameras([camera]).project(0, scan)[1]

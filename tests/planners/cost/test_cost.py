@@ -367,7 +367,7 @@ ODD = {
         channels=3,
         classes=2,
     ),
-    "every third slice beside a residual CNN": Case(
+    "every third slice with a residual CNN": Case(
         spec=replace(SHALLOW, cnn=RESIDUAL, slices_per_token=3, voxels_per_token=4)
     ),
     "attention along depth": Case(
@@ -404,7 +404,7 @@ def check_against_trace(case: Case, stage: int, *, saved: float = 0.02) -> None:
     # autocast's copies of weights are kept too, but for those of blocks that are computed again
     again = ("encoder", "adapters") if case.checkpointing else ()
     copies = sum(part.copies for name, part in cost.components.items() if name not in again)
-    # what a loss over regions keeps besides, what a checkpointed block does, and that a first block
+    # what a loss over regions keeps in addition, what a checkpointed block does, and that a first block
     # without low-rank updates has nothing to keep, is left out; all else is counted to the tensor
     plain = stage == 1 or "lora" in case.spec.components or "encoder" not in case.spec.components
     tolerance = saved if plain and not case.checkpointing and not case.regions else 0.08

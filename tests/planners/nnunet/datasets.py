@@ -149,7 +149,7 @@ def write_images(stem: Path, image: NDArray[np.float32], task: RawTask) -> None:
     for channel, volume in enumerate(image):
         kind = np.uint8 if task.ending in (".png", ".bmp") else np.int16
         _write(Path(f"{stem}_{channel:04d}{task.ending}"), volume, task, kind)
-    if task.ending == ".tiff":  # a file beside it holds the spacing, named without the channel
+    if task.ending == ".tiff":  # a second file holds the spacing, named without the channel
         _write_spacing(Path(f"{stem}.json"), task)
 
 

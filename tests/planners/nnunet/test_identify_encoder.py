@@ -44,7 +44,7 @@ def renamed(shapes: Shapes, table: tuple[tuple[str, str], ...], prefix: str = ""
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_encoder_is_told_in_every_layout(name: str) -> None:
+def test_every_encoder_is_identified_in_every_layout(name: str) -> None:
     timms = in_timms_layout(name)
     meta = TO_META_DINOV2 if "dinov2" in name else TO_META_DINOV3
     assert encoder_of_shapes(timms) == name

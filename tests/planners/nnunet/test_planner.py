@@ -191,7 +191,7 @@ def test_settings_in_the_environment_are_kept(
         ("vit_large_patch14_dinov2", "blocks.{}.mlp.fc1.weight"),
     ],
 )
-def test_the_weights_at_hand_decide_the_encoder(
+def test_the_given_weights_decide_the_encoder(
     make_dataset: MakeDataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, keys: str
 ) -> None:
     from safetensors.torch import save_file

@@ -30,7 +30,7 @@ def test_the_encoder_of_each_configuration_and_where_its_weights_come_from() -> 
     assert "c_d" not in note
 
 
-def test_who_asks_for_the_hub_is_told_what_it_will_be_asked_for() -> None:
+def test_for_the_hub_the_note_names_what_will_be_downloaded() -> None:
     note = weights_note(networks(a="vit_base_patch14_dinov2"), {"DINOMED3D_WEIGHTS": "hub"})
     assert "timm/vit_base_patch14_dinov2.lvd142m" in note
     assert "licence" not in note and "not set" not in note

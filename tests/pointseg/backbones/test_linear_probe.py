@@ -65,7 +65,7 @@ def test_predictions_use_the_mean_over_all_batches():
     torch.testing.assert_close(found[:, 0], torch.zeros(4), atol=1e-6, rtol=0)
 
 
-def test_the_encoder_is_frozen_and_its_features_stand_beside_those_of_the_images():
+def test_the_encoder_is_frozen_and_its_features_are_joined_with_those_of_the_images():
     probe = LinearProbe(in_channels=2, encoder=Doubled(), image_channels=2).train()
     found = probe(cloud(FEAT[SEEN]), FEAT[SEEN], SEEN[SEEN]).feat
     half = torch.tensor([-UNIT, 0, UNIT])[:, None].expand(3, 2)

@@ -25,14 +25,14 @@ def run(tmp_path, *options):
 
 def test_a_table_of_what_is_held(tmp_path, dataset, capsys):
     assert run(tmp_path, "--max-views", 3, "--batch", 4) == 0
-    told = capsys.readouterr()
-    lines = [line.split() for line in told.out.splitlines()]
+    printed = capsys.readouterr()
+    lines = [line.split() for line in printed.out.splitlines()]
     assert lines[0] == ["split", "scenes", "without_images", "kept", "made", "stale"]
     assert lines[1] == ["train", "2", "0", "0", "6", "0"]
     assert lines[2] == ["test", "2", "1", "0", "1", "0"]
-    assert told.out.splitlines()[3].startswith("7 images of 24 channels, ")
-    assert "random weights" in told.err and "7 images to encode" in told.err
-    assert "[1/7] train/s0" in told.err  # no terminal, no bar
+    assert printed.out.splitlines()[3].startswith("7 images of 24 channels, ")
+    assert "random weights" in printed.err and "7 images to encode" in printed.err
+    assert "[1/7] train/s0" in printed.err  # no terminal, no bar
     assert run(tmp_path, "--max-views", "all", "--splits", "train") == 0
     assert capsys.readouterr().out.splitlines()[1].split() == [
         "train", "2", "0", "6", "4", "0",

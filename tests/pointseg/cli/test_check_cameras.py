@@ -40,8 +40,8 @@ def view(image, intrinsics, pose, at="", **more):
 
 
 def manifest(path, views, **shared):
-    told = {"format": "pointseg-cameras-1", "pose_direction": "world_to_camera", **shared}
-    path.write_text(json.dumps({**told, "views": views}))
+    content = {"format": "pointseg-cameras-1", "pose_direction": "world_to_camera", **shared}
+    path.write_text(json.dumps({**content, "views": views}))
     return path
 
 
@@ -60,8 +60,8 @@ def written(folder, views, scene):
 def rellis(shared):
     """Cloud, image, K and the pose that the data set's transform means: it must be inverted."""
     folder = shared / "data/points/rellis3d"
-    told = yaml.safe_load((folder / "transforms.yaml").read_text())
-    ((_, found),) = told.items()
+    transforms = yaml.safe_load((folder / "transforms.yaml").read_text())
+    ((_, found),) = transforms.items()
     turn, shift = found["q"], found["t"]
     stated = np.eye(4)
     stated[:3, :3] = Rotation.from_quat([turn[axis] for axis in "xyzw"]).as_matrix()
@@ -72,21 +72,21 @@ def rellis(shared):
 
 
 @pytest.mark.slow
-def test_rellis_right_and_wrong_are_told_apart_without_labels(shared, tmp_path, capsys):
+def test_rellis_right_and_wrong_are_distinguished_without_labels(shared, tmp_path, capsys):
     cloud, image, intrinsics, stated = rellis(shared)
     wrong = manifest(tmp_path / "wrong.json", [view(image, intrinsics, stated)])
     assert run(cloud, "--cameras", wrong, "-o", tmp_path / "wrong", "--strict") == 1
-    told = capsys.readouterr()
-    assert "problem: the poses look inverted" in told.out and "'pose_direction'" in told.out
-    assert "(rank correlation -0.89), 0.03 as stated" in told.out
-    assert "53364 of 131072 points are left out" in told.err
+    printed = capsys.readouterr()
+    assert "problem: the poses look inverted" in printed.out and "'pose_direction'" in printed.out
+    assert "(rank correlation -0.89), 0.03 as stated" in printed.out
+    assert "53364 of 131072 points are left out" in printed.err
     assert len(list((tmp_path / "wrong/views").iterdir())) == 2  # as stated, and as it seems
     right = manifest(tmp_path / "right.json", [view(image, intrinsics, np.linalg.inv(stated))])
     assert run(cloud, "--cameras", right, "-o", tmp_path / "right", "--strict") == 0
-    told = capsys.readouterr().out
-    assert "poses: plausible as stated; what is lower in the images is nearer" in told
-    assert "problem" not in told
-    assert " 9.6% " in told
+    printed = capsys.readouterr().out
+    assert "poses: plausible as stated; what is lower in the images is nearer" in printed
+    assert "problem" not in printed
+    assert " 9.6% " in printed
     assert (tmp_path / "right/cloud.png").is_file()
 
 
@@ -102,8 +102,8 @@ def test_nuscenes_shares(shared, tmp_path, capsys):
     cloud = folder / found["lidar_points"]["lidar_path"]
     path = manifest(tmp_path / "cameras.json", views)
     assert run(cloud, "--cameras", path, "-o", tmp_path, "--occlusion", "none") == 0
-    told = capsys.readouterr().out
-    lines = {line.split()[0]: line.split()[1] for line in told.splitlines() if "CAM_" in line}
+    printed = capsys.readouterr().out
+    lines = {line.split()[0]: line.split()[1] for line in printed.splitlines() if "CAM_" in line}
     assert lines == {
         "CAM_FRONT": "8.8%",
         "CAM_FRONT_RIGHT": "8.9%",
@@ -112,30 +112,30 @@ def test_nuscenes_shares(shared, tmp_path, capsys):
         "CAM_BACK_LEFT": "11.8%",
         "CAM_BACK_RIGHT": "9.7%",
     }
-    assert "58.3% of the points lie in at least one image, 58.3% are visible" in told
-    assert "plausible as stated" in told
+    assert "58.3% of the points lie in at least one image, 58.3% are visible" in printed
+    assert "plausible as stated" in printed
 
 
 def test_an_organised_cloud_is_its_own_image(shared, tmp_path, capsys):
     cloud = shared / "data/points/tabletop_rgbd/test/test5.pcd"
     assert run(cloud, "-o", tmp_path, "--strict") == 0
-    told = capsys.readouterr()
-    assert "100.0% of the points lie in at least one image, 100.0% are visible" in told.out
-    assert "not a calibration" in told.err
-    assert "110746 of 307200 points are left out: they have no position" in told.err
+    printed = capsys.readouterr()
+    assert "100.0% of the points lie in at least one image, 100.0% are visible" in printed.out
+    assert "not a calibration" in printed.err
+    assert "110746 of 307200 points are left out: they have no position" in printed.err
 
 
 def test_a_cloud_with_a_manifest(tmp_path, capsys):
     cloud, cameras = written(tmp_path, [frame(), frame()], street())
     assert run(cloud, "--cameras", cameras, "-o", tmp_path / "out") == 0
-    told = capsys.readouterr()
-    assert [line.split()[0] for line in told.out.splitlines()[1:3]] == ["0", "1"]
-    assert "colours of points and pixels differ 0.00 times as much as by chance" in told.out
-    assert told.err == "[1/2] 0\n[2/2] 1\n"
+    printed = capsys.readouterr()
+    assert [line.split()[0] for line in printed.out.splitlines()[1:3]] == ["0", "1"]
+    assert "colours of points and pixels differ 0.00 times as much as by chance" in printed.out
+    assert printed.err == "[1/2] 0\n[2/2] 1\n"
     assert run(cloud, "--cameras", cameras, "-o", tmp_path / "out", "--max-views", 1) == 0
-    told = capsys.readouterr()
-    assert told.err == "[1/1] 0\n"
-    assert "\n2 of 2 images show the scene; 1 were checked (--max-views)\n" in told.out
+    printed = capsys.readouterr()
+    assert printed.err == "[1/1] 0\n"
+    assert "\n2 of 2 images show the scene; 1 were checked (--max-views)\n" in printed.out
 
 
 def test_a_cloud_in_millimetres(tmp_path, capsys):
@@ -150,11 +150,11 @@ def test_a_cloud_in_millimetres(tmp_path, capsys):
     cameras = manifest(tmp_path / "cameras.json", [held], depth_scale=1000)
     cloud = tmp_path / "street.ply"
     write_cloud(cloud, scene.moved(scene.coord * np.float32(1000)))
-    told = (cloud, "--cameras", cameras, "-o", tmp_path / "out", "--strict")
-    assert run(*told) == 1
+    words = (cloud, "--cameras", cameras, "-o", tmp_path / "out", "--strict")
+    assert run(*words) == 1
     found = capsys.readouterr().out
     assert "the unit of points and poses is millimetre, not metre (--unit millimetre" in found
-    assert run(*told, "--unit", "millimetre") == 0
+    assert run(*words, "--unit", "millimetre") == 0
     found = capsys.readouterr().out
     assert "100% of the points are at the distance" in found and "problem" not in found
     assert "100.0% are visible" in found
@@ -174,11 +174,11 @@ def test_points_may_be_off_as_far_as_in_training(tmp_path, monkeypatch, capsys):
         [view("0.png", seen.intrinsics, seen.world_to_camera, at=tmp_path)],
     )
     write_cloud(tmp_path / "street.ply", street())
-    told = {
+    description = {
         "name": "small", "features": ["color"], "voxel_m": 0.004, "check_scale": False, "splits": {"train": ["*.ply"]},
         "cameras": "{scene}.json",
     }  # fmt: skip
-    (tmp_path / "dataset.yaml").write_text(yaml.safe_dump(told))
+    (tmp_path / "dataset.yaml").write_text(yaml.safe_dump(description))
     for more in ((), ("--depth-tolerance", 0.3)):
         with pytest.raises(SystemExit):
             run("--dataset", "folder", "--root", tmp_path, "-o", tmp_path / "out", *more)
@@ -188,19 +188,20 @@ def test_points_may_be_off_as_far_as_in_training(tmp_path, monkeypatch, capsys):
 
 
 def test_right_poses_of_which_few_show_the_scene_are_no_problem(tmp_path, capsys):
-    aside = frame().camera.world_to_camera.clone()
-    aside[0, 3] += 500
-    views = [posed(frame(), aside)] * 12
+    away = frame().camera.world_to_camera.clone()
+    away[0, 3] += 500
+    views = [posed(frame(), away)] * 12
     views[7] = frame()
     cloud, cameras = written(tmp_path, views, street())
-    told = (cloud, "--cameras", cameras, "-o", tmp_path / "out", "--strict")
-    assert run(*told) == 0
+    words = (cloud, "--cameras", cameras, "-o", tmp_path / "out", "--strict")
+    assert run(*words) == 0
     found = capsys.readouterr()
     assert "\n1 of 12 images show the scene\n" in found.out and found.err == "[1/1] 7\n"
-    assert run(*told, "--max-views", 12) == 0
-    told = capsys.readouterr().out
+    assert run(*words, "--max-views", 12) == 0
+    printed = capsys.readouterr().out
     assert (
-        "note: 0, 1, 2 and 8 more: no point lies inside the image" in told and "problem" not in told
+        "note: 0, 1, 2 and 8 more: no point lies inside the image" in printed
+        and "problem" not in printed
     )
 
 
@@ -248,8 +249,8 @@ def dataset(monkeypatch):
 
 def test_a_scene_of_a_dataset(tmp_path, dataset, capsys):
     assert run("--dataset", "scannet", "-o", tmp_path) == 0
-    told = capsys.readouterr().out
-    assert "ahead" in told and "100% of the points are at the distance" in told
+    printed = capsys.readouterr().out
+    assert "ahead" in printed and "100% of the points are at the distance" in printed
     assert run("--dataset", "scannet", "--scene", "blind", "-o", tmp_path) == 2
     assert "scene train/blind has no images" in capsys.readouterr().err
 
@@ -278,11 +279,13 @@ def test_mistakes_are_one_line_and_exit_code_2(tmp_path, dataset, capsys, monkey
     assert "--dataset scannet: has no images" in capsys.readouterr().err
 
 
-def test_an_image_of_another_size_is_told_and_ends_badly_when_it_is_the_only_one(tmp_path, capsys):
+def test_an_image_of_another_size_is_reported_and_ends_badly_when_it_is_the_only_one(
+    tmp_path, capsys
+):
     small = replace(frame(), camera=frame().camera.resized(30, 40))
     cloud, cameras = written(tmp_path, [small], street())
-    told = json.loads(cameras.read_text())
-    told["views"][0] |= {"width": 40, "height": 30}
-    cameras.write_text(json.dumps(told))
+    content = json.loads(cameras.read_text())
+    content["views"][0] |= {"width": 40, "height": 30}
+    cameras.write_text(json.dumps(content))
     assert run(cloud, "--cameras", cameras, "-o", tmp_path / "out") == 2
     assert "is 80 x 60 pixels (width x height), but the intrinsics" in capsys.readouterr().err

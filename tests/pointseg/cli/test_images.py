@@ -55,11 +55,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out / "best.pt"
 
 
-def refused(main: object, words: list[str], capsys: pytest.CaptureFixture[str], *told: str) -> None:
+def refused(
+    main: object, words: list[str], capsys: pytest.CaptureFixture[str], *named: str
+) -> None:
     capsys.readouterr()
     assert main(words) == 2  # type: ignore[operator]
     lines = capsys.readouterr().err.strip().splitlines()
-    assert all(text in lines[-1] for text in told), lines
+    assert all(text in lines[-1] for text in named), lines
 
 
 def test_trained_and_tested(
@@ -214,9 +216,9 @@ def test_results_are_kept_until_a_camera_or_an_image_changes(
 
     def kept() -> bool:
         assert predict.main(words) == 0
-        told = capsys.readouterr()
-        again = "of its points" in told.err
-        assert again != (" kept " in told.out)
+        printed = capsys.readouterr()
+        again = "of its points" in printed.err
+        assert again != (" kept " in printed.out)
         return not again
 
     assert not kept() and kept()

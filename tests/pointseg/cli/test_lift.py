@@ -20,12 +20,12 @@ def test_features_in_a_file_and_one_line(tmp_path, capsys, monkeypatch, tiny_enc
     cloud, out = written(tmp_path), tmp_path / "out.npz"
     given = (cloud, "-o", out, "--weights", "none", "--cameras", "cameras.json", "--no-picture")
     assert run(*given, "--device", "cpu") == 0
-    told = capsys.readouterr()
-    assert told.out.startswith(
+    printed = capsys.readouterr()
+    assert printed.out.startswith(
         f"{out}: 57.1% of 7 points are visible in 1 of 1 images, in 1.0 each"
     )
-    assert told.out.count("\n") == 1
-    assert "random weights" in told.err and "2 of 7 points are left out" in told.err
+    assert printed.out.count("\n") == 1
+    assert "random weights" in printed.err and "2 of 7 points are left out" in printed.err
     found = np.load(out)
     assert found["feat"].shape == (7, 24) and found["seen"].tolist() == SEEN.tolist()
     assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -48,6 +48,6 @@ def test_features_in_a_file_and_one_line(tmp_path, capsys, monkeypatch, tiny_enc
 def test_refusals_name_the_option(tmp_path, capsys, given, named):
     cloud = written(tmp_path)
     assert run(cloud, "-o", tmp_path / "out.npz", "--device", "cpu", *given) == 2
-    told = capsys.readouterr().err
-    assert named in told and "Traceback" not in told
+    printed = capsys.readouterr().err
+    assert named in printed and "Traceback" not in printed
     assert not (tmp_path / "out.npz").exists()

@@ -39,15 +39,15 @@ def test_files_and_folders_and_a_bad_one(tmp_path, capsys):
     assert (
         run(tmp_path, folder, tmp_path / "hall.pcd", "-o", tmp_path / "out", "--no-pictures") == 1
     )
-    told = capsys.readouterr()
-    lines = told.out.splitlines()
+    printed = capsys.readouterr()
+    lines = printed.out.splitlines()
     assert lines[0].split() == ["file", "points", "seconds", "classes"]
     assert [line.split()[0] for line in lines[1:4]] == ["broken.ply", "room.ply", "hall.pcd"]
     assert "thing 100 %" in lines[3] and "failed" in lines[1]
     assert lines[4].startswith(f"failed: {folder / 'broken.ply'}: ")
     assert lines[4].count("broken.ply") == 1
     assert lines[5] == f"2 of 3 done; results in {tmp_path / 'out'}"
-    assert told.err.splitlines() == ["[1/3] broken.ply", "[2/3] room.ply", "[3/3] hall.pcd"]
+    assert printed.err.splitlines() == ["[1/3] broken.ply", "[2/3] room.ply", "[3/3] hall.pcd"]
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert [file["status"] for file in summary["files"]] == ["failed", "done", "done"]
     more = ("-o", tmp_path / "out", "--no-pictures", "--json")
@@ -77,9 +77,9 @@ def test_mistakes_are_one_line_and_exit_code_2(tmp_path, capsys, options, messag
     write_cloud(tmp_path / "room.ply", colored([0]))
     places = {"room": tmp_path / "room.ply", "folder": tmp_path}
     assert run(tmp_path, *(option.format(**places) for option in options)) == 2
-    told = capsys.readouterr()
-    assert message in told.err and told.err.count("\n") == 1
-    assert told.err.startswith("pointseg-predict: ")
+    printed = capsys.readouterr()
+    assert message in printed.err and printed.err.count("\n") == 1
+    assert printed.err.startswith("pointseg-predict: ")
 
 
 SLOW = """

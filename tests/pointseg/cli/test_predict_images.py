@@ -57,14 +57,14 @@ def test_clouds_without_a_manifest_can_be_allowed(
 ) -> None:
     words = (clouds, "--cameras", MANIFEST)
     assert run(model, tmp_path / "out", *words) == 1
-    told = capsys.readouterr()
-    assert f"{clouds / 'room1.cameras.json'}: is missing" in told.out
+    printed = capsys.readouterr()
+    assert f"{clouds / 'room1.cameras.json'}: is missing" in printed.out
     assert run(model, tmp_path / "out", *words, "--allow-missing-images") == 0
-    told = capsys.readouterr()
-    assert "room0.ply: 100 % of its points are visible in images" in told.err
+    printed = capsys.readouterr()
+    assert "room0.ply: 100 % of its points are visible in images" in printed.err
     missing = clouds / "room1.cameras.json"
-    assert f"room1.ply: has no images ({missing} does not exist)" in told.err
-    header, first, second = (line.split() for line in told.out.splitlines()[:3])
+    assert f"room1.ply: has no images ({missing} does not exist)" in printed.err
+    header, first, second = (line.split() for line in printed.out.splitlines()[:3])
     assert header == ["file", "points", "seconds", "visible", "classes"]
     assert first[3:5] == ["100", "%"] and second[3:5] == ["0", "%"]
     files = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))["files"]
@@ -74,9 +74,10 @@ def test_clouds_without_a_manifest_can_be_allowed(
     text = (clouds / "room0.cameras.json").read_text(encoding="utf-8")
     missing.write_text(text, encoding="utf-8")  # images that come later are read
     assert run(model, tmp_path / "out", *words, "--allow-missing-images") == 0
-    told = capsys.readouterr()
+    printed = capsys.readouterr()
     assert (
-        "room1.ply: 100 % of its points are visible in images" in told.err and " kept " in told.out
+        "room1.ply: 100 % of its points are visible in images" in printed.err
+        and " kept " in printed.out
     )
 
 
@@ -102,9 +103,9 @@ def test_what_is_for_images_is_refused_for_models_that_read_none(
 ) -> None:  # fmt: skip
     out = tmp_path / "out"
     assert predict.main([str(clouds), "-m", str(plain), "-o", str(out), *words]) == 2
-    told = capsys.readouterr().err
-    assert told.startswith(f"pointseg-predict: {named}the model {plain} reads no images")
-    assert told.count("\n") == 1 and not out.exists()
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"pointseg-predict: {named}the model {plain} reads no images")
+    assert printed.count("\n") == 1 and not out.exists()
 
 
 def colmap(model: Path, images: Path) -> None:
@@ -135,7 +136,7 @@ def test_colmap_for_all_clouds(
     assert f"{site / 'images' / 'v.png'}: this image is missing" in capsys.readouterr().out
 
 
-def test_colmap_beside_each_cloud(
+def test_colmap_in_a_folder_for_each_cloud(
     model: Path, clouds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     colmap(clouds / "room0" / "sparse", clouds / "room0" / "photos")
@@ -145,8 +146,8 @@ def test_colmap_beside_each_cloud(
     missing = clouds / "room1" / "sparse"
     assert f"{missing}: is missing" in capsys.readouterr().out
     assert run(model, tmp_path / "out", *words, "--allow-missing-images") == 0
-    told = capsys.readouterr().err
-    assert "100 % of its points" in told and f"({missing} does not exist)" in told
+    printed = capsys.readouterr().err
+    assert "100 % of its points" in printed and f"({missing} does not exist)" in printed
 
 
 @pytest.mark.parametrize(
@@ -163,5 +164,5 @@ def test_cameras_that_are_none(
     words: list[str], message: str,
 ) -> None:  # fmt: skip
     assert run(model, tmp_path / "out", clouds, *words) == 2
-    told = capsys.readouterr().err
-    assert message in told and told.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert message in printed and printed.count("\n") == 1

@@ -37,16 +37,16 @@ def test_scannet_twice_and_again_with_what_was_mended(
     scan = write_scan(raw, "scene0001_00", groups=None)
     command = ("--dataset", "scannet", "--source", raw, "--out", out, "--workers", 1)
     assert run(*command) == 1
-    told = capsys.readouterr()
-    assert told.out.splitlines()[:2] == ["train    1 ready", "val      1 ready"]
-    assert "pointseg-prepare: 1 failed" in told.err
-    assert "  train/scene0001_00: " in told.err and "has no labels" in told.err
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[:2] == ["train    1 ready", "val      1 ready"]
+    assert "pointseg-prepare: 1 failed" in printed.err
+    assert "  train/scene0001_00: " in printed.err and "has no labels" in printed.err
 
     write_scan(raw, scan.name)
     assert run(*command) == 0
-    told = capsys.readouterr()
-    assert "3 were ready before" in told.err and "failed" not in told.err
-    assert f"prepared {out}" in told.out
+    printed = capsys.readouterr()
+    assert "3 were ready before" in printed.err and "failed" not in printed.err
+    assert f"prepared {out}" in printed.out
     # One preparation serves both class lists, under either name.
     assert run(*("scannet200" if a == "scannet" else a for a in command)) == 0
     assert open_dataset("scannet200", out).scenes("train") == ("scene0000_00", "scene0001_00")
@@ -98,9 +98,9 @@ def test_mistakes_are_one_line_and_exit_code_2(
     places = {"raw": tmp_path / "raw", "file": tmp_path / "file"}
     given = [argument.format(**places) for argument in arguments]
     code = run("--dataset", "scannet", "--out", tmp_path / "out", *given)
-    told = capsys.readouterr().err
-    assert code == 2 and told.startswith("pointseg-prepare: ") and message in told
-    assert told.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert code == 2 and printed.startswith("pointseg-prepare: ") and message in printed
+    assert printed.count("\n") == 1
 
 
 def test_images_are_prepared_where_they_are_asked_for(tmp_path: Path) -> None:
@@ -159,12 +159,12 @@ def test_sizes_of_images() -> None:
             image_size(wrong)
 
 
-def test_a_place_that_cannot_be_written_is_told(
+def test_a_place_that_cannot_be_written_is_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_scannet(tmp_path / "raw")
     (tmp_path / "file").touch()
     out = tmp_path / "file" / "out"
     assert run("--dataset", "scannet", "--source", tmp_path / "raw", "--out", out) == 2
-    told = capsys.readouterr().err
-    assert "file" in told and told.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert "file" in printed and printed.count("\n") == 1

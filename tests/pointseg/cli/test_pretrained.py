@@ -96,7 +96,7 @@ def test_the_scale_follows_the_voxels_unless_it_is_said(
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         ("--backbone sonata", "--backbone sonata: is a pretrained encoder; give the file"),
         ("--backbone ptv3 --tune linear", "--tune linear: what is not trained would stay random"),
@@ -109,7 +109,7 @@ def test_the_scale_follows_the_voxels_unless_it_is_said(
 )
 def test_mistakes_are_one_line(
     words: str,
-    told: str,
+    message: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -118,5 +118,5 @@ def test_mistakes_are_one_line(
     write_encoder(tmp_path / "sonata.pth")
     assert train.main([*RUN, *words.split()]) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if "licence" not in line]
-    assert len(lines) == 1 and lines[0].startswith("pointseg-train: ") and told in lines[0]
+    assert len(lines) == 1 and lines[0].startswith("pointseg-train: ") and message in lines[0]
     assert not list(tmp_path.rglob("*.pt"))

@@ -27,14 +27,14 @@ def run(tmp_path, *arguments):
 
 def test_a_table_and_both_means(tmp_path, scenes, capsys):
     assert run(tmp_path, "--pictures", 0) == 0
-    told = capsys.readouterr()
-    lines = told.out.splitlines()
+    printed = capsys.readouterr()
+    lines = printed.out.splitlines()
     assert lines[0].split() == ["class", "IoU", "recall", "points"]
     assert lines[1].split() == ["floor", "100.00", "100.00", "134"]
     assert any(line.startswith("test_point_miou 0.5") for line in lines)
     assert any(line.startswith("structure: 75.") for line in lines)  # a group of classes
     assert lines[-1] == f"1 scenes, 400 points; results in {tmp_path / 'test'}"
-    assert told.err == "[1/1] test/a\n"  # no terminal, no bar
+    assert printed.err == "[1/1] test/a\n"  # no terminal, no bar
     metrics = json.loads((tmp_path / "test" / "metrics.json").read_text(encoding="utf-8"))
     assert run(tmp_path, "--pictures", 0, "--json") == 0
     found = read_json(capsys.readouterr().out)
@@ -73,9 +73,9 @@ def test_options_reach_the_protocol(tmp_path, scenes):
 )
 def test_mistakes_are_one_line_and_exit_code_2(tmp_path, scenes, capsys, options, message):
     assert run(tmp_path, *options) == 2
-    told = capsys.readouterr()
-    assert message in told.err and told.err.count("\n") == 1
-    assert told.err.startswith("pointseg-test: ") and not told.out
+    printed = capsys.readouterr()
+    assert message in printed.err and printed.err.count("\n") == 1
+    assert printed.err.startswith("pointseg-test: ") and not printed.out
 
 
 def test_finished_tests_are_merged(tmp_path, scenes, capsys):

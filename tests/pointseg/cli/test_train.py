@@ -85,18 +85,18 @@ def test_what_the_description_says_of_files_is_kept_for_prediction(
     for split in ("train", "val"):
         (tmp_path / split).mkdir()
         (tmp_path / split / f"{split}.xyz").write_text(rows)
-    told = (
+    description = (
         "classes: [a, b]\nfeatures: [strength]\nvoxel_m: 0.05\nlabel: kind\n"
         "columns: [x, y, z, intensity, kind]\n"
     )
-    (tmp_path / "dataset.yaml").write_text(told + "intensity_max: 50\n")
+    (tmp_path / "dataset.yaml").write_text(description + "intensity_max: 50\n")
     words = ["--dataset", "folder", "--root", str(tmp_path)]
     assert main([*words, "--show-recipe"]) == 0
     form = json.loads(capsys.readouterr().out)["cloud_format"]
     assert form["intensity_max"] == 50
     assert form["columns"] == ["x", "y", "z", "intensity", "label"]
     # where nothing is said of the scale, that is said, before anything else can go wrong
-    (tmp_path / "dataset.yaml").write_text(told)
+    (tmp_path / "dataset.yaml").write_text(description)
     tiny = [*TINY, "--precision", "float16", "--override", "train_splits=train"]
     assert main([*words, *tiny]) == 2
     lines = capsys.readouterr().err.splitlines()

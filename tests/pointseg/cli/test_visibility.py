@@ -36,7 +36,7 @@ CHANGES = [
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Small voxels; half of each scene's 600 points lie 0.1 m behind what the depth maps show.
 
-    Of three cameras the first looks aside, at half of the floor.
+    Of three cameras the first looks to the side, at half of the floor.
     """
     root = tmp_path_factory.mktemp("folder")
     data = Painted(views=3)
@@ -125,7 +125,7 @@ def test_clouds_without_classes_teach_and_are_no_use_to_training(
     assert (tmp_path / "run" / "last.pt").is_file()
 
 
-def test_points_are_told_apart_as_another_model_sees_them(
+def test_points_are_separated_as_another_model_sees_them(
     root: Path, models: dict[str, Path], tmp_path: Path
 ) -> None:
     own = scored(root, models["seeing"], tmp_path / "own", "--weights", "none")
@@ -165,7 +165,7 @@ def test_image_options_that_do_not_fit_a_model(
     refused(test.main, [*fixed, *(given.get(word, word) for word in words.split())], capsys, named)
 
 
-def test_points_are_told_apart_by_the_views_that_a_cache_holds(
+def test_points_are_separated_by_the_views_that_a_cache_holds(
     root: Path, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pointseg.images.features import encoder as encoding

@@ -1,4 +1,4 @@
-"""All files are looked at before work begins: empty clouds are left out, all others that cannot be used are told."""
+"""All files are looked at before work begins: empty clouds are left out, all others of no use are reported."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_clouds_of_all_types(small: bool, tmp_path: Path, monkeypatch: pytest.Mo
     assert found_in(tmp_path) == expected
 
 
-def test_a_link_without_a_file_is_told(tmp_path: Path) -> None:
+def test_a_link_without_a_file_is_reported(tmp_path: Path) -> None:
     try:
         (folder(tmp_path) / "train" / "link.ply").symlink_to(tmp_path / "gone.ply")
     except OSError:
@@ -99,7 +99,7 @@ def test_a_link_without_a_file_is_told(tmp_path: Path) -> None:
     assert found_in(tmp_path) == {"link.ply": False}
 
 
-def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
+def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
     dataset = Folder(folder(tmp_path))
     faults = [Finding("train", f"s{n}", f"s{n}: is cut off", False) for n in range(LISTED + 2)]
     with pytest.raises(

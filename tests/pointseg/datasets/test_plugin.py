@@ -91,9 +91,9 @@ def test_its_constructor_gets_the_root_if_it_takes_one(own, tmp_path):
     ],
 )
 def test_what_does_not_fit_is_named_when_it_is_opened(own, change, named):
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as caught:
         open_dataset(own(spoilt(**change)))
-    assert NAME in str(told.value) and named in str(told.value)
+    assert NAME in str(caught.value) and named in str(caught.value)
 
 
 def loading(change):
@@ -114,9 +114,9 @@ def loading(change):
 )
 def test_what_it_loads_is_checked(own, kind, named):
     data = open_dataset(own(kind))
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as caught:
         data.load("val", "val0")
-    assert NAME in str(told.value) and named in str(told.value)
+    assert NAME in str(caught.value) and named in str(caught.value)
 
 
 @pytest.mark.parametrize(("split", "scene"), [("lost", "val0"), ("val", "lost")])
@@ -137,6 +137,6 @@ def test_its_frames_are_checked(own):
 
 
 def test_errors_have_their_cause(own):
-    with pytest.raises(PluginError) as told:
+    with pytest.raises(PluginError) as caught:
         open_dataset(own(loading(lambda scene: 1 / 0))).load("val", "val0")
-    assert isinstance(told.value.__cause__, ZeroDivisionError)
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)

@@ -59,7 +59,7 @@ def job(name: str) -> Job[str]:
 def test_scenes_and_notes_come_in_order_and_one_bad_one_costs_itself(
     tmp_path: Path, workers: int
 ) -> None:
-    told: list[tuple[int, int, int]] = []
+    reported: list[tuple[int, int, int]] = []
     jobs = [*JOBS, job("bad"), job("io")]
     done = prepare_scenes(
         write,
@@ -67,7 +67,7 @@ def test_scenes_and_notes_come_in_order_and_one_bad_one_costs_itself(
         tmp_path,
         INDEX,
         workers=workers,
-        report=lambda *n: told.append(n),
+        report=lambda *n: reported.append(n),
         notes=["hi"],
     )
     assert done.splits == {"train": ("a", "b", "c")}
@@ -75,7 +75,7 @@ def test_scenes_and_notes_come_in_order_and_one_bad_one_costs_itself(
     assert list(done.failed) == ["train/bad", "train/io"]
     assert done.failed["train/bad"].endswith("is bad")
     assert "Input/output error" in done.failed["train/io"]
-    assert told == [(n, 0, 5) for n in range(6)]
+    assert reported == [(n, 0, 5) for n in range(6)]
     index = find_index(tmp_path)
     assert index is not None and index.complete and index.failed == done.failed
     assert index.splits == done.splits
@@ -86,9 +86,9 @@ def test_finished_scenes_are_kept_and_cut_off_ones_made_again(tmp_path: Path) ->
     before = (tmp_path / "train" / "a").stat().st_ino
     cut = tmp_path / "train" / "b" / "coord.npy"
     cut.write_bytes(cut.read_bytes()[:-1])
-    told: list[tuple[int, int, int]] = []
-    done = prepare_scenes(write, JOBS, tmp_path, INDEX, report=lambda *n: told.append(n))
-    assert done.kept == 2 and told == [(2, 2, 3), (3, 2, 3)]
+    reported: list[tuple[int, int, int]] = []
+    done = prepare_scenes(write, JOBS, tmp_path, INDEX, report=lambda *n: reported.append(n))
+    assert done.kept == 2 and reported == [(2, 2, 3), (3, 2, 3)]
     assert (tmp_path / "train" / "a").stat().st_ino == before
     assert np.load(cut).shape == (1, 3)
 
@@ -111,7 +111,7 @@ def test_a_defect_of_the_program_does_not_pass_for_bad_data(tmp_path: Path, work
 def test_a_killed_worker_costs_only_its_scene(tmp_path: Path) -> None:
     jobs = [job("killed"), *JOBS, job("once")]
     done = prepare_scenes(write, jobs, tmp_path, INDEX, workers=2)
-    # Others may run beside the killed one twice, and share its fate; run again they are made.
+    # Others may run with the killed one twice, and share its fate; run again they are made.
     assert "train/killed" in done.failed and "fewer --workers" in done.failed["train/killed"]
     jobs = [*JOBS, job("once")]
     done = prepare_scenes(write, jobs, tmp_path, INDEX, workers=2)
@@ -165,9 +165,9 @@ def test_an_interrupt_leaves_whole_scenes_only_and_no_process(
         assert time.monotonic() < end and child.poll() is None
         time.sleep(0.02)
     child.send_signal(number)
-    _, told = child.communicate(timeout=30)  # ends when all who hold stderr have
+    _, errors = child.communicate(timeout=30)  # ends when all who hold stderr have
     if number == signal.SIGKILL:
         assert part.exists() == (workers == 1)  # workers clean up behind a parent that was killed
         return
-    assert child.returncode == 130 and told == "child: interrupted\n"
+    assert child.returncode == 130 and errors == "child: interrupted\n"
     assert sorted(p.name for p in (out / "train").iterdir() if p.name != "slow2") == ["a"]

@@ -111,7 +111,7 @@ def test_arrays_that_do_not_fit_are_refused(
         opened(tmp_path).load("train", "one")
 
 
-def test_missing_and_damaged_files_are_told(tmp_path: Path) -> None:
+def test_missing_and_damaged_files_are_refused(tmp_path: Path) -> None:
     dataset, path = opened(written(tmp_path)), tmp_path / "train" / "one" / "segment.npy"
     whole = path.read_bytes()
     path.write_bytes(whole[:-1])

@@ -62,7 +62,7 @@ def test_the_sum_is_the_test_of_all_scenes(tmp_path, tested):
         assert (tmp_path / "sum" / name).read_bytes() == (whole / name).read_bytes()
 
 
-def test_other_ways_of_testing_are_told(tmp_path, tested):
+def test_other_ways_of_testing_are_reported(tmp_path, tested):
     third = tested("three", "Area_3", ONE, single_pass=True)
     said = []
     found = merge_results([*tested.folders, third], tmp_path / "sum", log=said.append)
@@ -71,7 +71,7 @@ def test_other_ways_of_testing_are_told(tmp_path, tested):
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_a_test_on_scenes_made_worse_is_told_from_a_clean_one(tmp_path, tested, order):
+def test_a_test_on_scenes_made_worse_is_distinguished_from_a_clean_one(tmp_path, tested, order):
     worse = tested("worse", "Area_3", ONE, corruption=Corruption(drop_color=True))
     said = []
     folders = [*tested.folders, worse][::order]

@@ -165,13 +165,15 @@ def test_scenes_without_labels_are_predicted_and_not_scored(tmp_path, model):
 
 
 def test_progress_and_the_number_of_pictures(tmp_path, model):
-    told = []
+    reported = []
     found = evaluate(
-        spec_of(tmp_path, pictures=1, progress=lambda *state: told.append(state), splits=("other",))
+        spec_of(
+            tmp_path, pictures=1, progress=lambda *state: reported.append(state), splits=("other",)
+        )
     )
     assert len(found.pictures) == 1
-    assert told[0] == (0, 1, "other/a") and told[-1] == (1, 1, "")
-    assert [done for done, _, _ in told] == sorted(done for done, _, _ in told)
+    assert reported[0] == (0, 1, "other/a") and reported[-1] == (1, 1, "")
+    assert [done for done, _, _ in reported] == sorted(done for done, _, _ in reported)
 
 
 class Benchmark(Clouds):

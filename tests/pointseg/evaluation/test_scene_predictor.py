@@ -260,7 +260,7 @@ def test_what_the_free_memory_has_no_room_for_is_not_tried(monkeypatch):
     assert predictor(ByColor(), max_points=10).max_points == 10
 
 
-def test_no_memory_at_all_is_told(monkeypatch):
+def test_no_memory_at_all_is_an_error(monkeypatch):
     monkeypatch.setattr(scene_predictor, "MIN_VOXELS", 50)
     coord, classes = scattered(500)
     with pytest.raises(UserError, match="out of memory with 50 voxels"):
@@ -309,7 +309,7 @@ def test_what_the_model_needs_must_be_there_and_finite():
         predictor(ByColor()).predict_labels(bad)
 
 
-def test_clouds_too_large_for_their_voxels_are_told():
+def test_clouds_too_large_for_their_voxels_are_refused():
     with pytest.raises(UserError, match="scene s: .*divide them by 1000"):
         predictor(ByColor()).predict_labels(colored([[0, 0, 0], [0, 0, 3e6]], [0, 1]))
 
@@ -319,15 +319,15 @@ def test_clouds_too_large_for_their_voxels_are_told():
 def test_a_stray_point_far_off_changes_nothing(setting, prevoxel_m):
     recipe = replace(RECIPE, scene_type=setting, voxel_m=0.05)
     coord, classes = scattered(600, size=(4.0, 4.0, 2.0))
-    alone, beside = ByColor(), ByColor()
+    alone, with_stray = ByColor(), ByColor()
     expected = predictor(alone, recipe, prevoxel_m=prevoxel_m).predict_labels(
         colored(coord, classes)
     )
     coord = np.concatenate([coord, [[-684_900, -5_200_000, -150]]])
     scene = colored(coord, np.append(classes, 1))
-    found = predictor(beside, recipe, prevoxel_m=prevoxel_m).predict_labels(scene)
+    found = predictor(with_stray, recipe, prevoxel_m=prevoxel_m).predict_labels(scene)
     np.testing.assert_array_equal(found, [*expected, 1])
-    ours = [cloud for cloud in beside.seen if len(cloud) > 1]
+    ours = [cloud for cloud in with_stray.seen if len(cloud) > 1]
     assert [len(cloud) for cloud in ours] == [len(cloud) for cloud in alone.seen]
     for one, two in zip(alone.seen, ours, strict=True):
         assert torch.equal(one.grid_coord, two.grid_coord)

@@ -121,7 +121,7 @@ def test_colours_are_added_where_there_were_none(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if not name.endswith(BARE)])
-def test_labels_that_are_there_stay_beside_new_ones(tmp_path, name):
+def test_labels_that_are_there_stay_with_new_ones(tmp_path, name):
     original = scene()
     write_cloud(tmp_path / "in" / name, original)
     write_labelled(tmp_path / "in" / name, tmp_path / name, np.full(50, 7))

@@ -159,7 +159,7 @@ def test_no_points_are_no_error() -> None:
         ([frame()], VisibilityConfig(near_m=3), "none between 3 m and any distance"),
     ],
 )  # fmt: skip
-def test_why_nothing_is_seen_is_told_unless_it_is_allowed(frames, rule, message) -> None:  # type: ignore[no-untyped-def]
+def test_why_nothing_is_seen_is_an_error_unless_it_is_allowed(frames, rule, message) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ImagesError) as error:
         compute_visibility(wall(), frames, rule, SIZE)
     assert str(error.value).startswith("scene room: ") and message in str(error.value)
@@ -168,7 +168,7 @@ def test_why_nothing_is_seen_is_told_unless_it_is_allowed(frames, rule, message)
 
 
 @pytest.mark.parametrize(("factor", "hint"), [(1000, "of 1000"), (0.001, "of 1000"), (0.08, None)])
-def test_depths_in_another_unit_are_refused_even_beside_good_views(
+def test_depths_in_another_unit_are_refused_even_among_good_views(
     factor: float, hint: str | None
 ) -> None:
     bad = frame(depth=np.full(SIZE, 2.0 * factor), name="bad")

@@ -110,7 +110,7 @@ def test_several_blocks_in_tiles(spec, dataset):
 
 
 def test_a_second_run_makes_nothing_and_an_interrupted_one_goes_on(spec, monkeypatch):
-    told = []
+    logged = []
 
     def stop(done, total, name):
         if done >= 4:
@@ -118,9 +118,9 @@ def test_a_second_run_makes_nothing_and_an_interrupted_one_goes_on(spec, monkeyp
 
     with pytest.raises(KeyboardInterrupt):
         cache_features(replace(spec, progress=stop))
-    rest = cache_features(replace(spec, log=told.append))
+    rest = cache_features(replace(spec, log=logged.append))
     assert (rest.splits[0].kept, rest.splits[0].made) == (4, 2)
-    assert told[0].startswith("3 images to encode") and "4 are cached" in told[0]
+    assert logged[0].startswith("3 images to encode") and "4 are cached" in logged[0]
     again = cache_features(spec)
     assert [s.made for s in again.splits] == [0, 0]
 
@@ -147,9 +147,9 @@ def test_two_at_once(spec):
 
 
 def test_bytes_are_said_first_and_are_true(spec, dataset):
-    told = []
-    found = cache_features(replace(spec, log=told.append, max_views=None))
-    assert told[0].startswith("11 images to encode, ")
+    logged = []
+    found = cache_features(replace(spec, log=logged.append, max_views=None))
+    assert logged[0].startswith("11 images to encode, ")
     sizes = [path.stat().st_size for path in found.folder.rglob("*.safetensors")]
     assert len(sizes) == 11 and found.bytes_per_image == 2 * 24 * 2 * 3
     assert all(found.bytes_per_image < size < found.bytes_per_image + 500 for size in sizes)
@@ -174,7 +174,7 @@ def test_an_image_of_two_scenes_is_encoded_once(spec, dataset):
     assert cache_features(spec).splits[0].made == 3
 
 
-def test_a_full_disk_is_told_before_anything_is_encoded(spec, monkeypatch):
+def test_a_full_disk_is_refused_before_anything_is_encoded(spec, monkeypatch):
     usage = namedtuple("usage", "total used free")(10, 10, 100)
     monkeypatch.setattr(build_feature_cache.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(UserError, match="--out .*cache: "):

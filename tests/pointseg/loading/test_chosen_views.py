@@ -29,14 +29,14 @@ RECIPE = replace(SEEING, images=IMAGES)
 
 @dataclass(frozen=True)
 class Around(Painted):
-    """Three to six cameras beside each other, each with another picture; each sees a part of the floor."""
+    """Three to six cameras in a row, each with another picture; each sees a part of the floor."""
 
     def frames(self, split: str, scene: str) -> tuple[Frame, ...]:
         number = self._number(split, scene)
-        return tuple(self._beside(f"{scene}-{k}", 10 * number + k) for k in range(3 + number % 4))
+        return tuple(self._in_a_row(f"{scene}-{k}", 10 * number + k) for k in range(3 + number % 4))
 
     @staticmethod
-    def _beside(name: str, number: int) -> Frame:
+    def _in_a_row(name: str, number: int) -> Frame:
         frame = above(name, number)
         pose = frame.camera.world_to_camera.clone()
         pose[:2, 3] += torch.from_numpy(np.random.default_rng(number).uniform(-0.8, 0.8, 2))

@@ -92,7 +92,7 @@ def test_degrees_are_refused_in_training_and_prediction(tmp_path, prepared):
     dataset = open_dataset("folder", tmp_path, labelled=False)
     (tmp_path / "train/b.las").write_bytes(b"")
     dataset = open_dataset("folder", tmp_path, labelled=False)
-    assert folder_notes(dataset) == []  # each is told when all files are looked at
+    assert folder_notes(dataset) == []  # each is reported when all files are looked at
     assert [found.scene for found in look_over(dataset, ["train"])] == ["a", "b"]
     with pytest.raises(CloudFileError, match=r"a\.las: its coordinates are degrees"):
         dataset.load("train", "a")

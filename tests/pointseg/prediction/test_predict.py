@@ -195,7 +195,7 @@ def test_a_georeference_is_kept(tmp_path, model):
     np.testing.assert_array_equal(after.coord, before.coord)
 
 
-def test_millimetres_under_a_model_in_metres_are_told(tmp_path, model):
+def test_millimetres_under_a_model_in_metres_are_refused(tmp_path, model):
     scene = colored([0, 1], count=3000)
     source = write(tmp_path / "cloud.ply", scene.moved(scene.coord * 1000))
     (result,) = predict(spec_of(tmp_path, source))
@@ -215,8 +215,8 @@ def test_clouds_are_taken_as_those_of_training_were(tmp_path, model, monkeypatch
         module, "load_model", lambda path, device, **_: (model, trained(recipe=recipe))
     )
     assert predict(spec_of(tmp_path, source))[0].status == "done"
-    told = json.loads((tmp_path / "out" / "cloud.ply.json").read_text())
-    assert (told["cloud_format"]["unit_m"], told["cloud_format"]["up"]) == (0.001, "y")
+    record = json.loads((tmp_path / "out" / "cloud.ply.json").read_text())
+    assert (record["cloud_format"]["unit_m"], record["cloud_format"]["up"]) == (0.001, "y")
     (result,) = predict(spec_of(tmp_path, source, unit_m=1.0))
     assert result.status == "failed" and "--unit millimetre" in result.reason
 
@@ -245,7 +245,7 @@ def sheets():
         ("indoor", "up", 0, 0),
     ],
 )
-def test_missing_normals_are_estimated_and_face_where_they_are_told(
+def test_missing_normals_are_estimated_and_face_where_the_option_says(
     tmp_path, monkeypatch, setting, orient_normals, floor, ceiling
 ):
     recipe = replace(RECIPE, features=("normal",), scene_type=setting, voxel_m=0.05)
@@ -282,12 +282,12 @@ def test_a_folder_of_arrays_is_one_cloud(tmp_path, model):
     assert predict(spec_of(tmp_path, tmp_path / "in"))[0].status == "kept"
 
 
-def test_progress_is_told(tmp_path, model):
+def test_progress_is_reported(tmp_path, model):
     files = [write(tmp_path / f"{k}.ply", colored([k])) for k in range(2)]
-    told = []
-    predict(spec_of(tmp_path, *files, progress=lambda *state: told.append(state)))
-    assert told[0] == (0, 2, "0.ply") and told[-1] == (2, 2, "")
-    assert [state[0] for state in told] == sorted(state[0] for state in told)
+    reported = []
+    predict(spec_of(tmp_path, *files, progress=lambda *state: reported.append(state)))
+    assert reported[0] == (0, 2, "0.ply") and reported[-1] == (2, 2, "")
+    assert [state[0] for state in reported] == sorted(state[0] for state in reported)
 
 
 @pytest.mark.parametrize(

@@ -252,19 +252,21 @@ def test_folders(tmp_path, capsys):
     for path in (theirs / "bad.ply", theirs / "missing.ply", ours / "surplus.ply"):
         write_cloud(path, cloud(label=TRUTH))
     assert main([str(ours), str(theirs), "-o", str(out)]) == 1
-    told = capsys.readouterr().out
-    assert "prediction  field 'pointseg_class': numbers of classes, by the prediction's rec" in told
-    assert "reference   field 'label': " in told and "0=ground, 1=tree, 2=roof" in told
+    printed = capsys.readouterr().out
+    assert (
+        "prediction  field 'pointseg_class': numbers of classes, by the prediction's rec" in printed
+    )
+    assert "reference   field 'label': " in printed and "0=ground, 1=tree, 2=roof" in printed
     for text in ("failed: ", "bad.ply: has 3 points", "2 of 4 compared"):
-        assert text in told
-    assert f"missing: {theirs / 'missing.ply'} " in told
-    assert f"surplus: {ours / 'surplus.ply'} " in told
+        assert text in printed
+    assert f"missing: {theirs / 'missing.ply'} " in printed
+    assert f"surplus: {ours / 'surplus.ply'} " in printed
     found = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     assert found["confusion"]["matrix"] == (2 * np.array(WANTED)).tolist()
     assert found["points"] == 12 and found["classes"]["roof"]["precision"] is None
     ground = found["classes"]["ground"]
     assert (ground["reference_points"], ground["predicted_points"]) == (6, 4)
-    assert "\n2 of these points have no predicted class" in told
+    assert "\n2 of these points have no predicted class" in printed
     assert (out / "confusion.csv").is_file() and (out / "confusion.png").is_file()
     write_cloud(ours / "a.npz", cloud(pointseg_class=GUESS))
     (theirs / "more" / "b.txt").write_text("no numbers", encoding="utf-8")
@@ -320,7 +322,7 @@ def test_two_files_of_one_name_fail(folders, which):
         write_cloud(folder / "b.ply", cloud(label=TRUTH))
     found = scored(*folders)
     assert len(found.failed) == 1 and not found.is_complete
-    assert "a.xyz" in (told := str(found.failed[0])) and "a.ply" in told
+    assert "a.xyz" in (failure := str(found.failed[0])) and "a.ply" in failure
     assert found.confusion.matrix.sum() == np.count_nonzero(TRUTH >= 0), "b alone"
 
 

@@ -70,7 +70,7 @@ def test_as_many_channels_of_another_meaning_are_refused(trained, change: str) -
         initial_weights(path, CLASSES.names, other)(build_segmenter(other, 2))
 
 
-def test_models_with_and_without_images_are_told_apart(trained, tmp_path: Path) -> None:
+def test_models_with_and_without_images_are_distinguished(trained, tmp_path: Path) -> None:
     path, _ = trained
     seeing = replace(RECIPE, images=replace(IMAGES, channels=24, stride=16))
     model = build_segmenter(seeing, 2)

@@ -1,4 +1,4 @@
-"""A linear probe of a pretrained 3D encoder, alone and beside image features."""
+"""A linear probe of a pretrained 3D encoder, alone and with image features."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ def test_the_encoder_is_that_of_the_file_also_after_training_and_saving(probe, s
     assert model.backbone.encoder_norm.num_batches_tracked > 0
 
 
-def test_both_stand_side_by_side(probe):
+def test_both_are_read_together(probe):
     _, recipe = probe
     images = ImageConfig(encoder_config={"embed_dim": 24}, channels=24, stride=16, size=(64, 64))
-    alone, beside = (build_segmenter(replace(recipe, images=found), 2) for found in (None, images))
+    alone, both = (build_segmenter(replace(recipe, images=found), 2) for found in (None, images))
     assert alone.backbone.out_channels == 12 + 12 + 24
-    assert beside.seg_head.in_features == 24 + 1 + 12 + 12 + 24
+    assert both.seg_head.in_features == 24 + 1 + 12 + 12 + 24
 
 
 def test_what_it_refuses(probe, tmp_path):

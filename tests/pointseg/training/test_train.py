@@ -379,7 +379,7 @@ def test_nothing_to_weigh(tmp_path: Path) -> None:
         train(spec(tmp_path, dataset=Floors(), recipe=replace(RECIPE, class_weights="sqrt")))
 
 
-def test_memory_that_may_not_suffice_is_told_once_before(
+def test_memory_that_may_not_suffice_is_warned_of_once_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "free_bytes", lambda: 400_000)

@@ -63,7 +63,7 @@ def test_what_is_switched_off_is_hidden_and_colours_change(server):
     assert f"{500_000 + x:.3f} {5_000_000 + y:.3f} {z:.3f}" in viewer._picked.content
     assert "class: &lt;img" in viewer._picked.content
     viewer._pick(SimpleNamespace(ray_origin=(x, y, z + 3), ray_direction=(0, 0, 2)))
-    assert "No point" in viewer._picked.content  # a click beside the cloud is answered, too
+    assert "No point" in viewer._picked.content  # a click that hits no point is answered, too
 
 
 def test_a_port_that_is_taken_is_refused(capsys, tmp_path):
@@ -104,8 +104,8 @@ def test_a_page_in_a_file(tmp_path, capsys):
     page = (tmp_path / "a.html").read_text(encoding="utf-8")
     assert "__VISER_EMBED_DATA__" in page and "table</div>" in page and NAME not in page
     assert "3,000 of 4,000 points, at random" in page
-    told = capsys.readouterr()
-    assert "3,000 of 4,000 points, at random" in told.out and told.err == "[1/1] a.ply\n"
+    printed = capsys.readouterr()
+    assert "3,000 of 4,000 points, at random" in printed.out and printed.err == "[1/1] a.ply\n"
     assert main(words) == 2, "it exists"
     assert "--overwrite" in capsys.readouterr().err
 

@@ -20,7 +20,7 @@ def test_folder_is_made_and_marked(tmp_path: Path) -> None:
     }
 
 
-def test_earlier_demo_is_replaced_only_when_told_and_nothing_else_is_touched(
+def test_earlier_demo_is_replaced_only_when_asked_and_nothing_else_is_touched(
     tmp_path: Path,
 ) -> None:
     out = prepare_folder(tmp_path, overwrite=False)

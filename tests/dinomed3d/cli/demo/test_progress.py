@@ -54,7 +54,7 @@ def test_validation_counts_its_cases() -> None:
     ]
 
 
-def test_cases_that_are_predicted_are_told_as_they_are() -> None:
+def test_progress_of_predicted_cases_is_passed_on_unchanged() -> None:
     said = "[1/4] phantom_012: 3.2 s, about 10 s left"
     assert prediction_line(f"{said}\n") == said
     assert prediction_line("4 cases found; 4 to predict") is None

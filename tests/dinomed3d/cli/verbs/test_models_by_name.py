@@ -50,9 +50,9 @@ def test_volumes_and_what_is_said_of_them(hub, tmp_path, capsys):  # noqa: F811
     assert main(["inspect", "hf:us/tiny"]) == 0
     assert f"hf:us/tiny@{commit} (package)" in capsys.readouterr().out
     files = {name: local_model(name, VOLUME) for name in ("hf:us/tiny", "hf:us/tiny/b.zip")}
-    told = [describe_model(open_model(file))["hub"] for file in files.values()]
-    assert told == [f"hf:us/tiny@{commit}", f"hf:us/tiny@{commit}/b.zip"]
-    assert [local_model(name, VOLUME) for name in told] == list(files.values())
+    hub_names = [describe_model(open_model(file))["hub"] for file in files.values()]
+    assert hub_names == [f"hf:us/tiny@{commit}", f"hf:us/tiny@{commit}/b.zip"]
+    assert [local_model(name, VOLUME) for name in hub_names] == list(files.values())
     assert "hub" not in describe_model(open_model(packed))
     assert dinomed3d.load_model("hf:us/tiny", device="cpu").labels.keys() == {"a", "b"}
 

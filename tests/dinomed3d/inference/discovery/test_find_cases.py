@@ -461,8 +461,8 @@ def test_every_file_is_in_a_case_or_refused_or_counted(tmp_path: Path) -> None:
             except UserError:
                 continue
             used = [file for case in found.cases for scan in case.scans for file in scan.files]
-            told = {file for refusal in found.rejected for file in refusal.files}
+            refused = {file for refusal in found.rejected for file in refusal.files}
             assert len(used) == len(set(used))
-            assert len({*used, *told}) + sum(found.ignored.values()) == len(made)
+            assert len({*used, *refused}) + sum(found.ignored.values()) == len(made)
             both = [one.id.casefold() for one in (*found.cases, *found.rejected)]
             assert len(both) == len(set(both))

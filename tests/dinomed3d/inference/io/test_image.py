@@ -109,7 +109,7 @@ def test_codes_and_both_matrices_are_kept(tmp_path, codes):
     assert any("no orientation" in note for note in notes) == (codes == (0, 0))
 
 
-def test_two_affines_that_differ_are_both_kept_and_told(tmp_path):
+def test_two_affines_that_differ_are_both_kept_and_reported(tmp_path):
     path = save(tmp_path / "a.nii", numbers(3, 4, 5))
     moved = patched(path, tmp_path / "b.nii", qoffset_x=20.0)
     keeps_grid(moved, tmp_path)

@@ -105,7 +105,7 @@ def test_headers_say_that_they_are_label_images(tmp_path: Path) -> None:
     assert label_image(tmp_path / "e.nii.gz", ".nii.gz") == "", "the reader says what is wrong"
 
 
-def test_label_images_beside_scans_are_left_out_by_name(tmp_path: Path) -> None:
+def test_label_images_next_to_scans_are_left_out_by_name(tmp_path: Path) -> None:
     def write(name: str, voxels: np.ndarray) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / name)

@@ -1,4 +1,4 @@
-"""MetaImage and NRRD headers with voxels beside them, GIPL, MGH and NIfTI pairs, against their libraries."""
+"""MetaImage and NRRD headers with voxels in a file of their own, GIPL, MGH and NIfTI pairs, against their libraries."""
 
 import gzip
 from dataclasses import replace
@@ -112,10 +112,10 @@ def patch(at: int, new: bytes):
     return apply
 
 
-def cut_beside(suffix: str):
+def cut_voxel_file(suffix: str):
     def apply(path):
-        beside = path.with_suffix(suffix)
-        beside.write_bytes(beside.read_bytes()[:-1])
+        voxel_file = path.with_suffix(suffix)
+        voxel_file.write_bytes(voxel_file.read_bytes()[:-1])
 
     return apply
 
@@ -140,12 +140,12 @@ def cut(path: Path) -> None:
         ("a.mhd", change(b"a.raw", b"a%03d.raw 1 5 1"), "one file of its own folder"),
         ("a.mhd", change(b"a.raw", b"b.raw"), "no file 'b.raw'"),
         ("a.mhd", change(b"ElementDataFile", b"HeaderSize = 9\nElementDataFile"), "first byte"),
-        ("a.mhd", cut_beside(".raw"), "is cut off"),
+        ("a.mhd", cut_voxel_file(".raw"), "is cut off"),
         ("a.mhd", change(b"DimSize = 7 6 5", b"DimSize = 7 6 -5"), "axes"),
         ("a.nhdr", change(b"a.raw", b"..\\a.raw"), "one file of its own folder"),
         ("a.nhdr", change(b"a.raw", b"LIST\na.raw"), "one file of its own folder"),
         ("a.nhdr", change(b"encoding", b"byte skip: -1\nencoding"), "first byte"),
-        ("a.nhdr", cut_beside(".raw"), "is cut off"),
+        ("a.nhdr", cut_voxel_file(".raw"), "is cut off"),
         ("a.nhdr", lose(".raw"), "no file 'a.raw'"),
         ("a.gipl", cut, "is cut off"),
         ("a.gipl", patch(252, b"\0"), "not GIPL"),
@@ -159,7 +159,7 @@ def cut(path: Path) -> None:
         ("a.mgh", patch(16, b"\0\0\0\2"), "one 3D image"),
         ("a.mgh", patch(20, b"\0\0\0\x63"), "data type 99"),
         ("a.hdr", patch(344, b"\0\0\0\0"), "which side is left"),
-        ("a.hdr", cut_beside(".img"), "is cut off"),
+        ("a.hdr", cut_voxel_file(".img"), "is cut off"),
         ("a.hdr", lose(".img"), "no a.img"),
         ("a.hdr", patch(108, b"\0\0\x80\xbf"), "must start at a byte"),
         ("a.hdr", lambda path: path.write_bytes(b"ENVI\ntext"), "no header of NIfTI"),

@@ -98,7 +98,7 @@ def test_equals_nnunet(kind, labels, mirroring, folds, splits):
     prepared = prepare([image[0]], SPACING, plan)
     np.testing.assert_allclose(prepared.data.numpy(), data, atol=3e-6)
     predictor = predictor_of(*networks, mirroring=mirroring)
-    told = []
+    reported = []
     ours = segment(
         prepared,
         plan,
@@ -106,16 +106,16 @@ def test_equals_nnunet(kind, labels, mirroring, folds, splits):
         step=0.5,
         splits=splits,
         batch=3,
-        progress=lambda *windows: told.append(windows),
+        progress=lambda *windows: reported.append(windows),
     )
     assert ours.mask.shape == mask.shape == (40, 15, 50)
     assert len(np.unique(mask)) > 1
     # nnU-Net sums in float16, whose smallest numbers are the weights of a window's corners: there it rounds
     # logits to whole numbers, once for each fold. A random network's labels hang on that; trained ones do not.
     assert (ours.mask == mask).mean() >= (0.9997 if folds == 1 else 0.998)
-    assert 0.3 < ours.certainty <= 1 and told == sorted(told)
-    done, windows = told[-1]
-    assert done == windows and {count for _, count in told} == {windows}
+    assert 0.3 < ours.certainty <= 1 and reported == sorted(reported)
+    done, windows = reported[-1]
+    assert done == windows and {count for _, count in reported} == {windows}
 
 
 def test_threads_change_nothing(prepared):

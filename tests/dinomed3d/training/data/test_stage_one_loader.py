@@ -1,4 +1,4 @@
-"""Stage I's batches: slices of many cases with their true neighbours, each beside its own target."""
+"""Stage I's batches: slices of many cases with their true neighbours, each with its own target."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def test_where_the_hub_gives_nothing_the_encoder_without_a_licence_is_named(no_h
     ("cls", "training", "warned"),
     [(nnUNetTrainer, True, True), (nnUNetTrainer, False, False), (DinoMed3DTrainer, True, False)],
 )
-def test_a_trainer_that_loads_no_weights_is_told_so(nnunet, caplog, cls, training, warned):
+def test_a_trainer_that_loads_no_weights_warns(nnunet, caplog, cls, training, warned):
     """nnUNetv2_train -p DinoMed3DPlans without -tr: the network would learn from a random encoder."""
     plan = plans()
     spec = plan_spec(PlansManager(plan).get_configuration("3d_fullres"))

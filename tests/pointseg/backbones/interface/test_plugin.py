@@ -125,9 +125,9 @@ def test_its_arguments_are_not_taken_for_numbers_of_layers(tmp_path):
     ],
 )
 def test_what_does_not_fit_is_named_when_it_is_opened(name, config, named):
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as caught:
         build_backbone(f"my_nets:{name}", in_channels=3, **config)
-    assert f"my_nets:{name}" in str(told.value) and named in str(told.value)
+    assert f"my_nets:{name}" in str(caught.value) and named in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -141,10 +141,10 @@ def test_what_does_not_fit_is_named_when_it_is_opened(name, config, named):
 )
 def test_what_it_returns_is_checked(answer, named):
     model = Segmenter(build_backbone("my_nets:Net", in_channels=3, answer=answer), 2)
-    with pytest.raises(PluginError) as told:
+    with pytest.raises(PluginError) as caught:
         model(cloud())
-    assert "my_nets:Net: forward(cloud)" in str(told.value) and named in str(told.value)
-    assert (answer == "error") == isinstance(told.value.__cause__, IndexError)
+    assert "my_nets:Net: forward(cloud)" in str(caught.value) and named in str(caught.value)
+    assert (answer == "error") == isinstance(caught.value.__cause__, IndexError)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ TINY = dict(
     dec_patch_size=(16, 16),
 )
 
-# The reference shuffles the curves at each pooling even if told not to. These are the sequences it
+# The reference shuffles the curves at each pooling even if its setting says not to. These are the sequences it
 # drew for the fixtures, as far as they matter; found by trying all, stage by stage.
 DRAWN = {
     "ptv3": [[0, 1, 2, 3], [2, 0, 1, 3], [3, 0, 1, 2], [0, 3, 1, 2], [0, 1, 2, 3]],

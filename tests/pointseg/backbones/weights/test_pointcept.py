@@ -94,7 +94,7 @@ def test_the_layout_of_spconv_1_is_turned(tmp_path, which):
     assert same(source.state_dict(), target.state_dict())
 
 
-def test_layouts_that_cannot_be_told(tmp_path):
+def test_layouts_that_cannot_be_recognised(tmp_path):
     class Cube(nn.Module):
         def __init__(self):
             super().__init__()

@@ -225,7 +225,7 @@ def test_splits_that_do_not_fit_are_refused(tmp_path, splits, scenes, message):
         open_dataset("folder", tmp_path)
 
 
-def test_damaged_files_and_wrong_lengths_are_told_by_the_reader(tmp_path):
+def test_damaged_files_and_wrong_lengths_are_reported_by_the_reader(tmp_path):
     make(tmp_path, scenes=("train/a.ply", "train/d", "val/c.ply"))
     data = (tmp_path / "train/a.ply").read_bytes()
     (tmp_path / "train/a.ply").write_bytes(data[:-5])

@@ -75,7 +75,7 @@ def test_prepared_without_images_says_so_and_images_once_prepared_stay(tmp_path:
     assert len(open_dataset("nuscenes", tmp_path).frames("train", token)) == 6  # type: ignore[attr-defined]
 
 
-def test_what_is_missing_or_damaged_is_told(tmp_path: Path) -> None:
+def test_what_is_missing_or_damaged_is_reported(tmp_path: Path) -> None:
     tokens = write(tmp_path)
     with pytest.raises(DatasetError, match="must hold the images in samples/CAM_FRONT"):
         prepare(tmp_path, tmp_path, images=tmp_path / "v1.0-mini")

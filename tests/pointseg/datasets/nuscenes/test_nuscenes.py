@@ -75,9 +75,9 @@ def test_keyframes_come_by_scene_and_time_and_sweeps_are_left_out(tmp_path: Path
 
 def test_a_keyframe_goes_from_the_official_files_to_a_scene(tmp_path: Path) -> None:
     tokens = write_nuscenes(tmp_path / "raw")
-    told: list[tuple[int, int, int]] = []
-    done = prepare(tmp_path / "raw", tmp_path / "out", report=lambda *n: told.append(n))
-    assert told == [(4, 0, 4)] and done.notes == () and done.failed == {}
+    reported: list[tuple[int, int, int]] = []
+    done = prepare(tmp_path / "raw", tmp_path / "out", report=lambda *n: reported.append(n))
+    assert reported == [(4, 0, 4)] and done.notes == () and done.failed == {}
     dataset = open_dataset("nuscenes", tmp_path / "out")
     assert dataset.splits() == ("train", "val") and dataset.fields == {"strength"}
     assert dataset.scenes("val") == (tokens["scene-0103 0"], tokens["scene-0103 1"])
@@ -139,7 +139,7 @@ def test_bad_files_cost_only_their_keyframe(tmp_path: Path) -> None:
     assert "must have 3 bytes" in reasons[fourth]
 
 
-def test_keyframes_without_an_entry_in_lidarseg_are_told(tmp_path: Path) -> None:
+def test_keyframes_without_an_entry_in_lidarseg_are_reported(tmp_path: Path) -> None:
     tokens = write_nuscenes(tmp_path)
     path = tmp_path / "v1.0-mini" / "lidarseg.json"
     path.write_text(json.dumps(json.loads(path.read_text())[1:]))

@@ -145,7 +145,7 @@ def test_poses_that_do_not_fit_cost_their_room(
     assert path.name in reason and message in reason
 
 
-def test_depths_in_millimetres_are_told(tmp_path: Path) -> None:
+def test_depths_in_millimetres_are_refused(tmp_path: Path) -> None:
     write_room(tmp_path / "raw", "Area_1", "office_1", {"floor_1": FLOOR})
     write_image(tmp_path / "images", "area_1", "office_1", depth=3)
     prepare(tmp_path / "raw", tmp_path / "out", normals="none", images=tmp_path / "images")

@@ -107,7 +107,7 @@ def test_normals_of_flat_walls_point_into_the_room(tmp_path: Path) -> None:
 ROWS = b"1 2 3 10 20 103.000000\n4 5 6 10 20 103.0\x100000\n7 8 9 1 2 3\n"
 
 
-def test_the_known_defect_is_repaired_and_told(tmp_path: Path) -> None:
+def test_the_known_defect_is_repaired_and_reported(tmp_path: Path) -> None:
     folder = write_room(tmp_path, "Area_5", "office_19", {"ceiling_1": ROWS})
     table, notes = read_annotation(folder / "ceiling_1.txt", "Area_5", "office_19", "ceiling")
     assert table.tolist() == [[1, 2, 3, 10, 20, 103], [4, 5, 6, 10, 20, 103], [7, 8, 9, 1, 2, 3]]

@@ -1,4 +1,4 @@
-"""The colour camera beside the depth camera: whose pose images have, and where depths go."""
+"""The colour camera next to the depth camera: whose pose images have, and where depths go."""
 
 from __future__ import annotations
 

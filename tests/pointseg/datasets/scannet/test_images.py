@@ -112,7 +112,7 @@ def test_images_can_be_added_later_and_then_stay(tmp_path: Path) -> None:
     assert prepare(raw, out).kept == 3 and len(frames_of(out)) == 1
 
 
-def test_depths_in_another_unit_are_told_by_the_points(tmp_path: Path) -> None:
+def test_depths_in_another_unit_are_recognised_by_the_points(tmp_path: Path) -> None:
     root = prepared(tmp_path)
     path = root / "train" / SCENE / "cameras.json"
     path.write_text(path.read_text().replace('"depth_scale": 1000.0', '"depth_scale": 1'))

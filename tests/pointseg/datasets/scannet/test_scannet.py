@@ -112,7 +112,7 @@ def test_ids_outside_of_a_list_are_ignored_there(tmp_path: Path) -> None:
     assert fine["instance"].tolist() == [0, 0, 1, 2, 3]
 
 
-def test_names_that_the_table_lacks_are_ignored_and_told(tmp_path: Path) -> None:
+def test_names_that_the_table_lacks_are_ignored_and_reported(tmp_path: Path) -> None:
     groups = [(0, "wall", (7,)), (1, "gizmo", (3,)), (2, "gizmo", (9, 1234))]
     write_scannet(tmp_path / "raw", [])
     write_scan(tmp_path / "raw", "scene0000_00", groups=groups)
@@ -124,7 +124,7 @@ def test_names_that_the_table_lacks_are_ignored_and_told(tmp_path: Path) -> None
     assert scene["instance"].tolist() == [0, 0, 1, 2, -1]
 
 
-def test_scans_that_no_list_knows_are_left_out_and_told(tmp_path: Path) -> None:
+def test_scans_that_no_list_knows_are_left_out_and_reported(tmp_path: Path) -> None:
     write_scannet(tmp_path / "raw")
     write_scan(tmp_path / "raw", "scene0900_00")
     done = prepare(tmp_path / "raw", tmp_path / "out")

@@ -1,4 +1,4 @@
-"""The .sens stream: what the tests write in its format comes back, and damage is told."""
+"""The .sens stream: what the tests write in its format comes back, and damage is reported."""
 
 from __future__ import annotations
 

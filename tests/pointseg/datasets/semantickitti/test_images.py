@@ -53,7 +53,7 @@ def test_images_may_lie_elsewhere_and_stay_known(tmp_path: Path) -> None:
         prepare(tmp_path / "raw", out, images=tmp_path)
 
 
-def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
+def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     sequences = write_kitti(tmp_path)
     prepare(tmp_path, tmp_path)
     write_picture(sequences / "00" / "image_2" / "000000.png", 185, 590)

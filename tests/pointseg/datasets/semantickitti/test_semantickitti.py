@@ -58,14 +58,14 @@ def test_ids_that_are_not_official_are_counted() -> None:
 
 def test_scans_are_read_from_the_official_tree(tmp_path: Path) -> None:
     write_kitti(tmp_path / "raw")
-    told: list[tuple[int, int, int]] = []
-    done = prepare(tmp_path / "raw", tmp_path / "out", report=lambda *n: told.append(n))
+    reported: list[tuple[int, int, int]] = []
+    done = prepare(tmp_path / "raw", tmp_path / "out", report=lambda *n: reported.append(n))
     assert done.splits == {
         "train": ("00/000000", "00/000001"),
         "val": ("08/000000",),
         "test": ("11/000000",),
     }
-    assert done.failed == {} and told[-1] == (22, 0, 22)
+    assert done.failed == {} and reported[-1] == (22, 0, 22)
     assert "train: 2 of the official 19130 scans are ready" in done.notes
     assert "train: sequence 01 is missing" in done.notes
 
@@ -88,7 +88,7 @@ def test_an_index_inside_the_official_tree_moves_with_it(tmp_path: Path) -> None
     assert len(SemanticKITTI(tmp_path / "b").load("val", "08/000000")) == 4
 
 
-def test_official_files_that_are_gone_are_told(tmp_path: Path) -> None:
+def test_official_files_that_are_gone_are_an_error(tmp_path: Path) -> None:
     write_kitti(tmp_path / "raw")
     prepare(tmp_path / "raw", tmp_path / "out")
     (tmp_path / "raw").rename(tmp_path / "moved")

@@ -188,9 +188,9 @@ def test_codes_go_to_the_classification_and_its_former_values_stay(tmp_path, poi
     after = laspy.read(tmp_path / "b.laz")
     same(before, after, but=("classification",))
     (named,) = after.vlrs.get("ClassificationLookupVlr")
-    told = {code: name for code, name in named.lookups.items() if name}
+    names = {code: name for code, name in named.lookups.items() if name}
     assert len(named.lookups) == 256  # as the standard has them
-    assert told == {1: "unclassified", 2: "ground", 6: "a house", 9: "water", 31: "x" * 15}
+    assert names == {1: "unclassified", 2: "ground", 6: "a house", 9: "water", 31: "x" * 15}
     assert np.array(after.classification).tolist() == [6, 31, 1, 2]
     assert after.pointseg_class.tolist() == [0, 2, -1, 1]
     assert after.input_classification.tolist() == np.array(before.classification).tolist()

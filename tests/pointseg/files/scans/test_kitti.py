@@ -26,7 +26,7 @@ def test_a_scan_by_hand(tmp_path):
     assert scene["remission"].tolist() == [0.5, 1, 0] and "segment" not in scene
 
 
-def test_labels_beside_a_scan(tmp_path):
+def test_labels_next_to_a_scan(tmp_path):
     scene = read_cloud(scan(tmp_path / "a.bin", [40, 7 << 16 | 10, 0xFFFF]))
     assert scene["segment"].tolist() == [40, 10, -1]
     assert scene["instance"].tolist() == [0, 7, 0]
@@ -55,7 +55,7 @@ def test_a_labelled_copy_is_the_scan_and_its_labels(tmp_path):
     assert read_cloud(tmp_path / "out" / "a.bin")["segment"].tolist() == [5, 6, -1]
 
 
-def test_objects_are_written_beside_classes(tmp_path):
+def test_objects_are_written_with_classes(tmp_path):
     fields = {"segment": np.array([4, -1], np.int32), "instance": np.array([-1, 9], np.int32)}
     write_cloud(tmp_path / "a.bin", Scene(coord=np.ones((2, 3), np.float32), fields=fields))
     assert np.fromfile(tmp_path / "a.label", "<u4").tolist() == [4, 9 << 16 | 0xFFFF]

@@ -97,7 +97,7 @@ def test_a_fitting_view_is_called_so(tmp_path):
         (torch.linalg.inv(FLIP @ POSE), BOTH),
     ],
 )
-def test_poses_the_other_way_are_told_whatever_the_evidence(tmp_path, depth, colored, pose, other):
+def test_poses_the_other_way_are_found_whatever_the_evidence(tmp_path, depth, colored, pose, other):
     found = check(tmp_path, posed(frame(depth=depth), pose), street(colored=colored))
     assert found.pose_check.alternative == other
     assert len(found.issues) == 1  # not all that follows from it
@@ -171,7 +171,7 @@ def test_georeferenced_points_and_poses(tmp_path):
     assert check(tmp_path, inverted(good), scene).pose_check.alternative == INVERTED
 
 
-def test_one_view_of_several_is_told_alone(tmp_path):
+def test_one_view_of_several_is_named_alone(tmp_path):
     views = [replace(frame(), name=f"v{i}") for i in range(3)]
     views[1] = inverted(views[1])
     found = check(tmp_path, views)
@@ -199,7 +199,7 @@ METRES = {"metre": 1.0, "millimetre": 0.001, "foot": 0.3048}
 
 
 @pytest.mark.parametrize(
-    ("factor", "scale", "unit_m", "told"),
+    ("factor", "scale", "unit_m", "expected"),
     [
         (0.2, 5000.0, 1.0, "1/5 of the dist.*: the map is in another unit .depth_scale 1000 would fit, not 5000.$"),
         (1000.0, 1.0, 1.0, "says 1000 times .*: the map is in another unit .depth_scale 1000 would fit, not 1.$"),
@@ -213,9 +213,9 @@ METRES = {"metre": 1.0, "millimetre": 0.001, "foot": 0.3048}
         (0.001, 1000.0, None, "lie on it: the map is in another unit .depth_scale 1 would fit"),
     ],
 )  # fmt: skip
-def test_of_what_is_in_another_unit_what_can_be_said_is_told(factor, scale, unit_m, told):
+def test_of_what_is_in_another_unit_what_can_be_said_is_said(factor, scale, unit_m, expected):
     words = explain_depth_factor(factor, scale=scale, unit_m=unit_m, units=METRES)
-    assert re.search(told, words), words
+    assert re.search(expected, words), words
 
 
 def test_a_view_that_sees_nothing_and_one_where_all_is_hidden(tmp_path):
@@ -223,11 +223,11 @@ def test_a_view_that_sees_nothing_and_one_where_all_is_hidden(tmp_path):
     away[0, 3] = 500  # far to the side
     depth = np.random.default_rng(0).uniform(0.1, 1.2, (60, 80)).astype(np.float32)
     wall = replace(frame(), name="wall", depth=Held(depth))
-    views = [replace(posed(frame(), away), name="aside"), wall, frame()]
+    views = [replace(posed(frame(), away), name="away"), wall, frame()]
     found = check(tmp_path, views)
-    told = {str(issue): issue.note for issue in found.issues}
-    assert told == {  # as right calibrations have it
-        "aside: no point lies inside the image": True,
+    notes = {str(issue): issue.note for issue in found.issues}
+    assert notes == {  # as right calibrations have it
+        "away: no point lies inside the image": True,
         "wall: 4800 points lie inside the image, and all of them are occluded": True,
     }
     assert found.showing == 2
@@ -244,7 +244,7 @@ def test_a_depth_map_that_looks_through_the_points_is_a_problem(tmp_path):
 
 
 def photos(showing):
-    """40 photos beside each other, few of which show the street; some would if they looked right."""
+    """40 photos in a row, few of which show the street; some would if they looked right."""
     found = []
     for number in range(40):
         pose = POSE.clone()
@@ -266,7 +266,7 @@ def test_most_images_may_show_other_parts_of_a_site(tmp_path, count):
             assert [view.name for view in found.views] == names and found.inside == 1
 
 
-def test_where_no_image_shows_the_scene_what_would_is_told(tmp_path):
+def test_where_no_image_shows_the_scene_the_poses_that_would_are_found(tmp_path):
     wall = street(colored=False)
     wall = wall.select(wall.coord[:, 2] > 0.01)
     views = [posed(each, torch.linalg.inv(FLIP @ POSE)) for each in photos(())]

@@ -56,7 +56,7 @@ def test_where_the_hub_gives_nothing_both_sides_say_the_same(no_hub):
     assert where_to_get_weights(ENCODER, VOLUMES) in str(of_volumes.value)
 
 
-def test_who_names_no_weights_is_told_which_need_no_licence():
+def test_without_weights_the_error_names_those_that_need_no_licence():
     with pytest.raises(UserError, match="--weights") as caught:
         open_image_features(images_for("scannet", ENCODER), weights=None, cache=None)
     assert f"--weights hub --encoder {OPEN_ENCODER}" in str(caught.value)

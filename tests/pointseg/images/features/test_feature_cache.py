@@ -37,9 +37,9 @@ def test_what_is_put_is_got_by_any_reader(tmp_path, image, cache):
     found = reader.get(image)
     assert found.dtype == torch.float16 and found.tolist() == FEATURES.tolist()
     assert reader.state(image) == "valid"
-    told = json.loads((cache.folder / METADATA).read_text())
-    assert told["encoder"] == NAMES["encoder"] and told["size"] == [32, 48]
-    assert told["weights_sha256"] == "ab" * 32 and told["dtype"] == "float16"
+    metadata = json.loads((cache.folder / METADATA).read_text())
+    assert metadata["encoder"] == NAMES["encoder"] and metadata["size"] == [32, 48]
+    assert metadata["weights_sha256"] == "ab" * 32 and metadata["dtype"] == "float16"
     assert not [path for path in cache.folder.rglob("*") if ".part." in path.name]
 
 
@@ -64,7 +64,7 @@ def test_a_damaged_entry_is_stale(image, cache):
     assert cache.state(image) == "stale" and cache.get(image) is None
 
 
-def test_changed_features_are_noticed_made_anew_and_told(tmp_path, image, cache):
+def test_changed_features_are_noticed_made_anew_and_explained(tmp_path, image, cache):
     cache.put(image, FEATURES)
     path = cache.path_of(image)
     content = bytearray(path.read_bytes())
@@ -75,13 +75,13 @@ def test_changed_features_are_noticed_made_anew_and_told(tmp_path, image, cache)
         rf"{path.name}: .* are damaged; .*pointseg-cache", cache.explain_missing(image)
     )
     with safe_open(path, framework="pt") as stored:  # without a checksum, as of older versions
-        told = {key: value for key, value in stored.metadata().items() if key != "checksum"}
+        metadata = {key: value for key, value in stored.metadata().items() if key != "checksum"}
         values = stored.get_tensor("features").clone()
-    save_file({"features": values}, path, told)
+    save_file({"features": values}, path, metadata)
     assert cache.state(image) == "valid"
 
 
-def test_why_an_image_has_none_is_told(image, cache):
+def test_why_an_image_has_none_is_said(image, cache):
     assert re.search(
         r"has no features of the image .*moved or copied.*pointseg-cache",
         cache.explain_missing(image),
@@ -110,12 +110,12 @@ def test_an_image_that_is_gone_is_an_error(image, cache):
         ({"tile": 32}, "another tiles"),
     ],
 )
-def test_a_cache_for_something_else_is_told(tmp_path, image, cache, other, message):
+def test_a_cache_for_something_else_is_refused(tmp_path, image, cache, other, message):
     cache.put(image, FEATURES)
     with pytest.raises(UserError, match=f"32 x 48.*{message}"):
         FeatureCache(tmp_path / "cache", **{**NAMES, **other})
     new = FeatureCache(tmp_path / "cache", **{**NAMES, **other}, writable=True)
-    assert new.get(image) is None and cache.get(image) is not None  # beside each other
+    assert new.get(image) is None and cache.get(image) is not None  # both are kept
 
 
 def test_a_cache_is_found_without_its_weights(tmp_path, cache):
@@ -148,9 +148,9 @@ def test_caches_that_do_not_say_blocks_and_tiles_are_of_the_last_block_and_whole
     tmp_path, cache, image
 ):
     cache.put(image, FEATURES)
-    told = json.loads((cache.folder / METADATA).read_text())
-    del told["taps"], told["tile"]
-    (cache.folder / METADATA).write_text(json.dumps(told))
+    metadata = json.loads((cache.folder / METADATA).read_text())
+    del metadata["taps"], metadata["tile"]
+    (cache.folder / METADATA).write_text(json.dumps(metadata))
     assert FeatureCache(tmp_path / "cache", **NAMES).get(image) is not None
     with pytest.raises(UserError, match="another blocks"):
         FeatureCache(tmp_path / "cache", **NAMES, taps=(0,))

@@ -92,7 +92,7 @@ def test_another_image_has_another_key(tmp_path: Path) -> None:
         ImageFile(path).key()
 
 
-def test_what_has_become_of_a_file_is_told(tmp_path: Path) -> None:
+def test_what_has_become_of_a_file_is_said(tmp_path: Path) -> None:
     def write(name: str, side: int = 4) -> str:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,8 +101,8 @@ def test_what_has_become_of_a_file_is_told(tmp_path: Path) -> None:
 
     one, other = write("old/a/0.png"), write("old/b/0.png")
     longer, another = write("far/a/0.png", 99), write("old/a/1.png")
-    told = explain_changed_key(write("new/a/0.png"), [other, one, longer, another, "a tape"])
-    assert told == f"the data was moved or copied: it was encoded as {tmp_path / 'old/a/0.png'}"
+    reason = explain_changed_key(write("new/a/0.png"), [other, one, longer, another, "a tape"])
+    assert reason == f"the data was moved or copied: it was encoded as {tmp_path / 'old/a/0.png'}"
     assert explain_changed_key(write("new/a/2.png"), [one, other, longer, another]) == ""
     assert explain_changed_key(one, [one]) == "" and explain_changed_key("a tape", [one]) == ""
     os.utime(tmp_path / "old/a/0.png", (1, 1))

@@ -61,7 +61,7 @@ def test_neighbours_as_in_a_dictionary(size, shuffle):
 
 @pytest.mark.parametrize("size", [3, 5])
 def test_borders_do_not_wrap(size):
-    # the last cell of a row, slice and cloud beside the first of the next one
+    # the last cell of a row, slice and cloud, and the first of the next one
     g = grid(
         (0, 0, 4), (0, 1, 0), (0, 4, 4), (1, 0, 0), (4, 4, 4), (0, 0, 0), batch=[0, 0, 0, 0, 0, 1]
     )
@@ -86,7 +86,7 @@ def test_maps_are_kept():
 
 
 def test_maps_are_freed_at_once():
-    """Without waiting for the collector of cycles: they are the largest things beside features."""
+    """Without waiting for the collector of cycles: they are the largest things after features."""
     g = random_grid()
     maps = [g.kernel_map(3), g.coarser()[1]]
     tiles = [weakref.ref(m.transposed.tiles[0].bag) for m in maps] + [weakref.ref(m) for m in maps]

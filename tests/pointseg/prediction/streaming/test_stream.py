@@ -236,7 +236,7 @@ def test_smaller_tiles_when_memory_runs_out_are_those_of_a_cloud_in_memory(
     assert contents(tmp_path / "out/cloud.npy") == contents(tmp_path / "whole/cloud.npy")
 
 
-def test_too_little_disk_is_told_before_the_work(tmp_path, model, monkeypatch):
+def test_too_little_disk_is_refused_before_the_work(tmp_path, model, monkeypatch):
     source = tmp_path / "cloud.npy"
     write_cloud(source, cloud())
     usage = unfinished.shutil.disk_usage(tmp_path)._replace(free=1000)
@@ -325,7 +325,7 @@ def test_points_without_a_position_and_pictures(tmp_path, model):
         assert np.asarray(picture).std() > 5
 
 
-def test_saved_heights_are_those_of_their_places_and_told_from_others(tmp_path):
+def test_saved_heights_are_those_of_their_places_and_the_digest_changes_with_them(tmp_path):
     file = HeightFile(tmp_path, 7)
     file.begin()
     file.put(np.array([1, 3]), np.array([[0.12345], [-2.0]], np.float32))
@@ -370,7 +370,7 @@ def test_time_left_counts_what_this_run_has_done():
         "a.las",
         20.0,
         said.append,
-        lambda *told: shares.append(told),
+        lambda *share: shares.append(share),
         begun=0.5,
         clock=lambda: now[0],
     )

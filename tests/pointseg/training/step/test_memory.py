@@ -40,7 +40,7 @@ def insufficient_memory_warning(voxels, **changes):
     return memory.insufficient_memory_warning("ptv3", voxels=voxels, **made)
 
 
-def test_a_step_that_may_not_fit_is_told_with_what_would(machine):
+def test_a_step_that_may_not_fit_is_warned_of_with_what_would(machine):
     # 8 GB free, less 0.55 GB for 46 million parameters: room for 112,000 voxels of 66 kB.
     assert insufficient_memory_warning(110_000) is None
     said = insufficient_memory_warning(240_000)
@@ -66,7 +66,7 @@ def test_processes_share_the_memory(machine):
     assert "4.0 GB are free" in insufficient_memory_warning(100_000, devices=2)
 
 
-def test_what_no_cut_would_help_is_told_without_one(machine):
+def test_what_no_cut_would_help_is_warned_of_without_one(machine):
     machine.bytes = 1
     said = insufficient_memory_warning(5, samples=1)
     assert (

@@ -315,7 +315,7 @@ def test_a_case_that_kills_every_worker(
     assert not place.leftovers()
 
 
-def test_no_code_from_beside_the_scans(
+def test_no_code_of_the_current_folder_runs(
     made: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "psutil.py").write_text("open('was-run', 'w')\nraise SystemExit(9)")
