@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from dinomed3d.hub.ask import first_answer
-from dinomed3d.hub.model_card import is_written_by_somebody
-from dinomed3d.hub.name import check_repository
+from dinomed3d.hub.local_model import ModelKind
+from dinomed3d.hub.model_card import LICENCE_FILE, is_written_by_somebody
+from dinomed3d.hub.name import PREFIX, check_repository
 from dinomed3d.runtime.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,45 @@ def check_push(repository: str | None, *, private: bool) -> str | None:
             "may write"
         )
     return repository
+
+
+def push_package(
+    package: Path,
+    repository: str,
+    *,
+    kind: ModelKind,
+    card: bytes | None,
+    make_card: Callable[[str], bytes],
+    licence: bytes | None,
+    private: bool,
+    command: str,
+) -> str:
+    """Upload a package under its kind's name, with its card and its licence.
+
+    Args:
+        package: the file.
+        repository: `owner/name`.
+        kind: what the package is.
+        card: text of somebody's own; None: it is made.
+        make_card: makes the card for the model's name on the hub.
+        licence: its text; None: the package has none.
+        private: whether the repository must be private.
+        command: that packages, for messages.
+
+    Returns:
+        The model's name on the hub, with its commit.
+
+    Raises:
+        UserError: as `push`.
+    """
+    name = f"{PREFIX}{repository}"
+    files: dict[str, Path | bytes] = {kind.file: package}
+    files[CARD] = make_card(name) if card is None else card
+    if licence is not None:
+        files[LICENCE_FILE] = licence
+    again = f"{command} {package} --push {repository}{' --private' if private else ''}"
+    commit = push(repository, files, private=private, again=again, keep_card=card is None)
+    return f"{name}@{commit}"
 
 
 def push(

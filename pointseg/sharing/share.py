@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dinomed3d.hub.local_model import CLOUD
-from dinomed3d.hub.model_card import LICENCE_FILE
-from dinomed3d.hub.name import PREFIX
-from dinomed3d.hub.push import CARD, push
+from dinomed3d.hub.push import push_package
 from dinomed3d.runtime.errors import UserError
 from pointseg.sharing.model_card import model_card
 from pointseg.sharing.package import ABOUT, is_packaged
@@ -34,14 +32,17 @@ def share_package(package: Path, repository: str, *, private: bool, card: bytes 
         raise UserError(
             f"--push: {package} is no package: it may name scenes; name the file to make with -o"
         )
-    name = f"{PREFIX}{repository}"
-    text = model_card(content, name=name).encode("utf-8") if card is None else card
-    files: dict[str, Path | bytes] = {CLOUD.file: package, CARD: text}
-    if content[ABOUT]["licence"]:
-        files[LICENCE_FILE] = content[ABOUT]["licence"].encode("utf-8")
-    again = f"pointseg-package {package} --push {repository}{' --private' if private else ''}"
-    commit = push(repository, files, private=private, again=again, keep_card=card is None)
-    return f"{name}@{commit}"
+    licence = content[ABOUT]["licence"]
+    return push_package(
+        package,
+        repository,
+        kind=CLOUD,
+        card=card,
+        make_card=lambda name: model_card(content, name=name).encode("utf-8"),
+        licence=licence.encode("utf-8") if licence else None,
+        private=private,
+        command="pointseg-package",
+    )
 
 
 def card_of(package: Path, name: str) -> bytes:

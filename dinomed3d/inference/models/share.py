@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dinomed3d.hub.local_model import VOLUME
-from dinomed3d.hub.name import PREFIX
-from dinomed3d.hub.push import CARD, push
+from dinomed3d.hub.push import push_package
 from dinomed3d.inference.models.licence import LICENCE, is_dinov3
 from dinomed3d.inference.models.model import Model, open_model
 from dinomed3d.inference.models.model_card import model_card
@@ -31,15 +30,16 @@ def share_package(package: Path, repository: str, *, private: bool, card: bytes 
         UserError: no package; one that names cases or paths, or lacks its licence; as `push`.
     """
     model = open_model(package)
-    licence = _checked(model)
-    name = f"{PREFIX}{repository}"
-    text = card_of(model, name) if card is None else card
-    files: dict[str, Path | bytes] = {VOLUME.file: package, CARD: text}
-    if licence is not None:
-        files[LICENCE] = licence
-    again = f"dinomed3d package {package} --push {repository}{' --private' if private else ''}"
-    commit = push(repository, files, private=private, again=again, keep_card=card is None)
-    return f"{name}@{commit}"
+    return push_package(
+        package,
+        repository,
+        kind=VOLUME,
+        card=card,
+        make_card=lambda name: card_of(model, name),
+        licence=_checked(model),
+        private=private,
+        command="dinomed3d package",
+    )
 
 
 def card_of(model: Model, name: str) -> bytes:
