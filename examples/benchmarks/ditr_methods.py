@@ -29,12 +29,12 @@ from pointseg.evaluation.visualize_features import draw_features
 from pointseg.images.config import ImageConfig
 from pointseg.loading.build_feature_cache import CacheSpec, cache_features
 from pointseg.metrics import Confusion
+from pointseg.models.image_encoder import open_image_features
+from pointseg.models.pretrained import initial_weights
 from pointseg.segmenter import Segmenter
-from pointseg.training.distillation_task import Distillation
-from pointseg.training.image_encoder import open_image_features
-from pointseg.training.pretrained import initial_weights
-from pointseg.training.segmentation_task import Segmentation
-from pointseg.training.spec import TrainSpec
+from pointseg.training.run.spec import TrainSpec
+from pointseg.training.tasks.distillation import Distillation
+from pointseg.training.tasks.segmentation import Segmentation
 from pointseg.training.train import train
 
 DINO, PERMUTED, COLORS = "features", "permuted", "colors"

@@ -17,8 +17,8 @@ from pointseg.images.config import ImageConfig
 from pointseg.loading.samples import Samples, or_raise
 from pointseg.loading.scene_images import ImageLoader, SceneImageLoader
 from pointseg.metrics import Confusion
+from pointseg.models.image_encoder import open_image_features
 from pointseg.segmenter import Segmenter
-from pointseg.training.image_encoder import open_image_features
 
 PENALTY = 3e-3
 """Weight of the squared weights of the classifier, for features of unit variance."""

@@ -32,9 +32,9 @@ from pointseg.evaluation.scene_predictor import ScenePredictor
 from pointseg.evaluation.tile_predictor import TilePredictor
 from pointseg.images.config import ImageConfig
 from pointseg.loading.scene_images import ImageLoader, ImageSet, SceneImageLoader
+from pointseg.models.image_encoder import open_for
+from pointseg.models.network import build_segmenter
 from pointseg.scene import Scene
-from pointseg.training.checkpoint import build_segmenter
-from pointseg.training.image_encoder import open_for
 
 
 class OneByOne(TilePredictor):

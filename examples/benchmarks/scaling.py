@@ -76,7 +76,8 @@ def make_model(path: Path) -> None:
 
     from pointseg.config.presets import RECIPES
     from pointseg.datasets.classes import ClassList
-    from pointseg.training.checkpoint import build_segmenter, save_checkpoint
+    from pointseg.models.checkpoint import save_checkpoint
+    from pointseg.models.network import build_segmenter
 
     if path.exists():
         return

@@ -32,7 +32,7 @@ from pointseg.cli.training_arguments import add_run, default_out, lock_out, mode
 if TYPE_CHECKING:
     from pointseg.config.recipe import Recipe
     from pointseg.datasets.mixture import Mixture
-    from pointseg.training.initial_file import InitialFile
+    from pointseg.models.initial_file import InitialFile
 
 NAME = "pointseg-distill"
 
@@ -77,8 +77,8 @@ def _data(arguments: argparse.Namespace, start: InitialFile | None) -> tuple[Rec
     from pointseg.config.folder_recipe import fit_to_dataset
     from pointseg.config.presets import MIXED_CLIP_NORM, images_of, recipe_for
     from pointseg.datasets import open_dataset
-    from pointseg.training.devices import is_main_process
-    from pointseg.training.distillation_datasets import describe_datasets, mix_datasets
+    from pointseg.training.run.devices import is_main_process
+    from pointseg.training.tasks.distillation_datasets import describe_datasets, mix_datasets
 
     dataset = open_dataset(
         arguments.dataset, arguments.root, config=arguments.config, labelled=False
@@ -104,8 +104,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _distill(arguments: argparse.Namespace, out: Path) -> int:
     from pointseg.evaluation.visualize_features import draw_features
-    from pointseg.training.devices import is_main_process
-    from pointseg.training.distillation_task import Distillation
+    from pointseg.training.run.devices import is_main_process
+    from pointseg.training.tasks.distillation import Distillation
     from pointseg.training.train import train
 
     start = open_start(arguments, out)

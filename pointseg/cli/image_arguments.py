@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from pointseg.config.recipe import Recipe
     from pointseg.datasets.dataset import Dataset
     from pointseg.images.config import ImageConfig
-    from pointseg.training.checkpoint import EncoderSource
-    from pointseg.training.image_encoder import ImageFeatures
+    from pointseg.models.image_encoder import ImageFeatures
+    from pointseg.models.trained_model import EncoderSource
 
 
 def add_encoder(group: Any) -> None:
@@ -60,7 +60,7 @@ def check_cameras(
     Raises:
         UserError: the cameras are certainly read wrongly, or cannot be read; files of the dataset cannot be used.
     """
-    from pointseg.training.devices import is_main_process
+    from pointseg.training.run.devices import is_main_process
 
     if recipe.images is None or arguments.no_camera_check or arguments.resume:
         return
@@ -153,7 +153,7 @@ def image_changes(arguments: argparse.Namespace) -> dict[str, Any]:
 def image_features(arguments: argparse.Namespace, images: ImageConfig) -> ImageFeatures:
     """Where a new run gets image features from, by the options of :func:`add_encoder_weights`."""
     from pointseg.config.precision import encoder_dtype
-    from pointseg.training.image_encoder import open_image_features
+    from pointseg.models.image_encoder import open_image_features
 
     return open_image_features(
         images,
@@ -167,7 +167,7 @@ def image_features(arguments: argparse.Namespace, images: ImageConfig) -> ImageF
 def model_encoder(arguments: argparse.Namespace) -> EncoderSource | None:
     """What opens the image encoder of a trained model, if --weights is given."""
     from pointseg.config.precision import encoder_dtype
-    from pointseg.training.image_encoder import trained_with
+    from pointseg.models.image_encoder import trained_with
 
     if arguments.weights is None:
         return None

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pointseg.config.recipe import Recipe
-    from pointseg.training.initial_file import InitialFile
+    from pointseg.models.initial_file import InitialFile
 
 RANDOM = Path("none")
 """Value of --init that asks for random weights."""
@@ -43,8 +43,8 @@ def open_start(arguments: argparse.Namespace, out: Path) -> InitialFile | None:
         UserError: no such file; a pretrained encoder, or a frozen part, without weights.
     """
     from dinomed3d.hub.local_model import WEIGHTS, local_model
-    from pointseg.training.initial_file import open_initial
-    from pointseg.training.run_dir import LAST
+    from pointseg.models.initial_file import open_initial
+    from pointseg.training.run.run_dir import LAST
 
     backbone, init = arguments.backbone, arguments.init
     if arguments.resume and init is not None:
@@ -112,7 +112,7 @@ def initial(
     classes: tuple[str, ...] = (),
 ) -> Callable[[nn.Module], str] | None:
     """What sets the weights of a new network; None: they stay random, or are those of the resumed run."""
-    from pointseg.training.pretrained import weights_of
+    from pointseg.models.pretrained import weights_of
 
     if start is None or arguments.resume:
         return None

@@ -35,8 +35,8 @@ from pointseg.plugins import is_plugin
 if TYPE_CHECKING:
     from pointseg.config.recipe import Recipe
     from pointseg.datasets.dataset import Dataset
-    from pointseg.training.initial_file import InitialFile
-    from pointseg.training.spec import TrainSpec
+    from pointseg.models.initial_file import InitialFile
+    from pointseg.training.run.spec import TrainSpec
 
 NAME = "pointseg-train"
 
@@ -99,7 +99,7 @@ def _recipe(
 def _spec(
     arguments: argparse.Namespace, recipe: Recipe, dataset: Dataset, start: InitialFile | None
 ) -> TrainSpec:
-    from pointseg.training.segmentation_task import Segmentation
+    from pointseg.training.tasks.segmentation import Segmentation
 
     spec, encoder = run_spec(arguments, recipe, dataset, _out(arguments)), None
     if recipe.images is not None:
@@ -123,7 +123,7 @@ def _train(arguments: argparse.Namespace) -> int:
     from pointseg.config.folder_recipe import guesses_intensity_scale
     from pointseg.datasets.folder.dataset import folder_notes
     from pointseg.evaluation.visualize_predictions import draw_predictions
-    from pointseg.training.devices import is_main_process
+    from pointseg.training.run.devices import is_main_process
     from pointseg.training.train import train
 
     start = open_start(arguments, _out(arguments))

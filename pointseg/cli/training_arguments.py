@@ -18,7 +18,7 @@ from pointseg.plugins import FORM, is_plugin
 if TYPE_CHECKING:
     from pointseg.config.recipe import Recipe
     from pointseg.datasets.dataset import Dataset
-    from pointseg.training.spec import TrainSpec
+    from pointseg.training.run.spec import TrainSpec
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
@@ -90,8 +90,8 @@ def lock_out(arguments: argparse.Namespace, out: Path) -> AbstractContextManager
     Raises:
         UserError: another process is training there.
     """
-    from pointseg.training.devices import is_main_process
-    from pointseg.training.run_dir import lock_run_dir
+    from pointseg.training.run.devices import is_main_process
+    from pointseg.training.run.run_dir import lock_run_dir
 
     # of several processes of one run the first one locks it; Slurm's own launcher does not say so by RANK
     is_later = arguments.devices > 1 and os.environ.get("SLURM_PROCID", "0") != "0"
@@ -108,9 +108,9 @@ def run_spec(
         UserError: the folder holds a run, or none to resume; a precision that the device lacks.
     """
     from pointseg.config.precision import choose_precision
-    from pointseg.training.devices import devices_and_nodes, loader_workers
-    from pointseg.training.run_dir import check_run_dir
-    from pointseg.training.spec import TrainSpec
+    from pointseg.training.run.devices import devices_and_nodes, loader_workers
+    from pointseg.training.run.run_dir import check_run_dir
+    from pointseg.training.run.spec import TrainSpec
 
     check_run_dir(out, resume=arguments.resume, overwrite=arguments.overwrite)
     device = choose_device(arguments.device)

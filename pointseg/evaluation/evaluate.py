@@ -36,10 +36,10 @@ from pointseg.evaluation.spec import EvaluationResult, EvaluationSpec
 from pointseg.evaluation.visibility_breakdown import GROUPS, visibility_scores
 from pointseg.loading.scene_images import ImageSet
 from pointseg.metrics import Confusion
+from pointseg.models.trained_model import TrainedSpec, load_model
 from pointseg.pictures.confusion import write_confusion
 from pointseg.pictures.sheets import comparison, labelled
 from pointseg.scene import IGNORE, Scene
-from pointseg.training.checkpoint import TrainedSpec, load_model
 
 VERSION = 2
 """Version of the prediction of scenes; results of other versions are not reused."""

@@ -11,8 +11,8 @@ from dinomed3d.runtime.errors import UserError
 from pointseg.evaluation.spec import EvaluationSpec
 from pointseg.images.config import ImageConfig
 from pointseg.loading.scene_images import ImageLoader, SceneImageLoader
-from pointseg.training.checkpoint import TrainedSpec
-from pointseg.training.image_encoder import cache_of
+from pointseg.models.image_encoder import cache_of
+from pointseg.models.trained_model import TrainedSpec
 
 OPTION_OF = {"views": "--max-views", "allow_missing_images": "--allow-missing-images"}
 """Options that change fields of an ImageConfig."""

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from dinomed3d.runtime.files.atomic_files import new_file
 from pointseg.loading.scene_images import ImageSet
+from pointseg.models.trained_model import TrainedSpec
 from pointseg.scene import Scene
-from pointseg.training.checkpoint import TrainedSpec
 
 Labels = NDArray[np.integer[Any]]
 

@@ -11,7 +11,7 @@ from pointseg.datasets.dataset import Dataset
 from pointseg.evaluation.robustness import Corruption
 from pointseg.evaluation.visibility_breakdown import VisibilitySource
 from pointseg.metrics import Confusion
-from pointseg.training.checkpoint import EncoderSource
+from pointseg.models.trained_model import EncoderSource
 
 
 @dataclass(frozen=True, kw_only=True)

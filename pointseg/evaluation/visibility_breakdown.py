@@ -16,7 +16,7 @@ from pointseg.config.serialization import read_recipe
 from pointseg.datasets.dataset import Dataset
 from pointseg.images.config import ImageConfig
 from pointseg.metrics import Confusion
-from pointseg.training.checkpoint import read_checkpoint
+from pointseg.models.checkpoint import read_checkpoint
 
 GROUPS = ("visible", "not_visible")
 """Points that some image shows, and the others."""

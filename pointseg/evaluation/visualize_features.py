@@ -11,9 +11,9 @@ from dinomed3d.runtime.errors import UserError
 from pointseg.config.recipe import Recipe
 from pointseg.datasets.dataset import Dataset
 from pointseg.loading.samples import Samples
+from pointseg.models.checkpoint import DISTILLED, read_checkpoint
 from pointseg.pictures.pca import Panel, write_features
-from pointseg.training.checkpoint import DISTILLED, read_checkpoint
-from pointseg.training.distillation_task import Distillation
+from pointseg.training.tasks.distillation import Distillation
 
 if TYPE_CHECKING:
     from pointseg.images.features.feature_cache import FeatureCache

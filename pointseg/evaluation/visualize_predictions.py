@@ -10,8 +10,8 @@ from pointseg.datasets.dataset import Dataset
 from pointseg.evaluation.inference_protocol import InferenceProtocol
 from pointseg.evaluation.scene_predictor import ScenePredictor
 from pointseg.loading.scene_images import ImageLoader, SceneImageLoader
+from pointseg.models.trained_model import EncoderSource, load_model
 from pointseg.pictures import comparison
-from pointseg.training.checkpoint import EncoderSource, load_model
 
 if TYPE_CHECKING:
     from pointseg.images.features.feature_cache import FeatureCache

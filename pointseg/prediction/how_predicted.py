@@ -7,8 +7,8 @@ from typing import Any
 
 from pointseg.evaluation.inference_protocol import InferenceProtocol
 from pointseg.geometry.ground import ground_settings
+from pointseg.models.trained_model import TrainedSpec
 from pointseg.prediction.spec import PredictSpec
-from pointseg.training.checkpoint import TrainedSpec
 
 VERSION = 2
 """Of the prediction of files; results of other versions are made again."""

@@ -28,14 +28,14 @@ from pointseg.files.coordinate_systems.units import one_unit
 from pointseg.images.config import ImageConfig
 from pointseg.images.readers.arrays import require_frames, warn_of_intrinsics
 from pointseg.loading.scene_images import ImageSet
+from pointseg.models.image_encoder import trained_with
+from pointseg.models.trained_model import TrainedSpec
+from pointseg.models.trained_model import load_model as read_model
 from pointseg.prediction.array_scene import scene_of_arrays
 from pointseg.prediction.inputs.advice import ARRAYS, Advice, of_file
 from pointseg.prediction.inputs.cloud_images import CloudImages
 from pointseg.prediction.inputs.prepare_cloud import axes_of, prepare_cloud, refuse_clipped
 from pointseg.scene import IGNORE, Scene
-from pointseg.training.checkpoint import TrainedSpec
-from pointseg.training.checkpoint import load_model as read_model
-from pointseg.training.image_encoder import trained_with
 
 if TYPE_CHECKING:
     from pointseg.images.readers.frame import Frame

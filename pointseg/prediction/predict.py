@@ -12,11 +12,11 @@ from pointseg.evaluation.image_options import OPTION_OF, refuse_image_options
 from pointseg.evaluation.inference_protocol import InferenceProtocol
 from pointseg.evaluation.saved_labels import write_json
 from pointseg.evaluation.scene_predictor import ScenePredictor
+from pointseg.models.trained_model import TrainedSpec, load_model
 from pointseg.prediction.inputs.input_files import find_sources
 from pointseg.prediction.predict_file import FilePredictor
 from pointseg.prediction.results.prediction import Prediction
 from pointseg.prediction.spec import PredictSpec
-from pointseg.training.checkpoint import TrainedSpec, load_model
 
 
 def predict(spec: PredictSpec) -> list[Prediction]:

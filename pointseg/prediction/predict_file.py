@@ -27,6 +27,7 @@ from pointseg.files.columns.names import HEIGHT
 from pointseg.files.labelling.certainty import MEASURES
 from pointseg.files.labelling.labels import Labels
 from pointseg.loading.scene_images import ImageSet
+from pointseg.models.trained_model import TrainedSpec
 from pointseg.prediction.how_predicted import WRITTEN_ONLY, how_predicted
 from pointseg.prediction.inputs.cloud_images import CloudImages
 from pointseg.prediction.inputs.input_files import Source
@@ -44,7 +45,6 @@ from pointseg.prediction.streaming.stream_cloud import Stream
 from pointseg.prediction.streaming.thinned import thinned
 from pointseg.prediction.streaming.unfinished import alone, discard, unfinished_folder
 from pointseg.scene import IGNORE, Scene
-from pointseg.training.checkpoint import TrainedSpec
 
 
 class FilePredictor:

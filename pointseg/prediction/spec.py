@@ -10,7 +10,7 @@ from typing import Any
 from pointseg.config.recipe import PointCloudFormat, Recipe
 from pointseg.datasets.folder.cameras import CameraRule
 from pointseg.images.config import ImageConfig
-from pointseg.training.checkpoint import EncoderSource
+from pointseg.models.trained_model import EncoderSource
 
 
 @dataclass(frozen=True, kw_only=True)

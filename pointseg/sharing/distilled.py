@@ -13,8 +13,10 @@ from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.files.weights_fit import misfits
 from pointseg.config.recipe import Recipe
 from pointseg.config.serialization import read_recipe
+from pointseg.models.checkpoint import DISTILLED
+from pointseg.models.network import backbone_of
+from pointseg.models.trained_model import with_named_backbone
 from pointseg.plugins import is_plugin
-from pointseg.training.checkpoint import DISTILLED, backbone_of, with_named_backbone
 
 PREFIX = "backbone."
 """Begins the names of the weights that a training takes; others map them to the teacher's features."""

@@ -13,15 +13,10 @@ from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.files.tensor_files import TensorFileError, read_torch
 from pointseg import __version__
 from pointseg.config.recipe import Recipe
+from pointseg.models.checkpoint import DISTILLED, FORMAT, read_checkpoint, write_content
+from pointseg.models.trained_model import load_model
 from pointseg.sharing.distilled import backbone_alone, is_distilled
-from pointseg.training.checkpoint import (
-    DISTILLED,
-    FORMAT,
-    load_model,
-    read_checkpoint,
-    write_content,
-)
-from pointseg.training.run_dir import LAST
+from pointseg.training.run.run_dir import LAST
 
 log = logging.getLogger(__name__)
 

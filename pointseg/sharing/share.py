@@ -7,9 +7,9 @@ from pathlib import Path
 from dinomed3d.hub.local_model import CLOUD
 from dinomed3d.hub.push import push_package
 from dinomed3d.runtime.errors import UserError
+from pointseg.models.checkpoint import DISTILLED, FORMAT, read_checkpoint
 from pointseg.sharing.model_card import model_card
 from pointseg.sharing.package import ABOUT, is_packaged
-from pointseg.training.checkpoint import DISTILLED, FORMAT, read_checkpoint
 
 
 def share_package(package: Path, repository: str, *, private: bool, card: bytes | None) -> str:

@@ -19,12 +19,10 @@ from pointseg.cloud import Cloud
 from pointseg.loading.hand_over import HandOver, check_sharing
 from pointseg.loading.samples import Samples, UnusableScene, join, or_raise
 from pointseg.loading.stream import Stream
-from pointseg.training.graceful_stop import GracefulStop, ignore_signals
-from pointseg.training.late_numbers import LateNumbers, StepNumbers
-from pointseg.training.learner import GRADIENT_NORM, Learner
-from pointseg.training.logger import Progress, TrainingLogger
-from pointseg.training.resume import read_resumable
-from pointseg.training.run_dir import (
+from pointseg.training.run.graceful_stop import GracefulStop, ignore_signals
+from pointseg.training.run.logger import Progress, TrainingLogger
+from pointseg.training.run.resume import read_resumable
+from pointseg.training.run.run_dir import (
     BEST,
     LAST,
     backup_previous_run,
@@ -32,13 +30,15 @@ from pointseg.training.run_dir import (
     note_unusable,
     unusable_scenes,
 )
-from pointseg.training.scene_lists import SceneLists, resumed_lists
-from pointseg.training.segmentation_task import Segmentation
-from pointseg.training.spec import TrainSpec
+from pointseg.training.run.scene_lists import SceneLists, resumed_lists
+from pointseg.training.run.spec import TrainSpec
 from pointseg.training.step.batches import TrainingBatches
+from pointseg.training.step.late_numbers import LateNumbers, StepNumbers
+from pointseg.training.step.learner import GRADIENT_NORM, Learner
 from pointseg.training.step.memory import insufficient_memory_warning
 from pointseg.training.step.schedule import Batches, Schedule
-from pointseg.training.task import TrainingTask
+from pointseg.training.tasks.segmentation import Segmentation
+from pointseg.training.tasks.task import TrainingTask
 from pointseg.training.validate import validate
 
 MIN_VISIBLE = 0.05

@@ -12,8 +12,8 @@ from pointseg.config.folder_recipe import read_as_stated
 from pointseg.datasets.look_over import leave_out, look_over
 from pointseg.datasets.named_scenes import NamedScenes
 from pointseg.training.loop import TrainingLoop
-from pointseg.training.run_dir import BEST, LAST, lock_run_dir
-from pointseg.training.spec import TrainResult, TrainSpec
+from pointseg.training.run.run_dir import BEST, LAST, lock_run_dir
+from pointseg.training.run.spec import TrainResult, TrainSpec
 
 __all__ = ["BEST", "LAST", "TrainResult", "TrainSpec", "train"]
 

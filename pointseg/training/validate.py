@@ -14,7 +14,7 @@ from dinomed3d.runtime.hardware.out_of_memory import ran_out_of_memory
 from pointseg.cloud import Cloud
 from pointseg.loading.samples import or_raise
 from pointseg.loading.stream import Stream
-from pointseg.training.task import TrainingTask
+from pointseg.training.tasks.task import TrainingTask
 
 
 @torch.no_grad()

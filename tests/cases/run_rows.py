@@ -15,8 +15,9 @@ import torch
 from pointseg.config.recipe import PointCloudFormat, Recipe
 from pointseg.datasets.classes import ClassList
 from pointseg.files import write_cloud
+from pointseg.models.checkpoint import save_checkpoint
+from pointseg.models.network import build_segmenter
 from pointseg.scene import Scene
-from pointseg.training.checkpoint import build_segmenter, save_checkpoint
 from tests.cases.rows import Row
 from tests.dinomed3d.inference.image_files import save
 from tests.dinomed3d.inference.models.write_model import write_model

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from dinomed3d.lifting import DinoEncoder
-from pointseg.training import image_encoder
-from pointseg.training.checkpoint import build_segmenter, save_checkpoint
-from pointseg.training.image_encoder import open_for
+from pointseg.models import image_encoder
+from pointseg.models.checkpoint import save_checkpoint
+from pointseg.models.image_encoder import open_for
+from pointseg.models.network import build_segmenter
 from tests.dinomed3d.inference.cohort.runs import write_scan
 from tests.dinomed3d.inference.models.write_model import write_model
 from tests.docs.pages import block

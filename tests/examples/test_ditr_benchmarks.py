@@ -26,7 +26,7 @@ from pointseg.images.config import ImageConfig  # noqa: E402
 from pointseg.images.visibility import VisibilityConfig  # noqa: E402
 from pointseg.loading import samples  # noqa: E402
 from pointseg.metrics import Confusion  # noqa: E402
-from pointseg.training.checkpoint import build_segmenter  # noqa: E402
+from pointseg.models.network import build_segmenter  # noqa: E402
 
 SIZE = (24, 32)
 

@@ -14,7 +14,8 @@ import SimpleITK as sitk
 from dinomed3d.cli.demo.phantom import PhantomSpec, phantom_case
 from pointseg.config.presets import recipe_for
 from pointseg.datasets.synthetic.dataset import Synthetic
-from pointseg.training.checkpoint import build_segmenter, save_checkpoint
+from pointseg.models.checkpoint import save_checkpoint
+from pointseg.models.network import build_segmenter
 from tests import ROOT
 from tests.dinomed3d.inference.models.write_model import write_model
 

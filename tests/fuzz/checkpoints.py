@@ -9,7 +9,8 @@ import torch
 
 from pointseg.config.recipe import Recipe
 from pointseg.datasets.classes import ClassList
-from pointseg.training.checkpoint import build_segmenter, save_checkpoint
+from pointseg.models.checkpoint import save_checkpoint
+from pointseg.models.network import build_segmenter
 
 CLASSES = ClassList(
     names=("floor", "wall", "thing"),

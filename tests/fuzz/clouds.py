@@ -22,9 +22,9 @@ from pointseg.files import (
     write_cloud,
     write_labelled,
 )
+from pointseg.models.trained_model import load_model
 from pointseg.prediction import predict as predicting
 from pointseg.prediction.spec import PredictSpec
-from pointseg.training.checkpoint import load_model
 from tests.fuzz.checkpoints import write_checkpoint
 from tests.fuzz.damage import Damaged, Fields, fields_damaged, text_damaged
 from tests.fuzz.kind import Finding, Kind, Refused, Result

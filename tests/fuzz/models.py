@@ -23,7 +23,7 @@ from dinomed3d.inference.models.package import package_model
 from dinomed3d.runtime.errors import UserError
 from pointseg.evaluation.inference_protocol import InferenceProtocol
 from pointseg.evaluation.scene_predictor import ScenePredictor
-from pointseg.training.checkpoint import load_model
+from pointseg.models.trained_model import load_model
 from tests.dinomed3d.inference.image_files import save
 from tests.dinomed3d.inference.models.write_model import write_model
 from tests.dinomed3d.inference.odd_inputs import SHAPE, voxels

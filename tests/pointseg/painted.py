@@ -16,9 +16,9 @@ from pointseg.datasets.classes import ClassList
 from pointseg.datasets.errors import DatasetError
 from pointseg.images.config import ImageConfig
 from pointseg.images.readers.frame import Frame
+from pointseg.models.image_encoder import open_for
 from pointseg.scene import Scene
-from pointseg.training.image_encoder import open_for
-from pointseg.training.segmentation_task import Segmentation
+from pointseg.training.tasks.segmentation import Segmentation
 from pointseg.training.train import TrainSpec
 from tests.pointseg.tiny import RECIPE
 

@@ -11,7 +11,7 @@ from dinomed3d.runtime.errors import UserError
 from pointseg.cloud import Cloud, collate
 from pointseg.distill import Distiller, cosine_distance
 from pointseg.ditr import PointImages
-from pointseg.training.checkpoint import backbone_of
+from pointseg.models.network import backbone_of
 from tests.pointseg.painted import SEEING
 
 BARE = replace(SEEING, images=None)

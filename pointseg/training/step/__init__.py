@@ -1,1 +1,1 @@
-"""What one step of training consists of: Mix3D, losses, optimizer, schedule, and the memory it takes."""
+"""One step of training: batches, Mix3D, losses, the update of the network, its numbers and its memory."""

@@ -128,8 +128,8 @@ def test_image_features_need_to_say_where_they_are_seen():
 
 def test_it_is_trained_and_saved_as_every_model(tmp_path):
     """Floors whose paint only images show: a linear layer on their features tells the colours apart."""
-    from pointseg.training.checkpoint import load_model
-    from pointseg.training.image_encoder import open_for
+    from pointseg.models.image_encoder import open_for
+    from pointseg.models.trained_model import load_model
     from pointseg.training.train import train
     from tests.pointseg.painted import SEEING, spec
 

@@ -17,8 +17,10 @@ from pointseg.datasets.classes import ClassList
 from pointseg.evaluation.inference_protocol import InferenceProtocol
 from pointseg.evaluation.scene_predictor import ScenePredictor
 from pointseg.files import read_cloud, write_cloud
+from pointseg.models.checkpoint import save_checkpoint
+from pointseg.models.network import build_segmenter
+from pointseg.models.trained_model import load_model
 from pointseg.scene import IGNORE, Scene
-from pointseg.training.checkpoint import build_segmenter, load_model, save_checkpoint
 
 BACKBONES = ("ptv3", "minkunet", "pointnext")
 CLASSES = ClassList(names=("low", "high"), colors=np.array([[200, 60, 0], [0, 60, 200]], np.uint8))

@@ -18,8 +18,9 @@ from pointseg.images.features.feature_cache import find_cache
 from pointseg.images.readers.frame import Frame
 from pointseg.images.readers.image_files import ImageFile
 from pointseg.images.readers.manifest import write_manifest
-from pointseg.training.checkpoint import DISTILLED, load_model, read_checkpoint
-from pointseg.training.image_encoder import trained_with
+from pointseg.models.checkpoint import DISTILLED, read_checkpoint
+from pointseg.models.image_encoder import trained_with
+from pointseg.models.trained_model import load_model
 from tests.pointseg.painted import Painted
 
 TINY = [

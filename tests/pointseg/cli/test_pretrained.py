@@ -13,8 +13,8 @@ import pointseg.datasets as datasets
 from pointseg.cli import predict, test, train
 from pointseg.evaluation import visualize_predictions
 from pointseg.files import read_cloud, write_cloud
+from pointseg.models.trained_model import load_model
 from pointseg.scene import Scene
-from pointseg.training.checkpoint import load_model
 from tests.pointseg.tiny import Boxes
 from tests.pointseg.tiny_encoders import write_encoder
 

@@ -15,7 +15,7 @@ from pointseg.cli import cache_features, distill, test, train
 from pointseg.files import write_cloud
 from pointseg.images.readers.image_files import DepthFile, ImageFile
 from pointseg.images.readers.manifest import write_manifest
-from pointseg.training.checkpoint import read_checkpoint, write_content
+from pointseg.models.checkpoint import read_checkpoint, write_content
 from tests.pointseg.cli.test_images import TINY, refused
 from tests.pointseg.painted import SIZE, Painted
 

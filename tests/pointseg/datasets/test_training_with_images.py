@@ -22,8 +22,8 @@ from pointseg.datasets.semantickitti.prepare import prepare as prepare_kitti
 from pointseg.datasets.structured3d.prepare import prepare as prepare_structured3d
 from pointseg.datasets.waymo.prepare import prepare as prepare_waymo
 from pointseg.loading.samples import Samples, join, or_raise
-from pointseg.training.checkpoint import build_segmenter
-from pointseg.training.image_encoder import open_image_features
+from pointseg.models.image_encoder import open_image_features
+from pointseg.models.network import build_segmenter
 from tests.pointseg.datasets.folder import test_cameras as folders
 from tests.pointseg.datasets.nuscenes import test_cameras as drives
 from tests.pointseg.datasets.official import write_kitti, write_room

@@ -8,8 +8,8 @@ from torch import nn
 from pointseg.config.recipe import Recipe
 from pointseg.datasets.classes import ClassList
 from pointseg.datasets.named_scenes import require_scene, require_split
+from pointseg.models.trained_model import TrainedSpec
 from pointseg.scene import Scene
-from pointseg.training.checkpoint import TrainedSpec
 
 CLASSES = ClassList(
     names=("floor", "wall", "thing"),

@@ -20,8 +20,8 @@ from pointseg.images.features.feature_cache import FeatureCache
 from pointseg.images.preprocess import load_images
 from pointseg.loading import build_feature_cache
 from pointseg.loading.build_feature_cache import CacheSpec, cache_features
-from pointseg.training.checkpoint import point_images
-from pointseg.training.image_encoder import open_image_features
+from pointseg.models.image_encoder import open_image_features
+from pointseg.models.network import point_images
 from tests.pointseg.images.posed import (
     ENCODER,
     TINY,

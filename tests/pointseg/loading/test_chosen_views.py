@@ -18,8 +18,8 @@ from pointseg.images.readers.frame import Frame
 from pointseg.loading import scene_images
 from pointseg.loading.samples import Samples, join, or_raise
 from pointseg.loading.scene_images import ImageLoader
-from pointseg.training.checkpoint import backbone_of, point_images
-from pointseg.training.image_encoder import open_for
+from pointseg.models.image_encoder import open_for
+from pointseg.models.network import backbone_of, point_images
 from pointseg.training.step.mix3d import mix3d
 from tests.pointseg.painted import SEEING, Paint, Painted, above
 

@@ -20,8 +20,9 @@ from pointseg.loading import scene_images
 from pointseg.loading.build_feature_cache import CacheSpec, cache_features
 from pointseg.loading.samples import Samples
 from pointseg.loading.scene_images import ImageLoader, SceneImageLoader
-from pointseg.training.checkpoint import load_model, read_checkpoint
-from pointseg.training.image_encoder import open_image_features, trained_with
+from pointseg.models.checkpoint import read_checkpoint
+from pointseg.models.image_encoder import open_image_features, trained_with
+from pointseg.models.trained_model import load_model
 from pointseg.training.train import TrainResult, train
 from tests.pointseg.painted import IMAGES, SEEING, SIZE, Painted, above, spec
 from tests.pointseg.tiny import Boxes

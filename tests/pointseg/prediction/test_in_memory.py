@@ -12,10 +12,11 @@ import torch
 import pointseg
 from dinomed3d.runtime.errors import UserError
 from pointseg.files import read_cloud, write_cloud
+from pointseg.models.checkpoint import save_checkpoint
+from pointseg.models.network import build_segmenter
 from pointseg.prediction.in_memory import PointSegmenter
 from pointseg.prediction.predict import predict
 from pointseg.prediction.spec import PredictSpec
-from pointseg.training.checkpoint import build_segmenter, save_checkpoint
 from tests.pointseg.evaluation.answers import CLASSES, RECIPE, colored
 
 SCENE = colored([0, 1, 2, 2])

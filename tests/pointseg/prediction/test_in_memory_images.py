@@ -19,12 +19,13 @@ from pointseg.config.serialization import read_recipe
 from pointseg.files import read_cloud, write_cloud
 from pointseg.images.readers.image_files import ImageFile
 from pointseg.images.readers.manifest import write_manifest
+from pointseg.models import image_encoder
+from pointseg.models.checkpoint import read_checkpoint, save_checkpoint
+from pointseg.models.image_encoder import open_for, trained_with
+from pointseg.models.network import build_segmenter
 from pointseg.prediction.inputs.cloud_images import CloudImages, camera_rule
 from pointseg.prediction.predict import predict
 from pointseg.prediction.spec import PredictSpec
-from pointseg.training import image_encoder
-from pointseg.training.checkpoint import build_segmenter, read_checkpoint, save_checkpoint
-from pointseg.training.image_encoder import open_for, trained_with
 from tests.pointseg.evaluation.answers import CLASSES as OTHERS
 from tests.pointseg.evaluation.answers import RECIPE as BLIND
 from tests.pointseg.lifting.floor import K, pose

@@ -17,19 +17,14 @@ from dinomed3d.runtime.errors import UserError
 from pointseg.cli.initial_weights import open_start
 from pointseg.cli.package import main
 from pointseg.images.config import ImageConfig
+from pointseg.models.checkpoint import DISTILLED, read_checkpoint, save_checkpoint, write_content
+from pointseg.models.image_encoder import open_for
+from pointseg.models.network import build_segmenter
+from pointseg.models.pretrained import weights_of
 from pointseg.sharing.model_card import model_card
 from pointseg.sharing.package import package_model
 from pointseg.sharing.share import card_of
-from pointseg.training.checkpoint import (
-    DISTILLED,
-    build_segmenter,
-    read_checkpoint,
-    save_checkpoint,
-    write_content,
-)
-from pointseg.training.distillation_task import Distillation
-from pointseg.training.image_encoder import open_for
-from pointseg.training.pretrained import weights_of
+from pointseg.training.tasks.distillation import Distillation
 from tests.hub import TOKEN, hub  # noqa: F401
 from tests.pointseg.painted import SEEING
 from tests.pointseg.tiny import CLASSES, RECIPE

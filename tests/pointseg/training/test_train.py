@@ -16,15 +16,17 @@ import torch
 from dinomed3d.runtime.errors import UserError
 from pointseg.cloud import Cloud
 from pointseg.loading.samples import Samples, join
+from pointseg.models.checkpoint import read_checkpoint
+from pointseg.models.trained_model import load_model
 from pointseg.scene import Scene
 from pointseg.segmenter import Segmenter
-from pointseg.training import logger, loop
-from pointseg.training.checkpoint import load_model, read_checkpoint
-from pointseg.training.late_numbers import LateNumbers
-from pointseg.training.logger import TrainingLogger
-from pointseg.training.scene_lists import SceneLists, resumed_lists
+from pointseg.training import loop
+from pointseg.training.run import logger
+from pointseg.training.run.logger import TrainingLogger
+from pointseg.training.run.scene_lists import SceneLists, resumed_lists
 from pointseg.training.step import memory
 from pointseg.training.step.batches import TrainingBatches
+from pointseg.training.step.late_numbers import LateNumbers
 from pointseg.training.step.mix3d import mix3d
 from pointseg.training.step.schedule import Schedule
 from pointseg.training.train import LAST, TrainResult, train

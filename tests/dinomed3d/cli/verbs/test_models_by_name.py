@@ -58,7 +58,8 @@ def test_volumes_and_what_is_said_of_them(hub, tmp_path, capsys):  # noqa: F811
 
 
 def test_clouds(hub, tmp_path):  # noqa: F811
-    from pointseg.training.checkpoint import build_segmenter, save_checkpoint
+    from pointseg.models.checkpoint import save_checkpoint
+    from pointseg.models.network import build_segmenter
 
     file = tmp_path / "best.pt"
     weights = build_segmenter(RECIPE, 2).state_dict()

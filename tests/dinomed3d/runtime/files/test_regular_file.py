@@ -17,7 +17,7 @@ from dinomed3d.runtime.files.regular_file import special_kind
 from dinomed3d.runtime.files.safe_zip import check_archive
 from dinomed3d.runtime.files.tensor_files import read_safetensors, read_tensor_file, read_torch
 from pointseg.files import check_labelled, read_cloud
-from pointseg.training.checkpoint import read_checkpoint
+from pointseg.models.checkpoint import read_checkpoint
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="pipes and devices of Unix")
 READERS = {

@@ -13,8 +13,10 @@ from torch import nn
 from dinomed3d.runtime.errors import UserError
 from pointseg import Cloud, Segmenter
 from pointseg.backbones import Backbone, Features, build_backbone
+from pointseg.models.checkpoint import save_checkpoint
+from pointseg.models.network import build_segmenter
+from pointseg.models.trained_model import load_model
 from pointseg.plugins import PluginError
-from pointseg.training.checkpoint import build_segmenter, load_model, save_checkpoint
 from tests.pointseg.tiny import CLASSES, RECIPE
 
 

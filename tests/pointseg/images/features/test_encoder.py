@@ -15,7 +15,7 @@ from dinomed3d.training.start.pretrained import read_pretrained_encoder
 from pointseg.config.presets import images_for
 from pointseg.images.config import whole_patches
 from pointseg.images.features.encoder import blocks_of, open_encoder
-from pointseg.training.image_encoder import open_image_features
+from pointseg.models.image_encoder import open_image_features
 from tests.pointseg.images.posed import ENCODER, TINY
 
 

@@ -11,11 +11,13 @@ import torch
 
 from dinomed3d.runtime.errors import UserError
 from pointseg.files import read_columns, write_cloud
+from pointseg.models.checkpoint import save_checkpoint
+from pointseg.models.network import build_segmenter
+from pointseg.models.trained_model import load_model
 from pointseg.prediction import predict as module
 from pointseg.prediction.predict import predict
 from pointseg.prediction.results.class_codes import class_codes
 from pointseg.prediction.spec import PredictSpec
-from pointseg.training.checkpoint import build_segmenter, load_model, save_checkpoint
 from tests.pointseg.evaluation.answers import CLASSES, ByColor, colored, trained
 from tests.pointseg.tiny import CLASSES as TWO
 from tests.pointseg.tiny import RECIPE

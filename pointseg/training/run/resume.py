@@ -6,10 +6,10 @@ from typing import Any
 
 from dinomed3d.runtime.errors import UserError
 from pointseg.config.serialization import read_recipe
-from pointseg.training.checkpoint import DISTILLED, FORMAT, read_checkpoint
-from pointseg.training.run_dir import LAST
-from pointseg.training.spec import TrainSpec
-from pointseg.training.task import TrainingTask
+from pointseg.models.checkpoint import DISTILLED, FORMAT, read_checkpoint
+from pointseg.training.run.run_dir import LAST
+from pointseg.training.run.spec import TrainSpec
+from pointseg.training.tasks.task import TrainingTask
 
 
 def read_resumable(spec: TrainSpec, task: TrainingTask) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pointseg.config.serialization import override
 from pointseg.datasets.mixture import Mixture, SourceDataset
 from pointseg.images.visibility import VisibilityConfig
 from pointseg.loading.samples import Samples, or_raise
-from pointseg.training.distillation_datasets import _steps, describe_datasets, mix_datasets
+from pointseg.training.tasks.distillation_datasets import _steps, describe_datasets, mix_datasets
 from pointseg.transforms.select import SphereCrop
 from tests.pointseg.painted import Painted
 

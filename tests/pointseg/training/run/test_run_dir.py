@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from dinomed3d.runtime.errors import UserError
-from pointseg.training import loop, run_dir
-from pointseg.training.run_dir import (
+from pointseg.training import loop
+from pointseg.training.run import run_dir
+from pointseg.training.run.run_dir import (
     LOCK,
     PREVIOUS,
     backup_previous_run,

@@ -14,8 +14,10 @@ import torch
 from dinomed3d.runtime.errors import UserError
 from pointseg.config.recipe import Recipe
 from pointseg.datasets.classes import ClassList
+from pointseg.models.checkpoint import save_checkpoint
+from pointseg.models.network import build_segmenter
+from pointseg.models.trained_model import load_model
 from pointseg.most_likely import most_likely
-from pointseg.training.checkpoint import build_segmenter, load_model, save_checkpoint
 
 RECIPE = Recipe(
     dataset="folder",

@@ -11,7 +11,7 @@ from torch import nn
 
 from pointseg.config.recipe import Recipe
 from pointseg.datasets.dataset import Dataset
-from pointseg.training.task import TrainingTask
+from pointseg.training.tasks.task import TrainingTask
 
 if TYPE_CHECKING:
     from pointseg.images.features.feature_cache import FeatureCache

@@ -13,9 +13,10 @@ from pointseg.config.encoder_recipe import with_pretrained_input
 from pointseg.config.presets import recipe_for
 from pointseg.config.serialization import override, read_recipe
 from pointseg.images.config import ImageConfig
-from pointseg.training.checkpoint import build_segmenter, load_model
-from pointseg.training.initial_file import open_initial
-from pointseg.training.pretrained import weights_of
+from pointseg.models.initial_file import open_initial
+from pointseg.models.network import build_segmenter
+from pointseg.models.pretrained import weights_of
+from pointseg.models.trained_model import load_model
 from pointseg.training.train import train
 from tests.pointseg.tiny import CLASSES, RECIPE, Boxes, spec
 from tests.pointseg.tiny_encoders import write_encoder

@@ -13,7 +13,7 @@ from pointseg.cloud import collate
 from pointseg.datasets.label_counts import label_counts
 from pointseg.datasets.semantickitti.dataset import CLASS_SHARES, SemanticKITTI
 from pointseg.loading.samples import Samples
-from pointseg.training.segmentation_task import Segmentation
+from pointseg.training.tasks.segmentation import Segmentation
 from pointseg.training.train import train
 from tests.pointseg.tiny import RECIPE, Boxes, spec
 

@@ -15,9 +15,9 @@ from pointseg.config.recipe import Recipe
 from pointseg.config.serialization import read_recipe
 from pointseg.conventions import PRETRAINED_ENCODERS
 from pointseg.images.config import ImageConfig
+from pointseg.models.checkpoint import DISTILLED
+from pointseg.models.initial_file import InitialFile, open_initial
 from pointseg.segmenter import Segmenter
-from pointseg.training.checkpoint import DISTILLED
-from pointseg.training.initial_file import InitialFile, open_initial
 
 DECODER = "backbone.dec."
 """How names of a decoder's parameters begin."""
@@ -29,7 +29,7 @@ def initial_weights(
     """A function that sets the weights of a new network from a file; see :func:`weights_of`.
 
     Raises:
-        UserError: see :func:`pointseg.training.initial_file.open_initial`.
+        UserError: see :func:`pointseg.models.initial_file.open_initial`.
     """
     return weights_of(open_initial(path, recipe.backbone), classes, recipe)
 

@@ -15,7 +15,7 @@ from pointseg.config.encoder_recipe import with_configuration, with_probed
 from pointseg.config.recipe import Recipe
 from pointseg.config.serialization import read_recipe
 from pointseg.conventions import PRETRAINED_BACKBONES, PRETRAINED_ENCODERS
-from pointseg.training.checkpoint import DISTILLED, FORMAT, read_checkpoint
+from pointseg.models.checkpoint import DISTILLED, FORMAT, read_checkpoint
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,12 @@ from dinomed3d.runtime.errors import UserError
 from pointseg.datasets.mixture import Mixture, SourceDataset
 from pointseg.images.visibility import VisibilityConfig
 from pointseg.loading.scene_images import ImageLoader, SceneImageLoader
-from pointseg.training.checkpoint import build_segmenter, load_model, read_checkpoint
-from pointseg.training.distillation_task import Distillation
-from pointseg.training.image_encoder import open_for
-from pointseg.training.pretrained import initial_weights
+from pointseg.models.checkpoint import read_checkpoint
+from pointseg.models.image_encoder import open_for
+from pointseg.models.network import build_segmenter
+from pointseg.models.pretrained import initial_weights
+from pointseg.models.trained_model import load_model
+from pointseg.training.tasks.distillation import Distillation
 from pointseg.training.train import TrainResult, TrainSpec, train
 from tests.pointseg.painted import CLASSES, SEEING, Painted
 from tests.pointseg.tiny import RECIPE, Boxes

@@ -16,7 +16,8 @@ from pointseg.cloud import Cloud
 from pointseg.config.recipe import Recipe
 from pointseg.distill import DistillationOutput, Distiller, cosine_distance
 from pointseg.images.config import ImageConfig
-from pointseg.training.checkpoint import DISTILLED, backbone_of, point_images, write_content
+from pointseg.models.checkpoint import DISTILLED, write_content
+from pointseg.models.network import backbone_of, point_images
 
 
 class Distillation:

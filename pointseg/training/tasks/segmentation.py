@@ -20,9 +20,10 @@ from pointseg.config.recipe import Recipe
 from pointseg.datasets.dataset import Dataset, KnowsShares
 from pointseg.datasets.label_counts import label_counts
 from pointseg.metrics import Confusion
+from pointseg.models.checkpoint import save_checkpoint
+from pointseg.models.network import build_segmenter
 from pointseg.most_likely import most_likely
 from pointseg.segmenter import Segmenter
-from pointseg.training.checkpoint import build_segmenter, save_checkpoint
 from pointseg.training.step.losses import class_weights, segmentation_loss
 
 WHOLE = 10**12

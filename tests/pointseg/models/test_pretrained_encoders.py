@@ -20,18 +20,15 @@ from pointseg.config.recipe import Recipe
 from pointseg.config.serialization import override, read_recipe
 from pointseg.config.validation import RecipeError
 from pointseg.loading.samples import Samples
-from pointseg.training.checkpoint import (
-    build_segmenter,
-    load_model,
-    read_checkpoint,
-    save_checkpoint,
-)
-from pointseg.training.distillation_task import Distillation
-from pointseg.training.initial_file import open_initial
-from pointseg.training.learner import Learner
-from pointseg.training.pretrained import initial_weights, weights_of
-from pointseg.training.segmentation_task import Segmentation
+from pointseg.models.checkpoint import read_checkpoint, save_checkpoint
+from pointseg.models.initial_file import open_initial
+from pointseg.models.network import build_segmenter
+from pointseg.models.pretrained import initial_weights, weights_of
+from pointseg.models.trained_model import load_model
+from pointseg.training.step.learner import Learner
 from pointseg.training.step.optimizer import build_optimizer
+from pointseg.training.tasks.distillation import Distillation
+from pointseg.training.tasks.segmentation import Segmentation
 from pointseg.training.train import train
 from tests.pointseg.painted import IMAGES
 from tests.pointseg.tiny import CLASSES, RECIPE, Boxes, spec

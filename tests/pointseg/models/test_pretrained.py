@@ -10,8 +10,9 @@ import torch
 
 from dinomed3d.runtime.errors import UserError
 from pointseg.config.serialization import override
-from pointseg.training.checkpoint import build_segmenter, save_checkpoint
-from pointseg.training.pretrained import initial_weights
+from pointseg.models.checkpoint import save_checkpoint
+from pointseg.models.network import build_segmenter
+from pointseg.models.pretrained import initial_weights
 from tests.pointseg.painted import IMAGES
 from tests.pointseg.tiny import CLASSES, RECIPE
 

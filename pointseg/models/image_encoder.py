@@ -21,8 +21,7 @@ from pointseg.images.features.encoder import (
 from pointseg.images.features.feature_cache import FeatureCache, find_cache
 
 if TYPE_CHECKING:
-    from pointseg.training.checkpoint import EncoderSource
-
+    from pointseg.models.trained_model import EncoderSource
 
 SIZE_OPTION = "--override images.size=[{},{}]"
 """How the size of the images of a run is set."""

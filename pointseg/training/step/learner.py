@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dinomed3d.runtime.hardware.out_of_memory import ran_out_of_memory
 from pointseg.cloud import Cloud
 from pointseg.config.optimizer import OptimizerSpec
-from pointseg.training.fabric_batch import OpaqueBatch, UnwrapBatch
+from pointseg.training.step.fabric_batch import OpaqueBatch, UnwrapBatch
 from pointseg.training.step.memory import batch_out_of_memory
 from pointseg.training.step.optimizer import build_optimizer, build_scheduler
 

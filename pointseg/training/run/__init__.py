@@ -1,0 +1,1 @@
+"""What belongs to a run: its options, folder, lock, scenes, log, and how it is stopped and resumed."""
