@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import torch
+import sys
 
 
 def ran_out_of_memory(error: BaseException) -> bool:
     """Whether an error of torch, numpy or Python means that there is not enough memory."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+    torch = sys.modules.get(
+        "torch"
+    )  # an error of torch has imported it; processes without it do without
+    if isinstance(error, MemoryError) or (torch and isinstance(error, torch.OutOfMemoryError)):
         return True
     text = str(error)
     return isinstance(error, RuntimeError) and any(

@@ -236,6 +236,14 @@ def test_interrupted_from_the_keyboard(
     assert (place.out / "report.html").exists() and (place.out / "report.csv").exists()
 
 
+WITHOUT_TORCH = """
+import sys
+if not any("dinomed3d.inference.cohort.engines.child_process" in word for word in sys.orig_argv):
+    sys.modules["torch"] = None
+"""
+"""Only the worker can import torch: the command, which needs seconds and memory for it, does without."""
+
+
 @in_processes
 @pytest.mark.slow
 def test_the_worker_is_killed(
@@ -245,7 +253,9 @@ def test_the_worker_is_killed(
     write_scan(tmp_path / "in" / "a.nii.gz", shape=(20, 18, 16))
     write_scan(tmp_path / "in" / "b.nii.gz", shape=(100, 90, 80))
     own = Place(made.model, tmp_path / "in", place.out)
-    command = start(at=own)
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path" / "sitecustomize.py").write_text(WITHOUT_TORCH, encoding="utf-8")
+    command = start(at=own, path=tmp_path / "path")
     assert command.after(1)
     command.worker().kill()
     assert command.code() == 0, command.stderr
