@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from dinomed3d.inference.case import CaseError
 from dinomed3d.inference.cohort.outputs.describe import describe_inputs
-from dinomed3d.inference.cohort.worker import memory
+from dinomed3d.inference.cohort.worker import memory_need
 from dinomed3d.inference.cohort.worker.case_task import INTERRUPTED, CaseTask
 from dinomed3d.inference.cohort.worker.loaded_models import LoadedModels
 from dinomed3d.inference.cohort.worker.memory_budget import MemoryBudget
@@ -72,15 +72,17 @@ def as_model_sees(
     return [turn.apply(channel) for channel in channels], turn.spacing(spacing)
 
 
-def _estimate(task: CaseTask, models: LoadedModels, grid: Grid, ending: str) -> memory.MemoryNeed:
+def _estimate(
+    task: CaseTask, models: LoadedModels, grid: Grid, ending: str
+) -> memory_need.MemoryNeed:
     """The memory of a case, also while the localizer predicts and the model's input waits."""
     shape, spacing_mm = grid.shape_zyx, spacing_as_trained(grid, models.plan)
     spec, main, limit = models.spec, models.main, models.limit
-    need = memory.estimate(
+    need = memory_need.estimate(
         shape, spacing_mm, main.plan, main.footprint, limit, spec=spec, ending=ending
     )
     if models.first is not None:
-        first = memory.estimate(
+        first = memory_need.estimate(
             shape,
             spacing_as_trained(grid, models.first.plan),
             models.first.plan,
@@ -93,8 +95,8 @@ def _estimate(task: CaseTask, models: LoadedModels, grid: Grid, ending: str) -> 
         need = replace(need, peak=max(need.peak, first.peak))
     if models.localizer is None:
         return need
-    waiting = memory.input_bytes(shape, spacing_mm, main.plan)
-    coarse = memory.estimate(
+    waiting = memory_need.input_bytes(shape, spacing_mm, main.plan)
+    coarse = memory_need.estimate(
         shape,
         spacing_as_trained(grid, models.localizer.plan),
         models.localizer.plan,

@@ -19,8 +19,8 @@ from dinomed3d.inference.cohort.outputs.describe import (
 from dinomed3d.inference.cohort.outputs.record import Record, write_record
 from dinomed3d.inference.cohort.outputs.remove_results import remove_results, write_failure
 from dinomed3d.inference.cohort.worker.case_task import CaseTask
+from dinomed3d.inference.cohort.worker.footprint import GIB
 from dinomed3d.inference.cohort.worker.loaded_models import LoadedModels
-from dinomed3d.inference.cohort.worker.memory import GIB
 from dinomed3d.inference.cohort.worker.progress import signs
 from dinomed3d.inference.cohort.worker.results import describe_localizing, write_results
 from dinomed3d.inference.report.quality import TrainingRange

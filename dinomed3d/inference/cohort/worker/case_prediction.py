@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from dinomed3d.inference.cohort.events import ProgressCallback
-from dinomed3d.inference.cohort.worker import memory
 from dinomed3d.inference.cohort.worker.case_input import as_model_sees
 from dinomed3d.inference.cohort.worker.case_task import CaseTask
 from dinomed3d.inference.cohort.worker.loaded_model import LoadedModel
 from dinomed3d.inference.cohort.worker.loaded_models import LoadedModels
 from dinomed3d.inference.cohort.worker.localizer import Localizer
+from dinomed3d.inference.cohort.worker.memory_need import MAX_SPLITS
 from dinomed3d.inference.cohort.worker.progress import windows_done
 from dinomed3d.inference.models.model import Model
 from dinomed3d.inference.models.postprocessing import Steps
@@ -141,7 +141,7 @@ def _segment(
             )
         except RuntimeError as error:  # Apple's GPUs have no class of their own for it
             on_cpu = models.device.type == "cpu"
-            if on_cpu or splits >= memory.MAX_SPLITS or not ran_out_of_memory(error):
+            if on_cpu or splits >= MAX_SPLITS or not ran_out_of_memory(error):
                 raise
             splits, batch = 2 * splits, 1
         if models.device.type == "cuda":

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dinomed3d.inference.case import Case, CaseError
-from dinomed3d.inference.cohort.worker.memory import MemoryNeed
+from dinomed3d.inference.cohort.worker.memory_need import MemoryNeed
 from dinomed3d.inference.io.image import Volume
 from dinomed3d.inference.io.orientation import Reorientation
 from dinomed3d.inference.nnunet.preprocess import Prepared

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from dinomed3d.inference.cohort.worker import memory
+from dinomed3d.inference.cohort.worker.footprint import Footprint, measure
 from dinomed3d.inference.models.model import Model, fold_weights
 from dinomed3d.inference.nnunet.build_network import build_network
 from dinomed3d.inference.nnunet.plan import read_plan
@@ -50,7 +50,7 @@ class LoadedModel:
         on_cpu = device.type == "cpu"
         self.patch_voxels = int(np.prod(self.plan.patch))
         self.batch = max(1, min(16, (2**20 if on_cpu else 2**22) // self.patch_voxels))
-        self.footprint = memory.Footprint(base=0, window=0)
+        self.footprint = Footprint(base=0, window=0)
         """Memory of the process and of a batch of windows, once `measure` was called."""
 
     def measure(self, limit: int) -> None:
@@ -74,7 +74,7 @@ class LoadedModel:
             cache=self._limit_cache(footprint.base, limit),
         )
 
-    def _try_windows(self, limit: int) -> memory.Footprint:
+    def _try_windows(self, limit: int) -> Footprint:
         """Measure a batch of empty windows in the networks."""
         channels, device = self.plan.inputs, self.predictor.device
         name = f"model {self.source}: its plan's patch of {list(self.plan.patch)} voxels"
@@ -83,7 +83,7 @@ class LoadedModel:
         windows = torch.zeros((self.batch, channels, *self.plan.patch))
         places = [(0, 0, 0)] * self.batch
         try:
-            return memory.measure(lambda: self.predictor(windows.to(device), places))
+            return measure(lambda: self.predictor(windows.to(device), places))
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             if ran_out_of_memory(error):
                 raise

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from dinomed3d.inference.cohort.spec import PredictSpec
-from dinomed3d.inference.cohort.worker import memory
+from dinomed3d.inference.cohort.worker.footprint import Footprint, limit_bytes, measure
 from dinomed3d.inference.cohort.worker.loaded_model import LoadedModel
 from dinomed3d.inference.cohort.worker.localizer import Localizer
 from dinomed3d.inference.cohort.worker.precision import choose_precision
@@ -41,14 +41,14 @@ class LoadedModels:
         self.main = self._load(model)
         self.first = None if model.previous is None else self._load(model.previous)
         self.localizer = self._load_localizer()
-        self.limit = memory.limit_bytes(spec.memory_limit_gib)
+        self.limit = limit_bytes(spec.memory_limit_gib)
         # all networks are in memory by now
         for loaded in filter(None, (self.first, self.main)):
             loaded.measure(self.limit)
-        self.localizer_footprint = memory.Footprint(base=0, window=0)
+        self.localizer_footprint = Footprint(base=0, window=0)
         """Memory while the localizer predicts; of no meaning without one."""
         if self.localizer is not None:
-            coarse = memory.measure(self.localizer.try_window)
+            coarse = measure(self.localizer.try_window)
             self.localizer_footprint = replace(coarse, base=self.base)
 
     @property

@@ -16,8 +16,8 @@ from dinomed3d.inference.cohort.worker.case_input import read_input, take_volume
 from dinomed3d.inference.cohort.worker.case_output import CaseOutput
 from dinomed3d.inference.cohort.worker.case_prediction import predict_mask
 from dinomed3d.inference.cohort.worker.case_task import INTERRUPTED, CaseTask
+from dinomed3d.inference.cohort.worker.footprint import peak_resident
 from dinomed3d.inference.cohort.worker.loaded_models import LoadedModels
-from dinomed3d.inference.cohort.worker.memory import peak_resident
 from dinomed3d.inference.cohort.worker.memory_budget import MemoryBudget
 from dinomed3d.inference.cohort.worker.progress import signs
 from dinomed3d.inference.models.model import Model

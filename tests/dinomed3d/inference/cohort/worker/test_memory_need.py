@@ -1,27 +1,19 @@
-"""Memory: what a case needs, how it is cut to fit, and who may work at the same time."""
+"""Memory that a case needs, and how it is cut to fit."""
 
-import threading
-import time
 from dataclasses import replace
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
 from dinomed3d.inference.case import CaseError
 from dinomed3d.inference.cohort.spec import PredictSpec
-from dinomed3d.inference.cohort.worker.memory import (
+from dinomed3d.inference.cohort.worker.footprint import GIB, Footprint
+from dinomed3d.inference.cohort.worker.memory_need import (
     ALLOCATOR_FACTOR,
     CHUNK_BYTES,
-    GIB,
     MAX_SPLITS,
-    Footprint,
     estimate,
-    limit_bytes,
-    measure,
-    peak_resident,
 )
-from dinomed3d.inference.cohort.worker.memory_budget import MemoryBudget
 from dinomed3d.inference.nnunet.plan import read_plan
 from tests.dinomed3d.inference.models.write_model import tiny_dataset, tiny_plans
 
@@ -85,48 +77,3 @@ def test_a_refusal_shows_both_grids_and_doubts_an_odd_unit():
         estimate((16, 32, 32), (1e15, 1e15, 1e15), plan(), NOTHING, GIB, **PLAIN)  # at once
     assert "--memory-limit" not in str(caught.value)
     assert "e+" in str(caught.value) and len(str(caught.value)) < 300  # no numbers of 80 digits
-
-
-def test_budget_lets_in_what_fits_and_one_alone_always():
-    budget = MemoryBudget(10)
-    budget.acquire(99)
-    waiter = threading.Thread(target=budget.acquire, args=(5,))
-    waiter.start()
-    time.sleep(0.05)
-    assert waiter.is_alive() and budget.used == 99
-    budget.release(99)
-    waiter.join(5)
-    budget.acquire(5)
-    assert budget.used == 10
-    late = []
-
-    def wait():
-        try:
-            budget.acquire(1)
-        except InterruptedError:
-            late.append("closed")
-
-    waiter = threading.Thread(target=wait)
-    waiter.start()
-    time.sleep(0.05)
-    budget.close()
-    waiter.join(5)
-    assert late == ["closed"]
-
-
-def test_measure_sees_what_was_taken_for_a_moment():
-    def work():
-        block = np.ones(300 * 2**20, np.uint8)
-        time.sleep(0.5)  # on a busy machine the watching thread may wait long for its turn
-        return block[0]
-
-    footprint = measure(work)
-    assert 200 * 2**20 < footprint.window < 450 * 2**20
-    with peak_resident() as peak_gib:
-        work()
-    assert peak_gib() * GIB > footprint.base + 200 * 2**20
-
-
-def test_without_a_limit_most_of_what_is_free():
-    assert limit_bytes(2) == 2 * GIB
-    assert 0 < limit_bytes(None) < 2**50
