@@ -15,6 +15,7 @@ from dinomed3d.networks import (
     slice_step,
     token_side,
 )
+from dinomed3d.networks.lora import LoRALinear
 from dinomed3d.networks.spec import INTER_SLICE
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.training.step.stages import FullSizeLogits
@@ -403,6 +404,20 @@ def test_patches_that_the_network_cannot_segment_are_refused(fields, patch):
         tiny(**fields).spec.check_patch(patch)
 
 
+def test_a_patch_may_be_padded_to_four_times_its_size():
+    cnn = dict(
+        widths=[4] * 6,
+        strides=[[1, 1, 1]] + [[1, 2, 2]] * 5,
+        kernels=[[3, 3, 3]] * 6,
+        blocks=[1] * 6,
+        decoder_blocks=[1] * 5,
+    )
+    spec = NetworkSpec.from_arch_kwargs(TINY | dict(cnn=cnn))
+    spec.check_patch((2, 16, 16))  # to 32 x 32
+    with pytest.raises(UserError, match="would pad"):
+        spec.check_patch((2, 16, 15))
+
+
 def test_an_input_without_an_image_is_refused():
     with pytest.raises(UserError, match="'input_channels' .*'cascade_channels'"):
         tiny(channels=2, cascade_channels=2)
@@ -432,6 +447,8 @@ def test_small_patches_can_be_segmented_and_trained(patch):
 )
 def test_the_number_of_tuned_blocks(fields, tuned):
     encoder = tiny(**fields).encoder
+    updates = [module.scale for module in encoder.modules() if isinstance(module, LoRALinear)]
+    assert bool(updates) == ("lora" in fields.get("components", ("lora",))) and {*updates} <= {1}
     assert encoder.first_tuned == encoder.encoder.run_blocks - tuned
     assert len(encoder.adapters) == tuned * ("components" not in fields)
 
