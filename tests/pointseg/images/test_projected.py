@@ -76,6 +76,8 @@ def test_positions_are_mirrored_with_the_image_of_their_own_view() -> None:
     moved = flip_coordinates(scene, np.array([False, True, False]), 40)
     assert moved["image_coord"][:, 0, 0].tolist() == [40 - 10, 21, 0, 23]
     assert (moved["image_mask"] == scene["image_mask"]).all()
+    moved = flip_coordinates(scene, np.array([False, False, True]), 40)
+    assert moved["image_coord"][:, 0, 0].tolist() == [10, 40 - 21, 0, 40 - 23]
     with pytest.raises(ValueError, match="'flipped'"):
         flip_coordinates(scene, np.ones(2, bool), 40)
 

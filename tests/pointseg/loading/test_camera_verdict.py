@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from dinomed3d.lifting import Camera
 from dinomed3d.runtime.errors import UserError
 from pointseg.datasets.mixture import Mixture, SourceDataset
+from pointseg.images.camera_check.check import CameraCheck, CheckSpec, check_cameras
 from pointseg.images.camera_check.pose_conventions import OPENGL
 from pointseg.images.config import ImageConfig
 from pointseg.images.readers.frame import Frame, ImagesError
@@ -118,10 +119,18 @@ def test_rooms_that_fit_are_said_so_on_one_line_and_draw_no_random_number(
 ) -> None:
     monkeypatch.setattr("pointseg.loading.camera_verdict.POINTS", 5000)  # of 6000
     monkeypatch.setattr("pointseg.loading.camera_verdict.PIXELS", 1000)  # of 1728
+    sizes = set()
+
+    def noted(spec: CheckSpec) -> CameraCheck:
+        sizes.update(frame.camera.size for frame in spec.frames)
+        return check_cameras(spec)
+
+    monkeypatch.setattr("pointseg.loading.camera_verdict.check_cameras", noted)
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1]
     (line,) = said(Rooms())
     assert "plausible as stated" in line and "colours" in line
     assert "12 images of 3 scenes (train/r0, train/r6, train/r4)" in line
+    assert sizes == {(27, 36)}  # 972 pixels
     assert torch.equal(torch.get_rng_state(), before[0]) and random.getstate() == before[1]
     assert np.array_equal(np.random.get_state()[1], before[2])  # type: ignore[arg-type]
 

@@ -14,6 +14,7 @@ from dinomed3d.lifting import Cameras, z_buffer
 from dinomed3d.runtime.errors import UserError
 from pointseg.images.camera_check.agreement import (
     Agreement,
+    ProjectedPoints,
     compute_agreement,
     project_points,
     render_depth_map,
@@ -73,6 +74,18 @@ def test_figures_of_a_view_that_fits():
     assert found.depth_error_m < 1e-5 and found.color_error == 0
     assert 40 < found.chance_color_error < 90
     assert found.ground_correlation < -0.7
+
+
+def test_the_orders_of_rows_and_of_distances_are_compared():
+    row = torch.randperm(500).double()
+    every = torch.ones(500, dtype=torch.bool)
+    shown = ProjectedPoints(
+        uv=torch.stack([row, row], 1), depth=1 / (1 + row), inside=every, visible=every
+    )
+    found = compute_agreement(
+        shown, camera(), image=None, depth=None, color=None, depth_tolerance_m=0.1
+    )
+    assert found.ground_correlation == pytest.approx(-1)
 
 
 def test_a_fitting_view_is_called_so(tmp_path):
