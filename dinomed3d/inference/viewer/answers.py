@@ -7,7 +7,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 from urllib.parse import parse_qs, quote, unquote
@@ -35,6 +35,7 @@ _TYPES = {
 }
 """Endings of results that a browser shows -> their type; others are saved."""
 _OF_CASE = re.compile(r"case/(\d{1,9})(?:\.json|/(mask|scan-(\d{1,4}))\.nii)", re.ASCII)
+_OF_LISTING = re.compile(r"look=(\d{1,9})", re.ASCII)
 _HOSTS = re.compile(r"(127\.0\.0\.1|localhost)(:\d+)?", re.ASCII)
 """Names under which a browser may ask; with another one a foreign page was made to lead here (DNS rebinding)."""
 _FRAMES = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -124,6 +125,9 @@ class Answers:
             return Answer(headers=headers, parts=(part.read_bytes(),))
         if name == "cases.json":
             return self._cases()
+        listing = _OF_LISTING.fullmatch(query)
+        if name == "news.json" and listing is not None:
+            return _json(asdict(self.run.news(int(listing[1]))))
         of_case = _OF_CASE.fullmatch(name)
         if of_case is not None:
             number, volume, channel = of_case.groups()
@@ -146,16 +150,17 @@ class Answers:
         return _redirect(f"{self.address}#{number + 1}")
 
     def _cases(self) -> Answer:
-        """Everything that is finished by now: the page asks for it when it is loaded."""
+        """Everything that is finished by now: the page asks for it when it is loaded, or its user wants news."""
         try:
             self.run.refresh()
         except UserError as err:
             return _error(HTTPStatus.NOT_FOUND, str(err))
+        look = self.run.look  # before the cases: of a later listing, news would miss some
         cases = [
             {"number": one.number, "name": one.name, "flagged": one.is_flagged}
             for one in self.run.cases
         ]
-        return _json({"cases": cases, "report": "report.html" in self.run.files})
+        return _json({"cases": cases, "look": look, "report": "report.html" in self.run.files})
 
     def _of_case(self, number: int, volume: str | None, channel: int) -> Answer:
         if self.run.case(number) is None:

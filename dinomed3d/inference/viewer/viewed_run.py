@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,17 @@ from typing import Any
 from dinomed3d.inference.case import Case, CaseError, CaseList
 from dinomed3d.inference.cohort.outputs.mask_digest import is_edited
 from dinomed3d.inference.cohort.outputs.record import Record, read_record
-from dinomed3d.inference.cohort.outputs.result_files import REPORTS, record_path
+from dinomed3d.inference.cohort.outputs.result_files import REPORTS
 from dinomed3d.inference.io.image import read_case
 from dinomed3d.inference.report.anonymous import KEY_FILE, TABLE_FILE, Anonymizer
 from dinomed3d.inference.viewer.display import Display, read_shown_mask, shown_labels
+from dinomed3d.inference.viewer.finished_cases import FinishedCases
 from dinomed3d.inference.viewer.recorded_case import CHANGED, has_changed, recorded_case
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.messages.terminal_text import one_line
 
 _SHOWN_REPORTS = tuple(name for name in REPORTS if name != TABLE_FILE)
 """Reports that a browser may be given: not the table of pseudonyms."""
-_Listed = tuple[bool, list[str]]
-"""Whether a case has flags, and the paths of its files."""
 _LEFT_OUT = "the reason is left out, since the run is anonymous; without --anonymous it is shown"
 
 
@@ -46,6 +45,18 @@ class ViewedCase:
     """Whether the report asks for a look at it."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class News:
+    """What has become of a run since its cases were listed."""
+
+    new: int
+    """How many cases are finished that were not."""
+    changed: list[int]
+    """Numbers of listed cases that were predicted again, corrected or removed."""
+    has_report: bool
+    """Whether there is a report."""
+
+
 class ViewedRun:
     """An output folder; one case of it is in memory at a time."""
 
@@ -61,7 +72,8 @@ class ViewedRun:
         self._records = FinishedCases(out)
         self._numbers: dict[str, int] = {}
         self._listing, self._reading = threading.Lock(), threading.Lock()
-        self._looks = 0
+        self.look = 0
+        """The look at the folder that listed the cases."""
         self._shown: tuple[tuple[int, int], Display, Record, list[str]] | None = None
         """Number of the case and of the look at the folder, and what was read then."""
         self.refresh()
@@ -74,10 +86,24 @@ class ViewedRun:
         """
         with self._listing:
             self._list()
-            self._looks += 1  # what is in memory is read again: its mask may have been corrected
+            # what is in memory is read again: its mask may have been corrected
+            self.look = self._records.looks
+
+    def news(self, look: int) -> News:
+        """What has become of the run since a listing; what is listed stays as it is.
+
+        Args:
+            look: of the listing.
+        """
+        with self._listing:
+            self._records.look()
+            new, changed = self._records.since(look)
+            numbers = [self._numbers[case] for case in changed if case in self._numbers]
+        has_report = (self.out / "report.html").is_file()
+        return News(new=len(new), changed=sorted(numbers), has_report=has_report)
 
     def _list(self) -> None:
-        out, found = self.out, self._records.read()
+        out, found = self.out, self._records.look()
         if not found:
             raise UserError(
                 f"OUT: {out} holds no finished case; give the folder that 'predict -o' wrote"
@@ -92,14 +118,17 @@ class ViewedRun:
             self._numbers.setdefault(case, len(self._numbers))
         self.cases = tuple(
             ViewedCase(
-                number=self._numbers[case], id=case, name=names[case], is_flagged=found[case][0]
+                number=self._numbers[case],
+                id=case,
+                name=names[case],
+                is_flagged=found[case].is_flagged,
             )
             for case in ids
         )
         """In the order of their names."""
         files = {name for name in _SHOWN_REPORTS if (out / name).is_file()}
         if not self.anonymous:
-            files.update(*(files for _, files in found.values()))
+            files.update(*(case.files for case in found.values()))
         self.files = frozenset(files)
         """Paths below the folder that a browser may be given."""
 
@@ -157,7 +186,7 @@ class ViewedRun:
 
     def _read(self, number: int) -> tuple[Display, Record, list[str]]:
         with self._reading:
-            wanted = (number, self._looks)
+            wanted = (number, self.look)
             if self._shown is None or self._shown[0] != wanted:
                 self._shown = None  # two large volumes need not be in memory at once
                 self._shown = (wanted, *self._open(self._case(number).id))
@@ -211,51 +240,6 @@ def _anonymizer(out: Path, cases: Iterable[str]) -> Anonymizer:
         )
     found = CaseList(cases=tuple(Case(id=case, scans=()) for case in cases))
     return Anonymizer.of(found, out, {})
-
-
-class FinishedCases:
-    """The finished cases below a folder; of those that have not changed no record is read again."""
-
-    def __init__(self, out: Path) -> None:
-        """Nothing is read yet."""
-        self.out = out
-        self._known: dict[str, tuple[tuple[int, int, int], _Listed | None]] = {}
-
-    def read(self) -> dict[str, _Listed]:
-        """Case -> whether it has flags, and the paths of its files."""
-        known = {}
-        for case in _records_below(self.out):
-            try:
-                found = os.stat(record_path(self.out, case))
-            except OSError:  # it was replaced by a failure meanwhile
-                continue
-            state = (found.st_mtime_ns, found.st_size, found.st_ino)
-            before = self._known.get(case)
-            known[case] = before if before and before[0] == state else (state, self._listed(case))
-        self._known = known
-        return {case: listed for case, (_, listed) in known.items() if listed is not None}
-
-    def _listed(self, case: str) -> _Listed | None:
-        record = read_record(self.out, case)
-        if record is None or record["status"] != "done":
-            return None
-        return bool(record["flags"]), _files_of(record)
-
-
-def _records_below(out: Path) -> Iterator[str]:
-    """Names of cases that have a JSON file below a folder, which may be their record."""
-    for folder, _, names in os.walk(out):
-        place = Path(folder).relative_to(out).as_posix()
-        for name in names:
-            if name.endswith(".json") and not (place == "." and name in REPORTS):
-                stem = name[: -len(".json")]
-                yield stem if place == "." else f"{place}/{stem}"
-
-
-def _files_of(record: Record) -> list[str]:
-    """Paths of a case's files below the output folder; `read_record` has checked that they are its own."""
-    split = (record.get("split") or {}).get("files") or {}
-    return [f"{record['case']}.json", record["mask"]["file"], *record["files"], *split.values()]
 
 
 def _inside(out: Path, name: str) -> Path | None:

@@ -36,6 +36,8 @@ viewer.drawSliceOrientationText = ([left, top, width, height], ...more) => {
 let cases = [];
 let shown = null; // what the server says of the case that is shown
 let current = -1;
+let look = 0; // the server's look at the folder that listed the cases
+let news = { new: 0, changed: [] }; // how many cases were finished since, numbers of those that have changed
 let loading = new AbortController();
 
 function say(text, failed = false) {
@@ -51,21 +53,17 @@ async function get(address, signal) {
   return answer;
 }
 
-/** Show a case; one that is asked for meanwhile takes its place. */
-async function show(number) {
+/** Show a case, at a place or where it is labelled; one that is asked for meanwhile takes its place. */
+async function show(number, place = null) {
   loading.abort();
   loading = new AbortController();
   const { signal } = loading;
-  current = number;
   shown = null;
   document.body.dataset.state = "loading";
   const { name, number: kept } = cases[number]; // its number on the server stays, whatever is finished meanwhile
   document.title = `${name} – masks over scans`;
   element("name").firstElementChild.textContent = name;
-  element("cases").value = number;
-  element("previous").disabled = number === 0;
-  element("next").disabled = number === cases.length - 1;
-  history.replaceState(null, "", `#${kept + 1}`);
+  mark(number);
   clear();
   say("Reading the scan …");
   try {
@@ -75,13 +73,24 @@ async function show(number) {
     shown = found;
     list(found);
     say("");
-    goTo(found.centre_mm);
+    if (place) moveTo(place);
+    else goTo(found.centre_mm);
     document.body.dataset.state = "shown";
   } catch (error) {
     if (signal.aborted) return;
     document.body.dataset.state = "failed";
     say(`This case cannot be shown: ${error.message}`, true);
   }
+}
+
+/** Say in the list and in the address which case is shown. */
+function mark(number) {
+  current = number;
+  element("cases").value = number;
+  element("previous").disabled = number === 0;
+  element("next").disabled = number === cases.length - 1;
+  history.replaceState(null, "", `#${cases[number].number + 1}`);
+  announce();
 }
 
 function empty() {
@@ -258,6 +267,8 @@ function connect() {
   });
   document.addEventListener("keydown", keyed, { capture: true });
   window.addEventListener("hashchange", () => choose(addressed()));
+  document.addEventListener("visibilitychange", askForNews);
+  element("news").lastElementChild.addEventListener("click", showNews);
 }
 
 /** Key -> voxels to the right, anterior and superior; the patient's right is on the left. */
@@ -282,14 +293,72 @@ function keyed(event) {
 /** The place in the list of the case that the address names; -1 where it names none. */
 const addressed = () => cases.findIndex(({ number }) => number === Number(location.hash.slice(1)) - 1);
 
+async function listCases() {
+  const run = await (await get("cases.json")).json();
+  ({ cases, look } = run);
+  element("cases").replaceChildren(...cases.map(({ name, flagged }, number) => new Option(flagged ? `${name} ⚑` : name, number)));
+  element("report").hidden = !run.report;
+  news = { new: 0, changed: [] };
+}
+
+let betweenQuestions = 15000; // ms from an answer to the next question for news
+let nextQuestion;
+
+/** Ask whether cases were finished or changed since they were listed, now and again while the page is seen. */
+async function askForNews() {
+  clearTimeout(nextQuestion);
+  const [began, listed] = [performance.now(), look];
+  if (!document.hidden) {
+    try {
+      const found = await (await get(`news.json?look=${listed}`)).json();
+      if (listed === look) news = found;
+      element("report").hidden = !found.has_report;
+      announce();
+    } catch {
+      // the command has ended: what is shown stays
+    }
+  }
+  const took = performance.now() - began; // long where the folder is on a slow drive
+  clearTimeout(nextQuestion);
+  nextQuestion = setTimeout(askForNews, Math.max(betweenQuestions, 20 * took));
+}
+
+/** Say what is new; it is shown when the user asks for it. */
+function announce() {
+  const { new: added, changed } = news;
+  const isOld = changed.includes(cases[current].number);
+  const parts = [];
+  if (added) parts.push(`${added} new ${added === 1 ? "case" : "cases"}`);
+  if (changed.length > Number(isOld)) parts.push(`${changed.length} changed`);
+  if (isOld) parts.push(changed.length > 1 ? "this one too" : "this one has changed");
+  const [text, button] = element("news").children;
+  button.hidden = parts.length === 0;
+  if (text.textContent !== parts.join(", ")) text.textContent = parts.join(", "); // read aloud once
+}
+
+/** List the cases again; the one that is shown stays as it is, unless it has changed. */
+async function showNews() {
+  const { number } = cases[current];
+  const isOld = news.changed.includes(number);
+  const place = shown && [...viewer.scene.crosshairPos];
+  try {
+    await listCases();
+  } catch (error) {
+    say(`The cases cannot be listed: ${error.message}`, true);
+    return;
+  }
+  const kept = cases.findIndex((one) => one.number === number);
+  if (kept < 0) await show(0);
+  else if (isOld) await show(kept, place);
+  else mark(kept);
+}
+
 async function start() {
   await viewer.attachToCanvas(canvas);
-  const run = await (await get("cases.json")).json();
-  cases = run.cases;
-  element("report").hidden = !run.report;
-  element("cases").replaceChildren(...cases.map(({ name, flagged }, number) => new Option(flagged ? `${name} ⚑` : name, number)));
+  await listCases();
   connect();
   await show(Math.max(0, addressed()));
+  await askForNews();
 }
 
 start().catch((error) => {

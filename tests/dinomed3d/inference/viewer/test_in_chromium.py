@@ -9,7 +9,7 @@ import pytest
 from dinomed3d.inference.viewer.server import ViewerServer
 from dinomed3d.inference.viewer.viewed_run import ViewedRun
 from tests.chromium import Page, browser, needs_chromium
-from tests.dinomed3d.inference.viewer.viewed_runs import put_mask, write_run
+from tests.dinomed3d.inference.viewer.viewed_runs import finish_another, put_mask, write_run
 
 OBLIQUE, SERIES = "Meier _b_", "ward/CT"
 SHOWN = "document.body && document.body.dataset.state === 'shown'"
@@ -72,6 +72,7 @@ def test_report_and_viewer(out, tmp_path):
             the_mask_is_over_its_object(page, out)
             other_cases_and_labels(page)
             a_moved_mask_is_elsewhere(page, out)
+            what_is_written_later_is_announced(page, out)
         finally:
             server.shutdown()
     assert page.errors == []
@@ -146,3 +147,34 @@ def a_moved_mask_is_elsewhere(page, out):
     press(page, "p")
     page.wait(f"{SHOWN} && document.title.startsWith('{OBLIQUE}')")
     assert overlap(page) < 0.6
+
+
+NEWS = "element('news').innerText.trim()"
+"""What the page says, with the word on the button."""
+
+
+def what_is_written_later_is_announced(page, out):
+    """A run goes on behind the open page, which says so and moves nothing before its user wants it."""
+    place = "JSON.stringify(canvas.getBoundingClientRect())"
+    page.run("moveToVoxel([3, 5, 7]); window.before = shown; betweenQuestions = 20")
+    before = page.run(place)
+    assert page.run(NEWS) == ""
+    page.run("document.dispatchEvent(new Event('visibilitychange'))")  # asks at once
+    page.wait(f"{NEWS} === 'this one has changed show'")  # the page before it was loaded
+    finish_another(out, OBLIQUE, "Zoe")
+    put_mask(out, SERIES)
+    page.wait(f"{NEWS} === '1 new case, 2 changed, this one too show'")
+    page.run("betweenQuestions = 60000")
+    assert page.run("shown === before && cases.length === 2")
+    assert page.run("voxel()") == [3, 5, 7] and page.run(place) == before
+    page.run("document.querySelector('#news button').click()")
+    page.wait(f"{SHOWN} && shown !== before")
+    assert page.run("voxel()") == [3, 5, 7]
+    assert page.run(NEWS) == "" and page.run("document.title").startswith(OBLIQUE)
+    names = page.run("[...element('cases').options].map((one) => one.text)")
+    assert [name.removesuffix(" ⚑") for name in names] == [OBLIQUE, "Zoe", SERIES]
+    put_mask(out, SERIES, moved=1)
+    page.run("window.before = shown; askForNews()")
+    assert page.run(NEWS) == "1 changed show"
+    page.run("showNews()")
+    assert page.run("shown === before") and page.run(NEWS) == ""  # another case has changed

@@ -27,7 +27,13 @@ from dinomed3d.inference.viewer.server import ViewerServer
 from dinomed3d.inference.viewer.viewed_run import ViewedRun
 from dinomed3d.runtime.commands.browser import can_open_browser
 from dinomed3d.runtime.errors import UserError
-from tests.dinomed3d.inference.viewer.viewed_runs import put_mask, record_of, spec_of, write_run
+from tests.dinomed3d.inference.viewer.viewed_runs import (
+    finish_another,
+    put_mask,
+    record_of,
+    spec_of,
+    write_run,
+)
 
 HOST = "127.0.0.1:8000"
 OBLIQUE, SERIES = "Meier _b_", "ward/CT"
@@ -310,6 +316,42 @@ def test_cases_that_are_finished_later_appear_when_the_page_is_loaded(out, tmp_p
     first.unlink()
     assert listed()[0] == [(0, SERIES)]
     assert get(answers, "case/1.json").status == HTTPStatus.NOT_FOUND
+
+
+def test_news_since_a_listing(out, tmp_path):
+    copy = tmp_path / "out"
+    shutil.copytree(out, copy)
+    (copy / "report.html").rename(copy / "kept.html")
+    answers = Answers(ViewedRun(copy))
+
+    def listing():
+        sent = json.loads(content(get(answers, "cases.json")))
+        return sent["look"], {one["name"]: one["number"] for one in sent["cases"]}
+
+    def news(look):
+        sent = json.loads(content(get(answers, f"news.json?look={look}")))
+        return sent["new"], sent["changed"], sent["has_report"]
+
+    first, numbers = listing()
+    assert news(first) == (0, [], False)
+    number = numbers[OBLIQUE]
+    before = content(get(answers, f"case/{number}/mask.nii"))
+    put_mask(copy, OBLIQUE, moved=2)
+    finish_another(copy, OBLIQUE, "Zoe")
+    (copy / "kept.html").rename(copy / "report.html")
+    for _ in range(2):  # the same until the cases are listed again
+        assert news(first) == (1, [number], True)
+    assert content(get(answers, f"case/{number}/mask.nii")) == before
+    assert get(answers, "case/2.json").status == HTTPStatus.NOT_FOUND
+    second, numbers = listing()
+    assert news(second) == (0, [], True) and news(first) == (1, [number], True)  # another page
+    assert content(get(answers, f"case/{number}/mask.nii")) != before
+    (copy / "Zoe.json").rename(copy / "away")
+    assert news(second) == (0, [numbers["Zoe"]], True) and news(first)[0] == 0
+    (copy / "away").rename(copy / "Zoe.json")
+    assert news(second)[0] == 1  # finished again
+    for query in ("", "?look=", "?look=-1", "?look=x", "?look=1&look=2", f"?look={10**9}"):
+        assert get(answers, f"news.json{query}").status == HTTPStatus.NOT_FOUND
 
 
 def test_a_mask_that_is_corrected_later_is_read_when_the_page_is_loaded(out, answers):

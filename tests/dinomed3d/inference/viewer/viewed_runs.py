@@ -57,6 +57,15 @@ def record_of(out: Path, case: str) -> dict:
     return json.loads((out / f"{case}.json").read_text(encoding="utf-8"))
 
 
+def finish_another(out: Path, case: str, name: str) -> None:
+    """Write the results of a case once more, as those of another one."""
+    for path in out.glob(f"{case}.*"):
+        path.with_name(path.name.replace(case, name)).write_bytes(path.read_bytes())
+    record = json.dumps(record_of(out, case)).replace(json.dumps(case), json.dumps(name))
+    record = record.replace(f'"{case}.', f'"{name}.')
+    (out / f"{name}.json").write_text(record, encoding="utf-8")
+
+
 def put_mask(out: Path, case: str, *, moved: int = 0) -> np.ndarray:
     """Correct a mask: label 2 over what is brightest, or so many voxels off along x."""
     record = record_of(out, case)
