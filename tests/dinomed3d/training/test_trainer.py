@@ -324,8 +324,15 @@ def test_without_deep_supervision(nnunet):
 def test_rates_and_groups_of_both_stages(nnunet):
     t = trainer()
     t.initialize()
-    by_peak = {g["peak"]: g["params"] for g in t.optimizer.param_groups}
-    assert set(by_peak) == {t.recipe.rate_encoder, t.recipe.rate_proxy}
+    names = {parameter: name for name, parameter in t.network.named_parameters()}
+    for group in t.optimizer.param_groups:
+        inside = group["peak"] == t.recipe.rate_encoder
+        assert inside or group["peak"] == t.recipe.rate_proxy
+        for name in (names[parameter] for parameter in group["params"]):
+            assert name.startswith("encoder.") == inside
+            assert group["weight_decay"] == 0 or not name.endswith(("cls_token", "reg_token"))
+    learning = {names[p] for g in t.optimizer.param_groups for p in g["params"]}
+    assert any(name.endswith("reg_token") for name in learning)
     t.stage = 2
     optimizer, _ = t.configure_optimizers()
     assert {g["peak"] for g in optimizer.param_groups} == {

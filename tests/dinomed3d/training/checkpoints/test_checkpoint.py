@@ -50,11 +50,16 @@ def test_random_generators_go_back():
 
 
 def test_random_state_survives_the_file(tmp_path):
+    def drawn():
+        normal = np.random.randn(1).tolist()  # numpy makes two at a time and keeps one
+        return random.random(), normal, np.random.rand(3).tolist(), torch.rand(3).tolist()
+
+    np.random.randn(1)
     own = COMPLETE["dinomed3d"] | {"random_states": [random_state()]}
     write_checkpoint(COMPLETE | {"dinomed3d": own}, tmp_path / "c.pth")
-    first = (random.random(), np.random.rand(3).tolist(), torch.rand(3).tolist())
+    first = drawn()
     set_random_state(read_checkpoint(tmp_path / "c.pth")["dinomed3d"]["random_states"][0])
-    assert first == (random.random(), np.random.rand(3).tolist(), torch.rand(3).tolist())
+    assert first == drawn()
 
 
 def test_plain_keeps_types_of_containers():

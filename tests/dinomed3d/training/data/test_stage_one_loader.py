@@ -9,13 +9,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from dinomed3d.lifting import stack_slices
 from dinomed3d.training.data.replicated_ends import CasesWithReplicatedEnds, ReplicatedEnds
 from dinomed3d.training.data.stage_one_loader import (
+    MIN_DEPTH,
     SlicesAsChannels,
     StageOneLoader,
     finish,
+    loader_of,
 )
 from dinomed3d.training.trainer import DinoMed3DTrainer
 from tests.dinomed3d.training.conftest import CASES, LABELS, REGIONS, dataset_json, plans
@@ -102,6 +105,25 @@ def trainer(configuration="3d_fullres", labels=LABELS) -> DinoMed3DTrainer:
     t = DinoMed3DTrainer(plan, configuration, 0, dataset_json(labels), torch.device("cpu"))
     t.initialize()
     return t
+
+
+def test_volumes_as_deep_as_a_patch_have_repeated_ends_and_shallower_ones_have_not():
+    for least, depth in ((DEPTH, DEPTH + 2), (DEPTH + 1, DEPTH)):
+        cases = CasesWithReplicatedEnds(NumberedCases(1), 1, min_depth=least)
+        assert cases.load_case("case_0")[0].shape[-3] == depth
+
+
+def test_slices_are_turned_in_plane_in_patches_that_reach_every_slice(nnunet, monkeypatch):
+    real, asked = nnUNetTrainer.get_training_transforms, []
+    monkeypatch.setattr(
+        nnUNetTrainer,
+        "get_training_transforms",
+        staticmethod(lambda *given, **more: asked.append(given) or real(*given, **more)),
+    )
+    batches, _ = trainer().get_dataloaders()  # slices are twice as far apart as pixels
+    patch, _, _, _, in_plane, *_ = asked[-1]
+    assert patch == (MIN_DEPTH, 20, 16) and in_plane
+    assert loader_of(batches)._data.count == MIN_DEPTH // 2  # more than the embedding reads
 
 
 @pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])

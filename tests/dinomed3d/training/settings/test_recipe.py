@@ -26,6 +26,18 @@ def test_stage_one_samples_within_both_bounds():
     assert [recipe.slices_per_step(t) for t in (35, 170, 171, 1024, 65536)] == [96, 96, 95, 16, 2]
 
 
+def test_more_slices_than_planned_may_have_more_tokens():
+    plan = {"stage1_slices": 16, "stage1_tokens": 1000}
+    for slices, tokens in (("8", 1000), ("16", 1000), ("24", 1500), ("17", 1063)):
+        found = recipe_from(plan, {"DINOMED3D_STAGE1_SLICES": slices})
+        assert (found.stage1_slices, found.stage1_tokens) == (int(slices), tokens)
+
+
+def test_the_slices_of_a_step_are_shared_by_processes():
+    recipe = Recipe(stage1_slices=96, stage1_tokens=16384)
+    assert [recipe.slices_per_step(t, processes=4) for t in (35, 1024)] == [24, 16]
+
+
 def test_stages_by_epoch():
     recipe = Recipe(stage1_epochs=2, stage2_epochs=1)
     assert [recipe.stage(epoch) for epoch in range(3)] == [1, 1, 2]

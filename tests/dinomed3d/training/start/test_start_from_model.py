@@ -147,6 +147,18 @@ def test_the_cascade_keeps_its_kernels_only_for_the_same_labels(model, labels, c
         assert torch.equal(found[:, 1:], state[key][:, 1:] if kept else 0 * found[:, 1:])
 
 
+def test_heads_of_regions_in_another_order_start_anew(model):
+    dataset = dataset_json(REGIONS)
+    known = read_model(str(model))
+    spec = known.spec.to_arch_kwargs()
+    known = replace(known, weights=build_network(1, 2, **spec).state_dict(), dataset=dataset)
+    for order, kept in (([1, 2], True), ([2, 1], False)):
+        network = build_network(1, 2, **spec)
+        load_model(network, known, dataset | {"regions_class_order": order})
+        differ = differing(network.state_dict(), known.weights)
+        assert bool(differ) != kept and all("seg_layers." in key for key in differ)
+
+
 def test_stage_one_is_left_out_unless_asked_for(model, monkeypatch):
     monkeypatch.setenv("DINOMED3D_START_FROM", str(model))
     monkeypatch.setenv("DINOMED3D_WEIGHTS", "none")
