@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -11,15 +11,12 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.messages.few_steps import few_steps_warning
 from pointseg.cloud import Cloud
-from pointseg.loading.hand_over import HandOver, check_sharing
-from pointseg.loading.samples import Samples, UnusableScene, join, or_raise
-from pointseg.loading.stream import Stream
-from pointseg.training.run.graceful_stop import GracefulStop, ignore_signals
+from pointseg.loading.samples import UnusableScene, or_raise
+from pointseg.training.run.graceful_stop import GracefulStop
 from pointseg.training.run.logger import Progress, TrainingLogger
 from pointseg.training.run.resume import read_resumable
 from pointseg.training.run.run_dir import (
@@ -28,15 +25,14 @@ from pointseg.training.run.run_dir import (
     backup_previous_run,
     delete_backup,
     note_unusable,
-    unusable_scenes,
 )
-from pointseg.training.run.scene_lists import SceneLists, resumed_lists
+from pointseg.training.run.run_scenes import RunScenes
+from pointseg.training.run.scene_lists import Scene
 from pointseg.training.run.spec import TrainSpec
-from pointseg.training.step.batches import TrainingBatches
 from pointseg.training.step.late_numbers import LateNumbers, StepNumbers
 from pointseg.training.step.learner import GRADIENT_NORM, Learner
 from pointseg.training.step.memory import insufficient_memory_warning
-from pointseg.training.step.schedule import Batches, Schedule
+from pointseg.training.step.schedule import Schedule
 from pointseg.training.tasks.segmentation import Segmentation
 from pointseg.training.tasks.task import TrainingTask
 from pointseg.training.validate import validate
@@ -54,13 +50,12 @@ class TrainingLoop:
         """Build the network, or restore it from ``last.pt``."""
         self.spec, self.fabric, self.recipe = spec, fabric, spec.recipe
         self.task: TrainingTask = spec.task or Segmentation(spec.dataset, spec.recipe)
-        self.samples, self.validation = self._samples(True), self._samples(False)
-        self.scenes = SceneLists(tuple(self.samples.scenes), tuple(self.validation.scenes))
+        self.scenes = RunScenes(spec, self.task, fabric)
         resumed = read_resumable(spec, self.task) if spec.resume else None
         if resumed is not None:
-            self._resume_scenes(resumed["training"])
+            self._leave_out(self.scenes.resume(resumed["training"]))
         self.schedule = Schedule(
-            scenes=len(self.samples),
+            scenes=len(self.scenes.training),
             batch_size=spec.recipe.batch_size,
             seed=spec.seed,
             devices=fabric.world_size,
@@ -102,7 +97,8 @@ class TrainingLoop:
 
     def _say_steps(self) -> None:
         """Say how many steps there are, which are done, and that few of them teach little."""
-        epochs, scenes, batch = self.recipe.epochs, len(self.samples), self.recipe.batch_size
+        epochs, batch = self.recipe.epochs, self.recipe.batch_size
+        scenes = len(self.scenes.training)
         self._say(
             f"{self.steps:,} optimizer steps: {scenes} scenes, {epochs} times, {batch} in each step"
         )
@@ -118,26 +114,9 @@ class TrainingLoop:
         if self.fabric.is_global_zero:
             self.spec.log(text)
 
-    def _samples(self, training: bool) -> Samples:
-        return Samples(
-            self.spec.dataset,
-            self.recipe,
-            training=training,
-            seed=self.spec.seed,
-            cache=self.spec.cache,
-            labelled=self.task.labelled,
-            keep_shown=self.task.needs_shown,
-        )
-
-    def _resume_scenes(self, state: dict[str, Any]) -> None:
-        """Take the scenes of the run that is resumed, without those that were unusable and are gone."""
-        left_out = getattr(self.spec.dataset, "left_out", ())
-        unusable = {*left_out, *unusable_scenes(self.spec.out)}
-        self.scenes = resumed_lists(state, self.scenes, unusable, self.spec.dataset.name)
-        self.samples.scenes = self.scenes.used_in_training()
-        self.validation.scenes = self.scenes.used_in_validation()
-        if self.scenes.gone:
-            names = ", ".join("/".join(scene) for scene in self.scenes.gone)
+    def _leave_out(self, gone: Sequence[Scene]) -> None:
+        if gone:
+            names = ", ".join("/".join(scene) for scene in gone)
             self._say(
                 f"the run goes on without {names}; other scenes take their place in its batches"
             )
@@ -179,7 +158,7 @@ class TrainingLoop:
     def _run(self) -> None:
         rounds = min(self.recipe.evaluations, self.steps)
         evaluate_at = {round((k + 1) * self.steps / rounds) for k in range(rounds)}
-        with closing(self._batches()) as batches:
+        with closing(self.scenes.batches(self.schedule, self.step, self.steps)) as batches:
             if self.step in evaluate_at and self.validated != self.step:
                 self._evaluate()
             with self.stop, self.logger.progress(self.step, self.steps) as progress:
@@ -306,13 +285,7 @@ class TrainingLoop:
 
     def validate(self) -> Tensor:
         """Metrics of the task, summed over all validation scenes and devices."""
-        mine = range(self.fabric.global_rank, len(self.validation), self.fabric.world_size)
-        loader = self._loader(
-            self.validation,
-            batch_sampler=[[(0, index)] for index in mine],
-            collate_fn=HandOver(join),
-        )
-        return validate(self.fabric, self.learner.network, self.task, loader)
+        return validate(self.fabric, self.learner.network, self.task, self.scenes.to_validate())
 
     def save(self, name: str) -> None:
         """Write ``last.pt`` with all that resuming needs, or ``best.pt`` without it."""
@@ -326,7 +299,7 @@ class TrainingLoop:
             "devices": self.fabric.world_size,
             "accumulate_grad_batches": self.spec.accumulate_grad_batches,
             "log": self.logger.state(),
-            **self.scenes.state(),
+            **self.scenes.lists.state(),
             **self.learner.state(),
             **self.task.state(),
         }
@@ -344,25 +317,3 @@ class TrainingLoop:
                 f"resumed on {self.fabric.world_size} devices, started on {state['devices']}: batches are the "
                 "same, batch statistics and random numbers are not"
             )
-
-    def _batches(self) -> Stream:
-        device = self.fabric.global_rank
-        batches = Batches(self.schedule, start=self.step, stop=self.steps)
-        made = TrainingBatches(
-            self.samples,
-            self.schedule,
-            mix3d=self.recipe.mix3d,
-            seed=self.spec.seed,
-            device=device,
-        )
-        return Stream(self._loader(made, sampler=batches, batch_size=None, collate_fn=HandOver()))
-
-    def _loader(self, samples: Any, **how: Any) -> DataLoader[Cloud | UserError]:
-        check_sharing(self.spec.workers)
-        return DataLoader(
-            samples,
-            num_workers=self.spec.workers,
-            worker_init_fn=ignore_signals,
-            pin_memory=self.fabric.device.type == "cuda",
-            **how,
-        )
