@@ -18,6 +18,7 @@ from dinomed3d.dataset.findings import CaseFault, Finding, gathered
 from dinomed3d.dataset.headers import Header
 from dinomed3d.dataset.plans import check_plans, read_plans
 from dinomed3d.dataset.resources import check_resources
+from dinomed3d.runtime.commands.library_output import quiet
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.hardware.memory import free_bytes
 
@@ -129,7 +130,7 @@ def _voxels(
 def _reader(description: Description, training: Sequence[RawCase]) -> Any:
     """NnU-Net's reader for the dataset, found with the first case that it can read; or why there is none."""
     for case in training[:3]:
-        with voxels.quiet():
+        with quiet():
             try:
                 return determine_reader_writer_from_dataset_json(
                     {"file_ending": description.ending, **description.content},

@@ -20,6 +20,7 @@ from dinomed3d.dataset.files import RawCase
 from dinomed3d.dataset.findings import CaseFault, Fault
 from dinomed3d.inference.case import Case, Scan
 from dinomed3d.inference.io.image import ENDINGS, read_case
+from dinomed3d.runtime.commands.library_output import quiet
 
 FAULTS: Mapping[str, Fault] = {
     "unreadable": Fault(
@@ -100,7 +101,7 @@ def look(task: Task) -> CaseVoxels:
     """
     case, found = task.case, CaseVoxels(task.case.name)
     try:
-        with quiet():
+        with quiet():  # faults of files are reported here
             for number, path in enumerate(case.images):
                 for channel in _stored(path, task):
                     _look_at_image(channel, path, found)
@@ -238,10 +239,3 @@ def _last_line(error: BaseException) -> str:
     """What a library says at last; before it, it says where in its own code."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][:200] if lines else type(error).__name__
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Swallow what readers print about files whose fault is reported here."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        yield

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields
 
+from dinomed3d.runtime.messages.counted import sides
 from planners.cost.component_cost import ComponentCost
 from planners.explain.device_speed import Speed
 from planners.explain.explanation import Explanation
@@ -30,9 +31,8 @@ def explanation_text(e: Explanation, speed: Speed, loaders: Mapping[str, LoaderS
 
 
 def _heading(e: Explanation) -> list[str]:
-    side = " x ".join(f"{s:g}" for s in e.spacing)
     lines = [
-        f"{e.name}: patches of {' x '.join(map(str, e.patch))} voxels of {side} mm, {e.batch} in a step; "
+        f"{e.name}: patches of {' x '.join(map(str, e.patch))} voxels of {sides(e.spacing)} mm, {e.batch} in a step; "
         f"{e.channels} channel{'s' * (e.channels > 1)} in, {e.classes} outputs"
     ]
     if not e.ours:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from dinomed3d.runtime.commands.argument_parser import ArgumentParser
+from dinomed3d.runtime.commands.argument_parser import ArgumentParser, port_number
 from dinomed3d.runtime.commands.browser import can_open_browser
 from dinomed3d.runtime.commands.run_command import run_command
 from dinomed3d.runtime.errors import UserError
@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_page(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--port", type=_port, default=0, metavar="N",
+        "--port", type=port_number, default=0, metavar="N",
         help="port on 127.0.0.1 (default: one that is free)",
     )  # fmt: skip
     parser.add_argument(
@@ -120,12 +120,6 @@ def _add_dataset(group: argparse._ArgumentGroup) -> None:
         "--split", metavar="NAME", help="split of the scene (default: the first one)"
     )
     group.add_argument("--scene", metavar="NAME", help="scene to show (default: the first one)")
-
-
-def _port(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and int(text) < 2**16):
-        raise argparse.ArgumentTypeError(f"must be a port from 0 to 65535, got {text!r}")
-    return int(text)
 
 
 def _say(line: str) -> None:

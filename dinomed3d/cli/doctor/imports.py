@@ -1,11 +1,8 @@
-"""Imports that may fail, and that may print: what `doctor` says of them."""
+"""Imports that may fail: what `doctor` says of them."""
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import io
-from collections.abc import Iterator
 
 REINSTALL = "in dinomed3d's source folder: pip install --force-reinstall --no-deps ."
 """What to do where the package's own modules cannot be found or imported."""
@@ -23,10 +20,3 @@ def import_error(name: str) -> str:
 def one_line_of(error: BaseException) -> str:
     """An error with its class, without line breaks."""
     return " ".join(f"{type(error).__name__}: {error}".split())
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Swallow what nnU-Net's modules print while they are imported and searched."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        yield

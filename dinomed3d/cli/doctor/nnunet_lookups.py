@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dinomed3d
-from dinomed3d.cli.doctor.imports import REINSTALL, one_line_of, quiet
+from dinomed3d.cli.doctor.imports import REINSTALL, one_line_of
 from dinomed3d.dataset.findings import Finding, State
+from dinomed3d.runtime.commands.library_output import quiet
 from dinomed3d.runtime.messages.extras import is_editable
 from dinomed3d.runtime.messages.shell_words import set_variable
 

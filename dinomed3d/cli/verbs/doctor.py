@@ -74,9 +74,9 @@ def _dataset(arguments: argparse.Namespace) -> Iterator[Finding]:
     Raises:
         UserError: there is no such dataset, or nothing in it, or a wrong number of processes.
     """
-    from dinomed3d.cli.doctor.imports import quiet
     from dinomed3d.cli.doctor.installation import check_for_training
     from dinomed3d.cli.progress.dataset import DatasetProgress
+    from dinomed3d.runtime.commands.library_output import quiet
 
     if arguments.processes < 1:
         raise UserError(f"--processes must be 1 or more, got {arguments.processes}")

@@ -6,6 +6,8 @@ import argparse
 import sys
 from typing import Any
 
+from dinomed3d.runtime.commands.argument_parser import port_number
+
 
 def add_parser(verbs: Any) -> None:
     """Add the verb to the console command's parser."""
@@ -21,7 +23,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("folder", metavar="OUT", help="output folder of 'dinomed3d predict'")
     parser.add_argument(
         "--port",
-        type=_port,
+        type=port_number,
         default=0,
         metavar="N",
         help="port on 127.0.0.1 (default: one that is free)",
@@ -33,12 +35,6 @@ def add_parser(verbs: Any) -> None:
         help="print the address and open no browser",
     )
     parser.set_defaults(run=run)
-
-
-def _port(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and int(text) < 2**16):
-        raise argparse.ArgumentTypeError(f"must be a port from 0 to 65535, got {text!r}")
-    return int(text)
 
 
 def run(arguments: argparse.Namespace) -> int:

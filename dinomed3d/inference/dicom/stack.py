@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from dinomed3d.inference.case import CaseError
 from dinomed3d.inference.dicom.header import DISTINGUISHING, SINGLE_FRAME, Header
 from dinomed3d.inference.dicom.increments import finest_of_two, numbers_are_missing
+from dinomed3d.inference.patient_axes import LPS_TO_RAS
 from dinomed3d.runtime.messages.counted import counted
 
 GAP_TOLERANCE = 0.01
@@ -179,7 +180,7 @@ def _grid(
         order=tuple(int(i) for i in order),
         shape_zyx=(len(planes) if count is None else count, *first.shape),
         spacing_zyx=(float(np.linalg.norm(step)), y, x),
-        affine=np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps,
+        affine=LPS_TO_RAS @ lps,
         notes=notes,
         places=places,
     )

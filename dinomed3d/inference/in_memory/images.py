@@ -28,13 +28,12 @@ from dinomed3d.inference.io.grid import (
 )
 from dinomed3d.inference.io.image import read_case
 from dinomed3d.inference.io.voxels import checked_volume
+from dinomed3d.inference.patient_axes import LPS_TO_RAS
 from dinomed3d.runtime.errors import UserError
 from dinomed3d.runtime.messages.counted import shortly
 
 _ENDING = ".nii.gz"
 """The format whose needs of memory are assumed; nothing is written."""
-_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-"""ITK's axes run to the left and to posterior."""
 _WHAT = "a path, a SimpleITK image, a nibabel image, or an array together with `spacing`"
 
 MakeMask = Callable[[NDArray[Any]], Any]
@@ -153,7 +152,7 @@ def _of_itk(image: sitk.Image, channels: Sequence[str]) -> Given:
     affine = np.eye(4)
     affine[:axes, :axes] = np.reshape(image.GetDirection(), (axes, axes)) * spacing
     affine[:axes, 3] = image.GetOrigin()
-    grid, notes = _grid(image.GetSize(), spacing, _TO_RAS @ affine, name)
+    grid, notes = _grid(image.GetSize(), spacing, LPS_TO_RAS @ affine, name)
     voxels = sitk.GetArrayFromImage(image)
     parts = [voxels] if count == 1 else list(np.moveaxis(voxels, -1, 0))
     volume = _volume([part.reshape(grid.shape_zyx) for part in parts], grid, notes, name)
@@ -211,7 +210,7 @@ def _volume(channels: list[NDArray[Any]], grid: Grid, notes: list[str], name: st
 def _itk_mask(mask: NDArray[Any], grid: Grid) -> sitk.Image:
     """A mask on the grid of a file, in ITK's terms."""
     axes = min(len(grid.stored_shape), 3)
-    matrix = _TO_RAS @ grid.matrix
+    matrix = LPS_TO_RAS @ grid.matrix
     steps = np.linalg.norm(matrix[:axes, :axes], axis=0)
     image = sitk.GetImageFromArray(mask.reshape(grid.stored_shape[:axes][::-1]))
     image.SetSpacing(steps.tolist())

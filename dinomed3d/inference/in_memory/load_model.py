@@ -21,7 +21,7 @@ from dinomed3d.inference.in_memory.images import understand
 from dinomed3d.inference.models.licence import encoder_name
 from dinomed3d.inference.models.model import FINAL, open_model
 from dinomed3d.runtime.errors import UserError
-from dinomed3d.runtime.messages.counted import counted, shortly
+from dinomed3d.runtime.messages.counted import counted, shortly, sides
 from dinomed3d.runtime.messages.terminal_text import one_line
 
 log = logging.getLogger(__name__)
@@ -108,9 +108,8 @@ class VolumeSegmenter:
         ]
         if encoder := encoder_name(model):
             parts.append(f"encoder {encoder}")
-        sides = " x ".join(f"{side:g}" for side in self.spacing_mm)
         parts += [
-            f"spacing {sides} mm",
+            f"spacing {sides(self.spacing_mm)} mm",
             f"{str(precision).removeprefix('torch.')} on {loaded.device}",
         ]
         return one_line(f"<{type(self).__name__}: {'; '.join(parts)}>")

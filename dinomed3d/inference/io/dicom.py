@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
 from dinomed3d.inference.case import CaseError, Scan
+from dinomed3d.inference.dicom.references import series_path
 from dinomed3d.inference.dicom.stack import Stack
 from dinomed3d.inference.dicom.volume import read_series, series_grid
 from dinomed3d.inference.io import nifti_header
@@ -36,17 +35,17 @@ def read(scan: Scan, *, channels: int = 1) -> Volume:
         CaseError: As `read_series`, or more than one channel is needed.
     """
     if channels > 1:
-        raise CaseError(f"{_name(scan)}: one DICOM series cannot hold {channels} channels")
+        raise CaseError(f"{series_path(scan)}: one DICOM series cannot hold {channels} channels")
     voxels, stack = read_series(scan)
     grid, notes = _grid(scan, stack)
-    channel, more = checked_volume(voxels, _name(scan))
+    channel, more = checked_volume(voxels, series_path(scan))
     return Volume(channels=[channel], grid=grid, notes=notes + more)
 
 
 def _grid(scan: Scan, stack: Stack) -> tuple[Grid, list[str]]:
     spacing_xyz, shape_xyz = stack.spacing_zyx[::-1], stack.shape_zyx[::-1]
-    check_spacing(spacing_xyz, _name(scan))
-    rows, notes = checked_affine(stack.affine, spacing_xyz, _name(scan))
+    check_spacing(spacing_xyz, series_path(scan))
+    rows, notes = checked_affine(stack.affine, spacing_xyz, series_path(scan))
     grid = Grid(
         shape_zyx=stack.shape_zyx,
         spacing_mm=stack.spacing_zyx,
@@ -86,7 +85,3 @@ def original_slices(grid: Grid) -> Grid:
         ending=".nii.gz",
         header=nifti_header.from_affine(affine, spacing_xyz, (x, y, count)),
     )
-
-
-def _name(scan: Scan) -> str:
-    return scan.archive or str(Path(scan.files[0]).parent)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dinomed3d.inference.case import CaseError
+from dinomed3d.runtime.messages.counted import sides
 
 FLAT_SPACING = 999
 """A 2D file's slice is this many times thicker than its larger pixel side, as in nnU-Net."""
@@ -189,7 +190,7 @@ def check_spacing(spacing: tuple[float, ...], name: str) -> None:
         CaseError: One of them is.
     """
     if not all(np.isfinite(value) and value > 0 for value in spacing):
-        values = " x ".join(f"{value:g}" for value in spacing)
+        values = sides(spacing)
         raise CaseError(
             f"{name}: its voxel size must be positive, the header says {values} mm (x, y, z); "
             "correct the header"

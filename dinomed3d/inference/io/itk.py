@@ -32,8 +32,8 @@ from dinomed3d.inference.io.itk_header import (
 from dinomed3d.inference.io.label_table import LabelValues, slicer_segments
 from dinomed3d.inference.io.other_scans import as_nifti
 from dinomed3d.inference.io.voxels import checked_volume
+from dinomed3d.inference.patient_axes import LPS_TO_RAS
 
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _READERS = {
     **{".mha": "MetaImageIO", ".nrrd": "NrrdImageIO"},
     **{".mhd": "MetaImageIO", ".nhdr": "NrrdImageIO"},
@@ -145,7 +145,7 @@ def _grid(
     affine = np.eye(4)
     affine[:n, :n] = direction[:n, :n] * spacing_mm[:n]
     affine[:n, 3] = np.multiply(origin[:n], unit_mm)
-    rows, notes = checked_affine(_LPS_TO_RAS @ affine, spacing_mm, name)
+    rows, notes = checked_affine(LPS_TO_RAS @ affine, spacing_mm, name)
     if unit_mm != 1:
         notes.append(
             f"its header's unit is {unit}: its voxels are {min(spacing_mm):g} mm at the least"

@@ -10,6 +10,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from dinomed3d.inference.io.grid import Grid
+from dinomed3d.inference.patient_axes import LPS_TO_RAS
 
 _OPPOSITE = dict(zip("LRPAIS", "RLAPSI", strict=True))
 
@@ -78,7 +79,7 @@ class Reorientation:
 
 def itk_letters(grid: Grid) -> str:
     """The directions of x, y, z as ITK names them."""
-    direction = np.diag([-1.0, -1.0, 1.0]) @ grid.matrix[:3, :3]
+    direction = (LPS_TO_RAS @ grid.matrix)[:3, :3]
     direction /= np.linalg.norm(direction, axis=0)
     order = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(
         direction.ravel().tolist()

@@ -7,6 +7,7 @@ from typing import Any
 from dinomed3d.hub.local_model import name_or_path
 from dinomed3d.inference.models.licence import encoder_name, is_dinov3
 from dinomed3d.inference.models.model import Model
+from dinomed3d.runtime.messages.counted import sides
 from dinomed3d.runtime.messages.terminal_text import one_line
 
 MIB = 1 << 20
@@ -71,8 +72,8 @@ def inspect_text(model: Model) -> str:
     rows += [
         ("channels", ", ".join(f"{i} {name}" for i, name in enumerate(known["channels"]))),
         ("normalization", ", ".join(known["normalization"])),
-        ("spacing", f"{_sides(known['spacing_mm'])} mm, axes in the order {known['axes']}"),
-        ("patch", f"{_sides(known['patch'])} voxels"),
+        ("spacing", f"{sides(known['spacing_mm'])} mm, axes in the order {known['axes']}"),
+        ("patch", f"{sides(known['patch'])} voxels"),
         ("images", f"{known['ending']}, read by {known['reader']}"),
         ("folds", f"{', '.join(known['folds'])} ({known['checkpoint']})"),
         ("mirroring", ", ".join(f"axis {a}" for a in known["mirroring"] or ()) or "none"),
@@ -95,10 +96,6 @@ def _licence(known: dict[str, Any]) -> str:
     if known["dinov3_derived"]:
         return "DINOv3 License, its text is not included; 'dinomed3d package --licence' adds it"
     return "none included"
-
-
-def _sides(values: list[float]) -> str:
-    return " x ".join(f"{value:g}" for value in values)
 
 
 def _labels(known: dict[str, Any]) -> list[str]:

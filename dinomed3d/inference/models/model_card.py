@@ -15,7 +15,7 @@ from dinomed3d.hub.model_card import (
 )
 from dinomed3d.inference.models.describe import inspect_json
 from dinomed3d.inference.models.model import Model
-from dinomed3d.runtime.messages.counted import counted
+from dinomed3d.runtime.messages.counted import counted, sides
 
 
 def model_card(model: Model, *, name: str, licence: str | None) -> str:
@@ -85,16 +85,12 @@ mask = model.predict("scan.nii.gz")                 # on the scan's grid
 ```"""
 
 
-def _sides(values: list[float]) -> str:
-    return " x ".join(f"{value:g}" for value in values)
-
-
 def _input(known: dict[str, Any]) -> str:
     rows = [
         ("channels", ", ".join(f"{k}: {channel}" for k, channel in enumerate(known["channels"]))),
         ("normalization", ", ".join(known["normalization"])),
-        ("spacing of the network", f"{_sides(known['spacing_mm'])} mm; scans are resampled"),
-        ("patch", f"{_sides(known['patch'])} voxels"),
+        ("spacing of the network", f"{sides(known['spacing_mm'])} mm; scans are resampled"),
+        ("patch", f"{sides(known['patch'])} voxels"),
         ("files", "NIfTI, NRRD, MetaImage, DICOM series; masks lie on exactly the scan's grid"),
     ]
     return table(("property", "value"), rows)

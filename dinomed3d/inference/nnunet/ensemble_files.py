@@ -17,6 +17,7 @@ from dinomed3d.inference.io.orientation import Reorientation, itk_letters
 from dinomed3d.inference.nnunet.plan import Plan
 from dinomed3d.inference.nnunet.preprocess import Prepared
 from dinomed3d.inference.nnunet.probabilities import ProbabilityFile
+from dinomed3d.inference.patient_axes import LPS_TO_RAS
 from dinomed3d.runtime.files.atomic_files import atomic_write, new_file
 
 _MOMENT = (1980, 1, 1, 0, 0, 0)
@@ -82,7 +83,7 @@ class Geometry:
         if of_reader and turn is not None:
             affine, spacing = _turned(grid, turn), turn.spacing(tuple(spacing))
         axes = min(len(grid.stored_shape), 3)
-        lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+        lps = LPS_TO_RAS @ affine
         steps = np.linalg.norm(lps[:3, :3], axis=0)
         direction = (lps[:3, :3] / steps)[:axes, :axes]
         self.properties: dict[str, Any] = {

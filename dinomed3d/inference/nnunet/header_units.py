@@ -11,6 +11,7 @@ import numpy as np
 from dinomed3d.inference.case import CaseError
 from dinomed3d.inference.io.grid import Grid
 from dinomed3d.inference.nnunet.plan import Plan
+from dinomed3d.runtime.messages.counted import sides
 
 _LARGEST_FACTOR = 30
 """A voxel size that is off by more than this factor along all axes is in another unit than the plan's."""
@@ -35,9 +36,9 @@ def spacing_as_trained(grid: Grid, plan: Plan) -> tuple[float, float, float]:
     ratio = np.exp(np.log(np.divide(ordered, plan.spacing_mm)).mean())
     if not 1 / _LARGEST_FACTOR < ratio < _LARGEST_FACTOR:
         raise CaseError(
-            f"its header gives voxels of {_by(numbers)} in units of {grid.spacing_mm[0] / numbers[0]:.3g} mm, and the "
-            f"model's reader {plan.unitless_reader} takes such numbers as they are, as in training, where they were "
-            f"about {_by(plan.spacing_mm)}: save the scan in the unit of the training images"
+            f"its header gives voxels of {sides(numbers)} in units of {grid.spacing_mm[0] / numbers[0]:.3g} mm, and "
+            f"the model's reader {plan.unitless_reader} takes such numbers as they are, as in training, where they "
+            f"were about {sides(plan.spacing_mm)}: save the scan in the unit of the training images"
         )
     return numbers
 
@@ -47,10 +48,6 @@ def note_on_units(grid: Grid, plan: Plan) -> list[str]:
     if plan.unitless_reader is None or grid.header_spacing is None:
         return []
     return [
-        f"resampled by the numbers of its header, {_by(grid.header_spacing)} (z, y, x), as the reader of the "
+        f"resampled by the numbers of its header, {sides(grid.header_spacing)} (z, y, x), as the reader of the "
         f"model's training ({plan.unitless_reader}) takes them"
     ]
-
-
-def _by(values: tuple[float, ...]) -> str:
-    return " x ".join(f"{value:g}" for value in values)

@@ -85,6 +85,17 @@ class ArgumentParser(argparse.ArgumentParser):
         return ""
 
 
+def port_number(text: str) -> int:
+    """The type of an option that takes a port, 0 for any that is free.
+
+    Raises:
+        ArgumentTypeError: it is no port.
+    """
+    if not (text.isascii() and text.isdecimal() and int(text) < 2**16):
+        raise argparse.ArgumentTypeError(f"must be a port from 0 to 65535, got {text!r}")
+    return int(text)
+
+
 class _Stopped(BaseException):
     """Carries a parser out of the command that was about to use it."""
 

@@ -1,8 +1,8 @@
-"""Numbers of things in messages: 1 case, 2 cases."""
+"""Numbers in messages: of things (1 case, 2 cases), and of sides (0.5 x 0.5 x 3)."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 
 def counted(number: int, thing: str) -> str:
@@ -22,3 +22,12 @@ def shortly(names: Collection[str], *, most: int = 6) -> str:
     """
     shown, more = list(names)[:most], len(names) - most
     return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
+
+
+def sides(values: Iterable[float]) -> str:
+    """The lengths of the sides of a voxel, a patch or an image, in the order that is given.
+
+    Examples:
+        `(3.0, 0.5, 0.5)` -> `"3 x 0.5 x 0.5"`.
+    """
+    return " x ".join(f"{value:g}" for value in values)
