@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import few_cases
+import few_cases_data
+import few_cases_table
 from gpu_parts import Bench
 
 ARMS = ("dino", "permuted", "cnn", "stock")
@@ -27,8 +29,8 @@ def parallel_arms(bench: Bench) -> None:
     for name in ("raw", "preprocessed", "results"):
         os.environ[f"nnUNet_{name}"] = str(work / name)
     work.mkdir(parents=True, exist_ok=True)
-    few_cases.prepare(bench.data, work, small=False)
-    few_cases.permute(bench.weights, work / "permuted.safetensors")
+    few_cases_data.prepare(bench.data, work, small=False)
+    few_cases_data.permute(bench.weights, work / "permuted.safetensors")
     bench.note("seconds left after preparing", round(bench.left))
     running = {arm: _begin(bench, work, arm) for arm in ARMS}
     for arm, process in running.items():
@@ -37,8 +39,8 @@ def parallel_arms(bench: Bench) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
         bench.note(arm, _result(work, arm, process.returncode))
-    if few_cases.results(work):
-        bench.note("table", few_cases.summary(work))
+    if few_cases_table.results(work):
+        bench.note("table", few_cases_table.summary(work))
 
 
 def _begin(bench: Bench, work: Path, arm: str) -> subprocess.Popen[bytes]:
@@ -52,7 +54,7 @@ def _begin(bench: Bench, work: Path, arm: str) -> subprocess.Popen[bytes]:
 
 def _result(work: Path, arm: str, code: int | None) -> dict[str, Any]:
     """Of a finished arm its scores, of another one what it had."""
-    runs = {run["arm"]: run for run in few_cases.results(work)}
+    runs = {run["arm"]: run for run in few_cases_table.results(work)}
     if arm in runs:
         return {key: runs[arm][key] for key in ("steps", "curve", "dice")}
     lines = (work / f"{arm}.log").read_text(errors="replace").splitlines()

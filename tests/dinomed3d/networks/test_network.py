@@ -109,6 +109,30 @@ def test_at_the_start_the_network_is_its_cnn():
         assert not torch.equal(awaken(with_encoder)(volume), alone(volume))
 
 
+def test_what_tokens_add_to_a_level_is_skip_and_input_of_the_next():
+    cnn = dict(
+        widths=[4, 6, 8, 8],
+        strides=[[1, 1, 1], [1, 2, 2], [1, 2, 2], [1, 2, 2]],
+        kernels=[[1, 3, 3]] * 4,
+        blocks=[1] * 4,
+        decoder_blocks=[1] * 3,
+    )
+    network = awaken(tiny(cnn=cnn)).eval()
+    volume = torch.randn(1, 1, 2, 32, 24)
+
+    def entered(level, x):
+        key = str(level)
+        return network.fusion[key](network.neck[key](taps, x.shape[2:]), x)
+
+    with torch.no_grad():
+        taps = network.encode(volume)
+        alone, found = network.detail(volume), network.skips(volume, taps)
+        third = entered(2, alone[2])
+        wanted = [*alone[:2], third, entered(3, network.detail.levels[3](third))]
+        for skip, expected in zip(found, wanted, strict=True):
+            assert torch.equal(skip, expected)
+
+
 def test_the_cnn_is_nnunets_own():
     """The detail stream and decoder give what nnU-Net's class with the same plan gives."""
     from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
