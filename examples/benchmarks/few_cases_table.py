@@ -14,6 +14,8 @@ PLATEAU_STEPS = 300
 """An arm is at its plateau where so many last steps gained nothing."""
 BUDGETS = {"a third": 1 / 3, "two thirds": 2 / 3, "all": 1.0}
 """Shares of the cost of the cheapest arm's runs at which all arms are compared."""
+DICE_SHOWN = 0.3
+"""How far below the best arm the picture reaches: the first steps of some would leave the rest flat."""
 
 
 def results(work: Path) -> list[dict[str, Any]]:
@@ -163,7 +165,13 @@ def picture(work: Path) -> None:
             axes[1, column].set_xlabel("training time on quiet cores, s")
     for axis in axes[:, 0]:
         axis.set_ylabel("mean Dice of the test cases")
-    axes[0, 0].legend(fontsize="small", loc="lower right")
-    figure.tight_layout()
+    for axis in axes[0]:
+        top = max((line.get_ydata().max() for line in axis.lines), default=1.0)
+        axis.set_ylim(max(0.0, top - DICE_SHOWN), top + 0.02)
+    # not every arm is in every column
+    arms = {line.get_label(): line for axis in axes[0] for line in axis.lines}
+    order = [arm.what for arm in ARMS.values() if arm.what in arms]
+    figure.tight_layout(rect=(0, 0.04 * -(-len(order) // len(sizes)), 1, 1))
+    figure.legend([arms[what] for what in order], order, loc="lower center", ncols=len(sizes))
     figure.savefig(work / "few_cases.png", dpi=110)
     pyplot.close(figure)

@@ -73,12 +73,16 @@ def test_at_equal_cost_an_arm_is_read_where_its_steps_have_taken_as_long(work):
 
 def test_the_picture_has_both_axes_once_a_step_was_timed(work, monkeypatch):
     seen = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: seen.append(figure.axes))
-    monkeypatch.setattr(Figure, "tight_layout", lambda _: None)  # slow
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: seen.append(figure))
+    monkeypatch.setattr(Figure, "tight_layout", lambda *_, **__: None)  # slow
     tables.picture(work)
     (work / "cost.json").write_text(json.dumps({"dino": {"seconds": 4.0}}))  # of an older version
     tables.picture(work)
-    (steps,), (above, below) = seen
+    (steps,), (above, below) = (figure.axes for figure in seen)
+    assert [text.get_text() for text in seen[0].legends[0].texts] == [
+        ARMS["dino"].what,
+        ARMS["cnn"].what,
+    ]
     assert len(steps.lines) == len(above.lines) == 2
     assert [list(line.get_xdata()) for line in below.lines] == [[400, 800, 1600]]
     assert "steps" in above.get_xlabel() and "s" == below.get_xlabel().split()[-1]
