@@ -21,6 +21,8 @@ NAMES = re.compile(r"`([\w/]+\.py)`:((?:,? `\w+`)+)")
 OPTION = re.compile(r"(?<![\w-])--?[a-z][a-z0-9_-]+")
 FUZZ = ROOT / "tests" / "fuzz" / "test_fuzz.py"
 """Its variables stand in CONTRIBUTING.md."""
+SCRIPT = ROOT / "examples" / "benchmarks" / "few_cases.py"
+"""A script of the examples that pages call with its options."""
 FOREIGN = {
     # nnU-Net's
     "-tr", "-pl", "-pretrained_weights", "-gpu_memory_target", "-num_gpus", "-device", "--c", "--npz",
@@ -72,6 +74,7 @@ def test_options_and_variables_exist(page):
         for action in parser._actions
         for option in action.option_strings
     }
+    known |= set(re.findall(r'add_argument\("(--[\w-]+)', SCRIPT.read_text(encoding="utf-8")))
     options = {option for span in spans for option in OPTION.findall(span)}
     assert options - known - FOREIGN == set()
     variables = set(re.findall(r"DINOMED3D_\w+", text)) - set(settings())
