@@ -95,7 +95,7 @@ def all_runs(args: argparse.Namespace) -> list[str]:
     from few_cases_data import permute, plan_arms, prepare
 
     from dinomed3d.lifting import find_weights
-    from planners.identify_encoder import encoder_of_weights
+    from planners.nnunet.identify_encoder import encoder_of_weights
 
     unknown = [arm for arm in args.arms if arm not in ARMS]
     if unknown:

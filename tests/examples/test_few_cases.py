@@ -14,6 +14,7 @@ from tests import ROOT
 sys.path.insert(0, str(ROOT / "examples" / "benchmarks"))
 
 import few_cases_arms as arms  # noqa: E402
+import few_cases_trainers as trainers  # noqa: E402
 
 IMAGE = torch.tensor([-2.0, 1.0, 5.0]).repeat(2, 8, 6, 2) * torch.tensor([1.0, 3.0]).view(
     2, 1, 1, 1
@@ -36,8 +37,10 @@ def transforms_of(monkeypatch):
 
     def of(name):
         rest = Rest()
-        monkeypatch.setattr(arms.DinoMed3DTrainer, "get_training_transforms", lambda *_, **__: rest)
-        trainer = object.__new__(arms.ScoredDinoMed3D)
+        monkeypatch.setattr(
+            trainers.DinoMed3DTrainer, "get_training_transforms", lambda *_, **__: rest
+        )
+        trainer = object.__new__(trainers.ScoredDinoMed3D)
         trainer.run = SimpleNamespace(arm=name)
         return rest, trainer.get_training_transforms()
 

@@ -14,8 +14,8 @@ def test_by_hand():
         convolution.weight.copy_(torch.tensor([2.0, -1.0]).view(1, 2, 1, 1, 1))
         norm.weight.fill_(3)
         norm.bias.fill_(1)
-        a, b = (torch.tensor(values).view(1, 1, 1, 1, 2) for values in ([0.0, 3.0], [2.0, 4.0]))
-        found = neck([a, b], (1, 1, 2))  # 2 a - b is -2 and 2, normalised -1 and 1
+        a, b = (torch.tensor(values).view(1, 1, 1, 1, 2) for values in ([0.0, 3.0], [2.0, 1.0]))
+        found = neck([a, b], (1, 1, 2))  # -2 and 5, normalised -1 and 1
     assert found.flatten().tolist() == pytest.approx([-0.02, 4.0], abs=1e-4)
 
 
