@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import time
 
+from dinomed3d.cli.progress.time_left import duration
+
 
 class DatasetProgress:
     """One line that is written over on a terminal, and a line now and then in a log."""
@@ -23,10 +25,8 @@ class DatasetProgress:
             return
         self.shown = now
         left_s = (now - self.started) / done * (total - done)
-        left = (
-            f", about {left_s / 60:.0f} min left" if left_s > 90 else f", about {left_s:.0f} s left"
-        )
-        text = f"{what}: {done} of {total}{left if done < total else ''}"
+        left = f", about {duration(left_s)} left" if done < total else ""
+        text = f"{what}: {done} of {total}{left}"
         if self.live:
             print(
                 f"\r\x1b[K{text}" if done < total else "\r\x1b[K",
