@@ -92,20 +92,22 @@ def test_pages_of_other_sites_get_nothing(server):
     with connect(url, origin=Origin(address(server)), subprotocols=version) as ours:
         assert ours.recv(timeout=10)
     assert server.request_share_url() is None
+    assert server.get_host() == "127.0.0.1"
 
 
 def test_a_page_in_a_file(tmp_path, capsys):
     (cloud,) = clouds()
-    write_cloud(tmp_path / "a.ply", cloud.scene.with_fields(segment=cloud.labels))
+    write_cloud(tmp_path / "a&b.ply", cloud.scene.with_fields(segment=cloud.labels))
     record = {"class_names": ["table", NAME], "class_colors": [PURPLE, TEAL]}
-    (tmp_path / "a.ply.json").write_text(json.dumps(record), encoding="utf-8")
-    words = [str(tmp_path / "a.ply"), "--max-points", "3000", "--html", str(tmp_path / "a.html")]
+    (tmp_path / "a&b.ply.json").write_text(json.dumps(record), encoding="utf-8")
+    words = [str(tmp_path / "a&b.ply"), "--max-points", "3000", "--html", str(tmp_path / "a.html")]
     assert main(words) == 0
     page = (tmp_path / "a.html").read_text(encoding="utf-8")
     assert "__VISER_EMBED_DATA__" in page and "table</div>" in page and NAME not in page
     assert "3,000 of 4,000 points, at random" in page
+    assert "a&amp;b" in page.partition("<title>")[2].partition("</title>")[0]
     printed = capsys.readouterr()
-    assert "3,000 of 4,000 points, at random" in printed.out and printed.err == "[1/1] a.ply\n"
+    assert "3,000 of 4,000 points, at random" in printed.out and printed.err == "[1/1] a&b.ply\n"
     assert main(words) == 2, "it exists"
     assert "--overwrite" in capsys.readouterr().err
 
