@@ -100,6 +100,8 @@ def trace_step(
     inputs: Mapping[str, tuple[tuple[int, ...], torch.dtype]],
     loss: Callable[..., Tensor],
     optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer] = fused_adamw,
+    *,
+    recomputing: bool = False,
 ) -> Traced:
     """Trace one training step in mixed precision on a CPU's operators.
 
@@ -108,6 +110,7 @@ def trace_step(
         inputs: shapes and types of the arguments of `loss`.
         loss: runs the network on the inputs, given by name.
         optimizer: builds one for the parameters that learn.
+        recomputing: parts of the network are computed again in the backward pass.
     """
     with FakeTensorMode(allow_non_fake_inputs=True), LiveMemory() as live:
         materialise(network)
@@ -115,15 +118,18 @@ def trace_step(
         updates = optimizer(learning)
         batch = {name: torch.empty(shape, dtype=kind) for name, (shape, kind) in inputs.items()}
         flops = FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION)
+        for parameter in learning:
+            parameter.grad = torch.empty_like(parameter)
+        updates.step()  # makes the optimizer's moments
         saved = 0
-        # The first step creates the optimizer's moments. Operations are counted in it alone, because the
-        # counter keeps recomputed activations alive and would falsify the memory.
-        for first in (True, False):
+        # The counter of operations keeps recomputed activations alive and would falsify the memory: where there
+        # are some, memory is that of a second step without it.
+        for counter in (flops, nullcontext()) if recomputing else (flops,):
             updates.zero_grad(set_to_none=True)
             gc.collect()
             before = live.now
             live.peak = live.now
-            with flops if first else nullcontext():
+            with counter:
                 with torch.autocast("cpu", torch.bfloat16):
                     value = loss(**batch)
                 saved = live.now - before
@@ -278,7 +284,8 @@ def trace_training(
     )
     inputs = step_inputs(network, patch, **more)
     loss = nnunet_loss(regions=regions, ignore_label=ignore_label)
-    return trace_step(network, inputs, step_loss(network, stage=stage, loss=loss))
+    compute = step_loss(network, stage=stage, loss=loss)
+    return trace_step(network, inputs, compute, recomputing=checkpointing)
 
 
 def trace_predicting(

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.nnunet_here import PoolHere
+
 INTENSITY = {
     "max": 900.0,
     "mean": 100.0,
@@ -26,6 +28,8 @@ def make_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeDataset
     """A function that writes dataset 902 and gives its folder in nnUNet_preprocessed."""
     for name in ("raw", "preprocessed", "results"):
         monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
+    # nnU-Net starts a dozen processes to list the files of the cases
+    monkeypatch.setattr("nnunetv2.utilities.utils.Pool", PoolHere)
     for variable in (
         "ENCODER",
         "ENCODER_OVERRIDES",

@@ -23,10 +23,22 @@ LOADER = LoaderSpeed(seconds_per_voxel=1e-6, processes=12, cores=4)
 LOADERS = {"I": LOADER, "II": LOADER}
 
 
+@pytest.fixture(scope="module")
+def files() -> dict[str, bytes]:
+    """Of the dataset's folder once it is planned, which takes seconds."""
+    return {}
+
+
 @pytest.fixture
-def planned(make_dataset: MakeDataset, capsys: pytest.CaptureFixture[str]) -> Path:
+def planned(
+    make_dataset: MakeDataset, files: dict[str, bytes], capsys: pytest.CaptureFixture[str]
+) -> Path:
     """A plan with its dataset.json, made by the command."""
     folder = make_dataset()
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    if files:
+        return folder / "DinoMed3DPlans.json"
     assert main(["plan", "-d", "902", "-gpu_memory_target", "12", "--json"]) == 0
     found = read_json(capsys.readouterr().out)
     assert found["file"] == str(folder / "DinoMed3DPlans.json") and "DINOv2" in found["weights"]
@@ -36,6 +48,7 @@ def planned(make_dataset: MakeDataset, capsys: pytest.CaptureFixture[str]) -> Pa
     assert printed.out.startswith("DinoMed3DPlans for 12 GiB: 2d, 3d_fullres\n")
     assert "DINOMED3D_WEIGHTS is not set" in printed.out
     assert "Plans were saved to" in printed.err  # nnU-Net's own output is no result
+    files.update((path.name, path.read_bytes()) for path in folder.iterdir() if path.is_file())
     return folder / "DinoMed3DPlans.json"
 
 

@@ -14,9 +14,11 @@ from tests.planners.conftest import INTENSITY, MakeDataset
 def names(**settings: Any) -> dict[str, str]:
     """Names of the data by configuration, as the planner gives them."""
     planner = DinoMed3DPlanner(902, **settings)
-    return {c: planner.generate_data_identifier(c) for c in ("2d", "3d_fullres", "3d_lowres")}
+    return {c: planner.generate_data_identifier(c) for c in SHARED}
 
 
+SMALL = (8, 32, 32)
+"""What is planned for it is known at once."""
 SHARED = {
     "2d": "nnUNetPlans_2d",
     "3d_fullres": "nnUNetPlans_3d_fullres",
@@ -36,7 +38,7 @@ SHARED = {
 def test_settings_that_may_change_the_data_have_data_of_their_own(
     make_dataset: MakeDataset, settings: dict[str, Any]
 ) -> None:
-    make_dataset()
+    make_dataset(SMALL)
     own = settings.get("plans_name", "DinoMed3DPlans")
     assert names(**settings) == {c: f"{own}_{c}" for c in SHARED}
     assert names(gpu_memory_target_in_gb=24) == SHARED  # patches and batches change no voxel
@@ -56,7 +58,7 @@ OTHERWISE: list[dict[str, Any]] = [
 def test_another_plan_that_names_the_data_must_preprocess_alike(
     make_dataset: MakeDataset, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = make_dataset()
+    folder = make_dataset(SMALL)
     DinoMed3DPlanner(902).plan_experiment()
     plan = json.loads((folder / "DinoMed3DPlans.json").read_text())
     full = plan["configurations"]["3d_fullres"]
