@@ -1,4 +1,7 @@
-"""Checkpoints that wait in memory until it is time to write them: large files, often out of date at once."""
+"""Checkpoints that wait in memory until it is time to write them: large files, often out of date at once.
+
+Each file is whole, with what is frozen: all of nnU-Net's commands read one file, and a second one could be lost.
+"""
 
 from __future__ import annotations
 
