@@ -86,9 +86,16 @@ def predicted_labels(predictor: Predictor, data: Tensor, patch: list[int], label
     chunks = predict_windows(
         padded, grid, (0, grid.size[1]), predictor.predict, heads=heads, batch=1
     )
-    # of regions nnU-Net makes labels, which it scores by regions again
-    found = torch.cat([labels.convert_logits_to_segmentation(chunk.logits) for chunk in chunks])
+    found = torch.cat([labels_of(chunk.logits, labels) for chunk in chunks])
     return found[: size[0], : size[1], : size[2]].cpu()
+
+
+def labels_of(logits: Tensor, labels: Any) -> Tensor:
+    """(heads, D, H, W) of any type -> (D, H, W). Of regions nnU-Net makes labels, and scores regions again."""
+    if not labels.has_regions:
+        return logits.argmax(0)
+    found: Tensor = labels.convert_logits_to_segmentation(logits)
+    return found
 
 
 def mean_dice(scores: list) -> float:

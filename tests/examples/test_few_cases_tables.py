@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from dinomed3d.lifting.weights import read_checkpoint
 from dinomed3d.training.settings.environment import RECIPE_VARIABLES, SPEC_VARIABLES
@@ -99,6 +100,15 @@ def test_regions_overlap_and_what_is_to_be_ignored_counts_nowhere():
         [0, 1, 0, 0],
         [1, 0, 0, 0],
     ]
+
+
+def test_logits_of_any_type_become_labels_those_of_regions_in_nnunets_order():
+    logits = torch.tensor([[2.0, 1.0, -1.0], [1.0, 3.0, -1.0]]).view(2, 3, 1, 1).bfloat16()
+    plain = LabelManager({"background": 0, "a": 1}, None)
+    assert scores.labels_of(logits, plain).ravel().tolist() == [0, 1, 0]
+    regions = LabelManager({"background": 0, "whole": [1, 2], "core": 2}, [1, 2])
+    logits[1, 0] = -1
+    assert scores.labels_of(logits, regions).ravel().tolist() == [1, 2, 0]
 
 
 def test_the_control_has_the_same_entries_in_another_order_and_the_same_constants(tmp_path):

@@ -58,11 +58,13 @@ def test_windows_hold_true_slices_and_repeat_only_true_ends(nnunet, monkeypatch)
             z = np.tile(np.arange(9.0)[None, :, None, None], (1, 1, 20, 16))
             return z, z.astype(np.int16), None, {"class_locations": {}}
 
+    monkeypatch.setenv("DINOMED3D_STAGE1_EPOCHS", "0")
     t = trainer()
-    loader = loader_of(t.get_dataloaders()[1])
+    training, loader = (loader_of(batches) for batches in t.get_dataloaders())
+    assert isinstance(training._data, CasesWithReplicatedEnds) and training._data.count == 1
     loader.indices, loader.oversample_foreground_percent = ["a"], 0.0
     loader.patch_size, loader.final_patch_size = (6, 20, 16), (6, 20, 16)
-    loader._data = CasesWithReplicatedEnds(Case(), 1, min_depth=4)
+    loader._data.cases = Case()  # below the trainer's own ends
     np.random.seed(0)
     seen = set()
     for _ in range(20):
