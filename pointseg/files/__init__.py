@@ -10,6 +10,7 @@ from pointseg.files.columns.scales import Scales, ValueRanges
 from pointseg.files.formats import (
     LAS_SUFFIXES,
     SUFFIXES,
+    TEXT_SUFFIXES,
     cloud_name,
     cloud_suffix,
     known_intensity_max,
@@ -26,6 +27,7 @@ from pointseg.files.write_cloud import check_painted, write_cloud, write_painted
 __all__ = [
     "LAS_SUFFIXES",
     "SUFFIXES",
+    "TEXT_SUFFIXES",
     "UNLABELLED_COLOR",
     "CloudFileError",
     "SavedLabels",

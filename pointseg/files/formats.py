@@ -101,6 +101,7 @@ FORMATS = {
     ),
 }
 LAS_SUFFIXES = tuple(suffix for suffix, form in FORMATS.items() if form is LAS)
+TEXT_SUFFIXES = tuple(suffix for suffix, form in FORMATS.items() if form is TEXT)
 SUFFIXES = tuple(suffix for suffix in FORMATS if suffix)
 """Endings of files that hold clouds; longer ones come before those that they end in."""
 

@@ -15,10 +15,12 @@ from dinomed3d.runtime.files.atomic_files import new_file
 from dinomed3d.runtime.files.tensor_files import TensorFileError, read_torch
 from pointseg.config.recipe import Recipe
 from pointseg.datasets.classes import ClassList
-from pointseg.files import cloud_suffix
+from pointseg.files import TEXT_SUFFIXES, cloud_suffix
 
 FORMAT, DISTILLED = "pointseg-1", "pointseg-distilled-1"
 """Formats of segmenters and of distilled backbones."""
+ZIP = b"PK"
+"""Begins files of ``torch.save``."""
 
 
 def save_checkpoint(
@@ -75,9 +77,9 @@ def read_checkpoint(path: Path, formats: Sequence[str] = (FORMAT,)) -> dict[str,
     try:
         content = read_torch(path)
     except TensorFileError as error:
-        if path.is_file() and cloud_suffix(path) not in (None, ".bin"):  # -m and FILES confused
+        if (kind := _kind_of_other(path)) is not None:
             raise UserError(
-                f"checkpoint {path}: is a cloud, not a model; give a model of pointseg-train, such as "
+                f"checkpoint {path}: is {kind}, not a model; give a model of pointseg-train, such as "
                 "runs/first/best.pt"
             ) from error
         raise UserError(f"checkpoint {error}") from error
@@ -93,3 +95,20 @@ def read_checkpoint(path: Path, formats: Sequence[str] = (FORMAT,)) -> dict[str,
             "other programs are loaded by pointseg-train --init"
         )
     return content
+
+
+def _kind_of_other(path: Path) -> str | None:
+    """What a file is that is no model, where its name and its first bytes say so: -m and FILES may be confused."""
+    suffix = cloud_suffix(path) if path.is_file() else None
+    if suffix is None or suffix.endswith(".bin"):  # weights of others end in .bin
+        return None
+    try:
+        with path.open("rb") as file:
+            first = file.read(1 << 12)
+    except OSError:
+        return None
+    if suffix in TEXT_SUFFIXES:  # which may hold anything
+        return None if b"\0" in first else "a text file"
+    if first.startswith(ZIP) and suffix != ".npz":  # a model under another name, damaged
+        return None
+    return "a file of NumPy arrays" if suffix in (".npy", ".npz") else "a cloud"

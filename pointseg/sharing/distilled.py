@@ -45,6 +45,8 @@ def backbone_alone(
         weights = {k: v for k, v in content["model"].items() if k.startswith(PREFIX)}
         if recipe.images is None:
             raise UserError("its recipe names no image encoder")
+        if not weights:  # a class of the user's own is not built here, which would find the others
+            raise UserError(f"has no weights of a backbone, whose names begin with {PREFIX}")
         if not is_plugin(recipe.backbone):  # what its arguments mean is its own
             with torch.device("meta"):
                 planned = backbone_of(recipe).state_dict()

@@ -159,7 +159,8 @@ def _input(recipe: Recipe, *, distilled: bool = False) -> str:
     ]
     if distilled:
         low = -1 if recipe.color_range == "signed" else 0
-        return table(("property", "value"), [*rows[:-1], ("colours become", f"{low} to 1")])
+        colours = [("colours become", f"{low} to 1")] if "color" in recipe.features else []
+        return table(("property", "value"), [*rows[:-1], *colours])
     if recipe.images is not None:
         rows.append(
             (

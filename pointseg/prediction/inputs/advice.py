@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Advice:
     """Ends of the sentences that refuse a cloud."""
 
@@ -17,13 +17,19 @@ class Advice:
     """How a doubtful scale is accepted."""
     missing: str
     """How fields are given that it lacks."""
-    ranges: Callable[[str], str]
-    """How ranges of values are given, from the option of commands that states them."""
     who: str = ""
     """With what the sentence begins; empty where its reader names the file."""
 
 
-COMMAND = Advice(
+@dataclass(frozen=True, kw_only=True)
+class FileAdvice(Advice):
+    """Those that refuse a file, whose values may be in another range than their type says."""
+
+    ranges: Callable[[str], str]
+    """How ranges of values are given, from the option of commands that states them."""
+
+
+COMMAND = FileAdvice(
     unit=lambda unit: f"state the unit of its coordinates (--unit {unit})",
     skip="predict it all the same (--skip-scale-check)",
     missing="use a file that has them, or a model that was trained without",
@@ -36,15 +42,14 @@ ARRAYS = Advice(
     skip=ANYWAY,
     missing="give them (color=, intensity= for strength, others in a pointseg.Scene), or use a model that was trained "
     "without",
-    ranges=lambda option: "give them in their range",
     who="predict: 'points' ",
 )
 """For programs that give arrays or scenes."""
 
 
-def of_file(path: Path) -> Advice:
+def of_file(path: Path) -> FileAdvice:
     """For programs that give a file, which is read as those of the training were."""
-    return Advice(
+    return FileAdvice(
         unit=lambda unit: "give its points as an array, in metres",
         skip=ANYWAY,
         missing=COMMAND.missing,

@@ -20,7 +20,7 @@ from pointseg.files.columns.scales import Scales
 from pointseg.files.coordinate_systems.units import file_unit
 from pointseg.geometry.ground import height_above_ground
 from pointseg.geometry.normals import estimate_normals
-from pointseg.prediction.inputs.advice import COMMAND, Advice
+from pointseg.prediction.inputs.advice import COMMAND, Advice, FileAdvice
 from pointseg.prediction.inputs.notes import no_position_note, scale_notes
 from pointseg.scene import Scene
 
@@ -135,7 +135,7 @@ def refuse_missing(
         )
 
 
-def refuse_clipped(scales: Scales, recipe: Recipe, advice: Advice = COMMAND) -> None:
+def refuse_clipped(scales: Scales, recipe: Recipe, advice: FileAdvice = COMMAND) -> None:
     """Refuse a cloud with a field that the model reads and whose values mostly lie outside their range.
 
     Args:

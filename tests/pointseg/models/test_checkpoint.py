@@ -89,11 +89,16 @@ def test_scores_that_are_no_numbers_are_no_classes() -> None:
             most_likely(torch.tensor([[0.1, value], [0.8, 0.2]]), "s")
 
 
-def test_a_cloud_in_place_of_a_model_is_called_so(tmp_path):
-    for name, words in (
-        ("scan.ply", "scan.ply: is a cloud, not a model"),
-        ("m.pt", "m.pt: cannot be"),
+def test_what_is_given_in_place_of_a_model_is_named(tmp_path):
+    for name, content, words in (
+        ("scan.ply", b"ply\n", "is a cloud, not a model"),
+        ("README.txt", b"Trained in May.\n", "is a text file, not a model"),
+        ("coord.npy", b"\x93NUMPY", "is a file of NumPy arrays, not a model"),
+        ("m.pt", b"ply\n", "cannot be"),
+        ("m.txt", b"PK\3\4\0\0", "cannot be"),  # half a model under another name
+        ("m.ply", b"PK\3\4\0\0", "cannot be"),
+        ("m.bin", b"ply\n", "cannot be"),
     ):
-        (tmp_path / name).write_bytes(b"ply\n")
-        with pytest.raises(UserError, match=words):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=f"{name}: {words}"):
             load_model(tmp_path / name, "cpu")

@@ -99,6 +99,9 @@ def test_a_distilled_backbone_is_shared_for_trainings(hub, student, tmp_path, mo
              "Built with DINOv3")  # fmt: skip
     assert all(part in card for part in words)
     assert "pointseg-predict" not in card and "semantic-segmentation" not in card
+    assert "| colours become | 0 to 1 |" in card
+    content["recipe"] = replace(SEEING, images=ImageConfig(), features=("coord",)).to_json()
+    assert "olours" not in model_card(content, name="m.pt")
     start = argparse.Namespace(backbone="minkunet", init=name, resume=False)
     bare = replace(SEEING, images=None)
     said = weights_of(open_start(start, tmp_path), CLASSES.names, bare)(build_segmenter(bare, 2))
@@ -200,3 +203,16 @@ def test_licences(tmp_path):
     assert yaml.safe_load(card.split("---\n")[1])["license_name"] == "dinov3-license"
     assert "CC-BY-NC 4.0" in card
     assert "--cameras" in card
+
+
+def test_a_distilled_backbone_of_the_users_own_without_weights_is_refused(student, tmp_path):
+    own = "somebody.networks:Own"  # which is not imported for it
+    content = read_checkpoint(student, (DISTILLED,))
+    content["recipe"] = json.dumps({**json.loads(content["recipe"]), "backbone": own})
+    content["model"] = {k: v for k, v in content["model"].items() if k.startswith("heads.")}
+    write_content(student, content)
+    licence = tmp_path / "terms.txt"
+    licence.write_text("DINOv3 License")
+    with pytest.raises(UserError, match=r"last\.pt: has no weights of a backbone"):
+        package_model(student, tmp_path / "m.pt", licence=licence, backbone=own)
+    assert not (tmp_path / "m.pt").exists()
