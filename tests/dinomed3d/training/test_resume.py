@@ -13,6 +13,12 @@ from dinomed3d.training.checkpoints.checkpoint import read_checkpoint, write_che
 from tests.dinomed3d.training.trainers import Killed, fold_folder, run, trainer
 
 
+@pytest.fixture(autouse=True)
+def one_step(nnunet, monkeypatch):
+    """In each epoch: what counts here are epochs."""
+    monkeypatch.setenv("DINOMED3D_ITERATIONS_PER_EPOCH", "1")
+
+
 def continued_as_by_the_command():
     """What nnU-Net's command does with --c."""
     t = trainer(continued=True)

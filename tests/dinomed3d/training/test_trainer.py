@@ -15,8 +15,23 @@ from dinomed3d.runtime.errors import UserError
 from dinomed3d.training.checkpoints.checkpoint import read_checkpoint
 from dinomed3d.training.settings.nnunet_plan import NETWORK
 from dinomed3d.training.trainer import DinoMed3DTrainer
-from tests.dinomed3d.training.conftest import LABELS, REGIONS, SETTINGS, dataset_json, plans
+from tests.dinomed3d.training.conftest import (
+    LABELS,
+    REGIONS,
+    SETTINGS,
+    dataset_json,
+    plans,
+    prepare,
+)
 from tests.dinomed3d.training.trainers import Killed, fold_folder, run, trainer
+
+
+@pytest.fixture
+def shortest(nnunet, monkeypatch):
+    """An epoch of one step for each stage: for what is no matter of steps."""
+    for name in ("STAGE1_EPOCHS", "STAGE2_EPOCHS", "ITERATIONS_PER_EPOCH"):
+        monkeypatch.setenv(f"DINOMED3D_{name}", "1")
+    return nnunet
 
 
 def test_both_stages_in_one_run(nnunet):
@@ -52,18 +67,26 @@ def test_both_stages_in_one_run(nnunet):
     assert len(names) == len(t.network.state_dict())  # and each weight once
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """A whole run's recipe, losses and weights."""
+    with pytest.MonkeyPatch.context() as patch:
+        prepare(tmp_path_factory.mktemp("undisturbed"), patch)
+        whole = run(patch)
+        weights = {k: v.clone() for k, v in whole.network.state_dict().items()}
+        return whole.recipe, whole.logger.get_value("train_losses", step=None), weights
+
+
 @pytest.mark.parametrize("kill_at", [(0, 1), (1, 1), (2, 0), (3, 1)])
-def test_a_killed_run_resumes_to_the_same_trajectory(nnunet, monkeypatch, kill_at):
-    whole = run(monkeypatch)
-    expected = {k: v.clone() for k, v in whole.network.state_dict().items()}
-    losses = whole.logger.get_value("train_losses", step=None)
+def test_a_killed_run_resumes_to_the_same_trajectory(nnunet, undisturbed, monkeypatch, kill_at):
+    recipe, losses, expected = undisturbed
     with pytest.raises(Killed):
         run(monkeypatch, kill_at=kill_at)
     latest = read_checkpoint(fold_folder(nnunet) / "checkpoint_latest.pth")
     assert latest["current_epoch"] == kill_at[0]  # a stop loses no whole epoch
     monkeypatch.setenv("DINOMED3D_WEIGHTS", "no/such/file")  # the checkpoint holds everything
     resumed = run(monkeypatch, continued=True)
-    assert resumed.recipe == whole.recipe  # also what it started from: a licence may depend on it
+    assert resumed.recipe == recipe  # also what it started from: a licence may depend on it
     assert resumed.logger.get_value("train_losses", step=None) == pytest.approx(losses, abs=0)
     for key, value in resumed.network.state_dict().items():
         assert torch.equal(value, expected[key]), key
@@ -151,9 +174,9 @@ def test_best_is_of_stage_two_alone_and_survives_a_resume(nnunet, monkeypatch):
     assert again._best_ema == pytest.approx(0.3822)
 
 
-def test_earlier_checkpoints_are_kept(nnunet):
+def test_earlier_checkpoints_are_kept(shortest):
     trainer().run_training()
-    folder = fold_folder(nnunet)
+    folder = fold_folder(shortest)
     first = (folder / "checkpoint_final.pth").read_bytes()
     trainer().run_training()
     second = (folder / "checkpoint_final.pth").read_bytes()
@@ -162,9 +185,9 @@ def test_earlier_checkpoints_are_kept(nnunet):
     assert (folder / "checkpoint_final.pth.previous2").read_bytes() == second
 
 
-def test_a_run_that_cannot_start_leaves_the_old_model_alone(nnunet, monkeypatch):
+def test_a_run_that_cannot_start_leaves_the_old_model_alone(shortest, monkeypatch):
     trainer().run_training()
-    folder = fold_folder(nnunet)
+    folder = fold_folder(shortest)
     monkeypatch.setenv("DINOMED3D_WEIGHTS", "no/such/file")
     with pytest.raises(WeightsError):
         trainer().run_training()
@@ -178,8 +201,8 @@ def test_a_run_that_cannot_start_leaves_the_old_model_alone(nnunet, monkeypatch)
     ]
 
 
-def test_leftovers_of_a_kill_while_writing_are_removed(nnunet):
-    folder = fold_folder(nnunet)
+def test_leftovers_of_a_kill_while_writing_are_removed(shortest):
+    folder = fold_folder(shortest)
     folder.mkdir(parents=True)
     (folder / ".00000000-1-00000000.part.checkpoint_latest.pth").write_bytes(b"half")
     trainer().run_training()
@@ -223,9 +246,9 @@ def test_it_learns(nnunet, monkeypatch):
     assert losses[3] < losses[1] - 0.15
 
 
-def test_fold_all(nnunet):
+def test_fold_all(shortest):
     trainer(fold="all").run_training()
-    assert (fold_folder(nnunet, fold="all") / "checkpoint_final.pth").is_file()
+    assert (fold_folder(shortest, fold="all") / "checkpoint_final.pth").is_file()
 
 
 @pytest.mark.parametrize(

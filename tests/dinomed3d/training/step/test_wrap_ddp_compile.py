@@ -91,8 +91,9 @@ def test_all_that_learns_takes_part(stage, changes, supervised):
 @pytest.mark.parametrize("stage", [1, 2])
 def test_compiled_it_is_one_graph_and_gives_the_same(stage, checkpointing):
     results = []
+    two_blocks = TINY["encoder_overrides"] | {"depth": 2}
     for backend in (None, "aot_eager"):
-        net = network(stage, checkpointing=checkpointing)
+        net = network(stage, checkpointing=checkpointing, encoder_overrides=two_blocks)
         value = loss(running_network(net, stage=stage, device=CPU, backend=backend)(example(stage)))
         value.backward()
         results.append((value.detach(), {n: p.grad for n, p in net.named_parameters()}))
