@@ -158,7 +158,7 @@ NNUNET = {
     "dinomed3d/inference/nnunet/build_network.py",
     "dinomed3d/inference/nnunet/plan.py",
     "dinomed3d/inference/nnunet/sliding_window.py",
-    "planners/explain/explain_plan.py",
+    "planners/explain/plan_costs.py",
     "planners/explain/loader_speed.py",
     "planners/nnunet/plan_dataset.py",
     "planners/nnunet/planner.py",

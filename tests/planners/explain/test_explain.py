@@ -57,9 +57,24 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def test_explain_prints_reasons_components_memory_and_time(
-    planned: Path, capsys: pytest.CaptureFixture[str]
+    planned: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    measured = []
+
+    def measure(patch: tuple[int, ...], spacing: tuple[float, ...], **more: Any) -> LoaderSpeed:
+        measured.append((patch, spacing, more.get("slicewise", False)))
+        return LOADER
+
+    monkeypatch.setattr("planners.explain.measured_plan.measure_loader", measure)
+    monkeypatch.setattr("planners.explain.measured_plan.measure_speed", lambda device: SPEED)
     assert main(["explain", str(planned), "--device", "cpu"]) == 0
+    flat, thick = (1.0, 1.0), (5.0, 1.0, 1.0)
+    assert measured == [  # of stage II, then of the slices of stage I
+        ((256, 256), flat, False),
+        ((256, 256), flat, True),
+        ((16, 256, 256), thick, False),
+        ((5, 256, 256), thick, True),
+    ]
     printed = capsys.readouterr()
     assert printed.err.startswith("measuring") and "2d, 3d_fullres: about 6 s\n" in printed.err
     for word in ("2d: patches of 256 x 256", "3d_fullres: patches of 16 x 256 x 256", "nnU-Net's rule",

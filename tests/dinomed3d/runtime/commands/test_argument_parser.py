@@ -18,6 +18,8 @@ PREDICT = ["predict", "-i", "a", "-o", "b", "-m", "c"]
         (["plan", "-d", "1", "-gpu_memory_targt", "9"], "plan: error", "-gpu_memory_target"),
         ([*PREDICT, "--quickly"], "--quickly", None),  # close to nothing
         (["evaluate", "a", "b", "c"], "evaluate: error: unrecognized arguments: c", None),
+        (["view", "a", "--port", "65536"], "argument --port", None),
+        (["view", "a", "--port=-1"], "argument --port", None),
     ],
 )
 def test_mistakes_are_one_line_with_what_was_meant(words, names, meant, capsys):

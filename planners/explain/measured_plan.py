@@ -1,4 +1,4 @@
-"""Explain a plan file as text or as plain data: counted memory, and times from measured speeds."""
+"""A plan file explained with measured times, as text or as plain data."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from planners.explain.device_speed import Speed, measure_speed
-from planners.explain.explain_plan import explain_plan
 from planners.explain.explanation import Explanation, slice_patch
 from planners.explain.explanation_json import explanation_json
 from planners.explain.explanation_text import explanation_text
 from planners.explain.loader_speed import LoaderSpeed, measure_loader
+from planners.explain.plan_costs import explain_plan
 
 
 def say_nothing(text: str) -> None:

@@ -1,4 +1,4 @@
-"""Compute what a plan's configurations cost, from the plan's file and its dataset.json."""
+"""What a plan's configurations cost, computed from the plan's file and its dataset.json."""
 
 from __future__ import annotations
 
