@@ -65,7 +65,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--weights", help="file or folder with the encoder's weights")
-    parser.add_argument("--encoder", help="default: told by the weights")
+    parser.add_argument("--encoder", help="default: that of the weights")
     parser.add_argument(
         "--token", help="voxels per token; default: as training decides by the patch"
     )
