@@ -17,11 +17,12 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import subprocess
-import sys
+import os
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import redirect_stdout
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -45,10 +46,11 @@ RECIPE = {
 
 
 def run(command: str, *words: str) -> None:
-    """Run one of pointseg's commands; its progress goes to stderr."""
-    whole = [sys.executable, "-m", f"pointseg.cli.{command}", *words]
-    if subprocess.run(whole, stdout=subprocess.DEVNULL).returncode:
-        raise SystemExit(f"failed: {' '.join(whole)}")
+    """Run one of pointseg's commands, in this process; its progress goes to stderr."""
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+        code = import_module(f"pointseg.cli.{command}").main(words)
+    if code:
+        raise SystemExit(f"failed: pointseg-{command} {' '.join(words)}")
 
 
 def made_up_scenes(folder: Path) -> None:

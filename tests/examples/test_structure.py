@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+
+from examples import structure
 from examples.structure import measure, read_checkout
 
 TREE = {
@@ -25,6 +28,16 @@ def test_counts_of_a_small_tree():
         "pointseg/cli/run.py", "pointseg/one.py", "pointseg/sub/three.py", "pointseg/two.py",
     ]  # fmt: skip
     assert found.cli_imports == ["pointseg/sub/three.py -> pointseg/cli/run.py"]
+
+
+def test_it_prints_the_table_and_on_demand_the_lists(monkeypatch, capsys):
+    monkeypatch.setattr(structure, "read_checkout", lambda: TREE)
+    monkeypatch.setattr(sys, "argv", ["structure.py", "--list"])
+    structure.main()
+    printed = capsys.readouterr().out
+    assert "1, 64\n" in printed  # files and lines of pointseg/cli
+    assert "61  pointseg/cli/run.py:main" in printed
+    assert "pointseg/sub/three.py -> pointseg/cli/run.py" in printed
 
 
 def test_this_checkout_has_no_circles_and_no_import_of_a_cli():
