@@ -48,6 +48,8 @@ def test_both_stages_in_one_run(nnunet):
     t.run_training()
     assert not torch.equal(weights[0], weights[1])  # stage I moves the encoder
     assert torch.equal(weights[2], t.network.state_dict()[name])  # stage II keeps it
+    before = Path(t.log_file).read_text(encoding="utf-8").split("Epoch 0 of")[0]
+    assert "memory: not tried on cpu" in before  # stage II's step is tried before stage I begins
     frozen = [p for p in t.network.parameters() if not p.requires_grad]
     assert t.stage == 2 and frozen and all(p.grad is None for p in frozen)
     folder = fold_folder(nnunet)
