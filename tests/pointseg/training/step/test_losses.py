@@ -179,6 +179,12 @@ def test_gradients_in_single_precision_are_those_in_double():
     torch.testing.assert_close(found[0].double(), found[1], rtol=1e-3, atol=1e-8)
 
 
+def test_ignored_points_have_no_gradient_where_a_prediction_is_perfect():
+    probability = torch.tensor([[0.7, 0.3], [1.0, 0.0]], requires_grad=True)
+    lovasz_loss(probability, torch.tensor([-1, 0])).backward()
+    assert not probability.grad[0].any()
+
+
 @pytest.mark.parametrize("weights", [None, torch.tensor([1.0, 2.0, 3.0])])
 @pytest.mark.parametrize("count", [0, 7])
 def test_without_labels_the_loss_is_zero_and_so_is_its_gradient(weights, count):
