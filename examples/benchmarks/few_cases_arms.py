@@ -91,6 +91,11 @@ ARMS: Mapping[str, Arm] = {
     "dino-ema": Arm(what="ours, an average of its weights", settings=TOKENS, ema=0.99),
     "cnn-ema": Arm(what="the CNN alone, an average of its weights", settings=ALONE, ema=0.99),
     "adapters": Arm(what="ours, last third with low-rank updates and 3D adapters", settings=TUNED),
+    "permuted-adapters": Arm(
+        what="low-rank updates and 3D adapters, encoder's entries permuted",
+        settings=TUNED,
+        permuted=True,
+    ),
     "attention": Arm(
         what="ours, last third with low-rank updates and attention along depth",
         settings=TUNED | {"INTER_SLICE": "attention"},

@@ -7,9 +7,8 @@ import sys
 
 def ran_out_of_memory(error: BaseException) -> bool:
     """Whether an error of torch, numpy or Python means that there is not enough memory."""
-    torch = sys.modules.get(
-        "torch"
-    )  # an error of torch has imported it; processes without it do without
+    # An error of torch has imported it; processes without torch do without it here, too.
+    torch = sys.modules.get("torch")
     if isinstance(error, MemoryError) or (torch and isinstance(error, torch.OutOfMemoryError)):
         return True
     text = str(error)
