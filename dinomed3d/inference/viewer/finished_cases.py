@@ -36,10 +36,10 @@ class _Seen:
     """Of its mask; None where there is none."""
     case: FinishedCase | None
     """None: the record is not that of a finished case."""
-    first: int
-    """The look that found it finished."""
+    first: int | None
+    """The look that first found it finished; None where none did."""
     last: int
-    """The look that found it changed: predicted again, its mask corrected, or finished no more."""
+    """The last look that found it changed: predicted again, its mask corrected, or finished no more."""
 
 
 class FinishedCases:
@@ -66,10 +66,12 @@ class FinishedCases:
         else:
             case = None if record is None else self._read(name)
         mask = None if case is None else _state(self.out / case.mask)
-        now = _Seen(record=record, mask=mask, case=case, first=self.looks, last=self.looks)
-        if before is None or (before.case is None and case is not None):
+        first = self.looks if case is not None else None
+        now = _Seen(record=record, mask=mask, case=case, first=first, last=self.looks)
+        if before is None or before.first is None:
             return now
-        is_same = before.case is None or (before.record, before.mask) == (record, mask)
+        is_same = (before.record, before.mask) == (record, mask)
+        is_same |= before.case is None and case is None  # whatever the records of failures say
         return replace(now, first=before.first, last=before.last if is_same else self.looks)
 
     def _read(self, name: str) -> FinishedCase | None:
@@ -89,10 +91,17 @@ class FinishedCases:
             look: its number.
 
         Returns:
-            Cases that were not finished then and are now; cases that were finished then and have changed.
+            Cases that were first finished since; those that were finished by then and have changed since. While
+            a case is predicted again it is not finished for a time: then it is still one that has changed.
         """
-        new = [name for name, seen in self._seen.items() if seen.case and seen.first > look]
-        changed = [name for name, seen in self._seen.items() if seen.first <= look < seen.last]
+        new, changed = [], []
+        for name, seen in self._seen.items():
+            if seen.first is None:
+                continue
+            if seen.first > look and seen.case is not None:
+                new.append(name)
+            if seen.first <= look < seen.last:
+                changed.append(name)
         return new, changed
 
 

@@ -50,9 +50,9 @@ class News:
     """What has become of a run since its cases were listed."""
 
     new: int
-    """How many cases are finished that were not."""
+    """How many cases are finished that never were before."""
     changed: list[int]
-    """Numbers of listed cases that were predicted again, corrected or removed."""
+    """Numbers of cases that were finished by then, and predicted again, corrected or removed since."""
     has_report: bool
     """Whether there is a report."""
 

@@ -293,8 +293,9 @@ function keyed(event) {
 /** The place in the list of the case that the address names; -1 where it names none. */
 const addressed = () => cases.findIndex(({ number }) => number === Number(location.hash.slice(1)) - 1);
 
-async function listCases() {
-  const run = await (await get("cases.json")).json();
+const getJson = async (address) => (await get(address)).json();
+
+function listCases(run) {
   ({ cases, look } = run);
   element("cases").replaceChildren(...cases.map(({ name, flagged }, number) => new Option(flagged ? `${name} ⚑` : name, number)));
   element("report").hidden = !run.report;
@@ -310,7 +311,7 @@ async function askForNews() {
   const [began, listed] = [performance.now(), look];
   if (!document.hidden) {
     try {
-      const found = await (await get(`news.json?look=${listed}`)).json();
+      const found = await getJson(`news.json?look=${listed}`);
       if (listed === look) news = found;
       element("report").hidden = !found.has_report;
       announce();
@@ -338,15 +339,18 @@ function announce() {
 
 /** List the cases again; the one that is shown stays as it is, unless it has changed. */
 async function showNews() {
-  const { number } = cases[current];
-  const isOld = news.changed.includes(number);
-  const place = shown && [...viewer.scene.crosshairPos];
+  let run, found;
   try {
-    await listCases();
+    run = await getJson("cases.json");
+    found = await getJson(`news.json?look=${look}`); // and what has changed since it was asked last
   } catch (error) {
     say(`The cases cannot be listed: ${error.message}`, true);
     return;
   }
+  const { number } = cases[current]; // only now: its user may have gone on meanwhile
+  const isOld = found.changed.includes(number);
+  const place = shown && [...viewer.scene.crosshairPos];
+  listCases(run);
   const kept = cases.findIndex((one) => one.number === number);
   if (kept < 0) await show(0);
   else if (isOld) await show(kept, place);
@@ -355,7 +359,7 @@ async function showNews() {
 
 async function start() {
   await viewer.attachToCanvas(canvas);
-  await listCases();
+  listCases(await getJson("cases.json"));
   connect();
   await show(Math.max(0, addressed()));
   await askForNews();

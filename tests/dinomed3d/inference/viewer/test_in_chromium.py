@@ -178,3 +178,6 @@ def what_is_written_later_is_announced(page, out):
     assert page.run(NEWS) == "1 changed show"
     page.run("showNews()")
     assert page.run("shown === before") and page.run(NEWS) == ""  # another case has changed
+    put_mask(out, OBLIQUE, moved=1)
+    page.run("showNews()")  # before the page has asked for news again
+    page.wait(f"{SHOWN} && shown !== before")
