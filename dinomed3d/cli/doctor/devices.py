@@ -14,14 +14,14 @@ from dinomed3d.dataset.findings import Finding
 
 def devices() -> Iterator[Finding]:
     """Each device, its memory, and the precision in which networks train on it."""
-    try:
-        import torch
-    except ImportError as error:
+    if reason := import_error("torch"):
         fix = "reinstall it: pip install --force-reinstall torch"
         yield Finding(
-            topic="devices", says=f"torch cannot be imported: {error}", state="error", fix=fix
+            topic="devices", says=f"torch cannot be imported: {reason}", state="error", fix=fix
         )
         return
+    import torch
+
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         memory_gib = properties.total_memory / 2**30

@@ -32,7 +32,7 @@ def encoder_weights(*, unset: State) -> Iterator[Finding]:
                 needs_licence,
             )
             from dinomed3d.lifting.missing_weights import VOLUMES
-    except ImportError as error:
+    except Exception as error:  # a library that does not load is an OSError
         says = f"dinomed3d.lifting cannot be imported: {one_line_of(error)}"
         yield Finding(topic="encoder", says=says, state="error", fix=REINSTALL)
         return

@@ -35,7 +35,7 @@ def nnunet() -> Iterator[Finding]:
         with quiet():
             from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
             from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
-    except ImportError as error:
+    except Exception as error:  # whatever it is, nnU-Net's commands would fail with it
         fix = "reinstall it: pip install --force-reinstall 'nnunetv2>=2.8,<2.9'"
         yield Finding(
             topic="nnU-Net",

@@ -25,7 +25,7 @@ LOADERS = {"I": LOADER, "II": LOADER}
 
 @pytest.fixture(scope="module")
 def files() -> dict[str, bytes]:
-    """Of the dataset's folder once it is planned, which takes seconds."""
+    """Name -> content of each file of the planned dataset's folder; planning takes seconds, so it is done once."""
     return {}
 
 

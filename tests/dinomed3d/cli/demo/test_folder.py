@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dinomed3d.cli.demo.steps import (
-    prepare_folder,
-)
+from dinomed3d.cli.demo.folder import prepare_folder
 from dinomed3d.runtime.errors import UserError
 
 

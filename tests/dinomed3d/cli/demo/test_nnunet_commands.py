@@ -8,11 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dinomed3d.cli.demo.nnunet_commands import (
-    NnUNetCommands,
-    find_command,
-    last_error,
-)
+from dinomed3d.cli.demo.nnunet_commands import NnUNetCommands, find_command, last_error
 from dinomed3d.runtime.errors import UserError
 
 

@@ -5,11 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from dinomed3d.cli.demo.steps import (
-    DemoResult,
-    read_dice,
-    read_miou,
-)
+from dinomed3d.cli.demo.result import DemoResult, read_dice, read_miou
 
 
 def test_report_lists_dice_and_paths(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The demo's parts; the whole of it is what .ci/run executes."""
+"""The demo's steps, with commands that do nothing; the whole of it is what .ci/run executes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,7 @@ import pytest
 from dinomed3d.cli import main as main_module
 from dinomed3d.cli.demo.nnunet_commands import NnUNetCommands
 from dinomed3d.cli.demo.phantom import LABELS, PhantomSpec
-from dinomed3d.cli.demo.steps import (
-    DemoSpec,
-    run_demo,
-)
+from dinomed3d.cli.demo.steps import DemoSpec, run_demo
 
 
 def test_steps_are_counted_and_the_report_is_that_of_predict(

@@ -12,8 +12,6 @@ from dinomed3d.cli.doctor import folders
 from dinomed3d.runtime.messages.shell_words import make_folder
 
 Usage = namedtuple("Usage", "total used free")
-
-
 GIB = 2**30
 
 
