@@ -135,7 +135,8 @@ class Command:
     def after(self, cases: int) -> bool:
         """Wait until so many cases have ended; False if the command ends before."""
         with self.changed:
-            self.changed.wait_for(lambda: self.ended >= cases or self.over, WAIT_S)
+            reached = self.changed.wait_for(lambda: self.ended >= cases or self.over, WAIT_S)
+        assert reached, f"{self.ended} of {cases} cases ended in {WAIT_S} s"
         return self.process.poll() is None
 
     def send(self, number: int) -> None:
@@ -279,7 +280,7 @@ def test_no_worker_outlives_the_command(place: Place, start: Callable[..., Comma
     worker = command.worker()
     command.process.kill()
     command.process.wait(WAIT_S)
-    until = time.monotonic() + 10
+    until = time.monotonic() + WAIT_S
     while alive(worker) and time.monotonic() < until:
         time.sleep(0.05)
     assert not alive(worker)
