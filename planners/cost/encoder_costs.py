@@ -1,6 +1,6 @@
 """Cost of the encoder and of what is inside it, one function per component: embedding, blocks, adapters.
 
-Counted as PyTorch keeps them in mixed precision: activations for the backward pass in 2 bytes, the
+Activations for the backward pass are counted as PyTorch keeps them in mixed precision: in 2 bytes, the
 transformer's residual stream and the losses in 4. The CNN's components are in `cnn_costs`.
 """
 

@@ -155,7 +155,8 @@ class Answers:
             self.run.refresh()
         except UserError as err:
             return _error(HTTPStatus.NOT_FOUND, str(err))
-        look = self.run.look  # before the cases: of a later listing, news would miss some
+        # Read before the cases: if they are listed again in between, news then repeats some, and misses none.
+        look = self.run.look
         cases = [
             {"number": one.number, "name": one.name, "flagged": one.is_flagged}
             for one in self.run.cases
