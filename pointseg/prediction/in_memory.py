@@ -201,8 +201,9 @@ class PointSegmenter:
         """Find the class of every point.
 
         Args:
-            points: (N, 3) positions in metres with z up, a scene with its fields, or the path of a cloud's file, whose
-                unit, vertical axis and ranges are understood as in training.
+            points: (N, 3) positions in metres with z up, a scene with its fields (``color`` from 0 to 255, ``strength``
+                from 0 to 1), or the path of a cloud's file, whose unit, vertical axis and ranges are understood as in
+                training.
             color: (N, 3) red, green, blue from 0 to 255; with an array.
             normal: (N, 3) directions; with an array. Missing ones are estimated where the model reads them.
             intensity: (N,) from 0 to 1; with an array.
@@ -215,8 +216,9 @@ class PointSegmenter:
             (N,) classes, -1 for points whose position is not finite; with ``probabilities`` both.
 
         Raises:
-            UserError: the points lack what the model reads, their scale does not fit its voxels, or a file cannot be
-                read; images are missing, given to a model that reads none, or show no point; in one sentence.
+            UserError: the points lack what the model reads, or have it in another range, their scale does not fit its
+                voxels, or a file cannot be read; images are missing, given to a model that reads none, or show no
+                point; in one sentence.
         """
         given: dict[str, Any] = {"color": color, "normal": normal, "strength": intensity}
         used = self._checked(frames)
@@ -265,7 +267,8 @@ class PointSegmenter:
         """The points that have a position, as the model reads them."""
         recipe = self._trained.recipe
         if not isinstance(points, str | PathLike):
-            return self._prepare(scene_of_arrays(points, given), AS_STORED, frames, ARRAYS)
+            scene = scene_of_arrays(points, given, recipe.needs)
+            return self._prepare(scene, AS_STORED, frames, ARRAYS)
         if surplus := [name for name, values in given.items() if values is not None]:
             raise UserError(f"predict: {points} is a file, which has its own {', '.join(surplus)}")
         path, cloud_format = Path(points), recipe.cloud_format

@@ -118,6 +118,16 @@ BAD = {
     "16 bits": (ROWS, {"color": ROWS * 2e4}, "'color'"),
     "NaN": (ROWS, {"color": ROWS * np.nan}, "'color'"),
     "intensity of 8 bits": (ROWS, {"color": ROWS, "intensity": ROWS[:, 0] * 80}, "'intensity'"),
+    "fractions in a scene": (
+        SCENE.with_fields(color=SCENE["color"] / 255),
+        {},
+        "'color' of the scene",
+    ),
+    "16 bits in a scene": (
+        SCENE.with_fields(color=SCENE["color"] * 257),
+        {},
+        "'color' of the scene",
+    ),
     "a scene and more": (SCENE, {"color": SCENE["color"]}, "scene"),
     "a file and more": ("a.ply", {"color": ROWS}, "a.ply"),
     "no file": ("no/such.ply", {}, "no/such.ply"),
@@ -138,6 +148,11 @@ def test_what_cannot_be_predicted_is_refused_in_one_sentence(net, points, named,
         net.predict(points, **named)
     assert "\n" not in str(error.value)
     assert "--" not in str(error.value)  # no options of commands where there are none
+
+
+def test_fields_of_a_scene_that_the_model_does_not_read_may_have_any_values(net):
+    scene = SCENE.with_fields(strength=np.full((len(SCENE), 1), 4095, np.float32))
+    np.testing.assert_array_equal(net.predict(scene), net.predict(SCENE))
 
 
 def test_refusals_name_what_python_takes(net, tmp_path):
