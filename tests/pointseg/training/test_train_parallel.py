@@ -71,11 +71,16 @@ def run_both(out: Path) -> None:
         )
         for rank in range(2)
     ]
-    ends = [process.communicate(timeout=100)[1] for process in processes]
+    try:
+        ends = [process.communicate(timeout=500)[1] for process in processes]
+    finally:
+        for process in processes:  # one that waits for the other
+            process.kill()
     assert [process.returncode for process in processes] == [0, 0], "\n".join(ends)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(
     not torch.distributed.is_available() or not torch.distributed.is_gloo_available(),
     reason="needs torch with gloo",
