@@ -109,8 +109,9 @@ def all_runs(args: argparse.Namespace) -> list[str]:
     if args.token:
         os.environ["DINOMED3D_VOXELS_PER_TOKEN"] = args.token
     there = len((args.work / "training.txt").read_text().split())
-    sizes = [there if cases == "all" else int(cases) for cases in args.cases]
-    if not 0 < min(sizes) <= max(sizes) <= there:
+    numbers = {"all": there} | {str(number): number for number in range(1, there + 1)}
+    sizes = [numbers.get(cases, 0) for cases in args.cases]
+    if 0 in sizes:
         sys.exit(
             f"few_cases: --cases must be from 1 to {there}, or all, got {' '.join(args.cases)}"
         )

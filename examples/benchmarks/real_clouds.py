@@ -47,7 +47,7 @@ RECIPE = {
 
 def run(command: str, *words: str) -> None:
     """Run one of pointseg's commands, in this process; its progress goes to stderr."""
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
         code = import_module(f"pointseg.cli.{command}").main(words)
     if code:
         raise SystemExit(f"failed: pointseg-{command} {' '.join(words)}")
