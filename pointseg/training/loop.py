@@ -53,7 +53,7 @@ class TrainingLoop:
         self.scenes = RunScenes(spec, self.task, fabric)
         resumed = read_resumable(spec, self.task) if spec.resume else None
         if resumed is not None:
-            self._leave_out(self.scenes.resume(resumed["training"]))
+            self._say_gone(self.scenes.resume(resumed["training"]))
         self.schedule = Schedule(
             scenes=len(self.scenes.training),
             batch_size=spec.recipe.batch_size,
@@ -114,7 +114,7 @@ class TrainingLoop:
         if self.fabric.is_global_zero:
             self.spec.log(text)
 
-    def _leave_out(self, gone: Sequence[Scene]) -> None:
+    def _say_gone(self, gone: Sequence[Scene]) -> None:
         if gone:
             names = ", ".join("/".join(scene) for scene in gone)
             self._say(

@@ -39,7 +39,7 @@ class RunScenes:
         """Take the scenes of the run that is resumed.
 
         Args:
-            state: of the run.
+            state: ``training`` of its ``last.pt``.
 
         Returns:
             Scenes of the run that were unusable and are gone.

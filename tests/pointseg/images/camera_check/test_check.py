@@ -226,7 +226,7 @@ METRES = {"metre": 1.0, "millimetre": 0.001, "foot": 0.3048}
         (0.001, 1000.0, None, "lie on it: the map is in another unit .depth_scale 1 would fit"),
     ],
 )  # fmt: skip
-def test_of_what_is_in_another_unit_what_can_be_said_is_said(factor, scale, unit_m, expected):
+def test_what_is_in_another_unit_is_named_as_far_as_it_can_be(factor, scale, unit_m, expected):
     words = explain_depth_factor(factor, scale=scale, unit_m=unit_m, units=METRES)
     assert re.search(expected, words), words
 
