@@ -63,7 +63,7 @@ def test_stdout_holds_json_alone(capsys):
 
 
 def test_every_format_is_documented():
-    code = [p for name in ("dinomed3d", "pointseg") for p in (ROOT / name / "cli").glob("*.py")]
+    code = [p for name in ("dinomed3d", "pointseg") for p in (ROOT / name / "cli").rglob("*.py")]
     found = {
         kind
         for path in code
